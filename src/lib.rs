@@ -1,1 +1,21 @@
-//! (under construction)
+//! pgiam: a local PostgreSQL proxy with transparent AWS IAM login.
+//!
+//! A client connects to localhost without a password; the proxy logs it in to a private Amazon RDS
+//! or Aurora database with the user's AWS identity, over verified TLS, through a Session Manager
+//! tunnel. `session.rs` shows one connection's way; `docs/ARCHITECTURE.md` draws it.
+
+pub mod aws;
+pub mod cancel;
+pub mod cli;
+pub mod config;
+mod kept;
+pub mod platform;
+pub mod report;
+pub mod route;
+pub mod secret;
+pub mod server;
+pub mod session;
+pub mod splice;
+pub mod tls;
+pub mod token;
+pub mod tunnel;

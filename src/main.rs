@@ -1,2 +1,99 @@
-//! (under construction)
-fn main() {}
+//! parse → logging → run → exit code.
+
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::Parser;
+use pgiam::cli::{Cli, LogFormat, ServeArgs};
+use pgiam::config::File;
+use pgiam::platform::{self, StopSignals};
+use pgiam::server::{self, Listener, Server};
+use pgiam::session::{self, Proxy};
+use tracing::info;
+
+fn main() -> ExitCode {
+    let args = Cli::parse().serve_args();
+    let result = logging(&args).and_then(|()| {
+        tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()
+            .context("cannot start the runtime")?
+            .block_on(serve(&args))
+    });
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // The only place that writes a failure to the terminal; nothing can be done when even
+            // that fails.
+            _ = writeln!(std::io::stderr(), "pgiam: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn logging(args: &ServeArgs) -> anyhow::Result<()> {
+    let filter = tracing_subscriber::EnvFilter::try_new(&args.log)
+        .with_context(|| format!("--log \"{}\" is no filter; write a level or \"info,pgiam::tunnel=debug\"", args.log))?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match args.log_format {
+        LogFormat::Human => builder.with_target(false).with_ansi(std::io::stderr().is_terminal()).init(),
+        LogFormat::Json => builder.json().flatten_event(true).init(),
+    }
+    Ok(())
+}
+
+async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
+    let (file, looked_at) = File::load(args.config.as_deref())?;
+    let targets = file.targets(&args.targets, &args.layer(), &looked_at)?;
+    let state_dir = args
+        .state_dir
+        .clone()
+        .or_else(platform::state_dir)
+        .context("this account has no home directory; name a folder with --state-dir")?;
+    let mut signals = StopSignals::install().context("cannot listen for signals")?;
+
+    let proxy = Arc::new(Proxy::new(&state_dir, platform::os_user())?);
+    let rooms = session::rooms(targets)?;
+    let listeners = server::bind(rooms)?;
+    let ready: Vec<String> = listeners.iter().flat_map(ready_lines).collect();
+    let server = Server::start(proxy, listeners);
+    announce(&ready)?;
+
+    let signal = signals.next().await;
+    info!(signal, "stopping");
+    server
+        .drain(Duration::from_secs(args.drain_timeout), async { _ = signals.next().await })
+        .await;
+    info!("stopped");
+    Ok(())
+}
+
+/// One line per target: what to paste, and where it leads.
+fn ready_lines(listener: &Listener) -> Vec<String> {
+    let shared = listener.targets().count() > 1;
+    listener
+        .targets()
+        .map(|target| {
+            let database = if shared { format!(" -d {}", target.name) } else { String::new() };
+            let user = target.user.as_deref().map(|user| format!(" as {user}")).unwrap_or_default();
+            format!(
+                "ready  {}  psql -h localhost -p {}{database}  → {}{user} via {}",
+                target.name,
+                listener.port(),
+                target.endpoint,
+                target.via
+            )
+        })
+        .collect()
+}
+
+fn announce(lines: &[String]) -> anyhow::Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    for line in lines {
+        writeln!(stdout, "{line}")?;
+    }
+    stdout.flush().context("cannot write to standard output")
+}

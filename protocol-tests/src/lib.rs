@@ -1,1 +1,23 @@
-//! (under construction)
+//! A stand-in for the parts of AWS that a connection meets, made to judge the program under test.
+//!
+//! It behaves like the real service and agent, their faults included, and shares no code with the
+//! program: message layout, multiplexer, signatures and certificates are all written a second time.
+
+pub mod agent;
+pub mod api;
+mod cloud;
+pub mod demo;
+pub mod events;
+mod gateway;
+pub mod iam;
+pub mod ldap;
+pub mod link;
+pub mod pki;
+pub mod postgres;
+pub mod rds;
+pub mod sandbox;
+mod session;
+pub mod sigv4;
+mod sync;
+pub mod vpc;
+pub mod wire;

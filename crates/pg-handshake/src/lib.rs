@@ -1,1 +1,47 @@
-//! (under construction)
+//! PostgreSQL start-up, both ways, as machines without socket, clock or task.
+//!
+//! A proxy plays two parts before any query flows. Towards the local client it is the server
+//! ([`Client`]: encryption requests, startup packet, cancel request); towards the real server it is
+//! the client ([`Upstream`]: SSLRequest, startup packet, clear-text password, everything up to the
+//! first ReadyForQuery). After that the proxy only moves bytes; a [`Follower`] tells whether the
+//! server's stream stands between two messages.
+//!
+//! Calling order for both machines:
+//! 1. give received bytes to `handle_input`;
+//! 2. write what `poll_output` gives until it gives `None`;
+//! 3. act on what `poll_event` gives until it gives `None`; on `StartTls` run the TLS handshake and
+//!    then call `tls_established` (and go back to 2);
+//! 4. when the last event has come, take the bytes that were read too far with `into_remainder`.
+//!
+//! The first error sticks: every later call of `handle_input` returns it again and nothing more is
+//! written. Message names and layouts are those of the chapters "Message Flow" and "Message Formats"
+//! of the PostgreSQL documentation. Messages are cut and length-checked here; `pgwire` decodes only
+//! complete frames of a checked size, because its decoders trust the length they are given.
+
+#![forbid(unsafe_code)]
+
+mod auth;
+mod cancel_key;
+mod client;
+mod error_response;
+mod follow;
+mod frame;
+mod server_error;
+mod startup;
+#[cfg(test)]
+mod tests;
+mod upstream;
+
+pub use auth::AuthMethod;
+pub use cancel_key::CancelKey;
+pub use client::{Client, ClientError, ClientEvent, EncryptionRequest};
+pub use error_response::{ErrorReply, Severity, SqlState};
+pub use follow::{FollowError, Follower};
+pub use frame::{MAX_AUTH_FRAME, MAX_ERROR_FRAME, Malformed};
+pub use server_error::ServerError;
+pub use startup::{MAX_STARTUP_PACKET, ProtocolVersion, Startup, StartupError};
+pub use upstream::{MAX_PASSWORD, Stage, Upstream, UpstreamError, UpstreamEvent};
+
+/// Most bytes a machine keeps for its caller after its last event (the client's pipelined bytes, or
+/// what the server sent after ReadyForQuery) when the caller goes on feeding it. In bytes.
+pub const MAX_REMAINDER: usize = 64 * 1024;

@@ -1,2 +1,122 @@
-//! (under construction)
-fn main() {}
+//! Runs the sandbox for people: `sandbox aws` and point any AWS client at it, or `sandbox demo` for
+//! everything at once.
+#![expect(
+    clippy::print_stdout,
+    reason = "a command line program talks on stdout"
+)]
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use protocol_tests::demo::{self, DemoOptions};
+use protocol_tests::sandbox::Sandbox;
+use tracing_subscriber::EnvFilter;
+
+#[derive(Parser)]
+#[command(name = "sandbox", about = "A local stand-in for AWS Session Manager")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Start the AWS side and print the lines to export; ends with Ctrl-C.
+    Aws {
+        /// Region of the account.
+        #[arg(long, default_value = "eu-central-1")]
+        region: String,
+        /// Local port of all services (0: any free one).
+        #[arg(long, default_value_t = 0)]
+        port: u16,
+        /// Let a host name of the private network lead to a local listener:
+        /// `NAME:PORT=127.0.0.1:PORT`.
+        #[arg(long, value_name = "NAME:PORT=ADDR", value_parser = parse_route)]
+        route: Vec<Route>,
+        /// Send as fast as possible instead of at the real agent's 0.7 MB/s.
+        #[arg(long)]
+        no_pacing: bool,
+    },
+    /// Start everything, a real PostgreSQL server and the real pgiam included, and print what to
+    /// paste; ends with Ctrl-C and leaves nothing behind.
+    Demo {
+        /// The pgiam binary.
+        #[arg(long, value_name = "PATH")]
+        pgiam: PathBuf,
+        /// Local port of pgiam. Default: 5433, and any free one with --check.
+        #[arg(long)]
+        port: Option<u16>,
+        /// Run one query through the whole way, print what each hop did, and end.
+        #[arg(long)]
+        check: bool,
+    },
+}
+
+#[derive(Clone)]
+struct Route {
+    host: String,
+    port: u16,
+    real: std::net::SocketAddr,
+}
+
+fn parse_route(text: &str) -> Result<Route, String> {
+    let parse = || {
+        let (name, real) = text.split_once('=')?;
+        let (host, port) = name.rsplit_once(':')?;
+        Some(Route {
+            host: host.to_owned(),
+            port: port.parse().ok()?,
+            real: real.parse().ok()?,
+        })
+    };
+    parse().ok_or_else(|| "expected NAME:PORT=ADDRESS:PORT".to_owned())
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
+    match run(Cli::parse().command).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Nothing can be done when even that fails.
+            _ = writeln!(std::io::stderr(), "sandbox: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Aws {
+            region,
+            port,
+            route,
+            no_pacing,
+        } => {
+            let sandbox = Sandbox::builder()
+                .region(&region)
+                .port(port)
+                .start()
+                .await?;
+            for route in route {
+                sandbox.vpc().open(&route.host, route.port, route.real);
+            }
+            let target = protocol_tests::sandbox::DEFAULT_TARGET;
+            sandbox.agent(target).set_pacing(!no_pacing);
+            for (name, value) in sandbox.env() {
+                println!("export {name}={value}");
+            }
+            println!("# managed node: {target}; Ctrl-C ends");
+            tokio::signal::ctrl_c().await?;
+            sandbox.shutdown().await;
+            Ok(())
+        }
+        Command::Demo { pgiam, port, check } => demo::run(DemoOptions { pgiam, port, check }).await,
+    }
+}

@@ -1,0 +1,333 @@
+//! The server's side of the startup phase, spoken to the local client.
+
+use std::collections::VecDeque;
+use std::fmt;
+
+use bytes::{Bytes, BytesMut};
+
+use crate::MAX_REMAINDER;
+use crate::cancel_key::{CANCEL_REQUEST_CODE, CancelKey};
+use crate::startup::{MAX_LENGTH, MIN_LENGTH, ProtocolVersion, Startup, StartupError};
+
+/// `NEGOTIATE_SSL_CODE` of `pqcomm.h`: 1234 and 5679 in the two halves.
+pub(crate) const SSL_REQUEST_CODE: u32 = 80_877_103;
+/// `NEGOTIATE_GSS_CODE` of `pqcomm.h`: 1234 and 5680.
+const GSS_REQUEST_CODE: u32 = 80_877_104;
+/// First byte of a TLS handshake record (RFC 8446, 5.1). No length word of a startup packet begins
+/// with it, which is how PostgreSQL 17 tells direct TLS from the rest.
+const TLS_HANDSHAKE_RECORD: u8 = 0x16;
+
+/// The two packets that ask for encryption.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EncryptionRequest {
+    /// SSLRequest.
+    Ssl,
+    /// GSSENCRequest.
+    Gss,
+}
+
+impl fmt::Display for EncryptionRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ssl => "SSLRequest",
+            Self::Gss => "GSSENCRequest",
+        })
+    }
+}
+
+/// What the client did that ends the connection. All of it is the client's fault.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ClientError {
+    /// The connection began with a TLS ClientHello (libpq's `sslnegotiation=direct`). No
+    /// ErrorResponse can be read by that client.
+    #[error("the client began with TLS; only TLS after an SSLRequest is supported")]
+    DirectTls,
+    /// The packet is not a well-formed startup packet or cancel request.
+    #[error(transparent)]
+    Startup(#[from] StartupError),
+    /// An encryption request with more in it than its code.
+    #[error("{request} of {length} bytes instead of 8")]
+    RequestLength {
+        /// Which one.
+        request: EncryptionRequest,
+        /// Its length word.
+        length: usize,
+    },
+    /// An encryption request for the second time, or inside TLS.
+    #[error("{request} a second time, or inside TLS")]
+    RepeatedRequest {
+        /// Which one.
+        request: EncryptionRequest,
+    },
+    /// Bytes came before the answer to the request could have been read: a broken client, or
+    /// someone in the middle putting words in before TLS begins (CVE-2021-23214).
+    #[error("received unencrypted data after {request}")]
+    UnencryptedData {
+        /// The request they followed.
+        request: EncryptionRequest,
+    },
+    /// More was pipelined behind the startup packet than is kept.
+    #[error("more than {MAX_REMAINDER} bytes sent before the login was answered")]
+    TooMuchPipelined,
+    /// The connection ended inside a packet.
+    #[error("the client closed the connection inside its startup packet")]
+    UnexpectedEof,
+}
+
+/// What the caller has to do next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ClientEvent {
+    /// Accept TLS on the connection (after the output is written), then call
+    /// [`Client::tls_established`].
+    StartTls,
+    /// The startup packet is here. Last event.
+    Startup(Startup),
+    /// The connection is for cancelling a query: act, then close without an answer. Last event.
+    Cancel(CancelKey),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Not a byte received.
+    First,
+    /// Between packets, or inside one.
+    Packets,
+    /// `S` is on its way; only TLS may follow.
+    TlsHandshake,
+    /// The last event is out; what comes is kept for later.
+    Done,
+}
+
+/// Reads what a client sends before anything is authenticated, by the rules of the server's
+/// `ProcessStartupPacket`: SSLRequest and GSSENCRequest at most once each and in any order, GSS
+/// always refused, none of both inside TLS, and nothing sent ahead of our answer to one.
+///
+/// See the [crate] documentation for the calling order. It matters here: output that has not been
+/// polled counts as not sent, and input before that as sent ahead.
+pub struct Client {
+    tls_available: bool,
+    in_tls: bool,
+    asked_ssl: bool,
+    asked_gss: bool,
+    last_request: EncryptionRequest,
+    stage: Stage,
+    buf: BytesMut,
+    output: VecDeque<Bytes>,
+    events: VecDeque<ClientEvent>,
+    error: Option<ClientError>,
+}
+
+impl Client {
+    /// A machine for a fresh connection. `tls_available`: whether SSLRequest is answered `S`.
+    #[must_use]
+    pub fn new(tls_available: bool) -> Self {
+        Self {
+            tls_available,
+            in_tls: false,
+            asked_ssl: false,
+            asked_gss: false,
+            last_request: EncryptionRequest::Ssl,
+            stage: Stage::First,
+            buf: BytesMut::new(),
+            output: VecDeque::new(),
+            events: VecDeque::new(),
+            error: None,
+        }
+    }
+
+    /// Takes bytes from the client: plain ones first, decrypted ones after
+    /// [`tls_established`](Self::tls_established).
+    ///
+    /// # Errors
+    /// The first [`ClientError`], now and at every later call.
+    pub fn handle_input(&mut self, data: &[u8]) -> Result<(), ClientError> {
+        if let Some(error) = &self.error {
+            return Err(error.clone());
+        }
+        let result = self.accept(data);
+        result.inspect_err(|error| self.fail(error))
+    }
+
+    /// The client closed its side. `Ok` between packets: port checks, and clients that do not like
+    /// the answer to their encryption request, leave like that.
+    ///
+    /// # Errors
+    /// [`ClientError::UnexpectedEof`] inside a packet, or the error that came before.
+    pub fn handle_eof(&mut self) -> Result<(), ClientError> {
+        if let Some(error) = &self.error {
+            return Err(error.clone());
+        }
+        if self.stage == Stage::Done || self.buf.is_empty() {
+            return Ok(());
+        }
+        let error = ClientError::UnexpectedEof;
+        self.fail(&error);
+        Err(error)
+    }
+
+    /// Bytes to write to the client, oldest first.
+    pub fn poll_output(&mut self) -> Option<Bytes> {
+        self.output.pop_front()
+    }
+
+    /// What happened, oldest first.
+    pub fn poll_event(&mut self) -> Option<ClientEvent> {
+        self.events.pop_front()
+    }
+
+    /// The TLS handshake that [`ClientEvent::StartTls`] asked for is complete; input is decrypted
+    /// from now on. Without that event it does nothing.
+    pub fn tls_established(&mut self) {
+        if self.stage == Stage::TlsHandshake && self.error.is_none() {
+            self.stage = Stage::Packets;
+            self.in_tls = true;
+        }
+    }
+
+    /// Whether the client speaks through TLS.
+    #[must_use]
+    pub fn is_tls(&self) -> bool {
+        self.in_tls
+    }
+
+    /// What the client sent behind its startup packet, to be passed on after the login.
+    #[must_use]
+    pub fn into_remainder(self) -> Bytes {
+        self.buf.freeze()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn buffered(&self) -> usize {
+        self.buf.len()
+    }
+
+    fn fail(&mut self, error: &ClientError) {
+        self.error = Some(error.clone());
+        self.buf = BytesMut::new();
+        self.output.clear();
+        self.events.clear();
+    }
+
+    fn accept(&mut self, data: &[u8]) -> Result<(), ClientError> {
+        if data.is_empty() {
+            return Ok(());
+        }
+        match self.stage {
+            Stage::Done if self.buf.len() + data.len() > MAX_REMAINDER => {
+                return Err(ClientError::TooMuchPipelined);
+            }
+            Stage::First if data[0] == TLS_HANDSHAKE_RECORD => return Err(ClientError::DirectTls),
+            Stage::TlsHandshake => return Err(self.sent_ahead()),
+            Stage::Packets if !self.output.is_empty() => return Err(self.sent_ahead()),
+            Stage::First => self.stage = Stage::Packets,
+            Stage::Packets | Stage::Done => {}
+        }
+        self.buf.extend_from_slice(data);
+        while self.stage == Stage::Packets {
+            let Some(code) = self.check_header()? else {
+                return Ok(());
+            };
+            self.take_packet(code)?;
+        }
+        Ok(())
+    }
+
+    /// Judges the packet at the front as early as its bytes allow; its code when it is complete.
+    fn check_header(&self) -> Result<Option<u32>, ClientError> {
+        let Some((length, rest)) = self.buf.split_first_chunk::<4>() else {
+            return Ok(None);
+        };
+        let length = u32::from_be_bytes(*length) as usize;
+        if !(MIN_LENGTH..=MAX_LENGTH).contains(&length) {
+            return Err(StartupError::InvalidLength { length }.into());
+        }
+        let Some(code) = rest.first_chunk::<4>() else {
+            return Ok(None);
+        };
+        let code = u32::from_be_bytes(*code);
+        match request_of(code) {
+            Some(request) => self.check_request(request, length)?,
+            None if code == CANCEL_REQUEST_CODE => {}
+            None => {
+                let version = ProtocolVersion::from_code(code);
+                if version.major != 3 {
+                    return Err(StartupError::UnsupportedProtocol(version).into());
+                }
+            }
+        }
+        Ok((self.buf.len() >= length).then_some(code))
+    }
+
+    fn check_request(&self, request: EncryptionRequest, length: usize) -> Result<(), ClientError> {
+        let asked = match request {
+            EncryptionRequest::Ssl => self.asked_ssl,
+            EncryptionRequest::Gss => self.asked_gss,
+        };
+        if asked || self.in_tls {
+            return Err(ClientError::RepeatedRequest { request });
+        }
+        if length != MIN_LENGTH {
+            return Err(ClientError::RequestLength { request, length });
+        }
+        Ok(())
+    }
+
+    fn take_packet(&mut self, code: u32) -> Result<(), ClientError> {
+        let length = self.buf.first_chunk::<4>().copied().unwrap_or_default();
+        let packet = self.buf.split_to(u32::from_be_bytes(length) as usize);
+        let event = match request_of(code) {
+            Some(request) => return self.answer(request),
+            None if code == CANCEL_REQUEST_CODE => ClientEvent::Cancel(CancelKey::parse(&packet)?),
+            None => ClientEvent::Startup(Startup::parse(&packet)?),
+        };
+        self.events.push_back(event);
+        self.stage = Stage::Done;
+        Ok(())
+    }
+
+    fn answer(&mut self, request: EncryptionRequest) -> Result<(), ClientError> {
+        self.last_request = request;
+        // The server refuses bytes sent ahead whatever its answer, and so do we.
+        if !self.buf.is_empty() {
+            return Err(self.sent_ahead());
+        }
+        match request {
+            EncryptionRequest::Ssl => self.asked_ssl = true,
+            EncryptionRequest::Gss => self.asked_gss = true,
+        }
+        if request == EncryptionRequest::Ssl && self.tls_available {
+            self.output.push_back(Bytes::from_static(b"S"));
+            self.events.push_back(ClientEvent::StartTls);
+            self.stage = Stage::TlsHandshake;
+        } else {
+            self.output.push_back(Bytes::from_static(b"N"));
+        }
+        Ok(())
+    }
+
+    fn sent_ahead(&self) -> ClientError {
+        ClientError::UnencryptedData {
+            request: self.last_request,
+        }
+    }
+}
+
+fn request_of(code: u32) -> Option<EncryptionRequest> {
+    match code {
+        SSL_REQUEST_CODE => Some(EncryptionRequest::Ssl),
+        GSS_REQUEST_CODE => Some(EncryptionRequest::Gss),
+        _ => None,
+    }
+}
+
+impl fmt::Debug for Client {
+    /// Without the buffered bytes.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client")
+            .field("stage", &self.stage)
+            .field("in_tls", &self.in_tls)
+            .field("buffered", &self.buf.len())
+            .field("error", &self.error)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,190 @@
+//! ErrorResponse messages of our own.
+
+use std::fmt;
+
+use bytes::{Bytes, BytesMut};
+use pgwire::messages::Message;
+use pgwire::messages::response::ErrorResponse;
+
+use crate::frame::MAX_ERROR_FRAME;
+
+/// Most bytes of the primary message; the rest of the frame belongs to Detail and Hint.
+const MAX_MESSAGE: usize = 8_000;
+/// Most bytes of the Detail, so that a long one cannot push the Hint out.
+const MAX_DETAIL: usize = 12_000;
+/// Most bytes of the Hint. The three together with their overhead stay below the frame's limit.
+const MAX_HINT: usize = 8_000;
+const _: () = assert!(MAX_MESSAGE + MAX_DETAIL + MAX_HINT + 100 < MAX_ERROR_FRAME);
+
+/// A five-character error code ("PostgreSQL Error Codes"): digits and capital letters.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SqlState([u8; 5]);
+
+impl SqlState {
+    /// A code known at compile time.
+    ///
+    /// # Panics
+    /// On anything but digits and capital letters; in a constant that is a compile error.
+    #[must_use]
+    pub const fn new(code: [u8; 5]) -> Self {
+        assert!(
+            is_code(&code),
+            "an SQLSTATE is five digits or capital letters"
+        );
+        Self(code)
+    }
+
+    /// A code received from elsewhere; `None` unless it is five digits or capital letters.
+    #[must_use]
+    pub const fn parse(code: &[u8]) -> Option<Self> {
+        match code.first_chunk::<5>() {
+            Some(five) if code.len() == 5 && is_code(five) => Some(Self(*five)),
+            _ => None,
+        }
+    }
+
+    /// The five characters.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        // Both constructors let ASCII through and nothing else.
+        std::str::from_utf8(&self.0).unwrap_or("XX000")
+    }
+
+    /// The first two characters: the class, e.g. `28` for refused logins.
+    #[must_use]
+    pub fn class(&self) -> &str {
+        &self.as_str()[..2]
+    }
+}
+
+const fn is_code(code: &[u8; 5]) -> bool {
+    let mut at = 0;
+    while at < 5 {
+        if !(code[at].is_ascii_digit() || code[at].is_ascii_uppercase()) {
+            return false;
+        }
+        at += 1;
+    }
+    true
+}
+
+impl fmt::Display for SqlState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Debug for SqlState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SqlState({self})")
+    }
+}
+
+/// How bad it is, for the fields S and V. Severities below ERROR are notices, not errors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Severity {
+    /// The statement failed, the session lives.
+    Error,
+    /// The session ends; the only right one before ReadyForQuery.
+    Fatal,
+}
+
+impl Severity {
+    /// The word on the wire.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "ERROR",
+            Self::Fatal => "FATAL",
+        }
+    }
+}
+
+/// An ErrorResponse made here, with the fields S, V, C, M and, where present, D and H.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ErrorReply {
+    /// Fields S and V.
+    pub severity: Severity,
+    /// Field C.
+    pub sqlstate: SqlState,
+    /// Field M, the primary message: one line.
+    pub message: String,
+    /// Field D.
+    pub detail: Option<String>,
+    /// Field H.
+    pub hint: Option<String>,
+}
+
+impl ErrorReply {
+    /// A reply that ends the session, without Detail and Hint.
+    #[must_use]
+    pub fn fatal(sqlstate: SqlState, message: impl Into<String>) -> Self {
+        Self {
+            severity: Severity::Fatal,
+            sqlstate,
+            message: message.into(),
+            detail: None,
+            hint: None,
+        }
+    }
+
+    /// The same with a Detail.
+    #[must_use]
+    pub fn with_detail(mut self, detail: impl Into<String>) -> Self {
+        self.detail = Some(detail.into());
+        self
+    }
+
+    /// The same with a Hint.
+    #[must_use]
+    pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// The frame to send. Zero bytes, which would end a field early, are left out; texts are cut so
+    /// that the whole stays within what libpq reads during a login
+    /// ([`MAX_ERROR_FRAME`](crate::MAX_ERROR_FRAME)); empty Detail and Hint are left out.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        let severity = self.severity.as_str().to_owned();
+        let mut fields = vec![
+            (b'S', severity.clone()),
+            (b'V', severity),
+            (b'C', self.sqlstate.to_string()),
+            (b'M', clip(&self.message, MAX_MESSAGE)),
+        ];
+        for (code, text, limit) in [
+            (b'D', &self.detail, MAX_DETAIL),
+            (b'H', &self.hint, MAX_HINT),
+        ] {
+            let text = clip(text.as_deref().unwrap_or_default(), limit);
+            if !text.is_empty() {
+                fields.push((code, text));
+            }
+        }
+        let mut frame = BytesMut::new();
+        #[expect(
+            clippy::expect_used,
+            reason = "pgwire refuses only frames above 2 GiB; this one is below 30,000 bytes"
+        )]
+        ErrorResponse::new(fields)
+            .encode(&mut frame)
+            .expect("a frame below the limit");
+        frame.freeze()
+    }
+}
+
+/// The text without zero bytes, at most `limit` bytes of it, cut between characters.
+pub(crate) fn clip(text: &str, limit: usize) -> String {
+    const MARK: &str = "…";
+    let mut clean: String = text.chars().filter(|c| *c != '\0').collect();
+    if clean.len() > limit {
+        let end = clean.floor_char_boundary(limit.saturating_sub(MARK.len()));
+        clean.truncate(end);
+        if limit >= MARK.len() {
+            clean.push_str(MARK);
+        }
+    }
+    clean
+}

@@ -1,0 +1,78 @@
+//! Knowing whether a stream of messages stands between two of them, from the length words alone.
+
+use crate::frame::{HEADER, tag_name};
+
+/// The stream is not PostgreSQL framing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("not a message: type '{}' with length word {length}", tag_name(*tag))]
+pub struct FollowError {
+    /// Type byte of the message.
+    pub tag: u8,
+    /// Its length word, which counts itself: at least 4, at most 2³¹-1 (it is a signed Int32).
+    pub length: u32,
+}
+
+/// Follows the messages after ReadyForQuery in one direction; keeps five bytes and a count.
+///
+/// A proxy may put a message of its own into the stream only [at a boundary](Self::at_boundary).
+#[derive(Debug, Default)]
+pub struct Follower {
+    header: [u8; HEADER],
+    have: usize,
+    body_left: usize,
+    error: Option<FollowError>,
+}
+
+impl Follower {
+    /// A follower that stands at a boundary.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Follows the next bytes of the stream.
+    ///
+    /// # Errors
+    /// [`FollowError`] for a length word no message can have. It sticks, and from then on the
+    /// stream never counts as standing at a boundary; the bytes may still be passed on.
+    pub fn advance(&mut self, mut data: &[u8]) -> Result<(), FollowError> {
+        if let Some(error) = &self.error {
+            return Err(error.clone());
+        }
+        while !data.is_empty() {
+            if self.body_left > 0 {
+                let take = self.body_left.min(data.len());
+                self.body_left -= take;
+                data = &data[take..];
+                continue;
+            }
+            let take = (HEADER - self.have).min(data.len());
+            self.header[self.have..self.have + take].copy_from_slice(&data[..take]);
+            self.have += take;
+            data = &data[take..];
+            if self.have == HEADER {
+                self.begin_body()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether every message begun so far is complete.
+    #[must_use]
+    pub fn at_boundary(&self) -> bool {
+        self.error.is_none() && self.have == 0 && self.body_left == 0
+    }
+
+    fn begin_body(&mut self) -> Result<(), FollowError> {
+        let [tag, a, b, c, d] = self.header;
+        let length = u32::from_be_bytes([a, b, c, d]);
+        if length < 4 || i32::try_from(length).is_err() {
+            let error = FollowError { tag, length };
+            self.error = Some(error.clone());
+            return Err(error);
+        }
+        self.have = 0;
+        self.body_left = length as usize - 4;
+        Ok(())
+    }
+}

@@ -1,0 +1,197 @@
+//! An ErrorResponse the real server sent, kept as it came.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use crate::error_response::{SqlState, clip};
+use crate::frame::{HEADER, MAX_ERROR_FRAME, Malformed, split_cstring};
+use crate::startup::put_length;
+
+/// An ErrorResponse of the server: the frame as received and its fields ("Error and Notice Message
+/// Fields"). Before a session has an encoding the texts can be in any, so fields are bytes and the
+/// text accessors replace what is not UTF-8.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ServerError {
+    frame: Bytes,
+    fields: Vec<(u8, Bytes)>,
+}
+
+impl ServerError {
+    /// Reads a whole ErrorResponse frame, type byte included.
+    ///
+    /// # Errors
+    /// [`Malformed`] when it is not one, contradicts its length word, or has a field without
+    /// terminator.
+    pub fn parse(frame: Bytes) -> Result<Self, Malformed> {
+        let fields = fields(&frame, b'E')?
+            .into_iter()
+            .map(|(code, value)| (code, frame.slice_ref(value)))
+            .collect();
+        Ok(Self { frame, fields })
+    }
+
+    /// An error in the form of protocol 2: bare text. The postmaster still sends it when it cannot
+    /// start a process for the connection (`report_fork_failure_to_client`), before it has read a
+    /// byte. The frame made of it has severity and message, and no SQLSTATE.
+    pub(crate) fn from_bare_text(text: &[u8]) -> Self {
+        let text: Vec<u8> = text.trim_ascii_end().to_vec();
+        let fields = vec![
+            (b'S', Bytes::from_static(b"FATAL")),
+            (b'V', Bytes::from_static(b"FATAL")),
+            (b'M', Bytes::from(text)),
+        ];
+        Self {
+            frame: encode(&fields),
+            fields,
+        }
+    }
+
+    /// The frame as the server sent it, type byte included.
+    #[must_use]
+    pub fn frame(&self) -> &Bytes {
+        &self.frame
+    }
+
+    /// The first field with this code, as raw bytes.
+    #[must_use]
+    pub fn field(&self, code: u8) -> Option<&[u8]> {
+        let found = self.fields.iter().find(|(have, _)| *have == code);
+        found.map(|(_, value)| value.as_ref())
+    }
+
+    /// Field C; `None` when the server sent none, or not five digits or capital letters.
+    #[must_use]
+    pub fn sqlstate(&self) -> Option<SqlState> {
+        self.field(b'C').and_then(SqlState::parse)
+    }
+
+    /// Field V, which is never translated, else S; empty when both are missing.
+    #[must_use]
+    pub fn severity(&self) -> Cow<'_, str> {
+        let severity = self.field(b'V').or_else(|| self.field(b'S'));
+        String::from_utf8_lossy(severity.unwrap_or_default())
+    }
+
+    /// Field M; empty when missing.
+    #[must_use]
+    pub fn message(&self) -> Cow<'_, str> {
+        String::from_utf8_lossy(self.field(b'M').unwrap_or_default())
+    }
+
+    /// Field D.
+    #[must_use]
+    pub fn detail(&self) -> Option<Cow<'_, str>> {
+        self.field(b'D').map(String::from_utf8_lossy)
+    }
+
+    /// Field H.
+    #[must_use]
+    pub fn hint(&self) -> Option<Cow<'_, str>> {
+        self.field(b'H').map(String::from_utf8_lossy)
+    }
+
+    /// The frame with our words added: every field of the server keeps its bytes and place; `detail`
+    /// and `hint` go on a new line after the server's own, or into a new field at the end. What does
+    /// not fit into [`MAX_ERROR_FRAME`](crate::MAX_ERROR_FRAME) is cut from our words, the Hint last.
+    #[must_use]
+    pub fn with_appended(&self, detail: Option<&str>, hint: Option<&str>) -> Bytes {
+        let mut fields = self.fields.clone();
+        // Each addition costs at most two bytes besides its text: a new line, or code and terminator.
+        let mut room = MAX_ERROR_FRAME.saturating_sub(self.frame.len() - 1 + 4);
+        let hint = clip(hint.unwrap_or_default(), room.min(MAX_ERROR_FRAME / 2));
+        room -= hint.len();
+        let detail = clip(detail.unwrap_or_default(), room);
+        append(&mut fields, b'D', &detail);
+        append(&mut fields, b'H', &hint);
+        encode(&fields)
+    }
+}
+
+impl fmt::Display for ServerError {
+    /// Severity, message and code on one line, with control characters escaped.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for c in self.severity().chars().chain(": ".chars()) {
+            write_visible(f, c)?;
+        }
+        self.message()
+            .chars()
+            .try_for_each(|c| write_visible(f, c))?;
+        match self.sqlstate() {
+            Some(code) => write!(f, " ({code})"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Debug for ServerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut map = f.debug_map();
+        for (code, value) in &self.fields {
+            map.entry(&(*code as char), value);
+        }
+        map.finish()
+    }
+}
+
+fn write_visible(f: &mut fmt::Formatter<'_>, c: char) -> fmt::Result {
+    if c.is_control() {
+        write!(f, "{}", c.escape_default())
+    } else {
+        write!(f, "{c}")
+    }
+}
+
+fn append(fields: &mut Vec<(u8, Bytes)>, code: u8, text: &str) {
+    if text.is_empty() {
+        return;
+    }
+    match fields.iter_mut().find(|(have, _)| *have == code) {
+        None => fields.push((code, Bytes::copy_from_slice(text.as_bytes()))),
+        Some((_, value)) => *value = [value.as_ref(), b"\n", text.as_bytes()].concat().into(),
+    }
+}
+
+fn encode(fields: &[(u8, Bytes)]) -> Bytes {
+    let body: usize = fields.iter().map(|(_, value)| value.len() + 2).sum();
+    let length = 4 + body + 1;
+    let mut frame = BytesMut::with_capacity(1 + length);
+    frame.put_u8(b'E');
+    put_length(&mut frame, length);
+    for (code, value) in fields {
+        frame.put_u8(*code);
+        frame.put_slice(value);
+        frame.put_u8(0);
+    }
+    frame.put_u8(0);
+    frame.freeze()
+}
+
+/// The fields of an ErrorResponse or NoticeResponse frame: code and text until a zero code, which
+/// must be the last byte. `pgwire` decodes these too, but reads past the end without a terminator
+/// and replaces bytes that are not UTF-8.
+pub(crate) fn fields(frame: &[u8], tag: u8) -> Result<Vec<(u8, &[u8])>, Malformed> {
+    let wrong = |what| Malformed { tag, what };
+    let Some((&[have, a, b, c, d], mut rest)) = frame.split_first_chunk::<HEADER>() else {
+        return Err(wrong("shorter than its format allows"));
+    };
+    let length = u32::from_be_bytes([a, b, c, d]) as usize;
+    if have != tag || length + 1 != frame.len() || length > MAX_ERROR_FRAME {
+        return Err(wrong("type or length word does not fit"));
+    }
+    let mut fields = Vec::new();
+    loop {
+        match rest.split_first() {
+            None => return Err(wrong("no terminator after the fields")),
+            Some((0, [])) => return Ok(fields),
+            Some((0, _)) => return Err(wrong("data after the terminator")),
+            Some((code, after)) => {
+                let (value, after) =
+                    split_cstring(after).ok_or(wrong("a field without terminator"))?;
+                fields.push((*code, value));
+                rest = after;
+            }
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! What can go wrong in a [`Session`](crate::Session).
+
+use crate::frame::{FrameError, StreamId};
+
+/// An error of a session.
+///
+/// [`Error::is_fatal`] separates the two kinds: a refused call leaves the session as it was; a
+/// violation by the peer ends it, and every later call returns the same error.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// `send` on a stream that was never opened or is already closing.
+    #[error("stream {0} is not open for sending")]
+    NotOpen(StreamId),
+    /// All stream ids of this side are used up; ids are never used twice in one session.
+    #[error("no stream id is left in this session")]
+    IdsExhausted,
+    /// The bytes at `offset` (counted from the first byte ever received) are not a version 1 frame.
+    #[error("bad frame at byte {offset} of the peer's stream")]
+    Frame {
+        /// Where the frame's header begins.
+        offset: u64,
+        /// What is wrong with it.
+        #[source]
+        source: FrameError,
+    },
+    /// The peer opened a stream it has no right to open: a server opening one towards a client, or
+    /// a client using an id of the server's half.
+    #[error("the peer may not open stream {id} (byte {offset})")]
+    ForeignSyn {
+        /// The id in the SYN.
+        id: StreamId,
+        /// Where the frame's header begins.
+        offset: u64,
+    },
+    /// The peer opened a stream that is already open.
+    #[error("the peer opened stream {id} twice (byte {offset})")]
+    DuplicateSyn {
+        /// The id in the SYN.
+        id: StreamId,
+        /// Where the frame's header begins.
+        offset: u64,
+    },
+}
+
+impl Error {
+    /// True when the session is over: the peer broke the protocol and the framing is lost.
+    pub fn is_fatal(&self) -> bool {
+        match self {
+            Self::NotOpen(_) | Self::IdsExhausted => false,
+            Self::Frame { .. } | Self::ForeignSyn { .. } | Self::DuplicateSyn { .. } => true,
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! Whose turn it is to send.
+
+use std::collections::VecDeque;
+
+use crate::frame::StreamId;
+
+/// Round robin in two classes: streams that were idle until now come first, once; after that visit
+/// they queue with the others.
+///
+/// This is the rule of RFC 8290 (FQ-CoDel, section 4.2) without the byte deficit: one visit is at
+/// most one packet. A query on a quiet connection thus never waits behind a bulk load, and no
+/// stream can stay in the first class by sending a little all the time.
+#[derive(Debug, Default)]
+pub(crate) struct Schedule {
+    fresh: VecDeque<StreamId>,
+    backlog: VecDeque<StreamId>,
+}
+
+/// A stream taken out of the schedule for one visit.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Turn {
+    pub(crate) id: StreamId,
+    fresh: bool,
+}
+
+impl Schedule {
+    /// Adds a stream that was in neither class.
+    pub(crate) fn add(&mut self, id: StreamId) {
+        self.fresh.push_back(id);
+    }
+
+    /// Takes the stream whose turn it is. Give it back with [`Schedule::served`] or
+    /// [`Schedule::skipped`]; else it is out of the schedule.
+    pub(crate) fn next(&mut self) -> Option<Turn> {
+        if let Some(id) = self.fresh.pop_front() {
+            return Some(Turn { id, fresh: true });
+        }
+        let id = self.backlog.pop_front()?;
+        Some(Turn { id, fresh: false })
+    }
+
+    /// The stream had its visit. Returns false when it leaves the schedule: it has nothing more to
+    /// send and this was not its first visit.
+    pub(crate) fn served(&mut self, turn: Turn, more: bool) -> bool {
+        // A stream that was fresh waits out one round even when empty, so that it cannot come back
+        // as fresh before the others had their visit.
+        let keep = more || (turn.fresh && !self.backlog.is_empty());
+        if keep {
+            self.backlog.push_back(turn.id);
+        }
+        keep
+    }
+
+    /// Nothing fitted: the stream keeps its place.
+    pub(crate) fn skipped(&mut self, turn: Turn) {
+        if turn.fresh {
+            self.fresh.push_front(turn.id);
+        } else {
+            self.backlog.push_front(turn.id);
+        }
+    }
+
+    /// All streams in the schedule, next first.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = StreamId> {
+        self.fresh.iter().chain(&self.backlog).copied()
+    }
+}

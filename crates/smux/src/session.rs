@@ -1,0 +1,305 @@
+//! The session: all streams of one carrier.
+
+use std::collections::{HashMap, VecDeque};
+
+use bytes::{Bytes, BytesMut};
+
+use crate::error::Error;
+use crate::frame::{Command, HEADER_LEN, Header, StreamId};
+use crate::parser::{Item, Parser};
+use crate::schedule::Schedule;
+use crate::stream::{Filled, Stream};
+
+/// Which side of the carrier a session is; it decides who may open which ids.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Opens 3, 5, 7, …; the peer opens none.
+    Client,
+    /// Accepts the client's odd ids; may open 2, 4, 6, ….
+    Server,
+}
+
+impl Role {
+    const fn first_id(self) -> u32 {
+        match self {
+            Self::Client => 3,
+            Self::Server => 2,
+        }
+    }
+}
+
+/// What the peer did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// The peer opened a stream (server role only).
+    Opened(StreamId),
+    /// Bytes of a stream, in order. A frame may come in several pieces.
+    Data {
+        /// The stream.
+        id: StreamId,
+        /// At least one byte, a slice of what was given to [`Session::handle_input`].
+        data: Bytes,
+    },
+    /// The peer closed the stream, for both directions. What was queued for it is dropped; no more
+    /// events carry this id.
+    Finished(StreamId),
+}
+
+/// All streams of one carrier.
+///
+/// Calling order: after each [`handle_input`](Self::handle_input) take all
+/// [`poll_event`](Self::poll_event)s; after that, and after each `open`, `send`, `finish` or `abandon`, take
+/// [`poll_transmit`](Self::poll_transmit) as long as the carrier has room. Events and queued data are not bounded here: the
+/// driver stops reading the carrier when it cannot place events, and stops calling
+/// [`send`](Self::send) when [`queued`](Self::queued) is more than it wants to hold.
+///
+/// The first protocol violation of the peer sticks: later calls return it and nothing is sent any
+/// more. Events that were complete before it can still be taken.
+#[derive(Debug)]
+pub struct Session {
+    role: Role,
+    next_id: Option<u32>,
+    streams: HashMap<StreamId, Stream>,
+    schedule: Schedule,
+    parser: Parser,
+    events: VecDeque<Event>,
+    /// The rest of a frame that was larger than the `max` of the poll that wrote it.
+    carry: Bytes,
+    failed: Option<Error>,
+}
+
+impl Session {
+    /// A session without streams.
+    pub fn new(role: Role) -> Self {
+        Self {
+            role,
+            next_id: Some(role.first_id()),
+            streams: HashMap::new(),
+            schedule: Schedule::default(),
+            parser: Parser::default(),
+            events: VecDeque::new(),
+            carry: Bytes::new(),
+            failed: None,
+        }
+    }
+
+    /// Opens a stream. Its SYN leaves with the next [`poll_transmit`](Self::poll_transmit), in one
+    /// piece with data that is sent before that.
+    ///
+    /// # Errors
+    /// [`Error::IdsExhausted`], or the error that ended the session.
+    pub fn open(&mut self) -> Result<StreamId, Error> {
+        self.check()?;
+        let id = self.next_id.ok_or(Error::IdsExhausted)?;
+        self.next_id = id.checked_add(2);
+        let id = StreamId::new(id);
+        self.streams.insert(id, Stream::opening());
+        self.wake(id);
+        Ok(id)
+    }
+
+    /// Queues bytes of a stream. Takes any amount; see [`queued`](Self::queued).
+    ///
+    /// # Errors
+    /// [`Error::NotOpen`] when the stream is unknown or closed by either side, or the error that
+    /// ended the session.
+    pub fn send(&mut self, id: StreamId, data: Bytes) -> Result<(), Error> {
+        self.check()?;
+        let stream = self.streams.get_mut(&id).filter(|s| !s.is_closing());
+        let stream = stream.ok_or(Error::NotOpen(id))?;
+        if !data.is_empty() {
+            stream.push(data);
+            self.wake(id);
+        }
+        Ok(())
+    }
+
+    /// Bytes taken by [`send`](Self::send) for this stream and not yet handed out; 0 when unknown.
+    pub fn queued(&self, id: StreamId) -> usize {
+        self.streams.get(&id).map_or(0, Stream::queued)
+    }
+
+    /// Closes a stream after its queued data. Version 1 knows no half-close: from here on whatever
+    /// the peer sends for it is dropped and no event carries this id.
+    pub fn finish(&mut self, id: StreamId) {
+        if let Some(stream) = self.streams.get_mut(&id) {
+            stream.close();
+            self.wake(id);
+        }
+    }
+
+    /// Closes a stream and drops its queued data. A stream whose SYN was not handed out yet
+    /// vanishes without a trace.
+    pub fn abandon(&mut self, id: StreamId) {
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return;
+        };
+        if stream.syn_pending() {
+            self.streams.remove(&id);
+            return;
+        }
+        stream.close_now();
+        self.wake(id);
+    }
+
+    /// Takes bytes of the peer, split in any way.
+    ///
+    /// # Errors
+    /// The peer's first violation of the protocol, now and on every later call. Bytes before it
+    /// have become events.
+    pub fn handle_input(&mut self, mut data: Bytes) -> Result<(), Error> {
+        self.check()?;
+        let outcome = self.read(&mut data);
+        if let Err(error) = &outcome {
+            self.failed = Some(error.clone());
+        }
+        outcome
+    }
+
+    /// The next event, oldest first.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// Up to `max` bytes for the carrier, or `None` when there is nothing to send (or `max` is 0).
+    ///
+    /// Frames of several streams are packed together. Data is cut so that frames end with the
+    /// packet; a frame is split only when `max` is too small for a header and one byte.
+    /// Streams take turns, those that were idle first.
+    pub fn poll_transmit(&mut self, max: usize) -> Option<Bytes> {
+        if self.failed.is_some() || max == 0 {
+            return None;
+        }
+        if self.carry.is_empty() {
+            self.carry = self.pack(max.max(HEADER_LEN + 1));
+        }
+        let out = self.carry.split_to(max.min(self.carry.len()));
+        (!out.is_empty()).then_some(out)
+    }
+
+    /// True when [`poll_transmit`](Self::poll_transmit) has something to hand out.
+    pub fn has_transmit(&self) -> bool {
+        let pending = |id| self.streams.get(&id).is_some_and(Stream::has_pending);
+        self.failed.is_none() && (!self.carry.is_empty() || self.schedule.iter().any(pending))
+    }
+
+    /// Streams that neither side has closed.
+    pub fn open_streams(&self) -> usize {
+        self.streams.values().filter(|s| !s.is_closing()).count()
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        self.failed.clone().map_or(Ok(()), Err)
+    }
+
+    /// Puts a stream that has something to send in the schedule, once.
+    fn wake(&mut self, id: StreamId) {
+        if let Some(stream) = self.streams.get_mut(&id)
+            && !stream.scheduled
+        {
+            stream.scheduled = true;
+            self.schedule.add(id);
+        }
+    }
+
+    /// Whole frames of at most `room` bytes; empty when nothing is to be sent.
+    fn pack(&mut self, room: usize) -> Bytes {
+        let mut out = BytesMut::new();
+        while let Some(turn) = self.schedule.next() {
+            let Some(stream) = self.streams.get_mut(&turn.id) else {
+                continue;
+            };
+            if out.capacity() == 0 {
+                // Room for what the first stream can write; more is rare and grows the buffer.
+                out.reserve(room.min(stream.queued() + 3 * HEADER_LEN));
+            }
+            match stream.fill(turn.id, room - out.len(), &mut out) {
+                Filled::Served => {
+                    let more = stream.has_pending();
+                    stream.scheduled = self.schedule.served(turn, more);
+                }
+                Filled::NoRoom => {
+                    self.schedule.skipped(turn);
+                    break;
+                }
+                Filled::Closed => {
+                    self.streams.remove(&turn.id);
+                }
+            }
+        }
+        out.freeze()
+    }
+
+    fn read(&mut self, data: &mut Bytes) -> Result<(), Error> {
+        let bad_frame = |(offset, source)| Error::Frame { offset, source };
+        while let Some(item) = self.parser.next(data).map_err(bad_frame)? {
+            match item {
+                Item::Header { header, offset } => self.handle_header(header, offset)?,
+                Item::Data { id, data } => {
+                    if self.receives(id) {
+                        self.events.push_back(Event::Data { id, data });
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn handle_header(&mut self, header: Header, offset: u64) -> Result<(), Error> {
+        let id = header.stream;
+        match header.command {
+            Command::Syn => self.accept(id, offset),
+            Command::Fin => {
+                self.peer_closed(id);
+                Ok(())
+            }
+            Command::Psh | Command::Nop => Ok(()),
+        }
+    }
+
+    fn accept(&mut self, id: StreamId, offset: u64) -> Result<(), Error> {
+        if self.role == Role::Client || !id.is_client_side() {
+            return Err(Error::ForeignSyn { id, offset });
+        }
+        if self.streams.contains_key(&id) {
+            return Err(Error::DuplicateSyn { id, offset });
+        }
+        self.streams.insert(id, Stream::accepted());
+        self.events.push_back(Event::Opened(id));
+        Ok(())
+    }
+
+    fn peer_closed(&mut self, id: StreamId) {
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return;
+        };
+        if !stream.is_closing() {
+            self.events.push_back(Event::Finished(id));
+        }
+        // The peer has left the stream in both directions, so what is queued has no reader.
+        stream.close_now();
+        self.wake(id);
+    }
+
+    fn receives(&self, id: StreamId) -> bool {
+        self.streams.get(&id).is_some_and(|s| !s.is_closing())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_run_out_once_and_are_never_reused() {
+        let mut session = Session::new(Role::Client);
+        session.next_id = Some(u32::MAX - 2);
+        assert_eq!(session.open().unwrap().get(), u32::MAX - 2);
+        let last = session.open().unwrap();
+        assert_eq!(last.get(), u32::MAX);
+        assert_eq!(session.open(), Err(Error::IdsExhausted));
+        session.abandon(last);
+        assert_eq!(session.open(), Err(Error::IdsExhausted));
+        assert!(session.has_transmit(), "the session itself goes on");
+    }
+}

@@ -1,0 +1,90 @@
+//! Who waits for whom.
+
+use bytes::Bytes;
+use smux::{Frame, Role, Session, StreamId};
+
+use crate::support::{parse, psh};
+
+const PACKET: usize = 1024;
+
+fn bulk_session(streams: usize) -> (Session, Vec<StreamId>) {
+    let mut session = Session::new(Role::Client);
+    let ids: Vec<_> = (0..streams).map(|_| session.open().unwrap()).collect();
+    for id in &ids {
+        session.send(*id, Bytes::from(vec![1; 1 << 20])).unwrap();
+    }
+    // Past the first visits, so that all of them are bulk streams.
+    for _ in 0..2 * streams {
+        session.poll_transmit(PACKET).unwrap();
+    }
+    (session, ids)
+}
+
+fn frames(session: &mut Session) -> Vec<Frame> {
+    parse(session.poll_transmit(PACKET).unwrap())
+}
+
+#[test]
+fn a_small_message_of_an_idle_stream_is_in_the_next_packet() {
+    let (mut session, _) = bulk_session(50);
+    let quiet = session.open().unwrap();
+    session.send(quiet, Bytes::from_static(b"q")).unwrap();
+    let packet = frames(&mut session);
+    assert_eq!(packet[..2], [Frame::Syn(quiet), psh(quiet.get(), b"q")]);
+    assert_eq!(packet.len(), 3, "the rest of the packet is not wasted");
+
+    // Back to idle after one round of the others; then it is first again.
+    for _ in 0..51 {
+        session.poll_transmit(PACKET).unwrap();
+    }
+    session.send(quiet, Bytes::from_static(b"r")).unwrap();
+    assert_eq!(frames(&mut session)[0], psh(quiet.get(), b"r"));
+}
+
+#[test]
+fn a_stream_that_always_has_a_little_cannot_starve_the_others() {
+    let (mut session, bulk) = bulk_session(1);
+    let chatty: Vec<_> = (0..3).map(|_| session.open().unwrap()).collect();
+    let mut bulk_bytes = 0;
+    for _ in 0..1000 {
+        for id in &chatty {
+            if session.queued(*id) < 2 * PACKET {
+                session.send(*id, Bytes::from(vec![2; PACKET])).unwrap();
+            }
+        }
+        for frame in frames(&mut session) {
+            if let Frame::Psh { id, data } = frame
+                && id == bulk[0]
+            {
+                bulk_bytes += data.len();
+            }
+        }
+    }
+    // A fair quarter is 256 packets; a stream that was served first each time would leave none.
+    assert!(bulk_bytes > 200 * PACKET, "{bulk_bytes}");
+}
+
+#[test]
+fn bulk_streams_share_evenly() {
+    let (mut session, ids) = bulk_session(7);
+    let mut sent = vec![0_usize; ids.len()];
+    for _ in 0..700 {
+        for frame in frames(&mut session) {
+            if let Frame::Psh { id, data } = frame {
+                sent[ids.iter().position(|i| *i == id).unwrap()] += data.len();
+            }
+        }
+    }
+    let (least, most) = (sent.iter().min().unwrap(), sent.iter().max().unwrap());
+    assert!(most - least <= 2 * PACKET, "{sent:?}");
+}
+
+#[test]
+fn a_fin_does_not_wait_for_other_streams_data() {
+    let (mut session, ids) = bulk_session(3);
+    session.abandon(ids[1]);
+    let polls = (1..)
+        .find(|_| frames(&mut session).contains(&Frame::Fin(ids[1])))
+        .unwrap();
+    assert!(polls <= ids.len(), "{polls}");
+}

@@ -1,0 +1,173 @@
+//! What the channel does with messages that arrive.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::de::DeserializeOwned;
+
+use super::{Channel, Phase};
+use crate::error::Error;
+use crate::event::Event;
+use crate::frame::{Acknowledge, AgentMessage};
+use crate::handshake::{ChannelClosed, HandshakeComplete, HandshakeRequest, from_json, to_json};
+use crate::kinds::{Flag, MessageType, PayloadType};
+use crate::negotiate::{Answer, answer};
+use crate::recv::Verdict;
+
+/// Acknowledgements that may wait to be handed out. More are forgotten, which is harmless: the
+/// agent sends the message again. Reached only by a driver that reads and never writes.
+const MAX_WAITING_ACKS: usize = 16_384;
+
+impl Channel {
+    /// Takes one message apart and acts on it.
+    pub(super) fn receive(&mut self, now: Duration, message: Bytes) -> Result<(), Error> {
+        let message = AgentMessage::decode(message)?;
+        match &message.message_type {
+            MessageType::OutputStreamData => self.receive_data(now, &message),
+            MessageType::Acknowledge => self.receive_ack(now, &message.payload),
+            MessageType::ChannelClosed => {
+                // The type alone ends the session; a text we cannot read only costs the reason.
+                let closed: ChannelClosed = from_json(&message.payload).unwrap_or_default();
+                Err(Error::Closed {
+                    reason: closed.output,
+                })
+            }
+            MessageType::PausePublication => {
+                self.pause();
+                Ok(())
+            }
+            MessageType::StartPublication => {
+                self.restart();
+                Ok(())
+            }
+            MessageType::InputStreamData | MessageType::Other(_) => {
+                self.stats.ignored += 1;
+                Ok(())
+            }
+        }
+    }
+
+    fn receive_ack(&mut self, now: Duration, payload: &Bytes) -> Result<(), Error> {
+        let ack: Acknowledge = parse("acknowledgement", payload)?;
+        // The plugin goes by the number alone, so that is what agents get right.
+        let ours = ack.message_type == MessageType::InputStreamData;
+        if ours && self.outgoing.acknowledge(now, ack.sequence) {
+            self.stats.acked += 1;
+        }
+        Ok(())
+    }
+
+    fn receive_data(&mut self, now: Duration, message: &AgentMessage) -> Result<(), Error> {
+        // Data can only come from an agent that is there.
+        self.restart();
+        let verdict = self
+            .incoming
+            .offer(message.sequence, message.payload_type, &message.payload);
+        let mut outcome = Ok(());
+        match verdict {
+            Verdict::Next => {
+                self.stats.received += 1;
+                outcome = self.process_in_order(now, message);
+            }
+            Verdict::Kept => self.stats.received += 1,
+            Verdict::Duplicate => self.stats.duplicates += 1,
+            Verdict::NoRoom => self.stats.dropped += 1,
+        }
+        // An agent whose request we refuse gets its acknowledgement too.
+        if verdict != Verdict::NoRoom && self.acks.len() < MAX_WAITING_ACKS {
+            self.acks.push_back(Acknowledge::of(message));
+        }
+        outcome
+    }
+
+    fn process_in_order(&mut self, now: Duration, first: &AgentMessage) -> Result<(), Error> {
+        self.process(now, first.payload_type, first.payload.clone())?;
+        while let Some((payload_type, payload)) = self.incoming.next_ready() {
+            self.process(now, payload_type, payload)?;
+        }
+        Ok(())
+    }
+
+    /// One data message, in order.
+    fn process(&mut self, now: Duration, kind: PayloadType, payload: Bytes) -> Result<(), Error> {
+        match (kind, &self.phase) {
+            (PayloadType::HandshakeRequest, Phase::Opening) => self.answer(now, &payload),
+            (PayloadType::HandshakeComplete, Phase::Answered { agent_version }) => {
+                let agent_version = *agent_version;
+                let complete: HandshakeComplete = parse("handshake completion", &payload)?;
+                let customer_message = complete.customer_message;
+                self.events.push_back(Event::Established {
+                    agent_version,
+                    customer_message,
+                });
+                self.phase = Phase::Established;
+                Ok(())
+            }
+            (PayloadType::Output, Phase::Established) => {
+                if !payload.is_empty() {
+                    self.events.push_back(Event::Output(payload));
+                }
+                Ok(())
+            }
+            (PayloadType::Flag, _) => {
+                self.process_flag(&payload);
+                Ok(())
+            }
+            (
+                PayloadType::Output
+                | PayloadType::HandshakeRequest
+                | PayloadType::HandshakeComplete
+                | PayloadType::EncryptionChallengeRequest,
+                phase,
+            ) => Err(Error::UnexpectedPayload {
+                payload_type: kind,
+                phase: phase.describe(),
+            }),
+            _ => {
+                self.stats.ignored += 1;
+                Ok(())
+            }
+        }
+    }
+
+    fn process_flag(&mut self, payload: &[u8]) {
+        match Flag::decode(payload) {
+            Some(Flag::ConnectToPortError) => self.events.push_back(Event::ConnectToPortError),
+            Some(Flag::DisconnectToPort) => self.events.push_back(Event::Disconnected),
+            Some(Flag::TerminateSession | Flag::Other(_)) | None => self.stats.ignored += 1,
+        }
+    }
+
+    fn answer(&mut self, now: Duration, payload: &Bytes) -> Result<(), Error> {
+        let request: HandshakeRequest = parse("handshake request", payload)?;
+        let Answer { response, outcome } = answer(request, &self.client_version);
+        self.push(now, PayloadType::HandshakeResponse, to_json(&response));
+        let (agent_version, session_type) = outcome?;
+        self.session_type = Some(session_type);
+        self.phase = Phase::Answered { agent_version };
+        Ok(())
+    }
+
+    fn pause(&mut self) {
+        if !self.paused {
+            self.paused = true;
+            self.outgoing.pause();
+            self.events.push_back(Event::Paused);
+        }
+    }
+
+    fn restart(&mut self) {
+        if self.paused {
+            self.paused = false;
+            self.events.push_back(Event::Restarted);
+        }
+    }
+}
+
+fn parse<T: DeserializeOwned>(what: &'static str, payload: &[u8]) -> Result<T, Error> {
+    from_json(payload).map_err(|source| Error::Json {
+        what,
+        source: Arc::new(source),
+    })
+}

@@ -1,0 +1,100 @@
+//! What a channel is told at its start.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use zeroize::Zeroizing;
+
+/// The version announced unless [`Config::client_version`] says otherwise.
+///
+/// It is the oldest plugin that AWS still promises to accept (older ones do not sign the WebSocket
+/// request). Above 1.1.70 the agent speaks smux; above 1.2.331.0 it neither sends nor expects smux
+/// keepalives, without which it would close idle sessions after 30 s.
+pub const CLIENT_VERSION: &str = "1.2.764.0";
+
+/// The `TokenValue` that admits to a data channel. Never printed; its memory is overwritten when
+/// it is dropped.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Token(Zeroizing<String>);
+
+impl Token {
+    /// Takes the token's text.
+    pub fn new(text: String) -> Self {
+        Self(Zeroizing::new(text))
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// Writes the token itself: for the message that opens the channel, never for logs.
+impl Serialize for Token {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Token {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(Self::new)
+    }
+}
+
+/// What a [`Channel`](crate::Channel) is told at its start.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// From StartSession.
+    pub token: Token,
+    /// A new UUID, in text form.
+    pub request_id: String,
+    /// A UUID that stays the same for this session, in text form.
+    pub client_id: String,
+    /// Announced to the service and the agent; [`CLIENT_VERSION`] by default.
+    pub client_version: String,
+    /// Makes the message ids of this channel differ from all others'. Needs no secrecy.
+    pub id_seed: u128,
+    /// The wall clock at the moment that is zero of `now`, ms since the Unix epoch. Only goes into
+    /// messages' creation dates.
+    pub wall_epoch_ms: u64,
+    /// From [`Channel::new`](crate::Channel::new) to the agent's HandshakeComplete. 15 s by default: the agent
+    /// gives up after as long.
+    pub handshake_timeout: Duration,
+    /// Most unacknowledged messages, each of at most [`MAX_PAYLOAD`](crate::MAX_PAYLOAD) bytes.
+    pub send_window: usize,
+    /// Most messages kept because an earlier one is missing. Beyond it messages are neither kept
+    /// nor acknowledged, as in the real programs, and the agent sends them again.
+    pub reorder_messages: usize,
+    /// Most payload bytes of those messages.
+    pub reorder_bytes: usize,
+}
+
+impl Config {
+    /// A configuration with the default version, timeout and limits.
+    pub fn new(
+        token: Token,
+        request_id: String,
+        client_id: String,
+        id_seed: u128,
+        wall_epoch_ms: u64,
+    ) -> Self {
+        Self {
+            token,
+            request_id,
+            client_id,
+            client_version: CLIENT_VERSION.to_owned(),
+            id_seed,
+            wall_epoch_ms,
+            handshake_timeout: Duration::from_secs(15),
+            send_window: 256,
+            // The agent sends 1 message per ms without waiting for acknowledgements, and a lost one
+            // is back within about a second; without its pacing it is some twenty times faster.
+            // The real programs keep 10,000.
+            reorder_messages: 10_000,
+            reorder_bytes: 10_000 * crate::MAX_PAYLOAD,
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! What ends a channel, and what it refuses.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::frame::FrameError;
+use crate::kinds::PayloadType;
+
+/// An error of a [`Channel`](crate::Channel).
+///
+/// Fatal errors stick: every later call returns the same one. [`Error::NotSendable`] and
+/// [`Error::PayloadTooLarge`] only refuse the call they come from.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Error {
+    /// A WebSocket message that is no message of the channel, or one with a wrong digest.
+    #[error("malformed message on the data channel")]
+    Malformed(#[from] FrameError),
+    /// A payload that should be JSON of a known form and is not.
+    #[error("malformed {what} on the data channel")]
+    Json {
+        /// Which payload.
+        what: &'static str,
+        /// What the parser says.
+        #[source]
+        source: Arc<serde_json::Error>,
+    },
+    /// The agent sent something that has no place in this phase of the channel.
+    #[error("the agent sent {payload_type:?} while {phase}")]
+    UnexpectedPayload {
+        /// What it sent.
+        payload_type: PayloadType,
+        /// What the channel was doing.
+        phase: &'static str,
+    },
+    /// The handshake took too long.
+    #[error("the agent did not finish the handshake within {after:?} ({waiting_for})")]
+    HandshakeTimeout {
+        /// The configured limit.
+        after: Duration,
+        /// What had not come.
+        waiting_for: &'static str,
+    },
+    /// The agent insists on something this client does not do, such as `KMSEncryption`. The answer
+    /// that says so is still handed out by `poll_transmit`.
+    #[error("the agent requires {action}, which is not supported")]
+    UnsupportedAction {
+        /// The action's name as the agent gave it.
+        action: String,
+    },
+    /// The agent's handshake makes no sense.
+    #[error("the agent's handshake failed: {reason}")]
+    HandshakeFailed {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The service ended the session: idle timeout, maximum duration, terminated by somebody.
+    #[error("the session was closed by the service: {reason}")]
+    Closed {
+        /// The service's words; may be empty.
+        reason: String,
+    },
+    /// `send` while [`sendable`](crate::Channel::sendable) is 0.
+    #[error("the channel takes no message now")]
+    NotSendable,
+    /// `send` with more than [`MAX_PAYLOAD`](crate::MAX_PAYLOAD) bytes.
+    #[error("a payload of {0} bytes is too large for one message")]
+    PayloadTooLarge(usize),
+}
+
+impl Error {
+    /// True when the channel is over.
+    pub fn is_fatal(&self) -> bool {
+        !matches!(self, Self::NotSendable | Self::PayloadTooLarge(_))
+    }
+
+    /// True when the other side broke the protocol, as opposed to an end it announced, a silence,
+    /// or a wish we do not fulfil.
+    pub fn is_peer_fault(&self) -> bool {
+        match self {
+            Self::Malformed(_)
+            | Self::Json { .. }
+            | Self::UnexpectedPayload { .. }
+            | Self::HandshakeFailed { .. } => true,
+            Self::HandshakeTimeout { .. }
+            | Self::UnsupportedAction { .. }
+            | Self::Closed { .. }
+            | Self::NotSendable
+            | Self::PayloadTooLarge(_) => false,
+        }
+    }
+}

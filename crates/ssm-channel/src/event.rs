@@ -1,0 +1,76 @@
+//! What a channel hands out.
+
+use std::fmt;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::version::AgentVersion;
+
+/// One WebSocket message to send.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Transmit {
+    /// A text message. It contains the token: never log it.
+    Text(String),
+    /// A binary message.
+    Binary(Bytes),
+}
+
+impl fmt::Debug for Transmit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text(_) => f.write_str("Text(***)"),
+            Self::Binary(bytes) => write!(f, "Binary({} bytes)", bytes.len()),
+        }
+    }
+}
+
+/// What the other side did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// The handshake is done: data may flow.
+    Established {
+        /// Which agent it is.
+        agent_version: AgentVersion,
+        /// A text for the user, from the account's preferences; mostly empty.
+        customer_message: String,
+    },
+    /// Bytes of the session, in order, not empty.
+    Output(Bytes),
+    /// The agent could not connect to the port. It does not say for which stream: the oldest one
+    /// that has received nothing is meant.
+    ConnectToPortError,
+    /// The agent's connection to the port is over (sessions without smux).
+    Disconnected,
+    /// The other side is away; nothing but acknowledgements is sent until `Restarted`.
+    Paused,
+    /// The other side is back.
+    Restarted,
+}
+
+/// Numbers about a channel. Counts are of messages.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Data messages sent, without repetitions.
+    pub sent: u64,
+    /// Repetitions sent.
+    pub retransmitted: u64,
+    /// Data messages the agent acknowledged.
+    pub acked: u64,
+    /// Data messages received, without repetitions.
+    pub received: u64,
+    /// Data messages received again.
+    pub duplicates: u64,
+    /// Data messages not kept because too many were ahead of a missing one.
+    pub dropped: u64,
+    /// Messages of unknown or unexpected kind that were ignored.
+    pub ignored: u64,
+    /// Data messages taken and not acknowledged yet.
+    pub in_flight: usize,
+    /// Received data messages that wait for an earlier one.
+    pub reordering: usize,
+    /// Smoothed round-trip time, once there is a measurement.
+    pub srtt: Option<Duration>,
+    /// How long a message sent now would wait for its acknowledgement.
+    pub rto: Duration,
+}

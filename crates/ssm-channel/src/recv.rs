@@ -1,0 +1,128 @@
+//! The receiving half: puts numbered messages in order.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use crate::id::SequenceNumber;
+use crate::kinds::PayloadType;
+
+/// What to do with a message that has just arrived.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// It is the next one: process it, then take [`Incoming::next_ready`] until `None`; acknowledge.
+    Next,
+    /// An earlier one is missing. Kept; acknowledge.
+    Kept,
+    /// Here already. Acknowledge all the same: the first acknowledgement may be lost, and an agent
+    /// that gets none sends the message for ever.
+    Duplicate,
+    /// An earlier one is missing and there is no room. Do not acknowledge: it will come again.
+    NoRoom,
+}
+
+/// Which numbers have arrived, and the messages that wait for earlier ones. Knows nothing of
+/// connections, so it can outlive one.
+#[derive(Debug)]
+pub(crate) struct Incoming {
+    expected: SequenceNumber,
+    waiting: BTreeMap<SequenceNumber, (PayloadType, Bytes)>,
+    waiting_bytes: usize,
+    max_messages: usize,
+    max_bytes: usize,
+}
+
+impl Incoming {
+    pub(crate) fn new(max_messages: usize, max_bytes: usize) -> Self {
+        Self {
+            expected: SequenceNumber::FIRST,
+            waiting: BTreeMap::new(),
+            waiting_bytes: 0,
+            max_messages,
+            max_bytes,
+        }
+    }
+
+    /// Judges a message and keeps it if it came too early.
+    pub(crate) fn offer(
+        &mut self,
+        sequence: SequenceNumber,
+        payload_type: PayloadType,
+        payload: &Bytes,
+    ) -> Verdict {
+        if sequence < self.expected || self.waiting.contains_key(&sequence) {
+            return Verdict::Duplicate;
+        }
+        if sequence == self.expected {
+            self.expected = sequence.next();
+            return Verdict::Next;
+        }
+        let bytes = self.waiting_bytes + payload.len();
+        if self.waiting.len() >= self.max_messages || bytes > self.max_bytes {
+            return Verdict::NoRoom;
+        }
+        self.waiting_bytes = bytes;
+        self.waiting
+            .insert(sequence, (payload_type, payload.clone()));
+        Verdict::Kept
+    }
+
+    /// The next message in order, if it has been waiting.
+    pub(crate) fn next_ready(&mut self) -> Option<(PayloadType, Bytes)> {
+        let message = self.waiting.remove(&self.expected)?;
+        self.expected = self.expected.next();
+        self.waiting_bytes -= message.1.len();
+        Some(message)
+    }
+
+    /// Messages that wait for earlier ones.
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn offer(incoming: &mut Incoming, number: u64) -> Verdict {
+        let payload = Bytes::from(number.to_string());
+        incoming.offer(SequenceNumber::new(number), PayloadType::Output, &payload)
+    }
+
+    #[test]
+    fn orders_keeps_and_notices_repeats() {
+        let mut incoming = Incoming::new(10, 100);
+        assert_eq!(offer(&mut incoming, 0), Verdict::Next);
+        assert_eq!(offer(&mut incoming, 0), Verdict::Duplicate);
+        assert_eq!(offer(&mut incoming, 2), Verdict::Kept);
+        assert_eq!(offer(&mut incoming, 3), Verdict::Kept);
+        assert_eq!(offer(&mut incoming, 2), Verdict::Duplicate);
+        assert_eq!(incoming.next_ready(), None);
+        assert_eq!(offer(&mut incoming, 1), Verdict::Next);
+        let ready: Vec<_> = std::iter::from_fn(|| incoming.next_ready())
+            .map(|m| m.1)
+            .collect();
+        assert_eq!(ready, ["2", "3"]);
+        assert_eq!((incoming.waiting(), incoming.waiting_bytes), (0, 0));
+        assert_eq!(offer(&mut incoming, 3), Verdict::Duplicate);
+        assert_eq!(offer(&mut incoming, 4), Verdict::Next);
+    }
+
+    #[test]
+    fn is_bounded_by_messages_and_by_bytes_but_always_takes_the_next() {
+        let mut incoming = Incoming::new(2, 100);
+        assert_eq!(
+            [5, 6, 7].map(|n| offer(&mut incoming, n))[1..],
+            [Verdict::Kept, Verdict::NoRoom]
+        );
+        assert_eq!(offer(&mut incoming, 0), Verdict::Next);
+
+        let mut incoming = Incoming::new(10, 2);
+        assert_eq!(
+            [5, 6, 7].map(|n| offer(&mut incoming, n))[1..],
+            [Verdict::Kept, Verdict::NoRoom]
+        );
+        assert_eq!(offer(&mut incoming, 0), Verdict::Next);
+    }
+}

@@ -1,0 +1,139 @@
+//! The built-in agent: the managed node's end of a port session, with the real agent's habits.
+//!
+//! It has no send window, retransmits only its oldest message, dials serially inside its accept
+//! loop, and reports a refused dial with a flag that names no stream. A client that works with it
+//! must not lean on anything the real one does not give.
+
+mod handshake;
+mod mux;
+mod outgoing;
+mod session;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+pub(crate) use session::serve;
+
+use crate::sync::lock;
+
+/// Time from one 1,024-byte message to the next: the real agent sleeps 1 ms after each and was
+/// measured at 0.71 MB/s.
+pub const REAL_PACE: Duration = Duration::from_micros(1_440);
+
+/// What a managed node is and how its agent behaves. Changes act on running sessions where that
+/// makes sense (pace, payload size, race) and on new sessions otherwise.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AgentSettings {
+    /// False: `StartSession` answers `TargetNotConnected`.
+    pub online: bool,
+    /// Agent version as the service lists it and as the handshake says it.
+    pub version: String,
+    /// As `DescribeInstanceInformation` lists it.
+    pub ip_address: String,
+    /// As `DescribeInstanceInformation` lists it.
+    pub computer_name: String,
+    /// Tags for the `tag:` filters.
+    pub tags: BTreeMap<String, String>,
+    /// True: no built-in agent; an independent one attaches through its side of the gateway.
+    pub external: bool,
+    /// Least time between two stream messages; `None` for load tests.
+    pub pace: Option<Duration>,
+    /// Most payload bytes of one stream message.
+    pub payload_size: usize,
+    /// After HandshakeComplete, throw away this many stream messages without acknowledging them.
+    /// The real agent does so while its port handler starts.
+    pub not_ready_messages: u32,
+    /// After HandshakeComplete, throw stream messages away for this long.
+    pub not_ready_for: Duration,
+    /// Every so many messages, miss the first acknowledgement, as the real agent does when it comes
+    /// back before the message has been recorded.
+    pub miss_ack_every: Option<u32>,
+    /// How long the client has for the handshake.
+    pub handshake_limit: Duration,
+    /// Never send the handshake request, as when the node cannot reach `ssmmessages`.
+    pub mute: bool,
+    /// Ask for the `KMSEncryption` action with this key. The sandbox cannot encrypt, so a client
+    /// that agrees is told off like one that refuses.
+    pub kms_key: Option<String>,
+}
+
+impl Default for AgentSettings {
+    fn default() -> Self {
+        Self {
+            online: true,
+            version: "3.3.0.0".to_owned(),
+            ip_address: "10.0.0.10".to_owned(),
+            computer_name: "bastion.eu-central-1.compute.internal".to_owned(),
+            tags: BTreeMap::from([("Name".to_owned(), "bastion".to_owned())]),
+            external: false,
+            pace: Some(REAL_PACE),
+            payload_size: 1024,
+            not_ready_messages: 0,
+            not_ready_for: Duration::ZERO,
+            miss_ack_every: None,
+            handshake_limit: Duration::from_secs(15),
+            mute: false,
+            kms_key: None,
+        }
+    }
+}
+
+/// Controls of one node and its agent; clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct AgentControl(Arc<Mutex<AgentSettings>>);
+
+impl AgentControl {
+    /// The settings as they are now.
+    pub fn settings(&self) -> AgentSettings {
+        lock(&self.0).clone()
+    }
+
+    /// Changes the settings.
+    pub fn update(&self, change: impl FnOnce(&mut AgentSettings)) {
+        change(&mut lock(&self.0));
+    }
+
+    /// The real agent's speed (on) or as fast as it goes (off).
+    pub fn set_pacing(&self, on: bool) {
+        self.update(|s| s.pace = on.then_some(REAL_PACE));
+    }
+
+    /// Connected to the service or not. Running sessions go on; end them separately.
+    pub fn set_online(&self, online: bool) {
+        self.update(|s| s.online = online);
+    }
+
+    /// Turns on the races of a fast link: the first stream message after the handshake is dropped
+    /// and one acknowledgement in sixteen is missed.
+    pub fn set_races(&self, on: bool) {
+        self.update(|s| {
+            s.not_ready_messages = u32::from(on);
+            s.miss_ack_every = on.then_some(16);
+        });
+    }
+
+    fn read<T>(&self, look: impl FnOnce(&AgentSettings) -> T) -> T {
+        look(&lock(&self.0))
+    }
+}
+
+/// Compares dotted version numbers by their parts; missing parts are 0, strange ones too.
+fn version_at_least(version: &str, least: [u32; 4]) -> bool {
+    let mut parts = version.split('.').map(|p| p.parse().unwrap_or(0));
+    let parts: [u32; 4] = std::array::from_fn(|_| parts.next().unwrap_or(0));
+    parts >= least
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_compare_by_number() {
+        assert!(version_at_least("1.2.1000.0", [1, 2, 331, 0]));
+        assert!(!version_at_least("1.2.330.9", [1, 2, 331, 0]));
+        assert!(version_at_least("3", [3, 0, 0, 0]));
+        assert!(!version_at_least("", [0, 0, 0, 1]));
+    }
+}

@@ -1,0 +1,383 @@
+//! The multiplexer inside the stream payloads (smux version 1), server side, and the sockets to the
+//! database behind it.
+
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::AgentControl;
+use super::outgoing::Outgoing;
+use crate::cloud::Cloud;
+use crate::events::Event;
+use crate::session::Session;
+use crate::sync::lock;
+use crate::wire::{flag, payload};
+
+/// Bytes before the data of a frame: version, command, length, stream id (little-endian).
+const FRAME_HEADER: usize = 8;
+/// Most data bytes of one frame from the agent.
+const MAX_FRAME: usize = 32_768;
+const VERSION: u8 = 1;
+/// Opens a stream.
+const CMD_SYN: u8 = 0;
+/// Closes a stream, both ways.
+const CMD_FIN: u8 = 1;
+/// Carries data.
+const CMD_PSH: u8 = 2;
+/// Keeps the session alive.
+const CMD_NOP: u8 = 3;
+
+/// Received bytes the session may hold for all its streams together.
+const RECEIVE_BUDGET: i64 = 4 << 20;
+/// Streams waiting to be dialled for.
+const BACKLOG: usize = 1024;
+const KEEPALIVE_EVERY: Duration = Duration::from_secs(10);
+const KEEPALIVE_DEATH: Duration = Duration::from_secs(30);
+/// Frames and payloads between two tasks; small, so that a slow reader is felt at once.
+const PIPE: usize = 8;
+
+/// Where every stream of the session goes.
+pub(super) struct Destination {
+    pub(super) host: String,
+    pub(super) port: u16,
+    /// `None` when the name did not resolve.
+    pub(super) address: Option<IpAddr>,
+}
+
+/// What a session's multiplexer is made from.
+pub(super) struct Mux {
+    pub(super) cloud: Arc<Cloud>,
+    pub(super) session: Arc<Session>,
+    pub(super) control: AgentControl,
+    pub(super) outgoing: Arc<Outgoing>,
+    pub(super) destination: Destination,
+    pub(super) keepalive: bool,
+}
+
+struct Shared {
+    session: Arc<Session>,
+    streams: Mutex<HashMap<u32, mpsc::UnboundedSender<Bytes>>>,
+    budget: AtomicI64,
+    budget_grew: Notify,
+    heard: AtomicBool,
+}
+
+struct NewStream {
+    id: u32,
+    input: mpsc::UnboundedReceiver<Bytes>,
+}
+
+impl Mux {
+    /// Starts all its parts; the sender takes the payloads in order.
+    pub(super) fn start(self, tasks: &mut JoinSet<()>) -> mpsc::Sender<Bytes> {
+        let shared = Arc::new(Shared {
+            session: self.session.clone(),
+            streams: Mutex::default(),
+            budget: AtomicI64::new(RECEIVE_BUDGET),
+            budget_grew: Notify::new(),
+            heard: AtomicBool::new(false),
+        });
+        let (bytes, bytes_in) = mpsc::channel(PIPE);
+        let (accept, accepted) = mpsc::channel(BACKLOG);
+        let (frames, frames_out) = mpsc::channel(PIPE);
+        tasks.spawn(receive_frames(shared.clone(), bytes_in, accept));
+        tasks.spawn(send_payloads(
+            self.outgoing.clone(),
+            self.control.clone(),
+            frames_out,
+        ));
+        if self.keepalive {
+            tasks.spawn(keep_alive(shared.clone(), frames.clone()));
+        }
+        tasks.spawn(self.accept_streams(shared, accepted, frames));
+        bytes
+    }
+
+    /// Dials for one stream after the other, as the real agent does: while a dial hangs, no later
+    /// stream is even looked at.
+    async fn accept_streams(
+        self,
+        shared: Arc<Shared>,
+        mut accepted: mpsc::Receiver<NewStream>,
+        frames: mpsc::Sender<Bytes>,
+    ) {
+        let mut running = JoinSet::new();
+        loop {
+            let stream = tokio::select! {
+                Some(_) = running.join_next() => continue,
+                stream = accepted.recv() => stream,
+            };
+            let Some(stream) = stream else { return };
+            match self.dial(stream.id).await {
+                Some(socket) => {
+                    let (session, events) = (self.session.clone(), self.cloud.events.clone());
+                    let (shared, frames) = (shared.clone(), frames.clone());
+                    running.spawn(async move {
+                        let id = stream.id;
+                        let (to_server, from_server) =
+                            shared.forward(stream, socket, &frames).await;
+                        events.push(Event::StreamFinished {
+                            session_id: session.info.id.clone(),
+                            stream: id,
+                            to_server,
+                            from_server,
+                        });
+                    });
+                }
+                None => {
+                    let value = flag::CONNECT_TO_PORT_ERROR.to_be_bytes();
+                    let value = Bytes::copy_from_slice(&value);
+                    self.outgoing.send(payload::FLAG, value).await;
+                    shared.finish(stream, &frames).await;
+                }
+            }
+        }
+    }
+
+    async fn dial(&self, stream: u32) -> Option<TcpStream> {
+        let Destination {
+            host,
+            port,
+            address,
+        } = &self.destination;
+        let dialled = match address {
+            Some(address) => self.cloud.vpc.dial(*address, *port).await,
+            None => Err(std::io::Error::other("dial tcp: missing address")),
+        };
+        let (socket, result) = match dialled {
+            Ok(socket) => (Some(socket), Ok(())),
+            Err(error) => (None, Err(error.to_string())),
+        };
+        self.cloud.events.push(Event::Dial {
+            session_id: self.session.info.id.clone(),
+            stream,
+            host: host.clone(),
+            port: *port,
+            result,
+        });
+        socket
+    }
+}
+
+fn frame(command: u8, stream: u32) -> Bytes {
+    let mut frame = BytesMut::with_capacity(FRAME_HEADER);
+    put_header(&mut frame, command, 0, stream);
+    frame.freeze()
+}
+
+fn put_header(frame: &mut BytesMut, command: u8, length: u16, stream: u32) {
+    frame.put_u8(VERSION);
+    frame.put_u8(command);
+    frame.put_u16_le(length);
+    frame.put_u32_le(stream);
+}
+
+/// Cuts the byte stream into frames and hands their data to the streams.
+async fn receive_frames(
+    shared: Arc<Shared>,
+    mut bytes: mpsc::Receiver<Bytes>,
+    accept: mpsc::Sender<NewStream>,
+) {
+    let mut held = BytesMut::new();
+    let mut opened = HashSet::new();
+    while let Some(chunk) = bytes.recv().await {
+        held.extend_from_slice(&chunk);
+        while held.len() >= FRAME_HEADER {
+            let (version, command) = (held[0], held[1]);
+            let length = usize::from(u16::from_le_bytes([held[2], held[3]]));
+            let stream = u32::from_le_bytes([held[4], held[5], held[6], held[7]]);
+            if version != VERSION || command > CMD_NOP {
+                let what = format!("smux frame with version {version}, command {command}");
+                shared.session.violation(&what);
+                // The real multiplexer gives up on a frame it does not know.
+                return shared.session.end("");
+            }
+            if held.len() < FRAME_HEADER + length {
+                break;
+            }
+            let mut data = held.split_to(FRAME_HEADER + length).freeze();
+            data.advance(FRAME_HEADER);
+            shared.heard.store(true, Ordering::Relaxed);
+            match command {
+                CMD_SYN if opened.insert(stream) => {
+                    let (sender, input) = mpsc::unbounded_channel();
+                    lock(&shared.streams).insert(stream, sender);
+                    let new = NewStream { id: stream, input };
+                    if accept.send(new).await.is_err() {
+                        return;
+                    }
+                }
+                CMD_SYN => {
+                    let what = format!("smux stream {stream} opened again");
+                    shared.session.violation(&what);
+                }
+                CMD_FIN | CMD_PSH if !opened.contains(&stream) => {
+                    let what = format!("smux command {command} for unopened stream {stream}");
+                    shared.session.violation(&what);
+                }
+                // What is buffered before the FIN still reaches the database.
+                CMD_FIN => drop(lock(&shared.streams).remove(&stream)),
+                CMD_PSH => shared.take(stream, data).await,
+                _ => {}
+            }
+        }
+    }
+}
+
+impl Shared {
+    /// Buffers data for a stream; then, if the whole session's budget is spent, waits for any of
+    /// its streams to make room. Until then nothing more of the session is read.
+    async fn take(&self, stream: u32, data: Bytes) {
+        let length = i64::try_from(data.len()).unwrap_or(i64::MAX);
+        let sent = match lock(&self.streams).get(&stream) {
+            Some(input) => input.send(data).is_ok(),
+            // Closed by this side already; the client could not know.
+            None => false,
+        };
+        if sent {
+            self.budget.fetch_sub(length, Ordering::AcqRel);
+        }
+        loop {
+            let grew = self.budget_grew.notified();
+            if self.budget.load(Ordering::Acquire) > 0 {
+                return;
+            }
+            grew.await;
+        }
+    }
+
+    fn give_back(&self, length: usize) {
+        let length = i64::try_from(length).unwrap_or(i64::MAX);
+        if self.budget.fetch_add(length, Ordering::AcqRel) <= 0 {
+            self.budget_grew.notify_one();
+        }
+    }
+
+    /// Copies both ways until either way ends, then closes the stream; returns the bytes written to
+    /// and read from the database.
+    async fn forward(
+        &self,
+        mut stream: NewStream,
+        mut socket: TcpStream,
+        frames: &mpsc::Sender<Bytes>,
+    ) -> (u64, u64) {
+        let (to_server, from_server) = (AtomicU64::new(0), AtomicU64::new(0));
+        let (reader, writer) = socket.split();
+        tokio::select! {
+            () = self.to_socket(&mut stream.input, writer, &to_server) => {}
+            () = from_socket(stream.id, reader, frames, &from_server) => {}
+        }
+        drop(socket);
+        self.finish(stream, frames).await;
+        (to_server.into_inner(), from_server.into_inner())
+    }
+
+    async fn to_socket(
+        &self,
+        input: &mut mpsc::UnboundedReceiver<Bytes>,
+        mut writer: tokio::net::tcp::WriteHalf<'_>,
+        count: &AtomicU64,
+    ) {
+        while let Some(data) = input.recv().await {
+            let length = data.len();
+            let written = writer.write_all(&data).await;
+            self.give_back(length);
+            if written.is_err() {
+                return;
+            }
+            count.fetch_add(length as u64, Ordering::Relaxed);
+        }
+    }
+
+    /// Forgets the stream, returns what it held to the budget and tells the client.
+    async fn finish(&self, mut stream: NewStream, frames: &mpsc::Sender<Bytes>) {
+        lock(&self.streams).remove(&stream.id);
+        stream.input.close();
+        while let Ok(data) = stream.input.try_recv() {
+            self.give_back(data.len());
+        }
+        let _ = frames.send(frame(CMD_FIN, stream.id)).await;
+    }
+}
+
+async fn from_socket(
+    stream: u32,
+    mut reader: tokio::net::tcp::ReadHalf<'_>,
+    frames: &mpsc::Sender<Bytes>,
+    count: &AtomicU64,
+) {
+    let mut buffer = BytesMut::new();
+    loop {
+        buffer.reserve(FRAME_HEADER + MAX_FRAME);
+        put_header(&mut buffer, CMD_PSH, 0, stream);
+        let read = reader.read_buf(&mut (&mut buffer).limit(MAX_FRAME)).await;
+        let Ok(length @ 1..) = read else { return };
+        // Never above MAX_FRAME, which fits.
+        let field = u16::try_from(length).unwrap_or(u16::MAX).to_le_bytes();
+        buffer[2..4].copy_from_slice(&field);
+        count.fetch_add(length as u64, Ordering::Relaxed);
+        if frames.send(buffer.split().freeze()).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Cuts the frames' bytes into messages without regard to their borders, and keeps the pace.
+async fn send_payloads(
+    outgoing: Arc<Outgoing>,
+    control: AgentControl,
+    mut frames: mpsc::Receiver<Bytes>,
+) {
+    let mut held = BytesMut::new();
+    let mut next = Instant::now();
+    loop {
+        if held.is_empty() {
+            let Some(frame) = frames.recv().await else {
+                return;
+            };
+            held.extend_from_slice(&frame);
+        }
+        let (size, pace) = control.read(|s| (s.payload_size.max(1), s.pace));
+        while held.len() < size {
+            let Ok(frame) = frames.try_recv() else { break };
+            held.extend_from_slice(&frame);
+        }
+        let part = held.split_to(size.min(held.len())).freeze();
+        outgoing.send(payload::OUTPUT, part).await;
+        if let Some(pace) = pace {
+            // Counted from the due time and not from the wake-up: the timer's grain is a
+            // millisecond, and rounding up each time would halve the speed.
+            let now = Instant::now();
+            next = next.max(now - 2 * pace) + pace;
+            tokio::time::sleep_until(next).await;
+        }
+    }
+}
+
+/// The multiplexer's own keepalive, which only old clients still get.
+async fn keep_alive(shared: Arc<Shared>, frames: mpsc::Sender<Bytes>) {
+    let begin = Instant::now();
+    let mut ping = tokio::time::interval_at(begin + KEEPALIVE_EVERY, KEEPALIVE_EVERY);
+    let mut death = tokio::time::interval_at(begin + KEEPALIVE_DEATH, KEEPALIVE_DEATH);
+    loop {
+        tokio::select! {
+            _ = ping.tick() => {
+                let _ = frames.send(frame(CMD_NOP, 0)).await;
+            }
+            _ = death.tick() => {
+                if !shared.heard.swap(false, Ordering::Relaxed) {
+                    return shared.session.end("");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! The HTTPS front of the sandbox: every service on one port, told apart as AWS clients mark them.
+
+mod ssm;
+mod sts;
+
+use std::collections::{HashMap, VecDeque};
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+
+use crate::cloud::Cloud;
+use crate::gateway;
+use crate::sync::lock;
+
+/// Larger than any request these services accept.
+const BODY_LIMIT: usize = 1 << 20;
+
+/// A request read to its end.
+pub(crate) struct Request {
+    pub(crate) method: Method,
+    pub(crate) uri: Uri,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+/// Every answer is small and known whole.
+pub(crate) type Reply = http::Response<Full<Bytes>>;
+
+/// A failure to inject into the next calls of an operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ApiFault {
+    /// `ThrottlingException`, "Rate exceeded".
+    Throttled,
+    /// `InternalServerError` with status 500.
+    InternalError,
+    /// Status 400 without a body, as seen from a broken middlebox or an overloaded service.
+    EmptyBadRequest,
+    /// The request is read and never answered.
+    NoAnswer,
+}
+
+/// Controls of the API; clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct Api(Arc<Mutex<HashMap<String, VecDeque<ApiFault>>>>);
+
+impl Api {
+    /// Lets the next `times` correctly signed calls of `operation` (for example `StartSession`)
+    /// fail; later orders queue up behind earlier ones.
+    pub fn fail(&self, operation: &str, fault: ApiFault, times: usize) {
+        let mut faults = lock(&self.0);
+        let queue = faults.entry(operation.to_owned()).or_default();
+        queue.extend(std::iter::repeat_n(fault, times));
+    }
+
+    /// Forgets all faults not yet used.
+    pub fn recover(&self) {
+        lock(&self.0).clear();
+    }
+
+    fn next_fault(&self, operation: &str) -> Option<ApiFault> {
+        lock(&self.0).get_mut(operation)?.pop_front()
+    }
+}
+
+/// An error in the words of one of the services.
+#[derive(Debug)]
+pub(crate) struct ApiError {
+    pub(crate) status: StatusCode,
+    pub(crate) code: String,
+    pub(crate) message: String,
+}
+
+impl ApiError {
+    pub(crate) fn new(code: &str, message: impl Into<String>) -> Self {
+        Self {
+            status: StatusCode::BAD_REQUEST,
+            code: code.to_owned(),
+            message: message.into(),
+        }
+    }
+}
+
+/// Accepts connections until the listener's task is stopped.
+pub(crate) async fn serve(cloud: Arc<Cloud>, listener: TcpListener, tls: TlsAcceptor) {
+    loop {
+        match listener.accept().await {
+            Ok((socket, _)) => {
+                let work = connection(cloud.clone(), socket, tls.clone());
+                cloud.tasks.spawn(work);
+            }
+            // Out of file descriptors, most likely: let others give some back.
+            Err(error) => {
+                tracing::warn!(%error, "sandbox cannot accept");
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            }
+        }
+    }
+}
+
+async fn connection(cloud: Arc<Cloud>, socket: TcpStream, tls: TlsAcceptor) {
+    let _ = socket.set_nodelay(true);
+    let stream = match tls.accept(socket).await {
+        Ok(stream) => stream,
+        Err(error) => return tracing::debug!(%error, "sandbox: TLS handshake failed"),
+    };
+    let service = service_fn(|request| {
+        let cloud = cloud.clone();
+        async move { Ok::<_, Infallible>(respond(&cloud, request).await) }
+    });
+    let served = hyper::server::conn::http1::Builder::new()
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades()
+        .await;
+    if let Err(error) = served {
+        tracing::debug!(%error, "sandbox: connection ended");
+    }
+}
+
+async fn respond(cloud: &Arc<Cloud>, mut incoming: http::Request<Incoming>) -> Reply {
+    let upgrade = hyper::upgrade::on(&mut incoming);
+    let (parts, body) = incoming.into_parts();
+    let body = match Limited::new(body, BODY_LIMIT).collect().await {
+        Ok(body) => body.to_bytes(),
+        Err(_) => Bytes::new(),
+    };
+    let request = Request {
+        method: parts.method,
+        uri: parts.uri,
+        headers: parts.headers,
+        body,
+    };
+    let mut reply = if gateway::owns(request.uri.path()) {
+        gateway::answer(cloud, &request, upgrade)
+    } else if request.headers.contains_key("x-amz-target") {
+        ssm::answer(cloud, &request).await
+    } else {
+        sts::answer(cloud, &request).await
+    };
+    let date = httpdate::fmt_http_date(cloud.iam.now());
+    let headers = reply.headers_mut();
+    if let Ok(date) = HeaderValue::from_str(&date) {
+        headers.insert(header::DATE, date);
+    }
+    let id = uuid::Uuid::new_v4().to_string();
+    if let Ok(id) = HeaderValue::from_str(&id) {
+        headers.entry("x-amzn-requestid").or_insert(id);
+    }
+    reply
+}
+
+/// Plays the fault ordered for this operation, if any, in the error shape of `say`.
+async fn play_fault(
+    cloud: &Cloud,
+    operation: &str,
+    say: impl Fn(&ApiError) -> Reply,
+) -> Option<Reply> {
+    let error = match cloud.api.next_fault(operation)? {
+        ApiFault::Throttled => ApiError::new("ThrottlingException", "Rate exceeded"),
+        ApiFault::InternalError => ApiError {
+            status: StatusCode::INTERNAL_SERVER_ERROR,
+            code: "InternalServerError".to_owned(),
+            message: "An error occurred on the server side.".to_owned(),
+        },
+        ApiFault::EmptyBadRequest => {
+            let mut reply = Reply::new(Full::default());
+            *reply.status_mut() = StatusCode::BAD_REQUEST;
+            return Some(reply);
+        }
+        ApiFault::NoAnswer => std::future::pending().await,
+    };
+    Some(say(&error))
+}
+
+fn typed_reply(status: StatusCode, content_type: &'static str, body: String) -> Reply {
+    let mut reply = Reply::new(Full::new(Bytes::from(body)));
+    *reply.status_mut() = status;
+    let value = HeaderValue::from_static(content_type);
+    reply.headers_mut().insert(header::CONTENT_TYPE, value);
+    reply
+}

@@ -1,0 +1,94 @@
+//! What all parts of the sandbox share: the account's state.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use http::{HeaderValue, StatusCode};
+use http_body_util::Full;
+
+use crate::agent::AgentControl;
+use crate::api::{Api, Reply, Request};
+use crate::events::{Event, EventLog};
+use crate::iam::{AuthError, Iam, User};
+use crate::link::Link;
+use crate::session::Session;
+use crate::sync::{Tasks, lock};
+use crate::vpc::Vpc;
+
+/// The account, region and network that one sandbox plays.
+pub(crate) struct Cloud {
+    pub(crate) iam: Iam,
+    pub(crate) vpc: Vpc,
+    pub(crate) events: EventLog,
+    pub(crate) link: Link,
+    pub(crate) api: Api,
+    pub(crate) tasks: Tasks,
+    pub(crate) nodes: Mutex<BTreeMap<String, AgentControl>>,
+    sessions: Mutex<HashMap<String, Arc<Session>>>,
+}
+
+impl Cloud {
+    pub(crate) fn new(iam: Iam) -> Arc<Self> {
+        Arc::new(Self {
+            iam,
+            vpc: Vpc::new(),
+            events: EventLog::new(),
+            link: Link::new(),
+            api: Api::default(),
+            tasks: Tasks::new(),
+            nodes: Mutex::default(),
+            sessions: Mutex::default(),
+        })
+    }
+
+    pub(crate) fn session(&self, id: &str) -> Option<Arc<Session>> {
+        lock(&self.sessions).get(id).cloned()
+    }
+
+    pub(crate) fn add_session(&self, session: Arc<Session>) {
+        lock(&self.sessions).insert(session.info.id.clone(), session);
+    }
+
+    /// Sessions that have not ended.
+    pub(crate) fn open_sessions(&self) -> Vec<Arc<Session>> {
+        let sessions = lock(&self.sessions);
+        let open = sessions.values().filter(|s| !s.has_ended());
+        open.cloned().collect()
+    }
+
+    pub(crate) fn node(&self, target: &str) -> Option<AgentControl> {
+        lock(&self.nodes).get(target).cloned()
+    }
+
+    pub(crate) fn authenticate(&self, request: &Request, service: &str) -> Result<User, AuthError> {
+        let Request {
+            method,
+            uri,
+            headers,
+            body,
+        } = request;
+        self.iam.authenticate(method, uri, headers, body, service)
+    }
+
+    /// Writes a refusal into the event log.
+    pub(crate) fn note_denied(&self, action: &str, code: &str) {
+        self.events.push(Event::ApiDenied {
+            action: action.to_owned(),
+            code: code.to_owned(),
+        });
+    }
+
+    /// A refusal by the gateway, which speaks neither of the API protocols.
+    pub(crate) fn forbid(&self, action: &str, code: &str) -> Reply {
+        self.note_denied(action, code);
+        let mut reply = Reply::new(Full::new(Bytes::from_static(
+            b"{\"message\":\"Forbidden\"}",
+        )));
+        *reply.status_mut() = StatusCode::FORBIDDEN;
+        if let Ok(value) = HeaderValue::from_str(code) {
+            reply.headers_mut().insert("x-amzn-errortype", value);
+        }
+        reply
+    }
+}

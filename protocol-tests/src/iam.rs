@@ -1,0 +1,236 @@
+//! The sandbox's users, and the two questions AWS answers about them: who signed this request, and
+//! may the holder of this token log in to that database.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use http::{HeaderMap, Method, Uri};
+
+mod db_token;
+mod request;
+
+pub use db_token::{DbEndpoint, TokenRefusal};
+pub use request::AuthError;
+
+/// How far a request's own date may be from the service's clock ("Signature expired: …").
+pub(crate) const MAX_SKEW: Duration = Duration::from_secs(15 * 60);
+
+/// Somebody with an access key.
+#[derive(Clone)]
+pub struct User {
+    /// Friendly name.
+    pub name: String,
+    /// `arn:aws:iam::…:user/…` or `arn:aws:sts::…:assumed-role/…`.
+    pub arn: String,
+    /// Not a secret: it stands in clear in every signed request.
+    pub access_key_id: String,
+    /// Secret; never shown.
+    pub secret_access_key: String,
+    /// Present with temporary credentials; secret, never shown.
+    pub session_token: Option<String>,
+    /// When temporary credentials end.
+    pub expires: Option<SystemTime>,
+    /// Actions refused to this user, for example `ssm:StartSession` or `ssm:StartSession:document`.
+    pub deny: BTreeSet<String>,
+    /// Database users this user may connect as (`rds-db:connect`); `*` is every one.
+    pub db_users: Vec<String>,
+}
+
+impl User {
+    /// A user with long-term keys who may do everything, as AWS writes such keys in its examples.
+    pub fn example(name: &str, account: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            arn: format!("arn:aws:iam::{account}:user/{name}"),
+            access_key_id: "AKIAIOSFODNN7EXAMPLE".to_owned(),
+            secret_access_key: "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY".to_owned(),
+            session_token: None,
+            expires: None,
+            deny: BTreeSet::new(),
+            db_users: vec!["*".to_owned()],
+        }
+    }
+
+    /// Whether `action` is refused to this user.
+    pub fn is_denied(&self, action: &str) -> bool {
+        self.deny.contains(action)
+    }
+
+    /// Whether `rds-db:connect` covers this database user.
+    pub fn may_connect_as(&self, db_user: &str) -> bool {
+        !self.is_denied("rds-db:connect") && self.db_users.iter().any(|u| u == "*" || u == db_user)
+    }
+
+    /// Whether the credentials themselves have ended.
+    pub(crate) fn has_expired(&self, now: SystemTime) -> bool {
+        self.expires.is_some_and(|end| now >= end)
+    }
+}
+
+impl fmt::Debug for User {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("User")
+            .field("name", &self.name)
+            .field("arn", &self.arn)
+            .field("access_key_id", &self.access_key_id)
+            .field("temporary", &self.session_token.is_some())
+            .field("expires", &self.expires)
+            .field("deny", &self.deny)
+            .field("db_users", &self.db_users)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The sandbox's identity service. Clones share their users.
+#[derive(Debug, Clone)]
+pub struct Iam {
+    region: Arc<str>,
+    account: Arc<str>,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    users: HashMap<String, User>,
+    /// Seconds the service's clock is ahead of this machine's.
+    clock_ahead: i64,
+}
+
+impl Iam {
+    /// An identity service without users for one region and one 12-digit account.
+    pub fn new(region: &str, account: &str) -> Self {
+        Self {
+            region: region.into(),
+            account: account.into(),
+            state: Arc::default(),
+        }
+    }
+
+    /// The region every request must be signed for.
+    pub fn region(&self) -> &str {
+        &self.region
+    }
+
+    /// The account all users belong to.
+    pub fn account(&self) -> &str {
+        &self.account
+    }
+
+    /// Adds a user, or replaces the one with the same access key.
+    pub fn add(&self, user: User) {
+        self.lock().users.insert(user.access_key_id.clone(), user);
+    }
+
+    /// Changes a user in place; returns whether the access key is known. The key itself stays.
+    pub fn update(&self, access_key_id: &str, change: impl FnOnce(&mut User)) -> bool {
+        match self.lock().users.get_mut(access_key_id) {
+            Some(user) => {
+                change(user);
+                user.access_key_id = access_key_id.to_owned();
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Forgets a user: its key is unknown from now on.
+    pub fn remove(&self, access_key_id: &str) -> Option<User> {
+        self.lock().users.remove(access_key_id)
+    }
+
+    /// The user with this access key, as it is now.
+    pub fn get(&self, access_key_id: &str) -> Option<User> {
+        self.lock().users.get(access_key_id).cloned()
+    }
+
+    /// Puts the service's clock ahead of (or, negative, behind) this machine's, in seconds.
+    pub fn set_clock_ahead(&self, seconds: i64) {
+        self.lock().clock_ahead = seconds;
+    }
+
+    /// The time by the service's clock; what a `Date` response header should carry.
+    pub fn now(&self) -> SystemTime {
+        let ahead = self.lock().clock_ahead;
+        let shift = Duration::from_secs(ahead.unsigned_abs());
+        if ahead < 0 {
+            SystemTime::now() - shift
+        } else {
+            SystemTime::now() + shift
+        }
+    }
+
+    /// Finds out who signed a request to `service` (its signing name, for example `ssm`).
+    ///
+    /// `uri` and `headers` are as received, `body` is the whole body. Both a signed header set and a
+    /// presigned query are understood; the signature is recomputed in either case.
+    pub fn authenticate(
+        &self,
+        method: &Method,
+        uri: &Uri,
+        headers: &HeaderMap,
+        body: &[u8],
+        service: &str,
+    ) -> Result<User, AuthError> {
+        let parts = request::Parts {
+            method,
+            uri,
+            headers,
+            body,
+        };
+        request::authenticate(self, &parts, service, self.now())
+    }
+
+    /// Judges an RDS login token as the database host does, at the time `now`.
+    ///
+    /// The token must be meant for exactly this endpoint and database user, be signed with a known,
+    /// current key that may connect as that user, and be neither too old nor too long-lived.
+    pub fn verify_db_token(
+        &self,
+        token: &str,
+        db: &DbEndpoint,
+        db_user: &str,
+        now: SystemTime,
+    ) -> Result<User, TokenRefusal> {
+        db_token::verify(self, token, db, db_user, now)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // The map is consistent between any two statements, so a panic elsewhere does not spoil it.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_are_not_shown() {
+        let iam = Iam::new("eu-central-1", "123456789012");
+        let mut user = User::example("dev", iam.account());
+        user.session_token = Some("session-secret".to_owned());
+        iam.add(user.clone());
+        let shown = format!("{user:?} {iam:?}");
+        assert!(shown.contains("AKIAIOSFODNN7EXAMPLE"));
+        assert!(!shown.contains("session-secret") && !shown.contains("wJalr"));
+    }
+
+    #[test]
+    fn clones_share_users_and_updates_keep_the_key() {
+        let iam = Iam::new("eu-central-1", "123456789012");
+        let other = iam.clone();
+        iam.add(User::example("dev", iam.account()));
+        assert!(other.update("AKIAIOSFODNN7EXAMPLE", |u| {
+            u.access_key_id = "else".to_owned();
+            u.deny.insert("ssm:StartSession".to_owned());
+        }));
+        let user = iam.get("AKIAIOSFODNN7EXAMPLE").unwrap();
+        assert!(user.is_denied("ssm:StartSession"));
+        assert_eq!(user.access_key_id, "AKIAIOSFODNN7EXAMPLE");
+        assert!(!other.update("nobody", |_| panic!("must not be called")));
+        assert!(other.remove("AKIAIOSFODNN7EXAMPLE").is_some());
+        assert!(iam.get("AKIAIOSFODNN7EXAMPLE").is_none());
+    }
+}

@@ -1,0 +1,325 @@
+//! Assembly: one account in one region, with its API, its gateway and its nodes, on one local port.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use anyhow::Context as _;
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+use uuid::Uuid;
+
+use crate::agent::AgentControl;
+use crate::api::{self, Api};
+use crate::cloud::Cloud;
+use crate::events::EventLog;
+use crate::iam::{Iam, User};
+use crate::link::Link;
+use crate::pki::Pki;
+use crate::session::{Order, Side};
+use crate::sync::lock;
+use crate::vpc::Vpc;
+
+/// The managed node a sandbox has unless told otherwise.
+pub const DEFAULT_TARGET: &str = "i-0123456789abcdef0";
+
+/// What a sandbox is made from.
+#[derive(Debug, Clone)]
+pub struct Builder {
+    region: String,
+    account: String,
+    user: String,
+    temporary: Option<Duration>,
+    targets: Vec<String>,
+    port: u16,
+}
+
+impl Builder {
+    /// Region the account lives in; `eu-central-1` by default.
+    pub fn region(mut self, region: &str) -> Self {
+        region.clone_into(&mut self.region);
+        self
+    }
+
+    /// 12-digit account number.
+    pub fn account(mut self, account: &str) -> Self {
+        account.clone_into(&mut self.account);
+        self
+    }
+
+    /// Name of the first user, whose credentials [`Sandbox::env`] holds; `dev` by default.
+    pub fn user(mut self, name: &str) -> Self {
+        name.clone_into(&mut self.user);
+        self
+    }
+
+    /// Gives the first user temporary credentials that end after `life`.
+    pub fn temporary_credentials(mut self, life: Duration) -> Self {
+        self.temporary = Some(life);
+        self
+    }
+
+    /// Adds a managed node besides [`DEFAULT_TARGET`].
+    pub fn target(mut self, id: &str) -> Self {
+        self.targets.push(id.to_owned());
+        self
+    }
+
+    /// Fixed local port instead of any free one.
+    pub fn port(mut self, port: u16) -> Self {
+        self.port = port;
+        self
+    }
+
+    /// Makes keys and certificates, binds the port and starts answering.
+    pub async fn start(self) -> anyhow::Result<Sandbox> {
+        let dir = tempfile::Builder::new()
+            .prefix("pgiam-sandbox-")
+            .tempdir()
+            .context("making the sandbox directory")?;
+        let pki = Pki::new(dir.path())?;
+        let region = &self.region;
+        let services = ["ssm", "ssmmessages", "sts"];
+        let services = services.map(|s| format!("{s}.{region}.amazonaws.com"));
+        let mut names = vec!["localhost", "127.0.0.1", "::1"];
+        names.extend(services.iter().map(String::as_str));
+        let tls = pki.issue(&names)?.server_config(&[b"http/1.1"])?;
+        let iam = Iam::new(region, &self.account);
+        let user = self.first_user();
+        let node_role = self.node_role();
+        iam.add(user.clone());
+        iam.add(node_role.clone());
+        let cloud = Cloud::new(iam);
+        for target in &self.targets {
+            lock(&cloud.nodes).insert(target.clone(), AgentControl::default());
+        }
+        for name in ["config", "credentials"] {
+            std::fs::write(dir.path().join(name), "").context("writing an empty AWS file")?;
+        }
+        let (port, listeners) = bind(self.port).await?;
+        for listener in listeners {
+            let work = api::serve(cloud.clone(), listener, TlsAcceptor::from(tls.clone()));
+            cloud.tasks.spawn(work);
+        }
+        Ok(Sandbox {
+            port,
+            cloud,
+            pki,
+            dir,
+            user,
+            node_role,
+        })
+    }
+
+    fn first_user(&self) -> User {
+        let (name, account) = (&self.user, &self.account);
+        let arn = match self.temporary {
+            None => format!("arn:aws:iam::{account}:user/{name}"),
+            Some(_) => format!("arn:aws:sts::{account}:assumed-role/Developer/{name}"),
+        };
+        with_new_key(name, arn, self.temporary)
+    }
+
+    /// What an independent agent signs with: the role of its instance profile.
+    fn node_role(&self) -> User {
+        let arn = format!(
+            "arn:aws:sts::{}:assumed-role/BastionRole/node",
+            self.account
+        );
+        let mut user = with_new_key("node", arn, Some(Duration::from_secs(6 * 3600)));
+        user.db_users.clear();
+        user
+    }
+}
+
+/// A user with a random key; temporary ones get a session token and an end.
+fn with_new_key(name: &str, arn: String, life: Option<Duration>) -> User {
+    let id = Uuid::new_v4().simple().to_string().to_uppercase();
+    let kind = if life.is_some() { "ASIA" } else { "AKIA" };
+    let secret = format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple());
+    User {
+        name: name.to_owned(),
+        arn,
+        access_key_id: format!("{kind}{}", &id[..16]),
+        secret_access_key: secret[..40].to_owned(),
+        session_token: life.map(|_| crate::session::random_token()),
+        expires: life.map(|life| SystemTime::now() + life),
+        deny: std::collections::BTreeSet::new(),
+        db_users: vec!["*".to_owned()],
+    }
+}
+
+/// Binds the same port on both loopback addresses; a machine without IPv6 does with one.
+async fn bind(port: u16) -> anyhow::Result<(u16, Vec<TcpListener>)> {
+    let v4 = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
+        .await
+        .context("binding the sandbox port")?;
+    let port = v4.local_addr()?.port();
+    let mut listeners = vec![v4];
+    if let Ok(v6) = TcpListener::bind(SocketAddr::from((Ipv6Addr::LOCALHOST, port))).await {
+        listeners.push(v6);
+    }
+    Ok((port, listeners))
+}
+
+/// A running sandbox. Dropping it stops everything; [`Sandbox::shutdown`] also waits for that.
+pub struct Sandbox {
+    port: u16,
+    cloud: Arc<Cloud>,
+    pki: Pki,
+    user: User,
+    node_role: User,
+    // Last, so that files outlive what uses them.
+    dir: TempDir,
+}
+
+impl Drop for Sandbox {
+    fn drop(&mut self) {
+        self.cloud.tasks.stop();
+    }
+}
+
+impl Sandbox {
+    /// Starting point with every default.
+    pub fn builder() -> Builder {
+        Builder {
+            region: "eu-central-1".to_owned(),
+            account: "123456789012".to_owned(),
+            user: "dev".to_owned(),
+            temporary: None,
+            targets: vec![DEFAULT_TARGET.to_owned()],
+            port: 0,
+        }
+    }
+
+    /// `https://localhost:PORT`, for every service.
+    pub fn endpoint_url(&self) -> String {
+        format!("https://localhost:{}", self.port)
+    }
+
+    /// The local port all services share.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// What somebody would export in their shell to work in this account as the first user. Holds
+    /// secrets, which are worth nothing outside of this sandbox.
+    pub fn env(&self) -> Vec<(String, String)> {
+        let file = |name: &str| self.dir.path().join(name).display().to_string();
+        let mut env = vec![
+            ("AWS_ENDPOINT_URL", self.endpoint_url()),
+            (
+                "AWS_CA_BUNDLE",
+                self.pki.ca_pem_path().display().to_string(),
+            ),
+            ("AWS_ACCESS_KEY_ID", self.user.access_key_id.clone()),
+            ("AWS_SECRET_ACCESS_KEY", self.user.secret_access_key.clone()),
+        ];
+        if let Some(token) = &self.user.session_token {
+            env.push(("AWS_SESSION_TOKEN", token.clone()));
+        }
+        env.extend([
+            ("AWS_REGION", self.cloud.iam.region().to_owned()),
+            ("AWS_EC2_METADATA_DISABLED", "true".to_owned()),
+            ("AWS_CONFIG_FILE", file("config")),
+            ("AWS_SHARED_CREDENTIALS_FILE", file("credentials")),
+        ]);
+        env.into_iter().map(|(k, v)| (k.to_owned(), v)).collect()
+    }
+
+    /// Users and the service's clock.
+    pub fn iam(&self) -> &Iam {
+        &self.cloud.iam
+    }
+
+    /// The first user as it was made; changes are in [`Sandbox::iam`].
+    pub fn user(&self) -> &User {
+        &self.user
+    }
+
+    /// The nodes' role, for an independent agent.
+    pub fn node_role(&self) -> &User {
+        &self.node_role
+    }
+
+    /// Names and routes behind the nodes.
+    pub fn vpc(&self) -> &Vpc {
+        &self.cloud.vpc
+    }
+
+    /// What has happened.
+    pub fn events(&self) -> &EventLog {
+        &self.cloud.events
+    }
+
+    /// Faults of the API.
+    pub fn api(&self) -> &Api {
+        &self.cloud.api
+    }
+
+    /// Faults between the two sides of the gateway.
+    pub fn link(&self) -> &Link {
+        &self.cloud.link
+    }
+
+    /// The node with this id; made on first use.
+    pub fn agent(&self, target: &str) -> AgentControl {
+        let mut nodes = lock(&self.cloud.nodes);
+        nodes.entry(target.to_owned()).or_default().clone()
+    }
+
+    /// Lets an independent agent serve the sessions of this node: it learns their ids from
+    /// [`Event::StartSession`](crate::events::Event::StartSession).
+    pub fn external_agent(&self, target: &str) -> AgentControl {
+        let agent = self.agent(target);
+        agent.update(|s| s.external = true);
+        agent
+    }
+
+    /// Certificates.
+    pub fn pki(&self) -> &Pki {
+        &self.pki
+    }
+
+    /// A directory that lives as long as the sandbox.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Ids of the sessions that have not ended.
+    pub fn open_sessions(&self) -> Vec<String> {
+        let sessions = self.cloud.open_sessions();
+        sessions.iter().map(|s| s.info.id.clone()).collect()
+    }
+
+    /// Ends a session from the service's side, as the idle and the maximum duration do: both sides
+    /// get `channel_closed` with this reason. False when there is no such open session.
+    pub fn end_session(&self, id: &str, reason: &str) -> bool {
+        let session = self.cloud.session(id).filter(|s| !s.has_ended());
+        session.map(|s| s.end(reason)).is_some()
+    }
+
+    /// Drops the client's transport of a session without a close frame; the session lives on and
+    /// can be resumed. False when no client was connected.
+    pub fn cut_client(&self, id: &str) -> bool {
+        self.order_client(id, Order::Cut)
+    }
+
+    /// Closes the client's WebSocket of a session in good manner, as the service does about hourly
+    /// with 1000; the session lives on. False when no client was connected.
+    pub fn close_client(&self, id: &str, code: u16, reason: &str) -> bool {
+        self.order_client(id, Order::Close(code, reason.to_owned()))
+    }
+
+    fn order_client(&self, id: &str, order: Order) -> bool {
+        let session = self.cloud.session(id);
+        session.is_some_and(|s| s.order(Side::Client, order))
+    }
+
+    /// Stops everything and waits until no task is left.
+    pub async fn shutdown(self) {
+        self.cloud.tasks.shutdown().await;
+    }
+}

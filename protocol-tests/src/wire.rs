@@ -1,0 +1,239 @@
+//! The data channel's message layout, written down plainly and used by nothing under test.
+//!
+//! Big-endian, 120 bytes of header before the payload; the fields are those observed between the
+//! stock plugin and the stock agent (golden capture in `vectors/ssm-session.jsonl`).
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+use sha2::{Digest as _, Sha256};
+use uuid::Uuid;
+
+/// Value of the first field: the offset of the payload length.
+pub const HEADER_LENGTH: u32 = 116;
+/// Where the payload starts.
+pub const PAYLOAD_OFFSET: usize = 120;
+
+/// Client to agent, sequenced.
+pub const INPUT: &str = "input_stream_data";
+/// Agent to client, sequenced.
+pub const OUTPUT: &str = "output_stream_data";
+/// Either way, not sequenced.
+pub const ACKNOWLEDGE: &str = "acknowledge";
+/// Service to either side: the session is over.
+pub const CHANNEL_CLOSED: &str = "channel_closed";
+/// Service to either side: the other one is away.
+pub const PAUSE: &str = "pause_publication";
+/// Service to either side: the other one is back.
+pub const START: &str = "start_publication";
+/// Agent to service only.
+pub const AGENT_STATE: &str = "agent_session_state";
+
+/// `PayloadType` values.
+pub mod payload {
+    /// Stream bytes.
+    pub const OUTPUT: u32 = 1;
+    /// Agent's first message.
+    pub const HANDSHAKE_REQUEST: u32 = 5;
+    /// Client's answer to it.
+    pub const HANDSHAKE_RESPONSE: u32 = 6;
+    /// Agent's last word of the handshake.
+    pub const HANDSHAKE_COMPLETE: u32 = 7;
+    /// A 32-bit flag.
+    pub const FLAG: u32 = 10;
+}
+
+/// Values of a flag payload.
+pub mod flag {
+    /// Basic port sessions only: close the connection to the port.
+    pub const DISCONNECT_TO_PORT: u32 = 1;
+    /// Client says goodbye.
+    pub const TERMINATE_SESSION: u32 = 2;
+    /// Agent could not dial.
+    pub const CONNECT_TO_PORT_ERROR: u32 = 3;
+}
+
+/// `Flags` bit 0.
+pub const SYN: u64 = 1;
+/// Both bits, as acknowledgements carry them.
+pub const SYN_FIN: u64 = 3;
+
+/// One message; `payload` shares the buffer it was decoded from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    /// Name without its padding.
+    pub kind: String,
+    /// Always 1 so far.
+    pub schema_version: u32,
+    /// Milliseconds since 1970.
+    pub created_ms: u64,
+    /// Position in the sender's sequence; 0 on messages outside of it.
+    pub sequence: i64,
+    /// Bit 0 SYN, bit 1 FIN.
+    pub flags: u64,
+    /// Identity that an acknowledgement repeats.
+    pub id: Uuid,
+    /// See [`payload`].
+    pub payload_type: u32,
+    /// The content.
+    pub payload: Bytes,
+}
+
+/// Why bytes are not a message.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum WireError {
+    /// Fewer bytes than the header or the payload length need.
+    #[error("message of {0} bytes is cut short")]
+    Truncated(usize),
+    /// The header length is not [`HEADER_LENGTH`].
+    #[error("header length {0}")]
+    HeaderLength(u32),
+    /// Bytes after the payload.
+    #[error("{0} bytes after the payload")]
+    Trailing(usize),
+    /// The type is not padded ASCII text.
+    #[error("message type is not text")]
+    Kind,
+    /// The payload does not have the digest of the header.
+    #[error("payload digest does not match")]
+    Digest,
+}
+
+impl Message {
+    /// A message made now, with a fresh identity and schema version 1.
+    pub fn new(kind: &str, payload_type: u32, payload: Bytes) -> Self {
+        Self {
+            kind: kind.to_owned(),
+            schema_version: 1,
+            created_ms: now_ms(),
+            sequence: 0,
+            flags: 0,
+            id: Uuid::new_v4(),
+            payload_type,
+            payload,
+        }
+    }
+
+    /// The acknowledgement of `of`.
+    pub fn ack(of: &Self) -> Self {
+        // Written by hand: it is made once for every message that passes, and its four fields have
+        // had this order in every capture.
+        let json = format!(
+            "{{\"AcknowledgedMessageType\":\"{}\",\"AcknowledgedMessageId\":\"{}\",\
+             \"AcknowledgedMessageSequenceNumber\":{},\"IsSequentialMessage\":true}}",
+            of.kind, of.id, of.sequence
+        );
+        let mut ack = Self::new(ACKNOWLEDGE, 0, Bytes::from(json));
+        ack.flags = SYN_FIN;
+        ack
+    }
+
+    /// Lays the message out; types longer than 32 bytes do not exist and would be cut.
+    pub fn encode(&self) -> Bytes {
+        let mut out = BytesMut::with_capacity(PAYLOAD_OFFSET + self.payload.len());
+        out.put_u32(HEADER_LENGTH);
+        let mut kind = [b' '; 32];
+        let length = self.kind.len().min(32);
+        kind[..length].copy_from_slice(&self.kind.as_bytes()[..length]);
+        out.put_slice(&kind);
+        out.put_u32(self.schema_version);
+        out.put_u64(self.created_ms);
+        out.put_i64(self.sequence);
+        out.put_u64(self.flags);
+        let (high, low) = self.id.as_u64_pair();
+        out.put_u64(low);
+        out.put_u64(high);
+        out.put_slice(&Sha256::digest(&self.payload));
+        out.put_u32(self.payload_type);
+        out.put_u32(u32::try_from(self.payload.len()).unwrap_or(u32::MAX));
+        out.put_slice(&self.payload);
+        out.freeze()
+    }
+
+    /// Takes one whole WebSocket message apart and checks its digest, as the real agent does.
+    pub fn decode(raw: &Bytes) -> Result<Self, WireError> {
+        let header: &[u8; PAYLOAD_OFFSET] =
+            raw.first_chunk().ok_or(WireError::Truncated(raw.len()))?;
+        let header_length = u32_at(header, 0);
+        if header_length != HEADER_LENGTH {
+            return Err(WireError::HeaderLength(header_length));
+        }
+        let length = u32_at(header, 116) as usize;
+        let held = raw.len() - PAYLOAD_OFFSET;
+        if held < length {
+            return Err(WireError::Truncated(raw.len()));
+        }
+        if held > length {
+            return Err(WireError::Trailing(held - length));
+        }
+        let payload = raw.slice(PAYLOAD_OFFSET..);
+        if Sha256::digest(&payload)[..] != header[80..112] {
+            return Err(WireError::Digest);
+        }
+        Ok(Self {
+            kind: kind_of(raw).ok_or(WireError::Kind)?.to_owned(),
+            schema_version: u32_at(header, 36),
+            created_ms: u64_at(header, 40),
+            sequence: u64_at(header, 48).cast_signed(),
+            flags: u64_at(header, 56),
+            id: Uuid::from_u64_pair(u64_at(header, 72), u64_at(header, 64)),
+            payload_type: u32_at(header, 112),
+            payload,
+        })
+    }
+}
+
+/// The type of an encoded message, padding removed; `None` when the bytes are too few or not text.
+pub fn kind_of(raw: &[u8]) -> Option<&str> {
+    let field = std::str::from_utf8(raw.get(4..36)?).ok()?;
+    Some(field.trim_end_matches([' ', '\0']))
+}
+
+fn u32_at(header: &[u8; PAYLOAD_OFFSET], at: usize) -> u32 {
+    let mut field = [0; 4];
+    field.copy_from_slice(&header[at..at + 4]);
+    u32::from_be_bytes(field)
+}
+
+fn u64_at(header: &[u8; PAYLOAD_OFFSET], at: usize) -> u64 {
+    let mut field = [0; 8];
+    field.copy_from_slice(&header[at..at + 8]);
+    u64::from_be_bytes(field)
+}
+
+/// Milliseconds since 1970 on the wall clock.
+pub fn now_ms() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    now.map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn round_trip_and_every_cut() {
+        let mut message = Message::new(INPUT, payload::OUTPUT, Bytes::from_static(b"hello"));
+        message.sequence = 7;
+        let raw = message.encode();
+        assert_eq!(Message::decode(&raw), Ok(message));
+        for end in 0..raw.len() {
+            let error = Message::decode(&raw.slice(..end)).unwrap_err();
+            assert_eq!(error, WireError::Truncated(end));
+        }
+    }
+
+    #[test]
+    fn damage_is_named() {
+        let raw = Message::new(INPUT, 1, Bytes::from_static(b"hello")).encode();
+        let with = |at: usize, byte: u8| {
+            let mut copy = raw.to_vec();
+            copy[at] = byte;
+            Message::decode(&Bytes::from(copy)).unwrap_err()
+        };
+        assert_eq!(with(3, 117), WireError::HeaderLength(117));
+        assert_eq!(with(4, 0xff), WireError::Kind);
+        assert_eq!(with(124, b'a'), WireError::Digest);
+        let mut longer = raw.to_vec();
+        longer.push(0);
+        assert_eq!(Message::decode(&longer.into()), Err(WireError::Trailing(1)));
+    }
+}

@@ -1,0 +1,187 @@
+//! Signed requests over plain HTTP/1.1.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use aws_credential_types::Credentials;
+use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, sign};
+use aws_sigv4::sign::v4;
+use protocol_tests::iam::User;
+use protocol_tests::sandbox::Sandbox;
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, RootCertStore};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+pub(crate) const DOCUMENT: &str = "AWS-StartPortForwardingSessionToRemoteHost";
+
+/// Connects to the sandbox with its own authority as the only trust.
+pub(crate) async fn tls(sandbox: &Sandbox) -> TlsStream<TcpStream> {
+    let mut roots = RootCertStore::empty();
+    roots.add(sandbox.pki().ca_der().clone()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let socket = TcpStream::connect(("127.0.0.1", sandbox.port()))
+        .await
+        .unwrap();
+    socket.set_nodelay(true).unwrap();
+    let name = ServerName::try_from("localhost").unwrap();
+    TlsConnector::from(Arc::new(config))
+        .connect(name, socket)
+        .await
+        .unwrap()
+}
+
+/// Headers that sign the request as `user`.
+pub(crate) fn signature(
+    user: &User,
+    service: &str,
+    request: &http::Request<Vec<u8>>,
+) -> Vec<(String, String)> {
+    let identity = Credentials::new(
+        &user.access_key_id,
+        &user.secret_access_key,
+        user.session_token.clone(),
+        None,
+        "test",
+    )
+    .into();
+    let params = v4::SigningParams::builder()
+        .identity(&identity)
+        .region("eu-central-1")
+        .name(service)
+        .time(SystemTime::now())
+        .settings(SigningSettings::default())
+        .build()
+        .unwrap()
+        .into();
+    let headers = request.headers().iter();
+    let signable = SignableRequest::new(
+        request.method().as_str(),
+        request.uri().to_string(),
+        headers.map(|(n, v)| (n.as_str(), v.to_str().unwrap())),
+        SignableBody::Bytes(request.body()),
+    )
+    .unwrap();
+    let (instructions, _) = sign(signable, &params).unwrap().into_parts();
+    let (headers, _) = instructions.into_parts();
+    headers
+        .into_iter()
+        .map(|h| (h.name().to_owned(), h.value().to_owned()))
+        .collect()
+}
+
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: HashMap<String, String>,
+    pub(crate) text: String,
+}
+
+impl Answer {
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap()
+    }
+
+    /// The error code of either protocol's shape.
+    pub(crate) fn code(&self) -> String {
+        self.json()["__type"].as_str().unwrap().to_owned()
+    }
+}
+
+/// Sends a request, signed when there is a user, and reads the answer.
+pub(crate) async fn call(
+    sandbox: &Sandbox,
+    signed: Option<(&User, &str)>,
+    mut request: http::Request<Vec<u8>>,
+) -> Answer {
+    let host = format!("localhost:{}", sandbox.port());
+    request.headers_mut().insert("host", host.parse().unwrap());
+    let mut head = format!("{} {} HTTP/1.1\r\n", request.method(), request.uri());
+    let extra = signed.map(|(user, service)| signature(user, service, &request));
+    for (name, value) in request.headers() {
+        head += &format!("{name}: {}\r\n", value.to_str().unwrap());
+    }
+    for (name, value) in extra.into_iter().flatten() {
+        head += &format!("{name}: {value}\r\n");
+    }
+    let body = request.into_body();
+    head += &format!(
+        "content-length: {}\r\nconnection: close\r\n\r\n",
+        body.len()
+    );
+    let mut stream = tls(sandbox).await;
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream.write_all(&body).await.unwrap();
+    let mut all = Vec::new();
+    // The server may end without close_notify after its last byte.
+    let _ = stream.read_to_end(&mut all).await;
+    let all = String::from_utf8(all).unwrap();
+    let (head, text) = all.split_once("\r\n\r\n").unwrap();
+    let mut lines = head.split("\r\n");
+    let status = lines.next().unwrap().split(' ').nth(1).unwrap();
+    let headers = lines.map(|l| l.split_once(": ").unwrap());
+    Answer {
+        status: status.parse().unwrap(),
+        headers: headers
+            .map(|(n, v)| (n.to_lowercase(), v.to_owned()))
+            .collect(),
+        text: text.to_owned(),
+    }
+}
+
+/// An `ssm` operation as `user`.
+pub(crate) async fn ssm(sandbox: &Sandbox, user: &User, operation: &str, body: Value) -> Answer {
+    let request = ssm_request(operation, &body);
+    call(sandbox, Some((user, "ssm")), request).await
+}
+
+pub(crate) fn ssm_request(operation: &str, body: &Value) -> http::Request<Vec<u8>> {
+    http::Request::post("/")
+        .header("x-amz-target", format!("AmazonSSM.{operation}"))
+        .header("content-type", "application/x-amz-json-1.1")
+        .body(body.to_string().into_bytes())
+        .unwrap()
+}
+
+pub(crate) fn start_input(target: &str, host: &str, port: u16) -> Value {
+    json!({
+        "Target": target,
+        "DocumentName": DOCUMENT,
+        "Parameters": {
+            "host": [host],
+            "portNumber": [port.to_string()],
+            "localPortNumber": ["0"],
+        },
+    })
+}
+
+/// What `StartSession` and `ResumeSession` answer.
+pub(crate) struct Started {
+    pub(crate) id: String,
+    pub(crate) token: String,
+    pub(crate) url: String,
+}
+
+pub(crate) async fn start_session(sandbox: &Sandbox, host: &str, port: u16) -> Started {
+    let input = start_input(protocol_tests::sandbox::DEFAULT_TARGET, host, port);
+    let answer = ssm(sandbox, sandbox.user(), "StartSession", input).await;
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    started(&answer.json())
+}
+
+pub(crate) fn started(answer: &Value) -> Started {
+    let text = |name: &str| answer[name].as_str().unwrap().to_owned();
+    Started {
+        id: text("SessionId"),
+        token: text("TokenValue"),
+        url: text("StreamUrl"),
+    }
+}

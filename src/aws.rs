@@ -1,0 +1,321 @@
+//! Everything that is asked of AWS with one identity: credentials, region, clients, trust.
+
+mod chain;
+mod error;
+mod profile;
+mod trust;
+
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use aws_config::environment::EnvironmentVariableRegionProvider;
+use aws_config::identity::IdentityCache;
+use aws_config::meta::region::{ProvideRegion, RegionProviderChain};
+use aws_config::provider_config::ProviderConfig;
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_credential_types::Credentials;
+use aws_credential_types::provider::error::CredentialsError as SdkError;
+use aws_credential_types::provider::{ProvideCredentials, future};
+use aws_types::service_config::ServiceConfigKey;
+use rustls::RootCertStore;
+use tokio::sync::OnceCell;
+use url::Url;
+
+pub use error::{Cause, CredentialsError};
+
+use crate::kept::{Clock, Kept, Lease, system_clock};
+use trust::Trust;
+
+/// How long the way to credentials may take. SSO and STS answer in a second; an external
+/// `credential_process` may open a browser. More would eat up the 30 s in which a client
+/// connection must be ready.
+pub const CREDENTIALS_DEADLINE: Duration = Duration::from_secs(20);
+
+/// What tells one AWS identity from another. `Default` is what the AWS tools do without options.
+#[derive(Clone)]
+pub struct AwsOptions {
+    /// A profile of the AWS files. Named here it comes before the environment's credentials.
+    pub profile: Option<String>,
+    /// Region for STS and as default for clients; without it `AWS_REGION`, then the profile's.
+    pub region: Option<String>,
+    /// Roots for HTTPS and WebSocket; without it `AWS_CA_BUNDLE`, the profile's `ca_bundle`, the
+    /// operating system's.
+    pub ca_bundle: Option<PathBuf>,
+    /// Instead of `AWS_CONFIG_FILE` or `~/.aws/config`.
+    pub config_file: Option<PathBuf>,
+    /// Instead of `AWS_SHARED_CREDENTIALS_FILE` or `~/.aws/credentials`.
+    pub credentials_file: Option<PathBuf>,
+    /// Longest time for loading credentials.
+    pub deadline: Duration,
+    /// The time of day, to see whether credentials have ended.
+    pub clock: Clock,
+}
+
+impl Default for AwsOptions {
+    fn default() -> Self {
+        Self {
+            profile: None,
+            region: None,
+            ca_bundle: None,
+            config_file: None,
+            credentials_file: None,
+            deadline: CREDENTIALS_DEADLINE,
+            clock: system_clock(),
+        }
+    }
+}
+
+/// One AWS identity: what a (profile, region) pair needs, loaded when first asked for and shared by
+/// all connections.
+///
+/// Credentials are loaded by one task at a time, renewed before they end, and looked for afresh in
+/// all files after every failure: `aws sso login` or an edited `~/.aws/credentials` is seen by the
+/// next connection, without a restart.
+pub struct AwsContext {
+    inner: Arc<Inner>,
+    /// Clients are made from this; it is dropped together with the credentials.
+    config: Mutex<Option<SdkConfig>>,
+}
+
+/// The part that the SDK's clients hold on to as well, as their source of credentials.
+struct Inner {
+    options: AwsOptions,
+    credentials: Kept<Credentials, CredentialsError>,
+    trust: OnceCell<Trust>,
+}
+
+impl AwsContext {
+    /// Nothing is read or asked yet.
+    pub fn new(options: AwsOptions) -> Self {
+        let credentials = Kept::new(options.clock.clone());
+        let inner = Inner {
+            options,
+            credentials,
+            trust: OnceCell::new(),
+        };
+        Self {
+            inner: Arc::new(inner),
+            config: Mutex::new(None),
+        }
+    }
+
+    /// The profile named in the options.
+    pub fn profile(&self) -> Option<&str> {
+        self.inner.options.profile.as_deref()
+    }
+
+    /// Credentials that have not ended by now. Cancel-safe; never takes longer than the deadline.
+    ///
+    /// # Errors
+    /// See [`CredentialsError`]. The next call starts from the files again.
+    pub async fn credentials(&self) -> Result<Credentials, CredentialsError> {
+        let loaded = Inner::credentials(&self.inner).await;
+        if loaded.is_err() {
+            self.forget_config();
+        }
+        loaded
+    }
+
+    /// The region of the options, the environment or the profile, in this order.
+    ///
+    /// # Errors
+    /// [`CredentialsError::Config`], [`CredentialsError::NoSuchProfile`].
+    pub async fn region(&self) -> Result<Option<String>, CredentialsError> {
+        let plan = profile::read(&self.inner.options).await?;
+        let region = self.inner.region(&plan).await;
+        Ok(region.map(|region| region.to_string()))
+    }
+
+    /// A client for SSM in `region`. It asks this context for credentials with every request, so
+    /// it outlives a change of credentials.
+    ///
+    /// Endpoints are the SDK's business: `AWS_ENDPOINT_URL_SSM`, `AWS_ENDPOINT_URL` and the
+    /// `endpoint_url` of the profile and its `services` section are honoured.
+    ///
+    /// # Errors
+    /// As for [`AwsContext::sdk_config`].
+    pub async fn ssm(&self, region: &str) -> Result<aws_sdk_ssm::Client, CredentialsError> {
+        let config = self.sdk_config().await?;
+        let region = Region::new(region.to_owned());
+        Ok(aws_sdk_ssm::Client::new(&config.into_builder().region(region).build()))
+    }
+
+    /// What AWS clients are made from.
+    ///
+    /// # Errors
+    /// [`CredentialsError::Config`], [`CredentialsError::NoSuchProfile`],
+    /// [`CredentialsError::CaBundle`].
+    pub async fn sdk_config(&self) -> Result<SdkConfig, CredentialsError> {
+        if let Some(config) = self.config().clone() {
+            return Ok(config);
+        }
+        // Two callers may load it at the same time; that costs a few file reads and harms nobody.
+        let config = self.load_config().await?;
+        *self.config() = Some(config.clone());
+        Ok(config)
+    }
+
+    /// The endpoints the user has set for Session Manager, by environment or profile: for all
+    /// services, for `SSM`, for `SSMMESSAGES`. Addresses that do not parse are left to the SDK.
+    ///
+    /// # Errors
+    /// As for [`AwsContext::sdk_config`].
+    pub async fn configured_endpoints(&self) -> Result<Vec<Url>, CredentialsError> {
+        let config = self.sdk_config().await?;
+        let mut found: Vec<String> = config.endpoint_url().map(str::to_owned).into_iter().collect();
+        for service in ["SSM", "SSMMESSAGES"] {
+            let key = ServiceConfigKey::builder()
+                .service_id(service)
+                .env("AWS_ENDPOINT_URL")
+                .profile("endpoint_url")
+                .build();
+            if let (Ok(key), Some(services)) = (key, config.service_config()) {
+                found.extend(services.load_config(key));
+            }
+        }
+        Ok(found.iter().filter_map(|text| Url::parse(text).ok()).collect())
+    }
+
+    /// The roots that may vouch for AWS, for connections that do not go through the SDK.
+    ///
+    /// # Errors
+    /// As for [`AwsContext::sdk_config`].
+    pub async fn roots(&self) -> Result<Arc<RootCertStore>, CredentialsError> {
+        if let Some(trust) = self.inner.trust.get() {
+            return Ok(trust.roots.clone());
+        }
+        let plan = profile::read(&self.inner.options).await?;
+        Ok(self.inner.trust(&plan).await?.roots.clone())
+    }
+
+    /// Forgets credentials and configuration, because AWS or the database rejected them. The next
+    /// call reads everything again; clients that exist already get the new credentials too.
+    pub fn invalidate(&self) {
+        self.inner.credentials.forget();
+        self.forget_config();
+    }
+
+    fn config(&self) -> std::sync::MutexGuard<'_, Option<SdkConfig>> {
+        self.config.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn forget_config(&self) {
+        *self.config() = None;
+    }
+
+    async fn load_config(&self) -> Result<SdkConfig, CredentialsError> {
+        let inner = &self.inner;
+        let plan = profile::read(&inner.options).await?;
+        let trust = inner.trust(&plan).await?;
+        let region = inner.region(&plan).await;
+        let mut loader = aws_config::defaults(BehaviorVersion::latest())
+            .http_client(trust.http.clone())
+            .region(RegionProviderChain::first_try(region))
+            .credentials_provider(FromContext(inner.clone()))
+            // Caching is done here, where it can be undone.
+            .identity_cache(IdentityCache::no_cache())
+            .profile_files(profile::files(&inner.options));
+        if let Some(name) = &inner.options.profile {
+            loader = loader.profile_name(name);
+        }
+        Ok(loader.load().await)
+    }
+}
+
+impl fmt::Debug for AwsContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AwsContext")
+            .field("profile", &self.inner.options.profile)
+            .field("region", &self.inner.options.region)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Inner {
+    async fn credentials(self: &Arc<Self>) -> Result<Credentials, CredentialsError> {
+        let this = self.clone();
+        let kept = self.credentials.get(|| async move { this.load().await }).await;
+        let (lease, _) = kept?;
+        Ok(lease.value)
+    }
+
+    async fn load(&self) -> Result<Lease<Credentials>, CredentialsError> {
+        let deadline = self.options.deadline;
+        let resolved = tokio::time::timeout(deadline, self.resolve()).await;
+        let credentials = resolved.unwrap_or_else(|_| {
+            Err(CredentialsError::Timeout {
+                after: deadline,
+                profile: self.options.profile.clone(),
+            })
+        })?;
+        tracing::debug!(ends = ?credentials.expiry(), "AWS credentials loaded");
+        Ok(Lease {
+            made_at: (self.options.clock)(),
+            until: credentials.expiry(),
+            value: credentials,
+        })
+    }
+
+    async fn resolve(&self) -> Result<Credentials, CredentialsError> {
+        let plan = profile::read(&self.options).await?;
+        let trust = self.trust(&plan).await?;
+        let conf = ProviderConfig::without_region()
+            .with_http_client(trust.http.clone())
+            .with_behavior_version(Some(BehaviorVersion::latest()))
+            .with_region(self.region(&plan).await);
+        let chain = chain::build(&self.options, &conf);
+        let loaded = chain.provide_credentials().await;
+        let credentials = loaded.map_err(|error| error::classify(error, &plan))?;
+        match credentials.expiry() {
+            Some(at) if at <= (self.options.clock)() => Err(CredentialsError::Expired {
+                at: Some(at),
+                profile: plan.profile,
+            }),
+            _ => Ok(credentials),
+        }
+    }
+
+    async fn trust(&self, plan: &profile::Plan) -> Result<&Trust, CredentialsError> {
+        let from_environment = || {
+            let path = std::env::var_os("AWS_CA_BUNDLE")?;
+            (!path.is_empty()).then(|| PathBuf::from(path))
+        };
+        let bundle = self.options.ca_bundle.clone();
+        let bundle = bundle.or_else(from_environment).or_else(|| plan.ca_bundle.clone());
+        // A failure is not kept: the file may be mended.
+        self.trust.get_or_try_init(|| trust::load(bundle.as_deref())).await
+    }
+
+    async fn region(&self, plan: &profile::Plan) -> Option<Region> {
+        if let Some(region) = &self.options.region {
+            return Some(Region::new(region.clone()));
+        }
+        let from_environment = EnvironmentVariableRegionProvider::new().region().await;
+        from_environment.or_else(|| plan.region.clone().map(Region::new))
+    }
+}
+
+/// Hands the context's credentials to the SDK's clients.
+struct FromContext(Arc<Inner>);
+
+impl ProvideCredentials for FromContext {
+    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+    where
+        Self: 'a,
+    {
+        future::ProvideCredentials::new(async {
+            Inner::credentials(&self.0).await.map_err(SdkError::provider_error)
+        })
+    }
+}
+
+impl fmt::Debug for FromContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("FromContext")
+    }
+}

@@ -1,0 +1,71 @@
+//! The order in which credentials are looked for.
+//!
+//! The SDK's own chain differs from the AWS CLI in three ways that hurt here, so the same providers
+//! are put together anew: it takes `AWS_ACCESS_KEY_ID` from the environment even when a profile was
+//! named explicitly, so that a forgotten variable decides who logs in to the database; it asks the
+//! instance metadata service four times, so that a laptop without credentials waits for seconds; and
+//! asks it again for the region, which the host name of the database tells anyway.
+
+use std::time::Duration;
+
+use aws_config::ecs::EcsCredentialsProvider;
+use aws_config::environment::EnvironmentVariableCredentialsProvider;
+use aws_config::imds::{self, credentials::ImdsCredentialsProvider};
+use aws_config::meta::credentials::CredentialsProviderChain;
+use aws_config::profile::ProfileFileCredentialsProvider;
+use aws_config::provider_config::ProviderConfig;
+use aws_config::web_identity_token::WebIdentityTokenCredentialsProvider;
+
+use super::{AwsOptions, profile};
+
+/// The metadata service of an EC2 instance is one hop away and answers in milliseconds; elsewhere
+/// the address leads nowhere. The AWS CLI also waits one second, once.
+const IMDS_TIMEOUT: Duration = Duration::from_secs(1);
+const IMDS_ATTEMPTS: u32 = 1;
+
+const ENVIRONMENT: &str = "the environment (AWS_ACCESS_KEY_ID)";
+const PROFILE: &str = "the profile in ~/.aws/config and ~/.aws/credentials";
+const WEB_IDENTITY: &str = "a web identity token (AWS_WEB_IDENTITY_TOKEN_FILE)";
+const CONTAINER: &str = "the container (AWS_CONTAINER_CREDENTIALS_*)";
+const INSTANCE: &str = "the EC2 instance metadata";
+
+/// The places [`build`] asks, in order. Like the AWS CLI: a profile named explicitly comes before
+/// anything in the environment.
+pub(super) fn places(profile_named: bool) -> Vec<&'static str> {
+    if profile_named {
+        vec![PROFILE, CONTAINER, INSTANCE]
+    } else {
+        vec![ENVIRONMENT, PROFILE, WEB_IDENTITY, CONTAINER, INSTANCE]
+    }
+}
+
+/// The providers of [`places`]. They read the AWS files when first asked, and remember them: a new
+/// chain is needed to see a changed file.
+pub(super) fn build(options: &AwsOptions, conf: &ProviderConfig) -> CredentialsProviderChain {
+    let mut from_profile = ProfileFileCredentialsProvider::builder()
+        .configure(conf)
+        .profile_files(profile::files(options));
+    if let Some(name) = &options.profile {
+        from_profile = from_profile.profile_name(name);
+    }
+    let from_profile = from_profile.build();
+    let chain = if options.profile.is_some() {
+        CredentialsProviderChain::first_try("Profile", from_profile)
+    } else {
+        let web_identity = WebIdentityTokenCredentialsProvider::builder().configure(conf);
+        let environment = EnvironmentVariableCredentialsProvider::new();
+        CredentialsProviderChain::first_try("Environment", environment)
+            .or_else("Profile", from_profile)
+            .or_else("WebIdentityToken", web_identity.build())
+    };
+    let metadata = imds::Client::builder()
+        .configure(conf)
+        .connect_timeout(IMDS_TIMEOUT)
+        .read_timeout(IMDS_TIMEOUT)
+        .max_attempts(IMDS_ATTEMPTS)
+        .build();
+    let instance = ImdsCredentialsProvider::builder().configure(conf).imds_client(metadata);
+    chain
+        .or_else("EcsContainer", EcsCredentialsProvider::builder().configure(conf).build())
+        .or_else("Ec2InstanceMetadata", instance.build())
+}

@@ -1,0 +1,319 @@
+//! Why there are no AWS credentials, told apart far enough to say what to do about it.
+
+use std::error::Error;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use aws_credential_types::provider::error::CredentialsError as SdkError;
+use aws_smithy_types::DateTime;
+use aws_smithy_types::date_time::Format;
+use aws_smithy_types::error::ErrorMetadata;
+
+use super::profile::Plan;
+use crate::kept::Stopped;
+use crate::secret::redact;
+
+/// A cause that several waiting connections can share.
+pub type Cause = Arc<dyn Error + Send + Sync>;
+
+/// Why there are no AWS credentials, or no way to ask AWS at all. Always the user's side: a
+/// configuration, a session that ended, a refusal. Holds no secrets.
+///
+/// `profile` is the profile the user named, or the one in effect when it is not `default`.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum CredentialsError {
+    /// Nothing on this machine offers credentials.
+    #[error("no AWS credentials for {}", who(.profile))]
+    NotFound {
+        /// See the type.
+        profile: Option<String>,
+        /// The places that were tried, in order, in words for a person.
+        looked: Vec<&'static str>,
+        /// What each place said.
+        #[source]
+        source: Cause,
+    },
+    /// A profile was named that no AWS file defines.
+    #[error("AWS profile {profile} does not exist")]
+    NoSuchProfile {
+        /// The name, from the configuration or `AWS_PROFILE`.
+        profile: String,
+        /// The profiles that do exist, sorted.
+        known: Vec<String>,
+    },
+    /// The AWS configuration files cannot be used as they are.
+    #[error("the AWS configuration of {} is not usable: {reason}", who(.profile))]
+    Config {
+        /// See the type.
+        profile: Option<String>,
+        /// What is wrong.
+        reason: String,
+    },
+    /// There are credentials, but their time is over.
+    #[error("the AWS credentials of {} have expired{}", who(.profile), since(.at))]
+    Expired {
+        /// When they ended; `None` when AWS only says that they have.
+        at: Option<SystemTime>,
+        /// See the type.
+        profile: Option<String>,
+    },
+    /// The IAM Identity Center (SSO) session has ended, or none was begun on this machine.
+    #[error("the SSO session of {} has ended", who(.profile))]
+    SsoSession {
+        /// See the type.
+        profile: Option<String>,
+        /// Name of the `[sso-session …]` section.
+        session: Option<String>,
+        /// The SDK's words.
+        #[source]
+        source: Cause,
+    },
+    /// AWS refused to hand out the credentials of a role.
+    #[error("AWS refused role {} to {}: {code}: {message}", .role.as_deref().unwrap_or("(unnamed)"), who(.profile))]
+    AssumeRole {
+        /// See the type.
+        profile: Option<String>,
+        /// The ARN of the role, or "NAME in account ID" for IAM Identity Center.
+        role: Option<String>,
+        /// AWS's error code, such as `AccessDenied`.
+        code: String,
+        /// AWS's message. For `AccessDenied` it names both the caller and the role.
+        message: String,
+    },
+    /// The `credential_process` of the profile failed.
+    #[error("the credential_process of {} failed: {reason}", who(.profile))]
+    Process {
+        /// See the type.
+        profile: Option<String>,
+        /// Its exit status and standard error, or what is wrong with its output; shortened, and
+        /// without anything that is labelled as a secret.
+        reason: String,
+    },
+    /// No answer within the deadline.
+    #[error("no AWS credentials for {} after {} s", who(.profile), .after.as_secs())]
+    Timeout {
+        /// The deadline.
+        after: Duration,
+        /// See the type.
+        profile: Option<String>,
+    },
+    /// The file of `AWS_CA_BUNDLE` (or of `ca_bundle` in the profile) cannot be used.
+    #[error("the CA bundle {} is not usable: {reason}", .path.display())]
+    CaBundle {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Anything else: AWS cannot be reached, answered with an unknown error, …
+    #[error("the AWS credentials of {} could not be loaded", who(.profile))]
+    Other {
+        /// See the type.
+        profile: Option<String>,
+        /// The SDK's error.
+        #[source]
+        source: Cause,
+    },
+}
+
+fn who(profile: &Option<String>) -> String {
+    match profile {
+        Some(profile) => format!("profile {profile}"),
+        None => "the default profile".to_owned(),
+    }
+}
+
+fn since(at: &Option<SystemTime>) -> String {
+    let Some(at) = at else { return String::new() };
+    match DateTime::from(*at).fmt(Format::DateTime) {
+        Ok(text) => format!(" (at {text})"),
+        Err(_) => String::new(),
+    }
+}
+
+impl From<Stopped> for CredentialsError {
+    fn from(stopped: Stopped) -> Self {
+        Self::Other {
+            profile: None,
+            source: Arc::new(stopped),
+        }
+    }
+}
+
+/// A program that fails may print pages; a message to a database client should not.
+const LONGEST_REASON: usize = 400;
+
+/// What the SDK prefixes to the failures of a `credential_process`
+/// (aws-config, `credential_process.rs`; it has no type for them).
+const PROCESS: [&str; 3] = [
+    "Error retrieving credentials: ",
+    "Error retrieving credentials from external process, ",
+    "Error retrieving credentials from external process: ",
+];
+
+/// What it says when the cached SSO token is missing, unreadable or over (`sso/token.rs` and
+/// `sso/cache.rs`, private types).
+const SSO: [&str; 4] = [
+    "the SSO token has expired",
+    "failed to load the cached SSO token",
+    "cached SSO token",
+    "failed to open `", // followed by the path of the cache file
+];
+
+/// Sorts an error of the SDK's credential chain. `plan` says what the profile asks for.
+pub(super) fn classify(error: SdkError, plan: &Plan) -> CredentialsError {
+    let profile = plan.profile.clone();
+    match error {
+        SdkError::CredentialsNotLoaded(_) => CredentialsError::NotFound {
+            profile,
+            looked: plan.looked.clone(),
+            source: Arc::new(error),
+        },
+        SdkError::ProviderTimedOut(details) => CredentialsError::Timeout {
+            after: details.timeout_duration(),
+            profile,
+        },
+        SdkError::InvalidConfiguration(_) => CredentialsError::Config {
+            profile,
+            reason: innermost(&error),
+        },
+        error => classify_failure(error, plan),
+    }
+}
+
+fn classify_failure(error: SdkError, plan: &Plan) -> CredentialsError {
+    let profile = plan.profile.clone();
+    if let Some(reason) = chain(&error).find_map(|cause| process_reason(&cause.to_string())) {
+        return CredentialsError::Process { profile, reason };
+    }
+    let sso_text = |cause: &(dyn Error + 'static)| {
+        let text = cause.to_string();
+        SSO.iter().any(|known| text.starts_with(known))
+    };
+    let answer = chain(&error).find_map(service_answer);
+    let code = answer.as_ref().map_or("", |(code, _)| code.as_str());
+    if chain(&error).any(sso_text) || (plan.is_sso && code == "UnauthorizedException") {
+        return CredentialsError::SsoSession {
+            profile,
+            session: plan.sso_session.clone(),
+            source: Arc::new(error),
+        };
+    }
+    match answer {
+        Some((code, _)) if matches!(code.as_str(), "ExpiredToken" | "ExpiredTokenException") => {
+            CredentialsError::Expired { at: None, profile }
+        }
+        Some((code, message)) => CredentialsError::AssumeRole {
+            profile,
+            role: plan.role.clone(),
+            code,
+            message,
+        },
+        None => CredentialsError::Other {
+            profile,
+            source: Arc::new(error),
+        },
+    }
+}
+
+fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |error| (**error).source())
+}
+
+fn innermost(error: &(dyn Error + 'static)) -> String {
+    chain(error).last().map(ToString::to_string).unwrap_or_default()
+}
+
+/// An error with all its causes, outermost first.
+pub(super) fn in_one_line(error: &(dyn Error + 'static)) -> String {
+    let texts: Vec<String> = chain(error).map(ToString::to_string).collect();
+    texts.join(": ")
+}
+
+fn process_reason(text: &str) -> Option<String> {
+    let rest = PROCESS.iter().find_map(|prefix| text.strip_prefix(prefix))?;
+    let one_line = redact(rest).split_whitespace().collect::<Vec<_>>().join(" ");
+    // "exited with code exit status: 3" is how the SDK prints it.
+    let one_line = one_line.replace("external process exited with code exit status:", "exit status");
+    Some(match one_line.char_indices().nth(LONGEST_REASON) {
+        Some((end, _)) => format!("{}…", &one_line[..end]),
+        None => one_line,
+    })
+}
+
+/// Code and message, if this link of the chain is the answer of an AWS service.
+///
+/// Errors that the service's model knows are types of crates we do not depend on; they print as
+/// `NameException: message`. All others carry [`ErrorMetadata`].
+fn service_answer(cause: &(dyn Error + 'static)) -> Option<(String, String)> {
+    if let Some(meta) = cause.downcast_ref::<ErrorMetadata>() {
+        let message = meta.message().unwrap_or_default();
+        return Some((meta.code()?.to_owned(), message.to_owned()));
+    }
+    let text = cause.to_string();
+    let (code, message) = text.split_once(": ").unwrap_or((&text, ""));
+    let is_code = code.ends_with("Exception") && code.chars().all(|c| c.is_ascii_alphanumeric());
+    is_code.then(|| (code.to_owned(), message.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan() -> Plan {
+        Plan {
+            profile: Some("dev".to_owned()),
+            ..Plan::default()
+        }
+    }
+
+    #[test]
+    fn messages_name_the_profile() {
+        let expired = CredentialsError::Expired {
+            at: Some(SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000)),
+            profile: Some("dev".to_owned()),
+        };
+        assert_eq!(
+            expired.to_string(),
+            "the AWS credentials of profile dev have expired (at 2023-11-14T22:13:20Z)"
+        );
+        let timeout = CredentialsError::Timeout {
+            after: Duration::from_secs(20),
+            profile: None,
+        };
+        assert_eq!(timeout.to_string(), "no AWS credentials for the default profile after 20 s");
+    }
+
+    #[test]
+    fn expired_source_credentials_are_told_from_a_refusal() {
+        for (code, expired) in [("ExpiredToken", true), ("AccessDenied", false)] {
+            let meta = ErrorMetadata::builder().code(code).message("why").build();
+            let error = classify(SdkError::provider_error(SdkError::provider_error(meta)), &plan());
+            assert_eq!(matches!(error, CredentialsError::Expired { .. }), expired, "{error:?}");
+            assert_eq!(matches!(error, CredentialsError::AssumeRole { .. }), !expired, "{error:?}");
+        }
+    }
+
+    #[test]
+    fn modelled_exceptions_are_known_by_their_name() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("{0}")]
+        struct Says(&'static str);
+        let sso = Plan { is_sso: true, ..plan() };
+        let says = |text| SdkError::provider_error(Says(text));
+        let error = classify(says("UnauthorizedException: Session token not found or invalid"), &sso);
+        assert!(matches!(error, CredentialsError::SsoSession { .. }), "{error:?}");
+        let error = classify(says("ExpiredTokenException: x"), &plan());
+        assert!(matches!(error, CredentialsError::Expired { at: None, .. }), "{error:?}");
+        let error = classify(says("no exception: here"), &plan());
+        assert!(matches!(error, CredentialsError::Other { .. }), "{error:?}");
+    }
+
+    #[test]
+    fn long_output_of_a_process_is_cut_at_a_character() {
+        let text = format!("Error retrieving credentials: {}", "ü".repeat(1000));
+        let reason = process_reason(&text).unwrap();
+        assert_eq!(reason.chars().count(), LONGEST_REASON + 1);
+    }
+}

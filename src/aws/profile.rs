@@ -1,0 +1,108 @@
+//! The profile in effect: whether it exists, and which way to credentials it asks for.
+
+use std::borrow::Cow;
+use std::path::PathBuf;
+
+use aws_config::profile::{Profile, ProfileSet};
+#[expect(deprecated, reason = "the crate they have moved to is not among our dependencies")]
+use aws_config::profile::profile_file::{ProfileFileKind, ProfileFiles};
+use aws_types::os_shim_internal::{Env, Fs};
+
+use super::{AwsOptions, CredentialsError};
+
+/// A profile may name another as the source of its credentials, and so on; a loop is reported by
+/// the SDK, this only keeps us from following it.
+const LONGEST_CHAIN: usize = 16;
+
+/// Where [`AwsOptions`] says that the AWS files are; by default where every AWS tool looks.
+#[expect(deprecated, reason = "the crate it has moved to is not among our dependencies")]
+pub(super) fn files(options: &AwsOptions) -> ProfileFiles {
+    let (config, credentials) = (&options.config_file, &options.credentials_file);
+    if config.is_none() && credentials.is_none() {
+        return ProfileFiles::default();
+    }
+    let mut builder = ProfileFiles::builder()
+        .include_default_config_file(config.is_none())
+        .include_default_credentials_file(credentials.is_none());
+    if let Some(path) = config {
+        builder = builder.with_file(ProfileFileKind::Config, path);
+    }
+    if let Some(path) = credentials {
+        builder = builder.with_file(ProfileFileKind::Credentials, path);
+    }
+    builder.build()
+}
+
+/// What the AWS files say about the profile in effect.
+#[derive(Debug, Default, Clone)]
+pub(super) struct Plan {
+    /// The profile for messages: the one named, or the one in effect unless it is `default`.
+    pub(super) profile: Option<String>,
+    pub(super) region: Option<String>,
+    pub(super) ca_bundle: Option<PathBuf>,
+    pub(super) is_sso: bool,
+    pub(super) sso_session: Option<String>,
+    /// The last role on the way, as a person would name it.
+    pub(super) role: Option<String>,
+    /// The places that will be asked, see [`CredentialsError::NotFound`].
+    pub(super) looked: Vec<&'static str>,
+}
+
+/// Reads the AWS files.
+///
+/// # Errors
+/// [`CredentialsError::Config`] when they cannot be parsed, [`CredentialsError::NoSuchProfile`]
+/// when the profile named by the user or by `AWS_PROFILE` is in none of them. (The SDK would go on
+/// and take what the machine offers: another identity than the one that was asked for.)
+pub(super) async fn read(options: &AwsOptions) -> Result<Plan, CredentialsError> {
+    let named = options.profile.clone().map(Cow::Owned);
+    let loaded = aws_config::profile::load(&Fs::real(), &Env::real(), &files(options), named).await;
+    let set = loaded.map_err(|error| CredentialsError::Config {
+        profile: options.profile.clone(),
+        reason: super::error::in_one_line(&error),
+    })?;
+
+    let selected = set.selected_profile().to_owned();
+    let must_exist = options.profile.is_some() || selected != "default";
+    if must_exist && set.get_profile(&selected).is_none() {
+        let mut known: Vec<String> = set.profiles().map(str::to_owned).collect();
+        known.sort();
+        return Err(CredentialsError::NoSuchProfile { profile: selected, known });
+    }
+    let mut plan = follow(&set, &selected);
+    plan.profile = must_exist.then(|| selected.clone());
+    if let Some(profile) = set.get_profile(&selected) {
+        plan.region = value(profile, "region");
+        plan.ca_bundle = value(profile, "ca_bundle").map(PathBuf::from);
+    }
+    plan.looked = super::chain::places(options.profile.is_some());
+    Ok(plan)
+}
+
+fn follow(set: &ProfileSet, selected: &str) -> Plan {
+    let mut plan = Plan::default();
+    let mut name = selected.to_owned();
+    for _ in 0..LONGEST_CHAIN {
+        let Some(profile) = set.get_profile(&name) else { break };
+        if plan.role.is_none() {
+            plan.role = value(profile, "role_arn");
+        }
+        plan.sso_session = plan.sso_session.or_else(|| value(profile, "sso_session"));
+        plan.is_sso |= plan.sso_session.is_some() || profile.get("sso_start_url").is_some();
+        if plan.role.is_none()
+            && let (Some(role), Some(account)) =
+                (profile.get("sso_role_name"), profile.get("sso_account_id"))
+        {
+            plan.role = Some(format!("{role} in account {account}"));
+        }
+        match value(profile, "source_profile") {
+            Some(source) if source != name => name = source,
+            _ => break,
+        }
+    }
+    plan
+}
+
+fn value(profile: &Profile, key: &str) -> Option<String> {
+    profile.get(key).filter(|value| !value.is_empty()).map(str::to_owned)
+}

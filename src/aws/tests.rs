@@ -1,0 +1,445 @@
+//! The real credential chain against files, programs and a loopback HTTP server.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::time::SystemTime;
+
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+
+use super::*;
+
+const KEYS: &str = "aws_access_key_id = AKIAIOSFODNN7EXAMPLE\n\
+                    aws_secret_access_key = wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY\n";
+
+/// AWS files of our own, so that those of the developer do not matter.
+struct Files {
+    dir: TempDir,
+}
+
+impl Files {
+    fn new(config: &str) -> Self {
+        let files = Self {
+            dir: tempfile::tempdir().unwrap(),
+        };
+        files.write("config", config);
+        files.write("credentials", "");
+        files
+    }
+
+    fn write(&self, name: &str, content: &str) {
+        std::fs::write(self.path(name), content).unwrap();
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn options(&self, profile: &str) -> AwsOptions {
+        AwsOptions {
+            profile: Some(profile.to_owned()),
+            region: Some("eu-central-1".to_owned()),
+            config_file: Some(self.path("config")),
+            credentials_file: Some(self.path("credentials")),
+            ..AwsOptions::default()
+        }
+    }
+
+    fn context(&self, profile: &str) -> AwsContext {
+        AwsContext::new(self.options(profile))
+    }
+}
+
+/// A `credential_process` that prints the given JSON members beside key and version, and notes
+/// that it was called.
+fn process(files: &Files, members: &str) -> String {
+    files.write(
+        "keys.json",
+        &format!(r#"{{"Version": 1, "AccessKeyId": "AKID", "SecretAccessKey": "sk"{members}}}"#),
+    );
+    let (calls, keys) = (files.path("calls"), files.path("keys.json"));
+    format!(
+        "[profile dev]\ncredential_process = echo x >> {} && cat {}\n",
+        calls.display(),
+        keys.display()
+    )
+}
+
+fn calls(files: &Files) -> usize {
+    std::fs::read_to_string(files.path("calls")).unwrap_or_default().lines().count()
+}
+
+async fn failure(context: &AwsContext) -> CredentialsError {
+    context.credentials().await.unwrap_err()
+}
+
+/// Answers every request on loopback with one fixed answer; `None` = never answers.
+async fn server(answer: Option<(u16, &'static str)>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            tokio::spawn(async move {
+                let mut request = [0; 16 * 1024];
+                let _ = stream.read(&mut request).await;
+                let Some((status, body)) = answer else {
+                    return std::future::pending().await;
+                };
+                let head = format!(
+                    "HTTP/1.1 {status} X\r\ncontent-type: text/xml\r\nconnection: close\r\n\
+                     content-length: {}\r\n\r\n",
+                    body.len()
+                );
+                let _ = stream.write_all(format!("{head}{body}").as_bytes()).await;
+            });
+        }
+    });
+    url
+}
+
+#[tokio::test]
+async fn static_keys_of_the_named_profile() {
+    let files = Files::new("[profile dev]\nregion = eu-west-3\n");
+    files.write("credentials", &format!("[dev]\n{KEYS}"));
+    let credentials = files.context("dev").credentials().await.unwrap();
+    assert_eq!(credentials.access_key_id(), "AKIAIOSFODNN7EXAMPLE");
+    assert_eq!(credentials.expiry(), None);
+}
+
+#[tokio::test]
+async fn region_of_the_options_comes_before_the_profile() {
+    let files = Files::new("[profile dev]\nregion = eu-west-3\n");
+    let options = files.options("dev");
+    let region = AwsContext::new(options).region().await.unwrap();
+    assert_eq!(region.as_deref(), Some("eu-central-1"));
+}
+
+#[tokio::test]
+async fn a_profile_that_does_not_exist_is_named_with_those_that_do() {
+    let files = Files::new("[profile b]\nregion = x\n[default]\nregion = x\n[profile a]\nregion = x\n");
+    match failure(&files.context("prod")).await {
+        CredentialsError::NoSuchProfile { profile, known } => {
+            assert_eq!(profile, "prod");
+            assert_eq!(known, ["a", "b", "default"]);
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_broken_file_is_a_matter_of_configuration() {
+    let files = Files::new("[profile dev\n");
+    match failure(&files.context("dev")).await {
+        CredentialsError::Config { profile, reason } => {
+            assert_eq!(profile.as_deref(), Some("dev"));
+            assert!(reason.contains("profile"), "{reason}");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn mended_files_are_seen_without_a_restart() {
+    let files = Files::new("[profile other]\nregion = x\n");
+    let context = files.context("dev");
+    assert!(matches!(failure(&context).await, CredentialsError::NoSuchProfile { .. }));
+    files.write("credentials", &format!("[dev]\n{KEYS}"));
+    assert!(context.credentials().await.is_ok());
+}
+
+#[tokio::test]
+async fn invalidating_reads_changed_keys() {
+    let files = Files::new("");
+    files.write("credentials", &format!("[dev]\n{KEYS}"));
+    let context = files.context("dev");
+    context.credentials().await.unwrap();
+    files.write("credentials", &format!("[dev]\n{}", KEYS.replace("AKIA", "ASIA")));
+    let id = |c: Credentials| c.access_key_id()[..4].to_owned();
+    assert_eq!(id(context.credentials().await.unwrap()), "AKIA");
+    context.invalidate();
+    assert_eq!(id(context.credentials().await.unwrap()), "ASIA");
+}
+
+#[tokio::test]
+async fn many_callers_run_the_process_once() {
+    let files = Files::new("");
+    files.write("config", &process(&files, ""));
+    let context = Arc::new(files.context("dev"));
+    let tasks: Vec<_> = (0..20)
+        .map(|_| {
+            let context = context.clone();
+            tokio::spawn(async move { context.credentials().await.map(drop) })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap().unwrap();
+    }
+    assert_eq!(calls(&files), 1);
+}
+
+#[tokio::test]
+async fn expired_output_of_a_process_is_not_used() {
+    let files = Files::new("");
+    files.write("config", &process(&files, r#", "Expiration": "2024-02-29T12:00:00Z""#));
+    let context = files.context("dev");
+    let error = failure(&context).await;
+    assert_eq!(
+        error.to_string(),
+        "the AWS credentials of profile dev have expired (at 2024-02-29T12:00:00Z)"
+    );
+    // Nothing was kept: the next call runs it again.
+    failure(&context).await;
+    assert_eq!(calls(&files), 2);
+}
+
+#[tokio::test]
+async fn credentials_are_renewed_when_they_end() {
+    let files = Files::new("");
+    files.write("config", &process(&files, r#", "Expiration": "2024-02-29T12:00:00Z""#));
+    let unix = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+    let end = 1_709_208_000;
+    let time = Arc::new(AtomicU64::new(end - 3600));
+    let clock = time.clone();
+    let context = AwsContext::new(AwsOptions {
+        clock: Arc::new(move || unix(clock.load(SeqCst))),
+        ..files.options("dev")
+    });
+    assert_eq!(context.credentials().await.unwrap().expiry(), Some(unix(end)));
+    context.credentials().await.unwrap();
+    assert_eq!(calls(&files), 1);
+    time.store(end, SeqCst);
+    assert!(matches!(failure(&context).await, CredentialsError::Expired { at: Some(_), .. }));
+    assert_eq!(calls(&files), 2);
+}
+
+#[tokio::test]
+async fn a_failing_process_is_quoted_without_its_secrets() {
+    let files = Files::new(
+        "[profile dev]\ncredential_process = echo 'no MFA; SecretAccessKey=abcdef/123' >&2; exit 3\n",
+    );
+    let error = failure(&files.context("dev")).await;
+    assert!(matches!(error, CredentialsError::Process { .. }), "{error:?}");
+    assert_eq!(
+        error.to_string(),
+        "the credential_process of profile dev failed: \
+         exit status 3. Stderr: no MFA; SecretAccessKey=********"
+    );
+    assert!(!format!("{error:?}").contains("abcdef"), "{error:?}");
+}
+
+#[tokio::test]
+async fn the_output_of_a_process_that_is_no_json_is_not_quoted() {
+    let files = Files::new("[profile dev]\ncredential_process = echo top-secret\n");
+    let error = failure(&files.context("dev")).await;
+    assert!(matches!(error, CredentialsError::Process { .. }), "{error:?}");
+    assert!(!format!("{error} {error:?}").contains("top-secret"), "{error:?}");
+}
+
+#[tokio::test]
+async fn an_sso_session_that_was_never_begun() {
+    let name = format!("pgiam-test-{}", uuid::Uuid::new_v4());
+    let files = Files::new(&format!(
+        "[profile dev]\nsso_session = {name}\nsso_account_id = 111122223333\nsso_role_name = Dev\n\
+         [sso-session {name}]\nsso_region = eu-central-1\nsso_start_url = https://example.com/start\n\
+         [profile old]\nsso_account_id = 111122223333\nsso_role_name = Dev\n\
+         sso_region = eu-central-1\nsso_start_url = https://example.com/{name}\n"
+    ));
+    match failure(&files.context("dev")).await {
+        CredentialsError::SsoSession { profile, session, .. } => {
+            assert_eq!(profile.as_deref(), Some("dev"));
+            assert_eq!(session, Some(name));
+        }
+        other => panic!("{other:?}"),
+    }
+    let old = failure(&files.context("old")).await;
+    assert!(matches!(old, CredentialsError::SsoSession { session: None, .. }), "{old:?}");
+}
+
+fn role(endpoint: &str) -> String {
+    format!(
+        "[profile dev]\nrole_arn = arn:aws:iam::111122223333:role/app\nsource_profile = base\n\
+         endpoint_url = {endpoint}\n[profile base]\n{KEYS}"
+    )
+}
+
+#[tokio::test]
+async fn a_refused_role_is_named_with_the_words_of_aws() {
+    let answer = "<ErrorResponse><Error><Type>Sender</Type><Code>AccessDenied</Code>\
+                  <Message>User: arn:aws:iam::111122223333:user/me is not authorized</Message>\
+                  </Error><RequestId>r</RequestId></ErrorResponse>";
+    let files = Files::new(&role(&server(Some((403, answer))).await));
+    match failure(&files.context("dev")).await {
+        CredentialsError::AssumeRole { role, code, message, profile } => {
+            assert_eq!(profile.as_deref(), Some("dev"));
+            assert_eq!(role.as_deref(), Some("arn:aws:iam::111122223333:role/app"));
+            assert_eq!(code, "AccessDenied");
+            assert_eq!(message, "User: arn:aws:iam::111122223333:user/me is not authorized");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn an_assumed_role_works_and_ends_when_sts_says() {
+    let answer = "<AssumeRoleResponse><AssumeRoleResult><Credentials>\
+                  <AccessKeyId>ASIAROLE</AccessKeyId><SecretAccessKey>s</SecretAccessKey>\
+                  <SessionToken>t</SessionToken><Expiration>2999-01-01T00:00:00Z</Expiration>\
+                  </Credentials></AssumeRoleResult></AssumeRoleResponse>";
+    let files = Files::new(&role(&server(Some((200, answer))).await));
+    let credentials = files.context("dev").credentials().await.unwrap();
+    assert_eq!(credentials.access_key_id(), "ASIAROLE");
+    assert!(credentials.expiry().is_some());
+}
+
+#[tokio::test]
+async fn nothing_hangs_when_sts_does_not_answer() {
+    let files = Files::new(&role(&server(None).await));
+    let after = Duration::from_millis(50);
+    let options = AwsOptions { deadline: after, ..files.options("dev") };
+    let error = failure(&AwsContext::new(options)).await;
+    assert!(
+        matches!(&error, CredentialsError::Timeout { after: a, .. } if *a == after),
+        "{error:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_ca_bundle_that_cannot_be_read_stops_everything() {
+    let files = Files::new(&format!("[profile dev]\n{KEYS}"));
+    let path = files.path("missing.pem");
+    let options = AwsOptions { ca_bundle: Some(path.clone()), ..files.options("dev") };
+    let context = AwsContext::new(options);
+    let named = |error| matches!(error, CredentialsError::CaBundle { path: p, .. } if p == path);
+    assert!(named(failure(&context).await));
+    assert!(named(context.roots().await.unwrap_err()));
+    assert!(named(context.ssm("eu-central-1").await.unwrap_err()));
+    std::fs::write(&path, include_str!("../../certs/rds-roots.pem")).unwrap();
+    assert_eq!(context.roots().await.unwrap().len(), 81);
+}
+
+#[tokio::test]
+async fn the_profile_may_name_the_ca_bundle_and_the_endpoints() {
+    let files = Files::new("");
+    files.write("ca.pem", include_str!("../../certs/rds-roots.pem"));
+    files.write(
+        "config",
+        &format!(
+            "[profile dev]\nca_bundle = {}\nendpoint_url = http://127.0.0.1:1\nservices = local\n\
+             [services local]\nssm =\n  endpoint_url = http://127.0.0.1:2\n{}",
+            files.path("ca.pem").display(),
+            "",
+        ),
+    );
+    let context = files.context("dev");
+    assert_eq!(context.roots().await.unwrap().len(), 81);
+    let endpoints = context.configured_endpoints().await.unwrap();
+    let endpoints: Vec<_> = endpoints.iter().map(Url::as_str).collect();
+    assert_eq!(endpoints[..2], ["http://127.0.0.1:1/", "http://127.0.0.1:2/"]);
+}
+
+#[tokio::test]
+async fn ssm_requests_are_signed_with_the_current_credentials() {
+    let refusal = r#"{"__type":"TargetNotConnected","Message":"i-1 is not connected."}"#;
+    let url = server(Some((400, refusal))).await;
+    let files = Files::new(&format!("[profile dev]\nendpoint_url = {url}\n"));
+    let context = files.context("dev");
+    let client = context.ssm("eu-central-1").await.unwrap();
+    // No credentials yet: the client says so, and works as soon as there are some.
+    let send = || client.start_session().target("i-1").send();
+    let text = format!("{:?}", send().await.unwrap_err());
+    assert!(text.contains("NotFound"), "{text}");
+    files.write("credentials", &format!("[dev]\n{KEYS}"));
+    let text = format!("{:?}", send().await.unwrap_err());
+    assert!(text.contains("TargetNotConnected"), "{text}");
+}
+
+/// What depends on environment variables runs in a process of its own that has exactly these: the
+/// test below starts this one again, and reads what it prints.
+#[tokio::test]
+#[ignore = "started by settings_of_the_environment_are_honoured"]
+async fn child() {
+    let profile = std::env::var("PGIAM_TEST_PROFILE").ok();
+    let context = AwsContext::new(AwsOptions { profile, ..AwsOptions::default() });
+    let show = |key: &str, value: String| println!("\n@{key}={value}");
+    match context.credentials().await {
+        Ok(credentials) => show("key", credentials.access_key_id().to_owned()),
+        Err(error) => show("error", format!("{error}")),
+    }
+    match context.sdk_config().await {
+        Ok(config) => {
+            show("endpoint", format!("{:?}", config.endpoint_url()));
+            show("region", format!("{:?}", context.region().await.unwrap()));
+            let client = context.ssm("eu-central-1").await.unwrap();
+            let sent = client.start_session().target("i-1").send().await;
+            show("ssm", format!("{:?}", sent.unwrap_err()).replace('\n', " "));
+            show("endpoints", format!("{:?}", context.configured_endpoints().await.unwrap().len()));
+        }
+        Err(error) => show("config", format!("{error}")),
+    }
+}
+
+async fn in_child(environment: &[(&str, &str)]) -> BTreeMap<String, String> {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command
+        .args(["--exact", "aws::tests::child", "--ignored", "--nocapture", "--test-threads=1"])
+        .env_clear()
+        .env("AWS_EC2_METADATA_DISABLED", "true")
+        .envs(environment.iter().copied());
+    let output = tokio::process::Command::from(command).output().await.unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    text.lines()
+        .filter_map(|line| line.strip_prefix('@')?.split_once('='))
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .collect()
+}
+
+fn text(path: &Path) -> String {
+    path.display().to_string()
+}
+
+#[tokio::test]
+async fn settings_of_the_environment_are_honoured() {
+    let refusal = r#"{"__type":"TargetNotConnected","Message":"i-1 is not connected."}"#;
+    let url = server(Some((400, refusal))).await;
+    let files = Files::new(&format!("[profile dev]\nregion = eu-west-3\n{KEYS}"));
+    let (config, credentials) = (text(&files.path("config")), text(&files.path("credentials")));
+    let common = [
+        ("AWS_CONFIG_FILE", config.as_str()),
+        ("AWS_SHARED_CREDENTIALS_FILE", credentials.as_str()),
+        ("AWS_ACCESS_KEY_ID", "AKIDENVIRONMENT"),
+        ("AWS_SECRET_ACCESS_KEY", "secret"),
+        ("AWS_ENDPOINT_URL", "http://127.0.0.1:1"),
+        ("AWS_ENDPOINT_URL_SSM", url.as_str()),
+    ];
+
+    let seen = in_child(&common).await;
+    assert_eq!(seen["key"], "AKIDENVIRONMENT");
+    assert_eq!(seen["endpoint"], r#"Some("http://127.0.0.1:1")"#);
+    assert_eq!(seen["region"], "None");
+    assert_eq!(seen["endpoints"], "3");
+    assert!(seen["ssm"].contains("TargetNotConnected"), "{seen:?}");
+
+    // A profile named explicitly comes before the keys of the environment, as in the AWS CLI.
+    let seen = in_child(&[&common[..], &[("PGIAM_TEST_PROFILE", "dev")]].concat()).await;
+    assert_eq!(seen["key"], "AKIAIOSFODNN7EXAMPLE");
+    assert_eq!(seen["region"], r#"Some("eu-west-3")"#);
+
+    // One that is only in the environment does not, but must exist.
+    let seen = in_child(&[&common[..], &[("AWS_PROFILE", "dev")]].concat()).await;
+    assert_eq!(seen["key"], "AKIDENVIRONMENT");
+    let seen = in_child(&[&common[..], &[("AWS_PROFILE", "gone")]].concat()).await;
+    assert_eq!(seen["error"], "AWS profile gone does not exist");
+
+    let seen = in_child(&[&common[..], &[("AWS_CA_BUNDLE", "/nonexistent.pem")]].concat()).await;
+    assert!(seen["error"].starts_with("the CA bundle /nonexistent.pem is not usable"), "{seen:?}");
+    assert_eq!(seen["error"], seen["config"]);
+
+    let nothing = [common[0], common[1]];
+    let seen = in_child(&nothing).await;
+    assert_eq!(seen["error"], "no AWS credentials for the default profile");
+}

@@ -1,0 +1,331 @@
+//! A value that is made once, shared by all who ask, and renewed before it runs out.
+//!
+//! Both the AWS credentials and the login tokens are such values: making one may take seconds
+//! (SSO, an external process) and must not be done once per connection.
+
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, Shared};
+use tracing::Instrument;
+
+/// Where the time of day comes from. Validity is measured with the wall clock, because a laptop
+/// that slept must see that its token has ended.
+pub type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
+
+/// The clock of this machine.
+pub fn system_clock() -> Clock {
+    Arc::new(SystemTime::now)
+}
+
+/// A value is renewed in the background when less than this is left, so that no connection waits
+/// for it: 5 minutes is a third of a token's life, and ample for several attempts.
+const RENEW_EARLY: Duration = Duration::from_secs(5 * 60);
+
+/// With less than this left, the caller waits for the renewal: a login that starts now could
+/// reach the server after the end. If the renewal fails, the old value is still tried.
+const TOO_CLOSE: Duration = Duration::from_secs(30);
+
+/// After a failed early renewal the next one waits this long; a broken SSO session must not cause
+/// one attempt per connection while the old value is still good.
+const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(15);
+
+/// A value that seems to be made this far in the future was made before the clock was set back.
+const CLOCK_JITTER: Duration = Duration::from_secs(60);
+
+/// A value and how long it may be used.
+#[derive(Clone, Debug)]
+pub(crate) struct Lease<V> {
+    pub(crate) value: V,
+    pub(crate) made_at: SystemTime,
+    /// `None` = for ever.
+    pub(crate) until: Option<SystemTime>,
+}
+
+impl<V> Lease<V> {
+    fn left(&self, now: SystemTime) -> Option<Duration> {
+        match self.until {
+            None => Some(Duration::MAX),
+            Some(until) => until.duration_since(now).ok().filter(|d| !d.is_zero()),
+        }
+    }
+
+    fn stage(&self, now: SystemTime) -> Stage {
+        if self.made_at > now + CLOCK_JITTER {
+            return Stage::Over;
+        }
+        let Some(left) = self.left(now) else {
+            return Stage::Over;
+        };
+        let whole = self
+            .until
+            .and_then(|until| until.duration_since(self.made_at).ok())
+            .unwrap_or(Duration::MAX);
+        // Short leases (credentials that end soon) have short margins, or every use would renew.
+        if left <= TOO_CLOSE.min(whole / 10) {
+            Stage::Closing
+        } else if left <= RENEW_EARLY.min(whole / 3) {
+            Stage::Ageing
+        } else {
+            Stage::Fresh
+        }
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Stage {
+    Fresh,
+    Ageing,
+    Closing,
+    Over,
+}
+
+/// The task that made the value stopped without a result (it panicked or the runtime went down).
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("the task that was to make the value stopped")]
+pub(crate) struct Stopped;
+
+type Outcome<V, E> = Result<Lease<V>, E>;
+type Flight<V, E> = Shared<BoxFuture<'static, Outcome<V, E>>>;
+
+struct State<V, E> {
+    kept: Option<Lease<V>>,
+    running: Option<Flight<V, E>>,
+    /// Raised by every `forget`, so that a flight which began before it cannot bring back what
+    /// was thrown away.
+    epoch: u64,
+    not_before: Option<SystemTime>,
+}
+
+/// See the module. `E` is shared among all who waited, hence `Clone`.
+pub(crate) struct Kept<V, E> {
+    clock: Clock,
+    state: Arc<Mutex<State<V, E>>>,
+}
+
+impl<V, E> Kept<V, E>
+where
+    V: Clone + Send + Sync + 'static,
+    E: From<Stopped> + Clone + Send + Sync + 'static,
+{
+    pub(crate) fn new(clock: Clock) -> Self {
+        let state = State {
+            kept: None,
+            running: None,
+            epoch: 0,
+            not_before: None,
+        };
+        Self {
+            clock,
+            state: Arc::new(Mutex::new(state)),
+        }
+    }
+
+    /// The kept value and `true`, or a new one and `false`.
+    ///
+    /// `make` is called only if no other call is making the value already; it runs in a task of
+    /// its own. Cancel-safe: whoever stops waiting stops nobody else, and the result is kept.
+    pub(crate) async fn get<F>(&self, make: impl FnOnce() -> F) -> Result<(Lease<V>, bool), E>
+    where
+        F: Future<Output = Outcome<V, E>> + Send + 'static,
+    {
+        let now = (self.clock)();
+        let (flight, old) = {
+            let mut state = lock(&self.state);
+            let stage = state.kept.as_ref().map(|kept| kept.stage(now));
+            match (stage, state.kept.clone()) {
+                (Some(Stage::Fresh), Some(kept)) => return Ok((kept, true)),
+                (Some(Stage::Ageing), Some(kept)) => {
+                    if state.not_before.is_none_or(|then| then <= now) {
+                        let _ = self.join(&mut state, make);
+                    }
+                    return Ok((kept, true));
+                }
+                (Some(Stage::Closing), old) => (self.join(&mut state, make), old),
+                _ => (self.join(&mut state, make), None),
+            }
+        };
+        match (flight.await, old) {
+            (Ok(lease), _) => Ok((lease, false)),
+            (Err(_), Some(old)) if old.left((self.clock)()).is_some() => Ok((old, true)),
+            (Err(error), _) => Err(error),
+        }
+    }
+
+    /// Throws the kept value away if `is_it` says so; says whether it did.
+    pub(crate) fn forget_if(&self, is_it: impl FnOnce(&V) -> bool) -> bool {
+        let mut state = lock(&self.state);
+        let found = state.kept.as_ref().is_some_and(|kept| is_it(&kept.value));
+        if found {
+            forget(&mut state);
+        }
+        found
+    }
+
+    /// Throws away what is kept and what is being made.
+    pub(crate) fn forget(&self) {
+        forget(&mut lock(&self.state));
+    }
+
+    /// Whether dropping this would lose anything.
+    pub(crate) fn is_alive(&self) -> bool {
+        let now = (self.clock)();
+        let state = lock(&self.state);
+        let kept = state.kept.as_ref();
+        state.running.is_some() || kept.is_some_and(|kept| kept.stage(now) != Stage::Over)
+    }
+
+    fn join<F>(&self, state: &mut State<V, E>, make: impl FnOnce() -> F) -> Flight<V, E>
+    where
+        F: Future<Output = Outcome<V, E>> + Send + 'static,
+    {
+        if let Some(flight) = &state.running {
+            return flight.clone();
+        }
+        let (shared, clock, epoch) = (self.state.clone(), self.clock.clone(), state.epoch);
+        let made = AssertUnwindSafe(make()).catch_unwind();
+        let task = async move {
+            let outcome = made.await.unwrap_or_else(|_panic| Err(Stopped.into()));
+            land(&shared, epoch, &outcome, (clock)());
+            outcome
+        };
+        let task = tokio::spawn(task.in_current_span());
+        let flight = async move { task.await.unwrap_or_else(|_| Err(Stopped.into())) };
+        let flight = flight.boxed().shared();
+        state.running = Some(flight.clone());
+        flight
+    }
+}
+
+fn lock<V, E>(state: &Mutex<State<V, E>>) -> MutexGuard<'_, State<V, E>> {
+    // Nothing is left half-done under the lock, so a panic elsewhere does not spoil it.
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn forget<V, E>(state: &mut State<V, E>) {
+    state.kept = None;
+    state.running = None;
+    state.not_before = None;
+    state.epoch += 1;
+}
+
+fn land<V: Clone, E>(
+    state: &Mutex<State<V, E>>,
+    epoch: u64,
+    outcome: &Outcome<V, E>,
+    now: SystemTime,
+) {
+    let mut state = lock(state);
+    if state.epoch != epoch {
+        return;
+    }
+    state.running = None;
+    match outcome {
+        Ok(lease) => {
+            state.kept = Some(lease.clone());
+            state.not_before = None;
+        }
+        Err(_) => state.not_before = Some(now + PAUSE_AFTER_FAILURE),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: u64) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000 + seconds)
+    }
+
+    fn lease(whole: u64) -> Lease<()> {
+        Lease {
+            value: (),
+            made_at: at(0),
+            until: Some(at(whole)),
+        }
+    }
+
+    #[test]
+    fn stages_of_a_token() {
+        let token = lease(900);
+        for (second, stage) in [
+            (0, Stage::Fresh),
+            (599, Stage::Fresh),
+            (600, Stage::Ageing),
+            (869, Stage::Ageing),
+            (870, Stage::Closing),
+            (899, Stage::Closing),
+            (900, Stage::Over),
+            (90_000, Stage::Over),
+        ] {
+            assert_eq!(token.stage(at(second)), stage, "second {second}");
+        }
+    }
+
+    #[test]
+    fn short_leases_are_not_renewed_all_the_time() {
+        let token = lease(90);
+        assert_eq!(token.stage(at(59)), Stage::Fresh);
+        assert_eq!(token.stage(at(60)), Stage::Ageing);
+        assert_eq!(token.stage(at(80)), Stage::Ageing);
+        assert_eq!(token.stage(at(81)), Stage::Closing);
+    }
+
+    #[test]
+    fn a_clock_set_back_ends_a_lease() {
+        let now = at(0);
+        let token = lease(900);
+        assert_eq!(token.stage(now - Duration::from_secs(59)), Stage::Fresh);
+        assert_eq!(token.stage(now - Duration::from_secs(61)), Stage::Over);
+    }
+
+    #[test]
+    fn without_an_end_a_lease_stays_fresh() {
+        let key = Lease { value: (), made_at: at(0), until: None };
+        assert_eq!(key.stage(at(1_000_000_000)), Stage::Fresh);
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_an_error_and_the_next_call_tries_again() {
+        let kept: Kept<u8, String> = Kept::new(Arc::new(|| at(0)));
+        let failed = kept.get(|| async { panic!("on purpose") }).await;
+        assert_eq!(failed.unwrap_err(), Stopped.to_string());
+        let made = Lease { value: 7, made_at: at(0), until: None };
+        let (lease, from_cache) = kept.get(|| async { Ok(made) }).await.unwrap();
+        assert_eq!((lease.value, from_cache), (7, false));
+    }
+
+    #[tokio::test]
+    async fn what_was_thrown_away_does_not_come_back() {
+        let kept: Arc<Kept<u8, String>> = Arc::new(Kept::new(Arc::new(|| at(0))));
+        let (go, wait) = tokio::sync::oneshot::channel::<()>();
+        let slow = {
+            let kept = kept.clone();
+            tokio::spawn(async move {
+                kept.get(|| async move {
+                    wait.await.unwrap();
+                    Ok(Lease { value: 1, made_at: at(0), until: None })
+                })
+                .await
+            })
+        };
+        while !kept.is_alive() {
+            tokio::task::yield_now().await;
+        }
+        kept.forget();
+        go.send(()).unwrap();
+        assert_eq!(slow.await.unwrap().unwrap().0.value, 1);
+        assert!(!kept.is_alive());
+        let fresh = Lease { value: 2, made_at: at(0), until: None };
+        assert_eq!(kept.get(|| async { Ok(fresh) }).await.unwrap().0.value, 2);
+    }
+
+    impl From<Stopped> for String {
+        fn from(stopped: Stopped) -> Self {
+            stopped.to_string()
+        }
+    }
+}

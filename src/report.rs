@@ -1,0 +1,244 @@
+//! Error → ErrorResponse and log line. The only place that knows SQLSTATEs.
+//!
+//! Every cause has a stable identifier, which the log carries. Messages name the target, Details
+//! carry what the other side said, Hints say what to type. An error made by the server keeps its
+//! own words; Detail and Hint are appended to them.
+//!
+//! SQLSTATE classes are chosen for what clients do with them: pools retry on class 08 and on 57P0x
+//! but not on class 28, so a tunnel fault is never 28000 and expired credentials are never 08xxx.
+
+mod aws;
+mod database;
+
+use bytes::Bytes;
+use pg_handshake::{ClientError, ErrorReply, SqlState, StartupError};
+use tracing::{debug, info, warn};
+
+use crate::config::Target;
+use crate::route::RouteError;
+use crate::session::SessionError;
+use crate::splice::{EndedBy, SessionEnd};
+use crate::tunnel::TunnelError;
+
+/// Invalid authorization specification: credentials, or permission to log in.
+const NOT_AUTHORIZED: SqlState = SqlState::new(*b"28000");
+/// The client cannot establish a connection: the tunnel cannot be built.
+const CANNOT_CONNECT: SqlState = SqlState::new(*b"08001");
+/// The server rejected the connection: AWS refused the session.
+const REJECTED: SqlState = SqlState::new(*b"08004");
+/// Connection failure: the tunnel broke.
+const BROKEN: SqlState = SqlState::new(*b"08006");
+/// Protocol violation: a malformed startup.
+const PROTOCOL_VIOLATION: SqlState = SqlState::new(*b"08P01");
+/// Invalid catalog name: no such target.
+const NO_SUCH_DATABASE: SqlState = SqlState::new(*b"3D000");
+/// Feature not supported.
+const NOT_SUPPORTED: SqlState = SqlState::new(*b"0A000");
+/// Too many connections.
+const TOO_MANY: SqlState = SqlState::new(*b"53300");
+/// Configuration limit exceeded: AWS throttles.
+const THROTTLED: SqlState = SqlState::new(*b"53400");
+/// Admin shutdown.
+const SHUTDOWN: SqlState = SqlState::new(*b"57P01");
+/// Configuration file error.
+const CONFIGURATION: SqlState = SqlState::new(*b"F0000");
+
+/// What an error is about, where that is known.
+#[derive(Clone, Copy)]
+pub struct About<'a> {
+    /// The target of the connection.
+    pub target: &'a Target,
+    /// The effective database role.
+    pub user: &'a str,
+}
+
+/// One failure, for the client and for the log.
+pub struct Report {
+    /// Stable identifier of the cause.
+    pub id: &'static str,
+    /// The whole ErrorResponse; `None` where nobody can read one.
+    pub reply: Option<Bytes>,
+    sqlstate: String,
+    message: String,
+    level: Level,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Level {
+    /// Ordinary: port scanners, clients that leave.
+    Info,
+    /// Someone should look at it.
+    Warn,
+}
+
+/// The parts of a reply of our own.
+struct Said {
+    id: &'static str,
+    sqlstate: SqlState,
+    message: String,
+    detail: Option<String>,
+    hint: Option<String>,
+}
+
+impl Said {
+    fn new(id: &'static str, sqlstate: SqlState, message: impl Into<String>) -> Self {
+        Self { id, sqlstate, message: message.into(), detail: None, hint: None }
+    }
+
+    fn detail(mut self, detail: impl Into<String>) -> Self {
+        self.detail = Some(detail.into());
+        self
+    }
+
+    fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    fn report(self, level: Level, about: Option<&About<'_>>) -> Report {
+        let message = match about {
+            Some(about) => format!("target \"{}\": {}", about.target.name, self.message),
+            None => self.message,
+        };
+        let mut reply = ErrorReply::fatal(self.sqlstate, &message);
+        if let Some(detail) = self.detail {
+            reply = reply.with_detail(detail);
+        }
+        if let Some(hint) = self.hint {
+            reply = reply.with_hint(hint);
+        }
+        Report {
+            id: self.id,
+            reply: Some(reply.encode()),
+            sqlstate: self.sqlstate.as_str().to_owned(),
+            message,
+            level,
+        }
+    }
+}
+
+impl Report {
+    /// Writes the log line of this failure.
+    pub fn log(&self) {
+        let Self { id, sqlstate, message, .. } = self;
+        match self.level {
+            Level::Info => info!(id, sqlstate, reason = message, "no session"),
+            Level::Warn => warn!(id, sqlstate, reason = message, "no session"),
+        }
+    }
+
+    /// A failure nobody is there to read about.
+    fn silent(id: &'static str, error: &SessionError) -> Self {
+        Self {
+            id,
+            reply: None,
+            sqlstate: String::new(),
+            message: crate::tunnel::chain(error),
+            level: Level::Info,
+        }
+    }
+}
+
+/// The report of a connection that did not become a session.
+#[must_use]
+pub fn before_login(error: &SessionError, about: Option<&About<'_>>) -> Report {
+    let warn = |said: Said| said.report(Level::Warn, about);
+    match error {
+        SessionError::Client(ClientError::DirectTls) => Report::silent("client.direct-tls", error),
+        SessionError::Client(refused) => client(refused).report(Level::Info, about),
+        SessionError::GreetingTimeout(_) => Report::silent("client.silent", error),
+        SessionError::ClientGone(_) => Report::silent("client.gone", error),
+        SessionError::LocalTls(_) => Report::silent("client.tls", error),
+        SessionError::TooManyConnections { limit } => warn(
+            Said::new("limit.connections", TOO_MANY, "sorry, too many clients already")
+                .detail(format!("pgiam serves {limit} connections at once."))
+                .hint("Close connections that are no longer needed, or pool them."),
+        ),
+        SessionError::Route(refused) => warn(route(refused)),
+        SessionError::Credentials(refused) => warn(aws::credentials(refused)),
+        SessionError::Token(refused) => warn(aws::token(refused)),
+        SessionError::Tunnel(TunnelError::ShuttingDown) | SessionError::ShuttingDown => {
+            shutting_down().report(Level::Info, about)
+        }
+        SessionError::Tunnel(failed) => warn(aws::tunnel(failed)),
+        SessionError::ConnectTimeout(after) => warn(
+            Said::new("tunnel.timeout", CANNOT_CONNECT, format!("tunnel and token were not ready within {} s", after.as_secs()))
+                .hint("Raise connect_timeout if AWS is slow from here; run with --log debug to see which step waits."),
+        ),
+        SessionError::UpstreamTls(failed) => warn(database::tls(failed, about)),
+        SessionError::Upstream(failed) => database::upstream(failed, about),
+        SessionError::UpstreamLost(lost) => warn(
+            Said::new("database.lost", BROKEN, "the connection to the database broke during the login")
+                .detail(format!("{lost}.")),
+        ),
+        SessionError::LoginTimeout(after) => warn(
+            Said::new("database.timeout", CANNOT_CONNECT, format!("the database did not finish the login within {} s", after.as_secs()))
+                .hint("From the bastion the database's port may be filtered: its security group must allow the port from the bastion's group. A database that is starting or out of memory answers late, too."),
+        ),
+    }
+}
+
+/// The last words to a client whose session ended for a reason that it cannot see; `None` when it
+/// ended in order, or when the client would take them for part of a message.
+#[must_use]
+pub fn after_login(end: &SessionEnd, target: &Target) -> Option<Bytes> {
+    let said = match end.by {
+        EndedBy::Client => return None,
+        EndedBy::Shutdown => shutting_down(),
+        EndedBy::Server => {
+            let error = end.error.as_ref()?;
+            let reason = match TunnelError::of(error) {
+                Some(tunnel) => tunnel.to_string(),
+                None => error.to_string(),
+            };
+            Said::new("session.lost", BROKEN, "the connection to the database was lost")
+                .detail(format!("{reason}."))
+                .hint("Reconnect: pgiam opens a new tunnel when it has to.")
+        }
+    };
+    let sent = said.message.clone();
+    if !end.at_boundary {
+        debug!(message = sent, "not told to the client, which is in the middle of a message");
+        return None;
+    }
+    let message = format!("target \"{}\": {sent}", target.name);
+    Said { message, ..said }.report(Level::Info, None).reply
+}
+
+fn shutting_down() -> Said {
+    Said::new("server.shutdown", SHUTDOWN, "terminating connection because pgiam is shutting down")
+}
+
+fn client(error: &ClientError) -> Said {
+    match error {
+        ClientError::Startup(StartupError::UnsupportedProtocol(_)) => {
+            Said::new("client.protocol", NOT_SUPPORTED, error.to_string())
+        }
+        other => Said::new("client.startup", PROTOCOL_VIOLATION, format!("invalid startup packet: {other}"))
+            .hint("This port speaks the PostgreSQL protocol, version 3."),
+    }
+}
+
+fn route(error: &RouteError) -> Said {
+    match error {
+        RouteError::UnknownTarget { asked, known } => {
+            let names: Vec<String> = known.iter().map(|name| format!("\"{name}\"")).collect();
+            let message = if asked.is_empty() {
+                "several targets share this port, and no target is named".to_owned()
+            } else {
+                format!("there is no target \"{asked}\" on this port")
+            };
+            Said::new("target.unknown", NO_SUCH_DATABASE, message).hint(format!(
+                "Give the target's name, or TARGET/DATABASE, as database name. Targets here: {}.",
+                names.join(", ")
+            ))
+        }
+        RouteError::NoUser { target } => {
+            Said::new("target.no-user", NOT_AUTHORIZED, format!("target \"{target}\": no user name"))
+                .hint(format!("Give one (psql -U ROLE), or set user = \"ROLE\" under [targets.{target}]."))
+        }
+        RouteError::UserNotUtf8 => Said::new("target.user-encoding", NOT_AUTHORIZED, error.to_string())
+            .hint("IAM tokens are signed for user names in UTF-8."),
+        RouteError::Startup(_) => Said::new("target.startup", CONFIGURATION, error.to_string()),
+    }
+}

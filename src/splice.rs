@@ -1,0 +1,201 @@
+//! Two streams, spliced: bytes both ways with backpressure, counted, until one side ends.
+//!
+//! Nothing is parsed but the lengths of the server's messages, and those only to know whether the
+//! client stands at a message boundary, where one last ErrorResponse can be understood.
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use pg_handshake::Follower;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+
+use crate::tunnel::Duplex;
+
+/// Copy buffer per direction: a full TLS record (16 KiB of plaintext) fits, so one read never
+/// splits one.
+const BUFFER: usize = 16 * 1024;
+
+/// How long the closing side may take to accept its last bytes and our close.
+const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Who ended a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EndedBy {
+    /// The client closed or broke its connection.
+    Client,
+    /// The database, or the way to it.
+    Server,
+    /// We did, because the program is stopping.
+    Shutdown,
+}
+
+impl EndedBy {
+    /// For logs.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Server => "server",
+            Self::Shutdown => "shutdown",
+        }
+    }
+}
+
+/// How a spliced session ended.
+#[derive(Debug)]
+pub struct SessionEnd {
+    /// The side that ended first.
+    pub by: EndedBy,
+    /// `None`: closed in order.
+    pub error: Option<io::Error>,
+    /// Bytes client → server.
+    pub sent: u64,
+    /// Bytes server → client.
+    pub received: u64,
+    /// Whether the client stands between two server messages, so that an ErrorResponse can follow.
+    pub at_boundary: bool,
+}
+
+/// Copies one direction, resumable at any point.
+struct Pump {
+    buffer: Box<[u8]>,
+    start: usize,
+    end: usize,
+    unflushed: bool,
+    copied: u64,
+}
+
+enum Stop {
+    /// The reader ended: in order, or with an error.
+    Read(Option<io::Error>),
+    /// The writer failed.
+    Write(io::Error),
+}
+
+impl Pump {
+    fn new() -> Self {
+        Self {
+            buffer: vec![0; BUFFER].into_boxed_slice(),
+            start: 0,
+            end: 0,
+            unflushed: false,
+            copied: 0,
+        }
+    }
+
+    /// Moves bytes until something has to be waited for. Ready when this direction is over.
+    fn poll<R, W>(
+        &mut self,
+        cx: &mut Context<'_>,
+        reader: &mut R,
+        writer: &mut W,
+        mut on_bytes: impl FnMut(&[u8]),
+    ) -> Poll<Stop>
+    where
+        R: AsyncRead + Unpin + ?Sized,
+        W: AsyncWrite + Unpin + ?Sized,
+    {
+        loop {
+            while self.start < self.end {
+                let chunk = &self.buffer[self.start..self.end];
+                match ready!(Pin::new(&mut *writer).poll_write(cx, chunk)) {
+                    Ok(0) => return Poll::Ready(Stop::Write(io::ErrorKind::WriteZero.into())),
+                    Ok(n) => {
+                        on_bytes(&chunk[..n]);
+                        self.start += n;
+                        self.copied += n as u64;
+                        self.unflushed = true;
+                    }
+                    Err(error) => return Poll::Ready(Stop::Write(error)),
+                }
+            }
+            let mut read = ReadBuf::new(&mut self.buffer);
+            match Pin::new(&mut *reader).poll_read(cx, &mut read) {
+                Poll::Ready(Ok(())) if read.filled().is_empty() => return Poll::Ready(Stop::Read(None)),
+                Poll::Ready(Ok(())) => (self.start, self.end) = (0, read.filled().len()),
+                Poll::Ready(Err(error)) => return Poll::Ready(Stop::Read(Some(error))),
+                Poll::Pending => {
+                    // Flush only when there is nothing more to batch: TLS makes one record of it.
+                    if self.unflushed {
+                        if let Err(error) = ready!(Pin::new(&mut *writer).poll_flush(cx)) {
+                            return Poll::Ready(Stop::Write(error));
+                        }
+                        self.unflushed = false;
+                    }
+                    return Poll::Pending;
+                }
+            }
+        }
+    }
+}
+
+/// Splices `client` and `server` until one of them ends or `stop` resolves.
+///
+/// `early` is what the client sent before the server was ready; it goes first. The server's first
+/// bytes have been written to the client by the caller. When the client ends, the server side is
+/// closed; when the server ends, the client is left open, so that the caller can say why.
+/// Dropping the future drops nothing but the bytes in its buffers.
+pub async fn splice(
+    client: &mut dyn Duplex,
+    server: &mut dyn Duplex,
+    early: Bytes,
+    stop: impl Future<Output = ()>,
+) -> SessionEnd {
+    let (mut up, mut down) = (Pump::new(), Pump::new());
+    let mut follower = Follower::new();
+    if let Err(error) = server.write_all(&early).await {
+        return end(EndedBy::Server, Some(error), &up, &down, &follower);
+    }
+    up.copied = early.len() as u64;
+    up.unflushed = !early.is_empty();
+
+    let mut framed = true;
+    let mut refused_write = None;
+    let both = poll_fn(|cx| {
+        if refused_write.is_none()
+            && let Poll::Ready(stopped) = up.poll(cx, client, server, |_| {})
+        {
+            match stopped {
+                Stop::Read(error) => return Poll::Ready((EndedBy::Client, error)),
+                // The server takes no more, but its last words may still be on their way.
+                Stop::Write(error) => refused_write = Some(error),
+            }
+        }
+        // A follower that has lost the framing never claims a boundary again.
+        let follow = |bytes: &[u8]| framed = framed && follower.advance(bytes).is_ok();
+        down.poll(cx, server, client, follow).map(|stopped| match stopped {
+            Stop::Read(error) => (EndedBy::Server, error.or_else(|| refused_write.take())),
+            Stop::Write(error) => (EndedBy::Client, Some(error)),
+        })
+    });
+    let (by, error) = tokio::select! {
+        ended = both => ended,
+        () = stop => (EndedBy::Shutdown, None),
+    };
+    let mut ended = end(by, error, &up, &down, &follower);
+    ended.at_boundary = ended.at_boundary && framed;
+    ended
+}
+
+fn end(by: EndedBy, error: Option<io::Error>, up: &Pump, down: &Pump, follower: &Follower) -> SessionEnd {
+    SessionEnd {
+        by,
+        error,
+        sent: up.copied,
+        received: down.copied,
+        at_boundary: follower.at_boundary() && down.start == down.end,
+    }
+}
+
+/// Closes a stream in order (TLS close_notify, FIN), within [`CLOSE_DEADLINE`]. A failure only
+/// means that the peer was faster.
+pub async fn close(stream: &mut dyn Duplex) {
+    let closed = tokio::time::timeout(CLOSE_DEADLINE, stream.shutdown()).await;
+    if let Err(error) = closed.map_err(io::Error::from).flatten() {
+        tracing::trace!(%error, "close");
+    }
+}

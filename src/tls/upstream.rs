@@ -1,0 +1,252 @@
+//! Verify-full TLS to the database: the certificate must chain to a trusted root *and* carry the
+//! endpoint's name. There is no switch that turns either off.
+//!
+//! Trust: the Amazon RDS roots embedded in the binary (instances and clusters) plus the public web
+//! roots (RDS Proxy presents ACM certificates), or only what `--ca-file` holds.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, OtherError, RootCertStore, SignatureScheme};
+use thiserror::Error;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+
+use super::roots;
+use crate::tunnel::{Stream, chain};
+
+/// Why the trust roots cannot be used.
+#[derive(Debug, Error)]
+pub enum TrustError {
+    /// `--ca-file` cannot be read.
+    #[error("cannot read the CA file {path}: {reason}")]
+    CaFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// rustls refuses the roots.
+    #[error("the trust roots are not usable: {0}")]
+    Roots(String),
+}
+
+/// Why the TLS connection to the database was not made.
+#[derive(Clone, Debug, Error)]
+pub enum UpstreamTlsError {
+    /// The certificate is for other names.
+    #[error("the certificate presented for {expected} is for {}", .presented.join(", "))]
+    NameMismatch {
+        /// The name that was verified.
+        expected: String,
+        /// The names in the certificate.
+        presented: Vec<String>,
+    },
+    /// No trusted root signed the certificate.
+    #[error("the certificate of {subject} is signed by \"{issuer}\", which is not trusted")]
+    UnknownIssuer {
+        /// The certificate's subject.
+        subject: String,
+        /// The last issuer of the chain that was presented.
+        issuer: String,
+    },
+    /// The certificate's time has passed, or has not come.
+    #[error("the certificate of {subject} is valid from {not_before} to {not_after}, not now")]
+    NotValidNow {
+        /// The certificate's subject.
+        subject: String,
+        /// Begin of validity.
+        not_before: String,
+        /// End of validity.
+        not_after: String,
+    },
+    /// The certificate is refused for another reason.
+    #[error("the certificate is refused: {0}")]
+    Certificate(String),
+    /// The handshake failed.
+    #[error("TLS handshake failed: {0}")]
+    Handshake(String),
+    /// The connection broke during the handshake.
+    #[error("the connection ended during the TLS handshake: {0}")]
+    Io(Arc<io::Error>),
+}
+
+/// Makes verified TLS connections to databases. Cheap to clone.
+#[derive(Clone)]
+pub struct UpstreamTls {
+    connector: TlsConnector,
+}
+
+impl UpstreamTls {
+    /// Trusts the built-in roots, or only those in `ca_file` (PEM).
+    ///
+    /// # Errors
+    /// [`TrustError`] for a file without a usable certificate.
+    pub fn new(ca_file: Option<&Path>) -> Result<Self, TrustError> {
+        let roots = match ca_file {
+            Some(path) => from_file(path)?,
+            None => built_in(),
+        };
+        let roots_error = |error: &dyn std::error::Error| TrustError::Roots(chain(error));
+        let inner = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), super::provider())
+            .build()
+            .map_err(|error| roots_error(&error))?;
+        let config = ClientConfig::builder_with_provider(super::provider())
+            .with_safe_default_protocol_versions()
+            .map_err(|error| roots_error(&error))?
+            // The wrapper only explains what the webpki verifier refused; it accepts nothing itself.
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Explaining { inner }))
+            .with_no_client_auth();
+        Ok(Self { connector: TlsConnector::from(Arc::new(config)) })
+    }
+
+    /// Performs the handshake on `stream`, verifying the certificate for `host`. The caller sets
+    /// the deadline.
+    ///
+    /// # Errors
+    /// [`UpstreamTlsError`]; no byte of ours beyond the handshake has been sent then.
+    pub async fn connect(&self, host: &str, stream: Stream) -> Result<TlsStream<Stream>, UpstreamTlsError> {
+        let name = ServerName::try_from(host.to_owned())
+            .map_err(|error| UpstreamTlsError::Handshake(error.to_string()))?;
+        self.connector.connect(name, stream).await.map_err(explain)
+    }
+}
+
+fn built_in() -> RootCertStore {
+    let mut store = RootCertStore::empty();
+    store.add_parsable_certificates(roots::rds_roots());
+    store.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+    store
+}
+
+fn from_file(path: &Path) -> Result<RootCertStore, TrustError> {
+    let refuse = |reason: String| TrustError::CaFile { path: path.to_owned(), reason };
+    let mut store = RootCertStore::empty();
+    let certificates = CertificateDer::pem_file_iter(path).map_err(|error| refuse(chain(&error)))?;
+    for certificate in certificates {
+        let certificate = certificate.map_err(|error| refuse(chain(&error)))?;
+        store.add(certificate).map_err(|error| refuse(chain(&error)))?;
+    }
+    if store.is_empty() {
+        return Err(refuse("it holds no PEM certificate".to_owned()));
+    }
+    Ok(store)
+}
+
+/// The webpki verifier, with refusals that name what was seen.
+#[derive(Debug)]
+struct Explaining {
+    inner: Arc<WebPkiServerVerifier>,
+}
+
+impl ServerCertVerifier for Explaining {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        self.inner
+            .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+            .map_err(|error| match error {
+                rustls::Error::InvalidCertificate(refusal) => {
+                    let refusal = describe(&refusal, end_entity, intermediates, server_name);
+                    CertificateError::Other(OtherError(Arc::new(refusal))).into()
+                }
+                other => other,
+            })
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.inner.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.inner.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.inner.supported_verify_schemes()
+    }
+}
+
+/// The refusal in words that name the certificate. Runs on failure only.
+fn describe(
+    refusal: &CertificateError,
+    end_entity: &CertificateDer<'_>,
+    intermediates: &[CertificateDer<'_>],
+    server_name: &ServerName<'_>,
+) -> UpstreamTlsError {
+    let Ok((_, leaf)) = X509Certificate::from_der(end_entity) else {
+        return UpstreamTlsError::Certificate(format!("{refusal:?} (and it cannot be parsed)"));
+    };
+    match refusal {
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+            UpstreamTlsError::NameMismatch {
+                expected: server_name.to_str().into_owned(),
+                presented: names(&leaf),
+            }
+        }
+        CertificateError::UnknownIssuer => {
+            let last = intermediates.last().and_then(|der| X509Certificate::from_der(der).ok());
+            UpstreamTlsError::UnknownIssuer {
+                subject: leaf.subject().to_string(),
+                issuer: last.map_or_else(|| leaf.issuer().to_string(), |(_, last)| last.issuer().to_string()),
+            }
+        }
+        CertificateError::Expired
+        | CertificateError::ExpiredContext { .. }
+        | CertificateError::NotValidYet
+        | CertificateError::NotValidYetContext { .. } => UpstreamTlsError::NotValidNow {
+            subject: leaf.subject().to_string(),
+            not_before: leaf.validity().not_before.to_string(),
+            not_after: leaf.validity().not_after.to_string(),
+        },
+        other => UpstreamTlsError::Certificate(other.to_string()),
+    }
+}
+
+fn names(certificate: &X509Certificate<'_>) -> Vec<String> {
+    let sans = certificate.subject_alternative_name().ok().flatten();
+    let names: Vec<String> = sans
+        .iter()
+        .flat_map(|extension| &extension.value.general_names)
+        .filter_map(|name| match name {
+            GeneralName::DNSName(name) => Some((*name).to_owned()),
+            _ => None,
+        })
+        .collect();
+    if names.is_empty() { vec!["no DNS name".to_owned()] } else { names }
+}
+
+/// The typed error out of the layers rustls and tokio-rustls wrap around it.
+fn explain(error: io::Error) -> UpstreamTlsError {
+    let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) else {
+        return UpstreamTlsError::Io(Arc::new(error));
+    };
+    if let rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(refusal))) = tls
+        && let Some(refusal) = refusal.downcast_ref::<UpstreamTlsError>()
+    {
+        return refusal.clone();
+    }
+    UpstreamTlsError::Handshake(tls.to_string())
+}

@@ -1,0 +1,226 @@
+//! The way to the database: a byte stream to `host:port`, direct or through Session Manager.
+//!
+//! Nothing here knows PostgreSQL.
+
+pub mod direct;
+pub mod ssm;
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::aws::CredentialsError;
+use crate::config::Endpoint;
+
+/// A byte stream in both directions.
+pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
+
+/// A boxed [`Duplex`]: what a transport opens.
+pub type Stream = Box<dyn Duplex>;
+
+/// A boxed future, so that a transport can be a trait object.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Opens byte streams to one target's database.
+pub trait Transport: Send + Sync {
+    /// Opens a stream to the endpoint the transport was made for, ready to carry bytes.
+    ///
+    /// The stream may be handed out before the far side has answered (a tunnel's dial happens on
+    /// the bastion); a refused dial then shows as an [`io::Error`] of the first read that carries
+    /// a [`TunnelError`], see [`TunnelError::of`]. The caller sets the deadline. Cancel-safe.
+    fn open(&self) -> BoxFuture<'_, Result<Stream, TunnelError>>;
+
+    /// Ends what the transport holds open at AWS. Streams end with an error. The caller sets the
+    /// deadline.
+    fn shutdown(&self) -> BoxFuture<'_, ()>;
+}
+
+/// What the SSM API answered when it refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApiAnswer {
+    /// AWS's error code, such as `AccessDeniedException`.
+    pub code: String,
+    /// AWS's words.
+    pub message: String,
+    /// For a support case.
+    pub request_id: Option<String>,
+}
+
+/// Why there is no stream, or why one ended. Cloneable, because every connection that waited for
+/// the same session gets the same answer.
+#[derive(Clone, Debug, Error)]
+pub enum TunnelError {
+    /// There are no usable AWS credentials to open a session with.
+    #[error(transparent)]
+    Credentials(Arc<CredentialsError>),
+    /// Neither the host name, nor the configuration, nor the AWS profile says a region.
+    #[error("no AWS region is known")]
+    NoRegion,
+    /// `ssm:StartSession` was refused.
+    #[error("AWS refused the session: {}: {}", .answer.code, .answer.message)]
+    Api {
+        /// Which refusal, for the remedy.
+        kind: ApiRefusal,
+        /// AWS's answer.
+        answer: ApiAnswer,
+        /// The managed node asked for.
+        bastion: String,
+        /// The region asked in.
+        region: String,
+    },
+    /// The SSM API could not be reached.
+    #[error("cannot reach the SSM API in {region}: {reason}")]
+    ApiUnreachable {
+        /// The region asked in.
+        region: String,
+        /// What the SDK said, with its causes.
+        reason: String,
+    },
+    /// AWS answered without what the protocol needs.
+    #[error("AWS answered StartSession without {0}")]
+    IncompleteAnswer(&'static str),
+    /// AWS named a stream address outside its own domains.
+    #[error("AWS answered StartSession with the stream host \"{host}\", which is not an AWS name")]
+    ForeignStreamUrl {
+        /// The host of the stream URL.
+        host: String,
+    },
+    /// The data channel's WebSocket could not be opened.
+    #[error("cannot open the data channel to {host}: {reason}")]
+    ChannelConnect {
+        /// The data channel's host.
+        host: String,
+        /// What failed, with its causes.
+        reason: String,
+    },
+    /// The gateway refused the WebSocket upgrade.
+    #[error("the data channel at {host} refused the connection with HTTP status {status}")]
+    ChannelRefused {
+        /// The data channel's host.
+        host: String,
+        /// The HTTP status.
+        status: u16,
+    },
+    /// The agent did not finish the handshake in time.
+    #[error("the SSM handshake with {bastion} did not finish in {} s", .after.as_secs())]
+    HandshakeTimeout {
+        /// The managed node.
+        bastion: String,
+        /// How long we waited.
+        after: Duration,
+    },
+    /// The agent would ignore the remote host and dial itself.
+    #[error("the SSM agent {version} on {bastion} is older than {needed}")]
+    AgentTooOld {
+        /// The managed node.
+        bastion: String,
+        /// The agent's version.
+        version: String,
+        /// The oldest version that works.
+        needed: String,
+    },
+    /// The session asks for something this program cannot do, such as KMS encryption.
+    #[error("the session requires {action}, which is not supported")]
+    UnsupportedAction {
+        /// The name of the requested action.
+        action: String,
+    },
+    /// The agent could not connect to the database.
+    #[error("{bastion} could not connect to {endpoint}")]
+    DialRefused {
+        /// The managed node.
+        bastion: String,
+        /// What it should have dialled.
+        endpoint: Endpoint,
+    },
+    /// The service or the agent ended the session.
+    #[error("the SSM session ended: {reason}")]
+    SessionEnded {
+        /// The service's reason.
+        reason: String,
+    },
+    /// The connection to the service broke.
+    #[error("the connection to the SSM service was lost: {reason}")]
+    ChannelLost {
+        /// What happened.
+        reason: String,
+    },
+    /// The other side broke the protocol.
+    #[error("SSM protocol error: {reason}")]
+    Protocol {
+        /// What was wrong.
+        reason: String,
+    },
+    /// A direct connection failed.
+    #[error("cannot connect to {endpoint}: {source}")]
+    Direct {
+        /// Where to.
+        endpoint: Endpoint,
+        /// What the system said.
+        source: Arc<io::Error>,
+    },
+    /// We are shutting down.
+    #[error("pgiam is shutting down")]
+    ShuttingDown,
+}
+
+/// The refusals of `ssm:StartSession` that have a remedy of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ApiRefusal {
+    /// `TargetNotConnected`: offline, wrong id, wrong region.
+    TargetNotConnected,
+    /// `AccessDeniedException`.
+    AccessDenied,
+    /// `AccessDeniedException` by a service control policy.
+    DeniedByOrganisation,
+    /// `ExpiredTokenException`.
+    CredentialsExpired,
+    /// `UnrecognizedClientException`, `InvalidSignatureException`: wrong keys or a wrong clock.
+    CredentialsRejected,
+    /// `InvalidDocument`.
+    InvalidDocument,
+    /// `ThrottlingException`.
+    Throttled,
+    /// Anything else.
+    Other,
+}
+
+impl TunnelError {
+    /// The tunnel's error inside an [`io::Error`] that a tunnel stream returned.
+    #[must_use]
+    pub fn of(error: &io::Error) -> Option<&Self> {
+        error.get_ref()?.downcast_ref()
+    }
+
+    /// The same, as what a tunnel stream returns.
+    #[must_use]
+    pub fn into_io(self) -> io::Error {
+        let kind = match &self {
+            Self::DialRefused { .. } => io::ErrorKind::ConnectionRefused,
+            _ => io::ErrorKind::ConnectionReset,
+        };
+        io::Error::new(kind, self)
+    }
+}
+
+/// An error and its causes in one line, each cause once.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,420 @@
+//! The one task that owns a session's WebSocket, both protocol machines and one timer.
+//!
+//! ```text
+//!   SsmStream ─ write ─► smux ─► ssm-channel ─► batch ─► WebSocket
+//!   SsmStream ◄─ inbox ─ smux ◄─ ssm-channel ◄────────── WebSocket
+//! ```
+//! Each turn first moves what the machines have to say into a batch, then waits for whatever comes
+//! first: the socket taking the batch, a message, a handle's wake-up, a deadline. Writing and
+//! reading are polled together, so a peer that does not read us cannot keep us from reading it.
+//!
+//! While any stream's inbox is full the socket is not read: the multiplexer's version 1 has no
+//! window per stream, so the alternative would be memory without bound.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::stream::{SplitSink, SplitStream};
+use futures_util::{Sink, Stream as _, StreamExt};
+use ssm_channel::{AgentVersion, Channel, Event, Transmit};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::{self, Message};
+use tracing::{debug, trace, warn};
+
+use super::stream::{Shared, State};
+use crate::tunnel::{Stream, TunnelError, chain};
+
+/// How often we ping an idle path. The agent pings every 54 s; a client should every 20–30 s.
+const PING_INTERVAL: Duration = Duration::from_secs(20);
+/// Silence after a ping that makes the path a dead one.
+const PONG_DEADLINE: Duration = Duration::from_secs(10);
+/// How long the goodbye may wait for the agent's acknowledgements.
+const GOODBYE_DEADLINE: Duration = Duration::from_secs(2);
+/// A deadline that is none: longer than any session lives.
+const NEVER: Duration = Duration::from_secs(30 * 24 * 3600);
+/// Messages moved to the socket per turn before it is polled again.
+const BATCH: usize = 64;
+/// Messages taken from the socket per turn before the machines may answer.
+const READ_BATCH: usize = 64;
+/// Older agents ignore the document's `host` and dial themselves.
+const OLDEST_AGENT: AgentVersion = AgentVersion::FIRST_WITH_REMOTE_HOST;
+
+/// Where a session is in its life, for those who wait for it.
+#[derive(Clone, Debug)]
+pub(super) enum Phase {
+    /// The handshake is going on.
+    Starting,
+    /// Data may flow.
+    Up,
+    /// Over.
+    Ended(TunnelError),
+}
+
+pub(super) type WebSocket = WebSocketStream<Stream>;
+
+pub(super) struct Driver {
+    shared: Arc<Shared>,
+    sink: SplitSink<WebSocket, Message>,
+    source: SplitStream<WebSocket>,
+    outgoing: VecDeque<Message>,
+    unflushed: bool,
+    phase: watch::Sender<Phase>,
+    bastion: Arc<str>,
+    /// The machines' zero.
+    epoch: Instant,
+    last_heard: Instant,
+    last_ping: Instant,
+    /// When to stop waiting for the goodbye to be acknowledged.
+    give_up: Option<Instant>,
+}
+
+/// What woke the driver.
+enum Turn {
+    Written(Result<(), tungstenite::Error>),
+    Read(Option<Result<Message, tungstenite::Error>>),
+    Woken,
+    Timer,
+}
+
+impl Driver {
+    pub(super) fn new(
+        socket: WebSocket,
+        shared: Arc<Shared>,
+        phase: watch::Sender<Phase>,
+        bastion: Arc<str>,
+        ) -> Self {
+        let (sink, source) = socket.split();
+        let now = Instant::now();
+        Self {
+            shared,
+            sink,
+            source,
+            outgoing: VecDeque::new(),
+            unflushed: false,
+            phase,
+            bastion,
+            epoch: now,
+            last_heard: now,
+            last_ping: now,
+            give_up: None,
+        }
+    }
+
+    /// Runs until the session ends, tells every stream and every waiter why, and `terminate`s the
+    /// session at AWS before the socket is closed.
+    pub(super) async fn run(mut self, terminate: impl Future<Output = ()>) {
+        let end = self.drive().await;
+        debug!(bastion = %self.bastion, reason = %end, "SSM session ended");
+        {
+            let mut state = self.shared.lock();
+            state.end = Some(end.clone());
+            for slot in state.streams.values_mut() {
+                slot.wake_all();
+            }
+        }
+        self.phase.send_replace(Phase::Ended(end));
+        terminate.await;
+        // Best effort: the peer may be gone, and the session is over either way.
+        let close = poll_fn(|cx| Pin::new(&mut self.sink).poll_close(cx));
+        if tokio::time::timeout(Duration::from_secs(1), close).await.is_err() {
+            trace!("the WebSocket did not close in time");
+        }
+    }
+
+    async fn drive(&mut self) -> TunnelError {
+        loop {
+            let (deadline, may_read) = match self.advance() {
+                Ok(next) => next,
+                Err(end) => return end,
+            };
+            let outcome = match self.wait(deadline, may_read).await {
+                Turn::Written(Ok(())) => Ok(()),
+                Turn::Written(Err(error)) => Err(lost(&error)),
+                Turn::Read(message) => self.read_some(message).await,
+                Turn::Woken => Ok(()),
+                Turn::Timer => self.on_timer(),
+            };
+            if let Err(end) = outcome {
+                return end;
+            }
+        }
+    }
+
+    /// Moves what the machines have to say into the batch. Returns the next deadline and whether
+    /// every inbox has room.
+    fn advance(&mut self) -> Result<(Instant, bool), TunnelError> {
+        let now = self.epoch.elapsed();
+        let shared = Arc::clone(&self.shared);
+        let mut guard = shared.lock();
+        let state = &mut *guard;
+        if state.closing {
+            self.say_goodbye(state);
+        }
+        while state.channel.sendable() > 0 {
+            let Some(payload) = state.mux.poll_transmit(ssm_channel::MAX_PAYLOAD) else { break };
+            state.channel.send(now, payload).map_err(|error| self.translate(error))?;
+        }
+        for (id, slot) in &mut state.streams {
+            if state.mux.queued(*id) < super::stream::SEND_BUFFER {
+                slot.wake_writer();
+            }
+        }
+        while self.outgoing.len() < BATCH {
+            match state.channel.poll_transmit(now) {
+                Some(Transmit::Text(text)) => self.outgoing.push_back(Message::text(text)),
+                Some(Transmit::Binary(bytes)) => self.outgoing.push_back(Message::Binary(bytes)),
+                None => break,
+            }
+        }
+        let waited_enough = self.give_up.is_some_and(|at| Instant::now() >= at);
+        let said = state.goodbye_queued && self.outgoing.is_empty() && state.is_said();
+        if waited_enough || said {
+            return Err(TunnelError::ShuttingDown);
+        }
+        let may_read = !state.streams.values().any(super::stream::Slot::is_full);
+        if !may_read {
+            self.last_heard = Instant::now(); // Silence that we cause says nothing about the path.
+            return Ok((self.give_up.unwrap_or_else(|| Instant::now() + NEVER), false));
+        }
+        let ping = if self.last_ping > self.last_heard {
+            self.last_ping + PONG_DEADLINE
+        } else {
+            self.last_heard.max(self.last_ping) + PING_INTERVAL
+        };
+        let machine = state.channel.poll_timeout().map_or(ping, |at| self.epoch + at);
+        let deadline = ping.min(machine);
+        Ok((self.give_up.map_or(deadline, |at| at.min(deadline)), true))
+    }
+
+    /// Once: FIN for every stream behind its queued bytes; then, when those are out, the terminate
+    /// flag.
+    fn say_goodbye(&mut self, state: &mut State) {
+        if self.give_up.is_none() {
+            self.give_up = Some(Instant::now() + GOODBYE_DEADLINE);
+            for id in state.streams.keys() {
+                state.mux.finish(*id);
+            }
+        }
+        if !state.goodbye_queued && !state.mux.has_transmit() {
+            state.goodbye_queued = true;
+            state.channel.terminate(self.epoch.elapsed());
+        }
+    }
+
+    async fn wait(&mut self, deadline: Instant, may_read: bool) -> Turn {
+        let Self { shared, sink, source, outgoing, unflushed, .. } = self;
+        let writing = !outgoing.is_empty() || *unflushed;
+        tokio::select! {
+            biased;
+            written = poll_fn(|cx| poll_write(sink, outgoing, unflushed, cx)), if writing => Turn::Written(written),
+            message = source.next(), if may_read => Turn::Read(message),
+            () = shared.wake.notified() => Turn::Woken,
+            () = sleep_until(deadline) => Turn::Timer,
+        }
+    }
+
+    /// Handles the message that woke us and those that are already here.
+    async fn read_some(
+        &mut self,
+        first: Option<Result<Message, tungstenite::Error>>,
+    ) -> Result<(), TunnelError> {
+        let mut next = first;
+        for _ in 0..READ_BATCH {
+            match next {
+                Some(Ok(message)) => self.on_message(message)?,
+                Some(Err(error)) => return Err(lost(&error)),
+                None => {
+                    return Err(TunnelError::ChannelLost {
+                        reason: "the service closed the WebSocket".to_owned(),
+                    });
+                }
+            }
+            let ready = poll_fn(|cx| {
+                Poll::Ready(match Pin::new(&mut self.source).poll_next(cx) {
+                    Poll::Ready(message) => Some(message),
+                    Poll::Pending => None,
+                })
+            });
+            match ready.await {
+                Some(message) => next = message,
+                None => break,
+            }
+        }
+        Ok(())
+    }
+
+    fn on_message(&mut self, message: Message) -> Result<(), TunnelError> {
+        self.last_heard = Instant::now();
+        match message {
+            Message::Binary(bytes) => self.on_binary(bytes),
+            Message::Close(frame) => Err(TunnelError::ChannelLost {
+                reason: match frame {
+                    Some(frame) => format!("the service closed the WebSocket ({} {})", frame.code, frame.reason),
+                    None => "the service closed the WebSocket".to_owned(),
+                },
+            }),
+            // The library answers pings itself; a pong has done its work above.
+            Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => Ok(()),
+            Message::Text(_) => {
+                debug!("ignored an unexpected text message on the data channel");
+                Ok(())
+            }
+        }
+    }
+
+    fn on_binary(&mut self, bytes: Bytes) -> Result<(), TunnelError> {
+        let now = self.epoch.elapsed();
+        let shared = Arc::clone(&self.shared);
+        let mut state = shared.lock();
+        state.channel.handle_message(now, bytes).map_err(|error| self.translate(error))?;
+        self.drain_events(&mut state)
+    }
+
+    fn drain_events(&self, state: &mut State) -> Result<(), TunnelError> {
+        while let Some(event) = state.channel.poll_event() {
+            match event {
+                Event::Established { agent_version, customer_message } => {
+                    debug!(bastion = %self.bastion, agent = %agent_version, customer_message, "SSM handshake complete");
+                    if agent_version < OLDEST_AGENT {
+                        return Err(TunnelError::AgentTooOld {
+                            bastion: self.bastion.to_string(),
+                            version: agent_version.to_string(),
+                            needed: OLDEST_AGENT.to_string(),
+                        });
+                    }
+                    self.phase.send_replace(Phase::Up);
+                }
+                Event::Output(data) => {
+                    state.mux.handle_input(data).map_err(|error| TunnelError::Protocol {
+                        reason: error.to_string(),
+                    })?;
+                    state.deliver();
+                }
+                Event::ConnectToPortError => state.refuse_oldest(),
+                Event::Disconnected => {
+                    return Err(TunnelError::SessionEnded {
+                        reason: "the agent disconnected the port".to_owned(),
+                    });
+                }
+                Event::Paused => debug!(bastion = %self.bastion, "the service paused the session"),
+                Event::Restarted => debug!(bastion = %self.bastion, "the service resumed the session"),
+            }
+        }
+        Ok(())
+    }
+
+    fn on_timer(&mut self) -> Result<(), TunnelError> {
+        let now = Instant::now();
+        {
+            let mut state = self.shared.lock();
+            state
+                .channel
+                .handle_timeout(self.epoch.elapsed())
+                .map_err(|error| self.translate(error))?;
+        }
+        if self.last_ping > self.last_heard {
+            if now >= self.last_ping + PONG_DEADLINE {
+                warn!(bastion = %self.bastion, "no answer to a ping: the path to the service is dead");
+                return Err(TunnelError::ChannelLost {
+                    reason: format!("no answer for {} s", (now - self.last_heard).as_secs()),
+                });
+            }
+        } else if now >= self.last_heard.max(self.last_ping) + PING_INTERVAL {
+            self.last_ping = now;
+            self.outgoing.push_back(Message::Ping(Bytes::new()));
+        }
+        Ok(())
+    }
+
+    /// The channel's error in the tunnel's words.
+    fn translate(&self, error: ssm_channel::Error) -> TunnelError {
+        match error {
+            ssm_channel::Error::HandshakeTimeout { after, .. } => TunnelError::HandshakeTimeout {
+                bastion: self.bastion.to_string(),
+                after,
+            },
+            ssm_channel::Error::UnsupportedAction { action } => TunnelError::UnsupportedAction { action },
+            ssm_channel::Error::Closed { reason } => TunnelError::SessionEnded { reason },
+            other => TunnelError::Protocol { reason: chain(&other) },
+        }
+    }
+}
+
+impl State {
+    /// Puts the multiplexer's events into the streams' inboxes.
+    fn deliver(&mut self) {
+        while let Some(event) = self.mux.poll_event() {
+            match event {
+                smux::Event::Data { id, data } => {
+                    self.unanswered.retain(|unanswered| *unanswered != id);
+                    if let Some(slot) = self.streams.get_mut(&id) {
+                        slot.deliver(data);
+                    }
+                }
+                smux::Event::Finished(id) => {
+                    self.unanswered.retain(|unanswered| *unanswered != id);
+                    if let Some(slot) = self.streams.get_mut(&id) {
+                        slot.finish();
+                    }
+                }
+                // Only a server opens streams towards us, and the agent is not one.
+                smux::Event::Opened(id) => debug!(stream = %id, "the agent opened a stream; ignored"),
+            }
+        }
+    }
+
+    /// ConnectToPortError carries no stream id; the agent dials one stream after the other, so it
+    /// is about the oldest stream that has received nothing.
+    fn refuse_oldest(&mut self) {
+        match self.unanswered.pop_front() {
+            Some(id) => {
+                if let Some(slot) = self.streams.get_mut(&id) {
+                    slot.refuse();
+                }
+            }
+            None => debug!("ConnectToPortError without a waiting stream"),
+        }
+    }
+
+    /// Whether everything we had to say has been sent and acknowledged.
+    fn is_said(&self) -> bool {
+        self.channel.is_drained() && !self.mux.has_transmit()
+    }
+}
+
+/// Writes and flushes the batch. Keeps its place in `outgoing` and `unflushed`, so it is
+/// cancel-safe.
+fn poll_write(
+    sink: &mut SplitSink<WebSocket, Message>,
+    outgoing: &mut VecDeque<Message>,
+    unflushed: &mut bool,
+    cx: &mut Context<'_>,
+) -> Poll<Result<(), tungstenite::Error>> {
+    let mut sink = Pin::new(sink);
+    while !outgoing.is_empty() {
+        ready!(sink.as_mut().poll_ready(cx))?;
+        if let Some(message) = outgoing.pop_front() {
+            sink.as_mut().start_send(message)?;
+            *unflushed = true;
+        }
+    }
+    ready!(sink.as_mut().poll_flush(cx))?;
+    *unflushed = false;
+    Poll::Ready(Ok(()))
+}
+
+fn lost(error: &tungstenite::Error) -> TunnelError {
+    TunnelError::ChannelLost { reason: chain(error) }
+}
+
+/// Makes the machine for a session; kept here beside its only user.
+pub(super) fn channel(config: ssm_channel::Config) -> Channel {
+    Channel::new(config, Duration::ZERO)
+}

@@ -1,0 +1,13 @@
+//! The native Session Manager tunnel.
+//!
+//! [`supervisor`] owns a target's session: opens it on demand, places streams, says goodbye.
+//! `driver` is the task that owns a session's WebSocket and protocol machines, `stream` the handle
+//! a connection holds, `connect` opens the WebSocket, `api` calls Systems Manager.
+
+mod api;
+mod connect;
+mod driver;
+mod stream;
+pub mod supervisor;
+
+pub use stream::SsmStream;
