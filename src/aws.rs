@@ -268,7 +268,7 @@ impl Inner {
             .with_http_client(trust.http.clone())
             .with_behavior_version(Some(BehaviorVersion::latest()))
             .with_region(self.region(&plan).await);
-        let chain = chain::build(&self.options, &conf);
+        let chain = chain::build(&self.options, &conf, trust);
         let loaded = chain.provide_credentials().await;
         let credentials = loaded.map_err(|error| error::classify(error, &plan))?;
         match credentials.expiry() {

@@ -14,10 +14,10 @@ use tracing::Instrument;
 
 /// Where the time of day comes from. Validity is measured with the wall clock, because a laptop
 /// that slept must see that its token has ended.
-pub type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
+pub(crate) type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
 
 /// The clock of this machine.
-pub fn system_clock() -> Clock {
+pub(crate) fn system_clock() -> Clock {
     Arc::new(SystemTime::now)
 }
 

@@ -52,6 +52,9 @@ const EARLY: usize = 64 * 1024;
 /// What a server may say between AuthenticationOk and ReadyForQuery.
 const GREETING_BYTES: usize = 1024 * 1024;
 
+/// AuthenticationOk (PostgreSQL docs, "Message Formats").
+const AUTHENTICATION_OK: [u8; 9] = [b'R', 0, 0, 0, 8, 0, 0, 0, 0];
+
 /// What all connections share.
 pub struct Proxy {
     os_user: Option<String>,
@@ -221,14 +224,14 @@ pub async fn serve(proxy: Arc<Proxy>, rooms: Arc<[Arc<Rooms>]>, stream: Stream, 
         };
         match greeting {
             Ok(Ok(Greeted::Cancel { key, stream })) => cancel(&proxy, &rooms, &key, stream).await,
-            Ok(Ok(Greeted::Startup { stream, startup, early })) => {
+            Ok(Ok(Greeted::Startup { client, startup, early })) => {
                 let session = Session { proxy, rooms, accepted, timings: Timings::default() };
-                session.run(stream, startup, early, permitted).await;
+                session.run(client, startup, early, permitted).await;
             }
-            Ok(Err((error, stream))) => refuse(stream, &error, None, &BytesMut::new()).await,
+            Ok(Err((error, client))) => refuse(client, &error, None, &Greeting::default()).await,
             Err(_) => {
                 let error = SessionError::GreetingTimeout(GREETING_DEADLINE);
-                refuse(None, &error, None, &BytesMut::new()).await;
+                refuse(None, &error, None, &Greeting::default()).await;
             }
         }
     }
@@ -236,9 +239,24 @@ pub async fn serve(proxy: Arc<Proxy>, rooms: Arc<[Arc<Rooms>]>, stream: Stream, 
     .await;
 }
 
+/// The connection to the client.
+struct Local {
+    stream: Stream,
+    tls: bool,
+}
+
+/// What the server said during the login, kept together: it goes to the client in one piece, and
+/// not at all when a refused token is retried.
+#[derive(Default)]
+struct Greeting {
+    bytes: BytesMut,
+    /// AuthenticationOk is in it.
+    authenticated: bool,
+}
+
 /// What a client wants.
 enum Greeted {
-    Startup { stream: Stream, startup: Startup, early: Bytes },
+    Startup { client: Local, startup: Startup, early: Bytes },
     Cancel { key: CancelKey, stream: Stream },
 }
 
@@ -247,7 +265,7 @@ enum Greeted {
 async fn greet(
     acceptor: &TlsAcceptor,
     mut stream: Stream,
-) -> Result<Greeted, (SessionError, Option<Stream>)> {
+) -> Result<Greeted, (SessionError, Option<Local>)> {
     let mut client = Client::new(true);
     let mut buffer = [0; READ];
     loop {
@@ -264,8 +282,9 @@ async fn greet(
                 continue;
             }
             Some(ClientEvent::Startup(startup)) => {
+                let local = Local { stream, tls: client.is_tls() };
                 let early = client.into_remainder();
-                return Ok(Greeted::Startup { stream, startup, early });
+                return Ok(Greeted::Startup { client: local, startup, early });
             }
             Some(ClientEvent::Cancel(key)) => return Ok(Greeted::Cancel { key, stream }),
             None => {}
@@ -278,7 +297,8 @@ async fn greet(
             Err(error) => Err(SessionError::ClientGone(error)),
         };
         if let Err(error) = heard {
-            return Err((error, Some(stream)));
+            let tls = client.is_tls();
+            return Err((error, Some(Local { stream, tls })));
         }
     }
 }
@@ -310,17 +330,17 @@ struct LoggedIn {
 }
 
 impl Session {
-    async fn run(mut self, mut stream: Stream, startup: Startup, early: Bytes, permitted: bool) {
+    async fn run(mut self, mut client: Local, startup: Startup, early: Bytes, permitted: bool) {
         self.timings.startup_ms = millis(self.accepted);
-        let nothing = BytesMut::new();
+        let mut greeting = Greeting::default();
         if !permitted {
             let error = SessionError::TooManyConnections { limit: crate::server::MAX_CONNECTIONS };
-            return refuse(Some(stream), &error, None, &nothing).await;
+            return refuse(Some(client), &error, None, &greeting).await;
         }
         let targets: Vec<Arc<Target>> = self.rooms.iter().map(|rooms| Arc::clone(&rooms.target)).collect();
         let routed = match route::route(&targets, startup, self.proxy.os_user.as_deref()) {
             Ok(routed) => routed,
-            Err(error) => return refuse(Some(stream), &error.into(), None, &nothing).await,
+            Err(error) => return refuse(Some(client), &error.into(), None, &greeting).await,
         };
         let Some(rooms) = self.rooms.iter().find(|rooms| rooms.target.name == routed.target.name).cloned() else {
             return; // The router chooses among these very targets.
@@ -330,21 +350,18 @@ impl Session {
         span.record("user", &routed.user);
         span.record("database", routed.database.as_deref().unwrap_or_default());
 
-        // What the server says during the login, kept together: it goes to the client in one
-        // piece, and not at all when a refused token is retried.
-        let mut greeting = BytesMut::new();
         let mut early = BytesMut::from(&early[..]);
         let stop = self.proxy.stop.clone();
         let connected = tokio::select! {
             connected = self.connect(&rooms, &routed, &mut greeting) => connected,
-            gone = client_gone(&mut stream, &mut early) => Err(SessionError::ClientGone(gone)),
+            gone = client_gone(&mut client.stream, &mut early) => Err(SessionError::ClientGone(gone)),
             () = stop.cancelled() => Err(SessionError::ShuttingDown),
         };
         match connected {
-            Ok(upstream) => self.splice(stream, upstream, greeting, early, &routed).await,
+            Ok(upstream) => self.splice(client.stream, upstream, greeting, early, &routed).await,
             Err(error) => {
                 let about = report::About { target: &routed.target, user: &routed.user };
-                refuse(Some(stream), &error, Some(about), &greeting).await;
+                refuse(Some(client), &error, Some(about), &greeting).await;
             }
         }
     }
@@ -355,7 +372,7 @@ impl Session {
         &mut self,
         rooms: &Rooms,
         routed: &Routed,
-        greeting: &mut BytesMut,
+        greeting: &mut Greeting,
     ) -> Result<LoggedIn, SessionError> {
         let request = self.token_request(rooms, routed).await?;
         let (token, stream) = self.token_and_tunnel(rooms, &request).await?;
@@ -366,7 +383,7 @@ impl Session {
             {
                 info!("the database refused a cached token; trying once with a fresh one");
                 rooms.tokens.invalidate(&request, &token);
-                greeting.clear();
+                *greeting = Greeting::default();
                 let (token, stream) = self.token_and_tunnel(rooms, &request).await?;
                 self.login(rooms, routed, stream, &token, greeting).await
             }
@@ -416,7 +433,7 @@ impl Session {
         routed: &Routed,
         stream: Stream,
         token: &Token,
-        greeting: &mut BytesMut,
+        greeting: &mut Greeting,
     ) -> Result<LoggedIn, SessionError> {
         let login = login(&mut self.timings, rooms, routed.startup.clone(), stream, token, greeting);
         timeout(LOGIN_DEADLINE, login)
@@ -429,19 +446,19 @@ impl Session {
         self,
         mut client: Stream,
         upstream: LoggedIn,
-        mut greeting: BytesMut,
+        mut greeting: Greeting,
         early: BytesMut,
         routed: &Routed,
     ) {
         let LoggedIn { stream: mut server, key, after, tls } = upstream;
         let _registration: Option<Registration> =
             key.map(|key| self.proxy.cancel_keys.register(key, Arc::clone(&routed.target)));
-        greeting.extend_from_slice(&after);
+        greeting.bytes.extend_from_slice(&after);
         let Timings { startup_ms, token_ms, tunnel_ms, tls_ms, login_ms } = self.timings;
         let total_ms = millis(self.accepted);
         info!(startup_ms, token_ms, tunnel_ms, tls_ms, login_ms, total_ms, tls, "session ready");
 
-        if let Err(error) = write_all(&mut client, [greeting.freeze()].into_iter()).await {
+        if let Err(error) = write_all(&mut client, [greeting.bytes.freeze()].into_iter()).await {
             info!(by = EndedBy::Client.as_str(), %error, "session ended");
             return splice::close(&mut server).await;
         }
@@ -477,7 +494,7 @@ async fn login(
     startup: Startup,
     mut stream: Stream,
     token: &Token,
-    greeting: &mut BytesMut,
+    greeting: &mut Greeting,
 ) -> Result<LoggedIn, SessionError> {
     let began = Instant::now();
     let mut machine = Upstream::login(startup);
@@ -488,7 +505,7 @@ async fn login(
         match next_event(&mut machine, &mut stream).await? {
             UpstreamEvent::StartTls => {
                 let tls = rooms.tls.connect(&rooms.target.endpoint.host, stream).await?;
-                tls_version = tls.get_ref().1.protocol_version().map(|v| format!("{v:?}")).unwrap_or_default();
+                tls_version = tls_name(tls.get_ref().1.protocol_version());
                 stream = Box::new(tls);
                 machine.tls_established();
                 timings.tls_ms = millis(began);
@@ -497,8 +514,9 @@ async fn login(
             // Verified TLS stands: the machine asks only after `tls_established`.
             UpstreamEvent::PasswordRequired => machine.password(token.value.expose().as_bytes())?,
             UpstreamEvent::Relay(frame) => {
-                greeting.extend_from_slice(&frame);
-                if greeting.len() > GREETING_BYTES {
+                greeting.authenticated |= frame[..] == AUTHENTICATION_OK;
+                greeting.bytes.extend_from_slice(&frame);
+                if greeting.bytes.len() > GREETING_BYTES {
                     return Err(SessionError::UpstreamLost(io::Error::other(
                         "it sent more than 1 MiB before it was ready for queries",
                     )));
@@ -511,6 +529,11 @@ async fn login(
     }
     timings.login_ms = millis(login_began);
     Ok(LoggedIn { stream, key, after: machine.into_remainder(), tls: tls_version })
+}
+
+/// The version as PostgreSQL and OpenSSL write it.
+fn tls_name(version: Option<rustls::ProtocolVersion>) -> String {
+    version.map(|version| format!("{version:?}").replace('_', ".")).unwrap_or_default()
 }
 
 /// Feeds the machine from the stream until it has something to say. Not cancel-safe: a login that
@@ -589,17 +612,26 @@ async fn forward_cancel(rooms: &Rooms, key: &CancelKey) -> Result<(), SessionErr
 }
 
 /// Tells client and log why there is no session.
-async fn refuse(stream: Option<Stream>, error: &SessionError, about: Option<report::About<'_>>, greeting: &BytesMut) {
+///
+/// Over TLS the error follows an AuthenticationOk: libpq, by its default `sslmode=prefer`, takes an
+/// error in its place as a reason to try the same again without TLS, so that every failure would be
+/// tried, waited for and printed twice. The client has indeed passed what we ask of it.
+async fn refuse(
+    client: Option<Local>,
+    error: &SessionError,
+    about: Option<report::About<'_>>,
+    greeting: &Greeting,
+) {
     let report = report::before_login(error, about.as_ref());
     report.log();
-    let (Some(mut stream), Some(reply)) = (stream, report.reply) else { return };
+    let (Some(mut client), Some(reply)) = (client, report.reply) else { return };
+    let welcome: &'static [u8] = if client.tls && !greeting.authenticated { &AUTHENTICATION_OK } else { &[] };
+    let parts = [Bytes::copy_from_slice(&greeting.bytes), Bytes::from_static(welcome), reply];
     let farewell = async {
-        // After AuthenticationOk the server's greeting belongs in front of its error.
-        let parts = [Bytes::copy_from_slice(greeting), reply];
-        if let Err(error) = write_all(&mut stream, parts.into_iter()).await {
+        if let Err(error) = write_all(&mut client.stream, parts.into_iter()).await {
             debug!(%error, "the client did not take the reason");
         }
-        splice::close(&mut stream).await;
+        splice::close(&mut client.stream).await;
     };
     if timeout(FAREWELL_DEADLINE, farewell).await.is_err() {
         debug!("the client did not take the reason in time");

@@ -129,6 +129,8 @@ impl Postgres {
     /// Takes about half a second, and a second longer the very first time, when the template that
     /// later starts copy is made.
     ///
+    /// Not cancel-safe: a start that nobody waits for goes on, and stops the server when it is up.
+    ///
     /// # Errors
     /// When no PostgreSQL server is installed (the text names the package), or it does not come up;
     /// then with the end of its log.

@@ -1,10 +1,11 @@
 //! The order in which credentials are looked for.
 //!
-//! The SDK's own chain differs from the AWS CLI in three ways that hurt here, so the same providers
-//! are put together anew: it takes `AWS_ACCESS_KEY_ID` from the environment even when a profile was
-//! named explicitly, so that a forgotten variable decides who logs in to the database; it asks the
-//! instance metadata service four times, so that a laptop without credentials waits for seconds; and
-//! asks it again for the region, which the host name of the database tells anyway.
+//! The SDK's own chain differs from the AWS CLI in ways that hurt here, so the same providers are
+//! put together anew: it takes `AWS_ACCESS_KEY_ID` from the environment even when a profile was named
+//! explicitly, so that a forgotten variable decides who logs in to the database; it asks the instance
+//! metadata service four times, so that a laptop without credentials waits for seconds, and asks it
+//! again for the region, which the host name of the database tells anyway; and it does so through
+//! `HTTP_PROXY`, whose refusal then looks like broken credentials.
 
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use aws_config::profile::ProfileFileCredentialsProvider;
 use aws_config::provider_config::ProviderConfig;
 use aws_config::web_identity_token::WebIdentityTokenCredentialsProvider;
 
+use super::trust::Trust;
 use super::{AwsOptions, profile};
 
 /// The metadata service of an EC2 instance is one hop away and answers in milliseconds; elsewhere
@@ -41,7 +43,11 @@ pub(super) fn places(profile_named: bool) -> Vec<&'static str> {
 
 /// The providers of [`places`]. They read the AWS files when first asked, and remember them: a new
 /// chain is needed to see a changed file.
-pub(super) fn build(options: &AwsOptions, conf: &ProviderConfig) -> CredentialsProviderChain {
+pub(super) fn build(
+    options: &AwsOptions,
+    conf: &ProviderConfig,
+    trust: &Trust,
+) -> CredentialsProviderChain {
     let mut from_profile = ProfileFileCredentialsProvider::builder()
         .configure(conf)
         .profile_files(profile::files(options));
@@ -58,14 +64,15 @@ pub(super) fn build(options: &AwsOptions, conf: &ProviderConfig) -> CredentialsP
             .or_else("Profile", from_profile)
             .or_else("WebIdentityToken", web_identity.build())
     };
+    let local = conf.clone().with_http_client(trust.local_http.clone());
     let metadata = imds::Client::builder()
-        .configure(conf)
+        .configure(&local)
         .connect_timeout(IMDS_TIMEOUT)
         .read_timeout(IMDS_TIMEOUT)
         .max_attempts(IMDS_ATTEMPTS)
         .build();
-    let instance = ImdsCredentialsProvider::builder().configure(conf).imds_client(metadata);
+    let instance = ImdsCredentialsProvider::builder().configure(&local).imds_client(metadata);
     chain
-        .or_else("EcsContainer", EcsCredentialsProvider::builder().configure(conf).build())
+        .or_else("EcsContainer", EcsCredentialsProvider::builder().configure(&local).build())
         .or_else("Ec2InstanceMetadata", instance.build())
 }

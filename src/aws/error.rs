@@ -153,12 +153,11 @@ const PROCESS: [&str; 3] = [
 ];
 
 /// What it says when the cached SSO token is missing, unreadable or over (`sso/token.rs` and
-/// `sso/cache.rs`, private types).
-const SSO: [&str; 4] = [
+/// `sso/cache.rs`, private types). The last one is followed by the path of the cache file.
+const SSO: [&str; 3] = [
     "the SSO token has expired",
     "failed to load the cached SSO token",
-    "cached SSO token",
-    "failed to open `", // followed by the path of the cache file
+    "failed to read `",
 ];
 
 /// Sorts an error of the SDK's credential chain. `plan` says what the profile asks for.
@@ -193,7 +192,7 @@ fn classify_failure(error: SdkError, plan: &Plan) -> CredentialsError {
     };
     let answer = chain(&error).find_map(service_answer);
     let code = answer.as_ref().map_or("", |(code, _)| code.as_str());
-    if chain(&error).any(sso_text) || (plan.is_sso && code == "UnauthorizedException") {
+    if plan.is_sso && (code == "UnauthorizedException" || chain(&error).any(sso_text)) {
         return CredentialsError::SsoSession {
             profile,
             session: plan.sso_session.clone(),

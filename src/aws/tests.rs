@@ -322,37 +322,18 @@ async fn a_ca_bundle_that_cannot_be_read_stops_everything() {
 }
 
 #[tokio::test]
-async fn the_profile_may_name_the_ca_bundle_and_the_endpoints() {
-    let files = Files::new("");
-    files.write("ca.pem", include_str!("../../certs/rds-roots.pem"));
-    files.write(
-        "config",
-        &format!(
-            "[profile dev]\nca_bundle = {}\nendpoint_url = http://127.0.0.1:1\nservices = local\n\
-             [services local]\nssm =\n  endpoint_url = http://127.0.0.1:2\n{}",
-            files.path("ca.pem").display(),
-            "",
-        ),
-    );
-    let context = files.context("dev");
-    assert_eq!(context.roots().await.unwrap().len(), 81);
-    let endpoints = context.configured_endpoints().await.unwrap();
-    let endpoints: Vec<_> = endpoints.iter().map(Url::as_str).collect();
-    assert_eq!(endpoints[..2], ["http://127.0.0.1:1/", "http://127.0.0.1:2/"]);
-}
-
-#[tokio::test]
 async fn ssm_requests_are_signed_with_the_current_credentials() {
     let refusal = r#"{"__type":"TargetNotConnected","Message":"i-1 is not connected."}"#;
     let url = server(Some((400, refusal))).await;
-    let files = Files::new(&format!("[profile dev]\nendpoint_url = {url}\n"));
+    let profile = format!("[profile dev]\nendpoint_url = {url}\n");
+    let files = Files::new(&format!("{profile}credential_process = false\n"));
     let context = files.context("dev");
     let client = context.ssm("eu-central-1").await.unwrap();
     // No credentials yet: the client says so, and works as soon as there are some.
     let send = || client.start_session().target("i-1").send();
     let text = format!("{:?}", send().await.unwrap_err());
-    assert!(text.contains("NotFound"), "{text}");
-    files.write("credentials", &format!("[dev]\n{KEYS}"));
+    assert!(text.contains("Process"), "{text}");
+    files.write("config", &format!("{profile}{KEYS}"));
     let text = format!("{:?}", send().await.unwrap_err());
     assert!(text.contains("TargetNotConnected"), "{text}");
 }
@@ -376,7 +357,10 @@ async fn child() {
             let client = context.ssm("eu-central-1").await.unwrap();
             let sent = client.start_session().target("i-1").send().await;
             show("ssm", format!("{:?}", sent.unwrap_err()).replace('\n', " "));
-            show("endpoints", format!("{:?}", context.configured_endpoints().await.unwrap().len()));
+            let endpoints = context.configured_endpoints().await.unwrap();
+            let endpoints: Vec<_> = endpoints.iter().map(Url::as_str).collect();
+            show("endpoints", endpoints.join(" "));
+            show("roots", context.roots().await.unwrap().len().to_string());
         }
         Err(error) => show("config", format!("{error}")),
     }
@@ -387,7 +371,6 @@ async fn in_child(environment: &[(&str, &str)]) -> BTreeMap<String, String> {
     command
         .args(["--exact", "aws::tests::child", "--ignored", "--nocapture", "--test-threads=1"])
         .env_clear()
-        .env("AWS_EC2_METADATA_DISABLED", "true")
         .envs(environment.iter().copied());
     let output = tokio::process::Command::from(command).output().await.unwrap();
     assert!(output.status.success(), "{output:?}");
@@ -411,6 +394,7 @@ async fn settings_of_the_environment_are_honoured() {
     let common = [
         ("AWS_CONFIG_FILE", config.as_str()),
         ("AWS_SHARED_CREDENTIALS_FILE", credentials.as_str()),
+        ("AWS_EC2_METADATA_DISABLED", "true"),
         ("AWS_ACCESS_KEY_ID", "AKIDENVIRONMENT"),
         ("AWS_SECRET_ACCESS_KEY", "secret"),
         ("AWS_ENDPOINT_URL", "http://127.0.0.1:1"),
@@ -421,7 +405,7 @@ async fn settings_of_the_environment_are_honoured() {
     assert_eq!(seen["key"], "AKIDENVIRONMENT");
     assert_eq!(seen["endpoint"], r#"Some("http://127.0.0.1:1")"#);
     assert_eq!(seen["region"], "None");
-    assert_eq!(seen["endpoints"], "3");
+    assert_eq!(seen["endpoints"], format!("http://127.0.0.1:1/ {url}/ http://127.0.0.1:1/"));
     assert!(seen["ssm"].contains("TargetNotConnected"), "{seen:?}");
 
     // A profile named explicitly comes before the keys of the environment, as in the AWS CLI.
@@ -438,8 +422,46 @@ async fn settings_of_the_environment_are_honoured() {
     let seen = in_child(&[&common[..], &[("AWS_CA_BUNDLE", "/nonexistent.pem")]].concat()).await;
     assert!(seen["error"].starts_with("the CA bundle /nonexistent.pem is not usable"), "{seen:?}");
     assert_eq!(seen["error"], seen["config"]);
+}
 
-    let nothing = [common[0], common[1]];
-    let seen = in_child(&nothing).await;
+#[tokio::test]
+async fn settings_of_the_profile_are_honoured() {
+    let files = Files::new("");
+    files.write("ca.pem", include_str!("../../certs/rds-roots.pem"));
+    files.write(
+        "config",
+        &format!(
+            "[profile dev]\nca_bundle = {}\nendpoint_url = http://127.0.0.1:1\nservices = local\n\
+             {KEYS}[services local]\nssm =\n  endpoint_url = http://127.0.0.1:2\n",
+            files.path("ca.pem").display(),
+        ),
+    );
+    let (config, credentials) = (text(&files.path("config")), text(&files.path("credentials")));
+    let seen = in_child(&[
+        ("AWS_CONFIG_FILE", &config),
+        ("AWS_SHARED_CREDENTIALS_FILE", &credentials),
+        ("AWS_PROFILE", "dev"),
+    ])
+    .await;
+    assert_eq!(seen["roots"], "81");
+    assert_eq!(seen["endpoints"], "http://127.0.0.1:1/ http://127.0.0.1:2/ http://127.0.0.1:1/");
+}
+
+/// The metadata service is asked directly, although there is a proxy for everything else: the
+/// proxy of this test answers 403 to all.
+#[tokio::test]
+async fn without_credentials_anywhere() {
+    let proxy = server(Some((403, "no"))).await;
+    let files = Files::new("");
+    let (config, credentials) = (text(&files.path("config")), text(&files.path("credentials")));
+    let seen = in_child(&[
+        ("AWS_CONFIG_FILE", &config),
+        ("AWS_SHARED_CREDENTIALS_FILE", &credentials),
+        ("AWS_EC2_METADATA_SERVICE_ENDPOINT", "http://127.0.0.1:1"),
+        ("AWS_ENDPOINT_URL_SSM", "http://ssm.example.com"),
+        ("HTTP_PROXY", &proxy),
+        ("http_proxy", &proxy),
+    ])
+    .await;
     assert_eq!(seen["error"], "no AWS credentials for the default profile");
 }

@@ -4,7 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use aws_smithy_http_client::proxy::ProxyConfig;
-use aws_smithy_http_client::tls::{self, TlsContext, TrustStore};
+use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
+use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
 use aws_smithy_http_client::{Builder, ConnectorBuilder};
 use aws_smithy_types::base64;
 use aws_types::sdk_config::SharedHttpClient;
@@ -16,7 +17,11 @@ use super::CredentialsError;
 /// The trust of one context: the same roots for the SDK's HTTPS and for the WebSocket.
 #[derive(Clone, Debug)]
 pub(super) struct Trust {
+    /// For AWS services.
     pub(super) http: SharedHttpClient,
+    /// For what answers on this machine only, such as the EC2 metadata: no proxy can reach that,
+    /// and none should see the credentials in it.
+    pub(super) local_http: SharedHttpClient,
     pub(super) roots: Arc<RootCertStore>,
 }
 
@@ -41,8 +46,10 @@ pub(super) async fn load(bundle: Option<&Path>) -> Result<Trust, CredentialsErro
         ),
         _ => {}
     }
+    let tls = tls_context(&accepted);
     Ok(Trust {
-        http: http_client(&accepted),
+        http: http_client(tls.clone(), ProxyConfig::from_env()),
+        local_http: http_client(tls, ProxyConfig::disabled()),
         roots: Arc::new(roots),
     })
 }
@@ -93,25 +100,25 @@ fn usable(
     (roots, accepted)
 }
 
-/// An HTTP client like the SDK's default one (rustls on aws-lc, proxies from the environment), but
-/// with exactly these roots.
-///
 /// The SDK takes roots as PEM only and panics on what it cannot parse, so it gets the accepted
 /// certificates written out again.
-fn http_client(roots: &[CertificateDer<'static>]) -> SharedHttpClient {
+fn tls_context(roots: &[CertificateDer<'static>]) -> TlsContext {
     let mut store = TrustStore::empty();
     for root in roots {
         store.add_pem_certificate(pem(root));
     }
-    // `build` can fail in its signature only; the default context (system roots) would then be used.
-    let context = TlsContext::builder().with_trust_store(store).build();
-    let context = context.unwrap_or_default();
+    // `build` can fail in its signature only; the default context trusts the system's roots.
+    TlsContext::builder().with_trust_store(store).build().unwrap_or_default()
+}
+
+/// An HTTP client like the SDK's default one (rustls on aws-lc), but with these roots and proxies.
+fn http_client(tls: TlsContext, proxy: ProxyConfig) -> SharedHttpClient {
     // Not `build_https`: that one ignores HTTPS_PROXY.
     Builder::new().build_with_connector_fn(move |settings, components| {
         let mut connector = ConnectorBuilder::default()
-            .tls_provider(tls::Provider::Rustls(tls::rustls_provider::CryptoMode::AwsLc))
-            .tls_context(context.clone())
-            .proxy_config(ProxyConfig::from_env());
+            .tls_provider(Provider::Rustls(CryptoMode::AwsLc))
+            .tls_context(tls.clone())
+            .proxy_config(proxy.clone());
         connector.set_connector_settings(settings.cloned());
         if let Some(components) = components {
             connector.set_sleep_impl(components.sleep_impl());

@@ -18,7 +18,7 @@ const LOG_DEADLINE: Duration = Duration::from_secs(5);
 
 /// One row: role, TLS, its version and cipher, database, server version.
 const EVIDENCE: &str = "select current_user, ssl, s.version, s.cipher, current_database(), \
-                        current_setting('server_version') from pg_stat_ssl s \
+                        split_part(current_setting('server_version'), ' ', 1) from pg_stat_ssl s \
                         join pg_stat_activity using (pid) where pid = pg_backend_pid()";
 
 /// What was seen, to be printed once the session has been ended too.
@@ -191,7 +191,11 @@ fn hops(report: &Report, events: &[Logged]) -> anyhow::Result<Vec<Hop>> {
     let mut hops = vec![
         hop("local accept", "psql, no password asked", own("startup_ms")),
         hop("token", &token, own("token_ms")),
-        hop("tunnel", "at the same time; of which:", own("tunnel_ms")),
+        hop(
+            "tunnel",
+            "beside the token; its steps, each since the one before:",
+            own("tunnel_ms"),
+        ),
     ];
     let mut previous = report.began;
     for (name, describe) in TUNNEL {
@@ -202,7 +206,7 @@ fn hops(report: &Report, events: &[Logged]) -> anyhow::Result<Vec<Hop>> {
     }
     let query =
         report.whole.as_secs_f64() * 1e3 - report.timings["total_ms"].as_f64().unwrap_or_default();
-    let tls = format!("{} {}, verified as {HOST}", row[2], row[3]);
+    let tls = format!("{} {}, certificate for {HOST}", row[2], row[3]);
     let login = format!("{} in {}, PostgreSQL {}", row[0], row[4], row[5]);
     let (_, ended) = find(events, "end of the session", goodbye)?;
     hops.extend([

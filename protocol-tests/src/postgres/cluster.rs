@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, bail, ensure};
-use nix::unistd::geteuid;
 
 use super::install::{Install, text_of};
 
@@ -15,6 +14,9 @@ use super::install::{Install, text_of};
 pub(super) const DATA_DIR: &str = "data";
 pub(super) const CERT_FILE: &str = "server.pem";
 pub(super) const KEY_FILE: &str = "server.key";
+
+/// In the template: how many other files it has.
+const COUNT_FILE: &str = "pgiam-file-count";
 
 /// Longest path of a Unix socket (`sun_path`) less `/.s.PGSQL.65535.lock`.
 const MAX_SOCKET_DIR: usize = 107 - 20;
@@ -121,7 +123,10 @@ fn template(install: &Install) -> anyhow::Result<PathBuf> {
         if !found.is_dir() || found.uid() != uid || found.mode() & 0o077 != 0 {
             bail!("{} is not a template of ours; remove it", path.display());
         }
-        return Ok(path);
+        if is_whole(&path) {
+            return Ok(path);
+        }
+        fs::remove_dir_all(&path).context("removing an incomplete template")?;
     }
     let new = tempfile::Builder::new().prefix("pgiam-pg-new-").tempdir()?;
     own(install, new.path())?;
@@ -133,8 +138,49 @@ fn template(install: &Install) -> anyhow::Result<PathBuf> {
         .arg("-D")
         .arg(&data);
     text_of(&mut initdb)?;
+    fs::write(data.join(COUNT_FILE), count_files(&data)?.to_string())?;
     fs::rename(&data, &path)
         .with_context(|| format!("keeping the template at {}", path.display()))?;
-    debug_assert!(uid != 0 || !geteuid().is_root(), "initdb refuses root");
     Ok(path)
+}
+
+/// Whether nothing is missing: systems that tidy their temporary directory take single old files.
+fn is_whole(template: &Path) -> bool {
+    let expected = fs::read_to_string(template.join(COUNT_FILE));
+    let expected: Option<usize> = expected.ok().and_then(|text| text.parse().ok());
+    match (expected, count_files(template)) {
+        (Some(expected), Ok(found)) => found == expected + 1,
+        _ => false,
+    }
+}
+
+fn count_files(dir: &Path) -> anyhow::Result<usize> {
+    let mut count = 0;
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        count += if entry.file_type()?.is_dir() {
+            count_files(&entry.path())?
+        } else {
+            1
+        };
+    }
+    Ok(count)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tidied_template_is_noticed() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("base")).unwrap();
+        fs::write(dir.path().join("PG_VERSION"), "15").unwrap();
+        fs::write(dir.path().join("base/1"), "").unwrap();
+        assert!(!is_whole(dir.path()), "not counted yet");
+        fs::write(dir.path().join(COUNT_FILE), "2").unwrap();
+        assert!(is_whole(dir.path()));
+        fs::remove_file(dir.path().join("base/1")).unwrap();
+        assert!(!is_whole(dir.path()));
+    }
 }

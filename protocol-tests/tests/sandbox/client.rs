@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
-use futures_util::{SinkExt as _, StreamExt as _};
+use futures_util::{FutureExt as _, SinkExt as _, StreamExt as _};
 use protocol_tests::iam::User;
 use protocol_tests::sandbox::Sandbox;
 use protocol_tests::wire::{self, Message, payload};
@@ -246,15 +246,24 @@ impl MiniClient {
             .expect("closed in time");
     }
 
-    /// Takes one WebSocket message, or resends after some silence.
+    /// Takes the WebSocket messages that are there, or resends after some silence.
     pub(crate) async fn turn(&mut self) {
-        match tokio::time::timeout(RESEND_AFTER, self.socket.next()).await {
-            Err(_) => self.resend().await,
-            Ok(Some(Ok(Frame::Binary(raw)))) => self.take(&raw).await,
-            Ok(Some(Ok(Frame::Ping(_) | Frame::Pong(_)))) => {}
-            Ok(Some(Ok(Frame::Close(_)) | Err(_)) | None) => self.closed = true,
-            Ok(Some(Ok(other))) => panic!("{other:?}"),
+        let Ok(first) = tokio::time::timeout(RESEND_AFTER, self.socket.next()).await else {
+            return self.resend().await;
+        };
+        let mut arrived = Some(first);
+        while let Some(frame) = arrived.take() {
+            match frame {
+                Some(Ok(Frame::Binary(raw))) => self.take(&raw).await,
+                Some(Ok(Frame::Ping(_) | Frame::Pong(_))) => {}
+                Some(Ok(Frame::Close(_)) | Err(_)) | None => self.closed = true,
+                Some(Ok(other)) => panic!("{other:?}"),
+            }
+            if !self.closed {
+                arrived = self.socket.next().now_or_never();
+            }
         }
+        let _ = self.socket.flush().await;
     }
 
     async fn take(&mut self, raw: &Bytes) {
@@ -267,7 +276,8 @@ impl MiniClient {
             }
             wire::OUTPUT => {
                 if !self.mute {
-                    self.raw(Message::ack(&message).encode()).await;
+                    let ack = Message::ack(&message).encode();
+                    let _ = self.socket.feed(Frame::Binary(ack)).await;
                 }
                 if message.sequence < self.expected || self.early.contains_key(&message.sequence) {
                     self.duplicates += 1;

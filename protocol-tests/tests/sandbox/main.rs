@@ -1,6 +1,12 @@
 //! The sandbox judged by its own means: requests signed by the `aws-sigv4` crate, and a small client
 //! written over `wire` alone.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test stops where it fails"
+)]
+
 mod aws_api;
 mod client;
 mod gateway;

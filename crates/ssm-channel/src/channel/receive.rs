@@ -102,6 +102,9 @@ impl Channel {
                     customer_message,
                 });
                 self.phase = Phase::Established;
+                if self.terminating {
+                    self.push_goodbye(now);
+                }
                 Ok(())
             }
             (PayloadType::Output, Phase::Established) => {
