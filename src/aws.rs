@@ -142,7 +142,9 @@ impl AwsContext {
     pub async fn ssm(&self, region: &str) -> Result<aws_sdk_ssm::Client, CredentialsError> {
         let config = self.sdk_config().await?;
         let region = Region::new(region.to_owned());
-        Ok(aws_sdk_ssm::Client::new(&config.into_builder().region(region).build()))
+        Ok(aws_sdk_ssm::Client::new(
+            &config.into_builder().region(region).build(),
+        ))
     }
 
     /// What AWS clients are made from.
@@ -167,7 +169,11 @@ impl AwsContext {
     /// As for [`AwsContext::sdk_config`].
     pub async fn configured_endpoints(&self) -> Result<Vec<Url>, CredentialsError> {
         let config = self.sdk_config().await?;
-        let mut found: Vec<String> = config.endpoint_url().map(str::to_owned).into_iter().collect();
+        let mut found: Vec<String> = config
+            .endpoint_url()
+            .map(str::to_owned)
+            .into_iter()
+            .collect();
         for service in ["SSM", "SSMMESSAGES"] {
             let key = ServiceConfigKey::builder()
                 .service_id(service)
@@ -178,7 +184,10 @@ impl AwsContext {
                 found.extend(services.load_config(key));
             }
         }
-        Ok(found.iter().filter_map(|text| Url::parse(text).ok()).collect())
+        Ok(found
+            .iter()
+            .filter_map(|text| Url::parse(text).ok())
+            .collect())
     }
 
     /// The roots that may vouch for AWS, for connections that do not go through the SDK.
@@ -239,7 +248,10 @@ impl fmt::Debug for AwsContext {
 impl Inner {
     async fn credentials(self: &Arc<Self>) -> Result<Credentials, CredentialsError> {
         let this = self.clone();
-        let kept = self.credentials.get(|| async move { this.load().await }).await;
+        let kept = self
+            .credentials
+            .get(|| async move { this.load().await })
+            .await;
         let (lease, _) = kept?;
         Ok(lease.value)
     }
@@ -286,9 +298,13 @@ impl Inner {
             (!path.is_empty()).then(|| PathBuf::from(path))
         };
         let bundle = self.options.ca_bundle.clone();
-        let bundle = bundle.or_else(from_environment).or_else(|| plan.ca_bundle.clone());
+        let bundle = bundle
+            .or_else(from_environment)
+            .or_else(|| plan.ca_bundle.clone());
         // A failure is not kept: the file may be mended.
-        self.trust.get_or_try_init(|| trust::load(bundle.as_deref())).await
+        self.trust
+            .get_or_try_init(|| trust::load(bundle.as_deref()))
+            .await
     }
 
     async fn region(&self, plan: &profile::Plan) -> Option<Region> {
@@ -309,7 +325,9 @@ impl ProvideCredentials for FromContext {
         Self: 'a,
     {
         future::ProvideCredentials::new(async {
-            Inner::credentials(&self.0).await.map_err(SdkError::provider_error)
+            Inner::credentials(&self.0)
+                .await
+                .map_err(SdkError::provider_error)
         })
     }
 }

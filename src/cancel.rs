@@ -28,7 +28,10 @@ impl CancelKeys {
     #[must_use]
     pub fn register(&self, key: CancelKey, target: Arc<Target>) -> Registration {
         self.lock().insert(key.clone(), target);
-        Registration { keys: self.clone(), key }
+        Registration {
+            keys: self.clone(),
+            key,
+        }
     }
 
     /// The target whose server gave out `key`, if that connection is still open.

@@ -77,7 +77,12 @@ pub struct ServeArgs {
     pub connect_timeout: Option<u64>,
     /// Seconds that open connections get after the first SIGINT or SIGTERM; a second one ends them
     /// at once.
-    #[arg(long, env = "PGIAM_DRAIN_TIMEOUT", value_name = "SECONDS", default_value_t = 5)]
+    #[arg(
+        long,
+        env = "PGIAM_DRAIN_TIMEOUT",
+        value_name = "SECONDS",
+        default_value_t = 5
+    )]
     pub drain_timeout: u64,
     /// Folder for what is made once: the certificate shown to local TLS clients.
     #[arg(long, env = "PGIAM_STATE_DIR", value_name = "DIR")]
@@ -143,9 +148,17 @@ mod tests {
 
     #[test]
     fn serve_is_the_default() {
-        for line in [vec!["pgiam", "--port", "6000"], vec!["pgiam", "serve", "--port", "6000"]] {
+        for line in [
+            vec!["pgiam", "--port", "6000"],
+            vec!["pgiam", "serve", "--port", "6000"],
+        ] {
             assert_eq!(Cli::parse_from(line).serve_args().port, Some(6000));
         }
-        assert_eq!(Cli::parse_from(["pgiam", "serve", "orders"]).serve_args().targets, ["orders"]);
+        assert_eq!(
+            Cli::parse_from(["pgiam", "serve", "orders"])
+                .serve_args()
+                .targets,
+            ["orders"]
+        );
     }
 }

@@ -57,7 +57,9 @@ pub enum ConfigError {
         known: String,
     },
     /// A key that describes one database was given on the command line for several targets.
-    #[error("--{key} describes one database, but {count} targets are selected.\nhint: name the target it is for: pgiam serve TARGET --{key} …")]
+    #[error(
+        "--{key} describes one database, but {count} targets are selected.\nhint: name the target it is for: pgiam serve TARGET --{key} …"
+    )]
     AmbiguousFlag {
         /// The flag.
         key: &'static str,
@@ -154,10 +156,13 @@ impl File {
         if let Some(path) = explicit {
             return Ok((Self::read(path)?, path.display().to_string()));
         }
-        let candidates: Vec<PathBuf> = [Some(PathBuf::from("pgiam.toml")), crate::platform::user_config_file()]
-            .into_iter()
-            .flatten()
-            .collect();
+        let candidates: Vec<PathBuf> = [
+            Some(PathBuf::from("pgiam.toml")),
+            crate::platform::user_config_file(),
+        ]
+        .into_iter()
+        .flatten()
+        .collect();
         let looked_at = candidates
             .iter()
             .map(|path| path.display().to_string())
@@ -202,7 +207,10 @@ impl File {
         flags: &Layer,
         looked_at: &str,
     ) -> Result<Vec<Target>, ConfigError> {
-        let Self { defaults, mut targets } = self;
+        let Self {
+            defaults,
+            mut targets,
+        } = self;
         if !selected.is_empty() {
             if let Some(asked) = selected.iter().find(|name| !targets.contains_key(*name)) {
                 return Err(ConfigError::UnknownTarget {
@@ -219,21 +227,35 @@ impl File {
                 looked_at: looked_at.to_owned(),
             });
         }
-        let per_database: [(&'static str, bool); 2] =
-            [("host", flags.host.is_some()), ("port", flags.port.is_some())];
-        if let Some((key, _)) = per_database.iter().find(|(_, given)| *given && targets.len() > 1) {
-            return Err(ConfigError::AmbiguousFlag { key, count: targets.len() });
+        let per_database: [(&'static str, bool); 2] = [
+            ("host", flags.host.is_some()),
+            ("port", flags.port.is_some()),
+        ];
+        if let Some((key, _)) = per_database
+            .iter()
+            .find(|(_, given)| *given && targets.len() > 1)
+        {
+            return Err(ConfigError::AmbiguousFlag {
+                key,
+                count: targets.len(),
+            });
         }
         targets
             .into_iter()
-            .map(|(name, layer)| Target::new(name, flags.clone().over(layer.over(defaults.clone()))))
+            .map(|(name, layer)| {
+                Target::new(name, flags.clone().over(layer.over(defaults.clone())))
+            })
             .collect()
     }
 }
 
 fn known_names<'a>(names: impl Iterator<Item = &'a String>) -> String {
     let names: Vec<&str> = names.map(String::as_str).collect();
-    if names.is_empty() { "(none)".to_owned() } else { names.join(", ") }
+    if names.is_empty() {
+        "(none)".to_owned()
+    } else {
+        names.join(", ")
+    }
 }
 
 /// Host and port of a database, as it is signed, verified and dialled.
@@ -349,13 +371,17 @@ impl Target {
                 hint: "host = \"NAME.REGION.rds.amazonaws.com\", as the RDS console shows the endpoint",
             });
         };
-        let endpoint: Endpoint = host.parse().map_err(|reason| invalid("host", &host, reason))?;
+        let endpoint: Endpoint = host
+            .parse()
+            .map_err(|reason| invalid("host", &host, reason))?;
         let region = match (layer.region, endpoint.region()) {
             (Some(region), Some(in_host)) if region != in_host => {
                 return Err(invalid(
                     "region",
                     &region,
-                    format!("the host is in {in_host}, and a token for another region is refused; leave region out"),
+                    format!(
+                        "the host is in {in_host}, and a token for another region is refused; leave region out"
+                    ),
                 ));
             }
             (Some(region), _) => Some(region),
@@ -363,13 +389,23 @@ impl Target {
         };
         if let Some(name) = [("user", &layer.user), ("database", &layer.database)]
             .into_iter()
-            .find(|(_, value)| value.as_ref().is_some_and(|v| v.is_empty() || v.contains('\0')))
+            .find(|(_, value)| {
+                value
+                    .as_ref()
+                    .is_some_and(|v| v.is_empty() || v.contains('\0'))
+            })
         {
             return Err(invalid(name.0, "", "it is empty".to_owned()));
         }
         let via = via(&name, layer.via.as_deref(), layer.bastion)?;
         let connect_timeout = match layer.connect_timeout {
-            Some(0) => return Err(invalid("connect_timeout", "0", "give whole seconds, 1 or more".to_owned())),
+            Some(0) => {
+                return Err(invalid(
+                    "connect_timeout",
+                    "0",
+                    "give whole seconds, 1 or more".to_owned(),
+                ));
+            }
             Some(seconds) => Duration::from_secs(seconds),
             None => DEFAULT_CONNECT_TIMEOUT,
         };
@@ -398,9 +434,15 @@ fn via(target: &str, via: Option<&str>, bastion: Option<String>) -> Result<Via, 
     match (via, bastion) {
         (Some("direct"), _) => Ok(Via::Direct),
         (None | Some("ssm"), Some(bastion)) => {
-            let known = ["i-", "mi-"].iter().any(|prefix| bastion.starts_with(prefix));
+            let known = ["i-", "mi-"]
+                .iter()
+                .any(|prefix| bastion.starts_with(prefix));
             if !known {
-                return Err(invalid("bastion", &bastion, "give a managed node's id, i-… or mi-…"));
+                return Err(invalid(
+                    "bastion",
+                    &bastion,
+                    "give a managed node's id, i-… or mi-…",
+                ));
             }
             Ok(Via::Ssm { bastion })
         }
@@ -431,14 +473,25 @@ mod tests {
         let text = format!(
             "[defaults]\nprofile='dev'\nuser='everyone'\nbastion='i-1'\n[targets.orders]\nhost='{HOST}'\nuser='db_user'\n"
         );
-        let flags = Layer { profile: Some("prod".into()), ..Layer::default() };
+        let flags = Layer {
+            profile: Some("prod".into()),
+            ..Layer::default()
+        };
         let target = &parse(&text, &[], &flags).unwrap()[0];
         assert_eq!(target.profile.as_deref(), Some("prod"));
         assert_eq!(target.user.as_deref(), Some("db_user"));
-        assert_eq!(target.via, Via::Ssm { bastion: "i-1".into() });
+        assert_eq!(
+            target.via,
+            Via::Ssm {
+                bastion: "i-1".into()
+            }
+        );
         assert_eq!(target.endpoint.to_string(), format!("{HOST}:5432"));
         assert_eq!(target.region.as_deref(), Some("eu-central-1"));
-        assert_eq!((target.local_port, target.connect_timeout), (5433, DEFAULT_CONNECT_TIMEOUT));
+        assert_eq!(
+            (target.local_port, target.connect_timeout),
+            (5433, DEFAULT_CONNECT_TIMEOUT)
+        );
     }
 
     #[test]
@@ -449,7 +502,10 @@ mod tests {
             ..Layer::default()
         };
         let target = &parse("", &[], &flags).unwrap()[0];
-        assert_eq!((target.name.as_str(), target.endpoint.port), ("default", 5444));
+        assert_eq!(
+            (target.name.as_str(), target.endpoint.port),
+            ("default", 5444)
+        );
         assert_eq!(target.endpoint.host, HOST);
     }
 
@@ -457,40 +513,93 @@ mod tests {
     fn refusals_name_the_key_and_the_remedy() {
         let no_flags = Layer::default();
         let cases = [
-            (format!("[targets.a]\nhost='{HOST}'\n"), "target \"a\" has no bastion"),
-            ("[targets.a]\nbastion='i-1'\n".to_owned(), "target \"a\" has no host"),
-            (format!("[targets.a]\nhost='{HOST}'\nbastion='bastion-1'\n"), "i-… or mi-…"),
-            (format!("[targets.a]\nhost='{HOST}'\nvia='vpn'\n"), "\"ssm\" or \"direct\""),
-            (format!("[targets.a]\nhost='{HOST}'\nvia='direct'\nregion='us-east-1'\n"), "the host is in eu-central-1"),
-            ("[targets.a]\nhost='10.0.0.7'\nvia='direct'\n".to_owned(), "DNS name"),
-            (format!("[targets.a]\nhost='{HOST}:0'\nvia='direct'\n"), "is not a port"),
-            (format!("[targets.a]\nhost='{HOST}'\nvia='direct'\nuser=''\n"), "it is empty"),
-            (format!("[targets.a]\nhost='{HOST}'\nvia='direct'\nconnect_timeout=0\n"), "1 or more"),
+            (
+                format!("[targets.a]\nhost='{HOST}'\n"),
+                "target \"a\" has no bastion",
+            ),
+            (
+                "[targets.a]\nbastion='i-1'\n".to_owned(),
+                "target \"a\" has no host",
+            ),
+            (
+                format!("[targets.a]\nhost='{HOST}'\nbastion='bastion-1'\n"),
+                "i-… or mi-…",
+            ),
+            (
+                format!("[targets.a]\nhost='{HOST}'\nvia='vpn'\n"),
+                "\"ssm\" or \"direct\"",
+            ),
+            (
+                format!("[targets.a]\nhost='{HOST}'\nvia='direct'\nregion='us-east-1'\n"),
+                "the host is in eu-central-1",
+            ),
+            (
+                "[targets.a]\nhost='10.0.0.7'\nvia='direct'\n".to_owned(),
+                "DNS name",
+            ),
+            (
+                format!("[targets.a]\nhost='{HOST}:0'\nvia='direct'\n"),
+                "is not a port",
+            ),
+            (
+                format!("[targets.a]\nhost='{HOST}'\nvia='direct'\nuser=''\n"),
+                "it is empty",
+            ),
+            (
+                format!("[targets.a]\nhost='{HOST}'\nvia='direct'\nconnect_timeout=0\n"),
+                "1 or more",
+            ),
             (String::new(), "no target is configured"),
         ];
         for (text, expected) in cases {
             let error = parse(&text, &[], &no_flags).unwrap_err().to_string();
             assert!(error.contains(expected), "{text}\n→ {error}");
         }
-        let two = format!("[defaults]\nvia='direct'\n[targets.a]\nhost='{HOST}'\n[targets.b]\nhost='{HOST}'\n");
+        let two = format!(
+            "[defaults]\nvia='direct'\n[targets.a]\nhost='{HOST}'\n[targets.b]\nhost='{HOST}'\n"
+        );
         let error = parse(&two, &["c"], &no_flags).unwrap_err().to_string();
-        assert!(error.contains("no target \"c\"") && error.contains("a, b"), "{error}");
-        let flags = Layer { port: Some(1), ..Layer::default() };
-        assert!(parse(&two, &[], &flags).unwrap_err().to_string().contains("--port describes one database"));
+        assert!(
+            error.contains("no target \"c\"") && error.contains("a, b"),
+            "{error}"
+        );
+        let flags = Layer {
+            port: Some(1),
+            ..Layer::default()
+        };
+        assert!(
+            parse(&two, &[], &flags)
+                .unwrap_err()
+                .to_string()
+                .contains("--port describes one database")
+        );
         assert_eq!(parse(&two, &["b"], &flags).unwrap().len(), 1);
     }
 
     #[test]
     fn unknown_keys_are_refused() {
-        let error = toml::from_str::<File>("[targets.a]\nhots='x'\n").unwrap_err().to_string();
+        let error = toml::from_str::<File>("[targets.a]\nhots='x'\n")
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("unknown field `hots`"), "{error}");
     }
 
     #[test]
     fn regions_of_endpoint_names() {
-        let region = |host: &str| host.parse::<Endpoint>().unwrap().region().map(str::to_owned);
-        assert_eq!(region("db.abc.us-gov-west-1.rds.amazonaws.com").as_deref(), Some("us-gov-west-1"));
-        assert_eq!(region("p.proxy-abc.cn-north-1.rds.amazonaws.com.cn").as_deref(), Some("cn-north-1"));
+        let region = |host: &str| {
+            host.parse::<Endpoint>()
+                .unwrap()
+                .region()
+                .map(str::to_owned)
+        };
+        assert_eq!(
+            region("db.abc.us-gov-west-1.rds.amazonaws.com").as_deref(),
+            Some("us-gov-west-1")
+        );
+        assert_eq!(
+            region("p.proxy-abc.cn-north-1.rds.amazonaws.com.cn").as_deref(),
+            Some("cn-north-1")
+        );
         assert_eq!(region("db.example.com"), None);
     }
 }

@@ -140,7 +140,8 @@ where
                 (Some(Stage::Fresh), Some(kept)) => return Ok((kept, true)),
                 (Some(Stage::Ageing), Some(kept)) => {
                     if state.not_before.is_none_or(|then| then <= now) {
-                        let _ = self.join(&mut state, make);
+                        // It runs in a task of its own; nobody has to wait for it.
+                        drop(self.join(&mut state, make));
                     }
                     return Ok((kept, true));
                 }
@@ -284,7 +285,11 @@ mod tests {
 
     #[test]
     fn without_an_end_a_lease_stays_fresh() {
-        let key = Lease { value: (), made_at: at(0), until: None };
+        let key = Lease {
+            value: (),
+            made_at: at(0),
+            until: None,
+        };
         assert_eq!(key.stage(at(1_000_000_000)), Stage::Fresh);
     }
 
@@ -293,7 +298,11 @@ mod tests {
         let kept: Kept<u8, String> = Kept::new(Arc::new(|| at(0)));
         let failed = kept.get(|| async { panic!("on purpose") }).await;
         assert_eq!(failed.unwrap_err(), Stopped.to_string());
-        let made = Lease { value: 7, made_at: at(0), until: None };
+        let made = Lease {
+            value: 7,
+            made_at: at(0),
+            until: None,
+        };
         let (lease, from_cache) = kept.get(|| async { Ok(made) }).await.unwrap();
         assert_eq!((lease.value, from_cache), (7, false));
     }
@@ -307,7 +316,11 @@ mod tests {
             tokio::spawn(async move {
                 kept.get(|| async move {
                     wait.await.unwrap();
-                    Ok(Lease { value: 1, made_at: at(0), until: None })
+                    Ok(Lease {
+                        value: 1,
+                        made_at: at(0),
+                        until: None,
+                    })
                 })
                 .await
             })
@@ -319,7 +332,11 @@ mod tests {
         go.send(()).unwrap();
         assert_eq!(slow.await.unwrap().unwrap().0.value, 1);
         assert!(!kept.is_alive());
-        let fresh = Lease { value: 2, made_at: at(0), until: None };
+        let fresh = Lease {
+            value: 2,
+            made_at: at(0),
+            until: None,
+        };
         assert_eq!(kept.get(|| async { Ok(fresh) }).await.unwrap().0.value, 2);
     }
 

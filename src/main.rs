@@ -35,11 +35,20 @@ fn main() -> ExitCode {
 }
 
 fn logging(args: &ServeArgs) -> anyhow::Result<()> {
-    let filter = tracing_subscriber::EnvFilter::try_new(&args.log)
-        .with_context(|| format!("--log \"{}\" is no filter; write a level or \"info,pgiam::tunnel=debug\"", args.log))?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let filter = tracing_subscriber::EnvFilter::try_new(&args.log).with_context(|| {
+        format!(
+            "--log \"{}\" is no filter; write a level or \"info,pgiam::tunnel=debug\"",
+            args.log
+        )
+    })?;
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
     match args.log_format {
-        LogFormat::Human => builder.with_target(false).with_ansi(std::io::stderr().is_terminal()).init(),
+        LogFormat::Human => builder
+            .with_target(false)
+            .with_ansi(std::io::stderr().is_terminal())
+            .init(),
         LogFormat::Json => builder.json().flatten_event(true).init(),
     }
     Ok(())
@@ -65,7 +74,9 @@ async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
     let signal = signals.next().await;
     info!(signal, "stopping");
     server
-        .drain(Duration::from_secs(args.drain_timeout), async { _ = signals.next().await })
+        .drain(Duration::from_secs(args.drain_timeout), async {
+            _ = signals.next().await
+        })
         .await;
     info!("stopped");
     Ok(())
@@ -77,8 +88,16 @@ fn ready_lines(listener: &Listener) -> Vec<String> {
     listener
         .targets()
         .map(|target| {
-            let database = if shared { format!(" -d {}", target.name) } else { String::new() };
-            let user = target.user.as_deref().map(|user| format!(" as {user}")).unwrap_or_default();
+            let database = if shared {
+                format!(" -d {}", target.name)
+            } else {
+                String::new()
+            };
+            let user = target
+                .user
+                .as_deref()
+                .map(|user| format!(" as {user}"))
+                .unwrap_or_default();
             format!(
                 "ready  {}  psql -h localhost -p {}{database}  → {}{user} via {}",
                 target.name,

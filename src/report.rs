@@ -82,7 +82,13 @@ struct Said {
 
 impl Said {
     fn new(id: &'static str, sqlstate: SqlState, message: impl Into<String>) -> Self {
-        Self { id, sqlstate, message: message.into(), detail: None, hint: None }
+        Self {
+            id,
+            sqlstate,
+            message: message.into(),
+            detail: None,
+            hint: None,
+        }
     }
 
     fn detail(mut self, detail: impl Into<String>) -> Self {
@@ -120,7 +126,12 @@ impl Said {
 impl Report {
     /// Writes the log line of this failure.
     pub fn log(&self) {
-        let Self { id, sqlstate, message, .. } = self;
+        let Self {
+            id,
+            sqlstate,
+            message,
+            ..
+        } = self;
         match self.level {
             Level::Info => info!(id, sqlstate, reason = message, "no session"),
             Level::Warn => warn!(id, sqlstate, reason = message, "no session"),
@@ -191,14 +202,21 @@ pub fn after_login(end: &SessionEnd, target: &Target) -> Option<Bytes> {
                 Some(tunnel) => tunnel.to_string(),
                 None => error.to_string(),
             };
-            Said::new("session.lost", BROKEN, "the connection to the database was lost")
-                .detail(format!("{reason}."))
-                .hint("Reconnect: pgiam opens a new tunnel when it has to.")
+            Said::new(
+                "session.lost",
+                BROKEN,
+                "the connection to the database was lost",
+            )
+            .detail(format!("{reason}."))
+            .hint("Reconnect: pgiam opens a new tunnel when it has to.")
         }
     };
     let sent = said.message.clone();
     if !end.at_boundary {
-        debug!(message = sent, "not told to the client, which is in the middle of a message");
+        debug!(
+            message = sent,
+            "not told to the client, which is in the middle of a message"
+        );
         return None;
     }
     let message = format!("target \"{}\": {sent}", target.name);
@@ -206,7 +224,11 @@ pub fn after_login(end: &SessionEnd, target: &Target) -> Option<Bytes> {
 }
 
 fn shutting_down() -> Said {
-    Said::new("server.shutdown", SHUTDOWN, "terminating connection because pgiam is shutting down")
+    Said::new(
+        "server.shutdown",
+        SHUTDOWN,
+        "terminating connection because pgiam is shutting down",
+    )
 }
 
 fn client(error: &ClientError) -> Said {
@@ -214,8 +236,12 @@ fn client(error: &ClientError) -> Said {
         ClientError::Startup(StartupError::UnsupportedProtocol(_)) => {
             Said::new("client.protocol", NOT_SUPPORTED, error.to_string())
         }
-        other => Said::new("client.startup", PROTOCOL_VIOLATION, format!("invalid startup packet: {other}"))
-            .hint("This port speaks the PostgreSQL protocol, version 3."),
+        other => Said::new(
+            "client.startup",
+            PROTOCOL_VIOLATION,
+            format!("invalid startup packet: {other}"),
+        )
+        .hint("This port speaks the PostgreSQL protocol, version 3."),
     }
 }
 
@@ -233,12 +259,18 @@ fn route(error: &RouteError) -> Said {
                 names.join(", ")
             ))
         }
-        RouteError::NoUser { target } => {
-            Said::new("target.no-user", NOT_AUTHORIZED, format!("target \"{target}\": no user name"))
-                .hint(format!("Give one (psql -U ROLE), or set user = \"ROLE\" under [targets.{target}]."))
+        RouteError::NoUser { target } => Said::new(
+            "target.no-user",
+            NOT_AUTHORIZED,
+            format!("target \"{target}\": no user name"),
+        )
+        .hint(format!(
+            "Give one (psql -U ROLE), or set user = \"ROLE\" under [targets.{target}]."
+        )),
+        RouteError::UserNotUtf8 => {
+            Said::new("target.user-encoding", NOT_AUTHORIZED, error.to_string())
+                .hint("IAM tokens are signed for user names in UTF-8.")
         }
-        RouteError::UserNotUtf8 => Said::new("target.user-encoding", NOT_AUTHORIZED, error.to_string())
-            .hint("IAM tokens are signed for user names in UTF-8."),
         RouteError::Startup(_) => Said::new("target.startup", CONFIGURATION, error.to_string()),
     }
 }

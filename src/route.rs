@@ -71,7 +71,9 @@ pub fn route(
     };
     if replace_user {
         let Some(user) = &target.user else {
-            return Err(RouteError::NoUser { target: target.name.clone() });
+            return Err(RouteError::NoUser {
+                target: target.name.clone(),
+            });
         };
         startup.set("user", user.as_bytes())?;
     }
@@ -89,7 +91,12 @@ pub fn route(
         // Without the parameter the server uses the (new) user name, as libpq would have.
         None => _ = startup.remove("database"),
     }
-    Ok(Routed { target, startup, user, database })
+    Ok(Routed {
+        target,
+        startup,
+        user,
+        database,
+    })
 }
 
 fn pick(
@@ -115,7 +122,9 @@ fn pick(
 
 /// A parameter as text; what is not UTF-8 is shown lossily here and refused where it matters.
 fn text(startup: &Startup, name: &str) -> Option<String> {
-    startup.get(name).map(|value| String::from_utf8_lossy(value).into_owned())
+    startup
+        .get(name)
+        .map(|value| String::from_utf8_lossy(value).into_owned())
 }
 
 #[cfg(test)]
@@ -126,10 +135,15 @@ mod tests {
     fn targets(names: &[&str]) -> Vec<Arc<Target>> {
         let mut text = String::from("[defaults]\nvia='direct'\nuser='db_user'\ndatabase='app'\n");
         for name in names {
-            text += &format!("[targets.{name}]\nhost='{name}.abc.eu-central-1.rds.amazonaws.com'\n");
+            text +=
+                &format!("[targets.{name}]\nhost='{name}.abc.eu-central-1.rds.amazonaws.com'\n");
         }
         let file: File = toml::from_str(&text).unwrap();
-        file.targets(&[], &Layer::default(), "").unwrap().into_iter().map(Arc::new).collect()
+        file.targets(&[], &Layer::default(), "")
+            .unwrap()
+            .into_iter()
+            .map(Arc::new)
+            .collect()
     }
 
     fn without_defaults(name: &str) -> Vec<Arc<Target>> {
@@ -155,12 +169,19 @@ mod tests {
 
     #[test]
     fn defaults_of_libpq_are_replaced() {
-        let libpq = startup(&[("user", "ana"), ("database", "ana"), ("application_name", "psql")]);
+        let libpq = startup(&[
+            ("user", "ana"),
+            ("database", "ana"),
+            ("application_name", "psql"),
+        ]);
         let routed = route(&targets(&["orders"]), libpq, Some("ana")).unwrap();
         assert_eq!(sent(&routed, "user").as_deref(), Some("db_user"));
         assert_eq!(sent(&routed, "database").as_deref(), Some("app"));
         assert_eq!(sent(&routed, "application_name").as_deref(), Some("psql"));
-        assert_eq!((routed.user.as_str(), routed.database.as_deref()), ("db_user", Some("app")));
+        assert_eq!(
+            (routed.user.as_str(), routed.database.as_deref()),
+            ("db_user", Some("app"))
+        );
     }
 
     #[test]
@@ -175,21 +196,58 @@ mod tests {
     fn without_configured_defaults_nothing_is_invented() {
         let own = startup(&[("user", "ana"), ("database", "ana")]);
         let routed = route(&without_defaults("orders"), own, Some("ana")).unwrap();
-        assert_eq!((routed.user.as_str(), sent(&routed, "database")), ("ana", None));
+        assert_eq!(
+            (routed.user.as_str(), sent(&routed, "database")),
+            ("ana", None)
+        );
         let error = route(&without_defaults("orders"), startup(&[]), Some("ana")).unwrap_err();
-        assert_eq!(error, RouteError::NoUser { target: "orders".into() });
+        assert_eq!(
+            error,
+            RouteError::NoUser {
+                target: "orders".into()
+            }
+        );
     }
 
     #[test]
     fn a_shared_port_is_routed_by_database_name() {
         let both = targets(&["orders", "stock"]);
-        let routed = route(&both, startup(&[("user", "ana"), ("database", "stock")]), Some("ana")).unwrap();
-        assert_eq!((routed.target.name.as_str(), sent(&routed, "database").as_deref()), ("stock", Some("app")));
-        let routed = route(&both, startup(&[("user", "x"), ("database", "orders/sales")]), Some("ana")).unwrap();
-        assert_eq!((routed.target.name.as_str(), sent(&routed, "database").as_deref()), ("orders", Some("sales")));
+        let routed = route(
+            &both,
+            startup(&[("user", "ana"), ("database", "stock")]),
+            Some("ana"),
+        )
+        .unwrap();
+        assert_eq!(
+            (
+                routed.target.name.as_str(),
+                sent(&routed, "database").as_deref()
+            ),
+            ("stock", Some("app"))
+        );
+        let routed = route(
+            &both,
+            startup(&[("user", "x"), ("database", "orders/sales")]),
+            Some("ana"),
+        )
+        .unwrap();
+        assert_eq!(
+            (
+                routed.target.name.as_str(),
+                sent(&routed, "database").as_deref()
+            ),
+            ("orders", Some("sales"))
+        );
         for asked in ["ana", "nosuch"] {
-            let error = route(&both, startup(&[("user", "ana"), ("database", asked)]), Some("ana")).unwrap_err();
-            assert!(matches!(error, RouteError::UnknownTarget { known, .. } if known == ["orders", "stock"]));
+            let error = route(
+                &both,
+                startup(&[("user", "ana"), ("database", asked)]),
+                Some("ana"),
+            )
+            .unwrap_err();
+            assert!(
+                matches!(error, RouteError::UnknownTarget { known, .. } if known == ["orders", "stock"])
+            );
         }
     }
 }

@@ -129,7 +129,10 @@ mod tests {
     #[test]
     fn stars_are_all_one_sees() {
         let secret = Redacted::new("hunter2".to_owned());
-        assert_eq!(format!("{secret}|{secret:?}|{secret:#?}"), "********|********|********");
+        assert_eq!(
+            format!("{secret}|{secret:?}|{secret:#?}"),
+            "********|********|********"
+        );
         assert_eq!(format!("{:?}", Some(&secret)), "Some(********)");
         assert_eq!(secret.expose(), "hunter2");
     }
@@ -172,7 +175,13 @@ mod tests {
 
     #[test]
     fn harmless_text_stays_as_it_is() {
-        for text in ["", "no SessionToken here", "SessionToken", "ends with SessionToken=", "größe=1"] {
+        for text in [
+            "",
+            "no SessionToken here",
+            "SessionToken",
+            "ends with SessionToken=",
+            "größe=1",
+        ] {
             assert_eq!(redact(text), text);
         }
     }

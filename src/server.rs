@@ -98,7 +98,10 @@ pub fn bind(rooms: Vec<Arc<Rooms>>) -> Result<Vec<Listener>, BindError> {
 }
 
 fn listen(port: u16, rooms: Vec<Arc<Rooms>>) -> Result<Listener, BindError> {
-    let target = rooms.first().map(|rooms| rooms.target.name.clone()).unwrap_or_default();
+    let target = rooms
+        .first()
+        .map(|rooms| rooms.target.name.clone())
+        .unwrap_or_default();
     let failed = |address| {
         let target = target.clone();
         move |source: io::Error| match source.kind() {
@@ -117,11 +120,19 @@ fn listen(port: u16, rooms: Vec<Arc<Rooms>>) -> Result<Listener, BindError> {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => return Err(failed(v6)(error)),
         Err(error) => debug!(%error, "no IPv6 loopback here"),
     }
-    Ok(Listener { sockets, port, rooms: rooms.into() })
+    Ok(Listener {
+        sockets,
+        port,
+        rooms: rooms.into(),
+    })
 }
 
 fn socket(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()
+    } else {
+        TcpSocket::new_v6()
+    }?;
     // Without it a restart would have to wait for the old connections' TIME_WAIT. (On Windows the
     // option means something else: sharing the port with a stranger.)
     #[cfg(not(windows))]
@@ -143,7 +154,10 @@ impl Server {
     #[must_use]
     pub fn start(proxy: Arc<Proxy>, listeners: Vec<Listener>) -> Self {
         let server = Self {
-            rooms: listeners.iter().flat_map(|listener| listener.rooms.iter().cloned()).collect(),
+            rooms: listeners
+                .iter()
+                .flat_map(|listener| listener.rooms.iter().cloned())
+                .collect(),
             proxy,
             accepting: CancellationToken::new(),
             connections: TaskTracker::new(),
@@ -170,7 +184,11 @@ impl Server {
         self.accepting.cancel();
         self.connections.close();
         if !self.connections.is_empty() {
-            info!(connections = self.connections.len(), grace_s = grace.as_secs(), "waiting for open connections");
+            info!(
+                connections = self.connections.len(),
+                grace_s = grace.as_secs(),
+                "waiting for open connections"
+            );
             tokio::select! {
                 () = self.connections.wait() => {}
                 () = tokio::time::sleep(grace) => {}
@@ -180,10 +198,18 @@ impl Server {
         self.proxy.stop.cancel();
         let closed = tokio::time::timeout(session::STOP_DEADLINE, self.connections.wait()).await;
         if closed.is_err() {
-            warn!(connections = self.connections.len(), "connections did not close in time");
+            warn!(
+                connections = self.connections.len(),
+                "connections did not close in time"
+            );
         }
-        let tunnels = futures_util::future::join_all(self.rooms.iter().map(|rooms| rooms.transport.shutdown()));
-        if tokio::time::timeout(TUNNEL_SHUTDOWN_DEADLINE, tunnels).await.is_err() {
+        let tunnels = futures_util::future::join_all(
+            self.rooms.iter().map(|rooms| rooms.transport.shutdown()),
+        );
+        if tokio::time::timeout(TUNNEL_SHUTDOWN_DEADLINE, tunnels)
+            .await
+            .is_err()
+        {
             warn!("SSM sessions did not end in time; AWS ends them at their idle timeout");
         }
     }

@@ -115,7 +115,9 @@ pub fn rooms(targets: Vec<Target>) -> Result<Vec<Arc<Rooms>>, SetupError> {
     for target in targets {
         let name = || target.name.clone();
         let (profile, region) = (target.profile.clone(), target.region.clone());
-        let known = contexts.iter().find(|(p, r, _)| *p == profile && *r == region);
+        let known = contexts
+            .iter()
+            .find(|(p, r, _)| *p == profile && *r == region);
         let aws = match known {
             Some((_, _, aws)) => Arc::clone(aws),
             None => {
@@ -128,8 +130,11 @@ pub fn rooms(targets: Vec<Target>) -> Result<Vec<Arc<Rooms>>, SetupError> {
                 aws
             }
         };
-        let tls = UpstreamTls::new(target.ca_file.as_deref())
-            .map_err(|source| SetupError::Trust { target: name(), source })?;
+        let tls =
+            UpstreamTls::new(target.ca_file.as_deref()).map_err(|source| SetupError::Trust {
+                target: name(),
+                source,
+            })?;
         let transport: Arc<dyn Transport> = match &target.via {
             Via::Direct => Arc::new(Direct::new(target.endpoint.clone())),
             Via::Ssm { bastion } => Arc::new(SsmTransport::new(
@@ -140,7 +145,13 @@ pub fn rooms(targets: Vec<Target>) -> Result<Vec<Arc<Rooms>>, SetupError> {
             )),
         };
         let tokens = Arc::new(CachedTokens::new(RdsTokens::new(Arc::clone(&aws))));
-        rooms.push(Arc::new(Rooms { target: Arc::new(target), transport, tokens, tls, aws }));
+        rooms.push(Arc::new(Rooms {
+            target: Arc::new(target),
+            transport,
+            tokens,
+            tls,
+            aws,
+        }));
     }
     Ok(rooms)
 }
@@ -214,7 +225,13 @@ fn millis(since: Instant) -> f64 {
 
 /// Serves one accepted connection to its end. Logs how it went; returns nothing, because nobody
 /// waits for it.
-pub async fn serve(proxy: Arc<Proxy>, rooms: Arc<[Arc<Rooms>]>, stream: Stream, peer: SocketAddr, permitted: bool) {
+pub async fn serve(
+    proxy: Arc<Proxy>,
+    rooms: Arc<[Arc<Rooms>]>,
+    stream: Stream,
+    peer: SocketAddr,
+    permitted: bool,
+) {
     let span = info_span!("conn", %peer, target = field::Empty, user = field::Empty, database = field::Empty);
     let accepted = Instant::now();
     async {
@@ -224,8 +241,17 @@ pub async fn serve(proxy: Arc<Proxy>, rooms: Arc<[Arc<Rooms>]>, stream: Stream, 
         };
         match greeting {
             Ok(Ok(Greeted::Cancel { key, stream })) => cancel(&proxy, &rooms, &key, stream).await,
-            Ok(Ok(Greeted::Startup { client, startup, early })) => {
-                let session = Session { proxy, rooms, accepted, timings: Timings::default() };
+            Ok(Ok(Greeted::Startup {
+                client,
+                startup,
+                early,
+            })) => {
+                let session = Session {
+                    proxy,
+                    rooms,
+                    accepted,
+                    timings: Timings::default(),
+                };
                 session.run(client, startup, early, permitted).await;
             }
             Ok(Err((error, client))) => refuse(client, &error, None, &Greeting::default()).await,
@@ -256,8 +282,15 @@ struct Greeting {
 
 /// What a client wants.
 enum Greeted {
-    Startup { client: Local, startup: Startup, early: Bytes },
-    Cancel { key: CancelKey, stream: Stream },
+    Startup {
+        client: Local,
+        startup: Startup,
+        early: Bytes,
+    },
+    Cancel {
+        key: CancelKey,
+        stream: Stream,
+    },
 }
 
 /// Reads the client's startup, with TLS if it asks. On failure the stream comes back, unless TLS
@@ -269,7 +302,9 @@ async fn greet(
     let mut client = Client::new(true);
     let mut buffer = [0; READ];
     loop {
-        if let Err(error) = write_all(&mut stream, std::iter::from_fn(|| client.poll_output())).await {
+        if let Err(error) =
+            write_all(&mut stream, std::iter::from_fn(|| client.poll_output())).await
+        {
             return Err((SessionError::ClientGone(error), None));
         }
         match client.poll_event() {
@@ -282,18 +317,32 @@ async fn greet(
                 continue;
             }
             Some(ClientEvent::Startup(startup)) => {
-                let local = Local { stream, tls: client.is_tls() };
+                let local = Local {
+                    stream,
+                    tls: client.is_tls(),
+                };
                 let early = client.into_remainder();
-                return Ok(Greeted::Startup { client: local, startup, early });
+                return Ok(Greeted::Startup {
+                    client: local,
+                    startup,
+                    early,
+                });
             }
             Some(ClientEvent::Cancel(key)) => return Ok(Greeted::Cancel { key, stream }),
             None => {}
         }
         let heard = match stream.read(&mut buffer).await {
-            Ok(0) => client.handle_eof().map_err(SessionError::from).and_then(|()| {
-                Err(SessionError::ClientGone(io::ErrorKind::UnexpectedEof.into()))
-            }),
-            Ok(n) => client.handle_input(&buffer[..n]).map_err(SessionError::from),
+            Ok(0) => client
+                .handle_eof()
+                .map_err(SessionError::from)
+                .and_then(|()| {
+                    Err(SessionError::ClientGone(
+                        io::ErrorKind::UnexpectedEof.into(),
+                    ))
+                }),
+            Ok(n) => client
+                .handle_input(&buffer[..n])
+                .map_err(SessionError::from),
             Err(error) => Err(SessionError::ClientGone(error)),
         };
         if let Err(error) = heard {
@@ -334,15 +383,26 @@ impl Session {
         self.timings.startup_ms = millis(self.accepted);
         let mut greeting = Greeting::default();
         if !permitted {
-            let error = SessionError::TooManyConnections { limit: crate::server::MAX_CONNECTIONS };
+            let error = SessionError::TooManyConnections {
+                limit: crate::server::MAX_CONNECTIONS,
+            };
             return refuse(Some(client), &error, None, &greeting).await;
         }
-        let targets: Vec<Arc<Target>> = self.rooms.iter().map(|rooms| Arc::clone(&rooms.target)).collect();
+        let targets: Vec<Arc<Target>> = self
+            .rooms
+            .iter()
+            .map(|rooms| Arc::clone(&rooms.target))
+            .collect();
         let routed = match route::route(&targets, startup, self.proxy.os_user.as_deref()) {
             Ok(routed) => routed,
             Err(error) => return refuse(Some(client), &error.into(), None, &greeting).await,
         };
-        let Some(rooms) = self.rooms.iter().find(|rooms| rooms.target.name == routed.target.name).cloned() else {
+        let Some(rooms) = self
+            .rooms
+            .iter()
+            .find(|rooms| rooms.target.name == routed.target.name)
+            .cloned()
+        else {
             return; // The router chooses among these very targets.
         };
         let span = Span::current();
@@ -358,9 +418,15 @@ impl Session {
             () = stop.cancelled() => Err(SessionError::ShuttingDown),
         };
         match connected {
-            Ok(upstream) => self.splice(client.stream, upstream, greeting, early, &routed).await,
+            Ok(upstream) => {
+                self.splice(client.stream, upstream, greeting, early, &routed)
+                    .await
+            }
             Err(error) => {
-                let about = report::About { target: &routed.target, user: &routed.user };
+                let about = report::About {
+                    target: &routed.target,
+                    user: &routed.user,
+                };
                 refuse(Some(client), &error, Some(about), &greeting).await;
             }
         }
@@ -379,7 +445,10 @@ impl Session {
         let from_cache = token.from_cache;
         match self.login(rooms, routed, stream, &token, greeting).await {
             Err(SessionError::Upstream(UpstreamError::Server(error)))
-                if from_cache && error.sqlstate().is_some_and(|state| state.as_str() == "28000") =>
+                if from_cache
+                    && error
+                        .sqlstate()
+                        .is_some_and(|state| state.as_str() == "28000") =>
             {
                 info!("the database refused a cached token; trying once with a fresh one");
                 rooms.tokens.invalidate(&request, &token);
@@ -391,7 +460,11 @@ impl Session {
         }
     }
 
-    async fn token_request(&self, rooms: &Rooms, routed: &Routed) -> Result<TokenRequest, SessionError> {
+    async fn token_request(
+        &self,
+        rooms: &Rooms,
+        routed: &Routed,
+    ) -> Result<TokenRequest, SessionError> {
         let target = &routed.target;
         let region = match &target.region {
             Some(region) => region.clone(),
@@ -412,7 +485,11 @@ impl Session {
     ) -> Result<(Token, Stream), SessionError> {
         let began = Instant::now();
         let token = async {
-            let token = rooms.tokens.token(request).await.map_err(SessionError::from)?;
+            let token = rooms
+                .tokens
+                .token(request)
+                .await
+                .map_err(SessionError::from)?;
             Ok::<_, SessionError>((token, millis(began)))
         };
         let tunnel = async {
@@ -435,7 +512,14 @@ impl Session {
         token: &Token,
         greeting: &mut Greeting,
     ) -> Result<LoggedIn, SessionError> {
-        let login = login(&mut self.timings, rooms, routed.startup.clone(), stream, token, greeting);
+        let login = login(
+            &mut self.timings,
+            rooms,
+            routed.startup.clone(),
+            stream,
+            token,
+            greeting,
+        );
         timeout(LOGIN_DEADLINE, login)
             .await
             .map_err(|_| SessionError::LoginTimeout(LOGIN_DEADLINE))?
@@ -450,13 +534,30 @@ impl Session {
         early: BytesMut,
         routed: &Routed,
     ) {
-        let LoggedIn { stream: mut server, key, after, tls } = upstream;
-        let _registration: Option<Registration> =
-            key.map(|key| self.proxy.cancel_keys.register(key, Arc::clone(&routed.target)));
+        let LoggedIn {
+            stream: mut server,
+            key,
+            after,
+            tls,
+        } = upstream;
+        let _registration: Option<Registration> = key.map(|key| {
+            self.proxy
+                .cancel_keys
+                .register(key, Arc::clone(&routed.target))
+        });
         greeting.bytes.extend_from_slice(&after);
-        let Timings { startup_ms, token_ms, tunnel_ms, tls_ms, login_ms } = self.timings;
+        let Timings {
+            startup_ms,
+            token_ms,
+            tunnel_ms,
+            tls_ms,
+            login_ms,
+        } = self.timings;
         let total_ms = millis(self.accepted);
-        info!(startup_ms, token_ms, tunnel_ms, tls_ms, login_ms, total_ms, tls, "session ready");
+        info!(
+            startup_ms,
+            token_ms, tunnel_ms, tls_ms, login_ms, total_ms, tls, "session ready"
+        );
 
         if let Err(error) = write_all(&mut client, [greeting.bytes.freeze()].into_iter()).await {
             info!(by = EndedBy::Client.as_str(), %error, "session ended");
@@ -465,7 +566,11 @@ impl Session {
         let stop = self.proxy.stop.cancelled();
         let end = splice::splice(&mut client, &mut server, early.freeze(), stop).await;
         let seconds = self.accepted.elapsed().as_secs();
-        let reason = end.error.as_ref().map(ToString::to_string).unwrap_or_default();
+        let reason = end
+            .error
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default();
         let (by, sent, received) = (end.by.as_str(), end.sent, end.received);
         if end.by == EndedBy::Server && end.error.is_some() {
             warn!(by, reason, sent, received, seconds, "session ended");
@@ -504,7 +609,10 @@ async fn login(
     loop {
         match next_event(&mut machine, &mut stream).await? {
             UpstreamEvent::StartTls => {
-                let tls = rooms.tls.connect(&rooms.target.endpoint.host, stream).await?;
+                let tls = rooms
+                    .tls
+                    .connect(&rooms.target.endpoint.host, stream)
+                    .await?;
                 tls_version = tls_name(tls.get_ref().1.protocol_version());
                 stream = Box::new(tls);
                 machine.tls_established();
@@ -528,20 +636,32 @@ async fn login(
         }
     }
     timings.login_ms = millis(login_began);
-    Ok(LoggedIn { stream, key, after: machine.into_remainder(), tls: tls_version })
+    Ok(LoggedIn {
+        stream,
+        key,
+        after: machine.into_remainder(),
+        tls: tls_version,
+    })
 }
 
 /// The version as PostgreSQL and OpenSSL write it.
 fn tls_name(version: Option<rustls::ProtocolVersion>) -> String {
-    version.map(|version| format!("{version:?}").replace('_', ".")).unwrap_or_default()
+    version
+        .map(|version| format!("{version:?}").replace('_', "."))
+        .unwrap_or_default()
 }
 
 /// Feeds the machine from the stream until it has something to say. Not cancel-safe: a login that
 /// is dropped half-way is not resumed.
-async fn next_event(machine: &mut Upstream, stream: &mut Stream) -> Result<UpstreamEvent, SessionError> {
+async fn next_event(
+    machine: &mut Upstream,
+    stream: &mut Stream,
+) -> Result<UpstreamEvent, SessionError> {
     let mut buffer = [0; READ];
     loop {
-        write_all(stream, std::iter::from_fn(|| machine.poll_output())).await.map_err(lost)?;
+        write_all(stream, std::iter::from_fn(|| machine.poll_output()))
+            .await
+            .map_err(lost)?;
         if let Some(event) = machine.poll_event() {
             return Ok(event);
         }
@@ -585,13 +705,24 @@ async fn cancel(proxy: &Proxy, rooms: &[Arc<Rooms>], key: &CancelKey, mut stream
         .find(key)
         .and_then(|target| rooms.iter().find(|rooms| rooms.target.name == target.name));
     match rooms {
-        None => info!(pid, "cancel request for no open connection; ignored, as the server does"),
+        None => info!(
+            pid,
+            "cancel request for no open connection; ignored, as the server does"
+        ),
         Some(rooms) => {
             Span::current().record("target", &rooms.target.name);
             match timeout(CANCEL_DEADLINE, forward_cancel(rooms, key)).await {
                 Ok(Ok(())) => info!(pid, "cancel request delivered"),
-                Ok(Err(error)) => warn!(pid, reason = crate::tunnel::chain(&error), "cancel request not delivered"),
-                Err(_) => warn!(pid, seconds = CANCEL_DEADLINE.as_secs(), "cancel request not delivered in time"),
+                Ok(Err(error)) => warn!(
+                    pid,
+                    reason = crate::tunnel::chain(&error),
+                    "cancel request not delivered"
+                ),
+                Err(_) => warn!(
+                    pid,
+                    seconds = CANCEL_DEADLINE.as_secs(),
+                    "cancel request not delivered in time"
+                ),
             }
         }
     }
@@ -602,7 +733,12 @@ async fn forward_cancel(rooms: &Rooms, key: &CancelKey) -> Result<(), SessionErr
     let mut stream = rooms.transport.open().await?;
     let mut machine = Upstream::cancel(key.clone());
     while next_event(&mut machine, &mut stream).await? == UpstreamEvent::StartTls {
-        stream = Box::new(rooms.tls.connect(&rooms.target.endpoint.host, stream).await?);
+        stream = Box::new(
+            rooms
+                .tls
+                .connect(&rooms.target.endpoint.host, stream)
+                .await?,
+        );
         machine.tls_established();
     }
     let mut rest = [0; 64];
@@ -624,9 +760,19 @@ async fn refuse(
 ) {
     let report = report::before_login(error, about.as_ref());
     report.log();
-    let (Some(mut client), Some(reply)) = (client, report.reply) else { return };
-    let welcome: &'static [u8] = if client.tls && !greeting.authenticated { &AUTHENTICATION_OK } else { &[] };
-    let parts = [Bytes::copy_from_slice(&greeting.bytes), Bytes::from_static(welcome), reply];
+    let (Some(mut client), Some(reply)) = (client, report.reply) else {
+        return;
+    };
+    let welcome: &'static [u8] = if client.tls && !greeting.authenticated {
+        &AUTHENTICATION_OK
+    } else {
+        &[]
+    };
+    let parts = [
+        Bytes::copy_from_slice(&greeting.bytes),
+        Bytes::from_static(welcome),
+        reply,
+    ];
     let farewell = async {
         if let Err(error) = write_all(&mut client.stream, parts.into_iter()).await {
             debug!(%error, "the client did not take the reason");

@@ -115,7 +115,9 @@ impl Pump {
             }
             let mut read = ReadBuf::new(&mut self.buffer);
             match Pin::new(&mut *reader).poll_read(cx, &mut read) {
-                Poll::Ready(Ok(())) if read.filled().is_empty() => return Poll::Ready(Stop::Read(None)),
+                Poll::Ready(Ok(())) if read.filled().is_empty() => {
+                    return Poll::Ready(Stop::Read(None));
+                }
                 Poll::Ready(Ok(())) => (self.start, self.end) = (0, read.filled().len()),
                 Poll::Ready(Err(error)) => return Poll::Ready(Stop::Read(Some(error))),
                 Poll::Pending => {
@@ -167,10 +169,11 @@ pub async fn splice(
         }
         // A follower that has lost the framing never claims a boundary again.
         let follow = |bytes: &[u8]| framed = framed && follower.advance(bytes).is_ok();
-        down.poll(cx, server, client, follow).map(|stopped| match stopped {
-            Stop::Read(error) => (EndedBy::Server, error.or_else(|| refused_write.take())),
-            Stop::Write(error) => (EndedBy::Client, Some(error)),
-        })
+        down.poll(cx, server, client, follow)
+            .map(|stopped| match stopped {
+                Stop::Read(error) => (EndedBy::Server, error.or_else(|| refused_write.take())),
+                Stop::Write(error) => (EndedBy::Client, Some(error)),
+            })
     });
     let (by, error) = tokio::select! {
         ended = both => ended,
@@ -181,7 +184,13 @@ pub async fn splice(
     ended
 }
 
-fn end(by: EndedBy, error: Option<io::Error>, up: &Pump, down: &Pump, follower: &Follower) -> SessionEnd {
+fn end(
+    by: EndedBy,
+    error: Option<io::Error>,
+    up: &Pump,
+    down: &Pump,
+    follower: &Follower,
+) -> SessionEnd {
     SessionEnd {
         by,
         error,

@@ -4,20 +4,18 @@
 //! configuration, and either waits for somebody to try it or tries it itself and reports.
 
 use std::io::{self, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::iam::DbEndpoint;
+use crate::program::{Launch, Proxy};
 use crate::rds::{RdsDatabase, RdsOptions};
 use crate::sandbox::Sandbox;
 
 mod check;
-mod proxy;
-
-use proxy::Proxy;
 
 const REGION: &str = "eu-central-1";
 const HOST: &str = "orders.cluster-abc.eu-central-1.rds.amazonaws.com";
@@ -119,13 +117,11 @@ impl FarSide {
         let port = options.port.unwrap_or(if options.check { 0 } else { 5433 });
         let config = dir.join("pgiam.toml");
         std::fs::write(&config, configuration(port)).context("writing pgiam.toml")?;
-        Proxy::start(proxy::Launch {
-            pgiam: &options.pgiam,
-            config: &config,
-            ca_file: self.sandbox.pki().ca_pem_path(),
-            state_dir: &dir.join("state"),
+        let ca_file = self.sandbox.pki().ca_pem_path();
+        Proxy::start(Launch {
             env: self.sandbox.env(),
-            json: options.check,
+            collect_log: options.check,
+            ..Launch::serve(&options.pgiam, &config, ca_file, &dir.join("state"))
         })
     }
 
@@ -237,19 +233,4 @@ impl Signals {
             _ = self.hangup.recv() => "SIGHUP",
         }
     }
-}
-
-/// The environment of the caller without anything that would change what is shown.
-fn clean_env(command: &mut tokio::process::Command, prefixes: &[&str]) {
-    for (name, _) in std::env::vars_os() {
-        let text = name.to_string_lossy();
-        if prefixes.iter().any(|prefix| text.starts_with(prefix)) {
-            command.env_remove(&name);
-        }
-    }
-}
-
-/// Text for an error about a program that is not there.
-fn starting(program: &Path) -> String {
-    format!("starting {}", program.display())
 }

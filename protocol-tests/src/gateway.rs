@@ -10,6 +10,7 @@ use http_body_util::Full;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
+use tokio::sync::mpsc;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role};
 use tokio_tungstenite::tungstenite::{self, Message as Frame};
@@ -60,6 +61,11 @@ pub(crate) fn answer(cloud: &Arc<Cloud>, request: &Request, upgrade: Upgrade) ->
         Method::POST => {
             if user.deny.contains("ssmmessages:CreateDataChannel") {
                 return cloud.forbid("ssmmessages:CreateDataChannel", "AccessDeniedException");
+            }
+            let node = cloud.node(&session.info.target);
+            if node.is_none_or(|n| !n.settings().external) {
+                // The built-in agent serves this session already.
+                return plain(StatusCode::CONFLICT, "");
             }
             agent_token(&session, &request.body)
         }
@@ -187,7 +193,7 @@ async fn converse(cloud: &Cloud, session: &Arc<Session>, mut socket: Socket, sig
                 .push(Event::GatewayRefused { session_id, reason });
         }
     };
-    let attachment = session.attach(side).await;
+    let (attachment, orders) = session.attach(side).await;
     cloud.events.push(match side {
         Side::Client => Event::GatewayConnected {
             session_id: session_id.clone(),
@@ -197,7 +203,7 @@ async fn converse(cloud: &Cloud, session: &Arc<Session>, mut socket: Socket, sig
             session_id: session_id.clone(),
         },
     });
-    let reason = pump(cloud, side, socket, attachment).await;
+    let reason = pump(cloud, side, socket, attachment, orders).await;
     if side == Side::Client {
         cloud
             .events
@@ -245,25 +251,37 @@ fn admit(session: &Session, open: &Open, signer: &Signer) -> Result<Side, String
 }
 
 /// Moves messages until the socket or the session ends; says which.
-async fn pump(cloud: &Cloud, side: Side, socket: Socket, mut attachment: Attachment) -> String {
-    let mut frozen = cloud.link.frozen();
+async fn pump(
+    cloud: &Cloud,
+    side: Side,
+    socket: Socket,
+    mut attachment: Attachment,
+    mut orders: mpsc::UnboundedReceiver<Order>,
+) -> String {
+    let mut path = cloud.link.path();
     let session = attachment.session.clone();
+    let (closing, close) = mpsc::unbounded_channel();
     let (sink, stream) = socket.split();
     let work = async {
         tokio::select! {
             reason = receive(&session, side, stream) => reason,
-            reason = transmit(sink, &mut attachment) => reason,
+            reason = transmit(sink, &mut attachment, close) => reason,
         }
     };
     tokio::pin!(work);
     loop {
-        // A frozen path does not even answer pings, so nothing of the socket may run meanwhile.
+        let frozen = path.is_frozen();
         tokio::select! {
             biased;
-            _ = frozen.wait_for(|frozen| *frozen) => {}
-            reason = &mut work => return reason,
+            order = orders.recv() => match order {
+                Some(Order::Close(code, reason)) => drop(closing.send((code, reason))),
+                Some(Order::Cut) | None => return "cut".to_owned(),
+                Some(Order::Replaced) => return "replaced".to_owned(),
+            },
+            () = path.changed() => {}
+            // A frozen path does not even answer pings, so nothing of the socket may run then.
+            reason = &mut work, if !frozen => return reason,
         }
-        let _ = frozen.wait_for(|frozen| !*frozen).await;
     }
 }
 
@@ -290,6 +308,7 @@ async fn receive(
 async fn transmit(
     mut sink: futures_util::stream::SplitSink<Socket, Frame>,
     attachment: &mut Attachment,
+    mut close: mpsc::UnboundedReceiver<(u16, String)>,
 ) -> String {
     let session = attachment.session.clone();
     let ended = session.ended();
@@ -298,10 +317,9 @@ async fn transmit(
     let (code, reason) = loop {
         tokio::select! {
             biased;
-            order = attachment.orders.recv() => match order {
-                Some(Order::Close(code, reason)) => break (code, reason),
-                Some(Order::Cut) | None => return "cut".to_owned(),
-                Some(Order::Replaced) => return "replaced".to_owned(),
+            order = close.recv() => match order {
+                Some(order) => break order,
+                None => return "cut".to_owned(),
             },
             _ = attachment.queue.recv_many(&mut batch, BATCH) => {
                 for message in batch.drain(..) {

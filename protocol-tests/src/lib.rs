@@ -14,6 +14,7 @@ pub mod ldap;
 pub mod link;
 pub mod pki;
 pub mod postgres;
+pub mod program;
 pub mod rds;
 pub mod sandbox;
 mod session;

@@ -4,7 +4,7 @@
 //! the built-in agent and an independent one feel them.
 
 use std::collections::BinaryHeap;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -49,7 +49,37 @@ pub struct Link(Arc<Inner>);
 struct Inner {
     bad: AtomicBool,
     state: Mutex<State>,
-    blackhole: watch::Sender<bool>,
+    freeze: watch::Sender<Freeze>,
+    connections: AtomicU64,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Freeze {
+    all: bool,
+    /// Connections with a smaller number stay frozen for good.
+    before: u64,
+}
+
+/// One WebSocket's view of the link.
+pub(crate) struct Path {
+    number: u64,
+    freeze: watch::Receiver<Freeze>,
+}
+
+impl Path {
+    /// Whether bytes of this connection go nowhere at present.
+    pub(crate) fn is_frozen(&mut self) -> bool {
+        let freeze = *self.freeze.borrow_and_update();
+        freeze.all || self.number < freeze.before
+    }
+
+    /// Waits until [`Self::is_frozen`] may have another answer.
+    pub(crate) async fn changed(&mut self) {
+        if self.freeze.changed().await.is_err() {
+            // The controls are gone, so nothing will ever change.
+            std::future::pending().await
+        }
+    }
 }
 
 struct State {
@@ -81,7 +111,8 @@ impl Link {
                 to_agent: Conditions::default(),
                 random: 1,
             }),
-            blackhole: watch::Sender::new(false),
+            freeze: watch::Sender::new(Freeze::default()),
+            connections: AtomicU64::new(0),
         }))
     }
 
@@ -108,13 +139,23 @@ impl Link {
     }
 
     /// Freezes every WebSocket without closing it: nothing is read, written or answered, pings
-    /// included, as when a laptop changes networks. `false` lets it go on.
+    /// included, as when packets stop getting through. `false` lets it go on.
     pub fn blackhole(&self, on: bool) {
-        self.0.blackhole.send_replace(on);
+        self.0.freeze.send_modify(|freeze| freeze.all = on);
     }
 
-    pub(crate) fn frozen(&self) -> watch::Receiver<bool> {
-        self.0.blackhole.subscribe()
+    /// Freezes the WebSockets that exist now, for good, while new ones work: a laptop that has
+    /// changed networks.
+    pub fn strand(&self) {
+        let before = self.0.connections.load(Ordering::Acquire);
+        self.0.freeze.send_modify(|freeze| freeze.before = before);
+    }
+
+    pub(crate) fn path(&self) -> Path {
+        Path {
+            number: self.0.connections.fetch_add(1, Ordering::AcqRel),
+            freeze: self.0.freeze.subscribe(),
+        }
     }
 
     pub(crate) fn is_bad(&self) -> bool {

@@ -173,7 +173,7 @@ impl Session {
 
     /// Takes a message from one side to the other, over whatever the link is like now.
     pub(crate) async fn relay(&self, from: Side, message: Bytes) {
-        if from == Side::Agent && wire::kind_of(&message) == Some(wire::AGENT_STATE) {
+        if from == Side::Agent && wire::is_kind(&message, wire::AGENT_STATE) {
             return self.note_agent_state(&message);
         }
         let lane = self.lane(from.other());
@@ -223,7 +223,10 @@ impl Session {
     }
 
     /// Makes the caller the connection of `side`; an older one is told to go and waited for.
-    pub(crate) async fn attach(self: &Arc<Self>, side: Side) -> Attachment {
+    pub(crate) async fn attach(
+        self: &Arc<Self>,
+        side: Side,
+    ) -> (Attachment, mpsc::UnboundedReceiver<Order>) {
         let (orders, given) = mpsc::unbounded_channel();
         let lane = self.lane(side);
         let epoch = {
@@ -237,13 +240,13 @@ impl Session {
         let queue = lane.queue.clone().lock_owned().await;
         lane.gate.attached.store(true, Ordering::Release);
         self.tell_presence(side, true);
-        Attachment {
+        let attachment = Attachment {
             session: self.clone(),
             side,
             epoch,
             queue,
-            orders: given,
-        }
+        };
+        (attachment, given)
     }
 
     fn detach(&self, side: Side, epoch: u64) {
@@ -342,8 +345,6 @@ pub(crate) struct Attachment {
     epoch: u64,
     /// Messages for this side.
     pub(crate) queue: OwnedMutexGuard<mpsc::Receiver<Bytes>>,
-    /// What happens to this side.
-    pub(crate) orders: mpsc::UnboundedReceiver<Order>,
 }
 
 impl Drop for Attachment {

@@ -3,6 +3,9 @@
 //! Big-endian, 120 bytes of header before the payload; the fields are those observed between the
 //! stock plugin and the stock agent (golden capture in `vectors/ssm-session.jsonl`).
 
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use bytes::{BufMut as _, Bytes, BytesMut};
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
@@ -106,7 +109,7 @@ impl Message {
             created_ms: now_ms(),
             sequence: 0,
             flags: 0,
-            id: Uuid::new_v4(),
+            id: fresh_id(),
             payload_type,
             payload,
         }
@@ -183,8 +186,28 @@ impl Message {
 
 /// The type of an encoded message, padding removed; `None` when the bytes are too few or not text.
 pub fn kind_of(raw: &[u8]) -> Option<&str> {
-    let field = std::str::from_utf8(raw.get(4..36)?).ok()?;
-    Some(field.trim_end_matches([' ', '\0']))
+    let field = raw.get(4..36)?;
+    let padding = field.iter().rev().take_while(|b| matches!(b, b' ' | 0));
+    let length = field.len() - padding.count();
+    std::str::from_utf8(&field[..length]).ok()
+}
+
+/// Whether an encoded message starts like one of the type `kind`; cheaper than [`kind_of`].
+pub(crate) fn is_kind(raw: &[u8], kind: &str) -> bool {
+    raw.get(4..36).is_some_and(|field| {
+        field.starts_with(kind.as_bytes()) && matches!(field.get(kind.len()), Some(b' ' | 0) | None)
+    })
+}
+
+/// A version 4 UUID to look at. Asking the system for randomness per message costs more than the
+/// rest of the message, so they count up from one that is random.
+fn fresh_id() -> Uuid {
+    static FIRST: OnceLock<(u64, u64)> = OnceLock::new();
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let (high, low) = *FIRST.get_or_init(|| Uuid::new_v4().as_u64_pair());
+    // The top two bits of the low half tell the variant; the sum must not carry into them.
+    let sum = low.wrapping_add(COUNT.fetch_add(1, Ordering::Relaxed));
+    Uuid::from_u64_pair(high, sum & (u64::MAX >> 2) | 1 << 63)
 }
 
 fn u32_at(header: &[u8; PAYLOAD_OFFSET], at: usize) -> u32 {
@@ -219,6 +242,28 @@ mod tests {
             let error = Message::decode(&raw.slice(..end)).unwrap_err();
             assert_eq!(error, WireError::Truncated(end));
         }
+    }
+
+    #[test]
+    fn identities_differ_and_are_version_4() {
+        let ids: Vec<Uuid> = (0..1000).map(|_| fresh_id()).collect();
+        let distinct: std::collections::HashSet<_> = ids.iter().collect();
+        assert_eq!(distinct.len(), ids.len());
+        assert!(ids.iter().all(|id| id.get_version_num() == 4));
+        assert!(
+            ids.iter()
+                .all(|id| id.get_variant() == uuid::Variant::RFC4122)
+        );
+    }
+
+    #[test]
+    fn types_are_found_with_either_padding() {
+        let mut raw = Message::new(ACKNOWLEDGE, 0, Bytes::new()).encode().to_vec();
+        assert!(is_kind(&raw, ACKNOWLEDGE) && !is_kind(&raw, "acknow"));
+        raw[4 + ACKNOWLEDGE.len()..36].fill(0);
+        assert!(is_kind(&raw, ACKNOWLEDGE));
+        assert_eq!(kind_of(&raw), Some(ACKNOWLEDGE));
+        assert!(!is_kind(&raw[..20], ACKNOWLEDGE));
     }
 
     #[test]

@@ -71,8 +71,13 @@ pub(super) fn build(
         .read_timeout(IMDS_TIMEOUT)
         .max_attempts(IMDS_ATTEMPTS)
         .build();
-    let instance = ImdsCredentialsProvider::builder().configure(&local).imds_client(metadata);
+    let instance = ImdsCredentialsProvider::builder()
+        .configure(&local)
+        .imds_client(metadata);
     chain
-        .or_else("EcsContainer", EcsCredentialsProvider::builder().configure(&local).build())
+        .or_else(
+            "EcsContainer",
+            EcsCredentialsProvider::builder().configure(&local).build(),
+        )
         .or_else("Ec2InstanceMetadata", instance.build())
 }

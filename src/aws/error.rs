@@ -221,7 +221,10 @@ fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn 
 }
 
 fn innermost(error: &(dyn Error + 'static)) -> String {
-    chain(error).last().map(ToString::to_string).unwrap_or_default()
+    chain(error)
+        .last()
+        .map(ToString::to_string)
+        .unwrap_or_default()
 }
 
 /// An error with all its causes, outermost first.
@@ -231,10 +234,18 @@ pub(super) fn in_one_line(error: &(dyn Error + 'static)) -> String {
 }
 
 fn process_reason(text: &str) -> Option<String> {
-    let rest = PROCESS.iter().find_map(|prefix| text.strip_prefix(prefix))?;
-    let one_line = redact(rest).split_whitespace().collect::<Vec<_>>().join(" ");
+    let rest = PROCESS
+        .iter()
+        .find_map(|prefix| text.strip_prefix(prefix))?;
+    let one_line = redact(rest)
+        .split_whitespace()
+        .collect::<Vec<_>>()
+        .join(" ");
     // "exited with code exit status: 3" is how the SDK prints it.
-    let one_line = one_line.replace("external process exited with code exit status:", "exit status");
+    let one_line = one_line.replace(
+        "external process exited with code exit status:",
+        "exit status",
+    );
     Some(match one_line.char_indices().nth(LONGEST_REASON) {
         Some((end, _)) => format!("{}…", &one_line[..end]),
         None => one_line,
@@ -281,16 +292,30 @@ mod tests {
             after: Duration::from_secs(20),
             profile: None,
         };
-        assert_eq!(timeout.to_string(), "no AWS credentials for the default profile after 20 s");
+        assert_eq!(
+            timeout.to_string(),
+            "no AWS credentials for the default profile after 20 s"
+        );
     }
 
     #[test]
     fn expired_source_credentials_are_told_from_a_refusal() {
         for (code, expired) in [("ExpiredToken", true), ("AccessDenied", false)] {
             let meta = ErrorMetadata::builder().code(code).message("why").build();
-            let error = classify(SdkError::provider_error(SdkError::provider_error(meta)), &plan());
-            assert_eq!(matches!(error, CredentialsError::Expired { .. }), expired, "{error:?}");
-            assert_eq!(matches!(error, CredentialsError::AssumeRole { .. }), !expired, "{error:?}");
+            let error = classify(
+                SdkError::provider_error(SdkError::provider_error(meta)),
+                &plan(),
+            );
+            assert_eq!(
+                matches!(error, CredentialsError::Expired { .. }),
+                expired,
+                "{error:?}"
+            );
+            assert_eq!(
+                matches!(error, CredentialsError::AssumeRole { .. }),
+                !expired,
+                "{error:?}"
+            );
         }
     }
 
@@ -299,12 +324,24 @@ mod tests {
         #[derive(Debug, thiserror::Error)]
         #[error("{0}")]
         struct Says(&'static str);
-        let sso = Plan { is_sso: true, ..plan() };
+        let sso = Plan {
+            is_sso: true,
+            ..plan()
+        };
         let says = |text| SdkError::provider_error(Says(text));
-        let error = classify(says("UnauthorizedException: Session token not found or invalid"), &sso);
-        assert!(matches!(error, CredentialsError::SsoSession { .. }), "{error:?}");
+        let error = classify(
+            says("UnauthorizedException: Session token not found or invalid"),
+            &sso,
+        );
+        assert!(
+            matches!(error, CredentialsError::SsoSession { .. }),
+            "{error:?}"
+        );
         let error = classify(says("ExpiredTokenException: x"), &plan());
-        assert!(matches!(error, CredentialsError::Expired { at: None, .. }), "{error:?}");
+        assert!(
+            matches!(error, CredentialsError::Expired { at: None, .. }),
+            "{error:?}"
+        );
         let error = classify(says("no exception: here"), &plan());
         assert!(matches!(error, CredentialsError::Other { .. }), "{error:?}");
     }

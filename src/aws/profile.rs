@@ -3,9 +3,12 @@
 use std::borrow::Cow;
 use std::path::PathBuf;
 
-use aws_config::profile::{Profile, ProfileSet};
-#[expect(deprecated, reason = "the crate they have moved to is not among our dependencies")]
+#[expect(
+    deprecated,
+    reason = "the crate they have moved to is not among our dependencies"
+)]
 use aws_config::profile::profile_file::{ProfileFileKind, ProfileFiles};
+use aws_config::profile::{Profile, ProfileSet};
 use aws_types::os_shim_internal::{Env, Fs};
 
 use super::{AwsOptions, CredentialsError};
@@ -15,7 +18,10 @@ use super::{AwsOptions, CredentialsError};
 const LONGEST_CHAIN: usize = 16;
 
 /// Where [`AwsOptions`] says that the AWS files are; by default where every AWS tool looks.
-#[expect(deprecated, reason = "the crate it has moved to is not among our dependencies")]
+#[expect(
+    deprecated,
+    reason = "the crate it has moved to is not among our dependencies"
+)]
 pub(super) fn files(options: &AwsOptions) -> ProfileFiles {
     let (config, credentials) = (&options.config_file, &options.credentials_file);
     if config.is_none() && credentials.is_none() {
@@ -67,7 +73,10 @@ pub(super) async fn read(options: &AwsOptions) -> Result<Plan, CredentialsError>
     if must_exist && set.get_profile(&selected).is_none() {
         let mut known: Vec<String> = set.profiles().map(str::to_owned).collect();
         known.sort();
-        return Err(CredentialsError::NoSuchProfile { profile: selected, known });
+        return Err(CredentialsError::NoSuchProfile {
+            profile: selected,
+            known,
+        });
     }
     let mut plan = follow(&set, &selected);
     plan.profile = must_exist.then(|| selected.clone());
@@ -83,7 +92,9 @@ fn follow(set: &ProfileSet, selected: &str) -> Plan {
     let mut plan = Plan::default();
     let mut name = selected.to_owned();
     for _ in 0..LONGEST_CHAIN {
-        let Some(profile) = set.get_profile(&name) else { break };
+        let Some(profile) = set.get_profile(&name) else {
+            break;
+        };
         if plan.role.is_none() {
             plan.role = value(profile, "role_arn");
         }
@@ -104,5 +115,8 @@ fn follow(set: &ProfileSet, selected: &str) -> Plan {
 }
 
 fn value(profile: &Profile, key: &str) -> Option<String> {
-    profile.get(key).filter(|value| !value.is_empty()).map(str::to_owned)
+    profile
+        .get(key)
+        .filter(|value| !value.is_empty())
+        .map(str::to_owned)
 }

@@ -69,7 +69,10 @@ fn process(files: &Files, members: &str) -> String {
 }
 
 fn calls(files: &Files) -> usize {
-    std::fs::read_to_string(files.path("calls")).unwrap_or_default().lines().count()
+    std::fs::read_to_string(files.path("calls"))
+        .unwrap_or_default()
+        .lines()
+        .count()
 }
 
 async fn failure(context: &AwsContext) -> CredentialsError {
@@ -120,7 +123,8 @@ async fn region_of_the_options_comes_before_the_profile() {
 
 #[tokio::test]
 async fn a_profile_that_does_not_exist_is_named_with_those_that_do() {
-    let files = Files::new("[profile b]\nregion = x\n[default]\nregion = x\n[profile a]\nregion = x\n");
+    let files =
+        Files::new("[profile b]\nregion = x\n[default]\nregion = x\n[profile a]\nregion = x\n");
     match failure(&files.context("prod")).await {
         CredentialsError::NoSuchProfile { profile, known } => {
             assert_eq!(profile, "prod");
@@ -146,7 +150,10 @@ async fn a_broken_file_is_a_matter_of_configuration() {
 async fn mended_files_are_seen_without_a_restart() {
     let files = Files::new("[profile other]\nregion = x\n");
     let context = files.context("dev");
-    assert!(matches!(failure(&context).await, CredentialsError::NoSuchProfile { .. }));
+    assert!(matches!(
+        failure(&context).await,
+        CredentialsError::NoSuchProfile { .. }
+    ));
     files.write("credentials", &format!("[dev]\n{KEYS}"));
     assert!(context.credentials().await.is_ok());
 }
@@ -157,7 +164,10 @@ async fn invalidating_reads_changed_keys() {
     files.write("credentials", &format!("[dev]\n{KEYS}"));
     let context = files.context("dev");
     context.credentials().await.unwrap();
-    files.write("credentials", &format!("[dev]\n{}", KEYS.replace("AKIA", "ASIA")));
+    files.write(
+        "credentials",
+        &format!("[dev]\n{}", KEYS.replace("AKIA", "ASIA")),
+    );
     let id = |c: Credentials| c.access_key_id()[..4].to_owned();
     assert_eq!(id(context.credentials().await.unwrap()), "AKIA");
     context.invalidate();
@@ -184,7 +194,10 @@ async fn many_callers_run_the_process_once() {
 #[tokio::test]
 async fn expired_output_of_a_process_is_not_used() {
     let files = Files::new("");
-    files.write("config", &process(&files, r#", "Expiration": "2024-02-29T12:00:00Z""#));
+    files.write(
+        "config",
+        &process(&files, r#", "Expiration": "2024-02-29T12:00:00Z""#),
+    );
     let context = files.context("dev");
     let error = failure(&context).await;
     assert_eq!(
@@ -199,7 +212,10 @@ async fn expired_output_of_a_process_is_not_used() {
 #[tokio::test]
 async fn credentials_are_renewed_when_they_end() {
     let files = Files::new("");
-    files.write("config", &process(&files, r#", "Expiration": "2024-02-29T12:00:00Z""#));
+    files.write(
+        "config",
+        &process(&files, r#", "Expiration": "2024-02-29T12:00:00Z""#),
+    );
     let unix = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
     let end = 1_709_208_000;
     let time = Arc::new(AtomicU64::new(end - 3600));
@@ -208,11 +224,17 @@ async fn credentials_are_renewed_when_they_end() {
         clock: Arc::new(move || unix(clock.load(SeqCst))),
         ..files.options("dev")
     });
-    assert_eq!(context.credentials().await.unwrap().expiry(), Some(unix(end)));
+    assert_eq!(
+        context.credentials().await.unwrap().expiry(),
+        Some(unix(end))
+    );
     context.credentials().await.unwrap();
     assert_eq!(calls(&files), 1);
     time.store(end, SeqCst);
-    assert!(matches!(failure(&context).await, CredentialsError::Expired { at: Some(_), .. }));
+    assert!(matches!(
+        failure(&context).await,
+        CredentialsError::Expired { at: Some(_), .. }
+    ));
     assert_eq!(calls(&files), 2);
 }
 
@@ -222,7 +244,10 @@ async fn a_failing_process_is_quoted_without_its_secrets() {
         "[profile dev]\ncredential_process = echo 'no MFA; SecretAccessKey=abcdef/123' >&2; exit 3\n",
     );
     let error = failure(&files.context("dev")).await;
-    assert!(matches!(error, CredentialsError::Process { .. }), "{error:?}");
+    assert!(
+        matches!(error, CredentialsError::Process { .. }),
+        "{error:?}"
+    );
     assert_eq!(
         error.to_string(),
         "the credential_process of profile dev failed: \
@@ -235,8 +260,14 @@ async fn a_failing_process_is_quoted_without_its_secrets() {
 async fn the_output_of_a_process_that_is_no_json_is_not_quoted() {
     let files = Files::new("[profile dev]\ncredential_process = echo top-secret\n");
     let error = failure(&files.context("dev")).await;
-    assert!(matches!(error, CredentialsError::Process { .. }), "{error:?}");
-    assert!(!format!("{error} {error:?}").contains("top-secret"), "{error:?}");
+    assert!(
+        matches!(error, CredentialsError::Process { .. }),
+        "{error:?}"
+    );
+    assert!(
+        !format!("{error} {error:?}").contains("top-secret"),
+        "{error:?}"
+    );
 }
 
 #[tokio::test]
@@ -249,14 +280,19 @@ async fn an_sso_session_that_was_never_begun() {
          sso_region = eu-central-1\nsso_start_url = https://example.com/{name}\n"
     ));
     match failure(&files.context("dev")).await {
-        CredentialsError::SsoSession { profile, session, .. } => {
+        CredentialsError::SsoSession {
+            profile, session, ..
+        } => {
             assert_eq!(profile.as_deref(), Some("dev"));
             assert_eq!(session, Some(name));
         }
         other => panic!("{other:?}"),
     }
     let old = failure(&files.context("old")).await;
-    assert!(matches!(old, CredentialsError::SsoSession { session: None, .. }), "{old:?}");
+    assert!(
+        matches!(old, CredentialsError::SsoSession { session: None, .. }),
+        "{old:?}"
+    );
 }
 
 fn role(endpoint: &str) -> String {
@@ -273,11 +309,19 @@ async fn a_refused_role_is_named_with_the_words_of_aws() {
                   </Error><RequestId>r</RequestId></ErrorResponse>";
     let files = Files::new(&role(&server(Some((403, answer))).await));
     match failure(&files.context("dev")).await {
-        CredentialsError::AssumeRole { role, code, message, profile } => {
+        CredentialsError::AssumeRole {
+            role,
+            code,
+            message,
+            profile,
+        } => {
             assert_eq!(profile.as_deref(), Some("dev"));
             assert_eq!(role.as_deref(), Some("arn:aws:iam::111122223333:role/app"));
             assert_eq!(code, "AccessDenied");
-            assert_eq!(message, "User: arn:aws:iam::111122223333:user/me is not authorized");
+            assert_eq!(
+                message,
+                "User: arn:aws:iam::111122223333:user/me is not authorized"
+            );
         }
         other => panic!("{other:?}"),
     }
@@ -299,7 +343,10 @@ async fn an_assumed_role_works_and_ends_when_sts_says() {
 async fn nothing_hangs_when_sts_does_not_answer() {
     let files = Files::new(&role(&server(None).await));
     let after = Duration::from_millis(50);
-    let options = AwsOptions { deadline: after, ..files.options("dev") };
+    let options = AwsOptions {
+        deadline: after,
+        ..files.options("dev")
+    };
     let error = failure(&AwsContext::new(options)).await;
     assert!(
         matches!(&error, CredentialsError::Timeout { after: a, .. } if *a == after),
@@ -311,7 +358,10 @@ async fn nothing_hangs_when_sts_does_not_answer() {
 async fn a_ca_bundle_that_cannot_be_read_stops_everything() {
     let files = Files::new(&format!("[profile dev]\n{KEYS}"));
     let path = files.path("missing.pem");
-    let options = AwsOptions { ca_bundle: Some(path.clone()), ..files.options("dev") };
+    let options = AwsOptions {
+        ca_bundle: Some(path.clone()),
+        ..files.options("dev")
+    };
     let context = AwsContext::new(options);
     let named = |error| matches!(error, CredentialsError::CaBundle { path: p, .. } if p == path);
     assert!(named(failure(&context).await));
@@ -344,7 +394,10 @@ async fn ssm_requests_are_signed_with_the_current_credentials() {
 #[ignore = "started by settings_of_the_environment_are_honoured"]
 async fn child() {
     let profile = std::env::var("PGIAM_TEST_PROFILE").ok();
-    let context = AwsContext::new(AwsOptions { profile, ..AwsOptions::default() });
+    let context = AwsContext::new(AwsOptions {
+        profile,
+        ..AwsOptions::default()
+    });
     let show = |key: &str, value: String| println!("\n@{key}={value}");
     match context.credentials().await {
         Ok(credentials) => show("key", credentials.access_key_id().to_owned()),
@@ -369,10 +422,19 @@ async fn child() {
 async fn in_child(environment: &[(&str, &str)]) -> BTreeMap<String, String> {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command
-        .args(["--exact", "aws::tests::child", "--ignored", "--nocapture", "--test-threads=1"])
+        .args([
+            "--exact",
+            "aws::tests::child",
+            "--ignored",
+            "--nocapture",
+            "--test-threads=1",
+        ])
         .env_clear()
         .envs(environment.iter().copied());
-    let output = tokio::process::Command::from(command).output().await.unwrap();
+    let output = tokio::process::Command::from(command)
+        .output()
+        .await
+        .unwrap();
     assert!(output.status.success(), "{output:?}");
     let text = String::from_utf8(output.stdout).unwrap();
     text.lines()
@@ -390,7 +452,10 @@ async fn settings_of_the_environment_are_honoured() {
     let refusal = r#"{"__type":"TargetNotConnected","Message":"i-1 is not connected."}"#;
     let url = server(Some((400, refusal))).await;
     let files = Files::new(&format!("[profile dev]\nregion = eu-west-3\n{KEYS}"));
-    let (config, credentials) = (text(&files.path("config")), text(&files.path("credentials")));
+    let (config, credentials) = (
+        text(&files.path("config")),
+        text(&files.path("credentials")),
+    );
     let common = [
         ("AWS_CONFIG_FILE", config.as_str()),
         ("AWS_SHARED_CREDENTIALS_FILE", credentials.as_str()),
@@ -405,7 +470,10 @@ async fn settings_of_the_environment_are_honoured() {
     assert_eq!(seen["key"], "AKIDENVIRONMENT");
     assert_eq!(seen["endpoint"], r#"Some("http://127.0.0.1:1")"#);
     assert_eq!(seen["region"], "None");
-    assert_eq!(seen["endpoints"], format!("http://127.0.0.1:1/ {url}/ http://127.0.0.1:1/"));
+    assert_eq!(
+        seen["endpoints"],
+        format!("http://127.0.0.1:1/ {url}/ http://127.0.0.1:1/")
+    );
     assert!(seen["ssm"].contains("TargetNotConnected"), "{seen:?}");
 
     // A profile named explicitly comes before the keys of the environment, as in the AWS CLI.
@@ -420,7 +488,10 @@ async fn settings_of_the_environment_are_honoured() {
     assert_eq!(seen["error"], "AWS profile gone does not exist");
 
     let seen = in_child(&[&common[..], &[("AWS_CA_BUNDLE", "/nonexistent.pem")]].concat()).await;
-    assert!(seen["error"].starts_with("the CA bundle /nonexistent.pem is not usable"), "{seen:?}");
+    assert!(
+        seen["error"].starts_with("the CA bundle /nonexistent.pem is not usable"),
+        "{seen:?}"
+    );
     assert_eq!(seen["error"], seen["config"]);
 }
 
@@ -436,7 +507,10 @@ async fn settings_of_the_profile_are_honoured() {
             files.path("ca.pem").display(),
         ),
     );
-    let (config, credentials) = (text(&files.path("config")), text(&files.path("credentials")));
+    let (config, credentials) = (
+        text(&files.path("config")),
+        text(&files.path("credentials")),
+    );
     let seen = in_child(&[
         ("AWS_CONFIG_FILE", &config),
         ("AWS_SHARED_CREDENTIALS_FILE", &credentials),
@@ -444,7 +518,10 @@ async fn settings_of_the_profile_are_honoured() {
     ])
     .await;
     assert_eq!(seen["roots"], "81");
-    assert_eq!(seen["endpoints"], "http://127.0.0.1:1/ http://127.0.0.1:2/ http://127.0.0.1:1/");
+    assert_eq!(
+        seen["endpoints"],
+        "http://127.0.0.1:1/ http://127.0.0.1:2/ http://127.0.0.1:1/"
+    );
 }
 
 /// The metadata service is asked directly, although there is a proxy for everything else: the
@@ -453,7 +530,10 @@ async fn settings_of_the_profile_are_honoured() {
 async fn without_credentials_anywhere() {
     let proxy = server(Some((403, "no"))).await;
     let files = Files::new("");
-    let (config, credentials) = (text(&files.path("config")), text(&files.path("credentials")));
+    let (config, credentials) = (
+        text(&files.path("config")),
+        text(&files.path("credentials")),
+    );
     let seen = in_child(&[
         ("AWS_CONFIG_FILE", &config),
         ("AWS_SHARED_CREDENTIALS_FILE", &credentials),

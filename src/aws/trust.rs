@@ -38,7 +38,10 @@ pub(super) async fn load(bundle: Option<&Path>) -> Result<Trust, CredentialsErro
     let (roots, accepted) = usable(certificates);
     match bundle {
         Some(path) if accepted.is_empty() => {
-            return Err(unusable(path, "it holds no certificate that can be used as a root"));
+            return Err(unusable(
+                path,
+                "it holds no certificate that can be used as a root",
+            ));
         }
         None if accepted.is_empty() => tracing::warn!(
             "this system has no CA certificates, so no AWS service can be verified; \
@@ -77,7 +80,9 @@ async fn from_file(path: &Path) -> Result<Vec<CertificateDer<'static>>, Credenti
 async fn from_system() -> Vec<CertificateDer<'static>> {
     // Reads a hundred files on some systems, and asks the keychain on others.
     let loaded = tokio::task::spawn_blocking(rustls_native_certs::load_native_certs).await;
-    let Ok(loaded) = loaded else { return Vec::new() };
+    let Ok(loaded) = loaded else {
+        return Vec::new();
+    };
     for error in &loaded.errors {
         tracing::debug!(%error, "a CA certificate of this system was not loaded");
     }
@@ -108,7 +113,10 @@ fn tls_context(roots: &[CertificateDer<'static>]) -> TlsContext {
         store.add_pem_certificate(pem(root));
     }
     // `build` can fail in its signature only; the default context trusts the system's roots.
-    TlsContext::builder().with_trust_store(store).build().unwrap_or_default()
+    TlsContext::builder()
+        .with_trust_store(store)
+        .build()
+        .unwrap_or_default()
 }
 
 /// An HTTP client like the SDK's default one (rustls on aws-lc), but with these roots and proxies.
@@ -190,7 +198,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_missing_bundle_is_named() {
-        let error = load(Some(Path::new("/nonexistent/ca.pem"))).await.unwrap_err();
+        let error = load(Some(Path::new("/nonexistent/ca.pem")))
+            .await
+            .unwrap_err();
         assert_eq!(
             error.to_string(),
             "the CA bundle /nonexistent/ca.pem is not usable: No such file or directory (os error 2)"

@@ -53,17 +53,27 @@ fn login_hint(profile: Option<&str>) -> String {
 }
 
 fn profile_option(profile: Option<&str>) -> String {
-    profile.map(|profile| format!(" --profile {profile}")).unwrap_or_default()
+    profile
+        .map(|profile| format!(" --profile {profile}"))
+        .unwrap_or_default()
 }
 
 fn list(names: &[String]) -> String {
-    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+    if names.is_empty() {
+        "none".to_owned()
+    } else {
+        names.join(", ")
+    }
 }
 
 pub(super) fn token(error: &TokenError) -> Said {
     match error {
         TokenError::Credentials(error) => credentials(error),
-        other => Said::new("token.sign", NOT_AUTHORIZED, format!("no login token: {}", chain(other))),
+        other => Said::new(
+            "token.sign",
+            NOT_AUTHORIZED,
+            format!("no login token: {}", chain(other)),
+        ),
     }
 }
 
@@ -180,7 +190,9 @@ fn api(kind: ApiRefusal, answer: &ApiAnswer, bastion: &str, region: &str) -> Sai
             "Try again; if it stays, give AWS support the request id.".to_owned(),
         ),
     };
-    Said::new(id, state, message).detail(detail(answer)).hint(hint)
+    Said::new(id, state, message)
+        .detail(detail(answer))
+        .hint(hint)
 }
 
 fn detail(answer: &ApiAnswer) -> String {

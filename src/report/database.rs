@@ -60,7 +60,10 @@ pub(super) fn upstream(error: &UpstreamError, about: Option<&About<'_>>) -> Repo
 
 /// The server's own words, and what we know that it does not say.
 fn server(error: &ServerError, about: Option<&About<'_>>) -> Report {
-    let state = error.sqlstate().map(|state| state.as_str().to_owned()).unwrap_or_default();
+    let state = error
+        .sqlstate()
+        .map(|state| state.as_str().to_owned())
+        .unwrap_or_default();
     let (id, detail, hint) = match (state.as_str(), about) {
         ("28000", Some(about)) => {
             let (detail, hint) = login_refused(about);

@@ -35,7 +35,9 @@ pub enum LocalTlsError {
         source: io::Error,
     },
     /// A kept file does not hold what we wrote.
-    #[error("{path} is damaged ({reason}); delete the directory {DIR} and a new certificate will be made")]
+    #[error(
+        "{path} is damaged ({reason}); delete the directory {DIR} and a new certificate will be made"
+    )]
     Damaged {
         /// The file.
         path: PathBuf,
@@ -61,7 +63,8 @@ pub fn load_or_create(state_dir: &Path) -> Result<(Arc<ServerConfig>, PathBuf), 
         create(state_dir, &dir)?;
     }
     let certificate_path = dir.join(CERTIFICATE);
-    let certificate = CertificateDer::from_pem_file(&certificate_path).map_err(|e| damaged(&certificate_path, e))?;
+    let certificate = CertificateDer::from_pem_file(&certificate_path)
+        .map_err(|e| damaged(&certificate_path, e))?;
     let key_path = dir.join(KEY);
     let key = PrivateKeyDer::from_pem_file(&key_path).map_err(|e| damaged(&key_path, e))?;
     let mut config = ServerConfig::builder_with_provider(super::provider())
@@ -74,8 +77,14 @@ pub fn load_or_create(state_dir: &Path) -> Result<(Arc<ServerConfig>, PathBuf), 
 
 fn damaged(path: &Path, error: rustls::pki_types::pem::Error) -> LocalTlsError {
     match error {
-        rustls::pki_types::pem::Error::Io(source) => LocalTlsError::File { path: path.to_owned(), source },
-        other => LocalTlsError::Damaged { path: path.to_owned(), reason: other.to_string() },
+        rustls::pki_types::pem::Error::Io(source) => LocalTlsError::File {
+            path: path.to_owned(),
+            source,
+        },
+        other => LocalTlsError::Damaged {
+            path: path.to_owned(),
+            reason: other.to_string(),
+        },
     }
 }
 
@@ -86,9 +95,12 @@ fn create(state_dir: &Path, dir: &Path) -> Result<(), LocalTlsError> {
         let path = path.to_owned();
         move |source| LocalTlsError::File { path, source }
     };
-    let mut params = CertificateParams::new(vec!["localhost".into(), "127.0.0.1".into(), "::1".into()])?;
+    let mut params =
+        CertificateParams::new(vec!["localhost".into(), "127.0.0.1".into(), "::1".into()])?;
     params.distinguished_name = DistinguishedName::new();
-    params.distinguished_name.push(DnType::CommonName, "pgiam on localhost");
+    params
+        .distinguished_name
+        .push(DnType::CommonName, "pgiam on localhost");
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     let key = KeyPair::generate()?;
     let certificate = params.self_signed(&key)?;
@@ -109,7 +121,10 @@ fn create(state_dir: &Path, dir: &Path) -> Result<(), LocalTlsError> {
             Ok(())
         }
         Err(_) if dir.join(CERTIFICATE).exists() => Ok(()),
-        Err(source) => Err(LocalTlsError::File { path: dir.to_owned(), source }),
+        Err(source) => Err(LocalTlsError::File {
+            path: dir.to_owned(),
+            source,
+        }),
     }
 }
 
@@ -142,7 +157,10 @@ mod tests {
         let (_, path) = load_or_create(state.path()).unwrap();
         std::fs::write(&path, "nonsense").unwrap();
         let error = load_or_create(state.path()).unwrap_err().to_string();
-        assert!(error.contains("server.crt") && error.contains("delete the directory"), "{error}");
+        assert!(
+            error.contains("server.crt") && error.contains("delete the directory"),
+            "{error}"
+        );
     }
 
     #[test]
@@ -150,9 +168,14 @@ mod tests {
         let state = tempfile::tempdir().unwrap();
         let certificates: Vec<Vec<u8>> = std::thread::scope(|scope| {
             let starts: Vec<_> = (0..8)
-                .map(|_| scope.spawn(|| std::fs::read(load_or_create(state.path()).unwrap().1).unwrap()))
+                .map(|_| {
+                    scope.spawn(|| std::fs::read(load_or_create(state.path()).unwrap().1).unwrap())
+                })
                 .collect();
-            starts.into_iter().map(|start| start.join().unwrap()).collect()
+            starts
+                .into_iter()
+                .map(|start| start.join().unwrap())
+                .collect()
         });
         assert!(certificates.windows(2).all(|pair| pair[0] == pair[1]));
     }

@@ -124,7 +124,11 @@ mod tests {
             assert_eq!(names.iter().filter(|n| n.ends_with(&end)).count(), 27);
         }
         assert!(names.contains("Amazon RDS eu-central-1 Root CA RSA2048 G1"));
-        assert!(!names.iter().any(|n| n.contains("Beta") || n.contains("Preview")));
+        assert!(
+            !names
+                .iter()
+                .any(|n| n.contains("Beta") || n.contains("Preview"))
+        );
     }
 
     #[test]

@@ -12,7 +12,10 @@ use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, OtherError, RootCertStore, SignatureScheme};
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, OtherError, RootCertStore,
+    SignatureScheme,
+};
 use thiserror::Error;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -104,7 +107,9 @@ impl UpstreamTls {
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(Explaining { inner }))
             .with_no_client_auth();
-        Ok(Self { connector: TlsConnector::from(Arc::new(config)) })
+        Ok(Self {
+            connector: TlsConnector::from(Arc::new(config)),
+        })
     }
 
     /// Performs the handshake on `stream`, verifying the certificate for `host`. The caller sets
@@ -112,7 +117,11 @@ impl UpstreamTls {
     ///
     /// # Errors
     /// [`UpstreamTlsError`]; no byte of ours beyond the handshake has been sent then.
-    pub async fn connect(&self, host: &str, stream: Stream) -> Result<TlsStream<Stream>, UpstreamTlsError> {
+    pub async fn connect(
+        &self,
+        host: &str,
+        stream: Stream,
+    ) -> Result<TlsStream<Stream>, UpstreamTlsError> {
         let name = ServerName::try_from(host.to_owned())
             .map_err(|error| UpstreamTlsError::Handshake(error.to_string()))?;
         self.connector.connect(name, stream).await.map_err(explain)
@@ -127,12 +136,18 @@ fn built_in() -> RootCertStore {
 }
 
 fn from_file(path: &Path) -> Result<RootCertStore, TrustError> {
-    let refuse = |reason: String| TrustError::CaFile { path: path.to_owned(), reason };
+    let refuse = |reason: String| TrustError::CaFile {
+        path: path.to_owned(),
+        reason,
+    };
     let mut store = RootCertStore::empty();
-    let certificates = CertificateDer::pem_file_iter(path).map_err(|error| refuse(chain(&error)))?;
+    let certificates =
+        CertificateDer::pem_file_iter(path).map_err(|error| refuse(chain(&error)))?;
     for certificate in certificates {
         let certificate = certificate.map_err(|error| refuse(chain(&error)))?;
-        store.add(certificate).map_err(|error| refuse(chain(&error)))?;
+        store
+            .add(certificate)
+            .map_err(|error| refuse(chain(&error)))?;
     }
     if store.is_empty() {
         return Err(refuse("it holds no PEM certificate".to_owned()));
@@ -207,10 +222,15 @@ fn describe(
             }
         }
         CertificateError::UnknownIssuer => {
-            let last = intermediates.last().and_then(|der| X509Certificate::from_der(der).ok());
+            let last = intermediates
+                .last()
+                .and_then(|der| X509Certificate::from_der(der).ok());
             UpstreamTlsError::UnknownIssuer {
                 subject: leaf.subject().to_string(),
-                issuer: last.map_or_else(|| leaf.issuer().to_string(), |(_, last)| last.issuer().to_string()),
+                issuer: last.map_or_else(
+                    || leaf.issuer().to_string(),
+                    |(_, last)| last.issuer().to_string(),
+                ),
             }
         }
         CertificateError::Expired
@@ -235,12 +255,19 @@ fn names(certificate: &X509Certificate<'_>) -> Vec<String> {
             _ => None,
         })
         .collect();
-    if names.is_empty() { vec!["no DNS name".to_owned()] } else { names }
+    if names.is_empty() {
+        vec!["no DNS name".to_owned()]
+    } else {
+        names
+    }
 }
 
 /// The typed error out of the layers rustls and tokio-rustls wrap around it.
 fn explain(error: io::Error) -> UpstreamTlsError {
-    let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) else {
+    let Some(tls) = error
+        .get_ref()
+        .and_then(|inner| inner.downcast_ref::<rustls::Error>())
+    else {
         return UpstreamTlsError::Io(Arc::new(error));
     };
     if let rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(refusal))) = tls

@@ -56,23 +56,34 @@ impl TokenProvider for CachedTokens {
         Box::pin(async move {
             let place = self.place(request);
             let make = || {
-                let (inner, clock, request) = (self.inner.clone(), self.clock.clone(), request.clone());
+                let (inner, clock, request) =
+                    (self.inner.clone(), self.clock.clone(), request.clone());
                 async move {
                     let made_at = clock();
                     let token = inner.token(&request).await?;
                     let until = Some(token.expires_at);
-                    Ok(Lease { value: token, made_at, until })
+                    Ok(Lease {
+                        value: token,
+                        made_at,
+                        until,
+                    })
                 }
             };
             let (lease, from_cache) = place.get(make).await?;
-            Ok(Token { from_cache, ..lease.value })
+            Ok(Token {
+                from_cache,
+                ..lease.value
+            })
         })
     }
 
     fn invalidate(&self, request: &TokenRequest, token: &Token) {
         // Of many connections with the same bad token, the first one gets here in time; a newer
         // token must not suffer for the old one.
-        if self.place(request).forget_if(|kept| kept.value == token.value) {
+        if self
+            .place(request)
+            .forget_if(|kept| kept.value == token.value)
+        {
             self.inner.invalidate(request, token);
         }
     }
@@ -142,7 +153,11 @@ mod tests {
                 self.permits.acquire().await.unwrap().forget();
                 if self.failing.load(SeqCst) {
                     let after = Duration::from_secs(20);
-                    return Err(CredentialsError::Timeout { after, profile: None }.into());
+                    return Err(CredentialsError::Timeout {
+                        after,
+                        profile: None,
+                    }
+                    .into());
                 }
                 let validity = Duration::from_secs(self.validity.load(SeqCst));
                 Ok(Token {
@@ -191,7 +206,10 @@ mod tests {
         source.permits.add_permits(100);
         for task in waiting {
             let token = task.await.unwrap().unwrap();
-            assert_eq!((token.value.expose().as_str(), token.from_cache), ("app 1", false));
+            assert_eq!(
+                (token.value.expose().as_str(), token.from_cache),
+                ("app 1", false)
+            );
         }
         assert_eq!(value(&cached, "app").await, ("app 1".to_owned(), true));
         assert_eq!(source.asked(), 1);
@@ -240,7 +258,10 @@ mod tests {
         source.permits.add_permits(100);
         for task in waiting {
             let error = task.await.unwrap().unwrap_err();
-            assert!(matches!(error, TokenError::Credentials(CredentialsError::Timeout { .. })));
+            assert!(matches!(
+                error,
+                TokenError::Credentials(CredentialsError::Timeout { .. })
+            ));
         }
         assert_eq!(source.asked(), 1);
         source.failing.store(false, SeqCst);
@@ -286,7 +307,11 @@ mod tests {
         source.failing.store(true, SeqCst);
         for second in [600, 700, 880, 899] {
             hand.set(second);
-            assert_eq!(value(&cached, "app").await, ("app 1".to_owned(), true), "{second}");
+            assert_eq!(
+                value(&cached, "app").await,
+                ("app 1".to_owned(), true),
+                "{second}"
+            );
         }
         hand.set(900);
         assert!(cached.token(&request("app")).await.is_err());

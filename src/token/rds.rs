@@ -26,8 +26,11 @@ const VALIDITY: Duration = Duration::from_secs(900);
 const SERVICE: &str = "rds-db";
 
 /// SigV4 leaves the unreserved characters of RFC 3986 as they are and escapes all others.
-const ESCAPED: &AsciiSet =
-    &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
 
 /// Signs tokens with the credentials of one AWS identity. Keeps nothing: see
 /// [`CachedTokens`](super::CachedTokens).
@@ -80,7 +83,9 @@ pub fn sign(
         let profile = None;
         return Err(CredentialsError::Expired { at: ends, profile }.into());
     }
-    let TokenRequest { host, port, user, .. } = request;
+    let TokenRequest {
+        host, port, user, ..
+    } = request;
     let user = utf8_percent_encode(user, ESCAPED);
     let unsigned = format!("{host}:{port}/?Action=connect&DBUser={user}");
     let signature = signature_parameters(&unsigned, request, credentials, now)?;
@@ -128,8 +133,9 @@ fn signature_parameters(
 
     // The signer appends the session token last; botocore ends with the signature. A server that
     // verifies does not care, but one order is easier to compare.
-    let (signature, others): (Vec<_>, Vec<_>) =
-        params.iter().partition(|(name, _)| *name == "X-Amz-Signature");
+    let (signature, others): (Vec<_>, Vec<_>) = params
+        .iter()
+        .partition(|(name, _)| *name == "X-Amz-Signature");
     let mut out = String::new();
     for (name, value) in others.into_iter().chain(signature) {
         out.extend(["&", name, "="]);
@@ -150,21 +156,28 @@ fn signed_host(request: &TokenRequest) -> String {
 }
 
 fn whole_seconds(time: SystemTime) -> SystemTime {
-    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let since = time
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
     SystemTime::UNIX_EPOCH + Duration::from_secs(since.as_secs())
 }
 
 /// Refuses what would end up in another part of the URL than it was meant for.
 fn check(request: &TokenRequest) -> Result<(), TokenError> {
     let is_name = |text: &str, extra: &str| {
-        !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || extra.contains(c))
+        !text.is_empty()
+            && text
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || extra.contains(c))
     };
     let bad = |what, value: &str| {
         let value = value.to_owned();
         Err(TokenError::BadRequest { what, value })
     };
     let TokenRequest { host, region, .. } = request;
-    let bracketed = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    let bracketed = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'));
     let is_ipv6 = bracketed.is_some_and(|host| host.parse::<Ipv6Addr>().is_ok());
     if !is_name(host, "-._") && !is_ipv6 {
         return bad("host", host);
@@ -217,7 +230,13 @@ mod tests {
     }
 
     fn credentials(until: Option<SystemTime>) -> Credentials {
-        Credentials::new("AKIDEXAMPLE", "secret-key", Some("session-token".to_owned()), until, "test")
+        Credentials::new(
+            "AKIDEXAMPLE",
+            "secret-key",
+            Some("session-token".to_owned()),
+            until,
+            "test",
+        )
     }
 
     #[test]
@@ -237,7 +256,12 @@ mod tests {
             let now = seconds(vector.unix_time) + Duration::from_millis(999);
             let token = sign(&request, &credentials, now).unwrap();
             assert_eq!(token.value.expose(), &vector.token, "{}", vector.name);
-            assert_eq!(token.expires_at, seconds(vector.unix_time + 900), "{}", vector.name);
+            assert_eq!(
+                token.expires_at,
+                seconds(vector.unix_time + 900),
+                "{}",
+                vector.name
+            );
         }
     }
 
@@ -270,15 +294,38 @@ mod tests {
             Err(TokenError::BadRequest { what, .. }) => what,
             other => panic!("{other:?}"),
         };
-        for host in ["", "a b", "a/b", "user@host", "host:5432", "host?x", "[::1", "::1", "hö", "a\n"] {
+        for host in [
+            "",
+            "a b",
+            "a/b",
+            "user@host",
+            "host:5432",
+            "host?x",
+            "[::1",
+            "::1",
+            "hö",
+            "a\n",
+        ] {
             let host = host.to_owned();
             assert_eq!(refused(TokenRequest { host, ..request() }), "host");
         }
         for region in ["", "eu/central", "eu central"] {
             let region = region.to_owned();
-            assert_eq!(refused(TokenRequest { region, ..request() }), "region");
+            assert_eq!(
+                refused(TokenRequest {
+                    region,
+                    ..request()
+                }),
+                "region"
+            );
         }
-        assert_eq!(refused(TokenRequest { port: 0, ..request() }), "port");
+        assert_eq!(
+            refused(TokenRequest {
+                port: 0,
+                ..request()
+            }),
+            "port"
+        );
     }
 
     #[test]

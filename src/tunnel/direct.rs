@@ -31,10 +31,12 @@ impl Direct {
 impl Transport for Direct {
     fn open(&self) -> BoxFuture<'_, Result<Stream, TunnelError>> {
         Box::pin(async move {
-            let stream = connect(&self.endpoint).await.map_err(|source| TunnelError::Direct {
-                endpoint: self.endpoint.clone(),
-                source: Arc::new(source),
-            })?;
+            let stream = connect(&self.endpoint)
+                .await
+                .map_err(|source| TunnelError::Direct {
+                    endpoint: self.endpoint.clone(),
+                    source: Arc::new(source),
+                })?;
             Ok(Box::new(stream) as Stream)
         })
     }

@@ -200,6 +200,7 @@ mod tests {
     #[test]
     fn ids_have_the_shape_of_version_4_and_differ() {
         let mut seen = std::collections::HashSet::new();
+        let mut halves = std::collections::HashSet::new();
         for seed in [0, 1, 1 << 64, u128::MAX] {
             let mut source = IdSource::new(seed);
             for _ in 0..10_000 {
@@ -208,6 +209,10 @@ mod tests {
                 assert_eq!(&text[14..15], "4", "{text}");
                 assert!(matches!(&text[19..20], "8" | "9" | "a" | "b"), "{text}");
                 assert!(seen.insert(id), "{text}");
+                if seed == 1 {
+                    assert!(halves.insert((id.get() >> 64) as u64), "{text}");
+                    assert!(halves.insert(id.get() as u64), "{text}");
+                }
             }
         }
     }

@@ -381,3 +381,71 @@ async fn keep_alive(shared: Arc<Shared>, frames: mpsc::Sender<Bytes>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+    use crate::events::EventLog;
+    use crate::link::Link;
+    use crate::session::{PortParameters, SessionInfo};
+    use crate::sync::Tasks;
+
+    fn shared() -> Arc<Shared> {
+        let info = SessionInfo {
+            id: "dev-0".to_owned(),
+            target: "i-0".to_owned(),
+            owner_arn: String::new(),
+            parameters: PortParameters {
+                host: String::new(),
+                port: 1,
+                local_port: String::new(),
+            },
+        };
+        Arc::new(Shared {
+            session: Session::new(info, Link::new(), EventLog::new(), Tasks::new()),
+            streams: Mutex::default(),
+            budget: AtomicI64::new(RECEIVE_BUDGET),
+            budget_grew: Notify::new(),
+            heard: AtomicBool::new(false),
+        })
+    }
+
+    #[test]
+    fn a_spent_budget_stops_the_session_until_some_stream_reads() {
+        let shared = shared();
+        let (sender, mut input) = mpsc::unbounded_channel();
+        lock(&shared.streams).insert(3, sender);
+        let frame = Bytes::from(vec![0; MAX_FRAME]);
+        let whole = usize::try_from(RECEIVE_BUDGET).unwrap() / MAX_FRAME;
+        for _ in 1..whole {
+            assert!(shared.take(3, frame.clone()).now_or_never().is_some());
+        }
+        let mut last = std::pin::pin!(shared.take(3, frame.clone()));
+        assert!(last.as_mut().now_or_never().is_none());
+        shared.give_back(input.try_recv().unwrap().len());
+        assert!(last.now_or_never().is_some());
+        // Data for a stream that is gone costs nothing.
+        lock(&shared.streams).clear();
+        let free = shared.budget.load(Ordering::Relaxed);
+        assert!(shared.take(3, frame).now_or_never().is_some());
+        assert_eq!(shared.budget.load(Ordering::Relaxed), free);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn old_clients_are_pinged_and_given_up_after_silence() {
+        let shared = shared();
+        let (frames, mut sent) = mpsc::channel(PIPE);
+        let begin = Instant::now();
+        tokio::spawn(keep_alive(shared.clone(), frames));
+        shared.heard.store(true, Ordering::Relaxed);
+        for n in 1..=3 {
+            assert_eq!(sent.recv().await.unwrap(), frame(CMD_NOP, 0));
+            assert_eq!(begin.elapsed(), n * KEEPALIVE_EVERY);
+        }
+        assert!(!shared.session.has_ended(), "something was heard");
+        shared.session.ended().await;
+        assert_eq!(begin.elapsed(), 2 * KEEPALIVE_DEATH);
+    }
+}

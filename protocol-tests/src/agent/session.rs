@@ -26,7 +26,8 @@ const REORDER_LIMIT: usize = 100_000;
 
 /// Serves `session` until it ends.
 pub(crate) async fn serve(cloud: Arc<Cloud>, session: Arc<Session>, control: AgentControl) {
-    let attachment = session.attach(Side::Agent).await;
+    // Nobody gives orders to the built-in agent's side.
+    let (attachment, _) = session.attach(Side::Agent).await;
     let outgoing = Outgoing::new(session.clone(), control.clone(), cloud.events.clone());
     let agent = Agent {
         outgoing: Arc::new(outgoing),

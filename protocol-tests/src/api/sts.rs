@@ -1,6 +1,6 @@
 //! `sts:GetCallerIdentity` in the Query protocol (form in, XML out).
 
-use http::StatusCode;
+use http::{HeaderValue, StatusCode};
 use uuid::Uuid;
 
 use super::{ApiError, Reply, Request, play_fault, typed_reply};
@@ -30,7 +30,7 @@ pub(crate) async fn answer(cloud: &Cloud, request: &Request) -> Reply {
         let message = format!("Could not find operation {action} for version 2011-06-15");
         return failure(&ApiError::new("InvalidAction", message));
     }
-    let id = Uuid::new_v4();
+    let id = Uuid::new_v4().to_string();
     let body = format!(
         "<GetCallerIdentityResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\">\n  \
          <GetCallerIdentityResult>\n    <Arn>{}</Arn>\n    <UserId>{}</UserId>\n    \
@@ -40,7 +40,15 @@ pub(crate) async fn answer(cloud: &Cloud, request: &Request) -> Reply {
         user_id(&user.access_key_id),
         cloud.iam.account(),
     );
-    typed_reply(StatusCode::OK, "text/xml", body)
+    with_id(typed_reply(StatusCode::OK, "text/xml", body), &id)
+}
+
+/// The request id stands in the header as well as in the body.
+fn with_id(mut reply: Reply, id: &str) -> Reply {
+    if let Ok(value) = HeaderValue::from_str(id) {
+        reply.headers_mut().insert("x-amzn-requestid", value);
+    }
+    reply
 }
 
 /// Unique ids of users start with AIDA, of roles with AROA; any stable text does here.
@@ -55,15 +63,15 @@ fn failure(error: &ApiError) -> Reply {
     } else {
         "Sender"
     };
+    let id = Uuid::new_v4().to_string();
     let body = format!(
         "<ErrorResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\">\n  <Error>\n    \
          <Type>{sender}</Type>\n    <Code>{}</Code>\n    <Message>{}</Message>\n  </Error>\n  \
-         <RequestId>{}</RequestId>\n</ErrorResponse>\n",
+         <RequestId>{id}</RequestId>\n</ErrorResponse>\n",
         escape(&error.code),
         escape(&error.message),
-        Uuid::new_v4(),
     );
-    typed_reply(error.status, "text/xml", body)
+    with_id(typed_reply(error.status, "text/xml", body), &id)
 }
 
 fn escape(text: &str) -> String {

@@ -113,7 +113,12 @@ async fn run(command: Command) -> anyhow::Result<()> {
                 println!("export {name}={value}");
             }
             println!("# managed node: {target}; Ctrl-C ends");
-            tokio::signal::ctrl_c().await?;
+            let kind = tokio::signal::unix::SignalKind::terminate();
+            let mut terminate = tokio::signal::unix::signal(kind)?;
+            tokio::select! {
+                interrupted = tokio::signal::ctrl_c() => interrupted?,
+                _ = terminate.recv() => {}
+            }
             sandbox.shutdown().await;
             Ok(())
         }

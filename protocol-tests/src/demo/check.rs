@@ -4,12 +4,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
 use serde_json::Value;
-use tokio::process::Command;
 use tokio::time::timeout;
 
-use super::proxy::Proxy;
 use super::{BASTION, FarSide, HOST, PORT};
 use crate::events::{Event, EventLog, Logged};
+use crate::program::{self, Proxy};
 
 /// How long the one query may take, tunnel included.
 const QUERY_DEADLINE: Duration = Duration::from_secs(60);
@@ -33,21 +32,15 @@ pub(super) struct Report {
 }
 
 pub(super) async fn run(far_side: &FarSide, proxy: &Proxy) -> anyhow::Result<Report> {
-    let port = proxy.port().to_string();
+    let port = proxy.port();
     let psql = far_side.psql();
-    let mut command = Command::new(&psql);
-    super::clean_env(&mut command, &["PG"]);
-    command
-        .args(["-X", "-w", "-A", "-t", "-h", "localhost", "-p", &port])
-        .args(["-c", EVIDENCE])
-        .env("PGPASSFILE", far_side.sandbox.dir().join("no-such-file"))
-        .env("LC_ALL", "C")
-        .kill_on_drop(true);
+    let mut command = program::psql(&psql, port);
+    command.args(["-A", "-t", "-c", EVIDENCE]);
     let began = Instant::now();
     let output = timeout(QUERY_DEADLINE, command.output())
         .await
         .with_context(|| format!("psql did not end within {QUERY_DEADLINE:?}"))?
-        .with_context(|| super::starting(&psql))?;
+        .with_context(|| program::starting(&psql))?;
     let whole = began.elapsed();
     if !output.status.success() {
         bail!(

@@ -312,4 +312,5 @@ async fn sts_tells_who_one_is_in_xml() {
     let answer = call(&sandbox, Some((&stranger, "sts")), request()).await;
     assert_eq!(answer.status, 403);
     assert!(answer.text.contains("<Code>InvalidClientTokenId</Code>"));
+    assert!(answer.text.contains(&answer.headers["x-amzn-requestid"]));
 }

@@ -340,6 +340,26 @@ async fn a_frozen_path_answers_nothing_until_it_thaws() {
 }
 
 #[tokio::test]
+async fn a_stranded_connection_is_replaced_by_a_new_one() {
+    let sandbox = with_echo().await;
+    let session = start_session(&sandbox, DB_HOST, 5432).await;
+    let mut client = MiniClient::shake(&sandbox, &session, VERSION).await;
+    client.frame(SYN, 3, b"").await;
+    client.settle().await;
+    sandbox.link().strand();
+    client.frame(PSH, 3, b"moved").await;
+    client.turn().await;
+    assert!(!client.is_settled() && !client.closed);
+    let body = json!({ "SessionId": session.id });
+    let resumed = ssm(&sandbox, sandbox.user(), "ResumeSession", body).await;
+    client.reconnect(&sandbox, &started(&resumed.json())).await;
+    assert_eq!(read(&mut client, 3, 5).await, b"moved");
+    let replaced =
+        |e: &Event| matches!(e, Event::GatewayClosed { reason, .. } if reason == "replaced");
+    expect_event(&sandbox, replaced).await;
+}
+
+#[tokio::test]
 async fn what_breaks_the_protocol_is_noted() {
     let sandbox = with_echo().await;
     let mut client = connect(&sandbox).await;

@@ -49,7 +49,10 @@ pub(super) async fn start_session(
     let missing = TunnelError::IncompleteAnswer;
     Ok(Started {
         session_id: answer.session_id.ok_or(missing("SessionId"))?,
-        token: answer.token_value.map(Token::new).ok_or(missing("TokenValue"))?,
+        token: answer
+            .token_value
+            .map(Token::new)
+            .ok_or(missing("TokenValue"))?,
         stream_url: answer.stream_url.ok_or(missing("StreamUrl"))?,
     })
 }
@@ -60,7 +63,11 @@ pub(super) async fn terminate_session(client: &Client, session_id: &str) {
     let call = client.terminate_session().session_id(session_id).send();
     match tokio::time::timeout(TERMINATE_DEADLINE, call).await {
         Ok(Ok(_)) => debug!(session_id, "SSM session terminated"),
-        Ok(Err(error)) => debug!(session_id, reason = chain(&error), "TerminateSession failed"),
+        Ok(Err(error)) => debug!(
+            session_id,
+            reason = chain(&error),
+            "TerminateSession failed"
+        ),
         Err(_) => debug!(session_id, "TerminateSession did not answer in time"),
     }
 }
@@ -97,8 +104,11 @@ fn classify(code: &str, message: &str) -> ApiRefusal {
         }
         "AccessDeniedException" | "AccessDenied" => ApiRefusal::AccessDenied,
         "ExpiredTokenException" | "ExpiredToken" => ApiRefusal::CredentialsExpired,
-        "UnrecognizedClientException" | "InvalidSignatureException" | "InvalidClientTokenId"
-        | "SignatureDoesNotMatch" | "IncompleteSignature" => ApiRefusal::CredentialsRejected,
+        "UnrecognizedClientException"
+        | "InvalidSignatureException"
+        | "InvalidClientTokenId"
+        | "SignatureDoesNotMatch"
+        | "IncompleteSignature" => ApiRefusal::CredentialsRejected,
         "InvalidDocument" => ApiRefusal::InvalidDocument,
         "ThrottlingException" | "Throttling" | "TooManyRequestsException" => ApiRefusal::Throttled,
         _ => ApiRefusal::Other,

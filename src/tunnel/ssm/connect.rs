@@ -52,7 +52,8 @@ pub(super) fn stream_url(text: &str, endpoints: &[Url]) -> Result<Url, TunnelErr
         endpoint.host_str() == Some(&host)
             && endpoint.port_or_known_default() == url.port_or_known_default()
     };
-    let trusted = AWS_SUFFIXES.iter().any(|suffix| host.ends_with(suffix)) || endpoints.iter().any(of_user);
+    let trusted =
+        AWS_SUFFIXES.iter().any(|suffix| host.ends_with(suffix)) || endpoints.iter().any(of_user);
     if url.scheme() != "wss" || !trusted {
         return Err(TunnelError::ForeignStreamUrl { host });
     }
@@ -71,7 +72,10 @@ pub(super) async fn connect(
     roots: Arc<RootCertStore>,
 ) -> Result<WebSocket, TunnelError> {
     let host = url.host_str().unwrap_or_default().to_owned();
-    let failed = |reason: String| TunnelError::ChannelConnect { host: host.clone(), reason };
+    let failed = |reason: String| TunnelError::ChannelConnect {
+        host: host.clone(),
+        reason,
+    };
 
     let request = signed_request(url, region, credentials).map_err(&failed)?;
     let port = url.port_or_known_default().unwrap_or(443);
@@ -82,7 +86,11 @@ pub(super) async fn connect(
     let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned())
         .map_err(|error| failed(chain(&error)))?;
     let tls = tls(roots).map_err(|error| failed(chain(&error)))?;
-    let stream: Stream = Box::new(tls.connect(name, tcp).await.map_err(|error| failed(chain(&error)))?);
+    let stream: Stream = Box::new(
+        tls.connect(name, tcp)
+            .await
+            .map_err(|error| failed(chain(&error)))?,
+    );
 
     let config = WebSocketConfig::default()
         .max_message_size(Some(MAX_MESSAGE))
@@ -109,7 +117,10 @@ fn tls(roots: Arc<RootCertStore>) -> Result<TlsConnector, rustls::Error> {
 /// The upgrade request with its SigV4 headers: empty body, only `host` signed beside the date (and
 /// the session token), as the service accepts it from its own clients.
 fn signed_request(url: &Url, region: &str, credentials: &Credentials) -> Result<Request, String> {
-    let mut request = url.as_str().into_client_request().map_err(|error| chain(&error))?;
+    let mut request = url
+        .as_str()
+        .into_client_request()
+        .map_err(|error| chain(&error))?;
     let host = request
         .headers()
         .get("host")
@@ -128,9 +139,16 @@ fn signed_request(url: &Url, region: &str, credentials: &Credentials) -> Result<
         .into();
     // SigV4 is over the https form of the URL; the WebSocket scheme is no part of it.
     let signable = url.as_str().replacen("wss://", "https://", 1);
-    let signable = SignableRequest::new("GET", signable, [("host", host.as_str())].into_iter(), SignableBody::Bytes(&[]))
-        .map_err(|error| chain(&error))?;
-    let (instructions, _) = sign(signable, &params).map_err(|error| chain(&error))?.into_parts();
+    let signable = SignableRequest::new(
+        "GET",
+        signable,
+        [("host", host.as_str())].into_iter(),
+        SignableBody::Bytes(&[]),
+    )
+    .map_err(|error| chain(&error))?;
+    let (instructions, _) = sign(signable, &params)
+        .map_err(|error| chain(&error))?
+        .into_parts();
     instructions.apply_to_request_http1x(&mut request);
     Ok(request)
 }
@@ -143,8 +161,12 @@ mod tests {
     fn stream_urls_must_be_aws_or_the_users_endpoint() {
         let endpoint = [Url::parse("https://localhost:4566").unwrap()];
         let ok = |text| stream_url(text, &endpoint).is_ok();
-        assert!(ok("wss://ssmmessages.eu-central-1.amazonaws.com/v1/data-channel/x?role=publish_subscribe"));
-        assert!(ok("wss://ssmmessages.cn-north-1.amazonaws.com.cn/v1/data-channel/x"));
+        assert!(ok(
+            "wss://ssmmessages.eu-central-1.amazonaws.com/v1/data-channel/x?role=publish_subscribe"
+        ));
+        assert!(ok(
+            "wss://ssmmessages.cn-north-1.amazonaws.com.cn/v1/data-channel/x"
+        ));
         assert!(ok("wss://localhost:4566/v1/data-channel/x"));
         for foreign in [
             "ws://ssmmessages.eu-central-1.amazonaws.com/v1/data-channel/x",
@@ -153,8 +175,17 @@ mod tests {
             "wss://localhost:4567/v1",
             "wss://example.org/v1",
         ] {
-            assert!(matches!(stream_url(foreign, &endpoint), Err(TunnelError::ForeignStreamUrl { .. })), "{foreign}");
+            assert!(
+                matches!(
+                    stream_url(foreign, &endpoint),
+                    Err(TunnelError::ForeignStreamUrl { .. })
+                ),
+                "{foreign}"
+            );
         }
-        assert!(matches!(stream_url("nonsense", &[]), Err(TunnelError::IncompleteAnswer(_))));
+        assert!(matches!(
+            stream_url("nonsense", &[]),
+            Err(TunnelError::IncompleteAnswer(_))
+        ));
     }
 }

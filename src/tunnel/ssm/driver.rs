@@ -89,7 +89,7 @@ impl Driver {
         shared: Arc<Shared>,
         phase: watch::Sender<Phase>,
         bastion: Arc<str>,
-        ) -> Self {
+    ) -> Self {
         let (sink, source) = socket.split();
         let now = Instant::now();
         Self {
@@ -123,7 +123,10 @@ impl Driver {
         terminate.await;
         // Best effort: the peer may be gone, and the session is over either way.
         let close = poll_fn(|cx| Pin::new(&mut self.sink).poll_close(cx));
-        if tokio::time::timeout(Duration::from_secs(1), close).await.is_err() {
+        if tokio::time::timeout(Duration::from_secs(1), close)
+            .await
+            .is_err()
+        {
             trace!("the WebSocket did not close in time");
         }
     }
@@ -158,8 +161,13 @@ impl Driver {
             self.say_goodbye(state);
         }
         while state.channel.sendable() > 0 {
-            let Some(payload) = state.mux.poll_transmit(ssm_channel::MAX_PAYLOAD) else { break };
-            state.channel.send(now, payload).map_err(|error| self.translate(error))?;
+            let Some(payload) = state.mux.poll_transmit(ssm_channel::MAX_PAYLOAD) else {
+                break;
+            };
+            state
+                .channel
+                .send(now, payload)
+                .map_err(|error| self.translate(error))?;
         }
         for (id, slot) in &mut state.streams {
             if state.mux.queued(*id) < super::stream::SEND_BUFFER {
@@ -181,14 +189,20 @@ impl Driver {
         let may_read = !state.streams.values().any(super::stream::Slot::is_full);
         if !may_read {
             self.last_heard = Instant::now(); // Silence that we cause says nothing about the path.
-            return Ok((self.give_up.unwrap_or_else(|| Instant::now() + NEVER), false));
+            return Ok((
+                self.give_up.unwrap_or_else(|| Instant::now() + NEVER),
+                false,
+            ));
         }
         let ping = if self.last_ping > self.last_heard {
             self.last_ping + PONG_DEADLINE
         } else {
             self.last_heard.max(self.last_ping) + PING_INTERVAL
         };
-        let machine = state.channel.poll_timeout().map_or(ping, |at| self.epoch + at);
+        let machine = state
+            .channel
+            .poll_timeout()
+            .map_or(ping, |at| self.epoch + at);
         let deadline = ping.min(machine);
         Ok((self.give_up.map_or(deadline, |at| at.min(deadline)), true))
     }
@@ -209,7 +223,14 @@ impl Driver {
     }
 
     async fn wait(&mut self, deadline: Instant, may_read: bool) -> Turn {
-        let Self { shared, sink, source, outgoing, unflushed, .. } = self;
+        let Self {
+            shared,
+            sink,
+            source,
+            outgoing,
+            unflushed,
+            ..
+        } = self;
         let writing = !outgoing.is_empty() || *unflushed;
         tokio::select! {
             biased;
@@ -256,7 +277,10 @@ impl Driver {
             Message::Binary(bytes) => self.on_binary(bytes),
             Message::Close(frame) => Err(TunnelError::ChannelLost {
                 reason: match frame {
-                    Some(frame) => format!("the service closed the WebSocket ({} {})", frame.code, frame.reason),
+                    Some(frame) => format!(
+                        "the service closed the WebSocket ({} {})",
+                        frame.code, frame.reason
+                    ),
                     None => "the service closed the WebSocket".to_owned(),
                 },
             }),
@@ -273,14 +297,20 @@ impl Driver {
         let now = self.epoch.elapsed();
         let shared = Arc::clone(&self.shared);
         let mut state = shared.lock();
-        state.channel.handle_message(now, bytes).map_err(|error| self.translate(error))?;
+        state
+            .channel
+            .handle_message(now, bytes)
+            .map_err(|error| self.translate(error))?;
         self.drain_events(&mut state)
     }
 
     fn drain_events(&self, state: &mut State) -> Result<(), TunnelError> {
         while let Some(event) = state.channel.poll_event() {
             match event {
-                Event::Established { agent_version, customer_message } => {
+                Event::Established {
+                    agent_version,
+                    customer_message,
+                } => {
                     debug!(bastion = %self.bastion, agent = %agent_version, customer_message, "SSM handshake complete");
                     if agent_version < OLDEST_AGENT {
                         return Err(TunnelError::AgentTooOld {
@@ -292,9 +322,12 @@ impl Driver {
                     self.phase.send_replace(Phase::Up);
                 }
                 Event::Output(data) => {
-                    state.mux.handle_input(data).map_err(|error| TunnelError::Protocol {
-                        reason: error.to_string(),
-                    })?;
+                    state
+                        .mux
+                        .handle_input(data)
+                        .map_err(|error| TunnelError::Protocol {
+                            reason: error.to_string(),
+                        })?;
                     state.deliver();
                 }
                 Event::ConnectToPortError => state.refuse_oldest(),
@@ -304,7 +337,9 @@ impl Driver {
                     });
                 }
                 Event::Paused => debug!(bastion = %self.bastion, "the service paused the session"),
-                Event::Restarted => debug!(bastion = %self.bastion, "the service resumed the session"),
+                Event::Restarted => {
+                    debug!(bastion = %self.bastion, "the service resumed the session")
+                }
             }
         }
         Ok(())
@@ -340,9 +375,13 @@ impl Driver {
                 bastion: self.bastion.to_string(),
                 after,
             },
-            ssm_channel::Error::UnsupportedAction { action } => TunnelError::UnsupportedAction { action },
+            ssm_channel::Error::UnsupportedAction { action } => {
+                TunnelError::UnsupportedAction { action }
+            }
             ssm_channel::Error::Closed { reason } => TunnelError::SessionEnded { reason },
-            other => TunnelError::Protocol { reason: chain(&other) },
+            other => TunnelError::Protocol {
+                reason: chain(&other),
+            },
         }
     }
 }
@@ -365,7 +404,9 @@ impl State {
                     }
                 }
                 // Only a server opens streams towards us, and the agent is not one.
-                smux::Event::Opened(id) => debug!(stream = %id, "the agent opened a stream; ignored"),
+                smux::Event::Opened(id) => {
+                    debug!(stream = %id, "the agent opened a stream; ignored")
+                }
             }
         }
     }
@@ -411,7 +452,9 @@ fn poll_write(
 }
 
 fn lost(error: &tungstenite::Error) -> TunnelError {
-    TunnelError::ChannelLost { reason: chain(error) }
+    TunnelError::ChannelLost {
+        reason: chain(error),
+    }
 }
 
 /// Makes the machine for a session; kept here beside its only user.

@@ -205,7 +205,9 @@ impl AsyncRead for SsmStream {
         let was_full = slot.is_full();
         let mut taken = false;
         while buf.remaining() > 0 {
-            let Some(chunk) = slot.inbox.front_mut() else { break };
+            let Some(chunk) = slot.inbox.front_mut() else {
+                break;
+            };
             let n = chunk.len().min(buf.remaining());
             buf.put_slice(&chunk[..n]);
             chunk.advance(n);
@@ -293,7 +295,10 @@ impl AsyncWrite for SsmStream {
 impl Drop for SsmStream {
     fn drop(&mut self) {
         let mut state = self.shared.lock();
-        let was_full = state.streams.remove(&self.id).is_some_and(|slot| slot.is_full());
+        let was_full = state
+            .streams
+            .remove(&self.id)
+            .is_some_and(|slot| slot.is_full());
         let id = self.id;
         state.unanswered.retain(|unanswered| *unanswered != id);
         if !self.shut_down {

@@ -55,7 +55,12 @@ struct Session {
 impl SsmTransport {
     /// Nothing is opened until the first stream is. `region` `None` means the AWS default region.
     #[must_use]
-    pub fn new(aws: Arc<AwsContext>, region: Option<String>, bastion: &str, endpoint: Endpoint) -> Self {
+    pub fn new(
+        aws: Arc<AwsContext>,
+        region: Option<String>,
+        bastion: &str,
+        endpoint: Endpoint,
+    ) -> Self {
         Self {
             inner: Arc::new(Inner {
                 aws,
@@ -73,7 +78,8 @@ impl Transport for SsmTransport {
     fn open(&self) -> BoxFuture<'_, Result<Stream, TunnelError>> {
         Box::pin(async move {
             let session = self.inner.session().await?;
-            let stream = SsmStream::open(&session.shared, &self.inner.bastion, &self.inner.endpoint)?;
+            let stream =
+                SsmStream::open(&session.shared, &self.inner.bastion, &self.inner.endpoint)?;
             Ok(Box::new(stream) as Stream)
         })
     }
@@ -124,7 +130,10 @@ impl Inner {
     async fn start_for_all(self: Arc<Self>, tell: watch::Sender<Option<Outcome>>) {
         let outcome = self.start().await;
         if let Err(TunnelError::Api { kind, .. }) = &outcome
-            && matches!(kind, ApiRefusal::CredentialsExpired | ApiRefusal::CredentialsRejected)
+            && matches!(
+                kind,
+                ApiRefusal::CredentialsExpired | ApiRefusal::CredentialsRejected
+            )
         {
             self.aws.invalidate(); // The user will log in again; look for that next time.
         }
@@ -145,30 +154,40 @@ impl Inner {
         let credentials = self.aws.credentials().await.map_err(credentials_error)?;
         let region = match &self.region {
             Some(region) => region.clone(),
-            None => self.aws.region().await.map_err(credentials_error)?.ok_or(TunnelError::NoRegion)?,
+            None => self
+                .aws
+                .region()
+                .await
+                .map_err(credentials_error)?
+                .ok_or(TunnelError::NoRegion)?,
         };
         let client = self.aws.ssm(&region).await.map_err(credentials_error)?;
         let roots = self.aws.roots().await.map_err(credentials_error)?;
-        let endpoints = self.aws.configured_endpoints().await.map_err(credentials_error)?;
+        let endpoints = self
+            .aws
+            .configured_endpoints()
+            .await
+            .map_err(credentials_error)?;
 
         let started = api::start_session(&client, &region, &self.bastion, &self.endpoint).await?;
         debug!(session_id = started.session_id, bastion = %self.bastion, "SSM session started");
         let joined = async {
             let url = connect::stream_url(&started.stream_url, &endpoints)?;
             let connecting = connect::connect(&url, &region, &credentials, roots);
-            timeout(CONNECT_DEADLINE, connecting)
-                .await
-                .map_err(|_| TunnelError::ChannelConnect {
+            timeout(CONNECT_DEADLINE, connecting).await.map_err(|_| {
+                TunnelError::ChannelConnect {
                     host: url.host_str().unwrap_or_default().to_owned(),
                     reason: format!("no answer in {} s", CONNECT_DEADLINE.as_secs()),
-                })?
+                }
+            })?
         };
         let socket = match joined.await {
             Ok(socket) => socket,
             Err(error) => {
                 // AWS counts the session as open until told otherwise.
                 let session_id = started.session_id;
-                self.tasks.spawn(async move { api::terminate_session(&client, &session_id).await });
+                self.tasks
+                    .spawn(async move { api::terminate_session(&client, &session_id).await });
                 return Err(error);
             }
         };
@@ -180,11 +199,20 @@ impl Inner {
             Uuid::new_v4().as_u128(),
             unix_millis(),
         );
-        let shared = Arc::new(Shared::new(driver::channel(config), smux::Session::new(smux::Role::Client)));
+        let shared = Arc::new(Shared::new(
+            driver::channel(config),
+            smux::Session::new(smux::Role::Client),
+        ));
         let (sender, phase) = watch::channel(Phase::Starting);
-        let driver = Driver::new(socket, Arc::clone(&shared), sender, Arc::clone(&self.bastion));
+        let driver = Driver::new(
+            socket,
+            Arc::clone(&shared),
+            sender,
+            Arc::clone(&self.bastion),
+        );
         let session_id = started.session_id.clone();
-        self.tasks.spawn(driver.run(async move { api::terminate_session(&client, &session_id).await }));
+        self.tasks
+            .spawn(driver.run(async move { api::terminate_session(&client, &session_id).await }));
 
         let mut session = Session { shared, phase };
         session.established().await?;
@@ -200,7 +228,10 @@ impl Session {
 
     /// Waits for the handshake, whose deadline is the channel's own.
     async fn established(&mut self) -> Result<(), TunnelError> {
-        let phase = self.phase.wait_for(|phase| !matches!(phase, Phase::Starting)).await;
+        let phase = self
+            .phase
+            .wait_for(|phase| !matches!(phase, Phase::Starting))
+            .await;
         match phase.as_deref() {
             Ok(Phase::Up) => Ok(()),
             Ok(Phase::Ended(error)) => Err(error.clone()),
@@ -212,6 +243,8 @@ impl Session {
 }
 
 fn unix_millis() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

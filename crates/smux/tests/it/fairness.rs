@@ -64,6 +64,26 @@ fn a_stream_that_always_has_a_little_cannot_starve_the_others() {
     assert!(bulk_bytes > 200 * PACKET, "{bulk_bytes}");
 }
 
+/// The same with a stream that is idle in between: it fills one packet, is emptied by it, and fills
+/// the next. It may have its ordinary turn and one as a newcomer in each round, not more.
+#[test]
+fn a_stream_that_comes_back_at_once_has_at_most_two_turns_in_a_round() {
+    let (mut session, bulk) = bulk_session(2);
+    let chatty = session.open().unwrap();
+    session.poll_transmit(PACKET).unwrap();
+    let mut packets = 0;
+    for _ in 0..300 {
+        if session.queued(chatty) == 0 {
+            session
+                .send(chatty, Bytes::from(vec![2; PACKET - 8]))
+                .unwrap();
+        }
+        let first = frames(&mut session).remove(0);
+        packets += u32::from(matches!(first, Frame::Psh { id, .. } if bulk.contains(&id)));
+    }
+    assert!(packets >= 140, "{packets} of 300 for the two bulk streams");
+}
+
 #[test]
 fn bulk_streams_share_evenly() {
     let (mut session, ids) = bulk_session(7);

@@ -8,7 +8,7 @@ use ssm_channel::{
 };
 
 use crate::support::{
-    COMPLETE, REQUEST, WALL, ack_from_agent, config, established, events, flag, from_agent,
+    COMPLETE, REQUEST, Rng, WALL, ack_from_agent, config, established, events, flag, from_agent,
     from_service, ms, sorted, transmits,
 };
 
@@ -550,4 +550,42 @@ fn malformed_messages_end_the_channel() {
         .handle_message(ms(0), from_service("acknowledge", "{}"))
         .unwrap_err();
     assert!(matches!(error, Error::Json { .. }));
+}
+
+/// Any bytes at all: events or an error that sticks, never a panic.
+#[test]
+fn noise_never_panics() {
+    let samples = [
+        from_agent(0, PayloadType::HandshakeRequest, REQUEST.as_bytes()),
+        from_agent(1, PayloadType::HandshakeComplete, COMPLETE.as_bytes()),
+        output(2, "data"),
+        from_agent(3, PayloadType::Flag, &flag(Flag::ConnectToPortError)),
+        from_service("pause_publication", ""),
+        from_service("start_publication", ""),
+        from_service("acknowledge", "{}"),
+        from_service("something_new", "?"),
+    ];
+    for seed in 0..3000 {
+        let mut rng = Rng(seed);
+        let mut channel = Channel::new(config(seed), ms(0));
+        let mut failed = false;
+        for step in 0..10 {
+            let mut bytes = samples[rng.below(8) as usize].to_vec();
+            if rng.chance(30) {
+                let at = rng.below(bytes.len() as u64) as usize;
+                bytes[at] = rng.next() as u8;
+            }
+            if rng.chance(5) {
+                bytes.truncate(rng.below(bytes.len() as u64) as usize);
+            }
+            let outcome = channel.handle_message(ms(step), bytes.into());
+            assert!(
+                !failed || outcome.is_err(),
+                "seed {seed}: the error did not stick"
+            );
+            failed = outcome.is_err();
+            while channel.poll_event().is_some() {}
+            while channel.poll_transmit(ms(step)).is_some() {}
+        }
+    }
 }

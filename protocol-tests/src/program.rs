@@ -1,5 +1,6 @@
-//! The real `pgiam` process.
+//! The program under test as a process, and psql as its user's client.
 
+use std::ffi::OsString;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
@@ -18,18 +19,41 @@ use tokio::time::timeout;
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
 
 /// What to start.
-pub(super) struct Launch<'a> {
-    pub(super) pgiam: &'a Path,
-    pub(super) config: &'a Path,
-    pub(super) ca_file: &'a Path,
-    pub(super) state_dir: &'a Path,
-    pub(super) env: Vec<(String, String)>,
-    /// Collect JSON log lines instead of letting the log through to our own standard error.
-    pub(super) json: bool,
+#[derive(Debug)]
+pub struct Launch<'a> {
+    /// The `pgiam` binary.
+    pub pgiam: &'a Path,
+    /// Its arguments, from `serve` on.
+    pub args: Vec<OsString>,
+    /// Its environment, in place of everything inherited that begins with `AWS_` or `PGIAM_`.
+    pub env: Vec<(String, String)>,
+    /// Collect the log from standard error, as JSON lines, instead of letting it through to our own.
+    pub collect_log: bool,
 }
 
-/// A running `pgiam serve`.
-pub(super) struct Proxy {
+impl<'a> Launch<'a> {
+    /// `pgiam serve` with the three settings that keep it inside the sandbox.
+    pub fn serve(pgiam: &'a Path, config: &Path, ca_file: &Path, state_dir: &Path) -> Self {
+        let mut args = vec![OsString::from("serve")];
+        for (flag, value) in [
+            ("--config", config),
+            ("--ca-file", ca_file),
+            ("--state-dir", state_dir),
+        ] {
+            args.extend([flag.into(), value.as_os_str().to_owned()]);
+        }
+        Self {
+            pgiam,
+            args,
+            env: Vec::new(),
+            collect_log: false,
+        }
+    }
+}
+
+/// A running `pgiam`.
+#[derive(Debug)]
+pub struct Proxy {
     child: Child,
     stdout: BufReader<ChildStdout>,
     ready_line: String,
@@ -39,17 +63,15 @@ pub(super) struct Proxy {
 }
 
 impl Proxy {
-    pub(super) fn start(launch: Launch<'_>) -> anyhow::Result<Self> {
+    /// Starts the process; [`Proxy::wait_ready`] waits for it to listen.
+    ///
+    /// # Errors
+    /// When there is no such program.
+    pub fn start(launch: Launch<'_>) -> anyhow::Result<Self> {
         let mut command = Command::new(launch.pgiam);
-        super::clean_env(&mut command, &["AWS_", "PGIAM_"]);
+        clean_env(&mut command, &["AWS_", "PGIAM_"]);
         command
-            .arg("serve")
-            .arg("--config")
-            .arg(launch.config)
-            .arg("--ca-file")
-            .arg(launch.ca_file)
-            .arg("--state-dir")
-            .arg(launch.state_dir)
+            .args(launch.args)
             .envs(launch.env)
             // The sandbox is on this machine, whatever way the rest of the world is reached.
             .env("NO_PROXY", "localhost,127.0.0.1")
@@ -58,13 +80,11 @@ impl Proxy {
             // Ctrl-C is for us; pgiam gets SIGTERM when its turn has come.
             .process_group(0)
             .kill_on_drop(true);
-        if launch.json {
+        if launch.collect_log {
             command.args(["--log-format", "json"]);
             command.stderr(Stdio::piped());
         }
-        let mut child = command
-            .spawn()
-            .with_context(|| super::starting(launch.pgiam))?;
+        let mut child = command.spawn().with_context(|| starting(launch.pgiam))?;
         let (sender, log) = watch::channel(Vec::new());
         if let Some(stderr) = child.stderr.take() {
             tokio::spawn(collect(stderr, sender));
@@ -79,8 +99,36 @@ impl Proxy {
         })
     }
 
+    /// The process id, while it runs.
+    pub fn pid(&self) -> Option<u32> {
+        self.child.id()
+    }
+
+    /// Sends a signal.
+    ///
+    /// # Errors
+    /// When the process has ended.
+    pub fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+        let pid = self.child.id().context("pgiam has ended")?;
+        Ok(kill(Pid::from_raw(pid.cast_signed()), signal)?)
+    }
+
+    /// Waits until it ends by itself.
+    ///
+    /// # Errors
+    /// When it does not end within `limit`.
+    pub async fn wait_end(&mut self, limit: Duration) -> anyhow::Result<ExitStatus> {
+        match timeout(limit, self.child.wait()).await {
+            Ok(ended) => Ok(ended?),
+            Err(_) => bail!("pgiam was still running after {limit:?}"),
+        }
+    }
+
     /// Waits for the line that says where it listens.
-    pub(super) async fn wait_ready(&mut self, limit: Duration) -> anyhow::Result<()> {
+    ///
+    /// # Errors
+    /// When it ends instead (the text is what it wrote), or takes longer than `limit`.
+    pub async fn wait_ready(&mut self, limit: Duration) -> anyhow::Result<()> {
         let mut line = String::new();
         loop {
             line.clear();
@@ -106,16 +154,18 @@ impl Proxy {
         Ok(())
     }
 
-    pub(super) fn ready_line(&self) -> &str {
+    /// The line that said so.
+    pub fn ready_line(&self) -> &str {
         &self.ready_line
     }
 
-    pub(super) fn port(&self) -> u16 {
+    /// The local port in it.
+    pub fn port(&self) -> u16 {
         self.port
     }
 
     /// Waits until it ends by itself, and says how.
-    pub(super) async fn died(&mut self) -> String {
+    pub async fn died(&mut self) -> String {
         match self.child.wait().await {
             Ok(status) => format!("{status}\n{}", self.log_text()),
             Err(error) => error.to_string(),
@@ -123,7 +173,7 @@ impl Proxy {
     }
 
     /// The first JSON log line with this message, past or future.
-    pub(super) async fn wait_log(&self, message: &str, limit: Duration) -> Option<Value> {
+    pub async fn wait_log(&self, message: &str, limit: Duration) -> Option<Value> {
         let find = |lines: &Vec<String>| {
             let parsed = lines.iter().filter_map(|l| serde_json::from_str(l).ok());
             parsed.into_iter().find(|v: &Value| v["message"] == message)
@@ -135,13 +185,15 @@ impl Proxy {
     }
 
     /// What it has logged, when that was collected.
-    pub(super) fn log_text(&self) -> String {
+    pub fn log_text(&self) -> String {
         self.log.borrow().join("\n")
     }
 
-    /// SIGTERM, and SIGKILL when that does not help in time. A failure to end by itself, and with
-    /// success, is an error.
-    pub(super) async fn stop(mut self) -> anyhow::Result<()> {
+    /// SIGTERM, and SIGKILL when that does not help in time.
+    ///
+    /// # Errors
+    /// When it did not end by itself, or not with success.
+    pub async fn stop(mut self) -> anyhow::Result<()> {
         // Without an id it has ended already, and has been waited for.
         let pid = self.child.id();
         if let Some(pid) = pid {
@@ -174,6 +226,36 @@ async fn collect(stderr: ChildStderr, log: watch::Sender<Vec<String>>) {
 fn port_of(line: &str) -> Option<u16> {
     let mut words = line.split_whitespace().skip_while(|word| *word != "-p");
     words.nth(1)?.parse().ok()
+}
+
+/// Removes every inherited variable that begins with one of `prefixes`.
+pub fn clean_env(command: &mut Command, prefixes: &[&str]) {
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if prefixes.iter().any(|prefix| text.starts_with(prefix)) {
+            command.env_remove(&name);
+        }
+    }
+}
+
+/// `psql` as a user calls it who has no password anywhere: none asked for, none in the environment,
+/// no files of the caller's, English messages.
+pub fn psql(program: &Path, port: u16) -> Command {
+    let mut command = Command::new(program);
+    clean_env(&mut command, &["PG"]);
+    command
+        .args(["-X", "-w", "-h", "localhost", "-p", &port.to_string()])
+        .env("PGPASSFILE", "/dev/null")
+        .env("PGSERVICEFILE", "/dev/null")
+        .env("LC_ALL", "C")
+        .stdin(Stdio::null())
+        .kill_on_drop(true);
+    command
+}
+
+/// Text for an error about a program that is not there.
+pub(crate) fn starting(program: &Path) -> String {
+    format!("starting {}", program.display())
 }
 
 #[cfg(test)]

@@ -1,0 +1,195 @@
+//! A whole world for one test: the sandbox AWS, a real PostgreSQL server behind it, the real
+//! program in front of it, and psql.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use protocol_tests::iam::DbEndpoint;
+use protocol_tests::program::{self, Launch, Proxy};
+use protocol_tests::rds::{RdsDatabase, RdsOptions, ServerCertificate};
+use protocol_tests::sandbox::Sandbox;
+use tokio::process::Command;
+use tokio::time::timeout;
+
+pub(crate) const HOST: &str = "orders.cluster-abc.eu-central-1.rds.amazonaws.com";
+pub(crate) const PORT: u16 = 5432;
+pub(crate) const REGION: &str = "eu-central-1";
+pub(crate) const BASTION: &str = "i-0123456789abcdef0";
+
+/// For things that happen at once on a quiet machine and may take their time on a busy one.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The real program, built by Cargo for this test.
+pub(crate) fn pgiam() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_pgiam"))
+}
+
+/// How a world differs from the ordinary one.
+pub(crate) struct Setup {
+    /// What certificate the database shows.
+    pub(crate) certificate: ServerCertificate,
+    /// The configuration file; `None` is the ordinary one.
+    pub(crate) config: Option<String>,
+    /// Further arguments of `pgiam serve`.
+    pub(crate) args: Vec<String>,
+    /// Changes to the environment: a value replaces, `None` removes.
+    pub(crate) env: Vec<(&'static str, Option<String>)>,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            certificate: ServerCertificate::Right,
+            config: None,
+            args: Vec::new(),
+            env: Vec::new(),
+        }
+    }
+}
+
+/// The ordinary configuration file: one target, any free port.
+pub(crate) fn ordinary_config() -> String {
+    format!(
+        "[targets.orders]\nhost = \"{HOST}\"\nuser = \"db_user\"\ndatabase = \"app\"\nport = 0\nbastion = \"{BASTION}\"\n"
+    )
+}
+
+pub(crate) struct World {
+    // Field order matters: the proxy goes first, the server's files are in the sandbox's directory.
+    pub(crate) proxy: Proxy,
+    pub(crate) database: RdsDatabase,
+    pub(crate) sandbox: Sandbox,
+}
+
+/// What a finished program left.
+#[derive(Debug)]
+pub(crate) struct Ran {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Ran {
+    /// The rows, one line each, unaligned; panics with everything psql said if it failed.
+    pub(crate) fn rows(&self) -> &str {
+        assert_eq!(self.code, Some(0), "psql failed: {self:?}");
+        self.stdout.trim_end()
+    }
+}
+
+impl World {
+    pub(crate) async fn start() -> Self {
+        Self::with(Setup::default()).await
+    }
+
+    pub(crate) async fn with(setup: Setup) -> Self {
+        let sandbox = Sandbox::builder()
+            .region(REGION)
+            .start()
+            .await
+            .expect("sandbox");
+        // Tests are about bytes, not about the real agent's speed, unless they say so.
+        sandbox.agent(BASTION).set_pacing(false);
+        let endpoint = DbEndpoint {
+            host: HOST.to_owned(),
+            port: PORT,
+            region: REGION.to_owned(),
+        };
+        let mut options = RdsOptions::new(sandbox.dir(), endpoint);
+        options.certificate = setup.certificate;
+        let database = RdsDatabase::start(options, sandbox.pki(), sandbox.iam(), sandbox.events())
+            .await
+            .expect("database");
+        sandbox.vpc().open(HOST, PORT, database.addr());
+        let mut proxy = launch(&sandbox, &setup);
+        proxy.wait_ready(PATIENCE).await.expect("pgiam is ready");
+        Self {
+            proxy,
+            database,
+            sandbox,
+        }
+    }
+
+    /// `psql` with the server's version, to the proxy, with nothing but `args`.
+    pub(crate) fn psql_command(&self, args: &[&str]) -> Command {
+        let own: PathBuf = self.database.postgres().bindir().join("psql");
+        let psql = if own.is_file() { own } else { "psql".into() };
+        let mut command = program::psql(&psql, self.proxy.port());
+        command.args(args);
+        command
+    }
+
+    /// Runs psql to its end.
+    pub(crate) async fn psql(&self, args: &[&str]) -> Ran {
+        run(self.psql_command(args)).await
+    }
+
+    /// One query, answered unaligned and without headings.
+    pub(crate) async fn query(&self, sql: &str) -> String {
+        self.psql(&["-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", "-c", sql])
+            .await
+            .rows()
+            .to_owned()
+    }
+
+    /// Ends everything in order and insists that each part did.
+    pub(crate) async fn stop(self) {
+        let Self {
+            proxy,
+            database,
+            sandbox,
+        } = self;
+        proxy.stop().await.expect("pgiam ends on SIGTERM");
+        assert_eq!(
+            sandbox.open_sessions(),
+            Vec::<String>::new(),
+            "sessions left at AWS"
+        );
+        database.stop().await.expect("the server stops");
+        sandbox.shutdown().await;
+    }
+}
+
+fn launch(sandbox: &Sandbox, setup: &Setup) -> Proxy {
+    let dir = sandbox.dir();
+    let config = dir.join("pgiam.toml");
+    std::fs::write(
+        &config,
+        setup.config.clone().unwrap_or_else(ordinary_config),
+    )
+    .expect("pgiam.toml");
+    let mut env = sandbox.env();
+    for (name, value) in &setup.env {
+        env.retain(|(known, _)| known != name);
+        env.extend(value.clone().map(|value| ((*name).to_owned(), value)));
+    }
+    let mut launch = Launch::serve(
+        pgiam(),
+        &config,
+        sandbox.pki().ca_pem_path(),
+        &dir.join("state"),
+    );
+    launch
+        .args
+        .extend(["--log", "debug"].map(Into::into));
+    launch.args.extend(setup.args.iter().map(Into::into));
+    Proxy::start(Launch {
+        env,
+        collect_log: true,
+        ..launch
+    })
+    .expect("pgiam starts")
+}
+
+/// Runs a command to its end.
+pub(crate) async fn run(mut command: Command) -> Ran {
+    let output = timeout(PATIENCE, command.output())
+        .await
+        .expect("the program ends in time")
+        .expect("the program starts");
+    Ran {
+        code: output.status.code(),
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
