@@ -34,6 +34,8 @@ pub(crate) struct Setup {
     pub(crate) args: Vec<String>,
     /// Changes to the environment: a value replaces, `None` removes.
     pub(crate) env: Vec<(&'static str, Option<String>)>,
+    /// Trust the program's own roots for the database, not the sandbox's authority.
+    pub(crate) built_in_roots: bool,
 }
 
 impl Default for Setup {
@@ -43,6 +45,7 @@ impl Default for Setup {
             config: None,
             args: Vec::new(),
             env: Vec::new(),
+            built_in_roots: false,
         }
     }
 }
@@ -169,9 +172,12 @@ fn launch(sandbox: &Sandbox, setup: &Setup) -> Proxy {
         sandbox.pki().ca_pem_path(),
         &dir.join("state"),
     );
-    launch
-        .args
-        .extend(["--log", "debug"].map(Into::into));
+    if setup.built_in_roots {
+        let flag = launch.args.iter().position(|arg| arg == "--ca-file");
+        let flag = flag.expect("the sandbox's authority is named");
+        launch.args.drain(flag..flag + 2);
+    }
+    launch.args.extend(["--log", "debug"].map(Into::into));
     launch.args.extend(setup.args.iter().map(Into::into));
     Proxy::start(Launch {
         env,
@@ -192,4 +198,17 @@ pub(crate) async fn run(mut command: Command) -> Ran {
         stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
         stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
     }
+}
+
+/// Looks until there is what was looked for, for things that give no sign when they happen.
+pub(crate) async fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let found = timeout(PATIENCE, async {
+        loop {
+            if let Some(found) = look() {
+                return found;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    });
+    found.await.unwrap_or_else(|_| panic!("waited in vain: {what}"))
 }

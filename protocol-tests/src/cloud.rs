@@ -57,6 +57,11 @@ impl Cloud {
         open.cloned().collect()
     }
 
+    /// Every session there was.
+    pub(crate) fn all_sessions(&self) -> Vec<Arc<Session>> {
+        lock(&self.sessions).values().cloned().collect()
+    }
+
     pub(crate) fn node(&self, target: &str) -> Option<AgentControl> {
         lock(&self.nodes).get(target).cloned()
     }

@@ -18,12 +18,12 @@ use crate::sandbox::Sandbox;
 mod check;
 
 const REGION: &str = "eu-central-1";
-const HOST: &str = "orders.cluster-abc.eu-central-1.rds.amazonaws.com";
+pub(crate) const HOST: &str = "orders.cluster-abc.eu-central-1.rds.amazonaws.com";
 const PORT: u16 = 5432;
-const BASTION: &str = "i-0123456789abcdef0";
+pub(crate) const BASTION: &str = "i-0123456789abcdef0";
 
 /// How long `pgiam` may take to print its ready line.
-const READY_DEADLINE: Duration = Duration::from_secs(30);
+pub(crate) const READY_DEADLINE: Duration = Duration::from_secs(30);
 
 /// What to show: the role and the TLS connection, both as the database sees them.
 pub const QUERY: &str = "select current_user, ssl, version from pg_stat_ssl \
@@ -60,14 +60,14 @@ pub async fn run(options: DemoOptions) -> anyhow::Result<()> {
 }
 
 /// Everything but the program under test.
-struct FarSide {
+pub(crate) struct FarSide {
     // Field order matters: the server's files are in the sandbox's directory.
-    database: RdsDatabase,
-    sandbox: Sandbox,
+    pub(crate) database: RdsDatabase,
+    pub(crate) sandbox: Sandbox,
 }
 
 impl FarSide {
-    async fn start() -> anyhow::Result<Self> {
+    pub(crate) async fn start() -> anyhow::Result<Self> {
         let sandbox = Sandbox::builder().region(REGION).start().await?;
         let endpoint = DbEndpoint {
             host: HOST.to_owned(),
@@ -85,7 +85,7 @@ impl FarSide {
         Ok(Self { database, sandbox })
     }
 
-    async fn stop(self) -> anyhow::Result<()> {
+    pub(crate) async fn stop(self) -> anyhow::Result<()> {
         let database = self.database.stop().await;
         self.sandbox.shutdown().await;
         database
@@ -112,7 +112,7 @@ impl FarSide {
         Ok(report)
     }
 
-    fn start_proxy(&self, options: &DemoOptions) -> anyhow::Result<Proxy> {
+    pub(crate) fn start_proxy(&self, options: &DemoOptions) -> anyhow::Result<Proxy> {
         let dir = self.sandbox.dir();
         let port = options.port.unwrap_or(if options.check { 0 } else { 5433 });
         let config = dir.join("pgiam.toml");
@@ -163,7 +163,7 @@ impl FarSide {
     }
 
     /// The server's own `psql` when it came with one, else the one in the path.
-    fn psql(&self) -> PathBuf {
+    pub(crate) fn psql(&self) -> PathBuf {
         let own = self.database.postgres().bindir().join("psql");
         if own.is_file() { own } else { "psql".into() }
     }
@@ -182,7 +182,7 @@ fn configuration(port: u16) -> String {
 }
 
 /// Columns padded to their widest cell.
-fn table<const N: usize>(head: &[&str; N], rows: &[[&str; N]]) -> String {
+pub(crate) fn table<const N: usize>(head: &[&str; N], rows: &[[&str; N]]) -> String {
     let mut out = String::new();
     let width = |column: usize| {
         let cells = rows.iter().map(|row| row[column]);
@@ -204,7 +204,7 @@ fn table<const N: usize>(head: &[&str; N], rows: &[[&str; N]]) -> String {
 }
 
 /// A line on standard output, at once.
-fn say(text: &str) -> anyhow::Result<()> {
+pub(crate) fn say(text: &str) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
     writeln!(out, "{text}")?;
     Ok(out.flush()?)

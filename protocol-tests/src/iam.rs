@@ -32,7 +32,8 @@ pub struct User {
     pub session_token: Option<String>,
     /// When temporary credentials end.
     pub expires: Option<SystemTime>,
-    /// Actions refused to this user, for example `ssm:StartSession` or `ssm:StartSession:document`.
+    /// Actions refused to this user, for example `ssm:StartSession` or `ssm:StartSession:document`;
+    /// with `scp:` in front by a policy of the organisation.
     pub deny: BTreeSet<String>,
     /// Database users this user may connect as (`rds-db:connect`); `*` is every one.
     pub db_users: Vec<String>,

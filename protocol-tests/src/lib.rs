@@ -5,6 +5,7 @@
 
 pub mod agent;
 pub mod api;
+pub mod bench;
 mod cloud;
 pub mod demo;
 pub mod events;

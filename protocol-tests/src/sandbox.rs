@@ -294,6 +294,12 @@ impl Sandbox {
         sessions.iter().map(|s| s.info.id.clone()).collect()
     }
 
+    /// Every `TokenValue` that was ever given to a client: secrets that must not turn up elsewhere.
+    pub fn token_values(&self) -> Vec<String> {
+        let sessions = self.cloud.all_sessions();
+        sessions.iter().flat_map(|s| s.handed_out()).collect()
+    }
+
     /// Ends a session from the service's side, as the idle and the maximum duration do: both sides
     /// get `channel_closed` with this reason. False when there is no such open session.
     pub fn end_session(&self, id: &str, reason: &str) -> bool {

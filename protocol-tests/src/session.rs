@@ -53,6 +53,8 @@ pub(crate) struct SessionInfo {
 pub(crate) struct Session {
     pub(crate) info: SessionInfo,
     tokens: Mutex<Tokens>,
+    /// Every token ever handed to the client, for those who look for leaks.
+    handed_out: Mutex<Vec<String>>,
     to_client: Lane,
     to_agent: Lane,
     ended: watch::Sender<Option<String>>,
@@ -130,6 +132,7 @@ impl Session {
         Arc::new(Self {
             info,
             tokens: Mutex::default(),
+            handed_out: Mutex::default(),
             to_client: Lane::new(),
             to_agent: Lane::new(),
             ended: watch::Sender::new(None),
@@ -151,10 +154,18 @@ impl Session {
         let token = random_token();
         let mut tokens = lock(&self.tokens);
         match side {
-            Side::Client => tokens.client = Some(token.clone()),
+            Side::Client => {
+                lock(&self.handed_out).push(token.clone());
+                tokens.client = Some(token.clone());
+            }
             Side::Agent => tokens.agent = Some(token.clone()),
         }
         token
+    }
+
+    /// Every token the client was ever given.
+    pub(crate) fn handed_out(&self) -> Vec<String> {
+        lock(&self.handed_out).clone()
     }
 
     /// Uses the token up; false when it is not the one in force.

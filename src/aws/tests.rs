@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::SystemTime;
 
 use tempfile::TempDir;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use super::*;
@@ -80,28 +80,54 @@ async fn failure(context: &AwsContext) -> CredentialsError {
 }
 
 /// Answers every request on loopback with one fixed answer; `None` = never answers.
-async fn server(answer: Option<(u16, &'static str)>) -> String {
+async fn server(fixed: Option<(u16, &'static str)>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(async move {
         loop {
-            let (mut stream, _) = listener.accept().await.unwrap();
+            let (stream, _) = listener.accept().await.unwrap();
             tokio::spawn(async move {
-                let mut request = [0; 16 * 1024];
-                let _ = stream.read(&mut request).await;
-                let Some((status, body)) = answer else {
-                    return std::future::pending().await;
-                };
-                let head = format!(
-                    "HTTP/1.1 {status} X\r\ncontent-type: text/xml\r\nconnection: close\r\n\
-                     content-length: {}\r\n\r\n",
-                    body.len()
-                );
-                let _ = stream.write_all(format!("{head}{body}").as_bytes()).await;
+                match fixed {
+                    Some((status, body)) => answer(stream, status, body).await,
+                    None => {
+                        let _open = stream;
+                        std::future::pending().await
+                    }
+                }
             });
         }
     });
     url
+}
+
+/// One request in, one answer out.
+async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin, status: u16, body: &str) {
+    // The whole request: closing a socket with unread bytes would reset it, answer and all.
+    let mut request = Vec::new();
+    while !is_whole(&request) {
+        match stream.read_buf(&mut request).await {
+            Ok(1..) => {}
+            _ => return,
+        }
+    }
+    let head = format!(
+        "HTTP/1.1 {status} X\r\ncontent-type: text/xml\r\nconnection: close\r\n\
+         content-length: {}\r\n\r\n",
+        body.len()
+    );
+    let _ = stream.write_all(format!("{head}{body}").as_bytes()).await;
+    let _ = stream.shutdown().await;
+}
+
+fn is_whole(request: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(request).to_ascii_lowercase();
+    let Some((head, body)) = text.split_once("\r\n\r\n") else {
+        return false;
+    };
+    let length = head
+        .lines()
+        .find_map(|line| line.strip_prefix("content-length: "));
+    body.len() >= length.map_or(0, |length| length.parse().unwrap())
 }
 
 #[tokio::test]
@@ -327,13 +353,14 @@ async fn a_refused_role_is_named_with_the_words_of_aws() {
     }
 }
 
+const ROLE_CREDENTIALS: &str = "<AssumeRoleResponse><AssumeRoleResult><Credentials>\
+     <AccessKeyId>ASIAROLE</AccessKeyId><SecretAccessKey>s</SecretAccessKey>\
+     <SessionToken>t</SessionToken><Expiration>2999-01-01T00:00:00Z</Expiration>\
+     </Credentials></AssumeRoleResult></AssumeRoleResponse>";
+
 #[tokio::test]
 async fn an_assumed_role_works_and_ends_when_sts_says() {
-    let answer = "<AssumeRoleResponse><AssumeRoleResult><Credentials>\
-                  <AccessKeyId>ASIAROLE</AccessKeyId><SecretAccessKey>s</SecretAccessKey>\
-                  <SessionToken>t</SessionToken><Expiration>2999-01-01T00:00:00Z</Expiration>\
-                  </Credentials></AssumeRoleResult></AssumeRoleResponse>";
-    let files = Files::new(&role(&server(Some((200, answer))).await));
+    let files = Files::new(&role(&server(Some((200, ROLE_CREDENTIALS))).await));
     let credentials = files.context("dev").credentials().await.unwrap();
     assert_eq!(credentials.access_key_id(), "ASIAROLE");
     assert!(credentials.expiry().is_some());
@@ -386,6 +413,52 @@ async fn ssm_requests_are_signed_with_the_current_credentials() {
     files.write("config", &format!("{profile}{KEYS}"));
     let text = format!("{:?}", send().await.unwrap_err());
     assert!(text.contains("TargetNotConnected"), "{text}");
+}
+
+/// An STS on loopback with a certificate of its own: the URL and the certificate as PEM.
+async fn https_server(body: &'static str) -> (String, String) {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+    let config = rustls::ServerConfig::builder_with_provider(crate::tls::provider())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key)
+        .unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let acceptor = acceptor.clone();
+            tokio::spawn(async move {
+                if let Ok(stream) = acceptor.accept(stream).await {
+                    answer(stream, 200, body).await;
+                }
+            });
+        }
+    });
+    (format!("https://localhost:{port}"), made.cert.pem())
+}
+
+#[tokio::test]
+async fn the_ca_bundle_decides_whether_https_is_trusted() {
+    let (url, pem) = https_server(ROLE_CREDENTIALS).await;
+    let files = Files::new(&role(&url));
+    files.write("good.pem", &pem);
+    files.write("other.pem", include_str!("../../certs/rds-roots.pem"));
+    let with = |bundle| {
+        AwsContext::new(AwsOptions {
+            ca_bundle: Some(files.path(bundle)),
+            ..files.options("dev")
+        })
+    };
+    let credentials = with("good.pem").credentials().await.unwrap();
+    assert_eq!(credentials.access_key_id(), "ASIAROLE");
+    let error = failure(&with("other.pem")).await;
+    assert!(matches!(error, CredentialsError::Other { .. }), "{error:?}");
+    assert!(format!("{error:?}").contains("UnknownIssuer"), "{error:?}");
 }
 
 /// What depends on environment variables runs in a process of its own that has exactly these: the

@@ -209,9 +209,8 @@ pub struct HandshakeComplete {
 }
 
 /// The service ends the session. The service fills more fields; only these two matter to a client.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
-#[derive(Default)]
 pub struct ChannelClosed {
     /// Which session.
     pub session_id: String,

@@ -116,12 +116,15 @@ impl Call<'_> {
 
     /// `switch` is the entry in the user's deny list, `action` what the message names.
     fn allow_as(&self, switch: &str, action: &str, resource: &str) -> Result<(), ApiError> {
-        if !self.user.is_denied(switch) {
+        let because = if self.user.is_denied(&format!("scp:{switch}")) {
+            "with an explicit deny in a service control policy".to_owned()
+        } else if self.user.is_denied(switch) {
+            format!("because no identity-based policy allows the {action} action")
+        } else {
             return Ok(());
-        }
+        };
         let text = format!(
-            "User: {} is not authorized to perform: {action} on resource: {resource} because no \
-             identity-based policy allows the {action} action",
+            "User: {} is not authorized to perform: {action} on resource: {resource} {because}",
             self.user.arn
         );
         Err(ApiError::new("AccessDeniedException", text))

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use protocol_tests::bench::{self, BenchOptions};
 use protocol_tests::demo::{self, DemoOptions};
 use protocol_tests::sandbox::Sandbox;
 use tracing_subscriber::EnvFilter;
@@ -51,6 +52,15 @@ enum Command {
         /// Run one query through the whole way, print what each hop did, and end.
         #[arg(long)]
         check: bool,
+    },
+    /// Measure pgiam beside a plain connection to the same server.
+    Bench {
+        /// The pgiam binary; a release build for figures that mean something.
+        #[arg(long, value_name = "PATH")]
+        pgiam: PathBuf,
+        /// Megabytes to copy each way without pacing.
+        #[arg(long, default_value_t = 50)]
+        megabytes: u32,
     },
 }
 
@@ -122,6 +132,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
             sandbox.shutdown().await;
             Ok(())
         }
+        Command::Bench { pgiam, megabytes } => bench::run(BenchOptions { pgiam, megabytes }).await,
         Command::Demo { pgiam, port, check } => demo::run(DemoOptions { pgiam, port, check }).await,
     }
 }

@@ -1,0 +1,283 @@
+//! `sandbox bench`: figures of the program beside a plain connection to the same server, in one run.
+//!
+//! Absolute numbers say more about the machine than about the program; the ratios are what to
+//! compare. The agent's pace is the real one's where the table says so.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+use tokio::process::Command;
+
+use crate::demo::{BASTION, DemoOptions, FarSide, HOST, READY_DEADLINE, say, table};
+use crate::postgres::SCRAM_PASSWORD;
+use crate::program::{self, Proxy};
+
+/// Longest a single measurement may take.
+const DEADLINE: Duration = Duration::from_secs(300);
+/// Logins per side; the middle one counts.
+const LOGINS: usize = 21;
+/// Open connections of the memory measurement.
+const CONNECTIONS: usize = 50;
+/// Bytes copied with the agent's real pace: about 10 s worth.
+const PACED_MB: u32 = 7;
+
+/// What was asked for on the command line.
+#[derive(Debug, Clone)]
+pub struct BenchOptions {
+    /// The `pgiam` binary.
+    pub pgiam: PathBuf,
+    /// Megabytes (of 1,000,000 bytes) to copy each way without pacing.
+    pub megabytes: u32,
+}
+
+/// Measures and prints.
+///
+/// # Errors
+/// When something does not start, a copy fails, or the bytes differ.
+pub async fn run(options: BenchOptions) -> anyhow::Result<()> {
+    let far_side = FarSide::start().await?;
+    let outcome = measure(&far_side, &options).await;
+    let stopped = far_side.stop().await;
+    outcome.and(stopped)
+}
+
+async fn measure(far_side: &FarSide, options: &BenchOptions) -> anyhow::Result<()> {
+    prepare(far_side, options.megabytes).await?;
+    let launch = DemoOptions {
+        pgiam: options.pgiam.clone(),
+        port: Some(0),
+        check: true,
+    };
+    let mut proxy = far_side.start_proxy(&launch)?;
+    proxy.wait_ready(READY_DEADLINE).await?;
+    let outcome = Bench {
+        far_side,
+        proxy: &proxy,
+    }
+    .all(options.megabytes)
+    .await;
+    let stopped = proxy.stop().await;
+    outcome.and(stopped)
+}
+
+/// A table of rows like a log's, and an empty one of the same shape; both ways may use them.
+async fn prepare(far_side: &FarSide, megabytes: u32) -> anyhow::Result<()> {
+    for (name, megabytes) in [("bench", megabytes), ("bench_paced", PACED_MB)] {
+        let rows = u64::from(megabytes) * 10_000; // 100 bytes each, in COPY's text format.
+        let sql = format!(
+            "create table {name} as select lpad(i::text, 9, '0') as id, md5(i::text) || md5((-i)::text) || \
+             substr(md5((i * 7)::text), 1, 25) as line from generate_series(1, {rows}) i; \
+             create table {name}_in (like {name}); \
+             grant all on {name}, {name}_in to db_user, scram_only;"
+        );
+        far_side
+            .database
+            .postgres()
+            .psql_admin_in("app", &sql)
+            .await?;
+    }
+    far_side
+        .database
+        .postgres()
+        .psql_admin_in("app", "grant usage on schema public to scram_only")
+        .await?;
+    Ok(())
+}
+
+struct Bench<'a> {
+    far_side: &'a FarSide,
+    proxy: &'a Proxy,
+}
+
+/// Which way a client goes.
+#[derive(Clone, Copy)]
+enum Way {
+    /// TLS straight to the server, which only this bench can.
+    Straight,
+    /// As a user does.
+    Proxy,
+}
+
+impl Bench<'_> {
+    async fn all(&self, megabytes: u32) -> anyhow::Result<()> {
+        let idle = self.resident()?;
+        let agent = self.far_side.sandbox.agent(BASTION);
+        let mut rows = Vec::new();
+
+        agent.set_pacing(false);
+        let logins = [
+            self.login(Way::Straight).await?,
+            self.login(Way::Proxy).await?,
+        ];
+        let [straight, through] = logins.map(|login| login.as_secs_f64() * 1e3);
+        rows.push(row("psql, select 1 (median, ms)", straight, through));
+        let [out, back] = self.copies("bench", megabytes, Way::Straight).await?;
+        let [out_proxy, back_proxy] = self.copies("bench", megabytes, Way::Proxy).await?;
+        rows.push(row("COPY out, agent without pacing (MB/s)", out, out_proxy));
+        rows.push(row(
+            "COPY in, agent without pacing (MB/s)",
+            back,
+            back_proxy,
+        ));
+
+        agent.set_pacing(true);
+        let [paced_out, paced_back] = self.copies("bench_paced", PACED_MB, Way::Proxy).await?;
+        rows.push(row("COPY out, real agent's pace (MB/s)", out, paced_out));
+        rows.push(row("COPY in, real agent's pace (MB/s)", back, paced_back));
+
+        agent.set_pacing(false);
+        let fifty = self.resident_with_connections().await?;
+        let cells: Vec<[&str; 4]> = rows
+            .iter()
+            .map(|row| row.each_ref().map(String::as_str))
+            .collect();
+        say(&format!(
+            "\n{}\n  pgiam resident: {idle:.1} MB idle, {fifty:.1} MB with {CONNECTIONS} open connections",
+            table(&["measure", "straight", "pgiam", "ratio"], &cells)
+        ))
+    }
+
+    fn psql(&self, way: Way) -> Command {
+        let psql = self.far_side.psql();
+        let mut command = program::psql(&psql, self.proxy.port());
+        if matches!(way, Way::Straight) {
+            let address = self.far_side.database.addr();
+            let ca_file = self
+                .far_side
+                .sandbox
+                .pki()
+                .ca_pem_path()
+                .display()
+                .to_string();
+            command.env("PGPASSWORD", SCRAM_PASSWORD).args([
+                "-d",
+                &format!(
+                    "host={HOST} hostaddr={} port={} user=scram_only dbname=app sslmode=verify-full sslrootcert={ca_file}",
+                    address.ip(),
+                    address.port()
+                ),
+            ]);
+        }
+        command
+    }
+
+    async fn login(&self, way: Way) -> anyhow::Result<Duration> {
+        let mut times = Vec::new();
+        for _ in 0..LOGINS {
+            let mut command = self.psql(way);
+            command.args(["-q", "-A", "-t", "-c", "select 1"]);
+            times.push(timed(command).await?);
+        }
+        times.sort_unstable();
+        Ok(times[LOGINS / 2])
+    }
+
+    /// MB/s out and in; what came out is what goes in, and the server compares.
+    async fn copies(&self, name: &str, megabytes: u32, way: Way) -> anyhow::Result<[f64; 2]> {
+        let file = self.far_side.sandbox.dir().join(format!("{name}.copy"));
+        let mut out = self.psql(way);
+        out.args(["-q", "-o"])
+            .arg(&file)
+            .args(["-c", &format!("copy {name} to stdout")]);
+        let out = timed(out).await?;
+        let length = std::fs::metadata(&file)?.len();
+        ensure!(
+            length == u64::from(megabytes) * 1_000_000,
+            "COPY out wrote {length} bytes"
+        );
+
+        let mut back = self.psql(way);
+        back.args(["-q", "-c", &format!("truncate {name}_in"), "-c"]);
+        back.arg(format!("\\copy {name}_in from '{}'", file.display()));
+        let back = timed(back).await?;
+        let differing = format!("select count(*) from (table {name} except all table {name}_in) d");
+        let differing = self
+            .far_side
+            .database
+            .postgres()
+            .psql_admin_in("app", &differing)
+            .await?;
+        ensure!(
+            differing.trim() == "0",
+            "{differing} rows differ after the copies"
+        );
+        std::fs::remove_file(&file)?;
+        Ok([out, back].map(|time| f64::from(megabytes) / time.as_secs_f64()))
+    }
+
+    /// Resident memory of the program, MB.
+    fn resident(&self) -> anyhow::Result<f64> {
+        let pid = self.proxy.pid().context("pgiam has ended")?;
+        let status =
+            std::fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("status"))?;
+        let kilobytes = status
+            .lines()
+            .find_map(|line| {
+                line.strip_prefix("VmRSS:")?
+                    .trim()
+                    .strip_suffix(" kB")?
+                    .parse::<f64>()
+                    .ok()
+            })
+            .context("no VmRSS")?;
+        Ok(kilobytes * 1024.0 / 1e6)
+    }
+
+    async fn resident_with_connections(&self) -> anyhow::Result<f64> {
+        let mut clients = Vec::new();
+        for _ in 0..CONNECTIONS {
+            let mut command = self.psql(Way::Proxy);
+            command
+                .args(["-q", "-c", "select pg_sleep(120)"])
+                .stdout(Stdio::null())
+                .stderr(Stdio::null());
+            clients.push(command.spawn()?);
+        }
+        let sleeping = "select count(*) from pg_stat_activity where query like 'select pg_sleep%'";
+        let began = Instant::now();
+        loop {
+            let asleep = self
+                .far_side
+                .database
+                .postgres()
+                .psql_admin(sleeping)
+                .await?;
+            if asleep.trim() == CONNECTIONS.to_string() {
+                break;
+            }
+            ensure!(
+                began.elapsed() < DEADLINE,
+                "only {asleep} connections are open"
+            );
+        }
+        let resident = self.resident();
+        for client in &mut clients {
+            client.kill().await?;
+        }
+        resident
+    }
+}
+
+fn row(measure: &str, straight: f64, through: f64) -> [String; 4] {
+    [
+        measure.to_owned(),
+        format!("{straight:.2}"),
+        format!("{through:.2}"),
+        format!("{:.2}", through / straight),
+    ]
+}
+
+async fn timed(mut command: Command) -> anyhow::Result<Duration> {
+    let began = Instant::now();
+    let output = tokio::time::timeout(DEADLINE, command.output())
+        .await
+        .context("a measurement took too long")??;
+    ensure!(
+        output.status.success(),
+        "psql failed: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(began.elapsed())
+}
