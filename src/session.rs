@@ -332,14 +332,11 @@ async fn greet(
             None => {}
         }
         let heard = match stream.read(&mut buffer).await {
-            Ok(0) => client
-                .handle_eof()
-                .map_err(SessionError::from)
-                .and_then(|()| {
-                    Err(SessionError::ClientGone(
-                        io::ErrorKind::UnexpectedEof.into(),
-                    ))
-                }),
+            // Going away between packets is no fault of protocol: a port check does it.
+            Ok(0) => Err(client.handle_eof().err().map_or_else(
+                || SessionError::ClientGone(io::ErrorKind::UnexpectedEof.into()),
+                SessionError::from,
+            )),
             Ok(n) => client
                 .handle_input(&buffer[..n])
                 .map_err(SessionError::from),

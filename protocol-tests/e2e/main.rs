@@ -1,4 +1,7 @@
 //! The real program between a real psql and a real PostgreSQL server, through the sandbox AWS.
 
+mod cancel;
+mod failures;
 mod login;
+mod shell;
 mod support;

@@ -28,6 +28,8 @@ pub(crate) fn pgiam() -> &'static Path {
 pub(crate) struct Setup {
     /// What certificate the database shows.
     pub(crate) certificate: ServerCertificate,
+    /// Name and port of the database's endpoint.
+    pub(crate) endpoint: (&'static str, u16),
     /// The configuration file; `None` is the ordinary one.
     pub(crate) config: Option<String>,
     /// Further arguments of `pgiam serve`.
@@ -42,6 +44,7 @@ impl Default for Setup {
     fn default() -> Self {
         Self {
             certificate: ServerCertificate::Right,
+            endpoint: (HOST, PORT),
             config: None,
             args: Vec::new(),
             env: Vec::new(),
@@ -93,9 +96,10 @@ impl World {
             .expect("sandbox");
         // Tests are about bytes, not about the real agent's speed, unless they say so.
         sandbox.agent(BASTION).set_pacing(false);
+        let (host, port) = setup.endpoint;
         let endpoint = DbEndpoint {
-            host: HOST.to_owned(),
-            port: PORT,
+            host: host.to_owned(),
+            port,
             region: REGION.to_owned(),
         };
         let mut options = RdsOptions::new(sandbox.dir(), endpoint);
@@ -103,7 +107,7 @@ impl World {
         let database = RdsDatabase::start(options, sandbox.pki(), sandbox.iam(), sandbox.events())
             .await
             .expect("database");
-        sandbox.vpc().open(HOST, PORT, database.addr());
+        sandbox.vpc().open(host, port, database.addr());
         let mut proxy = launch(&sandbox, &setup);
         proxy.wait_ready(PATIENCE).await.expect("pgiam is ready");
         Self {
@@ -153,7 +157,8 @@ impl World {
     }
 }
 
-fn launch(sandbox: &Sandbox, setup: &Setup) -> Proxy {
+/// Starts the program; it is not ready yet.
+pub(crate) fn launch(sandbox: &Sandbox, setup: &Setup) -> Proxy {
     let dir = sandbox.dir();
     let config = dir.join("pgiam.toml");
     std::fs::write(
@@ -210,5 +215,7 @@ pub(crate) async fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     });
-    found.await.unwrap_or_else(|_| panic!("waited in vain: {what}"))
+    found
+        .await
+        .unwrap_or_else(|_| panic!("waited in vain: {what}"))
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use aws_config::imds::client::error::ImdsError;
 use aws_credential_types::provider::error::CredentialsError as SdkError;
 use aws_smithy_types::DateTime;
 use aws_smithy_types::date_time::Format;
@@ -183,6 +184,15 @@ pub(super) fn classify(error: SdkError, plan: &Plan) -> CredentialsError {
 
 fn classify_failure(error: SdkError, plan: &Plan) -> CredentialsError {
     let profile = plan.profile.clone();
+    // The last place of all. Where there is no metadata service, something else may answer at its
+    // address: the filter of a company's network, the host of a container.
+    if chain(&error).any(|cause| cause.is::<ImdsError>()) {
+        return CredentialsError::NotFound {
+            profile,
+            looked: plan.looked.clone(),
+            source: Arc::new(error),
+        };
+    }
     if let Some(reason) = chain(&error).find_map(|cause| process_reason(&cause.to_string())) {
         return CredentialsError::Process { profile, reason };
     }
@@ -227,10 +237,11 @@ fn innermost(error: &(dyn Error + 'static)) -> String {
         .unwrap_or_default()
 }
 
-/// An error with all its causes, outermost first.
+/// An error with all its causes, outermost first. The SDK's chain lists its attempts in lines.
 pub(super) fn in_one_line(error: &(dyn Error + 'static)) -> String {
     let texts: Vec<String> = chain(error).map(ToString::to_string).collect();
-    texts.join(": ")
+    let text = texts.join(": ");
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 fn process_reason(text: &str) -> Option<String> {

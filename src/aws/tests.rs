@@ -474,7 +474,11 @@ async fn child() {
     let show = |key: &str, value: String| println!("\n@{key}={value}");
     match context.credentials().await {
         Ok(credentials) => show("key", credentials.access_key_id().to_owned()),
-        Err(error) => show("error", format!("{error}")),
+        Err(error) => {
+            show("error", format!("{error}"));
+            let source = std::error::Error::source(&error);
+            show("cause", source.map(error::in_one_line).unwrap_or_default());
+        }
     }
     match context.sdk_config().await {
         Ok(config) => {
@@ -597,24 +601,32 @@ async fn settings_of_the_profile_are_honoured() {
     );
 }
 
-/// The metadata service is asked directly, although there is a proxy for everything else: the
-/// proxy of this test answers 403 to all.
+/// The metadata service is asked directly, although there is a proxy for everything else; what
+/// answers in its place does not matter. The proxy of this test answers 403 to all.
 #[tokio::test]
 async fn without_credentials_anywhere() {
-    let proxy = server(Some((403, "no"))).await;
+    let refuses = server(Some((403, "no"))).await;
     let files = Files::new("");
     let (config, credentials) = (
         text(&files.path("config")),
         text(&files.path("credentials")),
     );
-    let seen = in_child(&[
-        ("AWS_CONFIG_FILE", &config),
-        ("AWS_SHARED_CREDENTIALS_FILE", &credentials),
-        ("AWS_EC2_METADATA_SERVICE_ENDPOINT", "http://127.0.0.1:1"),
-        ("AWS_ENDPOINT_URL_SSM", "http://ssm.example.com"),
-        ("HTTP_PROXY", &proxy),
-        ("http_proxy", &proxy),
-    ])
-    .await;
-    assert_eq!(seen["error"], "no AWS credentials for the default profile");
+    for metadata in ["http://127.0.0.1:1", &refuses] {
+        let seen = in_child(&[
+            ("AWS_CONFIG_FILE", &config),
+            ("AWS_SHARED_CREDENTIALS_FILE", &credentials),
+            ("AWS_EC2_METADATA_SERVICE_ENDPOINT", metadata),
+            ("AWS_ENDPOINT_URL_SSM", "http://ssm.example.com"),
+            ("HTTP_PROXY", &refuses),
+            ("http_proxy", &refuses),
+        ])
+        .await;
+        assert_eq!(seen["error"], "no AWS credentials for the default profile");
+        let direct = metadata != refuses;
+        assert_eq!(
+            seen["cause"].contains("communicate with IMDS"),
+            direct,
+            "{seen:?}"
+        );
+    }
 }

@@ -129,17 +129,18 @@ impl Session {
     }
 
     /// Closes a stream and drops its queued data. A stream whose SYN was not handed out yet
-    /// vanishes without a trace.
-    pub fn abandon(&mut self, id: StreamId) {
+    /// vanishes without a trace; the answer is false then: the peer never hears of it.
+    pub fn abandon(&mut self, id: StreamId) -> bool {
         let Some(stream) = self.streams.get_mut(&id) else {
-            return;
+            return true;
         };
         if stream.syn_pending() {
             self.streams.remove(&id);
-            return;
+            return false;
         }
         stream.close_now();
         self.wake(id);
+        true
     }
 
     /// Takes bytes of the peer, split in any way.

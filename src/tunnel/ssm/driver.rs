@@ -37,6 +37,8 @@ const PING_INTERVAL: Duration = Duration::from_secs(20);
 const PONG_DEADLINE: Duration = Duration::from_secs(10);
 /// How long the goodbye may wait for the agent's acknowledgements.
 const GOODBYE_DEADLINE: Duration = Duration::from_secs(2);
+/// How long the last messages and the close may take each when the session is over.
+const CLOSE_DEADLINE: Duration = Duration::from_secs(1);
 /// A deadline that is none: longer than any session lives.
 const NEVER: Duration = Duration::from_secs(30 * 24 * 3600);
 /// Messages moved to the socket per turn before it is polled again.
@@ -120,14 +122,38 @@ impl Driver {
             }
         }
         self.phase.send_replace(Phase::Ended(end));
+        self.last_words().await;
         terminate.await;
         // Best effort: the peer may be gone, and the session is over either way.
         let close = poll_fn(|cx| Pin::new(&mut self.sink).poll_close(cx));
-        if tokio::time::timeout(Duration::from_secs(1), close)
-            .await
-            .is_err()
-        {
+        if tokio::time::timeout(CLOSE_DEADLINE, close).await.is_err() {
             trace!("the WebSocket did not close in time");
+        }
+    }
+
+    /// Sends what the machine still has to say, such as the answer that refuses an action of the
+    /// handshake. Best effort.
+    async fn last_words(&mut self) {
+        let now = self.epoch.elapsed();
+        let transmits: Vec<Transmit> = {
+            let mut state = self.shared.lock();
+            std::iter::from_fn(|| state.channel.poll_transmit(now))
+                .take(BATCH)
+                .collect()
+        };
+        self.outgoing.extend(transmits.into_iter().map(message));
+        let Self {
+            sink,
+            outgoing,
+            unflushed,
+            ..
+        } = self;
+        let written = poll_fn(|cx| poll_write(sink, outgoing, unflushed, cx));
+        if !matches!(
+            tokio::time::timeout(CLOSE_DEADLINE, written).await,
+            Ok(Ok(()))
+        ) {
+            trace!("the last words were not taken");
         }
     }
 
@@ -176,8 +202,7 @@ impl Driver {
         }
         while self.outgoing.len() < BATCH {
             match state.channel.poll_transmit(now) {
-                Some(Transmit::Text(text)) => self.outgoing.push_back(Message::text(text)),
-                Some(Transmit::Binary(bytes)) => self.outgoing.push_back(Message::Binary(bytes)),
+                Some(transmit) => self.outgoing.push_back(message(transmit)),
                 None => break,
             }
         }
@@ -392,15 +417,17 @@ impl State {
         while let Some(event) = self.mux.poll_event() {
             match event {
                 smux::Event::Data { id, data } => {
-                    self.unanswered.retain(|unanswered| *unanswered != id);
+                    self.dials.succeeded(id);
                     if let Some(slot) = self.streams.get_mut(&id) {
                         slot.deliver(data);
                     }
                 }
                 smux::Event::Finished(id) => {
-                    self.unanswered.retain(|unanswered| *unanswered != id);
-                    if let Some(slot) = self.streams.get_mut(&id) {
-                        slot.finish();
+                    let refused = self.dials.finished(id);
+                    match self.streams.get_mut(&id) {
+                        Some(slot) if refused => slot.refuse(),
+                        Some(slot) => slot.finish(),
+                        None => {}
                     }
                 }
                 // Only a server opens streams towards us, and the agent is not one.
@@ -411,16 +438,15 @@ impl State {
         }
     }
 
-    /// ConnectToPortError carries no stream id; the agent dials one stream after the other, so it
-    /// is about the oldest stream that has received nothing.
     fn refuse_oldest(&mut self) {
-        match self.unanswered.pop_front() {
+        let streams = &mut self.streams;
+        match self.dials.refused(|id| streams.contains_key(&id)) {
             Some(id) => {
-                if let Some(slot) = self.streams.get_mut(&id) {
+                if let Some(slot) = streams.get_mut(&id) {
                     slot.refuse();
                 }
             }
-            None => debug!("ConnectToPortError without a waiting stream"),
+            None => debug!("ConnectToPortError for a stream that was given up"),
         }
     }
 
@@ -449,6 +475,13 @@ fn poll_write(
     ready!(sink.as_mut().poll_flush(cx))?;
     *unflushed = false;
     Poll::Ready(Ok(()))
+}
+
+fn message(transmit: Transmit) -> Message {
+    match transmit {
+        Transmit::Text(text) => Message::text(text),
+        Transmit::Binary(bytes) => Message::Binary(bytes),
+    }
 }
 
 fn lost(error: &tungstenite::Error) -> TunnelError {

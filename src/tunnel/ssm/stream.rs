@@ -17,6 +17,7 @@ use ssm_channel::Channel;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
 
+use super::dials::Dials;
 use crate::config::Endpoint;
 use crate::tunnel::TunnelError;
 
@@ -41,9 +42,7 @@ pub(super) struct State {
     pub(super) channel: Channel,
     pub(super) mux: Mux,
     pub(super) streams: HashMap<StreamId, Slot>,
-    /// Streams in the order they were opened that have not received a byte: the next
-    /// ConnectToPortError is about the first of them.
-    pub(super) unanswered: VecDeque<StreamId>,
+    pub(super) dials: Dials,
     /// Why the session ended, once it has.
     pub(super) end: Option<TunnelError>,
     /// Someone asked the session to say goodbye.
@@ -119,7 +118,7 @@ impl Shared {
                 channel,
                 mux,
                 streams: HashMap::new(),
-                unanswered: VecDeque::new(),
+                dials: Dials::default(),
                 end: None,
                 closing: false,
                 goodbye_queued: false,
@@ -168,7 +167,7 @@ impl SsmStream {
             reason: error.to_string(),
         })?;
         state.streams.insert(id, Slot::new(endpoint.clone()));
-        state.unanswered.push_back(id);
+        state.dials.begin(id);
         drop(state);
         shared.wake.notify_one();
         Ok(Self {
@@ -299,10 +298,8 @@ impl Drop for SsmStream {
             .streams
             .remove(&self.id)
             .is_some_and(|slot| slot.is_full());
-        let id = self.id;
-        state.unanswered.retain(|unanswered| *unanswered != id);
-        if !self.shut_down {
-            state.mux.abandon(id);
+        if !self.shut_down && !state.mux.abandon(self.id) {
+            state.dials.forget(self.id);
         }
         drop(state);
         if was_full || !self.shut_down {

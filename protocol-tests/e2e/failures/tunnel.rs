@@ -1,0 +1,123 @@
+//! The session stands, or nearly, and the way to the database does not.
+
+use protocol_tests::events::Event;
+use protocol_tests::vpc::Endpoint;
+use tokio::net::TcpListener;
+
+use super::{Record, tokens_seen};
+use crate::support::{BASTION, HOST, PATIENCE, PORT, World, eventually};
+
+/// Ends the session that is open, as AWS does, and waits until the program knows.
+async fn end_session(world: &World) {
+    for id in world.sandbox.open_sessions() {
+        world.sandbox.end_session(&id, "");
+        eventually("the program notices", || {
+            let log = world.proxy.log_text();
+            let of_it = |line: &&str| line.contains("SSM session terminated") && line.contains(&id);
+            log.lines().find(of_it).map(|_| ())
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn the_bastion_cannot_reach_the_database() {
+    let mut record = Record::new("dial");
+    let world = World::start().await;
+    let vpc = world.sandbox.vpc();
+    vpc.forget(HOST);
+    record
+        .refused(&world, "the name does not resolve in the VPC", &[])
+        .await;
+    // The agent has looked the name up for good, so it takes another session.
+    end_session(&world).await;
+    vpc.add(HOST, PORT, Endpoint::Refused);
+    record.refused(&world, "nobody listens", &[]).await;
+    vpc.open(HOST, PORT, world.database.addr());
+    assert_eq!(world.query("select 1").await, "1");
+    record.leave(world).await;
+    record.compare();
+}
+
+#[tokio::test]
+async fn agents_that_do_not_serve() {
+    let mut record = Record::new("agent");
+    let world = World::start().await;
+    let agent = world.sandbox.agent(BASTION);
+    let usual = agent.settings();
+
+    agent.update(|s| s.version = "3.1.1320.0".to_owned());
+    record
+        .refused(&world, "an agent that is too old", &[])
+        .await;
+    agent.update(|s| {
+        s.version = usual.version;
+        s.kms_key = Some("alias/sessions".to_owned());
+    });
+    record
+        .refused(&world, "sessions must be encrypted with KMS", &[])
+        .await;
+    agent.update(|s| s.kms_key = None);
+    assert_eq!(world.query("select 1").await, "1");
+    assert_eq!(tokens_seen(&world), 1);
+    record.leave(world).await;
+    record.compare();
+}
+
+#[tokio::test]
+async fn the_tunnel_breaks_during_the_login() {
+    let mut record = Record::new("broken-tunnel");
+    let world = World::start().await;
+    // A database that takes connections and says nothing.
+    let silent = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let addr = silent.local_addr().expect("its address");
+    world.sandbox.vpc().open(HOST, PORT, addr);
+
+    let ended = async {
+        let held = silent.accept().await.expect("the agent dials");
+        for id in world.sandbox.open_sessions() {
+            let reason = format!("Session: {id} timed out.");
+            assert!(world.sandbox.end_session(&id, &reason));
+        }
+        held
+    };
+    let (_, held) = tokio::join!(record.refused(&world, "AWS ends the session", &[]), ended);
+    drop(held);
+
+    let closed = async {
+        let held = silent.accept().await.expect("the agent dials");
+        for id in world.sandbox.open_sessions() {
+            assert!(world.sandbox.cut_client(&id));
+        }
+        held
+    };
+    let (_, held) = tokio::join!(record.refused(&world, "the WebSocket breaks", &[]), closed);
+    drop(held);
+
+    world.sandbox.vpc().open(HOST, PORT, world.database.addr());
+    assert_eq!(world.query("select 1").await, "1");
+    record.leave(world).await;
+    record.compare();
+}
+
+/// Takes half a minute of waiting: two deadlines, side by side, that no setting shortens.
+#[tokio::test]
+async fn silence_is_told_from_refusal() {
+    let (mute, filtered) = tokio::join!(World::start(), World::start());
+    mute.sandbox.agent(BASTION).update(|s| s.mute = true);
+    filtered.sandbox.vpc().add(HOST, PORT, Endpoint::Blackhole);
+    let mut record = Record::new("silent-agent");
+    let mut other = Record::new("silent-port");
+    tokio::join!(
+        record.refused(&mute, "the agent does not begin the handshake", &[]),
+        other.refused(&filtered, "the database's port is filtered", &[]),
+    );
+    // What is abandoned is ended at AWS.
+    let terminated = |event: &Event| matches!(event, Event::TerminateSession { .. });
+    let events = mute.sandbox.events();
+    assert!(events.wait_for(terminated, PATIENCE).await.is_some());
+    record.leave(mute).await;
+    other.leave(filtered).await;
+    record.text += &other.text;
+    record.compare();
+}
