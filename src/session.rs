@@ -2,45 +2,42 @@
 //!
 //! `greet → route → (token ‖ tunnel) → upstream TLS → upstream login → splice → close`
 
+mod cancel;
+mod greet;
+mod login;
+mod rooms;
+
 use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use pg_handshake::{
-    CancelKey, Client, ClientError, ClientEvent, Startup, Upstream, UpstreamError, UpstreamEvent,
-};
+use pg_handshake::{ClientError, Startup, UpstreamError};
 use thiserror::Error;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout};
-use tokio_rustls::TlsAcceptor;
-use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span, debug, field, info, info_span, warn};
 
-use crate::aws::{AwsContext, AwsOptions, CredentialsError};
-use crate::cancel::{CancelKeys, Registration};
-use crate::config::{Target, Via};
+use crate::aws::CredentialsError;
+use crate::cancel::Registration;
+use crate::config::Target;
 use crate::report;
 use crate::route::{self, RouteError, Routed};
 use crate::splice::{self, EndedBy};
-use crate::tls::local::{self, LocalTlsError};
-use crate::tls::upstream::{TrustError, UpstreamTls, UpstreamTlsError};
-use crate::token::cached::CachedTokens;
-use crate::token::rds::RdsTokens;
-use crate::token::{Token, TokenError, TokenProvider, TokenRequest};
-use crate::tunnel::direct::Direct;
-use crate::tunnel::ssm::supervisor::SsmTransport;
-use crate::tunnel::{Duplex, Stream, Transport, TunnelError};
+use crate::tls::upstream::UpstreamTlsError;
+use crate::token::{Token, TokenError, TokenRequest};
+use crate::tunnel::{Duplex, Stream, TunnelError};
+
+use greet::{Greeted, Local, greet};
+use login::{Greeting, LoggedIn, login};
+pub use rooms::{Proxy, Rooms, SetupError, rooms};
 
 /// A client has this long to say what it wants, TLS included.
 const GREETING_DEADLINE: Duration = Duration::from_secs(30);
 /// TLS and login at the database, after the tunnel stands. Below the server's own
 /// `authentication_timeout` (60 s), so that the reason comes from us.
 const LOGIN_DEADLINE: Duration = Duration::from_secs(30);
-/// A CancelRequest goes out and the server closes; it never answers.
-const CANCEL_DEADLINE: Duration = Duration::from_secs(10);
 /// Writing the last ErrorResponse to a client and closing.
 const FAREWELL_DEADLINE: Duration = Duration::from_secs(3);
 /// After the stop signal every connection is gone within this.
@@ -49,112 +46,9 @@ pub const STOP_DEADLINE: Duration = Duration::from_secs(6);
 const READ: usize = 4 * 1024;
 /// What a client may pipeline behind its startup packet before it has to wait.
 const EARLY: usize = 64 * 1024;
-/// What a server may say between AuthenticationOk and ReadyForQuery.
-const GREETING_BYTES: usize = 1024 * 1024;
 
 /// AuthenticationOk (PostgreSQL docs, "Message Formats").
 const AUTHENTICATION_OK: [u8; 9] = [b'R', 0, 0, 0, 8, 0, 0, 0, 0];
-
-/// What all connections share.
-pub struct Proxy {
-    os_user: Option<String>,
-    acceptor: TlsAcceptor,
-    cancel_keys: CancelKeys,
-    /// Cancelled when the remaining connections must end.
-    pub stop: CancellationToken,
-}
-
-impl Proxy {
-    /// Loads or makes the local certificate below `state_dir`.
-    ///
-    /// # Errors
-    /// [`LocalTlsError`].
-    pub fn new(state_dir: &Path, os_user: Option<String>) -> Result<Self, LocalTlsError> {
-        let (tls, certificate) = local::load_or_create(state_dir)?;
-        debug!(certificate = %certificate.display(), "certificate for local TLS clients");
-        Ok(Self {
-            os_user,
-            acceptor: TlsAcceptor::from(tls),
-            cancel_keys: CancelKeys::default(),
-            stop: CancellationToken::new(),
-        })
-    }
-}
-
-/// What one target needs: where it is, who signs, how to get there, whom to trust.
-pub struct Rooms {
-    /// The target.
-    pub target: Arc<Target>,
-    /// The way to it.
-    pub transport: Arc<dyn Transport>,
-    tokens: Arc<dyn TokenProvider>,
-    tls: UpstreamTls,
-    aws: Arc<AwsContext>,
-}
-
-/// Why the rooms of a target cannot be set up.
-#[derive(Debug, Error)]
-pub enum SetupError {
-    /// The trust roots.
-    #[error("target \"{target}\": {source}")]
-    Trust {
-        /// The target.
-        target: String,
-        /// What is wrong.
-        source: TrustError,
-    },
-}
-
-/// Sets up every target; targets with the same profile and region share their AWS context.
-///
-/// # Errors
-/// [`SetupError`] for settings that can never work. Nothing is asked of AWS here.
-pub fn rooms(targets: Vec<Target>) -> Result<Vec<Arc<Rooms>>, SetupError> {
-    let mut contexts: Vec<(Option<String>, Option<String>, Arc<AwsContext>)> = Vec::new();
-    let mut rooms = Vec::new();
-    for target in targets {
-        let name = || target.name.clone();
-        let (profile, region) = (target.profile.clone(), target.region.clone());
-        let known = contexts
-            .iter()
-            .find(|(p, r, _)| *p == profile && *r == region);
-        let aws = match known {
-            Some((_, _, aws)) => Arc::clone(aws),
-            None => {
-                let aws = Arc::new(AwsContext::new(AwsOptions {
-                    profile: profile.clone(),
-                    region: region.clone(),
-                    ..AwsOptions::default()
-                }));
-                contexts.push((profile, region, Arc::clone(&aws)));
-                aws
-            }
-        };
-        let tls =
-            UpstreamTls::new(target.ca_file.as_deref()).map_err(|source| SetupError::Trust {
-                target: name(),
-                source,
-            })?;
-        let transport: Arc<dyn Transport> = match &target.via {
-            Via::Direct => Arc::new(Direct::new(target.endpoint.clone())),
-            Via::Ssm { bastion } => Arc::new(SsmTransport::new(
-                Arc::clone(&aws),
-                target.region.clone(),
-                bastion,
-                target.endpoint.clone(),
-            )),
-        };
-        let tokens = Arc::new(CachedTokens::new(RdsTokens::new(Arc::clone(&aws))));
-        rooms.push(Arc::new(Rooms {
-            target: Arc::new(target),
-            transport,
-            tokens,
-            tls,
-            aws,
-        }));
-    }
-    Ok(rooms)
-}
 
 /// Why a connection did not become a session.
 #[derive(Debug, Error)]
@@ -240,7 +134,9 @@ pub async fn serve(
             () = proxy.stop.cancelled() => return,
         };
         match greeting {
-            Ok(Ok(Greeted::Cancel { key, stream })) => cancel(&proxy, &rooms, &key, stream).await,
+            Ok(Ok(Greeted::Cancel { key, stream })) => {
+                cancel::deliver(&proxy, &rooms, &key, stream).await
+            }
             Ok(Ok(Greeted::Startup {
                 client,
                 startup,
@@ -265,90 +161,6 @@ pub async fn serve(
     .await;
 }
 
-/// The connection to the client.
-struct Local {
-    stream: Stream,
-    tls: bool,
-}
-
-/// What the server said during the login, kept together: it goes to the client in one piece, and
-/// not at all when a refused token is retried.
-#[derive(Default)]
-struct Greeting {
-    bytes: BytesMut,
-    /// AuthenticationOk is in it.
-    authenticated: bool,
-}
-
-/// What a client wants.
-enum Greeted {
-    Startup {
-        client: Local,
-        startup: Startup,
-        early: Bytes,
-    },
-    Cancel {
-        key: CancelKey,
-        stream: Stream,
-    },
-}
-
-/// Reads the client's startup, with TLS if it asks. On failure the stream comes back, unless TLS
-/// took it down.
-async fn greet(
-    acceptor: &TlsAcceptor,
-    mut stream: Stream,
-) -> Result<Greeted, (SessionError, Option<Local>)> {
-    let mut client = Client::new(true);
-    let mut buffer = [0; READ];
-    loop {
-        if let Err(error) =
-            write_all(&mut stream, std::iter::from_fn(|| client.poll_output())).await
-        {
-            return Err((SessionError::ClientGone(error), None));
-        }
-        match client.poll_event() {
-            Some(ClientEvent::StartTls) => {
-                stream = match acceptor.accept(stream).await {
-                    Ok(tls) => Box::new(tls),
-                    Err(error) => return Err((SessionError::LocalTls(error), None)),
-                };
-                client.tls_established();
-                continue;
-            }
-            Some(ClientEvent::Startup(startup)) => {
-                let local = Local {
-                    stream,
-                    tls: client.is_tls(),
-                };
-                let early = client.into_remainder();
-                return Ok(Greeted::Startup {
-                    client: local,
-                    startup,
-                    early,
-                });
-            }
-            Some(ClientEvent::Cancel(key)) => return Ok(Greeted::Cancel { key, stream }),
-            None => {}
-        }
-        let heard = match stream.read(&mut buffer).await {
-            // Going away between packets is no fault of protocol: a port check does it.
-            Ok(0) => Err(client.handle_eof().err().map_or_else(
-                || SessionError::ClientGone(io::ErrorKind::UnexpectedEof.into()),
-                SessionError::from,
-            )),
-            Ok(n) => client
-                .handle_input(&buffer[..n])
-                .map_err(SessionError::from),
-            Err(error) => Err(SessionError::ClientGone(error)),
-        };
-        if let Err(error) = heard {
-            let tls = client.is_tls();
-            return Err((error, Some(Local { stream, tls })));
-        }
-    }
-}
-
 async fn write_all(stream: &mut dyn Duplex, chunks: impl Iterator<Item = Bytes>) -> io::Result<()> {
     let mut wrote = false;
     for chunk in chunks {
@@ -364,15 +176,6 @@ struct Session {
     rooms: Arc<[Arc<Rooms>]>,
     accepted: Instant,
     timings: Timings,
-}
-
-/// A logged-in connection to the database.
-struct LoggedIn {
-    stream: Stream,
-    key: Option<CancelKey>,
-    /// Server bytes behind ReadyForQuery.
-    after: Bytes,
-    tls: String,
 }
 
 impl Session {
@@ -589,96 +392,6 @@ impl Session {
     }
 }
 
-/// SSLRequest, verified TLS, StartupMessage, token, ReadyForQuery.
-async fn login(
-    timings: &mut Timings,
-    rooms: &Rooms,
-    startup: Startup,
-    mut stream: Stream,
-    token: &Token,
-    greeting: &mut Greeting,
-) -> Result<LoggedIn, SessionError> {
-    let began = Instant::now();
-    let mut machine = Upstream::login(startup);
-    let mut key = None;
-    let mut tls_version = String::new();
-    let mut login_began = began;
-    loop {
-        match next_event(&mut machine, &mut stream).await? {
-            UpstreamEvent::StartTls => {
-                let tls = rooms
-                    .tls
-                    .connect(&rooms.target.endpoint.host, stream)
-                    .await?;
-                tls_version = tls_name(tls.get_ref().1.protocol_version());
-                stream = Box::new(tls);
-                machine.tls_established();
-                timings.tls_ms = millis(began);
-                login_began = Instant::now();
-            }
-            // Verified TLS stands: the machine asks only after `tls_established`.
-            UpstreamEvent::PasswordRequired => machine.password(token.value.expose().as_bytes())?,
-            UpstreamEvent::Relay(frame) => {
-                greeting.authenticated |= frame[..] == AUTHENTICATION_OK;
-                greeting.bytes.extend_from_slice(&frame);
-                if greeting.bytes.len() > GREETING_BYTES {
-                    return Err(SessionError::UpstreamLost(io::Error::other(
-                        "it sent more than 1 MiB before it was ready for queries",
-                    )));
-                }
-            }
-            UpstreamEvent::BackendKey(backend_key) => key = Some(backend_key),
-            UpstreamEvent::Ready => break,
-            UpstreamEvent::CancelSent => {} // Not at a login.
-        }
-    }
-    timings.login_ms = millis(login_began);
-    Ok(LoggedIn {
-        stream,
-        key,
-        after: machine.into_remainder(),
-        tls: tls_version,
-    })
-}
-
-/// The version as PostgreSQL and OpenSSL write it.
-fn tls_name(version: Option<rustls::ProtocolVersion>) -> String {
-    version
-        .map(|version| format!("{version:?}").replace('_', "."))
-        .unwrap_or_default()
-}
-
-/// Feeds the machine from the stream until it has something to say. Not cancel-safe: a login that
-/// is dropped half-way is not resumed.
-async fn next_event(
-    machine: &mut Upstream,
-    stream: &mut Stream,
-) -> Result<UpstreamEvent, SessionError> {
-    let mut buffer = [0; READ];
-    loop {
-        write_all(stream, std::iter::from_fn(|| machine.poll_output()))
-            .await
-            .map_err(lost)?;
-        if let Some(event) = machine.poll_event() {
-            return Ok(event);
-        }
-        machine.handle_input(&[])?; // An error comes after the events that were in front of it.
-        // The first error sticks, and the line above finds it.
-        _ = match stream.read(&mut buffer).await.map_err(lost)? {
-            0 => machine.handle_eof(),
-            n => machine.handle_input(&buffer[..n]),
-        };
-    }
-}
-
-/// A broken stream's reason: the tunnel's own, if it gave one.
-fn lost(error: io::Error) -> SessionError {
-    match TunnelError::of(&error) {
-        Some(tunnel) => SessionError::Tunnel(tunnel.clone()),
-        None => SessionError::UpstreamLost(error),
-    }
-}
-
 /// Resolves when the client closes while it waits for its login; keeps what it sends meanwhile.
 async fn client_gone(stream: &mut Stream, early: &mut BytesMut) -> io::Error {
     let mut buffer = [0; READ];
@@ -690,58 +403,6 @@ async fn client_gone(stream: &mut Stream, early: &mut BytesMut) -> io::Error {
         }
     }
     std::future::pending().await
-}
-
-/// Passes a CancelRequest on. As with the server itself the client learns nothing from the answer
-/// but that the connection closes (PostgreSQL docs, "Canceling Requests in Progress"), which we do
-/// when the server has: libpq takes the close as "processed".
-async fn cancel(proxy: &Proxy, rooms: &[Arc<Rooms>], key: &CancelKey, mut stream: Stream) {
-    let pid = key.pid();
-    let rooms = proxy
-        .cancel_keys
-        .find(key)
-        .and_then(|target| rooms.iter().find(|rooms| rooms.target.name == target.name));
-    match rooms {
-        None => info!(
-            pid,
-            "cancel request for no open connection; ignored, as the server does"
-        ),
-        Some(rooms) => {
-            Span::current().record("target", &rooms.target.name);
-            match timeout(CANCEL_DEADLINE, forward_cancel(rooms, key)).await {
-                Ok(Ok(())) => info!(pid, "cancel request delivered"),
-                Ok(Err(error)) => warn!(
-                    pid,
-                    reason = crate::tunnel::chain(&error),
-                    "cancel request not delivered"
-                ),
-                Err(_) => warn!(
-                    pid,
-                    seconds = CANCEL_DEADLINE.as_secs(),
-                    "cancel request not delivered in time"
-                ),
-            }
-        }
-    }
-    splice::close(&mut stream).await;
-}
-
-async fn forward_cancel(rooms: &Rooms, key: &CancelKey) -> Result<(), SessionError> {
-    let mut stream = rooms.transport.open().await?;
-    let mut machine = Upstream::cancel(key.clone());
-    while next_event(&mut machine, &mut stream).await? == UpstreamEvent::StartTls {
-        stream = Box::new(
-            rooms
-                .tls
-                .connect(&rooms.target.endpoint.host, stream)
-                .await?,
-        );
-        machine.tls_established();
-    }
-    let mut rest = [0; 64];
-    // The server closes when it has signalled the backend; how it closes does not matter.
-    while let Ok(1..) = stream.read(&mut rest).await {}
-    Ok(())
 }
 
 /// Tells client and log why there is no session.

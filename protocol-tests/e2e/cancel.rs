@@ -33,7 +33,7 @@ async fn ctrl_c(world: &World, sslmode: &str) {
     let mut command = world.psql_command(&["-d", &conninfo, "-c", SLEEP, "-c", alive]);
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let psql = command.spawn().expect("psql starts");
-    let asleep = "select exists (from pg_stat_activity where application_name = 'sleeper' \
+    let asleep = "select exists (select from pg_stat_activity where application_name = 'sleeper' \
                   and state = 'active' and wait_event = 'PgSleep')";
     world.wait_sql(asleep).await;
 

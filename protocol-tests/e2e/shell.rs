@@ -168,7 +168,7 @@ impl World {
 /// Condition: this server process runs a statement that holds `text`.
 pub(crate) fn running(pid: u32, text: &str) -> String {
     format!(
-        "select exists (from pg_stat_activity where pid = {pid} and state = 'active' \
+        "select exists (select from pg_stat_activity where pid = {pid} and state = 'active' \
          and query like '%{text}%')"
     )
 }

@@ -245,7 +245,7 @@ pub fn psql(program: &Path, port: u16) -> Command {
     clean_env(&mut command, &["PG"]);
     command
         .args(["-X", "-w", "-h", "localhost", "-p", &port.to_string()])
-        .env("PGPASSFILE", "/dev/null")
+        .env("PGPASSFILE", "/nonexistent")
         .env("PGSERVICEFILE", "/dev/null")
         .env("LC_ALL", "C")
         .stdin(Stdio::null())

@@ -28,7 +28,7 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::{self, Message};
 use tracing::{debug, trace, warn};
 
-use super::stream::{Shared, State};
+use super::state::{SEND_BUFFER, Shared, Slot, State};
 use crate::tunnel::{Stream, TunnelError, chain};
 
 /// How often we ping an idle path. The agent pings every 54 s; a client should every 20–30 s.
@@ -196,7 +196,7 @@ impl Driver {
                 .map_err(|error| self.translate(error))?;
         }
         for (id, slot) in &mut state.streams {
-            if state.mux.queued(*id) < super::stream::SEND_BUFFER {
+            if state.mux.queued(*id) < SEND_BUFFER {
                 slot.wake_writer();
             }
         }
@@ -211,7 +211,7 @@ impl Driver {
         if waited_enough || said {
             return Err(TunnelError::ShuttingDown);
         }
-        let may_read = !state.streams.values().any(super::stream::Slot::is_full);
+        let may_read = !state.streams.values().any(Slot::is_full);
         if !may_read {
             self.last_heard = Instant::now(); // Silence that we cause says nothing about the path.
             return Ok((
@@ -408,51 +408,6 @@ impl Driver {
                 reason: chain(&other),
             },
         }
-    }
-}
-
-impl State {
-    /// Puts the multiplexer's events into the streams' inboxes.
-    fn deliver(&mut self) {
-        while let Some(event) = self.mux.poll_event() {
-            match event {
-                smux::Event::Data { id, data } => {
-                    self.dials.succeeded(id);
-                    if let Some(slot) = self.streams.get_mut(&id) {
-                        slot.deliver(data);
-                    }
-                }
-                smux::Event::Finished(id) => {
-                    let refused = self.dials.finished(id);
-                    match self.streams.get_mut(&id) {
-                        Some(slot) if refused => slot.refuse(),
-                        Some(slot) => slot.finish(),
-                        None => {}
-                    }
-                }
-                // Only a server opens streams towards us, and the agent is not one.
-                smux::Event::Opened(id) => {
-                    debug!(stream = %id, "the agent opened a stream; ignored")
-                }
-            }
-        }
-    }
-
-    fn refuse_oldest(&mut self) {
-        let streams = &mut self.streams;
-        match self.dials.refused(|id| streams.contains_key(&id)) {
-            Some(id) => {
-                if let Some(slot) = streams.get_mut(&id) {
-                    slot.refuse();
-                }
-            }
-            None => debug!("ConnectToPortError for a stream that was given up"),
-        }
-    }
-
-    /// Whether everything we had to say has been sent and acknowledged.
-    fn is_said(&self) -> bool {
-        self.channel.is_drained() && !self.mux.has_transmit()
     }
 }
 

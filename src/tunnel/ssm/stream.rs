@@ -3,143 +3,20 @@
 //! The handle and the driver share the state behind one lock that is never held across an await.
 //! Writing hands bytes to the multiplexer and wakes the driver; reading takes what the driver put
 //! into the stream's inbox. Both sides are bounded: a writer waits at [`SEND_BUFFER`], and a full
-//! inbox stops the driver from reading the socket (see [`super::driver`]).
+//! inbox stops the driver from reading the socket (see `driver.rs`).
 
-use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::sync::Arc;
+use std::task::{Context, Poll};
 
-use bytes::{Buf, Bytes};
-use smux::{Session as Mux, StreamId};
-use ssm_channel::Channel;
+use bytes::Bytes;
+use smux::StreamId;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::Notify;
 
-use super::dials::Dials;
+use super::state::{SEND_BUFFER, Shared, Slot};
 use crate::config::Endpoint;
 use crate::tunnel::TunnelError;
-
-/// Bytes one stream may have queued for the agent before its writer waits. The channel sends at
-/// most a window of 1 KiB messages ahead of the agent's acknowledgements, so more would only sit
-/// here.
-pub(super) const SEND_BUFFER: usize = 256 * 1024;
-
-/// Bytes one stream may hold unread before the session's socket is no longer read. smux v1 has no
-/// window of its own, so this is the only bound there is on what a slow client makes us hold.
-pub(super) const RECEIVE_BUFFER: usize = 1024 * 1024;
-
-/// What the driver and the handles of one session share.
-pub(super) struct Shared {
-    state: Mutex<State>,
-    /// Wakes the driver: there is something to send, or room to read again.
-    pub(super) wake: Notify,
-}
-
-/// The two protocol machines and the streams above them.
-pub(super) struct State {
-    pub(super) channel: Channel,
-    pub(super) mux: Mux,
-    pub(super) streams: HashMap<StreamId, Slot>,
-    pub(super) dials: Dials,
-    /// Why the session ended, once it has.
-    pub(super) end: Option<TunnelError>,
-    /// Someone asked the session to say goodbye.
-    pub(super) closing: bool,
-    /// The goodbye has been handed to the machines.
-    pub(super) goodbye_queued: bool,
-}
-
-/// The receiving half of one stream.
-pub(super) struct Slot {
-    pub(super) endpoint: Endpoint,
-    inbox: VecDeque<Bytes>,
-    unread: usize,
-    finished: bool,
-    refused: bool,
-    reader: Option<Waker>,
-    writer: Option<Waker>,
-}
-
-impl Slot {
-    pub(super) fn new(endpoint: Endpoint) -> Self {
-        Self {
-            endpoint,
-            inbox: VecDeque::new(),
-            unread: 0,
-            finished: false,
-            refused: false,
-            reader: None,
-            writer: None,
-        }
-    }
-
-    pub(super) fn is_full(&self) -> bool {
-        self.unread >= RECEIVE_BUFFER
-    }
-
-    pub(super) fn deliver(&mut self, data: Bytes) {
-        self.unread += data.len();
-        self.inbox.push_back(data);
-        wake(&mut self.reader);
-    }
-
-    pub(super) fn finish(&mut self) {
-        self.finished = true;
-        self.wake_all();
-    }
-
-    pub(super) fn refuse(&mut self) {
-        self.refused = true;
-        self.wake_all();
-    }
-
-    pub(super) fn wake_writer(&mut self) {
-        wake(&mut self.writer);
-    }
-
-    pub(super) fn wake_all(&mut self) {
-        wake(&mut self.reader);
-        wake(&mut self.writer);
-    }
-}
-
-fn wake(waker: &mut Option<Waker>) {
-    if let Some(waker) = waker.take() {
-        waker.wake();
-    }
-}
-
-impl Shared {
-    pub(super) fn new(channel: Channel, mux: Mux) -> Self {
-        Self {
-            state: Mutex::new(State {
-                channel,
-                mux,
-                streams: HashMap::new(),
-                dials: Dials::default(),
-                end: None,
-                closing: false,
-                goodbye_queued: false,
-            }),
-            wake: Notify::new(),
-        }
-    }
-
-    /// Asks the driver to end the session in order: FIN to every stream, the terminate flag, then
-    /// the end.
-    pub(super) fn close(&self) {
-        self.lock().closing = true;
-        self.wake.notify_one();
-    }
-
-    /// The state. A panic in another holder leaves the machines consistent enough to report an end,
-    /// so poisoning is not passed on.
-    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 /// One stream to the database, through the session's agent. Dropping it closes it.
 pub struct SsmStream {
@@ -178,15 +55,11 @@ impl SsmStream {
         })
     }
 
-    /// The error a finished or refused stream answers with, if it is one.
-    fn ended(&self, state: &State, slot: &Slot) -> Option<TunnelError> {
-        if slot.refused {
-            return Some(TunnelError::DialRefused {
-                bastion: self.bastion.to_string(),
-                endpoint: slot.endpoint.clone(),
-            });
+    fn dial_refused(&self, slot: &Slot) -> TunnelError {
+        TunnelError::DialRefused {
+            bastion: self.bastion.to_string(),
+            endpoint: slot.endpoint.clone(),
         }
-        state.end.clone()
     }
 }
 
@@ -202,21 +75,7 @@ impl AsyncRead for SsmStream {
             return Poll::Ready(Ok(())); // Only Drop removes the slot.
         };
         let was_full = slot.is_full();
-        let mut taken = false;
-        while buf.remaining() > 0 {
-            let Some(chunk) = slot.inbox.front_mut() else {
-                break;
-            };
-            let n = chunk.len().min(buf.remaining());
-            buf.put_slice(&chunk[..n]);
-            chunk.advance(n);
-            slot.unread -= n;
-            taken |= n > 0;
-            if chunk.is_empty() {
-                slot.inbox.pop_front();
-            }
-        }
-        if taken {
+        if slot.take(buf) {
             let room_again = was_full && !slot.is_full();
             drop(guard);
             if room_again {
@@ -224,16 +83,17 @@ impl AsyncRead for SsmStream {
             }
             return Poll::Ready(Ok(()));
         }
-        let finished = slot.finished;
-        let slot = &state.streams[&self.id];
-        match self.ended(state, slot) {
-            // A stream the peer finished before the session ended has ended well.
-            Some(error) if slot.refused || !finished => Poll::Ready(Err(error.into_io())),
-            _ if finished => Poll::Ready(Ok(())),
-            _ => {
-                if let Some(slot) = state.streams.get_mut(&self.id) {
-                    slot.reader = Some(cx.waker().clone());
-                }
+        if slot.refused {
+            return Poll::Ready(Err(self.dial_refused(slot).into_io()));
+        }
+        // A stream the agent finished before the session ended has ended well.
+        if slot.finished {
+            return Poll::Ready(Ok(()));
+        }
+        match &state.end {
+            Some(end) => Poll::Ready(Err(end.clone().into_io())),
+            None => {
+                slot.wait_to_read(cx.waker());
                 Poll::Pending
             }
         }
@@ -248,20 +108,21 @@ impl AsyncWrite for SsmStream {
     ) -> Poll<io::Result<usize>> {
         let mut guard = self.shared.lock();
         let state = &mut *guard;
-        let Some(slot) = state.streams.get(&self.id) else {
+        let Some(slot) = state.streams.get_mut(&self.id) else {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         };
-        if let Some(error) = self.ended(state, slot) {
-            return Poll::Ready(Err(error.into_io()));
+        if slot.refused {
+            return Poll::Ready(Err(self.dial_refused(slot).into_io()));
+        }
+        if let Some(end) = &state.end {
+            return Poll::Ready(Err(end.clone().into_io()));
         }
         if slot.finished || self.shut_down {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
         let room = SEND_BUFFER.saturating_sub(state.mux.queued(self.id));
         if room == 0 {
-            if let Some(slot) = state.streams.get_mut(&self.id) {
-                slot.writer = Some(cx.waker().clone());
-            }
+            slot.wait_to_write(cx.waker());
             return Poll::Pending;
         }
         let n = room.min(buf.len());

@@ -11,7 +11,7 @@ use tracing::{debug, info};
 use uuid::Uuid;
 
 use super::driver::{self, Driver, Phase};
-use super::stream::Shared;
+use super::state::Shared;
 use super::{SsmStream, api, connect};
 use crate::aws::AwsContext;
 use crate::config::Endpoint;

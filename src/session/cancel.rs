@@ -1,0 +1,74 @@
+//! A connection that only carries a CancelRequest.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use pg_handshake::{CancelKey, Upstream, UpstreamEvent};
+use tokio::io::AsyncReadExt;
+use tokio::time::timeout;
+use tracing::{Span, info, warn};
+
+use super::login::next_event;
+use super::{Proxy, Rooms, SessionError};
+use crate::splice;
+use crate::tunnel::Stream;
+
+/// A CancelRequest goes out and the server closes; it never answers.
+const CANCEL_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Passes a CancelRequest on. As with the server itself the client learns nothing from the answer
+/// but that the connection closes (PostgreSQL docs, "Canceling Requests in Progress"), which we do
+/// when the server has: libpq takes the close as "processed".
+pub(super) async fn deliver(
+    proxy: &Proxy,
+    rooms: &[Arc<Rooms>],
+    key: &CancelKey,
+    mut stream: Stream,
+) {
+    let pid = key.pid();
+    let rooms = proxy
+        .cancel_keys
+        .find(key)
+        .and_then(|target| rooms.iter().find(|rooms| rooms.target.name == target.name));
+    match rooms {
+        None => info!(
+            pid,
+            "cancel request for no open connection; ignored, as the server does"
+        ),
+        Some(rooms) => {
+            Span::current().record("target", &rooms.target.name);
+            match timeout(CANCEL_DEADLINE, forward(rooms, key)).await {
+                Ok(Ok(())) => info!(pid, "cancel request delivered"),
+                Ok(Err(error)) => warn!(
+                    pid,
+                    reason = crate::tunnel::chain(&error),
+                    "cancel request not delivered"
+                ),
+                Err(_) => warn!(
+                    pid,
+                    seconds = CANCEL_DEADLINE.as_secs(),
+                    "cancel request not delivered in time"
+                ),
+            }
+        }
+    }
+    splice::close(&mut stream).await;
+}
+
+async fn forward(rooms: &Rooms, key: &CancelKey) -> Result<(), SessionError> {
+    let mut stream = rooms.transport.open().await?;
+    let mut machine = Upstream::cancel(key.clone());
+    while next_event(&mut machine, &mut stream).await? == UpstreamEvent::StartTls {
+        stream = Box::new(
+            rooms
+                .tls
+                .connect(&rooms.target.endpoint.host, stream)
+                .await?,
+        );
+        machine.tls_established();
+    }
+    let mut rest = [0; 64];
+    // The server closes when it has signalled the backend; how it closes does not matter.
+    while let Ok(1..) = stream.read(&mut rest).await {}
+    Ok(())
+}

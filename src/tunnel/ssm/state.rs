@@ -1,0 +1,209 @@
+//! What the driver and the streams of one session share, behind one lock.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+
+use bytes::{Buf, Bytes};
+use smux::{Session as Mux, StreamId};
+use ssm_channel::Channel;
+use tokio::io::ReadBuf;
+use tokio::sync::Notify;
+use tracing::debug;
+
+use super::dials::Dials;
+use crate::config::Endpoint;
+use crate::tunnel::TunnelError;
+
+/// Bytes one stream may have queued for the agent before its writer waits. The channel sends at
+/// most a window of 1 KiB messages ahead of the agent's acknowledgements, so more would only sit
+/// here.
+pub(super) const SEND_BUFFER: usize = 256 * 1024;
+
+/// Bytes one stream may hold unread before the session's socket is no longer read. smux v1 has no
+/// window of its own, so this is the only bound there is on what a slow client makes us hold.
+pub(super) const RECEIVE_BUFFER: usize = 1024 * 1024;
+
+/// What the driver and the handles of one session share.
+pub(super) struct Shared {
+    state: Mutex<State>,
+    /// Wakes the driver: there is something to send, or room to read again.
+    pub(super) wake: Notify,
+}
+
+/// The two protocol machines and the streams above them.
+pub(super) struct State {
+    pub(super) channel: Channel,
+    pub(super) mux: Mux,
+    pub(super) streams: HashMap<StreamId, Slot>,
+    pub(super) dials: Dials,
+    /// Why the session ended, once it has.
+    pub(super) end: Option<TunnelError>,
+    /// Someone asked the session to say goodbye.
+    pub(super) closing: bool,
+    /// The goodbye has been handed to the machines.
+    pub(super) goodbye_queued: bool,
+}
+
+/// The receiving half of one stream.
+pub(super) struct Slot {
+    pub(super) endpoint: Endpoint,
+    inbox: VecDeque<Bytes>,
+    unread: usize,
+    /// The agent closed the stream.
+    pub(super) finished: bool,
+    /// The agent could not dial.
+    pub(super) refused: bool,
+    reader: Option<Waker>,
+    writer: Option<Waker>,
+}
+
+impl Slot {
+    pub(super) fn new(endpoint: Endpoint) -> Self {
+        Self {
+            endpoint,
+            inbox: VecDeque::new(),
+            unread: 0,
+            finished: false,
+            refused: false,
+            reader: None,
+            writer: None,
+        }
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.unread >= RECEIVE_BUFFER
+    }
+
+    /// Moves unread bytes into `buf`; false when there are none.
+    pub(super) fn take(&mut self, buf: &mut ReadBuf<'_>) -> bool {
+        let before = buf.filled().len();
+        while buf.remaining() > 0
+            && let Some(chunk) = self.inbox.front_mut()
+        {
+            let n = chunk.len().min(buf.remaining());
+            buf.put_slice(&chunk[..n]);
+            chunk.advance(n);
+            if chunk.is_empty() {
+                self.inbox.pop_front();
+            }
+        }
+        let taken = buf.filled().len() - before;
+        self.unread -= taken;
+        taken > 0
+    }
+
+    pub(super) fn wait_to_read(&mut self, waker: &Waker) {
+        self.reader = Some(waker.clone());
+    }
+
+    pub(super) fn wait_to_write(&mut self, waker: &Waker) {
+        self.writer = Some(waker.clone());
+    }
+
+    pub(super) fn deliver(&mut self, data: Bytes) {
+        self.unread += data.len();
+        self.inbox.push_back(data);
+        wake(&mut self.reader);
+    }
+
+    pub(super) fn finish(&mut self) {
+        self.finished = true;
+        self.wake_all();
+    }
+
+    pub(super) fn refuse(&mut self) {
+        self.refused = true;
+        self.wake_all();
+    }
+
+    pub(super) fn wake_writer(&mut self) {
+        wake(&mut self.writer);
+    }
+
+    pub(super) fn wake_all(&mut self) {
+        wake(&mut self.reader);
+        wake(&mut self.writer);
+    }
+}
+
+fn wake(waker: &mut Option<Waker>) {
+    if let Some(waker) = waker.take() {
+        waker.wake();
+    }
+}
+
+impl Shared {
+    pub(super) fn new(channel: Channel, mux: Mux) -> Self {
+        Self {
+            state: Mutex::new(State {
+                channel,
+                mux,
+                streams: HashMap::new(),
+                dials: Dials::default(),
+                end: None,
+                closing: false,
+                goodbye_queued: false,
+            }),
+            wake: Notify::new(),
+        }
+    }
+
+    /// Asks the driver to end the session in order: FIN to every stream, the terminate flag, then
+    /// the end.
+    pub(super) fn close(&self) {
+        self.lock().closing = true;
+        self.wake.notify_one();
+    }
+
+    /// The state. A panic in another holder leaves the machines consistent enough to report an end,
+    /// so poisoning is not passed on.
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Puts the multiplexer's events into the streams' inboxes.
+    pub(super) fn deliver(&mut self) {
+        while let Some(event) = self.mux.poll_event() {
+            match event {
+                smux::Event::Data { id, data } => {
+                    self.dials.succeeded(id);
+                    if let Some(slot) = self.streams.get_mut(&id) {
+                        slot.deliver(data);
+                    }
+                }
+                smux::Event::Finished(id) => {
+                    let refused = self.dials.finished(id);
+                    match self.streams.get_mut(&id) {
+                        Some(slot) if refused => slot.refuse(),
+                        Some(slot) => slot.finish(),
+                        None => {}
+                    }
+                }
+                // Only a server opens streams towards us, and the agent is not one.
+                smux::Event::Opened(id) => {
+                    debug!(stream = %id, "the agent opened a stream; ignored")
+                }
+            }
+        }
+    }
+
+    pub(super) fn refuse_oldest(&mut self) {
+        let streams = &mut self.streams;
+        match self.dials.refused(|id| streams.contains_key(&id)) {
+            Some(id) => {
+                if let Some(slot) = streams.get_mut(&id) {
+                    slot.refuse();
+                }
+            }
+            None => debug!("ConnectToPortError for a stream that was given up"),
+        }
+    }
+
+    /// Whether everything we had to say has been sent and acknowledged.
+    pub(super) fn is_said(&self) -> bool {
+        self.channel.is_drained() && !self.mux.has_transmit()
+    }
+}
