@@ -92,7 +92,12 @@ pub struct ServeArgs {
     pub log_format: LogFormat,
     /// What is logged: error, warn, info, debug, trace, or a tracing filter such as
     /// "info,pgiam::tunnel=debug".
-    #[arg(long, env = "PGIAM_LOG", value_name = "FILTER", default_value = "info,aws_config=error")]
+    #[arg(
+        long,
+        env = "PGIAM_LOG",
+        value_name = "FILTER",
+        default_value = "info,aws_config=error"
+    )]
     pub log: String,
 }
 

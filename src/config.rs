@@ -278,6 +278,8 @@ impl FromStr for Endpoint {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let (host, port) = match text.rsplit_once(':') {
+            // A URL: the check of the name below says what to write instead.
+            Some((_, rest)) if rest.starts_with("//") => (text, DEFAULT_UPSTREAM_PORT),
             None => (text, DEFAULT_UPSTREAM_PORT),
             Some((host, port)) => match port.parse() {
                 Ok(port) if port != 0 => (host, port),

@@ -13,6 +13,10 @@ use pgiam::platform::{self, StopSignals};
 use pgiam::server::{self, Listener, Server};
 use pgiam::session::{self, Proxy};
 use tracing::info;
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::{FilterExt, filter_fn};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 fn main() -> ExitCode {
     let args = Cli::parse().serve_args();
@@ -28,7 +32,8 @@ fn main() -> ExitCode {
         Err(error) => {
             // The only place that writes a failure to the terminal; nothing can be done when even
             // that fails.
-            _ = writeln!(std::io::stderr(), "pgiam: {error:#}");
+            let said = pgiam::tunnel::chain(error.as_ref());
+            _ = writeln!(std::io::stderr(), "pgiam: {}", said.trim_end());
             ExitCode::FAILURE
         }
     }
@@ -41,17 +46,33 @@ fn logging(args: &ServeArgs) -> anyhow::Result<()> {
             args.log
         )
     })?;
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
-    match args.log_format {
-        LogFormat::Human => builder
+    let filter = filter.and(filter_fn(is_fit_to_log));
+    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let layer = match args.log_format {
+        LogFormat::Human => layer
             .with_target(false)
             .with_ansi(std::io::stderr().is_terminal())
-            .init(),
-        LogFormat::Json => builder.json().flatten_event(true).init(),
-    }
+            .with_filter(filter)
+            .boxed(),
+        LogFormat::Json => layer.json().flatten_event(true).with_filter(filter).boxed(),
+    };
+    tracing_subscriber::registry().with(layer).init();
     Ok(())
+}
+
+/// Whatever the filter asks for: libraries that handle our secrets do not get to log requests,
+/// which carry session tokens and signatures, and none gets to log single bytes.
+fn is_fit_to_log(event: &tracing::Metadata<'_>) -> bool {
+    const CARRIERS: [&str; 5] = ["aws_", "hyper", "h2", "tungstenite", "tokio_tungstenite"];
+    let target = event.target();
+    let most = if target.starts_with("pgiam") {
+        tracing::Level::TRACE
+    } else if CARRIERS.iter().any(|carrier| target.starts_with(carrier)) {
+        tracing::Level::INFO
+    } else {
+        tracing::Level::DEBUG
+    };
+    *event.level() <= most
 }
 
 async fn serve(args: &ServeArgs) -> anyhow::Result<()> {

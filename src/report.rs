@@ -14,7 +14,7 @@ use bytes::Bytes;
 use pg_handshake::{ClientError, ErrorReply, SqlState, StartupError};
 use tracing::{debug, info, warn};
 
-use crate::config::Target;
+use crate::config::{Endpoint, Target, Via};
 use crate::route::RouteError;
 use crate::session::SessionError;
 use crate::splice::{EndedBy, SessionEnd};
@@ -171,7 +171,7 @@ pub fn before_login(error: &SessionError, about: Option<&About<'_>>) -> Report {
         SessionError::Tunnel(TunnelError::ShuttingDown) | SessionError::ShuttingDown => {
             shutting_down().report(Level::Info, about)
         }
-        SessionError::Tunnel(failed) => warn(aws::tunnel(failed)),
+        SessionError::Tunnel(failed) => warn(aws::tunnel(failed, about)),
         SessionError::ConnectTimeout(after) => warn(
             Said::new("tunnel.timeout", CANNOT_CONNECT, format!("tunnel and token were not ready within {} s", after.as_secs()))
                 .hint("Raise connect_timeout if AWS is slow from here; run with --log debug to see which step waits."),
@@ -184,7 +184,10 @@ pub fn before_login(error: &SessionError, about: Option<&About<'_>>) -> Report {
         ),
         SessionError::LoginTimeout(after) => warn(
             Said::new("database.timeout", CANNOT_CONNECT, format!("the database did not finish the login within {} s", after.as_secs()))
-                .hint("From the bastion the database's port may be filtered: its security group must allow the port from the bastion's group. A database that is starting or out of memory answers late, too."),
+                .hint(format!(
+                    "Most likely the port is filtered: the database's security group must allow it from the bastion's group. {} tells. A database that is starting or out of memory answers late, too.",
+                    try_port(about)
+                )),
         ),
     }
 }
@@ -232,17 +235,29 @@ fn shutting_down() -> Said {
 }
 
 fn client(error: &ClientError) -> Said {
-    match error {
+    let message = match error {
         ClientError::Startup(StartupError::UnsupportedProtocol(_)) => {
-            Said::new("client.protocol", NOT_SUPPORTED, error.to_string())
+            return Said::new("client.protocol", NOT_SUPPORTED, error.to_string());
         }
-        other => Said::new(
-            "client.startup",
-            PROTOCOL_VIOLATION,
-            format!("invalid startup packet: {other}"),
-        )
-        .hint("This port speaks the PostgreSQL protocol, version 3."),
-    }
+        // These speak of the packet themselves.
+        ClientError::Startup(error) => error.to_string(),
+        other => format!("invalid startup: {other}"),
+    };
+    Said::new("client.startup", PROTOCOL_VIOLATION, message)
+        .hint("This port speaks the PostgreSQL protocol, version 3.")
+}
+
+/// The command that shows from where the database would be dialled what becomes of that.
+fn try_port(about: Option<&About<'_>>) -> String {
+    let Some(About { target, .. }) = about else {
+        return "nc -vz HOST PORT on the bastion".to_owned();
+    };
+    let Endpoint { host, port } = &target.endpoint;
+    let place = match target.via {
+        Via::Ssm { .. } => " on the bastion",
+        Via::Direct => "",
+    };
+    format!("nc -vz {host} {port}{place}")
 }
 
 fn route(error: &RouteError) -> Said {

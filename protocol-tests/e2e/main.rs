@@ -2,6 +2,8 @@
 
 mod cancel;
 mod failures;
+mod lifecycle;
+mod load;
 mod login;
 mod shell;
 mod support;

@@ -77,6 +77,11 @@ impl Shell {
         pid.parse().expect("a process id")
     }
 
+    /// Has the running statement cancelled; psql then takes no more input.
+    pub(crate) fn press_ctrl_c(&self) {
+        signal(&self.child, Signal::SIGINT);
+    }
+
     async fn complaints(&mut self) -> String {
         let mut text = String::new();
         if let Some(errors) = &mut self.child.stderr {

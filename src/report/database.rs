@@ -2,6 +2,7 @@
 
 use pg_handshake::{ServerError, UpstreamError};
 
+use super::aws::partition;
 use super::{About, BROKEN, CANNOT_CONNECT, Level, NOT_AUTHORIZED, REJECTED, Report, Said};
 use crate::tls::upstream::UpstreamTlsError;
 
@@ -14,7 +15,7 @@ pub(super) fn tls(error: &UpstreamTlsError, about: Option<&About<'_>>) -> Said {
             .hint("host must be the endpoint's own name as RDS shows it: not a CNAME, an IP address or another cluster."),
         UpstreamTlsError::UnknownIssuer { .. } => {
             let hint = match ca_file {
-                Some(path) => format!("Only the certificates in {} are trusted for this target (ca_file).", path.display()),
+                Some(path) => format!("Only the certificates in {} are trusted for this target. Without ca_file the Amazon RDS roots and the public ones are.", path.display()),
                 None => "It is not among the Amazon RDS roots in this binary nor the public ones. For GovCloud, China or a new region download the region's RDS bundle and name it with ca_file.".to_owned(),
             };
             said("tls.issuer").detail("No token was sent.").hint(hint)
@@ -45,7 +46,7 @@ pub(super) fn upstream(error: &UpstreamError, about: Option<&About<'_>>) -> Repo
             "The database asks for {method} instead of a clear-text password, as it does for roles that do not exist or have not been granted rds_iam. No token was sent."
         ))
         .hint(format!(
-            "As an administrator run: GRANT rds_iam TO {}; (names are case-sensitive), and check that IAM authentication is on for the instance.",
+            "As an administrator run: GRANT rds_iam TO {0}; (if there is no such role, CREATE ROLE {0} LOGIN; first; names are case-sensitive). IAM authentication must be on for the instance.",
             quote_identifier(user)
         )),
         UpstreamError::BytesBeforeTls => Said::new("database.injected", BROKEN, error.to_string())
@@ -87,8 +88,13 @@ fn login_refused(about: &About<'_>) -> (String, String) {
         "pgiam sent an IAM token signed for {}, user \"{user}\", region {region}.",
         target.endpoint
     );
+    let partition = partition(region);
+    let profile = match &target.profile {
+        Some(profile) => format!(" --profile {profile}"),
+        None => String::new(),
+    };
     let hint = format!(
-        "Your identity needs rds-db:connect on arn:aws:rds-db:{}:ACCOUNT:dbuser:RESOURCE-ID/{user}, where RESOURCE-ID is the db-… or cluster-… id, not the instance's name. The reason is in the instance's iam-db-auth-error log.",
+        "Does your identity have rds-db:connect on arn:{partition}:rds-db:{}:ACCOUNT:dbuser:RESOURCE-ID/{user}? (RESOURCE-ID is the db-… or cluster-… id, not the instance's name.) Are the credentials still valid (aws sts get-caller-identity{profile}), and is this machine's clock right? The database's iam-db-auth-error log has the reason.",
         target.region.as_deref().unwrap_or("REGION")
     );
     (detail, hint)

@@ -44,29 +44,20 @@ async fn converse(world: &World, parts: &[&[u8]]) -> Vec<u8> {
     heard
 }
 
-/// An answer in letters: single bytes as they are, an ErrorResponse field by field.
+/// An answer in letters: an ErrorResponse field by field, single bytes before it as they are.
 fn letters(answer: &[u8]) -> String {
-    let mut text = String::new();
-    let mut rest = answer;
-    while let Some((first, after)) = rest.split_first() {
-        if *first == b'E' && after.len() > 4 {
-            for field in after[4..]
-                .split(|byte| *byte == 0)
-                .filter(|f| !f.is_empty())
-            {
-                let _ = write!(text, "{}", String::from_utf8_lossy(field));
-                text.push('\n');
-            }
-            break;
+    let begins = |at: &usize| answer[*at] == b'E' && answer.len() > at + 5;
+    let Some(error) = (0..answer.len()).find(begins) else {
+        return format!("{}(closed)", answer.escape_ascii());
+    };
+    let mut text = answer[..error].escape_ascii().to_string();
+    for field in answer[error + 5..].split(|byte| *byte == 0) {
+        if let Some((code, value)) = field.split_first() {
+            let (code, value) = (char::from(*code), String::from_utf8_lossy(value));
+            let _ = writeln!(text, "{code}: {value}");
         }
-        let _ = writeln!(text, "({})", first.escape_ascii());
-        rest = after;
     }
-    if text.is_empty() {
-        "(closed)".to_owned()
-    } else {
-        text
-    }
+    text
 }
 
 #[tokio::test]

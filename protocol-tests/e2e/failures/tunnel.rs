@@ -1,5 +1,7 @@
 //! The session stands, or nearly, and the way to the database does not.
 
+use std::time::Duration;
+
 use protocol_tests::events::Event;
 use protocol_tests::vpc::Endpoint;
 use tokio::net::TcpListener;
@@ -104,12 +106,24 @@ async fn the_tunnel_breaks_during_the_login() {
 #[tokio::test]
 async fn silence_is_told_from_refusal() {
     let (mute, filtered) = tokio::join!(World::start(), World::start());
-    mute.sandbox.agent(BASTION).update(|s| s.mute = true);
     filtered.sandbox.vpc().add(HOST, PORT, Endpoint::Blackhole);
-    let mut record = Record::new("silent-agent");
-    let mut other = Record::new("silent-port");
+    let mut record = Record::new("silence");
+    let mut other = Record::new("silence");
+    let first = async {
+        // The agent cannot be heard; in the first case the gateway says so.
+        for (title, limit) in [
+            ("the agent's handshake times out at AWS", Duration::ZERO),
+            ("the handshake does not begin", PATIENCE),
+        ] {
+            mute.sandbox.agent(BASTION).update(|s| {
+                s.mute = true;
+                s.handshake_limit = limit;
+            });
+            record.refused(&mute, title, &[]).await;
+        }
+    };
     tokio::join!(
-        record.refused(&mute, "the agent does not begin the handshake", &[]),
+        first,
         other.refused(&filtered, "the database's port is filtered", &[]),
     );
     // What is abandoned is ended at AWS.

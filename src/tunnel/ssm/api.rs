@@ -76,18 +76,25 @@ fn refusal<E>(error: &SdkError<E>, bastion: &str, region: &str) -> TunnelError
 where
     E: ProvideErrorMetadata + std::error::Error + 'static,
 {
-    let Some(service) = error.as_service_error() else {
+    let Some(response) = error.raw_response() else {
         return TunnelError::ApiUnreachable {
             region: region.to_owned(),
             reason: chain(error),
         };
     };
-    let code = service.code().unwrap_or("an unnamed error").to_owned();
-    let message = service.message().unwrap_or_default().to_owned();
+    // An overloaded service, or a proxy on the way, answers with a status and nothing else.
+    let bare = || {
+        format!(
+            "HTTP status {}, no reason given",
+            response.status().as_u16()
+        )
+    };
+    let code = error.code().map_or_else(bare, str::to_owned);
+    let message = error.message().unwrap_or_default().to_owned();
     TunnelError::Api {
         kind: classify(&code, &message),
         answer: ApiAnswer {
-            request_id: service.meta().request_id().map(str::to_owned),
+            request_id: error.request_id().map(str::to_owned),
             code,
             message,
         },

@@ -146,9 +146,10 @@ fn signed_request(url: &Url, region: &str, credentials: &Credentials) -> Result<
         SignableBody::Bytes(&[]),
     )
     .map_err(|error| chain(&error))?;
-    let (instructions, _) = sign(signable, &params)
-        .map_err(|error| chain(&error))?
-        .into_parts();
+    // At trace level the signer logs what it signs, session token and all.
+    let silent = tracing::Dispatch::none();
+    let signed = tracing::dispatcher::with_default(&silent, || sign(signable, &params));
+    let (instructions, _) = signed.map_err(|error| chain(&error))?.into_parts();
     instructions.apply_to_request_http1x(&mut request);
     Ok(request)
 }

@@ -13,6 +13,7 @@
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -440,9 +441,14 @@ fn message(transmit: Transmit) -> Message {
 }
 
 fn lost(error: &tungstenite::Error) -> TunnelError {
-    TunnelError::ChannelLost {
-        reason: chain(error),
-    }
+    let reason = match error {
+        // Without this it would be rustls' words, with a link into its manual.
+        tungstenite::Error::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            "it was closed without a goodbye".to_owned()
+        }
+        other => chain(other),
+    };
+    TunnelError::ChannelLost { reason }
 }
 
 /// Makes the machine for a session; kept here beside its only user.
