@@ -180,7 +180,7 @@ pub fn before_login(error: &SessionError, about: Option<&About<'_>>) -> Report {
         SessionError::Upstream(failed) => database::upstream(failed, about),
         SessionError::UpstreamLost(lost) => warn(
             Said::new("database.lost", BROKEN, "the connection to the database broke during the login")
-                .detail(format!("{lost}.")),
+                .detail(sentence(&lost.to_string())),
         ),
         SessionError::LoginTimeout(after) => warn(
             Said::new("database.timeout", CANNOT_CONNECT, format!("the database did not finish the login within {} s", after.as_secs()))
@@ -245,6 +245,18 @@ fn client(error: &ClientError) -> Said {
     };
     Said::new("client.startup", PROTOCOL_VIOLATION, message)
         .hint("This port speaks the PostgreSQL protocol, version 3.")
+}
+
+/// The words of a library as a sentence of its own, as Detail wants them (PostgreSQL docs, "Error
+/// Message Style Guide").
+fn sentence(words: &str) -> String {
+    let mut rest = words.chars();
+    let first: String = rest
+        .next()
+        .map(|c| c.to_uppercase().collect())
+        .unwrap_or_default();
+    let end = if words.ends_with('.') { "" } else { "." };
+    format!("{first}{}{end}", rest.as_str())
 }
 
 /// The command that shows from where the database would be dialled what becomes of that.

@@ -20,8 +20,9 @@ use crate::tunnel::direct;
 /// Connections served at once. Far above what RDS instances accept per role, and below the usual
 /// limit of 1,024 descriptors, of which a connection takes one or two.
 pub const MAX_CONNECTIONS: usize = 400;
-/// Waiting clients the kernel may queue per socket.
-const BACKLOG: u32 = 128;
+/// Waiting clients the kernel may queue per socket. When the queue is full, Linux drops the client's
+/// SYN, which costs it a second; a pool that opens all its connections at once must not meet that.
+const BACKLOG: u32 = 1024;
 /// Pause after an accept that failed for want of descriptors or memory, as they do not come back
 /// within microseconds.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

@@ -1,4 +1,8 @@
 //! The real program between a real psql and a real PostgreSQL server, through the sandbox AWS.
+#![expect(
+    clippy::expect_used,
+    reason = "the helpers of a test binary are test code too"
+)]
 
 mod cancel;
 mod failures;

@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use protocol_tests::events::Event;
 use protocol_tests::iam::DbEndpoint;
 use protocol_tests::program::{self, Launch, Proxy};
 use protocol_tests::rds::{RdsDatabase, RdsOptions, ServerCertificate};
@@ -139,7 +140,8 @@ impl World {
             .to_owned()
     }
 
-    /// Ends everything in order and insists that each part did.
+    /// Ends everything in order and insists that each part did, and that the program never broke
+    /// the data channel's protocol.
     pub(crate) async fn stop(self) {
         let Self {
             proxy,
@@ -152,6 +154,9 @@ impl World {
             Vec::<String>::new(),
             "sessions left at AWS"
         );
+        let mut events = sandbox.events().all();
+        events.retain(|event| matches!(event, Event::Violation { .. }));
+        assert_eq!(events, [], "what the real agent would stumble over");
         database.stop().await.expect("the server stops");
         sandbox.shutdown().await;
     }
@@ -182,7 +187,9 @@ pub(crate) fn launch(sandbox: &Sandbox, setup: &Setup) -> Proxy {
         let flag = flag.expect("the sandbox's authority is named");
         launch.args.drain(flag..flag + 2);
     }
-    launch.args.extend(["--log", "debug"].map(Into::into));
+    if !setup.args.iter().any(|arg| arg == "--log") {
+        launch.args.extend(["--log", "debug"].map(Into::into));
+    }
     launch.args.extend(setup.args.iter().map(Into::into));
     Proxy::start(Launch {
         env,

@@ -15,7 +15,7 @@ use crate::postgres::SCRAM_PASSWORD;
 use crate::program::{self, Proxy};
 
 /// Longest a single measurement may take.
-const DEADLINE: Duration = Duration::from_secs(300);
+const DEADLINE: Duration = Duration::from_secs(600);
 /// Logins per side; the middle one counts.
 const LOGINS: usize = 21;
 /// Open connections of the memory measurement.

@@ -2,7 +2,7 @@
 
 use super::{
     About, BROKEN, CANNOT_CONNECT, CONFIGURATION, NOT_AUTHORIZED, REJECTED, Said, THROTTLED,
-    try_port,
+    sentence, try_port,
 };
 use crate::aws::CredentialsError;
 use crate::config::Via;
@@ -27,7 +27,7 @@ pub(super) fn credentials(error: &CredentialsError) -> Said {
             NOT_AUTHORIZED,
             format!("the SSO session{} has ended, or was never begun", of_profile(profile.as_deref())),
         )
-        .detail(format!("{}.", chain(source)))
+        .detail(sentence(&chain(source)))
         .hint(format!("Run: aws sso login{}. No restart is needed.", profile_option(profile.as_deref()))),
         CredentialsError::AssumeRole { .. } => refused(
             "aws.assume-role",
@@ -48,7 +48,7 @@ pub(super) fn credentials(error: &CredentialsError) -> Said {
             "aws.credentials",
             format!("Try: aws sts get-caller-identity{}.", profile_option(profile.as_deref())),
         )
-        .detail(format!("{}.", chain(source))),
+        .detail(sentence(&chain(source))),
     }
 }
 
@@ -116,7 +116,7 @@ pub(super) fn tunnel(error: &TunnelError, about: Option<&About<'_>>) -> Said {
             CANNOT_CONNECT,
             format!("cannot reach the SSM API in {region}"),
         )
-        .detail(format!("{reason}."))
+        .detail(sentence(reason))
         .hint(format!(
             "Check the network and DNS for ssm.{region}.amazonaws.com; behind TLS inspection set AWS_CA_BUNDLE."
         )),
@@ -128,7 +128,7 @@ pub(super) fn tunnel(error: &TunnelError, about: Option<&About<'_>>) -> Said {
             CANNOT_CONNECT,
             format!("cannot open the data channel to {host}"),
         )
-        .detail(format!("{reason}."))
+        .detail(sentence(reason))
         .hint(format!(
             "From here {host} must be reachable on port 443; behind TLS inspection set AWS_CA_BUNDLE."
         )),
@@ -146,7 +146,7 @@ pub(super) fn tunnel(error: &TunnelError, about: Option<&About<'_>>) -> Said {
             .detail("Older agents ignore the database's host name and connect to themselves.")
             .hint(format!("Update it to {needed} or newer: aws ssm send-command --document-name AWS-UpdateSSMAgent --instance-ids {bastion}")),
         TunnelError::UnsupportedAction { action } if action == "KMSEncryption" => kms()
-            .detail("pgiam cannot encrypt inside the session. What passes through it is TLS to the database in any case."),
+            .detail("pgiam cannot encrypt inside the session. All that passes through it is TLS to the database in any case."),
         TunnelError::UnsupportedAction { .. } => Said::new("ssm.unsupported", REJECTED, error.to_string())
             .hint("Update pgiam if it is old."),
         TunnelError::DialRefused { bastion, endpoint } => Said::new(
@@ -161,7 +161,7 @@ pub(super) fn tunnel(error: &TunnelError, about: Option<&About<'_>>) -> Said {
         )),
         TunnelError::SessionEnded { reason } => ended(reason, about),
         TunnelError::ChannelLost { reason } => Said::new("ssm.lost", BROKEN, "the connection to the SSM service was lost")
-            .detail(format!("{reason}."))
+            .detail(sentence(reason))
             .hint("Connect again: pgiam opens a new session."),
         TunnelError::Protocol { .. } => Said::new("ssm.protocol", BROKEN, error.to_string())
             .hint("Connect again: pgiam opens a new session."),
@@ -306,12 +306,12 @@ fn start_session_statement(answer: &ApiAnswer, bastion: &str, region: &str) -> S
         format!("arn:{partition}:ec2:{region}:*:instance/{bastion}")
     };
     let tags = if answer.message.contains(":document/") {
-        " Give the document a statement without conditions: a tag condition never matches it."
+        ". Give the document a statement without conditions: a tag condition never matches it."
     } else {
         ""
     };
     format!(
-        "Your policy needs: {{\"Effect\": \"Allow\", \"Action\": \"ssm:StartSession\", \"Resource\": [\"{node}\", \"arn:{partition}:ssm:*::document/AWS-StartPortForwardingSessionToRemoteHost\"]}}.{tags}"
+        "Your policy needs: {{\"Effect\": \"Allow\", \"Action\": \"ssm:StartSession\", \"Resource\": [\"{node}\", \"arn:{partition}:ssm:*::document/AWS-StartPortForwardingSessionToRemoteHost\"]}}{tags}"
     )
 }
 

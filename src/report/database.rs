@@ -3,7 +3,9 @@
 use pg_handshake::{ServerError, UpstreamError};
 
 use super::aws::partition;
-use super::{About, BROKEN, CANNOT_CONNECT, Level, NOT_AUTHORIZED, REJECTED, Report, Said};
+use super::{
+    About, BROKEN, CANNOT_CONNECT, Level, NOT_AUTHORIZED, REJECTED, Report, Said, sentence,
+};
 use crate::tls::upstream::UpstreamTlsError;
 
 pub(super) fn tls(error: &UpstreamTlsError, about: Option<&About<'_>>) -> Said {
@@ -50,11 +52,18 @@ pub(super) fn upstream(error: &UpstreamError, about: Option<&About<'_>>) -> Repo
             quote_identifier(user)
         )),
         UpstreamError::BytesBeforeTls => Said::new("database.injected", BROKEN, error.to_string())
-            .detail("Someone between here and the database may be adding data. No token was sent."),
+            .detail("Someone between the bastion and the database may be adding data. No token was sent.")
+            .hint("Is host the database's own endpoint, with nothing in between?"),
+        // libpq keeps quiet about the words, too (CVE-2024-10977).
         UpstreamError::ServerBeforeTls(_) => Said::new("database.error-before-tls", REJECTED, "the database refused before TLS")
-            .detail(format!("Not verified: {error}.")),
-        other => Said::new("database.protocol", BROKEN, other.to_string())
-            .hint("Is host the address of a PostgreSQL database?"),
+            .detail("It answered SSLRequest with an error. Its words are not shown, because nothing proves yet that they are the database's. No token was sent.")
+            .hint("A database that is out of memory or processes does so; its own log has the reason."),
+        UpstreamError::UnexpectedEof { .. } => Said::new("database.closed", BROKEN, "the database closed the connection during the login")
+            .detail(sentence(&error.to_string()))
+            .hint("It may be restarting. If it stays, are host and port those of a PostgreSQL database?"),
+        other => Said::new("database.protocol", BROKEN, "the server does not answer as a PostgreSQL database does")
+            .detail(sentence(&other.to_string()))
+            .hint("Are host and port those of a PostgreSQL database?"),
     };
     said.report(Level::Warn, about)
 }

@@ -225,6 +225,16 @@ async fn sessions_that_aws_refuses() {
         .await;
     iam.add(user);
 
+    iam.set_clock_ahead(20 * 60);
+    record
+        .refused(
+            &world,
+            "the clock of this machine is 20 minutes behind",
+            &[],
+        )
+        .await;
+    iam.set_clock_ahead(0);
+
     assert_eq!(tokens_seen(&world), 0);
     assert_eq!(world.query("select 1").await, "1");
     record.leave(world).await;

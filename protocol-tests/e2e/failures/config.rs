@@ -5,7 +5,7 @@ use std::path::Path;
 use protocol_tests::program;
 use tokio::process::Command;
 
-use super::Record;
+use super::{Record, hide};
 use crate::support::{HOST, pgiam, run};
 
 /// A folder to run `pgiam` in, with nothing of the caller's around it.
@@ -45,7 +45,7 @@ impl Place {
         let said = ran.stderr.replace(&here, "DIR");
         let code = ran.code.map_or_else(String::new, |code| code.to_string());
         let said = format!("$ pgiam {words}\n{}\n(exit code {code})", said.trim_end());
-        self.record.add(title, &said.replace(&here, "DIR"));
+        self.record.add(title, &hide(&said, "(os error ", ")", "N"));
     }
 
     /// The same with a configuration file of one target.

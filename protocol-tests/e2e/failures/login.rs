@@ -85,6 +85,40 @@ async fn a_cached_token_that_is_refused_is_replaced_in_silence() {
 }
 
 #[tokio::test]
+async fn not_even_the_most_talkative_log_holds_a_secret() {
+    let mut record = Record::new("");
+    let world = World::with(Setup {
+        args: ["--log", "trace"].map(str::to_owned).into(),
+        env: vec![("AWS_ACCESS_KEY_ID", None), ("AWS_SECRET_ACCESS_KEY", None)],
+        ..Setup::default()
+    })
+    .await;
+    let mut user = world.sandbox.user().clone();
+    user.access_key_id = "ASIATALKATIVETALKATI".to_owned();
+    user.session_token = Some("session-token-of-the-talkative".to_owned());
+    record.keep_secret(&user);
+    world.sandbox.iam().add(user.clone());
+    let text = format!(
+        "[default]\naws_access_key_id={}\naws_secret_access_key={}\naws_session_token={}\n",
+        user.access_key_id,
+        user.secret_access_key,
+        user.session_token.as_deref().unwrap_or_default()
+    );
+    std::fs::write(world.sandbox.dir().join("credentials"), text).expect("credentials");
+    assert_eq!(world.query("select 1").await, "1");
+    let key = &user.access_key_id;
+    world.sandbox.iam().update(key, |user| {
+        _ = user.deny.insert("rds-db:connect".to_owned())
+    });
+    record.refused(&world, "refused", &[]).await;
+    // There was something to keep secret, and somebody talking.
+    assert_eq!(world.sandbox.token_values().len(), 1);
+    let talkers = world.proxy.log_text();
+    assert!(talkers.contains("\"target\":\"rustls"), "{talkers}");
+    record.leave(world).await;
+}
+
+#[tokio::test]
 async fn roles_and_databases_that_are_not_there() {
     let mut record = Record::new("roles-and-databases");
     let world = World::start().await;

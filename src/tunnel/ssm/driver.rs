@@ -272,9 +272,10 @@ impl Driver {
         &mut self,
         first: Option<Result<Message, tungstenite::Error>>,
     ) -> Result<(), TunnelError> {
-        let mut next = first;
-        for _ in 0..READ_BATCH {
-            match next {
+        let mut next = Some(first);
+        let mut taken = 0;
+        while let Some(message) = next.take() {
+            match message {
                 Some(Ok(message)) => self.on_message(message)?,
                 Some(Err(error)) => return Err(lost(&error)),
                 None => {
@@ -283,18 +284,24 @@ impl Driver {
                     });
                 }
             }
-            let ready = poll_fn(|cx| {
-                Poll::Ready(match Pin::new(&mut self.source).poll_next(cx) {
-                    Poll::Ready(message) => Some(message),
-                    Poll::Pending => None,
-                })
-            });
-            match ready.await {
-                Some(message) => next = message,
-                None => break,
+            taken += 1;
+            if taken < READ_BATCH {
+                next = self.already_here().await;
             }
         }
         Ok(())
+    }
+
+    /// What the socket has for us now, without waiting. What it hands out must be handled: it is
+    /// not given twice.
+    async fn already_here(&mut self) -> Option<Option<Result<Message, tungstenite::Error>>> {
+        poll_fn(|cx| {
+            Poll::Ready(match Pin::new(&mut self.source).poll_next(cx) {
+                Poll::Ready(message) => Some(message),
+                Poll::Pending => None,
+            })
+        })
+        .await
     }
 
     fn on_message(&mut self, message: Message) -> Result<(), TunnelError> {

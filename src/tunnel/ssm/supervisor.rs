@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::watch;
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info};
 use uuid::Uuid;
@@ -32,6 +33,8 @@ struct Inner {
     endpoint: Endpoint,
     slot: Mutex<Slot>,
     tasks: TaskTracker,
+    /// A start under way is given up.
+    stop: CancellationToken,
 }
 
 /// The one session of the target.
@@ -69,6 +72,7 @@ impl SsmTransport {
                 endpoint,
                 slot: Mutex::new(Slot::Empty),
                 tasks: TaskTracker::new(),
+                stop: CancellationToken::new(),
             }),
         }
     }
@@ -90,6 +94,7 @@ impl Transport for SsmTransport {
             if let Slot::Up(session) = was {
                 session.shared.close();
             }
+            self.inner.stop.cancel();
             self.inner.tasks.close();
             self.inner.tasks.wait().await;
         })
@@ -181,7 +186,8 @@ impl Inner {
                 }
             })?
         };
-        let socket = match joined.await {
+        let joined = self.stop.run_until_cancelled(joined).await;
+        let socket = match joined.unwrap_or(Err(TunnelError::ShuttingDown)) {
             Ok(socket) => socket,
             Err(error) => {
                 // AWS counts the session as open until told otherwise.
@@ -215,7 +221,11 @@ impl Inner {
             .spawn(driver.run(async move { api::terminate_session(&client, &session_id).await }));
 
         let mut session = Session { shared, phase };
-        session.established().await?;
+        let established = self.stop.run_until_cancelled(session.established()).await;
+        established.unwrap_or_else(|| {
+            session.shared.close();
+            Err(TunnelError::ShuttingDown)
+        })?;
         info!(session_id = started.session_id, bastion = %self.bastion, "tunnel up");
         Ok(session)
     }
