@@ -21,11 +21,14 @@ use tracing_subscriber::util::SubscriberInitExt;
 fn main() -> ExitCode {
     let args = Cli::parse().serve_args();
     let result = logging(&args).and_then(|()| {
-        tokio::runtime::Builder::new_multi_thread()
+        let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .build()
-            .context("cannot start the runtime")?
-            .block_on(serve(&args))
+            .context("cannot start the runtime")?;
+        let outcome = runtime.block_on(serve(&args));
+        // A name lookup may hang in its thread, and nobody needs its answer any more.
+        runtime.shutdown_timeout(Duration::from_secs(1));
+        outcome
     });
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -10,6 +10,8 @@
 mod aws;
 mod database;
 
+use std::io;
+
 use bytes::Bytes;
 use pg_handshake::{ClientError, ErrorReply, SqlState, StartupError};
 use tracing::{debug, info, warn};
@@ -40,6 +42,8 @@ const TOO_MANY: SqlState = SqlState::new(*b"53300");
 const THROTTLED: SqlState = SqlState::new(*b"53400");
 /// Admin shutdown.
 const SHUTDOWN: SqlState = SqlState::new(*b"57P01");
+/// Internal error.
+const INTERNAL: SqlState = SqlState::new(*b"XX000");
 /// Configuration file error.
 const CONFIGURATION: SqlState = SqlState::new(*b"F0000");
 
@@ -50,6 +54,8 @@ pub struct About<'a> {
     pub target: &'a Target,
     /// The effective database role.
     pub user: &'a str,
+    /// The database has received a token and not accepted it.
+    pub token_judged: bool,
 }
 
 /// One failure, for the client and for the log.
@@ -180,7 +186,7 @@ pub fn before_login(error: &SessionError, about: Option<&About<'_>>) -> Report {
         SessionError::Upstream(failed) => database::upstream(failed, about),
         SessionError::UpstreamLost(lost) => warn(
             Said::new("database.lost", BROKEN, "the connection to the database broke during the login")
-                .detail(sentence(&lost.to_string())),
+                .detail(sentence(&plain(lost))),
         ),
         SessionError::LoginTimeout(after) => warn(
             Said::new("database.timeout", CANNOT_CONNECT, format!("the database did not finish the login within {} s", after.as_secs()))
@@ -202,15 +208,19 @@ pub fn after_login(end: &SessionEnd, target: &Target) -> Option<Bytes> {
         EndedBy::Server => {
             let error = end.error.as_ref()?;
             let reason = match TunnelError::of(error) {
-                Some(tunnel) => tunnel.to_string(),
-                None => error.to_string(),
+                Some(tunnel) => {
+                    let said = aws::tunnel(tunnel, None);
+                    let detail = said.detail.map(|detail| format!(": {detail}"));
+                    format!("{}{}", said.message, detail.unwrap_or_default())
+                }
+                None => plain(error),
             };
             Said::new(
                 "session.lost",
                 BROKEN,
                 "the connection to the database was lost",
             )
-            .detail(format!("{reason}."))
+            .detail(sentence(&reason))
             .hint("Reconnect: pgiam opens a new tunnel when it has to.")
         }
     };
@@ -245,6 +255,15 @@ fn client(error: &ClientError) -> Said {
     };
     Said::new("client.startup", PROTOCOL_VIOLATION, message)
         .hint("This port speaks the PostgreSQL protocol, version 3.")
+}
+
+/// What broke, in our words where the library's are none for a user.
+#[must_use]
+pub fn plain(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof => "it was closed without a goodbye".to_owned(),
+        _ => error.to_string(),
+    }
 }
 
 /// The words of a library as a sentence of its own, as Detail wants them (PostgreSQL docs, "Error
@@ -294,6 +313,10 @@ fn route(error: &RouteError) -> Said {
         .hint(format!(
             "Give one (psql -U ROLE), or set user = \"ROLE\" under [targets.{target}]."
         )),
+        RouteError::Replication => {
+            Said::new("target.replication", NOT_SUPPORTED, error.to_string())
+                .detail("Amazon RDS does not support IAM authentication for replication.")
+        }
         RouteError::UserNotUtf8 => {
             Said::new("target.user-encoding", NOT_AUTHORIZED, error.to_string())
                 .hint("IAM tokens are signed for user names in UTF-8.")

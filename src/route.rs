@@ -43,6 +43,9 @@ pub enum RouteError {
     /// The user name is not UTF-8, so no token can be signed for it.
     #[error("the user name is not valid UTF-8")]
     UserNotUtf8,
+    /// A replication connection, which IAM login does not allow.
+    #[error("replication connections cannot log in with IAM")]
+    Replication,
     /// The rewritten startup packet would not be one any more.
     #[error("the configured user or database does not fit into the startup packet: {0}")]
     Startup(#[from] StartupError),
@@ -59,6 +62,9 @@ pub fn route(
     mut startup: Startup,
     os_user: Option<&str>,
 ) -> Result<Routed, RouteError> {
+    if text(&startup, "replication").is_some_and(|value| !is_off(&value)) {
+        return Err(RouteError::Replication);
+    }
     let client_user = text(&startup, "user").filter(|user| !user.is_empty());
     let client_database = text(&startup, "database")
         .filter(|database| !database.is_empty() && Some(database) != client_user.as_ref());
@@ -118,6 +124,13 @@ fn pick(
             known: targets.iter().map(|target| target.name.clone()).collect(),
         }),
     }
+}
+
+/// Whether PostgreSQL reads `value` as false (`parse_bool`: a unique prefix of a word will do).
+fn is_off(value: &str) -> bool {
+    let value = value.to_ascii_lowercase();
+    let prefix_of = |word: &str, least| value.len() >= least && word.starts_with(&value);
+    value == "0" || prefix_of("false", 1) || prefix_of("no", 1) || prefix_of("off", 2)
 }
 
 /// A parameter as text; what is not UTF-8 is shown lossily here and refused where it matters.
@@ -207,6 +220,25 @@ mod tests {
                 target: "orders".into()
             }
         );
+    }
+
+    #[test]
+    fn replication_is_refused_unless_it_is_off() {
+        for (value, refused) in [
+            ("true", true),
+            ("database", true),
+            ("1", true),
+            ("off", false),
+            ("F", false),
+        ] {
+            let asked = startup(&[("user", "ana"), ("replication", value)]);
+            let answer = route(&targets(&["orders"]), asked, None);
+            assert_eq!(
+                matches!(answer, Err(RouteError::Replication)),
+                refused,
+                "{value}"
+            );
+        }
     }
 
     #[test]

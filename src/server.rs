@@ -20,6 +20,8 @@ use crate::tunnel::direct;
 /// Connections served at once. Far above what RDS instances accept per role, and below the usual
 /// limit of 1,024 descriptors, of which a connection takes one or two.
 pub const MAX_CONNECTIONS: usize = 400;
+/// Clients over the limit that may be told so at the same time; the rest is just closed.
+const MAX_REFUSALS: usize = 64;
 /// Waiting clients the kernel may queue per socket. When the queue is full, Linux drops the client's
 /// SYN, which costs it a second; a pool that opens all its connections at once must not meet that.
 const BACKLOG: u32 = 1024;
@@ -164,12 +166,14 @@ impl Server {
             connections: TaskTracker::new(),
         };
         let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let refusals = Arc::new(Semaphore::new(MAX_REFUSALS));
         for listener in listeners {
             for socket in listener.sockets {
                 let accept = Accept {
                     proxy: Arc::clone(&server.proxy),
                     rooms: Arc::clone(&listener.rooms),
                     permits: Arc::clone(&permits),
+                    refusals: Arc::clone(&refusals),
                     connections: server.connections.clone(),
                 };
                 let stop = server.accepting.clone();
@@ -221,6 +225,7 @@ struct Accept {
     proxy: Arc<Proxy>,
     rooms: Arc<[Arc<Rooms>]>,
     permits: Arc<Semaphore>,
+    refusals: Arc<Semaphore>,
     connections: TaskTracker,
 }
 
@@ -242,9 +247,13 @@ impl Accept {
             debug!(%error, "socket options");
         }
         let (proxy, rooms) = (Arc::clone(&self.proxy), Arc::clone(&self.rooms));
-        let permit = Arc::clone(&self.permits).try_acquire_owned().ok();
+        let permit = Arc::clone(&self.permits).try_acquire_owned();
+        let permitted = permit.is_ok();
+        let Ok(permit) = permit.or_else(|_| Arc::clone(&self.refusals).try_acquire_owned()) else {
+            return debug!(%peer, "over the limit; closed");
+        };
         self.connections.spawn(async move {
-            session::serve(proxy, rooms, Box::new(stream), peer, permit.is_some()).await;
+            session::serve(proxy, rooms, Box::new(stream), peer, permitted).await;
             drop(permit);
         });
     }

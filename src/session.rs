@@ -24,7 +24,7 @@ use crate::cancel::Registration;
 use crate::config::Target;
 use crate::report;
 use crate::route::{self, RouteError, Routed};
-use crate::splice::{self, EndedBy};
+use crate::splice::{self, EndedBy, First};
 use crate::tls::upstream::UpstreamTlsError;
 use crate::token::{Token, TokenError, TokenRequest};
 use crate::tunnel::{Duplex, Stream, TunnelError};
@@ -88,7 +88,7 @@ pub enum SessionError {
     ConnectTimeout(Duration),
     /// No verified TLS to the database.
     #[error(transparent)]
-    UpstreamTls(#[from] UpstreamTlsError),
+    UpstreamTls(UpstreamTlsError),
     /// The database refused, or does not speak the protocol.
     #[error(transparent)]
     Upstream(#[from] UpstreamError),
@@ -101,6 +101,18 @@ pub enum SessionError {
     /// The program is stopping.
     #[error("pgiam is shutting down")]
     ShuttingDown,
+}
+
+impl From<UpstreamTlsError> for SessionError {
+    /// A tunnel that ends during the TLS handshake knows better why.
+    fn from(error: UpstreamTlsError) -> Self {
+        if let UpstreamTlsError::Io(io) = &error
+            && let Some(tunnel) = TunnelError::of(io)
+        {
+            return Self::Tunnel(tunnel.clone());
+        }
+        Self::UpstreamTls(error)
+    }
 }
 
 /// Milliseconds spent in each stage of one connection.
@@ -226,6 +238,7 @@ impl Session {
                 let about = report::About {
                     target: &routed.target,
                     user: &routed.user,
+                    token_judged: greeting.token_judged(),
                 };
                 refuse(Some(client), &error, Some(about), &greeting).await;
             }
@@ -246,6 +259,7 @@ impl Session {
         match self.login(rooms, routed, stream, &token, greeting).await {
             Err(SessionError::Upstream(UpstreamError::Server(error)))
                 if from_cache
+                    && greeting.token_judged()
                     && error
                         .sqlstate()
                         .is_some_and(|state| state.as_str() == "28000") =>
@@ -359,18 +373,14 @@ impl Session {
             token_ms, tunnel_ms, tls_ms, login_ms, total_ms, tls, "session ready"
         );
 
-        if let Err(error) = write_all(&mut client, [greeting.bytes.freeze()].into_iter()).await {
-            info!(by = EndedBy::Client.as_str(), %error, "session ended");
-            return splice::close(&mut server).await;
-        }
         let stop = self.proxy.stop.cancelled();
-        let end = splice::splice(&mut client, &mut server, early.freeze(), stop).await;
+        let first = First {
+            up: &early,
+            down: &greeting.bytes,
+        };
+        let end = splice::splice(&mut client, &mut server, first, stop).await;
         let seconds = self.accepted.elapsed().as_secs();
-        let reason = end
-            .error
-            .as_ref()
-            .map(ToString::to_string)
-            .unwrap_or_default();
+        let reason = end.error.as_ref().map(report::plain).unwrap_or_default();
         let (by, sent, received) = (end.by.as_str(), end.sent, end.received);
         if end.by == EndedBy::Server && end.error.is_some() {
             warn!(by, reason, sent, received, seconds, "session ended");

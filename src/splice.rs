@@ -9,7 +9,6 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
 use pg_handshake::Follower;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
@@ -77,11 +76,14 @@ enum Stop {
 }
 
 impl Pump {
-    fn new() -> Self {
+    /// A direction that begins with `first`.
+    fn new(first: &[u8]) -> Self {
+        let mut buffer = vec![0; BUFFER.max(first.len())].into_boxed_slice();
+        buffer[..first.len()].copy_from_slice(first);
         Self {
-            buffer: vec![0; BUFFER].into_boxed_slice(),
+            buffer,
             start: 0,
-            end: 0,
+            end: first.len(),
             unflushed: false,
             copied: 0,
         }
@@ -135,27 +137,28 @@ impl Pump {
     }
 }
 
+/// What goes first in each direction.
+#[derive(Clone, Copy, Debug)]
+pub struct First<'a> {
+    /// What the client sent before the server was ready.
+    pub up: &'a [u8],
+    /// What the server said before, from a message boundary on.
+    pub down: &'a [u8],
+}
+
 /// Splices `client` and `server` until one of them ends or `stop` resolves.
 ///
-/// `early` is what the client sent before the server was ready; it goes first. The server's first
-/// bytes have been written to the client by the caller. When the client ends, the server side is
-/// closed; when the server ends, the client is left open, so that the caller can say why.
-/// Dropping the future drops nothing but the bytes in its buffers.
+/// When the client ends, the server side is to be closed by the caller; when the server ends, the
+/// client is left open, so that the caller can say why. Dropping the future drops nothing but the
+/// bytes in its buffers.
 pub async fn splice(
     client: &mut dyn Duplex,
     server: &mut dyn Duplex,
-    early: Bytes,
+    first: First<'_>,
     stop: impl Future<Output = ()>,
 ) -> SessionEnd {
-    let (mut up, mut down) = (Pump::new(), Pump::new());
+    let (mut up, mut down) = (Pump::new(first.up), Pump::new(first.down));
     let mut follower = Follower::new();
-    if let Err(error) = server.write_all(&early).await {
-        return end(EndedBy::Server, Some(error), &up, &down, &follower);
-    }
-    up.copied = early.len() as u64;
-    up.unflushed = !early.is_empty();
-
-    let mut framed = true;
     let mut refused_write = None;
     let both = poll_fn(|cx| {
         if refused_write.is_none()
@@ -167,8 +170,8 @@ pub async fn splice(
                 Stop::Write(error) => refused_write = Some(error),
             }
         }
-        // A follower that has lost the framing never claims a boundary again.
-        let follow = |bytes: &[u8]| framed = framed && follower.advance(bytes).is_ok();
+        // Its error sticks: a follower that has lost the framing never claims a boundary again.
+        let follow = |bytes: &[u8]| _ = follower.advance(bytes);
         down.poll(cx, server, client, follow)
             .map(|stopped| match stopped {
                 Stop::Read(error) => (EndedBy::Server, error.or_else(|| refused_write.take())),
@@ -179,18 +182,6 @@ pub async fn splice(
         ended = both => ended,
         () = stop => (EndedBy::Shutdown, None),
     };
-    let mut ended = end(by, error, &up, &down, &follower);
-    ended.at_boundary = ended.at_boundary && framed;
-    ended
-}
-
-fn end(
-    by: EndedBy,
-    error: Option<io::Error>,
-    up: &Pump,
-    down: &Pump,
-    follower: &Follower,
-) -> SessionEnd {
     SessionEnd {
         by,
         error,

@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use protocol_tests::events::Event;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
 
-use crate::shell::{Shell, running};
+use crate::shell::{Shell, numbered, running, streaming};
 use crate::support::{BASTION, PATIENCE, Setup, World, eventually, run};
 
 /// Something that is not waited for, on a busy machine.
@@ -111,6 +112,31 @@ async fn open_sessions_are_told_that_the_proxy_stops() {
     let left = "select count(*) = 0 from pg_stat_activity \
                 where client_addr is not null and state <> 'active'";
     world.wait_sql(left).await;
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_stop_in_the_middle_of_a_result_puts_nothing_into_it() {
+    let mut world = world_with(&["--drain-timeout", "0"]).await;
+    let mut psql = streaming(&world, "application_name=slow", &numbered(1_000_000));
+    // Nobody takes the rows, so the proxy holds the half of one or of a TLS record.
+    let stuck = "select exists (select from pg_stat_activity \
+                 where application_name = 'slow' and wait_event = 'ClientWrite')";
+    world.wait_sql_steady(stuck, 30).await;
+    world.proxy.signal(Signal::SIGTERM).expect("pgiam runs");
+    let status = world.proxy.wait_end(PATIENCE).await.expect("pgiam ends");
+    assert_eq!(status.code(), Some(0));
+
+    let output = psql.stdout.take().expect("psql's output");
+    let mut lines = BufReader::new(output).lines();
+    let mut rows = 0;
+    while let Ok(Some(line)) = lines.next_line().await {
+        rows += 1;
+        assert!(line == format!("{rows:016}").repeat(64), "{rows}: {line}");
+    }
+    assert!((1..1_000_000).contains(&rows), "{rows} rows");
+    let ended = psql.wait_with_output().await.expect("psql");
+    assert_ne!(ended.status.code(), Some(0), "half a result is no success");
     world.stop().await;
 }
 

@@ -16,7 +16,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, Buf
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
-use crate::shell::{Shell, admin_command, signal};
+use crate::shell::{Shell, admin_command, numbered, signal, streaming};
 use crate::support::{BASTION, PATIENCE, World, eventually, run};
 
 /// For whole transfers, which take long on a busy machine.
@@ -235,19 +235,6 @@ async fn a_bad_link_and_an_agent_with_races_change_no_byte() {
     assert_eq!(count(&world, is_start), 1);
     world.sandbox.link().clear();
     world.stop().await;
-}
-
-/// psql that writes the rows of a query to a pipe which nobody reads unless the test does.
-fn streaming(world: &World, conninfo: &str, query: &str) -> Child {
-    let copy = format!("copy ({query}) to stdout");
-    let mut command = world.psql_command(&["-d", conninfo, "-c", &copy]);
-    command.stdout(Stdio::piped()).stderr(Stdio::piped());
-    command.spawn().expect("psql starts")
-}
-
-/// A result of `rows` lines of 1,024 characters and a line feed.
-fn numbered(rows: u32) -> String {
-    format!("select repeat(lpad(i::text, 16, '0'), 64) from generate_series(1, {rows}) i")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -131,6 +131,19 @@ pub(crate) fn admin_command(world: &World, args: &[&str]) -> Command {
     command
 }
 
+/// psql that writes the rows of a query to a pipe which nobody reads unless the test does.
+pub(crate) fn streaming(world: &World, conninfo: &str, query: &str) -> Child {
+    let copy = format!("copy ({query}) to stdout");
+    let mut command = world.psql_command(&["-d", conninfo, "-c", &copy]);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.spawn().expect("psql starts")
+}
+
+/// A result of `rows` lines of 1,024 characters and a line feed.
+pub(crate) fn numbered(rows: u32) -> String {
+    format!("select repeat(lpad(i::text, 16, '0'), 64) from generate_series(1, {rows}) i")
+}
+
 impl World {
     /// SQL as superuser in the database `app`, past the proxy.
     pub(crate) async fn admin(&self, sql: &str) -> String {

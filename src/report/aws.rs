@@ -1,8 +1,8 @@
 //! Reports about AWS: credentials, tokens, the tunnel.
 
 use super::{
-    About, BROKEN, CANNOT_CONNECT, CONFIGURATION, NOT_AUTHORIZED, REJECTED, Said, THROTTLED,
-    sentence, try_port,
+    About, BROKEN, CANNOT_CONNECT, CONFIGURATION, INTERNAL, NOT_AUTHORIZED, REJECTED, Said,
+    THROTTLED, sentence, try_port,
 };
 use crate::aws::CredentialsError;
 use crate::config::Via;
@@ -96,11 +96,15 @@ fn list(names: &[String]) -> String {
 pub(super) fn token(error: &TokenError) -> Said {
     match error {
         TokenError::Credentials(error) => credentials(error),
-        other => Said::new(
-            "token.sign",
-            NOT_AUTHORIZED,
-            format!("no login token: {}", chain(other)),
-        ),
+        TokenError::BadRequest { .. } => {
+            Said::new("token.request", CONFIGURATION, error.to_string())
+                .hint("Correct host and region of the target.")
+        }
+        TokenError::Signing(_) | TokenError::Internal(_) => {
+            Said::new("token.internal", INTERNAL, error.to_string())
+                .detail(sentence(&chain(error)))
+                .hint("This is a fault of pgiam; please report it.")
+        }
     }
 }
 

@@ -61,7 +61,14 @@ pub(super) fn upstream(error: &UpstreamError, about: Option<&About<'_>>) -> Repo
         UpstreamError::UnexpectedEof { .. } => Said::new("database.closed", BROKEN, "the database closed the connection during the login")
             .detail(sentence(&error.to_string()))
             .hint("It may be restarting. If it stays, are host and port those of a PostgreSQL database?"),
-        other => Said::new("database.protocol", BROKEN, "the server does not answer as a PostgreSQL database does")
+        UpstreamError::Password(reason) => {
+            Said::new("token.unusable", NOT_AUTHORIZED, format!("the login token cannot be sent: {reason}"))
+        }
+        other @ (UpstreamError::PasswordAskedTwice
+        | UpstreamError::UnexpectedMessage { .. }
+        | UpstreamError::TooLarge { .. }
+        | UpstreamError::Malformed(_)
+        | UpstreamError::TooMuchUnread) => Said::new("database.protocol", BROKEN, "the server does not answer as a PostgreSQL database does")
             .detail(sentence(&other.to_string()))
             .hint("Are host and port those of a PostgreSQL database?"),
     };
@@ -75,7 +82,7 @@ fn server(error: &ServerError, about: Option<&About<'_>>) -> Report {
         .map(|state| state.as_str().to_owned())
         .unwrap_or_default();
     let (id, detail, hint) = match (state.as_str(), about) {
-        ("28000", Some(about)) => {
+        ("28000" | "28P01", Some(about)) if about.token_judged => {
             let (detail, hint) = login_refused(about);
             ("database.login-refused", Some(detail), Some(hint))
         }
@@ -91,7 +98,7 @@ fn server(error: &ServerError, about: Option<&About<'_>>) -> Report {
 }
 
 fn login_refused(about: &About<'_>) -> (String, String) {
-    let About { target, user } = about;
+    let About { target, user, .. } = about;
     let region = target.region.as_deref().unwrap_or("the default region");
     let detail = format!(
         "pgiam sent an IAM token signed for {}, user \"{user}\", region {region}.",

@@ -37,7 +37,9 @@ pub(super) async fn deliver(
         ),
         Some(rooms) => {
             Span::current().record("target", &rooms.target.name);
-            match timeout(CANCEL_DEADLINE, forward(rooms, key)).await {
+            let forwarded = timeout(CANCEL_DEADLINE, forward(rooms, key));
+            let forwarded = proxy.stop.run_until_cancelled(forwarded).await;
+            match forwarded.unwrap_or(Ok(Err(SessionError::ShuttingDown))) {
                 Ok(Ok(())) => info!(pid, "cancel request delivered"),
                 Ok(Err(error)) => warn!(
                     pid,

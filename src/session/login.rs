@@ -21,6 +21,15 @@ pub(super) struct Greeting {
     pub(super) bytes: BytesMut,
     /// AuthenticationOk is in it.
     pub(super) authenticated: bool,
+    /// The token has been sent.
+    token_sent: bool,
+}
+
+impl Greeting {
+    /// Whether a refusal now is the answer to the token.
+    pub(super) fn token_judged(&self) -> bool {
+        self.token_sent && !self.authenticated
+    }
 }
 
 /// A logged-in connection to the database.
@@ -60,7 +69,10 @@ pub(super) async fn login(
                 login_began = Instant::now();
             }
             // Verified TLS stands: the machine asks only after `tls_established`.
-            UpstreamEvent::PasswordRequired => machine.password(token.value.expose().as_bytes())?,
+            UpstreamEvent::PasswordRequired => {
+                machine.password(token.value.expose().as_bytes())?;
+                greeting.token_sent = true;
+            }
             UpstreamEvent::Relay(frame) => {
                 greeting.authenticated |= frame[..] == AUTHENTICATION_OK;
                 greeting.bytes.extend_from_slice(&frame);

@@ -16,7 +16,7 @@ const DOCUMENT: &str = "AWS-StartPortForwardingSessionToRemoteHost";
 /// Shown in the session history of the account.
 const REASON: &str = "pgiam";
 /// How long saying goodbye to AWS may take; the session would time out there by itself.
-const TERMINATE_DEADLINE: Duration = Duration::from_secs(5);
+const TERMINATE_DEADLINE: Duration = Duration::from_secs(3);
 
 /// A session that AWS has opened and nobody has joined yet.
 pub(super) struct Started {

@@ -60,8 +60,7 @@ pub(super) fn stream_url(text: &str, endpoints: &[Url]) -> Result<Url, TunnelErr
     Ok(url)
 }
 
-/// Opens the WebSocket at `url`. `override_endpoint` (`AWS_ENDPOINT_URL_SSMMESSAGES`) replaces
-/// scheme, host and port, for VPC endpoints. The caller sets the deadline.
+/// Opens the WebSocket at `url`. The caller sets the deadline.
 ///
 /// # Errors
 /// [`TunnelError::ChannelConnect`], [`TunnelError::ChannelRefused`].

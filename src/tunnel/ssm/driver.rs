@@ -29,7 +29,7 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::{self, Message};
 use tracing::{debug, trace, warn};
 
-use super::state::{SEND_BUFFER, Shared, Slot, State};
+use super::state::{SEND_BUFFER, Shared, State};
 use crate::tunnel::{Stream, TunnelError, chain};
 
 /// How often we ping an idle path. The agent pings every 54 s; a client should every 20–30 s.
@@ -76,6 +76,20 @@ pub(super) struct Driver {
     last_ping: Instant,
     /// When to stop waiting for the goodbye to be acknowledged.
     give_up: Option<Instant>,
+    /// The socket is not read, because the inboxes are full.
+    stalled: bool,
+}
+
+/// Ends the streams of a driver that ends without saying so: by a panic, or because the runtime
+/// stops.
+struct EndOnDrop(Arc<Shared>);
+
+impl Drop for EndOnDrop {
+    fn drop(&mut self) {
+        self.0.lock().end(TunnelError::Protocol {
+            reason: "the session's driver ended without a reason".to_owned(),
+        });
+    }
 }
 
 /// What woke the driver.
@@ -107,21 +121,17 @@ impl Driver {
             last_heard: now,
             last_ping: now,
             give_up: None,
+            stalled: false,
         }
     }
 
     /// Runs until the session ends, tells every stream and every waiter why, and `terminate`s the
     /// session at AWS before the socket is closed.
     pub(super) async fn run(mut self, terminate: impl Future<Output = ()>) {
+        let _guard = EndOnDrop(Arc::clone(&self.shared));
         let end = self.drive().await;
         debug!(bastion = %self.bastion, reason = %end, "SSM session ended");
-        {
-            let mut state = self.shared.lock();
-            state.end = Some(end.clone());
-            for slot in state.streams.values_mut() {
-                slot.wake_all();
-            }
-        }
+        self.shared.lock().end(end.clone());
         self.phase.send_replace(Phase::Ended(end));
         self.last_words().await;
         terminate.await;
@@ -212,7 +222,13 @@ impl Driver {
         if waited_enough || said {
             return Err(TunnelError::ShuttingDown);
         }
-        let may_read = !state.streams.values().any(Slot::is_full);
+        let may_read = !state.is_full();
+        if !may_read && !std::mem::replace(&mut self.stalled, true) {
+            warn!(
+                bastion = %self.bastion,
+                "clients do not read their results; all connections of the session wait for them"
+            );
+        }
         if !may_read {
             self.last_heard = Instant::now(); // Silence that we cause says nothing about the path.
             return Ok((
@@ -229,6 +245,7 @@ impl Driver {
             .channel
             .poll_timeout()
             .map_or(ping, |at| self.epoch + at);
+        self.stalled = false;
         let deadline = ping.min(machine);
         Ok((self.give_up.map_or(deadline, |at| at.min(deadline)), true))
     }

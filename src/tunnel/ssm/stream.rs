@@ -71,18 +71,18 @@ impl AsyncRead for SsmStream {
     ) -> Poll<io::Result<()>> {
         let mut guard = self.shared.lock();
         let state = &mut *guard;
-        let Some(slot) = state.streams.get_mut(&self.id) else {
-            return Poll::Ready(Ok(())); // Only Drop removes the slot.
-        };
-        let was_full = slot.is_full();
-        if slot.take(buf) {
-            let room_again = was_full && !slot.is_full();
+        let was_full = state.is_full();
+        if state.take(self.id, buf) > 0 {
+            let room_again = was_full && !state.is_full();
             drop(guard);
             if room_again {
                 self.shared.wake.notify_one();
             }
             return Poll::Ready(Ok(()));
         }
+        let Some(slot) = state.streams.get_mut(&self.id) else {
+            return Poll::Ready(Ok(())); // Only Drop removes the slot.
+        };
         if slot.refused {
             return Poll::Ready(Err(self.dial_refused(slot).into_io()));
         }
@@ -155,10 +155,8 @@ impl AsyncWrite for SsmStream {
 impl Drop for SsmStream {
     fn drop(&mut self) {
         let mut state = self.shared.lock();
-        let was_full = state
-            .streams
-            .remove(&self.id)
-            .is_some_and(|slot| slot.is_full());
+        let was_full = state.is_full();
+        state.forget(self.id);
         if !self.shut_down && !state.mux.abandon(self.id) {
             state.dials.forget(self.id);
         }

@@ -4,11 +4,14 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use aws_credential_types::Credentials;
+use rustls::RootCertStore;
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info};
+use url::Url;
 use uuid::Uuid;
 
 use super::driver::{self, Driver, Phase};
@@ -20,6 +23,9 @@ use crate::tunnel::{ApiRefusal, BoxFuture, Stream, Transport, TunnelError};
 
 /// Deadline for TCP, TLS and upgrade of the data channel.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
+/// Deadline for the answer to StartSession, the SDK's own retries included. (The SDK has a deadline
+/// for connecting and none for the answer.)
+const START_DEADLINE: Duration = Duration::from_secs(15);
 
 /// Streams to one endpoint through the sessions of one managed node.
 pub struct SsmTransport {
@@ -113,9 +119,10 @@ impl Inner {
             let mut slot = self.slot();
             match &*slot {
                 Slot::Up(session) if session.is_alive() => return Ok(session.clone()),
-                Slot::Starting(outcome) => outcome.clone(),
+                // A starter that is gone without an answer has panicked; the next one starts anew.
+                Slot::Starting(outcome) if outcome.has_changed().is_ok() => outcome.clone(),
                 Slot::Closed => return Err(TunnelError::ShuttingDown),
-                Slot::Up(_) | Slot::Empty => {
+                Slot::Up(_) | Slot::Starting(_) | Slot::Empty => {
                     let (sender, receiver) = watch::channel(None);
                     *slot = Slot::Starting(receiver.clone());
                     // A task of its own: a client that gives up must not end what others wait for.
@@ -155,60 +162,86 @@ impl Inner {
     }
 
     async fn start(&self) -> Outcome {
-        let credentials_error = |error| TunnelError::Credentials(Arc::new(error));
-        let credentials = self.aws.credentials().await.map_err(credentials_error)?;
-        let region = match &self.region {
-            Some(region) => region.clone(),
-            None => self
-                .aws
-                .region()
-                .await
-                .map_err(credentials_error)?
-                .ok_or(TunnelError::NoRegion)?,
+        let access = self.access().await?;
+        let Access { client, region, .. } = &access;
+        let starting = api::start_session(client, region, &self.bastion, &self.endpoint);
+        let started = timeout(START_DEADLINE, starting).await.map_err(|_| {
+            TunnelError::ApiUnreachable {
+                region: region.clone(),
+                reason: format!("no answer in {} s", START_DEADLINE.as_secs()),
+            }
+        })??;
+        let session_id = started.session_id.clone();
+        debug!(session_id, bastion = %self.bastion, "SSM session started");
+        // AWS counts the session as open until told otherwise, however it ends here.
+        let terminate = {
+            let (client, session_id) = (client.clone(), session_id.clone());
+            async move { api::terminate_session(&client, &session_id).await }
         };
-        let client = self.aws.ssm(&region).await.map_err(credentials_error)?;
-        let roots = self.aws.roots().await.map_err(credentials_error)?;
-        let endpoints = self
-            .aws
-            .configured_endpoints()
-            .await
-            .map_err(credentials_error)?;
 
-        let started = api::start_session(&client, &region, &self.bastion, &self.endpoint).await?;
-        debug!(session_id = started.session_id, bastion = %self.bastion, "SSM session started");
-        let joined = async {
-            let url = connect::stream_url(&started.stream_url, &endpoints)?;
-            let connecting = connect::connect(&url, &region, &credentials, roots);
-            timeout(CONNECT_DEADLINE, connecting).await.map_err(|_| {
-                TunnelError::ChannelConnect {
-                    host: url.host_str().unwrap_or_default().to_owned(),
-                    reason: format!("no answer in {} s", CONNECT_DEADLINE.as_secs()),
-                }
-            })?
-        };
-        let joined = self.stop.run_until_cancelled(joined).await;
-        let socket = match joined.unwrap_or(Err(TunnelError::ShuttingDown)) {
+        let joining = self
+            .stop
+            .run_until_cancelled(join(&access, &started.stream_url));
+        let socket = match joining.await.unwrap_or(Err(TunnelError::ShuttingDown)) {
             Ok(socket) => socket,
             Err(error) => {
-                // AWS counts the session as open until told otherwise.
-                let session_id = started.session_id;
-                self.tasks
-                    .spawn(async move { api::terminate_session(&client, &session_id).await });
+                self.tasks.spawn(terminate);
                 return Err(error);
             }
         };
+        let mut session = self.drive(socket, started.token, terminate);
+        let established = self.stop.run_until_cancelled(session.established()).await;
+        established.unwrap_or_else(|| {
+            session.shared.close();
+            Err(TunnelError::ShuttingDown)
+        })?;
+        info!(session_id, bastion = %self.bastion, "tunnel up");
+        Ok(session)
+    }
 
+    /// What it takes to ask AWS for a session and to join it.
+    async fn access(&self) -> Result<Access, TunnelError> {
+        let gather = async {
+            let region = match &self.region {
+                Some(region) => Some(region.clone()),
+                None => self.aws.region().await?,
+            };
+            let client = self.aws.ssm(region.as_deref().unwrap_or_default()).await?;
+            let access = Access {
+                credentials: self.aws.credentials().await?,
+                client,
+                region: region.unwrap_or_default(),
+                roots: self.aws.roots().await?,
+                endpoints: self.aws.configured_endpoints().await?,
+            };
+            Ok(access)
+        };
+        let access = gather
+            .await
+            .map_err(|error| TunnelError::Credentials(Arc::new(error)))?;
+        if access.region.is_empty() {
+            Err(TunnelError::NoRegion)
+        } else {
+            Ok(access)
+        }
+    }
+
+    /// Starts the driver of a joined session.
+    fn drive(
+        &self,
+        socket: driver::WebSocket,
+        token: ssm_channel::Token,
+        terminate: impl Future<Output = ()> + Send + 'static,
+    ) -> Session {
         let config = ssm_channel::Config::new(
-            started.token,
+            token,
             Uuid::new_v4().to_string(),
             Uuid::new_v4().to_string(),
             Uuid::new_v4().as_u128(),
             unix_millis(),
         );
-        let shared = Arc::new(Shared::new(
-            driver::channel(config),
-            smux::Session::new(smux::Role::Client),
-        ));
+        let mux = smux::Session::new(smux::Role::Client);
+        let shared = Arc::new(Shared::new(driver::channel(config), mux));
         let (sender, phase) = watch::channel(Phase::Starting);
         let driver = Driver::new(
             socket,
@@ -216,24 +249,44 @@ impl Inner {
             sender,
             Arc::clone(&self.bastion),
         );
-        let session_id = started.session_id.clone();
-        self.tasks
-            .spawn(driver.run(async move { api::terminate_session(&client, &session_id).await }));
-
-        let mut session = Session { shared, phase };
-        let established = self.stop.run_until_cancelled(session.established()).await;
-        established.unwrap_or_else(|| {
-            session.shared.close();
-            Err(TunnelError::ShuttingDown)
-        })?;
-        info!(session_id = started.session_id, bastion = %self.bastion, "tunnel up");
-        Ok(session)
+        self.tasks.spawn(driver.run(terminate));
+        Session { shared, phase }
     }
+}
+
+/// Who asks, where, and whom to trust.
+struct Access {
+    credentials: Credentials,
+    client: aws_sdk_ssm::Client,
+    region: String,
+    roots: Arc<RootCertStore>,
+    /// Endpoints of the user's own, which a stream URL may name.
+    endpoints: Vec<Url>,
+}
+
+/// Opens the data channel of a started session.
+async fn join(access: &Access, stream_url: &str) -> Result<driver::WebSocket, TunnelError> {
+    let Access {
+        credentials,
+        region,
+        roots,
+        endpoints,
+        ..
+    } = access;
+    let url = connect::stream_url(stream_url, endpoints)?;
+    let connecting = connect::connect(&url, region, credentials, Arc::clone(roots));
+    timeout(CONNECT_DEADLINE, connecting)
+        .await
+        .map_err(|_| TunnelError::ChannelConnect {
+            host: url.host_str().unwrap_or_default().to_owned(),
+            reason: format!("no answer in {} s", CONNECT_DEADLINE.as_secs()),
+        })?
 }
 
 impl Session {
     fn is_alive(&self) -> bool {
-        matches!(*self.phase.borrow(), Phase::Up)
+        // Without a driver there is nobody to change the phase.
+        self.phase.has_changed().is_ok() && matches!(*self.phase.borrow(), Phase::Up)
     }
 
     /// Waits for the handshake, whose deadline is the channel's own.
