@@ -479,3 +479,6 @@ fn lost(error: &tungstenite::Error) -> TunnelError {
 pub(super) fn channel(config: ssm_channel::Config) -> Channel {
     Channel::new(config, Duration::ZERO)
 }
+
+#[cfg(test)]
+mod tests;
