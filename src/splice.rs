@@ -199,3 +199,169 @@ pub async fn close(stream: &mut dyn Duplex) {
         tracing::trace!(%error, "close");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, DuplexStream, duplex};
+
+    /// The far ends of a spliced pair, and the splice itself as a task.
+    struct Pair {
+        client: DuplexStream,
+        server: DuplexStream,
+        splice: tokio::task::JoinHandle<SessionEnd>,
+    }
+
+    fn spliced(
+        up: &'static [u8],
+        down: &'static [u8],
+        stop: impl Future<Output = ()> + Send + 'static,
+    ) -> Pair {
+        // Far smaller than what is sent through: both directions have to wait many times.
+        let (client, mut near_client) = duplex(64);
+        let (server, mut near_server) = duplex(64);
+        let splice = tokio::spawn(async move {
+            splice(&mut near_client, &mut near_server, First { up, down }, stop).await
+        });
+        Pair {
+            client,
+            server,
+            splice,
+        }
+    }
+
+    /// A DataRow-like message of `length` body bytes.
+    fn message(length: u8) -> Vec<u8> {
+        [
+            &b"D\0\0\0"[..],
+            &[length + 4],
+            &vec![b'x'; usize::from(length)],
+        ]
+        .concat()
+    }
+
+    #[tokio::test]
+    async fn both_ways_at_once_with_what_came_first_in_front() {
+        let Pair {
+            client,
+            server,
+            splice,
+        } = spliced(b"early", b"R\0\0\0\x08\0\0\0\0", std::future::pending());
+        let (mut client_in, mut client_out) = tokio::io::split(client);
+        let (mut server_in, mut server_out) = tokio::io::split(server);
+        let query: Vec<u8> = (0..100_000u32).map(|n| n.to_le_bytes()[0]).collect();
+        let rows = message(200).repeat(1000);
+        let (sent, answered) = (query.clone(), rows.clone());
+        let writers = tokio::spawn(async move {
+            tokio::try_join!(client_out.write_all(&sent), server_out.write_all(&answered)).unwrap();
+            (client_out, server_out) // Kept: dropping one would end the session.
+        });
+        let mut at_server = vec![0; 5 + query.len()];
+        let mut at_client = vec![0; 9 + rows.len()];
+        tokio::try_join!(
+            server_in.read_exact(&mut at_server),
+            client_in.read_exact(&mut at_client)
+        )
+        .unwrap();
+        assert!(at_server == [b"early", &query[..]].concat());
+        assert!(at_client[..9] == *b"R\0\0\0\x08\0\0\0\0" && at_client[9..] == rows);
+        let halves = writers.await.unwrap();
+        drop((halves, client_in));
+        let end = splice.await.unwrap();
+        assert_eq!((end.by, end.error.is_none()), (EndedBy::Client, true));
+        assert_eq!((end.sent, end.received), (100_005, 9 + 205_000));
+    }
+
+    #[tokio::test]
+    async fn a_server_that_ends_says_where_the_client_stands() {
+        for (cut, at_boundary) in [(0, true), (1, false)] {
+            let Pair {
+                mut client,
+                mut server,
+                splice,
+            } = spliced(b"", b"", std::future::pending());
+            let bytes = message(20);
+            server.write_all(&bytes[..bytes.len() - cut]).await.unwrap();
+            drop(server);
+            let mut received = vec![0; bytes.len() - cut];
+            client.read_exact(&mut received).await.unwrap();
+            let end = splice.await.unwrap();
+            assert_eq!(
+                (end.by, end.at_boundary),
+                (EndedBy::Server, at_boundary),
+                "{cut} cut off"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn stopping_leaves_both_sides_open_for_the_last_words() {
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let wait = async { _ = stopped.await };
+        let Pair {
+            client,
+            server,
+            splice,
+        } = spliced(b"", b"", wait);
+        stop.send(()).unwrap();
+        let end = splice.await.unwrap();
+        assert_eq!(
+            (end.by, end.at_boundary, end.error.is_none()),
+            (EndedBy::Shutdown, true, true)
+        );
+        drop((client, server));
+    }
+
+    #[tokio::test]
+    async fn last_words_of_a_server_that_takes_no_more_still_arrive() {
+        // A server that is terminated writes its reason and closes; the client is still sending.
+        struct Deaf(DuplexStream);
+        impl AsyncRead for Deaf {
+            fn poll_read(
+                mut self: Pin<&mut Self>,
+                cx: &mut Context<'_>,
+                buf: &mut ReadBuf<'_>,
+            ) -> Poll<io::Result<()>> {
+                Pin::new(&mut self.0).poll_read(cx, buf)
+            }
+        }
+        impl AsyncWrite for Deaf {
+            fn poll_write(
+                self: Pin<&mut Self>,
+                _: &mut Context<'_>,
+                _: &[u8],
+            ) -> Poll<io::Result<usize>> {
+                Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()))
+            }
+            fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+                Poll::Ready(Ok(()))
+            }
+            fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+                Poll::Ready(Ok(()))
+            }
+        }
+        let (mut server, near_server) = duplex(4096);
+        let (mut client, mut near_client) = duplex(4096);
+        let mut near_server = Deaf(near_server);
+        client.write_all(b"insert").await.unwrap();
+        let reason = message(30);
+        let (words, first) = (reason.clone(), First { up: b"", down: b"" });
+        let splicing = tokio::spawn(async move {
+            splice(
+                &mut near_client,
+                &mut near_server,
+                first,
+                std::future::pending(),
+            )
+            .await
+        });
+        tokio::task::yield_now().await;
+        server.write_all(&words).await.unwrap();
+        drop(server);
+        let mut received = vec![0; reason.len()];
+        client.read_exact(&mut received).await.unwrap();
+        let end = splicing.await.unwrap();
+        assert_eq!((end.by, end.at_boundary), (EndedBy::Server, true));
+        assert_eq!(end.error.unwrap().kind(), io::ErrorKind::BrokenPipe);
+    }
+}

@@ -13,7 +13,7 @@ use protocol_tests::events::Event;
 use protocol_tests::link::Conditions;
 use protocol_tests::program;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
-use tokio::process::{Child, Command};
+use tokio::process::Command;
 use tokio::time::timeout;
 
 use crate::shell::{Shell, admin_command, numbered, signal, streaming};
