@@ -66,6 +66,8 @@ pub struct Report {
     pub reply: Option<Bytes>,
     sqlstate: String,
     message: String,
+    /// What the log says beside the message.
+    detail: Option<String>,
     level: Level,
 }
 
@@ -113,7 +115,7 @@ impl Said {
             None => self.message,
         };
         let mut reply = ErrorReply::fatal(self.sqlstate, &message);
-        if let Some(detail) = self.detail {
+        if let Some(detail) = &self.detail {
             reply = reply.with_detail(detail);
         }
         if let Some(hint) = self.hint {
@@ -124,6 +126,7 @@ impl Said {
             reply: Some(reply.encode()),
             sqlstate: self.sqlstate.as_str().to_owned(),
             message,
+            detail: self.detail,
             level,
         }
     }
@@ -138,9 +141,10 @@ impl Report {
             message,
             ..
         } = self;
+        let detail = self.detail.as_deref();
         match self.level {
-            Level::Info => info!(id, sqlstate, reason = message, "no session"),
-            Level::Warn => warn!(id, sqlstate, reason = message, "no session"),
+            Level::Info => info!(id, sqlstate, reason = message, detail, "no session"),
+            Level::Warn => warn!(id, sqlstate, reason = message, detail, "no session"),
         }
     }
 
@@ -151,6 +155,7 @@ impl Report {
             reply: None,
             sqlstate: String::new(),
             message: crate::tunnel::chain(error),
+            detail: None,
             level: Level::Info,
         }
     }
@@ -210,7 +215,7 @@ pub fn after_login(end: &SessionEnd, target: &Target) -> Option<Bytes> {
             let reason = match TunnelError::of(error) {
                 Some(tunnel) => {
                     let said = aws::tunnel(tunnel, None);
-                    let detail = said.detail.map(|detail| format!(": {detail}"));
+                    let detail = said.detail.map(|detail| format!(". {detail}"));
                     format!("{}{}", said.message, detail.unwrap_or_default())
                 }
                 None => plain(error),

@@ -73,6 +73,11 @@ impl Record {
         let log = eventually(title, || refusals(world).into_iter().nth(known)).await;
         let after = refusals(world);
         assert_eq!(after.len(), known + 1, "{title}: told once: {after:?}");
+        if ran.code.is_some() {
+            // What psql shows as the cause, the log has as well.
+            let shown = ran.stderr.contains("DETAIL:");
+            assert_eq!(log["detail"].is_string(), shown, "{title}: {log}");
+        }
         self.heard += &format!("{}{}", ran.stdout, ran.stderr);
         let said = clean(&format!("{}{}", ran.stdout, ran.stderr), world);
         let code = ran.code.map(|code| format!("exit code {code}; "));

@@ -219,10 +219,11 @@ async fn a_lost_session_is_named_and_the_next_connection_gets_another() {
         let id = &sessions[number];
         let detail = if how == "cut" {
             assert!(world.sandbox.cut_client(id));
-            "the connection to the SSM service was lost: ".to_owned()
+            "The connection to the SSM service was lost. It was closed without a goodbye.\n"
+                .to_owned()
         } else {
             assert!(world.sandbox.end_session(id, reason));
-            format!("the SSM session ended: {reason}.\n")
+            format!("The SSM session was ended. {reason}.\n")
         };
         // The proxy knows before psql asks.
         eventually("the session has ended", || {

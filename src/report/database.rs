@@ -1,5 +1,7 @@
 //! Reports about the database: its certificate, its answers.
 
+use std::borrow::Cow;
+
 use pg_handshake::{ServerError, UpstreamError};
 
 use super::aws::partition;
@@ -93,6 +95,7 @@ fn server(error: &ServerError, about: Option<&About<'_>>) -> Report {
         reply: Some(error.with_appended(detail.as_deref(), hint.as_deref())),
         sqlstate: state,
         message: error.message().into_owned(),
+        detail: error.detail().map(Cow::into_owned).or(detail),
         level: Level::Warn,
     }
 }

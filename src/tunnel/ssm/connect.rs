@@ -25,6 +25,8 @@ const SERVICE: &str = "ssmmessages";
 /// The largest WebSocket message we take. Agent messages are 1 KiB of payload and 120 bytes of
 /// header; the handshake and `channel_closed` texts stay far below this, too.
 const MAX_MESSAGE: usize = 1024 * 1024;
+/// Bytes read from the socket at a time: a full TLS record.
+const READ_BUFFER: usize = 16 * 1024;
 /// Bytes collected before a write to the socket: about one TLS record.
 const WRITE_BUFFER: usize = 16 * 1024;
 
@@ -94,6 +96,7 @@ pub(super) async fn connect(
     let config = WebSocketConfig::default()
         .max_message_size(Some(MAX_MESSAGE))
         .max_frame_size(Some(MAX_MESSAGE))
+        .read_buffer_size(READ_BUFFER)
         .write_buffer_size(WRITE_BUFFER);
     match client_async_with_config(request, stream, Some(config)).await {
         Ok((socket, _)) => Ok(socket),

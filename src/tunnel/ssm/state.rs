@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, BytesMut};
 use smux::{Session as Mux, StreamId};
 use ssm_channel::Channel;
 use tokio::io::ReadBuf;
@@ -24,6 +24,9 @@ pub(super) const SEND_BUFFER: usize = 256 * 1024;
 /// no window of its own, so this is the only bound there is on what slow clients make us hold. At
 /// the agent's 0.7 MB/s it takes 45 s to fill.
 pub(super) const RECEIVE_BUFFER: usize = 32 * 1024 * 1024;
+
+/// Bytes per piece of a stream's backlog.
+const CHUNK: usize = 16 * 1024;
 
 /// What the driver and the handles of one session share.
 pub(super) struct Shared {
@@ -51,7 +54,7 @@ pub(super) struct State {
 /// The receiving half of one stream.
 pub(super) struct Slot {
     pub(super) endpoint: Endpoint,
-    inbox: VecDeque<Bytes>,
+    inbox: VecDeque<BytesMut>,
     unread: usize,
     /// The agent closed the stream.
     pub(super) finished: bool,
@@ -100,9 +103,27 @@ impl Slot {
         self.writer = Some(waker.clone());
     }
 
-    pub(super) fn deliver(&mut self, data: Bytes) {
+    /// Appends bytes. They are copied, because a slice would keep the whole read buffer it came in,
+    /// which may be many times its size.
+    fn deliver(&mut self, mut data: &[u8]) {
         self.unread += data.len();
-        self.inbox.push_back(data);
+        while !data.is_empty() {
+            let room = |chunk: &BytesMut| chunk.capacity() - chunk.len();
+            if self.inbox.back().is_none_or(|chunk| room(chunk) == 0) {
+                // A lone answer gets what it needs; with a backlog, more will follow.
+                let size = if self.inbox.is_empty() {
+                    data.len()
+                } else {
+                    CHUNK
+                };
+                self.inbox.push_back(BytesMut::with_capacity(size));
+            }
+            if let Some(chunk) = self.inbox.back_mut() {
+                let (now, later) = data.split_at(data.len().min(room(chunk)));
+                chunk.extend_from_slice(now);
+                data = later;
+            }
+        }
         wake(&mut self.reader);
     }
 
@@ -199,7 +220,7 @@ impl State {
                     self.dials.succeeded(id);
                     if let Some(slot) = self.streams.get_mut(&id) {
                         self.unread += data.len();
-                        slot.deliver(data);
+                        slot.deliver(&data);
                     }
                 }
                 smux::Event::Finished(id) => {
