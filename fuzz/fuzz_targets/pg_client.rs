@@ -103,7 +103,10 @@ impl Side {
         }
         let _ = self.client.handle_eof();
         self.poll();
-        assert!(self.output.len() <= 2, "one answer for each kind of request");
+        assert!(
+            self.output.len() <= 2,
+            "one answer for each kind of request"
+        );
         assert!(self.output.iter().all(|b| matches!(b, b'S' | b'N')));
         assert!(tls_available || !self.output.contains(&b'S'));
         let done = matches!(

@@ -9,6 +9,10 @@ use crate::error_response::{SqlState, clip};
 use crate::frame::{HEADER, MAX_ERROR_FRAME, Malformed, split_cstring};
 use crate::startup::put_length;
 
+/// Longest bare error text, in bytes: with length word, two severities and terminators the frame made
+/// of it is [`MAX_ERROR_FRAME`] long.
+pub(crate) const MAX_BARE_TEXT: usize = MAX_ERROR_FRAME - (4 + 2 * 7 + 2 + 1);
+
 /// An ErrorResponse of the server: the frame as received and its fields ("Error and Notice Message
 /// Fields"). Before a session has an encoding the texts can be in any, so fields are bytes and the
 /// text accessors replace what is not UTF-8.
@@ -34,7 +38,8 @@ impl ServerError {
 
     /// An error in the form of protocol 2: bare text. The postmaster still sends it when it cannot
     /// start a process for the connection (`report_fork_failure_to_client`), before it has read a
-    /// byte. The frame made of it has severity and message, and no SQLSTATE.
+    /// byte. The frame made of it has severity and message, and no SQLSTATE. `text` has no zero byte
+    /// and is at most [`MAX_BARE_TEXT`] long.
     pub(crate) fn from_bare_text(text: &[u8]) -> Self {
         let text: Vec<u8> = text.trim_ascii_end().to_vec();
         let fields = vec![

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use super::{SSL_REQUEST, auth, feed_upstream, message, startup_packet};
+use crate::server_error::MAX_BARE_TEXT;
 use crate::{
     AuthMethod, CancelKey, MAX_AUTH_FRAME, MAX_ERROR_FRAME, MAX_PASSWORD, MAX_REMAINDER, Malformed,
     ServerError, Stage, Startup, Upstream, UpstreamError, UpstreamEvent,
@@ -132,14 +133,29 @@ fn an_error_before_tls_is_marked_as_untrusted() {
 
 #[test]
 fn an_error_before_tls_cannot_grow_without_end() {
-    let mut upstream = before_tls();
-    upstream.handle_input(&vec![b'E'; MAX_ERROR_FRAME]).unwrap();
-    let result = upstream.handle_input(b"E");
-    assert!(matches!(
-        result,
-        Err(UpstreamError::TooLarge { tag: b'E', .. })
-    ));
-    assert_eq!(upstream.buffered(), 0);
+    // The longest bare text becomes the longest frame, however it ends and however it arrives.
+    let bare = vec![b'E'; 1 + MAX_BARE_TEXT];
+    let mut cut_off = before_tls();
+    cut_off.handle_input(&bare).unwrap();
+    let terminated = refused(before_tls, &[&bare[..], b"\0"].concat());
+    assert_eq!(cut_off.handle_eof().unwrap_err(), terminated);
+    let UpstreamError::ServerBeforeTls(error) = terminated else {
+        panic!("not an error of the server");
+    };
+    assert_eq!(error.frame().len() - 1, MAX_ERROR_FRAME);
+    let expected = UpstreamError::TooLarge {
+        tag: b'E',
+        length: MAX_BARE_TEXT + 1,
+        limit: MAX_BARE_TEXT,
+    };
+    for end in [&b"E"[..], b"E\0"] {
+        let longer = [&bare, end].concat();
+        assert_eq!(refused(before_tls, &longer), expected);
+        let mut upstream = before_tls();
+        upstream.handle_input(&bare).unwrap();
+        assert_eq!(upstream.handle_input(end), Err(expected.clone()));
+        assert_eq!(upstream.buffered(), 0);
+    }
     let expected = UpstreamError::TooLarge {
         tag: b'E',
         length: 30_001,

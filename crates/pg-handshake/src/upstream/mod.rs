@@ -8,8 +8,8 @@ use bytes::{Bytes, BytesMut};
 use crate::MAX_REMAINDER;
 use crate::auth::{self, AuthRequest};
 use crate::cancel_key::CancelKey;
-use crate::frame::{MAX_AUTH_FRAME, MAX_ERROR_FRAME, next_frame, split_cstring};
-use crate::server_error::{self, ServerError};
+use crate::frame::{MAX_AUTH_FRAME, next_frame, split_cstring};
+use crate::server_error::{self, MAX_BARE_TEXT, ServerError};
 use crate::startup::Startup;
 
 mod messages;
@@ -254,18 +254,16 @@ impl Upstream {
                 None => Ok(()),
                 Some(frame) => Err(UpstreamError::ServerBeforeTls(ServerError::parse(frame)?)),
             },
-            Some(_) => match split_cstring(&self.buf[1..]) {
-                Some((text, _)) if text.len() <= MAX_ERROR_FRAME => {
-                    let error = ServerError::from_bare_text(text);
-                    Err(UpstreamError::ServerBeforeTls(error))
+            Some(_) => {
+                let text = split_cstring(&self.buf[1..]).map(|(text, _)| text);
+                let length = text.map_or(self.buf.len() - 1, <[u8]>::len);
+                if length > MAX_BARE_TEXT {
+                    let (tag, limit) = (b'E', MAX_BARE_TEXT);
+                    return Err(UpstreamError::TooLarge { tag, length, limit });
                 }
-                None if self.buf.len() <= MAX_ERROR_FRAME => Ok(()),
-                _ => Err(UpstreamError::TooLarge {
-                    tag: b'E',
-                    length: self.buf.len(),
-                    limit: MAX_ERROR_FRAME,
-                }),
-            },
+                text.map(ServerError::from_bare_text)
+                    .map_or(Ok(()), |e| Err(UpstreamError::ServerBeforeTls(e)))
+            }
         }
     }
 
