@@ -3,6 +3,7 @@
 //! `greet → route → (token ‖ tunnel) → upstream TLS → upstream login → splice → close`
 
 mod cancel;
+mod error;
 mod greet;
 mod login;
 mod rooms;
@@ -13,22 +14,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use pg_handshake::{ClientError, Startup, UpstreamError};
-use thiserror::Error;
+use pg_handshake::{Startup, UpstreamError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout};
 use tracing::{Instrument, Span, debug, field, info, info_span, warn};
 
-use crate::aws::CredentialsError;
 use crate::cancel::Registration;
 use crate::config::Target;
 use crate::report;
-use crate::route::{self, RouteError, Routed};
+use crate::route::{self, Routed};
 use crate::splice::{self, EndedBy, First};
-use crate::tls::upstream::UpstreamTlsError;
-use crate::token::{Token, TokenError, TokenRequest};
+use crate::token::{Token, TokenRequest};
 use crate::tunnel::{Duplex, Stream, TunnelError};
 
+pub use error::SessionError;
 use greet::{Greeted, Local, greet};
 use login::{Greeting, LoggedIn, login};
 pub use rooms::{Proxy, Rooms, SetupError, rooms};
@@ -49,71 +48,6 @@ const EARLY: usize = 64 * 1024;
 
 /// AuthenticationOk (PostgreSQL docs, "Message Formats").
 const AUTHENTICATION_OK: [u8; 9] = [b'R', 0, 0, 0, 8, 0, 0, 0, 0];
-
-/// Why a connection did not become a session.
-#[derive(Debug, Error)]
-pub enum SessionError {
-    /// The client broke the startup protocol.
-    #[error(transparent)]
-    Client(#[from] ClientError),
-    /// The client said nothing useful in time.
-    #[error("the client sent no complete startup packet within {} s", .0.as_secs())]
-    GreetingTimeout(Duration),
-    /// The client went away, or its connection broke.
-    #[error("the client went away: {0}")]
-    ClientGone(io::Error),
-    /// The local TLS handshake failed.
-    #[error("TLS handshake with the local client failed: {0}")]
-    LocalTls(io::Error),
-    /// Too many connections at once.
-    #[error("too many connections: {limit} are open")]
-    TooManyConnections {
-        /// The limit.
-        limit: usize,
-    },
-    /// No target, or no user.
-    #[error(transparent)]
-    Route(#[from] RouteError),
-    /// No token.
-    #[error(transparent)]
-    Token(#[from] TokenError),
-    /// No credentials, where the region had to be looked up.
-    #[error(transparent)]
-    Credentials(#[from] CredentialsError),
-    /// No tunnel.
-    #[error(transparent)]
-    Tunnel(#[from] TunnelError),
-    /// Tunnel and token took too long.
-    #[error("tunnel and token were not ready within {} s", .0.as_secs())]
-    ConnectTimeout(Duration),
-    /// No verified TLS to the database.
-    #[error(transparent)]
-    UpstreamTls(UpstreamTlsError),
-    /// The database refused, or does not speak the protocol.
-    #[error(transparent)]
-    Upstream(#[from] UpstreamError),
-    /// The connection to the database broke during the login.
-    #[error("the connection to the database broke: {0}")]
-    UpstreamLost(io::Error),
-    /// TLS and login took too long.
-    #[error("the database did not finish the login within {} s", .0.as_secs())]
-    LoginTimeout(Duration),
-    /// The program is stopping.
-    #[error("pgiam is shutting down")]
-    ShuttingDown,
-}
-
-impl From<UpstreamTlsError> for SessionError {
-    /// A tunnel that ends during the TLS handshake knows better why.
-    fn from(error: UpstreamTlsError) -> Self {
-        if let UpstreamTlsError::Io(io) = &error
-            && let Some(tunnel) = TunnelError::of(io)
-        {
-            return Self::Tunnel(tunnel.clone());
-        }
-        Self::UpstreamTls(error)
-    }
-}
 
 /// Milliseconds spent in each stage of one connection.
 #[derive(Clone, Copy, Debug, Default)]

@@ -17,7 +17,7 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Error as WsError, handshake::client::Request};
 use url::Url;
 
-use super::driver::WebSocket;
+use super::socket::WebSocket;
 use crate::tunnel::{Stream, TunnelError, chain, direct};
 
 /// The service name in the signature's scope.

@@ -11,26 +11,20 @@
 //! While any stream's inbox is full the socket is not read: the multiplexer's version 1 has no
 //! window per stream, so the alternative would be memory without bound.
 
-use std::collections::VecDeque;
-use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::stream::{SplitSink, SplitStream};
-use futures_util::{Sink, Stream as _, StreamExt};
-use ssm_channel::{AgentVersion, Channel, Event, Transmit};
+use ssm_channel::{AgentVersion, Channel, Event};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
-use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::{self, Message};
-use tracing::{debug, trace, warn};
+use tracing::{debug, warn};
 
+use super::socket::{self, Ready, Socket, WebSocket};
 use super::state::{SEND_BUFFER, Shared, State};
-use crate::tunnel::{Stream, TunnelError, chain};
+use crate::tunnel::{TunnelError, chain};
 
 /// How often we ping an idle path. The agent pings every 54 s; a client should every 20–30 s.
 const PING_INTERVAL: Duration = Duration::from_secs(20);
@@ -38,12 +32,8 @@ const PING_INTERVAL: Duration = Duration::from_secs(20);
 const PONG_DEADLINE: Duration = Duration::from_secs(10);
 /// How long the goodbye may wait for the agent's acknowledgements.
 const GOODBYE_DEADLINE: Duration = Duration::from_secs(2);
-/// How long the last messages and the close may take each when the session is over.
-const CLOSE_DEADLINE: Duration = Duration::from_secs(1);
 /// A deadline that is none: longer than any session lives.
 const NEVER: Duration = Duration::from_secs(30 * 24 * 3600);
-/// Messages moved to the socket per turn before it is polled again.
-const BATCH: usize = 64;
 /// Messages taken from the socket per turn before the machines may answer.
 const READ_BATCH: usize = 64;
 /// Older agents ignore the document's `host` and dial themselves.
@@ -60,14 +50,9 @@ pub(super) enum Phase {
     Ended(TunnelError),
 }
 
-pub(super) type WebSocket = WebSocketStream<Stream>;
-
 pub(super) struct Driver {
     shared: Arc<Shared>,
-    sink: SplitSink<WebSocket, Message>,
-    source: SplitStream<WebSocket>,
-    outgoing: VecDeque<Message>,
-    unflushed: bool,
+    socket: Socket,
     phase: watch::Sender<Phase>,
     bastion: Arc<str>,
     /// The machines' zero.
@@ -107,14 +92,10 @@ impl Driver {
         phase: watch::Sender<Phase>,
         bastion: Arc<str>,
     ) -> Self {
-        let (sink, source) = socket.split();
         let now = Instant::now();
         Self {
             shared,
-            sink,
-            source,
-            outgoing: VecDeque::new(),
-            unflushed: false,
+            socket: Socket::new(socket),
             phase,
             bastion,
             epoch: now,
@@ -135,37 +116,20 @@ impl Driver {
         self.phase.send_replace(Phase::Ended(end));
         self.last_words().await;
         terminate.await;
-        // Best effort: the peer may be gone, and the session is over either way.
-        let close = poll_fn(|cx| Pin::new(&mut self.sink).poll_close(cx));
-        if tokio::time::timeout(CLOSE_DEADLINE, close).await.is_err() {
-            trace!("the WebSocket did not close in time");
-        }
+        self.socket.close().await;
     }
 
     /// Sends what the machine still has to say, such as the answer that refuses an action of the
     /// handshake. Best effort.
     async fn last_words(&mut self) {
         let now = self.epoch.elapsed();
-        let transmits: Vec<Transmit> = {
+        {
             let mut state = self.shared.lock();
             std::iter::from_fn(|| state.channel.poll_transmit(now))
-                .take(BATCH)
-                .collect()
-        };
-        self.outgoing.extend(transmits.into_iter().map(message));
-        let Self {
-            sink,
-            outgoing,
-            unflushed,
-            ..
-        } = self;
-        let written = poll_fn(|cx| poll_write(sink, outgoing, unflushed, cx));
-        if !matches!(
-            tokio::time::timeout(CLOSE_DEADLINE, written).await,
-            Ok(Ok(()))
-        ) {
-            trace!("the last words were not taken");
+                .take(socket::BATCH)
+                .for_each(|transmit| self.socket.push(transmit));
         }
+        self.socket.last_words().await;
     }
 
     async fn drive(&mut self) -> TunnelError {
@@ -211,14 +175,14 @@ impl Driver {
                 slot.wake_writer();
             }
         }
-        while self.outgoing.len() < BATCH {
+        while self.socket.has_room() {
             match state.channel.poll_transmit(now) {
-                Some(transmit) => self.outgoing.push_back(message(transmit)),
+                Some(transmit) => self.socket.push(transmit),
                 None => break,
             }
         }
         let waited_enough = self.give_up.is_some_and(|at| Instant::now() >= at);
-        let said = state.goodbye_queued && self.outgoing.is_empty() && state.is_said();
+        let said = state.goodbye_queued && self.socket.is_empty() && state.is_said();
         if waited_enough || said {
             return Err(TunnelError::ShuttingDown);
         }
@@ -266,20 +230,13 @@ impl Driver {
     }
 
     async fn wait(&mut self, deadline: Instant, may_read: bool) -> Turn {
-        let Self {
-            shared,
-            sink,
-            source,
-            outgoing,
-            unflushed,
-            ..
-        } = self;
-        let writing = !outgoing.is_empty() || *unflushed;
         tokio::select! {
             biased;
-            written = poll_fn(|cx| poll_write(sink, outgoing, unflushed, cx)), if writing => Turn::Written(written),
-            message = source.next(), if may_read => Turn::Read(message),
-            () = shared.wake.notified() => Turn::Woken,
+            ready = self.socket.ready(may_read) => match ready {
+                Ready::Written(written) => Turn::Written(written),
+                Ready::Read(message) => Turn::Read(message),
+            },
+            () = self.shared.wake.notified() => Turn::Woken,
             () = sleep_until(deadline) => Turn::Timer,
         }
     }
@@ -303,22 +260,10 @@ impl Driver {
             }
             taken += 1;
             if taken < READ_BATCH {
-                next = self.already_here().await;
+                next = self.socket.already_here().await;
             }
         }
         Ok(())
-    }
-
-    /// What the socket has for us now, without waiting. What it hands out must be handled: it is
-    /// not given twice.
-    async fn already_here(&mut self) -> Option<Option<Result<Message, tungstenite::Error>>> {
-        poll_fn(|cx| {
-            Poll::Ready(match Pin::new(&mut self.source).poll_next(cx) {
-                Poll::Ready(message) => Some(message),
-                Poll::Pending => None,
-            })
-        })
-        .await
     }
 
     fn on_message(&mut self, message: Message) -> Result<(), TunnelError> {
@@ -413,7 +358,7 @@ impl Driver {
             }
         } else if now >= self.last_heard.max(self.last_ping) + PING_INTERVAL {
             self.last_ping = now;
-            self.outgoing.push_back(Message::Ping(Bytes::new()));
+            self.socket.push_ping();
         }
         Ok(())
     }
@@ -433,34 +378,6 @@ impl Driver {
                 reason: chain(&other),
             },
         }
-    }
-}
-
-/// Writes and flushes the batch. Keeps its place in `outgoing` and `unflushed`, so it is
-/// cancel-safe.
-fn poll_write(
-    sink: &mut SplitSink<WebSocket, Message>,
-    outgoing: &mut VecDeque<Message>,
-    unflushed: &mut bool,
-    cx: &mut Context<'_>,
-) -> Poll<Result<(), tungstenite::Error>> {
-    let mut sink = Pin::new(sink);
-    while !outgoing.is_empty() {
-        ready!(sink.as_mut().poll_ready(cx))?;
-        if let Some(message) = outgoing.pop_front() {
-            sink.as_mut().start_send(message)?;
-            *unflushed = true;
-        }
-    }
-    ready!(sink.as_mut().poll_flush(cx))?;
-    *unflushed = false;
-    Poll::Ready(Ok(()))
-}
-
-fn message(transmit: Transmit) -> Message {
-    match transmit {
-        Transmit::Text(text) => Message::text(text),
-        Transmit::Binary(bytes) => Message::Binary(bytes),
     }
 }
 

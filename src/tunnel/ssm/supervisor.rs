@@ -15,6 +15,7 @@ use url::Url;
 use uuid::Uuid;
 
 use super::driver::{self, Driver, Phase};
+use super::socket::WebSocket;
 use super::state::Shared;
 use super::{SsmStream, api, connect};
 use crate::aws::AwsContext;
@@ -229,7 +230,7 @@ impl Inner {
     /// Starts the driver of a joined session.
     fn drive(
         &self,
-        socket: driver::WebSocket,
+        socket: WebSocket,
         token: ssm_channel::Token,
         terminate: impl Future<Output = ()> + Send + 'static,
     ) -> Session {
@@ -265,7 +266,7 @@ struct Access {
 }
 
 /// Opens the data channel of a started session.
-async fn join(access: &Access, stream_url: &str) -> Result<driver::WebSocket, TunnelError> {
+async fn join(access: &Access, stream_url: &str) -> Result<WebSocket, TunnelError> {
     let Access {
         credentials,
         region,
