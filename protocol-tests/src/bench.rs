@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, ensure};
 use tokio::process::Command;
 
-use crate::demo::{BASTION, DemoOptions, FarSide, HOST, READY_DEADLINE, say, table};
+use crate::demo::{BASTION, DemoOptions, FarSide, HOST, READY_DEADLINE, Signals, say, table};
 use crate::postgres::SCRAM_PASSWORD;
 use crate::program::{self, Proxy};
 
@@ -37,8 +37,13 @@ pub struct BenchOptions {
 /// # Errors
 /// When something does not start, a copy fails, or the bytes differ.
 pub async fn run(options: BenchOptions) -> anyhow::Result<()> {
+    let mut signals = Signals::install()?;
     let far_side = FarSide::start().await?;
-    let outcome = measure(&far_side, &options).await;
+    // A signal drops the measurement, and with it the program; the rest is stopped in order.
+    let outcome = tokio::select! {
+        outcome = measure(&far_side, &options) => outcome,
+        name = signals.next() => Err(anyhow::anyhow!("{name} before the end")),
+    };
     let stopped = far_side.stop().await;
     outcome.and(stopped)
 }
