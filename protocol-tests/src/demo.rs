@@ -74,13 +74,10 @@ impl FarSide {
             port: PORT,
             region: REGION.to_owned(),
         };
-        let database = RdsDatabase::start(
-            RdsOptions::new(sandbox.dir(), endpoint),
-            sandbox.pki(),
-            sandbox.iam(),
-            sandbox.events(),
-        )
-        .await?;
+        let mut options = RdsOptions::new(sandbox.dir(), endpoint);
+        options.fresh = true;
+        let database =
+            RdsDatabase::start(options, sandbox.pki(), sandbox.iam(), sandbox.events()).await?;
         sandbox.vpc().open(HOST, PORT, database.addr());
         Ok(Self { database, sandbox })
     }

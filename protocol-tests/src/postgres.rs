@@ -48,6 +48,9 @@ pub struct PostgresOptions {
     pub ldap: Option<SocketAddr>,
     /// Replaces the rules for TCP connections in `pg_hba.conf`.
     pub hba: Option<String>,
+    /// Make the data directory anew instead of copying one that is kept for that in the temporary
+    /// directory: slower, and nothing is left behind.
+    pub fresh: bool,
     /// Further `postgresql.conf` settings; values are quoted here.
     pub settings: Vec<(String, String)>,
 }
@@ -141,7 +144,7 @@ impl Postgres {
     fn start_here(options: &PostgresOptions) -> anyhow::Result<Self> {
         let install = Install::find()?;
         let base = cluster::make_base(&install, &options.dir)?;
-        cluster::create(&install, base.path(), options.tls.as_ref())?;
+        cluster::create(&install, base.path(), options.tls.as_ref(), options.fresh)?;
         cluster::write_hba(base.path(), &options.hba())?;
         let mut postgres = Self {
             install,

@@ -37,6 +37,8 @@ pub struct RdsOptions {
     pub certificate: ServerCertificate,
     /// Replaces the rules for TCP connections in `pg_hba.conf`.
     pub hba: Option<String>,
+    /// Leave nothing behind that would make the next start faster.
+    pub fresh: bool,
     /// Further `postgresql.conf` settings.
     pub settings: Vec<(String, String)>,
 }
@@ -49,6 +51,7 @@ impl RdsOptions {
             endpoint,
             certificate: ServerCertificate::Right,
             hba: None,
+            fresh: false,
             settings: Vec::new(),
         }
     }
@@ -86,6 +89,7 @@ impl RdsDatabase {
             dir: options.dir,
             ldap: Some(checker.addr()),
             hba: options.hba,
+            fresh: options.fresh,
             settings: options.settings,
         })
         .await?;

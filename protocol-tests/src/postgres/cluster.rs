@@ -67,15 +67,21 @@ fn own(install: &Install, path: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Fills the base directory: data from the template, certificate and key.
+/// Fills the base directory: data from the template or, with `fresh`, made here; certificate and
+/// key.
 pub(super) fn create(
     install: &Install,
     base: &Path,
     tls: Option<&(PathBuf, PathBuf)>,
+    fresh: bool,
 ) -> anyhow::Result<()> {
-    let template = template(install)?;
-    let mut copy = Command::new("cp");
-    text_of(copy.arg("-a").arg(&template).arg(base.join(DATA_DIR)))?;
+    let data = base.join(DATA_DIR);
+    if fresh {
+        initdb(install, base, &data)?;
+    } else {
+        let template = template(install)?;
+        text_of(Command::new("cp").arg("-a").arg(&template).arg(&data))?;
+    }
     if let Some((certificate, key)) = tls {
         fs::copy(certificate, base.join(CERT_FILE)).context("server certificate")?;
         own(install, &base.join(CERT_FILE))?;
@@ -131,17 +137,22 @@ fn template(install: &Install) -> anyhow::Result<PathBuf> {
     let new = tempfile::Builder::new().prefix("pgiam-pg-new-").tempdir()?;
     own(install, new.path())?;
     let data = new.path().join(DATA_DIR);
-    let mut initdb = install.command("initdb", new.path());
-    initdb
-        .args(["-U", "postgres", "-E", "UTF8", "--locale=C", "--no-sync"])
-        .args(["--auth-local=trust", "--auth-host=reject"])
-        .arg("-D")
-        .arg(&data);
-    text_of(&mut initdb)?;
+    initdb(install, new.path(), &data)?;
     fs::write(data.join(COUNT_FILE), count_files(&data)?.to_string())?;
     fs::rename(&data, &path)
         .with_context(|| format!("keeping the template at {}", path.display()))?;
     Ok(path)
+}
+
+/// Makes a data directory.
+fn initdb(install: &Install, base: &Path, data: &Path) -> anyhow::Result<()> {
+    let mut initdb = install.command("initdb", base);
+    initdb
+        .args(["-U", "postgres", "-E", "UTF8", "--locale=C", "--no-sync"])
+        .args(["--auth-local=trust", "--auth-host=reject"])
+        .arg("-D")
+        .arg(data);
+    text_of(&mut initdb).map(drop)
 }
 
 /// Whether nothing is missing: systems that tidy their temporary directory take single old files.
