@@ -219,8 +219,8 @@ async fn a_lost_session_is_named_and_the_next_connection_gets_another() {
         let id = &sessions[number];
         let detail = if how == "cut" {
             assert!(world.sandbox.cut_client(id));
-            "The connection to the SSM service was lost. It was closed without a goodbye.\n"
-                .to_owned()
+            // A cut socket ends or is reset, as the kernel pleases.
+            "The connection to the SSM service was lost. ".to_owned()
         } else {
             assert!(world.sandbox.end_session(id, reason));
             format!("The SSM session was ended. {reason}.\n")

@@ -387,6 +387,7 @@ fn lost(error: &tungstenite::Error) -> TunnelError {
         tungstenite::Error::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
             "it was closed without a goodbye".to_owned()
         }
+        tungstenite::Error::Io(error) => error.to_string(),
         other => chain(other),
     };
     TunnelError::ChannelLost { reason }
