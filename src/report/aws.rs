@@ -167,6 +167,8 @@ pub(super) fn tunnel(error: &TunnelError, about: Option<&About<'_>>) -> Said {
         TunnelError::ChannelLost { reason } => Said::new("ssm.lost", BROKEN, "the connection to the SSM service was lost")
             .detail(sentence(reason))
             .hint("Connect again: pgiam opens a new session."),
+        TunnelError::Overrun => Said::new("tunnel.overrun", BROKEN, error.to_string())
+            .hint("Read large results to their end, or in parts (a cursor, \\set FETCH_COUNT in psql)."),
         TunnelError::Protocol { .. } => Said::new("ssm.protocol", BROKEN, error.to_string())
             .hint("Connect again: pgiam opens a new session."),
         TunnelError::Direct { endpoint, .. } => cannot("direct.connect").hint(format!(

@@ -151,6 +151,10 @@ pub enum TunnelError {
         /// What happened.
         reason: String,
     },
+    /// This connection's client read nothing for so long that its unread bytes kept every other
+    /// connection of the session waiting.
+    #[error("the client did not read its result, and other connections waited for it")]
+    Overrun,
     /// The other side broke the protocol.
     #[error("SSM protocol error: {reason}")]
     Protocol {

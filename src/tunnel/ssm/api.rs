@@ -21,6 +21,12 @@ const TERMINATE_DEADLINE: Duration = Duration::from_secs(3);
 /// A session that AWS has opened and nobody has joined yet.
 pub(super) struct Started {
     pub(super) session_id: String,
+    /// What it takes to join it, or what AWS left out.
+    pub(super) ticket: Result<Ticket, TunnelError>,
+}
+
+/// What admits to a session's data channel.
+pub(super) struct Ticket {
     pub(super) token: Token,
     pub(super) stream_url: String,
 }
@@ -47,14 +53,16 @@ pub(super) async fn start_session(
         .await
         .map_err(|error| refusal(&error, bastion, region))?;
     let missing = TunnelError::IncompleteAnswer;
-    Ok(Started {
-        session_id: answer.session_id.ok_or(missing("SessionId"))?,
-        token: answer
-            .token_value
-            .map(Token::new)
-            .ok_or(missing("TokenValue"))?,
-        stream_url: answer.stream_url.ok_or(missing("StreamUrl"))?,
-    })
+    let ticket = match (answer.token_value, answer.stream_url) {
+        (Some(token), Some(stream_url)) => Ok(Ticket {
+            token: Token::new(token),
+            stream_url,
+        }),
+        (None, _) => Err(missing("TokenValue")),
+        (_, None) => Err(missing("StreamUrl")),
+    };
+    let session_id = answer.session_id.ok_or(missing("SessionId"))?;
+    Ok(Started { session_id, ticket })
 }
 
 /// `ssm:TerminateSession`, best effort within a deadline: the session is of no more use to us

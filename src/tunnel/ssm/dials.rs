@@ -52,7 +52,8 @@ impl Dials {
         if is_open(id) {
             return Some(id);
         }
-        self.unclaimed += 1;
+        // Without a later stream it cannot have been about one.
+        self.unclaimed += usize::from(!self.pending.is_empty());
         None
     }
 

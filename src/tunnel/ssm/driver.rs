@@ -12,10 +12,12 @@
 //! window per stream, so the alternative would be memory without bound.
 
 use std::io;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use ssm_channel::{AgentVersion, Channel, Event};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
@@ -32,8 +34,9 @@ const PING_INTERVAL: Duration = Duration::from_secs(20);
 const PONG_DEADLINE: Duration = Duration::from_secs(10);
 /// How long the goodbye may wait for the agent's acknowledgements.
 const GOODBYE_DEADLINE: Duration = Duration::from_secs(2);
-/// A deadline that is none: longer than any session lives.
-const NEVER: Duration = Duration::from_secs(30 * 24 * 3600);
+/// How long full inboxes of which nobody takes a byte may keep the session waiting. Somebody who
+/// waits for another connection's answer before reading on would wait for ever.
+const STANDSTILL_DEADLINE: Duration = Duration::from_secs(30);
 /// Messages taken from the socket per turn before the machines may answer.
 const READ_BATCH: usize = 64;
 /// Older agents ignore the document's `host` and dial themselves.
@@ -61,12 +64,13 @@ pub(super) struct Driver {
     last_ping: Instant,
     /// When to stop waiting for the goodbye to be acknowledged.
     give_up: Option<Instant>,
-    /// The socket is not read, because the inboxes are full.
+    /// The inboxes are full, or were until recently.
     stalled: bool,
+    /// While the socket is not read: since when nobody has taken a byte, and how many had been.
+    standstill: Option<(Instant, u64)>,
 }
 
-/// Ends the streams of a driver that ends without saying so: by a panic, or because the runtime
-/// stops.
+/// Ends the streams of a driver that is dropped, as when the runtime stops.
 struct EndOnDrop(Arc<Shared>);
 
 impl Drop for EndOnDrop {
@@ -103,6 +107,7 @@ impl Driver {
             last_ping: now,
             give_up: None,
             stalled: false,
+            standstill: None,
         }
     }
 
@@ -110,7 +115,10 @@ impl Driver {
     /// session at AWS before the socket is closed.
     pub(super) async fn run(mut self, terminate: impl Future<Output = ()>) {
         let _guard = EndOnDrop(Arc::clone(&self.shared));
-        let end = self.drive().await;
+        let end = AssertUnwindSafe(self.drive()).catch_unwind().await;
+        let end = end.unwrap_or_else(|_| TunnelError::Protocol {
+            reason: "the session's driver panicked".to_owned(),
+        });
         debug!(bastion = %self.bastion, reason = %end, "SSM session ended");
         self.shared.lock().end(end.clone());
         self.phase.send_replace(Phase::Ended(end));
@@ -186,19 +194,14 @@ impl Driver {
         if waited_enough || said {
             return Err(TunnelError::ShuttingDown);
         }
-        let may_read = !state.is_full();
-        if !may_read && !std::mem::replace(&mut self.stalled, true) {
-            warn!(
-                bastion = %self.bastion,
-                "clients do not read their results; all connections of the session wait for them"
-            );
+        if state.is_full()
+            && let Some(limit) = self.stall(state)
+        {
+            return Ok((self.give_up.map_or(limit, |at| at.min(limit)), false));
         }
-        if !may_read {
-            self.last_heard = Instant::now(); // Silence that we cause says nothing about the path.
-            return Ok((
-                self.give_up.unwrap_or_else(|| Instant::now() + NEVER),
-                false,
-            ));
+        self.standstill = None;
+        if state.has_ample_room() {
+            self.stalled = false;
         }
         let ping = if self.last_ping > self.last_heard {
             self.last_ping + PONG_DEADLINE
@@ -209,9 +212,32 @@ impl Driver {
             .channel
             .poll_timeout()
             .map_or(ping, |at| self.epoch + at);
-        self.stalled = false;
         let deadline = ping.min(machine);
         Ok((self.give_up.map_or(deadline, |at| at.min(deadline)), true))
+    }
+
+    /// The inboxes are full: until when the session waits for their readers. `None` when it has
+    /// waited long enough and given up the fullest stream.
+    fn stall(&mut self, state: &mut State) -> Option<Instant> {
+        if !std::mem::replace(&mut self.stalled, true) {
+            warn!(
+                bastion = %self.bastion,
+                "clients do not read their results; all connections of the session wait for them"
+            );
+        }
+        let now = Instant::now();
+        self.last_heard = now; // Silence that we cause says nothing about the path.
+        let (since, taken) = self.standstill.get_or_insert((now, state.taken()));
+        if *taken != state.taken() {
+            (*since, *taken) = (now, state.taken());
+        }
+        let limit = *since + STANDSTILL_DEADLINE;
+        if now < limit {
+            return Some(limit);
+        }
+        warn!(bastion = %self.bastion, "a connection that does not read is ended for the others' sake");
+        state.give_up_fullest();
+        None
     }
 
     /// Once: FIN for every stream behind its queued bytes; then, when those are out, the terminate
@@ -292,11 +318,10 @@ impl Driver {
         let now = self.epoch.elapsed();
         let shared = Arc::clone(&self.shared);
         let mut state = shared.lock();
-        state
-            .channel
-            .handle_message(now, bytes)
-            .map_err(|error| self.translate(error))?;
-        self.drain_events(&mut state)
+        let outcome = state.channel.handle_message(now, bytes);
+        // What came before an error still counts.
+        self.drain_events(&mut state)?;
+        outcome.map_err(|error| self.translate(error))
     }
 
     fn drain_events(&self, state: &mut State) -> Result<(), TunnelError> {
@@ -317,13 +342,11 @@ impl Driver {
                     self.phase.send_replace(Phase::Up);
                 }
                 Event::Output(data) => {
-                    state
-                        .mux
-                        .handle_input(data)
-                        .map_err(|error| TunnelError::Protocol {
-                            reason: error.to_string(),
-                        })?;
+                    let fed = state.mux.handle_input(data);
                     state.deliver();
+                    fed.map_err(|error| TunnelError::Protocol {
+                        reason: error.to_string(),
+                    })?;
                 }
                 Event::ConnectToPortError => state.refuse_oldest(),
                 Event::Disconnected => {

@@ -42,6 +42,8 @@ pub(super) struct State {
     pub(super) streams: HashMap<StreamId, Slot>,
     /// Bytes in all inboxes together.
     unread: usize,
+    /// Bytes ever taken out of the inboxes.
+    taken: u64,
     pub(super) dials: Dials,
     /// Why the session ended, once it has.
     pub(super) end: Option<TunnelError>,
@@ -60,6 +62,8 @@ pub(super) struct Slot {
     pub(super) finished: bool,
     /// The agent could not dial.
     pub(super) refused: bool,
+    /// Its unread bytes were given up for the other streams' sake.
+    pub(super) overrun: bool,
     reader: Option<Waker>,
     writer: Option<Waker>,
 }
@@ -72,6 +76,7 @@ impl Slot {
             unread: 0,
             finished: false,
             refused: false,
+            overrun: false,
             reader: None,
             writer: None,
         }
@@ -161,6 +166,7 @@ impl Shared {
                 mux,
                 streams: HashMap::new(),
                 unread: 0,
+                taken: 0,
                 dials: Dials::default(),
                 end: None,
                 closing: false,
@@ -202,7 +208,30 @@ impl State {
     pub(super) fn take(&mut self, id: StreamId, buf: &mut ReadBuf<'_>) -> usize {
         let taken = self.streams.get_mut(&id).map_or(0, |slot| slot.take(buf));
         self.unread -= taken;
+        self.taken += taken as u64;
         taken
+    }
+
+    /// Bytes ever taken by the streams' readers: whether anybody reads.
+    pub(super) fn taken(&self) -> u64 {
+        self.taken
+    }
+
+    /// Whether there is room for long enough that a stall counts as over.
+    pub(super) fn has_ample_room(&self) -> bool {
+        self.unread < RECEIVE_BUFFER / 2
+    }
+
+    /// Gives up the stream that holds most, so that the others can go on.
+    pub(super) fn give_up_fullest(&mut self) {
+        let fullest = self.streams.iter_mut().max_by_key(|(_, slot)| slot.unread);
+        if let Some((id, slot)) = fullest {
+            self.unread -= std::mem::take(&mut slot.unread);
+            slot.inbox.clear();
+            slot.overrun = true;
+            slot.wake_all();
+            self.mux.abandon(*id);
+        }
     }
 
     /// Forgets a stream and what it holds unread.

@@ -86,6 +86,9 @@ impl AsyncRead for SsmStream {
         if slot.refused {
             return Poll::Ready(Err(self.dial_refused(slot).into_io()));
         }
+        if slot.overrun {
+            return Poll::Ready(Err(TunnelError::Overrun.into_io()));
+        }
         // A stream the agent finished before the session ended has ended well.
         if slot.finished {
             return Poll::Ready(Ok(()));
@@ -113,6 +116,9 @@ impl AsyncWrite for SsmStream {
         };
         if slot.refused {
             return Poll::Ready(Err(self.dial_refused(slot).into_io()));
+        }
+        if slot.overrun {
+            return Poll::Ready(Err(TunnelError::Overrun.into_io()));
         }
         if let Some(end) = &state.end {
             return Poll::Ready(Err(end.clone().into_io()));

@@ -27,6 +27,9 @@ const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
 /// Deadline for the answer to StartSession, the SDK's own retries included. (The SDK has a deadline
 /// for connecting and none for the answer.)
 const START_DEADLINE: Duration = Duration::from_secs(15);
+/// The same once the program is stopping. With the call that terminates the session it must fit
+/// into what a shutdown may take.
+const STOPPED_START_DEADLINE: Duration = Duration::from_secs(4);
 
 /// Streams to one endpoint through the sessions of one managed node.
 pub struct SsmTransport {
@@ -163,41 +166,64 @@ impl Inner {
     }
 
     async fn start(&self) -> Outcome {
-        let access = self.access().await?;
-        let Access { client, region, .. } = &access;
-        let starting = api::start_session(client, region, &self.bastion, &self.endpoint);
-        let started = timeout(START_DEADLINE, starting).await.map_err(|_| {
-            TunnelError::ApiUnreachable {
-                region: region.clone(),
-                reason: format!("no answer in {} s", START_DEADLINE.as_secs()),
-            }
-        })??;
+        let access = self.unless_stopped(self.access()).await?;
+        let started = self.start_session(&access).await?;
         let session_id = started.session_id.clone();
         debug!(session_id, bastion = %self.bastion, "SSM session started");
         // AWS counts the session as open until told otherwise, however it ends here.
         let terminate = {
-            let (client, session_id) = (client.clone(), session_id.clone());
+            let (client, session_id) = (access.client.clone(), session_id.clone());
             async move { api::terminate_session(&client, &session_id).await }
         };
 
-        let joining = self
-            .stop
-            .run_until_cancelled(join(&access, &started.stream_url));
-        let socket = match joining.await.unwrap_or(Err(TunnelError::ShuttingDown)) {
-            Ok(socket) => socket,
+        let joining = async {
+            let ticket = started.ticket?;
+            let socket = join(&access, &ticket.stream_url).await?;
+            Ok((socket, ticket.token))
+        };
+        let (socket, token) = match self.unless_stopped(joining).await {
+            Ok(joined) => joined,
             Err(error) => {
                 self.tasks.spawn(terminate);
                 return Err(error);
             }
         };
-        let mut session = self.drive(socket, started.token, terminate);
-        let established = self.stop.run_until_cancelled(session.established()).await;
-        established.unwrap_or_else(|| {
+        let mut session = self.drive(socket, token, terminate);
+        if let Err(error) = self.unless_stopped(session.established()).await {
             session.shared.close();
-            Err(TunnelError::ShuttingDown)
-        })?;
+            return Err(error);
+        }
         info!(session_id, bastion = %self.bastion, "tunnel up");
         Ok(session)
+    }
+
+    /// `ssm:StartSession` within its deadline. One that is under way at a stop is waited for a
+    /// little: only its answer tells which session to terminate.
+    async fn start_session(&self, access: &Access) -> Result<api::Started, TunnelError> {
+        let Access { client, region, .. } = access;
+        let starting = api::start_session(client, region, &self.bastion, &self.endpoint);
+        let stopped = async {
+            self.stop.cancelled().await;
+            tokio::time::sleep(STOPPED_START_DEADLINE).await;
+        };
+        tokio::select! {
+            started = timeout(START_DEADLINE, starting) => started.unwrap_or_else(|_| {
+                Err(TunnelError::ApiUnreachable {
+                    region: region.clone(),
+                    reason: format!("no answer in {} s", START_DEADLINE.as_secs()),
+                })
+            }),
+            () = stopped => Err(TunnelError::ShuttingDown),
+        }
+    }
+
+    /// A step of the start, given up at a stop.
+    async fn unless_stopped<T>(
+        &self,
+        step: impl Future<Output = Result<T, TunnelError>>,
+    ) -> Result<T, TunnelError> {
+        let done = self.stop.run_until_cancelled(step).await;
+        done.unwrap_or(Err(TunnelError::ShuttingDown))
     }
 
     /// What it takes to ask AWS for a session and to join it.

@@ -225,3 +225,33 @@ async fn goodbye_finishes_the_streams_and_says_so_to_the_agent() {
         "{ended:?}"
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_waits_for_another_before_it_reads_on_is_ended_for_the_others_sake() {
+    let (mut peer, shared, _phase) = established().await;
+    let (mut first, mut second) = (open(&shared), open(&shared));
+    let piece = frame(2, &[7; 1000]);
+    let beyond = crate::tunnel::ssm::state::RECEIVE_BUFFER / 1000 + 3 * READ_BATCH;
+    let mut answer = frame(2, b"answer");
+    answer[4] = 5; // For the second stream.
+    let sending = tokio::spawn(async move {
+        for _ in 0..beyond {
+            let message = peer.message(PayloadType::Output, &piece);
+            peer.socket.send(message).await.unwrap();
+        }
+        let message = peer.message(PayloadType::Output, &answer);
+        peer.socket.send(message).await.unwrap();
+        peer
+    });
+    // Nobody reads the first stream, and the second one's answer is behind it.
+    let mut answered = [0; 6];
+    second.read_exact(&mut answered).await.unwrap();
+    assert_eq!(answered, *b"answer");
+    let error = first.read_u8().await.unwrap_err();
+    assert!(
+        matches!(TunnelError::of(&error), Some(TunnelError::Overrun)),
+        "{error:?}"
+    );
+    assert!(first.write_all(b"x").await.is_err());
+    sending.abort();
+}
