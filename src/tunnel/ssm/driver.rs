@@ -34,9 +34,10 @@ const PING_INTERVAL: Duration = Duration::from_secs(20);
 const PONG_DEADLINE: Duration = Duration::from_secs(10);
 /// How long the goodbye may wait for the agent's acknowledgements.
 const GOODBYE_DEADLINE: Duration = Duration::from_secs(2);
-/// How long full inboxes of which nobody takes a byte may keep the session waiting. Somebody who
-/// waits for another connection's answer before reading on would wait for ever.
-const STANDSTILL_DEADLINE: Duration = Duration::from_secs(30);
+/// How long full inboxes of which nobody takes a byte may keep other streams waiting. Somebody who
+/// waits for another connection's answer before reading on would wait for ever. Below the 30 s that
+/// a new connection has for its login.
+const STANDSTILL_DEADLINE: Duration = Duration::from_secs(20);
 /// Messages taken from the socket per turn before the machines may answer.
 const READ_BATCH: usize = 64;
 /// Older agents ignore the document's `host` and dial themselves.
@@ -228,7 +229,8 @@ impl Driver {
         let now = Instant::now();
         self.last_heard = now; // Silence that we cause says nothing about the path.
         let (since, taken) = self.standstill.get_or_insert((now, state.taken()));
-        if *taken != state.taken() {
+        // A client that is alone may pause for as long as it likes.
+        if *taken != state.taken() || state.streams.len() < 2 {
             (*since, *taken) = (now, state.taken());
         }
         let limit = *since + STANDSTILL_DEADLINE;

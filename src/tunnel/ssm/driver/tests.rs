@@ -226,19 +226,25 @@ async fn goodbye_finishes_the_streams_and_says_so_to_the_agent() {
     );
 }
 
+/// Sends `pieces` of 1,000 bytes to the first stream.
+async fn flood(peer: &mut Peer, pieces: usize) {
+    let piece = frame(2, &[7; 1000]);
+    for _ in 0..pieces {
+        let message = peer.message(PayloadType::Output, &piece);
+        peer.socket.send(message).await.unwrap();
+    }
+}
+
+const BEYOND: usize = crate::tunnel::ssm::state::RECEIVE_BUFFER / 1000 + 3 * READ_BATCH;
+
 #[tokio::test(start_paused = true)]
 async fn a_client_that_waits_for_another_before_it_reads_on_is_ended_for_the_others_sake() {
     let (mut peer, shared, _phase) = established().await;
     let (mut first, mut second) = (open(&shared), open(&shared));
-    let piece = frame(2, &[7; 1000]);
-    let beyond = crate::tunnel::ssm::state::RECEIVE_BUFFER / 1000 + 3 * READ_BATCH;
-    let mut answer = frame(2, b"answer");
-    answer[4] = 5; // For the second stream.
     let sending = tokio::spawn(async move {
-        for _ in 0..beyond {
-            let message = peer.message(PayloadType::Output, &piece);
-            peer.socket.send(message).await.unwrap();
-        }
+        flood(&mut peer, BEYOND).await;
+        let mut answer = frame(2, b"answer");
+        answer[4] = 5; // For the second stream.
         let message = peer.message(PayloadType::Output, &answer);
         peer.socket.send(message).await.unwrap();
         peer
@@ -253,5 +259,20 @@ async fn a_client_that_waits_for_another_before_it_reads_on_is_ended_for_the_oth
         "{error:?}"
     );
     assert!(first.write_all(b"x").await.is_err());
+    sending.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_is_alone_may_pause_for_an_hour() {
+    let (mut peer, shared, _phase) = established().await;
+    let mut only = open(&shared);
+    let sending = tokio::spawn(async move {
+        flood(&mut peer, BEYOND).await;
+        peer
+    });
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    let mut everything = vec![0; BEYOND * 1000];
+    only.read_exact(&mut everything).await.unwrap();
+    assert!(everything.iter().all(|byte| *byte == 7));
     sending.abort();
 }
