@@ -10,8 +10,6 @@
 mod aws;
 mod database;
 
-use std::io;
-
 use bytes::Bytes;
 use pg_handshake::{ClientError, ErrorReply, SqlState, StartupError};
 use tracing::{debug, info, warn};
@@ -20,7 +18,7 @@ use crate::config::{Endpoint, Target, Via};
 use crate::route::RouteError;
 use crate::session::SessionError;
 use crate::splice::{EndedBy, SessionEnd};
-use crate::tunnel::TunnelError;
+use crate::tunnel::{TunnelError, plain};
 
 /// Invalid authorization specification: credentials, or permission to log in.
 const NOT_AUTHORIZED: SqlState = SqlState::new(*b"28000");
@@ -109,9 +107,9 @@ impl Said {
         self
     }
 
-    fn report(self, level: Level, about: Option<&About<'_>>) -> Report {
-        let message = match about {
-            Some(about) => format!("target \"{}\": {}", about.target.name, self.message),
+    fn report(self, level: Level, target: Option<&Target>) -> Report {
+        let message = match target {
+            Some(target) => format!("target \"{}\": {}", target.name, self.message),
             None => self.message,
         };
         let mut reply = ErrorReply::fatal(self.sqlstate, &message);
@@ -164,10 +162,11 @@ impl Report {
 /// The report of a connection that did not become a session.
 #[must_use]
 pub fn before_login(error: &SessionError, about: Option<&About<'_>>) -> Report {
-    let warn = |said: Said| said.report(Level::Warn, about);
+    let target = about.map(|about| about.target);
+    let warn = |said: Said| said.report(Level::Warn, target);
     match error {
         SessionError::Client(ClientError::DirectTls) => Report::silent("client.direct-tls", error),
-        SessionError::Client(refused) => client(refused).report(Level::Info, about),
+        SessionError::Client(refused) => client(refused).report(Level::Info, target),
         SessionError::GreetingTimeout(_) => Report::silent("client.silent", error),
         SessionError::ClientGone(_) => Report::silent("client.gone", error),
         SessionError::LocalTls(_) => Report::silent("client.tls", error),
@@ -180,7 +179,7 @@ pub fn before_login(error: &SessionError, about: Option<&About<'_>>) -> Report {
         SessionError::Credentials(refused) => warn(aws::credentials(refused)),
         SessionError::Token(refused) => warn(aws::token(refused)),
         SessionError::Tunnel(TunnelError::ShuttingDown) | SessionError::ShuttingDown => {
-            shutting_down().report(Level::Info, about)
+            shutting_down().report(Level::Info, target)
         }
         SessionError::Tunnel(failed) => warn(aws::tunnel(failed, about)),
         SessionError::ConnectTimeout(after) => warn(
@@ -229,16 +228,14 @@ pub fn after_login(end: &SessionEnd, target: &Target) -> Option<Bytes> {
             .hint("Reconnect: pgiam opens a new tunnel when it has to.")
         }
     };
-    let sent = said.message.clone();
     if !end.at_boundary {
         debug!(
-            message = sent,
+            message = said.message,
             "not told to the client, which is in the middle of a message"
         );
         return None;
     }
-    let message = format!("target \"{}\": {sent}", target.name);
-    Said { message, ..said }.report(Level::Info, None).reply
+    said.report(Level::Info, Some(target)).reply
 }
 
 fn shutting_down() -> Said {
@@ -260,15 +257,6 @@ fn client(error: &ClientError) -> Said {
     };
     Said::new("client.startup", PROTOCOL_VIOLATION, message)
         .hint("This port speaks the PostgreSQL protocol, version 3.")
-}
-
-/// What broke, in our words where the library's are none for a user.
-#[must_use]
-pub fn plain(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::UnexpectedEof => "it was closed without a goodbye".to_owned(),
-        _ => error.to_string(),
-    }
 }
 
 /// The words of a library as a sentence of its own, as Detail wants them (PostgreSQL docs, "Error

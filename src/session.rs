@@ -25,7 +25,7 @@ use crate::report;
 use crate::route::{self, Routed};
 use crate::splice::{self, EndedBy, First};
 use crate::token::{Token, TokenRequest};
-use crate::tunnel::{Duplex, Stream, TunnelError};
+use crate::tunnel::{Duplex, Stream, TunnelError, plain};
 
 pub use error::SessionError;
 use greet::{Greeted, Local, greet};
@@ -314,7 +314,7 @@ impl Session {
         };
         let end = splice::splice(&mut client, &mut server, first, stop).await;
         let seconds = self.accepted.elapsed().as_secs();
-        let reason = end.error.as_ref().map(report::plain).unwrap_or_default();
+        let reason = end.error.as_ref().map(plain).unwrap_or_default();
         let (by, sent, received) = (end.by.as_str(), end.sent, end.received);
         if end.by == EndedBy::Server && end.error.is_some() {
             warn!(by, reason, sent, received, seconds, "session ended");

@@ -74,7 +74,7 @@ pub(super) fn upstream(error: &UpstreamError, about: Option<&About<'_>>) -> Repo
             .detail(sentence(&other.to_string()))
             .hint("Are host and port those of a PostgreSQL database?"),
     };
-    said.report(Level::Warn, about)
+    said.report(Level::Warn, about.map(|about| about.target))
 }
 
 /// The server's own words, and what we know that it does not say.

@@ -213,6 +213,16 @@ impl TunnelError {
     }
 }
 
+/// What broke, in our words where the library's are none for a user: rustls puts a link to its
+/// manual into this one.
+#[must_use]
+pub fn plain(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof => "it was closed without a goodbye".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
 /// An error and its causes in one line, each cause once.
 #[must_use]
 pub fn chain(error: &dyn std::error::Error) -> String {

@@ -8,10 +8,9 @@
 //! first: the socket taking the batch, a message, a handle's wake-up, a deadline. Writing and
 //! reading are polled together, so a peer that does not read us cannot keep us from reading it.
 //!
-//! While any stream's inbox is full the socket is not read: the multiplexer's version 1 has no
-//! window per stream, so the alternative would be memory without bound.
+//! While the streams' inboxes together are full the socket is not read: the multiplexer's version 1
+//! has no window per stream, so the alternative would be memory without bound.
 
-use std::io;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,7 +25,7 @@ use tracing::{debug, warn};
 
 use super::socket::{self, Ready, Socket, WebSocket};
 use super::state::{SEND_BUFFER, Shared, State};
-use crate::tunnel::{TunnelError, chain};
+use crate::tunnel::{TunnelError, chain, plain};
 
 /// How often we ping an idle path. The agent pings every 54 s; a client should every 20–30 s.
 const PING_INTERVAL: Duration = Duration::from_secs(20);
@@ -84,8 +83,7 @@ impl Drop for EndOnDrop {
 
 /// What woke the driver.
 enum Turn {
-    Written(Result<(), tungstenite::Error>),
-    Read(Option<Result<Message, tungstenite::Error>>),
+    Socket(Ready),
     Woken,
     Timer,
 }
@@ -148,9 +146,8 @@ impl Driver {
                 Err(end) => return end,
             };
             let outcome = match self.wait(deadline, may_read).await {
-                Turn::Written(Ok(())) => Ok(()),
-                Turn::Written(Err(error)) => Err(lost(&error)),
-                Turn::Read(message) => self.read_some(message).await,
+                Turn::Socket(Ready::Written(written)) => written.map_err(|error| lost(&error)),
+                Turn::Socket(Ready::Read(message)) => self.read_some(message).await,
                 Turn::Woken => Ok(()),
                 Turn::Timer => self.on_timer(),
             };
@@ -161,7 +158,7 @@ impl Driver {
     }
 
     /// Moves what the machines have to say into the batch. Returns the next deadline and whether
-    /// every inbox has room.
+    /// the inboxes have room.
     fn advance(&mut self) -> Result<(Instant, bool), TunnelError> {
         let now = self.epoch.elapsed();
         let shared = Arc::clone(&self.shared);
@@ -204,11 +201,7 @@ impl Driver {
         if state.has_ample_room() {
             self.stalled = false;
         }
-        let ping = if self.last_ping > self.last_heard {
-            self.last_ping + PONG_DEADLINE
-        } else {
-            self.last_heard.max(self.last_ping) + PING_INTERVAL
-        };
+        let ping = self.ping_due();
         let machine = state
             .channel
             .poll_timeout()
@@ -260,10 +253,7 @@ impl Driver {
     async fn wait(&mut self, deadline: Instant, may_read: bool) -> Turn {
         tokio::select! {
             biased;
-            ready = self.socket.ready(may_read) => match ready {
-                Ready::Written(written) => Turn::Written(written),
-                Ready::Read(message) => Turn::Read(message),
-            },
+            ready = self.socket.ready(may_read) => Turn::Socket(ready),
             () = self.shared.wake.notified() => Turn::Woken,
             () = sleep_until(deadline) => Turn::Timer,
         }
@@ -374,18 +364,32 @@ impl Driver {
                 .handle_timeout(self.epoch.elapsed())
                 .map_err(|error| self.translate(error))?;
         }
-        if self.last_ping > self.last_heard {
-            if now >= self.last_ping + PONG_DEADLINE {
-                warn!(bastion = %self.bastion, "no answer to a ping: the path to the service is dead");
-                return Err(TunnelError::ChannelLost {
-                    reason: format!("no answer for {} s", (now - self.last_heard).as_secs()),
-                });
-            }
-        } else if now >= self.last_heard.max(self.last_ping) + PING_INTERVAL {
-            self.last_ping = now;
-            self.socket.push_ping();
+        if now < self.ping_due() {
+            return Ok(());
         }
+        if self.awaits_pong() {
+            warn!(bastion = %self.bastion, "no answer to a ping: the path to the service is dead");
+            return Err(TunnelError::ChannelLost {
+                reason: format!("no answer for {} s", (now - self.last_heard).as_secs()),
+            });
+        }
+        self.last_ping = now;
+        self.socket.push_ping();
         Ok(())
+    }
+
+    /// Whether nothing has been heard since the last ping.
+    fn awaits_pong(&self) -> bool {
+        self.last_ping > self.last_heard
+    }
+
+    /// When the silence becomes a reason to ping or, after a ping, to give the path up.
+    fn ping_due(&self) -> Instant {
+        if self.awaits_pong() {
+            self.last_ping + PONG_DEADLINE
+        } else {
+            self.last_heard + PING_INTERVAL
+        }
     }
 
     /// The channel's error in the tunnel's words.
@@ -408,11 +412,7 @@ impl Driver {
 
 fn lost(error: &tungstenite::Error) -> TunnelError {
     let reason = match error {
-        // Without this it would be rustls' words, with a link into its manual.
-        tungstenite::Error::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-            "it was closed without a goodbye".to_owned()
-        }
-        tungstenite::Error::Io(error) => error.to_string(),
+        tungstenite::Error::Io(error) => plain(error),
         other => chain(other),
     };
     TunnelError::ChannelLost { reason }

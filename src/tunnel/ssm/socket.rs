@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream::{SplitSink, SplitStream};
-use futures_util::{Sink, Stream as _, StreamExt};
+use futures_util::{Sink, StreamExt};
 use ssm_channel::Transmit;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::{Error, Message};
@@ -95,7 +95,7 @@ impl Socket {
     /// not given twice.
     pub(super) async fn already_here(&mut self) -> Option<Option<Result<Message, Error>>> {
         poll_fn(|cx| {
-            Poll::Ready(match Pin::new(&mut self.source).poll_next(cx) {
+            Poll::Ready(match self.source.poll_next_unpin(cx) {
                 Poll::Ready(message) => Some(message),
                 Poll::Pending => None,
             })
