@@ -278,7 +278,7 @@ fn try_port(about: Option<&About<'_>>) -> String {
     };
     let Endpoint { host, port } = &target.endpoint;
     let place = match target.via {
-        Via::Ssm { .. } => " on the bastion",
+        Via::Ssm(_) => " on the bastion",
         Via::Direct => "",
     };
     format!("nc -vz {host} {port}{place}")

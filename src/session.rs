@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use pg_handshake::{Startup, UpstreamError};
+use pg_handshake::{Startup, Upstream, UpstreamError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout};
 use tracing::{Instrument, Span, debug, field, info, info_span, warn};
@@ -29,7 +29,7 @@ use crate::tunnel::{Duplex, Stream, TunnelError, plain};
 
 pub use error::SessionError;
 use greet::{Greeted, Local, greet};
-use login::{Greeting, LoggedIn, login};
+use login::{Greeting, LoggedIn, begin, login};
 pub use rooms::{Proxy, Rooms, SetupError, rooms};
 
 /// A client has this long to say what it wants, TLS included.
@@ -188,9 +188,10 @@ impl Session {
         greeting: &mut Greeting,
     ) -> Result<LoggedIn, SessionError> {
         let request = self.token_request(rooms, routed).await?;
-        let (token, stream) = self.token_and_tunnel(rooms, &request).await?;
+        let (machine, hello) = begin(Upstream::login(routed.startup.clone()));
+        let (token, stream) = self.token_and_tunnel(rooms, &request, hello).await?;
         let from_cache = token.from_cache;
-        match self.login(rooms, routed, stream, &token, greeting).await {
+        match self.login(rooms, (machine, stream), &token, greeting).await {
             Err(SessionError::Upstream(UpstreamError::Server(error)))
                 if from_cache
                     && greeting.token_judged()
@@ -201,8 +202,9 @@ impl Session {
                 info!("the database refused a cached token; trying once with a fresh one");
                 rooms.tokens.invalidate(&request, &token);
                 *greeting = Greeting::default();
-                let (token, stream) = self.token_and_tunnel(rooms, &request).await?;
-                self.login(rooms, routed, stream, &token, greeting).await
+                let (machine, hello) = begin(Upstream::login(routed.startup.clone()));
+                let (token, stream) = self.token_and_tunnel(rooms, &request, hello).await?;
+                self.login(rooms, (machine, stream), &token, greeting).await
             }
             outcome => outcome,
         }
@@ -230,6 +232,7 @@ impl Session {
         &mut self,
         rooms: &Rooms,
         request: &TokenRequest,
+        hello: Bytes,
     ) -> Result<(Token, Stream), SessionError> {
         let began = Instant::now();
         let token = async {
@@ -241,7 +244,11 @@ impl Session {
             Ok::<_, SessionError>((token, millis(began)))
         };
         let tunnel = async {
-            let stream = rooms.transport.open().await.map_err(SessionError::from)?;
+            let stream = rooms
+                .transport
+                .open(hello)
+                .await
+                .map_err(SessionError::from)?;
             Ok::<_, SessionError>((stream, millis(began)))
         };
         let deadline = rooms.target.connect_timeout;
@@ -255,19 +262,11 @@ impl Session {
     async fn login(
         &mut self,
         rooms: &Rooms,
-        routed: &Routed,
-        stream: Stream,
+        begun: (Upstream, Stream),
         token: &Token,
         greeting: &mut Greeting,
     ) -> Result<LoggedIn, SessionError> {
-        let login = login(
-            &mut self.timings,
-            rooms,
-            routed.startup.clone(),
-            stream,
-            token,
-            greeting,
-        );
+        let login = login(&mut self.timings, rooms, begun, token, greeting);
         timeout(LOGIN_DEADLINE, login)
             .await
             .map_err(|_| SessionError::LoginTimeout(LOGIN_DEADLINE))?

@@ -114,7 +114,7 @@ pub(super) fn tunnel(error: &TunnelError, about: Option<&About<'_>>) -> Said {
         TunnelError::Credentials(error) => credentials(error),
         TunnelError::NoRegion => Said::new("aws.no-region", CONFIGURATION, error.to_string())
             .hint("Set region = \"REGION\" for the target, or start pgiam with AWS_REGION."),
-        TunnelError::Api { kind, answer, bastion, region } => api(*kind, answer, bastion, region, about),
+        TunnelError::Api { kind, answer, bastion, region, .. } => api(*kind, answer, bastion, region, about),
         TunnelError::ApiUnreachable { region, reason } => Said::new(
             "ssm.unreachable",
             CANNOT_CONNECT,
@@ -163,7 +163,7 @@ pub(super) fn tunnel(error: &TunnelError, about: Option<&About<'_>>) -> Said {
             "{} shows the reason. Refused: the database is stopped or has another port. Unknown name: it must resolve in the bastion's VPC. Timeout: the database's security group must allow the port from the bastion's group.",
             try_port(about)
         )),
-        TunnelError::SessionEnded { reason } => ended(reason, about),
+        TunnelError::SessionEnded { reason, .. } => ended(reason, about),
         TunnelError::ChannelLost { reason } => Said::new("ssm.lost", BROKEN, "the connection to the SSM service was lost")
             .detail(sentence(reason))
             .hint("Connect again: pgiam opens a new session."),
@@ -174,6 +174,12 @@ pub(super) fn tunnel(error: &TunnelError, about: Option<&About<'_>>) -> Said {
         TunnelError::Direct { endpoint, .. } => cannot("direct.connect").hint(format!(
             "via = \"direct\" needs a route to {endpoint} from here; without one set bastion to a managed node's id."
         )),
+        TunnelError::NoBastion { .. }
+        | TunnelError::AllBastions(_)
+        | TunnelError::NoMultiplexing { .. }
+        | TunnelError::DataKey { .. }
+        | TunnelError::DialTimeout { .. }
+        | TunnelError::Proxy { .. } => cannot("tunnel"),
         TunnelError::ShuttingDown => super::shutting_down(),
     }
 }
@@ -209,10 +215,10 @@ fn ended(reason: &str, about: Option<&About<'_>>) -> Said {
         .trim_start_matches(['-', ' ']);
     let said = if words.contains("Handshake timed out") {
         let bastion = match about.map(|about| &about.target.via) {
-            Some(Via::Ssm { bastion }) => bastion,
-            _ => "the bastion",
+            Some(Via::Ssm(settings)) => settings.bastion.to_string(),
+            _ => "the bastion".to_owned(),
         };
-        handshake_timeout(bastion, " in time")
+        handshake_timeout(&bastion, " in time")
     } else if words.contains("KMSEncryption") {
         kms()
     } else if words.contains("Forwarding to IP address") {

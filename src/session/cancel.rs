@@ -8,7 +8,7 @@ use tokio::io::AsyncReadExt;
 use tokio::time::timeout;
 use tracing::{Span, info, warn};
 
-use super::login::next_event;
+use super::login::{begin, next_event};
 use super::{Proxy, Rooms, SessionError};
 use crate::splice;
 use crate::tunnel::Stream;
@@ -58,8 +58,8 @@ pub(super) async fn deliver(
 }
 
 async fn forward(rooms: &Rooms, key: &CancelKey) -> Result<(), SessionError> {
-    let mut stream = rooms.transport.open().await?;
-    let mut machine = Upstream::cancel(key.clone());
+    let (mut machine, hello) = begin(Upstream::cancel(key.clone()));
+    let mut stream = rooms.transport.open(hello).await?;
     while next_event(&mut machine, &mut stream).await? == UpstreamEvent::StartTls {
         stream = Box::new(
             rooms

@@ -3,7 +3,7 @@
 use std::io;
 
 use bytes::{Bytes, BytesMut};
-use pg_handshake::{CancelKey, Startup, Upstream, UpstreamEvent};
+use pg_handshake::{CancelKey, Upstream, UpstreamEvent};
 use tokio::io::AsyncReadExt;
 use tokio::time::Instant;
 
@@ -41,17 +41,25 @@ pub(super) struct LoggedIn {
     pub(super) tls: String,
 }
 
-/// SSLRequest, verified TLS, StartupMessage, token, ReadyForQuery.
+/// The machine and the first bytes it sends: the SSLRequest, which a server may see twice without
+/// harm, and which the transport sends along with its dial.
+pub(super) fn begin(mut machine: Upstream) -> (Upstream, Bytes) {
+    let mut hello = BytesMut::new();
+    while let Some(bytes) = machine.poll_output() {
+        hello.extend_from_slice(&bytes);
+    }
+    (machine, hello.freeze())
+}
+
+/// What follows the SSLRequest: verified TLS, StartupMessage, token, ReadyForQuery.
 pub(super) async fn login(
     timings: &mut Timings,
     rooms: &Rooms,
-    startup: Startup,
-    mut stream: Stream,
+    (mut machine, mut stream): (Upstream, Stream),
     token: &Token,
     greeting: &mut Greeting,
 ) -> Result<LoggedIn, SessionError> {
     let began = Instant::now();
-    let mut machine = Upstream::login(startup);
     let mut key = None;
     let mut tls_version = String::new();
     let mut login_began = began;

@@ -102,10 +102,10 @@ pub fn rooms(targets: Vec<Target>) -> Result<Vec<Arc<Rooms>>, SetupError> {
             })?;
         let transport: Arc<dyn Transport> = match &target.via {
             Via::Direct => Arc::new(Direct::new(target.endpoint.clone())),
-            Via::Ssm { bastion } => Arc::new(SsmTransport::new(
+            Via::Ssm(settings) => Arc::new(SsmTransport::new(
                 Arc::clone(&aws),
                 target.region.clone(),
-                bastion,
+                settings.clone(),
                 target.endpoint.clone(),
             )),
         };

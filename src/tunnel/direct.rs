@@ -5,6 +5,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use super::{BoxFuture, Stream, Transport, TunnelError};
@@ -29,14 +31,15 @@ impl Direct {
 }
 
 impl Transport for Direct {
-    fn open(&self) -> BoxFuture<'_, Result<Stream, TunnelError>> {
+    /// A TCP handshake tells that the far side is there, so its first bytes are not waited for.
+    fn open(&self, hello: Bytes) -> BoxFuture<'_, Result<Stream, TunnelError>> {
         Box::pin(async move {
-            let stream = connect(&self.endpoint)
-                .await
-                .map_err(|source| TunnelError::Direct {
-                    endpoint: self.endpoint.clone(),
-                    source: Arc::new(source),
-                })?;
+            let failed = |source| TunnelError::Direct {
+                endpoint: self.endpoint.clone(),
+                source: Arc::new(source),
+            };
+            let mut stream = connect(&self.endpoint).await.map_err(failed)?;
+            stream.write_all(&hello).await.map_err(failed)?;
             Ok(Box::new(stream) as Stream)
         })
     }

@@ -11,6 +11,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -29,12 +30,16 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// Opens byte streams to one target's database.
 pub trait Transport: Send + Sync {
-    /// Opens a stream to the endpoint the transport was made for, ready to carry bytes.
+    /// Opens a stream to the endpoint the transport was made for, writes `hello` to it, and waits
+    /// until the far side has sent something, or with an empty `hello` not at all.
     ///
-    /// The stream may be handed out before the far side has answered (a tunnel's dial happens on
-    /// the bastion); a refused dial then shows as an [`io::Error`] of the first read that carries
-    /// a [`TunnelError`], see [`TunnelError::of`]. The caller sets the deadline. Cancel-safe.
-    fn open(&self) -> BoxFuture<'_, Result<Stream, TunnelError>>;
+    /// A tunnel's dial happens on the bastion, and nothing but the far side's first bytes tells that
+    /// it worked. When it does not, `hello` is sent again through another session; so it must be
+    /// something that may reach the far side more than once, such as an SSLRequest.
+    ///
+    /// What breaks a stream later shows as an [`io::Error`] that carries a [`TunnelError`], see
+    /// [`TunnelError::of`]. The caller sets the deadline. Cancel-safe.
+    fn open(&self, hello: Bytes) -> BoxFuture<'_, Result<Stream, TunnelError>>;
 
     /// Ends what the transport holds open at AWS. Streams end with an error. The caller sets the
     /// deadline.
@@ -62,9 +67,11 @@ pub enum TunnelError {
     /// Neither the host name, nor the configuration, nor the AWS profile says a region.
     #[error("no AWS region is known")]
     NoRegion,
-    /// `ssm:StartSession` was refused.
-    #[error("AWS refused the session: {}: {}", .answer.code, .answer.message)]
+    /// A call of the SSM API was refused.
+    #[error("AWS refused {operation}: {}: {}", .answer.code, .answer.message)]
     Api {
+        /// The call, such as `StartSession`.
+        operation: &'static str,
         /// Which refusal, for the remedy.
         kind: ApiRefusal,
         /// AWS's answer.
@@ -74,6 +81,17 @@ pub enum TunnelError {
         /// The region asked in.
         region: String,
     },
+    /// No managed node that is online carries the tag.
+    #[error("no managed node in {region} matches {wanted}")]
+    NoBastion {
+        /// The tag that was looked for, as configured.
+        wanted: String,
+        /// The region asked in.
+        region: String,
+    },
+    /// No session could be opened through any of several managed nodes.
+    #[error("none of the bastions works: {}", tried(.0))]
+    AllBastions(Arc<[(String, Self)]>),
     /// The SSM API could not be reached.
     #[error("cannot reach the SSM API in {region}: {reason}")]
     ApiUnreachable {
@@ -125,6 +143,24 @@ pub enum TunnelError {
         /// The oldest version that works.
         needed: String,
     },
+    /// The agent cannot carry several connections in one session.
+    #[error("the SSM agent {version} on {bastion} cannot multiplex")]
+    NoMultiplexing {
+        /// The managed node.
+        bastion: String,
+        /// The agent's version.
+        version: String,
+    },
+    /// The session must be encrypted with a KMS key, and KMS did not give one.
+    #[error("KMS gave no key to encrypt the session with: {reason}")]
+    DataKey {
+        /// The key's ARN.
+        key: String,
+        /// An access policy forbids it.
+        denied: bool,
+        /// What AWS said.
+        reason: String,
+    },
     /// The session asks for something this program cannot do, such as KMS encryption.
     #[error("the session requires {action}, which is not supported")]
     UnsupportedAction {
@@ -139,10 +175,22 @@ pub enum TunnelError {
         /// What it should have dialled.
         endpoint: Endpoint,
     },
+    /// The agent did not say what became of its dial.
+    #[error("{bastion} had no connection to {endpoint} after {} s", .after.as_secs())]
+    DialTimeout {
+        /// The managed node.
+        bastion: String,
+        /// What it should have dialled.
+        endpoint: Endpoint,
+        /// How long we waited.
+        after: Duration,
+    },
     /// The service or the agent ended the session.
     #[error("the SSM session ended: {reason}")]
     SessionEnded {
-        /// The service's reason.
+        /// Which of the endings that have a name.
+        cause: EndCause,
+        /// The service's words.
         reason: String,
     },
     /// The connection to the service broke.
@@ -161,6 +209,16 @@ pub enum TunnelError {
         /// What was wrong.
         reason: String,
     },
+    /// The HTTP proxy of the environment did not let us through.
+    #[error("the proxy {proxy} did not connect us to {host}: {reason}")]
+    Proxy {
+        /// The proxy's host and port, without credentials.
+        proxy: String,
+        /// Where we wanted to go.
+        host: String,
+        /// What it answered, or what failed.
+        reason: String,
+    },
     /// A direct connection failed.
     #[error("cannot connect to {endpoint}: {source}")]
     Direct {
@@ -174,7 +232,32 @@ pub enum TunnelError {
     ShuttingDown,
 }
 
-/// The refusals of `ssm:StartSession` that have a remedy of their own.
+fn tried(tried: &[(String, TunnelError)]) -> String {
+    let each: Vec<String> = tried
+        .iter()
+        .map(|(bastion, error)| format!("{bastion}: {error}"))
+        .collect();
+    each.join("; ")
+}
+
+/// Why a session ended, where that has a name of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EndCause {
+    /// The idle timeout of the account's Session Manager preferences.
+    IdleTimeout,
+    /// Their maximum session duration.
+    MaximumDuration,
+    /// Somebody called `ssm:TerminateSession`.
+    Terminated,
+    /// The connection was lost, and AWS has no token to resume the session with: it is over.
+    Gone,
+    /// The agent ended it, as when it restarts.
+    Agent,
+    /// Something else; the words say what.
+    Other,
+}
+
+/// The refusals of the SSM API that have a remedy of their own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ApiRefusal {
     /// `TargetNotConnected`: offline, wrong id, wrong region.

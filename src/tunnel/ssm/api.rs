@@ -100,6 +100,7 @@ where
     let code = error.code().map_or_else(bare, str::to_owned);
     let message = error.message().unwrap_or_default().to_owned();
     TunnelError::Api {
+        operation: "StartSession",
         kind: classify(&code, &message),
         answer: ApiAnswer {
             request_id: error.request_id().map(str::to_owned),

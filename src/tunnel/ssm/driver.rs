@@ -25,7 +25,7 @@ use tracing::{debug, warn};
 
 use super::socket::{self, Ready, Socket, WebSocket};
 use super::state::{SEND_BUFFER, Shared, State};
-use crate::tunnel::{TunnelError, chain, plain};
+use crate::tunnel::{EndCause, TunnelError, chain, plain};
 
 /// How often we ping an idle path. The agent pings every 54 s; a client should every 20–30 s.
 const PING_INTERVAL: Duration = Duration::from_secs(20);
@@ -343,6 +343,7 @@ impl Driver {
                 Event::ConnectToPortError => state.refuse_oldest(),
                 Event::Disconnected => {
                     return Err(TunnelError::SessionEnded {
+                        cause: EndCause::Agent,
                         reason: "the agent disconnected the port".to_owned(),
                     });
                 }
@@ -402,7 +403,10 @@ impl Driver {
             ssm_channel::Error::UnsupportedAction { action } => {
                 TunnelError::UnsupportedAction { action }
             }
-            ssm_channel::Error::Closed { reason } => TunnelError::SessionEnded { reason },
+            ssm_channel::Error::Closed { reason } => TunnelError::SessionEnded {
+                cause: EndCause::Other,
+                reason,
+            },
             other => TunnelError::Protocol {
                 reason: chain(&other),
             },

@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aws_credential_types::Credentials;
+use bytes::Bytes;
 use rustls::RootCertStore;
+use tokio::io::AsyncWriteExt;
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -19,8 +21,8 @@ use super::socket::WebSocket;
 use super::state::Shared;
 use super::{SsmStream, api, connect};
 use crate::aws::AwsContext;
-use crate::config::Endpoint;
-use crate::tunnel::{ApiRefusal, BoxFuture, Stream, Transport, TunnelError};
+use crate::config::{Endpoint, SsmSettings};
+use crate::tunnel::{ApiRefusal, BoxFuture, Stream, Transport, TunnelError, plain};
 
 /// Deadline for TCP, TLS and upgrade of the data channel.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
@@ -71,14 +73,15 @@ impl SsmTransport {
     pub fn new(
         aws: Arc<AwsContext>,
         region: Option<String>,
-        bastion: &str,
+        settings: SsmSettings,
         endpoint: Endpoint,
     ) -> Self {
+        let bastion = settings.bastion.to_string();
         Self {
             inner: Arc::new(Inner {
                 aws,
                 region,
-                bastion: Arc::from(bastion),
+                bastion: Arc::from(bastion.as_str()),
                 endpoint,
                 slot: Mutex::new(Slot::Empty),
                 tasks: TaskTracker::new(),
@@ -89,11 +92,18 @@ impl SsmTransport {
 }
 
 impl Transport for SsmTransport {
-    fn open(&self) -> BoxFuture<'_, Result<Stream, TunnelError>> {
+    fn open(&self, hello: Bytes) -> BoxFuture<'_, Result<Stream, TunnelError>> {
         Box::pin(async move {
             let session = self.inner.session().await?;
-            let stream =
+            let mut stream =
                 SsmStream::open(&session.shared, &self.inner.bastion, &self.inner.endpoint)?;
+            let lost = |error: std::io::Error| match TunnelError::of(&error) {
+                Some(error) => error.clone(),
+                None => TunnelError::ChannelLost {
+                    reason: plain(&error),
+                },
+            };
+            stream.write_all(&hello).await.map_err(lost)?;
             Ok(Box::new(stream) as Stream)
         })
     }
