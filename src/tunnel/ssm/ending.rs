@@ -1,0 +1,125 @@
+//! What the words of a `channel_closed` message mean.
+//!
+//! The service and the agent write them for people, and AWS documents none of them. So only words
+//! that somebody has seen, or that leave no doubt, get a name; all others stay [`EndCause::Other`],
+//! and the user sees the words themselves.
+
+use crate::tunnel::EndCause;
+
+/// The agent's side gave up: its plugin failed, its worker died, it could not open its own end. The
+/// texts are those of the agent's source (`sessionplugin.go`, `port.go`, `outofproc`) and of the
+/// Systems Manager User Guide, "Troubleshooting Session Manager".
+const AGENT: [&str; 7] = [
+    "error-------",
+    "worker",
+    "plugin with name",
+    "setting up data channel",
+    "initiating handshake",
+    "ssm agent",
+    "session properties",
+];
+
+/// Names the end that `text`, the `Output` of a `channel_closed`, speaks of.
+///
+/// Without any text it is a `TerminateSession`: the agent's port plugin then reports success and
+/// nothing else (`port.go`), and the AWS CLI says no more than "Exiting session". (A port session
+/// does not end by itself; an agent that fails has something to say.)
+pub(super) fn classify(text: &str) -> EndCause {
+    let text = text.trim().to_lowercase();
+    let says = |words: &str| text.contains(words);
+    let of_length = says("duration") || says("session time") || says("session length");
+    if text.is_empty() {
+        EndCause::Terminated
+    } else if AGENT.iter().any(|words| says(words)) {
+        // Before the others: "document worker timed out" is no idle timeout, and what an agent
+        // failed at is quoted with whatever words that error had.
+        EndCause::Agent
+    } else if (says("maximum") || says("max ")) && of_length {
+        EndCause::MaximumDuration
+    } else if says("inactivity") || says("idle") {
+        EndCause::IdleTimeout
+    } else if says("terminated by") || says("already terminated") || says("terminatesession") {
+        EndCause::Terminated
+    } else {
+        EndCause::Other
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_and_their_meaning() {
+        for (text, cause) in [
+            // aws/amazon-ssm-agent issue 261, by several users: 20 minutes or the account's value.
+            (
+                "Your session timed out due to inactivity and has been terminated.",
+                EndCause::IdleTimeout,
+            ),
+            // aws/aws-cli issue 5149: an external terminate-session ends the plugin, which prints
+            // "Exiting session", its words for an empty Output.
+            ("", EndCause::Terminated),
+            (" \n", EndCause::Terminated),
+            // aws/session-manager-plugin issue 135: what the service says of a terminated session.
+            ("Session is already terminated", EndCause::Terminated),
+            // aws/amazon-ssm-agent issue 214.
+            (
+                "Plugin with name Port is not supported by this version of ssm agent, please \
+                 update to latest version. Step name: Port",
+                EndCause::Agent,
+            ),
+            // aws/amazon-ssm-agent issue 522; the session has not ended by its duration.
+            (
+                "----------ERROR-------\nSetting up data channel with id me-0 failed: failed to \
+                 sign the request: shared credentials are already expired",
+                EndCause::Agent,
+            ),
+            // Systems Manager User Guide, "Troubleshooting Session Manager".
+            (
+                "document process failed unexpectedly: document worker timed out, check \
+                 [ssm-document-worker]/[ssm-session-worker] log for crash reason",
+                EndCause::Agent,
+            ),
+            // amazon-ssm-agent, sessionplugin.go; aws/session-manager-plugin, KMS reports.
+            (
+                "----------ERROR-------\nEncountered error while initiating handshake. Handshake \
+                 timed out. Please ensure that you have the latest version of the session manager \
+                 plugin.",
+                EndCause::Agent,
+            ),
+            // amazon-ssm-agent, port.go.
+            (
+                "Unable to remarshal session properties. unexpected end of JSON input",
+                EndCause::Agent,
+            ),
+            // No report of the exact words was found for these; they are what words for the maximum
+            // duration (User Guide: "maximum session duration") and for an administrator can be.
+            (
+                "Your session has reached the maximum session duration and has been terminated.",
+                EndCause::MaximumDuration,
+            ),
+            (
+                "Your session has reached its maximum duration and has been terminated.",
+                EndCause::MaximumDuration,
+            ),
+            (
+                "Session terminated: max session duration exceeded",
+                EndCause::MaximumDuration,
+            ),
+            (
+                "Session was terminated by arn:aws:iam::111122223333:user/admin",
+                EndCause::Terminated,
+            ),
+            // amazon-ssm-agent, port validation: neither a failure nor a time limit.
+            (
+                "Forwarding to IP address 169.254.169.254 is forbidden.",
+                EndCause::Other,
+            ),
+            ("Something new", EndCause::Other),
+            ("The maximum number of sessions is reached", EndCause::Other),
+        ] {
+            assert_eq!(classify(text), cause, "{text:?}");
+        }
+    }
+}
