@@ -1,5 +1,11 @@
-//! The two Systems Manager calls a tunnel needs.
+//! The Systems Manager calls a tunnel needs.
 
+pub(super) mod nodes;
+#[cfg(test)]
+mod tests;
+
+use std::error::Error;
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_sdk_ssm::Client;
@@ -8,6 +14,7 @@ use aws_sdk_ssm::operation::RequestId;
 use ssm_channel::Token;
 use tracing::debug;
 
+use crate::aws::CredentialsError;
 use crate::config::Endpoint;
 use crate::tunnel::{ApiAnswer, ApiRefusal, TunnelError, chain};
 
@@ -17,6 +24,8 @@ const DOCUMENT: &str = "AWS-StartPortForwardingSessionToRemoteHost";
 const REASON: &str = "pgiam";
 /// How long saying goodbye to AWS may take; the session would time out there by itself.
 const TERMINATE_DEADLINE: Duration = Duration::from_secs(3);
+/// The HTTP status of a throttled call.
+const TOO_MANY_REQUESTS: u16 = 429;
 
 /// A session that AWS has opened and nobody has joined yet.
 pub(super) struct Started {
@@ -31,27 +40,32 @@ pub(super) struct Ticket {
     pub(super) stream_url: String,
 }
 
-/// `ssm:StartSession` for a forward to `endpoint` through `bastion`.
+/// `ssm:StartSession` for a forward to `endpoint` through `bastion`, with the session document
+/// `document` or AWS's own for a remote host.
+///
+/// A document of the user's own gets the same two parameters, `host` and `portNumber`. The third one
+/// of AWS's, `localPortNumber`, is for its plugin; it has a default, and a document need not have it.
 ///
 /// # Errors
 /// [`TunnelError::Api`] with AWS's answer, [`TunnelError::ApiUnreachable`],
-/// [`TunnelError::IncompleteAnswer`].
+/// [`TunnelError::Credentials`], [`TunnelError::IncompleteAnswer`].
 pub(super) async fn start_session(
     client: &Client,
     region: &str,
     bastion: &str,
     endpoint: &Endpoint,
+    document: Option<&str>,
 ) -> Result<Started, TunnelError> {
     let answer = client
         .start_session()
         .target(bastion)
-        .document_name(DOCUMENT)
+        .document_name(document.unwrap_or(DOCUMENT))
         .reason(REASON)
         .parameters("host", vec![endpoint.host.clone()])
         .parameters("portNumber", vec![endpoint.port.to_string()])
         .send()
         .await
-        .map_err(|error| refusal(&error, bastion, region))?;
+        .map_err(|error| refusal(&error, "StartSession", bastion, region))?;
     let missing = TunnelError::IncompleteAnswer;
     let ticket = match (answer.token_value, answer.stream_url) {
         (Some(token), Some(stream_url)) => Ok(Ticket {
@@ -63,6 +77,77 @@ pub(super) async fn start_session(
     };
     let session_id = answer.session_id.ok_or(missing("SessionId"))?;
     Ok(Started { session_id, ticket })
+}
+
+/// `ssm:ResumeSession`: what admits to the data channel of a session whose connection was lost.
+/// `None`: AWS gave no token, so the session is over. `bastion` is named in errors only.
+///
+/// # Errors
+/// As for [`start_session`]; [`is_final`] tells which make it pointless to ask again.
+pub(super) async fn resume_session(
+    client: &Client,
+    region: &str,
+    bastion: &str,
+    session_id: &str,
+) -> Result<Option<Ticket>, TunnelError> {
+    let answer = client
+        .resume_session()
+        .session_id(session_id)
+        .send()
+        .await
+        .map_err(|error| refusal(&error, "ResumeSession", bastion, region))?;
+    let given = |text: &String| !text.is_empty();
+    let Some(token) = answer.token_value.filter(given) else {
+        return Ok(None);
+    };
+    let stream_url = answer.stream_url.filter(given);
+    Ok(Some(Ticket {
+        token: Token::new(token),
+        stream_url: stream_url.ok_or(TunnelError::IncompleteAnswer("StreamUrl"))?,
+    }))
+}
+
+/// Whether a failed attempt to resume a session says that no later one can work: the credentials
+/// have ended or do not allow it, or AWS does not know the session. What time can mend (the network,
+/// throttling, an error at AWS, a clock that is wrong for a while after a suspend) is not final.
+pub(super) fn is_final(error: &TunnelError) -> bool {
+    match error {
+        TunnelError::Api { kind, answer, .. } => match kind {
+            ApiRefusal::AccessDenied
+            | ApiRefusal::DeniedByOrganisation
+            | ApiRefusal::CredentialsExpired => true,
+            ApiRefusal::Other => answer.code == "DoesNotExistException",
+            ApiRefusal::TargetNotConnected
+            | ApiRefusal::CredentialsRejected
+            | ApiRefusal::InvalidDocument
+            | ApiRefusal::Throttled => false,
+        },
+        TunnelError::Credentials(error) => have_ended(error),
+        TunnelError::NoRegion
+        | TunnelError::ForeignStreamUrl { .. }
+        | TunnelError::ShuttingDown => true,
+        _ => false,
+    }
+}
+
+/// Whether there are no credentials until somebody does something about it.
+fn have_ended(error: &CredentialsError) -> bool {
+    match error {
+        CredentialsError::NotFound { .. }
+        | CredentialsError::NoSuchProfile { .. }
+        | CredentialsError::Config { .. }
+        | CredentialsError::Expired { .. }
+        | CredentialsError::SsoSession { .. }
+        | CredentialsError::CaBundle { .. } => true,
+        // STS and IAM Identity Center can be overloaded, too.
+        CredentialsError::AssumeRole { code, .. } => {
+            code.starts_with("AccessDenied") || code == "ForbiddenException"
+        }
+        // A program fails for reasons of its own, the network being one.
+        CredentialsError::Process { .. }
+        | CredentialsError::Timeout { .. }
+        | CredentialsError::Other { .. } => false,
+    }
 }
 
 /// `ssm:TerminateSession`, best effort within a deadline: the session is of no more use to us
@@ -80,28 +165,36 @@ pub(super) async fn terminate_session(client: &Client, session_id: &str) {
     }
 }
 
-fn refusal<E>(error: &SdkError<E>, bastion: &str, region: &str) -> TunnelError
+/// What went wrong with a call: the credentials, the way to AWS, or AWS's answer.
+fn refusal<E>(
+    error: &SdkError<E>,
+    operation: &'static str,
+    bastion: &str,
+    region: &str,
+) -> TunnelError
 where
-    E: ProvideErrorMetadata + std::error::Error + 'static,
+    E: ProvideErrorMetadata + Error + 'static,
 {
+    if let Some(credentials) = of_credentials(error) {
+        return TunnelError::Credentials(Arc::new(credentials.clone()));
+    }
     let Some(response) = error.raw_response() else {
         return TunnelError::ApiUnreachable {
             region: region.to_owned(),
             reason: chain(error),
         };
     };
-    // An overloaded service, or a proxy on the way, answers with a status and nothing else.
-    let bare = || {
-        format!(
-            "HTTP status {}, no reason given",
-            response.status().as_u16()
-        )
-    };
-    let code = error.code().map_or_else(bare, str::to_owned);
+    let status = response.status().as_u16();
     let message = error.message().unwrap_or_default().to_owned();
+    // An overloaded service, or a proxy on the way, answers with a status and nothing else.
+    let (code, kind) = match error.code() {
+        Some(code) => (code.to_owned(), classify(code, &message)),
+        None if status == TOO_MANY_REQUESTS => (no_code(status), ApiRefusal::Throttled),
+        None => (no_code(status), ApiRefusal::Other),
+    };
     TunnelError::Api {
-        operation: "StartSession",
-        kind: classify(&code, &message),
+        operation,
+        kind,
         answer: ApiAnswer {
             request_id: error.request_id().map(str::to_owned),
             code,
@@ -110,6 +203,16 @@ where
         bastion: bastion.to_owned(),
         region: region.to_owned(),
     }
+}
+
+fn no_code(status: u16) -> String {
+    format!("HTTP status {status}, no reason given")
+}
+
+/// Our own error, if the call failed because there were no credentials to sign it with.
+fn of_credentials<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a CredentialsError> {
+    std::iter::successors(Some(error), |error| (**error).source())
+        .find_map(|error| error.downcast_ref())
 }
 
 fn classify(code: &str, message: &str) -> ApiRefusal {
@@ -126,7 +229,11 @@ fn classify(code: &str, message: &str) -> ApiRefusal {
         | "SignatureDoesNotMatch"
         | "IncompleteSignature" => ApiRefusal::CredentialsRejected,
         "InvalidDocument" => ApiRefusal::InvalidDocument,
-        "ThrottlingException" | "Throttling" | "TooManyRequestsException" => ApiRefusal::Throttled,
+        "ThrottlingException"
+        | "ThrottledException"
+        | "Throttling"
+        | "TooManyRequestsException"
+        | "RequestLimitExceeded" => ApiRefusal::Throttled,
         _ => ApiRefusal::Other,
     }
 }

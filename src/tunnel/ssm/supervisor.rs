@@ -211,7 +211,7 @@ impl Inner {
     /// little: only its answer tells which session to terminate.
     async fn start_session(&self, access: &Access) -> Result<api::Started, TunnelError> {
         let Access { client, region, .. } = access;
-        let starting = api::start_session(client, region, &self.bastion, &self.endpoint);
+        let starting = api::start_session(client, region, &self.bastion, &self.endpoint, None);
         let stopped = async {
             self.stop.cancelled().await;
             tokio::time::sleep(STOPPED_START_DEADLINE).await;

@@ -1,0 +1,206 @@
+//! `ssm:DescribeInstanceInformation`: which managed nodes there are, and whether their agents are
+//! in touch with Systems Manager.
+
+use std::time::Duration;
+
+use aws_sdk_ssm::Client;
+use aws_sdk_ssm::types::{InstanceInformation, InstanceInformationStringFilter, PingStatus};
+use aws_smithy_types::date_time::Format;
+use tracing::debug;
+
+use super::refusal;
+use crate::tunnel::{ApiRefusal, TunnelError, chain};
+
+/// How long the look at a node's status may take. The refusal it explains waits for it.
+const STATUS_DEADLINE: Duration = Duration::from_secs(3);
+
+/// A managed node as Systems Manager sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::tunnel::ssm) struct Node {
+    /// `i-…` or `mi-…`.
+    pub(in crate::tunnel::ssm) id: String,
+    /// Its agent has been heard of lately. Systems Manager takes minutes to notice that it is not.
+    pub(in crate::tunnel::ssm) online: bool,
+    /// `Online`, `ConnectionLost`, `Inactive`.
+    pub(in crate::tunnel::ssm) ping: String,
+    /// When its agent was last heard of, as in RFC 3339.
+    pub(in crate::tunnel::ssm) last_ping: Option<String>,
+    /// The agent's version.
+    pub(in crate::tunnel::ssm) agent: Option<String>,
+}
+
+impl Node {
+    /// `None` for an entry without id, of which nothing can be made.
+    fn of(information: InstanceInformation) -> Option<Self> {
+        let last_ping = information
+            .last_ping_date_time
+            .and_then(|at| at.fmt(Format::DateTime).ok());
+        let ping = information.ping_status;
+        Some(Self {
+            id: information.instance_id?,
+            online: ping == Some(PingStatus::Online),
+            ping: ping.map_or_else(|| "unknown".to_owned(), |ping| ping.as_str().to_owned()),
+            last_ping,
+            agent: information.agent_version,
+        })
+    }
+}
+
+/// The managed nodes that carry a tag: those that are online first, each group by id.
+///
+/// # Errors
+/// [`TunnelError::Api`] with AWS's answer, [`TunnelError::ApiUnreachable`],
+/// [`TunnelError::Credentials`].
+pub(in crate::tunnel::ssm) async fn online_nodes(
+    client: &Client,
+    region: &str,
+    key: &str,
+    value: &str,
+) -> Result<Vec<Node>, TunnelError> {
+    let wanted = format!("tag {key}={value}");
+    let mut pages = client
+        .describe_instance_information()
+        .set_filters(filter(&format!("tag:{key}"), [value]))
+        .into_paginator()
+        .send();
+    let mut nodes = Vec::new();
+    while let Some(page) = pages.next().await {
+        let page =
+            page.map_err(|error| refusal(&error, "DescribeInstanceInformation", &wanted, region))?;
+        let listed = page.instance_information_list.unwrap_or_default();
+        nodes.extend(listed.into_iter().filter_map(Node::of));
+    }
+    Ok(ordered(nodes))
+}
+
+/// Ids in a fixed order, so that all who share a tag meet at the same node and its sessions, and
+/// the log of two days can be compared.
+fn ordered(mut nodes: Vec<Node>) -> Vec<Node> {
+    nodes.sort_by(|a, b| (!a.online, &a.id).cmp(&(!b.online, &b.id)));
+    nodes
+}
+
+/// The filter both lookups use; `None` when it would have no value, which the API refuses.
+fn filter<'a>(
+    key: &str,
+    values: impl IntoIterator<Item = &'a str>,
+) -> Option<Vec<InstanceInformationStringFilter>> {
+    let values = values.into_iter().map(str::to_owned).collect();
+    let filter = InstanceInformationStringFilter::builder()
+        .key(key)
+        .set_values(Some(values))
+        .build();
+    filter.ok().map(|filter| vec![filter])
+}
+
+/// What Systems Manager knows about some nodes, within a deadline; `None` when it does not say. A
+/// user who may start sessions need not be allowed to ask.
+async fn node_status(client: &Client, ids: &[&str]) -> Option<Vec<Node>> {
+    let call = client
+        .describe_instance_information()
+        .set_filters(filter("InstanceIds", ids.iter().copied()))
+        .send();
+    match tokio::time::timeout(STATUS_DEADLINE, call).await {
+        Ok(Ok(answer)) => {
+            let listed = answer.instance_information_list.unwrap_or_default();
+            Some(listed.into_iter().filter_map(Node::of).collect())
+        }
+        Ok(Err(error)) => {
+            debug!(reason = chain(&error), "no status of the managed node");
+            None
+        }
+        Err(_) => {
+            debug!("no status of the managed node in time");
+            None
+        }
+    }
+}
+
+/// The same error, and after a `TargetNotConnected` what Systems Manager knows about the node: its
+/// ping status and last ping, or that it is not known at all. Best effort, at most
+/// [`STATUS_DEADLINE`]; every other error comes back at once.
+pub(in crate::tunnel::ssm) async fn explained(client: &Client, error: TunnelError) -> TunnelError {
+    let TunnelError::Api {
+        operation,
+        kind: ApiRefusal::TargetNotConnected,
+        mut answer,
+        bastion,
+        region,
+    } = error
+    else {
+        return error;
+    };
+    // A container is no managed node of its own.
+    let is_node = bastion.starts_with("i-") || bastion.starts_with("mi-");
+    if is_node && let Some(nodes) = node_status(client, &[&bastion]).await {
+        let node = nodes.iter().find(|node| node.id == bastion);
+        let status = status(node, &region);
+        answer.message = format!("{} {status}", answer.message).trim().to_owned();
+    }
+    TunnelError::Api {
+        operation,
+        kind: ApiRefusal::TargetNotConnected,
+        answer,
+        bastion,
+        region,
+    }
+}
+
+fn status(node: Option<&Node>, region: &str) -> String {
+    let Some(node) = node else {
+        return format!("Systems Manager knows no node of this id in {region}.");
+    };
+    let last = match &node.last_ping {
+        Some(at) => format!(", last ping {at}"),
+        None => String::new(),
+    };
+    let agent = match &node.agent {
+        Some(version) => format!(", agent {version}"),
+        None => String::new(),
+    };
+    format!("Ping status {}{last}{agent}.", node.ping)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(id: &str, ping: &str) -> Node {
+        Node {
+            id: id.to_owned(),
+            online: ping == "Online",
+            ping: ping.to_owned(),
+            last_ping: None,
+            agent: None,
+        }
+    }
+
+    #[test]
+    fn online_nodes_come_first_and_each_group_by_id() {
+        let nodes = ordered(vec![
+            node("i-3", "Online"),
+            node("i-2", "ConnectionLost"),
+            node("mi-1", "Online"),
+            node("i-1", "Inactive"),
+            node("i-0", "Online"),
+        ]);
+        let ids: Vec<_> = nodes.iter().map(|node| node.id.as_str()).collect();
+        assert_eq!(ids, ["i-0", "i-3", "mi-1", "i-1", "i-2"]);
+    }
+
+    #[test]
+    fn the_status_says_what_is_known() {
+        let mut known = node("i-1", "ConnectionLost");
+        assert_eq!(status(Some(&known), "x"), "Ping status ConnectionLost.");
+        known.last_ping = Some("2026-10-01T12:00:00Z".to_owned());
+        known.agent = Some("3.3.0.0".to_owned());
+        assert_eq!(
+            status(Some(&known), "x"),
+            "Ping status ConnectionLost, last ping 2026-10-01T12:00:00Z, agent 3.3.0.0."
+        );
+        assert_eq!(
+            status(None, "eu-central-1"),
+            "Systems Manager knows no node of this id in eu-central-1."
+        );
+    }
+}

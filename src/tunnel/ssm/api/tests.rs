@@ -1,0 +1,372 @@
+//! The SDK's client against a loopback HTTP server that answers from a list.
+
+use std::sync::Mutex;
+use std::time::{Duration, SystemTime};
+
+use aws_sdk_ssm::config::{BehaviorVersion, Credentials, Region};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::nodes::{explained, online_nodes};
+use super::*;
+
+/// An SSM that gives each request the next answer, and keeps what was asked.
+struct Service {
+    client: Client,
+    asked: Arc<Mutex<Vec<(String, Value)>>>,
+}
+
+impl Service {
+    async fn with(answers: Vec<(u16, Value)>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let config = aws_sdk_ssm::Config::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .region(Region::new("eu-central-1"))
+            .credentials_provider(Credentials::new("AKID", "secret", None, None, "test"))
+            .retry_config(aws_sdk_ssm::config::retry::RetryConfig::disabled())
+            .endpoint_url(format!("http://{}", listener.local_addr().unwrap()))
+            .build();
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let kept = Arc::clone(&asked);
+        tokio::spawn(async move {
+            for (status, answer) in answers {
+                let (stream, _) = listener.accept().await.unwrap();
+                let request = serve(stream, status, &answer.to_string()).await;
+                kept.lock().unwrap().push(request);
+            }
+        });
+        Self {
+            client: Client::from_conf(config),
+            asked,
+        }
+    }
+
+    fn asked(&self) -> Vec<(String, Value)> {
+        self.asked.lock().unwrap().clone()
+    }
+}
+
+/// One request in (its operation and its body), one answer out.
+async fn serve(mut stream: TcpStream, status: u16, body: &str) -> (String, Value) {
+    let mut request = Vec::new();
+    let (head, content) = loop {
+        assert_ne!(stream.read_buf(&mut request).await.unwrap(), 0);
+        let text = String::from_utf8_lossy(&request);
+        let Some((head, content)) = text.split_once("\r\n\r\n") else {
+            continue;
+        };
+        let length: usize = header(head, "content-length").parse().unwrap();
+        if content.len() >= length {
+            break (head.to_owned(), content.to_owned());
+        }
+    };
+    let answer = format!(
+        "HTTP/1.1 {status} X\r\nconnection: close\r\nx-amzn-requestid: rid\r\n\
+         content-type: application/x-amz-json-1.1\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    stream.write_all(answer.as_bytes()).await.unwrap();
+    let operation = header(&head, "x-amz-target").replace("AmazonSSM.", "");
+    (operation, serde_json::from_str(&content).unwrap())
+}
+
+fn header(head: &str, name: &str) -> String {
+    head.lines()
+        .filter_map(|line| line.split_once(": "))
+        .find(|(key, _)| key.eq_ignore_ascii_case(name))
+        .map(|(_, value)| value.to_owned())
+        .unwrap()
+}
+
+#[tokio::test]
+async fn start_session_names_host_port_and_document() {
+    let opened = json!({"SessionId": "me-0", "TokenValue": "t", "StreamUrl": "wss://x"});
+    let service = Service::with(vec![(200, opened.clone()), (200, opened)]).await;
+    let endpoint = Endpoint {
+        host: "db.example".to_owned(),
+        port: 5432,
+    };
+    let client = &service.client;
+    for document in [None, Some("Own")] {
+        let started = start_session(client, "eu-central-1", "i-1", &endpoint, document);
+        let started = started.await.unwrap();
+        assert_eq!(started.session_id, "me-0");
+        assert_eq!(started.ticket.unwrap().stream_url, "wss://x");
+    }
+    for ((operation, body), document) in service.asked().into_iter().zip([DOCUMENT, "Own"]) {
+        assert_eq!(operation, "StartSession");
+        assert_eq!(
+            body,
+            json!({
+                "Target": "i-1", "DocumentName": document, "Reason": "pgiam",
+                "Parameters": {"host": ["db.example"], "portNumber": ["5432"]},
+            })
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_session_without_a_token_is_over() {
+    let service = Service::with(vec![
+        (200, json!({"SessionId": "me-0"})),
+        (
+            200,
+            json!({"SessionId": "me-0", "TokenValue": "", "StreamUrl": ""}),
+        ),
+        (200, json!({"SessionId": "me-0", "TokenValue": "t"})),
+        (
+            200,
+            json!({"SessionId": "me-0", "TokenValue": "t", "StreamUrl": "wss://x"}),
+        ),
+    ])
+    .await;
+    let resume = || resume_session(&service.client, "eu-central-1", "i-1", "me-0");
+    assert!(resume().await.unwrap().is_none());
+    assert!(resume().await.unwrap().is_none());
+    assert!(matches!(
+        resume().await,
+        Err(TunnelError::IncompleteAnswer("StreamUrl"))
+    ));
+    assert_eq!(resume().await.unwrap().unwrap().stream_url, "wss://x");
+    assert_eq!(
+        service.asked()[0],
+        ("ResumeSession".to_owned(), json!({"SessionId": "me-0"}))
+    );
+}
+
+#[tokio::test]
+async fn all_pages_of_the_nodes_with_a_tag_are_read() {
+    let page = |nodes: Value, next: Value| {
+        (
+            200,
+            json!({"InstanceInformationList": nodes, "NextToken": next}),
+        )
+    };
+    let service = Service::with(vec![
+        page(
+            json!([{"InstanceId": "i-2", "PingStatus": "ConnectionLost", "LastPingDateTime": 1_790_000_000},
+                   {"InstanceId": "i-3", "PingStatus": "Online", "AgentVersion": "3.3.0.0"}]),
+            json!("more"),
+        ),
+        page(
+            json!([{"InstanceId": "i-1", "PingStatus": "Online"}]),
+            Value::Null,
+        ),
+    ])
+    .await;
+    let nodes = online_nodes(&service.client, "eu-central-1", "Name", "bastion").await;
+    let nodes = nodes.unwrap();
+    let ids: Vec<_> = nodes.iter().map(|node| node.id.as_str()).collect();
+    assert_eq!(ids, ["i-1", "i-3", "i-2"]);
+    assert_eq!(nodes[1].agent.as_deref(), Some("3.3.0.0"));
+    assert_eq!(nodes[2].last_ping.as_deref(), Some("2026-09-21T14:13:20Z"));
+    let asked = service.asked();
+    let filters = json!([{"Key": "tag:Name", "Values": ["bastion"]}]);
+    assert_eq!(asked[0].0, "DescribeInstanceInformation");
+    assert_eq!(asked[0].1["Filters"], filters);
+    assert_eq!(asked[1].1["Filters"], filters);
+    assert_eq!(asked[1].1["NextToken"], "more");
+}
+
+fn offline() -> TunnelError {
+    api("TargetNotConnected", "i-1 is not connected.")
+}
+
+/// The refusal as it would come from AWS.
+fn api(code: &str, message: &str) -> TunnelError {
+    TunnelError::Api {
+        operation: "ResumeSession",
+        kind: classify(code, message),
+        answer: ApiAnswer {
+            code: code.to_owned(),
+            message: message.to_owned(),
+            request_id: None,
+        },
+        bastion: "i-1".to_owned(),
+        region: "eu-central-1".to_owned(),
+    }
+}
+
+fn message(error: &TunnelError) -> &str {
+    match error {
+        TunnelError::Api { answer, .. } => &answer.message,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_node_that_is_not_connected_is_looked_up() {
+    let lost = json!({"InstanceInformationList": [
+        {"InstanceId": "i-1", "PingStatus": "ConnectionLost", "LastPingDateTime": 1_790_000_000}]});
+    let denied = json!({"__type": "AccessDeniedException", "Message": "no"});
+    let service = Service::with(vec![
+        (200, lost),
+        (200, json!({"InstanceInformationList": []})),
+        (400, denied),
+    ])
+    .await;
+    for expected in [
+        "i-1 is not connected. Ping status ConnectionLost, last ping 2026-09-21T14:13:20Z.",
+        "i-1 is not connected. Systems Manager knows no node of this id in eu-central-1.",
+        "i-1 is not connected.",
+    ] {
+        let error = explained(&service.client, offline()).await;
+        assert_eq!(message(&error), expected);
+    }
+    let asked = service.asked();
+    assert_eq!(
+        asked[0].1["Filters"],
+        json!([{"Key": "InstanceIds", "Values": ["i-1"]}])
+    );
+    // Other errors are not looked into: nobody would answer here any more.
+    let other = explained(&service.client, api("AccessDeniedException", "x")).await;
+    assert_eq!(message(&other), "x");
+}
+
+#[tokio::test]
+async fn refusals_keep_the_words_of_aws() {
+    let throttled = json!({"__type": "ThrottlingException", "message": "Rate exceeded"});
+    let service = Service::with(vec![(400, throttled), (429, json!({})), (503, json!({}))]).await;
+    let nodes = || online_nodes(&service.client, "eu-central-1", "Name", "b");
+    for (kind, code) in [
+        (ApiRefusal::Throttled, "ThrottlingException"),
+        (ApiRefusal::Throttled, "HTTP status 429, no reason given"),
+        (ApiRefusal::Other, "HTTP status 503, no reason given"),
+    ] {
+        match nodes().await.unwrap_err() {
+            TunnelError::Api {
+                operation,
+                kind: found,
+                answer,
+                bastion,
+                ..
+            } => {
+                assert_eq!(operation, "DescribeInstanceInformation");
+                assert_eq!((found, answer.code.as_str()), (kind, code));
+                assert_eq!(answer.request_id.as_deref(), Some("rid"));
+                assert_eq!(bastion, "tag Name=b");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    // The server has no more answers and is gone.
+    assert!(matches!(
+        nodes().await,
+        Err(TunnelError::ApiUnreachable { .. })
+    ));
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("wrapped")]
+struct Wrapped(#[source] CredentialsError);
+
+#[test]
+fn missing_credentials_are_found_below_the_sdks_error() {
+    let inner = CredentialsError::Expired {
+        at: None,
+        profile: None,
+    };
+    let outer: SdkError<aws_sdk_ssm::operation::start_session::StartSessionError> =
+        SdkError::construction_failure(Wrapped(inner));
+    assert!(matches!(
+        refusal(&outer, "StartSession", "i-1", "eu-central-1"),
+        TunnelError::Credentials(error) if matches!(*error, CredentialsError::Expired { .. })
+    ));
+}
+
+#[test]
+fn what_ends_the_attempts_to_resume() {
+    let credentials = |error| TunnelError::Credentials(Arc::new(error));
+    let profile = || Some("dev".to_owned());
+    let source = || Arc::new(std::io::Error::other("x")) as crate::aws::Cause;
+    let role = |code: &str| {
+        credentials(CredentialsError::AssumeRole {
+            profile: profile(),
+            role: None,
+            code: code.to_owned(),
+            message: String::new(),
+        })
+    };
+    let scp = "not authorized, with an explicit deny in a service control policy";
+    for (last, error) in [
+        (true, api("AccessDeniedException", "not authorized")),
+        (true, api("AccessDeniedException", scp)),
+        (true, api("ExpiredTokenException", "")),
+        (true, api("DoesNotExistException", "Session does not exist")),
+        (false, api("ThrottlingException", "Rate exceeded")),
+        (false, api("InternalServerError", "")),
+        (false, api("HTTP status 502, no reason given", "")),
+        (false, api("InvalidSignatureException", "Signature expired")),
+        (false, api("TargetNotConnected", "")),
+        (
+            true,
+            credentials(CredentialsError::Expired {
+                at: Some(SystemTime::UNIX_EPOCH),
+                profile: profile(),
+            }),
+        ),
+        (
+            true,
+            credentials(CredentialsError::SsoSession {
+                profile: profile(),
+                session: None,
+                source: source(),
+            }),
+        ),
+        (
+            true,
+            credentials(CredentialsError::NotFound {
+                profile: profile(),
+                looked: Vec::new(),
+                source: source(),
+            }),
+        ),
+        (true, role("AccessDenied")),
+        (false, role("Throttling")),
+        (
+            false,
+            credentials(CredentialsError::Process {
+                profile: profile(),
+                reason: "exit status 1".to_owned(),
+            }),
+        ),
+        (
+            false,
+            credentials(CredentialsError::Timeout {
+                after: Duration::from_secs(20),
+                profile: profile(),
+            }),
+        ),
+        (
+            false,
+            credentials(CredentialsError::Other {
+                profile: profile(),
+                source: source(),
+            }),
+        ),
+        (
+            false,
+            TunnelError::ApiUnreachable {
+                region: String::new(),
+                reason: String::new(),
+            },
+        ),
+        (
+            false,
+            TunnelError::ChannelConnect {
+                host: String::new(),
+                reason: String::new(),
+            },
+        ),
+        (
+            true,
+            TunnelError::ForeignStreamUrl {
+                host: String::new(),
+            },
+        ),
+        (true, TunnelError::ShuttingDown),
+    ] {
+        assert_eq!(is_final(&error), last, "{error:?}");
+    }
+}

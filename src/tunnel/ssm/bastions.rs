@@ -1,0 +1,386 @@
+//! Which managed nodes to try for a target's next session, in which order.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use aws_sdk_ssm::Client;
+use tokio::time::{Instant, timeout};
+use tracing::debug;
+
+use super::api::nodes::{self, Node};
+use crate::config::Bastion;
+use crate::tunnel::{ApiRefusal, TunnelError};
+
+/// How long the nodes found by their tag are used before they are looked up again.
+const LOOKUP_AGE: Duration = Duration::from_secs(60);
+/// How long looking them up may take, all pages together.
+const LOOKUP_DEADLINE: Duration = Duration::from_secs(10);
+/// How long a node that failed is tried after all others. A restart of the node or of its agent
+/// takes about as long.
+const FAILURE_AGE: Duration = Duration::from_secs(60);
+/// What IAM's refusals say when it is the document that is not allowed, which is the same for all
+/// nodes.
+const OF_DOCUMENT: &str = ":document/";
+
+/// The nodes of one target, and what became of them lately.
+pub(super) struct Bastions {
+    wanted: Bastion,
+    memory: Mutex<Memory>,
+}
+
+#[derive(Default)]
+struct Memory {
+    /// The nodes with the tag, and when they were looked up.
+    found: Option<(Instant, Vec<String>)>,
+    failed: HashMap<String, Instant>,
+}
+
+impl Bastions {
+    pub(super) fn new(wanted: Bastion) -> Self {
+        Self {
+            wanted,
+            memory: Mutex::new(Memory::default()),
+        }
+    }
+
+    /// The nodes to try, in order; never empty. Nodes by id come as configured, nodes by tag with
+    /// those online first (the offline ones, too: Systems Manager notices an agent that is back only
+    /// after minutes), and those that failed lately come last. Cancel-safe.
+    ///
+    /// # Errors
+    /// [`TunnelError::NoBastion`], and as for [`nodes::online_nodes`] when the tag had to be looked up.
+    pub(super) async fn candidates(
+        &self,
+        client: &Client,
+        region: &str,
+    ) -> Result<Vec<String>, TunnelError> {
+        let (key, value) = match &self.wanted {
+            Bastion::Nodes(ids) => return Ok(self.memory().ordered(ids)),
+            Bastion::Tag { key, value } => (key, value),
+        };
+        if let Some(ids) = self.memory().looked_up() {
+            return Ok(ids);
+        }
+        let looking = nodes::online_nodes(client, region, key, value);
+        let nodes = match timeout(LOOKUP_DEADLINE, looking).await {
+            Ok(nodes) => nodes,
+            Err(_) => Err(TunnelError::ApiUnreachable {
+                region: region.to_owned(),
+                reason: format!("no answer in {} s", LOOKUP_DEADLINE.as_secs()),
+            }),
+        };
+        match nodes {
+            Ok(nodes) => self.found(nodes, region),
+            Err(error) => self.found_before(error),
+        }
+    }
+
+    fn found(&self, nodes: Vec<Node>, region: &str) -> Result<Vec<String>, TunnelError> {
+        for node in &nodes {
+            debug!(id = node.id, ping = node.ping, agent = ?node.agent, "managed node with {}", self.wanted);
+        }
+        if nodes.is_empty() {
+            return Err(TunnelError::NoBastion {
+                wanted: self.wanted.to_string(),
+                region: region.to_owned(),
+            });
+        }
+        let ids: Vec<String> = nodes.into_iter().map(|node| node.id).collect();
+        let mut memory = self.memory();
+        let ordered = memory.ordered(&ids);
+        memory.found = Some((Instant::now(), ids));
+        Ok(ordered)
+    }
+
+    /// The nodes of the last lookup when a new one failed: what keeps them from working, StartSession
+    /// will say as well.
+    fn found_before(&self, error: TunnelError) -> Result<Vec<String>, TunnelError> {
+        let memory = self.memory();
+        let Some((_, ids)) = &memory.found else {
+            return Err(error);
+        };
+        debug!(reason = %error, "cannot look for {}; using the nodes found before", self.wanted);
+        Ok(memory.ordered(ids))
+    }
+
+    /// No session, or no connection to the database, came about through this node.
+    pub(super) fn failed(&self, id: &str) {
+        let mut memory = self.memory();
+        memory.failed.insert(id.to_owned(), Instant::now());
+        // All of them at once: they have been replaced by others with the same tag, more likely than
+        // not.
+        if let Some((_, ids)) = &memory.found
+            && ids.iter().all(|id| memory.has_failed(id))
+        {
+            memory.found = None;
+        }
+    }
+
+    /// One did.
+    pub(super) fn worked(&self, id: &str) {
+        self.memory().failed.remove(id);
+    }
+
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        // Each change is one assignment; a panic cannot leave half of one.
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Memory {
+    fn looked_up(&self) -> Option<Vec<String>> {
+        let (at, ids) = self.found.as_ref()?;
+        (at.elapsed() < LOOKUP_AGE).then(|| self.ordered(ids))
+    }
+
+    fn ordered(&self, ids: &[String]) -> Vec<String> {
+        let mut ids = ids.to_vec();
+        ids.sort_by_key(|id| self.has_failed(id)); // Stable.
+        ids
+    }
+
+    fn has_failed(&self, id: &str) -> bool {
+        let at = self.failed.get(id);
+        at.is_some_and(|at| at.elapsed() < FAILURE_AGE)
+    }
+}
+
+/// Whether another node may work where one ended with `error`: yes when it was about the node, no
+/// when it was about us, the network from here, or AWS as a whole.
+pub(super) fn should_try_next(error: &TunnelError) -> bool {
+    match error {
+        TunnelError::Api { kind, answer, .. } => match kind {
+            ApiRefusal::TargetNotConnected => true,
+            ApiRefusal::AccessDenied => !answer.message.contains(OF_DOCUMENT),
+            // A mistyped id, an error at AWS: one more call, and an answer to each.
+            ApiRefusal::Other => true,
+            ApiRefusal::DeniedByOrganisation
+            | ApiRefusal::CredentialsExpired
+            | ApiRefusal::CredentialsRejected
+            | ApiRefusal::InvalidDocument
+            | ApiRefusal::Throttled => false,
+        },
+        TunnelError::HandshakeTimeout { .. }
+        | TunnelError::AgentTooOld { .. }
+        | TunnelError::NoMultiplexing { .. }
+        | TunnelError::DialRefused { .. }
+        | TunnelError::DialTimeout { .. }
+        | TunnelError::SessionEnded { .. }
+        | TunnelError::ChannelLost { .. }
+        | TunnelError::Protocol { .. } => true,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Endpoint;
+    use crate::tunnel::{ApiAnswer, EndCause};
+
+    fn ids(list: &[&str]) -> Vec<String> {
+        list.iter().map(|&id| id.to_owned()).collect()
+    }
+
+    fn nodes(list: &[&str]) -> Bastions {
+        Bastions::new(Bastion::Nodes(ids(list)))
+    }
+
+    /// Nobody is asked in these tests: a list needs no lookup, and a tag has one behind it.
+    fn nobody() -> Client {
+        let config = aws_sdk_ssm::Config::builder()
+            .behavior_version(aws_sdk_ssm::config::BehaviorVersion::latest())
+            .build();
+        Client::from_conf(config)
+    }
+
+    async fn order(bastions: &Bastions) -> Vec<String> {
+        bastions
+            .candidates(&nobody(), "eu-central-1")
+            .await
+            .unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_that_failed_goes_to_the_end_for_a_while() {
+        let bastions = nodes(&["i-1", "i-2", "i-3"]);
+        assert_eq!(order(&bastions).await, ["i-1", "i-2", "i-3"]);
+        bastions.failed("i-1");
+        assert_eq!(order(&bastions).await, ["i-2", "i-3", "i-1"]);
+        tokio::time::advance(FAILURE_AGE / 2).await;
+        bastions.failed("i-3");
+        assert_eq!(order(&bastions).await, ["i-2", "i-1", "i-3"]);
+        tokio::time::advance(FAILURE_AGE / 2).await;
+        assert_eq!(order(&bastions).await, ["i-1", "i-2", "i-3"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_that_works_again_takes_its_place() {
+        let bastions = nodes(&["i-1", "i-2"]);
+        bastions.failed("i-1");
+        bastions.failed("i-2");
+        assert_eq!(order(&bastions).await, ["i-1", "i-2"], "all have failed");
+        bastions.worked("i-2");
+        assert_eq!(order(&bastions).await, ["i-2", "i-1"]);
+    }
+
+    fn with_tag(list: &[&str]) -> Bastions {
+        let bastions = Bastions::new(Bastion::Tag {
+            key: "Name".to_owned(),
+            value: "bastion".to_owned(),
+        });
+        bastions.memory().found = Some((Instant::now(), ids(list)));
+        bastions
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn found_nodes_are_remembered_for_a_while() {
+        let bastions = with_tag(&["i-1", "i-2"]);
+        bastions.failed("i-1");
+        assert_eq!(order(&bastions).await, ["i-2", "i-1"]);
+        tokio::time::advance(LOOKUP_AGE).await;
+        assert_eq!(bastions.memory().looked_up(), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lookup_that_fails_leaves_the_nodes_of_the_last_one() {
+        let bastions = with_tag(&["i-1", "i-2"]);
+        bastions.failed("i-1");
+        tokio::time::advance(LOOKUP_AGE).await;
+        let again = bastions.found_before(TunnelError::NoRegion).unwrap();
+        assert_eq!(again, ["i-1", "i-2"]);
+        let nothing_yet = nodes(&[]);
+        assert!(matches!(
+            nothing_yet.found_before(TunnelError::NoRegion),
+            Err(TunnelError::NoRegion)
+        ));
+    }
+
+    #[test]
+    fn a_tag_that_nobody_carries_is_named() {
+        let error = with_tag(&[]).found(Vec::new(), "eu-central-1").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "no managed node in eu-central-1 matches tag Name=bastion"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn found_nodes_that_have_all_failed_are_looked_up_anew() {
+        let bastions = with_tag(&["i-1", "i-2"]);
+        bastions.failed("i-1");
+        assert!(bastions.memory().found.is_some());
+        bastions.failed("i-2");
+        assert!(bastions.memory().found.is_none());
+    }
+
+    fn refused(kind: ApiRefusal, message: &str) -> TunnelError {
+        TunnelError::Api {
+            operation: "StartSession",
+            kind,
+            answer: ApiAnswer {
+                code: String::new(),
+                message: message.to_owned(),
+                request_id: None,
+            },
+            bastion: "i-1".to_owned(),
+            region: "eu-central-1".to_owned(),
+        }
+    }
+
+    #[test]
+    fn errors_about_the_node_lead_to_the_next_one() {
+        let some = String::new;
+        let endpoint = Endpoint {
+            host: some(),
+            port: 5432,
+        };
+        let of_node = "not authorized to perform: ssm:StartSession on resource: \
+                       arn:aws:ec2:eu-central-1:111122223333:instance/i-1";
+        let of_document = "not authorized to perform: ssm:StartSession on resource: \
+                           arn:aws:ssm:eu-central-1::document/AWS-StartPortForwardingSessionToRemoteHost";
+        for (next, error) in [
+            (true, refused(ApiRefusal::TargetNotConnected, "")),
+            (true, refused(ApiRefusal::AccessDenied, of_node)),
+            (false, refused(ApiRefusal::AccessDenied, of_document)),
+            (false, refused(ApiRefusal::DeniedByOrganisation, of_node)),
+            (false, refused(ApiRefusal::CredentialsExpired, "")),
+            (false, refused(ApiRefusal::CredentialsRejected, "")),
+            (false, refused(ApiRefusal::InvalidDocument, "")),
+            (false, refused(ApiRefusal::Throttled, "")),
+            (true, refused(ApiRefusal::Other, "")),
+            (
+                true,
+                TunnelError::HandshakeTimeout {
+                    bastion: some(),
+                    after: FAILURE_AGE,
+                },
+            ),
+            (
+                true,
+                TunnelError::AgentTooOld {
+                    bastion: some(),
+                    version: some(),
+                    needed: some(),
+                },
+            ),
+            (
+                true,
+                TunnelError::NoMultiplexing {
+                    bastion: some(),
+                    version: some(),
+                },
+            ),
+            (
+                true,
+                TunnelError::DialRefused {
+                    bastion: some(),
+                    endpoint: endpoint.clone(),
+                },
+            ),
+            (
+                true,
+                TunnelError::DialTimeout {
+                    bastion: some(),
+                    endpoint,
+                    after: FAILURE_AGE,
+                },
+            ),
+            (
+                true,
+                TunnelError::SessionEnded {
+                    cause: EndCause::Agent,
+                    reason: some(),
+                },
+            ),
+            (true, TunnelError::ChannelLost { reason: some() }),
+            (false, TunnelError::NoRegion),
+            (
+                false,
+                TunnelError::ApiUnreachable {
+                    region: some(),
+                    reason: some(),
+                },
+            ),
+            (
+                false,
+                TunnelError::ChannelConnect {
+                    host: some(),
+                    reason: some(),
+                },
+            ),
+            (
+                false,
+                TunnelError::DataKey {
+                    key: some(),
+                    denied: true,
+                    reason: some(),
+                },
+            ),
+            (false, TunnelError::ShuttingDown),
+        ] {
+            assert_eq!(should_try_next(&error), next, "{error:?}");
+        }
+    }
+}
