@@ -1,7 +1,9 @@
 //! Everything that is asked of AWS with one identity: credentials, region, clients, trust.
 
 mod chain;
+mod endpoints;
 mod error;
+pub mod partition;
 mod profile;
 mod trust;
 
@@ -21,11 +23,10 @@ use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::error::CredentialsError as SdkError;
 use aws_credential_types::provider::{ProvideCredentials, future};
-use aws_types::service_config::ServiceConfigKey;
 use rustls::RootCertStore;
 use tokio::sync::OnceCell;
-use url::Url;
 
+pub use endpoints::Endpoints;
 pub use error::{Cause, CredentialsError};
 
 use crate::kept::{Clock, Kept, Lease, system_clock};
@@ -135,16 +136,27 @@ impl AwsContext {
     /// it outlives a change of credentials.
     ///
     /// Endpoints are the SDK's business: `AWS_ENDPOINT_URL_SSM`, `AWS_ENDPOINT_URL` and the
-    /// `endpoint_url` of the profile and its `services` section are honoured.
+    /// `endpoint_url` of the profile and its `services` section are honoured, and so are
+    /// `AWS_USE_FIPS_ENDPOINT` and `AWS_USE_DUALSTACK_ENDPOINT` with their keys in the profile.
     ///
     /// # Errors
     /// As for [`AwsContext::sdk_config`].
     pub async fn ssm(&self, region: &str) -> Result<aws_sdk_ssm::Client, CredentialsError> {
+        Ok(aws_sdk_ssm::Client::new(&self.config_in(region).await?))
+    }
+
+    /// A client for KMS in `region`, otherwise like [`AwsContext::ssm`].
+    ///
+    /// # Errors
+    /// As for [`AwsContext::sdk_config`].
+    pub async fn kms(&self, region: &str) -> Result<aws_sdk_kms::Client, CredentialsError> {
+        Ok(aws_sdk_kms::Client::new(&self.config_in(region).await?))
+    }
+
+    async fn config_in(&self, region: &str) -> Result<SdkConfig, CredentialsError> {
         let config = self.sdk_config().await?;
         let region = Region::new(region.to_owned());
-        Ok(aws_sdk_ssm::Client::new(
-            &config.into_builder().region(region).build(),
-        ))
+        Ok(config.into_builder().region(region).build())
     }
 
     /// What AWS clients are made from.
@@ -162,32 +174,13 @@ impl AwsContext {
         Ok(config)
     }
 
-    /// The endpoints the user has set for Session Manager, by environment or profile: for all
-    /// services, for `SSM`, for `SSMMESSAGES`. Addresses that do not parse are left to the SDK.
+    /// What the user has set, by environment or profile, about where Session Manager is. Addresses
+    /// that do not parse are left to the SDK.
     ///
     /// # Errors
     /// As for [`AwsContext::sdk_config`].
-    pub async fn configured_endpoints(&self) -> Result<Vec<Url>, CredentialsError> {
-        let config = self.sdk_config().await?;
-        let mut found: Vec<String> = config
-            .endpoint_url()
-            .map(str::to_owned)
-            .into_iter()
-            .collect();
-        for service in ["SSM", "SSMMESSAGES"] {
-            let key = ServiceConfigKey::builder()
-                .service_id(service)
-                .env("AWS_ENDPOINT_URL")
-                .profile("endpoint_url")
-                .build();
-            if let (Ok(key), Some(services)) = (key, config.service_config()) {
-                found.extend(services.load_config(key));
-            }
-        }
-        Ok(found
-            .iter()
-            .filter_map(|text| Url::parse(text).ok())
-            .collect())
+    pub async fn endpoints(&self) -> Result<Endpoints, CredentialsError> {
+        Ok(Endpoints::of(&self.sdk_config().await?))
     }
 
     /// The roots that may vouch for AWS, for connections that do not go through the SDK.

@@ -487,9 +487,18 @@ async fn child() {
             let client = context.ssm("eu-central-1").await.unwrap();
             let sent = client.start_session().target("i-1").send().await;
             show("ssm", format!("{:?}", sent.unwrap_err()).replace('\n', " "));
-            let endpoints = context.configured_endpoints().await.unwrap();
-            let endpoints: Vec<_> = endpoints.iter().map(Url::as_str).collect();
-            show("endpoints", endpoints.join(" "));
+            let endpoints = context.endpoints().await.unwrap();
+            let configured: Vec<_> = endpoints
+                .configured
+                .iter()
+                .map(|url| url.as_str())
+                .collect();
+            show("endpoints", configured.join(" "));
+            show(
+                "data_channel",
+                format!("{:?}", endpoints.data_channel.map(String::from)),
+            );
+            show("fips", endpoints.fips.to_string());
             show("roots", context.roots().await.unwrap().len().to_string());
         }
         Err(error) => show("config", format!("{error}")),
@@ -552,6 +561,19 @@ async fn settings_of_the_environment_are_honoured() {
         format!("http://127.0.0.1:1/ {url}/ http://127.0.0.1:1/")
     );
     assert!(seen["ssm"].contains("TargetNotConnected"), "{seen:?}");
+    assert_eq!(seen["data_channel"], "None");
+
+    // An endpoint for the gateway is its own, even if it is the same as for everything.
+    for own in ["http://127.0.0.1:1", "https://gateway.corp:8443"] {
+        let variable = ("AWS_ENDPOINT_URL_SSMMESSAGES", own);
+        let seen = in_child(&[&common[..], &[variable]].concat()).await;
+        assert_eq!(seen["data_channel"], format!("Some(\"{own}/\")"));
+        let ignored = ("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "true");
+        let nowhere = ("HTTPS_PROXY", "http://127.0.0.1:1");
+        let seen = in_child(&[&common[..], &[variable, ignored, nowhere]].concat()).await;
+        assert_eq!(seen["data_channel"], "None");
+        assert_eq!(seen["endpoints"], "");
+    }
 
     // A profile named explicitly comes before the keys of the environment, as in the AWS CLI.
     let seen = in_child(&[&common[..], &[("PGIAM_TEST_PROFILE", "dev")]].concat()).await;
@@ -599,6 +621,86 @@ async fn settings_of_the_profile_are_honoured() {
         seen["endpoints"],
         "http://127.0.0.1:1/ http://127.0.0.1:2/ http://127.0.0.1:1/"
     );
+    assert_eq!(seen["data_channel"], "None");
+
+    let config_now = std::fs::read_to_string(&config).unwrap();
+    let own = "ssmmessages =\n  endpoint_url = http://127.0.0.1:3\n";
+    files.write("config", &format!("{config_now}{own}"));
+    let seen = in_child(&[
+        ("AWS_CONFIG_FILE", &config),
+        ("AWS_SHARED_CREDENTIALS_FILE", &credentials),
+        ("AWS_PROFILE", "dev"),
+    ])
+    .await;
+    assert_eq!(seen["data_channel"], r#"Some("http://127.0.0.1:3/")"#);
+}
+
+/// A proxy that lets nothing through, and tells where its clients wanted to go.
+async fn recorder() -> (String, tokio::sync::mpsc::UnboundedReceiver<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let (tell, told) = tokio::sync::mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n") {
+                match stream.read_buf(&mut request).await {
+                    Ok(1..) => {}
+                    _ => break,
+                }
+            }
+            let request = String::from_utf8_lossy(&request);
+            let line = request.lines().next().unwrap_or_default().to_owned();
+            let _ = tell.send(line);
+            let _ = stream.write_all(b"HTTP/1.1 403 X\r\n\r\n").await;
+        }
+    });
+    (url, told)
+}
+
+/// The SDK finds the host by itself; this shows that nothing in the way its clients are made here
+/// keeps it from doing so, and that they use the proxy.
+#[tokio::test]
+async fn fips_and_dual_stack_endpoints_are_used() {
+    let files = Files::new("");
+    files.write(
+        "fips",
+        &format!("[default]\nuse_fips_endpoint = true\n{KEYS}"),
+    );
+    files.write("plain", &format!("[default]\n{KEYS}"));
+    let (fips_file, plain_file) = (text(&files.path("fips")), text(&files.path("plain")));
+    let credentials = text(&files.path("credentials"));
+    let fips = ("AWS_USE_FIPS_ENDPOINT", "true");
+    let dual_stack = ("AWS_USE_DUALSTACK_ENDPOINT", "true");
+    for (config, settings, host) in [
+        (&plain_file, vec![], "ssm.eu-central-1.amazonaws.com"),
+        (
+            &plain_file,
+            vec![fips],
+            "ssm-fips.eu-central-1.amazonaws.com",
+        ),
+        (&fips_file, vec![], "ssm-fips.eu-central-1.amazonaws.com"),
+        (&plain_file, vec![dual_stack], "ssm.eu-central-1.api.aws"),
+        (
+            &plain_file,
+            vec![fips, dual_stack],
+            "ssm-fips.eu-central-1.api.aws",
+        ),
+    ] {
+        let (proxy, mut told) = recorder().await;
+        let common = [
+            ("AWS_CONFIG_FILE", config.as_str()),
+            ("AWS_SHARED_CREDENTIALS_FILE", credentials.as_str()),
+            ("AWS_MAX_ATTEMPTS", "1"),
+            ("HTTPS_PROXY", proxy.as_str()),
+        ];
+        let seen = in_child(&[&common[..], &settings].concat()).await;
+        let asked = told.try_recv().expect("the proxy was not asked");
+        assert_eq!(asked, format!("CONNECT {host}:443 HTTP/1.1"), "{seen:?}");
+        let with_fips = host.contains("-fips.");
+        assert_eq!(seen["fips"], with_fips.to_string());
+    }
 }
 
 /// The metadata service is asked directly, although there is a proxy for everything else; what

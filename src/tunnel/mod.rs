@@ -118,12 +118,15 @@ pub enum TunnelError {
         reason: String,
     },
     /// The gateway refused the WebSocket upgrade.
-    #[error("the data channel at {host} refused the connection with HTTP status {status}")]
+    #[error("the data channel at {host} refused the connection with HTTP status {status}{}", of_clock(.skew))]
     ChannelRefused {
         /// The data channel's host.
         host: String,
         /// The HTTP status.
         status: u16,
+        /// By how many seconds this machine's clock is ahead of the gateway's (negative: behind), if
+        /// that is too much for a signature and so may be the reason.
+        skew: Option<i64>,
     },
     /// The agent did not finish the handshake in time.
     #[error("the SSM handshake with {bastion} did not finish in {} s", .after.as_secs())]
@@ -230,6 +233,15 @@ pub enum TunnelError {
     /// We are shutting down.
     #[error("pgiam is shutting down")]
     ShuttingDown,
+}
+
+fn of_clock(skew: &Option<i64>) -> String {
+    let Some(skew) = skew else {
+        return String::new();
+    };
+    let minutes = skew.unsigned_abs() / 60;
+    let direction = if *skew > 0 { "ahead" } else { "behind" };
+    format!("; this machine's clock is {minutes} min {direction}")
 }
 
 fn tried(tried: &[(String, TunnelError)]) -> String {

@@ -16,6 +16,8 @@ mod dials;
 mod driver;
 #[cfg_attr(not(test), expect(dead_code, reason = "not all of it is called yet"))]
 mod ending;
+mod endpoint;
+mod proxy;
 mod socket;
 mod state;
 mod stream;

@@ -13,14 +13,14 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info};
-use url::Url;
 use uuid::Uuid;
 
 use super::driver::{self, Driver, Phase};
+use super::proxy::Proxies;
 use super::socket::WebSocket;
 use super::state::Shared;
-use super::{SsmStream, api, connect};
-use crate::aws::AwsContext;
+use super::{SsmStream, api, connect, endpoint};
+use crate::aws::{AwsContext, Endpoints};
 use crate::config::{Endpoint, SsmSettings};
 use crate::tunnel::{ApiRefusal, BoxFuture, Stream, Transport, TunnelError, plain};
 
@@ -249,7 +249,7 @@ impl Inner {
                 client,
                 region: region.unwrap_or_default(),
                 roots: self.aws.roots().await?,
-                endpoints: self.aws.configured_endpoints().await?,
+                endpoints: self.aws.endpoints().await?,
             };
             Ok(access)
         };
@@ -297,8 +297,8 @@ struct Access {
     client: aws_sdk_ssm::Client,
     region: String,
     roots: Arc<RootCertStore>,
-    /// Endpoints of the user's own, which a stream URL may name.
-    endpoints: Vec<Url>,
+    /// What the user has set about where data channels go.
+    endpoints: Endpoints,
 }
 
 /// Opens the data channel of a started session.
@@ -310,8 +310,9 @@ async fn join(access: &Access, stream_url: &str) -> Result<WebSocket, TunnelErro
         endpoints,
         ..
     } = access;
-    let url = connect::stream_url(stream_url, endpoints)?;
-    let connecting = connect::connect(&url, region, credentials, Arc::clone(roots));
+    let url = endpoint::data_channel(stream_url, region, endpoints)?;
+    let proxies = Proxies::from_env();
+    let connecting = connect::connect(&url, region, credentials, Arc::clone(roots), &proxies);
     timeout(CONNECT_DEADLINE, connecting)
         .await
         .map_err(|_| TunnelError::ChannelConnect {

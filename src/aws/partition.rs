@@ -1,0 +1,145 @@
+//! The AWS partitions: which one a region belongs to, and under which domains its services answer.
+
+/// One of the separate sets of regions that AWS is made of. Identities, ARNs and domain names of
+/// one mean nothing in another.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Partition {
+    /// As in the second field of an ARN.
+    pub name: &'static str,
+    /// What its regions' names begin with.
+    prefix: &'static str,
+    /// The domain of its service endpoints, without a leading dot.
+    pub dns_suffix: &'static str,
+    /// The domain of those that answer on IPv6, too.
+    pub dual_stack_suffix: &'static str,
+}
+
+/// The partition of every region that is in none of [`OTHERS`].
+const COMMERCIAL: Partition = Partition {
+    name: "aws",
+    prefix: "",
+    dns_suffix: "amazonaws.com",
+    dual_stack_suffix: "api.aws",
+};
+
+/// From the table that AWS gives to its SDKs (`partitions.json`). The SDK has it too, and keeps it
+/// to itself.
+const OTHERS: [Partition; 7] = [
+    Partition {
+        name: "aws-cn",
+        prefix: "cn-",
+        dns_suffix: "amazonaws.com.cn",
+        dual_stack_suffix: "api.amazonwebservices.com.cn",
+    },
+    Partition {
+        name: "aws-us-gov",
+        prefix: "us-gov-",
+        dns_suffix: "amazonaws.com",
+        dual_stack_suffix: "api.aws",
+    },
+    Partition {
+        name: "aws-iso",
+        prefix: "us-iso-",
+        dns_suffix: "c2s.ic.gov",
+        dual_stack_suffix: "api.aws.ic.gov",
+    },
+    Partition {
+        name: "aws-iso-b",
+        prefix: "us-isob-",
+        dns_suffix: "sc2s.sgov.gov",
+        dual_stack_suffix: "api.aws.scloud",
+    },
+    Partition {
+        name: "aws-iso-e",
+        prefix: "eu-isoe-",
+        dns_suffix: "cloud.adc-e.uk",
+        dual_stack_suffix: "api.cloud-aws.adc-e.uk",
+    },
+    Partition {
+        name: "aws-iso-f",
+        prefix: "us-isof-",
+        dns_suffix: "csp.hci.ic.gov",
+        dual_stack_suffix: "api.aws.hci.ic.gov",
+    },
+    Partition {
+        name: "aws-eusc",
+        prefix: "eusc-",
+        dns_suffix: "amazonaws.eu",
+        dual_stack_suffix: "api.amazonwebservices.eu",
+    },
+];
+
+impl Partition {
+    /// The partition of a region. A region nobody has heard of yet is a commercial one, as for the
+    /// SDK.
+    #[must_use]
+    pub fn of(region: &str) -> &'static Self {
+        OTHERS
+            .iter()
+            .find(|partition| region.starts_with(partition.prefix))
+            .unwrap_or(&COMMERCIAL)
+    }
+
+    /// Whether `host`, in lower case, is below one of the partition's domains.
+    #[must_use]
+    pub fn owns(&self, host: &str) -> bool {
+        [self.dns_suffix, self.dual_stack_suffix]
+            .iter()
+            .any(|suffix| {
+                let below = host.strip_suffix(suffix);
+                let labels = below.and_then(|below| below.strip_suffix('.'));
+                labels.is_some_and(|labels| !labels.is_empty())
+            })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn regions_find_their_partition() {
+        for (region, name) in [
+            ("eu-central-1", "aws"),
+            ("us-east-1", "aws"),
+            ("mx-central-1", "aws"),
+            ("xx-new-1", "aws"),
+            ("cn-northwest-1", "aws-cn"),
+            ("us-gov-west-1", "aws-us-gov"),
+            ("us-iso-east-1", "aws-iso"),
+            ("us-isob-east-1", "aws-iso-b"),
+            ("eu-isoe-west-1", "aws-iso-e"),
+            ("us-isof-south-1", "aws-iso-f"),
+            ("eusc-de-east-1", "aws-eusc"),
+        ] {
+            assert_eq!(Partition::of(region).name, name, "{region}");
+        }
+    }
+
+    #[test]
+    fn a_partition_owns_what_is_below_its_domains_and_nothing_else() {
+        let owns = |region, host| Partition::of(region).owns(host);
+        assert!(owns(
+            "eu-central-1",
+            "ssmmessages.eu-central-1.amazonaws.com"
+        ));
+        assert!(owns("eu-central-1", "ssmmessages.eu-central-1.api.aws"));
+        assert!(owns(
+            "cn-north-1",
+            "ssmmessages.cn-north-1.api.amazonwebservices.com.cn"
+        ));
+        assert!(owns("us-isob-east-1", "x.us-isob-east-1.sc2s.sgov.gov"));
+        for foreign in [
+            "amazonaws.com",
+            ".amazonaws.com",
+            "evilamazonaws.com",
+            "x.amazonaws.com.example.org",
+            "x.amazonaws.com.",
+            "x.evil-api.aws",
+            "ssmmessages.cn-north-1.amazonaws.com.cn",
+        ] {
+            assert!(!owns("eu-central-1", foreign), "{foreign}");
+        }
+        assert!(!owns("cn-north-1", "ssmmessages.us-east-1.amazonaws.com"));
+    }
+}
