@@ -12,6 +12,8 @@ mod api;
 #[cfg_attr(not(test), expect(dead_code, reason = "not all of it is called yet"))]
 mod bastions;
 mod connect;
+#[cfg_attr(not(test), expect(dead_code, reason = "not all of it is called yet"))]
+mod datakey;
 mod dials;
 mod driver;
 #[cfg_attr(not(test), expect(dead_code, reason = "not all of it is called yet"))]

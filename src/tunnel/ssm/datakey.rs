@@ -1,0 +1,118 @@
+//! `kms:GenerateDataKey`: the key of a session whose preferences want it encrypted.
+
+use std::fmt;
+use std::time::Duration;
+
+use aws_sdk_kms::error::ProvideErrorMetadata;
+use tokio::time::timeout;
+use zeroize::Zeroizing;
+
+use crate::aws::AwsContext;
+use crate::tunnel::{TunnelError, chain};
+
+/// One AES-256 key for each direction, as the agent expects them (session protocol, step 7).
+const LENGTH: usize = 64;
+/// How long KMS may take. The agent gives the whole handshake 15 s.
+const DEADLINE: Duration = Duration::from_secs(10);
+/// The encryption context: KMS hands the key out again (`kms:Decrypt`, by the agent) to who names the
+/// same session, node and challenge only.
+const SESSION: &str = "aws:ssm:SessionId";
+const TARGET: &str = "aws:ssm:TargetId";
+const CHALLENGE: &str = "aws:ssm:RandomChallenge";
+
+/// What a key is asked for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wanted<'a> {
+    /// The KMS key: an ARN, an id, or an alias. It is the agent's word, that is, the preferences'.
+    pub(super) key: &'a str,
+    /// The session it is for.
+    pub(super) session_id: &'a str,
+    /// The managed node at its other end.
+    pub(super) target: &'a str,
+    /// The agent's challenge, where it sent one.
+    pub(super) challenge: Option<&'a str>,
+}
+
+/// A session's key in both its forms. Debug shows neither.
+pub(super) struct DataKey {
+    /// The key itself: the first half is for what the agent sends, the second for what we send.
+    pub(super) plaintext: Zeroizing<Vec<u8>>,
+    /// The same under the KMS key, for the agent.
+    pub(super) ciphertext: Vec<u8>,
+}
+
+impl fmt::Debug for DataKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("DataKey(***)")
+    }
+}
+
+/// `kms:GenerateDataKey` for a session in `region`, within a deadline. A key of another region, which
+/// its ARN tells, is asked for there.
+///
+/// # Errors
+/// [`TunnelError::DataKey`]; `denied` tells whether an access policy is the reason.
+/// [`TunnelError::Credentials`].
+pub(super) async fn data_key(
+    aws: &AwsContext,
+    region: &str,
+    wanted: Wanted<'_>,
+) -> Result<DataKey, TunnelError> {
+    let failed = |denied: bool, reason: String| TunnelError::DataKey {
+        key: wanted.key.to_owned(),
+        denied,
+        reason,
+    };
+    let client = aws.kms(region_of(wanted.key).unwrap_or(region)).await;
+    let client = client.map_err(|error| TunnelError::Credentials(error.into()))?;
+    let call = client
+        .generate_data_key()
+        .key_id(wanted.key)
+        .number_of_bytes(i32::try_from(LENGTH).unwrap_or(i32::MAX))
+        .encryption_context(SESSION, wanted.session_id)
+        .encryption_context(TARGET, wanted.target);
+    let call = match wanted.challenge {
+        Some(challenge) => call.encryption_context(CHALLENGE, challenge),
+        None => call,
+    };
+    let answer = match timeout(DEADLINE, call.send()).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(error)) => {
+            let code = error.code().unwrap_or_default();
+            let reason = match error.message() {
+                Some(message) => format!("{code}: {message}"),
+                None => chain(&error),
+            };
+            return Err(failed(code.starts_with("AccessDenied"), reason));
+        }
+        Err(_) => {
+            return Err(failed(
+                false,
+                format!("no answer in {} s", DEADLINE.as_secs()),
+            ));
+        }
+    };
+    let plaintext = answer
+        .plaintext
+        .map(|blob| Zeroizing::new(blob.into_inner()));
+    let ciphertext = answer.ciphertext_blob.map(|blob| blob.into_inner());
+    match (plaintext, ciphertext) {
+        (Some(plaintext), Some(ciphertext)) if plaintext.len() == LENGTH => Ok(DataKey {
+            plaintext,
+            ciphertext,
+        }),
+        _ => Err(failed(false, "the answer holds no such key".to_owned())),
+    }
+}
+
+/// The region in the ARN of a key or alias: `arn:PARTITION:kms:REGION:ACCOUNT:key/ID`.
+fn region_of(key: &str) -> Option<&str> {
+    let mut fields = key.split(':');
+    let is_arn = fields.next() == Some("arn");
+    let is_kms = fields.nth(1) == Some("kms");
+    let region = fields.next().filter(|region| !region.is_empty())?;
+    (is_arn && is_kms).then_some(region)
+}
+
+#[cfg(test)]
+mod tests;
