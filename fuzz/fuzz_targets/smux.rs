@@ -36,6 +36,9 @@ enum Step {
         server: bool,
         stream: u8,
     },
+    KeepAlive {
+        server: bool,
+    },
     /// One packet of at most `max` bytes goes onto the carrier.
     Transmit {
         server: bool,
@@ -73,6 +76,7 @@ enum Input<'a> {
     Abandon {
         id: u8,
     },
+    KeepAlive,
     Transmit {
         max: u16,
     },
@@ -235,6 +239,7 @@ fn joined(steps: &[Step]) {
             Step::Send { server, .. }
             | Step::Finish { server, .. }
             | Step::Abandon { server, .. }
+            | Step::KeepAlive { server }
             | Step::Transmit { server, .. } => *server,
             Step::Deliver { to_server, .. } => !to_server,
         };
@@ -248,6 +253,10 @@ fn joined(steps: &[Step]) {
             Step::Send { stream, length, .. } => actor.send(stream, length),
             Step::Finish { stream, .. } => actor.finish(stream),
             Step::Abandon { stream, .. } => actor.abandon(stream),
+            Step::KeepAlive { .. } => {
+                actor.session.keep_alive();
+                assert!(actor.session.has_transmit());
+            }
             Step::Transmit { max, .. } => {
                 actor.transmit(usize::from(max));
             }
@@ -344,6 +353,10 @@ fn alone(server: bool, cuts: &[u8], inputs: &[Input<'_>]) {
             }
             Input::Abandon { .. } => {
                 session.abandon(id);
+                Ok(())
+            }
+            Input::KeepAlive => {
+                session.keep_alive();
                 Ok(())
             }
             _ => Ok(()),

@@ -8,7 +8,7 @@ use crate::error::Error;
 use crate::frame::{Command, HEADER_LEN, Header, StreamId};
 use crate::parser::{Item, Parser};
 use crate::schedule::Schedule;
-use crate::stream::{Filled, Stream};
+use crate::stream::{Filled, Stream, put_header};
 
 /// Which side of the carrier a session is; it decides who may open which ids.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,10 +48,11 @@ pub enum Event {
 /// All streams of one carrier.
 ///
 /// Calling order: after each [`handle_input`](Self::handle_input) take all
-/// [`poll_event`](Self::poll_event)s; after that, and after each `open`, `send`, `finish` or `abandon`, take
-/// [`poll_transmit`](Self::poll_transmit) as long as the carrier has room. Events and queued data are not bounded here: the
-/// driver stops reading the carrier when it cannot place events, and stops calling
-/// [`send`](Self::send) when [`queued`](Self::queued) is more than it wants to hold.
+/// [`poll_event`](Self::poll_event)s; after that, and after each `open`, `send`, `finish`,
+/// `abandon` or `keep_alive`, take [`poll_transmit`](Self::poll_transmit) as long as the carrier
+/// has room. Events and queued data are not bounded here: the driver stops reading the carrier when
+/// it cannot place events, and stops calling [`send`](Self::send) when [`queued`](Self::queued) is
+/// more than it wants to hold.
 ///
 /// The first protocol violation of the peer sticks: later calls return it and nothing is sent any
 /// more. Events that were complete before it can still be taken.
@@ -65,6 +66,8 @@ pub struct Session {
     events: VecDeque<Event>,
     /// The rest of a frame that was larger than the `max` of the poll that wrote it.
     carry: Bytes,
+    /// A keepalive is to be sent.
+    nop_pending: bool,
     failed: Option<Error>,
 }
 
@@ -79,6 +82,7 @@ impl Session {
             parser: Parser::default(),
             events: VecDeque::new(),
             carry: Bytes::new(),
+            nop_pending: false,
             failed: None,
         }
     }
@@ -143,6 +147,15 @@ impl Session {
         true
     }
 
+    /// Queues one NOP frame: something to send on a carrier that closes when it is idle. It leaves
+    /// ahead of any data, and further calls before that add none, so a blocked carrier collects no
+    /// pile of them. Does nothing once the session has failed.
+    ///
+    /// The frame carries stream id 0, as `xtaci/smux` writes it; stricter readers accept no other.
+    pub fn keep_alive(&mut self) {
+        self.nop_pending = self.failed.is_none();
+    }
+
     /// Takes bytes of the peer, split in any way.
     ///
     /// # Errors
@@ -181,7 +194,8 @@ impl Session {
     /// True when [`poll_transmit`](Self::poll_transmit) has something to hand out.
     pub fn has_transmit(&self) -> bool {
         let pending = |id| self.streams.get(&id).is_some_and(Stream::has_pending);
-        self.failed.is_none() && (!self.carry.is_empty() || self.schedule.iter().any(pending))
+        let own = self.nop_pending || !self.carry.is_empty();
+        self.failed.is_none() && (own || self.schedule.iter().any(pending))
     }
 
     /// Streams that neither side has closed.
@@ -206,12 +220,16 @@ impl Session {
     /// Whole frames of at most `room` bytes; empty when nothing is to be sent.
     fn pack(&mut self, room: usize) -> Bytes {
         let mut out = BytesMut::new();
+        if std::mem::take(&mut self.nop_pending) {
+            put_header(&mut out, Command::Nop, 0, StreamId::new(0));
+        }
         while let Some(turn) = self.schedule.next() {
             let Some(stream) = self.streams.get_mut(&turn.id) else {
                 continue;
             };
             if out.capacity() == 0 {
-                // Room for what the first stream can write; more is rare and grows the buffer.
+                // Room for what the first stream can write; more is rare and grows the buffer. A
+                // buffer that ends up exactly full also spares the freeze its own allocation.
                 out.reserve(room.min(stream.queued() + 3 * HEADER_LEN));
             }
             match stream.fill(turn.id, room - out.len(), &mut out) {

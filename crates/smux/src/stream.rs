@@ -123,7 +123,8 @@ impl Stream {
     }
 }
 
-fn put_header(out: &mut BytesMut, command: Command, length: usize, stream: StreamId) {
+/// Writes a header. `length` is at most [`MAX_SEND_DATA`].
+pub(crate) fn put_header(out: &mut BytesMut, command: Command, length: usize, stream: StreamId) {
     // MAX_SEND_DATA bounds every length, so the conversion cannot saturate.
     let length = u16::try_from(length).unwrap_or(u16::MAX);
     out.put_slice(

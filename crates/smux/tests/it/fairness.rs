@@ -108,3 +108,29 @@ fn a_fin_does_not_wait_for_other_streams_data() {
         .unwrap();
     assert!(polls <= ids.len(), "{polls}");
 }
+
+/// What a query feels beside a COPY: megabytes of one stream are queued, and each hundred bytes of
+/// another leave whole in the next packet, or in the one after when it was served a moment ago.
+#[test]
+fn small_messages_do_not_queue_behind_an_upload() {
+    let mut session = Session::new(Role::Client);
+    let quiet = session.open().unwrap();
+    let upload = session.open().unwrap();
+    session.poll_transmit(PACKET).unwrap();
+    session.send(upload, Bytes::from(vec![1; 8 << 20])).unwrap();
+    for round in 0..500_usize {
+        // At once after the last one, and after the upload was alone for a while.
+        for _ in 0..round % 5 {
+            session.poll_transmit(PACKET).unwrap();
+        }
+        session.send(quiet, Bytes::from(vec![2; 100])).unwrap();
+        let message = Frame::Psh {
+            id: quiet,
+            data: Bytes::from(vec![2; 100]),
+        };
+        let packets = (1..=3).find(|_| frames(&mut session).contains(&message));
+        let most = if round % 5 == 0 { 2 } else { 1 };
+        assert!(packets.is_some_and(|n| n <= most), "{round}: {packets:?}");
+    }
+    assert!(session.queued(upload) > 6 << 20, "the upload was not idle");
+}

@@ -10,3 +10,4 @@ mod fairness;
 mod simulation;
 mod support;
 mod transcripts;
+mod wire;

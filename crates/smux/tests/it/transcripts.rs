@@ -352,3 +352,72 @@ fn nobody_opens_streams_that_are_not_theirs() {
         })
     );
 }
+
+#[test]
+fn a_keepalive_is_one_nop_however_often_it_is_asked_for() {
+    let mut session = Session::new(Role::Client);
+    assert!(!session.has_transmit());
+    session.keep_alive();
+    session.keep_alive();
+    assert!(session.has_transmit());
+    let packet = session.poll_transmit(1024).unwrap();
+    assert_eq!(packet[..], [1, 3, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(session.poll_transmit(1024), None);
+    assert!(!session.has_transmit());
+
+    // The other side takes it for nothing.
+    let mut server = Session::new(Role::Server);
+    server.handle_input(packet).unwrap();
+    assert_eq!(events(&mut server), []);
+    assert!(!server.has_transmit());
+}
+
+#[test]
+fn a_keepalive_goes_ahead_of_data_and_splits_no_frame() {
+    for max in 1..40 {
+        let (mut session, stream) = client_with_stream();
+        let data = b"some bytes that take several packets";
+        session.send(stream, Bytes::from_static(data)).unwrap();
+        // The first packet may end inside a frame; the NOP has to wait for the rest of it.
+        let mut sent = session.poll_transmit(max).unwrap().to_vec();
+        session.keep_alive();
+        while let Some(packet) = session.poll_transmit(max) {
+            assert!(packet.len() <= max);
+            sent.extend_from_slice(&packet);
+        }
+        let mut nops = 0;
+        let mut heard = Vec::new();
+        for frame in parse(sent.into()) {
+            match frame {
+                Frame::Nop(of) => {
+                    assert_eq!(of, id(0));
+                    nops += 1;
+                }
+                Frame::Psh { data, .. } => heard.extend_from_slice(&data),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!((nops, &heard[..]), (1, &data[..]), "max {max}");
+    }
+    let (mut session, stream) = client_with_stream();
+    session.send(stream, Bytes::from_static(b"x")).unwrap();
+    session.keep_alive();
+    assert_eq!(
+        drain(&mut session, 1024),
+        [Frame::Nop(id(0)), psh(3, b"x")],
+        "in one packet, in front"
+    );
+}
+
+#[test]
+fn a_failed_session_keeps_nothing_alive() {
+    let mut session = Session::new(Role::Client);
+    session.keep_alive();
+    session
+        .handle_input(Bytes::from_static(&[9; 8]))
+        .unwrap_err();
+    assert!(!session.has_transmit());
+    session.keep_alive();
+    assert!(!session.has_transmit());
+    assert_eq!(session.poll_transmit(1024), None);
+}
