@@ -15,8 +15,8 @@ use ssm_channel::handshake::{
     ActionParameters, HandshakeComplete, HandshakeRequest, RequestedAction, SessionType, from_json,
 };
 use ssm_channel::{
-    Acknowledge, AgentMessage, AgentVersion, Channel, Config, Error, Event, Flag, MAX_PAYLOAD,
-    MessageId, MessageType, PayloadType, SequenceNumber, Token, Transmit,
+    Acknowledge, AgentMessage, AgentVersion, Channel, Config, DataKey, Error, Event, Flag,
+    MAX_PAYLOAD, MessageId, MessageType, PayloadType, SequenceNumber, Token, Transmit,
 };
 
 /// A message is repeated no earlier than this after it was last sent, ...
@@ -26,8 +26,12 @@ const LATEST: Duration = Duration::from_secs(1);
 const HANDSHAKE: Duration = Duration::from_secs(15);
 /// The farthest a message may be ahead of the oldest unacknowledged one.
 const SPAN: u64 = 8_192;
+/// So many may always be under way.
+const ALWAYS: usize = 4;
+/// What encryption adds to a payload.
+const SEALED: usize = 28;
 
-const REQUESTS: [&str; 5] = [
+const REQUESTS: [&str; 7] = [
     concat!(
         r#"{"AgentVersion":"3.3.0.0","RequestedClientActions":[{"ActionType":"SessionType","#,
         r#""ActionParameters":{"SessionType":"Port","Properties":{"portNumber":"5432"}}}]}"#
@@ -45,6 +49,17 @@ const REQUESTS: [&str; 5] = [
         r#""ActionParameters":{"SessionType":"Standard_Stream","Properties":null}}]}"#
     ),
     r#"{"AgentVersion":"3.3.0.0","RequestedClientActions":[]}"#,
+    concat!(
+        r#"{"AgentVersion":"3.3.0.0","RequestedClientActions":[{"ActionType":"KMSEncryption","#,
+        r#""ActionParameters":{"KMSKeyId":"k","Challenge":"c"}},{"ActionType":"SessionType","#,
+        r#""ActionParameters":{"SessionType":"Port","Properties":{"portNumber":"5432"}}}]}"#
+    ),
+    concat!(
+        r#"{"AgentVersion":"3.3.0.0","RequestedClientActions":[{"ActionType":"SessionType","#,
+        r#""ActionParameters":{"SessionType":"Port"}},{"ActionType":"KMSEncryption","#,
+        r#""ActionParameters":{"KMSKeyId":"k"}},{"ActionType":"KMSEncryption","#,
+        r#""ActionParameters":{"KMSKeyId":"l"}}]}"#
+    ),
 ];
 const COMPLETE: &str = r#"{"HandshakeTimeToComplete":1,"CustomerMessage":"hello"}"#;
 
@@ -52,7 +67,7 @@ const COMPLETE: &str = r#"{"HandshakeTimeToComplete":1,"CustomerMessage":"hello"
 struct Scenario<'a> {
     /// Begins after a good handshake.
     established: bool,
-    window: u8,
+    window: u16,
     reorder_messages: u8,
     reorder_bytes: u16,
     steps: Vec<Step<'a>>,
@@ -114,6 +129,13 @@ enum Step<'a> {
         length: u16,
     },
     Terminate,
+    Disconnected,
+    Reconnect,
+    /// A data key of so many bytes; 64 in half of the cases.
+    ProvideKey {
+        length: u8,
+    },
+    RefuseKey,
     TakeEvents,
     /// Takes so many messages, or (0) all there are.
     Transmit {
@@ -129,6 +151,7 @@ enum Step<'a> {
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Phase {
     Opening,
+    Keyless(AgentVersion),
     Answered(AgentVersion),
     Established,
 }
@@ -136,10 +159,10 @@ enum Phase {
 /// One of our messages that has no acknowledgement.
 struct Ours {
     kind: PayloadType,
-    /// `None`: the answer to a handshake request, whose text is not the model's business.
+    /// `None`: an answer of the handshake, or encrypted; not the model's business.
     payload: Option<Bytes>,
-    /// When it was last handed out, and as what.
-    sent: Option<(Duration, Bytes)>,
+    /// When it was last handed out, and as what. Without a time: on an earlier connection.
+    sent: Option<(Option<Duration>, Bytes)>,
 }
 
 struct World {
@@ -149,6 +172,9 @@ struct World {
     ids: u128,
 
     phase: Phase,
+    handshake_since: Duration,
+    encrypted: bool,
+    connected: bool,
     paused: bool,
     terminating: bool,
     failed: Option<String>,
@@ -161,7 +187,7 @@ struct World {
     acks: VecDeque<(MessageId, SequenceNumber)>,
     events: VecDeque<Event>,
 
-    window: usize,
+    cap: usize,
     next: u64,
     ours: BTreeMap<u64, Ours>,
 }
@@ -180,6 +206,9 @@ impl World {
             history: Vec::new(),
             ids: 0,
             phase: Phase::Opening,
+            handshake_since: Duration::ZERO,
+            encrypted: false,
+            connected: true,
             paused: false,
             terminating: false,
             failed: None,
@@ -190,7 +219,7 @@ impl World {
             max_waiting_bytes: usize::from(scenario.reorder_bytes),
             acks: VecDeque::new(),
             events: VecDeque::new(),
-            window: usize::from(scenario.window),
+            cap: usize::from(scenario.window),
             next: 0,
             ours: BTreeMap::new(),
         }
@@ -274,6 +303,13 @@ impl World {
             Step::Raw(bytes) => self.deliver(Bytes::copy_from_slice(bytes)),
             Step::Send { length } => self.send(usize::from(*length) % (MAX_PAYLOAD + 2)),
             Step::Terminate => self.terminate(),
+            Step::Disconnected => {
+                self.channel.disconnected(self.now);
+                self.lose_connection();
+            }
+            Step::Reconnect => self.reconnect(),
+            Step::ProvideKey { length } => self.provide_key(*length),
+            Step::RefuseKey => self.refuse_key(),
             Step::TakeEvents => self.take_events(),
             Step::Transmit { count: 0 } => self.transmit(usize::MAX),
             Step::Transmit { count } => self.transmit(usize::from(*count)),
@@ -450,12 +486,20 @@ impl World {
                 let Ok(request) = from_json::<HandshakeRequest>(&payload) else {
                     return false;
                 };
+                match agreeable(&request) {
+                    Some((version, Some((kms_key_id, challenge)))) => {
+                        self.events.push_back(Event::KeyRequired {
+                            kms_key_id,
+                            challenge,
+                        });
+                        self.phase = Phase::Keyless(version);
+                        return true;
+                    }
+                    Some((version, None)) => self.phase = Phase::Answered(version),
+                    None => {}
+                }
                 self.push(PayloadType::HandshakeResponse, None);
-                let Some(version) = agreeable(&request) else {
-                    return false;
-                };
-                self.phase = Phase::Answered(version);
-                true
+                self.phase != Phase::Opening
             }
             (PayloadType::HandshakeComplete, Phase::Answered(agent_version)) => {
                 let Ok(complete) = from_json::<HandshakeComplete>(&payload) else {
@@ -471,6 +515,8 @@ impl World {
                 }
                 true
             }
+            // Nobody here can encrypt, so it is damaged.
+            (PayloadType::Output, Phase::Established) if self.encrypted => false,
             (PayloadType::Output, Phase::Established) => {
                 if !payload.is_empty() {
                     self.events.push_back(Event::Output(payload));
@@ -525,28 +571,94 @@ impl World {
         }
     }
 
+    fn lose_connection(&mut self) {
+        self.connected = false;
+        for ours in self.ours.values_mut() {
+            if let Some((at, _)) = &mut ours.sent {
+                *at = None;
+            }
+        }
+    }
+
+    fn reconnect(&mut self) {
+        let token = Token::new("tok-secret".to_owned());
+        let outcome = self.channel.reconnect(self.now, token, String::new());
+        if self.failed.is_some() {
+            return self.note(outcome);
+        }
+        assert!(outcome.is_ok());
+        self.lose_connection();
+        self.connected = true;
+        self.opened = false;
+        self.handshake_since = self.now;
+        self.restart();
+    }
+
+    fn provide_key(&mut self, length: u8) {
+        let length = if length < 128 {
+            64
+        } else {
+            usize::from(length)
+        };
+        let key = DataKey {
+            plaintext: vec![length as u8; length].into(),
+            ciphertext: vec![1; 7],
+        };
+        let outcome = self.channel.provide_key(self.now, key);
+        match (outcome, self.phase) {
+            (outcome, _) if self.failed.is_some() => self.note(outcome),
+            (Ok(()), Phase::Keyless(version)) => {
+                assert_eq!(length, 64);
+                self.encrypted = true;
+                self.phase = Phase::Answered(version);
+                self.push(PayloadType::HandshakeResponse, None);
+            }
+            (Err(Error::KeyLength(_)), Phase::Keyless(_)) => assert_ne!(length, 64),
+            (outcome, phase) => {
+                assert!(matches!(outcome, Err(Error::KeyNotRequired)), "{phase:?}");
+            }
+        }
+    }
+
+    fn refuse_key(&mut self) {
+        let error = self.channel.refuse_key(self.now, "no");
+        match (&error, self.phase) {
+            _ if self.failed.is_some() => self.note(Err(error)),
+            (Error::KeyRefused { .. }, Phase::Keyless(_)) => {
+                self.push(PayloadType::HandshakeResponse, None);
+                self.note(Err(error));
+            }
+            (error, phase) => assert!(matches!(error, Error::KeyNotRequired), "{phase:?}"),
+        }
+    }
+
+    fn max_payload(&self) -> usize {
+        MAX_PAYLOAD - if self.encrypted { SEALED } else { 0 }
+    }
+
     /// What the model says about [`Channel::sendable`].
     fn room(&self) -> usize {
-        let open = self.phase == Phase::Established && !self.terminating;
+        let open = self.phase == Phase::Established && !self.terminating && self.connected;
         if !open || self.paused || self.failed.is_some() {
             return 0;
         }
         let oldest = self.ours.keys().next().copied().unwrap_or(self.next);
         let span = usize::try_from(SPAN.saturating_sub(self.next - oldest)).unwrap();
-        self.window.saturating_sub(self.ours.len()).min(span)
+        let window = self.channel.stats().window;
+        window.saturating_sub(self.ours.len()).min(span)
     }
 
     fn send(&mut self, length: usize) {
         let payload: Bytes = (0..length).map(|n| (n as u64 ^ self.next) as u8).collect();
-        let room = self.room();
+        let (room, max) = (self.room(), self.max_payload());
         match self.channel.send(self.now, payload.clone()) {
             Ok(()) => {
-                assert!(self.failed.is_none() && length <= MAX_PAYLOAD && room > 0);
+                assert!(self.failed.is_none() && length <= max && room > 0);
                 if length > 0 {
-                    self.push(PayloadType::Output, Some(payload));
+                    self.push(PayloadType::Output, (!self.encrypted).then_some(payload));
                 }
             }
-            Err(Error::PayloadTooLarge(_)) => assert!(length > MAX_PAYLOAD),
+            Err(Error::PayloadTooLarge(_)) => assert!(length > max),
             Err(Error::NotSendable) => assert_eq!(room, 0),
             Err(error) => assert_eq!(Some(error.to_string()), self.failed),
         }
@@ -576,6 +688,7 @@ impl World {
 
     fn transmitted(&mut self, bytes: Bytes) {
         assert!(self.opened, "the opening text is first");
+        assert!(self.connected, "without a WebSocket");
         let message = AgentMessage::decode(bytes.clone()).unwrap();
         if message.message_type == MessageType::Acknowledge {
             let ack = Acknowledge::from_json(&message.payload).unwrap();
@@ -603,10 +716,11 @@ impl World {
             Some((at, before)) => {
                 assert!(!failed, "a repetition after the end");
                 assert_eq!(before, &bytes, "repeated as it was");
-                assert!(self.now >= *at + SOONEST, "repeated too early");
+                let due = at.is_none_or(|at| self.now >= at + SOONEST);
+                assert!(due, "repeated too early");
             }
         }
-        ours.sent = Some((self.now, bytes));
+        ours.sent = Some((Some(self.now), bytes));
     }
 
     fn first_unsent(&self) -> Option<u64> {
@@ -616,36 +730,54 @@ impl World {
 
     /// Whether a message has been waiting for its acknowledgement for as long as any may.
     fn overdue(&self) -> bool {
+        let mut sent = self.ours.values().filter_map(|ours| ours.sent.as_ref());
+        sent.any(|(at, _)| at.is_none_or(|at| self.now >= at + LATEST))
+    }
+
+    /// Messages that may hold up others: at most so many are sent and not overdue.
+    fn under_way(&self) -> usize {
         let sent = self.ours.values().filter_map(|ours| ours.sent.as_ref());
-        sent.into_iter().any(|(at, _)| self.now >= *at + LATEST)
+        let young = |at: &Option<Duration>| at.is_some_and(|at| self.now < at + LATEST);
+        sent.filter(|(at, _)| young(at)).count()
     }
 
     /// Nothing is to be sent now: it must be so, and the timer must know when there is.
     fn check_silence(&self) {
+        let timer = self.channel.poll_timeout();
+        if !self.connected {
+            return assert_eq!(timer, None);
+        }
         assert!(self.opened && self.acks.is_empty());
         if self.paused {
             return;
         }
-        assert_eq!(self.first_unsent(), None);
         if self.failed.is_some() {
-            return assert_eq!(self.channel.poll_timeout(), None);
+            assert_eq!(self.first_unsent(), None);
+            return assert_eq!(timer, None);
         }
-        assert!(!self.overdue());
         let handshake = self.phase != Phase::Established;
-        let timer = self.channel.poll_timeout();
         assert_eq!(timer.is_some(), handshake || !self.ours.is_empty());
+        assert!(handshake || timer.is_none_or(|timer| timer > self.now));
+        let window = self.channel.stats().window.max(ALWAYS);
+        if self.ours.len() > window {
+            let waiting = self.first_unsent().is_some() || self.overdue();
+            return assert!(!waiting || self.under_way() >= window);
+        }
+        assert_eq!(self.first_unsent(), None);
+        assert!(!self.overdue());
         for ours in self.ours.values() {
             let (at, _) = ours.sent.as_ref().unwrap();
-            assert!(timer.unwrap() <= *at + LATEST);
+            assert!(timer.unwrap() <= at.unwrap() + LATEST);
         }
-        assert!(handshake || timer.is_none_or(|timer| timer > self.now));
     }
 
     fn wait(&mut self, time: Duration) {
         self.now += time;
         let outcome = self.channel.handle_timeout(self.now);
         if self.failed.is_none() {
-            let late = self.phase != Phase::Established && self.now >= HANDSHAKE;
+            let late = self.phase != Phase::Established
+                && self.connected
+                && self.now >= self.handshake_since + HANDSHAKE;
             assert_eq!(matches!(outcome, Err(Error::HandshakeTimeout { .. })), late);
             assert!(late || outcome.is_ok());
         }
@@ -656,6 +788,8 @@ impl World {
         assert_eq!(self.channel.sendable(), self.room());
         let stats = self.channel.stats();
         assert_eq!(stats.in_flight, self.ours.len());
+        assert!(stats.window <= self.cap);
+        assert_eq!(self.channel.max_payload(), self.max_payload());
         assert_eq!(stats.reordering, self.waiting.len());
         assert!(stats.rto >= SOONEST && stats.rto <= LATEST);
         let drained = self.opened && self.acks.is_empty() && self.ours.is_empty();
@@ -663,16 +797,31 @@ impl World {
     }
 }
 
-/// The agent's version, if its wishes can be fulfilled: a port session and nothing else.
-fn agreeable(request: &HandshakeRequest) -> Option<AgentVersion> {
-    let actions = &request.requested_client_actions;
-    let port = |action: &RequestedAction| {
-        action.action_type == RequestedAction::SESSION_TYPE
-            && matches!(&action.action_parameters, ActionParameters::SessionType(session)
-                if session.session_type == SessionType::PORT)
-    };
-    let agreed = !actions.is_empty() && actions.iter().all(port);
-    request.agent_version.parse().ok().filter(|_| agreed)
+type Kms = (String, Option<String>);
+
+/// The agent's version, and the key it wants, if its wishes can be fulfilled: port sessions, one
+/// encryption and nothing else.
+fn agreeable(request: &HandshakeRequest) -> Option<(AgentVersion, Option<Kms>)> {
+    let (mut kms, mut port) = (None, false);
+    for RequestedAction {
+        action_type,
+        action_parameters,
+    } in &request.requested_client_actions
+    {
+        match (action_type.as_str(), action_parameters) {
+            (RequestedAction::SESSION_TYPE, ActionParameters::SessionType(session))
+                if session.session_type == SessionType::PORT =>
+            {
+                port = true;
+            }
+            (RequestedAction::KMS_ENCRYPTION, ActionParameters::Kms(wanted)) if kms.is_none() => {
+                kms = Some((wanted.key_id.clone(), wanted.challenge.clone()));
+            }
+            _ => return None,
+        }
+    }
+    let version = request.agent_version.parse().ok().filter(|_| port)?;
+    Some((version, kms))
 }
 
 fuzz_target!(|scenario: Scenario<'_>| {

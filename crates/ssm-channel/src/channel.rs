@@ -1,5 +1,7 @@
 //! The channel itself.
 
+mod connection;
+mod encryption;
 mod receive;
 
 use std::collections::VecDeque;
@@ -8,13 +10,15 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::MAX_PAYLOAD;
-use crate::config::Config;
+use crate::config::{Config, Token};
+use crate::crypt::{self, Cipher};
 use crate::error::Error;
 use crate::event::{Event, Stats, Transmit};
-use crate::frame::{Acknowledge, AgentMessage};
+use crate::frame::{self, AgentMessage};
 use crate::handshake::{MESSAGE_SCHEMA_VERSION, OpenDataChannel, SessionType};
-use crate::id::IdSource;
+use crate::id::{IdSource, MessageId, SequenceNumber};
 use crate::kinds::{Flag, MessageType, PayloadType};
+use crate::negotiate::Pending;
 use crate::recv::Incoming;
 use crate::send::Outgoing;
 use crate::version::AgentVersion;
@@ -25,8 +29,14 @@ use crate::window::Window;
 enum Phase {
     /// Waiting for HandshakeRequest.
     Opening,
+    /// Waiting for the caller's data key; all but that is ready for the answer.
+    Keyless(Box<Pending>),
     /// Answered; waiting for HandshakeComplete.
-    Answered { agent_version: AgentVersion },
+    Answered {
+        agent_version: AgentVersion,
+        /// The agent has tested the encryption.
+        challenged: bool,
+    },
     /// Data flows.
     Established,
 }
@@ -35,6 +45,7 @@ impl Phase {
     fn describe(&self) -> &'static str {
         match self {
             Self::Opening => "waiting for the handshake request",
+            Self::Keyless(_) => "waiting for a data key from KMS",
             Self::Answered { .. } => "waiting for the end of the handshake",
             Self::Established => "established",
         }
@@ -50,6 +61,7 @@ impl Phase {
 pub struct Channel {
     /// The opening message, until it is handed out.
     open: Option<OpenDataChannel>,
+    client_id: String,
     client_version: String,
     wall_epoch_ms: u64,
     handshake_timeout: Duration,
@@ -57,11 +69,16 @@ pub struct Channel {
     ids: IdSource,
     phase: Phase,
     session_type: Option<SessionType>,
-    acks: VecDeque<Acknowledge>,
+    /// Once there is one, Output is encrypted both ways.
+    cipher: Option<Cipher>,
+    /// The agent's data messages to acknowledge.
+    acks: VecDeque<(MessageId, SequenceNumber)>,
     outgoing: Outgoing,
     incoming: Incoming,
     events: VecDeque<Event>,
     paused: bool,
+    /// There is a WebSocket to send on.
+    connected: bool,
     /// Goodbye was said, or will be as soon as there is somebody to hear it.
     terminating: bool,
     failed: Option<Error>,
@@ -71,28 +88,29 @@ pub struct Channel {
 impl Channel {
     /// A channel on a WebSocket that is about to be opened. The handshake's time starts now.
     pub fn new(config: Config, now: Duration) -> Self {
-        let open = OpenDataChannel {
-            message_schema_version: MESSAGE_SCHEMA_VERSION.to_owned(),
-            request_id: config.request_id,
-            token_value: config.token,
-            client_instance_id: None,
-            client_id: config.client_id,
-            client_version: Some(config.client_version.clone()),
-        };
+        let Config {
+            client_id,
+            client_version,
+            ..
+        } = config;
+        let open = opening(&client_id, &client_version, config.token, config.request_id);
         Self {
             open: Some(open),
-            client_version: config.client_version,
+            client_id,
+            client_version,
             wall_epoch_ms: config.wall_epoch_ms,
             handshake_timeout: config.handshake_timeout,
             handshake_deadline: now + config.handshake_timeout,
             ids: IdSource::new(config.id_seed),
             phase: Phase::Opening,
             session_type: None,
+            cipher: None,
             acks: VecDeque::new(),
             outgoing: Outgoing::new(Window::new(config.send_window)),
             incoming: Incoming::new(config.reorder_messages, config.reorder_bytes),
             events: VecDeque::new(),
             paused: false,
+            connected: true,
             terminating: false,
             failed: None,
             stats: Stats::default(),
@@ -111,33 +129,48 @@ impl Channel {
     }
 
     /// How many more Output messages [`send`](Self::send) takes now: 0 before
-    /// [`Event::Established`], while paused, after [`terminate`](Self::terminate), and when the
-    /// window is full.
+    /// [`Event::Established`], while paused or disconnected, after [`terminate`](Self::terminate), and when
+    /// the window is full.
     pub fn sendable(&self) -> usize {
         let open = matches!(self.phase, Phase::Established) && !self.terminating;
-        if open && !self.paused && self.failed.is_none() {
+        if open && self.connected && !self.paused && self.failed.is_none() {
             self.outgoing.room()
         } else {
             0
         }
     }
 
-    /// Queues one Output message of at most [`MAX_PAYLOAD`] bytes. An empty payload is no message.
+    /// Most bytes that [`send`](Self::send) takes at once: [`MAX_PAYLOAD`], less what encryption
+    /// adds. Does not change any more once the channel is established.
+    pub fn max_payload(&self) -> usize {
+        match self.cipher {
+            Some(_) => MAX_PAYLOAD - crypt::OVERHEAD,
+            None => MAX_PAYLOAD,
+        }
+    }
+
+    /// Queues one Output message of at most [`max_payload`](Self::max_payload) bytes. An empty
+    /// payload is no message.
     ///
     /// # Errors
     /// [`Error::PayloadTooLarge`], [`Error::NotSendable`] when [`sendable`](Self::sendable) is 0, or the error that ended the
     /// channel.
     pub fn send(&mut self, now: Duration, payload: Bytes) -> Result<(), Error> {
         self.check()?;
-        if payload.len() > MAX_PAYLOAD {
+        if payload.len() > self.max_payload() {
             return Err(Error::PayloadTooLarge(payload.len()));
         }
         if self.sendable() == 0 {
             return Err(Error::NotSendable);
         }
-        if !payload.is_empty() {
-            self.push(now, PayloadType::Output, payload);
+        if payload.is_empty() {
+            return Ok(());
         }
+        let payload = match &mut self.cipher {
+            Some(cipher) => cipher.seal(&payload)?,
+            None => payload,
+        };
+        self.push(now, PayloadType::Output, payload);
         Ok(())
     }
 
@@ -156,18 +189,21 @@ impl Channel {
         self.open.is_none() && self.acks.is_empty() && self.outgoing.in_flight() == 0
     }
 
-    /// The next WebSocket message to send: the opening text, then acknowledgements, then overdue
-    /// messages, then new ones.
+    /// The next WebSocket message to send: the opening text, then acknowledgements, then, as far as
+    /// the window allows, overdue messages and new ones.
     pub fn poll_transmit(&mut self, now: Duration) -> Option<Transmit> {
+        if !self.connected {
+            return None;
+        }
         if let Some(open) = self.open.take() {
             // Plain strings always serialise; going through a String leaves no second copy of the token.
             return Some(Transmit::Text(
                 serde_json::to_string(&open).unwrap_or_default(),
             ));
         }
-        if let Some(ack) = self.acks.pop_front() {
-            let message = AgentMessage::acknowledge(&ack, self.ids.next_id(), self.date(now));
-            return Some(Transmit::Binary(message.encode()));
+        if let Some(of) = self.acks.pop_front() {
+            let (id, date) = (self.ids.next_id(), self.date(now));
+            return Some(Transmit::Binary(frame::acknowledgement(of, id, date)));
         }
         if self.paused {
             return None;
@@ -191,9 +227,13 @@ impl Channel {
         self.events.pop_front()
     }
 
-    /// When [`handle_timeout`](Self::handle_timeout) is to be called; ask again after every other call.
+    /// When [`handle_timeout`](Self::handle_timeout) is to be called; ask again after every other call. While
+    /// disconnected there is nothing to wait for.
     pub fn poll_timeout(&self) -> Option<Duration> {
         if self.failed.is_some() {
+            return None;
+        }
+        if !self.connected {
             return None;
         }
         let overdue = if self.paused {
@@ -212,6 +252,9 @@ impl Channel {
     /// [`Error::HandshakeTimeout`], or the error that ended the channel before.
     pub fn handle_timeout(&mut self, now: Duration) -> Result<(), Error> {
         self.check()?;
+        if !self.connected {
+            return Ok(());
+        }
         if self.in_handshake() && now >= self.handshake_deadline {
             let (after, waiting_for) = (self.handshake_timeout, self.phase.describe());
             return self.stick(Err(Error::HandshakeTimeout { after, waiting_for }));
@@ -232,8 +275,10 @@ impl Channel {
         Stats {
             in_flight: self.outgoing.in_flight(),
             reordering: self.incoming.waiting(),
+            window: self.outgoing.window().size(),
+            min_rtt: self.outgoing.window().base(),
             srtt: self.outgoing.rtt().smoothed(),
-            rto: self.outgoing.rtt().timeout(1),
+            rto: self.outgoing.rtt().current(),
             ..self.stats.clone()
         }
     }
@@ -250,7 +295,7 @@ impl Channel {
     }
 
     fn in_handshake(&self) -> bool {
-        matches!(self.phase, Phase::Opening | Phase::Answered { .. })
+        !matches!(self.phase, Phase::Established)
     }
 
     fn date(&self, now: Duration) -> u64 {
@@ -272,5 +317,17 @@ impl Channel {
     fn push_goodbye(&mut self, now: Duration) {
         let flag = Bytes::copy_from_slice(&Flag::TerminateSession.encode());
         self.push(now, PayloadType::Flag, flag);
+    }
+}
+
+/// The first message on a WebSocket.
+fn opening(client_id: &str, version: &str, token: Token, request_id: String) -> OpenDataChannel {
+    OpenDataChannel {
+        message_schema_version: MESSAGE_SCHEMA_VERSION.to_owned(),
+        request_id,
+        token_value: token,
+        client_instance_id: None,
+        client_id: client_id.to_owned(),
+        client_version: Some(version.to_owned()),
     }
 }

@@ -8,8 +8,8 @@ use crate::kinds::PayloadType;
 
 /// An error of a [`Channel`](crate::Channel).
 ///
-/// Fatal errors stick: every later call returns the same one. [`Error::NotSendable`] and
-/// [`Error::PayloadTooLarge`] only refuse the call they come from.
+/// Fatal errors stick: every later call returns the same one. The others, see
+/// [`Error::is_fatal`], only refuse the call they come from.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
     /// A WebSocket message that is no message of the channel, or one with a wrong digest.
@@ -40,8 +40,8 @@ pub enum Error {
         /// What had not come.
         waiting_for: &'static str,
     },
-    /// The agent insists on something this client does not do, such as `KMSEncryption`. The answer
-    /// that says so is still handed out by `poll_transmit`.
+    /// The agent insists on something this client does not do. The answer that says so is still
+    /// handed out by `poll_transmit`.
     #[error("the agent requires {action}, which is not supported")]
     UnsupportedAction {
         /// The action's name as the agent gave it.
@@ -53,6 +53,21 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// [`refuse_key`](crate::Channel::refuse_key): the session is to be encrypted and there is no
+    /// data key for it. The answer that says so is still handed out by `poll_transmit`.
+    #[error("the session has to be encrypted with {key_id}, which failed: {reason}")]
+    KeyRefused {
+        /// The KMS key the agent named.
+        key_id: String,
+        /// Why there is no data key.
+        reason: String,
+    },
+    /// An encrypted payload of the agent is damaged or under another key.
+    #[error("the agent sent {payload_type:?} that cannot be decrypted")]
+    Undecryptable {
+        /// What it sent.
+        payload_type: PayloadType,
+    },
     /// The service ended the session: idle timeout, maximum duration, terminated by somebody.
     #[error("the session was closed by the service: {reason}")]
     Closed {
@@ -62,15 +77,35 @@ pub enum Error {
     /// `send` while [`sendable`](crate::Channel::sendable) is 0.
     #[error("the channel takes no message now")]
     NotSendable,
-    /// `send` with more than [`MAX_PAYLOAD`](crate::MAX_PAYLOAD) bytes.
+    /// `send` with more than [`max_payload`](crate::Channel::max_payload) bytes.
     #[error("a payload of {0} bytes is too large for one message")]
     PayloadTooLarge(usize),
+    /// A data key of another length than [`DataKey::LENGTH`](crate::DataKey::LENGTH).
+    #[error("a data key of {0} bytes; 64 are needed")]
+    KeyLength(usize),
+    /// A data key, or its refusal, that nobody asked for.
+    #[error("the agent did not ask for a data key")]
+    KeyNotRequired,
 }
 
 impl Error {
     /// True when the channel is over.
     pub fn is_fatal(&self) -> bool {
-        !matches!(self, Self::NotSendable | Self::PayloadTooLarge(_))
+        match self {
+            Self::NotSendable
+            | Self::PayloadTooLarge(_)
+            | Self::KeyLength(_)
+            | Self::KeyNotRequired => false,
+            Self::Malformed(_)
+            | Self::Json { .. }
+            | Self::UnexpectedPayload { .. }
+            | Self::HandshakeTimeout { .. }
+            | Self::UnsupportedAction { .. }
+            | Self::HandshakeFailed { .. }
+            | Self::KeyRefused { .. }
+            | Self::Undecryptable { .. }
+            | Self::Closed { .. } => true,
+        }
     }
 
     /// True when the other side broke the protocol, as opposed to an end it announced, a silence,
@@ -80,12 +115,16 @@ impl Error {
             Self::Malformed(_)
             | Self::Json { .. }
             | Self::UnexpectedPayload { .. }
-            | Self::HandshakeFailed { .. } => true,
+            | Self::HandshakeFailed { .. }
+            | Self::Undecryptable { .. } => true,
             Self::HandshakeTimeout { .. }
             | Self::UnsupportedAction { .. }
+            | Self::KeyRefused { .. }
             | Self::Closed { .. }
             | Self::NotSendable
-            | Self::PayloadTooLarge(_) => false,
+            | Self::PayloadTooLarge(_)
+            | Self::KeyLength(_)
+            | Self::KeyNotRequired => false,
         }
     }
 }

@@ -28,6 +28,16 @@ impl fmt::Debug for Transmit {
 /// What the other side did.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
+    /// The session is to be encrypted. Ask KMS for a data key of
+    /// [`DataKey::LENGTH`](crate::DataKey::LENGTH) bytes with the encryption context `aws:ssm:SessionId`,
+    /// `aws:ssm:TargetId` and, if there is a challenge, `aws:ssm:RandomChallenge`; then call
+    /// [`provide_key`](crate::Channel::provide_key) or [`refuse_key`](crate::Channel::refuse_key). The handshake's deadline goes on running.
+    KeyRequired {
+        /// The KMS key's ARN or id, as the agent names it.
+        kms_key_id: String,
+        /// A random text of the agent for the encryption context.
+        challenge: Option<String>,
+    },
     /// The handshake is done: data may flow.
     Established {
         /// Which agent it is.
@@ -65,12 +75,18 @@ pub struct Stats {
     pub dropped: u64,
     /// Messages of unknown or unexpected kind that were ignored.
     pub ignored: u64,
+    /// Calls of [`reconnect`](crate::Channel::reconnect).
+    pub reconnects: u64,
     /// Data messages taken and not acknowledged yet.
     pub in_flight: usize,
     /// Received data messages that wait for an earlier one.
     pub reordering: usize,
+    /// Most messages that may be unacknowledged now.
+    pub window: usize,
     /// Smoothed round-trip time, once there is a measurement.
     pub srtt: Option<Duration>,
+    /// The smallest recent round-trip time on this connection: the path without any queue.
+    pub min_rtt: Option<Duration>,
     /// How long a message sent now would wait for its acknowledgement.
     pub rto: Duration,
 }

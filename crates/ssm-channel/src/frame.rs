@@ -1,4 +1,4 @@
-//! The layout of one message, and the payload of an acknowledgement.
+//! The layout of one message.
 //!
 //! All integers are big-endian. A header of 116 bytes, then the payload's length, then the payload:
 //!
@@ -16,10 +16,11 @@
 //! | 116 | 4 | payload length |
 //! | 120 | … | payload |
 
-use bytes::{BufMut, Bytes, BytesMut};
-use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
+use bytes::Bytes;
 
+pub use crate::ack::Acknowledge;
+use crate::ack::Text;
+use crate::digest::sha256;
 use crate::id::{MessageId, SequenceNumber};
 use crate::kinds::{MessageType, PayloadType};
 
@@ -122,24 +123,19 @@ impl AgentMessage {
 
     /// The message's bytes: one binary WebSocket message. A type name longer than 32 bytes is cut.
     pub fn encode(&self) -> Bytes {
-        let mut out = BytesMut::with_capacity(PAYLOAD_OFFSET + self.payload.len());
-        out.put_u32(HEADER_LENGTH);
-        let mut name = [b' '; TYPE_LENGTH];
-        for (to, from) in name.iter_mut().zip(self.message_type.as_str().bytes()) {
-            *to = from;
-        }
-        out.put_slice(&name);
-        out.put_u32(self.schema_version);
-        out.put_u64(self.created_date);
-        out.put_u64(self.sequence.get());
-        out.put_u64(self.flags);
-        out.put_slice(&self.id.to_wire());
-        out.put_slice(&Sha256::digest(&self.payload));
-        out.put_u32(self.payload_type.code());
-        // A WebSocket message of 4 GiB cannot be built from parts of at most MAX_PAYLOAD bytes.
-        out.put_u32(u32::try_from(self.payload.len()).unwrap_or(u32::MAX));
-        out.put_slice(&self.payload);
-        out.freeze()
+        let head = Head {
+            name: self.message_type.as_str(),
+            schema_version: self.schema_version,
+            created_date: self.created_date,
+            sequence: self.sequence,
+            flags: self.flags,
+            id: self.id,
+            payload_type: self.payload_type,
+        };
+        let mut out = Vec::with_capacity(PAYLOAD_OFFSET + self.payload.len());
+        out.extend_from_slice(&head.encode(&self.payload));
+        out.extend_from_slice(&self.payload);
+        Bytes::from(out)
     }
 
     /// Takes one binary WebSocket message apart; the payload is a slice of it.
@@ -176,13 +172,76 @@ impl AgentMessage {
     }
 }
 
+/// The acknowledgement of the agent's data message `of`, as [`AgentMessage::acknowledge`] makes it,
+/// without its detours: there is one for every message received.
+pub(crate) fn acknowledgement(
+    of: (MessageId, SequenceNumber),
+    id: MessageId,
+    created_date: u64,
+) -> Bytes {
+    let text = Text::new(MessageType::OutputStreamData.as_str(), of.0, of.1);
+    let mut out = Vec::with_capacity(PAYLOAD_OFFSET + text.len());
+    out.extend_from_slice(&[0; PAYLOAD_OFFSET]);
+    text.write(&mut out);
+    let head = Head {
+        name: MessageType::Acknowledge.as_str(),
+        schema_version: SCHEMA_VERSION,
+        created_date,
+        sequence: SequenceNumber::FIRST,
+        flags: FLAGS_ACKNOWLEDGE,
+        id,
+        payload_type: PayloadType::None,
+    };
+    if let Some((front, payload)) = out.split_first_chunk_mut::<PAYLOAD_OFFSET>() {
+        *front = head.encode(payload);
+    }
+    Bytes::from(out)
+}
+
+/// What stands in front of a payload, but for what follows from the payload.
+struct Head<'a> {
+    name: &'a str,
+    schema_version: u32,
+    created_date: u64,
+    sequence: SequenceNumber,
+    flags: u64,
+    id: MessageId,
+    payload_type: PayloadType,
+}
+
+impl Head<'_> {
+    fn encode(&self, payload: &[u8]) -> [u8; PAYLOAD_OFFSET] {
+        // A WebSocket message of 4 GiB cannot be built from parts of at most MAX_PAYLOAD bytes.
+        let length = u32::try_from(payload.len()).unwrap_or(u32::MAX);
+        let mut out = [0; PAYLOAD_OFFSET];
+        put::<0, 4>(&mut out, HEADER_LENGTH.to_be_bytes());
+        put::<4, TYPE_LENGTH>(&mut out, padded(self.name));
+        put::<36, 4>(&mut out, self.schema_version.to_be_bytes());
+        put::<40, 8>(&mut out, self.created_date.to_be_bytes());
+        put::<48, 8>(&mut out, self.sequence.get().to_be_bytes());
+        put::<56, 8>(&mut out, self.flags.to_be_bytes());
+        put::<64, 16>(&mut out, self.id.to_wire());
+        put::<80, 32>(&mut out, sha256(payload));
+        put::<112, 4>(&mut out, self.payload_type.code().to_be_bytes());
+        put::<116, 4>(&mut out, length.to_be_bytes());
+        out
+    }
+}
+
+fn put<const AT: usize, const N: usize>(out: &mut [u8; PAYLOAD_OFFSET], value: [u8; N]) {
+    const { assert!(AT + N <= PAYLOAD_OFFSET) };
+    out[AT..AT + N].copy_from_slice(&value);
+}
+
 /// The fixed part of a message, by offset.
 struct Fields<'a>(&'a [u8; PAYLOAD_OFFSET]);
 
 impl Fields<'_> {
     fn array<const AT: usize, const N: usize>(&self) -> [u8; N] {
         const { assert!(AT + N <= PAYLOAD_OFFSET) };
-        std::array::from_fn(|i| self.0[AT + i])
+        let mut value = [0; N];
+        value.copy_from_slice(&self.0[AT..AT + N]);
+        value
     }
 
     fn u32<const AT: usize>(&self) -> u32 {
@@ -200,63 +259,38 @@ fn check(header: u32, announced: u32, digest: &[u8; 32], payload: &[u8]) -> Resu
             actual: payload.len(),
         });
     }
-    if !payload.is_empty() && Sha256::digest(payload)[..] != digest[..] {
+    if !payload.is_empty() && sha256(payload) != *digest {
         return Err(FrameError::Digest);
     }
     Ok(())
 }
 
+/// A type field.
+const fn padded(name: &str) -> [u8; TYPE_LENGTH] {
+    let mut field = [b' '; TYPE_LENGTH];
+    let mut at = 0;
+    while at < name.len() && at < TYPE_LENGTH {
+        field[at] = name.as_bytes()[at];
+        at += 1;
+    }
+    field
+}
+
 /// The name in the type field. Spaces pad it; NUL is accepted because the plugin accepts it.
 fn message_type(field: &[u8; TYPE_LENGTH]) -> Result<MessageType, FrameError> {
+    // Nearly all messages are of these two, padded with spaces.
+    if *field == const { padded("output_stream_data") } {
+        return Ok(MessageType::OutputStreamData);
+    }
+    if *field == const { padded("acknowledge") } {
+        return Ok(MessageType::Acknowledge);
+    }
     let text = std::str::from_utf8(field).map_err(|_| FrameError::MessageType)?;
     let name = text.trim_matches([' ', '\0']);
     if name.is_empty() || !name.bytes().all(|b| b.is_ascii_graphic()) {
         return Err(FrameError::MessageType);
     }
     Ok(MessageType::from_name(name))
-}
-
-/// The payload of an acknowledgement: which data message has arrived. Acknowledgements are for
-/// single messages, never cumulative.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Acknowledge {
-    /// The type of the data message.
-    #[serde(rename = "AcknowledgedMessageType")]
-    pub message_type: MessageType,
-    /// Its id.
-    #[serde(rename = "AcknowledgedMessageId")]
-    pub id: MessageId,
-    /// Its number.
-    #[serde(rename = "AcknowledgedMessageSequenceNumber")]
-    pub sequence: SequenceNumber,
-    /// Always true in practice.
-    #[serde(rename = "IsSequentialMessage")]
-    pub is_sequential: bool,
-}
-
-impl Acknowledge {
-    /// The acknowledgement of a data message.
-    pub fn of(message: &AgentMessage) -> Self {
-        Self {
-            message_type: message.message_type.clone(),
-            id: message.id,
-            sequence: message.sequence,
-            is_sequential: true,
-        }
-    }
-
-    /// The JSON text, fields in the order of the real programs.
-    pub fn to_json(&self) -> Bytes {
-        crate::handshake::to_json(self)
-    }
-
-    /// Reads the JSON text.
-    ///
-    /// # Errors
-    /// When it is not this object.
-    pub fn from_json(payload: &[u8]) -> Result<Self, serde_json::Error> {
-        serde_json::from_slice(payload)
-    }
 }
 
 #[cfg(test)]
@@ -296,6 +330,17 @@ mod tests {
             let bytes = message.encode();
             assert_eq!(bytes.len(), PAYLOAD_OFFSET + message.payload.len());
             assert_eq!(AgentMessage::decode(bytes), Ok(message));
+        }
+    }
+
+    #[test]
+    fn an_acknowledgement_is_the_same_whichever_way_it_is_made() {
+        for number in [0, 9, 10, 12_345, u64::MAX >> 1] {
+            let mut of = sample(MessageType::OutputStreamData, b"x");
+            of.sequence = SequenceNumber::new(number);
+            let id = MessageId::new(0x77);
+            let long = AgentMessage::acknowledge(&Acknowledge::of(&of), id, 5).encode();
+            assert_eq!(acknowledgement((of.id, of.sequence), id, 5), long);
         }
     }
 
@@ -364,23 +409,5 @@ mod tests {
         bytes.extend_from_slice(b"whatever");
         let message = AgentMessage::decode(bytes.into()).unwrap();
         assert_eq!(message.message_type, MessageType::PausePublication);
-    }
-
-    #[test]
-    fn acknowledge_json_round_trips_and_every_cut_is_refused() {
-        let message = sample(MessageType::InputStreamData, b"x");
-        let ack = Acknowledge::of(&message);
-        let json = ack.to_json();
-        let expected = concat!(
-            r#"{"AcknowledgedMessageType":"input_stream_data","#,
-            r#""AcknowledgedMessageId":"e2b600b9-d065-43c3-95b0-048b7be6704f","#,
-            r#""AcknowledgedMessageSequenceNumber":72623859790382856,"#,
-            r#""IsSequentialMessage":true}"#
-        );
-        assert_eq!(json, expected);
-        assert_eq!(Acknowledge::from_json(&json).unwrap(), ack);
-        for cut in 0..json.len() {
-            assert!(Acknowledge::from_json(&json[..cut]).is_err(), "{cut}");
-        }
     }
 }

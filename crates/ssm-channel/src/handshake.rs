@@ -120,15 +120,58 @@ impl SessionType {
     }
 }
 
-/// Which key encrypts the session. Not spoken yet; read so that the refusal can be explained.
+/// Which key encrypts the session.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KmsEncryption {
     /// The key's ARN or id.
     #[serde(rename = "KMSKeyId")]
     pub key_id: String,
-    /// Newer agents: goes into the encryption context.
+    /// Newer agents: goes into the encryption context, as `aws:ssm:RandomChallenge`.
     #[serde(rename = "Challenge", default, skip_serializing_if = "Option::is_none")]
     pub challenge: Option<String>,
+}
+
+/// The `ActionResult` of a successful [`RequestedAction::KMS_ENCRYPTION`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KmsEncryptionResult {
+    /// The data key, encrypted under the KMS key; the agent asks KMS to decrypt it.
+    #[serde(rename = "KMSCipherTextKey", with = "base64")]
+    pub cipher_text_key: Vec<u8>,
+    /// The request's challenge is in the key's encryption context: the agent must put it there too.
+    #[serde(
+        rename = "ChallengeAcknowledgement",
+        default,
+        skip_serializing_if = "std::ops::Not::not"
+    )]
+    pub challenge_acknowledgement: bool,
+}
+
+/// The agent tests the data key before it ends the handshake, and the client's answer: both are one
+/// encrypted text in this form. The client decrypts it and returns the same text under its own
+/// half of the key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct EncryptionChallenge {
+    /// Nonce and ciphertext.
+    #[serde(with = "base64")]
+    pub challenge: Vec<u8>,
+}
+
+/// Bytes as Go's JSON library writes them: base64 with padding.
+mod base64 {
+    use data_encoding::BASE64;
+    use serde::{Deserialize, Deserializer, Serializer, de};
+
+    pub(super) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&BASE64.encode(bytes))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Vec<u8>, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        BASE64.decode(text.as_bytes()).map_err(de::Error::custom)
+    }
 }
 
 /// The client's answer to [`HandshakeRequest`].
@@ -295,6 +338,18 @@ mod tests {
         assert!(statuses.eq(expected));
         assert!(from_json::<ActionStatus>(b"0").is_err());
         assert!(from_json::<ActionStatus>(b"4").is_err());
+    }
+
+    #[test]
+    fn encryption_result_and_challenge() {
+        let result: KmsEncryptionResult =
+            check(r#"{"KMSCipherTextKey":"AAEC/w==","ChallengeAcknowledgement":true}"#);
+        assert_eq!(result.cipher_text_key, [0, 1, 2, 255]);
+        let bare: KmsEncryptionResult = check(r#"{"KMSCipherTextKey":""}"#);
+        assert!(!bare.challenge_acknowledgement);
+        let challenge: EncryptionChallenge = check(r#"{"Challenge":"c2VjcmV0"}"#);
+        assert_eq!(challenge.challenge, b"secret");
+        assert!(from_json::<EncryptionChallenge>(br#"{"Challenge":"c2VjcmV"}"#).is_err());
     }
 
     #[test]

@@ -55,6 +55,46 @@ impl MessageId {
         self.0
     }
 
+    /// The usual text form.
+    pub(crate) const fn to_text(self) -> [u8; 36] {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let bytes = self.0.to_be_bytes();
+        let mut text = [b'-'; 36];
+        let mut at = 0;
+        let mut n = 0;
+        while n < 16 {
+            if matches!(n, 4 | 6 | 8 | 10) {
+                at += 1;
+            }
+            text[at] = DIGITS[(bytes[n] >> 4) as usize];
+            text[at + 1] = DIGITS[(bytes[n] & 0xF) as usize];
+            at += 2;
+            n += 1;
+        }
+        text
+    }
+
+    /// Reads the usual text form, digits of either case.
+    pub(crate) fn from_text(text: &[u8; 36]) -> Option<Self> {
+        let mut bits = 0_u128;
+        for (place, byte) in text.iter().enumerate() {
+            if matches!(place, 8 | 13 | 18 | 23) {
+                if *byte != b'-' {
+                    return None;
+                }
+                continue;
+            }
+            let digit = match byte {
+                b'0'..=b'9' => byte - b'0',
+                b'a'..=b'f' => byte - b'a' + 10,
+                b'A'..=b'F' => byte - b'A' + 10,
+                _ => return None,
+            };
+            bits = bits << 4 | u128::from(digit);
+        }
+        Some(Self(bits))
+    }
+
     /// The 16 bytes in a message: the UUID's last eight bytes come first.
     pub const fn to_wire(self) -> [u8; 16] {
         self.0.rotate_left(64).to_be_bytes()
@@ -68,16 +108,9 @@ impl MessageId {
 
 impl fmt::Display for MessageId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (high, low) = ((self.0 >> 64) as u64, self.0 as u64);
-        write!(
-            f,
-            "{:08x}-{:04x}-{:04x}-{:04x}-{:012x}",
-            high >> 32,
-            (high >> 16) & 0xFFFF,
-            high & 0xFFFF,
-            low >> 48,
-            low & 0xFFFF_FFFF_FFFF,
-        )
+        let text = self.to_text();
+        // Digits and hyphens only.
+        f.write_str(std::str::from_utf8(&text).unwrap_or_default())
     }
 }
 
@@ -96,22 +129,8 @@ impl FromStr for MessageId {
     type Err = ParseIdError;
 
     fn from_str(text: &str) -> Result<Self, ParseIdError> {
-        let mut bits = 0_u128;
-        let mut groups = text.split('-');
-        for digits in [8, 4, 4, 4, 12] {
-            let group = groups.next().ok_or(ParseIdError)?;
-            let plain = group.len() == digits && group.bytes().all(|b| b.is_ascii_hexdigit());
-            if !plain {
-                return Err(ParseIdError);
-            }
-            let value = u128::from_str_radix(group, 16).map_err(|_| ParseIdError)?;
-            bits = (bits << (4 * digits)) | value;
-        }
-        if groups.next().is_some() {
-            Err(ParseIdError)
-        } else {
-            Ok(Self(bits))
-        }
+        let text = text.as_bytes().try_into().map_err(|_| ParseIdError)?;
+        Self::from_text(text).ok_or(ParseIdError)
     }
 }
 

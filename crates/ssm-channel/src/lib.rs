@@ -10,8 +10,20 @@
 //! 1. [`Channel::new`]; open the WebSocket; send what [`Channel::poll_transmit`] hands out.
 //! 2. For each binary WebSocket message: [`Channel::handle_message`].
 //! 3. When [`Channel::poll_timeout`] has come: [`Channel::handle_timeout`].
-//! 4. After each of these, and after [`Channel::send`]: take all [`Channel::poll_event`]s, then
-//!    [`Channel::poll_transmit`] until it gives `None`, then set the timer anew.
+//! 4. After each of these, and after any other call that changes something: take all
+//!    [`Channel::poll_event`]s, then [`Channel::poll_transmit`] until it gives `None`, then set the
+//!    timer anew.
+//! 5. [`Event::KeyRequired`] (only in sessions that are to be encrypted): ask KMS, then
+//!    [`Channel::provide_key`] or [`Channel::refuse_key`]. Steps 2 to 4 go on meanwhile.
+//! 6. The WebSocket is lost: [`Channel::disconnected`]; get a new token; open a WebSocket;
+//!    [`Channel::reconnect`]; go on with step 2. This may happen at any time, in the handshake too,
+//!    and as often as it likes. The bytes of the session are not affected.
+//! 7. From [`Event::Established`] on, as often as [`Channel::sendable`] is not 0: [`Channel::send`],
+//!    at most [`Channel::max_payload`] bytes. At the end [`Channel::terminate`], until
+//!    [`Channel::is_drained`].
+//!
+//! The first fatal [`Error`] ends the channel. What it still hands out then (the answer that refuses
+//! the agent's wishes, say) is worth sending, but nothing depends on it.
 //!
 //! Time is a [`Duration`](std::time::Duration) since an epoch of the caller's choice, taken from a monotonic clock; it
 //! never runs backwards.
@@ -20,8 +32,11 @@
 //! `amazon-ssm-agent` 3.3.0.0 as seen on the wire between the two.
 #![forbid(unsafe_code)]
 
+mod ack;
 mod channel;
 mod config;
+mod crypt;
+mod digest;
 mod error;
 mod event;
 pub mod frame;
@@ -37,6 +52,7 @@ mod window;
 
 pub use channel::Channel;
 pub use config::{CLIENT_VERSION, Config, Token};
+pub use crypt::DataKey;
 pub use error::Error;
 pub use event::{Event, Stats, Transmit};
 pub use frame::{Acknowledge, AgentMessage, FrameError};
@@ -44,6 +60,6 @@ pub use id::{IdSource, MessageId, ParseIdError, SequenceNumber};
 pub use kinds::{Flag, MessageType, PayloadType};
 pub use version::{AgentVersion, ParseVersionError};
 
-/// Most payload bytes of one Output message, as both real programs cut them. Whether the service
-/// takes more is unknown.
+/// Most payload bytes of one Output message on the wire, as both real programs cut them. Whether
+/// the service takes more is unknown. [`Channel::max_payload`] is what a caller may fill.
 pub const MAX_PAYLOAD: usize = 1024;

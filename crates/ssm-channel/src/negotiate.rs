@@ -4,48 +4,143 @@ use serde_json::Value;
 
 use crate::error::Error;
 use crate::handshake::{
-    ActionParameters, ActionStatus, HandshakeRequest, HandshakeResponse, ProcessedAction,
-    RequestedAction, SessionType,
+    ActionParameters, ActionStatus, HandshakeRequest, HandshakeResponse, KmsEncryption,
+    KmsEncryptionResult, ProcessedAction, RequestedAction, SessionType,
 };
 use crate::version::AgentVersion;
 
-/// The answer for the agent, and whether the channel can go on.
+/// What client and agent have agreed on.
 #[derive(Debug)]
-pub(crate) struct Answer {
-    pub(crate) response: HandshakeResponse,
-    /// The agent's version and the session it runs.
-    pub(crate) outcome: Result<(AgentVersion, SessionType), Error>,
+pub(crate) struct Agreed {
+    pub(crate) agent_version: AgentVersion,
+    pub(crate) session_type: SessionType,
 }
 
-/// Judges every requested action. A port session is agreed to; everything else is answered as
-/// unsupported, which makes the agent end the session with a reason in its log.
+/// The outcome of a handshake request.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    /// The answer for the agent, and whether the channel can go on.
+    Ready(HandshakeResponse, Result<Agreed, Error>),
+    /// The answer needs a data key first.
+    NeedsKey(Box<Pending>),
+}
+
+/// An answer without the outcome of its KMS action.
+#[derive(Debug)]
+pub(crate) struct Pending {
+    agreed: Agreed,
+    pub(crate) wanted: KmsEncryption,
+    response: HandshakeResponse,
+    /// Where the KMS action stands in the response.
+    place: usize,
+}
+
+impl Pending {
+    /// The answer with the encrypted data key.
+    pub(crate) fn accept(mut self, ciphertext: Vec<u8>) -> (HandshakeResponse, Agreed) {
+        let result = KmsEncryptionResult {
+            cipher_text_key: ciphertext,
+            challenge_acknowledgement: self.wanted.challenge.is_some(),
+        };
+        if let Some(action) = self.response.processed_client_actions.get_mut(self.place) {
+            action.action_status = ActionStatus::Success;
+            // Bytes and a boolean always serialise.
+            action.action_result = serde_json::to_value(result).unwrap_or_default();
+        }
+        (self.response, self.agreed)
+    }
+
+    /// The answer that there is no key, in the words of the plugin, and the error to end with.
+    pub(crate) fn refuse(mut self, reason: String) -> (HandshakeResponse, Error) {
+        if let Some(action) = self.response.processed_client_actions.get_mut(self.place) {
+            action.action_status = ActionStatus::Failed;
+            action.error = format!("Failed to process action {}: {reason}", action.action_type);
+        }
+        self.response.errors = Some(vec![reason.clone()]);
+        let key_id = self.wanted.key_id;
+        (self.response, Error::KeyRefused { key_id, reason })
+    }
+}
+
+/// What one action comes to.
+enum Judged {
+    Session(SessionType),
+    Kms(KmsEncryption),
+    /// The name of what we do not do.
+    Unsupported(String),
+}
+
+/// Judges every requested action. A port session and one encryption are agreed to; everything else
+/// is answered as unsupported, which makes the agent end the session with a reason in its log.
 pub(crate) fn answer(request: HandshakeRequest, client_version: &str) -> Answer {
-    let mut session_type = None;
-    let mut refused = None;
+    let (mut session_type, mut kms, mut refused) = (None, None, None);
     let mut processed = Vec::new();
     for action in request.requested_client_actions {
         let name = action.action_type.clone();
-        let outcome = judge(action);
-        let error = match &outcome {
-            Ok(_) => String::new(),
-            Err(required) => format!("{required} is not supported by this client"),
+        let mut error = String::new();
+        let unsupported = match judge(action) {
+            Judged::Session(session) => {
+                session_type = Some(session);
+                None
+            }
+            Judged::Kms(wanted) if kms.is_none() => {
+                kms = Some((processed.len(), wanted));
+                None
+            }
+            Judged::Kms(_) => Some(format!("a second {name}")),
+            Judged::Unsupported(what) => Some(what),
         };
-        let action_status = if outcome.is_ok() {
+        if let Some(what) = unsupported {
+            error = format!("{what} is not supported by this client");
+            refused = refused.or(Some(what));
+        }
+        let action_status = if error.is_empty() {
             ActionStatus::Success
         } else {
             ActionStatus::Unsupported
         };
-        match outcome {
-            Ok(session) => session_type = Some(session),
-            Err(required) => refused = refused.or(Some(required)),
-        }
-        let action_result = Value::Null;
         processed.push(ProcessedAction {
             action_type: name,
             action_status,
-            action_result,
+            action_result: Value::Null,
             error,
         });
+    }
+    let agreed = agree(&request.agent_version, session_type, refused);
+    conclude(client_version, processed, kms, agreed)
+}
+
+fn agree(
+    agent_version: &str,
+    session_type: Option<SessionType>,
+    refused: Option<String>,
+) -> Result<Agreed, Error> {
+    if let Some(action) = refused {
+        return Err(Error::UnsupportedAction { action });
+    }
+    let session_type =
+        session_type.ok_or_else(|| failed("the agent named no session type".to_owned()))?;
+    let agent_version = agent_version
+        .parse()
+        .map_err(|_| failed(format!("agent version {agent_version:?} is not a version")))?;
+    Ok(Agreed {
+        agent_version,
+        session_type,
+    })
+}
+
+fn conclude(
+    client_version: &str,
+    mut processed: Vec<ProcessedAction>,
+    kms: Option<(usize, KmsEncryption)>,
+    agreed: Result<Agreed, Error>,
+) -> Answer {
+    // When the channel ends anyway nobody is asked for a key.
+    if let (Some((place, _)), Err(error)) = (&kms, &agreed)
+        && let Some(action) = processed.get_mut(*place)
+    {
+        action.action_status = ActionStatus::Failed;
+        action.error = format!("not tried: {error}");
     }
     let errors: Vec<_> = processed
         .iter()
@@ -57,33 +152,30 @@ pub(crate) fn answer(request: HandshakeRequest, client_version: &str) -> Answer 
         processed_client_actions: processed,
         errors: (!errors.is_empty()).then_some(errors),
     };
-    let outcome = match (refused, session_type) {
-        (Some(action), _) => Err(Error::UnsupportedAction { action }),
-        (None, None) => Err(failed("the agent named no session type".to_owned())),
-        (None, Some(session)) => version(&request.agent_version).map(|version| (version, session)),
-    };
-    Answer { response, outcome }
-}
-
-/// The session an action asks for, or the name of what we do not do.
-fn judge(action: RequestedAction) -> Result<SessionType, String> {
-    match action.action_parameters {
-        ActionParameters::SessionType(session)
-            if action.action_type == RequestedAction::SESSION_TYPE =>
-        {
-            if session.session_type == SessionType::PORT {
-                Ok(session)
-            } else {
-                Err(format!("{} {}", action.action_type, session.session_type))
-            }
-        }
-        _ => Err(action.action_type),
+    match (kms, agreed) {
+        (Some((place, wanted)), Ok(agreed)) => Answer::NeedsKey(Box::new(Pending {
+            agreed,
+            wanted,
+            response,
+            place,
+        })),
+        (_, agreed) => Answer::Ready(response, agreed),
     }
 }
 
-fn version(text: &str) -> Result<AgentVersion, Error> {
-    text.parse()
-        .map_err(|_| failed(format!("agent version {text:?} is not a version")))
+fn judge(action: RequestedAction) -> Judged {
+    let name = action.action_type;
+    match (name.as_str(), action.action_parameters) {
+        (RequestedAction::SESSION_TYPE, ActionParameters::SessionType(session)) => {
+            if session.session_type == SessionType::PORT {
+                Judged::Session(session)
+            } else {
+                Judged::Unsupported(format!("{name} {}", session.session_type))
+            }
+        }
+        (RequestedAction::KMS_ENCRYPTION, ActionParameters::Kms(kms)) => Judged::Kms(kms),
+        _ => Judged::Unsupported(name),
+    }
 }
 
 fn failed(reason: String) -> Error {

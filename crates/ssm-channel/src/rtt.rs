@@ -6,8 +6,14 @@ use std::time::Duration;
 const MIN_TIMEOUT: Duration = Duration::from_millis(200);
 /// The upper bound, as in the real programs. It holds for repeated messages as well.
 const MAX_TIMEOUT: Duration = Duration::from_secs(1);
-/// Least allowance for variation (RFC 6298's G). Timers of the drivers are good to a few ms.
-const GRANULARITY: Duration = Duration::from_millis(10);
+/// Least allowance for variation on top of the smoothed round trip. RFC 6298 asks only for the
+/// clock's granularity; but on an even path the measured variation goes to zero, and then the first
+/// full window, whose last message waits for all others, would look like a loss. TCP
+/// implementations use the same value.
+const LEAST_ALLOWANCE: Duration = Duration::from_millis(200);
+
+/// As many double the lower bound to more than the upper one.
+const MAX_DOUBLINGS: u32 = 3;
 
 /// Smoothed round-trip time and what follows from it.
 #[derive(Debug, Default)]
@@ -38,20 +44,38 @@ impl Rtt {
         self.smoothed = Some((smoothed * 7 + sample) / 8);
     }
 
-    /// A message was not acknowledged in time although it had been sent `times` times.
-    pub(crate) fn expired(&mut self, times: u32) {
-        self.backoff = self.backoff.max(times);
+    /// A message that was sent once was not acknowledged in time, with its timeout doubled so often.
+    /// Repetitions back off one by one: where a measured path loses messages, their delays are no
+    /// reason to wait longer for the others.
+    pub(crate) fn expired(&mut self, doublings: u32) {
+        self.backoff = self.backoff.max(doublings + 1).min(MAX_DOUBLINGS);
     }
 
-    /// How long to wait for the acknowledgement of a message sent for the `times`-th time.
-    pub(crate) fn timeout(&self, times: u32) -> Duration {
+    /// On a new connection the losses of the old one count for nothing; what was measured is still
+    /// the best guess.
+    pub(crate) fn forget_losses(&mut self) {
+        self.backoff = 0;
+    }
+
+    /// How often the timeout of a message handed out now is doubled, when its own repetitions ask
+    /// for `own` doublings.
+    pub(crate) fn doublings(&self, own: u32) -> u32 {
+        self.backoff.max(own).min(MAX_DOUBLINGS)
+    }
+
+    /// How long a new message waits for its acknowledgement.
+    pub(crate) fn current(&self) -> Duration {
+        self.timeout(self.backoff)
+    }
+
+    /// How long to wait for an acknowledgement.
+    pub(crate) fn timeout(&self, doublings: u32) -> Duration {
         let plain = match self.smoothed {
-            Some(smoothed) => smoothed + GRANULARITY.max(self.variation * 4),
+            Some(smoothed) => smoothed + LEAST_ALLOWANCE.max(self.variation * 4),
             None => MIN_TIMEOUT,
         };
-        let doublings = self.backoff.max(times.saturating_sub(1)).min(16);
         let bounded = plain.clamp(MIN_TIMEOUT, MAX_TIMEOUT);
-        (bounded * (1 << doublings)).min(MAX_TIMEOUT)
+        (bounded * (1 << doublings.min(MAX_DOUBLINGS))).min(MAX_TIMEOUT)
     }
 }
 
@@ -66,13 +90,13 @@ mod tests {
     #[test]
     fn starts_at_the_minimum_and_stays_within_bounds() {
         let mut rtt = Rtt::default();
-        assert_eq!(rtt.timeout(1), ms(200));
+        assert_eq!(rtt.timeout(0), ms(200));
         rtt.measured(ms(1));
-        assert_eq!(rtt.timeout(1), ms(200));
+        assert_eq!(rtt.timeout(0), ms(201));
         for _ in 0..100 {
             rtt.measured(ms(5000));
         }
-        assert_eq!(rtt.timeout(1), ms(1000));
+        assert_eq!(rtt.timeout(0), ms(1000));
     }
 
     #[test]
@@ -80,37 +104,40 @@ mod tests {
         let mut rtt = Rtt::default();
         rtt.measured(ms(100));
         assert_eq!(rtt.smoothed(), Some(ms(100)));
-        assert_eq!(rtt.timeout(1), ms(100 + 4 * 50));
+        assert_eq!(rtt.timeout(0), ms(100 + 4 * 50));
         rtt.measured(ms(180));
         assert_eq!(rtt.smoothed(), Some(ms(110)));
-        // (3 * 50 + 80) / 4 = 57.5
-        assert_eq!(rtt.timeout(1), ms(110 + 4 * 57 + 2));
+        // The variation is (3 * 50 + 80) / 4 = 57.5.
+        assert_eq!(rtt.timeout(0), ms(110 + 4 * 57 + 2));
         for _ in 0..200 {
             rtt.measured(ms(300));
         }
-        let settled = rtt.timeout(1);
-        assert!(settled >= ms(309) && settled <= ms(311), "{settled:?}");
+        let settled = rtt.timeout(0);
+        assert!(settled >= ms(499) && settled <= ms(500), "{settled:?}");
     }
 
     #[test]
     fn repeats_back_off_for_everyone_until_a_measurement() {
         let mut rtt = Rtt::default();
         assert_eq!(
-            [1, 2, 3, 4, 9].map(|n| rtt.timeout(n)),
+            [0, 1, 2, 3, 9].map(|n| rtt.timeout(rtt.doublings(n))),
             [200, 400, 800, 1000, 1000].map(ms)
         );
-        rtt.expired(1);
-        rtt.expired(1);
+        rtt.expired(0);
+        rtt.expired(0);
         assert_eq!(
-            rtt.timeout(1),
+            rtt.current(),
             ms(400),
             "one round of losses is one doubling"
         );
-        rtt.expired(2);
-        assert_eq!(rtt.timeout(1), ms(800));
+        rtt.expired(1);
+        assert_eq!(rtt.current(), ms(800));
         rtt.expired(1000);
-        assert_eq!(rtt.timeout(1), ms(1000));
+        assert_eq!(rtt.current(), ms(1000));
         rtt.measured(ms(10));
-        assert_eq!(rtt.timeout(1), ms(200));
+        assert_eq!(rtt.current(), ms(210));
+        rtt.expired(0);
+        rtt.forget_losses();
+        assert_eq!(rtt.current(), ms(210));
     }
 }

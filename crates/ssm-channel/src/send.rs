@@ -1,31 +1,44 @@
 //! The sending half: numbers, the unacknowledged messages, and when each is due again.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
 
 use crate::id::SequenceNumber;
 use crate::rtt::Rtt;
-use crate::window::Window;
+use crate::window::{Mark, Window};
 
-/// One message that has no acknowledgement yet.
+/// One message, from when it is pushed until it and all before it are acknowledged.
 #[derive(Debug)]
-struct Unacked {
-    /// All its bytes: it is repeated exactly as it was.
+struct Entry {
+    /// All its bytes: it is repeated exactly as it was. Empty once it is acknowledged.
     message: Bytes,
-    /// When it was last handed out; `None` before the first time.
-    sent: Option<Sent>,
+    state: State,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum State {
+    /// Never handed out.
+    Fresh,
+    /// Handed out and not overdue: its due time is in the timers.
+    UnderWay(Sent),
+    /// To be handed out again.
+    Again(Sent),
+    Acknowledged,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Sent {
     at: Duration,
-    /// When it is due again; its key in the timers unless it is already waiting in `again`.
     due: Duration,
-    times: u32,
-    /// The round trip tells nothing: a pause lies in between.
+    /// How often its timeout was doubled.
+    doublings: u32,
+    /// How often it will be when it is sent again: every repetition on a connection doubles it.
+    next_doublings: u32,
+    /// The round trip tells nothing: it was repeated, or a pause lies in between.
     tainted: bool,
+    mark: Mark,
 }
 
 /// A message that is to be sent now.
@@ -36,17 +49,21 @@ pub(crate) struct Outbound {
 }
 
 /// Which numbers are used, which messages are unacknowledged, and when each of them is due again.
-/// Knows nothing of connections, so it can outlive one.
+/// Outlives a connection.
 #[derive(Debug)]
 pub(crate) struct Outgoing {
-    next: SequenceNumber,
-    unacked: BTreeMap<SequenceNumber, Unacked>,
-    /// Never sent, in order.
-    fresh: VecDeque<SequenceNumber>,
-    /// Overdue, to be sent again, oldest first.
-    again: BTreeSet<SequenceNumber>,
-    /// Sent and not overdue, by due time: every message has its own.
-    timers: BTreeSet<(Duration, SequenceNumber)>,
+    /// The number of the first entry.
+    first: u64,
+    /// The window limits the distance between the first and the last one.
+    entries: VecDeque<Entry>,
+    /// Entries without acknowledgement.
+    in_flight: usize,
+    /// The first number that was never handed out; all after it were not either.
+    fresh: u64,
+    /// To be sent again, oldest first.
+    again: BTreeSet<u64>,
+    /// Those under way, by due time: every message has its own.
+    timers: BTreeSet<(Duration, u64)>,
     rtt: Rtt,
     window: Window,
 }
@@ -54,9 +71,10 @@ pub(crate) struct Outgoing {
 impl Outgoing {
     pub(crate) fn new(window: Window) -> Self {
         Self {
-            next: SequenceNumber::FIRST,
-            unacked: BTreeMap::new(),
-            fresh: VecDeque::new(),
+            first: 0,
+            entries: VecDeque::new(),
+            in_flight: 0,
+            fresh: 0,
             again: BTreeSet::new(),
             timers: BTreeSet::new(),
             rtt: Rtt::default(),
@@ -66,45 +84,52 @@ impl Outgoing {
 
     /// The number the next pushed message must carry.
     pub(crate) fn next_number(&self) -> SequenceNumber {
-        self.next
+        SequenceNumber::new(self.first + self.entries.len() as u64)
     }
 
     /// How many more messages the window takes.
     pub(crate) fn room(&self) -> usize {
-        let oldest = self
-            .unacked
-            .first_key_value()
-            .map_or(self.next, |(number, _)| *number);
-        self.window
-            .room(self.unacked.len(), self.next.get() - oldest.get())
+        self.window.room(self.in_flight, self.entries.len() as u64)
     }
 
     /// Takes a complete message with the number [`Outgoing::next_number`]. Does not look at the
     /// window: the handshake and the goodbye are not held up by data.
     pub(crate) fn push(&mut self, message: Bytes) {
-        self.unacked.insert(
-            self.next,
-            Unacked {
-                message,
-                sent: None,
-            },
-        );
-        self.fresh.push_back(self.next);
-        self.next = self.next.next();
+        let state = State::Fresh;
+        self.entries.push_back(Entry { message, state });
+        self.in_flight += 1;
     }
 
     /// The agent has this message. False when there is nothing of that number to acknowledge:
     /// acknowledged before, or never sent.
     pub(crate) fn acknowledge(&mut self, now: Duration, number: SequenceNumber) -> bool {
-        let Some(sent) = self.unacked.get(&number).and_then(|entry| entry.sent) else {
+        let number = number.get();
+        let Some(entry) = self.entry(number) else {
             return false;
         };
-        self.unacked.remove(&number);
-        self.again.remove(&number);
-        self.timers.remove(&(sent.due, number));
+        let sent = match entry.state {
+            State::Fresh | State::Acknowledged => return false,
+            State::UnderWay(sent) | State::Again(sent) => sent,
+        };
+        entry.state = State::Acknowledged;
+        entry.message = Bytes::new();
+        self.in_flight -= 1;
+        if !self.timers.remove(&(sent.due, number)) {
+            self.again.remove(&number);
+        }
         // Karn's algorithm: nobody knows which copy of a repeated message is acknowledged.
-        if sent.times == 1 && !sent.tainted {
-            self.rtt.measured(now.saturating_sub(sent.at));
+        let trip = (!sent.tainted).then(|| now.saturating_sub(sent.at));
+        if let Some(trip) = trip {
+            self.rtt.measured(trip);
+        }
+        self.window.acknowledged(now, sent.mark, trip);
+        while let Some(Entry {
+            state: State::Acknowledged,
+            ..
+        }) = self.entries.front()
+        {
+            self.entries.pop_front();
+            self.first += 1;
         }
         true
     }
@@ -115,9 +140,16 @@ impl Outgoing {
             && due <= now
         {
             self.timers.pop_first();
-            self.again.insert(number);
-            if let Some(sent) = self.unacked.get(&number).and_then(|entry| entry.sent) {
-                self.rtt.expired(sent.times);
+            let Some(entry) = self.entry(number) else {
+                continue;
+            };
+            if let State::UnderWay(sent) = entry.state {
+                entry.state = State::Again(sent);
+                self.again.insert(number);
+                if !sent.tainted {
+                    self.rtt.expired(sent.doublings);
+                }
+                self.window.expired(sent.mark);
             }
         }
     }
@@ -127,56 +159,93 @@ impl Outgoing {
         self.timers.first().map(|(due, _)| *due)
     }
 
-    /// The next message to send: overdue ones first, then new ones.
+    /// The next message to send, as far as the window allows: overdue ones first, then new ones.
     pub(crate) fn next_outbound(&mut self, now: Duration) -> Option<Outbound> {
+        if !self.window.may_hand_out(self.timers.len()) {
+            return None;
+        }
         match self.again.pop_first() {
             Some(number) => self.hand_out(now, number),
             None => self.next_fresh(now),
         }
     }
 
-    /// The next message that was never sent.
+    /// The next message that was never sent, whatever the window says.
     pub(crate) fn next_fresh(&mut self, now: Duration) -> Option<Outbound> {
-        let number = self.fresh.pop_front()?;
-        self.hand_out(now, number)
+        let number = self.fresh;
+        let outbound = self.hand_out(now, number)?;
+        self.fresh += 1;
+        Some(outbound)
     }
 
-    fn hand_out(&mut self, now: Duration, number: SequenceNumber) -> Option<Outbound> {
-        let entry = self.unacked.get_mut(&number)?;
-        let times = entry.sent.map_or(0, |sent| sent.times).saturating_add(1);
-        let tainted = entry.sent.is_some_and(|sent| sent.tainted);
-        let due = now + self.rtt.timeout(times);
-        entry.sent = Some(Sent {
+    fn hand_out(&mut self, now: Duration, number: u64) -> Option<Outbound> {
+        let (under_way, in_flight) = (self.timers.len(), self.in_flight);
+        let before = match self.entry(number)?.state {
+            State::Fresh => None,
+            State::UnderWay(sent) | State::Again(sent) => Some(sent),
+            State::Acknowledged => return None,
+        };
+        let doublings = self
+            .rtt
+            .doublings(before.map_or(0, |sent| sent.next_doublings));
+        let sent = Sent {
             at: now,
-            due,
-            times,
-            tainted,
-        });
-        self.timers.insert((due, number));
+            due: now + self.rtt.timeout(doublings),
+            doublings,
+            next_doublings: doublings + 1,
+            tainted: before.is_some(),
+            mark: self.window.handed_out(under_way, in_flight),
+        };
+        self.timers.insert((sent.due, number));
+        let entry = self.entry(number)?;
+        entry.state = State::UnderWay(sent);
         Some(Outbound {
             message: entry.message.clone(),
-            repeated: times > 1,
+            repeated: before.is_some(),
         })
     }
 
     /// The other side goes away for a while: what is under way says nothing about the path.
     pub(crate) fn pause(&mut self) {
-        for sent in self
-            .unacked
-            .values_mut()
-            .filter_map(|entry| entry.sent.as_mut())
-        {
-            sent.tainted = true;
+        for entry in &mut self.entries {
+            if let State::UnderWay(sent) = &mut entry.state {
+                sent.tainted = true;
+            }
         }
+    }
+
+    /// The connection is gone, and what is under way with it: all of it is to be sent again, on a
+    /// connection of which nothing is known.
+    pub(crate) fn disconnect(&mut self) {
+        self.timers.clear();
+        for (number, entry) in (self.first..).zip(&mut self.entries) {
+            if let State::UnderWay(mut sent) | State::Again(mut sent) = entry.state {
+                sent.next_doublings = 0;
+                sent.tainted = true;
+                entry.state = State::Again(sent);
+                self.again.insert(number);
+            }
+        }
+        self.rtt.forget_losses();
+        self.window.restart();
+    }
+
+    fn entry(&mut self, number: u64) -> Option<&mut Entry> {
+        let place = number.checked_sub(self.first)?;
+        self.entries.get_mut(usize::try_from(place).ok()?)
     }
 
     /// Messages without acknowledgement, sent or not.
     pub(crate) fn in_flight(&self) -> usize {
-        self.unacked.len()
+        self.in_flight
     }
 
     pub(crate) fn rtt(&self) -> &Rtt {
         &self.rtt
+    }
+
+    pub(crate) fn window(&self) -> &Window {
+        &self.window
     }
 }
 
@@ -226,7 +295,7 @@ mod tests {
         assert_eq!(sent_at(&mut outgoing, 300), [(2, true)]);
         assert_eq!(
             outgoing.next_due(),
-            Some(ms(200 + 2 * (70 + 4 * 35))),
+            Some(ms(200 + 2 * (70 + 200))),
             "measured, doubled"
         );
     }
@@ -290,6 +359,22 @@ mod tests {
         assert_eq!(outgoing.in_flight(), 1);
         outgoing.acknowledge(ms(0), number(0));
         assert_eq!(outgoing.room(), 4);
+    }
+
+    #[test]
+    fn a_lost_connection_is_not_measured_and_its_losses_are_forgotten() {
+        let mut outgoing = sender_with(2);
+        sent_at(&mut outgoing, 0);
+        outgoing.expire(ms(200));
+        assert_eq!(outgoing.rtt().current(), ms(400));
+        outgoing.disconnect();
+        assert_eq!(outgoing.rtt().current(), ms(200));
+        assert_eq!(outgoing.next_due(), None);
+        assert!(outgoing.acknowledge(ms(60_000), number(0)));
+        assert_eq!(sent_at(&mut outgoing, 60_000), [(1, true)]);
+        assert_eq!(outgoing.next_due(), Some(ms(60_200)));
+        assert!(outgoing.acknowledge(ms(60_001), number(1)));
+        assert_eq!(outgoing.rtt().smoothed(), None);
     }
 
     #[test]

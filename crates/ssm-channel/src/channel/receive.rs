@@ -14,6 +14,7 @@ use crate::handshake::{ChannelClosed, HandshakeComplete, HandshakeRequest, from_
 use crate::kinds::{Flag, MessageType, PayloadType};
 use crate::negotiate::{Answer, answer};
 use crate::recv::Verdict;
+use crate::version::AgentVersion;
 
 /// Acknowledgements that may wait to be handed out. More are forgotten, which is harmless: the
 /// agent sends the message again. Reached only by a driver that reads and never writes.
@@ -24,7 +25,7 @@ impl Channel {
     pub(super) fn receive(&mut self, now: Duration, message: Bytes) -> Result<(), Error> {
         let message = AgentMessage::decode(message)?;
         match &message.message_type {
-            MessageType::OutputStreamData => self.receive_data(now, &message),
+            MessageType::OutputStreamData => self.receive_data(now, message),
             MessageType::Acknowledge => self.receive_ack(now, &message.payload),
             MessageType::ChannelClosed => {
                 // The type alone ends the session; a text we cannot read only costs the reason.
@@ -49,7 +50,10 @@ impl Channel {
     }
 
     fn receive_ack(&mut self, now: Duration, payload: &Bytes) -> Result<(), Error> {
-        let ack: Acknowledge = parse("acknowledgement", payload)?;
+        let ack = Acknowledge::from_json(payload).map_err(|source| Error::Json {
+            what: "acknowledgement",
+            source: Arc::new(source),
+        })?;
         // The plugin goes by the number alone, so that is what agents get right.
         let ours = ack.message_type == MessageType::InputStreamData;
         if ours && self.outgoing.acknowledge(now, ack.sequence) {
@@ -58,17 +62,16 @@ impl Channel {
         Ok(())
     }
 
-    fn receive_data(&mut self, now: Duration, message: &AgentMessage) -> Result<(), Error> {
+    fn receive_data(&mut self, now: Duration, message: AgentMessage) -> Result<(), Error> {
         // Data can only come from an agent that is there.
         self.restart();
-        let verdict = self
-            .incoming
-            .offer(message.sequence, message.payload_type, &message.payload);
+        let (id, sequence, kind) = (message.id, message.sequence, message.payload_type);
+        let verdict = self.incoming.offer(sequence, kind, &message.payload);
         let mut outcome = Ok(());
         match verdict {
             Verdict::Next => {
                 self.stats.received += 1;
-                outcome = self.process_in_order(now, message);
+                outcome = self.process_in_order(now, kind, message.payload);
             }
             Verdict::Kept => self.stats.received += 1,
             Verdict::Duplicate => self.stats.duplicates += 1,
@@ -76,15 +79,20 @@ impl Channel {
         }
         // An agent whose request we refuse gets its acknowledgement too.
         if verdict != Verdict::NoRoom && self.acks.len() < MAX_WAITING_ACKS {
-            self.acks.push_back(Acknowledge::of(message));
+            self.acks.push_back((id, sequence));
         }
         outcome
     }
 
-    fn process_in_order(&mut self, now: Duration, first: &AgentMessage) -> Result<(), Error> {
-        self.process(now, first.payload_type, first.payload.clone())?;
-        while let Some((payload_type, payload)) = self.incoming.next_ready() {
-            self.process(now, payload_type, payload)?;
+    fn process_in_order(
+        &mut self,
+        now: Duration,
+        kind: PayloadType,
+        payload: Bytes,
+    ) -> Result<(), Error> {
+        self.process(now, kind, payload)?;
+        while let Some((kind, payload)) = self.incoming.next_ready() {
+            self.process(now, kind, payload)?;
         }
         Ok(())
     }
@@ -92,26 +100,17 @@ impl Channel {
     /// One data message, in order.
     fn process(&mut self, now: Duration, kind: PayloadType, payload: Bytes) -> Result<(), Error> {
         match (kind, &self.phase) {
-            (PayloadType::HandshakeRequest, Phase::Opening) => self.answer(now, &payload),
-            (PayloadType::HandshakeComplete, Phase::Answered { agent_version }) => {
-                let agent_version = *agent_version;
-                let complete: HandshakeComplete = parse("handshake completion", &payload)?;
-                let customer_message = complete.customer_message;
-                self.events.push_back(Event::Established {
-                    agent_version,
-                    customer_message,
-                });
-                self.phase = Phase::Established;
-                if self.terminating {
-                    self.push_goodbye(now);
-                }
-                Ok(())
-            }
             (PayloadType::Output, Phase::Established) => {
+                let payload = self.opened(payload)?;
                 if !payload.is_empty() {
                     self.events.push_back(Event::Output(payload));
                 }
                 Ok(())
+            }
+            (PayloadType::HandshakeRequest, Phase::Opening) => self.answer(now, &payload),
+            (PayloadType::EncryptionChallengeRequest, _) => self.answer_challenge(now, &payload),
+            (PayloadType::HandshakeComplete, Phase::Answered { agent_version, .. }) => {
+                self.complete(now, *agent_version, &payload)
             }
             (PayloadType::Flag, _) => {
                 self.process_flag(&payload);
@@ -120,8 +119,7 @@ impl Channel {
             (
                 PayloadType::Output
                 | PayloadType::HandshakeRequest
-                | PayloadType::HandshakeComplete
-                | PayloadType::EncryptionChallengeRequest,
+                | PayloadType::HandshakeComplete,
                 phase,
             ) => Err(Error::UnexpectedPayload {
                 payload_type: kind,
@@ -134,6 +132,24 @@ impl Channel {
         }
     }
 
+    fn complete(
+        &mut self,
+        now: Duration,
+        agent_version: AgentVersion,
+        payload: &Bytes,
+    ) -> Result<(), Error> {
+        let complete: HandshakeComplete = parse("handshake completion", payload)?;
+        self.events.push_back(Event::Established {
+            agent_version,
+            customer_message: complete.customer_message,
+        });
+        self.phase = Phase::Established;
+        if self.terminating {
+            self.push_goodbye(now);
+        }
+        Ok(())
+    }
+
     fn process_flag(&mut self, payload: &[u8]) {
         match Flag::decode(payload) {
             Some(Flag::ConnectToPortError) => self.events.push_back(Event::ConnectToPortError),
@@ -144,11 +160,18 @@ impl Channel {
 
     fn answer(&mut self, now: Duration, payload: &Bytes) -> Result<(), Error> {
         let request: HandshakeRequest = parse("handshake request", payload)?;
-        let Answer { response, outcome } = answer(request, &self.client_version);
-        self.push(now, PayloadType::HandshakeResponse, to_json(&response));
-        let (agent_version, session_type) = outcome?;
-        self.session_type = Some(session_type);
-        self.phase = Phase::Answered { agent_version };
+        match answer(request, &self.client_version) {
+            Answer::Ready(response, outcome) => {
+                self.push(now, PayloadType::HandshakeResponse, to_json(&response));
+                let agreed = outcome?;
+                self.session_type = Some(agreed.session_type);
+                self.phase = Phase::Answered {
+                    agent_version: agreed.agent_version,
+                    challenged: false,
+                };
+            }
+            Answer::NeedsKey(pending) => self.require_key(pending),
+        }
         Ok(())
     }
 
@@ -160,7 +183,7 @@ impl Channel {
         }
     }
 
-    fn restart(&mut self) {
+    pub(super) fn restart(&mut self) {
         if self.paused {
             self.paused = false;
             self.events.push_back(Event::Restarted);
@@ -168,7 +191,7 @@ impl Channel {
     }
 }
 
-fn parse<T: DeserializeOwned>(what: &'static str, payload: &[u8]) -> Result<T, Error> {
+pub(super) fn parse<T: DeserializeOwned>(what: &'static str, payload: &[u8]) -> Result<T, Error> {
     from_json(payload).map_err(|source| Error::Json {
         what,
         source: Arc::new(source),

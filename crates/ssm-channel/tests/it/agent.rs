@@ -1,18 +1,36 @@
 //! A small agent with the real one's habits, written for the simulation and sharing no state
 //! machine with the crate.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
+use ssm_channel::handshake::{
+    EncryptionChallenge, HandshakeResponse, KmsEncryptionResult, from_json, to_json,
+};
 use ssm_channel::{Acknowledge, AgentMessage, Flag, MessageType, PayloadType};
 
+use crate::secret::{CIPHERTEXT, Secret, request_with_kms};
 use crate::support::{COMPLETE, REQUEST, ack_from_agent, from_agent, ms};
 
 /// How often the agent looks at its oldest unacknowledged message.
 const RESEND_CHECK: Duration = ms(100);
+const CHALLENGE: &[u8] = b"can you read this?";
+
+/// What an agent is like.
+pub(crate) struct Habits {
+    /// How long after the handshake its port handler is ready.
+    pub(crate) startup: Duration,
+    /// How long after sending a message it remembers having sent it; an acknowledgement that comes
+    /// earlier is lost on it.
+    pub(crate) memory: Duration,
+    /// It asks for encryption, with a challenge for the encryption context or without.
+    pub(crate) kms: Option<bool>,
+}
 
 pub(crate) struct Agent {
+    habits: Habits,
+    secret: Option<Secret>,
     /// What it will say, and how far it is.
     script: Vec<u8>,
     said: usize,
@@ -25,20 +43,23 @@ pub(crate) struct Agent {
     seen: BTreeMap<u64, Bytes>,
     /// Agent → client.
     next: u64,
+    /// Sent, but not remembered yet.
+    forgotten: VecDeque<(Duration, u64, Bytes)>,
     unacked: BTreeMap<u64, (Bytes, Duration)>,
     rto: Duration,
     next_check: Duration,
     /// When the port handler is ready; before that Output is dropped silently.
     ready_at: Option<Duration>,
-    startup: Duration,
     pub(crate) outbox: Vec<Bytes>,
     pub(crate) dropped_before_ready: usize,
+    pub(crate) acks_lost: usize,
 }
 
 impl Agent {
-    /// An agent that needs `startup` after the handshake to get its port handler ready.
-    pub(crate) fn new(script: Vec<u8>, startup: Duration) -> Self {
+    pub(crate) fn new(script: Vec<u8>, habits: Habits) -> Self {
         Self {
+            habits,
+            secret: None,
             script,
             said: 0,
             heard: Vec::new(),
@@ -47,18 +68,23 @@ impl Agent {
             early: BTreeMap::new(),
             seen: BTreeMap::new(),
             next: 0,
+            forgotten: VecDeque::new(),
             unacked: BTreeMap::new(),
             rto: ms(200),
             next_check: RESEND_CHECK,
             ready_at: None,
-            startup,
             outbox: Vec::new(),
             dropped_before_ready: 0,
+            acks_lost: 0,
         }
     }
 
     pub(crate) fn start(&mut self) {
-        self.send(ms(0), PayloadType::HandshakeRequest, REQUEST.as_bytes());
+        let request = match self.habits.kms {
+            Some(challenge) => request_with_kms(challenge),
+            None => REQUEST.to_owned(),
+        };
+        self.send(ms(0), PayloadType::HandshakeRequest, request.as_bytes());
     }
 
     pub(crate) fn script(&self) -> &[u8] {
@@ -67,7 +93,7 @@ impl Agent {
 
     /// All that it had to say is said and acknowledged.
     pub(crate) fn is_done(&self) -> bool {
-        self.said == self.script.len() && self.unacked.is_empty()
+        self.said == self.script.len() && self.unacked.is_empty() && self.forgotten.is_empty()
     }
 
     /// May it speak? It has no window: acknowledged or not, it goes on.
@@ -80,11 +106,23 @@ impl Agent {
         let end = self.script.len().min(self.said + max);
         let payload = self.script[self.said..end].to_vec();
         self.said = end;
+        let payload = match &mut self.secret {
+            Some(secret) => secret.seal(&payload),
+            None => payload,
+        };
         self.send(now, PayloadType::Output, &payload);
     }
 
     /// Only the oldest, only every 100 ms, and only when it is older than the timeout.
     pub(crate) fn tick(&mut self, now: Duration) {
+        while let Some((at, ..)) = self.forgotten.front()
+            && *at <= now
+        {
+            let Some((at, number, message)) = self.forgotten.pop_front() else {
+                break;
+            };
+            self.unacked.insert(number, (message, at));
+        }
         if now < self.next_check {
             return;
         }
@@ -99,7 +137,9 @@ impl Agent {
 
     /// When `tick` has to be called.
     pub(crate) fn next_tick(&self) -> Option<Duration> {
-        (!self.unacked.is_empty()).then_some(self.next_check)
+        let check = (!self.unacked.is_empty()).then_some(self.next_check);
+        let memory = self.forgotten.front().map(|(at, ..)| *at);
+        check.into_iter().chain(memory).min()
     }
 
     pub(crate) fn receive(&mut self, now: Duration, bytes: Bytes) {
@@ -107,14 +147,14 @@ impl Agent {
         if message.message_type == MessageType::Acknowledge {
             let ack = Acknowledge::from_json(&message.payload).unwrap();
             assert_eq!(ack.message_type, MessageType::OutputStreamData);
-            assert!(
-                ack.sequence.get() < self.next,
-                "an acknowledgement of the future"
-            );
-            self.unacked.remove(&ack.sequence.get());
+            let number = ack.sequence.get();
+            assert!(number < self.next, "an acknowledgement of the future");
+            self.unacked.remove(&number);
+            self.acks_lost += usize::from(self.forgotten.iter().any(|(_, n, _)| *n == number));
             return;
         }
         assert_eq!(message.message_type, MessageType::InputStreamData);
+        assert!(message.payload.len() <= ssm_channel::MAX_PAYLOAD);
         let number = message.sequence.get();
         let first = self.seen.entry(number).or_insert_with(|| bytes.clone());
         assert_eq!(
@@ -122,6 +162,8 @@ impl Agent {
             "a repeated message differs from its original"
         );
         if number > self.expected {
+            // It keeps 10,000; the client promises to stay far below.
+            assert!(number - self.expected <= 8192 + 2);
             self.outbox.push(ack_from_agent(&message));
             self.early.insert(number, message);
         } else if number < self.expected {
@@ -139,18 +181,23 @@ impl Agent {
     /// False when it is not ready for this: the message is forgotten.
     fn process(&mut self, now: Duration, message: &AgentMessage) -> bool {
         match message.payload_type {
-            PayloadType::HandshakeResponse => {
-                self.ready_at = Some(now + self.startup);
-                self.send(now, PayloadType::HandshakeComplete, COMPLETE.as_bytes());
+            PayloadType::HandshakeResponse => self.process_response(now, &message.payload),
+            PayloadType::EncryptionChallengeResponse => {
+                let answer: EncryptionChallenge = from_json(&message.payload).unwrap();
+                let secret = self.secret.as_mut().unwrap();
+                assert_eq!(secret.open(&answer.challenge), CHALLENGE);
+                self.complete(now);
             }
             _ if !self.is_ready(now) => {
                 self.dropped_before_ready += 1;
                 return false;
             }
             PayloadType::Output => {
-                assert!(message.payload.len() <= ssm_channel::MAX_PAYLOAD);
                 assert_eq!(self.goodbyes, 0, "data after goodbye");
-                self.heard.extend_from_slice(&message.payload);
+                match &mut self.secret {
+                    Some(secret) => self.heard.extend(secret.open(&message.payload)),
+                    None => self.heard.extend_from_slice(&message.payload),
+                }
             }
             PayloadType::Flag => {
                 assert_eq!(Flag::decode(&message.payload), Some(Flag::TerminateSession));
@@ -161,13 +208,40 @@ impl Agent {
         true
     }
 
+    fn process_response(&mut self, now: Duration, payload: &[u8]) {
+        let response: HandshakeResponse = from_json(payload).unwrap();
+        assert_eq!(response.errors, None);
+        let Some(challenged) = self.habits.kms else {
+            return self.complete(now);
+        };
+        let kms = &response.processed_client_actions[0];
+        let result: KmsEncryptionResult =
+            serde_json::from_value(kms.action_result.clone()).unwrap();
+        assert_eq!(result.cipher_text_key, CIPHERTEXT);
+        assert_eq!(result.challenge_acknowledgement, challenged);
+        let secret = self.secret.insert(Secret::agent());
+        let challenge = secret.seal(CHALLENGE);
+        let text = to_json(&EncryptionChallenge { challenge });
+        self.send(now, PayloadType::EncryptionChallengeRequest, &text);
+    }
+
+    fn complete(&mut self, now: Duration) {
+        self.ready_at = Some(now + self.habits.startup);
+        self.send(now, PayloadType::HandshakeComplete, COMPLETE.as_bytes());
+    }
+
     fn is_ready(&self, now: Duration) -> bool {
         self.ready_at.is_some_and(|ready| now >= ready)
     }
 
     fn send(&mut self, now: Duration, payload_type: PayloadType, payload: &[u8]) {
         let message = from_agent(self.next, payload_type, payload);
-        self.unacked.insert(self.next, (message.clone(), now));
+        if self.habits.memory == ms(0) {
+            self.unacked.insert(self.next, (message.clone(), now));
+        } else {
+            let at = now + self.habits.memory;
+            self.forgotten.push_back((at, self.next, message.clone()));
+        }
         self.next += 1;
         self.outbox.push(message);
     }

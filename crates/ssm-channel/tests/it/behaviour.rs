@@ -56,7 +56,7 @@ fn nothing_can_be_sent_before_the_handshake_is_complete() {
     channel.handle_message(ms(0), complete).unwrap();
     assert_eq!(
         channel.sendable(),
-        256 - 1,
+        32 - 1,
         "the handshake response is still under way"
     );
     assert_eq!(
@@ -82,22 +82,34 @@ fn a_handshake_that_arrives_backwards_works_too() {
 
 #[test]
 fn unknown_wishes_are_refused_by_name_and_the_agent_is_told() {
-    let kms = REQUEST.replace(
-        r#"[{"ActionType":"SessionType""#,
-        r#"[{"ActionType":"KMSEncryption","ActionParameters":{"KMSKeyId":"k"}},{"ActionType":"SessionType""#,
-    );
+    let with = |action: &str| {
+        let begin = r#""RequestedClientActions":["#;
+        REQUEST.replace(begin, &format!("{begin}{action},"))
+    };
+    let new = with(r#"{"ActionType":"New","ActionParameters":{}}"#);
+    let shapeless = with(r#"{"ActionType":"KMSEncryption","ActionParameters":{"Key":"k"}}"#);
+    let both = with(concat!(
+        r#"{"ActionType":"KMSEncryption","ActionParameters":{"KMSKeyId":"k"}},"#,
+        r#"{"ActionType":"New"}"#
+    ));
+    let kms = r#"{"ActionType":"KMSEncryption","ActionParameters":{"KMSKeyId":"k"}}"#;
+    let twice = with(&format!("{kms},{kms}"));
     let shell = REQUEST.replace(r#""Port""#, r#""Standard_Stream""#);
+    let (success, failed, unsupported) = (
+        ActionStatus::Success,
+        ActionStatus::Failed,
+        ActionStatus::Unsupported,
+    );
     for (request, expected, statuses) in [
+        (new, "New", vec![unsupported, success]),
+        (shapeless, "KMSEncryption", vec![unsupported, success]),
+        (both, "New", vec![failed, unsupported, success]),
         (
-            kms,
-            "KMSEncryption",
-            vec![ActionStatus::Unsupported, ActionStatus::Success],
+            twice,
+            "a second KMSEncryption",
+            vec![failed, unsupported, success],
         ),
-        (
-            shell,
-            "SessionType Standard_Stream",
-            vec![ActionStatus::Unsupported],
-        ),
+        (shell, "SessionType Standard_Stream", vec![unsupported]),
     ] {
         let mut channel = Channel::new(config(1), ms(0));
         let request = from_agent(0, PayloadType::HandshakeRequest, request.as_bytes());
@@ -112,7 +124,13 @@ fn unknown_wishes_are_refused_by_name_and_the_agent_is_told() {
             .iter()
             .map(|a| a.action_status);
         assert!(answered.eq(statuses));
-        assert_eq!(response.errors.unwrap().len(), 1);
+        let refused = response
+            .processed_client_actions
+            .iter()
+            .filter(|action| action.action_status != success);
+        let texts: Vec<_> = refused.map(|action| action.error.clone()).collect();
+        assert_eq!(response.errors, Some(texts));
+        assert_eq!(events(&mut channel), []);
         // It is not repeated, and nothing else happens any more.
         assert_eq!(channel.poll_timeout(), None);
         assert_eq!(channel.poll_transmit(ms(10_000)), None);
@@ -329,7 +347,7 @@ fn the_window_bounds_what_is_under_way() {
             .unwrap();
         sent.extend(sorted(&mut channel, ms(0)).1);
     }
-    assert_eq!(sent.len(), 256);
+    assert_eq!(sent.len(), 32, "the first window");
     assert!(matches!(
         channel.send(ms(0), Bytes::from_static(b"x")),
         Err(Error::NotSendable)
@@ -337,14 +355,18 @@ fn the_window_bounds_what_is_under_way() {
     channel
         .handle_message(ms(1), ack_from_agent(&sent[17]))
         .unwrap();
-    assert_eq!(channel.sendable(), 1);
+    assert_eq!(
+        channel.sendable(),
+        2,
+        "and one more for every acknowledgement"
+    );
     let large = Bytes::from(vec![1; MAX_PAYLOAD + 1]);
     assert!(matches!(
         channel.send(ms(0), large),
         Err(Error::PayloadTooLarge(1025))
     ));
     channel.send(ms(0), Bytes::new()).unwrap();
-    assert_eq!(channel.sendable(), 1, "nothing is not a message");
+    assert_eq!(channel.sendable(), 2, "nothing is not a message");
 }
 
 #[test]

@@ -9,6 +9,10 @@
 mod agent;
 mod behaviour;
 mod capture;
+mod encryption;
+mod reconnect;
 mod replay;
+mod secret;
 mod simulation;
 mod support;
+mod world;

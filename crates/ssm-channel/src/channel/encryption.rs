@@ -1,0 +1,115 @@
+//! The handshake of an encrypted session.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::receive::parse;
+use super::{Channel, Phase};
+use crate::crypt::{Cipher, DataKey};
+use crate::error::Error;
+use crate::event::Event;
+use crate::handshake::{EncryptionChallenge, to_json};
+use crate::kinds::PayloadType;
+use crate::negotiate::Pending;
+
+impl Channel {
+    /// The data key that [`Event::KeyRequired`] asked for. The handshake goes on, and all Output
+    /// after it is encrypted; see [`max_payload`](Self::max_payload).
+    ///
+    /// # Errors
+    /// [`Error::KeyLength`] (the event still stands), [`Error::KeyNotRequired`], or the error that
+    /// ended the channel.
+    pub fn provide_key(&mut self, now: Duration, key: DataKey) -> Result<(), Error> {
+        self.check()?;
+        if !matches!(self.phase, Phase::Keyless(_)) {
+            return Err(Error::KeyNotRequired);
+        }
+        let cipher = Cipher::new(&key.plaintext)?;
+        let pending = self.take_pending()?;
+        let (response, agreed) = pending.accept(key.ciphertext);
+        self.cipher = Some(cipher);
+        self.session_type = Some(agreed.session_type);
+        self.phase = Phase::Answered {
+            agent_version: agreed.agent_version,
+            challenged: false,
+        };
+        self.push(now, PayloadType::HandshakeResponse, to_json(&response));
+        Ok(())
+    }
+
+    /// There is no data key, for a `reason` that the agent shows to its administrator. Returns the
+    /// error that ends the channel: [`Error::KeyRefused`], or the one that ended it before.
+    /// [`Error::KeyNotRequired`] ends nothing.
+    ///
+    /// [`poll_transmit`](Self::poll_transmit) still hands out the answer that says so.
+    #[must_use]
+    pub fn refuse_key(&mut self, now: Duration, reason: &str) -> Error {
+        let pending = match self.check().and_then(|()| self.take_pending()) {
+            Ok(pending) => pending,
+            Err(error) => return error,
+        };
+        let (response, error) = pending.refuse(reason.to_owned());
+        self.push(now, PayloadType::HandshakeResponse, to_json(&response));
+        self.failed = Some(error.clone());
+        error
+    }
+
+    fn take_pending(&mut self) -> Result<Pending, Error> {
+        match std::mem::replace(&mut self.phase, Phase::Opening) {
+            Phase::Keyless(pending) => Ok(*pending),
+            other => {
+                self.phase = other;
+                Err(Error::KeyNotRequired)
+            }
+        }
+    }
+
+    /// The agent wants encryption: ask for a key.
+    pub(super) fn require_key(&mut self, pending: Box<Pending>) {
+        self.events.push_back(Event::KeyRequired {
+            kms_key_id: pending.wanted.key_id.clone(),
+            challenge: pending.wanted.challenge.clone(),
+        });
+        self.phase = Phase::Keyless(pending);
+    }
+
+    /// The agent tests the key: its text, decrypted and encrypted again.
+    pub(super) fn answer_challenge(&mut self, now: Duration, payload: &Bytes) -> Result<(), Error> {
+        let payload_type = PayloadType::EncryptionChallengeRequest;
+        let phase = self.phase.describe();
+        let (Some(cipher), Phase::Answered { challenged, .. }) =
+            (&mut self.cipher, &mut self.phase)
+        else {
+            return Err(Error::UnexpectedPayload {
+                payload_type,
+                phase,
+            });
+        };
+        // The real agent asks once; more answers than that would go past the window.
+        if std::mem::replace(challenged, true) {
+            return Err(Error::UnexpectedPayload {
+                payload_type,
+                phase,
+            });
+        }
+        let request: EncryptionChallenge = parse("encryption challenge", payload)?;
+        let text = cipher
+            .open(&request.challenge)
+            .ok_or(Error::Undecryptable { payload_type })?;
+        let challenge = cipher.seal(&text)?.to_vec();
+        let answer = to_json(&EncryptionChallenge { challenge });
+        self.push(now, PayloadType::EncryptionChallengeResponse, answer);
+        Ok(())
+    }
+
+    /// An Output payload in the clear.
+    pub(super) fn opened(&self, payload: Bytes) -> Result<Bytes, Error> {
+        match &self.cipher {
+            Some(cipher) => cipher.open(&payload).ok_or(Error::Undecryptable {
+                payload_type: PayloadType::Output,
+            }),
+            None => Ok(payload),
+        }
+    }
+}
