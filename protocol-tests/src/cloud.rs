@@ -8,10 +8,12 @@ use http::{HeaderValue, StatusCode};
 use http_body_util::Full;
 
 use crate::agent::AgentControl;
-use crate::api::{Api, Reply, Request};
+use crate::api::{Api, Reply, Request, SessionDocument};
 use crate::events::{Event, EventLog};
 use crate::iam::{AuthError, Iam, User};
+use crate::kms::Kms;
 use crate::link::Link;
+use crate::preferences::Preferences;
 use crate::session::Session;
 use crate::sync::{Tasks, lock};
 use crate::vpc::Vpc;
@@ -23,14 +25,26 @@ pub(crate) struct Cloud {
     pub(crate) events: EventLog,
     pub(crate) link: Link,
     pub(crate) api: Api,
+    pub(crate) kms: Kms,
+    pub(crate) preferences: Preferences,
+    /// `StreamUrl`s carry a cell number.
+    pub(crate) cell_numbers: bool,
+    /// Access key of the nodes' role.
+    pub(crate) node_key: String,
     pub(crate) tasks: Tasks,
     pub(crate) nodes: Mutex<BTreeMap<String, AgentControl>>,
+    documents: Mutex<HashMap<String, SessionDocument>>,
     sessions: Mutex<HashMap<String, Arc<Session>>>,
 }
 
 impl Cloud {
-    pub(crate) fn new(iam: Iam) -> Arc<Self> {
+    pub(crate) fn new(iam: Iam, node_key: &str, cell_numbers: bool) -> Arc<Self> {
+        let kms = iam.resource_arn("kms", "");
         Arc::new(Self {
+            kms: Kms::new(kms.trim_end_matches(':')),
+            preferences: Preferences::default(),
+            cell_numbers,
+            node_key: node_key.to_owned(),
             iam,
             vpc: Vpc::new(),
             events: EventLog::new(),
@@ -38,6 +52,7 @@ impl Cloud {
             api: Api::default(),
             tasks: Tasks::new(),
             nodes: Mutex::default(),
+            documents: Mutex::default(),
             sessions: Mutex::default(),
         })
     }
@@ -60,6 +75,22 @@ impl Cloud {
     /// Every session there was.
     pub(crate) fn all_sessions(&self) -> Vec<Arc<Session>> {
         lock(&self.sessions).values().cloned().collect()
+    }
+
+    pub(crate) fn add_document(&self, name: &str, document: SessionDocument) {
+        lock(&self.documents).insert(name.to_owned(), document);
+    }
+
+    /// One of the account's own documents, by its name or its ARN.
+    pub(crate) fn document(&self, name: &str) -> Option<SessionDocument> {
+        let own = self.iam.resource_arn("ssm", "document/");
+        let name = name.strip_prefix(&own).unwrap_or(name);
+        lock(&self.documents).get(name).cloned()
+    }
+
+    /// What the role of the nodes may do at present.
+    pub(crate) fn node_role(&self) -> Option<User> {
+        self.iam.get(&self.node_key)
     }
 
     pub(crate) fn node(&self, target: &str) -> Option<AgentControl> {

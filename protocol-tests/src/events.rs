@@ -1,5 +1,6 @@
 //! What happened inside the sandbox, for tests to assert on and to wait for.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -23,6 +24,13 @@ pub enum Event {
         port: u16,
         /// Who asked.
         user_arn: String,
+    },
+    /// `ssm:StartSession` came with a `Reason`.
+    SessionReason {
+        /// The new session.
+        session_id: String,
+        /// The text for the account's log.
+        reason: String,
     },
     /// `ssm:ResumeSession` was answered.
     ResumeSession {
@@ -128,6 +136,24 @@ pub enum Event {
         /// What it did.
         what: String,
     },
+    /// A data key was made or decrypted by KMS.
+    KmsCall {
+        /// `GenerateDataKey` or `Decrypt`.
+        operation: String,
+        /// The key.
+        key_arn: String,
+        /// Names and values the data key is bound to.
+        context: BTreeMap<String, String>,
+        /// Who asked.
+        user_arn: String,
+    },
+    /// The node's side of a session is gone.
+    AgentLost {
+        /// The session it served.
+        session_id: String,
+        /// Whether the agent could say goodbye.
+        graceful: bool,
+    },
     /// The database had an IAM token checked.
     DbToken {
         /// Role that logs in.
@@ -142,6 +168,8 @@ impl Event {
     pub fn session_id(&self) -> Option<&str> {
         match self {
             Self::StartSession { session_id, .. }
+            | Self::SessionReason { session_id, .. }
+            | Self::AgentLost { session_id, .. }
             | Self::ResumeSession { session_id, .. }
             | Self::TerminateSession { session_id }
             | Self::GatewayConnected { session_id, .. }
@@ -155,7 +183,7 @@ impl Event {
             | Self::AgentResent { session_id, .. }
             | Self::InputDropped { session_id, .. }
             | Self::Violation { session_id, .. } => Some(session_id),
-            Self::ApiDenied { .. } | Self::DbToken { .. } => None,
+            Self::ApiDenied { .. } | Self::KmsCall { .. } | Self::DbToken { .. } => None,
         }
     }
 }

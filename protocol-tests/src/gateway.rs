@@ -132,11 +132,19 @@ fn open_socket(
     upgrade: Upgrade,
     signer: Signer,
 ) -> Reply {
-    let role = request.uri.query().unwrap_or_default();
+    let query = request.uri.query().unwrap_or_default();
     let Some(accept) = accept_key(&request.headers) else {
         return plain(StatusCode::BAD_REQUEST, "");
     };
-    if !role.split('&').any(|p| p == "role=publish_subscribe") {
+    let has = |wanted: &str| query.split('&').any(|p| p == wanted);
+    let cell = session.info.cell.as_ref();
+    let right_cell = cell.is_none_or(|cell| {
+        let encoded = crate::sigv4::uri_encode(cell.as_bytes(), false);
+        has(&format!("cell-number={cell}")) || has(&format!("cell-number={encoded}"))
+    });
+    // The agent makes up its own URL, without a cell number.
+    let from_node = signer.access_key_id == cloud.node_key;
+    if !has("role=publish_subscribe") || !(right_cell || from_node) {
         return plain(StatusCode::BAD_REQUEST, "");
     }
     let inner = cloud.clone();
@@ -238,8 +246,9 @@ fn admit(session: &Session, open: &Open, signer: &Signer) -> Result<Side, String
         (None, Some(_)) => Side::Agent,
         _ => return Err("neither ClientVersion nor ClientInstanceId".to_owned()),
     };
-    if side == Side::Client && uuid::Uuid::parse_str(&open.client_id).is_err() {
-        return Err("ClientId is not a UUID".to_owned());
+    // The stock plugin sends a UUID; aws-ssm-bridge, which works with AWS, the session's id.
+    if side == Side::Client && open.client_id.is_empty() {
+        return Err("there is no ClientId".to_owned());
     }
     if side == Side::Client && signer.arn != session.info.owner_arn {
         return Err("signed by somebody who does not own the session".to_owned());
@@ -259,6 +268,18 @@ async fn pump(
     mut orders: mpsc::UnboundedReceiver<Order>,
 ) -> String {
     let mut path = cloud.link.path();
+    let life = match side {
+        Side::Client => cloud.preferences.limits().close_sockets_after,
+        Side::Agent => None,
+    };
+    let end_of_life = async {
+        match life {
+            Some(life) => tokio::time::sleep(life).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::pin!(end_of_life);
+    let mut alive = true;
     let session = attachment.session.clone();
     let (closing, close) = mpsc::unbounded_channel();
     let (sink, stream) = socket.split();
@@ -279,6 +300,10 @@ async fn pump(
                 Some(Order::Replaced) => return "replaced".to_owned(),
             },
             () = path.changed() => {}
+            () = &mut end_of_life, if alive => {
+                alive = false;
+                drop(closing.send((1000, "Bye".to_owned())));
+            }
             // A frozen path does not even answer pings, so nothing of the socket may run then.
             reason = &mut work, if !frozen => return reason,
         }
@@ -288,19 +313,31 @@ async fn pump(
 async fn receive(
     session: &Session,
     side: Side,
-    mut stream: futures_util::stream::SplitStream<Socket>,
+    stream: futures_util::stream::SplitStream<Socket>,
 ) -> String {
+    // What has arrived together is passed on together.
+    let mut stream = stream.ready_chunks(BATCH);
+    let mut messages = Vec::with_capacity(BATCH);
     loop {
-        match stream.next().await {
-            Some(Ok(Frame::Binary(message))) => session.relay(side, message).await,
-            Some(Ok(Frame::Ping(_) | Frame::Pong(_) | Frame::Frame(_))) => {}
-            Some(Ok(Frame::Text(_))) => session.violation("text message after the open message"),
-            Some(Ok(Frame::Close(frame))) => {
-                let code = frame.map_or(1005, |f| f.code.into());
-                return format!("closed by peer, {code}");
+        let Some(frames) = stream.next().await else {
+            return "transport ended".to_owned();
+        };
+        let mut last = None;
+        for frame in frames {
+            match frame {
+                Ok(Frame::Binary(message)) => messages.push(message),
+                Ok(Frame::Ping(_) | Frame::Pong(_) | Frame::Frame(_)) => {}
+                Ok(Frame::Text(_)) => session.violation("text message after the open message"),
+                Ok(Frame::Close(frame)) => {
+                    let code = frame.map_or(1005, |f| f.code.into());
+                    last = last.or(Some(format!("closed by peer, {code}")));
+                }
+                Err(error) => last = last.or(Some(format!("transport: {error}"))),
             }
-            Some(Err(error)) => return format!("transport: {error}"),
-            None => return "transport ended".to_owned(),
+        }
+        session.relay_all(side, &mut messages).await;
+        if let Some(reason) = last {
+            return reason;
         }
     }
 }

@@ -8,6 +8,8 @@ use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, Method, Uri};
 
+use crate::partition::Partition;
+
 mod db_token;
 mod request;
 
@@ -33,7 +35,8 @@ pub struct User {
     /// When temporary credentials end.
     pub expires: Option<SystemTime>,
     /// Actions refused to this user, for example `ssm:StartSession` or `ssm:StartSession:document`;
-    /// with `scp:` in front by a policy of the organisation.
+    /// with `scp:` in front by a policy of the organisation; followed by a space and an ARN on that
+    /// resource only.
     pub deny: BTreeSet<String>,
     /// Database users this user may connect as (`rds-db:connect`); `*` is every one.
     pub db_users: Vec<String>,
@@ -57,6 +60,11 @@ impl User {
     /// Whether `action` is refused to this user.
     pub fn is_denied(&self, action: &str) -> bool {
         self.deny.contains(action)
+    }
+
+    /// Whether `action` on the resource with this ARN is refused to this user.
+    pub fn is_denied_on(&self, action: &str, resource: &str) -> bool {
+        self.is_denied(action) || self.is_denied(&format!("{action} {resource}"))
     }
 
     /// Whether `rds-db:connect` covers this database user.
@@ -117,6 +125,20 @@ impl Iam {
     /// The account all users belong to.
     pub fn account(&self) -> &str {
         &self.account
+    }
+
+    /// The partition the region belongs to.
+    pub fn partition(&self) -> Partition {
+        Partition::of_region(&self.region)
+    }
+
+    /// `arn:PARTITION:service:region:account:rest` of this account.
+    pub fn resource_arn(&self, service: &str, rest: &str) -> String {
+        let partition = self.partition().name;
+        format!(
+            "arn:{partition}:{service}:{}:{}:{rest}",
+            self.region, self.account
+        )
     }
 
     /// Adds a user, or replaces the one with the same access key.

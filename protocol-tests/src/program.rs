@@ -222,10 +222,15 @@ async fn collect(stderr: ChildStderr, log: watch::Sender<Vec<String>>) {
     }
 }
 
-/// The number behind `-p` in `ready  orders  psql -h localhost -p 5433  → …`.
+/// The number behind `-p` in `ready  orders  psql -h localhost -p 5433  → …`, or that of the address
+/// in `ready  tunnel  127.0.0.1:3306  → …`.
 fn port_of(line: &str) -> Option<u16> {
-    let mut words = line.split_whitespace().skip_while(|word| *word != "-p");
-    words.nth(1)?.parse().ok()
+    let mut words = line.split_whitespace();
+    let port = match (words.nth(1)?, words.next()?) {
+        ("tunnel", address) => address.rsplit_once(':')?.1,
+        _ => words.skip_while(|word| *word != "-p").nth(1)?,
+    };
+    port.parse().ok()
 }
 
 /// Removes every inherited variable that begins with one of `prefixes`.
@@ -266,6 +271,8 @@ mod tests {
     fn the_ready_line_names_the_port() {
         let line = "ready  orders  psql -h localhost -p 40123  → db:5432 as db_user via ssm i-1";
         assert_eq!(port_of(line), Some(40_123));
+        let line = "ready  tunnel  [::1]:40124  → db:3306 via ssm i-1";
+        assert_eq!(port_of(line), Some(40_124));
         assert_eq!(port_of("ready  orders"), None);
         assert_eq!(port_of("ready -p"), None);
     }

@@ -12,12 +12,15 @@ use tokio_rustls::TlsAcceptor;
 use uuid::Uuid;
 
 use crate::agent::AgentControl;
-use crate::api::{self, Api};
+use crate::api::{self, Api, SessionDocument};
 use crate::cloud::Cloud;
-use crate::events::EventLog;
+use crate::events::{Event, EventLog};
 use crate::iam::{Iam, User};
+use crate::kms::Kms;
 use crate::link::Link;
+use crate::partition::Partition;
 use crate::pki::Pki;
+use crate::preferences::Preferences;
 use crate::session::{Order, Side};
 use crate::sync::lock;
 use crate::vpc::Vpc;
@@ -34,6 +37,7 @@ pub struct Builder {
     temporary: Option<Duration>,
     targets: Vec<String>,
     port: u16,
+    cell_numbers: bool,
 }
 
 impl Builder {
@@ -67,6 +71,13 @@ impl Builder {
         self
     }
 
+    /// Adds a cell number with Base64's `+` and `/` to every `StreamUrl`, as the service often does;
+    /// a client must open and sign the URL with it.
+    pub fn cell_numbers(mut self) -> Self {
+        self.cell_numbers = true;
+        self
+    }
+
     /// Fixed local port instead of any free one.
     pub fn port(mut self, port: u16) -> Self {
         self.port = port;
@@ -81,17 +92,18 @@ impl Builder {
             .context("making the sandbox directory")?;
         let pki = Pki::new(dir.path())?;
         let region = &self.region;
-        let services = ["ssm", "ssmmessages", "sts"];
-        let services = services.map(|s| format!("{s}.{region}.amazonaws.com"));
+        let partition = Partition::of_region(region);
+        let services = ["ssm", "ssmmessages", "sts", "kms"];
+        let services = services.map(|s| partition.host_names(s, region));
         let mut names = vec!["localhost", "127.0.0.1", "::1"];
-        names.extend(services.iter().map(String::as_str));
+        names.extend(services.iter().flatten().map(String::as_str));
         let tls = pki.issue(&names)?.server_config(&[b"http/1.1"])?;
         let iam = Iam::new(region, &self.account);
         let user = self.first_user();
         let node_role = self.node_role();
         iam.add(user.clone());
         iam.add(node_role.clone());
-        let cloud = Cloud::new(iam);
+        let cloud = Cloud::new(iam, &node_role.access_key_id, self.cell_numbers);
         for target in &self.targets {
             lock(&cloud.nodes).insert(target.clone(), AgentControl::default());
         }
@@ -115,9 +127,10 @@ impl Builder {
 
     fn first_user(&self) -> User {
         let (name, account) = (&self.user, &self.account);
+        let partition = Partition::of_region(&self.region).name;
         let arn = match self.temporary {
-            None => format!("arn:aws:iam::{account}:user/{name}"),
-            Some(_) => format!("arn:aws:sts::{account}:assumed-role/Developer/{name}"),
+            None => format!("arn:{partition}:iam::{account}:user/{name}"),
+            Some(_) => format!("arn:{partition}:sts::{account}:assumed-role/Developer/{name}"),
         };
         with_new_key(name, arn, self.temporary)
     }
@@ -125,7 +138,8 @@ impl Builder {
     /// What an independent agent signs with: the role of its instance profile.
     fn node_role(&self) -> User {
         let arn = format!(
-            "arn:aws:sts::{}:assumed-role/BastionRole/node",
+            "arn:{}:sts::{}:assumed-role/BastionRole/node",
+            Partition::of_region(&self.region).name,
             self.account
         );
         let mut user = with_new_key("node", arn, Some(Duration::from_secs(6 * 3600)));
@@ -191,6 +205,7 @@ impl Sandbox {
             temporary: None,
             targets: vec![DEFAULT_TARGET.to_owned()],
             port: 0,
+            cell_numbers: false,
         }
     }
 
@@ -264,10 +279,31 @@ impl Sandbox {
         &self.cloud.link
     }
 
-    /// The node with this id; made on first use.
+    /// The account's KMS keys.
+    pub fn kms(&self) -> &Kms {
+        &self.cloud.kms
+    }
+
+    /// The account's Session Manager preferences: how long sessions last.
+    pub fn preferences(&self) -> &Preferences {
+        &self.cloud.preferences
+    }
+
+    /// The node with this id; made on first use, online and with default settings. `i-…` is an
+    /// instance, `mi-…` a managed instance, `ecs:cluster_task_runtime` a container.
     pub fn agent(&self, target: &str) -> AgentControl {
         let mut nodes = lock(&self.cloud.nodes);
         nodes.entry(target.to_owned()).or_default().clone()
+    }
+
+    /// Forgets a node: the service does not know it any more. Its running sessions go on.
+    pub fn remove_node(&self, target: &str) -> Option<AgentControl> {
+        lock(&self.cloud.nodes).remove(target)
+    }
+
+    /// Adds a session document of the account's own, under a name that does not begin with `AWS-`.
+    pub fn add_document(&self, name: &str, document: SessionDocument) {
+        self.cloud.add_document(name, document);
     }
 
     /// Lets an independent agent serve the sessions of this node: it learns their ids from
@@ -305,6 +341,18 @@ impl Sandbox {
     pub fn end_session(&self, id: &str, reason: &str) -> bool {
         let session = self.cloud.session(id).filter(|s| !s.has_ended());
         session.map(|s| s.end(reason)).is_some()
+    }
+
+    /// Ends a session as `TerminateSession` does when an administrator calls it from the console:
+    /// `channel_closed` without a reason. False when there is no such open session.
+    pub fn terminate_session(&self, id: &str) -> bool {
+        let ended = self.end_session(id, "");
+        if ended {
+            self.cloud.events.push(Event::TerminateSession {
+                session_id: id.to_owned(),
+            });
+        }
+        ended
     }
 
     /// Drops the client's transport of a session without a close frame; the session lives on and

@@ -1,7 +1,8 @@
 //! One Session Manager session as the message gateway sees it: two sides and what lies between them.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::{OwnedMutexGuard, mpsc, watch};
@@ -12,9 +13,10 @@ use crate::link::{DelayLine, Direction, Link};
 use crate::sync::{Tasks, lock};
 use crate::wire::{self, Message};
 
-/// Messages waiting for one side. Beyond it the sender waits while the side is there, and messages
-/// are lost while it is away.
-const QUEUE: usize = 256;
+mod lane;
+
+use lane::Lane;
+pub(crate) use lane::Order;
 
 /// An end of the session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +49,8 @@ pub(crate) struct SessionInfo {
     pub(crate) target: String,
     pub(crate) owner_arn: String,
     pub(crate) parameters: PortParameters,
+    /// What the service calls the part of itself that serves the session.
+    pub(crate) cell: Option<String>,
 }
 
 /// A session; alive in the sandbox's table even after its end, so that `ResumeSession` can say so.
@@ -58,6 +62,9 @@ pub(crate) struct Session {
     to_client: Lane,
     to_agent: Lane,
     ended: watch::Sender<Option<String>>,
+    begun: Instant,
+    /// Microseconds from `begun` to the last stream message of either side.
+    last_data: AtomicU64,
     link: Link,
     events: EventLog,
     tasks: Tasks,
@@ -69,64 +76,6 @@ struct Tokens {
     agent: Option<String>,
 }
 
-/// Everything on its way to one side.
-struct Lane {
-    gate: Arc<Gate>,
-    queue: Arc<tokio::sync::Mutex<mpsc::Receiver<Bytes>>>,
-    line: OnceLock<DelayLine>,
-    holder: Mutex<Holder>,
-}
-
-#[derive(Default)]
-struct Holder {
-    orders: Option<mpsc::UnboundedSender<Order>>,
-    epoch: u64,
-    /// This side was told that the other one is away.
-    paused: bool,
-}
-
-struct Gate {
-    queue: mpsc::Sender<Bytes>,
-    attached: AtomicBool,
-}
-
-/// What may be done to an attached connection from outside.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Order {
-    /// Drop the transport without a word.
-    Cut,
-    /// Close frame with code and reason.
-    Close(u16, String),
-    /// A newer connection of the same side takes over.
-    Replaced,
-}
-
-impl Lane {
-    fn new() -> Self {
-        let (queue, output) = mpsc::channel(QUEUE);
-        Self {
-            gate: Arc::new(Gate {
-                queue,
-                attached: AtomicBool::new(false),
-            }),
-            queue: Arc::new(tokio::sync::Mutex::new(output)),
-            line: OnceLock::new(),
-            holder: Mutex::new(Holder::default()),
-        }
-    }
-}
-
-impl Gate {
-    async fn deliver(&self, message: Bytes) {
-        if self.attached.load(Ordering::Acquire) {
-            // Fails only when the session is gone, and then nobody wants the message.
-            let _ = self.queue.send(message).await;
-        } else {
-            let _ = self.queue.try_send(message);
-        }
-    }
-}
-
 impl Session {
     pub(crate) fn new(info: SessionInfo, link: Link, events: EventLog, tasks: Tasks) -> Arc<Self> {
         Arc::new(Self {
@@ -136,6 +85,8 @@ impl Session {
             to_client: Lane::new(),
             to_agent: Lane::new(),
             ended: watch::Sender::new(None),
+            begun: Instant::now(),
+            last_data: AtomicU64::new(0),
             link,
             events,
             tasks,
@@ -182,24 +133,49 @@ impl Session {
         right
     }
 
+    /// When the last stream message of either side passed, or the session began.
+    pub(crate) fn last_data(&self) -> Instant {
+        self.begun + Duration::from_micros(self.last_data.load(Ordering::Relaxed))
+    }
+
     /// Takes a message from one side to the other, over whatever the link is like now.
     pub(crate) async fn relay(&self, from: Side, message: Bytes) {
-        if from == Side::Agent && wire::is_kind(&message, wire::AGENT_STATE) {
-            return self.note_agent_state(&message);
+        self.relay_all(from, &mut vec![message]).await;
+    }
+
+    /// The same for many messages in order; leaves `messages` empty.
+    pub(crate) async fn relay_all(&self, from: Side, messages: &mut Vec<Bytes>) {
+        if from == Side::Agent {
+            messages.retain(|message| {
+                let state = wire::is_kind(message, wire::AGENT_STATE);
+                if state {
+                    self.note_agent_state(message);
+                }
+                !state
+            });
         }
         let lane = self.lane(from.other());
+        if messages.iter().any(|m| wire::is_stream_data(m)) {
+            let passed = u64::try_from(self.begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+            self.last_data.store(passed, Ordering::Relaxed);
+            if lane.gate.is_deserted() {
+                self.remind(from);
+            }
+        }
         let bad = self.link.is_bad();
         match lane.line.get() {
-            None if !bad => lane.gate.deliver(message).await,
-            Some(line) if !bad && line.is_empty() => lane.gate.deliver(message).await,
+            None if !bad => lane.gate.deliver_all(messages).await,
+            Some(line) if !bad && line.is_empty() => lane.gate.deliver_all(messages).await,
             line => {
                 let direction = match from {
                     Side::Client => Direction::ToAgent,
                     Side::Agent => Direction::ToClient,
                 };
-                let fate = self.link.judge(direction);
                 let line = line.unwrap_or_else(|| self.start_line(lane));
-                line.put(message, &fate).await;
+                for message in messages.drain(..) {
+                    let fate = self.link.judge(direction);
+                    line.put(message, &fate).await;
+                }
             }
         }
     }
@@ -250,6 +226,7 @@ impl Session {
         };
         let queue = lane.queue.clone().lock_owned().await;
         lane.gate.attached.store(true, Ordering::Release);
+        lane.gate.known.store(true, Ordering::Release);
         self.tell_presence(side, true);
         let attachment = Attachment {
             session: self.clone(),
@@ -275,8 +252,7 @@ impl Session {
         }
     }
 
-    /// Tells the other side that `side` went away or came back. The message may be lost when that
-    /// queue is full; then data is waiting there, and any data means "go on" as well.
+    /// Tells the other side that `side` went away or came back.
     fn tell_presence(&self, side: Side, here: bool) {
         let lane = self.lane(side.other());
         let mut holder = lock(&lane.holder);
@@ -284,9 +260,26 @@ impl Session {
             return;
         }
         holder.paused = !here;
+        self.send_presence(side.other(), here);
+    }
+
+    /// While a side is away, its peer hears so again for every stream message it sends, as seen at
+    /// the client of an agent that was killed.
+    fn remind(&self, to: Side) {
+        let holder = lock(&self.lane(to).holder);
+        // Else the other side has come back in this moment, and the last word must be that.
+        if holder.paused {
+            self.send_presence(to, false);
+        }
+    }
+
+    /// Says `start_publication` or `pause_publication`; called with the holder locked, so that the
+    /// two keep their order. The message may be lost when the queue is full; then data is waiting
+    /// there, and any data means "go on" as well.
+    fn send_presence(&self, to: Side, here: bool) {
         let kind = if here { wire::START } else { wire::PAUSE };
         let message = Message::new(kind, 0, Bytes::new()).encode();
-        let _ = lane.gate.queue.try_send(message);
+        let _ = self.lane(to).gate.queue.try_send(message);
     }
 
     /// Passes an order to the connection of `side`; false when there is none.
@@ -370,4 +363,12 @@ pub(crate) fn random_token() -> String {
         .map(|_| Uuid::new_v4().simple().to_string())
         .collect();
     format!("AAEAA{}", parts.concat())
+}
+
+/// A cell number as the service writes it: Base64 with its `+` and `/` as they are.
+pub(crate) fn random_cell() -> String {
+    let parts: Vec<String> = (0..4)
+        .map(|_| Uuid::new_v4().simple().to_string())
+        .collect();
+    format!("AAEAA{}+/{}+=", parts[..2].concat(), parts[2..].concat())
 }

@@ -74,6 +74,14 @@ impl Vpc {
             .insert(host.to_ascii_lowercase(), address);
     }
 
+    /// A failover: `host` resolves to a new private address from now on, whose `port` behaves as
+    /// `endpoint`, while the old address stays what it is. Sessions that have resolved the name
+    /// before keep dialling the old one; new sessions get the new one.
+    pub fn repoint(&self, host: &str, port: u16, endpoint: Endpoint) -> IpAddr {
+        self.forget(host);
+        self.add(host, port, endpoint)
+    }
+
     /// Makes a name unknown; its old address keeps working for who has it.
     pub fn forget(&self, host: &str) {
         lock(&self.0).names.remove(&host.to_ascii_lowercase());
@@ -149,6 +157,11 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         vpc.open("db.internal", 5432, listener.local_addr().unwrap());
         assert_eq!(vpc.resolve("db.internal"), Some(ip));
+        vpc.dial(ip, 5432).await.unwrap();
+        let moved = vpc.repoint("db.internal", 5432, Endpoint::Refused);
+        assert_ne!(moved, ip);
+        assert_eq!(vpc.resolve("DB.internal"), Some(moved));
+        assert!(vpc.dial(moved, 5432).await.is_err());
         vpc.dial(ip, 5432).await.unwrap();
         vpc.forget("db.internal");
         assert_eq!(vpc.resolve("db.internal"), None);

@@ -40,6 +40,10 @@ pub mod payload {
     pub const HANDSHAKE_RESPONSE: u32 = 6;
     /// Agent's last word of the handshake.
     pub const HANDSHAKE_COMPLETE: u32 = 7;
+    /// Agent's encrypted random bytes, to see whether the client has the key.
+    pub const CHALLENGE_REQUEST: u32 = 8;
+    /// The same bytes, encrypted by the client.
+    pub const CHALLENGE_RESPONSE: u32 = 9;
     /// A 32-bit flag.
     pub const FLAG: u32 = 10;
 }
@@ -132,45 +136,23 @@ impl Message {
     /// Lays the message out; types longer than 32 bytes do not exist and would be cut.
     pub fn encode(&self) -> Bytes {
         let mut out = BytesMut::with_capacity(PAYLOAD_OFFSET + self.payload.len());
-        out.put_u32(HEADER_LENGTH);
-        let mut kind = [b' '; 32];
-        let length = self.kind.len().min(32);
-        kind[..length].copy_from_slice(&self.kind.as_bytes()[..length]);
-        out.put_slice(&kind);
-        out.put_u32(self.schema_version);
-        out.put_u64(self.created_ms);
-        out.put_i64(self.sequence);
-        out.put_u64(self.flags);
-        let (high, low) = self.id.as_u64_pair();
-        out.put_u64(low);
-        out.put_u64(high);
-        out.put_slice(&Sha256::digest(&self.payload));
-        out.put_u32(self.payload_type);
-        out.put_u32(u32::try_from(self.payload.len()).unwrap_or(u32::MAX));
-        out.put_slice(&self.payload);
+        let header = Header {
+            kind: &self.kind,
+            created_ms: self.created_ms,
+            sequence: self.sequence,
+            flags: self.flags,
+            id: self.id,
+            payload_type: self.payload_type,
+        };
+        header.put(&mut out, &self.payload);
+        // The only field that Header takes for granted.
+        out[36..40].copy_from_slice(&self.schema_version.to_be_bytes());
         out.freeze()
     }
 
     /// Takes one whole WebSocket message apart and checks its digest, as the real agent does.
     pub fn decode(raw: &Bytes) -> Result<Self, WireError> {
-        let header: &[u8; PAYLOAD_OFFSET] =
-            raw.first_chunk().ok_or(WireError::Truncated(raw.len()))?;
-        let header_length = u32_at(header, 0);
-        if header_length != HEADER_LENGTH {
-            return Err(WireError::HeaderLength(header_length));
-        }
-        let length = u32_at(header, 116) as usize;
-        let held = raw.len() - PAYLOAD_OFFSET;
-        if held < length {
-            return Err(WireError::Truncated(raw.len()));
-        }
-        if held > length {
-            return Err(WireError::Trailing(held - length));
-        }
-        let payload = raw.slice(PAYLOAD_OFFSET..);
-        if Sha256::digest(&payload)[..] != header[80..112] {
-            return Err(WireError::Digest);
-        }
+        let (header, _) = check(raw)?;
         Ok(Self {
             kind: kind_of(raw).ok_or(WireError::Kind)?.to_owned(),
             schema_version: u32_at(header, 36),
@@ -179,9 +161,108 @@ impl Message {
             flags: u64_at(header, 56),
             id: Uuid::from_u64_pair(u64_at(header, 72), u64_at(header, 64)),
             payload_type: u32_at(header, 112),
-            payload,
+            payload: raw.slice(PAYLOAD_OFFSET..),
         })
     }
+}
+
+/// Header and payload of a whole message whose lengths and digest are right.
+pub(crate) fn check(raw: &[u8]) -> Result<(&[u8; PAYLOAD_OFFSET], &[u8]), WireError> {
+    let (header, payload) = raw
+        .split_first_chunk()
+        .ok_or(WireError::Truncated(raw.len()))?;
+    let header_length = u32_at(header, 0);
+    if header_length != HEADER_LENGTH {
+        return Err(WireError::HeaderLength(header_length));
+    }
+    let length = u32_at(header, 116) as usize;
+    if payload.len() < length {
+        return Err(WireError::Truncated(raw.len()));
+    }
+    if payload.len() > length {
+        return Err(WireError::Trailing(payload.len() - length));
+    }
+    if Sha256::digest(payload)[..] != header[80..112] {
+        return Err(WireError::Digest);
+    }
+    Ok((header, payload))
+}
+
+/// The fields of a message in schema version 1, without its payload.
+pub(crate) struct Header<'a> {
+    pub(crate) kind: &'a str,
+    pub(crate) created_ms: u64,
+    pub(crate) sequence: i64,
+    pub(crate) flags: u64,
+    pub(crate) id: Uuid,
+    pub(crate) payload_type: u32,
+}
+
+impl Header<'_> {
+    /// Writes the whole message behind what `out` holds.
+    pub(crate) fn put(&self, out: &mut BytesMut, payload: &[u8]) {
+        out.reserve(PAYLOAD_OFFSET + payload.len());
+        out.put_u32(HEADER_LENGTH);
+        let mut kind = [b' '; 32];
+        let length = self.kind.len().min(32);
+        kind[..length].copy_from_slice(&self.kind.as_bytes()[..length]);
+        out.put_slice(&kind);
+        out.put_u32(1);
+        out.put_u64(self.created_ms);
+        out.put_i64(self.sequence);
+        out.put_u64(self.flags);
+        let (high, low) = self.id.as_u64_pair();
+        out.put_u64(low);
+        out.put_u64(high);
+        out.put_slice(&Sha256::digest(payload));
+        out.put_u32(self.payload_type);
+        out.put_u32(u32::try_from(payload.len()).unwrap_or(u32::MAX));
+        out.put_slice(payload);
+    }
+}
+
+/// Whether an encoded message is one of a sequence: stream data of either side.
+pub(crate) fn is_stream_data(raw: &[u8]) -> bool {
+    is_kind(raw, INPUT) || is_kind(raw, OUTPUT)
+}
+
+/// Reads the acknowledgement of an `output_stream_data`, given its payload: sequence number and id.
+/// What stands exactly as every capture has it is read without a JSON parser, because there is one
+/// for every message that was sent.
+pub(crate) fn read_ack(payload: &[u8]) -> Result<(i64, Uuid), &'static str> {
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Content<'a> {
+        acknowledged_message_type: &'a str,
+        acknowledged_message_id: &'a str,
+        acknowledged_message_sequence_number: i64,
+    }
+    if let Some(ack) = read_usual_ack(payload) {
+        return Ok(ack);
+    }
+    let content: Content<'_> =
+        serde_json::from_slice(payload).map_err(|_| "acknowledgement is not readable")?;
+    if content.acknowledged_message_type != OUTPUT {
+        return Err("acknowledges something else than output_stream_data");
+    }
+    let id = Uuid::parse_str(content.acknowledged_message_id)
+        .map_err(|_| "acknowledged id is not a UUID")?;
+    Ok((content.acknowledged_message_sequence_number, id))
+}
+
+fn read_usual_ack(payload: &[u8]) -> Option<(i64, Uuid)> {
+    const BEGIN: &[u8] = b"{\"AcknowledgedMessageType\":\"output_stream_data\",\
+        \"AcknowledgedMessageId\":\"";
+    const MIDDLE: &[u8] = b"\",\"AcknowledgedMessageSequenceNumber\":";
+    const END: &[u8] = b",\"IsSequentialMessage\":true}";
+    let rest = payload.strip_prefix(BEGIN)?;
+    let (id, rest) = rest.split_at_checked(36)?;
+    let digits = rest.strip_prefix(MIDDLE)?.strip_suffix(END)?;
+    if digits.is_empty() || digits.len() > 18 || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let number = digits.iter().fold(0, |n, d| n * 10 + i64::from(d - b'0'));
+    Some((number, Uuid::try_parse_ascii(id).ok()?))
 }
 
 /// The type of an encoded message, padding removed; `None` when the bytes are too few or not text.
@@ -201,7 +282,7 @@ pub(crate) fn is_kind(raw: &[u8], kind: &str) -> bool {
 
 /// A version 4 UUID to look at. Asking the system for randomness per message costs more than the
 /// rest of the message, so they count up from one that is random.
-fn fresh_id() -> Uuid {
+pub(crate) fn fresh_id() -> Uuid {
     static FIRST: OnceLock<(u64, u64)> = OnceLock::new();
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let (high, low) = *FIRST.get_or_init(|| Uuid::new_v4().as_u64_pair());
@@ -242,6 +323,26 @@ mod tests {
             let error = Message::decode(&raw.slice(..end)).unwrap_err();
             assert_eq!(error, WireError::Truncated(end));
         }
+    }
+
+    #[test]
+    fn acknowledgements_are_read_in_the_usual_and_in_any_other_spelling() {
+        let mut message = Message::new(OUTPUT, 1, Bytes::new());
+        for sequence in [0, 7, 1_234_567_890_123] {
+            message.sequence = sequence;
+            let usual = Message::ack(&message).payload;
+            assert_eq!(read_usual_ack(&usual), Some((sequence, message.id)));
+            assert_eq!(read_ack(&usual), Ok((sequence, message.id)));
+            let value: serde_json::Value = serde_json::from_slice(&usual).unwrap();
+            let other = serde_json::to_string_pretty(&value).unwrap();
+            assert_eq!(read_usual_ack(other.as_bytes()), None);
+            assert_eq!(read_ack(other.as_bytes()), Ok((sequence, message.id)));
+            for end in 0..usual.len() {
+                assert!(read_ack(&usual[..end]).is_err());
+            }
+        }
+        message.kind = INPUT.to_owned();
+        assert!(read_ack(&Message::ack(&message).payload).is_err());
     }
 
     #[test]

@@ -4,9 +4,14 @@
 //! loop, and reports a refused dial with a flag that names no stream. A client that works with it
 //! must not lean on anything the real one does not give.
 
+mod basic;
+mod cipher;
+mod encryption;
 mod handshake;
 mod mux;
 mod outgoing;
+mod pace;
+mod pump;
 mod session;
 
 use std::collections::BTreeMap;
@@ -14,11 +19,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 pub(crate) use session::serve;
+use tokio::sync::watch;
 
 use crate::sync::lock;
 
-/// Time from one 1,024-byte message to the next: the real agent sleeps 1 ms after each and was
-/// measured at 0.71 MB/s.
+/// Time from one 1,024-byte message to the next: the real agent sleeps 1 ms after each, which with
+/// the rest of its loop was measured at 0.71 MB/s.
 pub const REAL_PACE: Duration = Duration::from_micros(1_440);
 
 /// What a managed node is and how its agent behaves. Changes act on running sessions where that
@@ -53,9 +59,32 @@ pub struct AgentSettings {
     pub handshake_limit: Duration,
     /// Never send the handshake request, as when the node cannot reach `ssmmessages`.
     pub mute: bool,
-    /// Ask for the `KMSEncryption` action with this key. The sandbox cannot encrypt, so a client
-    /// that agrees is told off like one that refuses.
+    /// Go through the handshake but never send HandshakeComplete.
+    pub withhold_complete: bool,
+    /// Encrypt sessions under this KMS key: a name that
+    /// [`Kms::create_key`](crate::kms::Kms::create_key) returned, or an alias of it.
     pub kms_key: Option<String>,
+    /// Send a random `Challenge` with the `KMSEncryption` action, as agents do since 2025; the
+    /// client's data key is then bound to it, if the client says it understood.
+    pub kms_challenge: bool,
+    /// Refuse clients that do not acknowledge the challenge (agent setting
+    /// `RequireKMSChallengeResponse`).
+    pub kms_challenge_required: bool,
+}
+
+/// How an agent's sessions lose it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AgentEnd {
+    /// The node shuts down or reboots and its session workers can say goodbye: the service closes
+    /// the channels, without a reason, and there is nothing to resume.
+    ///
+    /// A mere restart of the agent's service (`systemctl restart amazon-ssm-agent`, or an update) is
+    /// not this: its unit has `KillMode=process`, so the workers and their sessions live on.
+    Graceful,
+    /// The node or its container is killed or loses its network. The service tells the client
+    /// `pause_publication`, again for every message it sends, and nothing else: the session can be
+    /// resumed and will never move again, until the idle timeout ends it.
+    Crash,
 }
 
 impl Default for AgentSettings {
@@ -74,24 +103,42 @@ impl Default for AgentSettings {
             miss_ack_every: None,
             handshake_limit: Duration::from_secs(15),
             mute: false,
+            withhold_complete: false,
             kms_key: None,
+            kms_challenge: true,
+            kms_challenge_required: false,
         }
     }
 }
 
 /// Controls of one node and its agent; clones share it.
-#[derive(Debug, Clone, Default)]
-pub struct AgentControl(Arc<Mutex<AgentSettings>>);
+#[derive(Debug, Clone)]
+pub struct AgentControl(Arc<Node>);
+
+#[derive(Debug)]
+struct Node {
+    settings: Mutex<AgentSettings>,
+    end: watch::Sender<Option<AgentEnd>>,
+}
+
+impl Default for AgentControl {
+    fn default() -> Self {
+        Self(Arc::new(Node {
+            settings: Mutex::default(),
+            end: watch::Sender::new(None),
+        }))
+    }
+}
 
 impl AgentControl {
     /// The settings as they are now.
     pub fn settings(&self) -> AgentSettings {
-        lock(&self.0).clone()
+        lock(&self.0.settings).clone()
     }
 
     /// Changes the settings.
     pub fn update(&self, change: impl FnOnce(&mut AgentSettings)) {
-        change(&mut lock(&self.0));
+        change(&mut lock(&self.0.settings));
     }
 
     /// The real agent's speed (on) or as fast as it goes (off).
@@ -113,8 +160,28 @@ impl AgentControl {
         });
     }
 
+    /// Takes the agent away from all its running sessions, and offline until
+    /// [`Self::set_online`] brings it back; the old sessions it does not take up again.
+    pub fn stop(&self, end: AgentEnd) {
+        self.set_online(false);
+        self.0.end.send_replace(Some(end));
+    }
+
+    /// Waits for the next [`Self::stop`] after this call.
+    fn stopped(&self) -> impl Future<Output = AgentEnd> + Send + use<> {
+        let mut end = self.0.end.subscribe();
+        async move {
+            if end.changed().await.is_err() {
+                // The node's last control is gone, so nobody can stop it any more.
+                std::future::pending::<()>().await;
+            }
+            let end = *end.borrow();
+            end.unwrap_or(AgentEnd::Crash)
+        }
+    }
+
     fn read<T>(&self, look: impl FnOnce(&AgentSettings) -> T) -> T {
-        look(&lock(&self.0))
+        look(&lock(&self.0.settings))
     }
 }
 

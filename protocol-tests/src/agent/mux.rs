@@ -14,8 +14,8 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::AgentControl;
 use super::outgoing::Outgoing;
+use super::{AgentControl, pump};
 use crate::cloud::Cloud;
 use crate::events::Event;
 use crate::session::Session;
@@ -90,7 +90,7 @@ impl Mux {
         let (accept, accepted) = mpsc::channel(BACKLOG);
         let (frames, frames_out) = mpsc::channel(PIPE);
         tasks.spawn(receive_frames(shared.clone(), bytes_in, accept));
-        tasks.spawn(send_payloads(
+        tasks.spawn(pump::send_payloads(
             self.outgoing.clone(),
             self.control.clone(),
             frames_out,
@@ -117,8 +117,9 @@ impl Mux {
                 stream = accepted.recv() => stream,
             };
             let Some(stream) = stream else { return };
-            match self.dial(stream.id).await {
-                Some(socket) => {
+            let dialled = self.destination.dial(&self.cloud, &self.session, stream.id);
+            match dialled.await {
+                Ok(socket) => {
                     let (session, events) = (self.session.clone(), self.cloud.events.clone());
                     let (shared, frames) = (shared.clone(), frames.clone());
                     running.spawn(async move {
@@ -133,7 +134,7 @@ impl Mux {
                         });
                     });
                 }
-                None => {
+                Err(_) => {
                     let value = flag::CONNECT_TO_PORT_ERROR.to_be_bytes();
                     let value = Bytes::copy_from_slice(&value);
                     self.outgoing.send(payload::FLAG, value).await;
@@ -142,29 +143,28 @@ impl Mux {
             }
         }
     }
+}
 
-    async fn dial(&self, stream: u32) -> Option<TcpStream> {
-        let Destination {
-            host,
-            port,
-            address,
-        } = &self.destination;
-        let dialled = match address {
-            Some(address) => self.cloud.vpc.dial(*address, *port).await,
+impl Destination {
+    /// Dials for the stream with this id and notes what came of it.
+    pub(super) async fn dial(
+        &self,
+        cloud: &Cloud,
+        session: &Session,
+        stream: u32,
+    ) -> std::io::Result<TcpStream> {
+        let dialled = match self.address {
+            Some(address) => cloud.vpc.dial(address, self.port).await,
             None => Err(std::io::Error::other("dial tcp: missing address")),
         };
-        let (socket, result) = match dialled {
-            Ok(socket) => (Some(socket), Ok(())),
-            Err(error) => (None, Err(error.to_string())),
-        };
-        self.cloud.events.push(Event::Dial {
-            session_id: self.session.info.id.clone(),
+        cloud.events.push(Event::Dial {
+            session_id: session.info.id.clone(),
             stream,
-            host: host.clone(),
-            port: *port,
-            result,
+            host: self.host.clone(),
+            port: self.port,
+            result: dialled.as_ref().map(drop).map_err(ToString::to_string),
         });
-        socket
+        dialled
     }
 }
 
@@ -331,38 +331,6 @@ async fn from_socket(
     }
 }
 
-/// Cuts the frames' bytes into messages without regard to their borders, and keeps the pace.
-async fn send_payloads(
-    outgoing: Arc<Outgoing>,
-    control: AgentControl,
-    mut frames: mpsc::Receiver<Bytes>,
-) {
-    let mut held = BytesMut::new();
-    let mut next = Instant::now();
-    loop {
-        if held.is_empty() {
-            let Some(frame) = frames.recv().await else {
-                return;
-            };
-            held.extend_from_slice(&frame);
-        }
-        let (size, pace) = control.read(|s| (s.payload_size.max(1), s.pace));
-        while held.len() < size {
-            let Ok(frame) = frames.try_recv() else { break };
-            held.extend_from_slice(&frame);
-        }
-        let part = held.split_to(size.min(held.len())).freeze();
-        outgoing.send(payload::OUTPUT, part).await;
-        if let Some(pace) = pace {
-            // Counted from the due time and not from the wake-up: the timer's grain is a
-            // millisecond, and rounding up each time would halve the speed.
-            let now = Instant::now();
-            next = next.max(now - 2 * pace) + pace;
-            tokio::time::sleep_until(next).await;
-        }
-    }
-}
-
 /// The multiplexer's own keepalive, which only old clients still get.
 async fn keep_alive(shared: Arc<Shared>, frames: mpsc::Sender<Bytes>) {
     let begin = Instant::now();
@@ -402,6 +370,7 @@ mod tests {
                 port: 1,
                 local_port: String::new(),
             },
+            cell: None,
         };
         Arc::new(Shared {
             session: Session::new(info, Link::new(), EventLog::new(), Tasks::new()),

@@ -1,20 +1,22 @@
 //! The agent's sending half: numbers, remembers, resends the oldest.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use tokio::sync::watch;
+use bytes::{Buf as _, Bytes, BytesMut};
+use tokio::sync::Notify;
 use uuid::Uuid;
 
 use super::AgentControl;
+use super::cipher::SessionCipher;
 use crate::events::{Event, EventLog};
 use crate::session::{Session, Side};
 use crate::sync::lock;
-use crate::wire::{self, Message};
+use crate::wire::{self, Header, payload};
 
-/// Unacknowledged messages that are remembered; beyond it the oldest is forgotten.
+/// Unacknowledged messages that are remembered; a message beyond it is sent once and never again.
 const REMEMBERED: usize = 100_000;
 /// How often the oldest message is looked at.
 const CHECK: Duration = Duration::from_millis(100);
@@ -28,14 +30,21 @@ pub(super) struct Outgoing {
     control: AgentControl,
     events: EventLog,
     state: Mutex<State>,
-    /// Held from numbering a message until it is under way, so that they leave in order.
+    /// Held from numbering messages until they are under way, so that they leave in order.
     turn: tokio::sync::Mutex<()>,
-    paused: watch::Sender<bool>,
+    paused: AtomicBool,
+    resumed: Notify,
+    cipher: OnceLock<Arc<SessionCipher>>,
 }
 
 struct State {
     next: i64,
-    unacked: BTreeMap<i64, Unacked>,
+    /// Sequence number of the first of `slots`.
+    first: i64,
+    /// Messages in order; `None` where one is acknowledged or was never remembered. The front is
+    /// always the oldest that is waiting.
+    slots: VecDeque<Option<Unacked>>,
+    remembered: usize,
     timeout: RetransmissionTimeout,
 }
 
@@ -62,6 +71,28 @@ impl RetransmissionTimeout {
     }
 }
 
+impl State {
+    fn remember(&mut self, unacked: Unacked) {
+        let keep = self.remembered < REMEMBERED;
+        self.remembered += usize::from(keep);
+        self.slots.push_back(keep.then_some(unacked));
+        self.next += 1;
+        self.drop_answered();
+    }
+
+    fn slot(&mut self, sequence: i64) -> Option<&mut Option<Unacked>> {
+        let at = usize::try_from(sequence - self.first).ok()?;
+        self.slots.get_mut(at)
+    }
+
+    fn drop_answered(&mut self) {
+        while let Some(None) = self.slots.front() {
+            self.slots.pop_front();
+            self.first += 1;
+        }
+    }
+}
+
 impl Outgoing {
     pub(super) fn new(session: Arc<Session>, control: AgentControl, events: EventLog) -> Self {
         Self {
@@ -70,7 +101,9 @@ impl Outgoing {
             events,
             state: Mutex::new(State {
                 next: 0,
-                unacked: BTreeMap::new(),
+                first: 0,
+                slots: VecDeque::new(),
+                remembered: 0,
                 timeout: RetransmissionTimeout {
                     round_trip: Duration::from_millis(100),
                     variance: Duration::ZERO,
@@ -78,51 +111,114 @@ impl Outgoing {
                 },
             }),
             turn: tokio::sync::Mutex::new(()),
-            paused: watch::Sender::new(false),
+            paused: AtomicBool::new(false),
+            resumed: Notify::new(),
+            cipher: OnceLock::new(),
         }
     }
 
-    /// Sends a message outside of the sequence.
-    pub(super) async fn send_unsequenced(&self, message: &Message) {
-        self.session.relay(Side::Agent, message.encode()).await;
+    /// Encrypts stream payloads from now on.
+    pub(super) fn encrypt_with(&self, cipher: Arc<SessionCipher>) {
+        // A second handshake does not exist.
+        let _ = self.cipher.set(cipher);
     }
 
-    /// Sends the next `output_stream_data`, once publication is allowed and there is room.
+    /// Sends messages outside of the sequence and leaves `messages` empty.
+    pub(super) async fn send_unsequenced(&self, messages: &mut Vec<Bytes>) {
+        self.session.relay_all(Side::Agent, messages).await;
+    }
+
+    /// Sends the next `output_stream_data`.
     pub(super) async fn send(&self, payload_type: u32, payload: Bytes) {
-        let _turn = self.turn.lock().await;
-        if *self.paused.borrow() {
-            let _ = self.paused.subscribe().wait_for(|paused| !*paused).await;
-        }
-        let mut message = Message::new(wire::OUTPUT, payload_type, payload);
-        let race = self.control.read(|s| s.miss_ack_every);
-        let raw = {
-            let mut state = lock(&self.state);
-            message.sequence = state.next;
-            message.flags = if state.next == 0 { wire::SYN } else { 0 };
-            state.next += 1;
-            let raw = message.encode();
-            let unacked = Unacked {
-                id: message.id,
-                raw: raw.clone(),
-                sent: Instant::now(),
-                miss_next_ack: race.is_some_and(|n| message.sequence % i64::from(n.max(1)) == 3),
-            };
-            state.unacked.insert(message.sequence, unacked);
-            if state.unacked.len() > REMEMBERED {
-                state.unacked.pop_first();
-            }
-            raw
-        };
-        self.session.relay(Side::Agent, raw).await;
+        let size = payload.len().max(1);
+        self.send_parts(payload_type, &mut BytesMut::from(payload), size, 1)
+            .await;
     }
 
-    /// Takes an acknowledgement; says what is wrong with one that no client should send.
-    pub(super) fn acknowledged(&self, sequence: i64, id: Uuid) -> Result<(), &'static str> {
+    /// Takes up to `count` payloads of up to `size` bytes off `data` and sends them.
+    ///
+    /// While publication is paused the first of them is numbered and remembered but not sent, and
+    /// the rest is left: the real agent has one message in hand when it is told to pause, and the
+    /// retransmission brings that out later.
+    pub(super) async fn send_parts(
+        &self,
+        payload_type: u32,
+        data: &mut BytesMut,
+        size: usize,
+        count: usize,
+    ) {
+        let _turn = self.turn.lock().await;
+        if self.paused.load(Ordering::Acquire) {
+            self.number(payload_type, data, size, 1);
+        } else {
+            let mut messages = self.number(payload_type, data, size, count);
+            self.session.relay_all(Side::Agent, &mut messages).await;
+        }
+    }
+
+    fn number(
+        &self,
+        payload_type: u32,
+        data: &mut BytesMut,
+        size: usize,
+        count: usize,
+    ) -> Vec<Bytes> {
+        let race = self.control.read(|s| s.miss_ack_every);
+        let cipher = self
+            .cipher
+            .get()
+            .filter(|_| payload_type == payload::OUTPUT);
+        let (now, created_ms) = (Instant::now(), wire::now_ms());
+        let mut state = lock(&self.state);
+        let parts = count.min(data.len().div_ceil(size));
+        let mut out = BytesMut::with_capacity(parts * (wire::PAYLOAD_OFFSET + size + 28));
+        let mut messages = Vec::with_capacity(parts);
+        for _ in 0..parts {
+            let length = size.min(data.len());
+            let header = Header {
+                kind: wire::OUTPUT,
+                created_ms,
+                sequence: state.next,
+                flags: if state.next == 0 { wire::SYN } else { 0 },
+                id: wire::fresh_id(),
+                payload_type,
+            };
+            match cipher.map(|cipher| cipher.seal(&data[..length])) {
+                None => header.put(&mut out, &data[..length]),
+                Some(Ok(sealed)) => header.put(&mut out, &sealed),
+                // Without randomness nothing can be encrypted; the client waits in vain.
+                Some(Err(_)) => self.session.violation("the agent cannot encrypt"),
+            }
+            data.advance(length);
+            let raw = out.split().freeze();
+            state.remember(Unacked {
+                id: header.id,
+                raw: raw.clone(),
+                sent: now,
+                miss_next_ack: race.is_some_and(|n| header.sequence % i64::from(n.max(1)) == 3),
+            });
+            messages.push(raw);
+        }
+        messages
+    }
+
+    /// Takes an acknowledgement that came at `now`; says what is wrong with one that no client
+    /// should send.
+    pub(super) fn acknowledged(
+        &self,
+        sequence: i64,
+        id: Uuid,
+        now: Instant,
+    ) -> Result<(), &'static str> {
+        self.set_paused(false);
         let mut state = lock(&self.state);
         if !(0..state.next).contains(&sequence) {
             return Err("acknowledges a message that was never sent");
         }
-        let Some(unacked) = state.unacked.get_mut(&sequence) else {
+        let Some(slot) = state.slot(sequence) else {
+            return Ok(());
+        };
+        let Some(unacked) = slot else {
             return Ok(());
         };
         if unacked.id != id {
@@ -131,15 +227,31 @@ impl Outgoing {
         if std::mem::take(&mut unacked.miss_next_ack) {
             return Ok(());
         }
-        let sample = unacked.sent.elapsed();
-        state.unacked.remove(&sequence);
+        let sample = now.saturating_duration_since(unacked.sent);
+        *slot = None;
+        state.remembered -= 1;
         state.timeout.measured(sample);
+        state.drop_answered();
         Ok(())
     }
 
+    /// Obeys `pause_publication` and `start_publication`.
     pub(super) fn set_paused(&self, paused: bool) {
-        if *self.paused.borrow() != paused {
-            self.paused.send_replace(paused);
+        if self.paused.load(Ordering::Acquire) != paused {
+            self.paused.store(paused, Ordering::Release);
+            self.resumed.notify_waiters();
+        }
+    }
+
+    /// Waits until publication is allowed: before that the agent does not even read from its
+    /// multiplexer.
+    pub(super) async fn active(&self) {
+        loop {
+            let resumed = self.resumed.notified();
+            if !self.paused.load(Ordering::Acquire) {
+                return;
+            }
+            resumed.await;
         }
     }
 
@@ -148,7 +260,7 @@ impl Outgoing {
         let mut check = tokio::time::interval(CHECK);
         loop {
             check.tick().await;
-            if *self.paused.borrow() {
+            if self.paused.load(Ordering::Acquire) {
                 continue;
             }
             let Some((sequence, raw)) = self.overdue() else {
@@ -164,12 +276,12 @@ impl Outgoing {
 
     fn overdue(&self) -> Option<(i64, Bytes)> {
         let mut state = lock(&self.state);
-        let limit = state.timeout.value;
-        let (sequence, oldest) = state.unacked.iter_mut().next()?;
+        let (limit, sequence) = (state.timeout.value, state.first);
+        let oldest = state.slots.front_mut()?.as_mut()?;
         if oldest.sent.elapsed() <= limit {
             return None;
         }
         oldest.sent = Instant::now();
-        Some((*sequence, oldest.raw.clone()))
+        Some((sequence, oldest.raw.clone()))
     }
 }

@@ -1,49 +1,63 @@
 //! One port session of the built-in agent: receiving half, handshake, end.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
-use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::mux::{self, Destination};
+use super::cipher::SessionCipher;
 use super::outgoing::Outgoing;
-use super::{AgentControl, handshake, version_at_least};
+use super::{AgentControl, AgentEnd, basic, handshake};
 use crate::cloud::Cloud;
 use crate::events::Event;
 use crate::session::{Attachment, Session, Side};
-use crate::vpc;
 use crate::wire::{self, Message, flag, payload};
+
+mod opening;
 
 /// Messages that wait for an earlier one.
 const REORDER_LIMIT: usize = 100_000;
+/// Messages taken off the gateway at once.
+const BATCH: usize = 64;
 
-/// Serves `session` until it ends.
+/// Serves `session` until it ends, or until the node is taken away from it.
 pub(crate) async fn serve(cloud: Arc<Cloud>, session: Arc<Session>, control: AgentControl) {
+    let stopped = control.stopped();
     // Nobody gives orders to the built-in agent's side.
     let (attachment, _) = session.attach(Side::Agent).await;
     let outgoing = Outgoing::new(session.clone(), control.clone(), cloud.events.clone());
     let agent = Agent {
         outgoing: Arc::new(outgoing),
         session: session.clone(),
-        control,
-        cloud,
+        control: control.clone(),
+        cloud: cloud.clone(),
         tasks: JoinSet::new(),
         phase: Phase::Handshake,
+        challenge: None,
         expected: 0,
         early: BTreeMap::new(),
+        replies: Vec::new(),
         begun: Instant::now(),
+        deadline: None,
     };
-    tokio::select! {
+    let end = tokio::select! {
         biased;
-        _ = session.ended() => {}
-        () = agent.run(attachment) => {}
+        _ = session.ended() => return,
+        end = stopped => end,
+        () = agent.run(attachment) => return,
+    };
+    cloud.events.push(Event::AgentLost {
+        session_id: session.info.id.clone(),
+        graceful: end == AgentEnd::Graceful,
+    });
+    if end == AgentEnd::Graceful {
+        session.end("");
     }
 }
 
@@ -55,21 +69,63 @@ struct Agent {
     /// Everything that runs beside the receiving half; ends with it.
     tasks: JoinSet<()>,
     phase: Phase,
+    /// Random text that the client's data key is to be bound to.
+    challenge: Option<String>,
     /// Sequence number of the next input message.
     expected: i64,
     early: BTreeMap<i64, Message>,
+    /// Acknowledgements that leave with the current batch.
+    replies: Vec<Bytes>,
     begun: Instant,
+    /// When the current step of the handshake must be done.
+    deadline: Option<Instant>,
 }
 
 enum Phase {
     Handshake,
+    /// The client has a key and must prove it.
+    Challenge {
+        cipher: Arc<SessionCipher>,
+        secret: Vec<u8>,
+        client_version: String,
+    },
     Forwarding {
-        /// Bytes for the multiplexer.
-        bytes: mpsc::Sender<Bytes>,
+        input: Input,
+        cipher: Option<Arc<SessionCipher>>,
         /// Stream messages still to be dropped.
         deaf_messages: u32,
         deaf_until: Instant,
     },
+}
+
+/// Where stream bytes go.
+enum Input {
+    Mux(mpsc::Sender<Bytes>),
+    Basic(mpsc::Sender<basic::Input>),
+}
+
+impl Input {
+    /// Hands bytes over if there is room, and back if there is not.
+    fn offer(&self, bytes: Bytes) -> Result<(), TrySendError<Bytes>> {
+        match self {
+            Self::Mux(to) => to.try_send(bytes),
+            Self::Basic(to) => to.try_send(basic::Input::Bytes(bytes)).map_err(|error| {
+                match error {
+                    TrySendError::Full(basic::Input::Bytes(bytes)) => TrySendError::Full(bytes),
+                    // Only bytes were given.
+                    _ => TrySendError::Closed(Bytes::new()),
+                }
+            }),
+        }
+    }
+
+    /// Hands bytes over when there is room; false when nobody takes them any more.
+    async fn give(&self, bytes: Bytes) -> bool {
+        match self {
+            Self::Mux(to) => to.send(bytes).await.is_ok(),
+            Self::Basic(to) => to.send(basic::Input::Bytes(bytes)).await.is_ok(),
+        }
+    }
 }
 
 /// What became of an input message.
@@ -85,43 +141,50 @@ enum Outcome {
     Failed(String),
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct AckContent<'a> {
-    acknowledged_message_type: &'a str,
-    acknowledged_message_id: &'a str,
-    acknowledged_message_sequence_number: i64,
-}
-
 impl Agent {
     async fn run(mut self, mut attachment: Attachment) {
         self.send_state("Connected").await;
         let settings = self.control.settings();
         if !settings.mute {
-            let request = handshake::request(&settings, &self.session.info.parameters);
+            let wanted = settings.kms_key.is_some() && settings.kms_challenge;
+            self.challenge = wanted.then(|| Uuid::new_v4().to_string());
+            let to = &self.session.info.parameters;
+            let request = handshake::request(&settings, to, self.challenge.as_deref());
             self.outgoing
                 .send(payload::HANDSHAKE_REQUEST, request)
                 .await;
         }
         self.tasks.spawn(self.outgoing.clone().retransmit());
-        let deadline = self.begun + settings.handshake_limit;
+        self.deadline = Some(self.begun + settings.handshake_limit);
+        let mut batch = Vec::with_capacity(BATCH);
         let reason = loop {
-            let message = if matches!(self.phase, Phase::Handshake) {
-                match tokio::time::timeout_at(deadline, attachment.queue.recv()).await {
-                    Ok(message) => message,
-                    Err(_) => break handshake::timed_out(),
-                }
-            } else {
-                attachment.queue.recv().await
+            let arrived = attachment.queue.recv_many(&mut batch, BATCH);
+            let arrived = match self.deadline {
+                None => arrived.await,
+                Some(at) => match tokio::time::timeout_at(at.into(), arrived).await {
+                    Ok(arrived) => arrived,
+                    Err(_) => break self.too_late(),
+                },
             };
-            let Some(raw) = message else { return };
-            if let Err(reason) = self.receive(&raw).await {
+            if arrived == 0 {
+                return;
+            }
+            let received = self.receive_all(&mut batch).await;
+            self.reply().await;
+            if let Err(reason) = received {
                 break reason;
             }
         };
         // The reason travels outside of the data channel in reality; here it goes first.
         self.session.end(&reason);
         self.send_state("Terminating").await;
+    }
+
+    fn too_late(&self) -> String {
+        match self.phase {
+            Phase::Challenge { .. } => handshake::challenge_timed_out(),
+            Phase::Handshake | Phase::Forwarding { .. } => handshake::timed_out(),
+        }
     }
 
     async fn send_state(&self, state: &str) {
@@ -132,51 +195,64 @@ impl Agent {
         });
         let mut message = Message::new(wire::AGENT_STATE, 0, Bytes::from(content.to_string()));
         message.flags = wire::SYN_FIN;
-        self.outgoing.send_unsequenced(&message).await;
+        self.outgoing
+            .send_unsequenced(&mut vec![message.encode()])
+            .await;
+    }
+
+    /// Sends the acknowledgements that have piled up.
+    async fn reply(&mut self) {
+        if !self.replies.is_empty() {
+            self.outgoing.send_unsequenced(&mut self.replies).await;
+        }
     }
 
     /// `Err` ends the session with that text.
-    async fn receive(&mut self, raw: &Bytes) -> Result<(), String> {
-        let message = match Message::decode(raw) {
-            Ok(message) => message,
-            Err(error) => {
-                self.session.violation(&format!("not a message: {error}"));
-                return Ok(());
+    async fn receive_all(&mut self, batch: &mut Vec<Bytes>) -> Result<(), String> {
+        let now = Instant::now();
+        for raw in batch.drain(..) {
+            // Taken apart no further than needed: there is one for every message sent.
+            if wire::is_kind(&raw, wire::ACKNOWLEDGE) {
+                self.take_ack(&raw, now);
+                continue;
             }
-        };
-        match message.kind.as_str() {
-            wire::ACKNOWLEDGE => self.take_ack(&message),
-            wire::INPUT => return self.take_input(message).await,
-            wire::PAUSE => self.outgoing.set_paused(true),
-            wire::START => self.outgoing.set_paused(false),
-            other => self.session.violation(&format!("message type {other:?}")),
+            let message = match Message::decode(&raw) {
+                Ok(message) => message,
+                Err(error) => {
+                    self.session.violation(&format!("not a message: {error}"));
+                    continue;
+                }
+            };
+            match message.kind.as_str() {
+                wire::INPUT => self.take_input(message).await?,
+                wire::PAUSE => self.outgoing.set_paused(true),
+                wire::START => self.outgoing.set_paused(false),
+                other => self.session.violation(&format!("message type {other:?}")),
+            }
         }
         Ok(())
     }
 
-    fn take_ack(&self, message: &Message) {
-        let taken = match serde_json::from_slice::<AckContent<'_>>(&message.payload) {
-            Ok(ack) if ack.acknowledged_message_type == wire::OUTPUT => {
-                let sequence = ack.acknowledged_message_sequence_number;
-                match Uuid::parse_str(ack.acknowledged_message_id) {
-                    Ok(id) => self.outgoing.acknowledged(sequence, id),
-                    Err(_) => Err("acknowledged id is not a UUID"),
-                }
-            }
-            Ok(_) => Err("acknowledges something else than output_stream_data"),
-            Err(_) => Err("acknowledgement is not readable"),
+    fn take_ack(&self, raw: &[u8], now: Instant) {
+        let payload = match wire::check(raw) {
+            Ok((_, payload)) => payload,
+            Err(error) => return self.session.violation(&format!("not a message: {error}")),
         };
+        let taken = wire::read_ack(payload)
+            .and_then(|(sequence, id)| self.outgoing.acknowledged(sequence, id, now));
         if let Err(what) = taken {
             self.session.violation(what);
         }
     }
 
+    fn acknowledge(&mut self, message: &Message) {
+        self.replies.push(Message::ack(message).encode());
+    }
+
     async fn take_input(&mut self, message: Message) -> Result<(), String> {
         self.outgoing.set_paused(false);
         if message.sequence < self.expected {
-            self.outgoing
-                .send_unsequenced(&Message::ack(&message))
-                .await;
+            self.acknowledge(&message);
             return Ok(());
         }
         if self.is_deaf(&message) {
@@ -188,9 +264,7 @@ impl Agent {
         }
         if message.sequence > self.expected {
             if self.early.len() < REORDER_LIMIT {
-                self.outgoing
-                    .send_unsequenced(&Message::ack(&message))
-                    .await;
+                self.acknowledge(&message);
                 self.early.insert(message.sequence, message);
             }
             return Ok(());
@@ -202,33 +276,41 @@ impl Agent {
         Ok(())
     }
 
-    /// Whether stream bytes come before anybody could take them.
+    /// Whether stream bytes come before the port handler could take them.
     fn is_deaf(&mut self, message: &Message) -> bool {
-        if message.payload_type != payload::OUTPUT {
-            return false;
-        }
         match &mut self.phase {
-            Phase::Handshake => true,
             Phase::Forwarding {
                 deaf_messages,
                 deaf_until,
                 ..
-            } => {
+            } if message.payload_type == payload::OUTPUT => {
                 let counted = *deaf_messages > 0;
                 *deaf_messages -= u32::from(counted);
                 counted || Instant::now() < *deaf_until
             }
+            _ => false,
         }
     }
 
     async fn in_order(&mut self, message: &Message, ack: bool) -> Result<(), String> {
-        let outcome = self.process(message).await;
+        let outcome = match message.payload_type {
+            payload::OUTPUT => self.take_bytes(message).await,
+            payload::FLAG => self.take_flag(&message.payload).await,
+            payload::HANDSHAKE_RESPONSE if matches!(self.phase, Phase::Handshake) => {
+                self.take_handshake(message).await
+            }
+            payload::CHALLENGE_RESPONSE => self.take_challenge(message).await,
+            other => {
+                self.session.violation(&format!("payload type {other}"));
+                Outcome::Processed
+            }
+        };
         if matches!(outcome, Outcome::Dropped) {
             return Ok(());
         }
         self.expected += 1;
         if ack && !matches!(outcome, Outcome::Answered) {
-            self.outgoing.send_unsequenced(&Message::ack(message)).await;
+            self.acknowledge(message);
         }
         match outcome {
             Outcome::Processed | Outcome::Answered | Outcome::Dropped => Ok(()),
@@ -237,96 +319,49 @@ impl Agent {
         }
     }
 
-    async fn process(&mut self, message: &Message) -> Outcome {
-        match (&self.phase, message.payload_type) {
-            (Phase::Handshake, payload::HANDSHAKE_RESPONSE) => self.take_handshake(message).await,
-            (Phase::Handshake, other) => {
-                let what = format!("payload type {other} before the handshake response");
-                self.session.violation(&what);
-                Outcome::Dropped
+    async fn take_bytes(&mut self, message: &Message) -> Outcome {
+        let Phase::Forwarding { input, cipher, .. } = &self.phase else {
+            // The real agent acknowledges such a message and throws it away.
+            let what = "stream bytes before the handshake was complete are lost";
+            self.session.violation(what);
+            return Outcome::Processed;
+        };
+        let bytes = match cipher.as_ref().map(|cipher| cipher.open(&message.payload)) {
+            None => message.payload.clone(),
+            Some(Ok(plain)) => Bytes::from(plain),
+            Some(Err(_)) => {
+                let what = "stream bytes that cannot be decrypted";
+                self.session.violation(what);
+                return Outcome::Dropped;
             }
-            (Phase::Forwarding { bytes, .. }, payload::OUTPUT) => {
-                // Waits while the multiplexer is full, and everything of the session with it.
-                match bytes.send(message.payload.clone()).await {
-                    Ok(()) => Outcome::Processed,
-                    Err(_) => Outcome::Failed(String::new()),
-                }
-            }
-            (Phase::Forwarding { .. }, payload::FLAG) => self.take_flag(&message.payload),
-            (Phase::Forwarding { .. }, other) => {
-                self.session.violation(&format!("payload type {other}"));
-                Outcome::Processed
-            }
+        };
+        let bytes = match input.offer(bytes) {
+            Ok(()) => return Outcome::Processed,
+            Err(TrySendError::Full(bytes)) => bytes,
+            Err(TrySendError::Closed(_)) => return Outcome::Failed(String::new()),
+        };
+        // Waits while the other end is full, and everything of the session with it; what has been
+        // taken so far is acknowledged before.
+        self.reply().await;
+        match &self.phase {
+            Phase::Forwarding { input, .. } if input.give(bytes).await => Outcome::Processed,
+            _ => Outcome::Failed(String::new()),
         }
     }
 
-    fn take_flag(&self, value: &[u8]) -> Outcome {
-        match value.try_into().map(u32::from_be_bytes) {
-            Ok(flag::TERMINATE_SESSION) => Outcome::Goodbye,
-            _ => {
-                self.session.violation(&format!("flag {value:02x?}"));
-                Outcome::Processed
-            }
+    async fn take_flag(&self, value: &[u8]) -> Outcome {
+        let value = value.try_into().map(u32::from_be_bytes);
+        match (value, &self.phase) {
+            (Ok(flag::TERMINATE_SESSION), Phase::Forwarding { .. }) => return Outcome::Goodbye,
+            (
+                Ok(flag::DISCONNECT_TO_PORT),
+                Phase::Forwarding {
+                    input: Input::Basic(to),
+                    ..
+                },
+            ) => drop(to.send(basic::Input::Disconnect).await),
+            (value, _) => self.session.violation(&format!("flag {value:02x?}")),
         }
-    }
-
-    /// Acknowledges by itself, because HandshakeComplete must come after it.
-    async fn take_handshake(&mut self, message: &Message) -> Outcome {
-        let settings = self.control.settings();
-        let client_version = match handshake::judge(&settings, &message.payload) {
-            Ok(version) => version,
-            Err(reason) => return Outcome::Failed(reason),
-        };
-        if !version_at_least(&client_version, [1, 1, 70, 0]) {
-            // The real agent falls back to one plain stream here, which no client of today needs.
-            return Outcome::Failed(format!("client {client_version} has no multiplexer"));
-        }
-        self.outgoing.send_unsequenced(&Message::ack(message)).await;
-        let complete = handshake::complete(self.begun.elapsed());
-        self.outgoing
-            .send(payload::HANDSHAKE_COMPLETE, complete)
-            .await;
-        self.cloud.events.push(Event::HandshakeComplete {
-            session_id: self.session.info.id.clone(),
-            client_version: client_version.clone(),
-        });
-        let destination = match self.destination(&settings.version) {
-            Ok(destination) => destination,
-            Err(reason) => return Outcome::Failed(reason),
-        };
-        let mux = mux::Mux {
-            cloud: self.cloud.clone(),
-            session: self.session.clone(),
-            control: self.control.clone(),
-            outgoing: self.outgoing.clone(),
-            destination,
-            keepalive: !version_at_least(&client_version, [1, 2, 331, 1]),
-        };
-        self.phase = Phase::Forwarding {
-            bytes: mux.start(&mut self.tasks),
-            deaf_messages: settings.not_ready_messages,
-            deaf_until: Instant::now() + settings.not_ready_for,
-        };
-        Outcome::Answered
-    }
-
-    /// Looks the host up, once for the whole session.
-    fn destination(&self, agent_version: &str) -> Result<Destination, String> {
-        let parameters = &self.session.info.parameters;
-        // Older agents do not know the host parameter and dial their own machine.
-        let host = if version_at_least(agent_version, [3, 1, 1374, 0]) {
-            parameters.host.clone()
-        } else {
-            "localhost".to_owned()
-        };
-        let address: Option<IpAddr> = self.cloud.vpc.resolve(&host);
-        if let Some(address) = address.filter(|a| vpc::is_forbidden(*a)) {
-            return Err(format!("Forwarding to IP address {address} is forbidden."));
-        }
-        Ok(Destination {
-            host,
-            port: parameters.port,
-            address,
-        })
+        Outcome::Processed
     }
 }

@@ -1,10 +1,13 @@
 //! The HTTPS front of the sandbox: every service on one port, told apart as AWS clients mark them.
 
+mod json;
+mod kms;
 mod ssm;
 mod sts;
 
 use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -18,7 +21,10 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::cloud::Cloud;
 use crate::gateway;
+use crate::iam::User;
 use crate::sync::lock;
+
+pub use ssm::SessionDocument;
 
 /// Larger than any request these services accept.
 const BODY_LIMIT: usize = 1 << 20;
@@ -45,28 +51,68 @@ pub enum ApiFault {
     EmptyBadRequest,
     /// The request is read and never answered.
     NoAnswer,
+    /// Any other refusal.
+    Refused {
+        /// HTTP status.
+        status: u16,
+        /// Error code, for example `AccessDeniedException`.
+        code: &'static str,
+        /// Its message.
+        message: &'static str,
+    },
 }
 
 /// Controls of the API; clones share it.
 #[derive(Debug, Clone, Default)]
-pub struct Api(Arc<Mutex<HashMap<String, VecDeque<ApiFault>>>>);
+pub struct Api(Arc<Controls>);
+
+#[derive(Debug, Default)]
+struct Controls {
+    faults: Mutex<HashMap<String, VecDeque<ApiFault>>>,
+    /// 0: as the caller asks.
+    page_limit: AtomicUsize,
+    leave_token_out: AtomicBool,
+}
 
 impl Api {
     /// Lets the next `times` correctly signed calls of `operation` (for example `StartSession`)
     /// fail; later orders queue up behind earlier ones.
     pub fn fail(&self, operation: &str, fault: ApiFault, times: usize) {
-        let mut faults = lock(&self.0);
+        let mut faults = lock(&self.0.faults);
         let queue = faults.entry(operation.to_owned()).or_default();
         queue.extend(std::iter::repeat_n(fault, times));
     }
 
     /// Forgets all faults not yet used.
     pub fn recover(&self) {
-        lock(&self.0).clear();
+        lock(&self.0.faults).clear();
+    }
+
+    /// Puts at most `limit` items on a page of a list, whatever the caller asks for; AWS promises
+    /// no more than that and gives shorter pages at will. 0 takes the limit away.
+    pub fn limit_pages(&self, limit: usize) {
+        self.0.page_limit.store(limit, Ordering::Relaxed);
+    }
+
+    /// How `ResumeSession` says that a session is over: with an empty `TokenValue` (the default) or
+    /// with none at all. Clients have to understand both.
+    pub fn leave_token_out(&self, out: bool) {
+        self.0.leave_token_out.store(out, Ordering::Relaxed);
+    }
+
+    fn leaves_token_out(&self) -> bool {
+        self.0.leave_token_out.load(Ordering::Relaxed)
+    }
+
+    fn page_size(&self, asked: usize) -> usize {
+        match self.0.page_limit.load(Ordering::Relaxed) {
+            0 => asked,
+            limit => asked.min(limit),
+        }
     }
 
     fn next_fault(&self, operation: &str) -> Option<ApiFault> {
-        lock(&self.0).get_mut(operation)?.pop_front()
+        lock(&self.0.faults).get_mut(operation)?.pop_front()
     }
 }
 
@@ -86,6 +132,23 @@ impl ApiError {
             message: message.into(),
         }
     }
+}
+
+/// What IAM says to `action` on the resource with this ARN. `switch` is the entry in the user's deny
+/// list, which may also name one resource (see [`User::deny`]); `action` is what the message names.
+fn allow(user: &User, switch: &str, action: &str, resource: &str) -> Result<(), ApiError> {
+    let because = if user.is_denied_on(&format!("scp:{switch}"), resource) {
+        "with an explicit deny in a service control policy".to_owned()
+    } else if user.is_denied_on(switch, resource) {
+        format!("because no identity-based policy allows the {action} action")
+    } else {
+        return Ok(());
+    };
+    let text = format!(
+        "User: {} is not authorized to perform: {action} on resource: {resource} {because}",
+        user.arn
+    );
+    Err(ApiError::new("AccessDeniedException", text))
 }
 
 /// Accepts connections until the listener's task is stopped.
@@ -139,8 +202,12 @@ async fn respond(cloud: &Arc<Cloud>, mut incoming: http::Request<Incoming>) -> R
     };
     let mut reply = if gateway::owns(request.uri.path()) {
         gateway::answer(cloud, &request, upgrade)
-    } else if request.headers.contains_key("x-amz-target") {
-        ssm::answer(cloud, &request).await
+    } else if let Some(target) = request.headers.get("x-amz-target") {
+        if target.as_bytes().starts_with(kms::TARGET_PREFIX.as_bytes()) {
+            kms::answer(cloud, &request).await
+        } else {
+            ssm::answer(cloud, &request).await
+        }
     } else {
         sts::answer(cloud, &request).await
     };
@@ -175,6 +242,15 @@ async fn play_fault(
             return Some(reply);
         }
         ApiFault::NoAnswer => std::future::pending().await,
+        ApiFault::Refused {
+            status,
+            code,
+            message,
+        } => ApiError {
+            status: StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST),
+            code: code.to_owned(),
+            message: message.to_owned(),
+        },
     };
     Some(say(&error))
 }

@@ -2,91 +2,39 @@
 
 use std::sync::Arc;
 
-use http::{StatusCode, header};
+use http::header;
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{ApiError, Reply, Request, play_fault, typed_reply};
+use super::json::{self, Call};
+use super::{ApiError, Reply, Request, allow};
 use crate::agent;
 use crate::cloud::Cloud;
 use crate::events::Event;
-use crate::iam::User;
+use crate::preferences::watch_limits;
 use crate::session::{PortParameters, Session, SessionInfo, Side};
 
-/// Forwards to a host beyond the node; agents from 3.1.1374.0 on know it.
-const REMOTE_HOST: &str = "AWS-StartPortForwardingSessionToRemoteHost";
-/// Forwards to the node itself.
-const LOCAL_PORT: &str = "AWS-StartPortForwardingSession";
-
+mod documents;
 mod nodes;
 
+pub use documents::SessionDocument;
+
 pub(crate) async fn answer(cloud: &Arc<Cloud>, request: &Request) -> Reply {
-    let target = request.headers.get("x-amz-target");
-    let target = target.and_then(|t| t.to_str().ok()).unwrap_or_default();
-    let operation = target.strip_prefix("AmazonSSM.").unwrap_or_default();
-    let user = match cloud.authenticate(request, "ssm") {
-        Ok(user) => user,
-        Err(error) => {
-            let status = StatusCode::from_u16(error.json_status());
-            let denied = ApiError {
-                status: status.unwrap_or(StatusCode::BAD_REQUEST),
-                code: error.json_code().to_owned(),
-                message: error.to_string(),
-            };
-            return refuse(cloud, operation, &denied);
-        }
-    };
-    if let Some(reply) = play_fault(cloud, operation, failure).await {
-        return reply;
-    }
-    let call = Call {
+    json::serve(
         cloud,
         request,
-        user: &user,
-    };
-    let result = match operation {
-        "StartSession" => call.start_session(),
-        "ResumeSession" => call.resume_session(),
-        "TerminateSession" => call.terminate_session(),
-        "DescribeInstanceInformation" => call.describe_nodes(),
-        _ => Err(ApiError::new("UnknownOperationException", "")),
-    };
-    match result {
-        Ok(answer) => typed_reply(
-            StatusCode::OK,
-            "application/x-amz-json-1.1",
-            answer.to_string(),
-        ),
-        Err(error) => refuse(cloud, operation, &error),
-    }
-}
-
-fn refuse(cloud: &Cloud, operation: &str, error: &ApiError) -> Reply {
-    cloud.note_denied(&format!("ssm:{operation}"), &error.code);
-    failure(error)
-}
-
-/// The service's own exceptions write `message`, access refusals come from another layer that
-/// writes `Message`; clients have to take both.
-fn failure(error: &ApiError) -> Reply {
-    let name = match error.code.as_str() {
-        "AccessDeniedException" => "Message",
-        _ => "message",
-    };
-    let mut body = json!({ "__type": error.code });
-    if !error.message.is_empty() {
-        body[name] = json!(error.message);
-    }
-    typed_reply(error.status, "application/x-amz-json-1.1", body.to_string())
-}
-
-/// One authenticated request.
-struct Call<'a> {
-    cloud: &'a Arc<Cloud>,
-    request: &'a Request,
-    user: &'a User,
+        "ssm",
+        "AmazonSSM.",
+        |call, operation| match operation {
+            "StartSession" => call.start_session(),
+            "ResumeSession" => call.resume_session(),
+            "TerminateSession" => call.terminate_session(),
+            "DescribeInstanceInformation" => call.describe_nodes(),
+            _ => Err(ApiError::new("UnknownOperationException", "")),
+        },
+    )
+    .await
 }
 
 #[derive(Deserialize)]
@@ -94,6 +42,7 @@ struct Call<'a> {
 struct StartSession {
     target: Option<String>,
     document_name: Option<String>,
+    reason: Option<String>,
     #[serde(default)]
     parameters: std::collections::HashMap<String, Vec<String>>,
 }
@@ -105,46 +54,26 @@ struct SessionId {
 }
 
 impl Call<'_> {
-    fn input<T: DeserializeOwned>(&self) -> Result<T, ApiError> {
-        serde_json::from_slice(&self.request.body)
-            .map_err(|_| ApiError::new("SerializationException", ""))
-    }
-
     fn allow(&self, action: &str, resource: &str) -> Result<(), ApiError> {
-        self.allow_as(action, action, resource)
-    }
-
-    /// `switch` is the entry in the user's deny list, `action` what the message names.
-    fn allow_as(&self, switch: &str, action: &str, resource: &str) -> Result<(), ApiError> {
-        let because = if self.user.is_denied(&format!("scp:{switch}")) {
-            "with an explicit deny in a service control policy".to_owned()
-        } else if self.user.is_denied(switch) {
-            format!("because no identity-based policy allows the {action} action")
-        } else {
-            return Ok(());
-        };
-        let text = format!(
-            "User: {} is not authorized to perform: {action} on resource: {resource} {because}",
-            self.user.arn
-        );
-        Err(ApiError::new("AccessDeniedException", text))
+        allow(self.user, action, action, resource)
     }
 
     fn arn(&self, rest: &str) -> String {
-        let iam = &self.cloud.iam;
-        format!("arn:aws:ssm:{}:{}:{rest}", iam.region(), iam.account())
+        self.cloud.iam.resource_arn("ssm", rest)
     }
 
+    /// What a policy names: an instance, a task of a cluster, or a managed instance.
     fn node_arn(&self, target: &str) -> String {
         let iam = &self.cloud.iam;
-        if target.starts_with("i-") {
-            format!(
-                "arn:aws:ec2:{}:{}:instance/{target}",
-                iam.region(),
-                iam.account()
-            )
-        } else {
+        if let Some(task) = target.strip_prefix("ecs:") {
+            let mut parts = task.splitn(3, '_');
+            let (cluster, task) = (parts.next(), parts.next());
+            let (cluster, task) = (cluster.unwrap_or_default(), task.unwrap_or_default());
+            iam.resource_arn("ecs", &format!("task/{cluster}/{task}"))
+        } else if target.starts_with("mi-") {
             self.arn(&format!("managed-instance/{target}"))
+        } else {
+            iam.resource_arn("ec2", &format!("instance/{target}"))
         }
     }
 
@@ -153,24 +82,20 @@ impl Call<'_> {
         let target = required("target", input.target)?;
         let document = input.document_name.as_deref().unwrap_or_default();
         self.allow("ssm:StartSession", &self.node_arn(&target))?;
-        let region = self.cloud.iam.region();
-        let document_arn = format!("arn:aws:ssm:{region}::document/{document}");
-        self.allow_as(
+        let document_arn = documents::arn(&self.cloud.iam, document);
+        allow(
+            self.user,
             "ssm:StartSession:document",
             "ssm:StartSession",
             &document_arn,
         )?;
-        if document != REMOTE_HOST && document != LOCAL_PORT {
-            let text = format!("Document with name {document} does not exist.");
-            return Err(ApiError::new("InvalidDocument", text));
-        }
-        let parameters = port_parameters(document, &input.parameters)?;
+        let parameters = self.parameters(document, &input.parameters)?;
         let node = self.cloud.node(&target).filter(|n| n.settings().online);
         let Some(node) = node else {
             let text = format!("{target} is not connected.");
             return Err(ApiError::new("TargetNotConnected", text));
         };
-        let session = self.new_session(target, parameters);
+        let session = self.new_session(target, parameters, input.reason);
         let token = session.issue_token(Side::Client);
         if !node.settings().external {
             let work = agent::serve(self.cloud.clone(), session.clone(), node);
@@ -179,17 +104,40 @@ impl Call<'_> {
         Ok(json!({
             "SessionId": session.info.id,
             "TokenValue": token,
-            "StreamUrl": self.stream_url(&session.info.id),
+            "StreamUrl": self.stream_url(&session),
         }))
     }
 
-    fn new_session(&self, target: String, parameters: PortParameters) -> Arc<Session> {
+    fn parameters(
+        &self,
+        document: &str,
+        given: &std::collections::HashMap<String, Vec<String>>,
+    ) -> Result<PortParameters, ApiError> {
+        let known = match document {
+            documents::REMOTE_HOST | documents::LOCAL_PORT => Some(SessionDocument::default()),
+            other => self.cloud.document(other),
+        };
+        let known = known.ok_or_else(|| {
+            let text = format!("Document with name {document} does not exist.");
+            ApiError::new("InvalidDocument", text)
+        })?;
+        documents::port_parameters(&known, document == documents::LOCAL_PORT, given)
+    }
+
+    fn new_session(
+        &self,
+        target: String,
+        parameters: PortParameters,
+        reason: Option<String>,
+    ) -> Arc<Session> {
         let random = Uuid::new_v4().simple().to_string();
+        let cell = self.cloud.cell_numbers.then(crate::session::random_cell);
         let info = SessionInfo {
             id: format!("{}-{}", self.user.name, &random[..17]),
             target,
             owner_arn: self.user.arn.clone(),
             parameters,
+            cell,
         };
         let Cloud {
             link,
@@ -204,22 +152,34 @@ impl Call<'_> {
             port: info.parameters.port,
             user_arn: info.owner_arn.clone(),
         });
+        if let Some(reason) = reason {
+            events.push(Event::SessionReason {
+                session_id: info.id.clone(),
+                reason,
+            });
+        }
         let session = Session::new(info, link.clone(), events.clone(), tasks.clone());
         self.cloud.add_session(session.clone());
+        let limits = self.cloud.preferences.limits();
+        tasks.spawn(watch_limits(session.clone(), limits));
         session
     }
 
     /// The gateway lives on the same port as the API when the client came to a local address, and
     /// under its own service name otherwise.
-    fn stream_url(&self, id: &str) -> String {
+    fn stream_url(&self, session: &Session) -> String {
         let host = self.request.headers.get(header::HOST);
         let host = host.and_then(|h| h.to_str().ok()).unwrap_or_default();
         let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
+        let iam = &self.cloud.iam;
         let authority = match name {
             "localhost" | "127.0.0.1" | "[::1]" => host.to_owned(),
-            _ => format!("ssmmessages.{}.amazonaws.com", self.cloud.iam.region()),
+            _ => format!("ssmmessages.{}.{}", iam.region(), iam.partition().suffix),
         };
-        format!("wss://{authority}/v1/data-channel/{id}?role=publish_subscribe")
+        let id = &session.info.id;
+        let cell = session.info.cell.as_deref();
+        let cell = cell.map_or(String::new(), |cell| format!("&cell-number={cell}"));
+        format!("wss://{authority}/v1/data-channel/{id}?role=publish_subscribe{cell}")
     }
 
     /// The caller's own session; others' are as unknown as missing ones.
@@ -246,11 +206,14 @@ impl Call<'_> {
         });
         // A session that is over has no token; the call as such still succeeds.
         let token = granted.then(|| session.issue_token(Side::Client));
-        Ok(json!({
+        let mut answer = json!({
             "SessionId": id,
-            "TokenValue": token.unwrap_or_default(),
-            "StreamUrl": self.stream_url(&id),
-        }))
+            "StreamUrl": self.stream_url(&session),
+        });
+        if granted || !self.cloud.api.leaves_token_out() {
+            answer["TokenValue"] = json!(token.unwrap_or_default());
+        }
+        Ok(answer)
     }
 
     fn terminate_session(&self) -> Result<Value, ApiError> {
@@ -276,40 +239,5 @@ fn required(name: &str, value: Option<String>) -> Result<String, ApiError> {
              Member must not be null"
         );
         ApiError::new("ValidationException", text)
-    })
-}
-
-fn port_parameters(
-    document: &str,
-    given: &std::collections::HashMap<String, Vec<String>>,
-) -> Result<PortParameters, ApiError> {
-    let invalid = |text: String| ApiError::new("ValidationException", text);
-    let known = ["host", "portNumber", "localPortNumber"];
-    if let Some(stranger) = given.keys().find(|k| !known.contains(&k.as_str())) {
-        return Err(invalid(format!(
-            "Parameter \"{stranger}\" is not defined in the document"
-        )));
-    }
-    let single = |name: &str| match given.get(name).map(Vec::as_slice) {
-        None => Ok(None),
-        Some([one]) => Ok(Some(one.clone())),
-        Some(_) => Err(invalid(format!("Parameter \"{name}\" must have one value"))),
-    };
-    let host = match (document, single("host")?) {
-        (LOCAL_PORT, None) => "localhost".to_owned(),
-        (REMOTE_HOST, Some(host)) if !host.is_empty() => host,
-        _ => {
-            return Err(invalid(
-                "Parameter \"host\" is wrong for this document".to_owned(),
-            ));
-        }
-    };
-    let port = single("portNumber")?.unwrap_or_else(|| "80".to_owned());
-    let port = port.parse().ok().filter(|p| *p != 0);
-    let port = port.ok_or_else(|| invalid("Parameter \"portNumber\" is not a port".to_owned()))?;
-    Ok(PortParameters {
-        host,
-        port,
-        local_port: single("localPortNumber")?.unwrap_or_else(|| "0".to_owned()),
     })
 }

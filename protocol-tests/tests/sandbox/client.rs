@@ -17,6 +17,7 @@ use uuid::Uuid;
 
 use crate::PATIENCE;
 use crate::http::{Started, signature, tls};
+use crate::kms::ClientCipher;
 
 pub(crate) const SYN: u8 = 0;
 pub(crate) const FIN: u8 = 1;
@@ -33,6 +34,15 @@ pub(crate) async fn open_socket(
     url: &str,
     user: Option<&User>,
 ) -> Result<Socket, u16> {
+    open_socket_over(tls(sandbox).await, url, user).await
+}
+
+/// The same over a connection that is there already.
+pub(crate) async fn open_socket_over(
+    stream: TlsStream<TcpStream>,
+    url: &str,
+    user: Option<&User>,
+) -> Result<Socket, u16> {
     use tungstenite::client::IntoClientRequest as _;
     let mut request = url.into_client_request().unwrap();
     if let Some(user) = user {
@@ -45,7 +55,7 @@ pub(crate) async fn open_socket(
             request.headers_mut().insert(name, value.parse().unwrap());
         }
     }
-    match tokio_tungstenite::client_async(request, tls(sandbox).await).await {
+    match tokio_tungstenite::client_async(request, stream).await {
         Ok((socket, _)) => Ok(socket),
         Err(tungstenite::Error::Http(response)) => Err(response.status().as_u16()),
         Err(error) => panic!("{error}"),
@@ -81,6 +91,8 @@ pub(crate) struct MiniClient {
     pub(crate) closed: bool,
     /// Withhold acknowledgements.
     pub(crate) mute: bool,
+    /// Keys of an encrypted session.
+    pub(crate) cipher: Option<ClientCipher>,
 }
 
 impl MiniClient {
@@ -103,6 +115,7 @@ impl MiniClient {
             service: Vec::new(),
             closed: false,
             mute: false,
+            cipher: None,
         }
     }
 
@@ -139,6 +152,10 @@ impl MiniClient {
     }
 
     pub(crate) async fn send(&mut self, payload_type: u32, payload: Bytes) {
+        let payload = match &self.cipher {
+            Some(cipher) if payload_type == payload::OUTPUT => cipher.seal(&payload),
+            _ => payload,
+        };
         let mut message = Message::new(wire::INPUT, payload_type, payload);
         message.sequence = self.next;
         self.next += 1;
@@ -212,7 +229,12 @@ impl MiniClient {
             }
             let message = self.message().await?;
             match message.payload_type {
-                payload::OUTPUT => self.stream.extend_from_slice(&message.payload),
+                payload::OUTPUT => match &self.cipher {
+                    Some(cipher) => self
+                        .stream
+                        .extend_from_slice(&cipher.open(&message.payload)),
+                    None => self.stream.extend_from_slice(&message.payload),
+                },
                 payload::FLAG => {
                     let value = message.payload[..].try_into().unwrap();
                     self.flags.push(u32::from_be_bytes(value));
@@ -220,6 +242,22 @@ impl MiniClient {
                 other => panic!("payload type {other}"),
             }
         }
+    }
+
+    /// The reason in the service's `channel_closed`, once the connection is closed.
+    pub(crate) async fn end_reason(&mut self) -> String {
+        self.until_closed().await;
+        let mut said = self.service.iter();
+        let closed = said.find(|(kind, _)| kind == wire::CHANNEL_CLOSED);
+        let closed = closed.unwrap_or_else(|| panic!("{:?}", self.service));
+        let content: Value = serde_json::from_str(&closed.1).unwrap();
+        content["Output"].as_str().unwrap().to_owned()
+    }
+
+    /// How often the service said that the other side is away.
+    pub(crate) fn pauses(&self) -> usize {
+        let said = self.service.iter();
+        said.filter(|(kind, _)| kind == wire::PAUSE).count()
     }
 
     /// Reads until the agent has acknowledged everything.

@@ -21,6 +21,18 @@ pub(crate) const DOCUMENT: &str = "AWS-StartPortForwardingSessionToRemoteHost";
 
 /// Connects to the sandbox with its own authority as the only trust.
 pub(crate) async fn tls(sandbox: &Sandbox) -> TlsStream<TcpStream> {
+    let socket = TcpStream::connect(("127.0.0.1", sandbox.port()))
+        .await
+        .unwrap();
+    tls_over(sandbox, socket, "localhost").await.unwrap()
+}
+
+/// TLS to the server behind `socket`, which must have a certificate for `name`.
+pub(crate) async fn tls_over(
+    sandbox: &Sandbox,
+    socket: TcpStream,
+    name: &str,
+) -> std::io::Result<TlsStream<TcpStream>> {
     let mut roots = RootCertStore::empty();
     roots.add(sandbox.pki().ca_der().clone()).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -29,15 +41,11 @@ pub(crate) async fn tls(sandbox: &Sandbox) -> TlsStream<TcpStream> {
         .unwrap()
         .with_root_certificates(roots)
         .with_no_client_auth();
-    let socket = TcpStream::connect(("127.0.0.1", sandbox.port()))
-        .await
-        .unwrap();
     socket.set_nodelay(true).unwrap();
-    let name = ServerName::try_from("localhost").unwrap();
+    let name = ServerName::try_from(name.to_owned()).unwrap();
     TlsConnector::from(Arc::new(config))
         .connect(name, socket)
         .await
-        .unwrap()
 }
 
 /// Headers that sign the request as `user`.
@@ -100,9 +108,19 @@ impl Answer {
 pub(crate) async fn call(
     sandbox: &Sandbox,
     signed: Option<(&User, &str)>,
-    mut request: http::Request<Vec<u8>>,
+    request: http::Request<Vec<u8>>,
 ) -> Answer {
     let host = format!("localhost:{}", sandbox.port());
+    call_over(tls(sandbox).await, &host, signed, request).await
+}
+
+/// The same over a connection that is there already, to a server that calls itself `host`.
+pub(crate) async fn call_over(
+    mut stream: TlsStream<TcpStream>,
+    host: &str,
+    signed: Option<(&User, &str)>,
+    mut request: http::Request<Vec<u8>>,
+) -> Answer {
     request.headers_mut().insert("host", host.parse().unwrap());
     let mut head = format!("{} {} HTTP/1.1\r\n", request.method(), request.uri());
     let extra = signed.map(|(user, service)| signature(user, service, &request));
@@ -117,7 +135,6 @@ pub(crate) async fn call(
         "content-length: {}\r\nconnection: close\r\n\r\n",
         body.len()
     );
-    let mut stream = tls(sandbox).await;
     stream.write_all(head.as_bytes()).await.unwrap();
     stream.write_all(&body).await.unwrap();
     let mut all = Vec::new();
@@ -143,9 +160,19 @@ pub(crate) async fn ssm(sandbox: &Sandbox, user: &User, operation: &str, body: V
     call(sandbox, Some((user, "ssm")), request).await
 }
 
+/// A `kms` operation as `user`.
+pub(crate) async fn kms(sandbox: &Sandbox, user: &User, operation: &str, body: Value) -> Answer {
+    let request = json_request(&format!("TrentService.{operation}"), &body);
+    call(sandbox, Some((user, "kms")), request).await
+}
+
 pub(crate) fn ssm_request(operation: &str, body: &Value) -> http::Request<Vec<u8>> {
+    json_request(&format!("AmazonSSM.{operation}"), body)
+}
+
+fn json_request(target: &str, body: &Value) -> http::Request<Vec<u8>> {
     http::Request::post("/")
-        .header("x-amz-target", format!("AmazonSSM.{operation}"))
+        .header("x-amz-target", target)
         .header("content-type", "application/x-amz-json-1.1")
         .body(body.to_string().into_bytes())
         .unwrap()
@@ -171,9 +198,21 @@ pub(crate) struct Started {
 }
 
 pub(crate) async fn start_session(sandbox: &Sandbox, host: &str, port: u16) -> Started {
-    let input = start_input(protocol_tests::sandbox::DEFAULT_TARGET, host, port);
+    start_on(sandbox, protocol_tests::sandbox::DEFAULT_TARGET, host, port).await
+}
+
+/// The same on a node of choice.
+pub(crate) async fn start_on(sandbox: &Sandbox, target: &str, host: &str, port: u16) -> Started {
+    let input = start_input(target, host, port);
     let answer = ssm(sandbox, sandbox.user(), "StartSession", input).await;
     assert_eq!(answer.status, 200, "{}", answer.text);
+    started(&answer.json())
+}
+
+/// Asks for a new token of a session that lost its connection.
+pub(crate) async fn resume(sandbox: &Sandbox, session: &Started) -> Started {
+    let body = json!({ "SessionId": session.id });
+    let answer = ssm(sandbox, sandbox.user(), "ResumeSession", body).await;
     started(&answer.json())
 }
 

@@ -9,9 +9,13 @@
 
 mod aws_api;
 mod client;
+mod endings;
 mod gateway;
 mod http;
+mod kms;
+mod proxy;
 mod speed;
+mod targets;
 mod tunnel;
 
 use std::net::SocketAddr;

@@ -41,8 +41,11 @@ pub(super) fn describe(cloud: &Cloud, query: &Query) -> Result<Value, ApiError> 
             .parse()
             .map_err(|_| ApiError::new("InvalidNextToken", "The specified token is not valid."))?,
     };
+    let limit = cloud.api.page_size(limit);
+    // Tasks take sessions but are not in this list.
     let nodes: Vec<(String, AgentSettings)> = lock(&cloud.nodes)
         .iter()
+        .filter(|(id, _)| !id.starts_with("ecs:"))
         .map(|(id, control)| (id.clone(), control.settings()))
         .collect();
     let mut found = Vec::new();
@@ -66,20 +69,33 @@ pub(super) fn describe(cloud: &Cloud, query: &Query) -> Result<Value, ApiError> 
 }
 
 fn matches(filter: &Filter, id: &str, node: &AgentSettings) -> Result<bool, ApiError> {
+    if filter.values.is_empty() {
+        let text = format!("The filter {} has no values.", filter.key);
+        return Err(ApiError::new("InvalidInstanceInformationFilterValue", text));
+    }
     let has = |value: &str| filter.values.iter().any(|v| v == value);
     if let Some(tag) = filter.key.strip_prefix("tag:") {
         return Ok(node.tags.get(tag).is_some_and(|value| has(value)));
     }
     match filter.key.as_str() {
+        "tag-key" => Ok(node.tags.keys().any(|key| has(key))),
         "InstanceIds" => Ok(has(id)),
         "PingStatus" => Ok(has(ping_status(node))),
         "AgentVersion" => Ok(has(&node.version)),
         "PlatformTypes" => Ok(has("Linux")),
-        "ResourceType" => Ok(has("EC2Instance")),
+        "ResourceType" => Ok(has(resource_type(id))),
         other => {
             let text = format!("The filter key {other} is not valid.");
-            Err(ApiError::new("InvalidInstanceInformationFilterValue", text))
+            Err(ApiError::new("InvalidFilterKey", text))
         }
+    }
+}
+
+fn resource_type(id: &str) -> &'static str {
+    if id.starts_with("mi-") {
+        "ManagedInstance"
+    } else {
+        "EC2Instance"
     }
 }
 
@@ -106,7 +122,7 @@ fn describe_one(id: &str, node: &AgentSettings) -> Value {
         "PlatformType": "Linux",
         "PlatformName": "Amazon Linux",
         "PlatformVersion": "2023",
-        "ResourceType": "EC2Instance",
+        "ResourceType": resource_type(id),
         "IPAddress": node.ip_address,
         "ComputerName": node.computer_name,
     })
