@@ -3,7 +3,7 @@
 //! Absolute numbers say more about the machine than about the program; the ratios are what to
 //! compare. The agent's pace is the real one's where the table says so.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,17 @@ use tokio::process::Command;
 use crate::demo::{BASTION, DemoOptions, FarSide, HOST, READY_DEADLINE, Signals, say, table};
 use crate::postgres::SCRAM_PASSWORD;
 use crate::program::{self, Proxy};
+
+mod aws;
+pub mod blast;
+mod database;
+mod figures;
+pub mod forwarder;
+mod idle;
+mod process;
+mod raw;
+mod rivals;
+pub mod tunnel;
 
 /// Longest a single measurement may take.
 const DEADLINE: Duration = Duration::from_secs(600);
@@ -214,20 +225,7 @@ impl Bench<'_> {
 
     /// Resident memory of the program, MB.
     fn resident(&self) -> anyhow::Result<f64> {
-        let pid = self.proxy.pid().context("pgiam has ended")?;
-        let status =
-            std::fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("status"))?;
-        let kilobytes = status
-            .lines()
-            .find_map(|line| {
-                line.strip_prefix("VmRSS:")?
-                    .trim()
-                    .strip_suffix(" kB")?
-                    .parse::<f64>()
-                    .ok()
-            })
-            .context("no VmRSS")?;
-        Ok(kilobytes * 1024.0 / 1e6)
+        process::resident(self.proxy.pid().context("pgiam has ended")?)
     }
 
     async fn resident_with_connections(&self) -> anyhow::Result<f64> {

@@ -9,7 +9,8 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
+use protocol_tests::bench::tunnel::{self, TunnelOptions};
 use protocol_tests::bench::{self, BenchOptions};
 use protocol_tests::demo::{self, DemoOptions};
 use protocol_tests::sandbox::Sandbox;
@@ -54,15 +55,49 @@ enum Command {
         check: bool,
     },
     /// Measure pgiam beside a plain connection to the same server.
+    #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
     Bench {
+        #[command(subcommand)]
+        what: Option<Bench>,
+        #[command(flatten)]
+        straight: Option<Straight>,
+    },
+}
+
+#[derive(Args)]
+struct Straight {
+    /// The pgiam binary; a release build for figures that mean something.
+    #[arg(long, value_name = "PATH")]
+    pgiam: PathBuf,
+    /// Megabytes to copy each way without pacing.
+    #[arg(long, default_value_t = 50)]
+    megabytes: u32,
+}
+
+#[derive(Subcommand)]
+enum Bench {
+    /// Measure the tunnel beside other clients of Session Manager, and print a table.
+    #[command(after_help = PLUGIN_HELP)]
+    Tunnel {
         /// The pgiam binary; a release build for figures that mean something.
         #[arg(long, value_name = "PATH")]
         pgiam: PathBuf,
-        /// Megabytes to copy each way without pacing.
-        #[arg(long, default_value_t = 50)]
-        megabytes: u32,
+        /// The bridge-forward binary, which `./dev judges` builds.
+        #[arg(long, value_name = "PATH")]
+        bridge: PathBuf,
+        /// Amazon's session-manager-plugin, to be measured as well.
+        #[arg(long, value_name = "PATH")]
+        plugin: Option<PathBuf>,
+        /// Measure for less than four minutes instead of less than twenty.
+        #[arg(long)]
+        quick: bool,
     },
 }
+
+const PLUGIN_HELP: &str = "\
+With --plugin the program is started as the AWS CLI starts it, on a session of the sandbox. It \
+trusts the sandbox through SSL_CERT_FILE, which its TLS reads on Linux only. Without --plugin the \
+table shows what was once measured with it and a real agent.";
 
 #[derive(Clone)]
 struct Route {
@@ -132,7 +167,33 @@ async fn run(command: Command) -> anyhow::Result<()> {
             sandbox.shutdown().await;
             Ok(())
         }
-        Command::Bench { pgiam, megabytes } => bench::run(BenchOptions { pgiam, megabytes }).await,
+        Command::Bench { what, straight } => measure(what, straight).await,
         Command::Demo { pgiam, port, check } => demo::run(DemoOptions { pgiam, port, check }).await,
+    }
+}
+
+async fn measure(what: Option<Bench>, straight: Option<Straight>) -> anyhow::Result<()> {
+    match (what, straight) {
+        (
+            Some(Bench::Tunnel {
+                pgiam,
+                bridge,
+                plugin,
+                quick,
+            }),
+            _,
+        ) => {
+            tunnel::run(TunnelOptions {
+                pgiam,
+                bridge,
+                plugin,
+                quick,
+            })
+            .await
+        }
+        (None, Some(Straight { pgiam, megabytes })) => {
+            bench::run(BenchOptions { pgiam, megabytes }).await
+        }
+        (None, None) => anyhow::bail!("bench needs --pgiam PATH"),
     }
 }

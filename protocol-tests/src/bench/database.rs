@@ -1,0 +1,325 @@
+//! The rows with a real PostgreSQL at the far end: pgbench and logins over a long way.
+
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+use tokio::process::Command;
+use tokio::time::timeout;
+
+use super::aws::db_token;
+use super::figures::{Figure, Figures, Target, median};
+use super::rivals::{BRIDGE, Contest, Programs};
+use super::tunnel::{Plan, progress};
+use crate::agent::REAL_PACE;
+use crate::demo::{BASTION, DemoOptions, FarSide, HOST, READY_DEADLINE};
+use crate::link::Conditions;
+use crate::program::{Proxy, clean_env};
+
+/// Role and database that everybody logs in to.
+const ROLE: &str = "db_user";
+const DATABASE: &str = "app";
+/// One-way delay of the long way.
+const DELAY: Duration = Duration::from_millis(25);
+/// Longest a client may take beyond the time it was told to run.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// The stock plugin's figures with a real agent: transactions per second with one client and with
+/// eight, and round trips of a login.
+const PLUGIN_TPS: [f64; 2] = [530.0, 2_210.0];
+const PLUGIN_ROUND_TRIPS: f64 = 5.5;
+
+/// Measures them all. Only one that fails to begin is an error.
+pub(crate) async fn measure(
+    far_side: &FarSide,
+    programs: Programs<'_>,
+    plan: &Plan,
+    figures: &mut Figures,
+) -> anyhow::Result<()> {
+    prepare(far_side).await?;
+    let goal = (HOST, far_side.database.endpoint().port);
+    let contest = Contest::of_others(programs, &far_side.sandbox, goal).await?;
+    let proxy = start_proxy(far_side, programs).await?;
+    let rows = Rows {
+        far_side,
+        contest: &contest,
+        proxy: &proxy,
+        plan,
+    };
+    far_side.sandbox.agent(BASTION).set_pacing(true);
+    rows.transactions(1, Target::AtLeast(700.0), figures).await;
+    rows.transactions(8, Target::AtLeast(3.0 * PLUGIN_TPS[1]), figures)
+        .await;
+    rows.logins(figures).await;
+    let stopped = proxy.stop().await;
+    contest.stop().await.and(stopped)
+}
+
+/// A new `pgiam serve` with an ordinary configuration.
+pub(crate) async fn start_proxy(
+    far_side: &FarSide,
+    programs: Programs<'_>,
+) -> anyhow::Result<Proxy> {
+    let mut proxy = far_side.start_proxy(&DemoOptions {
+        pgiam: programs.pgiam.to_owned(),
+        port: Some(0),
+        check: true,
+    })?;
+    proxy.wait_ready(READY_DEADLINE).await?;
+    Ok(proxy)
+}
+
+async fn prepare(far_side: &FarSide) -> anyhow::Result<()> {
+    let postgres = far_side.database.postgres();
+    let mut pgbench = Command::new(postgres.bindir().join("pgbench"));
+    clean_env(&mut pgbench, &["PG"]);
+    pgbench
+        .args(["-i", "-q", "-s", "1", "-U", "postgres"])
+        .arg("-h")
+        .arg(postgres.socket_dir())
+        .args(["-p", &postgres.addr().port().to_string(), DATABASE]);
+    output_of(pgbench, DEADLINE).await?;
+    let grant = format!("grant select on all tables in schema public to {ROLE}");
+    postgres.psql_admin_in(DATABASE, &grant).await?;
+    Ok(())
+}
+
+/// Whose way a client takes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Way {
+    Pgiam,
+    Bridge,
+    Plugin,
+}
+
+struct Rows<'a> {
+    far_side: &'a FarSide,
+    contest: &'a Contest,
+    proxy: &'a Proxy,
+    plan: &'a Plan,
+}
+
+impl Rows<'_> {
+    async fn transactions(&self, clients: u32, target: Target, figures: &mut Figures) {
+        let measure = match clients {
+            1 => "pgbench -S -M prepared, 1 client, agent's pace (tps)".to_owned(),
+            _ => format!("the same, {clients} clients (tps)"),
+        };
+        progress(&measure);
+        let measured = async {
+            let mut tps = [vec![], vec![], vec![]];
+            let ways = [Way::Pgiam, Way::Bridge, Way::Plugin];
+            for round in 0..=self.plan.pgbench_rounds {
+                for (way, tps) in ways.into_iter().zip(&mut tps) {
+                    if way == Way::Plugin && self.contest.plugin.is_none() {
+                        continue;
+                    }
+                    // The first round warms caches, tokens and sessions up and does not count.
+                    let seconds = if round == 0 {
+                        1
+                    } else {
+                        self.plan.pgbench_seconds
+                    };
+                    let figure = self.pgbench(way, clients, seconds).await?;
+                    if round > 0 {
+                        tps.push(figure);
+                    }
+                }
+            }
+            anyhow::Ok(tps)
+        };
+        match measured.await {
+            Ok([ours, bridge, plugin]) => {
+                let reference = PLUGIN_TPS[usize::from(clients > 1)];
+                let plugin = if plugin.is_empty() {
+                    reference
+                } else {
+                    median(plugin)
+                };
+                let messages = 1.0 / REAL_PACE.as_secs_f64();
+                let sessions = self.sessions_of_ours();
+                let figure = Figure::new(&measure, median(ours), target)
+                    .beside(median(bridge), BRIDGE)
+                    .plugin(Some(plugin))
+                    .note(format!(
+                        "sessions used: {sessions}; the agent's pace lets {messages:.0} messages \
+                         per second through each"
+                    ));
+                figures.add(figure);
+            }
+            Err(error) => figures.add_failure(&measure, &error),
+        }
+    }
+
+    /// Sessions that are neither the bridge's nor the plugin's.
+    fn sessions_of_ours(&self) -> usize {
+        let others = 1 + usize::from(self.contest.plugin.is_some());
+        self.far_side.sandbox.open_sessions().len() - others
+    }
+
+    async fn logins(&self, figures: &mut Figures) {
+        let measure = "psql login, 50 ms round trip, session open (round trips)";
+        progress(measure);
+        let link = self.far_side.sandbox.link();
+        let measured = async {
+            let near = self.login_times().await?;
+            let conditions = Conditions {
+                delay: DELAY,
+                ..Conditions::default()
+            };
+            link.set(conditions, 1);
+            let round_trip = 2.0 * timer_says(DELAY).await;
+            let far = self.login_times().await?;
+            anyhow::Ok((near, far, round_trip))
+        };
+        let measured = measured.await;
+        link.clear();
+        match measured {
+            Ok((near, far, round_trip)) => {
+                let of = |way: Way| {
+                    let (near, far) = near[way as usize].zip(far[way as usize])?;
+                    Some((far - near) / round_trip)
+                };
+                let ms = |times: &[Option<f64>; 3], way: Way| {
+                    times[way as usize].map_or(0.0, |seconds| seconds * 1e3)
+                };
+                let ours = of(Way::Pgiam).unwrap_or(f64::NAN);
+                let figure = Figure::new(measure, ours, Target::AtMost(4.2))
+                    .beside(of(Way::Bridge).unwrap_or(f64::NAN), BRIDGE)
+                    .plugin(of(Way::Plugin).or(Some(PLUGIN_ROUND_TRIPS)))
+                    .note(format!(
+                        "connect and ReadyForQuery, no query: {:.0} ms without delay and {:.0} ms \
+                         with a round trip of {:.1} ms; {BRIDGE} {:.0} and {:.0} ms: it waits for \
+                         delayed acknowledgements even without delay",
+                        ms(&near, Way::Pgiam),
+                        ms(&far, Way::Pgiam),
+                        round_trip * 1e3,
+                        ms(&near, Way::Bridge),
+                        ms(&far, Way::Bridge),
+                    ));
+                figures.add(figure);
+            }
+            Err(error) => figures.add_failure(measure, &error),
+        }
+    }
+
+    /// Median seconds of a login each way, in the order of [`Way`].
+    async fn login_times(&self) -> anyhow::Result<[Option<f64>; 3]> {
+        let mut medians = [None; 3];
+        for way in [Way::Pgiam, Way::Bridge, Way::Plugin] {
+            if way == Way::Plugin && self.contest.plugin.is_none() {
+                continue;
+            }
+            let mut times = vec![];
+            for number in 0..=self.plan.logins {
+                let mut psql = Command::new(self.far_side.psql());
+                self.direct(&mut psql, way)?;
+                // Leaves as soon as it is in.
+                psql.args(["-X", "-w", "-c", "\\q"]);
+                let began = Instant::now();
+                output_of(psql, DEADLINE).await?;
+                if number > 0 {
+                    times.push(began.elapsed().as_secs_f64());
+                }
+            }
+            medians[way as usize] = Some(median(times));
+        }
+        Ok(medians)
+    }
+
+    async fn pgbench(&self, way: Way, clients: u32, seconds: u64) -> anyhow::Result<f64> {
+        let bindir = self.far_side.database.postgres().bindir();
+        let mut pgbench = Command::new(bindir.join("pgbench"));
+        self.direct(&mut pgbench, way)?;
+        pgbench.args(["-n", "-S", "-M", "prepared"]).args([
+            "-c",
+            &clients.to_string(),
+            "-j",
+            &clients.min(2).to_string(),
+            "-T",
+            &seconds.to_string(),
+        ]);
+        let output = output_of(pgbench, DEADLINE + Duration::from_secs(seconds)).await?;
+        tps_of(&output).with_context(|| format!("no tps in {output}"))
+    }
+
+    /// Lets a libpq program go this way: ours as its user calls it, without a password; the others
+    /// with a fresh token for one, in TLS that ends at the server.
+    fn direct(&self, command: &mut Command, way: Way) -> anyhow::Result<()> {
+        clean_env(command, &["PG"]);
+        command
+            .env("PGPASSFILE", "/nonexistent")
+            .env("PGSERVICEFILE", "/dev/null")
+            .env("PGUSER", ROLE)
+            .env("PGDATABASE", DATABASE)
+            .env("LC_ALL", "C");
+        let door = match way {
+            Way::Pgiam => {
+                command
+                    .env("PGHOST", "localhost")
+                    .env("PGPORT", self.proxy.port().to_string());
+                return Ok(());
+            }
+            Way::Bridge => self.contest.bridge()?,
+            Way::Plugin => self.contest.plugin()?.context("there is no plugin")?,
+        };
+        let sandbox = &self.far_side.sandbox;
+        let ca_file = sandbox.pki().ca_pem_path();
+        command
+            .env("PGHOST", HOST)
+            .env("PGHOSTADDR", door.address.ip().to_string())
+            .env("PGPORT", door.address.port().to_string())
+            .env("PGSSLMODE", "verify-full")
+            .env("PGSSLROOTCERT", ca_file)
+            .env(
+                "PGPASSWORD",
+                db_token(sandbox.user(), self.far_side.database.endpoint(), ROLE),
+            );
+        Ok(())
+    }
+}
+
+/// Seconds the timer takes for `time`: the link's delays come from the same one.
+async fn timer_says(time: Duration) -> f64 {
+    let mut taken = vec![];
+    for _ in 0..9 {
+        let began = Instant::now();
+        tokio::time::sleep(time).await;
+        taken.push(began.elapsed().as_secs_f64());
+    }
+    median(taken)
+}
+
+/// Standard output of a program that succeeds in time.
+pub(crate) async fn output_of(mut command: Command, limit: Duration) -> anyhow::Result<String> {
+    command.stdin(Stdio::null()).kill_on_drop(true);
+    let name = command.as_std().get_program().display().to_string();
+    let output = timeout(limit, command.output())
+        .await
+        .with_context(|| format!("{name} took longer than {limit:?}"))?
+        .with_context(|| name.clone())?;
+    ensure!(
+        output.status.success(),
+        "{name} failed: {}",
+        String::from_utf8_lossy(&output.stderr).trim()
+    );
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// The figure of the line `tps = 693.1 (without initial connection time)`.
+fn tps_of(output: &str) -> Option<f64> {
+    let line = output.lines().find(|line| line.starts_with("tps = "))?;
+    line.split_ascii_whitespace().nth(2)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_figure_of_pgbench_is_found() {
+        let output = "latency average = 1.442 ms\ntps = 693.25 (without initial connection time)\n";
+        assert_eq!(tps_of(output), Some(693.25));
+        assert_eq!(tps_of("tps"), None);
+    }
+}
