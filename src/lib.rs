@@ -8,6 +8,7 @@ pub mod aws;
 pub mod cancel;
 pub mod cli;
 pub mod config;
+pub mod forward;
 mod kept;
 pub mod platform;
 pub mod report;

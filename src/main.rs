@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
-use pgiam::cli::{Cli, LogFormat, ServeArgs};
+use pgiam::cli::{Cli, Command, LogFormat, ProgramArgs, ServeArgs, TunnelArgs};
 use pgiam::config::File;
+use pgiam::forward::{self, Bound, Forwarder};
 use pgiam::platform::{self, StopSignals};
 use pgiam::server::{self, Listener, Server};
 use pgiam::session::{self, Proxy};
@@ -19,13 +20,18 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 fn main() -> ExitCode {
-    let args = Cli::parse().serve_args();
-    let result = logging(&args).and_then(|()| {
+    let command = Cli::parse().into_command();
+    let result = logging(command.program()).and_then(|()| {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .build()
             .context("cannot start the runtime")?;
-        let outcome = runtime.block_on(serve(&args));
+        let outcome = runtime.block_on(async {
+            match &command {
+                Command::Serve(args) => serve(args).await,
+                Command::Tunnel(args) => tunnel(args).await,
+            }
+        });
         // A name lookup may hang in its thread, and nobody needs its answer any more.
         runtime.shutdown_timeout(Duration::from_secs(1));
         outcome
@@ -42,7 +48,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn logging(args: &ServeArgs) -> anyhow::Result<()> {
+fn logging(args: &ProgramArgs) -> anyhow::Result<()> {
     let filter = tracing_subscriber::EnvFilter::try_new(&args.log).with_context(|| {
         format!(
             "--log \"{}\" is no filter; write a level or \"info,pgiam::tunnel=debug\"",
@@ -79,7 +85,7 @@ fn is_fit_to_log(event: &tracing::Metadata<'_>) -> bool {
 }
 
 async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
-    let (file, looked_at) = File::load(args.config.as_deref())?;
+    let (file, looked_at) = File::load(args.program.config.as_deref())?;
     let targets = file.targets(&args.targets, &args.layer(), &looked_at)?;
     let state_dir = args
         .state_dir
@@ -98,12 +104,43 @@ async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
     let signal = signals.next().await;
     info!(signal, "stopping");
     server
-        .drain(Duration::from_secs(args.drain_timeout), async {
-            _ = signals.next().await
-        })
+        .drain(grace(&args.program), async { _ = signals.next().await })
         .await;
     info!("stopped");
     Ok(())
+}
+
+async fn tunnel(args: &TunnelArgs) -> anyhow::Result<()> {
+    let (file, _) = File::load(args.program.config.as_deref())?;
+    let target = file.forward(args.to.clone(), args.target.as_deref(), &args.layer())?;
+    let mut signals = StopSignals::install().context("cannot listen for signals")?;
+
+    let bound = forward::bind(&args.listen())?;
+    let ready: Vec<String> = bound
+        .iter()
+        .map(Bound::address)
+        .map(|listen| {
+            format!(
+                "ready  tunnel  {listen}  → {} via {}",
+                target.endpoint, target.via
+            )
+        })
+        .collect();
+    let transport = forward::transport(&target);
+    let forwarder = Forwarder::start(target, transport, bound);
+    announce(&ready)?;
+
+    let signal = signals.next().await;
+    info!(signal, "stopping");
+    forwarder
+        .drain(grace(&args.program), async { _ = signals.next().await })
+        .await;
+    info!("stopped");
+    Ok(())
+}
+
+fn grace(args: &ProgramArgs) -> Duration {
+    Duration::from_secs(args.drain_timeout)
 }
 
 /// One line per target: what to paste, and where it leads.

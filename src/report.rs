@@ -7,14 +7,21 @@
 //! SQLSTATE classes are chosen for what clients do with them: pools retry on class 08 and on 57P0x
 //! but not on class 28, so a tunnel fault is never 28000 and expired credentials are never 08xxx.
 
+mod api;
 mod aws;
 mod database;
+mod ended;
+mod tunnel;
+
+#[cfg(test)]
+mod tests;
 
 use bytes::Bytes;
 use pg_handshake::{ClientError, ErrorReply, SqlState, StartupError};
 use tracing::{debug, info, warn};
 
 use crate::config::{Endpoint, Target, Via};
+use crate::forward::ForwardError;
 use crate::route::RouteError;
 use crate::session::SessionError;
 use crate::splice::{EndedBy, SessionEnd};
@@ -69,7 +76,7 @@ pub struct Report {
     level: Level,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Level {
     /// Ordinary: port scanners, clients that leave.
     Info,
@@ -116,7 +123,7 @@ impl Said {
         if let Some(detail) = &self.detail {
             reply = reply.with_detail(detail);
         }
-        if let Some(hint) = self.hint {
+        if let Some(hint) = &self.hint {
             reply = reply.with_hint(hint);
         }
         Report {
@@ -170,21 +177,17 @@ pub fn before_login(error: &SessionError, about: Option<&About<'_>>) -> Report {
         SessionError::GreetingTimeout(_) => Report::silent("client.silent", error),
         SessionError::ClientGone(_) => Report::silent("client.gone", error),
         SessionError::LocalTls(_) => Report::silent("client.tls", error),
-        SessionError::TooManyConnections { limit } => warn(
-            Said::new("limit.connections", TOO_MANY, "sorry, too many clients already")
-                .detail(format!("pgiam serves {limit} connections at once."))
-                .hint("Close connections that are no longer needed, or pool them."),
-        ),
+        SessionError::TooManyConnections { limit } => warn(too_many(*limit)),
         SessionError::Route(refused) => warn(route(refused)),
         SessionError::Credentials(refused) => warn(aws::credentials(refused)),
         SessionError::Token(refused) => warn(aws::token(refused)),
         SessionError::Tunnel(TunnelError::ShuttingDown) | SessionError::ShuttingDown => {
             shutting_down().report(Level::Info, target)
         }
-        SessionError::Tunnel(failed) => warn(aws::tunnel(failed, about)),
+        SessionError::Tunnel(failed) => warn(tunnel::tunnel(failed, about)),
         SessionError::ConnectTimeout(after) => warn(
             Said::new("tunnel.timeout", CANNOT_CONNECT, format!("tunnel and token were not ready within {} s", after.as_secs()))
-                .hint("Raise connect_timeout if AWS is slow from here; run with --log debug to see which step waits."),
+                .hint(RAISE_TIMEOUT),
         ),
         SessionError::UpstreamTls(failed) => warn(database::tls(failed, about)),
         SessionError::Upstream(failed) => database::upstream(failed, about),
@@ -202,6 +205,12 @@ pub fn before_login(error: &SessionError, about: Option<&About<'_>>) -> Report {
     }
 }
 
+/// What to do when neither the tunnel nor an error came in time.
+const RAISE_TIMEOUT: &str =
+    "Raise connect_timeout if AWS is slow from here; run with --log debug to see which step waits.";
+/// What to do about a session that was lost, when there is nothing better to say.
+const RECONNECT: &str = "Reconnect: pgiam opens a new tunnel when it has to.";
+
 /// The last words to a client whose session ended for a reason that it cannot see; `None` when it
 /// ended in order, or when the client would take them for part of a message.
 #[must_use]
@@ -211,21 +220,28 @@ pub fn after_login(end: &SessionEnd, target: &Target) -> Option<Bytes> {
         EndedBy::Shutdown => shutting_down(),
         EndedBy::Server => {
             let error = end.error.as_ref()?;
-            let reason = match TunnelError::of(error) {
-                Some(tunnel) => {
-                    let said = aws::tunnel(tunnel, None);
-                    let detail = said.detail.map(|detail| format!(". {detail}"));
-                    format!("{}{}", said.message, detail.unwrap_or_default())
-                }
-                None => plain(error),
+            let lost = |reason: &str| {
+                Said::new(
+                    "session.lost",
+                    BROKEN,
+                    "the connection to the database was lost",
+                )
+                .detail(sentence(reason))
             };
-            Said::new(
-                "session.lost",
-                BROKEN,
-                "the connection to the database was lost",
-            )
-            .detail(sentence(&reason))
-            .hint("Reconnect: pgiam opens a new tunnel when it has to.")
+            match TunnelError::of(error) {
+                Some(error) => {
+                    let about = About {
+                        target,
+                        user: "",
+                        token_judged: false,
+                    };
+                    let said = tunnel::tunnel(error, Some(&about));
+                    let detail = said.detail.map(|detail| format!(". {detail}"));
+                    let hint = said.hint.unwrap_or_else(|| RECONNECT.to_owned());
+                    lost(&format!("{}{}", said.message, detail.unwrap_or_default())).hint(hint)
+                }
+                None => lost(&plain(error)).hint(RECONNECT),
+            }
         }
     };
     if !end.at_boundary {
@@ -236,6 +252,60 @@ pub fn after_login(end: &SessionEnd, target: &Target) -> Option<Bytes> {
         return None;
     }
     said.report(Level::Info, Some(target)).reply
+}
+
+/// Writes the log line of a connection that a raw tunnel could not carry, or not to its end. Its
+/// client can be told nothing, so all that there is to say is said here.
+pub fn log_forward(error: &ForwardError, target: &Target) {
+    let Said {
+        id,
+        message,
+        detail,
+        hint,
+        ..
+    } = forward(error, target);
+    let (detail, hint) = (detail.as_deref(), hint.as_deref());
+    match error {
+        ForwardError::Tunnel(TunnelError::ShuttingDown) | ForwardError::ShuttingDown => {
+            info!(id, reason = message, "connection ended");
+        }
+        _ => warn!(id, reason = message, detail, hint, "connection failed"),
+    }
+}
+
+fn forward(error: &ForwardError, target: &Target) -> Said {
+    let about = About {
+        target,
+        user: "",
+        token_judged: false,
+    };
+    match error {
+        ForwardError::Tunnel(failed) => tunnel::tunnel(failed, Some(&about)),
+        ForwardError::Timeout(after) => Said::new(
+            "tunnel.timeout",
+            CANNOT_CONNECT,
+            format!("the tunnel was not ready within {} s", after.as_secs()),
+        )
+        .hint(RAISE_TIMEOUT),
+        ForwardError::TooManyConnections { limit } => too_many(*limit),
+        ForwardError::Lost(lost) => Said::new(
+            "tunnel.lost",
+            BROKEN,
+            format!("the connection to {} was lost", target.endpoint),
+        )
+        .detail(sentence(&plain(lost))),
+        ForwardError::ShuttingDown => shutting_down(),
+    }
+}
+
+fn too_many(limit: usize) -> Said {
+    Said::new(
+        "limit.connections",
+        TOO_MANY,
+        "sorry, too many clients already",
+    )
+    .detail(format!("pgiam serves {limit} connections at once."))
+    .hint("Close connections that are no longer needed, or pool them.")
 }
 
 fn shutting_down() -> Said {

@@ -15,7 +15,7 @@ use tracing::{debug, info, warn};
 
 use crate::config::Target;
 use crate::session::{self, Proxy, Rooms};
-use crate::tunnel::direct;
+use crate::tunnel::{Transport, direct};
 
 /// Connections served at once. Far above what RDS instances accept per role, and below the usual
 /// limit of 1,024 descriptors, of which a connection takes one or two.
@@ -105,24 +105,10 @@ fn listen(port: u16, rooms: Vec<Arc<Rooms>>) -> Result<Listener, BindError> {
         .first()
         .map(|rooms| rooms.target.name.clone())
         .unwrap_or_default();
-    let failed = |address| {
-        let target = target.clone();
-        move |source: io::Error| match source.kind() {
-            io::ErrorKind::AddrInUse => BindError::InUse { address, target },
-            _ => BindError::Other { address, source },
-        }
-    };
-    let v4 = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
-    let first = socket(v4).map_err(failed(v4))?;
-    let port = first.local_addr().map_err(failed(v4))?.port();
-    let v6 = SocketAddr::new(IpAddr::V6(Ipv6Addr::LOCALHOST), port);
-    let mut sockets = vec![first];
-    match socket(v6) {
-        Ok(socket) => sockets.push(socket),
-        // "localhost" means ::1 first for many clients: someone else there would get them.
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse => return Err(failed(v6)(error)),
-        Err(error) => debug!(%error, "no IPv6 loopback here"),
-    }
+    let (port, sockets) = loopback(port).map_err(|(address, source)| match source.kind() {
+        io::ErrorKind::AddrInUse => BindError::InUse { address, target },
+        _ => BindError::Other { address, source },
+    })?;
     Ok(Listener {
         sockets,
         port,
@@ -130,7 +116,25 @@ fn listen(port: u16, rooms: Vec<Arc<Rooms>>) -> Result<Listener, BindError> {
     })
 }
 
-fn socket(address: SocketAddr) -> io::Result<TcpListener> {
+/// Listens on a port of 127.0.0.1 and ::1; port 0 is a fresh one. A machine without IPv6 does with
+/// one socket. Returns the port, or the address that could not be had.
+pub(crate) fn loopback(port: u16) -> Result<(u16, Vec<TcpListener>), (SocketAddr, io::Error)> {
+    let v4 = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
+    let first = socket(v4).map_err(|error| (v4, error))?;
+    let port = first.local_addr().map_err(|error| (v4, error))?.port();
+    let v6 = SocketAddr::new(IpAddr::V6(Ipv6Addr::LOCALHOST), port);
+    let mut sockets = vec![first];
+    match socket(v6) {
+        Ok(socket) => sockets.push(socket),
+        // "localhost" means ::1 first for many clients: someone else there would get them.
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => return Err((v6, error)),
+        Err(error) => debug!(%error, "no IPv6 loopback here"),
+    }
+    Ok((port, sockets))
+}
+
+/// Listens on one address.
+pub(crate) fn socket(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() {
         TcpSocket::new_v4()
     } else {
@@ -177,7 +181,9 @@ impl Server {
                     connections: server.connections.clone(),
                 };
                 let stop = server.accepting.clone();
-                tokio::spawn(async move { stop.run_until_cancelled(accept.run(socket)).await });
+                let accepting =
+                    self::accept(socket, move |stream, peer| accept.spawn(stream, peer));
+                tokio::spawn(async move { stop.run_until_cancelled(accepting).await });
             }
         }
         server
@@ -186,6 +192,38 @@ impl Server {
     /// Stops accepting and waits up to `grace` for open connections; `hurry` cuts the wait short.
     /// Connections that are still open are told and closed, then the SSM sessions are ended.
     pub async fn drain(self, grace: Duration, hurry: impl Future<Output = ()>) {
+        let Self {
+            proxy,
+            rooms,
+            accepting,
+            connections,
+        } = self;
+        let running = Running {
+            accepting,
+            connections,
+            stop: proxy.stop.clone(),
+            transports: rooms
+                .iter()
+                .map(|rooms| Arc::clone(&rooms.transport))
+                .collect(),
+        };
+        running.drain(grace, hurry).await;
+    }
+}
+
+/// What has to end when the program does, in this order.
+pub(crate) struct Running {
+    /// Ends the accept loops.
+    pub(crate) accepting: CancellationToken,
+    pub(crate) connections: TaskTracker,
+    /// Ends the connections.
+    pub(crate) stop: CancellationToken,
+    pub(crate) transports: Vec<Arc<dyn Transport>>,
+}
+
+impl Running {
+    /// See [`Server::drain`].
+    pub(crate) async fn drain(self, grace: Duration, hurry: impl Future<Output = ()>) {
         self.accepting.cancel();
         self.connections.close();
         if !self.connections.is_empty() {
@@ -200,7 +238,7 @@ impl Server {
                 () = hurry => {}
             }
         }
-        self.proxy.stop.cancel();
+        self.stop.cancel();
         let closed = tokio::time::timeout(session::STOP_DEADLINE, self.connections.wait()).await;
         if closed.is_err() {
             warn!(
@@ -209,13 +247,31 @@ impl Server {
             );
         }
         let tunnels = futures_util::future::join_all(
-            self.rooms.iter().map(|rooms| rooms.transport.shutdown()),
+            self.transports.iter().map(|transport| transport.shutdown()),
         );
         if tokio::time::timeout(TUNNEL_SHUTDOWN_DEADLINE, tunnels)
             .await
             .is_err()
         {
             warn!("SSM sessions did not end in time; AWS ends them at their idle timeout");
+        }
+    }
+}
+
+/// Accepts until it is dropped.
+pub(crate) async fn accept(socket: TcpListener, mut serve: impl FnMut(TcpStream, SocketAddr)) {
+    loop {
+        match socket.accept().await {
+            Ok((stream, peer)) => {
+                if let Err(error) = direct::tune(&stream) {
+                    debug!(%error, "socket options");
+                }
+                serve(stream, peer);
+            }
+            Err(error) => {
+                warn!(%error, "accept failed");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
         }
     }
 }
@@ -230,22 +286,7 @@ struct Accept {
 }
 
 impl Accept {
-    async fn run(self, socket: TcpListener) {
-        loop {
-            match socket.accept().await {
-                Ok((stream, peer)) => self.spawn(stream, peer),
-                Err(error) => {
-                    warn!(%error, "accept failed");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                }
-            }
-        }
-    }
-
     fn spawn(&self, stream: TcpStream, peer: SocketAddr) {
-        if let Err(error) = direct::tune(&stream) {
-            debug!(%error, "socket options");
-        }
         let (proxy, rooms) = (Arc::clone(&self.proxy), Arc::clone(&self.rooms));
         let permit = Arc::clone(&self.permits).try_acquire_owned();
         let permitted = permit.is_ok();

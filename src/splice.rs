@@ -60,15 +60,17 @@ pub struct SessionEnd {
 }
 
 /// Copies one direction, resumable at any point.
-struct Pump {
+pub(crate) struct Pump {
     buffer: Box<[u8]>,
     start: usize,
     end: usize,
     unflushed: bool,
-    copied: u64,
+    /// Bytes written so far.
+    pub(crate) copied: u64,
 }
 
-enum Stop {
+/// Why a direction is over.
+pub(crate) enum Stop {
     /// The reader ended: in order, or with an error.
     Read(Option<io::Error>),
     /// The writer failed.
@@ -77,7 +79,7 @@ enum Stop {
 
 impl Pump {
     /// A direction that begins with `first`.
-    fn new(first: &[u8]) -> Self {
+    pub(crate) fn new(first: &[u8]) -> Self {
         let mut buffer = vec![0; BUFFER.max(first.len())].into_boxed_slice();
         buffer[..first.len()].copy_from_slice(first);
         Self {
@@ -90,7 +92,7 @@ impl Pump {
     }
 
     /// Moves bytes until something has to be waited for. Ready when this direction is over.
-    fn poll<R, W>(
+    pub(crate) fn poll<R, W>(
         &mut self,
         cx: &mut Context<'_>,
         reader: &mut R,

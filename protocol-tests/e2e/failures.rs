@@ -151,6 +151,7 @@ fn clean(text: &str, world: &World) -> String {
         ("valid from ", " to ", "BEGIN"),
         ("valid from BEGIN to ", ", not now", "END"),
         ("Session: dev-", " timed out", "ID"),
+        ("last ping ", ",", "TIME"),
         // The numbers differ between systems, the words do not.
         ("(os error ", ")", "N"),
     ] {

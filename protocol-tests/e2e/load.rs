@@ -44,14 +44,14 @@ fn resident(world: &World) -> u64 {
 }
 
 /// Open descriptors of the program.
-fn descriptors(world: &World) -> usize {
+pub(crate) fn descriptors(world: &World) -> usize {
     let pid = world.proxy.pid().expect("pgiam runs");
     let fds = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("fd");
     fds.count()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn fifty_clients_at_once_share_one_session() {
+async fn fifty_clients_at_once_share_a_few_sessions() {
     const CLIENTS: usize = 50;
     let world = World::start().await;
     let idle = resident(&world);
@@ -79,12 +79,19 @@ async fn fifty_clients_at_once_share_one_session() {
         assert_eq!(ran.rows(), format!("|value {n}"));
     }
 
-    assert_eq!(count(&world, is_start), 1);
+    let sessions = count(&world, is_start);
+    assert!((1..=4).contains(&sessions), "{sessions}");
     let mut streams = BTreeSet::new();
     for event in world.sandbox.events().all() {
-        if let Event::Dial { stream, result, .. } = event {
+        if let Event::Dial {
+            session_id,
+            stream,
+            result,
+            ..
+        } = event
+        {
             assert_eq!(result, Ok(()));
-            streams.insert(stream);
+            streams.insert((session_id, stream));
         }
     }
     assert_eq!(streams.len(), CLIENTS);
@@ -133,13 +140,14 @@ async fn pgbench_runs_without_a_failure() {
         assert_eq!(value("number of failed transactions:"), 0.0);
     }
     assert!(!ran.stderr.contains("error"), "{ran:?}");
-    assert_eq!(count(&world, is_start), 1);
+    let sessions = count(&world, is_start);
+    assert!((1..=4).contains(&sessions), "{sessions}");
     world.stop().await;
 }
 
 /// A table of `rows` rows of 1 KiB of bytes that look random, every value among them, and an empty
 /// one.
-async fn make_tables(world: &World, rows: u32) {
+pub(crate) async fn make_tables(world: &World, rows: u32) {
     world
         .admin(&format!(
             "create unlogged table source (id int primary key, body bytea);
@@ -153,14 +161,14 @@ async fn make_tables(world: &World, rows: u32) {
 }
 
 /// What a table holds, told by the server.
-async fn contents(world: &World, table: &str) -> String {
+pub(crate) async fn contents(world: &World, table: &str) -> String {
     let sql = format!(
         "select count(*), sum(length(body)), md5(string_agg(md5(body), '' order by id)) from {table}"
     );
     world.admin(&sql).await
 }
 
-fn copy_out(table: &str, file: &Path) -> String {
+pub(crate) fn copy_out(table: &str, file: &Path) -> String {
     let file = file.display();
     format!("\\copy (select * from {table} order by id) to '{file}' (format binary)")
 }

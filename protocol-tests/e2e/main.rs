@@ -6,8 +6,10 @@
 
 mod cancel;
 mod failures;
+mod forward;
 mod lifecycle;
 mod load;
 mod login;
 mod shell;
 mod support;
+mod tunnel;

@@ -188,6 +188,12 @@ pub enum TunnelError {
         /// How long we waited.
         after: Duration,
     },
+    /// The agent is stuck in the dial of an earlier stream and has not come to this one.
+    #[error("{bastion} is stuck in another connection's dial")]
+    Stranded {
+        /// The managed node.
+        bastion: String,
+    },
     /// The service or the agent ended the session.
     #[error("the SSM session ended: {reason}")]
     SessionEnded {

@@ -211,7 +211,7 @@ async fn sessions_that_aws_refuses() {
             ApiFault::EmptyBadRequest,
         ),
     ] {
-        world.sandbox.api().fail("StartSession", fault, 10);
+        world.sandbox.api().fail("StartSession", fault, 100);
         record.refused(&world, title, &[]).await;
         world.sandbox.api().recover();
     }

@@ -1,17 +1,15 @@
 //! `kms:GenerateDataKey`: the key of a session whose preferences want it encrypted.
 
-use std::fmt;
 use std::time::Duration;
 
 use aws_sdk_kms::error::ProvideErrorMetadata;
+use ssm_channel::DataKey;
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
 use crate::aws::AwsContext;
 use crate::tunnel::{TunnelError, chain};
 
-/// One AES-256 key for each direction, as the agent expects them (session protocol, step 7).
-const LENGTH: usize = 64;
 /// How long KMS may take. The agent gives the whole handshake 15 s.
 const DEADLINE: Duration = Duration::from_secs(10);
 /// The encryption context: KMS hands the key out again (`kms:Decrypt`, by the agent) to who names the
@@ -31,20 +29,6 @@ pub(super) struct Wanted<'a> {
     pub(super) target: &'a str,
     /// The agent's challenge, where it sent one.
     pub(super) challenge: Option<&'a str>,
-}
-
-/// A session's key in both its forms. Debug shows neither.
-pub(super) struct DataKey {
-    /// The key itself: the first half is for what the agent sends, the second for what we send.
-    pub(super) plaintext: Zeroizing<Vec<u8>>,
-    /// The same under the KMS key, for the agent.
-    pub(super) ciphertext: Vec<u8>,
-}
-
-impl fmt::Debug for DataKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("DataKey(***)")
-    }
 }
 
 /// `kms:GenerateDataKey` for a session in `region`, within a deadline. A key of another region, which
@@ -68,7 +52,7 @@ pub(super) async fn data_key(
     let call = client
         .generate_data_key()
         .key_id(wanted.key)
-        .number_of_bytes(i32::try_from(LENGTH).unwrap_or(i32::MAX))
+        .number_of_bytes(i32::try_from(DataKey::LENGTH).unwrap_or(i32::MAX))
         .encryption_context(SESSION, wanted.session_id)
         .encryption_context(TARGET, wanted.target);
     let call = match wanted.challenge {
@@ -97,7 +81,7 @@ pub(super) async fn data_key(
         .map(|blob| Zeroizing::new(blob.into_inner()));
     let ciphertext = answer.ciphertext_blob.map(|blob| blob.into_inner());
     match (plaintext, ciphertext) {
-        (Some(plaintext), Some(ciphertext)) if plaintext.len() == LENGTH => Ok(DataKey {
+        (Some(plaintext), Some(ciphertext)) if plaintext.len() == DataKey::LENGTH => Ok(DataKey {
             plaintext,
             ciphertext,
         }),

@@ -8,8 +8,26 @@
 //! first: the socket taking the batch, a message, a handle's wake-up, a deadline. Writing and
 //! reading are polled together, so a peer that does not read us cannot keep us from reading it.
 //!
-//! While the streams' inboxes together are full the socket is not read: the multiplexer's version 1
-//! has no window per stream, so the alternative would be memory without bound.
+//! A lost connection is replaced (`resume`); when it counts as lost, `pulse` says.
+//!
+//! # Clients that do not read
+//! The multiplexer's version 1 has no window per stream: the agent cannot be asked to hold back one
+//! of them. What may happen is bounded in this order.
+//! 1. A stream with 256 KiB unread makes its session a troubled one: new streams go to other
+//!    sessions, a further one is started for them if need be (`placement`). So a client that comes
+//!    later is never held up.
+//! 2. The inboxes of a session hold up to its share of 64 MiB for a target: with the default of 4
+//!    sessions 16 MiB, which the agent's 0.7 MB/s takes 23 s to fill. Until then the streams beside
+//!    the slow one notice nothing.
+//! 3. Then the socket is not read, and all streams of the session stand still. A client that is
+//!    alone there, or among others that want nothing, may pause as long as it likes.
+//! 4. Once another stream has waited 5 s for an answer, the stream that holds most is given up.
+//!
+//! Memory per target: 64 MiB in inboxes (80 MiB with 20 sessions of at least 4 MiB each), plus what
+//! one turn of [`READ_BATCH`] messages may add to each.
+
+mod pulse;
+pub(super) mod resume;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -17,26 +35,27 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
-use ssm_channel::{AgentVersion, Channel, Event};
+use ssm_channel::{AgentVersion, Channel, DataKey, Event};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tokio_tungstenite::tungstenite::{self, Message};
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
+use self::pulse::{Pulse, Verdict};
+use self::resume::Calls;
+use super::ending;
 use super::socket::{self, Ready, Socket, WebSocket};
 use super::state::{SEND_BUFFER, Shared, State};
-use crate::tunnel::{EndCause, TunnelError, chain, plain};
+use crate::kept::Clock;
+use crate::tunnel::{BoxFuture, EndCause, TunnelError, chain, plain};
 
-/// How often we ping an idle path. The agent pings every 54 s; a client should every 20–30 s.
-const PING_INTERVAL: Duration = Duration::from_secs(20);
-/// Silence after a ping that makes the path a dead one.
-const PONG_DEADLINE: Duration = Duration::from_secs(10);
 /// How long the goodbye may wait for the agent's acknowledgements.
 const GOODBYE_DEADLINE: Duration = Duration::from_secs(2);
-/// How long full inboxes of which nobody takes a byte may keep other streams waiting. Somebody who
-/// waits for another connection's answer before reading on would wait for ever. Below the 30 s that
-/// a new connection has for its login.
-const STANDSTILL_DEADLINE: Duration = Duration::from_secs(20);
+/// How long a stream may wait for an answer while the inboxes of others are full.
+const STALL_DEADLINE: Duration = Duration::from_secs(5);
+/// How often an idle session with streams is kept alive where that is configured. The shortest idle
+/// timeout that an account can set is a minute.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(30);
 /// Messages taken from the socket per turn before the machines may answer.
 const READ_BATCH: usize = 64;
 /// Older agents ignore the document's `host` and dial themselves.
@@ -49,8 +68,20 @@ pub(super) enum Phase {
     Starting,
     /// Data may flow.
     Up,
+    /// The connection was lost; another one is on its way.
+    Resuming,
     /// Over.
     Ended(TunnelError),
+}
+
+/// Which session this is, and how it is to be run.
+pub(super) struct About {
+    pub(super) bastion: Arc<str>,
+    pub(super) session_id: Arc<str>,
+    /// Send something now and then, so that the account's idle timeout never comes.
+    pub(super) keep_alive: bool,
+    /// The time of day, to notice that the machine slept.
+    pub(super) wall: Clock,
 }
 
 pub(super) struct Driver {
@@ -58,16 +89,21 @@ pub(super) struct Driver {
     socket: Socket,
     phase: watch::Sender<Phase>,
     bastion: Arc<str>,
+    session_id: Arc<str>,
+    calls: Calls,
     /// The machines' zero.
     epoch: Instant,
-    last_heard: Instant,
-    last_ping: Instant,
+    pulse: Pulse,
+    /// Attempts to resume since the service last sent something.
+    fruitless: u32,
+    /// The data key that is being asked for.
+    key: Option<BoxFuture<'static, Result<DataKey, TunnelError>>>,
+    /// When to send the next sign of life to the agent.
+    keep_alive_at: Option<Instant>,
     /// When to stop waiting for the goodbye to be acknowledged.
     give_up: Option<Instant>,
-    /// The inboxes are full, or were until recently.
-    stalled: bool,
-    /// While the socket is not read: since when nobody has taken a byte, and how many had been.
-    standstill: Option<(Instant, u64)>,
+    /// Since when the inboxes have been full, or close to it.
+    stalled: Option<Instant>,
 }
 
 /// Ends the streams of a driver that is dropped, as when the runtime stops.
@@ -86,6 +122,14 @@ enum Turn {
     Socket(Ready),
     Woken,
     Timer,
+    Key(Result<DataKey, TunnelError>),
+}
+
+/// What a turn waits for.
+struct Next {
+    deadline: Instant,
+    /// The inboxes have room.
+    may_read: bool,
 }
 
 impl Driver {
@@ -93,20 +137,24 @@ impl Driver {
         socket: WebSocket,
         shared: Arc<Shared>,
         phase: watch::Sender<Phase>,
-        bastion: Arc<str>,
+        about: About,
+        calls: Calls,
     ) -> Self {
         let now = Instant::now();
         Self {
             shared,
             socket: Socket::new(socket),
             phase,
-            bastion,
+            bastion: about.bastion,
+            session_id: about.session_id,
+            calls,
             epoch: now,
-            last_heard: now,
-            last_ping: now,
+            pulse: Pulse::new(about.wall),
+            fruitless: 0,
+            key: None,
+            keep_alive_at: about.keep_alive.then_some(now + KEEP_ALIVE_INTERVAL),
             give_up: None,
-            stalled: false,
-            standstill: None,
+            stalled: None,
         }
     }
 
@@ -114,16 +162,45 @@ impl Driver {
     /// session at AWS before the socket is closed.
     pub(super) async fn run(mut self, terminate: impl Future<Output = ()>) {
         let _guard = EndOnDrop(Arc::clone(&self.shared));
-        let end = AssertUnwindSafe(self.drive()).catch_unwind().await;
+        let end = AssertUnwindSafe(self.drive_and_resume())
+            .catch_unwind()
+            .await;
         let end = end.unwrap_or_else(|_| TunnelError::Protocol {
             reason: "the session's driver panicked".to_owned(),
         });
-        debug!(bastion = %self.bastion, reason = %end, "SSM session ended");
+        // Whatever ends it after our goodbye is the answer to that.
+        let end = match self.give_up {
+            Some(_) => TunnelError::ShuttingDown,
+            None => end,
+        };
+        let (bastion, session_id) = (&self.bastion, &self.session_id);
+        if matches!(end, TunnelError::ShuttingDown) {
+            debug!(%bastion, %session_id, "SSM session closed");
+        } else {
+            info!(%bastion, %session_id, reason = %end, "SSM session ended");
+        }
+        let over_at_aws = is_over_at_aws(&end);
         self.shared.lock().end(end.clone());
         self.phase.send_replace(Phase::Ended(end));
         self.last_words().await;
-        terminate.await;
+        if !over_at_aws {
+            terminate.await;
+        }
         self.socket.close().await;
+    }
+
+    async fn drive_and_resume(&mut self) -> TunnelError {
+        loop {
+            let end = self.drive().await;
+            let lost = matches!(end, TunnelError::ChannelLost { .. });
+            // A session that never stood is started anew by whoever wants it.
+            if !lost || matches!(*self.phase.borrow(), Phase::Starting) {
+                return end;
+            }
+            if let Err(end) = self.resume(&end).await {
+                return end;
+            }
+        }
     }
 
     /// Sends what the machine still has to say, such as the answer that refuses an action of the
@@ -139,17 +216,19 @@ impl Driver {
         self.socket.last_words().await;
     }
 
+    /// Until the session ends or its connection is lost.
     async fn drive(&mut self) -> TunnelError {
         loop {
-            let (deadline, may_read) = match self.advance() {
+            let next = match self.advance() {
                 Ok(next) => next,
                 Err(end) => return end,
             };
-            let outcome = match self.wait(deadline, may_read).await {
+            let outcome = match self.wait(next).await {
                 Turn::Socket(Ready::Written(written)) => written.map_err(|error| lost(&error)),
                 Turn::Socket(Ready::Read(message)) => self.read_some(message).await,
                 Turn::Woken => Ok(()),
                 Turn::Timer => self.on_timer(),
+                Turn::Key(key) => self.on_key(key),
             };
             if let Err(end) = outcome {
                 return end;
@@ -157,18 +236,19 @@ impl Driver {
         }
     }
 
-    /// Moves what the machines have to say into the batch. Returns the next deadline and whether
-    /// the inboxes have room.
-    fn advance(&mut self) -> Result<(Instant, bool), TunnelError> {
+    /// Moves what the machines have to say into the batch; says what to wait for then.
+    fn advance(&mut self) -> Result<Next, TunnelError> {
         let now = self.epoch.elapsed();
         let shared = Arc::clone(&self.shared);
         let mut guard = shared.lock();
         let state = &mut *guard;
+        // A retired session ends with its last stream.
+        state.closing |= state.retired && state.streams.is_empty();
         if state.closing {
             self.say_goodbye(state);
         }
         while state.channel.sendable() > 0 {
-            let Some(payload) = state.mux.poll_transmit(ssm_channel::MAX_PAYLOAD) else {
+            let Some(payload) = state.mux.poll_transmit(state.channel.max_payload()) else {
                 break;
             };
             state
@@ -192,45 +272,41 @@ impl Driver {
         if waited_enough || said {
             return Err(TunnelError::ShuttingDown);
         }
-        if state.is_full()
-            && let Some(limit) = self.stall(state)
-        {
-            return Ok((self.give_up.map_or(limit, |at| at.min(limit)), false));
+        let stall_ends = self.stall(state);
+        let may_read = !state.is_full();
+        if !may_read {
+            self.pulse.heard(); // Silence that we cause says nothing about the path.
         }
-        self.standstill = None;
-        if state.has_ample_room() {
-            self.stalled = false;
-        }
-        let ping = self.ping_due();
-        let machine = state
-            .channel
-            .poll_timeout()
-            .map_or(ping, |at| self.epoch + at);
-        let deadline = ping.min(machine);
-        Ok((self.give_up.map_or(deadline, |at| at.min(deadline)), true))
+        let machine = state.channel.poll_timeout().map(|at| self.epoch + at);
+        let path = self.pulse.deadline(!state.channel.is_drained());
+        let keep_alive = self.keep_alive_at.filter(|_| !state.streams.is_empty());
+        let others = [machine, self.give_up, stall_ends, keep_alive];
+        let deadline = others.into_iter().flatten().fold(path, Instant::min);
+        Ok(Next { deadline, may_read })
     }
 
-    /// The inboxes are full: until when the session waits for their readers. `None` when it has
-    /// waited long enough and given up the fullest stream.
+    /// When clients do not read their results: until when the other streams wait for them, and what
+    /// happens then. See the top of this file.
     fn stall(&mut self, state: &mut State) -> Option<Instant> {
-        if !std::mem::replace(&mut self.stalled, true) {
-            warn!(
-                bastion = %self.bastion,
-                "clients do not read their results; all connections of the session wait for them"
-            );
+        if state.has_ample_room() {
+            self.stalled = None;
+        }
+        if self.stalled.is_none() && !state.is_full() {
+            return None;
         }
         let now = Instant::now();
-        self.last_heard = now; // Silence that we cause says nothing about the path.
-        let (since, taken) = self.standstill.get_or_insert((now, state.taken()));
-        // A client that is alone may pause for as long as it likes.
-        if *taken != state.taken() || state.streams.len() < 2 {
-            (*since, *taken) = (now, state.taken());
-        }
-        let limit = *since + STANDSTILL_DEADLINE;
+        let since = *self.stalled.get_or_insert_with(|| {
+            info!(
+                bastion = %self.bastion, session_id = %self.session_id, streams = state.streams.len(),
+                "a client does not read its result; the connections of its session wait for it"
+            );
+            now
+        });
+        let limit = state.longest_wait()?.max(since) + STALL_DEADLINE;
         if now < limit {
             return Some(limit);
         }
-        warn!(bastion = %self.bastion, "a connection that does not read is ended for the others' sake");
+        warn!(bastion = %self.bastion, session_id = %self.session_id, "a connection that does not read is ended for the others' sake");
         state.give_up_fullest();
         None
     }
@@ -250,12 +326,19 @@ impl Driver {
         }
     }
 
-    async fn wait(&mut self, deadline: Instant, may_read: bool) -> Turn {
+    async fn wait(&mut self, next: Next) -> Turn {
+        let key = async {
+            match &mut self.key {
+                Some(key) => key.await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             biased;
-            ready = self.socket.ready(may_read) => Turn::Socket(ready),
+            ready = self.socket.ready(next.may_read) => Turn::Socket(ready),
             () = self.shared.wake.notified() => Turn::Woken,
-            () = sleep_until(deadline) => Turn::Timer,
+            () = sleep_until(next.deadline) => Turn::Timer,
+            key = key => Turn::Key(key),
         }
     }
 
@@ -285,9 +368,12 @@ impl Driver {
     }
 
     fn on_message(&mut self, message: Message) -> Result<(), TunnelError> {
-        self.last_heard = Instant::now();
+        self.pulse.heard();
         match message {
-            Message::Binary(bytes) => self.on_binary(bytes),
+            Message::Binary(bytes) => {
+                self.fruitless = 0;
+                self.on_binary(bytes)
+            }
             Message::Close(frame) => Err(TunnelError::ChannelLost {
                 reason: match frame {
                     Some(frame) => format!(
@@ -316,7 +402,7 @@ impl Driver {
         outcome.map_err(|error| self.translate(error))
     }
 
-    fn drain_events(&self, state: &mut State) -> Result<(), TunnelError> {
+    fn drain_events(&mut self, state: &mut State) -> Result<(), TunnelError> {
         while let Some(event) = state.channel.poll_event() {
             match event {
                 Event::Established {
@@ -324,15 +410,13 @@ impl Driver {
                     customer_message,
                 } => {
                     debug!(bastion = %self.bastion, agent = %agent_version, customer_message, "SSM handshake complete");
-                    if agent_version < OLDEST_AGENT {
-                        return Err(TunnelError::AgentTooOld {
-                            bastion: self.bastion.to_string(),
-                            version: agent_version.to_string(),
-                            needed: OLDEST_AGENT.to_string(),
-                        });
-                    }
+                    self.judge(agent_version)?;
                     self.phase.send_replace(Phase::Up);
                 }
+                Event::KeyRequired {
+                    kms_key_id,
+                    challenge,
+                } => self.key = Some((self.calls.data_key)(kms_key_id, challenge)),
                 Event::Output(data) => {
                     let fed = state.mux.handle_input(data);
                     state.deliver();
@@ -356,41 +440,70 @@ impl Driver {
         Ok(())
     }
 
+    /// Refuses agents that would take our bytes elsewhere.
+    fn judge(&self, agent: AgentVersion) -> Result<(), TunnelError> {
+        let (bastion, version) = (self.bastion.to_string(), agent.to_string());
+        if agent < AgentVersion::FIRST_WITH_SMUX {
+            return Err(TunnelError::NoMultiplexing { bastion, version });
+        }
+        if agent < OLDEST_AGENT {
+            let needed = OLDEST_AGENT.to_string();
+            return Err(TunnelError::AgentTooOld {
+                bastion,
+                version,
+                needed,
+            });
+        }
+        Ok(())
+    }
+
+    fn on_key(&mut self, key: Result<DataKey, TunnelError>) -> Result<(), TunnelError> {
+        self.key = None;
+        let now = self.epoch.elapsed();
+        let mut state = self.shared.lock();
+        match key {
+            Ok(key) => state
+                .channel
+                .provide_key(now, key)
+                .map_err(|error| self.translate(error)),
+            Err(error) => {
+                // The agent hears it too, in the last words, and does not wait for its deadline.
+                _ = state.channel.refuse_key(now, &error.to_string());
+                Err(error)
+            }
+        }
+    }
+
     fn on_timer(&mut self) -> Result<(), TunnelError> {
-        let now = Instant::now();
-        {
+        let unacked = {
             let mut state = self.shared.lock();
             state
                 .channel
                 .handle_timeout(self.epoch.elapsed())
                 .map_err(|error| self.translate(error))?;
-        }
-        if now < self.ping_due() {
+            if self.keep_alive_at.is_some_and(|at| Instant::now() >= at) {
+                self.keep_alive_at = Some(Instant::now() + KEEP_ALIVE_INTERVAL);
+                state.mux.keep_alive();
+            }
+            !state.channel.is_drained()
+        };
+        if Instant::now() < self.pulse.deadline(unacked) {
             return Ok(());
         }
-        if self.awaits_pong() {
-            warn!(bastion = %self.bastion, "no answer to a ping: the path to the service is dead");
-            return Err(TunnelError::ChannelLost {
-                reason: format!("no answer for {} s", (now - self.last_heard).as_secs()),
-            });
+        match self.pulse.check(unacked) {
+            Verdict::Wait => {}
+            Verdict::Ping => self.socket.push_ping(),
+            Verdict::Woken(slept) => {
+                info!(bastion = %self.bastion, session_id = %self.session_id, slept_s = slept.as_secs(), "the machine slept; probing the connection");
+                self.socket.push_ping();
+            }
+            Verdict::Dead(silence) => {
+                return Err(TunnelError::ChannelLost {
+                    reason: format!("no answer for {} s", silence.as_secs()),
+                });
+            }
         }
-        self.last_ping = now;
-        self.socket.push_ping();
         Ok(())
-    }
-
-    /// Whether nothing has been heard since the last ping.
-    fn awaits_pong(&self) -> bool {
-        self.last_ping > self.last_heard
-    }
-
-    /// When the silence becomes a reason to ping or, after a ping, to give the path up.
-    fn ping_due(&self) -> Instant {
-        if self.awaits_pong() {
-            self.last_ping + PONG_DEADLINE
-        } else {
-            self.last_heard + PING_INTERVAL
-        }
     }
 
     /// The channel's error in the tunnel's words.
@@ -404,7 +517,7 @@ impl Driver {
                 TunnelError::UnsupportedAction { action }
             }
             ssm_channel::Error::Closed { reason } => TunnelError::SessionEnded {
-                cause: EndCause::Other,
+                cause: ending::classify(&reason),
                 reason,
             },
             other => TunnelError::Protocol {
@@ -412,6 +525,18 @@ impl Driver {
             },
         }
     }
+}
+
+/// Whether AWS has ended the session for good, so that it need not be told.
+fn is_over_at_aws(end: &TunnelError) -> bool {
+    use EndCause::{Gone, IdleTimeout, MaximumDuration, Terminated};
+    matches!(
+        end,
+        TunnelError::SessionEnded {
+            cause: IdleTimeout | MaximumDuration | Terminated | Gone,
+            ..
+        }
+    )
 }
 
 fn lost(error: &tungstenite::Error) -> TunnelError {

@@ -3,12 +3,14 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
+use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use smux::{Session as Mux, StreamId};
 use ssm_channel::Channel;
 use tokio::io::ReadBuf;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use tracing::debug;
 
 use super::dials::Dials;
@@ -20,10 +22,22 @@ use crate::tunnel::TunnelError;
 /// here.
 pub(super) const SEND_BUFFER: usize = 256 * 1024;
 
-/// Bytes all streams of a session may hold unread before its socket is no longer read. smux v1 has
-/// no window of its own, so this is the only bound there is on what slow clients make us hold. At
-/// the agent's 0.7 MB/s it takes 45 s to fill.
-pub(super) const RECEIVE_BUFFER: usize = 32 * 1024 * 1024;
+/// Bytes all sessions of a target together may hold unread. smux v1 has no window of its own, so
+/// this is the only bound there is on what slow clients make us hold.
+const RECEIVE_BUFFERS: usize = 64 * 1024 * 1024;
+/// The least a session gets of them.
+const LEAST_RECEIVE_BUFFER: usize = 4 * 1024 * 1024;
+
+/// Unread bytes of one stream that show a client which has stopped reading, or is slower than the
+/// tunnel; its session gets no new streams while there is a better one. At the agent's 0.7 MB/s a
+/// client is a third of a second behind then.
+const LAGGING: usize = 256 * 1024;
+
+/// A stream that has moved a byte within this is moving bytes.
+const QUIET: Duration = Duration::from_millis(100);
+/// A stream that waits for an answer counts as moving bytes for this long; an answer that takes
+/// longer is being worked on, not being sent.
+const ANSWERING: Duration = Duration::from_millis(500);
 
 /// Bytes per piece of a stream's backlog.
 const CHUNK: usize = 16 * 1024;
@@ -42,8 +56,10 @@ pub(super) struct State {
     pub(super) streams: HashMap<StreamId, Slot>,
     /// Bytes in all inboxes together.
     unread: usize,
-    /// Bytes ever taken out of the inboxes.
-    taken: u64,
+    /// What they may hold before the socket is no longer read.
+    receive_buffer: usize,
+    /// Since when there has been no stream; `None` while there are some.
+    idle_since: Option<Instant>,
     pub(super) dials: Dials,
     /// Why the session ended, once it has.
     pub(super) end: Option<TunnelError>,
@@ -51,19 +67,49 @@ pub(super) struct State {
     pub(super) closing: bool,
     /// The goodbye has been handed to the machines.
     pub(super) goodbye_queued: bool,
+    /// No new streams: the session ends with its last one.
+    pub(super) retired: bool,
 }
 
-/// The receiving half of one stream.
+/// What a session carries, for the choice of the next stream's place.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Load {
+    /// Somebody does not read, or a dial has been unanswered for too long: what is placed here may
+    /// have to wait for others.
+    pub(super) troubled: bool,
+    /// Streams that are moving bytes.
+    pub(super) busy: usize,
+    /// All streams.
+    pub(super) streams: usize,
+}
+
+/// What became of the agent's dial, as far as it shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Dial {
+    /// Nothing has come back yet.
+    Pending,
+    /// The far side has sent something.
+    Answered,
+    /// The agent could not connect.
+    Refused,
+    /// The agent has not come to it: it is stuck in the dial of an earlier stream.
+    Stranded,
+}
+
+/// One stream of a session: what has arrived for it, and how it is doing.
 pub(super) struct Slot {
     pub(super) endpoint: Endpoint,
     inbox: VecDeque<BytesMut>,
     unread: usize,
+    pub(super) dial: Dial,
     /// The agent closed the stream.
     pub(super) finished: bool,
-    /// The agent could not dial.
-    pub(super) refused: bool,
     /// Its unread bytes were given up for the other streams' sake.
     pub(super) overrun: bool,
+    /// When a byte last moved, in either direction.
+    moved: Instant,
+    /// Since when something was written that has no answer yet.
+    waiting: Option<Instant>,
     reader: Option<Waker>,
     writer: Option<Waker>,
 }
@@ -74,12 +120,30 @@ impl Slot {
             endpoint,
             inbox: VecDeque::new(),
             unread: 0,
+            dial: Dial::Pending,
             finished: false,
-            refused: false,
             overrun: false,
+            moved: Instant::now(),
+            waiting: None,
             reader: None,
             writer: None,
         }
+    }
+
+    /// Bytes were written.
+    pub(super) fn wrote(&mut self) {
+        self.moved = Instant::now();
+        self.waiting.get_or_insert(self.moved);
+    }
+
+    pub(super) fn has_unread(&self) -> bool {
+        self.unread > 0
+    }
+
+    fn is_busy(&self, now: Instant) -> bool {
+        self.unread > 0
+            || now < self.moved + QUIET
+            || self.waiting.is_some_and(|since| now < since + ANSWERING)
     }
 
     /// Moves unread bytes into `buf`; says how many.
@@ -112,6 +176,9 @@ impl Slot {
     /// which may be many times its size.
     fn deliver(&mut self, mut data: &[u8]) {
         self.unread += data.len();
+        self.moved = Instant::now();
+        self.waiting = None;
+        self.dial = Dial::Answered;
         while !data.is_empty() {
             let room = |chunk: &BytesMut| chunk.capacity() - chunk.len();
             if self.inbox.back().is_none_or(|chunk| room(chunk) == 0) {
@@ -137,8 +204,8 @@ impl Slot {
         self.wake_all();
     }
 
-    pub(super) fn refuse(&mut self) {
-        self.refused = true;
+    fn fail_dial(&mut self, dial: Dial) {
+        self.dial = dial;
         self.wake_all();
     }
 
@@ -159,18 +226,22 @@ fn wake(waker: &mut Option<Waker>) {
 }
 
 impl Shared {
-    pub(super) fn new(channel: Channel, mux: Mux) -> Self {
+    /// For one of at most `sessions` sessions of a target.
+    pub(super) fn new(channel: Channel, mux: Mux, sessions: usize) -> Self {
+        let share = RECEIVE_BUFFERS / sessions.max(1);
         Self {
             state: Mutex::new(State {
                 channel,
                 mux,
                 streams: HashMap::new(),
                 unread: 0,
-                taken: 0,
+                receive_buffer: share.max(LEAST_RECEIVE_BUFFER),
+                idle_since: Some(Instant::now()),
                 dials: Dials::default(),
                 end: None,
                 closing: false,
                 goodbye_queued: false,
+                retired: false,
             }),
             wake: Notify::new(),
         }
@@ -199,27 +270,52 @@ impl State {
         }
     }
 
+    /// Adds a stream that the multiplexer has just opened.
+    pub(super) fn admit(&mut self, id: StreamId, endpoint: Endpoint) {
+        self.streams.insert(id, Slot::new(endpoint));
+        self.dials.begin(id, Instant::now());
+        self.idle_since = None;
+    }
+
+    /// What the session carries now. A dial that takes longer than `dial_timeout` is trouble.
+    pub(super) fn load(&self, dial_timeout: Duration) -> Load {
+        let now = Instant::now();
+        let stuck = |since: Instant| now >= since + dial_timeout;
+        Load {
+            troubled: self.dials.waiting_since().is_some_and(stuck)
+                || self.streams.values().any(|slot| slot.unread >= LAGGING),
+            busy: self.streams.values().filter(|s| s.is_busy(now)).count(),
+            streams: self.streams.len(),
+        }
+    }
+
+    /// Since when there has been no stream.
+    pub(super) fn idle_since(&self) -> Option<Instant> {
+        self.idle_since
+    }
+
     /// Whether the streams hold all they may.
     pub(super) fn is_full(&self) -> bool {
-        self.unread >= RECEIVE_BUFFER
+        self.unread >= self.receive_buffer
+    }
+
+    /// Whether there is room for long enough that a stall counts as over.
+    pub(super) fn has_ample_room(&self) -> bool {
+        self.unread < self.receive_buffer / 2
+    }
+
+    /// Since when the stream has been waiting that waits longest for an answer, among those that
+    /// have read all there is for them.
+    pub(super) fn longest_wait(&self) -> Option<Instant> {
+        let waits = |slot: &Slot| slot.waiting.filter(|_| !slot.has_unread());
+        self.streams.values().filter_map(waits).min()
     }
 
     /// Moves unread bytes of a stream into `buf`; says how many.
     pub(super) fn take(&mut self, id: StreamId, buf: &mut ReadBuf<'_>) -> usize {
         let taken = self.streams.get_mut(&id).map_or(0, |slot| slot.take(buf));
         self.unread -= taken;
-        self.taken += taken as u64;
         taken
-    }
-
-    /// Bytes ever taken by the streams' readers: whether anybody reads.
-    pub(super) fn taken(&self) -> u64 {
-        self.taken
-    }
-
-    /// Whether there is room for long enough that a stall counts as over.
-    pub(super) fn has_ample_room(&self) -> bool {
-        self.unread < RECEIVE_BUFFER / 2
     }
 
     /// Gives up the stream that holds most, so that the others can go on.
@@ -239,6 +335,9 @@ impl State {
         if let Some(slot) = self.streams.remove(&id) {
             self.unread -= slot.unread;
         }
+        if self.streams.is_empty() {
+            self.idle_since.get_or_insert_with(Instant::now);
+        }
     }
 
     /// Puts the multiplexer's events into the streams' inboxes.
@@ -246,16 +345,16 @@ impl State {
         while let Some(event) = self.mux.poll_event() {
             match event {
                 smux::Event::Data { id, data } => {
-                    self.dials.succeeded(id);
+                    self.dials.succeeded(id, Instant::now());
                     if let Some(slot) = self.streams.get_mut(&id) {
                         self.unread += data.len();
                         slot.deliver(&data);
                     }
                 }
                 smux::Event::Finished(id) => {
-                    let refused = self.dials.finished(id);
+                    let refused = self.dials.finished(id, Instant::now());
                     match self.streams.get_mut(&id) {
-                        Some(slot) if refused => slot.refuse(),
+                        Some(slot) if refused => slot.fail_dial(Dial::Refused),
                         Some(slot) => slot.finish(),
                         None => {}
                     }
@@ -270,13 +369,25 @@ impl State {
 
     pub(super) fn refuse_oldest(&mut self) {
         let streams = &mut self.streams;
-        match self.dials.refused(|id| streams.contains_key(&id)) {
+        let now = Instant::now();
+        match self.dials.refused(|id| streams.contains_key(&id), now) {
             Some(id) => {
                 if let Some(slot) = streams.get_mut(&id) {
-                    slot.refuse();
+                    slot.fail_dial(Dial::Refused);
                 }
             }
             None => debug!("ConnectToPortError for a stream that was given up"),
+        }
+    }
+
+    /// The agent is stuck in a dial: no new streams, and those it has not come to are told so.
+    pub(super) fn strand(&mut self) {
+        self.retired = true;
+        let stuck_at = self.dials.first();
+        for (id, slot) in &mut self.streams {
+            if slot.dial == Dial::Pending && Some(*id) != stuck_at {
+                slot.fail_dial(Dial::Stranded);
+            }
         }
     }
 

@@ -5,6 +5,7 @@
 //! into the stream's inbox. Both sides are bounded: a writer waits at [`SEND_BUFFER`], and a full
 //! inbox stops the driver from reading the socket (see `driver.rs`).
 
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -13,8 +14,9 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use smux::StreamId;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
 
-use super::state::{SEND_BUFFER, Shared, Slot};
+use super::state::{Dial, SEND_BUFFER, Shared, Slot, State};
 use crate::config::Endpoint;
 use crate::tunnel::TunnelError;
 
@@ -26,25 +28,35 @@ pub struct SsmStream {
     shut_down: bool,
 }
 
+/// Why a session does not take a stream.
+#[derive(Debug)]
+pub(super) enum NotOpened {
+    /// It is ending or retired; another one will take it.
+    Leaving,
+    /// It has ended.
+    Ended(TunnelError),
+}
+
 impl SsmStream {
     /// Opens a stream; its SYN leaves with the first bytes or at the driver's next turn.
     pub(super) fn open(
         shared: &Arc<Shared>,
         bastion: &Arc<str>,
         endpoint: &Endpoint,
-    ) -> Result<Self, TunnelError> {
+    ) -> Result<Self, NotOpened> {
         let mut state = shared.lock();
         if let Some(end) = &state.end {
-            return Err(end.clone());
+            return Err(NotOpened::Ended(end.clone()));
         }
-        if state.closing {
-            return Err(TunnelError::ShuttingDown);
+        if state.closing || state.retired {
+            return Err(NotOpened::Leaving);
         }
-        let id = state.mux.open().map_err(|error| TunnelError::Protocol {
-            reason: error.to_string(),
-        })?;
-        state.streams.insert(id, Slot::new(endpoint.clone()));
-        state.dials.begin(id);
+        // After two thousand million streams the ids are used up.
+        let Ok(id) = state.mux.open() else {
+            state.retired = true;
+            return Err(NotOpened::Leaving);
+        };
+        state.admit(id, endpoint.clone());
         drop(state);
         shared.wake.notify_one();
         Ok(Self {
@@ -55,10 +67,57 @@ impl SsmStream {
         })
     }
 
-    fn dial_refused(&self, slot: &Slot) -> TunnelError {
-        TunnelError::DialRefused {
-            bastion: self.bastion.to_string(),
-            endpoint: slot.endpoint.clone(),
+    /// Waits until something can be read: bytes, the end, or an error. Cancel-safe.
+    pub(super) async fn readable(&mut self) -> io::Result<()> {
+        poll_fn(|cx| {
+            let mut state = self.shared.lock();
+            if state.streams.get(&self.id).is_some_and(Slot::has_unread) {
+                return Poll::Ready(Ok(()));
+            }
+            self.poll_end(&mut state, cx)
+        })
+        .await
+    }
+
+    /// Whether the agent has come to this stream's dial, as far as we know.
+    pub(super) fn was_dialled(&self) -> bool {
+        let state = self.shared.lock();
+        let slot = state.streams.get(&self.id);
+        slot.is_some_and(|slot| slot.dial != Dial::Stranded)
+    }
+
+    /// The end of a stream with nothing to read, or a place for the waker.
+    fn poll_end(&self, state: &mut State, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(slot) = state.streams.get_mut(&self.id) else {
+            return Poll::Ready(Ok(())); // Only Drop removes the slot.
+        };
+        if let Some(error) = self.failure(slot) {
+            return Poll::Ready(Err(error.into_io()));
+        }
+        // A stream the agent finished before the session ended has ended well.
+        if slot.finished {
+            return Poll::Ready(Ok(()));
+        }
+        match &state.end {
+            Some(end) => Poll::Ready(Err(end.clone().into_io())),
+            None => {
+                slot.wait_to_read(cx.waker());
+                Poll::Pending
+            }
+        }
+    }
+
+    /// What is wrong with this one stream.
+    fn failure(&self, slot: &Slot) -> Option<TunnelError> {
+        match slot.dial {
+            Dial::Refused => Some(TunnelError::DialRefused {
+                bastion: self.bastion.to_string(),
+                endpoint: slot.endpoint.clone(),
+            }),
+            Dial::Stranded => Some(TunnelError::Stranded {
+                bastion: self.bastion.to_string(),
+            }),
+            Dial::Pending | Dial::Answered => slot.overrun.then_some(TunnelError::Overrun),
         }
     }
 }
@@ -80,26 +139,7 @@ impl AsyncRead for SsmStream {
             }
             return Poll::Ready(Ok(()));
         }
-        let Some(slot) = state.streams.get_mut(&self.id) else {
-            return Poll::Ready(Ok(())); // Only Drop removes the slot.
-        };
-        if slot.refused {
-            return Poll::Ready(Err(self.dial_refused(slot).into_io()));
-        }
-        if slot.overrun {
-            return Poll::Ready(Err(TunnelError::Overrun.into_io()));
-        }
-        // A stream the agent finished before the session ended has ended well.
-        if slot.finished {
-            return Poll::Ready(Ok(()));
-        }
-        match &state.end {
-            Some(end) => Poll::Ready(Err(end.clone().into_io())),
-            None => {
-                slot.wait_to_read(cx.waker());
-                Poll::Pending
-            }
-        }
+        self.poll_end(state, cx)
     }
 }
 
@@ -114,11 +154,8 @@ impl AsyncWrite for SsmStream {
         let Some(slot) = state.streams.get_mut(&self.id) else {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         };
-        if slot.refused {
-            return Poll::Ready(Err(self.dial_refused(slot).into_io()));
-        }
-        if slot.overrun {
-            return Poll::Ready(Err(TunnelError::Overrun.into_io()));
+        if let Some(error) = self.failure(slot) {
+            return Poll::Ready(Err(error.into_io()));
         }
         if let Some(end) = &state.end {
             return Poll::Ready(Err(end.clone().into_io()));
@@ -132,6 +169,7 @@ impl AsyncWrite for SsmStream {
             return Poll::Pending;
         }
         let n = room.min(buf.len());
+        slot.wrote();
         let sent = state.mux.send(self.id, Bytes::copy_from_slice(&buf[..n]));
         drop(guard);
         if sent.is_err() {
@@ -164,7 +202,7 @@ impl Drop for SsmStream {
         let was_full = state.is_full();
         state.forget(self.id);
         if !self.shut_down && !state.mux.abandon(self.id) {
-            state.dials.forget(self.id);
+            state.dials.forget(self.id, Instant::now());
         }
         drop(state);
         if was_full || !self.shut_down {

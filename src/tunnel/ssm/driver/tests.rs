@@ -1,8 +1,10 @@
 //! The driver against a peer of a few lines, over an in-memory WebSocket. The peer never repeats a
 //! message, so whatever the driver loses is missing at the end.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
@@ -15,11 +17,13 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::Role;
 
-use super::{Driver, Phase, READ_BATCH, channel};
+use super::resume::{Calls, Joined};
+use super::{About, Driver, Phase, READ_BATCH, channel};
 use crate::config::Endpoint;
 use crate::tunnel::ssm::SsmStream;
+use crate::tunnel::ssm::socket::WebSocket;
 use crate::tunnel::ssm::state::Shared;
-use crate::tunnel::{Stream, TunnelError};
+use crate::tunnel::{ApiAnswer, ApiRefusal, EndCause, Stream, TunnelError};
 
 const REQUEST: &str = r#"{"AgentVersion":"3.3.0.0","RequestedClientActions":[{"ActionType":"SessionType","ActionParameters":{"SessionType":"Port","Properties":{"host":"db","portNumber":"5432","localPortNumber":"0","type":"LocalPortForwarding"}}}]}"#;
 const COMPLETE: &str = r#"{"HandshakeTimeToComplete":1,"CustomerMessage":""}"#;
@@ -57,12 +61,104 @@ impl Peer {
     }
 }
 
-/// A driver whose handshake is complete, its peer, and what the session's handles share.
-async fn established() -> (Peer, Arc<Shared>, watch::Receiver<Phase>) {
+/// What AWS answers to an attempt to resume.
+enum Rejoin {
+    /// A connection whose other end goes to the test.
+    Connection,
+    /// The session is over.
+    Over,
+    /// A failure.
+    Failure(TunnelError),
+}
+
+/// AWS, as a driver sees it: gives the answers in turn, then connections.
+#[derive(Default)]
+struct Aws {
+    answers: Mutex<VecDeque<Rejoin>>,
+    peers: Mutex<Vec<WebSocketStream<DuplexStream>>>,
+    asked: Mutex<Vec<tokio::time::Instant>>,
+    connected: tokio::sync::Notify,
+}
+
+impl Aws {
+    fn calls(self: &Arc<Self>) -> Calls {
+        let aws = Arc::clone(self);
+        Calls {
+            rejoin: Box::new(move || {
+                let aws = Arc::clone(&aws);
+                Box::pin(async move {
+                    aws.asked.lock().unwrap().push(tokio::time::Instant::now());
+                    let answer = aws.answers.lock().unwrap().pop_front();
+                    match answer.unwrap_or(Rejoin::Connection) {
+                        Rejoin::Connection => {
+                            let (socket, peer) = connection().await;
+                            aws.peers.lock().unwrap().push(peer);
+                            aws.connected.notify_one();
+                            let token = Token::new("second".to_owned());
+                            Ok(Some(Joined { socket, token }))
+                        }
+                        Rejoin::Over => Ok(None),
+                        Rejoin::Failure(error) => Err(error),
+                    }
+                })
+            }),
+            data_key: Box::new(|key, _| {
+                Box::pin(async move {
+                    Err(TunnelError::DataKey {
+                        key,
+                        denied: true,
+                        reason: "not in this test".to_owned(),
+                    })
+                })
+            }),
+        }
+    }
+
+    fn will(&self, answers: impl IntoIterator<Item = Rejoin>) {
+        self.answers.lock().unwrap().extend(answers);
+    }
+
+    /// The other end of the newest connection, once there is one.
+    async fn peer(&self) -> WebSocketStream<DuplexStream> {
+        self.connected.notified().await;
+        self.peers.lock().unwrap().pop().unwrap()
+    }
+}
+
+async fn connection() -> (WebSocket, WebSocketStream<DuplexStream>) {
     let (ours, theirs) = tokio::io::duplex(1024 * 1024);
     let ours: Stream = Box::new(ours);
-    let client = WebSocketStream::from_raw_socket(ours, Role::Client, None).await;
-    let socket = WebSocketStream::from_raw_socket(theirs, Role::Server, None).await;
+    (
+        WebSocketStream::from_raw_socket(ours, Role::Client, None).await,
+        WebSocketStream::from_raw_socket(theirs, Role::Server, None).await,
+    )
+}
+
+async fn established() -> (Peer, Arc<Shared>, watch::Receiver<Phase>) {
+    established_with(&Arc::default()).await
+}
+
+/// Most sessions of the target: so that a session's share of memory is what the tests fill.
+const SESSIONS: usize = 16;
+const SHARE: usize = 4 * 1024 * 1024;
+
+/// A driver whose handshake is complete, its peer, and what the session's handles share.
+async fn established_with(aws: &Arc<Aws>) -> (Peer, Arc<Shared>, watch::Receiver<Phase>) {
+    let zero = tokio::time::Instant::now();
+    let about = About {
+        bastion: Arc::from("i-1"),
+        session_id: Arc::from("s-1"),
+        keep_alive: false,
+        wall: Arc::new(move || SystemTime::UNIX_EPOCH + zero.elapsed()),
+    };
+    established_as(about, aws).await
+}
+
+async fn established_as(
+    about: About,
+    aws: &Arc<Aws>,
+) -> (Peer, Arc<Shared>, watch::Receiver<Phase>) {
+    let (client, socket) = connection().await;
     let mut peer = Peer {
         socket,
         ids: IdSource::new(7),
@@ -79,9 +175,10 @@ async fn established() -> (Peer, Arc<Shared>, watch::Receiver<Phase>) {
     let shared = Arc::new(Shared::new(
         channel(config),
         smux::Session::new(smux::Role::Client),
+        SESSIONS,
     ));
     let (sender, mut phase) = watch::channel(Phase::Starting);
-    let driver = Driver::new(client, Arc::clone(&shared), sender, Arc::from("i-1"));
+    let driver = Driver::new(client, Arc::clone(&shared), sender, about, aws.calls());
     tokio::spawn(driver.run(std::future::ready(())));
 
     let request = peer.message(PayloadType::HandshakeRequest, REQUEST.as_bytes());
@@ -157,19 +254,81 @@ async fn a_refused_dial_fails_the_stream_with_its_reason() {
     );
 }
 
-#[tokio::test]
-async fn a_lost_socket_fails_open_streams_and_later_ones() {
-    let (peer, shared, mut phase) = established().await;
+/// The text that opens the data channel.
+async fn opening(socket: &mut WebSocketStream<DuplexStream>) -> String {
+    match socket.next().await.unwrap().unwrap() {
+        Message::Text(text) => text.to_string(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_socket_is_replaced_and_nothing_is_missing() {
+    let aws = Arc::default();
+    let (mut peer, shared, _phase) = established_with(&aws).await;
+    let mut stream = open(&shared);
+    // What this connection takes is lost with it: the agent never sees it.
+    stream.write_all(b"question").await.unwrap();
+    let lost = peer.next(MessageType::InputStreamData).await;
+    peer.socket = {
+        drop(peer.socket);
+        let mut socket = aws.peer().await;
+        let text = opening(&mut socket).await;
+        assert!(text.contains("\"TokenValue\":\"second\""), "{text}");
+        socket
+    };
+    // The peer acknowledges nothing, so the handshake comes again first.
+    let handshake = peer.next(MessageType::InputStreamData).await;
+    assert_eq!(handshake.payload_type, PayloadType::HandshakeResponse);
+    let again = peer.next(MessageType::InputStreamData).await;
+    assert_eq!(again.sequence, lost.sequence);
+    assert_eq!(again.payload, lost.payload);
+    let answer = peer.message(PayloadType::Output, &frame(2, b"answer"));
+    peer.socket.send(answer).await.unwrap();
+    let mut answered = [0; 6];
+    stream.read_exact(&mut answered).await.unwrap();
+    assert_eq!(answered, *b"answer");
+}
+
+fn unreachable() -> Rejoin {
+    Rejoin::Failure(TunnelError::ApiUnreachable {
+        region: "eu-central-1".to_owned(),
+        reason: "no route to host".to_owned(),
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_hour_without_network_is_waited_for_with_growing_pauses() {
+    let aws: Arc<Aws> = Arc::default();
+    aws.will((0..500).map(|_| unreachable()));
+    let (peer, shared, _phase) = established_with(&aws).await;
+    let mut stream = open(&shared);
+    drop(peer);
+    let mut socket = aws.peer().await;
+    opening(&mut socket).await;
+    let asked = aws.asked.lock().unwrap().clone();
+    assert_eq!(asked.len(), 501);
+    let pauses: Vec<Duration> = asked.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert!(pauses[0] < Duration::from_millis(260), "{:?}", pauses[0]);
+    let longest = pauses.iter().max().unwrap();
+    assert!(*longest > Duration::from_secs(5) && *longest <= Duration::from_secs(11));
+    assert!(asked[500] - asked[0] > Duration::from_secs(2500));
+    stream.write_all(b"x").await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_aws_has_given_up_ends_with_both_reasons() {
+    let aws: Arc<Aws> = Arc::default();
+    aws.will([unreachable(), Rejoin::Over]);
+    let (peer, shared, mut phase) = established_with(&aws).await;
     let mut stream = open(&shared);
     drop(peer);
     let error = stream.read_u8().await.unwrap_err();
-    assert!(
-        matches!(
-            TunnelError::of(&error),
-            Some(TunnelError::ChannelLost { .. })
-        ),
-        "{error:?}"
-    );
+    let Some(TunnelError::SessionEnded { cause, reason }) = TunnelError::of(&error) else {
+        panic!("{error:?}");
+    };
+    assert_eq!(*cause, EndCause::Gone);
+    assert!(reason.contains("without closing handshake"), "{reason}");
     assert!(stream.write_all(b"x").await.is_err());
     phase
         .wait_for(|phase| matches!(phase, Phase::Ended(_)))
@@ -183,24 +342,69 @@ async fn a_lost_socket_fails_open_streams_and_later_ones() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn silence_after_a_ping_is_a_dead_path_within_thirty_seconds() {
-    // The peer is kept, and never answers: a WebSocket answers pings only when it is read.
-    let (_peer, shared, _phase) = established().await;
+async fn a_refusal_that_will_not_change_is_not_asked_again() {
+    let aws: Arc<Aws> = Arc::default();
+    aws.will([Rejoin::Failure(TunnelError::Api {
+        operation: "ResumeSession",
+        kind: ApiRefusal::AccessDenied,
+        answer: ApiAnswer {
+            code: "AccessDeniedException".to_owned(),
+            message: "no".to_owned(),
+            request_id: None,
+        },
+        bastion: "i-1".to_owned(),
+        region: "eu-central-1".to_owned(),
+    })]);
+    let (peer, shared, _phase) = established_with(&aws).await;
     let mut stream = open(&shared);
-    let began = tokio::time::Instant::now();
+    drop(peer);
     let error = stream.read_u8().await.unwrap_err();
-    assert!(
-        matches!(
-            TunnelError::of(&error),
-            Some(TunnelError::ChannelLost { .. })
-        ),
-        "{error:?}"
-    );
-    assert!(
-        began.elapsed() <= Duration::from_secs(31),
-        "{:?}",
-        began.elapsed()
-    );
+    let denied = TunnelError::of(&error);
+    assert!(matches!(denied, Some(TunnelError::Api { .. })), "{error:?}");
+    assert_eq!(aws.asked.lock().unwrap().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_nobody_uses_is_not_fought_for() {
+    let aws: Arc<Aws> = Arc::default();
+    aws.will((0..500).map(|_| unreachable()));
+    let (peer, _shared, mut phase) = established_with(&aws).await;
+    drop(peer);
+    phase
+        .wait_for(|phase| matches!(phase, Phase::Ended(_)))
+        .await
+        .unwrap();
+    assert_eq!(aws.asked.lock().unwrap().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_can_be_closed_while_it_is_being_resumed() {
+    let aws: Arc<Aws> = Arc::default();
+    aws.will((0..100_000).map(|_| unreachable()));
+    let (peer, shared, mut phase) = established_with(&aws).await;
+    let _stream = open(&shared);
+    drop(peer);
+    phase
+        .wait_for(|phase| matches!(phase, Phase::Resuming))
+        .await
+        .unwrap();
+    shared.close();
+    phase
+        .wait_for(|phase| matches!(phase, Phase::Ended(TunnelError::ShuttingDown)))
+        .await
+        .unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_path_that_dies_silently_is_replaced_within_thirty_seconds() {
+    let aws: Arc<Aws> = Arc::default();
+    // The peer is kept, and never answers: a WebSocket answers pings only when it is read.
+    let (_peer, shared, _phase) = established_with(&aws).await;
+    let _stream = open(&shared);
+    let began = tokio::time::Instant::now();
+    opening(&mut aws.peer().await).await;
+    let took = began.elapsed();
+    assert!(took <= Duration::from_secs(30), "{took:?}");
 }
 
 #[tokio::test]
@@ -235,12 +439,14 @@ async fn flood(peer: &mut Peer, pieces: usize) {
     }
 }
 
-const BEYOND: usize = crate::tunnel::ssm::state::RECEIVE_BUFFER / 1000 + 3 * READ_BATCH;
+/// Pieces of 1,000 bytes that fill the inboxes and then some.
+const BEYOND: usize = SHARE / 1000 + 3 * READ_BATCH;
 
 #[tokio::test(start_paused = true)]
 async fn a_client_that_waits_for_another_before_it_reads_on_is_ended_for_the_others_sake() {
     let (mut peer, shared, _phase) = established().await;
     let (mut first, mut second) = (open(&shared), open(&shared));
+    second.write_all(b"question").await.unwrap();
     let sending = tokio::spawn(async move {
         flood(&mut peer, BEYOND).await;
         let mut answer = frame(2, b"answer");
@@ -250,9 +456,11 @@ async fn a_client_that_waits_for_another_before_it_reads_on_is_ended_for_the_oth
         peer
     });
     // Nobody reads the first stream, and the second one's answer is behind it.
+    let began = tokio::time::Instant::now();
     let mut answered = [0; 6];
     second.read_exact(&mut answered).await.unwrap();
     assert_eq!(answered, *b"answer");
+    assert!(began.elapsed() < Duration::from_secs(6), "a freeze");
     let error = first.read_u8().await.unwrap_err();
     assert!(
         matches!(TunnelError::of(&error), Some(TunnelError::Overrun)),
@@ -275,4 +483,73 @@ async fn a_client_that_is_alone_may_pause_for_an_hour() {
     only.read_exact(&mut everything).await.unwrap();
     assert!(everything.iter().all(|byte| *byte == 7));
     sending.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_among_others_that_want_nothing_may_pause_too() {
+    let (mut peer, shared, _phase) = established().await;
+    let (mut first, _idle) = (open(&shared), open(&shared));
+    let sending = tokio::spawn(async move {
+        flood(&mut peer, BEYOND).await;
+        peer
+    });
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    let mut everything = vec![0; BEYOND * 1000];
+    first.read_exact(&mut everything).await.unwrap();
+    sending.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_machine_that_slept_probes_the_path_and_replaces_it_in_seconds() {
+    let zero = tokio::time::Instant::now();
+    let slept = Arc::new(AtomicU64::new(0));
+    let clock = Arc::clone(&slept);
+    let about = About {
+        bastion: Arc::from("i-1"),
+        session_id: Arc::from("s-1"),
+        keep_alive: false,
+        wall: Arc::new(move || {
+            let slept = Duration::from_secs(clock.load(Ordering::Relaxed));
+            SystemTime::UNIX_EPOCH + zero.elapsed() + slept
+        }),
+    };
+    let aws: Arc<Aws> = Arc::default();
+    // The service has forgotten this connection, and cannot say so any more.
+    let (_peer, shared, _phase) = established_as(about, &aws).await;
+    let _stream = open(&shared);
+    slept.store(8 * 3600, Ordering::Relaxed);
+    let began = tokio::time::Instant::now();
+    opening(&mut aws.peer().await).await;
+    let took = began.elapsed();
+    assert!(took <= Duration::from_secs(6), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn idle_sessions_are_kept_alive_only_when_that_is_configured() {
+    for keep_alive in [true, false] {
+        let about = About {
+            bastion: Arc::from("i-1"),
+            session_id: Arc::from("s-1"),
+            keep_alive,
+            wall: Arc::new(|| SystemTime::UNIX_EPOCH),
+        };
+        let (mut peer, shared, _phase) = established_as(about, &Arc::default()).await;
+        let mut stream = open(&shared);
+        stream.write_all(b"x").await.unwrap();
+        let nop = [1, 3, 0, 0, 0, 0, 0, 0];
+        let mut nops = 0;
+        let listening = async {
+            loop {
+                let message = peer.next(MessageType::InputStreamData).await;
+                nops += usize::from(message.payload[..] == nop);
+                let taken = ssm_channel::Acknowledge::of(&message);
+                let id = peer.ids.next_id();
+                let ack = AgentMessage::acknowledge(&taken, id, 0).encode();
+                peer.socket.send(Message::Binary(ack)).await.unwrap();
+            }
+        };
+        _ = tokio::time::timeout(Duration::from_secs(610), listening).await;
+        let expected = if keep_alive { 19..=21 } else { 0..=0 };
+        assert!(expected.contains(&nops), "{keep_alive}: {nops}");
+    }
 }

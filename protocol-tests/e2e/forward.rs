@@ -1,0 +1,392 @@
+//! `pgiam tunnel`: bytes of any protocol through the sandbox's Session Manager, to servers that
+//! only the bastion can reach.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use protocol_tests::events::Event;
+use protocol_tests::program::{Launch, Proxy, clean_env};
+use protocol_tests::sandbox::Sandbox;
+use serde_json::Value;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::process::Command;
+use tokio::time::timeout;
+
+use crate::support::{BASTION, HOST, PATIENCE, REGION, Ran, eventually, pgiam, run};
+
+const NAME: &str = "echo.internal";
+const PORT: u16 = 7007;
+
+/// A sandbox and what tunnels through it.
+struct World {
+    tunnel: Proxy,
+    sandbox: Sandbox,
+}
+
+impl World {
+    /// `pgiam tunnel` with these arguments and a free local port, in a world where `server` listens
+    /// at `NAME`.
+    async fn start(server: SocketAddr, args: &[&str]) -> Self {
+        let sandbox = sandbox(server).await;
+        Self::launch(sandbox, args).await
+    }
+
+    async fn launch(sandbox: Sandbox, args: &[&str]) -> Self {
+        let mut tunnel = Proxy::start(Launch {
+            pgiam: pgiam(),
+            args: arguments(&sandbox, args),
+            env: sandbox.env(),
+            collect_log: true,
+        })
+        .expect("pgiam starts");
+        tunnel.wait_ready(PATIENCE).await.expect("pgiam is ready");
+        Self { tunnel, sandbox }
+    }
+
+    async fn connect(&self) -> TcpStream {
+        TcpStream::connect((Ipv4Addr::LOCALHOST, self.tunnel.port()))
+            .await
+            .expect("the tunnel accepts")
+    }
+
+    /// The one log line about a connection that failed.
+    async fn failure(&self) -> Value {
+        self.tunnel
+            .wait_log("connection failed", PATIENCE)
+            .await
+            .expect("the failure is logged")
+    }
+
+    async fn stop(self) {
+        self.tunnel.stop().await.expect("pgiam ends on SIGTERM");
+        let left = self.sandbox.open_sessions();
+        assert_eq!(left, Vec::<String>::new(), "sessions left at AWS");
+        let mut events = self.sandbox.events().all();
+        events.retain(|event| matches!(event, Event::Violation { .. }));
+        assert_eq!(events, [], "what the real agent would stumble over");
+        self.sandbox.shutdown().await;
+    }
+}
+
+async fn sandbox(server: SocketAddr) -> Sandbox {
+    let sandbox = Sandbox::builder()
+        .region(REGION)
+        .start()
+        .await
+        .expect("sandbox");
+    sandbox.agent(BASTION).set_pacing(false);
+    sandbox.vpc().open(NAME, PORT, server);
+    sandbox
+}
+
+/// What is typed, with a configuration file of its own: nobody else's shall be found.
+fn arguments(sandbox: &Sandbox, args: &[&str]) -> Vec<std::ffi::OsString> {
+    let config = config_file(sandbox);
+    if !config.exists() {
+        std::fs::write(&config, "").expect("pgiam.toml");
+    }
+    let mut all = vec!["tunnel".into()];
+    all.extend(args.iter().map(Into::into));
+    all.extend(["--listen".into(), "0".into()]);
+    all.extend(["--config".into(), config.into_os_string()]);
+    all
+}
+
+fn config_file(sandbox: &Sandbox) -> PathBuf {
+    sandbox.dir().join("pgiam.toml")
+}
+
+fn to() -> String {
+    format!("{NAME}:{PORT}")
+}
+
+async fn listener() -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+        .await
+        .expect("a server");
+    let address = listener.local_addr().expect("its address");
+    (listener, address)
+}
+
+/// Sends everything back, until the other side ends.
+async fn echo_server() -> SocketAddr {
+    let (listener, address) = listener().await;
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let (mut input, mut output) = stream.split();
+                let _ = tokio::io::copy(&mut input, &mut output).await;
+            });
+        }
+    });
+    address
+}
+
+/// Answers one request line per connection, with many bytes, and closes: as HTTP/1.0 does.
+async fn page_server(page: Vec<u8>) -> SocketAddr {
+    let (listener, address) = listener().await;
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut request = [0; 4];
+            if stream.read_exact(&mut request).await.is_ok() {
+                let _ = stream.write_all(&page).await;
+            }
+        }
+    });
+    address
+}
+
+fn bytes(n: u32) -> Vec<u8> {
+    (0..n)
+        .map(|n| (n.wrapping_mul(2_654_435_761) >> 24).to_le_bytes()[0])
+        .collect()
+}
+
+async fn echoed(stream: &mut TcpStream, sent: &[u8]) {
+    let (mut input, mut output) = stream.split();
+    let mut back = vec![0; sent.len()];
+    let both = async { tokio::try_join!(output.write_all(sent), input.read_exact(&mut back)) };
+    timeout(PATIENCE, both)
+        .await
+        .expect("the bytes come back in time")
+        .expect("the bytes come back");
+    assert!(back == sent, "the bytes come back as they were");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bytes_go_both_ways_on_both_loopback_addresses() {
+    let world = World::start(echo_server().await, &[&to(), "--bastion", BASTION]).await;
+    let port = world.tunnel.port();
+    assert_eq!(
+        world.tunnel.ready_line(),
+        format!("ready  tunnel  127.0.0.1:{port}  → {NAME}:{PORT} via ssm {BASTION}"),
+    );
+    let mut streams = vec![world.connect().await, world.connect().await];
+    // A machine without IPv6 does with one.
+    streams.extend(TcpStream::connect((Ipv6Addr::LOCALHOST, port)).await);
+    let sent = bytes(1_000_000);
+    futures_join(streams.iter_mut().map(|stream| echoed(stream, &sent))).await;
+    drop(streams);
+    world.stop().await;
+}
+
+/// Runs all at once.
+async fn futures_join(work: impl Iterator<Item = impl Future<Output = ()>>) {
+    let mut work: Vec<_> = work.map(Box::pin).collect();
+    std::future::poll_fn(|cx| {
+        work.retain_mut(|one| one.as_mut().poll(cx).is_pending());
+        if work.is_empty() {
+            std::task::Poll::Ready(())
+        } else {
+            std::task::Poll::Pending
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_closes_its_sending_side_gets_the_whole_answer() {
+    let page = bytes(300_000);
+    let server = page_server(page.clone()).await;
+    let world = World::start(server, &[&to(), "--bastion", BASTION]).await;
+    let mut client = world.connect().await;
+    client.write_all(b"GET\n").await.expect("the request");
+    client.shutdown().await.expect("no more requests");
+    let mut answer = Vec::new();
+    timeout(PATIENCE, client.read_to_end(&mut answer))
+        .await
+        .expect("the server's close arrives")
+        .expect("in order");
+    assert!(answer == page, "{} of {} bytes", answer.len(), page.len());
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_way_of_a_target_leads_to_an_address() {
+    let server = echo_server().await;
+    let sandbox = sandbox(server).await;
+    sandbox.vpc().open("10.0.3.7", 80, server);
+    let config = format!(
+        "[targets.orders]\nhost = \"{HOST}\"\nport = 0\nbastion = {{ tag = \"Name=unused\" }}\n\
+         [targets.near]\nhost = \"{HOST}\"\nport = 0\nbastion = \"{BASTION}\"\n"
+    );
+    std::fs::write(config_file(&sandbox), config).expect("pgiam.toml");
+    let world = World::launch(sandbox, &["10.0.3.7:80", "--target", "near"]).await;
+    echoed(&mut world.connect().await, b"by address").await;
+    world.stop().await;
+}
+
+/// What the client of a tunnel sees of every failure.
+async fn reset(world: &World) {
+    let mut client = world.connect().await;
+    let read = timeout(PATIENCE, client.read(&mut [0])).await;
+    let error = read
+        .expect("the connection is given up in time")
+        .expect_err("no end that could be taken for an answer");
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_dial_resets_the_client_and_is_explained_in_the_log() {
+    let world = World::start(
+        echo_server().await,
+        &["nowhere.internal:80", "--bastion", BASTION],
+    )
+    .await;
+    reset(&world).await;
+    let log = world.failure().await;
+    assert_eq!(log["id"], "tunnel.dial", "{log}");
+    assert_eq!(log["level"], "WARN", "{log}");
+    let reason = format!("the bastion {BASTION} could not connect to nowhere.internal:80");
+    assert_eq!(log["reason"], reason, "{log}");
+    let hint = log["hint"].as_str().unwrap_or_default();
+    assert!(
+        hint.starts_with("nc -vz nowhere.internal 80 on the bastion"),
+        "{log}"
+    );
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bastion_that_is_off_resets_the_client_and_is_explained_in_the_log() {
+    let world = World::start(echo_server().await, &[&to(), "--bastion", BASTION]).await;
+    world.sandbox.agent(BASTION).set_online(false);
+    reset(&world).await;
+    let log = world.failure().await;
+    assert_eq!(log["id"], "ssm.target-not-connected", "{log}");
+    assert!(
+        log["detail"].is_string() && log["hint"].is_string(),
+        "{log}"
+    );
+    // And once it is there, the next connection works.
+    world.sandbox.agent(BASTION).set_online(true);
+    echoed(&mut world.connect().await, b"hello").await;
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_aws_ends_resets_the_client_with_the_reason() {
+    let world = World::start(echo_server().await, &[&to(), "--bastion", BASTION]).await;
+    let mut client = world.connect().await;
+    echoed(&mut client, b"hello").await;
+    let session = world.sandbox.open_sessions().remove(0);
+    assert!(
+        world
+            .sandbox
+            .end_session(&session, "Session: gone for good.")
+    );
+    let error = timeout(PATIENCE, client.read(&mut [0]))
+        .await
+        .expect("the end arrives")
+        .expect_err("not as an end of file");
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+    let log = world.failure().await;
+    assert_eq!(log["detail"], "Session: gone for good.", "{log}");
+    // The next one gets a session of its own.
+    echoed(&mut world.connect().await, b"again").await;
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_waits_for_what_is_open_and_then_ends_with_success() {
+    let args = [&to()[..], "--bastion", BASTION, "--drain-timeout", "3600"];
+    let mut world = World::start(echo_server().await, &args).await;
+    let mut client = world.connect().await;
+    echoed(&mut client, b"before").await;
+    world.tunnel.signal(Signal::SIGTERM).expect("it runs");
+    let port = world.tunnel.port();
+    eventually("the port is closed", || {
+        let address = (Ipv4Addr::LOCALHOST, port);
+        std::net::TcpStream::connect(address).is_err().then_some(())
+    })
+    .await;
+    echoed(&mut client, b"still there").await;
+    drop(client);
+    let status = world.tunnel.wait_end(PATIENCE).await.expect("it ends");
+    assert!(status.success(), "{status}");
+    assert_eq!(world.sandbox.open_sessions(), Vec::<String>::new());
+    world.sandbox.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_signal_hurries() {
+    let args = [&to()[..], "--bastion", BASTION, "--drain-timeout", "3600"];
+    let mut world = World::start(echo_server().await, &args).await;
+    let mut client = world.connect().await;
+    echoed(&mut client, b"before").await;
+    world.tunnel.signal(Signal::SIGINT).expect("it runs");
+    let waits = world
+        .tunnel
+        .wait_log("waiting for open connections", PATIENCE);
+    assert!(waits.await.is_some());
+    world.tunnel.signal(Signal::SIGTERM).expect("it runs");
+    let limit = Duration::from_secs(20);
+    let status = world.tunnel.wait_end(limit).await.expect("it ends");
+    assert!(status.success(), "{status}");
+    assert!(client.read(&mut [0]).await.is_err(), "cut off, and told so");
+    assert_eq!(world.sandbox.open_sessions(), Vec::<String>::new());
+    world.sandbox.shutdown().await;
+}
+
+/// The program's last words, without starting anything.
+async fn refused(args: &[&str]) -> Ran {
+    let mut command = Command::new(pgiam());
+    clean_env(&mut command, &["AWS_", "PGIAM_"]);
+    command
+        .arg("tunnel")
+        .args(args)
+        .args(["--config", "/dev/null"]);
+    run(command).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_meant_is_refused_with_the_remedy() {
+    let taken = listener().await;
+    let address = taken.1.to_string();
+    for (args, code, expected) in [
+        (&[][..], 2, "<HOST:PORT>"),
+        (&["db.internal"], 2, "the port is missing; write HOST:PORT"),
+        (
+            &["db:1", "--bastion", "i-1", "--listen", "0.0.0.0:1"],
+            2,
+            "the tunnel, which asks for no password; listen on 127.0.0.1 or [::1]",
+        ),
+        (
+            &["db:1"],
+            1,
+            "target \"db:1\" has no bastion.\nhint: --bastion i-",
+        ),
+        (
+            &["db:1", "--bastion", "bastion-1"],
+            1,
+            "target \"db:1\": bastion = \"bastion-1\" is not usable",
+        ),
+        (
+            &["db:1", "--bastion", "i-1", "--sessions", "21"],
+            1,
+            "sessions = 21 is not usable: give the most sessions to open at a time, 1 to 20",
+        ),
+        (
+            &["db:1", "--target", "orders"],
+            1,
+            "there is no target \"orders\"",
+        ),
+        (
+            &["db:1", "--bastion", "i-1", "--listen", &address],
+            1,
+            "the port is in use.\nhint: choose another: --listen ",
+        ),
+    ] {
+        let Ran {
+            code: ended,
+            stdout,
+            stderr,
+        } = refused(args).await;
+        assert_eq!(ended, Some(code), "{args:?}\n{stderr}");
+        assert_eq!(stdout, "", "{args:?}");
+        assert!(stderr.contains(expected), "{args:?}\n→ {stderr}");
+    }
+}

@@ -1,0 +1,198 @@
+//! Who carries a tunnel: written in several ways, meant as one of two.
+
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::{self, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+
+/// What goes before a tag on the command line, and in the file where a string is written.
+const TAG_PREFIX: &str = "tag:";
+/// Length of the id of an ECS task: 16 bytes in hexadecimal (ECS Developer Guide, "Account
+/// settings", long ARN format).
+const TASK_ID: usize = 32;
+
+const FORMS: &str = "give the id of a managed node (i-…, mi-… or ecs:CLUSTER_TASK_RUNTIME), several of them, or a tag";
+
+/// The managed node or nodes that can carry a tunnel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Bastion {
+    /// `i-…`, `mi-…` or `ecs:cluster_task_runtime`, in order of preference; never empty.
+    Nodes(Vec<String>),
+    /// Whichever managed nodes carry this tag.
+    Tag {
+        /// The tag's key.
+        key: String,
+        /// Its value.
+        value: String,
+    },
+}
+
+impl fmt::Display for Bastion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Nodes(nodes) => f.write_str(&nodes.join(", ")),
+            Self::Tag { key, value } => write!(f, "tag {key}={value}"),
+        }
+    }
+}
+
+/// A bastion as somebody wrote it, for [`WrittenBastion::parse`] to make sense of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WrittenBastion {
+    /// `"i-1"`, `"i-1,i-2"` or `"tag:Name=bastion"`: in the file and on the command line.
+    Text(String),
+    /// `["i-1", "mi-2"]`: in the file.
+    List(Vec<String>),
+    /// `{ tag = "Name=bastion" }`: in the file.
+    Tag(String),
+}
+
+impl WrittenBastion {
+    /// What was meant.
+    ///
+    /// # Errors
+    /// Says what is wrong and what would be right.
+    pub fn parse(&self) -> Result<Bastion, String> {
+        match self {
+            Self::Text(text) => match text.strip_prefix(TAG_PREFIX) {
+                Some(tag) => parse_tag(tag),
+                None => parse_nodes(text.split(',').map(str::trim)),
+            },
+            Self::List(nodes) => parse_nodes(nodes.iter().map(String::as_str)),
+            Self::Tag(tag) => parse_tag(tag),
+        }
+    }
+}
+
+impl fmt::Display for WrittenBastion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text(text) => f.write_str(text),
+            Self::List(nodes) => write!(f, "{nodes:?}"),
+            Self::Tag(tag) => write!(f, "{{ tag = {tag:?} }}"),
+        }
+    }
+}
+
+fn parse_tag(tag: &str) -> Result<Bastion, String> {
+    match tag.split_once('=') {
+        Some((key, value)) if !key.is_empty() && !value.is_empty() => Ok(Bastion::Tag {
+            key: key.to_owned(),
+            value: value.to_owned(),
+        }),
+        _ => {
+            Err("write the tag as KEY=VALUE, such as Name=bastion; neither may be empty".to_owned())
+        }
+    }
+}
+
+fn parse_nodes<'a>(written: impl Iterator<Item = &'a str>) -> Result<Bastion, String> {
+    let mut nodes: Vec<String> = Vec::new();
+    for node in written {
+        check_node(node)?;
+        if !nodes.iter().any(|known| known == node) {
+            nodes.push(node.to_owned());
+        }
+    }
+    if nodes.is_empty() {
+        return Err(format!("it names nothing; {FORMS}"));
+    }
+    Ok(Bastion::Nodes(nodes))
+}
+
+fn check_node(node: &str) -> Result<(), String> {
+    if let Some(task) = node.strip_prefix("ecs:") {
+        return check_task(node, task);
+    }
+    let id = node
+        .strip_prefix("i-")
+        .or_else(|| node.strip_prefix("mi-"))
+        .filter(|id| !id.is_empty());
+    match id {
+        Some(id)
+            if id
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit()) =>
+        {
+            Ok(())
+        }
+        Some(_) => Err(format!(
+            "\"{node}\" is no id: after {}- come digits and lower-case letters only",
+            if node.starts_with("mi-") { "mi" } else { "i" }
+        )),
+        None if node.is_empty() => Err(format!("an id is empty; {FORMS}")),
+        None if node.starts_with(TAG_PREFIX) => Err(
+            "a tag stands alone: bastion = { tag = \"KEY=VALUE\" }, or --bastion tag:KEY=VALUE"
+                .to_owned(),
+        ),
+        None => Err(format!(
+            "\"{node}\" is no id; {FORMS}. aws ssm describe-instance-information lists the nodes"
+        )),
+    }
+}
+
+/// `CLUSTER_TASK_RUNTIME`. The cluster's name may have underscores of its own.
+fn check_task(node: &str, task: &str) -> Result<(), String> {
+    let mut parts = task.rsplitn(3, '_');
+    let (runtime, id, cluster) = (parts.next(), parts.next(), parts.next());
+    let hex = |id: &str| id.len() == TASK_ID && id.bytes().all(|b| b.is_ascii_hexdigit());
+    let word = |text: &str, more: &[u8]| {
+        !text.is_empty()
+            && text
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || more.contains(&b))
+    };
+    if cluster.is_some_and(|cluster| word(cluster, b"-_"))
+        && id.is_some_and(hex)
+        && runtime.is_some_and(|runtime| word(runtime, b"-"))
+    {
+        return Ok(());
+    }
+    Err(format!(
+        "\"{node}\" is no ECS target; write ecs:CLUSTER_TASK_RUNTIME, with the cluster's name, the task's id ({TASK_ID} hexadecimal digits) \
+         and the container's runtimeId, which this shows: aws ecs describe-tasks --cluster CLUSTER --tasks TASK --query \"tasks[].containers[].runtimeId\""
+    ))
+}
+
+impl<'de> Deserialize<'de> for WrittenBastion {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Forms;
+
+        impl<'de> Visitor<'de> for Forms {
+            type Value = WrittenBastion;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(
+                    "a node's id, a list of ids such as [\"i-…\", \"i-…\"], or { tag = \"KEY=VALUE\" }",
+                )
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
+                Ok(WrittenBastion::Text(text.to_owned()))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+                let mut nodes = Vec::new();
+                while let Some(node) = seq.next_element()? {
+                    nodes.push(node);
+                }
+                Ok(WrittenBastion::List(nodes))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut tag = None;
+                while let Some(key) = map.next_key::<String>()? {
+                    if key != "tag" {
+                        map.next_value::<IgnoredAny>()?;
+                        return Err(de::Error::unknown_field(&key, &["tag"]));
+                    }
+                    tag = Some(map.next_value()?);
+                }
+                let tag = tag.ok_or_else(|| de::Error::missing_field("tag"))?;
+                Ok(WrittenBastion::Tag(tag))
+            }
+        }
+
+        deserializer.deserialize_any(Forms)
+    }
+}

@@ -1,0 +1,97 @@
+//! Why a configuration cannot be used.
+
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+/// Why the configuration cannot be used. Every message names the key and the remedy.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read the configuration file {path}: {source}")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the file system said.
+        source: std::io::Error,
+    },
+    /// The file is not TOML, or has keys or types that do not exist.
+    #[error("{path} is not a valid configuration:\n{source}")]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// Line, column and reason.
+        source: Box<toml::de::Error>,
+    },
+    /// No target anywhere.
+    #[error(
+        "no target is configured.\nhint: give one on the command line (pgiam serve --host NAME.REGION.rds.amazonaws.com --bastion i-…) \
+         or in a file; looked at: {looked_at}"
+    )]
+    NoTarget {
+        /// The files that were tried, in order.
+        looked_at: String,
+    },
+    /// A target was asked for by a name that is not in the file.
+    #[error("there is no target \"{asked}\".\nhint: the configured targets are: {known}")]
+    UnknownTarget {
+        /// The name that was asked for.
+        asked: String,
+        /// The names that exist.
+        known: String,
+    },
+    /// A key that describes one database was given on the command line for several targets.
+    #[error(
+        "--{key} describes one database, but {count} targets are selected.\nhint: name the target it is for: pgiam serve TARGET --{key} …"
+    )]
+    AmbiguousFlag {
+        /// The flag.
+        key: &'static str,
+        /// How many targets are selected.
+        count: usize,
+    },
+    /// A target lacks something it needs.
+    #[error("target \"{target}\" has no {key}.\nhint: {hint}")]
+    Missing {
+        /// The target.
+        target: String,
+        /// The missing key.
+        key: &'static str,
+        /// What to write.
+        hint: &'static str,
+    },
+    /// A value that cannot be meant.
+    #[error("target \"{target}\": {key} = {} is not usable: {reason}", quoted(.value))]
+    Invalid {
+        /// The target.
+        target: String,
+        /// The key.
+        key: &'static str,
+        /// What was written.
+        value: String,
+        /// What is wrong and what would be right.
+        reason: String,
+    },
+    /// A target describes a tunnel and is told to use none.
+    #[error(
+        "target \"{target}\" sets {key}, which is about the tunnel, but via = \"direct\" uses none.\nhint: {hint}"
+    )]
+    NoTunnel {
+        /// The target.
+        target: String,
+        /// The key that has no meaning.
+        key: &'static str,
+        /// What to change.
+        hint: &'static str,
+    },
+}
+
+/// A value as it stands in the file: numbers, lists and tables without quotes.
+fn quoted(value: &str) -> String {
+    let bare = value.starts_with(['[', '{']) || value.parse::<i64>().is_ok();
+    if bare {
+        value.to_owned()
+    } else {
+        format!("\"{value}\"")
+    }
+}

@@ -1,0 +1,237 @@
+//! The configuration file and its layers.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use super::{ConfigError, Target, WrittenBastion};
+
+/// One layer of settings, as written. Every key is optional in every layer.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Layer {
+    /// The real RDS endpoint, `NAME` or `NAME:PORT`.
+    pub host: Option<String>,
+    /// The database role to log in as.
+    pub user: Option<String>,
+    /// The database to open when the client names none.
+    pub database: Option<String>,
+    /// The local port.
+    pub port: Option<u16>,
+    /// The managed node or nodes that carry the tunnel.
+    pub bastion: Option<WrittenBastion>,
+    /// The session document.
+    pub document: Option<String>,
+    /// Most sessions at a time.
+    pub sessions: Option<u64>,
+    /// Seconds after which a session without connections is closed.
+    pub idle_timeout: Option<u64>,
+    /// Whether to open the first session at the start.
+    pub warm: Option<bool>,
+    /// Whether to keep sessions from the account's idle timeout.
+    pub keep_alive: Option<bool>,
+    /// Seconds the bastion may take to connect to the database.
+    pub dial_timeout: Option<u64>,
+    /// `ssm` or `direct`.
+    pub via: Option<String>,
+    /// The AWS profile.
+    pub profile: Option<String>,
+    /// The AWS region, where the host name does not say it.
+    pub region: Option<String>,
+    /// PEM file that replaces the built-in trust roots for the database.
+    pub ca_file: Option<PathBuf>,
+    /// Seconds until a client that waits for tunnel and token is told why not.
+    pub connect_timeout: Option<u64>,
+}
+
+impl Layer {
+    pub(super) fn over(self, below: Self) -> Self {
+        Self {
+            host: self.host.or(below.host),
+            user: self.user.or(below.user),
+            database: self.database.or(below.database),
+            port: self.port.or(below.port),
+            bastion: self.bastion.or(below.bastion),
+            document: self.document.or(below.document),
+            sessions: self.sessions.or(below.sessions),
+            idle_timeout: self.idle_timeout.or(below.idle_timeout),
+            warm: self.warm.or(below.warm),
+            keep_alive: self.keep_alive.or(below.keep_alive),
+            dial_timeout: self.dial_timeout.or(below.dial_timeout),
+            via: self.via.or(below.via),
+            profile: self.profile.or(below.profile),
+            region: self.region.or(below.region),
+            ca_file: self.ca_file.or(below.ca_file),
+            connect_timeout: self.connect_timeout.or(below.connect_timeout),
+        }
+    }
+
+    /// The first key that describes a tunnel.
+    fn tunnel_key(&self) -> Option<&'static str> {
+        let keys = [
+            ("bastion", self.bastion.is_some()),
+            ("document", self.document.is_some()),
+            ("sessions", self.sessions.is_some()),
+            ("idle_timeout", self.idle_timeout.is_some()),
+            ("warm", self.warm.is_some()),
+            ("keep_alive", self.keep_alive.is_some()),
+            ("dial_timeout", self.dial_timeout.is_some()),
+        ];
+        keys.into_iter()
+            .find_map(|(key, given)| given.then_some(key))
+    }
+}
+
+/// The configuration file.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct File {
+    /// Settings for every target.
+    #[serde(default)]
+    pub defaults: Layer,
+    /// The targets by name.
+    #[serde(default)]
+    pub targets: BTreeMap<String, Layer>,
+}
+
+impl File {
+    /// Reads `explicit`, or else the first that exists of `./pgiam.toml` and the user's file.
+    /// Returns the file and a sentence about where it was looked for.
+    ///
+    /// # Errors
+    /// [`ConfigError::Unreadable`] or [`ConfigError::Syntax`]. Finding no file is not an error
+    /// unless one was named.
+    pub fn load(explicit: Option<&Path>) -> Result<(Self, String), ConfigError> {
+        if let Some(path) = explicit {
+            return Ok((Self::read(path)?, path.display().to_string()));
+        }
+        let candidates: Vec<PathBuf> = [
+            Some(PathBuf::from("pgiam.toml")),
+            crate::platform::user_config_file(),
+        ]
+        .into_iter()
+        .flatten()
+        .collect();
+        let looked_at = candidates
+            .iter()
+            .map(|path| path.display().to_string())
+            .collect::<Vec<_>>()
+            .join(", ");
+        for path in &candidates {
+            match Self::read(path) {
+                Err(ConfigError::Unreadable { source, .. })
+                    if source.kind() == std::io::ErrorKind::NotFound => {}
+                read => return Ok((read?, looked_at)),
+            }
+        }
+        Ok((Self::default(), looked_at))
+    }
+
+    fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable {
+            path: path.to_owned(),
+            source,
+        })?;
+        let mut file: Self = toml::from_str(&text).map_err(|source| ConfigError::Syntax {
+            path: path.to_owned(),
+            source: Box::new(source),
+        })?;
+        // A relative ca_file means: beside the file that names it.
+        let base = path.parent().unwrap_or(Path::new("")).to_owned();
+        let layers = file.targets.values_mut().chain([&mut file.defaults]);
+        for ca_file in layers.filter_map(|layer| layer.ca_file.as_mut()) {
+            *ca_file = base.join(&*ca_file);
+        }
+        Ok(file)
+    }
+
+    /// The targets to serve: those named in `selected`, or all of the file; with no file, the one
+    /// that `flags` describe.
+    ///
+    /// # Errors
+    /// The first thing that cannot be meant, see [`ConfigError`].
+    pub fn targets(
+        self,
+        selected: &[String],
+        flags: &Layer,
+        looked_at: &str,
+    ) -> Result<Vec<Target>, ConfigError> {
+        let Self {
+            defaults,
+            mut targets,
+        } = self;
+        if !selected.is_empty() {
+            if let Some(asked) = selected.iter().find(|name| !targets.contains_key(*name)) {
+                return Err(unknown_target(asked, &targets));
+            }
+            targets.retain(|name, _| selected.contains(name));
+        } else if targets.is_empty() && flags.host.is_some() {
+            targets.insert("default".to_owned(), Layer::default());
+        }
+        if targets.is_empty() {
+            return Err(ConfigError::NoTarget {
+                looked_at: looked_at.to_owned(),
+            });
+        }
+        let per_database: [(&'static str, bool); 2] = [
+            ("host", flags.host.is_some()),
+            ("port", flags.port.is_some()),
+        ];
+        if let Some((key, _)) = per_database
+            .iter()
+            .find(|(_, given)| *given && targets.len() > 1)
+        {
+            return Err(ConfigError::AmbiguousFlag {
+                key,
+                count: targets.len(),
+            });
+        }
+        targets
+            .into_iter()
+            .map(|(name, layer)| {
+                refuse_idle_keys(&name, &layer, &defaults, flags)?;
+                Target::new(name, flags.clone().over(layer.over(defaults.clone())))
+            })
+            .collect()
+    }
+}
+
+/// A target that describes its tunnel and then takes none was not meant so. `[defaults]`, flags and
+/// variables are for several targets, and `--via direct` is said for the moment: they may.
+fn refuse_idle_keys(
+    name: &str,
+    own: &Layer,
+    defaults: &Layer,
+    flags: &Layer,
+) -> Result<(), ConfigError> {
+    let is_direct = |via: &Option<String>| via.as_deref() == Some("direct");
+    let hint = match (&flags.via, &own.via) {
+        (Some(_), _) => return Ok(()),
+        (None, via) if is_direct(via) => "leave one of the two out",
+        (None, None) if is_direct(&defaults.via) => {
+            "via comes from [defaults]: write via = \"ssm\" in the target, or leave the key out"
+        }
+        (None, _) => return Ok(()),
+    };
+    match own.tunnel_key() {
+        Some(key) => Err(ConfigError::NoTunnel {
+            target: name.to_owned(),
+            key,
+            hint,
+        }),
+        None => Ok(()),
+    }
+}
+
+pub(super) fn unknown_target(asked: &str, targets: &BTreeMap<String, Layer>) -> ConfigError {
+    let names: Vec<&str> = targets.keys().map(String::as_str).collect();
+    ConfigError::UnknownTarget {
+        asked: asked.to_owned(),
+        known: if names.is_empty() {
+            "(none)".to_owned()
+        } else {
+            names.join(", ")
+        },
+    }
+}

@@ -1,0 +1,153 @@
+//! `pgiam tunnel`: a tunnel to any host and port, for any protocol.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::str::FromStr;
+
+use super::file::{Layer, unknown_target};
+use super::target::connect_timeout;
+use super::via::via;
+use super::{ConfigError, Endpoint, File, Target};
+
+/// Where a raw tunnel leads: a name or address as the bastion sees it, and a port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Destination(pub Endpoint);
+
+impl FromStr for Destination {
+    type Err = String;
+
+    /// `NAME:PORT`, `10.0.0.7:PORT` or `[fd00::7]:PORT`.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        const FORM: &str = "write HOST:PORT, such as db.internal:3306 or [fd00::7]:6379";
+        if text.contains("//") {
+            return Err(format!("it is a URL; {FORM}"));
+        }
+        let Some((host, port)) = text.rsplit_once(':') else {
+            return Err(format!("the port is missing; {FORM}"));
+        };
+        let bracketed = host
+            .strip_prefix('[')
+            .and_then(|host| host.strip_suffix(']'));
+        let host = match bracketed {
+            Some(inside) => inside
+                .parse::<Ipv6Addr>()
+                .map_err(|_| format!("\"{inside}\" is no IPv6 address; {FORM}"))?
+                .to_string(),
+            None if host.contains(':') => {
+                return Err(format!("an IPv6 address goes in brackets; {FORM}"));
+            }
+            None => host.to_ascii_lowercase(),
+        };
+        if host.parse::<IpAddr>().is_err()
+            && rustls::pki_types::DnsName::try_from(host.as_str()).is_err()
+        {
+            return Err(format!("\"{host}\" is no host name; {FORM}"));
+        }
+        match port.parse() {
+            Ok(port) if port != 0 => Ok(Self(Endpoint { host, port })),
+            _ => Err(format!("\"{port}\" is not a port; {FORM}")),
+        }
+    }
+}
+
+/// Where a raw tunnel listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listen {
+    /// 127.0.0.1 and ::1, where `localhost` leads; port 0 lets the system choose.
+    Localhost(u16),
+    /// One address of the loopback interface.
+    Address(SocketAddr),
+}
+
+impl FromStr for Listen {
+    type Err = String;
+
+    /// `PORT`, `localhost:PORT`, `127.0.0.1:PORT` or `[::1]:PORT`.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if let Ok(port) = text.strip_prefix("localhost:").unwrap_or(text).parse() {
+            return Ok(Self::Localhost(port));
+        }
+        let address: SocketAddr = text
+            .parse()
+            .map_err(|_| "write PORT, 127.0.0.1:PORT or [::1]:PORT".to_owned())?;
+        if address.ip().is_loopback() {
+            return Ok(Self::Address(address));
+        }
+        Err(
+            "whoever reaches that address could use the tunnel, which asks for no password; listen on 127.0.0.1 or [::1], \
+             and let other machines in with ssh -L or a proxy that checks who they are"
+                .to_owned(),
+        )
+    }
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Localhost(port) => write!(f, "{}:{port}", Ipv4Addr::LOCALHOST),
+            Self::Address(address) => address.fmt(f),
+        }
+    }
+}
+
+impl File {
+    /// The tunnel to `to`: through the bastion of `flags`, else of the target called `like`, else of
+    /// `[defaults]`. What these say about a database (its host, user, port, certificate) does not
+    /// count, nor does a `via`.
+    ///
+    /// The region is the first that is said: by a `region`, by the host name of `like`, by that of
+    /// `to`; `None` is left to AWS's own settings. The result is named after where it leads.
+    ///
+    /// # Errors
+    /// The first thing that cannot be meant, see [`ConfigError`].
+    pub fn forward(
+        self,
+        to: Destination,
+        like: Option<&str>,
+        flags: &Layer,
+    ) -> Result<Target, ConfigError> {
+        let Destination(endpoint) = to;
+        let own = match like {
+            None => Layer::default(),
+            Some(name) => match self.targets.get(name) {
+                Some(layer) => layer.clone(),
+                None => return Err(unknown_target(name, &self.targets)),
+            },
+        };
+        let name = endpoint.to_string();
+        let bastion_is_in = own
+            .host
+            .as_ref()
+            .and_then(|host| host.parse::<Endpoint>().ok());
+        let layer = Layer {
+            via: None,
+            ..flags.clone().over(own.over(self.defaults))
+        };
+        if layer.bastion.is_none() {
+            return Err(ConfigError::Missing {
+                target: name,
+                key: "bastion",
+                hint: "--bastion i-0123456789abcdef0 (an instance that Session Manager can reach), --target NAME to take that of a target in the file, \
+                       or bastion = \"i-…\" under [defaults]",
+            });
+        }
+        let connect_timeout = connect_timeout(&name, &layer)?;
+        let via = via(&name, &layer, connect_timeout)?;
+        let said = bastion_is_in.as_ref().and_then(Endpoint::region);
+        let region = layer
+            .region
+            .or_else(|| said.or(endpoint.region()).map(str::to_owned));
+        Ok(Target {
+            name,
+            local_port: endpoint.port,
+            endpoint,
+            region,
+            user: None,
+            database: None,
+            via,
+            profile: layer.profile,
+            ca_file: None,
+            connect_timeout,
+        })
+    }
+}

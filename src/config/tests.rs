@@ -1,0 +1,539 @@
+use super::*;
+
+const HOST: &str = "orders.cluster-abc.eu-central-1.rds.amazonaws.com";
+const TASK: &str = "0123456789abcdef0123456789abcdef";
+
+fn parse(text: &str, selected: &[&str], flags: &Layer) -> Result<Vec<Target>, ConfigError> {
+    let file: File = toml::from_str(text).unwrap();
+    let selected: Vec<String> = selected.iter().map(|&name| name.to_owned()).collect();
+    file.targets(&selected, flags, "pgiam.toml")
+}
+
+/// One target with these further lines.
+fn target(lines: &str) -> Result<Target, ConfigError> {
+    let text = format!("[targets.a]\nhost='{HOST}'\n{lines}\n");
+    parse(&text, &[], &Layer::default()).map(|mut targets| targets.remove(0))
+}
+
+/// The tunnel of a target with these further lines.
+fn ssm(lines: &str) -> SsmSettings {
+    match target(lines).unwrap().via {
+        Via::Ssm(settings) => settings,
+        Via::Direct => panic!("{lines}: direct"),
+    }
+}
+
+fn refusal(lines: &str) -> String {
+    target(lines).unwrap_err().to_string()
+}
+
+fn written(bastion: &str) -> Option<WrittenBastion> {
+    Some(WrittenBastion::Text(bastion.to_owned()))
+}
+
+fn nodes(ids: &[&str]) -> Bastion {
+    Bastion::Nodes(ids.iter().map(|&id| id.to_owned()).collect())
+}
+
+fn tag(key: &str, value: &str) -> Bastion {
+    Bastion::Tag {
+        key: key.to_owned(),
+        value: value.to_owned(),
+    }
+}
+
+#[test]
+fn flags_beat_the_target_which_beats_the_defaults() {
+    let text = format!(
+        "[defaults]\nprofile='dev'\nuser='everyone'\nbastion='i-1'\nsessions=2\nwarm=true\n\
+         [targets.orders]\nhost='{HOST}'\nuser='db_user'\nsessions=3\n"
+    );
+    let flags = Layer {
+        profile: Some("prod".into()),
+        warm: Some(false),
+        ..Layer::default()
+    };
+    let target = &parse(&text, &[], &flags).unwrap()[0];
+    assert_eq!(target.profile.as_deref(), Some("prod"));
+    assert_eq!(target.user.as_deref(), Some("db_user"));
+    let expected = SsmSettings {
+        sessions: 3,
+        ..SsmSettings::new(nodes(&["i-1"]))
+    };
+    assert_eq!(target.via, Via::Ssm(expected));
+    assert_eq!(target.endpoint.to_string(), format!("{HOST}:5432"));
+    assert_eq!(target.region.as_deref(), Some("eu-central-1"));
+    assert_eq!(
+        (target.local_port, target.connect_timeout),
+        (5433, DEFAULT_CONNECT_TIMEOUT)
+    );
+}
+
+#[test]
+fn flags_alone_make_a_target() {
+    let flags = Layer {
+        host: Some(format!("{}:5444", HOST.to_uppercase())),
+        via: Some("direct".into()),
+        ..Layer::default()
+    };
+    let target = &parse("", &[], &flags).unwrap()[0];
+    assert_eq!(
+        (target.name.as_str(), target.endpoint.port),
+        ("default", 5444)
+    );
+    assert_eq!(target.endpoint.host, HOST);
+}
+
+#[test]
+fn refusals_name_the_key_and_the_remedy() {
+    let no_flags = Layer::default();
+    for (lines, expected) in [
+        ("", "target \"a\" has no bastion"),
+        ("via='vpn'", "\"ssm\" or \"direct\""),
+        (
+            "via='direct'\nregion='us-east-1'",
+            "the host is in eu-central-1",
+        ),
+        ("via='direct'\nuser=''", "user = \"\" is not usable"),
+        (
+            "via='direct'\nconnect_timeout=0",
+            "connect_timeout = 0 is not usable: give whole seconds, 1 or more",
+        ),
+    ] {
+        let said = refusal(lines);
+        assert!(said.contains(expected), "{lines}\n→ {said}");
+    }
+    for (text, expected) in [
+        (
+            "[targets.a]\nbastion='i-1'\n".to_owned(),
+            "target \"a\" has no host",
+        ),
+        (
+            "[targets.a]\nhost='10.0.0.7'\nvia='direct'\n".to_owned(),
+            "DNS name",
+        ),
+        (
+            format!("[targets.a]\nhost='{HOST}:0'\nvia='direct'\n"),
+            "is not a port",
+        ),
+        (String::new(), "no target is configured"),
+    ] {
+        let error = parse(&text, &[], &no_flags).unwrap_err().to_string();
+        assert!(error.contains(expected), "{text}\n→ {error}");
+    }
+    let two = format!(
+        "[defaults]\nvia='direct'\n[targets.a]\nhost='{HOST}'\n[targets.b]\nhost='{HOST}'\n"
+    );
+    let error = parse(&two, &["c"], &no_flags).unwrap_err().to_string();
+    assert!(
+        error.contains("no target \"c\"") && error.contains("a, b"),
+        "{error}"
+    );
+    let flags = Layer {
+        port: Some(1),
+        ..Layer::default()
+    };
+    assert!(
+        parse(&two, &[], &flags)
+            .unwrap_err()
+            .to_string()
+            .contains("--port describes one database")
+    );
+    assert_eq!(parse(&two, &["b"], &flags).unwrap().len(), 1);
+}
+
+#[test]
+fn unknown_keys_are_refused() {
+    let error = toml::from_str::<File>("[targets.a]\nhots='x'\n")
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("unknown field `hots`"), "{error}");
+}
+
+#[test]
+fn bastions_are_ids_lists_or_tags() {
+    let task = format!("ecs:my_apps_{TASK}_{TASK}-0527074092");
+    let cases = [
+        (
+            "'i-0123456789abcdef0'".to_owned(),
+            nodes(&["i-0123456789abcdef0"]),
+        ),
+        ("'mi-1'".to_owned(), nodes(&["mi-1"])),
+        ("'i-1, i-2'".to_owned(), nodes(&["i-1", "i-2"])),
+        (format!("['i-2', 'mi-1', '{task}']"), {
+            nodes(&["i-2", "mi-1", &task])
+        }),
+        ("['i-1', 'i-2', 'i-1']".to_owned(), nodes(&["i-1", "i-2"])),
+        (
+            "{ tag = 'Name=bastion' }".to_owned(),
+            tag("Name", "bastion"),
+        ),
+        ("{ tag = 'role=a=b, c' }".to_owned(), tag("role", "a=b, c")),
+        ("'tag:Name=a,b'".to_owned(), tag("Name", "a,b")),
+    ];
+    for (written, expected) in cases {
+        assert_eq!(
+            ssm(&format!("bastion={written}")).bastion,
+            expected,
+            "{written}"
+        );
+    }
+}
+
+#[test]
+fn bastions_that_are_none_are_refused_with_the_form() {
+    let short = format!("ecs:apps_{}_x", &TASK[1..]);
+    let cases = [
+        (
+            "'bastion-1'",
+            "bastion = \"bastion-1\" is not usable: \"bastion-1\" is no id; give the id of a managed node (i-…, mi-… or ecs:CLUSTER_TASK_RUNTIME), several of them, or a tag",
+        ),
+        ("''", "an id is empty"),
+        ("'i-'", "\"i-\" is no id"),
+        (
+            "'i-0ABC'",
+            "after i- come digits and lower-case letters only",
+        ),
+        ("'mi-a.b'", "after mi- come"),
+        ("'i-1,'", "an id is empty"),
+        ("[]", "bastion = [] is not usable: it names nothing"),
+        (
+            "['i-1', 'tag:Name=x']",
+            "bastion = [\"i-1\", \"tag:Name=x\"] is not usable: a tag stands alone",
+        ),
+        (
+            "{ tag = 'bastion' }",
+            "bastion = { tag = \"bastion\" } is not usable: write the tag as KEY=VALUE",
+        ),
+        ("{ tag = '=bastion' }", "neither may be empty"),
+        ("'tag:Name='", "neither may be empty"),
+        ("'ecs:apps'", "write ecs:CLUSTER_TASK_RUNTIME"),
+        (
+            &format!("'{short}'"),
+            "--query \"tasks[].containers[].runtimeId\"",
+        ),
+        (&format!("'ecs:_{TASK}_x'"), "is no ECS target"),
+        (&format!("'ecs:apps_{TASK}_'"), "is no ECS target"),
+    ];
+    for (written, expected) in cases {
+        let said = refusal(&format!("bastion={written}"));
+        assert!(said.contains(expected), "{written}\n→ {said}");
+    }
+    for (written, expected) in [
+        ("7", "expected a node's id, a list of ids such as"),
+        ("['i-1', 2]", "invalid type: integer `2`, expected a string"),
+        ("{ tags = 'x' }", "unknown field `tags`, expected `tag`"),
+        ("{}", "missing field `tag`"),
+    ] {
+        let said = toml::from_str::<File>(&format!("[targets.a]\nbastion={written}\n"))
+            .unwrap_err()
+            .to_string();
+        assert!(said.contains(expected), "{written}\n→ {said}");
+    }
+}
+
+#[test]
+fn every_setting_of_the_tunnel_has_a_key() {
+    let settings = ssm(
+        "bastion='i-1'\ndocument='Our-Forward'\nsessions=20\nidle_timeout=1\nwarm=true\nkeep_alive=true\ndial_timeout=30",
+    );
+    let expected = SsmSettings {
+        bastion: nodes(&["i-1"]),
+        document: Some("Our-Forward".to_owned()),
+        sessions: 20,
+        idle_timeout: Duration::from_secs(1),
+        warm: true,
+        keep_alive: true,
+        dial_timeout: Duration::from_secs(30),
+    };
+    assert_eq!(settings, expected);
+    assert_eq!(
+        ssm("bastion='i-1'\ndocument='arn:aws:ssm:eu-central-1:123456789012:document/Our-Forward'")
+            .document
+            .as_deref(),
+        Some("arn:aws:ssm:eu-central-1:123456789012:document/Our-Forward")
+    );
+    for (line, expected) in [
+        (
+            "sessions=0",
+            "sessions = 0 is not usable: give the most sessions to open at a time, 1 to 20",
+        ),
+        ("sessions=21", "sessions = 21 is not usable"),
+        (
+            "idle_timeout=0",
+            "idle_timeout = 0 is not usable: give whole seconds, 1 or more",
+        ),
+        (
+            "dial_timeout=0",
+            "dial_timeout = 0 is not usable: give whole seconds, 1 or more",
+        ),
+        (
+            "document=''",
+            "document = \"\" is not usable: give the name or the ARN",
+        ),
+        (
+            "document='our document'",
+            "document = \"our document\" is not usable",
+        ),
+    ] {
+        let said = refusal(&format!("bastion='i-1'\n{line}"));
+        assert!(said.contains(expected), "{line}\n→ {said}");
+    }
+}
+
+#[test]
+fn a_dial_is_part_of_the_connecting() {
+    let settings = ssm("bastion='i-1'\nconnect_timeout=5");
+    assert_eq!(settings.dial_timeout, Duration::from_secs(5));
+    let settings = ssm("bastion='i-1'\nconnect_timeout=5\ndial_timeout=5");
+    assert_eq!(settings.dial_timeout, Duration::from_secs(5));
+    let said = refusal("bastion='i-1'\nconnect_timeout=5\ndial_timeout=6");
+    assert!(
+        said.contains(
+            "dial_timeout = 6 is not usable: it is a part of connect_timeout, which is 5"
+        ) && said
+            .contains("lower dial_timeout to at most 5, or raise connect_timeout to at least 6"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_target_without_a_tunnel_does_not_describe_one() {
+    for key in [
+        "bastion='i-1'",
+        "document='Our-Forward'",
+        "sessions=1",
+        "idle_timeout=1",
+        "warm=false",
+        "keep_alive=true",
+        "dial_timeout=1",
+    ] {
+        let said = refusal(&format!("via='direct'\n{key}"));
+        let name = key.split('=').next().unwrap();
+        assert!(
+            said.contains(&format!("sets {name}, which is about the tunnel"))
+                && said.contains("leave one of the two out"),
+            "{said}"
+        );
+    }
+    // What is said for several targets at a time need not fit each of them.
+    let text =
+        format!("[defaults]\nbastion='i-1'\nwarm=true\n[targets.a]\nhost='{HOST}'\nvia='direct'\n");
+    let flags = Layer {
+        bastion: written("i-2"),
+        sessions: Some(2),
+        ..Layer::default()
+    };
+    assert_eq!(parse(&text, &[], &flags).unwrap()[0].via, Via::Direct);
+    // Nor what is said for the moment.
+    let text = format!("[targets.a]\nhost='{HOST}'\nbastion='i-1'\n");
+    let flags = Layer {
+        via: Some("direct".to_owned()),
+        ..Layer::default()
+    };
+    assert_eq!(parse(&text, &[], &flags).unwrap()[0].via, Via::Direct);
+    // But a bastion must not be passed by because of another place.
+    let text = format!("[defaults]\nvia='direct'\n[targets.a]\nhost='{HOST}'\nbastion='i-1'\n");
+    let said = parse(&text, &[], &Layer::default())
+        .unwrap_err()
+        .to_string();
+    assert!(said.contains("via comes from [defaults]"), "{said}");
+    let text = text.replace("bastion=", "via='ssm'\nbastion=");
+    assert_eq!(
+        parse(&text, &[], &Layer::default()).unwrap()[0]
+            .via
+            .to_string(),
+        "ssm i-1"
+    );
+}
+
+#[test]
+fn ways_read_well() {
+    let shown = |bastion: &str| {
+        let bastion = written(bastion).unwrap().parse().unwrap();
+        Via::Ssm(SsmSettings::new(bastion)).to_string()
+    };
+    assert_eq!(shown("i-1,mi-2"), "ssm i-1, mi-2");
+    assert_eq!(shown("tag:Name=bastion"), "ssm tag Name=bastion");
+}
+
+#[test]
+fn regions_of_endpoint_names() {
+    let region = |host: &str| {
+        host.parse::<Endpoint>()
+            .unwrap()
+            .region()
+            .map(str::to_owned)
+    };
+    for (host, expected) in [
+        ("db.abc.us-gov-west-1.rds.amazonaws.com", "us-gov-west-1"),
+        ("db.abc.rds.us-gov-east-1.amazonaws.com", "us-gov-east-1"),
+        ("p.proxy-abc.cn-north-1.rds.amazonaws.com.cn", "cn-north-1"),
+        (
+            "db.abc.rds.cn-northwest-1.amazonaws.com.cn",
+            "cn-northwest-1",
+        ),
+        ("db.abc.us-iso-east-1.rds.c2s.ic.gov", "us-iso-east-1"),
+        ("db.abc.us-isob-east-1.rds.sc2s.sgov.gov", "us-isob-east-1"),
+        ("db.abc.eu-isoe-west-1.rds.cloud.adc-e.uk", "eu-isoe-west-1"),
+        (
+            "db.abc.us-isof-south-1.rds.csp.hci.ic.gov",
+            "us-isof-south-1",
+        ),
+        ("db.abc.eusc-de-east-1.rds.amazonaws.eu", "eusc-de-east-1"),
+    ] {
+        assert_eq!(region(host).as_deref(), Some(expected), "{host}");
+    }
+    for other in [
+        "db.example.com",
+        "rds.amazonaws.com",
+        "i-1.eu-central-1.compute.amazonaws.com",
+        "db.abc.eu-central-1.rds.amazonaws.com.example.org",
+        "db.abc.eu-central-1.rds.evilamazonaws.com",
+    ] {
+        assert_eq!(region(other), None, "{other}");
+    }
+}
+
+#[test]
+fn destinations_are_what_the_bastion_sees() {
+    for (written, shown) in [
+        ("db.internal:3306", "db.internal:3306"),
+        ("Redis:6379", "redis:6379"),
+        ("my_db.svc:80", "my_db.svc:80"),
+        ("10.0.0.7:80", "10.0.0.7:80"),
+        ("[FD00:0::7]:443", "[fd00::7]:443"),
+    ] {
+        let Destination(endpoint) = written.parse().unwrap();
+        assert_eq!(endpoint.to_string(), shown);
+    }
+    let Destination(endpoint) = "[fd00::7]:443".parse().unwrap();
+    assert_eq!(endpoint.host, "fd00::7", "as the agent takes it");
+    for (written, expected) in [
+        ("db.internal", "the port is missing; write HOST:PORT"),
+        ("db.internal:0", "\"0\" is not a port"),
+        ("db.internal:mysql", "\"mysql\" is not a port"),
+        ("fd00::7:443", "goes in brackets"),
+        ("[db]:443", "\"db\" is no IPv6 address"),
+        ("https://db.internal:443", "it is a URL"),
+        (":443", "\"\" is no host name"),
+        ("db internal:443", "is no host name"),
+    ] {
+        let said = written.parse::<Destination>().unwrap_err();
+        assert!(said.contains(expected), "{written}\n→ {said}");
+    }
+}
+
+#[test]
+fn raw_tunnels_listen_on_the_loopback_only() {
+    assert_eq!("3307".parse(), Ok(Listen::Localhost(3307)));
+    assert_eq!("localhost:3307".parse(), Ok(Listen::Localhost(3307)));
+    for written in ["127.0.0.1:3307", "127.0.0.2:0", "[::1]:3307"] {
+        let listen: Listen = written.parse().unwrap();
+        assert!(matches!(listen, Listen::Address(_)), "{written}");
+        assert_eq!(listen.to_string(), written);
+    }
+    for (written, expected) in [
+        ("0.0.0.0:3307", "asks for no password; listen on 127.0.0.1"),
+        ("[::]:3307", "asks for no password"),
+        ("192.168.1.7:3307", "ssh -L"),
+        (
+            "example.org:3307",
+            "write PORT, 127.0.0.1:PORT or [::1]:PORT",
+        ),
+        ("70000", "write PORT"),
+        ("", "write PORT"),
+    ] {
+        let said = written.parse::<Listen>().unwrap_err();
+        assert!(said.contains(expected), "{written}\n→ {said}");
+    }
+}
+
+fn forward(file: &str, to: &str, like: Option<&str>, flags: &Layer) -> Result<Target, ConfigError> {
+    let file: File = toml::from_str(file).unwrap();
+    file.forward(to.parse().unwrap(), like, flags)
+}
+
+#[test]
+fn a_raw_tunnel_takes_the_way_of_a_target() {
+    let file = format!(
+        "[defaults]\nprofile='dev'\nbastion='i-1'\nvia='direct'\nsessions=2\n\
+         [targets.orders]\nhost='{HOST}'\nuser='db_user'\nport=6000\nbastion='i-2'\nprofile='prod'\nca_file='x.pem'\n\
+         [targets.near]\nhost='{HOST}'\nvia='direct'\n"
+    );
+    let none = Layer::default();
+    let plain = forward(&file, "db.internal:3306", None, &none).unwrap();
+    assert_eq!(
+        (plain.name.as_str(), plain.via.to_string().as_str()),
+        ("db.internal:3306", "ssm i-1")
+    );
+    assert_eq!(
+        (plain.profile.as_deref(), plain.region.as_deref()),
+        (Some("dev"), None)
+    );
+    let like = forward(&file, "db.internal:3306", Some("orders"), &none).unwrap();
+    assert_eq!(like.via.to_string(), "ssm i-2");
+    assert_eq!(
+        (like.profile.as_deref(), like.region.as_deref()),
+        (Some("prod"), Some("eu-central-1"))
+    );
+    assert_eq!(
+        (like.user, like.ca_file, like.local_port),
+        (None, None, 3306)
+    );
+    let near = forward(&file, "db.internal:3306", Some("near"), &none).unwrap();
+    assert_eq!(near.via.to_string(), "ssm i-1");
+    let flags = Layer {
+        bastion: written("tag:Name=bastion"),
+        region: Some("us-east-1".to_owned()),
+        warm: Some(true),
+        ..Layer::default()
+    };
+    let flagged = forward(&file, "db.internal:3306", Some("orders"), &flags).unwrap();
+    assert_eq!(flagged.region.as_deref(), Some("us-east-1"));
+    let expected = SsmSettings {
+        sessions: 2,
+        warm: true,
+        ..SsmSettings::new(tag("Name", "bastion"))
+    };
+    assert_eq!(flagged.via, Via::Ssm(expected));
+}
+
+#[test]
+fn the_region_of_a_raw_tunnel_may_come_from_where_it_leads() {
+    let flags = Layer {
+        bastion: written("i-1"),
+        ..Layer::default()
+    };
+    let to = "my.cluster-abc.us-west-2.rds.amazonaws.com:3306";
+    let tunnel = forward("", to, None, &flags).unwrap();
+    assert_eq!(tunnel.region.as_deref(), Some("us-west-2"));
+}
+
+#[test]
+fn a_raw_tunnel_says_what_it_lacks() {
+    let none = Layer::default();
+    let said = |file: &str, like: Option<&str>, flags: &Layer| {
+        forward(file, "db.internal:3306", like, flags)
+            .unwrap_err()
+            .to_string()
+    };
+    let missing = said("", None, &none);
+    assert!(
+        missing.contains("target \"db.internal:3306\" has no bastion")
+            && missing.contains("--target NAME"),
+        "{missing}"
+    );
+    let unknown = said(&format!("[targets.a]\nhost='{HOST}'\n"), Some("b"), &none);
+    assert!(
+        unknown.contains("no target \"b\"") && unknown.contains("are: a"),
+        "{unknown}"
+    );
+    let flags = Layer {
+        bastion: written("i-1"),
+        sessions: Some(50),
+        ..Layer::default()
+    };
+    let bad = said("", None, &flags);
+    assert!(bad.contains("sessions = 50 is not usable"), "{bad}");
+}

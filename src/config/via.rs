@@ -1,0 +1,182 @@
+//! The way to a database.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::bastion::Bastion;
+use super::file::Layer;
+use super::{
+    ConfigError, DEFAULT_DIAL_TIMEOUT, DEFAULT_IDLE_TIMEOUT, DEFAULT_SESSIONS, MAX_SESSIONS,
+};
+
+/// How the bytes reach the database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Via {
+    /// A TCP connection from here: inside the VPC, over a VPN or peering.
+    Direct,
+    /// A Session Manager tunnel.
+    Ssm(SsmSettings),
+}
+
+impl fmt::Display for Via {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Direct => f.write_str("direct"),
+            Self::Ssm(settings) => write!(f, "ssm {}", settings.bastion),
+        }
+    }
+}
+
+/// The tunnel of one target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SsmSettings {
+    /// Who carries it.
+    pub bastion: Bastion,
+    /// The session document; `None`: AWS's own for a remote host.
+    pub document: Option<String>,
+    /// Most sessions at a time, 1 to 20.
+    pub sessions: usize,
+    /// A session without connections is closed after this; the last one stays longer.
+    pub idle_timeout: Duration,
+    /// Open the first session at the start of the program.
+    pub warm: bool,
+    /// Keep open sessions from reaching the account's idle timeout.
+    pub keep_alive: bool,
+    /// How long the bastion may take to connect to the database.
+    pub dial_timeout: Duration,
+}
+
+impl SsmSettings {
+    /// The built-in settings for a bastion.
+    #[must_use]
+    pub fn new(bastion: Bastion) -> Self {
+        Self {
+            bastion,
+            document: None,
+            sessions: DEFAULT_SESSIONS,
+            idle_timeout: DEFAULT_IDLE_TIMEOUT,
+            warm: false,
+            keep_alive: false,
+            dial_timeout: DEFAULT_DIAL_TIMEOUT,
+        }
+    }
+
+    /// The settings in `layer` for the target of this name, whose clients wait `connect_timeout`.
+    pub(super) fn from_layer(
+        target: &str,
+        bastion: Bastion,
+        layer: &Layer,
+        connect_timeout: Duration,
+    ) -> Result<Self, ConfigError> {
+        let invalid = |key, value: String, reason: String| ConfigError::Invalid {
+            target: target.to_owned(),
+            key,
+            value,
+            reason,
+        };
+        if let Some(document) = &layer.document
+            && !is_document(document)
+        {
+            return Err(invalid(
+                "document",
+                document.clone(),
+                "give the name or the ARN of a session document, such as AWS-StartPortForwardingSessionToRemoteHost".to_owned(),
+            ));
+        }
+        let sessions = match layer.sessions {
+            None => DEFAULT_SESSIONS,
+            Some(asked) => usize::try_from(asked)
+                .ok()
+                .filter(|sessions| (1..=MAX_SESSIONS).contains(sessions))
+                .ok_or_else(|| {
+                    invalid(
+                        "sessions",
+                        asked.to_string(),
+                        format!("give the most sessions to open at a time, 1 to {MAX_SESSIONS}"),
+                    )
+                })?,
+        };
+        let idle_timeout = match layer.idle_timeout {
+            Some(0) => {
+                return Err(invalid("idle_timeout", "0".to_owned(), whole_seconds()));
+            }
+            Some(seconds) => Duration::from_secs(seconds),
+            None => DEFAULT_IDLE_TIMEOUT,
+        };
+        let dial_timeout = match layer.dial_timeout {
+            Some(0) => {
+                return Err(invalid("dial_timeout", "0".to_owned(), whole_seconds()));
+            }
+            Some(seconds) if Duration::from_secs(seconds) > connect_timeout => {
+                let all = connect_timeout.as_secs();
+                return Err(invalid(
+                    "dial_timeout",
+                    seconds.to_string(),
+                    format!(
+                        "it is a part of connect_timeout, which is {all}: a client has given up by then; lower dial_timeout to at most {all}, or raise connect_timeout to at least {seconds}"
+                    ),
+                ));
+            }
+            Some(seconds) => Duration::from_secs(seconds),
+            // Whoever asks for an early answer has thereby asked for an early one about the dial.
+            None => DEFAULT_DIAL_TIMEOUT.min(connect_timeout),
+        };
+        Ok(Self {
+            bastion,
+            document: layer.document.clone(),
+            sessions,
+            idle_timeout,
+            warm: layer.warm.unwrap_or(false),
+            keep_alive: layer.keep_alive.unwrap_or(false),
+            dial_timeout,
+        })
+    }
+}
+
+pub(super) fn whole_seconds() -> String {
+    "give whole seconds, 1 or more".to_owned()
+}
+
+/// What `StartSession` takes as `DocumentName` (SSM API Reference): a name, or an ARN where another
+/// account shares the document.
+fn is_document(text: &str) -> bool {
+    (3..=128).contains(&text.len())
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"_-.:/".contains(&b))
+}
+
+/// The way that `layer` asks for.
+pub(super) fn via(
+    target: &str,
+    layer: &Layer,
+    connect_timeout: Duration,
+) -> Result<Via, ConfigError> {
+    let invalid = |key, value: String, reason: String| ConfigError::Invalid {
+        target: target.to_owned(),
+        key,
+        value,
+        reason,
+    };
+    match (layer.via.as_deref(), &layer.bastion) {
+        (Some("direct"), _) => Ok(Via::Direct),
+        (None | Some("ssm"), Some(written)) => {
+            let bastion = written
+                .parse()
+                .map_err(|reason| invalid("bastion", written.to_string(), reason))?;
+            let settings = SsmSettings::from_layer(target, bastion, layer, connect_timeout)?;
+            Ok(Via::Ssm(settings))
+        }
+        (None | Some("ssm"), None) => Err(ConfigError::Missing {
+            target: target.to_owned(),
+            key: "bastion",
+            hint: "bastion = \"i-0123456789abcdef0\" (an instance that Session Manager can reach), \
+                   or via = \"direct\" where the database can be reached from here",
+        }),
+        (Some(other), _) => Err(invalid(
+            "via",
+            other.to_owned(),
+            "it is \"ssm\" or \"direct\"".to_owned(),
+        )),
+    }
+}

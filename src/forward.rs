@@ -1,0 +1,293 @@
+//! `pgiam tunnel`: plain TCP through the tunnel, for anything that is not PostgreSQL.
+//!
+//! `accept → tunnel stream → copy → close`. There is no protocol in which to tell a client what is
+//! wrong: it is logged, and the client's connection is reset, so that what it has received so far
+//! does not look complete.
+
+mod copy;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use thiserror::Error;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{Instrument, debug, info, info_span};
+
+use crate::aws::{AwsContext, AwsOptions};
+use crate::config::{Listen, Target, Via};
+use crate::report;
+use crate::server::{self, MAX_CONNECTIONS, Running};
+use crate::tunnel::direct::Direct;
+use crate::tunnel::ssm::supervisor::SsmTransport;
+use crate::tunnel::{Transport, TunnelError, plain};
+use copy::{Copied, End, copy};
+
+/// What Unix keeps for programs of the system; others are refused these ports.
+const PRIVILEGED: u16 = 1024;
+
+/// Why the tunnel cannot listen.
+#[derive(Debug, Error)]
+pub enum ListenError {
+    /// The port is taken.
+    #[error("cannot listen on {address}: the port is in use.\nhint: choose another: --listen {}", elsewhere(.address))]
+    InUse {
+        /// The address.
+        address: SocketAddr,
+    },
+    /// The port is not for us.
+    #[error("cannot listen on {address}: ports below {PRIVILEGED} are for the system's own programs.\nhint: choose another: --listen {}", elsewhere(.address))]
+    NotAllowed {
+        /// The address.
+        address: SocketAddr,
+    },
+    /// Another failure.
+    #[error("cannot listen on {address}: {source}")]
+    Other {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// A port that is likely to be free: 8080 for 80, 8443 for 443, 3307 for 3306.
+fn elsewhere(address: &SocketAddr) -> u16 {
+    match address.port() {
+        port if port < PRIVILEGED => 8000 + port,
+        port => port.checked_add(1).unwrap_or(8000),
+    }
+}
+
+/// Why a connection was not carried, or not to its end.
+#[derive(Debug, Error)]
+pub enum ForwardError {
+    /// There is no tunnel, or it broke.
+    #[error(transparent)]
+    Tunnel(#[from] TunnelError),
+    /// The tunnel took too long.
+    #[error("the tunnel was not ready within {} s", .0.as_secs())]
+    Timeout(Duration),
+    /// Too many connections at once.
+    #[error("too many connections: {limit} are open")]
+    TooManyConnections {
+        /// The limit.
+        limit: usize,
+    },
+    /// The far side broke off.
+    #[error("the connection was lost: {0}")]
+    Lost(io::Error),
+    /// The program is stopping.
+    #[error("pgiam is shutting down")]
+    ShuttingDown,
+}
+
+/// A local address that is listened on, on one socket or two.
+pub struct Bound {
+    shown: Listen,
+    sockets: Vec<TcpListener>,
+}
+
+impl Bound {
+    /// The address to show, with the port that was given.
+    #[must_use]
+    pub fn address(&self) -> Listen {
+        self.shown
+    }
+}
+
+/// Binds every address.
+///
+/// # Errors
+/// [`ListenError`] for the first that cannot be had.
+pub fn bind(addresses: &[Listen]) -> Result<Vec<Bound>, ListenError> {
+    addresses.iter().map(bind_one).collect()
+}
+
+fn bind_one(address: &Listen) -> Result<Bound, ListenError> {
+    let failed = |(address, source): (SocketAddr, io::Error)| match source.kind() {
+        io::ErrorKind::AddrInUse => ListenError::InUse { address },
+        io::ErrorKind::PermissionDenied if address.port() < PRIVILEGED => {
+            ListenError::NotAllowed { address }
+        }
+        _ => ListenError::Other { address, source },
+    };
+    match *address {
+        Listen::Localhost(port) => {
+            let (port, sockets) = server::loopback(port).map_err(failed)?;
+            Ok(Bound {
+                shown: Listen::Localhost(port),
+                sockets,
+            })
+        }
+        Listen::Address(address) => {
+            let failed = |error| failed((address, error));
+            let socket = server::socket(address).map_err(failed)?;
+            Ok(Bound {
+                shown: Listen::Address(socket.local_addr().map_err(failed)?),
+                sockets: vec![socket],
+            })
+        }
+    }
+}
+
+/// The way to `target`. Nothing is asked of AWS before the first connection, unless it is to be
+/// warm.
+#[must_use]
+pub fn transport(target: &Target) -> Arc<dyn Transport> {
+    match &target.via {
+        Via::Direct => Arc::new(Direct::new(target.endpoint.clone())),
+        Via::Ssm(settings) => {
+            let aws = AwsContext::new(AwsOptions {
+                profile: target.profile.clone(),
+                region: target.region.clone(),
+                ..AwsOptions::default()
+            });
+            Arc::new(SsmTransport::new(
+                Arc::new(aws),
+                target.region.clone(),
+                settings.clone(),
+                target.endpoint.clone(),
+            ))
+        }
+    }
+}
+
+/// The running tunnel.
+pub struct Forwarder {
+    shared: Arc<Shared>,
+    accepting: CancellationToken,
+    connections: TaskTracker,
+}
+
+/// What connections share.
+struct Shared {
+    target: Target,
+    transport: Arc<dyn Transport>,
+    stop: CancellationToken,
+    limit: usize,
+    permits: Semaphore,
+}
+
+impl Forwarder {
+    /// Starts to accept.
+    #[must_use]
+    pub fn start(target: Target, transport: Arc<dyn Transport>, bound: Vec<Bound>) -> Self {
+        Self::with_limit(target, transport, bound, MAX_CONNECTIONS)
+    }
+
+    fn with_limit(
+        target: Target,
+        transport: Arc<dyn Transport>,
+        bound: Vec<Bound>,
+        limit: usize,
+    ) -> Self {
+        let forwarder = Self {
+            shared: Arc::new(Shared {
+                target,
+                transport,
+                stop: CancellationToken::new(),
+                limit,
+                permits: Semaphore::new(limit),
+            }),
+            accepting: CancellationToken::new(),
+            connections: TaskTracker::new(),
+        };
+        for socket in bound.into_iter().flat_map(|bound| bound.sockets) {
+            let shared = Arc::clone(&forwarder.shared);
+            let connections = forwarder.connections.clone();
+            let serve = move |client, peer| {
+                connections.spawn(Arc::clone(&shared).serve(client, peer));
+            };
+            let stop = forwarder.accepting.clone();
+            tokio::spawn(async move {
+                stop.run_until_cancelled(server::accept(socket, serve))
+                    .await
+            });
+        }
+        forwarder
+    }
+
+    /// Stops accepting and waits up to `grace` for open connections; `hurry` cuts the wait short.
+    /// Connections that are still open are reset, then the SSM sessions are ended.
+    pub async fn drain(self, grace: Duration, hurry: impl Future<Output = ()>) {
+        let running = Running {
+            accepting: self.accepting,
+            connections: self.connections,
+            stop: self.shared.stop.clone(),
+            transports: vec![Arc::clone(&self.shared.transport)],
+        };
+        running.drain(grace, hurry).await;
+    }
+}
+
+impl Shared {
+    async fn serve(self: Arc<Self>, mut client: TcpStream, peer: SocketAddr) {
+        let span = info_span!("conn", %peer);
+        let carried = async {
+            let carried = self.carry(&mut client).await;
+            if let Err(error) = &carried {
+                report::log_forward(error, &self.target);
+                reset(&client);
+            }
+        };
+        carried.instrument(span).await;
+    }
+
+    async fn carry(&self, client: &mut TcpStream) -> Result<(), ForwardError> {
+        let Ok(_permit) = self.permits.try_acquire() else {
+            return Err(ForwardError::TooManyConnections { limit: self.limit });
+        };
+        let began = Instant::now();
+        let deadline = self.target.connect_timeout;
+        let opened = tokio::select! {
+            opened = timeout(deadline, self.transport.open(Bytes::new())) => opened,
+            () = self.stop.cancelled() => return Err(ForwardError::ShuttingDown),
+        };
+        let mut server = opened.map_err(|_| ForwardError::Timeout(deadline))??;
+        let tunnel_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        info!(tunnel_ms, "connection open");
+
+        let Copied {
+            end,
+            sent,
+            received,
+        } = copy(client, &mut server, &self.stop).await;
+        let seconds = began.elapsed().as_secs();
+        let (by, outcome) = match end {
+            End::Client => ("client", Ok(())),
+            End::Server => ("server", Ok(())),
+            End::ClientLost(error) => {
+                debug!(reason = plain(&error), "the client broke off");
+                ("client", Ok(()))
+            }
+            End::ServerLost(error) => ("server", Err(lost(error))),
+            End::Stopped => ("shutdown", Err(ForwardError::ShuttingDown)),
+        };
+        info!(by, sent, received, seconds, "connection ended");
+        outcome
+    }
+}
+
+fn lost(error: io::Error) -> ForwardError {
+    match TunnelError::of(&error) {
+        Some(error) => ForwardError::Tunnel(error.clone()),
+        None => ForwardError::Lost(error),
+    }
+}
+
+/// Makes the close of a connection a reset (RFC 1122, 4.2.2.13).
+fn reset(client: &TcpStream) {
+    if let Err(error) = socket2::SockRef::from(client).set_linger(Some(Duration::ZERO)) {
+        debug!(%error, "the connection is closed instead of reset");
+    }
+}
+
+#[cfg(test)]
+mod tests;

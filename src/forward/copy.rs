@@ -1,0 +1,195 @@
+//! Two streams of bytes, copied both ways until both ends have had their say.
+//!
+//! The tunnel cannot close one direction alone: a FIN ends a stream both ways (smux version 1, as
+//! the SSM agent speaks it). So a client's end is not passed on while an answer may still come.
+//! `printf 'GET / HTTP/1.0\r\n\r\n' | nc -N …` closes its sending side with the request, and would
+//! otherwise never see the page.
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::AsyncReadExt;
+use tokio::time::{Instant, Sleep, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::splice::{self, Pump, Stop};
+use crate::tunnel::{Duplex, TunnelError};
+
+/// A client that has closed after the last answer is most likely gone, not waiting: its end is
+/// passed on when nothing more has come for this long. Several round trips of a slow tunnel, and
+/// short enough that a loop of small programs does not fill the far side with idle connections.
+const ANSWERED: Duration = Duration::from_secs(1);
+/// The same for a client that has sent something since: its answer may take its time.
+const UNANSWERED: Duration = Duration::from_secs(30);
+/// The same where nothing has been said at all: some servers speak first, but most such clients only
+/// look whether the port is open.
+const SILENT: Duration = Duration::from_secs(5);
+/// How long a client that goes on sending to a far side that has closed is listened to. To close
+/// with bytes unread would reset the connection, and could cost the client the last answer.
+const LEFTOVER_DEADLINE: Duration = Duration::from_secs(2);
+
+/// How a connection ended.
+#[derive(Debug)]
+pub(super) enum End {
+    /// The client closed first.
+    Client,
+    /// The far side closed first.
+    Server,
+    /// The client's connection broke.
+    ClientLost(io::Error),
+    /// The far side's connection broke, or the way to it.
+    ServerLost(io::Error),
+    /// The program is stopping.
+    Stopped,
+}
+
+/// What was copied.
+#[derive(Debug)]
+pub(super) struct Copied {
+    pub(super) end: End,
+    /// Bytes client → server.
+    pub(super) sent: u64,
+    /// Bytes server → client.
+    pub(super) received: u64,
+}
+
+/// Copies until both sides have ended in order, one has broken, or `stop` is cancelled. In the
+/// first case both are closed; otherwise the caller closes the client.
+pub(super) async fn copy(
+    client: &mut dyn Duplex,
+    server: &mut dyn Duplex,
+    stop: &CancellationToken,
+) -> Copied {
+    let mut exchange = Exchange {
+        client,
+        server,
+        up: Pump::new(&[]),
+        down: Pump::new(&[]),
+        refused: None,
+        unanswered: None,
+        ended: None,
+    };
+    let end = tokio::select! {
+        end = poll_fn(|cx| exchange.poll(cx)) => end,
+        () = stop.cancelled() => End::Stopped,
+    };
+    exchange.close(&end).await;
+    Copied {
+        end,
+        sent: exchange.up.copied,
+        received: exchange.down.copied,
+    }
+}
+
+struct Exchange<'a> {
+    client: &'a mut dyn Duplex,
+    server: &'a mut dyn Duplex,
+    up: Pump,
+    down: Pump,
+    /// The far side takes no more, but its last words may still be on their way.
+    refused: Option<io::Error>,
+    /// The client has sent something since it last received something; `None`: neither yet.
+    unanswered: Option<bool>,
+    ended: Option<ClientEnded>,
+}
+
+/// The client sends no more.
+struct ClientEnded {
+    /// How long to wait for what may still come,
+    patience: Duration,
+    /// and since when.
+    quiet: Pin<Box<Sleep>>,
+}
+
+impl Exchange<'_> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        if let Poll::Ready(end) = self.poll_up(cx) {
+            return Poll::Ready(end);
+        }
+        let before = self.down.copied;
+        let unanswered = &mut self.unanswered;
+        let down = self
+            .down
+            .poll(cx, &mut *self.server, &mut *self.client, |_| {
+                *unanswered = Some(false);
+            });
+        if let Poll::Ready(stopped) = down {
+            return Poll::Ready(match (stopped, self.refused.take()) {
+                (Stop::Write(error), _) => End::ClientLost(error),
+                (Stop::Read(Some(error)), _) => End::ServerLost(error),
+                // That a closed far side takes no more is in order; a broken tunnel is not.
+                (Stop::Read(None), Some(error)) if TunnelError::of(&error).is_some() => {
+                    End::ServerLost(error)
+                }
+                (Stop::Read(None), _) => End::Server,
+            });
+        }
+        let Some(ended) = &mut self.ended else {
+            return Poll::Pending;
+        };
+        if self.down.copied != before {
+            ended.quiet.as_mut().reset(Instant::now() + ended.patience);
+        }
+        ready!(ended.quiet.as_mut().poll(cx));
+        Poll::Ready(End::Client)
+    }
+
+    /// Ready when the client is lost; what ends this direction in order is noted.
+    fn poll_up(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        if self.ended.is_some() || self.refused.is_some() {
+            return Poll::Pending;
+        }
+        let unanswered = &mut self.unanswered;
+        let up = self.up.poll(cx, &mut *self.client, &mut *self.server, |_| {
+            *unanswered = Some(true);
+        });
+        match ready!(up) {
+            Stop::Read(Some(error)) => return Poll::Ready(End::ClientLost(error)),
+            Stop::Write(error) => self.refused = Some(error),
+            Stop::Read(None) => {
+                let patience = match self.unanswered {
+                    Some(true) => UNANSWERED,
+                    Some(false) => ANSWERED,
+                    None => SILENT,
+                };
+                self.ended = Some(ClientEnded {
+                    patience,
+                    quiet: Box::pin(sleep(patience)),
+                });
+            }
+        }
+        Poll::Pending
+    }
+
+    /// Closes both sides of an exchange that ended in order.
+    async fn close(&mut self, end: &End) {
+        match end {
+            // A closed stream gives no more bytes, so there is nothing left to wait for.
+            End::Client => {
+                splice::close(self.server).await;
+                splice::close(self.client).await;
+            }
+            End::Server => {
+                splice::close(self.client).await;
+                if self.ended.is_none() {
+                    _ = timeout(LEFTOVER_DEADLINE, discard(self.client)).await;
+                }
+                splice::close(self.server).await;
+            }
+            End::ClientLost(_) => splice::close(self.server).await,
+            End::ServerLost(_) | End::Stopped => {}
+        }
+    }
+}
+
+/// Reads to the end and forgets it.
+async fn discard(stream: &mut dyn Duplex) {
+    let mut buffer = vec![0; 16 * 1024];
+    while stream.read(&mut buffer).await.is_ok_and(|n| n > 0) {}
+}
+
+#[cfg(test)]
+mod tests;

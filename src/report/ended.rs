@@ -1,0 +1,99 @@
+//! Reports about sessions that were ended by somebody else.
+
+use super::tunnel::{encryption_failed, handshake_timeout};
+use super::{About, BROKEN, CANNOT_CONNECT, Said};
+use crate::config::Via;
+use crate::tunnel::EndCause;
+
+/// Where an account sets when sessions end.
+const LIMITS: &str = "the Session Manager preferences of the account";
+
+/// The service or the agent has ended the session; `reason` are its words.
+pub(super) fn ended(cause: EndCause, reason: &str, about: Option<&About<'_>>) -> Said {
+    let broken = |id, message: &str| Said::new(id, BROKEN, message);
+    let said = match cause {
+        EndCause::IdleTimeout => broken(
+            "ssm.idle-timeout",
+            "the SSM session was idle for too long, and AWS ended it",
+        )
+        .hint(format!(
+            "Connect again: pgiam opens a new session. The limit is the idle session timeout in {LIMITS}{}.",
+            stay_awake(about)
+        )),
+        EndCause::MaximumDuration => broken(
+            "ssm.maximum-duration",
+            "the SSM session reached its maximum duration, and AWS ended it",
+        )
+        .hint(format!(
+            "Connect again: pgiam opens a new session. The limit is the maximum session duration in {LIMITS}."
+        )),
+        EndCause::Terminated => broken("ssm.terminated", "the SSM session was terminated by somebody")
+            .hint("If that was not you, ask whoever manages the account: CloudTrail has the TerminateSession call and who made it. A new connection opens a new session."),
+        EndCause::Gone => broken(
+            "ssm.gone",
+            "the connection to the SSM service was lost, and the session has ended meanwhile",
+        )
+        .hint("Connect again: pgiam opens a new session. A session outlives a lost connection for as long as its idle timeout and your credentials last."),
+        EndCause::Agent | EndCause::Other => return in_words(cause, reason, about),
+    };
+    with_words(said, &plain_words(reason))
+}
+
+/// The setting that helps, where it is not set.
+fn stay_awake(about: Option<&About<'_>>) -> &'static str {
+    match about.map(|about| &about.target.via) {
+        Some(Via::Ssm(settings)) if settings.keep_alive => "",
+        _ => {
+            "; where the account's rules allow it, keep_alive = true keeps open connections from reaching it"
+        }
+    }
+}
+
+/// The agent gives its reasons in prose only; these are the ones a user can do something about
+/// (observed in `channel_closed`).
+fn in_words(cause: EndCause, reason: &str, about: Option<&About<'_>>) -> Said {
+    let words = plain_words(reason);
+    let said = if words.contains("Handshake timed out") {
+        let bastion = match about.map(|about| &about.target.via) {
+            Some(Via::Ssm(settings)) => settings.bastion.to_string(),
+            _ => "the bastion".to_owned(),
+        };
+        handshake_timeout(&bastion, " in time")
+    } else if words.contains("KMSEncryption") {
+        encryption_failed()
+    } else if words.contains("Forwarding to IP address") {
+        Said::new(
+            "ssm.forbidden-host",
+            CANNOT_CONNECT,
+            "the SSM agent does not forward to the address of host",
+        )
+        .hint("host must be the database's endpoint, not an address of instance metadata or DNS.")
+    } else if cause == EndCause::Agent {
+        Said::new("ssm.agent-ended", BROKEN, "the SSM agent on the bastion ended the session")
+            .hint("Connect again: pgiam opens a new session. Agents do so when they restart, as for an update, or when the instance stops.")
+    } else {
+        Said::new("ssm.ended", BROKEN, "the SSM session was ended").hint(format!(
+            "Connect again: pgiam opens a new session. Idle timeout and maximum duration are set in {LIMITS}."
+        ))
+    };
+    with_words(said, &words)
+}
+
+fn with_words(said: Said, words: &str) -> Said {
+    if words.is_empty() {
+        said
+    } else {
+        said.detail(words)
+    }
+}
+
+/// In one line, and without the agent's banner.
+fn plain_words(reason: &str) -> String {
+    let words: Vec<&str> = reason.split_whitespace().collect();
+    let words = words.join(" ");
+    words
+        .trim_start_matches(['-', ' '])
+        .trim_start_matches("ERROR")
+        .trim_start_matches(['-', ' '])
+        .to_owned()
+}

@@ -1,0 +1,528 @@
+//! Every failure of the tunnel as its reader gets it. The snapshots are the words; what must hold
+//! whatever the words are, the assertions say.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::*;
+use crate::aws::CredentialsError;
+use crate::config::{File, Layer};
+use crate::tunnel::{ApiAnswer, ApiRefusal, EndCause};
+
+const HOST: &str = "orders.cluster-abc.eu-central-1.rds.amazonaws.com";
+const TASK: &str =
+    "ecs:my_apps_0123456789abcdef0123456789abcdef_0123456789abcdef0123456789abcdef-0527074092";
+
+fn target(lines: &str) -> Target {
+    let text = format!("[targets.orders]\nhost='{HOST}'\n{lines}\n");
+    let file: File = toml::from_str(&text).unwrap();
+    let mut targets = file.targets(&[], &Layer::default(), "").unwrap();
+    targets.remove(0)
+}
+
+fn about(target: &Target) -> About<'_> {
+    About {
+        target,
+        user: "db_user",
+        token_judged: false,
+    }
+}
+
+fn said(error: &TunnelError, target: &Target) -> Said {
+    tunnel::tunnel(error, Some(&about(target)))
+}
+
+/// As psql and the log show it.
+fn shown(title: &str, said: &Said) -> String {
+    let mut text = format!(
+        "# {title}\n{} {}: {}\n",
+        said.id,
+        said.sqlstate.as_str(),
+        said.message
+    );
+    for (name, words) in [("DETAIL", &said.detail), ("HINT", &said.hint)] {
+        if let Some(words) = words {
+            writeln!(text, "{name}:  {words}").unwrap();
+        }
+    }
+    text
+}
+
+fn endpoint() -> Endpoint {
+    format!("{HOST}:5432").parse().unwrap()
+}
+
+fn api(
+    operation: &'static str,
+    kind: ApiRefusal,
+    bastion: &str,
+    answer: (&str, &str),
+) -> TunnelError {
+    let (code, message) = answer;
+    TunnelError::Api {
+        operation,
+        kind,
+        answer: ApiAnswer {
+            code: code.to_owned(),
+            message: message.to_owned(),
+            request_id: Some("11111111-2222".to_owned()),
+        },
+        bastion: bastion.to_owned(),
+        region: "eu-central-1".to_owned(),
+    }
+}
+
+fn offline(bastion: &str) -> TunnelError {
+    let message = format!("{bastion} is not connected.");
+    api(
+        "StartSession",
+        ApiRefusal::TargetNotConnected,
+        bastion,
+        ("TargetNotConnected", &message),
+    )
+}
+
+fn denied(operation: &'static str, bastion: &str) -> TunnelError {
+    let message = format!(
+        "User: arn:aws:iam::123456789012:user/dev is not authorized to perform: ssm:{operation}"
+    );
+    api(
+        operation,
+        ApiRefusal::AccessDenied,
+        bastion,
+        ("AccessDeniedException", &message),
+    )
+}
+
+fn ended(cause: EndCause, reason: &str) -> TunnelError {
+    TunnelError::SessionEnded {
+        cause,
+        reason: reason.to_owned(),
+    }
+}
+
+fn refused_dial(bastion: &str) -> TunnelError {
+    TunnelError::DialRefused {
+        bastion: bastion.to_owned(),
+        endpoint: endpoint(),
+    }
+}
+
+fn all_bastions(tried: Vec<(&str, TunnelError)>) -> TunnelError {
+    let tried = tried.into_iter().map(|(id, error)| (id.to_owned(), error));
+    TunnelError::AllBastions(tried.collect())
+}
+
+fn snapshot(name: &str, texts: &[String]) {
+    let mut settings = insta::Settings::clone_current();
+    settings.set_prepend_module_to_snapshot(false);
+    settings.set_omit_expression(true);
+    settings.bind(|| insta::assert_snapshot!(name, texts.join("\n").trim_end()));
+}
+
+#[test]
+fn choosing_a_bastion() {
+    let one = target("bastion='i-1'");
+    let two = target("bastion=['i-1', 'i-2']");
+    let tagged = target("bastion={ tag = 'Name=my bastion' }");
+    let wanted = match &tagged.via {
+        Via::Ssm(settings) => settings.bastion.to_string(),
+        Via::Direct => panic!("a tunnel"),
+    };
+    let nobody = TunnelError::NoBastion {
+        wanted,
+        region: "eu-central-1".to_owned(),
+    };
+    let both_off = all_bastions(vec![("i-1", offline("i-1")), ("i-2", offline("i-2"))]);
+    let off_and_denied = all_bastions(vec![
+        ("i-1", offline("i-1")),
+        ("i-2", denied("StartSession", "i-2")),
+    ]);
+    let timed_out = TunnelError::HandshakeTimeout {
+        bastion: "i-1".to_owned(),
+        after: Duration::from_secs(15),
+    };
+    let dead_and_off = all_bastions(vec![("i-1", timed_out), ("i-2", offline("i-2"))]);
+    snapshot(
+        "bastions",
+        &[
+            shown("nobody has the tag", &said(&nobody, &tagged)),
+            shown("one is off", &said(&offline("i-1"), &one)),
+            shown("a task is gone", &said(&offline(TASK), &one)),
+            shown("both are off", &said(&both_off, &two)),
+            shown(
+                "one is off, the other forbidden",
+                &said(&off_and_denied, &two),
+            ),
+            shown(
+                "one does not answer, the other is off",
+                &said(&dead_and_off, &two),
+            ),
+        ],
+    );
+    assert_eq!(said(&both_off, &two).sqlstate, CANNOT_CONNECT);
+    let telling = said(&off_and_denied, &two);
+    assert_eq!(telling.sqlstate, REJECTED, "the one that is no accident");
+    let hint = said(&denied("StartSession", "i-2"), &two).hint.unwrap();
+    assert_eq!(telling.hint, Some(format!("For i-2: {hint}")));
+}
+
+#[test]
+fn calls_that_aws_refuses() {
+    let one = target("bastion='i-1'");
+    let own = target("bastion='i-1'\ndocument='Our-Forward'");
+    let shared = target(
+        "bastion='i-1'\ndocument='arn:aws:ssm:eu-central-1:210987654321:document/Our-Forward'",
+    );
+    let unknown = api(
+        "StartSession",
+        ApiRefusal::InvalidDocument,
+        "i-1",
+        (
+            "InvalidDocument",
+            "Document with name Our-Forward does not exist.",
+        ),
+    );
+    let scp = |operation| {
+        let message =
+            "User: dev is not authorized with an explicit deny in a service control policy";
+        api(
+            operation,
+            ApiRefusal::DeniedByOrganisation,
+            "i-1",
+            ("AccessDeniedException", message),
+        )
+    };
+    let throttled = api(
+        "ResumeSession",
+        ApiRefusal::Throttled,
+        "i-1",
+        ("ThrottlingException", "Rate exceeded"),
+    );
+    let other = api(
+        "DescribeInstanceInformation",
+        ApiRefusal::Other,
+        "tag Name=x",
+        ("InternalServerError", ""),
+    );
+    snapshot(
+        "api",
+        &[
+            shown("StartSession", &said(&denied("StartSession", "i-1"), &one)),
+            shown(
+                "StartSession on another machine",
+                &said(&denied("StartSession", "mi-1"), &one),
+            ),
+            shown(
+                "StartSession on a task",
+                &said(&denied("StartSession", TASK), &one),
+            ),
+            shown(
+                "StartSession with a document of one's own",
+                &said(&denied("StartSession", "i-1"), &own),
+            ),
+            shown(
+                "StartSession with a shared document",
+                &said(&denied("StartSession", "i-1"), &shared),
+            ),
+            shown(
+                "ResumeSession",
+                &said(&denied("ResumeSession", "i-1"), &one),
+            ),
+            shown(
+                "DescribeInstanceInformation",
+                &said(&denied("DescribeInstanceInformation", "tag Name=x"), &one),
+            ),
+            shown(
+                "an organisation's policy",
+                &said(&scp("ResumeSession"), &one),
+            ),
+            shown("too many calls", &said(&throttled, &one)),
+            shown("AWS's own trouble", &said(&other, &one)),
+            shown("no such document", &said(&unknown, &own)),
+            shown("not even AWS's document", &said(&unknown, &one)),
+        ],
+    );
+}
+
+#[test]
+fn joining_a_session() {
+    let one = target("bastion='i-1'");
+    let key = "arn:aws:kms:eu-central-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab";
+    let data_key = |denied, reason: &str| TunnelError::DataKey {
+        key: key.to_owned(),
+        denied,
+        reason: reason.to_owned(),
+    };
+    let old = |bastion: &str| TunnelError::NoMultiplexing {
+        bastion: bastion.to_owned(),
+        version: "2.3.50.0".to_owned(),
+    };
+    let lost = TunnelError::ChannelConnect {
+        host: "ssmmessages.eu-central-1.amazonaws.com".to_owned(),
+        reason: "no answer in 10 s".to_owned(),
+    };
+    let unreachable = TunnelError::ApiUnreachable {
+        region: "cn-north-1".to_owned(),
+        reason: "dispatch failure".to_owned(),
+    };
+    let proxy = TunnelError::Proxy {
+        proxy: "proxy.corp:3128".to_owned(),
+        host: "ssmmessages.eu-central-1.amazonaws.com:443".to_owned(),
+        reason: "it answered 403 Forbidden".to_owned(),
+    };
+    let foreign = TunnelError::ForeignStreamUrl {
+        host: "example.org".to_owned(),
+    };
+    let unknown = TunnelError::UnsupportedAction {
+        action: "Dance".to_owned(),
+    };
+    let errors = [
+        (
+            "the policy of the key",
+            data_key(
+                true,
+                "AccessDeniedException: not authorized to perform: kms:GenerateDataKey",
+            ),
+        ),
+        (
+            "the key is disabled",
+            data_key(false, "DisabledException: the key is disabled"),
+        ),
+        ("an agent that cannot multiplex", old("i-1")),
+        ("the same in a container", old(TASK)),
+        ("an HTTP proxy", proxy),
+        ("the API is out of reach", unreachable),
+        ("the data channel is out of reach", lost),
+        ("a stream URL that is not AWS's", foreign),
+        ("an action from the future", unknown),
+    ];
+    let texts = errors.map(|(title, error)| shown(title, &said(&error, &one)));
+    snapshot("joining", &texts);
+}
+
+#[test]
+fn dials() {
+    let one = target("bastion='i-1'");
+    let slow = TunnelError::DialTimeout {
+        bastion: "i-1".to_owned(),
+        endpoint: endpoint(),
+        after: Duration::from_secs(10),
+    };
+    snapshot(
+        "dials",
+        &[
+            shown("refused", &said(&refused_dial("i-1"), &one)),
+            shown("no answer", &said(&slow, &one)),
+        ],
+    );
+}
+
+/// All endings, with words as the service has them.
+fn endings() -> [(EndCause, &'static str); 6] {
+    [
+        (
+            EndCause::IdleTimeout,
+            "Session: dev-0123456789abcdef0 timed out due to inactivity.",
+        ),
+        (
+            EndCause::MaximumDuration,
+            "Session: dev-0123456789abcdef0 has reached its maximum duration.",
+        ),
+        (EndCause::Terminated, "Session terminated."),
+        (EndCause::Gone, ""),
+        (
+            EndCause::Agent,
+            "\n----------ERROR-------\nAgent is shutting down.",
+        ),
+        (EndCause::Other, "Something else."),
+    ]
+}
+
+#[test]
+fn endings_are_told_apart() {
+    let two = target("bastion=['i-1', 'i-2']");
+    let awake = target("bastion='i-1'\nkeep_alive=true");
+    let idle = said(&ended(EndCause::IdleTimeout, ""), &awake);
+    assert!(!idle.hint.unwrap().contains("keep_alive"), "it is set");
+    let mut ids = BTreeMap::new();
+    let mut texts = Vec::new();
+    for (cause, words) in endings() {
+        let said = said(&ended(cause, words), &two);
+        assert_eq!(said.sqlstate, BROKEN);
+        let detail = said.detail.clone().unwrap_or_default();
+        assert_eq!(
+            detail.is_empty(),
+            words.is_empty(),
+            "{cause:?}: the service's own words, if it has any"
+        );
+        assert!(words.ends_with(&detail), "{cause:?}: {detail}");
+        texts.push(shown(&format!("{cause:?}"), &said));
+        assert_eq!(
+            ids.insert(said.id, cause),
+            None,
+            "{cause:?}: an id of its own"
+        );
+    }
+    for words in [
+        "----------ERROR-------\nEncountered error while initiating handshake. Handshake timed out. Please ensure that you have the latest version of the session manager plugin.",
+        "----------ERROR-------\nEncountered error while initiating handshake. KMSEncryption failed on agent with status 2 error: AccessDeniedException",
+        "Forwarding to IP address 169.254.169.254 is forbidden.",
+    ] {
+        texts.push(shown(
+            "Other, in known words",
+            &said(&ended(EndCause::Other, words), &two),
+        ));
+    }
+    snapshot("endings", &texts);
+}
+
+#[test]
+fn a_client_that_was_logged_in_gets_the_reason_and_the_remedy() {
+    let one = target("bastion='i-1'");
+    for (cause, words) in endings() {
+        let error = ended(cause, words);
+        let expected = said(&error, &one);
+        let end = SessionEnd {
+            by: EndedBy::Server,
+            error: Some(error.into_io()),
+            sent: 0,
+            received: 0,
+            at_boundary: true,
+        };
+        let reply = after_login(&end, &one).unwrap();
+        let reply = String::from_utf8_lossy(&reply).into_owned();
+        assert!(reply.contains("C08006\0"), "{reply}");
+        assert!(
+            reply.contains("Mtarget \"orders\": the connection to the database was lost\0"),
+            "{reply}"
+        );
+        let message = &expected.message[1..]; // A Detail begins with a capital letter.
+        assert!(reply.contains(message), "{cause:?}: {reply}");
+        let detail = expected.detail.unwrap_or_default();
+        assert!(reply.contains(&detail), "{cause:?}: {reply}");
+        assert!(
+            reply.contains(&format!("H{}\0", expected.hint.unwrap())),
+            "{cause:?}: {reply}"
+        );
+    }
+    let end = SessionEnd {
+        by: EndedBy::Server,
+        error: Some(io::ErrorKind::ConnectionReset.into()),
+        sent: 0,
+        received: 0,
+        at_boundary: true,
+    };
+    let reply = after_login(&end, &one).unwrap();
+    let reply = String::from_utf8_lossy(&reply).into_owned();
+    assert!(reply.contains(&format!("H{RECONNECT}\0")), "{reply}");
+}
+
+#[test]
+fn states_are_what_pools_expect() {
+    let one = target("bastion='i-1'");
+    let no_credentials = TunnelError::Credentials(Arc::new(CredentialsError::Expired {
+        at: None,
+        profile: None,
+    }));
+    let kms = |denied| TunnelError::DataKey {
+        key: "arn:aws:kms:eu-central-1:1:key/1".to_owned(),
+        denied,
+        reason: "x".to_owned(),
+    };
+    for (error, state) in [
+        (no_credentials, NOT_AUTHORIZED),
+        (TunnelError::NoRegion, CONFIGURATION),
+        (offline("i-1"), CANNOT_CONNECT),
+        (denied("StartSession", "i-1"), REJECTED),
+        (kms(true), REJECTED),
+        (kms(false), CANNOT_CONNECT),
+        (refused_dial("i-1"), CANNOT_CONNECT),
+        (
+            TunnelError::ChannelLost {
+                reason: "x".to_owned(),
+            },
+            BROKEN,
+        ),
+        (TunnelError::Overrun, BROKEN),
+        (TunnelError::ShuttingDown, SHUTDOWN),
+    ] {
+        let Said { id, sqlstate, .. } = said(&error, &one);
+        assert_eq!(sqlstate.as_str(), state.as_str(), "{id}");
+    }
+}
+
+#[test]
+fn policies_are_of_the_partition() {
+    let region = |region: &str| {
+        let TunnelError::Api {
+            operation,
+            kind,
+            answer,
+            bastion,
+            ..
+        } = denied("StartSession", "i-1")
+        else {
+            unreachable!()
+        };
+        let region = region.to_owned();
+        let error = TunnelError::Api {
+            operation,
+            kind,
+            answer,
+            bastion,
+            region,
+        };
+        tunnel::tunnel(&error, None).hint.unwrap()
+    };
+    for (name, partition) in [
+        ("eu-central-1", "aws"),
+        ("cn-north-1", "aws-cn"),
+        ("us-gov-west-1", "aws-us-gov"),
+        ("us-iso-east-1", "aws-iso"),
+        ("us-isob-east-1", "aws-iso-b"),
+        ("eu-isoe-west-1", "aws-iso-e"),
+        ("us-isof-south-1", "aws-iso-f"),
+        ("eusc-de-east-1", "aws-eusc"),
+    ] {
+        let hint = region(name);
+        let node = format!("\"arn:{partition}:ec2:{name}:*:instance/i-1\"");
+        assert!(hint.contains(&node), "{name}: {hint}");
+        // What is to be pasted is JSON.
+        let statement = hint.strip_prefix("Your policy needs: ").unwrap();
+        let statement: serde_json::Value = serde_json::from_str(statement).unwrap();
+        assert_eq!(statement["Action"], "ssm:StartSession", "{name}");
+    }
+}
+
+#[test]
+fn raw_tunnels_say_the_same_without_a_database_client() {
+    let one = target("bastion='i-1'");
+    let of = |error: ForwardError| forward(&error, &one);
+    let dial = of(ForwardError::Tunnel(refused_dial("i-1")));
+    assert_eq!(
+        shown("", &dial),
+        shown("", &said(&refused_dial("i-1"), &one))
+    );
+    let texts = [
+        shown(
+            "too late",
+            &of(ForwardError::Timeout(Duration::from_secs(30))),
+        ),
+        shown(
+            "too many",
+            &of(ForwardError::TooManyConnections { limit: 400 }),
+        ),
+        shown(
+            "broken",
+            &of(ForwardError::Lost(io::Error::other(
+                "connection reset by peer",
+            ))),
+        ),
+        shown("stopping", &of(ForwardError::ShuttingDown)),
+    ];
+    snapshot("forward", &texts);
+}

@@ -1,0 +1,256 @@
+//! Reports about the tunnel: from the way to AWS to the bastion's dial.
+
+use super::aws::{credentials, partition, service_host};
+use super::{
+    About, BROKEN, CANNOT_CONNECT, CONFIGURATION, REJECTED, Said, api, ended, sentence,
+    shutting_down, try_port,
+};
+use crate::config::{Bastion, Endpoint, Via};
+use crate::tunnel::{ApiRefusal, TunnelError};
+
+/// The document for a session to one's own node, whose preferences hold for all sessions.
+const PREFERENCES: &str =
+    "the Session Manager preferences of the region (document SSM-SessionManagerRunShell)";
+
+pub(super) fn tunnel(error: &TunnelError, about: Option<&About<'_>>) -> Said {
+    let cannot = |id| Said::new(id, CANNOT_CONNECT, error.to_string());
+    match error {
+        TunnelError::Credentials(error) => credentials(error),
+        TunnelError::NoRegion => Said::new("aws.no-region", CONFIGURATION, error.to_string())
+            .hint("Set region = \"REGION\" for the target, or start pgiam with AWS_REGION."),
+        TunnelError::Api { operation, kind, answer, bastion, region } => {
+            api::refused(operation, *kind, answer, &api::Place { bastion, region }, about)
+        }
+        TunnelError::NoBastion { wanted, region } => no_bastion(wanted, region, about),
+        TunnelError::AllBastions(tried) => all_bastions(tried, about),
+        TunnelError::ApiUnreachable { region, reason } => api_unreachable(region, reason),
+        TunnelError::IncompleteAnswer(_) => cannot("ssm.answer").hint("Is an endpoint override (AWS_ENDPOINT_URL) set?"),
+        TunnelError::ForeignStreamUrl { .. } => cannot("ssm.foreign-stream")
+            .hint("If that host is meant, set AWS_ENDPOINT_URL_SSMMESSAGES to it."),
+        TunnelError::ChannelConnect { host, reason } => channel_connect(host, reason),
+        TunnelError::ChannelRefused { status, skew, .. } => {
+            Said::new("ssm.channel-refused", REJECTED, error.to_string()).hint(match skew {
+                Some(_) => "AWS takes signatures that are at most 5 min off: set this machine's clock, and turn on time synchronisation.".to_owned(),
+                None => channel_refused(*status, about),
+            })
+        }
+        TunnelError::HandshakeTimeout { bastion, after } => {
+            handshake_timeout(bastion, &format!(" in {} s", after.as_secs()))
+        }
+        TunnelError::AgentTooOld { bastion, needed, .. } => cannot("ssm.agent-old")
+            .detail("Older agents ignore the database's host name and connect to themselves.")
+            .hint(update_agent(bastion, &format!("{needed} or newer"))),
+        TunnelError::NoMultiplexing { bastion, .. } => cannot("ssm.no-multiplexing")
+            .detail("Agents carry several connections in one session from 3.0.196.0 on.")
+            .hint(update_agent(bastion, "the current version")),
+        TunnelError::DataKey { key, denied, reason } => data_key(key, *denied, reason),
+        TunnelError::UnsupportedAction { .. } => Said::new("ssm.unsupported", REJECTED, error.to_string())
+            .hint("Update pgiam if it is old."),
+        TunnelError::DialRefused { bastion, endpoint } => dial_refused(bastion, endpoint, about),
+        TunnelError::DialTimeout { bastion, endpoint, after } => {
+            dial_timeout(&format!("{bastion} had no connection to {endpoint} after {} s", after.as_secs()), about)
+        }
+        TunnelError::Stranded { .. } => dial_timeout(&error.to_string(), about),
+        TunnelError::SessionEnded { cause, reason } => ended::ended(*cause, reason, about),
+        TunnelError::ChannelLost { reason } => Said::new("ssm.lost", BROKEN, "the connection to the SSM service was lost")
+            .detail(sentence(reason))
+            .hint("Connect again: pgiam opens a new session."),
+        TunnelError::Overrun => Said::new("tunnel.overrun", BROKEN, error.to_string())
+            .hint("Read large results to their end, or in parts (a cursor, \\set FETCH_COUNT in psql)."),
+        TunnelError::Protocol { .. } => Said::new("ssm.protocol", BROKEN, error.to_string())
+            .hint("Connect again: pgiam opens a new session."),
+        TunnelError::Proxy { proxy, host, reason } => by_proxy(proxy, host, reason),
+        TunnelError::Direct { endpoint, .. } => cannot("direct.connect").hint(format!(
+            "via = \"direct\" needs a route to {endpoint} from here; without one set bastion to a managed node's id."
+        )),
+        TunnelError::ShuttingDown => shutting_down(),
+    }
+}
+
+fn no_bastion(wanted: &str, region: &str, about: Option<&About<'_>>) -> Said {
+    let filter = match about.map(|about| &about.target.via) {
+        Some(Via::Ssm(settings)) => match &settings.bastion {
+            Bastion::Tag { key, value } => format!(" --filters \"Key=tag:{key},Values={value}\""),
+            Bastion::Nodes(_) => String::new(),
+        },
+        _ => String::new(),
+    };
+    Said::new(
+        "ssm.no-bastion",
+        CANNOT_CONNECT,
+        format!("no managed node in {region} is online and matches {wanted}"),
+    )
+    .hint(format!(
+        "This lists those that do: aws ssm describe-instance-information --region {region}{filter}. Does the instance have the tag, and is it running? For its agent to connect, its role needs AmazonSSMManagedInstanceCore, and it must reach the ssm and ssmmessages endpoints."
+    ))
+}
+
+/// Every bastion with its own reason; SQLSTATE and hint of the one that tells most.
+fn all_bastions(tried: &[(String, TunnelError)], about: Option<&About<'_>>) -> Said {
+    // That a node is switched off is expected where there are several; anything else is news.
+    let is_offline = |error: &TunnelError| {
+        matches!(
+            error,
+            TunnelError::Api {
+                kind: ApiRefusal::TargetNotConnected,
+                ..
+            }
+        )
+    };
+    let each: Vec<String> = tried
+        .iter()
+        .map(|(bastion, error)| match error {
+            TunnelError::Api { answer, .. } => format!("{bastion}: {}", api::detail(answer)),
+            error => format!("{bastion}: {}", tunnel(error, about).message),
+        })
+        .collect();
+    let telling = tried
+        .iter()
+        .find(|(_, error)| !is_offline(error))
+        .or(tried.first());
+    let (sqlstate, hint) = match telling {
+        Some((bastion, error)) => {
+            let said = tunnel(error, about);
+            let hint = said.hint.map(|hint| format!("For {bastion}: {hint}"));
+            (said.sqlstate, hint)
+        }
+        None => (CANNOT_CONNECT, None),
+    };
+    let message = match tried.len() {
+        1 => "the only bastion does not work".to_owned(),
+        count => format!("none of the {count} bastions works"),
+    };
+    Said {
+        hint,
+        ..Said::new("ssm.all-bastions", sqlstate, message).detail(format!("{}.", each.join("; ")))
+    }
+}
+
+fn api_unreachable(region: &str, reason: &str) -> Said {
+    Said::new(
+        "ssm.unreachable",
+        CANNOT_CONNECT,
+        format!("cannot reach the SSM API in {region}"),
+    )
+    .detail(sentence(reason))
+    .hint(format!(
+        "Check the network and DNS for {}; behind a proxy set HTTPS_PROXY, behind TLS inspection AWS_CA_BUNDLE.",
+        service_host("ssm", region)
+    ))
+}
+
+fn channel_connect(host: &str, reason: &str) -> Said {
+    Said::new(
+        "ssm.channel-connect",
+        CANNOT_CONNECT,
+        format!("cannot open the data channel to {host}"),
+    )
+    .detail(sentence(reason))
+    .hint(format!(
+        "From here {host} must be reachable on port 443; behind a proxy set HTTPS_PROXY, behind TLS inspection AWS_CA_BUNDLE."
+    ))
+}
+
+fn channel_refused(status: u16, about: Option<&About<'_>>) -> String {
+    if status != 403 {
+        return "Try again; if it stays, see the AWS Health dashboard.".to_owned();
+    }
+    let region = about.and_then(|about| about.target.region.as_deref());
+    let partition = partition(region.unwrap_or_default());
+    format!(
+        "Your policy must allow ssmmessages:OpenDataChannel on arn:{partition}:ssm:*:*:session/${{aws:userid}}-*. If it does, update pgiam if it is old."
+    )
+}
+
+fn by_proxy(proxy: &str, host: &str, reason: &str) -> Said {
+    Said::new(
+        "net.proxy",
+        CANNOT_CONNECT,
+        format!("the proxy {proxy} did not connect us to {host}"),
+    )
+    .detail(sentence(reason))
+    .hint(format!(
+        "The proxy is the one of HTTPS_PROXY. It must allow CONNECT to {host}; if that can be reached without it, add the name to NO_PROXY."
+    ))
+}
+
+pub(super) fn handshake_timeout(bastion: &str, when: &str) -> Said {
+    Said::new(
+        "ssm.handshake-timeout",
+        CANNOT_CONNECT,
+        format!("AWS did not finish the SSM handshake{when}"),
+    )
+    .hint(format!(
+        "The SSM agent on {bastion} must reach the ssmmessages endpoint on port 443; so must this machine, without TLS inspection."
+    ))
+}
+
+fn update_agent(bastion: &str, version: &str) -> String {
+    if bastion.starts_with("ecs:") {
+        return "The agent in a container comes with the ECS platform: start the task anew, on a newer platform version.".to_owned();
+    }
+    format!(
+        "Update it to {version}: aws ssm send-command --document-name AWS-UpdateSSMAgent --instance-ids {bastion}"
+    )
+}
+
+fn data_key(key: &str, denied: bool, reason: &str) -> Said {
+    if denied {
+        return Said::new(
+            "kms.denied",
+            REJECTED,
+            "AWS does not let you use the KMS key that sessions are encrypted with",
+        )
+        .detail(sentence(reason))
+        .hint(format!(
+            "Your policy needs: {{\"Effect\": \"Allow\", \"Action\": \"kms:GenerateDataKey\", \"Resource\": \"{key}\"}}. The policy of the key must allow it, too. The key is set in {PREFERENCES}."
+        ));
+    }
+    Said::new(
+        "kms.data-key",
+        CANNOT_CONNECT,
+        "KMS gave no key to encrypt the session with",
+    )
+    .detail(sentence(reason))
+    .hint(format!(
+        "Is the key enabled, and can KMS be reached from here? The key is {key}, as set in {PREFERENCES}."
+    ))
+}
+
+/// The agent's side of the encryption failed; what it says is all there is.
+pub(super) fn encryption_failed() -> Said {
+    Said::new(
+        "kms.handshake",
+        REJECTED,
+        "the bastion could not encrypt the session with KMS",
+    )
+    .hint(format!(
+        "The role of the bastion needs kms:Decrypt on the key that is set in {PREFERENCES}, and you need kms:GenerateDataKey on it."
+    ))
+}
+
+fn dial_refused(bastion: &str, endpoint: &Endpoint, about: Option<&About<'_>>) -> Said {
+    Said::new(
+        "tunnel.dial",
+        CANNOT_CONNECT,
+        format!("the bastion {bastion} could not connect to {endpoint}"),
+    )
+    .detail("The SSM agent reported ConnectToPortError, which does not say why.")
+    .hint(format!(
+        "{} shows the reason. Refused: the database is stopped or has another port. Unknown name: it must resolve in the bastion's VPC. Timeout: the database's security group must allow the port from the bastion's group.",
+        try_port(about)
+    ))
+}
+
+fn dial_timeout(what: &str, about: Option<&About<'_>>) -> Said {
+    Said::new(
+        "tunnel.dial-timeout",
+        CANNOT_CONNECT,
+        format!("the bastion {what}"),
+    )
+    .detail("The SSM agent waits in silence while nobody answers.")
+    .hint(format!(
+        "Most likely the port is filtered: the database's security group must allow it from the bastion's group. {} tells. If the database is only slow to answer, raise dial_timeout.",
+        try_port(about)
+    ))
+}

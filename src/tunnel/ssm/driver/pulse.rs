@@ -1,0 +1,183 @@
+//! Whether the path to the service is alive: when to ping, and when silence means that it is dead.
+//!
+//! A path that dies without a word is found within [`PING_INTERVAL`] + [`PONG_DEADLINE`] = 28 s,
+//! one on which we wait for acknowledgements within [`OVERDUE`] + [`PONG_DEADLINE`] = 13 s, and one
+//! that did not survive a suspend of the machine within [`TICK`] + [`WAKE_DEADLINE`] = 5 s.
+
+use std::time::{Duration, SystemTime};
+
+use tokio::time::Instant;
+
+use crate::kept::Clock;
+
+/// How often we ping a quiet path. The agent pings every 54 s; a client should every 20–30 s.
+const PING_INTERVAL: Duration = Duration::from_secs(20);
+/// Silence that makes us ping when acknowledgements are due: the agent acknowledges at once.
+const OVERDUE: Duration = Duration::from_secs(5);
+/// Silence after a ping that makes the path a dead one.
+const PONG_DEADLINE: Duration = Duration::from_secs(8);
+/// The same after a suspend, when the path is probably gone.
+const WAKE_DEADLINE: Duration = Duration::from_secs(3);
+/// How often the two clocks are compared. A suspend stops the monotonic one, and with it timers.
+const TICK: Duration = Duration::from_secs(2);
+/// The wall clock is ahead of the monotonic one by more than this: the machine slept. (Or somebody
+/// set the clock, which costs one ping.)
+const SUSPENDED: Duration = Duration::from_secs(5);
+
+/// What the silence calls for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Nothing yet.
+    Wait,
+    /// Send a ping.
+    Ping,
+    /// Send a ping: the machine has slept for this long.
+    Woken(Duration),
+    /// The path is dead: nothing was heard for this long.
+    Dead(Duration),
+}
+
+/// The signs of life of one path.
+pub(super) struct Pulse {
+    wall: Clock,
+    heard: Instant,
+    /// The ping that is under way: when it left, and how long its answer may take.
+    ping: Option<(Instant, Duration)>,
+    /// Both clocks at the last comparison.
+    compared: (Instant, SystemTime),
+}
+
+impl Pulse {
+    /// A path that was opened just now.
+    pub(super) fn new(wall: Clock) -> Self {
+        let now = Instant::now();
+        let compared = (now, wall());
+        Self {
+            wall,
+            heard: now,
+            ping: None,
+            compared,
+        }
+    }
+
+    /// Something came in.
+    pub(super) fn heard(&mut self) {
+        self.heard = Instant::now();
+        self.ping = None;
+    }
+
+    /// When to ask [`Pulse::check`] again. `unacked`: acknowledgements are due.
+    pub(super) fn deadline(&self, unacked: bool) -> Instant {
+        let tick = self.compared.0 + TICK;
+        let silence = match self.ping {
+            Some((sent, patience)) => sent + patience,
+            None => self.heard + if unacked { OVERDUE } else { PING_INTERVAL },
+        };
+        tick.min(silence)
+    }
+
+    /// Compares the clocks and judges the silence.
+    pub(super) fn check(&mut self, unacked: bool) -> Verdict {
+        let (now, wall) = (Instant::now(), (self.wall)());
+        let (then, wall_then) = std::mem::replace(&mut self.compared, (now, wall));
+        let passed = wall.duration_since(wall_then).unwrap_or_default();
+        let slept = passed.saturating_sub(now - then);
+        if slept > SUSPENDED {
+            self.ping = Some((now, WAKE_DEADLINE));
+            return Verdict::Woken(slept);
+        }
+        match self.ping {
+            Some((sent, patience)) if now >= sent + patience => Verdict::Dead(now - self.heard),
+            Some(_) => Verdict::Wait,
+            None if now < self.heard + if unacked { OVERDUE } else { PING_INTERVAL } => {
+                Verdict::Wait
+            }
+            None => {
+                self.ping = Some((now, PONG_DEADLINE));
+                Verdict::Ping
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
+    use tokio::time::advance;
+
+    fn seconds(n: u64) -> Duration {
+        Duration::from_secs(n)
+    }
+
+    /// A pulse whose wall clock keeps step with the paused one, plus what the test adds.
+    fn pulse() -> (Pulse, Arc<AtomicU64>) {
+        let (zero, slept) = (Instant::now(), Arc::new(AtomicU64::new(0)));
+        let extra = slept.clone();
+        let wall = move || {
+            SystemTime::UNIX_EPOCH + zero.elapsed() + seconds(extra.load(Ordering::Relaxed))
+        };
+        (Pulse::new(Arc::new(wall)), slept)
+    }
+
+    /// Lets time pass in ticks until there is something to do; says what, and after how long.
+    async fn next(pulse: &mut Pulse, unacked: bool) -> (Verdict, Duration) {
+        let began = Instant::now();
+        loop {
+            let deadline = pulse.deadline(unacked);
+            assert!(deadline > Instant::now(), "a deadline in the past spins");
+            advance(deadline - Instant::now()).await;
+            match pulse.check(unacked) {
+                Verdict::Wait => {}
+                verdict => return (verdict, began.elapsed()),
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_path_is_pinged_and_then_dead_within_30_s() {
+        let (mut pulse, _) = pulse();
+        assert_eq!(next(&mut pulse, false).await, (Verdict::Ping, seconds(20)));
+        let dead = (Verdict::Dead(seconds(28)), seconds(8));
+        assert_eq!(next(&mut pulse, false).await, dead);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_starts_it_all_again() {
+        let (mut pulse, _) = pulse();
+        next(&mut pulse, false).await;
+        advance(seconds(1)).await;
+        pulse.heard();
+        assert_eq!(next(&mut pulse, false).await, (Verdict::Ping, seconds(20)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn missing_acknowledgements_are_asked_about_sooner() {
+        let (mut pulse, _) = pulse();
+        assert_eq!(next(&mut pulse, true).await, (Verdict::Ping, seconds(5)));
+        let dead = (Verdict::Dead(seconds(13)), seconds(8));
+        assert_eq!(next(&mut pulse, true).await, dead);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_a_suspend_the_path_is_probed_at_once() {
+        let (mut pulse, slept) = pulse();
+        advance(seconds(1)).await;
+        slept.store(3600, Ordering::Relaxed);
+        let woken = (Verdict::Woken(seconds(3600)), seconds(1));
+        assert_eq!(next(&mut pulse, false).await, woken);
+        let dead = (Verdict::Dead(seconds(5)), seconds(3));
+        assert_eq!(next(&mut pulse, false).await, dead);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_clock_that_is_set_back_is_no_suspend() {
+        let (mut pulse, slept) = pulse();
+        slept.store(3600, Ordering::Relaxed);
+        next(&mut pulse, false).await;
+        pulse.heard();
+        slept.store(0, Ordering::Relaxed);
+        assert_eq!(next(&mut pulse, false).await, (Verdict::Ping, seconds(20)));
+    }
+}

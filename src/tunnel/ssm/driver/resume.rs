@@ -1,0 +1,153 @@
+//! A lost WebSocket is replaced: `ssm:ResumeSession`, the same data channel with a new token, and
+//! what is unacknowledged again. The streams above notice a delay and nothing else.
+
+use std::time::Duration;
+
+use ssm_channel::{DataKey, Token};
+use tokio::time::{Instant, sleep};
+use tracing::{debug, info, warn};
+use uuid::Uuid;
+
+use super::{Driver, Phase};
+use crate::tunnel::ssm::api;
+use crate::tunnel::ssm::socket::{Socket, WebSocket};
+use crate::tunnel::ssm::state::Shared;
+use crate::tunnel::{BoxFuture, EndCause, TunnelError};
+
+/// Pause before the second attempt; it doubles with each further one.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+/// The longest pause between attempts: a network that comes back is noticed within this.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+/// A WebSocket to a session's data channel, and what opens it.
+pub(in crate::tunnel::ssm) struct Joined {
+    pub(in crate::tunnel::ssm) socket: WebSocket,
+    pub(in crate::tunnel::ssm) token: Token,
+}
+
+/// A call to AWS that the driver waits for beside its other work.
+type Call<T> = BoxFuture<'static, Result<T, TunnelError>>;
+
+/// What a driver asks of AWS in the life of its session.
+pub(in crate::tunnel::ssm) struct Calls {
+    /// `ssm:ResumeSession` and the data channel anew; `None`: AWS says that the session is over.
+    pub(in crate::tunnel::ssm) rejoin: Box<dyn Fn() -> Call<Option<Joined>> + Send + Sync>,
+    /// `kms:GenerateDataKey` for a key id and the agent's challenge.
+    pub(in crate::tunnel::ssm) data_key:
+        Box<dyn Fn(String, Option<String>) -> Call<DataKey> + Send + Sync>,
+}
+
+impl Driver {
+    /// Brings the session back after its connection was lost, however long that takes. The error
+    /// ends the session: AWS has given it up, or it makes no sense to ask on.
+    pub(super) async fn resume(&mut self, lost: &TunnelError) -> Result<(), TunnelError> {
+        let began = Instant::now();
+        self.phase.send_replace(Phase::Resuming);
+        self.shared
+            .lock()
+            .channel
+            .disconnected(self.epoch.elapsed());
+        warn!(bastion = %self.bastion, session_id = %self.session_id, reason = %lost, "connection to the SSM service lost; resuming the session");
+        let mut told = false;
+        loop {
+            unless_closing(&self.shared, sleep(pause(self.fruitless))).await?;
+            self.fruitless = self.fruitless.saturating_add(1);
+            let attempt = (self.calls.rejoin)();
+            match unless_closing(&self.shared, attempt).await? {
+                Ok(Some(joined)) => {
+                    self.take_up(joined);
+                    let after_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+                    info!(bastion = %self.bastion, session_id = %self.session_id, after_ms, "SSM session resumed");
+                    return Ok(());
+                }
+                Ok(None) => {
+                    return Err(TunnelError::SessionEnded {
+                        cause: EndCause::Gone,
+                        reason: lost.to_string(),
+                    });
+                }
+                Err(error) if api::is_final(&error) => return Err(error),
+                // The first failure is worth a warning; the same every ten seconds is not.
+                Err(error) if told => {
+                    debug!(bastion = %self.bastion, session_id = %self.session_id, reason = %error, "cannot resume the SSM session yet");
+                }
+                Err(error) => {
+                    warn!(bastion = %self.bastion, session_id = %self.session_id, reason = %error, "cannot resume the SSM session yet; trying on");
+                    told = true;
+                }
+            }
+            if self.shared.lock().streams.is_empty() {
+                // Nobody would miss it; the next connection starts a session of its own.
+                return Err(lost.clone());
+            }
+        }
+    }
+
+    fn take_up(&mut self, joined: Joined) {
+        let mut state = self.shared.lock();
+        let request_id = Uuid::new_v4().to_string();
+        let now = self.epoch.elapsed();
+        if let Err(error) = state.channel.reconnect(now, joined.token, request_id) {
+            debug!(%error, "the channel had failed before"); // It says so again at the next step.
+        }
+        state.dials.interrupted(Instant::now());
+        drop(state);
+        self.socket = Socket::new(joined.socket);
+        self.pulse.heard();
+        self.phase.send_replace(Phase::Up);
+    }
+}
+
+/// A step of the resumption, given up when the session is asked to end.
+async fn unless_closing<T>(
+    shared: &Shared,
+    step: impl Future<Output = T>,
+) -> Result<T, TunnelError> {
+    tokio::pin!(step);
+    loop {
+        if shared.lock().closing {
+            return Err(TunnelError::ShuttingDown);
+        }
+        tokio::select! {
+            done = &mut step => return Ok(done),
+            () = shared.wake.notified() => {}
+        }
+    }
+}
+
+/// How long to wait before the next attempt, after so many without a byte from the service. Between
+/// half and all of the doubled pause, so that the sessions of many machines do not come at once.
+fn pause(fruitless: u32) -> Duration {
+    if fruitless == 0 {
+        return Duration::ZERO;
+    }
+    let doubled = FIRST_PAUSE.saturating_mul(1 << (fruitless - 1).min(10));
+    jitter(doubled.min(LONGEST_PAUSE))
+}
+
+/// Between half and all of `most`.
+pub(in crate::tunnel::ssm) fn jitter(most: Duration) -> Duration {
+    let (_, random) = Uuid::new_v4().as_u64_pair();
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "a random fraction needs no more"
+    )]
+    let fraction = (random >> 11) as f64 / (1_u64 << 53) as f64;
+    most.mul_f64(0.5 + fraction / 2.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_and_are_capped() {
+        assert_eq!(pause(0), Duration::ZERO);
+        for (fruitless, most) in [(1, 250), (2, 500), (4, 2000), (7, 10_000), (4_000, 10_000)] {
+            let most = Duration::from_millis(most);
+            let pauses: Vec<Duration> = (0..50).map(|_| pause(fruitless)).collect();
+            assert!(pauses.iter().all(|p| *p >= most / 2 && *p <= most));
+            assert!(pauses.iter().any(|p| *p != pauses[0]), "no jitter");
+        }
+    }
+}

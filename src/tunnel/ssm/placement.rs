@@ -1,0 +1,114 @@
+//! Which session takes the next stream: the choice alone, without clocks and locks.
+//!
+//! One session carries 0.7 MB/s from the database, however many streams share it, and a stream
+//! cannot move once it is open. So a new stream goes where nobody moves bytes; when bytes move
+//! everywhere, a further session is worth its start, and when there may be no further one, the least
+//! loaded is as good as it gets.
+
+use super::state::Load;
+
+/// How a session stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// Carries streams and takes more.
+    Up(Load),
+    /// Its connection is being replaced. It will be back, and nobody knows when.
+    Interrupted,
+    /// Takes no new streams.
+    Leaving,
+    /// Over.
+    Ended,
+}
+
+/// Where the next stream goes. Sessions are named by their place in the list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Choice {
+    /// There.
+    Place(usize),
+    /// There, if a further session is not to be had soon.
+    BetterFurther(usize),
+    /// Nowhere before a session is started.
+    Further,
+    /// Nowhere before an interrupted session is back: there may be no further one.
+    Wait,
+}
+
+/// Chooses among `sessions`, of which there may be `most` at a time.
+pub(super) fn choose(sessions: &[Standing], most: usize) -> Choice {
+    let loads = sessions.iter().enumerate();
+    let least = loads
+        .filter_map(|(place, standing)| match standing {
+            Standing::Up(load) => Some((*load, place)),
+            _ => None,
+        })
+        .min();
+    let counts = |s: &&Standing| matches!(s, Standing::Up(_) | Standing::Interrupted);
+    let may_grow = sessions.iter().filter(counts).count() < most;
+    match least {
+        Some((load, place)) if load.busy == 0 && !load.troubled => Choice::Place(place),
+        Some((_, place)) if may_grow => Choice::BetterFurther(place),
+        Some((_, place)) => Choice::Place(place),
+        None if may_grow => Choice::Further,
+        None => Choice::Wait,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn up(busy: usize, streams: usize) -> Standing {
+        Standing::Up(Load {
+            troubled: false,
+            busy,
+            streams,
+        })
+    }
+
+    fn troubled(busy: usize, streams: usize) -> Standing {
+        Standing::Up(Load {
+            troubled: true,
+            busy,
+            streams,
+        })
+    }
+
+    #[test]
+    fn a_quiet_session_takes_any_number() {
+        assert_eq!(choose(&[up(0, 50)], 4), Choice::Place(0));
+        assert_eq!(choose(&[up(1, 1), up(0, 50)], 4), Choice::Place(1));
+        assert_eq!(choose(&[up(0, 3), up(0, 2)], 4), Choice::Place(1));
+    }
+
+    #[test]
+    fn busy_everywhere_calls_for_a_further_one() {
+        assert_eq!(choose(&[up(2, 2), up(1, 9)], 4), Choice::BetterFurther(1));
+        assert_eq!(choose(&[up(2, 2), up(1, 9)], 2), Choice::Place(1));
+        assert_eq!(choose(&[up(1, 3), up(1, 2)], 2), Choice::Place(1));
+    }
+
+    #[test]
+    fn a_troubled_session_is_the_last_resort() {
+        assert_eq!(choose(&[troubled(0, 1), up(0, 9)], 4), Choice::Place(1));
+        assert_eq!(choose(&[troubled(0, 1), up(5, 9)], 2), Choice::Place(1));
+        assert_eq!(choose(&[troubled(0, 1)], 2), Choice::BetterFurther(0));
+        assert_eq!(choose(&[troubled(0, 1)], 1), Choice::Place(0));
+    }
+
+    #[test]
+    fn sessions_on_their_way_out_do_not_count() {
+        let leaving = [Standing::Leaving, Standing::Ended];
+        assert_eq!(choose(&leaving, 1), Choice::Further);
+        assert_eq!(choose(&[], 1), Choice::Further);
+    }
+
+    #[test]
+    fn an_interrupted_session_counts_and_takes_nothing() {
+        assert_eq!(choose(&[Standing::Interrupted], 1), Choice::Wait);
+        assert_eq!(choose(&[Standing::Interrupted], 2), Choice::Further);
+        assert_eq!(
+            choose(&[Standing::Interrupted, up(0, 1)], 2),
+            Choice::Place(1)
+        );
+    }
+}

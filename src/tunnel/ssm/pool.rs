@@ -1,0 +1,277 @@
+//! The sessions of one target: at most so many, started one after the other by one starter that all
+//! waiters share, closed when nobody uses them.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{debug, warn};
+
+use super::driver::resume::jitter;
+use super::placement::{Choice, Standing, choose};
+use super::session::Session;
+use super::start::Starter;
+use crate::config::SsmSettings;
+use crate::tunnel::TunnelError;
+
+/// All sessions must have been moving bytes for this long before a further one is started. Longer
+/// than a session takes to count as quiet, so that connections opened one after the other do not
+/// start one each.
+const BUSY_FOR: Duration = Duration::from_millis(150);
+/// How often a waiting connection looks whether a session has become quiet.
+const LOOK: Duration = Duration::from_millis(20);
+/// How long a connection waits for a further session when it could share one.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long no further session is asked for after AWS refused one: first, and at most. It doubles.
+const REFUSED_PAUSE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(120));
+/// The last session of a target stays this many times as long as the others.
+const LAST_STAYS: u32 = 3;
+/// How often, at most, idle sessions are looked for.
+const SWEEP: Duration = Duration::from_secs(5);
+
+type Outcome = Result<Session, TunnelError>;
+type Starting = watch::Receiver<Option<Outcome>>;
+
+/// The sessions of one target.
+pub(super) struct Pool {
+    starter: Starter,
+    settings: SsmSettings,
+    sessions: Mutex<Sessions>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+#[derive(Default)]
+struct Sessions {
+    all: Vec<Session>,
+    starting: Option<Starting>,
+    /// No further session is asked for before this; how long the pause was.
+    refused: Option<(Instant, Duration)>,
+    /// Somebody looks for idle sessions.
+    swept: bool,
+    closed: bool,
+}
+
+/// What a connection that wants a session has to do next.
+enum Step {
+    Take(Session),
+    /// Wait for the start that is under way, or for something to change.
+    Await(Option<Starting>),
+}
+
+impl Pool {
+    pub(super) fn new(starter: Starter, settings: SsmSettings) -> Arc<Self> {
+        let (tasks, stop) = (starter.tasks.clone(), starter.stop.clone());
+        Arc::new(Self {
+            starter,
+            settings,
+            sessions: Mutex::default(),
+            tasks,
+            stop,
+        })
+    }
+
+    /// A session for a new stream. With `not_before`, one whose start began after that: an older
+    /// one may have resolved the database's name to an address that is no longer right. The caller
+    /// sets the deadline. Cancel-safe.
+    ///
+    /// # Errors
+    /// Why no session could be started, when there is none that could be shared.
+    pub(super) async fn session(self: &Arc<Self>, not_before: Option<Instant>) -> Outcome {
+        let asked = Instant::now();
+        loop {
+            let starting = match self.step(asked, not_before)? {
+                Step::Take(session) => return Ok(session),
+                Step::Await(starting) => starting,
+            };
+            let Some(mut starting) = starting else {
+                sleep(LOOK).await;
+                continue;
+            };
+            tokio::select! {
+                outcome = starting.wait_for(Option::is_some) => {
+                    if let Ok(Some(Err(error))) = outcome.as_deref()
+                        && !self.has_any(not_before)
+                    {
+                        return Err(error.clone());
+                    }
+                }
+                () = sleep(LOOK) => {}
+            }
+        }
+    }
+
+    fn step(
+        self: &Arc<Self>,
+        asked: Instant,
+        not_before: Option<Instant>,
+    ) -> Result<Step, TunnelError> {
+        let mut sessions = self.lock();
+        if sessions.closed {
+            return Err(TunnelError::ShuttingDown);
+        }
+        let now = Instant::now();
+        let standings = sessions.standings(self.settings.dial_timeout, not_before);
+        let take = |sessions: &Sessions, place: usize| Step::Take(sessions.all[place].clone());
+        Ok(match choose(&standings, self.settings.sessions) {
+            Choice::Place(place) => take(&sessions, place),
+            Choice::BetterFurther(place) => {
+                let refused = sessions.refused.is_some_and(|(until, _)| now < until);
+                if refused || now >= asked + PATIENCE {
+                    take(&sessions, place)
+                } else if now < asked + BUSY_FOR && sessions.starting().is_none() {
+                    Step::Await(None)
+                } else {
+                    Step::Await(Some(self.start(&mut sessions)))
+                }
+            }
+            Choice::Further => Step::Await(Some(self.start(&mut sessions))),
+            Choice::Wait => Step::Await(None),
+        })
+    }
+
+    /// Whether a session is there that a connection could use now or soon.
+    fn has_any(&self, not_before: Option<Instant>) -> bool {
+        let mut sessions = self.lock();
+        let standings = sessions.standings(self.settings.dial_timeout, not_before);
+        standings.iter().any(|s| matches!(s, Standing::Up(_)))
+    }
+
+    /// Opens the first session ahead of the first connection. Failing is no harm: the first
+    /// connection will try again, and be told.
+    pub(super) async fn warm_up(self: Arc<Self>) {
+        if let Err(error) = self.session(None).await {
+            debug!(%error, "the first session could not be opened ahead");
+        }
+    }
+
+    /// The start that is under way, or a new one.
+    fn start(self: &Arc<Self>, sessions: &mut Sessions) -> Starting {
+        if let Some(starting) = sessions.starting() {
+            return starting;
+        }
+        let (tell, starting) = watch::channel(None);
+        sessions.starting = Some(starting.clone());
+        // A task of its own: a client that gives up must not end what others wait for.
+        self.tasks.spawn(Arc::clone(self).start_for_all(tell));
+        starting
+    }
+
+    async fn start_for_all(self: Arc<Self>, tell: watch::Sender<Option<Outcome>>) {
+        let outcome = self.starter.start().await;
+        {
+            let mut sessions = self.lock();
+            sessions.starting = None;
+            match &outcome {
+                Ok(session) if sessions.closed => session.close(),
+                Ok(session) => {
+                    sessions.all.push(session.clone());
+                    sessions.refused = None;
+                    if !std::mem::replace(&mut sessions.swept, true) {
+                        self.tasks.spawn(Arc::clone(&self).sweep());
+                    }
+                }
+                Err(error) => sessions.refuse_for_a_while(error),
+            }
+        }
+        tell.send_replace(Some(outcome));
+    }
+
+    /// Closes sessions that nobody has used for long enough; ends with the last of them.
+    async fn sweep(self: Arc<Self>) {
+        let idle_timeout = self.settings.idle_timeout;
+        let pause = (idle_timeout / 4).min(SWEEP);
+        while self.stop.run_until_cancelled(sleep(pause)).await.is_some() {
+            let mut sessions = self.lock();
+            sessions.standings(self.settings.dial_timeout, None);
+            if sessions.all.is_empty() {
+                sessions.swept = false;
+                return;
+            }
+            sessions.close_idle(idle_timeout);
+        }
+    }
+
+    /// The sessions from before have an outdated address of the database: they end with their
+    /// streams.
+    pub(super) fn retire_older(&self, not_before: Instant) {
+        let sessions = self.lock();
+        let older = sessions.all.iter().filter(|s| s.began() < not_before);
+        older.for_each(Session::retire);
+    }
+
+    /// Ends all sessions and waits for that. No session is started any more.
+    pub(super) async fn shutdown(&self) {
+        {
+            let mut sessions = self.lock();
+            sessions.closed = true;
+            sessions.all.iter().for_each(Session::close);
+        }
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Sessions> {
+        // Every change is one assignment; a panic cannot leave half of one.
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Sessions {
+    /// How each session stands, after the ended ones are forgotten. One that is too old counts as
+    /// leaving.
+    fn standings(&mut self, dial_timeout: Duration, not_before: Option<Instant>) -> Vec<Standing> {
+        let mut standings = Vec::with_capacity(self.all.len());
+        self.all.retain(|session| {
+            let standing = session.standing(dial_timeout);
+            let ended = standing == Standing::Ended;
+            if !ended {
+                let old = not_before.is_some_and(|at| session.began() < at);
+                standings.push(if old { Standing::Leaving } else { standing });
+            }
+            !ended
+        });
+        standings
+    }
+
+    /// The start that is under way. A starter that is gone without an answer has panicked; the next
+    /// one starts anew.
+    fn starting(&self) -> Option<Starting> {
+        let starting = self.starting.as_ref()?;
+        starting.has_changed().is_ok().then(|| starting.clone())
+    }
+
+    fn refuse_for_a_while(&mut self, error: &TunnelError) {
+        if self.all.is_empty() || matches!(error, TunnelError::ShuttingDown) {
+            return; // There is nothing to share: the next connection asks again.
+        }
+        let (first, longest) = REFUSED_PAUSE;
+        let pause = self
+            .refused
+            .map_or(first, |(_, pause)| (pause * 2).min(longest));
+        self.refused = Some((Instant::now() + jitter(pause), pause));
+        warn!(%error, sessions = self.all.len(), "no further session; new connections share those that are open");
+    }
+
+    fn close_idle(&mut self, idle_timeout: Duration) {
+        let now = Instant::now();
+        let idle_for = |session: &Session| session.idle_since().map(|since| now - since);
+        // The one that was used last stays for the next connection.
+        let last = (0..self.all.len()).min_by_key(|place| idle_for(&self.all[*place]));
+        for (place, session) in self.all.iter().enumerate() {
+            let limit = if Some(place) == last {
+                idle_timeout * LAST_STAYS
+            } else {
+                idle_timeout
+            };
+            if idle_for(session).is_some_and(|idle| idle >= limit) {
+                debug!(bastion = %session.bastion(), "closing an idle session");
+                session.close_if_idle();
+            }
+        }
+    }
+}

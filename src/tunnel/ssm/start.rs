@@ -1,0 +1,408 @@
+//! Starts a session: credentials, a bastion that works, `ssm:StartSession`, the data channel, the
+//! handshake.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use aws_credential_types::Credentials;
+use rustls::RootCertStore;
+use ssm_channel::Token;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{debug, info};
+use uuid::Uuid;
+
+use super::bastions::{Bastions, should_try_next};
+use super::driver::resume::{Calls, Joined, jitter};
+use super::driver::{self, Driver, Phase};
+use super::proxy::Proxies;
+use super::session::Session;
+use super::socket::WebSocket;
+use super::state::Shared;
+use super::{api, connect, datakey, endpoint};
+use crate::aws::{AwsContext, Endpoints};
+use crate::config::{Endpoint, SsmSettings};
+use crate::kept::system_clock;
+use crate::tunnel::{ApiRefusal, TunnelError};
+
+/// Deadline for TCP, TLS and upgrade of the data channel.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
+/// Deadline for the answer to StartSession, the SDK's own retries included. (The SDK has a deadline
+/// for connecting and none for the answer.) The same for ResumeSession.
+const START_DEADLINE: Duration = Duration::from_secs(15);
+/// The same once the program is stopping. With the call that terminates the session it must fit
+/// into what a shutdown may take.
+const STOPPED_START_DEADLINE: Duration = Duration::from_secs(4);
+/// While AWS throttles StartSession: the first pause, the longest, and when to give up. That is well
+/// below the 30 s that a connection waits, so that it hears the reason.
+const THROTTLED_PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(8));
+const THROTTLED_DEADLINE: Duration = Duration::from_secs(12);
+
+/// Messages of a session kept because an earlier one is missing. After a lost connection the agent
+/// repeats what went missing at 10 messages a second, and sends 1,000 new ones a second meanwhile:
+/// this holds what comes during the 16 s in which 160 are repeated, more than a round trip's worth.
+/// The real programs keep 10,000.
+const REORDER_MESSAGES: usize = 16 * 1024;
+
+/// Starts the sessions of one target.
+#[derive(Clone)]
+pub(super) struct Starter {
+    inner: Arc<Inner>,
+    pub(super) tasks: TaskTracker,
+    /// A start under way is given up.
+    pub(super) stop: CancellationToken,
+}
+
+struct Inner {
+    aws: Arc<AwsContext>,
+    region: Option<String>,
+    settings: SsmSettings,
+    endpoint: Endpoint,
+    bastions: Bastions,
+}
+
+impl Starter {
+    pub(super) fn new(
+        aws: Arc<AwsContext>,
+        region: Option<String>,
+        settings: SsmSettings,
+        endpoint: Endpoint,
+    ) -> Self {
+        let bastions = Bastions::new(settings.bastion.clone());
+        Self {
+            inner: Arc::new(Inner {
+                aws,
+                region,
+                settings,
+                endpoint,
+                bastions,
+            }),
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+        }
+    }
+
+    /// A bastion did not connect to the database: the next session goes through another one, if
+    /// there is one.
+    pub(super) fn dial_failed(&self, bastion: &str) {
+        self.inner.bastions.failed(bastion);
+    }
+
+    /// The other way round.
+    pub(super) fn dial_worked(&self, bastion: &str) {
+        self.inner.bastions.worked(bastion);
+    }
+
+    /// A session through the first bastion that works.
+    pub(super) async fn start(&self) -> Result<Session, TunnelError> {
+        let outcome = self.start_anywhere().await;
+        if let Err(TunnelError::Api { kind, .. }) = &outcome
+            && matches!(
+                kind,
+                ApiRefusal::CredentialsExpired | ApiRefusal::CredentialsRejected
+            )
+        {
+            self.inner.aws.invalidate(); // The user will log in again; look for that next time.
+        }
+        outcome
+    }
+
+    async fn start_anywhere(&self) -> Result<Session, TunnelError> {
+        let inner = &self.inner;
+        let access = self.unless_stopped(inner.access()).await?;
+        let candidates = inner.bastions.candidates(&access.client, &access.region);
+        let candidates = self.unless_stopped(candidates).await?;
+        let mut tried: Vec<(String, TunnelError)> = Vec::new();
+        for bastion in candidates {
+            match self.start_through(&access, &bastion).await {
+                Ok(session) => {
+                    inner.bastions.worked(&bastion);
+                    return Ok(session);
+                }
+                Err(error) if should_try_next(&error) => {
+                    inner.bastions.failed(&bastion);
+                    info!(%bastion, reason = %error, "this bastion does not work");
+                    tried.push((bastion, error));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        match (tried.pop(), tried.is_empty()) {
+            (Some((_, error)), true) => Err(api::nodes::explained(&access.client, error).await),
+            (Some(last), false) => {
+                tried.push(last);
+                Err(TunnelError::AllBastions(tried.into()))
+            }
+            (None, _) => Err(TunnelError::Protocol {
+                reason: "there is no bastion to try".to_owned(),
+            }),
+        }
+    }
+
+    async fn start_through(&self, access: &Access, bastion: &str) -> Result<Session, TunnelError> {
+        let began = Instant::now();
+        let started = self.start_session(access, bastion).await?;
+        let session_id: Arc<str> = started.session_id.into();
+        debug!(%session_id, bastion, "SSM session started");
+        // AWS counts the session as open until told otherwise, however it ends here.
+        let terminate = {
+            let (client, session_id) = (access.client.clone(), Arc::clone(&session_id));
+            async move { api::terminate_session(&client, &session_id).await }
+        };
+        let joining = async {
+            let ticket = started.ticket?;
+            join(access, ticket).await
+        };
+        let joined = match self.unless_stopped(joining).await {
+            Ok(joined) => joined,
+            Err(error) => {
+                self.tasks.spawn(terminate);
+                return Err(error);
+            }
+        };
+        let about = driver::About {
+            bastion: Arc::from(bastion),
+            session_id: Arc::clone(&session_id),
+            keep_alive: self.inner.settings.keep_alive,
+            wall: system_clock(),
+        };
+        let mut session = self.drive(joined, about, began, terminate);
+        if let Err(error) = self.unless_stopped(session.established()).await {
+            session.close();
+            return Err(error);
+        }
+        let start_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        info!(%session_id, bastion, start_ms, "tunnel up");
+        Ok(session)
+    }
+
+    /// `ssm:StartSession` within its deadline; while AWS throttles it, again after a pause. One that
+    /// is under way at a stop is waited for a little: only its answer tells which session to
+    /// terminate.
+    async fn start_session(
+        &self,
+        access: &Access,
+        bastion: &str,
+    ) -> Result<api::Started, TunnelError> {
+        let stopped = async {
+            self.stop.cancelled().await;
+            sleep(STOPPED_START_DEADLINE).await;
+        };
+        tokio::select! {
+            started = self.start_session_patiently(access, bastion) => started,
+            () = stopped => Err(TunnelError::ShuttingDown),
+        }
+    }
+
+    async fn start_session_patiently(
+        &self,
+        access: &Access,
+        bastion: &str,
+    ) -> Result<api::Started, TunnelError> {
+        let began = Instant::now();
+        let (mut pause, longest) = THROTTLED_PAUSE;
+        loop {
+            let refused = match self.inner.start_session_once(access, bastion).await {
+                Err(refused) if is_throttled(&refused) => refused,
+                outcome => return outcome,
+            };
+            if began.elapsed() + pause > THROTTLED_DEADLINE || self.stop.is_cancelled() {
+                return Err(refused);
+            }
+            debug!(bastion, ?pause, "AWS throttles StartSession");
+            sleep(jitter(pause)).await;
+            pause = (pause * 2).min(longest);
+        }
+    }
+
+    /// A step of the start, given up at a stop.
+    async fn unless_stopped<T>(
+        &self,
+        step: impl Future<Output = Result<T, TunnelError>>,
+    ) -> Result<T, TunnelError> {
+        let done = self.stop.run_until_cancelled(step).await;
+        done.unwrap_or(Err(TunnelError::ShuttingDown))
+    }
+
+    /// Starts the driver of a joined session.
+    fn drive(
+        &self,
+        joined: Joined,
+        about: driver::About,
+        began: Instant,
+        terminate: impl Future<Output = ()> + Send + 'static,
+    ) -> Session {
+        let mut config = ssm_channel::Config::new(
+            joined.token,
+            Uuid::new_v4().to_string(),
+            Uuid::new_v4().to_string(),
+            Uuid::new_v4().as_u128(),
+            unix_millis(),
+        );
+        config.reorder_messages = REORDER_MESSAGES;
+        config.reorder_bytes = REORDER_MESSAGES * ssm_channel::MAX_PAYLOAD;
+        let mux = smux::Session::new(smux::Role::Client);
+        let sessions = self.inner.settings.sessions;
+        let shared = Arc::new(Shared::new(driver::channel(config), mux, sessions));
+        let (sender, phase) = watch::channel(Phase::Starting);
+        let bastion = Arc::clone(&about.bastion);
+        let calls = self.calls(&about);
+        let driver = Driver::new(joined.socket, Arc::clone(&shared), sender, about, calls);
+        self.tasks.spawn(driver.run(terminate));
+        Session::new(shared, phase, bastion, began)
+    }
+
+    /// What the driver of a session asks of AWS.
+    fn calls(&self, about: &driver::About) -> Calls {
+        let (inner, session_id, bastion) = (
+            Arc::clone(&self.inner),
+            Arc::clone(&about.session_id),
+            Arc::clone(&about.bastion),
+        );
+        let rejoin = Box::new(move || {
+            let (inner, session_id, bastion) = (
+                Arc::clone(&inner),
+                Arc::clone(&session_id),
+                Arc::clone(&bastion),
+            );
+            Box::pin(async move { inner.rejoin(&session_id, &bastion).await }) as _
+        });
+        let (inner, session_id, bastion) = (
+            Arc::clone(&self.inner),
+            Arc::clone(&about.session_id),
+            Arc::clone(&about.bastion),
+        );
+        let data_key = Box::new(move |key: String, challenge: Option<String>| {
+            let (inner, session_id, bastion) = (
+                Arc::clone(&inner),
+                Arc::clone(&session_id),
+                Arc::clone(&bastion),
+            );
+            Box::pin(async move {
+                let wanted = datakey::Wanted {
+                    key: &key,
+                    session_id: &session_id,
+                    target: &bastion,
+                    challenge: challenge.as_deref(),
+                };
+                let region = inner.access().await?.region;
+                datakey::data_key(&inner.aws, &region, wanted).await
+            }) as _
+        });
+        Calls { rejoin, data_key }
+    }
+}
+
+impl Inner {
+    async fn start_session_once(
+        &self,
+        access: &Access,
+        bastion: &str,
+    ) -> Result<api::Started, TunnelError> {
+        let Access { client, region, .. } = access;
+        let document = self.settings.document.as_deref();
+        let starting = api::start_session(client, region, bastion, &self.endpoint, document);
+        timeout(START_DEADLINE, starting)
+            .await
+            .unwrap_or_else(|_| Err(no_answer(region)))
+    }
+
+    /// A new connection to a session whose old one was lost; `None`: AWS says that it is over.
+    async fn rejoin(&self, session_id: &str, bastion: &str) -> Result<Option<Joined>, TunnelError> {
+        let access = self.access().await?;
+        let Access { client, region, .. } = &access;
+        let resuming = api::resume_session(client, region, bastion, session_id);
+        let ticket = timeout(START_DEADLINE, resuming)
+            .await
+            .unwrap_or_else(|_| Err(no_answer(region)))?;
+        match ticket {
+            Some(ticket) => join(&access, ticket).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// What it takes to ask AWS for a session and to join it.
+    async fn access(&self) -> Result<Access, TunnelError> {
+        let gather = async {
+            let region = match &self.region {
+                Some(region) => Some(region.clone()),
+                None => self.aws.region().await?,
+            };
+            let client = self.aws.ssm(region.as_deref().unwrap_or_default()).await?;
+            let access = Access {
+                credentials: self.aws.credentials().await?,
+                client,
+                region: region.unwrap_or_default(),
+                roots: self.aws.roots().await?,
+                endpoints: self.aws.endpoints().await?,
+            };
+            Ok(access)
+        };
+        let access = gather
+            .await
+            .map_err(|error| TunnelError::Credentials(Arc::new(error)))?;
+        if access.region.is_empty() {
+            Err(TunnelError::NoRegion)
+        } else {
+            Ok(access)
+        }
+    }
+}
+
+/// Who asks, where, and whom to trust.
+struct Access {
+    credentials: Credentials,
+    client: aws_sdk_ssm::Client,
+    region: String,
+    roots: Arc<RootCertStore>,
+    /// What the user has set about where data channels go.
+    endpoints: Endpoints,
+}
+
+/// Opens the data channel of a session.
+async fn join(access: &Access, ticket: api::Ticket) -> Result<Joined, TunnelError> {
+    let Access {
+        credentials,
+        region,
+        roots,
+        endpoints,
+        ..
+    } = access;
+    let url = endpoint::data_channel(&ticket.stream_url, region, endpoints)?;
+    let proxies = Proxies::from_env();
+    let connecting = connect::connect(&url, region, credentials, Arc::clone(roots), &proxies);
+    let socket: WebSocket = timeout(CONNECT_DEADLINE, connecting).await.map_err(|_| {
+        TunnelError::ChannelConnect {
+            host: url.host_str().unwrap_or_default().to_owned(),
+            reason: format!("no answer in {} s", CONNECT_DEADLINE.as_secs()),
+        }
+    })??;
+    let token: Token = ticket.token;
+    Ok(Joined { socket, token })
+}
+
+fn is_throttled(error: &TunnelError) -> bool {
+    matches!(
+        error,
+        TunnelError::Api {
+            kind: ApiRefusal::Throttled,
+            ..
+        }
+    )
+}
+
+fn no_answer(region: &str) -> TunnelError {
+    TunnelError::ApiUnreachable {
+        region: region.to_owned(),
+        reason: format!("no answer in {} s", START_DEADLINE.as_secs()),
+    }
+}
+
+fn unix_millis() -> u64 {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
