@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::file::Layer;
-use super::via::{via, whole_seconds};
+use super::via::{seconds, via};
 use super::{ConfigError, DEFAULT_CONNECT_TIMEOUT, DEFAULT_LOCAL_PORT, Endpoint, Via};
 
 /// One database a client can reach through us.
@@ -90,15 +90,8 @@ impl Target {
     }
 }
 
+/// How long the clients of a target wait.
 pub(super) fn connect_timeout(target: &str, layer: &Layer) -> Result<Duration, ConfigError> {
-    match layer.connect_timeout {
-        Some(0) => Err(ConfigError::Invalid {
-            target: target.to_owned(),
-            key: "connect_timeout",
-            value: "0".to_owned(),
-            reason: whole_seconds(),
-        }),
-        Some(seconds) => Ok(Duration::from_secs(seconds)),
-        None => Ok(DEFAULT_CONNECT_TIMEOUT),
-    }
+    let given = seconds(target, "connect_timeout", layer.connect_timeout)?;
+    Ok(given.unwrap_or(DEFAULT_CONNECT_TIMEOUT))
 }

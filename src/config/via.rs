@@ -96,28 +96,19 @@ impl SsmSettings {
                     )
                 })?,
         };
-        let idle_timeout = match layer.idle_timeout {
-            Some(0) => {
-                return Err(invalid("idle_timeout", "0".to_owned(), whole_seconds()));
-            }
-            Some(seconds) => Duration::from_secs(seconds),
-            None => DEFAULT_IDLE_TIMEOUT,
-        };
-        let dial_timeout = match layer.dial_timeout {
-            Some(0) => {
-                return Err(invalid("dial_timeout", "0".to_owned(), whole_seconds()));
-            }
-            Some(seconds) if Duration::from_secs(seconds) > connect_timeout => {
-                let all = connect_timeout.as_secs();
+        let idle_timeout = seconds(target, "idle_timeout", layer.idle_timeout)?;
+        let dial_timeout = match seconds(target, "dial_timeout", layer.dial_timeout)? {
+            Some(asked) if asked > connect_timeout => {
+                let (asked, all) = (asked.as_secs(), connect_timeout.as_secs());
                 return Err(invalid(
                     "dial_timeout",
-                    seconds.to_string(),
+                    asked.to_string(),
                     format!(
-                        "it is a part of connect_timeout, which is {all}: a client has given up by then; lower dial_timeout to at most {all}, or raise connect_timeout to at least {seconds}"
+                        "it is a part of connect_timeout, which is {all}: a client has given up by then; lower dial_timeout to at most {all}, or raise connect_timeout to at least {asked}"
                     ),
                 ));
             }
-            Some(seconds) => Duration::from_secs(seconds),
+            Some(asked) => asked,
             // Whoever asks for an early answer has thereby asked for an early one about the dial.
             None => DEFAULT_DIAL_TIMEOUT.min(connect_timeout),
         };
@@ -125,7 +116,7 @@ impl SsmSettings {
             bastion,
             document: layer.document.clone(),
             sessions,
-            idle_timeout,
+            idle_timeout: idle_timeout.unwrap_or(DEFAULT_IDLE_TIMEOUT),
             warm: layer.warm.unwrap_or(false),
             keep_alive: layer.keep_alive.unwrap_or(false),
             dial_timeout,
@@ -133,8 +124,21 @@ impl SsmSettings {
     }
 }
 
-pub(super) fn whole_seconds() -> String {
-    "give whole seconds, 1 or more".to_owned()
+/// A time in seconds, if one is given; none at all is not one.
+pub(super) fn seconds(
+    target: &str,
+    key: &'static str,
+    given: Option<u64>,
+) -> Result<Option<Duration>, ConfigError> {
+    match given {
+        Some(0) => Err(ConfigError::Invalid {
+            target: target.to_owned(),
+            key,
+            value: "0".to_owned(),
+            reason: "give whole seconds, 1 or more".to_owned(),
+        }),
+        given => Ok(given.map(Duration::from_secs)),
+    }
 }
 
 /// What `StartSession` takes as `DocumentName` (SSM API Reference): a name, or an ARN where another
