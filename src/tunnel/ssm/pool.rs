@@ -17,10 +17,6 @@ use super::start::Starter;
 use crate::config::SsmSettings;
 use crate::tunnel::TunnelError;
 
-/// All sessions must have been moving bytes for this long before a further one is started. Longer
-/// than a session takes to count as quiet, so that connections opened one after the other do not
-/// start one each.
-const BUSY_FOR: Duration = Duration::from_millis(150);
 /// How often a waiting connection looks whether a session has become quiet.
 const LOOK: Duration = Duration::from_millis(20);
 /// How long a connection waits for a further session when it could share one.
@@ -122,8 +118,6 @@ impl Pool {
                 let refused = sessions.refused.is_some_and(|(until, _)| now < until);
                 if refused || now >= asked + PATIENCE {
                     take(&sessions, place)
-                } else if now < asked + BUSY_FOR && sessions.starting().is_none() {
-                    Step::Await(None)
                 } else {
                     Step::Await(Some(self.start(&mut sessions)))
                 }

@@ -33,7 +33,8 @@ const LEAST_RECEIVE_BUFFER: usize = 4 * 1024 * 1024;
 /// client is a third of a second behind then.
 const LAGGING: usize = 256 * 1024;
 
-/// A stream that has moved a byte within this is moving bytes.
+/// A stream that has moved a byte within this is moving bytes. People who open a second connection
+/// are slower; programs that open several at once will use several at once.
 const QUIET: Duration = Duration::from_millis(100);
 /// A stream that waits for an answer counts as moving bytes for this long; an answer that takes
 /// longer is being worked on, not being sent.
