@@ -197,6 +197,7 @@ impl Side {
                     assert!(log.is_open());
                     log.peer_closed = true;
                 }
+                Event::Closed(id) => assert!(!self.logs[&id].is_open()),
             }
         }
         let open = self.logs.values().filter(|log| log.is_open()).count();

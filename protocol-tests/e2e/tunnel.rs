@@ -2,7 +2,9 @@
 //! that fail, clients that do not read.
 
 mod dials;
+mod endings;
 mod pool;
+mod reach;
 mod resume;
 
 use protocol_tests::events::Event;

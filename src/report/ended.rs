@@ -13,7 +13,7 @@ pub(super) fn ended(cause: EndCause, reason: &str, about: Option<&About<'_>>) ->
     let broken = |id, message: &str| Said::new(id, BROKEN, message);
     let said = match cause {
         EndCause::IdleTimeout => broken(
-            "ssm.idle-timeout",
+            cause.id(),
             "the SSM session was idle for too long, and AWS ended it",
         )
         .hint(format!(
@@ -21,16 +21,16 @@ pub(super) fn ended(cause: EndCause, reason: &str, about: Option<&About<'_>>) ->
             stay_awake(about)
         )),
         EndCause::MaximumDuration => broken(
-            "ssm.maximum-duration",
+            cause.id(),
             "the SSM session reached its maximum duration, and AWS ended it",
         )
         .hint(format!(
             "Connect again: pgiam opens a new session. The limit is the maximum session duration in {LIMITS}."
         )),
-        EndCause::Terminated => broken("ssm.terminated", "the SSM session was terminated by somebody")
-            .hint("If that was not you, ask whoever manages the account: CloudTrail has the TerminateSession call and who made it. A new connection opens a new session."),
+        EndCause::Terminated => broken(cause.id(), "the SSM session was terminated")
+            .hint("A new connection opens a new session. Either somebody ended it, in which case CloudTrail has the TerminateSession call and who made it, or the bastion shut down."),
         EndCause::Gone => broken(
-            "ssm.gone",
+            cause.id(),
             "the connection to the SSM service was lost, and the session has ended meanwhile",
         )
         .hint("Connect again: pgiam opens a new session. A session outlives a lost connection for as long as its idle timeout and your credentials last."),
@@ -59,7 +59,10 @@ fn in_words(cause: EndCause, reason: &str, about: Option<&About<'_>>) -> Said {
             _ => "the bastion".to_owned(),
         };
         handshake_timeout(&bastion, " in time")
-    } else if words.contains("KMSEncryption") {
+    } else if ["KMSEncryption", "data key", "encryption challenge"]
+        .iter()
+        .any(|part| words.contains(part))
+    {
         encryption_failed()
     } else if words.contains("Forwarding to IP address") {
         Said::new(
@@ -69,10 +72,10 @@ fn in_words(cause: EndCause, reason: &str, about: Option<&About<'_>>) -> Said {
         )
         .hint("host must be the database's endpoint, not an address of instance metadata or DNS.")
     } else if cause == EndCause::Agent {
-        Said::new("ssm.agent-ended", BROKEN, "the SSM agent on the bastion ended the session")
+        Said::new(cause.id(), BROKEN, "the SSM agent on the bastion ended the session")
             .hint("Connect again: pgiam opens a new session. Agents do so when they restart, as for an update, or when the instance stops.")
     } else {
-        Said::new("ssm.ended", BROKEN, "the SSM session was ended").hint(format!(
+        Said::new(cause.id(), BROKEN, "the SSM session was ended").hint(format!(
             "Connect again: pgiam opens a new session. Idle timeout and maximum duration are set in {LIMITS}."
         ))
     };

@@ -59,7 +59,7 @@ pub(super) async fn deliver(
 
 async fn forward(rooms: &Rooms, key: &CancelKey) -> Result<(), SessionError> {
     let (mut machine, hello) = begin(Upstream::cancel(key.clone()));
-    let mut stream = rooms.transport.open(hello).await?;
+    let mut stream = rooms.transport.open_briefly(hello).await?;
     while next_event(&mut machine, &mut stream).await? == UpstreamEvent::StartTls {
         stream = Box::new(
             rooms

@@ -41,6 +41,12 @@ pub trait Transport: Send + Sync {
     /// [`TunnelError::of`]. The caller sets the deadline. Cancel-safe.
     fn open(&self, hello: Bytes) -> BoxFuture<'_, Result<Stream, TunnelError>>;
 
+    /// The same for a stream that is over in a moment, such as one that carries a CancelRequest: it
+    /// takes what is there and starts nothing that is meant to last.
+    fn open_briefly(&self, hello: Bytes) -> BoxFuture<'_, Result<Stream, TunnelError>> {
+        self.open(hello)
+    }
+
     /// Ends what the transport holds open at AWS. Streams end with an error. The caller sets the
     /// deadline.
     fn shutdown(&self) -> BoxFuture<'_, ()>;
@@ -195,7 +201,7 @@ pub enum TunnelError {
         bastion: String,
     },
     /// The service or the agent ended the session.
-    #[error("the SSM session ended: {reason}")]
+    #[error("the SSM session ended: {}", .cause.in_words(.reason))]
     SessionEnded {
         /// Which of the endings that have a name.
         cause: EndCause,
@@ -273,6 +279,30 @@ pub enum EndCause {
     Agent,
     /// Something else; the words say what.
     Other,
+}
+
+impl EndCause {
+    /// The stable identifier of this ending, for logs and documentation.
+    #[must_use]
+    pub fn id(self) -> &'static str {
+        match self {
+            Self::IdleTimeout => "ssm.idle-timeout",
+            Self::MaximumDuration => "ssm.maximum-duration",
+            Self::Terminated => "ssm.terminated",
+            Self::Gone => "ssm.gone",
+            Self::Agent => "ssm.agent-ended",
+            Self::Other => "ssm.ended",
+        }
+    }
+
+    /// The service's words, or ours where it had none.
+    fn in_words(self, reason: &str) -> &str {
+        match self {
+            _ if !reason.trim().is_empty() => reason.trim(),
+            Self::Terminated => "it was terminated, without a reason",
+            _ => "without a reason",
+        }
+    }
 }
 
 /// The refusals of the SSM API that have a remedy of their own.

@@ -43,6 +43,9 @@ pub enum Event {
     /// The peer closed the stream, for both directions. What was queued for it is dropped; no more
     /// events carry this id.
     Finished(StreamId),
+    /// The peer closed a stream that we had closed or abandoned before: it has done with it. Says so
+    /// as often as the peer does.
+    Closed(StreamId),
 }
 
 /// All streams of one carrier.
@@ -124,7 +127,7 @@ impl Session {
     }
 
     /// Closes a stream after its queued data. Version 1 knows no half-close: from here on whatever
-    /// the peer sends for it is dropped and no event carries this id.
+    /// the peer sends for it is dropped and no event but [`Event::Closed`] carries this id.
     pub fn finish(&mut self, id: StreamId) {
         if let Some(stream) = self.streams.get_mut(&id) {
             stream.close();
@@ -290,14 +293,26 @@ impl Session {
 
     fn peer_closed(&mut self, id: StreamId) {
         let Some(stream) = self.streams.get_mut(&id) else {
+            // Its own FIN is out already. Ids that were never ours say nothing.
+            if self.was_ours(id) {
+                self.events.push_back(Event::Closed(id));
+            }
             return;
         };
-        if !stream.is_closing() {
-            self.events.push_back(Event::Finished(id));
-        }
+        self.events.push_back(if stream.is_closing() {
+            Event::Closed(id)
+        } else {
+            Event::Finished(id)
+        });
         // The peer has left the stream in both directions, so what is queued has no reader.
         stream.close_now();
         self.wake(id);
+    }
+
+    /// Whether this side has opened a stream of this id, some time.
+    fn was_ours(&self, id: StreamId) -> bool {
+        let ours = id.is_client_side() == (self.role == Role::Client);
+        ours && self.next_id.is_none_or(|next| id.get() < next)
     }
 
     fn receives(&self, id: StreamId) -> bool {

@@ -11,7 +11,7 @@ use crate::support::{HOST, PATIENCE, PORT, World};
 
 #[tokio::test]
 async fn a_dial_that_gets_no_answer_ends_in_time_and_hurts_nobody_else() {
-    let world = world_with("dial_timeout = 1").await;
+    let world = world_with("dial_timeout = 1\nsessions = 1").await;
     let mut beside = Shell::open(&world, "");
     beside.backend().await;
     // Packets to the database vanish from now on.

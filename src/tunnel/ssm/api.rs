@@ -14,7 +14,9 @@ use aws_sdk_ssm::operation::RequestId;
 use ssm_channel::Token;
 use tracing::debug;
 
+use super::proxy::Proxies;
 use crate::aws::CredentialsError;
+use crate::aws::partition::Partition;
 use crate::config::Endpoint;
 use crate::tunnel::{ApiAnswer, ApiRefusal, TunnelError, chain};
 
@@ -179,10 +181,13 @@ where
         return TunnelError::Credentials(Arc::new(credentials.clone()));
     }
     let Some(response) = error.raw_response() else {
-        return TunnelError::ApiUnreachable {
+        let reason = chain(error);
+        let host = format!("ssm.{region}.{}", Partition::of(region).dns_suffix);
+        let of_proxy = Proxies::from_env().blamed_for(&host, &reason);
+        return of_proxy.unwrap_or_else(|| TunnelError::ApiUnreachable {
             region: region.to_owned(),
-            reason: chain(error),
-        };
+            reason,
+        });
     };
     let status = response.status().as_u16();
     let message = error.message().unwrap_or_default().to_owned();

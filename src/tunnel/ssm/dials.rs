@@ -32,6 +32,11 @@ impl Dials {
         self.pending.front().copied()
     }
 
+    /// Whether nothing has shown yet what became of this stream's dial.
+    pub(super) fn is_pending(&self, id: StreamId) -> bool {
+        self.pending.contains(&id)
+    }
+
     /// Since when the agent has been at the dial that all later ones wait for.
     pub(super) fn waiting_since(&self) -> Option<Instant> {
         self.since

@@ -21,7 +21,9 @@
 //!    the slow one notice nothing.
 //! 3. Then the socket is not read, and all streams of the session stand still. A client that is
 //!    alone there, or among others that want nothing, may pause as long as it likes.
-//! 4. Once another stream has waited 5 s for an answer, the stream that holds most is given up.
+//! 4. Once another stream has waited 5 s for an answer, and the client that holds most has not taken
+//!    a byte for as long, its stream is given up. A client that reads slowly is not; it slows down
+//!    the streams of its session, as it would on any shared line.
 //!
 //! Memory per target: 64 MiB in inboxes (80 MiB with 20 sessions of at least 4 MiB each), plus what
 //! one turn of [`READ_BATCH`] messages may add to each.
@@ -42,7 +44,7 @@ use tokio_tungstenite::tungstenite::{self, Message};
 use tracing::{debug, info, warn};
 
 use self::pulse::{Pulse, Verdict};
-use self::resume::Calls;
+use self::resume::{Calls, Flapping};
 use super::ending;
 use super::socket::{self, Ready, Socket, WebSocket};
 use super::state::{SEND_BUFFER, Shared, State};
@@ -96,6 +98,7 @@ pub(super) struct Driver {
     pulse: Pulse,
     /// Attempts to resume since the service last sent something.
     fruitless: u32,
+    flapping: Flapping,
     /// The data key that is being asked for.
     key: Option<BoxFuture<'static, Result<DataKey, TunnelError>>>,
     /// When to send the next sign of life to the agent.
@@ -151,6 +154,7 @@ impl Driver {
             epoch: now,
             pulse: Pulse::new(about.wall),
             fruitless: 0,
+            flapping: Flapping::default(),
             key: None,
             keep_alive_at: about.keep_alive.then_some(now + KEEP_ALIVE_INTERVAL),
             give_up: None,
@@ -177,7 +181,11 @@ impl Driver {
         if matches!(end, TunnelError::ShuttingDown) {
             debug!(%bastion, %session_id, "SSM session closed");
         } else {
-            info!(%bastion, %session_id, reason = %end, "SSM session ended");
+            let id = match &end {
+                TunnelError::SessionEnded { cause, .. } => cause.id(),
+                _ => "ssm.session",
+            };
+            info!(id, %bastion, %session_id, reason = %end, "SSM session ended");
         }
         let over_at_aws = is_over_at_aws(&end);
         self.shared.lock().end(end.clone());
@@ -302,12 +310,15 @@ impl Driver {
             );
             now
         });
-        let limit = state.longest_wait()?.max(since) + STALL_DEADLINE;
+        let waiting = state.longest_wait()?;
+        let (id, idle) = state.fullest()?;
+        let limit = since.max(waiting).max(idle) + STALL_DEADLINE;
         if now < limit {
             return Some(limit);
         }
         warn!(bastion = %self.bastion, session_id = %self.session_id, "a connection that does not read is ended for the others' sake");
-        state.give_up_fullest();
+        state.give_up(id);
+        self.stalled = None;
         None
     }
 
@@ -396,6 +407,7 @@ impl Driver {
         let now = self.epoch.elapsed();
         let shared = Arc::clone(&self.shared);
         let mut state = shared.lock();
+        state.heard = Instant::now();
         let outcome = state.channel.handle_message(now, bytes);
         // What came before an error still counts.
         self.drain_events(&mut state)?;
@@ -431,9 +443,14 @@ impl Driver {
                         reason: "the agent disconnected the port".to_owned(),
                     });
                 }
-                Event::Paused => debug!(bastion = %self.bastion, "the service paused the session"),
+                Event::Paused => {
+                    info!(bastion = %self.bastion, session_id = %self.session_id, "the agent is away; the service paused the session");
+                    state.interrupted.get_or_insert_with(Instant::now);
+                }
                 Event::Restarted => {
-                    debug!(bastion = %self.bastion, "the service resumed the session")
+                    info!(bastion = %self.bastion, session_id = %self.session_id, "the agent is back");
+                    state.interrupted = None;
+                    state.dials.interrupted(Instant::now());
                 }
             }
         }

@@ -13,14 +13,16 @@ use tracing::{debug, warn};
 use super::driver::resume::jitter;
 use super::placement::{Choice, Standing, choose};
 use super::session::Session;
-use super::start::Starter;
-use crate::config::SsmSettings;
+use super::start::{Starter, is_throttled};
+use super::stream::{NotOpened, SsmStream};
+use crate::config::{Endpoint, SsmSettings};
 use crate::tunnel::TunnelError;
 
 /// How often a waiting connection looks whether a session has become quiet.
 const LOOK: Duration = Duration::from_millis(20);
-/// How long a connection waits for a further session when it could share one.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a connection waits for a further session when it could share one. Enough for three that
+/// are started one after the other over a slow way to AWS.
+const PATIENCE: Duration = Duration::from_secs(8);
 /// How long no further session is asked for after AWS refused one: first, and at most. It doubles.
 const REFUSED_PAUSE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(120));
 /// The last session of a target stays this many times as long as the others.
@@ -31,10 +33,21 @@ const SWEEP: Duration = Duration::from_secs(5);
 type Outcome = Result<Session, TunnelError>;
 type Starting = watch::Receiver<Option<Outcome>>;
 
+/// What a stream needs of its session.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Need {
+    /// Its start began after this: an older session may have resolved the database's name to an
+    /// address that is no longer right.
+    pub(super) not_before: Option<Instant>,
+    /// The stream is over in a moment: it is not worth a session of its own.
+    pub(super) brief: bool,
+}
+
 /// The sessions of one target.
 pub(super) struct Pool {
     starter: Starter,
     settings: SsmSettings,
+    endpoint: Endpoint,
     sessions: Mutex<Sessions>,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -46,6 +59,8 @@ struct Sessions {
     starting: Option<Starting>,
     /// No further session is asked for before this; how long the pause was.
     refused: Option<(Instant, Duration)>,
+    /// AWS throttles: until when it is not asked at all, and its answer.
+    throttled: Option<(Instant, TunnelError)>,
     /// Somebody looks for idle sessions.
     swept: bool,
     closed: bool,
@@ -53,34 +68,37 @@ struct Sessions {
 
 /// What a connection that wants a session has to do next.
 enum Step {
-    Take(Session),
+    Take(Session, SsmStream),
     /// Wait for the start that is under way, or for something to change.
     Await(Option<Starting>),
 }
 
 impl Pool {
-    pub(super) fn new(starter: Starter, settings: SsmSettings) -> Arc<Self> {
+    pub(super) fn new(starter: Starter, settings: SsmSettings, endpoint: Endpoint) -> Arc<Self> {
         let (tasks, stop) = (starter.tasks.clone(), starter.stop.clone());
         Arc::new(Self {
             starter,
             settings,
+            endpoint,
             sessions: Mutex::default(),
             tasks,
             stop,
         })
     }
 
-    /// A session for a new stream. With `not_before`, one whose start began after that: an older
-    /// one may have resolved the database's name to an address that is no longer right. The caller
-    /// sets the deadline. Cancel-safe.
+    /// A new stream, and the session it is in. The caller sets the deadline. Cancel-safe.
     ///
     /// # Errors
     /// Why no session could be started, when there is none that could be shared.
-    pub(super) async fn session(self: &Arc<Self>, not_before: Option<Instant>) -> Outcome {
-        let asked = Instant::now();
+    pub(super) async fn open(
+        self: &Arc<Self>,
+        need: Need,
+    ) -> Result<(Session, SsmStream), TunnelError> {
+        let mut could_share = None;
+        let not_before = need.not_before;
         loop {
-            let starting = match self.step(asked, not_before)? {
-                Step::Take(session) => return Ok(session),
+            let starting = match self.step(&mut could_share, need)? {
+                Step::Take(session, stream) => return Ok((session, stream)),
                 Step::Await(starting) => starting,
             };
             let Some(mut starting) = starting else {
@@ -88,6 +106,7 @@ impl Pool {
                 continue;
             };
             tokio::select! {
+                biased;
                 outcome = starting.wait_for(Option::is_some) => {
                     if let Ok(Some(Err(error))) = outcome.as_deref()
                         && !self.has_any(not_before)
@@ -102,29 +121,42 @@ impl Pool {
 
     fn step(
         self: &Arc<Self>,
-        asked: Instant,
-        not_before: Option<Instant>,
+        could_share: &mut Option<Instant>,
+        need: Need,
     ) -> Result<Step, TunnelError> {
+        let Need { not_before, brief } = need;
         let mut sessions = self.lock();
         if sessions.closed {
             return Err(TunnelError::ShuttingDown);
         }
         let now = Instant::now();
         let standings = sessions.standings(self.settings.dial_timeout, not_before);
-        let take = |sessions: &Sessions, place: usize| Step::Take(sessions.all[place].clone());
         Ok(match choose(&standings, self.settings.sessions) {
-            Choice::Place(place) => take(&sessions, place),
+            Choice::Place(place) => self.take(&sessions.all[place]),
             Choice::BetterFurther(place) => {
                 let refused = sessions.refused.is_some_and(|(until, _)| now < until);
-                if refused || now >= asked + PATIENCE {
-                    take(&sessions, place)
+                let since = *could_share.get_or_insert(now);
+                if brief || refused || now >= since + PATIENCE {
+                    self.take(&sessions.all[place])
                 } else {
                     Step::Await(Some(self.start(&mut sessions)))
                 }
             }
-            Choice::Further => Step::Await(Some(self.start(&mut sessions))),
+            Choice::Further => match &sessions.throttled {
+                Some((until, error)) if now < *until => return Err(error.clone()),
+                _ => Step::Await(Some(self.start(&mut sessions))),
+            },
             Choice::Wait => Step::Await(None),
         })
+    }
+
+    /// Opens a stream while nobody else can choose: the next one sees a busy session.
+    fn take(&self, session: &Session) -> Step {
+        match session.open(&self.endpoint) {
+            Ok(stream) => Step::Take(session.clone(), stream),
+            // It ended between the look and the step; the next look will not see it.
+            Err(NotOpened::Leaving | NotOpened::Ended) => Step::Await(None),
+        }
     }
 
     /// Whether a session is there that a connection could use now or soon.
@@ -137,7 +169,13 @@ impl Pool {
     /// Opens the first session ahead of the first connection. Failing is no harm: the first
     /// connection will try again, and be told.
     pub(super) async fn warm_up(self: Arc<Self>) {
-        if let Err(error) = self.session(None).await {
+        let starting = {
+            let mut sessions = self.lock();
+            (!sessions.closed).then(|| self.start(&mut sessions))
+        };
+        if let Some(mut starting) = starting
+            && let Ok(Some(Err(error))) = starting.wait_for(Option::is_some).await.as_deref()
+        {
             debug!(%error, "the first session could not be opened ahead");
         }
     }
@@ -156,14 +194,14 @@ impl Pool {
 
     async fn start_for_all(self: Arc<Self>, tell: watch::Sender<Option<Outcome>>) {
         let outcome = self.starter.start().await;
+        let mut sessions = self.lock();
+        sessions.starting = None;
         {
-            let mut sessions = self.lock();
-            sessions.starting = None;
             match &outcome {
                 Ok(session) if sessions.closed => session.close(),
                 Ok(session) => {
                     sessions.all.push(session.clone());
-                    sessions.refused = None;
+                    (sessions.refused, sessions.throttled) = (None, None);
                     if !std::mem::replace(&mut sessions.swept, true) {
                         self.tasks.spawn(Arc::clone(&self).sweep());
                     }
@@ -171,6 +209,7 @@ impl Pool {
                 Err(error) => sessions.refuse_for_a_while(error),
             }
         }
+        // Under the lock, or a waiter could find neither the start nor its outcome.
         tell.send_replace(Some(outcome));
     }
 
@@ -240,10 +279,16 @@ impl Sessions {
     }
 
     fn refuse_for_a_while(&mut self, error: &TunnelError) {
-        if self.all.is_empty() || matches!(error, TunnelError::ShuttingDown) {
-            return; // There is nothing to share: the next connection asks again.
+        if matches!(error, TunnelError::ShuttingDown) {
+            return;
         }
         let (first, longest) = REFUSED_PAUSE;
+        if is_throttled(error) {
+            self.throttled = Some((Instant::now() + jitter(first), error.clone()));
+        }
+        if self.all.is_empty() {
+            return; // There is nothing to share: the next connection asks again.
+        }
         let pause = self
             .refused
             .map_or(first, |(_, pause)| (pause * 2).min(longest));

@@ -17,6 +17,8 @@ use crate::tunnel::{Stream, TunnelError, chain, direct, plain};
 
 /// The largest answer to CONNECT that we read: the SDK's HTTP client has the same limit.
 const LARGEST_HEAD: usize = 8 * 1024;
+/// The port of AWS's endpoints.
+const HTTPS: u16 = 443;
 /// What ends the head of an HTTP answer.
 const END_OF_HEAD: &[u8] = b"\r\n\r\n";
 
@@ -58,6 +60,25 @@ impl Proxies {
                 host: host.to_owned(),
                 reason,
             })
+    }
+
+    /// The error of a call to `host` that failed with these words of the SDK's HTTP client, if it was
+    /// its proxy that did not let it through.
+    pub(super) fn blamed_for(&self, host: &str, words: &str) -> Option<TunnelError> {
+        let intercept = self.proxy_for(host, HTTPS)?;
+        if !words.contains("tunnel error") {
+            return None;
+        }
+        let reason = if words.contains("proxy authorization required") {
+            "it wants a login, or another one (HTTP status 407)".to_owned()
+        } else {
+            words.to_owned()
+        };
+        Some(TunnelError::Proxy {
+            proxy: place(&intercept),
+            host: host.to_owned(),
+            reason,
+        })
     }
 
     /// The proxy for what goes to `host` over TLS.

@@ -13,6 +13,9 @@ use super::stream::{NotOpened, SsmStream};
 use crate::config::Endpoint;
 use crate::tunnel::TunnelError;
 
+/// How soon to ask again about a dial when nothing is known of the path.
+const PATH_UNKNOWN: Duration = Duration::from_secs(1);
+
 /// A session with a driver. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Session {
@@ -73,13 +76,25 @@ impl Session {
             Phase::Ended(_) => Standing::Ended,
             _ if state.end.is_some() => Standing::Ended,
             _ if state.retired || state.closing => Standing::Leaving,
-            Phase::Up => Standing::Up(state.load(dial_timeout)),
-            Phase::Starting | Phase::Resuming => Standing::Interrupted,
+            Phase::Up if state.interrupted.is_none() => Standing::Up(state.load(dial_timeout)),
+            // Nobody knows when it will be back: it does not keep others from starting.
+            _ if state
+                .interrupted
+                .is_some_and(|at| at.elapsed() > dial_timeout) =>
+            {
+                Standing::Leaving
+            }
+            Phase::Up | Phase::Starting | Phase::Resuming => Standing::Interrupted,
         }
     }
 
     pub(super) fn open(&self, endpoint: &Endpoint) -> Result<SsmStream, NotOpened> {
         SsmStream::open(&self.shared, &self.bastion, endpoint)
+    }
+
+    /// Whether the agent could not connect when it was last asked to.
+    pub(super) fn refused_last(&self) -> bool {
+        self.shared.lock().refused_last
     }
 
     /// No new streams; the session ends with its last one.
@@ -95,9 +110,14 @@ impl Session {
         let Some(since) = state.dials.waiting_since() else {
             return Stuck::No;
         };
-        let limit = since + dial_timeout;
-        if Instant::now() < limit {
+        let (now, limit) = (Instant::now(), since + dial_timeout);
+        if now < limit {
             return Stuck::NotBefore(limit);
+        }
+        // Without a sign of life since then it may be the path that is stuck, not the agent; that
+        // has a deadline of its own.
+        if state.interrupted.is_some() || state.heard <= since {
+            return Stuck::NotBefore(now + PATH_UNKNOWN);
         }
         state.strand();
         drop(state);

@@ -98,12 +98,7 @@ impl Starter {
     /// A session through the first bastion that works.
     pub(super) async fn start(&self) -> Result<Session, TunnelError> {
         let outcome = self.start_anywhere().await;
-        if let Err(TunnelError::Api { kind, .. }) = &outcome
-            && matches!(
-                kind,
-                ApiRefusal::CredentialsExpired | ApiRefusal::CredentialsRejected
-            )
-        {
+        if outcome.as_ref().is_err_and(is_about_credentials) {
             self.inner.aws.invalidate(); // The user will log in again; look for that next time.
         }
         outcome
@@ -133,6 +128,10 @@ impl Starter {
             (Some((_, error)), true) => Err(api::nodes::explained(&access.client, error).await),
             (Some(last), false) => {
                 tried.push(last);
+                let explained = tried.into_iter().map(async |(bastion, error)| {
+                    (bastion, api::nodes::explained(&access.client, error).await)
+                });
+                let tried = futures_util::future::join_all(explained).await;
                 Err(TunnelError::AllBastions(tried.into()))
             }
             (None, _) => Err(TunnelError::Protocol {
@@ -212,7 +211,10 @@ impl Starter {
                 return Err(refused);
             }
             debug!(bastion, ?pause, "AWS throttles StartSession");
-            sleep(jitter(pause)).await;
+            let paused = self.stop.run_until_cancelled(sleep(jitter(pause))).await;
+            if paused.is_none() {
+                return Err(TunnelError::ShuttingDown);
+            }
             pause = (pause * 2).min(longest);
         }
     }
@@ -383,7 +385,18 @@ async fn join(access: &Access, ticket: api::Ticket) -> Result<Joined, TunnelErro
     Ok(Joined { socket, token })
 }
 
-fn is_throttled(error: &TunnelError) -> bool {
+fn is_about_credentials(error: &TunnelError) -> bool {
+    use ApiRefusal::{CredentialsExpired, CredentialsRejected};
+    matches!(
+        error,
+        TunnelError::Api {
+            kind: CredentialsExpired | CredentialsRejected,
+            ..
+        } | TunnelError::ChannelRefused { status: 403, .. }
+    )
+}
+
+pub(super) fn is_throttled(error: &TunnelError) -> bool {
     matches!(
         error,
         TunnelError::Api {

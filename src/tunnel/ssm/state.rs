@@ -70,6 +70,12 @@ pub(super) struct State {
     pub(super) goodbye_queued: bool,
     /// No new streams: the session ends with its last one.
     pub(super) retired: bool,
+    /// Since when the connection is being replaced, or the other side has asked for a pause.
+    pub(super) interrupted: Option<Instant>,
+    /// When something last came in.
+    pub(super) heard: Instant,
+    /// The last dial that showed an outcome was refused.
+    pub(super) refused_last: bool,
 }
 
 /// What a session carries, for the choice of the next stream's place.
@@ -109,6 +115,8 @@ pub(super) struct Slot {
     pub(super) overrun: bool,
     /// When a byte last moved, in either direction.
     moved: Instant,
+    /// When its client last took a byte.
+    took: Instant,
     /// Since when something was written that has no answer yet.
     waiting: Option<Instant>,
     reader: Option<Waker>,
@@ -125,6 +133,7 @@ impl Slot {
             finished: false,
             overrun: false,
             moved: Instant::now(),
+            took: Instant::now(),
             waiting: None,
             reader: None,
             writer: None,
@@ -162,6 +171,9 @@ impl Slot {
         }
         let taken = buf.filled().len() - before;
         self.unread -= taken;
+        if taken > 0 {
+            self.took = Instant::now();
+        }
         taken
     }
 
@@ -243,6 +255,9 @@ impl Shared {
                 closing: false,
                 goodbye_queued: false,
                 retired: false,
+                interrupted: None,
+                heard: Instant::now(),
+                refused_last: false,
             }),
             wake: Notify::new(),
         }
@@ -319,15 +334,20 @@ impl State {
         taken
     }
 
-    /// Gives up the stream that holds most, so that the others can go on.
-    pub(super) fn give_up_fullest(&mut self) {
-        let fullest = self.streams.iter_mut().max_by_key(|(_, slot)| slot.unread);
-        if let Some((id, slot)) = fullest {
+    /// The stream that holds most, and when its client last took a byte.
+    pub(super) fn fullest(&self) -> Option<(StreamId, Instant)> {
+        let fullest = self.streams.iter().max_by_key(|(_, slot)| slot.unread);
+        fullest.map(|(id, slot)| (*id, slot.took))
+    }
+
+    /// Gives up a stream and what it holds unread, so that the others can go on.
+    pub(super) fn give_up(&mut self, id: StreamId) {
+        if let Some(slot) = self.streams.get_mut(&id) {
             self.unread -= std::mem::take(&mut slot.unread);
             slot.inbox.clear();
             slot.overrun = true;
             slot.wake_all();
-            self.mux.abandon(*id);
+            self.mux.abandon(id);
         }
     }
 
@@ -347,6 +367,7 @@ impl State {
             match event {
                 smux::Event::Data { id, data } => {
                     self.dials.succeeded(id, Instant::now());
+                    self.refused_last = false;
                     if let Some(slot) = self.streams.get_mut(&id) {
                         self.unread += data.len();
                         slot.deliver(&data);
@@ -355,11 +376,16 @@ impl State {
                 smux::Event::Finished(id) => {
                     let refused = self.dials.finished(id, Instant::now());
                     match self.streams.get_mut(&id) {
-                        Some(slot) if refused => slot.fail_dial(Dial::Refused),
+                        Some(slot) if refused => {
+                            slot.fail_dial(Dial::Refused);
+                            self.refused_last = true;
+                        }
                         Some(slot) => slot.finish(),
                         None => {}
                     }
                 }
+                // We had closed it before, perhaps while the agent was still dialling for it.
+                smux::Event::Closed(id) => _ = self.dials.finished(id, Instant::now()),
                 // Only a server opens streams towards us, and the agent is not one.
                 smux::Event::Opened(id) => {
                     debug!(stream = %id, "the agent opened a stream; ignored")
@@ -371,6 +397,7 @@ impl State {
     pub(super) fn refuse_oldest(&mut self) {
         let streams = &mut self.streams;
         let now = Instant::now();
+        self.refused_last = true;
         match self.dials.refused(|id| streams.contains_key(&id), now) {
             Some(id) => {
                 if let Some(slot) = streams.get_mut(&id) {
@@ -386,7 +413,7 @@ impl State {
         self.retired = true;
         let stuck_at = self.dials.first();
         for (id, slot) in &mut self.streams {
-            if slot.dial == Dial::Pending && Some(*id) != stuck_at {
+            if self.dials.is_pending(*id) && Some(*id) != stuck_at {
                 slot.fail_dial(Dial::Stranded);
             }
         }

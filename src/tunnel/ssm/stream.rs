@@ -34,7 +34,7 @@ pub(super) enum NotOpened {
     /// It is ending or retired; another one will take it.
     Leaving,
     /// It has ended.
-    Ended(TunnelError),
+    Ended,
 }
 
 impl SsmStream {
@@ -45,8 +45,8 @@ impl SsmStream {
         endpoint: &Endpoint,
     ) -> Result<Self, NotOpened> {
         let mut state = shared.lock();
-        if let Some(end) = &state.end {
-            return Err(NotOpened::Ended(end.clone()));
+        if state.end.is_some() {
+            return Err(NotOpened::Ended);
         }
         if state.closing || state.retired {
             return Err(NotOpened::Leaving);

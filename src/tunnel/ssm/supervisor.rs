@@ -7,20 +7,23 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, sleep_until};
-use tracing::{debug, info};
+use tracing::info;
 
-use super::pool::Pool;
+use super::pool::{Need, Pool};
 use super::session::{Session, Stuck};
 use super::start::Starter;
-use super::stream::{NotOpened, SsmStream};
+use super::stream::SsmStream;
 use crate::aws::AwsContext;
 use crate::config::{Bastion, Endpoint, SsmSettings};
 use crate::tunnel::{BoxFuture, Stream, Transport, TunnelError, plain};
 
 /// For how long the outcome of a dial through a fresh session stands: until then no further session
-/// is started only to dial again. A client that retries every second must not cost a StartSession
-/// every second.
-const FRESH_FAILURE_STANDS: Duration = Duration::from_secs(5);
+/// is started only to dial again. It doubles while dials fail, up to the second. A client that retries
+/// every second must not cost a StartSession every second.
+const FRESH_FAILURE_STANDS: (Duration, Duration) =
+    (Duration::from_secs(5), Duration::from_secs(60));
+/// How often a stream that was never dialled moves to another session.
+const MOVES: u32 = 3;
 
 /// Streams to one endpoint through Session Manager.
 pub struct SsmTransport {
@@ -29,7 +32,14 @@ pub struct SsmTransport {
     endpoint: Endpoint,
     settings: SsmSettings,
     /// The last dial that failed although its session was fresh, and so were the names in it.
-    fresh_failure: Mutex<Option<(Instant, TunnelError)>>,
+    fresh_failure: Mutex<Option<FreshFailure>>,
+}
+
+/// A dial that failed although nothing about it was out of date.
+struct FreshFailure {
+    until: Instant,
+    stood: Duration,
+    error: TunnelError,
 }
 
 impl SsmTransport {
@@ -43,7 +53,7 @@ impl SsmTransport {
         endpoint: Endpoint,
     ) -> Self {
         let starter = Starter::new(aws, region, settings.clone(), endpoint.clone());
-        let pool = Pool::new(starter.clone(), settings.clone());
+        let pool = Pool::new(starter.clone(), settings.clone(), endpoint.clone());
         if settings.warm {
             starter.tasks.spawn(Arc::clone(&pool).warm_up());
         }
@@ -58,21 +68,17 @@ impl SsmTransport {
 
     /// Opens a stream and waits until the far side answers `hello`; through a fresh session when
     /// that does not work through an older one.
-    async fn open_and_dial(&self, hello: Bytes) -> Result<SsmStream, TunnelError> {
+    async fn open_and_dial(&self, hello: Bytes, brief: bool) -> Result<SsmStream, TunnelError> {
         let asked = Instant::now();
-        let mut not_before = None;
+        let (mut not_before, mut moves) = (None, 0);
         loop {
+            let (session, mut stream) = self.pool.open(Need { not_before, brief }).await?;
             let dialled = Instant::now();
-            let session = self.pool.session(not_before).await?;
-            let mut stream = match session.open(&self.endpoint) {
-                Ok(stream) => stream,
-                Err(NotOpened::Leaving) => continue,
-                Err(NotOpened::Ended(error)) => {
-                    debug!(%error, "the session ended while a stream was opened");
+            if hello.is_empty() {
+                if self.is_outdated(&session) {
+                    session.retire();
                     continue;
                 }
-            };
-            if hello.is_empty() {
                 return Ok(stream);
             }
             let error = match self.dial(&session, &mut stream, &hello).await {
@@ -83,35 +89,48 @@ impl SsmTransport {
                 Err(error) => error,
             };
             drop(stream);
+            if !matches!(
+                error,
+                TunnelError::DialRefused { .. } | TunnelError::DialTimeout { .. }
+            ) {
+                // The agent has not come to it, or the session is gone: another one will do.
+                moves += 1;
+                if moves > MOVES {
+                    return Err(error);
+                }
+                match self.standing_failure() {
+                    Some(standing) if moves > 1 => return Err(standing),
+                    _ => info!(reason = %error, "moving to another session"),
+                }
+                continue;
+            }
+            self.starter.dial_failed(session.bastion());
             // Another bastion may do what this one cannot; the same one, asked anew, will not.
             let fresh = session.began() >= not_before.unwrap_or(asked);
             let last = fresh && (not_before.is_some() || !self.has_other_bastions());
-            match error {
-                // The agent has not even come to it: it moves, once when that is in vain.
-                TunnelError::Stranded { .. } => match self.standing_failure() {
-                    Some(error) if not_before.is_some() => return Err(error),
-                    _ => not_before = Some(dialled),
-                },
-                TunnelError::DialRefused { .. } | TunnelError::DialTimeout { .. } => {
-                    self.starter.dial_failed(session.bastion());
-                    let standing = self.standing_failure().is_some();
-                    if last {
-                        self.remember(&error);
-                    }
-                    if last || standing {
-                        return Err(error);
-                    }
-                    info!(reason = %error, "trying once more through a fresh session");
-                    not_before = Some(dialled);
-                }
-                // The session is gone, and nothing has come through it.
-                error if not_before.is_none() => {
-                    info!(reason = %error, "trying once more through another session");
-                    not_before = Some(dialled);
-                }
-                error => return Err(error),
+            let standing = self.standing_failure().is_some();
+            if last {
+                self.remember(&error);
             }
+            if not_before.is_some() {
+                session.retire(); // It was started for this dial alone.
+            }
+            if last || standing {
+                return Err(error);
+            }
+            info!(reason = %error, "trying once more through a fresh session");
+            not_before = Some(dialled);
         }
+    }
+
+    /// Whether a session that cannot tell of its dials in time is better left: it refused the last
+    /// one, and the name may have moved since it was looked up.
+    fn is_outdated(&self, session: &Session) -> bool {
+        let outdated = session.refused_last() && session.began().elapsed() > FRESH_FAILURE_STANDS.0;
+        if outdated {
+            self.starter.dial_failed(session.bastion());
+        }
+        outdated
     }
 
     /// Sends `hello` with the SYN and waits for the first byte, or for the end of patience with the
@@ -159,16 +178,24 @@ impl SsmTransport {
     }
 
     fn remember(&self, error: &TunnelError) {
-        *self.fresh_failure() = Some((Instant::now(), error.clone()));
+        let (first, longest) = FRESH_FAILURE_STANDS;
+        let mut failure = self.fresh_failure();
+        let stood = failure.as_ref().map(|failure| failure.stood * 2);
+        let stood = stood.map_or(first, |stood| stood.min(longest));
+        *failure = Some(FreshFailure {
+            until: Instant::now() + stood,
+            stood,
+            error: error.clone(),
+        });
     }
 
     fn standing_failure(&self) -> Option<TunnelError> {
         let failure = self.fresh_failure();
-        let (at, error) = failure.as_ref()?;
-        (at.elapsed() < FRESH_FAILURE_STANDS).then(|| error.clone())
+        let failure = failure.as_ref()?;
+        (Instant::now() < failure.until).then(|| failure.error.clone())
     }
 
-    fn fresh_failure(&self) -> MutexGuard<'_, Option<(Instant, TunnelError)>> {
+    fn fresh_failure(&self) -> MutexGuard<'_, Option<FreshFailure>> {
         self.fresh_failure
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -178,7 +205,14 @@ impl SsmTransport {
 impl Transport for SsmTransport {
     fn open(&self, hello: Bytes) -> BoxFuture<'_, Result<Stream, TunnelError>> {
         Box::pin(async move {
-            let stream = self.open_and_dial(hello).await?;
+            let stream = self.open_and_dial(hello, false).await?;
+            Ok(Box::new(stream) as Stream)
+        })
+    }
+
+    fn open_briefly(&self, hello: Bytes) -> BoxFuture<'_, Result<Stream, TunnelError>> {
+        Box::pin(async move {
+            let stream = self.open_and_dial(hello, true).await?;
             Ok(Box::new(stream) as Stream)
         })
     }

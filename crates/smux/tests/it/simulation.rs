@@ -228,6 +228,7 @@ impl Side {
                 assert!(log.is_open(), "an event after the close");
                 log.peer_closed = true;
             }
+            Event::Closed(id) => assert!(!self.logs[&id].is_open(), "it was still open"),
         }
     }
 

@@ -202,6 +202,7 @@ impl State {
                     inbox.chunks.push_back(data);
                 }
                 Event::Finished(id) => self.inboxes.get_mut(&id).unwrap().finished = true,
+                Event::Closed(_) => {}
             }
         }
     }

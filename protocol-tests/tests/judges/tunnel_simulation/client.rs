@@ -229,6 +229,7 @@ impl Client {
                     assert!(!stream.is_over(), "two ends of a stream");
                     stream.finished = true;
                 }
+                smux::Event::Closed(id) => assert!(self.streams[&id].is_over()),
                 smux::Event::Opened(id) => panic!("the agent opened {id}"),
             }
         }

@@ -60,6 +60,11 @@ impl Pulse {
         }
     }
 
+    /// The pulse of the connection that replaces this one.
+    pub(super) fn renewed(&self) -> Self {
+        Self::new(Clock::clone(&self.wall))
+    }
+
     /// Something came in.
     pub(super) fn heard(&mut self) {
         self.heard = Instant::now();

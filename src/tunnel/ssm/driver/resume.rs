@@ -1,6 +1,7 @@
 //! A lost WebSocket is replaced: `ssm:ResumeSession`, the same data channel with a new token, and
 //! what is unacknowledged again. The streams above notice a delay and nothing else.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use ssm_channel::{DataKey, Token};
@@ -18,6 +19,13 @@ use crate::tunnel::{BoxFuture, EndCause, TunnelError};
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 /// The longest pause between attempts: a network that comes back is noticed within this.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+/// Attempts before missing credentials are believed.
+const CREDENTIALS_ATTEMPTS: u32 = 6;
+/// With more attempts than this within that time, each waits a little.
+const FLAPPING_OFTEN: usize = 10;
+const FLAPPING_WITHIN: Duration = Duration::from_secs(10);
+const FLAPPING_PAUSE: Duration = Duration::from_secs(1);
 
 /// A WebSocket to a session's data channel, and what opens it.
 pub(in crate::tunnel::ssm) struct Joined {
@@ -43,15 +51,19 @@ impl Driver {
     pub(super) async fn resume(&mut self, lost: &TunnelError) -> Result<(), TunnelError> {
         let began = Instant::now();
         self.phase.send_replace(Phase::Resuming);
-        self.shared
-            .lock()
-            .channel
-            .disconnected(self.epoch.elapsed());
+        {
+            let mut state = self.shared.lock();
+            state.interrupted.get_or_insert_with(Instant::now);
+            state.channel.disconnected(self.epoch.elapsed());
+        }
         warn!(bastion = %self.bastion, session_id = %self.session_id, reason = %lost, "connection to the SSM service lost; resuming the session");
         let mut told = false;
+        let mut attempts = 0_u32;
         loop {
-            unless_closing(&self.shared, sleep(pause(self.fruitless))).await?;
+            let pause = pause(self.fruitless).max(self.flapping.pause());
+            unless_closing(&self.shared, sleep(pause)).await?;
             self.fruitless = self.fruitless.saturating_add(1);
+            attempts = attempts.saturating_add(1);
             let attempt = (self.calls.rejoin)();
             match unless_closing(&self.shared, attempt).await? {
                 Ok(Some(joined)) => {
@@ -66,7 +78,9 @@ impl Driver {
                         reason: lost.to_string(),
                     });
                 }
-                Err(error) if api::is_final(&error) => return Err(error),
+                Err(error) if api::is_final(&error) && !may_pass(&error, attempts) => {
+                    return Err(error);
+                }
                 // The first failure is worth a warning; the same every ten seconds is not.
                 Err(error) if told => {
                     debug!(bastion = %self.bastion, session_id = %self.session_id, reason = %error, "cannot resume the SSM session yet");
@@ -90,11 +104,37 @@ impl Driver {
         if let Err(error) = state.channel.reconnect(now, joined.token, request_id) {
             debug!(%error, "the channel had failed before"); // It says so again at the next step.
         }
+        state.interrupted = None;
         state.dials.interrupted(Instant::now());
         drop(state);
         self.socket = Socket::new(joined.socket);
-        self.pulse.heard();
+        self.pulse = self.pulse.renewed();
         self.phase.send_replace(Phase::Up);
+    }
+}
+
+/// Whether an error that would end the session may be one of the moment: in the outage that broke the
+/// connection, the place that gives credentials may be out of reach, too.
+fn may_pass(error: &TunnelError, attempts: u32) -> bool {
+    matches!(error, TunnelError::Credentials(_)) && attempts < CREDENTIALS_ATTEMPTS
+}
+
+/// Connections of one session that come and go without end, as behind a middlebox that relays one
+/// message and closes: each brings a message, so the pauses would never grow.
+#[derive(Debug, Default)]
+pub(super) struct Flapping(VecDeque<Instant>);
+
+impl Flapping {
+    /// Counts an attempt; says how long to wait before it.
+    fn pause(&mut self) -> Duration {
+        let now = Instant::now();
+        self.0.retain(|at| now < *at + FLAPPING_WITHIN);
+        self.0.push_back(now);
+        if self.0.len() > FLAPPING_OFTEN {
+            FLAPPING_PAUSE
+        } else {
+            Duration::ZERO
+        }
     }
 }
 

@@ -553,3 +553,53 @@ async fn idle_sessions_are_kept_alive_only_when_that_is_configured() {
         assert!(expected.contains(&nops), "{keep_alive}: {nops}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_reads_slowly_is_not_ended_for_others() {
+    let (mut peer, shared, _phase) = established().await;
+    let (mut slow, mut other) = (open(&shared), open(&shared));
+    other.write_all(b"a long question").await.unwrap();
+    let sending = tokio::spawn(async move {
+        flood(&mut peer, BEYOND).await;
+        peer
+    });
+    for _ in 0..120 {
+        assert_eq!(slow.read_u8().await.unwrap(), 7);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    sending.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn ending_one_client_that_does_not_read_is_enough() {
+    let (mut peer, shared, _phase) = established().await;
+    let (mut first, mut second, mut third) = (open(&shared), open(&shared), open(&shared));
+    third.write_all(b"question").await.unwrap();
+    let sending = tokio::spawn(async move {
+        // More than half of what fits to each of two streams.
+        for pieces in [BEYOND * 3 / 5, BEYOND * 2 / 5] {
+            let stream = if pieces > BEYOND / 2 { 3 } else { 5 };
+            let mut piece = frame(2, &[7; 1000]);
+            piece[4] = stream;
+            for _ in 0..pieces {
+                let message = peer.message(PayloadType::Output, &piece);
+                peer.socket.send(message).await.unwrap();
+            }
+        }
+        let mut answer = frame(2, b"answer");
+        answer[4] = 7;
+        let message = peer.message(PayloadType::Output, &answer);
+        peer.socket.send(message).await.unwrap();
+        peer
+    });
+    let mut answered = [0; 6];
+    third.read_exact(&mut answered).await.unwrap();
+    let error = first.read_u8().await.unwrap_err();
+    assert!(
+        matches!(TunnelError::of(&error), Some(TunnelError::Overrun)),
+        "{error:?}"
+    );
+    let mut rest = vec![0; (BEYOND * 2 / 5) * 1000];
+    second.read_exact(&mut rest).await.unwrap();
+    sending.abort();
+}
