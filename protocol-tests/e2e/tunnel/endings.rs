@@ -55,7 +55,11 @@ async fn three_ends_by_the_service_are_told_apart() {
     let usual = limits.limits();
     let short = Some(Duration::from_secs(2));
     // What the client reads in each case, and in no other.
-    let words = ["idle for too long", "maximum duration", "terminated by"];
+    let words = [
+        "idle for too long",
+        "maximum duration",
+        "session was terminated",
+    ];
     for (nth, expected) in words.into_iter().enumerate() {
         match nth {
             0 => limits.update(|l| l.idle = short),
