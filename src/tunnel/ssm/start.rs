@@ -312,7 +312,22 @@ impl Inner {
     }
 
     /// A new connection to a session whose old one was lost; `None`: AWS says that it is over.
+    /// Credentials that AWS refuses are looked for anew, once: there may be newer ones by now.
     async fn rejoin(&self, session_id: &str, bastion: &str) -> Result<Option<Joined>, TunnelError> {
+        match self.rejoin_once(session_id, bastion).await {
+            Err(error) if is_about_credentials(&error) => {
+                self.aws.invalidate();
+                self.rejoin_once(session_id, bastion).await
+            }
+            outcome => outcome,
+        }
+    }
+
+    async fn rejoin_once(
+        &self,
+        session_id: &str,
+        bastion: &str,
+    ) -> Result<Option<Joined>, TunnelError> {
         let access = self.access().await?;
         let Access { client, region, .. } = &access;
         let resuming = api::resume_session(client, region, bastion, session_id);
