@@ -4,7 +4,7 @@
 //! The files under `snapshots/` are what users get to read, one case after the other. Read them as
 //! somebody who only wants to work: what is wrong, and what to type?
 
-mod aws;
+pub(crate) mod aws;
 mod config;
 mod database;
 mod login;

@@ -11,7 +11,7 @@ use super::{Record, tokens_seen};
 use crate::support::{BASTION, PATIENCE, Setup, World, ordinary_config};
 
 /// Nothing but the AWS files, which are empty at first.
-fn no_keys() -> Vec<(&'static str, Option<String>)> {
+pub(crate) fn no_keys() -> Vec<(&'static str, Option<String>)> {
     vec![
         ("AWS_ACCESS_KEY_ID", None),
         ("AWS_SECRET_ACCESS_KEY", None),
@@ -25,7 +25,7 @@ fn write(world: &World, file: &str, text: &str) {
 }
 
 /// Keys in the credentials file, as a login tool leaves them there.
-fn write_keys(world: &World, user: &User) {
+pub(crate) fn write_keys(world: &World, user: &User) {
     let mut text = format!(
         "[default]\naws_access_key_id={}\naws_secret_access_key={}\n",
         user.access_key_id, user.secret_access_key

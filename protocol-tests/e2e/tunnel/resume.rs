@@ -9,9 +9,10 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 
 use super::{resumed, started};
+use crate::failures::aws::{no_keys, write_keys};
 use crate::load::{contents, copy_out, descriptors, make_tables};
 use crate::shell::{Shell, admin_command, running};
-use crate::support::{BASTION, PATIENCE, World, eventually, run};
+use crate::support::{BASTION, PATIENCE, Setup, World, eventually, run};
 
 const CUTS: usize = 20;
 
@@ -181,6 +182,34 @@ async fn a_path_that_dies_silently_is_found_and_replaced() {
     assert_eq!(psql.hear().await, "answered");
     let took = begun.elapsed();
     assert!(took < Duration::from_secs(30), "{took:?}");
+    assert_eq!((started(&world).len(), resumed(&world)), (1, 1));
+    drop(psql);
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn keys_that_were_renewed_in_the_file_resume_a_session_that_the_old_ones_began() {
+    let world = World::with(Setup {
+        env: no_keys(),
+        ..Setup::default()
+    })
+    .await;
+    let old = world.sandbox.user().clone();
+    write_keys(&world, &old);
+    let mut psql = Shell::open(&world, "");
+    psql.backend().await;
+    // Keys without an expiry, so nothing but AWS's answer tells that they are over.
+    let iam = world.sandbox.iam();
+    let new = protocol_tests::iam::User {
+        access_key_id: "AKIARENEWEDRENEWED00".to_owned(),
+        secret_access_key: "renewed".repeat(6),
+        ..old.clone()
+    };
+    write_keys(&world, &new);
+    iam.add(new);
+    iam.remove(&old.access_key_id).expect("the old keys");
+    cut(&world).await;
+    assert_eq!(psql.ask("select 'still there';").await, "still there");
     assert_eq!((started(&world).len(), resumed(&world)), (1, 1));
     drop(psql);
     world.stop().await;
