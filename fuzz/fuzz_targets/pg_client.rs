@@ -9,7 +9,8 @@ use arbitrary::Arbitrary;
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
 use pg_handshake::{
-    CancelKey, Client, ClientError, ClientEvent, MAX_REMAINDER, MAX_STARTUP_PACKET, Startup,
+    ALPN, CancelKey, Client, ClientError, ClientEvent, MAX_REMAINDER, MAX_STARTUP_PACKET,
+    ProtocolVersion, Startup,
 };
 
 const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
@@ -50,6 +51,10 @@ enum Step<'a> {
     /// The caller writes the output and looks at the events.
     Poll,
     Tls,
+    /// A ClientHello without a request before it.
+    Hello(&'a [u8]),
+    /// The handshake after it, with the right protocol agreed on, or this one.
+    DirectTls(Option<Option<&'a [u8]>>),
 }
 
 struct Side {
@@ -95,6 +100,16 @@ impl Side {
         }
     }
 
+    fn direct_tls(&mut self, alpn: Option<&[u8]>) {
+        let outcome = self.client.direct_tls_established(alpn);
+        if let Some(error) = &self.error {
+            assert_eq!(outcome.as_ref(), Err(error), "the first error sticks");
+        } else if outcome.is_err() {
+            assert!(alpn != Some(ALPN) && self.client.is_tls());
+        }
+        self.error = outcome.err();
+    }
+
     /// The end of the connection, and what must be true of every one.
     fn finish(mut self, tls_available: bool) {
         let _ = format!("{:?} {:?} {:?}", self.client, self.events, self.error);
@@ -103,6 +118,11 @@ impl Side {
         }
         let _ = self.client.handle_eof();
         self.poll();
+        let direct = |event: &ClientEvent| matches!(event, ClientEvent::StartDirectTls { .. });
+        if self.events.iter().any(direct) {
+            assert!(tls_available && direct(&self.events[0]), "it comes first");
+            assert!(!self.output.contains(&b'S'), "no TLS inside TLS");
+        }
         assert!(
             self.output.len() <= 2,
             "one answer for each kind of request"
@@ -121,6 +141,10 @@ impl Side {
         for event in self.events {
             match event {
                 ClientEvent::StartTls => {}
+                ClientEvent::StartDirectTls { received } => {
+                    assert_eq!(received.first(), Some(&0x16));
+                    assert!(self.received.starts_with(&received), "what came first");
+                }
                 ClientEvent::Startup(startup) => check_startup(startup, &self.received),
                 ClientEvent::Cancel(key) => {
                     let packet = key.encode();
@@ -151,6 +175,34 @@ fn check_startup(mut startup: Startup, received: &[u8]) {
     assert_eq!(Startup::parse(&startup.encode()).as_ref(), Ok(&startup));
     startup.remove("user");
     assert_eq!(startup.get("user"), None);
+    check_downgrade(startup);
+}
+
+fn check_downgrade(mut startup: Startup) {
+    let before = startup.clone();
+    let option = |name: &[u8]| name.starts_with(b"_pq_.");
+    let options = before.params().filter(|(name, _)| option(name));
+    let mut names = Vec::new();
+    for (name, _) in options {
+        names.extend_from_slice(name);
+        names.push(0);
+    }
+    match startup.downgrade() {
+        Some(frame) => {
+            assert_eq!(frame[..1], *b"v");
+            assert_eq!(
+                frame[1..5],
+                u32::try_from(frame.len() - 1).unwrap().to_be_bytes()
+            );
+            assert_eq!(frame[5..9], [0, 3, 0, 0]);
+            assert_eq!(frame[13..], names);
+            assert_ne!(startup, before);
+        }
+        None => assert_eq!(startup, before),
+    }
+    assert_eq!(startup.version(), ProtocolVersion::V3_0);
+    assert!(!startup.params().any(|(name, _)| option(name)));
+    assert_eq!(startup.downgrade(), None);
 }
 
 fn packet(length: usize, code: [u8; 4], body: &[u8]) -> Vec<u8> {
@@ -185,7 +237,8 @@ fn bytes_of(step: &Step<'_>) -> Vec<u8> {
         }
         Step::Raw(bytes) => bytes.to_vec(),
         Step::Filler { byte, count } => vec![*byte; usize::from(*count)],
-        Step::Poll | Step::Tls => Vec::new(),
+        Step::Hello(rest) => [&[0x16], *rest].concat(),
+        Step::Poll | Step::Tls | Step::DirectTls(_) => Vec::new(),
     }
 }
 
@@ -205,14 +258,16 @@ fn run(scenario: &Scenario<'_>) {
             cut.feed(piece);
         }
         pending.extend(data);
-        if !matches!(step, Step::Poll | Step::Tls) {
+        if !matches!(step, Step::Poll | Step::Tls | Step::DirectTls(_)) {
             continue;
         }
         whole.feed(&std::mem::take(&mut pending));
         for side in [&mut cut, &mut whole] {
             side.poll();
-            if matches!(step, Step::Tls) {
-                side.client.tls_established();
+            match step {
+                Step::Tls => side.client.tls_established(),
+                Step::DirectTls(other) => side.direct_tls(other.unwrap_or(Some(ALPN))),
+                _ => {}
             }
         }
         if piecemeal(&cut) || piecemeal(&whole) {

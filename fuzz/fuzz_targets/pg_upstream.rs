@@ -9,8 +9,8 @@ use arbitrary::Arbitrary;
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
 use pg_handshake::{
-    CancelKey, Follower, MAX_AUTH_FRAME, MAX_ERROR_FRAME, ProtocolVersion, ServerError, Stage,
-    Startup, Upstream, UpstreamError, UpstreamEvent,
+    CancelKey, Follower, MAX_AUTH_FRAME, MAX_AUTH_REQUESTS, MAX_ERROR_FRAME, Negotiation,
+    ProtocolVersion, ServerError, Stage, Startup, Upstream, UpstreamError, UpstreamEvent,
 };
 
 const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
@@ -18,11 +18,21 @@ const TOKEN: &[u8] = b"host:5432/?Action=connect&X-Amz-Signature=feed";
 
 #[derive(Debug, Arbitrary)]
 struct Scenario<'a> {
-    cancel: bool,
+    purpose: Purpose,
+    direct: bool,
     answers_tls: bool,
     answers_password: bool,
+    /// The password, or the client's answer, goes out with the StartupMessage.
+    ahead: bool,
     cuts: Vec<u8>,
     steps: Vec<Step<'a>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Arbitrary)]
+enum Purpose {
+    Login,
+    Passthrough { unbound: bool },
+    Cancel,
 }
 
 #[derive(Debug, Arbitrary)]
@@ -34,6 +44,11 @@ enum Step<'a> {
     Authentication {
         code: u8,
         data: &'a [u8],
+    },
+    /// AuthenticationSASL, with or without the mechanism that binds to the channel.
+    Sasl {
+        plus: bool,
+        others: Vec<&'a [u8]>,
     },
     Negotiate {
         minor: i32,
@@ -75,6 +90,11 @@ enum Step<'a> {
     },
     /// The password although nobody asked.
     Password(&'a [u8]),
+    /// A message of the client: its frame as it should be, or any bytes.
+    ClientMessage {
+        framed: bool,
+        bytes: &'a [u8],
+    },
     /// The caller writes the output and acts on the events.
     Poll,
     Eof,
@@ -89,13 +109,26 @@ struct Side {
 }
 
 impl Side {
-    fn new(cancel: bool) -> Self {
-        let upstream = if cancel {
-            Upstream::cancel(CancelKey::new(7, Bytes::from_static(b"secret")).unwrap())
-        } else {
-            let mut startup = Startup::new(ProtocolVersion::V3_2);
-            startup.set("user", b"app").unwrap();
-            Upstream::login(startup)
+    fn new(scenario: &Scenario<'_>) -> Self {
+        let negotiation = match scenario.direct {
+            true => Negotiation::Direct,
+            false => Negotiation::SslRequest,
+        };
+        let mut startup = Startup::new(ProtocolVersion::V3_2);
+        startup.set("user", b"app").unwrap();
+        let upstream = match scenario.purpose {
+            Purpose::Login => Upstream::login(startup, negotiation),
+            Purpose::Passthrough { unbound } => {
+                let upstream = Upstream::passthrough(startup, negotiation);
+                match unbound {
+                    true => upstream.without_channel_binding(),
+                    false => upstream,
+                }
+            }
+            Purpose::Cancel => {
+                let key = CancelKey::new(7, Bytes::from_static(b"secret")).unwrap();
+                Upstream::cancel(key, negotiation)
+            }
         };
         Self {
             upstream,
@@ -132,20 +165,76 @@ impl Side {
             assert!(!self.is_over(), "an event after the last one");
             match &event {
                 UpstreamEvent::StartTls => {
-                    assert_eq!(self.output, [&SSL_REQUEST[..]], "nothing else before TLS");
+                    if scenario.direct {
+                        assert!(self.output.is_empty(), "nothing before direct TLS");
+                        assert!(self.received.is_empty(), "nor was anything accepted");
+                    } else {
+                        assert_eq!(self.output, [&SSL_REQUEST[..]], "nothing else before TLS");
+                    }
                     assert!(self.error.is_none(), "no TLS after an error");
                     if scenario.answers_tls {
                         self.upstream.tls_established();
+                        if scenario.ahead {
+                            self.answer(scenario.purpose);
+                        }
+                    }
+                }
+                UpstreamEvent::AuthRequest { expects_answer, .. } => {
+                    assert!(matches!(scenario.purpose, Purpose::Passthrough { .. }));
+                    if *expects_answer && scenario.answers_password {
+                        self.answer(scenario.purpose);
                     }
                 }
                 UpstreamEvent::PasswordRequired if scenario.answers_password => {
                     let outcome = self.upstream.password(TOKEN);
                     self.note(outcome);
                 }
-                UpstreamEvent::Relay(frame) => check_frame(frame),
+                UpstreamEvent::Relay(frame) => {
+                    check_frame(frame);
+                    self.check_request(scenario.purpose, frame);
+                }
                 _ => {}
             }
             self.events.push(event);
+        }
+    }
+
+    /// What the caller says when it is asked, or ahead of that.
+    fn answer(&mut self, purpose: Purpose) {
+        let outcome = match purpose {
+            Purpose::Login => self.upstream.password(TOKEN),
+            Purpose::Passthrough { .. } => {
+                let frame = message(b'p', TOKEN).into();
+                self.upstream.client_message(frame)
+            }
+            Purpose::Cancel => return,
+        };
+        // An answer to something that was asked before the end of the same bytes comes too late.
+        if let Err(error @ UpstreamError::Password(_)) = &outcome
+            && self.error.is_none()
+        {
+            assert!(matches!(
+                self.upstream.stage(),
+                Stage::Starting | Stage::Ready
+            ));
+            self.error = Some(error.clone());
+            return;
+        }
+        self.note(outcome);
+    }
+
+    /// An authentication request is relayed right behind its event, and without the mechanisms that
+    /// were to be taken out.
+    fn check_request(&self, purpose: Purpose, frame: &Bytes) {
+        if frame[0] != b'R' || frame[5..9] == [0; 4] {
+            return;
+        }
+        assert!(matches!(
+            self.events.last(),
+            Some(UpstreamEvent::AuthRequest { .. })
+        ));
+        if purpose == (Purpose::Passthrough { unbound: true }) && frame[5..9] == [0, 0, 0, 10] {
+            assert!(!frame.windows(6).any(|six| six == b"-PLUS\0"));
         }
     }
 
@@ -156,7 +245,7 @@ impl Side {
         )
     }
 
-    fn finish(self) {
+    fn finish(self, purpose: Purpose) {
         let shown = format!("{:?} {:?} {:?}", self.upstream, self.events, self.error);
         assert!(!shown.contains("X-Amz"), "the token is never shown");
         match &self.error {
@@ -182,8 +271,12 @@ impl Side {
         assert!(ok || rest.is_empty(), "kept after an error");
         // Every prefix of a run is a run, so looking at the end is looking at every moment.
         assert!(ready || rest.len() <= MAX_AUTH_FRAME, "{}", rest.len());
-        let passwords = self.output.iter().skip(1).filter(|bytes| bytes[0] == b'p');
-        assert!(passwords.count() <= 1, "the password goes out once");
+        if purpose == Purpose::Login {
+            let passwords = self.output.iter().filter(|bytes| bytes[0] == b'p');
+            assert!(passwords.count() <= 1, "the password goes out once");
+        }
+        let request = |event: &&UpstreamEvent| matches!(event, UpstreamEvent::AuthRequest { .. });
+        assert!(self.events.iter().filter(request).count() <= MAX_AUTH_REQUESTS);
     }
 }
 
@@ -244,6 +337,18 @@ fn bytes_of(step: &Step<'_>) -> Vec<u8> {
         Step::AuthenticationOk => message(b'R', &[0, 0, 0, 0]),
         Step::AskPassword => message(b'R', &[0, 0, 0, 3]),
         Step::Authentication { code, data } => message(b'R', &[&[0, 0, 0, *code], *data].concat()),
+        Step::Sasl { plus, others } => {
+            let mut list = Vec::new();
+            for name in others
+                .iter()
+                .copied()
+                .chain(plus.then_some(&b"SCRAM-SHA-256-PLUS"[..]))
+            {
+                list.extend_from_slice(name);
+                list.push(0);
+            }
+            message(b'R', &[&[0, 0, 0, 10], &list[..], &[0]].concat())
+        }
         Step::Negotiate { minor, options } => {
             let mut body = minor.to_be_bytes().to_vec();
             body.extend(u32::try_from(options.len()).unwrap().to_be_bytes());
@@ -302,7 +407,7 @@ fn bytes_of(step: &Step<'_>) -> Vec<u8> {
         Step::Message { tag, length, body } => lying(*tag, *length, body),
         Step::Raw(bytes) => bytes.to_vec(),
         Step::Filler { byte, count } => vec![*byte; usize::from(*count)],
-        Step::Password(_) | Step::Poll | Step::Eof => Vec::new(),
+        Step::Password(_) | Step::ClientMessage { .. } | Step::Poll | Step::Eof => Vec::new(),
     }
 }
 
@@ -322,8 +427,12 @@ fn comparable(error: Option<&UpstreamError>) -> Option<UpstreamError> {
 }
 
 fn run(scenario: &Scenario<'_>) {
-    let mut cut = Side::new(scenario.cancel);
-    let mut whole = Side::new(scenario.cancel);
+    let mut cut = Side::new(scenario);
+    let mut whole = Side::new(scenario);
+    if scenario.direct {
+        cut.poll(scenario); // A driver takes the first event before it reads.
+        whole.poll(scenario);
+    }
     let mut pending = Vec::new();
     let mut followers = [Follower::new(), Follower::new()];
     for step in scenario.steps.iter().chain([&Step::Poll]) {
@@ -335,7 +444,12 @@ fn run(scenario: &Scenario<'_>) {
         follow(&mut followers, &data);
         if !matches!(
             step,
-            Step::Poll | Step::Eof | Step::Password(_) | Step::Tls | Step::AskPassword
+            Step::Poll
+                | Step::Eof
+                | Step::Password(_)
+                | Step::ClientMessage { .. }
+                | Step::Tls
+                | Step::AskPassword
         ) {
             continue;
         }
@@ -348,6 +462,15 @@ fn run(scenario: &Scenario<'_>) {
                 }
                 Step::Password(token) => {
                     let outcome = side.upstream.password(token);
+                    side.note(outcome);
+                }
+                Step::ClientMessage { framed, bytes } => {
+                    let frame = if *framed {
+                        message(b'p', bytes)
+                    } else {
+                        bytes.to_vec()
+                    };
+                    let outcome = side.upstream.client_message(frame.into());
                     side.note(outcome);
                 }
                 _ => {}
@@ -363,8 +486,8 @@ fn run(scenario: &Scenario<'_>) {
         assert_eq!(cut.events, whole.events);
         assert_eq!(cut.upstream.stage(), whole.upstream.stage());
     }
-    cut.finish();
-    whole.finish();
+    cut.finish(scenario.purpose);
+    whole.finish(scenario.purpose);
 }
 
 /// Feeding at once and byte by byte comes to the same.

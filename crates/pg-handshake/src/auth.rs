@@ -2,18 +2,19 @@
 
 use std::fmt;
 
-use bytes::BytesMut;
-use pgwire::messages::startup::Authentication;
-use pgwire::messages::{DecodeContext, Message};
+use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::frame::{HEADER, Malformed, split_cstring};
+use crate::startup::put_length;
 
 /// Mechanism names kept from one AuthenticationSASL; PostgreSQL 18 offers at most three.
 const MAX_MECHANISMS: usize = 16;
 
-/// An authentication request that is not a clear-text password. None of them can carry an IAM token.
+/// How a server wants to be convinced. Only a clear-text password can carry an IAM token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AuthMethod {
+    /// AuthenticationCleartextPassword (3).
+    CleartextPassword,
     /// AuthenticationKerberosV5 (2), gone from servers since 9.3.
     KerberosV5,
     /// AuthenticationMD5Password (5).
@@ -29,7 +30,7 @@ pub enum AuthMethod {
         /// Names as the server spelled them, e.g. `SCRAM-SHA-256`; other bytes than UTF-8 replaced.
         mechanisms: Vec<String>,
     },
-    /// AuthenticationSASLContinue (11) or SASLFinal (12) that nothing of ours asked for.
+    /// AuthenticationSASLContinue (11) or SASLFinal (12): the middle and the end of an exchange.
     SaslContinuation,
     /// A code that "Message Formats" does not know.
     Unknown(i32),
@@ -38,6 +39,7 @@ pub enum AuthMethod {
 impl fmt::Display for AuthMethod {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::CleartextPassword => f.write_str("a clear-text password"),
             Self::KerberosV5 => f.write_str("Kerberos V5"),
             Self::Md5 => f.write_str("MD5 password"),
             Self::ScmCredential => f.write_str("SCM credentials"),
@@ -61,59 +63,95 @@ impl fmt::Display for AuthMethod {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum AuthRequest {
     Ok,
-    CleartextPassword,
-    Other(AuthMethod),
+    Asks {
+        method: AuthMethod,
+        /// Whether the client has to answer before the server goes on.
+        expects_answer: bool,
+    },
 }
 
-/// Decodes a complete `R` frame. The frame cutter has made sure that the code is there; the rest of
-/// the layout is checked here before `pgwire` sees it.
+/// Decodes a complete `R` frame. The frame cutter has made sure that the code is there. By hand,
+/// because `pgwire` stops at 30,000 bytes, fewer than a frame may have here.
 pub(crate) fn decode(frame: &[u8]) -> Result<AuthRequest, Malformed> {
     let body = &frame[HEADER..];
     let (code, data) = body
         .split_first_chunk::<4>()
         .ok_or(malformed("no authentication code"))?;
     let code = i32::from_be_bytes(*code);
-    match code {
+    let method = match code {
         0 | 2 | 3 | 7 | 9 if !data.is_empty() => {
             return Err(malformed("data after a code that carries none"));
         }
         5 if data.len() != 4 => return Err(malformed("an MD5 salt has four bytes")),
-        10 => check_mechanisms(data)?,
-        6 => return Ok(AuthRequest::Other(AuthMethod::ScmCredential)),
-        7 | 8 => return Ok(AuthRequest::Other(AuthMethod::Gss)),
-        9 => return Ok(AuthRequest::Other(AuthMethod::Sspi)),
-        0 | 2 | 3 | 5 | 11 | 12 => {}
-        other => return Ok(AuthRequest::Other(AuthMethod::Unknown(other))),
-    }
-    let decoded = Authentication::decode(&mut BytesMut::from(frame), &DecodeContext::default());
-    Ok(match decoded {
-        Ok(Some(Authentication::Ok)) => AuthRequest::Ok,
-        Ok(Some(Authentication::CleartextPassword)) => AuthRequest::CleartextPassword,
-        Ok(Some(Authentication::KerberosV5)) => AuthRequest::Other(AuthMethod::KerberosV5),
-        Ok(Some(Authentication::MD5Password(_))) => AuthRequest::Other(AuthMethod::Md5),
-        Ok(Some(Authentication::SASL(mut mechanisms))) => {
-            mechanisms.truncate(MAX_MECHANISMS);
-            AuthRequest::Other(AuthMethod::Sasl { mechanisms })
-        }
-        Ok(Some(Authentication::SASLContinue(_) | Authentication::SASLFinal(_))) => {
-            AuthRequest::Other(AuthMethod::SaslContinuation)
-        }
-        Ok(Some(_)) => AuthRequest::Other(AuthMethod::Unknown(code)),
-        Ok(None) | Err(_) => return Err(malformed("not decodable")),
+        0 => return Ok(AuthRequest::Ok),
+        2 => AuthMethod::KerberosV5,
+        3 => AuthMethod::CleartextPassword,
+        5 => AuthMethod::Md5,
+        6 => AuthMethod::ScmCredential,
+        7 | 8 => AuthMethod::Gss,
+        9 => AuthMethod::Sspi,
+        10 => AuthMethod::Sasl {
+            mechanisms: (mechanisms(data)?.into_iter().take(MAX_MECHANISMS))
+                .map(|name| String::from_utf8_lossy(name).into_owned())
+                .collect(),
+        },
+        11 | 12 => AuthMethod::SaslContinuation,
+        other => AuthMethod::Unknown(other),
+    };
+    Ok(AuthRequest::Asks {
+        method,
+        expects_answer: code != 12,
     })
 }
 
-/// A mechanism list is one or more non-empty names and an empty one that ends the message.
-fn check_mechanisms(mut rest: &[u8]) -> Result<(), Malformed> {
+/// The names of a mechanism list, which an empty one ends together with the message.
+fn mechanisms(mut rest: &[u8]) -> Result<Vec<&[u8]>, Malformed> {
+    let mut names = Vec::new();
     loop {
         let (name, after) =
             split_cstring(rest).ok_or(malformed("mechanism list without terminator"))?;
         match (name.is_empty(), after.is_empty()) {
-            (true, true) => return Ok(()),
+            (true, true) => return Ok(names),
             (true, false) => return Err(malformed("data after the mechanism list")),
-            (false, _) => rest = after,
+            (false, _) => names.push(name),
         }
+        rest = after;
     }
+}
+
+/// A checked AuthenticationSASL frame without the mechanisms that bind to a TLS channel, which end in
+/// `-PLUS` (RFC 5802, section 4); the others keep their bytes and order. `None` when no mechanism is
+/// left.
+pub(crate) fn without_channel_binding(frame: &Bytes) -> Option<Bytes> {
+    let mut names = mechanisms(frame.get(HEADER + 4..)?).ok()?;
+    let all = names.len();
+    names.retain(|name| !name.ends_with(b"-PLUS"));
+    match names.len() {
+        left if left == all => Some(frame.clone()),
+        0 => None,
+        _ => Some(sasl_frame(names.into_iter())),
+    }
+}
+
+/// AuthenticationSASL with these mechanisms.
+pub(crate) fn sasl_frame<'a>(mechanisms: impl Iterator<Item = &'a [u8]>) -> Bytes {
+    let mut list = BytesMut::new();
+    for name in mechanisms {
+        list.put_slice(name);
+        list.put_u8(0);
+    }
+    list.put_u8(0);
+    request_frame(10, &list)
+}
+
+/// An `R` frame. `data` is far below the 2 GiB that a length word can say.
+pub(crate) fn request_frame(code: u32, data: &[u8]) -> Bytes {
+    let mut frame = BytesMut::with_capacity(HEADER + 4 + data.len());
+    frame.put_u8(b'R');
+    put_length(&mut frame, 8 + data.len());
+    frame.put_u32(code);
+    frame.put_slice(data);
+    frame.freeze()
 }
 
 const fn malformed(what: &'static str) -> Malformed {

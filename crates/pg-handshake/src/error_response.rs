@@ -80,13 +80,15 @@ impl fmt::Debug for SqlState {
     }
 }
 
-/// How bad it is, for the fields S and V. Severities below ERROR are notices, not errors.
+/// How bad it is, for the fields S and V. Severities below ERROR make a NoticeResponse.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Severity {
     /// The statement failed, the session lives.
     Error,
     /// The session ends; the only right one before ReadyForQuery.
     Fatal,
+    /// Nothing failed: a NoticeResponse.
+    Warning,
 }
 
 impl Severity {
@@ -96,11 +98,13 @@ impl Severity {
         match self {
             Self::Error => "ERROR",
             Self::Fatal => "FATAL",
+            Self::Warning => "WARNING",
         }
     }
 }
 
-/// An ErrorResponse made here, with the fields S, V, C, M and, where present, D and H.
+/// An ErrorResponse made here, or a NoticeResponse, with the fields S, V, C, M and, where present, D
+/// and H.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ErrorReply {
     /// Fields S and V.
@@ -125,6 +129,16 @@ impl ErrorReply {
             message: message.into(),
             detail: None,
             hint: None,
+        }
+    }
+
+    /// A NoticeResponse: something the user should know, and nothing more. Clients expect none before
+    /// AuthenticationOk.
+    #[must_use]
+    pub fn notice(sqlstate: SqlState, message: impl Into<String>) -> Self {
+        Self {
+            severity: Severity::Warning,
+            ..Self::fatal(sqlstate, message)
         }
     }
 
@@ -171,6 +185,9 @@ impl ErrorReply {
         ErrorResponse::new(fields)
             .encode(&mut frame)
             .expect("a frame below the limit");
+        if self.severity == Severity::Warning {
+            frame[0] = b'N'; // The same layout ("Message Formats").
+        }
         frame.freeze()
     }
 }

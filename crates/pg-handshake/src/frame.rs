@@ -42,7 +42,7 @@ pub(crate) fn tag_name(tag: u8) -> std::ascii::EscapeDefault {
 }
 
 /// Reads the length word that follows a type byte; `header` must hold at least five bytes.
-fn length_word(header: &[u8]) -> usize {
+pub(crate) fn length_word(header: &[u8]) -> usize {
     u32::from_be_bytes([header[1], header[2], header[3], header[4]]) as usize
 }
 

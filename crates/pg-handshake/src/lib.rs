@@ -1,16 +1,19 @@
 //! PostgreSQL start-up, both ways, as machines without socket, clock or task.
 //!
 //! A proxy plays two parts before any query flows. Towards the local client it is the server
-//! ([`Client`]: encryption requests, startup packet, cancel request); towards the real server it is
-//! the client ([`Upstream`]: SSLRequest, startup packet, clear-text password, everything up to the
-//! first ReadyForQuery). After that the proxy only moves bytes; a [`Follower`] tells whether the
-//! server's stream stands between two messages.
+//! ([`Client`]: encryption requests, TLS without one, startup packet, cancel request); towards the
+//! real server it is the client ([`Upstream`]: TLS, startup packet, then a clear-text password of its
+//! own or whatever the client answers, everything up to the first ReadyForQuery). The client's
+//! answers to authentication requests come out of a [`PasswordReader`]. After that the proxy only
+//! moves bytes; a [`Follower`] tells whether the server's stream stands between two messages.
 //!
 //! Calling order for both machines:
-//! 1. give received bytes to `handle_input`;
+//! 1. give received bytes to `handle_input` (with [`Negotiation::Direct`] there are none before TLS:
+//!    begin with 3);
 //! 2. write what `poll_output` gives until it gives `None`;
 //! 3. act on what `poll_event` gives until it gives `None`; on `StartTls` run the TLS handshake and
-//!    then call `tls_established` (and go back to 2);
+//!    then call `tls_established`, on `StartDirectTls` the same with `direct_tls_established` (and go
+//!    back to 2);
 //! 4. when the last event has come, take the bytes that were read too far with `into_remainder`.
 //!
 //! The first error sticks: every later call of `handle_input` returns it again and nothing more is
@@ -26,6 +29,7 @@ mod client;
 mod error_response;
 mod follow;
 mod frame;
+mod password;
 mod server_error;
 mod startup;
 #[cfg(test)]
@@ -38,9 +42,19 @@ pub use client::{Client, ClientError, ClientEvent, EncryptionRequest};
 pub use error_response::{ErrorReply, Severity, SqlState};
 pub use follow::{FollowError, Follower};
 pub use frame::{MAX_AUTH_FRAME, MAX_ERROR_FRAME, Malformed};
+pub use password::{
+    AUTHENTICATION_OK, PasswordError, PasswordReader, SaslInitialResponse, authentication_sasl,
+    authentication_sasl_continue, authentication_sasl_final, gs2_says_unsupported, sasl_response,
+};
 pub use server_error::ServerError;
 pub use startup::{MAX_STARTUP_PACKET, ProtocolVersion, Startup, StartupError};
-pub use upstream::{MAX_PASSWORD, Stage, Upstream, UpstreamError, UpstreamEvent};
+pub use upstream::{
+    MAX_AUTH_REQUESTS, MAX_PASSWORD, Negotiation, Stage, Upstream, UpstreamError, UpstreamEvent,
+};
+
+/// The name of the protocol in TLS (ALPN, RFC 7301; registered with IANA, `PG_ALPN_PROTOCOL` of
+/// `pqcomm.h`). Required by both sides when TLS begins without an SSLRequest.
+pub const ALPN: &[u8] = b"postgresql";
 
 /// Most bytes a machine keeps for its caller after its last event (the client's pipelined bytes, or
 /// what the server sent after ReadyForQuery) when the caller goes on feeding it. In bytes.

@@ -16,6 +16,10 @@ pub(crate) const MIN_LENGTH: usize = 8;
 /// The largest value of the length word.
 pub(crate) const MAX_LENGTH: usize = MAX_STARTUP_PACKET + 4;
 
+/// What the names of protocol options begin with ("Start-up" in "Message Flow"); everything else is a
+/// run-time parameter.
+const PROTOCOL_OPTION: &[u8] = b"_pq_.";
+
 /// The protocol version of a startup packet. The minor number is carried as it is: servers and
 /// clients agree on one with NegotiateProtocolVersion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -195,6 +199,24 @@ impl Startup {
         self.params.len() < before
     }
 
+    /// Makes it a message of protocol 3.0 for a server that knows no other and refuses what it does
+    /// not know (RDS Proxy): the version becomes 3.0, and the parameters whose names begin with
+    /// `_pq_.`, which are options of the protocol, are taken out.
+    ///
+    /// Gives the NegotiateProtocolVersion frame that the client must get before any authentication
+    /// request: the newest version and the names taken out, in their order, just as
+    /// `SendNegotiateProtocolVersion` (`backend_startup.c`) would say it. `None` when nothing changed;
+    /// clients refuse a negotiation that asks for nothing (`pqGetNegotiateProtocolVersion3`).
+    pub fn downgrade(&mut self) -> Option<Bytes> {
+        let before = self.version;
+        self.version = ProtocolVersion::V3_0;
+        let (options, kept) = std::mem::take(&mut self.params)
+            .into_iter()
+            .partition::<Vec<_>, _>(|(name, _)| name.starts_with(PROTOCOL_OPTION));
+        self.params = kept;
+        (before != self.version || !options.is_empty()).then(|| negotiate(self.version, &options))
+    }
+
     /// All parameters in order, as raw bytes.
     pub fn params(&self) -> impl ExactSizeIterator<Item = (&[u8], &[u8])> {
         self.params
@@ -231,6 +253,24 @@ impl Startup {
     }
 }
 
+/// NegotiateProtocolVersion: the newest version as one Int32 (`PG_PROTOCOL(3,0)`, not the minor number
+/// alone as "Message Formats" said before PostgreSQL 18), then the names not recognized.
+fn negotiate(newest: ProtocolVersion, options: &[(Bytes, Bytes)]) -> Bytes {
+    let names: usize = options.iter().map(|(name, _)| name.len() + 1).sum();
+    let length = 4 + 4 + 4 + names;
+    let mut frame = BytesMut::with_capacity(1 + length);
+    frame.put_u8(b'v');
+    put_length(&mut frame, length);
+    frame.put_u16(newest.major);
+    frame.put_u16(newest.minor);
+    put_length(&mut frame, options.len());
+    for (name, _) in options {
+        frame.put_slice(name);
+        frame.put_u8(0);
+    }
+    frame.freeze()
+}
+
 /// Splits a whole packet of the startup phase into its code and what follows it.
 pub(crate) fn split_packet(packet: &[u8]) -> Result<(u32, &[u8]), StartupError> {
     let wrong = StartupError::InvalidLength {
@@ -246,7 +286,7 @@ pub(crate) fn split_packet(packet: &[u8]) -> Result<(u32, &[u8]), StartupError> 
     Ok((u32::from_be_bytes([c0, c1, c2, c3]), body))
 }
 
-/// Writes a length word. Every length here is far below 2³².
+/// Writes a length word or a count. All of them are far below 2³² here.
 pub(crate) fn put_length(packet: &mut BytesMut, length: usize) {
     packet.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
 }

@@ -201,7 +201,7 @@ fn other_protocols_are_refused_from_the_first_eight_bytes() {
 
 #[test]
 fn direct_tls_is_named_only_where_it_can_be() {
-    assert_eq!(refused(true, &[&[0x16]]), ClientError::DirectTls);
+    assert_eq!(refused(false, &[&[0x16]]), ClientError::DirectTls);
     let later = refused(false, &[SSL_REQUEST, &[0x16, 3, 1, 2]]);
     assert!(matches!(
         later,

@@ -1,9 +1,13 @@
 //! Tests through the public interface, except for the sizes of buffers.
 
+mod advisories;
 mod client;
+mod direct;
 mod errors;
 mod follow;
 mod packets;
+mod passthrough;
+mod password;
 mod random;
 mod transcript;
 mod upstream;

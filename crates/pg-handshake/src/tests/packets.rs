@@ -2,11 +2,13 @@
 
 use bytes::{Bytes, BytesMut};
 use pgwire::messages::cancel::CancelRequest;
-use pgwire::messages::startup::{SecretKey, SslRequest, Startup as PgwireStartup};
+use pgwire::messages::startup::{
+    NegotiateProtocolVersion, SecretKey, SslRequest, Startup as PgwireStartup,
+};
 use pgwire::messages::{DecodeContext, Message};
 
 use super::{packet, startup_packet};
-use crate::{CancelKey, MAX_STARTUP_PACKET, ProtocolVersion, Startup, StartupError};
+use crate::{CancelKey, MAX_STARTUP_PACKET, ProtocolVersion, Startup, StartupError, UpstreamEvent};
 
 /// psql 15 to PostgreSQL 15, recorded.
 const PSQL: &[u8] = b"\x00\x00\x00:\x00\x03\x00\x00user\x00app\x00database\x00postgres\x00application_name\x00psql\x00\x00";
@@ -174,4 +176,60 @@ fn cancel_keys_outside_the_limits_are_refused() {
 fn debug_of_a_cancel_key_hides_the_secret() {
     let key = CancelKey::new(7, Bytes::from_static(b"hush")).unwrap();
     assert_eq!(format!("{key:?}"), "CancelKey { pid: 7, .. }");
+}
+
+/// What 15.20 answers to 3.9999 with the same option twice, recorded.
+const NEGOTIATES_TWO: &[u8] =
+    b"v\x00\x00\x00\x1a\x00\x03\x00\x00\x00\x00\x00\x02_pq_.a\x00_pq_.a\x00";
+
+#[test]
+fn a_downgrade_takes_out_what_3_0_does_not_know_and_says_so() {
+    let sent = packet(
+        0x0003_270f,
+        b"_pq_.a\x001\0user\0app\0_pq_.a\x002\0_pq_\0x\0\0",
+    );
+    let mut startup = Startup::parse(&sent).unwrap();
+    let told = startup.downgrade().unwrap();
+    assert_eq!(told, NEGOTIATES_TWO);
+    let kept = startup_packet(&[(b"user", b"app"), (b"_pq_", b"x")]);
+    assert_eq!(startup.encode(), kept, "an ordinary name stays");
+    assert_eq!(startup.downgrade(), None, "once is enough");
+    assert_eq!(startup.encode(), kept);
+}
+
+/// `pqGetNegotiateProtocolVersion3` of libpq 18 accepts a version from 3.0 up to the one it asked for,
+/// not 3.1, only names that begin with `_pq_.`, and not a message that asks for no change.
+#[test]
+fn a_downgrade_is_what_libpq_accepts() {
+    let names: [&[&str]; 3] = [&[], &["_pq_.x"], &["_pq_.", "_pq_.\u{e9}", "_pq_.x"]];
+    for minor in [0_u16, 1, 2, 3, 9999, u16::MAX] {
+        for names in names {
+            let version = ProtocolVersion { major: 3, minor };
+            let mut startup = Startup::new(version);
+            startup.set("user", b"app").unwrap();
+            for name in names {
+                startup.set(name, b"on").unwrap();
+            }
+            let before = startup.clone();
+            let Some(frame) = startup.downgrade() else {
+                assert!(minor == 0 && names.is_empty());
+                assert_eq!(startup, before);
+                continue;
+            };
+            assert!(minor > 0 || !names.is_empty());
+            assert_eq!(startup.version(), ProtocolVersion::V3_0);
+            assert_eq!(startup.params().len(), 1);
+            let message = NegotiateProtocolVersion::decode(
+                &mut BytesMut::from(&frame[..]),
+                &DecodeContext::default(),
+            );
+            let message = message.unwrap().unwrap();
+            assert_eq!(frame[5..9], [0, 3, 0, 0], "the whole version number");
+            assert_eq!(message.unsupported_options, names);
+            // And the machine towards the server takes it as one.
+            let mut upstream = super::upstream::after_tls();
+            upstream.handle_input(&frame).unwrap();
+            assert_eq!(upstream.poll_event(), Some(UpstreamEvent::Relay(frame)));
+        }
+    }
 }

@@ -1,9 +1,16 @@
 //! Bytes that no PostgreSQL sends: no panic, and buffers that stay small.
 
-use super::transcript::GRANTED;
+use bytes::Bytes;
+
+use super::transcript::{GRANTED, SCRAM_FIRST};
 use super::upstream::{after_tls, startup};
-use super::{GSS_REQUEST, Random, SSL_REQUEST, feed_client, feed_upstream, startup_packet};
-use crate::{Client, ClientEvent, Follower, MAX_AUTH_FRAME, MAX_REMAINDER, Upstream};
+use super::{
+    GSS_REQUEST, Random, SSL_REQUEST, feed_client, feed_upstream, message, startup_packet,
+};
+use crate::{
+    ALPN, Client, ClientEvent, Follower, MAX_AUTH_FRAME, MAX_REMAINDER, Negotiation,
+    PasswordReader, SaslInitialResponse, Upstream, sasl_response,
+};
 
 const ROUNDS: u64 = 3000;
 const PIECE: usize = 512;
@@ -55,6 +62,7 @@ fn client_survives() {
         SSL_REQUEST.to_vec(),
         GSS_REQUEST.to_vec(),
         startup_packet(&[(b"user", b"app"), (b"options", b"-c x=y")]),
+        vec![0x16, 3, 1, 0, 0],
     ];
     let mut finished = 0;
     for seed in 0..ROUNDS {
@@ -66,9 +74,9 @@ fn client_survives() {
                     let length = random.below(PIECE);
                     random.bytes(length)
                 }
-                1 => good[random.below(3)].clone(),
+                1 => good[random.below(good.len())].clone(),
                 _ => {
-                    let which = random.below(3);
+                    let which = random.below(good.len());
                     mutated(&mut random, &good[which])
                 }
             };
@@ -76,6 +84,11 @@ fn client_survives() {
             let (_, events, _) = feed_client(&mut client, &data, step);
             if events.contains(&ClientEvent::StartTls) && random.below(4) > 0 {
                 client.tls_established();
+            }
+            let direct = |event: &ClientEvent| matches!(event, ClientEvent::StartDirectTls { .. });
+            if events.iter().any(direct) && random.below(4) > 0 {
+                let alpn = (random.below(4) > 0).then_some(ALPN);
+                let _ = client.direct_tls_established(alpn);
             }
             finished += usize::from(matches!(events.last(), Some(ClientEvent::Startup(_))));
             assert!(client.buffered() <= BOUND, "seed {seed}");
@@ -90,10 +103,14 @@ fn upstream_survives() {
     let mut ready = 0;
     for seed in 0..ROUNDS {
         let mut random = Random(seed);
-        let mut upstream = if seed % 8 == 0 {
-            Upstream::login(startup())
-        } else {
-            after_tls()
+        let mut upstream = match seed % 8 {
+            0 => Upstream::login(startup(), Negotiation::SslRequest),
+            1..=3 => {
+                let mut upstream = Upstream::passthrough(startup(), Negotiation::Direct);
+                upstream.tls_established();
+                upstream.without_channel_binding()
+            }
+            _ => after_tls(),
         };
         for _ in 0..6 {
             let data = match random.below(4) {
@@ -109,6 +126,9 @@ fn upstream_survives() {
             let _ = feed_upstream(&mut upstream, &data, step);
             if random.below(3) == 0 {
                 upstream.tls_established();
+                let answer = Bytes::from(message(b'p', b"token\0"));
+                let _ = upstream.client_message(answer);
+            } else if random.below(3) == 0 {
                 let _ = upstream.password(b"token");
             }
             assert!(upstream.buffered() <= BOUND, "seed {seed}");
@@ -117,6 +137,32 @@ fn upstream_survives() {
         let _ = upstream.handle_eof();
     }
     assert!(ready > 10, "the inputs must reach the end: {ready}");
+}
+
+#[test]
+fn password_reader_survives() {
+    let mut read = 0;
+    for seed in 0..ROUNDS {
+        let mut random = Random(seed);
+        let mut reader = PasswordReader::new(Bytes::new());
+        for _ in 0..6 {
+            let data = match random.below(3) {
+                0 => mutated(&mut random, SCRAM_FIRST),
+                1 => SCRAM_FIRST.to_vec(),
+                _ => plausible(&mut random, b"ppppppQ"),
+            };
+            let step = 1 + random.below(PIECE);
+            for piece in data.chunks(step) {
+                let _ = reader.handle_input(piece);
+            }
+            while let Some(frame) = reader.poll() {
+                read += usize::from(SaslInitialResponse::parse(&frame).is_ok());
+                assert_eq!(sasl_response(&frame).unwrap(), &frame[5..]);
+            }
+        }
+        assert!(reader.into_remainder().len() <= BOUND, "seed {seed}");
+    }
+    assert!(read > 1000, "the inputs must reach the end: {read}");
 }
 
 #[test]

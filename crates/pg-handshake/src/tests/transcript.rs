@@ -25,12 +25,26 @@ S\x00\x00\x00\x15TimeZone\x00Etc/UTC\x00\
 K\x00\x00\x00\x0c\x00\x00(\x87\xcc\x88X\xc2\
 Z\x00\x00\x00\x05I";
 
+/// A SCRAM login at PostgreSQL 15.20 without channel binding, as the client and the server speak in
+/// turn: the offer, the client's first message, the server's, the client's final one.
+pub(super) const SCRAM_OFFER: &[u8] =
+    b"R\x00\x00\x00*\x00\x00\x00\nSCRAM-SHA-256-PLUS\x00SCRAM-SHA-256\x00\x00";
+pub(super) const SCRAM_FIRST: &[u8] =
+    b"p\x00\x00\x002SCRAM-SHA-256\x00\x00\x00\x00\x1cn,,n=,r=rOprNGfwEbeRWgbNEkqO";
+pub(super) const SCRAM_CHALLENGE: &[u8] = b"R\x00\x00\x00X\x00\x00\x00\x0br=rOprNGfwEbeRWgbNEkqOChb70DndQUs5KYqOwGOLnNF3,s=BSZmQk79jlIc3axIMZNf1w==,i=4096";
+pub(super) const SCRAM_FINAL: &[u8] = b"p\x00\x00\x00hc=biws,r=rOprNGfwEbeRWgbNEkqOChb70DndQUs5KYqOwGOLnNF3,p=ZhhdzqHnIXMohj+MtSqFXBJEmLwTMLxYO9omzfaoEYU=";
+/// AuthenticationSASLFinal; AuthenticationOk and the rest come in the same flight.
+pub(super) const SCRAM_PROOF: &[u8] =
+    b"R\x00\x00\x006\x00\x00\x00\x0cv=irF4Y1CUhagbF7TLcud5uHeWNpEDPjhggZywS832aUE=";
+/// The answer to a first message that begins with `y,,`.
+pub(super) const SCRAM_DOWNGRADE: &[u8] = b"E\x00\x00\x00\xf0SFATAL\x00VFATAL\x00C28000\x00MSCRAM channel binding negotiation error\x00DThe client supports SCRAM channel binding but thinks the server does not.  However, this server does support channel binding.\x00Fauth-scram.c\x00L985\x00Rread_client_first_message\x00\x00";
+
 /// Answer to a startup packet of protocol 3.9999 with the option `_pq_.x`.
-const NEGOTIATES: &[u8] = b"v\x00\x00\x00\x13\x00\x03\x00\x00\x00\x00\x00\x01_pq_.x\x00";
+pub(super) const NEGOTIATES: &[u8] = b"v\x00\x00\x00\x13\x00\x03\x00\x00\x00\x00\x00\x01_pq_.x\x00";
 
 const NO_DATABASE: &[u8] = b"R\x00\x00\x00\x08\x00\x00\x00\x00E\x00\x00\x00YSFATAL\x00VFATAL\x00C3D000\x00Mdatabase \"nope\" does not exist\x00Fpostinit.c\x00L948\x00RInitPostgres\x00\x00";
 
-fn relayed(events: &[UpstreamEvent]) -> Vec<u8> {
+pub(super) fn relayed(events: &[UpstreamEvent]) -> Vec<u8> {
     let frames = events.iter().filter_map(|event| match event {
         UpstreamEvent::Relay(frame) => Some(&frame[..]),
         _ => None,

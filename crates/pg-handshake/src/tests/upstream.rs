@@ -6,7 +6,7 @@ use super::{SSL_REQUEST, auth, feed_upstream, message, startup_packet};
 use crate::server_error::MAX_BARE_TEXT;
 use crate::{
     AuthMethod, CancelKey, MAX_AUTH_FRAME, MAX_ERROR_FRAME, MAX_PASSWORD, MAX_REMAINDER, Malformed,
-    ServerError, Stage, Startup, Upstream, UpstreamError, UpstreamEvent,
+    Negotiation, ServerError, Stage, Startup, Upstream, UpstreamError, UpstreamEvent,
 };
 
 pub(super) fn startup() -> Startup {
@@ -15,7 +15,7 @@ pub(super) fn startup() -> Startup {
 
 /// A login that has passed TLS; SSLRequest and StartupMessage are checked and taken out.
 pub(super) fn after_tls() -> Upstream {
-    let mut upstream = Upstream::login(startup());
+    let mut upstream = Upstream::login(startup(), Negotiation::SslRequest);
     assert_eq!(upstream.poll_output().as_deref(), Some(SSL_REQUEST));
     upstream.handle_input(b"S").unwrap();
     assert_eq!(upstream.poll_event(), Some(UpstreamEvent::StartTls));
@@ -37,7 +37,7 @@ fn starting() -> Upstream {
 }
 
 /// Feeds what must be refused, whole and byte by byte; the error must be the same and stick.
-fn refused(fresh: impl Fn() -> Upstream, data: &[u8]) -> UpstreamError {
+pub(super) fn refused(fresh: impl Fn() -> Upstream, data: &[u8]) -> UpstreamError {
     let mut errors = Vec::new();
     for step in [1, data.len().max(1)] {
         let mut upstream = fresh();
@@ -54,7 +54,7 @@ fn refused(fresh: impl Fn() -> Upstream, data: &[u8]) -> UpstreamError {
 }
 
 fn before_tls() -> Upstream {
-    let mut upstream = Upstream::login(startup());
+    let mut upstream = Upstream::login(startup(), Negotiation::SslRequest);
     upstream.poll_output().unwrap();
     upstream
 }
@@ -62,7 +62,7 @@ fn before_tls() -> Upstream {
 #[test]
 fn cancel_goes_out_after_tls_and_nothing_comes_back() {
     let key = CancelKey::new(5, Bytes::from_static(&[9; 32])).unwrap();
-    let mut upstream = Upstream::cancel(key.clone());
+    let mut upstream = Upstream::cancel(key.clone(), Negotiation::SslRequest);
     assert_eq!(upstream.poll_output().as_deref(), Some(SSL_REQUEST));
     upstream.handle_input(b"S").unwrap();
     assert_eq!(upstream.poll_event(), Some(UpstreamEvent::StartTls));
@@ -318,8 +318,70 @@ fn the_password_can_go_ahead_of_the_request() {
     upstream.handle_input(&auth(3, b"")).unwrap();
     assert_eq!(upstream.poll_event(), None, "it is answered already");
     assert_eq!(upstream.stage(), Stage::PasswordSent);
+    assert!(upstream.password_asked());
     let again = upstream.handle_input(&auth(3, b""));
     assert_eq!(again, Err(UpstreamError::PasswordAskedTwice));
+}
+
+/// Every answer to a password that went ahead, and to one that waited.
+#[test]
+fn an_early_password_ends_like_a_later_one() {
+    let refusal = message(b'E', b"SFATAL\0C28000\0MPAM authentication failed\0\0");
+    let refused = UpstreamError::Server(ServerError::parse(refusal.clone().into()).unwrap());
+    let md5 = UpstreamError::UnexpectedAuth(AuthMethod::Md5);
+    let scram = UpstreamError::UnexpectedAuth(AuthMethod::Sasl {
+        mechanisms: vec!["SCRAM-SHA-256".to_owned()],
+    });
+    let ask = auth(3, b"");
+    let ready = [auth(0, b""), message(b'Z', b"I")].concat();
+    let cases: [(Vec<u8>, Result<(), UpstreamError>, bool); 6] = [
+        ([&ask[..], &ready].concat(), Ok(()), true),
+        ([&ask[..], &refusal].concat(), Err(refused.clone()), true),
+        (refusal, Err(refused), false),
+        (auth(5, b"salt"), Err(md5.clone()), false),
+        ([&ask[..], &auth(5, b"salt")].concat(), Err(md5), true),
+        (auth(10, b"SCRAM-SHA-256\0\0"), Err(scram), false),
+    ];
+    for (sent, outcome, asked) in cases {
+        for (early, step) in [(true, 1), (true, 1000), (false, 1)] {
+            let mut upstream = after_tls();
+            if early {
+                upstream.password(b"token").unwrap();
+                let frame = message(b'p', b"token\0");
+                assert_eq!(upstream.poll_output(), Some(frame.into()));
+            }
+            assert!(!upstream.password_asked());
+            let (output, events, result) = feed_upstream(&mut upstream, &sent, step);
+            assert_eq!(result, outcome);
+            assert_eq!(upstream.password_asked(), asked);
+            let event = UpstreamEvent::PasswordRequired;
+            assert_eq!(events.contains(&event), asked && !early);
+            assert_eq!(output.len(), usize::from(asked && !early), "sent once");
+            assert_eq!(upstream.stage() == Stage::Ready, outcome.is_ok());
+        }
+    }
+}
+
+/// Seen on 15.20 with `trust`: the password becomes the session's first message, and right behind
+/// ReadyForQuery comes FATAL 08P01 "invalid frontend message type 112".
+#[test]
+fn a_session_in_which_the_password_lies_unread_is_refused() {
+    let early = || {
+        let mut upstream = after_tls();
+        upstream.password(b"token").unwrap();
+        upstream.poll_output().unwrap();
+        upstream
+    };
+    let sent = [auth(0, b""), message(b'Z', b"I")].concat();
+    assert_eq!(refused(early, &sent), UpstreamError::PasswordNotAsked);
+    let mut upstream = early();
+    let _ = upstream.handle_input(&sent);
+    assert_eq!(
+        upstream.poll_event(),
+        None,
+        "the client is told of no success"
+    );
+    assert!(!upstream.password_asked());
 }
 
 #[test]
@@ -335,7 +397,7 @@ fn a_server_may_ask_for_nothing() {
 #[test]
 fn the_password_goes_nowhere_else() {
     let problem = |result| matches!(result, Err(UpstreamError::Password(_)));
-    let mut upstream = Upstream::login(startup());
+    let mut upstream = Upstream::login(startup(), Negotiation::SslRequest);
     assert!(problem(upstream.password(b"token")), "before TLS");
     assert_eq!(upstream.poll_output(), None);
     let mut upstream = before_tls();
@@ -345,7 +407,10 @@ fn the_password_goes_nowhere_else() {
     let mut twice = after_tls();
     twice.password(b"token").unwrap();
     assert!(problem(twice.password(b"token")), "a second time");
-    let mut cancel = Upstream::cancel(CancelKey::new(1, Bytes::from_static(b"1234")).unwrap());
+    let mut cancel = Upstream::cancel(
+        CancelKey::new(1, Bytes::from_static(b"1234")).unwrap(),
+        Negotiation::SslRequest,
+    );
     cancel.handle_input(b"S").unwrap();
     cancel.tls_established();
     assert!(problem(cancel.password(b"token")), "with a cancel request");

@@ -6,20 +6,21 @@ use std::fmt;
 use bytes::{Bytes, BytesMut};
 
 use crate::MAX_REMAINDER;
-use crate::auth::{self, AuthRequest};
 use crate::cancel_key::CancelKey;
-use crate::frame::{MAX_AUTH_FRAME, next_frame, split_cstring};
-use crate::server_error::{self, MAX_BARE_TEXT, ServerError};
+use crate::frame::next_frame;
+use crate::server_error::ServerError;
 use crate::startup::Startup;
 
+mod authentication;
 mod messages;
+mod tls_answer;
 mod types;
 
+pub use authentication::MAX_AUTH_REQUESTS;
+use authentication::Passthrough;
 pub use messages::MAX_PASSWORD;
-use messages::{
-    check_negotiation, check_parameter_status, check_ready, password_message, password_problem,
-};
-pub use types::{Stage, UpstreamError, UpstreamEvent};
+use messages::{check_negotiation, check_parameter_status, check_ready};
+pub use types::{Negotiation, Stage, UpstreamError, UpstreamEvent};
 
 /// SSLRequest: length word and `NEGOTIATE_SSL_CODE`.
 const SSL_REQUEST: &[u8] = &[0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
@@ -27,15 +28,17 @@ const SSL_REQUEST: &[u8] = &[0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
 /// What follows the TLS handshake.
 enum Purpose {
     Login(Startup),
+    Passthrough(Passthrough),
     Cancel(CancelKey),
 }
 
-/// Logs in to the server, or asks it to cancel a query. Either begins with SSLRequest, and not a
-/// byte of either is sent before [`tls_established`](Self::tls_established).
+/// Logs in to the server, or asks it to cancel a query. Not a byte of either is sent before
+/// [`tls_established`](Self::tls_established).
 ///
 /// From AuthenticationOk on everything the server says is relayed as it came. Before it only
-/// NegotiateProtocolVersion is; a notice waits until after AuthenticationOk, because clients do not
-/// expect one earlier. See the [crate] documentation for the calling order.
+/// NegotiateProtocolVersion is, and in a [`passthrough`](Self::passthrough) the authentication
+/// requests; a notice waits until after AuthenticationOk, because clients do not expect one earlier.
+/// See the [crate] documentation for the calling order.
 pub struct Upstream {
     purpose: Purpose,
     stage: Stage,
@@ -51,20 +54,29 @@ pub struct Upstream {
 }
 
 impl Upstream {
-    /// A login with this startup message.
+    /// A login with this startup message, in which the caller gives a
+    /// [`password`](Self::password).
     #[must_use]
-    pub fn login(startup: Startup) -> Self {
-        Self::new(Purpose::Login(startup))
+    pub fn login(startup: Startup, negotiation: Negotiation) -> Self {
+        Self::new(Purpose::Login(startup), negotiation)
     }
 
-    /// A cancel request with this key: SSLRequest, TLS, CancelRequest, close.
+    /// A login with this startup message, in which the client answers for itself: every
+    /// authentication request is relayed to it, and what it answers goes back with
+    /// [`client_message`](Self::client_message).
     #[must_use]
-    pub fn cancel(key: CancelKey) -> Self {
-        Self::new(Purpose::Cancel(key))
+    pub fn passthrough(startup: Startup, negotiation: Negotiation) -> Self {
+        Self::new(Purpose::Passthrough(Passthrough::new(startup)), negotiation)
     }
 
-    fn new(purpose: Purpose) -> Self {
-        Self {
+    /// A cancel request with this key: TLS, CancelRequest, close.
+    #[must_use]
+    pub fn cancel(key: CancelKey, negotiation: Negotiation) -> Self {
+        Self::new(Purpose::Cancel(key), negotiation)
+    }
+
+    fn new(purpose: Purpose, negotiation: Negotiation) -> Self {
+        let mut machine = Self {
             purpose,
             stage: Stage::TlsAnswer,
             asked: false,
@@ -72,10 +84,18 @@ impl Upstream {
             has_key: false,
             held_notices: Vec::new(),
             buf: BytesMut::new(),
-            output: VecDeque::from([Bytes::from_static(SSL_REQUEST)]),
+            output: VecDeque::new(),
             events: VecDeque::new(),
             error: None,
+        };
+        match negotiation {
+            Negotiation::SslRequest => machine.output.push_back(Bytes::from_static(SSL_REQUEST)),
+            Negotiation::Direct => {
+                machine.stage = Stage::TlsHandshake;
+                machine.events.push_back(UpstreamEvent::StartTls);
+            }
         }
+        machine
     }
 
     /// Takes bytes from the server: plain ones first, decrypted ones after
@@ -129,6 +149,13 @@ impl Upstream {
         self.events.pop_front()
     }
 
+    /// Whether the server has asked for a clear-text password, also when that went out before it
+    /// asked. Only then is a refusal a judgement of the password.
+    #[must_use]
+    pub fn password_asked(&self) -> bool {
+        self.asked
+    }
+
     /// How far it has come.
     #[must_use]
     pub fn stage(&self) -> Stage {
@@ -136,14 +163,15 @@ impl Upstream {
     }
 
     /// The TLS handshake that [`UpstreamEvent::StartTls`] asked for is complete **and the server's
-    /// certificate and name are verified**: the StartupMessage or CancelRequest goes out now. Without
+    /// certificate and name are verified** (and, with [`Negotiation::Direct`], [`ALPN`](crate::ALPN)
+    /// is agreed on): the StartupMessage or CancelRequest goes out now. Without
     /// that event, or after an error, it does nothing.
     pub fn tls_established(&mut self) {
         if self.stage != Stage::TlsHandshake || self.error.is_some() {
             return;
         }
         match &self.purpose {
-            Purpose::Login(startup) => {
+            Purpose::Login(startup) | Purpose::Passthrough(Passthrough { startup, .. }) => {
                 self.output.push_back(startup.encode());
                 self.stage = Stage::Authentication;
             }
@@ -153,29 +181,6 @@ impl Upstream {
                 self.stage = Stage::CancelSent;
             }
         }
-    }
-
-    /// Sends the password or token: as the answer to [`UpstreamEvent::PasswordRequired`], or right
-    /// after [`tls_established`](Self::tls_established) to save a round trip where the server is
-    /// known to ask (the event does not come then).
-    ///
-    /// # Errors
-    /// [`UpstreamError::Password`] at any other stage, and for a token that is empty, above
-    /// [`MAX_PASSWORD`] or has a zero byte; nothing is sent then and the error sticks.
-    pub fn password(&mut self, token: &[u8]) -> Result<(), UpstreamError> {
-        if let Some(error) = &self.error {
-            return Err(error.clone());
-        }
-        let problem = match self.stage {
-            Stage::Authentication | Stage::PasswordWanted => password_problem(token),
-            _ => Some("the server is not waiting for one"),
-        };
-        if let Some(problem) = problem {
-            return Err(self.fail(UpstreamError::Password(problem)));
-        }
-        self.output.push_back(password_message(token));
-        self.stage = Stage::PasswordSent;
-        Ok(())
     }
 
     /// What the server sent behind ReadyForQuery, to be passed on to the client first.
@@ -219,50 +224,6 @@ impl Upstream {
                         Err(error) => return Err(error.into()),
                     }
                 }
-            }
-        }
-    }
-
-    fn read_tls_answer(&mut self) -> Result<(), UpstreamError> {
-        match self.buf.first().copied() {
-            None => Ok(()),
-            Some(b'S') if self.buf.len() > 1 => {
-                self.stage = Stage::TlsHandshake;
-                Err(UpstreamError::BytesBeforeTls)
-            }
-            Some(b'S') => {
-                self.buf.clear();
-                self.stage = Stage::TlsHandshake;
-                self.events.push_back(UpstreamEvent::StartTls);
-                Ok(())
-            }
-            Some(b'N') => Err(UpstreamError::TlsRefused),
-            Some(b'E') => self.read_plain_error(),
-            Some(tag) => Err(UpstreamError::UnexpectedMessage {
-                tag,
-                stage: self.stage,
-            }),
-        }
-    }
-
-    /// An error instead of the answer: an ErrorResponse, whose length word begins with a zero byte,
-    /// or the bare text of a postmaster that could not start a process.
-    fn read_plain_error(&mut self) -> Result<(), UpstreamError> {
-        match self.buf.get(1).copied() {
-            None => Ok(()),
-            Some(0) => match next_frame(&mut self.buf)? {
-                None => Ok(()),
-                Some(frame) => Err(UpstreamError::ServerBeforeTls(ServerError::parse(frame)?)),
-            },
-            Some(_) => {
-                let text = split_cstring(&self.buf[1..]).map(|(text, _)| text);
-                let length = text.map_or(self.buf.len() - 1, <[u8]>::len);
-                if length > MAX_BARE_TEXT {
-                    let (tag, limit) = (b'E', MAX_BARE_TEXT);
-                    return Err(UpstreamError::TooLarge { tag, length, limit });
-                }
-                text.map(ServerError::from_bare_text)
-                    .map_or(Ok(()), |e| Err(UpstreamError::ServerBeforeTls(e)))
             }
         }
     }
@@ -321,54 +282,6 @@ impl Upstream {
             }
         }
         self.events.push_back(UpstreamEvent::Relay(frame));
-        Ok(())
-    }
-
-    fn authentication(&mut self, frame: Bytes) -> Result<(), UpstreamError> {
-        match (auth::decode(&frame)?, self.stage) {
-            // Granted before the password was given although it was asked for: no server does that.
-            (AuthRequest::Ok, stage @ Stage::PasswordWanted) => {
-                Err(UpstreamError::UnexpectedMessage { tag: b'R', stage })
-            }
-            (AuthRequest::Ok, _) => {
-                self.stage = Stage::Starting;
-                self.events.push_back(UpstreamEvent::Relay(frame));
-                let held = self.held_notices.drain(..);
-                self.events.extend(held.map(UpstreamEvent::Relay));
-                Ok(())
-            }
-            (AuthRequest::CleartextPassword, _) if self.asked => {
-                Err(UpstreamError::PasswordAskedTwice)
-            }
-            (AuthRequest::CleartextPassword, stage) => {
-                self.asked = true;
-                if stage == Stage::Authentication {
-                    self.stage = Stage::PasswordWanted;
-                    self.events.push_back(UpstreamEvent::PasswordRequired);
-                }
-                Ok(())
-            }
-            (AuthRequest::Other(method), _) => Err(UpstreamError::UnexpectedAuth(method)),
-        }
-    }
-
-    /// The server itself holds notices back during authentication, "because many clients can't
-    /// handle" them (`should_output_to_client` in `elog.c`); for one that does not, we do.
-    fn notice(&mut self, frame: Bytes) -> Result<(), UpstreamError> {
-        server_error::fields(&frame, b'N')?;
-        if self.stage == Stage::Starting {
-            self.events.push_back(UpstreamEvent::Relay(frame));
-            return Ok(());
-        }
-        let held: usize = self.held_notices.iter().map(Bytes::len).sum();
-        if held + frame.len() > MAX_AUTH_FRAME {
-            return Err(UpstreamError::TooLarge {
-                tag: b'N',
-                length: held + frame.len(),
-                limit: MAX_AUTH_FRAME,
-            });
-        }
-        self.held_notices.push(frame);
         Ok(())
     }
 }

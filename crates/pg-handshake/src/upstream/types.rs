@@ -4,24 +4,37 @@ use std::fmt;
 
 use bytes::Bytes;
 
+use super::MAX_AUTH_REQUESTS;
 use crate::MAX_REMAINDER;
 use crate::auth::AuthMethod;
 use crate::cancel_key::CancelKey;
 use crate::frame::{FrameError, Malformed, tag_name};
 use crate::server_error::ServerError;
 
+/// How TLS begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Negotiation {
+    /// SSLRequest, its one-byte answer, TLS. Every server understands that.
+    SslRequest,
+    /// TLS at once, with [`ALPN`](crate::ALPN) agreed on in it (libpq's `sslnegotiation=direct`): a
+    /// round trip less, and only for servers from PostgreSQL 17 on. Older ones close the connection
+    /// on a ClientHello. [`UpstreamEvent::StartTls`] is there from the beginning, and no byte outside
+    /// TLS is sent or accepted.
+    Direct,
+}
+
 /// How far a login or a cancel request has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
     /// SSLRequest is out, its one-byte answer is awaited.
     TlsAnswer,
-    /// The server said `S`; the caller does the TLS handshake.
+    /// The server said `S`, or was not asked; the caller does the TLS handshake.
     TlsHandshake,
     /// StartupMessage is out, the first authentication request is awaited.
     Authentication,
-    /// The server asked for the password; the caller has not given it yet.
+    /// The server asked for the password, or in a passthrough for anything; it is not given yet.
     PasswordWanted,
-    /// The password is out, the verdict is awaited.
+    /// The password or the client's answer is out; what the server says to it is awaited.
     PasswordSent,
     /// AuthenticationOk has come, ReadyForQuery is awaited.
     Starting,
@@ -52,9 +65,9 @@ pub enum UpstreamError {
     /// The server answered `N` to SSLRequest: its configuration has no TLS. Nothing was sent to it.
     #[error("the server does not support TLS")]
     TlsRefused,
-    /// Bytes came between `S` and TLS: someone in the middle putting words in (CVE-2021-23222), or
-    /// a broken server.
-    #[error("received unencrypted data after the answer to SSLRequest")]
+    /// Bytes came between `S` and TLS, or at all before direct TLS: someone in the middle putting
+    /// words in (CVE-2021-23222), or a broken server.
+    #[error("received unencrypted data before TLS")]
     BytesBeforeTls,
     /// The server refused the login with an ErrorResponse.
     #[error("{0}")]
@@ -70,6 +83,18 @@ pub enum UpstreamError {
     /// The server asked for the password for the second time.
     #[error("the server asked for the password twice")]
     PasswordAskedTwice,
+    /// The server let the login in without asking for the password that had been sent ahead. It will
+    /// take the password for the session's first message and end the session with "invalid frontend
+    /// message type 112", so nothing may be built on it; a login that waits to be asked succeeds.
+    #[error("the server did not ask for the password that was sent ahead")]
+    PasswordNotAsked,
+    /// More than [`MAX_AUTH_REQUESTS`] authentication requests in one login.
+    #[error("more than {MAX_AUTH_REQUESTS} authentication requests in one login")]
+    TooManyAuthRequests,
+    /// Without channel binding nothing is left of the mechanisms that the server offers. PostgreSQL
+    /// always offers SCRAM-SHA-256 too.
+    #[error("the server offers only authentication that is bound to its TLS channel")]
+    OnlyChannelBinding,
     /// The caller's password is empty, too long or has a zero byte in it, or nobody can receive it
     /// at this stage.
     #[error("no password can be sent: {0}")]
@@ -113,7 +138,18 @@ pub enum UpstreamEvent {
     StartTls,
     /// The server asks for a clear-text password: call [`crate::Upstream::password`].
     PasswordRequired,
-    /// A whole frame for the client, as received.
+    /// In a passthrough: the server asks the client for something. Comes just before the frame that
+    /// tells the client.
+    AuthRequest {
+        /// What it asks for; of SASL all mechanisms that the server offers, also those that are not
+        /// passed on.
+        method: AuthMethod,
+        /// Whether the client has to answer: give that to [`crate::Upstream::client_message`].
+        /// AuthenticationSASLFinal wants no answer.
+        expects_answer: bool,
+    },
+    /// A whole frame for the client, as received (but see
+    /// [`crate::Upstream::without_channel_binding`]).
     Relay(Bytes),
     /// The key with which this session's queries can be cancelled; comes just before the frame that
     /// tells the client.
@@ -130,6 +166,14 @@ impl fmt::Debug for UpstreamEvent {
         match self {
             Self::StartTls => f.write_str("StartTls"),
             Self::PasswordRequired => f.write_str("PasswordRequired"),
+            Self::AuthRequest {
+                method,
+                expects_answer,
+            } => f
+                .debug_struct("AuthRequest")
+                .field("method", method)
+                .field("expects_answer", expects_answer)
+                .finish(),
             Self::Relay(frame) => {
                 let tag = frame.first().copied().unwrap_or_default();
                 write!(f, "Relay('{}', {} bytes)", tag_name(tag), frame.len())

@@ -5,9 +5,13 @@ use std::fmt;
 
 use bytes::{Bytes, BytesMut};
 
-use crate::MAX_REMAINDER;
 use crate::cancel_key::{CANCEL_REQUEST_CODE, CancelKey};
 use crate::startup::{MAX_LENGTH, MIN_LENGTH, ProtocolVersion, Startup, StartupError};
+use crate::{ALPN, MAX_REMAINDER};
+
+mod types;
+
+pub use types::{ClientError, ClientEvent, EncryptionRequest};
 
 /// `NEGOTIATE_SSL_CODE` of `pqcomm.h`: 1234 and 5679 in the two halves.
 pub(crate) const SSL_REQUEST_CODE: u32 = 80_877_103;
@@ -17,75 +21,6 @@ const GSS_REQUEST_CODE: u32 = 80_877_104;
 /// with it, which is how PostgreSQL 17 tells direct TLS from the rest.
 const TLS_HANDSHAKE_RECORD: u8 = 0x16;
 
-/// The two packets that ask for encryption.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum EncryptionRequest {
-    /// SSLRequest.
-    Ssl,
-    /// GSSENCRequest.
-    Gss,
-}
-
-impl fmt::Display for EncryptionRequest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Ssl => "SSLRequest",
-            Self::Gss => "GSSENCRequest",
-        })
-    }
-}
-
-/// What the client did that ends the connection. All of it is the client's fault.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ClientError {
-    /// The connection began with a TLS ClientHello (libpq's `sslnegotiation=direct`). No
-    /// ErrorResponse can be read by that client.
-    #[error("the client began with TLS; only TLS after an SSLRequest is supported")]
-    DirectTls,
-    /// The packet is not a well-formed startup packet or cancel request.
-    #[error(transparent)]
-    Startup(#[from] StartupError),
-    /// An encryption request with more in it than its code.
-    #[error("{request} of {length} bytes instead of 8")]
-    RequestLength {
-        /// Which one.
-        request: EncryptionRequest,
-        /// Its length word.
-        length: usize,
-    },
-    /// An encryption request for the second time, or inside TLS.
-    #[error("{request} a second time, or inside TLS")]
-    RepeatedRequest {
-        /// Which one.
-        request: EncryptionRequest,
-    },
-    /// Bytes came before the answer to the request could have been read: a broken client, or
-    /// someone in the middle putting words in before TLS begins (CVE-2021-23214).
-    #[error("received unencrypted data after {request}")]
-    UnencryptedData {
-        /// The request they followed.
-        request: EncryptionRequest,
-    },
-    /// More was pipelined behind the startup packet than is kept.
-    #[error("more than {MAX_REMAINDER} bytes sent before the login was answered")]
-    TooMuchPipelined,
-    /// The connection ended inside a packet.
-    #[error("the client closed the connection inside its startup packet")]
-    UnexpectedEof,
-}
-
-/// What the caller has to do next.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ClientEvent {
-    /// Accept TLS on the connection (after the output is written), then call
-    /// [`Client::tls_established`].
-    StartTls,
-    /// The startup packet is here. Last event.
-    Startup(Startup),
-    /// The connection is for cancelling a query: act, then close without an answer. Last event.
-    Cancel(CancelKey),
-}
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
     /// Not a byte received.
@@ -94,13 +29,24 @@ enum Stage {
     Packets,
     /// `S` is on its way; only TLS may follow.
     TlsHandshake,
+    /// The client began with TLS; its first bytes wait for the caller.
+    DirectTlsOffered,
+    /// The caller has those bytes and does the handshake.
+    DirectTlsHandshake,
     /// The last event is out; what comes is kept for later.
     Done,
 }
 
 /// Reads what a client sends before anything is authenticated, by the rules of the server's
-/// `ProcessStartupPacket`: SSLRequest and GSSENCRequest at most once each and in any order, GSS
-/// always refused, none of both inside TLS, and nothing sent ahead of our answer to one.
+/// `ProcessSSLStartup` and `ProcessStartupPacket` (`backend_startup.c` of PostgreSQL 17 and 18;
+/// `postmaster.c` before):
+///
+/// - a first byte 0x16 begins TLS at once, which must agree on [`ALPN`];
+/// - SSLRequest and GSSENCRequest come at most once each and in any order. GSS is always refused. A
+///   server before the fix of CVE-2026-6479 could be asked in turns without end;
+/// - after the `S` to an SSLRequest neither may follow. Inside direct TLS both may still be asked,
+///   and both are refused with `N`, as a server without GSSAPI does;
+/// - nothing may be sent ahead of our answer to one (CVE-2021-23214).
 ///
 /// See the [crate] documentation for the calling order. It matters here: output that has not been
 /// polled counts as not sent, and input before that as sent ahead.
@@ -109,6 +55,8 @@ pub struct Client {
     in_tls: bool,
     asked_ssl: bool,
     asked_gss: bool,
+    /// An SSLRequest was answered `S`; no further request may come.
+    asked_tls: bool,
     last_request: EncryptionRequest,
     stage: Stage,
     buf: BytesMut,
@@ -118,7 +66,8 @@ pub struct Client {
 }
 
 impl Client {
-    /// A machine for a fresh connection. `tls_available`: whether SSLRequest is answered `S`.
+    /// A machine for a fresh connection. `tls_available`: whether SSLRequest is answered `S`, and TLS
+    /// without one is taken.
     #[must_use]
     pub fn new(tls_available: bool) -> Self {
         Self {
@@ -126,6 +75,7 @@ impl Client {
             in_tls: false,
             asked_ssl: false,
             asked_gss: false,
+            asked_tls: false,
             last_request: EncryptionRequest::Ssl,
             stage: Stage::First,
             buf: BytesMut::new(),
@@ -157,7 +107,8 @@ impl Client {
         if let Some(error) = &self.error {
             return Err(error.clone());
         }
-        if self.stage == Stage::Done || self.buf.is_empty() {
+        let in_handshake = self.stage == Stage::DirectTlsOffered; // The TLS acceptor's to report.
+        if self.stage == Stage::Done || in_handshake || self.buf.is_empty() {
             return Ok(());
         }
         let error = ClientError::UnexpectedEof;
@@ -172,6 +123,11 @@ impl Client {
 
     /// What happened, oldest first.
     pub fn poll_event(&mut self) -> Option<ClientEvent> {
+        if self.stage == Stage::DirectTlsOffered && self.error.is_none() {
+            self.stage = Stage::DirectTlsHandshake;
+            let received = self.buf.split().freeze();
+            return Some(ClientEvent::StartDirectTls { received });
+        }
         self.events.pop_front()
     }
 
@@ -182,6 +138,29 @@ impl Client {
             self.stage = Stage::Packets;
             self.in_tls = true;
         }
+    }
+
+    /// The TLS handshake that [`ClientEvent::StartDirectTls`] asked for is complete, with this
+    /// protocol agreed on; input is decrypted from now on. Without that event it does nothing.
+    ///
+    /// # Errors
+    /// [`ClientError::DirectTlsWithoutAlpn`] unless the protocol is [`ALPN`]; it sticks. TLS stands
+    /// then, so the client can be told. Or the error that came before.
+    pub fn direct_tls_established(&mut self, alpn: Option<&[u8]>) -> Result<(), ClientError> {
+        if let Some(error) = &self.error {
+            return Err(error.clone());
+        }
+        if self.stage != Stage::DirectTlsHandshake {
+            return Ok(());
+        }
+        self.in_tls = true;
+        self.stage = Stage::Packets;
+        if alpn == Some(ALPN) {
+            return Ok(());
+        }
+        let error = ClientError::DirectTlsWithoutAlpn;
+        self.fail(&error);
+        Err(error)
     }
 
     /// Whether the client speaks through TLS.
@@ -216,11 +195,18 @@ impl Client {
             Stage::Done if self.buf.len() + data.len() > MAX_REMAINDER => {
                 return Err(ClientError::TooMuchPipelined);
             }
+            Stage::First if data[0] == TLS_HANDSHAKE_RECORD && self.tls_available => {
+                self.stage = Stage::DirectTlsOffered;
+            }
             Stage::First if data[0] == TLS_HANDSHAKE_RECORD => return Err(ClientError::DirectTls),
+            Stage::DirectTlsOffered if self.buf.len() + data.len() > MAX_REMAINDER => {
+                return Err(ClientError::TooMuchPipelined);
+            }
+            Stage::DirectTlsHandshake => return Err(ClientError::DirectTls),
             Stage::TlsHandshake => return Err(self.sent_ahead()),
             Stage::Packets if !self.output.is_empty() => return Err(self.sent_ahead()),
             Stage::First => self.stage = Stage::Packets,
-            Stage::Packets | Stage::Done => {}
+            Stage::DirectTlsOffered | Stage::Packets | Stage::Done => {}
         }
         self.buf.extend_from_slice(data);
         while self.stage == Stage::Packets {
@@ -263,7 +249,7 @@ impl Client {
             EncryptionRequest::Ssl => self.asked_ssl,
             EncryptionRequest::Gss => self.asked_gss,
         };
-        if asked || self.in_tls {
+        if asked || self.asked_tls {
             return Err(ClientError::RepeatedRequest { request });
         }
         if length != MIN_LENGTH {
@@ -295,7 +281,8 @@ impl Client {
             EncryptionRequest::Ssl => self.asked_ssl = true,
             EncryptionRequest::Gss => self.asked_gss = true,
         }
-        if request == EncryptionRequest::Ssl && self.tls_available {
+        if request == EncryptionRequest::Ssl && self.tls_available && !self.in_tls {
+            self.asked_tls = true;
             self.output.push_back(Bytes::from_static(b"S"));
             self.events.push_back(ClientEvent::StartTls);
             self.stage = Stage::TlsHandshake;

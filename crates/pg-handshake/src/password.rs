@@ -1,0 +1,270 @@
+//! The client's answers to authentication requests (type `p`), and the requests themselves.
+//!
+//! PasswordMessage, SASLInitialResponse, SASLResponse and GSSResponse share one type byte; which one
+//! a frame is follows from what was asked. The rules are those of the server's `recv_password_packet`
+//! (`auth.c`) and `CheckSASLAuth` (`auth-sasl.c`).
+
+use std::fmt;
+
+use bytes::{Bytes, BytesMut};
+
+use crate::auth::{request_frame, sasl_frame};
+use crate::frame::{HEADER, MAX_AUTH_FRAME, split_cstring};
+use crate::{MAX_REMAINDER, frame};
+
+/// AuthenticationOk, whole.
+pub const AUTHENTICATION_OK: [u8; 9] = [b'R', 0, 0, 0, 8, 0, 0, 0, 0];
+
+/// Most bytes a reader keeps: the longest frame, and as much behind it as the other machines keep.
+const MAX_KEPT: usize = 1 + MAX_AUTH_FRAME + MAX_REMAINDER;
+
+/// What is wrong with a client's answer. All of it is the client's fault, and none of it shows what
+/// was in the answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PasswordError {
+    /// Another message in its place. 0 is the first byte of a startup packet.
+    #[error("expected password or SASL response, got message type {tag}")]
+    UnexpectedType {
+        /// Its first byte.
+        tag: u8,
+    },
+    /// The length word is below 4 or above [`MAX_AUTH_FRAME`], or is not the frame's.
+    #[error("invalid message length: {length}")]
+    Length {
+        /// The length word, or the frame's length where the frame has none.
+        length: usize,
+    },
+    /// The frame's bytes contradict the format of the message.
+    #[error("malformed SASL response: {0}")]
+    Malformed(&'static str),
+    /// More was sent ahead than is kept.
+    #[error("more than {MAX_KEPT} bytes sent before the login was answered")]
+    TooMuchPipelined,
+}
+
+/// Cuts `p` frames out of what a client sends during its authentication.
+///
+/// A frame is looked for, and anything else refused, only from the first [`poll`](Self::poll) on that
+/// finds none: a client may send its answer and its first query in one piece, and the query is not
+/// the next answer. So poll exactly when an answer is due:
+/// 1. `poll`; a frame is the answer;
+/// 2. without one, return [`error`](Self::error) if there is one; else read, give what came to
+///    `handle_input`, and go back to 1.
+///
+/// The first error sticks.
+pub struct PasswordReader {
+    buf: BytesMut,
+    /// The last poll found no frame, so the next bytes must be one.
+    wanted: bool,
+    error: Option<PasswordError>,
+}
+
+impl PasswordReader {
+    /// A reader that begins with these bytes, what the client sent behind its startup packet.
+    #[must_use]
+    pub fn new(first: Bytes) -> Self {
+        Self {
+            buf: BytesMut::from(first),
+            wanted: false,
+            error: None,
+        }
+    }
+
+    /// Takes bytes from the client.
+    ///
+    /// # Errors
+    /// The first [`PasswordError`], now and at every later call: what stands where a frame is due is
+    /// none, or more than the longest frame and [`MAX_REMAINDER`] bytes would have to be kept.
+    pub fn handle_input(&mut self, data: &[u8]) -> Result<(), PasswordError> {
+        if let Some(error) = &self.error {
+            return Err(error.clone());
+        }
+        if self.buf.len() + data.len() > MAX_KEPT {
+            return Err(self.fail(PasswordError::TooMuchPipelined));
+        }
+        self.buf.extend_from_slice(data);
+        if self.wanted {
+            front(&self.buf).map_err(|error| self.fail(error))?;
+        }
+        Ok(())
+    }
+
+    /// The next frame, type byte and length word included; `None` when more bytes are needed, or
+    /// after an error.
+    pub fn poll(&mut self) -> Option<Bytes> {
+        if self.error.is_some() {
+            return None;
+        }
+        self.wanted = true;
+        match front(&self.buf) {
+            Ok(Front::Length(length)) if self.buf.len() >= length => {
+                self.wanted = false;
+                Some(self.buf.split_to(length).freeze())
+            }
+            Ok(_) => None,
+            Err(error) => {
+                self.fail(error);
+                None
+            }
+        }
+    }
+
+    /// Why there will be no further frame.
+    #[must_use]
+    pub fn error(&self) -> Option<&PasswordError> {
+        self.error.as_ref()
+    }
+
+    /// What the client sent behind its last answer, to be passed on after the login.
+    #[must_use]
+    pub fn into_remainder(self) -> Bytes {
+        self.buf.freeze()
+    }
+
+    fn fail(&mut self, error: PasswordError) -> PasswordError {
+        self.error = Some(error.clone());
+        self.buf = BytesMut::new();
+        error
+    }
+}
+
+impl fmt::Debug for PasswordReader {
+    /// Without the buffered bytes.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PasswordReader")
+            .field("wanted", &self.wanted)
+            .field("buffered", &self.buf.len())
+            .field("error", &self.error)
+            .finish()
+    }
+}
+
+/// What the front of the buffer says.
+enum Front {
+    /// A `p` frame of this many bytes begins here.
+    Length(usize),
+    /// Not enough to say; nothing wrong so far.
+    Short,
+}
+
+/// Judges the front as early as its bytes allow: the type from one byte, the length from five.
+fn front(buf: &[u8]) -> Result<Front, PasswordError> {
+    match buf.first() {
+        None => return Ok(Front::Short),
+        Some(b'p') => {}
+        Some(&tag) => return Err(PasswordError::UnexpectedType { tag }),
+    }
+    if buf.len() < HEADER {
+        return Ok(Front::Short);
+    }
+    let length = frame::length_word(buf);
+    if (4..=MAX_AUTH_FRAME).contains(&length) {
+        Ok(Front::Length(length + 1))
+    } else {
+        Err(PasswordError::Length { length })
+    }
+}
+
+/// The body of a whole `p` frame.
+pub(crate) fn body(frame: &Bytes) -> Result<Bytes, PasswordError> {
+    match front(frame)? {
+        Front::Length(length) if length == frame.len() => Ok(frame.slice(HEADER..)),
+        _ => Err(PasswordError::Length {
+            length: frame.len(),
+        }),
+    }
+}
+
+/// SASLInitialResponse: the mechanism the client chose and, with most mechanisms, its first message.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SaslInitialResponse {
+    /// The mechanism's name as the client spelled it.
+    pub mechanism: String,
+    /// The first message of the mechanism; `None` when the client sent none (length -1), which is
+    /// not the same as an empty one.
+    pub data: Option<Bytes>,
+}
+
+impl SaslInitialResponse {
+    /// Reads a whole `p` frame that answers AuthenticationSASL: a zero-terminated name, an Int32 and
+    /// that many bytes, to the frame's end.
+    ///
+    /// # Errors
+    /// [`PasswordError`] when it is no `p` frame, has no terminator or no length, the length is
+    /// neither -1 nor that of the rest, or the name is not text.
+    pub fn parse(frame: &Bytes) -> Result<Self, PasswordError> {
+        let body = body(frame)?;
+        let (name, rest) =
+            split_cstring(&body).ok_or(PasswordError::Malformed("mechanism without terminator"))?;
+        let mechanism = std::str::from_utf8(name)
+            .map_err(|_| PasswordError::Malformed("the mechanism's name is not text"))?;
+        let (length, data) = rest
+            .split_first_chunk::<4>()
+            .ok_or(PasswordError::Malformed("no length of the response"))?;
+        let data = match i32::from_be_bytes(*length) {
+            -1 if data.is_empty() => None,
+            // A comparison without arithmetic: no length word can wrap around it.
+            length if usize::try_from(length) == Ok(data.len()) => Some(body.slice_ref(data)),
+            _ => {
+                return Err(PasswordError::Malformed(
+                    "the length of the response is not that of the data",
+                ));
+            }
+        };
+        Ok(Self {
+            mechanism: mechanism.to_owned(),
+            data,
+        })
+    }
+}
+
+impl fmt::Debug for SaslInitialResponse {
+    /// Without the message: with some mechanisms (OAUTHBEARER) it is the secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SaslInitialResponse")
+            .field("mechanism", &self.mechanism)
+            .field("data", &self.data.as_ref().map(Bytes::len))
+            .finish()
+    }
+}
+
+/// The data of a SASLResponse, from a whole `p` frame: all of its body. It can be empty.
+///
+/// # Errors
+/// [`PasswordError`] when it is no whole `p` frame.
+pub fn sasl_response(frame: &Bytes) -> Result<Bytes, PasswordError> {
+    body(frame)
+}
+
+/// Whether the client says that it could bind the login to its TLS channel but believes that the
+/// server cannot: a gs2-header that begins with `y` (RFC 5802, section 7). libpq says so inside TLS
+/// when no `-PLUS` mechanism is offered. A server that did offer one must refuse it as an attempt to
+/// take the binding away, so passing it on is of no use.
+#[must_use]
+pub fn gs2_says_unsupported(initial: &SaslInitialResponse) -> bool {
+    let data = initial.data.as_deref().unwrap_or_default();
+    initial.mechanism.starts_with("SCRAM-") && data.starts_with(b"y,")
+}
+
+/// AuthenticationSASL, which offers these mechanisms, the preferred one first. Names that are empty or
+/// have a zero byte in them cannot be said and are left out. libpq reads 2,000 bytes at most.
+#[must_use]
+pub fn authentication_sasl(mechanisms: &[&str]) -> Bytes {
+    let sayable = mechanisms
+        .iter()
+        .map(|name| name.as_bytes())
+        .filter(|name| !name.is_empty() && !name.contains(&0));
+    sasl_frame(sayable)
+}
+
+/// AuthenticationSASLContinue with the mechanism's next message. libpq reads 2,000 bytes at most.
+#[must_use]
+pub fn authentication_sasl_continue(data: &[u8]) -> Bytes {
+    request_frame(11, data)
+}
+
+/// AuthenticationSASLFinal with the mechanism's last message; AuthenticationOk follows.
+#[must_use]
+pub fn authentication_sasl_final(data: &[u8]) -> Bytes {
+    request_frame(12, data)
+}

@@ -1,0 +1,192 @@
+//! From the first authentication request to AuthenticationOk: with our password, or with the
+//! client's own words.
+
+use bytes::Bytes;
+
+use super::messages::{password_message, password_problem};
+use super::{Purpose, Stage, Upstream, UpstreamError, UpstreamEvent};
+use crate::auth::{self, AuthMethod, AuthRequest};
+use crate::frame::MAX_AUTH_FRAME;
+use crate::startup::Startup;
+use crate::{password, server_error};
+
+/// Most authentication requests relayed in one login. SCRAM takes three, GSSAPI a few; a server that
+/// goes on for ever would keep client and proxy busy with it.
+pub const MAX_AUTH_REQUESTS: usize = 32;
+
+/// What a login needs in which the client answers for itself.
+pub(super) struct Passthrough {
+    pub(super) startup: Startup,
+    /// Take the mechanisms that bind to a TLS channel out of the offer.
+    unbound: bool,
+    /// Authentication requests so far.
+    requests: usize,
+}
+
+impl Passthrough {
+    pub(super) fn new(startup: Startup) -> Self {
+        Self {
+            startup,
+            unbound: false,
+            requests: 0,
+        }
+    }
+
+    /// The frame to relay for one request.
+    fn request(&mut self, method: &AuthMethod, frame: Bytes) -> Result<Bytes, UpstreamError> {
+        self.requests += 1;
+        if self.requests > MAX_AUTH_REQUESTS {
+            return Err(UpstreamError::TooManyAuthRequests);
+        }
+        match method {
+            AuthMethod::Sasl { .. } if self.unbound => {
+                auth::without_channel_binding(&frame).ok_or(UpstreamError::OnlyChannelBinding)
+            }
+            _ => Ok(frame),
+        }
+    }
+}
+
+impl Upstream {
+    /// In a [`passthrough`](Self::passthrough), takes the mechanisms that end in `-PLUS` out of the
+    /// server's offer. They bind the login to the TLS channel it is made in (RFC 5802 section 6, RFC
+    /// 5929), and the client's channel ends here, so a client that chose one would be refused.
+    #[must_use]
+    pub fn without_channel_binding(mut self) -> Self {
+        if let Purpose::Passthrough(passthrough) = &mut self.purpose {
+            passthrough.unbound = true;
+        }
+        self
+    }
+
+    /// In a [`passthrough`](Self::passthrough), sends what the client answers: a whole `p` frame,
+    /// as received. It may come before the server asks.
+    ///
+    /// # Errors
+    /// [`UpstreamError::Password`] before TLS, after AuthenticationOk, in another kind of login, and
+    /// for anything but one `p` frame; nothing is sent then and the error sticks.
+    pub fn client_message(&mut self, frame: Bytes) -> Result<(), UpstreamError> {
+        if let Some(error) = &self.error {
+            return Err(error.clone());
+        }
+        let problem = match (&self.purpose, self.stage) {
+            (
+                Purpose::Passthrough(_),
+                Stage::Authentication | Stage::PasswordWanted | Stage::PasswordSent,
+            ) => password::body(&frame)
+                .err()
+                .map(|_| "the client's answer is not one whole message"),
+            (Purpose::Passthrough(_), _) => Some("the server is not waiting for one"),
+            _ => Some("the proxy answers for the client"),
+        };
+        if let Some(problem) = problem {
+            return Err(self.fail(UpstreamError::Password(problem)));
+        }
+        self.output.push_back(frame);
+        self.stage = Stage::PasswordSent;
+        Ok(())
+    }
+
+    /// Sends the password or token: as the answer to [`UpstreamEvent::PasswordRequired`], or right
+    /// after [`tls_established`](Self::tls_established) to save a round trip where the server is
+    /// known to ask (the event does not come then).
+    ///
+    /// # Errors
+    /// [`UpstreamError::Password`] at any other stage, in a passthrough, and for a token that is empty, above
+    /// [`MAX_PASSWORD`](crate::MAX_PASSWORD) or has a zero byte; nothing is sent then and the error sticks.
+    pub fn password(&mut self, token: &[u8]) -> Result<(), UpstreamError> {
+        if let Some(error) = &self.error {
+            return Err(error.clone());
+        }
+        let problem = match (&self.purpose, self.stage) {
+            (Purpose::Passthrough(_), _) => Some("the client answers for itself"),
+            (_, Stage::Authentication | Stage::PasswordWanted) => password_problem(token),
+            _ => Some("the server is not waiting for one"),
+        };
+        if let Some(problem) = problem {
+            return Err(self.fail(UpstreamError::Password(problem)));
+        }
+        self.output.push_back(password_message(token));
+        self.stage = Stage::PasswordSent;
+        Ok(())
+    }
+
+    pub(super) fn authentication(&mut self, frame: Bytes) -> Result<(), UpstreamError> {
+        match auth::decode(&frame)? {
+            AuthRequest::Ok => self.granted(frame),
+            AuthRequest::Asks {
+                method,
+                expects_answer,
+            } => match &mut self.purpose {
+                Purpose::Passthrough(passthrough) => {
+                    let frame = passthrough.request(&method, frame)?;
+                    self.asked |= method == AuthMethod::CleartextPassword;
+                    self.events.push_back(UpstreamEvent::AuthRequest {
+                        method,
+                        expects_answer,
+                    });
+                    self.events.push_back(UpstreamEvent::Relay(frame));
+                    if expects_answer {
+                        self.stage = Stage::PasswordWanted;
+                    }
+                    Ok(())
+                }
+                Purpose::Login(_) | Purpose::Cancel(_) => self.asks(method),
+            },
+        }
+    }
+
+    /// AuthenticationOk.
+    fn granted(&mut self, frame: Bytes) -> Result<(), UpstreamError> {
+        match (&self.purpose, self.stage) {
+            (Purpose::Passthrough(_), _) => {}
+            // Granted before the password was given although it was asked for: no server does that.
+            (_, stage @ Stage::PasswordWanted) => {
+                return Err(UpstreamError::UnexpectedMessage { tag: b'R', stage });
+            }
+            (_, Stage::PasswordSent) if !self.asked => return Err(UpstreamError::PasswordNotAsked),
+            _ => {}
+        }
+        self.stage = Stage::Starting;
+        self.events.push_back(UpstreamEvent::Relay(frame));
+        let held = self.held_notices.drain(..);
+        self.events.extend(held.map(UpstreamEvent::Relay));
+        Ok(())
+    }
+
+    /// A request that we answer, or cannot.
+    fn asks(&mut self, method: AuthMethod) -> Result<(), UpstreamError> {
+        if method != AuthMethod::CleartextPassword {
+            return Err(UpstreamError::UnexpectedAuth(method));
+        }
+        if self.asked {
+            return Err(UpstreamError::PasswordAskedTwice);
+        }
+        self.asked = true;
+        if self.stage == Stage::Authentication {
+            self.stage = Stage::PasswordWanted;
+            self.events.push_back(UpstreamEvent::PasswordRequired);
+        }
+        Ok(())
+    }
+
+    /// The server itself holds notices back during authentication, "because many clients can't
+    /// handle" them (`should_output_to_client` in `elog.c`); for one that does not, we do.
+    pub(super) fn notice(&mut self, frame: Bytes) -> Result<(), UpstreamError> {
+        server_error::fields(&frame, b'N')?;
+        if self.stage == Stage::Starting {
+            self.events.push_back(UpstreamEvent::Relay(frame));
+            return Ok(());
+        }
+        let held: usize = self.held_notices.iter().map(Bytes::len).sum();
+        if held + frame.len() > MAX_AUTH_FRAME {
+            return Err(UpstreamError::TooLarge {
+                tag: b'N',
+                length: held + frame.len(),
+                limit: MAX_AUTH_FRAME,
+            });
+        }
+        self.held_notices.push(frame);
+        Ok(())
+    }
+}
