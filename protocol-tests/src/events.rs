@@ -161,6 +161,64 @@ pub enum Event {
         /// Access key id that signed it, or why it was refused.
         outcome: Result<String, String>,
     },
+    /// A client has made TLS with a front.
+    FrontTls {
+        /// Connections of a front are counted from 1.
+        connection: u64,
+        /// Without an SSLRequest before it.
+        direct: bool,
+        /// The protocol agreed on by ALPN.
+        alpn: Option<String>,
+        /// The name in the ClientHello.
+        server_name: Option<String>,
+        /// `TLSv1.3` or `TLSv1.2`.
+        version: &'static str,
+    },
+    /// A client has sent a front its startup packet.
+    FrontStartup {
+        /// The connection.
+        connection: u64,
+        /// Whether it came in TLS.
+        tls: bool,
+        /// Major and minor version asked for.
+        protocol: (u16, u16),
+        /// Names and values in their order.
+        parameters: Vec<(String, String)>,
+    },
+    /// A front has asked a client to prove who it is.
+    FrontAuthRequest {
+        /// The connection.
+        connection: u64,
+        /// Code of the Authentication message: 3 is a clear-text password, 10 is SASL.
+        request: u32,
+    },
+    /// A front has refused a client with an error of its own; the server's are not counted.
+    FrontRefused {
+        /// The connection.
+        connection: u64,
+        /// SQLSTATE.
+        code: String,
+        /// Primary message.
+        message: String,
+    },
+    /// A front has handed a CancelRequest on.
+    FrontCancel {
+        /// The connection.
+        connection: u64,
+        /// Whether it came in TLS.
+        tls: bool,
+        /// Bytes of the secret key.
+        key_length: usize,
+    },
+    /// A connection over a [`Line`](crate::line::Line) has ended.
+    LineClosed {
+        /// Connections of a line are counted from 1.
+        connection: u64,
+        /// How often the client began to talk.
+        up: u32,
+        /// How often the server did.
+        down: u32,
+    },
 }
 
 impl Event {
@@ -183,7 +241,15 @@ impl Event {
             | Self::AgentResent { session_id, .. }
             | Self::InputDropped { session_id, .. }
             | Self::Violation { session_id, .. } => Some(session_id),
-            Self::ApiDenied { .. } | Self::KmsCall { .. } | Self::DbToken { .. } => None,
+            Self::ApiDenied { .. }
+            | Self::KmsCall { .. }
+            | Self::DbToken { .. }
+            | Self::FrontTls { .. }
+            | Self::FrontStartup { .. }
+            | Self::FrontAuthRequest { .. }
+            | Self::FrontRefused { .. }
+            | Self::FrontCancel { .. }
+            | Self::LineClosed { .. } => None,
         }
     }
 }

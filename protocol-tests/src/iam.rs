@@ -12,9 +12,11 @@ use crate::partition::Partition;
 
 mod db_token;
 mod request;
+mod token_refusal;
 
-pub use db_token::{DbEndpoint, TokenRefusal};
+pub use db_token::DbEndpoint;
 pub use request::AuthError;
+pub use token_refusal::TokenRefusal;
 
 /// How far a request's own date may be from the service's clock ("Signature expired: …").
 pub(crate) const MAX_SKEW: Duration = Duration::from_secs(15 * 60);
@@ -38,7 +40,8 @@ pub struct User {
     /// with `scp:` in front by a policy of the organisation; followed by a space and an ARN on that
     /// resource only.
     pub deny: BTreeSet<String>,
-    /// Database users this user may connect as (`rds-db:connect`); `*` is every one.
+    /// Database users this user may connect as (`rds-db:connect`), and roles of Aurora DSQL it is
+    /// associated with; `*` is every one.
     pub db_users: Vec<String>,
 }
 
@@ -216,7 +219,29 @@ impl Iam {
         db_user: &str,
         now: SystemTime,
     ) -> Result<User, TokenRefusal> {
+        let token = (db_token::Service::Rds, token);
         db_token::verify(self, token, db, db_user, now)
+    }
+
+    /// Judges a login token of Aurora DSQL at the time `now`: for `dsql:DbConnectAdmin` when the
+    /// login is for the role `admin`, for `dsql:DbConnect` otherwise. The resource is
+    /// [`Self::dsql_cluster_arn`]; [`User::db_users`] are the roles the signer is associated with.
+    pub fn verify_dsql_token(
+        &self,
+        token: &str,
+        db: &DbEndpoint,
+        db_user: &str,
+        now: SystemTime,
+    ) -> Result<User, TokenRefusal> {
+        let token = (db_token::Service::Dsql, token);
+        db_token::verify(self, token, db, db_user, now)
+    }
+
+    /// `arn:PARTITION:dsql:region:account:cluster/ID`; the id is the first label of the endpoint
+    /// (`ID.dsql.REGION.on.aws`).
+    pub fn dsql_cluster_arn(&self, db: &DbEndpoint) -> String {
+        let id = db.host.split('.').next().unwrap_or_default();
+        self.resource_arn("dsql", &format!("cluster/{id}"))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -15,6 +15,7 @@ use rcgen::{
     KeyUsagePurpose,
 };
 use rustls::ServerConfig;
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -25,6 +26,9 @@ pub enum Signer {
     /// The sandbox authority, whose certificate is at [`Pki::ca_pem_path`].
     #[default]
     Sandbox,
+    /// The authority of AWS Certificate Manager, for endpoints whose certificates are not in the
+    /// bundle of RDS: RDS Proxy and Aurora DSQL. Its certificate is at [`Pki::public_ca_pem_path`].
+    Public,
     /// An authority that no trust file names.
     Stranger,
 }
@@ -45,6 +49,7 @@ pub enum Validity {
 pub struct Pki {
     dir: PathBuf,
     ca: Authority,
+    public: Authority,
     stranger: Authority,
     issued: AtomicU32,
 }
@@ -87,10 +92,11 @@ impl fmt::Debug for Pki {
 }
 
 impl Pki {
-    /// Makes both authorities; certificates and keys are written below `dir`, which must exist.
+    /// Makes the authorities; certificates and keys are written below `dir`, which must exist.
     pub fn new(dir: &Path) -> anyhow::Result<Self> {
         Ok(Self {
             ca: Authority::new("pgiam sandbox CA", dir.join("ca.pem"))?,
+            public: Authority::new("pgiam sandbox public CA", dir.join("public-ca.pem"))?,
             stranger: Authority::new("Stranger CA", dir.join("stranger-ca.pem"))?,
             dir: dir.to_owned(),
             issued: AtomicU32::new(0),
@@ -112,6 +118,16 @@ impl Pki {
         &self.ca.der
     }
 
+    /// The authority that plays the one of AWS Certificate Manager, as a PEM file.
+    pub fn public_ca_pem_path(&self) -> &Path {
+        &self.public.path
+    }
+
+    /// The same as PEM text.
+    pub fn public_ca_pem(&self) -> &str {
+        &self.public.pem
+    }
+
     /// The authority nobody trusts, as a PEM file.
     pub fn stranger_ca_pem_path(&self) -> &Path {
         &self.stranger.path
@@ -131,6 +147,7 @@ impl Pki {
     ) -> anyhow::Result<IssuedCert> {
         let authority = match signer {
             Signer::Sandbox => &self.ca,
+            Signer::Public => &self.public,
             Signer::Stranger => &self.stranger,
         };
         let key = KeyPair::generate()?;
@@ -218,14 +235,23 @@ impl IssuedCert {
 
     /// A rustls server configuration that shows this certificate; `alpn` in order of preference.
     pub fn server_config(&self, alpn: &[&[u8]]) -> anyhow::Result<Arc<ServerConfig>> {
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let provider = rustls::crypto::aws_lc_rs::default_provider();
+        self.server_config_with(provider, alpn).map(Arc::new)
+    }
+
+    /// The same with the algorithms of `provider`.
+    pub(crate) fn server_config_with(
+        &self,
+        provider: CryptoProvider,
+        alpn: &[&[u8]],
+    ) -> anyhow::Result<ServerConfig> {
         let key = PrivateKeyDer::Pkcs8(self.key_der.clone_key());
-        let mut config = ServerConfig::builder_with_provider(provider)
+        let mut config = ServerConfig::builder_with_provider(Arc::new(provider))
             .with_safe_default_protocol_versions()?
             .with_no_client_auth()
             .with_single_cert(vec![self.cert_der.clone()], key)?;
         config.alpn_protocols = alpn.iter().map(|p| p.to_vec()).collect();
-        Ok(Arc::new(config))
+        Ok(config)
     }
 }
 

@@ -13,9 +13,11 @@ use anyhow::{Context as _, bail};
 use crate::ldap::{DN_PREFIX, DN_SUFFIX};
 
 mod cluster;
+mod eighteen;
 mod install;
 mod server;
 
+pub use eighteen::{Postgres18, postgres18};
 use install::Install;
 use server::Server;
 
@@ -53,6 +55,9 @@ pub struct PostgresOptions {
     pub fresh: bool,
     /// Further `postgresql.conf` settings; values are quoted here.
     pub settings: Vec<(String, String)>,
+    /// Directory with `postgres` and `initdb`; `None` is the installed server. A package without a
+    /// `psql` is used with the installed one.
+    pub bindir: Option<PathBuf>,
 }
 
 impl PostgresOptions {
@@ -142,7 +147,10 @@ impl Postgres {
     }
 
     fn start_here(options: &PostgresOptions) -> anyhow::Result<Self> {
-        let install = Install::find()?;
+        let install = match &options.bindir {
+            Some(bindir) => Install::at(bindir)?,
+            None => Install::find()?,
+        };
         let base = cluster::make_base(&install, &options.dir)?;
         cluster::create(&install, base.path(), options.tls.as_ref(), options.fresh)?;
         cluster::write_hba(base.path(), &options.hba())?;
@@ -176,14 +184,34 @@ impl Postgres {
         (Ipv4Addr::LOCALHOST, self.port).into()
     }
 
-    /// Directory with `psql`, `pgbench` and the rest of this version.
+    /// Directory with the programs of this version. Not every package has `psql`:
+    /// [`Self::psql_program`].
     pub fn bindir(&self) -> &Path {
         &self.install.bindir
+    }
+
+    /// This version's `psql`, or the installed one where the package has none.
+    pub fn psql_program(&self) -> PathBuf {
+        let own = self.install.bindir.join("psql");
+        if own.is_file() {
+            return own;
+        }
+        let installed = Install::find().map(|found| found.bindir.join("psql"));
+        installed
+            .ok()
+            .filter(|path| path.is_file())
+            .unwrap_or_else(|| "psql".into())
     }
 
     /// Server version as it names itself, for example `15.18`.
     pub fn version(&self) -> &str {
         &self.install.version
+    }
+
+    /// The first number of the version.
+    pub fn major(&self) -> u32 {
+        let digits = self.version().split(|c: char| !c.is_ascii_digit()).next();
+        digits.and_then(|d| d.parse().ok()).unwrap_or_default()
     }
 
     /// Process id of the running server.
@@ -214,7 +242,7 @@ impl Postgres {
     }
 
     fn psql(&self, database: &str) -> Command {
-        let mut command = Command::new(self.bindir().join("psql"));
+        let mut command = Command::new(self.psql_program());
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("PG") {
                 command.env_remove(name);

@@ -14,6 +14,7 @@ use protocol_tests::bench::tunnel::{self, TunnelOptions};
 use protocol_tests::bench::{self, BenchOptions};
 use protocol_tests::demo::{self, DemoOptions};
 use protocol_tests::sandbox::Sandbox;
+use protocol_tests::suites::{self, SuitesOptions};
 use tracing_subscriber::EnvFilter;
 
 #[derive(Parser)]
@@ -62,6 +63,30 @@ enum Command {
         #[command(flatten)]
         straight: Option<Straight>,
     },
+    /// Run PostgreSQL's own tests through pgiam, and compare with the same tests run directly.
+    Suites(Suites),
+}
+
+#[derive(Args)]
+struct Suites {
+    /// The pgiam binary.
+    #[arg(long, value_name = "PATH")]
+    pgiam: PathBuf,
+    /// What judges/postgres-suites/prepare has made.
+    #[arg(long, value_name = "DIR")]
+    suites: PathBuf,
+    /// Run all tests instead of the chosen ones, on both ways.
+    #[arg(long)]
+    full: bool,
+    /// Run everything directly too, even if nothing failed through pgiam.
+    #[arg(long)]
+    direct: bool,
+    /// Leave the reports of pg_regress here; what is there is removed.
+    #[arg(long, value_name = "DIR")]
+    reports: PathBuf,
+    /// Run the pipeline tests with the libpq in this directory as well.
+    #[arg(long, value_name = "DIR")]
+    libpq: Vec<PathBuf>,
 }
 
 #[derive(Args)]
@@ -169,6 +194,24 @@ async fn run(command: Command) -> anyhow::Result<()> {
         }
         Command::Bench { what, straight } => measure(what, straight).await,
         Command::Demo { pgiam, port, check } => demo::run(DemoOptions { pgiam, port, check }).await,
+        Command::Suites(Suites {
+            pgiam,
+            suites,
+            full,
+            direct,
+            reports,
+            libpq,
+        }) => {
+            suites::run(SuitesOptions {
+                pgiam,
+                suites,
+                full,
+                direct: direct || full,
+                reports,
+                libpq,
+            })
+            .await
+        }
     }
 }
 

@@ -1,15 +1,57 @@
-//! Judging RDS login tokens.
+//! Judging login tokens.
 //!
-//! A token is a presigned `GET https://host:port/?Action=connect&DBUser=…` for service `rds-db` with
-//! the scheme cut off (Amazon RDS user guide, "IAM database authentication").
+//! For RDS a token is a presigned `GET https://host:port/?Action=connect&DBUser=…` for service
+//! `rds-db` with the scheme cut off (Amazon RDS user guide, "IAM database authentication"). For Aurora
+//! DSQL it is `GET https://host/?Action=DbConnect` for service `dsql`, or `DbConnectAdmin` for the role
+//! `admin`, and names no port and no user (Aurora DSQL user guide, "Generating an authentication
+//! token").
 
 use std::time::{Duration, SystemTime};
 
-use super::{Iam, MAX_SKEW, User};
-use crate::sigv4::{self, Authorization, Canonical, ParseError};
+use super::{Iam, MAX_SKEW, TokenRefusal, User};
+use crate::sigv4::{self, Authorization, Canonical};
 
-/// Longest life of a token; RDS refuses what asks for more.
-const MAX_LIFE: Duration = Duration::from_secs(900);
+/// Which kind of database a token is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Service {
+    Rds,
+    Dsql,
+}
+
+impl Service {
+    /// In the credential scope.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Rds => "rds-db",
+            Self::Dsql => "dsql",
+        }
+    }
+
+    /// Longest life of a token: RDS refuses what asks for more than 15 minutes, Aurora DSQL what
+    /// asks for more than a week.
+    fn max_life(self) -> Duration {
+        match self {
+            Self::Rds => Duration::from_secs(900),
+            Self::Dsql => Duration::from_secs(604_800),
+        }
+    }
+
+    fn action(self, db_user: &str) -> &'static str {
+        match self {
+            Self::Rds => "connect",
+            Self::Dsql if db_user == "admin" => "DbConnectAdmin",
+            Self::Dsql => "DbConnect",
+        }
+    }
+
+    /// Every parameter a token may have. Tokens of all AWS SDKs have these and no others.
+    fn parameters(self) -> &'static [&'static str] {
+        match self {
+            Self::Rds => &PARAMETERS,
+            Self::Dsql => &PARAMETERS[1..],
+        }
+    }
+}
 
 /// The database a token must be meant for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,99 +64,15 @@ pub struct DbEndpoint {
     pub region: String,
 }
 
-/// Why a token does not open the door. No variant carries any part of the token that is secret.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum TokenRefusal {
-    /// It does not have the shape of a token at all.
-    #[error("malformed token: {0}")]
-    Malformed(&'static str),
-    /// Made for another host.
-    #[error("token is for host {signed:?}, this is {expected:?}")]
-    WrongHost {
-        /// What the token says.
-        signed: String,
-        /// What this database is.
-        expected: String,
-    },
-    /// Made for another port.
-    #[error("token is for port {signed:?}, this is {expected}")]
-    WrongPort {
-        /// What the token says.
-        signed: String,
-        /// What this database has.
-        expected: u16,
-    },
-    /// `Action` is not `connect`.
-    #[error("token is for action {0:?}, not \"connect\"")]
-    WrongAction(String),
-    /// Made for another database user.
-    #[error("token is for database user {signed:?}, the login is for {login:?}")]
-    WrongUser {
-        /// What the token says.
-        signed: String,
-        /// Who wants to log in.
-        login: String,
-    },
-    /// Signed for another service.
-    #[error("token is signed for service {0:?}, not \"rds-db\"")]
-    WrongService(String),
-    /// Signed for another region.
-    #[error("token is signed for region {signed:?}, this is {expected:?}")]
-    WrongRegion {
-        /// What the token says.
-        signed: String,
-        /// Where this database is.
-        expected: String,
-    },
-    /// The day of the credential scope is not the day of `X-Amz-Date`.
-    #[error("credential scope and X-Amz-Date name different days")]
-    WrongDay,
-    /// No user has this access key.
-    #[error("access key {0} is unknown")]
-    UnknownKey(String),
-    /// The key is temporary and the token carries no session token.
-    #[error("session token is missing")]
-    SessionTokenMissing,
-    /// The session token is not the one of this key.
-    #[error("session token does not belong to the access key")]
-    SessionTokenWrong,
-    /// `X-Amz-Expires` is above 900 s.
-    #[error("token asks for {0} s of life, more than 900")]
-    LifeTooLong(u64),
-    /// Its time is over.
-    #[error("token ended {0} s ago")]
-    Expired(u64),
-    /// It is dated more than 15 minutes ahead.
-    #[error("token is dated {0} s in the future")]
-    NotYetValid(u64),
-    /// The signature is not what the key's owner would have made.
-    #[error("signature does not match")]
-    SignatureMismatch,
-    /// The credentials that signed it have ended, whatever the token says.
-    #[error("the credentials that signed the token have expired")]
-    CredentialsExpired,
-    /// The signer is known but lacks `rds-db:connect` for this user.
-    #[error("{arn} may not rds-db:connect as {db_user:?}")]
-    NotAuthorized {
-        /// The signer.
-        arn: String,
-        /// Who wants to log in.
-        db_user: String,
-    },
-}
-
-impl From<ParseError> for TokenRefusal {
-    fn from(error: ParseError) -> Self {
-        Self::Malformed(error.0)
-    }
-}
-
 /// A token taken apart.
 struct Token {
+    service: Service,
     host: String,
-    port: String,
+    /// Of RDS only.
+    port: Option<String>,
     action: String,
-    db_user: String,
+    /// Of RDS only.
+    db_user: Option<String>,
     authorization: Authorization,
     amz_date: String,
     life: u64,
@@ -123,10 +81,10 @@ struct Token {
     signed_query: Vec<(String, String)>,
 }
 
-/// Every parameter a token may have. RDS tokens of all AWS SDKs have these and no others.
+/// The one that only RDS has comes first.
 const PARAMETERS: [&str; 9] = [
-    "Action",
     "DBUser",
+    "Action",
     "X-Amz-Algorithm",
     "X-Amz-Credential",
     "X-Amz-Date",
@@ -137,21 +95,25 @@ const PARAMETERS: [&str; 9] = [
 ];
 
 impl Token {
-    fn parse(text: &str) -> Result<Self, TokenRefusal> {
+    fn parse(text: &str, service: Service) -> Result<Self, TokenRefusal> {
         if text.bytes().any(|b| !b.is_ascii_graphic()) {
             return Err(TokenRefusal::Malformed("not printable ASCII"));
         }
         let (authority, raw_query) = text
             .split_once("/?")
             .ok_or(TokenRefusal::Malformed("no \"/?\" after the host"))?;
-        let (host, port) = authority
-            .rsplit_once(':')
-            .ok_or(TokenRefusal::Malformed("no port after the host"))?;
+        let (host, port) = match (service, authority.rsplit_once(':')) {
+            (Service::Rds, None) => return Err(TokenRefusal::Malformed("no port after the host")),
+            (Service::Dsql, Some(_)) => return Err(TokenRefusal::Malformed("a port or a scheme")),
+            (Service::Dsql, None) => (authority, None),
+            (Service::Rds, Some((host, port))) => (host, Some(port.to_owned())),
+        };
         if host.contains("//") {
             return Err(TokenRefusal::Malformed("the scheme must be cut off"));
         }
         let mut query = sigv4::query_pairs(raw_query)?;
-        if query.iter().any(|(n, _)| !PARAMETERS.contains(&n.as_str())) {
+        let known = service.parameters();
+        if query.iter().any(|(n, _)| !known.contains(&n.as_str())) {
             return Err(TokenRefusal::Malformed("unknown parameter"));
         }
         let take = |name: &str| -> Result<Option<String>, TokenRefusal> {
@@ -175,10 +137,14 @@ impl Token {
         }
         let life = need("X-Amz-Expires")?;
         let token = Self {
+            service,
             host: host.to_owned(),
-            port: port.to_owned(),
+            port,
             action: need("Action")?,
-            db_user: need("DBUser")?,
+            db_user: match service {
+                Service::Rds => Some(need("DBUser")?),
+                Service::Dsql => None,
+            },
             authorization: Authorization {
                 access_key_id,
                 scope,
@@ -207,24 +173,35 @@ impl Token {
                 expected: db.host.clone(),
             });
         }
-        if self.port != db.port.to_string() {
+        if let Some(port) = &self.port
+            && *port != db.port.to_string()
+        {
             return Err(TokenRefusal::WrongPort {
-                signed: self.port.clone(),
+                signed: port.clone(),
                 expected: db.port,
             });
         }
-        if self.action != "connect" {
-            return Err(TokenRefusal::WrongAction(self.action.clone()));
+        let action = self.service.action(db_user);
+        if self.action != action {
+            return Err(TokenRefusal::WrongAction {
+                signed: self.action.clone(),
+                expected: action,
+            });
         }
-        if self.db_user != db_user {
+        if let Some(named) = &self.db_user
+            && named != db_user
+        {
             return Err(TokenRefusal::WrongUser {
-                signed: self.db_user.clone(),
+                signed: named.clone(),
                 login: db_user.to_owned(),
             });
         }
         let scope = &self.authorization.scope;
-        if scope.service != "rds-db" {
-            return Err(TokenRefusal::WrongService(scope.service.clone()));
+        if scope.service != self.service.name() {
+            return Err(TokenRefusal::WrongService {
+                signed: scope.service.clone(),
+                expected: self.service.name(),
+            });
         }
         if scope.region != db.region {
             return Err(TokenRefusal::WrongRegion {
@@ -241,8 +218,12 @@ impl Token {
         if self.authorization.scope.date != self.amz_date[..8] {
             return Err(TokenRefusal::WrongDay);
         }
-        if self.life == 0 || self.life > MAX_LIFE.as_secs() {
-            return Err(TokenRefusal::LifeTooLong(self.life));
+        let most = self.service.max_life().as_secs();
+        if self.life == 0 || self.life > most {
+            return Err(TokenRefusal::LifeTooLong {
+                asked: self.life,
+                most,
+            });
         }
         let end = made + Duration::from_secs(self.life);
         if let Ok(late) = now.duration_since(end)
@@ -259,9 +240,9 @@ impl Token {
     fn check_signature(&self, user: &User) -> Result<(), TokenRefusal> {
         // The presigned request is https, whose default port is left out of the Host header
         // (RFC 9110 section 4.2.3), so it is not part of what is signed either.
-        let host = match self.port.as_str() {
-            "443" => self.host.clone(),
-            port => format!("{}:{port}", self.host),
+        let host = match self.port.as_deref() {
+            None | Some("443") => self.host.clone(),
+            Some(port) => format!("{}:{port}", self.host),
         };
         let canonical = Canonical {
             method: "GET",
@@ -286,12 +267,12 @@ impl Token {
 
 pub(super) fn verify(
     iam: &Iam,
-    text: &str,
+    (service, text): (Service, &str),
     db: &DbEndpoint,
     db_user: &str,
     now: SystemTime,
 ) -> Result<User, TokenRefusal> {
-    let token = Token::parse(text)?;
+    let token = Token::parse(text, service)?;
     token.check_purpose(db, db_user)?;
     token.check_time(now)?;
     let key = &token.authorization.access_key_id;
@@ -307,13 +288,41 @@ pub(super) fn verify(
     if user.has_expired(now) {
         return Err(TokenRefusal::CredentialsExpired);
     }
-    if !user.may_connect_as(db_user) {
-        return Err(TokenRefusal::NotAuthorized {
-            arn: user.arn,
-            db_user: db_user.to_owned(),
-        });
-    }
+    check_permission(iam, service, &user, db, db_user)?;
     Ok(user)
+}
+
+/// What the policies of the signer say; in Aurora DSQL, also which role it is associated with.
+fn check_permission(
+    iam: &Iam,
+    service: Service,
+    user: &User,
+    db: &DbEndpoint,
+    db_user: &str,
+) -> Result<(), TokenRefusal> {
+    let denied = |action: String| TokenRefusal::NotAuthorized {
+        arn: user.arn.clone(),
+        action,
+        db_user: db_user.to_owned(),
+    };
+    match service {
+        Service::Rds if user.may_connect_as(db_user) => Ok(()),
+        Service::Rds => Err(denied("rds-db:connect".to_owned())),
+        Service::Dsql => {
+            let action = format!("dsql:{}", service.action(db_user));
+            if user.is_denied_on(&action, &iam.dsql_cluster_arn(db)) {
+                return Err(denied(action));
+            }
+            // Nobody is associated with `admin`: its own action is enough.
+            if db_user == "admin" || user.db_users.iter().any(|u| u == "*" || u == db_user) {
+                return Ok(());
+            }
+            Err(TokenRefusal::NotAssociated {
+                arn: user.arn.clone(),
+                db_user: db_user.to_owned(),
+            })
+        }
+    }
 }
 
 #[cfg(test)]

@@ -26,6 +26,29 @@ impl Install {
                 "no PostgreSQL server found in /usr/lib/postgresql, pg_config --bindir or PATH; \
                  on Debian and Ubuntu: apt-get install postgresql",
             )?;
+        Self::of(bindir, run_as()?)
+    }
+
+    /// The programs in this directory.
+    pub(super) fn at(bindir: &Path) -> anyhow::Result<Self> {
+        let bindir = std::fs::canonicalize(bindir)
+            .with_context(|| format!("no PostgreSQL at {}", bindir.display()))?;
+        let run_as = run_as()?;
+        if let Some(closed) = bindir
+            .ancestors()
+            .find(|dir| run_as.is_some() && !is_open(dir))
+        {
+            bail!(
+                "the user postgres cannot pass through {} on the way to {}: open it with chmod o+x, \
+                 or install below another directory",
+                closed.display(),
+                bindir.display()
+            );
+        }
+        Self::of(bindir, run_as)
+    }
+
+    fn of(bindir: PathBuf, run_as: Option<(u32, u32)>) -> anyhow::Result<Self> {
         let mut version = Command::new(bindir.join("postgres"));
         let version = text_of(version.arg("--version"))?;
         // "postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)"
@@ -37,7 +60,7 @@ impl Install {
         Ok(Self {
             bindir,
             version,
-            run_as: run_as()?,
+            run_as,
         })
     }
 
@@ -61,6 +84,12 @@ impl Install {
         command.env("LC_ALL", "C").current_dir(cwd).process_group(0);
         command
     }
+}
+
+/// Whether everybody may pass through.
+fn is_open(dir: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    std::fs::metadata(dir).is_ok_and(|found| found.mode() & 0o001 != 0)
 }
 
 fn run_as() -> anyhow::Result<Option<(u32, u32)>> {

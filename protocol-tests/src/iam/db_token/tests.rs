@@ -191,3 +191,81 @@ fn session_tokens_and_credentials_are_checked() {
         TokenRefusal::UnknownKey(key.to_owned())
     );
 }
+
+/// `generate_db_connect_admin_auth_token` and `generate_db_connect_auth_token` of botocore 1.43.11,
+/// the parameter names shortened to their last words.
+const DSQL: [&str; 2] = [
+    "Action=DbConnectAdmin&~Algorithm=AWS4-HMAC-SHA256&~Credential=AKIAIOSFODNN7EXAMPLE%2F20261123\
+     %2Feu-central-1%2Fdsql%2Faws4_request&~Date=20261123T170509Z&~Expires=900\
+     &~SignedHeaders=host\
+     &~Signature=9abaa943092eef5e011884f397999037c5fb6255d58ce4868f542617e1964564",
+    "Action=DbConnect&~Algorithm=AWS4-HMAC-SHA256&~Credential=AKIAIOSFODNN7EXAMPLE%2F20261123\
+     %2Feu-central-1%2Fdsql%2Faws4_request&~Date=20261123T170509Z&~Expires=900\
+     &~SignedHeaders=host&~Security-Token=IQoJ%2B%2Fabc%3D%3D\
+     &~Signature=35ba71cc72b2c4c8932ae25a6b98d96287b3f2f3f97afc16899697ab89d29ab5",
+];
+
+#[test]
+fn tokens_for_dsql_name_a_cluster_and_an_action() {
+    let host = "abc123.dsql.eu-central-1.on.aws";
+    let [admin, custom] = DSQL.map(|query| format!("{host}/?{}", query.replace('~', "X-Amz-")));
+    let db = DbEndpoint {
+        host: host.to_owned(),
+        port: 5432,
+        region: "eu-central-1".to_owned(),
+    };
+    let now = sigv4::parse_amz_date("20261123T170600Z").unwrap();
+    let iam = Iam::new("eu-central-1", "123456789012");
+    let key = "AKIAIOSFODNN7EXAMPLE";
+    iam.add(User::example("dev", "123456789012"));
+    let judge = |token: &str, role: &str| {
+        let verdict = iam.verify_dsql_token(token, &db, role, now);
+        verdict.map(|_| ()).map_err(|refusal| refusal.to_string())
+    };
+    judge(&admin, "admin").unwrap();
+    let refused = judge(&admin, "app").unwrap_err();
+    assert_says(&refused, "action \"DbConnectAdmin\", not \"DbConnect\"");
+    iam.update(key, |u| u.session_token = Some("IQoJ+/abc==".to_owned()));
+    judge(&custom, "app").unwrap();
+    assert_says(
+        &judge(&custom, "admin").unwrap_err(),
+        "action \"DbConnect\"",
+    );
+    assert_says(
+        &judge(&admin, "admin").unwrap_err(),
+        "session token is missing",
+    );
+    for (from, to, expected) in [
+        ("/?", ":5432/?", "a port"),
+        (
+            "Expires=900",
+            "Expires=604801",
+            "604801 s of life, not for 1 to 604800",
+        ),
+        ("Expires=900", "Expires=604800", "signature does not match"),
+        ("dsql%2F", "rds-db%2F", "service \"rds-db\", not \"dsql\""),
+        ("abc123", "abc124", "for host"),
+        ("Action=", "DBUser=app&Action=", "unknown parameter"),
+    ] {
+        assert_says(
+            &judge(&custom.replace(from, to), "app").unwrap_err(),
+            expected,
+        );
+    }
+    let rds = iam.verify_db_token(&admin, &db, "admin", now).unwrap_err();
+    assert_says(&rds.to_string(), "no port");
+    // Its own action is all that `admin` needs; other roles need an association too.
+    iam.update(key, |u| u.db_users.clear());
+    assert_says(
+        &judge(&custom, "app").unwrap_err(),
+        "not associated with the role \"app\"",
+    );
+    iam.update(key, |u| {
+        u.deny.insert("dsql:DbConnect".to_owned());
+        u.db_users = vec!["app".to_owned()];
+    });
+    assert_says(
+        &judge(&custom, "app").unwrap_err(),
+        "may not dsql:DbConnect as \"app\"",
+    );
+}
