@@ -1,6 +1,7 @@
 //! Everything that is asked of AWS with one identity: credentials, region, clients, trust.
 
 mod chain;
+mod clock;
 mod endpoints;
 mod error;
 pub mod partition;
@@ -26,6 +27,8 @@ use aws_credential_types::provider::{ProvideCredentials, future};
 use rustls::RootCertStore;
 use tokio::sync::OnceCell;
 
+pub use clock::ClockOffset;
+pub(crate) use clock::{ClockWatch, difference};
 pub use endpoints::Endpoints;
 pub use error::{Cause, CredentialsError};
 
@@ -88,6 +91,7 @@ struct Inner {
     options: AwsOptions,
     credentials: Kept<Credentials, CredentialsError>,
     trust: OnceCell<Trust>,
+    watch: Arc<ClockWatch>,
 }
 
 impl AwsContext {
@@ -95,9 +99,10 @@ impl AwsContext {
     pub fn new(options: AwsOptions) -> Self {
         let credentials = Kept::new(options.clock.clone());
         let inner = Inner {
-            options,
             credentials,
             trust: OnceCell::new(),
+            watch: ClockWatch::new(options.clock.clone()),
+            options,
         };
         Self {
             inner: Arc::new(inner),
@@ -195,6 +200,19 @@ impl AwsContext {
         Ok(self.inner.trust(&plan).await?.roots.clone())
     }
 
+    /// How far the clock of AWS is from the local one, as its last answer told: to a call of any
+    /// client made here, to a question of the credential chain, or to the opening of a data channel.
+    /// `None` until one has.
+    #[must_use]
+    pub fn clock_offset(&self) -> Option<ClockOffset> {
+        self.inner.watch.offset()
+    }
+
+    /// Where answers that do not come through the SDK are to be noted.
+    pub(crate) fn clock_watch(&self) -> Arc<ClockWatch> {
+        self.inner.watch.clone()
+    }
+
     /// Forgets credentials and configuration, because AWS or the database rejected them. The next
     /// call reads everything again; clients that exist already get the new credentials too.
     pub fn invalidate(&self) {
@@ -216,7 +234,7 @@ impl AwsContext {
         let trust = inner.trust(&plan).await?;
         let region = inner.region(&plan).await;
         let mut loader = aws_config::defaults(BehaviorVersion::latest())
-            .http_client(trust.http.clone())
+            .http_client(inner.watch.watching(trust.http.clone()))
             .region(RegionProviderChain::first_try(region))
             .credentials_provider(FromContext(inner.clone()))
             // Caching is done here, where it can be undone.
@@ -270,7 +288,7 @@ impl Inner {
         let plan = profile::read(&self.options).await?;
         let trust = self.trust(&plan).await?;
         let conf = ProviderConfig::without_region()
-            .with_http_client(trust.http.clone())
+            .with_http_client(self.watch.watching(trust.http.clone()))
             .with_behavior_version(Some(BehaviorVersion::latest()))
             .with_region(self.region(&plan).await);
         let chain = chain::build(&self.options, &conf, trust);

@@ -100,6 +100,9 @@ async fn server(fixed: Option<(u16, &'static str)>) -> String {
     url
 }
 
+/// What the answers below say the time is, in seconds since 1970.
+const SERVED_AT: u64 = 1_790_000_000;
+
 /// One request in, one answer out.
 async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin, status: u16, body: &str) {
     // The whole request: closing a socket with unread bytes would reset it, answer and all.
@@ -112,7 +115,7 @@ async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin, status: u16, bo
     }
     let head = format!(
         "HTTP/1.1 {status} X\r\ncontent-type: text/xml\r\nconnection: close\r\n\
-         content-length: {}\r\n\r\n",
+         date: Mon, 21 Sep 2026 14:13:20 GMT\r\ncontent-length: {}\r\n\r\n",
         body.len()
     );
     let _ = stream.write_all(format!("{head}{body}").as_bytes()).await;
@@ -413,6 +416,50 @@ async fn ssm_requests_are_signed_with_the_current_credentials() {
     files.write("config", &format!("{profile}{KEYS}"));
     let text = format!("{:?}", send().await.unwrap_err());
     assert!(text.contains("TargetNotConnected"), "{text}");
+}
+
+/// The profile's options with a clock that stands.
+fn stopped(files: &Files, unix: u64) -> AwsOptions {
+    AwsOptions {
+        clock: Arc::new(move || SystemTime::UNIX_EPOCH + Duration::from_secs(unix)),
+        ..files.options("dev")
+    }
+}
+
+#[tokio::test]
+async fn every_client_notes_what_time_aws_has() {
+    let refusal = r#"{"__type":"AccessDeniedException","message":"no"}"#;
+    let url = server(Some((400, refusal))).await;
+    let files = Files::new(&format!("[profile dev]\nendpoint_url = {url}\n{KEYS}"));
+    for ask_kms in [false, true] {
+        let context = AwsContext::new(stopped(&files, SERVED_AT - 420));
+        context.credentials().await.unwrap();
+        assert_eq!(context.clock_offset(), None);
+        if ask_kms {
+            let client = context.kms("eu-central-1").await.unwrap();
+            let ask = client.generate_data_key().key_id("k").send();
+            ask.await.unwrap_err();
+        } else {
+            let client = context.ssm("eu-central-1").await.unwrap();
+            let ask = client.start_session().target("i-1").send();
+            ask.await.unwrap_err();
+        }
+        let offset = context.clock_offset().unwrap();
+        assert_eq!(offset.seconds, 420);
+        assert_eq!(offset.to_string(), "7 min behind AWS");
+    }
+}
+
+#[tokio::test]
+async fn the_way_to_credentials_tells_the_time_as_well() {
+    let files = Files::new(&role(&server(Some((200, ROLE_CREDENTIALS))).await));
+    let context = AwsContext::new(stopped(&files, SERVED_AT + 12));
+    context.credentials().await.unwrap();
+    let offset = context.clock_offset().unwrap();
+    assert_eq!(offset.to_string(), "12 s ahead of AWS");
+    // It outlives the credentials.
+    context.invalidate();
+    assert_eq!(context.clock_offset(), Some(offset));
 }
 
 /// An STS on loopback with a certificate of its own: the URL and the certificate as PEM.

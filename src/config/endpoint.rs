@@ -1,4 +1,4 @@
-//! Host and port of a database.
+//! Host and port of a database, and what its name says about it.
 
 use std::fmt;
 use std::str::FromStr;
@@ -16,6 +16,116 @@ const DNS_SUFFIXES: [&str; 7] = [
     ".csp.hci.ic.gov",
     ".amazonaws.eu",
 ];
+
+/// What the names of Aurora DSQL end in (Aurora DSQL User Guide, "Managing single-Region clusters").
+const DSQL_SUFFIX: &str = ".on.aws";
+
+/// What stands where a region would in the writer endpoint of an Aurora global database.
+const NO_REGION: &str = "global";
+
+/// What kind of endpoint a host name is, as far as the name tells (RDS User Guide, "DB instance
+/// endpoint"; Aurora User Guide, "Amazon Aurora endpoint connections"; RDS Proxy, "Working with
+/// proxy endpoints").
+///
+/// Blue/green deployments rename instances and clusters (`db-green-abc123`, `db-old1`) and leave
+/// the form of the names alone, so they need no kind of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum EndpointKind {
+    /// One database instance: `NAME.HASH.REGION.rds.amazonaws.com`, and every other name below RDS
+    /// that none of the kinds below fits.
+    Instance,
+    /// The writer of a cluster, `NAME.cluster-HASH.…`, or a shard group of Aurora Limitless,
+    /// `NAME.shardgrp-HASH.…`.
+    Cluster,
+    /// The readers of a cluster: `NAME.cluster-ro-HASH.…`.
+    Reader,
+    /// Some instances of a cluster, chosen by its owner: `NAME.cluster-custom-HASH.…`.
+    Custom,
+    /// RDS Proxy: `NAME.proxy-HASH.…`, and its further endpoints `NAME.endpoint.proxy-HASH.…`.
+    Proxy,
+    /// Aurora DSQL: `ID.dsql.REGION.on.aws`, and through PrivateLink `ID.dsql-SUFFIX.REGION.on.aws`.
+    Dsql,
+    /// No name that a token can be signed for: an alias of one, another service's name, or the
+    /// writer endpoint of an Aurora global database (`NAME.global-HASH.global.rds.amazonaws.com`),
+    /// which is an alias of the cluster endpoint in the region that writes at the moment, and does
+    /// not say which that is.
+    Other,
+}
+
+impl EndpointKind {
+    /// The kind of a host name in lower case, without a trailing dot.
+    #[must_use]
+    pub fn of(host: &str) -> Self {
+        if below_dsql(host).is_some() {
+            return Self::Dsql;
+        }
+        let Some((labels, _)) = below_rds(host) else {
+            return Self::Other;
+        };
+        let Some((name, place)) = labels.rsplit_once('.') else {
+            return Self::Other;
+        };
+        let name = match name.strip_suffix(".endpoint") {
+            Some(name) if place.starts_with("proxy-") => name,
+            _ => name,
+        };
+        if name.is_empty() || name.contains('.') || place.is_empty() {
+            return Self::Other;
+        }
+        // The longer prefixes first: all but two begin with `cluster-`.
+        const KINDS: [(&str, EndpointKind); 5] = [
+            ("cluster-ro-", EndpointKind::Reader),
+            ("cluster-custom-", EndpointKind::Custom),
+            ("cluster-", EndpointKind::Cluster),
+            ("shardgrp-", EndpointKind::Cluster),
+            ("proxy-", EndpointKind::Proxy),
+        ];
+        KINDS
+            .iter()
+            .find(|(prefix, _)| place.starts_with(prefix))
+            .map_or(Self::Instance, |&(_, kind)| kind)
+    }
+}
+
+/// The region that the host name of a database carries, in any partition; `None` for names that are
+/// not below RDS or DSQL. The host is in lower case, without a trailing dot.
+///
+/// Most RDS names are `….REGION.rds.amazonaws.com`; China, and some of GovCloud, has
+/// `….rds.REGION.amazonaws.com.cn` as well.
+#[must_use]
+pub fn region_of(host: &str) -> Option<&str> {
+    let (_, region) = below_dsql(host).or_else(|| below_rds(host))?;
+    Some(region)
+}
+
+/// What stands before region and service in an RDS name, and the region.
+fn below_rds(host: &str) -> Option<(&str, &str)> {
+    let name = DNS_SUFFIXES
+        .iter()
+        .find_map(|suffix| host.strip_suffix(suffix))?;
+    let (rest, last) = name.rsplit_once('.')?;
+    let (labels, before) = rest.rsplit_once('.')?;
+    let region = match (before, last) {
+        (region, "rds") => region,
+        ("rds", region) => region,
+        _ => return None,
+    };
+    (region != NO_REGION).then_some((labels, region))
+}
+
+/// The id of a DSQL cluster, and the region.
+fn below_dsql(host: &str) -> Option<(&str, &str)> {
+    let (rest, region) = host.strip_suffix(DSQL_SUFFIX)?.rsplit_once('.')?;
+    let (id, service) = rest.split_once('.')?;
+    let is_dsql =
+        service
+            .strip_prefix("dsql")
+            .is_some_and(|suffix| match suffix.strip_prefix('-') {
+                Some(suffix) => !suffix.is_empty() && !suffix.contains('.'),
+                None => suffix.is_empty(),
+            });
+    (is_dsql && !id.is_empty()).then_some((id, region))
+}
 
 /// Host and port of a database, as it is signed, verified and dialled.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -50,6 +160,9 @@ impl FromStr for Endpoint {
                 _ => return Err(format!("\"{port}\" is not a port; write NAME or NAME:5432")),
             },
         };
+        // A trailing dot says "no search list" to a resolver, and is no part of the name that is
+        // signed and verified.
+        let host = host.strip_suffix('.').unwrap_or(host);
         if rustls::pki_types::DnsName::try_from(host).is_err() {
             return Err(
                 "write the endpoint's DNS name as RDS shows it; the certificate is checked against it"
@@ -64,19 +177,222 @@ impl FromStr for Endpoint {
 }
 
 impl Endpoint {
-    /// The region an RDS endpoint name carries, in any partition: the label before or after `rds`.
-    /// Most names are `….REGION.rds.amazonaws.com`; China, and some of GovCloud, has
-    /// `….rds.REGION.amazonaws.com.cn` as well. `None` for other names.
+    /// What kind of endpoint the host is; [`EndpointKind::Other`] may still be an alias of one.
+    #[must_use]
+    pub fn kind(&self) -> EndpointKind {
+        EndpointKind::of(&self.host)
+    }
+
+    /// The region that the host's name carries: see [`region_of`].
     #[must_use]
     pub fn region(&self) -> Option<&str> {
-        let name = DNS_SUFFIXES
-            .iter()
-            .find_map(|suffix| self.host.strip_suffix(suffix))?;
-        let (rest, last) = name.rsplit_once('.')?;
-        match rest.rsplit_once('.') {
-            Some((_, region)) if last == "rds" => Some(region),
-            Some((_, "rds")) => Some(last),
-            _ => None,
+        region_of(&self.host)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::EndpointKind::{Cluster, Custom, Dsql, Instance, Other, Proxy, Reader};
+    use super::*;
+
+    /// Names, what answers there, and where.
+    const NAMES: &[(&str, EndpointKind, &str)] = &[
+        (
+            "db.abc123.eu-central-1.rds.amazonaws.com",
+            Instance,
+            "eu-central-1",
+        ),
+        (
+            "db-green-ab12cd.abc123.eu-central-1.rds.amazonaws.com",
+            Instance,
+            "eu-central-1",
+        ),
+        (
+            "db-old1.abc123.eu-central-1.rds.amazonaws.com",
+            Instance,
+            "eu-central-1",
+        ),
+        // Names that only look like another kind.
+        (
+            "cluster-x.abc123.eu-central-1.rds.amazonaws.com",
+            Instance,
+            "eu-central-1",
+        ),
+        (
+            "proxy-x.abc123.eu-central-1.rds.amazonaws.com",
+            Instance,
+            "eu-central-1",
+        ),
+        (
+            "rds.abc123.eu-central-1.rds.amazonaws.com",
+            Instance,
+            "eu-central-1",
+        ),
+        (
+            "x.cluster-abc123.eu-central-1.rds.amazonaws.com",
+            Cluster,
+            "eu-central-1",
+        ),
+        (
+            "x-old1.cluster-abc123.eu-central-1.rds.amazonaws.com",
+            Cluster,
+            "eu-central-1",
+        ),
+        (
+            "x.cluster-rob123.eu-central-1.rds.amazonaws.com",
+            Cluster,
+            "eu-central-1",
+        ),
+        (
+            "x.shardgrp-abc123.us-east-2.rds.amazonaws.com",
+            Cluster,
+            "us-east-2",
+        ),
+        (
+            "x.cluster-ro-abc123.eu-central-1.rds.amazonaws.com",
+            Reader,
+            "eu-central-1",
+        ),
+        (
+            "x-green-ab12cd.cluster-ro-abc123.us-east-1.rds.amazonaws.com",
+            Reader,
+            "us-east-1",
+        ),
+        (
+            "x.cluster-custom-abc123.eu-central-1.rds.amazonaws.com",
+            Custom,
+            "eu-central-1",
+        ),
+        (
+            "x.proxy-abc123.us-east-1.rds.amazonaws.com",
+            Proxy,
+            "us-east-1",
+        ),
+        (
+            "x.endpoint.proxy-abc123.us-east-1.rds.amazonaws.com",
+            Proxy,
+            "us-east-1",
+        ),
+        (
+            "endpoint.proxy-abc123.us-east-1.rds.amazonaws.com",
+            Proxy,
+            "us-east-1",
+        ),
+        (
+            "db.abc123.rds.cn-north-1.amazonaws.com.cn",
+            Instance,
+            "cn-north-1",
+        ),
+        (
+            "x.cluster-abc123.rds.cn-northwest-1.amazonaws.com.cn",
+            Cluster,
+            "cn-northwest-1",
+        ),
+        (
+            "x.cluster-ro-abc123.cn-north-1.rds.amazonaws.com.cn",
+            Reader,
+            "cn-north-1",
+        ),
+        (
+            "x.proxy-abc123.rds.cn-north-1.amazonaws.com.cn",
+            Proxy,
+            "cn-north-1",
+        ),
+        (
+            "db.abc123.us-gov-west-1.rds.amazonaws.com",
+            Instance,
+            "us-gov-west-1",
+        ),
+        (
+            "x.cluster-abc123.rds.us-gov-east-1.amazonaws.com",
+            Cluster,
+            "us-gov-east-1",
+        ),
+        (
+            "x.endpoint.proxy-abc123.us-gov-west-1.rds.amazonaws.com",
+            Proxy,
+            "us-gov-west-1",
+        ),
+        (
+            "x.cluster-abc123.us-iso-east-1.rds.c2s.ic.gov",
+            Cluster,
+            "us-iso-east-1",
+        ),
+        (
+            "db.abc123.eusc-de-east-1.rds.amazonaws.eu",
+            Instance,
+            "eusc-de-east-1",
+        ),
+        (
+            "abcdefghijklmnopqrst123456.dsql.us-east-1.on.aws",
+            Dsql,
+            "us-east-1",
+        ),
+        (
+            "abcdefghijklmnopqrst123456.dsql-fnh4.eu-west-1.on.aws",
+            Dsql,
+            "eu-west-1",
+        ),
+    ];
+
+    #[test]
+    fn kinds_and_regions_of_names() {
+        for &(host, kind, region) in NAMES {
+            for written in [
+                host.to_owned(),
+                host.to_uppercase(),
+                format!("{host}.:5432"),
+            ] {
+                let endpoint: Endpoint = written.parse().unwrap();
+                assert_eq!(endpoint.kind(), kind, "{written}");
+                assert_eq!(endpoint.region(), Some(region), "{written}");
+                assert_eq!(endpoint.host, host);
+            }
+        }
+    }
+
+    #[test]
+    fn other_names() {
+        for host in [
+            "orders.db.example.com",
+            "localhost",
+            "rds.amazonaws.com",
+            "rds.eu-central-1.amazonaws.com",
+            "ssm.eu-central-1.amazonaws.com",
+            "x.cluster-abc123.eu-central-1.rds.amazonaws.com.example.com",
+            "x.cluster-abc123.eu-central-1.rds.evilamazonaws.com",
+            "x.cluster-abc123.eu-central-1.redshift.amazonaws.com",
+            "world.global-abc123.global.rds.amazonaws.com",
+            "dsql.us-east-1.on.aws",
+            "dsql.us-east-1.api.aws",
+            "abc.dsql-.us-east-1.on.aws",
+            "abc.dsqlx.us-east-1.on.aws",
+            "a.b.dsql.us-east-1.on.aws",
+            "abc.lambda-url.us-east-1.on.aws",
+            "abc.dsql.us-east-1.on.aws.example.com",
+        ] {
+            assert_eq!(EndpointKind::of(host), Other, "{host}");
+            assert_eq!(region_of(host), None, "{host}");
+        }
+        // Below RDS, so that the region is known, but no endpoint's name.
+        for host in [
+            "x.eu-central-1.rds.amazonaws.com",
+            "a.b.abc123.eu-central-1.rds.amazonaws.com",
+            "a.endpoint.cluster-abc123.eu-central-1.rds.amazonaws.com",
+            "a.b.endpoint.proxy-abc123.eu-central-1.rds.amazonaws.com",
+        ] {
+            assert_eq!(EndpointKind::of(host), Other, "{host}");
+            assert_eq!(region_of(host), Some("eu-central-1"), "{host}");
+        }
+        for odd in [
+            "",
+            ".",
+            "..",
+            ".on.aws",
+            ".dsql.r.on.aws",
+            ".abc.r.rds.amazonaws.com",
+        ] {
+            assert_eq!(EndpointKind::of(odd), Other, "{odd}");
         }
     }
 }

@@ -3,6 +3,8 @@
 //! Nothing here knows PostgreSQL.
 
 pub mod cached;
+pub mod dsql;
+mod presign;
 pub mod rds;
 
 use std::future::Future;
@@ -12,17 +14,58 @@ use std::time::SystemTime;
 
 use aws_sigv4::http_request::SigningError;
 
-use crate::aws::{Cause, CredentialsError};
+use crate::aws::{AwsContext, Cause, CredentialsError};
+use crate::config::EndpointKind;
 use crate::kept::Stopped;
 use crate::secret::Redacted;
 
 pub use cached::CachedTokens;
+pub use dsql::DsqlTokens;
 pub use rds::RdsTokens;
 
-/// Everything a token depends on: the server checks that it was signed for exactly this.
+/// The tokens that the endpoint of each request takes, signed with the credentials of `aws` and kept.
+///
+/// What kind of endpoint it is, its name tells, so an alias must be followed first. A name that is
+/// still [`EndpointKind::Other`] is signed as one of RDS: a name in a region or partition that we do
+/// not know may well be one.
+pub fn provider(aws: Arc<AwsContext>) -> CachedTokens {
+    CachedTokens::new(ByEndpoint {
+        rds: RdsTokens::new(Arc::clone(&aws)),
+        dsql: DsqlTokens::new(aws),
+    })
+}
+
+/// Leaves the signing to whoever knows the endpoint's kind.
+struct ByEndpoint {
+    rds: RdsTokens,
+    dsql: DsqlTokens,
+}
+
+impl ByEndpoint {
+    fn of(&self, request: &TokenRequest) -> &dyn TokenProvider {
+        use EndpointKind::{Cluster, Custom, Dsql, Instance, Other, Proxy, Reader};
+        match EndpointKind::of(&request.host) {
+            Dsql => &self.dsql,
+            Instance | Cluster | Reader | Custom | Proxy | Other => &self.rds,
+        }
+    }
+}
+
+impl TokenProvider for ByEndpoint {
+    fn token<'a>(&'a self, request: &'a TokenRequest) -> TokenFuture<'a> {
+        self.of(request).token(request)
+    }
+
+    fn invalidate(&self, request: &TokenRequest, token: &Token) {
+        self.of(request).invalidate(request, token);
+    }
+}
+
+/// Everything a token depends on: the server checks that it was signed for exactly this. (A token of
+/// DSQL holds neither port nor user; see [`dsql`].)
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct TokenRequest {
-    /// The RDS endpoint, not an alias of it.
+    /// The RDS or DSQL endpoint, not an alias of it.
     pub host: String,
     /// The port of the database.
     pub port: u16,

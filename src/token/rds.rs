@@ -3,145 +3,66 @@
 //! The format is not specified by AWS; what counts is what botocore's `generate_db_auth_token`
 //! makes, and the tests compare byte for byte.
 
-use std::net::Ipv6Addr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use aws_credential_types::Credentials;
-use aws_sigv4::http_request::{
-    SignableBody, SignableRequest, SignatureLocation, SigningSettings, sign as sign_request,
-};
-use aws_sigv4::sign::v4;
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::utf8_percent_encode;
 
+use super::presign::{ESCAPED, Signer, Unsigned, check};
 use super::{Token, TokenError, TokenFuture, TokenProvider, TokenRequest};
-use crate::aws::{AwsContext, CredentialsError};
-use crate::kept::{Clock, system_clock};
-use crate::secret::Redacted;
-
-/// The longest validity that RDS accepts (RDS User Guide, "IAM database authentication").
-const VALIDITY: Duration = Duration::from_secs(900);
+use crate::aws::AwsContext;
 
 /// The service name that a token is signed for.
 const SERVICE: &str = "rds-db";
 
-/// SigV4 leaves the unreserved characters of RFC 3986 as they are and escapes all others.
-const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
-    .remove(b'-')
-    .remove(b'.')
-    .remove(b'_')
-    .remove(b'~');
-
 /// Signs tokens with the credentials of one AWS identity. Keeps nothing: see
 /// [`CachedTokens`](super::CachedTokens).
-pub struct RdsTokens {
-    aws: Arc<AwsContext>,
-    clock: Clock,
-}
+pub struct RdsTokens(Signer);
 
 impl RdsTokens {
     /// Tokens signed with the credentials of `aws`.
     pub fn new(aws: Arc<AwsContext>) -> Self {
-        Self::with_clock(aws, system_clock())
-    }
-
-    /// The same with a clock of one's own.
-    pub fn with_clock(aws: Arc<AwsContext>, clock: Clock) -> Self {
-        Self { aws, clock }
+        Self(Signer::new(aws, sign))
     }
 }
 
 impl TokenProvider for RdsTokens {
     fn token<'a>(&'a self, request: &'a TokenRequest) -> TokenFuture<'a> {
-        Box::pin(async move {
-            let credentials = self.aws.credentials().await?;
-            sign(request, &credentials, (self.clock)())
-        })
+        self.0.token(request)
     }
 
     fn invalidate(&self, _: &TokenRequest, _: &Token) {
-        // Credentials without a known end (a profile with a session token, a deleted access key)
-        // can only be found out like this.
-        self.aws.invalidate();
+        self.0.invalidate();
     }
 }
 
 /// A token for `request`, signed at `now`. Pure: the same arguments give the same token.
 ///
 /// # Errors
-/// [`TokenError::Credentials`] with [`CredentialsError::Expired`] when the credentials have ended
-/// (the database would only say that the password is wrong); [`TokenError::BadRequest`] when host,
-/// port or region are none.
+/// [`TokenError::Credentials`] with [`CredentialsError::Expired`](crate::aws::CredentialsError)
+/// when the credentials have ended (the database would only say that the password is wrong);
+/// [`TokenError::BadRequest`] when host, port or region are none.
 pub fn sign(
     request: &TokenRequest,
     credentials: &Credentials,
     now: SystemTime,
 ) -> Result<Token, TokenError> {
     check(request)?;
-    let ends = credentials.expiry();
-    if ends.is_some_and(|ends| ends <= now) {
-        let profile = None;
-        return Err(CredentialsError::Expired { at: ends, profile }.into());
-    }
     let TokenRequest {
-        host, port, user, ..
+        host,
+        port,
+        user,
+        region,
     } = request;
     let user = utf8_percent_encode(user, ESCAPED);
-    let unsigned = format!("{host}:{port}/?Action=connect&DBUser={user}");
-    let signature = signature_parameters(&unsigned, request, credentials, now)?;
-    // The signature covers whole seconds.
-    let until = whole_seconds(now) + VALIDITY;
-    Ok(Token {
-        value: Redacted::new(format!("{unsigned}{signature}")),
-        expires_at: ends.map_or(until, |ends| ends.min(until)),
-        from_cache: false,
-    })
-}
-
-/// The parameters that make a signed URL of `https://` and `unsigned`, each with its `&`.
-fn signature_parameters(
-    unsigned: &str,
-    request: &TokenRequest,
-    credentials: &Credentials,
-    now: SystemTime,
-) -> Result<String, TokenError> {
-    let mut settings = SigningSettings::default();
-    settings.signature_location = SignatureLocation::QueryParams;
-    settings.expires_in = Some(VALIDITY);
-    let identity = credentials.clone().into();
-    let params = v4::SigningParams::builder()
-        .identity(&identity)
-        .region(&request.region)
-        .name(SERVICE)
-        .time(now)
-        .settings(settings)
-        .build()
-        .map_err(|error| TokenError::Internal(Arc::new(error)))?
-        .into();
-    let host = signed_host(request);
-    let headers = [("host", host.as_str())].into_iter();
-    let url = format!("https://{unsigned}");
-    let signable = SignableRequest::new("GET", url, headers, SignableBody::empty());
-    let signable = signable.map_err(|error| TokenError::Signing(Arc::new(error)))?;
-
-    // At trace level the signer logs the canonical request, session token and all.
-    let silent = tracing::Dispatch::none();
-    let signed = tracing::dispatcher::with_default(&silent, || sign_request(signable, &params));
-    let signed = signed.map_err(|error| TokenError::Signing(Arc::new(error)))?;
-    let (instructions, _) = signed.into_parts();
-    let (_, params) = instructions.into_parts();
-
-    // The signer appends the session token last; botocore ends with the signature. A server that
-    // verifies does not care, but one order is easier to compare.
-    let (signature, others): (Vec<_>, Vec<_>) = params
-        .iter()
-        .partition(|(name, _)| *name == "X-Amz-Signature");
-    let mut out = String::new();
-    for (name, value) in others.into_iter().chain(signature) {
-        out.extend(["&", name, "="]);
-        out.extend(utf8_percent_encode(value, ESCAPED));
-    }
-    Ok(out)
+    let unsigned = Unsigned {
+        url: format!("{host}:{port}/?Action=connect&DBUser={user}"),
+        host: signed_host(request),
+        service: SERVICE,
+        region,
+    };
+    unsigned.sign(credentials, now)
 }
 
 /// The `Host` header that is signed: lower case, and without the port if it is the one of HTTPS.
@@ -155,47 +76,14 @@ fn signed_host(request: &TokenRequest) -> String {
     }
 }
 
-fn whole_seconds(time: SystemTime) -> SystemTime {
-    let since = time
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default();
-    SystemTime::UNIX_EPOCH + Duration::from_secs(since.as_secs())
-}
-
-/// Refuses what would end up in another part of the URL than it was meant for.
-fn check(request: &TokenRequest) -> Result<(), TokenError> {
-    let is_name = |text: &str, extra: &str| {
-        !text.is_empty()
-            && text
-                .chars()
-                .all(|c| c.is_ascii_alphanumeric() || extra.contains(c))
-    };
-    let bad = |what, value: &str| {
-        let value = value.to_owned();
-        Err(TokenError::BadRequest { what, value })
-    };
-    let TokenRequest { host, region, .. } = request;
-    let bracketed = host
-        .strip_prefix('[')
-        .and_then(|host| host.strip_suffix(']'));
-    let is_ipv6 = bracketed.is_some_and(|host| host.parse::<Ipv6Addr>().is_ok());
-    if !is_name(host, "-._") && !is_ipv6 {
-        return bad("host", host);
-    }
-    if !is_name(region, "-") {
-        return bad("region", region);
-    }
-    if request.port == 0 {
-        return bad("port", "0");
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use serde::Deserialize;
 
     use super::*;
+    use crate::aws::CredentialsError;
 
     #[derive(Deserialize)]
     struct Vectors {

@@ -1,0 +1,250 @@
+//! How far this machine's clock is from AWS's, as the `Date` headers of its answers tell.
+//!
+//! Signatures carry the time, and a database only says that a password is wrong when a token is too
+//! old. Every answer of AWS tells the time as well, so that the real reason can be named.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use aws_smithy_runtime_api::box_error::BoxError;
+use aws_smithy_runtime_api::client::connector_metadata::ConnectorMetadata;
+use aws_smithy_runtime_api::client::http::{
+    HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpConnector,
+};
+use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
+use aws_smithy_runtime_api::client::runtime_components::{
+    RuntimeComponents, RuntimeComponentsBuilder,
+};
+use aws_smithy_types::DateTime;
+use aws_smithy_types::config_bag::ConfigBag;
+use aws_smithy_types::date_time::Format;
+use aws_types::sdk_config::SharedHttpClient;
+
+use crate::kept::Clock;
+
+/// An answer that was longer on its way tells nothing: the machine slept meanwhile, or its clock
+/// was set, and the header's time may be of before or after. What AWS tolerates is minutes.
+const LONGEST_ROUND_TRIP: Duration = Duration::from_secs(10);
+
+/// How far the clock of AWS is from the local one.
+///
+/// Shown as a sentence about the local clock: `7 min behind AWS`, `12 s ahead of AWS`, `in step with
+/// AWS`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClockOffset {
+    /// The time of AWS minus the local time of day, in seconds. Good to a second and the time of one
+    /// answer's way.
+    pub seconds: i64,
+    /// When it was seen, by the local time of day.
+    pub seen_at: SystemTime,
+}
+
+impl fmt::Display for ClockOffset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let direction = match self.seconds {
+            0 => return f.write_str("in step with AWS"),
+            1.. => "behind",
+            _ => "ahead of",
+        };
+        let seconds = self.seconds.unsigned_abs();
+        // The largest unit of which there are two or more.
+        const UNITS: [(u64, &str); 3] = [(24 * 3600, "days"), (3600, "h"), (60, "min")];
+        let fits = |&&(unit, _): &&(u64, &str)| rounded(seconds, unit) >= 2;
+        let (unit, name) = UNITS.iter().find(fits).copied().unwrap_or((1, "s"));
+        write!(f, "{} {name} {direction} AWS", rounded(seconds, unit))
+    }
+}
+
+fn rounded(seconds: u64, unit: u64) -> u64 {
+    seconds.saturating_add(unit / 2) / unit
+}
+
+/// The time in a `Date` header (RFC 9110, section 6.6.1) minus `now`, in seconds; `None` when it is
+/// no time.
+pub(crate) fn difference(date: &str, now: SystemTime) -> Option<i64> {
+    let theirs = DateTime::from_str(date, Format::HttpDate).ok()?;
+    Some(theirs.secs() - DateTime::from(now).secs())
+}
+
+/// Watches the answers of AWS for the time they tell.
+pub(crate) struct ClockWatch {
+    clock: Clock,
+    seen: Mutex<Option<ClockOffset>>,
+}
+
+impl ClockWatch {
+    pub(super) fn new(clock: Clock) -> Arc<Self> {
+        let seen = Mutex::new(None);
+        Arc::new(Self { clock, seen })
+    }
+
+    /// The local time of day: the moment before a question.
+    pub(crate) fn now(&self) -> SystemTime {
+        (self.clock)()
+    }
+
+    /// An answer with this `Date` header has arrived, to what was asked at `asked`.
+    pub(crate) fn answered(&self, date: Option<&str>, asked: SystemTime) {
+        let now = self.now();
+        let way = now.duration_since(asked);
+        if way.is_err() || way.is_ok_and(|way| way > LONGEST_ROUND_TRIP) {
+            return;
+        }
+        let Some(seconds) = date.and_then(|date| difference(date, now)) else {
+            return;
+        };
+        let offset = ClockOffset {
+            seconds,
+            seen_at: now,
+        };
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(offset);
+    }
+
+    /// What the last answer told.
+    pub(super) fn offset(&self) -> Option<ClockOffset> {
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The same client, watched. Every service and every credential provider that is given the
+    /// client is watched with it, which an interceptor of the SDK would have to be told one by one.
+    pub(super) fn watching(self: &Arc<Self>, client: SharedHttpClient) -> SharedHttpClient {
+        let watch = self.clone();
+        SharedHttpClient::new(Watched {
+            inner: client,
+            watch,
+        })
+    }
+}
+
+impl fmt::Debug for ClockWatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("ClockWatch").field(&self.offset()).finish()
+    }
+}
+
+/// A client or a connector of the SDK, and who watches it.
+#[derive(Debug)]
+struct Watched<T> {
+    inner: T,
+    watch: Arc<ClockWatch>,
+}
+
+impl HttpClient for Watched<SharedHttpClient> {
+    fn http_connector(
+        &self,
+        settings: &HttpConnectorSettings,
+        components: &RuntimeComponents,
+    ) -> SharedHttpConnector {
+        SharedHttpConnector::new(Watched {
+            inner: self.inner.http_connector(settings, components),
+            watch: self.watch.clone(),
+        })
+    }
+
+    fn validate_base_client_config(
+        &self,
+        components: &RuntimeComponentsBuilder,
+        config: &ConfigBag,
+    ) -> Result<(), BoxError> {
+        self.inner.validate_base_client_config(components, config)
+    }
+
+    fn validate_final_config(
+        &self,
+        components: &RuntimeComponents,
+        config: &ConfigBag,
+    ) -> Result<(), BoxError> {
+        self.inner.validate_final_config(components, config)
+    }
+
+    fn connector_metadata(&self) -> Option<ConnectorMetadata> {
+        self.inner.connector_metadata()
+    }
+}
+
+impl HttpConnector for Watched<SharedHttpConnector> {
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        let (asked, watch) = (self.watch.now(), self.watch.clone());
+        let answering = self.inner.call(request);
+        HttpConnectorFuture::new(async move {
+            let answer = answering.await?;
+            // Only the head has arrived by now; a long body does not count.
+            let date = answer.headers().try_get("date").and_then(Result::ok);
+            watch.answered(date, asked);
+            Ok(answer)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: u64) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn offsets_read_well() {
+        for (seconds, text) in [
+            (0, "in step with AWS"),
+            (12, "12 s behind AWS"),
+            (-12, "12 s ahead of AWS"),
+            (89, "89 s behind AWS"),
+            (90, "2 min behind AWS"),
+            (-420, "7 min ahead of AWS"),
+            (3600, "60 min behind AWS"),
+            (3 * 3600 - 60, "3 h behind AWS"),
+            (-30 * 86_400, "30 days ahead of AWS"),
+            (i64::MIN, "106751991167301 days ahead of AWS"),
+        ] {
+            let offset = ClockOffset {
+                seconds,
+                seen_at: at(0),
+            };
+            assert_eq!(offset.to_string(), text);
+        }
+    }
+
+    #[test]
+    fn a_header_is_compared_with_the_local_clock() {
+        let now = at(1_790_000_000) + Duration::from_millis(900);
+        for (date, expected) in [
+            ("Mon, 21 Sep 2026 14:13:20 GMT", Some(0)),
+            ("Mon, 21 Sep 2026 14:20:20 GMT", Some(420)),
+            ("Mon, 21 Sep 2026 14:13:08 GMT", Some(-12)),
+            ("yesterday", None),
+            ("", None),
+        ] {
+            assert_eq!(difference(date, now), expected, "{date}");
+        }
+    }
+
+    #[test]
+    fn what_took_long_tells_nothing() {
+        let time = Arc::new(Mutex::new(at(1_790_000_000)));
+        let hand = time.clone();
+        let watch = ClockWatch::new(Arc::new(move || *hand.lock().unwrap()));
+        let date = Some("Mon, 21 Sep 2026 14:20:20 GMT");
+        assert_eq!(watch.offset(), None);
+        watch.answered(None, watch.now());
+        watch.answered(Some("never"), watch.now());
+        // Asleep, or set forward; set back.
+        watch.answered(date, watch.now() - Duration::from_secs(11));
+        watch.answered(date, watch.now() + Duration::from_secs(1));
+        assert_eq!(watch.offset(), None);
+        watch.answered(date, watch.now() - Duration::from_secs(10));
+        let seen = ClockOffset {
+            seconds: 420,
+            seen_at: at(1_790_000_000),
+        };
+        assert_eq!(watch.offset(), Some(seen));
+        // A header that is missing does not take away what is known; the next one replaces it.
+        watch.answered(None, watch.now());
+        assert_eq!(watch.offset(), Some(seen));
+        *time.lock().unwrap() += Duration::from_secs(420);
+        watch.answered(date, watch.now());
+        assert_eq!(watch.offset().unwrap().seconds, 0);
+    }
+}

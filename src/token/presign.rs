@@ -1,0 +1,177 @@
+//! What the signers of all kinds of tokens have in common: a presigned HTTPS request, the scheme
+//! taken off (SigV4 with query parameters: IAM User Guide, "Create a signed AWS API request").
+
+use std::net::Ipv6Addr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use aws_credential_types::Credentials;
+use aws_sigv4::http_request::{
+    SignableBody, SignableRequest, SignatureLocation, SigningSettings, sign,
+};
+use aws_sigv4::sign::v4;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
+use super::{Token, TokenError, TokenFuture, TokenRequest};
+use crate::aws::{AwsContext, CredentialsError};
+use crate::kept::{Clock, system_clock};
+use crate::secret::Redacted;
+
+/// The longest validity that RDS accepts (RDS User Guide, "IAM database authentication"), and what
+/// the AWS tools choose for DSQL as well.
+const VALIDITY: Duration = Duration::from_secs(900);
+
+/// SigV4 leaves the unreserved characters of RFC 3986 as they are and escapes all others.
+pub(super) const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
+
+/// How a request becomes a token, with whose keys, when.
+type Sign = fn(&TokenRequest, &Credentials, SystemTime) -> Result<Token, TokenError>;
+
+/// Signs with the credentials that one AWS identity has at the moment.
+pub(super) struct Signer {
+    aws: Arc<AwsContext>,
+    sign: Sign,
+    clock: Clock,
+}
+
+impl Signer {
+    pub(super) fn new(aws: Arc<AwsContext>, sign: Sign) -> Self {
+        let clock = system_clock();
+        Self { aws, sign, clock }
+    }
+
+    /// Cancel-safe.
+    pub(super) fn token<'a>(&'a self, request: &'a TokenRequest) -> TokenFuture<'a> {
+        Box::pin(async move {
+            let credentials = self.aws.credentials().await?;
+            (self.sign)(request, &credentials, (self.clock)())
+        })
+    }
+
+    /// A token was rejected. Credentials without a known end (a profile with a session token, a
+    /// deleted access key) can only be found out like this.
+    pub(super) fn invalidate(&self) {
+        self.aws.invalidate();
+    }
+}
+
+/// A request that is to be signed.
+pub(super) struct Unsigned<'a> {
+    /// The URL without its scheme, with at least one query parameter.
+    pub(super) url: String,
+    /// The `Host` header as it is signed.
+    pub(super) host: String,
+    pub(super) service: &'static str,
+    pub(super) region: &'a str,
+}
+
+impl Unsigned<'_> {
+    /// The token: the URL with its signature. Pure.
+    ///
+    /// # Errors
+    /// [`TokenError::Credentials`] with [`CredentialsError::Expired`] when the credentials have
+    /// ended; otherwise a fault of this program.
+    pub(super) fn sign(
+        self,
+        credentials: &Credentials,
+        now: SystemTime,
+    ) -> Result<Token, TokenError> {
+        let ends = credentials.expiry();
+        if ends.is_some_and(|ends| ends <= now) {
+            let profile = None;
+            return Err(CredentialsError::Expired { at: ends, profile }.into());
+        }
+        let signature = self.signature_parameters(credentials, now)?;
+        // The signature covers whole seconds.
+        let until = whole_seconds(now) + VALIDITY;
+        Ok(Token {
+            value: Redacted::new(self.url + &signature),
+            expires_at: ends.map_or(until, |ends| ends.min(until)),
+            from_cache: false,
+        })
+    }
+
+    /// The parameters that make a signed URL of this one, each with its `&`.
+    fn signature_parameters(
+        &self,
+        credentials: &Credentials,
+        now: SystemTime,
+    ) -> Result<String, TokenError> {
+        let mut settings = SigningSettings::default();
+        settings.signature_location = SignatureLocation::QueryParams;
+        settings.expires_in = Some(VALIDITY);
+        let identity = credentials.clone().into();
+        let params = v4::SigningParams::builder()
+            .identity(&identity)
+            .region(self.region)
+            .name(self.service)
+            .time(now)
+            .settings(settings)
+            .build()
+            .map_err(|error| TokenError::Internal(Arc::new(error)))?
+            .into();
+        let headers = [("host", self.host.as_str())].into_iter();
+        let url = format!("https://{}", self.url);
+        let signable = SignableRequest::new("GET", url, headers, SignableBody::empty());
+        let signable = signable.map_err(|error| TokenError::Signing(Arc::new(error)))?;
+
+        // At trace level the signer logs the canonical request, session token and all.
+        let silent = tracing::Dispatch::none();
+        let signed = tracing::dispatcher::with_default(&silent, || sign(signable, &params));
+        let signed = signed.map_err(|error| TokenError::Signing(Arc::new(error)))?;
+        let (instructions, _) = signed.into_parts();
+        let (_, params) = instructions.into_parts();
+
+        // The signer appends the session token last; botocore ends with the signature. A server
+        // that verifies does not care, but one order is easier to compare.
+        let (signature, others): (Vec<_>, Vec<_>) = params
+            .iter()
+            .partition(|(name, _)| *name == "X-Amz-Signature");
+        let mut out = String::new();
+        for (name, value) in others.into_iter().chain(signature) {
+            out.extend(["&", name, "="]);
+            out.extend(utf8_percent_encode(value, ESCAPED));
+        }
+        Ok(out)
+    }
+}
+
+fn whole_seconds(time: SystemTime) -> SystemTime {
+    let since = time
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    SystemTime::UNIX_EPOCH + Duration::from_secs(since.as_secs())
+}
+
+/// Refuses what would end up in another part of the URL than it was meant for.
+pub(super) fn check(request: &TokenRequest) -> Result<(), TokenError> {
+    let is_name = |text: &str, extra: &str| {
+        !text.is_empty()
+            && text
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || extra.contains(c))
+    };
+    let bad = |what, value: &str| {
+        let value = value.to_owned();
+        Err(TokenError::BadRequest { what, value })
+    };
+    let TokenRequest { host, region, .. } = request;
+    let bracketed = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'));
+    let is_ipv6 = bracketed.is_some_and(|host| host.parse::<Ipv6Addr>().is_ok());
+    if !is_name(host, "-._") && !is_ipv6 {
+        return bad("host", host);
+    }
+    if !is_name(region, "-") {
+        return bad("region", region);
+    }
+    if request.port == 0 {
+        return bad("port", "0");
+    }
+    Ok(())
+}
