@@ -1,8 +1,11 @@
-//! The few places where operating systems differ: who runs us, where state and configuration live,
-//! which signals ask us to stop.
+//! The few places where operating systems differ: who runs us and who talks to us, where state,
+//! configuration and sockets live, which signals ask us to stop.
 //!
 //! Linux is what the tests run on. The macOS and Windows branches follow those systems' documented
 //! conventions and are untested.
+
+pub mod peer;
+pub mod socket;
 
 use std::io;
 use std::path::{Path, PathBuf};

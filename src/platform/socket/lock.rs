@@ -1,0 +1,129 @@
+//! The lock file beside the socket, and what tells a file from its successor.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use super::{SocketError, failed};
+
+/// How often a lock file may vanish under us, because its owner has just ended, before we give
+/// up.
+const LOCK_ATTEMPTS: usize = 16;
+
+/// `.s.PGSQL.<port>.lock`, held with flock(2) for as long as this lives.
+///
+/// Its first line is our process id, as in PostgreSQL's lock file of the same name, so that a
+/// PostgreSQL server that would use the same socket refuses to start and says whom it met
+/// (`CreateLockFile` in `src/backend/utils/init/miscinit.c`).
+#[derive(Debug)]
+pub(super) struct Lock {
+    file: File,
+    path: PathBuf,
+    id: FileId,
+    remove: bool,
+}
+
+impl Lock {
+    /// Takes the lock for `socket`.
+    pub(super) fn take(path: PathBuf, socket: &Path) -> Result<Self, SocketError> {
+        for _ in 0..LOCK_ATTEMPTS {
+            let mut file = OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .mode(0o600)
+                .open(&path)
+                .map_err(failed("open", &path))?;
+            match file.try_lock() {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => {
+                    return Err(SocketError::InUse {
+                        path: socket.to_owned(),
+                        pid: noted_pid(&mut file),
+                    });
+                }
+                Err(TryLockError::Error(error)) => return Err(failed("lock", &path)(error)),
+            }
+            let id = FileId::of(&file).map_err(failed("look at", &path))?;
+            // Between open and lock the owner before us may have ended and removed the file:
+            // then what we hold is not what others will find.
+            if FileId::at(&path).is_ok_and(|current| current == id) {
+                return Ok(Self {
+                    file,
+                    path,
+                    id,
+                    remove: true,
+                });
+            }
+        }
+        Err(SocketError::InUse {
+            path: socket.to_owned(),
+            pid: None,
+        })
+    }
+
+    /// The socket is served by a program that does not lock, like PostgreSQL: what is written
+    /// in the file is that program's, so it stays. An empty file is ours.
+    pub(super) fn leave_foreign(&mut self) {
+        self.remove = self.file.metadata().is_ok_and(|found| found.len() == 0);
+    }
+
+    pub(super) fn sign(&mut self) -> Result<(), SocketError> {
+        let mut write = || {
+            self.file.set_len(0)?;
+            self.file.rewind()?;
+            writeln!(self.file, "{}", std::process::id())
+        };
+        write().map_err(failed("write", &self.path))
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        if self.remove {
+            self.id.remove(&self.path);
+        }
+    }
+}
+
+fn noted_pid(file: &mut File) -> Option<u32> {
+    let mut text = String::new();
+    file.take(32).read_to_string(&mut text).ok()?;
+    text.lines().next()?.trim().parse().ok()
+}
+
+/// What tells a file from another one that has come to the same place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct FileId {
+    device: u64,
+    inode: u64,
+}
+
+impl FileId {
+    fn of(file: &File) -> io::Result<Self> {
+        file.metadata().map(|found| Self::from(&found))
+    }
+
+    pub(super) fn at(path: &Path) -> io::Result<Self> {
+        fs::symlink_metadata(path).map(|found| Self::from(&found))
+    }
+
+    /// Removes `path` if it is still this file. It may have been removed by a cleaner, which
+    /// is just as well, and nobody could be told of any other failure.
+    pub(super) fn remove(self, path: &Path) {
+        if Self::at(path).is_ok_and(|current| current == self) {
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+impl From<&fs::Metadata> for FileId {
+    fn from(found: &fs::Metadata) -> Self {
+        Self {
+            device: found.dev(),
+            inode: found.ino(),
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! Making, serving and removing the socket.
+
+use std::fs::{self, Permissions};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use socket2::{Domain, SockAddr, Socket, Type};
+use tokio::net::{UnixListener, UnixStream};
+
+use super::lock::{FileId, Lock};
+use super::{LONGEST_PATH, SocketError, failed};
+use crate::platform::{create_private_dir, peer::own_uid};
+
+/// A listening socket and the lock that goes with it. Dropping it removes both files.
+#[derive(Debug)]
+pub struct UnixSocket {
+    listener: UnixListener,
+    path: PathBuf,
+    id: FileId,
+    // Last: the lock outlives the socket.
+    _lock: Lock,
+}
+
+impl UnixSocket {
+    /// The next client, and the user it belongs to. Cancel-safe.
+    ///
+    /// # Errors
+    /// As for accepting from any listener, or when the kernel does not tell who it is.
+    pub async fn accept(&self) -> io::Result<(UnixStream, u32)> {
+        let (stream, _) = self.listener.accept().await?;
+        let uid = peer_uid(&stream)?;
+        Ok((stream, uid))
+    }
+
+    /// The socket's file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for UnixSocket {
+    fn drop(&mut self) {
+        self.id.remove(&self.path);
+    }
+}
+
+/// The user at the other end (`SO_PEERCRED`, `getpeereid`): who connected, whatever has become
+/// of that process since.
+///
+/// # Errors
+/// When the kernel does not tell.
+fn peer_uid(stream: &UnixStream) -> io::Result<u32> {
+    stream.peer_cred().map(|peer| peer.uid())
+}
+
+/// Listens at `dir/.s.PGSQL.<port>`. The directory is made if it is missing.
+///
+/// Must be called inside a Tokio runtime. Touches the file system and so blocks for a moment.
+///
+/// # Errors
+/// [`SocketError`], all of which name the file and what to do.
+pub fn bind(dir: &Path, port: u16) -> Result<UnixSocket, SocketError> {
+    let path = dir.join(format!(".s.PGSQL.{port}"));
+    let length = path.as_os_str().as_bytes().len();
+    if length > LONGEST_PATH {
+        return Err(SocketError::TooLong { path, length });
+    }
+    prepare(dir)?;
+    let mut lock = Lock::take(dir.join(format!(".s.PGSQL.{port}.lock")), &path)?;
+    if let Err(error) = remove_stale(&path) {
+        lock.leave_foreign();
+        return Err(error);
+    }
+    lock.sign()?;
+    let listener = UnixListener::bind(&path).map_err(failed("listen at", &path))?;
+    let id = FileId::at(&path).map_err(failed("look at", &path))?;
+    let socket = UnixSocket {
+        listener,
+        path,
+        id,
+        _lock: lock,
+    };
+    // Until here the umask has decided; nobody else could enter the directory anyway.
+    fs::set_permissions(&socket.path, Permissions::from_mode(0o600))
+        .map_err(failed("set the mode of", &socket.path))?;
+    Ok(socket)
+}
+
+/// Sees to it that `dir` exists and is ours alone.
+fn prepare(dir: &Path) -> Result<(), SocketError> {
+    let path = || dir.to_owned();
+    if let Err(error) = create_private_dir(dir)
+        && error.kind() != io::ErrorKind::AlreadyExists
+    {
+        return Err(failed("create the directory", dir)(error));
+    }
+    let found = fs::symlink_metadata(dir).map_err(failed("look at", dir))?;
+    if !found.is_dir() {
+        return Err(SocketError::NotADirectory { path: path() });
+    }
+    if Some(found.uid()) != own_uid() {
+        return Err(SocketError::NotOurs {
+            path: path(),
+            owner: found.uid(),
+        });
+    }
+    let mode = found.mode() & 0o7777;
+    if mode & 0o077 != 0 {
+        return Err(SocketError::Open { path: path(), mode });
+    }
+    Ok(())
+}
+
+/// Removes a socket that nobody serves any more. Only who holds the lock may do that.
+fn remove_stale(path: &Path) -> Result<(), SocketError> {
+    let found = match fs::symlink_metadata(path) {
+        Ok(found) => found,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(failed("look at", path)(error)),
+    };
+    // Connecting to an ordinary file is refused as well, and it would be deleted.
+    if !found.file_type().is_socket() {
+        return Err(SocketError::NotASocket {
+            path: path.to_owned(),
+        });
+    }
+    match connect(path) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            fs::remove_file(path).map_err(failed("remove the old socket", path))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        // Would block: somebody is there, and busy.
+        Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
+            Err(failed("find out who serves", path)(error))
+        }
+        Ok(()) | Err(_) => Err(SocketError::InUse {
+            path: path.to_owned(),
+            pid: None,
+        }),
+    }
+}
+
+fn connect(path: &Path) -> io::Result<()> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    socket.connect(&SockAddr::unix(path)?)
+}

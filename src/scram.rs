@@ -1,0 +1,353 @@
+//! The server's side of SCRAM-SHA-256 and SCRAM-SHA-256-PLUS: how a local client proves that it
+//! knows the local password, and we prove it to the client, without either sending it.
+//!
+//! RFC 5802 and 7677, channel binding `tls-server-end-point` of RFC 5929, and PostgreSQL's rules
+//! where those leave a choice (PostgreSQL docs, "SASL Authentication"; `auth-scram.c` of the
+//! server): the user name inside the messages is ignored, and SASLprep never fails.
+//!
+//! No socket and no clock; randomness for salt and nonce comes from aws-lc-rs.
+//!
+//! ```text
+//! AuthenticationSASL          ◄─ mechanisms()
+//! SASLInitialResponse         ─► first(mechanism, data) ─► AuthenticationSASLContinue
+//! SASLResponse                ─► last(data)             ─► AuthenticationSASLFinal, AuthenticationOk
+//! ```
+
+mod message;
+mod prep;
+
+use std::fmt;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+
+use aws_lc_rs::{constant_time, digest, hmac, pbkdf2, rand};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use thiserror::Error;
+use zeroize::Zeroizing;
+
+use crate::secret::Redacted;
+use message::Flag;
+
+/// The mechanism without channel binding.
+pub const SCRAM_SHA_256: &str = "SCRAM-SHA-256";
+/// The mechanism with it.
+pub const SCRAM_SHA_256_PLUS: &str = "SCRAM-SHA-256-PLUS";
+/// The only type of channel binding that PostgreSQL knows (RFC 5929, 4).
+const END_POINT: &str = "tls-server-end-point";
+
+/// The longest message of a client, in bytes (`PG_MAX_SASL_MESSAGE_LENGTH` of the server).
+pub const LONGEST_MESSAGE: usize = 1024;
+
+/// PostgreSQL's default (`SCRAM_SHA_256_DEFAULT_ITERATIONS`), and the least that RFC 7677 allows.
+/// A guess costs so many hashes for whoever has seen an exchange; the password should be random.
+const ITERATIONS: NonZeroU32 = NonZeroU32::new(4096).expect("4096 is not zero");
+/// Bytes of salt (`SCRAM_DEFAULT_SALT_LEN`).
+const SALT: usize = 16;
+/// Bytes of our part of the nonce, before base64 (`SCRAM_RAW_NONCE_LEN`).
+const NONCE: usize = 18;
+/// Bytes of a key: of a SHA-256.
+const KEY: usize = digest::SHA256_OUTPUT_LEN;
+
+/// Why an exchange ended without a login.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum ScramError {
+    /// Not a SCRAM message (08P01).
+    #[error("malformed SCRAM message: {0}")]
+    Malformed(&'static str),
+    /// A mechanism that was not offered (08P01).
+    #[error("the client selected a SASL authentication mechanism that was not offered")]
+    Mechanism,
+    /// The mechanism and the message disagree about channel binding (08P01).
+    #[error("the selected SASL mechanism and the SCRAM message disagree about channel binding")]
+    BindingMismatch,
+    /// Not `tls-server-end-point` (08P01).
+    #[error("unsupported SCRAM channel-binding type; this server knows {END_POINT}")]
+    BindingType,
+    /// A message that does not belong to this exchange (08P01).
+    #[error("the nonce of the SCRAM response is not the one of this exchange")]
+    Nonce,
+    /// A message when none was due (08P01).
+    #[error("a SCRAM message arrived when none was expected")]
+    OutOfOrder,
+    /// Something that neither PostgreSQL nor we have (0A000).
+    #[error("the client requires {0}, which is not supported")]
+    Unsupported(&'static str),
+    /// The client believes that we cannot bind, although we offered it (28000): what we said was
+    /// changed on the way.
+    #[error(
+        "the client did not see the offer of SCRAM channel binding; something between it and this server has removed it"
+    )]
+    Downgrade,
+    /// The client is bound to another certificate than ours (28000).
+    #[error(
+        "the SCRAM channel binding check failed; something between the client and this server ends its TLS connection"
+    )]
+    Binding,
+    /// The proof was made from another password (28P01).
+    #[error("wrong password")]
+    WrongPassword,
+    /// The system's random source failed: our fault.
+    #[error("no random numbers to be had from the system")]
+    Random,
+}
+
+/// What is kept of a password to check clients with: neither the password nor what a client would
+/// need to log in.
+///
+/// Shared by all connections; made when the program starts, with a salt that lives as long.
+pub struct Verifier {
+    salt: [u8; SALT],
+    stored_key: Zeroizing<[u8; KEY]>,
+    server_key: Zeroizing<[u8; KEY]>,
+}
+
+impl Verifier {
+    /// Derives the keys from a password. Takes a few milliseconds.
+    ///
+    /// # Errors
+    /// [`ScramError::Random`].
+    pub fn new(password: &Redacted<String>) -> Result<Self, ScramError> {
+        let mut salt = [0; SALT];
+        rand::fill(&mut salt).map_err(|_| ScramError::Random)?;
+        Ok(Self::with_salt(password.expose(), salt))
+    }
+
+    /// RFC 5802, 3: `SaltedPassword`, `StoredKey`, `ServerKey`.
+    fn with_salt(password: &str, salt: [u8; SALT]) -> Self {
+        let prepared = Zeroizing::new(prep::prepare(password).into_owned());
+        let mut salted = Zeroizing::new([0; KEY]);
+        pbkdf2::derive(
+            pbkdf2::PBKDF2_HMAC_SHA256,
+            ITERATIONS,
+            &salt,
+            prepared.as_bytes(),
+            salted.as_mut_slice(),
+        );
+        let client_key = Zeroizing::new(sign(&salted, &[b"Client Key"]));
+        Self {
+            salt,
+            stored_key: Zeroizing::new(sha256(client_key.as_slice())),
+            server_key: Zeroizing::new(sign(&salted, &[b"Server Key"])),
+        }
+    }
+}
+
+impl fmt::Debug for Verifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Verifier").finish_non_exhaustive()
+    }
+}
+
+/// One client's attempt to log in.
+///
+/// Call [`first`](Self::first), then [`last`](Self::last), each once. After an error every later
+/// call returns that error.
+pub struct Exchange {
+    verifier: Arc<Verifier>,
+    binding: Option<Bytes>,
+    state: State,
+}
+
+enum State {
+    Start,
+    /// `server-first-message` is out.
+    Challenged {
+        flag: Flag,
+        /// Both parts.
+        nonce: Vec<u8>,
+        /// `AuthMessage` as far as it is known, with its last comma.
+        auth_message: Vec<u8>,
+    },
+    Done,
+    Failed(ScramError),
+}
+
+impl Exchange {
+    /// Begins. `binding` is the hash of the certificate that this client was shown
+    /// (`tls-server-end-point`), `None` without TLS.
+    #[must_use]
+    pub fn new(verifier: Arc<Verifier>, binding: Option<Bytes>) -> Self {
+        Self {
+            verifier,
+            binding,
+            state: State::Start,
+        }
+    }
+
+    /// What to offer in AuthenticationSASL, in order of preference.
+    #[must_use]
+    pub fn mechanisms(&self) -> &'static [&'static str] {
+        if self.binding.is_some() {
+            &[SCRAM_SHA_256_PLUS, SCRAM_SHA_256]
+        } else {
+            &[SCRAM_SHA_256]
+        }
+    }
+
+    /// Takes mechanism and data of the SASLInitialResponse; returns the data of the
+    /// AuthenticationSASLContinue. A response without data counts as an empty message.
+    ///
+    /// # Errors
+    /// [`ScramError`].
+    pub fn first(&mut self, mechanism: &str, client_first: &[u8]) -> Result<Vec<u8>, ScramError> {
+        let mut nonce = [0; NONCE];
+        let drawn = rand::fill(&mut nonce).map_err(|_| ScramError::Random);
+        let server_nonce = STANDARD.encode(nonce);
+        self.stepped(|this| {
+            drawn.and_then(|()| this.challenge(mechanism, client_first, &server_nonce))
+        })
+    }
+
+    /// Takes the data of the SASLResponse; returns the data of the AuthenticationSASLFinal. `Ok`
+    /// means that the client knows the password.
+    ///
+    /// # Errors
+    /// [`ScramError`]; [`ScramError::WrongPassword`] only if everything else was right.
+    pub fn last(&mut self, client_final: &[u8]) -> Result<Vec<u8>, ScramError> {
+        self.stepped(|this| this.check(client_final))
+    }
+
+    /// Makes an error last.
+    fn stepped(
+        &mut self,
+        step: impl FnOnce(&mut Self) -> Result<Vec<u8>, ScramError>,
+    ) -> Result<Vec<u8>, ScramError> {
+        let result = match self.state {
+            State::Failed(error) => Err(error),
+            _ => step(self),
+        };
+        if let Err(error) = result {
+            self.state = State::Failed(error);
+        }
+        result
+    }
+
+    fn challenge(
+        &mut self,
+        mechanism: &str,
+        client_first: &[u8],
+        server_nonce: &str,
+    ) -> Result<Vec<u8>, ScramError> {
+        if !matches!(self.state, State::Start) {
+            return Err(ScramError::OutOfOrder);
+        }
+        if !self.mechanisms().contains(&mechanism) {
+            return Err(ScramError::Mechanism);
+        }
+        let client = message::first(bounded(client_first)?)?;
+        match (client.flag, mechanism == SCRAM_SHA_256_PLUS) {
+            (Flag::Cannot, false) | (Flag::Binds, true) => {}
+            (Flag::BelievesServerCannot, false) => {
+                if self.binding.is_some() {
+                    return Err(ScramError::Downgrade);
+                }
+            }
+            (Flag::Cannot | Flag::BelievesServerCannot, true) | (Flag::Binds, false) => {
+                return Err(ScramError::BindingMismatch);
+            }
+        }
+        let nonce = [client.nonce, server_nonce.as_bytes()].concat();
+        let salt = STANDARD.encode(self.verifier.salt);
+        let tail = format!(",s={salt},i={ITERATIONS}");
+        let server_first = [b"r=".as_slice(), &nonce, tail.as_bytes()].concat();
+        let auth_message = [client.bare, b",", &server_first, b","].concat();
+        self.state = State::Challenged {
+            flag: client.flag,
+            nonce,
+            auth_message,
+        };
+        Ok(server_first)
+    }
+
+    fn check(&mut self, client_final: &[u8]) -> Result<Vec<u8>, ScramError> {
+        let State::Challenged {
+            flag,
+            nonce,
+            auth_message,
+        } = std::mem::replace(&mut self.state, State::Done)
+        else {
+            return Err(ScramError::OutOfOrder);
+        };
+        let client = message::last(bounded(client_final)?)?;
+        self.check_binding(flag, client.binding)?;
+        if client.nonce != nonce {
+            return Err(ScramError::Nonce);
+        }
+        let signed = [auth_message.as_slice(), client.without_proof];
+        let mut client_key = Zeroizing::new(sign(&self.verifier.stored_key, &signed));
+        for (key, proof) in client_key.iter_mut().zip(client.proof) {
+            *key ^= proof;
+        }
+        let stored_key = sha256(client_key.as_slice());
+        constant_time::verify_slices_are_equal(&stored_key, self.verifier.stored_key.as_slice())
+            .map_err(|_| ScramError::WrongPassword)?;
+        let signature = STANDARD.encode(sign(&self.verifier.server_key, &signed));
+        Ok(format!("v={signature}").into_bytes())
+    }
+
+    /// `c` must be the GS2 header of the first message and, if it announced binding, the hash of
+    /// our certificate.
+    fn check_binding(&self, flag: Flag, sent: &[u8]) -> Result<(), ScramError> {
+        let mut input = flag.header().to_vec();
+        if flag == Flag::Binds {
+            // Present: otherwise the mechanism would not have been offered.
+            input.extend_from_slice(self.binding.as_deref().unwrap_or_default());
+        }
+        if STANDARD.encode(input).as_bytes() == sent {
+            return Ok(());
+        }
+        Err(match flag {
+            Flag::Binds => ScramError::Binding,
+            Flag::Cannot | Flag::BelievesServerCannot => ScramError::Malformed(
+                "the channel-binding attribute does not repeat what the first message said",
+            ),
+        })
+    }
+}
+
+impl fmt::Debug for Exchange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = match self.state {
+            State::Start => "Start",
+            State::Challenged { .. } => "Challenged",
+            State::Done => "Done",
+            State::Failed(_) => "Failed",
+        };
+        f.debug_struct("Exchange")
+            .field("state", &state)
+            .finish_non_exhaustive()
+    }
+}
+
+fn bounded(message: &[u8]) -> Result<&[u8], ScramError> {
+    match message.len() {
+        0 => Err(ScramError::Malformed("it is empty")),
+        1..=LONGEST_MESSAGE if !message.contains(&0) => Ok(message),
+        1..=LONGEST_MESSAGE => Err(ScramError::Malformed("it contains a zero byte")),
+        _ => Err(ScramError::Malformed("it is too long")),
+    }
+}
+
+/// HMAC-SHA-256 of `parts` put together.
+fn sign(key: &[u8; KEY], parts: &[&[u8]]) -> [u8; KEY] {
+    let mut context = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, key));
+    for part in parts {
+        context.update(part);
+    }
+    to_key(context.sign().as_ref())
+}
+
+fn sha256(data: &[u8]) -> [u8; KEY] {
+    to_key(digest::digest(&digest::SHA256, data).as_ref())
+}
+
+fn to_key(hash: &[u8]) -> [u8; KEY] {
+    let mut key = [0; KEY];
+    key.copy_from_slice(hash);
+    key
+}
+
+#[cfg(test)]
+mod tests;
