@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::builder::BoolishValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::config::{Destination, Layer, Listen, WrittenBastion};
+use crate::config::{Destination, Layer, Listen, ServeLayer, WrittenBastion};
 
 /// Local PostgreSQL proxy: log in to private RDS and Aurora databases with your AWS identity.
 #[derive(Debug, Parser)]
@@ -48,10 +48,10 @@ server's name need the real one (curl --connect-to), or check its authority alon
 pub enum Command {
     /// Listen on local ports and connect every client to its database.
     #[command(after_help = EXAMPLES)]
-    Serve(ServeArgs),
+    Serve(Box<ServeArgs>),
     /// Carry plain TCP to any host and port behind the bastion: MySQL, Redis, HTTP.
     #[command(after_help = TUNNEL_EXAMPLES)]
-    Tunnel(TunnelArgs),
+    Tunnel(Box<TunnelArgs>),
 }
 
 /// The flags of `pgiam serve`.
@@ -89,9 +89,80 @@ pub struct ServeArgs {
     /// Folder for what is made once: the certificate shown to local TLS clients.
     #[arg(long, env = "PGIAM_STATE_DIR", value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
+    /// The flags about logging in.
+    #[command(flatten)]
+    pub login: LoginArgs,
+    /// The flags about who may connect.
+    #[command(flatten)]
+    pub listen: ListenArgs,
     /// The flags of every command.
     #[command(flatten)]
     pub program: ProgramArgs,
+}
+
+/// The flags about how connections log in.
+#[derive(Clone, Debug, Default, Args)]
+pub struct LoginArgs {
+    /// Who proves who you are: iam (pgiam does, with a token) or passthrough (your client does, with
+    /// a password of its own, as for roles without rds_iam and for replication). Default: iam.
+    #[arg(long, env = "PGIAM_AUTH", value_name = "HOW")]
+    pub auth: Option<String>,
+    /// Seconds that TLS and login at the database may take. Default: 30.
+    #[arg(long, env = "PGIAM_LOGIN_TIMEOUT", value_name = "SECONDS")]
+    pub login_timeout: Option<u64>,
+    /// Most connections to each target at a time. Default: no limit but --max-connections.
+    #[arg(long, env = "PGIAM_CONNECTION_LIMIT", value_name = "N")]
+    pub connection_limit: Option<u64>,
+    /// Startup parameters not to pass on, for servers that do not know them; separated by commas.
+    #[arg(
+        long,
+        env = "PGIAM_IGNORE_STARTUP_PARAMETERS",
+        value_name = "NAMES",
+        value_delimiter = ','
+    )]
+    pub ignore_startup_parameters: Option<Vec<String>>,
+    /// The name server to ask what a host name of your own stands for. Default: the system's.
+    #[arg(long, env = "PGIAM_DNS_SERVER", value_name = "ADDRESS")]
+    pub dns_server: Option<String>,
+}
+
+/// The flags about where `pgiam serve` listens, and for whom.
+#[derive(Clone, Debug, Default, Args)]
+pub struct ListenArgs {
+    /// Addresses to listen on, separated by commas. Others than the loopback's need a password
+    /// (--password-file). Default: 127.0.0.1,::1
+    #[arg(long, env = "PGIAM_ADDRESS", value_name = "IP", value_delimiter = ',')]
+    pub address: Option<Vec<String>>,
+    /// A further port on which the database name picks among all targets: TARGET or
+    /// TARGET/DATABASE.
+    #[arg(long, env = "PGIAM_HUB_PORT", value_name = "PORT")]
+    pub hub_port: Option<u16>,
+    /// Directory of the Unix sockets, or "none". Default: $XDG_RUNTIME_DIR/pgiam, else run in the
+    /// state folder.
+    #[arg(long, env = "PGIAM_SOCKET_DIR", value_name = "DIR")]
+    pub socket_dir: Option<PathBuf>,
+    /// Serve only clients of the user who runs pgiam, where the system tells whose they are.
+    /// --peer-check=false is for containers that share a network. Default: true.
+    #[arg(
+        long,
+        env = "PGIAM_PEER_CHECK",
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        value_parser = BoolishValueParser::new()
+    )]
+    pub peer_check: Option<bool>,
+    /// File with a password that TCP clients must give (SCRAM-SHA-256); PGIAM_LOCAL_PASSWORD does
+    /// the same.
+    #[arg(long, env = "PGIAM_PASSWORD_FILE", value_name = "FILE")]
+    pub password_file: Option<PathBuf>,
+    /// Most connections at a time. Default: 400.
+    #[arg(long, env = "PGIAM_MAX_CONNECTIONS", value_name = "N")]
+    pub max_connections: Option<u64>,
+    /// Seconds a client may take to say what it wants. Default: 30.
+    #[arg(long, env = "PGIAM_STARTUP_TIMEOUT", value_name = "SECONDS")]
+    pub startup_timeout: Option<u64>,
 }
 
 /// The flags of `pgiam tunnel`.
@@ -237,7 +308,28 @@ impl ServeArgs {
             via: self.via.clone(),
             dial_timeout: self.dial_timeout,
             ca_file: self.ca_file.clone(),
+            auth: self.login.auth.clone(),
+            login_timeout: self.login.login_timeout,
+            connection_limit: self.login.connection_limit,
+            ignore_startup_parameters: self.login.ignore_startup_parameters.clone(),
+            dns_server: self.login.dns_server.clone(),
             ..self.ssm.layer()
+        }
+    }
+}
+
+impl ListenArgs {
+    /// The settings that override `[serve]` in the file.
+    #[must_use]
+    pub fn layer(&self) -> ServeLayer {
+        ServeLayer {
+            address: self.address.clone(),
+            socket_dir: self.socket_dir.clone(),
+            peer_check: self.peer_check,
+            password_file: self.password_file.clone(),
+            hub_port: self.hub_port,
+            max_connections: self.max_connections,
+            startup_timeout: self.startup_timeout,
         }
     }
 }
@@ -264,7 +356,8 @@ impl Cli {
     /// The command, which is `serve` when the word was not typed.
     #[must_use]
     pub fn into_command(self) -> Command {
-        self.command.unwrap_or(Command::Serve(self.serve))
+        self.command
+            .unwrap_or_else(|| Command::Serve(Box::new(self.serve)))
     }
 }
 
@@ -291,14 +384,14 @@ mod tests {
 
     fn serve(words: &[&str]) -> ServeArgs {
         match parse(words).unwrap() {
-            Command::Serve(args) => args,
+            Command::Serve(args) => *args,
             other => panic!("{other:?}"),
         }
     }
 
     fn tunnel(words: &[&str]) -> TunnelArgs {
         match parse(&[&["tunnel"], words].concat()).unwrap() {
-            Command::Tunnel(args) => args,
+            Command::Tunnel(args) => *args,
             other => panic!("{other:?}"),
         }
     }

@@ -8,6 +8,8 @@ mod endpoint;
 mod error;
 mod file;
 mod forward;
+mod login;
+mod serve;
 mod target;
 mod via;
 
@@ -17,10 +19,12 @@ mod tests;
 use std::time::Duration;
 
 pub use bastion::{Bastion, WrittenBastion};
-pub use endpoint::Endpoint;
+pub use endpoint::{Endpoint, EndpointKind, region_of};
 pub use error::ConfigError;
 pub use file::{File, Layer};
 pub use forward::{Destination, Listen};
+pub use login::{Auth, LoginSettings};
+pub use serve::{Serve, ServeLayer, SocketDir};
 pub use target::Target;
 pub use via::{SsmSettings, Via};
 
@@ -31,6 +35,15 @@ pub const DEFAULT_LOCAL_PORT: u16 = 5433;
 pub const DEFAULT_UPSTREAM_PORT: u16 = 5432;
 /// How long a client waits for tunnel and token before it is told why not.
 pub const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long TLS and login at the database may take. Below the server's own
+/// `authentication_timeout` (60 s), so that the reason comes from us.
+pub const DEFAULT_LOGIN_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a client may take to say what it wants.
+pub const DEFAULT_STARTUP_TIMEOUT: Duration = Duration::from_secs(30);
+/// Connections served at once. Far above what RDS instances accept per role, and below the usual
+/// limit of 1,024 descriptors, of which a connection takes one or two.
+pub const DEFAULT_MAX_CONNECTIONS: usize = 400;
 
 /// Most sessions of a target: one carries 0.7 MB/s from the database, whatever we do.
 pub const DEFAULT_SESSIONS: usize = 4;

@@ -21,9 +21,10 @@ use tokio_util::task::TaskTracker;
 use tracing::{Instrument, debug, info, info_span};
 
 use crate::aws::{AwsContext, AwsOptions};
+use crate::config::DEFAULT_MAX_CONNECTIONS;
 use crate::config::{Listen, Target, Via};
 use crate::report;
-use crate::server::{self, MAX_CONNECTIONS, Running};
+use crate::server::{self, Running};
 use crate::tunnel::direct::Direct;
 use crate::tunnel::ssm::supervisor::SsmTransport;
 use crate::tunnel::{Transport, TunnelError, plain};
@@ -179,7 +180,7 @@ impl Forwarder {
     /// Starts to accept.
     #[must_use]
     pub fn start(target: Target, transport: Arc<dyn Transport>, bound: Vec<Bound>) -> Self {
-        Self::with_limit(target, transport, bound, MAX_CONNECTIONS)
+        Self::with_limit(target, transport, bound, DEFAULT_MAX_CONNECTIONS)
     }
 
     fn with_limit(

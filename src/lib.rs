@@ -4,15 +4,18 @@
 //! or Aurora database with the user's AWS identity, over verified TLS, through a Session Manager
 //! tunnel. `session.rs` shows one connection's way; `docs/ARCHITECTURE.md` draws it.
 
+pub mod alias;
 pub mod aws;
 pub mod cancel;
 pub mod cli;
 pub mod config;
 pub mod forward;
 mod kept;
+pub mod local_password;
 pub mod platform;
 pub mod report;
 pub mod route;
+pub mod scram;
 pub mod secret;
 pub mod server;
 pub mod session;

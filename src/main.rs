@@ -8,10 +8,12 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Parser;
 use pgiam::cli::{Cli, Command, LogFormat, ProgramArgs, ServeArgs, TunnelArgs};
-use pgiam::config::File;
+use pgiam::config::{ConfigError, File, Serve};
 use pgiam::forward::{self, Bound, Forwarder};
+use pgiam::local_password;
 use pgiam::platform::{self, StopSignals};
-use pgiam::server::{self, Listener, Server};
+use pgiam::scram::Verifier;
+use pgiam::server::{self, Listener, Places, Server};
 use pgiam::session::{self, Proxy};
 use tracing::info;
 use tracing_subscriber::Layer;
@@ -86,7 +88,9 @@ fn is_fit_to_log(event: &tracing::Metadata<'_>) -> bool {
 
 async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
     let (file, looked_at) = File::load(args.program.config.as_deref())?;
+    let serve = Serve::from_layer(args.listen.layer().over(file.serve.clone()))?;
     let targets = file.targets(&args.targets, &args.layer(), &looked_at)?;
+    let verifier = verifier(&serve)?;
     let state_dir = args
         .state_dir
         .clone()
@@ -94,9 +98,18 @@ async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
         .context("this account has no home directory; name a folder with --state-dir")?;
     let mut signals = StopSignals::install().context("cannot listen for signals")?;
 
-    let proxy = Arc::new(Proxy::new(&state_dir, platform::os_user())?);
+    let proxy = Arc::new(Proxy::new(
+        &state_dir,
+        platform::os_user(),
+        &serve,
+        verifier,
+    )?);
     let rooms = session::rooms(targets)?;
-    let listeners = server::bind(rooms)?;
+    let places = Places {
+        serve: &serve,
+        default_socket_dir: platform::socket::default_dir(&state_dir),
+    };
+    let listeners = server::bind(rooms, &places)?;
     let ready: Vec<String> = listeners.iter().flat_map(ready_lines).collect();
     let server = Server::start(proxy, listeners);
     announce(&ready)?;
@@ -108,6 +121,17 @@ async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
         .await;
     info!("stopped");
     Ok(())
+}
+
+/// What clients must know, if anything; they must, where other machines' can come.
+fn verifier(serve: &Serve) -> anyhow::Result<Option<Verifier>> {
+    let variable = std::env::var(local_password::VARIABLE).ok();
+    let password = local_password::load(serve.password_file.as_deref(), variable)?;
+    match (password, serve.exposed_address()) {
+        (Some(password), _) => Ok(Some(Verifier::new(password.secret())?)),
+        (None, Some(address)) => Err(ConfigError::NoPassword { address }.into()),
+        (None, None) => Ok(None),
+    }
 }
 
 async fn tunnel(args: &TunnelArgs) -> anyhow::Result<()> {
@@ -145,7 +169,7 @@ fn grace(args: &ProgramArgs) -> Duration {
 
 /// One line per target: what to paste, and where it leads.
 fn ready_lines(listener: &Listener) -> Vec<String> {
-    let shared = listener.targets().count() > 1;
+    let shared = listener.by_name();
     listener
         .targets()
         .map(|target| {

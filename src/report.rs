@@ -9,23 +9,36 @@
 
 mod api;
 mod aws;
+mod client;
 mod database;
 mod ended;
+mod evidence;
+mod ids;
+mod later;
+mod server;
 mod tunnel;
+mod words;
 
 #[cfg(test)]
 mod tests;
 
-use bytes::Bytes;
-use pg_handshake::{ClientError, ErrorReply, SqlState, StartupError};
-use tracing::{debug, info, warn};
+use std::time::SystemTime;
 
+use bytes::Bytes;
+use pg_handshake::{ClientError, ErrorReply, SqlState};
+use tracing::{info, warn};
+
+use crate::aws::ClockOffset;
 use crate::config::{Endpoint, Target, Via};
-use crate::forward::ForwardError;
-use crate::route::RouteError;
 use crate::session::SessionError;
-use crate::splice::{EndedBy, SessionEnd};
+use crate::token::TokenRequest;
 use crate::tunnel::{TunnelError, plain};
+pub use ids::IDS;
+pub use later::{after_login, log_forward};
+
+use client::{
+    channel_binding, client, local_password, not_yet, peer, route, timed_out, two_passwords,
+};
 
 /// Invalid authorization specification: credentials, or permission to log in.
 const NOT_AUTHORIZED: SqlState = SqlState::new(*b"28000");
@@ -45,6 +58,12 @@ const NOT_SUPPORTED: SqlState = SqlState::new(*b"0A000");
 const TOO_MANY: SqlState = SqlState::new(*b"53300");
 /// Configuration limit exceeded: AWS throttles.
 const THROTTLED: SqlState = SqlState::new(*b"53400");
+/// Cannot connect now: not yet, or not at the moment. What `pg_isready` calls "rejecting".
+const NOT_NOW: SqlState = SqlState::new(*b"57P03");
+/// Invalid password.
+const WRONG_PASSWORD: SqlState = SqlState::new(*b"28P01");
+/// Warning.
+pub const WARNING: SqlState = SqlState::new(*b"01000");
 /// Admin shutdown.
 const SHUTDOWN: SqlState = SqlState::new(*b"57P01");
 /// Internal error.
@@ -61,6 +80,38 @@ pub struct About<'a> {
     pub user: &'a str,
     /// The database has received a token and not accepted it.
     pub token_judged: bool,
+    /// What is known about the last token.
+    pub evidence: Option<&'a Evidence>,
+    /// How many connections to the target are open, this one included.
+    pub open_connections: usize,
+}
+
+impl<'a> About<'a> {
+    /// Nothing but the target.
+    fn target(target: &'a Target) -> Self {
+        Self {
+            target,
+            user: "",
+            token_judged: false,
+            evidence: None,
+            open_connections: 0,
+        }
+    }
+}
+
+/// What is known about a token that was sent.
+#[derive(Clone, Debug)]
+pub struct Evidence {
+    /// What it was signed for.
+    pub request: TokenRequest,
+    /// Until when it may be used.
+    pub expires_at: SystemTime,
+    /// It had been made for an earlier connection.
+    pub from_cache: bool,
+    /// It went out before the database asked.
+    pub early: bool,
+    /// How far this machine's clock is from AWS's, where an answer of AWS has told.
+    pub clock: Option<ClockOffset>,
 }
 
 /// One failure, for the client and for the log.
@@ -69,10 +120,13 @@ pub struct Report {
     pub id: &'static str,
     /// The whole ErrorResponse; `None` where nobody can read one.
     pub reply: Option<Bytes>,
+    /// It says "not now", which `pg_isready` must not take for a yes.
+    pub not_ready: bool,
     sqlstate: String,
     message: String,
     /// What the log says beside the message.
     detail: Option<String>,
+    hint: Option<String>,
     level: Level,
 }
 
@@ -96,7 +150,7 @@ struct Said {
 impl Said {
     fn new(id: &'static str, sqlstate: SqlState, message: impl Into<String>) -> Self {
         Self {
-            id,
+            id: known_id(id),
             sqlstate,
             message: message.into(),
             detail: None,
@@ -119,19 +173,22 @@ impl Said {
             Some(target) => format!("target \"{}\": {}", target.name, self.message),
             None => self.message,
         };
-        let mut reply = ErrorReply::fatal(self.sqlstate, &message);
-        if let Some(detail) = &self.detail {
-            reply = reply.with_detail(detail);
-        }
-        if let Some(hint) = &self.hint {
-            reply = reply.with_hint(hint);
-        }
+        let Self {
+            id,
+            sqlstate,
+            detail,
+            hint,
+            ..
+        } = self;
+        let reply = reply(id, sqlstate, &message, (detail.as_deref(), hint.as_deref()));
         Report {
-            id: self.id,
-            reply: Some(reply.encode()),
-            sqlstate: self.sqlstate.as_str().to_owned(),
+            id,
+            reply: Some(reply),
+            not_ready: sqlstate == NOT_NOW,
+            sqlstate: sqlstate.as_str().to_owned(),
             message,
-            detail: self.detail,
+            detail,
+            hint,
             level,
         }
     }
@@ -153,17 +210,65 @@ impl Report {
         }
     }
 
+    /// The same as "not now", with a further Detail.
+    fn not_now(self, detail: Option<&str>) -> Self {
+        let all = [self.detail.as_deref(), detail].into_iter().flatten();
+        let all: Vec<&str> = all.collect();
+        let detail = (!all.is_empty()).then(|| all.join(" "));
+        let said = (detail.as_deref(), self.hint.as_deref());
+        let reply = self
+            .reply
+            .map(|_| reply(self.id, NOT_NOW, &self.message, said));
+        Self {
+            reply,
+            not_ready: true,
+            sqlstate: NOT_NOW.as_str().to_owned(),
+            detail,
+            ..self
+        }
+    }
+
     /// A failure nobody is there to read about.
     fn silent(id: &'static str, error: &SessionError) -> Self {
         Self {
-            id,
+            id: known_id(id),
             reply: None,
+            not_ready: false,
             sqlstate: String::new(),
             message: crate::tunnel::chain(error),
             detail: None,
+            hint: None,
             level: Level::Info,
         }
     }
+}
+
+/// The ErrorResponse with these parts. The Hint ends with the cause's identifier, under which
+/// `docs/errors.md` says more.
+fn reply(
+    id: &str,
+    sqlstate: SqlState,
+    message: &str,
+    (detail, hint): (Option<&str>, Option<&str>),
+) -> Bytes {
+    let mut reply = ErrorReply::fatal(sqlstate, message);
+    if let Some(hint) = hint {
+        reply = reply.with_hint(with_id(hint, id));
+    }
+    if let Some(detail) = detail {
+        reply = reply.with_detail(detail);
+    }
+    reply.encode()
+}
+
+/// An identifier of the list, which is what `docs/errors.md` is checked against.
+fn known_id(id: &'static str) -> &'static str {
+    debug_assert!(IDS.contains(&id), "{id} is not in the list of identifiers");
+    id
+}
+
+fn with_id(hint: &str, id: &str) -> String {
+    format!("{hint} [{id}]")
 }
 
 /// The report of a connection that did not become a session.
@@ -173,11 +278,29 @@ pub fn before_login(error: &SessionError, about: Option<&About<'_>>) -> Report {
     let warn = |said: Said| said.report(Level::Warn, target);
     match error {
         SessionError::Client(ClientError::DirectTls) => Report::silent("client.direct-tls", error),
+        SessionError::ForeignPeer { .. } | SessionError::UnknownPeer(_) => warn(peer(error)),
+        SessionError::Password(refused) => {
+            Said::new("client.password", PROTOCOL_VIOLATION, refused.to_string())
+                .hint("The client's answer to the password request does not follow the PostgreSQL protocol: update it.")
+                .report(Level::Info, target)
+        }
+        SessionError::LocalPassword(refused) => warn(local_password(refused)),
+        SessionError::TwoPasswords => warn(two_passwords()),
+        SessionError::ChannelBinding => warn(channel_binding()),
+        SessionError::Alias(refused) => warn(database::alias(refused)),
+        SessionError::NoAlpn => warn(database::no_alpn()),
+        SessionError::NoTunnelYet(readiness) => not_yet(*readiness).report(Level::Info, target),
+        // A new tunnel cannot be had while the one that was there is lost, most likely for the same
+        // reason.
+        SessionError::Interrupted(cause) => {
+            before_login(cause, about).not_now(Some("The tunnel that was there was lost and is being tried again."))
+        }
+        SessionError::NotReady(cause) => before_login(cause, about).not_now(None),
         SessionError::Client(refused) => client(refused).report(Level::Info, target),
         SessionError::GreetingTimeout(_) => Report::silent("client.silent", error),
         SessionError::ClientGone(_) => Report::silent("client.gone", error),
         SessionError::LocalTls(_) => Report::silent("client.tls", error),
-        SessionError::TooManyConnections { limit } => warn(too_many(*limit)),
+        SessionError::TooManyConnections { limit, of_target } => warn(too_many(*limit, *of_target)),
         SessionError::Route(refused) => warn(route(refused)),
         SessionError::Credentials(refused) => warn(aws::credentials(refused)),
         SessionError::Token(refused) => warn(aws::token(refused)),
@@ -185,15 +308,13 @@ pub fn before_login(error: &SessionError, about: Option<&About<'_>>) -> Report {
             shutting_down().report(Level::Info, target)
         }
         SessionError::Tunnel(failed) => warn(tunnel::tunnel(failed, about)),
-        SessionError::ConnectTimeout(after) => warn(
-            Said::new("tunnel.timeout", CANNOT_CONNECT, format!("tunnel and token were not ready within {} s", after.as_secs()))
-                .hint(RAISE_TIMEOUT),
-        ),
+        SessionError::ConnectTimeout { after, readiness } => warn(timed_out(*after, *readiness)),
         SessionError::UpstreamTls(failed) => warn(database::tls(failed, about)),
         SessionError::Upstream(failed) => database::upstream(failed, about),
         SessionError::UpstreamLost(lost) => warn(
             Said::new("database.lost", BROKEN, "the connection to the database broke during the login")
-                .detail(sentence(&plain(lost))),
+                .detail(sentence(&plain(lost)))
+                .hint(database::AGAIN),
         ),
         SessionError::LoginTimeout(after) => warn(
             Said::new("database.timeout", CANNOT_CONNECT, format!("the database did not finish the login within {} s", after.as_secs()))
@@ -208,104 +329,23 @@ pub fn before_login(error: &SessionError, about: Option<&About<'_>>) -> Report {
 /// What to do when neither the tunnel nor an error came in time.
 const RAISE_TIMEOUT: &str =
     "Raise connect_timeout if AWS is slow from here; run with --log debug to see which step waits.";
-/// What to do about a session that was lost, when there is nothing better to say.
-const RECONNECT: &str = "Reconnect: pgiam opens a new tunnel when it has to.";
-
-/// The last words to a client whose session ended for a reason that it cannot see; `None` when it
-/// ended in order, or when the client would take them for part of a message.
-#[must_use]
-pub fn after_login(end: &SessionEnd, target: &Target) -> Option<Bytes> {
-    let said = match end.by {
-        EndedBy::Client => return None,
-        EndedBy::Shutdown => shutting_down(),
-        EndedBy::Server => {
-            let error = end.error.as_ref()?;
-            let lost = |reason: &str| {
-                Said::new(
-                    "session.lost",
-                    BROKEN,
-                    "the connection to the database was lost",
-                )
-                .detail(sentence(reason))
-            };
-            match TunnelError::of(error) {
-                Some(error) => {
-                    let about = About {
-                        target,
-                        user: "",
-                        token_judged: false,
-                    };
-                    let said = tunnel::tunnel(error, Some(&about));
-                    let detail = said.detail.map(|detail| format!(". {detail}"));
-                    let hint = said.hint.unwrap_or_else(|| RECONNECT.to_owned());
-                    lost(&format!("{}{}", said.message, detail.unwrap_or_default())).hint(hint)
-                }
-                None => lost(&plain(error)).hint(RECONNECT),
-            }
-        }
-    };
-    if !end.at_boundary {
-        debug!(
-            message = said.message,
-            "not told to the client, which is in the middle of a message"
-        );
-        return None;
-    }
-    said.report(Level::Info, Some(target)).reply
-}
-
-/// Writes the log line of a connection that a raw tunnel could not carry, or not to its end. Its
-/// client can be told nothing, so all that there is to say is said here.
-pub fn log_forward(error: &ForwardError, target: &Target) {
-    let Said {
-        id,
-        message,
-        detail,
-        hint,
-        ..
-    } = forward(error, target);
-    let (detail, hint) = (detail.as_deref(), hint.as_deref());
-    match error {
-        ForwardError::Tunnel(TunnelError::ShuttingDown) | ForwardError::ShuttingDown => {
-            info!(id, reason = message, "connection ended");
-        }
-        _ => warn!(id, reason = message, detail, hint, "connection failed"),
-    }
-}
-
-fn forward(error: &ForwardError, target: &Target) -> Said {
-    let about = About {
-        target,
-        user: "",
-        token_judged: false,
-    };
-    match error {
-        ForwardError::Tunnel(failed) => tunnel::tunnel(failed, Some(&about)),
-        ForwardError::Timeout(after) => Said::new(
-            "tunnel.timeout",
-            CANNOT_CONNECT,
-            format!("the tunnel was not ready within {} s", after.as_secs()),
+fn too_many(limit: usize, of_target: bool) -> Said {
+    if of_target {
+        return Said::new(
+            "limit.target",
+            TOO_MANY,
+            "too many connections to this target",
         )
-        .hint(RAISE_TIMEOUT),
-        ForwardError::TooManyConnections { limit } => too_many(*limit),
-        ForwardError::Lost(lost) => Said::new(
-            "tunnel.lost",
-            BROKEN,
-            format!("the connection to {} was lost", target.endpoint),
-        )
-        .detail(sentence(&plain(lost))),
-        ForwardError::ShuttingDown => shutting_down(),
+        .detail(format!("Its connection_limit allows {limit} at a time."))
+        .hint("Close connections that are no longer needed, or raise connection_limit.");
     }
-}
-
-fn too_many(limit: usize) -> Said {
     Said::new(
         "limit.connections",
         TOO_MANY,
         "sorry, too many clients already",
     )
     .detail(format!("pgiam serves {limit} connections at once."))
-    .hint("Close connections that are no longer needed, or pool them.")
+    .hint("Close connections that are no longer needed, pool them, or raise max_connections.")
 }
 
 fn shutting_down() -> Said {
@@ -314,19 +354,6 @@ fn shutting_down() -> Said {
         SHUTDOWN,
         "terminating connection because pgiam is shutting down",
     )
-}
-
-fn client(error: &ClientError) -> Said {
-    let message = match error {
-        ClientError::Startup(StartupError::UnsupportedProtocol(_)) => {
-            return Said::new("client.protocol", NOT_SUPPORTED, error.to_string());
-        }
-        // These speak of the packet themselves.
-        ClientError::Startup(error) => error.to_string(),
-        other => format!("invalid startup: {other}"),
-    };
-    Said::new("client.startup", PROTOCOL_VIOLATION, message)
-        .hint("This port speaks the PostgreSQL protocol, version 3.")
 }
 
 /// The words of a library as a sentence of its own, as Detail wants them (PostgreSQL docs, "Error
@@ -352,38 +379,4 @@ fn try_port(about: Option<&About<'_>>) -> String {
         Via::Direct => "",
     };
     format!("nc -vz {host} {port}{place}")
-}
-
-fn route(error: &RouteError) -> Said {
-    match error {
-        RouteError::UnknownTarget { asked, known } => {
-            let names: Vec<String> = known.iter().map(|name| format!("\"{name}\"")).collect();
-            let message = if asked.is_empty() {
-                "several targets share this port, and no target is named".to_owned()
-            } else {
-                format!("there is no target \"{asked}\" on this port")
-            };
-            Said::new("target.unknown", NO_SUCH_DATABASE, message).hint(format!(
-                "Give the target's name, or TARGET/DATABASE, as database name. Targets here: {}.",
-                names.join(", ")
-            ))
-        }
-        RouteError::NoUser { target } => Said::new(
-            "target.no-user",
-            NOT_AUTHORIZED,
-            format!("target \"{target}\": no user name"),
-        )
-        .hint(format!(
-            "Give one (psql -U ROLE), or set user = \"ROLE\" under [targets.{target}]."
-        )),
-        RouteError::Replication => {
-            Said::new("target.replication", NOT_SUPPORTED, error.to_string())
-                .detail("Amazon RDS does not support IAM authentication for replication.")
-        }
-        RouteError::UserNotUtf8 => {
-            Said::new("target.user-encoding", NOT_AUTHORIZED, error.to_string())
-                .hint("IAM tokens are signed for user names in UTF-8.")
-        }
-        RouteError::Startup(_) => Said::new("target.startup", CONFIGURATION, error.to_string()),
-    }
 }

@@ -1,14 +1,24 @@
 //! Startup parameters → target and rewritten startup. Pure.
 //!
 //! A listener with one target always routes to it. Targets that share a local port are told apart
-//! by the database name: `TARGET` or `TARGET/DATABASE`.
+//! by the database name: `TARGET` or `TARGET/DATABASE`. So are all targets on the hub's port.
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use pg_handshake::{Startup, StartupError};
 use thiserror::Error;
 
-use crate::config::Target;
+use crate::config::{Auth, EndpointKind, Target};
+
+/// What a listener offers.
+#[derive(Clone, Copy, Debug)]
+pub struct Offer<'a> {
+    /// The targets behind it; at least one.
+    pub targets: &'a [Arc<Target>],
+    /// The database name picks the target, even if there is only one.
+    pub by_name: bool,
+}
 
 /// Where a connection goes, and the StartupMessage to send there.
 #[derive(Debug)]
@@ -21,6 +31,10 @@ pub struct Routed {
     pub user: String,
     /// The effective database, for logs and messages; `None` where the server's default applies.
     pub database: Option<String>,
+    /// The NegotiateProtocolVersion a client must be told whose version the server would refuse.
+    pub negotiated: Option<Bytes>,
+    /// The parameters that were left out, because the target is configured so.
+    pub ignored: Vec<String>,
 }
 
 /// Why a startup cannot be routed.
@@ -29,10 +43,10 @@ pub enum RouteError {
     /// Several targets share this port and the database name picks none of them.
     #[error("no target \"{asked}\" on this port")]
     UnknownTarget {
-        /// What the client asked for.
+        /// What the client asked for; empty where it named no database.
         asked: String,
-        /// The names that would have worked.
-        known: Vec<String>,
+        /// The names that would have worked, and where they lead.
+        known: Vec<(String, String)>,
     },
     /// Neither the client nor the target names a user.
     #[error("no user name: the client sent none and target \"{target}\" has no user")]
@@ -45,7 +59,10 @@ pub enum RouteError {
     UserNotUtf8,
     /// A replication connection, which IAM login does not allow.
     #[error("replication connections cannot log in with IAM")]
-    Replication,
+    Replication {
+        /// The target.
+        target: String,
+    },
     /// The rewritten startup packet would not be one any more.
     #[error("the configured user or database does not fit into the startup packet: {0}")]
     Startup(#[from] StartupError),
@@ -58,37 +75,30 @@ pub enum RouteError {
 /// # Errors
 /// [`RouteError`].
 pub fn route(
-    targets: &[Arc<Target>],
+    offer: Offer<'_>,
     mut startup: Startup,
     os_user: Option<&str>,
 ) -> Result<Routed, RouteError> {
-    if text(&startup, "replication").is_some_and(|value| !is_off(&value)) {
-        return Err(RouteError::Replication);
-    }
     let client_user = text(&startup, "user").filter(|user| !user.is_empty());
-    let client_database = text(&startup, "database")
-        .filter(|database| !database.is_empty() && Some(database) != client_user.as_ref());
-
-    let (target, client_database) = pick(targets, client_database)?;
-
-    let replace_user = match &client_user {
-        None => true,
-        Some(user) => os_user == Some(user.as_str()) && target.user.is_some(),
+    let named = text(&startup, "database").filter(|database| !database.is_empty());
+    let chosen = named
+        .clone()
+        .filter(|database| Some(database) != client_user.as_ref());
+    let by_name = offer.by_name || offer.targets.len() > 1;
+    let (target, client_database) = if by_name {
+        pick(offer.targets, named, chosen.is_some())?
+    } else {
+        let only = offer.targets.first().ok_or_else(|| unknown(&[], ""))?;
+        (Arc::clone(only), chosen)
     };
-    if replace_user {
-        let Some(user) = &target.user else {
-            return Err(RouteError::NoUser {
-                target: target.name.clone(),
-            });
-        };
-        startup.set("user", user.as_bytes())?;
+
+    let is_iam = target.login.auth == Auth::Iam;
+    if is_iam && text(&startup, "replication").is_some_and(|value| !is_off(&value)) {
+        let target = target.name.clone();
+        return Err(RouteError::Replication { target });
     }
-    let user = match startup.get("user").map(std::str::from_utf8) {
-        Some(Ok(user)) => user.to_owned(),
-        _ => return Err(RouteError::UserNotUtf8),
-    };
-
-    let untouched = client_database.is_some() && targets.len() == 1;
+    let user = set_user(&mut startup, client_user.as_deref(), &target, os_user)?;
+    let untouched = client_database.is_some() && !by_name;
     let database = client_database.or_else(|| target.database.clone());
     match &database {
         Some(_) if untouched => {}
@@ -97,21 +107,61 @@ pub fn route(
         // Without the parameter the server uses the (new) user name, as libpq would have.
         None => _ = startup.remove("database"),
     }
+    let ignored = target.login.ignore_startup_parameters.iter();
+    let ignored = ignored
+        .filter(|name| startup.remove(name))
+        .cloned()
+        .collect();
+    let negotiated = match target.endpoint.kind() {
+        // "RDS Proxy supports only version 3.0" (RDS User Guide): it refuses what is newer.
+        EndpointKind::Proxy => startup.downgrade(),
+        _ => None,
+    };
     Ok(Routed {
         target,
         startup,
         user,
         database,
+        negotiated,
+        ignored,
     })
 }
 
+/// Puts the target's user in place of one that the client has not chosen; the effective user.
+fn set_user(
+    startup: &mut Startup,
+    client_user: Option<&str>,
+    target: &Target,
+    os_user: Option<&str>,
+) -> Result<String, RouteError> {
+    let replace = match client_user {
+        None => true,
+        Some(user) => os_user == Some(user) && target.user.is_some(),
+    };
+    if replace {
+        let Some(user) = &target.user else {
+            return Err(RouteError::NoUser {
+                target: target.name.clone(),
+            });
+        };
+        startup.set("user", user.as_bytes())?;
+    }
+    let user = startup.get("user").unwrap_or_default();
+    match (std::str::from_utf8(user), target.login.auth) {
+        (Ok(user), _) => Ok(user.to_owned()),
+        // Nothing is signed for it; the server knows its own encoding.
+        (Err(_), Auth::Passthrough) => Ok(String::from_utf8_lossy(user).into_owned()),
+        (Err(_), Auth::Iam) => Err(RouteError::UserNotUtf8),
+    }
+}
+
+/// The target that `database` names, and the database there. One that is libpq's default, and so
+/// was not `chosen`, may name a target by accident only where it is one.
 fn pick(
     targets: &[Arc<Target>],
     database: Option<String>,
+    chosen: bool,
 ) -> Result<(Arc<Target>, Option<String>), RouteError> {
-    if let [only] = targets {
-        return Ok((Arc::clone(only), database));
-    }
     let asked = database.unwrap_or_default();
     let (name, database) = match asked.split_once('/') {
         Some((name, database)) => (name, Some(database).filter(|database| !database.is_empty())),
@@ -119,10 +169,17 @@ fn pick(
     };
     match targets.iter().find(|target| target.name == name) {
         Some(target) => Ok((Arc::clone(target), database.map(str::to_owned))),
-        None => Err(RouteError::UnknownTarget {
-            asked: name.to_owned(),
-            known: targets.iter().map(|target| target.name.clone()).collect(),
-        }),
+        None => Err(unknown(targets, if chosen { name } else { "" })),
+    }
+}
+
+fn unknown(targets: &[Arc<Target>], asked: &str) -> RouteError {
+    RouteError::UnknownTarget {
+        asked: asked.to_owned(),
+        known: targets
+            .iter()
+            .map(|target| (target.name.clone(), target.endpoint.to_string()))
+            .collect(),
     }
 }
 
@@ -142,6 +199,8 @@ fn text(startup: &Startup, name: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use pg_handshake::ProtocolVersion;
+
     use super::*;
     use crate::config::{File, Layer};
 
@@ -163,6 +222,16 @@ mod tests {
         let mut target = Target::clone(&targets(&[name])[0]);
         (target.user, target.database) = (None, None);
         vec![Arc::new(target)]
+    }
+
+    fn on(targets: &[Arc<Target>], startup: Startup) -> Result<Routed, RouteError> {
+        let by_name = false;
+        route(Offer { targets, by_name }, startup, Some("ana"))
+    }
+
+    fn on_hub(targets: &[Arc<Target>], startup: Startup) -> Result<Routed, RouteError> {
+        let by_name = true;
+        route(Offer { targets, by_name }, startup, Some("ana"))
     }
 
     fn startup(params: &[(&str, &str)]) -> Startup {
@@ -187,7 +256,7 @@ mod tests {
             ("database", "ana"),
             ("application_name", "psql"),
         ]);
-        let routed = route(&targets(&["orders"]), libpq, Some("ana")).unwrap();
+        let routed = on(&targets(&["orders"]), libpq).unwrap();
         assert_eq!(sent(&routed, "user").as_deref(), Some("db_user"));
         assert_eq!(sent(&routed, "database").as_deref(), Some("app"));
         assert_eq!(sent(&routed, "application_name").as_deref(), Some("psql"));
@@ -200,7 +269,7 @@ mod tests {
     #[test]
     fn what_the_client_chose_passes() {
         let chosen = startup(&[("user", "reports"), ("database", "sales")]);
-        let routed = route(&targets(&["orders"]), chosen, Some("ana")).unwrap();
+        let routed = on(&targets(&["orders"]), chosen).unwrap();
         assert_eq!(sent(&routed, "user").as_deref(), Some("reports"));
         assert_eq!(sent(&routed, "database").as_deref(), Some("sales"));
     }
@@ -208,12 +277,12 @@ mod tests {
     #[test]
     fn without_configured_defaults_nothing_is_invented() {
         let own = startup(&[("user", "ana"), ("database", "ana")]);
-        let routed = route(&without_defaults("orders"), own, Some("ana")).unwrap();
+        let routed = on(&without_defaults("orders"), own).unwrap();
         assert_eq!(
             (routed.user.as_str(), sent(&routed, "database")),
             ("ana", None)
         );
-        let error = route(&without_defaults("orders"), startup(&[]), Some("ana")).unwrap_err();
+        let error = on(&without_defaults("orders"), startup(&[])).unwrap_err();
         assert_eq!(
             error,
             RouteError::NoUser {
@@ -232,9 +301,9 @@ mod tests {
             ("F", false),
         ] {
             let asked = startup(&[("user", "ana"), ("replication", value)]);
-            let answer = route(&targets(&["orders"]), asked, None);
+            let answer = on(&targets(&["orders"]), asked);
             assert_eq!(
-                matches!(answer, Err(RouteError::Replication)),
+                matches!(answer, Err(RouteError::Replication { .. })),
                 refused,
                 "{value}"
             );
@@ -244,42 +313,91 @@ mod tests {
     #[test]
     fn a_shared_port_is_routed_by_database_name() {
         let both = targets(&["orders", "stock"]);
-        let routed = route(
-            &both,
-            startup(&[("user", "ana"), ("database", "stock")]),
-            Some("ana"),
-        )
-        .unwrap();
-        assert_eq!(
-            (
-                routed.target.name.as_str(),
-                sent(&routed, "database").as_deref()
-            ),
-            ("stock", Some("app"))
-        );
-        let routed = route(
-            &both,
-            startup(&[("user", "x"), ("database", "orders/sales")]),
-            Some("ana"),
-        )
-        .unwrap();
-        assert_eq!(
-            (
-                routed.target.name.as_str(),
-                sent(&routed, "database").as_deref()
-            ),
-            ("orders", Some("sales"))
-        );
-        for asked in ["ana", "nosuch"] {
-            let error = route(
-                &both,
-                startup(&[("user", "ana"), ("database", asked)]),
-                Some("ana"),
-            )
-            .unwrap_err();
-            assert!(
-                matches!(error, RouteError::UnknownTarget { known, .. } if known == ["orders", "stock"])
-            );
+        let named = startup(&[("user", "ana"), ("database", "stock")]);
+        let routed = on(&both, named).unwrap();
+        assert_eq!(routed.target.name, "stock");
+        assert_eq!(sent(&routed, "database").as_deref(), Some("app"));
+        let with_database = startup(&[("user", "x"), ("database", "orders/sales")]);
+        let routed = on(&both, with_database).unwrap();
+        assert_eq!(routed.target.name, "orders");
+        assert_eq!(sent(&routed, "database").as_deref(), Some("sales"));
+        for (database, expected) in [("ana", ""), ("nosuch", "nosuch"), ("stocks/x", "stocks")] {
+            let unknown = startup(&[("user", "ana"), ("database", database)]);
+            let Err(RouteError::UnknownTarget { asked, known }) = on(&both, unknown) else {
+                panic!("{database} was routed");
+            };
+            assert_eq!(asked, expected);
+            let names: Vec<&str> = known.iter().map(|(name, _)| name.as_str()).collect();
+            assert_eq!(names, ["orders", "stock"]);
+            assert!(known[0].1.starts_with("orders.abc."), "{known:?}");
         }
+    }
+
+    #[test]
+    fn on_the_hub_even_a_single_target_wants_its_name() {
+        let one = targets(&["orders"]);
+        let none = startup(&[("user", "ana")]);
+        let refused = on_hub(&one, none).unwrap_err();
+        assert!(
+            matches!(&refused, RouteError::UnknownTarget { asked, .. } if asked.is_empty()),
+            "{refused:?}"
+        );
+        let other = startup(&[("user", "ana"), ("database", "sales")]);
+        assert!(on_hub(&one, other).is_err());
+        // libpq sends the user's name as database by itself; a target may have that name.
+        let same = startup(&[("user", "orders"), ("database", "orders")]);
+        let routed = on_hub(&one, same).unwrap();
+        assert_eq!(sent(&routed, "database").as_deref(), Some("app"));
+        assert_eq!(routed.user, "orders");
+    }
+
+    #[test]
+    fn passthrough_lets_replication_and_any_encoding_through() {
+        let mut target = Target::clone(&targets(&["orders"])[0]);
+        target.login.auth = Auth::Passthrough;
+        let target = [Arc::new(target)];
+        let mut asked = startup(&[("replication", "database")]);
+        asked.set("user", b"J\xfcrgen").unwrap();
+        let routed = on(&target, asked.clone()).unwrap();
+        assert_eq!(sent(&routed, "replication").as_deref(), Some("database"));
+        assert_eq!(routed.startup.get("user"), Some(&b"J\xfcrgen"[..]));
+        asked.remove("replication");
+        let refused = on(&targets(&["orders"]), asked).unwrap_err();
+        assert_eq!(refused, RouteError::UserNotUtf8);
+    }
+
+    #[test]
+    fn ignored_parameters_are_left_out_and_named() {
+        let mut target = Target::clone(&targets(&["orders"])[0]);
+        target.login.ignore_startup_parameters =
+            vec!["extra_float_digits".into(), "search_path".into()];
+        let asked = startup(&[("user", "x"), ("extra_float_digits", "3"), ("b", "c")]);
+        let routed = on(&[Arc::new(target)], asked).unwrap();
+        assert_eq!(routed.ignored, ["extra_float_digits"]);
+        assert_eq!(sent(&routed, "extra_float_digits"), None);
+        assert_eq!(sent(&routed, "b").as_deref(), Some("c"));
+    }
+
+    #[test]
+    fn a_server_that_knows_only_the_first_version_is_asked_for_that() {
+        let asked = || {
+            let mut asked = Startup::new(ProtocolVersion::V3_2);
+            asked.set("user", b"x").unwrap();
+            asked.set("_pq_.something", b"on").unwrap();
+            asked
+        };
+        let plain = on(&targets(&["orders"]), asked()).unwrap();
+        assert_eq!(plain.startup.version(), ProtocolVersion::V3_2);
+        assert_eq!(sent(&plain, "_pq_.something").as_deref(), Some("on"));
+        assert_eq!(plain.negotiated, None);
+        let mut proxy = Target::clone(&targets(&["orders"])[0]);
+        proxy.endpoint = "p.proxy-abc.eu-central-1.rds.amazonaws.com"
+            .parse()
+            .unwrap();
+        let routed = on(&[Arc::new(proxy)], asked()).unwrap();
+        assert_eq!(routed.startup.version(), ProtocolVersion::V3_0);
+        assert_eq!(sent(&routed, "_pq_.something"), None);
+        let told = routed.negotiated.unwrap();
+        assert_eq!(told[0], b'v');
     }
 }

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,15 +14,17 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 
-use crate::config::Target;
-use crate::session::{self, Proxy, Rooms};
-use crate::tunnel::{Transport, direct};
+use crate::config::{Serve, SocketDir, Target};
+use crate::platform;
+use crate::platform::socket::{SocketError, UnixSocket};
+use crate::session::{self, Arrival, Entry, Proxy, Rooms};
+use crate::tunnel::{Stream, Transport, direct};
 
-/// Connections served at once. Far above what RDS instances accept per role, and below the usual
-/// limit of 1,024 descriptors, of which a connection takes one or two.
-pub const MAX_CONNECTIONS: usize = 400;
-/// Clients over the limit that may be told so at the same time; the rest is just closed.
-const MAX_REFUSALS: usize = 64;
+/// Connections that may be saying what they want, or be told that there is no place for them, at the
+/// same time; more of them wait in the kernel.
+const MAX_STARTUPS: usize = 128;
+/// What the port of all targets is called where a target's name would stand.
+const HUB: &str = "hub";
 /// Waiting clients the kernel may queue per socket. When the queue is full, Linux drops the client's
 /// SYN, which costs it a second; a pool that opens all its connections at once must not meet that.
 const BACKLOG: u32 = 1024;
@@ -45,6 +48,19 @@ pub enum BindError {
         /// The target that wants it.
         target: String,
     },
+    /// The port of all targets is also that of one.
+    #[error(
+        "hub_port = {port} is the port of target \"{target}\", too.\nhint: give the hub another one"
+    )]
+    Hub {
+        /// The port.
+        port: u16,
+        /// A target on it.
+        target: String,
+    },
+    /// The Unix socket.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
     /// Another failure.
     #[error("cannot listen on {address}: {source}")]
     Other {
@@ -62,8 +78,9 @@ fn next(address: &SocketAddr) -> u16 {
 /// One local port and the targets behind it.
 pub struct Listener {
     sockets: Vec<TcpListener>,
+    unix: Option<UnixSocket>,
     port: u16,
-    rooms: Arc<[Arc<Rooms>]>,
+    entry: Entry,
 }
 
 impl Listener {
@@ -73,64 +90,149 @@ impl Listener {
         self.port
     }
 
+    /// The Unix socket, if there is one.
+    #[must_use]
+    pub fn socket(&self) -> Option<&Path> {
+        self.unix.as_ref().map(UnixSocket::path)
+    }
+
+    /// Whether the database name picks the target.
+    #[must_use]
+    pub fn by_name(&self) -> bool {
+        self.entry.by_name || self.entry.rooms.len() > 1
+    }
+
     /// The targets behind it.
     pub fn targets(&self) -> impl Iterator<Item = &Arc<Target>> {
-        self.rooms.iter().map(|rooms| &rooms.target)
+        self.entry.rooms.iter().map(|rooms| &rooms.target)
     }
 }
 
-/// Binds 127.0.0.1 and ::1 for every distinct local port of `rooms`. Targets with the same port
-/// share its listener; port 0 is a fresh port for each.
+/// Where to listen, besides the ports of the targets.
+pub struct Places<'a> {
+    /// What is configured.
+    pub serve: &'a Serve,
+    /// The directory of the Unix sockets, when none is configured and the system has such sockets.
+    pub default_socket_dir: Option<PathBuf>,
+}
+
+/// Binds every address for every distinct local port of `rooms`, and a Unix socket for each. Targets
+/// with the same port share its listener; port 0 is a fresh port for each. The hub's port leads to
+/// all of them.
 ///
 /// # Errors
 /// [`BindError`] for the first port that cannot be had. A machine without IPv6 is served on
-/// 127.0.0.1 alone.
-pub fn bind(rooms: Vec<Arc<Rooms>>) -> Result<Vec<Listener>, BindError> {
+/// 127.0.0.1 alone, and one whose default directory cannot be used without Unix sockets.
+pub fn bind(rooms: Vec<Arc<Rooms>>, places: &Places<'_>) -> Result<Vec<Listener>, BindError> {
+    let all: Arc<[Arc<Rooms>]> = rooms.clone().into();
     let mut by_port: BTreeMap<u16, Vec<Arc<Rooms>>> = BTreeMap::new();
     let mut listeners = Vec::new();
+    let mut listen = |port, rooms, by_name| {
+        let entry = Entry { rooms, by_name };
+        places
+            .listen(port, entry)
+            .map(|listener| listeners.push(listener))
+    };
     for rooms in rooms {
         match rooms.target.local_port {
-            0 => listeners.push(listen(0, vec![rooms])?),
+            0 => listen(0, vec![rooms].into(), false)?,
             port => by_port.entry(port).or_default().push(rooms),
         }
     }
+    let hub = places.serve.hub_port;
+    if let Some(port) = hub
+        && let Some(rooms) = by_port.get(&port)
+    {
+        let target = name_of(rooms);
+        return Err(BindError::Hub { port, target });
+    }
     for (port, rooms) in by_port {
-        listeners.push(listen(port, rooms)?);
+        listen(port, rooms.into(), false)?;
+    }
+    if let Some(port) = hub {
+        listen(port, all, true)?;
     }
     Ok(listeners)
 }
 
-fn listen(port: u16, rooms: Vec<Arc<Rooms>>) -> Result<Listener, BindError> {
-    let target = rooms
+fn name_of(rooms: &[Arc<Rooms>]) -> String {
+    rooms
         .first()
         .map(|rooms| rooms.target.name.clone())
-        .unwrap_or_default();
-    let (port, sockets) = loopback(port).map_err(|(address, source)| match source.kind() {
-        io::ErrorKind::AddrInUse => BindError::InUse { address, target },
-        _ => BindError::Other { address, source },
-    })?;
-    Ok(Listener {
-        sockets,
-        port,
-        rooms: rooms.into(),
-    })
+        .unwrap_or_default()
 }
 
-/// Listens on a port of 127.0.0.1 and ::1; port 0 is a fresh one. A machine without IPv6 does with
-/// one socket. Returns the port, or the address that could not be had.
-pub(crate) fn loopback(port: u16) -> Result<(u16, Vec<TcpListener>), (SocketAddr, io::Error)> {
-    let v4 = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
-    let first = socket(v4).map_err(|error| (v4, error))?;
-    let port = first.local_addr().map_err(|error| (v4, error))?.port();
-    let v6 = SocketAddr::new(IpAddr::V6(Ipv6Addr::LOCALHOST), port);
-    let mut sockets = vec![first];
-    match socket(v6) {
-        Ok(socket) => sockets.push(socket),
-        // "localhost" means ::1 first for many clients: someone else there would get them.
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse => return Err((v6, error)),
-        Err(error) => debug!(%error, "no IPv6 loopback here"),
+impl Places<'_> {
+    fn listen(&self, port: u16, entry: Entry) -> Result<Listener, BindError> {
+        let target = if entry.by_name {
+            HUB.to_owned()
+        } else {
+            name_of(&entry.rooms)
+        };
+        let bound = bind_all(&self.serve.addresses, port);
+        let (port, sockets) = bound.map_err(|(address, source)| match source.kind() {
+            io::ErrorKind::AddrInUse => BindError::InUse { address, target },
+            _ => BindError::Other { address, source },
+        })?;
+        Ok(Listener {
+            sockets,
+            unix: self.socket(port)?,
+            port,
+            entry,
+        })
+    }
+
+    fn socket(&self, port: u16) -> Result<Option<UnixSocket>, BindError> {
+        match (&self.serve.socket_dir, &self.default_socket_dir) {
+            (SocketDir::None, _) | (SocketDir::Default, None) => Ok(None),
+            (SocketDir::At(dir), _) => Ok(Some(platform::socket::bind(dir, port)?)),
+            (SocketDir::Default, Some(dir)) => match platform::socket::bind(dir, port) {
+                Ok(socket) => Ok(Some(socket)),
+                // Nobody has asked for it.
+                Err(error) => {
+                    warn!(reason = %error, "no Unix socket");
+                    Ok(None)
+                }
+            },
+        }
+    }
+}
+
+/// Listens on a port of every address; port 0 is a fresh one, the same for all. Returns the port, or
+/// the address that could not be had.
+pub(crate) fn bind_all(
+    addresses: &[IpAddr],
+    port: u16,
+) -> Result<(u16, Vec<TcpListener>), (SocketAddr, io::Error)> {
+    let (mut port, mut sockets) = (port, Vec::new());
+    for address in addresses {
+        let address = SocketAddr::new(*address, port);
+        match socket(address) {
+            Ok(socket) => {
+                port = socket
+                    .local_addr()
+                    .map_err(|error| (address, error))?
+                    .port();
+                sockets.push(socket);
+            }
+            // "localhost" means ::1 first for many clients: someone else there would get them. But
+            // where there is no ::1 nobody can be there.
+            Err(error)
+                if address.ip() == Ipv6Addr::LOCALHOST
+                    && error.kind() != io::ErrorKind::AddrInUse
+                    && !sockets.is_empty() =>
+            {
+                debug!(%error, "no IPv6 loopback here");
+            }
+            Err(error) => return Err((address, error)),
+        }
     }
     Ok((port, sockets))
+}
+
+/// The same on 127.0.0.1 and ::1. A machine without IPv6 does with one socket.
+pub(crate) fn loopback(port: u16) -> Result<(u16, Vec<TcpListener>), (SocketAddr, io::Error)> {
+    bind_all(&Serve::default().addresses, port)
 }
 
 /// Listens on one address.
@@ -161,29 +263,28 @@ impl Server {
     #[must_use]
     pub fn start(proxy: Arc<Proxy>, listeners: Vec<Listener>) -> Self {
         let server = Self {
+            // The hub's are those of the others.
             rooms: listeners
                 .iter()
-                .flat_map(|listener| listener.rooms.iter().cloned())
+                .filter(|listener| !listener.entry.by_name)
+                .flat_map(|listener| listener.entry.rooms.iter().cloned())
                 .collect(),
             proxy,
             accepting: CancellationToken::new(),
             connections: TaskTracker::new(),
         };
-        let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-        let refusals = Arc::new(Semaphore::new(MAX_REFUSALS));
+        let startups = Arc::new(Semaphore::new(MAX_STARTUPS));
         for listener in listeners {
-            for socket in listener.sockets {
+            let tcp = listener.sockets.into_iter().map(Socket::Tcp);
+            for socket in tcp.chain(listener.unix.map(Socket::Unix)) {
                 let accept = Accept {
                     proxy: Arc::clone(&server.proxy),
-                    rooms: Arc::clone(&listener.rooms),
-                    permits: Arc::clone(&permits),
-                    refusals: Arc::clone(&refusals),
+                    entry: listener.entry.clone(),
+                    startups: Arc::clone(&startups),
                     connections: server.connections.clone(),
                 };
                 let stop = server.accepting.clone();
-                let accepting =
-                    self::accept(socket, move |stream, peer| accept.spawn(stream, peer));
-                tokio::spawn(async move { stop.run_until_cancelled(accepting).await });
+                tokio::spawn(async move { stop.run_until_cancelled(accept.run(socket)).await });
             }
         }
         server
@@ -279,23 +380,57 @@ pub(crate) async fn accept(socket: TcpListener, mut serve: impl FnMut(TcpStream,
 /// What an accept loop hands to each connection.
 struct Accept {
     proxy: Arc<Proxy>,
-    rooms: Arc<[Arc<Rooms>]>,
-    permits: Arc<Semaphore>,
-    refusals: Arc<Semaphore>,
+    entry: Entry,
+    startups: Arc<Semaphore>,
     connections: TaskTracker,
 }
 
 impl Accept {
-    fn spawn(&self, stream: TcpStream, peer: SocketAddr) {
-        let (proxy, rooms) = (Arc::clone(&self.proxy), Arc::clone(&self.rooms));
-        let permit = Arc::clone(&self.permits).try_acquire_owned();
-        let permitted = permit.is_ok();
-        let Ok(permit) = permit.or_else(|_| Arc::clone(&self.refusals).try_acquire_owned()) else {
-            return debug!(%peer, "over the limit; closed");
-        };
-        self.connections.spawn(async move {
-            session::serve(proxy, rooms, Box::new(stream), peer, permitted).await;
-            drop(permit);
-        });
+    /// Accepts until it is dropped. When as many clients as may be are saying what they want, the next
+    /// one waits here, and the others in the kernel. The turn comes after the client and not before:
+    /// a program may listen at more places than clients may begin at a time.
+    async fn run(self, socket: Socket) {
+        loop {
+            match socket.accept().await {
+                Ok((stream, arrival)) => {
+                    // Nobody closes the semaphore.
+                    let Ok(permit) = Arc::clone(&self.startups).acquire_owned().await else {
+                        return;
+                    };
+                    let (proxy, entry) = (Arc::clone(&self.proxy), self.entry.clone());
+                    let serving = session::serve(proxy, entry, stream, arrival, permit);
+                    self.connections.spawn(serving);
+                }
+                Err(error) => {
+                    warn!(%error, "accept failed");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+}
+
+/// A listening socket of either kind.
+enum Socket {
+    Tcp(TcpListener),
+    Unix(UnixSocket),
+}
+
+impl Socket {
+    async fn accept(&self) -> io::Result<(Stream, Arrival)> {
+        match self {
+            Self::Tcp(listener) => {
+                let (stream, peer) = listener.accept().await?;
+                if let Err(error) = direct::tune(&stream) {
+                    debug!(%error, "socket options");
+                }
+                let ours = stream.local_addr()?;
+                Ok((Box::new(stream), Arrival::Tcp { peer, ours }))
+            }
+            Self::Unix(socket) => {
+                let (stream, uid) = socket.accept().await?;
+                Ok((Box::new(stream), Arrival::Unix { uid }))
+            }
+        }
     }
 }

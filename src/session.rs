@@ -2,52 +2,60 @@
 //!
 //! `greet → route → (token ‖ tunnel) → upstream TLS → upstream login → splice → close`
 
+mod arrival;
 mod cancel;
+mod connect;
+mod dial;
 mod error;
 mod greet;
+mod known;
+mod limits;
+mod local_login;
 mod login;
+mod passthrough;
 mod rooms;
+mod welcome;
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use pg_handshake::{Startup, Upstream, UpstreamError};
+use pg_handshake::{AUTHENTICATION_OK, ErrorReply, Startup};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout};
 use tracing::{Instrument, Span, debug, field, info, info_span, warn};
 
 use crate::cancel::Registration;
-use crate::config::Target;
-use crate::report;
-use crate::route::{self, Routed};
+use crate::config::Auth;
+use crate::report::{self, Evidence};
+use crate::route::{self, Offer, Routed};
 use crate::splice::{self, EndedBy, First};
-use crate::token::{Token, TokenRequest};
-use crate::tunnel::{Duplex, Stream, TunnelError, plain};
+use crate::tunnel::{Duplex, Readiness, Stream, plain};
 
+pub use arrival::Arrival;
 pub use error::SessionError;
-use greet::{Greeted, Local, greet};
-use login::{Greeting, LoggedIn, begin, login};
+use greet::{Greeted, Local};
+use login::{Greeting, LoggedIn};
 pub use rooms::{Proxy, Rooms, SetupError, rooms};
 
-/// A client has this long to say what it wants, TLS included.
-const GREETING_DEADLINE: Duration = Duration::from_secs(30);
-/// TLS and login at the database, after the tunnel stands. Below the server's own
-/// `authentication_timeout` (60 s), so that the reason comes from us.
-const LOGIN_DEADLINE: Duration = Duration::from_secs(30);
+/// How long a client may say nothing while others wait for its place, and how often that is looked at.
+const CROWDED_PATIENCE: Duration = Duration::from_secs(2);
+const CROWDED_LOOK: Duration = Duration::from_millis(250);
 /// Writing the last ErrorResponse to a client and closing.
 const FAREWELL_DEADLINE: Duration = Duration::from_secs(3);
 /// After the stop signal every connection is gone within this.
 pub const STOP_DEADLINE: Duration = Duration::from_secs(6);
+/// Who only asks whether a connection could be made gets an answer within this: `pg_isready` waits
+/// for 3 s, and takes silence for "no response".
+const PROBE_DEADLINE: Duration = Duration::from_millis(2500);
+/// What `pg_isready` calls itself (`fallback_application_name` in pg_isready.c).
+const PROBE: &[u8] = b"pg_isready";
 /// Read size before the splice: startup packets and login answers are small.
 const READ: usize = 4 * 1024;
 /// What a client may pipeline behind its startup packet before it has to wait.
 const EARLY: usize = 64 * 1024;
-
-/// AuthenticationOk (PostgreSQL docs, "Message Formats").
-const AUTHENTICATION_OK: [u8; 9] = [b'R', 0, 0, 0, 8, 0, 0, 0, 0];
 
 /// Milliseconds spent in each stage of one connection.
 #[derive(Clone, Copy, Debug, Default)]
@@ -63,25 +71,54 @@ fn millis(since: Instant) -> f64 {
     (since.elapsed().as_secs_f64() * 10_000.0).round() / 10.0
 }
 
+/// What a listener leads to.
+#[derive(Clone)]
+pub struct Entry {
+    /// The targets behind it, each with what it needs.
+    pub rooms: Arc<[Arc<Rooms>]>,
+    /// The database name picks the target, even if there is only one.
+    pub by_name: bool,
+}
+
+impl Entry {
+    /// How the tunnels stand if none of them could take a connection now.
+    fn not_ready(&self) -> Option<Readiness> {
+        let mut states = self.rooms.iter().map(|rooms| rooms.transport.readiness());
+        let first = states.next()?;
+        let waits = |state| matches!(state, Readiness::Starting | Readiness::Interrupted);
+        (waits(first) && states.all(waits)).then_some(first)
+    }
+}
+
+/// Whether this client only asks whether a connection could be made.
+fn is_probe(startup: &Startup) -> bool {
+    startup.get("application_name") == Some(PROBE)
+}
+
 /// Serves one accepted connection to its end. Logs how it went; returns nothing, because nobody
-/// waits for it.
+/// waits for it. `startup_permit` is given back as soon as the client has said what it wants.
 pub async fn serve(
     proxy: Arc<Proxy>,
-    rooms: Arc<[Arc<Rooms>]>,
+    entry: Entry,
     stream: Stream,
-    peer: SocketAddr,
-    permitted: bool,
+    arrival: Arrival,
+    startup_permit: OwnedSemaphorePermit,
 ) {
-    let span = info_span!("conn", %peer, target = field::Empty, user = field::Empty, database = field::Empty);
+    let span = info_span!("conn", peer = %arrival, target = field::Empty, user = field::Empty, database = field::Empty);
     let accepted = Instant::now();
     async {
-        let greeting = tokio::select! {
-            greeting = timeout(GREETING_DEADLINE, greet(&proxy.acceptor, stream)) => greeting,
-            () = proxy.stop.cancelled() => return,
+        let stop = proxy.stop.clone();
+        let deadline = proxy.startup_timeout;
+        let welcome = welcome::welcome(&proxy, &entry, stream, &arrival);
+        let welcomed = tokio::select! {
+            welcomed = timeout(deadline, welcome) => welcomed.map_err(|_| deadline),
+            () = crowded(&startup_permit) => Err(accepted.elapsed()),
+            () = stop.cancelled() => return,
         };
-        match greeting {
+        match welcomed {
             Ok(Ok(Greeted::Cancel { key, stream })) => {
-                cancel::deliver(&proxy, &rooms, &key, stream).await
+                drop(startup_permit);
+                cancel::deliver(&proxy, &entry.rooms, &key, stream).await;
             }
             Ok(Ok(Greeted::Startup {
                 client,
@@ -89,22 +126,32 @@ pub async fn serve(
                 early,
             })) => {
                 let session = Session {
+                    client_asked: proxy.asks_password(&arrival),
                     proxy,
-                    rooms,
+                    entry,
                     accepted,
                     timings: Timings::default(),
+                    evidence: None,
                 };
-                session.run(client, startup, early, permitted).await;
+                session.run(client, startup, early, startup_permit).await;
             }
             Ok(Err((error, client))) => refuse(client, &error, None, &Greeting::default()).await,
-            Err(_) => {
-                let error = SessionError::GreetingTimeout(GREETING_DEADLINE);
+            Err(after) => {
+                let error = SessionError::GreetingTimeout(after);
                 refuse(None, &error, None, &Greeting::default()).await;
             }
         }
     }
     .instrument(span)
     .await;
+}
+
+/// Resolves when a client has had enough time to say what it wants, and others wait for its place.
+async fn crowded(permit: &OwnedSemaphorePermit) {
+    tokio::time::sleep(CROWDED_PATIENCE).await;
+    while permit.semaphore().available_permits() > 0 {
+        tokio::time::sleep(CROWDED_LOOK).await;
+    }
 }
 
 async fn write_all(stream: &mut dyn Duplex, chunks: impl Iterator<Item = Bytes>) -> io::Result<()> {
@@ -119,48 +166,65 @@ async fn write_all(stream: &mut dyn Duplex, chunks: impl Iterator<Item = Bytes>)
 /// A connection that has said what it wants.
 struct Session {
     proxy: Arc<Proxy>,
-    rooms: Arc<[Arc<Rooms>]>,
+    entry: Entry,
     accepted: Instant,
     timings: Timings,
+    /// The client has logged in to us.
+    client_asked: bool,
+    /// What the last token was.
+    evidence: Option<Evidence>,
 }
 
 impl Session {
-    async fn run(mut self, mut client: Local, startup: Startup, early: Bytes, permitted: bool) {
+    async fn run(
+        mut self,
+        mut client: Local,
+        startup: Startup,
+        early: Bytes,
+        startup_permit: OwnedSemaphorePermit,
+    ) {
         self.timings.startup_ms = millis(self.accepted);
-        let mut greeting = Greeting::default();
-        if !permitted {
-            let error = SessionError::TooManyConnections {
-                limit: crate::server::MAX_CONNECTIONS,
-            };
-            return refuse(Some(client), &error, None, &greeting).await;
-        }
-        let targets: Vec<Arc<Target>> = self
-            .rooms
-            .iter()
-            .map(|rooms| Arc::clone(&rooms.target))
-            .collect();
-        let routed = match route::route(&targets, startup, self.proxy.os_user.as_deref()) {
-            Ok(routed) => routed,
-            Err(error) => return refuse(Some(client), &error.into(), None, &greeting).await,
+        let probe = is_probe(&startup);
+        let none = Greeting::default();
+        let too_many = |limit, of_target| SessionError::TooManyConnections { limit, of_target };
+        let _place = match self.proxy.places.take() {
+            Ok(place) => place,
+            Err(limit) => return refuse(Some(client), &too_many(limit, false), None, &none).await,
         };
-        let Some(rooms) = self
-            .rooms
-            .iter()
-            .find(|rooms| rooms.target.name == routed.target.name)
-            .cloned()
-        else {
-            return; // The router chooses among these very targets.
+        drop(startup_permit);
+        let (rooms, routed) = match self.route(startup) {
+            Ok(both) => both,
+            Err(error) => return refuse(Some(client), &error, None, &none).await,
         };
         let span = Span::current();
         span.record("target", &routed.target.name);
         span.record("user", &routed.user);
         span.record("database", routed.database.as_deref().unwrap_or_default());
 
-        let mut early = BytesMut::from(&early[..]);
-        let stop = self.proxy.stop.clone();
+        let mut greeting = self.greeting(&routed);
+        let place = rooms.places.take();
+        let (mut early, stop) = (BytesMut::from(&early[..]), self.proxy.stop.clone());
+        let connected = async {
+            let _ = place.as_ref().map_err(|limit| too_many(*limit, true))?;
+            let (local, early) = (&mut client, &mut early);
+            match routed.target.login.auth {
+                Auth::Passthrough => self.carry(&rooms, &routed, (local, early)).await,
+                Auth::Iam => tokio::select! {
+                    connected = self.connect(&rooms, &routed, &mut greeting) => connected,
+                    gone = client_gone(&mut local.stream, early) => Err(SessionError::ClientGone(gone)),
+                },
+            }
+        };
+        let connected = async {
+            if !probe {
+                return connected.await;
+            }
+            let late = Err(SessionError::NoTunnelYet(rooms.transport.readiness()));
+            let answer = timeout(PROBE_DEADLINE, connected).await.unwrap_or(late);
+            answer.map_err(SessionError::for_a_probe)
+        };
         let connected = tokio::select! {
-            connected = self.connect(&rooms, &routed, &mut greeting) => connected,
-            gone = client_gone(&mut client.stream, &mut early) => Err(SessionError::ClientGone(gone)),
+            connected = connected => connected,
             () = stop.cancelled() => Err(SessionError::ShuttingDown),
         };
         match connected {
@@ -169,107 +233,53 @@ impl Session {
                     .await
             }
             Err(error) => {
+                if error.is_another_server() {
+                    rooms.forget_endpoint();
+                }
                 let about = report::About {
                     target: &routed.target,
                     user: &routed.user,
                     token_judged: greeting.token_judged(),
+                    evidence: self.evidence.as_ref(),
+                    open_connections: rooms.places.open(),
                 };
                 refuse(Some(client), &error, Some(about), &greeting).await;
             }
         }
     }
 
-    /// Token and tunnel side by side, then the login; once more with a fresh token when the server
-    /// refused one that came from the cache.
-    async fn connect(
-        &mut self,
-        rooms: &Rooms,
-        routed: &Routed,
-        greeting: &mut Greeting,
-    ) -> Result<LoggedIn, SessionError> {
-        let request = self.token_request(rooms, routed).await?;
-        let (machine, hello) = begin(Upstream::login(routed.startup.clone()));
-        let (token, stream) = self.token_and_tunnel(rooms, &request, hello).await?;
-        let from_cache = token.from_cache;
-        match self.login(rooms, (machine, stream), &token, greeting).await {
-            Err(SessionError::Upstream(UpstreamError::Server(error)))
-                if from_cache
-                    && greeting.token_judged()
-                    && error
-                        .sqlstate()
-                        .is_some_and(|state| state.as_str() == "28000") =>
-            {
-                info!("the database refused a cached token; trying once with a fresh one");
-                rooms.tokens.invalidate(&request, &token);
-                *greeting = Greeting::default();
-                let (machine, hello) = begin(Upstream::login(routed.startup.clone()));
-                let (token, stream) = self.token_and_tunnel(rooms, &request, hello).await?;
-                self.login(rooms, (machine, stream), &token, greeting).await
-            }
-            outcome => outcome,
+    fn route(&self, startup: Startup) -> Result<(Arc<Rooms>, Routed), SessionError> {
+        let targets: Vec<_> = self
+            .entry
+            .rooms
+            .iter()
+            .map(|rooms| Arc::clone(&rooms.target))
+            .collect();
+        let offer = Offer {
+            targets: &targets,
+            by_name: self.entry.by_name,
+        };
+        let routed = route::route(offer, startup, self.proxy.os_user.as_deref())?;
+        if self.client_asked && routed.target.login.auth == Auth::Passthrough {
+            return Err(SessionError::TwoPasswords);
         }
+        let mut all = self.entry.rooms.iter();
+        let rooms = all.find(|rooms| rooms.target.name == routed.target.name);
+        // The router chooses among these very targets.
+        let rooms = rooms.ok_or(SessionError::ShuttingDown)?;
+        Ok((Arc::clone(rooms), routed))
     }
 
-    async fn token_request(
-        &self,
-        rooms: &Rooms,
-        routed: &Routed,
-    ) -> Result<TokenRequest, SessionError> {
-        let target = &routed.target;
-        let region = match &target.region {
-            Some(region) => region.clone(),
-            None => rooms.aws.region().await?.ok_or(TunnelError::NoRegion)?,
-        };
-        Ok(TokenRequest {
-            host: target.endpoint.host.clone(),
-            port: target.endpoint.port,
-            user: routed.user.clone(),
-            region,
-        })
-    }
-
-    async fn token_and_tunnel(
-        &mut self,
-        rooms: &Rooms,
-        request: &TokenRequest,
-        hello: Bytes,
-    ) -> Result<(Token, Stream), SessionError> {
-        let began = Instant::now();
-        let token = async {
-            let token = rooms
-                .tokens
-                .token(request)
-                .await
-                .map_err(SessionError::from)?;
-            Ok::<_, SessionError>((token, millis(began)))
-        };
-        let tunnel = async {
-            let stream = rooms
-                .transport
-                .open(hello)
-                .await
-                .map_err(SessionError::from)?;
-            Ok::<_, SessionError>((stream, millis(began)))
-        };
-        let deadline = rooms.target.connect_timeout;
-        let both = timeout(deadline, async { tokio::try_join!(token, tunnel) }).await;
-        let ((token, token_ms), (stream, tunnel_ms)) =
-            both.map_err(|_| SessionError::ConnectTimeout(deadline))??;
-        (self.timings.token_ms, self.timings.tunnel_ms) = (token_ms, tunnel_ms);
-        Ok((token, stream))
-    }
-
-    async fn login(
-        &mut self,
-        rooms: &Rooms,
-        begun: (Upstream, Stream),
-        token: &Token,
-        greeting: &mut Greeting,
-    ) -> Result<LoggedIn, SessionError> {
-        let login = login(&mut self.timings, rooms, begun, token, greeting);
-        timeout(LOGIN_DEADLINE, login)
-            .await
-            .map_err(|_| SessionError::LoginTimeout(LOGIN_DEADLINE))?
+    /// What the client will hear besides the server's words.
+    fn greeting(&self, routed: &Routed) -> Greeting {
+        let notice = (!routed.ignored.is_empty()).then(|| {
+            let names = routed.ignored.join(", ");
+            let message = format!("pgiam has left out startup parameters: {names}");
+            ErrorReply::notice(report::WARNING, message)
+                .with_hint("ignore_startup_parameters of the target names them.")
+                .encode()
+        });
+        Greeting::new(routed.negotiated.as_ref(), notice)
     }
 
     /// The session proper, from the first ReadyForQuery to the end.
@@ -352,7 +362,8 @@ async fn client_gone(stream: &mut Stream, early: &mut BytesMut) -> io::Error {
 ///
 /// Over TLS the error follows an AuthenticationOk: libpq, by its default `sslmode=prefer`, takes an
 /// error in its place as a reason to try the same again without TLS, so that every failure would be
-/// tried, waited for and printed twice. The client has indeed passed what we ask of it.
+/// tried, waited for and printed twice. The client has indeed passed what we ask of it. Only "not
+/// ready" comes without: whoever asks just that takes AuthenticationOk for a yes.
 async fn refuse(
     client: Option<Local>,
     error: &SessionError,
@@ -364,7 +375,8 @@ async fn refuse(
     let (Some(mut client), Some(reply)) = (client, report.reply) else {
         return;
     };
-    let welcome: &'static [u8] = if client.tls && !greeting.authenticated {
+    let asked = greeting.authenticated || report.not_ready;
+    let welcome: &'static [u8] = if client.tls && !asked {
         &AUTHENTICATION_OK
     } else {
         &[]

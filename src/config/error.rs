@@ -72,6 +72,26 @@ pub enum ConfigError {
         /// What is wrong and what would be right.
         reason: String,
     },
+    /// A value of `[serve]` that cannot be meant.
+    #[error("{key} = {} is not usable: {reason}", quoted(.value))]
+    Serve {
+        /// The key.
+        key: &'static str,
+        /// What was written.
+        value: String,
+        /// What is wrong and what would be right.
+        reason: String,
+    },
+    /// Other machines could use the program without a password.
+    #[error(
+        "address = \"{address}\" lets other machines in, and whoever reaches the port would be you to the database.\nhint: \
+         write a password into a file that only you can read, and name it with password_file (--password-file), or set PGIAM_LOCAL_PASSWORD; \
+         clients then log in to pgiam with it (SCRAM-SHA-256)"
+    )]
+    NoPassword {
+        /// The first address that is not the loopback's.
+        address: std::net::IpAddr,
+    },
     /// A target describes a tunnel and is told to use none.
     #[error(
         "target \"{target}\" sets {key}, which is about the tunnel, but via = \"direct\" uses none.\nhint: {hint}"

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::{ConfigError, Target, WrittenBastion};
+use super::{ConfigError, ServeLayer, Target, WrittenBastion};
 
 /// One layer of settings, as written. Every key is optional in every layer.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -43,6 +43,16 @@ pub struct Layer {
     pub ca_file: Option<PathBuf>,
     /// Seconds until a client that waits for tunnel and token is told why not.
     pub connect_timeout: Option<u64>,
+    /// Seconds for TLS and login at the database.
+    pub login_timeout: Option<u64>,
+    /// `iam` or `passthrough`.
+    pub auth: Option<String>,
+    /// Most connections to the target at a time.
+    pub connection_limit: Option<u64>,
+    /// Startup parameters that are not passed on.
+    pub ignore_startup_parameters: Option<Vec<String>>,
+    /// The name server to ask what `host` stands for.
+    pub dns_server: Option<String>,
 }
 
 impl Layer {
@@ -64,6 +74,13 @@ impl Layer {
             region: self.region.or(below.region),
             ca_file: self.ca_file.or(below.ca_file),
             connect_timeout: self.connect_timeout.or(below.connect_timeout),
+            login_timeout: self.login_timeout.or(below.login_timeout),
+            auth: self.auth.or(below.auth),
+            connection_limit: self.connection_limit.or(below.connection_limit),
+            ignore_startup_parameters: self
+                .ignore_startup_parameters
+                .or(below.ignore_startup_parameters),
+            dns_server: self.dns_server.or(below.dns_server),
         }
     }
 
@@ -87,6 +104,9 @@ impl Layer {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct File {
+    /// Settings of the program as a whole.
+    #[serde(default)]
+    pub serve: ServeLayer,
     /// Settings for every target.
     #[serde(default)]
     pub defaults: Layer,
@@ -137,8 +157,19 @@ impl File {
             path: path.to_owned(),
             source: Box::new(source),
         })?;
-        // A relative ca_file means: beside the file that names it.
+        // A relative path means: beside the file that names it.
         let base = path.parent().unwrap_or(Path::new("")).to_owned();
+        if let Some(password_file) = &mut file.serve.password_file {
+            *password_file = base.join(&*password_file);
+        }
+        if let Some(dir) = file
+            .serve
+            .socket_dir
+            .as_mut()
+            .filter(|dir| dir.as_os_str() != "none")
+        {
+            *dir = base.join(&*dir);
+        }
         let layers = file.targets.values_mut().chain([&mut file.defaults]);
         for ca_file in layers.filter_map(|layer| layer.ca_file.as_mut()) {
             *ca_file = base.join(&*ca_file);
@@ -160,6 +191,7 @@ impl File {
         let Self {
             defaults,
             mut targets,
+            ..
         } = self;
         if !selected.is_empty() {
             if let Some(asked) = selected.iter().find(|name| !targets.contains_key(*name)) {

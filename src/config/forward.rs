@@ -7,7 +7,7 @@ use std::str::FromStr;
 use super::file::{Layer, unknown_target};
 use super::target::connect_timeout;
 use super::via::via;
-use super::{ConfigError, Endpoint, File, Target};
+use super::{ConfigError, Endpoint, File, LoginSettings, Target};
 
 /// Where a raw tunnel leads: a name or address as the bastion sees it, and a port.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -148,6 +148,7 @@ impl File {
             profile: layer.profile,
             ca_file: None,
             connect_timeout,
+            login: LoginSettings::default(),
         })
     }
 }

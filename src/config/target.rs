@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use super::file::Layer;
 use super::via::{seconds, via};
-use super::{ConfigError, DEFAULT_CONNECT_TIMEOUT, DEFAULT_LOCAL_PORT, Endpoint, Via};
+use super::{
+    ConfigError, DEFAULT_CONNECT_TIMEOUT, DEFAULT_LOCAL_PORT, Endpoint, LoginSettings, Via,
+};
 
 /// One database a client can reach through us.
 #[derive(Clone, Debug)]
@@ -30,6 +32,8 @@ pub struct Target {
     pub ca_file: Option<PathBuf>,
     /// Deadline for tunnel and token together.
     pub connect_timeout: Duration,
+    /// How its connections log in.
+    pub login: LoginSettings,
 }
 
 impl Target {
@@ -75,6 +79,7 @@ impl Target {
         }
         let connect_timeout = connect_timeout(&name, &layer)?;
         let via = via(&name, &layer, connect_timeout)?;
+        let login = LoginSettings::from_layer(&name, &layer)?;
         Ok(Self {
             name,
             endpoint,
@@ -86,6 +91,7 @@ impl Target {
             profile: layer.profile,
             ca_file: layer.ca_file,
             connect_timeout,
+            login,
         })
     }
 }

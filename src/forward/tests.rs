@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::config::{File, Layer, WrittenBastion};
-use crate::tunnel::{BoxFuture, Stream};
+use crate::tunnel::{BoxFuture, Readiness, Stream};
 
 fn target(port: u16) -> Target {
     let flags = Layer {
@@ -63,6 +63,9 @@ impl Transport for Refuses {
         Box::pin(async { Err(TunnelError::NoRegion) })
     }
 
+    fn readiness(&self) -> Readiness {
+        Readiness::Idle
+    }
     fn shutdown(&self) -> BoxFuture<'_, ()> {
         Box::pin(std::future::ready(()))
     }
@@ -76,6 +79,9 @@ impl Transport for Hangs {
         Box::pin(std::future::pending())
     }
 
+    fn readiness(&self) -> Readiness {
+        Readiness::Idle
+    }
     fn shutdown(&self) -> BoxFuture<'_, ()> {
         Box::pin(std::future::ready(()))
     }

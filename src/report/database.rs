@@ -1,14 +1,17 @@
 //! Reports about the database: its certificate, its answers.
 
-use std::borrow::Cow;
+use pg_handshake::UpstreamError;
 
-use pg_handshake::{ServerError, UpstreamError};
-
-use super::aws::partition;
+use super::server::server;
 use super::{
-    About, BROKEN, CANNOT_CONNECT, Level, NOT_AUTHORIZED, REJECTED, Report, Said, sentence,
+    About, BROKEN, CANNOT_CONNECT, CONFIGURATION, Level, NOT_AUTHORIZED, NOT_SUPPORTED, REJECTED,
+    Report, Said, evidence, sentence,
 };
+use crate::alias::AliasError;
 use crate::tls::upstream::UpstreamTlsError;
+
+/// What to do about a connection that breaks while it is being made.
+pub(super) const AGAIN: &str = "Connect again. If it stays, the database may be restarting or out of memory: see its log, and aws rds describe-events --duration 60.";
 
 pub(super) fn tls(error: &UpstreamTlsError, about: Option<&About<'_>>) -> Said {
     let ca_file = about.and_then(|about| about.target.ca_file.as_ref());
@@ -28,10 +31,51 @@ pub(super) fn tls(error: &UpstreamTlsError, about: Option<&About<'_>>) -> Said {
             .detail("No token was sent.")
             .hint("Check this machine's clock; else rotate the database's certificate (RDS: modify-db-instance --ca-certificate-identifier)."),
         UpstreamTlsError::Certificate(_) | UpstreamTlsError::Handshake(_) => {
-            said("tls.handshake").detail("No token was sent.")
+            said("tls.handshake").detail("No token was sent.").hint("Are host and port those of the database itself? It must speak TLS 1.2 or later, with a certificate of its own.")
         }
-        UpstreamTlsError::Io(_) => Said::new("tls.lost", BROKEN, error.to_string()),
+        UpstreamTlsError::Io(_) => Said::new("tls.lost", BROKEN, error.to_string()).hint(AGAIN),
     }
+}
+
+/// The name in `host` is not one that a token can be signed for.
+pub(super) fn alias(error: &AliasError) -> Said {
+    const OWN: &str =
+        "the endpoint's own name, as the RDS console shows it (NAME.….REGION.rds.amazonaws.com)";
+    let chain = |chain: &[String]| chain.join(" \u{2192} ");
+    match error {
+        AliasError::NoAlias { host, chain: names, exists } => {
+            let end = match (names.len(), exists) {
+                (_, false) => "does not exist",
+                (0 | 1, true) => "is no alias (CNAME)",
+                (_, true) => "is no endpoint and no further alias",
+            };
+            Said::new("host.alias", CONFIGURATION, format!("{host} does not lead to an RDS or DSQL endpoint"))
+                .detail(format!("In this machine's DNS, {} {end}. Tokens are signed for the endpoint's own name.", chain(names)))
+                .hint(format!("Correct host, best to {OWN}. Where only another DNS server knows the alias, name that with dns_server."))
+        }
+        AliasError::Loop { host, chain: names } => {
+            Said::new("host.alias", CONFIGURATION, format!("the aliases of {host} never come to an end"))
+                .detail(format!("{}.", chain(names)))
+                .hint(format!("Correct the CNAME records, or set host to {OWN}."))
+        }
+        AliasError::Dns { host, reason } => Said::new(
+            "host.dns",
+            CANNOT_CONNECT,
+            format!("cannot find out which endpoint {host} stands for"),
+        )
+        .detail(sentence(reason))
+        .hint(format!("Check this machine's DNS, and VPN if the name needs one, or name another server to ask with dns_server. Nobody has to be asked when host is {OWN}.")),
+    }
+}
+
+pub(super) fn no_alpn() -> Said {
+    Said::new(
+        "tls.alpn",
+        CANNOT_CONNECT,
+        "the server began TLS, but does not say that it speaks PostgreSQL",
+    )
+    .detail("It did not agree on the protocol \"postgresql\" (ALPN). No token was sent.")
+    .hint("Are host and port those of a PostgreSQL database?")
 }
 
 pub(super) fn upstream(error: &UpstreamError, about: Option<&About<'_>>) -> Report {
@@ -47,7 +91,8 @@ pub(super) fn upstream(error: &UpstreamError, about: Option<&About<'_>>) -> Repo
             format!("role \"{user}\" is not set up for IAM login"),
         )
         .detail(format!(
-            "The database asks for {method} instead of a clear-text password, as it does for roles that do not exist or have not been granted rds_iam. No token was sent."
+            "The database asks for {method} instead of a clear-text password, as it does for roles that do not exist or have not been granted rds_iam. {}",
+            token_sent(about)
         ))
         .hint(format!(
             "As an administrator run: GRANT rds_iam TO {0}; (if there is no such role, CREATE ROLE {0} LOGIN; first; names are case-sensitive). IAM authentication must be on for the instance.",
@@ -63,13 +108,21 @@ pub(super) fn upstream(error: &UpstreamError, about: Option<&About<'_>>) -> Repo
         UpstreamError::UnexpectedEof { .. } => Said::new("database.closed", BROKEN, "the database closed the connection during the login")
             .detail(sentence(&error.to_string()))
             .hint("It may be restarting. If it stays, are host and port those of a PostgreSQL database?"),
+        UpstreamError::PasswordNotAsked => Said::new("database.no-password", REJECTED, format!("the database lets role \"{user}\" in without asking for a token"))
+            .detail("The token had been sent ahead, as the database has asked for one before; a server that has not asked takes it for a broken message.")
+            .hint("Connect again: pgiam waits to be asked now."),
+        UpstreamError::OnlyChannelBinding => Said::new("client.channel-binding", NOT_SUPPORTED, "the database takes only a SCRAM login that is bound to its own TLS")
+            .detail("Such a login cannot pass through pgiam, where the client's TLS ends.")
+            .hint("Let the database offer SCRAM-SHA-256 as well, or log in with a token: GRANT rds_iam to the role, and leave auth = \"passthrough\" out."),
         UpstreamError::Password(reason) => {
             Said::new("token.unusable", NOT_AUTHORIZED, format!("the login token cannot be sent: {reason}"))
+                .hint("A very long session token of the AWS credentials can be the cause: leave session tags out, or log in to AWS in another way.")
         }
         other @ (UpstreamError::PasswordAskedTwice
         | UpstreamError::UnexpectedMessage { .. }
         | UpstreamError::TooLarge { .. }
         | UpstreamError::Malformed(_)
+        | UpstreamError::TooManyAuthRequests
         | UpstreamError::TooMuchUnread) => Said::new("database.protocol", BROKEN, "the server does not answer as a PostgreSQL database does")
             .detail(sentence(&other.to_string()))
             .hint("Are host and port those of a PostgreSQL database?"),
@@ -77,49 +130,23 @@ pub(super) fn upstream(error: &UpstreamError, about: Option<&About<'_>>) -> Repo
     said.report(Level::Warn, about.map(|about| about.target))
 }
 
-/// The server's own words, and what we know that it does not say.
-fn server(error: &ServerError, about: Option<&About<'_>>) -> Report {
-    let state = error
-        .sqlstate()
-        .map(|state| state.as_str().to_owned())
-        .unwrap_or_default();
-    let (id, detail, hint) = match (state.as_str(), about) {
-        ("28000" | "28P01", Some(about)) if about.token_judged => {
-            let (detail, hint) = login_refused(about);
-            ("database.login-refused", Some(detail), Some(hint))
-        }
-        _ => ("database.refused", None, None),
-    };
-    Report {
-        id,
-        reply: Some(error.with_appended(detail.as_deref(), hint.as_deref())),
-        sqlstate: state,
-        message: error.message().into_owned(),
-        detail: error.detail().map(Cow::into_owned).or(detail),
-        level: Level::Warn,
+/// What has become of the token when the database turns out to want something else.
+fn token_sent(about: Option<&About<'_>>) -> String {
+    let early = about.filter(|about| about.evidence.is_some_and(|evidence| evidence.early));
+    match early.and_then(evidence::token) {
+        Some(token) => format!(
+            "A token went to it ahead, inside the verified TLS, because it took one for this role before. {token}"
+        ),
+        None => "No token was sent.".to_owned(),
     }
 }
 
-fn login_refused(about: &About<'_>) -> (String, String) {
-    let About { target, user, .. } = about;
-    let region = target.region.as_deref().unwrap_or("the default region");
-    let detail = format!(
-        "pgiam sent an IAM token signed for {}, user \"{user}\", region {region}.",
-        target.endpoint
-    );
-    let partition = partition(region);
-    let profile = match &target.profile {
-        Some(profile) => format!(" --profile {profile}"),
-        None => String::new(),
-    };
-    let hint = format!(
-        "Does your identity have rds-db:connect on arn:{partition}:rds-db:{}:ACCOUNT:dbuser:RESOURCE-ID/{user}? (RESOURCE-ID is the db-… or cluster-… id, not the instance's name.) Are the credentials still valid (aws sts get-caller-identity{profile}), and is this machine's clock right? The database's iam-db-auth-error log has the reason.",
-        target.region.as_deref().unwrap_or("REGION")
-    );
-    (detail, hint)
+/// The command that lets a database take tokens at all.
+pub(super) fn turn_iam_on() -> &'static str {
+    "aws rds modify-db-instance --db-instance-identifier NAME --enable-iam-database-authentication, or modify-db-cluster for Aurora"
 }
 
 /// A role name as SQL takes it (PostgreSQL docs, "Identifiers and Key Words").
-fn quote_identifier(name: &str) -> String {
+pub(super) fn quote_identifier(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }

@@ -1,15 +1,20 @@
 //! Every failure of the tunnel as its reader gets it. The snapshots are the words; what must hold
 //! whatever the words are, the assertions say.
 
+mod answers;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::later::{RECONNECT, forward};
 use super::*;
 use crate::aws::CredentialsError;
 use crate::config::{File, Layer};
+use crate::forward::ForwardError;
+use crate::splice::{EndedBy, SessionEnd};
 use crate::tunnel::{ApiAnswer, ApiRefusal, EndCause};
 
 const HOST: &str = "orders.cluster-abc.eu-central-1.rds.amazonaws.com";
@@ -25,9 +30,8 @@ fn target(lines: &str) -> Target {
 
 fn about(target: &Target) -> About<'_> {
     About {
-        target,
         user: "db_user",
-        token_judged: false,
+        ..About::target(target)
     }
 }
 
@@ -405,7 +409,7 @@ fn a_client_that_was_logged_in_gets_the_reason_and_the_remedy() {
         let detail = expected.detail.unwrap_or_default();
         assert!(reply.contains(&detail), "{cause:?}: {reply}");
         assert!(
-            reply.contains(&format!("H{}\0", expected.hint.unwrap())),
+            reply.contains(&format!("H{} [session.lost]\0", expected.hint.unwrap())),
             "{cause:?}: {reply}"
         );
     }
@@ -418,7 +422,8 @@ fn a_client_that_was_logged_in_gets_the_reason_and_the_remedy() {
     };
     let reply = after_login(&end, &one).unwrap();
     let reply = String::from_utf8_lossy(&reply).into_owned();
-    assert!(reply.contains(&format!("H{RECONNECT}\0")), "{reply}");
+    let hint = format!("H{RECONNECT} [session.lost]\0");
+    assert!(reply.contains(&hint), "{reply}");
 }
 
 #[test]

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use pg_handshake::{CancelKey, Upstream, UpstreamEvent};
+use pg_handshake::{CancelKey, Negotiation, Upstream, UpstreamEvent};
 use tokio::io::AsyncReadExt;
 use tokio::time::timeout;
 use tracing::{Span, info, warn};
 
-use super::login::{begin, next_event};
+use super::login::{Opened, next_event, open, secure};
 use super::{Proxy, Rooms, SessionError};
 use crate::splice;
 use crate::tunnel::Stream;
@@ -37,7 +37,10 @@ pub(super) async fn deliver(
         ),
         Some(rooms) => {
             Span::current().record("target", &rooms.target.name);
-            let forwarded = timeout(CANCEL_DEADLINE, forward(rooms, key));
+            let forwarded = timeout(CANCEL_DEADLINE, async {
+                let _turn = proxy.cancels.acquire().await;
+                forward(rooms, key).await
+            });
             let forwarded = proxy.stop.run_until_cancelled(forwarded).await;
             match forwarded.unwrap_or(Ok(Err(SessionError::ShuttingDown))) {
                 Ok(Ok(())) => info!(pid, "cancel request delivered"),
@@ -58,15 +61,31 @@ pub(super) async fn deliver(
 }
 
 async fn forward(rooms: &Rooms, key: &CancelKey) -> Result<(), SessionError> {
-    let (mut machine, hello) = begin(Upstream::cancel(key.clone()));
-    let mut stream = rooms.transport.open_briefly(hello).await?;
+    let name = rooms.endpoint().await?.host;
+    let negotiation = rooms.known.negotiation();
+    match forward_by(rooms, key, &name, negotiation).await {
+        Err(error) if negotiation == Negotiation::Direct && error.is_about_direct_tls() => {
+            rooms.known.direct_refused();
+            forward_by(rooms, key, &name, Negotiation::SslRequest).await
+        }
+        outcome => outcome,
+    }
+}
+
+async fn forward_by(
+    rooms: &Rooms,
+    key: &CancelKey,
+    name: &str,
+    negotiation: Negotiation,
+) -> Result<(), SessionError> {
+    let machine = Upstream::cancel(key.clone(), negotiation);
+    let Opened {
+        mut machine,
+        mut stream,
+        ..
+    } = open(rooms, name, machine, true).await?;
     while next_event(&mut machine, &mut stream).await? == UpstreamEvent::StartTls {
-        stream = Box::new(
-            rooms
-                .tls
-                .connect(&rooms.target.endpoint.host, stream)
-                .await?,
-        );
+        (stream, _) = secure(rooms, name, stream, Negotiation::SslRequest).await?;
         machine.tls_established();
     }
     let mut rest = [0; 64];

@@ -3,14 +3,16 @@
 use std::io;
 use std::time::Duration;
 
-use pg_handshake::{ClientError, UpstreamError};
+use pg_handshake::{ClientError, PasswordError, UpstreamError};
 use thiserror::Error;
 
+use crate::alias::AliasError;
 use crate::aws::CredentialsError;
 use crate::route::RouteError;
+use crate::scram::ScramError;
 use crate::tls::upstream::UpstreamTlsError;
 use crate::token::TokenError;
-use crate::tunnel::TunnelError;
+use crate::tunnel::{Readiness, TunnelError};
 
 /// Why a connection did not become a session.
 #[derive(Debug, Error)]
@@ -27,11 +29,27 @@ pub enum SessionError {
     /// The local TLS handshake failed.
     #[error("TLS handshake with the local client failed: {0}")]
     LocalTls(io::Error),
+    /// The client belongs to somebody else.
+    #[error("the client belongs to user id {peer}, and pgiam runs as {own}")]
+    ForeignPeer {
+        /// Whose the client is.
+        peer: u32,
+        /// Who runs the program.
+        own: u32,
+    },
+    /// The client's messages about its password are malformed.
+    #[error(transparent)]
+    Password(#[from] PasswordError),
+    /// The client does not know the local password, or does not speak SCRAM.
+    #[error(transparent)]
+    LocalPassword(#[from] ScramError),
     /// Too many connections at once.
     #[error("too many connections: {limit} are open")]
     TooManyConnections {
         /// The limit.
         limit: usize,
+        /// Whether it is that of the target, not of the program.
+        of_target: bool,
     },
     /// No target, or no user.
     #[error(transparent)]
@@ -45,12 +63,41 @@ pub enum SessionError {
     /// No tunnel.
     #[error(transparent)]
     Tunnel(#[from] TunnelError),
+    /// The name in `host` leads to no database endpoint.
+    #[error(transparent)]
+    Alias(#[from] AliasError),
     /// Tunnel and token took too long.
-    #[error("tunnel and token were not ready within {} s", .0.as_secs())]
-    ConnectTimeout(Duration),
+    #[error("tunnel and token were not ready within {} s", .after.as_secs())]
+    ConnectTimeout {
+        /// How long the client has waited.
+        after: Duration,
+        /// How the tunnel stood then.
+        readiness: Readiness,
+    },
+    /// There is no connection for the moment: the tunnel that was there is being tried again.
+    #[error("the tunnel is interrupted and being tried again: {0}")]
+    Interrupted(Box<Self>),
+    /// The tunnel is not there yet, and who asks only wants to know that.
+    #[error("the tunnel is not ready")]
+    NoTunnelYet(Readiness),
+    /// Somebody who only asks whether a connection could be made had to be told no.
+    #[error("not ready: {0}")]
+    NotReady(Box<Self>),
+    /// The client has logged in to us with a password, and cannot give the database another one.
+    #[error("a target with auth = \"passthrough\" cannot be used behind a local password")]
+    TwoPasswords,
+    /// The system did not say whose the client is.
+    #[error("cannot tell whose the client is: {0}")]
+    UnknownPeer(io::Error),
     /// No verified TLS to the database.
     #[error(transparent)]
     UpstreamTls(UpstreamTlsError),
+    /// TLS began at once, and the other side did not say that it speaks PostgreSQL.
+    #[error("the server began TLS without agreeing on the protocol (ALPN)")]
+    NoAlpn,
+    /// The client would have bound its SCRAM login to TLS, which cannot pass.
+    #[error("SCRAM with channel binding cannot pass through a proxy")]
+    ChannelBinding,
     /// The database refused, or does not speak the protocol.
     #[error(transparent)]
     Upstream(#[from] UpstreamError),
@@ -74,5 +121,80 @@ impl From<UpstreamTlsError> for SessionError {
             return Self::Tunnel(tunnel.clone());
         }
         Self::UpstreamTls(error)
+    }
+}
+
+impl SessionError {
+    /// The server's code, where the server has refused.
+    pub(super) fn sqlstate(&self) -> Option<String> {
+        match self {
+            Self::Upstream(UpstreamError::Server(error)) => {
+                error.sqlstate().map(|state| state.as_str().to_owned())
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether a server that does not know direct TLS fails like this: it takes the ClientHello for
+    /// a packet of absurd length. A certificate that is refused is another matter.
+    pub(super) fn is_about_direct_tls(&self) -> bool {
+        matches!(
+            self,
+            Self::NoAlpn
+                | Self::UpstreamTls(UpstreamTlsError::Handshake(_) | UpstreamTlsError::Io(_))
+        )
+    }
+
+    /// Whether the server behind the name is another one than the name has led to so far.
+    pub(super) fn is_another_server(&self) -> bool {
+        matches!(
+            self,
+            Self::UpstreamTls(UpstreamTlsError::NameMismatch { .. })
+        )
+    }
+
+    /// Whether a login may fail like this because the token was sent before it was asked for: a server
+    /// that refuses before it has read all closes with the token unread, and the reset that follows
+    /// can overtake its words; and one that asks for no password takes it for a message.
+    pub(super) fn may_be_about_an_early_token(&self) -> bool {
+        matches!(
+            self,
+            Self::UpstreamLost(_)
+                | Self::Upstream(
+                    UpstreamError::UnexpectedEof { .. } | UpstreamError::PasswordNotAsked
+                )
+        )
+    }
+
+    /// Whether it is the way to the database that failed.
+    pub(super) fn is_about_the_tunnel(&self) -> bool {
+        use TunnelError as T;
+        matches!(
+            self,
+            Self::Tunnel(
+                T::ApiUnreachable { .. }
+                    | T::ChannelConnect { .. }
+                    | T::ChannelLost { .. }
+                    | T::HandshakeTimeout { .. }
+                    | T::Proxy { .. }
+                    | T::Stranded { .. }
+                    | T::SessionEnded { .. }
+            )
+        )
+    }
+
+    /// The same for somebody who only asks whether a connection could be made, and understands only
+    /// 57P03 as a no (`PQping`). What the database itself has said stays, and so does what shows that
+    /// it lets clients begin: as with the server, a name that cannot log in and a limit that is
+    /// reached are no reason to say no.
+    pub(super) fn for_a_probe(self) -> Self {
+        match self {
+            said @ (Self::Upstream(UpstreamError::Server(_) | UpstreamError::UnexpectedAuth(_))
+            | Self::TooManyConnections { .. }
+            | Self::ClientGone(_)
+            | Self::NoTunnelYet(_)
+            | Self::ShuttingDown) => said,
+            other => Self::NotReady(Box::new(other)),
+        }
     }
 }

@@ -1,11 +1,14 @@
-//! What the local client says first, over plain TCP or TLS.
+//! What the local client says first, over plain TCP, a Unix socket or TLS.
 
 use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use pg_handshake::{CancelKey, Client, ClientEvent, Startup};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
 use super::{READ, SessionError, write_all};
 use crate::tunnel::Stream;
@@ -29,13 +32,13 @@ pub(super) enum Greeted {
     },
 }
 
-/// Reads the client's startup, with TLS if it asks. On failure the stream comes back, unless TLS
-/// took it down.
+/// Reads the client's startup, with TLS if it asks and there is an `acceptor`. On failure the stream
+/// comes back, unless TLS took it down.
 pub(super) async fn greet(
-    acceptor: &TlsAcceptor,
+    acceptor: Option<&TlsAcceptor>,
     mut stream: Stream,
 ) -> Result<Greeted, (SessionError, Option<Local>)> {
-    let mut client = Client::new(true);
+    let mut client = Client::new(acceptor.is_some());
     let mut buffer = [0; READ];
     loop {
         if let Err(error) =
@@ -45,11 +48,21 @@ pub(super) async fn greet(
         }
         match client.poll_event() {
             Some(ClientEvent::StartTls) => {
-                stream = match acceptor.accept(stream).await {
-                    Ok(tls) => Box::new(tls),
-                    Err(error) => return Err((SessionError::LocalTls(error), None)),
-                };
+                let tls = accept(acceptor, stream).await.map_err(|e| (e, None))?;
+                stream = Box::new(tls);
                 client.tls_established();
+                continue;
+            }
+            Some(ClientEvent::StartDirectTls { received }) => {
+                let replayed = Replayed { received, stream };
+                let tls = accept(acceptor, Box::new(replayed)).await;
+                let tls = tls.map_err(|e| (e, None))?;
+                let established = client.direct_tls_established(tls.get_ref().1.alpn_protocol());
+                stream = Box::new(tls);
+                if let Err(error) = established {
+                    let tls = true;
+                    return Err((error.into(), Some(Local { stream, tls })));
+                }
                 continue;
             }
             Some(ClientEvent::Startup(startup)) => {
@@ -82,5 +95,71 @@ pub(super) async fn greet(
             let tls = client.is_tls();
             return Err((error, Some(Local { stream, tls })));
         }
+    }
+}
+
+async fn accept(
+    acceptor: Option<&TlsAcceptor>,
+    stream: Stream,
+) -> Result<TlsStream<Stream>, SessionError> {
+    match acceptor {
+        Some(acceptor) => acceptor.accept(stream).await,
+        // The machine asks for TLS only where it was told that there is.
+        None => Err(io::ErrorKind::Unsupported.into()),
+    }
+    .map_err(SessionError::LocalTls)
+}
+
+/// A stream of which some bytes have been read already.
+struct Replayed {
+    received: Bytes,
+    stream: Stream,
+}
+
+impl AsyncRead for Replayed {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.received.is_empty() {
+            return Pin::new(&mut self.stream).poll_read(cx, buf);
+        }
+        let length = self.received.len().min(buf.remaining());
+        buf.put_slice(&self.received[..length]);
+        self.received.advance(length);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Replayed {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    // What TLS has to say comes in several pieces, and when it fails it writes just once: without
+    // this the client would get a ServerHello and never the alert behind it.
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, parts)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }

@@ -1,13 +1,16 @@
-//! The login at the database: SSLRequest, verified TLS, startup, token.
+//! The login at the database: TLS, verified; startup; token.
 
 use std::io;
 
 use bytes::{Bytes, BytesMut};
-use pg_handshake::{CancelKey, Upstream, UpstreamEvent};
+use pg_handshake::{
+    ALPN, AUTHENTICATION_OK, CancelKey, Negotiation, Stage, Upstream, UpstreamEvent,
+};
 use tokio::io::AsyncReadExt;
 use tokio::time::Instant;
 
-use super::{AUTHENTICATION_OK, READ, Rooms, SessionError, Timings, millis, write_all};
+use super::dial::DialOnRead;
+use super::{READ, Rooms, SessionError, Timings, millis, write_all};
 use crate::token::Token;
 use crate::tunnel::{Stream, TunnelError};
 
@@ -15,21 +18,64 @@ use crate::tunnel::{Stream, TunnelError};
 const GREETING_BYTES: usize = 1024 * 1024;
 
 /// What the server said during the login, kept together: it goes to the client in one piece, and
-/// not at all when a refused token is retried.
+/// not at all when a login is tried once more.
 #[derive(Default)]
 pub(super) struct Greeting {
     pub(super) bytes: BytesMut,
     /// AuthenticationOk is in it.
     pub(super) authenticated: bool,
-    /// The token has been sent.
-    token_sent: bool,
+    /// The server has asked for the token and got it.
+    token_given: bool,
+    /// Sent right after AuthenticationOk.
+    notice: Option<Bytes>,
 }
 
 impl Greeting {
+    /// A greeting that begins with `first` and has `notice` after AuthenticationOk.
+    pub(super) fn new(first: Option<&Bytes>, notice: Option<Bytes>) -> Self {
+        Self {
+            bytes: BytesMut::from(first.map(|first| &first[..]).unwrap_or_default()),
+            notice,
+            ..Self::default()
+        }
+    }
+
+    /// Whether the server has asked for the token and got it.
+    pub(super) fn token_given(&self) -> bool {
+        self.token_given
+    }
+
     /// Whether a refusal now is the answer to the token.
     pub(super) fn token_judged(&self) -> bool {
-        self.token_sent && !self.authenticated
+        self.token_given && !self.authenticated
     }
+
+    /// Adds what the server said.
+    ///
+    /// # Errors
+    /// When it says more than any server does before it is ready.
+    pub(super) fn add(&mut self, frame: &Bytes) -> Result<(), SessionError> {
+        self.bytes.extend_from_slice(frame);
+        if frame[..] == AUTHENTICATION_OK {
+            self.authenticated = true;
+            self.bytes
+                .extend_from_slice(&self.notice.take().unwrap_or_default());
+        }
+        if self.bytes.len() > GREETING_BYTES {
+            return Err(SessionError::UpstreamLost(io::Error::other(
+                "it sent more than 1 MiB before it was ready for queries",
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// A connection to the database that is open and not logged in.
+pub(super) struct Opened {
+    pub(super) machine: Upstream,
+    pub(super) stream: Stream,
+    /// The version of TLS, where that stands already.
+    pub(super) tls: Option<String>,
 }
 
 /// A logged-in connection to the database.
@@ -41,58 +87,120 @@ pub(super) struct LoggedIn {
     pub(super) tls: String,
 }
 
-/// The machine and the first bytes it sends: the SSLRequest, which a server may see twice without
-/// harm, and which the transport sends along with its dial.
-pub(super) fn begin(mut machine: Upstream) -> (Upstream, Bytes) {
+/// Opens a connection that begins as `machine` does: with an SSLRequest, which goes along with the
+/// dial and which a server may see twice without harm; or with TLS at once, whose ClientHello is the
+/// same to a server. `name` is what the certificate must be for.
+pub(super) async fn open(
+    rooms: &Rooms,
+    name: &str,
+    mut machine: Upstream,
+    brief: bool,
+) -> Result<Opened, SessionError> {
     let mut hello = BytesMut::new();
     while let Some(bytes) = machine.poll_output() {
         hello.extend_from_slice(&bytes);
     }
-    (machine, hello.freeze())
+    if machine.stage() != Stage::TlsHandshake {
+        let hello = hello.freeze();
+        let stream = if brief {
+            rooms.transport.open_briefly(hello).await?
+        } else {
+            rooms.transport.open(hello).await?
+        };
+        let tls = None;
+        return Ok(Opened {
+            machine,
+            stream,
+            tls,
+        });
+    }
+    let stream = Box::new(DialOnRead::new(rooms.transport.clone(), brief));
+    machine.poll_event(); // StartTls, which is what we do.
+    let (stream, tls) = secure(rooms, name, stream, Negotiation::Direct).await?;
+    machine.tls_established();
+    let tls = Some(tls);
+    Ok(Opened {
+        machine,
+        stream,
+        tls,
+    })
 }
 
-/// What follows the SSLRequest: verified TLS, StartupMessage, token, ReadyForQuery.
+/// Verified TLS on `stream`, and its version.
+pub(super) async fn secure(
+    rooms: &Rooms,
+    name: &str,
+    stream: Stream,
+    negotiation: Negotiation,
+) -> Result<(Stream, String), SessionError> {
+    let tls = rooms.tls.connect(name, stream).await?;
+    let session = tls.get_ref().1;
+    let version = tls_name(session.protocol_version());
+    // PostgreSQL docs, "SSL Session Encryption": without ALPN, direct TLS could be with a server of
+    // another protocol. After an SSLRequest the S has said what it is.
+    if negotiation == Negotiation::Direct && session.alpn_protocol() != Some(ALPN) {
+        return Err(SessionError::NoAlpn);
+    }
+    Ok((Box::new(tls), version))
+}
+
+/// Everything a login with a token needs besides the connection.
+pub(super) struct Credentials<'a> {
+    pub(super) name: &'a str,
+    pub(super) token: &'a Token,
+    /// Send the token without being asked.
+    pub(super) early: bool,
+}
+
+/// What follows the dial: verified TLS, StartupMessage, token, ReadyForQuery.
 pub(super) async fn login(
     timings: &mut Timings,
     rooms: &Rooms,
-    (mut machine, mut stream): (Upstream, Stream),
-    token: &Token,
+    opened: Opened,
+    credentials: Credentials<'_>,
     greeting: &mut Greeting,
 ) -> Result<LoggedIn, SessionError> {
+    let Opened {
+        mut machine,
+        mut stream,
+        tls,
+    } = opened;
+    let Credentials { name, token, early } = credentials;
+    let token = token.value.expose().as_bytes();
     let began = Instant::now();
-    let mut key = None;
-    let mut tls_version = String::new();
     let mut login_began = began;
+    let mut key = None;
+    let mut tls_version = tls.unwrap_or_default();
     loop {
-        match next_event(&mut machine, &mut stream).await? {
+        // Only over TLS that was verified for the endpoint's name: the machine is in this stage
+        // after `tls_established` and not before.
+        if early && machine.stage() == Stage::Authentication {
+            machine.password(token)?;
+        }
+        let event = next_event(&mut machine, &mut stream).await;
+        greeting.token_given |= early && machine.password_asked();
+        match event? {
             UpstreamEvent::StartTls => {
-                let tls = rooms
-                    .tls
-                    .connect(&rooms.target.endpoint.host, stream)
-                    .await?;
-                tls_version = tls_name(tls.get_ref().1.protocol_version());
-                stream = Box::new(tls);
+                (stream, tls_version) =
+                    secure(rooms, name, stream, Negotiation::SslRequest).await?;
                 machine.tls_established();
                 timings.tls_ms = millis(began);
                 login_began = Instant::now();
             }
-            // Verified TLS stands: the machine asks only after `tls_established`.
             UpstreamEvent::PasswordRequired => {
-                machine.password(token.value.expose().as_bytes())?;
-                greeting.token_sent = true;
+                machine.password(token)?;
+                greeting.token_given = true;
             }
             UpstreamEvent::Relay(frame) => {
-                greeting.authenticated |= frame[..] == AUTHENTICATION_OK;
-                greeting.bytes.extend_from_slice(&frame);
-                if greeting.bytes.len() > GREETING_BYTES {
-                    return Err(SessionError::UpstreamLost(io::Error::other(
-                        "it sent more than 1 MiB before it was ready for queries",
-                    )));
+                if let Some(major) = server_version(&frame) {
+                    rooms.known.saw_version(major);
                 }
+                greeting.add(&frame)?;
             }
             UpstreamEvent::BackendKey(backend_key) => key = Some(backend_key),
             UpstreamEvent::Ready => break,
-            UpstreamEvent::CancelSent => {} // Not at a login.
+            // Not at a login of ours.
+            UpstreamEvent::CancelSent | UpstreamEvent::AuthRequest { .. } => {}
         }
     }
     timings.login_ms = millis(login_began);
@@ -102,6 +210,14 @@ pub(super) async fn login(
         after: machine.into_remainder(),
         tls: tls_version,
     })
+}
+
+/// The major version in a ParameterStatus frame that tells it; `None` for every other frame.
+pub(super) fn server_version(frame: &[u8]) -> Option<u32> {
+    let body = frame.strip_prefix(b"S")?.get(4..)?;
+    let value = body.strip_prefix(b"server_version\0")?;
+    let digits = value.split(|byte| !byte.is_ascii_digit()).next()?;
+    std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
 /// The version as PostgreSQL and OpenSSL write it.
@@ -135,9 +251,35 @@ pub(super) async fn next_event(
 }
 
 /// A broken stream's reason: the tunnel's own, if it gave one.
-fn lost(error: io::Error) -> SessionError {
+pub(super) fn lost(error: io::Error) -> SessionError {
     match TunnelError::of(&error) {
         Some(tunnel) => SessionError::Tunnel(tunnel.clone()),
         None => SessionError::UpstreamLost(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::server_version;
+
+    #[test]
+    fn the_version_is_found_where_it_is_told() {
+        let status = |body: &str| [b"S\0\0\0\0", body.as_bytes()].concat();
+        for (body, expected) in [
+            (
+                "server_version\x0015.18 (Debian 15.18-0+deb12u1)\0",
+                Some(15),
+            ),
+            ("server_version\x0018.4\0", Some(18)),
+            ("server_version\x0019devel\0", Some(19)),
+            ("server_version\0\0", None),
+            ("server_version\0x\0", None),
+            ("server_version_num\x00180004\0", None),
+            ("TimeZone\0Etc/UTC\0", None),
+        ] {
+            assert_eq!(server_version(&status(body)), expected, "{body:?}");
+        }
+        assert_eq!(server_version(b"S"), None);
+        assert_eq!(server_version(b"Z\0\0\0\x05I"), None);
     }
 }

@@ -2,29 +2,49 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
+use bytes::Bytes;
 use thiserror::Error;
+use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
+use super::known::Known;
+use super::limits::Places;
+use super::{Arrival, SessionError};
+use crate::alias::Aliases;
 use crate::aws::{AwsContext, AwsOptions};
 use crate::cancel::CancelKeys;
-use crate::config::{Target, Via};
+use crate::config::{Auth, Endpoint, Serve, Target, Via};
+use crate::platform::peer;
+use crate::scram::Verifier;
 use crate::tls::local::{self, LocalTlsError};
 use crate::tls::upstream::{TrustError, UpstreamTls};
-use crate::token::TokenProvider;
-use crate::token::cached::CachedTokens;
-use crate::token::rds::RdsTokens;
+use crate::token::{self, TokenProvider};
 use crate::tunnel::Transport;
 use crate::tunnel::direct::Direct;
 use crate::tunnel::ssm::supervisor::SsmTransport;
+
+/// Cancel requests on their way to databases at the same time; more of them wait.
+const MOST_CANCELS: usize = 256;
 
 /// What all connections share.
 pub struct Proxy {
     pub(super) os_user: Option<String>,
     pub(super) acceptor: TlsAcceptor,
+    /// What a client that knows our certificate can bind its login to.
+    pub(super) binding: Option<Bytes>,
+    /// The local password; `None`: none is asked for.
+    pub(super) verifier: Option<Arc<Verifier>>,
+    /// Whose clients are served; `None`: everybody's.
+    pub(super) uid: Option<u32>,
+    pub(super) startup_timeout: Duration,
+    pub(super) places: Places,
     pub(super) cancel_keys: CancelKeys,
+    /// Cancel requests that are under way.
+    pub(super) cancels: Semaphore,
     /// Cancelled when the remaining connections must end.
     pub stop: CancellationToken,
 }
@@ -34,15 +54,32 @@ impl Proxy {
     ///
     /// # Errors
     /// [`LocalTlsError`].
-    pub fn new(state_dir: &Path, os_user: Option<String>) -> Result<Self, LocalTlsError> {
-        let (tls, certificate) = local::load_or_create(state_dir)?;
-        debug!(certificate = %certificate.display(), "certificate for local TLS clients");
+    pub fn new(
+        state_dir: &Path,
+        os_user: Option<String>,
+        serve: &Serve,
+        verifier: Option<Verifier>,
+    ) -> Result<Self, LocalTlsError> {
+        let local = local::load_or_create(state_dir)?;
+        debug!(certificate = %local.certificate.display(), "certificate for local TLS clients");
         Ok(Self {
             os_user,
-            acceptor: TlsAcceptor::from(tls),
+            acceptor: TlsAcceptor::from(local.config),
+            binding: local.end_point,
+            verifier: verifier.map(Arc::new),
+            uid: serve.peer_check.then(peer::own_uid).flatten(),
+            startup_timeout: serve.startup_timeout,
+            places: Places::new(Some(serve.max_connections)),
             cancel_keys: CancelKeys::default(),
+            cancels: Semaphore::new(MOST_CANCELS),
             stop: CancellationToken::new(),
         })
+    }
+
+    /// Whether clients that come like this must know the local password. Those on the Unix socket
+    /// are known by their user id.
+    pub(super) fn asks_password(&self, arrival: &Arrival) -> bool {
+        self.verifier.is_some() && arrival.is_tcp()
     }
 }
 
@@ -55,6 +92,30 @@ pub struct Rooms {
     pub(super) tokens: Arc<dyn TokenProvider>,
     pub(super) tls: UpstreamTls,
     pub(super) aws: Arc<AwsContext>,
+    pub(super) known: Known,
+    pub(super) places: Places,
+    aliases: Arc<Aliases>,
+}
+
+impl Rooms {
+    /// The endpoint as tokens are signed, and certificates verified, for it: the configured one, or
+    /// where that is an alias, the RDS name behind it.
+    pub(super) async fn endpoint(&self) -> Result<Endpoint, SessionError> {
+        let Endpoint { host, port } = &self.target.endpoint;
+        let host = match (self.aliases.resolve(host).await, self.target.login.auth) {
+            (Ok(host), _) => host,
+            (Err(error), Auth::Iam) => return Err(error.into()),
+            // Nothing is signed, and a server of one's own has its own name.
+            (Err(_), Auth::Passthrough) => host.clone(),
+        };
+        Ok(Endpoint { host, port: *port })
+    }
+
+    /// The endpoint is looked up anew for the next connection: the server behind the name is another
+    /// one.
+    pub(super) fn forget_endpoint(&self) {
+        self.aliases.forget(&self.target.endpoint.host);
+    }
 }
 
 /// Why the rooms of a target cannot be set up.
@@ -109,13 +170,16 @@ pub fn rooms(targets: Vec<Target>) -> Result<Vec<Arc<Rooms>>, SetupError> {
                 target.endpoint.clone(),
             )),
         };
-        let tokens = Arc::new(CachedTokens::new(RdsTokens::new(Arc::clone(&aws))));
+        let kind = target.endpoint.kind();
         rooms.push(Arc::new(Rooms {
-            target: Arc::new(target),
             transport,
-            tokens,
+            tokens: Arc::new(token::provider(Arc::clone(&aws))),
             tls,
             aws,
+            known: Known::new(kind),
+            places: Places::new(target.login.connection_limit),
+            aliases: Arc::new(Aliases::new(target.login.dns_server)),
+            target: Arc::new(target),
         }));
     }
     Ok(rooms)

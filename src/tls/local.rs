@@ -8,11 +8,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use aws_lc_rs::digest;
+use bytes::Bytes;
 use rcgen::{CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, KeyPair};
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use thiserror::Error;
+use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::platform;
 
@@ -52,12 +55,23 @@ pub enum LocalTlsError {
     Rustls(#[from] rustls::Error),
 }
 
-/// Loads the kept certificate from `state_dir`, or makes and keeps one. Returns the TLS server
-/// settings and the path of the certificate, which clients may pin.
+/// What a local client that asks for TLS is shown.
+#[derive(Debug, Clone)]
+pub struct LocalTls {
+    /// The TLS server settings.
+    pub config: Arc<ServerConfig>,
+    /// Where the certificate is kept, for clients that pin it.
+    pub certificate: PathBuf,
+    /// The hash of the certificate, to which a client may bind its login
+    /// ([`end_point`]).
+    pub end_point: Option<Bytes>,
+}
+
+/// Loads the kept certificate from `state_dir`, or makes and keeps one.
 ///
 /// # Errors
 /// [`LocalTlsError`].
-pub fn load_or_create(state_dir: &Path) -> Result<(Arc<ServerConfig>, PathBuf), LocalTlsError> {
+pub fn load_or_create(state_dir: &Path) -> Result<LocalTls, LocalTlsError> {
     let dir = state_dir.join(DIR);
     if !dir.join(CERTIFICATE).exists() {
         create(state_dir, &dir)?;
@@ -67,12 +81,45 @@ pub fn load_or_create(state_dir: &Path) -> Result<(Arc<ServerConfig>, PathBuf), 
         .map_err(|e| damaged(&certificate_path, e))?;
     let key_path = dir.join(KEY);
     let key = PrivateKeyDer::from_pem_file(&key_path).map_err(|e| damaged(&key_path, e))?;
+    let end_point = end_point(&certificate);
     let mut config = ServerConfig::builder_with_provider(super::provider())
         .with_safe_default_protocol_versions()?
         .with_no_client_auth()
         .with_single_cert(vec![certificate], key)?;
     config.alpn_protocols = vec![ALPN.to_vec()];
-    Ok((Arc::new(config), certificate_path))
+    Ok(LocalTls {
+        config: Arc::new(config),
+        certificate: certificate_path,
+        end_point,
+    })
+}
+
+/// The channel binding data `tls-server-end-point` (RFC 5929, 4.1): the certificate hashed with the
+/// hash function of its own signature, or with SHA-256 if that is MD5 or SHA-1.
+///
+/// Ours are signed with ECDSA and SHA-256; the others are for a certificate that the user has put
+/// in its place. `None` for signatures without such a hash function (Ed25519) or that name it
+/// elsewhere (RSA-PSS): then channel binding is not offered.
+fn end_point(certificate: &CertificateDer<'_>) -> Option<Bytes> {
+    let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
+    let algorithm = match parsed.signature_algorithm.algorithm.to_id_string().as_str() {
+        // RFC 4055, 5 and RFC 8017, A.2.4: RSA with MD5, SHA-1, SHA-256, 384, 512, 224.
+        "1.2.840.113549.1.1.4" | "1.2.840.113549.1.1.5" | "1.2.840.113549.1.1.11" => {
+            &digest::SHA256
+        }
+        "1.2.840.113549.1.1.12" => &digest::SHA384,
+        "1.2.840.113549.1.1.13" => &digest::SHA512,
+        "1.2.840.113549.1.1.14" => &digest::SHA224,
+        // RFC 5758, 3.2: ECDSA with SHA-1, 224, 256, 384, 512.
+        "1.2.840.10045.4.1" | "1.2.840.10045.4.3.2" => &digest::SHA256,
+        "1.2.840.10045.4.3.1" => &digest::SHA224,
+        "1.2.840.10045.4.3.3" => &digest::SHA384,
+        "1.2.840.10045.4.3.4" => &digest::SHA512,
+        _ => return None,
+    };
+    Some(Bytes::copy_from_slice(
+        digest::digest(algorithm, certificate).as_ref(),
+    ))
 }
 
 fn damaged(path: &Path, error: rustls::pki_types::pem::Error) -> LocalTlsError {
@@ -136,9 +183,9 @@ mod tests {
     fn made_once_and_kept_private() {
         let state = tempfile::tempdir().unwrap();
         let below = state.path().join("a/b");
-        let (_, path) = load_or_create(&below).unwrap();
+        let path = load_or_create(&below).unwrap().certificate;
         let first = std::fs::read(&path).unwrap();
-        let (_, path) = load_or_create(&below).unwrap();
+        let path = load_or_create(&below).unwrap().certificate;
         assert_eq!(first, std::fs::read(&path).unwrap());
         #[cfg(unix)]
         {
@@ -154,7 +201,7 @@ mod tests {
     #[test]
     fn a_damaged_file_is_named() {
         let state = tempfile::tempdir().unwrap();
-        let (_, path) = load_or_create(state.path()).unwrap();
+        let path = load_or_create(state.path()).unwrap().certificate;
         std::fs::write(&path, "nonsense").unwrap();
         let error = load_or_create(state.path()).unwrap_err().to_string();
         assert!(
@@ -164,12 +211,34 @@ mod tests {
     }
 
     #[test]
+    fn the_end_point_is_hashed_as_the_signature_is() {
+        let state = tempfile::tempdir().unwrap();
+        let ours = load_or_create(state.path()).unwrap();
+        let der = CertificateDer::from_pem_file(&ours.certificate).unwrap();
+        let expected = digest::digest(&digest::SHA256, &der);
+        assert_eq!(ours.end_point.as_deref(), Some(expected.as_ref()));
+
+        let signed_with = |algorithm| {
+            let key = KeyPair::generate_for(algorithm).unwrap();
+            let params = CertificateParams::new(vec!["localhost".into()]).unwrap();
+            params.self_signed(&key).unwrap().der().clone()
+        };
+        let der = signed_with(&rcgen::PKCS_ECDSA_P384_SHA384);
+        let expected = digest::digest(&digest::SHA384, &der);
+        assert_eq!(end_point(&der).as_deref(), Some(expected.as_ref()));
+        assert_eq!(end_point(&signed_with(&rcgen::PKCS_ED25519)), None);
+        assert_eq!(end_point(&CertificateDer::from(vec![0x30, 0x03])), None);
+    }
+
+    #[test]
     fn racing_starts_agree_on_one_certificate() {
         let state = tempfile::tempdir().unwrap();
         let certificates: Vec<Vec<u8>> = std::thread::scope(|scope| {
             let starts: Vec<_> = (0..8)
                 .map(|_| {
-                    scope.spawn(|| std::fs::read(load_or_create(state.path()).unwrap().1).unwrap())
+                    scope.spawn(|| {
+                        std::fs::read(load_or_create(state.path()).unwrap().certificate).unwrap()
+                    })
                 })
                 .collect();
             starts

@@ -4,6 +4,7 @@ use std::sync::{Arc, LazyLock};
 
 use rustls::crypto::CryptoProvider;
 
+mod guess;
 pub mod local;
 pub mod roots;
 pub mod upstream;

@@ -8,8 +8,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{
@@ -21,6 +21,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
+use super::guess::Guessing;
 use super::roots;
 use crate::tunnel::{Stream, chain};
 
@@ -100,13 +101,16 @@ impl UpstreamTls {
         let inner = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), super::provider())
             .build()
             .map_err(|error| roots_error(&error))?;
-        let config = ClientConfig::builder_with_provider(super::provider())
+        let mut config = ClientConfig::builder_with_provider(super::provider())
             .with_safe_default_protocol_versions()
             .map_err(|error| roots_error(&error))?
             // The wrapper only explains what the webpki verifier refused; it accepts nothing itself.
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(Explaining { inner }))
             .with_no_client_auth();
+        // As libpq 17 and later: a server of another protocol that knows ALPN refuses.
+        config.alpn_protocols = vec![pg_handshake::ALPN.to_vec()];
+        config.resumption = Resumption::store(Arc::new(Guessing::new()));
         Ok(Self {
             connector: TlsConnector::from(Arc::new(config)),
         })

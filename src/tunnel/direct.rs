@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-use super::{BoxFuture, Stream, Transport, TunnelError};
+use super::{BoxFuture, Readiness, Stream, Transport, TunnelError};
 use crate::config::Endpoint;
 
 /// Silence after which the kernel probes a TCP peer. Well below the 350 s after which AWS network
@@ -42,6 +42,11 @@ impl Transport for Direct {
             stream.write_all(&hello).await.map_err(failed)?;
             Ok(Box::new(stream) as Stream)
         })
+    }
+
+    /// There is nothing between us and the database to know about.
+    fn readiness(&self) -> Readiness {
+        Readiness::Up
     }
 
     fn shutdown(&self) -> BoxFuture<'_, ()> {

@@ -47,9 +47,25 @@ pub trait Transport: Send + Sync {
         self.open(hello)
     }
 
+    /// How the way stands at this moment. Starts nothing.
+    fn readiness(&self) -> Readiness;
+
     /// Ends what the transport holds open at AWS. Streams end with an error. The caller sets the
     /// deadline.
     fn shutdown(&self) -> BoxFuture<'_, ()>;
+}
+
+/// How the way to a database stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Readiness {
+    /// A stream can be opened, as far as is known.
+    Up,
+    /// Nothing is open, because nobody has needed it; the next stream starts it.
+    Idle,
+    /// It is being started.
+    Starting,
+    /// It was there and is lost; it is being tried again.
+    Interrupted,
 }
 
 /// What the SSM API answered when it refused.

@@ -7,8 +7,6 @@ use std::time::SystemTime;
 use aws_credential_types::Credentials;
 use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, sign};
 use aws_sigv4::sign::v4;
-use aws_smithy_types::DateTime;
-use aws_smithy_types::date_time::Format;
 use http::header::DATE;
 use http::{HeaderMap, Response, StatusCode};
 use rustls::pki_types::ServerName;
@@ -22,6 +20,7 @@ use url::Url;
 
 use super::proxy::{self, Proxies};
 use super::socket::WebSocket;
+use crate::aws::{ClockWatch, difference};
 use crate::tunnel::{Stream, TunnelError, chain};
 
 /// The service name in the signature's scope.
@@ -38,7 +37,17 @@ const WRITE_BUFFER: usize = 32 * 1024;
 /// early (IAM User Guide, "Signature Version 4").
 const TOLERATED_SKEW: i64 = 5 * 60;
 
-/// Opens the WebSocket at `url`, through a proxy if `proxies` says so. The caller sets the deadline.
+/// What it takes to reach AWS, apart from knowing where and being somebody.
+pub(super) struct Way<'a> {
+    /// Whom to trust.
+    pub(super) roots: Arc<RootCertStore>,
+    /// Who is to be gone through.
+    pub(super) proxies: &'a Proxies,
+    /// Who is told what time the gateway's answer has.
+    pub(super) watch: &'a ClockWatch,
+}
+
+/// Opens the WebSocket at `url`, through a proxy if need be. The caller sets the deadline.
 ///
 /// # Errors
 /// [`TunnelError::ChannelConnect`], [`TunnelError::ChannelRefused`], [`TunnelError::Proxy`].
@@ -46,8 +55,7 @@ pub(super) async fn connect(
     url: &Url,
     region: &str,
     credentials: &Credentials,
-    roots: Arc<RootCertStore>,
-    proxies: &Proxies,
+    way: Way<'_>,
 ) -> Result<WebSocket, TunnelError> {
     let host = url.host_str().unwrap_or_default().to_owned();
     let failed = |reason: String| TunnelError::ChannelConnect {
@@ -57,12 +65,17 @@ pub(super) async fn connect(
 
     let request = signed_request(url, region, credentials).map_err(&failed)?;
     let port = url.port_or_known_default().unwrap_or(443);
+    let Way {
+        roots,
+        proxies,
+        watch,
+    } = way;
     let tls = tls(roots).map_err(|error| failed(chain(&error)))?;
     let name = ServerName::try_from(proxy::bare(&host).to_owned())
         .map_err(|error| failed(chain(&error)))?;
-    let way = proxies.dial(&host, port, &tls).await?;
+    let tcp = proxies.dial(&host, port, &tls).await?;
     let stream: Stream = Box::new(
-        tls.connect(name, way)
+        tls.connect(name, tcp)
             .await
             .map_err(|error| failed(chain(&error)))?,
     );
@@ -72,11 +85,22 @@ pub(super) async fn connect(
         .max_frame_size(Some(MAX_MESSAGE))
         .read_buffer_size(READ_BUFFER)
         .write_buffer_size(WRITE_BUFFER);
+    let asked = watch.now();
     match client_async_with_config(request, stream, Some(config)).await {
-        Ok((socket, _)) => Ok(socket),
-        Err(WsError::Http(response)) => Err(refused(host, &response, SystemTime::now())),
+        Ok((socket, response)) => {
+            watch.answered(date(response.headers()), asked);
+            Ok(socket)
+        }
+        Err(WsError::Http(response)) => {
+            watch.answered(date(response.headers()), asked);
+            Err(refused(host, &response, watch.now()))
+        }
         Err(error) => Err(failed(chain(&error))),
     }
+}
+
+fn date(headers: &HeaderMap) -> Option<&str> {
+    headers.get(DATE)?.to_str().ok()
 }
 
 /// The gateway's refusal. A 403 is what it answers to a signature it does not accept, and a wrong
@@ -94,9 +118,7 @@ fn refused<T>(host: String, response: &Response<T>, now: SystemTime) -> TunnelEr
 /// By how many seconds our clock is ahead of the one in a `Date` header (negative: behind), if that
 /// is more than a signature bears.
 fn skew(headers: &HeaderMap, now: SystemTime) -> Option<i64> {
-    let date = headers.get(DATE)?.to_str().ok()?;
-    let theirs = DateTime::from_str(date, Format::HttpDate).ok()?;
-    let ahead = DateTime::from(now).secs() - theirs.secs();
+    let ahead = -difference(date(headers)?, now)?;
     (ahead.abs() > TOLERATED_SKEW).then_some(ahead)
 }
 
@@ -157,7 +179,13 @@ fn signed_request(url: &Url, region: &str, credentials: &Credentials) -> Result<
 mod tests {
     use std::time::Duration;
 
+    use rustls::pki_types::PrivateKeyDer;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+    use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+
     use super::*;
+    use crate::aws::{AwsContext, AwsOptions};
 
     const ROLE: &str = "wss://ssmmessages.eu-central-1.amazonaws.com/v1/data-channel/me-0?role=x";
 
@@ -183,6 +211,77 @@ mod tests {
         assert_eq!(host, "vpce-1.x:8443");
         let signature_of = |text: &str| text.rsplit_once("Signature=").unwrap().1.to_owned();
         assert_ne!(signature_of(&authorization), signature_of(&of_moved));
+    }
+
+    /// A gateway that answers one upgrade with `head`, and what verifies it.
+    async fn gateway(head: &'static str) -> (Url, Arc<RootCertStore>) {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+        let config = rustls::ServerConfig::builder_with_provider(crate::tls::provider())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![made.cert.der().clone()], key)
+            .unwrap();
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            let (tcp, _) = listener.accept().await.unwrap();
+            let mut tls = acceptor.accept(tcp).await.unwrap();
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n") {
+                assert_ne!(tls.read_buf(&mut request).await.unwrap(), 0);
+            }
+            let request = String::from_utf8(request).unwrap();
+            let key = request
+                .lines()
+                .find_map(|line| line.strip_prefix("Sec-WebSocket-Key: "));
+            let accept = derive_accept_key(key.unwrap().as_bytes());
+            let answer = format!("HTTP/1.1 {head}\r\nSec-WebSocket-Accept: {accept}\r\n\r\n");
+            tls.write_all(answer.as_bytes()).await.unwrap();
+            tls.shutdown().await.unwrap();
+        });
+        let mut roots = RootCertStore::empty();
+        roots.add(made.cert.der().clone()).unwrap();
+        let url = format!("wss://localhost:{port}/v1/data-channel/me-0");
+        (Url::parse(&url).unwrap(), Arc::new(roots))
+    }
+
+    #[tokio::test]
+    async fn the_gateways_time_is_noted_whatever_it_answers() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_790_000_000);
+        for (head, offset) in [
+            (
+                "101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                 Date: Mon, 21 Sep 2026 14:20:20 GMT",
+                Some(420),
+            ),
+            (
+                "403 Forbidden\r\nContent-Length: 0\r\nDate: Mon, 21 Sep 2026 14:03:20 GMT",
+                Some(-600),
+            ),
+            ("503 Busy\r\nContent-Length: 0", None),
+        ] {
+            let (url, roots) = gateway(head).await;
+            let aws = AwsContext::new(AwsOptions {
+                clock: Arc::new(move || now),
+                ..AwsOptions::default()
+            });
+            let credentials = Credentials::new("AKID", "secret", None, None, "test");
+            let way = Way {
+                roots,
+                proxies: &Proxies::from_env(),
+                watch: &aws.clock_watch(),
+            };
+            let connected = connect(&url, "eu-central-1", &credentials, way).await;
+            assert_eq!(connected.is_ok(), head.starts_with("101"), "{head}");
+            if let Err(TunnelError::ChannelRefused { skew, status, .. }) = connected {
+                assert_eq!(skew, (status == 403).then_some(600), "{head}");
+            }
+            let seen = aws.clock_offset().map(|offset| offset.seconds);
+            assert_eq!(seen, offset, "{head}");
+        }
     }
 
     #[test]

@@ -16,7 +16,7 @@ use super::session::Session;
 use super::start::{Starter, is_throttled};
 use super::stream::{NotOpened, SsmStream};
 use crate::config::{Endpoint, SsmSettings};
-use crate::tunnel::TunnelError;
+use crate::tunnel::{Readiness, TunnelError};
 
 /// How often a waiting connection looks whether a session has become quiet.
 const LOOK: Duration = Duration::from_millis(20);
@@ -166,6 +166,24 @@ impl Pool {
         standings.iter().any(|s| matches!(s, Standing::Up(_)))
     }
 
+    /// How the best of the sessions stands.
+    pub(super) fn readiness(&self) -> Readiness {
+        let mut sessions = self.lock();
+        let standings = sessions.standings(self.settings.dial_timeout, None);
+        let up = |standing: &Standing| matches!(standing, Standing::Up(_));
+        if standings.iter().any(up) {
+            Readiness::Up
+        // Those, too, that have been away for so long that nobody waits for them any more: a start
+        // that takes long or fails does so for the same reason.
+        } else if sessions.all.iter().any(Session::is_interrupted) {
+            Readiness::Interrupted
+        } else if sessions.starting().is_some() {
+            Readiness::Starting
+        } else {
+            Readiness::Idle
+        }
+    }
+
     /// Opens the first session ahead of the first connection. Failing is no harm: the first
     /// connection will try again, and be told.
     pub(super) async fn warm_up(self: Arc<Self>) {
@@ -196,18 +214,16 @@ impl Pool {
         let outcome = self.starter.start().await;
         let mut sessions = self.lock();
         sessions.starting = None;
-        {
-            match &outcome {
-                Ok(session) if sessions.closed => session.close(),
-                Ok(session) => {
-                    sessions.all.push(session.clone());
-                    (sessions.refused, sessions.throttled) = (None, None);
-                    if !std::mem::replace(&mut sessions.swept, true) {
-                        self.tasks.spawn(Arc::clone(&self).sweep());
-                    }
+        match &outcome {
+            Ok(session) if sessions.closed => session.close(),
+            Ok(session) => {
+                sessions.all.push(session.clone());
+                (sessions.refused, sessions.throttled) = (None, None);
+                if !std::mem::replace(&mut sessions.swept, true) {
+                    self.tasks.spawn(Arc::clone(&self).sweep());
                 }
-                Err(error) => sessions.refuse_for_a_while(error),
             }
+            Err(error) => sessions.refuse_for_a_while(error),
         }
         // Under the lock, or a waiter could find neither the start nor its outcome.
         tell.send_replace(Some(outcome));

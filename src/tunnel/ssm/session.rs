@@ -88,6 +88,14 @@ impl Session {
         }
     }
 
+    /// Whether its connection to the service is lost and not given up, for however long.
+    pub(super) fn is_interrupted(&self) -> bool {
+        let driven = self.phase.has_changed().is_ok();
+        let ended = matches!(*self.phase.borrow(), Phase::Ended(_));
+        let state = self.shared.lock();
+        driven && !ended && state.end.is_none() && state.interrupted.is_some()
+    }
+
     pub(super) fn open(&self, endpoint: &Endpoint) -> Result<SsmStream, NotOpened> {
         SsmStream::open(&self.shared, &self.bastion, endpoint)
     }

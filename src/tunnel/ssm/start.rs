@@ -22,7 +22,7 @@ use super::session::Session;
 use super::socket::WebSocket;
 use super::state::Shared;
 use super::{api, connect, datakey, endpoint};
-use crate::aws::{AwsContext, Endpoints};
+use crate::aws::{AwsContext, ClockWatch, Endpoints};
 use crate::config::{Endpoint, SsmSettings};
 use crate::kept::system_clock;
 use crate::tunnel::{ApiRefusal, TunnelError};
@@ -353,6 +353,7 @@ impl Inner {
                 client,
                 region: region.unwrap_or_default(),
                 roots: self.aws.roots().await?,
+                watch: self.aws.clock_watch(),
                 endpoints: self.aws.endpoints().await?,
             };
             Ok(access)
@@ -374,6 +375,7 @@ struct Access {
     client: aws_sdk_ssm::Client,
     region: String,
     roots: Arc<RootCertStore>,
+    watch: Arc<ClockWatch>,
     /// What the user has set about where data channels go.
     endpoints: Endpoints,
 }
@@ -384,12 +386,18 @@ async fn join(access: &Access, ticket: api::Ticket) -> Result<Joined, TunnelErro
         credentials,
         region,
         roots,
+        watch,
         endpoints,
         ..
     } = access;
     let url = endpoint::data_channel(&ticket.stream_url, region, endpoints)?;
     let proxies = Proxies::from_env();
-    let connecting = connect::connect(&url, region, credentials, Arc::clone(roots), &proxies);
+    let way = connect::Way {
+        roots: Arc::clone(roots),
+        proxies: &proxies,
+        watch,
+    };
+    let connecting = connect::connect(&url, region, credentials, way);
     let socket: WebSocket = timeout(CONNECT_DEADLINE, connecting).await.map_err(|_| {
         TunnelError::ChannelConnect {
             host: url.host_str().unwrap_or_default().to_owned(),

@@ -15,7 +15,7 @@ use super::start::Starter;
 use super::stream::SsmStream;
 use crate::aws::AwsContext;
 use crate::config::{Bastion, Endpoint, SsmSettings};
-use crate::tunnel::{BoxFuture, Stream, Transport, TunnelError, plain};
+use crate::tunnel::{BoxFuture, Readiness, Stream, Transport, TunnelError, plain};
 
 /// For how long the outcome of a dial through a fresh session stands: until then no further session
 /// is started only to dial again. It doubles while dials fail, up to the second. A client that retries
@@ -215,6 +215,10 @@ impl Transport for SsmTransport {
             let stream = self.open_and_dial(hello, true).await?;
             Ok(Box::new(stream) as Stream)
         })
+    }
+
+    fn readiness(&self) -> Readiness {
+        self.pool.readiness()
     }
 
     fn shutdown(&self) -> BoxFuture<'_, ()> {

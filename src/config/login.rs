@@ -1,0 +1,113 @@
+//! How connections to one target log in.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use super::file::Layer;
+use super::via::seconds;
+use super::{ConfigError, DEFAULT_LOGIN_TIMEOUT};
+
+/// The port name servers listen on (RFC 1035, 4.2).
+const DNS_PORT: u16 = 53;
+
+/// Who proves to the database who the user is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Auth {
+    /// We do, with an IAM token.
+    #[default]
+    Iam,
+    /// The client does, with a password of its own that passes through verified TLS.
+    Passthrough,
+}
+
+/// How connections to one target log in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoginSettings {
+    /// Who proves who the user is.
+    pub auth: Auth,
+    /// How long TLS and login at the database may take.
+    pub timeout: Duration,
+    /// Startup parameters that are not passed on.
+    pub ignore_startup_parameters: Vec<String>,
+    /// The name server to ask what `host` stands for; `None`: the system's.
+    pub dns_server: Option<SocketAddr>,
+    /// Most connections at a time; `None`: no limit of its own.
+    pub connection_limit: Option<usize>,
+}
+
+impl Default for LoginSettings {
+    fn default() -> Self {
+        Self {
+            auth: Auth::Iam,
+            timeout: DEFAULT_LOGIN_TIMEOUT,
+            ignore_startup_parameters: Vec::new(),
+            dns_server: None,
+            connection_limit: None,
+        }
+    }
+}
+
+impl LoginSettings {
+    pub(super) fn from_layer(target: &str, layer: &Layer) -> Result<Self, ConfigError> {
+        let invalid = |key, value: &str, reason: &str| ConfigError::Invalid {
+            target: target.to_owned(),
+            key,
+            value: value.to_owned(),
+            reason: reason.to_owned(),
+        };
+        let auth = match layer.auth.as_deref() {
+            None | Some("iam") => Auth::Iam,
+            Some("passthrough") => Auth::Passthrough,
+            Some(other) => {
+                return Err(invalid("auth", other, "it is \"iam\" or \"passthrough\""));
+            }
+        };
+        let connection_limit = match layer.connection_limit {
+            Some(0) => {
+                return Err(invalid(
+                    "connection_limit",
+                    "0",
+                    "give the most connections to this target at a time, 1 or more; without the key there is no limit but max_connections",
+                ));
+            }
+            limit => limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX)),
+        };
+        let ignored = layer.ignore_startup_parameters.clone().unwrap_or_default();
+        if let Some(name) = ignored.iter().find(|name| !may_be_ignored(name)) {
+            return Err(invalid(
+                "ignore_startup_parameters",
+                name,
+                "give names of run-time parameters, such as extra_float_digits; user, database, options and replication cannot be left out",
+            ));
+        }
+        let dns_server = match &layer.dns_server {
+            None => None,
+            Some(text) => Some(
+                name_server(text)
+                    .ok_or_else(|| invalid("dns_server", text, "write ADDRESS or ADDRESS:PORT"))?,
+            ),
+        };
+        let timeout = seconds(target, "login_timeout", layer.login_timeout)?;
+        Ok(Self {
+            auth,
+            timeout: timeout.unwrap_or(DEFAULT_LOGIN_TIMEOUT),
+            ignore_startup_parameters: ignored,
+            dns_server,
+            connection_limit,
+        })
+    }
+}
+
+fn may_be_ignored(name: &str) -> bool {
+    let is_name = !name.is_empty()
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"_.".contains(&b));
+    is_name && !["user", "database", "options", "replication"].contains(&name)
+}
+
+fn name_server(text: &str) -> Option<SocketAddr> {
+    let bare: Option<IpAddr> = text.parse().ok();
+    bare.map(|address| SocketAddr::new(address, DNS_PORT))
+        .or_else(|| text.parse().ok())
+}

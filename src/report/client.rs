@@ -1,0 +1,172 @@
+//! Reports about the client and what it asked for, before anything else is involved.
+
+use std::time::Duration;
+
+use pg_handshake::{ClientError, StartupError};
+
+use super::{
+    CONFIGURATION, INTERNAL, NO_SUCH_DATABASE, NOT_AUTHORIZED, NOT_NOW, NOT_SUPPORTED,
+    PROTOCOL_VIOLATION, RAISE_TIMEOUT, Said, WRONG_PASSWORD,
+};
+use crate::route::RouteError;
+use crate::scram::ScramError;
+use crate::session::SessionError;
+use crate::tunnel::Readiness;
+
+pub(super) fn client(error: &ClientError) -> Said {
+    let message = match error {
+        ClientError::Startup(StartupError::UnsupportedProtocol(_)) => {
+            return Said::new("client.protocol", NOT_SUPPORTED, error.to_string())
+                .hint("Update the client: drivers have spoken version 3 since 2003.");
+        }
+        // These speak of the packet themselves.
+        ClientError::Startup(error) => error.to_string(),
+        other => format!("invalid startup: {other}"),
+    };
+    Said::new("client.startup", PROTOCOL_VIOLATION, message)
+        .hint("This port speaks the PostgreSQL protocol, version 3.")
+}
+
+/// Somebody else's client.
+pub(super) fn peer(error: &SessionError) -> Said {
+    let said = |message| Said::new("peer.foreign", NOT_AUTHORIZED, message);
+    let hint = "Start one of your own, on another port. Where user ids differ although the user is the same, as in containers that share a network, its owner can set peer_check = false.";
+    match error {
+        SessionError::ForeignPeer { peer, own } => said("this pgiam belongs to another user")
+            .detail(format!("The client runs with user id {peer}, pgiam with {own}; whoever it lets in is its owner to the database."))
+            .hint(hint),
+        _ => said("this pgiam serves its own user only, and the system did not say whose this client is")
+            .detail(super::sentence(&error.to_string()))
+            .hint(hint),
+    }
+}
+
+/// The client did not prove that it knows the local password.
+pub(super) fn local_password(error: &ScramError) -> Said {
+    let violation = |id| Said::new(id, PROTOCOL_VIOLATION, error.to_string());
+    match error {
+        ScramError::WrongPassword => Said::new(
+            "password.wrong",
+            WRONG_PASSWORD,
+            "password authentication failed for pgiam",
+        )
+        .hint("This pgiam asks for a password of its own, the one in its password_file; it is not that of the database role."),
+        ScramError::Downgrade | ScramError::Binding => {
+            Said::new("password.binding", NOT_AUTHORIZED, error.to_string())
+                .hint("Connect without anything in between, or with channel_binding=disable.")
+        }
+        ScramError::Unsupported(_) => {
+            Said::new("password.unsupported", NOT_SUPPORTED, error.to_string())
+                .hint("pgiam asks for SCRAM-SHA-256 as RFC 5802 has it, without extensions and for no other identity. Configure the client so, or use pgiam's Unix socket.")
+        }
+        ScramError::Random => Said::new("password.internal", INTERNAL, error.to_string())
+            .hint("The operating system gave no random numbers. Connect again."),
+        ScramError::Malformed(_)
+        | ScramError::Mechanism
+        | ScramError::BindingMismatch
+        | ScramError::BindingType
+        | ScramError::Nonce
+        | ScramError::OutOfOrder => violation("password.protocol")
+            .hint("The client's SCRAM messages do not follow RFC 5802: update it, or use pgiam's Unix socket."),
+    }
+}
+
+pub(super) fn two_passwords() -> Said {
+    Said::new(
+        "password.passthrough",
+        NOT_SUPPORTED,
+        "a target with auth = \"passthrough\" cannot be used behind a local password",
+    )
+    .detail("A client gives one password, and pgiam has asked for it as its own; the database needs another.")
+    .hint("Connect through pgiam's Unix socket, where it asks for no password, or run a second pgiam without password_file for this target.")
+}
+
+pub(super) fn channel_binding() -> Said {
+    Said::new(
+        "client.channel-binding",
+        NOT_SUPPORTED,
+        "a SCRAM login that is bound to TLS cannot pass through pgiam",
+    )
+    .detail("The client binds its login to pgiam's TLS, the database to its own, which it would take for an attack.")
+    .hint("Connect with channel_binding=disable, or with sslmode=disable: the way to the database is encrypted and verified all the same.")
+}
+
+/// The tunnel is not there, and the client only asks whether it is.
+pub(super) fn not_yet(readiness: Readiness) -> Said {
+    match readiness {
+        Readiness::Interrupted => Said::new(
+            "tunnel.interrupted",
+            NOT_NOW,
+            "the tunnel was lost and is being tried again",
+        ),
+        Readiness::Up | Readiness::Idle | Readiness::Starting => Said::new(
+            "tunnel.starting",
+            NOT_NOW,
+            "the connection is not ready yet",
+        ),
+    }
+    .hint("Try again in a moment.")
+}
+
+/// Tunnel and token did not come in time.
+pub(super) fn timed_out(after: Duration, readiness: Readiness) -> Said {
+    let after = after.as_secs();
+    match readiness {
+        Readiness::Interrupted => Said::new(
+            "tunnel.interrupted",
+            NOT_NOW,
+            "the tunnel was lost and is being tried again",
+        )
+        .detail(format!("This connection has waited for it for {after} s."))
+        .hint("Check this machine's network. pgiam goes on trying; connect again when it is back."),
+        Readiness::Up | Readiness::Idle | Readiness::Starting => Said::new(
+            "tunnel.timeout",
+            NOT_NOW,
+            format!("tunnel and token were not ready within {after} s"),
+        )
+        .hint(RAISE_TIMEOUT),
+    }
+}
+
+pub(super) fn route(error: &RouteError) -> Said {
+    match error {
+        RouteError::UnknownTarget { asked, known } => {
+            let targets = known.iter();
+            let targets: Vec<String> = targets
+                .map(|(name, endpoint)| format!("{name} ({endpoint})"))
+                .collect();
+            let message = if asked.is_empty() {
+                "several targets share this port, and the database name picks none".to_owned()
+            } else {
+                format!("there is no target \"{asked}\" on this port")
+            };
+            Said::new("target.unknown", NO_SUCH_DATABASE, message).hint(format!(
+                "Give the target's name, or TARGET/DATABASE, as database name. Targets here: {}.",
+                targets.join(", ")
+            ))
+        }
+        RouteError::NoUser { target } => Said::new(
+            "target.no-user",
+            NOT_AUTHORIZED,
+            format!("target \"{target}\": no user name"),
+        )
+        .hint(format!(
+            "Give one (psql -U ROLE), or set user = \"ROLE\" under [targets.{target}]."
+        )),
+        RouteError::Replication { target } => Said::new(
+            "target.replication",
+            NOT_SUPPORTED,
+            format!("target \"{target}\": {error}"),
+        )
+        .detail("Amazon RDS does not support IAM authentication for replication.")
+        .hint(format!(
+            "Set auth = \"passthrough\" for a target of its own ([targets.{target}-replication]) and give the role's password."
+        )),
+        RouteError::UserNotUtf8 => {
+            Said::new("target.user-encoding", NOT_AUTHORIZED, error.to_string())
+                .hint("IAM tokens are signed for user names in UTF-8.")
+        }
+        RouteError::Startup(_) => Said::new("target.startup", CONFIGURATION, error.to_string())
+            .hint("A startup packet takes 10,000 bytes, and no zero byte within a value: shorten what the client sends, or the target's user and database."),
+    }
+}

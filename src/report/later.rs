@@ -1,0 +1,104 @@
+//! Reports about what had begun: sessions that end, and connections of raw tunnels.
+
+use bytes::Bytes;
+use tracing::{debug, info, warn};
+
+use super::{
+    About, BROKEN, CANNOT_CONNECT, Level, RAISE_TIMEOUT, Said, sentence, shutting_down, too_many,
+    tunnel,
+};
+use crate::config::{EndpointKind, Target};
+use crate::forward::ForwardError;
+use crate::splice::{EndedBy, SessionEnd};
+use crate::tunnel::{TunnelError, plain};
+
+/// What to do about a session that was lost, when there is nothing better to say.
+pub(super) const RECONNECT: &str = "Reconnect: pgiam opens a new tunnel when it has to.";
+/// The same where sessions do not last (Aurora DSQL User Guide, "Understanding connections").
+const RECONNECT_DSQL: &str = "Reconnect: pgiam opens a new tunnel when it has to. Aurora DSQL ends every connection after an hour; let the pool renew them before.";
+
+fn reconnect(target: &Target) -> &'static str {
+    match target.endpoint.kind() {
+        EndpointKind::Dsql => RECONNECT_DSQL,
+        _ => RECONNECT,
+    }
+}
+
+/// The last words to a client whose session ended for a reason that it cannot see; `None` when it
+/// ended in order, or when the client would take them for part of a message.
+#[must_use]
+pub fn after_login(end: &SessionEnd, target: &Target) -> Option<Bytes> {
+    let said = match end.by {
+        EndedBy::Client => return None,
+        EndedBy::Shutdown => shutting_down(),
+        EndedBy::Server => {
+            let error = end.error.as_ref()?;
+            let lost = |reason: &str| {
+                Said::new(
+                    "session.lost",
+                    BROKEN,
+                    "the connection to the database was lost",
+                )
+                .detail(sentence(reason))
+            };
+            match TunnelError::of(error) {
+                Some(error) => {
+                    let about = About::target(target);
+                    let said = tunnel::tunnel(error, Some(&about));
+                    let detail = said.detail.map(|detail| format!(". {detail}"));
+                    let hint = said.hint.unwrap_or_else(|| reconnect(target).to_owned());
+                    lost(&format!("{}{}", said.message, detail.unwrap_or_default())).hint(hint)
+                }
+                None => lost(&plain(error)).hint(reconnect(target)),
+            }
+        }
+    };
+    if !end.at_boundary {
+        debug!(
+            message = said.message,
+            "not told to the client, which is in the middle of a message"
+        );
+        return None;
+    }
+    said.report(Level::Info, Some(target)).reply
+}
+
+/// Writes the log line of a connection that a raw tunnel could not carry, or not to its end. Its
+/// client can be told nothing, so all that there is to say is said here.
+pub fn log_forward(error: &ForwardError, target: &Target) {
+    let Said {
+        id,
+        message,
+        detail,
+        hint,
+        ..
+    } = forward(error, target);
+    let (detail, hint) = (detail.as_deref(), hint.as_deref());
+    match error {
+        ForwardError::Tunnel(TunnelError::ShuttingDown) | ForwardError::ShuttingDown => {
+            info!(id, reason = message, "connection ended");
+        }
+        _ => warn!(id, reason = message, detail, hint, "connection failed"),
+    }
+}
+
+pub(super) fn forward(error: &ForwardError, target: &Target) -> Said {
+    let about = About::target(target);
+    match error {
+        ForwardError::Tunnel(failed) => tunnel::tunnel(failed, Some(&about)),
+        ForwardError::Timeout(after) => Said::new(
+            "tunnel.timeout",
+            CANNOT_CONNECT,
+            format!("the tunnel was not ready within {} s", after.as_secs()),
+        )
+        .hint(RAISE_TIMEOUT),
+        ForwardError::TooManyConnections { limit } => too_many(*limit, false),
+        ForwardError::Lost(lost) => Said::new(
+            "tunnel.lost",
+            BROKEN,
+            format!("the connection to {} was lost", target.endpoint),
+        )
+        .detail(sentence(&plain(lost))),
+        ForwardError::ShuttingDown => shutting_down(),
+    }
+}

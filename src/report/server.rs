@@ -1,0 +1,249 @@
+//! Reports about what the database itself has said. Its words stay as they are; we add what we know
+//! and it does not say.
+
+use std::borrow::Cow;
+
+use pg_handshake::ServerError;
+
+use super::aws::{partition, profile_option};
+use super::database::{quote_identifier, turn_iam_on};
+use super::words::{Remedy, known};
+use super::{About, Level, NOT_NOW, Report, evidence, with_id};
+use crate::config::{Auth, EndpointKind};
+
+/// What is added to the server's words.
+#[derive(Default)]
+struct Added {
+    id: &'static str,
+    detail: Option<String>,
+    hint: Option<String>,
+}
+
+impl Added {
+    fn hint(id: &'static str, hint: impl Into<String>) -> Self {
+        Self {
+            id: super::known_id(id),
+            detail: None,
+            hint: Some(hint.into()),
+        }
+    }
+
+    fn detail(mut self, detail: impl Into<String>) -> Self {
+        self.detail = Some(detail.into());
+        self
+    }
+}
+
+/// The server's own words, and what we know that it does not say.
+pub(super) fn server(error: &ServerError, about: Option<&About<'_>>) -> Report {
+    let state = error.sqlstate();
+    let state = state
+        .as_ref()
+        .map(|state| state.as_str())
+        .unwrap_or_default();
+    let added = about.and_then(|about| added(state, &error.message(), about));
+    let Added { id, detail, hint } = added.unwrap_or(Added {
+        id: super::known_id("database.refused"),
+        ..Added::default()
+    });
+    let reply = error.with_appended(
+        detail.as_deref(),
+        hint.map(|hint| with_id(&hint, id)).as_deref(),
+    );
+    let all = [error.detail(), detail.map(Cow::Owned)];
+    let all: Vec<_> = all.into_iter().flatten().collect();
+    Report {
+        id,
+        reply: Some(reply),
+        not_ready: state == NOT_NOW.as_str(),
+        sqlstate: state.to_owned(),
+        message: error.message().into_owned(),
+        detail: (!all.is_empty()).then(|| all.join(" ")),
+        hint: None,
+        level: Level::Warn,
+    }
+}
+
+fn added(state: &str, message: &str, about: &About<'_>) -> Option<Added> {
+    match known(message) {
+        Some((id, Remedy::Say(hint))) => {
+            let added = Added::hint(id, hint);
+            return Some(match state {
+                "53300" => added.detail(open(about)),
+                _ => added,
+            });
+        }
+        Some((id, Remedy::Token)) => return Some(login_refused(id, state, about)),
+        Some((id, Remedy::Leave(parameter))) => {
+            return Some(leave_out(id, &parameter, about));
+        }
+        None => {}
+    }
+    match state {
+        "28000" | "28P01" if about.token_judged => {
+            Some(login_refused("database.login-refused", state, about))
+        }
+        // Members of rds_iam go to PAM, which knows tokens only (RDS User Guide, "IAM database
+        // authentication").
+        "28000" | "28P01"
+            if about.target.login.auth == Auth::Passthrough
+                && (state == "28P01" || message.starts_with("PAM ")) =>
+        {
+            Some(Added::hint(
+                "database.password",
+                "This target has auth = \"passthrough\": the password is the database role's own. A role that has rds_iam logs in with tokens only, so it needs a target with auth = \"iam\".",
+            ))
+        }
+        "3D000" => Some(no_database(about)),
+        "53300" => Some(too_many(message, about)),
+        "57P01" | "57P02" => Some(Added::hint(
+            "database.stopping",
+            "The database is being restarted or fails over. Connect again.",
+        )),
+        "57P03" => Some(Added::hint(
+            "database.starting",
+            "Connect again in a moment. If it stays, see the database's state and log: aws rds describe-events --duration 60.",
+        )),
+        _ => None,
+    }
+}
+
+/// The token, or who has signed it, is not what the database wants.
+fn login_refused(id: &'static str, state: &str, about: &About<'_>) -> Added {
+    let user = about.user;
+    let profile = profile_option(about.target.profile.as_deref());
+    let hint = match (state, evidence::kind(about)) {
+        ("28P01", _) => format!(
+            "The database took the token for an ordinary password. IAM authentication must be on ({}), and the role needs it: GRANT rds_iam TO {};",
+            turn_iam_on(),
+            quote_identifier(user)
+        ),
+        (_, EndpointKind::Dsql) => {
+            let link = match user {
+                "admin" => String::new(),
+                _ => format!(
+                    " And the role must be linked to it; as admin run: AWS IAM GRANT {} TO 'ARN-OF-YOUR-IDENTITY';",
+                    quote_identifier(user)
+                ),
+            };
+            format!(
+                "Your identity (aws sts get-caller-identity{profile}) needs {} on arn:{}:dsql:{}:ACCOUNT:cluster/CLUSTER-ID.{link}",
+                evidence::dsql_action(user),
+                partition(region(about).unwrap_or_default()),
+                region(about).unwrap_or("REGION"),
+            )
+        }
+        (_, kind) => {
+            let (id, log) = match kind {
+                EndpointKind::Proxy => (
+                    "the prx-… id in the proxy's ARN, not its name",
+                    "The proxy's log has the reason (aws rds modify-db-proxy --db-proxy-name NAME --debug-logging).",
+                ),
+                _ => (
+                    "the db-… or cluster-… id, not the instance's name",
+                    "The database's iam-db-auth-error log has the reason.",
+                ),
+            };
+            format!(
+                "Your identity needs rds-db:connect on {}, where RESOURCE-ID is {id}. If it has that, are the credentials still valid (aws sts get-caller-identity{profile}), is IAM authentication on, and are there fewer than 200 logins a second? {log}",
+                resource(about),
+            )
+        }
+    };
+    let detail = evidence::token(about);
+    match evidence::wrong_clock(about) {
+        None => Added {
+            detail,
+            ..Added::hint(id, hint)
+        },
+        Some(clock) => Added {
+            detail,
+            ..Added::hint(
+                "aws.clock",
+                format!(
+                    "This machine's clock is {clock}, and a token holds the time: set the clock, and turn on time synchronisation. If it is refused even then: {}",
+                    uncapitalised(&hint)
+                ),
+            )
+        },
+    }
+}
+
+/// The same after a colon.
+fn uncapitalised(sentence: &str) -> String {
+    let mut rest = sentence.chars();
+    let first = rest.next().map(|c| c.to_ascii_lowercase());
+    first.into_iter().chain(rest).collect()
+}
+
+fn region<'a>(about: &About<'a>) -> Option<&'a str> {
+    match about.evidence {
+        Some(evidence) => Some(&evidence.request.region),
+        None => about.target.region.as_deref(),
+    }
+}
+
+/// What a policy for the login names (RDS User Guide, "Creating and using an IAM policy for IAM
+/// database access").
+fn resource(about: &About<'_>) -> String {
+    format!(
+        "arn:{}:rds-db:{}:ACCOUNT:dbuser:RESOURCE-ID/{}",
+        partition(region(about).unwrap_or_default()),
+        region(about).unwrap_or("REGION"),
+        about.user
+    )
+}
+
+/// The server does not know, or not allow, what the client has put into its startup packet.
+fn leave_out(id: &'static str, parameter: &str, about: &About<'_>) -> Added {
+    Added::hint(
+        id,
+        format!(
+            "Do not let the client send it (PGOPTIONS counts), or have it left out here: ignore_startup_parameters = [\"{parameter}\"] under [targets.{}].",
+            about.target.name
+        ),
+    )
+}
+
+fn no_database(about: &About<'_>) -> Added {
+    let name = &about.target.name;
+    let detail = match &about.target.database {
+        Some(database) => format!("The target's own database is \"{database}\"."),
+        None => format!(
+            "The target names no database, and a client that names none asks for one called like its user, \"{}\".",
+            about.user
+        ),
+    };
+    Added::hint(
+        "database.no-database",
+        format!(
+            "Name one that exists (psql -d NAME; psql -d postgres -l lists them), or set database = \"NAME\" under [targets.{name}]. Names are case-sensitive."
+        ),
+    )
+    .detail(detail)
+}
+
+/// How much of a limit is ours.
+fn open(about: &About<'_>) -> String {
+    let count = about.open_connections;
+    let connections = match count {
+        1 => "connection",
+        _ => "connections",
+    };
+    format!("pgiam has {count} {connections} to this target, this one included.")
+}
+
+fn too_many(message: &str, about: &About<'_>) -> Added {
+    // The three of PostgreSQL (`InitializeSessionUserId`, `CheckMyDatabase`, `InitPostgres`).
+    let hint = if message.contains("for role \"") {
+        let role = quote_identifier(about.user);
+        format!(
+            "Close connections of this role, or let an administrator raise its limit: ALTER ROLE {role} CONNECTION LIMIT 20;"
+        )
+    } else if message.contains("for database \"") {
+        "Close connections to this database, or let an administrator raise its limit: ALTER DATABASE … CONNECTION LIMIT 20;".to_owned()
+    } else {
+        "Close connections that are no longer needed (SELECT usename, application_name, count(*) FROM pg_stat_activity GROUP BY 1, 2; shows whose they are) or pool them. The last few of max_connections are kept for rds_superuser.".to_owned()
+    };
+    Added::hint("database.too-many", hint).detail(open(about))
+}

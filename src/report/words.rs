@@ -1,0 +1,351 @@
+//! The errors of servers that only their words tell apart: RDS Proxy and Aurora DSQL, which have few
+//! SQLSTATEs, and those of PostgreSQL that share one.
+//!
+//! Sources: RDS User Guide, "Troubleshooting for RDS Proxy"; Aurora DSQL User Guide, "Troubleshooting"
+//! and "Cluster quotas and database limits"; PostgreSQL's `auth.c`, `miscinit.c`, `postinit.c` and
+//! `guc.c`. Texts are recognised by their distinctive words, because versions differ in the others.
+
+/// What helps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Remedy {
+    /// This.
+    Say(&'static str),
+    /// What is known about the token, and the permission it needs.
+    Token,
+    /// Not to send this startup parameter.
+    Leave(String),
+}
+
+/// What is known of one text.
+struct Text {
+    /// All of them are in it, in any case.
+    words: &'static [&'static str],
+    id: &'static str,
+    remedy: Known,
+}
+
+enum Known {
+    Say(&'static str),
+    Token,
+    /// The parameter follows these words, with or without quotes around it.
+    ParameterAfter(&'static str),
+}
+
+use Known::{ParameterAfter, Say, Token};
+
+const TEXTS: &[Text] = &[
+    // RDS Proxy.
+    Text {
+        words: &["iam authentication", "only with ssl"],
+        id: "rds-proxy.tls",
+        remedy: Say(NOT_DIRECTLY),
+    },
+    Text {
+        words: &["rds proxy requires tls"],
+        id: "rds-proxy.tls",
+        remedy: Say(NOT_DIRECTLY),
+    },
+    Text {
+        words: &["iam authentication failed", "too many competing requests"],
+        id: "rds-proxy.competing",
+        remedy: Say(
+            "Too many new connections at once for IAM to judge. Connect again in a moment, and keep connections open in a pool.",
+        ),
+    },
+    Text {
+        words: &["iam authentication failed for the role"],
+        id: "rds-proxy.login-refused",
+        remedy: Token,
+    },
+    Text {
+        words: &["rds proxy has no credentials for the role"],
+        id: "rds-proxy.no-credentials",
+        remedy: Say(
+            "The proxy itself logs in to the database as this role, with a secret: add the role's secret to the proxy (aws rds modify-db-proxy --db-proxy-name NAME --auth …), or let it use IAM all the way (--default-auth-scheme IAM_AUTH). Role names are case-sensitive.",
+        ),
+    },
+    Text {
+        words: &["password that was provided for the role", "wrong"],
+        id: "rds-proxy.password",
+        remedy: Say(
+            "The proxy asked for a password, not for a token: set IAMAuth to REQUIRED for this role's secret (aws rds modify-db-proxy --db-proxy-name NAME --auth …). If the target has auth = \"passthrough\", the password differs from the one in the secret.",
+        ),
+    },
+    Text {
+        words: &["supports only iam, md5"],
+        id: "rds-proxy.method",
+        remedy: Say(
+            "The way in which the proxy is to log in at the database is none that it knows: see IAMAuth and ClientPasswordAuthType in aws rds describe-db-proxies.",
+        ),
+    },
+    Text {
+        words: &["user name is missing from the connection startup packet"],
+        id: "rds-proxy.no-user",
+        remedy: Say("Give one (psql -U ROLE), or set user = \"ROLE\" for the target."),
+    },
+    Text {
+        words: &["supports only version 3.0", "protocol"],
+        id: "rds-proxy.protocol",
+        remedy: Say(
+            "pgiam lowers the version where host is the name of an RDS Proxy (….proxy-….rds.amazonaws.com): set host to that, or let the client ask for less (max_protocol_version=3.0).",
+        ),
+    },
+    Text {
+        words: &["support streaming replication mode"],
+        id: "rds-proxy.replication",
+        remedy: Say(
+            "Replicate from the instance or cluster itself: a target of its own with that endpoint as host and auth = \"passthrough\".",
+        ),
+    },
+    Text {
+        words: &["rds proxy", "support command-line options"],
+        id: "rds-proxy.option",
+        remedy: Say(
+            "Leave options out of what the client sends (PGOPTIONS, or options= in the connection string), and SET the parameters in the session.",
+        ),
+    },
+    Text {
+        words: &["rds proxy", "support the option"],
+        id: "rds-proxy.option",
+        remedy: ParameterAfter("support the option "),
+    },
+    Text {
+        words: &["maximum number of client connections", "proxy"],
+        id: "rds-proxy.max-connections",
+        remedy: Say(
+            "Close connections that are no longer needed, or pool them. What the proxy takes depends on the database's size; CloudWatch shows it as ClientConnections.",
+        ),
+    },
+    Text {
+        words: &["rate of connection", "proxy", "exceeded"],
+        id: "rds-proxy.rate",
+        remedy: Say(
+            "Connect again in a moment, and keep connections open in a pool instead of opening them anew.",
+        ),
+    },
+    Text {
+        words: &["waiting to acquire", "database connection"],
+        id: "rds-proxy.no-connection",
+        remedy: Say(
+            "All connections that the proxy has to the database are in use, or the database does not answer it: aws rds describe-db-proxy-targets --db-proxy-name NAME tells. Else end long transactions, or raise MaxConnectionsPercent or ConnectionBorrowTimeout of its target group.",
+        ),
+    },
+    // Aurora DSQL.
+    Text {
+        words: &["unable to accept connection", "access denied"],
+        id: "dsql.access-denied",
+        remedy: Token,
+    },
+    Text {
+        words: &["unable to accept connection", "sni was not received"],
+        id: "dsql.sni",
+        remedy: Say(
+            "host must be the cluster's own name, ID.dsql.REGION.on.aws: the cluster is found by it.",
+        ),
+    },
+    Text {
+        words: &["unable to accept connection", "rate exceeded"],
+        id: "dsql.rate",
+        remedy: Say(
+            "A cluster takes 100 new connections a second. Connect again in a moment, and keep connections open in a pool (each lives for an hour at most).",
+        ),
+    },
+    Text {
+        words: &["unable to accept connection", "too many open connections"],
+        id: "dsql.max-connections",
+        remedy: Say(
+            "A cluster takes 10,000 connections unless its quota was raised. Close those that are no longer needed, or pool them.",
+        ),
+    },
+    Text {
+        words: &["setting configuration parameter", "not supported"],
+        id: "dsql.parameter",
+        remedy: ParameterAfter("setting configuration parameter "),
+    },
+    // PostgreSQL.
+    Text {
+        words: &["unrecognized configuration parameter"],
+        id: "database.parameter",
+        remedy: ParameterAfter("unrecognized configuration parameter "),
+    },
+    Text {
+        words: &["unsupported startup parameter"],
+        id: "database.parameter",
+        remedy: ParameterAfter("unsupported startup parameter: "),
+    },
+    Text {
+        words: &["no pg_hba.conf entry for"],
+        id: "database.no-pg-hba",
+        remedy: Say(NO_RULE),
+    },
+    Text {
+        words: &["pg_hba.conf rejects"],
+        id: "database.no-pg-hba",
+        remedy: Say(NO_RULE),
+    },
+    Text {
+        words: &["role", "is not permitted to log in"],
+        id: "database.no-login",
+        remedy: Say(
+            "As an administrator run ALTER ROLE … LOGIN; for it, or log in as a role that may (psql -U ROLE).",
+        ),
+    },
+    Text {
+        words: &["permission denied for database"],
+        id: "database.no-connect",
+        remedy: Say(
+            "As an administrator run GRANT CONNECT ON DATABASE … TO …; or name another database.",
+        ),
+    },
+    Text {
+        words: &["canceling authentication due to timeout"],
+        id: "database.auth-timeout",
+        remedy: Say(
+            "The database did not finish its own check of the login in time: for IAM it needs some hundred MiB of free memory, and takes fewer than 200 new logins a second. Connect again in a moment.",
+        ),
+    },
+];
+
+const NOT_DIRECTLY: &str = "pgiam speaks TLS to the database and nothing else, so something between it and the proxy ends that: host must be the proxy's own endpoint.";
+
+const NO_RULE: &str = "The address is the bastion's. RDS has rules for all addresses and pgiam uses TLS, so on RDS it is replication, or no endpoint of RDS at all; in a pg_hba.conf of your own add a hostssl line for this user and database.";
+
+/// The cause of an error with this text, and what helps; `None` for texts that need no explanation
+/// or that their SQLSTATE explains.
+pub(super) fn known(message: &str) -> Option<(&'static str, Remedy)> {
+    // Users have quoted real answers with either apostrophe.
+    let message = message.replace('\u{2019}', "'");
+    let text = message.to_ascii_lowercase();
+    let is = |known: &&Text| known.words.iter().all(|word| text.contains(word));
+    let found = TEXTS.iter().find(is)?;
+    let remedy = match found.remedy {
+        Say(hint) => Remedy::Say(hint),
+        Token => Remedy::Token,
+        ParameterAfter(words) => Remedy::Leave(parameter(&message, &text, words)?),
+    };
+    Some((super::known_id(found.id), remedy))
+}
+
+/// The name in `message` that follows `words` in `text`, which is the same in lower case: without
+/// quotes and the final full stop.
+fn parameter(message: &str, text: &str, words: &str) -> Option<String> {
+    let at = text.find(words)? + words.len();
+    let name = message.get(at..)?.split_whitespace().next()?;
+    let name = name.trim_matches(|c: char| !c.is_alphanumeric() && c != '_');
+    (!name.is_empty()).then(|| name.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_text_is_recognised_by_its_own_row() {
+        for (message, id) in [
+            (
+                "IAM authentication is allowed only with SSL connections.",
+                "rds-proxy.tls",
+            ),
+            ("This RDS Proxy requires TLS connections.", "rds-proxy.tls"),
+            (
+                "The IAM authentication failed because of too many competing requests.",
+                "rds-proxy.competing",
+            ),
+            (
+                "The IAM authentication failed for the role app. Check the IAM token for this role and try again.",
+                "rds-proxy.login-refused",
+            ),
+            (
+                "This RDS proxy has no credentials for the role app. Check the credentials for this role and try again.",
+                "rds-proxy.no-credentials",
+            ),
+            (
+                "The password that was provided for the role app is wrong.",
+                "rds-proxy.password",
+            ),
+            (
+                "RDS supports only IAM, MD5, or SCRAM authentication.",
+                "rds-proxy.method",
+            ),
+            (
+                "A user name is missing from the connection startup packet. Provide a user name for this connection.",
+                "rds-proxy.no-user",
+            ),
+            (
+                "Feature not supported: RDS Proxy supports only version 3.0 of the PostgreSQL messaging protocol.",
+                "rds-proxy.protocol",
+            ),
+            (
+                "Feature not supported: RDS Proxy currently doesn\u{2019}t support streaming replication mode.",
+                "rds-proxy.replication",
+            ),
+            (
+                "The maximum number of client connections to the proxy exceeded.",
+                "rds-proxy.max-connections",
+            ),
+            ("Rate of connection to proxy exceeded.", "rds-proxy.rate"),
+            (
+                "Timed-out waiting to acquire database connection.",
+                "rds-proxy.no-connection",
+            ),
+            (
+                "unable to accept connection, access denied",
+                "dsql.access-denied",
+            ),
+            (
+                "unable to accept connection, sni was not received",
+                "dsql.sni",
+            ),
+            ("Unable to accept connection, rate exceeded.", "dsql.rate"),
+            (
+                "Unable to accept connection, too many open connections.",
+                "dsql.max-connections",
+            ),
+            (
+                "no pg_hba.conf entry for host \"10.0.0.1\", user \"u\", database \"d\", no encryption",
+                "database.no-pg-hba",
+            ),
+            (
+                "pg_hba.conf rejects connection for host \"10.0.0.1\", user \"u\", database \"d\", SSL off",
+                "database.no-pg-hba",
+            ),
+            ("role \"u\" is not permitted to log in", "database.no-login"),
+            (
+                "permission denied for database \"app\"",
+                "database.no-connect",
+            ),
+            (
+                "canceling authentication due to timeout",
+                "database.auth-timeout",
+            ),
+        ] {
+            assert_eq!(known(message).map(|(id, _)| id), Some(id), "{message}");
+        }
+        for message in [
+            "",
+            "password authentication failed for user \"role\"",
+            "database \"the proxy\" does not exist",
+        ] {
+            assert_eq!(known(message), None, "{message}");
+        }
+    }
+
+    #[test]
+    fn the_parameter_to_leave_out_is_named() {
+        for (message, name) in [
+            (
+                "Feature not supported: RDS Proxy currently doesn't support the option geqo.",
+                "geqo",
+            ),
+            (
+                "setting configuration parameter \"statement_timeout\" not supported",
+                "statement_timeout",
+            ),
+            ("unrecognized configuration parameter \"My.own\"", "My.own"),
+            ("unsupported startup parameter: search_path", "search_path"),
+        ] {
+            let (_, remedy) = known(message).unwrap();
+            assert_eq!(remedy, Remedy::Leave(name.to_owned()), "{message}");
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! A stream that is dialled with the first bytes written to it.
+//!
+//! TLS that begins without an SSLRequest has its ClientHello for a first word to the server. A
+//! tunnel wants that word when it dials, because the answer to it is what tells that the dial worked;
+//! the TLS library wants a stream to write it to. This is both: what is written before the first
+//! read becomes the `hello` of [`Transport::open`].
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::BytesMut;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::tunnel::{BoxFuture, Stream, Transport, TunnelError};
+
+/// A stream that is dialled with the first bytes written to it. A dial that fails shows as an
+/// [`io::Error`] that carries the [`TunnelError`], see [`TunnelError::of`].
+pub(super) struct DialOnRead {
+    state: State,
+    brief: bool,
+}
+
+enum State {
+    Collecting(Arc<dyn Transport>, BytesMut),
+    Dialling(BoxFuture<'static, Result<Stream, TunnelError>>),
+    Open(Stream),
+    Failed(TunnelError),
+}
+
+impl DialOnRead {
+    /// `brief` as in [`Transport::open_briefly`].
+    pub(super) fn new(transport: Arc<dyn Transport>, brief: bool) -> Self {
+        let state = State::Collecting(transport, BytesMut::new());
+        Self { state, brief }
+    }
+
+    /// The stream, dialled if it was not yet.
+    fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<&mut Stream>> {
+        if let State::Collecting(transport, hello) = &mut self.state {
+            let (transport, hello) = (Arc::clone(transport), std::mem::take(hello).freeze());
+            let brief = self.brief;
+            self.state = State::Dialling(Box::pin(async move {
+                if brief {
+                    transport.open_briefly(hello).await
+                } else {
+                    transport.open(hello).await
+                }
+            }));
+        }
+        if let State::Dialling(dial) = &mut self.state {
+            self.state = match ready!(dial.as_mut().poll(cx)) {
+                Ok(stream) => State::Open(stream),
+                Err(error) => State::Failed(error),
+            };
+        }
+        Poll::Ready(match &mut self.state {
+            State::Open(stream) => Ok(stream),
+            State::Failed(error) => Err(error.clone().into_io()),
+            State::Collecting(..) | State::Dialling(_) => Err(io::ErrorKind::NotConnected.into()),
+        })
+    }
+}
+
+impl AsyncRead for DialOnRead {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let stream = ready!(self.poll_open(cx))?;
+        Pin::new(stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for DialOnRead {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        if let State::Collecting(_, hello) = &mut self.state {
+            hello.extend_from_slice(bytes);
+            return Poll::Ready(Ok(bytes.len()));
+        }
+        let stream = ready!(self.poll_open(cx))?;
+        Pin::new(stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.state {
+            State::Open(stream) => Pin::new(stream).poll_flush(cx),
+            // It goes out with the dial.
+            State::Collecting(..) | State::Dialling(_) | State::Failed(_) => Poll::Ready(Ok(())),
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.state {
+            State::Open(stream) => Pin::new(stream).poll_shutdown(cx),
+            State::Collecting(..) | State::Dialling(_) | State::Failed(_) => Poll::Ready(Ok(())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use bytes::Bytes;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+
+    use super::*;
+    use crate::tunnel::Readiness;
+
+    /// Gives out one end of a pipe, or refuses; keeps what it was told to say first.
+    #[derive(Default)]
+    struct Once {
+        near: Mutex<Option<DuplexStream>>,
+        hello: Mutex<Option<Bytes>>,
+    }
+
+    impl Transport for Once {
+        fn open(&self, hello: Bytes) -> BoxFuture<'_, Result<Stream, TunnelError>> {
+            *self.hello.lock().unwrap() = Some(hello);
+            let near = self.near.lock().unwrap().take();
+            Box::pin(async move {
+                let near = near.ok_or(TunnelError::NoRegion)?;
+                Ok(Box::new(near) as Stream)
+            })
+        }
+        fn readiness(&self) -> Readiness {
+            Readiness::Up
+        }
+        fn shutdown(&self) -> BoxFuture<'_, ()> {
+            Box::pin(std::future::ready(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_written_before_the_first_read_goes_with_the_dial() {
+        let (mut far, near) = duplex(64);
+        let transport = Arc::new(Once::default());
+        *transport.near.lock().unwrap() = Some(near);
+        let mut stream = DialOnRead::new(transport.clone(), false);
+        stream.write_all(b"client ").await.unwrap();
+        stream.flush().await.unwrap();
+        stream.write_all(b"hello").await.unwrap();
+        assert_eq!(*transport.hello.lock().unwrap(), None);
+        far.write_all(b"answer").await.unwrap();
+        let mut answer = [0; 6];
+        stream.read_exact(&mut answer).await.unwrap();
+        assert_eq!(&answer, b"answer");
+        let hello = transport.hello.lock().unwrap().clone();
+        assert_eq!(hello.as_deref(), Some(&b"client hello"[..]));
+        stream.write_all(b"more").await.unwrap();
+        let mut more = [0; 4];
+        far.read_exact(&mut more).await.unwrap();
+        assert_eq!(&more, b"more");
+    }
+
+    #[tokio::test]
+    async fn a_failed_dial_keeps_its_reason() {
+        let mut stream = DialOnRead::new(Arc::new(Once::default()), true);
+        stream.write_all(b"hello").await.unwrap();
+        for _ in 0..2 {
+            let error = stream.read(&mut [0; 1]).await.unwrap_err();
+            let reason = TunnelError::of(&error);
+            assert!(matches!(reason, Some(TunnelError::NoRegion)), "{error:?}");
+        }
+    }
+}

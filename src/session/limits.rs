@@ -1,0 +1,65 @@
+//! How many connections there may be at a time.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Counts connections, and refuses those above a limit. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(super) struct Places {
+    open: Arc<AtomicUsize>,
+    limit: Option<usize>,
+}
+
+/// One connection's place; dropping it gives it back.
+#[derive(Debug)]
+pub(super) struct Place(Arc<AtomicUsize>);
+
+impl Places {
+    pub(super) fn new(limit: Option<usize>) -> Self {
+        Self {
+            open: Arc::default(),
+            limit,
+        }
+    }
+
+    /// A place, or the limit that is reached.
+    pub(super) fn take(&self) -> Result<Place, usize> {
+        let limit = self.limit.unwrap_or(usize::MAX);
+        self.open
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |open| {
+                (open < limit).then_some(open + 1)
+            })
+            .map(|_| Place(Arc::clone(&self.open)))
+            .map_err(|_| limit)
+    }
+
+    /// How many are taken.
+    pub(super) fn open(&self) -> usize {
+        self.open.load(Ordering::Acquire)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_than_the_limit_and_places_come_back() {
+        let places = Places::new(Some(2));
+        let first = places.take().unwrap();
+        let _second = places.take().unwrap();
+        assert_eq!(places.take().unwrap_err(), 2);
+        assert_eq!(places.open(), 2);
+        drop(first);
+        assert!(places.take().is_ok());
+        let endless = Places::new(None);
+        let all: Vec<_> = (0..1000).map(|_| endless.take().unwrap()).collect();
+        assert_eq!(endless.open(), all.len());
+    }
+}

@@ -1,0 +1,89 @@
+//! The client proves that it knows the local password (SCRAM-SHA-256, RFC 5802 and 7677; PostgreSQL
+//! docs, "SASL Authentication").
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use pg_handshake::{
+    PasswordReader, SaslInitialResponse, authentication_sasl, authentication_sasl_continue,
+    authentication_sasl_final, sasl_response,
+};
+use tokio::io::AsyncReadExt;
+
+use super::greet::Local;
+use super::{READ, SessionError, write_all};
+use crate::scram::{Exchange, ScramError, Verifier};
+
+/// A wrong password is answered late, so that guessing is slow.
+const WRONG_PASSWORD_PAUSE: Duration = Duration::from_secs(1);
+
+/// Runs the exchange up to AuthenticationSASLFinal; AuthenticationOk is the database's to say.
+/// `binding` is the hash of our certificate, for clients that speak TLS. Returns what the client sent
+/// behind its last answer.
+pub(super) async fn authenticate(
+    client: &mut Local,
+    verifier: Arc<Verifier>,
+    binding: Option<&Bytes>,
+    early: Bytes,
+) -> Result<Bytes, SessionError> {
+    let binding = binding.filter(|_| client.tls).cloned();
+    let mut exchange = Exchange::new(verifier, binding);
+    let mut reader = PasswordReader::new(early);
+    say(client, authentication_sasl(exchange.mechanisms())).await?;
+
+    let frame = answer(client, &mut reader).await?;
+    let SaslInitialResponse { mechanism, data } = SaslInitialResponse::parse(&frame)?;
+    let data = match data {
+        Some(data) => data,
+        // "If the client didn't include a response, ask for it" (PostgreSQL, CheckSASLAuth).
+        None => {
+            say(client, authentication_sasl_continue(&[])).await?;
+            sasl_response(&answer(client, &mut reader).await?)?
+        }
+    };
+    let first = exchange.first(&mechanism, &data)?;
+    say(client, authentication_sasl_continue(&first)).await?;
+
+    let last = sasl_response(&answer(client, &mut reader).await?)?;
+    match exchange.last(&last) {
+        Ok(proof) => say(client, authentication_sasl_final(&proof)).await?,
+        Err(error) => {
+            if matches!(error, ScramError::WrongPassword) {
+                tokio::time::sleep(WRONG_PASSWORD_PAUSE).await;
+            }
+            return Err(error.into());
+        }
+    }
+    Ok(reader.into_remainder())
+}
+
+async fn say(client: &mut Local, frame: Bytes) -> Result<(), SessionError> {
+    write_all(&mut client.stream, std::iter::once(frame))
+        .await
+        .map_err(SessionError::ClientGone)
+}
+
+/// The client's next message.
+async fn answer(client: &mut Local, reader: &mut PasswordReader) -> Result<Bytes, SessionError> {
+    let mut buffer = [0; READ];
+    loop {
+        if let Some(frame) = reader.poll() {
+            return Ok(frame);
+        }
+        if let Some(error) = reader.error() {
+            return Err(error.clone().into());
+        }
+        match client.stream.read(&mut buffer).await {
+            // psql without a password leaves here to ask for one.
+            Ok(0) => {
+                return Err(SessionError::ClientGone(
+                    io::ErrorKind::UnexpectedEof.into(),
+                ));
+            }
+            Ok(n) => reader.handle_input(&buffer[..n])?,
+            Err(error) => return Err(SessionError::ClientGone(error)),
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! A login in which the client proves to the database who it is, and we only carry what both say.
+
+use std::io;
+
+use bytes::{Bytes, BytesMut};
+use pg_handshake::{
+    AUTHENTICATION_OK, Negotiation, PasswordReader, SaslInitialResponse, UpstreamEvent,
+    gs2_says_unsupported,
+};
+use tokio::io::AsyncReadExt;
+use tokio::time::Instant;
+
+use super::greet::Local;
+use super::login::{LoggedIn, Opened, lost, secure, server_version};
+use super::{READ, Rooms, SessionError, Timings, millis, write_all};
+
+/// What the client sent behind its startup packet, if anything.
+type Early = BytesMut;
+
+/// Carries the login until the server is ready. What the server says goes to the client as it comes,
+/// because the client has to answer. On success `early` holds what the client sent behind its last
+/// answer.
+///
+/// The client's own channel binding cannot pass: its TLS ends here, and the server's begins here (RFC
+/// 5929). So the server's `SCRAM-SHA-256-PLUS` is not offered on, and a client that says it would have
+/// used it is told what to set, because the server would take that for an attack (RFC 5802, 7).
+pub(super) async fn passthrough(
+    timings: &mut Timings,
+    rooms: &Rooms,
+    name: &str,
+    opened: Opened,
+    (client, early): (&mut Local, &mut Early),
+) -> Result<LoggedIn, SessionError> {
+    let Opened {
+        mut machine,
+        mut stream,
+        tls,
+    } = opened;
+    let mut reader = PasswordReader::new(early.split().freeze());
+    let mut answers = 0_usize;
+    let mut authenticated = false;
+    let began = Instant::now();
+    let mut tls_version = tls.unwrap_or_default();
+    let mut key = None;
+    let (mut from_server, mut from_client) = ([0; READ], [0; READ]);
+    loop {
+        write_all(&mut stream, std::iter::from_fn(|| machine.poll_output()))
+            .await
+            .map_err(lost)?;
+        let mut relayed: Vec<Bytes> = Vec::new();
+        let mut ready = false;
+        while let Some(event) = machine.poll_event() {
+            match event {
+                UpstreamEvent::StartTls => {
+                    (stream, tls_version) =
+                        secure(rooms, name, stream, Negotiation::SslRequest).await?;
+                    machine.tls_established();
+                    timings.tls_ms = millis(began);
+                }
+                UpstreamEvent::Relay(frame) => {
+                    authenticated |= frame[..] == AUTHENTICATION_OK;
+                    if let Some(major) = server_version(&frame) {
+                        rooms.known.saw_version(major);
+                    }
+                    relayed.push(frame);
+                }
+                UpstreamEvent::BackendKey(backend_key) => key = Some(backend_key),
+                UpstreamEvent::Ready => ready = true,
+                UpstreamEvent::PasswordRequired
+                | UpstreamEvent::AuthRequest { .. }
+                | UpstreamEvent::CancelSent => {}
+            }
+        }
+        write_all(&mut client.stream, relayed.into_iter())
+            .await
+            .map_err(SessionError::ClientGone)?;
+        if ready {
+            break;
+        }
+        write_all(&mut stream, std::iter::from_fn(|| machine.poll_output()))
+            .await
+            .map_err(lost)?;
+        machine.handle_input(&[])?; // An error comes after the events that were in front of it.
+        if let Some(error) = reader.error() {
+            return Err(error.clone().into());
+        }
+        if !authenticated && let Some(answer) = reader.poll() {
+            answers += 1;
+            if answers == 1 && client.tls && binds_to_nothing(&answer) {
+                return Err(SessionError::ChannelBinding);
+            }
+            machine.client_message(answer)?;
+            continue;
+        }
+        tokio::select! {
+            heard = stream.read(&mut from_server) => {
+                // The first error sticks, and the loop finds it.
+                _ = match heard.map_err(lost)? {
+                    0 => machine.handle_eof(),
+                    n => machine.handle_input(&from_server[..n]),
+                };
+            }
+            said = client.stream.read(&mut from_client) => match said {
+                Ok(0) => return Err(SessionError::ClientGone(io::ErrorKind::UnexpectedEof.into())),
+                Ok(n) => reader.handle_input(&from_client[..n])?,
+                Err(error) => return Err(SessionError::ClientGone(error)),
+            },
+        }
+    }
+    timings.login_ms = millis(began) - timings.tls_ms;
+    early.extend_from_slice(&reader.into_remainder());
+    Ok(LoggedIn {
+        stream,
+        key,
+        after: machine.into_remainder(),
+        tls: tls_version,
+    })
+}
+
+/// Whether this is the first message of a SCRAM login by a client that would have bound it to its
+/// TLS. What is no such message is for the server to judge.
+fn binds_to_nothing(answer: &Bytes) -> bool {
+    SaslInitialResponse::parse(answer)
+        .is_ok_and(|initial| initial.mechanism == "SCRAM-SHA-256" && gs2_says_unsupported(&initial))
+}

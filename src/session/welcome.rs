@@ -1,0 +1,76 @@
+//! The client's first words, and whether it is one of ours.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use super::greet::{Greeted, Local, greet};
+use super::{Arrival, Entry, Proxy, SessionError, is_probe, local_login};
+use crate::tunnel::Stream;
+
+/// How long somebody else's client may take for its startup packet, to which the refusal is the answer.
+/// Silent ones would otherwise keep the owner's clients waiting for as long as those may take.
+const STRANGERS_TIME: Duration = Duration::from_secs(1);
+
+/// What the client wants, if it is one of ours.
+pub(super) async fn welcome(
+    proxy: &Proxy,
+    entry: &Entry,
+    stream: Stream,
+    arrival: &Arrival,
+) -> Result<Greeted, (SessionError, Option<Local>)> {
+    // As PostgreSQL: TLS on a Unix socket would only cost time.
+    let acceptor = arrival.is_tcp().then_some(&proxy.acceptor);
+    let mut greeting = pin!(greet(acceptor, stream));
+    let mut check = pin!(arrival.check(proxy.uid));
+    let (greeted, allowed) = tokio::select! {
+        greeted = &mut greeting => (greeted, check.await),
+        allowed = &mut check => match allowed {
+            Ok(()) => (greeting.await, Ok(())),
+            Err(error) => match timeout(STRANGERS_TIME, greeting).await {
+                Ok(greeted) => (greeted, Err(error)),
+                Err(_) => return Err((error, None)),
+            },
+        },
+    };
+    let greeted = greeted?;
+    match (greeted, allowed) {
+        (
+            Greeted::Startup {
+                mut client,
+                startup,
+                early,
+            },
+            Ok(()),
+        ) => {
+            let early = match &proxy.verifier {
+                Some(verifier) if proxy.asks_password(arrival) => {
+                    // To ask for the password is to say that connections are accepted.
+                    if is_probe(&startup)
+                        && let Some(readiness) = entry.not_ready()
+                    {
+                        return Err((SessionError::NoTunnelYet(readiness), Some(client)));
+                    }
+                    let (verifier, binding) = (Arc::clone(verifier), proxy.binding.as_ref());
+                    let outcome = local_login::authenticate(&mut client, verifier, binding, early);
+                    match outcome.await {
+                        Ok(early) => early,
+                        Err(error) => return Err((error, Some(client))),
+                    }
+                }
+                _ => early,
+            };
+            Ok(Greeted::Startup {
+                client,
+                startup,
+                early,
+            })
+        }
+        (Greeted::Startup { client, .. }, Err(error)) => Err((error, Some(client))),
+        (cancel @ Greeted::Cancel { .. }, Ok(())) => Ok(cancel),
+        // Nobody reads an answer to it.
+        (Greeted::Cancel { .. }, Err(error)) => Err((error, None)),
+    }
+}
