@@ -4,10 +4,13 @@
 //! The files under `snapshots/` are what users get to read, one case after the other. Read them as
 //! somebody who only wants to work: what is wrong, and what to type?
 
+mod alias;
 pub(crate) mod aws;
 mod config;
 mod database;
+mod local;
 mod login;
+mod rds;
 mod startup;
 mod tunnel;
 
@@ -152,6 +155,7 @@ fn clean(text: &str, world: &World) -> String {
         ("valid from BEGIN to ", ", not now", "END"),
         ("Session: dev-", " timed out", "ID"),
         ("last ping ", ",", "TIME"),
+        ("is valid until ", " UTC", "TIME"),
         // The numbers differ between systems, the words do not.
         ("(os error ", ")", "N"),
     ] {

@@ -35,7 +35,7 @@ fn is_resent(event: &Event) -> bool {
 }
 
 /// Resident memory of the program, in KiB.
-fn resident(world: &World) -> u64 {
+pub(crate) fn resident(world: &World) -> u64 {
     let pid = world.proxy.pid().expect("pgiam runs");
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("status");
     let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:"));

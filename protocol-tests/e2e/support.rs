@@ -1,13 +1,16 @@
 //! A whole world for one test: the sandbox AWS, a real PostgreSQL server behind it, the real
 //! program in front of it, and psql.
 
-use std::path::{Path, PathBuf};
+use std::net::{IpAddr, ToSocketAddrs as _};
+use std::path::Path;
 use std::time::Duration;
 
 use protocol_tests::events::Event;
+use protocol_tests::front::FrontKind;
 use protocol_tests::iam::DbEndpoint;
+use protocol_tests::line::LineOptions;
 use protocol_tests::program::{self, Launch, Proxy};
-use protocol_tests::rds::{RdsDatabase, RdsOptions, ServerCertificate};
+use protocol_tests::rds::{Engine, RdsDatabase, RdsOptions, ServerCertificate};
 use protocol_tests::sandbox::Sandbox;
 use tokio::process::Command;
 use tokio::time::timeout;
@@ -39,6 +42,16 @@ pub(crate) struct Setup {
     pub(crate) env: Vec<(&'static str, Option<String>)>,
     /// Trust the program's own roots for the database, not the sandbox's authority.
     pub(crate) built_in_roots: bool,
+    /// What answers at the endpoint.
+    pub(crate) engine: Engine,
+    /// A wire before the database that counts flights.
+    pub(crate) line: Option<LineOptions>,
+    /// Replaces the rules for TCP connections in `pg_hba.conf`.
+    pub(crate) hba: Option<String>,
+    /// Further settings of the server.
+    pub(crate) settings: Vec<(&'static str, &'static str)>,
+    /// Further names of the endpoint that the VPC's own DNS knows.
+    pub(crate) names: Vec<&'static str>,
 }
 
 impl Default for Setup {
@@ -50,6 +63,11 @@ impl Default for Setup {
             args: Vec::new(),
             env: Vec::new(),
             built_in_roots: false,
+            engine: Engine::default(),
+            line: None,
+            hba: None,
+            settings: Vec::new(),
+            names: Vec::new(),
         }
     }
 }
@@ -105,10 +123,19 @@ impl World {
         };
         let mut options = RdsOptions::new(sandbox.dir(), endpoint);
         options.certificate = setup.certificate;
+        options.engine = setup.engine.clone();
+        options.line = setup.line;
+        options.hba.clone_from(&setup.hba);
+        let settings = setup.settings.iter();
+        options.settings = settings
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect();
         let database = RdsDatabase::start(options, sandbox.pki(), sandbox.iam(), sandbox.events())
             .await
             .expect("database");
-        sandbox.vpc().open(host, port, database.addr());
+        for name in setup.names.iter().chain([&host]) {
+            sandbox.vpc().open(name, port, database.addr());
+        }
         let mut proxy = launch(&sandbox, &setup);
         proxy.wait_ready(PATIENCE).await.expect("pgiam is ready");
         Self {
@@ -120,8 +147,7 @@ impl World {
 
     /// `psql` with the server's version, to the proxy, with nothing but `args`.
     pub(crate) fn psql_command(&self, args: &[&str]) -> Command {
-        let own: PathBuf = self.database.postgres().bindir().join("psql");
-        let psql = if own.is_file() { own } else { "psql".into() };
+        let psql = self.database.postgres().psql_program();
         let mut command = program::psql(&psql, self.proxy.port());
         command.args(args);
         command
@@ -162,6 +188,24 @@ impl World {
     }
 }
 
+/// A name of this machine, from its hosts file, that can be an alias of a database: "localhost"
+/// cannot, because no name server is asked about it (RFC 6761, section 6.3). Not every system has one.
+pub(crate) fn name_of_this_machine() -> Option<String> {
+    let hosts = std::fs::read_to_string("/etc/hosts").ok()?;
+    let lines = hosts.lines().map(|line| line.split('#').next());
+    let names = lines.flatten().flat_map(|line| {
+        let mut words = line.split_whitespace();
+        let address = words.next().and_then(|word| word.parse::<IpAddr>().ok());
+        words.filter(move |_| address.is_some_and(|address| address.is_loopback()))
+    });
+    let mut usable = names.filter(|name| {
+        let special = name.split('.').next_back() == Some("localhost");
+        let found = (*name, 0).to_socket_addrs();
+        !special && found.is_ok_and(|mut all| all.all(|addr| addr.ip().is_loopback()))
+    });
+    usable.next().map(str::to_owned)
+}
+
 /// Starts the program; it is not ready yet.
 pub(crate) fn launch(sandbox: &Sandbox, setup: &Setup) -> Proxy {
     let dir = sandbox.dir();
@@ -176,12 +220,15 @@ pub(crate) fn launch(sandbox: &Sandbox, setup: &Setup) -> Proxy {
         env.retain(|(known, _)| known != name);
         env.extend(value.clone().map(|value| ((*name).to_owned(), value)));
     }
-    let mut launch = Launch::serve(
-        pgiam(),
-        &config,
-        sandbox.pki().ca_pem_path(),
-        &dir.join("state"),
-    );
+    let authority = match setup.engine {
+        // AWS Certificate Manager signs for these.
+        Engine::Front {
+            kind: FrontKind::RdsProxy | FrontKind::Dsql,
+            ..
+        } => sandbox.pki().public_ca_pem_path(),
+        _ => sandbox.pki().ca_pem_path(),
+    };
+    let mut launch = Launch::serve(pgiam(), &config, authority, &dir.join("state"));
     if setup.built_in_roots {
         let flag = launch.args.iter().position(|arg| arg == "--ca-file");
         let flag = flag.expect("the sandbox's authority is named");

@@ -1,10 +1,40 @@
 //! The right database refuses the login.
 
+use std::process::Stdio;
+
 use protocol_tests::events::Event;
 use protocol_tests::iam::User;
+use tokio::process::Child;
 
 use super::{Record, tokens_seen};
-use crate::support::{Setup, World};
+use crate::support::{PATIENCE, Setup, World, eventually, ordinary_config};
+
+/// Two targets that lead to the same database, behind one port.
+fn two_targets() -> String {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = free.local_addr().expect("its address").port();
+    let orders = ordinary_config().replace("port = 0", &format!("port = {port}"));
+    let stock = orders.replace("targets.orders", "targets.stock");
+    orders + &stock
+}
+
+/// A psql that has logged in and waits for something to do.
+async fn hold(world: &World, args: &[&str]) -> Child {
+    let ready = || world.proxy.log_text().matches("session ready").count();
+    let before = ready();
+    let mut command = world.psql_command(args);
+    command.stdin(Stdio::piped()).stdout(Stdio::null());
+    let child = command.kill_on_drop(true).spawn().expect("psql");
+    eventually("a session", || (ready() > before).then_some(())).await;
+    child
+}
+
+/// Lets it end in order.
+async fn release(mut held: Child) {
+    drop(held.stdin.take());
+    let ended = tokio::time::timeout(PATIENCE, held.wait()).await;
+    assert!(ended.expect("in time").expect("psql").success());
+}
 
 #[tokio::test]
 async fn tokens_the_database_refuses() {
@@ -34,6 +64,60 @@ async fn tokens_the_database_refuses() {
     assert_eq!(tokens_seen(&world), 4, "the cached one, then a fresh one");
     iam.set_clock_ahead(0);
     assert_eq!(world.query("select 1").await, "1");
+    record.leave(world).await;
+    record.compare();
+}
+
+/// The tunnel of one target stands when the clock goes wrong; what another target asks of AWS shows
+/// by how much.
+#[tokio::test]
+async fn a_clock_that_is_known_to_be_wrong() {
+    let mut record = Record::new("clock");
+    let world = World::with(Setup {
+        config: Some(two_targets()),
+        ..Setup::default()
+    })
+    .await;
+    let orders = ["-d", "orders"];
+    assert_eq!(
+        world.psql(&["-d", "orders", "-c", "select 1"]).await.code,
+        Some(0)
+    );
+    world.sandbox.iam().set_clock_ahead(16 * 60);
+    record
+        .refused(&world, "the other target asks AWS", &["-d", "stock"])
+        .await;
+    record
+        .refused(&world, "the clock of this machine is wrong", &orders)
+        .await;
+    record.leave(world).await;
+    record.compare();
+}
+
+#[tokio::test]
+async fn no_more_connections_than_are_allowed() {
+    let mut record = Record::new("limits");
+    let world = World::with(Setup {
+        config: Some(two_targets().replacen("user =", "connection_limit = 1\nuser =", 1)),
+        args: ["--max-connections", "2"].map(str::to_owned).into(),
+        ..Setup::default()
+    })
+    .await;
+    let first = hold(&world, &["-d", "orders"]).await;
+    record
+        .refused(
+            &world,
+            "one more than the target's limit",
+            &["-d", "orders"],
+        )
+        .await;
+    let second = hold(&world, &["-d", "stock"]).await;
+    record
+        .refused(&world, "one more than are served at once", &["-d", "stock"])
+        .await;
+    for held in [first, second] {
+        release(held).await;
+    }
     record.leave(world).await;
     record.compare();
 }
@@ -144,11 +228,40 @@ async fn roles_and_databases_that_are_not_there() {
             "revoke connect on database app from public, db_user",
             "grant connect on database app to public",
         ),
+        (
+            "no permission to log in",
+            "alter role db_user nologin",
+            "alter role db_user login",
+        ),
     ] {
         admin.psql_admin(limit).await.expect(limit);
         record.refused(&world, title, &[]).await;
         admin.psql_admin(lift).await.expect(lift);
     }
+
+    // As many as the role may have, all through us.
+    let (limit, lift) = (
+        "alter role db_user connection limit 2",
+        "alter role db_user connection limit -1",
+    );
+    admin.psql_admin(limit).await.expect(limit);
+    let held = [hold(&world, &[]).await, hold(&world, &[]).await];
+    record
+        .refused(&world, "as many as the role may have are open", &[])
+        .await;
+    for held in held {
+        release(held).await;
+    }
+    admin.psql_admin(lift).await.expect(lift);
+
+    // By now the token goes out before it is asked for.
+    assert_eq!(world.query("select 1").await, "1");
+    let (revoke, grant) = ("revoke rds_iam from db_user", "grant rds_iam to db_user");
+    admin.psql_admin(revoke).await.expect(revoke);
+    record
+        .refused(&world, "a role that has rds_iam no more", &[])
+        .await;
+    admin.psql_admin(grant).await.expect(grant);
     assert_eq!(world.query("select 1").await, "1");
     record.leave(world).await;
     record.compare();

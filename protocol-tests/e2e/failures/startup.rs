@@ -120,6 +120,10 @@ async fn packets_that_are_no_startup() {
     record.compare();
 }
 
+/// Connections that have not said yet what they want (`server::MAX_STARTUPS`).
+#[cfg(target_os = "linux")]
+const STARTUPS: usize = 128;
+
 #[cfg(target_os = "linux")]
 fn descriptors(world: &World) -> usize {
     let pid = world.proxy.pid().expect("it runs");
@@ -130,7 +134,7 @@ fn descriptors(world: &World) -> usize {
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn a_thousand_connections_leave_nothing_behind() {
-    let mut record = Record::new("limit");
+    let mut record = Record::new("");
     let world = World::start().await;
     assert_eq!(world.query("select 1").await, "1");
     let before = eventually("the first session's end", || {
@@ -148,24 +152,19 @@ async fn a_thousand_connections_leave_nothing_behind() {
     eventually("all descriptors are back", settled).await;
     assert_eq!(world.query("select 1").await, "1");
 
-    // As many as are served at once, which say nothing.
+    // As many as may be silent at once: a client that speaks has to wait until one of them goes.
     let mut held = Vec::new();
-    for _ in 0..400 {
+    for _ in 0..STARTUPS {
         held.push(connect(&world).await);
     }
     eventually("all are taken in", || {
         (descriptors(&world) >= before + held.len()).then_some(())
     })
     .await;
-    // Those that came and went are in the log, too.
-    record
-        .refused(&world, "one client more than are served at once", &[])
-        .await;
     drop(held);
     eventually("all descriptors are back", settled).await;
     assert_eq!(world.query("select 1").await, "1");
     record.leave(world).await;
-    record.compare();
 }
 
 #[tokio::test]

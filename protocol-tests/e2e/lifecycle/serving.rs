@@ -3,13 +3,16 @@
 use std::process::Stdio;
 
 use nix::sys::signal::Signal;
+use protocol_tests::dns::DnsServer;
 use protocol_tests::events::Event;
 use serde_json::Value;
 use tokio::net::{TcpListener, TcpStream};
 
 use super::AT_ONCE;
 use crate::shell::Shell;
-use crate::support::{BASTION, HOST, PATIENCE, PORT, REGION, Setup, World, launch, run};
+use crate::support::{
+    BASTION, HOST, PATIENCE, PORT, Setup, World, launch, name_of_this_machine, run,
+};
 
 /// Listens where a name of this machine leads to, and passes on to the database: the network of
 /// somebody inside of the VPC.
@@ -25,20 +28,27 @@ async fn route(listener: TcpListener, database: std::net::SocketAddr) {
 
 #[tokio::test]
 async fn a_direct_target_needs_no_session() {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
+    // The name must lead to this machine, and be an alias of the endpoint.
+    let Some(near) = name_of_this_machine() else {
+        return;
+    };
+    let dns = DnsServer::start().await.expect("a name server");
+    dns.set_cname(&near, HOST);
+    let listener = TcpListener::bind((near.as_str(), 0)).await.expect("a port");
     let port = listener.local_addr().expect("its address").port();
     let world = World::with(Setup {
-        endpoint: ("localhost", port),
+        endpoint: (HOST, port),
         config: Some(format!(
-            "[targets.near]\nhost = \"localhost:{port}\"\nregion = \"{REGION}\"\nuser = \"db_user\"\n\
-             database = \"app\"\nport = 0\nvia = \"direct\"\n"
+            "[targets.near]\nhost = \"{near}:{port}\"\nuser = \"db_user\"\ndatabase = \"app\"\n\
+             port = 0\nvia = \"direct\"\ndns_server = \"{}\"\n",
+            dns.addr()
         )),
         ..Setup::default()
     })
     .await;
     let route = tokio::spawn(route(listener, world.database.addr()));
     let ready = format!(
-        "ready  near  psql -h localhost -p {}  → localhost:{port} as db_user via direct",
+        "ready  near  psql -h localhost -p {}  → {near}:{port} as db_user via direct",
         world.proxy.port()
     );
     assert_eq!(world.proxy.ready_line(), ready);

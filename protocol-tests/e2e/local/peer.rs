@@ -1,0 +1,185 @@
+//! Whose clients are served.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::Command;
+use tokio::time::timeout;
+
+use super::{DB_USER, SLEEP, Wire, cancel_request, reached, startup, told, world_with};
+use crate::shell::running;
+use crate::support::{PATIENCE, Ran, World, run};
+
+/// The user id that nobody has.
+const NOBODY: &str = "65534";
+
+/// Whether this test can play two users; says so when it cannot.
+#[expect(
+    clippy::print_stdout,
+    reason = "a test that does nothing has to say so"
+)]
+fn two_users() -> bool {
+    let root = nix::unistd::geteuid().is_root();
+    let setpriv = PathBuf::from("/usr/bin/setpriv").is_file();
+    if !(root && setpriv) {
+        println!("skipped: only root can play two users, and only with setpriv");
+    }
+    root && setpriv
+}
+
+/// The same command, run by somebody else.
+fn by_nobody(command: &Command) -> Command {
+    let command = command.as_std();
+    let mut other = Command::new("/usr/bin/setpriv");
+    other
+        .args(["--reuid", NOBODY, "--regid", NOBODY, "--clear-groups"])
+        .arg(command.get_program())
+        .args(command.get_args())
+        .env_clear()
+        .envs(command.get_envs().filter_map(|(n, v)| Some((n, v?))))
+        .env("PATH", "/usr/bin:/bin")
+        .current_dir("/")
+        .kill_on_drop(true);
+    other
+}
+
+async fn as_nobody(world: &World, host: &str) -> Ran {
+    let args = [
+        "-h",
+        host,
+        "-U",
+        "db_user",
+        "-A",
+        "-t",
+        "-c",
+        "select current_user",
+    ];
+    run(by_nobody(&world.psql_command(&args))).await
+}
+
+#[tokio::test]
+async fn other_users_clients_are_refused_before_anything_is_dialled() {
+    if !two_users() {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("sockets").display().to_string();
+    let world = world_with(&["--socket-dir", &path]).await;
+    for (nth, host) in ["127.0.0.1", "::1"].into_iter().enumerate() {
+        let ran = as_nobody(&world, host).await;
+        assert_eq!(ran.code, Some(2), "{ran:?}");
+        let said = "FATAL:  this pgiam belongs to another user";
+        assert_eq!(ran.stderr.matches(said).count(), 1, "{ran:?}");
+        assert!(
+            ran.stderr.contains("with user id 65534, pgiam with 0"),
+            "{ran:?}"
+        );
+        let line = told(&world, nth).await;
+        assert_eq!(
+            (&line["id"], &line["sqlstate"]),
+            (&"peer.foreign".into(), &"28000".into())
+        );
+    }
+    // The socket's directory is closed to them.
+    let ran = as_nobody(&world, &path).await;
+    assert!(ran.stderr.contains("Permission denied"), "{ran:?}");
+    assert_eq!(reached(&world), 0, "a stranger costs nothing");
+    assert_eq!(world.query("select current_user").await, "db_user");
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn other_users_cancel_requests_are_ignored() {
+    if !two_users() {
+        return;
+    }
+    let world = world_with(&[]).await;
+    let mut session = Wire::connect(&world).await;
+    session.log_in(&startup(0, DB_USER)).await;
+    session.query(SLEEP).await;
+    let asleep = running(session.pid, "pg_sleep");
+    world.wait_sql(&asleep).await;
+    let before = reached(&world);
+
+    let request = cancel_request(session.pid, &session.key);
+    let request: String = request.iter().map(|b| format!("\\x{b:02x}")).collect();
+    let port = world.proxy.port();
+    let script = format!("exec 3<>/dev/tcp/127.0.0.1/{port}; printf '{request}' >&3; cat <&3");
+    let mut bash = Command::new("/bin/bash");
+    bash.args(["-c", &script]);
+    let ran = run(by_nobody(&bash)).await;
+    assert_eq!((ran.code, ran.stdout.as_str()), (Some(0), ""), "{ran:?}");
+    let line = told(&world, 0).await;
+    assert_eq!(line["id"], "peer.foreign", "{line}");
+    assert_eq!(reached(&world), before);
+    world.wait_sql(&asleep).await;
+
+    session.cancel_over(Wire::connect(&world).await).await;
+    assert_eq!(session.error().await.0, "57014");
+    drop(session);
+    world.stop().await;
+}
+
+/// More than may begin at a time, and each has the right to be silent for half a minute.
+#[tokio::test]
+async fn other_users_silence_keeps_nobody_waiting() {
+    if !two_users() {
+        return;
+    }
+    let world = World::start().await;
+    let port = world.proxy.port();
+    let script = format!(
+        "for n in {{10..160}}; do eval \"exec $n<>/dev/tcp/127.0.0.1/{port}\"; done; echo open; read"
+    );
+    let mut bash = Command::new("/bin/bash");
+    bash.args(["-c", &script]);
+    let mut silent = by_nobody(&bash);
+    silent.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut silent = silent.spawn().expect("bash starts");
+    let mut said = BufReader::new(silent.stdout.take().expect("its output")).lines();
+    let line = timeout(PATIENCE, said.next_line()).await;
+    assert_eq!(
+        line.expect("in time").expect("a line").as_deref(),
+        Some("open")
+    );
+    let begun = Instant::now();
+    assert_eq!(world.query("select 1").await, "1");
+    assert!(
+        begun.elapsed() < Duration::from_secs(20),
+        "{:?}",
+        begun.elapsed()
+    );
+    silent.kill().await.expect("it ends");
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn without_the_check_everybody_is_served() {
+    if !two_users() {
+        return;
+    }
+    let world = world_with(&["--peer-check=false"]).await;
+    for host in ["127.0.0.1", "::1"] {
+        assert_eq!(as_nobody(&world, host).await.rows(), "db_user");
+    }
+    world.stop().await;
+}
+
+/// Java opens IPv6 sockets for everything: the kernel then lists an IPv4 connection among those of
+/// IPv6.
+#[tokio::test]
+async fn an_ipv6_socket_with_an_ipv4_address_is_known_as_ours() {
+    let world = World::start().await;
+    let mapped = Ipv4Addr::LOCALHOST.to_ipv6_mapped();
+    for address in [IpAddr::V6(mapped), IpAddr::V6(Ipv6Addr::LOCALHOST)] {
+        let mut wire = Wire::connect_to((address, world.proxy.port()).into()).await;
+        wire.log_in(&startup(0, DB_USER)).await;
+        assert_eq!(wire.value("select 'alive'").await, "alive");
+    }
+    let ready = world.proxy.wait_log("session ready", PATIENCE).await;
+    assert!(ready.is_some());
+    world.stop().await;
+}

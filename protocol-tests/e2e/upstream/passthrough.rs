@@ -1,0 +1,133 @@
+//! `auth = "passthrough"`: the client's own password, through tunnel and verified TLS.
+
+use protocol_tests::postgres::SCRAM_PASSWORD;
+use protocol_tests::rds::ServerCertificate;
+
+use super::*;
+
+const MORE: &str = "auth = \"passthrough\"";
+
+/// SCRAM for who has such a password, MD5 for who has an older one, and clear text for one.
+const HBA: &str = "hostssl all plain 127.0.0.1/32 password\nhostssl all all 127.0.0.1/32 md5";
+
+async fn passthrough(engine: Engine) -> World {
+    World::with(Setup {
+        config: Some(config(HOST, MORE)),
+        engine,
+        hba: Some(HBA.to_owned()),
+        ..Setup::default()
+    })
+    .await
+}
+
+fn passwords(bindir: Option<PathBuf>) -> Engine {
+    Engine::Passwords { bindir }
+}
+
+const WHO: &str = "select current_user, ssl, version from pg_stat_ssl where pid = pg_backend_pid()";
+
+/// psql with a password for `user`.
+fn psql(world: &World, user: &str, password: &str, conninfo: &str) -> Command {
+    let mut command = world.psql_command(&["-A", "-t", "-U", user, "-d", conninfo, "-c", WHO]);
+    command.env("PGPASSWORD", password);
+    command
+}
+
+/// Not IAM, not SSM's business, and TLS all the way that is not this machine.
+async fn logs_in(world: &World, user: &str, password: &str, conninfo: &str) {
+    let ran = run(psql(world, user, password, conninfo)).await;
+    assert_eq!(clean_rows(&ran), format!("{user}|t|TLSv1.3"), "{conninfo}");
+}
+
+#[tokio::test]
+async fn the_clients_password_decides() {
+    for engine in [passwords(None), passwords(Some(eighteen().bindir()))] {
+        let world = passthrough(engine).await;
+        let old = "set password_encryption = 'md5'; create role old login password 'of old'";
+        world.admin(old).await;
+        world
+            .admin("create role plain login password 'in clear'")
+            .await;
+        // Twice, because the second time may go by direct TLS.
+        for _ in 0..2 {
+            logs_in(&world, "scram_only", SCRAM_PASSWORD, "sslmode=disable").await;
+            logs_in(&world, "old", "of old", "sslmode=disable").await;
+            let unbound = "sslmode=require channel_binding=disable";
+            logs_in(&world, "scram_only", SCRAM_PASSWORD, unbound).await;
+            logs_in(&world, "old", "of old", "sslmode=require").await;
+            logs_in(&world, "plain", "in clear", "sslmode=disable").await;
+            logs_in(&world, "plain", "in clear", "sslmode=require").await;
+        }
+        for (user, conninfo) in [
+            ("scram_only", "sslmode=disable"),
+            ("old", "sslmode=disable"),
+            ("plain", "sslmode=require"),
+            ("scram_only", "sslmode=require channel_binding=disable"),
+            ("nobody", "sslmode=disable"),
+        ] {
+            let command = psql(&world, user, "wrong", conninfo);
+            let (said, log) = refused_command(&world, command).await;
+            let words = format!("FATAL:  password authentication failed for user \"{user}\"\n");
+            let (theirs, ours) = said.split_once("HINT:  ").expect("a hint of ours");
+            assert!(theirs.ends_with(&words), "nothing of ours in it: {said}");
+            assert!(ours.contains("passthrough"), "{said}");
+            assert_eq!(log["sqlstate"], "28P01");
+        }
+        assert_eq!(tokens(&world), [true; 0]);
+        world.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_login_bound_to_local_tls_is_told_what_to_set() {
+    let world = passthrough(passwords(None)).await;
+    for conninfo in ["sslmode=require", "sslmode=prefer"] {
+        let command = psql(&world, "scram_only", SCRAM_PASSWORD, conninfo);
+        let (said, log) = refused_command(&world, command).await;
+        assert_eq!(log["id"], "client.channel-binding", "{said}");
+        assert!(said.contains("channel_binding=disable"), "{said}");
+        assert!(said.contains("sslmode=disable"), "{said}");
+    }
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn ctrl_c_works_as_ever() {
+    let world = passthrough(passwords(None)).await;
+    let mut command = world.psql_command(&["-U", "scram_only", "-d", "sslmode=disable"]);
+    command.env("PGPASSWORD", SCRAM_PASSWORD);
+    ctrl_c(&world, command).await;
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_take_direct_tls_is_asked_once() {
+    let mut setup = instance(false, Some(eighteen().bindir()));
+    setup.config = Some(config(HOST, MORE));
+    let world = World::with(setup).await;
+    for _ in 0..3 {
+        let who = ["-A", "-t", "-U", "scram_only", "-d", "sslmode=disable"];
+        let mut command = world.psql_command(&who);
+        command.args(["-c", "select current_user"]);
+        command.env("PGPASSWORD", SCRAM_PASSWORD);
+        let ran = run(command).await;
+        assert_eq!(clean_rows(&ran), "scram_only");
+    }
+    assert_eq!(direct(&world, HOST), [false; 3]);
+    assert_eq!(flights(&world).len(), 4);
+    world.stop().await;
+}
+
+/// A certificate that proves nothing gets no password either.
+#[tokio::test]
+async fn no_password_reaches_a_server_that_is_not_verified() {
+    let mut setup = instance(false, None);
+    setup.config = Some(config(HOST, MORE));
+    setup.certificate = ServerCertificate::OtherName;
+    let world = World::with(setup).await;
+    let command = psql(&world, "scram_only", SCRAM_PASSWORD, "sslmode=disable");
+    let (said, log) = refused_command(&world, command).await;
+    assert_eq!(log["id"], "tls.name", "{said}");
+    assert_eq!(startups(&world), 0);
+    world.stop().await;
+}
