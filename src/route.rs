@@ -112,19 +112,24 @@ pub fn route(
         .filter(|name| startup.remove(name))
         .cloned()
         .collect();
-    let negotiated = match target.endpoint.kind() {
-        // "RDS Proxy supports only version 3.0" (RDS User Guide): it refuses what is newer.
-        EndpointKind::Proxy => startup.downgrade(),
-        _ => None,
-    };
     Ok(Routed {
         target,
         startup,
         user,
         database,
-        negotiated,
+        negotiated: None,
         ignored,
     })
+}
+
+impl Routed {
+    /// Asks an endpoint of this `kind` for nothing that it does not know.
+    pub fn adapt_to(&mut self, kind: EndpointKind) {
+        // "RDS Proxy supports only version 3.0" (RDS User Guide): it refuses what is newer.
+        if kind == EndpointKind::Proxy {
+            self.negotiated = self.startup.downgrade();
+        }
+    }
 }
 
 /// Puts the target's user in place of one that the client has not chosen; the effective user.
@@ -386,15 +391,13 @@ mod tests {
             asked.set("_pq_.something", b"on").unwrap();
             asked
         };
-        let plain = on(&targets(&["orders"]), asked()).unwrap();
+        let mut plain = on(&targets(&["orders"]), asked()).unwrap();
+        plain.adapt_to(EndpointKind::Instance);
         assert_eq!(plain.startup.version(), ProtocolVersion::V3_2);
         assert_eq!(sent(&plain, "_pq_.something").as_deref(), Some("on"));
         assert_eq!(plain.negotiated, None);
-        let mut proxy = Target::clone(&targets(&["orders"])[0]);
-        proxy.endpoint = "p.proxy-abc.eu-central-1.rds.amazonaws.com"
-            .parse()
-            .unwrap();
-        let routed = on(&[Arc::new(proxy)], asked()).unwrap();
+        let mut routed = on(&targets(&["orders"]), asked()).unwrap();
+        routed.adapt_to(EndpointKind::Proxy);
         assert_eq!(routed.startup.version(), ProtocolVersion::V3_0);
         assert_eq!(sent(&routed, "_pq_.something"), None);
         let told = routed.negotiated.unwrap();

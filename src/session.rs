@@ -192,7 +192,7 @@ impl Session {
             Err(limit) => return refuse(Some(client), &too_many(limit, false), None, &none).await,
         };
         drop(startup_permit);
-        let (rooms, routed) = match self.route(startup) {
+        let (rooms, mut routed) = match self.route(startup) {
             Ok(both) => both,
             Err(error) => return refuse(Some(client), &error, None, &none).await,
         };
@@ -208,9 +208,9 @@ impl Session {
             let _ = place.as_ref().map_err(|limit| too_many(*limit, true))?;
             let (local, early) = (&mut client, &mut early);
             match routed.target.login.auth {
-                Auth::Passthrough => self.carry(&rooms, &routed, (local, early)).await,
+                Auth::Passthrough => self.carry(&rooms, &mut routed, (local, early)).await,
                 Auth::Iam => tokio::select! {
-                    connected = self.connect(&rooms, &routed, &mut greeting) => connected,
+                    connected = self.connect(&rooms, &mut routed, &mut greeting) => connected,
                     gone = client_gone(&mut local.stream, early) => Err(SessionError::ClientGone(gone)),
                 },
             }

@@ -61,8 +61,9 @@ pub(super) async fn deliver(
 }
 
 async fn forward(rooms: &Rooms, key: &CancelKey) -> Result<(), SessionError> {
-    let name = rooms.endpoint().await?.host;
-    let negotiation = rooms.known.negotiation();
+    let endpoint = rooms.endpoint().await?;
+    let negotiation = rooms.known.negotiation(endpoint.kind());
+    let name = endpoint.host;
     match forward_by(rooms, key, &name, negotiation).await {
         Err(error) if negotiation == Negotiation::Direct && error.is_about_direct_tls() => {
             rooms.known.direct_refused();

@@ -22,12 +22,14 @@ impl Session {
     pub(super) async fn connect(
         &mut self,
         rooms: &Rooms,
-        routed: &Routed,
+        routed: &mut Routed,
         greeting: &mut Greeting,
     ) -> Result<LoggedIn, SessionError> {
         let endpoint = rooms.endpoint().await?;
+        let kind = endpoint.kind();
+        routed.adapt_to(kind);
         let request = self.token_request(rooms, routed, endpoint).await?;
-        let mut way = rooms.known.way(&routed.user);
+        let mut way = rooms.known.way(&routed.user, kind);
         let mut retried = false;
         loop {
             *greeting = self.greeting(routed);
@@ -59,7 +61,7 @@ impl Session {
                 && token.from_cache
                 && !retried
                 && greeting.token_judged()
-                && refuses_token(rooms, &error)
+                && refuses_token(kind, &error)
             {
                 info!("the database refused a cached token; trying once with a fresh one");
                 rooms.tokens.invalidate(&request, &token);
@@ -120,11 +122,13 @@ impl Session {
     pub(super) async fn carry(
         &mut self,
         rooms: &Rooms,
-        routed: &Routed,
+        routed: &mut Routed,
         client: (&mut Local, &mut BytesMut),
     ) -> Result<LoggedIn, SessionError> {
-        let name = rooms.endpoint().await?.host;
-        let mut negotiation = rooms.known.negotiation();
+        let endpoint = rooms.endpoint().await?;
+        routed.adapt_to(endpoint.kind());
+        let mut negotiation = rooms.known.negotiation(endpoint.kind());
+        let name = endpoint.host;
         let opened = loop {
             let began = Instant::now();
             let machine = Upstream::passthrough(routed.startup.clone(), negotiation);
@@ -170,9 +174,9 @@ impl Session {
 }
 
 /// Whether this is how the server says that it does not accept the token.
-fn refuses_token(rooms: &Rooms, error: &SessionError) -> bool {
+fn refuses_token(kind: EndpointKind, error: &SessionError) -> bool {
     let state = error.sqlstate();
-    match rooms.target.endpoint.kind() {
+    match kind {
         // Aurora DSQL User Guide, "Troubleshooting": "access denied" comes with 08006.
         EndpointKind::Dsql => matches!(state.as_deref(), Some("28000" | "08006")),
         _ => state.as_deref() == Some("28000"),

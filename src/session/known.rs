@@ -48,34 +48,30 @@ enum DirectTls {
 
 impl Known {
     /// What is known before the first login.
-    pub(super) fn new(kind: EndpointKind) -> Self {
-        let direct = match kind {
-            // Aurora DSQL User Guide: sslnegotiation=direct is supported and recommended.
-            EndpointKind::Dsql => DirectTls::Taken,
-            _ => DirectTls::Unknown,
-        };
+    pub(super) fn new() -> Self {
         Self {
             state: Mutex::new(State {
-                direct,
+                direct: DirectTls::Unknown,
                 clear_text: HashSet::new(),
             }),
         }
     }
 
-    /// The way to log in `role` that takes the fewest round trips.
-    pub(super) fn way(&self, role: &str) -> Way {
+    /// The way to log in `role` at an endpoint of this `kind` that takes the fewest round trips.
+    pub(super) fn way(&self, role: &str, kind: EndpointKind) -> Way {
         let early_token = self.state().clear_text.contains(role);
         Way {
-            negotiation: self.negotiation(),
+            negotiation: self.negotiation(kind),
             early_token,
         }
     }
 
-    /// How TLS begins.
-    pub(super) fn negotiation(&self) -> Negotiation {
-        match self.state().direct {
-            DirectTls::Taken => Negotiation::Direct,
-            DirectTls::Unknown | DirectTls::Refused { .. } => Negotiation::SslRequest,
+    /// How TLS begins at an endpoint of this `kind`.
+    pub(super) fn negotiation(&self, kind: EndpointKind) -> Negotiation {
+        match (self.state().direct, kind) {
+            // Aurora DSQL User Guide: sslnegotiation=direct is supported and recommended.
+            (DirectTls::Taken, _) | (DirectTls::Unknown, EndpointKind::Dsql) => Negotiation::Direct,
+            (DirectTls::Unknown | DirectTls::Refused { .. }, _) => Negotiation::SslRequest,
         }
     }
 
@@ -123,26 +119,46 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn direct_tls_where_the_version_has_it_unless_it_was_refused() {
-        let known = Known::new(EndpointKind::Cluster);
-        assert_eq!(known.negotiation(), Negotiation::SslRequest);
+        let known = Known::new();
+        assert_eq!(
+            known.negotiation(EndpointKind::Cluster),
+            Negotiation::SslRequest
+        );
         known.saw_version(16);
-        assert_eq!(known.negotiation(), Negotiation::SslRequest);
+        assert_eq!(
+            known.negotiation(EndpointKind::Cluster),
+            Negotiation::SslRequest
+        );
         known.saw_version(17);
-        assert_eq!(known.negotiation(), Negotiation::Direct);
+        assert_eq!(
+            known.negotiation(EndpointKind::Cluster),
+            Negotiation::Direct
+        );
         known.direct_refused();
         known.saw_version(17);
-        assert_eq!(known.negotiation(), Negotiation::SslRequest);
+        assert_eq!(
+            known.negotiation(EndpointKind::Cluster),
+            Negotiation::SslRequest
+        );
         tokio::time::advance(REFUSAL_STANDS).await;
         known.saw_version(18);
-        assert_eq!(known.negotiation(), Negotiation::Direct);
-        let dsql = Known::new(EndpointKind::Dsql);
-        assert_eq!(dsql.negotiation(), Negotiation::Direct);
+        assert_eq!(
+            known.negotiation(EndpointKind::Cluster),
+            Negotiation::Direct
+        );
+        let dsql = Known::new();
+        assert_eq!(dsql.negotiation(EndpointKind::Dsql), Negotiation::Direct);
+        dsql.direct_refused();
+        assert_eq!(
+            dsql.negotiation(EndpointKind::Dsql),
+            Negotiation::SslRequest
+        );
     }
 
     #[test]
     fn the_token_goes_early_to_roles_that_were_asked_for_it() {
-        let known = Known::new(EndpointKind::Instance);
-        let early = |role| known.way(role).early_token;
+        let known = Known::new();
+        let early = |role| known.way(role, EndpointKind::Instance).early_token;
         assert!(!early("app"));
         known.took_clear_text("app");
         assert!(early("app") && !early("other"));

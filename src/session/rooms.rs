@@ -170,13 +170,12 @@ pub fn rooms(targets: Vec<Target>) -> Result<Vec<Arc<Rooms>>, SetupError> {
                 target.endpoint.clone(),
             )),
         };
-        let kind = target.endpoint.kind();
         rooms.push(Arc::new(Rooms {
             transport,
             tokens: Arc::new(token::provider(Arc::clone(&aws))),
             tls,
             aws,
-            known: Known::new(kind),
+            known: Known::new(),
             places: Places::new(target.login.connection_limit),
             aliases: Arc::new(Aliases::new(target.login.dns_server)),
             target: Arc::new(target),

@@ -33,9 +33,9 @@ async fn ordinary_roles_and_admin_log_in_by_direct_tls() {
     world.stop().await;
 }
 
-/// The token is one for DSQL although the configured name does not tell.
+/// Token and TLS are those of DSQL although the configured name does not tell.
 #[tokio::test]
-async fn an_alias_gets_tokens_of_the_right_service() {
+async fn an_alias_is_treated_as_what_it_leads_to() {
     let own = "events.db.example.com";
     let dns = DnsServer::start().await.expect("a name server");
     dns.set_cname(own, CLUSTER);
@@ -52,6 +52,7 @@ async fn an_alias_gets_tokens_of_the_right_service() {
         assert_eq!(clean_rows(&world.psql(&who).await), user);
     }
     assert_eq!(tokens(&world), [true; 2]);
+    assert_eq!(direct(&world, CLUSTER), [true; 2]);
     world.stop().await;
 }
 

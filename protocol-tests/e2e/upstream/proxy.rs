@@ -1,5 +1,7 @@
 //! RDS Proxy: version 3.0 of the protocol, few startup parameters, certificates of another authority.
 
+use protocol_tests::dns::DnsServer;
+
 use super::*;
 
 const PROXY: &str = "orders.proxy-abc.eu-central-1.rds.amazonaws.com";
@@ -36,6 +38,26 @@ async fn clients_of_all_versions_get_one_it_knows() {
     let words =
         "server only supports protocol version 3.0, but \"min_protocol_version\" was set to 3.2";
     assert!(ran.stderr.contains(words), "{}", ran.stderr);
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn so_do_those_of_an_alias() {
+    let own = "pool.db.example.com";
+    let dns = DnsServer::start().await.expect("a name server");
+    dns.set_cname(own, PROXY);
+    let world = World::with(Setup {
+        endpoint: (PROXY, crate::support::PORT),
+        config: Some(config(own, &format!("dns_server = \"{}\"", dns.addr()))),
+        engine: Engine::front(FrontKind::RdsProxy),
+        names: vec![own],
+        ..Setup::default()
+    })
+    .await;
+    let newest = ["-A", "-t", "-d", "max_protocol_version=3.2", "-c", WHO];
+    let ran = run(psql18(&world, &newest)).await;
+    assert_eq!(clean_rows(&ran), "db_user|app");
+    assert_eq!(last_startup(&world).0, (3, 0));
     world.stop().await;
 }
 
