@@ -25,7 +25,7 @@ mod tests;
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use pg_handshake::{ClientError, ErrorReply, SqlState};
+use pg_handshake::{ClientError, ErrorReply, SqlState, Startup};
 use tracing::{info, warn};
 
 use crate::aws::ClockOffset;
@@ -84,6 +84,8 @@ pub struct About<'a> {
     pub evidence: Option<&'a Evidence>,
     /// How many connections to the target are open, this one included.
     pub open_connections: usize,
+    /// What the client has asked for, as the database gets it.
+    pub startup: Option<&'a Startup>,
 }
 
 impl<'a> About<'a> {
@@ -95,6 +97,7 @@ impl<'a> About<'a> {
             token_judged: false,
             evidence: None,
             open_connections: 0,
+            startup: None,
         }
     }
 }

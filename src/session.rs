@@ -242,6 +242,7 @@ impl Session {
                     token_judged: greeting.token_judged(),
                     evidence: self.evidence.as_ref(),
                     open_connections: rooms.places.open(),
+                    startup: Some(&routed.startup),
                 };
                 refuse(Some(client), &error, Some(about), &greeting).await;
             }

@@ -17,9 +17,9 @@ pub(super) fn tls(error: &UpstreamTlsError, about: Option<&About<'_>>) -> Said {
     let ca_file = about.and_then(|about| about.target.ca_file.as_ref());
     let said = |id| Said::new(id, CANNOT_CONNECT, error.to_string());
     match error {
-        UpstreamTlsError::NameMismatch { .. } => said("tls.name")
+        UpstreamTlsError::NameMismatch { expected, .. } => said("tls.name")
             .detail("No token was sent.")
-            .hint("host must be the endpoint's own name as RDS shows it: not a CNAME, an IP address or another cluster."),
+            .hint(other_name(expected, about)),
         UpstreamTlsError::UnknownIssuer { .. } => {
             let hint = match ca_file {
                 Some(path) => format!("Only the certificates in {} are trusted for this target. Without ca_file the Amazon RDS roots and the public ones are.", path.display()),
@@ -34,6 +34,17 @@ pub(super) fn tls(error: &UpstreamTlsError, about: Option<&About<'_>>) -> Said {
             said("tls.handshake").detail("No token was sent.").hint("Are host and port those of the database itself? It must speak TLS 1.2 or later, with a certificate of its own.")
         }
         UpstreamTlsError::Io(_) => Said::new("tls.lost", BROKEN, error.to_string()).hint(AGAIN),
+    }
+}
+
+/// What to do about a server that has another name than the one that was meant.
+fn other_name(expected: &str, about: Option<&About<'_>>) -> String {
+    let configured = about.map(|about| &about.target.endpoint.host);
+    match configured.filter(|host| !host.eq_ignore_ascii_case(expected)) {
+        Some(alias) => format!(
+            "In this machine's DNS {alias} is an alias of {expected}, and the tunnel leads elsewhere: has the alias changed, or has the VPC another? It is looked up again for the next connection; if it stays, set host to the endpoint's own name."
+        ),
+        None => "host must be the endpoint's own name as RDS shows it, or an alias (CNAME) of it: not an IP address, and not the name of another database.".to_owned(),
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use pg_handshake::ServerError;
+use pg_handshake::{ServerError, Startup};
 
 use super::aws::{partition, profile_option};
 use super::database::{quote_identifier, turn_iam_on};
@@ -194,12 +194,25 @@ fn resource(about: &About<'_>) -> String {
     )
 }
 
-/// The server does not know, or not allow, what the client has put into its startup packet.
+/// The server does not know, or not allow, what the client has put into its startup packet: by its
+/// own name, or as `-c name=value` in `options`, where only the client can take it out.
 fn leave_out(id: &'static str, parameter: &str, about: &About<'_>) -> Added {
+    let sent = |startup: &Startup| {
+        let mut names = startup.params().map(|(name, _)| name);
+        names.any(|name| name.eq_ignore_ascii_case(parameter.as_bytes()))
+    };
+    if about.startup.is_some_and(|startup| !sent(startup)) {
+        return Added::hint(
+            id,
+            format!(
+                "Take {parameter} out of the client's options: PGOPTIONS, or options= in its connection string. What works can be SET in the session."
+            ),
+        );
+    }
     Added::hint(
         id,
         format!(
-            "Do not let the client send it (PGOPTIONS counts), or have it left out here: ignore_startup_parameters = [\"{parameter}\"] under [targets.{}].",
+            "Do not let the client send it, or have it left out here: ignore_startup_parameters = [\"{parameter}\"] under [targets.{}].",
             about.target.name
         ),
     )

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use pg_handshake::{AuthMethod, ServerError, UpstreamError};
+use pg_handshake::{AuthMethod, ProtocolVersion, ServerError, Startup, UpstreamError};
 
 use super::*;
 use crate::alias::AliasError;
@@ -510,6 +510,52 @@ fn sessions_of_dsql_end_within_the_hour() {
     let reply = after_login(&end, &one).unwrap();
     let reply = ServerError::parse(reply).unwrap();
     assert!(reply.hint().unwrap().contains("after an hour"), "{reply:?}");
+}
+
+#[test]
+fn a_parameter_is_left_out_where_it_was_put_in() {
+    let one = target("bastion='i-1'");
+    let refused = from_server(
+        "42704",
+        "unrecognized configuration parameter \"Statement_Timeout\"",
+    );
+    let hint = |name: &str, value: &str| {
+        let mut startup = Startup::new(ProtocolVersion::V3_0);
+        startup.set("user", b"app").unwrap();
+        startup.set(name, value.as_bytes()).unwrap();
+        let about = About {
+            startup: Some(&startup),
+            ..about(&one)
+        };
+        fields(&refusal(&refused, &about))[&b'H'].clone()
+    };
+    let by_name = hint("statement_timeout", "1s");
+    assert!(by_name.contains("ignore_startup_parameters"), "{by_name}");
+    // Which is forbidden for options, and knows only names of their own.
+    let in_options = hint("options", "-c statement_timeout=1s");
+    assert!(
+        !in_options.contains("ignore_startup_parameters") && in_options.contains("PGOPTIONS"),
+        "{in_options}"
+    );
+}
+
+#[test]
+fn a_server_of_another_name() {
+    let one = target("bastion='i-1'");
+    let mut own_name = target("bastion='i-1'");
+    own_name.endpoint = "orders.db.example.com:5432".parse().unwrap();
+    let other = || {
+        SessionError::UpstreamTls(UpstreamTlsError::NameMismatch {
+            expected: HOST.to_owned(),
+            presented: vec!["stock.cluster-abc.eu-central-1.rds.amazonaws.com".to_owned()],
+        })
+    };
+    let texts = [
+        printed("another database", &refusal(&other(), &about(&one))),
+        printed("an alias", &refusal(&other(), &about(&own_name))),
+    ];
+    assert!(!texts[0].contains("not a CNAME"), "{texts:?}");
+    snapshot("names", &texts);
 }
 
 /// All Rust files below `folder`, without the tests.
