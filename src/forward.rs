@@ -143,7 +143,7 @@ fn bind_one(address: &Listen) -> Result<Bound, ListenError> {
 #[must_use]
 pub fn transport(target: &Target) -> Arc<dyn Transport> {
     match &target.via {
-        Via::Direct => Arc::new(Direct::new(target.endpoint.clone())),
+        Via::Direct => Arc::new(Direct::new(target.endpoint.clone(), target.connect_timeout)),
         Via::Ssm(settings) => {
             let aws = AwsContext::new(AwsOptions {
                 profile: target.profile.clone(),

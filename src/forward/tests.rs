@@ -52,7 +52,8 @@ async fn echo_server() -> u16 {
 }
 
 fn direct(port: u16) -> Arc<dyn Transport> {
-    Arc::new(Direct::new(target(port).endpoint))
+    let target = target(port);
+    Arc::new(Direct::new(target.endpoint, target.connect_timeout))
 }
 
 /// Refuses every stream.

@@ -15,7 +15,7 @@ use crate::aws::CredentialsError;
 use crate::config::{File, Layer};
 use crate::forward::ForwardError;
 use crate::splice::{EndedBy, SessionEnd};
-use crate::tunnel::{ApiAnswer, ApiRefusal, EndCause};
+use crate::tunnel::{ApiAnswer, ApiRefusal, DirectFailure, EndCause};
 
 const HOST: &str = "orders.cluster-abc.eu-central-1.rds.amazonaws.com";
 const TASK: &str =
@@ -316,13 +316,40 @@ fn dials() {
         endpoint: endpoint(),
         after: Duration::from_secs(10),
     };
-    snapshot(
-        "dials",
-        &[
-            shown("refused", &said(&refused_dial("i-1"), &one)),
-            shown("no answer", &said(&slow, &one)),
-        ],
-    );
+    let here = target("via='direct'");
+    let direct = |failure, words: &str| TunnelError::Direct {
+        endpoint: endpoint(),
+        failure,
+        source: Arc::new(io::Error::other(words.to_owned())),
+    };
+    use DirectFailure as D;
+    let directly = [
+        (
+            "directly: no answer",
+            direct(D::Timeout, "no answer in 10 s"),
+        ),
+        (
+            "directly: refused",
+            direct(D::Refused, "Connection refused (os error 111)"),
+        ),
+        (
+            "directly: an unknown name",
+            direct(
+                D::UnknownName,
+                "failed to lookup address information: Name or service not known",
+            ),
+        ),
+        (
+            "directly: no route",
+            direct(D::Other, "Network is unreachable (os error 101)"),
+        ),
+    ];
+    let mut texts = vec![
+        shown("refused", &said(&refused_dial("i-1"), &one)),
+        shown("no answer", &said(&slow, &one)),
+    ];
+    texts.extend(directly.map(|(title, error)| shown(title, &said(&error, &here))));
+    snapshot("dials", &texts);
 }
 
 /// All endings, with words as the service has them.

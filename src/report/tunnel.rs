@@ -1,12 +1,14 @@
 //! Reports about the tunnel: from the way to AWS to the bastion's dial.
 
+use std::io;
+
 use super::aws::{credentials, partition, service_host};
 use super::{
     About, BROKEN, CANNOT_CONNECT, CONFIGURATION, REJECTED, Said, api, ended, sentence,
     shutting_down, try_port,
 };
 use crate::config::{Bastion, Endpoint, Via};
-use crate::tunnel::{ApiRefusal, TunnelError};
+use crate::tunnel::{ApiRefusal, DirectFailure, TunnelError};
 
 /// The document for a session to one's own node, whose preferences hold for all sessions.
 const PREFERENCES: &str =
@@ -60,11 +62,41 @@ pub(super) fn tunnel(error: &TunnelError, about: Option<&About<'_>>) -> Said {
         TunnelError::Protocol { .. } => Said::new("ssm.protocol", BROKEN, error.to_string())
             .hint("Connect again: pgiam opens a new session."),
         TunnelError::Proxy { proxy, host, reason } => by_proxy(proxy, host, reason),
-        TunnelError::Direct { endpoint, .. } => cannot("direct.connect").hint(format!(
-            "via = \"direct\" needs a route to {endpoint} from here; without one set bastion to a managed node's id."
-        )),
+        TunnelError::Direct { endpoint, failure, source } => direct(endpoint, *failure, source, about),
         TunnelError::ShuttingDown => shutting_down(),
     }
+}
+
+fn direct(
+    endpoint: &Endpoint,
+    failure: DirectFailure,
+    source: &io::Error,
+    about: Option<&About<'_>>,
+) -> Said {
+    let Endpoint { host, .. } = endpoint;
+    let hint = match failure {
+        DirectFailure::Timeout => format!(
+            "Most likely the port is filtered: the database's security group must allow it from this machine. Or host is inside a VPC, and the VPN is down. {} shows the same; where there is no way from here, set bastion to a managed node's id instead of via = \"direct\".",
+            try_port(about)
+        ),
+        DirectFailure::Refused => format!(
+            "The host is there, and nobody listens: the database is stopped, or has another port (aws rds describe-db-instances shows both). {} shows the same.",
+            try_port(about)
+        ),
+        DirectFailure::UnknownName => format!(
+            "This machine's DNS does not know the name. Is it spelled right (nslookup {host}), and is the VPN up if the name needs one?"
+        ),
+        DirectFailure::Other => format!(
+            "via = \"direct\" needs a route to {endpoint} from here: is the VPN up? Where there is none, set bastion to a managed node's id."
+        ),
+    };
+    Said::new(
+        "direct.connect",
+        CANNOT_CONNECT,
+        format!("cannot connect to {endpoint}"),
+    )
+    .detail(sentence(&source.to_string()))
+    .hint(hint)
 }
 
 fn no_bastion(wanted: &str, region: &str, about: Option<&About<'_>>) -> Said {

@@ -162,7 +162,7 @@ pub fn rooms(targets: Vec<Target>) -> Result<Vec<Arc<Rooms>>, SetupError> {
                 source,
             })?;
         let transport: Arc<dyn Transport> = match &target.via {
-            Via::Direct => Arc::new(Direct::new(target.endpoint.clone())),
+            Via::Direct => Arc::new(Direct::new(target.endpoint.clone(), target.connect_timeout)),
             Via::Ssm(settings) => Arc::new(SsmTransport::new(
                 Arc::clone(&aws),
                 target.region.clone(),

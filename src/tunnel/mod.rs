@@ -255,6 +255,8 @@ pub enum TunnelError {
     Direct {
         /// Where to.
         endpoint: Endpoint,
+        /// Which failure, for the remedy.
+        failure: DirectFailure,
         /// What the system said.
         source: Arc<io::Error>,
     },
@@ -340,6 +342,20 @@ pub enum ApiRefusal {
     Throttled,
     /// Anything else.
     Other,
+}
+
+/// The failures of a direct connection that have a remedy of their own; a later one tells more than
+/// an earlier one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum DirectFailure {
+    /// Anything else, such as no route.
+    Other,
+    /// Nobody answers.
+    Timeout,
+    /// The host answers, and nobody listens on the port.
+    Refused,
+    /// The name has no address.
+    UnknownName,
 }
 
 impl TunnelError {
