@@ -4,6 +4,7 @@ mod chain;
 mod clock;
 mod endpoints;
 mod error;
+mod identity;
 pub mod partition;
 mod profile;
 mod trust;
@@ -30,7 +31,9 @@ use tokio::sync::OnceCell;
 pub use clock::ClockOffset;
 pub(crate) use clock::{ClockWatch, difference};
 pub use endpoints::Endpoints;
+pub(crate) use error::refused_keys;
 pub use error::{Cause, CredentialsError};
+pub use identity::{Identity, Keys};
 
 use crate::kept::{Clock, Kept, Lease, system_clock};
 use trust::Trust;
@@ -92,6 +95,7 @@ struct Inner {
     credentials: Kept<Credentials, CredentialsError>,
     trust: OnceCell<Trust>,
     watch: Arc<ClockWatch>,
+    asked: identity::Asked,
 }
 
 impl AwsContext {
@@ -102,6 +106,7 @@ impl AwsContext {
             credentials,
             trust: OnceCell::new(),
             watch: ClockWatch::new(options.clock.clone()),
+            asked: identity::Asked::default(),
             options,
         };
         Self {
@@ -202,7 +207,7 @@ impl AwsContext {
 
     /// How far the clock of AWS is from the local one, as its last answer told: to a call of any
     /// client made here, to a question of the credential chain, or to the opening of a data channel.
-    /// `None` until one has.
+    /// `None` until one has, and again when that is long ago.
     #[must_use]
     pub fn clock_offset(&self) -> Option<ClockOffset> {
         self.inner.watch.offset()
@@ -293,7 +298,8 @@ impl Inner {
             .with_region(self.region(&plan).await);
         let chain = chain::build(&self.options, &conf, trust);
         let loaded = chain.provide_credentials().await;
-        let credentials = loaded.map_err(|error| error::classify(error, &plan))?;
+        let credentials =
+            loaded.map_err(|error| error::classify(error, &plan, self.watch.offset()))?;
         match credentials.expiry() {
             Some(at) if at <= (self.options.clock)() => Err(CredentialsError::Expired {
                 at: Some(at),

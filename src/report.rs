@@ -15,6 +15,7 @@ mod ended;
 mod evidence;
 mod ids;
 mod later;
+mod refused;
 mod server;
 mod tunnel;
 mod words;
@@ -28,7 +29,7 @@ use bytes::Bytes;
 use pg_handshake::{ClientError, ErrorReply, SqlState, Startup};
 use tracing::{info, warn};
 
-use crate::aws::ClockOffset;
+use crate::aws::{ClockOffset, Identity};
 use crate::config::{Endpoint, Target, Via};
 use crate::session::SessionError;
 use crate::token::TokenRequest;
@@ -115,6 +116,8 @@ pub struct Evidence {
     pub early: bool,
     /// How far this machine's clock is from AWS's, where an answer of AWS has told.
     pub clock: Option<ClockOffset>,
+    /// Whose the credentials are, where AWS was asked.
+    pub identity: Identity,
 }
 
 /// One failure, for the client and for the log.
@@ -357,6 +360,7 @@ fn shutting_down() -> Said {
         SHUTDOWN,
         "terminating connection because pgiam is shutting down",
     )
+    .hint("Connect again when pgiam runs again.")
 }
 
 /// The words of a library as a sentence of its own, as Detail wants them (PostgreSQL docs, "Error

@@ -21,11 +21,25 @@ use aws_smithy_types::config_bag::ConfigBag;
 use aws_smithy_types::date_time::Format;
 use aws_types::sdk_config::SharedHttpClient;
 
+use tokio::time::Instant;
+
 use crate::kept::Clock;
 
 /// An answer that was longer on its way tells nothing: the machine slept meanwhile, or its clock
 /// was set, and the header's time may be of before or after. What AWS tolerates is minutes.
 const LONGEST_ROUND_TRIP: Duration = Duration::from_secs(10);
+
+/// How long an offset is worth something: clocks do not run away from each other in that time, and
+/// whoever has set one, has done so by then.
+const WORTH: Duration = Duration::from_secs(10 * 60);
+
+/// By how much more or less time may have passed for the time of day than for a clock that nobody
+/// sets, before an offset is forgotten: the clock was set, or the machine slept and set it then.
+const STEP: Duration = Duration::from_secs(60);
+
+/// How far off, in seconds, a clock may be before it is the first thing to set right: what AWS
+/// tolerates in signed requests (IAM User Guide, "Signature Version 4 for API requests").
+const TOLERATED: u64 = 5 * 60;
 
 /// How far the clock of AWS is from the local one.
 ///
@@ -36,8 +50,19 @@ pub struct ClockOffset {
     /// The time of AWS minus the local time of day, in seconds. Good to a second and the time of one
     /// answer's way.
     pub seconds: i64,
-    /// When it was seen, by the local time of day.
-    pub seen_at: SystemTime,
+}
+
+impl ClockOffset {
+    /// What the `Date` header of an answer that has just arrived tells; `None` when it is no time.
+    pub(crate) fn told(date: &str, now: SystemTime) -> Option<Self> {
+        difference(date, now).map(|seconds| Self { seconds })
+    }
+
+    /// Whether this alone may be why a signature is refused.
+    #[must_use]
+    pub fn is_wrong(self) -> bool {
+        self.seconds.unsigned_abs() > TOLERATED
+    }
 }
 
 impl fmt::Display for ClockOffset {
@@ -70,7 +95,15 @@ pub(crate) fn difference(date: &str, now: SystemTime) -> Option<i64> {
 /// Watches the answers of AWS for the time they tell.
 pub(crate) struct ClockWatch {
     clock: Clock,
-    seen: Mutex<Option<ClockOffset>>,
+    seen: Mutex<Option<Seen>>,
+}
+
+/// What an answer has told, and when: by the time of day, and by a clock that nobody sets.
+#[derive(Clone, Copy)]
+struct Seen {
+    offset: ClockOffset,
+    wall: SystemTime,
+    steady: Instant,
 }
 
 impl ClockWatch {
@@ -94,16 +127,24 @@ impl ClockWatch {
         let Some(seconds) = date.and_then(|date| difference(date, now)) else {
             return;
         };
-        let offset = ClockOffset {
-            seconds,
-            seen_at: now,
+        let seen = Seen {
+            offset: ClockOffset { seconds },
+            wall: now,
+            steady: Instant::now(),
         };
-        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(offset);
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(seen);
     }
 
-    /// What the last answer told.
+    /// What the last answer told, unless that is worth nothing any more.
     pub(super) fn offset(&self) -> Option<ClockOffset> {
-        *self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+        let seen = (*self.seen.lock().unwrap_or_else(PoisonError::into_inner))?;
+        let passed = seen.steady.elapsed();
+        let expected = seen.wall + passed;
+        let now = self.now();
+        let step = now
+            .duration_since(expected)
+            .unwrap_or_else(|back| back.duration());
+        (passed <= WORTH && step <= STEP).then_some(seen.offset)
     }
 
     /// The same client, watched. Every service and every credential provider that is given the
@@ -199,10 +240,7 @@ mod tests {
             (-30 * 86_400, "30 days ahead of AWS"),
             (i64::MIN, "106751991167301 days ahead of AWS"),
         ] {
-            let offset = ClockOffset {
-                seconds,
-                seen_at: at(0),
-            };
+            let offset = ClockOffset { seconds };
             assert_eq!(offset.to_string(), text);
         }
     }
@@ -235,10 +273,7 @@ mod tests {
         watch.answered(date, watch.now() + Duration::from_secs(1));
         assert_eq!(watch.offset(), None);
         watch.answered(date, watch.now() - Duration::from_secs(10));
-        let seen = ClockOffset {
-            seconds: 420,
-            seen_at: at(1_790_000_000),
-        };
+        let seen = ClockOffset { seconds: 420 };
         assert_eq!(watch.offset(), Some(seen));
         // A header that is missing does not take away what is known; the next one replaces it.
         watch.answered(None, watch.now());
@@ -246,5 +281,31 @@ mod tests {
         *time.lock().unwrap() += Duration::from_secs(420);
         watch.answered(date, watch.now());
         assert_eq!(watch.offset().unwrap().seconds, 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_long_ago_or_before_the_clock_was_set_tells_nothing() {
+        let time = Arc::new(Mutex::new(at(1_790_000_000)));
+        let hand = time.clone();
+        let watch = ClockWatch::new(Arc::new(move || *hand.lock().unwrap()));
+        let pass = async |seconds, for_the_wall| {
+            tokio::time::advance(Duration::from_secs(seconds)).await;
+            *time.lock().unwrap() += Duration::from_secs(for_the_wall);
+        };
+        let see = || watch.answered(Some("Mon, 21 Sep 2026 14:20:20 GMT"), watch.now());
+        see();
+        pass(600, 600).await;
+        assert!(watch.offset().is_some());
+        pass(1, 1).await;
+        assert_eq!(watch.offset(), None, "long ago");
+        see();
+        pass(10, 70).await;
+        assert!(watch.offset().is_some());
+        pass(0, 1).await;
+        assert_eq!(watch.offset(), None, "set forward");
+        see();
+        assert!(watch.offset().is_some());
+        pass(61, 0).await;
+        assert_eq!(watch.offset(), None, "set back");
     }
 }

@@ -12,6 +12,7 @@ use aws_smithy_types::date_time::Format;
 use aws_smithy_types::error::ErrorMetadata;
 
 use super::profile::Plan;
+use super::{ClockOffset, Keys};
 use crate::kept::Stopped;
 use crate::secret::redact;
 
@@ -77,10 +78,24 @@ pub enum CredentialsError {
         profile: Option<String>,
         /// The ARN of the role, or "NAME in account ID" for IAM Identity Center.
         role: Option<String>,
+        /// Who has asked for it, in the same form, where AWS or the profiles tell.
+        caller: Option<String>,
         /// AWS's error code, such as `AccessDenied`.
         code: String,
         /// AWS's message. For `AccessDenied` it names both the caller and the role.
         message: String,
+    },
+    /// AWS does not accept the keys that the credentials of a role are asked for with.
+    #[error("AWS does not accept the keys of {}: {code}: {message}", who(.profile))]
+    Rejected {
+        /// See the type.
+        profile: Option<String>,
+        /// AWS's error code, such as `InvalidClientTokenId`.
+        code: String,
+        /// AWS's message.
+        message: String,
+        /// How far this machine's clock is from AWS's, as the answer told.
+        clock: Option<ClockOffset>,
     },
     /// The `credential_process` of the profile failed.
     #[error("the credential_process of {} failed: {reason}", who(.profile))]
@@ -161,8 +176,13 @@ const SSO: [&str; 3] = [
     "failed to read `",
 ];
 
-/// Sorts an error of the SDK's credential chain. `plan` says what the profile asks for.
-pub(super) fn classify(error: SdkError, plan: &Plan) -> CredentialsError {
+/// Sorts an error of the SDK's credential chain. `plan` says what the profile asks for, `clock` what
+/// time AWS has.
+pub(super) fn classify(
+    error: SdkError,
+    plan: &Plan,
+    clock: Option<ClockOffset>,
+) -> CredentialsError {
     let profile = plan.profile.clone();
     match error {
         SdkError::CredentialsNotLoaded(_) => CredentialsError::NotFound {
@@ -178,11 +198,11 @@ pub(super) fn classify(error: SdkError, plan: &Plan) -> CredentialsError {
             profile,
             reason: innermost(&error),
         },
-        error => classify_failure(error, plan),
+        error => classify_failure(error, plan, clock),
     }
 }
 
-fn classify_failure(error: SdkError, plan: &Plan) -> CredentialsError {
+fn classify_failure(error: SdkError, plan: &Plan, clock: Option<ClockOffset>) -> CredentialsError {
     let profile = plan.profile.clone();
     // The last place of all. Where there is no metadata service, something else may answer at its
     // address: the filter of a company's network, the host of a container.
@@ -209,21 +229,56 @@ fn classify_failure(error: SdkError, plan: &Plan) -> CredentialsError {
             source: Arc::new(error),
         };
     }
-    match answer {
-        Some((code, _)) if matches!(code.as_str(), "ExpiredToken" | "ExpiredTokenException") => {
-            CredentialsError::Expired { at: None, profile }
-        }
-        Some((code, message)) => CredentialsError::AssumeRole {
+    match (refused_keys(code), answer) {
+        (Some(Keys::Expired), _) => CredentialsError::Expired { at: None, profile },
+        (Some(Keys::Rejected { .. }), Some((code, message))) => CredentialsError::Rejected {
             profile,
-            role: plan.role.clone(),
+            code,
+            message,
+            clock,
+        },
+        (_, Some((code, message))) if refuses_role(&code) => CredentialsError::AssumeRole {
+            profile,
+            role: after(&message, "on resource: ").or_else(|| plan.role.clone()),
+            caller: after(&message, "User: ").or_else(|| plan.caller.clone()),
             code,
             message,
         },
-        None => CredentialsError::Other {
+        // Throttled, a fault of the service, a region that is switched off: no word about the role.
+        _ => CredentialsError::Other {
             profile,
             source: Arc::new(error),
         },
     }
+}
+
+/// What an error code of AWS says about the keys that have signed the request; `None`: nothing.
+pub(crate) fn refused_keys(code: &str) -> Option<Keys> {
+    match code {
+        "ExpiredToken" | "ExpiredTokenException" => Some(Keys::Expired),
+        "UnrecognizedClientException"
+        | "InvalidSignatureException"
+        | "InvalidClientTokenId"
+        | "SignatureDoesNotMatch"
+        | "RequestExpired"
+        | "IncompleteSignature" => Some(Keys::Rejected {
+            code: code.to_owned(),
+        }),
+        _ => None,
+    }
+}
+
+/// Whether STS (`AccessDenied`) or IAM Identity Center (`ForbiddenException`) does not give this
+/// identity the role.
+fn refuses_role(code: &str) -> bool {
+    code.starts_with("AccessDenied") || code == "ForbiddenException"
+}
+
+/// The ARN behind these words.
+fn after(message: &str, words: &str) -> Option<String> {
+    let (_, rest) = message.split_once(words)?;
+    let arn = rest.split_whitespace().next()?;
+    arn.starts_with("arn:").then(|| arn.to_owned())
 }
 
 fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
@@ -316,6 +371,7 @@ mod tests {
             let error = classify(
                 SdkError::provider_error(SdkError::provider_error(meta)),
                 &plan(),
+                None,
             );
             assert_eq!(
                 matches!(error, CredentialsError::Expired { .. }),
@@ -343,18 +399,66 @@ mod tests {
         let error = classify(
             says("UnauthorizedException: Session token not found or invalid"),
             &sso,
+            None,
         );
         assert!(
             matches!(error, CredentialsError::SsoSession { .. }),
             "{error:?}"
         );
-        let error = classify(says("ExpiredTokenException: x"), &plan());
+        let error = classify(says("ExpiredTokenException: x"), &plan(), None);
         assert!(
             matches!(error, CredentialsError::Expired { at: None, .. }),
             "{error:?}"
         );
-        let error = classify(says("no exception: here"), &plan());
+        let error = classify(says("no exception: here"), &plan(), None);
         assert!(matches!(error, CredentialsError::Other { .. }), "{error:?}");
+    }
+
+    #[test]
+    fn only_a_refusal_of_the_role_is_one() {
+        let of = |code: &str, message: &str| {
+            let meta = ErrorMetadata::builder().code(code).message(message).build();
+            let plan = Plan {
+                role: Some("arn:aws:iam::1:role/app".to_owned()),
+                caller: Some("arn:aws:iam::1:role/hop".to_owned()),
+                ..plan()
+            };
+            let clock = Some(ClockOffset { seconds: 420 });
+            classify(SdkError::provider_error(meta), &plan, clock)
+        };
+        for code in [
+            "AccessDenied",
+            "AccessDeniedException",
+            "ForbiddenException",
+        ] {
+            let CredentialsError::AssumeRole { role, caller, .. } = of(code, "No access") else {
+                panic!("{code}");
+            };
+            assert_eq!(role.as_deref(), Some("arn:aws:iam::1:role/app"), "{code}");
+            assert_eq!(caller.as_deref(), Some("arn:aws:iam::1:role/hop"), "{code}");
+        }
+        // AWS knows better than the profiles, which may be a chain of several roles.
+        let words = "User: arn:aws:iam::2:user/me is not authorized to perform: sts:AssumeRole on resource: arn:aws:iam::2:role/hop";
+        let CredentialsError::AssumeRole { role, caller, .. } = of("AccessDenied", words) else {
+            panic!();
+        };
+        assert_eq!(role.as_deref(), Some("arn:aws:iam::2:role/hop"));
+        assert_eq!(caller.as_deref(), Some("arn:aws:iam::2:user/me"));
+        for code in ["InvalidClientTokenId", "SignatureDoesNotMatch"] {
+            let error = of(code, "");
+            assert!(
+                matches!(&error, CredentialsError::Rejected { clock: Some(clock), .. } if clock.is_wrong()),
+                "{error:?}"
+            );
+        }
+        for code in [
+            "Throttling",
+            "ServiceUnavailable",
+            "RegionDisabledException",
+        ] {
+            let error = of(code, "");
+            assert!(matches!(error, CredentialsError::Other { .. }), "{error:?}");
+        }
     }
 
     #[test]

@@ -50,6 +50,8 @@ pub(super) struct Plan {
     pub(super) sso_session: Option<String>,
     /// The last role on the way, as a person would name it.
     pub(super) role: Option<String>,
+    /// The role before that, which asks for it.
+    pub(super) caller: Option<String>,
     /// The places that will be asked, see [`CredentialsError::NotFound`].
     pub(super) looked: Vec<&'static str>,
 }
@@ -95,17 +97,19 @@ fn follow(set: &ProfileSet, selected: &str) -> Plan {
         let Some(profile) = set.get_profile(&name) else {
             break;
         };
+        let sso = (profile.get("sso_role_name"), profile.get("sso_account_id"));
+        let of_sso = match sso {
+            (Some(role), Some(account)) => Some(format!("{role} in account {account}")),
+            _ => None,
+        };
+        let role = value(profile, "role_arn").or(of_sso);
         if plan.role.is_none() {
-            plan.role = value(profile, "role_arn");
+            plan.role = role;
+        } else if plan.caller.is_none() {
+            plan.caller = role;
         }
         plan.sso_session = plan.sso_session.or_else(|| value(profile, "sso_session"));
         plan.is_sso |= plan.sso_session.is_some() || profile.get("sso_start_url").is_some();
-        if plan.role.is_none()
-            && let (Some(role), Some(account)) =
-                (profile.get("sso_role_name"), profile.get("sso_account_id"))
-        {
-            plan.role = Some(format!("{role} in account {account}"));
-        }
         match value(profile, "source_profile") {
             Some(source) if source != name => name = source,
             _ => break,

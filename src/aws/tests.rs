@@ -343,7 +343,9 @@ async fn a_refused_role_is_named_with_the_words_of_aws() {
             code,
             message,
             profile,
+            caller,
         } => {
+            assert_eq!(caller.as_deref(), Some("arn:aws:iam::111122223333:user/me"));
             assert_eq!(profile.as_deref(), Some("dev"));
             assert_eq!(role.as_deref(), Some("arn:aws:iam::111122223333:role/app"));
             assert_eq!(code, "AccessDenied");

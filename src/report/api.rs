@@ -1,6 +1,6 @@
 //! Reports about refusals of the Systems Manager API, with the policy statements they ask for.
 
-use super::aws::{of_profile, partition, profile_option, renew};
+use super::aws::{of_profile, partition, rejected, renew};
 use super::{About, CANNOT_CONNECT, NOT_AUTHORIZED, REJECTED, Said, THROTTLED};
 use crate::config::Via;
 use crate::tunnel::{ApiAnswer, ApiRefusal};
@@ -57,22 +57,14 @@ pub(super) fn refused(
             format!("the AWS credentials{} have expired", of_profile(profile)),
         )
         .hint(renew(profile)),
-        ApiRefusal::CredentialsRejected => Said::new(
-            "aws.rejected",
-            NOT_AUTHORIZED,
-            format!("AWS does not accept the credentials{}", of_profile(profile)),
-        )
-        .hint(format!(
-            "Check the keys (aws sts get-caller-identity{}) and this machine's clock.",
-            profile_option(profile)
-        )),
+        ApiRefusal::CredentialsRejected => rejected(profile, answer.clock),
         ApiRefusal::InvalidDocument => unknown_document(region, about),
         ApiRefusal::Throttled => Said::new(
             "ssm.throttled",
             THROTTLED,
             format!("AWS limits the rate of {operation} calls"),
         )
-        .hint("Try again in a few seconds."),
+        .hint("Try again in a few seconds. If it stays, fewer sessions help (sessions and warm of the target), as do fewer programs that open their own."),
         ApiRefusal::Other => Said::new(
             "ssm.refused",
             CANNOT_CONNECT,

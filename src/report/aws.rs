@@ -1,8 +1,8 @@
 //! Reports about AWS in general: credentials, tokens, partitions.
 
 use super::{CONFIGURATION, INTERNAL, NOT_AUTHORIZED, Said, sentence};
-use crate::aws::CredentialsError;
 use crate::aws::partition::Partition;
+use crate::aws::{ClockOffset, CredentialsError};
 use crate::token::TokenError;
 use crate::tunnel::chain;
 
@@ -26,10 +26,10 @@ pub(super) fn credentials(error: &CredentialsError) -> Said {
         )
         .detail(sentence(&chain(source)))
         .hint(format!("Run: aws sso login{}. No restart is needed.", profile_option(profile.as_deref()))),
-        CredentialsError::AssumeRole { .. } => refused(
-            "aws.assume-role",
-            "The role's trust policy must name your identity, and your identity needs sts:AssumeRole on the role.".to_owned(),
-        ),
+        CredentialsError::AssumeRole { role, caller, .. } => refused("aws.assume-role", trust(role.as_deref(), caller.as_deref())),
+        CredentialsError::Rejected { profile, code, message, clock } => {
+            rejected(profile.as_deref(), *clock).detail(format!("{code}: {}", sentence(message)))
+        }
         CredentialsError::Process { .. } => {
             refused("aws.credential-process", "Run the credential_process command of that profile by hand to see what it needs.".to_owned())
         }
@@ -47,6 +47,50 @@ pub(super) fn credentials(error: &CredentialsError) -> Said {
         )
         .detail(sentence(&chain(source))),
     }
+}
+
+/// What it takes to get a role.
+fn trust(role: Option<&str>, caller: Option<&str>) -> String {
+    let role = role.unwrap_or("the role");
+    // IAM Identity Center hands out its roles itself.
+    if !role.starts_with("arn:") && role.contains(" in account ") {
+        return format!(
+            "Your user must be assigned to {role} in IAM Identity Center; check sso_role_name and sso_account_id of the profile."
+        );
+    }
+    let caller = caller.unwrap_or("your identity");
+    format!(
+        "The trust policy of {role} must name {caller} as principal, and {caller} needs sts:AssumeRole on {role}."
+    )
+}
+
+/// AWS does not take what was signed with the keys.
+pub(super) fn rejected(profile: Option<&str>, clock: Option<ClockOffset>) -> Said {
+    match clock.filter(|clock| clock.is_wrong()) {
+        Some(clock) => Said::new(
+            "aws.clock",
+            NOT_AUTHORIZED,
+            format!("AWS does not accept our signature: this machine's clock is {clock}"),
+        )
+        .hint(SET_CLOCK),
+        None => Said::new(
+            "aws.rejected",
+            NOT_AUTHORIZED,
+            format!("AWS does not accept the credentials{}", of_profile(profile)),
+        )
+        .hint(check_keys(profile)),
+    }
+}
+
+/// What to do about a clock that AWS does not tolerate.
+pub(super) const SET_CLOCK: &str = "AWS takes signatures that are at most 5 min off: set this machine's clock, and turn on time synchronisation.";
+
+/// How to see what is wrong with keys.
+pub(super) fn check_keys(profile: Option<&str>) -> String {
+    format!(
+        "Were the keys deleted, switched off or mistyped? aws sts get-caller-identity{} takes the same way.",
+        profile_option(profile)
+    )
 }
 
 /// What to do where there were never any credentials. Files are read anew for every attempt; the

@@ -10,10 +10,6 @@ use crate::aws::ClockOffset;
 use crate::config::EndpointKind;
 use crate::token::TokenRequest;
 
-/// How far off, in seconds, a clock may be before it is the first thing to set right: what AWS
-/// tolerates in signed requests (IAM User Guide, "Signature Version 4 for API requests").
-const TOLERATED: u64 = 5 * 60;
-
 /// What the token was signed for and until when it is good; `None` when none was made.
 pub(super) fn token(about: &About<'_>) -> Option<String> {
     let Evidence {
@@ -54,8 +50,7 @@ pub(super) fn token(about: &About<'_>) -> Option<String> {
 
 /// The clock of this machine, where it is so far from AWS's that this alone may explain a refusal.
 pub(super) fn wrong_clock(about: &About<'_>) -> Option<ClockOffset> {
-    let clock = about.evidence?.clock?;
-    (clock.seconds.unsigned_abs() > TOLERATED).then_some(clock)
+    about.evidence?.clock.filter(|clock| clock.is_wrong())
 }
 
 /// What answers: by the name behind an alias, where it is known.

@@ -5,26 +5,25 @@ use std::borrow::Cow;
 
 use pg_handshake::{ServerError, Startup};
 
-use super::aws::{partition, profile_option};
-use super::database::{quote_identifier, turn_iam_on};
+use super::database::quote_identifier;
+use super::refused::login_refused;
 use super::words::{Remedy, known};
-use super::{About, Level, NOT_NOW, Report, evidence, with_id};
-use crate::config::{Auth, EndpointKind};
+use super::{About, Level, NOT_NOW, Report, with_id};
+use crate::config::Auth;
 
 /// What is added to the server's words.
-#[derive(Default)]
-struct Added {
-    id: &'static str,
-    detail: Option<String>,
-    hint: Option<String>,
+pub(super) struct Added {
+    pub(super) id: &'static str,
+    pub(super) detail: Option<String>,
+    pub(super) hint: String,
 }
 
 impl Added {
-    fn hint(id: &'static str, hint: impl Into<String>) -> Self {
+    pub(super) fn hint(id: &'static str, hint: impl Into<String>) -> Self {
         Self {
             id: super::known_id(id),
             detail: None,
-            hint: Some(hint.into()),
+            hint: hint.into(),
         }
     }
 
@@ -34,6 +33,9 @@ impl Added {
     }
 }
 
+/// What there is to say about words that need no explanation.
+const OWN_WORDS: &str = "This is the database's own answer; its log may say more.";
+
 /// The server's own words, and what we know that it does not say.
 pub(super) fn server(error: &ServerError, about: Option<&About<'_>>) -> Report {
     let state = error.sqlstate();
@@ -42,14 +44,9 @@ pub(super) fn server(error: &ServerError, about: Option<&About<'_>>) -> Report {
         .map(|state| state.as_str())
         .unwrap_or_default();
     let added = about.and_then(|about| added(state, &error.message(), about));
-    let Added { id, detail, hint } = added.unwrap_or(Added {
-        id: super::known_id("database.refused"),
-        ..Added::default()
-    });
-    let reply = error.with_appended(
-        detail.as_deref(),
-        hint.map(|hint| with_id(&hint, id)).as_deref(),
-    );
+    let Added { id, detail, hint } =
+        added.unwrap_or_else(|| Added::hint("database.refused", OWN_WORDS));
+    let reply = error.with_appended(detail.as_deref(), Some(&with_id(&hint, id)));
     let all = [error.detail(), detail.map(Cow::Owned)];
     let all: Vec<_> = all.into_iter().flatten().collect();
     Report {
@@ -106,92 +103,6 @@ fn added(state: &str, message: &str, about: &About<'_>) -> Option<Added> {
         )),
         _ => None,
     }
-}
-
-/// The token, or who has signed it, is not what the database wants.
-fn login_refused(id: &'static str, state: &str, about: &About<'_>) -> Added {
-    let user = about.user;
-    let profile = profile_option(about.target.profile.as_deref());
-    let hint = match (state, evidence::kind(about)) {
-        ("28P01", _) => format!(
-            "The database took the token for an ordinary password. IAM authentication must be on ({}), and the role needs it: GRANT rds_iam TO {};",
-            turn_iam_on(),
-            quote_identifier(user)
-        ),
-        (_, EndpointKind::Dsql) => {
-            let link = match user {
-                "admin" => String::new(),
-                _ => format!(
-                    " And the role must be linked to it; as admin run: AWS IAM GRANT {} TO 'ARN-OF-YOUR-IDENTITY';",
-                    quote_identifier(user)
-                ),
-            };
-            format!(
-                "Your identity (aws sts get-caller-identity{profile}) needs {} on arn:{}:dsql:{}:ACCOUNT:cluster/CLUSTER-ID.{link}",
-                evidence::dsql_action(user),
-                partition(region(about).unwrap_or_default()),
-                region(about).unwrap_or("REGION"),
-            )
-        }
-        (_, kind) => {
-            let (id, log) = match kind {
-                EndpointKind::Proxy => (
-                    "the prx-… id in the proxy's ARN, not its name",
-                    "The proxy's log has the reason (aws rds modify-db-proxy --db-proxy-name NAME --debug-logging).",
-                ),
-                _ => (
-                    "the db-… or cluster-… id, not the instance's name",
-                    "The database's iam-db-auth-error log has the reason.",
-                ),
-            };
-            format!(
-                "Your identity needs rds-db:connect on {}, where RESOURCE-ID is {id}. If it has that, are the credentials still valid (aws sts get-caller-identity{profile}), is IAM authentication on, and are there fewer than 200 logins a second? {log}",
-                resource(about),
-            )
-        }
-    };
-    let detail = evidence::token(about);
-    match evidence::wrong_clock(about) {
-        None => Added {
-            detail,
-            ..Added::hint(id, hint)
-        },
-        Some(clock) => Added {
-            detail,
-            ..Added::hint(
-                "aws.clock",
-                format!(
-                    "This machine's clock is {clock}, and a token holds the time: set the clock, and turn on time synchronisation. If it is refused even then: {}",
-                    uncapitalised(&hint)
-                ),
-            )
-        },
-    }
-}
-
-/// The same after a colon.
-fn uncapitalised(sentence: &str) -> String {
-    let mut rest = sentence.chars();
-    let first = rest.next().map(|c| c.to_ascii_lowercase());
-    first.into_iter().chain(rest).collect()
-}
-
-fn region<'a>(about: &About<'a>) -> Option<&'a str> {
-    match about.evidence {
-        Some(evidence) => Some(&evidence.request.region),
-        None => about.target.region.as_deref(),
-    }
-}
-
-/// What a policy for the login names (RDS User Guide, "Creating and using an IAM policy for IAM
-/// database access").
-fn resource(about: &About<'_>) -> String {
-    format!(
-        "arn:{}:rds-db:{}:ACCOUNT:dbuser:RESOURCE-ID/{}",
-        partition(region(about).unwrap_or_default()),
-        region(about).unwrap_or("REGION"),
-        about.user
-    )
 }
 
 /// The server does not know, or not allow, what the client has put into its startup packet: by its

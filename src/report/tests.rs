@@ -73,6 +73,7 @@ fn api(
             code: code.to_owned(),
             message: message.to_owned(),
             request_id: Some("11111111-2222".to_owned()),
+            clock: None,
         },
         bastion: bastion.to_owned(),
         region: "eu-central-1".to_owned(),

@@ -2,10 +2,10 @@
 
 use std::io;
 
-use super::aws::{credentials, partition, service_host};
+use super::aws::{SET_CLOCK, credentials, partition, service_host};
 use super::{
-    About, BROKEN, CANNOT_CONNECT, CONFIGURATION, REJECTED, Said, api, ended, sentence,
-    shutting_down, try_port,
+    About, BROKEN, CANNOT_CONNECT, CONFIGURATION, NOT_AUTHORIZED, REJECTED, Said, api, ended,
+    sentence, shutting_down, try_port,
 };
 use crate::config::{Bastion, Endpoint, Via};
 use crate::tunnel::{ApiRefusal, DirectFailure, TunnelError};
@@ -20,49 +20,91 @@ pub(super) fn tunnel(error: &TunnelError, about: Option<&About<'_>>) -> Said {
         TunnelError::Credentials(error) => credentials(error),
         TunnelError::NoRegion => Said::new("aws.no-region", CONFIGURATION, error.to_string())
             .hint("Set region = \"REGION\" for the target, or start pgiam with AWS_REGION."),
-        TunnelError::Api { operation, kind, answer, bastion, region } => {
-            api::refused(operation, *kind, answer, &api::Place { bastion, region }, about)
-        }
+        TunnelError::Api {
+            operation,
+            kind,
+            answer,
+            bastion,
+            region,
+        } => api::refused(
+            operation,
+            *kind,
+            answer,
+            &api::Place { bastion, region },
+            about,
+        ),
         TunnelError::NoBastion { wanted, region } => no_bastion(wanted, region, about),
         TunnelError::AllBastions(tried) => all_bastions(tried, about),
         TunnelError::ApiUnreachable { region, reason } => api_unreachable(region, reason),
-        TunnelError::IncompleteAnswer(_) => cannot("ssm.answer").hint("Is an endpoint override (AWS_ENDPOINT_URL) set?"),
+        TunnelError::IncompleteAnswer(_) => {
+            cannot("ssm.answer").hint("Is an endpoint override (AWS_ENDPOINT_URL) set?")
+        }
         TunnelError::ForeignStreamUrl { .. } => cannot("ssm.foreign-stream")
             .hint("If that host is meant, set AWS_ENDPOINT_URL_SSMMESSAGES to it."),
         TunnelError::ChannelConnect { host, reason } => channel_connect(host, reason),
-        TunnelError::ChannelRefused { status, skew, .. } => {
-            Said::new("ssm.channel-refused", REJECTED, error.to_string()).hint(match skew {
-                Some(_) => "AWS takes signatures that are at most 5 min off: set this machine's clock, and turn on time synchronisation.".to_owned(),
-                None => channel_refused(*status, about),
-            })
+        TunnelError::ChannelRefused { skew: Some(_), .. } => {
+            Said::new("aws.clock", NOT_AUTHORIZED, error.to_string()).hint(SET_CLOCK)
+        }
+        TunnelError::ChannelRefused { status, region, .. } => {
+            Said::new("ssm.channel-refused", REJECTED, error.to_string())
+                .hint(channel_refused(*status, region))
         }
         TunnelError::HandshakeTimeout { bastion, after } => {
             handshake_timeout(bastion, &format!(" in {} s", after.as_secs()))
         }
-        TunnelError::AgentTooOld { bastion, needed, .. } => cannot("ssm.agent-old")
+        TunnelError::AgentTooOld {
+            bastion, needed, ..
+        } => cannot("ssm.agent-old")
             .detail("Older agents ignore the database's host name and connect to themselves.")
             .hint(update_agent(bastion, &format!("{needed} or newer"))),
         TunnelError::NoMultiplexing { bastion, .. } => cannot("ssm.no-multiplexing")
             .detail("Agents carry several connections in one session from 3.0.196.0 on.")
             .hint(update_agent(bastion, "the current version")),
-        TunnelError::DataKey { key, denied, reason } => data_key(key, *denied, reason),
-        TunnelError::UnsupportedAction { .. } => Said::new("ssm.unsupported", REJECTED, error.to_string())
-            .hint("Update pgiam if it is old."),
-        TunnelError::DialRefused { bastion, endpoint } => dial_refused(bastion, endpoint, about),
-        TunnelError::DialTimeout { bastion, endpoint, after } => {
-            dial_timeout(&format!("{bastion} had no connection to {endpoint} after {} s", after.as_secs()), about)
+        TunnelError::DataKey {
+            key,
+            denied,
+            reason,
+        } => data_key(key, *denied, reason),
+        TunnelError::UnsupportedAction { .. } => {
+            Said::new("ssm.unsupported", REJECTED, error.to_string())
+                .hint("Update pgiam if it is old.")
         }
+        TunnelError::DialRefused { bastion, endpoint } => dial_refused(bastion, endpoint, about),
+        TunnelError::DialTimeout {
+            bastion,
+            endpoint,
+            after,
+        } => dial_timeout(
+            &format!(
+                "{bastion} had no connection to {endpoint} after {} s",
+                after.as_secs()
+            ),
+            about,
+        ),
         TunnelError::Stranded { .. } => dial_timeout(&error.to_string(), about),
         TunnelError::SessionEnded { cause, reason } => ended::ended(*cause, reason, about),
-        TunnelError::ChannelLost { reason } => Said::new("ssm.lost", BROKEN, "the connection to the SSM service was lost")
-            .detail(sentence(reason))
-            .hint("Connect again: pgiam opens a new session."),
-        TunnelError::Overrun => Said::new("tunnel.overrun", BROKEN, error.to_string())
-            .hint("Read large results to their end, or in parts (a cursor, \\set FETCH_COUNT in psql)."),
+        TunnelError::ChannelLost { reason } => Said::new(
+            "ssm.lost",
+            BROKEN,
+            "the connection to the SSM service was lost",
+        )
+        .detail(sentence(reason))
+        .hint("Connect again: pgiam opens a new session."),
+        TunnelError::Overrun => Said::new("tunnel.overrun", BROKEN, error.to_string()).hint(
+            "Read large results to their end, or in parts (a cursor, \\set FETCH_COUNT in psql).",
+        ),
         TunnelError::Protocol { .. } => Said::new("ssm.protocol", BROKEN, error.to_string())
             .hint("Connect again: pgiam opens a new session."),
-        TunnelError::Proxy { proxy, host, reason } => by_proxy(proxy, host, reason),
-        TunnelError::Direct { endpoint, failure, source } => direct(endpoint, *failure, source, about),
+        TunnelError::Proxy {
+            proxy,
+            host,
+            reason,
+        } => by_proxy(proxy, host, reason),
+        TunnelError::Direct {
+            endpoint,
+            failure,
+            source,
+        } => direct(endpoint, *failure, source, about),
         TunnelError::ShuttingDown => shutting_down(),
     }
 }
@@ -183,12 +225,11 @@ fn channel_connect(host: &str, reason: &str) -> Said {
     ))
 }
 
-fn channel_refused(status: u16, about: Option<&About<'_>>) -> String {
+fn channel_refused(status: u16, region: &str) -> String {
     if status != 403 {
         return "Try again; if it stays, see the AWS Health dashboard.".to_owned();
     }
-    let region = about.and_then(|about| about.target.region.as_deref());
-    let partition = partition(region.unwrap_or_default());
+    let partition = partition(region);
     format!(
         "Your policy must allow ssmmessages:OpenDataChannel on arn:{partition}:ssm:*:*:session/${{aws:userid}}-*. If it does, update pgiam if it is old."
     )

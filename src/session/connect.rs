@@ -9,7 +9,8 @@ use super::greet::Local;
 use super::known::Way;
 use super::login::{Credentials, Greeting, LoggedIn, login, open};
 use super::passthrough::passthrough;
-use super::{Rooms, Session, SessionError, millis, write_all};
+use super::{Rooms, Session, SessionError, is_probe, millis, write_all};
+use crate::aws::Identity;
 use crate::config::{Endpoint, EndpointKind};
 use crate::report::Evidence;
 use crate::route::Routed;
@@ -73,6 +74,12 @@ impl Session {
                 ) {
                     rooms.known.forget(&routed.user);
                 }
+                if greeting.token_judged()
+                    && refuses_token(kind, &error)
+                    && !is_probe(&routed.startup)
+                {
+                    self.ask_aws(rooms, &request.region).await;
+                }
                 return Err(error);
             }
         }
@@ -108,6 +115,7 @@ impl Session {
             from_cache: token.from_cache,
             early: way.early_token,
             clock: rooms.aws.clock_offset(),
+            identity: Identity::default(),
         });
         let credentials = Credentials {
             name: &request.host,
@@ -116,6 +124,16 @@ impl Session {
         };
         let login = login(&mut self.timings, rooms, opened, credentials, greeting);
         (login_in_time(rooms, login).await, Some(token))
+    }
+
+    /// Why a database refuses a token it does not say; what AWS tells about keys and clock goes with
+    /// the report.
+    async fn ask_aws(&mut self, rooms: &Rooms, region: &str) {
+        let identity = rooms.aws.identity(region).await;
+        if let Some(evidence) = &mut self.evidence {
+            evidence.identity = identity;
+            evidence.clock = rooms.aws.clock_offset();
+        }
     }
 
     /// A login in which the client and the database agree between themselves.

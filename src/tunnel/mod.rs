@@ -15,7 +15,7 @@ use bytes::Bytes;
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::aws::CredentialsError;
+use crate::aws::{ClockOffset, CredentialsError};
 use crate::config::Endpoint;
 
 /// A byte stream in both directions.
@@ -77,6 +77,8 @@ pub struct ApiAnswer {
     pub message: String,
     /// For a support case.
     pub request_id: Option<String>,
+    /// How far this machine's clock is from AWS's, as the answer told.
+    pub clock: Option<ClockOffset>,
 }
 
 /// Why there is no stream, or why one ended. Cloneable, because every connection that waited for
@@ -144,6 +146,8 @@ pub enum TunnelError {
     ChannelRefused {
         /// The data channel's host.
         host: String,
+        /// The region of the session.
+        region: String,
         /// The HTTP status.
         status: u16,
         /// By how many seconds this machine's clock is ahead of the gateway's (negative: behind), if

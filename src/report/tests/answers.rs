@@ -44,6 +44,7 @@ fn evidence(host: &str, user: &str) -> Evidence {
         from_cache: false,
         early: false,
         clock: None,
+        identity: Identity::default(),
     }
 }
 
@@ -100,10 +101,7 @@ fn a_refused_token_is_described() {
         ..evidence(HOST, "app")
     };
     let clock = |seconds| Evidence {
-        clock: Some(ClockOffset {
-            seconds,
-            seen_at: SystemTime::UNIX_EPOCH,
-        }),
+        clock: Some(ClockOffset { seconds }),
         ..evidence(HOST, "app")
     };
     let (behind, ahead, enough) = (clock(16 * 60), clock(-400), clock(300));

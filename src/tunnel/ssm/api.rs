@@ -6,7 +6,7 @@ mod tests;
 
 use std::error::Error;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use aws_sdk_ssm::Client;
 use aws_sdk_ssm::error::{ProvideErrorMetadata, SdkError};
@@ -15,8 +15,8 @@ use ssm_channel::Token;
 use tracing::debug;
 
 use super::proxy::Proxies;
-use crate::aws::CredentialsError;
 use crate::aws::partition::Partition;
+use crate::aws::{ClockOffset, CredentialsError, Keys, refused_keys};
 use crate::config::Endpoint;
 use crate::tunnel::{ApiAnswer, ApiRefusal, TunnelError, chain};
 
@@ -140,13 +140,12 @@ fn have_ended(error: &CredentialsError) -> bool {
         | CredentialsError::Config { .. }
         | CredentialsError::Expired { .. }
         | CredentialsError::SsoSession { .. }
+        | CredentialsError::AssumeRole { .. }
         | CredentialsError::CaBundle { .. } => true,
-        // STS and IAM Identity Center can be overloaded, too.
-        CredentialsError::AssumeRole { code, .. } => {
-            code.starts_with("AccessDenied") || code == "ForbiddenException"
-        }
-        // A program fails for reasons of its own, the network being one.
-        CredentialsError::Process { .. }
+        // A program fails for reasons of its own, the network being one; STS and IAM Identity Center
+        // can be overloaded, and a clock can be wrong for a while.
+        CredentialsError::Rejected { .. }
+        | CredentialsError::Process { .. }
         | CredentialsError::Timeout { .. }
         | CredentialsError::Other { .. } => false,
     }
@@ -190,6 +189,7 @@ where
         });
     };
     let status = response.status().as_u16();
+    let date = response.headers().get("date");
     let message = error.message().unwrap_or_default().to_owned();
     // An overloaded service, or a proxy on the way, answers with a status and nothing else.
     let (code, kind) = match error.code() {
@@ -202,6 +202,7 @@ where
         kind,
         answer: ApiAnswer {
             request_id: error.request_id().map(str::to_owned),
+            clock: date.and_then(|date| ClockOffset::told(date, SystemTime::now())),
             code,
             message,
         },
@@ -227,18 +228,16 @@ fn classify(code: &str, message: &str) -> ApiRefusal {
             ApiRefusal::DeniedByOrganisation
         }
         "AccessDeniedException" | "AccessDenied" => ApiRefusal::AccessDenied,
-        "ExpiredTokenException" | "ExpiredToken" => ApiRefusal::CredentialsExpired,
-        "UnrecognizedClientException"
-        | "InvalidSignatureException"
-        | "InvalidClientTokenId"
-        | "SignatureDoesNotMatch"
-        | "IncompleteSignature" => ApiRefusal::CredentialsRejected,
         "InvalidDocument" => ApiRefusal::InvalidDocument,
         "ThrottlingException"
         | "ThrottledException"
         | "Throttling"
         | "TooManyRequestsException"
         | "RequestLimitExceeded" => ApiRefusal::Throttled,
-        _ => ApiRefusal::Other,
+        _ => match refused_keys(code) {
+            Some(Keys::Expired) => ApiRefusal::CredentialsExpired,
+            Some(_) => ApiRefusal::CredentialsRejected,
+            None => ApiRefusal::Other,
+        },
     }
 }

@@ -283,6 +283,7 @@ mod tests {
                 code: String::new(),
                 message: message.to_owned(),
                 request_id: None,
+                clock: None,
             },
             bastion: "i-1".to_owned(),
             region: "eu-central-1".to_owned(),

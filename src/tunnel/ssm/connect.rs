@@ -93,7 +93,7 @@ pub(super) async fn connect(
         }
         Err(WsError::Http(response)) => {
             watch.answered(date(response.headers()), asked);
-            Err(refused(host, &response, watch.now()))
+            Err(refused((host, region), &response, watch.now()))
         }
         Err(error) => Err(failed(chain(&error))),
     }
@@ -105,11 +105,16 @@ fn date(headers: &HeaderMap) -> Option<&str> {
 
 /// The gateway's refusal. A 403 is what it answers to a signature it does not accept, and a wrong
 /// clock is the reason that nothing else would tell.
-fn refused<T>(host: String, response: &Response<T>, now: SystemTime) -> TunnelError {
+fn refused<T>(
+    (host, region): (String, &str),
+    response: &Response<T>,
+    now: SystemTime,
+) -> TunnelError {
     let status = response.status();
     let skew = skew(response.headers(), now).filter(|_| status == StatusCode::FORBIDDEN);
     TunnelError::ChannelRefused {
         host,
+        region: region.to_owned(),
         status: status.as_u16(),
         skew,
     }
@@ -292,7 +297,7 @@ mod tests {
             if let Some(date) = date {
                 response = response.header("Date", date);
             }
-            match refused("x".to_owned(), &response.body(()).unwrap(), now) {
+            match refused(("x".to_owned(), "r"), &response.body(()).unwrap(), now) {
                 TunnelError::ChannelRefused { skew, .. } => skew,
                 other => panic!("{other:?}"),
             }

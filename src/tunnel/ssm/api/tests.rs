@@ -182,6 +182,7 @@ fn api(code: &str, message: &str) -> TunnelError {
             code: code.to_owned(),
             message: message.to_owned(),
             request_id: None,
+            clock: None,
         },
         bastion: "i-1".to_owned(),
         region: "eu-central-1".to_owned(),
@@ -280,14 +281,19 @@ fn what_ends_the_attempts_to_resume() {
     let credentials = |error| TunnelError::Credentials(Arc::new(error));
     let profile = || Some("dev".to_owned());
     let source = || Arc::new(std::io::Error::other("x")) as crate::aws::Cause;
-    let role = |code: &str| {
-        credentials(CredentialsError::AssumeRole {
-            profile: profile(),
-            role: None,
-            code: code.to_owned(),
-            message: String::new(),
-        })
-    };
+    let role = credentials(CredentialsError::AssumeRole {
+        profile: profile(),
+        role: None,
+        caller: None,
+        code: "AccessDenied".to_owned(),
+        message: String::new(),
+    });
+    let rejected = credentials(CredentialsError::Rejected {
+        profile: profile(),
+        code: "SignatureDoesNotMatch".to_owned(),
+        message: String::new(),
+        clock: None,
+    });
     let scp = "not authorized, with an explicit deny in a service control policy";
     for (last, error) in [
         (true, api("AccessDeniedException", "not authorized")),
@@ -322,8 +328,8 @@ fn what_ends_the_attempts_to_resume() {
                 source: source(),
             }),
         ),
-        (true, role("AccessDenied")),
-        (false, role("Throttling")),
+        (true, role),
+        (false, rejected),
         (
             false,
             credentials(CredentialsError::Process {

@@ -351,6 +351,7 @@ async fn a_refusal_that_will_not_change_is_not_asked_again() {
             code: "AccessDeniedException".to_owned(),
             message: "no".to_owned(),
             request_id: None,
+            clock: None,
         },
         bastion: "i-1".to_owned(),
         region: "eu-central-1".to_owned(),

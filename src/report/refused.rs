@@ -1,0 +1,129 @@
+//! Reports about a token that a database has not accepted. The IAM service knows why, the database
+//! may know, and we can only put what is known of token, keys and clock beside it.
+
+use super::aws::{check_keys, of_profile, partition, profile_option, renew};
+use super::database::{quote_identifier, turn_iam_on};
+use super::server::Added;
+use super::{About, evidence};
+use crate::aws::Keys;
+use crate::config::EndpointKind;
+
+/// The token, or who has signed it, is not what the database wants.
+pub(super) fn login_refused(id: &'static str, state: &str, about: &About<'_>) -> Added {
+    let profile = about.target.profile.as_deref();
+    let identity = about.evidence.map(|evidence| &evidence.identity);
+    let keys = identity.and_then(|identity| identity.keys.as_ref());
+    let (id, hint) = match (evidence::wrong_clock(about), keys) {
+        (Some(clock), _) => (
+            "aws.clock",
+            format!(
+                "This machine's clock is {clock}, and a token holds the time: set the clock, and turn on time synchronisation."
+            ),
+        ),
+        (None, Some(Keys::Expired)) => (
+            "aws.expired",
+            format!(
+                "AWS says that the credentials{} have expired. {}",
+                of_profile(profile),
+                renew(profile)
+            ),
+        ),
+        (None, Some(Keys::Rejected { code })) => (
+            "aws.rejected",
+            format!(
+                "AWS itself does not accept the credentials{} ({code}). {}",
+                of_profile(profile),
+                check_keys(profile)
+            ),
+        ),
+        (None, Some(Keys::Accepted) | None) if state == "28P01" => (
+            id,
+            format!(
+                "The database took the token for an ordinary password. IAM authentication must be on ({}), and the role needs it: GRANT rds_iam TO {};",
+                turn_iam_on(),
+                quote_identifier(about.user)
+            ),
+        ),
+        (None, keys) => (id, permission(about, keys.is_some())),
+    };
+    Added {
+        detail: evidence::token(about),
+        ..Added::hint(id, hint)
+    }
+}
+
+/// The permission that is needed, and what else there may be.
+fn permission(about: &About<'_>, keys_accepted: bool) -> String {
+    let region = region(about).unwrap_or("REGION");
+    let partition = partition(region);
+    let account = about.evidence.and_then(|it| it.identity.account.as_deref());
+    let account = account.unwrap_or("ACCOUNT");
+    let profile = profile_option(about.target.profile.as_deref());
+    let (user, kind) = (about.user, evidence::kind(about));
+    // The names of endpoints begin with that of the thing itself, but for those an owner has added.
+    let host = about
+        .evidence
+        .map_or(&about.target.endpoint.host, |it| &it.request.host);
+    let name = host.split('.').next().unwrap_or_default();
+    if kind == EndpointKind::Dsql {
+        let link = match user {
+            "admin" => String::new(),
+            _ => format!(
+                " And the role must be linked to it; as admin run: AWS IAM GRANT {} TO 'ARN-OF-YOUR-IDENTITY';",
+                quote_identifier(user)
+            ),
+        };
+        return format!(
+            "Your identity (aws sts get-caller-identity{profile}) needs {} on arn:{partition}:dsql:{region}:{account}:cluster/{name}.{link}",
+            evidence::dsql_action(user)
+        );
+    }
+    let arguments = |option: &str| format!("{option} {name} --region {region}{profile}");
+    let (id, log) = match kind {
+        EndpointKind::Proxy => (
+            format!(
+                "the prx-… at the end of the DBProxyArn in aws rds describe-db-proxies --region {region}{profile}"
+            ),
+            "so does the proxy's log (aws rds modify-db-proxy --db-proxy-name NAME --debug-logging)",
+        ),
+        EndpointKind::Cluster | EndpointKind::Reader => (
+            format!(
+                "the DbClusterResourceId in aws rds describe-db-clusters {}",
+                arguments("--db-cluster-identifier")
+            ),
+            DATABASE_LOG,
+        ),
+        EndpointKind::Custom => (
+            format!(
+                "the DbClusterResourceId in aws rds describe-db-clusters --region {region}{profile}"
+            ),
+            DATABASE_LOG,
+        ),
+        EndpointKind::Instance | EndpointKind::Dsql | EndpointKind::Other => (
+            format!(
+                "the DbiResourceId in aws rds describe-db-instances {}, or with Aurora the cluster's DbClusterResourceId",
+                arguments("--db-instance-identifier")
+            ),
+            DATABASE_LOG,
+        ),
+    };
+    let valid = if keys_accepted {
+        String::new()
+    } else {
+        format!(", are the credentials still valid (aws sts get-caller-identity{profile})")
+    };
+    format!(
+        "Your identity needs rds-db:connect on arn:{partition}:rds-db:{region}:{account}:dbuser:RESOURCE-ID/{user}; RESOURCE-ID is {id}. If it has that: is IAM authentication on{valid}, and are there fewer than 200 logins a second? The IamDbAuthConnectionFailure… metrics in CloudWatch tell; {log}."
+    )
+}
+
+/// Where an instance or cluster says why (RDS User Guide, "Troubleshooting for IAM DB
+/// authentication").
+const DATABASE_LOG: &str = "so does the iam-db-auth-error log, where it is exported";
+
+fn region<'a>(about: &About<'a>) -> Option<&'a str> {
+    match about.evidence {
+        Some(evidence) => Some(&evidence.request.region),
+        None => about.target.region.as_deref(),
+    }
+}
