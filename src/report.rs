@@ -35,7 +35,7 @@ use crate::session::SessionError;
 use crate::token::TokenRequest;
 use crate::tunnel::{TunnelError, plain};
 pub use ids::IDS;
-pub use later::{after_login, log_forward};
+pub use later::{Ending, after_login, log_forward};
 
 use client::{
     channel_binding, client, local_password, not_yet, peer, route, timed_out, two_passwords,

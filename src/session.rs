@@ -326,14 +326,15 @@ impl Session {
         let seconds = self.accepted.elapsed().as_secs();
         let reason = end.error.as_ref().map(plain).unwrap_or_default();
         let (by, sent, received) = (end.by.as_str(), end.sent, end.received);
+        let ending = report::after_login(&end, &routed.target);
+        let id = ending.as_ref().map(|ending| ending.id);
         if end.by == EndedBy::Server && end.error.is_some() {
-            warn!(by, reason, sent, received, seconds, "session ended");
+            warn!(id, by, reason, sent, received, seconds, "session ended");
         } else {
-            info!(by, reason, sent, received, seconds, "session ended");
+            info!(id, by, reason, sent, received, seconds, "session ended");
         }
-        let last_words = report::after_login(&end, &routed.target);
         let farewell = async {
-            if let Some(message) = last_words
+            if let Some(message) = ending.and_then(|ending| ending.reply)
                 && let Err(error) = write_all(&mut client, [message].into_iter()).await
             {
                 debug!(%error, "the client did not take the reason");

@@ -1,5 +1,7 @@
 //! The real credential chain against files, programs and a loopback HTTP server.
 
+mod identity;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;

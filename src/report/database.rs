@@ -2,6 +2,7 @@
 
 use pg_handshake::UpstreamError;
 
+use super::aws::partition;
 use super::server::server;
 use super::{
     About, BROKEN, CANNOT_CONNECT, CONFIGURATION, Level, NOT_AUTHORIZED, NOT_SUPPORTED, REJECTED,
@@ -23,7 +24,7 @@ pub(super) fn tls(error: &UpstreamTlsError, about: Option<&About<'_>>) -> Said {
         UpstreamTlsError::UnknownIssuer { .. } => {
             let hint = match ca_file {
                 Some(path) => format!("Only the certificates in {} are trusted for this target. Without ca_file the Amazon RDS roots and the public ones are.", path.display()),
-                None => "It is not among the Amazon RDS roots in this binary nor the public ones. For GovCloud, China or a new region download the region's RDS bundle and name it with ca_file.".to_owned(),
+                None => no_root(about),
             };
             said("tls.issuer").detail("No token was sent.").hint(hint)
         }
@@ -35,6 +36,37 @@ pub(super) fn tls(error: &UpstreamTlsError, about: Option<&About<'_>>) -> Said {
         }
         UpstreamTlsError::Io(_) => Said::new("tls.lost", BROKEN, error.to_string()).hint(AGAIN),
     }
+}
+
+/// What to do where neither the RDS roots nor the public ones have signed. The addresses are those of
+/// the RDS User Guide, "Using SSL/TLS to encrypt a connection to a DB instance"; the secret partitions
+/// have theirs where we cannot know.
+fn no_root(about: Option<&About<'_>>) -> String {
+    let region = about.and_then(|about| match about.evidence {
+        Some(evidence) => Some(evidence.request.region.as_str()),
+        None => about.target.region.as_deref(),
+    });
+    let (why, bundle) = match partition(region.unwrap_or_default()) {
+        "aws" => (
+            "Does host lead to the database itself? If so, and it is in a new region, download",
+            "https://truststore.pki.rds.amazonaws.com/global/global-bundle.pem",
+        ),
+        "aws-us-gov" => (
+            "GovCloud has its own: download",
+            "https://truststore.pki.us-gov-west-1.rds.amazonaws.com/global/global-bundle.pem",
+        ),
+        "aws-cn" => (
+            "China has its own: download",
+            "https://rds-truststore.s3.cn-north-1.amazonaws.com.cn/global/global-bundle.pem",
+        ),
+        _ => (
+            "This partition has its own: download",
+            "the region's RDS bundle",
+        ),
+    };
+    format!(
+        "It is not among the Amazon RDS roots in this binary nor the public ones. {why} {bundle} and name the file with ca_file."
+    )
 }
 
 /// What to do about a server that has another name than the one that was meant.
@@ -106,8 +138,9 @@ pub(super) fn upstream(error: &UpstreamError, about: Option<&About<'_>>) -> Repo
             token_sent(about)
         ))
         .hint(format!(
-            "As an administrator run: GRANT rds_iam TO {0}; (if there is no such role, CREATE ROLE {0} LOGIN; first; names are case-sensitive). IAM authentication must be on for the instance.",
-            quote_identifier(user)
+            "As an administrator run: GRANT rds_iam TO {0}; (if there is no such role, CREATE ROLE {0} LOGIN; first; names are case-sensitive). Or IAM authentication is off: {1}.",
+            quote_identifier(user),
+            turn_iam_on()
         )),
         UpstreamError::BytesBeforeTls => Said::new("database.injected", BROKEN, error.to_string())
             .detail("Someone between the bastion and the database may be adding data. No token was sent.")

@@ -4,8 +4,8 @@ use bytes::Bytes;
 use tracing::{debug, info, warn};
 
 use super::{
-    About, BROKEN, CANNOT_CONNECT, Level, RAISE_TIMEOUT, Said, sentence, shutting_down, too_many,
-    tunnel,
+    About, BROKEN, CANNOT_CONNECT, Level, RAISE_TIMEOUT, Report, Said, sentence, shutting_down,
+    too_many, tunnel,
 };
 use crate::config::{EndpointKind, Target};
 use crate::forward::ForwardError;
@@ -24,10 +24,18 @@ fn reconnect(target: &Target) -> &'static str {
     }
 }
 
-/// The last words to a client whose session ended for a reason that it cannot see; `None` when it
-/// ended in order, or when the client would take them for part of a message.
+/// How a session ended that did not end in order.
+pub struct Ending {
+    /// Stable identifier of the cause.
+    pub id: &'static str,
+    /// The last words to the client; `None` when it would take them for part of a message.
+    pub reply: Option<Bytes>,
+}
+
+/// What there is to say about a session that ended for a reason that its client cannot see; `None`
+/// when it ended in order.
 #[must_use]
-pub fn after_login(end: &SessionEnd, target: &Target) -> Option<Bytes> {
+pub fn after_login(end: &SessionEnd, target: &Target) -> Option<Ending> {
     let said = match end.by {
         EndedBy::Client => return None,
         EndedBy::Shutdown => shutting_down(),
@@ -53,14 +61,15 @@ pub fn after_login(end: &SessionEnd, target: &Target) -> Option<Bytes> {
             }
         }
     };
-    if !end.at_boundary {
+    let Report { id, reply, .. } = said.report(Level::Info, Some(target));
+    let reply = reply.filter(|_| end.at_boundary);
+    if reply.is_none() {
         debug!(
-            message = said.message,
+            id,
             "not told to the client, which is in the middle of a message"
         );
-        return None;
     }
-    said.report(Level::Info, Some(target)).reply
+    Some(Ending { id, reply })
 }
 
 /// Writes the log line of a connection that a raw tunnel could not carry, or not to its end. Its

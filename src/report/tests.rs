@@ -2,6 +2,7 @@
 //! whatever the words are, the assertions say.
 
 mod answers;
+mod ids;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -213,9 +214,39 @@ fn calls_that_aws_refuses() {
         "tag Name=x",
         ("InternalServerError", ""),
     );
+    let signature = |seconds| {
+        let message = "Signature expired: 20260921T141320Z is now earlier than 20260921T142420Z";
+        let mut error = api(
+            "StartSession",
+            ApiRefusal::CredentialsRejected,
+            "i-1",
+            ("InvalidSignatureException", message),
+        );
+        if let TunnelError::Api { answer, .. } = &mut error {
+            answer.clock = Some(ClockOffset { seconds });
+        }
+        error
+    };
+    let channel = |skew| TunnelError::ChannelRefused {
+        host: "ssmmessages.eu-central-1.amazonaws.com".to_owned(),
+        region: "eu-central-1".to_owned(),
+        status: 403,
+        skew,
+    };
+    for error in [signature(960), channel(Some(-960))] {
+        let said = said(&error, &one);
+        assert_eq!((said.id, said.sqlstate), ("aws.clock", NOT_AUTHORIZED));
+    }
     snapshot(
         "api",
         &[
+            shown("a clock that is wrong", &said(&signature(960), &one)),
+            shown("a clock that is right", &said(&signature(2), &one)),
+            shown(
+                "the same for the channel",
+                &said(&channel(Some(-960)), &one),
+            ),
+            shown("the channel is forbidden", &said(&channel(None), &one)),
             shown("StartSession", &said(&denied("StartSession", "i-1"), &one)),
             shown(
                 "StartSession on another machine",
@@ -425,8 +456,9 @@ fn a_client_that_was_logged_in_gets_the_reason_and_the_remedy() {
             received: 0,
             at_boundary: true,
         };
-        let reply = after_login(&end, &one).unwrap();
-        let reply = String::from_utf8_lossy(&reply).into_owned();
+        let ending = after_login(&end, &one).unwrap();
+        assert_eq!(ending.id, "session.lost");
+        let reply = String::from_utf8_lossy(&ending.reply.unwrap()).into_owned();
         assert!(reply.contains("C08006\0"), "{reply}");
         assert!(
             reply.contains("Mtarget \"orders\": the connection to the database was lost\0"),
@@ -448,10 +480,17 @@ fn a_client_that_was_logged_in_gets_the_reason_and_the_remedy() {
         received: 0,
         at_boundary: true,
     };
-    let reply = after_login(&end, &one).unwrap();
-    let reply = String::from_utf8_lossy(&reply).into_owned();
+    let ending = after_login(&end, &one).unwrap();
+    let reply = String::from_utf8_lossy(&ending.reply.unwrap()).into_owned();
     let hint = format!("H{RECONNECT} [session.lost]\0");
     assert!(reply.contains(&hint), "{reply}");
+    // In the middle of a message the client is told nothing, and the log still knows.
+    let end = SessionEnd {
+        at_boundary: false,
+        ..end
+    };
+    let ending = after_login(&end, &one).unwrap();
+    assert_eq!((ending.id, ending.reply), ("session.lost", None));
 }
 
 #[test]
@@ -528,6 +567,26 @@ fn policies_are_of_the_partition() {
         let statement = hint.strip_prefix("Your policy needs: ").unwrap();
         let statement: serde_json::Value = serde_json::from_str(statement).unwrap();
         assert_eq!(statement["Action"], "ssm:StartSession", "{name}");
+    }
+}
+
+#[test]
+fn a_refused_channel_is_of_the_partition_that_was_used() {
+    // An alias says nothing about the region, and neither does the target.
+    let alias = Target {
+        endpoint: "orders.db.example.com:5432".parse().unwrap(),
+        region: None,
+        ..target("bastion='i-1'")
+    };
+    for (region, partition) in [("cn-north-1", "aws-cn"), ("us-gov-west-1", "aws-us-gov")] {
+        let refused = TunnelError::ChannelRefused {
+            host: format!("ssmmessages.{region}.amazonaws.com"),
+            region: region.to_owned(),
+            status: 403,
+            skew: None,
+        };
+        let hint = said(&refused, &alias).hint.unwrap();
+        assert!(hint.contains(&format!("arn:{partition}:ssm:")), "{hint}");
     }
 }
 

@@ -1,7 +1,9 @@
 //! The right database refuses the login.
 
 use std::process::Stdio;
+use std::time::Instant;
 
+use protocol_tests::api::ApiFault;
 use protocol_tests::events::Event;
 use protocol_tests::iam::User;
 use tokio::process::Child;
@@ -56,14 +58,45 @@ async fn tokens_the_database_refuses() {
     iam.update(key, |user| user.db_users = vec!["*".to_owned()]);
     assert_eq!(world.query("select 1").await, "1");
 
-    // Our clock is behind by more than a token lives; the tunnel was there before.
+    record.leave(world).await;
+    record.compare();
+}
+
+/// The tunnel stands, so nobody has asked AWS for anything since the clock went wrong.
+#[tokio::test]
+async fn aws_is_asked_for_the_time_when_a_token_is_refused() {
+    let mut record = Record::new("clock-unknown");
+    let world = World::start().await;
+    assert_eq!(world.query("select 1").await, "1");
+    // Our clock is behind by more than a token lives.
+    let iam = world.sandbox.iam();
     iam.set_clock_ahead(16 * 60);
     record
         .refused(&world, "the clock of this machine is wrong", &[])
         .await;
-    assert_eq!(tokens_seen(&world), 4, "the cached one, then a fresh one");
+    assert_eq!(tokens_seen(&world), 3, "the cached one, then a fresh one");
     iam.set_clock_ahead(0);
     assert_eq!(world.query("select 1").await, "1");
+    record.leave(world).await;
+    record.compare();
+}
+
+/// The report waits for a silent AWS, and not for long.
+#[tokio::test]
+async fn an_unanswered_question_changes_nothing() {
+    let mut record = Record::new("aws-is-silent");
+    let world = World::start().await;
+    assert_eq!(world.query("select 1").await, "1");
+    let user = &world.sandbox.user().access_key_id;
+    let iam = world.sandbox.iam();
+    iam.update(user, |user| user.db_users = vec!["somebody".to_owned()]);
+    let api = world.sandbox.api();
+    api.fail("GetCallerIdentity", ApiFault::NoAnswer, 100);
+    let begun = Instant::now();
+    record.refused(&world, "for two seconds", &[]).await;
+    let took = begun.elapsed();
+    assert!((2..5).contains(&took.as_secs()), "{took:?}");
+    api.recover();
     record.leave(world).await;
     record.compare();
 }

@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
 use super::{Record, tokens_seen};
-use crate::support::{BASTION, HOST, PATIENCE, PORT, World};
+use crate::support::{BASTION, HOST, PATIENCE, PORT, Setup, World, eventually};
 
 #[tokio::test]
 async fn the_bastion_cannot_reach_the_database() {
@@ -134,6 +134,67 @@ async fn the_tunnel_breaks_during_the_login() {
 
     world.sandbox.vpc().open(HOST, PORT, world.database.addr());
     assert_eq!(world.query("select 1").await, "1");
+    record.leave(world).await;
+    record.compare();
+}
+
+#[tokio::test]
+async fn the_tunnel_breaks_during_a_session() {
+    let mut record = Record::new("session-lost");
+    let world = World::start().await;
+    let query = ["-c", "select pg_sleep(60)"];
+    let end = async {
+        world
+            .wait_sql("exists (select from pg_stat_activity where query like 'select pg_sleep%')")
+            .await;
+        for id in world.sandbox.open_sessions() {
+            let reason = format!("Session: {id} timed out.");
+            assert!(world.sandbox.end_session(&id, &reason));
+        }
+    };
+    let (ran, ()) = tokio::join!(world.psql(&query), end);
+    assert_eq!(ran.code, Some(2), "{ran:?}");
+    let log = eventually("the log knows", || {
+        let log = world.proxy.log_text();
+        let mut lines = log
+            .lines()
+            .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+        lines.find(|line| line["message"] == "session ended" && line["by"].is_string())
+    })
+    .await;
+    assert_eq!(
+        (&log["id"], &log["level"]),
+        (&"session.lost".into(), &"WARN".into())
+    );
+    let said = super::clean(&ran.stderr, &world);
+    record.add(
+        "AWS ends the session",
+        &format!("$ psql {}\n{said}", query.join(" ")),
+    );
+    record.leave(world).await;
+    record.compare();
+}
+
+#[tokio::test]
+async fn without_a_tunnel() {
+    let mut record = Record::new("direct");
+    let free = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let port = free.local_addr().expect("its address").port();
+    drop(free);
+    let config = format!(
+        "[targets.near]\nhost = \"localhost:{port}\"\nuser = \"db_user\"\ndatabase = \"app\"\n\
+         port = 0\nvia = \"direct\"\nauth = \"passthrough\"\n"
+    );
+    let setup = Setup {
+        config: Some(config),
+        ..Setup::default()
+    };
+    let world = World::with(setup).await;
+    record.refused(&world, "nobody listens", &[]).await;
+    record.text = record
+        .text
+        .replace(&format!(":{port}"), ":CLOSED")
+        .replace(&format!(" {port} "), " CLOSED ");
     record.leave(world).await;
     record.compare();
 }

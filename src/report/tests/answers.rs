@@ -7,6 +7,7 @@ use pg_handshake::{AuthMethod, ProtocolVersion, ServerError, Startup, UpstreamEr
 
 use super::*;
 use crate::alias::AliasError;
+use crate::aws::Keys;
 use crate::route::RouteError;
 use crate::scram::ScramError;
 use crate::tls::upstream::UpstreamTlsError;
@@ -27,7 +28,7 @@ fn frame(fields: &[(u8, &str)]) -> Bytes {
     [&b"E"[..], &length.to_be_bytes(), &body].concat().into()
 }
 
-fn from_server(state: &str, message: &str) -> SessionError {
+pub(super) fn from_server(state: &str, message: &str) -> SessionError {
     let frame = frame(&[(b'S', "FATAL"), (b'C', state), (b'M', message)]);
     SessionError::Upstream(UpstreamError::Server(ServerError::parse(frame).unwrap()))
 }
@@ -64,7 +65,7 @@ fn fields(report: &Report) -> BTreeMap<u8, String> {
     found.collect()
 }
 
-fn printed(title: &str, report: &Report) -> String {
+pub(super) fn printed(title: &str, report: &Report) -> String {
     let fields = fields(report);
     let mut text = format!(
         "# {title}\n{} {}: {}\n",
@@ -105,6 +106,18 @@ fn a_refused_token_is_described() {
         ..evidence(HOST, "app")
     };
     let (behind, ahead, enough) = (clock(16 * 60), clock(-400), clock(300));
+    let told = |keys| Evidence {
+        identity: Identity {
+            account: Some("123456789012".to_owned()),
+            keys: Some(keys),
+        },
+        ..evidence(HOST, "app")
+    };
+    let code = "InvalidClientTokenId".to_owned();
+    let (good, over) = (told(Keys::Accepted), told(Keys::Expired));
+    let unknown = told(Keys::Rejected { code });
+    let mut at_instance = evidence("orders.abc.cn-north-1.rds.amazonaws.com.cn", "app");
+    at_instance.request.region = "cn-north-1".to_owned();
     let at_proxy = evidence(RDS_PROXY, "app");
     let (dsql, admin) = (evidence(DSQL, "app"), evidence(DSQL, "admin"));
     let denied = from_server("08006", "unable to accept connection, access denied");
@@ -120,6 +133,10 @@ fn a_refused_token_is_described() {
         ("the endpoint of an alias", &pam, judged(&of_alias, "app")),
         ("a clock that is behind", &pam, judged(&behind, "app")),
         ("a clock that is ahead", &pam, judged(&ahead, "app")),
+        ("keys that are good", &pam, judged(&good, "app")),
+        ("keys whose time is over", &pam, judged(&over, "app")),
+        ("keys that AWS does not know", &pam, judged(&unknown, "app")),
+        ("an instance", &pam, judged(&at_instance, "app")),
         ("taken for a password", &password, judged(&fresh, "app")),
         ("RDS Proxy", &proxy, judged(&at_proxy, "app")),
         (
@@ -505,7 +522,7 @@ fn sessions_of_dsql_end_within_the_hour() {
         received: 0,
         at_boundary: true,
     };
-    let reply = after_login(&end, &one).unwrap();
+    let reply = after_login(&end, &one).unwrap().reply.unwrap();
     let reply = ServerError::parse(reply).unwrap();
     assert!(reply.hint().unwrap().contains("after an hour"), "{reply:?}");
 }

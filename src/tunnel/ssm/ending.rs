@@ -36,7 +36,7 @@ pub(super) fn classify(text: &str) -> EndCause {
         EndCause::Agent
     } else if (says("maximum") || says("max ")) && of_length {
         EndCause::MaximumDuration
-    } else if says("inactivity") || says("idle") {
+    } else if says("inactivity") || says("idle") || says("timed out") {
         EndCause::IdleTimeout
     } else if says("terminated by") || says("already terminated") || says("terminatesession") {
         EndCause::Terminated
@@ -55,6 +55,11 @@ mod tests {
             // aws/amazon-ssm-agent issue 261, by several users: 20 minutes or the account's value.
             (
                 "Your session timed out due to inactivity and has been terminated.",
+                EndCause::IdleTimeout,
+            ),
+            // What the session-manager-plugin prints; the other limit names itself.
+            (
+                "Session: dev-0123456789abcdef0 timed out.",
                 EndCause::IdleTimeout,
             ),
             // aws/aws-cli issue 5149: an external terminate-session ends the plugin, which prints

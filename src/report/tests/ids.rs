@@ -1,0 +1,203 @@
+//! The causes that no other test brings about, and that none is left out.
+
+use pg_handshake::{PasswordError, StartupError};
+
+use super::answers::{from_server, printed};
+use super::*;
+use crate::aws::Cause;
+use crate::route::RouteError;
+use crate::scram::ScramError;
+use crate::tls::upstream::UpstreamTlsError;
+use crate::token::TokenError;
+
+/// Nobody can read about these: the client is gone, or has not begun to speak the protocol.
+const SILENT: [&str; 4] = [
+    "client.direct-tls",
+    "client.gone",
+    "client.silent",
+    "client.tls",
+];
+
+fn cause() -> Cause {
+    Arc::new(io::Error::other("dispatch failure"))
+}
+
+#[test]
+fn credentials_that_cannot_be_had() {
+    let one = target("bastion='i-1'\nprofile='dev'");
+    let profile = || Some("dev".to_owned());
+    let arn = |name: &str| Some(format!("arn:aws:iam::123456789012:{name}"));
+    let refused = |role, caller| CredentialsError::AssumeRole {
+        profile: profile(),
+        role,
+        caller,
+        code: "AccessDenied".to_owned(),
+        message: "not authorized to perform: sts:AssumeRole".to_owned(),
+    };
+    let rejected = |seconds| CredentialsError::Rejected {
+        profile: profile(),
+        code: "SignatureDoesNotMatch".to_owned(),
+        message: "Signature expired".to_owned(),
+        clock: Some(ClockOffset { seconds }),
+    };
+    let cases = [
+        ("a role", refused(arn("role/app"), arn("user/me"))),
+        (
+            "a role, asked for by who knows whom",
+            refused(arn("role/app"), None),
+        ),
+        (
+            "a role of IAM Identity Center",
+            refused(Some("Developer in account 123456789012".to_owned()), None),
+        ),
+        ("a clock that is wrong", rejected(-960)),
+        ("keys that are wrong", rejected(1)),
+        (
+            "no answer",
+            CredentialsError::Timeout {
+                after: Duration::from_secs(20),
+                profile: profile(),
+            },
+        ),
+        (
+            "something else",
+            CredentialsError::Other {
+                profile: profile(),
+                source: cause(),
+            },
+        ),
+    ];
+    let texts = cases.map(|(title, error)| {
+        let error = SessionError::Credentials(error);
+        printed(title, &before_login(&error, Some(&about(&one))))
+    });
+    snapshot("credentials", &texts);
+}
+
+#[test]
+fn what_hardly_ever_happens() {
+    let one = target("bastion='i-1'");
+    let session = |error: SessionError| error;
+    let tunnel = SessionError::Tunnel;
+    let cases = [
+        (
+            "a broken password message",
+            session(PasswordError::UnexpectedType { tag: b'Q' }.into()),
+        ),
+        (
+            "no random numbers",
+            SessionError::LocalPassword(ScramError::Random),
+        ),
+        (
+            "DSQL: no SNI",
+            from_server("08006", "unable to accept connection, sni was not received"),
+        ),
+        (
+            "RDS Proxy: no user",
+            from_server(
+                "28000",
+                "A user name is missing from the connection startup packet. Provide a user name for this connection.",
+            ),
+        ),
+        (
+            "RDS Proxy: a password",
+            from_server(
+                "28P01",
+                "The password that was provided for the role app is wrong.",
+            ),
+        ),
+        (
+            "RDS Proxy: the protocol",
+            from_server(
+                "0A000",
+                "Feature not supported: RDS Proxy supports only version 3.0 of the PostgreSQL messaging protocol.",
+            ),
+        ),
+        (
+            "RDS Proxy: replication",
+            from_server(
+                "0A000",
+                "Feature not supported: RDS Proxy currently doesn't support streaming replication mode.",
+            ),
+        ),
+        (
+            "half an answer",
+            tunnel(TunnelError::IncompleteAnswer("StreamUrl")),
+        ),
+        (
+            "a broken channel",
+            tunnel(TunnelError::Protocol {
+                reason: "a frame of 5 bytes".to_owned(),
+            }),
+        ),
+        (
+            "a startup that does not fit",
+            SessionError::Route(RouteError::Startup(StartupError::TooLarge {
+                length: 10_005,
+            })),
+        ),
+        (
+            "no TLS to speak of",
+            SessionError::UpstreamTls(UpstreamTlsError::Handshake(
+                "received corrupt message".to_owned(),
+            )),
+        ),
+        (
+            "nothing to sign for",
+            SessionError::Token(TokenError::BadRequest {
+                what: "host",
+                value: "a b".to_owned(),
+            }),
+        ),
+        (
+            "no signature",
+            SessionError::Token(TokenError::Internal(cause())),
+        ),
+        ("a client that does not read", tunnel(TunnelError::Overrun)),
+    ];
+    let texts = cases.map(|(title, error)| {
+        let report = before_login(&error, Some(&about(&one)));
+        assert!(report.reply.is_some(), "{title}");
+        printed(title, &report)
+    });
+    snapshot("rare", &texts);
+}
+
+#[test]
+fn roots_are_of_the_partition() {
+    let unknown = SessionError::UpstreamTls(UpstreamTlsError::UnknownIssuer {
+        subject: "CN=orders".to_owned(),
+        issuer: "CN=Some CA".to_owned(),
+    });
+    let texts = [
+        "eu-central-1",
+        "us-gov-west-1",
+        "cn-north-1",
+        "us-iso-east-1",
+    ]
+    .map(|region| {
+        let of_region = Target {
+            region: Some(region.to_owned()),
+            ..target("bastion='i-1'")
+        };
+        printed(region, &before_login(&unknown, Some(&about(&of_region))))
+    });
+    snapshot("roots", &texts);
+}
+
+/// The words of every cause are in a file that people read when they change them.
+#[test]
+fn every_identifier_has_its_snapshot() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut all = String::new();
+    for folder in ["src/report/snapshots", "protocol-tests/e2e/snapshots"] {
+        for file in std::fs::read_dir(root.join(folder)).unwrap() {
+            all += &std::fs::read_to_string(file.unwrap().path()).unwrap();
+        }
+    }
+    let is_end = |c: char| !c.is_ascii_alphanumeric() && c != '-' && c != '.';
+    let words: std::collections::BTreeSet<&str> = all.split(is_end).collect();
+    for id in IDS.iter().filter(|id| !SILENT.contains(id)) {
+        assert!(words.contains(id), "{id} is in no snapshot");
+    }
+}
