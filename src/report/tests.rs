@@ -214,39 +214,9 @@ fn calls_that_aws_refuses() {
         "tag Name=x",
         ("InternalServerError", ""),
     );
-    let signature = |seconds| {
-        let message = "Signature expired: 20260921T141320Z is now earlier than 20260921T142420Z";
-        let mut error = api(
-            "StartSession",
-            ApiRefusal::CredentialsRejected,
-            "i-1",
-            ("InvalidSignatureException", message),
-        );
-        if let TunnelError::Api { answer, .. } = &mut error {
-            answer.clock = Some(ClockOffset { seconds });
-        }
-        error
-    };
-    let channel = |skew| TunnelError::ChannelRefused {
-        host: "ssmmessages.eu-central-1.amazonaws.com".to_owned(),
-        region: "eu-central-1".to_owned(),
-        status: 403,
-        skew,
-    };
-    for error in [signature(960), channel(Some(-960))] {
-        let said = said(&error, &one);
-        assert_eq!((said.id, said.sqlstate), ("aws.clock", NOT_AUTHORIZED));
-    }
     snapshot(
         "api",
         &[
-            shown("a clock that is wrong", &said(&signature(960), &one)),
-            shown("a clock that is right", &said(&signature(2), &one)),
-            shown(
-                "the same for the channel",
-                &said(&channel(Some(-960)), &one),
-            ),
-            shown("the channel is forbidden", &said(&channel(None), &one)),
             shown("StartSession", &said(&denied("StartSession", "i-1"), &one)),
             shown(
                 "StartSession on another machine",
@@ -280,6 +250,46 @@ fn calls_that_aws_refuses() {
             shown("AWS's own trouble", &said(&other, &one)),
             shown("no such document", &said(&unknown, &own)),
             shown("not even AWS's document", &said(&unknown, &one)),
+        ],
+    );
+}
+
+#[test]
+fn signatures_that_aws_refuses() {
+    let one = target("bastion='i-1'");
+    let signature = |seconds| {
+        let message = "Signature expired: 20260921T141320Z is now earlier than 20260921T142420Z";
+        let mut error = api(
+            "StartSession",
+            ApiRefusal::CredentialsRejected,
+            "i-1",
+            ("InvalidSignatureException", message),
+        );
+        if let TunnelError::Api { answer, .. } = &mut error {
+            answer.clock = Some(ClockOffset { seconds });
+        }
+        error
+    };
+    let channel = |skew| TunnelError::ChannelRefused {
+        host: "ssmmessages.eu-central-1.amazonaws.com".to_owned(),
+        region: "eu-central-1".to_owned(),
+        status: 403,
+        skew,
+    };
+    for error in [signature(960), channel(Some(-960))] {
+        let said = said(&error, &one);
+        assert_eq!((said.id, said.sqlstate), ("aws.clock", NOT_AUTHORIZED));
+    }
+    snapshot(
+        "signatures",
+        &[
+            shown("a clock that is wrong", &said(&signature(960), &one)),
+            shown("a clock that is right", &said(&signature(2), &one)),
+            shown(
+                "a wrong clock at the channel",
+                &said(&channel(Some(-960)), &one),
+            ),
+            shown("the channel is forbidden", &said(&channel(None), &one)),
         ],
     );
 }

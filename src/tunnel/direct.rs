@@ -14,7 +14,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
-use super::{BoxFuture, DirectFailure, Readiness, Stream, Transport, TunnelError};
+use super::{BoxFuture, Readiness, Stream, Transport, TunnelError};
 use crate::config::Endpoint;
 
 /// Silence after which the kernel probes a TCP peer. Well below the 350 s after which AWS network
@@ -27,6 +27,20 @@ const DEADLINE: Duration = Duration::from_secs(10);
 
 /// When the next address of a name is tried beside one that has not answered (RFC 8305, section 5).
 const NEXT_ADDRESS: Duration = Duration::from_millis(250);
+
+/// The failures of a direct connection that have a remedy of their own; a later one tells more than
+/// an earlier one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum DirectFailure {
+    /// Anything else, such as no route.
+    Other,
+    /// Nobody answers.
+    Timeout,
+    /// The host answers, and nobody listens on the port.
+    Refused,
+    /// The name has no address.
+    UnknownName,
+}
 
 /// Opens TCP connections to one endpoint.
 #[derive(Debug)]

@@ -17,6 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::aws::{ClockOffset, CredentialsError};
 use crate::config::Endpoint;
+pub use direct::DirectFailure;
 
 /// A byte stream in both directions.
 pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -346,20 +347,6 @@ pub enum ApiRefusal {
     Throttled,
     /// Anything else.
     Other,
-}
-
-/// The failures of a direct connection that have a remedy of their own; a later one tells more than
-/// an earlier one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum DirectFailure {
-    /// Anything else, such as no route.
-    Other,
-    /// Nobody answers.
-    Timeout,
-    /// The host answers, and nobody listens on the port.
-    Refused,
-    /// The name has no address.
-    UnknownName,
 }
 
 impl TunnelError {
