@@ -13,7 +13,7 @@ use pgiam::forward::{self, Bound, Forwarder};
 use pgiam::local_password;
 use pgiam::platform::{self, StopSignals};
 use pgiam::scram::Verifier;
-use pgiam::server::{self, Listener, Places, Server};
+use pgiam::server::{self, ListenAt, Listener, Server};
 use pgiam::session::{self, Proxy};
 use tracing::info;
 use tracing_subscriber::Layer;
@@ -105,11 +105,11 @@ async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
         verifier,
     )?);
     let rooms = session::rooms(targets)?;
-    let places = Places {
+    let at = ListenAt {
         serve: &serve,
         default_socket_dir: platform::socket::default_dir(&state_dir),
     };
-    let listeners = server::bind(rooms, &places)?;
+    let listeners = server::bind(rooms, &at)?;
     let ready: Vec<String> = listeners.iter().flat_map(ready_lines).collect();
     let server = Server::start(proxy, listeners);
     announce(&ready)?;

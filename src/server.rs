@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -109,7 +109,7 @@ impl Listener {
 }
 
 /// Where to listen, besides the ports of the targets.
-pub struct Places<'a> {
+pub struct ListenAt<'a> {
     /// What is configured.
     pub serve: &'a Serve,
     /// The directory of the Unix sockets, when none is configured and the system has such sockets.
@@ -123,14 +123,13 @@ pub struct Places<'a> {
 /// # Errors
 /// [`BindError`] for the first port that cannot be had. A machine without IPv6 is served on
 /// 127.0.0.1 alone, and one whose default directory cannot be used without Unix sockets.
-pub fn bind(rooms: Vec<Arc<Rooms>>, places: &Places<'_>) -> Result<Vec<Listener>, BindError> {
+pub fn bind(rooms: Vec<Arc<Rooms>>, at: &ListenAt<'_>) -> Result<Vec<Listener>, BindError> {
     let all: Arc<[Arc<Rooms>]> = rooms.clone().into();
     let mut by_port: BTreeMap<u16, Vec<Arc<Rooms>>> = BTreeMap::new();
     let mut listeners = Vec::new();
     let mut listen = |port, rooms, by_name| {
         let entry = Entry { rooms, by_name };
-        places
-            .listen(port, entry)
+        at.listen(port, entry)
             .map(|listener| listeners.push(listener))
     };
     for rooms in rooms {
@@ -139,7 +138,7 @@ pub fn bind(rooms: Vec<Arc<Rooms>>, places: &Places<'_>) -> Result<Vec<Listener>
             port => by_port.entry(port).or_default().push(rooms),
         }
     }
-    let hub = places.serve.hub_port;
+    let hub = at.serve.hub_port;
     if let Some(port) = hub
         && let Some(rooms) = by_port.get(&port)
     {
@@ -162,7 +161,7 @@ fn name_of(rooms: &[Arc<Rooms>]) -> String {
         .unwrap_or_default()
 }
 
-impl Places<'_> {
+impl ListenAt<'_> {
     fn listen(&self, port: u16, entry: Entry) -> Result<Listener, BindError> {
         let target = if entry.by_name {
             HUB.to_owned()
@@ -200,10 +199,13 @@ impl Places<'_> {
 
 /// Listens on a port of every address; port 0 is a fresh one, the same for all. Returns the port, or
 /// the address that could not be had.
+///
+/// Of the addresses that nobody has chosen, one that this machine does not have is left out.
 pub(crate) fn bind_all(
     addresses: &[IpAddr],
     port: u16,
 ) -> Result<(u16, Vec<TcpListener>), (SocketAddr, io::Error)> {
+    let chosen = addresses != Serve::default().addresses;
     let (mut port, mut sockets) = (port, Vec::new());
     for address in addresses {
         let address = SocketAddr::new(*address, port);
@@ -215,14 +217,8 @@ pub(crate) fn bind_all(
                     .port();
                 sockets.push(socket);
             }
-            // "localhost" means ::1 first for many clients: someone else there would get them. But
-            // where there is no ::1 nobody can be there.
-            Err(error)
-                if address.ip() == Ipv6Addr::LOCALHOST
-                    && error.kind() != io::ErrorKind::AddrInUse
-                    && !sockets.is_empty() =>
-            {
-                debug!(%error, "no IPv6 loopback here");
+            Err(error) if !chosen && !sockets.is_empty() && is_not_here(&error) => {
+                debug!(%error, %address, "this machine has no such address");
             }
             Err(error) => return Err((address, error)),
         }
@@ -230,18 +226,33 @@ pub(crate) fn bind_all(
     Ok((port, sockets))
 }
 
+/// Whether an address cannot be had because the machine does not have it, as ::1 where IPv6 is
+/// switched off. "localhost" means ::1 first for many clients: where there is one, whatever else
+/// keeps us from it, somebody else could be there and get them.
+fn is_not_here(error: &io::Error) -> bool {
+    #[cfg(unix)]
+    let no_such_family = rustix::io::Errno::AFNOSUPPORT.raw_os_error();
+    #[cfg(not(unix))]
+    let no_such_family = 10_047; // WSAEAFNOSUPPORT
+    error.kind() == io::ErrorKind::AddrNotAvailable || error.raw_os_error() == Some(no_such_family)
+}
+
 /// The same on 127.0.0.1 and ::1. A machine without IPv6 does with one socket.
 pub(crate) fn loopback(port: u16) -> Result<(u16, Vec<TcpListener>), (SocketAddr, io::Error)> {
     bind_all(&Serve::default().addresses, port)
 }
 
-/// Listens on one address.
+/// Listens on one address, and on it only: an IPv6 socket does not take the IPv4 addresses of its
+/// port, too, where the system's default is that it does (as `ListenServerPort` in `pqcomm.c`).
 pub(crate) fn socket(address: SocketAddr) -> io::Result<TcpListener> {
+    let address = SocketAddr::new(address.ip().to_canonical(), address.port());
     let socket = if address.is_ipv4() {
-        TcpSocket::new_v4()
+        TcpSocket::new_v4()?
     } else {
-        TcpSocket::new_v6()
-    }?;
+        let socket = TcpSocket::new_v6()?;
+        socket2::SockRef::from(&socket).set_only_v6(true)?;
+        socket
+    };
     // Without it a restart would have to wait for the old connections' TIME_WAIT. (On Windows the
     // option means something else: sharing the port with a stranger.)
     #[cfg(not(windows))]
@@ -430,6 +441,61 @@ impl Socket {
             Self::Unix(socket) => {
                 let (stream, uid) = socket.accept().await?;
                 Ok((Box::new(stream), Arrival::Unix { uid }))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn both_families_can_be_had_at_all_their_addresses() {
+        let any = [
+            IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        ];
+        for addresses in [any, [any[1], any[0]]] {
+            let (port, sockets) = bind_all(&addresses, 0).unwrap();
+            let bound: Vec<_> = sockets.iter().map(|s| s.local_addr().unwrap()).collect();
+            assert_eq!(bound, addresses.map(|ip| SocketAddr::new(ip, port)));
+        }
+        // As written by who thinks of sockets for both families.
+        let mapped = IpAddr::V6(Ipv4Addr::LOCALHOST.to_ipv6_mapped());
+        let (_, sockets) = bind_all(&[mapped], 0).unwrap();
+        assert!(sockets[0].local_addr().unwrap().is_ipv4());
+    }
+
+    /// An address of nobody (RFC 3849).
+    const NOT_HERE: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x51));
+
+    #[tokio::test]
+    async fn an_address_that_was_chosen_must_be_had() {
+        let addresses = [IpAddr::V4(Ipv4Addr::LOCALHOST), NOT_HERE];
+        let (address, error) = bind_all(&addresses, 0).unwrap_err();
+        assert_eq!(address.ip(), NOT_HERE);
+        assert!(is_not_here(&error), "{error}");
+    }
+
+    #[test]
+    fn only_an_address_that_is_not_here_can_be_done_without() {
+        #[cfg(unix)]
+        {
+            use rustix::io::Errno;
+            for (errno, expected) in [
+                (Errno::ADDRNOTAVAIL, true),
+                (Errno::AFNOSUPPORT, true),
+                (Errno::ADDRINUSE, false),
+                (Errno::MFILE, false),
+                (Errno::NFILE, false),
+                (Errno::ACCESS, false),
+                (Errno::PERM, false),
+                (Errno::NOBUFS, false),
+            ] {
+                assert_eq!(is_not_here(&errno.into()), expected, "{errno}");
             }
         }
     }
