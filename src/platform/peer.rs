@@ -13,9 +13,11 @@ pub enum Owner {
     /// The socket belongs to this user id, as seen from our user namespace.
     User(u32),
     /// Nobody owns it any more: the client has closed its socket, although what it sent may still
-    /// be unread here. Also when the kernel does not list such a socket: it is in another network
-    /// namespace, or the addresses were translated on the way.
+    /// be unread here.
     Gone,
+    /// The kernel lists no such socket: it is another machine's or in another network namespace, the
+    /// addresses were translated on the way, or the client has reset the connection.
+    NotListed,
     /// This operating system does not tell.
     Unknown,
 }
@@ -80,6 +82,12 @@ mod table {
     /// socket can be missed when one before it ends in between. Twice in a row is no accident.
     const READS: usize = 2;
 
+    /// The states of a connection that stands or is being closed, and of one that both sides have
+    /// closed, as the tables write them (`include/net/tcp_states.h`): `ESTABLISHED`, `FIN_WAIT1`,
+    /// `FIN_WAIT2`, `CLOSE_WAIT`, `LAST_ACK`, `CLOSING`.
+    const CONNECTED: [&[u8]; 6] = [b"01", b"04", b"05", b"08", b"09", b"0B"];
+    const TIME_WAIT: &[u8] = b"06";
+
     /// The two ends of a connection as the client's socket sees them.
     #[derive(Clone, Copy)]
     pub(super) struct Pair {
@@ -97,7 +105,7 @@ mod table {
                 return Ok(owner);
             }
         }
-        Ok(Owner::Gone)
+        Ok(Owner::NotListed)
     }
 
     /// One look into both tables. A client with an `AF_INET6` socket that connects to an IPv4
@@ -127,9 +135,11 @@ mod table {
 
     /// Searches one table for the socket with the ends of `pair`.
     ///
-    /// An entry counts only if it has an inode: a socket that its process has closed is listed with
-    /// inode 0, and by many kernels with user 0 as well (`sock_i_uid` in `net/core/sock.c`), which
-    /// must not pass for root.
+    /// An entry tells the owner only if it has an inode: a socket that its process has closed is
+    /// listed with inode 0, and by many kernels with user 0 as well (`sock_i_uid` in
+    /// `net/core/sock.c`), which must not pass for root. And only if it is connected: one that is
+    /// about to connect (`SYN_SENT`) may have the ends of a connection that its peer has not
+    /// closed yet, and another owner.
     pub(super) fn find(mut table: impl BufRead, pair: Pair) -> io::Result<Option<Owner>> {
         let wanted = [
             (hex(pair.local, false), hex(pair.remote, false)),
@@ -161,15 +171,18 @@ mod table {
             if !is_wanted {
                 continue;
             }
-            // st, tx_queue:rx_queue, tr:tm->when, retrnsmt, then uid, timeout, inode.
-            let mut fields = fields.skip(4);
-            let uid = number(fields.next())?;
+            // st, tx_queue:rx_queue, tr:tm->when, retrnsmt, uid, timeout, inode.
+            let state = fields.next().unwrap_or_default();
+            let uid = number(fields.nth(3))?;
             let inode = number(fields.nth(1))?;
-            if inode != 0 {
-                let uid = u32::try_from(uid).map_err(|_| not_understood())?;
-                return Ok(Some(Owner::User(uid)));
+            match (CONNECTED.contains(&state), inode) {
+                (true, 1..) => {
+                    let uid = u32::try_from(uid).map_err(|_| not_understood())?;
+                    return Ok(Some(Owner::User(uid)));
+                }
+                (true, 0) => orphaned = true,
+                (false, _) => orphaned |= state == TIME_WAIT,
             }
-            orphaned = true;
         }
     }
 
@@ -282,6 +295,27 @@ mod tests {
             look(&table, "127.0.0.1:54001", "127.0.0.1:5433"),
             Some(Owner::User(1001))
         );
+    }
+
+    /// By `net.ipv4.tcp_tw_reuse` or a reset a port can be had again while its last connection
+    /// still stands at the other side.
+    #[test]
+    #[cfg(target_endian = "little")]
+    fn only_a_connected_socket_tells_its_owner() {
+        let line = V4.lines().nth(2).unwrap();
+        let found = |state: &str, inode: &str| {
+            let line = line.replace(" 01 ", &format!(" {state} "));
+            let table = line.replace("24577", inode) + "\n";
+            look(&table, "127.0.0.1:54000", "127.0.0.1:5433")
+        };
+        for state in ["01", "04", "05", "08", "09", "0B"] {
+            assert_eq!(found(state, "24577"), Some(Owner::User(1001)), "{state}");
+            assert_eq!(found(state, "0"), Some(Owner::Gone), "{state}");
+        }
+        for state in ["02", "03", "07", "0A", "0C", "0D", "??"] {
+            assert_eq!(found(state, "24577"), None, "{state}");
+        }
+        assert_eq!(found("06", "0"), Some(Owner::Gone));
     }
 
     #[test]
@@ -400,8 +434,16 @@ mod tests {
         let peer = accepted.peer_addr().unwrap();
         drop(client);
         assert_eq!(tcp_owner(to, peer).unwrap(), Owner::Gone);
-        drop(accepted);
-        assert_eq!(tcp_owner(to, peer).unwrap(), Owner::Gone);
+    }
+
+    #[test]
+    fn a_socket_that_is_not_here_is_not_listed() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let to = listener.local_addr().unwrap();
+        // Nobody connects from the port of a listener.
+        assert_eq!(tcp_owner(to, to).unwrap(), Owner::NotListed);
+        let elsewhere = "198.51.100.7:54000".parse().unwrap();
+        assert_eq!(tcp_owner(to, elsewhere).unwrap(), Owner::NotListed);
     }
 
     /// The owner of a socket is who made it, unless it is given away, which root may do.

@@ -37,6 +37,16 @@ pub(super) async fn welcome(
     };
     let greeted = greeted?;
     match (greeted, allowed) {
+    let allowed = match (&greeted, allowed) {
+        // Clients close as soon as they have sent it, and then own nothing any more. As with the
+        // server, the key is what tells whether they may.
+        (Greeted::Cancel { .. }, Err(error))
+            if !matches!(error, SessionError::ForeignPeer { .. }) =>
+        {
+            Ok(())
+        }
+        (_, allowed) => allowed,
+    };
         (
             Greeted::Startup {
                 mut client,

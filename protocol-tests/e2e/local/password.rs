@@ -1,11 +1,12 @@
 //! The local password.
 
-use std::net::{IpAddr, UdpSocket};
+use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use protocol_tests::postgres::postgres18;
 
+use super::peer::interface_address;
 use super::reached;
 use crate::failures::refusals;
 use crate::support::{PATIENCE, Ran, Setup, World, eventually, launch, run};
@@ -105,20 +106,11 @@ async fn without_one_a_client_that_insists_says_so_itself() {
     world.stop().await;
 }
 
-/// An address of this machine that others could use.
-fn outward() -> Option<IpAddr> {
-    let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
-    // Nothing is sent: the system only chooses whence it would be.
-    socket.connect("192.0.2.1:9").ok()?;
-    let address = socket.local_addr().ok()?.ip();
-    (!address.is_loopback() && !address.is_unspecified()).then_some(address)
-}
-
 #[tokio::test]
 async fn other_addresses_need_one() {
     let world = world_with_password(&["--address", "0.0.0.0"]).await;
     let mut addresses: Vec<String> = vec!["127.0.0.1".into(), "127.0.0.2".into()];
-    match outward() {
+    match interface_address(Ipv4Addr::LOCALHOST.into()) {
         Some(address) => addresses.push(address.to_string()),
         None => println!("skipped: this machine has no address but the loopback's"),
     }

@@ -1,17 +1,20 @@
 //! Whose clients are served.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::TcpSocket;
 use tokio::process::Command;
 use tokio::time::timeout;
 
 use super::{DB_USER, SLEEP, Wire, cancel_request, reached, startup, told, world_with};
+use crate::failures::refusals;
 use crate::shell::running;
-use crate::support::{PATIENCE, Ran, World, run};
+use crate::support::{PATIENCE, Ran, Setup, World, eventually, run};
 
 /// The user id that nobody has.
 const NOBODY: &str = "65534";
@@ -181,5 +184,154 @@ async fn an_ipv6_socket_with_an_ipv4_address_is_known_as_ours() {
     }
     let ready = world.proxy.wait_log("session ready", PATIENCE).await;
     assert!(ready.is_some());
+    world.stop().await;
+}
+
+/// An address of this machine, of the family of `loopback`, that is not the loopback's: the one that
+/// packets to elsewhere would leave from. None are sent.
+pub(super) fn interface_address(loopback: IpAddr) -> Option<IpAddr> {
+    let (any, elsewhere): (IpAddr, IpAddr) = match loopback {
+        IpAddr::V4(_) => (
+            Ipv4Addr::UNSPECIFIED.into(),
+            Ipv4Addr::new(198, 51, 100, 1).into(),
+        ),
+        IpAddr::V6(_) => (
+            Ipv6Addr::UNSPECIFIED.into(),
+            Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into(),
+        ),
+    };
+    let socket = UdpSocket::bind((any, 0)).ok()?;
+    socket.connect((elsewhere, 9)).ok()?;
+    let address = socket.local_addr().ok()?.ip();
+    (!address.is_loopback() && !address.is_unspecified()).then_some(address)
+}
+
+/// A connection from the address `from`, of a socket that `owner` owns.
+async fn connected(from: IpAddr, to: SocketAddr, owner: Option<u32>) -> Wire {
+    let socket = match to {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    };
+    let socket = socket.expect("a socket");
+    socket.bind((from, 0).into()).expect("an address of ours");
+    if owner.is_some() {
+        std::os::unix::fs::fchown(socket.as_fd(), owner, None).expect("root may");
+    }
+    let connected = timeout(PATIENCE, socket.connect(to)).await;
+    Wire::new(connected.expect("in time").expect("pgiam listens"))
+}
+
+/// A client may give its end any address of the machine, and reaches 127.0.0.1 from it.
+#[tokio::test]
+async fn another_address_of_this_machine_hides_nobody() {
+    let world = World::start().await;
+    let root = nix::unistd::geteuid().is_root();
+    let mut refused = 0;
+    for loopback in [
+        IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(Ipv6Addr::LOCALHOST),
+    ] {
+        let Some(from) = interface_address(loopback) else {
+            println!("skipped: this machine has no further address like {loopback}");
+            continue;
+        };
+        let to = (loopback, world.proxy.port()).into();
+        let mut own = connected(from, to, None).await;
+        own.log_in(&startup(0, DB_USER)).await;
+        assert_eq!(own.value("select 'alive'").await, "alive");
+        if !root {
+            println!("skipped: only root can give a socket away");
+            continue;
+        }
+        let mut other = connected(from, to, Some(12_345)).await;
+        other.send(&startup(0, DB_USER)).await;
+        let (code, said) = other.error().await;
+        assert_eq!(code, "28000", "{from}");
+        assert_eq!(said, "this pgiam belongs to another user", "{from}");
+        assert_eq!(told(&world, refused).await["id"], "peer.foreign");
+        refused += 1;
+    }
+    world.stop().await;
+}
+
+/// Whoever listens for other machines still tells the users of this one apart; and listens at all
+/// addresses of both families.
+#[tokio::test]
+async fn listening_for_other_machines_serves_no_other_users() {
+    let world = World::with(Setup {
+        args: ["--address", "0.0.0.0", "--address", "::"]
+            .map(str::to_owned)
+            .into(),
+        env: vec![("PGIAM_LOCAL_PASSWORD", Some("a local secret".to_owned()))],
+        ..Setup::default()
+    })
+    .await;
+    let (v4, v6) = (
+        IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(Ipv6Addr::LOCALHOST),
+    );
+    let interfaces = [v4, v6].into_iter().filter_map(interface_address);
+    let mut refused = 0;
+    for address in [v4, v6].into_iter().chain(interfaces) {
+        let to = (address, world.proxy.port()).into();
+        let mut own = connected(address, to, None).await;
+        own.send(&startup(0, DB_USER)).await;
+        assert_eq!(
+            own.byte().await,
+            b'R',
+            "{address}: the password is asked for"
+        );
+        if nix::unistd::geteuid().is_root() {
+            let mut other = connected(address, to, Some(12_345)).await;
+            other.send(&startup(0, DB_USER)).await;
+            assert_eq!(other.error().await.0, "28000", "{address}");
+            refused += 1;
+        }
+    }
+    let foreign = || {
+        let log = refusals(&world);
+        log.iter()
+            .filter(|line| line["id"] == "peer.foreign")
+            .count()
+    };
+    eventually("they are logged", || (foreign() == refused).then_some(())).await;
+    world.stop().await;
+}
+
+/// Drivers send the request, close, and wait for nothing (tokio-postgres; the server's own manual
+/// allows it).
+#[tokio::test]
+async fn cancels_of_clients_that_have_left_are_delivered() {
+    const CANCELS: usize = 200;
+    let world = world_with(&[]).await;
+    let mut session = Wire::connect(&world).await;
+    session.log_in(&startup(0, DB_USER)).await;
+    let request = cancel_request(session.pid, &session.key);
+    let send_and_leave = async |by_halves: bool| {
+        let mut carrier = Wire::connect(&world).await;
+        carrier.send(&request).await;
+        if by_halves {
+            carrier.stream.shutdown().await.expect("it is open");
+        }
+    };
+    for nth in 0..CANCELS {
+        send_and_leave(nth % 2 == 0).await;
+    }
+    let delivered = || {
+        world
+            .proxy
+            .log_text()
+            .matches("\"cancel request delivered\"")
+            .count()
+    };
+    eventually("all are delivered", || {
+        (delivered() == CANCELS).then_some(())
+    })
+    .await;
+    session.query(SLEEP).await;
+    world.wait_sql(&running(session.pid, "pg_sleep")).await;
+    send_and_leave(false).await;
+    assert_eq!(session.error().await.0, "57014");
+    drop(session);
     world.stop().await;
 }
