@@ -2,7 +2,8 @@
 //!
 //! A CancelRequest arrives on a connection of its own and carries nothing but the key the server
 //! gave at login (PostgreSQL docs, "Canceling Requests in Progress"). Keys pass through unchanged,
-//! so the key itself tells which database it belongs to.
+//! so the key itself tells which database it belongs to. Nothing keeps two servers from giving out the
+//! same one, and poolers give one to several sessions; such a key belongs to all of them.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,43 +12,110 @@ use pg_handshake::CancelKey;
 
 use crate::config::Target;
 
-/// The keys of the live connections. Cheap to clone.
+/// The keys of the live connections, each with one target for every connection that has it. Cheap to
+/// clone.
 #[derive(Clone, Default)]
 pub struct CancelKeys {
-    live: Arc<Mutex<HashMap<CancelKey, Arc<Target>>>>,
+    live: Arc<Mutex<HashMap<CancelKey, Vec<Arc<Target>>>>>,
 }
 
-/// Keeps one key registered; dropping it forgets the key.
+/// Keeps one connection's key registered; dropping it forgets the key, unless another connection has
+/// the same.
 pub struct Registration {
     keys: CancelKeys,
     key: CancelKey,
+    target: Arc<Target>,
 }
 
 impl CancelKeys {
     /// Registers `key` for as long as the answer lives.
     #[must_use]
     pub fn register(&self, key: CancelKey, target: Arc<Target>) -> Registration {
-        self.lock().insert(key.clone(), target);
+        let mut live = self.lock();
+        let targets = live.entry(key.clone()).or_default();
+        targets.push(Arc::clone(&target));
         Registration {
             keys: self.clone(),
             key,
+            target,
         }
     }
 
-    /// The target whose server gave out `key`, if that connection is still open.
+    /// The targets whose servers gave out `key` to connections that are still open, each once. There
+    /// is more than one only by accident, and nothing tells which of them is meant.
     #[must_use]
-    pub fn find(&self, key: &CancelKey) -> Option<Arc<Target>> {
-        self.lock().get(key).cloned()
+    pub fn find(&self, key: &CancelKey) -> Vec<Arc<Target>> {
+        let mut found: Vec<Arc<Target>> = Vec::new();
+        for target in self.lock().get(key).into_iter().flatten() {
+            if !found.iter().any(|known| Arc::ptr_eq(known, target)) {
+                found.push(Arc::clone(target));
+            }
+        }
+        found
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<CancelKey, Arc<Target>>> {
-        // A map insert or remove cannot be half done by a panic.
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<CancelKey, Vec<Arc<Target>>>> {
+        // None of what is done under it can be half done by a panic.
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        self.keys.lock().remove(&self.key);
+        let mut live = self.keys.lock();
+        let Some(targets) = live.get_mut(&self.key) else {
+            return;
+        };
+        let one = targets
+            .iter()
+            .position(|target| Arc::ptr_eq(target, &self.target));
+        if let Some(one) = one {
+            targets.remove(one);
+        }
+        if targets.is_empty() {
+            live.remove(&self.key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{File, Layer};
+
+    fn two_targets() -> (Arc<Target>, Arc<Target>) {
+        let text = "[defaults]\nvia='direct'\nhost='a.abc.eu-central-1.rds.amazonaws.com'\n[targets.a]\n[targets.b]\n";
+        let file: File = toml::from_str(text).unwrap();
+        let mut targets = file.targets(&[], &Layer::default(), "").unwrap();
+        let b = targets.pop().unwrap();
+        (Arc::new(targets.pop().unwrap()), Arc::new(b))
+    }
+
+    fn key(pid: u32) -> CancelKey {
+        CancelKey::new(pid, bytes::Bytes::from_static(b"same")).unwrap()
+    }
+
+    fn names(keys: &CancelKeys, pid: u32) -> Vec<String> {
+        let found = keys.find(&key(pid));
+        found.iter().map(|target| target.name.clone()).collect()
+    }
+
+    #[test]
+    fn a_key_lives_as_long_as_the_last_connection_that_has_it() {
+        let (keys, (a, b)) = (CancelKeys::default(), two_targets());
+        let first = keys.register(key(7), Arc::clone(&a));
+        let second = keys.register(key(7), Arc::clone(&a));
+        let third = keys.register(key(7), b);
+        let other = keys.register(key(8), a);
+        assert_eq!(names(&keys, 7), ["a", "b"], "each once");
+        drop(first);
+        assert_eq!(names(&keys, 7), ["a", "b"]);
+        drop(second);
+        assert_eq!(names(&keys, 7), ["b"]);
+        drop(third);
+        assert_eq!(names(&keys, 7), [""; 0]);
+        assert_eq!(names(&keys, 8), ["a"]);
+        drop(other);
+        assert!(keys.lock().is_empty());
     }
 }

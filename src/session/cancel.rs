@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use pg_handshake::{CancelKey, Negotiation, Upstream, UpstreamEvent};
 use tokio::io::AsyncReadExt;
 use tokio::time::timeout;
@@ -26,38 +27,42 @@ pub(super) async fn deliver(
     mut stream: Stream,
 ) {
     let pid = key.pid();
-    let rooms = proxy
-        .cancel_keys
-        .find(key)
-        .and_then(|target| rooms.iter().find(|rooms| rooms.target.name == target.name));
-    match rooms {
-        None => info!(
+    let targets = proxy.cancel_keys.find(key);
+    let is_meant = |rooms: &&Arc<Rooms>| targets.iter().any(|t| t.name == rooms.target.name);
+    let meant: Vec<_> = rooms.iter().filter(is_meant).collect();
+    if meant.is_empty() {
+        info!(
             pid,
             "cancel request for no open connection; ignored, as the server does"
-        ),
-        Some(rooms) => {
-            Span::current().record("target", &rooms.target.name);
-            let forwarded = timeout(CANCEL_DEADLINE, async {
-                let _turn = proxy.cancels.acquire().await;
-                forward(rooms, key).await
-            });
-            let forwarded = proxy.stop.run_until_cancelled(forwarded).await;
-            match forwarded.unwrap_or(Ok(Err(SessionError::ShuttingDown))) {
-                Ok(Ok(())) => info!(pid, "cancel request delivered"),
-                Ok(Err(error)) => warn!(
-                    pid,
-                    reason = crate::tunnel::chain(&error),
-                    "cancel request not delivered"
-                ),
-                Err(_) => warn!(
-                    pid,
-                    seconds = CANCEL_DEADLINE.as_secs(),
-                    "cancel request not delivered in time"
-                ),
-            }
-        }
+        );
+    } else {
+        let names: Vec<&str> = meant.iter().map(|rooms| &*rooms.target.name).collect();
+        Span::current().record("target", names.join(", "));
     }
+    join_all(meant.into_iter().map(|rooms| send(proxy, rooms, key))).await;
     splice::close(&mut stream).await;
+}
+
+async fn send(proxy: &Proxy, rooms: &Rooms, key: &CancelKey) {
+    let pid = key.pid();
+    let forwarded = timeout(CANCEL_DEADLINE, async {
+        let _turn = proxy.cancels.acquire().await;
+        forward(rooms, key).await
+    });
+    let forwarded = proxy.stop.run_until_cancelled(forwarded).await;
+    match forwarded.unwrap_or(Ok(Err(SessionError::ShuttingDown))) {
+        Ok(Ok(())) => info!(pid, "cancel request delivered"),
+        Ok(Err(error)) => warn!(
+            pid,
+            reason = crate::tunnel::chain(&error),
+            "cancel request not delivered"
+        ),
+        Err(_) => warn!(
+            pid,
+            seconds = CANCEL_DEADLINE.as_secs(),
+            "cancel request not delivered in time"
+        ),
+    }
 }
 
 async fn forward(rooms: &Rooms, key: &CancelKey) -> Result<(), SessionError> {
