@@ -40,6 +40,16 @@ pub enum ConfigError {
         /// The names that exist.
         known: String,
     },
+    /// A target has a name that no client could ask for.
+    #[error(
+        "the name of [targets.{name:?}] {reason}.\nhint: choose another one: clients ask for a target as database NAME or NAME/DATABASE"
+    )]
+    TargetName {
+        /// The name.
+        name: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
     /// A key that describes one database was given on the command line for several targets.
     #[error(
         "--{key} describes one database, but {count} targets are selected.\nhint: name the target it is for: pgiam serve TARGET --{key} …"

@@ -38,6 +38,9 @@ pub struct Target {
 
 impl Target {
     pub(super) fn new(name: String, layer: Layer) -> Result<Self, ConfigError> {
+        if let Some(reason) = flaw_of_name(&name) {
+            return Err(ConfigError::TargetName { name, reason });
+        }
         let invalid = |key, value: &str, reason: String| ConfigError::Invalid {
             target: name.clone(),
             key,
@@ -93,6 +96,20 @@ impl Target {
             connect_timeout,
             login,
         })
+    }
+}
+
+/// What keeps clients from asking for a target of this name (`NAME/DATABASE`, see
+/// [`route`](crate::route)), or people from reading it.
+fn flaw_of_name(name: &str) -> Option<&'static str> {
+    if name.is_empty() {
+        Some("is empty")
+    } else if name.contains('/') {
+        Some("contains a slash, behind which stands the database")
+    } else if name.contains(char::is_control) {
+        Some("contains a control character")
+    } else {
+        None
     }
 }
 

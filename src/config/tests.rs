@@ -43,6 +43,27 @@ fn tag(key: &str, value: &str) -> Bastion {
 }
 
 #[test]
+fn a_target_has_a_name_that_clients_can_ask_for() {
+    for (name, said) in [
+        ("\"\"", "the name of [targets.\"\"] is empty"),
+        ("'a/b'", "the name of [targets.\"a/b\"] contains a slash"),
+        (
+            "\"a\\nb\"",
+            "the name of [targets.\"a\\nb\"] contains a control character",
+        ),
+    ] {
+        let text = format!("[targets.{name}]\nhost='{HOST}'\nvia='direct'\n");
+        let refused = parse(&text, &[], &Layer::default()).unwrap_err();
+        let refused = refused.to_string();
+        assert!(refused.starts_with(said), "{refused}");
+        assert!(refused.contains("NAME or NAME/DATABASE"), "{refused}");
+    }
+    let text = format!("[targets.'größe 2.x']\nhost='{HOST}'\nvia='direct'\n");
+    let targets = parse(&text, &[], &Layer::default()).unwrap();
+    assert_eq!(targets[0].name, "größe 2.x");
+}
+
+#[test]
 fn flags_beat_the_target_which_beats_the_defaults() {
     let text = format!(
         "[defaults]\nprofile='dev'\nuser='everyone'\nbastion='i-1'\nsessions=2\nwarm=true\n\
