@@ -79,18 +79,20 @@ pub fn route(
     mut startup: Startup,
     os_user: Option<&str>,
 ) -> Result<Routed, RouteError> {
-    let client_user = text(&startup, "user").filter(|user| !user.is_empty());
-    let named = text(&startup, "database").filter(|database| !database.is_empty());
-    let chosen = named
-        .clone()
-        .filter(|database| Some(database) != client_user.as_ref());
+    let client_user = given(&startup, "user");
+    let named = given(&startup, "database");
+    let chosen = named.clone().filter(|_| named != client_user);
     let by_name = offer.by_name || offer.targets.len() > 1;
     let (target, client_database) = if by_name {
-        pick(offer.targets, named, chosen.is_some())?
+        let (name, database) = split_name(named.as_deref().unwrap_or_default());
+        let asked = if chosen.is_some() { name } else { &[] };
+        let target = find(offer.targets, name).ok_or_else(|| unknown(offer.targets, asked))?;
+        (target, database.map(<[u8]>::to_vec))
     } else {
-        let only = offer.targets.first().ok_or_else(|| unknown(&[], ""))?;
-        (Arc::clone(only), chosen)
+        let only = offer.targets.first().ok_or_else(|| unknown(&[], &[]))?;
+        (only, chosen)
     };
+    let target = Arc::clone(target);
 
     let is_iam = target.login.auth == Auth::Iam;
     if is_iam && text(&startup, "replication").is_some_and(|value| !is_off(&value)) {
@@ -99,10 +101,16 @@ pub fn route(
     }
     let user = set_user(&mut startup, client_user.as_deref(), &target, os_user)?;
     let untouched = client_database.is_some() && !by_name;
-    let database = client_database.or_else(|| target.database.clone());
+    let configured = || {
+        target
+            .database
+            .as_ref()
+            .map(|name| name.clone().into_bytes())
+    };
+    let database = client_database.or_else(configured);
     match &database {
         Some(_) if untouched => {}
-        Some(database) => startup.set("database", database.as_bytes())?,
+        Some(database) => startup.set("database", database)?,
         // The client's database was its own default; with another user it would name nothing.
         // Without the parameter the server uses the (new) user name, as libpq would have.
         None => _ = startup.remove("database"),
@@ -116,7 +124,7 @@ pub fn route(
         target,
         startup,
         user,
-        database,
+        database: database.map(|name| String::from_utf8_lossy(&name).into_owned()),
         negotiated: None,
         ignored,
     })
@@ -135,13 +143,13 @@ impl Routed {
 /// Puts the target's user in place of one that the client has not chosen; the effective user.
 fn set_user(
     startup: &mut Startup,
-    client_user: Option<&str>,
+    client_user: Option<&[u8]>,
     target: &Target,
     os_user: Option<&str>,
 ) -> Result<String, RouteError> {
     let replace = match client_user {
         None => true,
-        Some(user) => os_user == Some(user) && target.user.is_some(),
+        Some(user) => os_user.map(str::as_bytes) == Some(user) && target.user.is_some(),
     };
     if replace {
         let Some(user) = &target.user else {
@@ -160,27 +168,27 @@ fn set_user(
     }
 }
 
-/// The target that `database` names, and the database there. One that is libpq's default, and so
-/// was not `chosen`, may name a target by accident only where it is one.
-fn pick(
-    targets: &[Arc<Target>],
-    database: Option<String>,
-    chosen: bool,
-) -> Result<(Arc<Target>, Option<String>), RouteError> {
-    let asked = database.unwrap_or_default();
-    let (name, database) = match asked.split_once('/') {
-        Some((name, database)) => (name, Some(database).filter(|database| !database.is_empty())),
-        None => (asked.as_str(), None),
-    };
-    match targets.iter().find(|target| target.name == name) {
-        Some(target) => Ok((Arc::clone(target), database.map(str::to_owned))),
-        None => Err(unknown(targets, if chosen { name } else { "" })),
+/// `TARGET/DATABASE` as its two parts, of which the second may be missing or empty. The bytes are the
+/// server's business: how they are to be read is its encoding.
+fn split_name(asked: &[u8]) -> (&[u8], Option<&[u8]>) {
+    match asked.iter().position(|byte| *byte == b'/') {
+        Some(at) => (
+            &asked[..at],
+            Some(&asked[at + 1..]).filter(|database| !database.is_empty()),
+        ),
+        None => (asked, None),
     }
 }
 
-fn unknown(targets: &[Arc<Target>], asked: &str) -> RouteError {
+fn find<'a>(targets: &'a [Arc<Target>], name: &[u8]) -> Option<&'a Arc<Target>> {
+    targets.iter().find(|target| target.name.as_bytes() == name)
+}
+
+/// No target is called what was `asked` for. That is empty where it was libpq's default, which may name
+/// a target by accident only where it is one.
+fn unknown(targets: &[Arc<Target>], asked: &[u8]) -> RouteError {
     RouteError::UnknownTarget {
-        asked: asked.to_owned(),
+        asked: String::from_utf8_lossy(asked).into_owned(),
         known: targets
             .iter()
             .map(|target| (target.name.clone(), target.endpoint.to_string()))
@@ -193,6 +201,14 @@ fn is_off(value: &str) -> bool {
     let value = value.to_ascii_lowercase();
     let prefix_of = |word: &str, least| value.len() >= least && word.starts_with(&value);
     value == "0" || prefix_of("false", 1) || prefix_of("no", 1) || prefix_of("off", 2)
+}
+
+/// A parameter that is there and not empty.
+fn given(startup: &Startup, name: &str) -> Option<Vec<u8>> {
+    startup
+        .get(name)
+        .filter(|value| !value.is_empty())
+        .map(<[u8]>::to_vec)
 }
 
 /// A parameter as text; what is not UTF-8 is shown lossily here and refused where it matters.
@@ -336,6 +352,29 @@ mod tests {
             assert_eq!(names, ["orders", "stock"]);
             assert!(known[0].1.starts_with("orders.abc."), "{known:?}");
         }
+    }
+
+    #[test]
+    fn behind_the_targets_name_any_bytes_pass() {
+        let both = targets(&["orders", "stock"]);
+        let mut asked = startup(&[("user", "x")]);
+        asked.set("database", b"orders/J\xfc/b").unwrap();
+        let routed = on(&both, asked.clone()).unwrap();
+        assert_eq!(routed.target.name, "orders");
+        assert_eq!(routed.startup.get("database"), Some(&b"J\xfc/b"[..]));
+        assert_eq!(routed.database.as_deref(), Some("J\u{fffd}/b"));
+        // Names that are shown alike are not the same.
+        asked.set("user", b"J\xfc").unwrap();
+        asked.set("database", b"J\xfd").unwrap();
+        let Err(RouteError::UnknownTarget { asked, .. }) = on(&both, asked) else {
+            panic!("it was routed");
+        };
+        assert_eq!(asked, "J\u{fffd}", "chosen, not libpq's default");
+        let mut own = startup(&[("user", "x"), ("database", "orders/")]);
+        let routed = on(&both, own.clone()).unwrap();
+        assert_eq!(sent(&routed, "database").as_deref(), Some("app"));
+        own.set("database", b"orders\xfc").unwrap();
+        assert!(on(&both, own).is_err());
     }
 
     #[test]
