@@ -13,7 +13,7 @@ use crate::secret::Redacted;
 /// The environment variable that may hold it.
 pub const VARIABLE: &str = "PGIAM_LOCAL_PASSWORD";
 /// The longest password, in bytes.
-pub const LONGEST: usize = 1024;
+const LONGEST: usize = 1024;
 
 /// A password that is not empty and that every client can send.
 #[derive(Debug, Clone)]

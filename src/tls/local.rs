@@ -23,8 +23,6 @@ use crate::platform;
 const DIR: &str = "local-tls";
 const CERTIFICATE: &str = "server.crt";
 const KEY: &str = "server.key";
-/// ALPN protocol name of PostgreSQL (PostgreSQL docs, "SSL Session Encryption").
-const ALPN: &[u8] = b"postgresql";
 
 /// Why there is no local certificate.
 #[derive(Debug, Error)]
@@ -86,7 +84,7 @@ pub fn load_or_create(state_dir: &Path) -> Result<LocalTls, LocalTlsError> {
         .with_safe_default_protocol_versions()?
         .with_no_client_auth()
         .with_single_cert(vec![certificate], key)?;
-    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.alpn_protocols = vec![pg_handshake::ALPN.to_vec()];
     Ok(LocalTls {
         config: Arc::new(config),
         certificate: certificate_path,

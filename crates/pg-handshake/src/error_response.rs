@@ -49,12 +49,6 @@ impl SqlState {
         // Both constructors let ASCII through and nothing else.
         std::str::from_utf8(&self.0).unwrap_or("XX000")
     }
-
-    /// The first two characters: the class, e.g. `28` for refused logins.
-    #[must_use]
-    pub fn class(&self) -> &str {
-        &self.as_str()[..2]
-    }
 }
 
 const fn is_code(code: &[u8; 5]) -> bool {
@@ -80,12 +74,10 @@ impl fmt::Debug for SqlState {
     }
 }
 
-/// How bad it is, for the fields S and V. Severities below ERROR make a NoticeResponse.
+/// How bad it is, for the fields S and V.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Severity {
-    /// The statement failed, the session lives.
-    Error,
-    /// The session ends; the only right one before ReadyForQuery.
+    /// The session ends.
     Fatal,
     /// Nothing failed: a NoticeResponse.
     Warning,
@@ -96,7 +88,6 @@ impl Severity {
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
-            Self::Error => "ERROR",
             Self::Fatal => "FATAL",
             Self::Warning => "WARNING",
         }

@@ -171,22 +171,17 @@ impl Startup {
             return Err(StartupError::TooLarge { length });
         }
         let value = Bytes::copy_from_slice(value);
-        match self
-            .params
-            .iter()
-            .position(|(have, _)| have == name.as_bytes())
-        {
+        let is_same = |(have, _): &(Bytes, Bytes)| have == name.as_bytes();
+        match self.params.iter().position(is_same) {
             None => {
                 let name = Bytes::copy_from_slice(name.as_bytes());
                 self.params.push((name, value));
             }
             Some(first) => {
+                let behind = self.params.split_off(first + 1);
                 self.params[first].1 = value;
-                let mut at = 0;
-                self.params.retain(|(have, _)| {
-                    at += 1;
-                    at - 1 <= first || have != name.as_bytes()
-                });
+                let others = behind.into_iter().filter(|param| !is_same(param));
+                self.params.extend(others);
             }
         }
         Ok(())
