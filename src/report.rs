@@ -38,7 +38,8 @@ pub use ids::IDS;
 pub use later::{Ending, after_login, log_forward};
 
 use client::{
-    channel_binding, client, local_password, not_yet, peer, route, timed_out, two_passwords,
+    channel_binding, client, failed_before, local_password, not_yet, peer, route, timed_out,
+    two_passwords,
 };
 
 /// Invalid authorization specification: credentials, or permission to log in.
@@ -296,6 +297,7 @@ pub fn before_login(error: &SessionError, about: Option<&About<'_>>) -> Report {
         SessionError::Alias(refused) => warn(database::alias(refused)),
         SessionError::NoAlpn => warn(database::no_alpn()),
         SessionError::NoTunnelYet(readiness) => not_yet(*readiness).report(Level::Info, target),
+        SessionError::FailedBefore(id) => failed_before(id).report(Level::Info, target),
         // A new tunnel cannot be had while the one that was there is lost, most likely for the same
         // reason.
         SessionError::Interrupted(cause) => {

@@ -170,7 +170,7 @@ fn set_user(
 
 /// `TARGET/DATABASE` as its two parts, of which the second may be missing or empty. The bytes are the
 /// server's business: how they are to be read is its encoding.
-fn split_name(asked: &[u8]) -> (&[u8], Option<&[u8]>) {
+pub(crate) fn split_name(asked: &[u8]) -> (&[u8], Option<&[u8]>) {
     match asked.iter().position(|byte| *byte == b'/') {
         Some(at) => (
             &asked[..at],

@@ -13,6 +13,7 @@ mod limits;
 mod local_login;
 mod login;
 mod passthrough;
+mod probe;
 mod rooms;
 mod welcome;
 
@@ -32,7 +33,7 @@ use crate::config::Auth;
 use crate::report::{self, Evidence};
 use crate::route::{self, Offer, Routed};
 use crate::splice::{self, EndedBy, First};
-use crate::tunnel::{Duplex, Readiness, Stream, plain};
+use crate::tunnel::{Duplex, Stream, plain};
 
 pub use arrival::Arrival;
 pub use error::SessionError;
@@ -78,16 +79,6 @@ pub struct Entry {
     pub rooms: Arc<[Arc<Rooms>]>,
     /// The database name picks the target, even if there is only one.
     pub by_name: bool,
-}
-
-impl Entry {
-    /// How the tunnels stand if none of them could take a connection now.
-    fn not_ready(&self) -> Option<Readiness> {
-        let mut states = self.rooms.iter().map(|rooms| rooms.transport.readiness());
-        let first = states.next()?;
-        let waits = |state| matches!(state, Readiness::Starting | Readiness::Interrupted);
-        (waits(first) && states.all(waits)).then_some(first)
-    }
 }
 
 /// Whether this client only asks whether a connection could be made.
@@ -229,6 +220,7 @@ impl Session {
         };
         match connected {
             Ok(upstream) => {
+                rooms.last_failure.forget();
                 self.splice(client.stream, upstream, greeting, early, &routed)
                     .await
             }
@@ -244,6 +236,7 @@ impl Session {
                     open_connections: rooms.places.open(),
                     startup: Some(&routed.startup),
                 };
+                rooms.last_failure.note(&error, &about);
                 refuse(Some(client), &error, Some(about), &greeting).await;
             }
         }

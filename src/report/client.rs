@@ -108,6 +108,16 @@ pub(super) fn not_yet(readiness: Readiness) -> Said {
     .hint("Try again in a moment.")
 }
 
+/// The client only asks, and somebody has found out before.
+pub(super) fn failed_before(id: &'static str) -> Said {
+    Said::new(
+        id,
+        NOT_NOW,
+        "the last connection to the database could not be made",
+    )
+    .hint("Connect to see the reason, or look into pgiam's log.")
+}
+
 /// Tunnel and token did not come in time.
 pub(super) fn timed_out(after: Duration, readiness: Readiness) -> Said {
     let after = after.as_secs();

@@ -80,6 +80,10 @@ pub enum SessionError {
     /// The tunnel is not there yet, and who asks only wants to know that.
     #[error("the tunnel is not ready")]
     NoTunnelYet(Readiness),
+    /// The last connection could not be made, for the reason with this identifier, and who asks only
+    /// wants to know that.
+    #[error("the last connection to the database could not be made [{0}]")]
+    FailedBefore(&'static str),
     /// Somebody who only asks whether a connection could be made had to be told no.
     #[error("not ready: {0}")]
     NotReady(Box<Self>),

@@ -14,6 +14,7 @@ use tracing::debug;
 use super::known::Known;
 use super::limits::Places;
 use super::{Arrival, SessionError};
+use super::probe::LastFailure;
 use crate::alias::Aliases;
 use crate::aws::{AwsContext, AwsOptions};
 use crate::cancel::CancelKeys;
@@ -110,6 +111,7 @@ impl Rooms {
         };
         Ok(Endpoint { host, port: *port })
     }
+    pub(super) last_failure: LastFailure,
 
     /// The endpoint is looked up anew for the next connection: the server behind the name is another
     /// one.
@@ -183,3 +185,4 @@ pub fn rooms(targets: Vec<Target>) -> Result<Vec<Arc<Rooms>>, SetupError> {
     }
     Ok(rooms)
 }
+            last_failure: LastFailure::default(),

@@ -7,7 +7,8 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use super::greet::{Greeted, Local, greet};
-use super::{Arrival, Entry, Proxy, SessionError, is_probe, local_login};
+use super::probe::turned_away;
+use super::{Arrival, Entry, Proxy, SessionError, local_login};
 use crate::tunnel::Stream;
 
 /// How long somebody else's client may take for its startup packet, to which the refusal is the answer.
@@ -36,8 +37,8 @@ pub(super) async fn welcome(
         },
     };
     let greeted = greeted?;
-    match (greeted, allowed) {
     let allowed = match (&greeted, allowed) {
+        (Greeted::Startup { startup, .. }, Ok(())) => turned_away(proxy, entry, startup, arrival),
         // Clients close as soon as they have sent it, and then own nothing any more. As with the
         // server, the key is what tells whether they may.
         (Greeted::Cancel { .. }, Err(error))
@@ -47,6 +48,7 @@ pub(super) async fn welcome(
         }
         (_, allowed) => allowed,
     };
+    match (greeted, allowed) {
         (
             Greeted::Startup {
                 mut client,
@@ -57,12 +59,6 @@ pub(super) async fn welcome(
         ) => {
             let early = match &proxy.verifier {
                 Some(verifier) if proxy.asks_password(arrival) => {
-                    // To ask for the password is to say that connections are accepted.
-                    if is_probe(&startup)
-                        && let Some(readiness) = entry.not_ready()
-                    {
-                        return Err((SessionError::NoTunnelYet(readiness), Some(client)));
-                    }
                     let (verifier, binding) = (Arc::clone(verifier), proxy.binding.as_ref());
                     let outcome = local_login::authenticate(&mut client, verifier, binding, early);
                     match outcome.await {

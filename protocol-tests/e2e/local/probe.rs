@@ -8,7 +8,7 @@ use nix::unistd::Pid;
 use protocol_tests::api::ApiFault;
 use protocol_tests::program;
 
-use super::told;
+use super::{free_port, told};
 use crate::failures::refusals;
 use crate::shell::Shell;
 use crate::support::{BASTION, Setup, World, eventually, ordinary_config, run};
@@ -20,6 +20,12 @@ const NO_RESPONSE: Option<i32> = Some(2);
 /// More answers than anybody asks for.
 const ALWAYS: usize = 1_000;
 const PASSWORD: &str = "a local secret";
+
+const DENIED: ApiFault = ApiFault::Refused {
+    status: 400,
+    code: "AccessDeniedException",
+    message: "not authorized to perform: ssm:StartSession",
+};
 
 /// A world whose clients wait no longer than 4 s, and must know the local password or not.
 async fn world(password: bool, settings: &str) -> World {
@@ -37,11 +43,16 @@ async fn world(password: bool, settings: &str) -> World {
 
 /// What pg_isready says with its own patience of 3 s.
 async fn probed_at(world: &World, port: u16, user: &str) -> Option<i32> {
+    probed_by(world, &["-p", &port.to_string(), "-U", user]).await
+}
+
+async fn probed_by(world: &World, args: &[&str]) -> Option<i32> {
     let own = world.database.postgres().bindir().join("pg_isready");
     let mut command = tokio::process::Command::new(own);
     program::clean_env(&mut command, &["PG"]);
     command
-        .args(["-h", "localhost", "-p", &port.to_string(), "-U", user])
+        .args(["-h", "localhost"])
+        .args(args)
         .env("LC_ALL", "C")
         .kill_on_drop(true);
     run(command).await.code
@@ -116,17 +127,12 @@ async fn it_is_rejecting_while_the_tunnel_starts() {
 async fn it_is_rejecting_while_aws_refuses() {
     let world = world(false, "").await;
     let api = world.sandbox.api();
-    let denied = ApiFault::Refused {
-        status: 400,
-        code: "AccessDeniedException",
-        message: "not authorized to perform: ssm:StartSession",
-    };
     for (known, sqlstate) in [(0, "08001"), (2, "08004")] {
         if known == 0 {
             world.sandbox.agent(BASTION).set_online(false);
         } else {
             world.sandbox.agent(BASTION).set_online(true);
-            api.fail("StartSession", denied, ALWAYS);
+            api.fail("StartSession", DENIED, ALWAYS);
         }
         // Who wants in hears the cause as it is.
         let ran = world.psql(&["-c", "select 1"]).await;
@@ -142,6 +148,82 @@ async fn it_is_rejecting_while_aws_refuses() {
     }
     api.recover();
     eventually_accepting(&world).await;
+    world.stop().await;
+}
+
+/// pg_isready knows no password, so it is not for it to try.
+#[tokio::test]
+async fn with_a_password_the_last_connection_tells() {
+    let world = world(true, "").await;
+    let api = world.sandbox.api();
+    api.fail("StartSession", DENIED, ALWAYS);
+    let select = || {
+        let mut command = world.psql_command(&["-A", "-t", "-c", "select 1"]);
+        command.env("PGPASSWORD", PASSWORD);
+        run(command)
+    };
+    let ran = select().await;
+    assert_eq!(ran.code, Some(2), "{ran:?}");
+    let cause = told(&world, 0).await;
+    assert_eq!(cause["sqlstate"], "08004", "{cause}");
+    assert_eq!(probed(&world).await, REJECTING);
+    let line = told(&world, 1).await;
+    assert_eq!(
+        (&line["id"], &line["sqlstate"]),
+        (&cause["id"], &"57P03".into())
+    );
+    api.recover();
+    // Who asks does not try; who tries finds out, and whoever asks then is told.
+    let begun = Instant::now();
+    while select().await.code != Some(0) {
+        assert!(begun.elapsed() < Duration::from_secs(30));
+    }
+    assert_eq!(probed(&world).await, ACCEPTING);
+
+    // The same for the database's own no.
+    let mut admin = Shell::admin(&world);
+    admin.backend().await;
+    shut_down(&world).await;
+    let ran = select().await;
+    let said = "the database system is shutting down";
+    assert!(ran.stderr.contains(said), "{ran:?}");
+    assert_eq!(probed(&world).await, REJECTING);
+    drop(admin);
+    world.stop().await;
+}
+
+/// Which target is meant is not known there unless it is named.
+#[tokio::test]
+async fn on_the_hub_it_is_rejecting_when_all_targets_are_known_to_fail() {
+    let orders = ordinary_config();
+    let stock = orders.replace("targets.orders", "targets.stock");
+    let hub = free_port().to_string();
+    let world = World::with(Setup {
+        config: Some(orders + &stock),
+        args: vec!["--hub-port".into(), hub.clone()],
+        ..Setup::default()
+    })
+    .await;
+    let api = world.sandbox.api();
+    api.fail("StartSession", DENIED, ALWAYS);
+    let ask = async |target: &str| {
+        let args = ["-p", &hub, "-d", target, "-c", "select 1"];
+        world.psql(&args).await.code
+    };
+    assert_eq!(ask("orders").await, Some(2));
+    assert_eq!(probed_by(&world, &["-p", &hub]).await, ACCEPTING);
+    let named = ["-p", &hub, "-d", "orders/app"];
+    assert_eq!(probed_by(&world, &named).await, REJECTING);
+    for target in ["orders", "stock"] {
+        assert_eq!(ask(target).await, Some(2));
+    }
+    assert_eq!(probed_by(&world, &["-p", &hub]).await, REJECTING);
+    api.recover();
+    let begun = Instant::now();
+    while ask("stock").await != Some(0) {
+        assert!(begun.elapsed() < Duration::from_secs(30));
+    }
+    assert_eq!(probed_by(&world, &["-p", &hub]).await, ACCEPTING);
     world.stop().await;
 }
 
@@ -200,12 +282,8 @@ async fn it_is_rejecting_while_the_tunnel_is_interrupted() {
     }
 }
 
-#[tokio::test]
-async fn the_databases_own_not_now_is_passed_on() {
-    let world = world(false, "").await;
-    let mut admin = Shell::admin(&world);
-    admin.backend().await;
-    assert_eq!(probed(&world).await, ACCEPTING);
+/// Shuts the server down as a kind administrator does; an open session keeps it from the end.
+async fn shut_down(world: &World) {
     // A smart shutdown waits for the open session, and lets nobody in meanwhile.
     let pid = world.database.postgres().pid().expect("the server runs");
     kill(Pid::from_raw(pid.cast_signed()), Signal::SIGTERM).expect("it runs");
@@ -215,6 +293,15 @@ async fn the_databases_own_not_now_is_passed_on() {
             .then_some(())
     })
     .await;
+}
+
+#[tokio::test]
+async fn the_databases_own_not_now_is_passed_on() {
+    let world = world(false, "").await;
+    let mut admin = Shell::admin(&world);
+    admin.backend().await;
+    assert_eq!(probed(&world).await, ACCEPTING);
+    shut_down(&world).await;
     assert_eq!(probed(&world).await, REJECTING);
     let ran = world.psql(&["-c", "select 1"]).await;
     assert!(
