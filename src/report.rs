@@ -303,6 +303,9 @@ pub fn before_login(error: &SessionError, about: Option<&About<'_>>) -> Report {
         SessionError::Interrupted(cause) => {
             before_login(cause, about).not_now(Some("The tunnel that was there was lost and is being tried again."))
         }
+        SessionError::NotReady(cause) if matches!(**cause, SessionError::ShuttingDown) => {
+            too_late().report(Level::Info, target)
+        }
         SessionError::NotReady(cause) => before_login(cause, about).not_now(None),
         SessionError::Client(refused) => client(refused).report(Level::Info, target),
         SessionError::GreetingTimeout(_) => Report::silent("client.silent", error),
@@ -363,6 +366,13 @@ fn shutting_down() -> Said {
         "terminating connection because pgiam is shutting down",
     )
     .hint("Connect again when pgiam runs again.")
+}
+
+/// Somebody who comes while the program waits for the others to leave.
+fn too_late() -> Said {
+    Said::new("server.shutdown", NOT_NOW, "pgiam is shutting down").hint(
+        "It waits for its open connections to end. Connect again when it has been started anew.",
+    )
 }
 
 /// The words of a library as a sentence of its own, as Detail wants them (PostgreSQL docs, "Error

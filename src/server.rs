@@ -267,6 +267,8 @@ pub struct Server {
     rooms: Vec<Arc<Rooms>>,
     accepting: CancellationToken,
     connections: TaskTracker,
+    /// Connections that came when the server was about to stop.
+    late: TaskTracker,
 }
 
 impl Server {
@@ -283,6 +285,7 @@ impl Server {
             proxy,
             accepting: CancellationToken::new(),
             connections: TaskTracker::new(),
+            late: TaskTracker::new(),
         };
         let startups = Arc::new(Semaphore::new(MAX_STARTUPS));
         for listener in listeners {
@@ -293,6 +296,7 @@ impl Server {
                     entry: listener.entry.clone(),
                     startups: Arc::clone(&startups),
                     connections: server.connections.clone(),
+                    late: server.late.clone(),
                 };
                 let stop = server.accepting.clone();
                 tokio::spawn(async move { stop.run_until_cancelled(accept.run(socket)).await });
@@ -301,15 +305,19 @@ impl Server {
         server
     }
 
-    /// Stops accepting and waits up to `grace` for open connections; `hurry` cuts the wait short.
-    /// Connections that are still open are told and closed, then the SSM sessions are ended.
+    /// Waits up to `grace` for open connections; `hurry` cuts the wait short. Meanwhile new ones are
+    /// told that they are too late, and only cancel requests are served, as in PostgreSQL's "smart"
+    /// shutdown. Connections that are still open then are told and closed, then the SSM sessions are
+    /// ended.
     pub async fn drain(self, grace: Duration, hurry: impl Future<Output = ()>) {
         let Self {
             proxy,
             rooms,
             accepting,
             connections,
+            late,
         } = self;
+        proxy.turn_away_newcomers();
         let running = Running {
             accepting,
             connections,
@@ -319,7 +327,9 @@ impl Server {
                 .map(|rooms| Arc::clone(&rooms.transport))
                 .collect(),
         };
-        running.drain(grace, hurry).await;
+        running.wait(grace, hurry).await;
+        running.accepting.cancel();
+        running.finish(&late).await;
     }
 }
 
@@ -334,9 +344,15 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    /// See [`Server::drain`].
+    /// Stops accepting and waits up to `grace` for open connections; `hurry` cuts the wait short.
+    /// Connections that are still open are ended, then the SSM sessions.
     pub(crate) async fn drain(self, grace: Duration, hurry: impl Future<Output = ()>) {
         self.accepting.cancel();
+        self.wait(grace, hurry).await;
+        self.finish(&TaskTracker::new()).await;
+    }
+
+    async fn wait(&self, grace: Duration, hurry: impl Future<Output = ()>) {
         self.connections.close();
         if !self.connections.is_empty() {
             info!(
@@ -350,11 +366,17 @@ impl Running {
                 () = hurry => {}
             }
         }
+    }
+
+    /// Ends the connections, the `late` ones among them, and the SSM sessions.
+    async fn finish(self, late: &TaskTracker) {
         self.stop.cancel();
-        let closed = tokio::time::timeout(session::STOP_DEADLINE, self.connections.wait()).await;
+        late.close();
+        let all = async { tokio::join!(self.connections.wait(), late.wait()) };
+        let closed = tokio::time::timeout(session::STOP_DEADLINE, all).await;
         if closed.is_err() {
             warn!(
-                connections = self.connections.len(),
+                connections = self.connections.len() + late.len(),
                 "connections did not close in time"
             );
         }
@@ -394,6 +416,7 @@ struct Accept {
     entry: Entry,
     startups: Arc<Semaphore>,
     connections: TaskTracker,
+    late: TaskTracker,
 }
 
 impl Accept {
@@ -409,8 +432,13 @@ impl Accept {
                         return;
                     };
                     let (proxy, entry) = (Arc::clone(&self.proxy), self.entry.clone());
-                    let serving = session::serve(proxy, entry, stream, arrival, permit);
-                    self.connections.spawn(serving);
+                    // Those that come late are not waited for.
+                    let tracker = if proxy.turns_newcomers_away() {
+                        &self.late
+                    } else {
+                        &self.connections
+                    };
+                    tracker.spawn(session::serve(proxy, entry, stream, arrival, permit));
                 }
                 Err(error) => {
                     warn!(%error, "accept failed");

@@ -1,4 +1,4 @@
-//! What clients hear before anything is tried for them: those that
+//! What clients hear before anything is tried for them: those that come too late, and those that
 //! only ask whether a connection could be made (`pg_isready`) and cannot make one.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -25,6 +25,9 @@ pub(super) fn turned_away(
     startup: &Startup,
     arrival: &Arrival,
 ) -> Result<(), SessionError> {
+    if proxy.turns_newcomers_away() {
+        return Err(SessionError::NotReady(Box::new(SessionError::ShuttingDown)));
+    }
     if !is_probe(startup) {
         return Ok(());
     }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,8 +14,8 @@ use tracing::debug;
 
 use super::known::Known;
 use super::limits::Places;
-use super::{Arrival, SessionError};
 use super::probe::LastFailure;
+use super::{Arrival, SessionError};
 use crate::alias::Aliases;
 use crate::aws::{AwsContext, AwsOptions};
 use crate::cancel::CancelKeys;
@@ -46,6 +47,8 @@ pub struct Proxy {
     pub(super) cancel_keys: CancelKeys,
     /// Cancel requests that are under way.
     pub(super) cancels: Semaphore,
+    /// Nobody is let in any more.
+    closing: AtomicBool,
     /// Cancelled when the remaining connections must end.
     pub stop: CancellationToken,
 }
@@ -73,8 +76,21 @@ impl Proxy {
             places: Places::new(Some(serve.max_connections)),
             cancel_keys: CancelKeys::default(),
             cancels: Semaphore::new(MOST_CANCELS),
+            closing: AtomicBool::new(false),
             stop: CancellationToken::new(),
         })
+    }
+
+    /// From now on clients that want in are told that the program is stopping; cancel requests are
+    /// served.
+    pub fn turn_away_newcomers(&self) {
+        self.closing.store(true, Ordering::Release);
+    }
+
+    /// Whether clients that want in are too late.
+    #[must_use]
+    pub fn turns_newcomers_away(&self) -> bool {
+        self.closing.load(Ordering::Acquire)
     }
 
     /// Whether clients that come like this must know the local password. Those on the Unix socket
@@ -95,6 +111,7 @@ pub struct Rooms {
     pub(super) aws: Arc<AwsContext>,
     pub(super) known: Known,
     pub(super) places: Places,
+    pub(super) last_failure: LastFailure,
     aliases: Arc<Aliases>,
 }
 
@@ -111,7 +128,6 @@ impl Rooms {
         };
         Ok(Endpoint { host, port: *port })
     }
-    pub(super) last_failure: LastFailure,
 
     /// The endpoint is looked up anew for the next connection: the server behind the name is another
     /// one.
@@ -179,10 +195,10 @@ pub fn rooms(targets: Vec<Target>) -> Result<Vec<Arc<Rooms>>, SetupError> {
             aws,
             known: Known::new(),
             places: Places::new(target.login.connection_limit),
+            last_failure: LastFailure::default(),
             aliases: Arc::new(Aliases::new(target.login.dns_server)),
             target: Arc::new(target),
         }));
     }
     Ok(rooms)
 }
-            last_failure: LastFailure::default(),
