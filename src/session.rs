@@ -19,6 +19,7 @@ mod welcome;
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -100,10 +101,11 @@ pub async fn serve(
     async {
         let stop = proxy.stop.clone();
         let deadline = proxy.startup_timeout;
-        let welcome = welcome::welcome(&proxy, &entry, stream, &arrival);
+        let our_turn = AtomicBool::new(false);
+        let welcome = welcome::welcome(&proxy, &entry, stream, &arrival, &our_turn);
         let welcomed = tokio::select! {
             welcomed = timeout(deadline, welcome) => welcomed.map_err(|_| deadline),
-            () = crowded(&startup_permit) => Err(accepted.elapsed()),
+            () = crowded(&startup_permit, &our_turn) => Err(accepted.elapsed()),
             () = stop.cancelled() => return,
         };
         match welcomed {
@@ -137,10 +139,11 @@ pub async fn serve(
     .await;
 }
 
-/// Resolves when a client has had enough time to say what it wants, and others wait for its place.
-async fn crowded(permit: &OwnedSemaphorePermit) {
+/// Resolves when a client has had enough time to say what it wants, and others wait for its place;
+/// not while it is our turn.
+async fn crowded(permit: &OwnedSemaphorePermit, our_turn: &AtomicBool) {
     tokio::time::sleep(CROWDED_PATIENCE).await;
-    while permit.semaphore().available_permits() > 0 {
+    while our_turn.load(Ordering::Acquire) || permit.semaphore().available_permits() > 0 {
         tokio::time::sleep(CROWDED_LOOK).await;
     }
 }

@@ -2,6 +2,7 @@
 
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::time::timeout;
@@ -15,19 +16,26 @@ use crate::tunnel::Stream;
 /// Silent ones would otherwise keep the owner's clients waiting for as long as those may take.
 const STRANGERS_TIME: Duration = Duration::from_secs(1);
 
-/// What the client wants, if it is one of ours.
+/// What the client wants, if it is one of ours. `our_turn` is set while the client has said what it
+/// wants and waits to hear whether it may: many at once are not looked up in a moment.
 pub(super) async fn welcome(
     proxy: &Proxy,
     entry: &Entry,
     stream: Stream,
     arrival: &Arrival,
+    our_turn: &AtomicBool,
 ) -> Result<Greeted, (SessionError, Option<Local>)> {
     // As PostgreSQL: TLS on a Unix socket would only cost time.
     let acceptor = arrival.is_tcp().then_some(&proxy.acceptor);
     let mut greeting = pin!(greet(acceptor, stream));
     let mut check = pin!(arrival.check(proxy.uid));
     let (greeted, allowed) = tokio::select! {
-        greeted = &mut greeting => (greeted, check.await),
+        greeted = &mut greeting => {
+            our_turn.store(true, Ordering::Release);
+            let allowed = check.await;
+            our_turn.store(false, Ordering::Release);
+            (greeted, allowed)
+        }
         allowed = &mut check => match allowed {
             Ok(()) => (greeting.await, Ok(())),
             Err(error) => match timeout(STRANGERS_TIME, greeting).await {
