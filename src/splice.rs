@@ -11,12 +11,18 @@ use std::time::Duration;
 
 use pg_handshake::Follower;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::time::Sleep;
 
 use crate::tunnel::Duplex;
 
 /// Copy buffer per direction: a full TLS record (16 KiB of plaintext) fits, so one read never
 /// splits one.
 const BUFFER: usize = 16 * 1024;
+
+/// How long the last words of a server that takes no more may be on their way.
+const LAST_WORDS_DEADLINE: Duration = Duration::from_secs(10);
+/// What a client says when it leaves (PostgreSQL docs, "Message Formats").
+const TERMINATE: [u8; 5] = *b"X\0\0\0\x04";
 
 /// How long the closing side may take to accept its last bytes and our close.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
@@ -49,13 +55,15 @@ impl EndedBy {
 pub struct SessionEnd {
     /// The side that ended first.
     pub by: EndedBy,
-    /// `None`: closed in order.
+    /// `None`: closed in order, which for a server means: after it has said why, or was told that the
+    /// client leaves.
     pub error: Option<io::Error>,
     /// Bytes client → server.
     pub sent: u64,
     /// Bytes server → client.
     pub received: u64,
-    /// Whether the client stands between two server messages, so that an ErrorResponse can follow.
+    /// Whether the client stands where an ErrorResponse can follow: between two server messages, of
+    /// which the last was not itself one that ends a session.
     pub at_boundary: bool,
 }
 
@@ -161,36 +169,67 @@ pub async fn splice(
 ) -> SessionEnd {
     let (mut up, mut down) = (Pump::new(first.up), Pump::new(first.down));
     let mut follower = Follower::new();
-    let mut refused_write = None;
+    let mut said_last = [0; TERMINATE.len()];
+    let mut refused_write: Option<(io::Error, Pin<Box<Sleep>>)> = None;
     let both = poll_fn(|cx| {
         if refused_write.is_none()
-            && let Poll::Ready(stopped) = up.poll(cx, client, server, |_| {})
+            && let Poll::Ready(stopped) = up.poll(cx, client, server, |bytes| {
+                keep_last(&mut said_last, bytes);
+            })
         {
             match stopped {
                 Stop::Read(error) => return Poll::Ready((EndedBy::Client, error)),
                 // The server takes no more, but its last words may still be on their way.
-                Stop::Write(error) => refused_write = Some(error),
+                Stop::Write(error) => {
+                    let deadline = tokio::time::sleep(LAST_WORDS_DEADLINE);
+                    refused_write = Some((error, Box::pin(deadline)));
+                }
             }
         }
         // Its error sticks: a follower that has lost the framing never claims a boundary again.
         let follow = |bytes: &[u8]| _ = follower.advance(bytes);
-        down.poll(cx, server, client, follow)
-            .map(|stopped| match stopped {
-                Stop::Read(error) => (EndedBy::Server, error.or_else(|| refused_write.take())),
-                Stop::Write(error) => (EndedBy::Client, Some(error)),
-            })
+        let stopped = match (down.poll(cx, server, client, follow), &mut refused_write) {
+            (Poll::Ready(stopped), _) => stopped,
+            (Poll::Pending, None) => return Poll::Pending,
+            (Poll::Pending, Some((_, deadline))) => {
+                ready!(deadline.as_mut().poll(cx));
+                Stop::Read(None)
+            }
+        };
+        let refused = || refused_write.take().map(|(error, _)| error);
+        Poll::Ready(match stopped {
+            Stop::Read(error) => (EndedBy::Server, error.or_else(refused)),
+            Stop::Write(error) => (EndedBy::Client, Some(error)),
+        })
     });
-    let (by, error) = tokio::select! {
+    let (by, mut error) = tokio::select! {
         ended = both => ended,
         () = stop => (EndedBy::Shutdown, None),
     };
+    // An ErrorResponse is followed by ReadyForQuery sooner or later, but for the one that ends the
+    // session.
+    let said_why = follower.last_type() == Some(b'E');
+    let at_boundary = follower.at_boundary() && down.start == down.end;
+    if by == EndedBy::Server && error.is_none() && !said_why && said_last != TERMINATE {
+        error = Some(io::Error::new(
+            io::ErrorKind::UnexpectedEof,
+            "the server closed it without a word",
+        ));
+    }
     SessionEnd {
         by,
         error,
         sent: up.copied,
         received: down.copied,
-        at_boundary: follower.at_boundary() && down.start == down.end,
+        at_boundary: at_boundary && (by == EndedBy::Shutdown || !said_why),
     }
+}
+
+/// Keeps the last bytes of a stream of which `bytes` are the next.
+fn keep_last<const N: usize>(last: &mut [u8; N], bytes: &[u8]) {
+    let new = bytes.len().min(N);
+    last.rotate_left(new);
+    last[N - new..].copy_from_slice(&bytes[bytes.len() - new..]);
 }
 
 /// Closes a stream in order (TLS close_notify, FIN), within [`CLOSE_DEADLINE`]. A failure only
@@ -293,7 +332,44 @@ mod tests {
                 (EndedBy::Server, at_boundary),
                 "{cut} cut off"
             );
+            let reason = end.error.expect("it has not said why").to_string();
+            assert_eq!(reason, "the server closed it without a word");
         }
+    }
+
+    #[tokio::test]
+    async fn what_the_server_said_last_is_the_reason() {
+        let Pair {
+            mut client,
+            mut server,
+            splice,
+        } = spliced(b"", b"", std::future::pending());
+        let mut fatal = message(20);
+        fatal[0] = b'E';
+        server.write_all(&fatal).await.unwrap();
+        drop(server);
+        client.read_exact(&mut fatal).await.unwrap();
+        let end = splice.await.unwrap();
+        assert_eq!((end.by, end.at_boundary), (EndedBy::Server, false));
+        assert!(end.error.is_none(), "{:?}", end.error);
+    }
+
+    #[tokio::test]
+    async fn a_client_that_has_taken_leave_is_told_nothing() {
+        let Pair {
+            mut client,
+            mut server,
+            splice,
+        } = spliced(b"", b"", std::future::pending());
+        client.write_all(b"Q\0\0\0\x06;\0X\0\0").await.unwrap();
+        client.write_all(b"\0\x04").await.unwrap();
+        let mut taken = [0; 12];
+        server.read_exact(&mut taken).await.unwrap();
+        drop(server);
+        let end = splice.await.unwrap();
+        assert_eq!(end.by, EndedBy::Server);
+        assert!(end.error.is_none(), "{:?}", end.error);
+        drop(client);
     }
 
     #[tokio::test]
@@ -314,34 +390,36 @@ mod tests {
         drop((client, server));
     }
 
+    /// A server that takes no more.
+    struct Deaf(DuplexStream);
+    impl AsyncRead for Deaf {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            buf: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.0).poll_read(cx, buf)
+        }
+    }
+    impl AsyncWrite for Deaf {
+        fn poll_write(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            _: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()))
+        }
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
     #[tokio::test]
     async fn last_words_of_a_server_that_takes_no_more_still_arrive() {
         // A server that is terminated writes its reason and closes; the client is still sending.
-        struct Deaf(DuplexStream);
-        impl AsyncRead for Deaf {
-            fn poll_read(
-                mut self: Pin<&mut Self>,
-                cx: &mut Context<'_>,
-                buf: &mut ReadBuf<'_>,
-            ) -> Poll<io::Result<()>> {
-                Pin::new(&mut self.0).poll_read(cx, buf)
-            }
-        }
-        impl AsyncWrite for Deaf {
-            fn poll_write(
-                self: Pin<&mut Self>,
-                _: &mut Context<'_>,
-                _: &[u8],
-            ) -> Poll<io::Result<usize>> {
-                Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()))
-            }
-            fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-                Poll::Ready(Ok(()))
-            }
-            fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-                Poll::Ready(Ok(()))
-            }
-        }
         let (mut server, near_server) = duplex(4096);
         let (mut client, mut near_client) = duplex(4096);
         let mut near_server = Deaf(near_server);
@@ -363,6 +441,19 @@ mod tests {
         let mut received = vec![0; reason.len()];
         client.read_exact(&mut received).await.unwrap();
         let end = splicing.await.unwrap();
+        assert_eq!((end.by, end.at_boundary), (EndedBy::Server, true));
+        assert_eq!(end.error.unwrap().kind(), io::ErrorKind::BrokenPipe);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn they_are_not_waited_for_without_end() {
+        let (_server, near_server) = duplex(4096);
+        let (mut client, mut near_client) = duplex(4096);
+        let mut near_server = Deaf(near_server);
+        client.write_all(b"insert").await.unwrap();
+        let first = First { up: b"", down: b"" };
+        let stop = std::future::pending();
+        let end = splice(&mut near_client, &mut near_server, first, stop).await;
         assert_eq!((end.by, end.at_boundary), (EndedBy::Server, true));
         assert_eq!(end.error.unwrap().kind(), io::ErrorKind::BrokenPipe);
     }

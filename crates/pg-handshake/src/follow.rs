@@ -63,6 +63,13 @@ impl Follower {
         self.error.is_none() && self.have == 0 && self.body_left == 0
     }
 
+    /// The type byte of the message that is under way, or was last; `None` before the first one.
+    #[must_use]
+    pub fn last_type(&self) -> Option<u8> {
+        let [tag, ..] = self.header;
+        (tag != 0).then_some(tag)
+    }
+
     fn begin_body(&mut self) -> Result<(), FollowError> {
         let [tag, a, b, c, d] = self.header;
         let length = u32::from_be_bytes([a, b, c, d]);
