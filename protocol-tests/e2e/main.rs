@@ -5,6 +5,7 @@
 )]
 
 mod cancel;
+mod clients;
 mod failures;
 mod forward;
 mod lifecycle;
