@@ -12,7 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::iam::DbEndpoint;
 use crate::program::{Launch, Proxy};
-use crate::rds::{RdsDatabase, RdsOptions};
+use crate::rds::{Engine, RdsDatabase, RdsOptions};
 use crate::sandbox::Sandbox;
 
 mod check;
@@ -68,6 +68,11 @@ pub(crate) struct FarSide {
 
 impl FarSide {
     pub(crate) async fn start() -> anyhow::Result<Self> {
+        Self::with(Engine::default()).await
+    }
+
+    /// With this kind of database.
+    pub(crate) async fn with(engine: Engine) -> anyhow::Result<Self> {
         let sandbox = Sandbox::builder().region(REGION).start().await?;
         let endpoint = DbEndpoint {
             host: HOST.to_owned(),
@@ -76,6 +81,7 @@ impl FarSide {
         };
         let mut options = RdsOptions::new(sandbox.dir(), endpoint);
         options.fresh = true;
+        options.engine = engine;
         let database =
             RdsDatabase::start(options, sandbox.pki(), sandbox.iam(), sandbox.events()).await?;
         sandbox.vpc().open(HOST, PORT, database.addr());

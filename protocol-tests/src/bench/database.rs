@@ -13,8 +13,11 @@ use super::rivals::{BRIDGE, Contest, Programs};
 use super::tunnel::{Plan, progress};
 use crate::agent::REAL_PACE;
 use crate::demo::{BASTION, DemoOptions, FarSide, HOST, READY_DEADLINE};
+use crate::front::FrontKind;
 use crate::link::Conditions;
+use crate::postgres::postgres18;
 use crate::program::{Proxy, clean_env};
+use crate::rds::Engine;
 
 /// Role and database that everybody logs in to.
 const ROLE: &str = "db_user";
@@ -184,7 +187,7 @@ impl Rows<'_> {
                     times[way as usize].map_or(0.0, |seconds| seconds * 1e3)
                 };
                 let ours = of(Way::Pgiam).unwrap_or(f64::NAN);
-                let figure = Figure::new(measure, ours, Target::AtMost(4.2))
+                let figure = Figure::new(measure, ours, Target::AtMost(3.2))
                     .beside(of(Way::Bridge).unwrap_or(f64::NAN), BRIDGE)
                     .plugin(of(Way::Plugin).or(Some(PLUGIN_ROUND_TRIPS)))
                     .note(format!(
@@ -214,12 +217,9 @@ impl Rows<'_> {
             for number in 0..=self.plan.logins {
                 let mut psql = Command::new(self.far_side.psql());
                 self.direct(&mut psql, way)?;
-                // Leaves as soon as it is in.
-                psql.args(["-X", "-w", "-c", "\\q"]);
-                let began = Instant::now();
-                output_of(psql, DEADLINE).await?;
+                let seconds = login(psql).await?;
                 if number > 0 {
-                    times.push(began.elapsed().as_secs_f64());
+                    times.push(seconds);
                 }
             }
             medians[way as usize] = Some(median(times));
@@ -246,20 +246,9 @@ impl Rows<'_> {
     /// Lets a libpq program go this way: ours as its user calls it, without a password; the others
     /// with a fresh token for one, in TLS that ends at the server.
     fn direct(&self, command: &mut Command, way: Way) -> anyhow::Result<()> {
-        clean_env(command, &["PG"]);
-        command
-            .env("PGPASSFILE", "/nonexistent")
-            .env("PGSERVICEFILE", "/dev/null")
-            .env("PGUSER", ROLE)
-            .env("PGDATABASE", DATABASE)
-            .env("LC_ALL", "C");
+        through(command, self.proxy);
         let door = match way {
-            Way::Pgiam => {
-                command
-                    .env("PGHOST", "localhost")
-                    .env("PGPORT", self.proxy.port().to_string());
-                return Ok(());
-            }
+            Way::Pgiam => return Ok(()),
             Way::Bridge => self.contest.bridge()?,
             Way::Plugin => self.contest.plugin()?.context("there is no plugin")?,
         };
@@ -277,6 +266,89 @@ impl Rows<'_> {
             );
         Ok(())
     }
+}
+
+/// Logins at a server that takes TLS without an SSLRequest; left out where there is none.
+pub(crate) async fn measure_direct_tls(
+    programs: Programs<'_>,
+    plan: &Plan,
+    figures: &mut Figures,
+) -> anyhow::Result<()> {
+    let measure = "the same, a database that takes direct TLS (round trips)";
+    let eighteen = match postgres18() {
+        Ok(eighteen) => eighteen,
+        Err(error) => {
+            progress(&format!("left out: {measure}: {error:#}"));
+            return Ok(());
+        }
+    };
+    progress(measure);
+    let far_side = FarSide::with(Engine::Front {
+        kind: FrontKind::Instance,
+        direct: true,
+        bindir: Some(eighteen.bindir()),
+    })
+    .await?;
+    let measured = async {
+        let proxy = start_proxy(&far_side, programs).await?;
+        let near = median_login(&far_side, &proxy, plan).await?;
+        let conditions = Conditions {
+            delay: DELAY,
+            ..Conditions::default()
+        };
+        far_side.sandbox.link().set(conditions, 1);
+        let round_trip = 2.0 * timer_says(DELAY).await;
+        let far = median_login(&far_side, &proxy, plan).await?;
+        proxy.stop().await?;
+        let note = format!(
+            "connect and ReadyForQuery, no query: {:.0} ms without delay and {:.0} ms with a round \
+             trip of {:.1} ms",
+            near * 1e3,
+            far * 1e3,
+            round_trip * 1e3
+        );
+        let trips = (far - near) / round_trip;
+        figures.add(Figure::new(measure, trips, Target::AtMost(2.2)).note(note));
+        anyhow::Ok(())
+    };
+    let measured = measured.await;
+    far_side.sandbox.link().clear();
+    measured.and(far_side.stop().await)
+}
+
+/// Median seconds of our logins; the first ones, in which the server is got to know, do not count.
+async fn median_login(far_side: &FarSide, proxy: &Proxy, plan: &Plan) -> anyhow::Result<f64> {
+    let mut times = vec![];
+    for number in 0..=plan.logins + 1 {
+        let mut psql = Command::new(far_side.psql());
+        through(&mut psql, proxy);
+        let seconds = login(psql).await?;
+        if number > 1 {
+            times.push(seconds);
+        }
+    }
+    Ok(median(times))
+}
+
+/// Lets a libpq program go through the proxy as its user calls it.
+fn through(command: &mut Command, proxy: &Proxy) {
+    clean_env(command, &["PG"]);
+    command
+        .env("PGPASSFILE", "/nonexistent")
+        .env("PGSERVICEFILE", "/dev/null")
+        .env("PGUSER", ROLE)
+        .env("PGDATABASE", DATABASE)
+        .env("PGHOST", "localhost")
+        .env("PGPORT", proxy.port().to_string())
+        .env("LC_ALL", "C");
+}
+
+/// Seconds in which psql logs in and leaves.
+async fn login(mut psql: Command) -> anyhow::Result<f64> {
+    psql.args(["-X", "-w", "-c", "\\q"]);
+    let began = Instant::now();
+    output_of(psql, DEADLINE).await?;
+    Ok(began.elapsed().as_secs_f64())
 }
 
 /// Seconds the timer takes for `time`: the link's delays come from the same one.

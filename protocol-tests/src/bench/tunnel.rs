@@ -128,6 +128,9 @@ async fn measure(far_side: &FarSide, programs: Programs<'_>, plan: &Plan) -> Fig
     if let Err(error) = database::measure(far_side, programs, plan, &mut figures).await {
         figures.add_failure("a database behind a tunnel", &error);
     }
+    if let Err(error) = database::measure_direct_tls(programs, plan, &mut figures).await {
+        figures.add_failure("a database that takes direct TLS", &error);
+    }
     if let Err(error) = idle::measure(far_side, programs, plan, &mut figures).await {
         figures.add_failure("memory and idling", &error);
     }
