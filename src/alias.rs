@@ -9,7 +9,8 @@
 //! Only signing and verification use the answer. What is dialled is the configured name, and who
 //! looks it up is the bastion, in the VPC's own DNS. The two may disagree for as long as a record
 //! lives; the login fails then, and nothing worse: whoever forges our answers makes us sign for,
-//! and insist on, a server that the tunnel does not lead to.
+//! and insist on, a server that the tunnel does not lead to. Without a tunnel the same DNS gives name
+//! and address, and who forges it chooses among all of AWS's databases; the README says so.
 
 use std::collections::HashMap;
 use std::fmt;

@@ -10,6 +10,7 @@ pub mod cancel;
 pub mod cli;
 pub mod config;
 pub mod forward;
+mod jitter;
 mod kept;
 pub mod local_password;
 pub mod platform;

@@ -115,6 +115,8 @@ pub struct Evidence {
     pub from_cache: bool,
     /// It went out before the database asked.
     pub early: bool,
+    /// Another token was refused just before.
+    pub second: bool,
     /// How far this machine's clock is from AWS's, where an answer of AWS has told.
     pub clock: Option<ClockOffset>,
     /// Whose the credentials are, where AWS was asked.

@@ -22,9 +22,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use pg_handshake::{AUTHENTICATION_OK, ErrorReply, Startup};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout};
 use tracing::{Instrument, Span, debug, field, info, info_span, warn};
@@ -37,8 +37,9 @@ use crate::splice::{self, EndedBy, First};
 use crate::tunnel::{Duplex, Stream, plain};
 
 pub use arrival::Arrival;
+use connect::while_there;
 pub use error::SessionError;
-use greet::{Greeted, Local};
+use greet::{Greeted, Local, Standing};
 use login::{Greeting, LoggedIn};
 pub use rooms::{Proxy, Rooms, SetupError, rooms};
 
@@ -56,8 +57,6 @@ const PROBE_DEADLINE: Duration = Duration::from_millis(2500);
 const PROBE: &[u8] = b"pg_isready";
 /// Read size before the splice: startup packets and login answers are small.
 const READ: usize = 4 * 1024;
-/// What a client may pipeline behind its startup packet before it has to wait.
-const EARLY: usize = 64 * 1024;
 
 /// Milliseconds spent in each stage of one connection.
 #[derive(Clone, Copy, Debug, Default)]
@@ -113,11 +112,7 @@ pub async fn serve(
                 drop(startup_permit);
                 cancel::deliver(&proxy, &entry.rooms, &key, stream).await;
             }
-            Ok(Ok(Greeted::Startup {
-                client,
-                startup,
-                early,
-            })) => {
+            Ok(Ok(Greeted::Startup { client, startup })) => {
                 let session = Session {
                     client_asked: proxy.asks_password(&arrival),
                     proxy,
@@ -126,7 +121,7 @@ pub async fn serve(
                     timings: Timings::default(),
                     evidence: None,
                 };
-                session.run(client, startup, early, startup_permit).await;
+                session.run(client, startup, startup_permit).await;
             }
             Ok(Err((error, client))) => refuse(client, &error, None, &Greeting::default()).await,
             Err(after) => {
@@ -174,58 +169,48 @@ impl Session {
         mut self,
         mut client: Local,
         startup: Startup,
-        early: Bytes,
         startup_permit: OwnedSemaphorePermit,
     ) {
         self.timings.startup_ms = millis(self.accepted);
         let probe = is_probe(&startup);
-        let none = Greeting::default();
-        let too_many = |limit, of_target| SessionError::TooManyConnections { limit, of_target };
+        let mut greeting = Greeting::default();
         let _place = match self.proxy.places.take() {
             Ok(place) => place,
-            Err(limit) => return refuse(Some(client), &too_many(limit, false), None, &none).await,
+            Err(limit) => {
+                let error = too_many(limit, false);
+                return refuse(Some(client), &error, None, &greeting).await;
+            }
         };
         drop(startup_permit);
         let (rooms, mut routed) = match self.route(startup) {
             Ok(both) => both,
-            Err(error) => return refuse(Some(client), &error, None, &none).await,
+            Err(error) => return refuse(Some(client), &error, None, &greeting).await,
         };
         let span = Span::current();
         span.record("target", &routed.target.name);
         span.record("user", &routed.user);
         span.record("database", routed.database.as_deref().unwrap_or_default());
 
-        let mut greeting = self.greeting(&routed);
-        let place = rooms.places.take();
-        let (mut early, stop) = (BytesMut::from(&early[..]), self.proxy.stop.clone());
+        let (place, stop) = (rooms.places.take(), self.proxy.stop.clone());
         let connected = async {
             let _ = place.as_ref().map_err(|limit| too_many(*limit, true))?;
-            let (local, early) = (&mut client, &mut early);
+            let (client, greeting) = (&mut client, &mut greeting);
             match routed.target.login.auth {
-                Auth::Passthrough => self.carry(&rooms, &mut routed, (local, early)).await,
-                Auth::Iam => tokio::select! {
-                    connected = self.connect(&rooms, &mut routed, &mut greeting) => connected,
-                    gone = client_gone(&mut local.stream, early) => Err(SessionError::ClientGone(gone)),
-                },
+                Auth::Passthrough => self.carry(&rooms, &mut routed, client, greeting).await,
+                Auth::Iam => while_there(client, self.connect(&rooms, &mut routed, greeting)).await,
             }
-        };
-        let connected = async {
-            if !probe {
-                return connected.await;
-            }
-            let late = Err(SessionError::NoTunnelYet(rooms.transport.readiness()));
-            let answer = timeout(PROBE_DEADLINE, connected).await.unwrap_or(late);
-            answer.map_err(SessionError::for_a_probe)
         };
         let connected = tokio::select! {
-            connected = connected => connected,
-            () = stop.cancelled() => Err(SessionError::ShuttingDown),
+            connected = answer_in_time(probe, &rooms, connected) => connected,
+            () = stop.cancelled() => Err(match probe {
+                true => SessionError::ShuttingDown.for_a_probe(),
+                false => SessionError::ShuttingDown,
+            }),
         };
         match connected {
             Ok(upstream) => {
                 rooms.last_failure.forget();
-                self.splice(client.stream, upstream, greeting, early, &routed)
-                    .await
+                self.splice(client, upstream, greeting, &routed).await;
             }
             Err(error) => {
                 if error.is_another_server() {
@@ -282,10 +267,9 @@ impl Session {
     /// The session proper, from the first ReadyForQuery to the end.
     async fn splice(
         self,
-        mut client: Stream,
+        client: Local,
         upstream: LoggedIn,
         mut greeting: Greeting,
-        early: BytesMut,
         routed: &Routed,
     ) {
         let LoggedIn {
@@ -294,7 +278,7 @@ impl Session {
             after,
             tls,
         } = upstream;
-        let _registration: Option<Registration> = key.map(|key| {
+        let registration: Option<Registration> = key.map(|key| {
             self.proxy
                 .cancel_keys
                 .register(key, Arc::clone(&routed.target))
@@ -314,11 +298,17 @@ impl Session {
         );
 
         let stop = self.proxy.stop.cancelled();
+        let Local {
+            stream: mut client,
+            ahead,
+            ..
+        } = client;
         let first = First {
-            up: &early,
+            up: &ahead,
             down: &greeting.bytes,
         };
         let end = splice::splice(&mut client, &mut server, first, stop).await;
+        drop(registration); // Its key means nothing any more.
         let seconds = self.accepted.elapsed().as_secs();
         let reason = end.error.as_ref().map(plain).unwrap_or_default();
         let (by, sent, received) = (end.by.as_str(), end.sent, end.received);
@@ -343,25 +333,34 @@ impl Session {
     }
 }
 
-/// Resolves when the client closes while it waits for its login; keeps what it sends meanwhile.
-async fn client_gone(stream: &mut Stream, early: &mut BytesMut) -> io::Error {
-    let mut buffer = [0; READ];
-    while early.len() < EARLY {
-        match stream.read(&mut buffer).await {
-            Ok(0) => return io::ErrorKind::UnexpectedEof.into(),
-            Ok(n) => early.extend_from_slice(&buffer[..n]),
-            Err(error) => return error,
-        }
+fn too_many(limit: usize, of_target: bool) -> SessionError {
+    SessionError::TooManyConnections { limit, of_target }
+}
+
+/// Lets a login take its time; but a `probe` gets an answer soon, and one that it understands.
+async fn answer_in_time(
+    probe: bool,
+    rooms: &Rooms,
+    connected: impl Future<Output = Result<LoggedIn, SessionError>>,
+) -> Result<LoggedIn, SessionError> {
+    if !probe {
+        return connected.await;
     }
-    std::future::pending().await
+    let late = || Err(SessionError::NoTunnelYet(rooms.transport.readiness()));
+    let answer = timeout(PROBE_DEADLINE, connected).await;
+    answer
+        .unwrap_or_else(|_| late())
+        .map_err(SessionError::for_a_probe)
 }
 
 /// Tells client and log why there is no session.
 ///
 /// Over TLS the error follows an AuthenticationOk: libpq, by its default `sslmode=prefer`, takes an
 /// error in its place as a reason to try the same again without TLS, so that every failure would be
-/// tried, waited for and printed twice. The client has indeed passed what we ask of it. Only "not
-/// ready" comes without: whoever asks just that takes AuthenticationOk for a yes.
+/// tried, waited for and printed twice. Only a client that has indeed passed what we ask of it is told
+/// so, and none that has been asked for something by the database: libpq with `require_auth` and
+/// `channel_binding`, and other drivers, would report a broken login in place of the reason. "Not
+/// ready" comes without, too: whoever asks just that takes AuthenticationOk for a yes.
 async fn refuse(
     client: Option<Local>,
     error: &SessionError,
@@ -373,8 +372,8 @@ async fn refuse(
     let (Some(mut client), Some(reply)) = (client, report.reply) else {
         return;
     };
-    let asked = greeting.authenticated || report.not_ready;
-    let welcome: &'static [u8] = if client.tls && !asked {
+    let admitted = client.standing == Standing::Admitted && !greeting.authenticated;
+    let welcome: &'static [u8] = if client.tls && admitted && !report.not_ready {
         &AUTHENTICATION_OK
     } else {
         &[]

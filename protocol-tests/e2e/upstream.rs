@@ -216,6 +216,13 @@ impl Raw {
 
     /// Up to the first ReadyForQuery, or an error.
     async fn with_version(addr: SocketAddr, version: u32, parameters: &[(&str, &str)]) -> Self {
+        let mut client = Self::begin(addr, version, parameters).await;
+        client.greeting = client.hear().await;
+        client
+    }
+
+    /// Only sends the startup packet.
+    async fn begin(addr: SocketAddr, version: u32, parameters: &[(&str, &str)]) -> Self {
         let mut packet = version.to_be_bytes().to_vec();
         for (name, value) in parameters {
             packet.extend([name.as_bytes(), b"\0", value.as_bytes(), b"\0"].concat());
@@ -226,37 +233,44 @@ impl Raw {
         let packet = [&length.to_be_bytes(), &packet[..]].concat();
         let sent = stream.write_all(&packet).await;
         sent.expect("the startup is taken");
-        let mut client = Self {
+        Self {
             stream,
             greeting: Vec::new(),
+        }
+    }
+
+    async fn send(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).await.expect("it is taken");
+    }
+
+    /// The next message: its kind and its body.
+    async fn next(&mut self) -> (u8, Vec<u8>) {
+        let read = async {
+            let kind = self.stream.read_u8().await.expect("a message");
+            let length = self.stream.read_u32().await.expect("its length");
+            let mut body = vec![0; usize::try_from(length).expect("a length") - 4];
+            self.stream.read_exact(&mut body).await.expect("its body");
+            (kind, body)
         };
-        client.greeting = client.hear().await;
-        client
+        timeout(PATIENCE, read).await.expect("a message in time")
     }
 
     /// Messages up to ReadyForQuery or an error.
     async fn hear(&mut self) -> Vec<(u8, Vec<u8>)> {
-        let read = async {
-            let mut messages = Vec::new();
-            loop {
-                let kind = self.stream.read_u8().await.expect("a message");
-                let length = self.stream.read_u32().await.expect("its length");
-                let mut body = vec![0; usize::try_from(length).expect("a length") - 4];
-                self.stream.read_exact(&mut body).await.expect("its body");
-                messages.push((kind, body));
-                if b"ZE".contains(&kind) {
-                    return messages;
-                }
+        let mut messages = Vec::new();
+        loop {
+            messages.push(self.next().await);
+            if let Some((b'Z' | b'E', _)) = messages.last() {
+                return messages;
             }
-        };
-        timeout(PATIENCE, read).await.expect("an answer in time")
+        }
     }
 
     /// Sends a query.
     async fn ask(&mut self, sql: &str) {
         let length = u32::try_from(sql.len() + 5).expect("it is short");
         let packet = [b"Q", &length.to_be_bytes()[..], sql.as_bytes(), b"\0"].concat();
-        self.stream.write_all(&packet).await.expect("it is taken");
+        self.send(&packet).await;
     }
 
     /// The kinds of messages that answer a query.

@@ -92,6 +92,11 @@ pub enum Fault {
     CloseAfterStartup,
     /// Nothing comes after the startup, and the connection stays open.
     SilentAfterStartup,
+    /// A ClientHello without an SSLRequest is taken for the beginning of something long, of which the
+    /// rest is waited for: what a pooler may do that does not know direct TLS.
+    SwallowClientHello,
+    /// The connection is closed on a ClientHello without an SSLRequest, as while a server restarts.
+    CloseAtClientHello,
     /// Whatever the token is, this error answers it.
     AtToken(ServerError),
 }

@@ -16,6 +16,7 @@ pub(super) fn token(about: &About<'_>) -> Option<String> {
         request,
         expires_at,
         from_cache,
+        second,
         ..
     } = about.evidence?;
     let TokenRequest {
@@ -42,8 +43,13 @@ pub(super) fn token(about: &About<'_>) -> Option<String> {
     } else {
         "made for this login"
     };
+    let again = if *second {
+        " Another token was refused just before."
+    } else {
+        ""
+    };
     Some(format!(
-        "The token was signed for {signed}; it was {made} and is valid until {}.",
+        "The token was signed for {signed}; it was {made} and is valid until {}.{again}",
         utc(*expires_at)
     ))
 }

@@ -67,14 +67,20 @@ async fn send(proxy: &Proxy, rooms: &Rooms, key: &CancelKey) {
 
 async fn forward(rooms: &Rooms, key: &CancelKey) -> Result<(), SessionError> {
     let endpoint = rooms.endpoint().await?;
-    let negotiation = rooms.known.negotiation(endpoint.kind());
-    let name = endpoint.host;
-    match forward_by(rooms, key, &name, negotiation).await {
-        Err(error) if negotiation == Negotiation::Direct && error.is_about_direct_tls() => {
+    let negotiation = rooms.known.negotiation(&endpoint);
+    let forwarded = forward_by(rooms, key, &endpoint.host, negotiation);
+    if negotiation == Negotiation::SslRequest {
+        return forwarded.await;
+    }
+    // As with a login, a server that does not understand may never answer.
+    match timeout(CANCEL_DEADLINE / 2, forwarded).await {
+        Ok(Err(error)) if !error.is_about_direct_tls() => Err(error),
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(_)) | Err(_) => {
+            forward_by(rooms, key, &endpoint.host, Negotiation::SslRequest).await?;
             rooms.known.direct_refused();
-            forward_by(rooms, key, &name, Negotiation::SslRequest).await
+            Ok(())
         }
-        outcome => outcome,
     }
 }
 

@@ -1,21 +1,176 @@
 //! Tunnel, token and login of one session, and which of them are tried again.
 
-use bytes::BytesMut;
-use pg_handshake::{Negotiation, Upstream, UpstreamError};
-use tokio::time::{Instant, timeout};
+use std::time::Duration;
+
+use pg_handshake::{Negotiation, Upstream};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info};
 
 use super::greet::Local;
 use super::known::Way;
 use super::login::{Credentials, Greeting, LoggedIn, login, open};
 use super::passthrough::passthrough;
-use super::{Rooms, Session, SessionError, is_probe, millis, write_all};
+use super::{Rooms, Session, SessionError, is_probe, millis};
 use crate::aws::Identity;
-use crate::config::{Endpoint, EndpointKind};
+use crate::config::{Endpoint, EndpointKind, Target};
+use crate::jitter::jitter;
 use crate::report::Evidence;
 use crate::route::Routed;
 use crate::token::{Token, TokenRequest};
 use crate::tunnel::{Readiness, TunnelError};
+
+/// About how long to wait before another token is tried: RDS refuses with the same words what IAM had
+/// no time for.
+const RETRY_PAUSE: Duration = Duration::from_millis(600);
+
+/// What is left of the time that a client waits, over all attempts.
+struct Budget {
+    /// For tunnel and token.
+    connect: Duration,
+    /// For TLS and login.
+    login: Duration,
+}
+
+impl Budget {
+    fn of(target: &Target) -> Self {
+        Self {
+            connect: target.connect_timeout,
+            login: target.login.timeout,
+        }
+    }
+
+    /// Does what comes before the login, in the time that is left for it; or in `most`.
+    async fn connect<T>(
+        &mut self,
+        rooms: &Rooms,
+        most: Duration,
+        work: impl Future<Output = Result<T, SessionError>>,
+    ) -> Result<T, SessionError> {
+        let began = Instant::now();
+        let outcome = timeout(self.connect.min(most), work).await;
+        self.connect = self.connect.saturating_sub(began.elapsed());
+        let readiness = rooms.transport.readiness();
+        match outcome {
+            Err(_) => Err(SessionError::ConnectTimeout {
+                after: rooms.target.connect_timeout,
+                readiness,
+            }),
+            Ok(Err(error))
+                if readiness == Readiness::Interrupted && error.is_about_the_tunnel() =>
+            {
+                Err(SessionError::Interrupted(Box::new(error)))
+            }
+            Ok(outcome) => outcome,
+        }
+    }
+
+    /// How long a server may take for its answer to a ClientHello: what takes it for the beginning of
+    /// a long packet never answers, and then there must be time to ask.
+    fn for_dial(&self, negotiation: Negotiation) -> Duration {
+        match negotiation {
+            Negotiation::Direct => self.connect / 2,
+            Negotiation::SslRequest => self.connect,
+        }
+    }
+
+    /// Does the login, in the time that is left for it.
+    async fn login(
+        &mut self,
+        rooms: &Rooms,
+        login: impl Future<Output = Result<LoggedIn, SessionError>>,
+    ) -> Result<LoggedIn, SessionError> {
+        let began = Instant::now();
+        let outcome = timeout(self.login, login).await;
+        self.login = self.login.saturating_sub(began.elapsed());
+        outcome.map_err(|_| SessionError::LoginTimeout(rooms.target.login.timeout))?
+    }
+}
+
+/// One login with a token, over all its attempts.
+struct Login<'a> {
+    rooms: &'a Rooms,
+    user: &'a str,
+    kind: EndpointKind,
+    request: TokenRequest,
+    way: Way,
+    budget: Budget,
+    /// Direct TLS was tried, in vain.
+    tried_direct: bool,
+    /// A token was refused before.
+    tried_token: bool,
+}
+
+impl Login<'_> {
+    /// What is known of the server now.
+    fn succeeded(&self, greeting: &Greeting) {
+        let known = &self.rooms.known;
+        if self.tried_direct {
+            known.direct_refused();
+        }
+        // Who lets the role in unasked would only stumble over an early token.
+        if greeting.token_given() {
+            known.took_clear_text(self.user);
+        }
+    }
+
+    /// Whether to try again after `error`, and how; each reason counts once. Gives the error back when
+    /// it is the last word.
+    async fn again(
+        &mut self,
+        error: SessionError,
+        greeting: &Greeting,
+        token: Option<Token>,
+    ) -> Result<(), SessionError> {
+        let known = &self.rooms.known;
+        if self.way.negotiation == Negotiation::Direct && error.is_about_direct_tls() {
+            debug!(%error, "no direct TLS; asking first");
+            self.way.negotiation = Negotiation::SslRequest;
+            self.tried_direct = true;
+            return Ok(());
+        }
+        let token = token.filter(|_| greeting.token_judged());
+        if let Some(token) = token {
+            return self.again_with_a_token(error, token).await;
+        }
+        if error.is_about_the_way_of_asking() {
+            known.forget(self.user);
+        }
+        if self.way.early_token && error.may_be_about_an_early_token() {
+            debug!(%error, "the login broke off with the token sent early; waiting to be asked");
+            known.forget(self.user);
+            self.way.early_token = false;
+            return Ok(());
+        }
+        Err(error)
+    }
+
+    async fn again_with_a_token(
+        &mut self,
+        error: SessionError,
+        token: Token,
+    ) -> Result<(), SessionError> {
+        let known = &self.rooms.known;
+        if !error.refuses_token(self.kind) {
+            return Err(error);
+        }
+        if error.is_competition() {
+            info!("IAM is asked too much at once");
+        } else if !token.from_cache {
+            known.refused_fresh_token(self.user);
+            return Err(error);
+        }
+        if self.tried_token || !known.is_worth_a_retry(self.user) {
+            return Err(error);
+        }
+        if token.from_cache && !error.is_competition() {
+            info!("the database refused a cached token; trying once with a fresh one");
+            self.rooms.tokens.invalidate(&self.request, &token);
+        }
+        self.tried_token = true;
+        sleep(jitter(RETRY_PAUSE)).await;
+        Ok(())
+    }
+}
 
 impl Session {
     /// A login with a token, by the way that takes the fewest round trips; and again, once per
@@ -26,73 +181,59 @@ impl Session {
         routed: &mut Routed,
         greeting: &mut Greeting,
     ) -> Result<LoggedIn, SessionError> {
-        let endpoint = rooms.endpoint().await?;
-        let kind = endpoint.kind();
-        routed.adapt_to(kind);
-        let request = self.token_request(rooms, routed, endpoint).await?;
-        let mut way = rooms.known.way(&routed.user, kind);
-        let mut retried = false;
+        let mut budget = Budget::of(&rooms.target);
+        let looked_up = async {
+            let endpoint = rooms.endpoint().await?;
+            let request = self.token_request(rooms, routed, endpoint.clone()).await?;
+            Ok((endpoint, request))
+        };
+        let (endpoint, request) = budget.connect(rooms, Duration::MAX, looked_up).await?;
+        routed.adapt_to(endpoint.kind());
+        let routed = &*routed;
+        let mut login = Login {
+            rooms,
+            user: &routed.user,
+            kind: endpoint.kind(),
+            request,
+            way: rooms.known.way(&routed.user, &endpoint),
+            budget,
+            tried_direct: false,
+            tried_token: false,
+        };
         loop {
             *greeting = self.greeting(routed);
-            let (outcome, token) = self
-                .attempt(rooms, routed, &request, (way, &mut *greeting))
-                .await;
-            let error = match outcome {
-                Ok(logged_in) => {
-                    // Who lets the role in unasked would only stumble over an early token.
-                    if greeting.token_given() {
-                        rooms.known.took_clear_text(&routed.user);
-                    }
+            match self.attempt(&mut login, routed, greeting).await {
+                (Ok(logged_in), _) => {
+                    login.succeeded(greeting);
                     return Ok(logged_in);
                 }
-                Err(error) => error,
-            };
-            if way.negotiation == Negotiation::Direct && error.is_about_direct_tls() {
-                debug!(%error, "no direct TLS with this server; asking first from now on");
-                rooms.known.direct_refused();
-                way.negotiation = Negotiation::SslRequest;
-            } else if way.early_token
-                && error.may_be_about_an_early_token()
-                && !greeting.token_judged()
-            {
-                debug!(%error, "the login broke off with the token sent early; waiting to be asked");
-                rooms.known.forget(&routed.user);
-                way.early_token = false;
-            } else if let Some(token) = token
-                && token.from_cache
-                && !retried
-                && greeting.token_judged()
-                && refuses_token(kind, &error)
-            {
-                info!("the database refused a cached token; trying once with a fresh one");
-                rooms.tokens.invalidate(&request, &token);
-                retried = true;
-            } else {
-                if matches!(
-                    error,
-                    SessionError::Upstream(UpstreamError::UnexpectedAuth(_))
-                ) {
-                    rooms.known.forget(&routed.user);
+                (Err(error), token) => {
+                    if let Err(error) = login.again(error, greeting, token).await {
+                        let refused = greeting.token_judged() && error.refuses_token(login.kind);
+                        if refused && !is_probe(&routed.startup) {
+                            self.ask_aws(rooms, &login.request.region).await;
+                        }
+                        return Err(error);
+                    }
                 }
-                if greeting.token_judged()
-                    && refuses_token(kind, &error)
-                    && !is_probe(&routed.startup)
-                {
-                    self.ask_aws(rooms, &request.region).await;
-                }
-                return Err(error);
             }
         }
     }
 
-    /// One login; and the token it had, if it came to that.
+    /// One attempt; and the token it had, if it came to that.
     async fn attempt(
         &mut self,
-        rooms: &Rooms,
+        attempt: &mut Login<'_>,
         routed: &Routed,
-        request: &TokenRequest,
-        (way, greeting): (Way, &mut Greeting),
+        greeting: &mut Greeting,
     ) -> (Result<LoggedIn, SessionError>, Option<Token>) {
+        let Login {
+            rooms,
+            request,
+            way,
+            budget,
+            ..
+        } = attempt;
         let machine = Upstream::login(routed.startup.clone(), way.negotiation);
         let began = Instant::now();
         let token = async {
@@ -104,7 +245,9 @@ impl Session {
             Ok::<_, SessionError>((opened, millis(began)))
         };
         let both = async { tokio::try_join!(token, opened) };
-        let ((token, token_ms), (opened, tunnel_ms)) = match ready_in_time(rooms, both).await {
+        let most = budget.for_dial(way.negotiation);
+        let ((token, token_ms), (opened, tunnel_ms)) = match budget.connect(rooms, most, both).await
+        {
             Ok(both) => both,
             Err(error) => return (Err(error), None),
         };
@@ -114,16 +257,16 @@ impl Session {
             expires_at: token.expires_at,
             from_cache: token.from_cache,
             early: way.early_token,
+            second: attempt.tried_token,
             clock: rooms.aws.clock_offset(),
             identity: Identity::default(),
         });
         let credentials = Credentials {
-            name: &request.host,
             token: &token,
             early: way.early_token,
         };
         let login = login(&mut self.timings, rooms, opened, credentials, greeting);
-        (login_in_time(rooms, login).await, Some(token))
+        (budget.login(rooms, login).await, Some(token))
     }
 
     /// Why a database refuses a token it does not say; what AWS tells about keys and clock goes with
@@ -141,34 +284,40 @@ impl Session {
         &mut self,
         rooms: &Rooms,
         routed: &mut Routed,
-        client: (&mut Local, &mut BytesMut),
+        client: &mut Local,
+        greeting: &mut Greeting,
     ) -> Result<LoggedIn, SessionError> {
-        let endpoint = rooms.endpoint().await?;
+        let mut budget = Budget::of(&rooms.target);
+        let began = Instant::now();
+        let looked_up = budget.connect(rooms, Duration::MAX, rooms.endpoint());
+        let endpoint = while_there(client, looked_up).await?;
         routed.adapt_to(endpoint.kind());
-        let mut negotiation = rooms.known.negotiation(endpoint.kind());
-        let name = endpoint.host;
+        *greeting = self.greeting(routed);
+        let mut negotiation = rooms.known.negotiation(&endpoint);
+        let mut tried_direct = false;
         let opened = loop {
-            let began = Instant::now();
             let machine = Upstream::passthrough(routed.startup.clone(), negotiation);
-            let opened = open(rooms, &name, machine.without_channel_binding(), false);
-            match ready_in_time(rooms, opened).await {
+            let opened = open(
+                rooms,
+                &endpoint.host,
+                machine.without_channel_binding(),
+                false,
+            );
+            let opened = budget.connect(rooms, budget.for_dial(negotiation), opened);
+            match while_there(client, opened).await {
                 Err(error) if negotiation == Negotiation::Direct && error.is_about_direct_tls() => {
-                    rooms.known.direct_refused();
                     negotiation = Negotiation::SslRequest;
+                    tried_direct = true;
                 }
-                opened => {
-                    self.timings.tunnel_ms = millis(began);
-                    break opened?;
-                }
+                opened => break opened?,
             }
         };
-        let (local, early) = client;
-        let first = [routed.negotiated.clone(), None];
-        write_all(&mut local.stream, first.into_iter().flatten())
-            .await
-            .map_err(SessionError::ClientGone)?;
-        let login = passthrough(&mut self.timings, rooms, &name, opened, (local, early));
-        login_in_time(rooms, login).await
+        if tried_direct {
+            rooms.known.direct_refused();
+        }
+        self.timings.tunnel_ms = millis(began);
+        let login = passthrough(&mut self.timings, rooms, opened, client, greeting);
+        budget.login(rooms, login).await
     }
 
     async fn token_request(
@@ -177,9 +326,10 @@ impl Session {
         routed: &Routed,
         endpoint: Endpoint,
     ) -> Result<TokenRequest, SessionError> {
-        let region = match (&routed.target.region, endpoint.region()) {
-            (Some(region), _) => region.clone(),
-            (None, Some(region)) => region.to_owned(),
+        // The name behind an alias knows better than the configuration, which names the tunnel's.
+        let region = match (endpoint.region(), &routed.target.region) {
+            (Some(region), _) => region.to_owned(),
+            (None, Some(region)) => region.clone(),
             (None, None) => rooms.aws.region().await?.ok_or(TunnelError::NoRegion)?,
         };
         Ok(TokenRequest {
@@ -191,39 +341,13 @@ impl Session {
     }
 }
 
-/// Whether this is how the server says that it does not accept the token.
-fn refuses_token(kind: EndpointKind, error: &SessionError) -> bool {
-    let state = error.sqlstate();
-    match kind {
-        // Aurora DSQL User Guide, "Troubleshooting": "access denied" comes with 08006.
-        EndpointKind::Dsql => matches!(state.as_deref(), Some("28000" | "08006")),
-        _ => state.as_deref() == Some("28000"),
-    }
-}
-
-/// Waits for tunnel and token as long as the target's clients do.
-async fn ready_in_time<T>(
-    rooms: &Rooms,
-    ready: impl Future<Output = Result<T, SessionError>>,
+/// Does something for a client for as long as it is there.
+pub(super) async fn while_there<T>(
+    client: &mut Local,
+    work: impl Future<Output = Result<T, SessionError>>,
 ) -> Result<T, SessionError> {
-    let after = rooms.target.connect_timeout;
-    let outcome = timeout(after, ready).await;
-    let readiness = rooms.transport.readiness();
-    match outcome {
-        Err(_) => Err(SessionError::ConnectTimeout { after, readiness }),
-        Ok(Err(error)) if readiness == Readiness::Interrupted && error.is_about_the_tunnel() => {
-            Err(SessionError::Interrupted(Box::new(error)))
-        }
-        Ok(outcome) => outcome,
+    tokio::select! {
+        done = work => done,
+        gone = client.gone() => Err(SessionError::ClientGone(gone)),
     }
-}
-
-async fn login_in_time(
-    rooms: &Rooms,
-    login: impl Future<Output = Result<LoggedIn, SessionError>>,
-) -> Result<LoggedIn, SessionError> {
-    let after = rooms.target.login.timeout;
-    timeout(after, login)
-        .await
-        .map_err(|_| SessionError::LoginTimeout(after))?
 }

@@ -8,6 +8,7 @@ use thiserror::Error;
 
 use crate::alias::AliasError;
 use crate::aws::CredentialsError;
+use crate::config::EndpointKind;
 use crate::route::RouteError;
 use crate::scram::ScramError;
 use crate::tls::upstream::UpstreamTlsError;
@@ -140,12 +141,42 @@ impl SessionError {
     }
 
     /// Whether a server that does not know direct TLS fails like this: it takes the ClientHello for
-    /// a packet of absurd length. A certificate that is refused is another matter.
+    /// a packet of absurd length, and closes, or waits for the rest of it. A certificate that is
+    /// refused is another matter.
     pub(super) fn is_about_direct_tls(&self) -> bool {
         matches!(
             self,
             Self::NoAlpn
+                | Self::ConnectTimeout { .. }
+                | Self::Tunnel(TunnelError::DialTimeout { .. })
                 | Self::UpstreamTls(UpstreamTlsError::Handshake(_) | UpstreamTlsError::Io(_))
+        )
+    }
+
+    /// Whether this is how a server says that it does not accept the token.
+    pub(super) fn refuses_token(&self, kind: EndpointKind) -> bool {
+        let state = self.sqlstate();
+        match kind {
+            // Aurora DSQL User Guide, "Troubleshooting": "access denied" comes with 08006.
+            EndpointKind::Dsql => matches!(state.as_deref(), Some("28000" | "08006")),
+            _ => state.as_deref() == Some("28000"),
+        }
+    }
+
+    /// Whether the token was not even looked at (RDS User Guide, "Troubleshooting RDS Proxy").
+    pub(super) fn is_competition(&self) -> bool {
+        let Self::Upstream(UpstreamError::Server(error)) = self else {
+            return false;
+        };
+        error.message().contains("too many competing requests")
+    }
+
+    /// Whether the server wants something else from a role than it did, or may: then the next login
+    /// has to wait for what it asks.
+    pub(super) fn is_about_the_way_of_asking(&self) -> bool {
+        matches!(
+            self,
+            Self::Upstream(UpstreamError::UnexpectedAuth(_)) | Self::LoginTimeout(_)
         )
     }
 
@@ -161,13 +192,14 @@ impl SessionError {
     /// that refuses before it has read all closes with the token unread, and the reset that follows
     /// can overtake its words; and one that asks for no password takes it for a message.
     pub(super) fn may_be_about_an_early_token(&self) -> bool {
-        matches!(
-            self,
-            Self::UpstreamLost(_)
-                | Self::Upstream(
-                    UpstreamError::UnexpectedEof { .. } | UpstreamError::PasswordNotAsked
-                )
-        )
+        match self {
+            Self::UpstreamLost(lost) => lost.kind() != io::ErrorKind::InvalidData,
+            Self::Upstream(error) => matches!(
+                error,
+                UpstreamError::UnexpectedEof { .. } | UpstreamError::PasswordNotAsked
+            ),
+            _ => false,
+        }
     }
 
     /// Whether it is the way to the database that failed.
@@ -196,8 +228,7 @@ impl SessionError {
             said @ (Self::Upstream(UpstreamError::Server(_) | UpstreamError::UnexpectedAuth(_))
             | Self::TooManyConnections { .. }
             | Self::ClientGone(_)
-            | Self::NoTunnelYet(_)
-            | Self::ShuttingDown) => said,
+            | Self::NoTunnelYet(_)) => said,
             other => Self::NotReady(Box::new(other)),
         }
     }

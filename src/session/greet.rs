@@ -4,8 +4,8 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use bytes::{Buf, Bytes};
-use pg_handshake::{CancelKey, Client, ClientEvent, Startup};
+use bytes::{Buf, Bytes, BytesMut};
+use pg_handshake::{CancelKey, Client, ClientEvent, MAX_REMAINDER, Startup};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -13,23 +13,64 @@ use tokio_rustls::server::TlsStream;
 use super::{READ, SessionError, write_all};
 use crate::tunnel::Stream;
 
-/// The connection to the client.
+/// The connection to a client that has not got its session yet.
 pub(super) struct Local {
     pub(super) stream: Stream,
     pub(super) tls: bool,
+    /// What it sent behind the last message that was taken from it.
+    pub(super) ahead: BytesMut,
+    pub(super) standing: Standing,
+}
+
+/// How far a client has come with us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// Nothing was asked of it yet.
+    Arrived,
+    /// It was sent an authentication request, and has not given the right answer.
+    Asked,
+    /// It has passed all that we ask for.
+    Admitted,
+}
+
+impl Local {
+    fn new(stream: Stream, tls: bool, ahead: &[u8]) -> Self {
+        Self {
+            stream,
+            tls,
+            ahead: BytesMut::from(ahead),
+            standing: Standing::Arrived,
+        }
+    }
+
+    /// Says something to the client.
+    ///
+    /// # Errors
+    /// [`SessionError::ClientGone`].
+    pub(super) async fn say(&mut self, message: Bytes) -> Result<(), SessionError> {
+        write_all(&mut self.stream, std::iter::once(message))
+            .await
+            .map_err(SessionError::ClientGone)
+    }
+
+    /// Resolves when the client closes while it waits; keeps what it sends meanwhile.
+    pub(super) async fn gone(&mut self) -> io::Error {
+        let mut buffer = [0; READ];
+        while self.ahead.len() < MAX_REMAINDER {
+            match self.stream.read(&mut buffer).await {
+                Ok(0) => return io::ErrorKind::UnexpectedEof.into(),
+                Ok(n) => self.ahead.extend_from_slice(&buffer[..n]),
+                Err(error) => return error,
+            }
+        }
+        std::future::pending().await
+    }
 }
 
 /// What a client wants.
 pub(super) enum Greeted {
-    Startup {
-        client: Local,
-        startup: Startup,
-        early: Bytes,
-    },
-    Cancel {
-        key: CancelKey,
-        stream: Stream,
-    },
+    Startup { client: Local, startup: Startup },
+    Cancel { key: CancelKey, stream: Stream },
 }
 
 /// Reads the client's startup, with TLS if it asks and there is an `acceptor`. On failure the stream
@@ -60,22 +101,14 @@ pub(super) async fn greet(
                 let established = client.direct_tls_established(tls.get_ref().1.alpn_protocol());
                 stream = Box::new(tls);
                 if let Err(error) = established {
-                    let tls = true;
-                    return Err((error.into(), Some(Local { stream, tls })));
+                    return Err((error.into(), Some(Local::new(stream, true, &[]))));
                 }
                 continue;
             }
             Some(ClientEvent::Startup(startup)) => {
-                let local = Local {
-                    stream,
-                    tls: client.is_tls(),
-                };
-                let early = client.into_remainder();
-                return Ok(Greeted::Startup {
-                    client: local,
-                    startup,
-                    early,
-                });
+                let tls = client.is_tls();
+                let client = Local::new(stream, tls, &client.into_remainder());
+                return Ok(Greeted::Startup { client, startup });
             }
             Some(ClientEvent::Cancel(key)) => return Ok(Greeted::Cancel { key, stream }),
             None => {}
@@ -92,8 +125,7 @@ pub(super) async fn greet(
             Err(error) => Err(SessionError::ClientGone(error)),
         };
         if let Err(error) = heard {
-            let tls = client.is_tls();
-            return Err((error, Some(Local { stream, tls })));
+            return Err((error, Some(Local::new(stream, client.is_tls(), &[]))));
         }
     }
 }

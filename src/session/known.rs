@@ -1,13 +1,13 @@
 //! What earlier logins have shown about a target's server, to spend fewer round trips on the next.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use pg_handshake::Negotiation;
 use tokio::time::Instant;
 
-use crate::config::EndpointKind;
+use crate::config::{Endpoint, EndpointKind};
 
 /// The first version whose server takes a ClientHello without an SSLRequest before it (PostgreSQL 17
 /// release notes, "sslnegotiation").
@@ -19,6 +19,10 @@ const REFUSAL_STANDS: Duration = Duration::from_secs(60 * 60);
 /// Clients choose the role, so the memory for roles has an end. Starting over costs one round trip
 /// per role.
 const MOST_ROLES: usize = 256;
+/// For how long a role whose fresh token was refused is not tried with another one: a pool that
+/// connects ten times a second must not become twenty questions a second to IAM, each with
+/// credentials loaded anew. No longer than people need to log in at AWS and come back.
+const NO_RETRY: Duration = Duration::from_secs(2);
 
 /// How the next login begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,66 +33,73 @@ pub(super) struct Way {
 }
 
 /// What is known of one target's server.
+#[derive(Default)]
 pub(super) struct Known {
     state: Mutex<State>,
 }
 
+#[derive(Default)]
 struct State {
+    /// The server's name. An alias may lead to another one tomorrow, of which nothing is known.
+    host: String,
     direct: DirectTls,
     /// The roles whom the server has asked for a clear-text password, and let in with it.
     clear_text: HashSet<String>,
+    /// When a fresh token of a role was refused.
+    refused: HashMap<String, Instant>,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 enum DirectTls {
+    #[default]
     Unknown,
     Taken,
-    Refused { at: Instant },
+    Refused {
+        at: Instant,
+    },
 }
 
 impl Known {
-    /// What is known before the first login.
-    pub(super) fn new() -> Self {
-        Self {
-            state: Mutex::new(State {
-                direct: DirectTls::Unknown,
-                clear_text: HashSet::new(),
-            }),
-        }
-    }
-
-    /// The way to log in `role` at an endpoint of this `kind` that takes the fewest round trips.
-    pub(super) fn way(&self, role: &str, kind: EndpointKind) -> Way {
-        let early_token = self.state().clear_text.contains(role);
+    /// The way to log in `role` at `endpoint` that takes the fewest round trips.
+    pub(super) fn way(&self, role: &str, endpoint: &Endpoint) -> Way {
+        let negotiation = self.negotiation(endpoint);
         Way {
-            negotiation: self.negotiation(kind),
-            early_token,
+            negotiation,
+            early_token: self.state().clear_text.contains(role),
         }
     }
 
-    /// How TLS begins at an endpoint of this `kind`.
-    pub(super) fn negotiation(&self, kind: EndpointKind) -> Negotiation {
-        match (self.state().direct, kind) {
+    /// How TLS begins at `endpoint`.
+    pub(super) fn negotiation(&self, endpoint: &Endpoint) -> Negotiation {
+        let mut state = self.state();
+        if state.host != endpoint.host {
+            *state = State {
+                host: endpoint.host.clone(),
+                ..State::default()
+            };
+        }
+        let direct = match endpoint.kind() {
+            // It tells the version of the database behind it, and knows less itself.
+            EndpointKind::Proxy => false,
             // Aurora DSQL User Guide: sslnegotiation=direct is supported and recommended.
-            (DirectTls::Taken, _) | (DirectTls::Unknown, EndpointKind::Dsql) => Negotiation::Direct,
-            (DirectTls::Unknown | DirectTls::Refused { .. }, _) => Negotiation::SslRequest,
+            EndpointKind::Dsql => !state.direct.stands_refused(),
+            _ => matches!(state.direct, DirectTls::Taken),
+        };
+        match direct {
+            true => Negotiation::Direct,
+            false => Negotiation::SslRequest,
         }
     }
 
     /// A server of this version answered.
     pub(super) fn saw_version(&self, major: u32) {
         let mut state = self.state();
-        let may_ask = match state.direct {
-            DirectTls::Unknown => true,
-            DirectTls::Refused { at } => at.elapsed() >= REFUSAL_STANDS,
-            DirectTls::Taken => false,
-        };
-        if may_ask && major >= DIRECT_TLS_SINCE {
+        if major >= DIRECT_TLS_SINCE && !state.direct.stands_refused() {
             state.direct = DirectTls::Taken;
         }
     }
 
-    /// Direct TLS did not work.
+    /// Direct TLS did not work, and an SSLRequest right after it did.
     pub(super) fn direct_refused(&self) {
         self.state().direct = DirectTls::Refused { at: Instant::now() };
     }
@@ -96,6 +107,7 @@ impl Known {
     /// The server has asked for this role's clear-text password, and taken it.
     pub(super) fn took_clear_text(&self, role: &str) {
         let mut state = self.state();
+        state.refused.remove(role);
         if state.clear_text.len() >= MOST_ROLES {
             state.clear_text.clear();
         }
@@ -107,9 +119,31 @@ impl Known {
         self.state().clear_text.remove(role);
     }
 
+    /// The server has refused a token of this role that was just made.
+    pub(super) fn refused_fresh_token(&self, role: &str) {
+        let mut state = self.state();
+        if state.refused.len() >= MOST_ROLES {
+            state.refused.clear();
+        }
+        state.refused.insert(role.to_owned(), Instant::now());
+    }
+
+    /// Whether another token may do better than one of this role that was refused.
+    pub(super) fn is_worth_a_retry(&self, role: &str) -> bool {
+        let state = self.state();
+        let at = state.refused.get(role);
+        at.is_none_or(|at| at.elapsed() >= NO_RETRY)
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         // Every change is one assignment; a panic cannot leave half of one.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl DirectTls {
+    fn stands_refused(self) -> bool {
+        matches!(self, Self::Refused { at } if at.elapsed() < REFUSAL_STANDS)
     }
 }
 
@@ -117,48 +151,79 @@ impl Known {
 mod tests {
     use super::*;
 
+    fn at(host: &str) -> Endpoint {
+        format!("{host}:5432").parse().unwrap()
+    }
+
+    fn cluster() -> Endpoint {
+        at("orders.cluster-abc.eu-central-1.rds.amazonaws.com")
+    }
+
     #[tokio::test(start_paused = true)]
     async fn direct_tls_where_the_version_has_it_unless_it_was_refused() {
-        let known = Known::new();
-        assert_eq!(
-            known.negotiation(EndpointKind::Cluster),
-            Negotiation::SslRequest
-        );
+        let known = Known::default();
+        assert_eq!(known.negotiation(&cluster()), Negotiation::SslRequest);
         known.saw_version(16);
-        assert_eq!(
-            known.negotiation(EndpointKind::Cluster),
-            Negotiation::SslRequest
-        );
+        assert_eq!(known.negotiation(&cluster()), Negotiation::SslRequest);
         known.saw_version(17);
-        assert_eq!(
-            known.negotiation(EndpointKind::Cluster),
-            Negotiation::Direct
-        );
+        assert_eq!(known.negotiation(&cluster()), Negotiation::Direct);
         known.direct_refused();
         known.saw_version(17);
-        assert_eq!(
-            known.negotiation(EndpointKind::Cluster),
-            Negotiation::SslRequest
-        );
+        assert_eq!(known.negotiation(&cluster()), Negotiation::SslRequest);
         tokio::time::advance(REFUSAL_STANDS).await;
         known.saw_version(18);
+        assert_eq!(known.negotiation(&cluster()), Negotiation::Direct);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn dsql_takes_direct_tls_from_the_first_login_and_again_after_a_refusal() {
+        let dsql = at("abc.dsql.eu-central-1.on.aws");
+        let known = Known::default();
+        assert_eq!(known.negotiation(&dsql), Negotiation::Direct);
+        known.direct_refused();
+        // The version that it tells.
+        known.saw_version(16);
+        assert_eq!(known.negotiation(&dsql), Negotiation::SslRequest);
+        tokio::time::advance(REFUSAL_STANDS).await;
+        assert_eq!(known.negotiation(&dsql), Negotiation::Direct);
+    }
+
+    #[test]
+    fn a_proxy_is_always_asked_first() {
+        let proxy = at("orders.proxy-abc.eu-central-1.rds.amazonaws.com");
+        let known = Known::default();
+        assert_eq!(known.negotiation(&proxy), Negotiation::SslRequest);
+        known.saw_version(18);
+        assert_eq!(known.negotiation(&proxy), Negotiation::SslRequest);
+    }
+
+    #[test]
+    fn nothing_is_known_of_the_server_that_an_alias_leads_to_today() {
+        let known = Known::default();
+        known.negotiation(&cluster());
+        known.saw_version(17);
+        known.took_clear_text("app");
         assert_eq!(
-            known.negotiation(EndpointKind::Cluster),
-            Negotiation::Direct
+            known.way("app", &cluster()),
+            Way {
+                negotiation: Negotiation::Direct,
+                early_token: true
+            }
         );
-        let dsql = Known::new();
-        assert_eq!(dsql.negotiation(EndpointKind::Dsql), Negotiation::Direct);
-        dsql.direct_refused();
+        let other = at("orders.cluster-xyz.eu-west-1.rds.amazonaws.com");
         assert_eq!(
-            dsql.negotiation(EndpointKind::Dsql),
-            Negotiation::SslRequest
+            known.way("app", &other),
+            Way {
+                negotiation: Negotiation::SslRequest,
+                early_token: false
+            }
         );
     }
 
     #[test]
     fn the_token_goes_early_to_roles_that_were_asked_for_it() {
-        let known = Known::new();
-        let early = |role| known.way(role, EndpointKind::Instance).early_token;
+        let known = Known::default();
+        let early = |role| known.way(role, &cluster()).early_token;
         assert!(!early("app"));
         known.took_clear_text("app");
         assert!(early("app") && !early("other"));
@@ -169,5 +234,22 @@ mod tests {
         }
         assert!(known.state().clear_text.len() <= MOST_ROLES);
         assert!(early(&MOST_ROLES.to_string()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_role_whose_fresh_token_was_refused_is_not_tried_twice_for_a_while() {
+        let known = Known::default();
+        assert!(known.is_worth_a_retry("app"));
+        known.refused_fresh_token("app");
+        assert!(!known.is_worth_a_retry("app") && known.is_worth_a_retry("other"));
+        tokio::time::advance(NO_RETRY).await;
+        assert!(known.is_worth_a_retry("app"));
+        known.refused_fresh_token("app");
+        known.took_clear_text("app");
+        assert!(known.is_worth_a_retry("app"));
+        for n in 0..=MOST_ROLES {
+            known.refused_fresh_token(&n.to_string());
+        }
+        assert!(known.state().refused.len() <= MOST_ROLES);
     }
 }

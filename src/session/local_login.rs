@@ -12,26 +12,27 @@ use pg_handshake::{
 };
 use tokio::io::AsyncReadExt;
 
-use super::greet::Local;
-use super::{READ, SessionError, write_all};
+use super::greet::{Local, Standing};
+use super::{READ, SessionError};
 use crate::scram::{Exchange, ScramError, Verifier};
 
 /// A wrong password is answered late, so that guessing is slow.
 const WRONG_PASSWORD_PAUSE: Duration = Duration::from_secs(1);
 
 /// Runs the exchange up to AuthenticationSASLFinal; AuthenticationOk is the database's to say.
-/// `binding` is the hash of our certificate, for clients that speak TLS. Returns what the client sent
-/// behind its last answer.
+/// `binding` is the hash of our certificate, for clients that speak TLS.
 pub(super) async fn authenticate(
     client: &mut Local,
     verifier: Arc<Verifier>,
     binding: Option<&Bytes>,
-    early: Bytes,
-) -> Result<Bytes, SessionError> {
+) -> Result<(), SessionError> {
     let binding = binding.filter(|_| client.tls).cloned();
     let mut exchange = Exchange::new(verifier, binding);
-    let mut reader = PasswordReader::new(early);
-    say(client, authentication_sasl(exchange.mechanisms())).await?;
+    let mut reader = PasswordReader::new(client.ahead.split().freeze());
+    client.standing = Standing::Asked;
+    client
+        .say(authentication_sasl(exchange.mechanisms()))
+        .await?;
 
     let frame = answer(client, &mut reader).await?;
     let SaslInitialResponse { mechanism, data } = SaslInitialResponse::parse(&frame)?;
@@ -39,16 +40,16 @@ pub(super) async fn authenticate(
         Some(data) => data,
         // "If the client didn't include a response, ask for it" (PostgreSQL, CheckSASLAuth).
         None => {
-            say(client, authentication_sasl_continue(&[])).await?;
+            client.say(authentication_sasl_continue(&[])).await?;
             sasl_response(&answer(client, &mut reader).await?)?
         }
     };
     let first = exchange.first(&mechanism, &data)?;
-    say(client, authentication_sasl_continue(&first)).await?;
+    client.say(authentication_sasl_continue(&first)).await?;
 
     let last = sasl_response(&answer(client, &mut reader).await?)?;
     match exchange.last(&last) {
-        Ok(proof) => say(client, authentication_sasl_final(&proof)).await?,
+        Ok(proof) => client.say(authentication_sasl_final(&proof)).await?,
         Err(error) => {
             if matches!(error, ScramError::WrongPassword) {
                 tokio::time::sleep(WRONG_PASSWORD_PAUSE).await;
@@ -56,13 +57,8 @@ pub(super) async fn authenticate(
             return Err(error.into());
         }
     }
-    Ok(reader.into_remainder())
-}
-
-async fn say(client: &mut Local, frame: Bytes) -> Result<(), SessionError> {
-    write_all(&mut client.stream, std::iter::once(frame))
-        .await
-        .map_err(SessionError::ClientGone)
+    client.ahead.extend_from_slice(&reader.into_remainder());
+    Ok(())
 }
 
 /// The client's next message.

@@ -62,7 +62,8 @@ impl Greeting {
                 .extend_from_slice(&self.notice.take().unwrap_or_default());
         }
         if self.bytes.len() > GREETING_BYTES {
-            return Err(SessionError::UpstreamLost(io::Error::other(
+            return Err(SessionError::UpstreamLost(io::Error::new(
+                io::ErrorKind::InvalidData,
                 "it sent more than 1 MiB before it was ready for queries",
             )));
         }
@@ -72,6 +73,8 @@ impl Greeting {
 
 /// A connection to the database that is open and not logged in.
 pub(super) struct Opened {
+    /// What its certificate must be for.
+    pub(super) name: String,
     pub(super) machine: Upstream,
     pub(super) stream: Stream,
     /// The version of TLS, where that stands already.
@@ -109,6 +112,7 @@ pub(super) async fn open(
         };
         let tls = None;
         return Ok(Opened {
+            name: name.to_owned(),
             machine,
             stream,
             tls,
@@ -120,6 +124,7 @@ pub(super) async fn open(
     machine.tls_established();
     let tls = Some(tls);
     Ok(Opened {
+        name: name.to_owned(),
         machine,
         stream,
         tls,
@@ -146,7 +151,6 @@ pub(super) async fn secure(
 
 /// Everything a login with a token needs besides the connection.
 pub(super) struct Credentials<'a> {
-    pub(super) name: &'a str,
     pub(super) token: &'a Token,
     /// Send the token without being asked.
     pub(super) early: bool,
@@ -161,11 +165,12 @@ pub(super) async fn login(
     greeting: &mut Greeting,
 ) -> Result<LoggedIn, SessionError> {
     let Opened {
+        name,
         mut machine,
         mut stream,
         tls,
     } = opened;
-    let Credentials { name, token, early } = credentials;
+    let Credentials { token, early } = credentials;
     let token = token.value.expose().as_bytes();
     let began = Instant::now();
     let mut login_began = began;
@@ -182,7 +187,7 @@ pub(super) async fn login(
         match event? {
             UpstreamEvent::StartTls => {
                 (stream, tls_version) =
-                    secure(rooms, name, stream, Negotiation::SslRequest).await?;
+                    secure(rooms, &name, stream, Negotiation::SslRequest).await?;
                 machine.tls_established();
                 timings.tls_ms = millis(began);
                 login_began = Instant::now();

@@ -2,24 +2,21 @@
 
 use std::io;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use pg_handshake::{
-    AUTHENTICATION_OK, Negotiation, PasswordReader, SaslInitialResponse, UpstreamEvent,
+    MAX_REMAINDER, Negotiation, PasswordReader, SaslInitialResponse, Stage, UpstreamEvent,
     gs2_says_unsupported,
 };
 use tokio::io::AsyncReadExt;
 use tokio::time::Instant;
 
-use super::greet::Local;
-use super::login::{LoggedIn, Opened, lost, secure, server_version};
+use super::greet::{Local, Standing};
+use super::login::{Greeting, LoggedIn, Opened, lost, secure, server_version};
 use super::{READ, Rooms, SessionError, Timings, millis, write_all};
 
-/// What the client sent behind its startup packet, if anything.
-type Early = BytesMut;
-
 /// Carries the login until the server is ready. What the server says goes to the client as it comes,
-/// because the client has to answer. On success `early` holds what the client sent behind its last
-/// answer.
+/// because the client has to answer; what `greeting` has to say besides goes in between, and nothing
+/// is left in it on success.
 ///
 /// The client's own channel binding cannot pass: its TLS ends here, and the server's begins here (RFC
 /// 5929). So the server's `SCRAM-SHA-256-PLUS` is not offered on, and a client that says it would have
@@ -27,18 +24,18 @@ type Early = BytesMut;
 pub(super) async fn passthrough(
     timings: &mut Timings,
     rooms: &Rooms,
-    name: &str,
     opened: Opened,
-    (client, early): (&mut Local, &mut Early),
+    client: &mut Local,
+    greeting: &mut Greeting,
 ) -> Result<LoggedIn, SessionError> {
     let Opened {
+        name,
         mut machine,
         mut stream,
         tls,
     } = opened;
-    let mut reader = PasswordReader::new(early.split().freeze());
+    let mut reader = PasswordReader::new(client.ahead.split().freeze());
     let mut answers = 0_usize;
-    let mut authenticated = false;
     let began = Instant::now();
     let mut tls_version = tls.unwrap_or_default();
     let mut key = None;
@@ -47,33 +44,28 @@ pub(super) async fn passthrough(
         write_all(&mut stream, std::iter::from_fn(|| machine.poll_output()))
             .await
             .map_err(lost)?;
-        let mut relayed: Vec<Bytes> = Vec::new();
         let mut ready = false;
         while let Some(event) = machine.poll_event() {
             match event {
                 UpstreamEvent::StartTls => {
                     (stream, tls_version) =
-                        secure(rooms, name, stream, Negotiation::SslRequest).await?;
+                        secure(rooms, &name, stream, Negotiation::SslRequest).await?;
                     machine.tls_established();
                     timings.tls_ms = millis(began);
                 }
                 UpstreamEvent::Relay(frame) => {
-                    authenticated |= frame[..] == AUTHENTICATION_OK;
                     if let Some(major) = server_version(&frame) {
                         rooms.known.saw_version(major);
                     }
-                    relayed.push(frame);
+                    greeting.add(&frame)?;
                 }
                 UpstreamEvent::BackendKey(backend_key) => key = Some(backend_key),
                 UpstreamEvent::Ready => ready = true,
-                UpstreamEvent::PasswordRequired
-                | UpstreamEvent::AuthRequest { .. }
-                | UpstreamEvent::CancelSent => {}
+                UpstreamEvent::AuthRequest { .. } => client.standing = Standing::Asked,
+                UpstreamEvent::PasswordRequired | UpstreamEvent::CancelSent => {}
             }
         }
-        write_all(&mut client.stream, relayed.into_iter())
-            .await
-            .map_err(SessionError::ClientGone)?;
+        client.say(greeting.bytes.split().freeze()).await?;
         if ready {
             break;
         }
@@ -81,16 +73,18 @@ pub(super) async fn passthrough(
             .await
             .map_err(lost)?;
         machine.handle_input(&[])?; // An error comes after the events that were in front of it.
-        if let Some(error) = reader.error() {
-            return Err(error.clone().into());
-        }
-        if !authenticated && let Some(answer) = reader.poll() {
-            answers += 1;
-            if answers == 1 && client.tls && binds_to_nothing(&answer) {
-                return Err(SessionError::ChannelBinding);
+        if machine.stage() == Stage::PasswordWanted {
+            if let Some(answer) = reader.poll() {
+                answers += 1;
+                if answers == 1 && client.tls && binds_to_nothing(&answer) {
+                    return Err(SessionError::ChannelBinding);
+                }
+                machine.client_message(answer)?;
+                continue;
             }
-            machine.client_message(answer)?;
-            continue;
+            if let Some(error) = reader.error() {
+                return Err(error.clone().into());
+            }
         }
         tokio::select! {
             heard = stream.read(&mut from_server) => {
@@ -100,15 +94,19 @@ pub(super) async fn passthrough(
                     n => machine.handle_input(&from_server[..n]),
                 };
             }
-            said = client.stream.read(&mut from_client) => match said {
+            said = client.stream.read(&mut from_client), if client.ahead.len() < MAX_REMAINDER => match said {
                 Ok(0) => return Err(SessionError::ClientGone(io::ErrorKind::UnexpectedEof.into())),
+                // No answer any more, but queries that did not wait for the server to be ready.
+                Ok(n) if greeting.authenticated => client.ahead.extend_from_slice(&from_client[..n]),
                 Ok(n) => reader.handle_input(&from_client[..n])?,
                 Err(error) => return Err(SessionError::ClientGone(error)),
             },
         }
     }
     timings.login_ms = millis(began) - timings.tls_ms;
-    early.extend_from_slice(&reader.into_remainder());
+    let after = std::mem::take(&mut client.ahead);
+    client.ahead.extend_from_slice(&reader.into_remainder());
+    client.ahead.extend_from_slice(&after);
     Ok(LoggedIn {
         stream,
         key,

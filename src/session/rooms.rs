@@ -193,7 +193,7 @@ pub fn rooms(targets: Vec<Target>) -> Result<Vec<Arc<Rooms>>, SetupError> {
             tokens: Arc::new(token::provider(Arc::clone(&aws))),
             tls,
             aws,
-            known: Known::new(),
+            known: Known::default(),
             places: Places::new(target.login.connection_limit),
             last_failure: LastFailure::default(),
             aliases: Arc::new(Aliases::new(target.login.dns_server)),

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use super::greet::{Greeted, Local, greet};
+use super::greet::{Greeted, Local, Standing, greet};
 use super::probe::turned_away;
 use super::{Arrival, Entry, Proxy, SessionError, local_login};
 use crate::tunnel::Stream;
@@ -61,26 +61,20 @@ pub(super) async fn welcome(
             Greeted::Startup {
                 mut client,
                 startup,
-                early,
             },
             Ok(()),
         ) => {
-            let early = match &proxy.verifier {
-                Some(verifier) if proxy.asks_password(arrival) => {
-                    let (verifier, binding) = (Arc::clone(verifier), proxy.binding.as_ref());
-                    let outcome = local_login::authenticate(&mut client, verifier, binding, early);
-                    match outcome.await {
-                        Ok(early) => early,
-                        Err(error) => return Err((error, Some(client))),
-                    }
+            if let Some(verifier) = &proxy.verifier
+                && proxy.asks_password(arrival)
+            {
+                let (verifier, binding) = (Arc::clone(verifier), proxy.binding.as_ref());
+                let outcome = local_login::authenticate(&mut client, verifier, binding);
+                if let Err(error) = outcome.await {
+                    return Err((error, Some(client)));
                 }
-                _ => early,
-            };
-            Ok(Greeted::Startup {
-                client,
-                startup,
-                early,
-            })
+            }
+            client.standing = Standing::Admitted;
+            Ok(Greeted::Startup { client, startup })
         }
         (Greeted::Startup { client, .. }, Err(error)) => Err((error, Some(client))),
         (cancel @ Greeted::Cancel { .. }, Ok(())) => Ok(cancel),

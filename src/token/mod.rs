@@ -25,9 +25,7 @@ pub use rds::RdsTokens;
 
 /// The tokens that the endpoint of each request takes, signed with the credentials of `aws` and kept.
 ///
-/// What kind of endpoint it is, its name tells, so an alias must be followed first. A name that is
-/// still [`EndpointKind::Other`] is signed as one of RDS: a name in a region or partition that we do
-/// not know may well be one.
+/// What kind of endpoint it is, its name tells, so an alias must be followed first.
 pub fn provider(aws: Arc<AwsContext>) -> CachedTokens {
     CachedTokens::new(ByEndpoint {
         rds: RdsTokens::new(Arc::clone(&aws)),

@@ -64,6 +64,15 @@ async fn clients_log_in_with_scram_bound_to_tls_or_not() {
         assert_eq!(ran.rows(), "db_user", "{conninfo}");
     }
     let before = reached(&world);
+    // Clients that would take a login that succeeds by itself for an attack.
+    for (conninfo, libpq18) in [
+        ("sslmode=require channel_binding=require", false),
+        ("sslmode=require require_auth=scram-sha-256", true),
+    ] {
+        let ran = with(&world, conninfo, Some("wrong"), libpq18).await;
+        let said = "FATAL:  password authentication failed for pgiam";
+        assert!(ran.stderr.contains(said), "{ran:?}");
+    }
     let ran = with(&world, "sslmode=prefer", Some("wrong"), false).await;
     assert_eq!(ran.code, Some(2), "{ran:?}");
     let said = "FATAL:  password authentication failed for pgiam";

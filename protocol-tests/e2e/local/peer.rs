@@ -55,6 +55,9 @@ async fn as_nobody(world: &World, host: &str) -> Ran {
         host,
         "-U",
         "db_user",
+        // By default libpq before 17 would try again without TLS, and report both.
+        "-d",
+        "sslmode=require",
         "-A",
         "-t",
         "-c",

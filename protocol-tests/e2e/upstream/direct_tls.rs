@@ -1,6 +1,6 @@
 //! TLS without an SSLRequest: where it is tried, and what happens where it does not work.
 
-use protocol_tests::front::{FrontOptions, Groups};
+use protocol_tests::front::{Fault, FrontOptions, Groups};
 use protocol_tests::pki::{Signer, Validity};
 use protocol_tests::vpc::Endpoint;
 
@@ -25,6 +25,34 @@ async fn a_server_that_does_not_take_it_is_asked_once() {
     assert_eq!(count(&world, closed), 1);
     assert_eq!(flights(&world).len(), 5, "{:?}", flights(&world));
     assert_eq!(refusals(&world), Vec::<Value>::new());
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn one_that_never_answers_is_asked_once_too() {
+    let mut setup = instance(false, Some(eighteen().bindir()));
+    setup.config = Some(config(HOST, "connect_timeout = 4\ndial_timeout = 3"));
+    let world = World::with(setup).await;
+    front(&world).arm(Fault::SwallowClientHello, 3);
+    for _ in 0..4 {
+        let ran = world.psql(&["-A", "-t", "-c", "select 1"]).await;
+        assert_eq!(clean_rows(&ran), "1");
+    }
+    assert_eq!(direct(&world, HOST), [false; 4]);
+    assert_eq!(flights(&world).len(), 5, "{:?}", flights(&world));
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_server_that_fails_in_every_way_has_not_refused_it() {
+    let world = World::with(instance(true, Some(eighteen().bindir()))).await;
+    assert_eq!(world.query("select 1").await, "1");
+    front(&world).arm(Fault::CloseAtClientHello, 1);
+    front(&world).arm(Fault::RefuseTls, 1);
+    let (said, log) = refused(&world, &[]).await;
+    assert_eq!(log["id"], "database.no-tls", "{said}");
+    assert_eq!(world.query("select 1").await, "1");
+    assert_eq!(direct(&world, HOST), [false, true]);
     world.stop().await;
 }
 

@@ -61,6 +61,30 @@ async fn so_do_those_of_an_alias() {
     world.stop().await;
 }
 
+/// The same where the client answers for itself.
+#[tokio::test]
+async fn they_are_told_once() {
+    let world = World::with(Setup {
+        endpoint: (PROXY, crate::support::PORT),
+        config: Some(config(PROXY, "auth = \"passthrough\"")),
+        engine: Engine::front(FrontKind::RdsProxy),
+        ..Setup::default()
+    })
+    .await;
+    let addr = ([127, 0, 0, 1], world.proxy.port()).into();
+    let asked = [("user", "scram_only"), ("database", "app")];
+    let mut client = Raw::begin(addr, version(2), &asked).await;
+    let mut kinds = Vec::new();
+    for _ in 0..2 {
+        kinds.push(client.next().await.0);
+    }
+    assert_eq!(kinds, b"vR");
+    client.send(b"p\0\0\0\x0anonsense\0").await;
+    assert_eq!(client.next().await.0, b'E');
+    assert_eq!(last_startup(&world).0, (3, 0));
+    world.stop().await;
+}
+
 #[tokio::test]
 async fn protocol_options_are_declined_by_name() {
     let world = proxy().await;

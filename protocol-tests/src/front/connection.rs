@@ -75,6 +75,9 @@ impl Connection {
                 return Ok(None);
             }
             if first == [TLS_HANDSHAKE] && !ssl_done && !gss_done {
+                if self.ignores_client_hello(socket).await? {
+                    return Ok(None);
+                }
                 let Some(config) = self.shared.direct.clone() else {
                     // To an older server this is the length of an impossible startup packet.
                     self.note_refusal("08P01", "invalid length of startup packet");
@@ -101,6 +104,18 @@ impl Connection {
                 _ => return Ok(Some((Opened::Plain, Some(packet)))),
             }
         }
+    }
+
+    /// A fault in the place of an answer to direct TLS.
+    async fn ignores_client_hello(&self, socket: &mut TcpStream) -> io::Result<bool> {
+        let ignores =
+            |fault: &Fault| matches!(fault, Fault::SwallowClientHello | Fault::CloseAtClientHello);
+        let fault = self.shared.fault(ignores);
+        if fault == Some(Fault::SwallowClientHello) {
+            // Until the client gives up.
+            tokio::io::copy(socket, &mut tokio::io::sink()).await?;
+        }
+        Ok(fault.is_some())
     }
 
     /// The configuration to go on with, or `None` after an `N`.
@@ -210,9 +225,12 @@ impl Connection {
     /// Lets an armed fault happen; the client comes back when there is none.
     async fn fail_at_startup<W: Wire>(&self, mut client: W) -> io::Result<Option<W>> {
         let fault = self.shared.fault(|fault| {
-            !matches!(
+            matches!(
                 fault,
-                Fault::RefuseTls | Fault::InjectAfterS(_) | Fault::AtToken(_)
+                Fault::AtStartup(_)
+                    | Fault::AtStartupWithReset(_)
+                    | Fault::CloseAfterStartup
+                    | Fault::SilentAfterStartup
             )
         });
         match fault {

@@ -44,6 +44,7 @@ fn evidence(host: &str, user: &str) -> Evidence {
         expires_at: SystemTime::UNIX_EPOCH + Duration::from_millis(1_790_000_000_900),
         from_cache: false,
         early: false,
+        second: false,
         clock: None,
         identity: Identity::default(),
     }
@@ -325,10 +326,12 @@ fn a_login_that_goes_wrong_before_the_database_judges() {
     let one = target("bastion='i-1'");
     let early = Evidence {
         early: true,
+        second: false,
         ..evidence(HOST, "app")
     };
     let asked = Evidence {
         early: false,
+        second: false,
         ..evidence(HOST, "app")
     };
     let about = |evidence| About {

@@ -10,12 +10,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
-use super::driver::resume::jitter;
 use super::placement::{Choice, Standing, choose};
 use super::session::Session;
 use super::start::{Starter, is_throttled};
 use super::stream::{NotOpened, SsmStream};
 use crate::config::{Endpoint, SsmSettings};
+use crate::jitter::jitter;
 use crate::tunnel::{Readiness, TunnelError};
 
 /// How often a waiting connection looks whether a session has become quiet.

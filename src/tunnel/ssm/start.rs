@@ -15,7 +15,7 @@ use tracing::{debug, info};
 use uuid::Uuid;
 
 use super::bastions::{Bastions, should_try_next};
-use super::driver::resume::{Calls, Joined, jitter};
+use super::driver::resume::{Calls, Joined};
 use super::driver::{self, Driver, Phase};
 use super::proxy::Proxies;
 use super::session::Session;
@@ -24,6 +24,7 @@ use super::state::Shared;
 use super::{api, connect, datakey, endpoint};
 use crate::aws::{AwsContext, ClockWatch, Endpoints};
 use crate::config::{Endpoint, SsmSettings};
+use crate::jitter::jitter;
 use crate::kept::system_clock;
 use crate::tunnel::{ApiRefusal, TunnelError};
 

@@ -10,6 +10,7 @@ use tracing::{debug, info, warn};
 use uuid::Uuid;
 
 use super::{Driver, Phase};
+use crate::jitter::jitter;
 use crate::tunnel::ssm::api;
 use crate::tunnel::ssm::socket::{Socket, WebSocket};
 use crate::tunnel::ssm::state::Shared;
@@ -163,17 +164,6 @@ fn pause(fruitless: u32) -> Duration {
     }
     let doubled = FIRST_PAUSE.saturating_mul(1 << (fruitless - 1).min(10));
     jitter(doubled.min(LONGEST_PAUSE))
-}
-
-/// Between half and all of `most`.
-pub(in crate::tunnel::ssm) fn jitter(most: Duration) -> Duration {
-    let (_, random) = Uuid::new_v4().as_u64_pair();
-    #[expect(
-        clippy::cast_precision_loss,
-        reason = "a random fraction needs no more"
-    )]
-    let fraction = (random >> 11) as f64 / (1_u64 << 53) as f64;
-    most.mul_f64(0.5 + fraction / 2.0)
 }
 
 #[cfg(test)]

@@ -1,0 +1,16 @@
+//! Pauses that many programs do not take at the same time.
+
+use std::time::Duration;
+
+use uuid::Uuid;
+
+/// Between half and all of `most`.
+pub(crate) fn jitter(most: Duration) -> Duration {
+    let (_, random) = Uuid::new_v4().as_u64_pair();
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "a random fraction needs no more"
+    )]
+    let fraction = (random >> 11) as f64 / (1_u64 << 53) as f64;
+    most.mul_f64(0.5 + fraction / 2.0)
+}
