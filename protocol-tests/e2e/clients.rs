@@ -328,14 +328,7 @@ async fn rust_drivers() {
         ("sqlx", |kit| rust(kit, "sqlx")),
         ("Diesel", |kit| rust(kit, "diesel")),
     ];
-    let setup = Setup {
-        // tokio-postgres closes the socket of a cancel request as soon as it is written, and without
-        // local TLS that may be before anybody has looked whose the socket is. Then it is nobody's,
-        // and the request is not served (docs/clients.md).
-        args: vec!["--peer-check=false".to_owned()],
-        ..Setup::default()
-    };
-    group(World::with(setup).await, clients).await;
+    group(World::start().await, clients).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
