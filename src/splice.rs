@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use pg_handshake::Follower;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 
 use crate::tunnel::Duplex;
 
@@ -188,10 +188,18 @@ pub async fn splice(
         }
         // Its error sticks: a follower that has lost the framing never claims a boundary again.
         let follow = |bytes: &[u8]| _ = follower.advance(bytes);
+        let copied = down.copied;
         let stopped = match (down.poll(cx, server, client, follow), &mut refused_write) {
             (Poll::Ready(stopped), _) => stopped,
             (Poll::Pending, None) => return Poll::Pending,
+            // The client may take its time.
+            (Poll::Pending, Some(_)) if down.start < down.end => return Poll::Pending,
             (Poll::Pending, Some((_, deadline))) => {
+                if down.copied > copied {
+                    deadline
+                        .as_mut()
+                        .reset(Instant::now() + LAST_WORDS_DEADLINE);
+                }
                 ready!(deadline.as_mut().poll(cx));
                 Stop::Read(None)
             }
@@ -206,22 +214,22 @@ pub async fn splice(
         ended = both => ended,
         () = stop => (EndedBy::Shutdown, None),
     };
-    // An ErrorResponse is followed by ReadyForQuery sooner or later, but for the one that ends the
-    // session.
-    let said_why = follower.last_type() == Some(b'E');
     let at_boundary = follower.at_boundary() && down.start == down.end;
-    if by == EndedBy::Server && error.is_none() && !said_why && said_last != TERMINATE {
-        error = Some(io::Error::new(
-            io::ErrorKind::UnexpectedEof,
-            "the server closed it without a word",
-        ));
+    let said_why = follower.last_is_fatal();
+    // Where a replication stream ends with the server, its last word is CommandComplete.
+    let in_order = said_why || said_last == TERMINATE || follower.last_type() == Some(b'C');
+    let is_eof = |error: &io::Error| error.kind() == io::ErrorKind::UnexpectedEof;
+    if by == EndedBy::Server && error.as_ref().is_none_or(is_eof) {
+        let early = || io::Error::new(io::ErrorKind::UnexpectedEof, "the server closed it early");
+        // Many servers close without the close_notify of TLS.
+        error = (!in_order).then(early);
     }
     SessionEnd {
         by,
         error,
         sent: up.copied,
         received: down.copied,
-        at_boundary: at_boundary && (by == EndedBy::Shutdown || !said_why),
+        at_boundary: at_boundary && !said_why,
     }
 }
 
@@ -333,7 +341,7 @@ mod tests {
                 "{cut} cut off"
             );
             let reason = end.error.expect("it has not said why").to_string();
-            assert_eq!(reason, "the server closed it without a word");
+            assert_eq!(reason, "the server closed it early");
         }
     }
 
@@ -344,13 +352,28 @@ mod tests {
             mut server,
             splice,
         } = spliced(b"", b"", std::future::pending());
-        let mut fatal = message(20);
-        fatal[0] = b'E';
+        let mut fatal = b"E\0\0\0\x13SFATAL\0VFATAL\0\0".to_vec();
         server.write_all(&fatal).await.unwrap();
         drop(server);
         client.read_exact(&mut fatal).await.unwrap();
         let end = splice.await.unwrap();
         assert_eq!((end.by, end.at_boundary), (EndedBy::Server, false));
+        assert!(end.error.is_none(), "{:?}", end.error);
+    }
+
+    #[tokio::test]
+    async fn the_end_of_a_replication_stream_is_in_order() {
+        let Pair {
+            mut client,
+            mut server,
+            splice,
+        } = spliced(b"", b"", std::future::pending());
+        let mut last = b"C\0\0\0\x0bCOPY 0\0".to_vec();
+        server.write_all(&last).await.unwrap();
+        drop(server);
+        client.read_exact(&mut last).await.unwrap();
+        let end = splice.await.unwrap();
+        assert_eq!(end.by, EndedBy::Server);
         assert!(end.error.is_none(), "{:?}", end.error);
     }
 

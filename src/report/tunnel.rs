@@ -126,7 +126,7 @@ fn direct(
             try_port(about)
         ),
         DirectFailure::UnknownName => format!(
-            "This machine's DNS does not know the name. Is it spelled right (nslookup {host}), and is the VPN up if the name needs one?"
+            "This machine's DNS does not know the name, or does not answer. Is it spelled right (nslookup {host}), and is the VPN up if the name needs one?"
         ),
         DirectFailure::Other => format!(
             "via = \"direct\" needs a route to {endpoint} from here: is the VPN up? Where there is none, set bastion to a managed node's id."

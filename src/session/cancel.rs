@@ -9,7 +9,7 @@ use tokio::io::AsyncReadExt;
 use tokio::time::timeout;
 use tracing::{Span, info, warn};
 
-use super::login::{Opened, next_event, open, secure};
+use super::login::{Opened, Server, next_event, open, secure};
 use super::{Proxy, Rooms, SessionError};
 use crate::splice;
 use crate::tunnel::Stream;
@@ -66,38 +66,25 @@ async fn send(proxy: &Proxy, rooms: &Rooms, key: &CancelKey) {
 }
 
 async fn forward(rooms: &Rooms, key: &CancelKey) -> Result<(), SessionError> {
-    let endpoint = rooms.endpoint().await?;
-    let negotiation = rooms.known.negotiation(&endpoint);
-    let forwarded = forward_by(rooms, key, &endpoint.host, negotiation);
-    if negotiation == Negotiation::SslRequest {
-        return forwarded.await;
-    }
-    // As with a login, a server that does not understand may never answer.
-    match timeout(CANCEL_DEADLINE / 2, forwarded).await {
-        Ok(Err(error)) if !error.is_about_direct_tls() => Err(error),
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(_)) | Err(_) => {
-            forward_by(rooms, key, &endpoint.host, Negotiation::SslRequest).await?;
-            rooms.known.direct_refused();
-            Ok(())
-        }
-    }
-}
-
-async fn forward_by(
-    rooms: &Rooms,
-    key: &CancelKey,
-    name: &str,
-    negotiation: Negotiation,
-) -> Result<(), SessionError> {
-    let machine = Upstream::cancel(key.clone(), negotiation);
+    let server = Server::at(rooms, &rooms.endpoint().await?);
+    let mut negotiation = server.known.negotiation();
     let Opened {
         mut machine,
         mut stream,
         ..
-    } = open(rooms, name, machine, true).await?;
+    } = loop {
+        let machine = Upstream::cancel(key.clone(), negotiation);
+        match open(rooms, &server, machine, true).await {
+            // The request itself has not been sent.
+            Err(error) if negotiation == Negotiation::Direct && error.is_about_direct_tls() => {
+                server.known.direct_failed();
+                negotiation = Negotiation::SslRequest;
+            }
+            opened => break opened?,
+        }
+    };
     while next_event(&mut machine, &mut stream).await? == UpstreamEvent::StartTls {
-        (stream, _) = secure(rooms, name, stream, Negotiation::SslRequest).await?;
+        (stream, _) = secure(rooms, &server, stream, Negotiation::SslRequest).await?;
         machine.tls_established();
     }
     let mut rest = [0; 64];

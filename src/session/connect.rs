@@ -8,7 +8,7 @@ use tracing::{debug, info};
 
 use super::greet::Local;
 use super::known::Way;
-use super::login::{Credentials, Greeting, LoggedIn, login, open};
+use super::login::{Credentials, Greeting, LoggedIn, Server, login, open};
 use super::passthrough::passthrough;
 use super::{Rooms, Session, SessionError, is_probe, millis};
 use crate::aws::Identity;
@@ -39,15 +39,14 @@ impl Budget {
         }
     }
 
-    /// Does what comes before the login, in the time that is left for it; or in `most`.
+    /// Does what comes before the login, in the time that is left for it.
     async fn connect<T>(
         &mut self,
         rooms: &Rooms,
-        most: Duration,
         work: impl Future<Output = Result<T, SessionError>>,
     ) -> Result<T, SessionError> {
         let began = Instant::now();
-        let outcome = timeout(self.connect.min(most), work).await;
+        let outcome = timeout(self.connect, work).await;
         self.connect = self.connect.saturating_sub(began.elapsed());
         let readiness = rooms.transport.readiness();
         match outcome {
@@ -61,15 +60,6 @@ impl Budget {
                 Err(SessionError::Interrupted(Box::new(error)))
             }
             Ok(outcome) => outcome,
-        }
-    }
-
-    /// How long a server may take for its answer to a ClientHello: what takes it for the beginning of
-    /// a long packet never answers, and then there must be time to ask.
-    fn for_dial(&self, negotiation: Negotiation) -> Duration {
-        match negotiation {
-            Negotiation::Direct => self.connect / 2,
-            Negotiation::SslRequest => self.connect,
         }
     }
 
@@ -90,26 +80,23 @@ impl Budget {
 struct Login<'a> {
     rooms: &'a Rooms,
     user: &'a str,
+    server: Server,
     kind: EndpointKind,
     request: TokenRequest,
     way: Way,
     budget: Budget,
-    /// Direct TLS was tried, in vain.
-    tried_direct: bool,
-    /// A token was refused before.
+    /// The database has judged a token before, or had no time to.
     tried_token: bool,
+    /// That token was refused.
+    refused_token: bool,
 }
 
 impl Login<'_> {
     /// What is known of the server now.
     fn succeeded(&self, greeting: &Greeting) {
-        let known = &self.rooms.known;
-        if self.tried_direct {
-            known.direct_refused();
-        }
         // Who lets the role in unasked would only stumble over an early token.
         if greeting.token_given() {
-            known.took_clear_text(self.user);
+            self.server.known.took_clear_text(self.user);
         }
     }
 
@@ -121,12 +108,16 @@ impl Login<'_> {
         greeting: &Greeting,
         token: Option<Token>,
     ) -> Result<(), SessionError> {
-        let known = &self.rooms.known;
+        let known = &self.server.known;
         if self.way.negotiation == Negotiation::Direct && error.is_about_direct_tls() {
             debug!(%error, "no direct TLS; asking first");
+            known.direct_failed();
             self.way.negotiation = Negotiation::SslRequest;
-            self.tried_direct = true;
             return Ok(());
+        }
+        if matches!(error, SessionError::ConnectTimeout { .. }) {
+            known.time_ran_out(self.way.negotiation);
+            return Err(error);
         }
         let token = token.filter(|_| greeting.token_judged());
         if let Some(token) = token {
@@ -149,7 +140,7 @@ impl Login<'_> {
         error: SessionError,
         token: Token,
     ) -> Result<(), SessionError> {
-        let known = &self.rooms.known;
+        let known = &self.server.known;
         if !error.refuses_token(self.kind) {
             return Err(error);
         }
@@ -165,6 +156,7 @@ impl Login<'_> {
         if token.from_cache && !error.is_competition() {
             info!("the database refused a cached token; trying once with a fresh one");
             self.rooms.tokens.invalidate(&self.request, &token);
+            self.refused_token = true;
         }
         self.tried_token = true;
         sleep(jitter(RETRY_PAUSE)).await;
@@ -187,18 +179,20 @@ impl Session {
             let request = self.token_request(rooms, routed, endpoint.clone()).await?;
             Ok((endpoint, request))
         };
-        let (endpoint, request) = budget.connect(rooms, Duration::MAX, looked_up).await?;
+        let (endpoint, request) = budget.connect(rooms, looked_up).await?;
         routed.adapt_to(endpoint.kind());
         let routed = &*routed;
+        let server = Server::at(rooms, &endpoint);
         let mut login = Login {
             rooms,
             user: &routed.user,
             kind: endpoint.kind(),
             request,
-            way: rooms.known.way(&routed.user, &endpoint),
+            way: server.known.way(&routed.user),
+            server,
             budget,
-            tried_direct: false,
             tried_token: false,
+            refused_token: false,
         };
         loop {
             *greeting = self.greeting(routed);
@@ -229,6 +223,7 @@ impl Session {
     ) -> (Result<LoggedIn, SessionError>, Option<Token>) {
         let Login {
             rooms,
+            server,
             request,
             way,
             budget,
@@ -241,13 +236,11 @@ impl Session {
             Ok((token.map_err(SessionError::from)?, millis(began)))
         };
         let opened = async {
-            let opened = open(rooms, &request.host, machine, false).await?;
+            let opened = open(rooms, server, machine, false).await?;
             Ok::<_, SessionError>((opened, millis(began)))
         };
         let both = async { tokio::try_join!(token, opened) };
-        let most = budget.for_dial(way.negotiation);
-        let ((token, token_ms), (opened, tunnel_ms)) = match budget.connect(rooms, most, both).await
-        {
+        let ((token, token_ms), (opened, tunnel_ms)) = match budget.connect(rooms, both).await {
             Ok(both) => both,
             Err(error) => return (Err(error), None),
         };
@@ -257,7 +250,7 @@ impl Session {
             expires_at: token.expires_at,
             from_cache: token.from_cache,
             early: way.early_token,
-            second: attempt.tried_token,
+            second: attempt.refused_token,
             clock: rooms.aws.clock_offset(),
             identity: Identity::default(),
         });
@@ -289,32 +282,23 @@ impl Session {
     ) -> Result<LoggedIn, SessionError> {
         let mut budget = Budget::of(&rooms.target);
         let began = Instant::now();
-        let looked_up = budget.connect(rooms, Duration::MAX, rooms.endpoint());
+        let looked_up = budget.connect(rooms, rooms.endpoint());
         let endpoint = while_there(client, looked_up).await?;
         routed.adapt_to(endpoint.kind());
         *greeting = self.greeting(routed);
-        let mut negotiation = rooms.known.negotiation(&endpoint);
-        let mut tried_direct = false;
+        let server = Server::at(rooms, &endpoint);
+        let mut negotiation = server.known.negotiation();
         let opened = loop {
             let machine = Upstream::passthrough(routed.startup.clone(), negotiation);
-            let opened = open(
-                rooms,
-                &endpoint.host,
-                machine.without_channel_binding(),
-                false,
-            );
-            let opened = budget.connect(rooms, budget.for_dial(negotiation), opened);
-            match while_there(client, opened).await {
+            let opened = open(rooms, &server, machine.without_channel_binding(), false);
+            match while_there(client, budget.connect(rooms, opened)).await {
                 Err(error) if negotiation == Negotiation::Direct && error.is_about_direct_tls() => {
+                    server.known.direct_failed();
                     negotiation = Negotiation::SslRequest;
-                    tried_direct = true;
                 }
                 opened => break opened?,
             }
         };
-        if tried_direct {
-            rooms.known.direct_refused();
-        }
         self.timings.tunnel_ms = millis(began);
         let login = passthrough(&mut self.timings, rooms, opened, client, greeting);
         budget.login(rooms, login).await

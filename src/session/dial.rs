@@ -9,9 +9,11 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Sleep, sleep};
 
 use crate::tunnel::{BoxFuture, Stream, Transport, TunnelError};
 
@@ -20,7 +22,14 @@ use crate::tunnel::{BoxFuture, Stream, Transport, TunnelError};
 pub(super) struct DialOnRead {
     state: State,
     brief: bool,
+    /// Runs from when the stream is open until the server has said something.
+    patience: Option<Pin<Box<Sleep>>>,
 }
+
+/// How long a server may take for its first word once the stream is open: what takes a ClientHello for
+/// the beginning of a long packet waits for the rest of it. A tunnel that counts a stream as open when
+/// the server has answered has a deadline of its own for that.
+const FIRST_WORD: Duration = Duration::from_secs(4);
 
 enum State {
     Collecting(Arc<dyn Transport>, BytesMut),
@@ -33,7 +42,12 @@ impl DialOnRead {
     /// `brief` as in [`Transport::open_briefly`].
     pub(super) fn new(transport: Arc<dyn Transport>, brief: bool) -> Self {
         let state = State::Collecting(transport, BytesMut::new());
-        Self { state, brief }
+        let patience = None;
+        Self {
+            state,
+            brief,
+            patience,
+        }
     }
 
     /// The stream, dialled if it was not yet.
@@ -51,7 +65,10 @@ impl DialOnRead {
         }
         if let State::Dialling(dial) = &mut self.state {
             self.state = match ready!(dial.as_mut().poll(cx)) {
-                Ok(stream) => State::Open(stream),
+                Ok(stream) => {
+                    self.patience = Some(Box::pin(sleep(FIRST_WORD)));
+                    State::Open(stream)
+                }
                 Err(error) => State::Failed(error),
             };
         }
@@ -70,7 +87,18 @@ impl AsyncRead for DialOnRead {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let stream = ready!(self.poll_open(cx))?;
-        Pin::new(stream).poll_read(cx, buf)
+        let read = Pin::new(stream).poll_read(cx, buf);
+        match (&read, &mut self.patience) {
+            (Poll::Pending, Some(patience)) => {
+                ready!(patience.as_mut().poll(cx));
+                let text = "the server does not answer a ClientHello";
+                Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, text)))
+            }
+            _ => {
+                self.patience = None;
+                read
+            }
+        }
     }
 }
 
@@ -158,6 +186,24 @@ mod tests {
         let mut more = [0; 4];
         far.read_exact(&mut more).await.unwrap();
         assert_eq!(&more, b"more");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_the_first_word_has_a_deadline() {
+        for says_something in [false, true] {
+            let (mut far, near) = duplex(64);
+            let transport = Arc::new(Once::default());
+            *transport.near.lock().unwrap() = Some(near);
+            let mut stream = DialOnRead::new(transport, false);
+            stream.write_all(b"client hello").await.unwrap();
+            if says_something {
+                far.write_all(b"a").await.unwrap();
+                assert_eq!(stream.read_u8().await.unwrap(), b'a');
+            }
+            let read = tokio::time::timeout(10 * FIRST_WORD, stream.read_u8()).await;
+            let silent = matches!(&read, Ok(Err(e)) if e.kind() == io::ErrorKind::TimedOut);
+            assert_eq!((read.is_err(), silent), (says_something, !says_something));
+        }
     }
 
     #[tokio::test]

@@ -147,7 +147,6 @@ impl SessionError {
         matches!(
             self,
             Self::NoAlpn
-                | Self::ConnectTimeout { .. }
                 | Self::Tunnel(TunnelError::DialTimeout { .. })
                 | Self::UpstreamTls(UpstreamTlsError::Handshake(_) | UpstreamTlsError::Io(_))
         )

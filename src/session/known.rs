@@ -1,7 +1,7 @@
 //! What earlier logins have shown about a target's server, to spend fewer round trips on the next.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use pg_handshake::Negotiation;
@@ -32,16 +32,32 @@ pub(super) struct Way {
     pub(super) early_token: bool,
 }
 
-/// What is known of one target's server.
+/// What is known of the server that a target's name leads to. An alias may lead to another one
+/// tomorrow, of which nothing is known, and what logins find out that are still under way is about
+/// the old one.
 #[derive(Default)]
+pub(super) struct Memory(Mutex<(String, Arc<Known>)>);
+
+impl Memory {
+    /// What is known of the server at `endpoint`.
+    pub(super) fn of(&self, endpoint: &Endpoint) -> Arc<Known> {
+        // A panic cannot leave half of an assignment.
+        let mut server = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if server.0 != endpoint.host {
+            *server = (endpoint.host.clone(), Arc::new(Known::new(endpoint.kind())));
+        }
+        Arc::clone(&server.1)
+    }
+}
+
+/// What is known of one server.
 pub(super) struct Known {
+    kind: EndpointKind,
     state: Mutex<State>,
 }
 
 #[derive(Default)]
 struct State {
-    /// The server's name. An alias may lead to another one tomorrow, of which nothing is known.
-    host: String,
     direct: DirectTls,
     /// The roles whom the server has asked for a clear-text password, and let in with it.
     clear_text: HashSet<String>,
@@ -54,36 +70,45 @@ enum DirectTls {
     #[default]
     Unknown,
     Taken,
+    /// It did not work the last time, which may have had other reasons.
+    Failed,
+    /// It did not work, and an SSLRequest did.
     Refused {
         at: Instant,
     },
 }
 
+impl Default for Known {
+    fn default() -> Self {
+        Self::new(EndpointKind::Other)
+    }
+}
+
 impl Known {
-    /// The way to log in `role` at `endpoint` that takes the fewest round trips.
-    pub(super) fn way(&self, role: &str, endpoint: &Endpoint) -> Way {
-        let negotiation = self.negotiation(endpoint);
+    fn new(kind: EndpointKind) -> Self {
+        Self {
+            kind,
+            state: Mutex::default(),
+        }
+    }
+
+    /// The way to log in `role` that takes the fewest round trips.
+    pub(super) fn way(&self, role: &str) -> Way {
         Way {
-            negotiation,
+            negotiation: self.negotiation(),
             early_token: self.state().clear_text.contains(role),
         }
     }
 
-    /// How TLS begins at `endpoint`.
-    pub(super) fn negotiation(&self, endpoint: &Endpoint) -> Negotiation {
-        let mut state = self.state();
-        if state.host != endpoint.host {
-            *state = State {
-                host: endpoint.host.clone(),
-                ..State::default()
-            };
-        }
-        let direct = match endpoint.kind() {
+    /// How TLS begins.
+    pub(super) fn negotiation(&self) -> Negotiation {
+        let state = self.state().direct;
+        let direct = match self.kind {
             // It tells the version of the database behind it, and knows less itself.
             EndpointKind::Proxy => false,
             // Aurora DSQL User Guide: sslnegotiation=direct is supported and recommended.
-            EndpointKind::Dsql => !state.direct.stands_refused(),
-            _ => matches!(state.direct, DirectTls::Taken),
+            EndpointKind::Dsql => !state.stands_refused(),
+            _ => matches!(state, DirectTls::Taken | DirectTls::Failed),
         };
         match direct {
             true => Negotiation::Direct,
@@ -99,9 +124,27 @@ impl Known {
         }
     }
 
-    /// Direct TLS did not work, and an SSLRequest right after it did.
-    pub(super) fn direct_refused(&self) {
-        self.state().direct = DirectTls::Refused { at: Instant::now() };
+    /// Direct TLS did not work.
+    pub(super) fn direct_failed(&self) {
+        self.state().direct = DirectTls::Failed;
+    }
+
+    /// There was no time left to begin in another way, if this one was the reason.
+    pub(super) fn time_ran_out(&self, negotiation: Negotiation) {
+        if negotiation == Negotiation::Direct {
+            self.state().direct = DirectTls::Refused { at: Instant::now() };
+        }
+    }
+
+    /// TLS stands, and began like this.
+    pub(super) fn secured(&self, negotiation: Negotiation) {
+        let mut state = self.state();
+        if matches!(state.direct, DirectTls::Failed) {
+            state.direct = match negotiation {
+                Negotiation::Direct => DirectTls::Taken,
+                Negotiation::SslRequest => DirectTls::Refused { at: Instant::now() },
+            };
+        }
     }
 
     /// The server has asked for this role's clear-text password, and taken it.
@@ -155,75 +198,84 @@ mod tests {
         format!("{host}:5432").parse().unwrap()
     }
 
-    fn cluster() -> Endpoint {
-        at("orders.cluster-abc.eu-central-1.rds.amazonaws.com")
-    }
+    const CLUSTER: &str = "orders.cluster-abc.eu-central-1.rds.amazonaws.com";
 
     #[tokio::test(start_paused = true)]
     async fn direct_tls_where_the_version_has_it_unless_it_was_refused() {
-        let known = Known::default();
-        assert_eq!(known.negotiation(&cluster()), Negotiation::SslRequest);
+        let known = Known::new(EndpointKind::Cluster);
+        assert_eq!(known.negotiation(), Negotiation::SslRequest);
         known.saw_version(16);
-        assert_eq!(known.negotiation(&cluster()), Negotiation::SslRequest);
+        assert_eq!(known.negotiation(), Negotiation::SslRequest);
         known.saw_version(17);
-        assert_eq!(known.negotiation(&cluster()), Negotiation::Direct);
-        known.direct_refused();
+        assert_eq!(known.negotiation(), Negotiation::Direct);
+        known.direct_failed();
+        assert_eq!(known.negotiation(), Negotiation::Direct, "it may be a blip");
+        known.secured(Negotiation::SslRequest);
         known.saw_version(17);
-        assert_eq!(known.negotiation(&cluster()), Negotiation::SslRequest);
+        assert_eq!(known.negotiation(), Negotiation::SslRequest);
         tokio::time::advance(REFUSAL_STANDS).await;
         known.saw_version(18);
-        assert_eq!(known.negotiation(&cluster()), Negotiation::Direct);
+        assert_eq!(known.negotiation(), Negotiation::Direct);
+        known.time_ran_out(Negotiation::SslRequest);
+        assert_eq!(known.negotiation(), Negotiation::Direct);
+        known.time_ran_out(Negotiation::Direct);
+        assert_eq!(known.negotiation(), Negotiation::SslRequest);
+        tokio::time::advance(REFUSAL_STANDS).await;
+        known.saw_version(18);
+        // Somebody else's worked meanwhile.
+        known.direct_failed();
+        known.secured(Negotiation::Direct);
+        known.secured(Negotiation::SslRequest);
+        assert_eq!(known.negotiation(), Negotiation::Direct);
     }
 
     #[tokio::test(start_paused = true)]
     async fn dsql_takes_direct_tls_from_the_first_login_and_again_after_a_refusal() {
-        let dsql = at("abc.dsql.eu-central-1.on.aws");
-        let known = Known::default();
-        assert_eq!(known.negotiation(&dsql), Negotiation::Direct);
-        known.direct_refused();
+        let known = Known::new(EndpointKind::Dsql);
+        assert_eq!(known.negotiation(), Negotiation::Direct);
+        known.direct_failed();
+        known.secured(Negotiation::SslRequest);
         // The version that it tells.
         known.saw_version(16);
-        assert_eq!(known.negotiation(&dsql), Negotiation::SslRequest);
+        assert_eq!(known.negotiation(), Negotiation::SslRequest);
         tokio::time::advance(REFUSAL_STANDS).await;
-        assert_eq!(known.negotiation(&dsql), Negotiation::Direct);
+        assert_eq!(known.negotiation(), Negotiation::Direct);
     }
 
     #[test]
     fn a_proxy_is_always_asked_first() {
-        let proxy = at("orders.proxy-abc.eu-central-1.rds.amazonaws.com");
-        let known = Known::default();
-        assert_eq!(known.negotiation(&proxy), Negotiation::SslRequest);
+        let known = Known::new(EndpointKind::Proxy);
+        assert_eq!(known.negotiation(), Negotiation::SslRequest);
         known.saw_version(18);
-        assert_eq!(known.negotiation(&proxy), Negotiation::SslRequest);
+        assert_eq!(known.negotiation(), Negotiation::SslRequest);
     }
 
     #[test]
     fn nothing_is_known_of_the_server_that_an_alias_leads_to_today() {
-        let known = Known::default();
-        known.negotiation(&cluster());
-        known.saw_version(17);
-        known.took_clear_text("app");
-        assert_eq!(
-            known.way("app", &cluster()),
-            Way {
-                negotiation: Negotiation::Direct,
-                early_token: true
-            }
-        );
+        let memory = Memory::default();
+        let old = memory.of(&at(CLUSTER));
+        old.saw_version(17);
+        old.took_clear_text("app");
+        let fastest = Way {
+            negotiation: Negotiation::Direct,
+            early_token: true,
+        };
+        assert_eq!(memory.of(&at(CLUSTER)).way("app"), fastest);
         let other = at("orders.cluster-xyz.eu-west-1.rds.amazonaws.com");
-        assert_eq!(
-            known.way("app", &other),
-            Way {
-                negotiation: Negotiation::SslRequest,
-                early_token: false
-            }
-        );
+        let nothing = Way {
+            negotiation: Negotiation::SslRequest,
+            early_token: false,
+        };
+        assert_eq!(memory.of(&other).way("app"), nothing);
+        // A login at the old one comes to its end.
+        old.took_clear_text("app");
+        assert_eq!(memory.of(&other).way("app"), nothing);
     }
 
     #[test]
     fn the_token_goes_early_to_roles_that_were_asked_for_it() {
         let known = Known::default();
-        let early = |role| known.way(role, &cluster()).early_token;
+        let early = |role| known.way(role).early_token;
         assert!(!early("app"));
         known.took_clear_text("app");
         assert!(early("app") && !early("other"));

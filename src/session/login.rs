@@ -1,6 +1,7 @@
 //! The login at the database: TLS, verified; startup; token.
 
 use std::io;
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use pg_handshake::{
@@ -10,7 +11,9 @@ use tokio::io::AsyncReadExt;
 use tokio::time::Instant;
 
 use super::dial::DialOnRead;
+use super::known::Known;
 use super::{READ, Rooms, SessionError, Timings, millis, write_all};
+use crate::config::Endpoint;
 use crate::token::Token;
 use crate::tunnel::{Stream, TunnelError};
 
@@ -71,10 +74,28 @@ impl Greeting {
     }
 }
 
-/// A connection to the database that is open and not logged in.
-pub(super) struct Opened {
+/// Whom a connection is for.
+#[derive(Clone)]
+pub(super) struct Server {
     /// What its certificate must be for.
     pub(super) name: String,
+    /// What is known of it.
+    pub(super) known: Arc<Known>,
+}
+
+impl Server {
+    /// The server at `endpoint`.
+    pub(super) fn at(rooms: &Rooms, endpoint: &Endpoint) -> Self {
+        Self {
+            name: endpoint.host.clone(),
+            known: rooms.known.of(endpoint),
+        }
+    }
+}
+
+/// A connection to the database that is open and not logged in.
+pub(super) struct Opened {
+    pub(super) server: Server,
     pub(super) machine: Upstream,
     pub(super) stream: Stream,
     /// The version of TLS, where that stands already.
@@ -92,13 +113,14 @@ pub(super) struct LoggedIn {
 
 /// Opens a connection that begins as `machine` does: with an SSLRequest, which goes along with the
 /// dial and which a server may see twice without harm; or with TLS at once, whose ClientHello is the
-/// same to a server. `name` is what the certificate must be for.
+/// same to a server.
 pub(super) async fn open(
     rooms: &Rooms,
-    name: &str,
+    server: &Server,
     mut machine: Upstream,
     brief: bool,
 ) -> Result<Opened, SessionError> {
+    let server = server.clone();
     let mut hello = BytesMut::new();
     while let Some(bytes) = machine.poll_output() {
         hello.extend_from_slice(&bytes);
@@ -112,7 +134,7 @@ pub(super) async fn open(
         };
         let tls = None;
         return Ok(Opened {
-            name: name.to_owned(),
+            server,
             machine,
             stream,
             tls,
@@ -120,11 +142,11 @@ pub(super) async fn open(
     }
     let stream = Box::new(DialOnRead::new(rooms.transport.clone(), brief));
     machine.poll_event(); // StartTls, which is what we do.
-    let (stream, tls) = secure(rooms, name, stream, Negotiation::Direct).await?;
+    let (stream, tls) = secure(rooms, &server, stream, Negotiation::Direct).await?;
     machine.tls_established();
     let tls = Some(tls);
     Ok(Opened {
-        name: name.to_owned(),
+        server,
         machine,
         stream,
         tls,
@@ -134,11 +156,11 @@ pub(super) async fn open(
 /// Verified TLS on `stream`, and its version.
 pub(super) async fn secure(
     rooms: &Rooms,
-    name: &str,
+    server: &Server,
     stream: Stream,
     negotiation: Negotiation,
 ) -> Result<(Stream, String), SessionError> {
-    let tls = rooms.tls.connect(name, stream).await?;
+    let tls = rooms.tls.connect(&server.name, stream).await?;
     let session = tls.get_ref().1;
     let version = tls_name(session.protocol_version());
     // PostgreSQL docs, "SSL Session Encryption": without ALPN, direct TLS could be with a server of
@@ -146,6 +168,7 @@ pub(super) async fn secure(
     if negotiation == Negotiation::Direct && session.alpn_protocol() != Some(ALPN) {
         return Err(SessionError::NoAlpn);
     }
+    server.known.secured(negotiation);
     Ok((Box::new(tls), version))
 }
 
@@ -165,7 +188,7 @@ pub(super) async fn login(
     greeting: &mut Greeting,
 ) -> Result<LoggedIn, SessionError> {
     let Opened {
-        name,
+        server,
         mut machine,
         mut stream,
         tls,
@@ -187,7 +210,7 @@ pub(super) async fn login(
         match event? {
             UpstreamEvent::StartTls => {
                 (stream, tls_version) =
-                    secure(rooms, &name, stream, Negotiation::SslRequest).await?;
+                    secure(rooms, &server, stream, Negotiation::SslRequest).await?;
                 machine.tls_established();
                 timings.tls_ms = millis(began);
                 login_began = Instant::now();
@@ -198,7 +221,7 @@ pub(super) async fn login(
             }
             UpstreamEvent::Relay(frame) => {
                 if let Some(major) = server_version(&frame) {
-                    rooms.known.saw_version(major);
+                    server.known.saw_version(major);
                 }
                 greeting.add(&frame)?;
             }

@@ -29,7 +29,7 @@ pub(super) async fn passthrough(
     greeting: &mut Greeting,
 ) -> Result<LoggedIn, SessionError> {
     let Opened {
-        name,
+        server,
         mut machine,
         mut stream,
         tls,
@@ -49,13 +49,13 @@ pub(super) async fn passthrough(
             match event {
                 UpstreamEvent::StartTls => {
                     (stream, tls_version) =
-                        secure(rooms, &name, stream, Negotiation::SslRequest).await?;
+                        secure(rooms, &server, stream, Negotiation::SslRequest).await?;
                     machine.tls_established();
                     timings.tls_ms = millis(began);
                 }
                 UpstreamEvent::Relay(frame) => {
                     if let Some(major) = server_version(&frame) {
-                        rooms.known.saw_version(major);
+                        server.known.saw_version(major);
                     }
                     greeting.add(&frame)?;
                 }

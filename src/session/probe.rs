@@ -34,10 +34,12 @@ pub(super) fn turned_away(
     // The best answer is to try. But it names no target, or does not know the password; to ask for
     // that, or to name the targets, is to say that connections are accepted (`PQping`).
     let asked = entry.named(startup);
-    if asked.is_some() && !proxy.asks_password(arrival) {
+    let stranger = proxy.asks_password(arrival);
+    if asked.is_some() && !stranger {
         return Ok(());
     }
-    match entry.not_now(asked) {
+    // Which targets there are is not for those who do not know the password.
+    match entry.not_now(asked.filter(|_| !stranger || entry.rooms.len() == 1)) {
         Some(error) => Err(error),
         None => Ok(()),
     }

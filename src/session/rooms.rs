@@ -12,7 +12,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use super::known::Known;
+use super::known::Memory;
 use super::limits::Places;
 use super::probe::LastFailure;
 use super::{Arrival, SessionError};
@@ -109,7 +109,7 @@ pub struct Rooms {
     pub(super) tokens: Arc<dyn TokenProvider>,
     pub(super) tls: UpstreamTls,
     pub(super) aws: Arc<AwsContext>,
-    pub(super) known: Known,
+    pub(super) known: Memory,
     pub(super) places: Places,
     pub(super) last_failure: LastFailure,
     aliases: Arc<Aliases>,
@@ -193,7 +193,7 @@ pub fn rooms(targets: Vec<Target>) -> Result<Vec<Arc<Rooms>>, SetupError> {
             tokens: Arc::new(token::provider(Arc::clone(&aws))),
             tls,
             aws,
-            known: Known::default(),
+            known: Memory::default(),
             places: Places::new(target.login.connection_limit),
             last_failure: LastFailure::default(),
             aliases: Arc::new(Aliases::new(target.login.dns_server)),

@@ -2,6 +2,9 @@
 
 use crate::frame::{HEADER, tag_name};
 
+/// Enough of an ErrorResponse for its first two fields, which are the severity.
+const SEVERITY: usize = 64;
+
 /// The stream is not PostgreSQL framing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("not a message: type '{}' with length word {length}", tag_name(*tag))]
@@ -12,12 +15,14 @@ pub struct FollowError {
     pub length: u32,
 }
 
-/// Follows the messages after ReadyForQuery in one direction; keeps five bytes and a count.
+/// Follows the messages after ReadyForQuery in one direction; keeps five bytes, a count and what says how bad an error is.
 ///
 /// A proxy may put a message of its own into the stream only [at a boundary](Self::at_boundary).
 #[derive(Debug, Default)]
 pub struct Follower {
     header: [u8; HEADER],
+    /// The beginning of the body, where the message is an ErrorResponse: severity comes first.
+    error_head: Vec<u8>,
     have: usize,
     body_left: usize,
     error: Option<FollowError>,
@@ -42,6 +47,10 @@ impl Follower {
         while !data.is_empty() {
             if self.body_left > 0 {
                 let take = self.body_left.min(data.len());
+                if self.header[0] == b'E' {
+                    let keep = take.min(SEVERITY - self.error_head.len());
+                    self.error_head.extend_from_slice(&data[..keep]);
+                }
                 self.body_left -= take;
                 data = &data[take..];
                 continue;
@@ -70,6 +79,17 @@ impl Follower {
         (tag != 0).then_some(tag)
     }
 
+    /// Whether the last message is an ErrorResponse that ends the session, and complete. The server
+    /// tells by the severity (PostgreSQL docs, "Error and Notice Message Fields": `V` is that of `S`
+    /// and never translated).
+    #[must_use]
+    pub fn last_is_fatal(&self) -> bool {
+        let mut fields = self.error_head.split(|byte| *byte == 0);
+        self.at_boundary()
+            && self.last_type() == Some(b'E')
+            && fields.any(|field| matches!(field, b"VFATAL" | b"VPANIC" | b"SFATAL" | b"SPANIC"))
+    }
+
     fn begin_body(&mut self) -> Result<(), FollowError> {
         let [tag, a, b, c, d] = self.header;
         let length = u32::from_be_bytes([a, b, c, d]);
@@ -79,6 +99,7 @@ impl Follower {
             return Err(error);
         }
         self.have = 0;
+        self.error_head.clear();
         self.body_left = length as usize - 4;
         Ok(())
     }

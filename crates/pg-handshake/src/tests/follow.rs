@@ -47,3 +47,37 @@ fn impossible_lengths_stick() {
     follower.advance(b"d\x7f\xff\xff\xff").unwrap();
     assert!(!follower.at_boundary());
 }
+
+#[test]
+fn an_error_that_ends_the_session_is_told_from_others() {
+    let fields = |severity: &str, rest: &str| {
+        format!("S{severity}\0V{severity}\0C57P01\0M{rest}\0\0").into_bytes()
+    };
+    let long = "x".repeat(500);
+    for (severity, rest, fatal) in [
+        ("FATAL", "bye", true),
+        ("PANIC", &long, true),
+        ("ERROR", "VFATAL", false),
+        ("ERROR", &long, false),
+    ] {
+        let error = message(b'E', &fields(severity, rest));
+        for step in [1, 7, error.len()] {
+            let mut follower = Follower::new();
+            follower.advance(&message(b'E', b"SFATAL\0\0")).unwrap();
+            for piece in error.chunks(step) {
+                follower.advance(piece).unwrap();
+            }
+            assert_eq!(follower.last_is_fatal(), fatal, "{severity} by {step}");
+            follower.advance(&message(b'Z', b"I")).unwrap();
+            assert!(!follower.last_is_fatal());
+        }
+        let mut cut = Follower::new();
+        cut.advance(&error[..error.len() - 1]).unwrap();
+        assert!(!cut.last_is_fatal(), "not whole yet");
+    }
+    // Translated, as servers have it.
+    let translated = message(b'E', "SSCHWERWIEGEND\0VFATAL\0C57P01\0\0".as_bytes());
+    let mut follower = Follower::new();
+    follower.advance(&translated).unwrap();
+    assert!(follower.last_is_fatal());
+}
