@@ -11,6 +11,7 @@ use crate::agent::AgentControl;
 use crate::api::{Api, Reply, Request, SessionDocument};
 use crate::events::{Event, EventLog};
 use crate::iam::{AuthError, Iam, User};
+use crate::inventory::Inventory;
 use crate::kms::Kms;
 use crate::link::Link;
 use crate::preferences::Preferences;
@@ -22,6 +23,7 @@ use crate::vpc::Vpc;
 pub(crate) struct Cloud {
     pub(crate) iam: Iam,
     pub(crate) vpc: Vpc,
+    pub(crate) inventory: Inventory,
     pub(crate) events: EventLog,
     pub(crate) link: Link,
     pub(crate) api: Api,
@@ -47,6 +49,7 @@ impl Cloud {
             node_key: node_key.to_owned(),
             iam,
             vpc: Vpc::new(),
+            inventory: Inventory::default(),
             events: EventLog::new(),
             link: Link::new(),
             api: Api::default(),

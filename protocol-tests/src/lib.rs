@@ -13,6 +13,7 @@ pub mod events;
 pub mod front;
 mod gateway;
 pub mod iam;
+pub mod inventory;
 pub mod kms;
 pub mod ldap;
 pub mod line;

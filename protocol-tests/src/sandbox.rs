@@ -16,6 +16,7 @@ use crate::api::{self, Api, SessionDocument};
 use crate::cloud::Cloud;
 use crate::events::{Event, EventLog};
 use crate::iam::{Iam, User};
+use crate::inventory::Inventory;
 use crate::kms::Kms;
 use crate::link::Link;
 use crate::partition::Partition;
@@ -93,10 +94,12 @@ impl Builder {
         let pki = Pki::new(dir.path())?;
         let region = &self.region;
         let partition = Partition::of_region(region);
-        let services = ["ssm", "ssmmessages", "sts", "kms"];
+        let services = ["ssm", "ssmmessages", "sts", "kms", "rds", "ec2"];
         let services = services.map(|s| partition.host_names(s, region));
+        let iam_names = partition.iam_host_names();
         let mut names = vec!["localhost", "127.0.0.1", "::1"];
         names.extend(services.iter().flatten().map(String::as_str));
+        names.extend(iam_names.iter().map(String::as_str));
         let tls = pki.issue(&names)?.server_config(&[b"http/1.1"])?;
         let iam = Iam::new(region, &self.account);
         let user = self.first_user();
@@ -262,6 +265,11 @@ impl Sandbox {
     /// Names and routes behind the nodes.
     pub fn vpc(&self) -> &Vpc {
         &self.cloud.vpc
+    }
+
+    /// Databases, proxies and machines of the account; none at first.
+    pub fn inventory(&self) -> &Inventory {
+        &self.cloud.inventory
     }
 
     /// What has happened.
