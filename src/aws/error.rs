@@ -253,12 +253,14 @@ fn classify_failure(error: SdkError, plan: &Plan, clock: Option<ClockOffset>) ->
 }
 
 /// What an error code of AWS says about the keys that have signed the request; `None`: nothing.
+/// `AuthFailure` is EC2's word for all that other services have several for.
 pub(crate) fn refused_keys(code: &str) -> Option<Keys> {
     match code {
         "ExpiredToken" | "ExpiredTokenException" => Some(Keys::Expired),
         "UnrecognizedClientException"
         | "InvalidSignatureException"
         | "InvalidClientTokenId"
+        | "AuthFailure"
         | "SignatureDoesNotMatch"
         | "RequestExpired"
         | "IncompleteSignature" => Some(Keys::Rejected {
