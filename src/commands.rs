@@ -5,6 +5,7 @@ pub mod check;
 pub mod complete;
 pub mod init;
 pub mod list;
+mod reload;
 pub mod run;
 pub mod serve;
 pub mod setup;

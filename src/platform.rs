@@ -76,6 +76,41 @@ pub fn write_private_file(path: &Path, contents: &[u8]) -> io::Result<()> {
     file.sync_all()
 }
 
+/// The signal that asks the program to read its configuration anew: SIGHUP, where there is such a
+/// thing.
+#[derive(Debug)]
+pub struct HangUp {
+    #[cfg(unix)]
+    hang_up: tokio::signal::unix::Signal,
+}
+
+impl HangUp {
+    /// Begins to listen: from here on the signal no longer kills the process.
+    ///
+    /// # Errors
+    /// When the handler cannot be installed.
+    pub fn install() -> io::Result<Self> {
+        #[cfg(unix)]
+        {
+            use tokio::signal::unix::{SignalKind, signal};
+            let hang_up = signal(SignalKind::hangup())?;
+            Ok(Self { hang_up })
+        }
+        #[cfg(not(unix))]
+        Ok(Self {})
+    }
+
+    /// Waits for the next one; for ever, where there is none. Cancel-safe.
+    pub async fn next(&mut self) {
+        #[cfg(unix)]
+        {
+            self.hang_up.recv().await;
+        }
+        #[cfg(not(unix))]
+        std::future::pending::<()>().await;
+    }
+}
+
 /// The signals that ask the program to end.
 #[derive(Debug)]
 pub struct StopSignals {
