@@ -3,6 +3,7 @@
 
 pub mod check;
 pub mod complete;
+mod first;
 pub mod init;
 pub mod list;
 mod reload;
