@@ -9,11 +9,14 @@
 
 mod aws_api;
 mod client;
+mod ec2;
 mod endings;
 mod gateway;
 mod http;
 mod kms;
+mod policy;
 mod proxy;
+mod rds;
 mod speed;
 mod targets;
 mod tunnel;
