@@ -1,7 +1,7 @@
 //! Assembly: one account in one region, with its API, its gateway and its nodes, on one local port.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::Path;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -39,6 +39,9 @@ pub struct Builder {
     targets: Vec<String>,
     port: u16,
     cell_numbers: bool,
+    dir: Option<PathBuf>,
+    listen: Option<IpAddr>,
+    names: Vec<String>,
 }
 
 impl Builder {
@@ -85,12 +88,27 @@ impl Builder {
         self
     }
 
+    /// Writes its files here, and leaves them, instead of below a temporary directory.
+    pub fn dir(mut self, dir: &Path) -> Self {
+        self.dir = Some(dir.to_owned());
+        self
+    }
+
+    /// Listens at this address instead of at those of loopback.
+    pub fn listen(mut self, address: IpAddr) -> Self {
+        self.listen = Some(address);
+        self
+    }
+
+    /// Adds a name the sandbox is reached by besides `localhost`. Endpoint URLs have the first one.
+    pub fn name(mut self, name: &str) -> Self {
+        self.names.push(name.to_owned());
+        self
+    }
+
     /// Makes keys and certificates, binds the port and starts answering.
     pub async fn start(self) -> anyhow::Result<Sandbox> {
-        let dir = tempfile::Builder::new()
-            .prefix("pgiam-sandbox-")
-            .tempdir()
-            .context("making the sandbox directory")?;
+        let dir = Place::new(self.dir.as_deref())?;
         let pki = Pki::new(dir.path())?;
         let region = &self.region;
         let partition = Partition::of_region(region);
@@ -100,20 +118,22 @@ impl Builder {
         let mut names = vec!["localhost", "127.0.0.1", "::1"];
         names.extend(services.iter().flatten().map(String::as_str));
         names.extend(iam_names.iter().map(String::as_str));
+        names.extend(self.names.iter().map(String::as_str));
         let tls = pki.issue(&names)?.server_config(&[b"http/1.1"])?;
         let iam = Iam::new(region, &self.account);
         let user = self.first_user();
         let node_role = self.node_role();
         iam.add(user.clone());
         iam.add(node_role.clone());
-        let cloud = Cloud::new(iam, &node_role.access_key_id, self.cell_numbers);
+        let key = &node_role.access_key_id;
+        let cloud = Cloud::new(iam, key, self.cell_numbers, self.names.clone());
         for target in &self.targets {
             lock(&cloud.nodes).insert(target.clone(), AgentControl::default());
         }
         for name in ["config", "credentials"] {
             std::fs::write(dir.path().join(name), "").context("writing an empty AWS file")?;
         }
-        let (port, listeners) = bind(self.port).await?;
+        let (port, listeners) = bind(self.listen, self.port).await?;
         for listener in listeners {
             let work = api::serve(cloud.clone(), listener, TlsAcceptor::from(tls.clone()));
             cloud.tasks.spawn(work);
@@ -125,6 +145,7 @@ impl Builder {
             dir,
             user,
             node_role,
+            names: self.names,
         })
     }
 
@@ -168,13 +189,49 @@ fn with_new_key(name: &str, arn: String, life: Option<Duration>) -> User {
     }
 }
 
-/// Binds the same port on both loopback addresses; a machine without IPv6 does with one.
-async fn bind(port: u16) -> anyhow::Result<(u16, Vec<TcpListener>)> {
-    let v4 = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
+/// Where the files are.
+enum Place {
+    /// Goes with the sandbox.
+    Temporary(TempDir),
+    /// Stays.
+    Given(PathBuf),
+}
+
+impl Place {
+    fn new(given: Option<&Path>) -> anyhow::Result<Self> {
+        let Some(dir) = given else {
+            let dir = tempfile::Builder::new()
+                .prefix("pgiam-sandbox-")
+                .tempdir()
+                .context("making the sandbox directory")?;
+            return Ok(Self::Temporary(dir));
+        };
+        std::fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
+        // Somebody else's working directory may not be there for whoever reads the files.
+        let dir = dir.canonicalize();
+        Ok(Self::Given(dir.context("finding the sandbox directory")?))
+    }
+
+    fn path(&self) -> &Path {
+        match self {
+            Self::Temporary(dir) => dir.path(),
+            Self::Given(dir) => dir,
+        }
+    }
+}
+
+/// Binds one address or, without, the same port on both of loopback; a machine without IPv6 does
+/// with one.
+async fn bind(listen: Option<IpAddr>, port: u16) -> anyhow::Result<(u16, Vec<TcpListener>)> {
+    let address = listen.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    let first = TcpListener::bind(SocketAddr::from((address, port)))
         .await
         .context("binding the sandbox port")?;
-    let port = v4.local_addr()?.port();
-    let mut listeners = vec![v4];
+    let port = first.local_addr()?.port();
+    let mut listeners = vec![first];
+    if listen.is_some() {
+        return Ok((port, listeners));
+    }
     if let Ok(v6) = TcpListener::bind(SocketAddr::from((Ipv6Addr::LOCALHOST, port))).await {
         listeners.push(v6);
     }
@@ -188,8 +245,9 @@ pub struct Sandbox {
     pki: Pki,
     user: User,
     node_role: User,
+    names: Vec<String>,
     // Last, so that files outlive what uses them.
-    dir: TempDir,
+    dir: Place,
 }
 
 impl Drop for Sandbox {
@@ -209,12 +267,16 @@ impl Sandbox {
             targets: vec![DEFAULT_TARGET.to_owned()],
             port: 0,
             cell_numbers: false,
+            dir: None,
+            listen: None,
+            names: Vec::new(),
         }
     }
 
-    /// `https://localhost:PORT`, for every service.
+    /// `https://localhost:PORT`, for every service; with its first other name if it has one.
     pub fn endpoint_url(&self) -> String {
-        format!("https://localhost:{}", self.port)
+        let name = self.names.first().map_or("localhost", String::as_str);
+        format!("https://{name}:{}", self.port)
     }
 
     /// The local port all services share.
@@ -327,7 +389,7 @@ impl Sandbox {
         &self.pki
     }
 
-    /// A directory that lives as long as the sandbox.
+    /// A directory that lives as long as the sandbox, or longer with [`Builder::dir`].
     pub fn dir(&self) -> &Path {
         self.dir.path()
     }

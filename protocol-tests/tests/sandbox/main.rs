@@ -18,6 +18,7 @@ mod policy;
 mod proxy;
 mod rds;
 mod speed;
+mod standing;
 mod targets;
 mod tunnel;
 
