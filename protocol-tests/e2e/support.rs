@@ -136,6 +136,7 @@ impl World {
         for name in setup.names.iter().chain([&host]) {
             sandbox.vpc().open(name, port, database.addr());
         }
+        sandbox.inventory().furnish(host, port);
         let mut proxy = launch(&sandbox, &setup);
         proxy.wait_ready(PATIENCE).await.expect("pgiam is ready");
         Self {
