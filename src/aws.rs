@@ -7,6 +7,7 @@ mod error;
 mod identity;
 pub mod partition;
 mod profile;
+pub mod query;
 mod trust;
 
 #[cfg(test)]
@@ -161,6 +162,14 @@ impl AwsContext {
     /// As for [`AwsContext::sdk_config`].
     pub async fn kms(&self, region: &str) -> Result<aws_sdk_kms::Client, CredentialsError> {
         Ok(aws_sdk_kms::Client::new(&self.config_in(region).await?))
+    }
+
+    /// A client for RDS in `region`, otherwise like [`AwsContext::ssm`].
+    ///
+    /// # Errors
+    /// As for [`AwsContext::sdk_config`].
+    pub async fn rds(&self, region: &str) -> Result<aws_sdk_rds::Client, CredentialsError> {
+        Ok(aws_sdk_rds::Client::new(&self.config_in(region).await?))
     }
 
     async fn config_in(&self, region: &str) -> Result<SdkConfig, CredentialsError> {
