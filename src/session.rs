@@ -15,6 +15,7 @@ mod login;
 mod passthrough;
 mod probe;
 mod rooms;
+pub(crate) mod trial;
 mod welcome;
 
 use std::io;
