@@ -5,6 +5,7 @@
 )]
 
 mod cancel;
+mod check;
 mod clients;
 mod failures;
 mod forward;
