@@ -7,6 +7,7 @@
 mod cancel;
 mod check;
 mod clients;
+mod daily;
 mod failures;
 mod forward;
 mod lifecycle;
