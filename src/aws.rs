@@ -8,6 +8,7 @@ mod identity;
 pub mod partition;
 mod profile;
 pub mod query;
+mod source;
 mod trust;
 
 #[cfg(test)]
@@ -35,6 +36,7 @@ pub use endpoints::Endpoints;
 pub(crate) use error::refused_keys;
 pub use error::{Cause, CredentialsError};
 pub use identity::{Identity, Keys};
+pub use source::Source;
 
 use crate::kept::{Clock, Kept, Lease, system_clock};
 use trust::Trust;
@@ -314,7 +316,7 @@ impl Inner {
                 at: Some(at),
                 profile: plan.profile,
             }),
-            _ => Ok(credentials),
+            _ => Ok(source::noted(credentials, &plan)),
         }
     }
 

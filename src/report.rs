@@ -14,6 +14,7 @@ mod database;
 mod discovery;
 mod ended;
 mod evidence;
+mod explain;
 mod ids;
 mod later;
 mod refused;
@@ -35,6 +36,10 @@ use crate::config::{Endpoint, Target, Via};
 use crate::session::SessionError;
 use crate::token::TokenRequest;
 use crate::tunnel::{TunnelError, plain};
+pub use explain::{
+    Explanation, explain, explain_clock, explain_credentials, explain_discovery, explain_iam_off,
+    explain_status,
+};
 pub use ids::IDS;
 pub use later::{Ending, after_login, log_forward};
 

@@ -16,6 +16,7 @@ mod passthrough;
 mod probe;
 mod rooms;
 mod slot;
+pub(crate) mod trial;
 mod welcome;
 
 use std::io;

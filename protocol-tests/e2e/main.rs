@@ -5,7 +5,9 @@
 )]
 
 mod cancel;
+mod check;
 mod clients;
+mod daily;
 mod failures;
 mod forward;
 mod lifecycle;

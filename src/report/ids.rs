@@ -81,6 +81,8 @@ pub const IDS: &[&str] = &[
     "rds-proxy.rate",
     "rds-proxy.replication",
     "rds-proxy.tls",
+    "rds.iam-off",
+    "rds.status",
     "server.shutdown",
     "session.lost",
     "ssm.access-denied",

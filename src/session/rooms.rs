@@ -189,7 +189,10 @@ impl Rooms {
     }
 
     /// Looks at what can be looked at before the database of a target is known.
-    pub(super) fn check(plan: &Plan) -> Result<(), SetupError> {
+    ///
+    /// # Errors
+    /// As for [`Rooms::new`].
+    pub(crate) fn check(plan: &Plan) -> Result<(), SetupError> {
         trust(&plan.name, plan.ca_file.as_deref()).map(|_| ())
     }
 }

@@ -53,6 +53,15 @@ impl Contexts {
         });
         aws
     }
+
+    /// What a target needs. Nothing is asked of AWS here.
+    ///
+    /// # Errors
+    /// [`SetupError`] for settings that can never work.
+    pub fn rooms(&self, target: Target) -> Result<Arc<Rooms>, SetupError> {
+        let aws = self.of(target.profile.as_deref(), target.region.as_deref());
+        Rooms::new(target, aws).map(Arc::new)
+    }
 }
 
 /// One target as it is served.
@@ -77,9 +86,9 @@ impl Slot {
     /// [`SetupError`] for settings that can never work.
     pub fn new(plan: Plan, contexts: Arc<Contexts>) -> Result<Self, SetupError> {
         let rooms = match plan.target() {
-            Some(target) => OnceCell::new_with(Some(set_up(target, &contexts)?)),
+            Some(target) => OnceCell::new_with(Some(contexts.rooms(target)?)),
             None => {
-                Rooms::check(&plan)?;
+                Rooms::check(&plan)?; // What can be known already.
                 OnceCell::new()
             }
         };
@@ -105,7 +114,7 @@ impl Slot {
     pub async fn rooms(&self) -> Result<Arc<Rooms>, SessionError> {
         let rooms = self.rooms.get_or_try_init(|| async {
             let target = self.look_up().await?;
-            Ok::<_, SessionError>(set_up(target, &self.contexts)?)
+            Ok::<_, SessionError>(self.contexts.rooms(target)?)
         });
         match timeout(self.plan.connect_timeout, rooms).await {
             Ok(rooms) => rooms.cloned(),
@@ -125,13 +134,9 @@ impl Slot {
         let aws = self
             .contexts
             .of(plan.profile.as_deref(), plan.region.as_deref());
-        let region = match &plan.region {
-            Some(region) => Some(region.clone()),
-            None => aws.region().await?,
-        };
-        let found = match region {
-            Some(region) => discover::find(&aws, &region, db).await,
-            None => Err(DiscoverError::NoRegion),
+        let found = match discover::region(&aws, plan.region.as_deref()).await {
+            Ok(region) => discover::find(&aws, &region, db).await,
+            Err(error) => Err(error),
         };
         let located = found.and_then(|found| {
             found
@@ -201,11 +206,6 @@ impl Slot {
             )),
         }
     }
-}
-
-fn set_up(target: Target, contexts: &Contexts) -> Result<Arc<Rooms>, SetupError> {
-    let aws = contexts.of(target.profile.as_deref(), target.region.as_deref());
-    Rooms::new(target, aws).map(Arc::new)
 }
 
 /// What a listener leads to.
