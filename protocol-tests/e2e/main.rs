@@ -6,6 +6,7 @@
 
 mod cancel;
 mod clients;
+mod deploy;
 mod failures;
 mod forward;
 mod lifecycle;
