@@ -7,11 +7,13 @@ use serde::de::{self, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 /// What goes before a tag on the command line, and in the file where a string is written.
 const TAG_PREFIX: &str = "tag:";
+/// What leaves the choice to the program.
+const AUTO: &str = "auto";
 /// Length of the id of an ECS task: 16 bytes in hexadecimal (ECS Developer Guide, "Account
 /// settings", long ARN format).
 const TASK_ID: usize = 32;
 
-const FORMS: &str = "give the id of a managed node (i-…, mi-… or ecs:CLUSTER_TASK_RUNTIME), several of them, or a tag";
+const FORMS: &str = "give the id of a managed node (i-…, mi-… or ecs:CLUSTER_TASK_RUNTIME), several of them, a tag, or auto";
 
 /// The managed node or nodes that can carry a tunnel.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +27,8 @@ pub enum Bastion {
         /// Its value.
         value: String,
     },
+    /// Whichever suits the database best: see [`discover`](crate::discover).
+    Auto,
 }
 
 impl fmt::Display for Bastion {
@@ -32,6 +36,7 @@ impl fmt::Display for Bastion {
         match self {
             Self::Nodes(nodes) => f.write_str(&nodes.join(", ")),
             Self::Tag { key, value } => write!(f, "tag {key}={value}"),
+            Self::Auto => f.write_str(AUTO),
         }
     }
 }
@@ -54,6 +59,7 @@ impl WrittenBastion {
     /// Says what is wrong and what would be right.
     pub fn parse(&self) -> Result<Bastion, String> {
         match self {
+            Self::Text(text) if text == AUTO => Ok(Bastion::Auto),
             Self::Text(text) => match text.strip_prefix(TAG_PREFIX) {
                 Some(tag) => parse_tag(tag),
                 None => parse_nodes(text.split(',').map(str::trim)),
@@ -163,7 +169,7 @@ impl<'de> Deserialize<'de> for WrittenBastion {
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str(
-                    "a node's id, a list of ids such as [\"i-…\", \"i-…\"], or { tag = \"KEY=VALUE\" }",
+                    "a node's id, a list of ids such as [\"i-…\", \"i-…\"], { tag = \"KEY=VALUE\" }, or \"auto\"",
                 )
             }
 

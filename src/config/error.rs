@@ -16,27 +16,37 @@ pub enum ConfigError {
         source: std::io::Error,
     },
     /// The file is not TOML, or has keys or types that do not exist.
-    #[error("{path} is not a valid configuration:\n{source}")]
+    #[error("{path} is not a valid configuration:\n{reason}")]
     Syntax {
         /// The file.
         path: PathBuf,
-        /// Line, column and reason.
-        source: Box<toml::de::Error>,
+        /// Line, column and reason, and what was meant, as far as that can be guessed.
+        reason: String,
     },
     /// No target anywhere.
     #[error(
-        "no target is configured.\nhint: give one on the command line (pgiam serve --host NAME.REGION.rds.amazonaws.com --bastion i-…) \
-         or in a file; looked at: {looked_at}"
+        "no target is configured.\nhint: give one on the command line (pgiam serve --db NAME, or --host NAME.REGION.rds.amazonaws.com), \
+         or let pgiam init write a file from what it finds at AWS; looked at: {looked_at}"
     )]
     NoTarget {
         /// The files that were tried, in order.
         looked_at: String,
     },
     /// A target was asked for by a name that is not in the file.
-    #[error("there is no target \"{asked}\".\nhint: the configured targets are: {known}")]
+    #[error(
+        "there is no target \"{asked}\".\nhint: {suggestion}the configured targets are: {known}"
+    )]
     UnknownTarget {
         /// The name that was asked for.
         asked: String,
+        /// What was meant, as far as that can be guessed, with a space behind it.
+        suggestion: String,
+        /// The names that exist.
+        known: String,
+    },
+    /// A command is about one target, and there are several.
+    #[error("there are several targets.\nhint: name one of them: {known}")]
+    WhichTarget {
         /// The names that exist.
         known: String,
     },

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::{ConfigError, ServeLayer, Target, WrittenBastion};
+use super::{ConfigError, Plan, ServeLayer, WrittenBastion};
+use crate::nearest::nearest;
 
 /// One layer of settings, as written. Every key is optional in every layer.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -13,6 +14,8 @@ use super::{ConfigError, ServeLayer, Target, WrittenBastion};
 pub struct Layer {
     /// The real RDS endpoint, `NAME` or `NAME:PORT`.
     pub host: Option<String>,
+    /// Instead of `host`: the identifier of an instance, cluster or proxy, which is looked up.
+    pub db: Option<String>,
     /// The database role to log in as.
     pub user: Option<String>,
     /// The database to open when the client names none.
@@ -56,9 +59,16 @@ pub struct Layer {
 }
 
 impl Layer {
+    /// These settings, and where they say nothing those `below`. `host` and `db` say the same thing, so
+    /// either of them covers both.
     pub(super) fn over(self, below: Self) -> Self {
+        let (host, db) = match (self.host, self.db) {
+            (None, None) => (below.host, below.db),
+            given => given,
+        };
         Self {
-            host: self.host.or(below.host),
+            host,
+            db,
             user: self.user.or(below.user),
             database: self.database.or(below.database),
             port: self.port.or(below.port),
@@ -155,7 +165,7 @@ impl File {
         })?;
         let mut file: Self = toml::from_str(&text).map_err(|source| ConfigError::Syntax {
             path: path.to_owned(),
-            source: Box::new(source),
+            reason: with_suggestion(&source),
         })?;
         // A relative path means: beside the file that names it.
         let base = path.parent().unwrap_or(Path::new("")).to_owned();
@@ -178,37 +188,39 @@ impl File {
     }
 
     /// The targets to serve: those named in `selected`, or all of the file; with no file, the one
-    /// that `flags` describe.
+    /// that `flags` describe. A target that cannot be meant does not keep the others from it.
     ///
     /// # Errors
-    /// The first thing that cannot be meant, see [`ConfigError`].
-    pub fn targets(
+    /// What concerns all of them, see [`ConfigError`].
+    pub fn plans(
         self,
         selected: &[String],
         flags: &Layer,
         looked_at: &str,
-    ) -> Result<Vec<Target>, ConfigError> {
+    ) -> Result<Vec<Result<Plan, ConfigError>>, ConfigError> {
         let Self {
             defaults,
             mut targets,
             ..
         } = self;
+        let described = flags.host.as_ref().or(flags.db.as_ref());
         if !selected.is_empty() {
             if let Some(asked) = selected.iter().find(|name| !targets.contains_key(*name)) {
                 return Err(unknown_target(asked, &targets));
             }
             targets.retain(|name, _| selected.contains(name));
-        } else if targets.is_empty() && flags.host.is_some() {
-            targets.insert("default".to_owned(), Layer::default());
+        } else if let (true, Some(described)) = (targets.is_empty(), described) {
+            targets.insert(name_of_one(flags, described), Layer::default());
         }
         if targets.is_empty() {
             return Err(ConfigError::NoTarget {
                 looked_at: looked_at.to_owned(),
             });
         }
-        let per_database: [(&'static str, bool); 2] = [
+        let per_database: [(&'static str, bool); 3] = [
             ("host", flags.host.is_some()),
-            ("port", flags.port.is_some()),
+            ("db", flags.db.is_some()),
+            ("port", flags.port.is_some_and(|port| port != 0)),
         ];
         if let Some((key, _)) = per_database
             .iter()
@@ -219,14 +231,63 @@ impl File {
                 count: targets.len(),
             });
         }
-        targets
+        let plans = targets.into_iter().map(|(name, layer)| {
+            refuse_idle_keys(&name, &layer, &defaults, flags)?;
+            Plan::new(name, flags.clone().over(layer.over(defaults.clone())))
+        });
+        Ok(plans.collect())
+    }
+
+    /// The one target that a command is about: the one called `name`, the one that `flags` describe, or
+    /// the only one of the file.
+    ///
+    /// # Errors
+    /// As for [`File::plans`]; [`ConfigError::WhichTarget`] when there are several.
+    pub fn plan(
+        mut self,
+        name: Option<&str>,
+        flags: &Layer,
+        looked_at: &str,
+    ) -> Result<Plan, ConfigError> {
+        let described = flags.host.is_some() || flags.db.is_some();
+        let selected: Vec<String> = name.map(str::to_owned).into_iter().collect();
+        if selected.is_empty() && described {
+            self.targets.clear(); // Those of the file are others.
+        } else if selected.is_empty() && self.targets.len() > 1 {
+            return Err(ConfigError::WhichTarget {
+                known: names(&self.targets),
+            });
+        }
+        let mut plans = self.plans(&selected, flags, looked_at)?;
+        plans.swap_remove(0) // There is one, or an error.
+    }
+}
+
+#[cfg(test)]
+impl File {
+    /// The targets, where none of them has to be looked up.
+    pub(crate) fn targets(
+        self,
+        selected: &[String],
+        flags: &Layer,
+        looked_at: &str,
+    ) -> Result<Vec<super::Target>, ConfigError> {
+        let plans = self.plans(selected, flags, looked_at)?;
+        plans
             .into_iter()
-            .map(|(name, layer)| {
-                refuse_idle_keys(&name, &layer, &defaults, flags)?;
-                Target::new(name, flags.clone().over(layer.over(defaults.clone())))
-            })
+            .map(|plan| Ok(plan?.target().expect("it has a host")))
             .collect()
     }
+}
+
+/// What a target is called that has no name of its own: what is typed for it.
+fn name_of_one(flags: &Layer, described: &str) -> String {
+    let name = if flags.host.is_some() {
+        "default"
+    } else {
+        described
+    };
+    name.to_ascii_lowercase()
 }
 
 /// A target that describes its tunnel and then takes none was not meant so. `[defaults]`, flags and
@@ -257,13 +318,48 @@ fn refuse_idle_keys(
 }
 
 pub(super) fn unknown_target(asked: &str, targets: &BTreeMap<String, Layer>) -> ConfigError {
-    let names: Vec<&str> = targets.keys().map(String::as_str).collect();
+    let of_targets = nearest(asked, targets.keys().map(String::as_str));
+    let suggestion = match (of_targets, command_like(asked)) {
+        (Some(name), _) => format!("did you mean \"{name}\"? "),
+        (None, Some(command)) => format!("did you mean the command pgiam {command}? "),
+        (None, None) => String::new(),
+    };
     ConfigError::UnknownTarget {
         asked: asked.to_owned(),
-        known: if names.is_empty() {
-            "(none)".to_owned()
-        } else {
-            names.join(", ")
-        },
+        suggestion,
+        known: names(targets),
+    }
+}
+
+/// Who mistypes a command asks for a target, because `serve` may be left out.
+fn command_like(asked: &str) -> Option<String> {
+    let cli = crate::cli::Cli::definition();
+    let commands = cli.get_subcommands().map(clap::Command::get_name);
+    nearest(asked, commands).map(str::to_owned)
+}
+
+fn names(targets: &BTreeMap<String, Layer>) -> String {
+    let names: Vec<&str> = targets.keys().map(String::as_str).collect();
+    if names.is_empty() {
+        "(none)".to_owned()
+    } else {
+        names.join(", ")
+    }
+}
+
+/// The key that is most like the one which the parser does not know, behind a message of its own. The
+/// parser names the keys that it does know, in the order of their definition.
+fn with_suggestion(error: &toml::de::Error) -> String {
+    let message = error.message();
+    let suggestion = message
+        .strip_prefix("unknown field `")
+        .and_then(|rest| rest.split_once('`'))
+        .and_then(|(unknown, rest)| nearest(unknown, rest.split('`').skip(1).step_by(2)));
+    match suggestion {
+        Some(key) => format!(
+            "{}\nhint: did you mean {key}?",
+            error.to_string().trim_end()
+        ),
+        None => error.to_string(),
     }
 }

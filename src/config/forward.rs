@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
 use super::file::{Layer, unknown_target};
-use super::target::connect_timeout;
+use super::plan::connect_timeout;
 use super::via::via;
 use super::{ConfigError, Endpoint, File, LoginSettings, Target};
 
@@ -124,10 +124,11 @@ impl File {
             ..flags.clone().over(own.over(self.defaults))
         };
         if layer.bastion.is_none() {
+            // A tunnel to anywhere has no database whose VPC would tell which one is meant.
             return Err(ConfigError::Missing {
                 target: name,
                 key: "bastion",
-                hint: "--bastion i-0123456789abcdef0 (an instance that Session Manager can reach), --target NAME to take that of a target in the file, \
+                hint: "--bastion i-0123456789abcdef0 (an instance that Session Manager can reach) or --bastion auto, --target NAME to take that of a target in the file, \
                        or bastion = \"i-…\" under [defaults]",
             });
         }

@@ -1,6 +1,6 @@
 //! What `pgiam serve` as a whole does: where it listens, and for whom.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -26,6 +26,10 @@ pub struct ServeLayer {
     pub max_connections: Option<u64>,
     /// Seconds a client may take to say what it wants.
     pub startup_timeout: Option<u64>,
+    /// The port of the health endpoints and metrics.
+    pub http_port: Option<u16>,
+    /// Their address.
+    pub http_address: Option<IpAddr>,
 }
 
 impl ServeLayer {
@@ -40,6 +44,8 @@ impl ServeLayer {
             hub_port: self.hub_port.or(below.hub_port),
             max_connections: self.max_connections.or(below.max_connections),
             startup_timeout: self.startup_timeout.or(below.startup_timeout),
+            http_port: self.http_port.or(below.http_port),
+            http_address: self.http_address.or(below.http_address),
         }
     }
 }
@@ -73,6 +79,8 @@ pub struct Serve {
     pub max_connections: usize,
     /// How long a client may take to say what it wants, TLS and a password included.
     pub startup_timeout: Duration,
+    /// Where the health endpoints and metrics are; `None`: nowhere.
+    pub http: Option<SocketAddr>,
 }
 
 impl Default for Serve {
@@ -88,6 +96,7 @@ impl Default for Serve {
             hub_port: None,
             max_connections: DEFAULT_MAX_CONNECTIONS,
             startup_timeout: DEFAULT_STARTUP_TIMEOUT,
+            http: None,
         }
     }
 }
@@ -166,6 +175,20 @@ impl Serve {
             Some(given) => serve.startup_timeout = Duration::from_secs(given),
             None => {}
         }
+        serve.http = match (layer.http_port, layer.http_address) {
+            (Some(port), address) => Some(SocketAddr::new(
+                address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+                port,
+            )),
+            (None, None) => None,
+            (None, Some(address)) => {
+                return Err(invalid(
+                    "http_address",
+                    address.to_string(),
+                    "give http_port, too; there is no port by default",
+                ));
+            }
+        };
         Ok(serve)
     }
 

@@ -164,19 +164,16 @@ pub(super) fn via(
     };
     match (layer.via.as_deref(), &layer.bastion) {
         (Some("direct"), _) => Ok(Via::Direct),
-        (None | Some("ssm"), Some(written)) => {
-            let bastion = written
-                .parse()
-                .map_err(|reason| invalid("bastion", written.to_string(), reason))?;
+        (None | Some("ssm"), written) => {
+            let bastion = match written {
+                None => Bastion::Auto,
+                Some(written) => written
+                    .parse()
+                    .map_err(|reason| invalid("bastion", written.to_string(), reason))?,
+            };
             let settings = SsmSettings::from_layer(target, bastion, layer, connect_timeout)?;
             Ok(Via::Ssm(settings))
         }
-        (None | Some("ssm"), None) => Err(ConfigError::Missing {
-            target: target.to_owned(),
-            key: "bastion",
-            hint: "bastion = \"i-0123456789abcdef0\" (an instance that Session Manager can reach), \
-                   or via = \"direct\" where the database can be reached from here",
-        }),
         (Some(other), _) => Err(invalid(
             "via",
             other.to_owned(),

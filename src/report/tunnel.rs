@@ -145,7 +145,7 @@ fn no_bastion(wanted: &str, region: &str, about: Option<&About<'_>>) -> Said {
     let filter = match about.map(|about| &about.target.via) {
         Some(Via::Ssm(settings)) => match &settings.bastion {
             Bastion::Tag { key, value } => format!(" --filters \"Key=tag:{key},Values={value}\""),
-            Bastion::Nodes(_) => String::new(),
+            Bastion::Nodes(_) | Bastion::Auto => String::new(),
         },
         _ => String::new(),
     };

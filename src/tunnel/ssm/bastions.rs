@@ -58,6 +58,12 @@ impl Bastions {
         let (key, value) = match &self.wanted {
             Bastion::Nodes(ids) => return Ok(self.memory().ordered(ids)),
             Bastion::Tag { key, value } => (key, value),
+            Bastion::Auto => {
+                return Err(TunnelError::NoBastion {
+                    wanted: self.wanted.to_string(),
+                    region: region.to_owned(),
+                });
+            }
         };
         if let Some(ids) = self.memory().looked_up() {
             return Ok(ids);

@@ -1,0 +1,61 @@
+//! What each command does, in terms of the rooms. The only place beside `main.rs` that knows
+//! `anyhow`.
+
+pub mod check;
+pub mod complete;
+pub mod init;
+pub mod list;
+pub mod run;
+pub mod serve;
+pub mod setup;
+pub mod status;
+pub mod token;
+pub mod tunnel;
+pub mod url;
+
+use crate::cli::{Command, DatabaseArgs, ProgramArgs};
+use crate::config::{ConfigError, File, Plan};
+use crate::exit;
+
+/// Does what was typed; the exit code.
+///
+/// # Errors
+/// Whatever keeps it from that; [`exit_code`] tells the exit code.
+pub async fn dispatch(command: &Command) -> anyhow::Result<u8> {
+    match command {
+        Command::Serve(args) => serve::serve(args).await.map(|()| 0),
+        Command::Run(args) => run::run(args).await,
+        Command::Check(args) => check::check(args).await,
+        Command::List(args) => list::list(args).await.map(|()| 0),
+        Command::Init(args) => init::init(args).await.map(|()| 0),
+        Command::Url(args) => url::url(args).await.map(|()| 0),
+        Command::Token(args) => token::token(args).await.map(|()| 0),
+        Command::Setup(args) => setup::setup(args).await.map(|()| 0),
+        Command::Tunnel(args) => tunnel::tunnel(args).await.map(|()| 0),
+        Command::Status(args) => status::status(args).await,
+        Command::Wait(args) => status::wait(args).await,
+        Command::Stop(args) => status::stop(args).await,
+        Command::Completions(args) => complete::completions(args).map(|()| 0),
+        Command::Man(args) => complete::man(args).map(|()| 0),
+    }
+}
+
+/// The exit code for an error.
+#[must_use]
+pub fn exit_code(command: &Command, error: &anyhow::Error) -> u8 {
+    match command {
+        Command::Run(_) => exit::RUN_FAILED,
+        _ if error.downcast_ref::<ConfigError>().is_some() => exit::USAGE,
+        _ => exit::FAILED,
+    }
+}
+
+/// The one target that a command is about.
+pub(crate) fn plan(
+    name: Option<&str>,
+    database: &DatabaseArgs,
+    program: &ProgramArgs,
+) -> Result<Plan, ConfigError> {
+    let (file, looked_at) = File::load(program.config.as_deref())?;
+    file.plan(name, &database.layer(), &looked_at)
+}

@@ -1,0 +1,41 @@
+//! `pgiam completions` and `pgiam man`: the command line's definition for shells and readers.
+
+use std::fs;
+
+use anyhow::Context;
+
+use crate::cli::{Cli, CompletionsArgs, ManArgs};
+use crate::terminal;
+
+/// Prints the completions of a shell.
+///
+/// # Errors
+/// When standard output cannot be written to.
+pub fn completions(args: &CompletionsArgs) -> anyhow::Result<()> {
+    let mut script = Vec::new();
+    let mut command = Cli::definition();
+    clap_complete::generate(args.shell, &mut command, "pgiam", &mut script);
+    terminal::write(String::from_utf8_lossy(&script)).context("cannot write to standard output")
+}
+
+/// Prints the manual page, or writes one for each command into a folder.
+///
+/// # Errors
+/// When the folder or standard output cannot be written to.
+pub fn man(args: &ManArgs) -> anyhow::Result<()> {
+    let mut command = Cli::definition().disable_help_subcommand(true);
+    command.build();
+    match &args.dir {
+        None => {
+            let mut page = Vec::new();
+            clap_mangen::Man::new(command).render(&mut page)?;
+            terminal::write(String::from_utf8_lossy(&page))
+                .context("cannot write to standard output")
+        }
+        Some(dir) => {
+            fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+            clap_mangen::generate_to(command, dir)
+                .with_context(|| format!("cannot write to {}", dir.display()))
+        }
+    }
+}

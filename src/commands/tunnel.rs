@@ -1,0 +1,46 @@
+//! `pgiam tunnel`: plain TCP to any host and port.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use tracing::info;
+
+use super::serve::announce;
+use crate::cli::TunnelArgs;
+use crate::config::File;
+use crate::forward::{self, Bound, Forwarder};
+use crate::platform::StopSignals;
+
+/// Carries connections until a signal ends it.
+///
+/// # Errors
+/// When the configuration cannot be meant, or the ports cannot be had.
+pub async fn tunnel(args: &TunnelArgs) -> anyhow::Result<()> {
+    let (file, _) = File::load(args.program.config.as_deref())?;
+    let target = file.forward(args.to.clone(), args.target.as_deref(), &args.layer())?;
+    let mut signals = StopSignals::install().context("cannot listen for signals")?;
+
+    let bound = forward::bind(&args.listen())?;
+    let ready: Vec<String> = bound
+        .iter()
+        .map(Bound::address)
+        .map(|listen| {
+            format!(
+                "ready  tunnel  {listen}  → {} via {}",
+                target.endpoint, target.via
+            )
+        })
+        .collect();
+    let transport = forward::transport(&target);
+    let forwarder = Forwarder::start(target, transport, bound);
+    announce(&ready)?;
+
+    let signal = signals.next().await;
+    info!(signal, "stopping");
+    let grace = Duration::from_secs(args.drain.drain_timeout);
+    forwarder
+        .drain(grace, async { _ = signals.next().await })
+        .await;
+    info!("stopped");
+    Ok(())
+}

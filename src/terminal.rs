@@ -1,0 +1,159 @@
+//! What people see: tables, colours, progress. In a pipe there is neither colour nor progress.
+
+use std::fmt;
+use std::io::{self, IsTerminal, Write};
+use std::time::Duration;
+
+use anstyle::{AnsiColor, Style};
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// Of headings.
+pub const HEADING: Style = Style::new().bold();
+/// What is in order.
+pub const GOOD: Style = AnsiColor::Green.on_default();
+/// What is not.
+pub const BAD: Style = AnsiColor::Red.on_default().bold();
+/// What should be looked at.
+pub const WARNING: Style = AnsiColor::Yellow.on_default();
+/// What is less important.
+pub const DIM: Style = Style::new().dimmed();
+
+/// How often a line of progress moves.
+const TICK: Duration = Duration::from_millis(120);
+
+/// Whether somebody can be asked something.
+#[must_use]
+pub fn is_interactive() -> bool {
+    io::stdin().is_terminal() && io::stderr().is_terminal()
+}
+
+/// Writes to standard output, without colours where that is no terminal or they are not wanted
+/// (`NO_COLOR`, `CLICOLOR`, `TERM=dumb`). A reader that has gone, as `head` does, is no failure.
+///
+/// # Errors
+/// Whatever the system answers.
+pub fn write(text: impl fmt::Display) -> io::Result<()> {
+    let mut out = anstream::stdout().lock();
+    match write!(out, "{text}").and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written,
+    }
+}
+
+/// The same on standard error, for what is no result.
+///
+/// # Errors
+/// Whatever the system answers.
+pub fn tell(text: impl fmt::Display) -> io::Result<()> {
+    let mut out = anstream::stderr().lock();
+    writeln!(out, "{text}")
+}
+
+/// `text` in a style.
+pub fn styled(style: Style, text: impl fmt::Display) -> String {
+    format!("{style}{text}{style:#}")
+}
+
+/// A line on standard error that shows what is being waited for, if that is a terminal. It is gone
+/// when this is dropped.
+pub struct Progress(ProgressBar);
+
+impl Progress {
+    /// Shows `what`.
+    #[must_use]
+    pub fn start(what: impl Into<String>) -> Self {
+        let bar = if io::stderr().is_terminal() {
+            ProgressBar::new_spinner()
+        } else {
+            ProgressBar::hidden()
+        };
+        if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} {elapsed:.dim}") {
+            bar.set_style(style);
+        }
+        bar.set_message(what.into());
+        bar.enable_steady_tick(TICK);
+        Self(bar)
+    }
+
+    /// Shows something else.
+    pub fn now(&self, what: impl Into<String>) {
+        self.0.set_message(what.into());
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}
+
+/// Columns, padded to their widest cell. Cells may be styled; the last column is not padded.
+#[derive(Clone, Debug)]
+pub struct Table {
+    head: Vec<String>,
+    rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    /// A table with these headings.
+    #[must_use]
+    pub fn new(head: &[&str]) -> Self {
+        Self {
+            head: head.iter().map(|cell| (*cell).to_owned()).collect(),
+            rows: Vec::new(),
+        }
+    }
+
+    /// Adds a row.
+    pub fn row(&mut self, cells: impl IntoIterator<Item = String>) {
+        self.rows.push(cells.into_iter().collect());
+    }
+
+    /// Whether there are no rows.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+}
+
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let head: Vec<String> = self.head.iter().map(|cell| styled(HEADING, cell)).collect();
+        let widths: Vec<usize> = (0..head.len())
+            .map(|column| {
+                let cells = self.rows.iter().chain([&head]);
+                let widths = cells.filter_map(|row| row.get(column).map(|cell| visible(cell)));
+                widths.max().unwrap_or(0)
+            })
+            .collect();
+        for row in [&head].into_iter().chain(&self.rows) {
+            let mut line = String::new();
+            for (cell, width) in row.iter().zip(&widths) {
+                line.push_str(cell);
+                line.extend(std::iter::repeat_n(' ', width + 2 - visible(cell)));
+            }
+            writeln!(f, "{}", line.trim_end())?;
+        }
+        Ok(())
+    }
+}
+
+/// How many columns of a terminal a text takes, whatever its style.
+fn visible(text: &str) -> usize {
+    console::measure_text_width(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_padded_to_what_is_seen() {
+        let mut table = Table::new(&["name", "status"]);
+        table.row(["orders".to_owned(), styled(GOOD, "available")]);
+        table.row([styled(BAD, "größe"), "gone".to_owned()]);
+        let plain = anstream::adapter::strip_str(&table.to_string()).to_string();
+        assert_eq!(plain, "name    status\norders  available\ngröße   gone\n");
+        assert!(!table.is_empty() && Table::new(&[]).is_empty());
+    }
+}
