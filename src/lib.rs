@@ -7,6 +7,7 @@
 pub mod alias;
 pub mod aws;
 pub mod cancel;
+pub mod check;
 pub mod cli;
 pub mod commands;
 pub mod config;

@@ -5,6 +5,7 @@
 )]
 
 mod cancel;
+mod check;
 mod clients;
 mod deploy;
 mod failures;

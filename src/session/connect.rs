@@ -176,7 +176,7 @@ impl Session {
         let mut budget = Budget::of(&rooms.target);
         let looked_up = async {
             let endpoint = rooms.endpoint().await?;
-            let request = self.token_request(rooms, routed, endpoint.clone()).await?;
+            let request = token_request(rooms, routed, endpoint.clone()).await?;
             Ok((endpoint, request))
         };
         let (endpoint, request) = budget.connect(rooms, looked_up).await?;
@@ -303,26 +303,26 @@ impl Session {
         let login = passthrough(&mut self.timings, rooms, opened, client, greeting);
         budget.login(rooms, login).await
     }
+}
 
-    async fn token_request(
-        &self,
-        rooms: &Rooms,
-        routed: &Routed,
-        endpoint: Endpoint,
-    ) -> Result<TokenRequest, SessionError> {
-        // The name behind an alias knows better than the configuration, which names the tunnel's.
-        let region = match (endpoint.region(), &routed.target.region) {
-            (Some(region), _) => region.to_owned(),
-            (None, Some(region)) => region.clone(),
-            (None, None) => rooms.aws.region().await?.ok_or(TunnelError::NoRegion)?,
-        };
-        Ok(TokenRequest {
-            host: endpoint.host,
-            port: endpoint.port,
-            user: routed.user.clone(),
-            region,
-        })
-    }
+/// What a token has to be signed for.
+pub(super) async fn token_request(
+    rooms: &Rooms,
+    routed: &Routed,
+    endpoint: Endpoint,
+) -> Result<TokenRequest, SessionError> {
+    // The name behind an alias knows better than the configuration, which names the tunnel's.
+    let region = match (endpoint.region(), &routed.target.region) {
+        (Some(region), _) => region.to_owned(),
+        (None, Some(region)) => region.clone(),
+        (None, None) => rooms.aws.region().await?.ok_or(TunnelError::NoRegion)?,
+    };
+    Ok(TokenRequest {
+        host: endpoint.host,
+        port: endpoint.port,
+        user: routed.user.clone(),
+        region,
+    })
 }
 
 /// Does something for a client for as long as it is there.

@@ -198,6 +198,31 @@ impl Pool {
         }
     }
 
+    /// A session that is up, or the next one that is started. Cancel-safe.
+    ///
+    /// # Errors
+    /// Why none could be started.
+    pub(super) async fn first(self: &Arc<Self>) -> Outcome {
+        let mut starting = {
+            let mut sessions = self.lock();
+            if sessions.closed {
+                return Err(TunnelError::ShuttingDown);
+            }
+            let standings = sessions.standings(self.settings.dial_timeout, None);
+            let up = |standing: &Standing| matches!(standing, Standing::Up(_));
+            if let Some(place) = standings.iter().position(up) {
+                return Ok(sessions.all[place].clone());
+            }
+            self.start(&mut sessions)
+        };
+        match starting.wait_for(Option::is_some).await.as_deref() {
+            Ok(Some(outcome)) => outcome.clone(),
+            _ => Err(TunnelError::Protocol {
+                reason: "the start of a session ended without an outcome".to_owned(),
+            }),
+        }
+    }
+
     /// The start that is under way, or a new one.
     fn start(self: &Arc<Self>, sessions: &mut Sessions) -> Starting {
         if let Some(starting) = sessions.starting() {

@@ -26,7 +26,7 @@ use crate::aws::{AwsContext, ClockWatch, Endpoints};
 use crate::config::{Endpoint, SsmSettings};
 use crate::jitter::jitter;
 use crate::kept::system_clock;
-use crate::tunnel::{ApiRefusal, TunnelError};
+use crate::tunnel::{ApiRefusal, Carrier, TunnelError};
 
 /// Deadline for TCP, TLS and upgrade of the data channel.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
@@ -94,6 +94,14 @@ impl Starter {
     /// The other way round.
     pub(super) fn dial_worked(&self, bastion: &str) {
         self.inner.bastions.worked(bastion);
+    }
+
+    /// The bastions that would be tried now, in order, and what Systems Manager says about each.
+    pub(super) async fn carriers(&self) -> Result<Vec<Carrier>, TunnelError> {
+        let access = self.inner.access().await?;
+        let (client, bastions) = (&access.client, &self.inner.bastions);
+        let ids = bastions.candidates(client, &access.region).await?;
+        Ok(api::nodes::carriers(client, ids).await)
     }
 
     /// A session through the first bastion that works.

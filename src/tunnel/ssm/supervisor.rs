@@ -15,7 +15,7 @@ use super::start::Starter;
 use super::stream::SsmStream;
 use crate::aws::AwsContext;
 use crate::config::{Bastion, Endpoint, SsmSettings};
-use crate::tunnel::{BoxFuture, Readiness, Stream, Transport, TunnelError, plain};
+use crate::tunnel::{BoxFuture, Carrier, Readiness, Stream, Transport, TunnelError, plain};
 
 /// For how long the outcome of a dial through a fresh session stands: until then no further session
 /// is started only to dial again. It doubles while dials fail, up to the second. A client that retries
@@ -215,6 +215,17 @@ impl Transport for SsmTransport {
             let stream = self.open_and_dial(hello, true).await?;
             Ok(Box::new(stream) as Stream)
         })
+    }
+
+    fn prepare(&self) -> BoxFuture<'_, Result<Option<Arc<str>>, TunnelError>> {
+        Box::pin(async move {
+            let session = self.pool.first().await?;
+            Ok(Some(Arc::clone(session.bastion())))
+        })
+    }
+
+    fn carriers(&self) -> BoxFuture<'_, Result<Vec<Carrier>, TunnelError>> {
+        Box::pin(self.starter.carriers())
     }
 
     fn readiness(&self) -> Readiness {
