@@ -71,7 +71,7 @@ impl Starter {
         settings: SsmSettings,
         endpoint: Endpoint,
     ) -> Self {
-        let bastions = Bastions::new(settings.bastion.clone());
+        let bastions = Bastions::new(settings.bastion.clone(), aws.clone(), endpoint.clone());
         Self {
             inner: Arc::new(Inner {
                 aws,
