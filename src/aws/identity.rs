@@ -30,6 +30,8 @@ pub struct Identity {
     pub account: Option<String>,
     /// Whether they are any good; `None` when AWS did not tell.
     pub keys: Option<Keys>,
+    /// Whose they are, where AWS has told: `arn:aws:iam::…:user/…`, `arn:aws:sts::…:assumed-role/…`.
+    pub arn: Option<String>,
 }
 
 /// Whether keys are any good.
@@ -71,7 +73,7 @@ impl AwsContext {
         let account = credentials.account_id().map(|id| id.as_str().to_owned());
         let unknown = Identity {
             account,
-            keys: None,
+            ..Identity::default()
         };
         let Ok(mut last) = timeout_at(until, self.inner.asked.0.lock()).await else {
             return unknown;
@@ -105,6 +107,7 @@ impl AwsContext {
             Ok(answer) => Identity {
                 account: answer.account.or(unknown.account),
                 keys: Some(Keys::Accepted),
+                arn: answer.arn,
             },
             Err(refused) => {
                 let keys = refused.code().and_then(error::refused_keys);

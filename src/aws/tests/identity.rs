@@ -62,7 +62,9 @@ async fn aws_tells_account_keys_and_time() {
         let context = AwsContext::new(stopped(&files, SERVED_AT - 420));
         let identity = context.identity(REGION).await;
         let account = account.map(str::to_owned);
-        assert_eq!(identity, Identity { account, keys });
+        let arn = identity.arn.clone();
+        assert_eq!(arn.is_some(), keys == Some(Keys::Accepted));
+        assert_eq!(identity, Identity { account, keys, arn });
         assert_eq!(context.clock_offset(), Some(ClockOffset { seconds: 420 }));
         // Asked once, whatever the answer was, and again for other keys.
         assert_eq!(context.identity(REGION).await, identity);

@@ -111,6 +111,7 @@ fn a_refused_token_is_described() {
         identity: Identity {
             account: Some("123456789012".to_owned()),
             keys: Some(keys),
+            arn: None,
         },
         ..evidence(HOST, "app")
     };
