@@ -17,6 +17,7 @@ mod jitter;
 mod kept;
 pub mod local_password;
 pub mod nearest;
+pub mod observe;
 pub mod platform;
 pub mod report;
 pub mod route;

@@ -15,6 +15,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 
 use crate::config::{Serve, SocketDir, Target};
+use crate::observe::Listed;
 use crate::platform;
 use crate::platform::socket::{SocketError, UnixSocket};
 use crate::session::{self, Arrival, Entry, Proxy, Rooms};
@@ -105,6 +106,19 @@ impl Listener {
     /// The targets behind it.
     pub fn targets(&self) -> impl Iterator<Item = &Arc<Target>> {
         self.entry.rooms.iter().map(|rooms| &rooms.target)
+    }
+
+    /// The targets for those who look; none for the hub, whose are those of the others.
+    #[must_use]
+    pub fn listed(&self) -> Vec<Listed> {
+        let rooms = self.entry.rooms.iter().filter(|_| !self.entry.by_name);
+        rooms
+            .map(|rooms| Listed {
+                port: self.port,
+                socket: self.socket().map(Path::to_owned),
+                watched: rooms.clone(),
+            })
+            .collect()
     }
 }
 
@@ -299,7 +313,11 @@ impl Server {
                     late: server.late.clone(),
                 };
                 let stop = server.accepting.clone();
-                tokio::spawn(async move { stop.run_until_cancelled(accept.run(socket)).await });
+                let alive = server.proxy.observed.accepting();
+                tokio::spawn(async move {
+                    let accepting = stop.run_until_cancelled(accept.run(socket));
+                    alive.watch(accepting).await;
+                });
             }
         }
         server

@@ -15,7 +15,7 @@ use super::start::Starter;
 use super::stream::SsmStream;
 use crate::aws::AwsContext;
 use crate::config::{Bastion, Endpoint, SsmSettings};
-use crate::tunnel::{BoxFuture, Readiness, Stream, Transport, TunnelError, plain};
+use crate::tunnel::{BoxFuture, Readiness, Stream, Transport, TunnelError, TunnelStats, plain};
 
 /// For how long the outcome of a dial through a fresh session stands: until then no further session
 /// is started only to dial again. It doubles while dials fail, up to the second. A client that retries
@@ -219,6 +219,10 @@ impl Transport for SsmTransport {
 
     fn readiness(&self) -> Readiness {
         self.pool.readiness()
+    }
+
+    fn stats(&self) -> TunnelStats {
+        self.pool.stats()
     }
 
     fn shutdown(&self) -> BoxFuture<'_, ()> {
