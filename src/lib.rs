@@ -18,6 +18,7 @@ mod jitter;
 mod kept;
 pub mod local_password;
 pub mod nearest;
+pub mod observe;
 pub mod platform;
 pub mod quote;
 pub mod report;
