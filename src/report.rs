@@ -33,6 +33,7 @@ use tracing::{info, warn};
 
 use crate::aws::{ClockOffset, Identity};
 use crate::config::{Endpoint, Target, Via};
+use crate::observe::Failure;
 use crate::session::SessionError;
 use crate::token::TokenRequest;
 use crate::tunnel::{TunnelError, plain};
@@ -223,6 +224,20 @@ impl Report {
         match self.level {
             Level::Info => info!(id, sqlstate, reason = message, detail, "no session"),
             Level::Warn => warn!(id, sqlstate, reason = message, detail, "no session"),
+        }
+    }
+
+    /// What the log line says, to be counted and shown. Nobody has to look at clients that leave, nor
+    /// at the answers to those that only ask.
+    #[must_use]
+    pub fn failure(&self) -> Failure {
+        Failure {
+            id: self.id,
+            sqlstate: self.sqlstate.clone(),
+            message: self.message.clone(),
+            detail: self.detail.clone(),
+            hint: self.hint.clone(),
+            notable: self.level == Level::Warn,
         }
     }
 

@@ -8,6 +8,7 @@ mod cancel;
 mod check;
 mod clients;
 mod daily;
+mod deploy;
 mod failures;
 mod forward;
 mod lifecycle;

@@ -14,13 +14,14 @@ const TIME: usize = 9;
 /// Below a heading that is indented.
 const BELOW: &str = "  ";
 
-/// The line above the steps.
+/// What stands above the steps: what is checked.
 #[must_use]
-pub fn head(plan: &Plan) -> String {
+pub fn head(plan: &Plan, width: usize) -> String {
     let user = plan.user.as_ref().map(|user| format!(" as {user}"));
     let user = user.unwrap_or_default();
     let text = format!("{}: {}{user} via {}", plan.name, plan.wanted, plan.via);
-    styled(HEADING, text) + "\n"
+    let lines = wrap(&text, width).into_iter();
+    lines.map(|line| styled(HEADING, line) + "\n").collect()
 }
 
 /// One step, in lines of at most `width` columns, with a line feed behind each.

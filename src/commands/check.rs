@@ -28,7 +28,8 @@ pub async fn check(args: &CheckArgs) -> anyhow::Result<u8> {
         trouble: None,
     };
     if !shown.json {
-        terminal::write(check::head(check.plan())).context("cannot write to standard output")?;
+        let head = check::head(check.plan(), shown.width);
+        terminal::write(head).context("cannot write to standard output")?;
     }
     let checked = {
         let mut tell = |event: Event<'_>| shown.event(event);

@@ -11,7 +11,7 @@ use tracing::{info, warn};
 use super::rooms::{Rooms, SetupError};
 use super::{Proxy, SessionError};
 use crate::aws::{AwsContext, AwsOptions};
-use crate::config::{Endpoint, Plan, Target};
+use crate::config::{Plan, Target};
 use crate::discover::{self, DiscoverError};
 use crate::report;
 use crate::route::{self, RouteError};
@@ -184,23 +184,21 @@ impl Slot {
     }
 
     /// The target for messages about it, as long as nobody knows where it is.
-    pub(super) fn provisional(&self) -> Option<Target> {
-        let wanted = &self.plan.wanted;
-        let endpoint = Endpoint {
-            host: wanted.to_string(),
-            port: crate::config::DEFAULT_UPSTREAM_PORT,
-        };
-        self.plan.at(endpoint).ok()
+    pub(super) fn provisional(&self) -> Target {
+        self.plan.anywhere()
+    }
+
+    /// The identifier of the reason why the last lookup found nothing.
+    pub(super) fn failed_lookup(&self) -> Option<&'static str> {
+        let error = SessionError::Discovery(self.last_failure()?);
+        Some(report::before_login(&error, None).id)
     }
 
     /// Why the last attempt to look it up failed, as far as it concerns who only asks.
     pub(super) fn not_now(&self) -> Option<SessionError> {
-        match (self.ready(), self.last_failure()) {
+        match (self.ready(), self.failed_lookup()) {
             (Some(rooms), _) => rooms.not_now(),
-            (None, Some(error)) => {
-                let id = report::before_login(&SessionError::Discovery(error), None).id;
-                Some(SessionError::FailedBefore(id))
-            }
+            (None, Some(id)) => Some(SessionError::FailedBefore(id)),
             (None, None) => Some(SessionError::NoTunnelYet(
                 crate::tunnel::Readiness::Starting,
             )),
@@ -270,8 +268,7 @@ pub async fn look_up_all(slots: &[Arc<Slot>], proxy: &Proxy) {
     let all = slots.iter().map(|slot| async {
         if let Err(error) = slot.rooms().await {
             let target = slot.provisional();
-            let about = target.as_ref().map(report::About::target);
-            report::before_login(&error, about.as_ref()).log();
+            report::before_login(&error, Some(&report::About::target(&target))).log();
         }
     });
     let all = futures_util::future::join_all(all);

@@ -45,7 +45,8 @@ impl Lab {
         let mut child = command.spawn().expect("pgiam starts");
         let output = child.stdout.as_mut().expect("its output");
         let mut line = String::new();
-        let read = timeout(PATIENCE, BufReader::new(output).read_line(&mut line));
+        let mut output = BufReader::new(output);
+        let read = timeout(PATIENCE, output.read_line(&mut line));
         read.await.expect("in time").expect("a line");
         (child, line)
     }
