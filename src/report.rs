@@ -11,6 +11,7 @@ mod api;
 mod aws;
 mod client;
 mod database;
+mod discovery;
 mod ended;
 mod evidence;
 mod explain;
@@ -36,15 +37,14 @@ use crate::session::SessionError;
 use crate::token::TokenRequest;
 use crate::tunnel::{TunnelError, plain};
 pub use explain::{
-    Explanation, explain, explain_clock, explain_credentials, explain_discovery, explain_iam_off,
-    explain_status,
+    Explanation, explain, explain_clock, explain_credentials, explain_iam_off, explain_status,
 };
 pub use ids::IDS;
 pub use later::{Ending, after_login, log_forward};
 
 use client::{
-    channel_binding, client, failed_before, local_password, not_yet, peer, route, timed_out,
-    two_passwords,
+    channel_binding, client, configured, failed_before, local_password, not_yet, peer, route,
+    timed_out, two_passwords,
 };
 
 /// Invalid authorization specification: credentials, or permission to log in.
@@ -97,7 +97,8 @@ pub struct About<'a> {
 
 impl<'a> About<'a> {
     /// Nothing but the target.
-    fn target(target: &'a Target) -> Self {
+    #[must_use]
+    pub fn target(target: &'a Target) -> Self {
         Self {
             target,
             user: "",
@@ -321,6 +322,9 @@ pub fn before_login(error: &SessionError, about: Option<&About<'_>>) -> Report {
         SessionError::TooManyConnections { limit, of_target } => warn(too_many(*limit, *of_target)),
         SessionError::Route(refused) => warn(route(refused)),
         SessionError::Credentials(refused) => warn(aws::credentials(refused)),
+        SessionError::Discovery(failed) => warn(discovery::discovery(failed)),
+        SessionError::LookupTimeout(after) => warn(discovery::timed_out(*after)),
+        SessionError::Config(_) | SessionError::Setup(_) => warn(configured(error)),
         SessionError::Token(refused) => warn(aws::token(refused)),
         SessionError::Tunnel(TunnelError::ShuttingDown) | SessionError::ShuttingDown => {
             shutting_down().report(Level::Info, target)

@@ -15,6 +15,7 @@ mod login;
 mod passthrough;
 mod probe;
 mod rooms;
+mod slot;
 pub(crate) mod trial;
 mod welcome;
 
@@ -31,18 +32,19 @@ use tokio::time::{Instant, timeout};
 use tracing::{Instrument, Span, debug, field, info, info_span, warn};
 
 use crate::cancel::Registration;
-use crate::config::Auth;
+use crate::config::{Auth, Target};
 use crate::report::{self, Evidence};
 use crate::route::{self, Offer, Routed};
 use crate::splice::{self, EndedBy, First};
-use crate::tunnel::{Duplex, Stream, plain};
+use crate::tunnel::{Duplex, Readiness, Stream, plain};
 
 pub use arrival::Arrival;
 use connect::while_there;
 pub use error::SessionError;
 use greet::{Greeted, Local, Standing};
 use login::{Greeting, LoggedIn};
-pub use rooms::{Proxy, Rooms, SetupError, rooms};
+pub use rooms::{Proxy, Rooms, SetupError};
+pub use slot::{Contexts, Entry, Slot, look_up_all};
 
 /// How long a client may say nothing while others wait for its place, and how often that is looked at.
 const CROWDED_PATIENCE: Duration = Duration::from_secs(2);
@@ -71,15 +73,6 @@ struct Timings {
 
 fn millis(since: Instant) -> f64 {
     (since.elapsed().as_secs_f64() * 10_000.0).round() / 10.0
-}
-
-/// What a listener leads to.
-#[derive(Clone)]
-pub struct Entry {
-    /// The targets behind it, each with what it needs.
-    pub rooms: Arc<[Arc<Rooms>]>,
-    /// The database name picks the target, even if there is only one.
-    pub by_name: bool,
 }
 
 /// Whether this client only asks whether a connection could be made.
@@ -111,7 +104,7 @@ pub async fn serve(
         match welcomed {
             Ok(Ok(Greeted::Cancel { key, stream })) => {
                 drop(startup_permit);
-                cancel::deliver(&proxy, &entry.rooms, &key, stream).await;
+                cancel::deliver(&proxy, &entry, &key, stream).await;
             }
             Ok(Ok(Greeted::Startup { client, startup })) => {
                 let session = Session {
@@ -183,9 +176,12 @@ impl Session {
             }
         };
         drop(startup_permit);
-        let (rooms, mut routed) = match self.route(startup) {
+        let (rooms, mut routed) = match self.route(startup, &mut client).await {
             Ok(both) => both,
-            Err(error) => return refuse(Some(client), &error, None, &greeting).await,
+            Err((error, target)) => {
+                let about = target.as_ref().map(report::About::target);
+                return refuse(Some(client), &error, about, &greeting).await;
+            }
         };
         let span = Span::current();
         span.record("target", &routed.target.name);
@@ -211,7 +207,8 @@ impl Session {
         match connected {
             Ok(upstream) => {
                 rooms.last_failure.forget();
-                self.splice(client, upstream, greeting, &routed).await;
+                self.splice(client, upstream, greeting, (&rooms, &routed))
+                    .await;
             }
             Err(error) => {
                 if error.is_another_server() {
@@ -231,26 +228,51 @@ impl Session {
         }
     }
 
-    fn route(&self, startup: Startup) -> Result<(Arc<Rooms>, Routed), SessionError> {
-        let targets: Vec<_> = self
-            .entry
-            .rooms
-            .iter()
-            .map(|rooms| Arc::clone(&rooms.target))
-            .collect();
-        let offer = Offer {
-            targets: &targets,
-            by_name: self.entry.by_name,
+    /// The target that the client asks for, which may have to be looked up first, and what it is to be
+    /// told. With an error comes the target that it is about, if it is about one.
+    async fn route(
+        &self,
+        startup: Startup,
+        client: &mut Local,
+    ) -> Result<(Arc<Rooms>, Routed), (SessionError, Option<Target>)> {
+        let alone = |error: SessionError| (error, None);
+        let slot = self.entry.chosen(&startup).map_err(|e| alone(e.into()))?;
+        let rooms = match slot.ready() {
+            Some(rooms) => Arc::clone(rooms),
+            None => {
+                let found = self.look_up(slot, is_probe(&startup), client).await;
+                found.map_err(|error| (error, slot.provisional()))?
+            }
         };
-        let routed = route::route(offer, startup, self.proxy.os_user.as_deref())?;
+        let offer = Offer {
+            targets: &[Arc::clone(&rooms.target)],
+            by_name: self.entry.picks_by_name(),
+        };
+        let routed = route::route(offer, startup, self.proxy.os_user.as_deref());
+        let routed = routed.map_err(|e| alone(e.into()))?;
         if self.client_asked && routed.target.login.auth == Auth::Passthrough {
-            return Err(SessionError::TwoPasswords);
+            return Err(alone(SessionError::TwoPasswords));
         }
-        let mut all = self.entry.rooms.iter();
-        let rooms = all.find(|rooms| rooms.target.name == routed.target.name);
-        // The router chooses among these very targets.
-        let rooms = rooms.ok_or(SessionError::ShuttingDown)?;
-        Ok((Arc::clone(rooms), routed))
+        Ok((rooms, routed))
+    }
+
+    /// Waits for the lookup of a target's database, for as long as the client does.
+    async fn look_up(
+        &self,
+        slot: &Slot,
+        probe: bool,
+        client: &mut Local,
+    ) -> Result<Arc<Rooms>, SessionError> {
+        let found = while_there(client, slot.rooms());
+        let patience = if probe { PROBE_DEADLINE } else { Duration::MAX };
+        tokio::select! {
+            found = timeout(patience, found) => {
+                let late = || Err(SessionError::NoTunnelYet(Readiness::Starting));
+                let found = found.unwrap_or_else(|_| late());
+                if probe { found.map_err(SessionError::for_a_probe) } else { found }
+            }
+            () = self.proxy.stop.cancelled() => Err(SessionError::ShuttingDown),
+        }
     }
 
     /// What the client will hear besides the server's words.
@@ -271,7 +293,7 @@ impl Session {
         client: Local,
         upstream: LoggedIn,
         mut greeting: Greeting,
-        routed: &Routed,
+        (rooms, routed): (&Arc<Rooms>, &Routed),
     ) {
         let LoggedIn {
             stream: mut server,
@@ -279,11 +301,8 @@ impl Session {
             after,
             tls,
         } = upstream;
-        let registration: Option<Registration> = key.map(|key| {
-            self.proxy
-                .cancel_keys
-                .register(key, Arc::clone(&routed.target))
-        });
+        let registration: Option<Registration<Rooms>> =
+            key.map(|key| self.proxy.cancel_keys.register(key, Arc::clone(rooms)));
         greeting.bytes.extend_from_slice(&after);
         let Timings {
             startup_ms,

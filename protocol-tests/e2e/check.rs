@@ -57,7 +57,11 @@ impl Answer {
         assert_eq!(self.code, Some(1), "{json:#}");
         assert_eq!(json["result"], "failed", "{json:#}");
         let cause = &json["cause"];
-        assert_eq!((&cause["step"], &cause["id"]), (&step.into(), &id.into()), "{json:#}");
+        assert_eq!(
+            (&cause["step"], &cause["id"]),
+            (&step.into(), &id.into()),
+            "{json:#}"
+        );
         assert_eq!(self.step(step)["result"], "failed", "{json:#}");
         assert!(self.step(step)["remedy"].is_string(), "{json:#}");
         let steps = json["steps"].as_array().expect("steps");

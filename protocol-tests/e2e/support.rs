@@ -191,6 +191,7 @@ pub(crate) async fn behind(setup: &Setup) -> (Sandbox, RdsDatabase) {
     for name in setup.names.iter().chain([&host]) {
         sandbox.vpc().open(name, port, database.addr());
     }
+    sandbox.inventory().furnish(host, port);
     (sandbox, database)
 }
 

@@ -31,6 +31,8 @@ pub(crate) struct Cloud {
     pub(crate) preferences: Preferences,
     /// `StreamUrl`s carry a cell number.
     pub(crate) cell_numbers: bool,
+    /// Names it is reached by, besides those of loopback and of AWS.
+    pub(crate) names: Vec<String>,
     /// Access key of the nodes' role.
     pub(crate) node_key: String,
     pub(crate) tasks: Tasks,
@@ -40,12 +42,18 @@ pub(crate) struct Cloud {
 }
 
 impl Cloud {
-    pub(crate) fn new(iam: Iam, node_key: &str, cell_numbers: bool) -> Arc<Self> {
+    pub(crate) fn new(
+        iam: Iam,
+        node_key: &str,
+        cell_numbers: bool,
+        names: Vec<String>,
+    ) -> Arc<Self> {
         let kms = iam.resource_arn("kms", "");
         Arc::new(Self {
             kms: Kms::new(kms.trim_end_matches(':')),
             preferences: Preferences::default(),
             cell_numbers,
+            names,
             node_key: node_key.to_owned(),
             iam,
             vpc: Vpc::new(),

@@ -94,18 +94,49 @@ impl User {
         self.db_users.iter().any(|u| u == "*" || u == db_user)
     }
 
-    /// What the policies are attached to: the user itself, or the role it has assumed.
-    pub(crate) fn is_principal(&self, arn: &str) -> bool {
-        let Some((account, session)) = self.arn.split_once(":assumed-role/") else {
-            return self.arn == arn;
+    /// Whether the user's policies are those of the user or role with this ARN. A session has the
+    /// policies of its role; paths do not matter, because names are unique without them.
+    fn is_principal(&self, arn: &str) -> bool {
+        let own = match self.arn.split_once(":assumed-role/") {
+            None => self.arn.clone(),
+            Some((account, session)) => {
+                let role = session.split('/').next().unwrap_or_default();
+                format!("{}:role/{role}", account.replacen(":sts:", ":iam:", 1))
+            }
         };
-        let role = session.split('/').next().unwrap_or_default();
-        format!("{}:role/{role}", account.replacen(":sts:", ":iam:", 1)) == arn
+        let asked = Entity::of_arn(arn);
+        asked.is_some() && asked == Entity::of_arn(&own)
     }
 
     /// Whether the credentials themselves have ended.
     pub(crate) fn has_expired(&self, now: SystemTime) -> bool {
         self.expires.is_some_and(|end| now >= end)
+    }
+}
+
+/// What has policies: a user, a group or a role, but not a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Entity<'a> {
+    account: &'a str,
+    pub(crate) kind: &'a str,
+    pub(crate) name: &'a str,
+}
+
+impl<'a> Entity<'a> {
+    /// Takes `arn:PARTITION:iam::ACCOUNT:KIND/PATH/NAME` apart.
+    pub(crate) fn of_arn(arn: &'a str) -> Option<Self> {
+        let parts: Vec<&str> = arn.splitn(6, ':').collect();
+        let [_, _, "iam", _, account, entity] = parts[..] else {
+            return None;
+        };
+        let (kind, path) = entity.split_once('/')?;
+        let name = path.rsplit('/').next()?;
+        let known = ["user", "group", "role"].contains(&kind);
+        known.then_some(Self {
+            account,
+            kind,
+            name,
+        })
     }
 }
 
@@ -325,8 +356,10 @@ mod tests {
         let found = |arn: &str| iam.principal(arn).map(|user| user.access_key_id);
         let user = found("arn:aws:iam::123456789012:user/dev");
         assert_eq!(user.as_deref(), Some("AKIAIOSFODNN7EXAMPLE"));
-        let role = found("arn:aws:iam::123456789012:role/Developer");
-        assert_eq!(role.as_deref(), Some("ASIAIOSFODNN7EXAMPLE"));
+        for path in ["", "aws-reserved/sso.amazonaws.com/eu-central-1/"] {
+            let role = found(&format!("arn:aws:iam::123456789012:role/{path}Developer"));
+            assert_eq!(role.as_deref(), Some("ASIAIOSFODNN7EXAMPLE"));
+        }
         assert_eq!(found(&session.arn), None);
         assert_eq!(found("arn:aws:iam::123456789012:role/dev"), None);
     }

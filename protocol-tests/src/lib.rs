@@ -28,6 +28,7 @@ pub mod rds;
 pub mod sandbox;
 mod session;
 pub mod sigv4;
+pub mod standing;
 pub mod suites;
 mod sync;
 pub mod vpc;

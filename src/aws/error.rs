@@ -148,6 +148,14 @@ fn since(at: &Option<SystemTime>) -> String {
     }
 }
 
+impl CredentialsError {
+    /// The error behind that of an SDK's call which had no credentials to be signed with.
+    pub(crate) fn behind<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a Self> {
+        std::iter::successors(Some(error), |error| (**error).source())
+            .find_map(|error| error.downcast_ref())
+    }
+}
+
 impl From<Stopped> for CredentialsError {
     fn from(stopped: Stopped) -> Self {
         Self::Other {

@@ -24,7 +24,9 @@ async fn credentials_and_clock() {
         command.env_remove(name);
     }
     command.env("HOME", "/nonexistent");
-    lab.ask(command).await.failed("credentials", "aws.no-credentials");
+    lab.ask(command)
+        .await
+        .failed("credentials", "aws.no-credentials");
 
     let mut command = lab.command(&[]);
     command.env("AWS_ACCESS_KEY_ID", "AKIAUNKNOWNUNKNOWN00");
@@ -105,7 +107,9 @@ async fn nodes_and_sessions() {
     let mut lab = Lab::start().await;
     let agent = lab.sandbox.agent(BASTION);
     agent.set_online(false);
-    lab.check(&[]).await.failed("bastion", "ssm.target-not-connected");
+    lab.check(&[])
+        .await
+        .failed("bastion", "ssm.target-not-connected");
     agent.set_online(true);
     let usual = agent.settings().version;
     agent.update(|it| it.version = "3.1.1320.0".to_owned());

@@ -5,7 +5,7 @@ use http::StatusCode;
 use super::ApiError;
 use super::query::{Call, IAM, unknown};
 use super::xml::Xml;
-use crate::iam::{Refusal, User};
+use crate::iam::{Entity, Refusal, User};
 
 /// Most results on a page, and how many there are when nobody asks.
 const PAGE: std::ops::RangeInclusive<usize> = 1..=1000;
@@ -29,7 +29,7 @@ fn simulate(call: &Call<'_>) -> Result<Xml, ApiError> {
         let text = format!("Invalid Action Name: {wrong}");
         return Err(ApiError::new("InvalidInput", text));
     }
-    let (kind, name) = entity(source).ok_or_else(|| {
+    let entity = Entity::of_arn(source).ok_or_else(|| {
         let text =
             format!("Invalid Entity Arn: {source} does not clearly define entity type and name.");
         ApiError::new("InvalidInput", text)
@@ -38,7 +38,10 @@ fn simulate(call: &Call<'_>) -> Result<Xml, ApiError> {
     let user = call.cloud.iam.principal(source).ok_or_else(|| ApiError {
         status: StatusCode::NOT_FOUND,
         code: "NoSuchEntity".to_owned(),
-        message: format!("The {kind} with name {name} cannot be found."),
+        message: format!(
+            "The {} with name {} cannot be found.",
+            entity.kind, entity.name
+        ),
     })?;
     let resources = call.form.values("ResourceArns.member");
     page(call, &user, &actions, &resources)
@@ -56,19 +59,6 @@ fn null(name: &str) -> ApiError {
 fn is_action(action: &str) -> bool {
     let parts = action.split_once(':');
     parts.is_some_and(|(service, name)| !service.is_empty() && !name.is_empty())
-}
-
-/// Users, groups and roles have policies; a session (`assumed-role`) has only those of its role.
-fn entity(arn: &str) -> Option<(&str, &str)> {
-    let parts: Vec<&str> = arn.splitn(6, ':').collect();
-    let [_, _, "iam", _, _, entity] = parts[..] else {
-        return None;
-    };
-    let (kind, path) = entity.split_once('/')?;
-    let name = path.rsplit('/').next()?;
-    ["user", "group", "role"]
-        .contains(&kind)
-        .then_some((kind, name))
 }
 
 fn page(
@@ -132,7 +122,11 @@ fn evaluate(xml: &mut Xml, user: &User, action: &str, resources: &[&str]) {
     xml.text("EvalActionName", action)
         .text("EvalResourceName", name)
         .text("EvalDecision", word(overall));
-    detail(xml, overall);
+    matched(xml, overall);
+    xml.nest("OrganizationsDecisionDetail", |xml| {
+        let allowed = overall != Some(Refusal::Organization);
+        xml.text("AllowedByOrganizations", allowed);
+    });
     if decided.len() > 1 {
         xml.list(
             "ResourceSpecificResults",
@@ -141,7 +135,7 @@ fn evaluate(xml: &mut Xml, user: &User, action: &str, resources: &[&str]) {
             |xml, (refusal, resource)| {
                 xml.text("EvalResourceName", resource)
                     .text("EvalResourceDecision", word(refusal));
-                detail(xml, refusal);
+                matched(xml, refusal);
             },
         );
     }
@@ -171,8 +165,8 @@ fn word(refusal: Option<Refusal>) -> &'static str {
     }
 }
 
-fn detail(xml: &mut Xml, refusal: Option<Refusal>) {
-    // Nothing matches when nothing allows; a policy of the organisation is not shown.
+/// Nothing matches when nothing allows; a policy of the organisation is not shown.
+fn matched(xml: &mut Xml, refusal: Option<Refusal>) {
     let matched = match refusal {
         None => Some("allow-all"),
         Some(Refusal::Explicit) => Some("deny-some"),
@@ -188,11 +182,5 @@ fn detail(xml: &mut Xml, refusal: Option<Refusal>) {
                 xml.text("Line", 8).text("Column", 6);
             });
     })
-    .text("MissingContextValues", "")
-    .nest("OrganizationsDecisionDetail", |xml| {
-        xml.text(
-            "AllowedByOrganizations",
-            refusal != Some(Refusal::Organization),
-        );
-    });
+    .text("MissingContextValues", "");
 }

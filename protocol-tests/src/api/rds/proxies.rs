@@ -4,8 +4,8 @@ use super::{ApiError, CREATED, Call, Xml, not_found};
 use crate::inventory::{DbProxy, ProxyEndpoint};
 
 /// The proxies in question: the named one, or all.
-fn proxies(call: &Call<'_>, action: &str, kind: &str) -> Result<Vec<DbProxy>, ApiError> {
-    let name = call.identifier(action, kind, "DBProxyName")?;
+fn proxies(call: &Call<'_>, action: &str) -> Result<Vec<DbProxy>, ApiError> {
+    let name = call.identifier(action, "db-proxy", "DBProxyName")?;
     let lists = call.cloud.inventory.lists();
     let mut found: Vec<_> = lists.proxies.into_values().collect();
     if let Some(name) = name {
@@ -21,7 +21,7 @@ fn proxies(call: &Call<'_>, action: &str, kind: &str) -> Result<Vec<DbProxy>, Ap
 }
 
 pub(super) fn describe(call: &Call<'_>) -> Result<Xml, ApiError> {
-    let found = proxies(call, "rds:DescribeDBProxies", "db-proxy")?;
+    let found = proxies(call, "rds:DescribeDBProxies")?;
     call.page(("DBProxies", "member"), found, |xml, proxy| {
         describe_one(call, xml, &proxy);
     })
@@ -68,8 +68,7 @@ fn network(xml: &mut Xml, proxy: &DbProxy) {
 }
 
 pub(super) fn describe_endpoints(call: &Call<'_>) -> Result<Xml, ApiError> {
-    let action = "rds:DescribeDBProxyEndpoints";
-    let found = proxies(call, action, "db-proxy")?;
+    let found = proxies(call, "rds:DescribeDBProxyEndpoints")?;
     let asked = call.form.get("DBProxyEndpointName");
     let all = found.iter().flat_map(|proxy| {
         let endpoints = proxy.endpoints.iter();
