@@ -337,7 +337,7 @@ pub fn before_login(error: &SessionError, about: Option<&About<'_>>) -> Report {
         SessionError::TooManyConnections { limit, of_target } => warn(too_many(*limit, *of_target)),
         SessionError::Route(refused) => warn(route(refused)),
         SessionError::Credentials(refused) => warn(aws::credentials(refused)),
-        SessionError::Discovery(failed) => warn(discovery::discovery(failed)),
+        SessionError::Discovery(failed) => warn(discovery::discovery(failed, about)),
         SessionError::LookupTimeout(after) => warn(discovery::timed_out(*after)),
         SessionError::Config(_) | SessionError::Setup(_) => warn(configured(error)),
         SessionError::Token(refused) => warn(aws::token(refused)),
