@@ -7,6 +7,8 @@ mod error;
 mod identity;
 pub mod partition;
 mod profile;
+pub mod query;
+mod source;
 mod trust;
 
 #[cfg(test)]
@@ -34,6 +36,7 @@ pub use endpoints::Endpoints;
 pub(crate) use error::refused_keys;
 pub use error::{Cause, CredentialsError};
 pub use identity::{Identity, Keys};
+pub use source::Source;
 
 use crate::kept::{Clock, Kept, Lease, system_clock};
 use trust::Trust;
@@ -161,6 +164,14 @@ impl AwsContext {
     /// As for [`AwsContext::sdk_config`].
     pub async fn kms(&self, region: &str) -> Result<aws_sdk_kms::Client, CredentialsError> {
         Ok(aws_sdk_kms::Client::new(&self.config_in(region).await?))
+    }
+
+    /// A client for RDS in `region`, otherwise like [`AwsContext::ssm`].
+    ///
+    /// # Errors
+    /// As for [`AwsContext::sdk_config`].
+    pub async fn rds(&self, region: &str) -> Result<aws_sdk_rds::Client, CredentialsError> {
+        Ok(aws_sdk_rds::Client::new(&self.config_in(region).await?))
     }
 
     async fn config_in(&self, region: &str) -> Result<SdkConfig, CredentialsError> {
@@ -305,7 +316,7 @@ impl Inner {
                 at: Some(at),
                 profile: plan.profile,
             }),
-            _ => Ok(credentials),
+            _ => Ok(source::noted(credentials, &plan)),
         }
     }
 

@@ -10,27 +10,40 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use pg_handshake::CancelKey;
 
-use crate::config::Target;
+/// The keys of the live connections, each with the target of every connection that has it, as a `T`.
+/// Cheap to clone.
+pub struct CancelKeys<T> {
+    live: Live<T>,
+}
 
-/// The keys of the live connections, each with one target for every connection that has it. Cheap to
-/// clone.
-#[derive(Clone, Default)]
-pub struct CancelKeys {
-    live: Arc<Mutex<HashMap<CancelKey, Vec<Arc<Target>>>>>,
+type Live<T> = Arc<Mutex<HashMap<CancelKey, Vec<Arc<T>>>>>;
+
+impl<T> Clone for CancelKeys<T> {
+    fn clone(&self) -> Self {
+        let live = Arc::clone(&self.live);
+        Self { live }
+    }
+}
+
+impl<T> Default for CancelKeys<T> {
+    fn default() -> Self {
+        let live = Arc::default();
+        Self { live }
+    }
 }
 
 /// Keeps one connection's key registered; dropping it forgets the key, unless another connection has
 /// the same.
-pub struct Registration {
-    keys: CancelKeys,
+pub struct Registration<T> {
+    keys: CancelKeys<T>,
     key: CancelKey,
-    target: Arc<Target>,
+    target: Arc<T>,
 }
 
-impl CancelKeys {
+impl<T> CancelKeys<T> {
     /// Registers `key` for as long as the answer lives.
     #[must_use]
-    pub fn register(&self, key: CancelKey, target: Arc<Target>) -> Registration {
+    pub fn register(&self, key: CancelKey, target: Arc<T>) -> Registration<T> {
         let mut live = self.lock();
         let targets = live.entry(key.clone()).or_default();
         targets.push(Arc::clone(&target));
@@ -44,8 +57,8 @@ impl CancelKeys {
     /// The targets whose servers gave out `key` to connections that are still open, each once. There
     /// is more than one only by accident, and nothing tells which of them is meant.
     #[must_use]
-    pub fn find(&self, key: &CancelKey) -> Vec<Arc<Target>> {
-        let mut found: Vec<Arc<Target>> = Vec::new();
+    pub fn find(&self, key: &CancelKey) -> Vec<Arc<T>> {
+        let mut found: Vec<Arc<T>> = Vec::new();
         for target in self.lock().get(key).into_iter().flatten() {
             if !found.iter().any(|known| Arc::ptr_eq(known, target)) {
                 found.push(Arc::clone(target));
@@ -54,13 +67,13 @@ impl CancelKeys {
         found
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<CancelKey, Vec<Arc<Target>>>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<CancelKey, Vec<Arc<T>>>> {
         // None of what is done under it can be half done by a panic.
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Drop for Registration {
+impl<T> Drop for Registration<T> {
     fn drop(&mut self) {
         let mut live = self.keys.lock();
         let Some(targets) = live.get_mut(&self.key) else {
@@ -81,23 +94,18 @@ impl Drop for Registration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{File, Layer};
 
-    fn two_targets() -> (Arc<Target>, Arc<Target>) {
-        let text = "[defaults]\nvia='direct'\nhost='a.abc.eu-central-1.rds.amazonaws.com'\n[targets.a]\n[targets.b]\n";
-        let file: File = toml::from_str(text).unwrap();
-        let mut targets = file.targets(&[], &Layer::default(), "").unwrap();
-        let b = targets.pop().unwrap();
-        (Arc::new(targets.pop().unwrap()), Arc::new(b))
+    fn two_targets() -> (Arc<String>, Arc<String>) {
+        (Arc::new("a".to_owned()), Arc::new("b".to_owned()))
     }
 
     fn key(pid: u32) -> CancelKey {
         CancelKey::new(pid, bytes::Bytes::from_static(b"same")).unwrap()
     }
 
-    fn names(keys: &CancelKeys, pid: u32) -> Vec<String> {
+    fn names(keys: &CancelKeys<String>, pid: u32) -> Vec<String> {
         let found = keys.find(&key(pid));
-        found.iter().map(|target| target.name.clone()).collect()
+        found.iter().map(|target| target.to_string()).collect()
     }
 
     #[test]

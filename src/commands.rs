@@ -3,8 +3,10 @@
 
 pub mod check;
 pub mod complete;
+mod first;
 pub mod init;
 pub mod list;
+mod reload;
 pub mod run;
 pub mod serve;
 pub mod setup;

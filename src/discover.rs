@@ -1,12 +1,31 @@
 //! What there is at AWS: databases by their identifiers, and nodes that can be bastions.
 //!
-//! Nothing here is needed for a connection whose host and bastion are written down.
+//! Nothing here is needed for a connection whose host and bastion are written down, and nothing asks
+//! for more permissions than it can do without: what may not be seen is named, and left out.
+
+mod ask;
+mod ec2;
+mod nodes;
+mod rank;
+mod rds;
+#[cfg(test)]
+mod tests;
+
+use std::ops::Deref;
+use std::time::Duration;
 
 use thiserror::Error;
 
 use crate::aws::{AwsContext, CredentialsError};
 use crate::config::{Db, Endpoint};
+use crate::nearest::nearest;
 use crate::tunnel::ApiAnswer;
+use ask::Asker;
+pub use nodes::MARK;
+pub use rank::{Candidate, Ranked};
+
+/// How long a look at AWS may take, all its calls together.
+const DEADLINE: Duration = Duration::from_secs(15);
 
 /// What a database is to RDS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +77,35 @@ pub struct Database {
     pub ca: Option<String>,
 }
 
+impl Kind {
+    /// In a word.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Instance => "instance",
+            Self::Cluster => "cluster",
+            Self::Proxy => "proxy",
+            Self::Endpoint => "endpoint",
+        }
+    }
+}
+
+impl Database {
+    /// Whether PostgreSQL is spoken there. Proxies and their endpoints say so by being here at all.
+    #[must_use]
+    pub fn is_postgres(&self) -> bool {
+        self.engine.as_deref().is_none_or(rds::is_postgres)
+    }
+
+    /// Whether RDS says that it can be connected to.
+    #[must_use]
+    pub fn is_available(&self) -> bool {
+        self.status
+            .as_deref()
+            .is_none_or(|status| status == "available")
+    }
+}
+
 /// A managed node that Systems Manager knows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {
@@ -79,6 +127,60 @@ pub struct Node {
     pub vpc: Option<String>,
     /// It has the tag that marks bastions.
     pub marked: bool,
+}
+
+/// What could be seen, and what could not.
+///
+/// Most who look want what is there, so this is a list of that.
+#[derive(Clone, Debug)]
+pub struct Seen<T> {
+    /// What there is, as far as could be seen.
+    pub found: Vec<T>,
+    /// The calls that had no answer.
+    pub missing: Vec<Missing>,
+}
+
+/// A call that had no answer.
+#[derive(Clone, Debug)]
+pub struct Missing {
+    /// Its IAM action, such as `rds:DescribeDBProxies`.
+    pub action: &'static str,
+    /// Why.
+    pub error: DiscoverError,
+}
+
+impl DiscoverError {
+    /// Whether it is a permission that is missing.
+    #[must_use]
+    pub fn is_denied(&self) -> bool {
+        matches!(self, Self::Refused { denied: true, .. })
+    }
+}
+
+impl<T> Seen<T> {
+    /// The actions that are not allowed.
+    #[must_use]
+    pub fn denied(&self) -> Vec<&'static str> {
+        let denied = self.missing.iter().filter(|call| call.error.is_denied());
+        denied.map(|call| call.action).collect()
+    }
+}
+
+impl<T> Deref for Seen<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        &self.found
+    }
+}
+
+impl<T> IntoIterator for Seen<T> {
+    type Item = T;
+    type IntoIter = std::vec::IntoIter<T>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.found.into_iter()
+    }
 }
 
 /// Why something was not found out.
@@ -121,6 +223,8 @@ pub enum DiscoverError {
         region: String,
         /// The one that may have been meant.
         nearest: Option<String>,
+        /// Actions that would have shown more, and are not allowed.
+        unseen: Vec<&'static str>,
     },
     /// It is there, and cannot be connected to.
     #[error("the database \"{wanted}\" {reason}")]
@@ -140,25 +244,69 @@ pub enum DiscoverError {
     },
 }
 
-/// Every PostgreSQL database of the region that the credentials can see, by identifier.
+/// The region to look in: this one, or that of the environment or the profile.
+///
+/// # Errors
+/// [`DiscoverError::NoRegion`], [`DiscoverError::Credentials`].
+pub async fn region(aws: &AwsContext, wanted: Option<&str>) -> Result<String, DiscoverError> {
+    let found = match wanted {
+        Some(region) => Some(region.to_owned()),
+        None => aws.region().await?,
+    };
+    found
+        .filter(|region| !region.is_empty())
+        .ok_or(DiscoverError::NoRegion)
+}
+
+/// Every PostgreSQL database of the region that the credentials can see, by identifier. Instances of
+/// a cluster are part of the cluster. Takes no longer than 15 s.
 ///
 /// # Errors
 /// [`DiscoverError`], when nothing at all could be found out.
-pub async fn databases(aws: &AwsContext, region: &str) -> Result<Vec<Database>, DiscoverError> {
-    let _ = (aws, region);
-    Err(DiscoverError::NoRegion)
+pub async fn databases(aws: &AwsContext, region: &str) -> Result<Seen<Database>, DiscoverError> {
+    let rows = rds::all(&Asker::new(aws, region, DEADLINE)?).await?;
+    let found = rows.found.into_iter().map(|row| row.database);
+    Ok(Seen {
+        found: found.filter(Database::is_postgres).collect(),
+        missing: rows.missing,
+    })
 }
 
-/// The database with this identifier: a cluster, an instance, a proxy, or an endpoint of one.
+/// The database with this identifier: a cluster, an instance, a proxy, or an endpoint of one. Its
+/// `endpoint` is where to connect: with `:reader`, where the readers are. Takes no longer than 15 s.
 ///
 /// # Errors
 /// [`DiscoverError`].
 pub async fn find(aws: &AwsContext, region: &str, db: &Db) -> Result<Database, DiscoverError> {
-    let _ = (aws, region, db);
-    Err(DiscoverError::NoRegion)
+    let asker = Asker::new(aws, region, DEADLINE)?;
+    let unseen = match rds::by_identifier(&asker, &db.identifier).await? {
+        rds::Search::Found(row) => return row.usable(db),
+        rds::Search::Global(members) => {
+            return Err(DiscoverError::Unusable {
+                wanted: db.clone(),
+                reason: format!(
+                    "is an Aurora global database; name one of its clusters: {members}"
+                ),
+            });
+        }
+        rds::Search::Nothing { unseen } => unseen,
+    };
+    let known = rds::all(&asker)
+        .await
+        .map(|rows| rows.found)
+        .unwrap_or_default();
+    let known = known.iter().filter(|row| row.database.is_postgres());
+    let known = known.map(|row| row.database.identifier.as_str());
+    Err(DiscoverError::NoDatabase {
+        wanted: db.clone(),
+        region: region.to_owned(),
+        nearest: nearest(&db.identifier, known).map(str::to_owned),
+        unseen,
+    })
 }
 
-/// The database that has this endpoint; `None`: none that the credentials can see.
+/// The database that has this endpoint; `None`: none that RDS knows here. It need not be PostgreSQL,
+/// nor available. Takes no longer than 15 s.
 ///
 /// # Errors
 /// [`DiscoverError`].
@@ -167,15 +315,64 @@ pub async fn at(
     region: &str,
     endpoint: &Endpoint,
 ) -> Result<Option<Database>, DiscoverError> {
-    let _ = (aws, region, endpoint);
-    Err(DiscoverError::NoRegion)
+    let row = rds::at(&Asker::new(aws, region, DEADLINE)?, endpoint).await?;
+    Ok(row.map(|row| row.database))
 }
 
-/// Every managed node of the region, with what EC2 adds where it may be asked.
+/// Every managed node of the region, with what EC2 adds where it may be asked; by id. Takes no longer
+/// than 15 s.
 ///
 /// # Errors
 /// [`DiscoverError`].
-pub async fn nodes(aws: &AwsContext, region: &str) -> Result<Vec<Node>, DiscoverError> {
-    let _ = (aws, region);
-    Err(DiscoverError::NoRegion)
+pub async fn nodes(aws: &AwsContext, region: &str) -> Result<Seen<Node>, DiscoverError> {
+    nodes::all(&Asker::new(aws, region, DEADLINE)?).await
+}
+
+/// The managed nodes that can carry a tunnel to `database`, the best first. Without a database, or
+/// where RDS does not say which VPC it is in, that plays no part. Takes no longer than 15 s.
+///
+/// # Errors
+/// [`DiscoverError`]. That there are none is no error.
+pub async fn bastions(
+    aws: &AwsContext,
+    region: &str,
+    database: Option<&Endpoint>,
+) -> Result<Ranked, DiscoverError> {
+    let asker = Asker::new(aws, region, DEADLINE)?;
+    let vpc = async {
+        let optional = asker.optional();
+        match database {
+            Some(endpoint) => rds::at(&optional, endpoint).await,
+            None => Ok(None),
+        }
+    };
+    let (nodes, database) = tokio::join!(nodes::all(&asker), vpc);
+    let (database, unknown) = match database {
+        Ok(row) => (row.map(|row| row.database), None),
+        Err(error) => (None, Some(error)),
+    };
+    let vpc = database.and_then(|database| database.vpc);
+    let mut ranked = rank::rank(nodes?, vpc.as_deref());
+    if let Some(error) = unknown {
+        let action = "rds:DescribeDBInstances";
+        let action = match &error {
+            DiscoverError::Refused { action, .. } => action,
+            _ => action,
+        };
+        ranked.missing.push(Missing { action, error });
+    }
+    Ok(ranked)
+}
+
+/// The same for a database whose VPC is known already.
+///
+/// # Errors
+/// As for [`bastions`].
+pub async fn bastions_in(
+    aws: &AwsContext,
+    region: &str,
+    vpc: Option<&str>,
+) -> Result<Ranked, DiscoverError> {
+    let nodes = nodes::all(&Asker::new(aws, region, DEADLINE)?).await?;
+    Ok(rank::rank(nodes, vpc))
 }

@@ -7,6 +7,7 @@
 pub mod alias;
 pub mod aws;
 pub mod cancel;
+pub mod check;
 pub mod cli;
 pub mod commands;
 pub mod config;
@@ -17,6 +18,7 @@ mod jitter;
 mod kept;
 pub mod local_password;
 pub mod nearest;
+pub mod observe;
 pub mod platform;
 pub mod quote;
 pub mod report;

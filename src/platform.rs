@@ -76,6 +76,152 @@ pub fn write_private_file(path: &Path, contents: &[u8]) -> io::Result<()> {
     file.sync_all()
 }
 
+/// The signals that are passed on to a command which is run for somebody. Those that stop us are
+/// among them: the command decides what to make of them.
+#[derive(Debug)]
+pub struct ForwardedSignals {
+    #[cfg(unix)]
+    all: Vec<(u8, tokio::signal::unix::Signal)>,
+}
+
+impl ForwardedSignals {
+    /// Begins to listen: from here on none of them kills the process.
+    ///
+    /// # Errors
+    /// When the handlers cannot be installed.
+    pub fn install() -> io::Result<Self> {
+        #[cfg(unix)]
+        {
+            use rustix::process::Signal;
+            use tokio::signal::unix::{SignalKind, signal};
+            let wanted = [
+                Signal::HUP,
+                Signal::INT,
+                Signal::QUIT,
+                Signal::TERM,
+                Signal::USR1,
+                Signal::USR2,
+            ];
+            let all = wanted.into_iter().map(|wanted| {
+                let number = wanted.as_raw();
+                let received = signal(SignalKind::from_raw(number))?;
+                Ok((u8::try_from(number).unwrap_or(u8::MAX), received))
+            });
+            let all = all.collect::<io::Result<_>>()?;
+            Ok(Self { all })
+        }
+        #[cfg(not(unix))]
+        Ok(Self {})
+    }
+
+    /// Waits for the next one; its number. Cancel-safe.
+    pub async fn next(&mut self) -> u8 {
+        #[cfg(unix)]
+        {
+            std::future::poll_fn(|cx| {
+                for (number, received) in &mut self.all {
+                    if received.poll_recv(cx).is_ready() {
+                        return std::task::Poll::Ready(*number);
+                    }
+                }
+                std::task::Poll::Pending
+            })
+            .await
+        }
+        #[cfg(not(unix))]
+        {
+            // An error here means no console is attached: then nobody can press Ctrl-C.
+            if tokio::signal::ctrl_c().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+            2
+        }
+    }
+
+    /// Sends one on to a process. What the terminal sends to everybody in front of it (Ctrl-C and the
+    /// like) has reached the process already; Windows does the same with all of it.
+    pub fn forward(signal: u8, pid: u32) {
+        #[cfg(unix)]
+        {
+            use rustix::process::{Pid, Signal, kill_process};
+            let by_terminal = [Signal::INT, Signal::QUIT]
+                .iter()
+                .any(|key| key.as_raw() == i32::from(signal));
+            if by_terminal && is_in_front() {
+                return;
+            }
+            let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+            let signal = Signal::from_named_raw(i32::from(signal));
+            if let (Some(pid), Some(signal)) = (pid, signal) {
+                // It may have ended just now.
+                _ = kill_process(pid, signal);
+            }
+        }
+        #[cfg(not(unix))]
+        let _ = (signal, pid);
+    }
+}
+
+/// Whether the keys of the terminal reach this process.
+#[cfg(unix)]
+fn is_in_front() -> bool {
+    use rustix::process::getpgrp;
+    use rustix::termios::tcgetpgrp;
+    let ours = getpgrp();
+    tcgetpgrp(io::stdin()).is_ok_and(|front| front == ours)
+        || tcgetpgrp(io::stderr()).is_ok_and(|front| front == ours)
+}
+
+/// The signal that ended a process, if one did.
+#[must_use]
+pub fn signal_of(status: std::process::ExitStatus) -> Option<u8> {
+    #[cfg(unix)]
+    {
+        let signal = std::os::unix::process::ExitStatusExt::signal(&status)?;
+        u8::try_from(signal).ok()
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = status;
+        None
+    }
+}
+
+/// The signal that asks the program to read its configuration anew: SIGHUP, where there is such a
+/// thing.
+#[derive(Debug)]
+pub struct HangUp {
+    #[cfg(unix)]
+    hang_up: tokio::signal::unix::Signal,
+}
+
+impl HangUp {
+    /// Begins to listen: from here on the signal no longer kills the process.
+    ///
+    /// # Errors
+    /// When the handler cannot be installed.
+    pub fn install() -> io::Result<Self> {
+        #[cfg(unix)]
+        {
+            use tokio::signal::unix::{SignalKind, signal};
+            let hang_up = signal(SignalKind::hangup())?;
+            Ok(Self { hang_up })
+        }
+        #[cfg(not(unix))]
+        Ok(Self {})
+    }
+
+    /// Waits for the next one; for ever, where there is none. Cancel-safe.
+    pub async fn next(&mut self) {
+        #[cfg(unix)]
+        {
+            self.hang_up.recv().await;
+        }
+        #[cfg(not(unix))]
+        std::future::pending::<()>().await;
+    }
+}
+
 /// The signals that ask the program to end.
 #[derive(Debug)]
 pub struct StopSignals {

@@ -85,11 +85,10 @@ pub fn route(
     let by_name = offer.by_name || offer.targets.len() > 1;
     let (target, client_database) = if by_name {
         let (name, database) = split_name(named.as_deref().unwrap_or_default());
-        let asked = if chosen.is_some() { name } else { &[] };
-        let target = find(offer.targets, name).ok_or_else(|| unknown(offer.targets, asked))?;
+        let target = find(offer.targets, name).ok_or_else(|| none(offer.targets, &startup))?;
         (target, database.map(<[u8]>::to_vec))
     } else {
-        let only = offer.targets.first().ok_or_else(|| unknown(&[], &[]))?;
+        let only = offer.targets.first().ok_or_else(|| none(&[], &startup))?;
         (only, chosen)
     };
     let target = Arc::clone(target);
@@ -184,15 +183,25 @@ fn find<'a>(targets: &'a [Arc<Target>], name: &[u8]) -> Option<&'a Arc<Target>> 
     targets.iter().find(|target| target.name.as_bytes() == name)
 }
 
-/// No target is called what was `asked` for. That is empty where it was libpq's default, which may name
+fn none(targets: &[Arc<Target>], startup: &Startup) -> RouteError {
+    let known = targets
+        .iter()
+        .map(|target| (target.name.clone(), target.endpoint.to_string()));
+    unknown(known.collect(), startup)
+}
+
+/// No target is called what was asked for. That is empty where it was libpq's default, which may name
 /// a target by accident only where it is one.
-fn unknown(targets: &[Arc<Target>], asked: &[u8]) -> RouteError {
+///
+/// `known` are the names of those that are there, and where they lead.
+pub(crate) fn unknown(known: Vec<(String, String)>, startup: &Startup) -> RouteError {
+    let named =
+        given(startup, "database").filter(|named| Some(named) != given(startup, "user").as_ref());
+    let named = named.unwrap_or_default();
+    let (asked, _) = split_name(&named);
     RouteError::UnknownTarget {
         asked: String::from_utf8_lossy(asked).into_owned(),
-        known: targets
-            .iter()
-            .map(|target| (target.name.clone(), target.endpoint.to_string()))
-            .collect(),
+        known,
     }
 }
 

@@ -1,308 +1,218 @@
-//! Bind, accept, permits, drain.
+//! Accept, permits, reload, drain.
 
-use std::collections::BTreeMap;
+mod bind;
+
 use std::io;
-use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
 use std::time::Duration;
 
-use thiserror::Error;
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 
-use crate::config::{Serve, SocketDir, Target};
-use crate::platform;
-use crate::platform::socket::{SocketError, UnixSocket};
-use crate::session::{self, Arrival, Entry, Proxy, Rooms};
+use crate::observe::{Listed, Watched};
+use crate::platform::socket::UnixSocket;
+use crate::session::{self, Arrival, Entry, Proxy, Rooms, Slot};
 use crate::tunnel::{Stream, Transport, direct};
+pub use bind::{BindError, ListenAt, Listener, bind};
+use bind::{Door, doors};
+pub(crate) use bind::{loopback, socket};
 
 /// Connections that may be saying what they want, or be told that there is no place for them, at the
 /// same time; more of them wait in the kernel.
 const MAX_STARTUPS: usize = 128;
-/// What the port of all targets is called where a target's name would stand.
-const HUB: &str = "hub";
-/// Waiting clients the kernel may queue per socket. When the queue is full, Linux drops the client's
-/// SYN, which costs it a second; a pool that opens all its connections at once must not meet that.
-const BACKLOG: u32 = 1024;
 /// Pause after an accept that failed for want of descriptors or memory, as they do not come back
 /// within microseconds.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long ending the SSM sessions may take at exit.
 const TUNNEL_SHUTDOWN_DEADLINE: Duration = Duration::from_secs(8);
 
-/// Why the server cannot start.
-#[derive(Debug, Error)]
-pub enum BindError {
-    /// The port is taken.
-    #[error(
-        "cannot listen on {address}: the port is in use.\nhint: another pgiam or a PostgreSQL server may be running; \
-         choose another with port = {} for target \"{target}\" or --port", next(.address)
-    )]
-    InUse {
-        /// The address.
-        address: SocketAddr,
-        /// The target that wants it.
-        target: String,
-    },
-    /// The port of all targets is also that of one.
-    #[error(
-        "hub_port = {port} is the port of target \"{target}\", too.\nhint: give the hub another one"
-    )]
-    Hub {
-        /// The port.
-        port: u16,
-        /// A target on it.
-        target: String,
-    },
-    /// The Unix socket.
-    #[error(transparent)]
-    Socket(#[from] SocketError),
-    /// Another failure.
-    #[error("cannot listen on {address}: {source}")]
-    Other {
-        /// The address.
-        address: SocketAddr,
-        /// What the system said.
-        source: io::Error,
-    },
-}
-
-fn next(address: &SocketAddr) -> u16 {
-    address.port().checked_add(1).unwrap_or(5433)
-}
-
-/// One local port and the targets behind it.
-pub struct Listener {
-    sockets: Vec<TcpListener>,
-    unix: Option<UnixSocket>,
+/// A port that is served.
+struct Open {
+    door: Door,
     port: u16,
-    entry: Entry,
+    socket: Option<PathBuf>,
+    /// Each connection takes it as it is when it comes.
+    entry: Arc<RwLock<Entry>>,
+    accepting: CancellationToken,
+    /// The accept loops.
+    loops: TaskTracker,
 }
 
-impl Listener {
+/// One target at one port.
+pub struct Row {
     /// The local port.
+    pub port: u16,
+    /// The Unix socket of that port.
+    pub socket: Option<PathBuf>,
+    /// The database name picks the target there.
+    pub by_name: bool,
+    /// All targets are behind that port.
+    pub hub: bool,
+    /// The target.
+    pub slot: Arc<Slot>,
+}
+
+/// What is served at this moment, for whoever wants to show it. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct Served(Arc<RwLock<Vec<Arc<Open>>>>);
+
+impl Served {
+    /// Every target at every port, in the order of the ports.
     #[must_use]
-    pub fn port(&self) -> u16 {
-        self.port
+    pub fn rows(&self) -> Vec<Row> {
+        let mut rows = Vec::new();
+        for open in read(&self.0).iter() {
+            let entry = read(&open.entry);
+            rows.extend(entry.slots.iter().map(|slot| Row {
+                port: open.port,
+                socket: open.socket.clone(),
+                by_name: entry.picks_by_name(),
+                hub: matches!(open.door, Door::Hub(_)),
+                slot: Arc::clone(slot),
+            }));
+        }
+        rows.sort_by_key(|row| row.port); // Stable.
+        rows
     }
 
-    /// The Unix socket, if there is one.
+    /// Every target once.
     #[must_use]
-    pub fn socket(&self) -> Option<&Path> {
-        self.unix.as_ref().map(UnixSocket::path)
+    pub fn slots(&self) -> Vec<Arc<Slot>> {
+        let rows = self.rows().into_iter();
+        rows.filter(|row| !row.hub).map(|row| row.slot).collect()
     }
-
-    /// Whether the database name picks the target.
-    #[must_use]
-    pub fn by_name(&self) -> bool {
-        self.entry.by_name || self.entry.rooms.len() > 1
-    }
-
-    /// The targets behind it.
-    pub fn targets(&self) -> impl Iterator<Item = &Arc<Target>> {
-        self.entry.rooms.iter().map(|rooms| &rooms.target)
-    }
-}
-
-/// Where to listen, besides the ports of the targets.
-pub struct ListenAt<'a> {
-    /// What is configured.
-    pub serve: &'a Serve,
-    /// The directory of the Unix sockets, when none is configured and the system has such sockets.
-    pub default_socket_dir: Option<PathBuf>,
-}
-
-/// Binds every address for every distinct local port of `rooms`, and a Unix socket for each. Targets
-/// with the same port share its listener; port 0 is a fresh port for each. The hub's port leads to
-/// all of them.
-///
-/// # Errors
-/// [`BindError`] for the first port that cannot be had. A machine without IPv6 is served on
-/// 127.0.0.1 alone, and one whose default directory cannot be used without Unix sockets.
-pub fn bind(rooms: Vec<Arc<Rooms>>, at: &ListenAt<'_>) -> Result<Vec<Listener>, BindError> {
-    let all: Arc<[Arc<Rooms>]> = rooms.clone().into();
-    let mut by_port: BTreeMap<u16, Vec<Arc<Rooms>>> = BTreeMap::new();
-    let mut listeners = Vec::new();
-    let mut listen = |port, rooms, by_name| {
-        let entry = Entry { rooms, by_name };
-        at.listen(port, entry)
-            .map(|listener| listeners.push(listener))
-    };
-    for rooms in rooms {
-        match rooms.target.local_port {
-            0 => listen(0, vec![rooms].into(), false)?,
-            port => by_port.entry(port).or_default().push(rooms),
-        }
-    }
-    let hub = at.serve.hub_port;
-    if let Some(port) = hub
-        && let Some(rooms) = by_port.get(&port)
-    {
-        let target = name_of(rooms);
-        return Err(BindError::Hub { port, target });
-    }
-    for (port, rooms) in by_port {
-        listen(port, rooms.into(), false)?;
-    }
-    if let Some(port) = hub {
-        listen(port, all, true)?;
-    }
-    Ok(listeners)
-}
-
-fn name_of(rooms: &[Arc<Rooms>]) -> String {
-    rooms
-        .first()
-        .map(|rooms| rooms.target.name.clone())
-        .unwrap_or_default()
-}
-
-impl ListenAt<'_> {
-    fn listen(&self, port: u16, entry: Entry) -> Result<Listener, BindError> {
-        let target = if entry.by_name {
-            HUB.to_owned()
-        } else {
-            name_of(&entry.rooms)
-        };
-        let bound = bind_all(&self.serve.addresses, port);
-        let (port, sockets) = bound.map_err(|(address, source)| match source.kind() {
-            io::ErrorKind::AddrInUse => BindError::InUse { address, target },
-            _ => BindError::Other { address, source },
-        })?;
-        Ok(Listener {
-            sockets,
-            unix: self.socket(port)?,
-            port,
-            entry,
-        })
-    }
-
-    fn socket(&self, port: u16) -> Result<Option<UnixSocket>, BindError> {
-        match (&self.serve.socket_dir, &self.default_socket_dir) {
-            (SocketDir::None, _) | (SocketDir::Default, None) => Ok(None),
-            (SocketDir::At(dir), _) => Ok(Some(platform::socket::bind(dir, port)?)),
-            (SocketDir::Default, Some(dir)) => match platform::socket::bind(dir, port) {
-                Ok(socket) => Ok(Some(socket)),
-                // Nobody has asked for it.
-                Err(error) => {
-                    warn!(reason = %error, "no Unix socket");
-                    Ok(None)
-                }
-            },
-        }
-    }
-}
-
-/// Listens on a port of every address; port 0 is a fresh one, the same for all. Returns the port, or
-/// the address that could not be had.
-///
-/// Of the addresses that nobody has chosen, one that this machine does not have is left out.
-pub(crate) fn bind_all(
-    addresses: &[IpAddr],
-    port: u16,
-) -> Result<(u16, Vec<TcpListener>), (SocketAddr, io::Error)> {
-    let chosen = addresses != Serve::default().addresses;
-    let (mut port, mut sockets) = (port, Vec::new());
-    for address in addresses {
-        let address = SocketAddr::new(*address, port);
-        match socket(address) {
-            Ok(socket) => {
-                port = socket
-                    .local_addr()
-                    .map_err(|error| (address, error))?
-                    .port();
-                sockets.push(socket);
-            }
-            Err(error) if !chosen && !sockets.is_empty() && is_not_here(&error) => {
-                debug!(%error, %address, "this machine has no such address");
-            }
-            Err(error) => return Err((address, error)),
-        }
-    }
-    Ok((port, sockets))
-}
-
-/// Whether an address cannot be had because the machine does not have it, as ::1 where IPv6 is
-/// switched off. "localhost" means ::1 first for many clients: where there is one, whatever else
-/// keeps us from it, somebody else could be there and get them.
-fn is_not_here(error: &io::Error) -> bool {
-    #[cfg(unix)]
-    let no_such_family = rustix::io::Errno::AFNOSUPPORT.raw_os_error();
-    #[cfg(not(unix))]
-    let no_such_family = 10_047; // WSAEAFNOSUPPORT
-    error.kind() == io::ErrorKind::AddrNotAvailable || error.raw_os_error() == Some(no_such_family)
-}
-
-/// The same on 127.0.0.1 and ::1. A machine without IPv6 does with one socket.
-pub(crate) fn loopback(port: u16) -> Result<(u16, Vec<TcpListener>), (SocketAddr, io::Error)> {
-    bind_all(&Serve::default().addresses, port)
-}
-
-/// Listens on one address, and on it only: an IPv6 socket does not take the IPv4 addresses of its
-/// port, too, where the system's default is that it does (as `ListenServerPort` in `pqcomm.c`).
-pub(crate) fn socket(address: SocketAddr) -> io::Result<TcpListener> {
-    let address = SocketAddr::new(address.ip().to_canonical(), address.port());
-    let socket = if address.is_ipv4() {
-        TcpSocket::new_v4()?
-    } else {
-        let socket = TcpSocket::new_v6()?;
-        socket2::SockRef::from(&socket).set_only_v6(true)?;
-        socket
-    };
-    // Without it a restart would have to wait for the old connections' TIME_WAIT. (On Windows the
-    // option means something else: sharing the port with a stranger.)
-    #[cfg(not(windows))]
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    socket.listen(BACKLOG)
 }
 
 /// The running server.
 pub struct Server {
     proxy: Arc<Proxy>,
-    rooms: Vec<Arc<Rooms>>,
-    accepting: CancellationToken,
+    at: ListenAt,
+    served: Served,
+    startups: Arc<Semaphore>,
     connections: TaskTracker,
     /// Connections that came when the server was about to stop.
     late: TaskTracker,
+    /// Targets that are no longer configured, as long as connections to them are open.
+    retired: Vec<Weak<Rooms>>,
 }
 
 impl Server {
     /// Starts to accept on every listener.
     #[must_use]
-    pub fn start(proxy: Arc<Proxy>, listeners: Vec<Listener>) -> Self {
+    pub fn start(proxy: Arc<Proxy>, at: ListenAt, listeners: Vec<Listener>) -> Self {
         let server = Self {
-            // The hub's are those of the others.
-            rooms: listeners
-                .iter()
-                .filter(|listener| !listener.entry.by_name)
-                .flat_map(|listener| listener.entry.rooms.iter().cloned())
-                .collect(),
             proxy,
-            accepting: CancellationToken::new(),
+            at,
+            served: Served::default(),
+            startups: Arc::new(Semaphore::new(MAX_STARTUPS)),
             connections: TaskTracker::new(),
             late: TaskTracker::new(),
+            retired: Vec::new(),
         };
-        let startups = Arc::new(Semaphore::new(MAX_STARTUPS));
         for listener in listeners {
-            let tcp = listener.sockets.into_iter().map(Socket::Tcp);
-            for socket in tcp.chain(listener.unix.map(Socket::Unix)) {
-                let accept = Accept {
-                    proxy: Arc::clone(&server.proxy),
-                    entry: listener.entry.clone(),
-                    startups: Arc::clone(&startups),
-                    connections: server.connections.clone(),
-                    late: server.late.clone(),
-                };
-                let stop = server.accepting.clone();
-                tokio::spawn(async move { stop.run_until_cancelled(accept.run(socket)).await });
+            server.open(listener);
+        }
+        server.show();
+        server
+    }
+
+    /// What is served, now and after every reload.
+    #[must_use]
+    pub fn served(&self) -> Served {
+        self.served.clone()
+    }
+
+    /// Lets those who look see what is served now.
+    fn show(&self) {
+        let rows = self.served.rows().into_iter().filter(|row| !row.hub);
+        let listed = rows.map(|row| Listed {
+            port: row.port,
+            socket: row.socket,
+            watched: row.slot as Arc<dyn Watched>,
+        });
+        self.proxy.observed.show(listed.collect());
+    }
+
+    fn open(&self, listener: Listener) {
+        let open = Open {
+            port: listener.port,
+            socket: listener.socket().map(PathBuf::from),
+            door: listener.door,
+            entry: Arc::new(RwLock::new(listener.entry)),
+            accepting: CancellationToken::new(),
+            loops: TaskTracker::new(),
+        };
+        let tcp = listener.sockets.into_iter().map(Socket::Tcp);
+        for socket in tcp.chain(listener.unix.map(Socket::Unix)) {
+            let accept = Accept {
+                proxy: Arc::clone(&self.proxy),
+                entry: Arc::clone(&open.entry),
+                startups: Arc::clone(&self.startups),
+                connections: self.connections.clone(),
+                late: self.late.clone(),
+            };
+            let stop = open.accepting.clone();
+            let alive = self.proxy.observed.accepting();
+            open.loops.spawn(async move {
+                let accepting = stop.run_until_cancelled(accept.run(socket));
+                alive.watch(accepting).await;
+            });
+        }
+        write(&self.served.0).push(Arc::new(open));
+    }
+
+    /// Serves these targets from now on. Ports that stay are not closed for a moment; connections
+    /// that are open go on, to targets that are gone, too, whose tunnels end after the last of them.
+    /// Returns what could not be listened on; the rest is served.
+    ///
+    /// # Errors
+    /// [`BindError::Hub`]; then nothing has changed.
+    pub async fn reload(&mut self, slots: &[Arc<Slot>]) -> Result<Vec<BindError>, BindError> {
+        let wanted = doors(slots, self.at.serve.hub_port)?;
+        let before = self.served.slots();
+        let keeps = |open: &Arc<Open>| wanted.iter().any(|(door, _)| *door == open.door);
+        let (stay, close): (Vec<_>, Vec<_>) = {
+            let all = read(&self.served.0);
+            all.iter().cloned().partition(keeps)
+        };
+        for open in &close {
+            open.accepting.cancel();
+            open.loops.close();
+        }
+        write(&self.served.0).clone_from(&stay);
+        // Their ports may be wanted for something else.
+        for open in close {
+            open.loops.wait().await;
+        }
+        let mut failed = Vec::new();
+        for (door, entry) in wanted {
+            match stay.iter().find(|open| open.door == door) {
+                Some(open) => *write(&open.entry) = entry,
+                None => match self.at.listen(door, entry) {
+                    Ok(listener) => self.open(listener),
+                    Err(error) => failed.push(error),
+                },
             }
         }
-        server
+        self.retire(&before, slots);
+        self.show();
+        Ok(failed)
+    }
+
+    /// Lets go of the targets that are no longer configured.
+    fn retire(&mut self, before: &[Arc<Slot>], now: &[Arc<Slot>]) {
+        self.retired.retain(|rooms| rooms.strong_count() > 0);
+        for slot in before {
+            let stays = now.iter().any(|other| Arc::ptr_eq(other, slot));
+            if let (false, Some(rooms)) = (stays, slot.ready()) {
+                self.retired.push(Arc::downgrade(rooms));
+            }
+        }
     }
 
     /// Waits up to `grace` for open connections; `hurry` cuts the wait short. Meanwhile new ones are
@@ -310,27 +220,34 @@ impl Server {
     /// shutdown. Connections that are still open then are told and closed, then the SSM sessions are
     /// ended.
     pub async fn drain(self, grace: Duration, hurry: impl Future<Output = ()>) {
-        let Self {
-            proxy,
-            rooms,
-            accepting,
-            connections,
-            late,
-        } = self;
-        proxy.turn_away_newcomers();
+        self.proxy.turn_away_newcomers();
+        let slots = self.served.slots();
+        let rooms = slots.iter().filter_map(|slot| slot.ready().cloned());
+        let retired = self.retired.iter().filter_map(Weak::upgrade);
         let running = Running {
-            accepting,
-            connections,
-            stop: proxy.stop.clone(),
+            accepting: CancellationToken::new(),
+            connections: self.connections,
+            stop: self.proxy.stop.clone(),
             transports: rooms
-                .iter()
+                .chain(retired)
                 .map(|rooms| Arc::clone(&rooms.transport))
                 .collect(),
         };
         running.wait(grace, hurry).await;
-        running.accepting.cancel();
-        running.finish(&late).await;
+        for open in read(&self.served.0).iter() {
+            open.accepting.cancel();
+        }
+        running.finish(&self.late).await;
     }
+}
+
+fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
+    // Whatever is written under these locks is one assignment; a panic cannot leave half of it.
+    lock.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
+    lock.write().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What has to end when the program does, in this order.
@@ -413,7 +330,7 @@ pub(crate) async fn accept(socket: TcpListener, mut serve: impl FnMut(TcpStream,
 /// What an accept loop hands to each connection.
 struct Accept {
     proxy: Arc<Proxy>,
-    entry: Entry,
+    entry: Arc<RwLock<Entry>>,
     startups: Arc<Semaphore>,
     connections: TaskTracker,
     late: TaskTracker,
@@ -431,7 +348,9 @@ impl Accept {
                     let Ok(permit) = Arc::clone(&self.startups).acquire_owned().await else {
                         return;
                     };
-                    let (proxy, entry) = (Arc::clone(&self.proxy), self.entry.clone());
+                    let proxy = Arc::clone(&self.proxy);
+                    // As it is now: it may have been configured anew.
+                    let entry = read(&self.entry).clone();
                     // Those that come late are not waited for.
                     let tracker = if proxy.turns_newcomers_away() {
                         &self.late
@@ -469,61 +388,6 @@ impl Socket {
             Self::Unix(socket) => {
                 let (stream, uid) = socket.accept().await?;
                 Ok((Box::new(stream), Arrival::Unix { uid }))
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::net::{Ipv4Addr, Ipv6Addr};
-
-    use super::*;
-
-    #[tokio::test]
-    async fn both_families_can_be_had_at_all_their_addresses() {
-        let any = [
-            IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-            IpAddr::V6(Ipv6Addr::UNSPECIFIED),
-        ];
-        for addresses in [any, [any[1], any[0]]] {
-            let (port, sockets) = bind_all(&addresses, 0).unwrap();
-            let bound: Vec<_> = sockets.iter().map(|s| s.local_addr().unwrap()).collect();
-            assert_eq!(bound, addresses.map(|ip| SocketAddr::new(ip, port)));
-        }
-        // As written by who thinks of sockets for both families.
-        let mapped = IpAddr::V6(Ipv4Addr::LOCALHOST.to_ipv6_mapped());
-        let (_, sockets) = bind_all(&[mapped], 0).unwrap();
-        assert!(sockets[0].local_addr().unwrap().is_ipv4());
-    }
-
-    /// An address of nobody (RFC 3849).
-    const NOT_HERE: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x51));
-
-    #[tokio::test]
-    async fn an_address_that_was_chosen_must_be_had() {
-        let addresses = [IpAddr::V4(Ipv4Addr::LOCALHOST), NOT_HERE];
-        let (address, error) = bind_all(&addresses, 0).unwrap_err();
-        assert_eq!(address.ip(), NOT_HERE);
-        assert!(is_not_here(&error), "{error}");
-    }
-
-    #[test]
-    fn only_an_address_that_is_not_here_can_be_done_without() {
-        #[cfg(unix)]
-        {
-            use rustix::io::Errno;
-            for (errno, expected) in [
-                (Errno::ADDRNOTAVAIL, true),
-                (Errno::AFNOSUPPORT, true),
-                (Errno::ADDRINUSE, false),
-                (Errno::MFILE, false),
-                (Errno::NFILE, false),
-                (Errno::ACCESS, false),
-                (Errno::PERM, false),
-                (Errno::NOBUFS, false),
-            ] {
-                assert_eq!(is_not_here(&errno.into()), expected, "{errno}");
             }
         }
     }

@@ -15,6 +15,9 @@ mod login;
 mod passthrough;
 mod probe;
 mod rooms;
+mod slot;
+pub(crate) mod trial;
+mod view;
 mod welcome;
 
 use std::io;
@@ -30,18 +33,20 @@ use tokio::time::{Instant, timeout};
 use tracing::{Instrument, Span, debug, field, info, info_span, warn};
 
 use crate::cancel::Registration;
-use crate::config::Auth;
+use crate::config::{Auth, Target};
+use crate::observe::{LiveConnection, Newcomer, Observed, Stage};
 use crate::report::{self, Evidence};
 use crate::route::{self, Offer, Routed};
 use crate::splice::{self, EndedBy, First};
-use crate::tunnel::{Duplex, Stream, plain};
+use crate::tunnel::{Duplex, Readiness, Stream, plain};
 
 pub use arrival::Arrival;
 use connect::while_there;
 pub use error::SessionError;
 use greet::{Greeted, Local, Standing};
 use login::{Greeting, LoggedIn};
-pub use rooms::{Proxy, Rooms, SetupError, rooms};
+pub use rooms::{Proxy, Rooms, SetupError};
+pub use slot::{Contexts, Entry, Slot, look_up_all};
 
 /// How long a client may say nothing while others wait for its place, and how often that is looked at.
 const CROWDED_PATIENCE: Duration = Duration::from_secs(2);
@@ -70,15 +75,6 @@ struct Timings {
 
 fn millis(since: Instant) -> f64 {
     (since.elapsed().as_secs_f64() * 10_000.0).round() / 10.0
-}
-
-/// What a listener leads to.
-#[derive(Clone)]
-pub struct Entry {
-    /// The targets behind it, each with what it needs.
-    pub rooms: Arc<[Arc<Rooms>]>,
-    /// The database name picks the target, even if there is only one.
-    pub by_name: bool,
 }
 
 /// Whether this client only asks whether a connection could be made.
@@ -110,10 +106,11 @@ pub async fn serve(
         match welcomed {
             Ok(Ok(Greeted::Cancel { key, stream })) => {
                 drop(startup_permit);
-                cancel::deliver(&proxy, &entry.rooms, &key, stream).await;
+                cancel::deliver(&proxy, &entry, &key, stream).await;
             }
             Ok(Ok(Greeted::Startup { client, startup })) => {
                 let session = Session {
+                    arrival,
                     client_asked: proxy.asks_password(&arrival),
                     proxy,
                     entry,
@@ -123,10 +120,18 @@ pub async fn serve(
                 };
                 session.run(client, startup, startup_permit).await;
             }
-            Ok(Err((error, client))) => refuse(client, &error, None, &Greeting::default()).await,
+            Ok(Err((error, client))) => {
+                refuse(
+                    &proxy.observed,
+                    client,
+                    (&error, None),
+                    &Greeting::default(),
+                )
+                .await;
+            }
             Err(after) => {
                 let error = SessionError::GreetingTimeout(after);
-                refuse(None, &error, None, &Greeting::default()).await;
+                refuse(&proxy.observed, None, (&error, None), &Greeting::default()).await;
             }
         }
     }
@@ -154,6 +159,7 @@ async fn write_all(stream: &mut dyn Duplex, chunks: impl Iterator<Item = Bytes>)
 
 /// A connection that has said what it wants.
 struct Session {
+    arrival: Arrival,
     proxy: Arc<Proxy>,
     entry: Entry,
     accepted: Instant,
@@ -174,18 +180,23 @@ impl Session {
         self.timings.startup_ms = millis(self.accepted);
         let probe = is_probe(&startup);
         let mut greeting = Greeting::default();
+        let observed = Arc::clone(&self.proxy.observed);
         let _place = match self.proxy.places.take() {
             Ok(place) => place,
             Err(limit) => {
                 let error = too_many(limit, false);
-                return refuse(Some(client), &error, None, &greeting).await;
+                return refuse(&observed, Some(client), (&error, None), &greeting).await;
             }
         };
         drop(startup_permit);
-        let (rooms, mut routed) = match self.route(startup) {
+        let (rooms, mut routed) = match self.route(startup, &mut client).await {
             Ok(both) => both,
-            Err(error) => return refuse(Some(client), &error, None, &greeting).await,
+            Err((error, target)) => {
+                let about = target.as_ref().map(report::About::target);
+                return refuse(&observed, Some(client), (&error, about), &greeting).await;
+            }
         };
+        let live = self.admit(&routed);
         let span = Span::current();
         span.record("target", &routed.target.name);
         span.record("user", &routed.user);
@@ -210,7 +221,8 @@ impl Session {
         match connected {
             Ok(upstream) => {
                 rooms.last_failure.forget();
-                self.splice(client, upstream, greeting, &routed).await;
+                self.splice(client, upstream, greeting, (&rooms, &routed, &live))
+                    .await;
             }
             Err(error) => {
                 if error.is_another_server() {
@@ -225,31 +237,95 @@ impl Session {
                     startup: Some(&routed.startup),
                 };
                 rooms.last_failure.note(&error, &about);
-                refuse(Some(client), &error, Some(about), &greeting).await;
+                refuse(&observed, Some(client), (&error, Some(about)), &greeting).await;
             }
         }
     }
 
-    fn route(&self, startup: Startup) -> Result<(Arc<Rooms>, Routed), SessionError> {
-        let targets: Vec<_> = self
-            .entry
-            .rooms
-            .iter()
-            .map(|rooms| Arc::clone(&rooms.target))
-            .collect();
-        let offer = Offer {
-            targets: &targets,
-            by_name: self.entry.by_name,
+    /// The target that the client asks for, which may have to be looked up first, and what it is to be
+    /// told. With an error comes the target that it is about, if it is about one.
+    async fn route(
+        &self,
+        startup: Startup,
+        client: &mut Local,
+    ) -> Result<(Arc<Rooms>, Routed), (SessionError, Option<Target>)> {
+        let alone = |error: SessionError| (error, None);
+        let slot = self.entry.chosen(&startup).map_err(|e| alone(e.into()))?;
+        let rooms = match slot.ready() {
+            Some(rooms) => Arc::clone(rooms),
+            None => {
+                let found = self.look_up(slot, is_probe(&startup), client).await;
+                found.map_err(|error| (error, Some(slot.provisional())))?
+            }
         };
-        let routed = route::route(offer, startup, self.proxy.os_user.as_deref())?;
+        let offer = Offer {
+            targets: &[Arc::clone(&rooms.target)],
+            by_name: self.entry.picks_by_name(),
+        };
+        let routed = route::route(offer, startup, self.proxy.os_user.as_deref());
+        let routed = routed.map_err(|e| alone(e.into()))?;
         if self.client_asked && routed.target.login.auth == Auth::Passthrough {
-            return Err(SessionError::TwoPasswords);
+            return Err(alone(SessionError::TwoPasswords));
         }
-        let mut all = self.entry.rooms.iter();
-        let rooms = all.find(|rooms| rooms.target.name == routed.target.name);
-        // The router chooses among these very targets.
-        let rooms = rooms.ok_or(SessionError::ShuttingDown)?;
-        Ok((Arc::clone(rooms), routed))
+        Ok((rooms, routed))
+    }
+
+    /// Waits for the lookup of a target's database, for as long as the client does.
+    async fn look_up(
+        &self,
+        slot: &Slot,
+        probe: bool,
+        client: &mut Local,
+    ) -> Result<Arc<Rooms>, SessionError> {
+        let found = while_there(client, slot.rooms());
+        let patience = if probe { PROBE_DEADLINE } else { Duration::MAX };
+        tokio::select! {
+            found = timeout(patience, found) => {
+                let late = || Err(SessionError::NoTunnelYet(Readiness::Starting));
+                let found = found.unwrap_or_else(|_| late());
+                if probe { found.map_err(SessionError::for_a_probe) } else { found }
+            }
+            () = self.proxy.stop.cancelled() => Err(SessionError::ShuttingDown),
+        }
+    }
+
+    /// Puts the connection into the list of those that there are.
+    fn admit(&self, routed: &Routed) -> LiveConnection {
+        let program = routed.startup.get("application_name");
+        self.proxy.observed.admit(Newcomer {
+            target: &routed.target.name,
+            user: &routed.user,
+            database: routed.database.as_deref().unwrap_or_default(),
+            program: program.unwrap_or_default(),
+            peer: &self.arrival.to_string(),
+            since: self.accepted,
+        })
+    }
+
+    /// The login has worked.
+    fn count_login(&self, target: &Target, total_ms: f64) {
+        let Timings {
+            startup_ms,
+            token_ms,
+            tunnel_ms,
+            tls_ms,
+            login_ms,
+        } = self.timings;
+        let stages = [
+            (Stage::Startup, startup_ms),
+            (Stage::Token, token_ms),
+            (Stage::Tunnel, tunnel_ms),
+            (Stage::Tls, tls_ms),
+            (Stage::Login, login_ms),
+            (Stage::Total, total_ms),
+        ];
+        // A login with the client's own password wants no token.
+        let with_token = target.login.auth == Auth::Iam;
+        let wanted = stages
+            .into_iter()
+            .filter(|(stage, _)| with_token || *stage != Stage::Token);
+        let seconds: Vec<_> = wanted.map(|(stage, ms)| (stage, ms / 1000.0)).collect();
+        self.proxy.observed.logged_in(&target.name, &seconds);
     }
 
     /// What the client will hear besides the server's words.
@@ -270,7 +346,7 @@ impl Session {
         client: Local,
         upstream: LoggedIn,
         mut greeting: Greeting,
-        routed: &Routed,
+        (rooms, routed, live): (&Arc<Rooms>, &Routed, &LiveConnection),
     ) {
         let LoggedIn {
             stream: mut server,
@@ -278,11 +354,8 @@ impl Session {
             after,
             tls,
         } = upstream;
-        let registration: Option<Registration> = key.map(|key| {
-            self.proxy
-                .cancel_keys
-                .register(key, Arc::clone(&routed.target))
-        });
+        let registration: Option<Registration<Rooms>> =
+            key.map(|key| self.proxy.cancel_keys.register(key, Arc::clone(rooms)));
         greeting.bytes.extend_from_slice(&after);
         let Timings {
             startup_ms,
@@ -296,6 +369,8 @@ impl Session {
             startup_ms,
             token_ms, tunnel_ms, tls_ms, login_ms, total_ms, tls, "session ready"
         );
+        self.count_login(&routed.target, total_ms);
+        live.opened();
 
         let stop = self.proxy.stop.cancelled();
         let Local {
@@ -307,13 +382,17 @@ impl Session {
             up: &ahead,
             down: &greeting.bytes,
         };
-        let end = splice::splice(&mut client, &mut server, first, stop).await;
+        let end = splice::splice(&mut client, &mut server, first, live.traffic(), stop).await;
         drop(registration); // Its key means nothing any more.
         let seconds = self.accepted.elapsed().as_secs();
         let reason = end.error.as_ref().map(plain).unwrap_or_default();
         let (by, sent, received) = (end.by.as_str(), end.sent, end.received);
         let ending = report::after_login(&end, &routed.target);
         let id = ending.as_ref().map(|ending| ending.id);
+        if let Some(ending) = &ending {
+            let (observed, target) = (&self.proxy.observed, &*routed.target.name);
+            observed.failed(Some(target), ending.failure.clone());
+        }
         if end.by == EndedBy::Server && end.error.is_some() {
             warn!(id, by, reason, sent, received, seconds, "session ended");
         } else {
@@ -362,13 +441,14 @@ async fn answer_in_time(
 /// `channel_binding`, and other drivers, would report a broken login in place of the reason. "Not
 /// ready" comes without, too: whoever asks just that takes AuthenticationOk for a yes.
 async fn refuse(
+    observed: &Observed,
     client: Option<Local>,
-    error: &SessionError,
-    about: Option<report::About<'_>>,
+    (error, about): (&SessionError, Option<report::About<'_>>),
     greeting: &Greeting,
 ) {
     let report = report::before_login(error, about.as_ref());
     report.log();
+    observed.failed(about.map(|about| &*about.target.name), report.failure());
     let (Some(mut client), Some(reply)) = (client, report.reply) else {
         return;
     };

@@ -18,6 +18,11 @@ pub const WARNING: Style = AnsiColor::Yellow.on_default();
 /// What is less important.
 pub const DIM: Style = Style::new().dimmed();
 
+/// What a text is made for where nobody knows better; below and above it is no pleasure to read.
+const USUAL_WIDTH: usize = 80;
+const NARROWEST: usize = 60;
+const WIDEST: usize = 120;
+
 /// How often a line of progress moves.
 const TICK: Duration = Duration::from_millis(120);
 
@@ -25,6 +30,17 @@ const TICK: Duration = Duration::from_millis(120);
 #[must_use]
 pub fn is_interactive() -> bool {
     io::stdin().is_terminal() && io::stderr().is_terminal()
+}
+
+/// The columns that a text for people may take on standard output: those of the terminal where there
+/// is one, within reason, else 80.
+#[must_use]
+pub fn width() -> usize {
+    let columns = match console::Term::stdout().size_checked() {
+        Some((_, columns)) if io::stdout().is_terminal() => usize::from(columns),
+        _ => USUAL_WIDTH,
+    };
+    columns.clamp(NARROWEST, WIDEST)
 }
 
 /// Writes to standard output, without colours where that is no terminal or they are not wanted

@@ -5,7 +5,10 @@
 )]
 
 mod cancel;
+mod check;
 mod clients;
+mod daily;
+mod deploy;
 mod failures;
 mod forward;
 mod lifecycle;

@@ -108,34 +108,7 @@ impl World {
     }
 
     pub(crate) async fn with(setup: Setup) -> Self {
-        let sandbox = Sandbox::builder()
-            .region(REGION)
-            .start()
-            .await
-            .expect("sandbox");
-        // Tests are about bytes, not about the real agent's speed, unless they say so.
-        sandbox.agent(BASTION).set_pacing(false);
-        let (host, port) = setup.endpoint;
-        let endpoint = DbEndpoint {
-            host: host.to_owned(),
-            port,
-            region: REGION.to_owned(),
-        };
-        let mut options = RdsOptions::new(sandbox.dir(), endpoint);
-        options.certificate = setup.certificate;
-        options.engine = setup.engine.clone();
-        options.line = setup.line;
-        options.hba.clone_from(&setup.hba);
-        let settings = setup.settings.iter();
-        options.settings = settings
-            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
-            .collect();
-        let database = RdsDatabase::start(options, sandbox.pki(), sandbox.iam(), sandbox.events())
-            .await
-            .expect("database");
-        for name in setup.names.iter().chain([&host]) {
-            sandbox.vpc().open(name, port, database.addr());
-        }
+        let (sandbox, database) = behind(&setup).await;
         let mut proxy = launch(&sandbox, &setup);
         proxy.wait_ready(PATIENCE).await.expect("pgiam is ready");
         Self {
@@ -186,6 +159,40 @@ impl World {
         database.stop().await.expect("the server stops");
         sandbox.shutdown().await;
     }
+}
+
+/// The world without the program: AWS, and a database in its VPC.
+pub(crate) async fn behind(setup: &Setup) -> (Sandbox, RdsDatabase) {
+    let sandbox = Sandbox::builder()
+        .region(REGION)
+        .start()
+        .await
+        .expect("sandbox");
+    // Tests are about bytes, not about the real agent's speed, unless they say so.
+    sandbox.agent(BASTION).set_pacing(false);
+    let (host, port) = setup.endpoint;
+    let endpoint = DbEndpoint {
+        host: host.to_owned(),
+        port,
+        region: REGION.to_owned(),
+    };
+    let mut options = RdsOptions::new(sandbox.dir(), endpoint);
+    options.certificate = setup.certificate;
+    options.engine = setup.engine.clone();
+    options.line = setup.line;
+    options.hba.clone_from(&setup.hba);
+    let settings = setup.settings.iter();
+    options.settings = settings
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+        .collect();
+    let database = RdsDatabase::start(options, sandbox.pki(), sandbox.iam(), sandbox.events())
+        .await
+        .expect("database");
+    for name in setup.names.iter().chain([&host]) {
+        sandbox.vpc().open(name, port, database.addr());
+    }
+    sandbox.inventory().furnish(host, port);
+    (sandbox, database)
 }
 
 /// A name of this machine, from its hosts file, that can be an alias of a database: "localhost"

@@ -11,6 +11,7 @@ use crate::agent::AgentControl;
 use crate::api::{Api, Reply, Request, SessionDocument};
 use crate::events::{Event, EventLog};
 use crate::iam::{AuthError, Iam, User};
+use crate::inventory::Inventory;
 use crate::kms::Kms;
 use crate::link::Link;
 use crate::preferences::Preferences;
@@ -22,6 +23,7 @@ use crate::vpc::Vpc;
 pub(crate) struct Cloud {
     pub(crate) iam: Iam,
     pub(crate) vpc: Vpc,
+    pub(crate) inventory: Inventory,
     pub(crate) events: EventLog,
     pub(crate) link: Link,
     pub(crate) api: Api,
@@ -29,6 +31,8 @@ pub(crate) struct Cloud {
     pub(crate) preferences: Preferences,
     /// `StreamUrl`s carry a cell number.
     pub(crate) cell_numbers: bool,
+    /// Names it is reached by, besides those of loopback and of AWS.
+    pub(crate) names: Vec<String>,
     /// Access key of the nodes' role.
     pub(crate) node_key: String,
     pub(crate) tasks: Tasks,
@@ -38,15 +42,22 @@ pub(crate) struct Cloud {
 }
 
 impl Cloud {
-    pub(crate) fn new(iam: Iam, node_key: &str, cell_numbers: bool) -> Arc<Self> {
+    pub(crate) fn new(
+        iam: Iam,
+        node_key: &str,
+        cell_numbers: bool,
+        names: Vec<String>,
+    ) -> Arc<Self> {
         let kms = iam.resource_arn("kms", "");
         Arc::new(Self {
             kms: Kms::new(kms.trim_end_matches(':')),
             preferences: Preferences::default(),
             cell_numbers,
+            names,
             node_key: node_key.to_owned(),
             iam,
             vpc: Vpc::new(),
+            inventory: Inventory::default(),
             events: EventLog::new(),
             link: Link::new(),
             api: Api::default(),

@@ -85,6 +85,7 @@ impl FarSide {
         let database =
             RdsDatabase::start(options, sandbox.pki(), sandbox.iam(), sandbox.events()).await?;
         sandbox.vpc().open(HOST, PORT, database.addr());
+        sandbox.inventory().furnish(HOST, PORT);
         Ok(Self { database, sandbox })
     }
 

@@ -51,6 +51,13 @@ pub enum Event {
         /// AWS error code.
         code: String,
     },
+    /// A question of the Query protocol about the account was answered.
+    Asked {
+        /// `service:Action`.
+        action: String,
+        /// Who asked.
+        user_arn: String,
+    },
     /// A client's WebSocket was accepted and its open message was right.
     GatewayConnected {
         /// The session it belongs to.
@@ -242,6 +249,7 @@ impl Event {
             | Self::InputDropped { session_id, .. }
             | Self::Violation { session_id, .. } => Some(session_id),
             Self::ApiDenied { .. }
+            | Self::Asked { .. }
             | Self::KmsCall { .. }
             | Self::DbToken { .. }
             | Self::FrontTls { .. }

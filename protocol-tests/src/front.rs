@@ -19,7 +19,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use crate::events::EventLog;
 use crate::iam::{DbEndpoint, Iam, TokenRefusal, User};
-use crate::pki::IssuedCert;
+use crate::pki::{IssuedCert, Signer};
 use crate::sync::lock;
 
 mod connection;
@@ -44,6 +44,28 @@ pub enum FrontKind {
     RdsProxy,
     /// Aurora DSQL: tokens for the service `dsql`, few settings, errors of its own.
     Dsql,
+}
+
+impl FrontKind {
+    /// What listens under this name at AWS.
+    pub fn of_host(host: &str) -> Self {
+        if host.contains(".proxy-") {
+            Self::RdsProxy
+        } else if host.contains(".dsql.") {
+            Self::Dsql
+        } else {
+            Self::Instance
+        }
+    }
+
+    /// Who signs its certificate: AWS Certificate Manager for these two, so the bundle of RDS does
+    /// not help.
+    pub(crate) fn signer(self) -> Signer {
+        match self {
+            Self::Instance => Signer::Sandbox,
+            Self::RdsProxy | Self::Dsql => Signer::Public,
+        }
+    }
 }
 
 /// Which groups a server takes for the key exchange of TLS.

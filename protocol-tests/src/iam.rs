@@ -16,6 +16,7 @@ mod token_refusal;
 
 pub use db_token::DbEndpoint;
 pub use request::AuthError;
+pub(crate) use request::signed_service;
 pub use token_refusal::TokenRefusal;
 
 /// How far a request's own date may be from the service's clock ("Signature expired: …").
@@ -36,9 +37,9 @@ pub struct User {
     pub session_token: Option<String>,
     /// When temporary credentials end.
     pub expires: Option<SystemTime>,
-    /// Actions refused to this user, for example `ssm:StartSession` or `ssm:StartSession:document`;
-    /// with `scp:` in front by a policy of the organisation; followed by a space and an ARN on that
-    /// resource only.
+    /// Actions refused to this user, for example `ssm:StartSession` or `ssm:StartSession:document`:
+    /// no policy allows them. With `explicit:` in front a policy of the user's denies them, with
+    /// `scp:` one of the organisation. Followed by a space and an ARN on that resource only.
     pub deny: BTreeSet<String>,
     /// Database users this user may connect as (`rds-db:connect`), and roles of Aurora DSQL it is
     /// associated with; `*` is every one.
@@ -70,15 +71,84 @@ impl User {
         self.is_denied(action) || self.is_denied(&format!("{action} {resource}"))
     }
 
+    /// Why `action` on the resource with this ARN is refused to this user, if it is.
+    pub fn refusal(&self, action: &str, resource: &str) -> Option<Refusal> {
+        let kinds = [
+            ("scp:", Refusal::Organization),
+            ("explicit:", Refusal::Explicit),
+            ("", Refusal::Implicit),
+        ];
+        let found = kinds
+            .into_iter()
+            .find(|(kind, _)| self.is_denied_on(&format!("{kind}{action}"), resource));
+        found.map(|(_, refusal)| refusal)
+    }
+
     /// Whether `rds-db:connect` covers this database user.
     pub fn may_connect_as(&self, db_user: &str) -> bool {
-        !self.is_denied("rds-db:connect") && self.db_users.iter().any(|u| u == "*" || u == db_user)
+        self.refusal("rds-db:connect", "*").is_none() && self.is_mapped_to(db_user)
+    }
+
+    /// Whether the list of database users names this one.
+    pub(crate) fn is_mapped_to(&self, db_user: &str) -> bool {
+        self.db_users.iter().any(|u| u == "*" || u == db_user)
+    }
+
+    /// Whether the user's policies are those of the user or role with this ARN. A session has the
+    /// policies of its role; paths do not matter, because names are unique without them.
+    fn is_principal(&self, arn: &str) -> bool {
+        let own = match self.arn.split_once(":assumed-role/") {
+            None => self.arn.clone(),
+            Some((account, session)) => {
+                let role = session.split('/').next().unwrap_or_default();
+                format!("{}:role/{role}", account.replacen(":sts:", ":iam:", 1))
+            }
+        };
+        let asked = Entity::of_arn(arn);
+        asked.is_some() && asked == Entity::of_arn(&own)
     }
 
     /// Whether the credentials themselves have ended.
     pub(crate) fn has_expired(&self, now: SystemTime) -> bool {
         self.expires.is_some_and(|end| now >= end)
     }
+}
+
+/// What has policies: a user, a group or a role, but not a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Entity<'a> {
+    account: &'a str,
+    pub(crate) kind: &'a str,
+    pub(crate) name: &'a str,
+}
+
+impl<'a> Entity<'a> {
+    /// Takes `arn:PARTITION:iam::ACCOUNT:KIND/PATH/NAME` apart.
+    pub(crate) fn of_arn(arn: &'a str) -> Option<Self> {
+        let parts: Vec<&str> = arn.splitn(6, ':').collect();
+        let [_, _, "iam", _, account, entity] = parts[..] else {
+            return None;
+        };
+        let (kind, path) = entity.split_once('/')?;
+        let name = path.rsplit('/').next()?;
+        let known = ["user", "group", "role"].contains(&kind);
+        known.then_some(Self {
+            account,
+            kind,
+            name,
+        })
+    }
+}
+
+/// Whose policy refuses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Refusal {
+    /// Nobody's: none allows.
+    Implicit,
+    /// One of the user's own denies.
+    Explicit,
+    /// One of the organisation's denies, whatever the user's own allow.
+    Organization,
 }
 
 impl fmt::Debug for User {
@@ -169,6 +239,16 @@ impl Iam {
     /// The user with this access key, as it is now.
     pub fn get(&self, access_key_id: &str) -> Option<User> {
         self.lock().users.get(access_key_id).cloned()
+    }
+
+    /// The user with this ARN, or one that has assumed the role with it. With several sessions of a
+    /// role it is always the same one.
+    pub fn principal(&self, arn: &str) -> Option<User> {
+        let state = self.lock();
+        let matching = state.users.values().filter(|user| user.is_principal(arn));
+        matching
+            .min_by(|a, b| a.access_key_id.cmp(&b.access_key_id))
+            .cloned()
     }
 
     /// Puts the service's clock ahead of (or, negative, behind) this machine's, in seconds.
@@ -263,6 +343,40 @@ mod tests {
         let shown = format!("{user:?} {iam:?}");
         assert!(shown.contains("AKIAIOSFODNN7EXAMPLE"));
         assert!(!shown.contains("session-secret") && !shown.contains("wJalr"));
+    }
+
+    #[test]
+    fn principals_are_users_and_roles_not_sessions() {
+        let iam = Iam::new("eu-central-1", "123456789012");
+        iam.add(User::example("dev", iam.account()));
+        let mut session = User::example("dev", iam.account());
+        session.arn = "arn:aws:sts::123456789012:assumed-role/Developer/dev".to_owned();
+        session.access_key_id = "ASIAIOSFODNN7EXAMPLE".to_owned();
+        iam.add(session.clone());
+        let found = |arn: &str| iam.principal(arn).map(|user| user.access_key_id);
+        let user = found("arn:aws:iam::123456789012:user/dev");
+        assert_eq!(user.as_deref(), Some("AKIAIOSFODNN7EXAMPLE"));
+        for path in ["", "aws-reserved/sso.amazonaws.com/eu-central-1/"] {
+            let role = found(&format!("arn:aws:iam::123456789012:role/{path}Developer"));
+            assert_eq!(role.as_deref(), Some("ASIAIOSFODNN7EXAMPLE"));
+        }
+        assert_eq!(found(&session.arn), None);
+        assert_eq!(found("arn:aws:iam::123456789012:role/dev"), None);
+    }
+
+    #[test]
+    fn the_strongest_refusal_counts() {
+        let mut user = User::example("dev", "123456789012");
+        assert_eq!(user.refusal("rds-db:connect", "*"), None);
+        for (entry, refusal) in [
+            ("rds-db:connect", Refusal::Implicit),
+            ("explicit:rds-db:connect arn:x", Refusal::Explicit),
+            ("scp:rds-db:connect", Refusal::Organization),
+        ] {
+            user.deny.insert(entry.to_owned());
+            assert_eq!(user.refusal("rds-db:connect", "arn:x"), Some(refusal));
+        }
+        assert!(!user.may_connect_as("db_user"));
     }
 
     #[test]

@@ -286,14 +286,8 @@ fn groups(kind: FrontKind, postgres: &Postgres) -> Groups {
 /// The certificate the options ask for; `None` without TLS.
 fn certificate(pki: &Pki, options: &RdsOptions) -> anyhow::Result<Option<IssuedCert>> {
     let right = match options.engine {
-        Engine::Ldap
-        | Engine::Passwords { .. }
-        | Engine::Front {
-            kind: FrontKind::Instance,
-            ..
-        } => Signer::Sandbox,
-        // AWS Certificate Manager signs for these two, so the bundle of RDS does not help.
-        Engine::Front { .. } => Signer::Public,
+        Engine::Ldap | Engine::Passwords { .. } => Signer::Sandbox,
+        Engine::Front { kind, .. } => kind.signer(),
     };
     let (signer, validity) = match options.certificate {
         ServerCertificate::NoTls => return Ok(None),

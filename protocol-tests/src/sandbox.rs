@@ -1,182 +1,29 @@
 //! Assembly: one account in one region, with its API, its gateway and its nodes, on one local port.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
-
-use anyhow::Context as _;
-use tempfile::TempDir;
-use tokio::net::TcpListener;
-use tokio_rustls::TlsAcceptor;
-use uuid::Uuid;
 
 use crate::agent::AgentControl;
-use crate::api::{self, Api, SessionDocument};
+use crate::api::{Api, SessionDocument};
 use crate::cloud::Cloud;
 use crate::events::{Event, EventLog};
 use crate::iam::{Iam, User};
+use crate::inventory::Inventory;
 use crate::kms::Kms;
 use crate::link::Link;
-use crate::partition::Partition;
 use crate::pki::Pki;
 use crate::preferences::Preferences;
 use crate::session::{Order, Side};
 use crate::sync::lock;
 use crate::vpc::Vpc;
 
+mod builder;
+
+pub use builder::Builder;
+use builder::Place;
+
 /// The managed node a sandbox has unless told otherwise.
 pub const DEFAULT_TARGET: &str = "i-0123456789abcdef0";
-
-/// What a sandbox is made from.
-#[derive(Debug, Clone)]
-pub struct Builder {
-    region: String,
-    account: String,
-    user: String,
-    temporary: Option<Duration>,
-    targets: Vec<String>,
-    port: u16,
-    cell_numbers: bool,
-}
-
-impl Builder {
-    /// Region the account lives in; `eu-central-1` by default.
-    pub fn region(mut self, region: &str) -> Self {
-        region.clone_into(&mut self.region);
-        self
-    }
-
-    /// 12-digit account number.
-    pub fn account(mut self, account: &str) -> Self {
-        account.clone_into(&mut self.account);
-        self
-    }
-
-    /// Name of the first user, whose credentials [`Sandbox::env`] holds; `dev` by default.
-    pub fn user(mut self, name: &str) -> Self {
-        name.clone_into(&mut self.user);
-        self
-    }
-
-    /// Gives the first user temporary credentials that end after `life`.
-    pub fn temporary_credentials(mut self, life: Duration) -> Self {
-        self.temporary = Some(life);
-        self
-    }
-
-    /// Adds a managed node besides [`DEFAULT_TARGET`].
-    pub fn target(mut self, id: &str) -> Self {
-        self.targets.push(id.to_owned());
-        self
-    }
-
-    /// Adds a cell number with Base64's `+` and `/` to every `StreamUrl`, as the service often does;
-    /// a client must open and sign the URL with it.
-    pub fn cell_numbers(mut self) -> Self {
-        self.cell_numbers = true;
-        self
-    }
-
-    /// Fixed local port instead of any free one.
-    pub fn port(mut self, port: u16) -> Self {
-        self.port = port;
-        self
-    }
-
-    /// Makes keys and certificates, binds the port and starts answering.
-    pub async fn start(self) -> anyhow::Result<Sandbox> {
-        let dir = tempfile::Builder::new()
-            .prefix("pgiam-sandbox-")
-            .tempdir()
-            .context("making the sandbox directory")?;
-        let pki = Pki::new(dir.path())?;
-        let region = &self.region;
-        let partition = Partition::of_region(region);
-        let services = ["ssm", "ssmmessages", "sts", "kms"];
-        let services = services.map(|s| partition.host_names(s, region));
-        let mut names = vec!["localhost", "127.0.0.1", "::1"];
-        names.extend(services.iter().flatten().map(String::as_str));
-        let tls = pki.issue(&names)?.server_config(&[b"http/1.1"])?;
-        let iam = Iam::new(region, &self.account);
-        let user = self.first_user();
-        let node_role = self.node_role();
-        iam.add(user.clone());
-        iam.add(node_role.clone());
-        let cloud = Cloud::new(iam, &node_role.access_key_id, self.cell_numbers);
-        for target in &self.targets {
-            lock(&cloud.nodes).insert(target.clone(), AgentControl::default());
-        }
-        for name in ["config", "credentials"] {
-            std::fs::write(dir.path().join(name), "").context("writing an empty AWS file")?;
-        }
-        let (port, listeners) = bind(self.port).await?;
-        for listener in listeners {
-            let work = api::serve(cloud.clone(), listener, TlsAcceptor::from(tls.clone()));
-            cloud.tasks.spawn(work);
-        }
-        Ok(Sandbox {
-            port,
-            cloud,
-            pki,
-            dir,
-            user,
-            node_role,
-        })
-    }
-
-    fn first_user(&self) -> User {
-        let (name, account) = (&self.user, &self.account);
-        let partition = Partition::of_region(&self.region).name;
-        let arn = match self.temporary {
-            None => format!("arn:{partition}:iam::{account}:user/{name}"),
-            Some(_) => format!("arn:{partition}:sts::{account}:assumed-role/Developer/{name}"),
-        };
-        with_new_key(name, arn, self.temporary)
-    }
-
-    /// What an independent agent signs with: the role of its instance profile.
-    fn node_role(&self) -> User {
-        let arn = format!(
-            "arn:{}:sts::{}:assumed-role/BastionRole/node",
-            Partition::of_region(&self.region).name,
-            self.account
-        );
-        let mut user = with_new_key("node", arn, Some(Duration::from_secs(6 * 3600)));
-        user.db_users.clear();
-        user
-    }
-}
-
-/// A user with a random key; temporary ones get a session token and an end.
-fn with_new_key(name: &str, arn: String, life: Option<Duration>) -> User {
-    let id = Uuid::new_v4().simple().to_string().to_uppercase();
-    let kind = if life.is_some() { "ASIA" } else { "AKIA" };
-    let secret = format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple());
-    User {
-        name: name.to_owned(),
-        arn,
-        access_key_id: format!("{kind}{}", &id[..16]),
-        secret_access_key: secret[..40].to_owned(),
-        session_token: life.map(|_| crate::session::random_token()),
-        expires: life.map(|life| SystemTime::now() + life),
-        deny: std::collections::BTreeSet::new(),
-        db_users: vec!["*".to_owned()],
-    }
-}
-
-/// Binds the same port on both loopback addresses; a machine without IPv6 does with one.
-async fn bind(port: u16) -> anyhow::Result<(u16, Vec<TcpListener>)> {
-    let v4 = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
-        .await
-        .context("binding the sandbox port")?;
-    let port = v4.local_addr()?.port();
-    let mut listeners = vec![v4];
-    if let Ok(v6) = TcpListener::bind(SocketAddr::from((Ipv6Addr::LOCALHOST, port))).await {
-        listeners.push(v6);
-    }
-    Ok((port, listeners))
-}
 
 /// A running sandbox. Dropping it stops everything; [`Sandbox::shutdown`] also waits for that.
 pub struct Sandbox {
@@ -185,8 +32,9 @@ pub struct Sandbox {
     pki: Pki,
     user: User,
     node_role: User,
+    names: Vec<String>,
     // Last, so that files outlive what uses them.
-    dir: TempDir,
+    dir: Place,
 }
 
 impl Drop for Sandbox {
@@ -198,20 +46,13 @@ impl Drop for Sandbox {
 impl Sandbox {
     /// Starting point with every default.
     pub fn builder() -> Builder {
-        Builder {
-            region: "eu-central-1".to_owned(),
-            account: "123456789012".to_owned(),
-            user: "dev".to_owned(),
-            temporary: None,
-            targets: vec![DEFAULT_TARGET.to_owned()],
-            port: 0,
-            cell_numbers: false,
-        }
+        Builder::default()
     }
 
-    /// `https://localhost:PORT`, for every service.
+    /// `https://localhost:PORT`, for every service; with its first other name if it has one.
     pub fn endpoint_url(&self) -> String {
-        format!("https://localhost:{}", self.port)
+        let name = self.names.first().map_or("localhost", String::as_str);
+        format!("https://{name}:{}", self.port)
     }
 
     /// The local port all services share.
@@ -262,6 +103,11 @@ impl Sandbox {
     /// Names and routes behind the nodes.
     pub fn vpc(&self) -> &Vpc {
         &self.cloud.vpc
+    }
+
+    /// Databases, proxies and machines of the account; none at first.
+    pub fn inventory(&self) -> &Inventory {
+        &self.cloud.inventory
     }
 
     /// What has happened.
@@ -319,7 +165,7 @@ impl Sandbox {
         &self.pki
     }
 
-    /// A directory that lives as long as the sandbox.
+    /// A directory that lives as long as the sandbox, or longer with [`Builder::dir`].
     pub fn dir(&self) -> &Path {
         self.dir.path()
     }

@@ -16,6 +16,7 @@ use aws_config::meta::credentials::CredentialsProviderChain;
 use aws_config::profile::ProfileFileCredentialsProvider;
 use aws_config::provider_config::ProviderConfig;
 use aws_config::web_identity_token::WebIdentityTokenCredentialsProvider;
+use aws_credential_types::provider::{ProvideCredentials, future};
 
 use super::trust::Trust;
 use super::{AwsOptions, profile};
@@ -56,13 +57,14 @@ pub(super) fn build(
     }
     let from_profile = from_profile.build();
     let chain = if options.profile.is_some() {
-        CredentialsProviderChain::first_try("Profile", from_profile)
+        CredentialsProviderChain::first_try("Profile", Known(Place::Profile, from_profile))
     } else {
         let web_identity = WebIdentityTokenCredentialsProvider::builder().configure(conf);
         let environment = EnvironmentVariableCredentialsProvider::new();
-        CredentialsProviderChain::first_try("Environment", environment)
-            .or_else("Profile", from_profile)
-            .or_else("WebIdentityToken", web_identity.build())
+        let web_identity = Known(Place::WebIdentity, web_identity.build());
+        CredentialsProviderChain::first_try("Environment", Known(Place::Environment, environment))
+            .or_else("Profile", Known(Place::Profile, from_profile))
+            .or_else("WebIdentityToken", web_identity)
     };
     let local = conf.clone().with_http_client(trust.local_http.clone());
     let metadata = imds::Client::builder()
@@ -74,10 +76,38 @@ pub(super) fn build(
     let instance = ImdsCredentialsProvider::builder()
         .configure(&local)
         .imds_client(metadata);
+    let container = EcsCredentialsProvider::builder().configure(&local).build();
     chain
+        .or_else("EcsContainer", Known(Place::Container, container))
         .or_else(
-            "EcsContainer",
-            EcsCredentialsProvider::builder().configure(&local).build(),
+            "Ec2InstanceMetadata",
+            Known(Place::Instance, instance.build()),
         )
-        .or_else("Ec2InstanceMetadata", instance.build())
+}
+
+/// Where credentials were found. They carry it as a property.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    Environment,
+    Profile,
+    WebIdentity,
+    Container,
+    Instance,
+}
+
+/// A provider whose credentials say where they are from.
+#[derive(Debug)]
+struct Known<P>(Place, P);
+
+impl<P: ProvideCredentials> ProvideCredentials for Known<P> {
+    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+    where
+        Self: 'a,
+    {
+        future::ProvideCredentials::new(async {
+            let mut credentials = self.1.provide_credentials().await?;
+            credentials.set_property(self.0);
+            Ok(credentials)
+        })
+    }
 }

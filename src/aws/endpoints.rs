@@ -1,4 +1,4 @@
-//! What the user's settings say about where Session Manager is.
+//! What the user's settings say about where Session Manager, and other services, are.
 
 use aws_config::SdkConfig;
 use aws_types::service_config::ServiceConfigKey;
@@ -51,7 +51,7 @@ impl Endpoints {
 /// The endpoint of a service as the SDK finds it: its own variable, the one for all services, its
 /// own key in the profile's `services` section, the profile's key for all. `None` also when the user
 /// wants such settings ignored (`AWS_IGNORE_CONFIGURED_ENDPOINT_URLS`).
-fn set_for(config: &SdkConfig, service: &str) -> Option<String> {
+pub(super) fn set_for(config: &SdkConfig, service: &str) -> Option<String> {
     let key = ServiceConfigKey::builder()
         .service_id(service)
         .env(VARIABLE)

@@ -148,6 +148,14 @@ fn since(at: &Option<SystemTime>) -> String {
     }
 }
 
+impl CredentialsError {
+    /// The error behind that of an SDK's call which had no credentials to be signed with.
+    pub(crate) fn behind<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a Self> {
+        std::iter::successors(Some(error), |error| (**error).source())
+            .find_map(|error| error.downcast_ref())
+    }
+}
+
 impl From<Stopped> for CredentialsError {
     fn from(stopped: Stopped) -> Self {
         Self::Other {
@@ -253,12 +261,14 @@ fn classify_failure(error: SdkError, plan: &Plan, clock: Option<ClockOffset>) ->
 }
 
 /// What an error code of AWS says about the keys that have signed the request; `None`: nothing.
+/// `AuthFailure` is EC2's word for all that other services have several for.
 pub(crate) fn refused_keys(code: &str) -> Option<Keys> {
     match code {
         "ExpiredToken" | "ExpiredTokenException" => Some(Keys::Expired),
         "UnrecognizedClientException"
         | "InvalidSignatureException"
         | "InvalidClientTokenId"
+        | "AuthFailure"
         | "SignatureDoesNotMatch"
         | "RequestExpired"
         | "IncompleteSignature" => Some(Keys::Rejected {

@@ -12,6 +12,8 @@ pub struct Partition {
     pub dns_suffix: &'static str,
     /// The domain of those that answer on IPv6, too.
     pub dual_stack_suffix: &'static str,
+    /// The region that requests to IAM are signed for: it is one service for all of them.
+    pub iam_region: &'static str,
 }
 
 /// The partition of every region that is in none of [`OTHERS`].
@@ -20,6 +22,7 @@ const COMMERCIAL: Partition = Partition {
     prefix: "",
     dns_suffix: "amazonaws.com",
     dual_stack_suffix: "api.aws",
+    iam_region: "us-east-1",
 };
 
 /// From the table that AWS gives to its SDKs (`partitions.json`). The SDK has it too, and keeps it
@@ -30,42 +33,49 @@ const OTHERS: [Partition; 7] = [
         prefix: "cn-",
         dns_suffix: "amazonaws.com.cn",
         dual_stack_suffix: "api.amazonwebservices.com.cn",
+        iam_region: "cn-north-1",
     },
     Partition {
         name: "aws-us-gov",
         prefix: "us-gov-",
         dns_suffix: "amazonaws.com",
         dual_stack_suffix: "api.aws",
+        iam_region: "us-gov-west-1",
     },
     Partition {
         name: "aws-iso",
         prefix: "us-iso-",
         dns_suffix: "c2s.ic.gov",
         dual_stack_suffix: "api.aws.ic.gov",
+        iam_region: "us-iso-east-1",
     },
     Partition {
         name: "aws-iso-b",
         prefix: "us-isob-",
         dns_suffix: "sc2s.sgov.gov",
         dual_stack_suffix: "api.aws.scloud",
+        iam_region: "us-isob-east-1",
     },
     Partition {
         name: "aws-iso-e",
         prefix: "eu-isoe-",
         dns_suffix: "cloud.adc-e.uk",
         dual_stack_suffix: "api.cloud-aws.adc-e.uk",
+        iam_region: "eu-isoe-west-1",
     },
     Partition {
         name: "aws-iso-f",
         prefix: "us-isof-",
         dns_suffix: "csp.hci.ic.gov",
         dual_stack_suffix: "api.aws.hci.ic.gov",
+        iam_region: "us-isof-south-1",
     },
     Partition {
         name: "aws-eusc",
         prefix: "eusc-",
         dns_suffix: "amazonaws.eu",
         dual_stack_suffix: "api.amazonwebservices.eu",
+        iam_region: "eusc-de-east-1",
     },
 ];
 
@@ -78,6 +88,20 @@ impl Partition {
             .iter()
             .find(|partition| region.starts_with(partition.prefix))
             .unwrap_or(&COMMERCIAL)
+    }
+
+    /// The name of IAM, which is in no region (IAM Reference, "IAM endpoints and quotas").
+    #[must_use]
+    pub fn iam_host(&self, fips: bool, dual_stack: bool) -> String {
+        let suffix = self.dns_suffix;
+        match self.name {
+            // Both are one: IAM has no name with validated cryptography that has IPv6, too.
+            "aws" if fips => format!("iam-fips.{suffix}"),
+            "aws" if dual_stack => format!("iam.global.{}", self.dual_stack_suffix),
+            "aws" => format!("iam.{suffix}"),
+            "aws-us-gov" => format!("iam.us-gov.{suffix}"),
+            _ => format!("iam.{}.{suffix}", self.iam_region),
+        }
     }
 
     /// Whether `host`, in lower case, is below one of the partition's domains.
@@ -114,6 +138,31 @@ mod tests {
         ] {
             assert_eq!(Partition::of(region).name, name, "{region}");
         }
+    }
+
+    #[test]
+    fn iam_is_one_for_a_partition() {
+        for (region, host, signed_for) in [
+            ("eu-central-1", "iam.amazonaws.com", "us-east-1"),
+            ("us-gov-east-1", "iam.us-gov.amazonaws.com", "us-gov-west-1"),
+            (
+                "cn-northwest-1",
+                "iam.cn-north-1.amazonaws.com.cn",
+                "cn-north-1",
+            ),
+            (
+                "eusc-de-east-1",
+                "iam.eusc-de-east-1.amazonaws.eu",
+                "eusc-de-east-1",
+            ),
+        ] {
+            let partition = Partition::of(region);
+            assert_eq!(partition.iam_host(false, false), host);
+            assert_eq!(partition.iam_region, signed_for);
+        }
+        let commercial = Partition::of("eu-central-1");
+        assert_eq!(commercial.iam_host(true, false), "iam-fips.amazonaws.com");
+        assert_eq!(commercial.iam_host(false, true), "iam.global.api.aws");
     }
 
     #[test]

@@ -21,10 +21,10 @@ pub struct RunArgs {
     /// Seconds to wait for the tunnel and a first login before the command is started.
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     pub ready_timeout: u64,
-    /// Give the command a TCP port even where there are Unix sockets, for programs that know no
-    /// other.
+    /// Give the command a Unix socket instead of a TCP port: closed to all other users by the system
+    /// itself. Some programs, such as those in Java, know no Unix sockets.
     #[arg(long)]
-    pub tcp: bool,
+    pub socket: bool,
     /// The flags about the database and the way to it.
     #[command(flatten)]
     pub database: DatabaseArgs,

@@ -1,12 +1,92 @@
-//! `pgiam check`.
+//! `pgiam check`: everything that a connection needs, in order, and what is wrong.
 
+use anyhow::Context;
+
+use super::plan;
+use crate::check::{self, Check, CheckError, Event};
 use crate::cli::CheckArgs;
+use crate::exit;
+use crate::platform::StopSignals;
+use crate::terminal::{self, Progress};
 
-/// Does it.
+/// Checks one target; 0 when nothing has failed, else 1.
 ///
 /// # Errors
-/// Not there yet.
+/// When the configuration cannot be meant, or a signal came.
 pub async fn check(args: &CheckArgs) -> anyhow::Result<u8> {
-    let _ = args;
-    anyhow::bail!("not there yet")
+    let plan = plan(
+        args.what.target.as_deref(),
+        &args.what.database,
+        &args.program,
+    )?;
+    let mut signals = StopSignals::install().context("cannot listen for signals")?;
+    let mut check = Check::new(plan, !args.no_speed)?;
+    let mut shown = Shown {
+        json: args.output.json,
+        width: terminal::width(),
+        progress: None,
+        trouble: None,
+    };
+    if !shown.json {
+        let head = check::head(check.plan(), shown.width);
+        terminal::write(head).context("cannot write to standard output")?;
+    }
+    let checked = {
+        let mut tell = |event: Event<'_>| shown.event(event);
+        tokio::select! {
+            checked = check.run(&mut tell) => Ok(checked),
+            signal = signals.next() => Err(signal),
+        }
+    };
+    shown.progress = None;
+    check.finish().await;
+    let checked = match checked {
+        Ok(checked) => checked.map_err(unusable)?,
+        Err(signal) => anyhow::bail!("stopped by {signal}"),
+    };
+    if let Some(error) = shown.trouble {
+        return Err(error).context("cannot write to standard output");
+    }
+    let rest = match shown.json {
+        true => format!("{:#}\n", checked.json()),
+        false => check::not_tried(&checked.left, shown.width),
+    };
+    terminal::write(rest).context("cannot write to standard output")?;
+    Ok(match checked.cause() {
+        Some(_) => exit::FAILED,
+        None => 0,
+    })
+}
+
+/// A configuration that cannot be meant has an exit code of its own.
+fn unusable(error: CheckError) -> anyhow::Error {
+    match error {
+        CheckError::Config(error) => error.into(),
+        CheckError::Setup(error) => error.into(),
+    }
+}
+
+/// What is seen meanwhile.
+struct Shown {
+    json: bool,
+    width: usize,
+    progress: Option<Progress>,
+    /// Standard output did not take a line.
+    trouble: Option<std::io::Error>,
+}
+
+impl Shown {
+    fn event(&mut self, event: Event<'_>) {
+        match event {
+            Event::Begins(step) => self.progress = Some(Progress::start(step.doing())),
+            Event::Taken(taken) => {
+                self.progress = None;
+                if self.json || self.trouble.is_some() {
+                    return;
+                }
+                let written = terminal::write(check::line(taken, self.width));
+                self.trouble = written.err();
+            }
+        }
+    }
 }

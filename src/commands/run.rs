@@ -1,12 +1,250 @@
-//! `pgiam run`.
+//! `pgiam run TARGET -- CMD`: a tunnel for one command.
 
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use pg_handshake::ServerError;
+use tempfile::TempDir;
+use tokio::process::{Child, Command};
+use tokio::time::timeout;
+
+use super::first::{self, First};
+use super::serve::state_dir;
 use crate::cli::RunArgs;
+use crate::config::{Plan, Serve, SocketDir};
+use crate::exit;
+use crate::platform::{self, ForwardedSignals};
+use crate::server::{self, ListenAt, Server};
+use crate::session::{Contexts, Proxy, Slot};
+use crate::terminal::Progress;
 
-/// Does it.
+/// What may stand in a part of a URL as it is (RFC 3986, section 2.3).
+const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
+
+/// Variables of libpq that would lead the command elsewhere, or make it insist on what a local
+/// connection has not (PostgreSQL docs, "Environment Variables").
+const ELSEWHERE: [&str; 10] = [
+    "PGHOSTADDR",
+    "PGSERVICE",
+    "PGSSLROOTCERT",
+    "PGSSLNEGOTIATION",
+    "PGSSLCERTMODE",
+    "PGREQUIRESSL",
+    "PGREQUIREAUTH",
+    "PGREQUIREPEER",
+    "PGCHANNELBINDING",
+    "PGGSSENCMODE",
+];
+
+/// Runs a command with a tunnel of its own; the exit code for it.
 ///
 /// # Errors
-/// Not there yet.
+/// Whatever keeps the command from being started.
 pub async fn run(args: &RunArgs) -> anyhow::Result<u8> {
-    let _ = args;
-    anyhow::bail!("not there yet")
+    let mut plan = super::plan(args.target.as_deref(), &args.database, &args.program)?;
+    plan.local_port = 0; // Others may be serving the configured one.
+    let mut signals = ForwardedSignals::install().context("cannot listen for signals")?;
+    let tunnel = Tunnel::open(args, plan)?;
+    let ready = tokio::select! {
+        ready = tunnel.ready(args) => ready.map(|()| None),
+        signal = signals.next() => Ok(Some(exit::SIGNALLED.saturating_add(signal))),
+    };
+    let outcome = match ready {
+        Ok(None) => tunnel.command(args, &mut signals).await,
+        Ok(Some(code)) => Ok(code),
+        Err(error) => Err(error),
+    };
+    let grace = Duration::from_secs(args.drain.drain_timeout);
+    let hurry = async { _ = signals.next().await };
+    tunnel.server.drain(grace, hurry).await;
+    outcome
+}
+
+/// The running server, and what a command needs to know of it.
+struct Tunnel {
+    server: Server,
+    plan: Plan,
+    port: u16,
+    user: Option<String>,
+    /// The directory of the Unix socket, if the command is to use one; removed at the end.
+    folder: Option<TempDir>,
+}
+
+impl Tunnel {
+    /// Listens on a free port.
+    fn open(args: &RunArgs, plan: Plan) -> anyhow::Result<Self> {
+        let folder = args.socket.then(private_folder).transpose()?;
+        let socket_dir = match &folder {
+            Some(folder) => SocketDir::At(folder.path().to_owned()),
+            None => SocketDir::None,
+        };
+        let serve = Serve {
+            socket_dir,
+            ..Serve::default()
+        };
+        let state_dir = state_dir(args.state.state_dir.as_ref())?;
+        let proxy = Proxy::new(&state_dir, platform::os_user(), &serve, None)?;
+        let slot = Arc::new(Slot::new(plan.clone(), Arc::new(Contexts::default()))?);
+        let at = ListenAt {
+            serve,
+            default_socket_dir: None,
+        };
+        let (listeners, failed) = server::bind(&[slot], &at)?;
+        if let Some(failed) = failed.into_iter().next() {
+            return Err(failed.into());
+        }
+        let port = listeners.first().map(server::Listener::port);
+        let user = plan
+            .user
+            .clone()
+            .or_else(|| std::env::var("PGUSER").ok())
+            .or_else(platform::os_user);
+        Ok(Self {
+            server: Server::start(Arc::new(proxy), at, listeners),
+            port: port.ok_or_else(|| anyhow!("there is no port to listen on"))?,
+            plan,
+            user,
+            folder,
+        })
+    }
+
+    /// Waits for a first login, so that the command does not start before it can work.
+    async fn ready(&self, args: &RunArgs) -> anyhow::Result<()> {
+        let _progress = Progress::start(format!("connecting to {}", self.plan.name));
+        let user = self.user.as_deref().unwrap_or_default();
+        let patience = Duration::from_secs(args.ready_timeout);
+        let first = timeout(patience, first::login(&self.plan, self.port, user));
+        match first.await {
+            Ok(Ok(First::Ready | First::Asked)) => Ok(()),
+            Ok(Ok(First::Refused(error))) => Err(anyhow!(in_words(&error))),
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(anyhow!(
+                "{} was not ready within {} s.\nhint: raise --ready-timeout, or see pgiam check {}",
+                self.plan.name,
+                patience.as_secs(),
+                self.plan.name
+            )),
+        }
+    }
+
+    /// Runs the command to its end.
+    async fn command(&self, args: &RunArgs, signals: &mut ForwardedSignals) -> anyhow::Result<u8> {
+        let (program, rest) = args
+            .command
+            .split_first()
+            .ok_or_else(|| anyhow!("there is no command to run"))?;
+        let mut command = Command::new(program);
+        command.args(rest);
+        for name in ELSEWHERE {
+            command.env_remove(name);
+        }
+        command.envs(self.variables());
+        let child = match command.spawn() {
+            Ok(child) => child,
+            Err(error) => {
+                let name = Path::new(program).display();
+                let code = match error.kind() {
+                    io::ErrorKind::NotFound => exit::NOT_FOUND,
+                    _ => exit::CANNOT_RUN,
+                };
+                crate::terminal::tell(format_args!("pgiam: cannot run {name}: {error}"))?;
+                return Ok(code);
+            }
+        };
+        Ok(code(follow(child, signals).await?))
+    }
+
+    /// What the command finds in its environment.
+    fn variables(&self) -> Vec<(&'static str, String)> {
+        let host = match &self.folder {
+            Some(folder) => folder.path().display().to_string(),
+            None => "localhost".to_owned(),
+        };
+        let mut variables = vec![
+            ("DATABASE_URL", self.url(&host)),
+            ("PGHOST", host),
+            ("PGPORT", self.port.to_string()),
+            // The way from the command to pgiam does not leave this machine.
+            ("PGSSLMODE", "disable".to_owned()),
+        ];
+        variables.extend(self.user.clone().map(|user| ("PGUSER", user)));
+        let database = self.plan.database.clone();
+        variables.extend(database.map(|database| ("PGDATABASE", database)));
+        variables
+    }
+
+    fn url(&self, host: &str) -> String {
+        let encoded = |text: &str| utf8_percent_encode(text, UNRESERVED).to_string();
+        let user = self.user.as_deref().map(encoded);
+        let user = user.map(|user| format!("{user}@")).unwrap_or_default();
+        let database = self.plan.database.as_deref().map(encoded);
+        let database = database.unwrap_or_default();
+        let port = self.port;
+        match self.folder {
+            None => format!("postgresql://{user}{host}:{port}/{database}?sslmode=disable"),
+            // libpq and most others take the directory from a parameter.
+            Some(_) => {
+                let directory = encoded(host);
+                format!("postgresql://{user}/{database}?host={directory}&port={port}")
+            }
+        }
+    }
+}
+
+/// A directory of our own, which is removed with what is in it.
+fn private_folder() -> anyhow::Result<TempDir> {
+    let base: PathBuf = std::env::var_os("XDG_RUNTIME_DIR")
+        .map(PathBuf::from)
+        .filter(|dir| dir.is_dir())
+        .unwrap_or_else(std::env::temp_dir);
+    tempfile::Builder::new()
+        .prefix("pgiam-")
+        .tempdir_in(&base)
+        .or_else(|_| tempfile::Builder::new().prefix("pgiam-").tempdir())
+        .with_context(|| format!("cannot make a folder below {}", base.display()))
+}
+
+/// Waits for the end of the command, and passes signals on to it meanwhile.
+async fn follow(mut child: Child, signals: &mut ForwardedSignals) -> io::Result<ExitStatus> {
+    loop {
+        tokio::select! {
+            status = child.wait() => return status,
+            signal = signals.next() => {
+                if let Some(pid) = child.id() {
+                    ForwardedSignals::forward(signal, pid);
+                }
+            }
+        }
+    }
+}
+
+/// The exit code that a shell would give for it.
+fn code(status: ExitStatus) -> u8 {
+    if let Some(code) = status.code() {
+        // Windows has codes that do not fit; what does not is still a failure.
+        return u8::try_from(code).unwrap_or(exit::FAILED);
+    }
+    platform::signal_of(status).map_or(exit::FAILED, |signal| {
+        exit::SIGNALLED.saturating_add(signal)
+    })
+}
+
+/// What a client would be shown.
+fn in_words(error: &ServerError) -> String {
+    let mut words = error.message().into_owned();
+    for (heading, text) in [("detail", error.detail()), ("hint", error.hint())] {
+        if let Some(text) = text {
+            words.push_str(&format!("\n{heading}: {text}"));
+        }
+    }
+    words
 }

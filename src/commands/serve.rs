@@ -6,49 +6,72 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use tracing::info;
+use tracing::{error, info, warn};
 
+use super::reload::{Changes, Configured};
 use crate::cli::ServeArgs;
-use crate::config::{ConfigError, File, Serve, Target};
+use crate::config::{ConfigError, Serve};
 use crate::local_password;
-use crate::platform::{self, StopSignals};
+use crate::platform::{self, HangUp, StopSignals};
 use crate::scram::Verifier;
-use crate::server::{self, ListenAt, Listener, Server};
-use crate::session::{self, Proxy};
+use crate::server::{self, ListenAt, Row, Server};
+use crate::session::{self, Contexts, Proxy, Slot};
+use crate::terminal::Progress;
+
+/// How long the lookups of databases may keep the ready lines waiting. They go on after that.
+const LOOKUP_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Serves until a signal ends it.
 ///
 /// # Errors
-/// When the configuration cannot be meant, or a port cannot be had.
+/// When the configuration cannot be meant, or none of the targets can be served.
 pub async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
-    let (file, looked_at) = File::load(args.program.config.as_deref())?;
-    let serve = Serve::from_layer(args.serve_layer().over(file.serve.clone()))?;
-    let plans = file.plans(&args.targets, &args.layer(), &looked_at)?;
-    let mut targets = Vec::new();
-    for plan in plans {
-        targets.extend(plan?.target());
-    }
-    let verifier = verifier(&serve)?;
+    let configured = Configured::load(args)?;
+    let contexts = Arc::new(Contexts::default());
+    let (slots, failed) = configured.slots(&contexts, &[]);
+    let served = some(slots, failed)?;
+    let verifier = verifier(&configured.serve)?;
     let state_dir = state_dir(args.state.state_dir.as_ref())?;
     let mut signals = StopSignals::install().context("cannot listen for signals")?;
+    let hang_up = HangUp::install().context("cannot listen for signals")?;
 
     let proxy = Arc::new(Proxy::new(
         &state_dir,
         platform::os_user(),
-        &serve,
+        &configured.serve,
         verifier,
     )?);
-    let rooms = session::rooms(targets)?;
     let at = ListenAt {
-        serve: &serve,
+        serve: configured.serve.clone(),
         default_socket_dir: platform::socket::default_dir(&state_dir),
     };
-    let listeners = server::bind(rooms, &at)?;
-    let ready: Vec<String> = listeners.iter().flat_map(ready_lines).collect();
-    let server = Server::start(proxy, listeners);
-    announce(&ready)?;
+    let (listeners, failed) = server::bind(&served, &at)?;
+    let failed = failed.into_iter().map(anyhow::Error::from).collect();
+    let listeners = some(listeners, failed)?;
+    let mut server = Server::start(Arc::clone(&proxy), at, listeners);
 
-    let signal = signals.next().await;
+    let signal = tokio::select! {
+        () = look_up(&served, &proxy) => None,
+        signal = signals.next() => Some(signal),
+    };
+    announce(
+        &server
+            .served()
+            .rows()
+            .iter()
+            .map(ready_line)
+            .collect::<Vec<_>>(),
+    )?;
+    let mut changes = Changes::watch(args, configured, contexts, hang_up);
+    let signal = match signal {
+        Some(signal) => signal,
+        None => loop {
+            tokio::select! {
+                signal = signals.next() => break signal,
+                () = changes.next() => changes.take_over(&mut server, &proxy).await,
+            }
+        },
+    };
     info!(signal, "stopping");
     let grace = Duration::from_secs(args.drain.drain_timeout);
     server
@@ -56,6 +79,42 @@ pub async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
         .await;
     info!("stopped");
     Ok(())
+}
+
+/// What works, and a line about each thing that does not; the first of these where nothing works.
+fn some<T>(works: Vec<T>, failed: Vec<anyhow::Error>) -> anyhow::Result<Vec<T>> {
+    let mut failed = failed.into_iter();
+    if works.is_empty()
+        && let Some(first) = failed.next()
+    {
+        return Err(first);
+    }
+    failed.for_each(|error| say_left_out(&error));
+    Ok(works)
+}
+
+/// A target that cannot be served does not keep the others from it.
+pub(super) fn say_left_out(error: &anyhow::Error) {
+    let reason = crate::tunnel::chain(error.as_ref());
+    error!(
+        reason = reason.trim_end(),
+        "a target is left out; the others are served"
+    );
+}
+
+/// Looks up the databases that are named by their identifiers, for a while.
+async fn look_up(slots: &[Arc<Slot>], proxy: &Proxy) {
+    if slots.iter().all(|slot| slot.ready().is_some()) {
+        return;
+    }
+    let _progress = Progress::start("looking up databases");
+    let looking = session::look_up_all(slots, proxy);
+    if tokio::time::timeout(LOOKUP_PATIENCE, looking)
+        .await
+        .is_err()
+    {
+        warn!("AWS is slow to tell where the databases are; clients wait for it");
+    }
 }
 
 /// The folder of what is made once.
@@ -77,29 +136,27 @@ fn verifier(serve: &Serve) -> anyhow::Result<Option<Verifier>> {
     }
 }
 
-/// One line per target: what to paste, and where it leads.
-fn ready_lines(listener: &Listener) -> Vec<String> {
-    let shared = listener.by_name();
-    listener
-        .targets()
-        .map(|target| ready_line(target, listener.port(), shared))
-        .collect()
-}
-
-fn ready_line(target: &Target, port: u16, shared: bool) -> String {
-    let database = if shared {
-        format!(" -d {}", target.name)
+/// What to paste, and where it leads.
+pub(super) fn ready_line(row: &Row) -> String {
+    let Row { slot, port, .. } = row;
+    let plan = &slot.plan;
+    let database = if row.by_name {
+        format!(" -d {}", plan.name)
     } else {
         String::new()
     };
-    let user = target
+    let user = plan
         .user
         .as_deref()
         .map(|user| format!(" as {user}"))
         .unwrap_or_default();
+    let place = match slot.ready() {
+        Some(rooms) => rooms.target.endpoint.to_string(),
+        None => format!("{}, which was not found yet", plan.wanted),
+    };
     format!(
-        "ready  {}  psql -h localhost -p {port}{database}  → {}{user} via {}",
-        target.name, target.endpoint, target.via
+        "ready  {}  psql -h localhost -p {port}{database}  → {place}{user} via {}",
+        plan.name, plan.via
     )
 }
 

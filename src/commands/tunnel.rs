@@ -1,5 +1,6 @@
 //! `pgiam tunnel`: plain TCP to any host and port.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -7,8 +8,9 @@ use tracing::info;
 
 use super::serve::announce;
 use crate::cli::TunnelArgs;
-use crate::config::File;
+use crate::config::{DEFAULT_MAX_CONNECTIONS, File};
 use crate::forward::{self, Bound, Forwarder};
+use crate::observe::Observed;
 use crate::platform::StopSignals;
 
 /// Carries connections until a signal ends it.
@@ -32,7 +34,8 @@ pub async fn tunnel(args: &TunnelArgs) -> anyhow::Result<()> {
         })
         .collect();
     let transport = forward::transport(&target);
-    let forwarder = Forwarder::start(target, transport, bound);
+    let observed = Arc::new(Observed::new(DEFAULT_MAX_CONNECTIONS));
+    let forwarder = Forwarder::start(target, transport, bound, observed);
     announce(&ready)?;
 
     let signal = signals.next().await;

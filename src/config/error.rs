@@ -1,11 +1,12 @@
 //! Why a configuration cannot be used.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use thiserror::Error;
 
 /// Why the configuration cannot be used. Every message names the key and the remedy.
-#[derive(Debug, Error)]
+#[derive(Clone, Debug, Error)]
 pub enum ConfigError {
     /// The file cannot be read.
     #[error("cannot read the configuration file {path}: {source}")]
@@ -13,7 +14,7 @@ pub enum ConfigError {
         /// The file.
         path: PathBuf,
         /// What the file system said.
-        source: std::io::Error,
+        source: Arc<std::io::Error>,
     },
     /// The file is not TOML, or has keys or types that do not exist.
     #[error("{path} is not a valid configuration:\n{reason}")]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::Deserialize;
 
@@ -125,16 +126,30 @@ pub struct File {
     pub targets: BTreeMap<String, Layer>,
 }
 
+/// A configuration file and where it was.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// What it says; nothing where there is none.
+    pub file: File,
+    /// The file that was read.
+    pub path: Option<PathBuf>,
+    /// Where it was looked for, in words.
+    pub looked_at: String,
+}
+
 impl File {
     /// Reads `explicit`, or else the first that exists of `./pgiam.toml` and the user's file.
-    /// Returns the file and a sentence about where it was looked for.
     ///
     /// # Errors
     /// [`ConfigError::Unreadable`] or [`ConfigError::Syntax`]. Finding no file is not an error
     /// unless one was named.
-    pub fn load(explicit: Option<&Path>) -> Result<(Self, String), ConfigError> {
+    pub fn find(explicit: Option<&Path>) -> Result<Found, ConfigError> {
         if let Some(path) = explicit {
-            return Ok((Self::read(path)?, path.display().to_string()));
+            return Ok(Found {
+                file: Self::read(path)?,
+                path: Some(path.to_owned()),
+                looked_at: path.display().to_string(),
+            });
         }
         let candidates: Vec<PathBuf> = [
             Some(PathBuf::from("pgiam.toml")),
@@ -148,20 +163,41 @@ impl File {
             .map(|path| path.display().to_string())
             .collect::<Vec<_>>()
             .join(", ");
-        for path in &candidates {
-            match Self::read(path) {
+        for path in candidates {
+            let file = match Self::read(&path) {
                 Err(ConfigError::Unreadable { source, .. })
-                    if source.kind() == std::io::ErrorKind::NotFound => {}
-                read => return Ok((read?, looked_at)),
-            }
+                    if source.kind() == std::io::ErrorKind::NotFound =>
+                {
+                    continue;
+                }
+                read => read?,
+            };
+            return Ok(Found {
+                file,
+                path: Some(path),
+                looked_at,
+            });
         }
-        Ok((Self::default(), looked_at))
+        Ok(Found {
+            file: Self::default(),
+            path: None,
+            looked_at,
+        })
+    }
+
+    /// The same without the place: the file and a sentence about where it was looked for.
+    ///
+    /// # Errors
+    /// As for [`File::find`].
+    pub fn load(explicit: Option<&Path>) -> Result<(Self, String), ConfigError> {
+        let found = Self::find(explicit)?;
+        Ok((found.file, found.looked_at))
     }
 
     fn read(path: &Path) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable {
             path: path.to_owned(),
-            source,
+            source: Arc::new(source),
         })?;
         let mut file: Self = toml::from_str(&text).map_err(|source| ConfigError::Syntax {
             path: path.to_owned(),

@@ -27,6 +27,19 @@ pub(super) fn client(error: &ClientError) -> Said {
         .hint("This port speaks the PostgreSQL protocol, version 3.")
 }
 
+/// What is configured cannot be used, as it shows when the target is set up.
+pub(super) fn configured(error: &SessionError) -> Said {
+    let text = error.to_string();
+    let (message, hint) = text.split_once("\nhint: ").unwrap_or((&text, ""));
+    let said = Said::new("target.config", CONFIGURATION, message);
+    match hint {
+        "" => said.hint(
+            "Mend the target in the configuration file; pgiam takes the change over by itself.",
+        ),
+        hint => said.hint(hint),
+    }
+}
+
 /// Somebody else's client.
 pub(super) fn peer(error: &SessionError) -> Said {
     let said = |message| Said::new("peer.foreign", NOT_AUTHORIZED, message);

@@ -56,7 +56,7 @@ pub(super) fn server(error: &ServerError, about: Option<&About<'_>>) -> Report {
         sqlstate: state.to_owned(),
         message: error.message().into_owned(),
         detail: (!all.is_empty()).then(|| all.join(" ")),
-        hint: None,
+        hint: Some(hint),
         level: Level::Warn,
     }
 }

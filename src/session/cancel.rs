@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use tracing::{Span, info, warn};
 
 use super::login::{Opened, Server, next_event, open, secure};
-use super::{Proxy, Rooms, SessionError};
+use super::{Entry, Proxy, Rooms, SessionError};
 use crate::splice;
 use crate::tunnel::Stream;
 
@@ -20,16 +20,12 @@ const CANCEL_DEADLINE: Duration = Duration::from_secs(10);
 /// Passes a CancelRequest on. As with the server itself the client learns nothing from the answer
 /// but that the connection closes (PostgreSQL docs, "Canceling Requests in Progress"), which we do
 /// when the server has: libpq takes the close as "processed".
-pub(super) async fn deliver(
-    proxy: &Proxy,
-    rooms: &[Arc<Rooms>],
-    key: &CancelKey,
-    mut stream: Stream,
-) {
+///
+/// It takes the way of the connection that is meant, whose target may be configured otherwise by now.
+pub(super) async fn deliver(proxy: &Proxy, entry: &Entry, key: &CancelKey, mut stream: Stream) {
     let pid = key.pid();
-    let targets = proxy.cancel_keys.find(key);
-    let is_meant = |rooms: &&Arc<Rooms>| targets.iter().any(|t| t.name == rooms.target.name);
-    let meant: Vec<_> = rooms.iter().filter(is_meant).collect();
+    let mut meant: Vec<Arc<Rooms>> = proxy.cancel_keys.find(key);
+    meant.retain(|rooms| entry.has(&rooms.target.name));
     if meant.is_empty() {
         info!(
             pid,
@@ -39,7 +35,7 @@ pub(super) async fn deliver(
         let names: Vec<&str> = meant.iter().map(|rooms| &*rooms.target.name).collect();
         Span::current().record("target", names.join(", "));
     }
-    join_all(meant.into_iter().map(|rooms| send(proxy, rooms, key))).await;
+    join_all(meant.iter().map(|rooms| send(proxy, rooms, key))).await;
     splice::close(&mut stream).await;
 }
 

@@ -1,5 +1,6 @@
 //! Tunnel, token and login of one session, and which of them are tried again.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use pg_handshake::{Negotiation, Upstream};
@@ -14,6 +15,7 @@ use super::{Rooms, Session, SessionError, is_probe, millis};
 use crate::aws::Identity;
 use crate::config::{Endpoint, EndpointKind, Target};
 use crate::jitter::jitter;
+use crate::observe::TokenSource;
 use crate::report::Evidence;
 use crate::route::Routed;
 use crate::token::{Token, TokenRequest};
@@ -176,7 +178,7 @@ impl Session {
         let mut budget = Budget::of(&rooms.target);
         let looked_up = async {
             let endpoint = rooms.endpoint().await?;
-            let request = self.token_request(rooms, routed, endpoint.clone()).await?;
+            let request = token_request(rooms, routed, endpoint.clone()).await?;
             Ok((endpoint, request))
         };
         let (endpoint, request) = budget.connect(rooms, looked_up).await?;
@@ -230,9 +232,16 @@ impl Session {
             ..
         } = attempt;
         let machine = Upstream::login(routed.startup.clone(), way.negotiation);
+        let observed = Arc::clone(&self.proxy.observed);
         let began = Instant::now();
         let token = async {
             let token = rooms.tokens.token(request).await;
+            let source = match &token {
+                Ok(token) if token.from_cache => TokenSource::Cache,
+                Ok(_) => TokenSource::Fresh,
+                Err(_) => TokenSource::Failed,
+            };
+            observed.token(&rooms.target.name, source);
             Ok((token.map_err(SessionError::from)?, millis(began)))
         };
         let opened = async {
@@ -303,26 +312,26 @@ impl Session {
         let login = passthrough(&mut self.timings, rooms, opened, client, greeting);
         budget.login(rooms, login).await
     }
+}
 
-    async fn token_request(
-        &self,
-        rooms: &Rooms,
-        routed: &Routed,
-        endpoint: Endpoint,
-    ) -> Result<TokenRequest, SessionError> {
-        // The name behind an alias knows better than the configuration, which names the tunnel's.
-        let region = match (endpoint.region(), &routed.target.region) {
-            (Some(region), _) => region.to_owned(),
-            (None, Some(region)) => region.clone(),
-            (None, None) => rooms.aws.region().await?.ok_or(TunnelError::NoRegion)?,
-        };
-        Ok(TokenRequest {
-            host: endpoint.host,
-            port: endpoint.port,
-            user: routed.user.clone(),
-            region,
-        })
-    }
+/// What a token has to be signed for.
+pub(super) async fn token_request(
+    rooms: &Rooms,
+    routed: &Routed,
+    endpoint: Endpoint,
+) -> Result<TokenRequest, SessionError> {
+    // The name behind an alias knows better than the configuration, which names the tunnel's.
+    let region = match (endpoint.region(), &routed.target.region) {
+        (Some(region), _) => region.to_owned(),
+        (None, Some(region)) => region.clone(),
+        (None, None) => rooms.aws.region().await?.ok_or(TunnelError::NoRegion)?,
+    };
+    Ok(TokenRequest {
+        host: endpoint.host,
+        port: endpoint.port,
+        user: routed.user.clone(),
+        region,
+    })
 }
 
 /// Does something for a client for as long as it is there.

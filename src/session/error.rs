@@ -1,14 +1,17 @@
 //! Why a connection did not become a session: one variant per room that can refuse it.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use pg_handshake::{ClientError, PasswordError, UpstreamError};
 use thiserror::Error;
 
+use super::rooms::SetupError;
 use crate::alias::AliasError;
 use crate::aws::CredentialsError;
-use crate::config::EndpointKind;
+use crate::config::{ConfigError, EndpointKind};
+use crate::discover::DiscoverError;
 use crate::route::RouteError;
 use crate::scram::ScramError;
 use crate::tls::upstream::UpstreamTlsError;
@@ -55,6 +58,18 @@ pub enum SessionError {
     /// No target, or no user.
     #[error(transparent)]
     Route(#[from] RouteError),
+    /// The database of the target could not be found at RDS.
+    #[error(transparent)]
+    Discovery(Arc<DiscoverError>),
+    /// Finding it took too long.
+    #[error("the database was not found within {} s", .0.as_secs())]
+    LookupTimeout(Duration),
+    /// What was found does not go with the configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// What was configured cannot be used.
+    #[error(transparent)]
+    Setup(#[from] SetupError),
     /// No token.
     #[error(transparent)]
     Token(#[from] TokenError),

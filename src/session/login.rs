@@ -9,6 +9,7 @@ use pg_handshake::{
 };
 use tokio::io::AsyncReadExt;
 use tokio::time::Instant;
+use tokio_rustls::client::TlsStream;
 
 use super::dial::DialOnRead;
 use super::known::Known;
@@ -53,6 +54,23 @@ impl Greeting {
         self.token_given && !self.authenticated
     }
 
+    /// The value of a run-time parameter that the server has reported (ParameterStatus).
+    pub(super) fn reported(&self, name: &str) -> Option<String> {
+        let mut rest = &self.bytes[..];
+        let mut found = None;
+        while let Some((frame, after)) = cut(rest) {
+            rest = after;
+            let Some(body) = frame.strip_prefix(b"S").and_then(|frame| frame.get(4..)) else {
+                continue;
+            };
+            let mut fields = body.split(|byte| *byte == 0);
+            if fields.next() == Some(name.as_bytes()) {
+                found = fields.next();
+            }
+        }
+        found.map(|value| String::from_utf8_lossy(value).into_owned())
+    }
+
     /// Adds what the server said.
     ///
     /// # Errors
@@ -72,6 +90,14 @@ impl Greeting {
         }
         Ok(())
     }
+}
+
+/// The first message of `bytes`, type byte included, and what follows it.
+fn cut(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (_, rest) = bytes.split_first()?;
+    let (length, _) = rest.split_first_chunk()?;
+    let length = usize::try_from(u32::from_be_bytes(*length)).ok()?;
+    bytes.split_at_checked(length.checked_add(1)?)
 }
 
 /// Whom a connection is for.
@@ -160,16 +186,27 @@ pub(super) async fn secure(
     stream: Stream,
     negotiation: Negotiation,
 ) -> Result<(Stream, String), SessionError> {
+    let tls = handshake(rooms, server, stream, negotiation).await?;
+    let version = tls_name(tls.get_ref().1.protocol_version());
+    Ok((Box::new(tls), version))
+}
+
+/// Verified TLS on `stream`.
+pub(super) async fn handshake(
+    rooms: &Rooms,
+    server: &Server,
+    stream: Stream,
+    negotiation: Negotiation,
+) -> Result<TlsStream<Stream>, SessionError> {
     let tls = rooms.tls.connect(&server.name, stream).await?;
     let session = tls.get_ref().1;
-    let version = tls_name(session.protocol_version());
     // PostgreSQL docs, "SSL Session Encryption": without ALPN, direct TLS could be with a server of
     // another protocol. After an SSLRequest the S has said what it is.
     if negotiation == Negotiation::Direct && session.alpn_protocol() != Some(ALPN) {
         return Err(SessionError::NoAlpn);
     }
     server.known.secured(negotiation);
-    Ok((Box::new(tls), version))
+    Ok(tls)
 }
 
 /// Everything a login with a token needs besides the connection.
@@ -249,7 +286,7 @@ pub(super) fn server_version(frame: &[u8]) -> Option<u32> {
 }
 
 /// The version as PostgreSQL and OpenSSL write it.
-fn tls_name(version: Option<rustls::ProtocolVersion>) -> String {
+pub(super) fn tls_name(version: Option<rustls::ProtocolVersion>) -> String {
     version
         .map(|version| format!("{version:?}").replace('_', "."))
         .unwrap_or_default()
@@ -288,7 +325,26 @@ pub(super) fn lost(error: io::Error) -> SessionError {
 
 #[cfg(test)]
 mod tests {
-    use super::server_version;
+    use bytes::Bytes;
+
+    use super::{Greeting, server_version};
+
+    #[test]
+    fn reported_parameters_are_found() {
+        let mut greeting = Greeting::default();
+        assert_eq!(greeting.reported("TimeZone"), None);
+        for frame in [
+            &b"R\0\0\0\x08\0\0\0\0"[..],
+            b"S\0\0\0\x11TimeZone\0UTC\0",
+            b"S\0\0\0\x0aa\0bcd\0",
+            b"Z\0\0\0\x05I",
+        ] {
+            greeting.add(&Bytes::from_static(frame)).unwrap();
+        }
+        assert_eq!(greeting.reported("TimeZone").as_deref(), Some("UTC"));
+        assert_eq!(greeting.reported("a").as_deref(), Some("bcd"));
+        assert_eq!(greeting.reported("UTC"), None);
+    }
 
     #[test]
     fn the_version_is_found_where_it_is_told() {

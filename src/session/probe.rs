@@ -1,7 +1,7 @@
 //! What clients hear before anything is tried for them: those that come too late, and those that
 //! only ask whether a connection could be made (`pg_isready`) and cannot make one.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use pg_handshake::{Startup, UpstreamError};
@@ -9,7 +9,6 @@ use tokio::time::Instant;
 
 use super::{Arrival, Entry, Proxy, Rooms, SessionError, is_probe};
 use crate::report::{self, About};
-use crate::route;
 use crate::tunnel::Readiness;
 
 /// How long a connection that failed tells about those that would follow. Longer than a health check
@@ -39,37 +38,14 @@ pub(super) fn turned_away(
         return Ok(());
     }
     // Which targets there are is not for those who do not know the password.
-    match entry.not_now(asked.filter(|_| !stranger || entry.rooms.len() == 1)) {
+    match entry.not_now(asked.filter(|_| !stranger || entry.slots.len() == 1)) {
         Some(error) => Err(error),
         None => Ok(()),
     }
 }
 
-impl Entry {
-    /// What the client asks for, if that is there.
-    fn named(&self, startup: &Startup) -> Option<&Arc<Rooms>> {
-        if !self.by_name && self.rooms.len() == 1 {
-            return self.rooms.first();
-        }
-        let (name, _) = route::split_name(startup.get("database").unwrap_or_default());
-        let mut all = self.rooms.iter();
-        all.find(|rooms| rooms.target.name.as_bytes() == name)
-    }
-
-    /// Why a connection to this target could not be made now, or to none of all; as far as is known.
-    fn not_now(&self, asked: Option<&Arc<Rooms>>) -> Option<SessionError> {
-        match asked {
-            Some(rooms) => rooms.not_now(),
-            None => {
-                let all: Option<Vec<_>> = self.rooms.iter().map(|rooms| rooms.not_now()).collect();
-                all?.into_iter().next()
-            }
-        }
-    }
-}
-
 impl Rooms {
-    fn not_now(&self) -> Option<SessionError> {
+    pub(super) fn not_now(&self) -> Option<SessionError> {
         match self.transport.readiness() {
             waits @ (Readiness::Starting | Readiness::Interrupted) => {
                 Some(SessionError::NoTunnelYet(waits))
@@ -105,7 +81,7 @@ impl LastFailure {
     }
 
     /// The identifier of the reason, if it was not long ago.
-    fn get(&self) -> Option<&'static str> {
+    pub(super) fn get(&self) -> Option<&'static str> {
         let failure = *self.lock();
         failure
             .filter(|(_, at)| at.elapsed() < FRESH)

@@ -17,9 +17,10 @@ use super::limits::Places;
 use super::probe::LastFailure;
 use super::{Arrival, SessionError};
 use crate::alias::Aliases;
-use crate::aws::{AwsContext, AwsOptions};
+use crate::aws::AwsContext;
 use crate::cancel::CancelKeys;
-use crate::config::{Auth, Endpoint, Serve, Target, Via};
+use crate::config::{Auth, Endpoint, Plan, Serve, Target, Via};
+use crate::observe::Observed;
 use crate::platform::peer;
 use crate::scram::Verifier;
 use crate::tls::local::{self, LocalTlsError};
@@ -44,11 +45,13 @@ pub struct Proxy {
     pub(super) uid: Option<u32>,
     pub(super) startup_timeout: Duration,
     pub(super) places: Places,
-    pub(super) cancel_keys: CancelKeys,
+    pub(super) cancel_keys: CancelKeys<Rooms>,
     /// Cancel requests that are under way.
     pub(super) cancels: Semaphore,
     /// Nobody is let in any more.
     closing: AtomicBool,
+    /// What is measured.
+    pub observed: Arc<Observed>,
     /// Cancelled when the remaining connections must end.
     pub stop: CancellationToken,
 }
@@ -77,6 +80,7 @@ impl Proxy {
             cancel_keys: CancelKeys::default(),
             cancels: Semaphore::new(MOST_CANCELS),
             closing: AtomicBool::new(false),
+            observed: Arc::new(Observed::new(serve.max_connections)),
             stop: CancellationToken::new(),
         })
     }
@@ -85,6 +89,7 @@ impl Proxy {
     /// served.
     pub fn turn_away_newcomers(&self) {
         self.closing.store(true, Ordering::Release);
+        self.observed.drains();
     }
 
     /// Whether clients that want in are too late.
@@ -113,6 +118,16 @@ pub struct Rooms {
     pub(super) places: Places,
     pub(super) last_failure: LastFailure,
     aliases: Arc<Aliases>,
+}
+
+impl Drop for Rooms {
+    /// When a target is configured anew, or no longer, its tunnel ends with its last connection.
+    fn drop(&mut self) {
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let transport = Arc::clone(&self.transport);
+            runtime.spawn(async move { transport.shutdown().await });
+        }
+    }
 }
 
 impl Rooms {
@@ -149,36 +164,13 @@ pub enum SetupError {
     },
 }
 
-/// Sets up every target; targets with the same profile and region share their AWS context.
-///
-/// # Errors
-/// [`SetupError`] for settings that can never work. Nothing is asked of AWS here.
-pub fn rooms(targets: Vec<Target>) -> Result<Vec<Arc<Rooms>>, SetupError> {
-    let mut contexts: Vec<(Option<String>, Option<String>, Arc<AwsContext>)> = Vec::new();
-    let mut rooms = Vec::new();
-    for target in targets {
-        let name = || target.name.clone();
-        let (profile, region) = (target.profile.clone(), target.region.clone());
-        let known = contexts
-            .iter()
-            .find(|(p, r, _)| *p == profile && *r == region);
-        let aws = match known {
-            Some((_, _, aws)) => Arc::clone(aws),
-            None => {
-                let aws = Arc::new(AwsContext::new(AwsOptions {
-                    profile: profile.clone(),
-                    region: region.clone(),
-                    ..AwsOptions::default()
-                }));
-                contexts.push((profile, region, Arc::clone(&aws)));
-                aws
-            }
-        };
-        let tls =
-            UpstreamTls::new(target.ca_file.as_deref()).map_err(|source| SetupError::Trust {
-                target: name(),
-                source,
-            })?;
+impl Rooms {
+    /// Sets up a target. Nothing is asked of AWS here.
+    ///
+    /// # Errors
+    /// [`SetupError`] for settings that can never work.
+    pub fn new(target: Target, aws: Arc<AwsContext>) -> Result<Self, SetupError> {
+        let tls = trust(&target.name, target.ca_file.as_deref())?;
         let transport: Arc<dyn Transport> = match &target.via {
             Via::Direct => Arc::new(Direct::new(target.endpoint.clone(), target.connect_timeout)),
             Via::Ssm(settings) => Arc::new(SsmTransport::new(
@@ -188,7 +180,7 @@ pub fn rooms(targets: Vec<Target>) -> Result<Vec<Arc<Rooms>>, SetupError> {
                 target.endpoint.clone(),
             )),
         };
-        rooms.push(Arc::new(Rooms {
+        Ok(Self {
             transport,
             tokens: Arc::new(token::provider(Arc::clone(&aws))),
             tls,
@@ -198,7 +190,21 @@ pub fn rooms(targets: Vec<Target>) -> Result<Vec<Arc<Rooms>>, SetupError> {
             last_failure: LastFailure::default(),
             aliases: Arc::new(Aliases::new(target.login.dns_server)),
             target: Arc::new(target),
-        }));
+        })
     }
-    Ok(rooms)
+
+    /// Looks at what can be looked at before the database of a target is known.
+    ///
+    /// # Errors
+    /// As for [`Rooms::new`].
+    pub(crate) fn check(plan: &Plan) -> Result<(), SetupError> {
+        trust(&plan.name, plan.ca_file.as_deref()).map(|_| ())
+    }
+}
+
+fn trust(target: &str, ca_file: Option<&Path>) -> Result<UpstreamTls, SetupError> {
+    UpstreamTls::new(ca_file).map_err(|source| SetupError::Trust {
+        target: target.to_owned(),
+        source,
+    })
 }

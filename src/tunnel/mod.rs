@@ -4,6 +4,7 @@
 
 pub mod direct;
 pub mod ssm;
+mod stats;
 
 use std::future::Future;
 use std::io;
@@ -18,6 +19,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use crate::aws::{ClockOffset, CredentialsError};
 use crate::config::Endpoint;
 pub use direct::DirectFailure;
+pub use stats::{SessionState, SessionStats, TunnelStats, TunnelTotals};
 
 /// A byte stream in both directions.
 pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -48,12 +50,58 @@ pub trait Transport: Send + Sync {
         self.open(hello)
     }
 
+    /// Starts what the first stream would have to wait for, and waits for it; who carries it, where
+    /// somebody does. Opens no stream. The caller sets the deadline. Cancel-safe.
+    fn prepare(&self) -> BoxFuture<'_, Result<Option<Arc<str>>, TunnelError>> {
+        Box::pin(std::future::ready(Ok(None)))
+    }
+
+    /// Who would be asked to carry the next stream, in order; nobody where it needs nobody. Starts
+    /// nothing. Takes no longer than some seconds. Cancel-safe.
+    fn carriers(&self) -> BoxFuture<'_, Result<Vec<Carrier>, TunnelError>> {
+        Box::pin(std::future::ready(Ok(Vec::new())))
+    }
+
     /// How the way stands at this moment. Starts nothing.
     fn readiness(&self) -> Readiness;
+
+    /// What it has done so far, and what it holds open. Starts nothing.
+    fn stats(&self) -> TunnelStats {
+        TunnelStats::default()
+    }
 
     /// Ends what the transport holds open at AWS. Streams end with an error. The caller sets the
     /// deadline.
     fn shutdown(&self) -> BoxFuture<'_, ()>;
+}
+
+/// Somebody who may carry a tunnel: a managed node, or a container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Carrier {
+    /// Its id, as it is configured or was found.
+    pub id: String,
+    /// What Systems Manager says about it.
+    pub state: CarrierState,
+}
+
+/// What Systems Manager says about a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CarrierState {
+    /// Its agent has reported.
+    Known {
+        /// It is in touch, as far as is known: it takes minutes to notice that one is not.
+        online: bool,
+        /// `Online`, `ConnectionLost`, `Inactive`.
+        ping: String,
+        /// When its agent was last heard of, as in RFC 3339.
+        last_ping: Option<String>,
+        /// The agent's version.
+        agent: Option<String>,
+    },
+    /// There is no managed node of that id.
+    Unlisted,
+    /// It does not say: we may not ask, or it is a container.
+    Unknown,
 }
 
 /// How the way to a database stands.

@@ -53,7 +53,8 @@ pub(super) async fn serve(
             });
         }
     };
-    if let Some(reply) = play_fault(cloud, operation, failure).await {
+    let throttled = ApiError::new("ThrottlingException", "Rate exceeded");
+    if let Some(reply) = play_fault(cloud, operation, throttled, failure).await {
         return reply;
     }
     let call = Call {

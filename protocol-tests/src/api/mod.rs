@@ -1,9 +1,14 @@
 //! The HTTPS front of the sandbox: every service on one port, told apart as AWS clients mark them.
 
+mod ec2;
+mod iam;
 mod json;
 mod kms;
+mod query;
+mod rds;
 mod ssm;
 mod sts;
+mod xml;
 
 use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;
@@ -21,7 +26,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::cloud::Cloud;
 use crate::gateway;
-use crate::iam::User;
+use crate::iam::{Refusal, User};
 use crate::sync::lock;
 
 pub use ssm::SessionDocument;
@@ -43,7 +48,7 @@ pub(crate) type Reply = http::Response<Full<Bytes>>;
 /// A failure to inject into the next calls of an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ApiFault {
-    /// `ThrottlingException`, "Rate exceeded".
+    /// Too many calls: `ThrottlingException`, "Rate exceeded", or the service's own words for it.
     Throttled,
     /// `InternalServerError` with status 500.
     InternalError,
@@ -137,12 +142,15 @@ impl ApiError {
 /// What IAM says to `action` on the resource with this ARN. `switch` is the entry in the user's deny
 /// list, which may also name one resource (see [`User::deny`]); `action` is what the message names.
 fn allow(user: &User, switch: &str, action: &str, resource: &str) -> Result<(), ApiError> {
-    let because = if user.is_denied_on(&format!("scp:{switch}"), resource) {
-        "with an explicit deny in a service control policy".to_owned()
-    } else if user.is_denied_on(switch, resource) {
-        format!("because no identity-based policy allows the {action} action")
-    } else {
-        return Ok(());
+    let because = match user.refusal(switch, resource) {
+        None => return Ok(()),
+        Some(Refusal::Organization) => {
+            "with an explicit deny in a service control policy".to_owned()
+        }
+        Some(Refusal::Explicit) => "with an explicit deny in an identity-based policy".to_owned(),
+        Some(Refusal::Implicit) => {
+            format!("because no identity-based policy allows the {action} action")
+        }
     };
     let text = format!(
         "User: {} is not authorized to perform: {action} on resource: {resource} {because}",
@@ -209,7 +217,7 @@ async fn respond(cloud: &Arc<Cloud>, mut incoming: http::Request<Incoming>) -> R
             ssm::answer(cloud, &request).await
         }
     } else {
-        sts::answer(cloud, &request).await
+        answer_query(cloud, &request).await
     };
     let date = httpdate::fmt_http_date(cloud.iam.now());
     let headers = reply.headers_mut();
@@ -223,14 +231,28 @@ async fn respond(cloud: &Arc<Cloud>, mut incoming: http::Request<Incoming>) -> R
     reply
 }
 
-/// Plays the fault ordered for this operation, if any, in the error shape of `say`.
+/// Requests of the Query protocol name their service only where they are signed.
+async fn answer_query(cloud: &Cloud, request: &Request) -> Reply {
+    let service = query::Service::of(request);
+    query::serve(cloud, request, service, |call, action| match service.name {
+        "rds" => rds::answer(call, action),
+        "ec2" => ec2::answer(call, action),
+        "iam" => iam::answer(call, action),
+        _ => sts::answer(call, action),
+    })
+    .await
+}
+
+/// Plays the fault ordered for this operation, if any, in the error shape of `say`. `throttled` is
+/// how the service says that there were too many calls.
 async fn play_fault(
     cloud: &Cloud,
     operation: &str,
+    throttled: ApiError,
     say: impl Fn(&ApiError) -> Reply,
 ) -> Option<Reply> {
     let error = match cloud.api.next_fault(operation)? {
-        ApiFault::Throttled => ApiError::new("ThrottlingException", "Rate exceeded"),
+        ApiFault::Throttled => throttled,
         ApiFault::InternalError => ApiError {
             status: StatusCode::INTERNAL_SERVER_ERROR,
             code: "InternalServerError".to_owned(),

@@ -165,8 +165,8 @@ impl Call<'_> {
         session
     }
 
-    /// The gateway lives on the same port as the API when the client came to a local address, and
-    /// under its own service name otherwise.
+    /// The gateway lives on the same port as the API when the client came to an address of the
+    /// sandbox's own, and under its own service name otherwise.
     fn stream_url(&self, session: &Session) -> String {
         let host = self.request.headers.get(header::HOST);
         let host = host.and_then(|h| h.to_str().ok()).unwrap_or_default();
@@ -174,6 +174,7 @@ impl Call<'_> {
         let iam = &self.cloud.iam;
         let authority = match name {
             "localhost" | "127.0.0.1" | "[::1]" => host.to_owned(),
+            name if self.cloud.names.iter().any(|own| own == name) => host.to_owned(),
             _ => format!("ssmmessages.{}.{}", iam.region(), iam.partition().suffix),
         };
         let id = &session.info.id;

@@ -1,11 +1,8 @@
 //! Runs the sandbox for people: `sandbox aws` and point any AWS client at it, or `sandbox demo` for
 //! everything at once.
-#![expect(
-    clippy::print_stdout,
-    reason = "a command line program talks on stdout"
-)]
 
 use std::io::Write as _;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -13,7 +10,7 @@ use clap::{Args, Parser, Subcommand};
 use protocol_tests::bench::tunnel::{self, TunnelOptions};
 use protocol_tests::bench::{self, BenchOptions};
 use protocol_tests::demo::{self, DemoOptions};
-use protocol_tests::sandbox::Sandbox;
+use protocol_tests::standing::{self, Route, StandingOptions};
 use protocol_tests::suites::{self, SuitesOptions};
 use tracing_subscriber::EnvFilter;
 
@@ -27,21 +24,8 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Start the AWS side and print the lines to export; ends with Ctrl-C.
-    Aws {
-        /// Region of the account.
-        #[arg(long, default_value = "eu-central-1")]
-        region: String,
-        /// Local port of all services (0: any free one).
-        #[arg(long, default_value_t = 0)]
-        port: u16,
-        /// Let a host name of the private network lead to a local listener:
-        /// `NAME:PORT=127.0.0.1:PORT`.
-        #[arg(long, value_name = "NAME:PORT=ADDR", value_parser = parse_route)]
-        route: Vec<Route>,
-        /// Send as fast as possible instead of at the real agent's 0.7 MB/s.
-        #[arg(long)]
-        no_pacing: bool,
-    },
+    #[command(after_help = AWS_HELP)]
+    Aws(Aws),
     /// Start everything, a real PostgreSQL server and the real pgiam included, and print what to
     /// paste; ends with Ctrl-C and leaves nothing behind.
     Demo {
@@ -66,6 +50,49 @@ enum Command {
     /// Run PostgreSQL's own tests through pgiam, and compare with the same tests run directly.
     Suites(Suites),
 }
+
+#[derive(Args)]
+struct Aws {
+    /// Region of the account.
+    #[arg(long, default_value = "eu-central-1")]
+    region: String,
+    /// Local port of all services (0: any free one).
+    #[arg(long, default_value_t = 0)]
+    port: u16,
+    /// Write the files for clients here and leave them, instead of below a temporary directory.
+    #[arg(long)]
+    dir: Option<PathBuf>,
+    /// Listen at this address instead of at loopback; in a container 0.0.0.0.
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<IpAddr>,
+    /// A name the sandbox is reached by, besides localhost. Its URLs have the first one.
+    #[arg(long, value_name = "HOST")]
+    name: Vec<String>,
+    /// Let a host name of the private network lead to a listener outside of it.
+    #[arg(long, value_name = "NAME:PORT=HOST:PORT")]
+    route: Vec<Route>,
+    /// Play the RDS endpoint NAME:PORT before the PostgreSQL server at HOST:PORT.
+    #[arg(long, value_name = "NAME:PORT=HOST:PORT")]
+    database: Vec<Route>,
+    /// Send as fast as possible instead of at the real agent's 0.7 MB/s.
+    #[arg(long)]
+    no_pacing: bool,
+}
+
+const AWS_HELP: &str = "\
+--dir holds, under names that stay: ca.pem (signs AWS and the databases), public-ca.pem (signs RDS \
+Proxies and Aurora DSQL), the AWS files config and credentials, and env with the AWS_* variables, \
+one a line. env is written last and removed at the end: while it is there, the sandbox answers. \
+The paths in it are those of this machine, so another container mounts the directory at the same \
+place.
+
+--database ends TLS with a certificate for NAME, has IAM tokens judged as RDS does, and hands the \
+connection on; NAME resolves on the bastion, and the database is in the lists of RDS (an Aurora \
+cluster if it is called ….cluster-…, an RDS Proxy if ….proxy-…, else an instance). The server \
+listens without TLS and lets in without a password, from the sandbox's address, whoever is to have \
+a token, for example with this line in its pg_hba.conf:
+
+    host all +rds_iam all trust";
 
 #[derive(Args)]
 struct Suites {
@@ -124,26 +151,6 @@ With --plugin the program is started as the AWS CLI starts it, on a session of t
 trusts the sandbox through SSL_CERT_FILE, which its TLS reads on Linux only. Without --plugin the \
 table shows what was once measured with it and a real agent.";
 
-#[derive(Clone)]
-struct Route {
-    host: String,
-    port: u16,
-    real: std::net::SocketAddr,
-}
-
-fn parse_route(text: &str) -> Result<Route, String> {
-    let parse = || {
-        let (name, real) = text.split_once('=')?;
-        let (host, port) = name.rsplit_once(':')?;
-        Some(Route {
-            host: host.to_owned(),
-            port: port.parse().ok()?,
-            real: real.parse().ok()?,
-        })
-    };
-    parse().ok_or_else(|| "expected NAME:PORT=ADDRESS:PORT".to_owned())
-}
-
 #[tokio::main]
 async fn main() -> ExitCode {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
@@ -163,34 +170,18 @@ async fn main() -> ExitCode {
 
 async fn run(command: Command) -> anyhow::Result<()> {
     match command {
-        Command::Aws {
-            region,
-            port,
-            route,
-            no_pacing,
-        } => {
-            let sandbox = Sandbox::builder()
-                .region(&region)
-                .port(port)
-                .start()
-                .await?;
-            for route in route {
-                sandbox.vpc().open(&route.host, route.port, route.real);
-            }
-            let target = protocol_tests::sandbox::DEFAULT_TARGET;
-            sandbox.agent(target).set_pacing(!no_pacing);
-            for (name, value) in sandbox.env() {
-                println!("export {name}={value}");
-            }
-            println!("# managed node: {target}; Ctrl-C ends");
-            let kind = tokio::signal::unix::SignalKind::terminate();
-            let mut terminate = tokio::signal::unix::signal(kind)?;
-            tokio::select! {
-                interrupted = tokio::signal::ctrl_c() => interrupted?,
-                _ = terminate.recv() => {}
-            }
-            sandbox.shutdown().await;
-            Ok(())
+        Command::Aws(aws) => {
+            standing::run(StandingOptions {
+                region: aws.region,
+                port: aws.port,
+                dir: aws.dir,
+                listen: aws.listen,
+                names: aws.name,
+                routes: aws.route,
+                databases: aws.database,
+                pacing: !aws.no_pacing,
+            })
+            .await
         }
         Command::Bench { what, straight } => measure(what, straight).await,
         Command::Demo { pgiam, port, check } => demo::run(DemoOptions { pgiam, port, check }).await,

@@ -45,7 +45,7 @@ impl AuthError {
         }
     }
 
-    /// The error code in the Query protocol (`<Code>`), used by sts and rds.
+    /// The error code in the Query protocol (`<Code>`), used by sts, iam and rds.
     pub fn query_code(&self) -> &'static str {
         match self {
             Self::Missing => "MissingAuthenticationToken",
@@ -53,6 +53,35 @@ impl AuthError {
             Self::UnknownKey => "InvalidClientTokenId",
             Self::ExpiredCredentials => "ExpiredToken",
             Self::WrongScopeOrTime(_) | Self::Mismatch => "SignatureDoesNotMatch",
+        }
+    }
+
+    /// The error code of ec2, which has its own for these.
+    pub fn ec2_code(&self) -> &'static str {
+        match self {
+            Self::Missing => "MissingAuthenticationToken",
+            Self::Incomplete(_) => "IncompleteSignature",
+            Self::ExpiredCredentials => "RequestExpired",
+            Self::WrongScopeOrTime(text) if text.starts_with("Signature ") => "RequestExpired",
+            Self::UnknownKey | Self::WrongScopeOrTime(_) | Self::Mismatch => "AuthFailure",
+        }
+    }
+
+    /// HTTP status of ec2's answer.
+    pub fn ec2_status(&self) -> u16 {
+        match self.ec2_code() {
+            "AuthFailure" => 401,
+            "MissingAuthenticationToken" => 403,
+            _ => 400,
+        }
+    }
+
+    /// The message of ec2, which does not say what exactly is wrong.
+    pub fn ec2_message(&self) -> String {
+        match self.ec2_code() {
+            "AuthFailure" => "AWS was not able to validate the provided access credentials".into(),
+            "RequestExpired" => "Request has expired.".into(),
+            _ => self.to_string(),
         }
     }
 
@@ -102,7 +131,12 @@ pub(super) fn authenticate(
 ) -> Result<User, AuthError> {
     let claim = read_claim(request)?;
     let authorization = &claim.authorization;
-    check_scope(&authorization.scope, iam.region(), service)?;
+    // IAM is one service for the whole partition, in one of its regions.
+    let region = match service {
+        "iam" => iam.partition().iam_region,
+        _ => iam.region(),
+    };
+    check_scope(&authorization.scope, region, service)?;
     check_time(&claim, now)?;
     let user = iam
         .get(&authorization.access_key_id)
@@ -132,6 +166,18 @@ pub(super) fn authenticate(
         return Err(AuthError::ExpiredCredentials);
     }
     Ok(user)
+}
+
+/// The service a request says it is signed for; nothing about that has been checked.
+pub(crate) fn signed_service(uri: &Uri, headers: &HeaderMap) -> Option<String> {
+    let request = Parts {
+        method: &Method::POST,
+        uri,
+        headers,
+        body: b"",
+    };
+    let claim = read_claim(&request).ok()?;
+    Some(claim.authorization.scope.service)
 }
 
 fn read_claim(request: &Parts<'_>) -> Result<Claim, AuthError> {

@@ -10,4 +10,5 @@ mod front;
 mod ldap;
 mod line;
 mod postgres;
+mod standing;
 mod support;

@@ -64,7 +64,7 @@ pub(crate) fn signature(
     .into();
     let params = v4::SigningParams::builder()
         .identity(&identity)
-        .region("eu-central-1")
+        .region(signing_region(service))
         .name(service)
         .time(SystemTime::now())
         .settings(SigningSettings::default())
@@ -87,6 +87,14 @@ pub(crate) fn signature(
         .collect()
 }
 
+/// IAM is one for the whole partition.
+fn signing_region(service: &str) -> &'static str {
+    match service {
+        "iam" => "us-east-1",
+        _ => "eu-central-1",
+    }
+}
+
 pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) headers: HashMap<String, String>,
@@ -100,7 +108,21 @@ impl Answer {
 
     /// The error code of either protocol's shape.
     pub(crate) fn code(&self) -> String {
-        self.json()["__type"].as_str().unwrap().to_owned()
+        match self.text.starts_with('{') {
+            true => self.json()["__type"].as_str().unwrap().to_owned(),
+            false => self.texts("Code").concat(),
+        }
+    }
+
+    /// The texts of all elements with this name, in order.
+    pub(crate) fn texts(&self, name: &str) -> Vec<String> {
+        let document = roxmltree::Document::parse(&self.text).unwrap();
+        let found = document
+            .descendants()
+            .filter(|e| e.tag_name().name() == name);
+        found
+            .map(|e| e.text().unwrap_or_default().to_owned())
+            .collect()
     }
 }
 
@@ -164,6 +186,30 @@ pub(crate) async fn ssm(sandbox: &Sandbox, user: &User, operation: &str, body: V
 pub(crate) async fn kms(sandbox: &Sandbox, user: &User, operation: &str, body: Value) -> Answer {
     let request = json_request(&format!("TrentService.{operation}"), &body);
     call(sandbox, Some((user, "kms")), request).await
+}
+
+/// An action of the Query protocol as `user`; the parameters as in `A=1&B=2`, each value encoded.
+pub(crate) async fn query(
+    sandbox: &Sandbox,
+    user: &User,
+    service: &str,
+    parameters: &str,
+) -> Answer {
+    let request = query_request(service, parameters);
+    call(sandbox, Some((user, service)), request).await
+}
+
+pub(crate) fn query_request(service: &str, parameters: &str) -> http::Request<Vec<u8>> {
+    let version = match service {
+        "rds" => "2014-10-31",
+        "ec2" => "2016-11-15",
+        "iam" => "2010-05-08",
+        _ => "2011-06-15",
+    };
+    http::Request::post("/")
+        .header("content-type", "application/x-www-form-urlencoded")
+        .body(format!("Version={version}&Action={parameters}").into_bytes())
+        .unwrap()
 }
 
 pub(crate) fn ssm_request(operation: &str, body: &Value) -> http::Request<Vec<u8>> {

@@ -9,12 +9,16 @@
 
 mod aws_api;
 mod client;
+mod ec2;
 mod endings;
 mod gateway;
 mod http;
 mod kms;
+mod policy;
 mod proxy;
+mod rds;
 mod speed;
+mod standing;
 mod targets;
 mod tunnel;
 

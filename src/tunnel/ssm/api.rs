@@ -176,7 +176,7 @@ fn refusal<E>(
 where
     E: ProvideErrorMetadata + Error + 'static,
 {
-    if let Some(credentials) = of_credentials(error) {
+    if let Some(credentials) = CredentialsError::behind(error) {
         return TunnelError::Credentials(Arc::new(credentials.clone()));
     }
     let Some(response) = error.raw_response() else {
@@ -215,13 +215,7 @@ fn no_code(status: u16) -> String {
     format!("HTTP status {status}, no reason given")
 }
 
-/// Our own error, if the call failed because there were no credentials to sign it with.
-fn of_credentials<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a CredentialsError> {
-    std::iter::successors(Some(error), |error| (**error).source())
-        .find_map(|error| error.downcast_ref())
-}
-
-fn classify(code: &str, message: &str) -> ApiRefusal {
+pub(super) fn classify(code: &str, message: &str) -> ApiRefusal {
     match code {
         "TargetNotConnected" => ApiRefusal::TargetNotConnected,
         "AccessDeniedException" if message.contains("service control policy") => {

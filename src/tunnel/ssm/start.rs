@@ -26,7 +26,7 @@ use crate::aws::{AwsContext, ClockWatch, Endpoints};
 use crate::config::{Endpoint, SsmSettings};
 use crate::jitter::jitter;
 use crate::kept::system_clock;
-use crate::tunnel::{ApiRefusal, TunnelError};
+use crate::tunnel::{ApiRefusal, Carrier, TunnelError};
 
 /// Deadline for TCP, TLS and upgrade of the data channel.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
@@ -71,7 +71,7 @@ impl Starter {
         settings: SsmSettings,
         endpoint: Endpoint,
     ) -> Self {
-        let bastions = Bastions::new(settings.bastion.clone());
+        let bastions = Bastions::new(settings.bastion.clone(), aws.clone(), endpoint.clone());
         Self {
             inner: Arc::new(Inner {
                 aws,
@@ -94,6 +94,14 @@ impl Starter {
     /// The other way round.
     pub(super) fn dial_worked(&self, bastion: &str) {
         self.inner.bastions.worked(bastion);
+    }
+
+    /// The bastions that would be tried now, in order, and what Systems Manager says about each.
+    pub(super) async fn carriers(&self) -> Result<Vec<Carrier>, TunnelError> {
+        let access = self.inner.access().await?;
+        let (client, bastions) = (&access.client, &self.inner.bastions);
+        let ids = bastions.candidates(client, &access.region).await?;
+        Ok(api::nodes::carriers(client, ids).await)
     }
 
     /// A session through the first bastion that works.
@@ -250,11 +258,11 @@ impl Starter {
         let sessions = self.inner.settings.sessions;
         let shared = Arc::new(Shared::new(driver::channel(config), mux, sessions));
         let (sender, phase) = watch::channel(Phase::Starting);
-        let bastion = Arc::clone(&about.bastion);
+        let (bastion, id) = (Arc::clone(&about.bastion), Arc::clone(&about.session_id));
         let calls = self.calls(&about);
         let driver = Driver::new(joined.socket, Arc::clone(&shared), sender, about, calls);
         self.tasks.spawn(driver.run(terminate));
-        Session::new(shared, phase, bastion, began)
+        Session::new(shared, phase, bastion, id, began)
     }
 
     /// What the driver of a session asks of AWS.

@@ -15,7 +15,9 @@ use super::start::Starter;
 use super::stream::SsmStream;
 use crate::aws::AwsContext;
 use crate::config::{Bastion, Endpoint, SsmSettings};
-use crate::tunnel::{BoxFuture, Readiness, Stream, Transport, TunnelError, plain};
+use crate::tunnel::{
+    BoxFuture, Carrier, Readiness, Stream, Transport, TunnelError, TunnelStats, plain,
+};
 
 /// For how long the outcome of a dial through a fresh session stands: until then no further session
 /// is started only to dial again. It doubles while dials fail, up to the second. A client that retries
@@ -217,8 +219,23 @@ impl Transport for SsmTransport {
         })
     }
 
+    fn prepare(&self) -> BoxFuture<'_, Result<Option<Arc<str>>, TunnelError>> {
+        Box::pin(async move {
+            let session = self.pool.first().await?;
+            Ok(Some(Arc::clone(session.bastion())))
+        })
+    }
+
+    fn carriers(&self) -> BoxFuture<'_, Result<Vec<Carrier>, TunnelError>> {
+        Box::pin(self.starter.carriers())
+    }
+
     fn readiness(&self) -> Readiness {
         self.pool.readiness()
+    }
+
+    fn stats(&self) -> TunnelStats {
+        self.pool.stats()
     }
 
     fn shutdown(&self) -> BoxFuture<'_, ()> {

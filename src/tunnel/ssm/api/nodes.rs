@@ -9,7 +9,7 @@ use aws_smithy_types::date_time::Format;
 use tracing::debug;
 
 use super::refusal;
-use crate::tunnel::{ApiRefusal, TunnelError, chain};
+use crate::tunnel::{ApiRefusal, Carrier, CarrierState, TunnelError, chain};
 
 /// How long the look at a node's status may take. The refusal it explains waits for it.
 const STATUS_DEADLINE: Duration = Duration::from_secs(3);
@@ -43,6 +43,15 @@ impl Node {
             last_ping,
             agent: information.agent_version,
         })
+    }
+
+    fn state(&self) -> CarrierState {
+        CarrierState::Known {
+            online: self.online,
+            ping: self.ping.clone(),
+            last_ping: self.last_ping.clone(),
+            agent: self.agent.clone(),
+        }
     }
 }
 
@@ -130,9 +139,9 @@ pub(in crate::tunnel::ssm) async fn explained(client: &Client, error: TunnelErro
     else {
         return error;
     };
-    // A container is no managed node of its own.
-    let is_node = bastion.starts_with("i-") || bastion.starts_with("mi-");
-    if is_node && let Some(nodes) = node_status(client, &[&bastion]).await {
+    if is_node(&bastion)
+        && let Some(nodes) = node_status(client, &[&bastion]).await
+    {
         let node = nodes.iter().find(|node| node.id == bastion);
         let status = status(node, &region);
         answer.message = format!("{} {status}", answer.message).trim().to_owned();
@@ -144,6 +153,31 @@ pub(in crate::tunnel::ssm) async fn explained(client: &Client, error: TunnelErro
         bastion,
         region,
     }
+}
+
+/// A container is no managed node of its own.
+fn is_node(id: &str) -> bool {
+    id.starts_with("i-") || id.starts_with("mi-")
+}
+
+/// What Systems Manager knows about each of these. Best effort, at most [`STATUS_DEADLINE`].
+pub(in crate::tunnel::ssm) async fn carriers(client: &Client, ids: Vec<String>) -> Vec<Carrier> {
+    let asked: Vec<&str> = ids.iter().map(String::as_str).collect();
+    let asked: Vec<&str> = asked.into_iter().filter(|id| is_node(id)).collect();
+    let nodes = match asked.is_empty() {
+        true => None,
+        false => node_status(client, &asked).await,
+    };
+    let state = |id: &str| match &nodes {
+        Some(nodes) if is_node(id) => nodes
+            .iter()
+            .find(|node| node.id == id)
+            .map_or(CarrierState::Unlisted, Node::state),
+        _ => CarrierState::Unknown,
+    };
+    let states: Vec<CarrierState> = ids.iter().map(|id| state(id)).collect();
+    let both = ids.into_iter().zip(states);
+    both.map(|(id, state)| Carrier { id, state }).collect()
 }
 
 fn status(node: Option<&Node>, region: &str) -> String {

@@ -1,0 +1,218 @@
+//! One attempt of a call: sign, send, and what has come back.
+
+use std::convert::Infallible;
+use std::time::SystemTime;
+
+use aws_config::SdkConfig;
+use aws_credential_types::Credentials;
+use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, sign};
+use aws_sigv4::sign::v4;
+use aws_smithy_runtime::client::orchestrator::operation::Operation;
+use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
+use aws_smithy_types::body::SdkBody;
+use aws_smithy_types::timeout::TimeoutConfig;
+use roxmltree::{Document, Node};
+
+use super::{Place, Query, QueryError, TOO_MANY_REQUESTS, throttles};
+use crate::aws::{ClockOffset, ClockWatch};
+use crate::tunnel::{ApiAnswer, chain};
+
+const CONTENT_TYPE: &str = "application/x-www-form-urlencoded; charset=utf-8";
+/// What AWS's logs know us by, as the SDK would tell them its own name.
+const USER_AGENT: &str = concat!("pgiam/", env!("CARGO_PKG_VERSION"));
+
+/// A call that is to be made.
+pub(super) struct Request<'a> {
+    pub(super) service: &'static str,
+    pub(super) action: &'static str,
+    pub(super) place: &'a Place,
+    pub(super) form: String,
+}
+
+impl Request<'_> {
+    /// The headers of the request, its signature among them.
+    ///
+    /// # Errors
+    /// What cannot be signed, which is a fault of this program.
+    pub(super) fn signed(
+        &self,
+        credentials: &Credentials,
+        now: SystemTime,
+    ) -> Result<Vec<(String, String)>, String> {
+        let identity = credentials.clone().into();
+        let params = v4::SigningParams::builder()
+            .identity(&identity)
+            .region(&self.place.region)
+            .name(self.service)
+            .time(now)
+            .settings(SigningSettings::default())
+            .build()
+            .map_err(|error| chain(&error))?
+            .into();
+        let mut headers = vec![("content-type".to_owned(), CONTENT_TYPE.to_owned())];
+        let given = headers.iter().map(|(k, v)| (k.as_str(), v.as_str()));
+        let body = SignableBody::Bytes(self.form.as_bytes());
+        // The signer adds the host of the address.
+        let signable = SignableRequest::new("POST", self.url(), given, body);
+        let signable = signable.map_err(|error| chain(&error))?;
+        // At trace level the signer logs what it signs, session token and all.
+        let silent = tracing::Dispatch::none();
+        let signed = tracing::dispatcher::with_default(&silent, || sign(signable, &params));
+        let (instructions, _) = signed.map_err(|error| chain(&error))?.into_parts();
+        let (signature, _) = instructions.into_parts();
+        headers.extend(signature.iter().map(|header| {
+            let (name, value) = (header.name(), header.value());
+            (name.to_owned(), value.to_owned())
+        }));
+        headers.push(("user-agent".to_owned(), USER_AGENT.to_owned()));
+        Ok(headers)
+    }
+
+    /// The address: the endpoint, and the service's only path below it.
+    fn url(&self) -> String {
+        format!("{}/", self.base())
+    }
+
+    fn base(&self) -> String {
+        let mut url = self.place.url.clone();
+        url.set_query(None);
+        url.set_fragment(None);
+        url.as_str().trim_end_matches('/').to_owned()
+    }
+}
+
+/// Sends it through the SDK's machinery, of which nothing but the HTTP client and its timeouts has
+/// anything to do.
+///
+/// # Errors
+/// What failed, with its causes.
+pub(super) async fn send(
+    config: &SdkConfig,
+    request: &Request<'_>,
+    headers: Vec<(String, String)>,
+) -> Result<Answer, String> {
+    let client = config.http_client().ok_or("there is no HTTP client")?;
+    let timeouts = config.timeout_config().cloned();
+    let mut operation = Operation::builder()
+        .service_name(request.service)
+        .operation_name(request.action)
+        .http_client(client)
+        .endpoint_url(&request.base())
+        .no_auth()
+        .no_retry()
+        .timeout_config(timeouts.unwrap_or_else(TimeoutConfig::disabled));
+    if let Some(sleep) = config.sleep_impl() {
+        operation = operation.sleep_impl(sleep);
+    }
+    let form = request.form.clone();
+    let operation = operation
+        .serializer(move |()| {
+            let mut request = HttpRequest::new(SdkBody::from(form.as_str()));
+            request.set_method("POST")?;
+            request.set_uri("/")?;
+            for (name, value) in headers.clone() {
+                request.headers_mut().insert(name, value);
+            }
+            Ok(request)
+        })
+        .deserializer::<_, Infallible>(|response| Ok(Answer::of(response)))
+        .build();
+    operation.invoke(()).await.map_err(|error| chain(&error))
+}
+
+/// What has come back.
+#[derive(Debug, Default)]
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) date: Option<String>,
+    pub(super) request_id: Option<String>,
+    pub(super) body: String,
+    pub(super) clock: Option<ClockOffset>,
+}
+
+impl Answer {
+    fn of(response: &HttpResponse) -> Self {
+        let header = |name: &str| response.headers().get(name).map(str::to_owned);
+        let body = response.body().bytes().unwrap_or_default();
+        Self {
+            status: response.status().as_u16(),
+            date: header("date"),
+            request_id: header("x-amzn-requestid").or_else(|| header("x-amz-request-id")),
+            body: String::from_utf8_lossy(body).into_owned(),
+            clock: None,
+        }
+    }
+
+    /// What time it tells, compared with that of whoever watches the client.
+    pub(super) fn asked_of(&mut self, watch: &ClockWatch) {
+        let date = self.date.as_deref();
+        self.clock = date.and_then(|date| ClockOffset::told(date, watch.now()));
+    }
+
+    fn is_good(&self) -> bool {
+        (200..300).contains(&self.status)
+    }
+
+    /// Whether the same call may be answered otherwise in a moment.
+    pub(super) fn deserves_another(&self) -> bool {
+        let throttled = || Fault::read(&self.body).is_some_and(|fault| throttles(&fault.code));
+        self.status >= 500 || self.status == TOO_MANY_REQUESTS || (!self.is_good() && throttled())
+    }
+
+    /// The document, or AWS's refusal.
+    pub(super) fn read(self, query: &Query<'_>) -> Result<String, QueryError> {
+        if self.is_good() {
+            return Ok(self.body);
+        }
+        let fault = Fault::read(&self.body).unwrap_or_else(|| Fault {
+            // An overloaded service, or a proxy on the way, answers with a status and nothing else.
+            code: format!("HTTP status {}, no reason given", self.status),
+            message: String::new(),
+            request_id: None,
+        });
+        Err(QueryError::Refused {
+            service: query.service,
+            action: query.action,
+            answer: ApiAnswer {
+                code: fault.code,
+                message: fault.message,
+                request_id: fault.request_id.or(self.request_id),
+                clock: self.clock,
+            },
+        })
+    }
+}
+
+/// The refusal in an answer: `<ErrorResponse><Error>` of most services, `<Response><Errors><Error>`
+/// of EC2.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Fault {
+    pub(super) code: String,
+    pub(super) message: String,
+    pub(super) request_id: Option<String>,
+}
+
+impl Fault {
+    /// `None` for what is no such document.
+    pub(super) fn read(body: &str) -> Option<Self> {
+        let document = Document::parse(body).ok()?;
+        let find = |names: &[&str]| {
+            let mut nodes = document.descendants();
+            nodes.find(|node| names.contains(&node.tag_name().name()))
+        };
+        let error = find(&["Error"])?;
+        let text = |name: &str| {
+            let node = error.children().find(|n| n.tag_name().name() == name)?;
+            Some(trimmed(node))
+        };
+        Some(Self {
+            code: text("Code")?,
+            message: text("Message").unwrap_or_default(),
+            request_id: find(&["RequestId", "RequestID"]).map(trimmed),
+        })
+    }
+}
+
+fn trimmed(node: Node<'_, '_>) -> String {
+    node.text().unwrap_or_default().trim().to_owned()
+}

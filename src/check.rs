@@ -1,0 +1,370 @@
+//! `pgiam check`: everything that a connection needs, in order, and what to do about the first thing
+//! that is missing.
+//!
+//! The steps go through the rooms of a real connection, so that what they find is what a client would
+//! meet. What AWS adds (settings, policies, the state of nodes) may be forbidden to ask; such a step is
+//! skipped, and says which permission it would need.
+
+mod bastion;
+mod database;
+mod identity;
+mod outcome;
+mod permission;
+mod place;
+mod query;
+mod render;
+mod settings;
+mod speed;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use serde_json::{Value, json};
+use thiserror::Error;
+use tokio::time::timeout;
+
+use crate::aws::{AwsContext, Identity};
+use crate::config::{Auth, ConfigError, Endpoint, Plan, Via};
+use crate::discover::Database;
+use crate::session::trial::{Dialled, Secured, Trial};
+use crate::session::{Contexts, Rooms, SetupError};
+pub use outcome::{Outcome, Verdict};
+use query::Questions;
+pub use render::{head, line, not_tried};
+
+/// What we call ourselves to the database.
+const APPLICATION: &str = "pgiam check";
+/// How long closing the tunnel may take at the end.
+const GOODBYE: Duration = Duration::from_secs(5);
+
+/// Something that a connection needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Who we are.
+    Credentials,
+    /// The time.
+    Clock,
+    /// Where the database is.
+    Endpoint,
+    /// What RDS says about it.
+    Settings,
+    /// What IAM says about us.
+    Permission,
+    /// Who carries the tunnel.
+    Bastion,
+    /// The tunnel.
+    Session,
+    /// The dial behind it.
+    Port,
+    /// The certificate.
+    Tls,
+    /// The login.
+    Login,
+    /// The membership that makes tokens work.
+    RdsIam,
+    /// How fast it is.
+    Speed,
+}
+
+impl Step {
+    /// The steps of a target, in order.
+    fn all(plan: &Plan, speed: bool) -> Vec<Self> {
+        let tunnel = matches!(plan.via, Via::Ssm(_));
+        let iam = plan.login.auth == Auth::Iam;
+        let all = [
+            (Self::Credentials, true),
+            (Self::Clock, true),
+            (Self::Endpoint, true),
+            (Self::Settings, true),
+            (Self::Permission, iam),
+            (Self::Bastion, tunnel),
+            (Self::Session, tunnel),
+            (Self::Port, true),
+            (Self::Tls, true),
+            (Self::Login, true),
+            (Self::RdsIam, true),
+            (Self::Speed, speed),
+        ];
+        let wanted = all.into_iter().filter(|(_, wanted)| *wanted);
+        wanted.map(|(step, _)| step).collect()
+    }
+
+    /// What it is called, at the terminal and for programs.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Credentials => "credentials",
+            Self::Clock => "clock",
+            Self::Endpoint => "endpoint",
+            Self::Settings => "settings",
+            Self::Permission => "permission",
+            Self::Bastion => "bastion",
+            Self::Session => "session",
+            Self::Port => "port",
+            Self::Tls => "tls",
+            Self::Login => "login",
+            Self::RdsIam => "rds_iam",
+            Self::Speed => "speed",
+        }
+    }
+
+    /// What is being done meanwhile.
+    #[must_use]
+    pub fn doing(self) -> &'static str {
+        match self {
+            Self::Credentials => "looking for credentials",
+            Self::Clock => "comparing clocks",
+            Self::Endpoint => "looking for the database",
+            Self::Settings => "asking RDS about the database",
+            Self::Permission => "asking IAM what is allowed",
+            Self::Bastion => "asking Systems Manager about the bastion",
+            Self::Session => "opening a session",
+            Self::Port => "connecting to the database",
+            Self::Tls => "verifying the certificate",
+            Self::Login => "logging in",
+            Self::RdsIam => "asking about rds_iam",
+            Self::Speed => "measuring",
+        }
+    }
+}
+
+/// A step that has been taken.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Taken {
+    /// Its name.
+    pub name: &'static str,
+    /// What it has found out.
+    #[serde(flatten)]
+    pub outcome: Outcome,
+    /// How long it took, in milliseconds.
+    pub ms: f64,
+}
+
+/// What happens, for whoever watches.
+#[derive(Clone, Copy, Debug)]
+pub enum Event<'a> {
+    /// A step begins.
+    Begins(Step),
+    /// A step has been taken.
+    Taken(&'a Taken),
+}
+
+/// Everything that was found out.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Checked {
+    target: String,
+    endpoint: Option<String>,
+    /// The steps that were taken; the last one may have failed, and no other.
+    pub steps: Vec<Taken>,
+    /// The names of those that were not, because one before them failed.
+    pub left: Vec<&'static str>,
+}
+
+impl Checked {
+    /// What keeps connections from working.
+    #[must_use]
+    pub fn cause(&self) -> Option<&Taken> {
+        let last = self.steps.last();
+        last.filter(|taken| taken.outcome.verdict == Verdict::Failed)
+    }
+
+    /// Everything, for programs.
+    #[must_use]
+    pub fn json(&self) -> Value {
+        let warned = |taken: &Taken| taken.outcome.verdict == Verdict::Warning;
+        let verdict = match self.cause() {
+            Some(_) => Verdict::Failed,
+            None if self.steps.iter().any(warned) => Verdict::Warning,
+            None => Verdict::Ok,
+        };
+        let mut steps: Vec<Value> = self.steps.iter().map(|taken| json!(taken)).collect();
+        let left = self.left.iter();
+        steps.extend(left.map(|name| json!({ "name": name, "result": "not tried" })));
+        let cause = self.cause().map(|taken| {
+            let Outcome {
+                said,
+                detail,
+                remedy,
+                id,
+                sqlstate,
+                ..
+            } = &taken.outcome;
+            json!({
+                "step": taken.name,
+                "id": id,
+                "sqlstate": sqlstate,
+                "message": said,
+                "detail": detail,
+                "hint": remedy,
+            })
+        });
+        json!({
+            "target": self.target,
+            "endpoint": self.endpoint,
+            "result": verdict,
+            "steps": steps,
+            "cause": cause,
+        })
+    }
+}
+
+/// Why a target cannot be checked: what is written down cannot be meant.
+#[derive(Debug, Error)]
+pub enum CheckError {
+    /// The configuration contradicts what was found.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Its trust roots cannot be used.
+    #[error(transparent)]
+    Setup(#[from] SetupError),
+}
+
+/// How far the way to the database has come.
+#[derive(Default)]
+enum Way {
+    #[default]
+    Begun,
+    Dialled(Dialled),
+    Secured(Secured),
+    In(Questions),
+}
+
+/// A check under way: what the steps have found out that later ones need.
+pub struct Check {
+    plan: Plan,
+    speed: bool,
+    contexts: Contexts,
+    aws: Arc<AwsContext>,
+    identity: Identity,
+    /// From the endpoint on.
+    rooms: Option<Arc<Rooms>>,
+    /// The endpoint behind an alias.
+    endpoint: Option<Endpoint>,
+    database: Option<Database>,
+    trial: Option<Trial>,
+    way: Way,
+}
+
+impl Check {
+    /// Nothing is asked yet.
+    ///
+    /// # Errors
+    /// [`SetupError`].
+    pub fn new(mut plan: Plan, speed: bool) -> Result<Self, SetupError> {
+        if let Via::Ssm(settings) = &mut plan.via {
+            settings.warm = false; // The session is a step of its own.
+        }
+        let contexts = Contexts::default();
+        let rooms = match plan.target() {
+            Some(target) => Some(contexts.rooms(target)?),
+            None => {
+                Rooms::check(&plan)?;
+                None
+            }
+        };
+        let aws = match &rooms {
+            Some(rooms) => Arc::clone(rooms.aws()),
+            None => contexts.of(plan.profile.as_deref(), plan.region.as_deref()),
+        };
+        Ok(Self {
+            plan,
+            speed,
+            contexts,
+            aws,
+            identity: Identity::default(),
+            rooms,
+            endpoint: None,
+            database: None,
+            trial: None,
+            way: Way::Begun,
+        })
+    }
+
+    /// What is checked.
+    #[must_use]
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// Takes all steps up to the first that fails.
+    ///
+    /// # Errors
+    /// [`CheckError`]: the target cannot be meant.
+    pub async fn run(
+        &mut self,
+        tell: &mut (dyn FnMut(Event<'_>) + Send),
+    ) -> Result<Checked, CheckError> {
+        let mut left = Step::all(&self.plan, self.speed).into_iter();
+        let mut steps: Vec<Taken> = Vec::new();
+        for step in left.by_ref() {
+            tell(Event::Begins(step));
+            let began = Instant::now();
+            let outcome = self.take(step).await?;
+            let taken = Taken {
+                name: step.name(),
+                outcome,
+                ms: (began.elapsed().as_secs_f64() * 10_000.0).round() / 10.0,
+            };
+            tell(Event::Taken(&taken));
+            let failed = taken.outcome.verdict == Verdict::Failed;
+            steps.push(taken);
+            if failed {
+                break;
+            }
+        }
+        Ok(Checked {
+            target: self.plan.name.clone(),
+            endpoint: self.endpoint.as_ref().map(ToString::to_string),
+            steps,
+            left: left.map(Step::name).collect(),
+        })
+    }
+
+    /// Closes what was opened. To be called whatever became of [`Check::run`].
+    pub async fn finish(self) {
+        if let Way::In(questions) = self.way {
+            questions.close().await;
+        }
+        if let Some(rooms) = self.rooms {
+            // AWS ends what it is not told about by itself, in time.
+            _ = timeout(GOODBYE, rooms.transport.shutdown()).await;
+        }
+    }
+
+    async fn take(&mut self, step: Step) -> Result<Outcome, CheckError> {
+        if step == Step::Endpoint {
+            return self.endpoint().await;
+        }
+        let Some(rooms) = self.rooms.clone() else {
+            return Ok(match step {
+                Step::Credentials => self.credentials().await,
+                _ => self.clock(),
+            });
+        };
+        Ok(match step {
+            Step::Credentials => self.credentials().await,
+            Step::Clock | Step::Endpoint => self.clock(),
+            Step::Settings => self.settings(&rooms).await,
+            Step::Permission => self.permission(&rooms).await,
+            Step::Bastion => bastion::bastion(&rooms).await,
+            Step::Session => bastion::session(&rooms).await,
+            Step::Port => self.port(&rooms).await,
+            Step::Tls => self.tls().await,
+            Step::Login => self.login().await,
+            Step::RdsIam => self.rds_iam().await,
+            Step::Speed => self.measure(&rooms).await,
+        })
+    }
+
+    /// The region to ask in: that of the database, where it is known.
+    async fn region(&self) -> Option<String> {
+        let of_endpoint = self.endpoint.as_ref().and_then(Endpoint::region);
+        let of_target = self.rooms.as_ref().and_then(|it| it.target.region.clone());
+        let known = of_endpoint.map(str::to_owned).or(of_target);
+        match known.or_else(|| self.plan.region.clone()) {
+            Some(region) => Some(region),
+            None => self.aws.region().await.ok().flatten(),
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! Who carries the tunnel, and the tunnel.
+
+use ssm_channel::AgentVersion;
+
+use super::Outcome;
+use crate::config::{Bastion, Via};
+use crate::session::Rooms;
+use crate::tunnel::{Carrier, CarrierState};
+
+/// Who would be asked, and whether that can work.
+pub(super) async fn bastion(rooms: &Rooms) -> Outcome {
+    let carriers = match rooms.carriers().await {
+        Ok(carriers) => carriers,
+        Err(error) => return Outcome::failed(rooms.explain(&error)),
+    };
+    let outcome = judge(&carriers, &why(rooms));
+    if outcome.verdict != super::Verdict::Warning {
+        return outcome;
+    }
+    // Systems Manager takes minutes to notice that an agent is back, or new: whether the node really
+    // does not work, a session tells.
+    match rooms.prepare().await {
+        Ok(_) => outcome,
+        Err(error) => Outcome {
+            facts: outcome.facts,
+            ..Outcome::failed(rooms.explain(&error))
+        },
+    }
+}
+
+/// A session through it.
+pub(super) async fn session(rooms: &Rooms) -> Outcome {
+    match rooms.prepare().await {
+        Ok(Some(bastion)) => {
+            Outcome::ok(format!("open through {bastion}")).fact("bastion", &*bastion)
+        }
+        Ok(None) => Outcome::ok("not needed"),
+        Err(error) => Outcome::failed(rooms.explain(&error)),
+    }
+}
+
+/// Why it is these.
+fn why(rooms: &Rooms) -> String {
+    match &rooms.target.via {
+        Via::Ssm(settings) => match &settings.bastion {
+            Bastion::Nodes(_) => "as configured".to_owned(),
+            tag @ Bastion::Tag { .. } => format!("found by {tag}"),
+            Bastion::Auto => "found by itself".to_owned(),
+        },
+        Via::Direct => String::new(),
+    }
+}
+
+fn judge(carriers: &[Carrier], why: &str) -> Outcome {
+    let best = carriers.iter().find(|it| it.fault().is_none());
+    let Some(chosen) = best.or(carriers.first()) else {
+        return Outcome::skipped("there is nobody to ask about");
+    };
+    let others = match carriers.len() - 1 {
+        0 => String::new(),
+        1 => ", with one other behind it".to_owned(),
+        more => format!(", with {more} others behind it"),
+    };
+    let (id, fault) = (&chosen.id, chosen.fault());
+    let outcome = match (&chosen.state, fault) {
+        (CarrierState::Unknown, _) if id.starts_with("ecs:") => Outcome::skipped(format!(
+            "{id} is a container, which Systems Manager does not list"
+        )),
+        (CarrierState::Unknown, _) => Outcome::skipped(format!(
+            "{id}, {why}; Systems Manager does not say how it is (ssm:DescribeInstanceInformation)"
+        )),
+        (_, Some(fault)) => Outcome::warning(format!("{id} {fault}"))
+            .detail("A session works all the same: Systems Manager may be minutes behind."),
+        (CarrierState::Known { agent, .. }, None) => {
+            let agent = agent.as_ref().map(|agent| format!(", agent {agent}"));
+            let agent = agent.unwrap_or_default();
+            Outcome::ok(format!("{id} is online{agent}, {why}{others}"))
+        }
+        (CarrierState::Unlisted, None) => Outcome::skipped(id.clone()),
+    };
+    let outcome = outcome
+        .fact("bastion", id.clone())
+        .fact("candidates", carriers.len());
+    match &chosen.state {
+        CarrierState::Known {
+            ping,
+            last_ping,
+            agent,
+            ..
+        } => outcome
+            .fact("ping", ping.clone())
+            .fact("last_ping", last_ping.clone())
+            .fact("agent", agent.clone()),
+        CarrierState::Unlisted | CarrierState::Unknown => outcome,
+    }
+}
+
+impl Carrier {
+    /// What speaks against it, as far as Systems Manager knows.
+    fn fault(&self) -> Option<String> {
+        let CarrierState::Known {
+            online,
+            ping,
+            last_ping,
+            agent,
+        } = &self.state
+        else {
+            let unlisted = self.state == CarrierState::Unlisted;
+            return unlisted.then(|| "is no managed node of this region".to_owned());
+        };
+        if !online {
+            let last = last_ping.as_ref().map(|at| format!(", last ping {at}"));
+            return Some(format!(
+                "is not online ({ping}{})",
+                last.unwrap_or_default()
+            ));
+        }
+        let needed = AgentVersion::FIRST_WITH_REMOTE_HOST;
+        let version: AgentVersion = agent.as_deref()?.parse().ok()?;
+        (version < needed).then(|| format!("has agent {version}, older than {needed}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Verdict;
+    use super::*;
+
+    fn node(id: &str, ping: &str, agent: &str) -> Carrier {
+        Carrier {
+            id: id.to_owned(),
+            state: CarrierState::Known {
+                online: ping == "Online",
+                ping: ping.to_owned(),
+                last_ping: Some("2026-10-01T12:00:00Z".to_owned()),
+                agent: Some(agent.to_owned()),
+            },
+        }
+    }
+
+    fn without(id: &str, state: CarrierState) -> Carrier {
+        Carrier {
+            id: id.to_owned(),
+            state,
+        }
+    }
+
+    #[test]
+    fn the_first_that_works_is_named() {
+        let good = node("i-2", "Online", "3.3.0.0");
+        for (carriers, verdict, said) in [
+            (
+                vec![good.clone()],
+                Verdict::Ok,
+                "i-2 is online, agent 3.3.0.0, why",
+            ),
+            (
+                vec![node("i-1", "ConnectionLost", "3.3.0.0"), good],
+                Verdict::Ok,
+                "i-2 is online, agent 3.3.0.0, why, with one other behind it",
+            ),
+            (
+                vec![node("i-1", "ConnectionLost", "3.3.0.0")],
+                Verdict::Warning,
+                "i-1 is not online (ConnectionLost, last ping 2026-10-01T12:00:00Z)",
+            ),
+            (
+                vec![node("i-1", "Online", "3.1.1320.0")],
+                Verdict::Warning,
+                "i-1 has agent 3.1.1320.0, older than 3.1.1374.0",
+            ),
+            (
+                vec![without("i-1", CarrierState::Unlisted)],
+                Verdict::Warning,
+                "i-1 is no managed node of this region",
+            ),
+            (
+                vec![without("i-1", CarrierState::Unknown)],
+                Verdict::Skipped,
+                "i-1, why; Systems Manager does not say how it is (ssm:DescribeInstanceInformation)",
+            ),
+            (
+                vec![without("ecs:c_t_r", CarrierState::Unknown)],
+                Verdict::Skipped,
+                "ecs:c_t_r is a container, which Systems Manager does not list",
+            ),
+            (vec![], Verdict::Skipped, "there is nobody to ask about"),
+        ] {
+            let outcome = judge(&carriers, "why");
+            assert_eq!((outcome.verdict, outcome.said.as_str()), (verdict, said));
+        }
+    }
+}

@@ -1,0 +1,282 @@
+//! The database itself: the way to its port, its certificate, the login, what the role is.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use rustls::pki_types::CertificateDer;
+use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::x509::X509Name;
+
+use super::query::{QueryError, Questions};
+use super::{APPLICATION, Check, Outcome, Way};
+use crate::config::{EndpointKind, Via};
+use crate::session::trial::{self, Trial};
+use crate::session::{Rooms, SessionError};
+
+/// How long the server may take for a short question.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// From how many days on a certificate that will end is worth a warning. RDS renews its own in time
+/// (RDS User Guide, "Rotating your SSL/TLS certificate"), so that less is a sign of trouble.
+const SOON: i64 = 30;
+const DAY: i64 = 24 * 3600;
+
+/// Who we are to the database, and what may be of interest about the role.
+const WHO: &str = "select current_user, current_database()";
+const MEMBERSHIPS: &str = "select \
+    (select pg_has_role(current_user, oid, 'member') from pg_roles where rolname = 'rds_iam'), \
+    (select pg_has_role(current_user, oid, 'member') from pg_roles where rolname = 'rds_superuser'), \
+    (select rolsuper from pg_roles where rolname = current_user)";
+
+impl Check {
+    /// The login of this check; the first call decides as whom.
+    pub(super) fn trial(&mut self, rooms: &Arc<Rooms>) -> Result<&mut Trial, SessionError> {
+        let trial = match self.trial.take() {
+            Some(trial) => trial,
+            None => {
+                let endpoint = self.endpoint.clone();
+                let endpoint = endpoint.unwrap_or_else(|| rooms.target.endpoint.clone());
+                Trial::new(Arc::clone(rooms), endpoint, APPLICATION)?
+            }
+        };
+        Ok(self.trial.insert(trial))
+    }
+
+    /// The dial, by the bastion or from here.
+    pub(super) async fn port(&mut self, rooms: &Arc<Rooms>) -> Outcome {
+        let trial = match self.trial(rooms) {
+            Ok(trial) => trial,
+            Err(error) => return Outcome::failed(rooms.explain(&error)),
+        };
+        let dialled = trial.dial().await;
+        match dialled {
+            Ok(dialled) => self.way = Way::Dialled(dialled),
+            Err(error) => return Outcome::failed(trial.explain(&error)),
+        }
+        let endpoint = &rooms.target.endpoint;
+        Outcome::ok(match rooms.target.via {
+            Via::Ssm(_) => format!("the bastion finds {endpoint}, and a database answers"),
+            Via::Direct => format!("{endpoint} takes connections from here"),
+        })
+    }
+
+    /// The certificate.
+    pub(super) async fn tls(&mut self) -> Outcome {
+        let (Some(trial), Way::Dialled(dialled)) = (&self.trial, std::mem::take(&mut self.way))
+        else {
+            return Outcome::skipped("there is no connection");
+        };
+        let secured = match trial.secure(dialled).await {
+            Ok(secured) => secured,
+            Err(error) => return Outcome::failed(trial.explain(&error)),
+        };
+        let host = self.endpoint.as_ref().map(|it| it.host.clone());
+        let tls = Tls {
+            host: host.unwrap_or_default(),
+            version: secured.version.clone(),
+            alpn: secured.alpn,
+        };
+        let outcome = certificate(&tls, &secured.certificates, SystemTime::now());
+        self.way = Way::Secured(secured);
+        outcome
+    }
+
+    /// The login.
+    pub(super) async fn login(&mut self) -> Outcome {
+        let (Some(trial), Way::Secured(secured)) = (&mut self.trial, std::mem::take(&mut self.way))
+        else {
+            return Outcome::skipped("there is no connection");
+        };
+        let session = match trial.login(secured).await {
+            Ok(trial::Outcome::In(session)) => session,
+            Ok(trial::Outcome::Asked(method)) => {
+                return Outcome::skipped(format!(
+                    "the database asks for {method}, which only your client can answer (auth = \"passthrough\")"
+                ));
+            }
+            Err(error) => {
+                let explanation = trial.explain(&error);
+                return Outcome::failed(explanation).fact("user", trial.user());
+            }
+        };
+        let (user, database) = (trial.user(), trial.database().unwrap_or(trial.user()));
+        let version = session.server_version.clone();
+        let shown = version.as_deref().map(short).unwrap_or_default();
+        let said = format!("{user} in {database}, PostgreSQL {shown}");
+        let outcome = match session.unasked {
+            false => Outcome::ok(said.trim_end()),
+            true => Outcome::warning(said.trim_end())
+                .detail("The database has let us in without asking for a token."),
+        };
+        let outcome = outcome
+            .fact("user", user)
+            .fact("database", database)
+            .fact("server_version", version);
+        let mut questions = Questions::new(session);
+        let who = questions.rows(WHO, PATIENCE).await;
+        let usable = matches!(who, Ok(_) | Err(QueryError::Server(_)));
+        if usable {
+            self.way = Way::In(questions);
+        }
+        match who.as_deref() {
+            Ok([row]) => match &row[..] {
+                [Some(user), ..] => outcome.fact("current_user", user.clone()),
+                _ => outcome,
+            },
+            Ok(_) => outcome,
+            Err(error) => Outcome {
+                verdict: super::Verdict::Warning,
+                ..outcome.detail(format!("It did not answer a first query: {error}."))
+            },
+        }
+    }
+
+    /// The membership that lets a role log in with tokens.
+    pub(super) async fn rds_iam(&mut self) -> Outcome {
+        let Way::In(questions) = &mut self.way else {
+            return Outcome::skipped("not logged in");
+        };
+        if self.endpoint.as_ref().map(|it| it.kind()) == Some(EndpointKind::Dsql) {
+            return Outcome::skipped("Aurora DSQL has no such role");
+        }
+        let rows = match questions.rows(MEMBERSHIPS, PATIENCE).await {
+            Ok(rows) => rows,
+            Err(error @ QueryError::Server(_)) => return Outcome::skipped(error.to_string()),
+            Err(error) => {
+                self.way = Way::Begun; // Nothing more can be asked.
+                return Outcome::warning(error.to_string());
+            }
+        };
+        let user = self.trial.as_ref().map(Trial::user).unwrap_or_default();
+        match rows.first().map(Vec::as_slice) {
+            Some([iam, superuser, postgres]) => {
+                let is = |flag: &Option<String>| flag.as_deref().map(|flag| flag == "t");
+                memberships(
+                    user,
+                    is(iam),
+                    is(superuser) == Some(true) || is(postgres) == Some(true),
+                )
+            }
+            _ => Outcome::skipped("the database did not say"),
+        }
+    }
+}
+
+fn memberships(user: &str, rds_iam: Option<bool>, superuser: bool) -> Outcome {
+    let outcome = match rds_iam {
+        Some(true) => Outcome::ok(format!("{user} has rds_iam")),
+        Some(false) => Outcome::warning(format!("{user} does not have rds_iam, and was let in"))
+            .remedy(format!(
+                "As an administrator run: GRANT rds_iam TO \"{}\";",
+                user.replace('"', "\"\"")
+            )),
+        None => Outcome::skipped("there is no role rds_iam in this database"),
+    };
+    let outcome = match superuser {
+        true => outcome
+            .detail("It is an administrator (rds_superuser), too: more than most work needs."),
+        false => outcome,
+    };
+    outcome
+        .fact("rds_iam", rds_iam)
+        .fact("superuser", superuser)
+}
+
+/// `15.18` of `15.18 (Debian 15.18-0+deb12u1)`.
+fn short(version: &str) -> &str {
+    version.split_whitespace().next().unwrap_or_default()
+}
+
+/// A connection that is verified.
+struct Tls {
+    host: String,
+    version: String,
+    alpn: bool,
+}
+
+fn certificate(tls: &Tls, chain: &[CertificateDer<'_>], now: SystemTime) -> Outcome {
+    let version = tls.version.replace("TLSv", "TLS ");
+    let parsed = chain
+        .iter()
+        .filter_map(|der| X509Certificate::from_der(der).ok());
+    let parsed: Vec<X509Certificate<'_>> = parsed.map(|(_, certificate)| certificate).collect();
+    let (Some(leaf), Some(last)) = (parsed.first(), parsed.last()) else {
+        return Outcome::warning(format!(
+            "{version}, verified; the certificate cannot be read"
+        ));
+    };
+    let (issuer, root) = (name(leaf.issuer()), name(last.issuer()));
+    // The chain ends with whichever of its parts ends first.
+    let ends = parsed.iter().map(|it| it.validity().not_after.timestamp());
+    let ends = ends.min().unwrap_or_default();
+    let now = now
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    let days = (ends - i64::try_from(now.as_secs()).unwrap_or(i64::MAX)) / DAY;
+    let said = format!(
+        "{version}, verified for the endpoint's name, signed by {issuer}, {days} days left"
+    );
+    let outcome = match days < SOON {
+        true => Outcome::warning(said).remedy(
+            "Rotate the database's certificate (RDS: modify-db-instance --ca-certificate-identifier), or find out why it has not been.",
+        ),
+        false => Outcome::ok(said),
+    };
+    outcome
+        .fact("verified_for", tls.host.clone())
+        .fact("version", version)
+        .fact("alpn", tls.alpn)
+        .fact("subject", name(leaf.subject()))
+        .fact("issuer", issuer)
+        .fact("root", root)
+        .fact("days_left", days)
+}
+
+/// The common name, or everything where there is none.
+fn name(of: &X509Name<'_>) -> String {
+    let common = of.iter_common_name().next();
+    let common = common.and_then(|name| name.as_str().ok());
+    common.map_or_else(|| of.to_string(), str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Verdict;
+    use super::*;
+    use crate::tls::roots::rds_roots;
+
+    #[test]
+    fn a_certificate_that_ends_soon_is_a_warning() {
+        let root = &rds_roots()[0];
+        let (_, parsed) = X509Certificate::from_der(root).unwrap();
+        let ends = u64::try_from(parsed.validity().not_after.timestamp()).unwrap();
+        let before = |days: u64| {
+            let now = SystemTime::UNIX_EPOCH + Duration::from_secs(ends - days * 24 * 3600);
+            let tls = Tls {
+                host: "orders".to_owned(),
+                version: "TLSv1.3".to_owned(),
+                alpn: true,
+            };
+            certificate(&tls, std::slice::from_ref(root), now)
+        };
+        let good = before(30);
+        assert_eq!(good.verdict, Verdict::Ok);
+        assert_eq!(good.facts["days_left"], 30);
+        assert!(good.said.starts_with("TLS 1.3, verified"), "{}", good.said);
+        assert!(good.said.ends_with("G1, 30 days left"), "{}", good.said);
+        assert_eq!(before(29).verdict, Verdict::Warning);
+    }
+
+    #[test]
+    fn memberships_are_told_apart() {
+        for (rds_iam, superuser, verdict) in [
+            (Some(true), false, Verdict::Ok),
+            (Some(true), true, Verdict::Ok),
+            (Some(false), false, Verdict::Warning),
+            (None, false, Verdict::Skipped),
+        ] {
+            let outcome = memberships("me", rds_iam, superuser);
+            assert_eq!(outcome.verdict, verdict);
+            assert_eq!(outcome.detail.is_some(), superuser);
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! Who we are, and what time it is.
+
+use std::time::{Duration, SystemTime};
+
+use super::{Check, Outcome};
+use crate::aws::{ClockOffset, CredentialsError, Identity, Keys, Source};
+use crate::report;
+
+/// Where to ask who we are when no region is known: STS answers everywhere, and the partition of most
+/// accounts is this one's.
+const SOMEWHERE: &str = "us-east-1";
+/// From how many seconds on a clock should be looked at, although everything works: it will get worse.
+const WORTH_A_LOOK: u64 = 60;
+/// What `Date` headers, which count whole seconds, and the way to AWS may add.
+const IN_STEP: u64 = 2;
+
+impl Check {
+    /// The credentials: there, accepted, whose, from where, until when.
+    pub(super) async fn credentials(&mut self) -> Outcome {
+        let credentials = match self.aws.credentials().await {
+            Ok(credentials) => credentials,
+            Err(error) => return Outcome::failed(report::explain_credentials(&error)),
+        };
+        let region = self.region().await;
+        let region = region.as_deref().unwrap_or(SOMEWHERE);
+        self.identity = self.aws.identity(region).await;
+        let found = Found {
+            source: Source::of(&credentials).map(ToString::to_string),
+            ends_in: credentials.expiry().map(|end| {
+                let left = end.duration_since(SystemTime::now());
+                left.unwrap_or_default()
+            }),
+            profile: self.aws.profile().map(str::to_owned),
+        };
+        judge(&found, &self.identity, self.aws.clock_offset())
+    }
+
+    /// The clock.
+    pub(super) fn clock(&self) -> Outcome {
+        clock(self.aws.clock_offset())
+    }
+}
+
+/// Credentials as they were found.
+struct Found {
+    source: Option<String>,
+    ends_in: Option<Duration>,
+    profile: Option<String>,
+}
+
+fn judge(found: &Found, identity: &Identity, clock: Option<ClockOffset>) -> Outcome {
+    let source = match &found.source {
+        Some(source) => format!("from {source}"),
+        None => "from an unknown source".to_owned(),
+    };
+    let ends = found.ends_in.map(|left| format!(", {} left", rough(left)));
+    let source = source + &ends.unwrap_or_default();
+    let outcome = match (&identity.keys, &identity.arn) {
+        (Some(Keys::Accepted), Some(arn)) => Outcome::ok(format!("{arn}, {source}")),
+        (Some(Keys::Accepted), None) => Outcome::ok(source),
+        (Some(Keys::Expired), _) => {
+            Outcome::failed(report::explain_credentials(&CredentialsError::Expired {
+                at: None,
+                profile: found.profile.clone(),
+            }))
+        }
+        (Some(Keys::Rejected { code }), _) => match clock.filter(|clock| clock.is_wrong()) {
+            // The next step says so.
+            Some(_) => Outcome::warning(format!("{source}; AWS does not accept them at this time"))
+                .detail(code.clone()),
+            None => Outcome::failed(report::explain_credentials(&CredentialsError::Rejected {
+                profile: found.profile.clone(),
+                code: code.clone(),
+                message: "sts:GetCallerIdentity was refused".to_owned(),
+                clock: None,
+            })),
+        },
+        (None, _) => Outcome::warning(format!("{source}; AWS did not say whose they are"))
+            .remedy("Check the network; behind a proxy set HTTPS_PROXY, behind TLS inspection AWS_CA_BUNDLE. It may also be that an organisation policy forbids sts:GetCallerIdentity."),
+    };
+    let left = found.ends_in.map(|left| left.as_secs());
+    outcome
+        .fact("arn", identity.arn.clone())
+        .fact("account", identity.account.clone())
+        .fact("source", found.source.clone())
+        .fact("expires_in_s", left)
+}
+
+fn clock(clock: Option<ClockOffset>) -> Outcome {
+    let Some(clock) = clock else {
+        return Outcome::skipped("AWS has not told the time");
+    };
+    let off = clock.seconds.unsigned_abs();
+    let outcome = if clock.is_wrong() {
+        Outcome::failed(report::explain_clock(clock))
+    } else if off > WORTH_A_LOOK {
+        Outcome::warning(clock.to_string()).remedy(
+            "Turn on time synchronisation: at more than 5 min AWS refuses what is signed here.",
+        )
+    } else if off > IN_STEP {
+        Outcome::ok(clock.to_string())
+    } else {
+        Outcome::ok(ClockOffset { seconds: 0 }.to_string())
+    };
+    outcome.fact("offset_s", clock.seconds)
+}
+
+/// A time that is left, in the largest unit of which there are two or more.
+fn rough(left: Duration) -> String {
+    match left.as_secs() {
+        s if s >= 2 * 24 * 3600 => format!("{} days", s / (24 * 3600)),
+        s if s >= 2 * 3600 => format!("{} h", s / 3600),
+        s if s >= 2 * 60 => format!("{} min", s / 60),
+        s => format!("{s} s"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Verdict;
+    use super::*;
+
+    fn found() -> Found {
+        Found {
+            source: Some("the environment".to_owned()),
+            ends_in: Some(Duration::from_secs(3500)),
+            profile: None,
+        }
+    }
+
+    fn identity(keys: Option<Keys>) -> Identity {
+        Identity {
+            account: Some("123456789012".to_owned()),
+            arn: keys
+                .as_ref()
+                .filter(|keys| **keys == Keys::Accepted)
+                .map(|_| "arn:aws:iam::123456789012:user/dev".to_owned()),
+            keys,
+        }
+    }
+
+    #[test]
+    fn who_and_from_where_is_said() {
+        let outcome = judge(&found(), &identity(Some(Keys::Accepted)), None);
+        assert_eq!(outcome.verdict, Verdict::Ok);
+        assert_eq!(
+            outcome.said,
+            "arn:aws:iam::123456789012:user/dev, from the environment, 58 min left"
+        );
+        assert_eq!(outcome.facts["expires_in_s"], 3500);
+        let unknown = judge(&found(), &identity(None), None);
+        assert_eq!(unknown.verdict, Verdict::Warning);
+    }
+
+    #[test]
+    fn keys_that_aws_refuses_are_a_failure_unless_it_is_the_clock() {
+        let rejected = || {
+            identity(Some(Keys::Rejected {
+                code: "SignatureDoesNotMatch".to_owned(),
+            }))
+        };
+        let id = |identity: &Identity, seconds| {
+            let outcome = judge(&found(), identity, Some(ClockOffset { seconds }));
+            (outcome.verdict, outcome.id)
+        };
+        assert_eq!(id(&rejected(), 0), (Verdict::Failed, Some("aws.rejected")));
+        assert_eq!(id(&rejected(), 960), (Verdict::Warning, None));
+        let over = identity(Some(Keys::Expired));
+        assert_eq!(id(&over, 0), (Verdict::Failed, Some("aws.expired")));
+    }
+
+    #[test]
+    fn a_clock_is_judged_by_its_distance() {
+        for (seconds, verdict, said) in [
+            (1, Verdict::Ok, "in step with AWS"),
+            (-20, Verdict::Ok, "20 s ahead of AWS"),
+            (90, Verdict::Warning, "90 s behind AWS"),
+            (-300, Verdict::Warning, "5 min ahead of AWS"),
+            (
+                420,
+                Verdict::Failed,
+                "this machine's clock is 7 min behind AWS",
+            ),
+        ] {
+            let outcome = clock(Some(ClockOffset { seconds }));
+            assert_eq!((outcome.verdict, outcome.said.as_str()), (verdict, said));
+        }
+        assert_eq!(clock(None).verdict, Verdict::Skipped);
+    }
+}

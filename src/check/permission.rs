@@ -1,0 +1,312 @@
+//! What IAM says about us, without trying (`iam:SimulatePrincipalPolicy`).
+//!
+//! The simulation knows the policies of one identity. It does not know what else decides (policies of
+//! the organisation that it may not see, permissions boundaries of sessions, conditions), so its no is a
+//! reason to look, and not a verdict: that is the login's.
+
+use std::sync::Arc;
+
+use roxmltree::{Document, Node};
+
+use super::{Check, Outcome};
+use crate::aws::partition::Partition;
+use crate::aws::query::{Query, QueryError};
+use crate::config::{Endpoint, EndpointKind};
+use crate::session::Rooms;
+
+/// What IAM calls the entity that it does not find.
+const NO_SUCH_ENTITY: &str = "NoSuchEntity";
+/// How the names of roles begin that IAM Identity Center makes.
+const OF_SSO: &str = "AWSReservedSSO_";
+/// The path they are below, with or without a region behind it (IAM Identity Center User Guide,
+/// "Referencing permission sets in resource policies").
+const SSO_PATH: &str = "aws-reserved/sso.amazonaws.com/";
+
+/// What is asked for.
+struct Wanted {
+    action: &'static str,
+    resource: String,
+}
+
+impl Check {
+    /// Whether a policy allows the login.
+    pub(super) async fn permission(&mut self, rooms: &Arc<Rooms>) -> Outcome {
+        let Some(region) = self.region().await else {
+            return Outcome::skipped("no region is known");
+        };
+        let user = match self.trial(rooms) {
+            Ok(trial) => trial.user().to_owned(),
+            Err(error) => return Outcome::failed(rooms.explain(&error)),
+        };
+        let Some(arn) = self.identity.arn.as_deref() else {
+            return Outcome::skipped("AWS did not say who you are");
+        };
+        let Some(wanted) = self.wanted(&user, &region) else {
+            return Outcome::skipped("the resource id of the database is not known (see settings)");
+        };
+        let principals = match principals(arn, &region) {
+            Ok(principals) => principals,
+            Err(reason) => return Outcome::skipped(reason),
+        };
+        for principal in principals {
+            match self.simulate(&principal, &wanted, &region).await {
+                Err(error) if is_unknown(&error) => {}
+                Err(error) => return Outcome::skipped(refusal(&error)),
+                Ok(answer) => return judge(&answer, &wanted),
+            }
+        }
+        Outcome::skipped("IAM does not find your role: its path is not known")
+    }
+
+    /// The resource that a login as `user` needs a permission on.
+    fn wanted(&self, user: &str, region: &str) -> Option<Wanted> {
+        let Endpoint { host, .. } = self.endpoint.as_ref()?;
+        let partition = Partition::of(region).name;
+        let account = self.identity.account.as_deref()?;
+        if EndpointKind::of(host) == EndpointKind::Dsql {
+            let id = host.split('.').next()?;
+            return Some(Wanted {
+                action: match user {
+                    "admin" => "dsql:DbConnectAdmin",
+                    _ => "dsql:DbConnect",
+                },
+                resource: format!("arn:{partition}:dsql:{region}:{account}:cluster/{id}"),
+            });
+        }
+        let id = self.database.as_ref()?.resource_id.as_deref()?;
+        Some(Wanted {
+            action: "rds-db:connect",
+            resource: format!("arn:{partition}:rds-db:{region}:{account}:dbuser:{id}/{user}"),
+        })
+    }
+
+    async fn simulate(
+        &self,
+        principal: &str,
+        wanted: &Wanted,
+        region: &str,
+    ) -> Result<Answer, QueryError> {
+        let params = [
+            ("PolicySourceArn", principal),
+            ("ActionNames.member.1", wanted.action),
+            ("ResourceArns.member.1", &wanted.resource),
+        ];
+        let query = Query {
+            service: "iam",
+            version: "2010-05-08",
+            action: "SimulatePrincipalPolicy",
+            params: params
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .into(),
+            region,
+        };
+        Ok(read(&self.aws.query(query).await?))
+    }
+}
+
+/// What the simulation has answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Answer {
+    Allowed,
+    /// Nothing allows it.
+    Implicit,
+    /// A policy denies it.
+    Explicit {
+        by_organisation: bool,
+    },
+    /// Something else.
+    Odd(String),
+}
+
+fn read(xml: &str) -> Answer {
+    let document = match Document::parse(xml) {
+        Ok(document) => document,
+        Err(error) => return Answer::Odd(format!("no XML: {error}")),
+    };
+    let text = |name: &str| {
+        let mut nodes = document.descendants();
+        let node = nodes.find(|node| node.has_tag_name_of(name));
+        node.and_then(|node| node.text()).map(str::trim)
+    };
+    match text("EvalDecision") {
+        Some("allowed") => Answer::Allowed,
+        Some("implicitDeny") => Answer::Implicit,
+        Some("explicitDeny") => Answer::Explicit {
+            by_organisation: text("AllowedByOrganizations") == Some("false"),
+        },
+        other => Answer::Odd(other.unwrap_or("no decision").to_owned()),
+    }
+}
+
+/// Names without the namespace, which carries a version.
+trait Named {
+    fn has_tag_name_of(&self, name: &str) -> bool;
+}
+
+impl Named for Node<'_, '_> {
+    fn has_tag_name_of(&self, name: &str) -> bool {
+        self.tag_name().name() == name
+    }
+}
+
+fn judge(answer: &Answer, wanted: &Wanted) -> Outcome {
+    let Wanted { action, resource } = wanted;
+    let outcome = match answer {
+        Answer::Allowed => Outcome::ok(format!("{action} is allowed on {resource}")),
+        Answer::Implicit => Outcome::warning(format!("no policy of yours allows {action} on {resource}"))
+            .detail("IAM simulates without resource policies, and it need not know all that decides: the login will tell.")
+            .remedy(format!("Your policy needs: {{\"Effect\": \"Allow\", \"Action\": \"{action}\", \"Resource\": \"{resource}\"}}.")),
+        Answer::Explicit { by_organisation } => {
+            let whose = match by_organisation {
+                true => "an organisation policy (SCP)",
+                false => "a policy of yours",
+            };
+            Outcome::warning(format!("{whose} denies {action} on {resource}"))
+                .detail("IAM simulates without the conditions of a real login: that will tell.")
+        }
+        Answer::Odd(answer) => Outcome::skipped(format!("IAM answered what is not understood: {answer}")),
+    };
+    let decision = match answer {
+        Answer::Allowed => Some("allowed"),
+        Answer::Implicit => Some("implicitDeny"),
+        Answer::Explicit { .. } => Some("explicitDeny"),
+        Answer::Odd(_) => None,
+    };
+    outcome
+        .fact("action", *action)
+        .fact("resource", resource.clone())
+        .fact("decision", decision)
+}
+
+/// The ARNs that the policies of a caller may be attached to, to be tried in this order: a session's
+/// ARN names its role without the role's path.
+fn principals(caller: &str, region: &str) -> Result<Vec<String>, String> {
+    let parts: Vec<&str> = caller.splitn(6, ':').collect();
+    let &[_, partition, service, _, account, entity] = &parts[..] else {
+        return Err(format!("{caller} is no ARN of a known form"));
+    };
+    let iam = |entity: String| format!("arn:{partition}:iam::{account}:{entity}");
+    match (service, entity.split_once('/')) {
+        ("iam", Some(("user", _))) => Ok(vec![caller.to_owned()]),
+        ("sts", Some(("assumed-role", session))) => {
+            let role = session.split('/').next().unwrap_or_default();
+            let plain = iam(format!("role/{role}"));
+            if !role.starts_with(OF_SSO) {
+                return Ok(vec![plain]);
+            }
+            Ok(vec![
+                iam(format!("role/{SSO_PATH}{region}/{role}")),
+                iam(format!("role/{SSO_PATH}{role}")),
+                plain,
+            ])
+        }
+        ("iam", None) if entity == "root" => {
+            Err("the account's root user has no policies".to_owned())
+        }
+        _ => Err("IAM simulates users and roles only".to_owned()),
+    }
+}
+
+fn is_unknown(error: &QueryError) -> bool {
+    matches!(error, QueryError::Refused { answer, .. } if answer.code == NO_SUCH_ENTITY)
+}
+
+fn refusal(error: &QueryError) -> String {
+    if error.is_denied() {
+        return "your policy does not allow iam:SimulatePrincipalPolicy".to_owned();
+    }
+    error.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Verdict;
+    use super::*;
+
+    #[test]
+    fn policies_belong_to_roles_and_not_to_sessions() {
+        let of = |caller: &str| principals(caller, "eu-central-1");
+        let user = "arn:aws:iam::123456789012:user/team/dev";
+        assert_eq!(of(user).unwrap(), [user]);
+        assert_eq!(
+            of("arn:aws-cn:sts::123456789012:assumed-role/Developer/me@corp").unwrap(),
+            ["arn:aws-cn:iam::123456789012:role/Developer"]
+        );
+        let role = "AWSReservedSSO_Dev_0123456789abcdef";
+        assert_eq!(
+            of(&format!("arn:aws:sts::123456789012:assumed-role/{role}/me")).unwrap(),
+            [
+                format!(
+                    "arn:aws:iam::123456789012:role/aws-reserved/sso.amazonaws.com/eu-central-1/{role}"
+                ),
+                format!("arn:aws:iam::123456789012:role/aws-reserved/sso.amazonaws.com/{role}"),
+                format!("arn:aws:iam::123456789012:role/{role}"),
+            ]
+        );
+        for other in [
+            "arn:aws:iam::123456789012:root",
+            "arn:aws:sts::123456789012:federated-user/me",
+            "me",
+        ] {
+            assert!(of(other).is_err(), "{other}");
+        }
+    }
+
+    #[test]
+    fn the_decision_is_read() {
+        let xml = |decision: &str, organisation: &str| {
+            format!(
+                "<SimulatePrincipalPolicyResponse xmlns=\"https://iam.amazonaws.com/doc/2010-05-08/\">\
+                 <SimulatePrincipalPolicyResult><EvaluationResults><member>\
+                 <EvalDecision>{decision}</EvalDecision><OrganizationsDecisionDetail>\
+                 <AllowedByOrganizations>{organisation}</AllowedByOrganizations>\
+                 </OrganizationsDecisionDetail></member></EvaluationResults>\
+                 </SimulatePrincipalPolicyResult></SimulatePrincipalPolicyResponse>"
+            )
+        };
+        for (decision, organisation, expected) in [
+            ("allowed", "true", Answer::Allowed),
+            ("implicitDeny", "true", Answer::Implicit),
+            (
+                "explicitDeny",
+                "true",
+                Answer::Explicit {
+                    by_organisation: false,
+                },
+            ),
+            (
+                "explicitDeny",
+                "false",
+                Answer::Explicit {
+                    by_organisation: true,
+                },
+            ),
+            ("perhaps", "true", Answer::Odd("perhaps".to_owned())),
+        ] {
+            assert_eq!(read(&xml(decision, organisation)), expected);
+        }
+        assert_eq!(read("<a/>"), Answer::Odd("no decision".to_owned()));
+        assert!(matches!(read("<"), Answer::Odd(_)));
+    }
+
+    #[test]
+    fn a_denial_is_no_failure() {
+        let wanted = Wanted {
+            action: "rds-db:connect",
+            resource: "arn:aws:rds-db:eu-central-1:123456789012:dbuser:cluster-ABC/me".to_owned(),
+        };
+        for (answer, verdict) in [
+            (Answer::Allowed, Verdict::Ok),
+            (Answer::Implicit, Verdict::Warning),
+            (
+                Answer::Explicit {
+                    by_organisation: true,
+                },
+                Verdict::Warning,
+            ),
+            (Answer::Odd("x".to_owned()), Verdict::Skipped),
+        ] {
+            assert_eq!(judge(&answer, &wanted).verdict, verdict, "{answer:?}");
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! Where the database is.
+
+use super::{Check, CheckError, Outcome};
+use crate::config::{Auth, Endpoint, EndpointKind};
+use crate::discover::{self, DiscoverError};
+use crate::report;
+use crate::session::SessionError;
+use crate::tunnel::TunnelError;
+
+impl Check {
+    /// The endpoint: looked up where it is given by its identifier, and followed where it is an alias.
+    pub(super) async fn endpoint(&mut self) -> Result<Outcome, CheckError> {
+        if self.rooms.is_none()
+            && let Err(error) = self.look_up().await?
+        {
+            return Ok(Outcome::failed(report::explain_discovery(&error)));
+        }
+        let Some(rooms) = self.rooms.clone() else {
+            return Ok(Outcome::skipped("there is no target"));
+        };
+        let endpoint = match rooms.real_endpoint().await {
+            Ok(endpoint) => endpoint,
+            Err(error) => return Ok(Outcome::failed(rooms.explain(&error))),
+        };
+        self.endpoint = Some(endpoint.clone());
+        let region = self.region().await;
+        if region.is_none() && rooms.target.login.auth == Auth::Iam {
+            let error = SessionError::Tunnel(TunnelError::NoRegion);
+            return Ok(Outcome::failed(rooms.explain(&error)));
+        }
+        let said = describe(&rooms.target.endpoint, &endpoint, region.as_deref());
+        Ok(Outcome::ok(said)
+            .fact("host", endpoint.host.clone())
+            .fact("port", endpoint.port)
+            .fact("kind", kind(endpoint.kind()))
+            .fact("region", region)
+            .fact("db", self.plan.lookup().map(ToString::to_string)))
+    }
+
+    /// Sets up the target of a plan that names its database by an identifier.
+    async fn look_up(&mut self) -> Result<Result<(), DiscoverError>, CheckError> {
+        let (Some(db), Some(region)) = (self.plan.lookup().cloned(), self.region().await) else {
+            return Ok(Err(DiscoverError::NoRegion));
+        };
+        let database = match discover::find(&self.aws, &region, &db).await {
+            Ok(database) => database,
+            Err(error) => return Ok(Err(error)),
+        };
+        let endpoint = match db.reader {
+            true => database.reader.clone(),
+            false => database.endpoint.clone(),
+        };
+        let Some(endpoint) = endpoint else {
+            let reason = "has no endpoint yet".to_owned();
+            return Ok(Err(DiscoverError::Unusable { wanted: db, reason }));
+        };
+        self.database = Some(database);
+        let target = self.plan.at(endpoint)?;
+        self.rooms = Some(self.contexts.rooms(target)?);
+        Ok(Ok(()))
+    }
+}
+
+/// What is dialled, what that is an alias of, what it is, and where.
+fn describe(dialled: &Endpoint, real: &Endpoint, region: Option<&str>) -> String {
+    let alias = match dialled.host == real.host {
+        true => String::new(),
+        false => format!("{} → ", dialled.host),
+    };
+    let mut said = format!("{alias}{real}");
+    let words = match real.kind() {
+        EndpointKind::Instance => Some("an instance"),
+        EndpointKind::Cluster => Some("a cluster's writer"),
+        EndpointKind::Reader => Some("a cluster's readers"),
+        EndpointKind::Custom => Some("a custom endpoint"),
+        EndpointKind::Proxy => Some("an RDS Proxy"),
+        EndpointKind::Dsql => Some("Aurora DSQL"),
+        EndpointKind::Other => None,
+    };
+    for part in words.into_iter().chain(region) {
+        said = format!("{said}, {part}");
+    }
+    said
+}
+
+fn kind(kind: EndpointKind) -> &'static str {
+    match kind {
+        EndpointKind::Instance => "instance",
+        EndpointKind::Cluster => "cluster",
+        EndpointKind::Reader => "reader",
+        EndpointKind::Custom => "custom",
+        EndpointKind::Proxy => "proxy",
+        EndpointKind::Dsql => "dsql",
+        EndpointKind::Other => "other",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_alias_is_shown_with_what_it_stands_for() {
+        let endpoint = |text: &str| text.parse::<Endpoint>().unwrap();
+        let real = endpoint("orders.cluster-ro-abc.eu-central-1.rds.amazonaws.com");
+        assert_eq!(
+            describe(&real, &real, Some("eu-central-1")),
+            "orders.cluster-ro-abc.eu-central-1.rds.amazonaws.com:5432, a cluster's readers, eu-central-1"
+        );
+        let alias = endpoint("db.corp.example");
+        assert_eq!(
+            describe(&alias, &real, None),
+            "db.corp.example → orders.cluster-ro-abc.eu-central-1.rds.amazonaws.com:5432, a cluster's readers"
+        );
+        assert_eq!(describe(&alias, &alias, None), "db.corp.example:5432");
+    }
+}

@@ -1,0 +1,309 @@
+//! Queries on a session that is logged in: the simple query protocol, for a few short questions of our
+//! own ("Simple Query" in the chapter "Message Flow" of the PostgreSQL documentation).
+
+use std::io;
+use std::time::Duration;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use pg_handshake::ServerError;
+use thiserror::Error;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::{Instant, timeout};
+
+use crate::session::trial::Session;
+use crate::tunnel::{Stream, plain};
+
+/// Type byte and length word.
+const HEADER: usize = 5;
+/// The longest message that is taken. Answers to our questions are lines.
+const LONGEST: usize = 256 * 1024;
+/// Read size. Throughput is measured with it, too.
+const READ: usize = 64 * 1024;
+/// How long saying goodbye may take.
+const GOODBYE: Duration = Duration::from_secs(1);
+
+/// Why a question has no answer.
+#[derive(Debug, Error)]
+pub(super) enum QueryError {
+    /// The server refused it.
+    #[error("{}", .0.message())]
+    Server(ServerError),
+    /// The connection broke.
+    #[error("the connection broke: {}", plain(.0))]
+    Lost(#[from] io::Error),
+    /// The server does not keep to the protocol.
+    #[error("the server does not answer as a PostgreSQL database does: {0}")]
+    Odd(&'static str),
+    /// There was no answer in time.
+    #[error("no answer in {} s", .0.as_secs())]
+    Slow(Duration),
+}
+
+/// A row: each column as text, `None` where it is null.
+pub(super) type Row = Vec<Option<String>>;
+
+/// How fast the rows of an answer came.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Flow {
+    /// Bytes in rows, without the first one, which the time begins with.
+    pub(super) bytes: usize,
+    /// From the first row to the last.
+    pub(super) took: Duration,
+}
+
+/// A session for questions, one after the other.
+pub(super) struct Questions {
+    stream: Stream,
+    unread: BytesMut,
+}
+
+impl Questions {
+    pub(super) fn new(session: Session) -> Self {
+        Self {
+            stream: session.stream,
+            unread: BytesMut::from(&session.unread[..]),
+        }
+    }
+
+    /// The rows that answer `sql`, within `limit`. After an error other than
+    /// [`QueryError::Server`] there is nothing more to ask.
+    pub(super) async fn rows(
+        &mut self,
+        sql: &str,
+        limit: Duration,
+    ) -> Result<Vec<Row>, QueryError> {
+        let mut rows = Vec::new();
+        let mut each = |body: Bytes| rows.push(row(body));
+        timeout(limit, self.ask(sql, &mut each))
+            .await
+            .map_err(|_| QueryError::Slow(limit))??;
+        let rows: Option<Vec<Row>> = rows.into_iter().collect();
+        rows.ok_or(QueryError::Odd("a row contradicts its own format"))
+    }
+
+    /// How fast the rows of `sql` come.
+    pub(super) async fn flow(&mut self, sql: &str, limit: Duration) -> Result<Flow, QueryError> {
+        let (mut flow, mut first) = (Flow::default(), None);
+        let mut each = |body: Bytes| match first {
+            None => first = Some(Instant::now()),
+            Some(began) => {
+                flow.bytes += HEADER + body.len();
+                flow.took = Instant::now() - began;
+            }
+        };
+        let asked = timeout(limit, self.ask(sql, &mut each)).await;
+        asked.map_err(|_| QueryError::Slow(limit))??;
+        Ok(flow)
+    }
+
+    /// Leaves in order (Terminate), as far as that is possible.
+    pub(super) async fn close(mut self) {
+        let goodbye = async {
+            self.stream.write_all(b"X\0\0\0\x04").await?;
+            self.stream.shutdown().await
+        };
+        // Whoever does not take it notices anyway.
+        _ = timeout(GOODBYE, goodbye).await;
+    }
+
+    /// Asks, and gives `each` the body of every row until the server is ready for the next question.
+    async fn ask(
+        &mut self,
+        sql: &str,
+        each: &mut (dyn FnMut(Bytes) + Send),
+    ) -> Result<(), QueryError> {
+        self.stream.write_all(&question(sql)).await?;
+        self.stream.flush().await?;
+        let mut refused = None;
+        loop {
+            let (tag, body) = self.message().await?;
+            match tag {
+                b'D' => each(body),
+                b'Z' => return refused.map_or(Ok(()), |error| Err(QueryError::Server(error))),
+                b'E' => refused = Some(server_error(&body)?),
+                // RowDescription, CommandComplete, EmptyQueryResponse; notices and reports.
+                b'T' | b'C' | b'I' | b'N' | b'S' | b'A' => {}
+                _ => return Err(QueryError::Odd("a message of an unexpected type")),
+            }
+        }
+    }
+
+    /// The next message: its type and its body.
+    async fn message(&mut self) -> Result<(u8, Bytes), QueryError> {
+        loop {
+            if let Some(message) = cut(&mut self.unread)? {
+                return Ok(message);
+            }
+            self.unread.reserve(READ);
+            if self.stream.read_buf(&mut self.unread).await? == 0 {
+                return Err(QueryError::Lost(io::ErrorKind::UnexpectedEof.into()));
+            }
+        }
+    }
+}
+
+/// A Query message.
+fn question(sql: &str) -> BytesMut {
+    let mut message = BytesMut::with_capacity(HEADER + sql.len() + 1);
+    message.put_u8(b'Q');
+    // Our own questions are short.
+    message.put_u32(u32::try_from(4 + sql.len() + 1).unwrap_or(u32::MAX));
+    message.put_slice(sql.as_bytes());
+    message.put_u8(0);
+    message
+}
+
+/// One whole message off the front; `None` when more bytes are needed. Its length is judged before it
+/// is waited for.
+fn cut(unread: &mut BytesMut) -> Result<Option<(u8, Bytes)>, QueryError> {
+    let Some(&[tag, a, b, c, d]) = unread.first_chunk() else {
+        return Ok(None);
+    };
+    let length = usize::try_from(u32::from_be_bytes([a, b, c, d])).unwrap_or(usize::MAX);
+    if !(4..=LONGEST).contains(&length) {
+        return Err(QueryError::Odd("a message of an impossible length"));
+    }
+    if unread.len() < length + 1 {
+        return Ok(None);
+    }
+    let mut message = unread.split_to(length + 1).freeze();
+    message.advance(HEADER);
+    Ok(Some((tag, message)))
+}
+
+/// The columns of a DataRow; `None` when it contradicts itself.
+fn row(mut body: Bytes) -> Option<Row> {
+    let columns = body.try_get_u16().ok()?;
+    let mut row = Vec::new();
+    for _ in 0..columns {
+        let length = body.try_get_i32().ok()?;
+        row.push(match usize::try_from(length) {
+            Err(_) => None, // -1 is null.
+            Ok(length) if length <= body.remaining() => {
+                Some(String::from_utf8_lossy(&body.split_to(length)).into_owned())
+            }
+            Ok(_) => return None,
+        });
+    }
+    body.is_empty().then_some(row)
+}
+
+fn server_error(body: &Bytes) -> Result<ServerError, QueryError> {
+    let mut frame = BytesMut::with_capacity(HEADER + body.len());
+    frame.put_u8(b'E');
+    frame.put_u32(u32::try_from(4 + body.len()).unwrap_or(u32::MAX));
+    frame.put_slice(body);
+    ServerError::parse(frame.freeze())
+        .map_err(|_| QueryError::Odd("an error contradicts its own format"))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{DuplexStream, duplex};
+
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(5);
+    const READY: &[u8] = b"Z\0\0\0\x05I";
+
+    fn questions(unread: &'static [u8]) -> (Questions, DuplexStream) {
+        let (near, far) = duplex(1024 * 1024);
+        let session = Session {
+            stream: Box::new(near),
+            unread: Bytes::from_static(unread),
+            server_version: None,
+            unasked: false,
+        };
+        (Questions::new(session), far)
+    }
+
+    fn message(tag: u8, body: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(body.len() + 4).unwrap();
+        [&[tag][..], &length.to_be_bytes(), body].concat()
+    }
+
+    #[tokio::test]
+    async fn rows_come_as_text_and_nothing() {
+        // A notice from before the question.
+        let (mut questions, mut far) = questions(b"N\0\0\0\x05\0");
+        let body = b"\0\x02\0\0\0\x02ab\xff\xff\xff\xff";
+        for part in [
+            message(b'T', b"\0\0"),
+            message(b'D', body),
+            message(b'C', b"SELECT 1\0"),
+            READY.to_vec(),
+        ] {
+            far.write_all(&part).await.unwrap();
+        }
+        let rows = questions.rows("select", LIMIT).await.unwrap();
+        assert_eq!(rows, [vec![Some("ab".to_owned()), None]]);
+        let mut asked = [0; 12];
+        far.read_exact(&mut asked).await.unwrap();
+        assert_eq!(&asked, b"Q\0\0\0\x0bselect\0");
+        questions.close().await;
+        let mut rest = Vec::new();
+        far.read_to_end(&mut rest).await.unwrap();
+        assert_eq!(rest, b"X\0\0\0\x04");
+    }
+
+    #[tokio::test]
+    async fn a_refusal_leaves_the_session_usable() {
+        let (mut questions, mut far) = questions(b"");
+        let error = message(b'E', b"SERROR\0C42501\0Mno\0\0");
+        far.write_all(&[&error[..], READY, READY].concat())
+            .await
+            .unwrap();
+        match questions.rows("select", LIMIT).await {
+            Err(QueryError::Server(error)) => assert_eq!(error.message(), "no"),
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(questions.rows("select", LIMIT).await.unwrap().len(), 0);
+    }
+
+    #[tokio::test]
+    async fn every_cut_of_an_answer_waits_for_the_rest() {
+        let body = b"\0\x01\0\0\0\x01a";
+        let whole = [message(b'D', body), READY.to_vec()].concat();
+        for end in 0..whole.len() {
+            let (mut questions, mut far) = questions(b"");
+            far.write_all(&whole[..end]).await.unwrap();
+            drop(far);
+            let lost = questions.rows("select", LIMIT).await;
+            assert!(matches!(lost, Err(QueryError::Lost(_))), "{end}: {lost:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn nonsense_is_not_waited_for() {
+        for nonsense in [
+            &b"D\0\0\0\x03"[..],
+            b"D\x7f\xff\xff\xff",
+            b"G\0\0\0\x04",
+            b"D\0\0\0\x07\0\x01a",
+            b"E\0\0\0\x05x",
+        ] {
+            let (mut questions, mut far) = questions(b"");
+            far.write_all(&[nonsense, READY].concat()).await.unwrap();
+            let answer = questions.rows("select", LIMIT).await;
+            assert!(matches!(answer, Err(QueryError::Odd(_))), "{nonsense:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_has_an_end() {
+        let (mut questions, _far) = questions(b"");
+        let slow = questions.rows("select", LIMIT).await.unwrap_err();
+        assert_eq!(slow.to_string(), "no answer in 5 s");
+    }
+
+    #[tokio::test]
+    async fn flow_counts_what_came_after_the_first_row() {
+        let (mut questions, mut far) = questions(b"");
+        let row = message(b'D', &[0; 100]);
+        far.write_all(&[&row[..], &row, &row, READY].concat())
+            .await
+            .unwrap();
+        let flow = questions.flow("select", LIMIT).await.unwrap();
+        assert_eq!(flow.bytes, 2 * row.len());
+    }
+}

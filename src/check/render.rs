@@ -1,0 +1,256 @@
+//! What a check looks like at a terminal.
+
+use std::fmt::Write as _;
+
+use super::{Outcome, Taken, Verdict};
+use crate::config::Plan;
+use crate::terminal::{BAD, DIM, GOOD, HEADING, WARNING, styled};
+
+/// Columns of mark and name.
+const LEFT: usize = 2 + NAME;
+const NAME: usize = 13;
+/// Columns of the time, with the space before it.
+const TIME: usize = 9;
+/// Below a heading that is indented.
+const BELOW: &str = "  ";
+
+/// What stands above the steps: what is checked.
+#[must_use]
+pub fn head(plan: &Plan, width: usize) -> String {
+    let user = plan.user.as_ref().map(|user| format!(" as {user}"));
+    let user = user.unwrap_or_default();
+    let text = format!("{}: {}{user} via {}", plan.name, plan.wanted, plan.via);
+    let lines = wrap(&text, width).into_iter();
+    lines.map(|line| styled(HEADING, line) + "\n").collect()
+}
+
+/// One step, in lines of at most `width` columns, with a line feed behind each.
+#[must_use]
+pub fn line(taken: &Taken, width: usize) -> String {
+    let Outcome {
+        verdict,
+        said,
+        detail,
+        remedy,
+        id,
+        ..
+    } = &taken.outcome;
+    let (mark, style) = match verdict {
+        Verdict::Ok => ("✓", GOOD),
+        Verdict::Warning => ("!", WARNING),
+        Verdict::Failed => ("✗", BAD),
+        Verdict::Skipped => ("–", DIM),
+    };
+    let said = match (&taken.outcome.sqlstate, verdict) {
+        (Some(state), Verdict::Failed) => format!("{said} ({state})"),
+        (None, _) | (Some(_), _) => said.clone(),
+    };
+    let mut lines = wrap(&said, width - LEFT - TIME).into_iter();
+    let first = lines.next().unwrap_or_default();
+    let time = time(taken.ms);
+    let gap = (width - LEFT).saturating_sub(columns(&first) + columns(&time));
+    let mut out = String::new();
+    let named = format!("{:<NAME$}", taken.name);
+    let end = match time.is_empty() {
+        true => String::new(),
+        false => format!("{:gap$}{}", "", styled(DIM, time)),
+    };
+    // Writing to a String cannot fail.
+    _ = writeln!(out, "{} {named}{first}{end}", styled(style, mark));
+    for line in lines {
+        _ = writeln!(out, "{:LEFT$}{line}", "");
+    }
+    if let Some(detail) = detail {
+        block(&mut out, "", detail, width);
+    }
+    let remedy = match (remedy, id) {
+        (Some(remedy), Some(id)) => Some(format!("{remedy} [{id}]")),
+        (None, Some(id)) => Some(format!("[{id}]")),
+        (remedy, None) => remedy.clone(),
+    };
+    if let Some(remedy) = remedy {
+        block(&mut out, "→ ", &remedy, width);
+    }
+    out
+}
+
+/// The line about the steps that were not taken; nothing when all were.
+#[must_use]
+pub fn not_tried(left: &[&str], width: usize) -> String {
+    if left.is_empty() {
+        return String::new();
+    }
+    let mut out = String::new();
+    let mut name = "not tried";
+    for line in wrap(&left.join(", "), width - LEFT) {
+        let mark = if name.is_empty() { " " } else { "–" };
+        _ = writeln!(out, "{} {name:<NAME$}{line}", styled(DIM, mark));
+        name = "";
+    }
+    out
+}
+
+/// A paragraph below a step.
+fn block(out: &mut String, mark: &str, text: &str, width: usize) {
+    let indent = BELOW.len() + columns(mark);
+    let mut before = format!("{BELOW}{mark}");
+    for line in wrap(text, width - indent) {
+        _ = writeln!(out, "{before}{line}");
+        before = " ".repeat(indent);
+    }
+}
+
+/// `31 ms`, `1.2 s`; nothing for what took no time to speak of.
+fn time(ms: f64) -> String {
+    match ms {
+        ms if ms < 1.0 => String::new(),
+        ms if ms < 1000.0 => format!("{ms:.0} ms"),
+        ms => format!("{:.1} s", ms / 1000.0),
+    }
+}
+
+/// `text` in lines of at most `width` columns, broken at spaces. A word that is longer, as ARNs and host
+/// names are, is broken behind one of the signs that part it, and where there is none, anywhere.
+fn wrap(text: &str, width: usize) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut line = String::new();
+    for word in text.split_whitespace() {
+        let mut word = word;
+        let space = usize::from(!line.is_empty());
+        if columns(&line) + space + columns(word) <= width {
+            line.extend(std::iter::repeat_n(' ', space));
+            line.push_str(word);
+            continue;
+        }
+        if !line.is_empty() {
+            lines.push(std::mem::take(&mut line));
+        }
+        while columns(word) > width {
+            let (head, rest) = word.split_at(break_at(word, width));
+            lines.push(head.to_owned());
+            word = rest;
+        }
+        word.clone_into(&mut line);
+    }
+    lines.push(line);
+    lines
+}
+
+/// Where to break a word that is wider than `width`: a place from which the rest goes on.
+fn break_at(word: &str, width: usize) -> usize {
+    let mut seen = 0;
+    let mut fits = 0;
+    let mut parted = 0;
+    for (at, sign) in word.char_indices() {
+        seen += columns(sign.encode_utf8(&mut [0; 4]));
+        if seen > width {
+            break;
+        }
+        fits = at + sign.len_utf8();
+        if matches!(sign, '.' | '/' | ':' | ',' | '-' | '_' | '=') {
+            parted = fits;
+        }
+    }
+    // Always forward, and not by scraps.
+    match parted > fits / 2 {
+        true => parted,
+        false => fits.max(word.chars().next().map_or(1, char::len_utf8)),
+    }
+}
+
+fn columns(text: &str) -> usize {
+    console::measure_text_width(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::Explanation;
+
+    const WIDTH: usize = 80;
+
+    fn taken(name: &'static str, outcome: Outcome, ms: f64) -> Taken {
+        Taken { name, outcome, ms }
+    }
+
+    fn plain(text: &str) -> String {
+        anstream::adapter::strip_str(text).to_string()
+    }
+
+    #[test]
+    fn a_check_at_80_columns() {
+        let resource = "arn:aws:rds-db:eu-central-1:123456789012:dbuser:cluster-ABCDEFGHIJKLMNOPQRSTUVWXYZ/db_user";
+        let steps = [
+            taken(
+                "credentials",
+                Outcome::ok("arn:aws:iam::123456789012:user/dev, from the environment"),
+                31.2,
+            ),
+            taken("clock", Outcome::ok("in step with AWS"), 0.0),
+            taken(
+                "endpoint",
+                Outcome::ok("orders.cluster-abc.eu-central-1.rds.amazonaws.com:5432, a cluster's writer, eu-central-1"),
+                0.1,
+            ),
+            taken(
+                "settings",
+                Outcome::skipped("your policy does not allow rds:DescribeDBClusters"),
+                12.0,
+            ),
+            taken(
+                "permission",
+                Outcome::warning(format!("no policy of yours allows rds-db:connect on {resource}"))
+                    .detail("IAM simulates without resource policies: the login will tell.")
+                    .remedy(format!("Your policy needs: {{\"Effect\": \"Allow\", \"Action\": \"rds-db:connect\", \"Resource\": \"{resource}\"}}.")),
+                140.4,
+            ),
+            taken("session", Outcome::ok("open through i-0123456789abcdef0"), 1234.0),
+            taken(
+                "login",
+                Outcome::failed(Explanation {
+                    id: "database.no-rds-iam",
+                    sqlstate: "28000".to_owned(),
+                    message: "role \"db_user\" is not set up for IAM login".to_owned(),
+                    detail: Some("The database asks for SASL (SCRAM-SHA-256) instead of a clear-text password, as it does for roles that do not exist or have not been granted rds_iam. No token was sent.".to_owned()),
+                    hint: Some("As an administrator run: GRANT rds_iam TO \"db_user\";".to_owned()),
+                }),
+                21.0,
+            ),
+        ];
+        let mut text: String = steps.iter().map(|taken| line(taken, WIDTH)).collect();
+        text += &not_tried(&["rds_iam", "speed"], WIDTH);
+        let text = plain(&text);
+        for line in text.lines() {
+            assert!(columns(line) <= WIDTH, "{line:?}");
+        }
+        insta::assert_snapshot!(text);
+    }
+
+    #[test]
+    fn long_words_are_broken_where_they_have_parts() {
+        assert_eq!(wrap("", 10), [""]);
+        assert_eq!(wrap("a bc def", 4), ["a bc", "def"]);
+        assert_eq!(wrap("arn:aws:iam::role", 10), ["arn:aws:", "iam::role"]);
+        assert_eq!(wrap("see abcdefghijkl", 5), ["see", "abcde", "fghij", "kl"]);
+        assert_eq!(wrap("a.bcdefgh", 4), ["a.bc", "defg", "h"]);
+        assert_eq!(wrap("größer", 3), ["grö", "ßer"]);
+        for width in 1..20 {
+            let text = "ein.Wort mit/Teilen und → Zeichen";
+            let joined: String = wrap(text, width).concat();
+            assert_eq!(joined.replace(' ', ""), text.replace(' ', ""));
+        }
+    }
+
+    #[test]
+    fn times_are_short() {
+        for (ms, expected) in [
+            (0.4, ""),
+            (1.0, "1 ms"),
+            (999.0, "999 ms"),
+            (1234.0, "1.2 s"),
+            (61_000.0, "61.0 s"),
+        ] {
+            assert_eq!(time(ms), expected);
+        }
+    }
+}

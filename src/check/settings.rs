@@ -1,0 +1,246 @@
+//! What RDS says about the database.
+
+use std::time::{Duration, SystemTime};
+
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use super::{Check, Outcome};
+use crate::config::{Auth, EndpointKind};
+use crate::discover::{self, Database, DiscoverError, Kind};
+use crate::report;
+use crate::session::Rooms;
+use crate::tls::roots::rds_roots;
+
+/// States in which a database takes no connections until somebody does something (RDS User Guide,
+/// "Viewing DB instance status").
+const DOWN: [&str; 6] = [
+    "creating",
+    "deleting",
+    "failed",
+    "inaccessible-encryption-credentials",
+    "stopped",
+    "stopping",
+];
+const AVAILABLE: &str = "available";
+
+impl Check {
+    /// Status, IAM, version and CA of the database.
+    pub(super) async fn settings(&mut self, rooms: &Rooms) -> Outcome {
+        let Some(endpoint) = self.endpoint.clone() else {
+            return Outcome::skipped("the endpoint is not known");
+        };
+        if matches!(endpoint.kind(), EndpointKind::Dsql | EndpointKind::Other) {
+            return Outcome::skipped("RDS knows nothing about such an endpoint");
+        }
+        if self.database.is_none() {
+            let Some(region) = self.region().await else {
+                return Outcome::skipped("no region is known");
+            };
+            match discover::at(&self.aws, &region, &endpoint).await {
+                Ok(Some(database)) => self.database = Some(database),
+                Ok(None) => {
+                    return Outcome::skipped(format!(
+                        "RDS lists no database with this endpoint in {region}; it may be another account's"
+                    ));
+                }
+                Err(error) => return Outcome::skipped(unknown(&error)),
+            }
+        }
+        let Some(database) = &self.database else {
+            return Outcome::skipped("the database is not known");
+        };
+        judge(
+            database,
+            &Wanted {
+                iam: rooms.target.login.auth == Auth::Iam,
+                built_in_roots: rooms.target.ca_file.is_none(),
+                profile: rooms.target.profile.as_deref(),
+                now: SystemTime::now(),
+            },
+        )
+    }
+}
+
+/// Why RDS or another service did not tell.
+pub(super) fn unknown(error: &DiscoverError) -> String {
+    match error {
+        DiscoverError::Refused {
+            action,
+            denied: true,
+            ..
+        } => format!("your policy does not allow {action}"),
+        other => other.to_string(),
+    }
+}
+
+/// What the settings are held against.
+struct Wanted<'a> {
+    /// Logins are with tokens.
+    iam: bool,
+    /// Trust is in what is built in.
+    built_in_roots: bool,
+    profile: Option<&'a str>,
+    now: SystemTime,
+}
+
+fn judge(database: &Database, wanted: &Wanted<'_>) -> Outcome {
+    let status = database.status.as_deref();
+    let outcome = if status.is_some_and(|status| DOWN.contains(&status)) {
+        Outcome::failed(report::explain_status(database, wanted.profile))
+    } else if wanted.iam && database.iam == Some(false) {
+        Outcome::failed(report::explain_iam_off(database, wanted.profile))
+    } else if status.is_some_and(|status| status != AVAILABLE) {
+        Outcome::warning(said(database)).detail("It may not take connections in this state.")
+    } else {
+        authority(database, wanted)
+    };
+    outcome
+        .fact("identifier", database.identifier.clone())
+        .fact("status", database.status.clone())
+        .fact("iam", database.iam)
+        .fact("engine", database.engine.clone())
+        .fact("engine_version", database.engine_version.clone())
+        .fact("ca", database.ca.clone())
+        .fact("resource_id", database.resource_id.clone())
+}
+
+/// Everything else is in order; is the CA known, and for how long?
+fn authority(database: &Database, wanted: &Wanted<'_>) -> Outcome {
+    let ok = Outcome::ok(said(database));
+    let Some(ca) = database.ca.as_deref().filter(|_| wanted.built_in_roots) else {
+        return ok;
+    };
+    match root_of(ca, &database.region) {
+        Some(until) if until > wanted.now => ok,
+        Some(_) => Outcome::warning(said(database)).detail(format!("The CA {ca} has ended.")),
+        None => Outcome::warning(said(database)).detail(format!(
+            "The CA {ca} is not among the roots in this binary. If its certificate is refused below, name its bundle with ca_file."
+        )),
+    }
+}
+
+/// Until when the built-in root with this identifier (`rds-ca-rsa2048-g1`) is valid.
+fn root_of(ca: &str, region: &str) -> Option<SystemTime> {
+    let kind = ca.strip_prefix("rds-ca-")?.to_ascii_uppercase();
+    let (kind, generation) = kind.rsplit_once('-')?;
+    let name = format!("Amazon RDS {region} Root CA {kind} {generation}");
+    rds_roots().iter().find_map(|der| {
+        let (_, root) = X509Certificate::from_der(der).ok()?;
+        let mut names = root.subject().iter_common_name();
+        let is_it = names.any(|it| it.as_str().is_ok_and(|it| it == name));
+        let until = u64::try_from(root.validity().not_after.timestamp()).ok()?;
+        is_it.then(|| SystemTime::UNIX_EPOCH + Duration::from_secs(until))
+    })
+}
+
+/// `available, aurora-postgresql 17.5, IAM login on, CA rds-ca-rsa2048-g1`.
+fn said(database: &Database) -> String {
+    let engine = database.engine.as_ref().map(|engine| {
+        let version = database.engine_version.as_deref().unwrap_or_default();
+        format!("{engine} {version}").trim_end().to_owned()
+    });
+    let iam = database.iam.map(|on| match on {
+        true => "IAM login on".to_owned(),
+        false => "IAM login off".to_owned(),
+    });
+    let ca = database.ca.as_ref().map(|ca| format!("CA {ca}"));
+    let parts = [database.status.clone(), engine, iam, ca];
+    let parts: Vec<String> = parts.into_iter().flatten().collect();
+    match (parts.is_empty(), database.kind) {
+        (false, _) => parts.join(", "),
+        (true, Kind::Proxy) => "an RDS Proxy".to_owned(),
+        (true, _) => database.identifier.clone(),
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::super::Verdict;
+    use super::*;
+
+    pub(in super::super) fn database() -> Database {
+        Database {
+            kind: Kind::Cluster,
+            identifier: "orders".to_owned(),
+            endpoint: None,
+            reader: None,
+            region: "eu-central-1".to_owned(),
+            resource_id: Some("cluster-ABC".to_owned()),
+            arn: Some("arn:aws:rds:eu-central-1:123456789012:cluster:orders".to_owned()),
+            iam: Some(true),
+            status: Some("available".to_owned()),
+            engine: Some("aurora-postgresql".to_owned()),
+            engine_version: Some("17.5".to_owned()),
+            database: None,
+            vpc: None,
+            security_groups: Vec::new(),
+            subnets: Vec::new(),
+            ca: Some("rds-ca-rsa2048-g1".to_owned()),
+        }
+    }
+
+    fn judged(change: impl FnOnce(&mut Database), iam: bool) -> Outcome {
+        let mut database = database();
+        change(&mut database);
+        judge(
+            &database,
+            &Wanted {
+                iam,
+                built_in_roots: true,
+                profile: Some("dev"),
+                now: SystemTime::UNIX_EPOCH + Duration::from_secs(1_790_000_000),
+            },
+        )
+    }
+
+    #[test]
+    fn what_is_in_order_is_said_in_one_line() {
+        let outcome = judged(|_| {}, true);
+        assert_eq!(outcome.verdict, Verdict::Ok);
+        assert_eq!(
+            outcome.said,
+            "available, aurora-postgresql 17.5, IAM login on, CA rds-ca-rsa2048-g1"
+        );
+        assert_eq!(outcome.facts["iam"], true);
+    }
+
+    #[test]
+    fn iam_must_be_on_for_tokens() {
+        let off = |database: &mut Database| database.iam = Some(false);
+        let outcome = judged(off, true);
+        assert_eq!(
+            (outcome.verdict, outcome.id),
+            (Verdict::Failed, Some("rds.iam-off"))
+        );
+        assert_eq!(judged(off, false).verdict, Verdict::Ok);
+        assert_eq!(
+            judged(|database| database.iam = None, true).verdict,
+            Verdict::Ok
+        );
+    }
+
+    #[test]
+    fn a_stopped_database_is_a_failure_and_a_busy_one_is_not() {
+        let with = |status: &str| judged(|it| it.status = Some(status.to_owned()), true);
+        let stopped = with("stopped");
+        assert_eq!(
+            (stopped.verdict, stopped.id),
+            (Verdict::Failed, Some("rds.status"))
+        );
+        assert_eq!(with("backing-up").verdict, Verdict::Warning);
+    }
+
+    #[test]
+    fn the_ca_is_looked_for_among_the_built_in_roots() {
+        for ca in ["rds-ca-rsa2048-g1", "rds-ca-rsa4096-g1", "rds-ca-ecc384-g1"] {
+            assert!(root_of(ca, "eu-central-1").is_some(), "{ca}");
+        }
+        assert_eq!(root_of("rds-ca-2019", "eu-central-1"), None);
+        assert_eq!(root_of("rds-ca-rsa2048-g1", "us-gov-west-1"), None);
+        let old = judged(
+            |database| database.ca = Some("rds-ca-2019".to_owned()),
+            true,
+        );
+        assert_eq!(old.verdict, Verdict::Warning);
+    }
+}

@@ -1,0 +1,147 @@
+//! How fast the way is: round trips and bytes.
+
+use std::time::{Duration, Instant};
+
+use super::query::{Flow, QueryError, Questions};
+use super::{Check, Outcome, Way};
+use crate::config::Via;
+use crate::session::Rooms;
+
+/// How many round trips are measured, and for how long at most.
+const ROUND_TRIPS: usize = 15;
+const ROUND_TRIPS_TIME: Duration = Duration::from_secs(2);
+/// What one question may take before the way counts as broken.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Rows of 1,000 characters: enough to leave the beginning behind, and the most there will be.
+const FIRST_ROWS: usize = 128;
+const MOST_ROWS: usize = 4096;
+/// How long the measurement proper should take.
+const MEASURED: Duration = Duration::from_millis(2500);
+
+impl Check {
+    /// The median of some round trips, and the rate of a result of some megabytes.
+    pub(super) async fn measure(&mut self, rooms: &Rooms) -> Outcome {
+        let Way::In(questions) = &mut self.way else {
+            return Outcome::skipped("not logged in");
+        };
+        let measured = match measure(questions).await {
+            Ok(measured) => measured,
+            Err(error) => {
+                let refused = matches!(error, QueryError::Server(_));
+                if !refused {
+                    self.way = Way::Begun;
+                }
+                return Outcome::warning(format!("it could not be measured: {error}"));
+            }
+        };
+        let sessions = match &rooms.target.via {
+            Via::Ssm(settings) => Some(settings.sessions),
+            Via::Direct => None,
+        };
+        say(&measured, sessions)
+    }
+}
+
+struct Measured {
+    round_trip: Duration,
+    flow: Flow,
+}
+
+async fn measure(questions: &mut Questions) -> Result<Measured, QueryError> {
+    let mut times = Vec::new();
+    let began = Instant::now();
+    while times.len() < ROUND_TRIPS && (times.is_empty() || began.elapsed() < ROUND_TRIPS_TIME) {
+        let asked = Instant::now();
+        questions.rows("select 1", PATIENCE).await?;
+        times.push(asked.elapsed());
+    }
+    let first = questions.flow(&rows(FIRST_ROWS), PATIENCE).await?;
+    let flow = questions.flow(&rows(enough(first)), PATIENCE).await?;
+    Ok(Measured {
+        round_trip: median(&mut times),
+        flow,
+    })
+}
+
+fn rows(count: usize) -> String {
+    // Nothing on the way compresses, so it need not be random.
+    format!("select repeat('x', 1000) from generate_series(1, {count})")
+}
+
+/// How many rows take about as long as the measurement should, by how fast the `first` ones came.
+fn enough(first: Flow) -> usize {
+    let rate = rate(first);
+    let bytes = rate * MEASURED.as_secs_f64();
+    let rows = (bytes / 1000.0).clamp(FIRST_ROWS as f64, MOST_ROWS as f64);
+    rows as usize
+}
+
+/// Bytes in a second.
+fn rate(flow: Flow) -> f64 {
+    flow.bytes as f64 / flow.took.as_secs_f64().max(1e-6)
+}
+
+fn median(times: &mut [Duration]) -> Duration {
+    times.sort_unstable();
+    times.get(times.len() / 2).copied().unwrap_or_default()
+}
+
+fn say(measured: &Measured, sessions: Option<usize>) -> Outcome {
+    let millis = measured.round_trip.as_secs_f64() * 1000.0;
+    let megabytes = rate(measured.flow) / 1e6;
+    let said = format!("{millis:.1} ms a round trip, {megabytes:.2} MB/s from the database");
+    let outcome = Outcome::ok(said);
+    let outcome = match sessions {
+        Some(1) => outcome.detail(
+            "One session carries about 0.7 MB/s, and this target may have no other one (sessions = 1).",
+        ),
+        Some(sessions) => outcome.detail(format!(
+            "One session carries about 0.7 MB/s; several connections have up to {sessions}."
+        )),
+        None => outcome,
+    };
+    outcome
+        .fact("round_trip_ms", tenths(millis))
+        .fact("megabytes_per_second", tenths(megabytes * 10.0) / 10.0)
+}
+
+fn tenths(number: f64) -> f64 {
+    (number * 10.0).round() / 10.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn flow(bytes: usize, millis: u64) -> Flow {
+        Flow {
+            bytes,
+            took: Duration::from_millis(millis),
+        }
+    }
+
+    #[test]
+    fn the_measurement_is_bounded() {
+        // 0.7 MB/s for 2.5 s.
+        assert_eq!(enough(flow(128_000, 183)), 1748);
+        assert_eq!(enough(flow(128_000, 0)), MOST_ROWS);
+        assert_eq!(enough(flow(128_000, 60_000)), FIRST_ROWS);
+        assert_eq!(enough(Flow::default()), FIRST_ROWS);
+    }
+
+    #[test]
+    fn speed_is_said_in_usual_units() {
+        let measured = Measured {
+            round_trip: median(&mut [9, 2, 3].map(Duration::from_millis)),
+            flow: flow(2_000_000, 2857),
+        };
+        let outcome = say(&measured, Some(4));
+        assert_eq!(
+            outcome.said,
+            "3.0 ms a round trip, 0.70 MB/s from the database"
+        );
+        assert_eq!(outcome.facts["round_trip_ms"], 3.0);
+        assert_eq!(outcome.facts["megabytes_per_second"], 0.7);
+        assert_eq!(say(&measured, None).detail, None);
+    }
+}

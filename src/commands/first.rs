@@ -1,0 +1,105 @@
+//! A first login of our own through our own port: whoever waits for it knows that all of the way works,
+//! and hears the same reason as a client where it does not.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use bytes::{Buf, Bytes, BytesMut};
+use pg_handshake::{ProtocolVersion, ServerError, Startup};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::config::Plan;
+
+/// A message's type and length (PostgreSQL docs, "Message Formats").
+const HEADER: usize = 5;
+/// No message of a login is longer; an error with its hint is the longest.
+const LONGEST_MESSAGE: usize = 1024 * 1024;
+/// Takes leave (PostgreSQL docs, "Message Formats", Terminate).
+const TERMINATE: [u8; 5] = *b"X\0\0\0\x04";
+
+/// How a first login went.
+#[derive(Debug)]
+pub(super) enum First {
+    /// It worked.
+    Ready,
+    /// The database asks for a password that only the user's own client has: the way is there.
+    Asked,
+    /// The reason, as a client gets it.
+    Refused(ServerError),
+}
+
+/// Logs in once to `plan` at a local port, and takes leave. Not cancel-safe; nothing is left of one
+/// that is dropped. The caller sets the deadline.
+///
+/// # Errors
+/// When the port does not speak the protocol to its end.
+pub(super) async fn login(plan: &Plan, port: u16, user: &str) -> anyhow::Result<First> {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let mut stream = TcpStream::connect(address).await?;
+    let mut startup = Startup::new(ProtocolVersion::V3_0);
+    startup.set("user", user.as_bytes())?;
+    if let Some(database) = &plan.database {
+        startup.set("database", database.as_bytes())?;
+    }
+    startup.set("application_name", b"pgiam")?;
+    stream.write_all(&startup.encode()).await?;
+    let mut received = BytesMut::new();
+    let first = loop {
+        if let Some(frame) = next_frame(&mut received)? {
+            match (frame[0], frame.get(HEADER..HEADER + 4)) {
+                (b'E', _) => break First::Refused(ServerError::parse(frame)?),
+                (b'R', Some([0, 0, 0, 0])) => {}
+                (b'R', _) => break First::Asked,
+                (b'Z', _) => break First::Ready,
+                _ => {}
+            }
+        } else if stream.read_buf(&mut received).await? == 0 {
+            anyhow::bail!("the connection to pgiam's own port {port} ended during the login");
+        }
+    };
+    // Whether it still hears that does not matter.
+    _ = stream.write_all(&TERMINATE).await;
+    Ok(first)
+}
+
+/// Cuts off the next whole message.
+fn next_frame(received: &mut BytesMut) -> anyhow::Result<Option<Bytes>> {
+    let Some(mut length) = received.get(1..HEADER) else {
+        return Ok(None);
+    };
+    let length = usize::try_from(length.get_u32())?;
+    anyhow::ensure!(
+        (4..=LONGEST_MESSAGE).contains(&length),
+        "a message of {length} bytes during the login"
+    );
+    let whole = 1 + length;
+    Ok((received.len() >= whole).then(|| received.split_to(whole).freeze()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_are_cut_where_they_end() {
+        let bytes = b"R\0\0\0\x08\0\0\0\0Z\0\0\0\x05I";
+        for cut in 0..bytes.len() {
+            let mut received = BytesMut::from(&bytes[..cut]);
+            let first = next_frame(&mut received).unwrap();
+            assert_eq!(first.is_some(), cut >= 9, "{cut}");
+            assert!(next_frame(&mut received).unwrap().is_none(), "{cut}");
+        }
+        let mut received = BytesMut::from(&bytes[..]);
+        assert_eq!(
+            &next_frame(&mut received).unwrap().unwrap()[..],
+            &bytes[..9]
+        );
+        assert_eq!(
+            &next_frame(&mut received).unwrap().unwrap()[..],
+            &bytes[9..]
+        );
+        for broken in [&b"E\0\0\0\x03"[..], b"E\xff\xff\xff\xff"] {
+            assert!(next_frame(&mut BytesMut::from(broken)).is_err());
+        }
+    }
+}

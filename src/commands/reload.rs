@@ -1,0 +1,193 @@
+//! A changed configuration file, and SIGHUP: taken over without dropping a connection.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::time::{MissedTickBehavior, interval};
+use tracing::{error, info, warn};
+
+use super::serve::{ready_line, say_left_out};
+use crate::cli::ServeArgs;
+use crate::config::{ConfigError, File, Plan, Serve};
+use crate::platform::HangUp;
+use crate::server::Server;
+use crate::session::{self, Contexts, Proxy, Slot};
+
+/// How often the file is looked at. Editors replace files, and folders may be on the network or
+/// shared with a container, so that looking is what works everywhere.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// What is configured at a moment.
+pub(super) struct Configured {
+    pub(super) serve: Serve,
+    /// The file that was read; `None`: flags are all there is.
+    file: Option<PathBuf>,
+    plans: Vec<Result<Plan, ConfigError>>,
+}
+
+impl Configured {
+    /// What file, variables and flags say.
+    ///
+    /// # Errors
+    /// What concerns the whole of it.
+    pub(super) fn load(args: &ServeArgs) -> Result<Self, ConfigError> {
+        let found = File::find(args.program.config.as_deref())?;
+        let serve = Serve::from_layer(args.serve_layer().over(found.file.serve.clone()))?;
+        let plans = found
+            .file
+            .plans(&args.targets, &args.layer(), &found.looked_at)?;
+        Ok(Self {
+            serve,
+            file: found.path,
+            plans,
+        })
+    }
+
+    /// What is to be served, and why some of it cannot be. What has not changed is taken from
+    /// `before`, with its tunnel and all that is known of it.
+    pub(super) fn slots(
+        &self,
+        contexts: &Arc<Contexts>,
+        before: &[Arc<Slot>],
+    ) -> (Vec<Arc<Slot>>, Vec<anyhow::Error>) {
+        let (mut slots, mut failed) = (Vec::new(), Vec::new());
+        for plan in &self.plans {
+            let plan = match plan {
+                Ok(plan) => plan,
+                Err(error) => {
+                    failed.push(error.clone().into());
+                    continue;
+                }
+            };
+            if let Some(same) = before.iter().find(|slot| slot.plan == *plan) {
+                slots.push(Arc::clone(same));
+                continue;
+            }
+            match Slot::new(plan.clone(), Arc::clone(contexts)) {
+                Ok(slot) => slots.push(Arc::new(slot)),
+                Err(error) => failed.push(error.into()),
+            }
+        }
+        (slots, failed)
+    }
+}
+
+/// Tells a file from a changed one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stamp {
+    modified: Option<SystemTime>,
+    length: u64,
+}
+
+impl Stamp {
+    fn of(path: &Path) -> Option<Self> {
+        let found = std::fs::metadata(path).ok()?;
+        Some(Self {
+            modified: found.modified().ok(),
+            length: found.len(),
+        })
+    }
+}
+
+/// Waits for changes, and takes them over.
+pub(super) struct Changes<'a> {
+    args: &'a ServeArgs,
+    configured: Configured,
+    contexts: Arc<Contexts>,
+    hang_up: HangUp,
+    seen: Option<Stamp>,
+}
+
+impl<'a> Changes<'a> {
+    pub(super) fn watch(
+        args: &'a ServeArgs,
+        configured: Configured,
+        contexts: Arc<Contexts>,
+        hang_up: HangUp,
+    ) -> Self {
+        let seen = configured.file.as_deref().and_then(Stamp::of);
+        Self {
+            args,
+            configured,
+            contexts,
+            hang_up,
+            seen,
+        }
+    }
+
+    /// Waits for SIGHUP, or for a file that is not as it was. Cancel-safe.
+    pub(super) async fn next(&mut self) {
+        let mut look = interval(LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = self.hang_up.next() => {
+                    info!("SIGHUP: reading the configuration anew");
+                    return;
+                }
+                _ = look.tick() => {
+                    let Some(file) = &self.configured.file else { continue };
+                    // A file that is gone is being replaced, or is not wanted any more; either way
+                    // there is nothing to take over.
+                    let Some(now) = Stamp::of(file) else { continue };
+                    if self.seen.replace(now) != Some(now) {
+                        info!(file = %file.display(), "the configuration has changed");
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Serves what is configured now. A configuration that cannot be meant changes nothing.
+    pub(super) async fn take_over(&mut self, server: &mut Server, proxy: &Proxy) {
+        let configured = match Configured::load(self.args) {
+            Ok(configured) => configured,
+            Err(failed) => {
+                let reason = failed.to_string();
+                error!(reason, "the configuration stays as it was");
+                return;
+            }
+        };
+        let before = server.served().slots();
+        let (slots, failed) = configured.slots(&self.contexts, &before);
+        for error in &failed {
+            say_left_out(error);
+        }
+        if slots.is_empty() {
+            error!("no target is left; the configuration stays as it was");
+            return;
+        }
+        match server.reload(&slots).await {
+            Ok(failed) => failed
+                .into_iter()
+                .for_each(|error| say_left_out(&error.into())),
+            Err(failed) => {
+                let reason = failed.to_string();
+                error!(reason, "the configuration stays as it was");
+                return;
+            }
+        }
+        if configured.serve != self.configured.serve {
+            warn!("[serve] has changed; that is taken over when pgiam is started anew");
+        }
+        self.configured = configured;
+        let kept = slots.iter().filter(|slot| is_in(&before, slot)).count();
+        info!(targets = slots.len(), kept, "configuration taken over");
+        let fresh: Vec<_> = slots
+            .into_iter()
+            .filter(|slot| !is_in(&before, slot))
+            .collect();
+        session::look_up_all(&fresh, proxy).await;
+        for row in server.served().rows() {
+            if is_in(&fresh, &row.slot) {
+                info!("{}", ready_line(&row));
+            }
+        }
+    }
+}
+
+fn is_in(slots: &[Arc<Slot>], slot: &Arc<Slot>) -> bool {
+    slots.iter().any(|other| Arc::ptr_eq(other, slot))
+}

@@ -1,0 +1,142 @@
+//! Asking AWS within a deadline, and what its refusals mean.
+
+use std::error::Error;
+use std::time::{Duration, SystemTime};
+
+use aws_sdk_rds::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_rds::operation::RequestId;
+use tokio::time::{Instant, timeout_at};
+
+use super::DiscoverError;
+use crate::aws::query::{Query, QueryError, denies};
+use crate::aws::{AwsContext, ClockOffset, CredentialsError};
+use crate::tunnel::{ApiAnswer, chain};
+
+/// How long a call may take whose answer would only be nice to have: a network that leads to some of
+/// AWS's services need not lead to all, and drops the rest.
+const OPTIONAL: Duration = Duration::from_secs(5);
+
+/// Who asks, where, and until when.
+#[derive(Clone, Copy)]
+pub(super) struct Asker<'a> {
+    pub(super) aws: &'a AwsContext,
+    pub(super) region: &'a str,
+    began: Instant,
+    until: Instant,
+}
+
+impl<'a> Asker<'a> {
+    pub(super) fn new(
+        aws: &'a AwsContext,
+        region: &'a str,
+        deadline: Duration,
+    ) -> Result<Self, DiscoverError> {
+        if region.is_empty() {
+            return Err(DiscoverError::NoRegion);
+        }
+        let began = Instant::now();
+        Ok(Self {
+            aws,
+            region,
+            began,
+            until: began + deadline,
+        })
+    }
+
+    /// The same for what can be done without.
+    pub(super) fn optional(&self) -> Self {
+        let began = Instant::now();
+        Self {
+            began,
+            until: self.until.min(began + OPTIONAL),
+            ..*self
+        }
+    }
+
+    /// A call of an SDK's, or a row of them.
+    pub(super) async fn sdk<T, E>(
+        &self,
+        action: &'static str,
+        call: impl Future<Output = Result<T, SdkError<E>>>,
+    ) -> Result<T, DiscoverError>
+    where
+        E: ProvideErrorMetadata + Error + 'static,
+    {
+        match timeout_at(self.until, call).await {
+            Ok(answer) => answer.map_err(|error| self.refusal(action, &error)),
+            Err(_) => Err(self.too_late(action)),
+        }
+    }
+
+    /// A call that no SDK is there for.
+    pub(super) async fn query(
+        &self,
+        action: &'static str,
+        query: Query<'_>,
+    ) -> Result<String, DiscoverError> {
+        let refused = match timeout_at(self.until, self.aws.query(query)).await {
+            Ok(Ok(answer)) => return Ok(answer),
+            Ok(Err(refused)) => refused,
+            Err(_) => return Err(self.too_late(action)),
+        };
+        let denied = refused.is_denied();
+        Err(match refused {
+            QueryError::Credentials(error) => error.into(),
+            QueryError::Refused { answer, .. } => DiscoverError::Refused {
+                action,
+                denied,
+                answer,
+                region: self.region.to_owned(),
+            },
+            QueryError::Unreachable { reason, .. } => self.unreachable(action, reason),
+        })
+    }
+
+    fn refusal<E>(&self, action: &'static str, error: &SdkError<E>) -> DiscoverError
+    where
+        E: ProvideErrorMetadata + Error + 'static,
+    {
+        if let Some(credentials) = CredentialsError::behind(error) {
+            return credentials.clone().into();
+        }
+        let Some(response) = error.raw_response() else {
+            return self.unreachable(action, chain(error));
+        };
+        if response.status().is_success() {
+            return DiscoverError::Answer {
+                action,
+                reason: chain(error),
+            };
+        }
+        let status = response.status().as_u16();
+        let date = response.headers().get("date");
+        let no_code = || format!("HTTP status {status}, no reason given");
+        let code = error.code().map_or_else(no_code, str::to_owned);
+        DiscoverError::Refused {
+            action,
+            denied: denies(&code),
+            answer: ApiAnswer {
+                code,
+                message: error.message().unwrap_or_default().to_owned(),
+                request_id: error.request_id().map(str::to_owned),
+                clock: date.and_then(|date| ClockOffset::told(date, SystemTime::now())),
+            },
+            region: self.region.to_owned(),
+        }
+    }
+
+    fn too_late(&self, action: &'static str) -> DiscoverError {
+        let seconds = self.until.duration_since(self.began).as_secs();
+        self.unreachable(action, format!("no answer in {seconds} s"))
+    }
+
+    fn unreachable(&self, action: &'static str, reason: String) -> DiscoverError {
+        DiscoverError::Unreachable {
+            service: action
+                .split_once(':')
+                .map_or(action, |(service, _)| service),
+            region: self.region.to_owned(),
+            reason,
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! Managed nodes: what Systems Manager knows of them, and what EC2 adds.
+
+use std::collections::{HashMap, HashSet};
+
+use aws_sdk_ssm::types::{InstanceInformation, InstanceInformationStringFilter, PingStatus};
+use aws_smithy_types::date_time::Format;
+use tracing::debug;
+
+use super::ask::Asker;
+use super::ec2::{self, Machine};
+use super::{DiscoverError, Missing, Node, Seen};
+use crate::tunnel::chain;
+
+/// The key of the tag that marks a node as a bastion, whatever its value. Systems Manager looks for
+/// it, so that nobody needs a permission for EC2.
+pub const MARK: &str = "pgiam:bastion";
+const LIST: &str = "ssm:DescribeInstanceInformation";
+
+/// Every managed node, by id.
+///
+/// # Errors
+/// [`DiscoverError`] when Systems Manager does not list them.
+pub(super) async fn all(asker: &Asker<'_>) -> Result<Seen<Node>, DiscoverError> {
+    let (listed, marked) = tokio::join!(list(asker, None), list(asker, Some(MARK)));
+    let (marked, listed) = match (marked, listed) {
+        (Ok(marked), Ok(listed)) => (marked, listed),
+        // There are too many to list in time; those that matter are known.
+        (Ok(marked), Err(error)) if !marked.is_empty() => {
+            debug!(reason = chain(&error), "not all managed nodes are known");
+            (marked.clone(), marked)
+        }
+        (_, Err(error)) | (Err(error), _) => return Err(error),
+    };
+    let marked: HashSet<_> = marked
+        .into_iter()
+        .filter_map(|node| node.instance_id)
+        .collect();
+    let mut found: Vec<Node> = listed.into_iter().filter_map(node).collect();
+    for node in &mut found {
+        node.marked = marked.contains(&node.id);
+    }
+    found.sort_by(|a, b| a.id.cmp(&b.id));
+    found.dedup_by(|a, b| a.id == b.id);
+    let ids: Vec<&str> = found.iter().map(|node| node.id.as_str()).collect();
+    let ids: Vec<&str> = ids.into_iter().filter(|id| id.starts_with("i-")).collect();
+    let missing = match ec2::machines(&asker.optional(), &ids).await {
+        Ok(machines) => {
+            describe(&mut found, machines);
+            Vec::new()
+        }
+        Err(error) => vec![Missing {
+            action: ec2::LIST,
+            error,
+        }],
+    };
+    Ok(Seen { found, missing })
+}
+
+async fn list(
+    asker: &Asker<'_>,
+    tag: Option<&str>,
+) -> Result<Vec<InstanceInformation>, DiscoverError> {
+    let filter = tag.and_then(|tag| {
+        let filter = InstanceInformationStringFilter::builder();
+        filter.key("tag-key").values(tag).build().ok()
+    });
+    let client = asker.aws.ssm(asker.region).await?;
+    let call = client
+        .describe_instance_information()
+        .set_filters(filter.map(|filter| vec![filter]))
+        .into_paginator()
+        .items()
+        .send()
+        .collect();
+    asker.sdk(LIST, Box::pin(call)).await
+}
+
+/// `None` for an entry without id, of which nothing can be made.
+fn node(information: InstanceInformation) -> Option<Node> {
+    let ping = information.ping_status;
+    let last_ping = information.last_ping_date_time;
+    // With the domain, which every node of a VPC has.
+    let computer = information.computer_name;
+    let computer = computer.map(|name| name.split('.').next().unwrap_or_default().to_owned());
+    Some(Node {
+        id: information.instance_id?,
+        name: information.name.or(computer),
+        online: ping == Some(PingStatus::Online),
+        ping: ping.map_or_else(|| "unknown".to_owned(), |ping| ping.as_str().to_owned()),
+        last_ping: last_ping.and_then(|at| at.fmt(Format::DateTime).ok()),
+        agent: information.agent_version,
+        platform: information
+            .platform_type
+            .map(|platform| platform.as_str().to_owned()),
+        vpc: None,
+        marked: false,
+    })
+}
+
+fn describe(nodes: &mut [Node], mut machines: HashMap<String, Machine>) {
+    for node in nodes {
+        let Some(machine) = machines.remove(&node.id) else {
+            continue;
+        };
+        node.vpc = machine.vpc;
+        node.name = machine.name.or(node.name.take());
+    }
+}

@@ -1,0 +1,240 @@
+//! What RDS knows: clusters, instances, proxies, and the endpoints of these.
+
+mod calls;
+mod row;
+
+use super::ask::Asker;
+use super::{Database, DiscoverError, Missing, Seen};
+use crate::config::{Endpoint, EndpointKind};
+use crate::tunnel::chain;
+use calls::Which;
+pub(super) use row::{Row, is_postgres};
+
+/// What came of a search by identifier.
+pub(super) enum Search {
+    Found(Box<Row>),
+    /// The clusters of a global database, in words.
+    Global(String),
+    Nothing {
+        /// Actions that would have shown more, and are not allowed.
+        unseen: Vec<&'static str>,
+    },
+}
+
+/// Every database, whatever it speaks; by identifier.
+///
+/// # Errors
+/// The first refusal, when nothing but refusals has come.
+pub(super) async fn all(asker: &Asker<'_>) -> Result<Seen<Row>, DiscoverError> {
+    let (clusters, instances, proxies, cluster_endpoints, proxy_endpoints) = tokio::join!(
+        calls::clusters(asker, Which::All),
+        calls::instances(asker, Which::All),
+        calls::proxies(asker, Which::All),
+        calls::cluster_endpoints(asker, Which::All),
+        calls::proxy_endpoints(asker, Which::All),
+    );
+    let mut missing = Vec::new();
+    let mut asked = 0_usize;
+    let mut take = |action, rows: Result<Vec<Row>, DiscoverError>| {
+        asked += 1;
+        rows.unwrap_or_else(|error| {
+            missing.push(Missing { action, error });
+            Vec::new()
+        })
+    };
+    let mut clusters = take(calls::CLUSTERS, clusters);
+    let mut instances = take(calls::INSTANCES, instances);
+    let mut proxies = take(calls::PROXIES, proxies);
+    let mut endpoints = take(calls::CLUSTER_ENDPOINTS, cluster_endpoints);
+    endpoints.extend(take(calls::PROXY_ENDPOINTS, proxy_endpoints));
+    if missing.len() == asked {
+        return Err(missing.swap_remove(0).error);
+    }
+    for cluster in &mut clusters {
+        let mut members = instances.iter().filter(|instance| instance.is_of(cluster));
+        if let Some(member) = members.next() {
+            cluster.is_where(member);
+        }
+    }
+    // The instances of a cluster that may not be seen stand for themselves.
+    instances.retain(|instance| !clusters.iter().any(|cluster| instance.is_of(cluster)));
+    for endpoint in &mut endpoints {
+        let mut parents = clusters.iter().chain(&proxies);
+        if let Some(parent) = parents.find(|parent| endpoint.is_of(parent)) {
+            endpoint.inherit(parent);
+        }
+    }
+    let mut found = clusters;
+    found.append(&mut instances);
+    found.append(&mut proxies);
+    found.append(&mut endpoints);
+    found.sort_by(|a, b| a.database.identifier.cmp(&b.database.identifier)); // Stable.
+    Ok(Seen { found, missing })
+}
+
+/// The database with this identifier. Each call asks for this one, which a policy may allow where it
+/// does not allow to see all.
+///
+/// # Errors
+/// A refusal that leaves open whether there is one.
+pub(super) async fn by_identifier(
+    asker: &Asker<'_>,
+    identifier: &str,
+) -> Result<Search, DiscoverError> {
+    let one = Which::One(identifier);
+    let mut answers = Answers::default();
+    let (clusters, instances, proxies) = tokio::join!(
+        calls::clusters(asker, one),
+        calls::instances(asker, one),
+        calls::proxies(asker, one),
+    );
+    answers.take([clusters, instances, proxies]);
+    if let Some(row) = answers.preferred() {
+        return Ok(Search::Found(Box::new(complete(asker, row).await)));
+    }
+    let optional = asker.optional();
+    let (cluster_endpoints, proxy_endpoints, global) = tokio::join!(
+        calls::cluster_endpoints(asker, one),
+        calls::proxy_endpoints(asker, one),
+        calls::global(&optional, identifier),
+    );
+    answers.take([cluster_endpoints, proxy_endpoints]);
+    if let Some(row) = answers.preferred() {
+        return Ok(Search::Found(Box::new(complete(asker, row).await)));
+    }
+    match global {
+        Ok(Some(members)) => Ok(Search::Global(members)),
+        _ => answers.nothing(),
+    }
+}
+
+/// What the calls for one identifier have brought.
+#[derive(Default)]
+struct Answers {
+    found: Vec<Row>,
+    refused: Vec<DiscoverError>,
+}
+
+impl Answers {
+    fn take<const N: usize>(&mut self, answers: [Result<Vec<Row>, DiscoverError>; N]) {
+        for answer in answers {
+            match answer {
+                Ok(mut rows) => self.found.append(&mut rows),
+                Err(error) => self.refused.push(error),
+            }
+        }
+    }
+
+    /// What is meant, of what is there. A cluster and one of its instances may have the same
+    /// identifier; then it is the cluster.
+    fn preferred(&mut self) -> Option<Row> {
+        let rows = &mut self.found;
+        let postgres = rows.iter().position(|row| row.database.is_postgres());
+        (!rows.is_empty()).then(|| rows.swap_remove(postgres.unwrap_or(0)))
+    }
+
+    /// There is nothing: is that so?
+    fn nothing(self) -> Result<Search, DiscoverError> {
+        let refused = self.refused.into_iter();
+        let (few, other): (Vec<_>, Vec<_>) = refused.partition(is_of_a_few);
+        match other.into_iter().next() {
+            Some(error) => Err(error),
+            None => Ok(Search::Nothing {
+                unseen: few.iter().filter_map(action).collect(),
+            }),
+        }
+    }
+}
+
+/// Whether it keeps from seeing what few have and fewer name: then it is more likely that the name is
+/// wrong.
+fn is_of_a_few(error: &DiscoverError) -> bool {
+    const MOST: [&str; 2] = [calls::CLUSTERS, calls::INSTANCES];
+    let DiscoverError::Refused { action, answer, .. } = error else {
+        return false;
+    };
+    let is_unknown = answer.code == "InvalidAction" || answer.code.starts_with("HTTP status");
+    !MOST.contains(action) && (error.is_denied() || is_unknown)
+}
+
+fn action(error: &DiscoverError) -> Option<&'static str> {
+    match error {
+        DiscoverError::Refused { action, .. } if error.is_denied() => Some(action),
+        _ => None,
+    }
+}
+
+/// What the list that a row is from does not say. It can be done without.
+async fn complete(asker: &Asker<'_>, mut row: Row) -> Row {
+    let asker = &asker.optional();
+    let Some(parent) = row.parent.clone() else {
+        if row.is_cluster() {
+            place(asker, &mut row).await;
+        }
+        return row;
+    };
+    let parents = match row.is_of_proxy() {
+        true => calls::proxies(asker, Which::One(&parent)).await,
+        false => calls::clusters(asker, Which::One(&parent)).await,
+    };
+    let parents = parents.unwrap_or_else(|error| {
+        tracing::debug!(reason = chain(&error), "nothing more about {parent}");
+        Vec::new()
+    });
+    if let Some(mut parent) = parents.into_iter().next() {
+        if row.is_endpoint() && parent.is_cluster() {
+            place(asker, &mut parent).await;
+        }
+        row.inherit(&parent);
+    }
+    row
+}
+
+/// A cluster does not say which VPC it is in; its instances do.
+async fn place(asker: &Asker<'_>, cluster: &mut Row) {
+    let which = Which::OfCluster(&cluster.database.identifier);
+    match calls::instances(asker, which).await {
+        Ok(members) => {
+            if let Some(member) = members.first() {
+                cluster.is_where(member);
+            }
+        }
+        Err(error) => tracing::debug!(
+            reason = chain(&error),
+            "where {} is stays unknown",
+            cluster.database.identifier
+        ),
+    }
+}
+
+/// The database with this endpoint.
+///
+/// # Errors
+/// Any refusal.
+pub(super) async fn at(
+    asker: &Asker<'_>,
+    endpoint: &Endpoint,
+) -> Result<Option<Row>, DiscoverError> {
+    let host = endpoint.host.as_str();
+    // The first label is the identifier of whatever the others say it is.
+    let Some((identifier, rest)) = host.split_once('.') else {
+        return Ok(None);
+    };
+    let one = Which::One(identifier);
+    let rows = match endpoint.kind() {
+        EndpointKind::Instance => calls::instances(asker, one).await?,
+        EndpointKind::Cluster | EndpointKind::Reader => calls::clusters(asker, one).await?,
+        EndpointKind::Custom => calls::cluster_endpoints(asker, one).await?,
+        EndpointKind::Proxy if rest.starts_with("endpoint.") => {
+            calls::proxy_endpoints(asker, one).await?
+        }
+        EndpointKind::Proxy => calls::proxies(asker, one).await?,
+        EndpointKind::Dsql | EndpointKind::Other => return Ok(None),
+    };
+    let is_there = |place: &Option<Endpoint>| place.as_ref().is_some_and(|at| at.host == host);
+    let is_it = |database: &Database| is_there(&database.endpoint) || is_there(&database.reader);
+    match rows.into_iter().find(|row| is_it(&row.database)) {
+        Some(row) => Ok(Some(complete(asker, row).await)),
+        None => Ok(None),
+    }
+}

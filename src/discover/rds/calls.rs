@@ -1,0 +1,176 @@
+//! The calls, each for all of a kind or for one by its identifier.
+
+use std::error::Error;
+
+use aws_sdk_rds::Client;
+use aws_sdk_rds::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_rds::types::{Filter, GlobalClusterMember};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+
+use super::row::{self, Row};
+use crate::discover::DiscoverError;
+use crate::discover::ask::Asker;
+
+pub(super) const CLUSTERS: &str = "rds:DescribeDBClusters";
+pub(super) const INSTANCES: &str = "rds:DescribeDBInstances";
+pub(super) const PROXIES: &str = "rds:DescribeDBProxies";
+pub(super) const CLUSTER_ENDPOINTS: &str = "rds:DescribeDBClusterEndpoints";
+pub(super) const PROXY_ENDPOINTS: &str = "rds:DescribeDBProxyEndpoints";
+const GLOBAL: &str = "rds:DescribeGlobalClusters";
+
+/// Which ones are asked for.
+#[derive(Clone, Copy)]
+pub(super) enum Which<'a> {
+    All,
+    One(&'a str),
+    OfCluster(&'a str),
+}
+
+impl Which<'_> {
+    fn one(self) -> Option<String> {
+        match self {
+            Self::One(identifier) => Some(identifier.to_owned()),
+            Self::All | Self::OfCluster(_) => None,
+        }
+    }
+
+    fn filters(self) -> Option<Vec<Filter>> {
+        match self {
+            Self::OfCluster(identifier) => {
+                let filter = Filter::builder().name("db-cluster-id");
+                Some(vec![filter.values(identifier).build()])
+            }
+            Self::All | Self::One(_) => None,
+        }
+    }
+}
+
+/// The rows to come. Boxed, because the SDK's calls are large and several are made at a time: unboxed
+/// they would not fit on a thread's stack.
+type Rows<'a> = BoxFuture<'a, Result<Vec<Row>, DiscoverError>>;
+
+/// Asks, and makes rows of the answer. There may be no such one.
+async fn rows<T, E>(
+    asker: &Asker<'_>,
+    (action, which): (&'static str, Which<'_>),
+    call: impl Future<Output = Result<Vec<T>, SdkError<E>>>,
+    row: impl Fn(T, &str) -> Option<Row>,
+) -> Result<Vec<Row>, DiscoverError>
+where
+    E: ProvideErrorMetadata + Error + 'static,
+{
+    let one = matches!(which, Which::One(_));
+    let answer = async {
+        match call.await {
+            Err(error) if one && is_none(error.code()) => Ok(Vec::new()),
+            answer => answer,
+        }
+    };
+    let listed = asker.sdk(action, answer).await?.into_iter();
+    Ok(listed.filter_map(|one| row(one, asker.region)).collect())
+}
+
+/// Whether a refusal only says that there is none. Of identifiers that nothing can have (`a--b`) RDS
+/// says it with a word of its own.
+fn is_none(code: Option<&str>) -> bool {
+    code.is_some_and(|code| code.contains("NotFound") || code == "InvalidParameterValue")
+}
+
+async fn client(asker: &Asker<'_>) -> Result<Client, DiscoverError> {
+    Ok(asker.aws.rds(asker.region).await?)
+}
+
+pub(super) fn clusters<'a>(asker: &'a Asker<'_>, which: Which<'a>) -> Rows<'a> {
+    async move {
+        let call = client(asker).await?.describe_db_clusters();
+        let call = call.set_db_cluster_identifier(which.one());
+        let call = call.into_paginator().items().send().collect();
+        rows(asker, (CLUSTERS, which), call, row::of_cluster).await
+    }
+    .boxed()
+}
+
+pub(super) fn instances<'a>(asker: &'a Asker<'_>, which: Which<'a>) -> Rows<'a> {
+    async move {
+        let call = client(asker).await?.describe_db_instances();
+        let call = call.set_db_instance_identifier(which.one());
+        let call = call.set_filters(which.filters());
+        let call = call.into_paginator().items().send().collect();
+        rows(asker, (INSTANCES, which), call, row::of_instance).await
+    }
+    .boxed()
+}
+
+pub(super) fn proxies<'a>(asker: &'a Asker<'_>, which: Which<'a>) -> Rows<'a> {
+    async move {
+        let call = client(asker).await?.describe_db_proxies();
+        let call = call.set_db_proxy_name(which.one());
+        let call = call.into_paginator().items().send().collect();
+        rows(asker, (PROXIES, which), call, row::of_proxy).await
+    }
+    .boxed()
+}
+
+pub(super) fn cluster_endpoints<'a>(asker: &'a Asker<'_>, which: Which<'a>) -> Rows<'a> {
+    async move {
+        let call = client(asker).await?.describe_db_cluster_endpoints();
+        let call = call.set_db_cluster_endpoint_identifier(which.one());
+        let call = call.into_paginator().items().send().collect();
+        rows(
+            asker,
+            (CLUSTER_ENDPOINTS, which),
+            call,
+            row::of_cluster_endpoint,
+        )
+        .await
+    }
+    .boxed()
+}
+
+pub(super) fn proxy_endpoints<'a>(asker: &'a Asker<'_>, which: Which<'a>) -> Rows<'a> {
+    async move {
+        let call = client(asker).await?.describe_db_proxy_endpoints();
+        let call = call.set_db_proxy_endpoint_name(which.one());
+        let call = call.into_paginator().items().send().collect();
+        rows(
+            asker,
+            (PROXY_ENDPOINTS, which),
+            call,
+            row::of_proxy_endpoint,
+        )
+        .await
+    }
+    .boxed()
+}
+
+/// The clusters of a global database in words; `None` where there is none of this identifier.
+pub(super) fn global<'a>(
+    asker: &'a Asker<'_>,
+    identifier: &'a str,
+) -> BoxFuture<'a, Result<Option<String>, DiscoverError>> {
+    async move {
+        let call = client(asker).await?.describe_global_clusters();
+        let call = call.global_cluster_identifier(identifier).send();
+        let found = asker.sdk(GLOBAL, call).await?;
+        let found = found.global_clusters.unwrap_or_default().into_iter().next();
+        let members = found.and_then(|found| found.global_cluster_members);
+        Ok(members.map(|members| {
+            let members: Vec<String> = members.iter().filter_map(member).collect();
+            members.join(", ")
+        }))
+    }
+    .boxed()
+}
+
+/// `orders-eu in eu-central-1`, of an ARN `arn:aws:rds:eu-central-1:111122223333:cluster:orders-eu`.
+fn member(member: &GlobalClusterMember) -> Option<String> {
+    let mut parts = member.db_cluster_arn.as_deref()?.split(':');
+    let region = parts.nth(3)?;
+    let identifier = parts.next_back()?;
+    let role = match member.is_writer {
+        Some(true) => " (the writer)",
+        _ => "",
+    };
+    Some(format!("{identifier} in {region}{role}"))
+}

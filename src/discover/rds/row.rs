@@ -1,0 +1,363 @@
+//! One database of a list, and what is in the way of connecting to it.
+
+use aws_sdk_rds::types::{
+    DbCluster, DbClusterEndpoint, DbInstance, DbProxy, DbProxyEndpoint, IamAuthMode,
+    VpcSecurityGroupMembership,
+};
+
+use crate::config::{DEFAULT_UPSTREAM_PORT, Db, Endpoint};
+use crate::discover::{Database, DiscoverError, Kind};
+
+/// The engines that speak PostgreSQL.
+const ENGINES: [&str; 2] = ["postgres", "aurora-postgresql"];
+/// `EngineFamily` of the proxies that do.
+const FAMILY: &str = "POSTGRESQL";
+/// `EndpointType` of the endpoints that the owner of a cluster has made.
+const CUSTOM: &str = "CUSTOM";
+/// `EngineMode` of the first version of Aurora Serverless, whose clusters have no instances.
+const SERVERLESS: &str = "serverless";
+
+pub(crate) fn is_postgres(engine: &str) -> bool {
+    ENGINES.contains(&engine)
+}
+
+/// One database of a list.
+#[derive(Clone, Debug)]
+pub(crate) struct Row {
+    pub(crate) database: Database,
+    /// Of which cluster or proxy it is a part.
+    pub(super) parent: Option<String>,
+    /// The parent is a proxy.
+    of_proxy: bool,
+    /// Why nobody can connect to its writer.
+    no_writer: Option<String>,
+}
+
+impl Row {
+    fn new(kind: Kind, identifier: String, region: &str) -> Self {
+        let database = Database {
+            kind,
+            identifier,
+            endpoint: None,
+            reader: None,
+            region: region.to_owned(),
+            resource_id: None,
+            arn: None,
+            iam: None,
+            status: None,
+            engine: None,
+            engine_version: None,
+            database: None,
+            vpc: None,
+            security_groups: Vec::new(),
+            subnets: Vec::new(),
+            ca: None,
+        };
+        Self {
+            database,
+            parent: None,
+            of_proxy: false,
+            no_writer: None,
+        }
+    }
+
+    pub(super) fn is_cluster(&self) -> bool {
+        self.database.kind == Kind::Cluster
+    }
+
+    pub(super) fn is_endpoint(&self) -> bool {
+        self.database.kind == Kind::Endpoint
+    }
+
+    pub(super) fn is_of_proxy(&self) -> bool {
+        self.of_proxy
+    }
+
+    /// Whether it is a part of that one.
+    pub(super) fn is_of(&self, parent: &Self) -> bool {
+        let kind = match self.of_proxy {
+            true => Kind::Proxy,
+            false => Kind::Cluster,
+        };
+        parent.database.kind == kind && self.parent.as_ref() == Some(&parent.database.identifier)
+    }
+
+    /// Takes over where a member is: the cluster itself does not say it.
+    pub(super) fn is_where(&mut self, member: &Self) {
+        let (own, member) = (&mut self.database, &member.database);
+        own.vpc = own.vpc.take().or_else(|| member.vpc.clone());
+        own.ca = own.ca.take().or_else(|| member.ca.clone());
+        if own.subnets.is_empty() {
+            own.subnets.clone_from(&member.subnets);
+        }
+    }
+
+    /// Takes over what it has from its parent. Logins are allowed on that, whichever part of it they
+    /// go to (Aurora User Guide, "Creating and using an IAM policy for IAM database access").
+    pub(super) fn inherit(&mut self, parent: &Self) {
+        self.is_where(parent);
+        let of_cluster = self.is_endpoint() && !self.of_proxy;
+        let (own, parent) = (&mut self.database, &parent.database);
+        if let (true, Some(at), Some(of_parent)) = (of_cluster, &mut own.endpoint, &parent.endpoint)
+        {
+            at.port = of_parent.port;
+        }
+        own.resource_id.clone_from(&parent.resource_id);
+        own.iam = own.iam.or(parent.iam);
+        let or = |own: &mut Option<String>, theirs: &Option<String>| {
+            *own = own.take().or_else(|| theirs.clone());
+        };
+        or(&mut own.engine, &parent.engine);
+        or(&mut own.engine_version, &parent.engine_version);
+        or(&mut own.database, &parent.database);
+        if own.is_available() {
+            own.status.clone_from(&parent.status);
+        }
+        if own.security_groups.is_empty() {
+            own.security_groups.clone_from(&parent.security_groups);
+        }
+    }
+
+    /// The database that is meant by `db`, if it can be connected to.
+    ///
+    /// # Errors
+    /// [`DiscoverError::Unusable`].
+    pub(crate) fn usable(self, db: &Db) -> Result<Database, DiscoverError> {
+        let obstacle = self.obstacle(db.reader);
+        let mut database = self.database;
+        if db.reader {
+            database.endpoint = database.reader.clone();
+        }
+        match obstacle {
+            None => Ok(database),
+            Some(reason) => Err(DiscoverError::Unusable {
+                wanted: db.clone(),
+                reason,
+            }),
+        }
+    }
+
+    fn obstacle(&self, reader: bool) -> Option<String> {
+        let Database {
+            kind,
+            identifier,
+            engine,
+            status,
+            ..
+        } = &self.database;
+        if let Some(engine) = engine.as_deref().filter(|engine| !is_postgres(engine)) {
+            return Some(format!(
+                "is not PostgreSQL but {engine}; pgiam tunnel HOST:PORT carries other protocols as they are"
+            ));
+        }
+        let word = kind.word();
+        if reader && *kind != Kind::Cluster {
+            let article = match kind {
+                Kind::Proxy => "a",
+                _ => "an",
+            };
+            return Some(format!(
+                "has no readers: it is {article} {word}, not a cluster"
+            ));
+        }
+        if let Some(reason) = status
+            .as_deref()
+            .and_then(|status| dead(status, *kind, identifier))
+        {
+            return Some(reason);
+        }
+        match (reader, &self.database.endpoint, &self.database.reader) {
+            (true, _, None) => Some("has no reader endpoint".to_owned()),
+            (true, _, Some(_)) => None,
+            (false, None, _) => {
+                let status = status.as_deref().unwrap_or("unknown");
+                Some(format!("has no endpoint yet; its status is {status}"))
+            }
+            (false, Some(_), _) => self.no_writer.clone(),
+        }
+    }
+}
+
+/// What to say of a status in which nobody can connect, and in which that does not pass by itself.
+fn dead(status: &str, kind: Kind, identifier: &str) -> Option<String> {
+    let start = match kind {
+        Kind::Instance => {
+            format!("aws rds start-db-instance --db-instance-identifier {identifier}")
+        }
+        Kind::Cluster => format!("aws rds start-db-cluster --db-cluster-identifier {identifier}"),
+        Kind::Proxy | Kind::Endpoint => {
+            "aws rds start-db-cluster, or start-db-instance,".to_owned()
+        }
+    };
+    match status {
+        "stopped" => Some(format!("is stopped; {start} starts it")),
+        "stopping" => Some(format!(
+            "is being stopped; once it is, {start} starts it again"
+        )),
+        "deleting"
+        | "failed"
+        | "inaccessible-encryption-credentials"
+        | "inaccessible-encryption-credentials-recoverable"
+        | "incompatible-network"
+        | "incompatible-parameters"
+        | "incompatible-restore"
+        | "insufficient-capacity"
+        | "restore-error" => Some(format!("cannot be connected to: its status is {status}")),
+        _ => None,
+    }
+}
+
+fn endpoint(host: Option<String>, port: Option<i32>) -> Option<Endpoint> {
+    let host = host.filter(|host| !host.is_empty())?;
+    let port = port.and_then(|port| u16::try_from(port).ok());
+    Some(Endpoint {
+        host: host.to_ascii_lowercase(),
+        port: port
+            .filter(|port| *port != 0)
+            .unwrap_or(DEFAULT_UPSTREAM_PORT),
+    })
+}
+
+fn groups(groups: Option<Vec<VpcSecurityGroupMembership>>) -> Vec<String> {
+    let groups = groups.unwrap_or_default().into_iter();
+    groups
+        .filter_map(|group| group.vpc_security_group_id)
+        .collect()
+}
+
+pub(super) fn of_instance(instance: DbInstance, region: &str) -> Option<Row> {
+    let mut row = Row::new(Kind::Instance, instance.db_instance_identifier?, region);
+    row.parent = instance.db_cluster_identifier;
+    let at = instance.endpoint;
+    let place = instance.db_subnet_group;
+    let (vpc, subnets) = place
+        .map(|place| (place.vpc_id, place.subnets))
+        .unwrap_or_default();
+    let subnets = subnets.unwrap_or_default().into_iter();
+    row.database = Database {
+        endpoint: at.and_then(|at| endpoint(at.address, at.port)),
+        // Logins to an instance of a cluster are allowed on the cluster.
+        resource_id: instance.dbi_resource_id.filter(|_| row.parent.is_none()),
+        arn: instance.db_instance_arn,
+        iam: instance.iam_database_authentication_enabled,
+        status: instance.db_instance_status,
+        engine: instance.engine,
+        engine_version: instance.engine_version,
+        database: instance.db_name,
+        vpc,
+        security_groups: groups(instance.vpc_security_groups),
+        subnets: subnets
+            .filter_map(|subnet| subnet.subnet_identifier)
+            .collect(),
+        ca: instance.ca_certificate_identifier,
+        ..row.database
+    };
+    Some(row)
+}
+
+pub(super) fn of_cluster(cluster: DbCluster, region: &str) -> Option<Row> {
+    let mut row = Row::new(Kind::Cluster, cluster.db_cluster_identifier?, region);
+    let members = cluster.db_cluster_members.unwrap_or_default();
+    let is_writer = |writer: Option<bool>| writer == Some(true);
+    row.no_writer = if cluster.engine_mode.as_deref() == Some(SERVERLESS) {
+        None
+    } else if members.is_empty() {
+        Some("has no instances".to_owned())
+    } else if !members
+        .iter()
+        .any(|member| is_writer(member.is_cluster_writer))
+    {
+        let id = &row.database.identifier;
+        Some(format!(
+            "has no writer in {region}, as it is a secondary cluster of a global database; {id}:reader leads to its readers"
+        ))
+    } else {
+        None
+    };
+    row.database = Database {
+        endpoint: endpoint(cluster.endpoint, cluster.port),
+        reader: endpoint(cluster.reader_endpoint, cluster.port),
+        resource_id: cluster.db_cluster_resource_id,
+        arn: cluster.db_cluster_arn,
+        iam: cluster.iam_database_authentication_enabled,
+        status: cluster.status,
+        engine: cluster.engine,
+        engine_version: cluster.engine_version,
+        database: cluster.database_name,
+        security_groups: groups(cluster.vpc_security_groups),
+        ca: cluster
+            .certificate_details
+            .and_then(|details| details.ca_identifier),
+        ..row.database
+    };
+    Some(row)
+}
+
+pub(super) fn of_cluster_endpoint(custom: DbClusterEndpoint, region: &str) -> Option<Row> {
+    if custom.endpoint_type.as_deref() != Some(CUSTOM) {
+        return None; // The cluster tells the others.
+    }
+    let mut row = Row::new(
+        Kind::Endpoint,
+        custom.db_cluster_endpoint_identifier?,
+        region,
+    );
+    row.parent = custom.db_cluster_identifier;
+    // The port is the cluster's: see `inherit`.
+    row.database.endpoint = endpoint(custom.endpoint, None);
+    row.database.arn = custom.db_cluster_endpoint_arn;
+    row.database.status = custom.status;
+    Some(row)
+}
+
+/// The id in the ARN of a proxy (`…:db-proxy:prx-…`): proxies have it nowhere else.
+fn proxy_id(arn: Option<&str>) -> Option<String> {
+    let (_, id) = arn?.rsplit_once(':')?;
+    id.starts_with("prx-").then(|| id.to_owned())
+}
+
+pub(super) fn of_proxy(proxy: DbProxy, region: &str) -> Option<Row> {
+    let mut row = Row::new(Kind::Proxy, proxy.db_proxy_name?, region);
+    let is_on = |mode: &Option<IamAuthMode>| {
+        matches!(mode, Some(IamAuthMode::Required | IamAuthMode::Enabled))
+    };
+    let by_default = proxy.default_auth_scheme.as_deref() == Some("IAM_AUTH");
+    let secrets = proxy.auth.unwrap_or_default();
+    row.database = Database {
+        endpoint: endpoint(proxy.endpoint, None),
+        resource_id: proxy_id(proxy.db_proxy_arn.as_deref()),
+        arn: proxy.db_proxy_arn,
+        iam: Some(by_default || secrets.iter().any(|secret| is_on(&secret.iam_auth))),
+        status: proxy.status.map(|status| status.as_str().to_owned()),
+        engine: proxy.engine_family.and_then(foreign),
+        vpc: proxy.vpc_id,
+        security_groups: proxy.vpc_security_group_ids.unwrap_or_default(),
+        subnets: proxy.vpc_subnet_ids.unwrap_or_default(),
+        ..row.database
+    };
+    Some(row)
+}
+
+/// The engine of a proxy, which only is known for what it is not.
+fn foreign(family: String) -> Option<String> {
+    (family != FAMILY).then(|| family.to_ascii_lowercase())
+}
+
+pub(super) fn of_proxy_endpoint(further: DbProxyEndpoint, region: &str) -> Option<Row> {
+    if further.is_default == Some(true) {
+        return None; // The proxy tells it.
+    }
+    let mut row = Row::new(Kind::Endpoint, further.db_proxy_endpoint_name?, region);
+    row.parent = further.db_proxy_name;
+    row.of_proxy = true;
+    row.database = Database {
+        endpoint: endpoint(further.endpoint, None),
+        arn: further.db_proxy_endpoint_arn,
+        status: further.status.map(|status| status.as_str().to_owned()),
+        vpc: further.vpc_id,
+        security_groups: further.vpc_security_group_ids.unwrap_or_default(),
+        subnets: further.vpc_subnet_ids.unwrap_or_default(),
+        ..row.database
+    };
+    Some(row)
+}

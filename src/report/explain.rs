@@ -1,0 +1,125 @@
+//! The same reports for somebody who reads them at a terminal, and has asked about one target.
+
+use super::aws::{SET_CLOCK, credentials, profile_option};
+use super::database::turn_iam_on;
+use super::{About, CANNOT_CONNECT, NOT_AUTHORIZED, Said, before_login};
+use crate::aws::{ClockOffset, CredentialsError};
+use crate::discover::{Database, DiscoverError, Kind};
+use crate::session::SessionError;
+
+/// What went wrong and what to do about it, in the words that a client of the target would get.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Explanation {
+    /// Stable identifier of the cause.
+    pub id: &'static str,
+    /// The SQLSTATE that clients get.
+    pub sqlstate: String,
+    /// What is wrong, in one line, without the target's name.
+    pub message: String,
+    /// What the other side said.
+    pub detail: Option<String>,
+    /// What to do.
+    pub hint: Option<String>,
+}
+
+impl From<Said> for Explanation {
+    fn from(said: Said) -> Self {
+        Self {
+            id: said.id,
+            sqlstate: said.sqlstate.as_str().to_owned(),
+            message: said.message,
+            detail: said.detail,
+            hint: said.hint,
+        }
+    }
+}
+
+/// Why there is no session.
+#[must_use]
+pub fn explain(error: &SessionError, about: &About<'_>) -> Explanation {
+    let report = before_login(error, Some(about));
+    let prefix = format!("target \"{}\": ", about.target.name);
+    let message = report.message.strip_prefix(&prefix);
+    Explanation {
+        id: report.id,
+        sqlstate: report.sqlstate,
+        message: message.unwrap_or(&report.message).to_owned(),
+        detail: report.detail,
+        hint: report.hint,
+    }
+}
+
+/// Why there are no credentials.
+#[must_use]
+pub fn explain_credentials(error: &CredentialsError) -> Explanation {
+    credentials(error).into()
+}
+
+/// Why nothing that is signed here will be accepted.
+#[must_use]
+pub fn explain_clock(clock: ClockOffset) -> Explanation {
+    let message = format!("this machine's clock is {clock}");
+    Said::new("aws.clock", NOT_AUTHORIZED, message)
+        .hint(SET_CLOCK)
+        .into()
+}
+
+/// Why a database takes no connections at all.
+#[must_use]
+pub fn explain_status(database: &Database, profile: Option<&str>) -> Explanation {
+    let status = database.status.as_deref().unwrap_or_default();
+    let message = format!("the database {} is {status}", database.identifier);
+    let hint = match (status, command(database)) {
+        ("stopped", Some(of)) => {
+            format!("Start it: aws rds start-{of}{}", place(database, profile))
+        }
+        ("stopping" | "creating", _) => {
+            "Wait until it has come to an end: pgiam list shows the status.".to_owned()
+        }
+        _ => "See the RDS console, or: aws rds describe-events --duration 1440.".to_owned(),
+    };
+    Said::new("rds.status", CANNOT_CONNECT, message)
+        .hint(hint)
+        .into()
+}
+
+/// Why a database takes no tokens.
+#[must_use]
+pub fn explain_iam_off(database: &Database, profile: Option<&str>) -> Explanation {
+    let message = format!(
+        "IAM authentication is off for the database {}",
+        database.identifier
+    );
+    let hint = match command(database) {
+        Some(of) => format!(
+            "Run: aws rds modify-{of}{} --enable-iam-database-authentication --apply-immediately",
+            place(database, profile)
+        ),
+        None => format!("Run: {}.", turn_iam_on()),
+    };
+    Said::new("rds.iam-off", NOT_AUTHORIZED, message)
+        .detail("Without it the database takes a token for an ordinary password.")
+        .hint(hint)
+        .into()
+}
+
+/// The end of the verb and the beginning of the option for this kind of database; `None` for those that
+/// have other ones.
+fn command(database: &Database) -> Option<String> {
+    let (of, option) = match database.kind {
+        Kind::Instance => ("db-instance", "--db-instance-identifier"),
+        Kind::Cluster => ("db-cluster", "--db-cluster-identifier"),
+        Kind::Proxy | Kind::Endpoint => return None,
+    };
+    Some(format!("{of} {option} {}", database.identifier))
+}
+
+fn place(database: &Database, profile: Option<&str>) -> String {
+    format!(" --region {}{}", database.region, profile_option(profile))
+}
+
+/// Why a database was not found.
+#[must_use]
+pub fn explain_discovery(error: &DiscoverError) -> Explanation {
+    Said::new("aws.no-region", CANNOT_CONNECT, error.to_string()).into()
+}

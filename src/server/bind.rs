@@ -1,0 +1,336 @@
+//! Ports and sockets: which ones the targets want, and listening on them.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use thiserror::Error;
+use tokio::net::{TcpListener, TcpSocket};
+use tracing::{debug, warn};
+
+use crate::config::{Serve, SocketDir};
+use crate::platform;
+use crate::platform::socket::{SocketError, UnixSocket};
+use crate::session::{Entry, Slot};
+
+/// What the port of all targets is called where a target's name would stand.
+const HUB: &str = "hub";
+/// Waiting clients the kernel may queue per socket. When the queue is full, Linux drops the client's
+/// SYN, which costs it a second; a pool that opens all its connections at once must not meet that.
+const BACKLOG: u32 = 1024;
+
+/// Why the server cannot start.
+#[derive(Debug, Error)]
+pub enum BindError {
+    /// The port is taken.
+    #[error(
+        "cannot listen on {address}: the port is in use.\nhint: another pgiam or a PostgreSQL server may be running; \
+         choose another with port = {} for target \"{target}\" or --port", next(.address)
+    )]
+    InUse {
+        /// The address.
+        address: SocketAddr,
+        /// The target that wants it.
+        target: String,
+    },
+    /// The port of all targets is also that of one.
+    #[error(
+        "hub_port = {port} is the port of target \"{target}\", too.\nhint: give the hub another one"
+    )]
+    Hub {
+        /// The port.
+        port: u16,
+        /// A target on it.
+        target: String,
+    },
+    /// The Unix socket.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    /// Another failure.
+    #[error("cannot listen on {address}: {source}")]
+    Other {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+fn next(address: &SocketAddr) -> u16 {
+    address.port().checked_add(1).unwrap_or(5433)
+}
+
+/// What a local port is for; the same one before and after the configuration is read anew.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Door {
+    /// The targets that name this port.
+    Port(u16),
+    /// One target that leaves the choice to the system.
+    Any(String),
+    /// All targets.
+    Hub(u16),
+}
+
+impl Door {
+    fn port(&self) -> u16 {
+        match *self {
+            Self::Port(port) | Self::Hub(port) => port,
+            Self::Any(_) => 0,
+        }
+    }
+}
+
+/// The doors that the targets want, and who is behind each. Targets with the same port share its
+/// door; port 0 is a fresh port for each. The hub's port leads to all of them.
+///
+/// # Errors
+/// [`BindError::Hub`].
+pub(super) fn doors(
+    slots: &[Arc<Slot>],
+    hub: Option<u16>,
+) -> Result<Vec<(Door, Entry)>, BindError> {
+    let mut doors = Vec::new();
+    let mut by_port: BTreeMap<u16, Vec<Arc<Slot>>> = BTreeMap::new();
+    let entry = |slots: Vec<Arc<Slot>>, by_name| Entry {
+        slots: slots.into(),
+        by_name,
+    };
+    for slot in slots {
+        match slot.plan.local_port {
+            0 => doors.push((
+                Door::Any(slot.plan.name.clone()),
+                entry(vec![Arc::clone(slot)], false),
+            )),
+            port => by_port.entry(port).or_default().push(Arc::clone(slot)),
+        }
+    }
+    if let Some(port) = hub
+        && let Some(slots) = by_port.get(&port)
+    {
+        let target = name_of(slots);
+        return Err(BindError::Hub { port, target });
+    }
+    for (port, slots) in by_port {
+        doors.push((Door::Port(port), entry(slots, false)));
+    }
+    if let Some(port) = hub {
+        doors.push((Door::Hub(port), entry(slots.to_vec(), true)));
+    }
+    Ok(doors)
+}
+
+fn name_of(slots: &[Arc<Slot>]) -> String {
+    slots
+        .first()
+        .map(|slot| slot.plan.name.clone())
+        .unwrap_or_default()
+}
+
+/// One local port that is listened on, and the targets behind it.
+pub struct Listener {
+    pub(super) door: Door,
+    pub(super) sockets: Vec<TcpListener>,
+    pub(super) unix: Option<UnixSocket>,
+    pub(super) port: u16,
+    pub(super) entry: Entry,
+}
+
+impl Listener {
+    /// The local port.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The Unix socket, if there is one.
+    #[must_use]
+    pub fn socket(&self) -> Option<&Path> {
+        self.unix.as_ref().map(UnixSocket::path)
+    }
+}
+
+/// Where to listen, besides the ports of the targets.
+pub struct ListenAt {
+    /// What is configured.
+    pub serve: Serve,
+    /// The directory of the Unix sockets, when none is configured and the system has such sockets.
+    pub default_socket_dir: Option<PathBuf>,
+}
+
+/// Listens wherever the targets want it. What cannot be had does not keep the rest from it, and comes
+/// back beside it. A machine without IPv6 is served on 127.0.0.1 alone, and one whose default
+/// directory cannot be used without Unix sockets.
+///
+/// # Errors
+/// [`BindError::Hub`].
+pub fn bind(
+    slots: &[Arc<Slot>],
+    at: &ListenAt,
+) -> Result<(Vec<Listener>, Vec<BindError>), BindError> {
+    let (mut listeners, mut failed) = (Vec::new(), Vec::new());
+    for (door, entry) in doors(slots, at.serve.hub_port)? {
+        match at.listen(door, entry) {
+            Ok(listener) => listeners.push(listener),
+            Err(error) => failed.push(error),
+        }
+    }
+    Ok((listeners, failed))
+}
+
+impl ListenAt {
+    pub(super) fn listen(&self, door: Door, entry: Entry) -> Result<Listener, BindError> {
+        let target = if entry.by_name {
+            HUB.to_owned()
+        } else {
+            name_of(&entry.slots)
+        };
+        let bound = bind_all(&self.serve.addresses, door.port());
+        let (port, sockets) = bound.map_err(|(address, source)| match source.kind() {
+            io::ErrorKind::AddrInUse => BindError::InUse { address, target },
+            _ => BindError::Other { address, source },
+        })?;
+        Ok(Listener {
+            door,
+            sockets,
+            unix: self.socket(port)?,
+            port,
+            entry,
+        })
+    }
+
+    fn socket(&self, port: u16) -> Result<Option<UnixSocket>, BindError> {
+        match (&self.serve.socket_dir, &self.default_socket_dir) {
+            (SocketDir::None, _) | (SocketDir::Default, None) => Ok(None),
+            (SocketDir::At(dir), _) => Ok(Some(platform::socket::bind(dir, port)?)),
+            (SocketDir::Default, Some(dir)) => match platform::socket::bind(dir, port) {
+                Ok(socket) => Ok(Some(socket)),
+                // Nobody has asked for it.
+                Err(error) => {
+                    warn!(reason = %error, "no Unix socket");
+                    Ok(None)
+                }
+            },
+        }
+    }
+}
+
+/// Listens on a port of every address; port 0 is a fresh one, the same for all. Returns the port, or
+/// the address that could not be had.
+///
+/// Of the addresses that nobody has chosen, one that this machine does not have is left out.
+pub(crate) fn bind_all(
+    addresses: &[IpAddr],
+    port: u16,
+) -> Result<(u16, Vec<TcpListener>), (SocketAddr, io::Error)> {
+    let chosen = addresses != Serve::default().addresses;
+    let (mut port, mut sockets) = (port, Vec::new());
+    for address in addresses {
+        let address = SocketAddr::new(*address, port);
+        match socket(address) {
+            Ok(socket) => {
+                port = socket
+                    .local_addr()
+                    .map_err(|error| (address, error))?
+                    .port();
+                sockets.push(socket);
+            }
+            Err(error) if !chosen && !sockets.is_empty() && is_not_here(&error) => {
+                debug!(%error, %address, "this machine has no such address");
+            }
+            Err(error) => return Err((address, error)),
+        }
+    }
+    Ok((port, sockets))
+}
+
+/// Whether an address cannot be had because the machine does not have it, as ::1 where IPv6 is
+/// switched off. "localhost" means ::1 first for many clients: where there is one, whatever else
+/// keeps us from it, somebody else could be there and get them.
+fn is_not_here(error: &io::Error) -> bool {
+    #[cfg(unix)]
+    let no_such_family = rustix::io::Errno::AFNOSUPPORT.raw_os_error();
+    #[cfg(not(unix))]
+    let no_such_family = 10_047; // WSAEAFNOSUPPORT
+    error.kind() == io::ErrorKind::AddrNotAvailable || error.raw_os_error() == Some(no_such_family)
+}
+
+/// The same on 127.0.0.1 and ::1. A machine without IPv6 does with one socket.
+pub(crate) fn loopback(port: u16) -> Result<(u16, Vec<TcpListener>), (SocketAddr, io::Error)> {
+    bind_all(&Serve::default().addresses, port)
+}
+
+/// Listens on one address, and on it only: an IPv6 socket does not take the IPv4 addresses of its
+/// port, too, where the system's default is that it does (as `ListenServerPort` in `pqcomm.c`).
+pub(crate) fn socket(address: SocketAddr) -> io::Result<TcpListener> {
+    let address = SocketAddr::new(address.ip().to_canonical(), address.port());
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()?
+    } else {
+        let socket = TcpSocket::new_v6()?;
+        socket2::SockRef::from(&socket).set_only_v6(true)?;
+        socket
+    };
+    // Without it a restart would have to wait for the old connections' TIME_WAIT. (On Windows the
+    // option means something else: sharing the port with a stranger.)
+    #[cfg(not(windows))]
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn both_families_can_be_had_at_all_their_addresses() {
+        let any = [
+            IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        ];
+        for addresses in [any, [any[1], any[0]]] {
+            let (port, sockets) = bind_all(&addresses, 0).unwrap();
+            let bound: Vec<_> = sockets.iter().map(|s| s.local_addr().unwrap()).collect();
+            assert_eq!(bound, addresses.map(|ip| SocketAddr::new(ip, port)));
+        }
+        // As written by who thinks of sockets for both families.
+        let mapped = IpAddr::V6(Ipv4Addr::LOCALHOST.to_ipv6_mapped());
+        let (_, sockets) = bind_all(&[mapped], 0).unwrap();
+        assert!(sockets[0].local_addr().unwrap().is_ipv4());
+    }
+
+    /// An address of nobody (RFC 3849).
+    const NOT_HERE: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x51));
+
+    #[tokio::test]
+    async fn an_address_that_was_chosen_must_be_had() {
+        let addresses = [IpAddr::V4(Ipv4Addr::LOCALHOST), NOT_HERE];
+        let (address, error) = bind_all(&addresses, 0).unwrap_err();
+        assert_eq!(address.ip(), NOT_HERE);
+        assert!(is_not_here(&error), "{error}");
+    }
+
+    #[test]
+    fn only_an_address_that_is_not_here_can_be_done_without() {
+        #[cfg(unix)]
+        {
+            use rustix::io::Errno;
+            for (errno, expected) in [
+                (Errno::ADDRNOTAVAIL, true),
+                (Errno::AFNOSUPPORT, true),
+                (Errno::ADDRINUSE, false),
+                (Errno::MFILE, false),
+                (Errno::NFILE, false),
+                (Errno::ACCESS, false),
+                (Errno::PERM, false),
+                (Errno::NOBUFS, false),
+            ] {
+                assert_eq!(is_not_here(&errno.into()), expected, "{errno}");
+            }
+        }
+    }
+}
