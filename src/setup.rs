@@ -24,6 +24,8 @@ pub const MARK: &str = "pgiam:bastion";
 pub struct Facts {
     /// The target's name.
     pub target: String,
+    /// Flags describe it, so that its name is in no file.
+    pub described: bool,
     /// The account that the database is in.
     pub account: Option<String>,
     /// The region of database and bastion.
@@ -115,6 +117,7 @@ impl Facts {
         let region = in_name.map(str::to_owned).or_else(|| plan.region.clone());
         Self {
             target: plan.name.clone(),
+            described: false,
             account: None,
             region,
             profile: plan.profile.clone(),
@@ -189,6 +192,9 @@ impl Facts {
 
     /// `pgiam check` of this target, to type.
     fn check(&self) -> String {
-        format!("pgiam check {}", quote::shell(&self.target))
+        match self.described {
+            true => "pgiam check, with the flags that were given here".to_owned(),
+            false => format!("pgiam check {}", quote::shell(&self.target)),
+        }
     }
 }

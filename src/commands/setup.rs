@@ -34,7 +34,9 @@ const PREFERENCES: &str = "SSM-SessionManagerRunShell";
 pub async fn setup(args: &SetupArgs) -> anyhow::Result<()> {
     let (what, program) = about(&args.what);
     let plan = super::plan(what.target.as_deref(), &what.database, program)?;
-    let (facts, unseen) = gather(&plan).await;
+    let (mut facts, unseen) = gather(&plan).await;
+    let flags = &what.database;
+    facts.described = what.target.is_none() && (flags.host.is_some() || flags.db.is_some());
     let artefact = match &args.what {
         SetupCommand::Policy(_) => policy(&facts),
         SetupCommand::Sql(_) => sql(&facts),
