@@ -56,28 +56,47 @@ fn table_of_keys(text: &mut String, command: &Command, keys: &[String]) {
     text.push_str("\n| key | flag | variable | meaning |\n|---|---|---|---|\n");
     for key in keys {
         let arg = find(command, key);
-        writeln!(text, "| `{key}` | {} | {} | {} |", flag(arg), variable(arg), words(arg)).unwrap();
+        writeln!(
+            text,
+            "| `{key}` | {} | {} | {} |",
+            flag(arg),
+            variable(arg),
+            words(arg)
+        )
+        .unwrap();
     }
 }
 
 /// The flags of a command that are not in `known` tables.
 fn own_flags<'a>(command: &'a Command, known: &[String]) -> Vec<&'a Arg> {
     let own = command.get_arguments().filter(|arg| {
-        let is_key = known.iter().any(|key| arg.get_long() == Some(&flag_of(key)));
+        let is_key = known
+            .iter()
+            .any(|key| arg.get_long() == Some(&flag_of(key)));
         !is_key && !["help", "version"].contains(&arg.get_id().as_str())
     });
     own.collect()
 }
 
 fn section(text: &mut String, command: &Command, name: &str, known: &[String]) {
-    let about = command.get_about().map(ToString::to_string).unwrap_or_default();
+    let about = command
+        .get_about()
+        .map(ToString::to_string)
+        .unwrap_or_default();
     writeln!(text, "\n### pgiam {name}\n\n{about}").unwrap();
     let own = own_flags(command, known);
     if !own.is_empty() {
         text.push_str("\n| flag | variable | meaning |\n|---|---|---|\n");
     }
     for arg in own {
-        writeln!(text, "| {} | {} | {} |", flag(arg), variable(arg), words(arg)).unwrap();
+        writeln!(
+            text,
+            "| {} | {} | {} |",
+            flag(arg),
+            variable(arg),
+            words(arg)
+        )
+        .unwrap();
     }
     let takes_keys = command
         .get_arguments()
@@ -85,7 +104,10 @@ fn section(text: &mut String, command: &Command, name: &str, known: &[String]) {
     if takes_keys && !["serve", "tunnel"].contains(&name) {
         text.push_str("\nAnd the flags of the keys of a target, above.\n");
     }
-    for below in command.get_subcommands().filter(|below| below.get_name() != "help") {
+    for below in command
+        .get_subcommands()
+        .filter(|below| below.get_name() != "help")
+    {
         section(text, below, &format!("{name} {}", below.get_name()), known);
     }
 }
@@ -105,7 +127,14 @@ fn document() -> String {
     text.push_str("\nEvery command has these:\n\n| flag | variable | meaning |\n|---|---|---|\n");
     for key in &program {
         let arg = find(serve, key);
-        writeln!(text, "| {} | {} | {} |", flag(arg), variable(arg), words(arg)).unwrap();
+        writeln!(
+            text,
+            "| {} | {} | {} |",
+            flag(arg),
+            variable(arg),
+            words(arg)
+        )
+        .unwrap();
     }
     let known = [of_targets, of_serve, program.to_vec()].concat();
     for command in cli.get_subcommands().filter(|it| it.get_name() != "help") {
