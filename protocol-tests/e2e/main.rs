@@ -12,6 +12,7 @@ mod lifecycle;
 mod load;
 mod local;
 mod login;
+mod running;
 mod shell;
 mod support;
 mod tunnel;

@@ -6,8 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use tokio_util::sync::CancellationToken;
 use tracing::info;
 
+use crate::admin::{Admin, AdminOptions, Controls, Kind};
 use crate::cli::ServeArgs;
 use crate::config::{ConfigError, File, Serve, Target};
 use crate::local_password;
@@ -22,6 +24,7 @@ use crate::session::{self, Proxy};
 /// When the configuration cannot be meant, or a port cannot be had.
 pub async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
     let (file, looked_at) = File::load(args.program.config.as_deref())?;
+    let config = file.path.clone();
     let serve = Serve::from_layer(args.serve_layer().over(file.serve.clone()))?;
     let plans = file.plans(&args.targets, &args.layer(), &looked_at)?;
     let mut targets = Vec::new();
@@ -38,22 +41,43 @@ pub async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
         &serve,
         verifier,
     )?);
+    let observed = Arc::clone(&proxy.observed);
+    let stop = CancellationToken::new();
+    let controls = Controls {
+        stop: stop.clone(),
+        reload: None,
+    };
+    let options = AdminOptions {
+        kind: Kind::Serve,
+        config,
+        http: serve.http,
+        control_dir: platform::socket::default_dir(&state_dir),
+    };
+    let admin = Admin::start(options, Arc::clone(&observed), controls)?;
     let rooms = session::rooms(targets)?;
     let at = ListenAt {
         serve: &serve,
         default_socket_dir: platform::socket::default_dir(&state_dir),
     };
     let listeners = server::bind(rooms, &at)?;
+    observed.show(listeners.iter().flat_map(Listener::listed).collect());
     let ready: Vec<String> = listeners.iter().flat_map(ready_lines).collect();
     let server = Server::start(proxy, listeners);
     announce(&ready)?;
+    observed.started();
+    platform::service::ready(&format!("serving {} targets", ready.len()));
 
-    let signal = signals.next().await;
+    let signal = tokio::select! {
+        signal = signals.next() => signal,
+        () = stop.cancelled() => "pgiam stop",
+    };
     info!(signal, "stopping");
+    platform::service::stopping();
     let grace = Duration::from_secs(args.drain.drain_timeout);
     server
         .drain(grace, async { _ = signals.next().await })
         .await;
+    admin.stop().await;
     info!("stopped");
     Ok(())
 }

@@ -123,6 +123,9 @@ pub struct File {
     /// The targets by name.
     #[serde(default)]
     pub targets: BTreeMap<String, Layer>,
+    /// Where it was read from; `None`: there is no file.
+    #[serde(skip)]
+    pub path: Option<PathBuf>,
 }
 
 impl File {
@@ -167,6 +170,7 @@ impl File {
             path: path.to_owned(),
             reason: with_suggestion(&source),
         })?;
+        file.path = Some(path.canonicalize().unwrap_or_else(|_| path.to_owned()));
         // A relative path means: beside the file that names it.
         let base = path.parent().unwrap_or(Path::new("")).to_owned();
         if let Some(password_file) = &mut file.serve.password_file {
