@@ -28,7 +28,7 @@ use crate::aws::{AwsContext, Identity};
 use crate::config::{Auth, ConfigError, Endpoint, Plan, Via};
 use crate::discover::Database;
 use crate::session::trial::{Dialled, Secured, Trial};
-use crate::session::{Contexts, Rooms, SetupError};
+use crate::session::{Contexts, SetupError, Slot};
 pub use outcome::{Outcome, Verdict};
 use query::Questions;
 pub use render::{head, line, not_tried};
@@ -232,13 +232,10 @@ enum Way {
 
 /// A check under way: what the steps have found out that later ones need.
 pub struct Check {
-    plan: Plan,
+    slot: Slot,
     speed: bool,
-    contexts: Contexts,
     aws: Arc<AwsContext>,
     identity: Identity,
-    /// From the endpoint on.
-    rooms: Option<Arc<Rooms>>,
     /// The endpoint behind an alias.
     endpoint: Option<Endpoint>,
     database: Option<Database>,
@@ -255,25 +252,18 @@ impl Check {
         if let Via::Ssm(settings) = &mut plan.via {
             settings.warm = false; // The session is a step of its own.
         }
-        let contexts = Contexts::default();
-        let rooms = match plan.target() {
-            Some(target) => Some(contexts.rooms(target)?),
-            None => {
-                Rooms::check(&plan)?;
-                None
-            }
-        };
-        let aws = match &rooms {
+        let contexts = Arc::new(Contexts::default());
+        let slot = Slot::new(plan, Arc::clone(&contexts))?;
+        let plan = &slot.plan;
+        let aws = match slot.ready() {
             Some(rooms) => Arc::clone(rooms.aws()),
             None => contexts.of(plan.profile.as_deref(), plan.region.as_deref()),
         };
         Ok(Self {
-            plan,
+            slot,
             speed,
-            contexts,
             aws,
             identity: Identity::default(),
-            rooms,
             endpoint: None,
             database: None,
             trial: None,
@@ -284,7 +274,7 @@ impl Check {
     /// What is checked.
     #[must_use]
     pub fn plan(&self) -> &Plan {
-        &self.plan
+        &self.slot.plan
     }
 
     /// Takes all steps up to the first that fails.
@@ -295,7 +285,7 @@ impl Check {
         &mut self,
         tell: &mut (dyn FnMut(Event<'_>) + Send),
     ) -> Result<Checked, CheckError> {
-        let mut left = Step::all(&self.plan, self.speed).into_iter();
+        let mut left = Step::all(self.plan(), self.speed).into_iter();
         let mut steps: Vec<Taken> = Vec::new();
         for step in left.by_ref() {
             tell(Event::Begins(step));
@@ -314,7 +304,7 @@ impl Check {
             }
         }
         Ok(Checked {
-            target: self.plan.name.clone(),
+            target: self.plan().name.clone(),
             endpoint: self.endpoint.as_ref().map(ToString::to_string),
             steps,
             left: left.map(Step::name).collect(),
@@ -326,7 +316,7 @@ impl Check {
         if let Way::In(questions) = self.way {
             questions.close().await;
         }
-        if let Some(rooms) = self.rooms {
+        if let Some(rooms) = self.slot.ready() {
             // AWS ends what it is not told about by itself, in time.
             _ = timeout(GOODBYE, rooms.transport.shutdown()).await;
         }
@@ -336,7 +326,7 @@ impl Check {
         if step == Step::Endpoint {
             return self.endpoint().await;
         }
-        let Some(rooms) = self.rooms.clone() else {
+        let Some(rooms) = self.slot.ready().cloned() else {
             return Ok(match step {
                 Step::Credentials => self.credentials().await,
                 _ => self.clock(),
@@ -360,9 +350,9 @@ impl Check {
     /// The region to ask in: that of the database, where it is known.
     async fn region(&self) -> Option<String> {
         let of_endpoint = self.endpoint.as_ref().and_then(Endpoint::region);
-        let of_target = self.rooms.as_ref().and_then(|it| it.target.region.clone());
-        let known = of_endpoint.map(str::to_owned).or(of_target);
-        match known.or_else(|| self.plan.region.clone()) {
+        let of_target = self.slot.ready().map(|rooms| &rooms.target.region);
+        let of_target = of_target.unwrap_or(&self.plan().region).clone();
+        match of_endpoint.map(str::to_owned).or(of_target) {
             Some(region) => Some(region),
             None => self.aws.region().await.ok().flatten(),
         }

@@ -4,6 +4,7 @@
 //! or Aurora database with the user's AWS identity, over verified TLS, through a Session Manager
 //! tunnel. `session.rs` shows one connection's way; `docs/ARCHITECTURE.md` draws it.
 
+pub mod admin;
 pub mod alias;
 pub mod aws;
 pub mod cancel;

@@ -37,9 +37,9 @@ use crate::observe::Failure;
 use crate::session::SessionError;
 use crate::token::TokenRequest;
 use crate::tunnel::{TunnelError, plain};
+pub use discovery::explain_lookup;
 pub use explain::{
-    Explanation, explain, explain_clock, explain_credentials, explain_discovery, explain_iam_off,
-    explain_status,
+    Explanation, explain, explain_clock, explain_credentials, explain_iam_off, explain_status,
 };
 pub use ids::IDS;
 pub use later::{Ending, after_login, log_forward};

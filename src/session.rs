@@ -34,7 +34,7 @@ use tracing::{Instrument, Span, debug, field, info, info_span, warn};
 
 use crate::cancel::Registration;
 use crate::config::{Auth, Target};
-use crate::observe::{LiveConnection, Newcomer, Observed, Stage};
+use crate::observe::{LiveConnection, Observed};
 use crate::report::{self, Evidence};
 use crate::route::{self, Offer, Routed};
 use crate::splice::{self, EndedBy, First};
@@ -287,45 +287,6 @@ impl Session {
             }
             () = self.proxy.stop.cancelled() => Err(SessionError::ShuttingDown),
         }
-    }
-
-    /// Puts the connection into the list of those that there are.
-    fn admit(&self, routed: &Routed) -> LiveConnection {
-        let program = routed.startup.get("application_name");
-        self.proxy.observed.admit(Newcomer {
-            target: &routed.target.name,
-            user: &routed.user,
-            database: routed.database.as_deref().unwrap_or_default(),
-            program: program.unwrap_or_default(),
-            peer: &self.arrival.to_string(),
-            since: self.accepted,
-        })
-    }
-
-    /// The login has worked.
-    fn count_login(&self, target: &Target, total_ms: f64) {
-        let Timings {
-            startup_ms,
-            token_ms,
-            tunnel_ms,
-            tls_ms,
-            login_ms,
-        } = self.timings;
-        let stages = [
-            (Stage::Startup, startup_ms),
-            (Stage::Token, token_ms),
-            (Stage::Tunnel, tunnel_ms),
-            (Stage::Tls, tls_ms),
-            (Stage::Login, login_ms),
-            (Stage::Total, total_ms),
-        ];
-        // A login with the client's own password wants no token.
-        let with_token = target.login.auth == Auth::Iam;
-        let wanted = stages
-            .into_iter()
-            .filter(|(stage, _)| with_token || *stage != Stage::Token);
-        let seconds: Vec<_> = wanted.map(|(stage, ms)| (stage, ms / 1000.0)).collect();
-        self.proxy.observed.logged_in(&target.name, &seconds);
     }
 
     /// What the client will hear besides the server's words.

@@ -15,6 +15,7 @@ mod lifecycle;
 mod load;
 mod local;
 mod login;
+mod running;
 mod setup;
 mod shell;
 mod support;

@@ -2,7 +2,6 @@
 
 use super::{Check, CheckError, Outcome};
 use crate::config::{Auth, Endpoint, EndpointKind};
-use crate::discover::{self, DiscoverError};
 use crate::report;
 use crate::session::SessionError;
 use crate::tunnel::TunnelError;
@@ -10,13 +9,11 @@ use crate::tunnel::TunnelError;
 impl Check {
     /// The endpoint: looked up where it is given by its identifier, and followed where it is an alias.
     pub(super) async fn endpoint(&mut self) -> Result<Outcome, CheckError> {
-        if self.rooms.is_none()
-            && let Err(error) = self.look_up().await?
-        {
-            return Ok(Outcome::failed(report::explain_discovery(&error)));
-        }
-        let Some(rooms) = self.rooms.clone() else {
-            return Ok(Outcome::skipped("there is no target"));
+        let rooms = match self.slot.rooms().await {
+            Ok(rooms) => rooms,
+            Err(SessionError::Config(error)) => return Err(error.into()),
+            Err(SessionError::Setup(error)) => return Err(error.into()),
+            Err(error) => return Ok(Outcome::failed(report::explain(&error, None))),
         };
         let endpoint = match rooms.real_endpoint().await {
             Ok(endpoint) => endpoint,
@@ -34,30 +31,7 @@ impl Check {
             .fact("port", endpoint.port)
             .fact("kind", kind(endpoint.kind()))
             .fact("region", region)
-            .fact("db", self.plan.lookup().map(ToString::to_string)))
-    }
-
-    /// Sets up the target of a plan that names its database by an identifier.
-    async fn look_up(&mut self) -> Result<Result<(), DiscoverError>, CheckError> {
-        let (Some(db), Some(region)) = (self.plan.lookup().cloned(), self.region().await) else {
-            return Ok(Err(DiscoverError::NoRegion));
-        };
-        let database = match discover::find(&self.aws, &region, &db).await {
-            Ok(database) => database,
-            Err(error) => return Ok(Err(error)),
-        };
-        let endpoint = match db.reader {
-            true => database.reader.clone(),
-            false => database.endpoint.clone(),
-        };
-        let Some(endpoint) = endpoint else {
-            let reason = "has no endpoint yet".to_owned();
-            return Ok(Err(DiscoverError::Unusable { wanted: db, reason }));
-        };
-        self.database = Some(database);
-        let target = self.plan.at(endpoint)?;
-        self.rooms = Some(self.contexts.rooms(target)?);
-        Ok(Ok(()))
+            .fact("db", self.plan().lookup().map(ToString::to_string)))
     }
 }
 

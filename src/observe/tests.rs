@@ -165,14 +165,10 @@ async fn only_accept_loops_that_were_not_asked_to_end_count_as_dead() {
     }
     let before = observed.dead_loops();
     observed.accepting().watch(async { Some(()) }).await;
-    let panics = observed.accepting();
-    let panicked = tokio::spawn(panics.watch(async {
-        None::<()>
-            .map(|()| ())
-            .ok_or(())
-            .map(Some)
-            .expect("a panic")
-    }));
+    async fn panics() -> Option<()> {
+        panic!("as the test wants it")
+    }
+    let panicked = tokio::spawn(observed.accepting().watch(panics()));
     assert!(panicked.await.is_err());
     assert_eq!(observed.dead_loops(), before + 2);
 }

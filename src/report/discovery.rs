@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::aws::{credentials, of_profile, partition, rejected, renew};
 use super::{
-    About, CANNOT_CONNECT, CONFIGURATION, NO_SUCH_DATABASE, NOT_AUTHORIZED, REJECTED, Said,
-    THROTTLED, api,
+    About, CANNOT_CONNECT, CONFIGURATION, Explanation, NO_SUCH_DATABASE, NOT_AUTHORIZED, REJECTED,
+    Said, THROTTLED, api,
 };
 use crate::aws::Keys;
 use crate::aws::query::throttles;
@@ -19,6 +19,12 @@ const INSTEAD: &str =
     "With host = \"…\", the database's endpoint, instead of db nothing has to be looked up.";
 /// What IAM's refusals say when it is the organisation that forbids.
 const OF_ORGANISATION: &str = "service control policy";
+
+/// What went wrong, for somebody who has asked for no target in particular.
+#[must_use]
+pub fn explain_lookup(error: &DiscoverError) -> Explanation {
+    discovery(error, None).into()
+}
 
 pub(super) fn discovery(error: &DiscoverError, about: Option<&About<'_>>) -> Said {
     match error {

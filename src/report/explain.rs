@@ -4,7 +4,7 @@ use super::aws::{SET_CLOCK, credentials, profile_option};
 use super::database::turn_iam_on;
 use super::{About, CANNOT_CONNECT, NOT_AUTHORIZED, Said, before_login};
 use crate::aws::{ClockOffset, CredentialsError};
-use crate::discover::{Database, DiscoverError, Kind};
+use crate::discover::{Database, Kind};
 use crate::session::SessionError;
 
 /// What went wrong and what to do about it, in the words that a client of the target would get.
@@ -36,10 +36,12 @@ impl From<Said> for Explanation {
 
 /// Why there is no session.
 #[must_use]
-pub fn explain(error: &SessionError, about: &About<'_>) -> Explanation {
-    let report = before_login(error, Some(about));
-    let prefix = format!("target \"{}\": ", about.target.name);
-    let message = report.message.strip_prefix(&prefix);
+pub fn explain(error: &SessionError, about: Option<&About<'_>>) -> Explanation {
+    let report = before_login(error, about);
+    let prefix = about.map(|about| format!("target \"{}\": ", about.target.name));
+    let message = report
+        .message
+        .strip_prefix(prefix.as_deref().unwrap_or_default());
     Explanation {
         id: report.id,
         sqlstate: report.sqlstate,
@@ -116,10 +118,4 @@ fn command(database: &Database) -> Option<String> {
 
 fn place(database: &Database, profile: Option<&str>) -> String {
     format!(" --region {}{}", database.region, profile_option(profile))
-}
-
-/// Why a database was not found.
-#[must_use]
-pub fn explain_discovery(error: &DiscoverError) -> Explanation {
-    Said::new("aws.no-region", CANNOT_CONNECT, error.to_string()).into()
 }

@@ -55,7 +55,7 @@ impl Rooms {
 
     /// What is wrong, before there is a trial to ask.
     pub(crate) fn explain(&self, error: &SessionError) -> Explanation {
-        report::explain(error, &self.about(self.target.user.as_deref(), None))
+        report::explain(error, Some(&self.about(self.target.user.as_deref(), None)))
     }
 
     fn about<'a>(&'a self, user: Option<&'a str>, trial: Option<&'a Trial>) -> About<'a> {
@@ -167,7 +167,7 @@ impl Trial {
     /// What is wrong, in the words that a client would get.
     pub(crate) fn explain(&self, error: &SessionError) -> Explanation {
         let about = self.rooms.about(Some(self.user()), Some(self));
-        report::explain(error, &about)
+        report::explain(error, Some(&about))
     }
 
     /// Opens a connection and asks for TLS.
