@@ -95,15 +95,8 @@ async fn request(plan: &Plan) -> anyhow::Result<(Arc<AwsContext>, TokenRequest)>
 
 /// What went wrong, in the words that a client of the target would get.
 fn told(plan: &Plan, error: SessionError) -> anyhow::Error {
-    // The words name the target and its profile; where it is does not come into these.
-    let endpoint = Endpoint {
-        host: String::new(),
-        port: 0,
-    };
-    let Ok(target) = plan.target().map_or_else(|| plan.at(endpoint), Ok) else {
-        return error.into();
-    };
-    let said = explain(&error, &About::target(&target));
+    let target = plan.target();
+    let said = explain(&error, target.as_ref().map(About::target).as_ref());
     let more = [said.detail, said.hint].into_iter().flatten();
     let lines: Vec<String> = [said.message].into_iter().chain(more).collect();
     anyhow!(lines.join("\n"))
