@@ -2,6 +2,7 @@
 //! `anyhow`.
 
 pub mod check;
+pub mod choose;
 pub mod complete;
 mod first;
 pub mod init;

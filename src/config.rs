@@ -22,7 +22,7 @@ use std::time::Duration;
 pub use bastion::{Bastion, WrittenBastion};
 pub use endpoint::{Endpoint, EndpointKind, region_of};
 pub use error::ConfigError;
-pub use file::{File, Found, Layer};
+pub use file::{File, Layer};
 pub use forward::{Destination, Listen};
 pub use login::{Auth, LoginSettings};
 pub use plan::{Db, Plan, Wanted};

@@ -149,6 +149,14 @@ pub struct Missing {
     pub error: DiscoverError,
 }
 
+/// Some refusals have no words.
+fn behind(message: &str) -> String {
+    match message {
+        "" => String::new(),
+        message => format!(": {message}"),
+    }
+}
+
 impl DiscoverError {
     /// Whether it is a permission that is missing.
     #[must_use]
@@ -193,7 +201,7 @@ pub enum DiscoverError {
     #[error("no AWS region is known")]
     NoRegion,
     /// AWS refused a call.
-    #[error("AWS refused {action}: {}: {}", .answer.code, .answer.message)]
+    #[error("AWS refused {action}: {}{}", .answer.code, behind(&.answer.message))]
     Refused {
         /// The IAM action, such as `rds:DescribeDBClusters`.
         action: &'static str,
@@ -264,11 +272,68 @@ pub async fn region(aws: &AwsContext, wanted: Option<&str>) -> Result<String, Di
 /// # Errors
 /// [`DiscoverError`], when nothing at all could be found out.
 pub async fn databases(aws: &AwsContext, region: &str) -> Result<Seen<Database>, DiscoverError> {
-    let rows = rds::all(&Asker::new(aws, region, DEADLINE)?).await?;
+    let mut seen = postgres(&Asker::new(aws, region, DEADLINE)?).await;
+    if seen.missing.len() == rds::CALLS {
+        return Err(seen.missing.swap_remove(0).error);
+    }
+    Ok(seen)
+}
+
+async fn postgres(asker: &Asker<'_>) -> Seen<Database> {
+    let rows = rds::all(asker).await;
     let found = rows.found.into_iter().map(|row| row.database);
-    Ok(Seen {
+    Seen {
         found: found.filter(Database::is_postgres).collect(),
         missing: rows.missing,
+    }
+}
+
+/// What there is to connect to and to go through.
+#[derive(Clone, Debug)]
+pub struct Survey {
+    /// As [`databases`] has it.
+    pub databases: Vec<Database>,
+    /// As [`nodes`] has it.
+    pub nodes: Vec<Node>,
+    /// The calls that had no answer.
+    pub missing: Vec<Missing>,
+}
+
+impl Survey {
+    /// The nodes as bastions for a database in this VPC.
+    #[must_use]
+    pub fn bastions(&self, vpc: Option<&str>) -> Ranked {
+        let found = self.nodes.clone();
+        let missing = Vec::new();
+        rank::rank(Seen { found, missing }, vpc)
+    }
+}
+
+/// Databases and managed nodes of the region, as far as the credentials can see them. Takes no longer
+/// than 15 s.
+///
+/// # Errors
+/// [`DiscoverError`], when nothing at all could be found out.
+pub async fn survey(aws: &AwsContext, region: &str) -> Result<Survey, DiscoverError> {
+    let asker = Asker::new(aws, region, DEADLINE)?;
+    let (databases, nodes) = tokio::join!(postgres(&asker), nodes::all(&asker));
+    let mut missing = databases.missing;
+    let nodes = match nodes {
+        Ok(mut nodes) => {
+            missing.append(&mut nodes.missing);
+            nodes.found
+        }
+        Err(_) if missing.len() == rds::CALLS => return Err(missing.swap_remove(0).error),
+        Err(error) => {
+            let action = nodes::LIST;
+            missing.push(Missing { action, error });
+            Vec::new()
+        }
+    };
+    Ok(Survey {
+        databases: databases.found,
+        nodes,
+        missing,
     })
 }
 
@@ -291,10 +356,7 @@ pub async fn find(aws: &AwsContext, region: &str, db: &Db) -> Result<Database, D
         }
         rds::Search::Nothing { unseen } => unseen,
     };
-    let known = rds::all(&asker)
-        .await
-        .map(|rows| rows.found)
-        .unwrap_or_default();
+    let known = rds::all(&asker).await.found;
     let known = known.iter().filter(|row| row.database.is_postgres());
     let known = known.map(|row| row.database.identifier.as_str());
     Err(DiscoverError::NoDatabase {

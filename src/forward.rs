@@ -9,20 +9,20 @@ mod copy;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use thiserror::Error;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument, debug, info, info_span};
 
 use crate::aws::{AwsContext, AwsOptions};
-use crate::config::DEFAULT_MAX_CONNECTIONS;
 use crate::config::{Listen, Target, Via};
+use crate::observe::{Listed, LiveConnection, Newcomer, Observed, View, Watched};
 use crate::report;
 use crate::server::{self, Running};
 use crate::tunnel::direct::Direct;
@@ -169,37 +169,55 @@ pub struct Forwarder {
 
 /// What connections share.
 struct Shared {
-    target: Target,
+    target: Arc<Target>,
     transport: Arc<dyn Transport>,
     stop: CancellationToken,
-    limit: usize,
     permits: Semaphore,
+    observed: Arc<Observed>,
+}
+
+impl Watched for Shared {
+    fn view(&self) -> View {
+        View {
+            target: Arc::clone(&self.target),
+            readiness: self.transport.readiness(),
+            failed: None,
+            tunnel: self.transport.stats(),
+        }
+    }
 }
 
 impl Forwarder {
-    /// Starts to accept.
+    /// Starts to accept, up to as many connections at a time as `observed` says.
     #[must_use]
-    pub fn start(target: Target, transport: Arc<dyn Transport>, bound: Vec<Bound>) -> Self {
-        Self::with_limit(target, transport, bound, DEFAULT_MAX_CONNECTIONS)
-    }
-
-    fn with_limit(
+    pub fn start(
         target: Target,
         transport: Arc<dyn Transport>,
         bound: Vec<Bound>,
-        limit: usize,
+        observed: Arc<Observed>,
     ) -> Self {
         let forwarder = Self {
             shared: Arc::new(Shared {
-                target,
+                target: Arc::new(target),
                 transport,
                 stop: CancellationToken::new(),
-                limit,
-                permits: Semaphore::new(limit),
+                permits: Semaphore::new(observed.limit()),
+                observed,
             }),
             accepting: CancellationToken::new(),
             connections: TaskTracker::new(),
         };
+        let observed = &forwarder.shared.observed;
+        let port = |bound: &Bound| match bound.shown {
+            Listen::Localhost(port) => port,
+            Listen::Address(address) => address.port(),
+        };
+        let listed = bound.iter().take(1).map(|bound| Listed {
+            port: port(bound),
+            socket: None,
+            watched: forwarder.shared.clone(),
+        });
+        observed.show(listed.collect());
         for socket in bound.into_iter().flat_map(|bound| bound.sockets) {
             let shared = Arc::clone(&forwarder.shared);
             let connections = forwarder.connections.clone();
@@ -207,17 +225,20 @@ impl Forwarder {
                 connections.spawn(Arc::clone(&shared).serve(client, peer));
             };
             let stop = forwarder.accepting.clone();
+            let alive = observed.accepting();
             tokio::spawn(async move {
-                stop.run_until_cancelled(server::accept(socket, serve))
-                    .await
+                let accepting = stop.run_until_cancelled(server::accept(socket, serve));
+                alive.watch(accepting).await;
             });
         }
+        observed.started();
         forwarder
     }
 
     /// Stops accepting and waits up to `grace` for open connections; `hurry` cuts the wait short.
     /// Connections that are still open are reset, then the SSM sessions are ended.
     pub async fn drain(self, grace: Duration, hurry: impl Future<Output = ()>) {
+        self.shared.observed.drains();
         let running = Running {
             accepting: self.accepting,
             connections: self.connections,
@@ -232,18 +253,37 @@ impl Shared {
     async fn serve(self: Arc<Self>, mut client: TcpStream, peer: SocketAddr) {
         let span = info_span!("conn", %peer);
         let carried = async {
-            let carried = self.carry(&mut client).await;
+            let live = self.admit(peer);
+            let carried = self.carry(&mut client, &live).await;
             if let Err(error) = &carried {
-                report::log_forward(error, &self.target);
+                let failure = report::log_forward(error, &self.target);
+                self.observed.failed(Some(&self.target.name), failure);
                 reset(&client);
             }
         };
         carried.instrument(span).await;
     }
 
-    async fn carry(&self, client: &mut TcpStream) -> Result<(), ForwardError> {
+    /// Puts the connection into the list of those that there are.
+    fn admit(&self, peer: SocketAddr) -> LiveConnection {
+        self.observed.admit(Newcomer {
+            target: &self.target.name,
+            user: "",
+            database: "",
+            program: b"",
+            peer: &peer.to_string(),
+            since: Instant::now(),
+        })
+    }
+
+    async fn carry(
+        &self,
+        client: &mut TcpStream,
+        live: &LiveConnection,
+    ) -> Result<(), ForwardError> {
         let Ok(_permit) = self.permits.try_acquire() else {
-            return Err(ForwardError::TooManyConnections { limit: self.limit });
+            let limit = self.observed.limit();
+            return Err(ForwardError::TooManyConnections { limit });
         };
         let began = Instant::now();
         let deadline = self.target.connect_timeout;
@@ -254,12 +294,13 @@ impl Shared {
         let mut server = opened.map_err(|_| ForwardError::Timeout(deadline))??;
         let tunnel_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         info!(tunnel_ms, "connection open");
+        live.opened();
 
         let Copied {
             end,
             sent,
             received,
-        } = copy(client, &mut server, &self.stop).await;
+        } = copy(client, &mut server, live.traffic(), &self.stop).await;
         let seconds = began.elapsed().as_secs();
         let (by, outcome) = match end {
             End::Client => ("client", Ok(())),

@@ -4,6 +4,7 @@
 //! or Aurora database with the user's AWS identity, over verified TLS, through a Session Manager
 //! tunnel. `session.rs` shows one connection's way; `docs/ARCHITECTURE.md` draws it.
 
+pub mod admin;
 pub mod alias;
 pub mod aws;
 pub mod cancel;
@@ -18,13 +19,16 @@ mod jitter;
 mod kept;
 pub mod local_password;
 pub mod nearest;
+pub mod observe;
 pub mod platform;
+pub mod quote;
 pub mod report;
 pub mod route;
 pub mod scram;
 pub mod secret;
 pub mod server;
 pub mod session;
+pub mod setup;
 pub mod splice;
 pub mod terminal;
 pub mod tls;

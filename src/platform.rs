@@ -5,6 +5,7 @@
 //! conventions and are untested.
 
 pub mod peer;
+pub mod service;
 pub mod socket;
 
 use std::io;

@@ -33,9 +33,11 @@ use tracing::{info, warn};
 
 use crate::aws::{ClockOffset, Identity};
 use crate::config::{Endpoint, Target, Via};
+use crate::observe::Failure;
 use crate::session::SessionError;
 use crate::token::TokenRequest;
 use crate::tunnel::{TunnelError, plain};
+pub use discovery::explain_lookup;
 pub use explain::{
     Explanation, explain, explain_clock, explain_credentials, explain_iam_off, explain_status,
 };
@@ -225,6 +227,20 @@ impl Report {
         }
     }
 
+    /// What the log line says, to be counted and shown. Nobody has to look at clients that leave, nor
+    /// at the answers to those that only ask.
+    #[must_use]
+    pub fn failure(&self) -> Failure {
+        Failure {
+            id: self.id,
+            sqlstate: self.sqlstate.clone(),
+            message: self.message.clone(),
+            detail: self.detail.clone(),
+            hint: self.hint.clone(),
+            notable: self.level == Level::Warn,
+        }
+    }
+
     /// The same as "not now", with a further Detail.
     fn not_now(self, detail: Option<&str>) -> Self {
         let all = [self.detail.as_deref(), detail].into_iter().flatten();
@@ -322,7 +338,7 @@ pub fn before_login(error: &SessionError, about: Option<&About<'_>>) -> Report {
         SessionError::TooManyConnections { limit, of_target } => warn(too_many(*limit, *of_target)),
         SessionError::Route(refused) => warn(route(refused)),
         SessionError::Credentials(refused) => warn(aws::credentials(refused)),
-        SessionError::Discovery(failed) => warn(discovery::discovery(failed)),
+        SessionError::Discovery(failed) => warn(discovery::discovery(failed, about)),
         SessionError::LookupTimeout(after) => warn(discovery::timed_out(*after)),
         SessionError::Config(_) | SessionError::Setup(_) => warn(configured(error)),
         SessionError::Token(refused) => warn(aws::token(refused)),

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 
+use crate::observe::{Listed, Watched};
 use crate::platform::socket::UnixSocket;
 use crate::session::{self, Arrival, Entry, Proxy, Rooms, Slot};
 use crate::tunnel::{Stream, Transport, direct};
@@ -85,12 +86,6 @@ impl Served {
         let rows = self.rows().into_iter();
         rows.filter(|row| !row.hub).map(|row| row.slot).collect()
     }
-
-    /// Whether every port is being accepted on.
-    #[must_use]
-    pub fn is_accepting(&self) -> bool {
-        read(&self.0).iter().all(|open| !open.loops.is_empty())
-    }
 }
 
 /// The running server.
@@ -122,6 +117,7 @@ impl Server {
         for listener in listeners {
             server.open(listener);
         }
+        server.show();
         server
     }
 
@@ -129,6 +125,17 @@ impl Server {
     #[must_use]
     pub fn served(&self) -> Served {
         self.served.clone()
+    }
+
+    /// Lets those who look see what is served now.
+    fn show(&self) {
+        let rows = self.served.rows().into_iter().filter(|row| !row.hub);
+        let listed = rows.map(|row| Listed {
+            port: row.port,
+            socket: row.socket,
+            watched: row.slot as Arc<dyn Watched>,
+        });
+        self.proxy.observed.show(listed.collect());
     }
 
     fn open(&self, listener: Listener) {
@@ -150,8 +157,11 @@ impl Server {
                 late: self.late.clone(),
             };
             let stop = open.accepting.clone();
-            open.loops
-                .spawn(async move { stop.run_until_cancelled(accept.run(socket)).await });
+            let alive = self.proxy.observed.accepting();
+            open.loops.spawn(async move {
+                let accepting = stop.run_until_cancelled(accept.run(socket));
+                alive.watch(accepting).await;
+            });
         }
         write(&self.served.0).push(Arc::new(open));
     }
@@ -190,6 +200,7 @@ impl Server {
             }
         }
         self.retire(&before, slots);
+        self.show();
         Ok(failed)
     }
 

@@ -17,6 +17,7 @@ mod probe;
 mod rooms;
 mod slot;
 pub(crate) mod trial;
+mod view;
 mod welcome;
 
 use std::io;
@@ -33,6 +34,7 @@ use tracing::{Instrument, Span, debug, field, info, info_span, warn};
 
 use crate::cancel::Registration;
 use crate::config::{Auth, Target};
+use crate::observe::{LiveConnection, Observed};
 use crate::report::{self, Evidence};
 use crate::route::{self, Offer, Routed};
 use crate::splice::{self, EndedBy, First};
@@ -108,6 +110,7 @@ pub async fn serve(
             }
             Ok(Ok(Greeted::Startup { client, startup })) => {
                 let session = Session {
+                    arrival,
                     client_asked: proxy.asks_password(&arrival),
                     proxy,
                     entry,
@@ -117,10 +120,18 @@ pub async fn serve(
                 };
                 session.run(client, startup, startup_permit).await;
             }
-            Ok(Err((error, client))) => refuse(client, &error, None, &Greeting::default()).await,
+            Ok(Err((error, client))) => {
+                refuse(
+                    &proxy.observed,
+                    client,
+                    (&error, None),
+                    &Greeting::default(),
+                )
+                .await;
+            }
             Err(after) => {
                 let error = SessionError::GreetingTimeout(after);
-                refuse(None, &error, None, &Greeting::default()).await;
+                refuse(&proxy.observed, None, (&error, None), &Greeting::default()).await;
             }
         }
     }
@@ -148,6 +159,7 @@ async fn write_all(stream: &mut dyn Duplex, chunks: impl Iterator<Item = Bytes>)
 
 /// A connection that has said what it wants.
 struct Session {
+    arrival: Arrival,
     proxy: Arc<Proxy>,
     entry: Entry,
     accepted: Instant,
@@ -168,11 +180,12 @@ impl Session {
         self.timings.startup_ms = millis(self.accepted);
         let probe = is_probe(&startup);
         let mut greeting = Greeting::default();
+        let observed = Arc::clone(&self.proxy.observed);
         let _place = match self.proxy.places.take() {
             Ok(place) => place,
             Err(limit) => {
                 let error = too_many(limit, false);
-                return refuse(Some(client), &error, None, &greeting).await;
+                return refuse(&observed, Some(client), (&error, None), &greeting).await;
             }
         };
         drop(startup_permit);
@@ -180,9 +193,10 @@ impl Session {
             Ok(both) => both,
             Err((error, target)) => {
                 let about = target.as_ref().map(report::About::target);
-                return refuse(Some(client), &error, about, &greeting).await;
+                return refuse(&observed, Some(client), (&error, about), &greeting).await;
             }
         };
+        let live = self.admit(&routed);
         let span = Span::current();
         span.record("target", &routed.target.name);
         span.record("user", &routed.user);
@@ -207,7 +221,7 @@ impl Session {
         match connected {
             Ok(upstream) => {
                 rooms.last_failure.forget();
-                self.splice(client, upstream, greeting, (&rooms, &routed))
+                self.splice(client, upstream, greeting, (&rooms, &routed, &live))
                     .await;
             }
             Err(error) => {
@@ -223,7 +237,7 @@ impl Session {
                     startup: Some(&routed.startup),
                 };
                 rooms.last_failure.note(&error, &about);
-                refuse(Some(client), &error, Some(about), &greeting).await;
+                refuse(&observed, Some(client), (&error, Some(about)), &greeting).await;
             }
         }
     }
@@ -241,7 +255,7 @@ impl Session {
             Some(rooms) => Arc::clone(rooms),
             None => {
                 let found = self.look_up(slot, is_probe(&startup), client).await;
-                found.map_err(|error| (error, slot.provisional()))?
+                found.map_err(|error| (error, Some(slot.provisional())))?
             }
         };
         let offer = Offer {
@@ -293,7 +307,7 @@ impl Session {
         client: Local,
         upstream: LoggedIn,
         mut greeting: Greeting,
-        (rooms, routed): (&Arc<Rooms>, &Routed),
+        (rooms, routed, live): (&Arc<Rooms>, &Routed, &LiveConnection),
     ) {
         let LoggedIn {
             stream: mut server,
@@ -316,6 +330,8 @@ impl Session {
             startup_ms,
             token_ms, tunnel_ms, tls_ms, login_ms, total_ms, tls, "session ready"
         );
+        self.count_login(&routed.target, total_ms);
+        live.opened();
 
         let stop = self.proxy.stop.cancelled();
         let Local {
@@ -327,13 +343,17 @@ impl Session {
             up: &ahead,
             down: &greeting.bytes,
         };
-        let end = splice::splice(&mut client, &mut server, first, stop).await;
+        let end = splice::splice(&mut client, &mut server, first, live.traffic(), stop).await;
         drop(registration); // Its key means nothing any more.
         let seconds = self.accepted.elapsed().as_secs();
         let reason = end.error.as_ref().map(plain).unwrap_or_default();
         let (by, sent, received) = (end.by.as_str(), end.sent, end.received);
         let ending = report::after_login(&end, &routed.target);
         let id = ending.as_ref().map(|ending| ending.id);
+        if let Some(ending) = &ending {
+            let (observed, target) = (&self.proxy.observed, &*routed.target.name);
+            observed.failed(Some(target), ending.failure.clone());
+        }
         if end.by == EndedBy::Server && end.error.is_some() {
             warn!(id, by, reason, sent, received, seconds, "session ended");
         } else {
@@ -382,13 +402,14 @@ async fn answer_in_time(
 /// `channel_binding`, and other drivers, would report a broken login in place of the reason. "Not
 /// ready" comes without, too: whoever asks just that takes AuthenticationOk for a yes.
 async fn refuse(
+    observed: &Observed,
     client: Option<Local>,
-    error: &SessionError,
-    about: Option<report::About<'_>>,
+    (error, about): (&SessionError, Option<report::About<'_>>),
     greeting: &Greeting,
 ) {
     let report = report::before_login(error, about.as_ref());
     report.log();
+    observed.failed(about.map(|about| &*about.target.name), report.failure());
     let (Some(mut client), Some(reply)) = (client, report.reply) else {
         return;
     };

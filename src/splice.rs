@@ -13,6 +13,7 @@ use pg_handshake::Follower;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
+use crate::observe::Traffic;
 use crate::tunnel::Duplex;
 
 /// Copy buffer per direction: a full TLS record (16 KiB of plaintext) fits, so one read never
@@ -156,7 +157,8 @@ pub struct First<'a> {
     pub down: &'a [u8],
 }
 
-/// Splices `client` and `server` until one of them ends or `stop` resolves.
+/// Splices `client` and `server` until one of them ends or `stop` resolves. Bytes count in `traffic` as
+/// they move.
 ///
 /// When the client ends, the server side is to be closed by the caller; when the server ends, the
 /// client is left open, so that the caller can say why. Dropping the future drops nothing but the
@@ -165,6 +167,7 @@ pub async fn splice(
     client: &mut dyn Duplex,
     server: &mut dyn Duplex,
     first: First<'_>,
+    traffic: &Traffic,
     stop: impl Future<Output = ()>,
 ) -> SessionEnd {
     let (mut up, mut down) = (Pump::new(first.up), Pump::new(first.down));
@@ -175,6 +178,7 @@ pub async fn splice(
         if refused_write.is_none()
             && let Poll::Ready(stopped) = up.poll(cx, client, server, |bytes| {
                 keep_last(&mut said_last, bytes);
+                traffic.sent(bytes.len());
             })
         {
             match stopped {
@@ -187,7 +191,10 @@ pub async fn splice(
             }
         }
         // Its error sticks: a follower that has lost the framing never claims a boundary again.
-        let follow = |bytes: &[u8]| _ = follower.advance(bytes);
+        let follow = |bytes: &[u8]| {
+            _ = follower.advance(bytes);
+            traffic.received(bytes.len());
+        };
         let copied = down.copied;
         let stopped = match (down.poll(cx, server, client, follow), &mut refused_write) {
             (Poll::Ready(stopped), _) => stopped,
@@ -270,7 +277,8 @@ mod tests {
         let (client, mut near_client) = duplex(64);
         let (server, mut near_server) = duplex(64);
         let splice = tokio::spawn(async move {
-            splice(&mut near_client, &mut near_server, First { up, down }, stop).await
+            let (first, traffic) = (First { up, down }, Traffic::default());
+            splice(&mut near_client, &mut near_server, first, &traffic, stop).await
         });
         Pair {
             client,
@@ -454,6 +462,7 @@ mod tests {
                 &mut near_client,
                 &mut near_server,
                 first,
+                &Traffic::default(),
                 std::future::pending(),
             )
             .await
@@ -476,7 +485,8 @@ mod tests {
         client.write_all(b"insert").await.unwrap();
         let first = First { up: b"", down: b"" };
         let stop = std::future::pending();
-        let end = splice(&mut near_client, &mut near_server, first, stop).await;
+        let traffic = Traffic::default();
+        let end = splice(&mut near_client, &mut near_server, first, &traffic, stop).await;
         assert_eq!((end.by, end.at_boundary), (EndedBy::Server, true));
         assert_eq!(end.error.unwrap().kind(), io::ErrorKind::BrokenPipe);
     }

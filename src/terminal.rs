@@ -103,6 +103,9 @@ impl Drop for Progress {
     }
 }
 
+/// Spaces between columns.
+const GAP: usize = 2;
+
 /// Columns, padded to their widest cell. Cells may be styled; the last column is not padded.
 #[derive(Clone, Debug)]
 pub struct Table {
@@ -132,21 +135,47 @@ impl Table {
     }
 }
 
+impl Table {
+    /// The same in at most `width` columns of a terminal: the widest columns give way, and what they
+    /// cannot hold is cut.
+    #[must_use]
+    pub fn fitted(mut self, width: usize) -> Self {
+        let mut widths = self.widths();
+        let gaps = GAP * widths.len().saturating_sub(1);
+        while widths.iter().sum::<usize>() + gaps > width
+            && let Some(widest) = widths.iter_mut().max()
+            && *widest > 1
+        {
+            *widest -= 1;
+        }
+        for row in self.rows.iter_mut().chain([&mut self.head]) {
+            for (cell, width) in row.iter_mut().zip(&widths) {
+                *cell = console::truncate_str(cell, *width, "…").into_owned();
+            }
+        }
+        self
+    }
+
+    /// What each column takes.
+    fn widths(&self) -> Vec<usize> {
+        let widest = |column: usize| {
+            let cells = self.rows.iter().chain([&self.head]);
+            let widths = cells.filter_map(|row| row.get(column).map(|cell| visible(cell)));
+            widths.max().unwrap_or(0)
+        };
+        (0..self.head.len()).map(widest).collect()
+    }
+}
+
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let head: Vec<String> = self.head.iter().map(|cell| styled(HEADING, cell)).collect();
-        let widths: Vec<usize> = (0..head.len())
-            .map(|column| {
-                let cells = self.rows.iter().chain([&head]);
-                let widths = cells.filter_map(|row| row.get(column).map(|cell| visible(cell)));
-                widths.max().unwrap_or(0)
-            })
-            .collect();
+        let widths = self.widths();
         for row in [&head].into_iter().chain(&self.rows) {
             let mut line = String::new();
             for (cell, width) in row.iter().zip(&widths) {
                 line.push_str(cell);
-                line.extend(std::iter::repeat_n(' ', width + 2 - visible(cell)));
+                line.extend(std::iter::repeat_n(' ', width + GAP - visible(cell)));
             }
             writeln!(f, "{}", line.trim_end())?;
         }
@@ -171,5 +200,21 @@ mod tests {
         let plain = anstream::adapter::strip_str(&table.to_string()).to_string();
         assert_eq!(plain, "name    status\norders  available\ngröße   gone\n");
         assert!(!table.is_empty() && Table::new(&[]).is_empty());
+    }
+
+    #[test]
+    fn the_widest_columns_give_way() {
+        let mut table = Table::new(&["name", "endpoint", "state"]);
+        let (long, state) = (
+            "orders.cluster-abc.eu-central-1",
+            styled(BAD, "interrupted"),
+        );
+        table.row(["orders".to_owned(), long.to_owned(), state]);
+        let plain = |table: Table| anstream::adapter::strip_str(&table.to_string()).to_string();
+        assert_eq!(
+            plain(table.clone().fitted(34)),
+            "name    endpoint       state\norders  orders.clust…  interrupted\n"
+        );
+        assert_eq!(plain(table.clone().fitted(100)), plain(table));
     }
 }

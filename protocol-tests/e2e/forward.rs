@@ -92,6 +92,8 @@ fn arguments(sandbox: &Sandbox, args: &[&str]) -> Vec<std::ffi::OsString> {
     all.extend(args.iter().map(Into::into));
     all.extend(["--listen".into(), "0".into()]);
     all.extend(["--config".into(), config.into_os_string()]);
+    let state = sandbox.dir().join("state");
+    all.extend(["--state-dir".into(), state.into_os_string()]);
     all
 }
 

@@ -6,7 +6,7 @@ mod hostile;
 mod hub;
 mod limits;
 mod password;
-mod peer;
+pub(crate) mod peer;
 mod prelude;
 mod probe;
 mod socket;

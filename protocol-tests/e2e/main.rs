@@ -7,12 +7,16 @@
 mod cancel;
 mod check;
 mod clients;
+mod daily;
+mod deploy;
 mod failures;
 mod forward;
 mod lifecycle;
 mod load;
 mod local;
 mod login;
+mod running;
+mod setup;
 mod shell;
 mod support;
 mod tunnel;

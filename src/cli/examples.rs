@@ -48,7 +48,15 @@ pub(super) const LIST: &str = "\
 Examples:
   pgiam list
   pgiam list --profile dev --region eu-central-1
-  pgiam list --json | jq -r '.databases[].identifier'";
+  pgiam list --json | jq -r '.databases[] | select(.iam) | .identifier'
+A database is named by what stands in the first column: --db orders, or db = \"orders\" in the file.
+What the credentials may not see is named, and left out; it fails only when nothing can be seen.
+
+--json writes one object: region, profile, databases, bastions, missing. Of databases: kind
+(instance, cluster, proxy, endpoint), identifier, host, reader_host, port, region, resource_id,
+arn, iam, status, engine, engine_version, database, vpc, security_groups, subnets, ca. Of
+bastions: id, name, online, ping, last_ping, agent, platform, vpc, marked (tag pgiam:bastion). Of
+missing: action, denied, reason. What is not known is null.";
 
 pub(super) const INIT: &str = "\
 Examples:

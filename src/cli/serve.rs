@@ -115,6 +115,9 @@ pub struct TunnelArgs {
     /// The flags of the tunnel.
     #[command(flatten)]
     pub ssm: SsmArgs,
+    /// Where `pgiam status` looks.
+    #[command(flatten)]
+    pub state: StateArgs,
     /// How long open connections get at the end.
     #[command(flatten)]
     pub drain: DrainArgs,

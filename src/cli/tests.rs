@@ -1,3 +1,7 @@
+//! How words are read.
+
+mod reference;
+
 use super::*;
 use crate::config::{Bastion, Listen};
 

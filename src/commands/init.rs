@@ -1,12 +1,106 @@
-//! `pgiam init`.
+//! `pgiam init`: a configuration file from what is found at AWS.
+
+mod text;
+
+use std::fs::OpenOptions;
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
 
 use crate::cli::InitArgs;
+use crate::discover::{Database, Missing, Survey};
+use crate::nearest::did_you_mean;
+use crate::terminal;
 
-/// Does it.
+/// Where the file goes when nothing is said: where it is looked for first.
+const FILE: &str = "pgiam.toml";
+/// What stands for standard output.
+const STDOUT: &str = "-";
+
+/// Writes it.
 ///
 /// # Errors
-/// Not there yet.
+/// When there is nothing to write about, or something is in the way.
 pub async fn init(args: &InitArgs) -> anyhow::Result<()> {
-    let _ = args;
-    anyhow::bail!("not there yet")
+    let path = args.file.clone().unwrap_or_else(|| PathBuf::from(FILE));
+    let is_file = path != Path::new(STDOUT);
+    if is_file && !args.force && path.exists() {
+        return Err(in_the_way(&path));
+    }
+    let (profile, region) = (args.profile.as_deref(), args.region.as_deref());
+    let (region, mut survey) = super::list::survey(profile, region).await?;
+    choose(&mut survey, &region, &args.db)?;
+    let written = text::Head {
+        region: &region,
+        profile,
+        user: args.user.as_deref(),
+    };
+    let text = text::file(&written, &survey);
+    if !is_file {
+        return terminal::write(text).context("cannot write to standard output");
+    }
+    write(&path, &text, args.force)?;
+    let first = survey.databases.first().map(|one| text::name(one));
+    let (path, first) = (path.display(), first.unwrap_or_default());
+    let count = survey.databases.len();
+    let targets = if count == 1 { "target" } else { "targets" };
+    terminal::tell(format_args!(
+        "{path}: {count} {targets}.\nNext: look at it, then pgiam check {first}, then pgiam serve."
+    ))?;
+    Ok(())
+}
+
+/// Leaves those that are wanted.
+fn choose(survey: &mut Survey, region: &str, wanted: &[String]) -> anyhow::Result<()> {
+    let is = |one: &Database, name: &String| one.identifier.eq_ignore_ascii_case(name);
+    for name in wanted {
+        if survey.databases.iter().any(|one| is(one, name)) {
+            continue;
+        }
+        let known = survey.databases.iter().map(|one| one.identifier.as_str());
+        let suggestion = did_you_mean(name, known);
+        bail!(
+            "no PostgreSQL database in {region} is called \"{name}\"\nhint: {suggestion}pgiam list shows those that your credentials can see"
+        );
+    }
+    if !wanted.is_empty() {
+        let databases = &mut survey.databases;
+        databases.retain(|one| wanted.iter().any(|name| is(one, name)));
+    }
+    if survey.databases.is_empty() {
+        let denied = survey.missing.iter().filter(|call| call.error.is_denied());
+        let denied: Vec<&str> = denied.map(|call: &Missing| call.action).collect();
+        let hint = match denied.as_slice() {
+            [] => "is it the right region and profile? See --region and --profile".to_owned(),
+            denied => format!(
+                "there may be more, but your policy lacks {}",
+                denied.join(", ")
+            ),
+        };
+        bail!("there is no PostgreSQL database in {region}\nhint: {hint}");
+    }
+    Ok(())
+}
+
+fn in_the_way(path: &Path) -> anyhow::Error {
+    anyhow::anyhow!(
+        "{} is there already\nhint: --force replaces it; pgiam init - writes to standard output",
+        path.display()
+    )
+}
+
+fn write(path: &Path, text: &str, force: bool) -> anyhow::Result<()> {
+    let mut options = OpenOptions::new();
+    options.write(true);
+    match force {
+        true => options.create(true).truncate(true),
+        false => options.create_new(true),
+    };
+    let mut file = match options.open(path) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => return Err(in_the_way(path)),
+        opened => opened.with_context(|| format!("cannot write {}", path.display()))?,
+    };
+    file.write_all(text.as_bytes())
+        .with_context(|| format!("cannot write {}", path.display()))
 }

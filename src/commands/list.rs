@@ -1,12 +1,343 @@
-//! `pgiam list`.
+//! `pgiam list`: the databases and bastions that the credentials can see.
 
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+
+use anyhow::{Context, anyhow};
+use serde_json::{Value, json};
+
+use super::choose::{in_words, shown};
+use crate::aws::{AwsContext, AwsOptions};
 use crate::cli::ListArgs;
+use crate::config::Endpoint;
+use crate::discover::{self, Database, DiscoverError, Missing, Node, Survey};
+use crate::report;
+use crate::terminal::{self, BAD, DIM, GOOD, HEADING, Progress, Table, WARNING, styled};
+use crate::tunnel::chain;
 
-/// Does it.
+/// Most columns for the name of a node, which nobody has to type.
+const NODE_NAME: usize = 18;
+
+/// Shows them.
 ///
 /// # Errors
-/// Not there yet.
+/// When nothing at all could be found out.
 pub async fn list(args: &ListArgs) -> anyhow::Result<()> {
-    let _ = args;
-    anyhow::bail!("not there yet")
+    let (profile, region) = (args.profile.as_deref(), args.region.as_deref());
+    let (region, survey) = survey(profile, region).await?;
+    let text = match args.output.json {
+        true => format!("{:#}\n", document(&region, profile, &survey)),
+        false => tables(&region, profile, &survey),
+    };
+    terminal::write(text).context("cannot write to standard output")
+}
+
+/// What there is in the region, with whatever is in it.
+pub(super) async fn survey(
+    profile: Option<&str>,
+    region: Option<&str>,
+) -> anyhow::Result<(String, Survey)> {
+    let aws = AwsContext::new(AwsOptions {
+        profile: profile.map(str::to_owned),
+        region: region.map(str::to_owned),
+        ..AwsOptions::default()
+    });
+    let explained = |error: DiscoverError| anyhow!(in_words(&report::explain_lookup(&error)));
+    let region = discover::region(&aws, region).await.map_err(explained)?;
+    let _progress = Progress::start(format!("asking AWS what there is in {region}"));
+    let survey = discover::survey(&aws, &region).await.map_err(explained)?;
+    Ok((region, survey))
+}
+
+/// Everything, for programs. What is not known is `null`.
+fn document(region: &str, profile: Option<&str>, survey: &Survey) -> Value {
+    let databases: Vec<Value> = survey.databases.iter().map(database).collect();
+    let nodes: Vec<Value> = survey.nodes.iter().map(node).collect();
+    let missing: Vec<Value> = survey.missing.iter().map(missing).collect();
+    json!({
+        "region": region,
+        "profile": profile,
+        "databases": databases,
+        "bastions": nodes,
+        "missing": missing,
+    })
+}
+
+fn database(one: &Database) -> Value {
+    let host = |at: &Option<Endpoint>| at.as_ref().map(|at| at.host.clone());
+    json!({
+        "kind": one.kind.word(),
+        "identifier": one.identifier,
+        "host": host(&one.endpoint),
+        "reader_host": host(&one.reader),
+        "port": one.endpoint.as_ref().map(|at| at.port),
+        "region": one.region,
+        "resource_id": one.resource_id,
+        "arn": one.arn,
+        "iam": one.iam,
+        "status": one.status,
+        "engine": one.engine,
+        "engine_version": one.engine_version,
+        "database": one.database,
+        "vpc": one.vpc,
+        "security_groups": one.security_groups,
+        "subnets": one.subnets,
+        "ca": one.ca,
+    })
+}
+
+fn node(one: &Node) -> Value {
+    json!({
+        "id": one.id,
+        "name": one.name,
+        "online": one.online,
+        "ping": one.ping,
+        "last_ping": one.last_ping,
+        "agent": one.agent,
+        "platform": one.platform,
+        "vpc": one.vpc,
+        "marked": one.marked,
+    })
+}
+
+fn missing(call: &Missing) -> Value {
+    json!({
+        "action": call.action,
+        "denied": call.error.is_denied(),
+        "reason": chain(&call.error),
+    })
+}
+
+/// The same for people.
+fn tables(region: &str, profile: Option<&str>, survey: &Survey) -> String {
+    let mut text = String::new();
+    let mut databases = Table::new(&["database", "kind", "engine", "IAM", "status"]);
+    for one in &survey.databases {
+        databases.row(database_row(one));
+    }
+    let mut nodes = Table::new(&["bastion", "name", "state", "VPC", "tag"]);
+    for one in &survey.nodes {
+        nodes.row(node_row(one));
+    }
+    let calls = survey.missing.iter();
+    let (of_rds, other): (Vec<_>, Vec<_>) = calls.partition(|call| call.action.starts_with("rds:"));
+    section(
+        &mut text,
+        databases,
+        &format!("no PostgreSQL databases to be seen in {region}"),
+    );
+    unseen(&mut text, of_rds);
+    text.push('\n');
+    section(
+        &mut text,
+        nodes,
+        &format!("no managed nodes to be seen in {region}"),
+    );
+    unseen(&mut text, other);
+    let usable = |one: &&Database| one.is_available() && one.iam != Some(false);
+    let mut databases = survey.databases.iter();
+    if let Some(first) = databases.clone().find(usable).or(databases.next()) {
+        let profile = profile.map(|profile| format!(" --profile {profile}"));
+        let profile = profile.unwrap_or_default();
+        let db = &first.identifier;
+        let next = format!("pgiam serve --db {db} --region {region}{profile}");
+        // Writing to a String cannot fail.
+        _ = writeln!(
+            text,
+            "\nNext: {next}\n  or pgiam init, which writes a file with all of them."
+        );
+    }
+    text
+}
+
+fn section(text: &mut String, table: Table, nothing: &str) {
+    match table.is_empty() {
+        true => _ = writeln!(text, "{}", styled(HEADING, nothing)),
+        false => _ = write!(text, "{table}"),
+    }
+}
+
+fn database_row(one: &Database) -> [String; 5] {
+    let engine = match (one.engine.as_deref(), one.engine_version.as_deref()) {
+        (Some("aurora-postgresql"), Some(version)) => format!("aurora {version}"),
+        (_, Some(version)) => version.to_owned(),
+        (engine, None) => engine.unwrap_or("-").to_owned(),
+    };
+    let iam = match one.iam {
+        Some(true) => styled(GOOD, "on"),
+        Some(false) => styled(BAD, "off"),
+        None => "-".to_owned(),
+    };
+    let status = one.status.as_deref().unwrap_or("-");
+    let style = if one.is_available() { GOOD } else { WARNING };
+    [
+        one.identifier.clone(),
+        one.kind.word().to_owned(),
+        engine,
+        iam,
+        styled(style, status),
+    ]
+}
+
+fn node_row(one: &Node) -> [String; 5] {
+    let state = match one.online {
+        true => styled(GOOD, "online"),
+        false => styled(DIM, "offline"),
+    };
+    let name = shown(one.name.as_deref().unwrap_or("-"));
+    let name = match name.char_indices().nth(NODE_NAME) {
+        Some((end, _)) => format!("{}…", &name[..end]),
+        None => name,
+    };
+    [
+        one.id.clone(),
+        name,
+        state,
+        one.vpc.clone().unwrap_or_else(|| "-".to_owned()),
+        if one.marked { "marked" } else { "" }.to_owned(),
+    ]
+}
+
+/// What is not shown, and why.
+fn unseen(text: &mut String, calls: Vec<&Missing>) {
+    let calls = calls.into_iter();
+    let (denied, failed): (Vec<_>, Vec<_>) = calls.partition(|call| call.error.is_denied());
+    if !denied.is_empty() {
+        let actions: BTreeSet<&str> = denied.iter().map(|call| call.action).collect();
+        let actions: Vec<&str> = actions.into_iter().collect();
+        let note = format!(
+            "Not allowed, so there may be more: {}",
+            actions.join(",\n  ")
+        );
+        _ = writeln!(text, "{}", styled(WARNING, note));
+    }
+    for call in failed {
+        let note = format!(
+            "No list from {}:\n  {}",
+            call.action,
+            shown(&chain(&call.error))
+        );
+        _ = writeln!(text, "{}", styled(WARNING, note));
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::discover::Kind;
+    use crate::tunnel::ApiAnswer;
+
+    fn db(kind: Kind, identifier: &str, engine: &str) -> Database {
+        let host = format!("{identifier}.cluster-abc.eu-central-1.rds.amazonaws.com");
+        let reader = host.replace("cluster-", "cluster-ro-");
+        let is_cluster = kind == Kind::Cluster;
+        Database {
+            kind,
+            identifier: identifier.to_owned(),
+            endpoint: Some(Endpoint { host, port: 5432 }),
+            reader: is_cluster.then_some(Endpoint {
+                host: reader,
+                port: 5432,
+            }),
+            region: "eu-central-1".to_owned(),
+            resource_id: Some("cluster-ABC".to_owned()),
+            arn: None,
+            iam: Some(is_cluster),
+            status: Some(if is_cluster { "available" } else { "stopped" }.to_owned()),
+            engine: Some(engine.to_owned()),
+            engine_version: Some("17.5".to_owned()),
+            database: is_cluster.then(|| "app".to_owned()),
+            vpc: Some("vpc-0a1b2c3d4e5f60718".to_owned()),
+            security_groups: vec!["sg-1".to_owned()],
+            subnets: Vec::new(),
+            ca: None,
+        }
+    }
+
+    pub(in crate::commands) fn machine(id: &str, name: &str, online: bool) -> Node {
+        Node {
+            id: id.to_owned(),
+            name: Some(name.to_owned()),
+            online,
+            ping: "Online".to_owned(),
+            last_ping: None,
+            agent: Some("3.3.1.0".to_owned()),
+            platform: Some("Linux".to_owned()),
+            vpc: Some("vpc-0a1b2c3d4e5f60718".to_owned()),
+            marked: online,
+        }
+    }
+
+    pub(in crate::commands) fn found() -> Survey {
+        let refused = |action, denied, code: &str| Missing {
+            action,
+            error: DiscoverError::Refused {
+                action,
+                denied,
+                answer: ApiAnswer {
+                    code: code.to_owned(),
+                    message: String::new(),
+                    request_id: None,
+                    clock: None,
+                },
+                region: "eu-central-1".to_owned(),
+            },
+        };
+        Survey {
+            databases: vec![
+                db(Kind::Instance, "billing", "postgres"),
+                db(Kind::Cluster, "orders", "aurora-postgresql"),
+                db(Kind::Instance, "orders", "aurora-postgresql"),
+            ],
+            nodes: vec![
+                machine(
+                    "i-0123456789abcdef0",
+                    "a name that is far\u{1b}[2J too long",
+                    true,
+                ),
+                machine("i-0123456789abcdef1", "bastion", false),
+            ],
+            missing: vec![
+                refused("rds:DescribeDBProxies", true, "AccessDenied"),
+                refused("rds:DescribeDBProxyEndpoints", true, "AccessDenied"),
+                refused("ec2:DescribeInstances", false, "InternalError"),
+            ],
+        }
+    }
+
+    #[test]
+    fn people_see_tables_of_eighty_columns() {
+        let text = tables("eu-central-1", Some("dev"), &found());
+        let plain = anstream::adapter::strip_str(&text).to_string();
+        assert!(!plain.contains('\u{1b}'));
+        insta::assert_snapshot!(plain);
+        for line in plain.lines() {
+            assert!(console::measure_text_width(line) <= 80, "{line}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_said_to_be_nothing() {
+        let nothing = Survey {
+            databases: Vec::new(),
+            nodes: Vec::new(),
+            missing: Vec::new(),
+        };
+        let text = tables("eu-central-1", None, &nothing);
+        let plain = anstream::adapter::strip_str(&text).to_string();
+        assert_eq!(
+            plain,
+            "no PostgreSQL databases to be seen in eu-central-1\n\nno managed nodes to be seen in eu-central-1\n"
+        );
+    }
+
+    #[test]
+    fn programs_get_everything_under_stable_names() {
+        let mut survey = found();
+        survey.databases.truncate(2);
+        survey.nodes.truncate(1);
+        survey.missing.truncate(1);
+        let document = document("eu-central-1", None, &survey);
+        insta::assert_snapshot!(format!("{document:#}"));
+    }
 }

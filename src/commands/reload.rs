@@ -4,13 +4,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{error, info, warn};
 
 use super::serve::{ready_line, say_left_out};
 use crate::cli::ServeArgs;
 use crate::config::{ConfigError, File, Plan, Serve};
-use crate::platform::HangUp;
+use crate::platform::{HangUp, service};
 use crate::server::Server;
 use crate::session::{self, Contexts, Proxy, Slot};
 
@@ -22,7 +23,7 @@ const LOOK: Duration = Duration::from_secs(2);
 pub(super) struct Configured {
     pub(super) serve: Serve,
     /// The file that was read; `None`: flags are all there is.
-    file: Option<PathBuf>,
+    pub(super) file: Option<PathBuf>,
     plans: Vec<Result<Plan, ConfigError>>,
 }
 
@@ -32,14 +33,13 @@ impl Configured {
     /// # Errors
     /// What concerns the whole of it.
     pub(super) fn load(args: &ServeArgs) -> Result<Self, ConfigError> {
-        let found = File::find(args.program.config.as_deref())?;
-        let serve = Serve::from_layer(args.serve_layer().over(found.file.serve.clone()))?;
-        let plans = found
-            .file
-            .plans(&args.targets, &args.layer(), &found.looked_at)?;
+        let (file, looked_at) = File::load(args.program.config.as_deref())?;
+        let serve = Serve::from_layer(args.serve_layer().over(file.serve.clone()))?;
+        let path = file.path.clone();
+        let plans = file.plans(&args.targets, &args.layer(), &looked_at)?;
         Ok(Self {
             serve,
-            file: found.path,
+            file: path,
             plans,
         })
     }
@@ -95,8 +95,15 @@ pub(super) struct Changes<'a> {
     args: &'a ServeArgs,
     configured: Configured,
     contexts: Arc<Contexts>,
-    hang_up: HangUp,
+    asked: Asked,
     seen: Option<Stamp>,
+}
+
+/// Who may ask for it besides the file.
+pub(super) struct Asked {
+    pub(super) hang_up: HangUp,
+    /// The control socket.
+    pub(super) control: mpsc::Receiver<()>,
 }
 
 impl<'a> Changes<'a> {
@@ -104,14 +111,14 @@ impl<'a> Changes<'a> {
         args: &'a ServeArgs,
         configured: Configured,
         contexts: Arc<Contexts>,
-        hang_up: HangUp,
+        asked: Asked,
     ) -> Self {
         let seen = configured.file.as_deref().and_then(Stamp::of);
         Self {
             args,
             configured,
             contexts,
-            hang_up,
+            asked,
             seen,
         }
     }
@@ -122,7 +129,11 @@ impl<'a> Changes<'a> {
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                () = self.hang_up.next() => {
+                Some(()) = self.asked.control.recv() => {
+                    info!("asked to read the configuration anew");
+                    return;
+                }
+                () = self.asked.hang_up.next() => {
                     info!("SIGHUP: reading the configuration anew");
                     return;
                 }
@@ -141,7 +152,13 @@ impl<'a> Changes<'a> {
     }
 
     /// Serves what is configured now. A configuration that cannot be meant changes nothing.
-    pub(super) async fn take_over(&mut self, server: &mut Server, proxy: &Proxy) {
+    pub(super) async fn take_over(&mut self, server: &mut Server, proxy: &Arc<Proxy>) {
+        service::reloading();
+        self.serve_anew(server, proxy).await;
+        service::ready(&serving(server));
+    }
+
+    async fn serve_anew(&mut self, server: &mut Server, proxy: &Arc<Proxy>) {
         let configured = match Configured::load(self.args) {
             Ok(configured) => configured,
             Err(failed) => {
@@ -179,12 +196,24 @@ impl<'a> Changes<'a> {
             .into_iter()
             .filter(|slot| !is_in(&before, slot))
             .collect();
-        session::look_up_all(&fresh, proxy).await;
-        for row in server.served().rows() {
-            if is_in(&fresh, &row.slot) {
-                info!("{}", ready_line(&row));
+        // AWS may take its time; a signal must not.
+        let (served, proxy) = (server.served(), Arc::clone(proxy));
+        tokio::spawn(async move {
+            session::look_up_all(&fresh, &proxy).await;
+            for row in served.rows() {
+                if is_in(&fresh, &row.slot) {
+                    info!("{}", ready_line(&row));
+                }
             }
-        }
+        });
+    }
+}
+
+/// What a service manager shows.
+pub(super) fn serving(server: &Server) -> String {
+    match server.served().slots().len() {
+        1 => "serving 1 target".to_owned(),
+        count => format!("serving {count} targets"),
     }
 }
 

@@ -7,28 +7,26 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use pg_handshake::ServerError;
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 use super::first::{self, First};
 use super::serve::state_dir;
+use crate::admin::{Admin, AdminOptions, Controls, Kind};
 use crate::cli::RunArgs;
 use crate::config::{Plan, Serve, SocketDir};
 use crate::exit;
 use crate::platform::{self, ForwardedSignals};
+use crate::quote::percent;
 use crate::server::{self, ListenAt, Server};
 use crate::session::{Contexts, Proxy, Slot};
 use crate::terminal::Progress;
 
-/// What may stand in a part of a URL as it is (RFC 3986, section 2.3).
-const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC
-    .remove(b'-')
-    .remove(b'.')
-    .remove(b'_')
-    .remove(b'~');
+/// POSIX has no other number for it.
+const SIGTERM: u8 = 15;
 
 /// Variables of libpq that would lead the command elsewhere, or make it insist on what a local
 /// connection has not (PostgreSQL docs, "Environment Variables").
@@ -52,8 +50,12 @@ const ELSEWHERE: [&str; 10] = [
 pub async fn run(args: &RunArgs) -> anyhow::Result<u8> {
     let mut plan = super::plan(args.target.as_deref(), &args.database, &args.program)?;
     plan.local_port = 0; // Others may be serving the configured one.
-    let mut signals = ForwardedSignals::install().context("cannot listen for signals")?;
-    let tunnel = Tunnel::open(args, plan)?;
+    let mut signals = Signals {
+        received: ForwardedSignals::install().context("cannot listen for signals")?,
+        asked: CancellationToken::new(),
+        told: false,
+    };
+    let tunnel = Tunnel::open(args, plan, signals.asked.clone())?;
     let ready = tokio::select! {
         ready = tunnel.ready(args) => ready.map(|()| None),
         signal = signals.next() => Ok(Some(exit::SIGNALLED.saturating_add(signal))),
@@ -66,12 +68,35 @@ pub async fn run(args: &RunArgs) -> anyhow::Result<u8> {
     let grace = Duration::from_secs(args.drain.drain_timeout);
     let hurry = async { _ = signals.next().await };
     tunnel.server.drain(grace, hurry).await;
+    tunnel.admin.stop().await;
     outcome
+}
+
+/// What the command is to hear of.
+struct Signals {
+    received: ForwardedSignals,
+    /// `pgiam stop`, which is a SIGTERM to it.
+    asked: CancellationToken,
+    told: bool,
+}
+
+impl Signals {
+    /// Waits for the next one; its number. Cancel-safe.
+    async fn next(&mut self) -> u8 {
+        tokio::select! {
+            signal = self.received.next() => signal,
+            () = self.asked.cancelled(), if !self.told => {
+                self.told = true;
+                SIGTERM
+            }
+        }
+    }
 }
 
 /// The running server, and what a command needs to know of it.
 struct Tunnel {
     server: Server,
+    admin: Admin,
     plan: Plan,
     port: u16,
     user: Option<String>,
@@ -81,7 +106,7 @@ struct Tunnel {
 
 impl Tunnel {
     /// Listens on a free port.
-    fn open(args: &RunArgs, plan: Plan) -> anyhow::Result<Self> {
+    fn open(args: &RunArgs, plan: Plan, stop: CancellationToken) -> anyhow::Result<Self> {
         let folder = args.socket.then(private_folder).transpose()?;
         let socket_dir = match &folder {
             Some(folder) => SocketDir::At(folder.path().to_owned()),
@@ -93,6 +118,14 @@ impl Tunnel {
         };
         let state_dir = state_dir(args.state.state_dir.as_ref())?;
         let proxy = Proxy::new(&state_dir, platform::os_user(), &serve, None)?;
+        let options = AdminOptions {
+            kind: Kind::Run,
+            config: None,
+            http: None,
+            control_dir: platform::socket::default_dir(&state_dir),
+        };
+        let controls = Controls { stop, reload: None };
+        let admin = Admin::start(options, Arc::clone(&proxy.observed), controls)?;
         let slot = Arc::new(Slot::new(plan.clone(), Arc::new(Contexts::default()))?);
         let at = ListenAt {
             serve,
@@ -108,8 +141,10 @@ impl Tunnel {
             .clone()
             .or_else(|| std::env::var("PGUSER").ok())
             .or_else(platform::os_user);
+        proxy.observed.started();
         Ok(Self {
             server: Server::start(Arc::new(proxy), at, listeners),
+            admin,
             port: port.ok_or_else(|| anyhow!("there is no port to listen on"))?,
             plan,
             user,
@@ -137,7 +172,7 @@ impl Tunnel {
     }
 
     /// Runs the command to its end.
-    async fn command(&self, args: &RunArgs, signals: &mut ForwardedSignals) -> anyhow::Result<u8> {
+    async fn command(&self, args: &RunArgs, signals: &mut Signals) -> anyhow::Result<u8> {
         let (program, rest) = args
             .command
             .split_first()
@@ -183,17 +218,16 @@ impl Tunnel {
     }
 
     fn url(&self, host: &str) -> String {
-        let encoded = |text: &str| utf8_percent_encode(text, UNRESERVED).to_string();
-        let user = self.user.as_deref().map(encoded);
+        let user = self.user.as_deref().map(percent);
         let user = user.map(|user| format!("{user}@")).unwrap_or_default();
-        let database = self.plan.database.as_deref().map(encoded);
+        let database = self.plan.database.as_deref().map(percent);
         let database = database.unwrap_or_default();
         let port = self.port;
         match self.folder {
             None => format!("postgresql://{user}{host}:{port}/{database}?sslmode=disable"),
             // libpq and most others take the directory from a parameter.
             Some(_) => {
-                let directory = encoded(host);
+                let directory = percent(host);
                 format!("postgresql://{user}/{database}?host={directory}&port={port}")
             }
         }
@@ -214,7 +248,7 @@ fn private_folder() -> anyhow::Result<TempDir> {
 }
 
 /// Waits for the end of the command, and passes signals on to it meanwhile.
-async fn follow(mut child: Child, signals: &mut ForwardedSignals) -> io::Result<ExitStatus> {
+async fn follow(mut child: Child, signals: &mut Signals) -> io::Result<ExitStatus> {
     loop {
         tokio::select! {
             status = child.wait() => return status,

@@ -1,18 +1,21 @@
 //! `pgiam serve`: listen, and connect every client to its database.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::reload::{Changes, Configured};
+use super::reload::{Asked, Changes, Configured, serving};
+use crate::admin::{Admin, AdminOptions, Controls, Kind};
 use crate::cli::ServeArgs;
 use crate::config::{ConfigError, Serve};
 use crate::local_password;
-use crate::platform::{self, HangUp, StopSignals};
+use crate::platform::{self, HangUp, StopSignals, service};
 use crate::scram::Verifier;
 use crate::server::{self, ListenAt, Row, Server};
 use crate::session::{self, Contexts, Proxy, Slot};
@@ -21,7 +24,7 @@ use crate::terminal::Progress;
 /// How long the lookups of databases may keep the ready lines waiting. They go on after that.
 const LOOKUP_PATIENCE: Duration = Duration::from_secs(10);
 
-/// Serves until a signal ends it.
+/// Serves until somebody ends it.
 ///
 /// # Errors
 /// When the configuration cannot be meant, or none of the targets can be served.
@@ -29,56 +32,103 @@ pub async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
     let configured = Configured::load(args)?;
     let contexts = Arc::new(Contexts::default());
     let (slots, failed) = configured.slots(&contexts, &[]);
-    let served = some(slots, failed)?;
+    let slots = some(slots, failed)?;
     let verifier = verifier(&configured.serve)?;
     let state_dir = state_dir(args.state.state_dir.as_ref())?;
-    let mut signals = StopSignals::install().context("cannot listen for signals")?;
+    let mut ends = Ends {
+        signals: StopSignals::install().context("cannot listen for signals")?,
+        asked: CancellationToken::new(),
+    };
     let hang_up = HangUp::install().context("cannot listen for signals")?;
 
-    let proxy = Arc::new(Proxy::new(
-        &state_dir,
-        platform::os_user(),
-        &configured.serve,
-        verifier,
-    )?);
-    let at = ListenAt {
-        serve: configured.serve.clone(),
-        default_socket_dir: platform::socket::default_dir(&state_dir),
+    let os_user = platform::os_user();
+    let proxy = Proxy::new(&state_dir, os_user, &configured.serve, verifier)?;
+    let proxy = Arc::new(proxy);
+    let (admin, control) = administer(&configured, &state_dir, &proxy, ends.asked.clone())?;
+    let mut server = listen(&slots, &configured.serve, &state_dir, &proxy)?;
+    let mut end = tokio::select! {
+        () = look_up(&slots, &proxy) => None,
+        end = ends.next() => Some(end),
     };
-    let (listeners, failed) = server::bind(&served, &at)?;
-    let failed = failed.into_iter().map(anyhow::Error::from).collect();
-    let listeners = some(listeners, failed)?;
-    let mut server = Server::start(Arc::clone(&proxy), at, listeners);
+    let ready: Vec<String> = server.served().rows().iter().map(ready_line).collect();
+    announce(&ready)?;
+    proxy.observed.started();
+    service::ready(&serving(&server));
 
-    let signal = tokio::select! {
-        () = look_up(&served, &proxy) => None,
-        signal = signals.next() => Some(signal),
-    };
-    announce(
-        &server
-            .served()
-            .rows()
-            .iter()
-            .map(ready_line)
-            .collect::<Vec<_>>(),
-    )?;
-    let mut changes = Changes::watch(args, configured, contexts, hang_up);
-    let signal = match signal {
-        Some(signal) => signal,
-        None => loop {
-            tokio::select! {
-                signal = signals.next() => break signal,
-                () = changes.next() => changes.take_over(&mut server, &proxy).await,
-            }
-        },
-    };
-    info!(signal, "stopping");
+    let asked = Asked { hang_up, control };
+    let mut changes = Changes::watch(args, configured, contexts, asked);
+    while end.is_none() {
+        tokio::select! {
+            reason = ends.next() => end = Some(reason),
+            () = changes.next() => changes.take_over(&mut server, &proxy).await,
+        }
+    }
+    info!(signal = end.unwrap_or_default(), "stopping");
+    service::stopping();
     let grace = Duration::from_secs(args.drain.drain_timeout);
     server
-        .drain(grace, async { _ = signals.next().await })
+        .drain(grace, async { _ = ends.signals.next().await })
         .await;
+    admin.stop().await;
     info!("stopped");
     Ok(())
+}
+
+/// What ends the program.
+struct Ends {
+    signals: StopSignals,
+    /// `pgiam stop`.
+    asked: CancellationToken,
+}
+
+impl Ends {
+    /// Waits for the end, and names what brought it. Cancel-safe.
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            signal = self.signals.next() => signal,
+            () = self.asked.cancelled() => "pgiam stop",
+        }
+    }
+}
+
+/// Starts what shows and controls the program; and where it says that the configuration is to be read
+/// anew.
+fn administer(
+    configured: &Configured,
+    state_dir: &Path,
+    proxy: &Proxy,
+    stop: CancellationToken,
+) -> anyhow::Result<(Admin, mpsc::Receiver<()>)> {
+    let (reload, asked) = mpsc::channel(1);
+    let options = AdminOptions {
+        kind: Kind::Serve,
+        config: configured.file.clone(),
+        http: configured.serve.http,
+        control_dir: platform::socket::default_dir(state_dir),
+    };
+    let controls = Controls {
+        stop,
+        reload: Some(reload),
+    };
+    let admin = Admin::start(options, Arc::clone(&proxy.observed), controls)?;
+    Ok((admin, asked))
+}
+
+/// Listens for the targets.
+fn listen(
+    slots: &[Arc<Slot>],
+    serve: &Serve,
+    state_dir: &Path,
+    proxy: &Arc<Proxy>,
+) -> anyhow::Result<Server> {
+    let at = ListenAt {
+        serve: serve.clone(),
+        default_socket_dir: platform::socket::default_dir(state_dir),
+    };
+    let (listeners, failed) = server::bind(slots, &at)?;
+    let failed = failed.into_iter().map(anyhow::Error::from).collect();
+    let listeners = some(listeners, failed)?;
+    Ok(Server::start(Arc::clone(proxy), at, listeners))
 }
 
 /// What works, and a line about each thing that does not; the first of these where nothing works.

@@ -1,12 +1,185 @@
-//! `pgiam setup`.
+//! `pgiam setup`: what an administrator has to set up, on standard output; what to do with it, and what
+//! is missing in it, on standard error.
 
-use crate::cli::SetupArgs;
+use std::time::Duration;
 
-/// Does it.
+use anyhow::Context;
+use tokio::time::timeout;
+use tracing::debug;
+
+use crate::alias::Aliases;
+use crate::aws::{AwsContext, AwsOptions, Keys};
+use crate::cli::{OneTarget, ProgramArgs, SetupArgs, SetupCommand};
+use crate::config::{Auth, Endpoint, EndpointKind, Plan};
+use crate::discover::{self, Database, DiscoverError};
+use crate::setup::cloudformation::cloudformation;
+use crate::setup::policy::policy;
+use crate::setup::sql::sql;
+use crate::setup::terraform::terraform;
+use crate::setup::{Artefact, Facts, Principal};
+use crate::terminal::{self, Progress};
+
+/// How long each question may take. What has no answer by then is left open in what is printed.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Where Session Manager keeps the preferences of a region (Systems Manager User Guide, "Session
+/// document schema").
+const PREFERENCES: &str = "SSM-SessionManagerRunShell";
+
+/// Prints it.
 ///
 /// # Errors
-/// Not there yet.
+/// When the configuration cannot be meant, or there is nowhere to print to. That AWS does not answer is
+/// none: what it would have said is left open.
 pub async fn setup(args: &SetupArgs) -> anyhow::Result<()> {
-    let _ = args;
-    anyhow::bail!("not there yet")
+    let (what, program) = about(&args.what);
+    let plan = super::plan(what.target.as_deref(), &what.database, program)?;
+    let (mut facts, unseen) = gather(&plan).await;
+    let flags = &what.database;
+    facts.described = what.target.is_none() && (flags.host.is_some() || flags.db.is_some());
+    let artefact = match &args.what {
+        SetupCommand::Policy(_) => policy(&facts),
+        SetupCommand::Sql(_) => sql(&facts),
+        SetupCommand::Bastion(args) if args.terraform => terraform(&facts, args.endpoints),
+        SetupCommand::Bastion(args) => cloudformation(&facts, args.endpoints),
+    };
+    let Artefact { text, notes } = artefact;
+    terminal::write(text).context("cannot write to standard output")?;
+    // Whoever has closed standard error does not want them.
+    for note in unseen.into_iter().chain(notes) {
+        _ = terminal::tell(format_args!("- {note}"));
+    }
+    Ok(())
+}
+
+fn about(command: &SetupCommand) -> (&OneTarget, &ProgramArgs) {
+    match command {
+        SetupCommand::Policy(args) => (&args.what, &args.program),
+        SetupCommand::Sql(args) => (&args.what, &args.program),
+        SetupCommand::Bastion(args) => (&args.what, &args.program),
+    }
+}
+
+/// What is known about a target, and why not more is.
+async fn gather(plan: &Plan) -> (Facts, Vec<String>) {
+    let progress = Progress::start("asking AWS");
+    let mut facts = Facts::of(plan);
+    let mut unseen = Vec::new();
+    if let Some(endpoint) = &mut facts.endpoint
+        && endpoint.kind() == EndpointKind::Other
+        && plan.login.auth == Auth::Iam
+    {
+        let aliases = Aliases::new(plan.login.dns_server);
+        match aliases.resolve(&endpoint.host).await {
+            Ok(host) => endpoint.host = host,
+            Err(error) => unseen.push(format!("The alias could not be followed: {error}.")),
+        }
+    }
+    let in_name = facts.endpoint.as_ref().and_then(Endpoint::region);
+    facts.region = in_name.map(str::to_owned).or(facts.region);
+    let aws = AwsContext::new(AwsOptions {
+        profile: plan.profile.clone(),
+        region: facts.region.clone(),
+        ..AwsOptions::default()
+    });
+    if facts.region.is_none() {
+        facts.region = aws.region().await.ok().flatten();
+    }
+    let Some(region) = facts.region.clone() else {
+        return (facts, unseen);
+    };
+    if let Err(error) = aws.credentials().await {
+        unseen.push(format!("Nothing could be asked of AWS: {error}."));
+        return (facts, unseen);
+    }
+    ask_who(&aws, &region, &mut facts, &mut unseen).await;
+    progress.now("looking for the database");
+    match timeout(PATIENCE, find(&aws, &region, plan, &facts)).await {
+        Ok(Ok(Some(database))) => learn(&mut facts, database, plan),
+        Ok(Ok(None)) => {}
+        Ok(Err(error)) => unseen.push(format!("The database could not be looked up: {error}.")),
+        Err(_) => unseen.push("The database could not be looked up: no answer in time.".to_owned()),
+    }
+    progress.now("asking how sessions are encrypted");
+    facts.kms_key = session_key(&aws, &region).await;
+    (facts, unseen)
+}
+
+async fn ask_who(aws: &AwsContext, region: &str, facts: &mut Facts, unseen: &mut Vec<String>) {
+    let identity = aws.identity(region).await;
+    match identity.keys {
+        Some(Keys::Expired) => unseen.push("The AWS credentials have expired.".to_owned()),
+        Some(Keys::Rejected { code }) => {
+            unseen.push(format!("AWS does not accept the credentials ({code})."));
+        }
+        Some(Keys::Accepted) | None => {}
+    }
+    facts.account = identity.account;
+    facts.principal = identity
+        .arn
+        .as_deref()
+        .map_or(Principal::Unknown, Principal::of);
+}
+
+/// The database as RDS knows it.
+async fn find(
+    aws: &AwsContext,
+    region: &str,
+    plan: &Plan,
+    facts: &Facts,
+) -> Result<Option<Database>, DiscoverError> {
+    match (plan.lookup(), &facts.endpoint) {
+        (Some(db), _) => discover::find(aws, region, db).await.map(Some),
+        (None, Some(endpoint)) if is_rds(endpoint) => discover::at(aws, region, endpoint).await,
+        (None, _) => Ok(None),
+    }
+}
+
+fn is_rds(endpoint: &Endpoint) -> bool {
+    !matches!(endpoint.kind(), EndpointKind::Dsql | EndpointKind::Other)
+}
+
+fn learn(facts: &mut Facts, database: Database, plan: &Plan) {
+    let reader = plan.lookup().is_some_and(|db| db.reader);
+    if facts.endpoint.is_none() {
+        facts.endpoint = if reader {
+            database.reader
+        } else {
+            database.endpoint
+        };
+    }
+    // The database's own account, where another one uses it.
+    let of_arn = database
+        .arn
+        .as_deref()
+        .and_then(|arn| arn.split(':').nth(4));
+    let of_arn = of_arn
+        .filter(|account| !account.is_empty())
+        .map(str::to_owned);
+    facts.account = of_arn.or(facts.account.take());
+    facts.resource_id = database.resource_id;
+    facts.database = facts.database.take().or(database.database);
+    facts.vpc = database.vpc;
+    facts.subnets = database.subnets;
+    facts.security_groups = database.security_groups;
+}
+
+/// The key that sessions are encrypted with. Few may read that; it is no failure when it is not told.
+async fn session_key(aws: &AwsContext, region: &str) -> Option<String> {
+    let client = aws.ssm(region).await.ok()?;
+    let asked = client.get_document().name(PREFERENCES).send();
+    let answer = match timeout(PATIENCE, asked).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(error)) => {
+            debug!(
+                reason = crate::tunnel::chain(&error),
+                "the preferences of sessions cannot be read"
+            );
+            return None;
+        }
+        Err(_) => return None,
+    };
+    let content: serde_json::Value = serde_json::from_str(answer.content()?).ok()?;
+    let key = content.pointer("/inputs/kmsKeyId")?.as_str()?;
+    Some(key.to_owned()).filter(|key| !key.is_empty())
 }

@@ -1,30 +1,200 @@
 //! `pgiam status`, `pgiam wait` and `pgiam stop`: what the running program says and is told.
 
+mod show;
+mod watch;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::serve::state_dir;
+use crate::admin::client::{self, AskError};
+use crate::admin::document::Process;
 use crate::cli::{StatusArgs, StopArgs, WaitArgs};
+use crate::exit;
+use crate::platform::socket::control::{Found, is_alive};
+use crate::terminal::{self, Progress};
+
+/// How often `wait` and `stop` look.
+const LOOK: Duration = Duration::from_millis(50);
+/// How long a process that serves nothing any more may still be there.
+const LAST_STEPS: Duration = Duration::from_secs(2);
+const NONE_RUNS: &str = "pgiam: no pgiam of yours is running\nhint: start one: pgiam serve";
 
 /// Shows what the running program does.
 ///
 /// # Errors
-/// Not there yet.
+/// When this system has no control sockets, or the terminal cannot be written to.
 pub async fn status(args: &StatusArgs) -> anyhow::Result<u8> {
-    let _ = args;
-    anyhow::bail!("not there yet")
+    let state_dir = state_dir(args.state.state_dir.as_ref())?;
+    if args.watch {
+        return watch::watch(&state_dir, args.output.json).await;
+    }
+    let processes = running(&state_dir).await?;
+    if args.output.json {
+        terminal::write(format!("{}\n", serde_json::to_string_pretty(&processes)?))?;
+    } else if !processes.is_empty() {
+        terminal::write(show::all(&processes, show::width(), None))?;
+    }
+    if processes.is_empty() {
+        terminal::tell(NONE_RUNS)?;
+        return Ok(exit::NOT_RUNNING);
+    }
+    Ok(0)
+}
+
+/// What runs. Those that do not answer are told of.
+async fn running(state_dir: &Path) -> anyhow::Result<Vec<Process>> {
+    let mut processes = Vec::new();
+    for (found, status) in asked(state_dir).await? {
+        match status {
+            Ok(process) => processes.push(process),
+            Err(error) => terminal::tell(format!("pgiam: process {}: {error}", found.pid))?,
+        }
+    }
+    Ok(processes)
+}
+
+type Asked = Vec<(Found, Result<Process, AskError>)>;
+
+async fn asked(state_dir: &Path) -> anyhow::Result<Asked> {
+    client::all(state_dir)
+        .await
+        .context("cannot look for running pgiams")
 }
 
 /// Waits until it is ready.
 ///
 /// # Errors
-/// Not there yet.
+/// When this system has no control sockets.
 pub async fn wait(args: &WaitArgs) -> anyhow::Result<u8> {
-    let _ = args;
-    anyhow::bail!("not there yet")
+    let state_dir = state_dir(args.state.state_dir.as_ref())?;
+    let limit = Duration::from_secs(args.timeout);
+    let until = Instant::now() + limit;
+    let progress = Progress::start("waiting for pgiam");
+    loop {
+        let processes: Vec<Process> = asked(&state_dir)
+            .await?
+            .into_iter()
+            .filter_map(|(_, status)| status.ok())
+            .collect();
+        let Some(missing) = missing(&processes, &args.targets) else {
+            return Ok(0);
+        };
+        progress.now(format!("waiting: {missing}"));
+        if Instant::now() >= until {
+            drop(progress);
+            let seconds = limit.as_secs();
+            terminal::tell(format!("pgiam: not ready after {seconds} s: {missing}"))?;
+            return Ok(exit::NOT_RUNNING);
+        }
+        sleep(LOOK).await;
+    }
+}
+
+/// What is still to be waited for; `None`: nothing.
+fn missing(processes: &[Process], targets: &[String]) -> Option<String> {
+    if processes.is_empty() {
+        return Some("no pgiam of yours is running".to_owned());
+    }
+    let served = || {
+        let serving = processes.iter().filter(|p| p.state == "serving");
+        serving.flat_map(|process| &process.targets)
+    };
+    if targets.is_empty() {
+        if let Some(other) = processes.iter().find(|p| p.state != "serving") {
+            return Some(format!("process {} is {}", other.pid, other.state));
+        }
+        return served().find(|target| !target.ready).map(not_ready);
+    }
+    targets.iter().find_map(|name| {
+        let mut own = served().filter(|target| target.name == *name).peekable();
+        if own.peek().is_none() {
+            return Some(format!("no pgiam serves a target \"{name}\""));
+        }
+        own.find(|target| !target.ready).map(not_ready)
+    })
+}
+
+fn not_ready(target: &crate::admin::document::Target) -> String {
+    let why = target.last_error.as_ref();
+    let why = why.map(|error| format!(" [{}]", error.id));
+    format!(
+        "target \"{}\" is {}{}",
+        target.name,
+        target.state,
+        why.unwrap_or_default()
+    )
 }
 
 /// Ends it.
 ///
 /// # Errors
-/// Not there yet.
+/// When this system has no control sockets.
 pub async fn stop(args: &StopArgs) -> anyhow::Result<u8> {
-    let _ = args;
-    anyhow::bail!("not there yet")
+    let state_dir = state_dir(args.state.state_dir.as_ref())?;
+    let mut all = asked(&state_dir).await?;
+    all.retain(|(found, _)| args.pid.is_none_or(|pid| found.pid == pid));
+    if all.is_empty() {
+        match args.pid {
+            Some(pid) => terminal::tell(format!(
+                "pgiam: process {pid} is no running pgiam of yours\nhint: pgiam status shows them"
+            ))?,
+            None => terminal::tell(NONE_RUNS)?,
+        }
+        return Ok(exit::NOT_RUNNING);
+    }
+    let progress = Progress::start("stopping pgiam");
+    let limit = Duration::from_secs(args.timeout);
+    let stopping = all.iter().map(|(found, _)| timeout(limit, end(found)));
+    let outcomes = futures_util::future::join_all(stopping).await;
+    drop(progress);
+    let mut code = 0;
+    for ((found, _), outcome) in all.iter().zip(outcomes) {
+        let pid = found.pid;
+        let failure = match outcome {
+            Ok(Ok(())) => {
+                terminal::write(format!("stopped {pid}\n"))?;
+                continue;
+            }
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => format!("it is still there after {} s", limit.as_secs()),
+        };
+        terminal::tell(format!("pgiam: process {pid}: {failure}"))?;
+        code = exit::NOT_RUNNING;
+    }
+    Ok(code)
 }
+
+/// Asks one to end, and waits until it has.
+async fn end(found: &Found) -> Result<(), AskError> {
+    match client::stop(found).await {
+        Err(AskError::Gone) => return Ok(()),
+        asked => asked?,
+    }
+    while client::is_there(found).await {
+        sleep(LOOK).await;
+    }
+    // It may be in a container, and its process not to be seen from here.
+    let gone = async {
+        while is_alive(found.pid) {
+            sleep(LOOK).await;
+        }
+    };
+    _ = timeout(LAST_STEPS, gone).await;
+    Ok(())
+}
+
+/// `~` for the home directory, as people write it.
+fn short(path: &Path) -> String {
+    let home = std::env::home_dir().filter(|home| home != Path::new("/"));
+    match home.and_then(|home| path.strip_prefix(home).ok().map(PathBuf::from)) {
+        Some(rest) => format!("~/{}", rest.display()),
+        None => path.display().to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,12 +1,136 @@
-//! `pgiam token`.
+//! `pgiam token`: a login token for other programs.
 
+use std::io::IsTerminal;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use anyhow::{Context, bail};
+use aws_smithy_types::DateTime;
+use aws_smithy_types::date_time::Format;
+use serde::Serialize;
+use zeroize::Zeroizing;
+
+use crate::alias::Aliases;
+use crate::aws::{AwsContext, AwsOptions};
 use crate::cli::TokenArgs;
+use crate::config::{Auth, Endpoint, Plan};
+use crate::discover;
+use crate::platform;
+use crate::terminal;
+use crate::token::{self, TokenProvider, TokenRequest};
 
-/// Does it.
+/// Prints it. Nothing is sent to the database.
 ///
 /// # Errors
-/// Not there yet.
+/// When there are no credentials, or the target says too little; and where the token would stay on a
+/// screen.
 pub async fn token(args: &TokenArgs) -> anyhow::Result<()> {
-    let _ = args;
-    anyhow::bail!("not there yet")
+    if std::io::stdout().is_terminal() && !args.show {
+        bail!(
+            "the token is a password, and would stay on the screen; pipe it to where it is needed, or give --show"
+        );
+    }
+    let database = &args.what.database;
+    let plan = super::plan(args.what.target.as_deref(), database, &args.program)?;
+    if plan.login.auth == Auth::Passthrough {
+        bail!(
+            "target \"{}\" has auth = \"passthrough\": its clients log in with passwords, not with tokens",
+            plan.name
+        );
+    }
+    let (aws, request) = request(&plan).await?;
+    let token = token::provider(aws).token(&request).await?;
+    let text = match args.output.json {
+        true => json(&request, token.value.expose(), token.expires_at)?,
+        false => Zeroizing::new(format!("{}\n", token.value.expose())),
+    };
+    terminal::write(text.as_str()).context("cannot write to standard output")
+}
+
+/// What has to be signed: the real endpoint, as a connection would have it.
+async fn request(plan: &Plan) -> anyhow::Result<(Arc<AwsContext>, TokenRequest)> {
+    let named = plan.target().map(|target| target.endpoint);
+    let in_name = named.as_ref().and_then(Endpoint::region);
+    let aws = Arc::new(AwsContext::new(AwsOptions {
+        profile: plan.profile.clone(),
+        region: in_name.map(str::to_owned).or_else(|| plan.region.clone()),
+        ..AwsOptions::default()
+    }));
+    let Endpoint { host, port } = match (named, plan.lookup()) {
+        (Some(endpoint), _) => endpoint,
+        (None, Some(db)) => {
+            let region = region(&aws, None).await?;
+            let database = discover::find(&aws, &region, db).await?;
+            let found = if db.reader {
+                database.reader
+            } else {
+                database.endpoint
+            };
+            found.with_context(|| format!("the database \"{db}\" has no endpoint yet"))?
+        }
+        (None, None) => bail!("target \"{}\" names no database", plan.name),
+    };
+    let host = Aliases::new(plan.login.dns_server).resolve(&host).await?;
+    let user = plan.user.clone().or_else(platform::os_user);
+    let user = user.with_context(|| {
+        format!(
+            "target \"{}\" has no user, and this account has no name; give --user",
+            plan.name
+        )
+    })?;
+    let endpoint = Endpoint { host, port };
+    let region = region(&aws, endpoint.region()).await?;
+    let Endpoint { host, port } = endpoint;
+    let request = TokenRequest {
+        host,
+        port,
+        user,
+        region,
+    };
+    Ok((aws, request))
+}
+
+async fn region(aws: &AwsContext, in_name: Option<&str>) -> anyhow::Result<String> {
+    match in_name {
+        Some(region) => Ok(region.to_owned()),
+        None => aws.region().await?.context(
+            "no AWS region is known: set region in the target, AWS_REGION, or region in the AWS profile",
+        ),
+    }
+}
+
+/// What programs get.
+#[derive(Serialize)]
+struct Json<'a> {
+    token: &'a str,
+    expires_at: String,
+    host: &'a str,
+    port: u16,
+    user: &'a str,
+    region: &'a str,
+}
+
+fn json(
+    request: &TokenRequest,
+    token: &str,
+    expires_at: SystemTime,
+) -> anyhow::Result<Zeroizing<String>> {
+    // Whole seconds: half a second more would be a promise that is not kept.
+    let seconds = expires_at.duration_since(SystemTime::UNIX_EPOCH)?.as_secs();
+    let expires_at = DateTime::from_secs(seconds.cast_signed()).fmt(Format::DateTime)?;
+    let TokenRequest {
+        host,
+        port,
+        user,
+        region,
+    } = request;
+    let text = serde_json::to_string_pretty(&Json {
+        token,
+        expires_at,
+        host,
+        port: *port,
+        user,
+        region,
+    })?;
+    Ok(Zeroizing::new(text + "\n"))
 }

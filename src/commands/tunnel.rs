@@ -1,15 +1,19 @@
 //! `pgiam tunnel`: plain TCP to any host and port.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use super::serve::announce;
+use super::serve::{announce, state_dir};
+use crate::admin::{Admin, AdminOptions, Controls, Kind};
 use crate::cli::TunnelArgs;
-use crate::config::File;
+use crate::config::{DEFAULT_MAX_CONNECTIONS, File};
 use crate::forward::{self, Bound, Forwarder};
-use crate::platform::StopSignals;
+use crate::observe::Observed;
+use crate::platform::{self, StopSignals};
 
 /// Carries connections until a signal ends it.
 ///
@@ -17,6 +21,7 @@ use crate::platform::StopSignals;
 /// When the configuration cannot be meant, or the ports cannot be had.
 pub async fn tunnel(args: &TunnelArgs) -> anyhow::Result<()> {
     let (file, _) = File::load(args.program.config.as_deref())?;
+    let config = file.path.clone();
     let target = file.forward(args.to.clone(), args.target.as_deref(), &args.layer())?;
     let mut signals = StopSignals::install().context("cannot listen for signals")?;
 
@@ -32,15 +37,34 @@ pub async fn tunnel(args: &TunnelArgs) -> anyhow::Result<()> {
         })
         .collect();
     let transport = forward::transport(&target);
-    let forwarder = Forwarder::start(target, transport, bound);
+    let observed = Arc::new(Observed::new(DEFAULT_MAX_CONNECTIONS));
+    let stop = CancellationToken::new();
+    let controls = Controls {
+        stop: stop.clone(),
+        reload: None,
+    };
+    // Without a home directory there is no place for it, and nothing else needs one.
+    let state_dir = state_dir(args.state.state_dir.as_ref()).ok();
+    let options = AdminOptions {
+        kind: Kind::Tunnel,
+        config,
+        http: None,
+        control_dir: state_dir.as_deref().and_then(platform::socket::default_dir),
+    };
+    let admin = Admin::start(options, Arc::clone(&observed), controls)?;
+    let forwarder = Forwarder::start(target, transport, bound, observed);
     announce(&ready)?;
 
-    let signal = signals.next().await;
+    let signal = tokio::select! {
+        signal = signals.next() => signal,
+        () = stop.cancelled() => "pgiam stop",
+    };
     info!(signal, "stopping");
     let grace = Duration::from_secs(args.drain.drain_timeout);
     forwarder
         .drain(grace, async { _ = signals.next().await })
         .await;
+    admin.stop().await;
     info!("stopped");
     Ok(())
 }

@@ -124,32 +124,21 @@ pub struct File {
     /// The targets by name.
     #[serde(default)]
     pub targets: BTreeMap<String, Layer>,
-}
-
-/// A configuration file and where it was.
-#[derive(Clone, Debug)]
-pub struct Found {
-    /// What it says; nothing where there is none.
-    pub file: File,
-    /// The file that was read.
+    /// Where it was read from; `None`: there is no file.
+    #[serde(skip)]
     pub path: Option<PathBuf>,
-    /// Where it was looked for, in words.
-    pub looked_at: String,
 }
 
 impl File {
     /// Reads `explicit`, or else the first that exists of `./pgiam.toml` and the user's file.
+    /// Returns the file and a sentence about where it was looked for.
     ///
     /// # Errors
     /// [`ConfigError::Unreadable`] or [`ConfigError::Syntax`]. Finding no file is not an error
     /// unless one was named.
-    pub fn find(explicit: Option<&Path>) -> Result<Found, ConfigError> {
+    pub fn load(explicit: Option<&Path>) -> Result<(Self, String), ConfigError> {
         if let Some(path) = explicit {
-            return Ok(Found {
-                file: Self::read(path)?,
-                path: Some(path.to_owned()),
-                looked_at: path.display().to_string(),
-            });
+            return Ok((Self::read(path)?, path.display().to_string()));
         }
         let candidates: Vec<PathBuf> = [
             Some(PathBuf::from("pgiam.toml")),
@@ -163,35 +152,14 @@ impl File {
             .map(|path| path.display().to_string())
             .collect::<Vec<_>>()
             .join(", ");
-        for path in candidates {
-            let file = match Self::read(&path) {
+        for path in &candidates {
+            match Self::read(path) {
                 Err(ConfigError::Unreadable { source, .. })
-                    if source.kind() == std::io::ErrorKind::NotFound =>
-                {
-                    continue;
-                }
-                read => read?,
-            };
-            return Ok(Found {
-                file,
-                path: Some(path),
-                looked_at,
-            });
+                    if source.kind() == std::io::ErrorKind::NotFound => {}
+                read => return Ok((read?, looked_at)),
+            }
         }
-        Ok(Found {
-            file: Self::default(),
-            path: None,
-            looked_at,
-        })
-    }
-
-    /// The same without the place: the file and a sentence about where it was looked for.
-    ///
-    /// # Errors
-    /// As for [`File::find`].
-    pub fn load(explicit: Option<&Path>) -> Result<(Self, String), ConfigError> {
-        let found = Self::find(explicit)?;
-        Ok((found.file, found.looked_at))
+        Ok((Self::default(), looked_at))
     }
 
     fn read(path: &Path) -> Result<Self, ConfigError> {
@@ -203,6 +171,7 @@ impl File {
             path: path.to_owned(),
             reason: with_suggestion(&source),
         })?;
+        file.path = Some(path.canonicalize().unwrap_or_else(|_| path.to_owned()));
         // A relative path means: beside the file that names it.
         let base = path.parent().unwrap_or(Path::new("")).to_owned();
         if let Some(password_file) = &mut file.serve.password_file {

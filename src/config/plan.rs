@@ -7,7 +7,8 @@ use std::time::Duration;
 use super::file::Layer;
 use super::via::{seconds, via};
 use super::{
-    ConfigError, DEFAULT_CONNECT_TIMEOUT, DEFAULT_LOCAL_PORT, Endpoint, LoginSettings, Target, Via,
+    ConfigError, DEFAULT_CONNECT_TIMEOUT, DEFAULT_LOCAL_PORT, DEFAULT_UPSTREAM_PORT, Endpoint,
+    LoginSettings, Target, Via,
 };
 
 /// What an identifier has behind it that means the readers of a cluster.
@@ -188,7 +189,22 @@ impl Plan {
     /// [`ConfigError::Invalid`] when the configured region is not that of the endpoint.
     pub fn at(&self, endpoint: Endpoint) -> Result<Target, ConfigError> {
         let region = self.region_at(&endpoint)?;
-        Ok(Target {
+        Ok(self.with(endpoint, region))
+    }
+
+    /// The target for messages about it, while nobody knows where it is: its endpoint has what was
+    /// asked for in place of a name.
+    #[must_use]
+    pub fn anywhere(&self) -> Target {
+        let endpoint = Endpoint {
+            host: self.wanted.to_string(),
+            port: DEFAULT_UPSTREAM_PORT,
+        };
+        self.with(endpoint, self.region.clone())
+    }
+
+    fn with(&self, endpoint: Endpoint, region: Option<String>) -> Target {
+        Target {
             name: self.name.clone(),
             region,
             endpoint,
@@ -200,7 +216,7 @@ impl Plan {
             ca_file: self.ca_file.clone(),
             connect_timeout: self.connect_timeout,
             login: self.login.clone(),
-        })
+        }
     }
 
     fn region_at(&self, endpoint: &Endpoint) -> Result<Option<String>, ConfigError> {

@@ -109,7 +109,6 @@ fn flags_alone_make_a_target() {
 fn refusals_name_the_key_and_the_remedy() {
     let no_flags = Layer::default();
     for (lines, expected) in [
-        ("", "target \"a\" has no bastion"),
         ("via='vpn'", "\"ssm\" or \"direct\""),
         (
             "via='direct'\nregion='us-east-1'",
@@ -207,7 +206,7 @@ fn bastions_that_are_none_are_refused_with_the_form() {
     let cases = [
         (
             "'bastion-1'",
-            "bastion = \"bastion-1\" is not usable: \"bastion-1\" is no id; give the id of a managed node (i-…, mi-… or ecs:CLUSTER_TASK_RUNTIME), several of them, or a tag",
+            "bastion = \"bastion-1\" is not usable: \"bastion-1\" is no id; give the id of a managed node (i-…, mi-… or ecs:CLUSTER_TASK_RUNTIME), several of them, a tag, or auto",
         ),
         ("''", "an id is empty"),
         ("'i-'", "\"i-\" is no id"),
@@ -557,4 +556,161 @@ fn a_raw_tunnel_says_what_it_lacks() {
     };
     let bad = said("", None, &flags);
     assert!(bad.contains("sessions = 50 is not usable"), "{bad}");
+}
+
+#[test]
+fn without_a_bastion_one_is_looked_for() {
+    for lines in ["", "bastion='auto'"] {
+        assert_eq!(ssm(lines).bastion, Bastion::Auto, "{lines}");
+    }
+    // Not where somebody else's tunnel is meant.
+    let to = "db.internal:3306".parse::<Destination>().unwrap();
+    let error = File::default().forward(to.clone(), None, &Layer::default());
+    assert!(error.unwrap_err().to_string().contains("--bastion auto"));
+    let flags = Layer {
+        bastion: written("auto"),
+        ..Layer::default()
+    };
+    let target = File::default().forward(to, None, &flags).unwrap();
+    assert_eq!(target.via.to_string(), "ssm auto");
+}
+
+fn plans(text: &str, flags: &Layer) -> Vec<Result<Plan, ConfigError>> {
+    let file: File = toml::from_str(text).unwrap();
+    file.plans(&[], flags, "pgiam.toml").unwrap()
+}
+
+#[test]
+fn a_database_may_be_named_by_its_identifier() {
+    let mut all = plans(
+        "[targets.a]\ndb='Orders'\n[targets.b]\ndb='orders:reader'\n",
+        &Layer::default(),
+    );
+    for (plan, shown, reader) in [
+        (all.remove(0), "orders", false),
+        (all.remove(0), "orders:reader", true),
+    ] {
+        let plan = plan.unwrap();
+        let db = plan.lookup().unwrap();
+        assert_eq!((db.to_string().as_str(), db.reader), (shown, reader));
+        assert!(plan.target().is_none());
+        let target = plan.at(HOST.parse().unwrap()).unwrap();
+        assert_eq!(target.region.as_deref(), Some("eu-central-1"));
+    }
+    for (written, expected) in [
+        (HOST, "write host = "),
+        ("", "as pgiam list"),
+        ("1orders", "as pgiam list"),
+        ("or ders", "as pgiam list"),
+        (":reader", "as pgiam list"),
+    ] {
+        let plan = plans(&format!("[targets.a]\ndb='{written}'\n"), &Layer::default()).remove(0);
+        let said = plan.unwrap_err().to_string();
+        assert!(said.contains(expected), "{written}\n→ {said}");
+    }
+}
+
+#[test]
+fn host_and_db_say_the_same_and_the_nearer_one_counts() {
+    let both = format!("[targets.a]\nhost='{HOST}'\ndb='orders'\n");
+    let said = plans(&both, &Layer::default()).remove(0).unwrap_err();
+    assert!(
+        said.to_string().contains("leave one of the two out"),
+        "{said}"
+    );
+    let flags = Layer {
+        db: Some("other".to_owned()),
+        ..Layer::default()
+    };
+    let one = format!("[targets.a]\nhost='{HOST}'\n");
+    let plan = plans(&one, &flags).remove(0).unwrap();
+    assert_eq!(plan.lookup().unwrap().identifier, "other");
+    let below = format!("[defaults]\ndb='orders'\n[targets.a]\nhost='{HOST}'\n");
+    let plan = plans(&below, &Layer::default()).remove(0).unwrap();
+    assert!(plan.target().is_some());
+}
+
+#[test]
+fn a_target_that_cannot_be_meant_does_not_keep_the_others_from_it() {
+    let text = format!("[targets.a]\nvia='vpn'\nhost='{HOST}'\n[targets.b]\nhost='{HOST}'\n");
+    let all = plans(&text, &Layer::default());
+    assert_eq!(
+        all.iter().map(Result::is_ok).collect::<Vec<_>>(),
+        [false, true]
+    );
+}
+
+#[test]
+fn a_command_about_one_target_finds_it() {
+    let plan = |text: &str, name: Option<&str>, flags: &Layer| {
+        let file: File = toml::from_str(text).unwrap();
+        file.plan(name, flags, "pgiam.toml")
+    };
+    let one = format!("[targets.a]\nhost='{HOST}'\n");
+    let two = format!("{one}[targets.bb]\nhost='{HOST}'\n");
+    let nothing = Layer::default();
+    assert_eq!(plan(&one, None, &nothing).unwrap().name, "a");
+    assert_eq!(plan(&two, Some("bb"), &nothing).unwrap().name, "bb");
+    let which = plan(&two, None, &nothing).unwrap_err().to_string();
+    assert!(which.contains("name one of them: a, bb"), "{which}");
+    // Flags describe one of their own, whatever the file has.
+    let flags = Layer {
+        db: Some("Orders".to_owned()),
+        ..Layer::default()
+    };
+    let described = plan(&two, None, &flags).unwrap();
+    assert_eq!(
+        (described.name.as_str(), described.lookup().is_some()),
+        ("orders", true)
+    );
+    assert!(matches!(
+        plan("", None, &nothing),
+        Err(ConfigError::NoTarget { .. })
+    ));
+}
+
+#[test]
+fn what_was_mistyped_is_named() {
+    let text = format!("[targets.orders]\nhost='{HOST}'\n[targets.users]\nhost='{HOST}'\n");
+    for (asked, expected) in [
+        (
+            "ordres",
+            "hint: did you mean \"orders\"? the configured targets are: orders, users",
+        ),
+        (
+            "stauts",
+            "hint: did you mean the command pgiam status? the configured",
+        ),
+        ("kafka", "hint: the configured targets are: orders, users"),
+    ] {
+        let said = parse(&text, &[asked], &Layer::default())
+            .unwrap_err()
+            .to_string();
+        assert!(said.contains(expected), "{asked}\n→ {said}");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("pgiam.toml");
+    for (line, expected) in [
+        ("bastoin='i-1'", "hint: did you mean bastion?"),
+        ("idle_timout=3", "hint: did you mean idle_timeout?"),
+        ("kafka=1", "unknown field `kafka`"),
+    ] {
+        std::fs::write(&path, format!("[targets.a]\n{line}\n")).unwrap();
+        let said = File::load(Some(&path)).unwrap_err().to_string();
+        assert!(said.contains(expected), "{line}\n→ {said}");
+    }
+}
+
+#[test]
+fn health_endpoints_need_a_port() {
+    let parsed = |text: &str| Serve::from_layer(toml::from_str(text).unwrap());
+    assert_eq!(parsed("").unwrap().http, None);
+    let at = parsed("http_port=9090").unwrap().http.unwrap();
+    assert_eq!(at.to_string(), "127.0.0.1:9090");
+    let at = parsed("http_port=9090\nhttp_address='0.0.0.0'")
+        .unwrap()
+        .http;
+    assert_eq!(at.unwrap().to_string(), "0.0.0.0:9090");
+    let said = parsed("http_address='0.0.0.0'").unwrap_err().to_string();
+    assert!(said.contains("give http_port, too"), "{said}");
 }

@@ -14,7 +14,7 @@ use crate::tunnel::chain;
 /// The key of the tag that marks a node as a bastion, whatever its value. Systems Manager looks for
 /// it, so that nobody needs a permission for EC2.
 pub const MARK: &str = "pgiam:bastion";
-const LIST: &str = "ssm:DescribeInstanceInformation";
+pub(super) const LIST: &str = "ssm:DescribeInstanceInformation";
 
 /// Every managed node, by id.
 ///

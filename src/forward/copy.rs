@@ -15,6 +15,7 @@ use tokio::io::AsyncReadExt;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::observe::Traffic;
 use crate::splice::{self, Pump, Stop};
 use crate::tunnel::{Duplex, TunnelError};
 
@@ -57,15 +58,18 @@ pub(super) struct Copied {
 }
 
 /// Copies until both sides have ended in order, one has broken, or `stop` is cancelled. In the
-/// first case both are closed; otherwise the caller closes the client.
+/// first case both are closed; otherwise the caller closes the client. Bytes count in `traffic` as they
+/// move.
 pub(super) async fn copy(
     client: &mut dyn Duplex,
     server: &mut dyn Duplex,
+    traffic: &Traffic,
     stop: &CancellationToken,
 ) -> Copied {
     let mut exchange = Exchange {
         client,
         server,
+        traffic,
         up: Pump::new(&[]),
         down: Pump::new(&[]),
         refused: None,
@@ -87,6 +91,7 @@ pub(super) async fn copy(
 struct Exchange<'a> {
     client: &'a mut dyn Duplex,
     server: &'a mut dyn Duplex,
+    traffic: &'a Traffic,
     up: Pump,
     down: Pump,
     /// The far side takes no more, but its last words may still be on their way.
@@ -110,11 +115,12 @@ impl Exchange<'_> {
             return Poll::Ready(end);
         }
         let before = self.down.copied;
-        let unanswered = &mut self.unanswered;
+        let (unanswered, traffic) = (&mut self.unanswered, self.traffic);
         let down = self
             .down
-            .poll(cx, &mut *self.server, &mut *self.client, |_| {
+            .poll(cx, &mut *self.server, &mut *self.client, |bytes| {
                 *unanswered = Some(false);
+                traffic.received(bytes.len());
             });
         if let Poll::Ready(stopped) = down {
             return Poll::Ready(match (stopped, self.refused.take()) {
@@ -142,10 +148,14 @@ impl Exchange<'_> {
         if self.ended.is_some() || self.refused.is_some() {
             return Poll::Pending;
         }
-        let unanswered = &mut self.unanswered;
-        let up = self.up.poll(cx, &mut *self.client, &mut *self.server, |_| {
+        let (unanswered, traffic) = (&mut self.unanswered, self.traffic);
+        let count = |bytes: &[u8]| {
             *unanswered = Some(true);
-        });
+            traffic.sent(bytes.len());
+        };
+        let up = self
+            .up
+            .poll(cx, &mut *self.client, &mut *self.server, count);
         match ready!(up) {
             Stop::Read(Some(error)) => return Poll::Ready(End::ClientLost(error)),
             Stop::Write(error) => self.refused = Some(error),

@@ -25,7 +25,7 @@ fn start(transport: Arc<dyn Transport>, limit: usize) -> (Forwarder, u16) {
     };
     assert_ne!(port, 0, "the port that was given is shown");
     (
-        Forwarder::with_limit(target(1), transport, bound, limit),
+        Forwarder::start(target(1), transport, bound, Arc::new(Observed::new(limit))),
         port,
     )
 }
@@ -152,7 +152,7 @@ async fn the_deadline_for_the_tunnel_is_the_targets() {
     };
     let mut target = target(1);
     target.connect_timeout = Duration::from_millis(1);
-    let _forwarder = Forwarder::start(target, Arc::new(Hangs), bound);
+    let _forwarder = Forwarder::start(target, Arc::new(Hangs), bound, Arc::new(Observed::new(9)));
     assert!(reset_by_us(&mut TcpStream::connect(address).await.unwrap()).await);
 }
 

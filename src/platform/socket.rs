@@ -137,6 +137,7 @@ fn is_ours(dir: &Path) -> bool {
 #[cfg(unix)]
 pub use unix::{UnixSocket, bind};
 
+pub mod control;
 #[cfg(unix)]
 mod lock;
 #[cfg(unix)]

@@ -131,7 +131,7 @@ fn statement(
     };
     let instead = match operation {
         "DescribeInstanceInformation" => {
-            " It is needed to find the nodes that carry a tag; with their ids in bastion it is not."
+            " It is needed to find bastions; with their ids in bastion it is not."
         }
         _ => "",
     };

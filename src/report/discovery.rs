@@ -2,11 +2,149 @@
 
 use std::time::Duration;
 
-use super::{CANNOT_CONNECT, Said};
+use super::aws::{credentials, of_profile, partition, rejected, renew};
+use super::{
+    About, CANNOT_CONNECT, CONFIGURATION, Explanation, NO_SUCH_DATABASE, NOT_AUTHORIZED, REJECTED,
+    Said, THROTTLED, api,
+};
+use crate::aws::Keys;
+use crate::aws::query::throttles;
+use crate::aws::refused_keys;
+use crate::config::Db;
 use crate::discover::DiscoverError;
+use crate::tunnel::ApiAnswer;
 
-pub(super) fn discovery(error: &DiscoverError) -> Said {
-    Said::new("discover.unreachable", CANNOT_CONNECT, error.to_string())
+/// What does without any lookup.
+const INSTEAD: &str =
+    "With host = \"…\", the database's endpoint, instead of db nothing has to be looked up.";
+/// What IAM's refusals say when it is the organisation that forbids.
+const OF_ORGANISATION: &str = "service control policy";
+
+/// What went wrong, for somebody who has asked for no target in particular.
+#[must_use]
+pub fn explain_lookup(error: &DiscoverError) -> Explanation {
+    discovery(error, None).into()
+}
+
+pub(super) fn discovery(error: &DiscoverError, about: Option<&About<'_>>) -> Said {
+    match error {
+        DiscoverError::Credentials(error) => credentials(error),
+        DiscoverError::NoRegion => Said::new("aws.no-region", CONFIGURATION, error.to_string())
+            .hint("Set region for the target, or start pgiam with AWS_REGION: an identifier says nothing about it."),
+        DiscoverError::Refused {
+            action,
+            denied: true,
+            answer,
+            region,
+        } => denied(action, answer, region),
+        DiscoverError::Refused { action, answer, .. } => refused(action, answer, about),
+        DiscoverError::Unreachable { .. } => {
+            Said::new("discover.unreachable", CANNOT_CONNECT, error.to_string()).hint(format!(
+                "Is there a way from here to the internet, or to a VPC endpoint of the service? HTTPS_PROXY and AWS_ENDPOINT_URL are honoured. {INSTEAD}"
+            ))
+        }
+        DiscoverError::NoDatabase {
+            wanted,
+            region,
+            nearest,
+            unseen,
+        } => no_database(error.to_string(), wanted, region, (nearest.as_deref(), unseen)),
+        DiscoverError::Unusable { .. } => Said::new("discover.unusable", CANNOT_CONNECT, error.to_string())
+            .hint("pgiam list shows the databases of the region and how they are."),
+        DiscoverError::Answer { action, reason } => Said::new(
+            "discover.answer",
+            CANNOT_CONNECT,
+            format!("the answer to {action} is not as AWS documents it"),
+        )
+        .detail(reason.clone())
+        .hint(format!(
+            "Is an endpoint override (AWS_ENDPOINT_URL) set, or does a proxy answer in AWS's place? {INSTEAD}"
+        )),
+    }
+}
+
+/// A permission is missing: the statement for it, to paste, and what does without.
+fn denied(action: &str, answer: &ApiAnswer, region: &str) -> Said {
+    let of_organisation = answer.message.contains(OF_ORGANISATION);
+    let statement = match of_organisation {
+        true => "An organisation policy (SCP) forbids it, and none in this account can allow it."
+            .to_owned(),
+        false => format!(
+            "Your policy needs: {{\"Effect\": \"Allow\", \"Action\": \"{action}\", \"Resource\": \"{}\"}}.",
+            resource(action, region)
+        ),
+    };
+    Said::new(
+        "discover.denied",
+        REJECTED,
+        format!("AWS does not allow {action}"),
+    )
+    .detail(api::detail(answer))
+    .hint(format!("{statement} {INSTEAD}"))
+}
+
+/// What the action is allowed on (Service Authorization Reference): of databases each one, or all.
+fn resource(action: &str, region: &str) -> String {
+    match action.strip_prefix("rds:") {
+        Some(_) => format!("arn:{}:rds:{region}:*:*", partition(region)),
+        None => "*".to_owned(),
+    }
+}
+
+fn refused(action: &str, answer: &ApiAnswer, about: Option<&About<'_>>) -> Said {
+    let profile = about.and_then(|about| about.target.profile.as_deref());
+    let said = match refused_keys(&answer.code) {
+        Some(Keys::Expired) => Said::new(
+            "aws.expired",
+            NOT_AUTHORIZED,
+            format!("the AWS credentials{} have expired", of_profile(profile)),
+        )
+        .hint(renew(profile)),
+        Some(_) => rejected(profile, answer.clock),
+        None if throttles(&answer.code) => Said::new(
+            "discover.throttled",
+            THROTTLED,
+            format!("AWS limits the rate of {action} calls"),
+        )
+        .hint(format!("Try again in a few seconds. {INSTEAD}")),
+        None => Said::new(
+            "discover.refused",
+            CANNOT_CONNECT,
+            format!("AWS refused {action}"),
+        )
+        .hint(format!(
+            "Try again; if it stays, give AWS support the request id. {INSTEAD}"
+        )),
+    };
+    said.detail(api::detail(answer))
+}
+
+fn no_database(
+    message: String,
+    wanted: &Db,
+    region: &str,
+    (nearest, unseen): (Option<&str>, &[&str]),
+) -> Said {
+    let suggestion = match nearest {
+        Some(nearest) => {
+            let reader = Db {
+                identifier: nearest.to_owned(),
+                reader: wanted.reader,
+            };
+            format!("Did you mean \"{reader}\"? ")
+        }
+        None => String::new(),
+    };
+    let said = Said::new("discover.no-database", NO_SUCH_DATABASE, message).hint(format!(
+        "{suggestion}pgiam list --region {region} shows those that your credentials can see. Is it in another region or account? Then set region or profile."
+    ));
+    match unseen {
+        [] => said,
+        unseen => said.detail(format!(
+            "Some could not be looked at, for want of {}.",
+            unseen.join(", ")
+        )),
+    }
 }
 
 pub(super) fn timed_out(after: Duration) -> Said {

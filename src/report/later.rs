@@ -9,6 +9,7 @@ use super::{
 };
 use crate::config::{EndpointKind, Target};
 use crate::forward::ForwardError;
+use crate::observe::Failure;
 use crate::splice::{EndedBy, SessionEnd};
 use crate::tunnel::{TunnelError, plain};
 
@@ -30,6 +31,8 @@ pub struct Ending {
     pub id: &'static str,
     /// The last words to the client; `None` when it would take them for part of a message.
     pub reply: Option<Bytes>,
+    /// What happened, to be counted and shown.
+    pub failure: Failure,
 }
 
 /// What there is to say about a session that ended for a reason that its client cannot see; `None`
@@ -61,7 +64,13 @@ pub fn after_login(end: &SessionEnd, target: &Target) -> Option<Ending> {
             }
         }
     };
-    let Report { id, reply, .. } = said.report(Level::Info, Some(target));
+    let level = match end.by {
+        EndedBy::Server => Level::Warn,
+        EndedBy::Client | EndedBy::Shutdown => Level::Info,
+    };
+    let report = said.report(level, Some(target));
+    let failure = report.failure();
+    let Report { id, reply, .. } = report;
     let reply = reply.filter(|_| end.at_boundary);
     if reply.is_none() {
         debug!(
@@ -69,12 +78,13 @@ pub fn after_login(end: &SessionEnd, target: &Target) -> Option<Ending> {
             "not told to the client, which is in the middle of a message"
         );
     }
-    Some(Ending { id, reply })
+    Some(Ending { id, reply, failure })
 }
 
 /// Writes the log line of a connection that a raw tunnel could not carry, or not to its end. Its
-/// client can be told nothing, so all that there is to say is said here.
-pub fn log_forward(error: &ForwardError, target: &Target) {
+/// client can be told nothing, so all that there is to say is said here. Gives what is to be counted
+/// and shown of it.
+pub fn log_forward(error: &ForwardError, target: &Target) -> Failure {
     let Said {
         id,
         message,
@@ -82,12 +92,23 @@ pub fn log_forward(error: &ForwardError, target: &Target) {
         hint,
         ..
     } = forward(error, target);
-    let (detail, hint) = (detail.as_deref(), hint.as_deref());
-    match error {
-        ForwardError::Tunnel(TunnelError::ShuttingDown) | ForwardError::ShuttingDown => {
-            info!(id, reason = message, "connection ended");
-        }
-        _ => warn!(id, reason = message, detail, hint, "connection failed"),
+    let notable = !matches!(
+        error,
+        ForwardError::Tunnel(TunnelError::ShuttingDown) | ForwardError::ShuttingDown
+    );
+    if notable {
+        let (detail, hint) = (detail.as_deref(), hint.as_deref());
+        warn!(id, reason = message, detail, hint, "connection failed");
+    } else {
+        info!(id, reason = message, "connection ended");
+    }
+    Failure {
+        id,
+        sqlstate: String::new(),
+        message,
+        detail,
+        hint,
+        notable,
     }
 }
 

@@ -2,6 +2,7 @@
 //! whatever the words are, the assertions say.
 
 mod answers;
+mod discovery;
 mod ids;
 
 use std::collections::BTreeMap;
@@ -142,6 +143,11 @@ fn choosing_a_bastion() {
         wanted,
         region: "eu-central-1".to_owned(),
     };
+    let any = target("bastion='auto'");
+    let nobody_at_all = TunnelError::NoBastion {
+        wanted: "auto".to_owned(),
+        region: "eu-central-1".to_owned(),
+    };
     let both_off = all_bastions(vec![("i-1", offline("i-1")), ("i-2", offline("i-2"))]);
     let off_and_denied = all_bastions(vec![
         ("i-1", offline("i-1")),
@@ -156,6 +162,7 @@ fn choosing_a_bastion() {
         "bastions",
         &[
             shown("nobody has the tag", &said(&nobody, &tagged)),
+            shown("there is nobody", &said(&nobody_at_all, &any)),
             shown("one is off", &said(&offline("i-1"), &one)),
             shown("a task is gone", &said(&offline(TASK), &one)),
             shown("both are off", &said(&both_off, &two)),

@@ -142,20 +142,30 @@ fn direct(
 }
 
 fn no_bastion(wanted: &str, region: &str, about: Option<&About<'_>>) -> Said {
-    let filter = match about.map(|about| &about.target.via) {
-        Some(Via::Ssm(settings)) => match &settings.bastion {
-            Bastion::Tag { key, value } => format!(" --filters \"Key=tag:{key},Values={value}\""),
-            Bastion::Nodes(_) | Bastion::Auto => String::new(),
-        },
-        _ => String::new(),
+    let bastion = match about.map(|about| &about.target.via) {
+        Some(Via::Ssm(settings)) => Some(&settings.bastion),
+        _ => None,
     };
-    Said::new(
-        "ssm.no-bastion",
-        CANNOT_CONNECT,
-        format!("no managed node in {region} is online and matches {wanted}"),
-    )
-    .hint(format!(
-        "This lists those that do: aws ssm describe-instance-information --region {region}{filter}. Does the instance have the tag, and is it running? For its agent to connect, its role needs AmazonSSMManagedInstanceCore, and it must reach the ssm and ssmmessages endpoints."
+    let filter = match bastion {
+        Some(Bastion::Tag { key, value }) => {
+            format!(" --filters \"Key=tag:{key},Values={value}\"")
+        }
+        Some(Bastion::Nodes(_) | Bastion::Auto) | None => String::new(),
+    };
+    let (message, lists, tag) = match bastion {
+        Some(Bastion::Auto) => (
+            format!("there is no managed node in {region} to go through"),
+            "This lists them",
+            "pgiam setup bastion prints a template for one. ",
+        ),
+        _ => (
+            format!("no managed node in {region} is online and matches {wanted}"),
+            "This lists those that do",
+            "Does the instance have the tag, and is it running? ",
+        ),
+    };
+    Said::new("ssm.no-bastion", CANNOT_CONNECT, message).hint(format!(
+        "{lists}: aws ssm describe-instance-information --region {region}{filter}. {tag}For its agent to connect, its role needs AmazonSSMManagedInstanceCore, and it must reach the ssm and ssmmessages endpoints."
     ))
 }
 

@@ -1,5 +1,6 @@
 //! Tunnel, token and login of one session, and which of them are tried again.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use pg_handshake::{Negotiation, Upstream};
@@ -14,6 +15,7 @@ use super::{Rooms, Session, SessionError, is_probe, millis};
 use crate::aws::Identity;
 use crate::config::{Endpoint, EndpointKind, Target};
 use crate::jitter::jitter;
+use crate::observe::TokenSource;
 use crate::report::Evidence;
 use crate::route::Routed;
 use crate::token::{Token, TokenRequest};
@@ -230,9 +232,16 @@ impl Session {
             ..
         } = attempt;
         let machine = Upstream::login(routed.startup.clone(), way.negotiation);
+        let observed = Arc::clone(&self.proxy.observed);
         let began = Instant::now();
         let token = async {
             let token = rooms.tokens.token(request).await;
+            let source = match &token {
+                Ok(token) if token.from_cache => TokenSource::Cache,
+                Ok(_) => TokenSource::Fresh,
+                Err(_) => TokenSource::Failed,
+            };
+            observed.token(&rooms.target.name, source);
             Ok((token.map_err(SessionError::from)?, millis(began)))
         };
         let opened = async {

@@ -81,7 +81,7 @@ impl LastFailure {
     }
 
     /// The identifier of the reason, if it was not long ago.
-    fn get(&self) -> Option<&'static str> {
+    pub(super) fn get(&self) -> Option<&'static str> {
         let failure = *self.lock();
         failure
             .filter(|(_, at)| at.elapsed() < FRESH)

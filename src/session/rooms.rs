@@ -20,6 +20,7 @@ use crate::alias::Aliases;
 use crate::aws::AwsContext;
 use crate::cancel::CancelKeys;
 use crate::config::{Auth, Endpoint, Plan, Serve, Target, Via};
+use crate::observe::Observed;
 use crate::platform::peer;
 use crate::scram::Verifier;
 use crate::tls::local::{self, LocalTlsError};
@@ -49,6 +50,8 @@ pub struct Proxy {
     pub(super) cancels: Semaphore,
     /// Nobody is let in any more.
     closing: AtomicBool,
+    /// What is measured.
+    pub observed: Arc<Observed>,
     /// Cancelled when the remaining connections must end.
     pub stop: CancellationToken,
 }
@@ -77,6 +80,7 @@ impl Proxy {
             cancel_keys: CancelKeys::default(),
             cancels: Semaphore::new(MOST_CANCELS),
             closing: AtomicBool::new(false),
+            observed: Arc::new(Observed::new(serve.max_connections)),
             stop: CancellationToken::new(),
         })
     }
@@ -85,6 +89,7 @@ impl Proxy {
     /// served.
     pub fn turn_away_newcomers(&self) {
         self.closing.store(true, Ordering::Release);
+        self.observed.drains();
     }
 
     /// Whether clients that want in are too late.
@@ -189,7 +194,10 @@ impl Rooms {
     }
 
     /// Looks at what can be looked at before the database of a target is known.
-    pub(super) fn check(plan: &Plan) -> Result<(), SetupError> {
+    ///
+    /// # Errors
+    /// As for [`Rooms::new`].
+    pub(crate) fn check(plan: &Plan) -> Result<(), SetupError> {
         trust(&plan.name, plan.ca_file.as_deref()).map(|_| ())
     }
 }

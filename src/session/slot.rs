@@ -11,7 +11,7 @@ use tracing::{info, warn};
 use super::rooms::{Rooms, SetupError};
 use super::{Proxy, SessionError};
 use crate::aws::{AwsContext, AwsOptions};
-use crate::config::{Endpoint, Plan, Target};
+use crate::config::{Plan, Target};
 use crate::discover::{self, DiscoverError};
 use crate::report;
 use crate::route::{self, RouteError};
@@ -53,6 +53,15 @@ impl Contexts {
         });
         aws
     }
+
+    /// What a target needs. Nothing is asked of AWS here.
+    ///
+    /// # Errors
+    /// [`SetupError`] for settings that can never work.
+    pub fn rooms(&self, target: Target) -> Result<Arc<Rooms>, SetupError> {
+        let aws = self.of(target.profile.as_deref(), target.region.as_deref());
+        Rooms::new(target, aws).map(Arc::new)
+    }
 }
 
 /// One target as it is served.
@@ -77,9 +86,9 @@ impl Slot {
     /// [`SetupError`] for settings that can never work.
     pub fn new(plan: Plan, contexts: Arc<Contexts>) -> Result<Self, SetupError> {
         let rooms = match plan.target() {
-            Some(target) => OnceCell::new_with(Some(set_up(target, &contexts)?)),
+            Some(target) => OnceCell::new_with(Some(contexts.rooms(target)?)),
             None => {
-                Rooms::check(&plan)?;
+                Rooms::check(&plan)?; // What can be known already.
                 OnceCell::new()
             }
         };
@@ -105,7 +114,7 @@ impl Slot {
     pub async fn rooms(&self) -> Result<Arc<Rooms>, SessionError> {
         let rooms = self.rooms.get_or_try_init(|| async {
             let target = self.look_up().await?;
-            Ok::<_, SessionError>(set_up(target, &self.contexts)?)
+            Ok::<_, SessionError>(self.contexts.rooms(target)?)
         });
         match timeout(self.plan.connect_timeout, rooms).await {
             Ok(rooms) => rooms.cloned(),
@@ -125,13 +134,9 @@ impl Slot {
         let aws = self
             .contexts
             .of(plan.profile.as_deref(), plan.region.as_deref());
-        let region = match &plan.region {
-            Some(region) => Some(region.clone()),
-            None => aws.region().await?,
-        };
-        let found = match region {
-            Some(region) => discover::find(&aws, &region, db).await,
-            None => Err(DiscoverError::NoRegion),
+        let found = match discover::region(&aws, plan.region.as_deref()).await {
+            Ok(region) => discover::find(&aws, &region, db).await,
+            Err(error) => Err(error),
         };
         let located = found.and_then(|found| {
             found
@@ -179,33 +184,26 @@ impl Slot {
     }
 
     /// The target for messages about it, as long as nobody knows where it is.
-    pub(super) fn provisional(&self) -> Option<Target> {
-        let wanted = &self.plan.wanted;
-        let endpoint = Endpoint {
-            host: wanted.to_string(),
-            port: crate::config::DEFAULT_UPSTREAM_PORT,
-        };
-        self.plan.at(endpoint).ok()
+    pub(super) fn provisional(&self) -> Target {
+        self.plan.anywhere()
+    }
+
+    /// The identifier of the reason why the last lookup found nothing.
+    pub(super) fn failed_lookup(&self) -> Option<&'static str> {
+        let error = SessionError::Discovery(self.last_failure()?);
+        Some(report::before_login(&error, None).id)
     }
 
     /// Why the last attempt to look it up failed, as far as it concerns who only asks.
     pub(super) fn not_now(&self) -> Option<SessionError> {
-        match (self.ready(), self.last_failure()) {
+        match (self.ready(), self.failed_lookup()) {
             (Some(rooms), _) => rooms.not_now(),
-            (None, Some(error)) => {
-                let id = report::before_login(&SessionError::Discovery(error), None).id;
-                Some(SessionError::FailedBefore(id))
-            }
+            (None, Some(id)) => Some(SessionError::FailedBefore(id)),
             (None, None) => Some(SessionError::NoTunnelYet(
                 crate::tunnel::Readiness::Starting,
             )),
         }
     }
-}
-
-fn set_up(target: Target, contexts: &Contexts) -> Result<Arc<Rooms>, SetupError> {
-    let aws = contexts.of(target.profile.as_deref(), target.region.as_deref());
-    Rooms::new(target, aws).map(Arc::new)
 }
 
 /// What a listener leads to.
@@ -270,8 +268,7 @@ pub async fn look_up_all(slots: &[Arc<Slot>], proxy: &Proxy) {
     let all = slots.iter().map(|slot| async {
         if let Err(error) = slot.rooms().await {
             let target = slot.provisional();
-            let about = target.as_ref().map(report::About::target);
-            report::before_login(&error, about.as_ref()).log();
+            report::before_login(&error, Some(&report::About::target(&target))).log();
         }
     });
     let all = futures_util::future::join_all(all);

@@ -4,6 +4,7 @@
 
 pub mod direct;
 pub mod ssm;
+mod stats;
 
 use std::future::Future;
 use std::io;
@@ -18,6 +19,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use crate::aws::{ClockOffset, CredentialsError};
 use crate::config::Endpoint;
 pub use direct::DirectFailure;
+pub use stats::{SessionState, SessionStats, TunnelStats, TunnelTotals};
 
 /// A byte stream in both directions.
 pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -62,6 +64,11 @@ pub trait Transport: Send + Sync {
 
     /// How the way stands at this moment. Starts nothing.
     fn readiness(&self) -> Readiness;
+
+    /// What it has done so far, and what it holds open. Starts nothing.
+    fn stats(&self) -> TunnelStats {
+        TunnelStats::default()
+    }
 
     /// Ends what the transport holds open at AWS. Streams end with an error. The caller sets the
     /// deadline.

@@ -24,7 +24,7 @@ const NOBODY: &str = "65534";
     clippy::print_stdout,
     reason = "a test that does nothing has to say so"
 )]
-fn two_users() -> bool {
+pub(crate) fn two_users() -> bool {
     let root = nix::unistd::geteuid().is_root();
     let setpriv = PathBuf::from("/usr/bin/setpriv").is_file();
     if !(root && setpriv) {
@@ -34,7 +34,7 @@ fn two_users() -> bool {
 }
 
 /// The same command, run by somebody else.
-fn by_nobody(command: &Command) -> Command {
+pub(crate) fn by_nobody(command: &Command) -> Command {
     let command = command.as_std();
     let mut other = Command::new("/usr/bin/setpriv");
     other

@@ -18,8 +18,15 @@ fn pair() -> Pair {
     let (server, mut near_server) = duplex(64);
     let stop = CancellationToken::new();
     let stopped = stop.clone();
-    let copying =
-        tokio::spawn(async move { copy(&mut near_client, &mut near_server, &stopped).await });
+    let copying = tokio::spawn(async move {
+        copy(
+            &mut near_client,
+            &mut near_server,
+            &Traffic::default(),
+            &stopped,
+        )
+        .await
+    });
     Pair {
         client,
         server,
@@ -206,7 +213,13 @@ impl tokio::io::AsyncWrite for Breaks {
 #[tokio::test(start_paused = true)]
 async fn a_broken_tunnel_keeps_its_reason_and_is_no_end_of_file() {
     let (mut client, mut near) = duplex(64);
-    let copied = copy(&mut near, &mut Breaks(b"half"), &CancellationToken::new()).await;
+    let copied = copy(
+        &mut near,
+        &mut Breaks(b"half"),
+        &Traffic::default(),
+        &CancellationToken::new(),
+    )
+    .await;
     let End::ServerLost(error) = copied.end else {
         panic!("{copied:?}");
     };

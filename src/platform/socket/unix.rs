@@ -20,7 +20,7 @@ pub struct UnixSocket {
     path: PathBuf,
     id: FileId,
     // Last: the lock outlives the socket.
-    _lock: Lock,
+    _lock: Option<Lock>,
 }
 
 impl UnixSocket {
@@ -64,10 +64,7 @@ fn peer_uid(stream: &UnixStream) -> io::Result<u32> {
 /// [`SocketError`], all of which name the file and what to do.
 pub fn bind(dir: &Path, port: u16) -> Result<UnixSocket, SocketError> {
     let path = dir.join(format!(".s.PGSQL.{port}"));
-    let length = path.as_os_str().as_bytes().len();
-    if length > LONGEST_PATH {
-        return Err(SocketError::TooLong { path, length });
-    }
+    check_length(&path)?;
     prepare(dir)?;
     let mut lock = Lock::take(dir.join(format!(".s.PGSQL.{port}.lock")), &path)?;
     if let Err(error) = remove_stale(&path) {
@@ -75,6 +72,20 @@ pub fn bind(dir: &Path, port: u16) -> Result<UnixSocket, SocketError> {
         return Err(error);
     }
     lock.sign()?;
+    listen(path, Some(lock))
+}
+
+/// Whether the operating system takes the path of a socket.
+pub(super) fn check_length(path: &Path) -> Result<(), SocketError> {
+    let length = path.as_os_str().as_bytes().len();
+    if length > LONGEST_PATH {
+        let path = path.to_owned();
+        return Err(SocketError::TooLong { path, length });
+    }
+    Ok(())
+}
+
+pub(super) fn listen(path: PathBuf, lock: Option<Lock>) -> Result<UnixSocket, SocketError> {
     let listener = UnixListener::bind(&path).map_err(failed("listen at", &path))?;
     let id = FileId::at(&path).map_err(failed("look at", &path))?;
     let socket = UnixSocket {
@@ -90,7 +101,7 @@ pub fn bind(dir: &Path, port: u16) -> Result<UnixSocket, SocketError> {
 }
 
 /// Sees to it that `dir` exists and is ours alone.
-fn prepare(dir: &Path) -> Result<(), SocketError> {
+pub(super) fn prepare(dir: &Path) -> Result<(), SocketError> {
     let path = || dir.to_owned();
     if let Err(error) = create_private_dir(dir)
         && error.kind() != io::ErrorKind::AlreadyExists
@@ -115,7 +126,7 @@ fn prepare(dir: &Path) -> Result<(), SocketError> {
 }
 
 /// Removes a socket that nobody serves any more. Only who holds the lock may do that.
-fn remove_stale(path: &Path) -> Result<(), SocketError> {
+pub(super) fn remove_stale(path: &Path) -> Result<(), SocketError> {
     let found = match fs::symlink_metadata(path) {
         Ok(found) => found,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -143,7 +154,7 @@ fn remove_stale(path: &Path) -> Result<(), SocketError> {
     }
 }
 
-fn connect(path: &Path) -> io::Result<()> {
+pub(super) fn connect(path: &Path) -> io::Result<()> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
     socket.connect(&SockAddr::unix(path)?)

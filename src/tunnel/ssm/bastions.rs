@@ -1,7 +1,9 @@
 //! Which managed nodes to try for a target's next session, in which order.
 
+mod auto;
+
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use aws_sdk_ssm::Client;
@@ -9,10 +11,11 @@ use tokio::time::{Instant, timeout};
 use tracing::debug;
 
 use super::api::nodes::{self, Node};
-use crate::config::Bastion;
+use crate::aws::AwsContext;
+use crate::config::{Bastion, Endpoint};
 use crate::tunnel::{ApiRefusal, TunnelError};
 
-/// How long the nodes found by their tag are used before they are looked up again.
+/// How long the nodes that were found are used before they are looked up again.
 const LOOKUP_AGE: Duration = Duration::from_secs(60);
 /// How long looking them up may take, all pages together.
 const LOOKUP_DEADLINE: Duration = Duration::from_secs(10);
@@ -26,73 +29,79 @@ const OF_DOCUMENT: &str = ":document/";
 /// The nodes of one target, and what became of them lately.
 pub(super) struct Bastions {
     wanted: Bastion,
+    /// Who looks for them where none are named, and for which database.
+    aws: Arc<AwsContext>,
+    endpoint: Endpoint,
     memory: Mutex<Memory>,
 }
 
 #[derive(Default)]
 struct Memory {
-    /// The nodes with the tag, and when they were looked up.
+    /// The nodes that were found, and when they were looked up.
     found: Option<(Instant, Vec<String>)>,
+    /// The one that was said to be taken.
+    told: Option<String>,
     failed: HashMap<String, Instant>,
 }
 
 impl Bastions {
-    pub(super) fn new(wanted: Bastion) -> Self {
+    pub(super) fn new(wanted: Bastion, aws: Arc<AwsContext>, endpoint: Endpoint) -> Self {
         Self {
             wanted,
+            aws,
+            endpoint,
             memory: Mutex::new(Memory::default()),
         }
     }
 
-    /// The nodes to try, in order; never empty. Nodes by id come as configured, nodes by tag with
-    /// those online first (the offline ones, too: Systems Manager notices an agent that is back only
-    /// after minutes), and those that failed lately come last. Cancel-safe.
+    /// The nodes to try, in order; never empty. Nodes by id come as configured, those that are found
+    /// with those online first (the offline ones, too: Systems Manager notices an agent that is back
+    /// only after minutes), and those that failed lately come last. Cancel-safe.
     ///
     /// # Errors
-    /// [`TunnelError::NoBastion`], and as for [`nodes::online_nodes`] when the tag had to be looked up.
+    /// [`TunnelError::NoBastion`], and as for [`nodes::online_nodes`] when they had to be looked up.
     pub(super) async fn candidates(
         &self,
         client: &Client,
         region: &str,
     ) -> Result<Vec<String>, TunnelError> {
-        let (key, value) = match &self.wanted {
-            Bastion::Nodes(ids) => return Ok(self.memory().ordered(ids)),
-            Bastion::Tag { key, value } => (key, value),
-            Bastion::Auto => {
-                return Err(TunnelError::NoBastion {
-                    wanted: self.wanted.to_string(),
-                    region: region.to_owned(),
-                });
-            }
-        };
+        if let Bastion::Nodes(ids) = &self.wanted {
+            return Ok(self.memory().ordered(ids));
+        }
         if let Some(ids) = self.memory().looked_up() {
             return Ok(ids);
         }
-        let looking = nodes::online_nodes(client, region, key, value);
-        let nodes = match timeout(LOOKUP_DEADLINE, looking).await {
-            Ok(nodes) => nodes,
-            Err(_) => Err(TunnelError::ApiUnreachable {
+        let looking = self.look(client, region);
+        let ids = timeout(LOOKUP_DEADLINE, looking).await.unwrap_or_else(|_| {
+            Err(TunnelError::ApiUnreachable {
                 region: region.to_owned(),
                 reason: format!("no answer in {} s", LOOKUP_DEADLINE.as_secs()),
-            }),
-        };
-        match nodes {
-            Ok(nodes) => self.found(nodes, region),
+            })
+        });
+        match ids {
+            Ok(ids) => self.found(ids, region),
             Err(error) => self.found_before(error),
         }
     }
 
-    fn found(&self, nodes: Vec<Node>, region: &str) -> Result<Vec<String>, TunnelError> {
+    async fn look(&self, client: &Client, region: &str) -> Result<Vec<String>, TunnelError> {
+        let Bastion::Tag { key, value } = &self.wanted else {
+            return self.choose(region).await;
+        };
+        let nodes: Vec<Node> = nodes::online_nodes(client, region, key, value).await?;
         for node in &nodes {
             debug!(id = node.id, ping = node.ping, agent = ?node.agent, "managed node with {}", self.wanted);
         }
-        if nodes.is_empty() {
+        Ok(nodes.into_iter().map(|node| node.id).collect())
+    }
+
+    fn found(&self, ids: Vec<String>, region: &str) -> Result<Vec<String>, TunnelError> {
+        if ids.is_empty() {
             return Err(TunnelError::NoBastion {
                 wanted: self.wanted.to_string(),
                 region: region.to_owned(),
             });
         }
-        let ids: Vec<String> = nodes.into_iter().map(|node| node.id).collect();
         let mut memory = self.memory();
         let ordered = memory.ordered(&ids);
         memory.found = Some((Instant::now(), ids));
@@ -182,15 +191,21 @@ pub(super) fn should_try_next(error: &TunnelError) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Endpoint;
+    use crate::aws::AwsOptions;
     use crate::tunnel::{ApiAnswer, EndCause};
 
     fn ids(list: &[&str]) -> Vec<String> {
         list.iter().map(|&id| id.to_owned()).collect()
     }
 
+    fn bastions(wanted: Bastion) -> Bastions {
+        let aws = Arc::new(AwsContext::new(AwsOptions::default()));
+        let host = "orders.cluster-abc.eu-central-1.rds.amazonaws.com".to_owned();
+        Bastions::new(wanted, aws, Endpoint { host, port: 5432 })
+    }
+
     fn nodes(list: &[&str]) -> Bastions {
-        Bastions::new(Bastion::Nodes(ids(list)))
+        bastions(Bastion::Nodes(ids(list)))
     }
 
     /// Nobody is asked in these tests: a list needs no lookup, and a tag has one behind it.
@@ -232,7 +247,7 @@ mod tests {
     }
 
     fn with_tag(list: &[&str]) -> Bastions {
-        let bastions = Bastions::new(Bastion::Tag {
+        let bastions = bastions(Bastion::Tag {
             key: "Name".to_owned(),
             value: "bastion".to_owned(),
         });

@@ -16,7 +16,7 @@ use super::start::{Starter, is_throttled};
 use super::stream::{NotOpened, SsmStream};
 use crate::config::{Endpoint, SsmSettings};
 use crate::jitter::jitter;
-use crate::tunnel::{Readiness, TunnelError};
+use crate::tunnel::{Readiness, SessionStats, TunnelError, TunnelStats, TunnelTotals};
 
 /// How often a waiting connection looks whether a session has become quiet.
 const LOOK: Duration = Duration::from_millis(20);
@@ -57,6 +57,8 @@ pub(super) struct Pool {
 struct Sessions {
     all: Vec<Session>,
     starting: Option<Starting>,
+    /// When it began.
+    starting_since: Option<Instant>,
     /// No further session is asked for before this; how long the pause was.
     refused: Option<(Instant, Duration)>,
     /// AWS throttles: until when it is not asked at all, and its answer.
@@ -64,6 +66,17 @@ struct Sessions {
     /// Somebody looks for idle sessions.
     swept: bool,
     closed: bool,
+    count: Count,
+}
+
+/// What there has been so far.
+#[derive(Default)]
+struct Count {
+    started: u64,
+    failed: u64,
+    ended: u64,
+    /// What the ended ones have done.
+    by_ended: TunnelTotals,
 }
 
 /// What a connection that wants a session has to do next.
@@ -184,6 +197,31 @@ impl Pool {
         }
     }
 
+    /// What the sessions have done so far, and how those stand that there are.
+    pub(super) fn stats(&self) -> TunnelStats {
+        let dial_timeout = self.settings.dial_timeout;
+        let mut sessions = self.lock();
+        sessions.standings(dial_timeout, None);
+        let mut rows: Vec<SessionStats> = sessions
+            .all
+            .iter()
+            .map(|session| session.stats(dial_timeout))
+            .collect();
+        let mut totals = sessions.count.by_ended;
+        rows.iter().for_each(|row| totals += row.totals);
+        if sessions.starting().is_some() {
+            let since = sessions.starting_since.unwrap_or_else(Instant::now);
+            rows.push(SessionStats::starting(since.elapsed()));
+        }
+        TunnelStats {
+            sessions: rows,
+            started: sessions.count.started,
+            ended: sessions.count.ended,
+            failed: sessions.count.failed,
+            totals,
+        }
+    }
+
     /// Opens the first session ahead of the first connection. Failing is no harm: the first
     /// connection will try again, and be told.
     pub(super) async fn warm_up(self: Arc<Self>) {
@@ -230,6 +268,7 @@ impl Pool {
         }
         let (tell, starting) = watch::channel(None);
         sessions.starting = Some(starting.clone());
+        sessions.starting_since = Some(Instant::now());
         // A task of its own: a client that gives up must not end what others wait for.
         self.tasks.spawn(Arc::clone(self).start_for_all(tell));
         starting
@@ -243,12 +282,16 @@ impl Pool {
             Ok(session) if sessions.closed => session.close(),
             Ok(session) => {
                 sessions.all.push(session.clone());
+                sessions.count.started += 1;
                 (sessions.refused, sessions.throttled) = (None, None);
                 if !std::mem::replace(&mut sessions.swept, true) {
                     self.tasks.spawn(Arc::clone(&self).sweep());
                 }
             }
-            Err(error) => sessions.refuse_for_a_while(error),
+            Err(error) => {
+                sessions.count.failed += u64::from(!matches!(error, TunnelError::ShuttingDown));
+                sessions.refuse_for_a_while(error);
+            }
         }
         // Under the lock, or a waiter could find neither the start nor its outcome.
         tell.send_replace(Some(outcome));
@@ -300,10 +343,14 @@ impl Sessions {
     /// leaving.
     fn standings(&mut self, dial_timeout: Duration, not_before: Option<Instant>) -> Vec<Standing> {
         let mut standings = Vec::with_capacity(self.all.len());
+        let count = &mut self.count;
         self.all.retain(|session| {
             let standing = session.standing(dial_timeout);
             let ended = standing == Standing::Ended;
-            if !ended {
+            if ended {
+                count.ended += 1;
+                count.by_ended += session.totals();
+            } else {
                 let old = not_before.is_some_and(|at| session.began() < at);
                 standings.push(if old { Standing::Leaving } else { standing });
             }

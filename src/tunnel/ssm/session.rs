@@ -11,7 +11,7 @@ use super::placement::Standing;
 use super::state::Shared;
 use super::stream::{NotOpened, SsmStream};
 use crate::config::Endpoint;
-use crate::tunnel::TunnelError;
+use crate::tunnel::{SessionState, SessionStats, TunnelError, TunnelTotals};
 
 /// How soon to ask again about a dial when nothing is known of the path.
 const PATH_UNKNOWN: Duration = Duration::from_secs(1);
@@ -22,6 +22,8 @@ pub(super) struct Session {
     shared: Arc<Shared>,
     phase: watch::Receiver<Phase>,
     bastion: Arc<str>,
+    /// Its id at AWS.
+    id: Arc<str>,
     /// When its start began. The agent resolves the database's name once, after that.
     began: Instant,
 }
@@ -31,12 +33,14 @@ impl Session {
         shared: Arc<Shared>,
         phase: watch::Receiver<Phase>,
         bastion: Arc<str>,
+        id: Arc<str>,
         began: Instant,
     ) -> Self {
         Self {
             shared,
             phase,
             bastion,
+            id,
             began,
         }
     }
@@ -94,6 +98,33 @@ impl Session {
         let ended = matches!(*self.phase.borrow(), Phase::Ended(_));
         let state = self.shared.lock();
         driven && !ended && state.end.is_none() && state.interrupted.is_some()
+    }
+
+    /// What it has done so far.
+    pub(super) fn totals(&self) -> TunnelTotals {
+        self.shared.lock().totals()
+    }
+
+    /// How it stands and what it has done, for those who look.
+    pub(super) fn stats(&self, dial_timeout: Duration) -> SessionStats {
+        let state = match self.standing(dial_timeout) {
+            _ if self.is_interrupted() => SessionState::Interrupted,
+            Standing::Up(_) => SessionState::Up,
+            Standing::Interrupted => SessionState::Interrupted,
+            Standing::Leaving | Standing::Ended => SessionState::Leaving,
+        };
+        let shared = self.shared.lock();
+        let load = shared.load(dial_timeout);
+        SessionStats {
+            id: Some(self.id.to_string()),
+            bastion: Some(self.bastion.to_string()),
+            state,
+            streams: load.streams,
+            busy: load.busy,
+            totals: shared.totals(),
+            age: self.began.elapsed(),
+            round_trip: shared.channel.stats().srtt,
+        }
     }
 
     pub(super) fn open(&self, endpoint: &Endpoint) -> Result<SsmStream, NotOpened> {

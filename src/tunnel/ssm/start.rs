@@ -71,7 +71,7 @@ impl Starter {
         settings: SsmSettings,
         endpoint: Endpoint,
     ) -> Self {
-        let bastions = Bastions::new(settings.bastion.clone());
+        let bastions = Bastions::new(settings.bastion.clone(), aws.clone(), endpoint.clone());
         Self {
             inner: Arc::new(Inner {
                 aws,
@@ -258,11 +258,11 @@ impl Starter {
         let sessions = self.inner.settings.sessions;
         let shared = Arc::new(Shared::new(driver::channel(config), mux, sessions));
         let (sender, phase) = watch::channel(Phase::Starting);
-        let bastion = Arc::clone(&about.bastion);
+        let (bastion, id) = (Arc::clone(&about.bastion), Arc::clone(&about.session_id));
         let calls = self.calls(&about);
         let driver = Driver::new(joined.socket, Arc::clone(&shared), sender, about, calls);
         self.tasks.spawn(driver.run(terminate));
-        Session::new(shared, phase, bastion, began)
+        Session::new(shared, phase, bastion, id, began)
     }
 
     /// What the driver of a session asks of AWS.

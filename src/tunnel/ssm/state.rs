@@ -15,7 +15,7 @@ use tracing::debug;
 
 use super::dials::Dials;
 use crate::config::Endpoint;
-use crate::tunnel::TunnelError;
+use crate::tunnel::{TunnelError, TunnelTotals};
 
 /// Bytes one stream may have queued for the agent before its writer waits. The channel sends at
 /// most a window of 1 KiB messages ahead of the agent's acknowledgements, so more would only sit
@@ -55,6 +55,9 @@ pub(super) struct State {
     pub(super) channel: Channel,
     pub(super) mux: Mux,
     pub(super) streams: HashMap<StreamId, Slot>,
+    /// Bytes that streams have written, and that have come for streams.
+    sent: u64,
+    received: u64,
     /// Bytes in all inboxes together.
     unread: usize,
     /// What they may hold before the socket is no longer read.
@@ -247,6 +250,8 @@ impl Shared {
                 channel,
                 mux,
                 streams: HashMap::new(),
+                sent: 0,
+                received: 0,
                 unread: 0,
                 receive_buffer: share.max(LEAST_RECEIVE_BUFFER),
                 idle_since: Some(Instant::now()),
@@ -303,6 +308,22 @@ impl State {
             busy: self.streams.values().filter(|s| s.is_busy(now)).count(),
             streams: self.streams.len(),
         }
+    }
+
+    /// What the session has done so far.
+    pub(super) fn totals(&self) -> TunnelTotals {
+        let stats = self.channel.stats();
+        TunnelTotals {
+            up: self.sent,
+            down: self.received,
+            resumes: stats.reconnects,
+            retransmissions: stats.retransmitted,
+        }
+    }
+
+    /// A stream has written so many bytes.
+    pub(super) fn count_sent(&mut self, bytes: usize) {
+        self.sent += bytes as u64;
     }
 
     /// Since when there has been no stream.
@@ -368,6 +389,7 @@ impl State {
                 smux::Event::Data { id, data } => {
                     self.dials.succeeded(id, Instant::now());
                     self.refused_last = false;
+                    self.received += data.len() as u64;
                     if let Some(slot) = self.streams.get_mut(&id) {
                         self.unread += data.len();
                         slot.deliver(&data);

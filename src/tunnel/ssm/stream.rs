@@ -171,6 +171,7 @@ impl AsyncWrite for SsmStream {
         let n = room.min(buf.len());
         slot.wrote();
         let sent = state.mux.send(self.id, Bytes::copy_from_slice(&buf[..n]));
+        state.count_sent(n);
         drop(guard);
         if sent.is_err() {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));

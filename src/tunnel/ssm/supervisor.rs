@@ -15,7 +15,9 @@ use super::start::Starter;
 use super::stream::SsmStream;
 use crate::aws::AwsContext;
 use crate::config::{Bastion, Endpoint, SsmSettings};
-use crate::tunnel::{BoxFuture, Carrier, Readiness, Stream, Transport, TunnelError, plain};
+use crate::tunnel::{
+    BoxFuture, Carrier, Readiness, Stream, Transport, TunnelError, TunnelStats, plain,
+};
 
 /// For how long the outcome of a dial through a fresh session stands: until then no further session
 /// is started only to dial again. It doubles while dials fail, up to the second. A client that retries
@@ -230,6 +232,10 @@ impl Transport for SsmTransport {
 
     fn readiness(&self) -> Readiness {
         self.pool.readiness()
+    }
+
+    fn stats(&self) -> TunnelStats {
+        self.pool.stats()
     }
 
     fn shutdown(&self) -> BoxFuture<'_, ()> {

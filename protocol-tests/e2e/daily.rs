@@ -1,0 +1,35 @@
+//! What people type every day: one command with a tunnel of its own, a changed configuration, help.
+
+mod reload;
+mod run;
+mod words;
+
+use std::path::Path;
+
+use protocol_tests::program;
+use protocol_tests::sandbox::Sandbox;
+use tokio::process::Command;
+
+use crate::support::pgiam;
+
+/// The program with the settings that keep it inside the sandbox, and nothing inherited.
+fn command(sandbox: &Sandbox, args: &[&str]) -> Command {
+    let dir = sandbox.dir();
+    let mut command = Command::new(pgiam());
+    program::clean_env(&mut command, &["AWS_", "PGIAM_", "PG"]);
+    command
+        .args(args)
+        .envs(sandbox.env())
+        .env("PGIAM_CA_FILE", sandbox.pki().ca_pem_path())
+        .env("PGIAM_STATE_DIR", dir.join("state"))
+        .env("XDG_CONFIG_HOME", dir.join("no-config"))
+        .env("NO_PROXY", "localhost,127.0.0.1")
+        .current_dir(dir)
+        .stdin(std::process::Stdio::null())
+        .kill_on_drop(true);
+    command
+}
+
+fn write(path: &Path, text: &str) {
+    std::fs::write(path, text).expect("a file in the sandbox's directory");
+}

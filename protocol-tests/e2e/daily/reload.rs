@@ -1,0 +1,191 @@
+//! A configuration that changes while connections are open.
+
+use nix::sys::signal::Signal;
+use protocol_tests::events::Event;
+
+use super::write;
+use crate::shell::Shell;
+use crate::support::{BASTION, HOST, PATIENCE, Setup, World, eventually, run};
+
+fn config(targets: &[(&str, u16, &str)]) -> String {
+    let mut text = format!("[defaults]\nhost = \"{HOST}\"\nbastion = \"{BASTION}\"\n");
+    for (name, port, database) in targets {
+        text.push_str(&format!(
+            "[targets.{name}]\nport = {port}\nuser = \"db_user\"\ndatabase = \"{database}\"\n"
+        ));
+    }
+    text
+}
+
+/// Ports that nobody else listens on at this moment.
+fn free_ports<const N: usize>() -> [u16; N] {
+    let all = [(); N].map(|()| std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a port"));
+    all.map(|one| one.local_addr().expect("its address").port())
+}
+
+async fn world(config: String) -> World {
+    World::with(Setup {
+        config: Some(config),
+        ..Setup::default()
+    })
+    .await
+}
+
+fn change(world: &World, text: &str) {
+    // As editors do it: another file in its place.
+    let path = world.sandbox.dir().join("pgiam.toml");
+    let beside = path.with_extension("new");
+    write(&beside, text);
+    std::fs::rename(beside, path).expect("the file takes its place");
+}
+
+async fn taken_over(world: &World, times: usize) {
+    eventually("the configuration is taken over", || {
+        let log = world.proxy.log_text();
+        (log.matches("\"configuration taken over\"").count() >= times).then_some(())
+    })
+    .await;
+}
+
+async fn answers(world: &World, port: u16) -> bool {
+    let port = port.to_string();
+    let ran = run(world.psql_command(&["-p", &port, "-A", "-t", "-c", "select 1"])).await;
+    ran.code == Some(0)
+}
+
+fn sessions(world: &World) -> usize {
+    let events = world.sandbox.events();
+    events.count(|event| matches!(event, Event::StartSession { .. }))
+}
+
+#[tokio::test]
+async fn a_changed_file_is_taken_over_and_nobody_is_disturbed() {
+    let [stays, goes, comes] = free_ports();
+    let world = world(config(&[("stays", stays, "app"), ("goes", goes, "app")])).await;
+    let mut on_stays = Shell::open_port(&world, stays);
+    let mut on_goes = Shell::open_port(&world, goes);
+    assert_eq!(on_stays.ask("select 1;").await, "1");
+    assert_eq!(on_goes.ask("select 2;").await, "2");
+    assert_eq!(sessions(&world), 2);
+
+    change(
+        &world,
+        &config(&[("comes", comes, "postgres"), ("stays", stays, "app")]),
+    );
+    taken_over(&world, 1).await;
+    let port = comes.to_string();
+    let ran =
+        run(world.psql_command(&["-p", &port, "-A", "-t", "-c", "select current_database()"]));
+    assert_eq!(ran.await.rows(), "postgres");
+    assert!(!answers(&world, goes).await, "its port is closed");
+    // What was open goes on, through the tunnel that it had; what stays has kept its own.
+    assert_eq!(on_goes.ask("select 3;").await, "3");
+    assert_eq!(on_stays.ask("select 4;").await, "4");
+    assert!(answers(&world, stays).await);
+    assert_eq!(sessions(&world), 3, "one for what came");
+    assert_eq!(world.sandbox.open_sessions().len(), 3);
+
+    // With its last connection the tunnel of a target that is gone ends.
+    assert_eq!(on_goes.end().await.code, Some(0));
+    eventually("its session has ended", || {
+        (world.sandbox.open_sessions().len() == 2).then_some(())
+    })
+    .await;
+    assert_eq!(on_stays.end().await.code, Some(0));
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn sighup_is_taken_over_at_once_and_a_broken_file_changes_nothing() {
+    let [port, other] = free_ports();
+    let world = world(config(&[("orders", port, "app")])).await;
+    assert!(answers(&world, port).await);
+    for broken in [
+        "[targets.orders]\nbastoin = 'x'\n",
+        "",
+        "[targets.orders]\nvia = 'vpn'\n",
+    ] {
+        change(&world, broken);
+        world.proxy.signal(Signal::SIGHUP).expect("pgiam runs");
+    }
+    let complaint = world
+        .proxy
+        .wait_log("the configuration stays as it was", PATIENCE)
+        .await;
+    let reason = complaint.expect("a reason")["reason"].to_string();
+    assert!(reason.contains("did you mean bastion?"), "{reason}");
+    let unusable = "no target is left; the configuration stays as it was";
+    world
+        .proxy
+        .wait_log(unusable, PATIENCE)
+        .await
+        .expect("a reason");
+    assert!(answers(&world, port).await);
+
+    // One that cannot be meant does not keep the others from it.
+    let mut text = config(&[("orders", port, "postgres"), ("second", other, "app")]);
+    text.push_str("[targets.third]\nvia = 'vpn'\n");
+    change(&world, &text);
+    world.proxy.signal(Signal::SIGHUP).expect("pgiam runs");
+    taken_over(&world, 1).await;
+    let left_out = "a target is left out; the others are served";
+    let reason = world
+        .proxy
+        .wait_log(left_out, PATIENCE)
+        .await
+        .expect("a reason")["reason"]
+        .to_string();
+    assert!(reason.contains("third"), "{reason}");
+    assert_eq!(world.query("select current_database()").await, "postgres");
+    assert!(answers(&world, other).await);
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_cancel_finds_its_statement_after_the_target_was_changed() {
+    let [port] = free_ports();
+    let world = world(config(&[("orders", port, "app")])).await;
+    let mut psql = Shell::open_port(&world, port);
+    let pid = psql.backend().await;
+    psql.say("select pg_sleep(600);").await;
+    world
+        .wait_sql(&crate::shell::running(pid, "pg_sleep"))
+        .await;
+    change(&world, &config(&[("orders", port, "postgres")]));
+    taken_over(&world, 1).await;
+    psql.press_ctrl_c();
+    let ran = psql.end().await;
+    assert!(
+        ran.stderr
+            .contains("canceling statement due to user request"),
+        "{ran:?}"
+    );
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_port_that_cannot_be_had_does_not_keep_the_others_from_it() {
+    let [free] = free_ports();
+    let taken = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+    let busy = taken.local_addr().expect("its address").port();
+    let world = world(config(&[("busy", busy, "app"), ("free", free, "app")])).await;
+    assert_eq!(world.proxy.port(), free);
+    let left_out = "a target is left out; the others are served";
+    let reason = world
+        .proxy
+        .wait_log(left_out, PATIENCE)
+        .await
+        .expect("a reason")["reason"]
+        .to_string();
+    assert!(
+        reason.contains(&format!("127.0.0.1:{busy}")) && reason.contains("in use"),
+        "{reason}"
+    );
+    assert!(answers(&world, free).await);
+    // When it is free, a reload has it.
+    drop(taken);
+    world.proxy.signal(Signal::SIGHUP).expect("pgiam runs");
+    taken_over(&world, 1).await;
+    assert!(answers(&world, busy).await);
+    world.stop().await;
+}

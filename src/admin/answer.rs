@@ -1,0 +1,189 @@
+//! What each path answers.
+
+use std::fmt::Write;
+
+use hyper::{Method, StatusCode};
+
+use super::Context;
+use super::document::Process;
+use crate::observe::{Observed, Phase, View};
+
+const TEXT: &str = "text/plain; charset=utf-8";
+const JSON: &str = "application/json";
+/// OpenMetrics 1.0, "Text Format".
+const METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+const INDEX: &str = "\
+pgiam
+/startup    200 once it listens everywhere
+/readiness  200 while every target can be reached; ?min-ready=N: while N can
+/liveness   200 while it serves
+/metrics    for Prometheus
+";
+
+/// A request.
+pub(super) struct Asked<'a> {
+    pub(super) method: &'a Method,
+    pub(super) path: &'a str,
+    pub(super) query: Option<&'a str>,
+    /// It came by the control socket.
+    pub(super) control: bool,
+}
+
+/// What there is to say.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    pub(super) content_type: &'static str,
+    pub(super) body: String,
+}
+
+impl Answer {
+    fn text(status: StatusCode, body: impl Into<String>) -> Self {
+        Self {
+            status,
+            content_type: TEXT,
+            body: body.into(),
+        }
+    }
+
+    fn ok(content_type: &'static str, body: String) -> Self {
+        Self {
+            status: StatusCode::OK,
+            content_type,
+            body,
+        }
+    }
+}
+
+impl Context {
+    /// The answer to a request.
+    pub(super) fn answer(&self, asked: &Asked<'_>) -> Answer {
+        let (get, post) = (&Method::GET, &Method::POST);
+        let wanted = match asked.path {
+            "/stop" | "/reload" if asked.control => post,
+            _ => get,
+        };
+        let head = wanted == get && asked.method == Method::HEAD;
+        if asked.method != wanted && !head {
+            let body = format!("use {wanted}\n");
+            return Answer::text(StatusCode::METHOD_NOT_ALLOWED, body);
+        }
+        let observed = &*self.observed;
+        match asked.path {
+            "/" => Answer::ok(TEXT, INDEX.to_owned()),
+            "/startup" => startup(observed),
+            "/liveness" => liveness(observed),
+            "/readiness" => readiness(observed, asked.query),
+            "/metrics" => metrics(observed),
+            "/status" if asked.control => self.status(),
+            "/stop" if asked.control => {
+                self.controls.stop.cancel();
+                Answer::text(StatusCode::ACCEPTED, "stopping\n")
+            }
+            "/reload" if asked.control => self.reload(),
+            _ => Answer::text(StatusCode::NOT_FOUND, "there is nothing here; see /\n"),
+        }
+    }
+
+    fn status(&self) -> Answer {
+        match serde_json::to_string(&Process::of(self)) {
+            Ok(body) => Answer::ok(JSON, body),
+            Err(error) => internal(&error),
+        }
+    }
+
+    fn reload(&self) -> Answer {
+        let Some(reload) = &self.controls.reload else {
+            let body = format!("pgiam {} has nothing to load anew\n", self.kind.as_str());
+            return Answer::text(StatusCode::CONFLICT, body);
+        };
+        // When it is full, a reload is about to begin, which will do.
+        _ = reload.try_send(());
+        Answer::text(StatusCode::ACCEPTED, "loading the configuration anew\n")
+    }
+}
+
+fn internal(error: &dyn std::error::Error) -> Answer {
+    Answer::text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n"))
+}
+
+fn startup(observed: &Observed) -> Answer {
+    match observed.phase() {
+        Phase::Starting => Answer::text(StatusCode::SERVICE_UNAVAILABLE, "starting\n"),
+        Phase::Serving | Phase::Draining => Answer::ok(TEXT, "started\n".to_owned()),
+    }
+}
+
+fn liveness(observed: &Observed) -> Answer {
+    match observed.dead_loops() {
+        0 => Answer::ok(TEXT, "alive\n".to_owned()),
+        dead => {
+            let body = format!("{dead} of the listeners no longer accept connections\n");
+            Answer::text(StatusCode::SERVICE_UNAVAILABLE, body)
+        }
+    }
+}
+
+fn metrics(observed: &Observed) -> Answer {
+    match observed.exposition() {
+        Ok(body) => Answer::ok(METRICS, body),
+        Err(error) => internal(&error),
+    }
+}
+
+fn readiness(observed: &Observed, query: Option<&str>) -> Answer {
+    let Ok(least) = min_ready(query) else {
+        let body = "min-ready wants a number of targets, 1 or more\n";
+        return Answer::text(StatusCode::BAD_REQUEST, body);
+    };
+    let targets = observed.targets();
+    let views: Vec<View> = targets.iter().map(|t| t.watched.view()).collect();
+    let against = against(observed, &views, least);
+    let mut body = match &against {
+        Some(reason) => format!("not ready: {reason}\n"),
+        None => "ready\n".to_owned(),
+    };
+    for view in &views {
+        let why = view.failed.map(|id| format!(" [{id}]")).unwrap_or_default();
+        // A String takes everything.
+        _ = writeln!(body, "{}: {}{why}", view.target.name, view.state());
+    }
+    let status = match against {
+        Some(_) => StatusCode::SERVICE_UNAVAILABLE,
+        None => StatusCode::OK,
+    };
+    Answer::text(status, body)
+}
+
+/// `min-ready=N` in a query; `None`: all targets.
+fn min_ready(query: Option<&str>) -> Result<Option<usize>, ()> {
+    let pairs = url::form_urlencoded::parse(query.unwrap_or_default().as_bytes());
+    let mut least = None;
+    for (key, value) in pairs {
+        if key == "min-ready" {
+            least = Some(value.parse().ok().filter(|n| *n > 0).ok_or(())?);
+        }
+    }
+    Ok(least)
+}
+
+/// Why nobody should be sent here.
+fn against(observed: &Observed, views: &[View], least: Option<usize>) -> Option<String> {
+    match observed.phase() {
+        Phase::Starting => return Some("pgiam is starting".to_owned()),
+        Phase::Draining => return Some("pgiam is stopping".to_owned()),
+        Phase::Serving => {}
+    }
+    let limit = observed.limit();
+    if observed.open() >= limit {
+        return Some(format!("all {limit} connections are in use"));
+    }
+    let ready = views.iter().filter(|view| view.is_ready()).count();
+    let wanted = least.unwrap_or(views.len());
+    let all = views.len();
+    (ready < wanted).then(|| format!("{ready} of {all} targets can be reached"))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,219 @@
+use std::sync::Arc;
+
+use serde_json::Value;
+use tokio::sync::mpsc;
+
+use super::*;
+use crate::admin::{Controls, Kind};
+use crate::observe::tests::{failure, newcomer, observed, used};
+use crate::tunnel::Readiness;
+
+fn context(views: Vec<View>) -> Context {
+    let observed = observed(views);
+    observed.started();
+    Context {
+        kind: Kind::Serve,
+        config: None,
+        http: None,
+        observed,
+        controls: Controls::default(),
+    }
+}
+
+fn asked(context: &Context, (method, control): (Method, bool), path: &str) -> Answer {
+    let (path, query) = match path.split_once('?') {
+        Some((path, query)) => (path, Some(query)),
+        None => (path, None),
+    };
+    context.answer(&Asked {
+        method: &method,
+        path,
+        query,
+        control,
+    })
+}
+
+fn get(context: &Context, path: &str) -> (u16, String) {
+    let answer = asked(context, (Method::GET, false), path);
+    (answer.status.as_u16(), answer.body)
+}
+
+fn failing(name: &str) -> View {
+    View {
+        failed: Some("aws.expired"),
+        ..used(name)
+    }
+}
+
+#[test]
+fn a_program_that_starts_is_alive_and_not_started_nor_ready() {
+    let context = Context {
+        observed: observed(vec![used("orders")]),
+        ..context(Vec::new())
+    };
+    assert_eq!(get(&context, "/liveness"), (200, "alive\n".to_owned()));
+    assert_eq!(get(&context, "/startup"), (503, "starting\n".to_owned()));
+    let (status, body) = get(&context, "/readiness");
+    assert_eq!(status, 503);
+    assert_eq!(body, "not ready: pgiam is starting\norders: ready\n");
+    context.observed.started();
+    assert_eq!(get(&context, "/startup"), (200, "started\n".to_owned()));
+    assert_eq!(
+        get(&context, "/readiness"),
+        (200, "ready\norders: ready\n".to_owned())
+    );
+}
+
+#[test]
+fn a_program_that_drains_has_started_and_wants_nobody() {
+    let context = context(vec![used("orders")]);
+    context.observed.drains();
+    assert_eq!(get(&context, "/startup").0, 200);
+    assert_eq!(get(&context, "/liveness").0, 200);
+    let (status, body) = get(&context, "/readiness");
+    assert_eq!(status, 503);
+    assert!(body.starts_with("not ready: pgiam is stopping\n"), "{body}");
+}
+
+#[test]
+fn as_many_targets_as_are_asked_for_must_be_there() {
+    let interrupted = View {
+        readiness: Readiness::Interrupted,
+        ..used("reports")
+    };
+    let context = context(vec![used("a"), failing("orders"), interrupted]);
+    let (status, body) = get(&context, "/readiness");
+    assert_eq!(status, 503);
+    assert_eq!(
+        body,
+        "not ready: 1 of 3 targets can be reached\na: ready\norders: failing [aws.expired]\nreports: interrupted\n"
+    );
+    assert_eq!(get(&context, "/readiness?min-ready=1").0, 200);
+    assert_eq!(get(&context, "/readiness?min-ready=2").0, 503);
+    for wrong in ["0", "-1", "all", ""] {
+        let path = format!("/readiness?min-ready={wrong}");
+        assert_eq!(get(&context, &path).0, 400, "{wrong:?}");
+    }
+}
+
+#[test]
+fn a_program_that_is_full_wants_nobody() {
+    let observed = Arc::new(Observed::new(1));
+    observed.started();
+    let context = Context {
+        observed: Arc::clone(&observed),
+        ..context(Vec::new())
+    };
+    assert_eq!(get(&context, "/readiness").0, 200);
+    let connection = observed.admit(newcomer("orders", b"psql"));
+    let (status, body) = get(&context, "/readiness");
+    assert_eq!(status, 503);
+    assert_eq!(body, "not ready: all 1 connections are in use\n");
+    drop(connection);
+    assert_eq!(get(&context, "/readiness").0, 200);
+}
+
+#[tokio::test]
+async fn a_dead_accept_loop_shows() {
+    let context = context(Vec::new());
+    let dies = context.observed.accepting();
+    dies.watch(async { Some(()) }).await;
+    let (status, body) = get(&context, "/liveness");
+    assert_eq!(status, 503);
+    assert_eq!(body, "1 of the listeners no longer accept connections\n");
+}
+
+#[test]
+fn the_port_gives_nothing_but_health_and_metrics() {
+    let context = context(vec![used("orders")]);
+    for path in ["/status", "/stop", "/reload", "/else"] {
+        assert_eq!(get(&context, path).0, 404, "{path}");
+        let answer = asked(&context, (Method::POST, false), path);
+        assert!(answer.status.is_client_error(), "{path}");
+    }
+    assert!(!context.controls.stop.is_cancelled());
+    assert_eq!(get(&context, "/").0, 200);
+    let answer = asked(&context, (Method::GET, false), "/metrics");
+    assert_eq!(
+        (answer.status.as_u16(), answer.content_type),
+        (200, METRICS)
+    );
+    let answer = asked(&context, (Method::POST, false), "/metrics");
+    assert_eq!(answer.status, StatusCode::METHOD_NOT_ALLOWED);
+    let answer = asked(&context, (Method::HEAD, false), "/liveness");
+    assert_eq!(answer.status, StatusCode::OK);
+}
+
+#[test]
+fn the_control_socket_stops_and_loads_anew() {
+    let mut context = context(vec![used("orders")]);
+    let status = |context: &Context, method: Method, path| {
+        asked(context, (method, true), path).status.as_u16()
+    };
+    assert_eq!(status(&context, Method::GET, "/stop"), 405);
+    assert_eq!(status(&context, Method::POST, "/reload"), 409);
+    let (sender, mut receiver) = mpsc::channel(1);
+    context.controls.reload = Some(sender);
+    assert_eq!(status(&context, Method::POST, "/reload"), 202);
+    assert_eq!(status(&context, Method::POST, "/reload"), 202);
+    assert!(receiver.try_recv().is_ok() && receiver.try_recv().is_err());
+    assert!(!context.controls.stop.is_cancelled());
+    assert_eq!(status(&context, Method::POST, "/stop"), 202);
+    assert!(context.controls.stop.is_cancelled());
+}
+
+#[test]
+fn the_status_has_all_that_is_known() {
+    let context = context(vec![used("reports"), failing("orders")]);
+    let observed = &context.observed;
+    observed.failed(Some("orders"), failure("aws.expired", true));
+    let connection = observed.admit(newcomer("reports", b"DBeaver"));
+    connection.opened();
+    connection.traffic().sent(5);
+    connection.traffic().received(7);
+    let answer = asked(&context, (Method::GET, true), "/status");
+    assert_eq!((answer.status.as_u16(), answer.content_type), (200, JSON));
+    let all: Value = serde_json::from_str(&answer.body).unwrap();
+    assert_eq!(all["pid"], std::process::id());
+    assert_eq!(
+        (&all["kind"], &all["state"]),
+        (&"serve".into(), &"serving".into())
+    );
+    assert_eq!(
+        (&all["open_connections"], &all["max_connections"]),
+        (&1.into(), &400.into())
+    );
+    let [orders, reports] = [0, 1].map(|n| &all["targets"][n]);
+    assert_eq!(
+        (&orders["name"], &orders["ready"]),
+        (&"orders".into(), &false.into())
+    );
+    let error = &orders["last_error"];
+    assert_eq!(
+        (&error["id"], &error["count"]),
+        (&"aws.expired".into(), &1.into())
+    );
+    assert_eq!(error["sqlstate"], "08001");
+    assert!(
+        error["at"].as_str().is_some_and(|at| at.ends_with('Z')),
+        "{error}"
+    );
+    assert_eq!(reports["last_error"], Value::Null);
+    let client = &reports["connections"][0];
+    assert_eq!(
+        (&client["program"], &client["state"]),
+        (&"DBeaver".into(), &"open".into())
+    );
+    assert_eq!(
+        (&client["bytes_up"], &client["bytes_down"]),
+        (&5.into(), &7.into())
+    );
+    let session = &reports["sessions"][0];
+    assert_eq!(
+        (&session["state"], &session["resumes"]),
+        (&"up".into(), &1.into())
+    );
+    assert_eq!(session["round_trip_seconds"], 0.012);
+    assert_eq!(reports["sessions"][1]["id"], Value::Null);
+    assert_eq!(reports["sessions"][1]["state"], "starting");
+}

@@ -1,0 +1,134 @@
+//! Asks running pgiams at their control sockets.
+
+use std::path::Path;
+use std::time::Duration;
+
+use thiserror::Error;
+
+use super::document::Process;
+use crate::platform::socket::control::{self, Found};
+
+/// How long one of them may take to answer.
+#[cfg(unix)]
+const DEADLINE: Duration = Duration::from_secs(3);
+/// Most bytes of an answer: some thousand connections.
+#[cfg(unix)]
+const MOST: usize = 16 * 1024 * 1024;
+
+/// Why one did not answer.
+#[derive(Debug, Error)]
+pub enum AskError {
+    /// Nobody serves the socket: the process is gone.
+    #[error("it has ended")]
+    Gone,
+    /// It is there and does not answer.
+    #[error("it does not answer: {0}")]
+    Silent(String),
+    /// What it answered is no status.
+    #[error("its answer cannot be understood, as that of another version: {0}")]
+    Answer(#[from] serde_json::Error),
+    /// This operating system has no control sockets.
+    #[error("there are no control sockets on this system")]
+    Unsupported,
+}
+
+/// Every running pgiam of this user, by process id, and those that did not answer.
+///
+/// # Errors
+/// [`AskError::Unsupported`] on systems without control sockets. (Windows: untested.)
+pub async fn all(state_dir: &Path) -> Result<Vec<(Found, Result<Process, AskError>)>, AskError> {
+    if !cfg!(unix) {
+        return Err(AskError::Unsupported);
+    }
+    let asked = control::all(state_dir).into_iter().map(async |found| {
+        let status = status(&found).await;
+        (found, status)
+    });
+    let mut all = futures_util::future::join_all(asked).await;
+    all.retain(|(_, status)| !matches!(status, Err(AskError::Gone)));
+    Ok(all)
+}
+
+/// What one of them does.
+///
+/// # Errors
+/// [`AskError`].
+pub async fn status(of: &Found) -> Result<Process, AskError> {
+    let body = ask(of, "GET", "/status").await?;
+    Ok(serde_json::from_slice(&body)?)
+}
+
+/// Asks one of them to end.
+///
+/// # Errors
+/// [`AskError`].
+pub async fn stop(which: &Found) -> Result<(), AskError> {
+    ask(which, "POST", "/stop").await.map(drop)
+}
+
+/// Whether it still serves its socket.
+pub async fn is_there(which: &Found) -> bool {
+    #[cfg(unix)]
+    {
+        tokio::net::UnixStream::connect(&which.path).await.is_ok()
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = which;
+        false
+    }
+}
+
+#[cfg(unix)]
+async fn ask(whom: &Found, method: &str, path: &str) -> Result<bytes::Bytes, AskError> {
+    let conversation = converse(whom, method, path);
+    let answer = tokio::time::timeout(DEADLINE, conversation).await;
+    answer.unwrap_or_else(|_| {
+        let reason = format!("nothing within {} s", DEADLINE.as_secs());
+        Err(AskError::Silent(reason))
+    })
+}
+
+#[cfg(unix)]
+async fn converse(whom: &Found, method: &str, path: &str) -> Result<bytes::Bytes, AskError> {
+    use std::io::ErrorKind::{ConnectionRefused, NotFound};
+
+    use http_body_util::{BodyExt, Empty, Limited};
+    use hyper::client::conn::http1::handshake;
+    use hyper_util::rt::TokioIo;
+
+    fn silent(error: impl std::fmt::Display) -> AskError {
+        AskError::Silent(error.to_string())
+    }
+    let stream = tokio::net::UnixStream::connect(&whom.path).await;
+    let stream = stream.map_err(|error| match error.kind() {
+        ConnectionRefused | NotFound => AskError::Gone,
+        _ => silent(error),
+    })?;
+    let (mut sender, connection) = handshake(TokioIo::new(stream)).await.map_err(silent)?;
+    let request = hyper::Request::builder()
+        .method(method)
+        .uri(path)
+        .header(hyper::header::HOST, "pgiam")
+        .body(Empty::<bytes::Bytes>::new())
+        .map_err(silent)?;
+    let answered = async {
+        let response = sender.send_request(request).await.map_err(silent)?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), MOST).collect().await;
+        let body = body.map_err(silent)?.to_bytes();
+        if status.is_success() {
+            Ok(body)
+        } else {
+            Err(silent(String::from_utf8_lossy(&body).trim_end()))
+        }
+    };
+    // The connection has to be driven while the answer is waited for.
+    let (answer, _) = tokio::join!(answered, connection);
+    answer
+}
+
+#[cfg(not(unix))]
+async fn ask(_: &Found, _: &str, _: &str) -> Result<bytes::Bytes, AskError> {
+    Err(AskError::Unsupported)
+}

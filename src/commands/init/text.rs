@@ -1,0 +1,275 @@
+//! The configuration file as text, with what was found in its comments.
+
+use std::fmt::Write as _;
+
+use crate::commands::choose::shown;
+use crate::config::DEFAULT_LOCAL_PORT;
+use crate::config::DEFAULT_UPSTREAM_PORT;
+use crate::discover::{Candidate, Database, Kind, Ranked, Survey};
+
+/// Most bastions that are named as alternatives.
+const MOST_OTHERS: usize = 4;
+
+/// What is the same for all targets.
+pub(super) struct Head<'a> {
+    pub(super) region: &'a str,
+    pub(super) profile: Option<&'a str>,
+    pub(super) user: Option<&'a str>,
+}
+
+/// The whole file.
+pub(super) fn file(head: &Head<'_>, survey: &Survey) -> String {
+    let ranked: Vec<Ranked> = survey
+        .databases
+        .iter()
+        .map(|one| survey.bastions(one.vpc.as_deref()))
+        .collect();
+    let mut all = ranked.iter().map(best);
+    // One for all is said once.
+    let common = all.next().filter(|first| all.all(|other| other == *first));
+    let mut text = String::new();
+    defaults(&mut text, head, common.and(ranked.first()));
+    for (port, (one, ranked)) in (DEFAULT_LOCAL_PORT..).zip(survey.databases.iter().zip(&ranked)) {
+        let named = one.clone();
+        let name = unique(&named, &survey.databases);
+        target(&mut text, one, &name, port);
+        if common.is_none() {
+            bastion(&mut text, ranked);
+        }
+    }
+    text
+}
+
+fn best(ranked: &Ranked) -> Option<&str> {
+    ranked.nodes.first().map(|one| one.node.id.as_str())
+}
+
+/// What a target is called that is the only one of its identifier.
+pub(super) fn name(one: &Database) -> &str {
+    &one.identifier
+}
+
+/// What it is called where a database of another kind has the same identifier.
+fn unique(one: &Database, all: &[Database]) -> String {
+    let same = all
+        .iter()
+        .filter(|other| other.identifier == one.identifier);
+    match (same.count(), one.kind) {
+        (1, _) | (_, Kind::Cluster) => name(one).to_owned(),
+        (_, kind) => format!("{}-{}", name(one), kind.word()),
+    }
+}
+
+fn defaults(text: &mut String, head: &Head<'_>, ranked: Option<&Ranked>) {
+    let Head {
+        region,
+        profile,
+        user,
+    } = head;
+    text.push_str(
+        "# Written by pgiam init. Every flag of pgiam serve is a key, here or in a target, whose own comes\n\
+         # first. There are no secrets in this file.\n\n[defaults]\n",
+    );
+    line(text, "region", region, None);
+    match profile {
+        Some(profile) => line(text, "profile", profile, None),
+        None => text.push_str(
+            "# profile = \"dev\"    # The AWS profile; without it, that of the environment.\n",
+        ),
+    }
+    match user {
+        Some(user) => line(text, "user", user, None),
+        None => text.push_str(
+            "# user = \"db_user\"   # The role to log in as, which needs: GRANT rds_iam TO db_user.\n",
+        ),
+    }
+    if let Some(ranked) = ranked {
+        bastion(text, ranked);
+    }
+}
+
+fn target(text: &mut String, one: &Database, name: &str, port: u16) {
+    // Writing to a String cannot fail.
+    _ = writeln!(text, "\n# {}", about(one));
+    _ = writeln!(text, "[targets.{name}]");
+    match &one.endpoint {
+        Some(at) => {
+            let host = match at.port {
+                DEFAULT_UPSTREAM_PORT => at.host.clone(),
+                _ => at.to_string(),
+            };
+            line(text, "host", &host, None);
+            if let Some(reader) = &one.reader {
+                let instead = "Its readers, instead.";
+                off(text, "host", &reader.to_string(), instead);
+            }
+            off(
+                text,
+                "db",
+                &one.identifier,
+                "Instead of host: looked up at every start.",
+            );
+        }
+        None => line(text, "db", &one.identifier, Some("It has no endpoint yet.")),
+    }
+    if let Some(database) = &one.database {
+        line(text, "database", database, None);
+    }
+    _ = writeln!(text, "port = {port}");
+}
+
+fn about(one: &Database) -> String {
+    let kind = match one.kind {
+        Kind::Instance => "Instance",
+        Kind::Cluster => "Cluster",
+        Kind::Proxy => "RDS Proxy",
+        Kind::Endpoint => "Endpoint",
+    };
+    let mut facts = vec![format!("{kind} {}", one.identifier)];
+    let engine = [&one.engine, &one.engine_version];
+    let engine: Vec<&str> = engine.into_iter().flatten().map(String::as_str).collect();
+    if !engine.is_empty() {
+        facts.push(engine.join(" "));
+    }
+    facts.extend(one.status.clone());
+    facts.push(match one.iam {
+        Some(true) => "IAM login on".to_owned(),
+        Some(false) => "IAM login OFF: pgiam check says how to turn it on".to_owned(),
+        None => "IAM login unknown".to_owned(),
+    });
+    shown(&facts.join(", "))
+}
+
+fn bastion(text: &mut String, ranked: &Ranked) {
+    let Some((first, others)) = ranked.nodes.split_first() else {
+        text.push_str(
+            "# bastion = \"auto\"   # No managed node is online. pgiam setup bastion prints a template for one.\n",
+        );
+        return;
+    };
+    let id = |one: &Candidate| one.node.id.clone();
+    line(text, "bastion", &id(first), Some(&reason(first)));
+    for other in others.iter().take(MOST_OTHERS) {
+        off(text, "bastion", &id(other), &reason(other));
+    }
+    if let Some(note) = &ranked.note {
+        _ = writeln!(text, "# {}", shown(note));
+    }
+}
+
+/// What speaks for a node, with its name where that is not said by it.
+fn reason(Candidate { node, why }: &Candidate) -> String {
+    match node.name.as_deref() {
+        Some(name) if !why.contains(name) => format!("{name}: {why}"),
+        _ => why.clone(),
+    }
+}
+
+/// A key and its value.
+fn line(text: &mut String, key: &str, value: &str, comment: Option<&str>) {
+    let value = toml::Value::String(value.to_owned());
+    let comment = comment.map(|comment| format!("   # {}", shown(comment)));
+    _ = writeln!(text, "{key} = {value}{}", comment.unwrap_or_default());
+}
+
+/// A key that is left out for now.
+fn off(text: &mut String, key: &str, value: &str, comment: &str) {
+    let value = toml::Value::String(value.to_owned());
+    let value = shown(&value.to_string());
+    _ = writeln!(text, "# {key} = {value}   # {}", shown(comment));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::commands::list::tests::{found, machine};
+    use crate::config::{File, Layer, Plan};
+
+    fn head<'a>(user: Option<&'a str>, profile: Option<&'a str>) -> Head<'a> {
+        let region = "eu-central-1";
+        Head {
+            region,
+            profile,
+            user,
+        }
+    }
+
+    /// The targets of a file, as the program reads it.
+    fn plans(text: &str) -> Vec<Plan> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pgiam.toml");
+        std::fs::write(&path, text).unwrap();
+        let (file, looked_at) = File::load(Some(&path)).unwrap();
+        let plans = file.plans(&[], &Layer::default(), &looked_at).unwrap();
+        plans.into_iter().map(Result::unwrap).collect()
+    }
+
+    #[test]
+    fn the_file_holds_what_was_found_and_can_be_read() {
+        let text = file(&head(None, None), &found());
+        insta::assert_snapshot!(text);
+        let plans = plans(&text);
+        let targets: Vec<_> = plans
+            .iter()
+            .map(|plan| (plan.name.as_str(), plan.local_port, plan.via.to_string()))
+            .collect();
+        let via = || "ssm i-0123456789abcdef0".to_owned();
+        assert_eq!(
+            targets,
+            [
+                ("billing", 5433, via()),
+                ("orders", 5434, via()),
+                ("orders-instance", 5435, via()),
+            ]
+        );
+    }
+
+    #[test]
+    fn each_database_gets_the_bastion_of_its_vpc() {
+        let mut survey = found();
+        survey.databases[0].vpc = Some("vpc-2".to_owned());
+        survey.databases[1].endpoint = None;
+        let mut second = machine("i-2", "jump", true);
+        second.vpc = Some("vpc-2".to_owned());
+        survey.nodes.push(second);
+        let text = file(&head(Some("o\"x\nport = 1"), Some("dev")), &survey);
+        let plans = plans(&text);
+        let via: Vec<_> = plans.iter().map(|plan| plan.via.to_string()).collect();
+        assert_eq!(
+            via,
+            [
+                "ssm i-2",
+                "ssm i-0123456789abcdef0",
+                "ssm i-0123456789abcdef0"
+            ]
+        );
+        assert!(
+            plans
+                .iter()
+                .all(|plan| plan.user.as_deref() == Some("o\"x\nport = 1"))
+        );
+        assert!(
+            plans
+                .iter()
+                .all(|plan| plan.profile.as_deref() == Some("dev"))
+        );
+        assert_eq!(plans[1].lookup().unwrap().identifier, "orders");
+    }
+
+    #[test]
+    fn names_from_elsewhere_stay_in_their_comments() {
+        let mut survey = found();
+        survey.nodes[0].name = Some("x\n[serve]\naddress = \"0.0.0.0\"".to_owned());
+        survey.nodes[1].online = true;
+        let text = file(&head(None, None), &survey);
+        assert!(
+            !text.lines().any(|line| line.starts_with("address")),
+            "{text}"
+        );
+        assert_eq!(plans(&text).len(), 3);
+        survey.nodes.clear();
+        let text = file(&head(None, None), &survey);
+        assert!(text.contains("# bastion = \"auto\""), "{text}");
+        assert_eq!(plans(&text)[0].via.to_string(), "ssm auto");
+    }
+}

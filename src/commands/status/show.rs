@@ -1,0 +1,260 @@
+//! The tables of `pgiam status`.
+
+use std::collections::HashMap;
+use std::fmt::Write;
+use std::io::IsTerminal;
+
+use super::short;
+use crate::admin::document::{Client, Failure, Process, Session, Target};
+use crate::terminal::{BAD, DIM, GOOD, HEADING, Table, WARNING, styled};
+
+/// Bytes a second of each connection, by process and connection id.
+pub(super) type Rates = HashMap<(u32, u64), f64>;
+
+/// How wide it may get: as the terminal, and in a pipe as it likes.
+pub(super) fn width() -> usize {
+    let term = console::Term::stdout();
+    match term.size_checked() {
+        Some((_, columns)) if std::io::stdout().is_terminal() => usize::from(columns),
+        _ => usize::MAX,
+    }
+}
+
+/// Every process.
+pub(super) fn all(processes: &[Process], width: usize, rates: Option<&Rates>) -> String {
+    let each = processes.iter().map(|process| one(process, width, rates));
+    each.collect::<Vec<_>>().join("\n")
+}
+
+fn one(process: &Process, width: usize, rates: Option<&Rates>) -> String {
+    let mut text = head(process, width);
+    text.push('\n');
+    let mut targets = Table::new(&[
+        "TARGET",
+        "PORT",
+        "STATE",
+        "CONNS",
+        "VIA",
+        "ENDPOINT",
+        "LAST ERROR",
+    ]);
+    let mut sessions = Table::new(&[
+        "SESSION", "BASTION", "STATE", "STREAMS", "UP", "DOWN", "AGE", "RESUMES", "RTT",
+    ]);
+    let mut columns = vec!["PROGRAM", "USER", "DATABASE", "TARGET", "UP", "DOWN"];
+    columns.extend(rates.map(|_| "RATE"));
+    columns.push("AGE");
+    let mut clients = Table::new(&columns);
+    for target in &process.targets {
+        targets.row(target_row(target));
+        target
+            .sessions
+            .iter()
+            .for_each(|s| sessions.row(session_row(s)));
+        for client in &target.connections {
+            let rate = rates.map(|rates| rates.get(&(process.pid, client.id)).copied());
+            clients.row(client_row(client, target, rate));
+        }
+    }
+    for table in [targets, sessions, clients] {
+        if !table.is_empty() {
+            // A String takes everything.
+            _ = writeln!(text, "{}", table.fitted(width));
+        }
+    }
+    for target in process.targets.iter().filter(|target| !target.ready) {
+        if let Some(error) = &target.last_error {
+            text.push_str(&trouble(target, error, width));
+        }
+    }
+    text.truncate(text.trim_end().len());
+    text.push('\n');
+    text
+}
+
+/// The lines above the tables.
+fn head(process: &Process, width: usize) -> String {
+    let Process {
+        pid,
+        version,
+        kind,
+        state,
+        open_connections,
+        max_connections,
+        ..
+    } = process;
+    let up = age(process.uptime_seconds);
+    let state = match state.as_str() {
+        "serving" => styled(GOOD, state),
+        _ => styled(WARNING, state),
+    };
+    let name = styled(HEADING, format!("pgiam {kind}"));
+    let mut lines = vec![format!(
+        "{name}  pid {pid}  version {version}  {state} for {up}"
+    )];
+    if let Some(config) = &process.config {
+        lines.push(format!("configuration {}", short(config)));
+    }
+    if let Some(http) = &process.http {
+        lines.push(format!("health and metrics http://{http}/"));
+    }
+    lines.push(format!(
+        "{open_connections} of {max_connections} connections"
+    ));
+    let mut text = String::new();
+    for line in lines {
+        text.push_str(&console::truncate_str(&line, width, "…"));
+        text.push('\n');
+    }
+    text
+}
+
+fn target_row(target: &Target) -> [String; 7] {
+    let state = match target.state.as_str() {
+        "ready" => styled(GOOD, "ready"),
+        "idle" => "idle".to_owned(),
+        "starting" => styled(WARNING, "starting"),
+        other => styled(BAD, other),
+    };
+    let open = target.connections.len();
+    let limit = target.connection_limit;
+    let limit = limit.map(|limit| format!("/{limit}")).unwrap_or_default();
+    let last = target.last_error.as_ref();
+    let last = last.map(|e| format!("{} {}", e.id, age(e.age_seconds)));
+    [
+        target.name.clone(),
+        target.port.to_string(),
+        state,
+        format!("{open}{limit}"),
+        target.bastion.clone().unwrap_or_else(|| target.via.clone()),
+        target.endpoint.clone(),
+        last.unwrap_or_default(),
+    ]
+}
+
+fn session_row(session: &Session) -> [String; 9] {
+    let state = match session.state.as_str() {
+        "up" => styled(GOOD, "up"),
+        "interrupted" => styled(BAD, "interrupted"),
+        other => styled(WARNING, other),
+    };
+    let trip = session.round_trip_seconds;
+    let trip = trip.map(|seconds| format!("{:.0} ms", seconds * 1000.0));
+    let none = || "-".to_owned();
+    [
+        session.id.clone().unwrap_or_else(none),
+        session.bastion.clone().unwrap_or_else(none),
+        state,
+        session.streams.to_string(),
+        bytes(session.bytes_up),
+        bytes(session.bytes_down),
+        age(session.age_seconds),
+        session.resumes.to_string(),
+        trip.unwrap_or_else(none),
+    ]
+}
+
+fn client_row(client: &Client, target: &Target, rate: Option<Option<f64>>) -> Vec<String> {
+    let none = || styled(DIM, "-");
+    let named = |name: &str| {
+        if name.is_empty() {
+            none()
+        } else {
+            name.to_owned()
+        }
+    };
+    let moved = |count| match client.state.as_str() {
+        "open" => bytes(count),
+        // It has nothing to count yet.
+        _ => styled(WARNING, "login"),
+    };
+    let mut row = vec![
+        named(&client.program),
+        named(&client.user),
+        named(&client.database),
+        target.name.clone(),
+        moved(client.bytes_up),
+        moved(client.bytes_down),
+    ];
+    row.extend(rate.map(|rate| rate.map_or_else(none, per_second)));
+    row.push(age(client.age_seconds));
+    row
+}
+
+/// What is wrong with a target, and what to do.
+fn trouble(target: &Target, error: &Failure, width: usize) -> String {
+    let name = &target.name;
+    let said = match error.message.contains(name.as_str()) {
+        true => error.message.clone(),
+        false => format!("target \"{name}\": {}", error.message),
+    };
+    let mut lines = wrapped(&said, width);
+    let detail = error
+        .detail
+        .iter()
+        .map(|detail| format!("detail: {detail}"));
+    let hint = error.hint.iter().map(|hint| format!("hint: {hint}"));
+    for more in detail.chain(hint) {
+        lines.extend(
+            wrapped(&more, width.saturating_sub(2))
+                .into_iter()
+                .map(|l| format!("  {l}")),
+        );
+    }
+    let text: String = lines.into_iter().map(|line| line + "\n").collect();
+    text + "\n"
+}
+
+/// Words in lines of at most `width`; a longer word has a line of its own, cut.
+fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        let word = console::truncate_str(word, width, "…");
+        let length = console::measure_text_width(&word);
+        match lines.last_mut() {
+            Some(line) if console::measure_text_width(line) + 1 + length <= width => {
+                line.push(' ');
+                line.push_str(&word);
+            }
+            _ => lines.push(word.into_owned()),
+        }
+    }
+    lines
+}
+
+/// A time span as one number.
+fn age(seconds: f64) -> String {
+    match seconds {
+        s if s < 60.0 => format!("{s:.0}s"),
+        s if s < 3600.0 => format!("{:.0}m", (s / 60.0).floor()),
+        s if s < 48.0 * 3600.0 => format!("{:.0}h", (s / 3600.0).floor()),
+        s => format!("{:.0}d", (s / 86_400.0).floor()),
+    }
+}
+
+/// Bytes with a decimal unit, three digits.
+fn bytes(count: u64) -> String {
+    #[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
+    human(count as f64)
+}
+
+fn per_second(bytes: f64) -> String {
+    format!("{}/s", human(bytes))
+}
+
+fn human(mut bytes: f64) -> String {
+    for unit in ["B", "kB", "MB", "GB"] {
+        let whole = unit == "B" || bytes >= 99.95;
+        if bytes < 999.5 {
+            return match whole {
+                true => format!("{bytes:.0} {unit}"),
+                false => format!("{bytes:.1} {unit}"),
+            };
+        }
+        bytes /= 1000.0;
+    }
+    format!("{bytes:.1} TB")
+}
+
+#[cfg(test)]
+mod tests;

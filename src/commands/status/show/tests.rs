@@ -1,0 +1,139 @@
+use super::*;
+
+/// A process in which everything has something to show.
+fn busy() -> Process {
+    let session = Session {
+        id: Some("dev-0123456789abcdef0123456789".to_owned()),
+        bastion: Some("i-0123456789abcdef0".to_owned()),
+        state: "up".to_owned(),
+        streams: 2,
+        busy: 1,
+        bytes_up: 5_300,
+        bytes_down: 184_000_000,
+        age_seconds: 4_000.0,
+        resumes: 2,
+        retransmissions: 9,
+        round_trip_seconds: Some(0.0123),
+    };
+    let client = Client {
+        id: 7,
+        state: "open".to_owned(),
+        program: "DBeaver 25.1.2 - SQLEditor <Script-12.sql>".to_owned(),
+        user: "db_user".to_owned(),
+        database: "app".to_owned(),
+        peer: "127.0.0.1:50123".to_owned(),
+        bytes_up: 12,
+        bytes_down: 1_234_567,
+        age_seconds: 61.0,
+    };
+    let login = Client {
+        id: 8,
+        state: "login".to_owned(),
+        program: String::new(),
+        age_seconds: 0.2,
+        ..client.clone()
+    };
+    let orders = Target {
+        name: "orders".to_owned(),
+        port: 5433,
+        endpoint: "orders.cluster-abcdefghijkl.eu-central-1.rds.amazonaws.com:5432".to_owned(),
+        via: "ssm".to_owned(),
+        bastion: Some("i-0123456789abcdef0".to_owned()),
+        state: "ready".to_owned(),
+        ready: true,
+        sessions: vec![
+            session,
+            Session {
+                state: "starting".to_owned(),
+                ..Session::default()
+            },
+        ],
+        connections: vec![client, login],
+        ..Target::default()
+    };
+    let reports = Target {
+        name: "reports".to_owned(),
+        port: 5434,
+        endpoint: "reports.abcdefghijkl.eu-central-1.rds.amazonaws.com:5432".to_owned(),
+        via: "direct".to_owned(),
+        state: "failing".to_owned(),
+        connection_limit: Some(20),
+        last_error: Some(Failure {
+            id: "aws.expired".to_owned(),
+            message: "target \"reports\": the AWS credentials have expired".to_owned(),
+            hint: Some("Log in to AWS again: aws sso login --profile dev. The next connection uses the new credentials.".to_owned()),
+            age_seconds: 4.0,
+            count: 3,
+            ..Failure::default()
+        }),
+        ..Target::default()
+    };
+    Process {
+        pid: 4711,
+        version: "0.1.0".to_owned(),
+        kind: "serve".to_owned(),
+        state: "serving".to_owned(),
+        uptime_seconds: 200_000.0,
+        config: Some("/etc/pgiam/config.toml".into()),
+        http: Some("127.0.0.1:9801".to_owned()),
+        open_connections: 2,
+        max_connections: 400,
+        targets: vec![orders, reports],
+        ..Process::default()
+    }
+}
+
+fn shown(width: usize, rates: Option<&Rates>) -> String {
+    let text = all(&[busy()], width, rates);
+    anstream::adapter::strip_str(&text).to_string()
+}
+
+#[test]
+fn everything_is_shown() {
+    insta::assert_snapshot!(shown(usize::MAX, None));
+}
+
+#[test]
+fn it_does_not_wrap_in_an_ordinary_terminal() {
+    let rates = Rates::from([((4711, 7), 734_000.0)]);
+    let text = shown(80, Some(&rates));
+    for line in text.lines() {
+        assert!(console::measure_text_width(line) <= 80, "{line}");
+    }
+    insta::assert_snapshot!(text);
+    for width in [20, 40, 60, 100, 200] {
+        let text = shown(width, Some(&rates));
+        let widest = text.lines().map(console::measure_text_width).max();
+        assert!(
+            width < 60 || widest.is_some_and(|widest| widest <= width),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn numbers_have_three_digits_and_a_unit() {
+    for (count, expected) in [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1_000, "1.0 kB"),
+        (99_940, "99.9 kB"),
+        (99_960, "100 kB"),
+        (999_499, "999 kB"),
+        (999_500, "1.0 MB"),
+        (1_234_567_890, "1.2 GB"),
+        (5_000_000_000_000, "5.0 TB"),
+    ] {
+        assert_eq!(bytes(count), expected);
+    }
+    for (seconds, expected) in [
+        (0.2, "0s"),
+        (59.0, "59s"),
+        (61.0, "1m"),
+        (3_700.0, "1h"),
+        (100_000.0, "27h"),
+        (200_000.0, "2d"),
+    ] {
+        assert_eq!(age(seconds), expected);
+    }
+}

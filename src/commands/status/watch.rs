@@ -1,0 +1,149 @@
+//! `pgiam status --watch`.
+
+use std::collections::HashMap;
+use std::io::{self, IsTerminal, Write};
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use super::show::{self, Rates};
+use super::{NONE_RUNS, running};
+use crate::admin::document::Process;
+use crate::exit;
+use crate::platform::StopSignals;
+use crate::terminal;
+
+/// How often it is shown anew.
+const EVERY: Duration = Duration::from_secs(1);
+
+// xterm's control sequences, "DEC Private Mode Set" and "Erase in Display".
+const ENTER: &str = "\x1b[?1049h\x1b[?25l";
+const LEAVE: &str = "\x1b[?25h\x1b[?1049l";
+const HOME: &str = "\x1b[H";
+const CLEAR_LINE: &str = "\x1b[K";
+const CLEAR_REST: &str = "\x1b[J";
+
+/// Shows it anew every second until Ctrl-C, or until nothing runs any more.
+pub(super) async fn watch(state_dir: &Path, json: bool) -> anyhow::Result<u8> {
+    let mut signals = StopSignals::install().context("cannot listen for signals")?;
+    let mut ticks = interval(EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut screen = Screen::open(json);
+    let mut meter = Meter::default();
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            _ = signals.next() => return Ok(0),
+        }
+        let processes = running(state_dir).await?;
+        if processes.is_empty() {
+            drop(screen);
+            terminal::tell(NONE_RUNS)?;
+            return Ok(exit::NOT_RUNNING);
+        }
+        let text = if json {
+            format!("{}\n", serde_json::to_string(&processes)?)
+        } else {
+            let rates = meter.rates(&processes);
+            show::all(&processes, show::width(), Some(&rates))
+        };
+        match screen.show(&text) {
+            // Whoever has read has had enough.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(0),
+            shown => shown.context("cannot write to standard output")?,
+        }
+    }
+}
+
+/// Bytes a second, from two looks.
+#[derive(Debug, Default)]
+struct Meter(HashMap<(u32, u64), (u64, Instant)>);
+
+impl Meter {
+    fn rates(&mut self, processes: &[Process]) -> Rates {
+        let now = Instant::now();
+        let (mut seen, mut rates) = (HashMap::new(), HashMap::new());
+        for process in processes {
+            for client in process.targets.iter().flat_map(|t| &t.connections) {
+                let key = (process.pid, client.id);
+                let moved = client.bytes_up + client.bytes_down;
+                if let Some((before, at)) = self.0.get(&key) {
+                    let since = now.duration_since(*at).as_secs_f64();
+                    #[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
+                    let more = moved.saturating_sub(*before) as f64;
+                    rates.insert(key, more / since.max(f64::MIN_POSITIVE));
+                }
+                seen.insert(key, (moved, now));
+            }
+        }
+        self.0 = seen;
+        rates
+    }
+}
+
+/// A terminal, whose screen is given back when this is dropped; or a pipe.
+#[derive(Debug)]
+struct Screen {
+    terminal: bool,
+    blocks: bool,
+    first: bool,
+}
+
+impl Screen {
+    fn open(json: bool) -> Self {
+        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        let terminal = !json && !dumb && io::stdout().is_terminal();
+        if terminal {
+            raw(ENTER);
+        }
+        Self {
+            terminal,
+            blocks: !json,
+            first: true,
+        }
+    }
+
+    fn show(&mut self, text: &str) -> io::Result<()> {
+        let first = std::mem::replace(&mut self.first, false);
+        let mut out = anstream::stdout().lock();
+        if !self.terminal {
+            if self.blocks && !first {
+                writeln!(out)?;
+            }
+            write!(out, "{text}")?;
+            return out.flush();
+        }
+        let rows = usize::from(console::Term::stdout().size().0).max(2);
+        raw(HOME);
+        let lines = text.lines().take(rows - 1);
+        for line in lines {
+            write!(out, "{line}")?;
+            out.flush()?;
+            raw(CLEAR_LINE);
+            writeln!(out)?;
+        }
+        out.flush()?;
+        raw(CLEAR_REST);
+        Ok(())
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        if self.terminal {
+            raw(LEAVE);
+        }
+    }
+}
+
+/// Writes to the terminal itself: what takes colours out, where they are not wanted, would take this
+/// out as well.
+fn raw(sequence: &str) {
+    let mut out = io::stdout();
+    // A terminal that is gone need not be given back.
+    _ = out
+        .write_all(sequence.as_bytes())
+        .and_then(|()| out.flush());
+}

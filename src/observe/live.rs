@@ -1,0 +1,190 @@
+//! The connections that there are.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use prometheus_client::metrics::counter::Counter;
+use tokio::time::Instant;
+
+use super::Observed;
+
+/// Most characters that are kept of what a client calls itself; PostgreSQL keeps 63 bytes.
+const LONGEST_NAME: usize = 63;
+
+/// Bytes of one connection, and of all connections to its target. Counting is a relaxed addition to
+/// each.
+#[derive(Debug, Default)]
+pub struct Traffic {
+    up: AtomicU64,
+    down: AtomicU64,
+    target_up: Counter,
+    target_down: Counter,
+}
+
+impl Traffic {
+    pub(super) fn new(target_up: Counter, target_down: Counter) -> Self {
+        Self {
+            target_up,
+            target_down,
+            ..Self::default()
+        }
+    }
+
+    /// So many bytes went to the server.
+    pub fn sent(&self, bytes: usize) {
+        self.up.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.target_up.inc_by(bytes as u64);
+    }
+
+    /// So many bytes went to the client.
+    pub fn received(&self, bytes: usize) {
+        self.down.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.target_down.inc_by(bytes as u64);
+    }
+}
+
+/// A connection that says where it wants to go.
+#[derive(Clone, Copy, Debug)]
+pub struct Newcomer<'a> {
+    /// The target.
+    pub target: &'a str,
+    /// The database role; empty where there is none.
+    pub user: &'a str,
+    /// The database; empty where there is none.
+    pub database: &'a str,
+    /// What the client program calls itself (`application_name`).
+    pub program: &'a [u8],
+    /// Where it came from.
+    pub peer: &'a str,
+    /// When it came.
+    pub since: Instant,
+}
+
+/// One connection.
+#[derive(Debug)]
+pub struct Connection {
+    /// A number that no other connection of this program has.
+    pub id: u64,
+    /// The target.
+    pub target: String,
+    /// The database role; empty where there is none.
+    pub user: String,
+    /// The database; empty where there is none.
+    pub database: String,
+    /// What the client program calls itself.
+    pub program: String,
+    /// Where it came from.
+    pub peer: String,
+    /// When it came.
+    pub since: Instant,
+    open: AtomicBool,
+    traffic: Traffic,
+}
+
+impl Connection {
+    /// Whether it is logged in.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.open.load(Ordering::Acquire)
+    }
+
+    /// Bytes that went to the server.
+    #[must_use]
+    pub fn bytes_up(&self) -> u64 {
+        self.traffic.up.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that went to the client.
+    #[must_use]
+    pub fn bytes_down(&self) -> u64 {
+        self.traffic.down.load(Ordering::Relaxed)
+    }
+}
+
+/// Keeps a connection in the list while it lives.
+#[derive(Debug)]
+pub struct LiveConnection {
+    observed: Arc<Observed>,
+    connection: Arc<Connection>,
+}
+
+impl LiveConnection {
+    pub(super) fn new(observed: Arc<Observed>, connection: Arc<Connection>) -> Self {
+        Self {
+            observed,
+            connection,
+        }
+    }
+
+    /// It is logged in.
+    pub fn opened(&self) {
+        self.connection.open.store(true, Ordering::Release);
+    }
+
+    /// Where its bytes are counted.
+    #[must_use]
+    pub fn traffic(&self) -> &Traffic {
+        &self.connection.traffic
+    }
+}
+
+impl Drop for LiveConnection {
+    fn drop(&mut self) {
+        self.observed.forget(self.connection.id);
+    }
+}
+
+/// The connections that there are.
+#[derive(Debug, Default)]
+pub(super) struct Live(Mutex<Known>);
+
+#[derive(Debug, Default)]
+struct Known {
+    last_id: u64,
+    all: BTreeMap<u64, Arc<Connection>>,
+}
+
+impl Live {
+    pub(super) fn add(&self, newcomer: Newcomer<'_>, traffic: Traffic) -> Arc<Connection> {
+        let mut known = self.lock();
+        known.last_id += 1;
+        let id = known.last_id;
+        let connection = Arc::new(Connection {
+            id,
+            target: newcomer.target.to_owned(),
+            user: printable(newcomer.user),
+            database: printable(newcomer.database),
+            program: printable(&String::from_utf8_lossy(newcomer.program)),
+            peer: newcomer.peer.to_owned(),
+            since: newcomer.since,
+            open: AtomicBool::new(false),
+            traffic,
+        });
+        known.all.insert(id, Arc::clone(&connection));
+        connection
+    }
+
+    pub(super) fn remove(&self, id: u64) {
+        self.lock().all.remove(&id);
+    }
+
+    pub(super) fn all(&self) -> Vec<Arc<Connection>> {
+        self.lock().all.values().cloned().collect()
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.lock().all.len()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        // A panic cannot leave half of an entry.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a client says about itself, cut, and with nothing in it that moves a terminal's cursor.
+fn printable(text: &str) -> String {
+    let clean = |c: char| if c.is_control() { '?' } else { c };
+    text.chars().take(LONGEST_NAME).map(clean).collect()
+}

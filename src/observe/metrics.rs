@@ -1,0 +1,322 @@
+//! The metrics. `docs/metrics.md` lists them.
+
+use std::fmt;
+use std::sync::atomic::AtomicU64;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use prometheus_client::encoding::text::{encode_eof, encode_registry};
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::{Registry, Unit};
+
+use super::live::Traffic;
+use super::{Observed, View};
+use crate::tunnel::{SessionState, TunnelTotals};
+
+/// Where the stages' histograms have their limits, in seconds: from a token out of the cache to what
+/// a client waits for at most.
+const SECONDS: [f64; 13] = [
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0,
+];
+
+/// A part of a login.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Stage {
+    /// Until the client has said what it wants.
+    Startup,
+    /// A token.
+    Token,
+    /// A stream to the database.
+    Tunnel,
+    /// TLS with the database.
+    Tls,
+    /// Its login.
+    Login,
+    /// All of it.
+    Total,
+}
+
+impl EncodeLabelValue for Stage {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), fmt::Error> {
+        let name = match self {
+            Self::Startup => "startup",
+            Self::Token => "token",
+            Self::Tunnel => "tunnel",
+            Self::Tls => "tls",
+            Self::Login => "login",
+            Self::Total => "total",
+        };
+        name.encode(encoder)
+    }
+}
+
+/// Where a token came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TokenSource {
+    /// It had been made for an earlier connection.
+    Cache,
+    /// It was made.
+    Fresh,
+    /// There was none to be had.
+    Failed,
+}
+
+impl EncodeLabelValue for TokenSource {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), fmt::Error> {
+        let name = match self {
+            Self::Cache => "cache",
+            Self::Fresh => "fresh",
+            Self::Failed => "failed",
+        };
+        name.encode(encoder)
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByTarget {
+    target: String,
+}
+
+/// A target, and one more word that the program chooses among few.
+macro_rules! labels {
+    ($name:ident, $label:ident: $type:ty) => {
+        #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+        struct $name {
+            target: String,
+            $label: $type,
+        }
+        impl $name {
+            fn new(target: &str, $label: $type) -> Self {
+                let target = target.to_owned();
+                Self { target, $label }
+            }
+        }
+    };
+}
+labels!(ByStage, stage: Stage);
+labels!(BySource, source: TokenSource);
+labels!(ById, id: &'static str);
+labels!(ByDirection, direction: &'static str);
+labels!(ByState, state: &'static str);
+
+const UP: &str = "up";
+const DOWN: &str = "down";
+
+type Histograms = Family<ByStage, Histogram, fn() -> Histogram>;
+type Seconds = Gauge<f64, AtomicU64>;
+
+/// What is counted as it happens.
+#[derive(Debug)]
+pub(super) struct Metrics {
+    registry: Registry,
+    logins: Family<ByTarget, Counter>,
+    stages: Histograms,
+    transferred: Family<ByDirection, Counter>,
+    tokens: Family<BySource, Counter>,
+    errors: Family<ById, Counter>,
+}
+
+impl Metrics {
+    pub(super) fn new(began: SystemTime) -> Self {
+        let mut registry = Registry::with_prefix("pgiam");
+        let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
+        registry.register("build", "The running program", version);
+        let start = Seconds::default();
+        let since = began.duration_since(UNIX_EPOCH).unwrap_or_default();
+        start.set(since.as_secs_f64());
+        let help = "When the program started, since 1970-01-01 UTC";
+        registry.register_with_unit("start_time", help, Unit::Seconds, start);
+
+        let logins = Family::default();
+        let help = "Connections that were logged in at the database";
+        registry.register("logins", help, logins.clone());
+        let histogram: fn() -> Histogram = || Histogram::new(SECONDS);
+        let stages = Family::new_with_constructor(histogram);
+        let help = "What logins that worked took, by stage; token and tunnel run side by side";
+        registry.register_with_unit("login_duration", help, Unit::Seconds, stages.clone());
+        let transferred = Family::default();
+        let help = "Bytes of clients after their login, up to the database and down from it";
+        registry.register_with_unit("transferred", help, Unit::Bytes, transferred.clone());
+        let tokens = Family::default();
+        let help = "Login tokens that were wanted, by where they came from";
+        registry.register("token_fetches", help, tokens.clone());
+        let errors = Family::default();
+        let help = "Connections that failed or were lost, by the identifier in docs/errors.md";
+        registry.register("errors", help, errors.clone());
+        Self {
+            registry,
+            logins,
+            stages,
+            transferred,
+            tokens,
+            errors,
+        }
+    }
+
+    /// A target's counters are there from now on.
+    pub(super) fn begin(&self, target: &str) {
+        drop(self.traffic(target));
+        let target = target.to_owned();
+        drop(self.logins.get_or_create(&ByTarget { target }));
+    }
+
+    pub(super) fn traffic(&self, target: &str) -> Traffic {
+        let [up, down] = [UP, DOWN].map(|direction| {
+            let labels = ByDirection::new(target, direction);
+            self.transferred.get_or_create_owned(&labels)
+        });
+        Traffic::new(up, down)
+    }
+
+    pub(super) fn logged_in(&self, target: &str, stages: &[(Stage, f64)]) {
+        for (stage, seconds) in stages {
+            let labels = ByStage::new(target, *stage);
+            self.stages.get_or_create(&labels).observe(*seconds);
+        }
+        let target = target.to_owned();
+        self.logins.get_or_create(&ByTarget { target }).inc();
+    }
+
+    pub(super) fn token(&self, target: &str, source: TokenSource) {
+        let labels = BySource::new(target, source);
+        self.tokens.get_or_create(&labels).inc();
+    }
+
+    pub(super) fn failed(&self, target: &str, id: &'static str) {
+        self.errors.get_or_create(&ById::new(target, id)).inc();
+    }
+
+    /// All metrics, with those of the moment.
+    pub(super) fn exposition(&self, observed: &Observed) -> Result<String, fmt::Error> {
+        let mut text = String::new();
+        encode_registry(&mut text, &self.registry)?;
+        let mut moment = Registry::with_prefix("pgiam");
+        let targets = observed.targets();
+        let views: Vec<View> = targets.iter().map(|t| t.watched.view()).collect();
+        connections(&mut moment, observed, &views);
+        tunnels(&mut moment, &views);
+        encode_registry(&mut text, &moment)?;
+        encode_eof(&mut text)?;
+        Ok(text)
+    }
+}
+
+/// The connections that there are.
+fn connections(registry: &mut Registry, observed: &Observed, views: &[View]) {
+    let open: Family<ByState, Gauge> = Family::default();
+    let ready: Family<ByTarget, Gauge> = Family::default();
+    for view in views {
+        let name = &view.target.name;
+        for state in ["login", "open"] {
+            drop(open.get_or_create(&ByState::new(name, state)));
+        }
+        let target = name.clone();
+        let value = i64::from(view.is_ready());
+        ready.get_or_create(&ByTarget { target }).set(value);
+    }
+    for connection in observed.connections() {
+        let state = if connection.is_open() {
+            "open"
+        } else {
+            "login"
+        };
+        let labels = ByState::new(&connection.target, state);
+        open.get_or_create(&labels).inc();
+    }
+    let help = "Connections that there are, by how far they are";
+    registry.register("connections", help, open);
+    let limit: Gauge = Gauge::default();
+    limit.set(i64::try_from(observed.limit()).unwrap_or(i64::MAX));
+    let help = "Most connections at a time (max_connections)";
+    registry.register("connections_limit", help, limit);
+    let help = "Whether a connection could be made to the target, as far as is known";
+    registry.register("target_ready", help, ready);
+}
+
+/// The tunnels, as they tell at this moment.
+fn tunnels(registry: &mut Registry, views: &[View]) {
+    let sessions: Family<ByState, Gauge> = Family::default();
+    let streams: Family<ByTarget, Gauge> = Family::default();
+    let trip: Family<ByTarget, Seconds> = Family::default();
+    let bytes: Family<ByDirection, Counter> = Family::default();
+    let counters: [Family<ByTarget, Counter>; 5] = std::array::from_fn(|_| Family::default());
+    for view in views {
+        let name = &view.target.name;
+        let by_target = ByTarget {
+            target: name.clone(),
+        };
+        for state in SessionState::ALL {
+            let all = view.tunnel.sessions.iter();
+            let count = all.filter(|session| session.state == state).count();
+            let labels = ByState::new(name, state.as_str());
+            let gauge = sessions.get_or_create(&labels);
+            gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+        let count: usize = view.tunnel.sessions.iter().map(|s| s.streams).sum();
+        let gauge = streams.get_or_create(&by_target);
+        gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
+        let trips = view.tunnel.sessions.iter().filter_map(|s| s.round_trip);
+        if let Some(shortest) = trips.min() {
+            trip.get_or_create(&by_target).set(shortest.as_secs_f64());
+        }
+        let TunnelTotals {
+            up,
+            down,
+            resumes,
+            retransmissions,
+        } = view.tunnel.totals;
+        for (direction, count) in [(UP, up), (DOWN, down)] {
+            let labels = ByDirection::new(name, direction);
+            bytes.get_or_create(&labels).inc_by(count);
+        }
+        let tunnel = &view.tunnel;
+        let counts = [
+            tunnel.started,
+            tunnel.failed,
+            tunnel.ended,
+            resumes,
+            retransmissions,
+        ];
+        for (counter, count) in counters.iter().zip(counts) {
+            counter.get_or_create(&by_target).inc_by(count);
+        }
+    }
+    registry.register(
+        "tunnel_sessions",
+        "Session Manager sessions, by how they stand",
+        sessions,
+    );
+    registry.register(
+        "tunnel_streams",
+        "Streams in all sessions of the target",
+        streams,
+    );
+    let help = "The smoothed round trip to the bastion's agent, the shortest of the sessions";
+    registry.register_with_unit("tunnel_round_trip", help, Unit::Seconds, trip);
+    let help = "Bytes in all sessions, TLS and logins included";
+    registry.register_with_unit("tunnel_transferred", help, Unit::Bytes, bytes);
+    let [started, failed, ended, resumes, retransmissions] = counters;
+    registry.register(
+        "tunnel_sessions_started",
+        "Sessions that have stood",
+        started,
+    );
+    registry.register(
+        "tunnel_sessions_failed",
+        "Starts of sessions that came to nothing",
+        failed,
+    );
+    registry.register(
+        "tunnel_sessions_ended",
+        "Sessions that have stood and are over",
+        ended,
+    );
+    let help = "Lost connections of sessions that were replaced";
+    registry.register("tunnel_resumes", help, resumes);
+    let help = "Messages that were sent again, because no acknowledgement came in time";
+    registry.register("tunnel_retransmissions", help, retransmissions);
+}

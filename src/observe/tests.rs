@@ -1,0 +1,194 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::*;
+use crate::config::{Endpoint, LoginSettings, Via};
+use crate::tunnel::{SessionState, SessionStats, TunnelTotals};
+
+mod exposition;
+
+/// A target that stands as it is told to.
+pub(crate) struct Stands(pub(crate) View);
+
+impl Watched for Stands {
+    fn view(&self) -> View {
+        self.0.clone()
+    }
+}
+
+/// A target that has been used: one session stands, another one is being started.
+pub(crate) fn used(name: &str) -> View {
+    let totals = TunnelTotals {
+        up: 1_000,
+        down: 2_000_000,
+        resumes: 1,
+        retransmissions: 7,
+    };
+    let session = SessionStats {
+        id: Some("dev-0123456789abcdef0".to_owned()),
+        bastion: Some("i-0123456789abcdef0".to_owned()),
+        state: SessionState::Up,
+        streams: 2,
+        busy: 1,
+        totals,
+        age: Duration::from_secs(75),
+        round_trip: Some(Duration::from_millis(12)),
+    };
+    View {
+        target: Arc::new(target(name)),
+        readiness: Readiness::Up,
+        failed: None,
+        tunnel: TunnelStats {
+            sessions: vec![session, SessionStats::starting(Duration::from_secs(1))],
+            started: 2,
+            ended: 1,
+            failed: 3,
+            totals,
+        },
+    }
+}
+
+pub(crate) fn target(name: &str) -> Target {
+    Target {
+        name: name.to_owned(),
+        endpoint: Endpoint {
+            host: format!("{name}.cluster-abc.eu-central-1.rds.amazonaws.com"),
+            port: 5432,
+        },
+        region: None,
+        user: Some("db_user".to_owned()),
+        database: None,
+        local_port: 5433,
+        via: Via::Direct,
+        profile: None,
+        ca_file: None,
+        connect_timeout: Duration::from_secs(30),
+        login: LoginSettings::default(),
+    }
+}
+
+/// A program with these targets.
+pub(crate) fn observed(views: Vec<View>) -> Arc<Observed> {
+    let observed = Arc::new(Observed::new(400));
+    let listed = views.into_iter().map(|view| Listed {
+        port: 5433,
+        socket: None,
+        watched: Arc::new(Stands(view)),
+    });
+    observed.show(listed.collect());
+    observed
+}
+
+pub(crate) fn newcomer<'a>(target: &'a str, program: &'a [u8]) -> Newcomer<'a> {
+    Newcomer {
+        target,
+        user: "db_user",
+        database: "app",
+        program,
+        peer: "127.0.0.1:50000",
+        since: Instant::now(),
+    }
+}
+
+pub(crate) fn failure(id: &'static str, notable: bool) -> Failure {
+    Failure {
+        id,
+        sqlstate: "08001".to_owned(),
+        message: format!("because of {id}"),
+        notable,
+        ..Failure::default()
+    }
+}
+
+#[test]
+fn a_connection_is_there_from_its_routing_to_its_end() {
+    let observed = observed(vec![used("orders")]);
+    let first = observed.admit(newcomer("orders", b"psql"));
+    let second = observed.admit(newcomer("orders", b"an\x1b[2Jother\xff"));
+    second.opened();
+    second.traffic().sent(10);
+    second.traffic().received(20);
+    let all = observed.connections();
+    assert_eq!(all.len(), 2);
+    assert!(!all[0].is_open() && all[1].is_open());
+    assert_eq!((all[1].bytes_up(), all[1].bytes_down()), (10, 20));
+    assert_eq!(
+        all[1].program, "an?[2Jother\u{fffd}",
+        "nothing that moves a cursor"
+    );
+    drop(second);
+    assert_eq!(observed.open(), 1);
+    drop(first);
+    assert_eq!(observed.open(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_error_stays_and_counts_what_comes_in_a_row() {
+    let observed = observed(vec![used("orders")]);
+    assert!(observed.last_error("orders").is_none());
+    observed.failed(Some("orders"), failure("aws.expired", true));
+    observed.failed(Some("orders"), failure("aws.expired", true));
+    observed.failed(Some("orders"), failure("client.gone", false));
+    observed.failed(None, failure("client.silent", false));
+    tokio::time::advance(Duration::from_secs(9)).await;
+    let last = observed.last_error("orders").expect("an error");
+    assert_eq!((last.failure.id, last.count), ("aws.expired", 2));
+    assert_eq!(last.at.elapsed().as_secs(), 9);
+    observed.failed(Some("orders"), failure("ssm.access-denied", true));
+    let last = observed.last_error("orders").expect("an error");
+    assert_eq!((last.failure.id, last.count), ("ssm.access-denied", 1));
+    assert!(observed.last_error("reports").is_none());
+}
+
+#[test]
+fn a_program_that_drains_does_not_start_again() {
+    let observed = observed(Vec::new());
+    assert_eq!(observed.phase(), Phase::Starting);
+    observed.started();
+    assert_eq!(observed.phase(), Phase::Serving);
+    observed.drains();
+    observed.started();
+    assert_eq!(observed.phase(), Phase::Draining);
+}
+
+#[tokio::test]
+async fn only_accept_loops_that_were_not_asked_to_end_count_as_dead() {
+    let observed = observed(Vec::new());
+    observed.accepting().watch(async { None::<()> }).await;
+    let alive = observed
+        .accepting()
+        .watch(std::future::pending::<Option<()>>());
+    tokio::select! {
+        biased;
+        () = alive => {}
+        () = std::future::ready(()) => {}
+    }
+    let before = observed.dead_loops();
+    observed.accepting().watch(async { Some(()) }).await;
+    async fn panics() -> Option<()> {
+        panic!("as the test wants it")
+    }
+    let panicked = tokio::spawn(observed.accepting().watch(panics()));
+    assert!(panicked.await.is_err());
+    assert_eq!(observed.dead_loops(), before + 2);
+}
+
+#[test]
+fn a_target_is_ready_unless_something_is_known_against_it() {
+    use Readiness::{Idle, Interrupted, Starting, Up};
+    for (readiness, failed, state, ready) in [
+        (Up, None, "ready", true),
+        (Idle, None, "idle", true),
+        (Starting, None, "starting", true),
+        (Interrupted, None, "interrupted", false),
+        (Up, Some("aws.expired"), "failing", false),
+        (Interrupted, Some("aws.expired"), "interrupted", false),
+    ] {
+        let view = View {
+            readiness,
+            failed,
+            ..used("orders")
+        };
+        assert_eq!((view.state(), view.is_ready()), (state, ready));
+    }
+}

@@ -1,0 +1,169 @@
+//! The socket `pgiam.<pid>.sock`, by which `pgiam status`, `wait` and `stop` find a running pgiam.
+//!
+//! It lies in the directory of the Unix sockets, with the same care. Its name has the process id in
+//! it, so it needs no lock: nobody else uses that name while the process lives.
+
+use std::path::{Path, PathBuf};
+
+use super::{SocketError, UnixSocket};
+
+/// A control socket that was found. Whether somebody serves it, connecting tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// The process id in its name.
+    pub pid: u32,
+    /// The socket.
+    pub path: PathBuf,
+}
+
+fn name(pid: u32) -> String {
+    format!("pgiam.{pid}.sock")
+}
+
+fn pid_in(name: &str) -> Option<u32> {
+    let pid = name.strip_prefix("pgiam.")?.strip_suffix(".sock")?;
+    // As it is written, and not as "+7" or "007".
+    let number = pid.parse().ok()?;
+    (self::name(number) == name).then_some(number)
+}
+
+/// Listens at the control socket of this process, and removes those of processes that are gone.
+///
+/// Must be called inside a Tokio runtime. Touches the file system and so blocks for a moment.
+///
+/// # Errors
+/// [`SocketError`]; on Windows always [`SocketError::Unsupported`].
+pub fn bind(dir: &Path) -> Result<UnixSocket, SocketError> {
+    #[cfg(unix)]
+    {
+        let path = dir.join(name(std::process::id()));
+        super::unix::check_length(&path)?;
+        super::unix::prepare(dir)?;
+        for found in in_dir(dir) {
+            remove_if_dead(&found);
+        }
+        // A process of ours before the machine was started anew may have had the same id.
+        super::unix::remove_stale(&path)?;
+        super::unix::listen(path, None)
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = dir;
+        Err(SocketError::Unsupported)
+    }
+}
+
+/// Removes a socket that nobody serves and whose process is gone. One without a server whose process
+/// is there may be about to get one. One whose process is not there may be of a container that
+/// shares the directory, but then it has a server.
+#[cfg(unix)]
+fn remove_if_dead(found: &Found) {
+    let refused = super::unix::connect(&found.path)
+        .is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused);
+    if refused && !is_alive(found.pid) {
+        // It may have been removed meanwhile, which is just as well.
+        _ = std::fs::remove_file(&found.path);
+    }
+}
+
+/// Whether there is a process with this id, a dead one that nobody has waited for not counted. Not
+/// to be known elsewhere than on Unix.
+#[must_use]
+pub fn is_alive(pid: u32) -> bool {
+    #[cfg(unix)]
+    {
+        // proc(5): the state is the field behind the name, which is in parentheses.
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let state = stat.rsplit_once(") ").map(|(_, rest)| rest);
+        let Some(id) = i32::try_from(pid)
+            .ok()
+            .and_then(rustix::process::Pid::from_raw)
+        else {
+            return false;
+        };
+        let exists = !matches!(
+            rustix::process::test_kill_process(id),
+            Err(rustix::io::Errno::SRCH)
+        );
+        exists && !state.is_some_and(|state| state.starts_with('Z'))
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = pid;
+        false
+    }
+}
+
+/// The control sockets of this user's processes, by process id: wherever one may have put it, because
+/// a service and a terminal do not have the same environment.
+#[must_use]
+pub fn all(state_dir: &Path) -> Vec<Found> {
+    let mut dirs: Vec<PathBuf> = super::default_dir(state_dir).into_iter().collect();
+    dirs.push(state_dir.join("run"));
+    if let Some(uid) = crate::platform::peer::own_uid() {
+        dirs.push(PathBuf::from(format!("/run/user/{uid}/pgiam")));
+    }
+    dirs.sort();
+    dirs.dedup();
+    let mut all: Vec<Found> = dirs.iter().flat_map(|dir| in_dir(dir)).collect();
+    all.sort_by_key(|found| found.pid);
+    all
+}
+
+fn in_dir(dir: &Path) -> Vec<Found> {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let found = entries.filter_map(|entry| {
+        let pid = pid_in(entry.file_name().to_str()?)?;
+        let path = entry.path();
+        Some(Found { pid, path })
+    });
+    found.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_process_ids() {
+        assert_eq!(pid_in(&name(4711)), Some(4711));
+        for other in [
+            "pgiam..sock",
+            "pgiam.0x7.sock",
+            "pgiam.+7.sock",
+            "pgiam.007.sock",
+            "pgiam.7.sock.old",
+            ".s.PGSQL.5433",
+        ] {
+            assert_eq!(pid_in(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn this_process_lives_and_one_that_was_never_started_does_not() {
+        assert!(is_alive(std::process::id()));
+        assert!(!is_alive(u32::MAX) && !is_alive(0x7fff_fff0));
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn sockets_of_processes_that_are_gone_are_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path().join("run");
+        std::fs::create_dir(&dir).unwrap();
+        std::fs::set_permissions(&dir, std::os::unix::fs::PermissionsExt::from_mode(0o700))
+            .unwrap();
+        let [gone, alive, served] = [0x7fff_fff0, 1, 0x7fff_fff1].map(|pid| dir.join(name(pid)));
+        for path in [&gone, &alive] {
+            drop(std::os::unix::net::UnixListener::bind(path).unwrap());
+        }
+        let _server = std::os::unix::net::UnixListener::bind(&served).unwrap();
+        let socket = bind(&dir).unwrap();
+        assert!(!gone.exists());
+        assert!(alive.exists() && served.exists());
+        let own = socket.path().to_owned();
+        assert_eq!(own, dir.join(name(std::process::id())));
+        drop(socket);
+        assert!(!own.exists());
+    }
+}

@@ -1,0 +1,143 @@
+//! Values as other languages want them written. Each function is right for any text that holds no
+//! NUL, which none of these languages can carry; names from the configuration never do.
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
+/// Everything but what RFC 3986, section 2.3, calls unreserved. Java's decoder takes a bare `+` for a
+/// space, and libpq does not; written like this both read the same.
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
+
+/// A part of a URI.
+#[must_use]
+pub fn percent(text: &str) -> String {
+    utf8_percent_encode(text, RESERVED).to_string()
+}
+
+/// An SQL identifier, as PostgreSQL's `quote_ident` writes one that needs quotes (`ruleutils.c`,
+/// `quote_identifier`).
+#[must_use]
+pub fn identifier(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// An SQL string, as PostgreSQL's `quote_literal` writes it (`quote.c`): right whatever
+/// `standard_conforming_strings` is.
+#[must_use]
+pub fn literal(text: &str) -> String {
+    let doubled = text.replace('\'', "''").replace('\\', "\\\\");
+    if doubled.contains('\\') {
+        format!("E'{doubled}'")
+    } else {
+        format!("'{doubled}'")
+    }
+}
+
+/// A word of a POSIX shell.
+#[must_use]
+pub fn shell(word: &str) -> String {
+    let is_plain = |b: u8| b.is_ascii_alphanumeric() || b"_@%+=:,./-".contains(&b);
+    if !word.is_empty() && word.bytes().all(is_plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+/// A value of a libpq connection string (PostgreSQL, "Keyword/Value Connection Strings").
+#[must_use]
+pub fn dsn(value: &str) -> String {
+    let needs_quotes = |c: char| c.is_whitespace() || c == '\'' || c == '\\';
+    if !value.is_empty() && !value.contains(needs_quotes) {
+        return value.to_owned();
+    }
+    format!("'{}'", value.replace('\\', r"\\").replace('\'', r"\'"))
+}
+
+/// A value of a .NET connection string (`DbConnectionStringBuilder`, "Remarks").
+#[must_use]
+pub fn dotnet(value: &str) -> String {
+    let needs_quotes =
+        |c: char| c.is_whitespace() || c.is_control() || matches!(c, ';' | '\'' | '"' | '=');
+    if !value.is_empty() && !value.contains(needs_quotes) {
+        return value.to_owned();
+    }
+    format!("\"{}\"", value.replace('"', "\"\""))
+}
+
+/// A string of HCL, Terraform's language ("Strings and templates").
+#[must_use]
+pub fn hcl(text: &str) -> String {
+    let mut quoted = String::from("\"");
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => quoted.extend(['\\', c]),
+            '\n' => quoted.push_str("\\n"),
+            '\r' => quoted.push_str("\\r"),
+            '\t' => quoted.push_str("\\t"),
+            c => quoted.push(c),
+        }
+    }
+    quoted.push('"');
+    quoted.replace("${", "$${").replace("%{", "%%{")
+}
+
+/// A string of YAML in double quotes: those of JSON are some (YAML 1.2, section 5.7).
+#[must_use]
+pub fn yaml(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+/// Text for a comment that ends with its line.
+#[must_use]
+pub fn comment(text: &str) -> String {
+    // All that a language may take for the end of a line; YAML knows three more than ASCII.
+    let ends = |c: char| c.is_control() || matches!(c, '\u{85}' | '\u{2028}' | '\u{2029}');
+    text.chars()
+        .map(|c| if ends(c) { '\u{fffd}' } else { c })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percent_leaves_only_what_every_decoder_leaves() {
+        assert_eq!(percent("db_user-1.x~"), "db_user-1.x~");
+        assert_eq!(percent("a b+c/d?e@f:g%"), "a%20b%2Bc%2Fd%3Fe%40f%3Ag%25");
+        assert_eq!(percent("ü&'"), "%C3%BC%26%27");
+    }
+
+    #[test]
+    fn sql() {
+        assert_eq!(identifier(r#"we"ird Name"#), r#""we""ird Name""#);
+        assert_eq!(literal("it's"), "'it''s'");
+        assert_eq!(literal(r"back\slash'"), r"E'back\\slash'''");
+    }
+
+    #[test]
+    fn shells() {
+        assert_eq!(shell("tag:Name=bastion"), "tag:Name=bastion");
+        assert_eq!(shell(""), "''");
+        assert_eq!(shell("it's $HOME"), r"'it'\''s $HOME'");
+    }
+
+    #[test]
+    fn connection_strings() {
+        assert_eq!(dsn("app"), "app");
+        assert_eq!(dsn(""), "''");
+        assert_eq!(dsn(r"it's a\b"), r"'it\'s a\\b'");
+        assert_eq!(dotnet("orders/app"), "orders/app");
+        assert_eq!(dotnet(r#"a;b "c""#), r#""a;b ""c""""#);
+    }
+
+    #[test]
+    fn templates() {
+        assert_eq!(hcl("a\"b\\${c}%{d}\n"), "\"a\\\"b\\\\$${c}%%{d}\\n\"");
+        assert_eq!(yaml("a: \"b\" #c"), r#""a: \"b\" #c""#);
+        assert_eq!(comment("a\nb"), "a\u{fffd}b");
+    }
+}

@@ -1,0 +1,200 @@
+//! What an administrator has to set up for a target, as text to review and apply: IAM policies, SQL,
+//! a bastion. Pure: what is known comes in as [`Facts`], and what is not known is never guessed but
+//! left open, with the command that shows it.
+
+pub mod cloudformation;
+mod gaps;
+pub mod policy;
+pub mod sql;
+pub mod terraform;
+#[cfg(test)]
+mod tests;
+
+use crate::aws::partition::Partition;
+use crate::config::{Auth, Endpoint, EndpointKind, Plan, Via, Wanted};
+use crate::quote;
+
+use gaps::Gaps;
+
+/// The tag that marks instances which may carry tunnels; its value does not matter.
+pub const MARK: &str = "pgiam:bastion";
+
+/// What is known about a target and its surroundings.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// The target's name.
+    pub target: String,
+    /// Flags describe it, so that its name is in no file.
+    pub described: bool,
+    /// The account that the database is in.
+    pub account: Option<String>,
+    /// The region of database and bastion.
+    pub region: Option<String>,
+    /// The AWS profile, for the commands that are shown.
+    pub profile: Option<String>,
+    /// Who uses the target.
+    pub principal: Principal,
+    /// The database role.
+    pub user: Option<String>,
+    /// The database.
+    pub database: Option<String>,
+    /// How clients log in.
+    pub auth: Auth,
+    /// The real endpoint; `None` where it has to be looked up and was not.
+    pub endpoint: Option<Endpoint>,
+    /// The endpoint is looked up by this identifier at every start.
+    pub looked_up: Option<String>,
+    /// `db-…`, `cluster-…` or `prx-…`.
+    pub resource_id: Option<String>,
+    /// The way to the database.
+    pub via: Via,
+    /// The KMS key that sessions of the account are encrypted with: an id, an alias or an ARN.
+    pub kms_key: Option<String>,
+    /// The VPC of the database.
+    pub vpc: Option<String>,
+    /// The subnets the database may be in.
+    pub subnets: Vec<String>,
+    /// The security groups that guard the database.
+    pub security_groups: Vec<String>,
+}
+
+/// Who uses a target. IAM's policy variables and the database of DSQL tell users from roles.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Principal {
+    /// An IAM user.
+    User {
+        /// Its ARN.
+        arn: String,
+    },
+    /// Somebody who has assumed a role: all who come through IAM Identity Center do.
+    Role {
+        /// The role's name. Its ARN has a path, too, which a session does not tell.
+        name: String,
+    },
+    /// Nobody knows.
+    #[default]
+    Unknown,
+}
+
+impl Principal {
+    /// Whose ARN this is, as `sts:GetCallerIdentity` gives it.
+    #[must_use]
+    pub fn of(arn: &str) -> Self {
+        let mut fields = arn.splitn(6, ':').skip(2);
+        match (fields.next(), fields.nth(2)) {
+            (Some("iam"), Some(resource)) if resource.starts_with("user/") => Self::User {
+                arn: arn.to_owned(),
+            },
+            (Some("sts"), Some(resource)) => match resource.strip_prefix("assumed-role/") {
+                Some(role) => Self::Role {
+                    name: role.split('/').next().unwrap_or(role).to_owned(),
+                },
+                None => Self::Unknown,
+            },
+            _ => Self::Unknown,
+        }
+    }
+}
+
+/// Something to apply, and what to say beside it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Artefact {
+    /// The thing itself.
+    pub text: String,
+    /// What to do with it, and what is missing in it.
+    pub notes: Vec<String>,
+}
+
+impl Facts {
+    /// What the configuration says; the rest is for AWS to say.
+    #[must_use]
+    pub fn of(plan: &Plan) -> Self {
+        let endpoint = match &plan.wanted {
+            Wanted::Host(endpoint) => Some(endpoint.clone()),
+            Wanted::Db(_) => None,
+        };
+        let in_name = endpoint.as_ref().and_then(Endpoint::region);
+        let region = in_name.map(str::to_owned).or_else(|| plan.region.clone());
+        Self {
+            target: plan.name.clone(),
+            described: false,
+            account: None,
+            region,
+            profile: plan.profile.clone(),
+            principal: Principal::Unknown,
+            user: plan.user.clone(),
+            database: plan.database.clone(),
+            auth: plan.login.auth,
+            endpoint,
+            looked_up: plan.lookup().map(ToString::to_string),
+            resource_id: None,
+            via: plan.via.clone(),
+            kms_key: None,
+            vpc: None,
+            subnets: Vec::new(),
+            security_groups: Vec::new(),
+        }
+    }
+
+    fn kind(&self) -> Option<EndpointKind> {
+        self.endpoint.as_ref().map(Endpoint::kind)
+    }
+
+    fn partition(&self, gaps: &mut Gaps) -> String {
+        match &self.region {
+            Some(region) => Partition::of(region).name.to_owned(),
+            None => gaps.open(
+                "PARTITION",
+                "aws, aws-cn or aws-us-gov, as the region is one of AWS's, of China or of GovCloud"
+                    .to_owned(),
+            ),
+        }
+    }
+
+    fn region(&self, gaps: &mut Gaps) -> String {
+        gaps.fill(self.region.as_deref(), "REGION", || {
+            "the region of the database, as in its endpoint's name".to_owned()
+        })
+    }
+
+    fn account(&self, gaps: &mut Gaps) -> String {
+        gaps.fill(self.account.as_deref(), "ACCOUNT_ID", || {
+            let options = self.options();
+            format!("aws sts get-caller-identity{options} --query Account --output text")
+        })
+    }
+
+    fn role(&self, gaps: &mut Gaps) -> String {
+        gaps.fill(self.user.as_deref(), "DATABASE_ROLE", || {
+            "the role to log in as: user of the target, or --user".to_owned()
+        })
+    }
+
+    /// The options that all AWS commands take.
+    fn options(&self) -> String {
+        let option = |name: &str, value: &Option<String>| match value {
+            Some(value) => format!(" {name} {}", quote::shell(value)),
+            None => String::new(),
+        };
+        option("--profile", &self.profile) + &option("--region", &self.region)
+    }
+
+    /// The target's name where only letters, digits and hyphens may be.
+    fn slug(&self) -> String {
+        const LONGEST: usize = 40;
+        let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
+        let slug: String = self.target.chars().map(plain).take(LONGEST).collect();
+        match slug.trim_matches('-') {
+            "" => "target".to_owned(),
+            slug => slug.to_owned(),
+        }
+    }
+
+    /// `pgiam check` of this target, to type.
+    fn check(&self) -> String {
+        match self.described {
+            true => "pgiam check, with the flags that were given here".to_owned(),
+            false => format!("pgiam check {}", quote::shell(&self.target)),
+        }
+    }
+}

@@ -1,0 +1,256 @@
+@header@
+
+terraform {
+  required_version = ">= 1.3"
+  required_providers {
+    aws = {
+      source  = "hashicorp/aws"
+      version = ">= 5.0"
+    }
+  }
+}
+
+provider "aws" {
+@provider@}
+
+variable "vpc_id" {
+  description = "The VPC of the database."
+  type        = string
+@default:vpc_id@
+}
+
+variable "subnet_id" {
+  description = "A private subnet of this VPC, with a NAT gateway unless there are VPC endpoints."
+  type        = string
+@default:subnet_id@
+}
+
+variable "database_security_group_id" {
+  description = "A security group of the database. It gets one rule, which lets the bastion in."
+  type        = string
+@default:database_security_group_id@
+}
+
+variable "database_port" {
+  description = "The port of the database."
+  type        = number
+  default     = @port@
+}
+
+variable "instance_type" {
+  description = "An arm64 type. For one with x86_64, change image_parameter, too."
+  type        = string
+  default     = "t4g.nano"
+}
+
+variable "image_parameter" {
+  # The standard image has the SSM agent; al2023-ami-minimal-... has none.
+  description = "The public parameter that names the newest image."
+  type        = string
+  default     = "/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-arm64"
+}
+
+variable "session_kms_key_arn" {
+  description = "ARN of the KMS key that sessions of the account are encrypted with; empty if they are not."
+  type        = string
+  default     = @kms@
+}
+
+variable "create_vpc_endpoints" {
+  description = "Make VPC endpoints for Systems Manager. The VPC must not have them already."
+  type        = bool
+  default     = @endpoints@
+}
+
+variable "endpoint_services" {
+  description = "The services they are for. Regions opened since 2024 have no ec2messages, and tunnels do without."
+  type        = set(string)
+  default     = ["ssm", "ssmmessages", "ec2messages"]
+}
+
+variable "endpoint_client_cidr" {
+  description = "Other addresses of the VPC that use Systems Manager, such as 10.0.0.0/16. With the endpoints they all use these."
+  type        = string
+  default     = ""
+}
+
+data "aws_partition" "current" {}
+
+data "aws_region" "current" {}
+
+data "aws_ssm_parameter" "image" {
+  name = var.image_parameter
+}
+
+locals {
+  name = @name@
+}
+
+data "aws_iam_policy_document" "trust" {
+  statement {
+    actions = ["sts:AssumeRole"]
+
+    principals {
+      type        = "Service"
+      identifiers = ["ec2.${data.aws_partition.current.dns_suffix}"]
+    }
+  }
+}
+
+resource "aws_iam_role" "bastion" {
+  name_prefix        = "pgiam-bastion-"
+  description        = "What the SSM agent of the pgiam bastion may do"
+  assume_role_policy = data.aws_iam_policy_document.trust.json
+}
+
+resource "aws_iam_role_policy_attachment" "agent" {
+  role       = aws_iam_role.bastion.name
+  policy_arn = "arn:${data.aws_partition.current.partition}:iam::aws:policy/AmazonSSMManagedInstanceCore"
+}
+
+data "aws_iam_policy_document" "session_encryption" {
+  count = var.session_kms_key_arn == "" ? 0 : 1
+
+  statement {
+    actions   = ["kms:Decrypt"]
+    resources = [var.session_kms_key_arn]
+  }
+}
+
+resource "aws_iam_role_policy" "session_encryption" {
+  count  = var.session_kms_key_arn == "" ? 0 : 1
+  name   = "session-encryption"
+  role   = aws_iam_role.bastion.id
+  policy = data.aws_iam_policy_document.session_encryption[0].json
+}
+
+resource "aws_iam_instance_profile" "bastion" {
+  name_prefix = "pgiam-bastion-"
+  role        = aws_iam_role.bastion.name
+}
+
+# The provider takes out the rule of new groups that lets everything out.
+resource "aws_security_group" "bastion" {
+  name_prefix = "pgiam-bastion-"
+  description = "pgiam bastion: nothing in; out to the database and to Systems Manager"
+  vpc_id      = var.vpc_id
+}
+
+resource "aws_vpc_security_group_egress_rule" "database" {
+  description                  = "The database"
+  security_group_id            = aws_security_group.bastion.id
+  ip_protocol                  = "tcp"
+  from_port                    = var.database_port
+  to_port                      = var.database_port
+  referenced_security_group_id = var.database_security_group_id
+}
+
+resource "aws_vpc_security_group_egress_rule" "systems_manager" {
+  count             = var.create_vpc_endpoints ? 0 : 1
+  description       = "Systems Manager"
+  security_group_id = aws_security_group.bastion.id
+  ip_protocol       = "tcp"
+  from_port         = 443
+  to_port           = 443
+  cidr_ipv4         = "0.0.0.0/0"
+}
+
+resource "aws_vpc_security_group_egress_rule" "endpoints" {
+  count                        = var.create_vpc_endpoints ? 1 : 0
+  description                  = "Systems Manager, through the VPC endpoints"
+  security_group_id            = aws_security_group.bastion.id
+  ip_protocol                  = "tcp"
+  from_port                    = 443
+  to_port                      = 443
+  referenced_security_group_id = aws_security_group.endpoints[0].id
+}
+
+resource "aws_vpc_security_group_ingress_rule" "database" {
+  description                  = "pgiam bastion"
+  security_group_id            = var.database_security_group_id
+  ip_protocol                  = "tcp"
+  from_port                    = var.database_port
+  to_port                      = var.database_port
+  referenced_security_group_id = aws_security_group.bastion.id
+}
+
+resource "aws_instance" "bastion" {
+  ami                         = data.aws_ssm_parameter.image.insecure_value
+  instance_type               = var.instance_type
+  subnet_id                   = var.subnet_id
+  associate_public_ip_address = false
+  vpc_security_group_ids      = [aws_security_group.bastion.id]
+  iam_instance_profile        = aws_iam_instance_profile.bastion.name
+
+  # IMDSv2 only, and for the instance itself only.
+  metadata_options {
+    http_endpoint               = "enabled"
+    http_tokens                 = "required"
+    http_put_response_hop_limit = 1
+  }
+
+  root_block_device {
+    encrypted             = true
+    volume_type           = "gp3"
+    delete_on_termination = true
+  }
+
+  tags = {
+    Name            = local.name
+    "pgiam:bastion" = "true"
+  }
+
+  lifecycle {
+    # A newer image alone is no reason for another instance, which would have another id.
+    ignore_changes = [ami]
+  }
+
+  depends_on = [aws_iam_role_policy_attachment.agent]
+}
+
+resource "aws_security_group" "endpoints" {
+  count       = var.create_vpc_endpoints ? 1 : 0
+  name_prefix = "pgiam-endpoints-"
+  description = "VPC endpoints of Systems Manager: in from the pgiam bastion"
+  vpc_id      = var.vpc_id
+}
+
+resource "aws_vpc_security_group_ingress_rule" "endpoints" {
+  count                        = var.create_vpc_endpoints ? 1 : 0
+  description                  = "pgiam bastion"
+  security_group_id            = aws_security_group.endpoints[0].id
+  ip_protocol                  = "tcp"
+  from_port                    = 443
+  to_port                      = 443
+  referenced_security_group_id = aws_security_group.bastion.id
+}
+
+resource "aws_vpc_security_group_ingress_rule" "endpoint_clients" {
+  count             = var.create_vpc_endpoints && var.endpoint_client_cidr != "" ? 1 : 0
+  description       = "Others in the VPC that use Systems Manager"
+  security_group_id = aws_security_group.endpoints[0].id
+  ip_protocol       = "tcp"
+  from_port         = 443
+  to_port           = 443
+  cidr_ipv4         = var.endpoint_client_cidr
+}
+
+resource "aws_vpc_endpoint" "systems_manager" {
+  for_each            = var.create_vpc_endpoints ? var.endpoint_services : []
+  vpc_endpoint_type   = "Interface"
+  service_name        = "com.amazonaws.${data.aws_region.current.name}.${each.key}"
+  vpc_id              = var.vpc_id
+  subnet_ids          = [var.subnet_id]
+  security_group_ids  = [aws_security_group.endpoints[0].id]
+  private_dns_enabled = true
+}
+
+output "instance_id" {
+  description = "The bastion"
+  value       = aws_instance.bastion.id
+}
+
+output "pgiam_toml" {
+  description = "The line for the target in pgiam.toml"
+  value       = "bastion = \"${aws_instance.bastion.id}\""
+}

@@ -1,0 +1,186 @@
+//! A bastion as a CloudFormation template: `bastion.yaml` with what is known filled in.
+
+use super::{Artefact, Facts};
+use crate::config::{EndpointKind, Via};
+use crate::quote;
+
+/// The template. Lines `@default:NAME@` become the default of a parameter, or nothing.
+const TEMPLATE: &str = include_str!("bastion.yaml");
+
+/// The template's name in the commands that are shown.
+const FILE: &str = "bastion.yaml";
+
+/// The port of PostgreSQL, for targets whose endpoint is not known.
+const PORT: u16 = 5432;
+
+/// The template; with `endpoints`, VPC endpoints are on in it.
+#[must_use]
+pub fn cloudformation(facts: &Facts, endpoints: bool) -> Artefact {
+    let commands = Commands::of(facts);
+    let header = format!(
+        "\
+# A bastion for the target {target} of pgiam: nobody can reach it from outside.
+#
+# Make it:
+#   {deploy}
+# See its id, and the line for pgiam.toml:
+#   {outputs}
+# Delete it all:
+#   {delete}",
+        target = quote::comment(&facts.target),
+        deploy = commands.deploy,
+        outputs = commands.outputs,
+        delete = commands.delete,
+    );
+    let group = facts.security_groups.first();
+    let mut text = TEMPLATE
+        .replace("@header@", &header)
+        .replace("@description@", &quote::yaml(&description(facts)))
+        .replace("@port@", &port(facts).to_string())
+        .replace("@kms@", &quote::yaml(key_arn(facts).unwrap_or_default()))
+        .replace("@endpoints@", if endpoints { "true" } else { "false" })
+        .replace("@name@", &quote::yaml(&format!("pgiam-{}", facts.slug())));
+    for (parameter, known) in [
+        ("VpcId", facts.vpc.as_ref()),
+        ("SubnetId", None),
+        ("DatabaseSecurityGroupId", group),
+    ] {
+        let line = known.map(|value| format!("    Default: {}\n", quote::yaml(value)));
+        text = text.replace(
+            &format!("@default:{parameter}@\n"),
+            &line.unwrap_or_default(),
+        );
+    }
+    Artefact {
+        text,
+        notes: notes(facts, &commands, endpoints),
+    }
+}
+
+/// What people type for the stack.
+struct Commands {
+    deploy: String,
+    outputs: String,
+    delete: String,
+}
+
+impl Commands {
+    fn of(facts: &Facts) -> Self {
+        let stack = format!("--stack-name {}", stack(facts));
+        let options = facts.options();
+        let parameters: Vec<String> = [
+            ("VpcId", facts.vpc.as_deref(), "VPC_ID"),
+            ("SubnetId", None, "SUBNET_ID"),
+            (
+                "DatabaseSecurityGroupId",
+                facts.security_groups.first().map(String::as_str),
+                "SECURITY_GROUP_ID",
+            ),
+        ]
+        .map(|(name, known, open)| format!("{name}={}", quote::shell(known.unwrap_or(open))))
+        .to_vec();
+        Self {
+            deploy: format!(
+                "aws cloudformation deploy{options} {stack} --template-file {FILE} --capabilities CAPABILITY_IAM --parameter-overrides {}",
+                parameters.join(" ")
+            ),
+            outputs: format!(
+                "aws cloudformation describe-stacks{options} {stack} --query \"Stacks[].Outputs\" --output table"
+            ),
+            delete: format!("aws cloudformation delete-stack{options} {stack}"),
+        }
+    }
+}
+
+/// What the console shows for the stack.
+fn description(facts: &Facts) -> String {
+    format!(
+        "Bastion for the target {name} of pgiam: no public address, no key pair, no inbound rule. To delete it all: aws cloudformation delete-stack --stack-name {stack}",
+        name = facts.slug(),
+        stack = stack(facts),
+    )
+}
+
+fn stack(facts: &Facts) -> String {
+    format!("pgiam-bastion-{}", facts.slug())
+}
+
+fn notes(facts: &Facts, commands: &Commands, endpoints: bool) -> Vec<String> {
+    let mut notes = vec![
+        format!("Make it: {}", commands.deploy),
+        format!("Then put its id into the target: {}", commands.outputs),
+        format!("Delete it all: {}", commands.delete),
+    ];
+    notes.extend(surroundings(facts));
+    notes.extend(way_out(endpoints, "CreateVpcEndpoints=true"));
+    notes
+}
+
+/// The port that the database listens on.
+pub(super) fn port(facts: &Facts) -> u16 {
+    facts
+        .endpoint
+        .as_ref()
+        .map_or(PORT, |endpoint| endpoint.port)
+}
+
+/// The key of the sessions, where its ARN is known.
+pub(super) fn key_arn(facts: &Facts) -> Option<&str> {
+    facts
+        .kms_key
+        .as_deref()
+        .filter(|key| key.starts_with("arn:"))
+}
+
+/// What is open about the place where the bastion is to be.
+pub(super) fn surroundings(facts: &Facts) -> Vec<String> {
+    let options = facts.options();
+    let mut notes = Vec::new();
+    let of_vpc = facts
+        .vpc
+        .as_ref()
+        .map(|vpc| format!(" --filters Name=vpc-id,Values={}", quote::shell(vpc)));
+    let mut subnet = format!(
+        "SUBNET_ID is yours to choose, a private subnet of the database's VPC. This lists them: aws ec2 describe-subnets{options}{} --query \"Subnets[].[SubnetId, AvailabilityZone, MapPublicIpOnLaunch, Tags]\"",
+        of_vpc.unwrap_or_default()
+    );
+    if !facts.subnets.is_empty() {
+        subnet.push_str(&format!(
+            ". The database is in one of {}",
+            facts.subnets.join(", ")
+        ));
+    }
+    notes.push(subnet);
+    if facts.vpc.is_none() || facts.security_groups.is_empty() {
+        notes.push(format!(
+            "VPC_ID and SECURITY_GROUP_ID are those of the database: aws rds describe-db-instances{options} --query \"DBInstances[].[Endpoint.Address, DBSubnetGroup.VpcId, VpcSecurityGroups]\""
+        ));
+    } else if facts.security_groups.len() > 1 {
+        notes.push(format!(
+            "The database has several security groups: {}. Any of them will do.",
+            facts.security_groups.join(", ")
+        ));
+    }
+    if facts.kind() == Some(EndpointKind::Dsql) {
+        notes.push("An Aurora DSQL cluster has a public endpoint, which needs no bastion: via = \"direct\". With PrivateLink only, the security group is that of its VPC endpoint.".to_owned());
+    } else if facts.via == Via::Direct {
+        notes.push(
+            "The target has via = \"direct\", which uses no bastion; take that line out."
+                .to_owned(),
+        );
+    }
+    if facts.kms_key.is_some() && key_arn(facts).is_none() {
+        notes.push("Sessions are encrypted with a KMS key whose ARN is not known from here; without it the bastion cannot decrypt.".to_owned());
+    }
+    notes
+}
+
+/// How the bastion gets to AWS.
+pub(super) fn way_out(endpoints: bool, switch: &str) -> Vec<String> {
+    vec![match endpoints {
+        true => "The VPC endpoints take over for the whole VPC: others in it that use Systems Manager must be let in, too (EndpointClientCidr, endpoint_client_cidr), and there must be none for the same services yet.".to_owned(),
+        false => format!(
+            "The subnet needs a NAT gateway or VPC endpoints for ssm and ssmmessages; {switch} makes those."
+        ),
+    }]
+}

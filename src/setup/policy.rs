@@ -1,0 +1,377 @@
+//! The least IAM policy for whoever uses a target. Actions, resource types and condition keys are
+//! those of the Service Authorization Reference.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::gaps::Gaps;
+use super::{Artefact, Facts, MARK, Principal};
+use crate::config::{Auth, Bastion, Endpoint, EndpointKind, SsmSettings, Via};
+use crate::token::dsql;
+
+/// AWS's own document for a forward to a host behind the node.
+const DOCUMENT: &str = "AWS-StartPortForwardingSessionToRemoteHost";
+
+/// The version of the policy language that knows variables (IAM User Guide, "Version").
+const VERSION: &str = "2012-10-17";
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Policy {
+    version: &'static str,
+    statement: Vec<Statement>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Statement {
+    sid: &'static str,
+    effect: &'static str,
+    action: Vec<String>,
+    resource: Vec<String>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    condition: BTreeMap<&'static str, BTreeMap<String, String>>,
+}
+
+impl Statement {
+    fn allow(sid: &'static str, actions: &[&str], resource: Vec<String>) -> Self {
+        Self {
+            sid,
+            effect: "Allow",
+            action: actions.iter().map(|action| (*action).to_owned()).collect(),
+            resource,
+            condition: BTreeMap::new(),
+        }
+    }
+
+    fn when(mut self, operator: &'static str, key: impl Into<String>, value: &str) -> Self {
+        let keys = self.condition.entry(operator).or_default();
+        keys.insert(key.into(), value.to_owned());
+        self
+    }
+}
+
+/// Where ARNs of a target are.
+struct Place {
+    partition: String,
+    region: String,
+    account: String,
+}
+
+impl Place {
+    fn of(facts: &Facts, gaps: &mut Gaps) -> Self {
+        Self {
+            partition: facts.partition(gaps),
+            region: facts.region(gaps),
+            account: facts.account(gaps),
+        }
+    }
+
+    fn arn(&self, service: &str, resource: &str) -> String {
+        let Self {
+            partition,
+            region,
+            account,
+        } = self;
+        format!("arn:{partition}:{service}:{region}:{account}:{resource}")
+    }
+}
+
+/// The policy, as JSON.
+#[must_use]
+pub fn policy(facts: &Facts) -> Artefact {
+    let mut gaps = Gaps::default();
+    let place = Place::of(facts, &mut gaps);
+    let mut statement = Vec::new();
+    if facts.auth == Auth::Iam {
+        statement.push(login(facts, &place, &mut gaps));
+    }
+    if let Via::Ssm(settings) = &facts.via {
+        statement.extend(tunnel(facts, settings, &place));
+    }
+    statement.extend(discovery(facts, &place));
+    let version = VERSION;
+    // A policy is maps with text for keys: that it can be written is certain.
+    let text = serde_json::to_string_pretty(&Policy { version, statement }).unwrap_or_default();
+    let mut notes = usage(facts);
+    notes.extend(gaps.notes());
+    Artefact {
+        text: text + "\n",
+        notes,
+    }
+}
+
+fn login(facts: &Facts, place: &Place, gaps: &mut Gaps) -> Statement {
+    let role = facts.role(gaps);
+    let (action, resource) = match (&facts.endpoint, facts.kind()) {
+        (Some(endpoint), Some(EndpointKind::Dsql)) => {
+            let id = endpoint.host.split('.').next().unwrap_or_default();
+            let action = format!("dsql:{}", dsql::action(&role));
+            (action, place.arn("dsql", &format!("cluster/{id}")))
+        }
+        _ => {
+            let id = gaps.fill(facts.resource_id.as_deref(), "RESOURCE_ID", || {
+                resource_id_command(facts)
+            });
+            let user = format!("dbuser:{id}/{}", literally(&role));
+            ("rds-db:connect".to_owned(), place.arn("rds-db", &user))
+        }
+    };
+    Statement::allow("DatabaseLogin", &[&action], vec![resource])
+}
+
+/// A name in which no character means something to IAM (IAM User Guide, "Policy variables", special
+/// characters).
+fn literally(name: &str) -> String {
+    let mut text = String::new();
+    for c in name.chars() {
+        match c {
+            '*' | '?' | '$' => text.extend(['$', '{', c, '}']),
+            c => text.push(c),
+        }
+    }
+    text
+}
+
+/// What shows the resource id of the database.
+fn resource_id_command(facts: &Facts) -> String {
+    let options = facts.options();
+    let host = facts
+        .endpoint
+        .as_ref()
+        .map(|endpoint| endpoint.host.as_str());
+    let instances = |host: &str| {
+        format!(
+            "aws rds describe-db-instances{options} --query \"DBInstances[?Endpoint.Address=='{host}'].[DbiResourceId, DBClusterIdentifier]\" --output text (of a member of a cluster it is the DbClusterResourceId of that cluster)"
+        )
+    };
+    let clusters = |condition: String| {
+        format!(
+            "aws rds describe-db-clusters{options} --query \"DBClusters[?{condition}].DbClusterResourceId\" --output text"
+        )
+    };
+    match (host, facts.kind()) {
+        (Some(host), Some(EndpointKind::Instance)) => instances(host),
+        (Some(host), Some(EndpointKind::Cluster)) => clusters(format!("Endpoint=='{host}'")),
+        (Some(host), Some(EndpointKind::Reader)) => clusters(format!("ReaderEndpoint=='{host}'")),
+        (Some(host), Some(EndpointKind::Custom)) => {
+            clusters(format!("contains(CustomEndpoints || `[]`, '{host}')"))
+        }
+        (Some(_), Some(EndpointKind::Proxy)) => format!(
+            "the part of the proxy's ARN that begins with prx-: aws rds describe-db-proxies{options} --query \"DBProxies[].[Endpoint, DBProxyArn]\" --output text"
+        ),
+        _ => format!(
+            "aws rds describe-db-clusters{options} --query \"DBClusters[].[DBClusterIdentifier, DbClusterResourceId]\" --output text, or for an instance without cluster aws rds describe-db-instances{options} --query \"DBInstances[].[DBInstanceIdentifier, DbiResourceId]\" --output text"
+        ),
+    }
+}
+
+fn tunnel(facts: &Facts, settings: &SsmSettings, place: &Place) -> Vec<Statement> {
+    let start = |sid, resource| {
+        // Without the check whoever may reach the node gets a shell there by naming no document
+        // (Systems Manager User Guide, "Enforce a session document permission check"). It has to be
+        // in every statement that allows the action.
+        Statement::allow(sid, &["ssm:StartSession"], resource).when(
+            "BoolIfExists",
+            "ssm:SessionDocumentAccessCheck",
+            "true",
+        )
+    };
+    let any_node = || {
+        vec![
+            place.arn("ec2", "instance/*"),
+            place.arn("ssm", "managed-instance/*"),
+        ]
+    };
+    let nodes = match &settings.bastion {
+        Bastion::Nodes(nodes) => {
+            let arns = nodes.iter().map(|node| node_arn(place, node)).collect();
+            start("TunnelNode", arns)
+        }
+        Bastion::Tag { key, value } => start("TunnelNode", any_node()).when(
+            "StringEquals",
+            format!("ssm:resourceTag/{key}"),
+            value,
+        ),
+        Bastion::Auto => start("TunnelNode", any_node()).when(
+            "StringLike",
+            format!("ssm:resourceTag/{MARK}"),
+            "*",
+        ),
+    };
+    // A statement of its own: a condition on tags never matches the document, which has none.
+    let document = start("TunnelDocument", vec![document_arn(place, settings)]);
+    // As in AWS's examples: who it is decides, not where.
+    let own = format!("arn:{}:ssm:*:*:session/{}-*", place.partition, own(facts));
+    let sessions = Statement::allow(
+        "OwnSessions",
+        &[
+            "ssmmessages:OpenDataChannel",
+            "ssm:ResumeSession",
+            "ssm:TerminateSession",
+        ],
+        vec![own],
+    );
+    let mut statements = vec![nodes, document, sessions];
+    statements.extend(facts.kms_key.as_deref().map(|key| encryption(place, key)));
+    statements
+}
+
+/// What AWS begins the ids of somebody's sessions with (Systems Manager User Guide, "Allow a user to
+/// end only sessions they started").
+fn own(facts: &Facts) -> &'static str {
+    match facts.principal {
+        Principal::User { .. } => "${aws:username}",
+        Principal::Role { .. } | Principal::Unknown => "${aws:userid}",
+    }
+}
+
+fn node_arn(place: &Place, node: &str) -> String {
+    let task = node.strip_prefix("ecs:").and_then(|task| {
+        let mut parts = task.rsplitn(3, '_').skip(1);
+        let (id, cluster) = (parts.next()?, parts.next()?);
+        Some(format!("task/{cluster}/{id}"))
+    });
+    match task {
+        Some(task) => place.arn("ecs", &task),
+        None if node.starts_with("mi-") => place.arn("ssm", &format!("managed-instance/{node}")),
+        None => place.arn("ec2", &format!("instance/{node}")),
+    }
+}
+
+fn document_arn(place: &Place, settings: &SsmSettings) -> String {
+    let Place {
+        partition, region, ..
+    } = place;
+    match settings.document.as_deref() {
+        Some(arn) if arn.starts_with("arn:") => arn.to_owned(),
+        Some(name) if !name.starts_with("AWS-") => place.arn("ssm", &format!("document/{name}")),
+        // AWS's own belong to no account.
+        document => format!(
+            "arn:{partition}:ssm:{region}::document/{}",
+            document.unwrap_or(DOCUMENT)
+        ),
+    }
+}
+
+fn encryption(place: &Place, key: &str) -> Statement {
+    let allow = |arn| Statement::allow("SessionEncryption", &["kms:GenerateDataKey"], vec![arn]);
+    if key.starts_with("alias/") {
+        // A policy cannot name a key by its alias (KMS Developer Guide, "Use aliases to control
+        // access").
+        return allow(place.arn("kms", "key/*")).when(
+            "ForAnyValue:StringEquals",
+            "kms:ResourceAliases",
+            key,
+        );
+    }
+    allow(match key.starts_with("arn:") {
+        true => key.to_owned(),
+        false => place.arn("kms", &format!("key/{key}")),
+    })
+}
+
+/// What is looked up at every start, where the target is written so.
+fn discovery(facts: &Facts, place: &Place) -> Vec<Statement> {
+    let bastion = match &facts.via {
+        Via::Ssm(settings) => Some(&settings.bastion),
+        Via::Direct => None,
+    };
+    let auto = bastion == Some(&Bastion::Auto);
+    let tag = matches!(bastion, Some(Bastion::Tag { .. }));
+    let is_dsql = facts.kind() == Some(EndpointKind::Dsql);
+    let mut statements = Vec::new();
+    if (facts.looked_up.is_some() || auto) && !is_dsql {
+        // An identifier may be anything's, and a list is asked for on all of a kind: `db:*`.
+        let kinds = [
+            "cluster",
+            "cluster-endpoint",
+            "db",
+            "db-proxy",
+            "db-proxy-endpoint",
+        ];
+        statements.push(Statement::allow(
+            "FindDatabase",
+            &[
+                "rds:DescribeDBClusterEndpoints",
+                "rds:DescribeDBClusters",
+                "rds:DescribeDBInstances",
+                "rds:DescribeDBProxies",
+                "rds:DescribeDBProxyEndpoints",
+            ],
+            kinds
+                .iter()
+                .map(|kind| place.arn("rds", &format!("{kind}:*")))
+                .collect(),
+        ));
+    }
+    let nodes: &[&str] = match (auto, tag) {
+        (true, _) => &["ec2:DescribeInstances", "ssm:DescribeInstanceInformation"],
+        (false, true) => &["ssm:DescribeInstanceInformation"],
+        (false, false) => return statements,
+    };
+    // Neither action knows resources; the region can be told all the same.
+    let find = Statement::allow("FindBastion", nodes, vec!["*".to_owned()]);
+    statements.push(find.when("StringEquals", "aws:RequestedRegion", &place.region));
+    statements
+}
+
+/// What to do with it.
+fn usage(facts: &Facts) -> Vec<String> {
+    let (name, options) = (facts.slug(), facts.options());
+    let mut notes = vec![
+        format!(
+            "Make a policy of it and attach it to the role, or to the permission set in IAM Identity Center, of those who use the target: aws iam create-policy{options} --policy-name pgiam-{name} --policy-document file://policy.json"
+        ),
+        format!("Then this says whether all is in place: {}", facts.check()),
+    ];
+    if facts.auth == Auth::Passthrough {
+        notes.push("The target has auth = \"passthrough\", so no permission to log in to the database is in it.".to_owned());
+    }
+    if facts.kind() == Some(EndpointKind::Other) {
+        let host = facts.endpoint.as_ref().map(Endpoint::to_string);
+        notes.push(format!(
+            "{} is not the name of an RDS or DSQL endpoint, and it could not be seen what it stands for.",
+            host.unwrap_or_default()
+        ));
+    }
+    if let Via::Ssm(settings) = &facts.via {
+        notes.extend(usage_of_tunnel(facts, settings));
+    }
+    if let Some(identifier) = &facts.looked_up {
+        notes.push(format!(
+            "FindDatabase is in it because the target says db = \"{identifier}\"; with host = \"…\" and the id of a bastion it is not needed."
+        ));
+    }
+    notes
+}
+
+fn usage_of_tunnel(facts: &Facts, settings: &SsmSettings) -> Vec<String> {
+    let mut notes = Vec::new();
+    notes.push(match facts.principal {
+        Principal::User { .. } => "${aws:username} is right for IAM users; for roles, and with them for IAM Identity Center, write ${aws:userid} instead.",
+        Principal::Role { .. } | Principal::Unknown => "${aws:userid} is right for roles, and with them for IAM Identity Center; for an IAM user write ${aws:username} instead.",
+    }.to_owned());
+    if settings.bastion == Bastion::Auto {
+        notes.push(format!(
+            "bastion is auto, so one is looked for (FindDatabase, FindBastion), and only nodes with the tag {MARK} are allowed, as pgiam setup bastion makes them. This marks another: aws ec2 create-tags{} --resources INSTANCE_ID --tags Key={MARK},Value=true",
+            facts.options()
+        ));
+    }
+    if let Bastion::Nodes(nodes) = &settings.bastion
+        && nodes.iter().any(|node| node.starts_with("ecs:"))
+    {
+        notes.push(
+            "A new ECS task has another id: task/CLUSTER/* allows all tasks of the cluster."
+                .to_owned(),
+        );
+    }
+    if facts.kms_key.is_none() {
+        notes.push(format!(
+            "Where the account encrypts sessions with a KMS key, add kms:GenerateDataKey on it. This shows the key: aws ssm get-document{} --name SSM-SessionManagerRunShell --query Content --output text",
+            facts.options()
+        ));
+    }
+    notes
+}

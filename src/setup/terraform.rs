@@ -1,0 +1,60 @@
+//! The same bastion for Terraform and OpenTofu: `bastion.tf` with what is known filled in.
+
+use super::cloudformation::{key_arn, port, surroundings, way_out};
+use super::{Artefact, Facts};
+use crate::quote;
+
+/// The configuration. Lines `@default:NAME@` become the default of a variable, or nothing.
+const TEMPLATE: &str = include_str!("bastion.tf");
+
+/// The configuration; with `endpoints`, VPC endpoints are on in it.
+#[must_use]
+pub fn terraform(facts: &Facts, endpoints: bool) -> Artefact {
+    let group = facts.security_groups.first().map(String::as_str);
+    let parameters = [
+        ("vpc_id", facts.vpc.as_deref(), "VPC_ID"),
+        ("subnet_id", None, "SUBNET_ID"),
+        ("database_security_group_id", group, "SECURITY_GROUP_ID"),
+    ];
+    let open: String = parameters
+        .iter()
+        .filter(|(_, known, _)| known.is_none())
+        .map(|(name, _, open)| format!(" -var {name}={open}"))
+        .collect();
+    let header = format!(
+        "\
+# A bastion for the target {target} of pgiam: nobody can reach it from outside.
+#
+# Make it, in a folder of its own:
+#   terraform init
+#   terraform apply{open}
+# Delete it all:
+#   terraform destroy{open}",
+        target = quote::comment(&facts.target),
+    );
+    let option = |name: &str, value: &Option<String>| match value {
+        Some(value) => format!("  {name} = {}\n", quote::hcl(value)),
+        None => String::new(),
+    };
+    // Whose credentials it runs with is the business of whoever runs it.
+    let provider = option("region", &facts.region);
+    let mut text = TEMPLATE
+        .replace("@header@", &header)
+        .replace("@provider@", &provider)
+        .replace("@port@", &port(facts).to_string())
+        .replace("@kms@", &quote::hcl(key_arn(facts).unwrap_or_default()))
+        .replace("@endpoints@", if endpoints { "true" } else { "false" })
+        .replace("@name@", &quote::hcl(&format!("pgiam-{}", facts.slug())));
+    for (name, known, _) in parameters {
+        let line = known.map(|value| format!("  default     = {}\n", quote::hcl(value)));
+        text = text.replace(&format!("@default:{name}@\n"), &line.unwrap_or_default());
+    }
+    let mut notes = vec![
+        format!("Make it, in a folder of its own: terraform init, then terraform apply{open}"),
+        "Then put the output pgiam_toml into the target.".to_owned(),
+        format!("Delete it all: terraform destroy{open}"),
+    ];
+    notes.extend(surroundings(facts));
+    notes.extend(way_out(endpoints, "-var create_vpc_endpoints=true"));
+    Artefact { text, notes }
+}

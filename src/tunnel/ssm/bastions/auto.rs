@@ -1,0 +1,130 @@
+//! `bastion = "auto"`: the nodes that suit the database best.
+
+use std::sync::Arc;
+
+use tracing::{debug, info, warn};
+
+use super::Bastions;
+use crate::discover::{self, Candidate, DiscoverError, Ranked};
+use crate::tunnel::ssm::api;
+use crate::tunnel::{TunnelError, chain};
+
+/// Most nodes to try. Whoever may use none of the first few, or reaches the database through none of
+/// them, is not to walk through all machines of an account.
+const MOST: usize = 6;
+
+impl Bastions {
+    pub(super) async fn choose(&self, region: &str) -> Result<Vec<String>, TunnelError> {
+        let looking = discover::bastions(&self.aws, region, Some(&self.endpoint));
+        let ranked = Box::pin(looking).await.map_err(in_tunnel)?;
+        self.tell(&ranked);
+        Ok(order(&ranked))
+    }
+
+    /// Says which node is taken and why, when that is another one than before.
+    fn tell(&self, ranked: &Ranked) {
+        for call in &ranked.missing {
+            let (action, reason) = (call.action, chain(&call.error));
+            debug!(action, reason, "less is known about the bastions");
+        }
+        let Some(Candidate { node, why }) = ranked.nodes.first() else {
+            return;
+        };
+        let last = self.memory().told.replace(node.id.clone());
+        if last.as_ref() == Some(&node.id) {
+            return;
+        }
+        let others: Vec<&str> = ranked.nodes.iter().skip(1).take(MOST - 1).map(id).collect();
+        let name = node.name.as_deref();
+        info!(id = node.id, name, why, ?others, "bastion found");
+        if let Some(note) = &ranked.note {
+            warn!("{note}");
+        }
+    }
+}
+
+fn id(candidate: &Candidate) -> &str {
+    &candidate.node.id
+}
+
+/// Those that are online, and after them those that are not: of these only the marked ones where there
+/// are others, because any other machine that is switched off is none that was meant.
+fn order(ranked: &Ranked) -> Vec<String> {
+    let none_online = ranked.nodes.is_empty();
+    let offline = ranked.offline.iter();
+    let offline = offline.filter(|one| none_online || one.node.marked);
+    let all = ranked.nodes.iter().chain(offline).take(MOST);
+    all.map(|one| one.node.id.clone()).collect()
+}
+
+/// What keeps from finding a bastion, as what keeps from opening a tunnel.
+fn in_tunnel(error: DiscoverError) -> TunnelError {
+    match error {
+        DiscoverError::Credentials(error) => TunnelError::Credentials(Arc::new(error)),
+        DiscoverError::NoRegion => TunnelError::NoRegion,
+        DiscoverError::Refused {
+            action,
+            answer,
+            region,
+            ..
+        } => TunnelError::Api {
+            operation: action.split_once(':').map_or(action, |(_, call)| call),
+            kind: api::classify(&answer.code, &answer.message),
+            answer,
+            bastion: "auto".to_owned(),
+            region,
+        },
+        DiscoverError::Unreachable { region, reason, .. } => {
+            TunnelError::ApiUnreachable { region, reason }
+        }
+        // Of a database, which is not what was asked for.
+        other @ (DiscoverError::NoDatabase { .. }
+        | DiscoverError::Unusable { .. }
+        | DiscoverError::Answer { .. }) => TunnelError::Protocol {
+            reason: other.to_string(),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::discover::Node;
+
+    fn candidate(id: &str, online: bool, marked: bool) -> Candidate {
+        let node = Node {
+            id: id.to_owned(),
+            name: None,
+            online,
+            ping: String::new(),
+            last_ping: None,
+            agent: None,
+            platform: None,
+            vpc: None,
+            marked,
+        };
+        Candidate {
+            node,
+            why: String::new(),
+        }
+    }
+
+    #[test]
+    fn nodes_that_are_off_come_last_if_they_are_meant() {
+        let off = |id, marked| candidate(id, false, marked);
+        let mut ranked = Ranked {
+            nodes: vec![candidate("i-1", true, false), candidate("i-2", true, false)],
+            offline: vec![off("i-3", true), off("i-4", false)],
+            ..Ranked::default()
+        };
+        assert_eq!(order(&ranked), ["i-1", "i-2", "i-3"]);
+        ranked.nodes.clear();
+        assert_eq!(order(&ranked), ["i-3", "i-4"]);
+        ranked.offline.clear();
+        assert!(order(&ranked).is_empty());
+        ranked.nodes = (0..20)
+            .map(|n| candidate(&format!("i-{n}"), true, false))
+            .collect();
+        assert_eq!(order(&ranked).len(), MOST);
+    }
+}
