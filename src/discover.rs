@@ -9,7 +9,7 @@ mod nodes;
 mod rank;
 mod rds;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::ops::Deref;
 use std::time::Duration;

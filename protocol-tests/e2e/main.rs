@@ -9,6 +9,7 @@ mod check;
 mod clients;
 mod daily;
 mod deploy;
+mod discovery;
 mod failures;
 mod forward;
 mod lifecycle;

@@ -2,6 +2,7 @@
 //! asked for where several would do and somebody is there to answer.
 
 use std::io::{self, BufRead, Write};
+use std::sync::Arc;
 
 use thiserror::Error;
 use tokio::task::spawn_blocking;
@@ -11,6 +12,7 @@ use crate::aws::AwsContext;
 use crate::config::{Auth, Bastion, ConfigError, Endpoint, Plan, SsmSettings, Target, Via};
 use crate::discover::{self, Candidate, Database, DiscoverError, Ranked};
 use crate::report::{self, Explanation};
+use crate::session::{Contexts, Slot};
 use crate::terminal::{self, Progress};
 use crate::tunnel::chain;
 
@@ -86,6 +88,34 @@ pub async fn settle(plan: Plan, aws: &AwsContext) -> Result<Settled, SettleError
     };
     settled.take(ranked, asked);
     Ok(settled)
+}
+
+/// A target to serve. Where somebody is at the terminal and something has to be looked up for it, that
+/// is done at once: there may be a question, and what was found is said. Elsewhere the first connection
+/// waits for it.
+///
+/// # Errors
+/// [`SettleError`], [`SetupError`].
+pub(crate) async fn slot(plan: Plan, contexts: &Arc<Contexts>) -> anyhow::Result<Slot> {
+    let open = plan.lookup().is_some() || wants_bastion(&plan);
+    if !open || !terminal::is_interactive() {
+        return Ok(Slot::new(plan, Arc::clone(contexts))?);
+    }
+    let aws = contexts.of(plan.profile.as_deref(), plan.region.as_deref());
+    let settled = settle(plan.clone(), &aws).await?;
+    for warning in &settled.warnings {
+        let mark = terminal::styled(terminal::WARNING, "warning:");
+        terminal::tell(format_args!("{mark} {warning}"))?;
+    }
+    terminal::tell(terminal::styled(terminal::DIM, &settled.line))?;
+    if let Some(keep) = &settled.keep {
+        let name = &plan.name;
+        terminal::tell(format_args!(
+            "To be asked no more, write this under [targets.{name}]: {keep}"
+        ))?;
+    }
+    let slot = Slot::settled(plan, settled.target, Arc::clone(contexts))?;
+    Ok(slot)
 }
 
 impl Settled {
@@ -292,6 +322,8 @@ fn pick(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{File, Layer};
+    use crate::discover::tests::Account;
 
     fn picked(typed: &str, options: usize) -> (Option<usize>, String) {
         let options: Vec<String> = (0..options).map(|n| format!("i-{n}")).collect();
@@ -318,6 +350,105 @@ mod tests {
             "Which?\n  1  i-0\n  2  i-1\n1 to 2 [1]: That is none of them.\n1 to 2 [1]: "
         );
         assert_eq!(picked("10\n9\n", 20).0, Some(8), "no more are shown");
+    }
+
+    fn plan(lines: &str) -> Plan {
+        let text = format!("[targets.shop]\nregion = 'eu-central-1'\n{lines}\n");
+        let file: File = toml::from_str(&text).unwrap();
+        file.plan(None, &Layer::default(), "").unwrap()
+    }
+
+    async fn settled(account: &Account, lines: &str) -> Settled {
+        settle(plan(lines), &account.aws).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_was_found_is_said_in_a_line() {
+        let account = Account::furnished().await;
+        let found = settled(&account, "db = 'orders'").await;
+        assert_eq!(
+            found.line,
+            "shop: cluster orders in eu-central-1, IAM login on; bastion i-0123456789abcdef0 (same VPC, named bastion)"
+        );
+        assert_eq!(found.target.endpoint.port, 5444);
+        assert_eq!((found.keep, found.warnings), (None, Vec::new()));
+        assert_eq!(found.plan.via, found.target.via);
+        for (lines, line) in [
+            (
+                "db = 'orders:reader'\nbastion = 'i-1'",
+                "shop: readers of cluster orders in eu-central-1, IAM login on; bastion i-1",
+            ),
+            (
+                "host = 'orders.example.com'\nvia = 'direct'",
+                "shop: orders.example.com:5432 in eu-central-1; directly",
+            ),
+        ] {
+            assert_eq!(settled(&account, lines).await.line, line);
+        }
+        let unknown = settle(plan("db = 'ordres'"), &account.aws)
+            .await
+            .unwrap_err();
+        let unknown = unknown.to_string();
+        assert!(
+            unknown.contains("\nhint: Did you mean \"orders\"?"),
+            "{unknown}"
+        );
+    }
+
+    #[tokio::test]
+    async fn what_keeps_from_logging_in_is_a_warning() {
+        let account = Account::furnished().await;
+        account.inventory().update_instance("billing", |billing| {
+            billing.iam = false;
+            billing.status = "modifying".to_owned();
+        });
+        let found = settled(&account, "db = 'billing'\nbastion = 'i-1'").await;
+        let [off, status] = &found.warnings[..] else {
+            panic!("{:?}", found.warnings);
+        };
+        assert!(
+            off.contains("--enable-iam-database-authentication"),
+            "{off}"
+        );
+        assert!(status.contains("modifying"), "{status}");
+        let own = settled(
+            &account,
+            "db = 'billing'\nbastion = 'i-1'\nauth = 'passthrough'",
+        )
+        .await;
+        assert_eq!(own.warnings.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn several_bastions_are_named_and_one_that_is_asked_for_stays() {
+        let account = Account::furnished().await;
+        account.deny(&["ec2:DescribeInstances"]);
+        let host = "host = 'orders.cluster-abc.eu-central-1.rds.amazonaws.com'";
+        let mut found = settled(&account, host).await;
+        assert!(
+            found.line.ends_with(
+                "bastion i-0123456789abcdef0 (named bastion), as good as i-0aaaaaaaaaaaaaaa1"
+            ),
+            "{}",
+            found.line
+        );
+        let ranked = discover::bastions_in(&account.aws, "eu-central-1", None);
+        let ranked = ranked.await.unwrap();
+        let second = ranked.nodes[1].clone();
+        found.take(Some(ranked), Some(second));
+        assert_eq!(
+            found.keep.as_deref(),
+            Some("bastion = \"i-0aaaaaaaaaaaaaaa1\"")
+        );
+        assert_eq!(found.target.via.to_string(), "ssm i-0aaaaaaaaaaaaaaa1");
+        assert_eq!(found.plan.via, found.target.via);
+        account.deny(&["ssm:DescribeInstanceInformation"]);
+        let blind = settled(&account, host).await;
+        assert!(
+            blind
+                .line
+                .ends_with("; the bastion is looked for with the first connection")
+        );
     }
 
     #[test]

@@ -12,9 +12,9 @@ const OTHER: &str = "i-0aaaaaaaaaaaaaaa1";
 const SOME_CLUSTER: &str = "orders.cluster-abc.eu-central-1.rds.amazonaws.com";
 
 /// An account, and an identity in it.
-struct Account {
-    sandbox: Sandbox,
-    aws: AwsContext,
+pub(crate) struct Account {
+    pub(crate) sandbox: Sandbox,
+    pub(crate) aws: AwsContext,
 }
 
 impl Account {
@@ -42,7 +42,7 @@ impl Account {
     }
 
     /// The same with databases of every kind.
-    async fn furnished() -> Self {
+    pub(crate) async fn furnished() -> Self {
         let account = Self::new().await;
         let inventory = account.inventory();
         inventory.furnish(SOME_CLUSTER, 5432);
@@ -59,11 +59,11 @@ impl Account {
         account
     }
 
-    fn inventory(&self) -> &Inventory {
+    pub(crate) fn inventory(&self) -> &Inventory {
         self.sandbox.inventory()
     }
 
-    fn deny(&self, actions: &[&str]) {
+    pub(crate) fn deny(&self, actions: &[&str]) {
         let key = &self.sandbox.user().access_key_id;
         let deny = actions.iter().map(|action| (*action).to_owned());
         let changed = self
@@ -86,7 +86,7 @@ impl Account {
         self.find(name).await.unwrap_err().to_string()
     }
 
-    fn mark(&self, id: &str) {
+    pub(crate) fn mark(&self, id: &str) {
         self.sandbox.agent(id).update(|settings| {
             settings.tags.insert(MARK.to_owned(), String::new());
         });
