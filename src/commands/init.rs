@@ -41,7 +41,7 @@ pub async fn init(args: &InitArgs) -> anyhow::Result<()> {
         return terminal::write(text).context("cannot write to standard output");
     }
     write(&path, &text, args.force)?;
-    let first = survey.databases.first().map(|one| text::name(one));
+    let first = survey.databases.first().map(text::name);
     let (path, first) = (path.display(), first.unwrap_or_default());
     let count = survey.databases.len();
     let targets = if count == 1 { "target" } else { "targets" };
