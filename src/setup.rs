@@ -44,6 +44,8 @@ pub struct Facts {
     pub endpoint: Option<Endpoint>,
     /// The endpoint is looked up by this identifier at every start.
     pub looked_up: Option<String>,
+    /// The database's ARN.
+    pub arn: Option<String>,
     /// `db-…`, `cluster-…` or `prx-…`.
     pub resource_id: Option<String>,
     /// The way to the database.
@@ -127,6 +129,7 @@ impl Facts {
             auth: plan.login.auth,
             endpoint,
             looked_up: plan.lookup().map(ToString::to_string),
+            arn: None,
             resource_id: None,
             via: plan.via.clone(),
             kms_key: None,

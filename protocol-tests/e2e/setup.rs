@@ -212,16 +212,11 @@ async fn setup_bastion_passes_cfn_lint() {
         }
     }
     let Some(judges) = Judges::find() else { return };
+    // The targets differ in what is filled in only, and the linter takes its time: two of them, with
+    // and without endpoints, in two partitions, because types and their properties differ there.
     let mut lint = Command::new(&judges.cfn_lint);
-    // In every region: what it knows of types and their properties differs.
-    lint.args([
-        "--regions",
-        "eu-central-1",
-        "us-gov-west-1",
-        "cn-north-1",
-        "-t",
-    ])
-    .args(plain.iter().chain(&endpoints));
+    lint.args(["--regions", "eu-central-1", "cn-north-1", "-t"])
+        .args([&plain[0], &endpoints[TARGETS.len() - 1]]);
     let said = output(lint).await;
     assert_eq!(said, "");
 }
@@ -252,21 +247,87 @@ async fn setup_policy_is_what_iam_knows() {
     judges.script("iam.py", &files).await;
 }
 
+/// The policy for a target that flags describe.
+async fn policy(world: &World, flags: &[&str]) -> Value {
+    let args = [&["setup", "policy"], flags].concat();
+    let text = output(in_world(world, &args)).await;
+    serde_json::from_str(&text).expect("JSON")
+}
+
 #[tokio::test]
-async fn setup_asks_aws_who_is_asking() {
+async fn setup_asks_aws_for_what_it_can() {
     let world = World::start().await;
-    let flags = ["--host", HOST, "--user", "db_user", "--bastion", BASTION];
-    let args = [&["setup", "policy"], &flags[..]].concat();
-    let policy: Value = serde_json::from_str(&output(in_world(&world, &args)).await).expect("JSON");
     let user = world.sandbox.user();
-    let account = user.arn.split(':').nth(4).expect("an account");
-    let of = |statement: usize| policy["Statement"][statement]["Resource"][0].clone();
+    let account = user.arn.split(':').nth(4).expect("an account").to_owned();
+    let flags = ["--host", HOST, "--user", "db_user", "--bastion", BASTION];
+    let said = policy(&world, &flags).await;
+    let of = |statement: usize| said["Statement"][statement]["Resource"][0].clone();
+    let login = of(0);
+    let login = login.as_str().expect("an ARN");
+    let place = format!("arn:aws:rds-db:{REGION}:{account}:dbuser:cluster-");
+    assert!(
+        login.starts_with(&place) && login.ends_with("/db_user"),
+        "{login}"
+    );
     assert_eq!(
         of(1),
         format!("arn:aws:ec2:{REGION}:{account}:instance/{BASTION}")
     );
     // The sandbox's is an IAM user.
     assert_eq!(of(3), "arn:aws:ssm:*:*:session/${aws:username}-*");
+
+    let args = [&["setup", "bastion"], &flags[..]].concat();
+    let template = output(in_world(&world, &args)).await;
+    for known in ["    Default: \"vpc-", "    Default: \"sg-"] {
+        assert!(template.contains(known), "{known}\n{template}");
+    }
+    world.stop().await;
+}
+
+/// The policy of a target that is looked up allows what the lookup needs, and nothing else.
+#[tokio::test]
+async fn setup_policy_is_enough_for_a_lookup() {
+    let world = World::start().await;
+    let flags = [
+        "--db",
+        "orders",
+        "--region",
+        REGION,
+        "--user",
+        "db_user",
+        "--bastion",
+        BASTION,
+    ];
+    let said = policy(&world, &flags).await;
+    let find = said["Statement"]
+        .as_array()
+        .and_then(|all| all.iter().find(|one| one["Sid"] == "FindDatabase"))
+        .expect("the lookup");
+    let arn = find["Resource"][0].as_str().expect("an ARN");
+    assert!(arn.ends_with(":cluster:orders"), "{find}");
+    assert_eq!(
+        find["Action"],
+        serde_json::json!(["rds:DescribeDBClusters"])
+    );
+    let others = [
+        "rds:DescribeDBInstances",
+        "rds:DescribeDBProxies",
+        "rds:DescribeDBClusterEndpoints",
+        "rds:DescribeDBProxyEndpoints",
+    ];
+    let all = format!(
+        "rds:DescribeDBClusters {}",
+        arn.replace(":cluster:orders", ":cluster:*")
+    );
+    let key = world.sandbox.user().access_key_id.clone();
+    let changed = world.sandbox.iam().update(&key, |user| {
+        user.deny.extend(others.map(str::to_owned));
+        user.deny.insert(all);
+    });
+    assert!(changed, "the user is there");
+    let args = [&["token"], &flags[..], &["--json"]].concat();
+    let token: Value = serde_json::from_str(&output(in_world(&world, &args)).await).expect("JSON");
+    assert_eq!(token["host"], HOST);
     world.stop().await;
 }
 
@@ -378,7 +439,6 @@ async fn read_by(command: Command) -> Value {
 }
 
 #[tokio::test]
-#[expect(clippy::print_stdout, reason = "what was left out is to be seen")]
 async fn url_keeps_odd_names() {
     let dir = tempfile::tempdir().expect("a folder");
     let args = [

@@ -181,7 +181,7 @@ fn leaf_params(names: &[&str], validity: Validity) -> anyhow::Result<Certificate
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     let now = SystemTime::now();
     let (from, to) = match validity {
-        Validity::Current => (now - DAY, now + 30 * DAY),
+        Validity::Current => (now - DAY, now + 90 * DAY),
         Validity::Expired => (now - 10 * DAY, now - DAY),
         Validity::NotYet => (now + DAY, now + 30 * DAY),
     };

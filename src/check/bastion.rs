@@ -2,31 +2,61 @@
 
 use ssm_channel::AgentVersion;
 
-use super::Outcome;
+use super::{Check, Outcome, Verdict};
 use crate::config::{Bastion, Via};
+use crate::discover;
 use crate::session::Rooms;
 use crate::tunnel::{Carrier, CarrierState};
 
-/// Who would be asked, and whether that can work.
-pub(super) async fn bastion(rooms: &Rooms) -> Outcome {
-    let carriers = match rooms.carriers().await {
-        Ok(carriers) => carriers,
-        Err(error) => return Outcome::failed(rooms.explain(&error)),
-    };
-    let outcome = judge(&carriers, &why(rooms));
-    if outcome.verdict != super::Verdict::Warning {
-        return outcome;
+impl Check {
+    /// Who would be asked, and whether that can work.
+    pub(super) async fn bastion(&self, rooms: &Rooms) -> Outcome {
+        let carriers = match rooms.carriers().await {
+            Ok(carriers) => carriers,
+            Err(error) => return Outcome::failed(rooms.explain(&error)),
+        };
+        let why = match chosen(&carriers) {
+            Some(chosen) => self.why(rooms, &chosen.id).await,
+            None => String::new(),
+        };
+        let outcome = judge(&carriers, &why);
+        if outcome.verdict != Verdict::Warning {
+            return outcome;
+        }
+        // Systems Manager takes minutes to notice that an agent is back, or new: whether the node
+        // really does not work, a session tells.
+        match rooms.prepare().await {
+            Ok(_) => outcome,
+            Err(error) => Outcome {
+                facts: outcome.facts,
+                ..Outcome::failed(rooms.explain(&error))
+            },
+        }
     }
-    // Systems Manager takes minutes to notice that an agent is back, or new: whether the node really
-    // does not work, a session tells.
-    match rooms.prepare().await {
-        Ok(_) => outcome,
-        Err(error) => Outcome {
-            facts: outcome.facts,
-            ..Outcome::failed(rooms.explain(&error))
-        },
+
+    /// Why it is this one.
+    async fn why(&self, rooms: &Rooms, id: &str) -> String {
+        let Via::Ssm(settings) = &rooms.target.via else {
+            return String::new();
+        };
+        let ranked = match (&settings.bastion, self.region().await) {
+            (Bastion::Nodes(_), _) => return "as configured".to_owned(),
+            (tag @ Bastion::Tag { .. }, _) => return format!("found by {tag}"),
+            (Bastion::Auto, None) => return FOUND.to_owned(),
+            (Bastion::Auto, Some(region)) => {
+                let database = self.database.as_ref();
+                let vpc = database.and_then(|database| database.vpc.as_deref());
+                discover::bastions_in(&self.aws, &region, vpc).await
+            }
+        };
+        let ranked = ranked.map(|ranked| ranked.nodes).unwrap_or_default();
+        let candidate = ranked.into_iter().find(|it| it.node.id == id);
+        candidate.map_or_else(|| FOUND.to_owned(), |it| format!("{FOUND}: {}", it.why))
     }
 }
+
+/// What is said about a bastion that nobody has configured.
+const FOUND: &str = "found by itself";
 
 /// A session through it.
 pub(super) async fn session(rooms: &Rooms) -> Outcome {
@@ -39,21 +69,14 @@ pub(super) async fn session(rooms: &Rooms) -> Outcome {
     }
 }
 
-/// Why it is these.
-fn why(rooms: &Rooms) -> String {
-    match &rooms.target.via {
-        Via::Ssm(settings) => match &settings.bastion {
-            Bastion::Nodes(_) => "as configured".to_owned(),
-            tag @ Bastion::Tag { .. } => format!("found by {tag}"),
-            Bastion::Auto => "found by itself".to_owned(),
-        },
-        Via::Direct => String::new(),
-    }
+/// The first that nothing speaks against, or else the first.
+fn chosen(carriers: &[Carrier]) -> Option<&Carrier> {
+    let best = carriers.iter().find(|it| it.fault().is_none());
+    best.or(carriers.first())
 }
 
 fn judge(carriers: &[Carrier], why: &str) -> Outcome {
-    let best = carriers.iter().find(|it| it.fault().is_none());
-    let Some(chosen) = best.or(carriers.first()) else {
+    let Some(chosen) = chosen(carriers) else {
         return Outcome::skipped("there is nobody to ask about");
     };
     let others = match carriers.len() - 1 {
@@ -123,7 +146,6 @@ impl Carrier {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Verdict;
     use super::*;
 
     fn node(id: &str, ping: &str, agent: &str) -> Carrier {

@@ -174,7 +174,7 @@ mod tests {
         for (seconds, verdict, said) in [
             (1, Verdict::Ok, "in step with AWS"),
             (-20, Verdict::Ok, "20 s ahead of AWS"),
-            (90, Verdict::Warning, "90 s behind AWS"),
+            (90, Verdict::Warning, "2 min behind AWS"),
             (-300, Verdict::Warning, "5 min ahead of AWS"),
             (
                 420,

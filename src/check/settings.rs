@@ -21,7 +21,6 @@ const DOWN: [&str; 6] = [
     "stopped",
     "stopping",
 ];
-const AVAILABLE: &str = "available";
 
 impl Check {
     /// Status, IAM, version and CA of the database.
@@ -64,11 +63,9 @@ impl Check {
 /// Why RDS or another service did not tell.
 pub(super) fn unknown(error: &DiscoverError) -> String {
     match error {
-        DiscoverError::Refused {
-            action,
-            denied: true,
-            ..
-        } => format!("your policy does not allow {action}"),
+        DiscoverError::Refused { action, .. } if error.is_denied() => {
+            format!("your policy does not allow {action}")
+        }
         other => other.to_string(),
     }
 }
@@ -89,7 +86,9 @@ fn judge(database: &Database, wanted: &Wanted<'_>) -> Outcome {
         Outcome::failed(report::explain_status(database, wanted.profile))
     } else if wanted.iam && database.iam == Some(false) {
         Outcome::failed(report::explain_iam_off(database, wanted.profile))
-    } else if status.is_some_and(|status| status != AVAILABLE) {
+    } else if !database.is_postgres() {
+        Outcome::warning(said(database)).detail("That is not PostgreSQL.")
+    } else if !database.is_available() {
         Outcome::warning(said(database)).detail("It may not take connections in this state.")
     } else {
         authority(database, wanted)

@@ -2,6 +2,7 @@
 //! asked for where several would do and somebody is there to answer.
 
 use std::io::{self, BufRead, Write};
+use std::sync::Arc;
 
 use thiserror::Error;
 use tokio::task::spawn_blocking;
@@ -11,6 +12,7 @@ use crate::aws::AwsContext;
 use crate::config::{Auth, Bastion, ConfigError, Endpoint, Plan, SsmSettings, Target, Via};
 use crate::discover::{self, Candidate, Database, DiscoverError, Ranked};
 use crate::report::{self, Explanation};
+use crate::session::{Contexts, Slot};
 use crate::terminal::{self, Progress};
 use crate::tunnel::chain;
 
@@ -86,6 +88,34 @@ pub async fn settle(plan: Plan, aws: &AwsContext) -> Result<Settled, SettleError
     };
     settled.take(ranked, asked);
     Ok(settled)
+}
+
+/// A target to serve. Where somebody is at the terminal and something has to be looked up for it, that
+/// is done at once: there may be a question, and what was found is said. Elsewhere the first connection
+/// waits for it.
+///
+/// # Errors
+/// [`SettleError`], [`SetupError`].
+pub(crate) async fn slot(plan: Plan, contexts: &Arc<Contexts>) -> anyhow::Result<Slot> {
+    let open = plan.lookup().is_some() || wants_bastion(&plan);
+    if !open || !terminal::is_interactive() {
+        return Ok(Slot::new(plan, Arc::clone(contexts))?);
+    }
+    let aws = contexts.of(plan.profile.as_deref(), plan.region.as_deref());
+    let settled = settle(plan.clone(), &aws).await?;
+    for warning in &settled.warnings {
+        let mark = terminal::styled(terminal::WARNING, "warning:");
+        terminal::tell(format_args!("{mark} {warning}"))?;
+    }
+    terminal::tell(terminal::styled(terminal::DIM, &settled.line))?;
+    if let Some(keep) = &settled.keep {
+        let name = &plan.name;
+        terminal::tell(format_args!(
+            "To be asked no more, write this under [targets.{name}]: {keep}"
+        ))?;
+    }
+    let slot = Slot::settled(plan, settled.target, Arc::clone(contexts))?;
+    Ok(slot)
 }
 
 impl Settled {

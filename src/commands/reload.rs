@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{error, info, warn};
 
+use super::choose;
 use super::serve::{ready_line, say_left_out};
 use crate::cli::ServeArgs;
 use crate::config::{ConfigError, File, Plan, Serve};
@@ -46,7 +47,7 @@ impl Configured {
 
     /// What is to be served, and why some of it cannot be. What has not changed is taken from
     /// `before`, with its tunnel and all that is known of it.
-    pub(super) fn slots(
+    pub(super) async fn slots(
         &self,
         contexts: &Arc<Contexts>,
         before: &[Arc<Slot>],
@@ -64,9 +65,20 @@ impl Configured {
                 slots.push(Arc::clone(same));
                 continue;
             }
-            match Slot::new(plan.clone(), Arc::clone(contexts)) {
+            let lazy = || Slot::new(plan.clone(), Arc::clone(contexts)).map_err(Into::into);
+            // Nobody is asked anything by a file that changes.
+            let made = match before {
+                [] => choose::slot(plan.clone(), contexts).await,
+                _ => lazy(),
+            };
+            let made = match made {
+                // With others beside it, it is looked for again, as soon as somebody wants it.
+                Err(_) if self.plans.len() > 1 => lazy(),
+                made => made,
+            };
+            match made {
                 Ok(slot) => slots.push(Arc::new(slot)),
-                Err(error) => failed.push(error.into()),
+                Err(error) => failed.push(error),
             }
         }
         (slots, failed)
@@ -168,7 +180,7 @@ impl<'a> Changes<'a> {
             }
         };
         let before = server.served().slots();
-        let (slots, failed) = configured.slots(&self.contexts, &before);
+        let (slots, failed) = configured.slots(&self.contexts, &before).await;
         for error in &failed {
             say_left_out(error);
         }

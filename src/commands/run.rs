@@ -13,6 +13,7 @@ use tokio::process::{Child, Command};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use super::choose;
 use super::first::{self, First};
 use super::serve::state_dir;
 use crate::admin::{Admin, AdminOptions, Controls, Kind};
@@ -55,7 +56,9 @@ pub async fn run(args: &RunArgs) -> anyhow::Result<u8> {
         asked: CancellationToken::new(),
         told: false,
     };
-    let tunnel = Tunnel::open(args, plan, signals.asked.clone())?;
+    let contexts = Arc::new(Contexts::default());
+    let slot = choose::slot(plan, &contexts).await?;
+    let tunnel = Tunnel::open(args, slot, signals.asked.clone())?;
     let ready = tokio::select! {
         ready = tunnel.ready(args) => ready.map(|()| None),
         signal = signals.next() => Ok(Some(exit::SIGNALLED.saturating_add(signal))),
@@ -106,7 +109,7 @@ struct Tunnel {
 
 impl Tunnel {
     /// Listens on a free port.
-    fn open(args: &RunArgs, plan: Plan, stop: CancellationToken) -> anyhow::Result<Self> {
+    fn open(args: &RunArgs, slot: Slot, stop: CancellationToken) -> anyhow::Result<Self> {
         let folder = args.socket.then(private_folder).transpose()?;
         let socket_dir = match &folder {
             Some(folder) => SocketDir::At(folder.path().to_owned()),
@@ -126,16 +129,17 @@ impl Tunnel {
         };
         let controls = Controls { stop, reload: None };
         let admin = Admin::start(options, Arc::clone(&proxy.observed), controls)?;
-        let slot = Arc::new(Slot::new(plan.clone(), Arc::new(Contexts::default()))?);
+        let slot = Arc::new(slot);
         let at = ListenAt {
             serve,
             default_socket_dir: None,
         };
-        let (listeners, failed) = server::bind(&[slot], &at)?;
+        let (listeners, failed) = server::bind(&[Arc::clone(&slot)], &at)?;
         if let Some(failed) = failed.into_iter().next() {
             return Err(failed.into());
         }
         let port = listeners.first().map(server::Listener::port);
+        let plan = slot.plan.clone();
         let user = plan
             .user
             .clone()

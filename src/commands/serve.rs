@@ -31,7 +31,7 @@ const LOOKUP_PATIENCE: Duration = Duration::from_secs(10);
 pub async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
     let configured = Configured::load(args)?;
     let contexts = Arc::new(Contexts::default());
-    let (slots, failed) = configured.slots(&contexts, &[]);
+    let (slots, failed) = configured.slots(&contexts, &[]).await;
     let slots = some(slots, failed)?;
     let verifier = verifier(&configured.serve)?;
     let state_dir = state_dir(args.state.state_dir.as_ref())?;

@@ -12,6 +12,7 @@ use crate::aws::{AwsContext, AwsOptions, Keys};
 use crate::cli::{OneTarget, ProgramArgs, SetupArgs, SetupCommand};
 use crate::config::{Auth, Endpoint, EndpointKind, Plan};
 use crate::discover::{self, Database, DiscoverError};
+use crate::report::explain_credentials;
 use crate::setup::cloudformation::cloudformation;
 use crate::setup::policy::policy;
 use crate::setup::sql::sql;
@@ -89,13 +90,18 @@ async fn gather(plan: &Plan) -> (Facts, Vec<String>) {
         return (facts, unseen);
     };
     if let Err(error) = aws.credentials().await {
-        unseen.push(format!("Nothing could be asked of AWS: {error}."));
+        let said = explain_credentials(&error);
+        unseen.push(format!(
+            "Nothing could be asked of AWS: {}. {}",
+            said.message,
+            said.hint.unwrap_or_default()
+        ));
         return (facts, unseen);
     }
     ask_who(&aws, &region, &mut facts, &mut unseen).await;
     progress.now("looking for the database");
     match timeout(PATIENCE, find(&aws, &region, plan, &facts)).await {
-        Ok(Ok(Some(database))) => learn(&mut facts, database, plan),
+        Ok(Ok(Some(database))) => learn(&mut facts, database),
         Ok(Ok(None)) => {}
         Ok(Err(error)) => unseen.push(format!("The database could not be looked up: {error}.")),
         Err(_) => unseen.push("The database could not be looked up: no answer in time.".to_owned()),
@@ -139,15 +145,8 @@ fn is_rds(endpoint: &Endpoint) -> bool {
     !matches!(endpoint.kind(), EndpointKind::Dsql | EndpointKind::Other)
 }
 
-fn learn(facts: &mut Facts, database: Database, plan: &Plan) {
-    let reader = plan.lookup().is_some_and(|db| db.reader);
-    if facts.endpoint.is_none() {
-        facts.endpoint = if reader {
-            database.reader
-        } else {
-            database.endpoint
-        };
-    }
+fn learn(facts: &mut Facts, database: Database) {
+    facts.endpoint = facts.endpoint.take().or(database.endpoint);
     // The database's own account, where another one uses it.
     let of_arn = database
         .arn
@@ -157,6 +156,7 @@ fn learn(facts: &mut Facts, database: Database, plan: &Plan) {
         .filter(|account| !account.is_empty())
         .map(str::to_owned);
     facts.account = of_arn.or(facts.account.take());
+    facts.arn = database.arn;
     facts.resource_id = database.resource_id;
     facts.database = facts.database.take().or(database.database);
     facts.vpc = database.vpc;

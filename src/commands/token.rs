@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use aws_smithy_types::DateTime;
 use aws_smithy_types::date_time::Format;
 use serde::Serialize;
@@ -16,6 +16,8 @@ use crate::cli::TokenArgs;
 use crate::config::{Auth, Endpoint, Plan};
 use crate::discover;
 use crate::platform;
+use crate::report::{About, explain};
+use crate::session::SessionError;
 use crate::terminal;
 use crate::token::{self, TokenProvider, TokenRequest};
 
@@ -39,7 +41,8 @@ pub async fn token(args: &TokenArgs) -> anyhow::Result<()> {
         );
     }
     let (aws, request) = request(&plan).await?;
-    let token = token::provider(aws).token(&request).await?;
+    let token = token::provider(aws).token(&request).await;
+    let token = token.map_err(|error| told(&plan, error.into()))?;
     let text = match args.output.json {
         true => json(&request, token.value.expose(), token.expires_at)?,
         false => Zeroizing::new(format!("{}\n", token.value.expose())),
@@ -59,18 +62,18 @@ async fn request(plan: &Plan) -> anyhow::Result<(Arc<AwsContext>, TokenRequest)>
     let Endpoint { host, port } = match (named, plan.lookup()) {
         (Some(endpoint), _) => endpoint,
         (None, Some(db)) => {
-            let region = region(&aws, None).await?;
-            let database = discover::find(&aws, &region, db).await?;
-            let found = if db.reader {
-                database.reader
-            } else {
-                database.endpoint
+            let found = match discover::region(&aws, plan.region.as_deref()).await {
+                Ok(region) => discover::find(&aws, &region, db).await,
+                Err(error) => Err(error),
             };
-            found.with_context(|| format!("the database \"{db}\" has no endpoint yet"))?
+            let found = found.map_err(|error| told(plan, SessionError::Discovery(error.into())))?;
+            let endpoint = found.endpoint;
+            endpoint.with_context(|| format!("the database \"{db}\" has no endpoint yet"))?
         }
         (None, None) => bail!("target \"{}\" names no database", plan.name),
     };
-    let host = Aliases::new(plan.login.dns_server).resolve(&host).await?;
+    let resolved = Aliases::new(plan.login.dns_server).resolve(&host).await;
+    let host = resolved.map_err(|error| told(plan, error.into()))?;
     let user = plan.user.clone().or_else(platform::os_user);
     let user = user.with_context(|| {
         format!(
@@ -88,6 +91,15 @@ async fn request(plan: &Plan) -> anyhow::Result<(Arc<AwsContext>, TokenRequest)>
         region,
     };
     Ok((aws, request))
+}
+
+/// What went wrong, in the words that a client of the target would get.
+fn told(plan: &Plan, error: SessionError) -> anyhow::Error {
+    let target = plan.target();
+    let said = explain(&error, target.as_ref().map(About::target).as_ref());
+    let more = [said.detail, said.hint].into_iter().flatten();
+    let lines: Vec<String> = [said.message].into_iter().chain(more).collect();
+    anyhow!(lines.join("\n"))
 }
 
 async fn region(aws: &AwsContext, in_name: Option<&str>) -> anyhow::Result<String> {

@@ -97,6 +97,11 @@ pub fn explain_iam_off(database: &Database, profile: Option<&str>) -> Explanatio
             "Run: aws rds modify-{of}{} --enable-iam-database-authentication --apply-immediately",
             place(database, profile)
         ),
+        None if database.kind == Kind::Proxy => format!(
+            "Make IAM required in the authentication settings of the proxy: aws rds modify-db-proxy --db-proxy-name {}{} --auth …",
+            database.identifier,
+            place(database, profile)
+        ),
         None => format!("Run: {}.", turn_iam_on()),
     };
     Said::new("rds.iam-off", NOT_AUTHORIZED, message)

@@ -100,6 +100,24 @@ impl Slot {
         })
     }
 
+    /// A target for which somebody has looked up what there is to look up. It counts as what `plan`
+    /// says, when the configuration is read anew.
+    ///
+    /// # Errors
+    /// As for [`Slot::new`].
+    pub fn settled(
+        plan: Plan,
+        target: Target,
+        contexts: Arc<Contexts>,
+    ) -> Result<Self, SetupError> {
+        Ok(Self {
+            plan,
+            rooms: OnceCell::new_with(Some(contexts.rooms(target)?)),
+            contexts,
+            failure: Mutex::default(),
+        })
+    }
+
     /// What the target needs, if that is known by now.
     #[must_use]
     pub fn ready(&self) -> Option<&Arc<Rooms>> {

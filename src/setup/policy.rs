@@ -283,28 +283,7 @@ fn discovery(facts: &Facts, place: &Place) -> Vec<Statement> {
     let is_dsql = facts.kind() == Some(EndpointKind::Dsql);
     let mut statements = Vec::new();
     if (facts.looked_up.is_some() || auto) && !is_dsql {
-        // An identifier may be anything's, and a list is asked for on all of a kind: `db:*`.
-        let kinds = [
-            "cluster",
-            "cluster-endpoint",
-            "db",
-            "db-proxy",
-            "db-proxy-endpoint",
-        ];
-        statements.push(Statement::allow(
-            "FindDatabase",
-            &[
-                "rds:DescribeDBClusterEndpoints",
-                "rds:DescribeDBClusters",
-                "rds:DescribeDBInstances",
-                "rds:DescribeDBProxies",
-                "rds:DescribeDBProxyEndpoints",
-            ],
-            kinds
-                .iter()
-                .map(|kind| place.arn("rds", &format!("{kind}:*")))
-                .collect(),
-        ));
+        statements.push(find_database(facts, place, auto));
     }
     let nodes: &[&str] = match (auto, tag) {
         (true, _) => &["ec2:DescribeInstances", "ssm:DescribeInstanceInformation"],
@@ -315,6 +294,43 @@ fn discovery(facts: &Facts, place: &Place) -> Vec<Statement> {
     let find = Statement::allow("FindBastion", nodes, vec!["*".to_owned()]);
     statements.push(find.when("StringEquals", "aws:RequestedRegion", &place.region));
     statements
+}
+
+/// Looking up the database, and for a bastion its VPC.
+fn find_database(facts: &Facts, place: &Place, vpc: bool) -> Statement {
+    // The call for one cluster or instance is allowed by its ARN. The VPC of a cluster is that of a
+    // member, and proxies have ARNs without their names.
+    let one = facts.arn.as_deref().filter(|_| !vpc).and_then(|arn| {
+        let action = match arn.split(':').nth(5)? {
+            "cluster" => "rds:DescribeDBClusters",
+            "db" => "rds:DescribeDBInstances",
+            _ => return None,
+        };
+        Some((action, arn))
+    });
+    if let Some((action, arn)) = one {
+        return Statement::allow("FindDatabase", &[action], vec![arn.to_owned()]);
+    }
+    // An identifier may be anything's, and a list is asked for on all of a kind: `db:*`.
+    let kinds = [
+        "cluster",
+        "cluster-endpoint",
+        "db",
+        "db-proxy",
+        "db-proxy-endpoint",
+    ];
+    let arns = kinds.map(|kind| place.arn("rds", &format!("{kind}:*")));
+    Statement::allow(
+        "FindDatabase",
+        &[
+            "rds:DescribeDBClusterEndpoints",
+            "rds:DescribeDBClusters",
+            "rds:DescribeDBInstances",
+            "rds:DescribeDBProxies",
+            "rds:DescribeDBProxyEndpoints",
+        ],
+        arns.to_vec(),
+    )
 }
 
 /// What to do with it.

@@ -42,6 +42,7 @@ fn looked_up() -> Facts {
                 .parse()
                 .unwrap(),
         ),
+        arn: Some("arn:aws:rds:eu-central-1:111122223333:db:billing".to_owned()),
         ..known(
             "db = 'billing'\nuser = 'db_user'\ndatabase = 'app'\nbastion = { tag = 'Name=bastion' }",
             "db-ABCDEFGHIJKL",
