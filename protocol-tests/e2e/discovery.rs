@@ -1,6 +1,7 @@
 //! What is found at AWS, and what is done with it.
 
 mod moto;
+mod terminal;
 
 use std::process::Stdio;
 

@@ -108,6 +108,14 @@ fn cases() -> [(&'static str, DiscoverError); 12] {
     ]
 }
 
+/// What was found does not go with what is configured.
+fn one_elsewhere() -> SessionError {
+    let text = "[targets.orders]\ndb='orders'\nregion='eu-west-1'";
+    let file: File = toml::from_str(text).unwrap();
+    let plan = file.plan(None, &Layer::default(), "").unwrap();
+    plan.at(endpoint()).unwrap_err().into()
+}
+
 #[test]
 fn a_database_that_is_not_found() {
     let one = target("bastion='i-1'\nprofile='dev'");
@@ -123,6 +131,8 @@ fn a_database_that_is_not_found() {
         "too late",
         &before_login(&slow, Some(&about(&one))),
     ));
+    let elsewhere = before_login(&one_elsewhere(), None);
+    texts.push(printed("found in another region", &elsewhere));
     snapshot("discovery", &texts);
 }
 
