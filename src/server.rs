@@ -62,7 +62,7 @@ pub struct Row {
 pub struct Served(Arc<RwLock<Vec<Arc<Open>>>>);
 
 impl Served {
-    /// Every target at every port, in the order of the ports.
+    /// Every target at every port, in the order in which they were opened; the hub's last.
     #[must_use]
     pub fn rows(&self) -> Vec<Row> {
         let mut rows = Vec::new();
@@ -76,7 +76,7 @@ impl Served {
                 slot: Arc::clone(slot),
             }));
         }
-        rows.sort_by_key(|row| row.port); // Stable.
+        rows.sort_by_key(|row| row.hub); // Stable.
         rows
     }
 

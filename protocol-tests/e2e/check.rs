@@ -3,9 +3,12 @@
 mod aws;
 mod database;
 
+use std::path::PathBuf;
+
 use protocol_tests::events::Event;
+use protocol_tests::front::FrontKind;
 use protocol_tests::program;
-use protocol_tests::rds::RdsDatabase;
+use protocol_tests::rds::{Engine, RdsDatabase};
 use protocol_tests::sandbox::Sandbox;
 use serde_json::Value;
 use tokio::process::Command;
@@ -33,6 +36,8 @@ const STEPS: [&str; 12] = [
 struct Lab {
     database: RdsDatabase,
     sandbox: Sandbox,
+    /// Whom to trust for the database.
+    authority: PathBuf,
     /// Everything that was ever printed.
     heard: String,
 }
@@ -89,11 +94,22 @@ impl Lab {
 
     async fn with(setup: Setup) -> Self {
         let (sandbox, database) = behind(&setup).await;
+        let pki = sandbox.pki();
+        let authority = match setup.engine {
+            // AWS Certificate Manager signs for these.
+            Engine::Front {
+                kind: FrontKind::RdsProxy | FrontKind::Dsql,
+                ..
+            } => pki.public_ca_pem_path(),
+            _ => pki.ca_pem_path(),
+        };
+        let authority = authority.to_owned();
         let config = setup.config.unwrap_or_else(ordinary_config);
         std::fs::write(sandbox.dir().join("pgiam.toml"), config).expect("pgiam.toml");
         Self {
             database,
             sandbox,
+            authority,
             heard: String::new(),
         }
     }
@@ -106,7 +122,7 @@ impl Lab {
             .arg("--config")
             .arg(self.sandbox.dir().join("pgiam.toml"))
             .arg("--ca-file")
-            .arg(self.sandbox.pki().ca_pem_path())
+            .arg(&self.authority)
             .args(args)
             .envs(self.sandbox.env())
             .env("NO_PROXY", "localhost,127.0.0.1")

@@ -358,22 +358,22 @@ async fn what_cannot_be_meant_is_refused_with_the_remedy() {
         ),
         (
             &["db:1"],
-            1,
+            2,
             "target \"db:1\" has no bastion.\nhint: --bastion i-",
         ),
         (
             &["db:1", "--bastion", "bastion-1"],
-            1,
+            2,
             "target \"db:1\": bastion = \"bastion-1\" is not usable",
         ),
         (
             &["db:1", "--bastion", "i-1", "--sessions", "21"],
-            1,
+            2,
             "sessions = 21 is not usable: give the most sessions to open at a time, 1 to 20",
         ),
         (
             &["db:1", "--target", "orders"],
-            1,
+            2,
             "there is no target \"orders\"",
         ),
         (

@@ -56,7 +56,7 @@ impl Check {
 }
 
 /// What is said about a bastion that nobody has configured.
-const FOUND: &str = "found by itself";
+const FOUND: &str = "found";
 
 /// A session through it.
 pub(super) async fn session(rooms: &Rooms) -> Outcome {

@@ -4,7 +4,7 @@ use protocol_tests::events::Event;
 use protocol_tests::inventory::CLUSTER_RESOURCE_ID;
 
 use super::{Lab, STEPS, clean, compare};
-use crate::support::{BASTION, PATIENCE};
+use crate::support::{BASTION, HOST, PATIENCE, Setup};
 
 /// Everything that is asked for information only.
 const DESCRIBES: [&str; 6] = [
@@ -128,6 +128,31 @@ async fn nodes_and_sessions() {
     let answer = lab.check(&["--bastion", &both, "--no-speed"]).await;
     assert_eq!(answer.passed(), Vec::<String>::new());
     assert_eq!(answer.step("session")["bastion"], BASTION);
+    lab.stop().await;
+}
+
+/// Nothing is written down but the database's name at RDS.
+#[tokio::test]
+async fn what_is_not_written_down_is_found() {
+    let config = |db: &str| {
+        format!("[targets.orders]\ndb = \"{db}\"\nuser = \"db_user\"\ndatabase = \"app\"\n")
+    };
+    let mut lab = Lab::with(Setup {
+        config: Some(config("orders")),
+        ..Setup::default()
+    })
+    .await;
+    let answer = lab.check(&["--no-speed"]).await;
+    assert_eq!(answer.passed(), Vec::<String>::new());
+    assert_eq!(answer.step("endpoint")["host"], HOST);
+    assert_eq!(answer.step("endpoint")["db"], "orders");
+    assert_eq!(answer.step("bastion")["bastion"], BASTION);
+    let ran = lab.text(&["--no-speed"]).await;
+    compare("check-found", &clean(&ran.stdout));
+    let file = lab.sandbox.dir().join("pgiam.toml");
+    std::fs::write(file, config("ordres")).expect("pgiam.toml");
+    let answer = lab.check(&[]).await;
+    answer.failed("endpoint", "discover.no-database");
     lab.stop().await;
 }
 

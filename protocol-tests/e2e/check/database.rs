@@ -119,3 +119,30 @@ async fn a_role_that_is_let_in_without_a_token() {
     assert_eq!(answer.passed(), odd);
     lab.stop().await;
 }
+
+#[tokio::test]
+async fn endpoints_of_other_kinds() {
+    for (host, kind, skipped) in [
+        (
+            "abc.dsql.eu-central-1.on.aws",
+            FrontKind::Dsql,
+            &["settings skipped", "rds_iam skipped"][..],
+        ),
+        (
+            "orders.proxy-abc.eu-central-1.rds.amazonaws.com",
+            FrontKind::RdsProxy,
+            &[],
+        ),
+    ] {
+        let mut lab = Lab::with(Setup {
+            endpoint: (host, PORT),
+            config: Some(ordinary_config().replace(HOST, host)),
+            engine: Engine::front(kind),
+            ..Setup::default()
+        })
+        .await;
+        let answer = lab.check(&[]).await;
+        assert_eq!(answer.passed(), skipped, "{host}");
+        lab.stop().await;
+    }
+}

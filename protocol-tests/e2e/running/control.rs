@@ -7,11 +7,13 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use protocol_tests::program::psql;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::UnixStream;
 
-use super::{ask, command, http, request, socket, status, world, world_with};
+use super::{ask, command, get, http, request, socket, status, world, world_with};
 use crate::local::peer::{by_nobody, two_users};
 use crate::shell::Shell;
-use crate::support::{PATIENCE, Setup, World, launch, run};
+use crate::support::{PATIENCE, Setup, World, launch, ordinary_config, run};
 
 #[tokio::test]
 async fn waiting_ends_when_the_program_is_ready() {
@@ -99,6 +101,40 @@ async fn the_socket_of_a_killed_program_is_passed_over_and_removed_by_the_next()
     assert!(!left.exists());
     second.stop().await.expect("pgiam ends");
     world.stop().await;
+}
+
+#[tokio::test]
+async fn a_reload_that_is_asked_for_shows_in_the_status() {
+    let world = world().await;
+    let more = format!(
+        "{}\n[targets.reports]\nhost = \"reports.abc.eu-central-1.rds.amazonaws.com\"\nvia = \"direct\"\nport = 0\n",
+        ordinary_config()
+    );
+    std::fs::write(world.sandbox.dir().join("pgiam.toml"), more).expect("pgiam.toml");
+    let mut stream = UnixStream::connect(socket(&world))
+        .await
+        .expect("it is there");
+    let request = b"POST /reload HTTP/1.1\r\nHost: pgiam\r\n\r\n";
+    stream.write_all(request).await.expect("asked");
+    let mut answer = String::new();
+    let read = stream.read_to_string(&mut answer).await;
+    read.expect("an answer");
+    assert!(answer.starts_with("HTTP/1.1 202 "), "{answer}");
+    let log = "asked to read the configuration anew";
+    world.proxy.wait_log(log, PATIENCE).await.expect("it does");
+    let waited = ask(&world, &["wait", "reports", "--timeout", "60"]).await;
+    assert_eq!(waited.code, Some(0), "{waited:?}");
+    let process = status(&world).await;
+    let names = process["targets"].as_array().expect("targets").iter();
+    let names: Vec<_> = names.map(|target| &target["name"]).collect();
+    assert_eq!(names, ["orders", "reports"]);
+    let metrics = request_metrics(&world).await;
+    assert!(metrics.contains("pgiam_logins_total{target=\"reports\"} 0"));
+    world.stop().await;
+}
+
+async fn request_metrics(world: &World) -> String {
+    get(http(world).await, "/metrics").await.body
 }
 
 fn open_to_all(path: &Path) {

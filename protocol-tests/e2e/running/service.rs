@@ -25,6 +25,10 @@ async fn the_service_manager_hears_of_the_beginning_and_of_the_end() {
     .await;
     let first = told(&manager).await;
     assert!(first.starts_with("READY=1\nSTATUS="), "{first}");
+    world.proxy.signal(Signal::SIGHUP).expect("pgiam runs");
+    let again = told(&manager).await;
+    assert!(again.starts_with("RELOADING=1\nMONOTONIC_USEC="), "{again}");
+    assert_eq!(told(&manager).await, first);
     world.proxy.signal(Signal::SIGTERM).expect("pgiam runs");
     assert_eq!(told(&manager).await, "STOPPING=1\n");
     world.proxy.wait_end(PATIENCE).await.expect("pgiam ends");
