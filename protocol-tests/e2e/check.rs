@@ -206,6 +206,7 @@ fn clean(text: &str) -> String {
         ("speed        ", " ms a round", "N"),
         ("round trip, ", " MB/s", "N"),
         ("PostgreSQL ", "\n", "VERSION"),
+        ("sandbox CA, ", " days left", "N"),
         ("(request id ", ")", "UUID"),
         ("(request id\n  ", ")", "UUID"),
         ("last ping ", ")", "TIME"),

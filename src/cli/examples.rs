@@ -2,40 +2,41 @@
 
 pub(super) const PGIAM: &str = "\
 Examples:
-  pgiam list                     the databases and bastions that your credentials can see
-  pgiam init                     a configuration file with them
-  pgiam serve --db orders        one database, without any file
-  pgiam check orders             what is wrong, and what to do about it
+  pgiam list                the databases and bastions that you can see
+  pgiam init                a configuration file with them
+  pgiam serve --db orders   one database, without any file
+  pgiam check orders        what is wrong, and what to do about it
 Then, without a password:
   psql -h localhost -p 5433
 
-The flags of serve may be given without the word. Flags come before PGIAM_* variables, these
-before the file.
+The flags of serve may be given without the word. Flags come before PGIAM_*
+variables, these before the file.
 
-Exit codes: 0 done; 1 failed; 2 wrong words or configuration; 3 no running pgiam, or not in
-time. pgiam run ends with the command's own code: 125 when pgiam failed before it, 126 when it
-cannot be run, 127 when it is not found, 128 and the number when a signal ended it.";
+Exit codes: 0 done; 1 failed; 2 wrong words or configuration; 3 no running
+pgiam, or not in time. pgiam run ends with the command's own code: 125 when
+pgiam failed before it, 126 when it cannot be run, 127 when it is not found,
+128 and the number when a signal ended it.";
 
 pub(super) const SERVE: &str = "\
 Examples:
-  pgiam serve                          every target of ./pgiam.toml or ~/.config/pgiam/config.toml
-  pgiam serve orders                   one of them
+  pgiam serve               every target of the file
+  pgiam serve orders        one of them
   pgiam serve --db orders --user db_user
-  pgiam serve --host db.abc.eu-central-1.rds.amazonaws.com --bastion i-0123456789abcdef0
+  pgiam serve --host db.abc.eu-central-1.rds.amazonaws.com --bastion i-0abc
 Then, without a password:
   psql -h localhost -p 5433
 
-A changed file, and SIGHUP, are taken over without dropping a connection. SIGTERM and Ctrl-C
-end it in order.";
+A changed file, and SIGHUP, are taken over without dropping a connection.
+SIGTERM and Ctrl-C end it in order.";
 
 pub(super) const RUN: &str = "\
 Examples:
   pgiam run orders -- psql
   pgiam run orders -- pg_dump -Fc -f orders.dump
   pgiam run --db orders --user migrator -- ./manage.py migrate
-The command finds PGHOST, PGPORT, PGUSER, PGDATABASE, PGSSLMODE and DATABASE_URL in its
-environment. It is started when a first login has worked; it gets the signals, and its exit code
-is that of pgiam.";
+The command finds PGHOST, PGPORT, PGUSER, PGDATABASE, PGSSLMODE and
+DATABASE_URL in its environment. It is started when a first login has worked;
+it gets the signals, and its exit code is that of pgiam.";
 
 pub(super) const CHECK: &str = "\
 Examples:
@@ -49,14 +50,16 @@ Examples:
   pgiam list
   pgiam list --profile dev --region eu-central-1
   pgiam list --json | jq -r '.databases[] | select(.iam) | .identifier'
-A database is named by what stands in the first column: --db orders, or db = \"orders\" in the file.
-What the credentials may not see is named, and left out; it fails only when nothing can be seen.
+A database is named by what stands in the first column: --db orders, or db =
+\"orders\" in the file. What the credentials may not see is named, and left out;
+it fails only when nothing can be seen.
 
---json writes one object: region, profile, databases, bastions, missing. Of databases: kind
-(instance, cluster, proxy, endpoint), identifier, host, reader_host, port, region, resource_id,
-arn, iam, status, engine, engine_version, database, vpc, security_groups, subnets, ca. Of
-bastions: id, name, online, ping, last_ping, agent, platform, vpc, marked (tag pgiam:bastion). Of
-missing: action, denied, reason. What is not known is null.";
+--json writes one object: region, profile, databases, bastions, missing. Of
+databases: kind (instance, cluster, proxy, endpoint), identifier, host,
+reader_host, port, region, resource_id, arn, iam, status, engine,
+engine_version, database, vpc, security_groups, subnets, ca. Of bastions: id,
+name, online, ping, last_ping, agent, platform, vpc, marked (tag
+pgiam:bastion). Of missing: action, denied, reason. What is not known is null.";
 
 pub(super) const INIT: &str = "\
 Examples:
@@ -66,15 +69,16 @@ Examples:
 
 pub(super) const URL: &str = "\
 Examples:
-  pgiam url orders                          postgresql://db_user@localhost:5433/app?sslmode=disable
+  pgiam url orders
   pgiam url orders --format jdbc
-  eval \"$(pgiam url orders --format env)\"   PGHOST, PGPORT and so on for this shell";
+  eval \"$(pgiam url orders --format env)\"   PGHOST and so on for this shell";
 
 pub(super) const TOKEN: &str = "\
 Examples:
   PGPASSWORD=\"$(pgiam token orders)\" psql \"host=… sslmode=verify-full …\"
   pgiam token orders --json
-The token is a password for 15 minutes. pgiam itself needs no such command: its clients give none.";
+The token is a password for 15 minutes. pgiam itself needs no such command:
+its clients give none.";
 
 pub(super) const SETUP: &str = "\
 Examples:
@@ -92,15 +96,15 @@ Examples:
   pgiam tunnel 10.0.3.7:80 --bastion tag:Name=bastion --listen 127.0.0.1:8080
       curl http://127.0.0.1:8080/
 
-Bytes pass as they are: nothing is logged in, encrypted or verified. TLS clients that compare the
-server's name need the real one (curl --connect-to), or check its authority alone (mysql
---ssl-mode=VERIFY_CA).";
+Bytes pass as they are: nothing is logged in, encrypted or verified. TLS
+clients that compare the server's name need the real one (curl --connect-to),
+or check its authority alone (mysql --ssl-mode=VERIFY_CA).";
 
 pub(super) const STATUS: &str = "\
 Examples:
   pgiam status
   pgiam status --watch
-  pgiam status --json | jq '.[].targets[] | {name, connections: (.connections | length)}'
+  pgiam status --json | jq '.[].targets[].name'
 Exits with 3 when no pgiam of this user runs.";
 
 pub(super) const WAIT: &str = "\

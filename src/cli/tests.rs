@@ -24,6 +24,18 @@ fn tunnel(words: &[&str]) -> TunnelArgs {
 }
 
 #[test]
+fn no_help_is_wider_than_an_ordinary_terminal() {
+    fn look(command: &clap::Command) {
+        let examples = command.get_after_help().map(ToString::to_string);
+        for line in examples.unwrap_or_default().lines() {
+            assert!(line.chars().count() < 80, "{}: {line}", command.get_name());
+        }
+        command.get_subcommands().for_each(look);
+    }
+    look(&Cli::definition());
+}
+
+#[test]
 fn the_definition_is_consistent() {
     Cli::command().debug_assert();
 }

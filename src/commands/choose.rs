@@ -107,11 +107,13 @@ pub(crate) async fn slot(plan: Plan, contexts: &Arc<Contexts>) -> anyhow::Result
         let mark = terminal::styled(terminal::WARNING, "warning:");
         terminal::tell(format_args!("{mark} {warning}"))?;
     }
-    terminal::tell(terminal::styled(terminal::DIM, &settled.line))?;
+    // A line each, for what it says and for what is to be copied.
+    let line = settled.line.replace("; ", "\n  ");
+    terminal::tell(terminal::styled(terminal::DIM, line))?;
     if let Some(keep) = &settled.keep {
         let name = &plan.name;
         terminal::tell(format_args!(
-            "To be asked no more, write this under [targets.{name}]: {keep}"
+            "To be asked no more, write this under [targets.{name}]:\n  {keep}"
         ))?;
     }
     let slot = Slot::settled(plan, settled.target, Arc::clone(contexts))?;

@@ -50,6 +50,7 @@ pub async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
         () = look_up(&slots, &proxy) => None,
         end = ends.next() => Some(end),
     };
+    drop(slots); // From now on those count that are served.
     let ready: Vec<String> = server.served().rows().iter().map(ready_line).collect();
     announce(&ready)?;
     proxy.observed.started();

@@ -29,7 +29,7 @@ use crate::token::{self, TokenProvider, TokenRequest};
 pub async fn token(args: &TokenArgs) -> anyhow::Result<()> {
     if std::io::stdout().is_terminal() && !args.show {
         bail!(
-            "the token is a password, and would stay on the screen; pipe it to where it is needed, or give --show"
+            "the token is a password, and would stay on the screen.\nhint: pipe it to where it is needed, or give --show"
         );
     }
     let database = &args.what.database;

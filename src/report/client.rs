@@ -31,6 +31,11 @@ pub(super) fn client(error: &ClientError) -> Said {
 pub(super) fn configured(error: &SessionError) -> Said {
     let text = error.to_string();
     let (message, hint) = text.split_once("\nhint: ").unwrap_or((&text, ""));
+    // The report names the target by itself.
+    let message = match message.split_once("\": ") {
+        Some((target, rest)) if target.starts_with("target \"") => rest,
+        _ => message,
+    };
     let said = Said::new("target.config", CONFIGURATION, message);
     match hint {
         "" => said.hint(

@@ -3,6 +3,7 @@
 use std::process::Stdio;
 use std::time::Duration;
 
+use protocol_tests::events::Event;
 use protocol_tests::inventory::{Ec2Instance, VPC_ID};
 use protocol_tests::rds::RdsDatabase;
 use protocol_tests::sandbox::Sandbox;
@@ -144,7 +145,10 @@ fn compare(name: &str, screen: &str) {
     settings.add_filter(r"PostgreSQL \d+\.\d+", "PostgreSQL [VERSION]");
     settings.add_filter(r"\b[\d.,]+ (MB/s|kB/s|B/s|MB|kB|B)\b", "[AMOUNT]");
     settings.add_filter(r"\d+ days left", "[DAYS] days left");
-    settings.add_filter(r"dev-[0-9a-f]{17}", "dev-[SESSION]");
+    settings.add_filter(r"dev-[0-9a-f]{9}…", "dev-[SESSN]…");
+    settings.add_filter(r"\d{4}-\d\d-\d\dT[\d:.]+Z", "[WHEN]");
+    // The request's id, with what it does to the lines around it.
+    settings.add_filter(r"\(request\s+id\s+[0-9a-f-]+\)", "([REQUEST])");
     settings.bind(|| insta::assert_snapshot!(name, screen.trim_end()));
 }
 
@@ -246,6 +250,8 @@ async fn somebody_at_a_terminal_is_asked_which_bastion() {
         "{screen}"
     );
     compare("screen-ask", &screen);
+    let chosen = |event: &Event| matches!(event, Event::StartSession { target, .. } if target == "i-0fedcba9876543210");
+    assert_eq!(lab.sandbox.events().count(chosen), 1);
     lab.close().await;
 }
 

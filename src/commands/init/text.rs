@@ -3,8 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::commands::choose::shown;
-use crate::config::DEFAULT_LOCAL_PORT;
-use crate::config::DEFAULT_UPSTREAM_PORT;
+use crate::config::{DEFAULT_LOCAL_PORT, DEFAULT_UPSTREAM_PORT, Endpoint};
 use crate::discover::{Candidate, Database, Kind, Ranked, Survey};
 
 /// Most bastions that are named as alternatives.
@@ -67,8 +66,8 @@ fn defaults(text: &mut String, head: &Head<'_>, ranked: Option<&Ranked>) {
         user,
     } = head;
     text.push_str(
-        "# Written by pgiam init. Every flag of pgiam serve is a key, here or in a target, whose own comes\n\
-         # first. There are no secrets in this file.\n\n[defaults]\n",
+        "# Written by pgiam init. Every flag of pgiam serve is a key, here or in a\n\
+         # target, whose own comes first. There are no secrets in this file.\n\n[defaults]\n",
     );
     line(text, "region", region, None);
     match profile {
@@ -80,7 +79,7 @@ fn defaults(text: &mut String, head: &Head<'_>, ranked: Option<&Ranked>) {
     match user {
         Some(user) => line(text, "user", user, None),
         None => text.push_str(
-            "# user = \"db_user\"   # The role to log in as, which needs: GRANT rds_iam TO db_user.\n",
+            "# user = \"db_user\"   # The role to log in as; pgiam setup sql has its GRANT.\n",
         ),
     }
     if let Some(ranked) = ranked {
@@ -94,14 +93,10 @@ fn target(text: &mut String, one: &Database, name: &str, port: u16) {
     _ = writeln!(text, "[targets.{name}]");
     match &one.endpoint {
         Some(at) => {
-            let host = match at.port {
-                DEFAULT_UPSTREAM_PORT => at.host.clone(),
-                _ => at.to_string(),
-            };
-            line(text, "host", &host, None);
+            line(text, "host", &short(at), None);
             if let Some(reader) = &one.reader {
-                let instead = "Its readers, instead.";
-                off(text, "host", &reader.to_string(), instead);
+                text.push_str("# Its readers:\n");
+                off(text, "host", &short(reader), "");
             }
             off(
                 text,
@@ -116,6 +111,14 @@ fn target(text: &mut String, one: &Database, name: &str, port: u16) {
         line(text, "database", database, None);
     }
     _ = writeln!(text, "port = {port}");
+}
+
+/// The port only where it is not the usual one.
+fn short(endpoint: &Endpoint) -> String {
+    match endpoint.port {
+        DEFAULT_UPSTREAM_PORT => endpoint.host.clone(),
+        _ => endpoint.to_string(),
+    }
 }
 
 fn about(one: &Database) -> String {
@@ -176,7 +179,8 @@ fn line(text: &mut String, key: &str, value: &str, comment: Option<&str>) {
 fn off(text: &mut String, key: &str, value: &str, comment: &str) {
     let value = toml::Value::String(value.to_owned());
     let value = shown(&value.to_string());
-    _ = writeln!(text, "# {key} = {value}   # {}", shown(comment));
+    let written = format!("# {key} = {value}   # {}", shown(comment));
+    _ = writeln!(text, "{}", written.trim_end_matches([' ', '#']));
 }
 
 #[cfg(test)]
