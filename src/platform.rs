@@ -63,6 +63,18 @@ pub fn create_private_dir(dir: &Path) -> io::Result<()> {
     builder.create(dir)
 }
 
+/// A new directory below `base` that only this user can reach into, removed when the result is dropped.
+///
+/// # Errors
+/// Whatever the file system answers.
+pub fn private_temp_dir(base: &Path) -> io::Result<tempfile::TempDir> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix("pgiam-");
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o700));
+    builder.tempdir_in(base)
+}
+
 /// Writes a new file that only this user can read (0600 on Unix).
 ///
 /// # Errors

@@ -2,6 +2,7 @@
 
 mod reload;
 mod run;
+mod screen;
 mod words;
 
 use std::path::Path;

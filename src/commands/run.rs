@@ -244,10 +244,8 @@ fn private_folder() -> anyhow::Result<TempDir> {
         .map(PathBuf::from)
         .filter(|dir| dir.is_dir())
         .unwrap_or_else(std::env::temp_dir);
-    tempfile::Builder::new()
-        .prefix("pgiam-")
-        .tempdir_in(&base)
-        .or_else(|_| tempfile::Builder::new().prefix("pgiam-").tempdir())
+    platform::private_temp_dir(&base)
+        .or_else(|_| platform::private_temp_dir(&std::env::temp_dir()))
         .with_context(|| format!("cannot make a folder below {}", base.display()))
 }
 

@@ -1,0 +1,278 @@
+//! What people see, in a real terminal of 80 columns.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use protocol_tests::inventory::{Ec2Instance, VPC_ID};
+use protocol_tests::rds::RdsDatabase;
+use protocol_tests::sandbox::Sandbox;
+use tokio::process::Command;
+
+use super::{command, write};
+use crate::shell::Shell;
+use crate::support::{PATIENCE, Setup, World, behind, ordinary_config, run};
+
+/// Columns and lines of the terminal.
+const SIZE: (&str, &str) = ("80", "60");
+/// Stands behind what a command has shown.
+const END: &str = "[exit ";
+
+/// A terminal of its own, without anybody's settings.
+struct Terminal {
+    socket: String,
+}
+
+impl Terminal {
+    /// Runs `command` in it, in the environment that the command has. `None`: there is no tmux here.
+    async fn run(command: &Command, name: &str) -> Option<Self> {
+        if Command::new("tmux")
+            .arg("-V")
+            .stdout(Stdio::null())
+            .status()
+            .await
+            .is_err()
+        {
+            assert!(
+                std::env::var_os("CI").is_none(),
+                "tmux is missing, and this is CI"
+            );
+            eprintln!("SKIPPED: there is no tmux");
+            return None;
+        }
+        let terminal = Self {
+            socket: format!("pgiam-{}-{name}", std::process::id()),
+        };
+        let words = command.as_std();
+        let mut line = quoted(&words.get_program().to_string_lossy());
+        for word in words.get_args() {
+            line.push(' ');
+            line.push_str(&quoted(&word.to_string_lossy()));
+        }
+        let mut tmux = terminal.tmux();
+        tmux.args([
+            "-f",
+            "/dev/null",
+            "new-session",
+            "-d",
+            "-x",
+            SIZE.0,
+            "-y",
+            SIZE.1,
+        ]);
+        for (name, value) in words.get_envs() {
+            if let Some(value) = value {
+                tmux.arg("-e").arg(format!(
+                    "{}={}",
+                    name.to_string_lossy(),
+                    value.to_string_lossy()
+                ));
+            }
+        }
+        tmux.arg(format!("{line}; printf '{END}%s]' \"$?\"; exec sleep 600"));
+        if let Some(dir) = words.get_current_dir() {
+            tmux.current_dir(dir);
+        }
+        let ran = run(tmux).await;
+        assert_eq!(ran.code, Some(0), "{ran:?}");
+        Some(terminal)
+    }
+
+    fn tmux(&self) -> Command {
+        let mut command = Command::new("tmux");
+        command
+            .args(["-L", &self.socket])
+            .env("TERM", "xterm-256color")
+            .env("LC_ALL", "C.UTF-8");
+        protocol_tests::program::clean_env(&mut command, &["AWS_", "PGIAM_", "PG", "TMUX"]);
+        command
+    }
+
+    /// What stands on the screen, once `wanted` does.
+    async fn shows(&self, wanted: &str) -> String {
+        let mut last = String::new();
+        let look = async {
+            loop {
+                let mut capture = self.tmux();
+                capture.args(["capture-pane", "-p"]);
+                last = run(capture).await.stdout;
+                if last.contains(wanted) {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(30)).await;
+            }
+        };
+        let seen = tokio::time::timeout(PATIENCE, look).await;
+        assert!(seen.is_ok(), "{wanted} is not on the screen:\n{last}");
+        last
+    }
+
+    async fn press(&self, keys: &str) {
+        let mut press = self.tmux();
+        press.args(["send-keys", keys]);
+        assert_eq!(run(press).await.code, Some(0));
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        let mut kill = std::process::Command::new("tmux");
+        // It may have ended with its command.
+        _ = kill
+            .args(["-L", &self.socket, "kill-server"])
+            .stderr(Stdio::null())
+            .status();
+    }
+}
+
+fn quoted(word: &str) -> String {
+    format!("'{}'", word.replace('\'', "'\\''"))
+}
+
+/// Compares a screen with what it was, without what is different each time. No line may be as wide as
+/// the terminal: then it was cut or wrapped.
+fn compare(name: &str, screen: &str) {
+    let wide = screen.lines().find(|line| line.chars().count() > 80);
+    assert_eq!(wide, None, "{screen}");
+    let mut settings = insta::Settings::clone_current();
+    settings.set_prepend_module_to_snapshot(false);
+    settings.set_omit_expression(true);
+    settings.set_snapshot_path("../snapshots");
+    // Times stand at the right margin, in as many columns as they need.
+    settings.add_filter(r" +\d+(\.\d+)? (ms|s|min)\b", " [TIME]");
+    settings.add_filter(r"pgiam-sandbox-[[:alnum:]]+", "[DIR]");
+    settings.add_filter(r"pid \d+", "pid [PID]");
+    settings.add_filter(r"PostgreSQL \d+\.\d+", "PostgreSQL [VERSION]");
+    settings.add_filter(r"\b[\d.,]+ (MB/s|kB/s|B/s|MB|kB|B)\b", "[AMOUNT]");
+    settings.add_filter(r"\d+ days left", "[DAYS] days left");
+    settings.add_filter(r"dev-[0-9a-f]{17}", "dev-[SESSION]");
+    settings.bind(|| insta::assert_snapshot!(name, screen.trim_end()));
+}
+
+struct Lab {
+    database: RdsDatabase,
+    sandbox: Sandbox,
+}
+
+impl Lab {
+    async fn open() -> Self {
+        let (sandbox, database) = behind(&Setup::default()).await;
+        write(&sandbox.dir().join("pgiam.toml"), &ordinary_config());
+        Self { database, sandbox }
+    }
+
+    /// The screen after a command has ended there.
+    async fn screen(&self, name: &str, args: &[&str]) -> Option<String> {
+        let terminal = Terminal::run(&command(&self.sandbox, args), name).await?;
+        Some(terminal.shows(END).await)
+    }
+
+    async fn close(self) {
+        self.database.stop().await.expect("the server stops");
+        self.sandbox.shutdown().await;
+    }
+}
+
+#[tokio::test]
+async fn commands_that_look_and_print() {
+    let lab = Lab::open().await;
+    for (name, args) in [
+        ("screen-help", &["--help"][..]),
+        ("screen-list", &["list"]),
+        ("screen-init", &["init", "-"]),
+        ("screen-no-target", &["serve", "ordres"]),
+        ("screen-no-status", &["status"]),
+        ("screen-token", &["token", "orders"]),
+        ("screen-url", &["url", "orders", "--port", "5433"]),
+    ] {
+        let Some(screen) = lab.screen(name, args).await else {
+            return;
+        };
+        compare(name, &screen);
+    }
+    lab.close().await;
+}
+
+#[tokio::test]
+async fn a_check_that_ends_well_and_one_that_does_not() {
+    let lab = Lab::open().await;
+    let Some(screen) = lab
+        .screen("check", &["check", "orders", "--no-speed"])
+        .await
+    else {
+        return;
+    };
+    compare("screen-check", &screen);
+    let agent = lab.sandbox.agent("i-0123456789abcdef0");
+    agent.update(|settings| settings.online = false);
+    let Some(screen) = lab.screen("offline", &["check", "orders"]).await else {
+        return;
+    };
+    compare("screen-check-offline", &screen);
+    lab.close().await;
+}
+
+#[tokio::test]
+async fn somebody_at_a_terminal_is_asked_which_bastion() {
+    let lab = Lab::open().await;
+    let second = Ec2Instance::new("i-0fedcba9876543210", VPC_ID).tag("Name", "bastion-2");
+    lab.sandbox.inventory().add_machine(second);
+    lab.sandbox.agent("i-0fedcba9876543210").set_pacing(false);
+    let psql = lab.database.postgres().psql_program().display().to_string();
+    let args = [
+        "run",
+        "--db",
+        "orders",
+        "--user",
+        "db_user",
+        "--database",
+        "app",
+        "--",
+        &psql,
+        "-X",
+        "-A",
+        "-t",
+        "-c",
+        "select current_user",
+    ];
+    let Some(terminal) = Terminal::run(&command(&lab.sandbox, &args), "ask").await else {
+        return;
+    };
+    terminal.shows("1 to 2 [1]:").await;
+    terminal.press("2").await;
+    terminal.press("Enter").await;
+    let screen = terminal.shows(END).await;
+    assert!(
+        screen.contains("db_user") && screen.contains("[exit 0]"),
+        "{screen}"
+    );
+    compare("screen-ask", &screen);
+    lab.close().await;
+}
+
+#[tokio::test]
+async fn the_status_of_a_running_program() {
+    let world = World::start().await;
+    let mut psql = Shell::open(&world, "application_name=reports");
+    assert_eq!(psql.ask("select 1;").await, "1");
+    let mut status = command(&world.sandbox, &["status"]);
+    status.env("COLUMNS", "80");
+    let Some(terminal) = Terminal::run(&status, "status").await else {
+        return;
+    };
+    let screen = terminal.shows(END).await;
+    let port = world.proxy.port().to_string();
+    compare("screen-status", &screen.replace(&port, "[PRT]"));
+    let watch = command(&world.sandbox, &["status", "--watch"]);
+    let Some(terminal) = Terminal::run(&watch, "watch").await else {
+        return;
+    };
+    terminal.shows("reports").await;
+    terminal.press("C-c").await;
+    let screen = terminal.shows(END).await;
+    assert!(
+        screen.contains("[exit 0]") && !screen.contains("reports"),
+        "the screen is as it was: {screen}"
+    );
+    assert_eq!(psql.end().await.code, Some(0));
+    world.stop().await;
+}
