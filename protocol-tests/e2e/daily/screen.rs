@@ -24,7 +24,8 @@ struct Terminal {
 }
 
 impl Terminal {
-    /// Runs `command` in it, in the environment that the command has. `None`: there is no tmux here.
+    /// Runs `command` in it, in the environment that the command has. `None`: there is no tmux here, and
+    /// `./dev test` has said so.
     async fn run(command: &Command, name: &str) -> Option<Self> {
         if Command::new("tmux")
             .arg("-V")
@@ -37,7 +38,6 @@ impl Terminal {
                 std::env::var_os("CI").is_none(),
                 "tmux is missing, and this is CI"
             );
-            eprintln!("SKIPPED: there is no tmux");
             return None;
         }
         let terminal = Self {
