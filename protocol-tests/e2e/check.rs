@@ -206,7 +206,6 @@ fn clean(text: &str) -> String {
         ("speed        ", " ms a round", "N"),
         ("round trip, ", " MB/s", "N"),
         // One more where the clock has not moved on since it was made.
-        ("sandbox CA, ", " days left", "N"),
         ("PostgreSQL ", "\n", "VERSION"),
         ("sandbox CA, ", " days left", "N"),
         ("(request id ", ")", "UUID"),
