@@ -217,7 +217,7 @@ pub enum CheckError {
     Config(#[from] ConfigError),
     /// Its trust roots cannot be used.
     #[error(transparent)]
-    Setup(#[from] SetupError),
+    Setup(#[from] Arc<SetupError>),
 }
 
 /// How far the way to the database has come.

@@ -17,7 +17,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 use crate::aws::{AwsContext, CredentialsError};
-use crate::config::{Db, Endpoint};
+use crate::config::{ConfigError, Db, Endpoint, Plan, Target};
 use crate::nearest::nearest;
 use crate::tunnel::ApiAnswer;
 use ask::Asker;
@@ -365,6 +365,29 @@ pub async fn find(aws: &AwsContext, region: &str, db: &Db) -> Result<Database, D
         nearest: nearest(&db.identifier, known).map(str::to_owned),
         unseen,
     })
+}
+
+/// The target of a plan whose database was found. Where no database name is configured, it is that of
+/// the one which was made with it.
+///
+/// # Errors
+/// [`DiscoverError::Unusable`] when it has no endpoint, and inside of that [`ConfigError`] when what was
+/// found contradicts the plan.
+pub fn target(plan: &Plan, found: &Database) -> Result<Result<Target, ConfigError>, DiscoverError> {
+    let Some(endpoint) = found.endpoint.clone() else {
+        let wanted = Db {
+            identifier: found.identifier.clone(),
+            reader: false,
+        };
+        return Err(DiscoverError::Unusable {
+            wanted: plan.lookup().cloned().unwrap_or(wanted),
+            reason: "has no endpoint yet".to_owned(),
+        });
+    };
+    Ok(plan.at(endpoint).map(|target| Target {
+        database: target.database.or_else(|| found.database.clone()),
+        ..target
+    }))
 }
 
 /// The database that has this endpoint; `None`: none that RDS knows here. It need not be PostgreSQL,

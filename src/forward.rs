@@ -183,6 +183,7 @@ impl Watched for Shared {
             readiness: self.transport.readiness(),
             failed: None,
             tunnel: self.transport.stats(),
+            found: true,
         }
     }
 }

@@ -1,12 +1,12 @@
 //! parse → logging → run → exit code.
 
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
 use pgiam::cli::{Cli, Command, LogFormat};
-use pgiam::commands;
+use pgiam::{commands, terminal};
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::{FilterExt, filter_fn};
 use tracing_subscriber::layer::SubscriberExt;
@@ -34,7 +34,11 @@ fn main() -> ExitCode {
             // The only place that writes a failure to the terminal; nothing can be done when even
             // that fails.
             let said = pgiam::tunnel::chain(error.as_ref());
-            _ = writeln!(std::io::stderr(), "pgiam: {}", said.trim_end());
+            _ = writeln!(
+                std::io::stderr(),
+                "pgiam: {}",
+                terminal::clean(said.trim_end())
+            );
             ExitCode::from(commands::exit_code(&command, &error))
         }
     }
@@ -53,7 +57,7 @@ fn logging(command: &Command) -> anyhow::Result<()> {
     let layer = match args.log_format {
         LogFormat::Human => layer
             .with_target(false)
-            .with_ansi(std::io::stderr().is_terminal())
+            .with_ansi(terminal::stderr_has_colours())
             .with_filter(filter)
             .boxed(),
         LogFormat::Json => layer.json().flatten_event(true).with_filter(filter).boxed(),

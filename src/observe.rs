@@ -67,6 +67,8 @@ pub struct View {
     pub failed: Option<&'static str>,
     /// What its tunnel has done.
     pub tunnel: TunnelStats,
+    /// It is known where its database is.
+    pub found: bool,
 }
 
 impl View {
@@ -76,6 +78,7 @@ impl View {
         match (self.readiness, self.failed) {
             (Readiness::Interrupted, _) => "interrupted",
             (_, Some(_)) => "failing",
+            (_, None) if !self.found => "looking",
             (Readiness::Starting, None) => "starting",
             (Readiness::Idle, None) => "idle",
             (Readiness::Up, None) => "ready",
@@ -85,7 +88,7 @@ impl View {
     /// Whether a new connection could be made, as far as is known.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.readiness != Readiness::Interrupted && self.failed.is_none()
+        self.found && self.readiness != Readiness::Interrupted && self.failed.is_none()
     }
 }
 

@@ -176,13 +176,18 @@ impl ForwardedSignals {
 }
 
 /// Whether the keys of the terminal reach this process.
-#[cfg(unix)]
-fn is_in_front() -> bool {
-    use rustix::process::getpgrp;
-    use rustix::termios::tcgetpgrp;
-    let ours = getpgrp();
-    tcgetpgrp(io::stdin()).is_ok_and(|front| front == ours)
-        || tcgetpgrp(io::stderr()).is_ok_and(|front| front == ours)
+#[must_use]
+pub fn is_in_front() -> bool {
+    #[cfg(unix)]
+    {
+        use rustix::process::getpgrp;
+        use rustix::termios::tcgetpgrp;
+        let ours = getpgrp();
+        tcgetpgrp(io::stdin()).is_ok_and(|front| front == ours)
+            || tcgetpgrp(io::stderr()).is_ok_and(|front| front == ours)
+    }
+    #[cfg(not(unix))]
+    true
 }
 
 /// The signal that ended a process, if one did.

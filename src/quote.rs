@@ -100,6 +100,12 @@ pub fn comment(text: &str) -> String {
         .collect()
 }
 
+/// A text that comes from elsewhere in one line, without what a terminal would take for commands.
+pub(crate) fn printable(text: &str) -> String {
+    let clean = |c: char| if c.is_control() { '?' } else { c };
+    text.chars().map(clean).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
@@ -97,14 +98,23 @@ pub struct Server {
     connections: TaskTracker,
     /// Connections that came when the server was about to stop.
     late: TaskTracker,
-    /// Targets that are no longer configured, as long as connections to them are open.
-    retired: Vec<Weak<Rooms>>,
+    /// Targets that are no longer configured, as long as connections to them are open, or somebody
+    /// still looks for them.
+    retired: Vec<Weak<Slot>>,
+    leaving: Vec<Weak<Rooms>>,
+    /// The tunnels that are on their way to the end.
+    endings: TaskTracker,
 }
 
 impl Server {
     /// Starts to accept on every listener.
     #[must_use]
-    pub fn start(proxy: Arc<Proxy>, at: ListenAt, listeners: Vec<Listener>) -> Self {
+    pub fn start(
+        proxy: Arc<Proxy>,
+        at: ListenAt,
+        listeners: Vec<Listener>,
+        endings: TaskTracker,
+    ) -> Self {
         let server = Self {
             proxy,
             at,
@@ -113,6 +123,8 @@ impl Server {
             connections: TaskTracker::new(),
             late: TaskTracker::new(),
             retired: Vec::new(),
+            leaving: Vec::new(),
+            endings,
         };
         for listener in listeners {
             server.open(listener);
@@ -171,7 +183,8 @@ impl Server {
     /// Returns what could not be listened on; the rest is served.
     ///
     /// # Errors
-    /// [`BindError::Hub`]; then nothing has changed.
+    /// [`BindError`] when nothing would be left that is served; then nothing has changed but what is behind
+    /// the ports that stay.
     pub async fn reload(&mut self, slots: &[Arc<Slot>]) -> Result<Vec<BindError>, BindError> {
         let wanted = doors(slots, self.at.serve.hub_port)?;
         let before = self.served.slots();
@@ -180,25 +193,45 @@ impl Server {
             let all = read(&self.served.0);
             all.iter().cloned().partition(keeps)
         };
+        let (mut opened, mut later, mut failed) = (Vec::new(), Vec::new(), Vec::new());
+        for (door, entry) in wanted {
+            if let Some(open) = stay.iter().find(|open| open.door == door) {
+                *write(&open.entry) = entry;
+            } else if close
+                .iter()
+                .any(|open| Some(open.port) == door.fixed_port())
+            {
+                later.push((door, entry)); // The port is still ours for something else.
+            } else {
+                match self.at.listen(door, entry) {
+                    Ok(listener) => opened.push(listener),
+                    Err(error) => failed.push(error),
+                }
+            }
+        }
+        // What works is not given up for what does not.
+        if stay.is_empty()
+            && opened.is_empty()
+            && later.is_empty()
+            && let Some(error) = failed.pop()
+        {
+            return Err(error);
+        }
         for open in &close {
             open.accepting.cancel();
             open.loops.close();
         }
         write(&self.served.0).clone_from(&stay);
-        // Their ports may be wanted for something else.
         for open in close {
             open.loops.wait().await;
         }
-        let mut failed = Vec::new();
-        for (door, entry) in wanted {
-            match stay.iter().find(|open| open.door == door) {
-                Some(open) => *write(&open.entry) = entry,
-                None => match self.at.listen(door, entry) {
-                    Ok(listener) => self.open(listener),
-                    Err(error) => failed.push(error),
-                },
+        for (door, entry) in later {
+            match self.at.listen(door, entry) {
+                Ok(listener) => opened.push(listener),
+                Err(error) => failed.push(error),
             }
         }
+        opened.into_iter().for_each(|listener| self.open(listener));
         self.retire(&before, slots);
         self.show();
         Ok(failed)
@@ -206,13 +239,29 @@ impl Server {
 
     /// Lets go of the targets that are no longer configured.
     fn retire(&mut self, before: &[Arc<Slot>], now: &[Arc<Slot>]) {
-        self.retired.retain(|rooms| rooms.strong_count() > 0);
+        self.retired.retain(|slot| slot.strong_count() > 0);
+        self.leaving.retain(|rooms| rooms.strong_count() > 0);
         for slot in before {
-            let stays = now.iter().any(|other| Arc::ptr_eq(other, slot));
-            if let (false, Some(rooms)) = (stays, slot.ready()) {
-                self.retired.push(Arc::downgrade(rooms));
+            if now.iter().any(|other| Arc::ptr_eq(other, slot)) {
+                continue;
+            }
+            match slot.ready() {
+                Some(rooms) => self.leaving.push(Arc::downgrade(rooms)),
+                None => self.retired.push(Arc::downgrade(slot)),
             }
         }
+    }
+
+    /// Every tunnel that may be open.
+    fn transports(&self) -> Vec<Arc<dyn Transport>> {
+        let retired = self.retired.iter().filter_map(Weak::upgrade);
+        let slots = self.served.slots().into_iter().chain(retired);
+        let rooms = slots.filter_map(|slot| slot.ready().cloned());
+        let leaving = self.leaving.iter().filter_map(Weak::upgrade);
+        rooms
+            .chain(leaving)
+            .map(|rooms| Arc::clone(&rooms.transport))
+            .collect()
     }
 
     /// Waits up to `grace` for open connections; `hurry` cuts the wait short. Meanwhile new ones are
@@ -221,23 +270,26 @@ impl Server {
     /// ended.
     pub async fn drain(self, grace: Duration, hurry: impl Future<Output = ()>) {
         self.proxy.turn_away_newcomers();
-        let slots = self.served.slots();
-        let rooms = slots.iter().filter_map(|slot| slot.ready().cloned());
-        let retired = self.retired.iter().filter_map(Weak::upgrade);
-        let running = Running {
+        let mut running = Running {
             accepting: CancellationToken::new(),
-            connections: self.connections,
+            connections: self.connections.clone(),
             stop: self.proxy.stop.clone(),
-            transports: rooms
-                .chain(retired)
-                .map(|rooms| Arc::clone(&rooms.transport))
-                .collect(),
+            transports: Vec::new(),
         };
         running.wait(grace, hurry).await;
         for open in read(&self.served.0).iter() {
             open.accepting.cancel();
         }
+        // Only now: what was being looked up for a client may have been found meanwhile.
+        running.transports = self.transports();
         running.finish(&self.late).await;
+        self.endings.close();
+        if timeout(TUNNEL_SHUTDOWN_DEADLINE, self.endings.wait())
+            .await
+            .is_err()
+        {
+            warn!("SSM sessions did not end in time; AWS ends them at their idle timeout");
+        }
     }
 }
 
@@ -290,7 +342,7 @@ impl Running {
         self.stop.cancel();
         late.close();
         let all = async { tokio::join!(self.connections.wait(), late.wait()) };
-        let closed = tokio::time::timeout(session::STOP_DEADLINE, all).await;
+        let closed = timeout(session::STOP_DEADLINE, all).await;
         if closed.is_err() {
             warn!(
                 connections = self.connections.len() + late.len(),
@@ -300,10 +352,7 @@ impl Running {
         let tunnels = futures_util::future::join_all(
             self.transports.iter().map(|transport| transport.shutdown()),
         );
-        if tokio::time::timeout(TUNNEL_SHUTDOWN_DEADLINE, tunnels)
-            .await
-            .is_err()
-        {
+        if timeout(TUNNEL_SHUTDOWN_DEADLINE, tunnels).await.is_err() {
             warn!("SSM sessions did not end in time; AWS ends them at their idle timeout");
         }
     }

@@ -113,12 +113,11 @@ pub async fn serve(
                     arrival,
                     client_asked: proxy.asks_password(&arrival),
                     proxy,
-                    entry,
                     accepted,
                     timings: Timings::default(),
                     evidence: None,
                 };
-                session.run(client, startup, startup_permit).await;
+                session.run(client, startup, (startup_permit, entry)).await;
             }
             Ok(Err((error, client))) => {
                 refuse(
@@ -161,7 +160,6 @@ async fn write_all(stream: &mut dyn Duplex, chunks: impl Iterator<Item = Bytes>)
 struct Session {
     arrival: Arrival,
     proxy: Arc<Proxy>,
-    entry: Entry,
     accepted: Instant,
     timings: Timings,
     /// The client has logged in to us.
@@ -175,7 +173,7 @@ impl Session {
         mut self,
         mut client: Local,
         startup: Startup,
-        startup_permit: OwnedSemaphorePermit,
+        (startup_permit, entry): (OwnedSemaphorePermit, Entry),
     ) {
         self.timings.startup_ms = millis(self.accepted);
         let probe = is_probe(&startup);
@@ -189,7 +187,7 @@ impl Session {
             }
         };
         drop(startup_permit);
-        let (rooms, mut routed) = match self.route(startup, &mut client).await {
+        let (rooms, mut routed) = match self.route(entry, startup, &mut client).await {
             Ok(both) => both,
             Err((error, target)) => {
                 let about = target.as_ref().map(report::About::target);
@@ -243,14 +241,16 @@ impl Session {
     }
 
     /// The target that the client asks for, which may have to be looked up first, and what it is to be
-    /// told. With an error comes the target that it is about, if it is about one.
+    /// told. With an error comes the target that it is about, if it is about one. The other targets of the
+    /// port are let go of: a connection may outlive them by far.
     async fn route(
         &self,
+        entry: Entry,
         startup: Startup,
         client: &mut Local,
     ) -> Result<(Arc<Rooms>, Routed), (SessionError, Option<Target>)> {
         let alone = |error: SessionError| (error, None);
-        let slot = self.entry.chosen(&startup).map_err(|e| alone(e.into()))?;
+        let slot = entry.chosen(&startup).map_err(|e| alone(e.into()))?;
         let rooms = match slot.ready() {
             Some(rooms) => Arc::clone(rooms),
             None => {
@@ -260,7 +260,7 @@ impl Session {
         };
         let offer = Offer {
             targets: &[Arc::clone(&rooms.target)],
-            by_name: self.entry.picks_by_name(),
+            by_name: entry.picks_by_name(),
         };
         let routed = route::route(offer, startup, self.proxy.os_user.as_deref());
         let routed = routed.map_err(|e| alone(e.into()))?;

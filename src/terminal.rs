@@ -7,6 +7,9 @@ use std::time::Duration;
 use anstyle::{AnsiColor, Style};
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::platform;
+use crate::quote::printable;
+
 /// Of headings.
 pub const HEADING: Style = Style::new().bold();
 /// What is in order.
@@ -29,7 +32,8 @@ const TICK: Duration = Duration::from_millis(120);
 /// Whether somebody can be asked something.
 #[must_use]
 pub fn is_interactive() -> bool {
-    io::stdin().is_terminal() && io::stderr().is_terminal()
+    // Who reads from a terminal in the background is stopped.
+    io::stdin().is_terminal() && io::stderr().is_terminal() && platform::is_in_front()
 }
 
 /// The columns that a text for people may take on standard output: those of the terminal where there
@@ -63,6 +67,21 @@ pub fn write(text: impl fmt::Display) -> io::Result<()> {
 pub fn tell(text: impl fmt::Display) -> io::Result<()> {
     let mut out = anstream::stderr().lock();
     writeln!(out, "{text}")
+}
+
+/// Whether what goes to standard error may have colours: it is a terminal, and they are wanted
+/// (`NO_COLOR`, `CLICOLOR`, `TERM=dumb`).
+#[must_use]
+pub fn stderr_has_colours() -> bool {
+    anstream::AutoStream::choice(&io::stderr()) != anstream::ColorChoice::Never
+}
+
+/// A text that may hold words from elsewhere, line by line, without what a terminal would take for
+/// commands.
+#[must_use]
+pub fn clean(text: &str) -> String {
+    let lines: Vec<String> = text.lines().map(printable).collect();
+    lines.join("\n")
 }
 
 /// `text` in a style.

@@ -179,6 +179,9 @@ fn against(observed: &Observed, views: &[View], least: Option<usize>) -> Option<
     if observed.open() >= limit {
         return Some(format!("all {limit} connections are in use"));
     }
+    if views.is_empty() {
+        return Some("no target is served".to_owned());
+    }
     let ready = views.iter().filter(|view| view.is_ready()).count();
     let wanted = least.unwrap_or(views.len());
     let all = views.len();

@@ -23,9 +23,11 @@ use crate::platform::socket::UnixSocket;
 
 /// Connections at a time, on each of the two ways in; more of them wait in the kernel. Those who ask
 /// are a Prometheus, a kubelet and a person.
-const MOST: usize = 16;
+const MOST: usize = 64;
 /// How long one of them may take, from its first byte to the last of the answer.
 const DEADLINE: Duration = Duration::from_secs(5);
+/// How long it may take to say what it wants: who is silent must not keep others out.
+const HEAD_DEADLINE: Duration = Duration::from_secs(1);
 /// Most bytes of a request's head. (The least that the library takes.)
 const HEAD: usize = 8 * 1024;
 /// Pause after an accept that failed for want of descriptors or memory.
@@ -89,7 +91,7 @@ async fn converse(
         .keep_alive(false)
         .max_buf_size(HEAD)
         .timer(TokioTimer::new())
-        .header_read_timeout(DEADLINE);
+        .header_read_timeout(HEAD_DEADLINE);
     let conversation = server.serve_connection(TokioIo::new(stream), service);
     match timeout(DEADLINE, conversation).await {
         Ok(Ok(())) => {}

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use super::{Outcome, Taken, Verdict};
 use crate::config::Plan;
+use crate::quote::printable;
 use crate::terminal::{BAD, DIM, GOOD, HEADING, WARNING, styled};
 
 /// Columns of mark and name.
@@ -122,8 +123,8 @@ enum Words {
 fn wrap(text: &str, width: usize, words: Words) -> Vec<String> {
     let mut lines = Vec::new();
     let mut line = String::new();
-    for word in text.split_whitespace() {
-        let mut word = word;
+    for word in text.split_whitespace().map(printable) {
+        let mut word = word.as_str();
         let space = usize::from(!line.is_empty());
         if columns(&line) + space + columns(word) <= width {
             line.extend(std::iter::repeat_n(' ', space));

@@ -11,6 +11,7 @@ use tracing::debug;
 use crate::aws::AwsContext;
 use crate::config::{Auth, Bastion, ConfigError, Endpoint, Plan, SsmSettings, Target, Via};
 use crate::discover::{self, Candidate, Database, DiscoverError, Ranked};
+use crate::quote::printable;
 use crate::report::{self, Explanation};
 use crate::session::{Contexts, Slot};
 use crate::terminal::{self, Progress};
@@ -147,12 +148,8 @@ async fn locate(plan: &Plan, aws: &AwsContext) -> Result<(Target, Option<Databas
     };
     let region = discover::region(aws, plan.region.as_deref()).await?;
     let database = discover::find(aws, &region, db).await?;
-    let endpoint = database.endpoint.clone();
-    let endpoint = endpoint.ok_or_else(|| DiscoverError::Unusable {
-        wanted: db.clone(),
-        reason: "has no endpoint yet".to_owned(),
-    })?;
-    Ok((plan.at(endpoint)?, Some(database)))
+    let target = discover::target(plan, &database)??;
+    Ok((target, Some(database)))
 }
 
 fn wants_bastion(plan: &Plan) -> bool {
@@ -278,15 +275,8 @@ async fn ask_for_bastion(target: &str, ranked: &Ranked) -> Option<Candidate> {
 }
 
 fn option(Candidate { node, why }: &Candidate) -> String {
-    let name = node.name.as_deref().map(shown).unwrap_or_default();
+    let name = node.name.as_deref().map(printable).unwrap_or_default();
     format!("{}  {name}  ({why})", node.id)
-}
-
-/// A text that comes from elsewhere, without what a terminal would take for commands.
-pub(crate) fn shown(text: &str) -> String {
-    text.chars()
-        .map(|c| if c.is_control() { '?' } else { c })
-        .collect()
 }
 
 /// Shows numbered options and reads which one is meant; an empty line is the first. `None` when what
@@ -455,6 +445,6 @@ mod tests {
 
     #[test]
     fn names_from_elsewhere_cannot_move_the_cursor() {
-        assert_eq!(shown("a\u{1b}[2Jb\n"), "a?[2Jb?");
+        assert_eq!(printable("a\u{1b}[2Jb\n"), "a?[2Jb?");
     }
 }

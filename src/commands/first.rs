@@ -8,12 +8,12 @@ use pg_handshake::{ProtocolVersion, ServerError, Startup};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::config::Plan;
-
 /// A message's type and length (PostgreSQL docs, "Message Formats").
 const HEADER: usize = 5;
 /// No message of a login is longer; an error with its hint is the longest.
 const LONGEST_MESSAGE: usize = 1024 * 1024;
+/// No such database (PostgreSQL docs, "PostgreSQL Error Codes").
+const NO_DATABASE: &str = "3D000";
 /// Takes leave (PostgreSQL docs, "Message Formats", Terminate).
 const TERMINATE: [u8; 5] = *b"X\0\0\0\x04";
 
@@ -28,17 +28,17 @@ pub(super) enum First {
     Refused(ServerError),
 }
 
-/// Logs in once to `plan` at a local port, and takes leave. Not cancel-safe; nothing is left of one
+/// Logs in once at a local port, to a database or to the default one, and takes leave. Not cancel-safe; nothing is left of one
 /// that is dropped. The caller sets the deadline.
 ///
 /// # Errors
 /// When the port does not speak the protocol to its end.
-pub(super) async fn login(plan: &Plan, port: u16, user: &str) -> anyhow::Result<First> {
+pub(super) async fn login(port: u16, user: &str, database: Option<&str>) -> anyhow::Result<First> {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let mut stream = TcpStream::connect(address).await?;
     let mut startup = Startup::new(ProtocolVersion::V3_0);
     startup.set("user", user.as_bytes())?;
-    if let Some(database) = &plan.database {
+    if let Some(database) = database {
         startup.set("database", database.as_bytes())?;
     }
     startup.set("application_name", b"pgiam")?;
@@ -47,7 +47,7 @@ pub(super) async fn login(plan: &Plan, port: u16, user: &str) -> anyhow::Result<
     let first = loop {
         if let Some(frame) = next_frame(&mut received)? {
             match (frame[0], frame.get(HEADER..HEADER + 4)) {
-                (b'E', _) => break First::Refused(ServerError::parse(frame)?),
+                (b'E', _) => break refused(ServerError::parse(frame)?, database),
                 (b'R', Some([0, 0, 0, 0])) => {}
                 (b'R', _) => break First::Asked,
                 (b'Z', _) => break First::Ready,
@@ -60,6 +60,18 @@ pub(super) async fn login(plan: &Plan, port: u16, user: &str) -> anyhow::Result<
     // Whether it still hears that does not matter.
     _ = stream.write_all(&TERMINATE).await;
     Ok(first)
+}
+
+/// Who has asked for no database in particular has come all the way when there is none of the default
+/// name: the server says so after it has let the role in.
+fn refused(error: ServerError, database: Option<&str>) -> First {
+    let none = error
+        .sqlstate()
+        .is_some_and(|state| state.as_str() == NO_DATABASE);
+    match database {
+        None if none => First::Ready,
+        _ => First::Refused(error),
+    }
 }
 
 /// Cuts off the next whole message.

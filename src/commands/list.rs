@@ -6,11 +6,12 @@ use std::fmt::Write as _;
 use anyhow::{Context, anyhow};
 use serde_json::{Value, json};
 
-use super::choose::{in_words, shown};
+use super::choose::in_words;
 use crate::aws::{AwsContext, AwsOptions};
 use crate::cli::ListArgs;
 use crate::config::Endpoint;
 use crate::discover::{self, Database, DiscoverError, Missing, Node, Survey};
+use crate::quote::printable;
 use crate::report;
 use crate::terminal::{self, BAD, DIM, GOOD, HEADING, Progress, Table, WARNING, styled};
 use crate::tunnel::chain;
@@ -184,7 +185,7 @@ fn node_row(one: &Node) -> [String; 5] {
         true => styled(GOOD, "online"),
         false => styled(DIM, "offline"),
     };
-    let name = shown(one.name.as_deref().unwrap_or("-"));
+    let name = printable(one.name.as_deref().unwrap_or("-"));
     let name = match name.char_indices().nth(NODE_NAME) {
         Some((end, _)) => format!("{}…", &name[..end]),
         None => name,
@@ -198,7 +199,7 @@ fn node_row(one: &Node) -> [String; 5] {
     ]
 }
 
-/// What is not shown, and why.
+/// What is not printable, and why.
 fn unseen(text: &mut String, calls: Vec<&Missing>) {
     let calls = calls.into_iter();
     let (denied, failed): (Vec<_>, Vec<_>) = calls.partition(|call| call.error.is_denied());
@@ -215,7 +216,7 @@ fn unseen(text: &mut String, calls: Vec<&Missing>) {
         let note = format!(
             "No list from {}:\n  {}",
             call.action,
-            shown(&chain(&call.error))
+            printable(&chain(&call.error))
         );
         _ = writeln!(text, "{}", styled(WARNING, note));
     }

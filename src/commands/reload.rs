@@ -18,7 +18,7 @@ use crate::session::{self, Contexts, Proxy, Slot};
 
 /// How often the file is looked at. Editors replace files, and folders may be on the network or
 /// shared with a container, so that looking is what works everywhere.
-const LOOK: Duration = Duration::from_secs(2);
+const LOOK: Duration = Duration::from_secs(1);
 
 /// What is configured at a moment.
 pub(super) struct Configured {
@@ -46,11 +46,11 @@ impl Configured {
     }
 
     /// What is to be served, and why some of it cannot be. What has not changed is taken from
-    /// `before`, with its tunnel and all that is known of it.
+    /// `before`, with its tunnel and all that is known of it; `None`: the program has just begun.
     pub(super) async fn slots(
         &self,
         contexts: &Arc<Contexts>,
-        before: &[Arc<Slot>],
+        before: Option<&[Arc<Slot>]>,
     ) -> (Vec<Arc<Slot>>, Vec<anyhow::Error>) {
         let (mut slots, mut failed) = (Vec::new(), Vec::new());
         for plan in &self.plans {
@@ -61,15 +61,19 @@ impl Configured {
                     continue;
                 }
             };
-            if let Some(same) = before.iter().find(|slot| slot.plan == *plan) {
+            if let Some(same) = before
+                .unwrap_or_default()
+                .iter()
+                .find(|slot| slot.plan == *plan)
+            {
                 slots.push(Arc::clone(same));
                 continue;
             }
             let lazy = || Slot::new(plan.clone(), Arc::clone(contexts)).map_err(Into::into);
             // Nobody is asked anything by a file that changes.
             let made = match before {
-                [] => choose::slot(plan.clone(), contexts).await,
-                _ => lazy(),
+                None => choose::slot(plan.clone(), contexts).await,
+                Some(_) => lazy(),
             };
             let made = match made {
                 // With others beside it, it is looked for again, as soon as somebody wants it.
@@ -108,7 +112,10 @@ pub(super) struct Changes<'a> {
     configured: Configured,
     contexts: Arc<Contexts>,
     asked: Asked,
+    /// The file as it was taken over.
     seen: Option<Stamp>,
+    /// The file as it was at the last look, if that is another one.
+    changing: Option<Stamp>,
 }
 
 /// Who may ask for it besides the file.
@@ -132,6 +139,7 @@ impl<'a> Changes<'a> {
             contexts,
             asked,
             seen,
+            changing: None,
         }
     }
 
@@ -154,7 +162,11 @@ impl<'a> Changes<'a> {
                     // A file that is gone is being replaced, or is not wanted any more; either way
                     // there is nothing to take over.
                     let Some(now) = Stamp::of(file) else { continue };
-                    if self.seen.replace(now) != Some(now) {
+                    // Who writes it in place may not have come to its end.
+                    let changed = self.seen != Some(now);
+                    let settled = self.changing.replace(now) == Some(now);
+                    if changed && settled {
+                        self.seen = Some(now);
                         info!(file = %file.display(), "the configuration has changed");
                         return;
                     }
@@ -180,7 +192,7 @@ impl<'a> Changes<'a> {
             }
         };
         let before = server.served().slots();
-        let (slots, failed) = configured.slots(&self.contexts, &before).await;
+        let (slots, failed) = configured.slots(&self.contexts, Some(&before)).await;
         for error in &failed {
             say_left_out(error);
         }

@@ -12,14 +12,16 @@ use tempfile::TempDir;
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::choose;
 use super::first::{self, First};
 use super::serve::state_dir;
 use crate::admin::{Admin, AdminOptions, Controls, Kind};
 use crate::cli::RunArgs;
-use crate::config::{Plan, Serve, SocketDir};
+use crate::config::{Serve, SocketDir};
 use crate::exit;
+use crate::local_password;
 use crate::platform::{self, ForwardedSignals};
 use crate::quote::percent;
 use crate::server::{self, ListenAt, Server};
@@ -31,7 +33,9 @@ const SIGTERM: u8 = 15;
 
 /// Variables of libpq that would lead the command elsewhere, or make it insist on what a local
 /// connection has not (PostgreSQL docs, "Environment Variables").
-const ELSEWHERE: [&str; 10] = [
+const ELSEWHERE: [&str; 11] = [
+    // Not for the command, which is let in as it is.
+    local_password::VARIABLE,
     "PGHOSTADDR",
     "PGSERVICE",
     "PGSSLROOTCERT",
@@ -57,8 +61,12 @@ pub async fn run(args: &RunArgs) -> anyhow::Result<u8> {
         told: false,
     };
     let contexts = Arc::new(Contexts::default());
-    let slot = choose::slot(plan, &contexts).await?;
-    let tunnel = Tunnel::open(args, slot, signals.asked.clone())?;
+    let slot = tokio::select! {
+        slot = choose::slot(plan, &contexts) => slot?,
+        signal = signals.next() => return Ok(exit::SIGNALLED.saturating_add(signal)),
+    };
+    let endings = contexts.endings().clone();
+    let tunnel = Tunnel::open(args, slot, endings, signals.asked.clone())?;
     let ready = tokio::select! {
         ready = tunnel.ready(args) => ready.map(|()| None),
         signal = signals.next() => Ok(Some(exit::SIGNALLED.saturating_add(signal))),
@@ -100,7 +108,7 @@ impl Signals {
 struct Tunnel {
     server: Server,
     admin: Admin,
-    plan: Plan,
+    slot: Arc<Slot>,
     port: u16,
     user: Option<String>,
     /// The directory of the Unix socket, if the command is to use one; removed at the end.
@@ -109,7 +117,12 @@ struct Tunnel {
 
 impl Tunnel {
     /// Listens on a free port.
-    fn open(args: &RunArgs, slot: Slot, stop: CancellationToken) -> anyhow::Result<Self> {
+    fn open(
+        args: &RunArgs,
+        slot: Slot,
+        endings: TaskTracker,
+        stop: CancellationToken,
+    ) -> anyhow::Result<Self> {
         let folder = args.socket.then(private_folder).transpose()?;
         let socket_dir = match &folder {
             Some(folder) => SocketDir::At(folder.path().to_owned()),
@@ -139,18 +152,18 @@ impl Tunnel {
             return Err(failed.into());
         }
         let port = listeners.first().map(server::Listener::port);
-        let plan = slot.plan.clone();
-        let user = plan
+        let user = slot
+            .plan
             .user
             .clone()
             .or_else(|| std::env::var("PGUSER").ok())
             .or_else(platform::os_user);
         proxy.observed.started();
         Ok(Self {
-            server: Server::start(Arc::new(proxy), at, listeners),
+            server: Server::start(Arc::new(proxy), at, listeners, endings),
             admin,
             port: port.ok_or_else(|| anyhow!("there is no port to listen on"))?,
-            plan,
+            slot,
             user,
             folder,
         })
@@ -158,19 +171,19 @@ impl Tunnel {
 
     /// Waits for a first login, so that the command does not start before it can work.
     async fn ready(&self, args: &RunArgs) -> anyhow::Result<()> {
-        let _progress = Progress::start(format!("connecting to {}", self.plan.name));
+        let name = &self.slot.plan.name;
+        let _progress = Progress::start(format!("connecting to {name}"));
         let user = self.user.as_deref().unwrap_or_default();
         let patience = Duration::from_secs(args.ready_timeout);
-        let first = timeout(patience, first::login(&self.plan, self.port, user));
+        let database = self.asked_database();
+        let first = timeout(patience, first::login(self.port, user, database.as_deref()));
         match first.await {
             Ok(Ok(First::Ready | First::Asked)) => Ok(()),
             Ok(Ok(First::Refused(error))) => Err(anyhow!(in_words(&error))),
             Ok(Err(error)) => Err(error),
             Err(_) => Err(anyhow!(
-                "{} was not ready within {} s.\nhint: raise --ready-timeout, or see pgiam check {}",
-                self.plan.name,
+                "{name} was not ready within {} s.\nhint: raise --ready-timeout, or see pgiam check {name}",
                 patience.as_secs(),
-                self.plan.name
             )),
         }
     }
@@ -216,15 +229,28 @@ impl Tunnel {
             ("PGSSLMODE", "disable".to_owned()),
         ];
         variables.extend(self.user.clone().map(|user| ("PGUSER", user)));
-        let database = self.plan.database.clone();
+        let database = self.database();
         variables.extend(database.map(|database| ("PGDATABASE", database)));
         variables
+    }
+
+    /// The database that the target says, by its configuration or by what RDS knows.
+    fn database(&self) -> Option<String> {
+        let found = self.slot.ready();
+        let found = found.and_then(|rooms| rooms.target.database.clone());
+        self.slot.plan.database.clone().or(found)
+    }
+
+    /// The one that the first login asks for: the command's own, where its environment says one.
+    fn asked_database(&self) -> Option<String> {
+        let inherited = std::env::var("PGDATABASE").ok();
+        self.database().or(inherited)
     }
 
     fn url(&self, host: &str) -> String {
         let user = self.user.as_deref().map(percent);
         let user = user.map(|user| format!("{user}@")).unwrap_or_default();
-        let database = self.plan.database.as_deref().map(percent);
+        let database = self.database().as_deref().map(percent);
         let database = database.unwrap_or_default();
         let port = self.port;
         match self.folder {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::Context;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
 use super::reload::{Asked, Changes, Configured, serving};
@@ -31,7 +32,7 @@ const LOOKUP_PATIENCE: Duration = Duration::from_secs(10);
 pub async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
     let configured = Configured::load(args)?;
     let contexts = Arc::new(Contexts::default());
-    let (slots, failed) = configured.slots(&contexts, &[]).await;
+    let (slots, failed) = configured.slots(&contexts, None).await;
     let slots = some(slots, failed)?;
     let verifier = verifier(&configured.serve)?;
     let state_dir = state_dir(args.state.state_dir.as_ref())?;
@@ -45,7 +46,8 @@ pub async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
     let proxy = Proxy::new(&state_dir, os_user, &configured.serve, verifier)?;
     let proxy = Arc::new(proxy);
     let (admin, control) = administer(&configured, &state_dir, &proxy, ends.asked.clone())?;
-    let mut server = listen(&slots, &configured.serve, &state_dir, &proxy)?;
+    let endings = contexts.endings().clone();
+    let mut server = listen(&slots, (&configured.serve, &state_dir), &proxy, endings)?;
     let mut end = tokio::select! {
         () = look_up(&slots, &proxy) => None,
         end = ends.next() => Some(end),
@@ -118,9 +120,9 @@ fn administer(
 /// Listens for the targets.
 fn listen(
     slots: &[Arc<Slot>],
-    serve: &Serve,
-    state_dir: &Path,
+    (serve, state_dir): (&Serve, &Path),
     proxy: &Arc<Proxy>,
+    endings: TaskTracker,
 ) -> anyhow::Result<Server> {
     let at = ListenAt {
         serve: serve.clone(),
@@ -129,7 +131,7 @@ fn listen(
     let (listeners, failed) = server::bind(slots, &at)?;
     let failed = failed.into_iter().map(anyhow::Error::from).collect();
     let listeners = some(listeners, failed)?;
-    Ok(Server::start(Arc::clone(proxy), at, listeners))
+    Ok(Server::start(Arc::clone(proxy), at, listeners, endings))
 }
 
 /// What works, and a line about each thing that does not; the first of these where nothing works.

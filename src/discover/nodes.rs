@@ -9,12 +9,16 @@ use tracing::debug;
 use super::ask::Asker;
 use super::ec2::{self, Machine};
 use super::{DiscoverError, Missing, Node, Seen};
+use crate::quote::printable;
 use crate::tunnel::chain;
 
 /// The key of the tag that marks a node as a bastion, whatever its value. Systems Manager looks for
 /// it, so that nobody needs a permission for EC2.
 pub const MARK: &str = "pgiam:bastion";
 pub(super) const LIST: &str = "ssm:DescribeInstanceInformation";
+
+/// What a page holds at most (SSM API Reference, `DescribeInstanceInformation`); the default is 10.
+const MOST_A_PAGE: i32 = 50;
 
 /// Every managed node, by id.
 ///
@@ -67,6 +71,7 @@ async fn list(
     let client = asker.aws.ssm(asker.region).await?;
     let call = client
         .describe_instance_information()
+        .max_results(MOST_A_PAGE)
         .set_filters(filter.map(|filter| vec![filter]))
         .into_paginator()
         .items()
@@ -84,7 +89,7 @@ fn node(information: InstanceInformation) -> Option<Node> {
     let computer = computer.map(|name| name.split('.').next().unwrap_or_default().to_owned());
     Some(Node {
         id: information.instance_id?,
-        name: information.name.or(computer),
+        name: information.name.or(computer).as_deref().map(printable),
         online: ping == Some(PingStatus::Online),
         ping: ping.map_or_else(|| "unknown".to_owned(), |ping| ping.as_str().to_owned()),
         last_ping: last_ping.and_then(|at| at.fmt(Format::DateTime).ok()),
@@ -103,6 +108,7 @@ fn describe(nodes: &mut [Node], mut machines: HashMap<String, Machine>) {
             continue;
         };
         node.vpc = machine.vpc;
-        node.name = machine.name.or(node.name.take());
+        let name = machine.name.as_deref().map(printable);
+        node.name = name.or(node.name.take());
     }
 }

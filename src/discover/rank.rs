@@ -57,7 +57,8 @@ impl Place {
 /// left out, unless there is no other one.
 pub(super) fn rank(seen: Seen<Node>, vpc: Option<&str>) -> Ranked {
     let Seen { found, missing } = seen;
-    let elsewhere = |node: &Node| Place::of(node, vpc) == Place::Other;
+    // Who marks a node in another VPC has connected the two.
+    let elsewhere = |node: &Node| !node.marked && Place::of(node, vpc) == Place::Other;
     let (online, offline): (Vec<_>, Vec<_>) = found.into_iter().partition(|node| node.online);
     let is_only = online.len() == 1;
     let (far, near): (Vec<_>, Vec<_>) = online.into_iter().partition(elsewhere);

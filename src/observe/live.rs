@@ -8,6 +8,7 @@ use prometheus_client::metrics::counter::Counter;
 use tokio::time::Instant;
 
 use super::Observed;
+use crate::quote::printable;
 
 /// Most characters that are kept of what a client calls itself; PostgreSQL keeps 63 bytes.
 const LONGEST_NAME: usize = 63;
@@ -153,9 +154,9 @@ impl Live {
         let connection = Arc::new(Connection {
             id,
             target: newcomer.target.to_owned(),
-            user: printable(newcomer.user),
-            database: printable(newcomer.database),
-            program: printable(&String::from_utf8_lossy(newcomer.program)),
+            user: cut(newcomer.user),
+            database: cut(newcomer.database),
+            program: cut(&String::from_utf8_lossy(newcomer.program)),
             peer: newcomer.peer.to_owned(),
             since: newcomer.since,
             open: AtomicBool::new(false),
@@ -184,7 +185,6 @@ impl Live {
 }
 
 /// What a client says about itself, cut, and with nothing in it that moves a terminal's cursor.
-fn printable(text: &str) -> String {
-    let clean = |c: char| if c.is_control() { '?' } else { c };
-    text.chars().take(LONGEST_NAME).map(clean).collect()
+fn cut(text: &str) -> String {
+    printable(text).chars().take(LONGEST_NAME).collect()
 }

@@ -35,6 +35,7 @@ pub(crate) fn used(name: &str) -> View {
         round_trip: Some(Duration::from_millis(12)),
     };
     View {
+        found: true,
         target: Arc::new(target(name)),
         readiness: Readiness::Up,
         failed: None,

@@ -74,6 +74,11 @@ pub(super) enum Door {
 }
 
 impl Door {
+    /// The port, where it is not left to the system.
+    pub(super) fn fixed_port(&self) -> Option<u16> {
+        Some(self.port()).filter(|port| *port != 0)
+    }
+
     fn port(&self) -> u16 {
         match *self {
             Self::Port(port) | Self::Hub(port) => port,

@@ -66,10 +66,10 @@ pub enum SessionError {
     LookupTimeout(Duration),
     /// What was found does not go with the configuration.
     #[error(transparent)]
-    Config(#[from] ConfigError),
+    Config(ConfigError),
     /// What was configured cannot be used.
     #[error(transparent)]
-    Setup(#[from] SetupError),
+    Setup(Arc<SetupError>),
     /// No token.
     #[error(transparent)]
     Token(#[from] TokenError),

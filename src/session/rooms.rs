@@ -10,6 +10,7 @@ use thiserror::Error;
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tracing::debug;
 
 use super::known::Memory;
@@ -118,6 +119,8 @@ pub struct Rooms {
     pub(super) places: Places,
     pub(super) last_failure: LastFailure,
     aliases: Arc<Aliases>,
+    /// Where the end of its tunnel is waited for.
+    endings: TaskTracker,
 }
 
 impl Drop for Rooms {
@@ -125,7 +128,8 @@ impl Drop for Rooms {
     fn drop(&mut self) {
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             let transport = Arc::clone(&self.transport);
-            runtime.spawn(async move { transport.shutdown().await });
+            let ending = async move { transport.shutdown().await };
+            self.endings.spawn_on(ending, &runtime);
         }
     }
 }
@@ -169,7 +173,11 @@ impl Rooms {
     ///
     /// # Errors
     /// [`SetupError`] for settings that can never work.
-    pub fn new(target: Target, aws: Arc<AwsContext>) -> Result<Self, SetupError> {
+    pub fn new(
+        target: Target,
+        aws: Arc<AwsContext>,
+        endings: TaskTracker,
+    ) -> Result<Self, SetupError> {
         let tls = trust(&target.name, target.ca_file.as_deref())?;
         let transport: Arc<dyn Transport> = match &target.via {
             Via::Direct => Arc::new(Direct::new(target.endpoint.clone(), target.connect_timeout)),
@@ -181,6 +189,7 @@ impl Rooms {
             )),
         };
         Ok(Self {
+            endings,
             transport,
             tokens: Arc::new(token::provider(Arc::clone(&aws))),
             tls,

@@ -1,28 +1,39 @@
 //! The targets behind a port: set up already, or as soon as the database of one has been looked up.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::time::{Duration, SystemTime};
 
 use pg_handshake::Startup;
-use tokio::sync::OnceCell;
-use tokio::time::{Instant, timeout};
+use thiserror::Error;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use super::rooms::{Rooms, SetupError};
 use super::{Proxy, SessionError};
 use crate::aws::{AwsContext, AwsOptions};
-use crate::config::{Plan, Target};
+use crate::config::{ConfigError, Plan, Target};
 use crate::discover::{self, DiscoverError};
+use crate::jitter::jitter;
+use crate::kept::{Kept, Lease, Stopped, system_clock};
 use crate::report;
 use crate::route::{self, RouteError};
+use crate::tunnel::{Readiness, chain};
 
 /// How long a failed lookup answers those that come after it: a pool that tries again at once must
 /// not become a stream of calls to AWS.
 const FAILURE_STANDS: Duration = Duration::from_secs(3);
+/// After how long a database that was not found is looked for again: first, and at most. It doubles.
+const LOOK_AGAIN: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
 
 /// The AWS identities of the program: targets with the same profile and region share one.
 #[derive(Default)]
-pub struct Contexts(Mutex<Vec<Context>>);
+pub struct Contexts {
+    known: Mutex<Vec<Context>>,
+    /// Tunnels of targets that are no longer served, on their way to the end.
+    endings: TaskTracker,
+}
 
 struct Context {
     profile: Option<String>,
@@ -33,7 +44,7 @@ struct Context {
 impl Contexts {
     /// The one for a profile and a region, either of which AWS's own settings give where it is `None`.
     pub fn of(&self, profile: Option<&str>, region: Option<&str>) -> Arc<AwsContext> {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let same = |context: &&Context| {
             context.profile.as_deref() == profile && context.region.as_deref() == region
         };
@@ -60,7 +71,13 @@ impl Contexts {
     /// [`SetupError`] for settings that can never work.
     pub fn rooms(&self, target: Target) -> Result<Arc<Rooms>, SetupError> {
         let aws = self.of(target.profile.as_deref(), target.region.as_deref());
-        Rooms::new(target, aws).map(Arc::new)
+        Rooms::new(target, aws, self.endings.clone()).map(Arc::new)
+    }
+
+    /// The tunnels that are on their way to the end although the program is not.
+    #[must_use]
+    pub fn endings(&self) -> &TaskTracker {
+        &self.endings
     }
 }
 
@@ -68,15 +85,47 @@ impl Contexts {
 pub struct Slot {
     /// As configured.
     pub plan: Plan,
+    lookup: Arc<Lookup>,
+}
+
+/// How the database of a target is found, and what then is needed for it.
+struct Lookup {
+    plan: Plan,
     contexts: Arc<Contexts>,
-    rooms: OnceCell<Arc<Rooms>>,
+    rooms: OnceLock<Arc<Rooms>>,
+    /// The lookup that is under way, in a task of its own.
+    running: Kept<Arc<Rooms>, LookupError>,
     failure: Mutex<Option<Failure>>,
 }
 
 /// The last lookup, which found nothing.
 struct Failure {
     at: Instant,
-    error: Arc<DiscoverError>,
+    error: LookupError,
+}
+
+/// Why a lookup found nothing. All who wait for it get the same answer.
+#[derive(Clone, Debug, Error)]
+enum LookupError {
+    #[error(transparent)]
+    Discovery(Arc<DiscoverError>),
+    #[error(transparent)]
+    Config(ConfigError),
+    #[error(transparent)]
+    Setup(Arc<SetupError>),
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+}
+
+impl From<LookupError> for SessionError {
+    fn from(error: LookupError) -> Self {
+        match error {
+            LookupError::Discovery(error) => Self::Discovery(error),
+            LookupError::Config(error) => Self::Config(error),
+            LookupError::Setup(error) => Self::Setup(error),
+            LookupError::Stopped(_) => Self::ShuttingDown,
+        }
+    }
 }
 
 impl Slot {
@@ -85,19 +134,13 @@ impl Slot {
     /// # Errors
     /// [`SetupError`] for settings that can never work.
     pub fn new(plan: Plan, contexts: Arc<Contexts>) -> Result<Self, SetupError> {
-        let rooms = match plan.target() {
-            Some(target) => OnceCell::new_with(Some(contexts.rooms(target)?)),
+        match plan.target() {
+            Some(target) => Self::settled(plan, target, contexts),
             None => {
                 Rooms::check(&plan)?; // What can be known already.
-                OnceCell::new()
+                Ok(Self::with(plan, contexts, OnceLock::new()))
             }
-        };
-        Ok(Self {
-            plan,
-            contexts,
-            rooms,
-            failure: Mutex::default(),
-        })
+        }
     }
 
     /// A target for which somebody has looked up what there is to look up. It counts as what `plan`
@@ -110,95 +153,74 @@ impl Slot {
         target: Target,
         contexts: Arc<Contexts>,
     ) -> Result<Self, SetupError> {
-        Ok(Self {
-            plan,
-            rooms: OnceCell::new_with(Some(contexts.rooms(target)?)),
+        let rooms = OnceLock::from(contexts.rooms(target)?);
+        Ok(Self::with(plan, contexts, rooms))
+    }
+
+    fn with(plan: Plan, contexts: Arc<Contexts>, rooms: OnceLock<Arc<Rooms>>) -> Self {
+        let lookup = Lookup {
+            plan: plan.clone(),
             contexts,
+            rooms,
+            running: Kept::new(system_clock()),
             failure: Mutex::default(),
-        })
+        };
+        Self {
+            plan,
+            lookup: Arc::new(lookup),
+        }
     }
 
     /// What the target needs, if that is known by now.
     #[must_use]
     pub fn ready(&self) -> Option<&Arc<Rooms>> {
-        self.rooms.get()
+        self.lookup.rooms.get()
     }
 
     /// What the target needs. Where the database has to be looked up first, all who want it share one
-    /// lookup. Takes no longer than the connect timeout of the target. Cancel-safe.
+    /// lookup, which goes on when they leave. Takes no longer than the connect timeout of the target.
+    /// Cancel-safe.
     ///
     /// # Errors
-    /// [`SessionError::Discovery`], [`SessionError::Setup`], [`SessionError::ConnectTimeout`].
+    /// [`SessionError::Discovery`], [`SessionError::Setup`], [`SessionError::Config`],
+    /// [`SessionError::LookupTimeout`].
     pub async fn rooms(&self) -> Result<Arc<Rooms>, SessionError> {
-        let rooms = self.rooms.get_or_try_init(|| async {
-            let target = self.look_up().await?;
-            Ok::<_, SessionError>(self.contexts.rooms(target)?)
+        if let Some(rooms) = self.ready() {
+            return Ok(Arc::clone(rooms));
+        }
+        if let Some(error) = self.lookup.standing_failure() {
+            return Err(error.into());
+        }
+        let found = self.lookup.running.get(|| {
+            let lookup = Arc::clone(&self.lookup);
+            async move { lookup.run().await }
         });
-        match timeout(self.plan.connect_timeout, rooms).await {
-            Ok(rooms) => rooms.cloned(),
+        match timeout(self.plan.connect_timeout, found).await {
+            Ok(Ok((lease, _))) => Ok(lease.value),
+            Ok(Err(error)) => Err(error.into()),
             Err(_) => Err(SessionError::LookupTimeout(self.plan.connect_timeout)),
         }
     }
 
-    async fn look_up(&self) -> Result<Target, SessionError> {
-        let Some(db) = self.plan.lookup() else {
-            // Set up when it was made.
-            return Err(SessionError::ShuttingDown);
-        };
-        if let Some(error) = self.standing_failure() {
-            return Err(SessionError::Discovery(error));
-        }
-        let plan = &self.plan;
-        let aws = self
-            .contexts
-            .of(plan.profile.as_deref(), plan.region.as_deref());
-        let found = match discover::region(&aws, plan.region.as_deref()).await {
-            Ok(region) => discover::find(&aws, &region, db).await,
-            Err(error) => Err(error),
-        };
-        let located = found.and_then(|found| {
-            found
-                .endpoint
-                .clone()
-                .ok_or_else(|| DiscoverError::Unusable {
-                    wanted: db.clone(),
-                    reason: "has no endpoint yet".to_owned(),
-                })
-        });
-        match located {
-            Ok(endpoint) => {
-                info!(target = %plan.name, %endpoint, "found {db}");
-                *self.failure() = None;
-                Ok(plan.at(endpoint)?)
+    /// Looks the database up until it is found, so that nobody has to come for it: what waits for
+    /// readiness sends nobody. Ends with `stop`, and when the target is no longer served.
+    async fn keep_looking(slot: Weak<Self>, stop: CancellationToken) {
+        let (mut pause, longest) = LOOK_AGAIN;
+        loop {
+            let Some(slot) = slot.upgrade() else { return };
+            if slot.ready().is_some() || slot.rooms().await.is_ok() {
+                return;
             }
-            Err(error) => {
-                let error = Arc::new(error);
-                warn!(target = %plan.name, reason = %error, "cannot find {db}");
-                *self.failure() = Some(Failure {
-                    at: Instant::now(),
-                    error: Arc::clone(&error),
-                });
-                Err(SessionError::Discovery(error))
+            drop(slot);
+            if stop
+                .run_until_cancelled(sleep(jitter(pause)))
+                .await
+                .is_none()
+            {
+                return;
             }
+            pause = (pause * 2).min(longest);
         }
-    }
-
-    fn standing_failure(&self) -> Option<Arc<DiscoverError>> {
-        let failure = self.failure();
-        let failure = failure.as_ref()?;
-        (failure.at.elapsed() < FAILURE_STANDS).then(|| Arc::clone(&failure.error))
-    }
-
-    /// Why the last lookup found nothing; `None` before the first and after one that did.
-    #[must_use]
-    pub fn last_failure(&self) -> Option<Arc<DiscoverError>> {
-        let failure = self.failure();
-        failure.as_ref().map(|failure| Arc::clone(&failure.error))
-    }
-
-    fn failure(&self) -> MutexGuard<'_, Option<Failure>> {
-        // It is written whole.
-        self.failure.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The target for messages about it, as long as nobody knows where it is.
@@ -208,8 +230,8 @@ impl Slot {
 
     /// The identifier of the reason why the last lookup found nothing.
     pub(super) fn failed_lookup(&self) -> Option<&'static str> {
-        let error = SessionError::Discovery(self.last_failure()?);
-        Some(report::before_login(&error, None).id)
+        let error = self.lookup.failure().as_ref()?.error.clone();
+        Some(report::before_login(&error.into(), None).id)
     }
 
     /// Why the last attempt to look it up failed, as far as it concerns who only asks.
@@ -217,10 +239,67 @@ impl Slot {
         match (self.ready(), self.failed_lookup()) {
             (Some(rooms), _) => rooms.not_now(),
             (None, Some(id)) => Some(SessionError::FailedBefore(id)),
-            (None, None) => Some(SessionError::NoTunnelYet(
-                crate::tunnel::Readiness::Starting,
-            )),
+            (None, None) => Some(SessionError::NoTunnelYet(Readiness::Starting)),
         }
+    }
+}
+
+impl Lookup {
+    async fn run(self: Arc<Self>) -> Result<Lease<Arc<Rooms>>, LookupError> {
+        let found = self.look_up().await;
+        let found = found.and_then(|target| {
+            let rooms = self.contexts.rooms(target);
+            rooms.map_err(|error| LookupError::Setup(Arc::new(error)))
+        });
+        match found {
+            Ok(rooms) => {
+                *self.failure() = None;
+                let rooms = Arc::clone(self.rooms.get_or_init(|| rooms));
+                Ok(Lease {
+                    value: rooms,
+                    made_at: SystemTime::now(),
+                    until: None,
+                })
+            }
+            Err(error) => {
+                let reason = chain(&error);
+                warn!(target = %self.plan.name, reason, "cannot find {}", self.plan.wanted);
+                *self.failure() = Some(Failure {
+                    at: Instant::now(),
+                    error: error.clone(),
+                });
+                Err(error)
+            }
+        }
+    }
+
+    /// Where the database is. The name of the database that was made with it is its default, where
+    /// none is configured.
+    async fn look_up(&self) -> Result<Target, LookupError> {
+        let plan = &self.plan;
+        let Some(db) = plan.lookup() else {
+            return Err(Stopped.into()); // It was set up when it was made.
+        };
+        let discovery = |error| LookupError::Discovery(Arc::new(error));
+        let (profile, region) = (plan.profile.as_deref(), plan.region.as_deref());
+        let aws = self.contexts.of(profile, region);
+        let region = discover::region(&aws, region).await.map_err(discovery)?;
+        let found = discover::find(&aws, &region, db).await.map_err(discovery)?;
+        let target = discover::target(plan, &found).map_err(discovery)?;
+        let target = target.map_err(LookupError::Config)?;
+        info!(target = %plan.name, endpoint = %target.endpoint, "found {db}");
+        Ok(target)
+    }
+
+    fn standing_failure(&self) -> Option<LookupError> {
+        let failure = self.failure();
+        let failure = failure.as_ref()?;
+        (failure.at.elapsed() < FAILURE_STANDS).then(|| failure.error.clone())
+    }
+
+    fn failure(&self) -> MutexGuard<'_, Option<Failure>> {
+        // It is written whole.
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -281,9 +360,21 @@ impl Entry {
     }
 }
 
-/// Looks up what has to be, all at the same time.
+/// Looks up what has to be, all at the same time, once; whatever is not found is looked for further in
+/// the background. Why something was not found is logged.
 pub async fn look_up_all(slots: &[Arc<Slot>], proxy: &Proxy) {
-    let all = slots.iter().map(|slot| async {
+    let open = slots.iter().filter(|slot| slot.ready().is_none());
+    let open: Vec<_> = open.collect();
+    for slot in &open {
+        let (slot, stop) = (Arc::downgrade(slot), proxy.stop.clone());
+        let looking = async move {
+            stop.clone()
+                .run_until_cancelled(Slot::keep_looking(slot, stop))
+                .await
+        };
+        tokio::spawn(looking);
+    }
+    let all = open.iter().map(|slot| async {
         if let Err(error) = slot.rooms().await {
             let target = slot.provisional();
             report::before_login(&error, Some(&report::About::target(&target))).log();

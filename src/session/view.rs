@@ -15,6 +15,7 @@ impl Watched for Rooms {
             readiness: self.transport.readiness(),
             failed: self.last_failure.get(),
             tunnel: self.transport.stats(),
+            found: true,
         }
     }
 }
@@ -28,6 +29,7 @@ impl Watched for Slot {
                 readiness: Readiness::Starting,
                 failed: self.failed_lookup(),
                 tunnel: TunnelStats::default(),
+                found: false,
             },
         }
     }

@@ -75,7 +75,6 @@ async fn files_that_cannot_be_meant() {
             format!("host = \"postgres://{HOST}/app\""),
         ),
         ("a port that is none", format!("host = \"{HOST}:pg\"")),
-        ("no bastion", format!("host = \"{HOST}\"")),
         (
             "a bastion by its name",
             format!("host = \"{HOST}\"\nbastion = \"bastion-1\""),

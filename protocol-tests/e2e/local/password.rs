@@ -147,7 +147,7 @@ async fn refused(world: &World, setup: &Setup) -> String {
     let mut second = launch(&world.sandbox, setup);
     let refused = second.wait_ready(PATIENCE).await;
     let said = refused.expect_err("it must not start").to_string();
-    assert!(said.contains("exit status: 1"), "{said}");
+    assert!(said.contains("exit status: "), "{said}");
     said
 }
 

@@ -2,9 +2,9 @@
 
 use std::fmt::Write as _;
 
-use crate::commands::choose::shown;
 use crate::config::{DEFAULT_LOCAL_PORT, DEFAULT_UPSTREAM_PORT, Endpoint};
 use crate::discover::{Candidate, Database, Kind, Ranked, Survey};
+use crate::quote::printable;
 
 /// Most bastions that are named as alternatives.
 const MOST_OTHERS: usize = 4;
@@ -140,7 +140,7 @@ fn about(one: &Database) -> String {
         Some(false) => "IAM login OFF: pgiam check says how to turn it on".to_owned(),
         None => "IAM login unknown".to_owned(),
     });
-    shown(&facts.join(", "))
+    printable(&facts.join(", "))
 }
 
 fn bastion(text: &mut String, ranked: &Ranked) {
@@ -156,7 +156,7 @@ fn bastion(text: &mut String, ranked: &Ranked) {
         off(text, "bastion", &id(other), &reason(other));
     }
     if let Some(note) = &ranked.note {
-        _ = writeln!(text, "# {}", shown(note));
+        _ = writeln!(text, "# {}", printable(note));
     }
 }
 
@@ -171,15 +171,15 @@ fn reason(Candidate { node, why }: &Candidate) -> String {
 /// A key and its value.
 fn line(text: &mut String, key: &str, value: &str, comment: Option<&str>) {
     let value = toml::Value::String(value.to_owned());
-    let comment = comment.map(|comment| format!("   # {}", shown(comment)));
+    let comment = comment.map(|comment| format!("   # {}", printable(comment)));
     _ = writeln!(text, "{key} = {value}{}", comment.unwrap_or_default());
 }
 
 /// A key that is left out for now.
 fn off(text: &mut String, key: &str, value: &str, comment: &str) {
     let value = toml::Value::String(value.to_owned());
-    let value = shown(&value.to_string());
-    let written = format!("# {key} = {value}   # {}", shown(comment));
+    let value = printable(&value.to_string());
+    let written = format!("# {key} = {value}   # {}", printable(comment));
     _ = writeln!(text, "{}", written.trim_end_matches([' ', '#']));
 }
 

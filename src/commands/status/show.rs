@@ -6,6 +6,7 @@ use std::io::IsTerminal;
 
 use super::short;
 use crate::admin::document::{Client, Failure, Process, Session, Target};
+use crate::quote::printable;
 use crate::terminal::{BAD, DIM, GOOD, HEADING, Table, WARNING, styled};
 
 /// Bytes a second of each connection, by process and connection id.
@@ -209,7 +210,8 @@ fn trouble(target: &Target, error: &Failure, width: usize) -> String {
 fn wrapped(text: &str, width: usize) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for word in text.split_whitespace() {
-        let word = console::truncate_str(word, width, "…");
+        let word = printable(word);
+        let word = console::truncate_str(&word, width, "…");
         let length = console::measure_text_width(&word);
         match lines.last_mut() {
             Some(line) if console::measure_text_width(line) + 1 + length <= width => {

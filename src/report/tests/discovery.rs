@@ -2,7 +2,7 @@
 
 use super::answers::printed;
 use super::*;
-use crate::config::{ConfigError, Db};
+use crate::config::Db;
 use crate::discover::DiscoverError;
 
 fn orders(reader: bool) -> Db {
@@ -113,7 +113,7 @@ fn one_elsewhere() -> SessionError {
     let text = "[targets.orders]\ndb='orders'\nregion='eu-west-1'";
     let file: File = toml::from_str(text).unwrap();
     let plan = file.plan(None, &Layer::default(), "").unwrap();
-    plan.at(endpoint()).unwrap_err().into()
+    SessionError::Config(plan.at(endpoint()).unwrap_err())
 }
 
 #[test]
@@ -150,18 +150,4 @@ fn the_statement_for_a_lookup_is_json_of_the_partition() {
     let statement: serde_json::Value = serde_json::from_str(statement).unwrap();
     assert_eq!(statement["Action"], "rds:DescribeDBInstances");
     assert_eq!(statement["Resource"], "arn:aws-cn:rds:cn-north-1:*:*");
-}
-
-#[test]
-fn what_was_configured_turns_out_to_be_unusable() {
-    let contradicts = ConfigError::Invalid {
-        target: "orders".to_owned(),
-        key: "region",
-        value: "us-east-1".to_owned(),
-        reason: "the host is in eu-central-1, and a token for another region is refused; leave region out".to_owned(),
-    };
-    let one = target("bastion='i-1'");
-    let error = SessionError::Config(contradicts);
-    let text = printed("a contradiction", &before_login(&error, Some(&about(&one))));
-    snapshot("configuration", &[text]);
 }

@@ -18,7 +18,7 @@ use crate::tunnel::{ApiRefusal, TunnelError};
 /// How long the nodes that were found are used before they are looked up again.
 const LOOKUP_AGE: Duration = Duration::from_secs(60);
 /// How long looking them up may take, all pages together.
-const LOOKUP_DEADLINE: Duration = Duration::from_secs(10);
+const LOOKUP_DEADLINE: Duration = Duration::from_secs(16);
 /// How long a node that failed is tried after all others. A restart of the node or of its agent
 /// takes about as long.
 const FAILURE_AGE: Duration = Duration::from_secs(60);
