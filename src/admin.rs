@@ -135,7 +135,10 @@ impl Admin {
             tasks: TaskTracker::new(),
         };
         if let Some(listener) = listener {
-            info!(address = ?http, "health endpoints and metrics");
+            info!(
+                address = http.map(tracing::field::display),
+                "health endpoints and metrics"
+            );
             let serving = http::over_tcp(listener, Arc::clone(&context));
             admin.spawn(serving);
         }

@@ -111,6 +111,15 @@ impl fmt::Debug for Listed {
     }
 }
 
+/// What is configured and not served.
+#[derive(Clone, Debug, Default)]
+pub struct LeftOut {
+    /// Why a target is not, for each of them.
+    pub targets: Vec<String>,
+    /// Why a changed configuration is not used.
+    pub change: Option<String>,
+}
+
 /// All that is measured, in one place. Shared by everything that serves connections, and read by
 /// everything that shows them.
 #[derive(Debug)]
@@ -119,6 +128,7 @@ pub struct Observed {
     live: Live,
     last_errors: LastErrors,
     targets: RwLock<Vec<Listed>>,
+    left_out: RwLock<LeftOut>,
     phase: AtomicU8,
     /// Accept loops that have ended without being asked to.
     dead_loops: Arc<AtomicUsize>,
@@ -136,6 +146,7 @@ impl Observed {
             live: Live::default(),
             last_errors: LastErrors::default(),
             targets: RwLock::default(),
+            left_out: RwLock::default(),
             phase: AtomicU8::new(Phase::Starting as u8),
             dead_loops: Arc::default(),
             limit,
@@ -150,6 +161,34 @@ impl Observed {
             self.metrics.begin(&listed.watched.view().target.name);
         }
         *self.targets.write().unwrap_or_else(PoisonError::into_inner) = targets;
+    }
+
+    /// From now on these targets are configured and not served, for these reasons.
+    pub fn leave_out(&self, targets: Vec<String>) {
+        let left_out = LeftOut {
+            targets,
+            change: None,
+        };
+        *self
+            .left_out
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = left_out;
+    }
+
+    /// The configuration has changed, and is not used for this reason.
+    pub fn change_unused(&self, reason: String) {
+        let mut left_out = self
+            .left_out
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        left_out.change = Some(reason);
+    }
+
+    /// What is configured and not served.
+    #[must_use]
+    pub fn left_out(&self) -> LeftOut {
+        let left_out = self.left_out.read().unwrap_or_else(PoisonError::into_inner);
+        left_out.clone()
     }
 
     /// The targets, in the order in which they were shown.

@@ -175,6 +175,21 @@ impl ForwardedSignals {
     }
 }
 
+/// Whether the terminal that this process was started at is gone; `false` where it was started at none.
+/// `was_there` says which.
+#[must_use]
+pub fn terminal_is_gone(was_there: bool) -> bool {
+    #[cfg(unix)]
+    {
+        was_there && rustix::termios::tcgetpgrp(io::stdin()).is_err()
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = was_there;
+        false
+    }
+}
+
 /// Whether the keys of the terminal reach this process.
 #[must_use]
 pub fn is_in_front() -> bool {

@@ -185,6 +185,12 @@ fn against(observed: &Observed, views: &[View], least: Option<usize>) -> Option<
     let ready = views.iter().filter(|view| view.is_ready()).count();
     let wanted = least.unwrap_or(views.len());
     let all = views.len();
+    let left_out = observed.left_out().targets.len();
+    if left_out > 0 && least.is_none() {
+        return Some(format!(
+            "{left_out} of the configured targets cannot be served"
+        ));
+    }
     (ready < wanted).then(|| format!("{ready} of {all} targets can be reached"))
 }
 

@@ -38,6 +38,10 @@ pub struct Process {
     pub max_connections: usize,
     /// Its targets, in the order of their names.
     pub targets: Vec<Target>,
+    /// Why targets that are configured are not served, one reason each.
+    pub left_out: Vec<String>,
+    /// Why a changed configuration is not used.
+    pub change_unused: Option<String>,
 }
 
 /// A target.
@@ -173,7 +177,10 @@ impl Process {
             .map(|listed| Target::of(observed, listed, &connections))
             .collect();
         targets.sort_by(|a, b| a.name.cmp(&b.name));
+        let left_out = observed.left_out();
         Self {
+            left_out: left_out.targets,
+            change_unused: left_out.change,
             pid: std::process::id(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             kind: context.kind.as_str().to_owned(),

@@ -121,11 +121,11 @@ Open connections get the drain timeout of the one that is stopped.";
 
 pub(super) const COMPLETIONS: &str = "\
 Examples:
-  pgiam completions bash > ~/.local/share/bash-completion/completions/pgiam
+  source <(pgiam completions bash)      in ~/.bashrc
   pgiam completions zsh > \"${fpath[1]}/_pgiam\"
   pgiam completions fish > ~/.config/fish/completions/pgiam.fish";
 
 pub(super) const MAN: &str = "\
 Examples:
   pgiam man | man -l -
-  pgiam man ~/.local/share/man/man1";
+  pgiam man ~/.local/share/man/man1 && man -M ~/.local/share/man pgiam";

@@ -2,7 +2,7 @@
 
 mod text;
 
-use std::fs::OpenOptions;
+use std::fs::{self, OpenOptions};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
@@ -91,6 +91,9 @@ fn in_the_way(path: &Path) -> anyhow::Error {
 }
 
 fn write(path: &Path, text: &str, force: bool) -> anyhow::Result<()> {
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    }
     let mut options = OpenOptions::new();
     options.write(true);
     match force {

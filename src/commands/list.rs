@@ -141,7 +141,7 @@ fn tables(region: &str, profile: Option<&str>, survey: &Survey) -> String {
         let profile = profile.map(|profile| format!(" --profile {profile}"));
         let profile = profile.unwrap_or_default();
         let db = &first.identifier;
-        let next = format!("pgiam serve --db {db} --region {region}{profile}");
+        let next = format!("pgiam serve --db {db} --user ROLE --region {region}{profile}");
         // Writing to a String cannot fail.
         _ = writeln!(
             text,

@@ -6,13 +6,14 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::choose;
 use super::serve::{ready_line, say_left_out};
 use crate::cli::ServeArgs;
 use crate::config::{ConfigError, File, Plan, Serve};
-use crate::platform::{HangUp, service};
+use crate::platform::{self, HangUp, service};
 use crate::server::Server;
 use crate::session::{self, Contexts, Proxy, Slot};
 
@@ -121,6 +122,10 @@ pub(super) struct Changes<'a> {
 /// Who may ask for it besides the file.
 pub(super) struct Asked {
     pub(super) hang_up: HangUp,
+    /// Ends the program: what a SIGHUP means when its terminal is gone.
+    pub(super) stop: CancellationToken,
+    /// It was started at a terminal.
+    pub(super) at_terminal: bool,
     /// The control socket.
     pub(super) control: mpsc::Receiver<()>,
 }
@@ -154,6 +159,11 @@ impl<'a> Changes<'a> {
                     return;
                 }
                 () = self.asked.hang_up.next() => {
+                    if platform::terminal_is_gone(self.asked.at_terminal) {
+                        info!("the terminal is gone");
+                        self.asked.stop.cancel();
+                        std::future::pending::<()>().await;
+                    }
                     info!("SIGHUP: reading the configuration anew");
                     return;
                 }
@@ -183,33 +193,27 @@ impl<'a> Changes<'a> {
     }
 
     async fn serve_anew(&mut self, server: &mut Server, proxy: &Arc<Proxy>) {
+        let unused = |reason: String| {
+            error!(reason, "the configuration stays as it was");
+            proxy.observed.change_unused(reason);
+        };
         let configured = match Configured::load(self.args) {
             Ok(configured) => configured,
-            Err(failed) => {
-                let reason = failed.to_string();
-                error!(reason, "the configuration stays as it was");
-                return;
-            }
+            Err(failed) => return unused(failed.to_string()),
         };
         let before = server.served().slots();
         let (slots, failed) = configured.slots(&self.contexts, Some(&before)).await;
-        for error in &failed {
-            say_left_out(error);
-        }
+        let mut left_out: Vec<String> = failed.iter().map(say_left_out).collect();
         if slots.is_empty() {
-            error!("no target is left; the configuration stays as it was");
-            return;
+            return unused(format!("no target is left: {}", left_out.join("; ")));
         }
         match server.reload(&slots).await {
-            Ok(failed) => failed
-                .into_iter()
-                .for_each(|error| say_left_out(&error.into())),
-            Err(failed) => {
-                let reason = failed.to_string();
-                error!(reason, "the configuration stays as it was");
-                return;
+            Ok(failed) => {
+                left_out.extend(failed.into_iter().map(|error| say_left_out(&error.into())))
             }
+            Err(failed) => return unused(failed.to_string()),
         }
+        proxy.observed.leave_out(left_out);
         if configured.serve != self.configured.serve {
             warn!("[serve] has changed; that is taken over when pgiam is started anew");
         }

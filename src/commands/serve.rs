@@ -1,6 +1,6 @@
 //! `pgiam serve`: listen, and connect every client to its database.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,7 +33,7 @@ pub async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
     let configured = Configured::load(args)?;
     let contexts = Arc::new(Contexts::default());
     let (slots, failed) = configured.slots(&contexts, None).await;
-    let slots = some(slots, failed)?;
+    let (slots, mut left_out) = some(slots, failed)?;
     let verifier = verifier(&configured.serve)?;
     let state_dir = state_dir(args.state.state_dir.as_ref())?;
     let mut ends = Ends {
@@ -47,7 +47,10 @@ pub async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
     let proxy = Arc::new(proxy);
     let (admin, control) = administer(&configured, &state_dir, &proxy, ends.asked.clone())?;
     let endings = contexts.endings().clone();
-    let mut server = listen(&slots, (&configured.serve, &state_dir), &proxy, endings)?;
+    let at = (&configured.serve, &*state_dir);
+    let (mut server, unbound) = listen(&slots, at, &proxy, endings)?;
+    left_out.extend(unbound);
+    proxy.observed.leave_out(left_out);
     let mut end = tokio::select! {
         () = look_up(&slots, &proxy) => None,
         end = ends.next() => Some(end),
@@ -58,7 +61,12 @@ pub async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
     proxy.observed.started();
     service::ready(&serving(&server));
 
-    let asked = Asked { hang_up, control };
+    let asked = Asked {
+        hang_up,
+        stop: ends.asked.clone(),
+        at_terminal: std::io::stdin().is_terminal(),
+        control,
+    };
     let mut changes = Changes::watch(args, configured, contexts, asked);
     while end.is_none() {
         tokio::select! {
@@ -117,42 +125,42 @@ fn administer(
     Ok((admin, asked))
 }
 
-/// Listens for the targets.
+/// Listens for the targets; and why that is not possible for some.
 fn listen(
     slots: &[Arc<Slot>],
     (serve, state_dir): (&Serve, &Path),
     proxy: &Arc<Proxy>,
     endings: TaskTracker,
-) -> anyhow::Result<Server> {
+) -> anyhow::Result<(Server, Vec<String>)> {
     let at = ListenAt {
         serve: serve.clone(),
         default_socket_dir: platform::socket::default_dir(state_dir),
     };
     let (listeners, failed) = server::bind(slots, &at)?;
     let failed = failed.into_iter().map(anyhow::Error::from).collect();
-    let listeners = some(listeners, failed)?;
-    Ok(Server::start(Arc::clone(proxy), at, listeners, endings))
+    let (listeners, left_out) = some(listeners, failed)?;
+    let server = Server::start(Arc::clone(proxy), at, listeners, endings);
+    Ok((server, left_out))
 }
 
-/// What works, and a line about each thing that does not; the first of these where nothing works.
-fn some<T>(works: Vec<T>, failed: Vec<anyhow::Error>) -> anyhow::Result<Vec<T>> {
+/// What works, and the reason for each thing that does not, which is logged; the first of these as an
+/// error where nothing works.
+fn some<T>(works: Vec<T>, failed: Vec<anyhow::Error>) -> anyhow::Result<(Vec<T>, Vec<String>)> {
     let mut failed = failed.into_iter();
     if works.is_empty()
         && let Some(first) = failed.next()
     {
         return Err(first);
     }
-    failed.for_each(|error| say_left_out(&error));
-    Ok(works)
+    Ok((works, failed.map(|error| say_left_out(&error)).collect()))
 }
 
-/// A target that cannot be served does not keep the others from it.
-pub(super) fn say_left_out(error: &anyhow::Error) {
+/// A target that cannot be served does not keep the others from it. Returns why it cannot.
+pub(super) fn say_left_out(error: &anyhow::Error) -> String {
     let reason = crate::tunnel::chain(error.as_ref());
-    error!(
-        reason = reason.trim_end(),
-        "a target is left out; the others are served"
-    );
+    let reason = reason.trim_end();
+    error!(reason, "a target is left out; the others are served");
+    reason.to_owned()
 }
 
 /// Looks up the databases that are named by their identifiers, for a while.

@@ -21,6 +21,8 @@ use crate::terminal::{self, Progress};
 const LOOK: Duration = Duration::from_millis(50);
 /// How long a process that serves nothing any more may still be there.
 const LAST_STEPS: Duration = Duration::from_secs(2);
+/// For how long `status` looks at connections to tell their rates.
+const MEASURE: Duration = Duration::from_millis(300);
 const NONE_RUNS: &str = "pgiam: no pgiam of yours is running\nhint: start one: pgiam serve";
 
 /// Shows what the running program does.
@@ -32,11 +34,19 @@ pub async fn status(args: &StatusArgs) -> anyhow::Result<u8> {
     if args.watch {
         return watch::watch(&state_dir, args.output.json).await;
     }
-    let processes = running(&state_dir).await?;
+    let mut processes = running(&state_dir).await?;
     if args.output.json {
         terminal::write(format!("{}\n", serde_json::to_string_pretty(&processes)?))?;
     } else if !processes.is_empty() {
-        terminal::write(show::all(&processes, show::width(), None))?;
+        let mut rates = None;
+        if watch::has_connections(&processes) {
+            let mut meter = watch::Meter::default();
+            meter.rates(&processes);
+            sleep(MEASURE).await;
+            processes = running(&state_dir).await?;
+            rates = Some(meter.rates(&processes));
+        }
+        terminal::write(show::all(&processes, show::width(), rates.as_ref()))?;
     }
     if processes.is_empty() {
         terminal::tell(NONE_RUNS)?;

@@ -214,6 +214,10 @@ impl File {
                 return Err(unknown_target(asked, &targets));
             }
             targets.retain(|name, _| selected.contains(name));
+        } else if let Some(db) = &flags.db {
+            // One of its own, whatever others the file has; unless the file says more about this one.
+            targets.retain(|name, _| name.eq_ignore_ascii_case(db));
+            targets.entry(name_of_one(flags, db)).or_default();
         } else if let (true, Some(described)) = (targets.is_empty(), described) {
             targets.insert(name_of_one(flags, described), Layer::default());
         }
@@ -222,9 +226,8 @@ impl File {
                 looked_at: looked_at.to_owned(),
             });
         }
-        let per_database: [(&'static str, bool); 3] = [
+        let per_database: [(&'static str, bool); 2] = [
             ("host", flags.host.is_some()),
-            ("db", flags.db.is_some()),
             ("port", flags.port.is_some_and(|port| port != 0)),
         ];
         if let Some((key, _)) = per_database
@@ -254,9 +257,10 @@ impl File {
         flags: &Layer,
         looked_at: &str,
     ) -> Result<Plan, ConfigError> {
-        let described = flags.host.is_some() || flags.db.is_some();
         let selected: Vec<String> = name.map(str::to_owned).into_iter().collect();
-        if selected.is_empty() && described {
+        if selected.is_empty() && flags.db.is_some() {
+            // `plans` finds it.
+        } else if selected.is_empty() && flags.host.is_some() {
             self.targets.clear(); // Those of the file are others.
         } else if selected.is_empty() && self.targets.len() > 1 {
             return Err(ConfigError::WhichTarget {
@@ -328,6 +332,12 @@ pub(super) fn unknown_target(asked: &str, targets: &BTreeMap<String, Layer>) -> 
         (Some(name), _) => format!("did you mean \"{name}\"? "),
         (None, Some(command)) => format!("did you mean the command pgiam {command}? "),
         (None, None) => String::new(),
+    };
+    let suggestion = match targets.is_empty() {
+        true => format!(
+            "{suggestion}describe it with --db {asked} or --host, or let pgiam init write a file; "
+        ),
+        false => suggestion,
     };
     ConfigError::UnknownTarget {
         asked: asked.to_owned(),

@@ -8,6 +8,7 @@ use super::file::Layer;
 use super::{
     ConfigError, DEFAULT_DIAL_TIMEOUT, DEFAULT_IDLE_TIMEOUT, DEFAULT_SESSIONS, MAX_SESSIONS,
 };
+use crate::nearest::did_you_mean;
 
 /// How the bytes reach the database.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -177,7 +178,10 @@ pub(super) fn via(
         (Some(other), _) => Err(invalid(
             "via",
             other.to_owned(),
-            "it is \"ssm\" or \"direct\"".to_owned(),
+            format!(
+                "{}it is \"ssm\" or \"direct\"",
+                did_you_mean(other, ["ssm", "direct"])
+            ),
         )),
     }
 }

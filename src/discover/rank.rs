@@ -54,25 +54,27 @@ impl Place {
 }
 
 /// Orders nodes as bastions for a database in `vpc`. Those that are known to be in another VPC are
-/// left out, unless there is no other one.
+/// left out, unless they are marked or there is no other one.
 pub(super) fn rank(seen: Seen<Node>, vpc: Option<&str>) -> Ranked {
     let Seen { found, missing } = seen;
-    // Who marks a node in another VPC has connected the two.
-    let elsewhere = |node: &Node| !node.marked && Place::of(node, vpc) == Place::Other;
+    let elsewhere = |node: &Node| Place::of(node, vpc) == Place::Other;
     let (online, offline): (Vec<_>, Vec<_>) = found.into_iter().partition(|node| node.online);
     let is_only = online.len() == 1;
     let (far, near): (Vec<_>, Vec<_>) = online.into_iter().partition(elsewhere);
+    // Who has marked one in another VPC may have connected the two: it comes last.
+    let marked = far.iter().filter(|node| node.marked).cloned();
     let (mut nodes, is_far) = match near.is_empty() {
         true => (far, true),
-        false => (near, false),
+        false => (near.into_iter().chain(marked).collect(), false),
     };
-    let key = |node: &Node| (merits(node, vpc), node.id.clone());
+    let key = |node: &Node| (elsewhere(node), merits(node, vpc), node.id.clone());
     nodes.sort_by_key(key);
     let equals = match nodes.first() {
         Some(first) => {
             let best = merits(first, vpc);
             nodes
                 .iter()
+                .take_while(|node| !elsewhere(node) || is_far)
                 .take_while(|node| merits(node, vpc) == best)
                 .count()
         }
@@ -80,7 +82,7 @@ pub(super) fn rank(seen: Seen<Node>, vpc: Option<&str>) -> Ranked {
     };
     let mut offline: Vec<Node> = offline
         .into_iter()
-        .filter(|node| !elsewhere(node))
+        .filter(|node| node.marked || !elsewhere(node))
         .collect();
     offline.sort_by_key(key);
     let note = match (nodes.first(), vpc) {

@@ -406,7 +406,9 @@ async fn the_bastion_in_the_databases_vpc_is_taken() {
         .iter()
         .map(|one| (one.node.id.as_str(), one.why.as_str()))
         .collect();
-    assert_eq!(ids, [(BASTION, "same VPC, named bastion")]);
+    let elsewhere = "tag pgiam:bastion, another VPC, named bastion";
+    let expected = [(BASTION, "same VPC, named bastion"), (OTHER, elsewhere)];
+    assert_eq!(ids, expected);
     assert!(best.note.is_none() && best.missing.is_empty());
     account.deny(&["rds:DescribeDBClusters"]);
     let blind = ranked().await;
@@ -498,7 +500,7 @@ fn bastions_are_ordered_by_what_speaks_for_them() {
     ];
     let best = ranked(all);
     let ids: Vec<_> = best.nodes.iter().map(|one| one.node.id.as_str()).collect();
-    assert_eq!(ids, ["i-7", "i-9", "i-8", "i-3", "i-4", "i-0"]);
+    assert_eq!(ids, ["i-7", "i-9", "i-8", "i-3", "i-4", "i-0", "i-1"]);
     assert_eq!(best.equals, 1);
     let offline: Vec<_> = best
         .offline

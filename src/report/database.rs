@@ -121,6 +121,18 @@ pub(super) fn no_alpn() -> Said {
     .hint("Are host and port those of a PostgreSQL database?")
 }
 
+/// Where nobody has named a role, the one that was tried is likely to be none.
+fn no_role(about: Option<&About<'_>>, user: &str) -> String {
+    let configured = about.is_some_and(|about| about.target.user.is_some());
+    let own = crate::platform::os_user().is_some_and(|own| own == user);
+    match (configured, own) {
+        (false, true) => format!(
+            "\"{user}\" is your name on this machine: name the role with --user ROLE, user = \"ROLE\" or psql -U ROLE. If it is meant: "
+        ),
+        _ => String::new(),
+    }
+}
+
 pub(super) fn upstream(error: &UpstreamError, about: Option<&About<'_>>) -> Report {
     let user = about.map(|about| about.user).unwrap_or_default();
     let said = match error {
@@ -138,9 +150,10 @@ pub(super) fn upstream(error: &UpstreamError, about: Option<&About<'_>>) -> Repo
             token_sent(about)
         ))
         .hint(format!(
-            "As an administrator run: GRANT rds_iam TO {0}; (if there is no such role, CREATE ROLE {0} LOGIN; first; names are case-sensitive). Or IAM authentication is off: {1}.",
+            "{2}As an administrator run: GRANT rds_iam TO {0}; (if there is no such role, CREATE ROLE {0} LOGIN; first; names are case-sensitive). Or IAM authentication is off: {1}.",
             quote_identifier(user),
-            turn_iam_on()
+            turn_iam_on(),
+            no_role(about, user)
         )),
         UpstreamError::BytesBeforeTls => Said::new("database.injected", BROKEN, error.to_string())
             .detail("Someone between the bastion and the database may be adding data. No token was sent.")

@@ -141,7 +141,7 @@ fn no_database(about: &About<'_>) -> Added {
     Added::hint(
         "database.no-database",
         format!(
-            "Name one that exists (psql -d NAME; psql -d postgres -l lists them), or set database = \"NAME\" under [targets.{name}]. Names are case-sensitive."
+            "Name one that exists (psql -d NAME; psql -d postgres -l lists them), or set database = \"NAME\" under [targets.{name}], or --database. Names are case-sensitive."
         ),
     )
     .detail(detail)

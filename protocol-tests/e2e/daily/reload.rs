@@ -2,10 +2,11 @@
 
 use nix::sys::signal::Signal;
 use protocol_tests::events::Event;
+use protocol_tests::inventory::DbCluster;
 
-use super::write;
+use super::{command, write};
 use crate::shell::Shell;
-use crate::support::{BASTION, HOST, PATIENCE, Setup, World, eventually, run};
+use crate::support::{BASTION, HOST, PATIENCE, PORT, Setup, World, eventually, run};
 
 fn config(targets: &[(&str, u16, &str)]) -> String {
     let mut text = format!("[defaults]\nhost = \"{HOST}\"\nbastion = \"{BASTION}\"\n");
@@ -112,7 +113,6 @@ async fn sighup_is_taken_over_at_once_and_a_broken_file_changes_nothing() {
     let [port, other] = free_ports();
     let world = world(config(&[("orders", port, "app")])).await;
     assert!(answers(&world, port).await);
-    let unusable = "no target is left; the configuration stays as it was";
     let as_it_was = "the configuration stays as it was";
     for (broken, complaint, reason) in [
         (
@@ -121,7 +121,7 @@ async fn sighup_is_taken_over_at_once_and_a_broken_file_changes_nothing() {
             "did you mean bastion?",
         ),
         ("", as_it_was, "no target is configured"),
-        ("[targets.orders]\nvia = 'vpn'\n", unusable, "has no host"),
+        ("[targets.orders]\nvia = 'vpn'\n", as_it_was, "has no host"),
     ] {
         change(&world, broken);
         world.proxy.signal(Signal::SIGHUP).expect("pgiam runs");
@@ -198,5 +198,58 @@ async fn a_port_that_cannot_be_had_does_not_keep_the_others_from_it() {
     world.proxy.signal(Signal::SIGHUP).expect("pgiam runs");
     taken_over(&world, 1).await;
     assert!(answers(&world, busy).await);
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn what_works_is_not_given_up_for_what_does_not() {
+    let [works] = free_ports();
+    let taken = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+    let busy = taken.local_addr().expect("its address").port();
+    let world = world(config(&[("orders", works, "app")])).await;
+    change(&world, &config(&[("orders", busy, "app")]));
+    world.proxy.signal(Signal::SIGHUP).expect("pgiam runs");
+    let as_it_was = "the configuration stays as it was";
+    let log = world.proxy.wait_log(as_it_was, PATIENCE).await;
+    let reason = log.expect("a reason")["reason"].to_string();
+    assert!(reason.contains("in use"), "{reason}");
+    assert!(answers(&world, works).await);
+    let status = run(command(&world.sandbox, &["status"])).await;
+    assert!(
+        status
+            .stdout
+            .contains("the changed configuration is not used"),
+        "{status:?}"
+    );
+    // A port may pass from one target to another.
+    change(&world, &config(&[("other", works, "postgres")]));
+    taken_over(&world, 1).await;
+    let who = world.query("select current_database()").await;
+    assert_eq!(who, "postgres");
+    let status = run(command(&world.sandbox, &["status"])).await;
+    assert!(!status.stdout.contains("not used"), "{status:?}");
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_database_is_looked_for_until_it_is_found() {
+    let world =
+        world("[targets.later]\ndb = \"later\"\nuser = \"db_user\"\nport = 0\n".to_owned()).await;
+    let line = world.proxy.ready_line();
+    assert!(
+        line.contains("RDS later, which was not found yet"),
+        "{line}"
+    );
+    let ran = run(world.psql_command(&["-c", "select 1"])).await;
+    assert!(ran.stderr.contains("[discover.no-database]"), "{ran:?}");
+    let not_ready = run(command(&world.sandbox, &["wait", "--timeout", "0"])).await;
+    assert_eq!(not_ready.code, Some(3), "{not_ready:?}");
+    let mut later = DbCluster::new("later", HOST, PORT).member("later-1", true);
+    later.database = Some("app".to_owned());
+    world.sandbox.inventory().add_cluster(later);
+    // Nobody has to come for it.
+    let ready = run(command(&world.sandbox, &["wait", "--timeout", "60"])).await;
+    assert_eq!(ready.code, Some(0), "{ready:?}");
+    assert_eq!(world.query("select current_database()").await, "app");
     world.stop().await;
 }

@@ -104,7 +104,8 @@ async fn no_file_is_needed() {
     let lab = Lab::open().await;
     std::fs::remove_file(lab.sandbox.dir().join("pgiam.toml")).expect("the file");
     let psql = lab.psql();
-    let by_name = ["--db", "orders", "--user", "db_user", "--database", "app"];
+    // RDS knows which database there is.
+    let by_name = ["--db", "orders", "--user", "db_user"];
     let by_host = [
         "--host",
         HOST,
@@ -121,6 +122,13 @@ async fn no_file_is_needed() {
             .await;
         assert_eq!(ran.rows(), "db_user app", "{how:?}");
     }
+    // It may be the command's own business.
+    let nameless = [
+        &by_host[..6],
+        &["--", &psql, "-X", "-A", "-t", "-d", "app", "-c", WHO],
+    ]
+    .concat();
+    assert_eq!(lab.run(&nameless).await.rows(), "db_user app");
     lab.close().await;
 }
 

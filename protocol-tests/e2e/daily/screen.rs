@@ -218,6 +218,8 @@ async fn a_check_that_ends_well_and_one_that_does_not() {
 #[tokio::test]
 async fn somebody_at_a_terminal_is_asked_which_bastion() {
     let lab = Lab::open().await;
+    // A file would say it.
+    std::fs::remove_file(lab.sandbox.dir().join("pgiam.toml")).expect("the file");
     let second = Ec2Instance::new("i-0fedcba9876543210", VPC_ID).tag("Name", "bastion-2");
     lab.sandbox.inventory().add_machine(second);
     lab.sandbox.agent("i-0fedcba9876543210").set_pacing(false);
@@ -281,4 +283,24 @@ async fn the_status_of_a_running_program() {
     );
     assert_eq!(psql.end().await.code, Some(0));
     world.stop().await;
+}
+
+#[tokio::test]
+async fn it_ends_with_the_terminal_that_it_was_started_at() {
+    let lab = Lab::open().await;
+    let Some(terminal) = Terminal::run(&command(&lab.sandbox, &["serve"]), "gone").await else {
+        return;
+    };
+    terminal.shows("ready  orders").await;
+    let serving = run(command(&lab.sandbox, &["status"])).await;
+    assert_eq!(serving.code, Some(0), "{serving:?}");
+    drop(terminal);
+    let look = async {
+        while run(command(&lab.sandbox, &["status"])).await.code != Some(3) {
+            tokio::time::sleep(Duration::from_millis(30)).await;
+        }
+    };
+    let ended = tokio::time::timeout(PATIENCE, look).await;
+    assert!(ended.is_ok(), "it still runs");
+    lab.close().await;
 }

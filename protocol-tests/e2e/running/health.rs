@@ -156,12 +156,16 @@ async fn a_path_that_dies_is_counted_where_nobody_else_notices() {
     let before = of("retransmissions").await;
     // From now on this connection's bytes go nowhere, and nobody says so.
     world.sandbox.link().strand();
+    // Long enough away for somebody to see it.
+    let api = world.sandbox.api();
+    api.fail("ResumeSession", ApiFault::InternalError, 10_000);
     psql.say("select 'answered';").await;
     until(&world, "the tunnel is interrupted", |target| {
         target["state"] == "interrupted"
     })
     .await;
     assert_eq!(get(address, "/readiness").await.status, 503);
+    api.recover();
     assert_eq!(psql.hear().await, "answered");
     assert_eq!(of("resumes").await, 1.0);
     assert!(of("retransmissions").await > before);

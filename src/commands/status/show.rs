@@ -68,6 +68,17 @@ fn one(process: &Process, width: usize, rates: Option<&Rates>) -> String {
             text.push_str(&trouble(target, error, width));
         }
     }
+    let left_out = process
+        .left_out
+        .iter()
+        .map(|reason| format!("left out: {reason}"));
+    let unused = process.change_unused.iter();
+    let unused = unused.map(|reason| format!("the changed configuration is not used: {reason}"));
+    for trouble in left_out.chain(unused) {
+        for line in wrapped(&trouble, width) {
+            _ = writeln!(text, "{}", styled(BAD, line));
+        }
+    }
     text.truncate(text.trim_end().len());
     text.push('\n');
     text

@@ -57,12 +57,18 @@ pub(super) async fn watch(state_dir: &Path, json: bool) -> anyhow::Result<u8> {
     }
 }
 
+/// Whether there is a rate to tell.
+pub(super) fn has_connections(processes: &[Process]) -> bool {
+    let mut targets = processes.iter().flat_map(|process| &process.targets);
+    targets.any(|target| !target.connections.is_empty())
+}
+
 /// Bytes a second, from two looks.
 #[derive(Debug, Default)]
-struct Meter(HashMap<(u32, u64), (u64, Instant)>);
+pub(super) struct Meter(HashMap<(u32, u64), (u64, Instant)>);
 
 impl Meter {
-    fn rates(&mut self, processes: &[Process]) -> Rates {
+    pub(super) fn rates(&mut self, processes: &[Process]) -> Rates {
         let now = Instant::now();
         let (mut seen, mut rates) = (HashMap::new(), HashMap::new());
         for process in processes {
