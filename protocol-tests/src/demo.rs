@@ -4,7 +4,7 @@
 //! configuration, and either waits for somebody to try it or tries it itself and reports.
 
 use std::io::{self, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -20,6 +20,8 @@ mod check;
 const REGION: &str = "eu-central-1";
 pub(crate) const HOST: &str = "orders.cluster-abc.eu-central-1.rds.amazonaws.com";
 const PORT: u16 = 5432;
+/// The file with what to export, in the sandbox's directory.
+const ENVIRONMENT: &str = "env";
 pub(crate) const BASTION: &str = "i-0123456789abcdef0";
 
 /// How long `pgiam` may take to print its ready line.
@@ -122,11 +124,31 @@ impl FarSide {
         let config = dir.join("pgiam.toml");
         std::fs::write(&config, configuration(port)).context("writing pgiam.toml")?;
         let ca_file = self.sandbox.pki().ca_pem_path();
+        self.write_environment(&options.pgiam)?;
         Proxy::start(Launch {
             env: self.sandbox.env(),
             collect_log: options.check,
             ..Launch::serve(&options.pgiam, &config, ca_file, &dir.join("state"))
         })
+    }
+
+    /// What somebody types to try further commands: the account, and where this program's files are.
+    fn write_environment(&self, pgiam: &Path) -> anyhow::Result<()> {
+        let dir = self.sandbox.dir();
+        let mut text = String::new();
+        let own = [
+            ("PGIAM_CONFIG", dir.join("pgiam.toml")),
+            ("PGIAM_STATE_DIR", dir.join("state")),
+            ("PGIAM_CA_FILE", self.sandbox.pki().ca_pem_path().to_owned()),
+        ];
+        let own = own.map(|(name, path)| (name.to_owned(), path.display().to_string()));
+        for (name, value) in self.sandbox.env().into_iter().chain(own) {
+            text.push_str(&format!("export {name}='{value}'\n"));
+        }
+        if let Some(folder) = pgiam.parent().and_then(|dir| dir.canonicalize().ok()) {
+            text.push_str(&format!("export PATH='{}':\"$PATH\"\n", folder.display()));
+        }
+        std::fs::write(dir.join(ENVIRONMENT), text).context("writing the environment")
     }
 
     async fn use_proxy(
@@ -147,9 +169,11 @@ impl FarSide {
         format!(
             "\n{}\n\nPaste this into another terminal. There is no password to give:\n\n    \
              psql -h localhost -p {}\n\nand then, to see who you are and that the way to the \
-             database is encrypted:\n\n    {QUERY};\n\n{}\nCtrl-C stops everything.\n",
+             database is encrypted:\n\n    {QUERY};\n\nFor the other commands (pgiam list, check, status, run, setup) first:\n\n    \
+             . {}\n\n{}\nCtrl-C stops everything.\n",
             proxy.ready_line(),
             proxy.port(),
+            self.sandbox.dir().join(ENVIRONMENT).display(),
             table(
                 &["what", "where"],
                 &[
