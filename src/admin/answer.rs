@@ -47,6 +47,12 @@ impl Answer {
         }
     }
 
+    /// To a request that is for somebody else.
+    pub(super) fn misdirected() -> Self {
+        let body = "ask for localhost or an address of the loopback interface\n";
+        Self::text(StatusCode::MISDIRECTED_REQUEST, body)
+    }
+
     fn ok(content_type: &'static str, body: String) -> Self {
         Self {
             status: StatusCode::OK,

@@ -1,12 +1,13 @@
 //! HTTP around the answers.
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
@@ -83,7 +84,11 @@ async fn converse(
             query: request.uri().query(),
             control,
         };
-        let response = response(context.answer(&asked));
+        let host = request.headers().get(HOST);
+        let response = match control || is_meant(&context, host) {
+            true => response(context.answer(&asked)),
+            false => response(Answer::misdirected()),
+        };
         async move { Ok::<_, Infallible>(response) }
     });
     let mut server = http1::Builder::new();
@@ -100,6 +105,27 @@ async fn converse(
     }
 }
 
+/// Whether a request is for us. On the loopback interface, a website whose name leads there (DNS
+/// rebinding) could have a browser ask for what it may not see; its requests have its own name.
+fn is_meant(context: &Context, host: Option<&HeaderValue>) -> bool {
+    if !context
+        .http
+        .is_some_and(|address| address.ip().is_loopback())
+    {
+        return true; // Whatever name it has there.
+    }
+    let Some(host) = host.and_then(|host| host.to_str().ok()) else {
+        return host.is_none(); // Programs that speak HTTP/1.0, and no browser.
+    };
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
+        _ => host,
+    };
+    let address = name.trim_start_matches('[').trim_end_matches(']');
+    let is_local = |ip: IpAddr| ip.to_canonical().is_loopback();
+    name.eq_ignore_ascii_case("localhost") || address.parse().is_ok_and(is_local)
+}
+
 fn response(answer: Answer) -> Response<Full<Bytes>> {
     let Answer {
         status,
@@ -112,4 +138,48 @@ fn response(answer: Answer) -> Response<Full<Bytes>> {
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::admin::{Controls, Kind};
+    use crate::observe::Observed;
+
+    #[test]
+    fn names_of_others_are_not_answered_on_the_loopback() {
+        let context = |address: &str| Context {
+            kind: Kind::Serve,
+            config: None,
+            http: Some(address.parse().unwrap()),
+            observed: Arc::new(Observed::new(1)),
+            controls: Controls::default(),
+        };
+        let meant = |address: &str, host: &'static str| {
+            is_meant(&context(address), Some(&HeaderValue::from_static(host)))
+        };
+        for host in [
+            "localhost:9801",
+            "LOCALHOST",
+            "127.0.0.1:9801",
+            "127.0.0.1",
+            "[::1]:9801",
+            "[::1]",
+        ] {
+            assert!(meant("127.0.0.1:9801", host), "{host}");
+        }
+        for host in [
+            "attacker.example:9801",
+            "attacker.example",
+            "localhost.attacker.example",
+            "10.0.0.1",
+            "",
+        ] {
+            assert!(!meant("127.0.0.1:9801", host), "{host}");
+            assert!(meant("10.0.0.7:9801", host), "{host}");
+        }
+        assert!(is_meant(&context("[::1]:9801"), None));
+    }
 }

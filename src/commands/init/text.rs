@@ -1,5 +1,6 @@
 //! The configuration file as text, with what was found in its comments.
 
+use std::collections::HashSet;
 use std::fmt::Write as _;
 
 use crate::config::{DEFAULT_LOCAL_PORT, DEFAULT_UPSTREAM_PORT, Endpoint};
@@ -26,11 +27,11 @@ pub(super) fn file(head: &Head<'_>, survey: &Survey) -> String {
     let mut all = ranked.iter().map(best);
     // One for all is said once.
     let common = all.next().filter(|first| all.all(|other| other == *first));
-    let mut text = String::new();
+    let (mut text, mut taken) = (String::new(), HashSet::new());
     defaults(&mut text, head, common.and(ranked.first()));
     for (port, (one, ranked)) in (DEFAULT_LOCAL_PORT..).zip(survey.databases.iter().zip(&ranked)) {
-        let named = one.clone();
-        let name = unique(&named, &survey.databases);
+        let name = unique(one, &survey.databases, &taken);
+        taken.insert(name.clone());
         target(&mut text, one, &name, port);
         if common.is_none() {
             bastion(&mut text, ranked);
@@ -48,15 +49,19 @@ pub(super) fn name(one: &Database) -> &str {
     &one.identifier
 }
 
-/// What it is called where a database of another kind has the same identifier.
-fn unique(one: &Database, all: &[Database]) -> String {
+/// What it is called where a database of another kind has the same identifier, or where even that is
+/// `taken`: a proxy and a cluster may each have an endpoint of one name.
+fn unique(one: &Database, all: &[Database], taken: &HashSet<String>) -> String {
     let same = all
         .iter()
         .filter(|other| other.identifier == one.identifier);
-    match (same.count(), one.kind) {
+    let name = match (same.count(), one.kind) {
         (1, _) | (_, Kind::Cluster) => name(one).to_owned(),
         (_, kind) => format!("{}-{}", name(one), kind.word()),
-    }
+    };
+    let further = (2..).map(|number| format!("{name}-{number}"));
+    let mut names = std::iter::once(name.clone()).chain(further);
+    names.find(|name| !taken.contains(name)).unwrap_or(name)
 }
 
 fn defaults(text: &mut String, head: &Head<'_>, ranked: Option<&Ranked>) {
@@ -275,5 +280,25 @@ mod tests {
         let text = file(&head(None, None), &survey);
         assert!(text.contains("# bastion = \"auto\""), "{text}");
         assert_eq!(plans(&text)[0].via.to_string(), "ssm auto");
+    }
+
+    #[test]
+    fn every_target_has_a_name_of_its_own() {
+        let mut survey = found();
+        for _ in 0..2 {
+            let mut endpoint = survey.databases[1].clone();
+            endpoint.kind = Kind::Endpoint;
+            survey.databases.push(endpoint);
+        }
+        let plans = plans(&file(&head(None, None), &survey));
+        let names: Vec<_> = plans.iter().map(|plan| plan.name.as_str()).collect();
+        let expected = [
+            "billing",
+            "orders",
+            "orders-endpoint",
+            "orders-endpoint-2",
+            "orders-instance",
+        ];
+        assert_eq!(names, expected);
     }
 }
