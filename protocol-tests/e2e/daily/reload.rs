@@ -68,9 +68,10 @@ fn sessions(world: &World) -> Vec<String> {
 async fn a_changed_file_is_taken_over_and_nobody_is_disturbed() {
     let [stays, goes, comes] = free_ports();
     let world = world(config(&[("stays", stays, "app"), ("goes", goes, "app")])).await;
+    // One after the other: so their sessions are in this order.
     let mut on_stays = Shell::open_port(&world, stays);
-    let mut on_goes = Shell::open_port(&world, goes);
     assert_eq!(on_stays.ask("select 1;").await, "1");
+    let mut on_goes = Shell::open_port(&world, goes);
     assert_eq!(on_goes.ask("select 2;").await, "2");
     let [of_stays, of_goes] = &sessions(&world)[..] else {
         panic!("a session each");
