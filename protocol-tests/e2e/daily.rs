@@ -8,10 +8,11 @@ mod words;
 use std::path::Path;
 
 use protocol_tests::program;
+use protocol_tests::rds::RdsDatabase;
 use protocol_tests::sandbox::Sandbox;
 use tokio::process::Command;
 
-use crate::support::pgiam;
+use crate::support::{Setup, behind, ordinary_config, pgiam};
 
 /// The program with the settings that keep it inside the sandbox, and nothing inherited.
 fn command(sandbox: &Sandbox, args: &[&str]) -> Command {
@@ -33,4 +34,30 @@ fn command(sandbox: &Sandbox, args: &[&str]) -> Command {
 
 fn write(path: &Path, text: &str) {
     std::fs::write(path, text).expect("a file in the sandbox's directory");
+}
+
+/// AWS and a database, for a program that is started by each test, with the ordinary file in its folder.
+struct Lab {
+    database: RdsDatabase,
+    sandbox: Sandbox,
+}
+
+impl Lab {
+    async fn open() -> Self {
+        let (sandbox, database) = behind(&Setup::default()).await;
+        write(&sandbox.dir().join("pgiam.toml"), &ordinary_config());
+        Self { database, sandbox }
+    }
+
+    fn psql(&self) -> String {
+        let psql = self.database.postgres().psql_program();
+        psql.display().to_string()
+    }
+
+    async fn close(self) {
+        let left = self.sandbox.open_sessions();
+        assert_eq!(left, Vec::<String>::new(), "left at AWS");
+        self.database.stop().await.expect("the server stops");
+        self.sandbox.shutdown().await;
+    }
 }

@@ -5,35 +5,14 @@ use std::process::Stdio;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use protocol_tests::events::Event;
-use protocol_tests::rds::RdsDatabase;
-use protocol_tests::sandbox::Sandbox;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::Child;
 use tokio::time::timeout;
 
-use super::{command, write};
-use crate::support::{HOST, PATIENCE, Ran, Setup, behind, ordinary_config, run};
-
-struct Lab {
-    database: RdsDatabase,
-    sandbox: Sandbox,
-}
+use super::{Lab, command};
+use crate::support::{HOST, PATIENCE, Ran, run};
 
 impl Lab {
-    async fn open() -> Self {
-        let (sandbox, database) = behind(&Setup::default()).await;
-        write(&sandbox.dir().join("pgiam.toml"), &ordinary_config());
-        Self { database, sandbox }
-    }
-
-    fn psql(&self) -> String {
-        self.database
-            .postgres()
-            .psql_program()
-            .display()
-            .to_string()
-    }
-
     async fn run(&self, args: &[&str]) -> Ran {
         run(command(&self.sandbox, &[&["run"], args].concat())).await
     }
@@ -49,16 +28,6 @@ impl Lab {
         let read = timeout(PATIENCE, output.read_line(&mut line));
         read.await.expect("in time").expect("a line");
         (child, line)
-    }
-
-    async fn close(self) {
-        assert_eq!(
-            self.sandbox.open_sessions(),
-            Vec::<String>::new(),
-            "left at AWS"
-        );
-        self.database.stop().await.expect("the server stops");
-        self.sandbox.shutdown().await;
     }
 }
 

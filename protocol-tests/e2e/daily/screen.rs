@@ -5,13 +5,11 @@ use std::time::Duration;
 
 use protocol_tests::events::Event;
 use protocol_tests::inventory::{Ec2Instance, VPC_ID};
-use protocol_tests::rds::RdsDatabase;
-use protocol_tests::sandbox::Sandbox;
 use tokio::process::Command;
 
-use super::{command, write};
+use super::{Lab, command};
 use crate::shell::Shell;
-use crate::support::{PATIENCE, Setup, World, behind, ordinary_config, run};
+use crate::support::{PATIENCE, World, run};
 
 /// Columns and lines of the terminal.
 const SIZE: (&str, &str) = ("80", "60");
@@ -152,27 +150,11 @@ fn compare(name: &str, screen: &str) {
     settings.bind(|| insta::assert_snapshot!(name, screen.trim_end()));
 }
 
-struct Lab {
-    database: RdsDatabase,
-    sandbox: Sandbox,
-}
-
 impl Lab {
-    async fn open() -> Self {
-        let (sandbox, database) = behind(&Setup::default()).await;
-        write(&sandbox.dir().join("pgiam.toml"), &ordinary_config());
-        Self { database, sandbox }
-    }
-
     /// The screen after a command has ended there.
     async fn screen(&self, name: &str, args: &[&str]) -> Option<String> {
         let terminal = Terminal::run(&command(&self.sandbox, args), name).await?;
         Some(terminal.shows(END).await)
-    }
-
-    async fn close(self) {
-        self.database.stop().await.expect("the server stops");
-        self.sandbox.shutdown().await;
     }
 }
 
@@ -223,7 +205,7 @@ async fn somebody_at_a_terminal_is_asked_which_bastion() {
     let second = Ec2Instance::new("i-0fedcba9876543210", VPC_ID).tag("Name", "bastion-2");
     lab.sandbox.inventory().add_machine(second);
     lab.sandbox.agent("i-0fedcba9876543210").set_pacing(false);
-    let psql = lab.database.postgres().psql_program().display().to_string();
+    let psql = lab.psql();
     let args = [
         "run",
         "--db",
