@@ -46,6 +46,10 @@ use trust::Trust;
 /// connection must be ready.
 pub const CREDENTIALS_DEADLINE: Duration = Duration::from_secs(20);
 
+/// What a page of managed nodes holds at most (SSM API Reference, `DescribeInstanceInformation`); the
+/// default is 10.
+pub(crate) const NODES_A_PAGE: i32 = 50;
+
 /// What tells one AWS identity from another. `Default` is what the AWS tools do without options.
 #[derive(Clone)]
 pub struct AwsOptions {

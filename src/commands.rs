@@ -16,9 +16,12 @@ pub mod token;
 pub mod tunnel;
 pub mod url;
 
+use anyhow::Context;
+
 use crate::cli::{Command, DatabaseArgs, ProgramArgs};
 use crate::config::{ConfigError, File, Plan};
 use crate::exit;
+use crate::platform;
 
 /// Does what was typed; the exit code.
 ///
@@ -51,6 +54,18 @@ pub fn exit_code(command: &Command, error: &anyhow::Error) -> u8 {
         _ if error.downcast_ref::<ConfigError>().is_some() => exit::USAGE,
         _ => exit::FAILED,
     }
+}
+
+/// The role that a client of the target logs in as unless it says another: the configured one, else
+/// what libpq would send.
+pub(crate) fn role(plan: &Plan) -> anyhow::Result<String> {
+    let role = plan.user.clone().or_else(platform::os_user);
+    role.with_context(|| {
+        format!(
+            "target \"{}\" has no user, and this account has no name; give --user",
+            plan.name
+        )
+    })
 }
 
 /// The one target that a command is about.

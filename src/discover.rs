@@ -367,27 +367,40 @@ pub async fn find(aws: &AwsContext, region: &str, db: &Db) -> Result<Database, D
     })
 }
 
-/// The target of a plan whose database was found. Where no database name is configured, it is that of
-/// the one which was made with it.
+/// Why the database of a plan has no place.
+#[derive(Debug, Error)]
+pub enum NotLocated {
+    /// It was not found.
+    #[error(transparent)]
+    Discover(#[from] DiscoverError),
+    /// What was found contradicts the plan.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+}
+
+/// The target of a plan that names its database as `db`, and what was found. Where no database name is
+/// configured, it is that of the one which was made with it. Takes no longer than 15 s.
 ///
 /// # Errors
-/// [`DiscoverError::Unusable`] when it has no endpoint, and inside of that [`ConfigError`] when what was
-/// found contradicts the plan.
-pub fn target(plan: &Plan, found: &Database) -> Result<Result<Target, ConfigError>, DiscoverError> {
-    let Some(endpoint) = found.endpoint.clone() else {
-        let wanted = Db {
-            identifier: found.identifier.clone(),
-            reader: false,
-        };
-        return Err(DiscoverError::Unusable {
-            wanted: plan.lookup().cloned().unwrap_or(wanted),
-            reason: "has no endpoint yet".to_owned(),
-        });
-    };
-    Ok(plan.at(endpoint).map(|target| Target {
+/// [`NotLocated`].
+pub async fn locate(
+    aws: &AwsContext,
+    plan: &Plan,
+    db: &Db,
+) -> Result<(Target, Database), NotLocated> {
+    let region = region(aws, plan.region.as_deref()).await?;
+    let found = find(aws, &region, db).await?;
+    let endpoint = found.endpoint.clone();
+    let endpoint = endpoint.ok_or_else(|| DiscoverError::Unusable {
+        wanted: db.clone(),
+        reason: "has no endpoint yet".to_owned(),
+    })?;
+    let target = plan.at(endpoint)?;
+    let target = Target {
         database: target.database.or_else(|| found.database.clone()),
         ..target
-    }))
+    };
+    Ok((target, found))
 }
 
 /// The database that has this endpoint; `None`: none that RDS knows here. It need not be PostgreSQL,

@@ -10,7 +10,7 @@ use tracing::debug;
 
 use crate::aws::AwsContext;
 use crate::config::{Auth, Bastion, ConfigError, Endpoint, Plan, SsmSettings, Target, Via};
-use crate::discover::{self, Candidate, Database, DiscoverError, Ranked};
+use crate::discover::{self, Candidate, Database, DiscoverError, NotLocated, Ranked};
 use crate::quote::printable;
 use crate::report::{self, Explanation};
 use crate::session::{Contexts, Slot};
@@ -146,10 +146,11 @@ async fn locate(plan: &Plan, aws: &AwsContext) -> Result<(Target, Option<Databas
     let Some(db) = plan.lookup() else {
         return Err(DiscoverError::NoRegion.into()); // A plan has one of the two.
     };
-    let region = discover::region(aws, plan.region.as_deref()).await?;
-    let database = discover::find(aws, &region, db).await?;
-    let target = discover::target(plan, &database)??;
-    Ok((target, Some(database)))
+    match discover::locate(aws, plan, db).await {
+        Ok((target, database)) => Ok((target, Some(database))),
+        Err(NotLocated::Discover(error)) => Err(error.into()),
+        Err(NotLocated::Config(error)) => Err(error.into()),
+    }
 }
 
 fn wants_bastion(plan: &Plan) -> bool {

@@ -176,7 +176,6 @@ impl<'a> Changes<'a> {
                     let changed = self.seen != Some(now);
                     let settled = self.changing.replace(now) == Some(now);
                     if changed && settled {
-                        self.seen = Some(now);
                         info!(file = %file.display(), "the configuration has changed");
                         return;
                     }
@@ -188,6 +187,8 @@ impl<'a> Changes<'a> {
     /// Serves what is configured now. A configuration that cannot be meant changes nothing.
     pub(super) async fn take_over(&mut self, server: &mut Server, proxy: &Arc<Proxy>) {
         service::reloading();
+        // Whoever asked for it: what the file says now is not to be taken over a second time.
+        self.seen = self.configured.file.as_deref().and_then(Stamp::of);
         self.serve_anew(server, proxy).await;
         service::ready(&serving(server));
     }

@@ -15,7 +15,6 @@ use crate::aws::{AwsContext, AwsOptions};
 use crate::cli::TokenArgs;
 use crate::config::{Auth, Endpoint, Plan};
 use crate::discover;
-use crate::platform;
 use crate::report::{About, explain};
 use crate::session::SessionError;
 use crate::terminal;
@@ -62,25 +61,15 @@ async fn request(plan: &Plan) -> anyhow::Result<(Arc<AwsContext>, TokenRequest)>
     let Endpoint { host, port } = match (named, plan.lookup()) {
         (Some(endpoint), _) => endpoint,
         (None, Some(db)) => {
-            let found = match discover::region(&aws, plan.region.as_deref()).await {
-                Ok(region) => discover::find(&aws, &region, db).await,
-                Err(error) => Err(error),
-            };
-            let found = found.map_err(|error| told(plan, SessionError::Discovery(error.into())))?;
-            let endpoint = found.endpoint;
-            endpoint.with_context(|| format!("the database \"{db}\" has no endpoint yet"))?
+            let located = discover::locate(&aws, plan, db).await;
+            let (target, _) = located.map_err(|error| told(plan, error.into()))?;
+            target.endpoint
         }
         (None, None) => bail!("target \"{}\" names no database", plan.name),
     };
     let resolved = Aliases::new(plan.login.dns_server).resolve(&host).await;
     let host = resolved.map_err(|error| told(plan, error.into()))?;
-    let user = plan.user.clone().or_else(platform::os_user);
-    let user = user.with_context(|| {
-        format!(
-            "target \"{}\" has no user, and this account has no name; give --user",
-            plan.name
-        )
-    })?;
+    let user = super::role(plan)?;
     let endpoint = Endpoint { host, port };
     let region = region(&aws, endpoint.region()).await?;
     let Endpoint { host, port } = endpoint;

@@ -5,7 +5,6 @@ use serde::Serialize;
 
 use crate::cli::{UrlArgs, UrlForm};
 use crate::config::{File, Layer, Plan};
-use crate::platform;
 use crate::quote::{dotnet, dsn, percent, shell};
 use crate::terminal;
 
@@ -59,13 +58,7 @@ fn address(args: &UrlArgs) -> anyhow::Result<Address> {
             plan.name
         );
     }
-    let user = plan.user.clone().or_else(platform::os_user);
-    let user = user.with_context(|| {
-        format!(
-            "target \"{}\" has no user, and this account has no name; give --user",
-            plan.name
-        )
-    })?;
+    let user = super::role(&plan)?;
     let database = match picked_by_name(&file, &plan, &flags) {
         true => Some(by_name(&plan)),
         false => plan.database.clone(),

@@ -9,6 +9,7 @@ use tracing::debug;
 use super::ask::Asker;
 use super::ec2::{self, Machine};
 use super::{DiscoverError, Missing, Node, Seen};
+use crate::aws::NODES_A_PAGE;
 use crate::quote::printable;
 use crate::tunnel::chain;
 
@@ -16,9 +17,6 @@ use crate::tunnel::chain;
 /// it, so that nobody needs a permission for EC2.
 pub const MARK: &str = "pgiam:bastion";
 pub(super) const LIST: &str = "ssm:DescribeInstanceInformation";
-
-/// What a page holds at most (SSM API Reference, `DescribeInstanceInformation`); the default is 10.
-const MOST_A_PAGE: i32 = 50;
 
 /// Every managed node, by id.
 ///
@@ -71,7 +69,7 @@ async fn list(
     let client = asker.aws.ssm(asker.region).await?;
     let call = client
         .describe_instance_information()
-        .max_results(MOST_A_PAGE)
+        .max_results(NODES_A_PAGE)
         .set_filters(filter.map(|filter| vec![filter]))
         .into_paginator()
         .items()

@@ -11,7 +11,7 @@ use super::rooms::SetupError;
 use crate::alias::AliasError;
 use crate::aws::CredentialsError;
 use crate::config::{ConfigError, EndpointKind};
-use crate::discover::DiscoverError;
+use crate::discover::{DiscoverError, NotLocated};
 use crate::route::RouteError;
 use crate::scram::ScramError;
 use crate::tls::upstream::UpstreamTlsError;
@@ -141,6 +141,15 @@ impl From<UpstreamTlsError> for SessionError {
             return Self::Tunnel(tunnel.clone());
         }
         Self::UpstreamTls(error)
+    }
+}
+
+impl From<NotLocated> for SessionError {
+    fn from(error: NotLocated) -> Self {
+        match error {
+            NotLocated::Discover(error) => Self::Discovery(Arc::new(error)),
+            NotLocated::Config(error) => Self::Config(error),
+        }
     }
 }
 

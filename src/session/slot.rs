@@ -6,15 +6,14 @@ use std::time::{Duration, SystemTime};
 use pg_handshake::Startup;
 use thiserror::Error;
 use tokio::time::{Instant, sleep, timeout};
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{info, warn};
+use tracing::{debug, info};
 
 use super::rooms::{Rooms, SetupError};
 use super::{Proxy, SessionError};
 use crate::aws::{AwsContext, AwsOptions};
 use crate::config::{ConfigError, Plan, Target};
-use crate::discover::{self, DiscoverError};
+use crate::discover::{self, DiscoverError, NotLocated};
 use crate::jitter::jitter;
 use crate::kept::{Kept, Lease, Stopped, system_clock};
 use crate::report;
@@ -117,6 +116,15 @@ enum LookupError {
     Stopped(#[from] Stopped),
 }
 
+impl From<NotLocated> for LookupError {
+    fn from(error: NotLocated) -> Self {
+        match error {
+            NotLocated::Discover(error) => Self::Discovery(Arc::new(error)),
+            NotLocated::Config(error) => Self::Config(error),
+        }
+    }
+}
+
 impl From<LookupError> for SessionError {
     fn from(error: LookupError) -> Self {
         match error {
@@ -203,8 +211,8 @@ impl Slot {
     }
 
     /// Looks the database up until it is found, so that nobody has to come for it: what waits for
-    /// readiness sends nobody. Ends with `stop`, and when the target is no longer served.
-    async fn keep_looking(slot: Weak<Self>, stop: CancellationToken) {
+    /// readiness sends nobody. Ends when the target is no longer served.
+    async fn keep_looking(slot: Weak<Self>) {
         let (mut pause, longest) = LOOK_AGAIN;
         loop {
             let Some(slot) = slot.upgrade() else { return };
@@ -212,13 +220,7 @@ impl Slot {
                 return;
             }
             drop(slot);
-            if stop
-                .run_until_cancelled(sleep(jitter(pause)))
-                .await
-                .is_none()
-            {
-                return;
-            }
+            sleep(jitter(pause)).await;
             pause = (pause * 2).min(longest);
         }
     }
@@ -263,7 +265,8 @@ impl Lookup {
             }
             Err(error) => {
                 let reason = chain(&error);
-                warn!(target = %self.plan.name, reason, "cannot find {}", self.plan.wanted);
+                // Those who wait for it say so, at the start and to clients.
+                debug!(target = %self.plan.name, reason, "cannot find {}", self.plan.wanted);
                 *self.failure() = Some(Failure {
                     at: Instant::now(),
                     error: error.clone(),
@@ -273,20 +276,15 @@ impl Lookup {
         }
     }
 
-    /// Where the database is. The name of the database that was made with it is its default, where
-    /// none is configured.
+    /// Where the database is.
     async fn look_up(&self) -> Result<Target, LookupError> {
         let plan = &self.plan;
         let Some(db) = plan.lookup() else {
             return Err(Stopped.into()); // It was set up when it was made.
         };
-        let discovery = |error| LookupError::Discovery(Arc::new(error));
         let (profile, region) = (plan.profile.as_deref(), plan.region.as_deref());
         let aws = self.contexts.of(profile, region);
-        let region = discover::region(&aws, region).await.map_err(discovery)?;
-        let found = discover::find(&aws, &region, db).await.map_err(discovery)?;
-        let target = discover::target(plan, &found).map_err(discovery)?;
-        let target = target.map_err(LookupError::Config)?;
+        let (target, _) = discover::locate(&aws, plan, db).await?;
         info!(target = %plan.name, endpoint = %target.endpoint, "found {db}");
         Ok(target)
     }
@@ -367,12 +365,8 @@ pub async fn look_up_all(slots: &[Arc<Slot>], proxy: &Proxy) {
     let open: Vec<_> = open.collect();
     for slot in &open {
         let (slot, stop) = (Arc::downgrade(slot), proxy.stop.clone());
-        let looking = async move {
-            stop.clone()
-                .run_until_cancelled(Slot::keep_looking(slot, stop))
-                .await
-        };
-        tokio::spawn(looking);
+        let looking = Slot::keep_looking(slot);
+        tokio::spawn(async move { stop.run_until_cancelled(looking).await });
     }
     let all = open.iter().map(|slot| async {
         if let Err(error) = slot.rooms().await {

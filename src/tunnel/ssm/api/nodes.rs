@@ -9,10 +9,9 @@ use aws_smithy_types::date_time::Format;
 use tracing::debug;
 
 use super::refusal;
+use crate::aws::NODES_A_PAGE;
 use crate::tunnel::{ApiRefusal, Carrier, CarrierState, TunnelError, chain};
 
-/// What a page holds at most (SSM API Reference, `DescribeInstanceInformation`); the default is 10.
-const MOST_A_PAGE: i32 = 50;
 /// How long the look at a node's status may take. The refusal it explains waits for it.
 const STATUS_DEADLINE: Duration = Duration::from_secs(3);
 
@@ -71,7 +70,7 @@ pub(in crate::tunnel::ssm) async fn online_nodes(
     let wanted = format!("tag {key}={value}");
     let mut pages = client
         .describe_instance_information()
-        .max_results(MOST_A_PAGE)
+        .max_results(NODES_A_PAGE)
         .set_filters(filter(&format!("tag:{key}"), [value]))
         .into_paginator()
         .send();
