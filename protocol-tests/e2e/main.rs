@@ -16,6 +16,7 @@ mod lifecycle;
 mod load;
 mod local;
 mod login;
+mod machine;
 mod running;
 mod setup;
 mod shell;
