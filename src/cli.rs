@@ -3,9 +3,11 @@
 mod args;
 mod examples;
 mod serve;
+mod switches;
 #[cfg(test)]
 mod tests;
 mod tools;
+mod variables;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
@@ -14,11 +16,14 @@ pub use args::{
     StateArgs,
 };
 pub use serve::{HttpArgs, ListenArgs, ServeArgs, TunnelArgs};
+pub use switches::switch;
 pub use tools::{
     CheckArgs, CompletionsArgs, InitArgs, ListArgs, ManArgs, RunArgs, SetupArgs, SetupBastionArgs,
     SetupCommand, SetupPolicyArgs, SetupSqlArgs, StatusArgs, StopArgs, TokenArgs, UrlArgs, UrlForm,
     WaitArgs,
 };
+
+use crate::{environment, local_password};
 
 /// Local PostgreSQL proxy: log in to private RDS and Aurora databases with your AWS identity.
 #[derive(Debug, Parser)]
@@ -91,15 +96,27 @@ impl Cli {
         })
     }
 
-    /// What was typed. Ends the process where clap does: after `--help`, and with exit code 2 where
-    /// the words are none.
+    /// Parses what was typed, and the `PGIAM_*` variables. Ends the process where clap does: after
+    /// `--help`, and with exit code 2 where a word or a variable is invalid.
     #[must_use]
     pub fn from_command_line() -> Self {
-        let matches = Self::definition().get_matches();
-        match Self::from_arg_matches(&matches) {
+        let given = variables::parse(&Self::definition(), std::env::args_os(), environment::read);
+        let parsed = given.and_then(|given| {
+            environment::note_taken(given.variables);
+            Self::from_arg_matches(&given.matches)
+        });
+        match parsed {
             Ok(cli) => cli,
             Err(error) => error.exit(),
         }
+    }
+
+    /// The names of all `PGIAM_*` variables that are settings.
+    #[must_use]
+    pub fn variables() -> Vec<String> {
+        let mut all = variables::names(&Self::definition());
+        all.push(local_password::VARIABLE.to_owned());
+        all
     }
 
     /// The command, which is `serve` when the word was not typed.

@@ -17,9 +17,11 @@ pub mod tunnel;
 pub mod url;
 
 use anyhow::Context;
+use tracing::{info, warn};
 
-use crate::cli::{Command, DatabaseArgs, ProgramArgs};
+use crate::cli::{Cli, Command, DatabaseArgs, ProgramArgs};
 use crate::config::{ConfigError, File, Plan};
+use crate::environment;
 use crate::exit;
 use crate::platform;
 
@@ -43,6 +45,32 @@ pub async fn dispatch(command: &Command) -> anyhow::Result<u8> {
         Command::Stop(args) => status::stop(args).await,
         Command::Completions(args) => complete::completions(args).map(|()| 0),
         Command::Man(args) => complete::man(args).map(|()| 0),
+    }
+}
+
+/// Logs the variables that begin like ours and are ignored: those of an orchestrator, and those that may
+/// be misspelt.
+pub fn tell_of_other_variables() {
+    let others = environment::others(&Cli::variables());
+    if !others.of_services.is_empty() {
+        let variables = others.of_services.join(", ");
+        info!(
+            variables,
+            "ignored: an orchestrator sets these for a service of this name"
+        );
+    }
+    let mut strangers = Vec::new();
+    for (name, like) in others.unknown {
+        match like {
+            Some(like) => {
+                warn!("{name} is ignored: it is not a variable of pgiam; did you mean {like}?")
+            }
+            None => strangers.push(name),
+        }
+    }
+    if !strangers.is_empty() {
+        let variables = strangers.join(", ");
+        info!(variables, "ignored: these are not variables of pgiam");
     }
 }
 

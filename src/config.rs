@@ -4,9 +4,11 @@
 //! the target's table in the file, then `[defaults]`, then the built-in values below.
 
 mod bastion;
+mod encoding;
 mod endpoint;
 mod error;
 mod file;
+mod forms;
 mod forward;
 mod login;
 mod plan;
@@ -23,6 +25,7 @@ pub use bastion::{Bastion, WrittenBastion};
 pub use endpoint::{Endpoint, EndpointKind, region_of};
 pub use error::ConfigError;
 pub use file::{File, Layer};
+pub(crate) use file::{LONGEST, fingerprint};
 pub use forward::{Destination, Listen};
 pub use login::{Auth, LoginSettings};
 pub use plan::{Db, Plan, Wanted};

@@ -13,6 +13,7 @@ pub mod cli;
 pub mod commands;
 pub mod config;
 pub mod discover;
+pub mod environment;
 pub mod exit;
 pub mod forward;
 mod jitter;

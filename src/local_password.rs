@@ -1,13 +1,14 @@
 //! The local password: what clients need who reach the proxy from where its user cannot be told
 //! apart from others. The database never sees it.
 
-use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 use zeroize::Zeroizing;
 
+use crate::environment::{VariableError, origin_hint, without_line_break};
+use crate::platform::permissions::{self, PathError, Role};
 use crate::secret::Redacted;
 
 /// The environment variable that may hold it.
@@ -38,30 +39,12 @@ pub enum LocalPasswordError {
         /// The file.
         file: PathBuf,
     },
-    /// The file system said no.
-    #[error("cannot read the local password file {path}: {source}")]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// The answer.
-        source: io::Error,
-    },
-    /// A directory, a pipe, a device: reading it could wait for ever.
-    #[error("the local password file {path} is not an ordinary file")]
-    NotAFile {
-        /// What it names.
-        path: PathBuf,
-    },
-    /// Other users may read or write it.
-    #[error(
-        "the local password file {path} is open to other users (mode {mode:04o}); close it: chmod 600 {path}"
-    )]
-    Open {
-        /// The file.
-        path: PathBuf,
-        /// Its permission bits.
-        mode: u32,
-    },
+    /// The file cannot be read, or is not safe.
+    #[error("{}{}", .0, origin_hint("password_file"))]
+    File(#[from] PathError),
+    /// The variable cannot be read.
+    #[error(transparent)]
+    Variable(#[from] VariableError),
     /// There is something, but no password that can be used.
     #[error("the local password in {origin} {reason}")]
     Unusable {
@@ -72,22 +55,19 @@ pub enum LocalPasswordError {
     },
 }
 
-/// Loads the local password from the first line of `file`, or takes the value of
-/// [`VARIABLE`]; `None` if neither is given.
+/// Loads the local password from the first line of `file`, or from the variable [`VARIABLE`], whose
+/// value is `variable`; `None` if neither is given.
 ///
-/// On Unix the file must be closed to group and others. Reads the file system, and so blocks for a
-/// moment; a pipe or a device is refused, so never for longer.
+/// On Unix the file must be ours, or root's, and closed to others. Reads the file system, and so
+/// blocks for a moment; a pipe or a device is refused, so never for longer.
 ///
 /// # Errors
-/// [`LocalPasswordError`], all of which name the file or the variable. An empty variable is one,
-/// because whoever sets it expects protection.
+/// [`LocalPasswordError`], all of which name the file or the variable.
 pub fn load(
     file: Option<&Path>,
-    env: Option<String>,
+    variable: Result<Option<Redacted<String>>, VariableError>,
 ) -> Result<Option<LocalPassword>, LocalPasswordError> {
-    // From here on every way out overwrites it.
-    let env = env.map(Redacted::new);
-    match (file, env) {
+    match (file, variable?) {
         (None, None) => Ok(None),
         (Some(file), Some(_)) => Err(LocalPasswordError::Twice {
             file: file.to_owned(),
@@ -106,7 +86,7 @@ pub fn load(
 const EMPTY: &str = "is empty; set one, or take the setting away";
 const TOO_LONG: &str = "is longer than 1024 bytes; choose a shorter one";
 const ZERO: &str = "contains a zero byte, which no client can send; choose another one";
-const NOT_TEXT: &str = "is not UTF-8 text; choose another one";
+const NOT_TEXT: &str = "is not UTF-8 text; choose another one, or save the file as UTF-8 (PowerShell's > writes UTF-16: use Set-Content -Encoding utf8)";
 
 fn flaw(password: &str) -> Option<&'static str> {
     if password.is_empty() {
@@ -121,37 +101,16 @@ fn flaw(password: &str) -> Option<&'static str> {
 }
 
 fn from_file(path: &Path) -> Result<LocalPassword, LocalPasswordError> {
-    let failed = |source| LocalPasswordError::File {
-        path: path.to_owned(),
-        source,
-    };
-    let not_a_file = || LocalPasswordError::NotAFile {
-        path: path.to_owned(),
-    };
-    // Before opening: that alone would wait for a pipe's other end.
-    if !std::fs::metadata(path).map_err(failed)?.is_file() {
-        return Err(not_a_file());
-    }
-    let file = File::open(path).map_err(failed)?;
-    let found = file.metadata().map_err(failed)?;
-    if !found.is_file() {
-        return Err(not_a_file());
-    }
-    #[cfg(unix)]
-    {
-        let mode = std::os::unix::fs::MetadataExt::mode(&found) & 0o7777;
-        if mode & 0o077 != 0 {
-            return Err(LocalPasswordError::Open {
-                path: path.to_owned(),
-                mode,
-            });
-        }
-    }
     let unusable = |reason| LocalPasswordError::Unusable {
         origin: format!("the file {}", path.display()),
         reason,
     };
-    let line = first_line(file).map_err(failed)?;
+    let file = permissions::open(Role::PasswordFile, path)?;
+    let line = first_line(file).map_err(|source| PathError::File {
+        name: "the local password file",
+        path: path.to_owned(),
+        source,
+    })?;
     let password = str::from_utf8(&line).map_err(|_| unusable(NOT_TEXT))?;
     match flaw(password) {
         None => Ok(LocalPassword(Redacted::new(password.to_owned()))),
@@ -159,18 +118,22 @@ fn from_file(path: &Path) -> Result<LocalPassword, LocalPasswordError> {
     }
 }
 
-/// The first line without its end, `\n` or `\r\n`; cut off where it is too long by then.
+/// The first line without its line break, and without the byte order mark that Windows' editors write;
+/// cut off where it is too long by then.
 fn first_line(file: impl Read) -> io::Result<Zeroizing<Vec<u8>>> {
-    // The longest password, a line end, and one byte to see that it was too long. All of it is
-    // reserved at once, so that growing leaves no copies behind.
-    const MOST: usize = LONGEST + 3;
+    const MARK: &[u8] = b"\xef\xbb\xbf";
+    // The longest password, the mark, a line end, and one byte to see that it was too long. All of it
+    // is reserved at once, so that growing leaves no copies behind.
+    const MOST: usize = MARK.len() + LONGEST + 3;
     let mut line = Zeroizing::new(Vec::with_capacity(2 * MOST));
     file.take(MOST as u64).read_to_end(&mut line)?;
     if let Some(end) = line.iter().position(|byte| *byte == b'\n') {
         line.truncate(end);
-        if line.last() == Some(&b'\r') {
-            line.pop();
-        }
+    }
+    let length = without_line_break(&line).len();
+    line.truncate(length);
+    if line.starts_with(MARK) {
+        line.drain(..MARK.len());
     }
     Ok(line)
 }
@@ -184,7 +147,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("password");
         write_private_file(&path, contents).unwrap();
-        match load(Some(&path), None) {
+        match load(Some(&path), Ok(None)) {
             Ok(password) => Ok(password.unwrap().secret().expose().clone()),
             Err(error) => {
                 let text = error.to_string();
@@ -204,6 +167,8 @@ mod tests {
             (" spaces stay \n", " spaces stay "),
             ("a\rb\r\n", "a\rb"),
             ("größe\n", "größe"),
+            ("hunter2\r", "hunter2"),
+            ("\u{feff}hunter2\r\n", "hunter2"),
         ] {
             assert_eq!(load_bytes(contents.as_bytes()).unwrap(), password);
         }
@@ -224,6 +189,8 @@ mod tests {
             (b"\r\n", "is empty"),
             (b"hun\0ter2\n", "zero byte"),
             (b"hunter2\xff\n", "not UTF-8"),
+            (b"\xff\xfeh\0u\0\r\0\n\0", "PowerShell's > writes UTF-16"),
+            (b"\xef\xbb\xbf\n", "is empty"),
             (&[b'x'; LONGEST + 1], "longer than 1024 bytes"),
             (&[b'x'; 100_000], "longer than 1024 bytes"),
         ] {
@@ -233,21 +200,35 @@ mod tests {
         }
     }
 
+    fn from_variable(text: &str) -> Result<Option<LocalPassword>, LocalPasswordError> {
+        load(None, Ok(Some(text.to_owned().into())))
+    }
+
     #[test]
     fn the_variable_is_the_other_way() {
-        let password = load(None, Some("hunter2\n".into())).unwrap().unwrap();
-        assert_eq!(password.secret().expose(), "hunter2\n", "taken as it is");
+        let password = from_variable("hunter2").unwrap().unwrap();
+        assert_eq!(password.secret().expose(), "hunter2");
         assert_eq!(format!("{password:?}"), "LocalPassword(********)");
-        assert!(load(None, None).unwrap().is_none());
-        for bad in [String::new(), "a\0b".into(), "x".repeat(LONGEST + 1)] {
-            let text = load(None, Some(bad)).unwrap_err().to_string();
+        assert!(load(None, Ok(None)).unwrap().is_none());
+        for bad in ["a\0b", &"x".repeat(LONGEST + 1)] {
+            let text = from_variable(bad).unwrap_err().to_string();
+            assert!(text.contains(VARIABLE), "{text}");
+        }
+        // One that cannot be read is not none.
+        let unreadable = VariableError {
+            name: VARIABLE.to_owned(),
+            reason: "is not UTF-8 text",
+        };
+        for file in [None, Some(Path::new("/etc/pw"))] {
+            let text = load(file, Err(unreadable.clone())).unwrap_err().to_string();
             assert!(text.contains(VARIABLE), "{text}");
         }
     }
 
     #[test]
     fn two_passwords_are_one_too_many() {
-        let text = load(Some(Path::new("/etc/pw")), Some("hunter2".into()))
+        let variable = Ok(Some("hunter2".to_owned().into()));
+        let text = load(Some(Path::new("/etc/pw")), variable)
             .unwrap_err()
             .to_string();
         assert!(
@@ -261,21 +242,16 @@ mod tests {
     fn what_is_no_file_is_named() {
         let dir = tempfile::tempdir().unwrap();
         let missing = dir.path().join("missing");
-        let error = load(Some(&missing), None).unwrap_err();
-        assert!(matches!(error, LocalPasswordError::File { .. }), "{error}");
-        assert!(error.to_string().contains("missing"), "{error}");
-        let error = load(Some(dir.path()), None).unwrap_err();
-        assert!(
-            matches!(error, LocalPasswordError::NotAFile { .. }),
-            "{error}"
-        );
+        let text = load(Some(&missing), Ok(None)).unwrap_err().to_string();
+        assert!(text.contains("missing"), "{text}");
+        let mut no_files = vec![dir.path()];
         if cfg!(unix) {
             // Reading this would never end.
-            let error = load(Some(Path::new("/dev/zero")), None).unwrap_err();
-            assert!(
-                matches!(error, LocalPasswordError::NotAFile { .. }),
-                "{error}"
-            );
+            no_files.push(Path::new("/dev/zero"));
+        }
+        for path in no_files {
+            let text = load(Some(path), Ok(None)).unwrap_err().to_string();
+            assert!(text.contains("is not an ordinary file"), "{text}");
         }
     }
 
@@ -289,7 +265,7 @@ mod tests {
         write_private_file(&path, b"hunter2").unwrap();
         let load_with = |mode| {
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
-            load(Some(&path), None).map_err(|error| error.to_string())
+            load(Some(&path), Ok(None)).map_err(|error| error.to_string())
         };
         for open in [0o644, 0o640, 0o604, 0o620, 0o602, 0o601] {
             let text = load_with(open).unwrap_err();

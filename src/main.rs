@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use pgiam::cli::{Cli, Command, LogFormat};
-use pgiam::{commands, terminal};
+use pgiam::{commands, environment, terminal};
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::{FilterExt, filter_fn};
 use tracing_subscriber::layer::SubscriberExt;
@@ -23,6 +23,7 @@ fn main() -> ExitCode {
             .enable_all()
             .build()
             .context("cannot start the runtime")?;
+        commands::tell_of_other_variables();
         let outcome = runtime.block_on(commands::dispatch(&command));
         // A name lookup may hang in its thread, and nobody needs its answer any more.
         runtime.shutdown_timeout(Duration::from_secs(1));
@@ -50,10 +51,16 @@ fn logging(command: &Command) -> anyhow::Result<()> {
     };
     let wanted = args.log.as_deref().unwrap_or(command.default_log());
     let filter = tracing_subscriber::EnvFilter::try_new(wanted).with_context(|| {
-        format!("--log \"{wanted}\" is no filter; write a level or \"info,pgiam::tunnel=debug\"")
+        let setting = environment::name_of("log");
+        format!(
+            "{setting} \"{wanted}\" is no filter; write a level or \"info,pgiam::tunnel=debug\""
+        )
     })?;
     let filter = filter.and(filter_fn(is_fit_to_log));
-    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let layer = tracing_subscriber::fmt::layer()
+        .with_writer(std::io::stderr)
+        // It would report a full or closed standard error there, and panic when that fails.
+        .log_internal_errors(false);
     let layer = match args.log_format {
         LogFormat::Human => layer
             .with_target(false)

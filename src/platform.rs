@@ -5,6 +5,7 @@
 //! conventions and are untested.
 
 pub mod peer;
+pub mod permissions;
 pub mod service;
 pub mod socket;
 

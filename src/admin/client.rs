@@ -36,7 +36,9 @@ pub enum AskError {
 ///
 /// # Errors
 /// [`AskError::Unsupported`] on systems without control sockets. (Windows: untested.)
-pub async fn all(state_dir: &Path) -> Result<Vec<(Found, Result<Process, AskError>)>, AskError> {
+pub async fn all(
+    state_dir: Option<&Path>,
+) -> Result<Vec<(Found, Result<Process, AskError>)>, AskError> {
     if !cfg!(unix) {
         return Err(AskError::Unsupported);
     }

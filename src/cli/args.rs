@@ -89,10 +89,10 @@ pub struct LoginArgs {
 #[derive(Clone, Debug, Default, Args)]
 pub struct SsmArgs {
     /// Managed node that carries the tunnel: i-…, mi-… or ecs:CLUSTER_TASK_RUNTIME; several
-    /// separated by commas, to be tried in this order; tag:KEY=VALUE; or auto, which finds one.
-    /// Default: auto.
+    /// separated by commas, or several times, to be tried in this order; tag:KEY=VALUE; or auto,
+    /// which finds one. Default: auto.
     #[arg(long, env = "PGIAM_BASTION", value_name = "ID", help_heading = TUNNEL)]
-    pub bastion: Option<String>,
+    pub bastion: Option<Vec<String>>,
     /// Session document. Default: AWS-StartPortForwardingSessionToRemoteHost.
     #[arg(long, env = "PGIAM_DOCUMENT", value_name = "NAME", help_heading = TUNNEL)]
     pub document: Option<String>,
@@ -202,10 +202,18 @@ pub enum LogFormat {
     Json,
 }
 
+/// One `--bastion`, or several.
+fn written(all: &[String]) -> WrittenBastion {
+    match all {
+        [one] => WrittenBastion::Text(one.clone()),
+        all => WrittenBastion::List(all.to_vec()),
+    }
+}
+
 impl SsmArgs {
     pub(super) fn layer(&self) -> Layer {
         Layer {
-            bastion: self.bastion.clone().map(WrittenBastion::Text),
+            bastion: self.bastion.as_deref().map(written),
             document: self.document.clone(),
             sessions: self.sessions,
             idle_timeout: self.idle_timeout,

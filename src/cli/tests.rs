@@ -1,5 +1,6 @@
 //! How words are read.
 
+mod documents;
 mod reference;
 
 use super::*;
@@ -53,7 +54,7 @@ fn serve_is_the_default() {
 }
 
 #[test]
-fn switches_take_a_value_only_behind_an_equals_sign() {
+fn switches_stand_alone_or_have_a_value() {
     let layer = |words: &[&str]| serve(&[&["serve"], words].concat()).layer();
     assert_eq!(layer(&["--warm"]).warm, Some(true));
     assert_eq!(layer(&["--warm=false"]).warm, Some(false));

@@ -1,8 +1,9 @@
 //! A changed configuration file, and SIGHUP: taken over without dropping a connection.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
@@ -12,20 +13,24 @@ use tracing::{error, info, warn};
 use super::choose;
 use super::serve::{ready_line, say_left_out};
 use crate::cli::ServeArgs;
-use crate::config::{ConfigError, File, Plan, Serve};
+use crate::config::{ConfigError, File, LONGEST, Plan, Serve, fingerprint};
+use crate::platform::permissions::{self, Role};
 use crate::platform::{self, HangUp, service};
 use crate::server::Server;
 use crate::session::{self, Contexts, Proxy, Slot};
 
-/// How often the file is looked at. Editors replace files, and folders may be on the network or
-/// shared with a container, so that looking is what works everywhere.
-const LOOK: Duration = Duration::from_secs(1);
+/// How often the file is read. Editors replace files, and directories may be on the network or shared
+/// with a container, so that reading is what works everywhere. A change counts when two looks have
+/// found the same, so it is loaded within two seconds on a busy machine, too.
+const LOOK: Duration = Duration::from_millis(500);
 
 /// What is configured at a moment.
 pub(super) struct Configured {
     pub(super) serve: Serve,
     /// The file that was read; `None`: flags are all there is.
     pub(super) file: Option<PathBuf>,
+    /// What was in it. It may have changed as soon as it was read.
+    loaded: Option<Stamp>,
     plans: Vec<Result<Plan, ConfigError>>,
 }
 
@@ -38,9 +43,11 @@ impl Configured {
         let (file, looked_at) = File::load(args.program.config.as_deref())?;
         let serve = Serve::from_layer(args.serve_layer().over(file.serve.clone()))?;
         let path = file.path.clone();
+        let loaded = Stamp::Contents(file.fingerprint.clone());
         let plans = file.plans(&args.targets, &args.layer(), &looked_at)?;
         Ok(Self {
             serve,
+            loaded: path.is_some().then_some(loaded),
             file: path,
             plans,
         })
@@ -90,20 +97,58 @@ impl Configured {
     }
 }
 
-/// Tells a file from a changed one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Stamp {
-    modified: Option<SystemTime>,
-    length: u64,
+/// What a look at the file has found. Its contents are what counts: time stamps and lengths stay the
+/// same in stores that set them to a constant, and within one tick of the file system's clock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Stamp {
+    Contents(Vec<u8>),
+    /// It cannot be read, for this reason.
+    Unreadable(String),
 }
 
 impl Stamp {
+    /// `None`: the file is gone. It is being replaced, or is not wanted any more.
     fn of(path: &Path) -> Option<Self> {
-        let found = std::fs::metadata(path).ok()?;
-        Some(Self {
-            modified: found.modified().ok(),
-            length: found.len(),
-        })
+        match permissions::read(Role::ConfigFile, path, LONGEST) {
+            Ok(bytes) => Some(Self::Contents(fingerprint(&bytes))),
+            Err(error) if error.io() == Some(ErrorKind::NotFound) => None,
+            Err(error) => Some(Self::Unreadable(error.to_string())),
+        }
+    }
+
+    /// Looks where blocking is allowed: the file may be on the network. Cancel-safe.
+    async fn look(path: &Path) -> Option<Self> {
+        let path = path.to_owned();
+        let look = tokio::task::spawn_blocking(move || Self::of(&path));
+        look.await.ok().flatten()
+    }
+}
+
+/// Tells from looks at the file when a change is to be loaded.
+#[derive(Debug)]
+struct Watch {
+    /// The file as it was loaded.
+    seen: Option<Stamp>,
+    /// The file as it was at the last look.
+    last: Option<Stamp>,
+}
+
+impl Watch {
+    fn new(seen: Option<Stamp>) -> Self {
+        Self {
+            last: seen.clone(),
+            seen,
+        }
+    }
+
+    /// Whether the file has changed since it was loaded, and is the same as at the look before: a
+    /// program that writes it in place may not have come to its end.
+    fn has_changed(&mut self, now: Option<Stamp>) -> bool {
+        let Some(now) = now else { return false };
+        let is_settled = self.last.as_ref() == Some(&now);
+        let has_changed = self.seen.as_ref() != Some(&now);
+        self.last = Some(now);
+        has_changed && is_settled
     }
 }
 
@@ -113,10 +158,7 @@ pub(super) struct Changes<'a> {
     configured: Configured,
     contexts: Arc<Contexts>,
     asked: Asked,
-    /// The file as it was taken over.
-    seen: Option<Stamp>,
-    /// The file as it was at the last look, if that is another one.
-    changing: Option<Stamp>,
+    watch: Watch,
 }
 
 /// Who may ask for it besides the file.
@@ -137,14 +179,13 @@ impl<'a> Changes<'a> {
         contexts: Arc<Contexts>,
         asked: Asked,
     ) -> Self {
-        let seen = configured.file.as_deref().and_then(Stamp::of);
+        let loaded = configured.loaded.clone();
         Self {
             args,
             configured,
             contexts,
             asked,
-            seen,
-            changing: None,
+            watch: Watch::new(loaded),
         }
     }
 
@@ -169,13 +210,8 @@ impl<'a> Changes<'a> {
                 }
                 _ = look.tick() => {
                     let Some(file) = &self.configured.file else { continue };
-                    // A file that is gone is being replaced, or is not wanted any more; either way
-                    // there is nothing to take over.
-                    let Some(now) = Stamp::of(file) else { continue };
-                    // Who writes it in place may not have come to its end.
-                    let changed = self.seen != Some(now);
-                    let settled = self.changing.replace(now) == Some(now);
-                    if changed && settled {
+                    let now = Stamp::look(file).await;
+                    if self.watch.has_changed(now) {
                         info!(file = %file.display(), "the configuration has changed");
                         return;
                     }
@@ -188,7 +224,7 @@ impl<'a> Changes<'a> {
     pub(super) async fn take_over(&mut self, server: &mut Server, proxy: &Arc<Proxy>) {
         service::reloading();
         // Whoever asked for it: what the file says now is not to be taken over a second time.
-        self.seen = self.configured.file.as_deref().and_then(Stamp::of);
+        self.watch = Watch::new(self.configured.file.as_deref().and_then(Stamp::of));
         self.serve_anew(server, proxy).await;
         service::ready(&serving(server));
     }
@@ -218,6 +254,7 @@ impl<'a> Changes<'a> {
         if configured.serve != self.configured.serve {
             warn!("[serve] has changed; that is taken over when pgiam is started anew");
         }
+        self.watch = Watch::new(configured.loaded.clone());
         self.configured = configured;
         let kept = slots.iter().filter(|slot| is_in(&before, slot)).count();
         info!(targets = slots.len(), kept, "configuration taken over");
@@ -248,4 +285,88 @@ pub(super) fn serving(server: &Server) -> String {
 
 fn is_in(slots: &[Arc<Slot>], slot: &Arc<Slot>) -> bool {
     slots.iter().any(|other| Arc::ptr_eq(other, slot))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::*;
+
+    /// Two looks, as they follow each other.
+    fn changed(watch: &mut Watch, path: &Path) -> bool {
+        let first = watch.has_changed(Stamp::of(path));
+        first || watch.has_changed(Stamp::of(path))
+    }
+
+    fn loaded(path: &Path) -> Watch {
+        Watch::new(Stamp::of(path))
+    }
+
+    #[test]
+    fn contents_count_and_not_time_or_length() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pgiam.toml");
+        let long_ago = SystemTime::UNIX_EPOCH + Duration::from_secs(1);
+        let write = |text: &str| {
+            std::fs::write(&path, text).unwrap();
+            let file = std::fs::File::options().write(true).open(&path).unwrap();
+            file.set_modified(long_ago).unwrap();
+        };
+        write("port = 5433");
+        let mut watch = loaded(&path);
+        assert!(!changed(&mut watch, &path));
+        // The same file, of the same length, with the same time.
+        write("port = 5434");
+        assert!(changed(&mut watch, &path));
+        let mut watch = loaded(&path);
+        // Written anew without a change.
+        std::fs::write(&path, "port = 5434").unwrap();
+        assert!(!changed(&mut watch, &path));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_that_change_are_followed() {
+        use std::os::unix::fs::symlink;
+        // As Kubernetes lays out a ConfigMap.
+        let dir = tempfile::tempdir().unwrap();
+        for (version, text) in [("..1", "a"), ("..2", "b")] {
+            std::fs::create_dir(dir.path().join(version)).unwrap();
+            std::fs::write(dir.path().join(version).join("pgiam.toml"), text).unwrap();
+        }
+        symlink("..1", dir.path().join("..data")).unwrap();
+        let path = dir.path().join("pgiam.toml");
+        symlink("..data/pgiam.toml", &path).unwrap();
+        let mut watch = loaded(&path);
+        let swapped = dir.path().join("..data_tmp");
+        symlink("..2", &swapped).unwrap();
+        std::fs::rename(&swapped, dir.path().join("..data")).unwrap();
+        std::fs::remove_dir_all(dir.path().join("..1")).unwrap();
+        assert!(changed(&mut watch, &path));
+    }
+
+    #[test]
+    fn a_file_that_is_being_written_or_replaced_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pgiam.toml");
+        std::fs::write(&path, "one").unwrap();
+        let mut watch = loaded(&path);
+        std::fs::write(&path, "tw").unwrap();
+        assert!(!watch.has_changed(Stamp::of(&path)));
+        std::fs::write(&path, "two").unwrap();
+        assert!(!watch.has_changed(Stamp::of(&path)));
+        assert!(watch.has_changed(Stamp::of(&path)));
+        let mut watch = loaded(&path);
+        std::fs::remove_file(&path).unwrap();
+        assert!(!changed(&mut watch, &path), "it is being replaced");
+        std::fs::write(&path, "two").unwrap();
+        assert!(!changed(&mut watch, &path), "the same has come back");
+        // What cannot be read any more is a change, once.
+        std::fs::remove_file(&path).unwrap();
+        std::fs::create_dir(&path).unwrap();
+        assert!(changed(&mut watch, &path));
+        let mut watch = loaded(&path);
+        assert!(!changed(&mut watch, &path));
+    }
 }

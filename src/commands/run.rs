@@ -133,12 +133,12 @@ impl Tunnel {
             ..Serve::default()
         };
         let state_dir = state_dir(args.state.state_dir.as_ref())?;
-        let proxy = Proxy::new(&state_dir, platform::os_user(), &serve, None)?;
+        let proxy = Proxy::new(state_dir.as_deref(), platform::os_user(), &serve, None)?;
         let options = AdminOptions {
             kind: Kind::Run,
             config: None,
             http: None,
-            control_dir: platform::socket::default_dir(&state_dir),
+            control_dir: platform::socket::default_dir(state_dir.as_deref()),
         };
         let controls = Controls { stop, reload: None };
         let admin = Admin::start(options, Arc::clone(&proxy.observed), controls)?;
@@ -208,7 +208,8 @@ impl Tunnel {
                     io::ErrorKind::NotFound => exit::NOT_FOUND,
                     _ => exit::CANNOT_RUN,
                 };
-                crate::terminal::tell(format_args!("pgiam: cannot run {name}: {error}"))?;
+                // The exit code says it, too, where nobody can be told.
+                _ = crate::terminal::tell(format_args!("pgiam: cannot run {name}: {error}"));
                 return Ok(code);
             }
         };

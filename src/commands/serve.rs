@@ -15,6 +15,7 @@ use super::reload::{Asked, Changes, Configured, serving};
 use crate::admin::{Admin, AdminOptions, Controls, Kind};
 use crate::cli::ServeArgs;
 use crate::config::{ConfigError, Serve};
+use crate::environment;
 use crate::local_password;
 use crate::platform::{self, HangUp, StopSignals, service};
 use crate::scram::Verifier;
@@ -43,11 +44,16 @@ pub async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
     let hang_up = HangUp::install().context("cannot listen for signals")?;
 
     let os_user = platform::os_user();
-    let proxy = Proxy::new(&state_dir, os_user, &configured.serve, verifier)?;
+    let proxy = Proxy::new(state_dir.as_deref(), os_user, &configured.serve, verifier)?;
     let proxy = Arc::new(proxy);
-    let (admin, control) = administer(&configured, &state_dir, &proxy, ends.asked.clone())?;
+    let (admin, control) = administer(
+        &configured,
+        state_dir.as_deref(),
+        &proxy,
+        ends.asked.clone(),
+    )?;
     let endings = contexts.endings().clone();
-    let at = (&configured.serve, &*state_dir);
+    let at = (&configured.serve, state_dir.as_deref());
     let (mut server, unbound) = listen(&slots, at, &proxy, endings)?;
     left_out.extend(unbound);
     proxy.observed.leave_out(left_out);
@@ -57,7 +63,7 @@ pub async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
     };
     drop(slots); // From now on those count that are served.
     let ready: Vec<String> = server.served().rows().iter().map(ready_line).collect();
-    announce(&ready)?;
+    announce(&ready);
     proxy.observed.started();
     service::ready(&serving(&server));
 
@@ -106,7 +112,7 @@ impl Ends {
 /// anew.
 fn administer(
     configured: &Configured,
-    state_dir: &Path,
+    state_dir: Option<&Path>,
     proxy: &Proxy,
     stop: CancellationToken,
 ) -> anyhow::Result<(Admin, mpsc::Receiver<()>)> {
@@ -128,7 +134,7 @@ fn administer(
 /// Listens for the targets; and why that is not possible for some.
 fn listen(
     slots: &[Arc<Slot>],
-    (serve, state_dir): (&Serve, &Path),
+    (serve, state_dir): (&Serve, Option<&Path>),
     proxy: &Arc<Proxy>,
     endings: TaskTracker,
 ) -> anyhow::Result<(Server, Vec<String>)> {
@@ -178,17 +184,26 @@ async fn look_up(slots: &[Arc<Slot>], proxy: &Proxy) {
     }
 }
 
-/// The folder of what is made once.
-pub(crate) fn state_dir(given: Option<&PathBuf>) -> anyhow::Result<PathBuf> {
-    given
-        .cloned()
-        .or_else(platform::state_dir)
-        .context("this account has no home directory; name a folder with --state-dir")
+/// The state directory: the one that was named, or the account's own; `None` for an account without a
+/// home directory.
+///
+/// # Errors
+/// When the one that was named cannot be a directory.
+pub(crate) fn state_dir(given: Option<&PathBuf>) -> anyhow::Result<Option<PathBuf>> {
+    let Some(dir) = given else {
+        return Ok(platform::state_dir());
+    };
+    match std::fs::metadata(dir) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotADirectory => {
+            Err(error).with_context(|| format!("cannot use {}", dir.display()))
+        }
+        _ => Ok(Some(dir.clone())),
+    }
 }
 
 /// What clients must know, if anything; they must, where other machines' can come.
 fn verifier(serve: &Serve) -> anyhow::Result<Option<Verifier>> {
-    let variable = std::env::var(local_password::VARIABLE).ok();
+    let variable = environment::read_secret(local_password::VARIABLE);
     let password = local_password::load(serve.password_file.as_deref(), variable)?;
     match (password, serve.exposed_address()) {
         (Some(password), _) => Ok(Some(Verifier::new(password.secret())?)),
@@ -221,11 +236,17 @@ pub(super) fn ready_line(row: &Row) -> String {
     )
 }
 
-/// Writes lines to standard output, at once.
-pub(super) fn announce(lines: &[String]) -> anyhow::Result<()> {
-    let mut stdout = std::io::stdout().lock();
-    for line in lines {
-        writeln!(stdout, "{line}")?;
+/// Writes lines to standard output, at once. Serving does not depend on it: standard output may be full,
+/// closed, or a pipe that nobody reads any more.
+pub(super) fn announce(lines: &[String]) {
+    let write = || {
+        let mut stdout = std::io::stdout().lock();
+        for line in lines {
+            writeln!(stdout, "{line}")?;
+        }
+        stdout.flush()
+    };
+    if let Err(error) = write() {
+        warn!(%error, "cannot write to standard output; serving goes on");
     }
-    stdout.flush().context("cannot write to standard output")
 }

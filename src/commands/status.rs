@@ -32,9 +32,9 @@ const NONE_RUNS: &str = "pgiam: no pgiam of yours is running\nhint: start one: p
 pub async fn status(args: &StatusArgs) -> anyhow::Result<u8> {
     let state_dir = state_dir(args.state.state_dir.as_ref())?;
     if args.watch {
-        return watch::watch(&state_dir, args.output.json).await;
+        return watch::watch(state_dir.as_deref(), args.output.json).await;
     }
-    let mut processes = running(&state_dir).await?;
+    let mut processes = running(state_dir.as_deref()).await?;
     if args.output.json {
         terminal::write(format!("{}\n", serde_json::to_string_pretty(&processes)?))?;
     } else if !processes.is_empty() {
@@ -43,7 +43,7 @@ pub async fn status(args: &StatusArgs) -> anyhow::Result<u8> {
             let mut meter = watch::Meter::default();
             meter.rates(&processes);
             sleep(MEASURE).await;
-            processes = running(&state_dir).await?;
+            processes = running(state_dir.as_deref()).await?;
             rates = Some(meter.rates(&processes));
         }
         terminal::write(show::all(&processes, show::width(), rates.as_ref()))?;
@@ -56,7 +56,7 @@ pub async fn status(args: &StatusArgs) -> anyhow::Result<u8> {
 }
 
 /// What runs. Those that do not answer are told of.
-async fn running(state_dir: &Path) -> anyhow::Result<Vec<Process>> {
+async fn running(state_dir: Option<&Path>) -> anyhow::Result<Vec<Process>> {
     let mut processes = Vec::new();
     for (found, status) in asked(state_dir).await? {
         match status {
@@ -69,7 +69,7 @@ async fn running(state_dir: &Path) -> anyhow::Result<Vec<Process>> {
 
 type Asked = Vec<(Found, Result<Process, AskError>)>;
 
-async fn asked(state_dir: &Path) -> anyhow::Result<Asked> {
+async fn asked(state_dir: Option<&Path>) -> anyhow::Result<Asked> {
     client::all(state_dir)
         .await
         .context("cannot look for running pgiams")
@@ -85,7 +85,7 @@ pub async fn wait(args: &WaitArgs) -> anyhow::Result<u8> {
     let until = Instant::now() + limit;
     let progress = Progress::start("waiting for pgiam");
     loop {
-        let processes: Vec<Process> = asked(&state_dir)
+        let processes: Vec<Process> = asked(state_dir.as_deref())
             .await?
             .into_iter()
             .filter_map(|(_, status)| status.ok())
@@ -145,7 +145,7 @@ fn not_ready(target: &crate::admin::document::Target) -> String {
 /// When this system has no control sockets.
 pub async fn stop(args: &StopArgs) -> anyhow::Result<u8> {
     let state_dir = state_dir(args.state.state_dir.as_ref())?;
-    let mut all = asked(&state_dir).await?;
+    let mut all = asked(state_dir.as_deref()).await?;
     all.retain(|(found, _)| args.pid.is_none_or(|pid| found.pid == pid));
     if all.is_empty() {
         match args.pid {

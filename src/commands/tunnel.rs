@@ -43,17 +43,16 @@ pub async fn tunnel(args: &TunnelArgs) -> anyhow::Result<()> {
         stop: stop.clone(),
         reload: None,
     };
-    // Without a home directory there is no place for it, and nothing else needs one.
-    let state_dir = state_dir(args.state.state_dir.as_ref()).ok();
+    let state_dir = state_dir(args.state.state_dir.as_ref())?;
     let options = AdminOptions {
         kind: Kind::Tunnel,
         config,
         http: None,
-        control_dir: state_dir.as_deref().and_then(platform::socket::default_dir),
+        control_dir: platform::socket::default_dir(state_dir.as_deref()),
     };
     let admin = Admin::start(options, Arc::clone(&observed), controls)?;
     let forwarder = Forwarder::start(target, transport, bound, observed);
-    announce(&ready)?;
+    announce(&ready);
 
     let signal = tokio::select! {
         signal = signals.next() => signal,

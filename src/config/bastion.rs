@@ -46,7 +46,7 @@ impl fmt::Display for Bastion {
 pub enum WrittenBastion {
     /// `"i-1"`, `"i-1,i-2"` or `"tag:Name=bastion"`: in the file and on the command line.
     Text(String),
-    /// `["i-1", "mi-2"]`: in the file.
+    /// `["i-1", "mi-2"]` in the file, `--bastion i-1 --bastion mi-2` on the command line.
     List(Vec<String>),
     /// `{ tag = "Name=bastion" }`: in the file.
     Tag(String),
@@ -59,12 +59,16 @@ impl WrittenBastion {
     /// Says what is wrong and what would be right.
     pub fn parse(&self) -> Result<Bastion, String> {
         match self {
-            Self::Text(text) if text == AUTO => Ok(Bastion::Auto),
+            Self::Text(text) if text.trim() == AUTO => Ok(Bastion::Auto),
             Self::Text(text) => match text.strip_prefix(TAG_PREFIX) {
                 Some(tag) => parse_tag(tag),
                 None => parse_nodes(text.split(',').map(str::trim)),
             },
-            Self::List(nodes) => parse_nodes(nodes.iter().map(String::as_str)),
+            Self::List(one) if one.len() == 1 => Self::Text(one.concat()).parse(),
+            Self::List(nodes) => {
+                let nodes = nodes.iter().flat_map(|nodes| nodes.split(','));
+                parse_nodes(nodes.map(str::trim))
+            }
             Self::Tag(tag) => parse_tag(tag),
         }
     }

@@ -5,16 +5,33 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
+use crate::environment::{name_of, origin_hint};
+use crate::platform::permissions::PathError;
+
 /// Why the configuration cannot be used. Every message names the key and the remedy.
 #[derive(Clone, Debug, Error)]
 pub enum ConfigError {
     /// The file cannot be read.
-    #[error("cannot read the configuration file {path}: {source}")]
+    #[error(
+        "cannot read the configuration file {path}: {source}{}",
+        origin_hint("config")
+    )]
     Unreadable {
         /// The file.
         path: PathBuf,
         /// What the file system said.
         source: Arc<std::io::Error>,
+    },
+    /// The file is none that we read: a pipe, a directory, too long, or open to others.
+    #[error("{}{}", .0, origin_hint("config"))]
+    Refused(Arc<PathError>),
+    /// The file is not UTF-8 text.
+    #[error("{path} is not UTF-8 text: {reason}")]
+    Encoding {
+        /// The file.
+        path: PathBuf,
+        /// How it is encoded, and what to do.
+        reason: String,
     },
     /// The file is not TOML, or has keys or types that do not exist.
     #[error("{path} is not a valid configuration:\n{reason}")]
@@ -63,7 +80,7 @@ pub enum ConfigError {
     },
     /// A key that describes one database was given on the command line for several targets.
     #[error(
-        "--{key} describes one database, but {count} targets are selected.\nhint: name the target it is for: pgiam serve TARGET --{key} …"
+        "{} describes one database, but {count} targets are selected.\nhint: name the target it is for: pgiam serve TARGET --{key} …", name_of(.key)
     )]
     AmbiguousFlag {
         /// The flag.
@@ -82,7 +99,7 @@ pub enum ConfigError {
         hint: &'static str,
     },
     /// A value that cannot be meant.
-    #[error("target \"{target}\": {key} = {} is not usable: {reason}", quoted(.value))]
+    #[error("target \"{target}\": {key} = {} is not usable: {reason}{}", quoted(.value), origin_hint(.key))]
     Invalid {
         /// The target.
         target: String,
@@ -94,7 +111,7 @@ pub enum ConfigError {
         reason: String,
     },
     /// A value of `[serve]` that cannot be meant.
-    #[error("{key} = {} is not usable: {reason}", quoted(.value))]
+    #[error("{key} = {} is not usable: {reason}{}", quoted(.value), origin_hint(.key))]
     Serve {
         /// The key.
         key: &'static str,
@@ -105,9 +122,10 @@ pub enum ConfigError {
     },
     /// Other machines could use the program without a password.
     #[error(
-        "address = \"{address}\" lets other machines in, and whoever reaches the port would be you to the database.\nhint: \
+        "address = \"{address}\" lets other machines in, and whoever reaches the port would be you to the database.{}\nhint: \
          write a password into a file that only you can read, and name it with password_file (--password-file), or set PGIAM_LOCAL_PASSWORD; \
-         clients then log in to pgiam with it (SCRAM-SHA-256)"
+         clients then log in to pgiam with it (SCRAM-SHA-256)",
+        origin_hint("address")
     )]
     NoPassword {
         /// The first address that is not the loopback's.

@@ -1,13 +1,21 @@
 //! The configuration file and its layers.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use aws_lc_rs::digest;
 use serde::Deserialize;
 
-use super::{ConfigError, Plan, ServeLayer, WrittenBastion};
+use tracing::warn;
+
+use super::{ConfigError, Plan, ServeLayer, WrittenBastion, encoding, forms};
 use crate::nearest::nearest;
+use crate::platform::permissions::{self, PathError, Role};
+
+/// The longest file that is read, in bytes: thousands of targets.
+pub(crate) const LONGEST: u64 = 1 << 20;
 
 /// One layer of settings, as written. Every key is optional in every layer.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -32,8 +40,10 @@ pub struct Layer {
     /// Seconds after which a session without connections is closed.
     pub idle_timeout: Option<u64>,
     /// Whether to open the first session at the start.
+    #[serde(default, deserialize_with = "forms::switch")]
     pub warm: Option<bool>,
     /// Whether to keep sessions from the account's idle timeout.
+    #[serde(default, deserialize_with = "forms::switch")]
     pub keep_alive: Option<bool>,
     /// Seconds the bastion may take to connect to the database.
     pub dial_timeout: Option<u64>,
@@ -54,6 +64,7 @@ pub struct Layer {
     /// Most connections to the target at a time.
     pub connection_limit: Option<u64>,
     /// Startup parameters that are not passed on.
+    #[serde(default, deserialize_with = "forms::list")]
     pub ignore_startup_parameters: Option<Vec<String>>,
     /// The name server to ask what `host` stands for.
     pub dns_server: Option<String>,
@@ -127,6 +138,14 @@ pub struct File {
     /// Where it was read from; `None`: there is no file.
     #[serde(skip)]
     pub path: Option<PathBuf>,
+    /// The [`fingerprint`] of what was read.
+    #[serde(skip)]
+    pub fingerprint: Vec<u8>,
+}
+
+/// Tells the contents of a file from changed ones.
+pub(crate) fn fingerprint(contents: &[u8]) -> Vec<u8> {
+    digest::digest(&digest::SHA256, contents).as_ref().to_vec()
 }
 
 impl File {
@@ -154,8 +173,12 @@ impl File {
             .join(", ");
         for path in &candidates {
             match Self::read(path) {
+                // No home directory, or one that is no directory (`/dev/null`), has no file.
                 Err(ConfigError::Unreadable { source, .. })
-                    if source.kind() == std::io::ErrorKind::NotFound => {}
+                    if matches!(
+                        source.kind(),
+                        ErrorKind::NotFound | ErrorKind::NotADirectory
+                    ) => {}
                 read => return Ok((read?, looked_at)),
             }
         }
@@ -163,15 +186,29 @@ impl File {
     }
 
     fn read(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable {
+        let refused = |error| refused(path, error);
+        let opened = permissions::open(Role::ConfigFile, path).map_err(refused)?;
+        let bytes = permissions::contents(Role::ConfigFile, path, &opened, LONGEST);
+        let bytes = bytes.map_err(refused)?;
+        let fingerprint = fingerprint(&bytes);
+        let text = encoding::text(bytes).map_err(|reason| ConfigError::Encoding {
             path: path.to_owned(),
-            source: Arc::new(source),
+            reason,
         })?;
         let mut file: Self = toml::from_str(&text).map_err(|source| ConfigError::Syntax {
             path: path.to_owned(),
             reason: with_suggestion(&source),
         })?;
-        file.path = Some(path.canonicalize().unwrap_or_else(|_| path.to_owned()));
+        match permissions::examine(Role::SecurityFile, path, &opened) {
+            Ok(()) => {}
+            Err(error) if file.is_about_security() => return Err(refused(error)),
+            Err(error) => {
+                warn!(reason = %error, "every user of this machine can change the targets")
+            }
+        }
+        file.fingerprint = fingerprint;
+        // As it is named, not where links lead: Kubernetes and Nix change the links.
+        file.path = Some(std::path::absolute(path).unwrap_or_else(|_| path.to_owned()));
         // A relative path means: beside the file that names it.
         let base = path.parent().unwrap_or(Path::new("")).to_owned();
         if let Some(password_file) = &mut file.serve.password_file {
@@ -190,6 +227,14 @@ impl File {
             *ca_file = base.join(&*ca_file);
         }
         Ok(file)
+    }
+
+    /// Whether it says who may connect, or who vouches for a database.
+    fn is_about_security(&self) -> bool {
+        let mut layers = self.targets.values().chain([&self.defaults]);
+        self.serve.password_file.is_some()
+            || self.serve.peer_check.is_some()
+            || layers.any(|layer| layer.ca_file.is_some())
     }
 
     /// The targets to serve: those named in `selected`, or all of the file; with no file, the one
@@ -286,6 +331,16 @@ impl File {
             .into_iter()
             .map(|plan| Ok(plan?.target().expect("it has a host")))
             .collect()
+    }
+}
+
+fn refused(path: &Path, error: PathError) -> ConfigError {
+    match error {
+        PathError::File { source, .. } => ConfigError::Unreadable {
+            path: path.to_owned(),
+            source: Arc::new(source),
+        },
+        other => ConfigError::Refused(Arc::new(other)),
     }
 }
 

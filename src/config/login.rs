@@ -72,7 +72,8 @@ impl LoginSettings {
             }
             limit => limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX)),
         };
-        let ignored = layer.ignore_startup_parameters.clone().unwrap_or_default();
+        let ignored = layer.ignore_startup_parameters.iter().flatten();
+        let ignored: Vec<String> = ignored.map(|name| name.trim().to_owned()).collect();
         if let Some(name) = ignored.iter().find(|name| !may_be_ignored(name)) {
             return Err(invalid(
                 "ignore_startup_parameters",

@@ -6,17 +6,19 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::{ConfigError, DEFAULT_MAX_CONNECTIONS, DEFAULT_STARTUP_TIMEOUT};
+use super::{ConfigError, DEFAULT_MAX_CONNECTIONS, DEFAULT_STARTUP_TIMEOUT, forms};
 
 /// What is written in `[serve]`, or in its flags. Every key is optional in every layer.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ServeLayer {
     /// Addresses to listen on.
+    #[serde(default, deserialize_with = "forms::list")]
     pub address: Option<Vec<String>>,
     /// Where the Unix sockets are; `none` for no sockets.
     pub socket_dir: Option<PathBuf>,
     /// Whether clients must belong to the user who runs the program.
+    #[serde(default, deserialize_with = "forms::switch")]
     pub peer_check: Option<bool>,
     /// File with the password that clients must give.
     pub password_file: Option<PathBuf>,
@@ -117,7 +119,7 @@ impl Serve {
             serve.addresses = written
                 .iter()
                 .map(|text| {
-                    text.parse().map_err(|_| {
+                    text.trim().parse().map_err(|_| {
                         invalid("address", text.clone(), "write an IP address of this machine, such as 127.0.0.1, or 0.0.0.0 for all; the port is port's business")
                     })
                 })

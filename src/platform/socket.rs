@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
+use super::permissions::PathError;
+
 /// The longest path of a socket, in bytes: `sun_path` without the final zero byte (unix(7); 104
 /// with it on the BSDs and macOS).
 #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -29,30 +31,9 @@ pub enum SocketError {
         /// Who has noted its process id in the lock file.
         pid: Option<u32>,
     },
-    /// Other users could reach into the directory.
-    #[error("{path} is open to other users (mode {mode:04o}); close it: chmod 700 {path}")]
-    Open {
-        /// The directory.
-        path: PathBuf,
-        /// Its permission bits.
-        mode: u32,
-    },
-    /// Somebody else's directory.
-    #[error(
-        "{path} belongs to the user with id {owner}, not to you; choose a directory of your own"
-    )]
-    NotOurs {
-        /// The directory.
-        path: PathBuf,
-        /// Its owner.
-        owner: u32,
-    },
-    /// Not a directory, or a symbolic link to one, which its owner could point elsewhere later.
-    #[error("{path} is not a directory; remove it or choose another one")]
-    NotADirectory {
-        /// What stands in its place.
-        path: PathBuf,
-    },
+    /// The directory is not ours alone.
+    #[error(transparent)]
+    Directory(#[from] PathError),
     /// Something else has the socket's name.
     #[error("{path} exists and is not a socket; remove it")]
     NotASocket {
@@ -100,23 +81,24 @@ fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> SocketE
 }
 
 /// Where the sockets live when nobody chooses: `$XDG_RUNTIME_DIR/pgiam`, else `run` in the state
-/// directory. `None` on Windows.
+/// directory. `None` where there is neither, and on Windows.
 ///
 /// A runtime directory that is not there or not ours is passed over, as the XDG Base Directory
 /// Specification asks: `su` and `sudo` like to leave another user's in the environment.
 #[must_use]
-pub fn default_dir(state_dir: &Path) -> Option<PathBuf> {
+pub fn default_dir(state_dir: Option<&Path>) -> Option<PathBuf> {
     if !cfg!(unix) {
         return None;
     }
     let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
-    Some(dir_below(runtime, state_dir))
+    dir_below(runtime, state_dir)
 }
 
-fn dir_below(runtime: Option<PathBuf>, state_dir: &Path) -> PathBuf {
+fn dir_below(runtime: Option<PathBuf>, state_dir: Option<&Path>) -> Option<PathBuf> {
     runtime
         .filter(|dir| dir.is_absolute() && is_ours(dir))
-        .map_or_else(|| state_dir.join("run"), |dir| dir.join("pgiam"))
+        .map(|dir| dir.join("pgiam"))
+        .or_else(|| state_dir.map(|dir| dir.join("run")))
 }
 
 fn is_ours(dir: &Path) -> bool {

@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::known::Memory;
 use super::limits::Places;
@@ -24,7 +24,7 @@ use crate::config::{Auth, Endpoint, Plan, Serve, Target, Via};
 use crate::observe::Observed;
 use crate::platform::peer;
 use crate::scram::Verifier;
-use crate::tls::local::{self, LocalTlsError};
+use crate::tls::local::{self, Kept, LocalTlsError};
 use crate::tls::upstream::{TrustError, UpstreamTls};
 use crate::token::{self, TokenProvider};
 use crate::tunnel::Transport;
@@ -58,18 +58,27 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Loads or makes the local certificate below `state_dir`.
+    /// Loads or makes the local certificate below `state_dir`, or makes one for this run only.
     ///
     /// # Errors
     /// [`LocalTlsError`].
     pub fn new(
-        state_dir: &Path,
+        state_dir: Option<&Path>,
         os_user: Option<String>,
         serve: &Serve,
         verifier: Option<Verifier>,
     ) -> Result<Self, LocalTlsError> {
         let local = local::load_or_create(state_dir)?;
-        debug!(certificate = %local.certificate.display(), "certificate for local TLS clients");
+        match &local.kept {
+            Kept::At(path) => {
+                debug!(certificate = %path.display(), "certificate for local TLS clients");
+            }
+            Kept::InMemory { reason } => warn!(
+                reason,
+                "the certificate for local TLS is kept in memory only: clients that verify it \
+                 (sslrootcert) need the new one after each start; name a writable directory with --state-dir"
+            ),
+        }
         Ok(Self {
             os_user,
             acceptor: TlsAcceptor::from(local.config),
@@ -159,7 +168,10 @@ impl Rooms {
 #[derive(Debug, Error)]
 pub enum SetupError {
     /// The trust roots.
-    #[error("target \"{target}\": {source}")]
+    #[error(
+        "target \"{target}\": {source}{}",
+        crate::environment::origin_hint("ca_file")
+    )]
     Trust {
         /// The target.
         target: String,

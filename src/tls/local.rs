@@ -12,29 +12,29 @@ use aws_lc_rs::digest;
 use bytes::Bytes;
 use rcgen::{CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, KeyPair};
 use rustls::ServerConfig;
-use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use thiserror::Error;
 use x509_parser::prelude::{FromDer, X509Certificate};
+use zeroize::Zeroizing;
 
+use crate::environment::origin_hint;
 use crate::platform;
+use crate::platform::permissions::{Dir, PathError, Role};
 
 /// Sub-directory of the state directory; it appears whole or not at all.
 const DIR: &str = "local-tls";
 const CERTIFICATE: &str = "server.crt";
 const KEY: &str = "server.key";
+/// Far longer than any chain or key in PEM.
+const LONGEST_PEM: u64 = 1 << 20;
 
 /// Why there is no local certificate.
 #[derive(Debug, Error)]
 pub enum LocalTlsError {
-    /// The state directory cannot be used.
-    #[error("cannot use {path}: {source}")]
-    File {
-        /// The file or directory.
-        path: PathBuf,
-        /// What the file system said.
-        source: io::Error,
-    },
+    /// What is kept there is not safe to use, or cannot be read.
+    #[error("{}{}", .0, origin_hint("state_dir"))]
+    Unsafe(#[from] PathError),
     /// A kept file does not hold what we wrote.
     #[error(
         "{path} is damaged ({reason}); delete the directory {DIR} and a new certificate will be made"
@@ -53,32 +53,85 @@ pub enum LocalTlsError {
     Rustls(#[from] rustls::Error),
 }
 
+/// Where the certificate is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Kept {
+    /// In this file, for clients that pin it.
+    At(PathBuf),
+    /// In memory: the next start makes another one.
+    InMemory {
+        /// Why it cannot be kept.
+        reason: String,
+    },
+}
+
 /// What a local client that asks for TLS is shown.
 #[derive(Debug, Clone)]
 pub struct LocalTls {
     /// The TLS server settings.
     pub config: Arc<ServerConfig>,
-    /// Where the certificate is kept, for clients that pin it.
-    pub certificate: PathBuf,
+    /// Where the certificate is.
+    pub kept: Kept,
     /// The hash of the certificate, to which a client may bind its login
     /// ([`end_point`]).
     pub end_point: Option<Bytes>,
 }
 
-/// Loads the kept certificate from `state_dir`, or makes and keeps one.
+/// A certificate and its key, in PEM.
+struct Pair {
+    certificate: Vec<u8>,
+    key: Zeroizing<Vec<u8>>,
+}
+
+/// Loads the kept certificate from `state_dir`, or makes one and keeps it there. Where nothing can be
+/// kept (no home directory, a read-only file system), the certificate stays in memory. What is there
+/// and is not safe is an error: other users could know the key.
 ///
 /// # Errors
 /// [`LocalTlsError`].
-pub fn load_or_create(state_dir: &Path) -> Result<LocalTls, LocalTlsError> {
-    let dir = state_dir.join(DIR);
-    if !dir.join(CERTIFICATE).exists() {
-        create(state_dir, &dir)?;
+pub fn load_or_create(state_dir: Option<&Path>) -> Result<LocalTls, LocalTlsError> {
+    let Some(state_dir) = state_dir else {
+        let reason = "this account has no home directory".to_owned();
+        return local_tls(&make()?, Kept::InMemory { reason });
+    };
+    let path = state_dir.join(DIR).join(CERTIFICATE);
+    if let Some(kept) = load(state_dir)? {
+        return local_tls(&kept, Kept::At(path));
     }
-    let certificate_path = dir.join(CERTIFICATE);
-    let certificate = CertificateDer::from_pem_file(&certificate_path)
-        .map_err(|e| damaged(&certificate_path, e))?;
-    let key_path = dir.join(KEY);
-    let key = PrivateKeyDer::from_pem_file(&key_path).map_err(|e| damaged(&key_path, e))?;
+    let fresh = make()?;
+    match keep(state_dir, &fresh) {
+        Ok(()) => {}
+        Err(NotKept::Unsafe(error)) => return Err(error.into()),
+        Err(NotKept::Unwritable(path, error)) => {
+            let reason = format!("cannot write {}: {error}", path.display());
+            return local_tls(&fresh, Kept::InMemory { reason });
+        }
+    }
+    // What is there now, which another process may have made at the same time.
+    match load(state_dir)? {
+        Some(kept) => local_tls(&kept, Kept::At(path)),
+        None => {
+            let path = state_dir.join(DIR);
+            let reason = format!("it has no {CERTIFICATE}");
+            Err(LocalTlsError::Damaged { path, reason })
+        }
+    }
+}
+
+fn local_tls(pair: &Pair, kept: Kept) -> Result<LocalTls, LocalTlsError> {
+    let damaged = |name: &str| {
+        let path = match &kept {
+            Kept::At(path) => path.with_file_name(name),
+            Kept::InMemory { .. } => PathBuf::from(name),
+        };
+        move |error: pem::Error| LocalTlsError::Damaged {
+            path,
+            reason: error.to_string(),
+        }
+    };
+    let certificate =
+        CertificateDer::from_pem_slice(&pair.certificate).map_err(damaged(CERTIFICATE))?;
+    let key = PrivateKeyDer::from_pem_slice(&pair.key).map_err(damaged(KEY))?;
     let end_point = end_point(&certificate);
     let mut config = ServerConfig::builder_with_provider(super::provider())
         .with_safe_default_protocol_versions()?
@@ -87,9 +140,44 @@ pub fn load_or_create(state_dir: &Path) -> Result<LocalTls, LocalTlsError> {
     config.alpn_protocols = vec![pg_handshake::ALPN.to_vec()];
     Ok(LocalTls {
         config: Arc::new(config),
-        certificate: certificate_path,
+        kept,
         end_point,
     })
+}
+
+/// The kept pair; `None` where there is none, or where we may not look.
+fn load(state_dir: &Path) -> Result<Option<Pair>, LocalTlsError> {
+    let dir = state_dir.join(DIR);
+    if !is_there(state_dir) {
+        return Ok(None);
+    }
+    // Checked although there may be nothing in it yet: the sockets go there as well.
+    Dir::open(Role::StateDir, state_dir)?;
+    if !is_there(&dir) {
+        return Ok(None);
+    }
+    let kept = Dir::open(Role::CertificateDir, &dir)?;
+    if !is_there(&dir.join(CERTIFICATE)) {
+        return Ok(None);
+    }
+    let certificate = kept.read(Role::Certificate, CERTIFICATE, LONGEST_PEM)?;
+    CertificateDer::from_pem_slice(&certificate).map_err(|error| LocalTlsError::Damaged {
+        path: dir.join(CERTIFICATE),
+        reason: error.to_string(),
+    })?;
+    let key = match kept.read(Role::Key, KEY, LONGEST_PEM) {
+        Err(error) if error.io() == Some(io::ErrorKind::NotFound) => {
+            let reason = format!("it has no {KEY}");
+            return Err(LocalTlsError::Damaged { path: dir, reason });
+        }
+        key => key?.into(),
+    };
+    Ok(Some(Pair { certificate, key }))
+}
+
+/// Whether something has this name, as far as we may look.
+fn is_there(path: &Path) -> bool {
+    std::fs::symlink_metadata(path).is_ok()
 }
 
 /// The channel binding data `tls-server-end-point` (RFC 5929, 4.1): the certificate hashed with the
@@ -120,26 +208,7 @@ fn end_point(certificate: &CertificateDer<'_>) -> Option<Bytes> {
     ))
 }
 
-fn damaged(path: &Path, error: rustls::pki_types::pem::Error) -> LocalTlsError {
-    match error {
-        rustls::pki_types::pem::Error::Io(source) => LocalTlsError::File {
-            path: path.to_owned(),
-            source,
-        },
-        other => LocalTlsError::Damaged {
-            path: path.to_owned(),
-            reason: other.to_string(),
-        },
-    }
-}
-
-/// Writes the pair into a fresh directory and renames it into place. When another process was
-/// faster, its pair stays: a rename never replaces a directory that has files in it.
-fn create(state_dir: &Path, dir: &Path) -> Result<(), LocalTlsError> {
-    let file_error = |path: &Path| {
-        let path = path.to_owned();
-        move |source| LocalTlsError::File { path, source }
-    };
+fn make() -> Result<Pair, rcgen::Error> {
     let mut params =
         CertificateParams::new(vec!["localhost".into(), "127.0.0.1".into(), "::1".into()])?;
     params.distinguished_name = DistinguishedName::new();
@@ -149,27 +218,45 @@ fn create(state_dir: &Path, dir: &Path) -> Result<(), LocalTlsError> {
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     let key = KeyPair::generate()?;
     let certificate = params.self_signed(&key)?;
+    Ok(Pair {
+        certificate: certificate.pem().into_bytes(),
+        key: key.serialize_pem().into_bytes().into(),
+    })
+}
 
-    platform::create_private_dir(state_dir).map_err(file_error(state_dir))?;
+/// Why a new pair is not kept.
+enum NotKept {
+    Unsafe(PathError),
+    Unwritable(PathBuf, io::Error),
+}
+
+/// Writes the pair into a fresh directory and renames it into place. When another process was
+/// faster, its pair stays: a rename never replaces a directory that has files in it.
+fn keep(state_dir: &Path, pair: &Pair) -> Result<(), NotKept> {
+    let unwritable = |path: &Path| {
+        let path = path.to_owned();
+        move |error| NotKept::Unwritable(path, error)
+    };
+    platform::create_private_dir(state_dir).map_err(unwritable(state_dir))?;
+    Dir::open(Role::StateDir, state_dir).map_err(NotKept::Unsafe)?;
     let fresh = tempfile::Builder::new()
         .prefix(".local-tls-")
         .tempdir_in(state_dir)
-        .map_err(file_error(state_dir))?;
-    for (name, pem) in [(KEY, key.serialize_pem()), (CERTIFICATE, certificate.pem())] {
+        .map_err(unwritable(state_dir))?;
+    for (name, pem) in [(KEY, &pair.key[..]), (CERTIFICATE, &pair.certificate[..])] {
         let path = fresh.path().join(name);
-        platform::write_private_file(&path, pem.as_bytes()).map_err(file_error(&path))?;
+        platform::write_private_file(&path, pem).map_err(unwritable(&path))?;
     }
-    match std::fs::rename(fresh.path(), dir) {
+    let dir = state_dir.join(DIR);
+    match std::fs::rename(fresh.path(), &dir) {
         Ok(()) => {
             // The directory has moved; there is nothing left to remove under the old name.
             let _moved = fresh.keep();
             Ok(())
         }
-        Err(_) if dir.join(CERTIFICATE).exists() => Ok(()),
-        Err(source) => Err(LocalTlsError::File {
-            path: dir.to_owned(),
-            source,
-        }),
+        // Somebody else's, or what is left of one: it is looked at next.
+        Err(_) if is_there(&dir) => Ok(()),
+        Err(error) => Err(NotKept::Unwritable(dir, error)),
     }
 }
 
@@ -177,14 +264,25 @@ fn create(state_dir: &Path, dir: &Path) -> Result<(), LocalTlsError> {
 mod tests {
     use super::*;
 
+    fn load_or_create(state_dir: &Path) -> Result<LocalTls, LocalTlsError> {
+        super::load_or_create(Some(state_dir))
+    }
+
+    fn file(tls: &LocalTls) -> &Path {
+        match &tls.kept {
+            Kept::At(path) => path,
+            Kept::InMemory { reason } => panic!("it is not kept: {reason}"),
+        }
+    }
+
     #[test]
     fn made_once_and_kept_private() {
         let state = tempfile::tempdir().unwrap();
         let below = state.path().join("a/b");
-        let path = load_or_create(&below).unwrap().certificate;
-        let first = std::fs::read(&path).unwrap();
-        let path = load_or_create(&below).unwrap().certificate;
-        assert_eq!(first, std::fs::read(&path).unwrap());
+        let tls = load_or_create(&below).unwrap();
+        let first = std::fs::read(file(&tls)).unwrap();
+        let tls = load_or_create(&below).unwrap();
+        assert_eq!(first, std::fs::read(file(&tls)).unwrap());
         #[cfg(unix)]
         {
             use std::os::unix::fs::PermissionsExt;
@@ -199,8 +297,8 @@ mod tests {
     #[test]
     fn a_damaged_file_is_named() {
         let state = tempfile::tempdir().unwrap();
-        let path = load_or_create(state.path()).unwrap().certificate;
-        std::fs::write(&path, "nonsense").unwrap();
+        let tls = load_or_create(state.path()).unwrap();
+        std::fs::write(file(&tls), "nonsense").unwrap();
         let error = load_or_create(state.path()).unwrap_err().to_string();
         assert!(
             error.contains("server.crt") && error.contains("delete the directory"),
@@ -212,7 +310,7 @@ mod tests {
     fn the_end_point_is_hashed_as_the_signature_is() {
         let state = tempfile::tempdir().unwrap();
         let ours = load_or_create(state.path()).unwrap();
-        let der = CertificateDer::from_pem_file(&ours.certificate).unwrap();
+        let der = CertificateDer::from_pem_file(file(&ours)).unwrap();
         let expected = digest::digest(&digest::SHA256, &der);
         assert_eq!(ours.end_point.as_deref(), Some(expected.as_ref()));
 
@@ -235,7 +333,7 @@ mod tests {
             let starts: Vec<_> = (0..8)
                 .map(|_| {
                     scope.spawn(|| {
-                        std::fs::read(load_or_create(state.path()).unwrap().certificate).unwrap()
+                        std::fs::read(file(&load_or_create(state.path()).unwrap())).unwrap()
                     })
                 })
                 .collect();
@@ -245,5 +343,76 @@ mod tests {
                 .collect()
         });
         assert!(certificates.windows(2).all(|pair| pair[0] == pair[1]));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_others_could_know_or_change_is_refused_with_the_remedy() {
+        use std::os::unix::fs::PermissionsExt;
+        let set = |path: &Path, mode| {
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+        };
+        let state = tempfile::tempdir().unwrap();
+        let state = state.path().join("state");
+        load_or_create(&state).unwrap();
+        let dir = state.join(DIR);
+        let (key, certificate) = (dir.join(KEY), dir.join(CERTIFICATE));
+        for (path, mode, remedy) in [
+            (&state, 0o777, "chmod 700 "),
+            (&state, 0o770, "chmod 700 "),
+            (&dir, 0o777, "chmod 700 "),
+            (&key, 0o644, "chmod 600 "),
+            (&key, 0o640, "chmod 600 "),
+            (&certificate, 0o666, "chmod go-w "),
+        ] {
+            let before = std::fs::metadata(path).unwrap().permissions().mode();
+            set(path, mode);
+            let said = load_or_create(&state).unwrap_err().to_string();
+            let expected = format!("{remedy}{}", path.display());
+            assert!(said.contains(&expected), "{said}\n{expected}");
+            set(path, before);
+            load_or_create(&state).unwrap();
+        }
+        // Only root can give something away.
+        if crate::platform::peer::own_uid() == Some(0) {
+            for path in [&state, &dir, &key, &certificate] {
+                std::os::unix::fs::chown(path, Some(12_345), None).unwrap();
+                let said = load_or_create(&state).unwrap_err().to_string();
+                let expected = format!("chown 0 {}", path.display());
+                assert!(said.contains("belongs to the user with id 12345"), "{said}");
+                assert!(said.contains(&expected), "{said}");
+                std::os::unix::fs::chown(path, Some(0), None).unwrap();
+            }
+        }
+        // Another's directory that is reached by a link.
+        std::fs::remove_dir_all(&dir).unwrap();
+        std::os::unix::fs::symlink("/", &dir).unwrap();
+        let said = load_or_create(&state).unwrap_err().to_string();
+        assert!(said.contains("is not a directory"), "{said}");
+    }
+
+    #[test]
+    fn without_a_place_it_stays_in_memory() {
+        let reason = |state_dir| match super::load_or_create(state_dir).unwrap().kept {
+            Kept::InMemory { reason } => reason,
+            Kept::At(path) => panic!("{}", path.display()),
+        };
+        assert!(reason(None).contains("no home directory"));
+        if cfg!(unix) {
+            // Such a home have accounts of services; and nobody can write there, not even root.
+            for home in ["/dev/null/.local/state/pgiam", "/proc/nonexistent/pgiam"] {
+                let said = reason(Some(Path::new(home)));
+                assert!(said.contains(&format!("cannot write {home}")), "{said}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_directory_without_a_certificate_is_named() {
+        let state = tempfile::tempdir().unwrap();
+        let tls = load_or_create(state.path()).unwrap();
+        std::fs::remove_file(file(&tls)).unwrap();
+        let said = load_or_create(state.path()).unwrap_err().to_string();
+        assert!(said.contains("it has no server.crt"), "{said}");
     }
 }

@@ -23,7 +23,11 @@ use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use super::guess::Guessing;
 use super::roots;
+use crate::platform::permissions::{self, PathError, Role};
 use crate::tunnel::{Stream, chain};
+
+/// The longest CA file that is read, in bytes: the bundles of all operating systems are far below 1 MiB.
+const LONGEST_CA_FILE: u64 = 8 << 20;
 
 /// Why the trust roots cannot be used.
 #[derive(Debug, Error)]
@@ -36,6 +40,9 @@ pub enum TrustError {
         /// What is wrong with it.
         reason: String,
     },
+    /// It is not safe, or no file.
+    #[error(transparent)]
+    Refused(#[from] PathError),
     /// rustls refuses the roots.
     #[error("the trust roots are not usable: {0}")]
     Roots(String),
@@ -145,9 +152,12 @@ fn from_file(path: &Path) -> Result<RootCertStore, TrustError> {
         reason,
     };
     let mut store = RootCertStore::empty();
-    let certificates =
-        CertificateDer::pem_file_iter(path).map_err(|error| refuse(chain(&error)))?;
-    for certificate in certificates {
+    let read = permissions::read(Role::CaFile, path, LONGEST_CA_FILE);
+    let pem = read.map_err(|error| match error {
+        PathError::File { source, .. } => refuse(source.to_string()),
+        other => TrustError::Refused(other),
+    })?;
+    for certificate in CertificateDer::pem_slice_iter(&pem) {
         let certificate = certificate.map_err(|error| refuse(chain(&error)))?;
         store
             .add(certificate)

@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use clap::{Arg, Command};
+use clap::{Arg, ArgAction, Command};
 
 use crate::cli::Cli;
 
@@ -11,7 +11,7 @@ use crate::cli::Cli;
 const UPDATE: &str = "PGIAM_UPDATE_DOCS";
 
 /// The keys that a table of the file may have: its parser names them when it meets another one.
-fn keys(table: &str) -> Vec<String> {
+pub(super) fn keys(table: &str) -> Vec<String> {
     let text = format!("[{table}]\n\"no such key\" = 1\n");
     let error = toml::from_str::<crate::config::File>(&text).unwrap_err();
     let named = error.message().split('`').skip(3).step_by(2);
@@ -33,7 +33,21 @@ fn find<'a>(command: &'a Command, key: &str) -> &'a Arg {
 /// The help of a flag as one paragraph.
 fn words(arg: &Arg) -> String {
     let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
-    help.replace('|', "\\|").replace('\n', " ")
+    let help = help.replace('|', "\\|").replace('\n', " ");
+    let values = arg.get_possible_values();
+    let names: Vec<&str> = values
+        .iter()
+        .map(clap::builder::PossibleValue::get_name)
+        .collect();
+    if names.is_empty() || is_switch(arg) {
+        return help;
+    }
+    format!("{help}: {}", names.join(", "))
+}
+
+/// Whether the flag is there or not, with a value or without.
+fn is_switch(arg: &Arg) -> bool {
+    matches!(arg.get_action(), ArgAction::SetTrue) || arg.is_require_equals_set()
 }
 
 fn variable(arg: &Arg) -> String {
@@ -45,6 +59,11 @@ fn variable(arg: &Arg) -> String {
 fn flag(arg: &Arg) -> String {
     let value = arg.get_value_names().and_then(<[_]>::first);
     let value = value.map(|name| format!(" {name}")).unwrap_or_default();
+    let value = match arg.get_action() {
+        ArgAction::SetTrue => String::new(),
+        _ if is_switch(arg) => "[=BOOL]".to_owned(),
+        _ => value,
+    };
     match (arg.get_long(), arg.get_short()) {
         (Some(long), Some(short)) => format!("`-{short}`, `--{long}{value}`"),
         (Some(long), None) => format!("`--{long}{value}`"),

@@ -26,7 +26,7 @@ const CLEAR_LINE: &str = "\x1b[K";
 const CLEAR_REST: &str = "\x1b[J";
 
 /// Shows it anew every second until Ctrl-C, or until nothing runs any more.
-pub(super) async fn watch(state_dir: &Path, json: bool) -> anyhow::Result<u8> {
+pub(super) async fn watch(state_dir: Option<&Path>, json: bool) -> anyhow::Result<u8> {
     let mut signals = StopSignals::install().context("cannot listen for signals")?;
     let mut ticks = interval(EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -97,9 +97,9 @@ pub fn is_alive(pid: u32) -> bool {
 /// The control sockets of this user's processes, by process id: wherever one may have put it, because
 /// a service and a terminal do not have the same environment.
 #[must_use]
-pub fn all(state_dir: &Path) -> Vec<Found> {
+pub fn all(state_dir: Option<&Path>) -> Vec<Found> {
     let mut dirs: Vec<PathBuf> = super::default_dir(state_dir).into_iter().collect();
-    dirs.push(state_dir.join("run"));
+    dirs.extend(state_dir.map(|dir| dir.join("run")));
     if let Some(uid) = crate::platform::peer::own_uid() {
         dirs.push(PathBuf::from(format!("/run/user/{uid}/pgiam")));
     }

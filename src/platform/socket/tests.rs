@@ -179,7 +179,7 @@ async fn a_directory_of_somebody_else_is_refused() {
     for path in [link, file] {
         let error = bind(&path, 5433).unwrap_err();
         assert!(
-            matches!(error, SocketError::NotADirectory { .. }),
+            matches!(error, SocketError::Directory(PathError::Kind { .. })),
             "{error}"
         );
     }
@@ -251,11 +251,13 @@ async fn racing_starts_have_one_winner() {
 fn the_runtime_directory_is_used_if_it_is_ours() {
     let ours = private();
     let state = Path::new("/state/pgiam");
-    let dir = dir_below(Some(ours.path().to_owned()), state);
+    let dir_below = |runtime| dir_below(runtime, Some(state)).unwrap();
+    let dir = dir_below(Some(ours.path().to_owned()));
     assert_eq!(dir, ours.path().join("pgiam"));
     for unusable in ["run/user/1", "/nonexistent/run/user/1", "/dev/null", ""] {
-        let dir = dir_below(Some(unusable.into()), state);
+        let dir = dir_below(Some(unusable.into()));
         assert_eq!(dir, Path::new("/state/pgiam/run"), "{unusable:?}");
     }
-    assert_eq!(dir_below(None, state), Path::new("/state/pgiam/run"));
+    assert_eq!(dir_below(None), Path::new("/state/pgiam/run"));
+    assert_eq!(super::dir_below(None, None), None);
 }

@@ -3,7 +3,7 @@
 use std::fs::{self, Permissions};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -11,7 +11,8 @@ use tokio::net::{UnixListener, UnixStream};
 
 use super::lock::{FileId, Lock};
 use super::{LONGEST_PATH, SocketError, failed};
-use crate::platform::{create_private_dir, peer::own_uid};
+use crate::platform::create_private_dir;
+use crate::platform::permissions::{Dir, Role};
 
 /// A listening socket and the lock that goes with it. Dropping it removes both files.
 #[derive(Debug)]
@@ -102,26 +103,12 @@ pub(super) fn listen(path: PathBuf, lock: Option<Lock>) -> Result<UnixSocket, So
 
 /// Sees to it that `dir` exists and is ours alone.
 pub(super) fn prepare(dir: &Path) -> Result<(), SocketError> {
-    let path = || dir.to_owned();
     if let Err(error) = create_private_dir(dir)
         && error.kind() != io::ErrorKind::AlreadyExists
     {
         return Err(failed("create the directory", dir)(error));
     }
-    let found = fs::symlink_metadata(dir).map_err(failed("look at", dir))?;
-    if !found.is_dir() {
-        return Err(SocketError::NotADirectory { path: path() });
-    }
-    if Some(found.uid()) != own_uid() {
-        return Err(SocketError::NotOurs {
-            path: path(),
-            owner: found.uid(),
-        });
-    }
-    let mode = found.mode() & 0o7777;
-    if mode & 0o077 != 0 {
-        return Err(SocketError::Open { path: path(), mode });
-    }
+    Dir::open(Role::SocketDir, dir)?;
     Ok(())
 }
 

@@ -1,0 +1,177 @@
+//! Switches that take a value: `--warm`, `--warm=false` and `--warm false` are all accepted, and so are
+//! `--json=no` and `--json yes`.
+//!
+//! To clap a switch is either without a value, or with one behind `=`: else it would take the name of a
+//! target for the value. So a word that is one of [`WORDS`] is joined to the switch before it.
+
+use std::ffi::OsString;
+
+use clap::{Arg, ArgAction, Command};
+
+/// What a switch takes as value, in any case of letters.
+const WORDS: [(&str, bool); 12] = [
+    ("true", true),
+    ("yes", true),
+    ("on", true),
+    ("1", true),
+    ("y", true),
+    ("t", true),
+    ("false", false),
+    ("no", false),
+    ("off", false),
+    ("0", false),
+    ("n", false),
+    ("f", false),
+];
+
+/// The value that a word stands for; `None` for any other word.
+#[must_use]
+pub fn switch(word: &str) -> Option<bool> {
+    let word = word.trim();
+    let found = WORDS
+        .iter()
+        .find(|(known, _)| word.eq_ignore_ascii_case(known));
+    found.map(|(_, value)| *value)
+}
+
+enum Kind {
+    /// `--json`: there or not.
+    Bare,
+    /// `--warm[=BOOL]`.
+    WithValue,
+}
+
+fn kind(arg: &Arg) -> Option<Kind> {
+    match arg.get_action() {
+        ArgAction::SetTrue => Some(Kind::Bare),
+        ArgAction::Set if arg.is_require_equals_set() => Some(Kind::WithValue),
+        _ => None,
+    }
+}
+
+/// `words` as clap takes them.
+pub(super) fn with_values(definition: &Command, words: Vec<OsString>) -> Vec<OsString> {
+    let mut words = words.into_iter();
+    let mut out: Vec<OsString> = words.next().into_iter().collect();
+    let mut words = words.peekable();
+    let mut command = definition;
+    while let Some(below) = words.peek().and_then(|word| command.find_subcommand(word)) {
+        command = below;
+        out.extend(words.next());
+    }
+    while let Some(word) = words.next() {
+        if word == "--" {
+            out.push(word);
+            break;
+        }
+        let Some((flag, kind, value)) = parts(command, &word) else {
+            out.push(word);
+            continue;
+        };
+        let value = match value {
+            Some(value) => switch(&value),
+            None => {
+                let next = words.peek().and_then(|next| next.to_str());
+                let next = next.and_then(switch);
+                if next.is_some() {
+                    words.next();
+                }
+                Some(next.unwrap_or(true))
+            }
+        };
+        match (kind, value) {
+            // Not a value: clap says so.
+            (_, None) => out.push(word),
+            (Kind::Bare, Some(false)) => {}
+            (Kind::Bare, Some(true)) => out.push(flag.into()),
+            (Kind::WithValue, Some(value)) => out.push(format!("{flag}={value}").into()),
+        }
+    }
+    out.extend(words);
+    out
+}
+
+/// A switch as it was typed, up to the value; what kind it is; and the value behind `=`.
+fn parts(command: &Command, word: &OsString) -> Option<(String, Kind, Option<String>)> {
+    let text = word.to_str()?;
+    let (flag, value) = match text.split_once('=') {
+        Some((flag, value)) => (flag, Some(value.to_owned())),
+        None => (text, None),
+    };
+    let is_typed = |arg: &&Arg| match flag.strip_prefix("--") {
+        Some(long) => arg.get_long() == Some(long),
+        None => {
+            let short = flag.strip_prefix('-').map(|short| short.chars());
+            short.is_some_and(|mut short| {
+                arg.get_short().is_some()
+                    && short.next() == arg.get_short()
+                    && short.next().is_none()
+            })
+        }
+    };
+    let arg = command.get_arguments().find(is_typed)?;
+    Some((flag.to_owned(), kind(arg)?, value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::Cli;
+
+    fn joined(words: &str) -> String {
+        let words = words.split_whitespace().map(OsString::from).collect();
+        let words = with_values(&Cli::definition(), words);
+        let words: Vec<_> = words.iter().map(|word| word.to_string_lossy()).collect();
+        words.join(" ")
+    }
+
+    #[test]
+    fn a_value_is_joined_to_its_switch() {
+        for (typed, expected) in [
+            ("pgiam --warm", "pgiam --warm=true"),
+            (
+                "pgiam serve --warm orders",
+                "pgiam serve --warm=true orders",
+            ),
+            (
+                "pgiam serve --warm off orders",
+                "pgiam serve --warm=false orders",
+            ),
+            (
+                "pgiam serve --warm=0 --keep-alive YES",
+                "pgiam serve --warm=false --keep-alive=true",
+            ),
+            ("pgiam check --json", "pgiam check --json"),
+            (
+                "pgiam check --json=true orders",
+                "pgiam check --json orders",
+            ),
+            ("pgiam check --json no orders", "pgiam check orders"),
+            ("pgiam status -w 1", "pgiam status -w"),
+            ("pgiam status -w=off", "pgiam status"),
+            (
+                "pgiam setup bastion --terraform=on x",
+                "pgiam setup bastion --terraform x",
+            ),
+            // What is no switch, or no value of one, stays as it is.
+            ("pgiam serve --warm=perhaps", "pgiam serve --warm=perhaps"),
+            ("pgiam check --json=perhaps", "pgiam check --json=perhaps"),
+            (
+                "pgiam serve --user on --port 1",
+                "pgiam serve --user on --port 1",
+            ),
+            (
+                "pgiam run orders -- psql --json false",
+                "pgiam run orders -- psql --json false",
+            ),
+            (
+                "pgiam run orders --socket -- x",
+                "pgiam run orders --socket -- x",
+            ),
+            ("pgiam", "pgiam"),
+            ("pgiam serve -- --warm false", "pgiam serve -- --warm false"),
+        ] {
+            assert_eq!(joined(typed), expected, "{typed}");
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! Opening and reading what the table decides about.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use super::{PathError, Role, check, kind, parents};
+
+pub(super) fn failed(role: Role, path: &Path) -> impl Fn(io::Error) -> PathError {
+    let (name, path) = (role.rule().name, path.to_owned());
+    move |source| PathError::File {
+        name,
+        path: path.clone(),
+        source,
+    }
+}
+
+/// Opens a file for reading and checks it.
+///
+/// # Errors
+/// [`PathError`].
+pub fn open(role: Role, path: &Path) -> Result<File, PathError> {
+    let failed = failed(role, path);
+    // Before opening: that alone would wait for a pipe's other end, or do something to a device.
+    kind(role, path, &std::fs::metadata(path).map_err(&failed)?)?;
+    let mut options = std::fs::OpenOptions::new();
+    options.read(true);
+    #[cfg(unix)]
+    {
+        use rustix::fs::OFlags;
+        // For a pipe that has taken the file's place since.
+        let flags = OFlags::NONBLOCK.bits().cast_signed();
+        std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, flags);
+    }
+    let file = options.open(path).map_err(&failed)?;
+    examine(role, path, &file)?;
+    Ok(file)
+}
+
+/// Checks an open file, which was opened at `path`.
+///
+/// # Errors
+/// [`PathError`].
+pub fn examine(role: Role, path: &Path, file: &File) -> Result<(), PathError> {
+    let found = file.metadata().map_err(failed(role, path))?;
+    check(role, path, &found)?;
+    parents(role, path)
+}
+
+/// Reads a file of at most `most` bytes and checks it.
+///
+/// # Errors
+/// [`PathError`].
+pub fn read(role: Role, path: &Path, most: u64) -> Result<Vec<u8>, PathError> {
+    contents(role, path, &open(role, path)?, most)
+}
+
+/// Reads the rest of an open file, at most `most` bytes.
+///
+/// # Errors
+/// [`PathError`].
+pub fn contents(role: Role, path: &Path, file: &File, most: u64) -> Result<Vec<u8>, PathError> {
+    let mut bytes = Vec::new();
+    let read = file.take(most.saturating_add(1)).read_to_end(&mut bytes);
+    read.map_err(failed(role, path))?;
+    if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > most {
+        return Err(PathError::TooLong {
+            name: role.rule().name,
+            path: path.to_owned(),
+            most,
+        });
+    }
+    Ok(bytes)
+}
+
+/// A directory that was checked, and stays the same one whatever comes to its place.
+#[derive(Debug)]
+pub struct Dir {
+    path: PathBuf,
+    #[cfg(unix)]
+    descriptor: rustix::fd::OwnedFd,
+}
+
+impl Dir {
+    /// Opens a directory and checks it.
+    ///
+    /// # Errors
+    /// [`PathError`].
+    pub fn open(role: Role, path: &Path) -> Result<Self, PathError> {
+        let failed = failed(role, path);
+        if !role.rule().link {
+            let found = std::fs::symlink_metadata(path).map_err(&failed)?;
+            kind(role, path, &found)?;
+        }
+        kind(role, path, &std::fs::metadata(path).map_err(&failed)?)?;
+        #[cfg(unix)]
+        {
+            use rustix::fs::{Mode, OFlags};
+            let mut flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            if !role.rule().link {
+                flags |= OFlags::NOFOLLOW;
+            }
+            let descriptor = rustix::fs::open(path, flags, Mode::empty())
+                .map_err(|error| failed(error.into()))?;
+            let file = File::from(descriptor);
+            check(role, path, &file.metadata().map_err(&failed)?)?;
+            parents(role, path)?;
+            Ok(Self {
+                path: path.to_owned(),
+                descriptor: file.into(),
+            })
+        }
+        #[cfg(not(unix))]
+        Ok(Self {
+            path: path.to_owned(),
+        })
+    }
+
+    /// Reads a file in it of at most `most` bytes and checks that.
+    ///
+    /// # Errors
+    /// [`PathError`].
+    pub fn read(&self, role: Role, name: &str, most: u64) -> Result<Vec<u8>, PathError> {
+        let path = self.path.join(name);
+        #[cfg(unix)]
+        {
+            use rustix::fs::{Mode, OFlags};
+            let failed = failed(role, &path);
+            let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+            let opened = rustix::fs::openat(&self.descriptor, name, flags, Mode::empty());
+            let file = File::from(opened.map_err(|error| failed(error.into()))?);
+            check(role, &path, &file.metadata().map_err(&failed)?)?;
+            contents(role, &path, &file, most)
+        }
+        #[cfg(not(unix))]
+        read(role, &path, most)
+    }
+}
