@@ -64,13 +64,14 @@ pub fn create_private_dir(dir: &Path) -> io::Result<()> {
     builder.create(dir)
 }
 
-/// A new directory below `base` that only this user can reach into, removed when the result is dropped.
+/// A new directory below `base` that only this user can reach into, whatever the umask is; removed when the
+/// result is dropped. Its name begins with `prefix`.
 ///
 /// # Errors
 /// Whatever the file system answers.
-pub fn private_temp_dir(base: &Path) -> io::Result<tempfile::TempDir> {
+pub fn private_temp_dir(base: &Path, prefix: &str) -> io::Result<tempfile::TempDir> {
     let mut builder = tempfile::Builder::new();
-    builder.prefix("pgiam-");
+    builder.prefix(prefix);
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o700));
     builder.tempdir_in(base)

@@ -87,8 +87,9 @@ fn without_variables(command: Command) -> Command {
             return arg;
         };
         let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
+        // On a line of its own, where no wrapping divides it.
         arg.env(Resettable::Reset)
-            .help(format!("{help} [env: {name}]"))
+            .help(format!("{help}\n[env: {name}]"))
     });
     command.mut_subcommands(without_variables)
 }

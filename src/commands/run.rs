@@ -1,7 +1,7 @@
 //! `pgiam run TARGET -- CMD`: a tunnel for one command.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
@@ -267,12 +267,9 @@ impl Tunnel {
 
 /// A directory of our own, which is removed with what is in it.
 fn private_folder() -> anyhow::Result<TempDir> {
-    let base: PathBuf = std::env::var_os("XDG_RUNTIME_DIR")
-        .map(PathBuf::from)
-        .filter(|dir| dir.is_dir())
-        .unwrap_or_else(std::env::temp_dir);
-    platform::private_temp_dir(&base)
-        .or_else(|_| platform::private_temp_dir(&std::env::temp_dir()))
+    let base = platform::socket::runtime_dir().unwrap_or_else(std::env::temp_dir);
+    platform::private_temp_dir(&base, "pgiam-")
+        .or_else(|_| platform::private_temp_dir(&std::env::temp_dir(), "pgiam-"))
         .with_context(|| format!("cannot make a folder below {}", base.display()))
 }
 

@@ -90,8 +90,14 @@ pub fn default_dir(state_dir: Option<&Path>) -> Option<PathBuf> {
     if !cfg!(unix) {
         return None;
     }
+    dir_below(runtime_dir(), state_dir)
+}
+
+/// `$XDG_RUNTIME_DIR`, if it is there and ours.
+#[must_use]
+pub fn runtime_dir() -> Option<PathBuf> {
     let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
-    dir_below(runtime, state_dir)
+    runtime.filter(|dir| dir.is_absolute() && is_ours(dir))
 }
 
 fn dir_below(runtime: Option<PathBuf>, state_dir: Option<&Path>) -> Option<PathBuf> {

@@ -239,10 +239,8 @@ fn keep(state_dir: &Path, pair: &Pair) -> Result<(), NotKept> {
     };
     platform::create_private_dir(state_dir).map_err(unwritable(state_dir))?;
     Dir::open(Role::StateDir, state_dir).map_err(NotKept::Unsafe)?;
-    let fresh = tempfile::Builder::new()
-        .prefix(".local-tls-")
-        .tempdir_in(state_dir)
-        .map_err(unwritable(state_dir))?;
+    let fresh = platform::private_temp_dir(state_dir, ".local-tls-");
+    let fresh = fresh.map_err(unwritable(state_dir))?;
     for (name, pem) in [(KEY, &pair.key[..]), (CERTIFICATE, &pair.certificate[..])] {
         let path = fresh.path().join(name);
         platform::write_private_file(&path, pem).map_err(unwritable(&path))?;
@@ -289,6 +287,7 @@ mod tests {
             let mode = |p: &Path| std::fs::metadata(p).unwrap().permissions().mode() & 0o777;
             assert_eq!(mode(&below.join(DIR).join(KEY)), 0o600);
             assert_eq!(mode(&below), 0o700);
+            assert_eq!(mode(&below.join(DIR)), 0o700);
         }
         let left: Vec<_> = std::fs::read_dir(&below).unwrap().collect();
         assert_eq!(left.len(), 1, "no temporary directory is left: {left:?}");
