@@ -310,9 +310,11 @@ fn judge(role: Role, path: &Path, (owner, mode): (u32, u32), us: u32) -> Result<
             us,
         });
     }
-    let forbidden = match owner == ROOT && us != ROOT {
-        true => rule.roots,
-        false => rule.own,
+    let (forbidden, chmod) = match owner == ROOT && us != ROOT {
+        // A group may read it, and we are in one.
+        true if rule.roots == OPEN_KEY_OF_ROOT => (rule.roots, "640"),
+        true => (rule.roots, rule.chmod),
+        false => (rule.own, rule.chmod),
     };
     if mode & forbidden == 0 || (rule.sticky && mode & STICKY != 0) {
         return Ok(());
@@ -321,7 +323,7 @@ fn judge(role: Role, path: &Path, (owner, mode): (u32, u32), us: u32) -> Result<
         name: rule.name,
         path: path.to_owned(),
         mode,
-        chmod: rule.chmod,
+        chmod,
     })
 }
 

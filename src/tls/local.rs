@@ -152,7 +152,11 @@ fn load(state_dir: &Path) -> Result<Option<Pair>, LocalTlsError> {
         return Ok(None);
     }
     // Checked although there may be nothing in it yet: the sockets go there as well.
-    Dir::open(Role::StateDir, state_dir)?;
+    match Dir::open(Role::StateDir, state_dir) {
+        // Root's, and not for us.
+        Err(error) if error.io() == Some(io::ErrorKind::PermissionDenied) => return Ok(None),
+        opened => opened?,
+    };
     if !is_there(&dir) {
         return Ok(None);
     }
@@ -238,7 +242,10 @@ fn keep(state_dir: &Path, pair: &Pair) -> Result<(), NotKept> {
         move |error| NotKept::Unwritable(path, error)
     };
     platform::create_private_dir(state_dir).map_err(unwritable(state_dir))?;
-    Dir::open(Role::StateDir, state_dir).map_err(NotKept::Unsafe)?;
+    Dir::open(Role::StateDir, state_dir).map_err(|error| match error {
+        PathError::File { path, source, .. } => NotKept::Unwritable(path, source),
+        other => NotKept::Unsafe(other),
+    })?;
     let fresh = platform::private_temp_dir(state_dir, ".local-tls-");
     let fresh = fresh.map_err(unwritable(state_dir))?;
     for (name, pem) in [(KEY, &pair.key[..]), (CERTIFICATE, &pair.certificate[..])] {

@@ -22,7 +22,8 @@ pub(super) fn failed(role: Role, path: &Path) -> impl Fn(io::Error) -> PathError
 pub fn open(role: Role, path: &Path) -> Result<File, PathError> {
     let failed = failed(role, path);
     // Before opening: that alone would wait for a pipe's other end, or do something to a device.
-    kind(role, path, &std::fs::metadata(path).map_err(&failed)?)?;
+    // And what we may not open is told apart by its owner.
+    check(role, path, &std::fs::metadata(path).map_err(&failed)?)?;
     let mut options = std::fs::OpenOptions::new();
     options.read(true);
     #[cfg(unix)]
@@ -92,7 +93,7 @@ impl Dir {
             let found = std::fs::symlink_metadata(path).map_err(&failed)?;
             kind(role, path, &found)?;
         }
-        kind(role, path, &std::fs::metadata(path).map_err(&failed)?)?;
+        check(role, path, &std::fs::metadata(path).map_err(&failed)?)?;
         #[cfg(unix)]
         {
             use rustix::fs::{Mode, OFlags};
@@ -128,7 +129,17 @@ impl Dir {
             let failed = failed(role, &path);
             let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
             let opened = rustix::fs::openat(&self.descriptor, name, flags, Mode::empty());
-            let file = File::from(opened.map_err(|error| failed(error.into()))?);
+            let opened = match opened {
+                Ok(opened) => opened,
+                Err(error) => {
+                    // What we may not open is told apart by its owner.
+                    if let Ok(found) = std::fs::metadata(&path) {
+                        check(role, &path, &found)?;
+                    }
+                    return Err(failed(error.into()));
+                }
+            };
+            let file = File::from(opened);
             check(role, &path, &file.metadata().map_err(&failed)?)?;
             contents(role, &path, &file, most)
         }

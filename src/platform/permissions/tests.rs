@@ -83,6 +83,9 @@ fn the_table_decides() {
         assert!(said.contains(role.rule().name), "{said}");
         assert!(said.contains(remedy), "{role:?} {owner} {mode:04o}: {said}");
     }
+    let judged = judge(PasswordFile, Path::new("/x"), (ROOT, 0o444), US);
+    let said = judged.unwrap_err().to_string();
+    assert!(said.ends_with("chmod 640 /x"), "{said}");
     // As root one's own is root's.
     judge(PasswordFile, Path::new("/x"), (ROOT, 0o640), ROOT).unwrap_err();
     judge(StateDir, Path::new("/x"), (ROOT, 0o777), ROOT).unwrap_err();
