@@ -96,6 +96,21 @@ impl Cli {
         })
     }
 
+    /// The definition for completion scripts: the root has the flags of `serve`, and no positional
+    /// argument. A script offers the commands in its place; zsh would count a target's name and the
+    /// command as two arguments, and complete the wrong one.
+    #[must_use]
+    pub fn completions() -> clap::Command {
+        let definition = Self::definition();
+        let flags = definition
+            .get_arguments()
+            .filter(|arg| !arg.is_positional());
+        clap::Command::new("pgiam")
+            .version(env!("CARGO_PKG_VERSION"))
+            .args(flags.cloned())
+            .subcommands(definition.get_subcommands().cloned())
+    }
+
     /// Parses what was typed, and the `PGIAM_*` variables. Ends the process where clap does: after
     /// `--help`, and with exit code 2 where a word or a variable is invalid.
     #[must_use]

@@ -7,6 +7,7 @@
 mod cancel;
 mod check;
 mod clients;
+mod completions;
 mod daily;
 mod deploy;
 mod discovery;

@@ -13,7 +13,7 @@ use crate::terminal;
 /// When standard output cannot be written to.
 pub fn completions(args: &CompletionsArgs) -> anyhow::Result<()> {
     let mut script = Vec::new();
-    let mut command = Cli::definition();
+    let mut command = Cli::completions();
     clap_complete::generate(args.shell, &mut command, "pgiam", &mut script);
     terminal::write(String::from_utf8_lossy(&script)).context("cannot write to standard output")
 }

@@ -1,0 +1,186 @@
+//! Completions in the shells that they are for: every command offers its own flags, all of them and
+//! no others, as its help lists them.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::Stdio;
+
+use tokio::io::AsyncWriteExt as _;
+use tokio::process::Command;
+
+use crate::support::{pgiam, run};
+
+async fn said(args: &[&str]) -> String {
+    let mut command = Command::new(pgiam());
+    protocol_tests::program::clean_env(&mut command, &["AWS_", "PGIAM_"]);
+    command.args(args).current_dir("/");
+    let ran = run(command).await;
+    assert_eq!(ran.code, Some(0), "{args:?}: {ran:?}");
+    ran.stdout
+}
+
+/// The commands in a help.
+fn commands(help: &str) -> BTreeSet<String> {
+    let listed = help.split("Commands:\n").nth(1).unwrap_or_default();
+    let lines = listed.lines().take_while(|line| !line.is_empty());
+    let names = lines.filter(|line| line.starts_with("  ") && !line.starts_with("   "));
+    let names = names.filter_map(|line| line.split_whitespace().next());
+    names.map(str::to_owned).collect()
+}
+
+/// The long flags in a help: where they are explained, not where they are mentioned.
+fn flags(help: &str) -> BTreeSet<String> {
+    let lines = help.lines().map(str::trim_start);
+    let own = lines.filter_map(|line| {
+        let flag = line.split_once(", --").map_or(line, |(short, _)| {
+            match short.len() == 2 && short.starts_with('-') {
+                true => &line[4..],
+                false => line,
+            }
+        });
+        flag.strip_prefix("--")
+    });
+    let ends = |c: char| !(c.is_ascii_alphanumeric() || c == '-');
+    own.filter_map(|flag| flag.split(ends).next())
+        .filter(|flag| !flag.is_empty())
+        .map(|flag| format!("--{flag}"))
+        .collect()
+}
+
+/// What a shell offers at the end of each line.
+async fn offered(shell: &mut Command, lines: &[String]) -> Vec<BTreeSet<String>> {
+    let child = shell
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn();
+    let mut child = child.expect("the shell starts");
+    let mut input = child.stdin.take().expect("its input");
+    let text = lines.join("\n") + "\n";
+    input.write_all(text.as_bytes()).await.expect("it reads");
+    drop(input);
+    let output = tokio::time::timeout(crate::support::PATIENCE, child.wait_with_output());
+    let output = output.await.expect("in time").expect("its output");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{output:?}");
+    let parts: Vec<&str> = said.split("> pgiam ").skip(1).collect();
+    assert_eq!(parts.len(), lines.len(), "{said}");
+    let words = |part: &str| {
+        let words = part.lines().skip(1).map(str::trim);
+        words
+            .filter(|word| !word.is_empty())
+            .map(str::to_owned)
+            .collect()
+    };
+    parts.into_iter().map(words).collect()
+}
+
+/// A shell with the program's completions, if it is there; in CI it has to be.
+#[expect(clippy::print_stdout, reason = "what was left out is to be seen")]
+async fn shell(name: &str, folder: &Path) -> Option<Command> {
+    let found = Command::new(name).arg("--version").output().await;
+    if let Err(error) = found {
+        assert_ne!(
+            std::env::var("CI").as_deref(),
+            Ok("true"),
+            "{name}: {error}"
+        );
+        println!("SKIPPED {name}: {error}");
+        return None;
+    }
+    // compinit finds it by that name, in a folder.
+    let script = folder.join("_pgiam");
+    std::fs::write(&script, said(&["completions", name]).await).expect("a script");
+    let judges = Path::new(env!("CARGO_MANIFEST_DIR")).join("protocol-tests/judges/completions");
+    let (option, given) = match name {
+        "bash" => ("--norc", script.as_path()),
+        "fish" => ("--no-config", script.as_path()),
+        _ => ("-f", folder),
+    };
+    let mut command = Command::new(name);
+    command
+        .arg(option)
+        .arg(judges.join(format!("ask.{name}")))
+        .arg(given)
+        .env("HOME", folder)
+        .env("XDG_DATA_HOME", folder)
+        .env("LC_ALL", "C.UTF-8")
+        .current_dir(folder);
+    Some(command)
+}
+
+async fn every_command_completes_its_own(name: &str) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let Some(mut shell) = shell(name, folder.path()).await else {
+        return;
+    };
+    let help = said(&["--help"]).await;
+    let mut all = commands(&help);
+    let (mut lines, mut expected) = (vec!["pgiam ".to_owned()], vec![all.clone()]);
+    all.remove("help");
+    assert!(all.contains("serve") && all.len() > 10, "{help}");
+    for command in &all {
+        let help = said(&[command, "--help"]).await;
+        let inner = commands(&help);
+        lines.push(format!("pgiam {command} --"));
+        expected.push(flags(&help));
+        if inner.is_empty() {
+            continue;
+        }
+        lines.push(format!("pgiam {command} "));
+        expected.push(inner.clone());
+        for inner in inner.iter().filter(|inner| *inner != "help") {
+            lines.push(format!("pgiam {command} {inner} --"));
+            expected.push(flags(&said(&[command, inner, "--help"]).await));
+        }
+    }
+    // Behind a target's name, as before it.
+    lines.push("pgiam check orders --".to_owned());
+    expected.push(flags(&said(&["check", "--help"]).await));
+    // A command on a target of the same name as a command.
+    lines.push("pgiam url list --".to_owned());
+    expected.push(flags(&said(&["url", "--help"]).await));
+    let offered = offered(&mut shell, &lines).await;
+    for ((line, expected), offered) in lines.iter().zip(&expected).zip(&offered) {
+        assert!(!expected.is_empty(), "{line}");
+        // Where commands stand, flags and files may be offered, too.
+        match line.ends_with("--") {
+            true => assert_eq!(offered, expected, "{name}: {line}"),
+            false => assert!(
+                offered.is_superset(expected),
+                "{name}: {line} offers {offered:?}"
+            ),
+        }
+    }
+}
+
+#[tokio::test]
+async fn bash_completes_every_command() {
+    every_command_completes_its_own("bash").await;
+}
+
+#[tokio::test]
+async fn fish_completes_every_command() {
+    every_command_completes_its_own("fish").await;
+}
+
+#[tokio::test]
+async fn zsh_completes_every_command() {
+    every_command_completes_its_own("zsh").await;
+}
+
+/// `pgiam` alone is `pgiam serve`, so its flags are offered without the word.
+#[tokio::test]
+async fn the_default_command_completes_its_flags() {
+    for name in ["bash", "fish", "zsh"] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let Some(mut shell) = shell(name, folder.path()).await else {
+            continue;
+        };
+        let mut expected = flags(&said(&["serve", "--help"]).await);
+        expected.insert("--version".to_owned());
+        let offered = offered(&mut shell, &["pgiam --".to_owned()]).await;
+        assert_eq!(offered, [expected], "{name}");
+    }
+}
