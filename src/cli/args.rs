@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use clap::builder::BoolishValueParser;
+use clap::builder::{BoolishValueParser, PathBufValueParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 
-use crate::config::{Layer, WrittenBastion};
+use crate::config::{Layer, WrittenBastion, expand_home};
 
 /// The target of a command that is about one: by its name in the file, or described by flags.
 #[derive(Clone, Debug, Default, Args)]
@@ -47,11 +47,16 @@ pub struct DatabaseArgs {
     pub dial_timeout: Option<u64>,
     /// Trust only the CA certificates in this PEM file for the database, instead of the built-in
     /// Amazon RDS and public roots.
-    #[arg(long, env = "PGIAM_CA_FILE", value_name = "FILE", help_heading = DATABASE)]
+    #[arg(long, env = "PGIAM_CA_FILE", value_name = "FILE", value_parser = path(), help_heading = DATABASE)]
     pub ca_file: Option<PathBuf>,
     /// The flags about logging in.
     #[command(flatten)]
     pub login: LoginArgs,
+}
+
+/// A path as it was typed, with `~/` for the home directory.
+pub(super) fn path() -> impl TypedValueParser<Value = PathBuf> {
+    PathBufValueParser::new().map(|path| expand_home(&path))
 }
 
 const DATABASE: &str = "Database";
@@ -141,7 +146,7 @@ pub struct SsmArgs {
 #[derive(Clone, Debug, Default, Args)]
 pub struct ProgramArgs {
     /// Configuration file. Default: ./pgiam.toml, then the one in the user's configuration folder.
-    #[arg(long, env = "PGIAM_CONFIG", value_name = "FILE", help_heading = PROGRAM)]
+    #[arg(long, env = "PGIAM_CONFIG", value_name = "FILE", value_parser = path(), help_heading = PROGRAM)]
     pub config: Option<PathBuf>,
     /// How log lines look.
     #[arg(long, env = "PGIAM_LOG_FORMAT", value_enum, default_value_t = LogFormat::Human, help_heading = PROGRAM)]
@@ -188,7 +193,7 @@ pub struct OutputArgs {
 #[derive(Clone, Debug, Default, Args)]
 pub struct StateArgs {
     /// Folder for what is made once: the certificate shown to local TLS clients.
-    #[arg(long, env = "PGIAM_STATE_DIR", value_name = "DIR", help_heading = PROGRAM)]
+    #[arg(long, env = "PGIAM_STATE_DIR", value_name = "DIR", value_parser = path(), help_heading = PROGRAM)]
     pub state_dir: Option<PathBuf>,
 }
 

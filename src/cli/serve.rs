@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 use clap::builder::BoolishValueParser;
 
-use super::args::{DatabaseArgs, DrainArgs, ProgramArgs, SsmArgs, StateArgs};
+use super::args::{DatabaseArgs, DrainArgs, ProgramArgs, SsmArgs, StateArgs, path};
 use crate::config::{Destination, Layer, Listen, ServeLayer};
 
 const LISTEN: &str = "Listening";
@@ -54,7 +54,7 @@ pub struct ListenArgs {
     pub hub_port: Option<u16>,
     /// Directory of the Unix sockets, or "none". Default: $XDG_RUNTIME_DIR/pgiam, else run in the
     /// state folder.
-    #[arg(long, env = "PGIAM_SOCKET_DIR", value_name = "DIR", help_heading = LISTEN)]
+    #[arg(long, env = "PGIAM_SOCKET_DIR", value_name = "DIR", value_parser = path(), help_heading = LISTEN)]
     pub socket_dir: Option<PathBuf>,
     /// Serve only clients of the user who runs pgiam, where the system tells whose they are.
     /// --peer-check=false is for containers that share a network. Default: true.
@@ -71,7 +71,7 @@ pub struct ListenArgs {
     pub peer_check: Option<bool>,
     /// File with a password that TCP clients must give (SCRAM-SHA-256); PGIAM_LOCAL_PASSWORD does
     /// the same.
-    #[arg(long, env = "PGIAM_PASSWORD_FILE", value_name = "FILE", help_heading = LISTEN)]
+    #[arg(long, env = "PGIAM_PASSWORD_FILE", value_name = "FILE", value_parser = path(), help_heading = LISTEN)]
     pub password_file: Option<PathBuf>,
     /// Most connections at a time. Default: 400.
     #[arg(long, env = "PGIAM_MAX_CONNECTIONS", value_name = "N", help_heading = LISTEN)]

@@ -109,6 +109,24 @@ fn every_flag_of_the_tunnel_arrives() {
 }
 
 #[test]
+fn a_leading_tilde_is_the_home_directory() {
+    let home = std::env::home_dir().unwrap();
+    let args = serve(&[
+        "serve",
+        "--ca-file=~/ca.pem",
+        "--password-file=~/password",
+        "--socket-dir=~/run",
+        "--state-dir=~/state",
+        "--config=~/pgiam.toml",
+    ]);
+    assert_eq!(args.database.ca_file, Some(home.join("ca.pem")));
+    assert_eq!(args.listen.password_file, Some(home.join("password")));
+    assert_eq!(args.listen.socket_dir, Some(home.join("run")));
+    assert_eq!(args.state.state_dir, Some(home.join("state")));
+    assert_eq!(args.program.config, Some(home.join("pgiam.toml")));
+}
+
+#[test]
 fn a_tunnel_listens_where_it_leads_unless_told() {
     assert_eq!(
         tunnel(&["db.internal:3306"]).listen(),

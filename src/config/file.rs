@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use tracing::warn;
 
-use super::{ConfigError, Plan, ServeLayer, WrittenBastion, encoding, forms};
+use super::{ConfigError, Plan, ServeLayer, WrittenBastion, encoding, expand_home, forms};
 use crate::nearest::nearest;
 use crate::platform::permissions::{self, PathError, Role};
 
@@ -216,7 +216,7 @@ impl File {
         // A relative path means: beside the file that names it.
         let base = path.parent().unwrap_or(Path::new("")).to_owned();
         if let Some(password_file) = &mut file.serve.password_file {
-            *password_file = base.join(&*password_file);
+            *password_file = base.join(expand_home(password_file));
         }
         if let Some(dir) = file
             .serve
@@ -224,11 +224,11 @@ impl File {
             .as_mut()
             .filter(|dir| dir.as_os_str() != "none")
         {
-            *dir = base.join(&*dir);
+            *dir = base.join(expand_home(dir));
         }
         let layers = file.targets.values_mut().chain([&mut file.defaults]);
         for ca_file in layers.filter_map(|layer| layer.ca_file.as_mut()) {
-            *ca_file = base.join(&*ca_file);
+            *ca_file = base.join(expand_home(ca_file));
         }
         Ok(file)
     }

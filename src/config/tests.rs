@@ -714,3 +714,22 @@ fn health_endpoints_need_a_port() {
     let said = parsed("http_address='0.0.0.0'").unwrap_err().to_string();
     assert!(said.contains("give http_port, too"), "{said}");
 }
+
+#[test]
+fn a_tilde_in_the_file_is_the_home_directory() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("pgiam.toml");
+    let text = format!(
+        "[serve]\npassword_file='~/password'\nsocket_dir='~/run'\n\
+         [defaults]\nca_file='~/ca.pem'\n[targets.orders]\nhost='{HOST}'\nca_file='own.pem'\n"
+    );
+    std::fs::write(&path, text).unwrap();
+    let (file, _) = File::load(Some(&path)).unwrap();
+    let home = std::env::home_dir().unwrap();
+    assert_eq!(file.serve.password_file, Some(home.join("password")));
+    assert_eq!(file.serve.socket_dir, Some(home.join("run")));
+    assert_eq!(file.defaults.ca_file, Some(home.join("ca.pem")));
+    // Others are beside the file.
+    let own = file.targets["orders"].ca_file.clone();
+    assert_eq!(own, Some(dir.path().join("own.pem")));
+}
