@@ -45,8 +45,8 @@ pub use ids::IDS;
 pub use later::{Ending, after_login, log_forward};
 
 use client::{
-    channel_binding, client, configured, failed_before, local_password, not_yet, peer, route,
-    timed_out, two_passwords,
+    channel_binding, client, configured, failed_before, gone_after_tls, local_password, local_tls,
+    not_yet, peer, route, timed_out, two_passwords,
 };
 
 /// Invalid authorization specification: credentials, or permission to log in.
@@ -220,10 +220,10 @@ impl Report {
             message,
             ..
         } = self;
-        let detail = self.detail.as_deref();
+        let (detail, hint) = (self.detail.as_deref(), self.hint.as_deref());
         match self.level {
-            Level::Info => info!(id, sqlstate, reason = message, detail, "no session"),
-            Level::Warn => warn!(id, sqlstate, reason = message, detail, "no session"),
+            Level::Info => info!(id, sqlstate, reason = message, detail, hint, "no session"),
+            Level::Warn => warn!(id, sqlstate, reason = message, detail, hint, "no session"),
         }
     }
 
@@ -334,7 +334,8 @@ pub fn before_login(error: &SessionError, about: Option<&About<'_>>) -> Report {
         SessionError::Client(refused) => client(refused).report(Level::Info, target),
         SessionError::GreetingTimeout(_) => Report::silent("client.silent", error),
         SessionError::ClientGone(_) => Report::silent("client.gone", error),
-        SessionError::LocalTls(_) => Report::silent("client.tls", error),
+        SessionError::LocalTls { error: failed, certificate } => local_tls(error, failed, certificate.as_deref()),
+        SessionError::GoneAfterTls { certificate } => gone_after_tls(error, certificate.as_deref()),
         SessionError::TooManyConnections { limit, of_target } => warn(too_many(*limit, *of_target)),
         SessionError::Route(refused) => warn(route(refused)),
         SessionError::Credentials(refused) => warn(aws::credentials(refused)),

@@ -11,6 +11,7 @@ mod prelude;
 mod probe;
 mod socket;
 mod storm;
+mod trust;
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -48,7 +49,7 @@ async fn world_with(args: &[&str]) -> World {
 }
 
 /// A port nobody listens on at present.
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     listener.local_addr().expect("its address").port()
 }

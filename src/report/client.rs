@@ -1,12 +1,15 @@
 //! Reports about the client and what it asked for, before anything else is involved.
 
+use std::io;
+use std::path::Path;
 use std::time::Duration;
 
 use pg_handshake::{ClientError, StartupError};
+use rustls::AlertDescription;
 
 use super::{
     CONFIGURATION, INTERNAL, NO_SUCH_DATABASE, NOT_AUTHORIZED, NOT_NOW, NOT_SUPPORTED,
-    PROTOCOL_VIOLATION, RAISE_TIMEOUT, Said, WRONG_PASSWORD,
+    PROTOCOL_VIOLATION, RAISE_TIMEOUT, Report, Said, WRONG_PASSWORD,
 };
 use crate::route::RouteError;
 use crate::scram::ScramError;
@@ -25,6 +28,71 @@ pub(super) fn client(error: &ClientError) -> Said {
     };
     Said::new("client.startup", PROTOCOL_VIOLATION, message)
         .hint("This port speaks the PostgreSQL protocol, version 3.")
+}
+
+/// The client's part of the local TLS handshake failed. It hears of that from its own TLS alone.
+pub(super) fn local_tls(
+    error: &SessionError,
+    failed: &io::Error,
+    certificate: Option<&Path>,
+) -> Report {
+    let report = Report::silent("client.tls", error);
+    let tls = failed.get_ref().and_then(|inner| inner.downcast_ref());
+    let (message, causes) = match tls {
+        Some(rustls::Error::AlertReceived(alert)) if refuses_certificate(*alert) => (
+            format!("the client does not trust pgiam's own TLS certificate (TLS alert {alert:?})"),
+            TRUST_CAUSES,
+        ),
+        None if failed.kind() == io::ErrorKind::UnexpectedEof => (
+            "the client closed the connection during the TLS handshake".to_owned(),
+            TRUST_CAUSES,
+        ),
+        _ => return report,
+    };
+    Report {
+        message,
+        detail: Some(causes.to_owned()),
+        hint: Some(trust(certificate)),
+        ..report
+    }
+}
+
+/// Node.js completes the handshake and closes then, when it does not trust the certificate.
+pub(super) fn gone_after_tls(error: &SessionError, certificate: Option<&Path>) -> Report {
+    Report {
+        detail: Some(TRUST_CAUSES.to_owned()),
+        hint: Some(trust(certificate)),
+        ..Report::silent("client.gone", error)
+    }
+}
+
+/// Homes that are prepared for RDS have all of them.
+const TRUST_CAUSES: &str = "Possible causes: the client verifies certificates (PGSSLMODE or sslmode is verify-ca or verify-full; ssl: true in Node.js), or it has roots that did not sign this one (~/.postgresql/root.crt, PGSSLROOTCERT, NODE_EXTRA_CA_CERTS).";
+
+/// How a client comes to trust us, or does without.
+fn trust(certificate: Option<&Path>) -> String {
+    const WITHOUT: &str = "On this machine connect with PGSSLMODE=disable or sslmode=disable: pgiam itself encrypts and verifies the connection to the database.";
+    match certificate {
+        Some(file) => format!(
+            "{WITHOUT} Or verify pgiam: sslmode=verify-full sslrootcert={}",
+            file.display()
+        ),
+        None => WITHOUT.to_owned(),
+    }
+}
+
+/// The alerts for certificates (RFC 8446, section 6.2).
+fn refuses_certificate(alert: AlertDescription) -> bool {
+    use AlertDescription as A;
+    matches!(
+        alert,
+        A::BadCertificate
+            | A::UnsupportedCertificate
+            | A::CertificateRevoked
+            | A::CertificateExpired
+            | A::CertificateUnknown
+            | A::UnknownCA
+    )
 }
 
 /// What is configured cannot be used, as it shows when the target is set up.

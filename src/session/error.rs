@@ -1,6 +1,7 @@
 //! Why a connection did not become a session: one variant per room that can refuse it.
 
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,8 +32,19 @@ pub enum SessionError {
     #[error("the client went away: {0}")]
     ClientGone(io::Error),
     /// The local TLS handshake failed.
-    #[error("TLS handshake with the local client failed: {0}")]
-    LocalTls(io::Error),
+    #[error("TLS handshake with the local client failed: {error}")]
+    LocalTls {
+        /// What TLS or the connection said.
+        error: io::Error,
+        /// The file of the certificate that the client was shown, where there is one.
+        certificate: Option<Arc<Path>>,
+    },
+    /// The client closed after the local TLS handshake: Node.js verifies the certificate only then.
+    #[error("the client closed the connection after the TLS handshake, without a startup packet")]
+    GoneAfterTls {
+        /// The file of the certificate that the client was shown, where there is one.
+        certificate: Option<Arc<Path>>,
+    },
     /// The client belongs to somebody else.
     #[error("the client belongs to user id {peer}, and pgiam runs as {own}")]
     ForeignPeer {

@@ -1,11 +1,13 @@
 //! What the local client says first, over plain TCP, a Unix socket or TLS.
 
 use std::io;
+use std::path::Path;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes, BytesMut};
-use pg_handshake::{CancelKey, Client, ClientEvent, MAX_REMAINDER, Startup};
+use pg_handshake::{CancelKey, Client, ClientError, ClientEvent, MAX_REMAINDER, Startup};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -20,6 +22,13 @@ pub(super) struct Local {
     /// What it sent behind the last message that was taken from it.
     pub(super) ahead: BytesMut,
     pub(super) standing: Standing,
+}
+
+/// TLS for local clients.
+pub(super) struct LocalAcceptor {
+    pub(super) tls: TlsAcceptor,
+    /// The file of the certificate that it shows; `None`: kept in memory only.
+    pub(super) certificate: Option<Arc<Path>>,
 }
 
 /// How far a client has come with us.
@@ -76,7 +85,7 @@ pub(super) enum Greeted {
 /// Reads the client's startup, with TLS if it asks and there is an `acceptor`. On failure the stream
 /// comes back, unless TLS took it down.
 pub(super) async fn greet(
-    acceptor: Option<&TlsAcceptor>,
+    acceptor: Option<&LocalAcceptor>,
     mut stream: Stream,
 ) -> Result<Greeted, (SessionError, Option<Local>)> {
     let mut client = Client::new(acceptor.is_some());
@@ -114,9 +123,19 @@ pub(super) async fn greet(
             None => {}
         }
         let heard = match stream.read(&mut buffer).await {
+            // Most clients close TLS without a close_notify, and with session tickets unread.
+            Err(error) if client.is_tls() && is_the_end(&error) => Ok(0),
+            read => read,
+        };
+        let heard = match heard {
             // Going away between packets is no fault of protocol: a port check does it.
             Ok(0) => Err(client.handle_eof().err().map_or_else(
-                || SessionError::ClientGone(io::ErrorKind::UnexpectedEof.into()),
+                || match acceptor.filter(|_| client.is_tls()) {
+                    Some(acceptor) => SessionError::GoneAfterTls {
+                        certificate: acceptor.certificate.clone(),
+                    },
+                    None => SessionError::ClientGone(io::ErrorKind::UnexpectedEof.into()),
+                },
                 SessionError::from,
             )),
             Ok(n) => client
@@ -130,16 +149,30 @@ pub(super) async fn greet(
     }
 }
 
+/// Whether a client that closes its connection looks like this.
+fn is_the_end(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::UnexpectedEof
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionAborted
+    )
+}
+
 async fn accept(
-    acceptor: Option<&TlsAcceptor>,
+    acceptor: Option<&LocalAcceptor>,
     stream: Stream,
 ) -> Result<TlsStream<Stream>, SessionError> {
-    match acceptor {
-        Some(acceptor) => acceptor.accept(stream).await,
-        // The machine asks for TLS only where it was told that there is.
-        None => Err(io::ErrorKind::Unsupported.into()),
-    }
-    .map_err(SessionError::LocalTls)
+    // The machine asks for TLS only where it was told that there is.
+    let acceptor = acceptor.ok_or(ClientError::DirectTls)?;
+    acceptor
+        .tls
+        .accept(stream)
+        .await
+        .map_err(|error| SessionError::LocalTls {
+            error,
+            certificate: acceptor.certificate.clone(),
+        })
 }
 
 /// A stream of which some bytes have been read already.

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
+use super::greet::LocalAcceptor;
 use super::known::Memory;
 use super::limits::Places;
 use super::probe::LastFailure;
@@ -37,7 +38,7 @@ const MOST_CANCELS: usize = 256;
 /// What all connections share.
 pub struct Proxy {
     pub(super) os_user: Option<String>,
-    pub(super) acceptor: TlsAcceptor,
+    pub(super) acceptor: LocalAcceptor,
     /// What a client that knows our certificate can bind its login to.
     pub(super) binding: Option<Bytes>,
     /// The local password; `None`: none is asked for.
@@ -81,7 +82,13 @@ impl Proxy {
         }
         Ok(Self {
             os_user,
-            acceptor: TlsAcceptor::from(local.config),
+            acceptor: LocalAcceptor {
+                tls: TlsAcceptor::from(local.config),
+                certificate: match local.kept {
+                    Kept::At(path) => Some(path.into()),
+                    Kept::InMemory { .. } => None,
+                },
+            },
             binding: local.end_point,
             verifier: verifier.map(Arc::new),
             uid: serve.peer_check.then(peer::own_uid).flatten(),
