@@ -4,6 +4,7 @@
 pub mod check;
 pub mod choose;
 pub mod complete;
+mod connection_string;
 mod first;
 pub mod init;
 pub mod list;

@@ -11,6 +11,22 @@ const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'_')
     .remove(b'~');
 
+/// What a path may hold besides (RFC 3986, section 3.3), without `@`, which SQLAlchemy takes for the
+/// end of a password, and without what shells interpret. `decodeURI`, as node-postgres has it, decodes
+/// none of these, postgres.js and Sequelize nothing in a path.
+const PATH_RESERVED: &AsciiSet = &RESERVED
+    .remove(b'/')
+    .remove(b':')
+    .remove(b'+')
+    .remove(b'=')
+    .remove(b',');
+
+/// The path of a URI: `orders/app` stays as it is.
+#[must_use]
+pub fn path(text: &str) -> String {
+    utf8_percent_encode(text, PATH_RESERVED).to_string()
+}
+
 /// A part of a URI.
 #[must_use]
 pub fn percent(text: &str) -> String {
@@ -115,6 +131,13 @@ mod tests {
         assert_eq!(percent("db_user-1.x~"), "db_user-1.x~");
         assert_eq!(percent("a b+c/d?e@f:g%"), "a%20b%2Bc%2Fd%3Fe%40f%3Ag%25");
         assert_eq!(percent("ü&'"), "%C3%BC%26%27");
+    }
+
+    #[test]
+    fn paths_keep_what_drivers_do_not_decode() {
+        assert_eq!(path("orders/a+b=c,d:e"), "orders/a+b=c,d:e");
+        assert_eq!(path("a b@c?d#e&f$g;h%"), "a%20b%40c%3Fd%23e%26f%24g%3Bh%25");
+        assert_eq!(path("é'"), "%C3%A9%27");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 mod bind;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
 use std::time::Duration;
@@ -131,6 +131,12 @@ impl Server {
         }
         server.show();
         server
+    }
+
+    /// The addresses that every port is listened on.
+    #[must_use]
+    pub fn addresses(&self) -> &[IpAddr] {
+        &self.at.serve.addresses
     }
 
     /// What is served, now and after every reload.

@@ -28,9 +28,9 @@ const GONE_SECONDS: u64 = 20;
 const STEPS: usize = 4;
 
 /// Where the client's programs are.
-struct Kit {
+pub(crate) struct Kit {
     /// This repository's part.
-    sources: PathBuf,
+    pub(crate) sources: PathBuf,
     /// What `./dev test` has installed, if anything.
     installed: Option<PathBuf>,
 }
@@ -56,13 +56,13 @@ impl Login {
     }
 }
 
-type Start = fn(&Kit) -> Result<Command, String>;
+pub(crate) type Start = fn(&Kit) -> Result<Command, String>;
 
 /// A client: its name, and how it is started.
-type Client = (&'static str, Start);
+pub(crate) type Client = (&'static str, Start);
 
 impl Kit {
-    fn find() -> Self {
+    pub(crate) fn find() -> Self {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         Self {
             sources: root.join("protocol-tests/judges/clients"),
@@ -71,7 +71,7 @@ impl Kit {
     }
 
     /// A file that `./dev test` installs.
-    fn installed(&self, path: &str) -> Result<PathBuf, String> {
+    pub(crate) fn installed(&self, path: &str) -> Result<PathBuf, String> {
         let dir = self.installed.as_ref();
         let dir = dir.ok_or("PGIAM_CLIENTS is not set: run ./dev test, or see ./dev judges")?;
         let file = dir.join(path);
@@ -82,7 +82,12 @@ impl Kit {
     }
 
     /// A program of the system, with one of our scripts, if a probe of it goes well.
-    fn system(&self, program: &str, script: &str, probe: &[&str]) -> Result<Command, String> {
+    pub(crate) fn system(
+        &self,
+        program: &str,
+        script: &str,
+        probe: &[&str],
+    ) -> Result<Command, String> {
         let probed = std::process::Command::new(program)
             .args(probe)
             .stdin(Stdio::null())
@@ -103,7 +108,7 @@ impl Kit {
         command
     }
 
-    fn python(&self, script: &str) -> Result<Command, String> {
+    pub(crate) fn python(&self, script: &str) -> Result<Command, String> {
         self.installed("python.installed")?;
         let mut command = Command::new(self.installed("venv/bin/python")?);
         command
@@ -112,7 +117,7 @@ impl Kit {
         Ok(command)
     }
 
-    fn node(&self, script: &str) -> Result<Command, String> {
+    pub(crate) fn node(&self, script: &str) -> Result<Command, String> {
         self.installed("node.installed")?;
         let modules = self.installed("node/node_modules")?;
         let mut command = self.system("node", &format!("node/{script}"), &["--version"])?;
@@ -120,7 +125,7 @@ impl Kit {
         Ok(command)
     }
 
-    fn java(&self, source: &str) -> Result<Command, String> {
+    pub(crate) fn java(&self, source: &str) -> Result<Command, String> {
         let driver = self.installed("jdbc/usr/share/java/postgresql.jar")?;
         let mut command = self.system("java", &format!("java/{source}"), &["--version"])?;
         // Where a class path on the command line would be, for a program that is one source file.
@@ -136,7 +141,7 @@ fn psql_18(kit: &Kit) -> Result<Command, String> {
     Ok(command)
 }
 
-fn rust(kit: &Kit, name: &str) -> Result<Command, String> {
+pub(crate) fn rust(kit: &Kit, name: &str) -> Result<Command, String> {
     Ok(Command::new(kit.installed(&format!("rust/debug/{name}"))?))
 }
 

@@ -13,6 +13,7 @@ mod deploy;
 mod discovery;
 mod failures;
 mod forward;
+mod generated;
 mod lifecycle;
 mod load;
 mod local;

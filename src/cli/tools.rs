@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
-use super::args::{DatabaseArgs, DrainArgs, OneTarget, OutputArgs, ProgramArgs, StateArgs};
+use super::args::{DatabaseArgs, DrainArgs, OneTarget, OutputArgs, ProgramArgs, StateArgs, path};
 
 /// The flags of `pgiam run`.
 #[derive(Clone, Debug, Default, Args)]
@@ -21,8 +21,8 @@ pub struct RunArgs {
     /// Seconds to wait for the tunnel and a first login before the command is started.
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     pub ready_timeout: u64,
-    /// Give the command a Unix socket instead of a TCP port: closed to all other users by the system
-    /// itself. Some programs, such as those in Java, know no Unix sockets.
+    /// Set PGHOST to the directory of a Unix socket, for psql and other clients that use libpq.
+    /// DATABASE_URL names the TCP port, because URL parsers disagree on Unix sockets.
     #[arg(long)]
     pub socket: bool,
     /// The flags about the database and the way to it.
@@ -77,7 +77,7 @@ pub struct ListArgs {
 #[derive(Clone, Debug, Default, Args)]
 pub struct InitArgs {
     /// Where to write. Default: ./pgiam.toml; "-" is standard output.
-    #[arg(value_name = "FILE")]
+    #[arg(value_name = "FILE", value_parser = path())]
     pub file: Option<PathBuf>,
     /// Database role to write into it.
     #[arg(long, env = "PGIAM_USER", value_name = "ROLE")]
@@ -123,7 +123,7 @@ pub struct UrlArgs {
 /// How a connection is written down.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum UrlForm {
-    /// `postgresql://user@localhost:5433/app?sslmode=disable`
+    /// `postgresql://user@localhost:5433/app`
     #[default]
     Uri,
     /// `jdbc:postgresql://localhost:5433/app?user=…`
@@ -275,6 +275,6 @@ pub struct CompletionsArgs {
 #[derive(Clone, Debug, Default, Args)]
 pub struct ManArgs {
     /// Write one page per command into this folder, instead of the first to standard output.
-    #[arg(value_name = "DIR")]
+    #[arg(value_name = "DIR", value_parser = path())]
     pub dir: Option<PathBuf>,
 }

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::choose;
+use super::connection_string::client_host;
 use super::serve::{ready_line, say_left_out};
 use crate::cli::ServeArgs;
 use crate::config::{ConfigError, File, LONGEST, Plan, Serve, fingerprint};
@@ -264,11 +265,12 @@ impl<'a> Changes<'a> {
             .collect();
         // AWS may take its time; a signal must not.
         let (served, proxy) = (server.served(), Arc::clone(proxy));
+        let host = client_host(server.addresses());
         tokio::spawn(async move {
             session::look_up_all(&fresh, &proxy).await;
             for row in served.rows() {
                 if is_in(&fresh, &row.slot) {
-                    info!("{}", ready_line(&row));
+                    info!("{}", ready_line(&row, &host));
                 }
             }
         });

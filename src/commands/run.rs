@@ -15,38 +15,20 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::choose;
+use super::connection_string::{ConnectionString, MISLEADING};
 use super::first::{self, First};
 use super::serve::state_dir;
 use crate::admin::{Admin, AdminOptions, Controls, Kind};
 use crate::cli::RunArgs;
 use crate::config::{Serve, SocketDir};
 use crate::exit;
-use crate::local_password;
 use crate::platform::{self, ForwardedSignals};
-use crate::quote::percent;
 use crate::server::{self, ListenAt, Server};
 use crate::session::{Contexts, Proxy, Slot};
 use crate::terminal::Progress;
 
 /// POSIX has no other number for it.
 const SIGTERM: u8 = 15;
-
-/// Variables of libpq that would lead the command elsewhere, or make it insist on what a local
-/// connection has not (PostgreSQL docs, "Environment Variables").
-const ELSEWHERE: [&str; 11] = [
-    // Not for the command, which is let in as it is.
-    local_password::VARIABLE,
-    "PGHOSTADDR",
-    "PGSERVICE",
-    "PGSSLROOTCERT",
-    "PGSSLNEGOTIATION",
-    "PGSSLCERTMODE",
-    "PGREQUIRESSL",
-    "PGREQUIREAUTH",
-    "PGREQUIREPEER",
-    "PGCHANNELBINDING",
-    "PGGSSENCMODE",
-];
 
 /// Runs a command with a tunnel of its own; the exit code for it.
 ///
@@ -196,7 +178,7 @@ impl Tunnel {
             .ok_or_else(|| anyhow!("there is no command to run"))?;
         let mut command = Command::new(program);
         command.args(rest);
-        for name in ELSEWHERE {
+        for name in MISLEADING {
             command.env_remove(name);
         }
         command.envs(self.variables());
@@ -218,20 +200,18 @@ impl Tunnel {
 
     /// What the command finds in its environment.
     fn variables(&self) -> Vec<(&'static str, String)> {
-        let host = match &self.folder {
-            Some(folder) => folder.path().display().to_string(),
-            None => "localhost".to_owned(),
+        let address = ConnectionString {
+            host: "localhost".to_owned(),
+            port: self.port,
+            user: self.user.clone(),
+            database: self.database(),
         };
-        let mut variables = vec![
-            ("DATABASE_URL", self.url(&host)),
-            ("PGHOST", host),
-            ("PGPORT", self.port.to_string()),
-            // The way from the command to pgiam does not leave this machine.
-            ("PGSSLMODE", "disable".to_owned()),
-        ];
-        variables.extend(self.user.clone().map(|user| ("PGUSER", user)));
-        let database = self.database();
-        variables.extend(database.map(|database| ("PGDATABASE", database)));
+        let mut variables = address.variables();
+        // Only libpq, and what is made of it, takes a directory wherever it takes a host. The URL
+        // names the port, which is there for the same user, too.
+        if let Some(folder) = &self.folder {
+            variables.push(("PGHOST", folder.path().display().to_string()));
+        }
         variables
     }
 
@@ -246,22 +226,6 @@ impl Tunnel {
     fn asked_database(&self) -> Option<String> {
         let inherited = std::env::var("PGDATABASE").ok();
         self.database().or(inherited)
-    }
-
-    fn url(&self, host: &str) -> String {
-        let user = self.user.as_deref().map(percent);
-        let user = user.map(|user| format!("{user}@")).unwrap_or_default();
-        let database = self.database().as_deref().map(percent);
-        let database = database.unwrap_or_default();
-        let port = self.port;
-        match self.folder {
-            None => format!("postgresql://{user}{host}:{port}/{database}?sslmode=disable"),
-            // libpq and most others take the directory from a parameter.
-            Some(_) => {
-                let directory = percent(host);
-                format!("postgresql://{user}/{database}?host={directory}&port={port}")
-            }
-        }
     }
 }
 

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
+use super::connection_string::client_host;
 use super::reload::{Asked, Changes, Configured, serving};
 use crate::admin::{Admin, AdminOptions, Controls, Kind};
 use crate::cli::ServeArgs;
@@ -18,6 +19,7 @@ use crate::config::{ConfigError, Serve};
 use crate::environment;
 use crate::local_password;
 use crate::platform::{self, HangUp, StopSignals, service};
+use crate::quote::shell;
 use crate::scram::Verifier;
 use crate::server::{self, ListenAt, Row, Server};
 use crate::session::{self, Contexts, Proxy, Slot};
@@ -62,7 +64,13 @@ pub async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
         end = ends.next() => Some(end),
     };
     drop(slots); // From now on those count that are served.
-    let ready: Vec<String> = server.served().rows().iter().map(ready_line).collect();
+    let host = client_host(server.addresses());
+    let ready: Vec<String> = server
+        .served()
+        .rows()
+        .iter()
+        .map(|row| ready_line(row, &host))
+        .collect();
     announce(&ready);
     proxy.observed.started();
     service::ready(&serving(&server));
@@ -213,11 +221,11 @@ fn verifier(serve: &Serve) -> anyhow::Result<Option<Verifier>> {
 }
 
 /// What to paste, and where it leads.
-pub(super) fn ready_line(row: &Row) -> String {
+pub(super) fn ready_line(row: &Row, host: &str) -> String {
     let Row { slot, port, .. } = row;
     let plan = &slot.plan;
     let database = if row.by_name {
-        format!(" -d {}", plan.name)
+        format!(" -d {}", shell(&plan.name))
     } else {
         String::new()
     };
@@ -231,7 +239,7 @@ pub(super) fn ready_line(row: &Row) -> String {
         None => format!("{}, which was not found yet", plan.wanted),
     };
     format!(
-        "ready  {}  psql -h localhost -p {port}{database}  → {place}{user} via {}",
+        "ready  {}  psql -h {host} -p {port}{database}  → {place}{user} via {}",
         plan.name, plan.via
     )
 }

@@ -1,11 +1,10 @@
 //! `pgiam url`: what to give to a client program.
 
 use anyhow::{Context, bail};
-use serde::Serialize;
 
+use super::connection_string::{ConnectionString, client_host};
 use crate::cli::{UrlArgs, UrlForm};
-use crate::config::{File, Layer, Plan};
-use crate::quote::{dotnet, dsn, percent, shell};
+use crate::config::{File, Layer, Plan, Serve};
 use crate::terminal;
 
 /// Prints it.
@@ -16,35 +15,12 @@ pub async fn url(args: &UrlArgs) -> anyhow::Result<()> {
     let address = address(args)?;
     let text = match args.output.json {
         true => serde_json::to_string_pretty(&address.all()).context("cannot write JSON")?,
-        false => address.written(args.format),
+        false => written(&address, args.format),
     };
     terminal::write(format_args!("{text}\n")).context("cannot write to standard output")
 }
 
-/// Where a client connects, and as whom.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Address {
-    host: &'static str,
-    port: u16,
-    user: String,
-    database: Option<String>,
-}
-
-/// Every form at once.
-#[derive(Serialize)]
-struct All {
-    host: &'static str,
-    port: u16,
-    user: String,
-    database: Option<String>,
-    uri: String,
-    jdbc: String,
-    dotnet: String,
-    dsn: String,
-    env: String,
-}
-
-fn address(args: &UrlArgs) -> anyhow::Result<Address> {
+fn address(args: &UrlArgs) -> anyhow::Result<ConnectionString> {
     let (file, looked_at) = File::load(args.program.config.as_deref())?;
     let mut flags = args.what.database.layer();
     flags.port = args.port;
@@ -63,10 +39,11 @@ fn address(args: &UrlArgs) -> anyhow::Result<Address> {
         true => Some(by_name(&plan)),
         false => plan.database.clone(),
     };
-    Ok(Address {
-        host: "localhost",
+    let serve = Serve::from_layer(file.serve.clone())?;
+    Ok(ConnectionString {
+        host: client_host(&serve.addresses),
         port,
-        user,
+        user: Some(user),
         database,
     })
 }
@@ -93,113 +70,19 @@ fn by_name(plan: &Plan) -> String {
     }
 }
 
-impl Address {
-    fn written(&self, form: UrlForm) -> String {
-        match form {
-            UrlForm::Uri => self.uri(),
-            UrlForm::Jdbc => self.jdbc(),
-            UrlForm::Dotnet => self.dotnet(),
-            UrlForm::Dsn => self.dsn(),
-            UrlForm::Env => self.env(),
-        }
-    }
-
-    /// The way from a client to pgiam stays on this machine, and pgiam makes TLS to the database: so
-    /// every form says that there is none on the way.
-    fn uri(&self) -> String {
-        let Self { host, port, .. } = self;
-        let (user, database) = (percent(&self.user), self.database.as_deref());
-        let database = percent(database.unwrap_or_default());
-        format!("postgresql://{user}@{host}:{port}/{database}?sslmode=disable")
-    }
-
-    fn jdbc(&self) -> String {
-        let Self { host, port, .. } = self;
-        let (user, database) = (percent(&self.user), self.database.as_deref());
-        let database = percent(database.unwrap_or_default());
-        format!("jdbc:postgresql://{host}:{port}/{database}?user={user}&sslmode=disable")
-    }
-
-    fn dotnet(&self) -> String {
-        let Self { host, port, .. } = self;
-        let database = self.database.as_deref().map(dotnet);
-        let database = database.map(|name| format!("Database={name};"));
-        format!(
-            "Host={host};Port={port};Username={};{}SSL Mode=Disable",
-            dotnet(&self.user),
-            database.unwrap_or_default()
-        )
-    }
-
-    fn dsn(&self) -> String {
-        let Self { host, port, .. } = self;
-        let database = self.database.as_deref().map(dsn);
-        let database = database.map(|name| format!(" dbname={name}"));
-        format!(
-            "host={host} port={port} user={}{} sslmode=disable",
-            dsn(&self.user),
-            database.unwrap_or_default()
-        )
-    }
-
-    fn env(&self) -> String {
-        let mut lines = vec![
-            format!("export PGHOST={}", self.host),
-            format!("export PGPORT={}", self.port),
-            format!("export PGUSER={}", shell(&self.user)),
-        ];
-        lines.push(match &self.database {
-            Some(database) => format!("export PGDATABASE={}", shell(database)),
-            // One that is set already would be another target's.
-            None => "unset PGDATABASE".to_owned(),
-        });
-        lines.push("export PGSSLMODE=disable".to_owned());
-        lines.push(format!("export DATABASE_URL={}", shell(&self.uri())));
-        lines.join("\n")
-    }
-
-    fn all(self) -> All {
-        All {
-            uri: self.uri(),
-            jdbc: self.jdbc(),
-            dotnet: self.dotnet(),
-            dsn: self.dsn(),
-            env: self.env(),
-            host: self.host,
-            port: self.port,
-            user: self.user,
-            database: self.database,
-        }
+fn written(address: &ConnectionString, form: UrlForm) -> String {
+    match form {
+        UrlForm::Uri => address.uri(),
+        UrlForm::Jdbc => address.jdbc(),
+        UrlForm::Dotnet => address.dotnet(),
+        UrlForm::Dsn => address.dsn(),
+        UrlForm::Env => address.env(),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn written(user: &str, database: Option<&str>) -> String {
-        let address = Address {
-            host: "localhost",
-            port: 5433,
-            user: user.to_owned(),
-            database: database.map(str::to_owned),
-        };
-        let all = address.all();
-        [all.uri, all.jdbc, all.dotnet, all.dsn, all.env].join("\n")
-    }
-
-    #[test]
-    fn url_forms() {
-        insta::assert_snapshot!(
-            [
-                written("db_user", Some("app")),
-                written("db_user", None),
-                written("ana@example.com", Some("orders/app")),
-                written("we\"ird Na'me;$x+%", Some("a b\\c&d=e?#f")),
-            ]
-            .join("\n\n")
-        );
-    }
 
     #[test]
     fn url_of_targets_that_share_a_port() {

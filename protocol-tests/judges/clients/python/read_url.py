@@ -22,7 +22,7 @@ elif reader == "urllib":
         "port": str(url.port),
         "user": unquote(url.username),
         "database": unquote(url.path[1:]),
-        **{name: value for name, [value] in parse_qs(url.query, strict_parsing=True).items()},
+        **{name: value for name, [value] in parse_qs(url.query).items()},
     }
 else:
     sys.exit(f"no reader {reader}")
