@@ -28,6 +28,7 @@ use rustls::pki_types::DnsName;
 use tokio::time::timeout;
 
 use crate::config::EndpointKind;
+use crate::foreign_text::ForeignText;
 use crate::kept::{Clock, Kept, Lease, Stopped, system_clock};
 
 /// For a whole chain, retries included: a connection waits for it beside the tunnel.
@@ -66,7 +67,7 @@ pub enum AliasError {
         /// The name as configured.
         host: String,
         /// The names that were seen, the configured one first.
-        chain: Vec<String>,
+        chain: Vec<ForeignText>,
         /// Whether the last of them exists at all.
         exists: bool,
     },
@@ -76,28 +77,33 @@ pub enum AliasError {
         /// The name as configured.
         host: String,
         /// What went wrong.
-        reason: String,
+        reason: ForeignText,
     },
     /// The aliases lead back to one of them, or there are too many. A fault in the zone.
     #[error(
         "the aliases of {host} go round in a circle, or further than {MOST_STEPS} steps: {}",
-        .chain.join(" → ")
+        joined(.chain)
     )]
     Loop {
         /// The name as configured.
         host: String,
         /// The names that were seen, the configured one first.
-        chain: Vec<String>,
+        chain: Vec<ForeignText>,
     },
 }
 
-fn seen(chain: &[String], exists: bool) -> String {
+fn joined(chain: &[ForeignText]) -> String {
+    let names: Vec<&str> = chain.iter().map(|name| &**name).collect();
+    names.join(" → ")
+}
+
+fn seen(chain: &[ForeignText], exists: bool) -> String {
     let ending = match (chain, exists) {
         ([_], true) => "is no alias at all",
         (_, true) => "is no alias any more",
         (_, false) => "does not exist",
     };
-    format!("{} {ending}", chain.join(" → "))
+    format!("{} {ending}", joined(chain))
 }
 
 /// The endpoints behind the names of this program's databases. Shared by all connections.
@@ -139,7 +145,7 @@ impl Aliases {
         }
         if host.parse::<IpAddr>().is_ok() {
             return Err(AliasError::NoAlias {
-                chain: vec![host.clone()],
+                chain: vec![host.clone().into()],
                 host,
                 exists: true,
             });
@@ -156,7 +162,7 @@ impl Aliases {
         match place.kept.get(make).await {
             Ok((lease, _)) => lease.value,
             Err(stopped) => Err(AliasError::Dns {
-                reason: stopped.to_string(),
+                reason: stopped.to_string().into(),
                 host,
             }),
         }
@@ -212,7 +218,7 @@ impl Place {
         let looked = looked.unwrap_or_else(|| {
             Err(AliasError::Dns {
                 host: host.to_owned(),
-                reason: format!("no answer in {} s", DEADLINE.as_secs()),
+                reason: format!("no answer in {} s", DEADLINE.as_secs()).into(),
             })
         });
         let (value, time) = match (looked, good.clone()) {
@@ -246,7 +252,7 @@ struct Found {
 async fn follow(dns: Option<SocketAddr>, host: String) -> Result<Found, AliasError> {
     let failed = |error: NetError| AliasError::Dns {
         host: host.clone(),
-        reason: error.to_string(),
+        reason: error.to_string().into(),
     };
     let resolver = resolver(dns).map_err(failed)?;
     let mut chain = vec![host.clone()];
@@ -268,13 +274,18 @@ async fn follow(dns: Option<SocketAddr>, host: String) -> Result<Found, AliasErr
             Step::End { exists } => {
                 return Err(AliasError::NoAlias {
                     host,
-                    chain,
+                    chain: foreign(chain),
                     exists,
                 });
             }
         }
     }
+    let chain = foreign(chain);
     Err(AliasError::Loop { host, chain })
+}
+
+fn foreign(names: Vec<String>) -> Vec<ForeignText> {
+    names.into_iter().map(ForeignText::from).collect()
 }
 
 /// What DNS says about one name.

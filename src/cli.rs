@@ -9,6 +9,9 @@ mod tests;
 mod tools;
 mod variables;
 
+use std::any::TypeId;
+use std::str::FromStr;
+
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub use args::{
@@ -90,7 +93,7 @@ impl Cli {
     /// help shows them once.
     #[must_use]
     pub fn definition() -> clap::Command {
-        Self::command().mut_args(|arg| match arg.get_id().as_str() {
+        numbers_in_words(Self::command()).mut_args(|arg| match arg.get_id().as_str() {
             "help" | "version" => arg,
             _ => arg.hide(true),
         })
@@ -142,6 +145,31 @@ impl Cli {
     }
 }
 
+/// The same command, whose numbers are refused in words for people: the standard library's are for
+/// programmers ("invalid digit found in string").
+fn numbers_in_words(command: clap::Command) -> clap::Command {
+    command
+        .mut_args(|arg| {
+            let kind = arg.get_value_parser().type_id();
+            if kind == TypeId::of::<u16>() {
+                arg.value_parser(|text: &str| number::<u16>(text, u16::MAX.into()))
+            } else if kind == TypeId::of::<u64>() {
+                arg.value_parser(|text: &str| number::<u64>(text, u64::MAX))
+            } else {
+                arg
+            }
+        })
+        .mut_subcommands(numbers_in_words)
+}
+
+fn number<T: FromStr>(text: &str, most: u64) -> Result<T, String> {
+    let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().map_err(|_| match is_number {
+        true => format!("the largest number is {most}"),
+        false => "write a whole number".to_owned(),
+    })
+}
+
 impl Command {
     /// The flags that every command has which does more than print.
     #[must_use]
@@ -172,8 +200,8 @@ impl Command {
     #[must_use]
     pub fn default_log(&self) -> &'static str {
         match self {
-            Self::Serve(_) | Self::Tunnel(_) => "info,aws_config=error",
-            _ => "error,aws_config=off",
+            Self::Serve(_) | Self::Tunnel(_) => "info",
+            _ => "error",
         }
     }
 }

@@ -15,6 +15,7 @@ mod login;
 mod plan;
 mod serve;
 mod target;
+mod toml_words;
 mod via;
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ use thiserror::Error;
 
 use crate::aws::{AwsContext, CredentialsError};
 use crate::config::{ConfigError, Db, Endpoint, Plan, Target};
+use crate::foreign_text::ForeignText;
 use crate::nearest::nearest;
 use crate::tunnel::ApiAnswer;
 use ask::Asker;
@@ -220,7 +221,7 @@ pub enum DiscoverError {
         /// The region asked in.
         region: String,
         /// What failed, with its causes.
-        reason: String,
+        reason: ForeignText,
     },
     /// There is no database of that name.
     #[error("no database in {region} is called \"{wanted}\"")]
@@ -240,7 +241,7 @@ pub enum DiscoverError {
         /// The identifier.
         wanted: Db,
         /// What is in the way: not PostgreSQL, no endpoint yet, no readers.
-        reason: String,
+        reason: ForeignText,
     },
     /// AWS answered what cannot be understood.
     #[error("{action} answered something that is not as documented: {reason}")]
@@ -248,8 +249,17 @@ pub enum DiscoverError {
         /// The IAM action.
         action: &'static str,
         /// What was wrong with it.
-        reason: String,
+        reason: ForeignText,
     },
+}
+
+/// Most bytes of an identifier: ARNs have at most 2,048 characters.
+const LONGEST_ID: usize = 2048;
+
+/// Whether a text of AWS can be an identifier of a thing there: an ARN, an id, a name that AWS allows.
+pub(crate) fn is_id(text: &str) -> bool {
+    let fits = (1..=LONGEST_ID).contains(&text.len());
+    fits && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 /// The region to look in: this one, or that of the environment or the profile.
@@ -351,7 +361,8 @@ pub async fn find(aws: &AwsContext, region: &str, db: &Db) -> Result<Database, D
                 wanted: db.clone(),
                 reason: format!(
                     "is an Aurora global database; name one of its clusters: {members}"
-                ),
+                )
+                .into(),
             });
         }
         rds::Search::Nothing { unseen } => unseen,
@@ -393,7 +404,7 @@ pub async fn locate(
     let endpoint = found.endpoint.clone();
     let endpoint = endpoint.ok_or_else(|| DiscoverError::Unusable {
         wanted: db.clone(),
-        reason: "has no endpoint yet".to_owned(),
+        reason: "has no endpoint yet".into(),
     })?;
     let target = plan.at(endpoint)?;
     let target = Target {

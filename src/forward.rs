@@ -307,7 +307,7 @@ impl Shared {
             End::Client => ("client", Ok(())),
             End::Server => ("server", Ok(())),
             End::ClientLost(error) => {
-                debug!(reason = plain(&error), "the client broke off");
+                debug!(reason = &*plain(&error), "the client broke off");
                 ("client", Ok(()))
             }
             End::ServerLost(error) => ("server", Err(lost(error))),

@@ -285,6 +285,9 @@ impl Observed {
     /// A connection failed or ended for a reason that has a name. Without a target it was one that
     /// never came to say where it wanted to go.
     pub fn failed(&self, target: Option<&str>, failure: Failure) {
+        if failure.expected {
+            return;
+        }
         self.metrics.failed(target.unwrap_or_default(), failure.id);
         if let Some(target) = target
             && failure.notable

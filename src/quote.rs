@@ -110,16 +110,15 @@ pub fn yaml(text: &str) -> String {
 #[must_use]
 pub fn comment(text: &str) -> String {
     // All that a language may take for the end of a line; YAML knows three more than ASCII.
-    let ends = |c: char| c.is_control() || matches!(c, '\u{85}' | '\u{2028}' | '\u{2029}');
+    let ends = crate::foreign_text::is_invisible;
     text.chars()
         .map(|c| if ends(c) { '\u{fffd}' } else { c })
         .collect()
 }
 
-/// A text that comes from elsewhere in one line, without what a terminal would take for commands.
+/// A text that comes from elsewhere in one line, with what a terminal would take for commands escaped.
 pub(crate) fn printable(text: &str) -> String {
-    let clean = |c: char| if c.is_control() { '?' } else { c };
-    text.chars().map(clean).collect()
+    crate::foreign_text::visible(text).into_owned()
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ mod explain;
 mod ids;
 mod later;
 mod refused;
+mod role;
 mod server;
 mod tunnel;
 mod words;
@@ -33,6 +34,7 @@ use tracing::{info, warn};
 
 use crate::aws::{ClockOffset, Identity};
 use crate::config::{Endpoint, Target, Via};
+use crate::foreign_text::visible;
 use crate::observe::Failure;
 use crate::session::SessionError;
 use crate::token::TokenRequest;
@@ -89,6 +91,8 @@ pub struct About<'a> {
     pub user: &'a str,
     /// The database has received a token and not accepted it.
     pub token_judged: bool,
+    /// A token has gone out, in this attempt of the login or in an earlier one.
+    pub token_sent: bool,
     /// What is known about the last token.
     pub evidence: Option<&'a Evidence>,
     /// How many connections to the target are open, this one included.
@@ -105,6 +109,7 @@ impl<'a> About<'a> {
             target,
             user: "",
             token_judged: false,
+            token_sent: false,
             evidence: None,
             open_connections: 0,
             startup: None,
@@ -145,6 +150,8 @@ pub struct Report {
     detail: Option<String>,
     hint: Option<String>,
     level: Level,
+    /// It is part of how clients find their way, and no failure to be counted.
+    expected: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -197,6 +204,11 @@ impl Said {
             hint,
             ..
         } = self;
+        // What others have said is safe already; names from the configuration and from the client
+        // are made so here, for the client and the log alike.
+        let safe = |text: String| visible(&text).into_owned();
+        let message = safe(message);
+        let (detail, hint) = (detail.map(safe), hint.map(safe));
         let reply = reply(id, sqlstate, &message, (detail.as_deref(), hint.as_deref()));
         Report {
             id,
@@ -207,6 +219,7 @@ impl Said {
             detail,
             hint,
             level,
+            expected: false,
         }
     }
 }
@@ -238,6 +251,7 @@ impl Report {
             detail: self.detail.clone(),
             hint: self.hint.clone(),
             notable: self.level == Level::Warn,
+            expected: self.expected,
         }
     }
 
@@ -266,10 +280,11 @@ impl Report {
             reply: None,
             not_ready: false,
             sqlstate: String::new(),
-            message: crate::tunnel::chain(error),
+            message: crate::tunnel::chain(error).into_string(),
             detail: None,
             hint: None,
             level: Level::Info,
+            expected: false,
         }
     }
 }
@@ -317,9 +332,13 @@ pub fn before_login(error: &SessionError, about: Option<&About<'_>>) -> Report {
         }
         SessionError::LocalPassword(refused) => warn(local_password(refused)),
         SessionError::TwoPasswords => warn(two_passwords()),
-        SessionError::ChannelBinding => warn(channel_binding()),
+        // Most clients with sslmode=prefer come again at once without TLS, and get in.
+        SessionError::ChannelBinding => Report {
+            expected: true,
+            ..channel_binding().report(Level::Info, target)
+        },
         SessionError::Alias(refused) => warn(database::alias(refused)),
-        SessionError::NoAlpn => warn(database::no_alpn()),
+        SessionError::NoAlpn => warn(database::no_alpn(about)),
         SessionError::NoTunnelYet(readiness) => not_yet(*readiness).report(Level::Info, target),
         SessionError::FailedBefore(id) => failed_before(id).report(Level::Info, target),
         // A new tunnel cannot be had while the one that was there is lost, most likely for the same
@@ -358,7 +377,7 @@ pub fn before_login(error: &SessionError, about: Option<&About<'_>>) -> Report {
         SessionError::LoginTimeout(after) => warn(
             Said::new("database.timeout", CANNOT_CONNECT, format!("the database did not finish the login within {} s", after.as_secs()))
                 .hint(format!(
-                    "Most likely the port is filtered: the database's security group must allow it from the bastion's group. {} tells. A database that is starting or out of memory answers late, too.",
+                    "Possible causes: the database is starting, overloaded or out of memory, so that its own check of the login takes long (see its log, and raise login_timeout if it is only slow); or the port is filtered, which {} tells.",
                     try_port(about)
                 )),
         ),

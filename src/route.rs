@@ -10,6 +10,7 @@ use pg_handshake::{Startup, StartupError};
 use thiserror::Error;
 
 use crate::config::{Auth, EndpointKind, Target};
+use crate::foreign_text::ForeignText;
 
 /// What a listener offers.
 #[derive(Clone, Copy, Debug)]
@@ -44,7 +45,7 @@ pub enum RouteError {
     #[error("no target \"{asked}\" on this port")]
     UnknownTarget {
         /// What the client asked for; empty where it named no database.
-        asked: String,
+        asked: ForeignText,
         /// The names that would have worked, and where they lead.
         known: Vec<(String, String)>,
     },
@@ -200,7 +201,7 @@ pub(crate) fn unknown(known: Vec<(String, String)>, startup: &Startup) -> RouteE
     let named = named.unwrap_or_default();
     let (asked, _) = split_name(&named);
     RouteError::UnknownTarget {
-        asked: String::from_utf8_lossy(asked).into_owned(),
+        asked: ForeignText::of_bytes(asked),
         known,
     }
 }

@@ -1,6 +1,7 @@
 //! Values that must not be seen: tokens, passwords, keys.
 
 use std::fmt;
+use std::ops::Range;
 
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
@@ -57,9 +58,10 @@ impl<T: Zeroize> Drop for Redacted<T> {
 
 impl<T: Zeroize> ZeroizeOnDrop for Redacted<T> {}
 
-/// Names after which a value is a secret: the query parameters of a presigned URL, and the keys
-/// under which AWS tools print credentials. Compared without regard to case.
-const SECRET_NAMES: [&str; 9] = [
+/// Names after which a value is a secret: the query parameters and headers of a signed request, and
+/// the keys under which AWS tools and database clients print credentials. In lower case; compared
+/// without regard to case. A name that ends with one of them counts, too: `PGPASSWORD`.
+const SECRET_NAMES: [&str; 13] = [
     "x-amz-signature",
     "x-amz-security-token",
     "x-amz-credential",
@@ -68,53 +70,120 @@ const SECRET_NAMES: [&str; 9] = [
     "sessiontoken",
     "session_token",
     "accesstoken",
+    "access_token",
     "tokenvalue",
+    "signature",
+    "password",
+    "passwd",
 ];
+/// The header whose value has several words.
+const AUTHORIZATION: &str = "authorization";
+/// How tokens begin that need no name beside them: those of STS and Session Manager, and JWTs.
+const TOKENS: [&str; 6] = ["IQoJ", "FwoG", "FwoD", "FQoG", "AAEAA", "eyJ"];
+/// No word of a language that begins like that is as long.
+const SHORTEST_TOKEN: usize = 64;
 
 /// A text of foreign origin with the secrets taken out that it names as such.
 ///
 /// Values of `X-Amz-Signature=…` and the like, of `"SecretAccessKey": "…"` and of
-/// `AWS_SESSION_TOKEN=…` become stars. For messages of other programs and for URLs; it is a second
-/// line of defence and no licence to print secrets.
+/// `AWS_SESSION_TOKEN=…` become stars, as does what looks like a session token. For messages of other
+/// programs and for URLs; it is a second line of defence and no licence to print secrets. Takes time
+/// in proportion to the text's length.
 pub fn redact(text: &str) -> String {
     // ASCII only, so that offsets in the lower-case copy are offsets in the text.
     let lower = text.to_ascii_lowercase();
     let mut out = String::with_capacity(text.len());
-    let mut at = 0;
-    while let Some((start, name)) = next_name(&lower, at) {
-        let value = value_range(text, start + name.len());
-        out.push_str(&text[at..value.start]);
-        if !value.is_empty() {
-            out.push_str(STARS);
+    let (mut at, mut copied) = (0, 0);
+    while at < text.len() {
+        let secret = secret_at(text, &lower, at);
+        match secret {
+            Some(secret) => {
+                out.push_str(&text[copied..secret.start]);
+                out.push_str(STARS);
+                (at, copied) = (secret.end, secret.end);
+            }
+            None => at += 1,
         }
-        at = value.end;
     }
-    out.push_str(&text[at..]);
+    out.push_str(&text[copied..]);
     out
 }
 
-fn next_name(lower: &str, from: usize) -> Option<(usize, &'static str)> {
-    SECRET_NAMES
-        .iter()
-        .filter_map(|name| Some((from + lower[from..].find(name)?, *name)))
-        .min()
+/// The secret that begins at `at`, or behind a name that does.
+fn secret_at(text: &str, lower: &str, at: usize) -> Option<Range<usize>> {
+    let rest = lower.get(at..)?;
+    let named = match *rest.as_bytes().first()? {
+        b'a' if rest.starts_with(AUTHORIZATION) => header_value(text, at + AUTHORIZATION.len()),
+        b'a' | b'p' | b's' | b't' | b'x' => SECRET_NAMES
+            .iter()
+            .find(|name| rest.starts_with(**name))
+            .map(|name| value_range(text, at + name.len())),
+        _ => None,
+    };
+    let found = named.or_else(|| bare_token(text, at));
+    found
+        .filter(|range| !range.is_empty())
+        .map(|range| with_inner(text, lower, range))
+}
+
+/// A value that is itself a name, or ends with one, and what stands behind that.
+fn with_inner(text: &str, lower: &str, Range { start, mut end }: Range<usize>) -> Range<usize> {
+    let mut at = start;
+    while at < end {
+        let rest = lower.get(at..).unwrap_or_default();
+        let name = SECRET_NAMES.iter().find(|name| rest.starts_with(**name));
+        if let Some(name) = name {
+            end = end.max(value_range(text, at + name.len()).end);
+        }
+        at += 1;
+    }
+    start..end
 }
 
 /// The value behind a name that ends at `from`: an optional quote, `=` or `:`, an optional quote,
-/// then everything up to something that cannot belong to a base64 or percent-encoded value.
-/// Empty when no `=` or `:` follows.
-fn value_range(text: &str, from: usize) -> std::ops::Range<usize> {
-    let rest = &text[from..];
-    let after_name = rest.trim_start_matches(['"', '\'', '\\', ' ']);
-    let Some(after_sign) = after_name.strip_prefix(['=', ':']) else {
+/// then everything up to that quote, or to what ends a word. Empty when no `=` or `:` follows.
+fn value_range(text: &str, from: usize) -> Range<usize> {
+    let Some(start) = behind_sign(text, from) else {
         return from..from;
     };
-    let value = after_sign.trim_start_matches(['"', '\'', '\\', ' ']);
-    let start = from + rest.len() - value.len();
-    let length = value
-        .find(|c: char| !(c.is_ascii_alphanumeric() || "+/=%-_.~*".contains(c)))
-        .unwrap_or(value.len());
-    start..start + length
+    let quote = text[..start]
+        .chars()
+        .next_back()
+        .filter(|c| "'\"".contains(*c));
+    let escaped = text[..start].trim_end_matches(['\'', '"']).ends_with('\\');
+    let ends = |c: char| match quote {
+        // A JSON string inside another one, and a value that nobody closes, end with the outer one.
+        Some(quote) if !escaped => c == quote || matches!(c, '"' | '\\' | '\n' | '\r'),
+        _ => c.is_whitespace() || "\"'\\&,;<>{}()[]".contains(c),
+    };
+    let length = text[start..].find(ends);
+    start..length.map_or(text.len(), |length| start + length)
+}
+
+/// The value of a header up to the end of its line, or of the string that it is in.
+fn header_value(text: &str, from: usize) -> Option<Range<usize>> {
+    let start = behind_sign(text, from)?;
+    let length = text[start..].find(['\r', '\n', '"', '\\']);
+    Some(start..length.map_or(text.len(), |length| start + length))
+}
+
+fn behind_sign(text: &str, from: usize) -> Option<usize> {
+    const AROUND: [char; 4] = ['"', '\'', '\\', ' '];
+    let rest = &text[from..];
+    let after_sign = rest.trim_start_matches(AROUND).strip_prefix(['=', ':'])?;
+    Some(text.len() - after_sign.trim_start_matches(AROUND).len())
+}
+
+/// A token that begins here, at the begin of a word.
+fn bare_token(text: &str, at: usize) -> Option<Range<usize>> {
+    let is_part = |b: u8| b.is_ascii_alphanumeric() || b"+/=%-_.".contains(&b);
+    let bytes = text.as_bytes();
+    let begins = at == 0 || !bytes.get(at - 1).is_some_and(u8::is_ascii_alphanumeric);
+    if !begins || !TOKENS.iter().any(|token| text[at..].starts_with(token)) {
+        return None;
+    }
+    let length = bytes[at..].iter().take_while(|b| is_part(**b)).count();
+    (length >= SHORTEST_TOKEN).then_some(at..at + length)
 }
 
 #[cfg(test)]
@@ -174,6 +243,45 @@ mod tests {
     }
 
     #[test]
+    fn secrets_without_a_parameter_of_their_own_are_taken_out() {
+        let token = format!("IQoJb3JpZ2lu{}", "Xx/+".repeat(40));
+        for (text, shown) in [
+            (
+                format!("token {token}, expired"),
+                "token ********, expired".to_owned(),
+            ),
+            (
+                "Authorization: AWS4-HMAC-SHA256 Credential=AKIA/x, Signature=00ff\nHost: a"
+                    .to_owned(),
+                "Authorization: ********\nHost: a".to_owned(),
+            ),
+            (
+                "postgres://u@h/d?password=p%40ss!word&x=1 PGPASSWORD=a#b".to_owned(),
+                "postgres://u@h/d?password=********&x=1 PGPASSWORD=********".to_owned(),
+            ),
+            (
+                "password='two words' \"password\": \"two words\", rest".to_owned(),
+                "password='********' \"password\": \"********\", rest".to_owned(),
+            ),
+            (
+                r#"{"reason":"{\"SessionToken\": \"abc\"} passwd='x","b":1}"#.to_owned(),
+                r#"{"reason":"{\"SessionToken\": \"********\"} passwd='********","b":1}"#
+                    .to_owned(),
+            ),
+        ] {
+            assert_eq!(redact(&text), shown);
+        }
+    }
+
+    #[test]
+    fn a_megabyte_of_names_takes_no_longer_than_a_megabyte_of_words() {
+        let names = "sessiontoken".repeat(100_000);
+        assert_eq!(redact(&names), names);
+        let values = "password=x ".repeat(100_000);
+        assert_eq!(redact(&values).len(), "password=******** ".len() * 100_000);
+    }
+
+    #[test]
     fn harmless_text_stays_as_it_is() {
         for text in [
             "",
@@ -181,6 +289,9 @@ mod tests {
             "SessionToken",
             "ends with SessionToken=",
             "größe=1",
+            "password authentication failed for user \"app\"",
+            "Signature expired: 20260101T000000Z is now earlier than 20260101T001500Z",
+            "IQoJ is how they begin",
         ] {
             assert_eq!(redact(text), text);
         }

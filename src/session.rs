@@ -230,6 +230,7 @@ impl Session {
                     target: &routed.target,
                     user: &routed.user,
                     token_judged: greeting.token_judged(),
+                    token_sent: greeting.token_sent,
                     evidence: self.evidence.as_ref(),
                     open_connections: rooms.places.open(),
                     startup: Some(&routed.startup),
@@ -347,6 +348,7 @@ impl Session {
         drop(registration); // Its key means nothing any more.
         let seconds = self.accepted.elapsed().as_secs();
         let reason = end.error.as_ref().map(plain).unwrap_or_default();
+        let reason = &*reason;
         let (by, sent, received) = (end.by.as_str(), end.sent, end.received);
         let ending = report::after_login(&end, &routed.target);
         let id = ending.as_ref().map(|ending| ending.id);
@@ -355,7 +357,11 @@ impl Session {
             observed.failed(Some(target), ending.failure.clone());
         }
         if end.by == EndedBy::Server && end.error.is_some() {
-            warn!(id, by, reason, sent, received, seconds, "session ended");
+            let hint = ending.as_ref().and_then(|it| it.failure.hint.as_deref());
+            warn!(
+                id,
+                by, reason, hint, sent, received, seconds, "session ended"
+            );
         } else {
             info!(id, by, reason, sent, received, seconds, "session ended");
         }

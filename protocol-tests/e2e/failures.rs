@@ -8,6 +8,7 @@ mod alias;
 pub(crate) mod aws;
 mod config;
 mod database;
+mod foreign;
 mod local;
 mod login;
 mod rds;

@@ -6,6 +6,7 @@ use hyper::{Method, StatusCode};
 
 use super::Context;
 use super::document::Process;
+use crate::foreign_text::visible_json;
 use crate::observe::{Observed, Phase, View};
 
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -94,7 +95,7 @@ impl Context {
 
     fn status(&self) -> Answer {
         match serde_json::to_string(&Process::of(self)) {
-            Ok(body) => Answer::ok(JSON, body),
+            Ok(body) => Answer::ok(JSON, visible_json(&body).into_owned()),
             Err(error) => internal(&error),
         }
     }

@@ -244,7 +244,7 @@ async fn names_that_lead_nowhere_are_told_with_the_way() {
 async fn circles_and_long_chains_end() {
     let circle = Dns::chain(&["a", "b", "c", "b"]).await;
     let error = circle.aliases().resolve("a").await.unwrap_err();
-    let chain = ["a", "b", "c", "b"].map(str::to_owned).to_vec();
+    let chain = ["a", "b", "c", "b"].map(Into::into).to_vec();
     let host = "a".to_owned();
     assert_eq!(error, AliasError::Loop { host, chain });
     assert!(

@@ -13,8 +13,8 @@ use aws_smithy_types::error::ErrorMetadata;
 
 use super::profile::Plan;
 use super::{ClockOffset, Keys};
+use crate::foreign_text::ForeignText;
 use crate::kept::Stopped;
-use crate::secret::redact;
 
 /// A cause that several waiting connections can share.
 pub type Cause = Arc<dyn Error + Send + Sync>;
@@ -50,7 +50,7 @@ pub enum CredentialsError {
         /// See the type.
         profile: Option<String>,
         /// What is wrong.
-        reason: String,
+        reason: ForeignText,
     },
     /// There are credentials, but their time is over.
     #[error("the AWS credentials of {} have expired{}", who(.profile), since(.at))]
@@ -81,9 +81,9 @@ pub enum CredentialsError {
         /// Who has asked for it, in the same form, where AWS or the profiles tell.
         caller: Option<String>,
         /// AWS's error code, such as `AccessDenied`.
-        code: String,
+        code: ForeignText,
         /// AWS's message. For `AccessDenied` it names both the caller and the role.
-        message: String,
+        message: ForeignText,
     },
     /// AWS does not accept the keys that the credentials of a role are asked for with.
     #[error("AWS does not accept the keys of {}: {code}: {message}", who(.profile))]
@@ -91,9 +91,9 @@ pub enum CredentialsError {
         /// See the type.
         profile: Option<String>,
         /// AWS's error code, such as `InvalidClientTokenId`.
-        code: String,
+        code: ForeignText,
         /// AWS's message.
-        message: String,
+        message: ForeignText,
         /// How far this machine's clock is from AWS's, as the answer told.
         clock: Option<ClockOffset>,
     },
@@ -104,7 +104,7 @@ pub enum CredentialsError {
         profile: Option<String>,
         /// Its exit status and standard error, or what is wrong with its output; shortened, and
         /// without anything that is labelled as a secret.
-        reason: String,
+        reason: ForeignText,
     },
     /// No answer within the deadline.
     #[error("no AWS credentials for {} after {} s", who(.profile), .after.as_secs())]
@@ -120,7 +120,7 @@ pub enum CredentialsError {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
-        reason: String,
+        reason: ForeignText,
     },
     /// Anything else: AWS cannot be reached, answered with an unknown error, …
     #[error("the AWS credentials of {} could not be loaded", who(.profile))]
@@ -165,9 +165,6 @@ impl From<Stopped> for CredentialsError {
     }
 }
 
-/// A program that fails may print pages; a message to a database client should not.
-const LONGEST_REASON: usize = 400;
-
 /// What the SDK prefixes to the failures of a `credential_process`
 /// (aws-config, `credential_process.rs`; it has no type for them).
 const PROCESS: [&str; 3] = [
@@ -204,7 +201,7 @@ pub(super) fn classify(
         },
         SdkError::InvalidConfiguration(_) => CredentialsError::Config {
             profile,
-            reason: innermost(&error),
+            reason: innermost(&error).into(),
         },
         error => classify_failure(error, plan, clock),
     }
@@ -241,16 +238,16 @@ fn classify_failure(error: SdkError, plan: &Plan, clock: Option<ClockOffset>) ->
         (Some(Keys::Expired), _) => CredentialsError::Expired { at: None, profile },
         (Some(Keys::Rejected { .. }), Some((code, message))) => CredentialsError::Rejected {
             profile,
-            code,
-            message,
+            code: code.into(),
+            message: message.into(),
             clock,
         },
         (_, Some((code, message))) if refuses_role(&code) => CredentialsError::AssumeRole {
             profile,
             role: after(&message, "on resource: ").or_else(|| plan.role.clone()),
             caller: after(&message, "User: ").or_else(|| plan.caller.clone()),
-            code,
-            message,
+            code: code.into(),
+            message: message.into(),
         },
         // Throttled, a fault of the service, a region that is switched off: no word about the role.
         _ => CredentialsError::Other {
@@ -309,23 +306,38 @@ pub(super) fn in_one_line(error: &(dyn Error + 'static)) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-fn process_reason(text: &str) -> Option<String> {
+fn process_reason(text: &str) -> Option<ForeignText> {
     let rest = PROCESS
         .iter()
         .find_map(|prefix| text.strip_prefix(prefix))?;
-    let one_line = redact(rest)
-        .split_whitespace()
-        .collect::<Vec<_>>()
-        .join(" ");
     // "exited with code exit status: 3" is how the SDK prints it.
-    let one_line = one_line.replace(
+    let status = rest.replace(
         "external process exited with code exit status:",
         "exit status",
     );
-    Some(match one_line.char_indices().nth(LONGEST_REASON) {
-        Some((end, _)) => format!("{}…", &one_line[..end]),
-        None => one_line,
-    })
+    let output = process_output(&status);
+    Some(ForeignText::folded(&output.unwrap_or(status)))
+}
+
+/// What is wrong with the output of a credential_process, where the SDK says it in the words of its
+/// parser (`json_credentials.rs`).
+fn process_output(said: &str) -> Option<String> {
+    if let Some((_, rest)) = said.split_once("Invalid field in response: `") {
+        let (field, _) = rest.split_once('`')?;
+        return Some(match field.to_ascii_lowercase().as_str() {
+            "expiration" => {
+                "the Expiration in its output is no time such as 2026-01-31T12:00:00Z".to_owned()
+            }
+            "version" => "the Version in its output is not 1".to_owned(),
+            _ => format!("{field} in its output is not usable"),
+        });
+    }
+    if let Some((_, rest)) = said.split_once("Expected field `") {
+        let (field, _) = rest.split_once('`')?;
+        return Some(format!("its output has no {field}"));
+    }
+    said.contains("invalid JSON in response")
+        .then(|| "its output is not JSON".to_owned())
 }
 
 /// Code and message, if this link of the chain is the answer of an AWS service.
@@ -472,9 +484,36 @@ mod tests {
     }
 
     #[test]
+    fn output_of_a_process_that_is_no_credentials_is_described() {
+        for (sdk, said) in [
+            (
+                "Invalid field in response: `Expiration`. a character literal was not valid",
+                "the Expiration in its output is no time such as 2026-01-31T12:00:00Z",
+            ),
+            (
+                "Invalid field in response: `version`. unknown version number: 2",
+                "the Version in its output is not 1",
+            ),
+            (
+                "Expected field `AccessKeyId` in response but it was missing",
+                "its output has no AccessKeyId",
+            ),
+            (
+                "invalid JSON in response: Error at character offset 0: unexpected token",
+                "its output is not JSON",
+            ),
+        ] {
+            let text = format!(
+                "Error retrieving credentials from external process, could not parse response: {sdk}"
+            );
+            assert_eq!(process_reason(&text).unwrap(), said);
+        }
+    }
+
+    #[test]
     fn long_output_of_a_process_is_cut_at_a_character() {
         let text = format!("Error retrieving credentials: {}", "ü".repeat(1000));
         let reason = process_reason(&text).unwrap();
-        assert_eq!(reason.chars().count(), LONGEST_REASON + 1);
+        assert!(reason.ends_with("ü… (1000 more bytes)"), "{reason}");
     }
 }

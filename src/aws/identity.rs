@@ -112,7 +112,7 @@ impl AwsContext {
             Err(refused) => {
                 let keys = refused.code().and_then(error::refused_keys);
                 debug!(
-                    reason = chain(&refused),
+                    reason = &*chain(&refused),
                     "STS does not say whose the credentials are"
                 );
                 Identity { keys, ..unknown }

@@ -67,7 +67,7 @@ pub(super) async fn read(options: &AwsOptions) -> Result<Plan, CredentialsError>
     let loaded = aws_config::profile::load(&Fs::real(), &Env::real(), &files(options), named).await;
     let set = loaded.map_err(|error| CredentialsError::Config {
         profile: options.profile.clone(),
-        reason: super::error::in_one_line(&error),
+        reason: super::error::in_one_line(&error).into(),
     })?;
 
     let selected = set.selected_profile().to_owned();

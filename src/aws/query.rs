@@ -18,6 +18,7 @@ use url::form_urlencoded::Serializer;
 
 use super::partition::Partition;
 use super::{AwsContext, CredentialsError, Keys, endpoints, refused_keys};
+use crate::foreign_text::ForeignText;
 use crate::jitter::jitter;
 use crate::tunnel::ApiAnswer;
 use send::{Answer, Request};
@@ -67,7 +68,7 @@ pub enum QueryError {
         /// Where it was looked for.
         host: String,
         /// What failed, with its causes.
-        reason: String,
+        reason: ForeignText,
     },
 }
 
@@ -193,7 +194,8 @@ impl Place {
             let dual_stack = config.use_dual_stack().unwrap_or_default();
             format!("https://{}/", host(query, partition, fips, dual_stack))
         });
-        let parsed = Url::parse(&text).map_err(|error| error.to_string());
+        let parsed =
+            Url::parse(&text).map_err(|_| "it is no URL such as https://HOST:PORT".to_owned());
         let url = parsed.and_then(|url| match url.has_host() {
             true => Ok(url),
             false => Err("it has no host".to_owned()),
@@ -204,7 +206,7 @@ impl Place {
         };
         Ok(Self {
             url: url.map_err(|reason| QueryError::Unreachable {
-                reason: format!("the configured endpoint is not usable: {reason}"),
+                reason: format!("the configured endpoint is not usable: {reason}").into(),
                 host: text,
             })?,
             region: region.to_owned(),
@@ -214,7 +216,7 @@ impl Place {
     fn unreachable(&self, reason: String) -> QueryError {
         QueryError::Unreachable {
             host: self.url.host_str().unwrap_or_default().to_owned(),
-            reason,
+            reason: reason.into(),
         }
     }
 }

@@ -13,6 +13,7 @@ use rustls::RootCertStore;
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 
 use super::CredentialsError;
+use crate::foreign_text::ForeignText;
 
 /// The trust of one context: the same roots for the SDK's HTTPS and for the WebSocket.
 #[derive(Clone, Debug)]
@@ -57,7 +58,7 @@ pub(super) async fn load(bundle: Option<&Path>) -> Result<Trust, CredentialsErro
     })
 }
 
-fn unusable(path: &Path, reason: impl Into<String>) -> CredentialsError {
+fn unusable(path: &Path, reason: impl Into<ForeignText>) -> CredentialsError {
     CredentialsError::CaBundle {
         path: path.to_owned(),
         reason: reason.into(),
@@ -161,7 +162,7 @@ mod tests {
     async fn refusal(content: &[u8]) -> String {
         let dir = tempfile::tempdir().unwrap();
         match load(Some(&write(&dir, content))).await {
-            Err(CredentialsError::CaBundle { reason, .. }) => reason,
+            Err(CredentialsError::CaBundle { reason, .. }) => reason.into(),
             other => panic!("{other:?}"),
         }
     }

@@ -70,8 +70,8 @@ fn judge(found: &Found, identity: &Identity, clock: Option<ClockOffset>) -> Outc
                 .detail(code.clone()),
             None => Outcome::failed(report::explain_credentials(&CredentialsError::Rejected {
                 profile: found.profile.clone(),
-                code: code.clone(),
-                message: "sts:GetCallerIdentity was refused".to_owned(),
+                code: code.as_str().into(),
+                message: "sts:GetCallerIdentity was refused".into(),
                 clock: None,
             })),
         },

@@ -10,6 +10,7 @@ use thiserror::Error;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout};
 
+use crate::foreign_text::ForeignText;
 use crate::session::trial::Session;
 use crate::tunnel::{Stream, plain};
 
@@ -26,7 +27,7 @@ const GOODBYE: Duration = Duration::from_secs(1);
 #[derive(Debug, Error)]
 pub(super) enum QueryError {
     /// The server refused it.
-    #[error("{}", .0.message())]
+    #[error("{}", ForeignText::new(&.0.message()))]
     Server(ServerError),
     /// The connection broke.
     #[error("the connection broke: {}", plain(.0))]

@@ -153,7 +153,13 @@ pub struct ProgramArgs {
     pub log_format: LogFormat,
     /// What is logged: error, warn, info, debug, trace, or a tracing filter such as
     /// "info,pgiam::tunnel=debug". Default: info where pgiam keeps running, else error.
-    #[arg(long, env = "PGIAM_LOG", value_name = "FILTER", help_heading = PROGRAM)]
+    #[arg(
+        long,
+        env = "PGIAM_LOG",
+        value_name = "FILTER",
+        value_parser = crate::logging::filter,
+        help_heading = PROGRAM
+    )]
     pub log: Option<String>,
 }
 

@@ -6,6 +6,7 @@ use super::plan;
 use crate::check::{self, Check, CheckError, Event};
 use crate::cli::CheckArgs;
 use crate::exit;
+use crate::foreign_text::visible_json;
 use crate::platform::StopSignals;
 use crate::terminal::{self, Progress};
 
@@ -48,7 +49,7 @@ pub async fn check(args: &CheckArgs) -> anyhow::Result<u8> {
         return Err(error).context("cannot write to standard output");
     }
     let rest = match shown.json {
-        true => format!("{:#}\n", checked.json()),
+        true => visible_json(&format!("{:#}\n", checked.json())).into_owned(),
         false => check::not_tried(&checked.left, shown.width),
     };
     terminal::write(rest).context("cannot write to standard output")?;

@@ -176,7 +176,7 @@ async fn rank(
     match ranked {
         Ok(ranked) => Some(ranked),
         Err(error) => {
-            debug!(reason = chain(&error), "no bastion was looked for");
+            debug!(reason = &*chain(&error), "no bastion was looked for");
             None
         }
     }
@@ -446,6 +446,6 @@ mod tests {
 
     #[test]
     fn names_from_elsewhere_cannot_move_the_cursor() {
-        assert_eq!(printable("a\u{1b}[2Jb\n"), "a?[2Jb?");
+        assert_eq!(printable("a\u{1b}[2Jb\n"), "a\\u{1b}[2Jb\\n");
     }
 }

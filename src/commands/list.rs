@@ -11,6 +11,7 @@ use crate::aws::{AwsContext, AwsOptions};
 use crate::cli::ListArgs;
 use crate::config::Endpoint;
 use crate::discover::{self, Database, DiscoverError, Missing, Node, Survey};
+use crate::foreign_text::visible_json;
 use crate::quote::printable;
 use crate::report;
 use crate::terminal::{self, BAD, DIM, GOOD, HEADING, Progress, Table, WARNING, styled};
@@ -27,7 +28,7 @@ pub async fn list(args: &ListArgs) -> anyhow::Result<()> {
     let (profile, region) = (args.profile.as_deref(), args.region.as_deref());
     let (region, survey) = survey(profile, region).await?;
     let text = match args.output.json {
-        true => format!("{:#}\n", document(&region, profile, &survey)),
+        true => visible_json(&format!("{:#}\n", document(&region, profile, &survey))).into_owned(),
         false => tables(&region, profile, &survey),
     };
     terminal::write(text).context("cannot write to standard output")
@@ -105,7 +106,7 @@ fn missing(call: &Missing) -> Value {
     json!({
         "action": call.action,
         "denied": call.error.is_denied(),
-        "reason": chain(&call.error),
+        "reason": chain(&call.error).as_str(),
     })
 }
 
@@ -276,8 +277,8 @@ pub(super) mod tests {
                 action,
                 denied,
                 answer: ApiAnswer {
-                    code: code.to_owned(),
-                    message: String::new(),
+                    code: code.into(),
+                    message: "".into(),
                     request_id: None,
                     clock: None,
                 },

@@ -171,7 +171,7 @@ fn some<T>(works: Vec<T>, failed: Vec<anyhow::Error>) -> anyhow::Result<(Vec<T>,
 
 /// A target that cannot be served does not keep the others from it. Returns why it cannot.
 pub(super) fn say_left_out(error: &anyhow::Error) -> String {
-    let reason = crate::tunnel::chain(error.as_ref());
+    let reason = crate::tunnel::causes(error.as_ref());
     let reason = reason.trim_end();
     error!(reason, "a target is left out; the others are served");
     reason.to_owned()

@@ -10,8 +10,9 @@ use tracing::debug;
 use crate::alias::Aliases;
 use crate::aws::{AwsContext, AwsOptions, Keys};
 use crate::cli::{OneTarget, ProgramArgs, SetupArgs, SetupCommand};
-use crate::config::{Auth, Endpoint, EndpointKind, Plan};
+use crate::config::{Auth, ConfigError, Endpoint, EndpointKind, Plan};
 use crate::discover::{self, Database, DiscoverError};
+use crate::foreign_text::visible;
 use crate::report::explain_credentials;
 use crate::setup::cloudformation::cloudformation;
 use crate::setup::policy::policy;
@@ -35,6 +36,15 @@ const PREFERENCES: &str = "SSM-SessionManagerRunShell";
 pub async fn setup(args: &SetupArgs) -> anyhow::Result<()> {
     let (what, program) = about(&args.what);
     let plan = super::plan(what.target.as_deref(), &what.database, program)?;
+    if matches!(args.what, SetupCommand::Sql(_)) && plan.user.is_none() {
+        // SQL for a role that nobody has named would be run as it is.
+        return Err(ConfigError::Missing {
+            target: plan.name,
+            key: "user",
+            hint: "name the role that the SQL is for: pgiam setup sql --user ROLE, or user = \"ROLE\" for the target",
+        }
+        .into());
+    }
     let (mut facts, unseen) = gather(&plan).await;
     let flags = &what.database;
     facts.described = what.target.is_none() && (flags.host.is_some() || flags.db.is_some());
@@ -48,7 +58,7 @@ pub async fn setup(args: &SetupArgs) -> anyhow::Result<()> {
     terminal::write(text).context("cannot write to standard output")?;
     // Whoever has closed standard error does not want them.
     for note in unseen.into_iter().chain(notes) {
-        _ = terminal::tell(format_args!("- {note}"));
+        _ = terminal::tell(format_args!("- {}", visible(&note)));
     }
     Ok(())
 }
@@ -172,7 +182,7 @@ async fn session_key(aws: &AwsContext, region: &str) -> Option<String> {
         Ok(Ok(answer)) => answer,
         Ok(Err(error)) => {
             debug!(
-                reason = crate::tunnel::chain(&error),
+                reason = &*crate::tunnel::chain(&error),
                 "the preferences of sessions cannot be read"
             );
             return None;

@@ -14,6 +14,7 @@ use crate::admin::client::{self, AskError};
 use crate::admin::document::Process;
 use crate::cli::{StatusArgs, StopArgs, WaitArgs};
 use crate::exit;
+use crate::foreign_text::visible_json;
 use crate::platform::socket::control::{Found, is_alive};
 use crate::terminal::{self, Progress};
 
@@ -36,7 +37,8 @@ pub async fn status(args: &StatusArgs) -> anyhow::Result<u8> {
     }
     let mut processes = running(state_dir.as_deref()).await?;
     if args.output.json {
-        terminal::write(format!("{}\n", serde_json::to_string_pretty(&processes)?))?;
+        let text = serde_json::to_string_pretty(&processes)?;
+        terminal::write(format!("{}\n", visible_json(&text)))?;
     } else if !processes.is_empty() {
         let mut rates = None;
         if watch::has_connections(&processes) {

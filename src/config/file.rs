@@ -10,6 +10,7 @@ use serde::Deserialize;
 
 use tracing::warn;
 
+use super::toml_words::in_words;
 use super::{ConfigError, Plan, ServeLayer, WrittenBastion, encoding, expand_home, forms};
 use crate::nearest::nearest;
 use crate::platform::permissions::{self, PathError, Role};
@@ -429,11 +430,14 @@ fn with_suggestion(error: &toml::de::Error) -> String {
         .strip_prefix("unknown field `")
         .and_then(|rest| rest.split_once('`'))
         .and_then(|(unknown, rest)| nearest(unknown, rest.split('`').skip(1).step_by(2)));
+    let all = error.to_string();
+    let place = all.trim_end().strip_suffix(message);
+    let all = match place {
+        Some(place) => format!("{place}{}", in_words(message)),
+        None => all,
+    };
     match suggestion {
-        Some(key) => format!(
-            "{}\nhint: did you mean {key}?",
-            error.to_string().trim_end()
-        ),
-        None => error.to_string(),
+        Some(key) => format!("{all}\nhint: did you mean {key}?"),
+        None => all,
     }
 }

@@ -10,6 +10,7 @@ use tokio::time::{Instant, timeout_at};
 use super::DiscoverError;
 use crate::aws::query::{Query, QueryError, denies};
 use crate::aws::{AwsContext, ClockOffset, CredentialsError};
+use crate::foreign_text::ForeignText;
 use crate::tunnel::{ApiAnswer, chain};
 
 /// How long a call may take whose answer would only be nice to have: a network that leads to some of
@@ -116,9 +117,9 @@ impl<'a> Asker<'a> {
             action,
             denied: denies(&code),
             answer: ApiAnswer {
-                code,
-                message: error.message().unwrap_or_default().to_owned(),
-                request_id: error.request_id().map(str::to_owned),
+                code: code.into(),
+                message: error.message().unwrap_or_default().into(),
+                request_id: error.request_id().map(Into::into),
                 clock: date.and_then(|date| ClockOffset::told(date, SystemTime::now())),
             },
             region: self.region.to_owned(),
@@ -127,10 +128,10 @@ impl<'a> Asker<'a> {
 
     fn too_late(&self, action: &'static str) -> DiscoverError {
         let seconds = self.until.duration_since(self.began).as_secs();
-        self.unreachable(action, format!("no answer in {seconds} s"))
+        self.unreachable(action, format!("no answer in {seconds} s").into())
     }
 
-    fn unreachable(&self, action: &'static str, reason: String) -> DiscoverError {
+    fn unreachable(&self, action: &'static str, reason: ForeignText) -> DiscoverError {
         DiscoverError::Unreachable {
             service: action
                 .split_once(':')

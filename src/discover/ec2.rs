@@ -45,7 +45,7 @@ pub(super) async fn machines(
             let text = asker.query(LIST, query).await?;
             let page = Page::read(&text).map_err(|reason| DiscoverError::Answer {
                 action: LIST,
-                reason,
+                reason: reason.into(),
             })?;
             found.extend(page.machines);
             next = page.next;

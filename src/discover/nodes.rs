@@ -8,9 +8,9 @@ use tracing::debug;
 
 use super::ask::Asker;
 use super::ec2::{self, Machine};
-use super::{DiscoverError, Missing, Node, Seen};
+use super::{DiscoverError, Missing, Node, Seen, is_id};
 use crate::aws::NODES_A_PAGE;
-use crate::quote::printable;
+use crate::foreign_text::ForeignText;
 use crate::tunnel::chain;
 
 /// The key of the tag that marks a node as a bastion, whatever its value. Systems Manager looks for
@@ -28,7 +28,7 @@ pub(super) async fn all(asker: &Asker<'_>) -> Result<Seen<Node>, DiscoverError> 
         (Ok(marked), Ok(listed)) => (marked, listed),
         // There are too many to list in time; those that matter are known.
         (Ok(marked), Err(error)) if !marked.is_empty() => {
-            debug!(reason = chain(&error), "not all managed nodes are known");
+            debug!(reason = &*chain(&error), "not all managed nodes are known");
             (marked.clone(), marked)
         }
         (_, Err(error)) | (Err(error), _) => return Err(error),
@@ -86,18 +86,26 @@ fn node(information: InstanceInformation) -> Option<Node> {
     let computer = information.computer_name;
     let computer = computer.map(|name| name.split('.').next().unwrap_or_default().to_owned());
     Some(Node {
-        id: information.instance_id?,
-        name: information.name.or(computer).as_deref().map(printable),
+        id: information.instance_id.filter(|id| is_id(id))?,
+        name: information.name.or(computer).map(shown),
         online: ping == Some(PingStatus::Online),
-        ping: ping.map_or_else(|| "unknown".to_owned(), |ping| ping.as_str().to_owned()),
+        ping: ping.map_or_else(
+            || "unknown".to_owned(),
+            |ping| shown(ping.as_str().to_owned()),
+        ),
         last_ping: last_ping.and_then(|at| at.fmt(Format::DateTime).ok()),
-        agent: information.agent_version,
+        agent: information.agent_version.map(shown),
         platform: information
             .platform_type
-            .map(|platform| platform.as_str().to_owned()),
+            .map(|platform| shown(platform.as_str().to_owned())),
         vpc: None,
         marked: false,
     })
+}
+
+/// What is shown as AWS has it.
+fn shown(text: String) -> String {
+    ForeignText::from(text).into_string()
 }
 
 fn describe(nodes: &mut [Node], mut machines: HashMap<String, Machine>) {
@@ -105,8 +113,8 @@ fn describe(nodes: &mut [Node], mut machines: HashMap<String, Machine>) {
         let Some(machine) = machines.remove(&node.id) else {
             continue;
         };
-        node.vpc = machine.vpc;
-        let name = machine.name.as_deref().map(printable);
+        node.vpc = machine.vpc.filter(|vpc| is_id(vpc));
+        let name = machine.name.map(shown);
         node.name = name.or(node.name.take());
     }
 }

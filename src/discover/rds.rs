@@ -173,7 +173,7 @@ async fn complete(asker: &Asker<'_>, mut row: Row) -> Row {
         false => calls::clusters(asker, Which::One(&parent)).await,
     };
     let parents = parents.unwrap_or_else(|error| {
-        tracing::debug!(reason = chain(&error), "nothing more about {parent}");
+        tracing::debug!(reason = &*chain(&error), "nothing more about {parent}");
         Vec::new()
     });
     if let Some(mut parent) = parents.into_iter().next() {
@@ -195,7 +195,7 @@ async fn place(asker: &Asker<'_>, cluster: &mut Row) {
             }
         }
         Err(error) => tracing::debug!(
-            reason = chain(&error),
+            reason = &*chain(&error),
             "where {} is stays unknown",
             cluster.database.identifier
         ),

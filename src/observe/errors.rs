@@ -20,6 +20,8 @@ pub struct Failure {
     pub hint: Option<String>,
     /// Somebody should look at it, as opposed to clients that leave and those that only ask.
     pub notable: bool,
+    /// It is part of how clients find their way, and is not counted.
+    pub expected: bool,
 }
 
 /// The last failure of a target.

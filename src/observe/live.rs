@@ -8,7 +8,7 @@ use prometheus_client::metrics::counter::Counter;
 use tokio::time::Instant;
 
 use super::Observed;
-use crate::quote::printable;
+use crate::foreign_text::ForeignText;
 
 /// Most characters that are kept of what a client calls itself; PostgreSQL keeps 63 bytes.
 const LONGEST_NAME: usize = 63;
@@ -154,9 +154,9 @@ impl Live {
         let connection = Arc::new(Connection {
             id,
             target: newcomer.target.to_owned(),
-            user: cut(newcomer.user),
-            database: cut(newcomer.database),
-            program: cut(&String::from_utf8_lossy(newcomer.program)),
+            user: cut(newcomer.user.as_bytes()),
+            database: cut(newcomer.database.as_bytes()),
+            program: cut(newcomer.program),
             peer: newcomer.peer.to_owned(),
             since: newcomer.since,
             open: AtomicBool::new(false),
@@ -185,6 +185,7 @@ impl Live {
 }
 
 /// What a client says about itself, cut, and with nothing in it that moves a terminal's cursor.
-fn cut(text: &str) -> String {
-    printable(text).chars().take(LONGEST_NAME).collect()
+fn cut(text: &[u8]) -> String {
+    let text = ForeignText::of_bytes(text);
+    text.chars().take(LONGEST_NAME).collect()
 }

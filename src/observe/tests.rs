@@ -114,7 +114,7 @@ fn a_connection_is_there_from_its_routing_to_its_end() {
     assert!(!all[0].is_open() && all[1].is_open());
     assert_eq!((all[1].bytes_up(), all[1].bytes_down()), (10, 20));
     assert_eq!(
-        all[1].program, "an?[2Jother\u{fffd}",
+        all[1].program, "an\\u{1b}[2Jother\u{fffd}",
         "nothing that moves a cursor"
     );
     drop(second);

@@ -175,7 +175,7 @@ fn ecs_task(bastion: &str) -> Option<(&str, &str)> {
 
 /// AWS's own words.
 pub(super) fn detail(answer: &ApiAnswer) -> String {
-    let mut text = answer.code.clone();
+    let mut text = answer.code.to_string();
     if !answer.message.is_empty() {
         text.push_str(&format!(": {}", answer.message));
     }

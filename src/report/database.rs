@@ -6,9 +6,11 @@ use super::aws::partition;
 use super::server::server;
 use super::{
     About, BROKEN, CANNOT_CONNECT, CONFIGURATION, Level, NOT_AUTHORIZED, NOT_SUPPORTED, REJECTED,
-    Report, Said, evidence, sentence,
+    Report, Said, evidence, role, sentence,
 };
 use crate::alias::AliasError;
+use crate::config::Auth;
+use crate::foreign_text::ForeignText;
 use crate::tls::upstream::UpstreamTlsError;
 
 /// What to do about a connection that breaks while it is being made.
@@ -19,20 +21,20 @@ pub(super) fn tls(error: &UpstreamTlsError, about: Option<&About<'_>>) -> Said {
     let said = |id| Said::new(id, CANNOT_CONNECT, error.to_string());
     match error {
         UpstreamTlsError::NameMismatch { expected, .. } => said("tls.name")
-            .detail("No token was sent.")
+            .detail(nothing_sent(about))
             .hint(other_name(expected, about)),
         UpstreamTlsError::UnknownIssuer { .. } => {
             let hint = match ca_file {
                 Some(path) => format!("Only the certificates in {} are trusted for this target. Without ca_file the Amazon RDS roots and the public ones are.", path.display()),
                 None => no_root(about),
             };
-            said("tls.issuer").detail("No token was sent.").hint(hint)
+            said("tls.issuer").detail(nothing_sent(about)).hint(hint)
         }
         UpstreamTlsError::NotValidNow { .. } => said("tls.validity")
-            .detail("No token was sent.")
-            .hint("Check this machine's clock; else rotate the database's certificate (RDS: modify-db-instance --ca-certificate-identifier)."),
+            .detail(nothing_sent(about))
+            .hint("Check this machine's clock; else rotate the database's certificate (RDS: modify-db-instance --ca-certificate-identifier, which may restart the database)."),
         UpstreamTlsError::Certificate(_) | UpstreamTlsError::Handshake(_) => {
-            said("tls.handshake").detail("No token was sent.").hint("Are host and port those of the database itself? It must speak TLS 1.2 or later, with a certificate of its own.")
+            said("tls.handshake").detail(nothing_sent(about)).hint("Are host and port those of the database itself? It must speak TLS 1.2 or later, with a certificate of its own.")
         }
         UpstreamTlsError::Io(_) => Said::new("tls.lost", BROKEN, error.to_string()).hint(AGAIN),
     }
@@ -84,7 +86,10 @@ fn other_name(expected: &str, about: Option<&About<'_>>) -> String {
 pub(super) fn alias(error: &AliasError) -> Said {
     const OWN: &str =
         "the endpoint's own name, as the RDS console shows it (NAME.….REGION.rds.amazonaws.com)";
-    let chain = |chain: &[String]| chain.join(" \u{2192} ");
+    let chain = |names: &[ForeignText]| {
+        let names: Vec<&str> = names.iter().map(|name| &**name).collect();
+        names.join(" \u{2192} ")
+    };
     match error {
         AliasError::NoAlias { host, chain: names, exists } => {
             let end = match (names.len(), exists) {
@@ -111,26 +116,17 @@ pub(super) fn alias(error: &AliasError) -> Said {
     }
 }
 
-pub(super) fn no_alpn() -> Said {
+pub(super) fn no_alpn(about: Option<&About<'_>>) -> Said {
     Said::new(
         "tls.alpn",
         CANNOT_CONNECT,
         "the server began TLS, but does not say that it speaks PostgreSQL",
     )
-    .detail("It did not agree on the protocol \"postgresql\" (ALPN). No token was sent.")
+    .detail(format!(
+        "It did not agree on the protocol \"postgresql\" (ALPN). {}",
+        nothing_sent(about)
+    ))
     .hint("Are host and port those of a PostgreSQL database?")
-}
-
-/// Where nobody has named a role, the one that was tried is likely to be none.
-fn no_role(about: Option<&About<'_>>, user: &str) -> String {
-    let configured = about.is_some_and(|about| about.target.user.is_some());
-    let own = crate::platform::os_user().is_some_and(|own| own == user);
-    match (configured, own) {
-        (false, true) => format!(
-            "\"{user}\" is your name on this machine: name the role with --user ROLE, user = \"ROLE\" or psql -U ROLE. If it is meant: "
-        ),
-        _ => String::new(),
-    }
 }
 
 pub(super) fn upstream(error: &UpstreamError, about: Option<&About<'_>>) -> Report {
@@ -138,29 +134,39 @@ pub(super) fn upstream(error: &UpstreamError, about: Option<&About<'_>>) -> Repo
     let said = match error {
         UpstreamError::Server(error) => return server(error, about),
         UpstreamError::TlsRefused => Said::new("database.no-tls", CANNOT_CONNECT, "the database does not accept TLS")
-            .detail("It answered N to SSLRequest. No token was sent.")
+            .detail(format!("It answered N to SSLRequest. {}", nothing_sent(about)))
             .hint("IAM login needs TLS, and pgiam sends nothing without it. Is host the RDS endpoint, and not a pooler or another server?"),
         UpstreamError::UnexpectedAuth(method) => Said::new(
             "database.no-rds-iam",
             NOT_AUTHORIZED,
-            format!("role \"{user}\" is not set up for IAM login"),
+            match role::instead(about) {
+                Some(own) => format!("role \"{user}\" is not set up for IAM login; this target logs in as \"{own}\""),
+                None => format!("role \"{user}\" is not set up for IAM login"),
+            },
         )
         .detail(format!(
             "The database asks for {method} instead of a clear-text password, as it does for roles that do not exist or have not been granted rds_iam. {}",
             token_sent(about)
         ))
         .hint(format!(
-            "{2}As an administrator run: GRANT rds_iam TO {0}; (if there is no such role, CREATE ROLE {0} LOGIN; first; names are case-sensitive). Or IAM authentication is off: {1}.",
-            quote_identifier(user),
+            "{2}As an administrator run: {0} If there is no such role, CREATE ROLE {3} LOGIN; first (names are case-sensitive). Or IAM authentication is off: {1}.",
+            role::grant(user),
             turn_iam_on(),
-            no_role(about, user)
+            role::leave_empty(about),
+            quote_identifier(user),
         )),
-        UpstreamError::BytesBeforeTls => Said::new("database.injected", BROKEN, error.to_string())
-            .detail("Someone between the bastion and the database may be adding data. No token was sent.")
-            .hint("Is host the database's own endpoint, with nothing in between?"),
+        UpstreamError::NotPostgres(other) => {
+            let place = about.map_or_else(|| "host and port".to_owned(), |about| about.target.endpoint.to_string());
+            Said::new("database.not-postgres", CANNOT_CONNECT, format!("{place} is not PostgreSQL: {other} answers"))
+                .detail(format!("It looks so by its first bytes. {}", nothing_sent(about)))
+                .hint("Correct host and port of the target: aws rds describe-db-instances shows both; PostgreSQL's usual port is 5432.")
+        }
+        UpstreamError::BytesBeforeTls => Said::new("database.injected", BROKEN, "received unencrypted data before TLS")
+            .detail(format!("The answer to SSLRequest is one byte, and more came. {}", nothing_sent(about)))
+            .hint("Possible causes: host and port are those of another server than PostgreSQL, or something between the bastion and the database adds data. Is host the database's own endpoint, with nothing in between?"),
         // libpq keeps quiet about the words, too (CVE-2024-10977).
         UpstreamError::ServerBeforeTls(_) => Said::new("database.error-before-tls", REJECTED, "the database refused before TLS")
-            .detail("It answered SSLRequest with an error. Its words are not shown, because nothing proves yet that they are the database's. No token was sent.")
+            .detail(format!("It answered SSLRequest with an error. Its words are not shown, because nothing proves yet that they are the database's. {}", nothing_sent(about)))
             .hint("A database that is out of memory or processes does so; its own log has the reason."),
         UpstreamError::UnexpectedEof { .. } => Said::new("database.closed", BROKEN, "the database closed the connection during the login")
             .detail(sentence(&error.to_string()))
@@ -170,7 +176,7 @@ pub(super) fn upstream(error: &UpstreamError, about: Option<&About<'_>>) -> Repo
             .hint("Connect again: pgiam waits to be asked now."),
         UpstreamError::OnlyChannelBinding => Said::new("client.channel-binding", NOT_SUPPORTED, "the database takes only a SCRAM login that is bound to its own TLS")
             .detail("Such a login cannot pass through pgiam, where the client's TLS ends.")
-            .hint("Let the database offer SCRAM-SHA-256 as well, or log in with a token: GRANT rds_iam to the role, and leave auth = \"passthrough\" out."),
+            .hint("Let the database offer SCRAM-SHA-256 as well, or log in as a role that has rds_iam (its password is refused from then on), with a target without auth = \"passthrough\"."),
         UpstreamError::Password(reason) => {
             Said::new("token.unusable", NOT_AUTHORIZED, format!("the login token cannot be sent: {reason}"))
                 .hint("A very long session token of the AWS credentials can be the cause: leave session tags out, or log in to AWS in another way.")
@@ -194,8 +200,21 @@ fn token_sent(about: Option<&About<'_>>) -> String {
         Some(token) => format!(
             "A token went to it ahead, inside the verified TLS, because it took one for this role before. {token}"
         ),
-        None => "No token was sent.".to_owned(),
+        None => nothing_sent(about),
     }
+}
+
+/// Whether the server has got something that admits to the database; said where this attempt did not
+/// come to it.
+fn nothing_sent(about: Option<&About<'_>>) -> String {
+    match about {
+        Some(about) if about.token_sent => {
+            "A token was sent in an earlier attempt of this login, inside verified TLS; none in this one."
+        }
+        Some(about) if about.target.login.auth == Auth::Passthrough => "No password was sent.",
+        _ => "No token was sent.",
+    }
+    .to_owned()
 }
 
 /// The command that lets a database take tokens at all.

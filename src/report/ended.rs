@@ -36,7 +36,7 @@ pub(super) fn ended(cause: EndCause, reason: &str, about: Option<&About<'_>>) ->
         .hint("Connect again: pgiam opens a new session. A session outlives a lost connection for as long as its idle timeout and your credentials last."),
         EndCause::Agent | EndCause::Other => return in_words(cause, reason, about),
     };
-    with_words(said, &plain_words(reason))
+    with_words(said, reason)
 }
 
 /// The setting that helps, where it is not set.
@@ -52,7 +52,7 @@ fn stay_awake(about: Option<&About<'_>>) -> &'static str {
 /// The agent gives its reasons in prose only; these are the ones a user can do something about
 /// (observed in `channel_closed`).
 fn in_words(cause: EndCause, reason: &str, about: Option<&About<'_>>) -> Said {
-    let words = plain_words(reason);
+    let words = reason;
     let said = if words.contains("Handshake timed out") {
         let bastion = match about.map(|about| &about.target.via) {
             Some(Via::Ssm(settings)) => settings.bastion.to_string(),
@@ -79,7 +79,7 @@ fn in_words(cause: EndCause, reason: &str, about: Option<&About<'_>>) -> Said {
             "Connect again: pgiam opens a new session. Idle timeout and maximum duration are set in {LIMITS}."
         ))
     };
-    with_words(said, &words)
+    with_words(said, words)
 }
 
 fn with_words(said: Said, words: &str) -> Said {
@@ -88,15 +88,4 @@ fn with_words(said: Said, words: &str) -> Said {
     } else {
         said.detail(words)
     }
-}
-
-/// In one line, and without the agent's banner.
-fn plain_words(reason: &str) -> String {
-    let words: Vec<&str> = reason.split_whitespace().collect();
-    let words = words.join(" ");
-    words
-        .trim_start_matches(['-', ' '])
-        .trim_start_matches("ERROR")
-        .trim_start_matches(['-', ' '])
-        .to_owned()
 }

@@ -5,6 +5,7 @@ use super::database::turn_iam_on;
 use super::{About, CANNOT_CONNECT, NOT_AUTHORIZED, Said, before_login};
 use crate::aws::{ClockOffset, CredentialsError};
 use crate::discover::{Database, Kind};
+use crate::foreign_text::visible;
 use crate::session::SessionError;
 
 /// What went wrong and what to do about it, in the words that a client of the target would get.
@@ -24,12 +25,13 @@ pub struct Explanation {
 
 impl From<Said> for Explanation {
     fn from(said: Said) -> Self {
+        let safe = |text: String| visible(&text).into_owned();
         Self {
             id: said.id,
             sqlstate: said.sqlstate.as_str().to_owned(),
-            message: said.message,
-            detail: said.detail,
-            hint: said.hint,
+            message: safe(said.message),
+            detail: said.detail.map(safe),
+            hint: said.hint.map(safe),
         }
     }
 }
@@ -94,11 +96,11 @@ pub fn explain_iam_off(database: &Database, profile: Option<&str>) -> Explanatio
     );
     let hint = match command(database) {
         Some(of) => format!(
-            "Run: aws rds modify-{of}{} --enable-iam-database-authentication --apply-immediately",
+            "Run: aws rds modify-{of}{} --enable-iam-database-authentication --apply-immediately (other changes that are pending are applied, too)",
             place(database, profile)
         ),
         None if database.kind == Kind::Proxy => format!(
-            "Make IAM required in the authentication settings of the proxy: aws rds modify-db-proxy --db-proxy-name {}{} --auth …",
+            "Make IAM required in the authentication settings of the proxy: aws rds modify-db-proxy --db-proxy-name {}{} --auth … (the list replaces the present one: name all of its entries)",
             database.identifier,
             place(database, profile)
         ),

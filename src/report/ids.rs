@@ -37,6 +37,7 @@ pub const IDS: &[&str] = &[
     "database.no-pg-hba",
     "database.no-rds-iam",
     "database.no-tls",
+    "database.not-postgres",
     "database.parameter",
     "database.password",
     "database.protocol",

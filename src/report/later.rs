@@ -8,6 +8,7 @@ use super::{
     too_many, tunnel,
 };
 use crate::config::{EndpointKind, Target};
+use crate::foreign_text::visible;
 use crate::forward::ForwardError;
 use crate::observe::Failure;
 use crate::splice::{EndedBy, SessionEnd};
@@ -92,6 +93,9 @@ pub fn log_forward(error: &ForwardError, target: &Target) -> Failure {
         hint,
         ..
     } = forward(error, target);
+    let safe = |text: String| visible(&text).into_owned();
+    let message = safe(message);
+    let (detail, hint) = (detail.map(safe), hint.map(safe));
     let notable = !matches!(
         error,
         ForwardError::Tunnel(TunnelError::ShuttingDown) | ForwardError::ShuttingDown
@@ -109,6 +113,7 @@ pub fn log_forward(error: &ForwardError, target: &Target) -> Failure {
         detail,
         hint,
         notable,
+        expected: false,
     }
 }
 

@@ -4,7 +4,7 @@
 use super::aws::{check_keys, of_profile, partition, profile_option, renew};
 use super::database::{quote_identifier, turn_iam_on};
 use super::server::Added;
-use super::{About, evidence};
+use super::{About, evidence, role};
 use crate::aws::Keys;
 use crate::config::EndpointKind;
 
@@ -39,12 +39,20 @@ pub(super) fn login_refused(id: &'static str, state: &str, about: &About<'_>) ->
         (None, Some(Keys::Accepted) | None) if state == "28P01" => (
             id,
             format!(
-                "The database took the token for an ordinary password. IAM authentication must be on ({}), and the role needs it: GRANT rds_iam TO {};",
+                "{}The database took the token for an ordinary password. IAM authentication must be on ({}), and the role needs it: {}",
+                role::leave_empty(Some(about)),
                 turn_iam_on(),
-                quote_identifier(about.user)
+                role::grant(about.user)
             ),
         ),
-        (None, keys) => (id, permission(about, keys.is_some())),
+        (None, keys) => (
+            id,
+            format!(
+                "{}{}",
+                role::leave_empty(Some(about)),
+                permission(about, keys.is_some())
+            ),
+        ),
     };
     Added {
         detail: evidence::token(about),

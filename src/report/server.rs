@@ -1,8 +1,6 @@
 //! Reports about what the database itself has said. Its words stay as they are; we add what we know
 //! and it does not say.
 
-use std::borrow::Cow;
-
 use pg_handshake::{ServerError, Startup};
 
 use super::database::quote_identifier;
@@ -10,6 +8,7 @@ use super::refused::login_refused;
 use super::words::{Remedy, known};
 use super::{About, Level, NOT_NOW, Report, with_id};
 use crate::config::Auth;
+use crate::foreign_text::ForeignText;
 
 /// What is added to the server's words.
 pub(super) struct Added {
@@ -47,17 +46,21 @@ pub(super) fn server(error: &ServerError, about: Option<&About<'_>>) -> Report {
     let Added { id, detail, hint } =
         added.unwrap_or_else(|| Added::hint("database.refused", OWN_WORDS));
     let reply = error.with_appended(detail.as_deref(), Some(&with_id(&hint, id)));
-    let all = [error.detail(), detail.map(Cow::Owned)];
-    let all: Vec<_> = all.into_iter().flatten().collect();
+    // To the client the server's words go as they came; log and status show them as foreign ones.
+    let own = error
+        .detail()
+        .map(|text| ForeignText::new(&text).into_string());
+    let all: Vec<String> = [own, detail].into_iter().flatten().collect();
     Report {
         id,
         reply: Some(reply),
         not_ready: state == NOT_NOW.as_str(),
         sqlstate: state.to_owned(),
-        message: error.message().into_owned(),
+        message: ForeignText::new(&error.message()).into_string(),
         detail: (!all.is_empty()).then(|| all.join(" ")),
         hint: Some(hint),
         level: Level::Warn,
+        expected: false,
     }
 }
 
@@ -162,10 +165,10 @@ fn too_many(message: &str, about: &About<'_>) -> Added {
     let hint = if message.contains("for role \"") {
         let role = quote_identifier(about.user);
         format!(
-            "Close connections of this role, or let an administrator raise its limit: ALTER ROLE {role} CONNECTION LIMIT 20;"
+            "Close connections of this role, or let an administrator raise its limit (SELECT rolconnlimit FROM pg_roles shows it): ALTER ROLE {role} CONNECTION LIMIT N;"
         )
     } else if message.contains("for database \"") {
-        "Close connections to this database, or let an administrator raise its limit: ALTER DATABASE … CONNECTION LIMIT 20;".to_owned()
+        "Close connections to this database, or let an administrator raise its limit (SELECT datconnlimit FROM pg_database shows it): ALTER DATABASE … CONNECTION LIMIT N;".to_owned()
     } else {
         "Close connections that are no longer needed (SELECT usename, application_name, count(*) FROM pg_stat_activity GROUP BY 1, 2; shows whose they are) or pool them. The last few of max_connections are kept for rds_superuser.".to_owned()
     };

@@ -17,6 +17,7 @@ use crate::aws::CredentialsError;
 use crate::config::{File, Layer};
 use crate::forward::ForwardError;
 use crate::splice::{EndedBy, SessionEnd};
+use crate::tls::upstream::UpstreamTlsError;
 use crate::tunnel::{ApiAnswer, ApiRefusal, DirectFailure, EndCause};
 
 const HOST: &str = "orders.cluster-abc.eu-central-1.rds.amazonaws.com";
@@ -72,9 +73,9 @@ fn api(
         operation,
         kind,
         answer: ApiAnswer {
-            code: code.to_owned(),
-            message: message.to_owned(),
-            request_id: Some("11111111-2222".to_owned()),
+            code: code.into(),
+            message: message.into(),
+            request_id: Some("11111111-2222".into()),
             clock: None,
         },
         bastion: bastion.to_owned(),
@@ -107,7 +108,10 @@ fn denied(operation: &'static str, bastion: &str) -> TunnelError {
 fn ended(cause: EndCause, reason: &str) -> TunnelError {
     TunnelError::SessionEnded {
         cause,
-        reason: reason.to_owned(),
+        // As the driver makes it of the agent's words.
+        reason: reason
+            .trim_start_matches("\n----------ERROR-------\n")
+            .into(),
     }
 }
 
@@ -306,9 +310,9 @@ fn joining_a_session() {
     let one = target("bastion='i-1'");
     let key = "arn:aws:kms:eu-central-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab";
     let data_key = |denied, reason: &str| TunnelError::DataKey {
-        key: key.to_owned(),
+        key: key.into(),
         denied,
-        reason: reason.to_owned(),
+        reason: reason.into(),
     };
     let old = |bastion: &str| TunnelError::NoMultiplexing {
         bastion: bastion.to_owned(),
@@ -316,22 +320,22 @@ fn joining_a_session() {
     };
     let lost = TunnelError::ChannelConnect {
         host: "ssmmessages.eu-central-1.amazonaws.com".to_owned(),
-        reason: "no answer in 10 s".to_owned(),
+        reason: "no answer in 10 s".into(),
     };
     let unreachable = TunnelError::ApiUnreachable {
         region: "cn-north-1".to_owned(),
-        reason: "dispatch failure".to_owned(),
+        reason: "dispatch failure".into(),
     };
     let proxy = TunnelError::Proxy {
         proxy: "proxy.corp:3128".to_owned(),
         host: "ssmmessages.eu-central-1.amazonaws.com:443".to_owned(),
-        reason: "it answered 403 Forbidden".to_owned(),
+        reason: "it answered 403 Forbidden".into(),
     };
     let foreign = TunnelError::ForeignStreamUrl {
         host: "example.org".to_owned(),
     };
     let unknown = TunnelError::UnsupportedAction {
-        action: "Dance".to_owned(),
+        action: "Dance".into(),
     };
     let errors = [
         (
@@ -439,7 +443,8 @@ fn endings_are_told_apart() {
             words.is_empty(),
             "{cause:?}: the service's own words, if it has any"
         );
-        assert!(words.ends_with(&detail), "{cause:?}: {detail}");
+        let shown_words = crate::foreign_text::visible(words);
+        assert!(shown_words.ends_with(&detail), "{cause:?}: {detail}");
         texts.push(shown(&format!("{cause:?}"), &said));
         assert_eq!(
             ids.insert(said.id, cause),
@@ -518,9 +523,9 @@ fn states_are_what_pools_expect() {
         profile: None,
     }));
     let kms = |denied| TunnelError::DataKey {
-        key: "arn:aws:kms:eu-central-1:1:key/1".to_owned(),
+        key: "arn:aws:kms:eu-central-1:1:key/1".into(),
         denied,
-        reason: "x".to_owned(),
+        reason: "x".into(),
     };
     for (error, state) in [
         (no_credentials, NOT_AUTHORIZED),
@@ -530,12 +535,7 @@ fn states_are_what_pools_expect() {
         (kms(true), REJECTED),
         (kms(false), CANNOT_CONNECT),
         (refused_dial("i-1"), CANNOT_CONNECT),
-        (
-            TunnelError::ChannelLost {
-                reason: "x".to_owned(),
-            },
-            BROKEN,
-        ),
+        (TunnelError::ChannelLost { reason: "x".into() }, BROKEN),
         (TunnelError::Overrun, BROKEN),
         (TunnelError::ShuttingDown, SHUTDOWN),
     ] {
@@ -634,4 +634,130 @@ fn raw_tunnels_say_the_same_without_a_database_client() {
         shown("stopping", &of(ForwardError::ShuttingDown)),
     ];
     snapshot("forward", &texts);
+}
+
+#[test]
+fn a_client_that_names_another_role_than_the_target_is_told_so_first() {
+    let one = target("bastion='i-1'\nuser='db_user'");
+    let about = |user, sent| About {
+        user,
+        token_sent: sent,
+        ..About::target(&one)
+    };
+    let wants_scram = SessionError::Upstream(pg_handshake::UpstreamError::UnexpectedAuth(
+        pg_handshake::AuthMethod::Md5,
+    ));
+    let report = before_login(&wants_scram, Some(&about("postgres", false)));
+    assert!(
+        report
+            .message
+            .ends_with("this target logs in as \"db_user\""),
+        "{}",
+        report.message
+    );
+    let hint = report.hint.unwrap();
+    assert!(
+        hint.starts_with(
+            "This target logs in as \"db_user\": leave the user empty, or give db_user"
+        ),
+        "{hint}"
+    );
+    // The statement never comes without what it costs.
+    let (before, after) = hint.split_once("GRANT rds_iam TO \"postgres\";").unwrap();
+    assert!(before.contains("If \"postgres\" is meant"), "{hint}");
+    assert!(after.contains("its password is refused"), "{hint}");
+    assert!(after.contains("never run it for the master user"), "{hint}");
+    let own = before_login(&wants_scram, Some(&about("db_user", false)));
+    assert!(!own.message.contains("logs in as"), "{}", own.message);
+    assert!(!own.hint.unwrap().contains("leave the user empty"));
+}
+
+#[test]
+fn no_token_was_sent_only_where_none_was() {
+    let one = target("bastion='i-1'");
+    let passthrough = target("bastion='i-1'\nauth='passthrough'");
+    let refused = SessionError::Upstream(pg_handshake::UpstreamError::TlsRefused);
+    for (target, token_sent, words) in [
+        (&one, false, "No token was sent."),
+        (&one, true, "A token was sent in an earlier attempt"),
+        (&passthrough, false, "No password was sent."),
+    ] {
+        let about = About {
+            token_sent,
+            ..About::target(target)
+        };
+        let detail = before_login(&refused, Some(&about)).detail.unwrap();
+        assert!(detail.contains(words), "{detail}");
+    }
+}
+
+#[test]
+fn a_way_that_clients_find_by_themselves_is_no_failure() {
+    let one = target("bastion='i-1'\nauth='passthrough'");
+    let report = before_login(&SessionError::ChannelBinding, Some(&About::target(&one)));
+    let failure = report.failure();
+    assert!(!failure.notable && failure.expected, "{failure:?}");
+    assert!(
+        report.reply.is_some(),
+        "who insists on TLS is told what to do"
+    );
+}
+
+#[test]
+fn what_others_say_is_safe_in_every_field() {
+    const HOSTILE: &str =
+        "\u{1b}]0;x\u{7}\r\nINFO forged\u{9b}\u{202e} X-Amz-Security-Token=S3CR3T";
+    let mut one = target("bastion='i-1'");
+    one.name = HOSTILE.to_owned();
+    one.user = Some(HOSTILE.to_owned());
+    let server = pg_handshake::ServerError::parse(Bytes::from_static(
+        b"E\0\0\0\x33C28000\0Mno \x1b[2J\r\npassword=S3CR3T\0D\x1b]0;x\x07 more\0\0",
+    ));
+    let mut errors: Vec<SessionError> = vec![
+        SessionError::UpstreamTls(UpstreamTlsError::UnknownIssuer {
+            subject: HOSTILE.into(),
+            issuer: HOSTILE.into(),
+        }),
+        SessionError::Tunnel(ended(EndCause::Agent, HOSTILE)),
+        SessionError::Tunnel(TunnelError::ChannelLost {
+            reason: HOSTILE.into(),
+        }),
+        SessionError::Tunnel(api(
+            "StartSession",
+            ApiRefusal::AccessDenied,
+            "i-1",
+            (HOSTILE, HOSTILE),
+        )),
+        SessionError::Tunnel(TunnelError::Proxy {
+            proxy: HOSTILE.to_owned(),
+            host: HOSTILE.to_owned(),
+            reason: HOSTILE.into(),
+        }),
+    ];
+    if let Ok(server) = server {
+        errors.push(pg_handshake::UpstreamError::Server(server).into());
+    }
+    assert_eq!(errors.len(), 6, "the server's error is one");
+    let about = About {
+        user: HOSTILE,
+        ..About::target(&one)
+    };
+    for error in &errors {
+        let report = before_login(error, Some(&about));
+        let failure = report.failure();
+        for text in [Some(failure.message), failure.detail, failure.hint]
+            .into_iter()
+            .flatten()
+        {
+            assert!(
+                !text.contains(crate::foreign_text::is_invisible),
+                "{text:?}"
+            );
+        }
+        let own = !matches!(error, SessionError::Upstream(_));
+        let reply = String::from_utf8_lossy(report.reply.as_ref().unwrap()).into_owned();
+        let acts = |c: char| crate::foreign_text::is_invisible(c) && c != '\0';
+        // The frame's length word is no text.
+        assert!(!own || !reply[5..].contains(acts), "{reply:?}");
+    }
 }

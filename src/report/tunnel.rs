@@ -118,7 +118,7 @@ fn direct(
     let Endpoint { host, .. } = endpoint;
     let hint = match failure {
         DirectFailure::Timeout => format!(
-            "Most likely the port is filtered: the database's security group must allow it from this machine. Or host is inside a VPC, and the VPN is down. {} shows the same; where there is no way from here, set bastion to a managed node's id instead of via = \"direct\".",
+            "Possible causes: the port is filtered (the database's security group must allow it from this machine), or host is inside a VPC and the VPN is down. {} shows the same; where there is no way from here, set bastion to a managed node's id instead of via = \"direct\".",
             try_port(about)
         ),
         DirectFailure::Refused => format!(
@@ -273,7 +273,7 @@ fn update_agent(bastion: &str, version: &str) -> String {
         return "The agent in a container comes with the ECS platform: start the task anew, on a newer platform version.".to_owned();
     }
     format!(
-        "Update it to {version}: aws ssm send-command --document-name AWS-UpdateSSMAgent --instance-ids {bastion}"
+        "Update it to {version} (its sessions end then): aws ssm send-command --document-name AWS-UpdateSSMAgent --instance-ids {bastion}"
     )
 }
 
@@ -308,7 +308,7 @@ pub(super) fn encryption_failed() -> Said {
         "the bastion could not encrypt the session with KMS",
     )
     .hint(format!(
-        "The role of the bastion needs kms:Decrypt on the key that is set in {PREFERENCES}, and you need kms:GenerateDataKey on it."
+        "Check the permissions first: the role of the bastion needs kms:Decrypt on the key that is set in {PREFERENCES}, and you need kms:GenerateDataKey on it."
     ))
 }
 
@@ -333,7 +333,7 @@ fn dial_timeout(what: &str, about: Option<&About<'_>>) -> Said {
     )
     .detail("The SSM agent waits in silence while nobody answers.")
     .hint(format!(
-        "Most likely the port is filtered: the database's security group must allow it from the bastion's group. {} tells. If the database is only slow to answer, raise dial_timeout.",
+        "Possible causes: the port is filtered (the database's security group must allow it from the bastion's group), which {} tells; or the database is slow to answer (raise dial_timeout).",
         try_port(about)
     ))
 }

@@ -61,14 +61,14 @@ const TEXTS: &[Text] = &[
         words: &["rds proxy has no credentials for the role"],
         id: "rds-proxy.no-credentials",
         remedy: Say(
-            "The proxy itself logs in to the database as this role, with a secret: add the role's secret to the proxy (aws rds modify-db-proxy --db-proxy-name NAME --auth …), or let it use IAM all the way (--default-auth-scheme IAM_AUTH). Role names are case-sensitive.",
+            "The proxy itself logs in to the database as this role, with a secret: add the role's secret to the proxy (aws rds modify-db-proxy --db-proxy-name NAME --auth …, with all entries: the list replaces the present one), or let it use IAM all the way (--default-auth-scheme IAM_AUTH). Role names are case-sensitive.",
         ),
     },
     Text {
         words: &["password that was provided for the role", "wrong"],
         id: "rds-proxy.password",
         remedy: Say(
-            "The proxy asked for a password, not for a token: set IAMAuth to REQUIRED for this role's secret (aws rds modify-db-proxy --db-proxy-name NAME --auth …). If the target has auth = \"passthrough\", the password differs from the one in the secret.",
+            "The proxy asked for a password, not for a token: set IAMAuth to REQUIRED for this role's secret (aws rds modify-db-proxy --db-proxy-name NAME --auth …, with all entries: the list replaces the present one). If the target has auth = \"passthrough\", the password differs from the one in the secret.",
         ),
     },
     Text {

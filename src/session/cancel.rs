@@ -50,7 +50,7 @@ async fn send(proxy: &Proxy, rooms: &Rooms, key: &CancelKey) {
         Ok(Ok(())) => info!(pid, "cancel request delivered"),
         Ok(Err(error)) => warn!(
             pid,
-            reason = crate::tunnel::chain(&error),
+            reason = &*crate::tunnel::chain(&error),
             "cancel request not delivered"
         ),
         Err(_) => warn!(

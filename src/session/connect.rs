@@ -197,7 +197,9 @@ impl Session {
             refused_token: false,
         };
         loop {
+            let token_sent = greeting.token_sent;
             *greeting = self.greeting(routed);
+            greeting.token_sent = token_sent;
             match self.attempt(&mut login, routed, greeting).await {
                 (Ok(logged_in), _) => {
                     login.succeeded(greeting);

@@ -30,6 +30,8 @@ pub(super) struct Greeting {
     pub(super) authenticated: bool,
     /// The server has asked for the token and got it.
     token_given: bool,
+    /// A token has gone out, asked for or not.
+    pub(super) token_sent: bool,
     /// Sent right after AuthenticationOk.
     notice: Option<Bytes>,
 }
@@ -241,6 +243,7 @@ pub(super) async fn login(
         // after `tls_established` and not before.
         if early && machine.stage() == Stage::Authentication {
             machine.password(token)?;
+            greeting.token_sent = true;
         }
         let event = next_event(&mut machine, &mut stream).await;
         greeting.token_given |= early && machine.password_asked();
@@ -255,6 +258,7 @@ pub(super) async fn login(
             UpstreamEvent::PasswordRequired => {
                 machine.password(token)?;
                 greeting.token_given = true;
+                greeting.token_sent = true;
             }
             UpstreamEvent::Relay(frame) => {
                 if let Some(major) = server_version(&frame) {

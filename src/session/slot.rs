@@ -265,6 +265,7 @@ impl Lookup {
             }
             Err(error) => {
                 let reason = chain(&error);
+                let reason = &*reason;
                 // Those who wait for it say so, at the start and to clients.
                 debug!(target = %self.plan.name, reason, "cannot find {}", self.plan.wanted);
                 *self.failure() = Some(Failure {

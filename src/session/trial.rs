@@ -63,6 +63,7 @@ impl Rooms {
             target: &self.target,
             user: user.unwrap_or_default(),
             token_judged: trial.is_some_and(|trial| trial.token_judged),
+            token_sent: trial.is_some_and(|trial| trial.token_sent),
             evidence: trial.and_then(|trial| trial.evidence.as_ref()),
             open_connections: 1,
             startup: trial.map(|trial| &trial.routed.startup),
@@ -78,6 +79,7 @@ pub(crate) struct Trial {
     routed: Routed,
     evidence: Option<Evidence>,
     token_judged: bool,
+    token_sent: bool,
 }
 
 /// A connection to the database that nothing has been said on.
@@ -151,6 +153,7 @@ impl Trial {
             routed,
             evidence: None,
             token_judged: false,
+            token_sent: false,
         })
     }
 
@@ -265,6 +268,7 @@ impl Trial {
             Ok(logged_in) => logged_in,
             Err(error) => {
                 self.token_judged = greeting.token_judged();
+                self.token_sent = greeting.token_sent;
                 let identity = rooms.aws.identity(&region).await;
                 if let Some(evidence) = &mut self.evidence {
                     evidence.identity = identity;

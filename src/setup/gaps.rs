@@ -1,7 +1,7 @@
 //! What is not known: a placeholder in the text, and beside it how to find the value.
 
 /// What placeholders begin with. It is no part of any id, so nothing is taken for one by mistake.
-const PREFIX: &str = "REPLACE_WITH_";
+pub(super) const PREFIX: &str = "REPLACE_WITH_";
 
 /// The placeholders that were used.
 #[derive(Debug, Default)]

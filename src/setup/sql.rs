@@ -1,6 +1,6 @@
 //! The SQL that lets a database role log in with IAM. It can be run any number of times.
 
-use super::gaps::Gaps;
+use super::gaps::{Gaps, PREFIX};
 use super::{Artefact, Facts, Principal};
 use crate::config::{Auth, EndpointKind};
 use crate::quote::{comment, identifier, literal};
@@ -29,7 +29,20 @@ pub fn sql(facts: &Facts) -> Artefact {
         facts.check()
     ));
     notes.extend(gaps.notes());
+    let text = inert(&text, facts.user.is_none());
     Artefact { text, notes }
+}
+
+/// The SQL with what holds a placeholder commented out, so that nothing is made or granted in its
+/// name; all of it, where that is the role's.
+fn inert(text: &str, all: bool) -> String {
+    let lines = text.lines().map(|line| match line {
+        "" => "\n".to_owned(),
+        line if line.starts_with("--") => format!("{line}\n"),
+        line if all || line.contains(PREFIX) => format!("-- {line}\n"),
+        line => format!("{line}\n"),
+    });
+    lines.collect()
 }
 
 fn rds(facts: &Facts, role: &str, gaps: &mut Gaps) -> (String, Vec<String>) {
@@ -40,8 +53,8 @@ fn rds(facts: &Facts, role: &str, gaps: &mut Gaps) -> (String, Vec<String>) {
 -- Run it as the master user, or as another role with rds_superuser; on a cluster, at the writer.
 -- It can be run any number of times.
 --
--- rds_iam takes precedence: from then on a password of this role is not asked for any more. Roles
--- with rds_iam cannot start replication.
+-- rds_iam takes precedence: from then on this role logs in with tokens only, and its password is
+-- refused. Do not run this for the master user. Roles with rds_iam cannot start replication.
 
 {create}
 GRANT rds_iam TO {name};

@@ -23,11 +23,14 @@ use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use super::guess::Guessing;
 use super::roots;
+use crate::foreign_text::ForeignText;
 use crate::platform::permissions::{self, PathError, Role};
 use crate::tunnel::{Stream, chain};
 
 /// The longest CA file that is read, in bytes: the bundles of all operating systems are far below 1 MiB.
 const LONGEST_CA_FILE: u64 = 8 << 20;
+/// Most names of a certificate that are shown.
+const MOST_NAMES: usize = 5;
 
 /// Why the trust roots cannot be used.
 #[derive(Debug, Error)]
@@ -52,26 +55,26 @@ pub enum TrustError {
 #[derive(Clone, Debug, Error)]
 pub enum UpstreamTlsError {
     /// The certificate is for other names.
-    #[error("the certificate presented for {expected} is for {}", .presented.join(", "))]
+    #[error("the certificate presented for {expected} is for {}", listed(.presented))]
     NameMismatch {
         /// The name that was verified.
         expected: String,
         /// The names in the certificate.
-        presented: Vec<String>,
+        presented: Vec<ForeignText>,
     },
     /// No trusted root signed the certificate.
     #[error("the certificate of {subject} is signed by \"{issuer}\", which is not trusted")]
     UnknownIssuer {
         /// The certificate's subject.
-        subject: String,
+        subject: ForeignText,
         /// The last issuer of the chain that was presented.
-        issuer: String,
+        issuer: ForeignText,
     },
     /// The certificate's time has passed, or has not come.
     #[error("the certificate of {subject} is valid from {not_before} to {not_after}, not now")]
     NotValidNow {
         /// The certificate's subject.
-        subject: String,
+        subject: ForeignText,
         /// Begin of validity.
         not_before: String,
         /// End of validity.
@@ -79,10 +82,10 @@ pub enum UpstreamTlsError {
     },
     /// The certificate is refused for another reason.
     #[error("the certificate is refused: {0}")]
-    Certificate(String),
+    Certificate(ForeignText),
     /// The handshake failed.
     #[error("TLS handshake failed: {0}")]
-    Handshake(String),
+    Handshake(ForeignText),
     /// The connection broke during the handshake.
     #[error("the connection ended during the TLS handshake: {0}")]
     Io(Arc<io::Error>),
@@ -104,7 +107,8 @@ impl UpstreamTls {
             Some(path) => from_file(path)?,
             None => built_in(),
         };
-        let roots_error = |error: &dyn std::error::Error| TrustError::Roots(chain(error));
+        let roots_error =
+            |error: &dyn std::error::Error| TrustError::Roots(chain(error).into_string());
         let inner = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), super::provider())
             .build()
             .map_err(|error| roots_error(&error))?;
@@ -134,7 +138,7 @@ impl UpstreamTls {
         stream: Stream,
     ) -> Result<TlsStream<Stream>, UpstreamTlsError> {
         let name = ServerName::try_from(host.to_owned())
-            .map_err(|error| UpstreamTlsError::Handshake(error.to_string()))?;
+            .map_err(|error| UpstreamTlsError::Handshake(chain(&error)))?;
         self.connector.connect(name, stream).await.map_err(explain)
     }
 }
@@ -158,10 +162,10 @@ fn from_file(path: &Path) -> Result<RootCertStore, TrustError> {
         other => TrustError::Refused(other),
     })?;
     for certificate in CertificateDer::pem_slice_iter(&pem) {
-        let certificate = certificate.map_err(|error| refuse(chain(&error)))?;
+        let certificate = certificate.map_err(|error| refuse(chain(&error).into_string()))?;
         store
             .add(certificate)
-            .map_err(|error| refuse(chain(&error)))?;
+            .map_err(|error| refuse(chain(&error).into_string()))?;
     }
     if store.is_empty() {
         return Err(refuse("it holds no PEM certificate".to_owned()));
@@ -226,7 +230,7 @@ fn describe(
     server_name: &ServerName<'_>,
 ) -> UpstreamTlsError {
     let Ok((_, leaf)) = X509Certificate::from_der(end_entity) else {
-        return UpstreamTlsError::Certificate(format!("{refusal:?} (and it cannot be parsed)"));
+        return UpstreamTlsError::Certificate("it cannot be parsed".into());
     };
     match refusal {
         CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
@@ -240,39 +244,100 @@ fn describe(
                 .last()
                 .and_then(|der| X509Certificate::from_der(der).ok());
             UpstreamTlsError::UnknownIssuer {
-                subject: leaf.subject().to_string(),
-                issuer: last.map_or_else(
-                    || leaf.issuer().to_string(),
-                    |(_, last)| last.issuer().to_string(),
-                ),
+                subject: leaf.subject().to_string().into(),
+                issuer: last
+                    .map_or_else(
+                        || leaf.issuer().to_string(),
+                        |(_, last)| last.issuer().to_string(),
+                    )
+                    .into(),
             }
         }
         CertificateError::Expired
         | CertificateError::ExpiredContext { .. }
         | CertificateError::NotValidYet
         | CertificateError::NotValidYetContext { .. } => UpstreamTlsError::NotValidNow {
-            subject: leaf.subject().to_string(),
+            subject: leaf.subject().to_string().into(),
             not_before: leaf.validity().not_before.to_string(),
             not_after: leaf.validity().not_after.to_string(),
         },
-        other => UpstreamTlsError::Certificate(other.to_string()),
+        other => UpstreamTlsError::Certificate(in_words(other).into()),
     }
 }
 
-fn names(certificate: &X509Certificate<'_>) -> Vec<String> {
+fn names(certificate: &X509Certificate<'_>) -> Vec<ForeignText> {
     let sans = certificate.subject_alternative_name().ok().flatten();
-    let names: Vec<String> = sans
+    let names: Vec<ForeignText> = sans
         .iter()
         .flat_map(|extension| &extension.value.general_names)
         .filter_map(|name| match name {
-            GeneralName::DNSName(name) => Some((*name).to_owned()),
+            GeneralName::DNSName(name) => Some((*name).into()),
             _ => None,
         })
         .collect();
     if names.is_empty() {
-        vec!["no DNS name".to_owned()]
+        vec!["no DNS name".into()]
     } else {
         names
+    }
+}
+
+/// The names of a certificate, of which there may be thousands.
+fn listed(names: &[ForeignText]) -> String {
+    let (first, rest) = names.split_at(names.len().min(MOST_NAMES));
+    let first: Vec<&str> = first.iter().map(|name| &**name).collect();
+    match rest.len() {
+        0 => first.join(", "),
+        more => format!("{} and {more} more names", first.join(", ")),
+    }
+}
+
+/// The refusals that say nothing to people in rustls's words, in ours.
+fn in_words(refusal: &CertificateError) -> String {
+    match refusal {
+        CertificateError::BadEncoding => "it is not a certificate that can be read".to_owned(),
+        CertificateError::BadSignature => {
+            "its signature does not fit the key of its issuer".to_owned()
+        }
+        CertificateError::Revoked => "it was revoked".to_owned(),
+        CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
+            "it was not made for a server".to_owned()
+        }
+        CertificateError::UnhandledCriticalExtension => {
+            "it has a critical extension that pgiam does not know".to_owned()
+        }
+        CertificateError::UnsupportedSignatureAlgorithmContext { .. } => {
+            "it is signed with an algorithm that is not accepted".to_owned()
+        }
+        // Written by webpki for what has no name in rustls: "Other(OtherError(CaUsedAsEndEntity))".
+        CertificateError::Other(OtherError(inner)) => match inner.to_string().as_str() {
+            "CaUsedAsEndEntity" => {
+                "it is the certificate of an authority, not of a server".to_owned()
+            }
+            "RequiredEkuNotFound" | "RequiredEkuNotFoundContext" => {
+                "it was not made for a server".to_owned()
+            }
+            "UnsupportedCertVersion" => "its version is not X.509 version 3".to_owned(),
+            "NameConstraintViolation" => {
+                "its authority may not sign certificates for this name".to_owned()
+            }
+            "PathLenConstraintViolated" | "MaximumPathDepthExceeded" => {
+                "its chain of authorities is longer than allowed".to_owned()
+            }
+            other => format!("it does not follow the rules for certificates ({other})"),
+        },
+        other => other.to_string(),
+    }
+}
+
+/// Why there is no TLS, where it is not the certificate.
+fn handshake_words(error: &rustls::Error) -> ForeignText {
+    use rustls::Error as E;
+    match error {
+        E::InvalidMessage(_) => "the other side does not answer in TLS".into(),
+        E::AlertReceived(alert) => format!("the other side ended it ({alert:?})").into(),
+        E::PeerIncompatible(_) => format!("both sides have nothing in common: {error}").into(),
+        other => other.to_string().into(),
     }
 }
 
@@ -289,5 +354,5 @@ fn explain(error: io::Error) -> UpstreamTlsError {
     {
         return refusal.clone();
     }
-    UpstreamTlsError::Handshake(tls.to_string())
+    UpstreamTlsError::Handshake(handshake_words(tls))
 }

@@ -18,6 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::aws::{ClockOffset, CredentialsError};
 use crate::config::Endpoint;
+use crate::foreign_text::ForeignText;
 pub use direct::DirectFailure;
 pub use stats::{SessionState, SessionStats, TunnelStats, TunnelTotals};
 
@@ -121,11 +122,11 @@ pub enum Readiness {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApiAnswer {
     /// AWS's error code, such as `AccessDeniedException`.
-    pub code: String,
+    pub code: ForeignText,
     /// AWS's words.
-    pub message: String,
+    pub message: ForeignText,
     /// For a support case.
-    pub request_id: Option<String>,
+    pub request_id: Option<ForeignText>,
     /// How far this machine's clock is from AWS's, as the answer told.
     pub clock: Option<ClockOffset>,
 }
@@ -171,7 +172,7 @@ pub enum TunnelError {
         /// The region asked in.
         region: String,
         /// What the SDK said, with its causes.
-        reason: String,
+        reason: ForeignText,
     },
     /// AWS answered without what the protocol needs.
     #[error("AWS answered StartSession without {0}")]
@@ -188,7 +189,7 @@ pub enum TunnelError {
         /// The data channel's host.
         host: String,
         /// What failed, with its causes.
-        reason: String,
+        reason: ForeignText,
     },
     /// The gateway refused the WebSocket upgrade.
     #[error("the data channel at {host} refused the connection with HTTP status {status}{}", of_clock(.skew))]
@@ -233,17 +234,17 @@ pub enum TunnelError {
     #[error("KMS gave no key to encrypt the session with: {reason}")]
     DataKey {
         /// The key's ARN.
-        key: String,
+        key: ForeignText,
         /// An access policy forbids it.
         denied: bool,
         /// What AWS said.
-        reason: String,
+        reason: ForeignText,
     },
     /// The session asks for something this program cannot do, such as KMS encryption.
     #[error("the session requires {action}, which is not supported")]
     UnsupportedAction {
         /// The name of the requested action.
-        action: String,
+        action: ForeignText,
     },
     /// The agent could not connect to the database.
     #[error("{bastion} could not connect to {endpoint}")]
@@ -275,13 +276,13 @@ pub enum TunnelError {
         /// Which of the endings that have a name.
         cause: EndCause,
         /// The service's words.
-        reason: String,
+        reason: ForeignText,
     },
     /// The connection to the service broke.
     #[error("the connection to the SSM service was lost: {reason}")]
     ChannelLost {
         /// What happened.
-        reason: String,
+        reason: ForeignText,
     },
     /// This connection's client read nothing for so long that its unread bytes kept every other
     /// connection of the session waiting.
@@ -291,7 +292,7 @@ pub enum TunnelError {
     #[error("SSM protocol error: {reason}")]
     Protocol {
         /// What was wrong.
-        reason: String,
+        reason: ForeignText,
     },
     /// The HTTP proxy of the environment did not let us through.
     #[error("the proxy {proxy} did not connect us to {host}: {reason}")]
@@ -301,7 +302,7 @@ pub enum TunnelError {
         /// Where we wanted to go.
         host: String,
         /// What it answered, or what failed.
-        reason: String,
+        reason: ForeignText,
     },
     /// A direct connection failed.
     #[error("cannot connect to {endpoint}: {source}")]
@@ -418,16 +419,23 @@ impl TunnelError {
 /// What broke, in our words where the library's are none for a user: rustls puts a link to its
 /// manual into this one.
 #[must_use]
-pub fn plain(error: &io::Error) -> String {
+pub fn plain(error: &io::Error) -> ForeignText {
     match error.kind() {
-        io::ErrorKind::UnexpectedEof => "it was closed without a goodbye".to_owned(),
-        _ => error.to_string(),
+        io::ErrorKind::UnexpectedEof => "it was closed without a goodbye".into(),
+        _ => error.to_string().into(),
     }
 }
 
-/// An error and its causes in one line, each cause once.
+/// An error and its causes in one line, each cause once. They may quote what another side has said.
 #[must_use]
-pub fn chain(error: &dyn std::error::Error) -> String {
+pub fn chain(error: &dyn std::error::Error) -> ForeignText {
+    causes(error).into()
+}
+
+/// The same of an error of this program's own, in the lines that it was written in: a reason, and a
+/// remedy below it.
+#[must_use]
+pub fn causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

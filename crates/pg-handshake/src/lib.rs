@@ -49,7 +49,8 @@ pub use password::{
 pub use server_error::ServerError;
 pub use startup::{MAX_STARTUP_PACKET, ProtocolVersion, Startup, StartupError};
 pub use upstream::{
-    MAX_AUTH_REQUESTS, MAX_PASSWORD, Negotiation, Stage, Upstream, UpstreamError, UpstreamEvent,
+    MAX_AUTH_REQUESTS, MAX_PASSWORD, Negotiation, OtherProtocol, Stage, Upstream, UpstreamError,
+    UpstreamEvent,
 };
 
 /// The name of the protocol in TLS (ALPN, RFC 7301; registered with IANA, `PG_ALPN_PROTOCOL` of

@@ -47,18 +47,20 @@ impl Request<'_> {
             .time(now)
             .settings(SigningSettings::default())
             .build()
-            .map_err(|error| chain(&error))?
+            .map_err(|error| chain(&error).into_string())?
             .into();
         let mut headers = vec![("content-type".to_owned(), CONTENT_TYPE.to_owned())];
         let given = headers.iter().map(|(k, v)| (k.as_str(), v.as_str()));
         let body = SignableBody::Bytes(self.form.as_bytes());
         // The signer adds the host of the address.
         let signable = SignableRequest::new("POST", self.url(), given, body);
-        let signable = signable.map_err(|error| chain(&error))?;
+        let signable = signable.map_err(|error| chain(&error).into_string())?;
         // At trace level the signer logs what it signs, session token and all.
         let silent = tracing::Dispatch::none();
         let signed = tracing::dispatcher::with_default(&silent, || sign(signable, &params));
-        let (instructions, _) = signed.map_err(|error| chain(&error))?.into_parts();
+        let (instructions, _) = signed
+            .map_err(|error| chain(&error).into_string())?
+            .into_parts();
         let (signature, _) = instructions.into_parts();
         headers.extend(signature.iter().map(|header| {
             let (name, value) = (header.name(), header.value());
@@ -117,7 +119,10 @@ pub(super) async fn send(
         })
         .deserializer::<_, Infallible>(|response| Ok(Answer::of(response)))
         .build();
-    operation.invoke(()).await.map_err(|error| chain(&error))
+    operation
+        .invoke(())
+        .await
+        .map_err(|error| chain(&error).into_string())
 }
 
 /// What has come back.
@@ -174,9 +179,9 @@ impl Answer {
             service: query.service,
             action: query.action,
             answer: ApiAnswer {
-                code: fault.code,
-                message: fault.message,
-                request_id: fault.request_id.or(self.request_id),
+                code: fault.code.into(),
+                message: fault.message.into(),
+                request_id: fault.request_id.or(self.request_id).map(Into::into),
                 clock: self.clock,
             },
         })

@@ -172,7 +172,7 @@ fn client_row(client: &Client, target: &Target, rate: Option<Option<f64>>) -> Ve
         if name.is_empty() {
             none()
         } else {
-            name.to_owned()
+            printable(name)
         }
     };
     let moved = |count| match client.state.as_str() {

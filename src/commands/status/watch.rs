@@ -12,6 +12,7 @@ use super::show::{self, Rates};
 use super::{NONE_RUNS, running};
 use crate::admin::document::Process;
 use crate::exit;
+use crate::foreign_text::visible_json;
 use crate::platform::StopSignals;
 use crate::terminal;
 
@@ -44,7 +45,8 @@ pub(super) async fn watch(state_dir: Option<&Path>, json: bool) -> anyhow::Resul
             return Ok(exit::NOT_RUNNING);
         }
         let text = if json {
-            format!("{}\n", serde_json::to_string(&processes)?)
+            let text = serde_json::to_string(&processes)?;
+            format!("{}\n", visible_json(&text))
         } else {
             let rates = meter.rates(&processes);
             show::all(&processes, show::width(), Some(&rates))

@@ -68,7 +68,8 @@ where
         }
     };
     let listed = asker.sdk(action, answer).await?.into_iter();
-    Ok(listed.filter_map(|one| row(one, asker.region)).collect())
+    let rows = listed.filter_map(|one| row(one, asker.region));
+    Ok(rows.filter_map(Row::checked).collect())
 }
 
 /// Whether a refusal only says that there is none. Of identifiers that nothing can have (`a--b`) RDS

@@ -4,9 +4,11 @@ use aws_sdk_rds::types::{
     DbCluster, DbClusterEndpoint, DbInstance, DbProxy, DbProxyEndpoint, IamAuthMode,
     VpcSecurityGroupMembership,
 };
+use rustls::pki_types::ServerName;
 
 use crate::config::{DEFAULT_UPSTREAM_PORT, Db, Endpoint};
-use crate::discover::{Database, DiscoverError, Kind};
+use crate::discover::{Database, DiscoverError, Kind, is_id};
+use crate::foreign_text::ForeignText;
 
 /// The engines that speak PostgreSQL.
 const ENGINES: [&str; 2] = ["postgres", "aurora-postgresql"];
@@ -59,6 +61,52 @@ impl Row {
             of_proxy: false,
             no_writer: None,
         }
+    }
+
+    /// The same with nothing in it that only a forged answer can hold; `None` where that leaves no
+    /// database.
+    pub(super) fn checked(self) -> Option<Self> {
+        let Database {
+            kind,
+            identifier,
+            endpoint,
+            reader,
+            region,
+            resource_id,
+            arn,
+            iam,
+            status,
+            engine,
+            engine_version,
+            database,
+            vpc,
+            security_groups,
+            subnets,
+            ca,
+        } = self.database;
+        let shown = |text: Option<String>| text.map(|text| ForeignText::from(text).into_string());
+        let all = |texts: Vec<String>| texts.into_iter().filter(|text| is_id(text)).collect();
+        let host =
+            |at: Option<Endpoint>| at.filter(|at| ServerName::try_from(at.host.as_str()).is_ok());
+        let database = Database {
+            kind,
+            identifier: Some(identifier).filter(|identifier| is_id(identifier))?,
+            endpoint: host(endpoint),
+            reader: host(reader),
+            region,
+            resource_id: resource_id.filter(|id| is_id(id)),
+            arn: arn.filter(|arn| is_id(arn)),
+            iam,
+            status: shown(status),
+            engine: shown(engine),
+            engine_version: shown(engine_version),
+            database: shown(database),
+            vpc: vpc.filter(|vpc| is_id(vpc)),
+            security_groups: all(security_groups),
+            subnets: all(subnets),
+            ca: shown(ca),
+        };
+        Some(Self { database, ..self })
     }
 
     pub(super) fn is_cluster(&self) -> bool {
@@ -132,7 +180,7 @@ impl Row {
             None => Ok(database),
             Some(reason) => Err(DiscoverError::Unusable {
                 wanted: db.clone(),
-                reason,
+                reason: reason.into(),
             }),
         }
     }

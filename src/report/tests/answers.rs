@@ -384,12 +384,7 @@ fn names_of_ones_own_are_explained() {
     let about = about(&one);
     let mut texts = Vec::new();
     let host = || "db.example.com".to_owned();
-    let names = |names: &[&str]| {
-        names
-            .iter()
-            .map(|name| (*name).to_owned())
-            .collect::<Vec<_>>()
-    };
+    let names = |names: &[&str]| names.iter().map(|name| (*name).into()).collect::<Vec<_>>();
     for (title, error) in [
         (
             "a name that is no alias",
@@ -426,7 +421,7 @@ fn names_of_ones_own_are_explained() {
             "no DNS",
             AliasError::Dns {
                 host: host(),
-                reason: "no answer in 5 s".to_owned(),
+                reason: "no answer in 5 s".into(),
             },
         ),
     ] {
@@ -450,7 +445,7 @@ fn the_local_side_is_explained() {
         readiness,
     };
     let lost = || TunnelError::ChannelLost {
-        reason: "connection reset by peer".to_owned(),
+        reason: "connection reset by peer".into(),
     };
     let many = |of_target| SessionError::TooManyConnections {
         limit: 20,
@@ -566,7 +561,7 @@ fn a_server_of_another_name() {
     let other = || {
         SessionError::UpstreamTls(UpstreamTlsError::NameMismatch {
             expected: HOST.to_owned(),
-            presented: vec!["stock.cluster-abc.eu-central-1.rds.amazonaws.com".to_owned()],
+            presented: vec!["stock.cluster-abc.eu-central-1.rds.amazonaws.com".into()],
         })
     };
     let texts = [

@@ -16,9 +16,9 @@ fn refused(action: &'static str, denied: bool, answer: (&str, &str)) -> Discover
         action,
         denied,
         answer: ApiAnswer {
-            code: code.to_owned(),
-            message: message.to_owned(),
-            request_id: Some("11111111-2222".to_owned()),
+            code: code.into(),
+            message: message.into(),
+            request_id: Some("11111111-2222".into()),
             clock: Some(ClockOffset { seconds: -960 }),
         },
         region: "cn-north-1".to_owned(),
@@ -85,7 +85,7 @@ fn cases() -> [(&'static str, DiscoverError); 12] {
             DiscoverError::Unreachable {
                 service: "rds",
                 region: "eu-central-1".to_owned(),
-                reason: "no answer in 15 s".to_owned(),
+                reason: "no answer in 15 s".into(),
             },
         ),
         (
@@ -94,14 +94,14 @@ fn cases() -> [(&'static str, DiscoverError); 12] {
                 wanted: orders(false),
                 reason:
                     "is stopped; aws rds start-db-cluster --db-cluster-identifier ordres starts it"
-                        .to_owned(),
+                        .into(),
             },
         ),
         (
             "nonsense",
             DiscoverError::Answer {
                 action: "ec2:DescribeInstances",
-                reason: "there is no reservationSet".to_owned(),
+                reason: "there is no reservationSet".into(),
             },
         ),
         ("no region", DiscoverError::NoRegion),

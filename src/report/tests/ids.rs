@@ -31,13 +31,13 @@ fn credentials_that_cannot_be_had() {
         profile: profile(),
         role,
         caller,
-        code: "AccessDenied".to_owned(),
-        message: "not authorized to perform: sts:AssumeRole".to_owned(),
+        code: "AccessDenied".into(),
+        message: "not authorized to perform: sts:AssumeRole".into(),
     };
     let rejected = |seconds| CredentialsError::Rejected {
         profile: profile(),
-        code: "SignatureDoesNotMatch".to_owned(),
-        message: "Signature expired".to_owned(),
+        code: "SignatureDoesNotMatch".into(),
+        message: "Signature expired".into(),
         clock: Some(ClockOffset { seconds }),
     };
     let cases = [
@@ -121,13 +121,23 @@ fn what_hardly_ever_happens() {
             ),
         ),
         (
+            "no end of questions",
+            session(pg_handshake::UpstreamError::TooManyAuthRequests.into()),
+        ),
+        (
+            "an SSH server",
+            session(
+                pg_handshake::UpstreamError::NotPostgres(pg_handshake::OtherProtocol::Ssh).into(),
+            ),
+        ),
+        (
             "half an answer",
             tunnel(TunnelError::IncompleteAnswer("StreamUrl")),
         ),
         (
             "a broken channel",
             tunnel(TunnelError::Protocol {
-                reason: "a frame of 5 bytes".to_owned(),
+                reason: "a frame of 5 bytes".into(),
             }),
         ),
         (
@@ -139,7 +149,7 @@ fn what_hardly_ever_happens() {
         (
             "no TLS to speak of",
             SessionError::UpstreamTls(UpstreamTlsError::Handshake(
-                "received corrupt message".to_owned(),
+                "received corrupt message".into(),
             )),
         ),
         (
@@ -166,8 +176,8 @@ fn what_hardly_ever_happens() {
 #[test]
 fn roots_are_of_the_partition() {
     let unknown = SessionError::UpstreamTls(UpstreamTlsError::UnknownIssuer {
-        subject: "CN=orders".to_owned(),
-        issuer: "CN=Some CA".to_owned(),
+        subject: "CN=orders".into(),
+        issuer: "CN=Some CA".into(),
     });
     let texts = [
         "eu-central-1",

@@ -18,6 +18,7 @@ use super::proxy::Proxies;
 use crate::aws::partition::Partition;
 use crate::aws::{ClockOffset, CredentialsError, Keys, refused_keys};
 use crate::config::Endpoint;
+use crate::discover::is_id;
 use crate::tunnel::{ApiAnswer, ApiRefusal, TunnelError, chain};
 
 /// The document that forwards to a host behind the managed node.
@@ -77,7 +78,8 @@ pub(super) async fn start_session(
         (None, _) => Err(missing("TokenValue")),
         (_, None) => Err(missing("StreamUrl")),
     };
-    let session_id = answer.session_id.ok_or(missing("SessionId"))?;
+    let session_id = answer.session_id.filter(|id| is_id(id));
+    let session_id = session_id.ok_or(missing("a usable SessionId"))?;
     Ok(Started { session_id, ticket })
 }
 
@@ -159,7 +161,7 @@ pub(super) async fn terminate_session(client: &Client, session_id: &str) {
         Ok(Ok(_)) => debug!(session_id, "SSM session terminated"),
         Ok(Err(error)) => debug!(
             session_id,
-            reason = chain(&error),
+            reason = &*chain(&error),
             "TerminateSession failed"
         ),
         Err(_) => debug!(session_id, "TerminateSession did not answer in time"),
@@ -201,10 +203,10 @@ where
         operation,
         kind,
         answer: ApiAnswer {
-            request_id: error.request_id().map(str::to_owned),
+            request_id: error.request_id().map(Into::into),
             clock: date.and_then(|date| ClockOffset::told(date, SystemTime::now())),
-            code,
-            message,
+            code: code.into(),
+            message: message.into(),
         },
         bastion: bastion.to_owned(),
         region: region.to_owned(),

@@ -75,7 +75,7 @@ impl Bastions {
         let ids = timeout(LOOKUP_DEADLINE, looking).await.unwrap_or_else(|_| {
             Err(TunnelError::ApiUnreachable {
                 region: region.to_owned(),
-                reason: format!("no answer in {} s", LOOKUP_DEADLINE.as_secs()),
+                reason: format!("no answer in {} s", LOOKUP_DEADLINE.as_secs()).into(),
             })
         });
         match ids {
@@ -301,8 +301,8 @@ mod tests {
             operation: "StartSession",
             kind,
             answer: ApiAnswer {
-                code: String::new(),
-                message: message.to_owned(),
+                code: "".into(),
+                message: message.into(),
                 request_id: None,
                 clock: None,
             },
@@ -373,31 +373,36 @@ mod tests {
                 true,
                 TunnelError::SessionEnded {
                     cause: EndCause::Agent,
-                    reason: some(),
+                    reason: some().into(),
                 },
             ),
-            (true, TunnelError::ChannelLost { reason: some() }),
+            (
+                true,
+                TunnelError::ChannelLost {
+                    reason: some().into(),
+                },
+            ),
             (false, TunnelError::NoRegion),
             (
                 false,
                 TunnelError::ApiUnreachable {
                     region: some(),
-                    reason: some(),
+                    reason: some().into(),
                 },
             ),
             (
                 false,
                 TunnelError::ChannelConnect {
                     host: some(),
-                    reason: some(),
+                    reason: some().into(),
                 },
             ),
             (
                 false,
                 TunnelError::DataKey {
-                    key: some(),
+                    key: some().into(),
                     denied: true,
-                    reason: some(),
+                    reason: some().into(),
                 },
             ),
             (false, TunnelError::ShuttingDown),

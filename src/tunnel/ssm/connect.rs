@@ -21,6 +21,7 @@ use url::Url;
 use super::proxy::{self, Proxies};
 use super::socket::WebSocket;
 use crate::aws::{ClockWatch, difference};
+use crate::foreign_text::ForeignText;
 use crate::tunnel::{Stream, TunnelError, chain};
 
 /// The service name in the signature's scope.
@@ -58,12 +59,13 @@ pub(super) async fn connect(
     way: Way<'_>,
 ) -> Result<WebSocket, TunnelError> {
     let host = url.host_str().unwrap_or_default().to_owned();
-    let failed = |reason: String| TunnelError::ChannelConnect {
+    let failed = |reason: ForeignText| TunnelError::ChannelConnect {
         host: host.clone(),
         reason,
     };
 
-    let request = signed_request(url, region, credentials).map_err(&failed)?;
+    let request =
+        signed_request(url, region, credentials).map_err(|reason| failed(reason.into()))?;
     let port = url.port_or_known_default().unwrap_or(443);
     let Way {
         roots,
@@ -141,7 +143,7 @@ fn signed_request(url: &Url, region: &str, credentials: &Credentials) -> Result<
     let mut request = url
         .as_str()
         .into_client_request()
-        .map_err(|error| chain(&error))?;
+        .map_err(|error| chain(&error).into_string())?;
     // A URL that carries a signature would be refused with a second one.
     let is_signed = |name: &str| name.eq_ignore_ascii_case("X-Amz-Signature");
     if url.query_pairs().any(|(name, _)| is_signed(&name)) {
@@ -161,7 +163,7 @@ fn signed_request(url: &Url, region: &str, credentials: &Credentials) -> Result<
         .time(SystemTime::now())
         .settings(SigningSettings::default())
         .build()
-        .map_err(|error| chain(&error))?
+        .map_err(|error| chain(&error).into_string())?
         .into();
     // SigV4 is over the https form of the URL; the WebSocket scheme is no part of it.
     let signable = url.as_str().replacen("wss://", "https://", 1);
@@ -171,11 +173,13 @@ fn signed_request(url: &Url, region: &str, credentials: &Credentials) -> Result<
         [("host", host.as_str())].into_iter(),
         SignableBody::Bytes(&[]),
     )
-    .map_err(|error| chain(&error))?;
+    .map_err(|error| chain(&error).into_string())?;
     // At trace level the signer logs what it signs, session token and all.
     let silent = tracing::Dispatch::none();
     let signed = tracing::dispatcher::with_default(&silent, || sign(signable, &params));
-    let (instructions, _) = signed.map_err(|error| chain(&error))?.into_parts();
+    let (instructions, _) = signed
+        .map_err(|error| chain(&error).into_string())?
+        .into_parts();
     instructions.apply_to_request_http1x(&mut request);
     Ok(request)
 }

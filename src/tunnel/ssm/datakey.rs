@@ -43,9 +43,9 @@ pub(super) async fn data_key(
     wanted: Wanted<'_>,
 ) -> Result<DataKey, TunnelError> {
     let failed = |denied: bool, reason: String| TunnelError::DataKey {
-        key: wanted.key.to_owned(),
+        key: wanted.key.into(),
         denied,
-        reason,
+        reason: reason.into(),
     };
     let client = aws.kms(region_of(wanted.key).unwrap_or(region)).await;
     let client = client.map_err(|error| TunnelError::Credentials(error.into()))?;
@@ -65,7 +65,7 @@ pub(super) async fn data_key(
             let code = error.code().unwrap_or_default();
             let reason = match error.message() {
                 Some(message) => format!("{code}: {message}"),
-                None => chain(&error),
+                None => chain(&error).into_string(),
             };
             return Err(failed(code.starts_with("AccessDenied"), reason));
         }

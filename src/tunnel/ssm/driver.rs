@@ -48,6 +48,7 @@ use self::resume::{Calls, Flapping};
 use super::ending;
 use super::socket::{self, Ready, Socket, WebSocket};
 use super::state::{SEND_BUFFER, Shared, State};
+use crate::foreign_text::ForeignText;
 use crate::kept::Clock;
 use crate::tunnel::{BoxFuture, EndCause, TunnelError, chain, plain};
 
@@ -115,7 +116,7 @@ struct EndOnDrop(Arc<Shared>);
 impl Drop for EndOnDrop {
     fn drop(&mut self) {
         self.0.lock().end(TunnelError::Protocol {
-            reason: "the session's driver ended without a reason".to_owned(),
+            reason: "the session's driver ended without a reason".into(),
         });
     }
 }
@@ -170,7 +171,7 @@ impl Driver {
             .catch_unwind()
             .await;
         let end = end.unwrap_or_else(|_| TunnelError::Protocol {
-            reason: "the session's driver panicked".to_owned(),
+            reason: "the session's driver panicked".into(),
         });
         // Whatever ends it after our goodbye is the answer to that.
         let end = match self.give_up {
@@ -366,7 +367,7 @@ impl Driver {
                 Some(Err(error)) => return Err(lost(&error)),
                 None => {
                     return Err(TunnelError::ChannelLost {
-                        reason: "the service closed the WebSocket".to_owned(),
+                        reason: "the service closed the WebSocket".into(),
                     });
                 }
             }
@@ -389,9 +390,11 @@ impl Driver {
                 reason: match frame {
                     Some(frame) => format!(
                         "the service closed the WebSocket ({} {})",
-                        frame.code, frame.reason
-                    ),
-                    None => "the service closed the WebSocket".to_owned(),
+                        frame.code,
+                        ForeignText::new(&frame.reason)
+                    )
+                    .into(),
+                    None => "the service closed the WebSocket".into(),
                 },
             }),
             // The library answers pings itself; a pong has done its work above.
@@ -433,14 +436,14 @@ impl Driver {
                     let fed = state.mux.handle_input(data);
                     state.deliver();
                     fed.map_err(|error| TunnelError::Protocol {
-                        reason: error.to_string(),
+                        reason: chain(&error),
                     })?;
                 }
                 Event::ConnectToPortError => state.refuse_oldest(),
                 Event::Disconnected => {
                     return Err(TunnelError::SessionEnded {
                         cause: EndCause::Agent,
-                        reason: "the agent disconnected the port".to_owned(),
+                        reason: "the agent disconnected the port".into(),
                     });
                 }
                 Event::Paused => {
@@ -516,7 +519,7 @@ impl Driver {
             }
             Verdict::Dead(silence) => {
                 return Err(TunnelError::ChannelLost {
-                    reason: format!("no answer for {} s", silence.as_secs()),
+                    reason: format!("no answer for {} s", silence.as_secs()).into(),
                 });
             }
         }
@@ -530,12 +533,12 @@ impl Driver {
                 bastion: self.bastion.to_string(),
                 after,
             },
-            ssm_channel::Error::UnsupportedAction { action } => {
-                TunnelError::UnsupportedAction { action }
-            }
+            ssm_channel::Error::UnsupportedAction { action } => TunnelError::UnsupportedAction {
+                action: action.into(),
+            },
             ssm_channel::Error::Closed { reason } => TunnelError::SessionEnded {
                 cause: ending::classify(&reason),
-                reason,
+                reason: ending::words(&reason),
             },
             other => TunnelError::Protocol {
                 reason: chain(&other),

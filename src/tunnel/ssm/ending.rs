@@ -4,6 +4,7 @@
 //! that somebody has seen, or that leave no doubt, get a name; all others stay [`EndCause::Other`],
 //! and the user sees the words themselves.
 
+use crate::foreign_text::ForeignText;
 use crate::tunnel::EndCause;
 
 /// The agent's side gave up: its plugin failed, its worker died, it could not open its own end. The
@@ -45,9 +46,33 @@ pub(super) fn classify(text: &str) -> EndCause {
     }
 }
 
+/// The words in one line, and without the banner that the agent puts in front of its own.
+pub(super) fn words(text: &str) -> ForeignText {
+    let words = text.trim_start_matches(BANNER);
+    let words = words.strip_prefix("ERROR").unwrap_or(words);
+    ForeignText::folded(words.trim_start_matches(BANNER))
+}
+
+/// Around `ERROR` in the agent's words.
+const BANNER: fn(char) -> bool = |c| c == '-' || c.is_whitespace();
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_banner_is_left_out_and_nothing_acts_on_a_terminal() {
+        for (said, shown) in [
+            (
+                "\n----------ERROR-------\nAgent is\n  shutting down.",
+                "Agent is shutting down.",
+            ),
+            ("", ""),
+            ("-- \u{1b}]0;x\u{7}\r\nforged", "\\u{1b}]0;x\\u{7} forged"),
+        ] {
+            assert_eq!(words(said), shown);
+        }
+    }
 
     #[test]
     fn words_and_their_meaning() {

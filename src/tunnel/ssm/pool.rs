@@ -256,7 +256,7 @@ impl Pool {
         match starting.wait_for(Option::is_some).await.as_deref() {
             Ok(Some(outcome)) => outcome.clone(),
             _ => Err(TunnelError::Protocol {
-                reason: "the start of a session ended without an outcome".to_owned(),
+                reason: "the start of a session ended without an outcome".into(),
             }),
         }
     }

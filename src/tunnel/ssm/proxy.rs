@@ -49,7 +49,7 @@ impl Proxies {
                 Ok(tcp) => Ok(Box::new(tcp)),
                 Err(reason) => Err(TunnelError::ChannelConnect {
                     host: host.to_owned(),
-                    reason,
+                    reason: reason.into(),
                 }),
             };
         };
@@ -58,7 +58,7 @@ impl Proxies {
             .map_err(|reason| TunnelError::Proxy {
                 proxy: place(&intercept),
                 host: host.to_owned(),
-                reason,
+                reason: reason.into(),
             })
     }
 
@@ -77,7 +77,7 @@ impl Proxies {
         Some(TunnelError::Proxy {
             proxy: place(&intercept),
             host: host.to_owned(),
-            reason,
+            reason: reason.into(),
         })
     }
 
@@ -103,8 +103,8 @@ fn place(proxy: &Intercept) -> String {
 
 async fn tcp(host: &str, port: u16) -> Result<TcpStream, String> {
     let tcp = TcpStream::connect((bare(host), port)).await;
-    let tcp = tcp.map_err(|error| chain(&error))?;
-    direct::tune(&tcp).map_err(|error| chain(&error))?;
+    let tcp = tcp.map_err(|error| chain(&error).into_string())?;
+    direct::tune(&tcp).map_err(|error| chain(&error).into_string())?;
     Ok(tcp)
 }
 
@@ -126,7 +126,7 @@ async fn through(
         Some("http") => Box::new(tcp(proxy_host, uri.port_u16().unwrap_or(80)).await?),
         Some("https") => {
             let name = ServerName::try_from(bare(proxy_host).to_owned());
-            let name = name.map_err(|error| chain(&error))?;
+            let name = name.map_err(|error| chain(&error).into_string())?;
             let tcp = tcp(proxy_host, uri.port_u16().unwrap_or(443)).await?;
             let secured = tls.connect(name, tcp).await;
             Box::new(
@@ -155,7 +155,7 @@ async fn ask(
         request.push_str(&format!("Proxy-Authorization: {credentials}\r\n"));
     }
     request.push_str("\r\n");
-    let broken = |error: std::io::Error| plain(&error);
+    let broken = |error: std::io::Error| plain(&error).into_string();
     stream.write_all(request.as_bytes()).await.map_err(broken)?;
     stream.flush().await.map_err(broken)?;
 
@@ -183,7 +183,7 @@ async fn read_head(stream: &mut (impl AsyncRead + Unpin)) -> Result<(StatusCode,
         }
         let mut limited = (&mut *stream).take(room as u64);
         let count = limited.read_buf(&mut read).await;
-        if count.map_err(|error| plain(&error))? == 0 {
+        if count.map_err(|error| plain(&error).into_string())? == 0 {
             return Err("it closed the connection without an answer".to_owned());
         }
     };

@@ -63,7 +63,7 @@ impl Session {
             Ok(Phase::Ended(error)) => Err(error.clone()),
             Ok(_) => Ok(()),
             Err(_) => Err(TunnelError::Protocol {
-                reason: "the session's driver ended without a reason".to_owned(),
+                reason: "the session's driver ended without a reason".into(),
             }),
         }
     }

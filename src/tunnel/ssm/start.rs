@@ -144,7 +144,7 @@ impl Starter {
                 Err(TunnelError::AllBastions(tried.into()))
             }
             (None, _) => Err(TunnelError::Protocol {
-                reason: "there is no bastion to try".to_owned(),
+                reason: "there is no bastion to try".into(),
             }),
         }
     }
@@ -410,7 +410,7 @@ async fn join(access: &Access, ticket: api::Ticket) -> Result<Joined, TunnelErro
     let socket: WebSocket = timeout(CONNECT_DEADLINE, connecting).await.map_err(|_| {
         TunnelError::ChannelConnect {
             host: url.host_str().unwrap_or_default().to_owned(),
-            reason: format!("no answer in {} s", CONNECT_DEADLINE.as_secs()),
+            reason: format!("no answer in {} s", CONNECT_DEADLINE.as_secs()).into(),
         }
     })??;
     let token: Token = ticket.token;
@@ -441,7 +441,7 @@ pub(super) fn is_throttled(error: &TunnelError) -> bool {
 fn no_answer(region: &str) -> TunnelError {
     TunnelError::ApiUnreachable {
         region: region.to_owned(),
-        reason: format!("no answer in {} s", START_DEADLINE.as_secs()),
+        reason: format!("no answer in {} s", START_DEADLINE.as_secs()).into(),
     }
 }
 

@@ -89,6 +89,41 @@ fn refusals_before_tls() {
 }
 
 #[test]
+fn servers_of_other_protocols_are_told_by_their_first_bytes() {
+    use crate::OtherProtocol as O;
+    for (bytes, other) in [
+        (&b"SSH-2.0-OpenSSH_9.6\r\n"[..], O::Ssh),
+        (b"HTTP/1.1 400 Bad Request\r\n", O::Http),
+        (b"J\0\0\0\x0a8.0.36\0", O::MySql),
+        // A greeting whose length is the letter of an answer.
+        (b"S\0\0\0\x0a8.0.36-extended\0", O::MySql),
+        (b"N\0\0\0\x0a5.7.44\0", O::MySql),
+        (b"E\0\0\0\xffHost is blocked", O::MySql),
+        (b"-ERR Protocol error\r\n", O::Redis),
+        (b"220 mail.example.com ESMTP\r\n", O::MailOrFtp),
+        (b"554-no service\r\n", O::MailOrFtp),
+        (b"\x15\x03\x03\0\x02\x02\x0a", O::Tls),
+    ] {
+        let refused = Err(UpstreamError::NotPostgres(other));
+        assert_eq!(before_tls().handle_input(bytes), refused, "{other}");
+    }
+    // However its first bytes come, S alone excepted, which is an answer.
+    for cut in 2..4 {
+        let mut upstream = before_tls();
+        upstream.handle_input(&b"SSH-2.0"[..cut]).unwrap();
+        assert_eq!(upstream.poll_event(), None, "no TLS is begun");
+        let refused = Err(UpstreamError::NotPostgres(O::Ssh));
+        assert_eq!(upstream.handle_input(&b"SSH-2.0"[cut..]), refused);
+    }
+    let mut upstream = before_tls();
+    upstream.handle_input(b"SS").unwrap();
+    assert_eq!(
+        upstream.handle_input(b"L"),
+        Err(UpstreamError::BytesBeforeTls)
+    );
+}
+
+#[test]
 fn bytes_between_s_and_tls_are_refused() {
     let mut upstream = before_tls();
     let stuffed = [b"S", &auth(0, b"")[..]].concat();

@@ -13,6 +13,7 @@ use crate::startup::Startup;
 
 mod authentication;
 mod messages;
+mod other_protocol;
 mod tls_answer;
 mod types;
 
@@ -20,6 +21,7 @@ pub use authentication::MAX_AUTH_REQUESTS;
 use authentication::Passthrough;
 pub use messages::MAX_PASSWORD;
 use messages::{check_negotiation, check_parameter_status, check_ready};
+pub use other_protocol::OtherProtocol;
 pub use types::{Negotiation, Stage, UpstreamError, UpstreamEvent};
 
 /// SSLRequest: length word and `NEGOTIATE_SSL_CODE`.

@@ -1,13 +1,19 @@
 //! The answer to SSLRequest: one byte, or an error in clear text.
 
+use super::other_protocol::{OtherProtocol, SSH};
 use super::{Stage, Upstream, UpstreamError, UpstreamEvent};
 use crate::frame::{next_frame, split_cstring};
 use crate::server_error::{MAX_BARE_TEXT, ServerError};
 
 impl Upstream {
     pub(super) fn read_tls_answer(&mut self) -> Result<(), UpstreamError> {
+        if let Some(other) = OtherProtocol::of(&self.buf) {
+            return Err(UpstreamError::NotPostgres(other));
+        }
         match self.buf.first().copied() {
             None => Ok(()),
+            // Two or three bytes of what an SSH server says first; the rest decides.
+            Some(b'S') if self.buf.len() > 1 && SSH.starts_with(&self.buf) => Ok(()),
             Some(b'S') if self.buf.len() > 1 => {
                 self.stage = Stage::TlsHandshake;
                 Err(UpstreamError::BytesBeforeTls)

@@ -4,7 +4,7 @@ use std::fmt;
 
 use bytes::Bytes;
 
-use super::MAX_AUTH_REQUESTS;
+use super::{MAX_AUTH_REQUESTS, OtherProtocol};
 use crate::MAX_REMAINDER;
 use crate::auth::AuthMethod;
 use crate::cancel_key::CancelKey;
@@ -69,6 +69,10 @@ pub enum UpstreamError {
     /// words in (CVE-2021-23222), or a broken server.
     #[error("received unencrypted data before TLS")]
     BytesBeforeTls,
+    /// The answer to SSLRequest is how servers of another protocol begin. Nothing was sent but the
+    /// SSLRequest.
+    #[error("{0} answered instead of PostgreSQL")]
+    NotPostgres(OtherProtocol),
     /// The server refused the login with an ErrorResponse.
     #[error("{0}")]
     Server(ServerError),

@@ -10,6 +10,8 @@ use tracing::debug;
 
 use super::refusal;
 use crate::aws::NODES_A_PAGE;
+use crate::discover::is_id;
+use crate::foreign_text::ForeignText;
 use crate::tunnel::{ApiRefusal, Carrier, CarrierState, TunnelError, chain};
 
 /// How long the look at a node's status may take. The refusal it explains waits for it.
@@ -30,6 +32,10 @@ pub(in crate::tunnel::ssm) struct Node {
     pub(in crate::tunnel::ssm) agent: Option<String>,
 }
 
+fn shown(text: String) -> String {
+    ForeignText::from(text).into_string()
+}
+
 impl Node {
     /// `None` for an entry without id, of which nothing can be made.
     fn of(information: InstanceInformation) -> Option<Self> {
@@ -38,11 +44,14 @@ impl Node {
             .and_then(|at| at.fmt(Format::DateTime).ok());
         let ping = information.ping_status;
         Some(Self {
-            id: information.instance_id?,
+            id: information.instance_id.filter(|id| is_id(id))?,
             online: ping == Some(PingStatus::Online),
-            ping: ping.map_or_else(|| "unknown".to_owned(), |ping| ping.as_str().to_owned()),
+            ping: ping.map_or_else(
+                || "unknown".to_owned(),
+                |ping| shown(ping.as_str().to_owned()),
+            ),
             last_ping,
-            agent: information.agent_version,
+            agent: information.agent_version.map(shown),
         })
     }
 
@@ -117,7 +126,7 @@ async fn node_status(client: &Client, ids: &[&str]) -> Option<Vec<Node>> {
             Some(listed.into_iter().filter_map(Node::of).collect())
         }
         Ok(Err(error)) => {
-            debug!(reason = chain(&error), "no status of the managed node");
+            debug!(reason = &*chain(&error), "no status of the managed node");
             None
         }
         Err(_) => {
@@ -146,7 +155,7 @@ pub(in crate::tunnel::ssm) async fn explained(client: &Client, error: TunnelErro
     {
         let node = nodes.iter().find(|node| node.id == bastion);
         let status = status(node, &region);
-        answer.message = format!("{} {status}", answer.message).trim().to_owned();
+        answer.message = format!("{} {status}", answer.message).trim().into();
     }
     TunnelError::Api {
         operation,

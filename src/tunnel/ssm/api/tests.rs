@@ -179,8 +179,8 @@ fn api(code: &str, message: &str) -> TunnelError {
         operation: "ResumeSession",
         kind: classify(code, message),
         answer: ApiAnswer {
-            code: code.to_owned(),
-            message: message.to_owned(),
+            code: code.into(),
+            message: message.into(),
             request_id: None,
             clock: None,
         },
@@ -285,13 +285,13 @@ fn what_ends_the_attempts_to_resume() {
         profile: profile(),
         role: None,
         caller: None,
-        code: "AccessDenied".to_owned(),
-        message: String::new(),
+        code: "AccessDenied".into(),
+        message: "".into(),
     });
     let rejected = credentials(CredentialsError::Rejected {
         profile: profile(),
-        code: "SignatureDoesNotMatch".to_owned(),
-        message: String::new(),
+        code: "SignatureDoesNotMatch".into(),
+        message: "".into(),
         clock: None,
     });
     let scp = "not authorized, with an explicit deny in a service control policy";
@@ -334,7 +334,7 @@ fn what_ends_the_attempts_to_resume() {
             false,
             credentials(CredentialsError::Process {
                 profile: profile(),
-                reason: "exit status 1".to_owned(),
+                reason: "exit status 1".into(),
             }),
         ),
         (
@@ -355,14 +355,14 @@ fn what_ends_the_attempts_to_resume() {
             false,
             TunnelError::ApiUnreachable {
                 region: String::new(),
-                reason: String::new(),
+                reason: "".into(),
             },
         ),
         (
             false,
             TunnelError::ChannelConnect {
                 host: String::new(),
-                reason: String::new(),
+                reason: "".into(),
             },
         ),
         (

@@ -25,6 +25,7 @@ impl Bastions {
     fn tell(&self, ranked: &Ranked) {
         for call in &ranked.missing {
             let (action, reason) = (call.action, chain(&call.error));
+            let reason = &*reason;
             debug!(action, reason, "less is known about the bastions");
         }
         let Some(Candidate { node, why }) = ranked.nodes.first() else {
@@ -81,7 +82,7 @@ fn in_tunnel(error: DiscoverError) -> TunnelError {
         other @ (DiscoverError::NoDatabase { .. }
         | DiscoverError::Unusable { .. }
         | DiscoverError::Answer { .. }) => TunnelError::Protocol {
-            reason: other.to_string(),
+            reason: other.to_string().into(),
         },
     }
 }

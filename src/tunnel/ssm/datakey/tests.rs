@@ -113,7 +113,7 @@ async fn refusal(status: u16, answer: Value) -> (bool, String) {
             reason,
         }) => {
             assert_eq!(key, "k");
-            (denied, reason)
+            (denied, reason.into())
         }
         other => panic!("{other:?}"),
     }

@@ -76,7 +76,7 @@ impl Driver {
                 Ok(None) => {
                     return Err(TunnelError::SessionEnded {
                         cause: EndCause::Gone,
-                        reason: lost.to_string(),
+                        reason: lost.to_string().into(),
                     });
                 }
                 Err(error) if api::is_final(&error) && !may_pass(&error, attempts) => {

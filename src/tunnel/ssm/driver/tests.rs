@@ -105,9 +105,9 @@ impl Aws {
             data_key: Box::new(|key, _| {
                 Box::pin(async move {
                     Err(TunnelError::DataKey {
-                        key,
+                        key: key.into(),
                         denied: true,
-                        reason: "not in this test".to_owned(),
+                        reason: "not in this test".into(),
                     })
                 })
             }),
@@ -293,7 +293,7 @@ async fn a_lost_socket_is_replaced_and_nothing_is_missing() {
 fn unreachable() -> Rejoin {
     Rejoin::Failure(TunnelError::ApiUnreachable {
         region: "eu-central-1".to_owned(),
-        reason: "no route to host".to_owned(),
+        reason: "no route to host".into(),
     })
 }
 
@@ -348,8 +348,8 @@ async fn a_refusal_that_will_not_change_is_not_asked_again() {
         operation: "ResumeSession",
         kind: ApiRefusal::AccessDenied,
         answer: ApiAnswer {
-            code: "AccessDeniedException".to_owned(),
-            message: "no".to_owned(),
+            code: "AccessDeniedException".into(),
+            message: "no".into(),
             request_id: None,
             clock: None,
         },

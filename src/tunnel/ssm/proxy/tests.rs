@@ -95,7 +95,7 @@ async fn refusal(proxies: &Proxies, tls: &TlsConnector) -> (String, TunnelError)
     match &error {
         TunnelError::Proxy { host, reason, .. } => {
             assert_eq!(host, "gateway.example");
-            (reason.clone(), error)
+            (reason.clone().into(), error)
         }
         other => panic!("{other:?}"),
     }

@@ -1,0 +1,169 @@
+//! What the TOML parser says, in words for people who write a file. Its own are for those who write a
+//! parser: "invalid type: string, expected a sequence".
+
+/// The message in other words; unchanged where it says nothing about types of a program.
+pub(super) fn in_words(message: &str) -> String {
+    let told = unknown_key(message)
+        .or_else(|| wrong_type(message))
+        .or_else(|| syntax(message));
+    told.unwrap_or_else(|| message.to_owned())
+}
+
+fn unknown_key(message: &str) -> Option<String> {
+    let (key, rest) = message.strip_prefix("unknown field `")?.split_once('`')?;
+    let known: Vec<&str> = rest.split('`').skip(1).step_by(2).collect();
+    Some(match known.is_empty() {
+        true => format!("there is no key \"{key}\" here"),
+        false => format!(
+            "there is no key \"{key}\" here; the keys are {}",
+            known.join(", ")
+        ),
+    })
+}
+
+/// `invalid type: string "5433", expected u16`
+fn wrong_type(message: &str) -> Option<String> {
+    let rest = ["invalid type: ", "invalid value: "]
+        .iter()
+        .find_map(|begin| message.strip_prefix(begin))?;
+    let (found, wanted) = rest.rsplit_once(", expected ")?;
+    let is_text = found.starts_with("string ");
+    let found = match found.split_once(' ') {
+        Some(("string", text)) => format!("the text {text}"),
+        Some(("integer", number)) => number.trim_matches('`').to_owned(),
+        Some(("floating", point)) => point
+            .trim_start_matches("point ")
+            .trim_matches('`')
+            .to_owned(),
+        Some(("boolean", value)) => value.trim_matches('`').to_owned(),
+        _ if found == "sequence" => "a list".to_owned(),
+        _ if found == "map" => "a table".to_owned(),
+        _ => found.to_owned(),
+    };
+    let wanted = match wanted {
+        "u16" if is_text => "a whole number from 0 to 65535, without quotes",
+        "u16" => "a whole number from 0 to 65535",
+        "u32" | "u64" | "usize" if is_text => "a whole number, without quotes",
+        "u32" | "u64" | "usize" => "a whole number, 0 or more",
+        "a boolean" => "true or false, without quotes",
+        "a string" | "path string" => "text in quotes",
+        "a sequence" => "a list, such as [\"…\"]",
+        "a map" => "a table",
+        wanted if wanted.starts_with("struct ") => "a table of keys",
+        wanted => wanted,
+    };
+    Some(format!("write {wanted}; it is {found}"))
+}
+
+fn syntax(message: &str) -> Option<String> {
+    let told = match message {
+        _ if message.starts_with("data did not match any variant") => {
+            "it has none of the forms that this key can have"
+        }
+        _ if message.starts_with("string values must be quoted") => "text must be in quotes",
+        _ if message.starts_with("invalid basic string") => {
+            "the quotes are not closed on this line"
+        }
+        _ if message.starts_with("invalid literal string") => {
+            "the quotes are not closed on this line"
+        }
+        _ if message.starts_with("key with no value") => "a key needs a value: KEY = VALUE",
+        _ => return None,
+    };
+    Some(told.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::File;
+
+    /// What is said of a file.
+    fn said(text: &str) -> String {
+        let error = toml::from_str::<File>(text).unwrap_err();
+        super::in_words(error.message())
+    }
+
+    #[test]
+    fn messages_are_about_the_file() {
+        for (text, words) in [
+            (
+                "[targets.a]\nport = \"5433\"",
+                "write a whole number from 0 to 65535, without quotes; it is the text \"5433\"",
+            ),
+            (
+                "[targets.a]\nport = 70000",
+                "write a whole number from 0 to 65535; it is 70000",
+            ),
+            (
+                "[targets.a]\nsessions = -1",
+                "write a whole number, 0 or more; it is -1",
+            ),
+            (
+                "[targets.a]\nsessions = 1.5",
+                "write a whole number, 0 or more; it is 1.5",
+            ),
+            ("[targets.a]\nhost = 5", "write text in quotes; it is 5"),
+            ("targets = 5", "write a table; it is 5"),
+            ("[targets]\na = 5", "write a table of keys; it is 5"),
+            ("[targets.a]\nhost = x", "text must be in quotes"),
+            (
+                "[targets.a]\nhost = \"x",
+                "the quotes are not closed on this line",
+            ),
+            ("[targets.a]\nhost", "a key needs a value: KEY = VALUE"),
+        ] {
+            assert_eq!(said(text), words, "{text}");
+        }
+        let unknown = said("[targets.a]\nhots = \"x\"");
+        assert!(
+            unknown.starts_with("there is no key \"hots\" here; the keys are host, db, user"),
+            "{unknown}"
+        );
+    }
+
+    #[test]
+    fn nothing_is_said_in_a_programmers_words() {
+        for value in [
+            "1",
+            "-1",
+            "1.5",
+            "true",
+            "\"x\"",
+            "[1]",
+            "[\"x\"]",
+            "{ a = 1 }",
+            "2026-01-01",
+            "nan",
+            "x",
+            "'x",
+            "",
+        ] {
+            for key in [
+                "host",
+                "port",
+                "bastion",
+                "sessions",
+                "warm",
+                "ca_file",
+                "ignore_startup_parameters",
+                "connect_timeout",
+            ] {
+                let text = format!("[targets.a]\n{key} = {value}\n");
+                if toml::from_str::<File>(&text).is_err() {
+                    let words = said(&text);
+                    for word in [
+                        "sequence",
+                        "u16",
+                        "u64",
+                        "struct",
+                        "variant",
+                        "borrowed",
+                        "invalid type",
+                    ] {
+                        assert!(!words.contains(word), "{text}: {words}");
+                    }
+                }
+            }
+        }
+    }
+}
