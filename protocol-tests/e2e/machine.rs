@@ -305,7 +305,8 @@ async fn what_others_could_have_made_or_changed_is_not_used() {
         refused.push(said);
     }
     for said in refused {
-        let is_told = said.contains("chmod ") || said.contains("chown ");
+        let remedies = ["chmod ", "chown ", "rm -r "];
+        let is_told = remedies.iter().any(|remedy| said.contains(remedy));
         assert!(is_told && !said.contains("hunter2"), "{said}");
     }
     // A file that everybody may change does not say who may connect.

@@ -175,6 +175,37 @@ impl Role {
     }
 }
 
+impl Role {
+    /// What to do about a path of another user. To take over a key that another user has made would be to
+    /// use it.
+    #[cfg(unix)]
+    fn remedy(self, path: &Path, us: u32) -> String {
+        let word = |path: &Path| quote::shell(&path.to_string_lossy());
+        match (self, path.parent()) {
+            (Self::CertificateDir, _) => format!("have a new one made: rm -r {}", word(path)),
+            (Self::Key | Self::Certificate, Some(dir)) => {
+                format!("have a new one made: rm -r {}", word(dir))
+            }
+            _ => format!(
+                "name another one, or where you trust its contents: chown {us} {}",
+                word(path)
+            ),
+        }
+    }
+
+    /// What else to do about a path that was open to others.
+    #[cfg(unix)]
+    fn more(self, path: &Path) -> String {
+        match (self, path.parent()) {
+            (Self::Key, Some(dir)) => format!(
+                " (if others may have read it, have a new one made: rm -r {})",
+                quote::shell(&dir.to_string_lossy())
+            ),
+            _ => String::new(),
+        }
+    }
+}
+
 /// Why a path is not used.
 #[derive(Debug, Error)]
 pub enum PathError {
@@ -199,9 +230,7 @@ pub enum PathError {
         expected: &'static str,
     },
     /// Another user's.
-    #[error(
-        "{name} {path} belongs to the user with id {owner}, not to you; take it over: chown {us} {}, or name another one", quote::shell(&.path.to_string_lossy())
-    )]
+    #[error("{name} {path} belongs to the user with id {owner}, not to you; {remedy}")]
     Owner {
         /// What it is to us.
         name: &'static str,
@@ -209,12 +238,12 @@ pub enum PathError {
         path: PathBuf,
         /// Its owner.
         owner: u32,
-        /// Our user id.
-        us: u32,
+        /// What to do.
+        remedy: String,
     },
     /// Other users may read or write it.
     #[error(
-        "{name} {path} is open to other users (mode {mode:04o}); close it: chmod {chmod} {}", quote::shell(&.path.to_string_lossy())
+        "{name} {path} is open to other users (mode {mode:04o}); close it: chmod {chmod} {}{more}", quote::shell(&.path.to_string_lossy())
     )]
     Open {
         /// What it is to us.
@@ -225,6 +254,8 @@ pub enum PathError {
         mode: u32,
         /// What mends them.
         chmod: &'static str,
+        /// What else to do.
+        more: String,
     },
     /// Other users may put another one in its place.
     #[error(
@@ -307,7 +338,7 @@ fn judge(role: Role, path: &Path, (owner, mode): (u32, u32), us: u32) -> Result<
             name: rule.name,
             path: path.to_owned(),
             owner,
-            us,
+            remedy: role.remedy(path, us),
         });
     }
     let (forbidden, chmod) = match owner == ROOT && us != ROOT {
@@ -324,6 +355,7 @@ fn judge(role: Role, path: &Path, (owner, mode): (u32, u32), us: u32) -> Result<
         path: path.to_owned(),
         mode,
         chmod,
+        more: role.more(path),
     })
 }
 

@@ -384,7 +384,10 @@ mod tests {
             for path in [&state, &dir, &key, &certificate] {
                 std::os::unix::fs::chown(path, Some(12_345), None).unwrap();
                 let said = load_or_create(&state).unwrap_err().to_string();
-                let expected = format!("chown 0 {}", path.display());
+                let expected = match path == &state {
+                    true => format!("chown 0 {}", state.display()),
+                    false => format!("rm -r {}", dir.display()),
+                };
                 assert!(said.contains("belongs to the user with id 12345"), "{said}");
                 assert!(said.contains(&expected), "{said}");
                 std::os::unix::fs::chown(path, Some(0), None).unwrap();

@@ -76,6 +76,7 @@ fn the_table_decides() {
         let judged = judge(role, Path::new("/a b"), (owner, mode), US);
         let said = judged.unwrap_err().to_string();
         let remedy = match owner {
+            OTHER if matches!(role, Key | Certificate | CertificateDir) => "a new one made: rm -r ",
             OTHER if !matches!(role, SecurityFile | CaFile) => "chown 1000 '/a b'",
             ROOT if role == SocketDir => "chown 1000 '/a b'",
             _ => "close it: chmod ",
