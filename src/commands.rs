@@ -5,6 +5,7 @@ pub mod check;
 pub mod choose;
 pub mod complete;
 mod connection_string;
+mod connection_test;
 mod first;
 pub mod init;
 pub mod list;
@@ -12,12 +13,14 @@ mod reload;
 pub mod run;
 pub mod serve;
 pub mod setup;
+mod start_errors;
 pub mod status;
 pub mod token;
 pub mod tunnel;
 pub mod url;
 
 use anyhow::Context;
+use connection_test::TestFailed;
 use tracing::{info, warn};
 
 use crate::cli::{Cli, Command, DatabaseArgs, ProgramArgs};
@@ -80,7 +83,8 @@ pub fn tell_of_other_variables() {
 pub fn exit_code(command: &Command, error: &anyhow::Error) -> u8 {
     match command {
         Command::Run(_) => exit::RUN_FAILED,
-        _ if error.downcast_ref::<ConfigError>().is_some() => exit::USAGE,
+        _ if error.is::<ConfigError>() => exit::USAGE,
+        _ if error.is::<TestFailed>() => exit::TEST_FAILED,
         _ => exit::FAILED,
     }
 }

@@ -6,6 +6,8 @@ pub const FAILED: u8 = 1;
 pub const USAGE: u8 = 2;
 /// No pgiam runs, or it was not ready in time.
 pub const NOT_RUNNING: u8 = 3;
+/// `pgiam serve --test`: a target failed the connection test.
+pub const TEST_FAILED: u8 = 4;
 /// `pgiam run`: failed before its command was started (as env(1) and timeout(1) have it).
 pub const RUN_FAILED: u8 = 125;
 /// `pgiam run`: the command is there and cannot be run.

@@ -99,6 +99,9 @@ pub struct About<'a> {
     pub open_connections: usize,
     /// What the client has asked for, as the database gets it.
     pub startup: Option<&'a Startup>,
+    /// The target's default database, and why it could not take the place of the one that does not
+    /// exist.
+    pub no_default: Option<&'a str>,
 }
 
 impl<'a> About<'a> {
@@ -113,6 +116,7 @@ impl<'a> About<'a> {
             evidence: None,
             open_connections: 0,
             startup: None,
+            no_default: None,
         }
     }
 }

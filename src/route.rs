@@ -36,6 +36,23 @@ pub struct Routed {
     pub negotiated: Option<Bytes>,
     /// The parameters that were left out, because the target is configured so.
     pub ignored: Vec<String>,
+    /// The database to try if the one that is asked for does not exist.
+    pub fallback: Option<Fallback>,
+}
+
+/// The target's default database, for a client that named a role and no other database than one
+/// called like it. libpq sends the role's name as the database when no database is named, so such a
+/// client may have chosen that database or none: PostgreSQL decides, by whether it exists.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fallback {
+    /// The database that is asked for first: the one called like the role.
+    pub named: String,
+    /// The target's default database.
+    pub default: String,
+    /// What the client sent as `database`; `None`: no such parameter.
+    sent: Option<Vec<u8>>,
+    /// The startup packet asks for the default now.
+    used: bool,
 }
 
 /// Why a startup cannot be routed.
@@ -69,9 +86,15 @@ pub enum RouteError {
     Startup(#[from] StartupError),
 }
 
-/// Chooses the target among those of one listener and applies the substitution rule: `user` of the
-/// target replaces the client's when it sent `os_user` (libpq's default) or none; `database`
-/// likewise when it sent none or just its user name.
+/// Chooses the target among those of one listener and applies the substitution rules.
+///
+/// - `user` of the target replaces the client's when it sent `os_user` (libpq's default) or none.
+/// - `database` replaces the client's at once only when neither was chosen: the user is `os_user` or
+///   absent, and the database is absent or the same name.
+/// - A client that named a role, and no database but one called like it, is asked for first as it
+///   is; the target's `database` becomes [`Routed::fallback`]. Not with `auth = "passthrough"`: the
+///   client's own login cannot be repeated at another database.
+/// - Where the database name selects the target, what follows the slash was chosen, and nothing else.
 ///
 /// # Errors
 /// [`RouteError`].
@@ -82,15 +105,22 @@ pub fn route(
 ) -> Result<Routed, RouteError> {
     let client_user = given(&startup, "user");
     let named = given(&startup, "database");
-    let chosen = named.clone().filter(|_| named != client_user);
     let by_name = offer.by_name || offer.targets.len() > 1;
-    let (target, client_database) = if by_name {
+    let user_chosen = client_user.is_some() && client_user.as_deref() != os_user.map(str::as_bytes);
+    let like_the_user = named.is_none() || named == client_user;
+    let (target, asked) = if by_name {
         let (name, database) = split_name(named.as_deref().unwrap_or_default());
         let target = find(offer.targets, name).ok_or_else(|| none(offer.targets, &startup))?;
-        (target, database.map(<[u8]>::to_vec))
+        let database = database.map(<[u8]>::to_vec);
+        (target, database.map_or(Asked::Nothing, Asked::Exactly))
     } else {
         let only = offer.targets.first().ok_or_else(|| none(&[], &startup))?;
-        (only, chosen)
+        let asked = match (&named, like_the_user) {
+            (Some(database), false) => Asked::Exactly(database.clone()),
+            (_, true) if user_chosen => Asked::LikeTheUser,
+            _ => Asked::Nothing,
+        };
+        (only, asked)
     };
     let target = Arc::clone(target);
 
@@ -100,21 +130,36 @@ pub fn route(
         return Err(RouteError::Replication { target });
     }
     let user = set_user(&mut startup, client_user.as_deref(), &target, os_user)?;
-    let untouched = client_database.is_some() && !by_name;
-    let configured = || {
-        target
-            .database
-            .as_ref()
-            .map(|name| name.clone().into_bytes())
-    };
-    let database = client_database.or_else(configured);
-    match &database {
-        Some(_) if untouched => {}
-        Some(database) => startup.set("database", database)?,
+    let default = target.database.as_deref();
+    let database = match (asked, default) {
+        (Asked::Exactly(database), _) => {
+            if by_name {
+                startup.set("database", &database)?;
+            }
+            Some(String::from_utf8_lossy(&database).into_owned())
+        }
+        (Asked::LikeTheUser, _) => {
+            named.map(|database| String::from_utf8_lossy(&database).into_owned())
+        }
+        (Asked::Nothing, Some(default)) => {
+            startup.set("database", default.as_bytes())?;
+            Some(default.to_owned())
+        }
         // The client's database was its own default; with another user it would name nothing.
         // Without the parameter the server uses the (new) user name, as libpq would have.
-        None => _ = startup.remove("database"),
-    }
+        (Asked::Nothing, None) => {
+            startup.remove("database");
+            None
+        }
+    };
+    let may_fall_back = is_iam && user_chosen && like_the_user && !by_name;
+    let fallback = default.filter(|default| may_fall_back && *default != user);
+    let fallback = fallback.map(|default| Fallback {
+        named: user.clone(),
+        default: default.to_owned(),
+        sent: startup.get("database").map(<[u8]>::to_vec),
+        used: false,
+    });
     let ignored = target.login.ignore_startup_parameters.iter();
     let ignored = ignored
         .filter(|name| startup.remove(name))
@@ -124,13 +169,65 @@ pub fn route(
         target,
         startup,
         user,
-        database: database.map(|name| String::from_utf8_lossy(&name).into_owned()),
+        database,
         negotiated: None,
         ignored,
+        fallback,
     })
 }
 
+/// What a client has said about the database.
+enum Asked {
+    /// Nothing, or what libpq says by itself for a user that the client has not chosen either.
+    Nothing,
+    /// Nothing, or the name of the role that it has chosen.
+    LikeTheUser,
+    /// This one.
+    Exactly(Vec<u8>),
+}
+
 impl Routed {
+    /// Asks for the target's default database instead of the named one. Returns whether there is a
+    /// default that is not asked for already.
+    pub fn use_default(&mut self) -> bool {
+        let Some(fallback) = self.fallback.as_mut().filter(|fallback| !fallback.used) else {
+            return false;
+        };
+        let default = fallback.default.as_bytes();
+        fallback.used = self.startup.set("database", default).is_ok();
+        if fallback.used {
+            self.database = Some(fallback.default.clone());
+        }
+        fallback.used
+    }
+
+    /// Asks for the named database again, as the client did.
+    pub fn use_named(&mut self) {
+        let Some(fallback) = self.fallback.as_mut().filter(|fallback| fallback.used) else {
+            return;
+        };
+        fallback.used = false;
+        self.database = fallback.sent.as_ref().map(|_| fallback.named.clone());
+        let restored = match &fallback.sent {
+            Some(sent) => self.startup.set("database", sent).is_ok(),
+            None => self.startup.remove("database"),
+        };
+        debug_assert!(restored, "it was in the packet before");
+    }
+
+    /// The fallback, while its default is asked for.
+    #[must_use]
+    pub fn replaced(&self) -> Option<&Fallback> {
+        self.fallback.as_ref().filter(|fallback| fallback.used)
+    }
+
+    /// The database to show: the one that is asked for, or that the server takes without a name.
+    #[must_use]
+    pub fn shown_database(&self) -> &str {
+        let named = self.fallback.as_ref().map(|fallback| &*fallback.named);
+        self.database.as_deref().or(named).unwrap_or_default()
+    }
+
     /// Asks an endpoint of this `kind` for nothing that it does not know.
     pub fn adapt_to(&mut self, kind: EndpointKind) {
         // "RDS Proxy supports only version 3.0" (RDS User Guide): it refuses what is newer.
@@ -320,6 +417,143 @@ mod tests {
                 target: "orders".into()
             }
         );
+    }
+
+    /// Which database is asked for, and which one after that; `None`: the server's default.
+    fn asks(target: &[Arc<Target>], params: &[(&str, &str)]) -> (Option<String>, Option<String>) {
+        let mut routed = on(target, startup(params)).unwrap();
+        let first = sent(&routed, "database");
+        let second = routed.use_default().then(|| sent(&routed, "database"));
+        assert!(!routed.use_default(), "once is enough");
+        routed.use_named();
+        assert_eq!(sent(&routed, "database"), first, "and back again");
+        (first, second.flatten())
+    }
+
+    #[test]
+    fn only_what_was_not_chosen_is_replaced() {
+        let orders = targets(&["orders"]);
+        let mut own = Target::clone(&orders[0]);
+        own.login.auth = Auth::Passthrough;
+        let passthrough = [Arc::new(own)];
+        let mut same = Target::clone(&orders[0]);
+        same.database = Some("reports".into());
+        let same = [Arc::new(same)];
+        let bare = without_defaults("orders");
+        type Case<'a> = (
+            &'a [Arc<Target>],
+            &'a [(&'a str, &'a str)],
+            Option<&'a str>,
+            Option<&'a str>,
+        );
+        let cases: &[Case<'_>] = &[
+            // Neither was chosen.
+            (&orders, &[], Some("app"), None),
+            (&orders, &[("user", "ana")], Some("app"), None),
+            (
+                &orders,
+                &[("user", "ana"), ("database", "ana")],
+                Some("app"),
+                None,
+            ),
+            (
+                &orders,
+                &[("user", "ana"), ("database", "")],
+                Some("app"),
+                None,
+            ),
+            // The database was.
+            (
+                &orders,
+                &[("user", "ana"), ("database", "sales")],
+                Some("sales"),
+                None,
+            ),
+            (
+                &orders,
+                &[("user", "ana"), ("database", "db_user")],
+                Some("db_user"),
+                None,
+            ),
+            (&orders, &[("database", "ana")], Some("ana"), None),
+            (
+                &orders,
+                &[("user", "reports"), ("database", "sales")],
+                Some("sales"),
+                None,
+            ),
+            // The role was, and perhaps the database.
+            (
+                &orders,
+                &[("user", "reports"), ("database", "reports")],
+                Some("reports"),
+                Some("app"),
+            ),
+            (&orders, &[("user", "reports")], None, Some("app")),
+            (&orders, &[("user", "db_user")], None, Some("app")),
+            (
+                &orders,
+                &[("user", "app"), ("database", "app")],
+                Some("app"),
+                None,
+            ),
+            (&same, &[("user", "reports")], None, None),
+            // There is no default.
+            (
+                &bare,
+                &[("user", "reports"), ("database", "reports")],
+                Some("reports"),
+                None,
+            ),
+            (&bare, &[("user", "reports")], None, None),
+            // The client's own login cannot be repeated.
+            (
+                &passthrough,
+                &[("user", "reports"), ("database", "reports")],
+                Some("reports"),
+                None,
+            ),
+            (&passthrough, &[("user", "reports")], None, None),
+            (
+                &passthrough,
+                &[("user", "ana"), ("database", "ana")],
+                Some("app"),
+                None,
+            ),
+        ];
+        for (target, params, first, second) in cases {
+            let (is_first, is_second) = asks(target, params);
+            let is = (is_first.as_deref(), is_second.as_deref());
+            assert_eq!(is, (*first, *second), "{params:?}");
+        }
+    }
+
+    #[test]
+    fn the_database_behind_a_targets_name_was_chosen() {
+        let both = targets(&["orders", "stock"]);
+        let exactly = startup(&[("user", "reports"), ("database", "orders/reports")]);
+        let routed = on(&both, exactly).unwrap();
+        assert_eq!(routed.shown_database(), "reports");
+        assert_eq!(routed.fallback, None);
+        let nothing = startup(&[("user", "reports"), ("database", "orders")]);
+        let routed = on(&both, nothing).unwrap();
+        assert_eq!((routed.shown_database(), &routed.fallback), ("app", &None));
+    }
+
+    #[test]
+    fn without_an_account_name_every_user_is_chosen() {
+        let orders = targets(&["orders"]);
+        let offer = Offer {
+            targets: &orders,
+            by_name: false,
+        };
+        let asked = startup(&[("user", "ana"), ("database", "ana")]);
+        let routed = route(offer, asked, None).unwrap();
+        assert_eq!(
+            (routed.user.as_str(), routed.shown_database()),
+            ("ana", "ana")
+        );
+        assert_eq!(routed.fallback.unwrap().default, "app");
     }
 
     #[test]

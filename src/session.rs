@@ -14,6 +14,7 @@ mod local_login;
 mod login;
 mod passthrough;
 mod probe;
+mod recovery;
 mod rooms;
 mod slot;
 pub(crate) mod trial;
@@ -25,7 +26,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use pg_handshake::{AUTHENTICATION_OK, ErrorReply, Startup};
 use tokio::io::AsyncWriteExt;
 use tokio::sync::OwnedSemaphorePermit;
@@ -36,7 +37,7 @@ use crate::cancel::Registration;
 use crate::config::{Auth, Target};
 use crate::observe::{LiveConnection, Observed};
 use crate::report::{self, Evidence};
-use crate::route::{self, Offer, Routed};
+use crate::route::{self, Fallback, Offer, Routed};
 use crate::splice::{self, EndedBy, First};
 use crate::tunnel::{Duplex, Readiness, Stream, plain};
 
@@ -45,8 +46,9 @@ use connect::while_there;
 pub use error::SessionError;
 use greet::{Greeted, Local, Standing};
 use login::{Greeting, LoggedIn};
+pub use recovery::NotReady;
 pub use rooms::{Proxy, Rooms, SetupError};
-pub use slot::{Contexts, Entry, Slot, look_up_all};
+pub use slot::{Contexts, Entry, Slot, prepare_all};
 
 /// How long a client may say nothing while others wait for its place, and how often that is looked at.
 const CROWDED_PATIENCE: Duration = Duration::from_secs(2);
@@ -116,6 +118,7 @@ pub async fn serve(
                     accepted,
                     timings: Timings::default(),
                     evidence: None,
+                    no_default: None,
                 };
                 session.run(client, startup, (startup_permit, entry)).await;
             }
@@ -166,6 +169,8 @@ struct Session {
     client_asked: bool,
     /// What the last token was.
     evidence: Option<Evidence>,
+    /// The target's default database, and why it could not take the place of the named one.
+    no_default: Option<String>,
 }
 
 impl Session {
@@ -198,7 +203,10 @@ impl Session {
         let span = Span::current();
         span.record("target", &routed.target.name);
         span.record("user", &routed.user);
-        span.record("database", routed.database.as_deref().unwrap_or_default());
+        // A span shows what was recorded first and last, so it has to wait for what is decided.
+        if routed.fallback.is_none() {
+            span.record("database", routed.shown_database());
+        }
 
         let (place, stop) = (rooms.places.take(), self.proxy.stop.clone());
         let connected = async {
@@ -216,9 +224,15 @@ impl Session {
                 false => SessionError::ShuttingDown,
             }),
         };
+        if routed.fallback.is_some() {
+            span.record("database", routed.shown_database());
+            live.leads_to(routed.shown_database());
+        }
         match connected {
             Ok(upstream) => {
-                rooms.last_failure.forget();
+                if rooms.last_failure.forget() {
+                    self.proxy.recovered.notify_waiters();
+                }
                 self.splice(client, upstream, greeting, (&rooms, &routed, &live))
                     .await;
             }
@@ -234,8 +248,10 @@ impl Session {
                     evidence: self.evidence.as_ref(),
                     open_connections: rooms.places.open(),
                     startup: Some(&routed.startup),
+                    no_default: self.no_default.as_deref(),
                 };
                 rooms.last_failure.note(&error, &about);
+                rooms.recover(&self.proxy);
                 refuse(&observed, Some(client), (&error, Some(about)), &greeting).await;
             }
         }
@@ -292,14 +308,25 @@ impl Session {
 
     /// What the client will hear besides the server's words.
     fn greeting(&self, routed: &Routed) -> Greeting {
-        let notice = (!routed.ignored.is_empty()).then(|| {
+        let mut notices = BytesMut::new();
+        if !routed.ignored.is_empty() {
             let names = routed.ignored.join(", ");
             let message = format!("pgiam has left out startup parameters: {names}");
-            ErrorReply::notice(report::WARNING, message)
-                .with_hint("ignore_startup_parameters of the target names them.")
-                .encode()
-        });
-        Greeting::new(routed.negotiated.as_ref(), notice)
+            let notice = ErrorReply::notice(report::WARNING, message)
+                .with_hint("ignore_startup_parameters of the target names them.");
+            notices.extend_from_slice(&notice.encode());
+        }
+        if let Some(fallback) = routed.replaced() {
+            let (Fallback { named, default, .. }, target) = (fallback, &routed.target.name);
+            let message = format!(
+                "database \"{named}\" does not exist; connected to \"{default}\", the default database of target \"{target}\""
+            );
+            let notice = ErrorReply::notice(report::WARNING, message)
+                .with_hint(format!("Name the database: psql -d {default}."));
+            notices.extend_from_slice(&notice.encode());
+        }
+        let notices = (!notices.is_empty()).then(|| notices.freeze());
+        Greeting::new(routed.negotiated.as_ref(), notices)
     }
 
     /// The session proper, from the first ReadyForQuery to the end.

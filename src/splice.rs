@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use pg_handshake::Follower;
+use pg_handshake::{ASKS_FOR_READY, Follower, READY_FOR_QUERY};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
@@ -22,8 +22,11 @@ const BUFFER: usize = 16 * 1024;
 
 /// How long the last words of a server that takes no more may be on their way.
 const LAST_WORDS_DEADLINE: Duration = Duration::from_secs(10);
+/// How long the answer to a client that has closed its sending side may stay away: such a client may
+/// also be gone. As `pgiam tunnel` has it.
+pub(crate) const UNANSWERED: Duration = Duration::from_secs(30);
 /// What a client says when it leaves (PostgreSQL docs, "Message Formats").
-const TERMINATE: [u8; 5] = *b"X\0\0\0\x04";
+pub(crate) const TERMINATE: [u8; 5] = *b"X\0\0\0\x04";
 
 /// How long the closing side may take to accept its last bytes and our close.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
@@ -160,6 +163,11 @@ pub struct First<'a> {
 /// Splices `client` and `server` until one of them ends or `stop` resolves. Bytes count in `traffic` as
 /// they move.
 ///
+/// A client that closes its sending side after a query gets the answer first: the SSM agent cannot
+/// close one direction of a connection alone, so its end is passed on when as many ReadyForQuery have
+/// come as were asked for, or nothing for [`UNANSWERED`]. One that has taken leave, or waits for
+/// nothing, ends at once.
+///
 /// When the client ends, the server side is to be closed by the caller; when the server ends, the
 /// client is left open, so that the caller can say why. Dropping the future drops nothing but the
 /// bytes in its buffers.
@@ -171,22 +179,34 @@ pub async fn splice(
     stop: impl Future<Output = ()>,
 ) -> SessionEnd {
     let (mut up, mut down) = (Pump::new(first.up), Pump::new(first.down));
-    let mut follower = Follower::new();
+    let mut follower = Follower::counting(READY_FOR_QUERY);
+    let mut asked = Follower::counting(ASKS_FOR_READY);
+    // That of the login was not asked for.
+    let mut login = Follower::counting(READY_FOR_QUERY);
+    _ = login.advance(first.down);
+    let unasked = login.counted();
     let mut said_last = [0; TERMINATE.len()];
-    let mut refused_write: Option<(io::Error, Pin<Box<Sleep>>)> = None;
+    let mut waiting: Option<Waiting> = None;
     let both = poll_fn(|cx| {
-        if refused_write.is_none()
+        if waiting.is_none()
             && let Poll::Ready(stopped) = up.poll(cx, client, server, |bytes| {
                 keep_last(&mut said_last, bytes);
+                // Its error sticks, and then nothing more is counted.
+                _ = asked.advance(bytes);
                 traffic.sent(bytes.len());
             })
         {
             match stopped {
+                // It has asked and sends no more: the answer is what it waits for.
+                Stop::Read(None)
+                    if said_last != TERMINATE && unasked + asked.counted() > follower.counted() =>
+                {
+                    waiting = Some(Waiting::new(None, UNANSWERED));
+                }
                 Stop::Read(error) => return Poll::Ready((EndedBy::Client, error)),
                 // The server takes no more, but its last words may still be on their way.
                 Stop::Write(error) => {
-                    let deadline = tokio::time::sleep(LAST_WORDS_DEADLINE);
-                    refused_write = Some((error, Box::pin(deadline)));
+                    waiting = Some(Waiting::new(Some(error), LAST_WORDS_DEADLINE))
                 }
             }
         }
@@ -196,22 +216,26 @@ pub async fn splice(
             traffic.received(bytes.len());
         };
         let copied = down.copied;
-        let stopped = match (down.poll(cx, server, client, follow), &mut refused_write) {
+        let stopped = match (down.poll(cx, server, client, follow), &mut waiting) {
             (Poll::Ready(stopped), _) => stopped,
             (Poll::Pending, None) => return Poll::Pending,
             // The client may take its time.
             (Poll::Pending, Some(_)) if down.start < down.end => return Poll::Pending,
-            (Poll::Pending, Some((_, deadline))) => {
-                if down.copied > copied {
-                    deadline
-                        .as_mut()
-                        .reset(Instant::now() + LAST_WORDS_DEADLINE);
+            (Poll::Pending, Some(waiting)) => {
+                let by_client = waiting.refused.is_none();
+                let answered =
+                    follower.at_boundary() && unasked + asked.counted() <= follower.counted();
+                if by_client && answered {
+                    return Poll::Ready((EndedBy::Client, None));
                 }
-                ready!(deadline.as_mut().poll(cx));
+                ready!(waiting.poll(cx, down.copied > copied));
+                if by_client {
+                    return Poll::Ready((EndedBy::Client, None));
+                }
                 Stop::Read(None)
             }
         };
-        let refused = || refused_write.take().map(|(error, _)| error);
+        let refused = || waiting.take().and_then(|waiting| waiting.refused);
         Poll::Ready(match stopped {
             Stop::Read(error) => (EndedBy::Server, error.or_else(refused)),
             Stop::Write(error) => (EndedBy::Client, Some(error)),
@@ -237,6 +261,35 @@ pub async fn splice(
         sent: up.copied,
         received: down.copied,
         at_boundary: at_boundary && !said_why,
+    }
+}
+
+/// What is waited for when nothing more goes up: the server's answer, or its last words.
+struct Waiting {
+    /// Why the server takes no more; `None`: the client sends no more.
+    refused: Option<io::Error>,
+    /// How long the server may be silent,
+    patience: Duration,
+    /// and since when.
+    quiet: Pin<Box<Sleep>>,
+}
+
+impl Waiting {
+    fn new(refused: Option<io::Error>, patience: Duration) -> Self {
+        let quiet = Box::pin(tokio::time::sleep(patience));
+        Self {
+            refused,
+            patience,
+            quiet,
+        }
+    }
+
+    /// Ready when the server has been silent for too long; `moved`: it has just said something.
+    fn poll(&mut self, cx: &mut Context<'_>, moved: bool) -> Poll<()> {
+        if moved {
+            self.quiet.as_mut().reset(Instant::now() + self.patience);
+        }
+        self.quiet.as_mut().poll(cx)
     }
 }
 
@@ -489,5 +542,92 @@ mod tests {
         let end = splice(&mut near_client, &mut near_server, first, &traffic, stop).await;
         assert_eq!((end.by, end.at_boundary), (EndedBy::Server, true));
         assert_eq!(end.error.unwrap().kind(), io::ErrorKind::BrokenPipe);
+    }
+
+    const QUERY: &[u8] = b"Q\0\0\0\x06;\0";
+    const READY: &[u8] = b"Z\0\0\0\x05I";
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_sends_no_more_gets_its_answers() {
+        // Two queries, and one by the extended protocol (Parse, Sync), each in a moment of its own.
+        let asked: &[u8] = b"Q\0\0\0\x06;\0Q\0\0\0\x06;\0P\0\0\0\x08\0\0\0\0S\0\0\0\x04";
+        let Pair {
+            mut client,
+            mut server,
+            splice,
+        } = spliced(asked, READY, std::future::pending());
+        client.shutdown().await.unwrap();
+        client.read_exact(&mut [0; READY.len()]).await.unwrap();
+        let mut taken = vec![0; asked.len()];
+        server.read_exact(&mut taken).await.unwrap();
+        let mut answers = 0;
+        for _ in 0..3 {
+            tokio::time::sleep(UNANSWERED - Duration::from_secs(1)).await;
+            let answer = [&message(20)[..], READY].concat();
+            server.write_all(&answer).await.unwrap();
+            let mut received = vec![0; answer.len()];
+            client.read_exact(&mut received).await.unwrap();
+            answers += 1;
+        }
+        let began = Instant::now();
+        let end = splice.await.unwrap();
+        assert_eq!(
+            (answers, end.by, end.error.is_none()),
+            (3, EndedBy::Client, true)
+        );
+        assert!(
+            began.elapsed() < Duration::from_millis(1),
+            "nothing is left to wait for"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_does_not_come_is_not_waited_for_without_end() {
+        let Pair {
+            mut client,
+            server,
+            splice,
+        } = spliced(QUERY, b"", std::future::pending());
+        client.shutdown().await.unwrap();
+        let began = Instant::now();
+        let end = splice.await.unwrap();
+        assert_eq!(end.by, EndedBy::Client);
+        let waited = began.elapsed();
+        assert!((UNANSWERED..UNANSWERED * 2).contains(&waited), "{waited:?}");
+        drop(server);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_waits_for_nothing_ends_at_once() {
+        for said in [
+            &b""[..],
+            b"Q\0\0\0\x06;\0X\0\0\0\x04",
+            b"P\0\0\0\x08\0\0\0\0",
+        ] {
+            let Pair {
+                mut client,
+                server,
+                splice,
+            } = spliced(said, b"", std::future::pending());
+            client.shutdown().await.unwrap();
+            let began = Instant::now();
+            let end = splice.await.unwrap();
+            assert_eq!((end.by, end.error.is_none()), (EndedBy::Client, true));
+            assert!(began.elapsed() < Duration::from_millis(1), "{said:?}");
+            drop(server);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_is_gone_is_noticed_with_the_first_words_to_it() {
+        let Pair {
+            client,
+            mut server,
+            splice,
+        } = spliced(QUERY, b"", std::future::pending());
+        drop(client);
+        server.write_all(&message(20)).await.unwrap();
+        let end = splice.await.unwrap();
+        assert_eq!((end.by, end.error.is_some()), (EndedBy::Client, true));
     }
 }

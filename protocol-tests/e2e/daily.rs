@@ -15,7 +15,7 @@ use tokio::process::Command;
 use crate::support::{Setup, behind, ordinary_config, pgiam};
 
 /// The program with the settings that keep it inside the sandbox, and nothing inherited.
-fn command(sandbox: &Sandbox, args: &[&str]) -> Command {
+pub(crate) fn command(sandbox: &Sandbox, args: &[&str]) -> Command {
     let dir = sandbox.dir();
     let mut command = Command::new(pgiam());
     program::clean_env(&mut command, &["AWS_", "PGIAM_", "PG"]);

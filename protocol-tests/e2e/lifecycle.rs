@@ -1,5 +1,7 @@
 //! Stopping, and what happens to open sessions when a part of the way goes.
 
+mod half_close;
+mod passing;
 mod serving;
 
 use std::time::{Duration, Instant};

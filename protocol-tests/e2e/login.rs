@@ -1,5 +1,7 @@
 //! The main job: in without a password, over plain TCP and TLS, as the right role.
 
+mod chosen;
+
 use protocol_tests::events::Event;
 
 use crate::support::{BASTION, HOST, PORT, World};

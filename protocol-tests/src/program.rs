@@ -145,7 +145,8 @@ impl Proxy {
                         self.log_text()
                     );
                 }
-                _ if line.starts_with("ready") => break,
+                // It listens either way, and says what clients will hear.
+                _ if line.starts_with("ready") || line.starts_with("not ready") => break,
                 _ => {}
             }
         }

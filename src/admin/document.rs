@@ -68,6 +68,8 @@ pub struct Target {
     pub state: String,
     /// Whether a new connection could be made, as far as is known.
     pub ready: bool,
+    /// Why it could not: the identifier, as in `docs/errors.md`.
+    pub failing: Option<String>,
     /// `connection_limit`.
     pub connection_limit: Option<usize>,
     /// The last failure.
@@ -220,6 +222,7 @@ impl Target {
             user: target.user.clone(),
             state: view.state().to_owned(),
             ready: view.is_ready(),
+            failing: view.failed.map(str::to_owned),
             connection_limit: target.login.connection_limit,
             last_error: observed.last_error(&target.name).map(Failure::of),
             sessions: view.tunnel.sessions.into_iter().map(Session::of).collect(),
@@ -276,7 +279,7 @@ impl Client {
             state: state.to_owned(),
             program: connection.program.clone(),
             user: connection.user.clone(),
-            database: connection.database.clone(),
+            database: connection.database(),
             peer: connection.peer.clone(),
             bytes_up: connection.bytes_up(),
             bytes_down: connection.bytes_down(),

@@ -32,7 +32,8 @@ pub struct DatabaseArgs {
     /// Database role for clients that send only their operating-system user name.
     #[arg(long, env = "PGIAM_USER", value_name = "ROLE", help_heading = DATABASE)]
     pub user: Option<String>,
-    /// Database for clients that name none.
+    /// Database for clients that choose neither role nor database, and for a role without a database
+    /// of its name.
     #[arg(long, env = "PGIAM_DATABASE", value_name = "NAME", help_heading = DATABASE)]
     pub database: Option<String>,
     /// The way to the database: ssm or direct. Default: ssm.

@@ -13,9 +13,10 @@ The flags of serve may be given without the word. Flags come before PGIAM_*
 variables, these before the file.
 
 Exit codes: 0 done; 1 failed; 2 wrong words or configuration; 3 no running
-pgiam, or not in time. pgiam run ends with the command's own code: 125 when
-pgiam failed before it, 126 when it cannot be run, 127 when it is not found,
-128 and the number when a signal ended it.";
+pgiam, or not in time; 4 serve --test: a target failed the connection test.
+pgiam run ends with the command's own code: 125 when pgiam failed before it,
+126 when it cannot be run, 127 when it is not found, 128 and the number when a
+signal ended it.";
 
 pub(super) const SERVE: &str = "\
 Examples:
@@ -23,11 +24,13 @@ Examples:
   pgiam serve orders        one of them
   pgiam serve --db orders --user db_user
   pgiam serve --host db.abc.eu-central-1.rds.amazonaws.com --bastion i-0abc
+  pgiam serve --test        with a login at each target; 4 if one fails
 Then, without a password:
   psql -h localhost -p 5433
 
 A changed file, and SIGHUP, are taken over without dropping a connection.
-SIGTERM and Ctrl-C end it in order.";
+SIGTERM and Ctrl-C end it in order. Without AWS credentials or a network it
+stays, tells clients the reason, and tries again.";
 
 pub(super) const RUN: &str = "\
 Examples:
@@ -111,13 +114,18 @@ pub(super) const WAIT: &str = "\
 Examples:
   pgiam serve & pgiam wait && psql -h localhost -p 5433
   pgiam wait orders --timeout 60
-Exits with 3 when it is not ready in time.";
+A target is ready when a login would work, as far as is known: its database was
+found, there are AWS credentials, and the last connection did not fail for a
+reason that the next one would meet. Exits with 3 when it is not ready in time.";
 
 pub(super) const STOP: &str = "\
 Examples:
-  pgiam stop
+  pgiam stop                every pgiam serve of yours
+  pgiam stop orders         jobs for this target, and a serve without another
+  pgiam stop --all          jobs of run and tunnel, too
   pgiam stop --pid 4711
-Open connections get the drain timeout of the one that is stopped.";
+Exits with 3 when there is nothing to stop, or it is not over in time. Open
+connections get the drain timeout of the one that is stopped.";
 
 pub(super) const COMPLETIONS: &str = "\
 Examples:

@@ -18,6 +18,9 @@ pub struct ServeArgs {
     /// Targets to serve, by their names in the file; all of them when left out.
     #[arg(value_name = "TARGET")]
     pub targets: Vec<String>,
+    /// Log in once at every target at the start; if that fails at one, say why and exit with 4.
+    #[arg(long)]
+    pub test: bool,
     /// Local port. Default: 5433; 0 lets the system choose.
     #[arg(long, short, env = "PGIAM_PORT", value_name = "PORT", help_heading = LISTEN)]
     pub port: Option<u16>,

@@ -249,11 +249,18 @@ pub struct WaitArgs {
 /// The flags of `pgiam stop`.
 #[derive(Clone, Debug, Default, Args)]
 pub struct StopArgs {
+    /// Only those for these targets, jobs of run and tunnel among them; every server of this user
+    /// when left out.
+    #[arg(value_name = "TARGET")]
+    pub targets: Vec<String>,
+    /// Jobs of run and tunnel, too.
+    #[arg(long, conflicts_with_all = ["pid", "targets"])]
+    pub all: bool,
     /// Seconds to wait until it has ended.
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     pub timeout: u64,
-    /// Only the one with this process id; all of this user when left out.
-    #[arg(long, value_name = "PID")]
+    /// Only the one with this process id, whatever it does.
+    #[arg(long, value_name = "PID", conflicts_with = "targets")]
     pub pid: Option<u32>,
     /// Where the running pgiam is.
     #[command(flatten)]

@@ -13,6 +13,7 @@ use tracing::{error, info, warn};
 use super::choose;
 use super::connection_string::client_host;
 use super::serve::{ready_line, say_left_out};
+use super::start_errors::Outlook;
 use crate::cli::ServeArgs;
 use crate::config::{ConfigError, File, LONGEST, Plan, Serve, fingerprint};
 use crate::platform::permissions::{self, Role};
@@ -85,8 +86,10 @@ impl Configured {
                 Some(_) => lazy(),
             };
             let made = match made {
-                // With others beside it, it is looked for again, as soon as somebody wants it.
-                Err(_) if self.plans.len() > 1 => lazy(),
+                // It is looked for again, in the background and as soon as somebody wants it.
+                Err(error) if self.plans.len() > 1 || Outlook::of(&error) == Outlook::Passing => {
+                    lazy()
+                }
                 made => made,
             };
             match made {
@@ -267,7 +270,7 @@ impl<'a> Changes<'a> {
         let (served, proxy) = (server.served(), Arc::clone(proxy));
         let host = client_host(server.addresses());
         tokio::spawn(async move {
-            session::look_up_all(&fresh, &proxy).await;
+            session::prepare_all(&fresh, &proxy).await;
             for row in served.rows() {
                 if is_in(&fresh, &row.slot) {
                     info!("{}", ready_line(&row, &host));
@@ -279,9 +282,23 @@ impl<'a> Changes<'a> {
 
 /// What a service manager shows.
 pub(super) fn serving(server: &Server) -> String {
-    match server.served().slots().len() {
+    let slots = server.served().slots();
+    let all = match slots.len() {
         1 => "serving 1 target".to_owned(),
         count => format!("serving {count} targets"),
+    };
+    let mut not_ready = slots.iter().filter(|slot| slot.not_ready().is_some());
+    match (not_ready.next(), not_ready.count()) {
+        (None, _) => all,
+        (Some(one), 0) => {
+            let reason = one.not_ready().map(|reason| reason.to_string());
+            format!(
+                "{all}; {} is not ready: {}",
+                one.plan.name,
+                reason.unwrap_or_default()
+            )
+        }
+        (Some(_), more) => format!("{all}, of which {} are not ready", more + 1),
     }
 }
 

@@ -23,6 +23,7 @@ use crate::cli::RunArgs;
 use crate::config::{Serve, SocketDir};
 use crate::exit;
 use crate::platform::{self, ForwardedSignals};
+use crate::quote::shell;
 use crate::server::{self, ListenAt, Server};
 use crate::session::{Contexts, Proxy, Slot};
 use crate::terminal::Progress;
@@ -181,7 +182,15 @@ impl Tunnel {
         for name in MISLEADING {
             command.env_remove(name);
         }
-        command.envs(self.variables());
+        let variables = self.variables();
+        let inherited = [
+            ("PGUSER", "--user", std::env::var("PGUSER").ok()),
+            ("PGDATABASE", "--database", std::env::var("PGDATABASE").ok()),
+        ];
+        for replaced in replaced(&variables, inherited) {
+            crate::terminal::tell(replaced)?;
+        }
+        command.envs(variables);
         let child = match command.spawn() {
             Ok(child) => child,
             Err(error) => {
@@ -229,6 +238,22 @@ impl Tunnel {
     }
 }
 
+/// What to say of a role or database that the caller's environment names and the target replaces.
+fn replaced(
+    variables: &[(&'static str, String)],
+    inherited: [(&str, &str, Option<String>); 2],
+) -> Vec<String> {
+    let replaced = inherited.into_iter().filter_map(|(name, flag, before)| {
+        let (_, value) = variables.iter().find(|(given, _)| *given == name)?;
+        let before = before.filter(|before| !before.is_empty() && before != value)?;
+        Some(format!(
+            "pgiam: {name} is \"{value}\" for the command, as the target says, not \"{before}\" as in your environment\nhint: pgiam run {flag} {} …",
+            shell(&before)
+        ))
+    });
+    replaced.collect()
+}
+
 /// A directory of our own, which is removed with what is in it.
 fn private_folder() -> anyhow::Result<TempDir> {
     let base = platform::socket::runtime_dir().unwrap_or_else(std::env::temp_dir);
@@ -271,4 +296,35 @@ fn in_words(error: &ServerError) -> String {
         }
     }
     words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_replaced_role_or_database_is_named() {
+        let ours = [
+            ("PGUSER", "db_user".to_owned()),
+            ("PGDATABASE", "app".to_owned()),
+        ];
+        let said = |user: &str, database: &str| {
+            let inherited = [
+                ("PGUSER", "--user", user),
+                ("PGDATABASE", "--database", database),
+            ];
+            replaced(
+                &ours,
+                inherited.map(|(name, flag, value)| (name, flag, Some(value.to_owned()))),
+            )
+        };
+        assert_eq!(said("db_user", ""), [""; 0]);
+        assert_eq!(
+            said("db_user", "reports"),
+            [
+                "pgiam: PGDATABASE is \"app\" for the command, as the target says, not \"reports\" as in your environment\nhint: pgiam run --database reports …"
+            ]
+        );
+        assert_eq!(said("reports", "reports").len(), 2);
+    }
 }

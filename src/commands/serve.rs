@@ -7,11 +7,13 @@ use std::time::Duration;
 
 use anyhow::Context;
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
 use super::connection_string::client_host;
+use super::connection_test;
 use super::reload::{Asked, Changes, Configured, serving};
 use crate::admin::{Admin, AdminOptions, Controls, Kind};
 use crate::cli::ServeArgs;
@@ -25,8 +27,8 @@ use crate::server::{self, ListenAt, Row, Server};
 use crate::session::{self, Contexts, Proxy, Slot};
 use crate::terminal::Progress;
 
-/// How long the lookups of databases may keep the ready lines waiting. They go on after that.
-const LOOKUP_PATIENCE: Duration = Duration::from_secs(10);
+/// How long lookups, credentials and `warm` tunnels may keep the ready lines waiting.
+const PREPARE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Serves until somebody ends it.
 ///
@@ -60,20 +62,33 @@ pub async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
     left_out.extend(unbound);
     proxy.observed.leave_out(left_out);
     let mut end = tokio::select! {
-        () = look_up(&slots, &proxy) => None,
+        () = prepare(&slots, &proxy) => None,
         end = ends.next() => Some(end),
     };
+    let mut failed = None;
+    if args.test && end.is_none() {
+        tokio::select! {
+            tested = connection_test::run(&slots) => failed = tested.err(),
+            reason = ends.next() => end = Some(reason),
+        }
+        end = end.or_else(|| failed.as_ref().map(|_| "the connection test failed"));
+    }
     drop(slots); // From now on those count that are served.
     let host = client_host(server.addresses());
-    let ready: Vec<String> = server
-        .served()
-        .rows()
-        .iter()
-        .map(|row| ready_line(row, &host))
-        .collect();
-    announce(&ready);
-    proxy.observed.started();
-    service::ready(&serving(&server));
+    let mut waiting = Vec::new();
+    if failed.is_none() {
+        let rows = server.served().rows();
+        announce(
+            &rows
+                .iter()
+                .map(|row| ready_line(row, &host))
+                .collect::<Vec<_>>(),
+        );
+        waiting = rows;
+        waiting.retain(|row| !is_ready(row));
+        proxy.observed.started();
+        service::ready(&serving(&server));
+    }
 
     let asked = Asked {
         hang_up,
@@ -83,9 +98,17 @@ pub async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
     };
     let mut changes = Changes::watch(args, configured, contexts, asked);
     while end.is_none() {
+        let recovered = proxy.recovered.notified();
+        say_ready(&mut waiting, &host);
         tokio::select! {
             reason = ends.next() => end = Some(reason),
-            () = changes.next() => changes.take_over(&mut server, &proxy).await,
+            () = changes.next() => {
+                changes.take_over(&mut server, &proxy).await;
+                // What is new is logged when it is ready.
+                let served = server.served().slots();
+                waiting.retain(|row| served.iter().any(|slot| Arc::ptr_eq(slot, &row.slot)));
+            }
+            () = recovered => service::status(&serving(&server)),
         }
     }
     info!(signal = end.unwrap_or_default(), "stopping");
@@ -96,7 +119,18 @@ pub async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
         .await;
     admin.stop().await;
     info!("stopped");
-    Ok(())
+    failed.map_or(Ok(()), |failed| Err(failed.into()))
+}
+
+/// Says of targets that were not ready when that is over.
+fn say_ready(waiting: &mut Vec<Row>, host: &str) {
+    let ready: Vec<String> = waiting
+        .extract_if(.., |row| is_ready(row))
+        .map(|row| ready_line(&row, host))
+        .collect();
+    if !ready.is_empty() {
+        announce(&ready);
+    }
 }
 
 /// What ends the program.
@@ -177,19 +211,24 @@ pub(super) fn say_left_out(error: &anyhow::Error) -> String {
     reason.to_owned()
 }
 
-/// Looks up the databases that are named by their identifiers, for a while.
-async fn look_up(slots: &[Arc<Slot>], proxy: &Proxy) {
-    if slots.iter().all(|slot| slot.ready().is_some()) {
-        return;
+/// Looks up the databases that are named by their identifiers, loads credentials, and opens the
+/// tunnels of `warm` targets, for a while. It goes on after that.
+async fn prepare(slots: &[Arc<Slot>], proxy: &Arc<Proxy>) {
+    let (own, proxy) = (slots.to_vec(), Arc::clone(proxy));
+    let _progress = Progress::start("looking up databases and credentials");
+    let mut preparing = tokio::spawn(async move { session::prepare_all(&own, &proxy).await });
+    if timeout(PREPARE_PATIENCE, &mut preparing).await.is_err() {
+        let seconds = PREPARE_PATIENCE.as_secs();
+        warn!(
+            seconds,
+            "AWS is slow; clients wait for what is not known yet"
+        );
     }
-    let _progress = Progress::start("looking up databases");
-    let looking = session::look_up_all(slots, proxy);
-    if tokio::time::timeout(LOOKUP_PATIENCE, looking)
-        .await
-        .is_err()
-    {
-        warn!("AWS is slow to tell where the databases are; clients wait for it");
-    }
+}
+
+/// Whether a login would work there, as far as is known.
+fn is_ready(row: &Row) -> bool {
+    row.slot.ready().is_some() && row.slot.not_ready().is_none()
 }
 
 /// The state directory: the one that was named, or the account's own; `None` for an account without a
@@ -234,12 +273,23 @@ pub(super) fn ready_line(row: &Row, host: &str) -> String {
         .as_deref()
         .map(|user| format!(" as {user}"))
         .unwrap_or_default();
-    let place = match slot.ready() {
-        Some(rooms) => rooms.target.endpoint.to_string(),
-        None => format!("{}, which was not found yet", plan.wanted),
+    let (state, place, reason) = match (slot.ready(), slot.not_ready()) {
+        (Some(rooms), None) => ("ready", rooms.target.endpoint.to_string(), String::new()),
+        (Some(rooms), Some(reason)) => {
+            let place = rooms.target.endpoint.to_string();
+            ("not ready", place, format!(": {reason}; pgiam tries again"))
+        }
+        (None, Some(reason)) => {
+            let place = plan.wanted.to_string();
+            ("not ready", place, format!(": {reason}; pgiam tries again"))
+        }
+        (None, None) => {
+            let reason = ": AWS has not told yet where the database is";
+            ("not ready", plan.wanted.to_string(), reason.to_owned())
+        }
     };
     format!(
-        "ready  {}  psql -h {host} -p {port}{database}  → {place}{user} via {}",
+        "{state}  {}  psql -h {host} -p {port}{database}  → {place}{user} via {}{reason}",
         plan.name, plan.via
     )
 }

@@ -10,6 +10,7 @@ use anyhow::Context;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::serve::state_dir;
+use crate::admin::Kind;
 use crate::admin::client::{self, AskError};
 use crate::admin::document::Process;
 use crate::cli::{StatusArgs, StopArgs, WaitArgs};
@@ -24,6 +25,7 @@ const LOOK: Duration = Duration::from_millis(50);
 const LAST_STEPS: Duration = Duration::from_secs(2);
 /// For how long `status` looks at connections to tell their rates.
 const MEASURE: Duration = Duration::from_millis(300);
+const OTHERS: &str = "end one with pgiam stop --pid PID, all of them with pgiam stop --all";
 const NONE_RUNS: &str = "pgiam: no pgiam of yours is running\nhint: start one: pgiam serve";
 
 /// Shows what the running program does.
@@ -131,8 +133,9 @@ fn missing(processes: &[Process], targets: &[String]) -> Option<String> {
 }
 
 fn not_ready(target: &crate::admin::document::Target) -> String {
-    let why = target.last_error.as_ref();
-    let why = why.map(|error| format!(" [{}]", error.id));
+    let last = target.last_error.as_ref().map(|error| &error.id);
+    let why = target.failing.as_ref().or(last);
+    let why = why.map(|id| format!(" [{id}]"));
     format!(
         "target \"{}\" is {}{}",
         target.name,
@@ -141,30 +144,35 @@ fn not_ready(target: &crate::admin::document::Target) -> String {
     )
 }
 
-/// Ends it.
+/// Ends servers, or what is chosen.
 ///
 /// # Errors
 /// When this system has no control sockets.
 pub async fn stop(args: &StopArgs) -> anyhow::Result<u8> {
     let state_dir = state_dir(args.state.state_dir.as_ref())?;
-    let mut all = asked(state_dir.as_deref()).await?;
-    all.retain(|(found, _)| args.pid.is_none_or(|pid| found.pid == pid));
-    if all.is_empty() {
-        match args.pid {
-            Some(pid) => terminal::tell(format!(
-                "pgiam: process {pid} is no running pgiam of yours\nhint: pgiam status shows them"
-            ))?,
-            None => terminal::tell(NONE_RUNS)?,
+    let mut all = Vec::new();
+    let mut left = Vec::new();
+    for (found, status) in asked(state_dir.as_deref()).await? {
+        match choice(args, found.pid, status.as_ref().ok()) {
+            Choice::Stop => all.push(found),
+            Choice::Leave(words) => left.push(words),
         }
+    }
+    if all.is_empty() {
+        terminal::tell(nothing_to_stop(args, &left))?;
         return Ok(exit::NOT_RUNNING);
+    }
+    if !left.is_empty() && args.pid.is_none() {
+        let left = left.join(", ");
+        terminal::tell(format!("pgiam: left running: {left}\nhint: {OTHERS}"))?;
     }
     let progress = Progress::start("stopping pgiam");
     let limit = Duration::from_secs(args.timeout);
-    let stopping = all.iter().map(|(found, _)| timeout(limit, end(found)));
+    let stopping = all.iter().map(|found| timeout(limit, end(found)));
     let outcomes = futures_util::future::join_all(stopping).await;
     drop(progress);
     let mut code = 0;
-    for ((found, _), outcome) in all.iter().zip(outcomes) {
+    for (found, outcome) in all.iter().zip(outcomes) {
         let pid = found.pid;
         let failure = match outcome {
             Ok(Ok(())) => {
@@ -178,6 +186,53 @@ pub async fn stop(args: &StopArgs) -> anyhow::Result<u8> {
         code = exit::NOT_RUNNING;
     }
     Ok(code)
+}
+
+/// What `stop` does with a process.
+#[derive(Debug, PartialEq, Eq)]
+enum Choice {
+    Stop,
+    /// It is described so.
+    Leave(String),
+}
+
+/// Chooses the processes to end: those with this pid, those for these targets, all of them, or where
+/// nothing is said every server. A server with further targets is not ended for one of them; a
+/// process that does not answer may be anything.
+fn choice(args: &StopArgs, pid: u32, process: Option<&Process>) -> Choice {
+    let leave = |words: String| Choice::Leave(words);
+    if args.all || args.pid == Some(pid) {
+        return Choice::Stop;
+    }
+    let Some(process) = process else {
+        return leave(format!("process {pid}, which does not answer"));
+    };
+    let targets: Vec<&str> = process.targets.iter().map(|target| &*target.name).collect();
+    let words = format!("{} {pid} ({})", process.kind, targets.join(", "));
+    let named = |name: &&str| args.targets.iter().any(|wanted| wanted == name);
+    let chosen = match (args.pid, args.targets.is_empty()) {
+        (Some(_), _) => false,
+        (None, true) => process.kind == Kind::Serve.as_str(),
+        (None, false) => !targets.is_empty() && targets.iter().all(named),
+    };
+    if chosen { Choice::Stop } else { leave(words) }
+}
+
+fn nothing_to_stop(args: &StopArgs, left: &[String]) -> String {
+    if let Some(pid) = args.pid {
+        return format!(
+            "pgiam: process {pid} is no running pgiam of yours\nhint: pgiam status shows them"
+        );
+    }
+    if left.is_empty() {
+        return NONE_RUNS.to_owned();
+    }
+    let what = match args.targets.is_empty() {
+        true => "no pgiam serve of yours is running".to_owned(),
+        false => format!("no pgiam of yours is for {} alone", args.targets.join(", ")),
+    };
+    let left = left.join(", ");
+    format!("pgiam: {what}; running: {left}\nhint: {OTHERS}")
 }
 
 /// Asks one to end, and waits until it has.

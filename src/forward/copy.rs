@@ -16,15 +16,13 @@ use tokio::time::{Instant, Sleep, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::observe::Traffic;
-use crate::splice::{self, Pump, Stop};
+use crate::splice::{self, Pump, Stop, UNANSWERED};
 use crate::tunnel::{Duplex, TunnelError};
 
 /// A client that has closed after the last answer is most likely gone, not waiting: its end is
 /// passed on when nothing more has come for this long. Several round trips of a slow tunnel, and
 /// short enough that a loop of small programs does not fill the far side with idle connections.
 const ANSWERED: Duration = Duration::from_secs(1);
-/// The same for a client that has sent something since: its answer may take its time.
-const UNANSWERED: Duration = Duration::from_secs(30);
 /// The same where nothing has been said at all: some servers speak first, but most such clients only
 /// look whether the port is open.
 const SILENT: Duration = Duration::from_secs(5);

@@ -71,8 +71,7 @@ pub struct Connection {
     pub target: String,
     /// The database role; empty where there is none.
     pub user: String,
-    /// The database; empty where there is none.
-    pub database: String,
+    database: Mutex<String>,
     /// What the client program calls itself.
     pub program: String,
     /// Where it came from.
@@ -84,6 +83,14 @@ pub struct Connection {
 }
 
 impl Connection {
+    /// The database; empty where there is none.
+    #[must_use]
+    pub fn database(&self) -> String {
+        // It is written whole.
+        let database = self.database.lock();
+        database.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Whether it is logged in.
     #[must_use]
     pub fn is_open(&self) -> bool {
@@ -123,6 +130,12 @@ impl LiveConnection {
         self.connection.open.store(true, Ordering::Release);
     }
 
+    /// The database turned out to be this one.
+    pub fn leads_to(&self, database: &str) {
+        let known = self.connection.database.lock();
+        *known.unwrap_or_else(PoisonError::into_inner) = cut(database.as_bytes());
+    }
+
     /// Where its bytes are counted.
     #[must_use]
     pub fn traffic(&self) -> &Traffic {
@@ -155,7 +168,7 @@ impl Live {
             id,
             target: newcomer.target.to_owned(),
             user: cut(newcomer.user.as_bytes()),
-            database: cut(newcomer.database.as_bytes()),
+            database: Mutex::new(cut(newcomer.database.as_bytes())),
             program: cut(newcomer.program),
             peer: newcomer.peer.to_owned(),
             since: newcomer.since,

@@ -134,9 +134,12 @@ fn leave_out(id: &'static str, parameter: &str, about: &About<'_>) -> Added {
 
 fn no_database(about: &About<'_>) -> Added {
     let name = &about.target.name;
-    let detail = match &about.target.database {
-        Some(database) => format!("The target's own database is \"{database}\"."),
-        None => format!(
+    let detail = match (about.no_default, &about.target.database) {
+        (Some(refused), _) => {
+            format!("pgiam then tried the target's own database {refused}.")
+        }
+        (None, Some(database)) => format!("The target's own database is \"{database}\"."),
+        (None, None) => format!(
             "The target names no database, and a client that names none asks for one called like its user, \"{}\".",
             about.user
         ),

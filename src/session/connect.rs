@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use pg_handshake::{Negotiation, Upstream};
+use pg_handshake::{Negotiation, Upstream, UpstreamError};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info};
 
@@ -17,7 +17,7 @@ use crate::config::{Endpoint, EndpointKind, Target};
 use crate::jitter::jitter;
 use crate::observe::TokenSource;
 use crate::report::Evidence;
-use crate::route::Routed;
+use crate::route::{Fallback, Routed};
 use crate::token::{Token, TokenRequest};
 use crate::tunnel::{Readiness, TunnelError};
 
@@ -91,6 +91,10 @@ struct Login<'a> {
     tried_token: bool,
     /// That token was refused.
     refused_token: bool,
+    /// The server has no database called like the role: its words.
+    no_database: Option<SessionError>,
+    /// The target's default database was refused: the server's words.
+    no_default: Option<String>,
 }
 
 impl Login<'_> {
@@ -100,6 +104,61 @@ impl Login<'_> {
         if greeting.token_given() {
             self.server.known.took_clear_text(self.user);
         }
+    }
+
+    /// Whether to try again with another database after `error`: with the target's default where the
+    /// one called like the role does not exist; with that one where the default, which an earlier
+    /// login had shown to be wanted, is refused. Gives the error back when it is the last word.
+    fn another_database(
+        &mut self,
+        error: SessionError,
+        routed: &mut Routed,
+        greeting: &Greeting,
+    ) -> Result<(), SessionError> {
+        let known = Arc::clone(&self.server.known);
+        let refused = matches!(error, SessionError::Upstream(UpstreamError::Server(_)));
+        if let Some(Fallback { default, .. }) = routed.replaced().cloned() {
+            if !refused {
+                return Err(error);
+            }
+            known.own_database_may_exist(self.user);
+            // A server that is full or starting says more than that a name does not exist.
+            if !error.is_about_the_database() {
+                return Err(error);
+            }
+            self.no_default = Some(format!("\"{default}\": {error}"));
+            routed.use_named();
+            // Without words about the named one, what is known of it is what was true a while ago.
+            return self.no_database.take().map_or(Ok(()), Err);
+        }
+        let Some(fallback) = routed.fallback.clone() else {
+            return Err(error);
+        };
+        if self.no_default.is_some() || !error.is_missing_database(&fallback.named, self.kind) {
+            return Err(error);
+        }
+        if !routed.use_default() {
+            return Err(error);
+        }
+        let (named, database) = (&fallback.named, &fallback.default);
+        if known.own_database_missing(self.user) {
+            info!(
+                role = self.user,
+                named,
+                database,
+                "the database called like the role does not exist; using the target's database"
+            );
+        } else {
+            debug!(
+                role = self.user,
+                named, database, "using the target's database"
+            );
+        }
+        // It has let the role in.
+        self.succeeded(greeting);
+        self.way = known.way(self.user);
+        self.no_database = Some(error);
+        Ok(())
     }
 
     /// Whether to try again after `error`, and how; each reason counts once. Gives the error back when
@@ -183,18 +242,23 @@ impl Session {
         };
         let (endpoint, request) = budget.connect(rooms, looked_up).await?;
         routed.adapt_to(endpoint.kind());
-        let routed = &*routed;
+        let user = routed.user.clone();
         let server = Server::at(rooms, &endpoint);
+        if server.known.lacks_own_database(&user) {
+            routed.use_default();
+        }
         let mut login = Login {
             rooms,
-            user: &routed.user,
+            user: &user,
             kind: endpoint.kind(),
             request,
-            way: server.known.way(&routed.user),
+            way: server.known.way(&user),
             server,
             budget,
             tried_token: false,
             refused_token: false,
+            no_database: None,
+            no_default: None,
         };
         loop {
             let token_sent = greeting.token_sent;
@@ -203,10 +267,18 @@ impl Session {
             match self.attempt(&mut login, routed, greeting).await {
                 (Ok(logged_in), _) => {
                     login.succeeded(greeting);
+                    if routed.fallback.is_some() && routed.replaced().is_none() {
+                        login.server.known.own_database_may_exist(&user);
+                    }
                     return Ok(logged_in);
                 }
                 (Err(error), token) => {
-                    if let Err(error) = login.again(error, greeting, token).await {
+                    let again = match login.again(error, greeting, token).await {
+                        Err(error) => login.another_database(error, routed, greeting),
+                        again => again,
+                    };
+                    if let Err(error) = again {
+                        self.no_default = login.no_default.take();
                         let refused = greeting.token_judged() && error.refuses_token(login.kind);
                         if refused && !is_probe(&routed.startup) {
                             self.ask_aws(rooms, &login.request.region).await;

@@ -198,6 +198,28 @@ impl SessionError {
         }
     }
 
+    /// Whether the server has no database of this name. PostgreSQL says 3D000, in whatever language;
+    /// what stands before it (RDS Proxy, poolers) passes the words on with a code of its own.
+    pub(super) fn is_missing_database(&self, name: &str, kind: EndpointKind) -> bool {
+        let Self::Upstream(UpstreamError::Server(error)) = self else {
+            return false;
+        };
+        let state = error.sqlstate();
+        let state = state.as_ref().map(|state| state.as_str());
+        let before_it = matches!(kind, EndpointKind::Proxy | EndpointKind::Dsql);
+        let words = format!("database \"{name}\" does not exist");
+        state == Some("3D000") || (before_it && error.message() == words)
+    }
+
+    /// Whether the server has let the role in, and not into this database: it does not exist, is
+    /// closed, or is not for this role.
+    pub(super) fn is_about_the_database(&self) -> bool {
+        matches!(
+            self.sqlstate().as_deref(),
+            Some("3D000" | "42501" | "55000")
+        )
+    }
+
     /// Whether the token was not even looked at (RDS User Guide, "Troubleshooting RDS Proxy").
     pub(super) fn is_competition(&self) -> bool {
         let Self::Upstream(UpstreamError::Server(error)) = self else {
@@ -233,6 +255,17 @@ impl SessionError {
                 error,
                 UpstreamError::UnexpectedEof { .. } | UpstreamError::PasswordNotAsked
             ),
+            _ => false,
+        }
+    }
+
+    /// Whether there are no AWS credentials.
+    pub(super) fn is_about_credentials(&self) -> bool {
+        match self {
+            Self::Interrupted(cause) | Self::NotReady(cause) => cause.is_about_credentials(),
+            Self::Credentials(_)
+            | Self::Token(TokenError::Credentials(_))
+            | Self::Tunnel(TunnelError::Credentials(_)) => true,
             _ => false,
         }
     }

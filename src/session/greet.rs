@@ -13,6 +13,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::{READ, SessionError, write_all};
+use crate::splice::TERMINATE;
 use crate::tunnel::Stream;
 
 /// The connection to a client that has not got its session yet.
@@ -62,11 +63,13 @@ impl Local {
             .map_err(SessionError::ClientGone)
     }
 
-    /// Resolves when the client closes while it waits; keeps what it sends meanwhile.
+    /// Resolves when the client closes while it waits; keeps what it sends meanwhile. One that has sent
+    /// a query ahead, and has not taken leave, may have closed its sending side only.
     pub(super) async fn gone(&mut self) -> io::Error {
         let mut buffer = [0; READ];
         while self.ahead.len() < MAX_REMAINDER {
             match self.stream.read(&mut buffer).await {
+                Ok(0) if !self.ahead.is_empty() && !self.ahead.ends_with(&TERMINATE) => break,
                 Ok(0) => return io::ErrorKind::UnexpectedEof.into(),
                 Ok(n) => self.ahead.extend_from_slice(&buffer[..n]),
                 Err(error) => return error,

@@ -23,6 +23,10 @@ const MOST_ROLES: usize = 256;
 /// connects ten times a second must not become twenty questions a second to IAM, each with
 /// credentials loaded anew. No longer than people need to log in at AWS and come back.
 const NO_RETRY: Duration = Duration::from_secs(2);
+/// For how long the database called like a role is taken not to exist, after the server has said so.
+/// Each look costs one more login, so a pool that opens its connections at once makes one; and a
+/// database that is created meanwhile is found this soon.
+const MISSING_STANDS: Duration = Duration::from_secs(10);
 
 /// How the next login begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +67,8 @@ struct State {
     clear_text: HashSet<String>,
     /// When a fresh token of a role was refused.
     refused: HashMap<String, Instant>,
+    /// The roles that have no database called like them, and when the server last said so.
+    without_database: HashMap<String, Instant>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -176,6 +182,30 @@ impl Known {
         let state = self.state();
         let at = state.refused.get(role);
         at.is_none_or(|at| at.elapsed() >= NO_RETRY)
+    }
+
+    /// The server has no database called like this role. Returns whether that is news.
+    pub(super) fn own_database_missing(&self, role: &str) -> bool {
+        let mut state = self.state();
+        if state.without_database.len() >= MOST_ROLES {
+            state.without_database.clear();
+        }
+        let before = state
+            .without_database
+            .insert(role.to_owned(), Instant::now());
+        before.is_none()
+    }
+
+    /// The server has a database called like this role, or may have by now.
+    pub(super) fn own_database_may_exist(&self, role: &str) {
+        self.state().without_database.remove(role);
+    }
+
+    /// Whether the server has said a moment ago that no database is called like this role.
+    pub(super) fn lacks_own_database(&self, role: &str) -> bool {
+        let state = self.state();
+        let said = state.without_database.get(role);
+        said.is_some_and(|at| at.elapsed() < MISSING_STANDS)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -303,5 +333,24 @@ mod tests {
             known.refused_fresh_token(&n.to_string());
         }
         assert!(known.state().refused.len() <= MOST_ROLES);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_missing_database_is_looked_for_again_after_a_while() {
+        let known = Known::default();
+        assert!(!known.lacks_own_database("app"));
+        assert!(known.own_database_missing("app"), "news");
+        assert!(known.lacks_own_database("app") && !known.lacks_own_database("other"));
+        tokio::time::advance(MISSING_STANDS).await;
+        assert!(!known.lacks_own_database("app"));
+        assert!(!known.own_database_missing("app"), "logged once per role");
+        assert!(known.lacks_own_database("app"));
+        known.own_database_may_exist("app");
+        assert!(!known.lacks_own_database("app"));
+        assert!(known.own_database_missing("app"), "news again");
+        for n in 0..=MOST_ROLES {
+            known.own_database_missing(&n.to_string());
+        }
+        assert!(known.state().without_database.len() <= MOST_ROLES);
     }
 }

@@ -2,18 +2,14 @@
 //! only ask whether a connection could be made (`pg_isready`) and cannot make one.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use pg_handshake::{Startup, UpstreamError};
-use tokio::time::Instant;
 
+use super::recovery::NotReady;
 use super::{Arrival, Entry, Proxy, Rooms, SessionError, is_probe};
-use crate::report::{self, About};
+use crate::report::About;
 use crate::tunnel::Readiness;
 
-/// How long a connection that failed tells about those that would follow. Longer than a health check
-/// usually pauses; not so long that one who asks hears of what is over.
-const FRESH: Duration = Duration::from_secs(10);
 /// Cannot connect now (PostgreSQL docs, "PostgreSQL Error Codes").
 const CANNOT_CONNECT_NOW: &str = "57P03";
 
@@ -51,47 +47,78 @@ impl Rooms {
                 Some(SessionError::NoTunnelYet(waits))
             }
             Readiness::Up | Readiness::Idle => {
-                self.last_failure.get().map(SessionError::FailedBefore)
+                let failure = self.last_failure.get();
+                failure.map(|failure| SessionError::FailedBefore(failure.id))
             }
         }
     }
 }
 
-/// Why the last connection to a target could not be made.
+/// Why a target cannot be reached, as far as is known: what the last connection to it, or the last
+/// look at it, has shown. It stands until one shows otherwise; `recovery.rs` sees to that.
 #[derive(Debug, Default)]
-pub(super) struct LastFailure(Mutex<Option<(&'static str, Instant)>>);
+pub(super) struct LastFailure(Mutex<Option<(NotReady, Reached)>>);
+
+/// How far it came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reached {
+    /// There are no credentials.
+    Credentials,
+    /// Further.
+    Further,
+}
 
 impl LastFailure {
-    /// A connection was made.
-    pub(super) fn forget(&self) {
-        *self.lock() = None;
+    /// A connection was made. Returns whether that is news.
+    pub(super) fn forget(&self) -> bool {
+        self.lock().take().is_some()
     }
 
     /// A connection was not made. That says something about others if it was for want of a way to
-    /// the database or of a token; and if the database itself has answered, there is a way.
+    /// the database or of a token; and if the database itself has answered, there is a way. That it
+    /// refuses the token of the role that clients get by themselves would meet the others, too.
     pub(super) fn note(&self, error: &SessionError, about: &About<'_>) {
+        let everybodys = about.target.user.as_deref() == Some(about.user);
         match reach(error) {
-            Reach::Database => self.forget(),
+            Reach::Database if everybodys && refuses_role(error, about) => {
+                *self.lock() = Some((NotReady::of(error, about), Reached::Further));
+            }
+            Reach::Database => _ = self.forget(),
             Reach::Nowhere => {
-                let id = report::before_login(error, Some(about)).id;
-                *self.lock() = Some((id, Instant::now()));
+                let reached = match error.is_about_credentials() {
+                    true => Reached::Credentials,
+                    false => Reached::Further,
+                };
+                *self.lock() = Some((NotReady::of(error, about), reached));
             }
             Reach::Unknown => {}
         }
     }
 
-    /// The identifier of the reason, if it was not long ago.
-    pub(super) fn get(&self) -> Option<&'static str> {
-        let failure = *self.lock();
-        failure
-            .filter(|(_, at)| at.elapsed() < FRESH)
-            .map(|(id, _)| id)
+    /// The reason.
+    pub(super) fn get(&self) -> Option<NotReady> {
+        let failure = self.lock();
+        failure.as_ref().map(|(reason, _)| reason.clone())
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<(&'static str, Instant)>> {
+    /// How far it came.
+    pub(super) fn reached(&self) -> Option<Reached> {
+        self.lock().as_ref().map(|(_, reached)| *reached)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<(NotReady, Reached)>> {
         // It is written whole.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether the database does not take tokens for this role.
+fn refuses_role(error: &SessionError, about: &About<'_>) -> bool {
+    let wants_other = matches!(
+        error,
+        SessionError::Upstream(UpstreamError::UnexpectedAuth(_))
+    );
+    wants_other || (about.token_judged && error.refuses_token(about.target.endpoint.kind()))
 }
 
 /// How far a connection that failed has come.
@@ -138,20 +165,79 @@ fn reach(error: &SessionError) -> Reach {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::sync::Arc;
 
-    #[tokio::test(start_paused = true)]
-    async fn a_failure_is_remembered_for_a_moment() {
-        let last = LastFailure::default();
-        assert_eq!(last.get(), None);
-        *last.lock() = Some(("ssm.access-denied", Instant::now()));
-        tokio::time::advance(FRESH - Duration::from_millis(1)).await;
-        assert_eq!(last.get(), Some("ssm.access-denied"));
-        tokio::time::advance(Duration::from_millis(1)).await;
-        assert_eq!(last.get(), None);
-        *last.lock() = Some(("ssm.access-denied", Instant::now()));
-        last.forget();
-        assert_eq!(last.get(), None);
+    use pg_handshake::{ErrorReply, ServerError, SqlState};
+
+    use super::*;
+    use crate::aws::CredentialsError;
+    use crate::config::{File, Layer, Target};
+    use crate::tunnel::TunnelError;
+
+    fn target() -> Target {
+        let text = "[targets.orders]\nvia = 'direct'\nuser = 'db_user'\nhost = 'orders.abc.eu-central-1.rds.amazonaws.com'";
+        let file: File = toml::from_str(text).unwrap();
+        let mut all = file.targets(&[], &Layer::default(), "").unwrap();
+        all.remove(0)
+    }
+
+    fn refused(state: &str) -> SessionError {
+        let reply = ErrorReply::fatal(SqlState::parse(state.as_bytes()).unwrap(), "no");
+        let error = ServerError::parse(reply.encode()).unwrap();
+        SessionError::Upstream(UpstreamError::Server(error))
+    }
+
+    #[test]
+    fn a_failure_stands_until_something_shows_otherwise() {
+        let (last, target) = (LastFailure::default(), target());
+        let about = About::target(&target);
+        let id = || last.get().map(|failure| failure.id);
+        assert_eq!((id(), last.reached()), (None, None));
+        assert!(!last.forget(), "no news");
+        last.note(&SessionError::NoAlpn, &about);
+        assert_eq!(
+            (id(), last.reached()),
+            (Some("tls.alpn"), Some(Reached::Further))
+        );
+        // About the one client only.
+        let gone = SessionError::ClientGone(std::io::ErrorKind::UnexpectedEof.into());
+        last.note(&gone, &about);
+        assert_eq!(id(), Some("tls.alpn"));
+        let expired = || CredentialsError::Expired {
+            at: None,
+            profile: None,
+        };
+        for error in [
+            SessionError::Credentials(expired()),
+            SessionError::Token(expired().into()),
+            SessionError::Tunnel(TunnelError::Credentials(Arc::new(expired()))),
+        ] {
+            last.note(&error, &about);
+            assert_eq!(last.reached(), Some(Reached::Credentials), "{error:?}");
+        }
+        last.note(&refused("3D000"), &about);
+        assert_eq!(id(), None, "the database has answered");
+        last.note(&refused("57P03"), &about);
+        assert!(id().is_some() && last.forget(), "news");
+    }
+
+    #[test]
+    fn a_refused_role_is_a_failure_of_the_target_if_clients_get_it_by_themselves() {
+        let (last, target) = (LastFailure::default(), target());
+        for (user, token_judged, fails) in [
+            ("db_user", true, true),
+            ("db_user", false, false),
+            ("other", true, false),
+        ] {
+            let about = About {
+                user,
+                token_judged,
+                ..About::target(&target)
+            };
+            last.forget();
+            last.note(&refused("28000"), &about);
+            assert_eq!(last.get().is_some(), fails, "{user} {token_judged}");
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use thiserror::Error;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -17,6 +17,7 @@ use super::greet::LocalAcceptor;
 use super::known::Memory;
 use super::limits::Places;
 use super::probe::LastFailure;
+use super::recovery::Recovering;
 use super::{Arrival, SessionError};
 use crate::alias::Aliases;
 use crate::aws::AwsContext;
@@ -52,6 +53,8 @@ pub struct Proxy {
     pub(super) cancels: Semaphore,
     /// Nobody is let in any more.
     closing: AtomicBool,
+    /// Told when a target that could not be reached can be.
+    pub recovered: Notify,
     /// What is measured.
     pub observed: Arc<Observed>,
     /// Cancelled when the remaining connections must end.
@@ -97,6 +100,7 @@ impl Proxy {
             cancel_keys: CancelKeys::default(),
             cancels: Semaphore::new(MOST_CANCELS),
             closing: AtomicBool::new(false),
+            recovered: Notify::new(),
             observed: Arc::new(Observed::new(serve.max_connections)),
             stop: CancellationToken::new(),
         })
@@ -134,6 +138,7 @@ pub struct Rooms {
     pub(super) known: Memory,
     pub(super) places: Places,
     pub(super) last_failure: LastFailure,
+    pub(super) recovering: Recovering,
     aliases: Arc<Aliases>,
     /// Where the end of its tunnel is waited for.
     endings: TaskTracker,
@@ -216,6 +221,7 @@ impl Rooms {
             known: Memory::default(),
             places: Places::new(target.login.connection_limit),
             last_failure: LastFailure::default(),
+            recovering: Recovering::default(),
             aliases: Arc::new(Aliases::new(target.login.dns_server)),
             target: Arc::new(target),
         })

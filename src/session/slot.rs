@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info};
 
+use super::recovery::NotReady;
 use super::rooms::{Rooms, SetupError};
 use super::{Proxy, SessionError};
 use crate::aws::{AwsContext, AwsOptions};
@@ -212,12 +213,20 @@ impl Slot {
 
     /// Looks the database up until it is found, so that nobody has to come for it: what waits for
     /// readiness sends nobody. Ends when the target is no longer served.
-    async fn keep_looking(slot: Weak<Self>) {
+    async fn keep_looking(slot: Weak<Self>, proxy: Arc<Proxy>) {
         let (mut pause, longest) = LOOK_AGAIN;
+        let mut failed = false;
         loop {
             let Some(slot) = slot.upgrade() else { return };
-            if slot.ready().is_some() || slot.rooms().await.is_ok() {
-                return;
+            match slot.rooms().await {
+                // The first look is also `prepare`'s, which goes on from there.
+                Ok(_) if !failed => return,
+                Ok(rooms) => {
+                    rooms.check_and_note(&proxy).await;
+                    proxy.recovered.notify_waiters();
+                    return;
+                }
+                Err(_) => failed = true,
             }
             drop(slot);
             sleep(jitter(pause)).await;
@@ -230,17 +239,18 @@ impl Slot {
         self.plan.anywhere()
     }
 
-    /// The identifier of the reason why the last lookup found nothing.
-    pub(super) fn failed_lookup(&self) -> Option<&'static str> {
+    /// Why the last lookup found nothing.
+    pub(super) fn lookup_failure(&self) -> Option<NotReady> {
         let error = self.lookup.failure().as_ref()?.error.clone();
-        Some(report::before_login(&error.into(), None).id)
+        let target = self.provisional();
+        Some(NotReady::of(&error.into(), &report::About::target(&target)))
     }
 
     /// Why the last attempt to look it up failed, as far as it concerns who only asks.
     pub(super) fn not_now(&self) -> Option<SessionError> {
-        match (self.ready(), self.failed_lookup()) {
+        match (self.ready(), self.lookup_failure()) {
             (Some(rooms), _) => rooms.not_now(),
-            (None, Some(id)) => Some(SessionError::FailedBefore(id)),
+            (None, Some(failure)) => Some(SessionError::FailedBefore(failure.id)),
             (None, None) => Some(SessionError::NoTunnelYet(Readiness::Starting)),
         }
     }
@@ -359,22 +369,15 @@ impl Entry {
     }
 }
 
-/// Looks up what has to be, all at the same time, once; whatever is not found is looked for further in
-/// the background. Why something was not found is logged.
-pub async fn look_up_all(slots: &[Arc<Slot>], proxy: &Proxy) {
-    let open = slots.iter().filter(|slot| slot.ready().is_none());
-    let open: Vec<_> = open.collect();
-    for slot in &open {
+/// Finds out what can be known of targets before their first clients, of all at the same time, see
+/// `Slot::prepare`; what is not found is looked for further in the background.
+pub async fn prepare_all(slots: &[Arc<Slot>], proxy: &Arc<Proxy>) {
+    for slot in slots.iter().filter(|slot| slot.ready().is_none()) {
         let (slot, stop) = (Arc::downgrade(slot), proxy.stop.clone());
-        let looking = Slot::keep_looking(slot);
+        let looking = Slot::keep_looking(slot, Arc::clone(proxy));
         tokio::spawn(async move { stop.run_until_cancelled(looking).await });
     }
-    let all = open.iter().map(|slot| async {
-        if let Err(error) = slot.rooms().await {
-            let target = slot.provisional();
-            report::before_login(&error, Some(&report::About::target(&target))).log();
-        }
-    });
+    let all = slots.iter().map(|slot| slot.prepare(proxy));
     let all = futures_util::future::join_all(all);
     _ = proxy.stop.run_until_cancelled(all).await;
 }

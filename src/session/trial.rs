@@ -55,10 +55,12 @@ impl Rooms {
 
     /// What is wrong, before there is a trial to ask.
     pub(crate) fn explain(&self, error: &SessionError) -> Explanation {
-        report::explain(error, Some(&self.about(self.target.user.as_deref(), None)))
+        report::explain(error, Some(&self.about(None)))
     }
 
-    fn about<'a>(&'a self, user: Option<&'a str>, trial: Option<&'a Trial>) -> About<'a> {
+    /// What an error of a trial, or before there is one, is about.
+    pub(super) fn about<'a>(&'a self, trial: Option<&'a Trial>) -> About<'a> {
+        let user = trial.map(Trial::user).or(self.target.user.as_deref());
         About {
             target: &self.target,
             user: user.unwrap_or_default(),
@@ -67,6 +69,7 @@ impl Rooms {
             evidence: trial.and_then(|trial| trial.evidence.as_ref()),
             open_connections: 1,
             startup: trial.map(|trial| &trial.routed.startup),
+            no_default: None,
         }
     }
 }
@@ -114,6 +117,16 @@ pub(crate) struct Session {
     pub(crate) server_version: Option<String>,
     /// Whether the database let us in without asking for a token.
     pub(crate) unasked: bool,
+}
+
+impl Session {
+    /// Takes leave (PostgreSQL docs, "Message Formats", Terminate).
+    pub(super) async fn leave(mut self) {
+        let bye = std::iter::once(Bytes::from_static(&crate::splice::TERMINATE));
+        // Whether it still hears that does not matter.
+        _ = super::write_all(&mut self.stream, bye).await;
+        crate::splice::close(&mut self.stream).await;
+    }
 }
 
 impl Trial {
@@ -169,7 +182,7 @@ impl Trial {
 
     /// What is wrong, in the words that a client would get.
     pub(crate) fn explain(&self, error: &SessionError) -> Explanation {
-        let about = self.rooms.about(Some(self.user()), Some(self));
+        let about = self.rooms.about(Some(self));
         report::explain(error, Some(&about))
     }
 

@@ -13,7 +13,7 @@ impl Watched for Rooms {
         View {
             target: Arc::clone(&self.target),
             readiness: self.transport.readiness(),
-            failed: self.last_failure.get(),
+            failed: self.last_failure.get().map(|failure| failure.id),
             tunnel: self.transport.stats(),
             found: true,
         }
@@ -27,7 +27,7 @@ impl Watched for Slot {
             None => View {
                 target: Arc::new(self.provisional()),
                 readiness: Readiness::Starting,
-                failed: self.failed_lookup(),
+                failed: self.lookup_failure().map(|failure| failure.id),
                 tunnel: TunnelStats::default(),
                 found: false,
             },
@@ -42,7 +42,7 @@ impl Session {
         self.proxy.observed.admit(Newcomer {
             target: &routed.target.name,
             user: &routed.user,
-            database: routed.database.as_deref().unwrap_or_default(),
+            database: routed.shown_database(),
             program: program.unwrap_or_default(),
             peer: &self.arrival.to_string(),
             since: self.accepted,

@@ -26,13 +26,37 @@ pub struct Follower {
     have: usize,
     body_left: usize,
     error: Option<FollowError>,
+    /// The types of messages to count.
+    wanted: &'static [u8],
+    counted: u64,
 }
+
+/// Types of the messages of a client that the server answers with a ReadyForQuery each: Query, Sync,
+/// FunctionCall (PostgreSQL docs, "Message Flow").
+pub const ASKS_FOR_READY: &[u8] = b"QSF";
+/// Type of ReadyForQuery.
+pub const READY_FOR_QUERY: &[u8] = b"Z";
 
 impl Follower {
     /// A follower that stands at a boundary.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// A follower that counts the messages of these types.
+    #[must_use]
+    pub fn counting(wanted: &'static [u8]) -> Self {
+        Self {
+            wanted,
+            ..Self::default()
+        }
+    }
+
+    /// How many messages of the types that are counted have begun.
+    #[must_use]
+    pub fn counted(&self) -> u64 {
+        self.counted
     }
 
     /// Follows the next bytes of the stream.
@@ -99,6 +123,7 @@ impl Follower {
             return Err(error);
         }
         self.have = 0;
+        self.counted += u64::from(self.wanted.contains(&tag));
         self.error_head.clear();
         self.body_left = length as usize - 4;
         Ok(())

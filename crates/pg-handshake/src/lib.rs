@@ -40,7 +40,7 @@ pub use auth::AuthMethod;
 pub use cancel_key::CancelKey;
 pub use client::{Client, ClientError, ClientEvent, EncryptionRequest};
 pub use error_response::{ErrorReply, Severity, SqlState};
-pub use follow::{FollowError, Follower};
+pub use follow::{ASKS_FOR_READY, FollowError, Follower, READY_FOR_QUERY};
 pub use frame::{MAX_AUTH_FRAME, MAX_ERROR_FRAME, Malformed};
 pub use password::{
     AUTHENTICATION_OK, PasswordError, PasswordReader, SaslInitialResponse, authentication_sasl,

@@ -237,8 +237,10 @@ async fn a_database_is_looked_for_until_it_is_found() {
     let world =
         world("[targets.later]\ndb = \"later\"\nuser = \"db_user\"\nport = 0\n".to_owned()).await;
     let line = world.proxy.ready_line();
+    assert!(line.starts_with("not ready  later  "), "{line}");
+    assert!(line.contains("→ RDS later as db_user"), "{line}");
     assert!(
-        line.contains("RDS later, which was not found yet"),
+        line.ends_with("[discover.no-database]; pgiam tries again"),
         "{line}"
     );
     let ran = run(world.psql_command(&["-c", "select 1"])).await;

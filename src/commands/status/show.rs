@@ -133,6 +133,7 @@ fn target_row(target: &Target) -> [String; 7] {
     let limit = limit.map(|limit| format!("/{limit}")).unwrap_or_default();
     let last = target.last_error.as_ref();
     let last = last.map(|e| format!("{} {}", e.id, age(e.age_seconds)));
+    let last = last.or_else(|| target.failing.clone());
     [
         target.name.clone(),
         target.port.to_string(),

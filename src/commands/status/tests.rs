@@ -20,6 +20,74 @@ fn process(state: &str, targets: &[(&str, bool)]) -> Process {
     }
 }
 
+/// Processes with a kind, a pid and targets; the last one does not answer.
+fn chosen(args: &StopArgs) -> Vec<u32> {
+    let of = |kind: &str, pid, targets: &[(&str, bool)]| Process {
+        kind: kind.to_owned(),
+        pid,
+        ..process("serving", targets)
+    };
+    let both = of("serve", 1, &[("orders", true), ("reports", true)]);
+    let one = of("serve", 2, &[("orders", true)]);
+    let run = of("run", 3, &[("orders", true)]);
+    let tunnel = of("tunnel", 4, &[("mysql.internal:3306", true)]);
+    let all = [Some(&both), Some(&one), Some(&run), Some(&tunnel), None];
+    let all = (1..)
+        .zip(all)
+        .filter(|(pid, process)| choice(args, *pid, *process) == Choice::Stop);
+    all.map(|(pid, _)| pid).collect()
+}
+
+#[test]
+fn servers_are_stopped_and_jobs_only_if_they_are_chosen() {
+    let stop = StopArgs::default;
+    let targets = |names: &[&str]| StopArgs {
+        targets: names.iter().map(ToString::to_string).collect(),
+        ..stop()
+    };
+    assert_eq!(chosen(&stop()), [1, 2]);
+    assert_eq!(
+        chosen(&StopArgs {
+            all: true,
+            ..stop()
+        }),
+        [1, 2, 3, 4, 5]
+    );
+    for pid in [3, 5] {
+        assert_eq!(
+            chosen(&StopArgs {
+                pid: Some(pid),
+                ..stop()
+            }),
+            [pid]
+        );
+    }
+    // A server with another target is not ended for one of them.
+    assert_eq!(chosen(&targets(&["orders"])), [2, 3]);
+    assert_eq!(chosen(&targets(&["reports", "orders"])), [1, 2, 3]);
+    assert_eq!(chosen(&targets(&["mysql.internal:3306"])), [4]);
+    assert_eq!(chosen(&targets(&["nothing"])), [0; 0]);
+}
+
+#[test]
+fn what_is_left_running_is_named() {
+    let run = Process {
+        kind: "run".to_owned(),
+        ..process("serving", &[("orders", true)])
+    };
+    let stop = StopArgs::default;
+    let Choice::Leave(words) = choice(&stop(), 3, Some(&run)) else {
+        panic!("a job is stopped");
+    };
+    assert_eq!(words, "run 3 (orders)");
+    let said = nothing_to_stop(&stop(), &[words]);
+    assert_eq!(
+        said,
+        "pgiam: no pgiam serve of yours is running; running: run 3 (orders)\nhint: end one with pgiam stop --pid PID, all of them with pgiam stop --all"
+    );
+    assert_eq!(nothing_to_stop(&stop(), &[]), NONE_RUNS);
+}
+
 #[test]
 fn what_is_waited_for_has_a_name() {
     let serving = process("serving", &[("orders", true), ("reports", false)]);

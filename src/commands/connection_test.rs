@@ -1,0 +1,70 @@
+//! `pgiam serve --test`: one login per target at the start.
+
+use std::sync::Arc;
+
+use thiserror::Error;
+use tracing::info;
+
+use super::choose::in_words;
+use crate::session::Slot;
+
+/// Targets at which the login failed.
+#[derive(Debug, Default, Error)]
+#[error("{}", said(.failed, .all))]
+pub(super) struct TestFailed {
+    /// Each by its name, and why.
+    failed: Vec<(String, String)>,
+    /// How many were tried.
+    all: usize,
+}
+
+fn said(failed: &[(String, String)], all: &usize) -> String {
+    let reasons = failed
+        .iter()
+        .map(|(name, reason)| format!("\n{name}: {reason}"));
+    let reasons: String = reasons.collect();
+    format!(
+        "{} of {all} targets failed the connection test{reasons}",
+        failed.len()
+    )
+}
+
+/// Logs in once at every target, at all of them at the same time, as a client that leaves user and
+/// database to the target. Takes no longer than the timeouts of the slowest.
+///
+/// # Errors
+/// [`TestFailed`] with the reasons, as a client would get them.
+pub(super) async fn run(slots: &[Arc<Slot>]) -> Result<(), TestFailed> {
+    let tests = slots.iter().map(|slot| slot.test());
+    let outcomes = futures_util::future::join_all(tests).await;
+    let mut failed = Vec::new();
+    for (slot, outcome) in slots.iter().zip(outcomes) {
+        let name = &slot.plan.name;
+        match outcome {
+            Ok(()) => info!(name, "connection test passed"),
+            Err(reason) => failed.push((name.clone(), in_words(&reason))),
+        }
+    }
+    match failed.is_empty() {
+        true => Ok(()),
+        false => Err(TestFailed {
+            failed,
+            all: slots.len(),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_failed_is_named() {
+        let error = TestFailed {
+            failed: vec![("orders".into(), "no way [x]\nhint: y".into())],
+            all: 2,
+        };
+        let said = "1 of 2 targets failed the connection test\norders: no way [x]\nhint: y";
+        assert_eq!(error.to_string(), said);
+    }
+}

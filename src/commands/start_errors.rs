@@ -1,0 +1,308 @@
+//! Which errors at the start of a command end it, and which pass by themselves.
+//!
+//! A server stays for what passes: it tells every client the reason, tries again, and recovers. What
+//! ends it is what no waiting mends: a wrong configuration, a port that another program has. The
+//! same holds for every command that serves connections:
+//!
+//! | command | what ends it | what passes |
+//! |---|---|---|
+//! | `serve` | see [`Outlook::of`]; one target that cannot be served does not end the others | everything else |
+//! | `tunnel` | the same; it asks nothing of AWS before it listens | everything about AWS and the far side |
+//! | `run` | everything: somebody waits for the command, which is not started (exit code 125) | nothing |
+
+use super::choose::SettleError;
+use crate::aws::CredentialsError;
+use crate::discover::DiscoverError;
+
+/// What becomes of an error by waiting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outlook {
+    /// Nothing: somebody has to change something here.
+    Final,
+    /// It may be over in a moment, or as soon as somebody logs in.
+    Passing,
+}
+
+impl Outlook {
+    /// Sorts an error of the start. One that is not known here is final.
+    pub(super) fn of(error: &anyhow::Error) -> Self {
+        if let Some(SettleError::Discover(error)) = error.downcast_ref() {
+            return Self::of_lookup(error);
+        }
+        if let Some(error) = error.downcast_ref() {
+            return Self::of_lookup(error);
+        }
+        Self::Final
+    }
+
+    /// Sorts an error of a lookup at AWS that a person at a terminal waits for. (Without one the
+    /// server does not wait for lookups, and none of these ends it.)
+    fn of_lookup(error: &DiscoverError) -> Self {
+        match error {
+            DiscoverError::Credentials(error) => Self::of_credentials(error),
+            DiscoverError::Refused { .. }
+            | DiscoverError::Unreachable { .. }
+            | DiscoverError::Unusable { .. }
+            | DiscoverError::Answer { .. } => Self::Passing,
+            // A name that was typed wrong, most likely; who types is there to correct it.
+            DiscoverError::NoDatabase { .. } | DiscoverError::NoRegion => Self::Final,
+        }
+    }
+
+    fn of_credentials(error: &CredentialsError) -> Self {
+        match error {
+            CredentialsError::NotFound { .. }
+            | CredentialsError::Expired { .. }
+            | CredentialsError::SsoSession { .. }
+            | CredentialsError::AssumeRole { .. }
+            | CredentialsError::Rejected { .. }
+            | CredentialsError::Process { .. }
+            | CredentialsError::Timeout { .. }
+            | CredentialsError::Other { .. } => Self::Passing,
+            CredentialsError::NoSuchProfile { .. }
+            | CredentialsError::Config { .. }
+            | CredentialsError::CaBundle { .. } => Self::Final,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::net::{Ipv4Addr, SocketAddr};
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::super::connection_test::TestFailed;
+    use super::*;
+    use crate::admin::AdminError;
+    use crate::config::{ConfigError, Db};
+    use crate::forward::ListenError;
+    use crate::local_password::LocalPasswordError;
+    use crate::server::BindError;
+    use crate::tunnel::ApiAnswer;
+
+    fn credentials() -> Vec<(CredentialsError, Outlook)> {
+        use CredentialsError as E;
+        use Outlook::{Final, Passing};
+        let source =
+            || -> Arc<dyn std::error::Error + Send + Sync> { Arc::new(io::Error::other("no")) };
+        let profile = None;
+        vec![
+            (
+                E::NotFound {
+                    profile: profile.clone(),
+                    looked: vec![],
+                    source: source(),
+                },
+                Passing,
+            ),
+            (
+                E::Expired {
+                    at: None,
+                    profile: profile.clone(),
+                },
+                Passing,
+            ),
+            (
+                E::SsoSession {
+                    profile: profile.clone(),
+                    session: None,
+                    source: source(),
+                },
+                Passing,
+            ),
+            (
+                E::AssumeRole {
+                    profile: profile.clone(),
+                    role: None,
+                    caller: None,
+                    code: "".into(),
+                    message: "".into(),
+                },
+                Passing,
+            ),
+            (
+                E::Rejected {
+                    profile: profile.clone(),
+                    code: "".into(),
+                    message: "".into(),
+                    clock: None,
+                },
+                Passing,
+            ),
+            (
+                E::Process {
+                    profile: profile.clone(),
+                    reason: "".into(),
+                },
+                Passing,
+            ),
+            (
+                E::Timeout {
+                    after: Duration::ZERO,
+                    profile: profile.clone(),
+                },
+                Passing,
+            ),
+            (
+                E::Other {
+                    profile: profile.clone(),
+                    source: source(),
+                },
+                Passing,
+            ),
+            (
+                E::NoSuchProfile {
+                    profile: "".into(),
+                    known: vec![],
+                },
+                Final,
+            ),
+            (
+                E::Config {
+                    profile,
+                    reason: "".into(),
+                },
+                Final,
+            ),
+            (
+                E::CaBundle {
+                    path: "ca.pem".into(),
+                    reason: "".into(),
+                },
+                Final,
+            ),
+        ]
+    }
+
+    fn lookups() -> Vec<(DiscoverError, Outlook)> {
+        use DiscoverError as E;
+        use Outlook::{Final, Passing};
+        let wanted = || Db {
+            identifier: "orders".to_owned(),
+            reader: false,
+        };
+        let answer = || ApiAnswer {
+            code: "ThrottlingException".into(),
+            message: "".into(),
+            request_id: None,
+            clock: None,
+        };
+        let refused = |denied| E::Refused {
+            action: "rds:DescribeDBClusters",
+            denied,
+            answer: answer(),
+            region: "".into(),
+        };
+        vec![
+            (refused(false), Passing),
+            (refused(true), Passing),
+            (
+                E::Unreachable {
+                    service: "RDS",
+                    region: "".into(),
+                    reason: "".into(),
+                },
+                Passing,
+            ),
+            (
+                E::Unusable {
+                    wanted: wanted(),
+                    reason: "".into(),
+                },
+                Passing,
+            ),
+            (
+                E::Answer {
+                    action: "rds:DescribeDBClusters",
+                    reason: "".into(),
+                },
+                Passing,
+            ),
+            (
+                E::NoDatabase {
+                    wanted: wanted(),
+                    region: "".into(),
+                    nearest: None,
+                    unseen: vec![],
+                },
+                Final,
+            ),
+            (E::NoRegion, Final),
+        ]
+    }
+
+    #[test]
+    fn what_waiting_mends_does_not_end_the_start() {
+        for (error, outlook) in credentials() {
+            let said = format!("{error:?}");
+            let lookup = DiscoverError::Credentials(error);
+            assert_eq!(
+                Outlook::of(&SettleError::Discover(lookup).into()),
+                outlook,
+                "{said}"
+            );
+        }
+        for (error, outlook) in lookups() {
+            let said = format!("{error:?}");
+            assert_eq!(
+                Outlook::of(&SettleError::Discover(error).into()),
+                outlook,
+                "{said}"
+            );
+        }
+        for (error, outlook) in lookups() {
+            assert_eq!(Outlook::of(&error.into()), outlook);
+        }
+    }
+
+    #[test]
+    fn what_somebody_has_to_change_here_ends_it() {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 5433));
+        let other = || io::Error::other("no");
+        let config = || ConfigError::NoPassword {
+            address: address.ip(),
+        };
+        let errors: Vec<anyhow::Error> = vec![
+            config().into(),
+            SettleError::Config(config()).into(),
+            BindError::InUse {
+                address,
+                target: "orders".into(),
+            }
+            .into(),
+            BindError::Hub {
+                port: 5433,
+                target: "orders".into(),
+            }
+            .into(),
+            BindError::Other {
+                address,
+                source: other(),
+            }
+            .into(),
+            ListenError::InUse { address }.into(),
+            ListenError::NotAllowed { address }.into(),
+            ListenError::Other {
+                address,
+                source: other(),
+            }
+            .into(),
+            AdminError::InUse { address }.into(),
+            AdminError::Other {
+                address,
+                source: other(),
+            }
+            .into(),
+            LocalPasswordError::Twice {
+                file: "password".into(),
+            }
+            .into(),
+            TestFailed::default().into(),
+        ];
+        for error in errors {
+            assert_eq!(Outlook::of(&error), Outlook::Final, "{error}");
+        }
+    }
+}
