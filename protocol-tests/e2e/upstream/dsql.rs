@@ -24,7 +24,16 @@ async fn ordinary_roles_and_admin_log_in_by_direct_tls() {
         assert_eq!(round_trips(&world, user).await, 3, "{user}");
         assert_eq!(round_trips(&world, user).await, 2, "{user}");
         let ran = world
-            .psql(&["-A", "-t", "-U", user, "-c", "select current_user"])
+            .psql(&[
+                "-A",
+                "-t",
+                "-U",
+                user,
+                "-d",
+                "app",
+                "-c",
+                "select current_user",
+            ])
             .await;
         assert_eq!(clean_rows(&ran), user);
     }
@@ -48,7 +57,16 @@ async fn an_alias_is_treated_as_what_it_leads_to() {
     })
     .await;
     for user in ["db_user", "admin"] {
-        let who = ["-A", "-t", "-U", user, "-c", "select current_user"];
+        let who = [
+            "-A",
+            "-t",
+            "-U",
+            user,
+            "-d",
+            "app",
+            "-c",
+            "select current_user",
+        ];
         assert_eq!(clean_rows(&world.psql(&who).await), user);
     }
     assert_eq!(tokens(&world), [true; 2]);

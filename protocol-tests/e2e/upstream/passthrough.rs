@@ -28,10 +28,11 @@ fn passwords(bindir: Option<PathBuf>) -> Engine {
 
 const WHO: &str = "select current_user, ssl, version from pg_stat_ssl where pid = pg_backend_pid()";
 
-/// psql with a password for `user`.
+/// psql with a password for `user`. A client that names a role names its database, too: the target's
+/// own does not take its place here.
 fn psql(world: &World, user: &str, password: &str, conninfo: &str) -> Command {
     let mut command = world.psql_command(&["-A", "-t", "-U", user, "-d", conninfo, "-c", WHO]);
-    command.env("PGPASSWORD", password);
+    command.env("PGPASSWORD", password).env("PGDATABASE", "app");
     command
 }
 
@@ -206,7 +207,9 @@ async fn a_login_bound_to_local_tls_is_told_what_to_set() {
 async fn ctrl_c_works_as_ever() {
     let world = passthrough(passwords(None)).await;
     let mut command = world.psql_command(&["-U", "scram_only", "-d", "sslmode=disable"]);
-    command.env("PGPASSWORD", SCRAM_PASSWORD);
+    command
+        .env("PGPASSWORD", SCRAM_PASSWORD)
+        .env("PGDATABASE", "app");
     ctrl_c(&world, command).await;
     world.stop().await;
 }
@@ -220,7 +223,9 @@ async fn a_server_that_does_not_take_direct_tls_is_asked_once() {
         let who = ["-A", "-t", "-U", "scram_only", "-d", "sslmode=disable"];
         let mut command = world.psql_command(&who);
         command.args(["-c", "select current_user"]);
-        command.env("PGPASSWORD", SCRAM_PASSWORD);
+        command
+            .env("PGPASSWORD", SCRAM_PASSWORD)
+            .env("PGDATABASE", "app");
         let ran = run(command).await;
         assert_eq!(clean_rows(&ran), "scram_only");
     }
