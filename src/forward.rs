@@ -28,7 +28,7 @@ use crate::server::{self, Running};
 use crate::tunnel::direct::Direct;
 use crate::tunnel::ssm::supervisor::SsmTransport;
 use crate::tunnel::{Transport, TunnelError, plain};
-use copy::{Copied, End, copy};
+use copy::{Copied, End, copy, copy_half_closing};
 
 /// What Unix keeps for programs of the system; others are refused these ports.
 const PRIVILEGED: u16 = 1024;
@@ -297,11 +297,17 @@ impl Shared {
         info!(tunnel_ms, "connection open");
         live.opened();
 
+        let (traffic, stop) = (live.traffic(), &self.stop);
+        let copied = if self.transport.half_closes() {
+            copy_half_closing(client, &mut server, traffic, stop).await
+        } else {
+            copy(client, &mut server, traffic, stop).await
+        };
         let Copied {
             end,
             sent,
             received,
-        } = copy(client, &mut server, live.traffic(), &self.stop).await;
+        } = copied;
         let seconds = began.elapsed().as_secs();
         let (by, outcome) = match end {
             End::Client => ("client", Ok(())),

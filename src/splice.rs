@@ -103,6 +103,11 @@ impl Pump {
         }
     }
 
+    /// Whether the writer has not taken everything that was read.
+    pub(crate) fn is_held_up(&self) -> bool {
+        self.start < self.end
+    }
+
     /// Moves bytes until something has to be waited for. Ready when this direction is over.
     pub(crate) fn poll<R, W>(
         &mut self,

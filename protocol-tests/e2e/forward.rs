@@ -3,7 +3,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use protocol_tests::events::Event;
@@ -203,6 +203,26 @@ async fn a_client_that_closes_its_sending_side_gets_the_whole_answer() {
         .expect("the server's close arrives")
         .expect("in order");
     assert!(answer == page, "{} of {} bytes", answer.len(), page.len());
+    world.stop().await;
+}
+
+/// The server waits for the end, which the tunnel cannot pass on alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_closes_its_sending_side_does_not_wait_for_a_server_that_stays_open() {
+    let world = World::start(echo_server().await, &[&to(), "--bastion", BASTION]).await;
+    let mut client = world.connect().await;
+    client.write_all(b"PING\n").await.expect("the request");
+    client.shutdown().await.expect("no more requests");
+    let mut answer = [0; 5];
+    timeout(PATIENCE, client.read_exact(&mut answer))
+        .await
+        .expect("an answer in time")
+        .expect("an answer");
+    let answered = Instant::now();
+    let end = timeout(PATIENCE, client.read(&mut [0])).await;
+    assert_eq!(end.expect("the end in time").expect("in order"), 0);
+    let took = answered.elapsed();
+    assert!(took < Duration::from_secs(15), "{took:?}");
     world.stop().await;
 }
 

@@ -1,9 +1,12 @@
 //! Two streams of bytes, copied both ways until both ends have had their say.
 //!
 //! The tunnel cannot close one direction alone: a FIN ends a stream both ways (smux version 1, as
-//! the SSM agent speaks it). So a client's end is not passed on while an answer may still come.
-//! `printf 'GET / HTTP/1.0\r\n\r\n' | nc -N …` closes its sending side with the request, and would
-//! otherwise never see the page.
+//! the SSM agent speaks it: it closes its connection to the far side). So [`copy`] does not pass a
+//! client's end on while an answer may still come. `printf 'GET / HTTP/1.0\r\n\r\n' | nc -N …` closes
+//! its sending side with the request, and would otherwise never see the page. Once the answer has
+//! come and the far side has been quiet for a while, the stream is closed.
+//!
+//! A TCP connection can close one direction alone: [`copy_half_closing`] passes the end on at once.
 
 use std::future::poll_fn;
 use std::io;
@@ -23,9 +26,16 @@ use crate::tunnel::{Duplex, TunnelError};
 /// passed on when nothing more has come for this long. Several round trips of a slow tunnel, and
 /// short enough that a loop of small programs does not fill the far side with idle connections.
 const ANSWERED: Duration = Duration::from_secs(1);
+/// The same once the answer to a client that has sent something since ([`UNANSWERED`]) has begun, at least. A far side that has been silent for longer before
+/// is given twice its longest silence, up to [`UNANSWERED`]: an answer that comes in parts is not cut
+/// off, and a far side that answers at once and then waits for more does not hold the client up.
+const ANSWERING: Duration = Duration::from_secs(3);
 /// The same where nothing has been said at all: some servers speak first, but most such clients only
 /// look whether the port is open.
 const SILENT: Duration = Duration::from_secs(5);
+/// The same where the far side knows that the client sends no more: it ends when it has finished.
+/// Only a bound on what a far side that ignores the end can hold open.
+const PASSED_ON: Duration = Duration::from_secs(60 * 60);
 /// How long a client that goes on sending to a far side that has closed is listened to. To close
 /// with bytes unread would reset the connection, and could cost the client the last answer.
 const LEFTOVER_DEADLINE: Duration = Duration::from_secs(2);
@@ -58,32 +68,29 @@ pub(super) struct Copied {
 /// Copies until both sides have ended in order, one has broken, or `stop` is cancelled. In the
 /// first case both are closed; otherwise the caller closes the client. Bytes count in `traffic` as they
 /// move.
+///
+/// Holds the client's end back while an answer may come, for a `server` whose shutdown closes both
+/// directions.
 pub(super) async fn copy(
     client: &mut dyn Duplex,
     server: &mut dyn Duplex,
     traffic: &Traffic,
     stop: &CancellationToken,
 ) -> Copied {
-    let mut exchange = Exchange {
-        client,
-        server,
-        traffic,
-        up: Pump::new(&[]),
-        down: Pump::new(&[]),
-        refused: None,
-        unanswered: None,
-        ended: None,
-    };
-    let end = tokio::select! {
-        end = poll_fn(|cx| exchange.poll(cx)) => end,
-        () = stop.cancelled() => End::Stopped,
-    };
-    exchange.close(&end).await;
-    Copied {
-        end,
-        sent: exchange.up.copied,
-        received: exchange.down.copied,
-    }
+    Exchange::new(client, server, traffic).run(stop).await
+}
+
+/// The same for a `server` whose shutdown closes the sending direction alone: the client's end is
+/// passed on at once.
+pub(super) async fn copy_half_closing(
+    client: &mut dyn Duplex,
+    server: &mut dyn Duplex,
+    traffic: &Traffic,
+    stop: &CancellationToken,
+) -> Copied {
+    let mut exchange = Exchange::new(client, server, traffic);
+    exchange.half_closes = true;
+    exchange.run(stop).await
 }
 
 struct Exchange<'a> {
@@ -96,18 +103,90 @@ struct Exchange<'a> {
     refused: Option<io::Error>,
     /// The client has sent something since it last received something; `None`: neither yet.
     unanswered: Option<bool>,
+    /// The far side's connection can close one direction alone.
+    half_closes: bool,
     ended: Option<ClientEnded>,
 }
 
 /// The client sends no more.
 struct ClientEnded {
-    /// How long to wait for what may still come,
-    patience: Duration,
-    /// and since when.
+    /// How long to wait for what may still come: least and most.
+    patience: (Duration, Duration),
+    /// Since when the far side has been silent.
+    since: Instant,
+    /// Its longest silence that ended.
+    longest: Duration,
+    /// Ends when the far side has been silent for too long.
     quiet: Pin<Box<Sleep>>,
+    /// The far side is still to be told.
+    to_pass_on: bool,
 }
 
-impl Exchange<'_> {
+impl ClientEnded {
+    fn new(unanswered: Option<bool>, half_closes: bool) -> Self {
+        let patience = match unanswered {
+            _ if half_closes => (PASSED_ON, PASSED_ON),
+            Some(true) => (ANSWERING, UNANSWERED),
+            Some(false) => (ANSWERED, ANSWERED),
+            None => (SILENT, SILENT),
+        };
+        Self {
+            patience,
+            since: Instant::now(),
+            longest: Duration::ZERO,
+            quiet: Box::pin(sleep(patience.1)),
+            to_pass_on: half_closes,
+        }
+    }
+
+    /// The far side has sent something.
+    fn heard(&mut self) {
+        let now = Instant::now();
+        self.longest = self.longest.max(now - self.since);
+        self.wait_from(now);
+    }
+
+    /// The far side is not silent: the client does not take what it has sent.
+    fn held_up(&mut self) {
+        self.wait_from(Instant::now());
+    }
+
+    fn wait_from(&mut self, now: Instant) {
+        let (least, most) = self.patience;
+        self.since = now;
+        let patience = (2 * self.longest).clamp(least, most);
+        self.quiet.as_mut().reset(now + patience);
+    }
+}
+
+impl<'a> Exchange<'a> {
+    fn new(client: &'a mut dyn Duplex, server: &'a mut dyn Duplex, traffic: &'a Traffic) -> Self {
+        Self {
+            client,
+            server,
+            traffic,
+            up: Pump::new(&[]),
+            down: Pump::new(&[]),
+            refused: None,
+            unanswered: None,
+            half_closes: false,
+            ended: None,
+        }
+    }
+
+    async fn run(mut self, stop: &CancellationToken) -> Copied {
+        let end = tokio::select! {
+            end = poll_fn(|cx| self.poll(cx)) => end,
+            () = stop.cancelled() => End::Stopped,
+        };
+        self.close(&end).await;
+        Copied {
+            end,
+            sent: self.up.copied,
+            received: self.down.copied,
+        }
+    }
+
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         if let Poll::Ready(end) = self.poll_up(cx) {
             return Poll::Ready(end);
@@ -135,7 +214,21 @@ impl Exchange<'_> {
             return Poll::Pending;
         };
         if self.down.copied != before {
-            ended.quiet.as_mut().reset(Instant::now() + ended.patience);
+            ended.heard();
+        }
+        if self.down.is_held_up() {
+            ended.held_up();
+        }
+        if ended.to_pass_on {
+            match Pin::new(&mut *self.server).poll_shutdown(cx) {
+                Poll::Ready(Ok(())) => ended.to_pass_on = false,
+                // Its last words may still be on their way.
+                Poll::Ready(Err(error)) => {
+                    ended.to_pass_on = false;
+                    self.refused = Some(error);
+                }
+                Poll::Pending => {}
+            }
         }
         ready!(ended.quiet.as_mut().poll(cx));
         Poll::Ready(End::Client)
@@ -158,15 +251,7 @@ impl Exchange<'_> {
             Stop::Read(Some(error)) => return Poll::Ready(End::ClientLost(error)),
             Stop::Write(error) => self.refused = Some(error),
             Stop::Read(None) => {
-                let patience = match self.unanswered {
-                    Some(true) => UNANSWERED,
-                    Some(false) => ANSWERED,
-                    None => SILENT,
-                };
-                self.ended = Some(ClientEnded {
-                    patience,
-                    quiet: Box::pin(sleep(patience)),
-                });
+                self.ended = Some(ClientEnded::new(self.unanswered, self.half_closes));
             }
         }
         Poll::Pending

@@ -96,6 +96,10 @@ impl Transport for Direct {
         })
     }
 
+    fn half_closes(&self) -> bool {
+        true
+    }
+
     /// There is nothing between us and the database to know about.
     fn readiness(&self) -> Readiness {
         Readiness::Up

@@ -63,6 +63,12 @@ pub trait Transport: Send + Sync {
         Box::pin(std::future::ready(Ok(Vec::new())))
     }
 
+    /// Whether shutting a stream down closes its sending direction alone, as TCP does. A tunnel's
+    /// stream closes both ways.
+    fn half_closes(&self) -> bool {
+        false
+    }
+
     /// How the way stands at this moment. Starts nothing.
     fn readiness(&self) -> Readiness;
 

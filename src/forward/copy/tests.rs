@@ -13,19 +13,22 @@ struct Pair {
 }
 
 fn pair() -> Pair {
+    pair_with(false)
+}
+
+fn pair_with(half_closes: bool) -> Pair {
     // Far smaller than what is sent through: both directions have to wait many times.
     let (client, mut near_client) = duplex(64);
     let (server, mut near_server) = duplex(64);
     let stop = CancellationToken::new();
     let stopped = stop.clone();
     let copying = tokio::spawn(async move {
-        copy(
-            &mut near_client,
-            &mut near_server,
-            &Traffic::default(),
-            &stopped,
-        )
-        .await
+        let traffic = Traffic::default();
+        if half_closes {
+            copy_half_closing(&mut near_client, &mut near_server, &traffic, &stopped).await
+        } else {
+            copy(&mut near_client, &mut near_server, &traffic, &stopped).await
+        }
     });
     Pair {
         client,
@@ -94,6 +97,72 @@ async fn a_client_that_has_only_finished_asking_gets_its_answer() {
     drop(pair.server);
     assert_eq!(read_to_end(&mut pair.client).await, b"slowpage");
     assert!(matches!(pair.copying.await.unwrap().end, End::Server));
+}
+
+/// As a server that waits for another request, or for the end: Redis, HTTP with keep-alive, echo.
+#[tokio::test(start_paused = true)]
+async fn a_far_side_that_stays_open_after_its_answer_does_not_hold_the_client_up() {
+    let mut pair = pair();
+    pair.client.write_all(b"PING").await.unwrap();
+    pair.client.shutdown().await.unwrap();
+    assert_eq!(read(&mut pair.server, 4).await, b"PING");
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    pair.server.write_all(b"PONG").await.unwrap();
+    assert_eq!(read(&mut pair.client, 4).await, b"PONG");
+    let answered = Instant::now();
+    assert_eq!(read_to_end(&mut pair.server).await, b"");
+    assert_eq!(answered.elapsed().as_secs(), ANSWERING.as_secs());
+    assert_eq!(read_to_end(&mut pair.client).await, b"");
+    assert!(matches!(pair.copying.await.unwrap().end, End::Client));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_the_client_takes_its_time_to_read_is_whole() {
+    let mut pair = pair();
+    pair.client.write_all(b"GET /").await.unwrap();
+    pair.client.shutdown().await.unwrap();
+    assert_eq!(read(&mut pair.server, 5).await, b"GET /");
+    let page = vec![b'x'; 10_000];
+    let sent = page.clone();
+    let answering = tokio::spawn(async move {
+        pair.server.write_all(&sent).await.unwrap();
+        pair.server
+    });
+    // A pager that nobody looks at.
+    tokio::time::sleep(10 * UNANSWERED).await;
+    assert!(read(&mut pair.client, page.len()).await == page);
+    let mut server = answering.await.unwrap();
+    assert_eq!(read_to_end(&mut server).await, b"");
+    assert!(matches!(pair.copying.await.unwrap().end, End::Client));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_end_is_passed_on_at_once_where_one_direction_can_close_alone() {
+    let mut pair = pair_with(true);
+    pair.client.write_all(b"report").await.unwrap();
+    pair.client.shutdown().await.unwrap();
+    let began = Instant::now();
+    assert_eq!(read_to_end(&mut pair.server).await, b"report");
+    assert_eq!(began.elapsed(), Duration::ZERO);
+    // The far side knows, so it may take as long as it likes.
+    for part in [b"slow", b"page"] {
+        tokio::time::sleep(20 * UNANSWERED).await;
+        pair.server.write_all(part).await.unwrap();
+    }
+    drop(pair.server);
+    assert_eq!(read_to_end(&mut pair.client).await, b"slowpage");
+    assert!(matches!(pair.copying.await.unwrap().end, End::Server));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_far_side_that_ignores_an_end_is_left_at_last() {
+    let mut pair = pair_with(true);
+    pair.client.shutdown().await.unwrap();
+    let began = Instant::now();
+    assert_eq!(read_to_end(&mut pair.client).await, b"");
+    assert_eq!(began.elapsed().as_secs(), PASSED_ON.as_secs());
+    drop(pair.server);
+    assert!(matches!(pair.copying.await.unwrap().end, End::Client));
 }
 
 #[tokio::test(start_paused = true)]
