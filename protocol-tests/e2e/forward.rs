@@ -243,7 +243,12 @@ async fn the_way_of_a_target_leads_to_an_address() {
 
 /// What the client of a tunnel sees of every failure.
 async fn reset(world: &World) {
-    let mut client = world.connect().await;
+    let address = (Ipv4Addr::LOCALHOST, world.tunnel.port());
+    let mut client = match TcpStream::connect(address).await {
+        // A failure that is known already can be faster than the handshake.
+        Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return,
+        connected => connected.expect("the tunnel accepts"),
+    };
     let read = timeout(PATIENCE, client.read(&mut [0])).await;
     let error = read
         .expect("the connection is given up in time")
@@ -252,12 +257,48 @@ async fn reset(world: &World) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_the_bastion_cannot_resolve_resets_clients_without_a_session_each() {
+    let to = "nowhere.internal:80";
+    let world = World::start(echo_server().await, &[to, "--bastion", BASTION]).await;
+    for _ in 0..3 {
+        reset(&world).await;
+    }
+    let log = world.failure().await;
+    assert_eq!(log["id"], "tunnel.name", "{log}");
+    let reason = format!("the bastion {BASTION} cannot resolve nowhere.internal");
+    assert_eq!(log["reason"], reason, "{log}");
+    let started = |event: &Event| matches!(event, Event::StartSession { .. });
+    assert_eq!(world.sandbox.events().count(started), 1);
+    world.stop().await;
+}
+
+/// What the agent acknowledges and throws away is lost for good: nothing that matters may be in it.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_byte_is_lost_to_an_agent_that_is_not_ready() {
+    let sandbox = sandbox(echo_server().await).await;
+    sandbox.agent(BASTION).update(|s| {
+        s.races = None;
+        s.discard_messages = 1;
+        s.discard_for = Duration::from_millis(50);
+        s.not_ready_for = Duration::from_millis(30);
+    });
+    let world = World::launch(sandbox, &[&to(), "--bastion", BASTION]).await;
+    let sent = bytes(100_000);
+    echoed(&mut world.connect().await, &sent).await;
+    let discarded = |event: &Event| matches!(event, Event::InputDiscarded { .. });
+    assert!(world.sandbox.events().count(discarded) >= 1);
+    let dials = |event: &Event| matches!(event, Event::Dial { .. });
+    assert_eq!(world.sandbox.events().count(dials), 1);
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_refused_dial_resets_the_client_and_is_explained_in_the_log() {
-    let world = World::start(
-        echo_server().await,
-        &["nowhere.internal:80", "--bastion", BASTION],
-    )
-    .await;
+    let sandbox = sandbox(echo_server().await).await;
+    let refused = protocol_tests::vpc::Endpoint::Refused;
+    sandbox.vpc().add("nowhere.internal", 80, refused);
+    let args = ["nowhere.internal:80", "--bastion", BASTION];
+    let world = World::launch(sandbox, &args).await;
     reset(&world).await;
     let log = world.failure().await;
     assert_eq!(log["id"], "tunnel.dial", "{log}");

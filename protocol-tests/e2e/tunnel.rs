@@ -3,9 +3,13 @@
 
 mod dials;
 mod endings;
+mod first_bytes;
+mod leftovers;
+mod names;
 mod pool;
 mod reach;
 mod resume;
+mod silence;
 
 use protocol_tests::events::Event;
 

@@ -136,6 +136,14 @@ pub enum Event {
         /// Sequence number.
         sequence: i64,
     },
+    /// The built-in agent acknowledged input and threw it away, because it had not noted yet that the
+    /// handshake was complete.
+    InputDiscarded {
+        /// The session.
+        session_id: String,
+        /// Sequence number.
+        sequence: i64,
+    },
     /// The client broke the protocol in a way the real agent would stumble over or silently drop.
     Violation {
         /// The session.
@@ -247,6 +255,7 @@ impl Event {
             | Self::StreamFinished { session_id, .. }
             | Self::AgentResent { session_id, .. }
             | Self::InputDropped { session_id, .. }
+            | Self::InputDiscarded { session_id, .. }
             | Self::Violation { session_id, .. } => Some(session_id),
             Self::ApiDenied { .. }
             | Self::Asked { .. }

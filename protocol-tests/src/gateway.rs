@@ -111,7 +111,7 @@ fn agent_token(session: &Session, body: &Bytes) -> Reply {
         return plain(StatusCode::BAD_REQUEST, "");
     }
     if session.has_ended() {
-        return plain(StatusCode::GONE, "");
+        return plain(StatusCode::GONE, "Session is already terminated");
     }
     let token = session.issue_token(Side::Agent);
     let xml = format!(

@@ -192,7 +192,8 @@ impl Session {
         })
     }
 
-    /// The service keeps the agent's state to itself; "Terminating" is the end of the session.
+    /// The service keeps the agent's state to itself. That of a port session is "Connected" and never
+    /// another one; "Terminating" lets an independent agent end a session without a control channel.
     fn note_agent_state(&self, raw: &Bytes) {
         #[derive(serde::Deserialize)]
         #[serde(rename_all = "PascalCase")]

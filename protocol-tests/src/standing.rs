@@ -8,10 +8,12 @@ use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 
 use crate::demo::{Signals, say};
+use crate::events::Event;
 use crate::front::{FrontKind, FrontOptions, Groups, RdsFront};
 use crate::iam::DbEndpoint;
 use crate::pki::Validity;
@@ -21,6 +23,8 @@ use crate::sandbox::{DEFAULT_TARGET, Sandbox};
 const OWN: &str = "# Made by the sandbox of pgiam; worth nothing elsewhere.\n";
 /// The file with the lines of [`Sandbox::env`].
 const ENV_FILE: &str = "env";
+/// The file with the credentials that an independent agent signs with, one variable a line.
+const AGENT_FILE: &str = "agent.env";
 
 /// A name and port of the private network, and what is really there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,6 +88,10 @@ pub struct StandingOptions {
     pub databases: Vec<Route>,
     /// Send at the real agent's speed.
     pub pacing: bool,
+    /// Let the races of a fast link come up in a share of the sessions.
+    pub races: bool,
+    /// Leave the node to an independent agent.
+    pub external_agent: bool,
 }
 
 impl Default for StandingOptions {
@@ -97,6 +105,8 @@ impl Default for StandingOptions {
             routes: Vec::new(),
             databases: Vec::new(),
             pacing: true,
+            races: true,
+            external_agent: false,
         }
     }
 }
@@ -107,9 +117,22 @@ impl Default for StandingOptions {
 /// When something does not start; the text says what and why.
 pub async fn run(options: StandingOptions) -> anyhow::Result<()> {
     let mut signals = Signals::install()?;
+    let external_agent = options.external_agent;
     let standing = Standing::start(options).await?;
     say(&standing.invitation())?;
-    signals.next().await;
+    let announced = async {
+        for nth in 1.. {
+            let line = standing.session(nth).await;
+            if external_agent && say(&line).is_err() {
+                break; // Nobody listens any more.
+            }
+        }
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        _ = signals.next() => {}
+        () = announced => {}
+    }
     standing.stop().await;
     Ok(())
 }
@@ -140,7 +163,12 @@ impl Standing {
         }
         builder = options.names.iter().fold(builder, |b, name| b.name(name));
         let sandbox = builder.start().await?;
-        sandbox.agent(DEFAULT_TARGET).set_pacing(options.pacing);
+        let agent = sandbox.agent(DEFAULT_TARGET);
+        agent.set_pacing(options.pacing);
+        if !options.races {
+            agent.set_races(false);
+        }
+        agent.update(|s| s.external = options.external_agent);
         sandbox.inventory().add_bastion();
         for route in &options.routes {
             let real = route.address().await?;
@@ -151,7 +179,7 @@ impl Standing {
             fronts.push(start_database(&sandbox, database).await?);
         }
         if options.dir.is_some() {
-            write_files(&sandbox)?;
+            write_files(&sandbox, options.external_agent)?;
         }
         Ok(Self { fronts, sandbox })
     }
@@ -173,6 +201,26 @@ impl Standing {
         _ = std::fs::remove_file(self.sandbox.dir().join(ENV_FILE));
         drop(self.fronts);
         self.sandbox.shutdown().await;
+    }
+
+    /// Waits for the `nth` session, counted from 1, and says what an agent has to know of it:
+    /// `session ID NODE HOST PORT`.
+    pub async fn session(&self, nth: usize) -> String {
+        let is_start = |event: &Event| matches!(event, Event::StartSession { .. });
+        loop {
+            let events = self.sandbox.events();
+            let started = events.wait_for_nth(nth, is_start, Duration::MAX).await;
+            if let Some(Event::StartSession {
+                session_id,
+                target,
+                host,
+                port,
+                ..
+            }) = started
+            {
+                return format!("session {session_id} {target} {host} {port}");
+            }
+        }
     }
 
     /// Lines for a shell.
@@ -234,7 +282,7 @@ fn clear(dir: &Path) -> anyhow::Result<()> {
 }
 
 /// Every reader may run as a user of its own, so all of them can read; `env` appears whole.
-fn write_files(sandbox: &Sandbox) -> anyhow::Result<()> {
+fn write_files(sandbox: &Sandbox, external_agent: bool) -> anyhow::Result<()> {
     let dir = sandbox.dir();
     let user = sandbox.user();
     let config = format!(
@@ -258,8 +306,26 @@ fn write_files(sandbox: &Sandbox) -> anyhow::Result<()> {
     };
     write("config", &config)?;
     write("credentials", &credentials)?;
+    if external_agent {
+        write(AGENT_FILE, &agent_env(sandbox))?;
+    }
     write("env.new", &env)?;
     std::fs::rename(dir.join("env.new"), dir.join(ENV_FILE)).context("writing env")
+}
+
+/// What an independent agent needs to sign and to attach.
+fn agent_env(sandbox: &Sandbox) -> String {
+    let role = sandbox.node_role();
+    let token = role.session_token.as_deref().unwrap_or_default();
+    format!(
+        "{OWN}AWS_ENDPOINT_URL={}\nAWS_CA_BUNDLE={}\nAWS_REGION={}\nAWS_ACCESS_KEY_ID={}\n\
+         AWS_SECRET_ACCESS_KEY={}\nAWS_SESSION_TOKEN={token}\n",
+        sandbox.endpoint_url(),
+        sandbox.pki().ca_pem_path().display(),
+        sandbox.iam().region(),
+        role.access_key_id,
+        role.secret_access_key,
+    )
 }
 
 #[cfg(test)]

@@ -27,13 +27,29 @@ pub enum Endpoint {
     Blackhole,
 }
 
+/// How the resolver that bastions ask treats them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Resolver {
+    /// It answers.
+    #[default]
+    Answers,
+    /// It says that it has failed.
+    Misbehaves,
+    /// It says nothing.
+    Silent,
+}
+
+/// The resolver's address, as Go names it.
+const RESOLVER: &str = "10.0.0.2:53";
+
 /// Name and route table; clones share it.
 #[derive(Debug, Clone, Default)]
 pub struct Vpc(Arc<Mutex<Tables>>);
 
 #[derive(Debug, Default)]
 struct Tables {
-    names: HashMap<String, IpAddr>,
+    names: HashMap<String, Vec<IpAddr>>,
+    resolver: Resolver,
     ports: HashMap<(IpAddr, u16), Endpoint>,
     handed_out: u32,
 }
@@ -53,7 +69,8 @@ impl Vpc {
             None => {
                 tables.handed_out += 1;
                 let address = IpAddr::V4(Ipv4Addr::from(0x0A00_0100 + tables.handed_out));
-                tables.names.insert(host.to_ascii_lowercase(), address);
+                let name = host.to_ascii_lowercase();
+                tables.names.insert(name, vec![address]);
                 address
             }
         };
@@ -69,9 +86,18 @@ impl Vpc {
     /// Makes a name point to another address, as a failover does. Sessions that have resolved the
     /// name before do not notice.
     pub fn point(&self, host: &str, address: IpAddr) {
-        lock(&self.0)
-            .names
-            .insert(host.to_ascii_lowercase(), address);
+        self.point_to_all(host, &[address]);
+    }
+
+    /// The same with several addresses, which the agent tries in this order.
+    pub fn point_to_all(&self, host: &str, addresses: &[IpAddr]) {
+        let name = host.to_ascii_lowercase();
+        lock(&self.0).names.insert(name, addresses.to_vec());
+    }
+
+    /// How the resolver treats lookups from now on.
+    pub fn set_resolver(&self, resolver: Resolver) {
+        lock(&self.0).resolver = resolver;
     }
 
     /// A failover: `host` resolves to a new private address from now on, whose `port` behaves as
@@ -87,9 +113,30 @@ impl Vpc {
         lock(&self.0).names.remove(&host.to_ascii_lowercase());
     }
 
-    /// A DNS lookup on the bastion. Address literals resolve to themselves.
+    /// The first address of a name. Address literals resolve to themselves.
     pub fn resolve(&self, host: &str) -> Option<IpAddr> {
         host.parse().ok().or_else(|| lock(&self.0).find(host))
+    }
+
+    /// A DNS lookup on the bastion: all addresses of the name.
+    ///
+    /// # Errors
+    /// The words of Go's resolver, which the real agent uses.
+    pub fn lookup(&self, host: &str) -> Result<Vec<IpAddr>, String> {
+        if let Ok(address) = host.parse() {
+            return Ok(vec![address]);
+        }
+        let tables = lock(&self.0);
+        let found = tables.names.get(&host.to_ascii_lowercase()).cloned();
+        let failed = |why: &str| Err(format!("lookup {host} on {RESOLVER}: {why}"));
+        match (tables.resolver, found) {
+            (Resolver::Misbehaves, _) => failed("server misbehaving"),
+            (Resolver::Silent, _) => failed(&format!(
+                "read udp 10.0.0.10:48721->{RESOLVER}: i/o timeout"
+            )),
+            (Resolver::Answers, Some(addresses)) if !addresses.is_empty() => Ok(addresses),
+            (Resolver::Answers, _) => failed("no such host"),
+        }
     }
 
     /// Dials from the bastion. Ports without an entry refuse.
@@ -117,7 +164,8 @@ impl Vpc {
 
 impl Tables {
     fn find(&self, host: &str) -> Option<IpAddr> {
-        self.names.get(&host.to_ascii_lowercase()).copied()
+        let addresses = self.names.get(&host.to_ascii_lowercase())?;
+        addresses.first().copied()
     }
 }
 
@@ -148,6 +196,8 @@ mod tests {
     async fn names_are_private_and_ports_are_closed_unless_opened() {
         let vpc = Vpc::new();
         assert_eq!(vpc.resolve("db.internal"), None);
+        let unknown = vpc.lookup("db.internal").unwrap_err();
+        assert_eq!(unknown, "lookup db.internal on 10.0.0.2:53: no such host");
         let ip = vpc.add("DB.internal", 5432, Endpoint::Refused);
         assert_eq!(vpc.resolve("db.internal"), Some(ip));
         for port in [5432, 1] {

@@ -27,6 +27,7 @@ use crate::quote::shell;
 use crate::server::{self, ListenAt, Server};
 use crate::session::{Contexts, Proxy, Slot};
 use crate::terminal::Progress;
+use crate::tunnel::ssm::leftovers;
 
 /// POSIX has no other number for it.
 const SIGTERM: u8 = 15;
@@ -116,6 +117,9 @@ impl Tunnel {
             ..Serve::default()
         };
         let state_dir = state_dir(args.state.state_dir.as_ref())?;
+        if let Some(dir) = platform::socket::run_dir(state_dir.as_deref()) {
+            leftovers::keep_in(&dir);
+        }
         let proxy = Proxy::new(state_dir.as_deref(), platform::os_user(), &serve, None)?;
         let options = AdminOptions {
             kind: Kind::Run,

@@ -26,6 +26,7 @@ use crate::scram::Verifier;
 use crate::server::{self, ListenAt, Row, Server};
 use crate::session::{self, Contexts, Proxy, Slot};
 use crate::terminal::Progress;
+use crate::tunnel::ssm::leftovers;
 
 /// How long lookups, credentials and `warm` tunnels may keep the ready lines waiting.
 const PREPARE_PATIENCE: Duration = Duration::from_secs(10);
@@ -41,6 +42,9 @@ pub async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
     let (slots, mut left_out) = some(slots, failed)?;
     let verifier = verifier(&configured.serve)?;
     let state_dir = state_dir(args.state.state_dir.as_ref())?;
+    if let Some(dir) = platform::socket::run_dir(state_dir.as_deref()) {
+        leftovers::keep_in(&dir);
+    }
     let mut ends = Ends {
         signals: StopSignals::install().context("cannot listen for signals")?,
         asked: CancellationToken::new(),

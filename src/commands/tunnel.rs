@@ -14,6 +14,7 @@ use crate::config::{DEFAULT_MAX_CONNECTIONS, File};
 use crate::forward::{self, Bound, Forwarder};
 use crate::observe::Observed;
 use crate::platform::{self, StopSignals};
+use crate::tunnel::ssm::leftovers;
 
 /// Carries connections until a signal ends it.
 ///
@@ -36,6 +37,11 @@ pub async fn tunnel(args: &TunnelArgs) -> anyhow::Result<()> {
             )
         })
         .collect();
+    // Without a home directory there is no place for it, and nothing else needs one.
+    let state_dir = state_dir(args.state.state_dir.as_ref())?;
+    if let Some(dir) = platform::socket::run_dir(state_dir.as_deref()) {
+        leftovers::keep_in(&dir);
+    }
     let transport = forward::transport(&target);
     let observed = Arc::new(Observed::new(DEFAULT_MAX_CONNECTIONS));
     let stop = CancellationToken::new();
@@ -43,7 +49,6 @@ pub async fn tunnel(args: &TunnelArgs) -> anyhow::Result<()> {
         stop: stop.clone(),
         reload: None,
     };
-    let state_dir = state_dir(args.state.state_dir.as_ref())?;
     let options = AdminOptions {
         kind: Kind::Tunnel,
         config,

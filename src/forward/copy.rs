@@ -26,9 +26,10 @@ use crate::tunnel::{Duplex, TunnelError};
 /// passed on when nothing more has come for this long. Several round trips of a slow tunnel, and
 /// short enough that a loop of small programs does not fill the far side with idle connections.
 const ANSWERED: Duration = Duration::from_secs(1);
-/// The same once the answer to a client that has sent something since ([`UNANSWERED`]) has begun, at least. A far side that has been silent for longer before
-/// is given twice its longest silence, up to [`UNANSWERED`]: an answer that comes in parts is not cut
-/// off, and a far side that answers at once and then waits for more does not hold the client up.
+/// The same once the answer to a client that has sent something since ([`UNANSWERED`]) has begun, at
+/// least. A far side that has been silent for longer before is given twice its longest silence, up to
+/// [`UNANSWERED`]: an answer that comes in parts is not cut off, and a far side that answers at once
+/// and then waits for more does not hold the client up.
 const ANSWERING: Duration = Duration::from_secs(3);
 /// The same where nothing has been said at all: some servers speak first, but most such clients only
 /// look whether the port is open.

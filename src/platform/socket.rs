@@ -107,6 +107,33 @@ fn dir_below(runtime: Option<PathBuf>, state_dir: Option<&Path>) -> Option<PathB
         .or_else(|| state_dir.map(|dir| dir.join("run")))
 }
 
+/// Where files of running processes live: the directory of the sockets, and where there are none, `run`
+/// in the state directory. `None` without either.
+#[must_use]
+pub fn run_dir(state_dir: Option<&Path>) -> Option<PathBuf> {
+    default_dir(state_dir).or_else(|| state_dir.map(|dir| dir.join("run")))
+}
+
+/// Sees to it that a directory for the files of running processes exists and is this user's alone
+/// (Unix; elsewhere that it exists).
+///
+/// # Errors
+/// [`SocketError`].
+pub fn prepare_dir(dir: &Path) -> Result<(), SocketError> {
+    #[cfg(unix)]
+    {
+        unix::prepare(dir)
+    }
+    #[cfg(not(unix))]
+    {
+        super::create_private_dir(dir).map_err(|source| SocketError::File {
+            doing: "create the directory",
+            path: dir.to_owned(),
+            source,
+        })
+    }
+}
+
 fn is_ours(dir: &Path) -> bool {
     #[cfg(unix)]
     {

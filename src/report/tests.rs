@@ -369,6 +369,15 @@ fn dials() {
         endpoint: endpoint(),
         after: Duration::from_secs(10),
     };
+    let unknown = TunnelError::NameNotResolved {
+        bastion: "i-1".to_owned(),
+        endpoint: endpoint(),
+        reason: "lookup orders.example on 10.0.0.2:53: no such host".into(),
+    };
+    let silent = |bastion: &str| TunnelError::AgentSilent {
+        bastion: bastion.to_owned(),
+        after: Duration::from_secs(5),
+    };
     let here = target("via='direct'");
     let direct = |failure, words: &str| TunnelError::Direct {
         endpoint: endpoint(),
@@ -400,6 +409,9 @@ fn dials() {
     let mut texts = vec![
         shown("refused", &said(&refused_dial("i-1"), &one)),
         shown("no answer", &said(&slow, &one)),
+        shown("an unknown name", &said(&unknown, &one)),
+        shown("a silent agent", &said(&silent("i-1"), &one)),
+        shown("a silent container", &said(&silent("ecs:a_b_c"), &one)),
     ];
     texts.extend(directly.map(|(title, error)| shown(title, &said(&error, &here))));
     snapshot("dials", &texts);

@@ -81,6 +81,12 @@ pub(super) fn tunnel(error: &TunnelError, about: Option<&About<'_>>) -> Said {
             ),
             about,
         ),
+        TunnelError::NameNotResolved {
+            bastion,
+            endpoint,
+            reason,
+        } => name_not_resolved(bastion, endpoint, reason),
+        TunnelError::AgentSilent { bastion, after } => agent_silent(bastion, after.as_secs()),
         TunnelError::Stranded { .. } => dial_timeout(&error.to_string(), about),
         TunnelError::SessionEnded { cause, reason } => ended::ended(*cause, reason, about),
         TunnelError::ChannelLost { reason } => Said::new(
@@ -261,10 +267,49 @@ pub(super) fn handshake_timeout(bastion: &str, when: &str) -> Said {
     Said::new(
         "ssm.handshake-timeout",
         CANNOT_CONNECT,
-        format!("AWS did not finish the SSM handshake{when}"),
+        format!("the SSM agent on {bastion} did not finish the handshake{when}"),
     )
+    .detail("AWS opened the session, and the agent at its other end did not answer.")
     .hint(format!(
-        "The SSM agent on {bastion} must reach the ssmmessages endpoint on port 443; so must this machine, without TLS inspection."
+        "Possible causes: the instance or its agent hangs, and Systems Manager has not noticed ({}); the agent cannot reach the ssmmessages endpoint on port 443; TLS inspection on the way from this machine.",
+        restart_agent(bastion)
+    ))
+}
+
+/// The service answers pings, and the agent acknowledges nothing.
+fn agent_silent(bastion: &str, seconds: u64) -> Said {
+    Said::new(
+        "ssm.agent-silent",
+        CANNOT_CONNECT,
+        format!("the SSM agent on {bastion} has not answered for {seconds} s"),
+    )
+    .detail("The Session Manager service answers; the agent does not acknowledge what it is sent.")
+    .hint(format!(
+        "Possible causes: the instance or its agent hangs or has lost its network, and Systems Manager has not noticed. Connect again: pgiam opens a new session. If it stays, {}.",
+        restart_agent(bastion)
+    ))
+}
+
+fn restart_agent(bastion: &str) -> String {
+    if bastion.starts_with("ecs:") {
+        "start the task anew".to_owned()
+    } else if bastion.starts_with("i-") && !bastion.contains(',') {
+        format!("reboot it: aws ec2 reboot-instances --instance-ids {bastion}")
+    } else {
+        "restart the agent on it".to_owned()
+    }
+}
+
+fn name_not_resolved(bastion: &str, endpoint: &Endpoint, reason: &str) -> Said {
+    let Endpoint { host, .. } = endpoint;
+    Said::new(
+        "tunnel.name",
+        CANNOT_CONNECT,
+        format!("the bastion {bastion} cannot resolve {host}"),
+    )
+    .detail(sentence(&format!("The bastion's resolver says: {reason}")))
+    .hint(format!(
+        "nslookup {host} on the bastion shows the same. Possible causes: the name is misspelled, or the database is deleted; DNS is off in the bastion's VPC (enableDnsSupport, enableDnsHostnames); the name is in a private hosted zone that is not associated with that VPC; the bastion uses another resolver that does not answer."
     ))
 }
 
@@ -320,7 +365,7 @@ fn dial_refused(bastion: &str, endpoint: &Endpoint, about: Option<&About<'_>>) -
     )
     .detail("The SSM agent reported ConnectToPortError, which does not say why.")
     .hint(format!(
-        "{} shows the reason. Refused: the database is stopped or has another port. Unknown name: it must resolve in the bastion's VPC. Timeout: the database's security group must allow the port from the bastion's group.",
+        "{} shows the reason. Refused: the database is stopped or has another port. Timeout: the database's security group must allow the port from the bastion's group.",
         try_port(about)
     ))
 }

@@ -282,6 +282,7 @@ impl SessionError {
                     | T::HandshakeTimeout { .. }
                     | T::Proxy { .. }
                     | T::Stranded { .. }
+                    | T::AgentSilent { .. }
                     | T::SessionEnded { .. }
             )
         )

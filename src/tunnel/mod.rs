@@ -276,6 +276,24 @@ pub enum TunnelError {
         /// The managed node.
         bastion: String,
     },
+    /// The agent could not look the database's name up, which ends its session.
+    #[error("{bastion} cannot resolve {}", .endpoint.host)]
+    NameNotResolved {
+        /// The managed node.
+        bastion: String,
+        /// What it should have dialled.
+        endpoint: Endpoint,
+        /// The agent's words.
+        reason: ForeignText,
+    },
+    /// The service answers and the agent does not.
+    #[error("the SSM agent on {bastion} has not answered for {} s", .after.as_secs())]
+    AgentSilent {
+        /// The managed node.
+        bastion: String,
+        /// For how long.
+        after: Duration,
+    },
     /// The service or the agent ended the session.
     #[error("the SSM session ended: {}", .cause.in_words(.reason))]
     SessionEnded {
@@ -405,6 +423,16 @@ pub enum ApiRefusal {
 }
 
 impl TunnelError {
+    /// Whether a bastion could not resolve the database's name: the only one, or one of several.
+    #[must_use]
+    pub fn is_about_the_name(&self) -> bool {
+        match self {
+            Self::NameNotResolved { .. } => true,
+            Self::AllBastions(tried) => tried.iter().any(|(_, error)| error.is_about_the_name()),
+            _ => false,
+        }
+    }
+
     /// The tunnel's error inside an [`io::Error`] that a tunnel stream returned.
     #[must_use]
     pub fn of(error: &io::Error) -> Option<&Self> {

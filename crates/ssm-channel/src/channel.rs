@@ -152,10 +152,27 @@ impl Channel {
     /// Queues one Output message of at most [`max_payload`](Self::max_payload) bytes. An empty
     /// payload is no message.
     ///
+    /// Just after the handshake the agent may drop messages without a word, or acknowledge them and
+    /// throw them away, which nothing here can notice: the caller must not depend on what it sends
+    /// first. See [`send_early`](Self::send_early).
+    ///
     /// # Errors
     /// [`Error::PayloadTooLarge`], [`Error::NotSendable`] when [`sendable`](Self::sendable) is 0, or the error that ended the
     /// channel.
     pub fn send(&mut self, now: Duration, payload: Bytes) -> Result<(), Error> {
+        self.send_output(now, payload, false)
+    }
+
+    /// The same for a message that the agent may drop, because its port handler is not ready: it is
+    /// repeated after little more than a round trip, some times, instead of after the ordinary timeout.
+    ///
+    /// # Errors
+    /// As for [`send`](Self::send).
+    pub fn send_early(&mut self, now: Duration, payload: Bytes) -> Result<(), Error> {
+        self.send_output(now, payload, true)
+    }
+
+    fn send_output(&mut self, now: Duration, payload: Bytes, early: bool) -> Result<(), Error> {
         self.check()?;
         if payload.len() > self.max_payload() {
             return Err(Error::PayloadTooLarge(payload.len()));
@@ -170,7 +187,7 @@ impl Channel {
             Some(cipher) => cipher.seal(&payload)?,
             None => payload,
         };
-        self.push(now, PayloadType::Output, payload);
+        self.push_message(now, (PayloadType::Output, payload), early);
         Ok(())
     }
 
@@ -304,14 +321,22 @@ impl Channel {
     }
 
     fn push(&mut self, now: Duration, payload_type: PayloadType, payload: Bytes) {
+        self.push_message(now, (payload_type, payload), false);
+    }
+
+    fn push_message(&mut self, now: Duration, payload: (PayloadType, Bytes), early: bool) {
         let message = AgentMessage::data(
             MessageType::InputStreamData,
             self.outgoing.next_number(),
             self.ids.next_id(),
             self.date(now),
-            (payload_type, payload),
+            payload,
         );
-        self.outgoing.push(message.encode());
+        if early {
+            self.outgoing.push_early(message.encode());
+        } else {
+            self.outgoing.push(message.encode());
+        }
     }
 
     fn push_goodbye(&mut self, now: Duration) {

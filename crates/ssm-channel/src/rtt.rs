@@ -12,6 +12,12 @@ const MAX_TIMEOUT: Duration = Duration::from_secs(1);
 /// implementations use the same value.
 const LEAST_ALLOWANCE: Duration = Duration::from_millis(200);
 
+/// How soon a message is repeated that the agent is likely to have dropped, at least. Its port
+/// handler takes some tens of milliseconds to start.
+const QUICK: Duration = Duration::from_millis(30);
+/// Least allowance on top of the round trip then.
+const QUICK_ALLOWANCE: Duration = Duration::from_millis(10);
+
 /// As many double the lower bound to more than the upper one.
 const MAX_DOUBLINGS: u32 = 3;
 
@@ -63,6 +69,17 @@ impl Rtt {
         self.backoff.max(own).min(MAX_DOUBLINGS)
     }
 
+    /// How long to wait for the acknowledgement of a message that may have come too early for the
+    /// agent: a round trip and a little, so that few copies are sent in vain. Before the first
+    /// measurement no less than for any other message.
+    pub(crate) fn quick(&self) -> Duration {
+        let ordinary = self.timeout(0);
+        self.smoothed.map_or(ordinary, |smoothed| {
+            let trip = smoothed + QUICK_ALLOWANCE.max(smoothed / 4);
+            trip.max(QUICK).min(ordinary)
+        })
+    }
+
     /// How long a new message waits for its acknowledgement.
     pub(crate) fn current(&self) -> Duration {
         self.timeout(self.backoff)
@@ -85,6 +102,24 @@ mod tests {
 
     const fn ms(ms: u64) -> Duration {
         Duration::from_millis(ms)
+    }
+
+    #[test]
+    fn a_quick_repetition_waits_for_the_round_trip() {
+        let mut rtt = Rtt::default();
+        assert_eq!(rtt.quick(), ms(200));
+        for (trip, quick) in [(0, 30), (15, 30), (50, 62), (300, 375)] {
+            rtt = Rtt::default();
+            rtt.measured(ms(trip));
+            assert_eq!(
+                rtt.quick().as_millis(),
+                quick.min(rtt.timeout(0).as_millis())
+            );
+        }
+        for _ in 0..100 {
+            rtt.measured(ms(5000));
+        }
+        assert_eq!(rtt.quick(), ms(1000));
     }
 
     #[test]

@@ -15,6 +15,8 @@ struct Entry {
     /// All its bytes: it is repeated exactly as it was. Empty once it is acknowledged.
     message: Bytes,
     state: State,
+    /// The agent may not be ready for it yet: it is repeated sooner than others.
+    early: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -36,10 +38,18 @@ struct Sent {
     doublings: u32,
     /// How often it will be when it is sent again: every repetition on a connection doubles it.
     next_doublings: u32,
+    /// How often it was handed out before.
+    repetitions: u32,
+    /// Its timeout is short because the agent may have dropped it, and says nothing about the path.
+    quick: bool,
     /// The round trip tells nothing: it was repeated, or a pause lies in between.
     tainted: bool,
     mark: Mark,
 }
+
+/// How often an early message is repeated quickly, at most: for a third of a second, or ten round
+/// trips.
+const QUICK_REPETITIONS: u32 = 10;
 
 /// A message that is to be sent now.
 #[derive(Debug)]
@@ -95,8 +105,22 @@ impl Outgoing {
     /// Takes a complete message with the number [`Outgoing::next_number`]. Does not look at the
     /// window: the handshake and the goodbye are not held up by data.
     pub(crate) fn push(&mut self, message: Bytes) {
-        let state = State::Fresh;
-        self.entries.push_back(Entry { message, state });
+        self.push_entry(message, false);
+    }
+
+    /// The same for a message that the agent may drop without a word, because its port handler is not
+    /// ready: it is repeated after little more than a round trip, some times, and that it was due does
+    /// not count as a loss.
+    pub(crate) fn push_early(&mut self, message: Bytes) {
+        self.push_entry(message, true);
+    }
+
+    fn push_entry(&mut self, message: Bytes, early: bool) {
+        self.entries.push_back(Entry {
+            message,
+            state: State::Fresh,
+            early,
+        });
         self.in_flight += 1;
     }
 
@@ -146,6 +170,9 @@ impl Outgoing {
             if let State::UnderWay(sent) = entry.state {
                 entry.state = State::Again(sent);
                 self.again.insert(number);
+                if sent.quick {
+                    continue;
+                }
                 if !sent.tainted {
                     self.rtt.expired(sent.doublings);
                 }
@@ -180,19 +207,29 @@ impl Outgoing {
 
     fn hand_out(&mut self, now: Duration, number: u64) -> Option<Outbound> {
         let (under_way, in_flight) = (self.timers.len(), self.in_flight);
-        let before = match self.entry(number)?.state {
-            State::Fresh => None,
-            State::UnderWay(sent) | State::Again(sent) => Some(sent),
+        let entry = self.entry(number)?;
+        let (early, before) = match entry.state {
+            State::Fresh => (entry.early, None),
+            State::UnderWay(sent) | State::Again(sent) => (entry.early, Some(sent)),
             State::Acknowledged => return None,
         };
         let doublings = self
             .rtt
             .doublings(before.map_or(0, |sent| sent.next_doublings));
+        let repetitions = before.map_or(0, |sent| sent.repetitions + 1);
+        let quick = early && repetitions < QUICK_REPETITIONS;
         let sent = Sent {
             at: now,
-            due: now + self.rtt.timeout(doublings),
+            due: now
+                + if quick {
+                    self.rtt.quick()
+                } else {
+                    self.rtt.timeout(doublings)
+                },
             doublings,
-            next_doublings: doublings + 1,
+            next_doublings: if quick { doublings } else { doublings + 1 },
+            repetitions,
+            quick,
             tainted: before.is_some(),
             mark: self.window.handed_out(under_way, in_flight),
         };
@@ -298,6 +335,25 @@ mod tests {
             Some(ms(200 + 2 * (70 + 200))),
             "measured, doubled"
         );
+    }
+
+    #[test]
+    fn an_early_message_is_repeated_quickly_and_counts_as_no_loss() {
+        let mut outgoing = sender_with(1);
+        sent_at(&mut outgoing, 0);
+        outgoing.acknowledge(ms(2), number(0));
+        outgoing.push_early(Bytes::from_static(&[1]));
+        assert_eq!(sent_at(&mut outgoing, 10), [(1, false)]);
+        let mut sent = Vec::new();
+        for at in 11..2_000 {
+            sent.extend(sent_at(&mut outgoing, at).into_iter().map(|_| at));
+        }
+        let quick: Vec<u64> = (1..=10).map(|n| 10 + 30 * n).collect();
+        assert_eq!(sent[..10], quick);
+        // From then on as any other message.
+        assert_eq!(sent[10..13], [512, 916, 1724]);
+        assert!(outgoing.acknowledge(ms(2_000), number(1)));
+        assert_eq!(outgoing.rtt().smoothed(), Some(ms(2)));
     }
 
     #[test]

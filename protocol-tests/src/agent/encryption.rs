@@ -101,6 +101,14 @@ impl KeyRequest<'_> {
     }
 }
 
+/// What the client's data key is to be bound to: 16 random bytes as the real agent writes them; `None`
+/// without randomness.
+pub(super) fn random_challenge() -> Option<String> {
+    let mut bytes = [0; 16];
+    aws_lc_rs::rand::fill(&mut bytes).ok()?;
+    Some(BASE64.encode(bytes))
+}
+
 /// Payload type 8 and the bytes that payload type 9 has to bring back; `None` without randomness.
 pub(super) fn challenge(cipher: &SessionCipher) -> Option<(Bytes, Vec<u8>)> {
     let mut secret = vec![0; CHALLENGE];

@@ -12,12 +12,15 @@ mod mux;
 mod outgoing;
 mod pace;
 mod pump;
+mod races;
 mod session;
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+pub use races::Races;
 pub(crate) use session::serve;
 use tokio::sync::watch;
 
@@ -47,14 +50,24 @@ pub struct AgentSettings {
     pub pace: Option<Duration>,
     /// Most payload bytes of one stream message.
     pub payload_size: usize,
-    /// After HandshakeComplete, throw away this many stream messages without acknowledging them.
+    /// After HandshakeComplete, acknowledge this many stream messages and throw them away, for good.
+    /// The real agent does so until it has noted that the handshake is complete.
+    pub discard_messages: u32,
+    /// After HandshakeComplete, do so for this long.
+    pub discard_for: Duration,
+    /// After that, throw away this many stream messages without acknowledging them.
     /// The real agent does so while its port handler starts.
     pub not_ready_messages: u32,
     /// After HandshakeComplete, throw stream messages away for this long.
     pub not_ready_for: Duration,
-    /// Every so many messages, miss the first acknowledgement, as the real agent does when it comes
-    /// back before the message has been recorded.
+    /// Every so many messages, miss the first acknowledgement if it comes back at once, as the real
+    /// agent does when it has not recorded the message yet.
     pub miss_ack_every: Option<u32>,
+    /// The races of a fast link in a share of the sessions, on top of what is set above; `None`: in
+    /// none.
+    pub races: Option<Races>,
+    /// The agent is dead and the service does not know: new sessions get no agent.
+    pub dead: bool,
     /// How long the client has for the handshake.
     pub handshake_limit: Duration,
     /// Never send the handshake request, as when the node cannot reach `ssmmessages`.
@@ -85,7 +98,14 @@ pub enum AgentEnd {
     /// `pause_publication`, again for every message it sends, and nothing else: the session can be
     /// resumed and will never move again, until the idle timeout ends it.
     Crash,
+    /// The same without a word of the service, which goes on answering pings and takes new sessions,
+    /// until [`AgentControl::set_online`].
+    Silent,
 }
+
+/// Of so many messages the real agent misses the acknowledgement of one, without any network delay:
+/// 5.5 %.
+const MISSED_ACKS: u32 = 18;
 
 impl Default for AgentSettings {
     fn default() -> Self {
@@ -98,9 +118,13 @@ impl Default for AgentSettings {
             external: false,
             pace: Some(REAL_PACE),
             payload_size: 1024,
+            discard_messages: 0,
+            discard_for: Duration::ZERO,
             not_ready_messages: 0,
             not_ready_for: Duration::ZERO,
-            miss_ack_every: None,
+            miss_ack_every: Some(MISSED_ACKS),
+            races: Some(Races::default()),
+            dead: false,
             handshake_limit: Duration::from_secs(15),
             mute: false,
             withhold_complete: false,
@@ -118,6 +142,8 @@ pub struct AgentControl(Arc<Node>);
 #[derive(Debug)]
 struct Node {
     settings: Mutex<AgentSettings>,
+    /// Sessions that have begun.
+    sessions: AtomicU64,
     end: watch::Sender<Option<AgentEnd>>,
 }
 
@@ -125,6 +151,7 @@ impl Default for AgentControl {
     fn default() -> Self {
         Self(Arc::new(Node {
             settings: Mutex::default(),
+            sessions: AtomicU64::new(0),
             end: watch::Sender::new(None),
         }))
     }
@@ -148,23 +175,38 @@ impl AgentControl {
 
     /// Connected to the service or not. Running sessions go on; end them separately.
     pub fn set_online(&self, online: bool) {
-        self.update(|s| s.online = online);
+        self.update(|s| (s.online, s.dead) = (online, false));
     }
 
-    /// Turns on the races of a fast link: the first stream message after the handshake is dropped
-    /// and one acknowledgement in sixteen is missed.
+    /// Turns on the races of a fast link in every session: the first stream message after the
+    /// handshake is dropped and one acknowledgement in sixteen is missed. Off, there are none.
     pub fn set_races(&self, on: bool) {
         self.update(|s| {
+            s.races = None;
             s.not_ready_messages = u32::from(on);
             s.miss_ack_every = on.then_some(16);
         });
     }
 
     /// Takes the agent away from all its running sessions, and offline until
-    /// [`Self::set_online`] brings it back; the old sessions it does not take up again.
+    /// [`Self::set_online`] brings it back; the old sessions it does not take up again. With
+    /// [`AgentEnd::Silent`] the service goes on taking it for online.
     pub fn stop(&self, end: AgentEnd) {
-        self.set_online(false);
+        match end {
+            AgentEnd::Silent => self.update(|s| s.dead = true),
+            AgentEnd::Graceful | AgentEnd::Crash => self.set_online(false),
+        }
         self.0.end.send_replace(Some(end));
+    }
+
+    /// The settings for the next session, with the races that come up in it.
+    fn of_next_session(&self) -> AgentSettings {
+        let number = self.0.sessions.fetch_add(1, Ordering::Relaxed);
+        let mut settings = self.settings();
+        if let Some(races) = settings.races {
+            races.come_up(number, &mut settings);
+        }
+        settings
     }
 
     /// Waits for the next [`Self::stop`] after this call.

@@ -49,8 +49,31 @@ const PIPE: usize = 8;
 pub(super) struct Destination {
     pub(super) host: String,
     pub(super) port: u16,
-    /// `None` when the name did not resolve.
-    pub(super) address: Option<IpAddr>,
+    /// In the order in which they are tried; never empty.
+    pub(super) addresses: Vec<IpAddr>,
+}
+
+/// Streams whose SYN was thrown away: what comes for them means nothing to the agent, and is no
+/// fault of the client's. Clones share them.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Lost(Arc<Mutex<HashSet<u32>>>);
+
+impl Lost {
+    /// Notes the streams that the whole frames in `bytes` would have opened.
+    pub(super) fn note(&self, mut bytes: &[u8]) {
+        while let Some((header, rest)) = bytes.split_at_checked(FRAME_HEADER) {
+            let length = usize::from(u16::from_le_bytes([header[2], header[3]]));
+            if header[1] == CMD_SYN {
+                let id = u32::from_le_bytes([header[4], header[5], header[6], header[7]]);
+                lock(&self.0).insert(id);
+            }
+            bytes = rest.get(length..).unwrap_or_default();
+        }
+    }
+
+    fn has(&self, stream: u32) -> bool {
+        lock(&self.0).contains(&stream)
+    }
 }
 
 /// What a session's multiplexer is made from.
@@ -60,6 +83,7 @@ pub(super) struct Mux {
     pub(super) control: AgentControl,
     pub(super) outgoing: Arc<Outgoing>,
     pub(super) destination: Destination,
+    pub(super) lost: Lost,
     pub(super) keepalive: bool,
 }
 
@@ -89,7 +113,8 @@ impl Mux {
         let (bytes, bytes_in) = mpsc::channel(PIPE);
         let (accept, accepted) = mpsc::channel(BACKLOG);
         let (frames, frames_out) = mpsc::channel(PIPE);
-        tasks.spawn(receive_frames(shared.clone(), bytes_in, accept));
+        let lost = self.lost.clone();
+        tasks.spawn(receive_frames(shared.clone(), lost, bytes_in, accept));
         tasks.spawn(pump::send_payloads(
             self.outgoing.clone(),
             self.control.clone(),
@@ -146,17 +171,32 @@ impl Mux {
 }
 
 impl Destination {
-    /// Dials for the stream with this id and notes what came of it.
+    /// Dials for the stream with this id, one address after the other, each without a timeout of its
+    /// own, and notes what came of each dial.
     pub(super) async fn dial(
         &self,
         cloud: &Cloud,
         session: &Session,
         stream: u32,
     ) -> std::io::Result<TcpStream> {
-        let dialled = match self.address {
-            Some(address) => cloud.vpc.dial(address, self.port).await,
-            None => Err(std::io::Error::other("dial tcp: missing address")),
-        };
+        let mut dialled = Err(std::io::Error::other("dial tcp: missing address"));
+        for address in &self.addresses {
+            dialled = self.dial_one(*address, cloud, session, stream).await;
+            if dialled.is_ok() {
+                break;
+            }
+        }
+        dialled
+    }
+
+    async fn dial_one(
+        &self,
+        address: IpAddr,
+        cloud: &Cloud,
+        session: &Session,
+        stream: u32,
+    ) -> std::io::Result<TcpStream> {
+        let dialled = cloud.vpc.dial(address, self.port).await;
         cloud.events.push(Event::Dial {
             session_id: session.info.id.clone(),
             stream,
@@ -184,6 +224,7 @@ fn put_header(frame: &mut BytesMut, command: u8, length: u16, stream: u32) {
 /// Cuts the byte stream into frames and hands their data to the streams.
 async fn receive_frames(
     shared: Arc<Shared>,
+    lost: Lost,
     mut bytes: mpsc::Receiver<Bytes>,
     accept: mpsc::Sender<NewStream>,
 ) {
@@ -220,6 +261,7 @@ async fn receive_frames(
                     let what = format!("smux stream {stream} opened again");
                     shared.session.violation(&what);
                 }
+                CMD_FIN | CMD_PSH if lost.has(stream) => {}
                 CMD_FIN | CMD_PSH if !opened.contains(&stream) => {
                     let what = format!("smux command {command} for unopened stream {stream}");
                     shared.session.violation(&what);

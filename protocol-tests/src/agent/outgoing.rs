@@ -22,6 +22,8 @@ const REMEMBERED: usize = 100_000;
 const CHECK: Duration = Duration::from_millis(100);
 const FIRST_TIMEOUT: Duration = Duration::from_millis(200);
 const MAX_TIMEOUT: Duration = Duration::from_secs(1);
+/// An acknowledgement that comes back later than this finds the message recorded.
+const RECORDED_AFTER: Duration = Duration::from_millis(2);
 /// Least share of the timeout that stands for the clock's grain.
 const GRAIN: Duration = Duration::from_millis(10);
 
@@ -33,6 +35,8 @@ pub(super) struct Outgoing {
     /// Held from numbering messages until they are under way, so that they leave in order.
     turn: tokio::sync::Mutex<()>,
     paused: AtomicBool,
+    /// The agent has died: nothing leaves any more.
+    dead: AtomicBool,
     resumed: Notify,
     cipher: OnceLock<Arc<SessionCipher>>,
 }
@@ -112,6 +116,7 @@ impl Outgoing {
             }),
             turn: tokio::sync::Mutex::new(()),
             paused: AtomicBool::new(false),
+            dead: AtomicBool::new(false),
             resumed: Notify::new(),
             cipher: OnceLock::new(),
         }
@@ -123,8 +128,16 @@ impl Outgoing {
         let _ = self.cipher.set(cipher);
     }
 
+    /// Nothing leaves from now on, whoever still runs.
+    pub(super) fn die(&self) {
+        self.dead.store(true, Ordering::Release);
+    }
+
     /// Sends messages outside of the sequence and leaves `messages` empty.
     pub(super) async fn send_unsequenced(&self, messages: &mut Vec<Bytes>) {
+        if self.dead.load(Ordering::Acquire) {
+            return messages.clear();
+        }
         self.session.relay_all(Side::Agent, messages).await;
     }
 
@@ -148,6 +161,9 @@ impl Outgoing {
         count: usize,
     ) {
         let _turn = self.turn.lock().await;
+        if self.dead.load(Ordering::Acquire) {
+            return data.clear();
+        }
         if self.paused.load(Ordering::Acquire) {
             self.number(payload_type, data, size, 1);
         } else {
@@ -224,10 +240,10 @@ impl Outgoing {
         if unacked.id != id {
             return Err("acknowledges a sequence number with another message's id");
         }
-        if std::mem::take(&mut unacked.miss_next_ack) {
+        let sample = now.saturating_duration_since(unacked.sent);
+        if std::mem::take(&mut unacked.miss_next_ack) && sample < RECORDED_AFTER {
             return Ok(());
         }
-        let sample = now.saturating_duration_since(unacked.sent);
         *slot = None;
         state.remembered -= 1;
         state.timeout.measured(sample);
@@ -260,7 +276,7 @@ impl Outgoing {
         let mut check = tokio::time::interval(CHECK);
         loop {
             check.tick().await;
-            if self.paused.load(Ordering::Acquire) {
+            if self.paused.load(Ordering::Acquire) || self.dead.load(Ordering::Acquire) {
                 continue;
             }
             let Some((sequence, raw)) = self.overdue() else {

@@ -9,11 +9,11 @@ use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::task::JoinSet;
-use uuid::Uuid;
 
 use super::cipher::SessionCipher;
+use super::mux::Lost;
 use super::outgoing::Outgoing;
-use super::{AgentControl, AgentEnd, basic, handshake};
+use super::{AgentControl, AgentEnd, AgentSettings, basic, encryption, handshake};
 use crate::cloud::Cloud;
 use crate::events::Event;
 use crate::session::{Attachment, Session, Side};
@@ -30,11 +30,14 @@ const BATCH: usize = 64;
 pub(crate) async fn serve(cloud: Arc<Cloud>, session: Arc<Session>, control: AgentControl) {
     let stopped = control.stopped();
     // Nobody gives orders to the built-in agent's side.
-    let (attachment, _) = session.attach(Side::Agent).await;
+    let (mut attachment, _) = session.attach(Side::Agent).await;
     let outgoing = Outgoing::new(session.clone(), control.clone(), cloud.events.clone());
+    let outgoing = Arc::new(outgoing);
     let agent = Agent {
-        outgoing: Arc::new(outgoing),
+        outgoing: outgoing.clone(),
         session: session.clone(),
+        settings: control.of_next_session(),
+        lost: Lost::default(),
         control: control.clone(),
         cloud: cloud.clone(),
         tasks: JoinSet::new(),
@@ -46,18 +49,33 @@ pub(crate) async fn serve(cloud: Arc<Cloud>, session: Arc<Session>, control: Age
         begun: Instant::now(),
         deadline: None,
     };
-    let end = tokio::select! {
-        biased;
-        _ = session.ended() => return,
-        end = stopped => end,
-        () = agent.run(attachment) => return,
+    let end = {
+        let mut running = std::pin::pin!(agent.run(&mut attachment));
+        tokio::select! {
+            biased;
+            _ = session.ended() => return,
+            end = stopped => end,
+            () = &mut running => return,
+        }
     };
+    outgoing.die();
     cloud.events.push(Event::AgentLost {
         session_id: session.info.id.clone(),
         graceful: end == AgentEnd::Graceful,
     });
-    if end == AgentEnd::Graceful {
-        session.end("");
+    match end {
+        AgentEnd::Graceful => session.end(""),
+        AgentEnd::Crash => {}
+        AgentEnd::Silent => stay_connected(&session, attachment).await,
+    }
+}
+
+/// A connection behind which nothing lives any more: what comes is taken, and nobody notices.
+async fn stay_connected(session: &Session, mut attachment: Attachment) {
+    let swallow = async { while attachment.queue.recv().await.is_some() {} };
+    tokio::select! {
+        _ = session.ended() => {}
+        () = swallow => {}
     }
 }
 
@@ -65,6 +83,10 @@ struct Agent {
     cloud: Arc<Cloud>,
     session: Arc<Session>,
     control: AgentControl,
+    /// As they were when the session began.
+    settings: AgentSettings,
+    /// Streams whose beginning was thrown away.
+    lost: Lost,
     outgoing: Arc<Outgoing>,
     /// Everything that runs beside the receiving half; ends with it.
     tasks: JoinSet<()>,
@@ -92,10 +114,42 @@ enum Phase {
     Forwarding {
         input: Input,
         cipher: Option<Arc<SessionCipher>>,
-        /// Stream messages still to be dropped.
-        deaf_messages: u32,
-        deaf_until: Instant,
+        unready: Unready,
     },
+}
+
+/// What becomes of stream messages before the agent is ready for them.
+struct Unready {
+    /// Stream messages still to be acknowledged and thrown away.
+    discards: u32,
+    discard_until: Instant,
+    /// Those still to be dropped, after that.
+    drops: u32,
+    drop_until: Instant,
+}
+
+impl Unready {
+    fn new(settings: &AgentSettings) -> Self {
+        let now = Instant::now();
+        Self {
+            discards: settings.discard_messages,
+            discard_until: now + settings.discard_for,
+            drops: settings.not_ready_messages,
+            drop_until: now + settings.discard_for + settings.not_ready_for,
+        }
+    }
+
+    fn discards(&mut self) -> bool {
+        let counted = self.discards > 0;
+        self.discards -= u32::from(counted);
+        counted || Instant::now() < self.discard_until
+    }
+
+    fn drops(&mut self) -> bool {
+        let counted = self.drops > 0;
+        self.drops -= u32::from(counted);
+        counted || Instant::now() < self.drop_until
+    }
 }
 
 /// Where stream bytes go.
@@ -142,12 +196,12 @@ enum Outcome {
 }
 
 impl Agent {
-    async fn run(mut self, mut attachment: Attachment) {
+    async fn run(mut self, attachment: &mut Attachment) {
         self.send_state("Connected").await;
-        let settings = self.control.settings();
+        let settings = self.settings.clone();
         if !settings.mute {
             let wanted = settings.kms_key.is_some() && settings.kms_challenge;
-            self.challenge = wanted.then(|| Uuid::new_v4().to_string());
+            self.challenge = wanted.then(encryption::random_challenge).flatten();
             let to = &self.session.info.parameters;
             let request = handshake::request(&settings, to, self.challenge.as_deref());
             self.outgoing
@@ -175,9 +229,8 @@ impl Agent {
                 break reason;
             }
         };
-        // The reason travels outside of the data channel in reality; here it goes first.
+        // The reason travels outside of the data channel.
         self.session.end(&reason);
-        self.send_state("Terminating").await;
     }
 
     fn too_late(&self) -> String {
@@ -255,13 +308,6 @@ impl Agent {
             self.acknowledge(&message);
             return Ok(());
         }
-        if self.is_deaf(&message) {
-            self.cloud.events.push(Event::InputDropped {
-                session_id: self.session.info.id.clone(),
-                sequence: message.sequence,
-            });
-            return Ok(());
-        }
         if message.sequence > self.expected {
             if self.early.len() < REORDER_LIMIT {
                 self.acknowledge(&message);
@@ -276,20 +322,31 @@ impl Agent {
         Ok(())
     }
 
-    /// Whether stream bytes come before the port handler could take them.
-    fn is_deaf(&mut self, message: &Message) -> bool {
-        match &mut self.phase {
-            Phase::Forwarding {
-                deaf_messages,
-                deaf_until,
-                ..
-            } if message.payload_type == payload::OUTPUT => {
-                let counted = *deaf_messages > 0;
-                *deaf_messages -= u32::from(counted);
-                counted || Instant::now() < *deaf_until
-            }
-            _ => false,
+    /// What becomes of stream bytes that come before the port handler could take them; `None`: they
+    /// are taken. What is ahead of its turn is kept without looking, as the real agent does.
+    fn come_too_early(&mut self, bytes: &[u8], sequence: i64) -> Option<Outcome> {
+        let Phase::Forwarding { unready, .. } = &mut self.phase else {
+            return None;
+        };
+        let session_id = self.session.info.id.clone();
+        if unready.discards() {
+            self.lost.note(bytes);
+            let event = Event::InputDiscarded {
+                session_id,
+                sequence,
+            };
+            self.cloud.events.push(event);
+            return Some(Outcome::Processed);
         }
+        if unready.drops() {
+            let event = Event::InputDropped {
+                session_id,
+                sequence,
+            };
+            self.cloud.events.push(event);
+            return Some(Outcome::Dropped);
+        }
+        None
     }
 
     async fn in_order(&mut self, message: &Message, ack: bool) -> Result<(), String> {
@@ -320,7 +377,7 @@ impl Agent {
     }
 
     async fn take_bytes(&mut self, message: &Message) -> Outcome {
-        let Phase::Forwarding { input, cipher, .. } = &self.phase else {
+        let Phase::Forwarding { cipher, .. } = &self.phase else {
             // The real agent acknowledges such a message and throws it away.
             let what = "stream bytes before the handshake was complete are lost";
             self.session.violation(what);
@@ -334,6 +391,12 @@ impl Agent {
                 self.session.violation(what);
                 return Outcome::Dropped;
             }
+        };
+        if let Some(outcome) = self.come_too_early(&bytes, message.sequence) {
+            return outcome;
+        }
+        let Phase::Forwarding { input, .. } = &self.phase else {
+            return Outcome::Processed;
         };
         let bytes = match input.offer(bytes) {
             Ok(()) => return Outcome::Processed,

@@ -97,7 +97,8 @@ impl Call<'_> {
         };
         let session = self.new_session(target, parameters, input.reason);
         let token = session.issue_token(Side::Client);
-        if !node.settings().external {
+        let settings = node.settings();
+        if !settings.external && !settings.dead {
             let work = agent::serve(self.cloud.clone(), session.clone(), node);
             self.cloud.tasks.spawn(work);
         }

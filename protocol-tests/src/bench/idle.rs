@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, ensure};
 use tokio::process::{Child, Command};
 
-use super::database::{output_of, start_proxy};
+use super::database::{output_of, sessions_besides, start_proxy};
 use super::figures::{Figure, Figures, Target};
 use super::process::{cpu_time, resident};
 use super::rivals::Programs;
@@ -47,6 +47,7 @@ async fn processor(
 ) -> anyhow::Result<()> {
     let measure = "processor, idle with one open session (%)";
     progress(measure);
+    let of_others = far_side.sandbox.open_sessions();
     let proxy = start_proxy(far_side, programs).await?;
     let measured = async {
         let pid = proxy.pid().context("pgiam has ended")?;
@@ -56,7 +57,7 @@ async fn processor(
         let (used, began) = (cpu_time(pid)?, Instant::now());
         tokio::time::sleep(plan.idle).await;
         let used = cpu_time(pid)? - used;
-        let open = far_side.sandbox.open_sessions().len();
+        let open = sessions_besides(far_side, &of_others);
         ensure!(open == 1, "{open} sessions were open");
         anyhow::Ok(100.0 * used.as_secs_f64() / began.elapsed().as_secs_f64())
     };

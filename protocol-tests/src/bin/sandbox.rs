@@ -77,6 +77,14 @@ struct Aws {
     /// Send as fast as possible instead of at the real agent's 0.7 MB/s.
     #[arg(long)]
     no_pacing: bool,
+    /// Leave out the races of a fast link, in which the agent loses the first bytes of a session.
+    /// Clients other than pgiam may hang on them.
+    #[arg(long)]
+    no_races: bool,
+    /// Leave the node to an agent of your own, which attaches at /v1/data-channel/SESSION. Each
+    /// session is announced on standard output as "session SESSION NODE HOST PORT".
+    #[arg(long)]
+    external_agent: bool,
 }
 
 const AWS_HELP: &str = "\
@@ -84,7 +92,13 @@ const AWS_HELP: &str = "\
 Proxies and Aurora DSQL), the AWS files config and credentials, and env with the AWS_* variables, \
 one a line. env is written last and removed at the end: while it is there, the sandbox answers. \
 The paths in it are those of this machine, so another container mounts the directory at the same \
-place.
+place. With --external-agent there is agent.env as well, the credentials of the node's role.
+
+--external-agent: for each session the agent sends POST /v1/data-channel/SESSION with the JSON \
+{MessageSchemaVersion, RequestId, ClientId}, signed for ssmmessages with the role's credentials. The \
+answer is 201 with TokenValue in XML. Then it opens a WebSocket on the same path with \
+?role=publish_subscribe, signed as well, and sends the open message with ClientInstanceId and the \
+token. From there on binary messages are relayed as they are.
 
 --database ends TLS with a certificate for NAME, has IAM tokens judged as RDS does, and hands the \
 connection on; NAME resolves on the bastion, and the database is in the lists of RDS (an Aurora \
@@ -180,6 +194,8 @@ async fn run(command: Command) -> anyhow::Result<()> {
                 routes: aws.route,
                 databases: aws.database,
                 pacing: !aws.no_pacing,
+                races: !aws.no_races,
+                external_agent: aws.external_agent,
             })
             .await
         }

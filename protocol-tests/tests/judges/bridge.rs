@@ -36,7 +36,9 @@ fn program() -> PathBuf {
 async fn world(service: SocketAddr) -> (Sandbox, Forwarder) {
     let sandbox = Sandbox::builder().start().await.unwrap();
     sandbox.vpc().open(GOAL.0, GOAL.1, service);
-    sandbox.agent(DEFAULT_TARGET).set_pacing(false);
+    let agent = sandbox.agent(DEFAULT_TARGET);
+    agent.set_pacing(false);
+    agent.set_races(false);
     let bridge = start(&sandbox).await;
     (sandbox, bridge)
 }

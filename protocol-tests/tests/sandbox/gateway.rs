@@ -3,13 +3,14 @@
 use bytes::Bytes;
 use futures_util::{SinkExt as _, StreamExt as _};
 use protocol_tests::events::Event;
+use protocol_tests::iam::User;
 use protocol_tests::sandbox::{DEFAULT_TARGET, Sandbox};
 use protocol_tests::wire::{self, Message, payload};
 use serde_json::json;
 use tokio_tungstenite::tungstenite::Message as Frame;
 
 use crate::client::{MiniClient, Socket, open_message, open_socket};
-use crate::http::{Started, call, ssm, start_session, started};
+use crate::http::{Answer, Started, call, ssm, start_session, started};
 use crate::{DB_HOST, PATIENCE, assert_no_violation, with_echo};
 
 #[tokio::test]
@@ -110,7 +111,12 @@ async fn the_service_ends_sessions_with_a_reason() {
 
 /// The agent's two steps: ask for a token, then open the WebSocket and say which node it is.
 async fn attach_agent(sandbox: &Sandbox, session: &Started) -> Socket {
-    let path = format!("/v1/data-channel/{}", session.id);
+    attach_agent_as(sandbox, &session.id, sandbox.node_role()).await
+}
+
+/// The first step.
+pub(crate) async fn agent_token(sandbox: &Sandbox, session_id: &str, role: &User) -> Answer {
+    let path = format!("/v1/data-channel/{session_id}");
     let body = json!({
         "MessageSchemaVersion": "1.0",
         "RequestId": uuid::Uuid::new_v4().to_string(),
@@ -119,14 +125,20 @@ async fn attach_agent(sandbox: &Sandbox, session: &Started) -> Socket {
     let request = http::Request::post(path)
         .body(body.to_string().into_bytes())
         .unwrap();
-    let role = sandbox.node_role();
-    let answer = call(sandbox, Some((role, "ssmmessages")), request).await;
+    call(sandbox, Some((role, "ssmmessages")), request).await
+}
+
+/// Both steps, signed by `role`.
+pub(crate) async fn attach_agent_as(sandbox: &Sandbox, session_id: &str, role: &User) -> Socket {
+    let answer = agent_token(sandbox, session_id, role).await;
     assert_eq!(answer.status, 201);
     let token = answer.text.split("<TokenValue>").nth(1).unwrap();
     let token = token.split('<').next().unwrap();
-    let mut socket = open_socket(sandbox, &session.url, Some(role))
-        .await
-        .unwrap();
+    let url = format!(
+        "wss://localhost:{}/v1/data-channel/{session_id}?role=publish_subscribe",
+        sandbox.port()
+    );
+    let mut socket = open_socket(sandbox, &url, Some(role)).await.unwrap();
     let open = open_message(token, ("ClientInstanceId", DEFAULT_TARGET));
     socket.send(Frame::text(open)).await.unwrap();
     socket

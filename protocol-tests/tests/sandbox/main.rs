@@ -62,9 +62,10 @@ async fn echo_server() -> SocketAddr {
 async fn with_echo() -> Sandbox {
     let sandbox = Sandbox::builder().start().await.unwrap();
     sandbox.vpc().open(DB_HOST, 5432, echo_server().await);
-    sandbox
-        .agent(protocol_tests::sandbox::DEFAULT_TARGET)
-        .set_pacing(false);
+    let agent = sandbox.agent(protocol_tests::sandbox::DEFAULT_TARGET);
+    agent.set_pacing(false);
+    // The client here is a plain one.
+    agent.set_races(false);
     sandbox
 }
 

@@ -1,10 +1,16 @@
 //! The sandbox by itself, as a container runs it.
 
+use bytes::Bytes;
+use futures_util::SinkExt as _;
 use protocol_tests::sandbox::DEFAULT_TARGET;
 use protocol_tests::standing::{Route, Standing, StandingOptions};
+use protocol_tests::wire::{self, Message, payload};
 use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::Message as Frame;
 
-use crate::http::{call_over, query, ssm_request, start_input, started, tls_over};
+use crate::client::MiniClient;
+use crate::gateway::{agent_token, attach_agent_as};
+use crate::http::{call_over, query, ssm_request, start_input, start_session, started, tls_over};
 use crate::{DB_HOST, echo_server};
 
 #[tokio::test]
@@ -49,6 +55,52 @@ async fn its_files_are_where_others_find_them() {
     assert!(dir.path().join("ca.pem").exists());
     // The same directory again.
     Standing::start(options()).await.unwrap().stop().await;
+}
+
+/// A client of a few lines in the place of the agent: credentials and sessions are all it is told.
+#[tokio::test]
+async fn an_agent_from_outside_attaches_with_what_is_written_and_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let standing = Standing::start(StandingOptions {
+        dir: Some(dir.path().to_owned()),
+        external_agent: true,
+        ..StandingOptions::default()
+    });
+    let standing = standing.await.unwrap();
+    let sandbox = standing.sandbox();
+    let session = start_session(sandbox, DB_HOST, 5432).await;
+    let said = standing.session(1).await;
+    let expected = format!("session {} {DEFAULT_TARGET} {DB_HOST} 5432", session.id);
+    assert_eq!(said, expected);
+    let env = std::fs::read_to_string(dir.path().join("agent.env")).unwrap();
+    let value = |name: &str| {
+        let lines = env.lines().filter_map(|line| line.split_once('='));
+        let found = lines.into_iter().find(|(key, _)| *key == name);
+        found
+            .unwrap_or_else(|| panic!("{name} in {env}"))
+            .1
+            .to_owned()
+    };
+    let mut role = sandbox.node_role().clone();
+    role.access_key_id = value("AWS_ACCESS_KEY_ID");
+    role.secret_access_key = value("AWS_SECRET_ACCESS_KEY");
+    role.session_token = Some(value("AWS_SESSION_TOKEN"));
+    let mut agent = attach_agent_as(sandbox, &session.id, &role).await;
+    let hello = Message::new(wire::OUTPUT, payload::HANDSHAKE_REQUEST, Bytes::from("{}"));
+    agent.send(Frame::Binary(hello.encode())).await.unwrap();
+    let mut client = MiniClient::connect(sandbox, &session).await;
+    assert_eq!(client.message().await.unwrap().payload, hello.payload);
+
+    // A session that is over is not handed out again.
+    assert!(sandbox.terminate_session(&session.id));
+    let answer = agent_token(sandbox, &session.id, &role).await;
+    assert_eq!(answer.status, 410);
+    assert!(
+        answer.text.contains("Session is already terminated"),
+        "{}",
+        answer.text
+    );
+    standing.stop().await;
 }
 
 #[tokio::test]

@@ -1,10 +1,11 @@
 //! The built-in agent, through the whole way from `StartSession`.
 
 use bytes::Bytes;
+use protocol_tests::agent::AgentEnd;
 use protocol_tests::events::Event;
 use protocol_tests::link::Conditions;
 use protocol_tests::sandbox::{DEFAULT_TARGET, Sandbox};
-use protocol_tests::vpc::Endpoint;
+use protocol_tests::vpc::{Endpoint, Resolver};
 use protocol_tests::wire::{self, Message, flag, payload};
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -143,23 +144,127 @@ async fn two_streams_echo_and_close_both_ways() {
 #[tokio::test]
 async fn a_failed_dial_is_a_flag_without_a_stream() {
     let sandbox = with_echo().await;
-    for (host, port) in [(DB_HOST, 1), ("unknown.example", 5432)] {
-        let session = start_session(&sandbox, host, port).await;
-        let mut client = MiniClient::shake(&sandbox, &session, VERSION).await;
-        client.frame(SYN, 3, b"").await;
-        assert_eq!(client.next_frame().await.unwrap(), (FIN, 3, Bytes::new()));
-        assert_eq!(client.flags, [flag::CONNECT_TO_PORT_ERROR]);
-        expect_event(
-            &sandbox,
-            |e| matches!(e, Event::Dial { host: h, result: Err(_), .. } if h == host),
-        )
-        .await;
-        // The session lives on, and data for the dead stream does no harm.
-        client.frame(PSH, 3, b"late").await;
-        client.frame(SYN, 5, b"").await;
-        assert_eq!(client.next_frame().await.unwrap(), (FIN, 5, Bytes::new()));
-    }
+    let session = start_session(&sandbox, DB_HOST, 1).await;
+    let mut client = MiniClient::shake(&sandbox, &session, VERSION).await;
+    client.frame(SYN, 3, b"").await;
+    assert_eq!(client.next_frame().await.unwrap(), (FIN, 3, Bytes::new()));
+    assert_eq!(client.flags, [flag::CONNECT_TO_PORT_ERROR]);
+    expect_event(&sandbox, |e| {
+        matches!(e, Event::Dial { result: Err(_), .. })
+    })
+    .await;
+    // The session lives on, and data for the dead stream does no harm.
+    client.frame(PSH, 3, b"late").await;
+    client.frame(SYN, 5, b"").await;
+    assert_eq!(client.next_frame().await.unwrap(), (FIN, 5, Bytes::new()));
     assert_no_violation(&sandbox);
+}
+
+#[tokio::test]
+async fn a_failed_lookup_ends_the_session_with_the_resolvers_words() {
+    let sandbox = with_echo().await;
+    let vpc = sandbox.vpc();
+    for (resolver, host, words) in [
+        (Resolver::Answers, "unknown.example", "no such host"),
+        (Resolver::Misbehaves, DB_HOST, "server misbehaving"),
+        (Resolver::Silent, DB_HOST, "i/o timeout"),
+    ] {
+        vpc.set_resolver(resolver);
+        let session = start_session(&sandbox, host, 5432).await;
+        let mut client = MiniClient::shake(&sandbox, &session, VERSION).await;
+        let reason = client.end_reason().await;
+        assert!(
+            reason.starts_with(&format!("lookup {host} on ")),
+            "{reason}"
+        );
+        assert!(reason.ends_with(words), "{reason}");
+    }
+    assert_eq!(
+        sandbox.events().count(|e| matches!(e, Event::Dial { .. })),
+        0
+    );
+    assert_no_violation(&sandbox);
+}
+
+#[tokio::test]
+async fn all_addresses_of_a_name_are_dialled_in_their_order() {
+    let sandbox = with_echo().await;
+    let vpc = sandbox.vpc();
+    let open = vpc.resolve(DB_HOST).unwrap();
+    let refusing = vpc.add("down.internal", 5432, Endpoint::Refused);
+    vpc.point_to_all(DB_HOST, &[refusing, open, refusing]);
+    let mut client = connect(&sandbox).await;
+    client.frame(SYN, 3, b"").await;
+    client.frame(PSH, 3, b"through").await;
+    assert_eq!(read(&mut client, 3, 7).await, b"through");
+    let dials = sandbox.events().all().into_iter().filter_map(|e| match e {
+        Event::Dial { result, .. } => Some(result.is_ok()),
+        _ => None,
+    });
+    assert_eq!(dials.collect::<Vec<_>>(), [false, true]);
+    assert!(client.flags.is_empty());
+}
+
+#[tokio::test]
+async fn what_comes_too_early_is_acknowledged_and_lost_or_dropped_without_a_word() {
+    let sandbox = with_echo().await;
+    let agent = sandbox.agent(DEFAULT_TARGET);
+    agent.update(|s| s.discard_messages = 1);
+    let mut client = connect(&sandbox).await;
+    client.frame(SYN, 3, b"").await;
+    client.settle().await;
+    // Nobody knows this stream any more, and the next one works.
+    client.frame(PSH, 3, b"into the void").await;
+    client.frame(FIN, 3, b"").await;
+    client.frame(SYN, 5, b"").await;
+    client.frame(PSH, 5, b"heard").await;
+    let (command, id, data) = client.next_frame().await.unwrap();
+    assert_eq!((command, id, &data[..]), (PSH, 5, &b"heard"[..]));
+    let discarded = |e: &Event| matches!(e, Event::InputDiscarded { .. });
+    assert_eq!(sandbox.events().count(discarded), 1);
+
+    agent.update(|s| (s.discard_messages, s.not_ready_messages) = (0, 2));
+    let mut client = connect(&sandbox).await;
+    client.frame(SYN, 3, b"").await;
+    client.frame(PSH, 3, b"late").await;
+    assert_eq!(read(&mut client, 3, 4).await, b"late");
+    let dropped = |e: &Event| matches!(e, Event::InputDropped { .. });
+    assert_eq!(sandbox.events().count(dropped), 2);
+    assert_no_violation(&sandbox);
+}
+
+#[tokio::test]
+async fn an_agent_that_dies_silently_leaves_the_service_unaware() {
+    let sandbox = with_echo().await;
+    let mut client = connect(&sandbox).await;
+    client.frame(SYN, 3, b"").await;
+    client.frame(PSH, 3, b"alive").await;
+    assert_eq!(read(&mut client, 3, 5).await, b"alive");
+    let agent = sandbox.agent(DEFAULT_TARGET);
+    agent.stop(AgentEnd::Silent);
+    let lost = |e: &Event| {
+        matches!(
+            e,
+            Event::AgentLost {
+                graceful: false,
+                ..
+            }
+        )
+    };
+    expect_event(&sandbox, lost).await;
+    client.frame(PSH, 3, b"anybody there").await;
+    for _ in 0..5 {
+        client.turn().await;
+    }
+    assert!(!client.is_settled() && !client.closed);
+    assert_eq!(client.pauses(), 0, "the service says nothing");
+    // Nor does it refuse another session, in which nothing comes either.
+    let session = start_session(&sandbox, DB_HOST, 5432).await;
+    let mut other = MiniClient::connect(&sandbox, &session).await;
+    other.turn().await;
+    assert!(!other.closed);
+    agent.set_online(true);
+    connect(&sandbox).await;
 }
 
 #[tokio::test]

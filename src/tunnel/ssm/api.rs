@@ -154,18 +154,20 @@ fn have_ended(error: &CredentialsError) -> bool {
 }
 
 /// `ssm:TerminateSession`, best effort within a deadline: the session is of no more use to us
-/// whatever AWS answers.
-pub(super) async fn terminate_session(client: &Client, session_id: &str) {
+/// whatever AWS answers. Returns whether AWS has ended it.
+pub(super) async fn terminate_session(client: &Client, session_id: &str) -> bool {
     let call = client.terminate_session().session_id(session_id).send();
-    match tokio::time::timeout(TERMINATE_DEADLINE, call).await {
+    let called = tokio::time::timeout(TERMINATE_DEADLINE, call).await;
+    match &called {
         Ok(Ok(_)) => debug!(session_id, "SSM session terminated"),
         Ok(Err(error)) => debug!(
             session_id,
-            reason = &*chain(&error),
+            reason = &*chain(error),
             "TerminateSession failed"
         ),
         Err(_) => debug!(session_id, "TerminateSession did not answer in time"),
     }
+    matches!(called, Ok(Ok(_)))
 }
 
 /// What went wrong with a call: the credentials, the way to AWS, or AWS's answer.

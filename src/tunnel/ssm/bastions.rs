@@ -132,6 +132,17 @@ impl Bastions {
         }
     }
 
+    /// Whether there is a node that has not failed lately, as far as is known.
+    pub(super) fn has_others(&self) -> bool {
+        let memory = self.memory();
+        let found = memory.found.as_ref().map(|(_, ids)| ids);
+        let ids = match &self.wanted {
+            Bastion::Nodes(ids) => Some(ids),
+            Bastion::Tag { .. } | Bastion::Auto => found,
+        };
+        ids.is_some_and(|ids| ids.iter().any(|id| !memory.has_failed(id)))
+    }
+
     /// One did.
     pub(super) fn worked(&self, id: &str) {
         self.memory().failed.remove(id);
@@ -181,6 +192,8 @@ pub(super) fn should_try_next(error: &TunnelError) -> bool {
         | TunnelError::NoMultiplexing { .. }
         | TunnelError::DialRefused { .. }
         | TunnelError::DialTimeout { .. }
+        | TunnelError::NameNotResolved { .. }
+        | TunnelError::AgentSilent { .. }
         | TunnelError::SessionEnded { .. }
         | TunnelError::ChannelLost { .. }
         | TunnelError::Protocol { .. } => true,
@@ -234,6 +247,17 @@ mod tests {
         assert_eq!(order(&bastions).await, ["i-2", "i-1", "i-3"]);
         tokio::time::advance(FAILURE_AGE / 2).await;
         assert_eq!(order(&bastions).await, ["i-1", "i-2", "i-3"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn others_are_those_that_have_not_failed() {
+        for bastions in [nodes(&["i-1", "i-2"]), with_tag(&["i-1", "i-2"])] {
+            assert!(bastions.has_others());
+            bastions.failed("i-1");
+            assert!(bastions.has_others());
+            bastions.failed("i-2");
+            assert!(!bastions.has_others());
+        }
     }
 
     #[tokio::test(start_paused = true)]
@@ -409,5 +433,24 @@ mod tests {
         ] {
             assert_eq!(should_try_next(&error), next, "{error:?}");
         }
+    }
+
+    #[test]
+    fn an_unknown_name_and_a_silent_agent_lead_to_the_next_one() {
+        let bastion = || "i-1".to_owned();
+        let endpoint = Endpoint {
+            host: "db".to_owned(),
+            port: 5432,
+        };
+        let unknown = TunnelError::NameNotResolved {
+            bastion: bastion(),
+            endpoint,
+            reason: "no such host".into(),
+        };
+        let silent = TunnelError::AgentSilent {
+            bastion: bastion(),
+            after: FAILURE_AGE,
+        };
+        assert!(should_try_next(&unknown) && should_try_next(&silent));
     }
 }

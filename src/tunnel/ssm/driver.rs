@@ -8,7 +8,8 @@
 //! first: the socket taking the batch, a message, a handle's wake-up, a deadline. Writing and
 //! reading are polled together, so a peer that does not read us cannot keep us from reading it.
 //!
-//! A lost connection is replaced (`resume`); when it counts as lost, `pulse` says.
+//! A lost connection is replaced (`resume`); when it counts as lost, `pulse` says. When the first bytes
+//! may leave, `first_bytes` says.
 //!
 //! # Clients that do not read
 //! The multiplexer's version 1 has no window per stream: the agent cannot be asked to hold back one
@@ -28,6 +29,7 @@
 //! Memory per target: 64 MiB in inboxes (80 MiB with 20 sessions of at least 4 MiB each), plus what
 //! one turn of [`READ_BATCH`] messages may add to each.
 
+mod first_bytes;
 mod pulse;
 pub(super) mod resume;
 
@@ -43,11 +45,14 @@ use tokio::time::{Instant, sleep_until};
 use tokio_tungstenite::tungstenite::{self, Message};
 use tracing::{debug, info, warn};
 
+use self::first_bytes::{FirstBytes, Signs, Step};
 use self::pulse::{Pulse, Verdict};
 use self::resume::{Calls, Flapping};
 use super::ending;
+use super::leftovers::Record;
 use super::socket::{self, Ready, Socket, WebSocket};
 use super::state::{SEND_BUFFER, Shared, State};
+use crate::config::Endpoint;
 use crate::foreign_text::ForeignText;
 use crate::kept::Clock;
 use crate::tunnel::{BoxFuture, EndCause, TunnelError, chain, plain};
@@ -81,6 +86,12 @@ pub(super) enum Phase {
 pub(super) struct About {
     pub(super) bastion: Arc<str>,
     pub(super) session_id: Arc<str>,
+    /// Where its streams lead.
+    pub(super) endpoint: Endpoint,
+    /// How long a dial may take, and so how long the agent may owe an answer.
+    pub(super) dial_timeout: Duration,
+    /// Its note for later processes, in case this one is killed.
+    pub(super) record: Option<Record>,
     /// Send something now and then, so that the account's idle timeout never comes.
     pub(super) keep_alive: bool,
     /// The time of day, to notice that the machine slept.
@@ -93,10 +104,14 @@ pub(super) struct Driver {
     phase: watch::Sender<Phase>,
     bastion: Arc<str>,
     session_id: Arc<str>,
+    endpoint: Endpoint,
+    dial_timeout: Duration,
+    record: Option<Record>,
     calls: Calls,
     /// The machines' zero.
     epoch: Instant,
     pulse: Pulse,
+    first_bytes: FirstBytes,
     /// Attempts to resume since the service last sent something.
     fruitless: u32,
     flapping: Flapping,
@@ -151,9 +166,13 @@ impl Driver {
             phase,
             bastion: about.bastion,
             session_id: about.session_id,
+            endpoint: about.endpoint,
+            dial_timeout: about.dial_timeout,
+            record: about.record,
             calls,
             epoch: now,
-            pulse: Pulse::new(about.wall),
+            pulse: Pulse::new(about.wall, about.dial_timeout),
+            first_bytes: FirstBytes::default(),
             fruitless: 0,
             flapping: Flapping::default(),
             key: None,
@@ -164,8 +183,8 @@ impl Driver {
     }
 
     /// Runs until the session ends, tells every stream and every waiter why, and `terminate`s the
-    /// session at AWS before the socket is closed.
-    pub(super) async fn run(mut self, terminate: impl Future<Output = ()>) {
+    /// session at AWS before the socket is closed; the result says whether that worked.
+    pub(super) async fn run(mut self, terminate: impl Future<Output = bool>) {
         let _guard = EndOnDrop(Arc::clone(&self.shared));
         let end = AssertUnwindSafe(self.drive_and_resume())
             .catch_unwind()
@@ -184,6 +203,7 @@ impl Driver {
         } else {
             let id = match &end {
                 TunnelError::SessionEnded { cause, .. } => cause.id(),
+                TunnelError::NameNotResolved { .. } => "tunnel.name",
                 _ => "ssm.session",
             };
             info!(id, %bastion, %session_id, reason = %end, "SSM session ended");
@@ -192,8 +212,10 @@ impl Driver {
         self.shared.lock().end(end.clone());
         self.phase.send_replace(Phase::Ended(end));
         self.last_words().await;
-        if !over_at_aws {
-            terminate.await;
+        if (over_at_aws || terminate.await)
+            && let Some(record) = self.record.take()
+        {
+            record.over();
         }
         self.socket.close().await;
     }
@@ -256,15 +278,7 @@ impl Driver {
         if state.closing {
             self.say_goodbye(state);
         }
-        while state.channel.sendable() > 0 {
-            let Some(payload) = state.mux.poll_transmit(state.channel.max_payload()) else {
-                break;
-            };
-            state
-                .channel
-                .send(now, payload)
-                .map_err(|error| self.translate(error))?;
-        }
+        let held = self.release(state, now)?;
         for (id, slot) in &mut state.streams {
             if state.mux.queued(*id) < SEND_BUFFER {
                 slot.wake_writer();
@@ -286,12 +300,54 @@ impl Driver {
         if !may_read {
             self.pulse.heard(); // Silence that we cause says nothing about the path.
         }
+        // In the handshake it has a deadline of its own, and one that the service knows to be away is
+        // not expected to answer.
+        if !may_read || !self.first_bytes.is_established() || state.interrupted.is_some() {
+            self.pulse.heard_agent();
+        }
         let machine = state.channel.poll_timeout().map(|at| self.epoch + at);
         let path = self.pulse.deadline(!state.channel.is_drained());
         let keep_alive = self.keep_alive_at.filter(|_| !state.streams.is_empty());
-        let others = [machine, self.give_up, stall_ends, keep_alive];
+        let others = [machine, self.give_up, stall_ends, keep_alive, held];
         let deadline = others.into_iter().flatten().fold(path, Instant::min);
         Ok(Next { deadline, may_read })
+    }
+
+    /// Moves what the streams have to say into the channel, as far as that may leave. Returns until when
+    /// it is held back.
+    fn release(
+        &mut self,
+        state: &mut State,
+        now: Duration,
+    ) -> Result<Option<Instant>, TunnelError> {
+        while state.channel.sendable() > 0 {
+            let signs = Signs {
+                acknowledged: state.channel.stats().in_flight == 0,
+                irreplaceable: state.is_irreplaceable(),
+                round_trip: state.channel.stats().srtt,
+            };
+            let bytes_wait = state.mux.has_transmit();
+            let most = match self.first_bytes.step(signs, bytes_wait) {
+                // The goodbye does not wait: there is nothing behind it to lose.
+                Step::Open => state.channel.max_payload(),
+                Step::Hold(_) if state.closing => state.channel.max_payload(),
+                Step::Hold(until) => return Ok(until),
+                Step::Probe => {
+                    state.mux.keep_alive();
+                    smux::HEADER_LEN
+                }
+            };
+            let Some(payload) = state.mux.poll_transmit(most) else {
+                break;
+            };
+            let sent = if self.first_bytes.is_early() {
+                state.channel.send_early(now, payload)
+            } else {
+                state.channel.send(now, payload)
+            };
+            sent.map_err(|error| self.translate(error))?;
+        }
+        Ok(None)
     }
 
     /// When clients do not read their results: until when the other streams wait for them, and what
@@ -411,6 +467,8 @@ impl Driver {
         let shared = Arc::clone(&self.shared);
         let mut state = shared.lock();
         state.heard = Instant::now();
+        state.silent_since = None;
+        self.pulse.heard_agent();
         let outcome = state.channel.handle_message(now, bytes);
         // What came before an error still counts.
         self.drain_events(&mut state)?;
@@ -426,6 +484,7 @@ impl Driver {
                 } => {
                     debug!(bastion = %self.bastion, agent = %agent_version, customer_message, "SSM handshake complete");
                     self.judge(agent_version)?;
+                    self.first_bytes.established();
                     self.phase.send_replace(Phase::Up);
                 }
                 Event::KeyRequired {
@@ -517,6 +576,12 @@ impl Driver {
                 info!(bastion = %self.bastion, session_id = %self.session_id, slept_s = slept.as_secs(), "the machine slept; probing the connection");
                 self.socket.push_ping();
             }
+            Verdict::AgentSilent(silence) => {
+                let after_s = silence.as_secs();
+                warn!(id = "ssm.agent-silent", bastion = %self.bastion, session_id = %self.session_id, after_s, "the SSM agent does not answer; new connections take other sessions");
+                let mut state = self.shared.lock();
+                state.unheard(silence, self.dial_timeout);
+            }
             Verdict::Dead(silence) => {
                 return Err(TunnelError::ChannelLost {
                     reason: format!("no answer for {} s", silence.as_secs()).into(),
@@ -536,6 +601,15 @@ impl Driver {
             ssm_channel::Error::UnsupportedAction { action } => TunnelError::UnsupportedAction {
                 action: action.into(),
             },
+            ssm_channel::Error::Closed { reason }
+                if ending::is_failed_lookup(&reason, &self.endpoint.host) =>
+            {
+                TunnelError::NameNotResolved {
+                    bastion: self.bastion.to_string(),
+                    endpoint: self.endpoint.clone(),
+                    reason: ending::words(&reason),
+                }
+            }
             ssm_channel::Error::Closed { reason } => TunnelError::SessionEnded {
                 cause: ending::classify(&reason),
                 reason: ending::words(&reason),

@@ -56,9 +56,73 @@ pub(super) fn words(text: &str) -> ForeignText {
 /// Around `ERROR` in the agent's words.
 const BANNER: fn(char) -> bool = |c| c == '-' || c.is_whitespace();
 
+/// Whether `text` says that the agent could not look `host` up. It asks once, when the session
+/// starts, and ends the session with the resolver's error, which is that of Go's `net` package:
+/// `lookup NAME on SERVER: no such host`, `server misbehaving`, `i/o timeout`; without ` on SERVER`
+/// where the system's resolver was asked.
+///
+/// A lookup of another name is not meant where the agent says what it needed that for, as for the
+/// endpoints of AWS.
+pub(super) fn is_failed_lookup(text: &str, host: &str) -> bool {
+    let (text, host) = (text.to_lowercase(), host.to_lowercase());
+    let host = host.trim_end_matches('.');
+    let words = text.trim_start_matches(BANNER).trim_start_matches("error");
+    let words = words.trim_start_matches(BANNER);
+    let asked = format!("lookup {host}");
+    let names_it = text.split(&asked).skip(1).any(|rest| {
+        let rest = rest.trim_start_matches('.');
+        rest.is_empty() || rest.starts_with([' ', ':'])
+    });
+    let without_an_address = text.trim_end().ends_with("missing address");
+    names_it || words.starts_with("lookup ") || without_an_address
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn failed_lookups_of_the_database_are_told_from_others() {
+        const HOST: &str = "Orders.abc.eu-central-1.rds.amazonaws.com";
+        for (is_one, text) in [
+            (true, "lookup HOST on 10.0.0.2:53: no such host"),
+            (true, "lookup HOST on 10.0.0.2:53: server misbehaving"),
+            (true, "lookup HOST. on 127.0.0.53:53: no such host\n"),
+            (
+                true,
+                "lookup HOST on 10.0.0.2:53: read udp 10.0.1.9:4711->10.0.0.2:53: i/o timeout",
+            ),
+            (true, "lookup HOST: Temporary failure in name resolution"),
+            (
+                true,
+                "----------ERROR-------\nlookup HOST on 10.0.0.2:53: no such host",
+            ),
+            (
+                true,
+                "Unable to connect to specified port: dial tcp: lookup HOST: no such host",
+            ),
+            (
+                true,
+                "lookup elsewhere.internal on 10.0.0.2:53: no such host",
+            ),
+            (true, "dial tcp: missing address"),
+            (
+                false,
+                "----------ERROR-------\nSetting up data channel with id me-0 failed: dial tcp: \
+                 lookup ssmmessages.eu-central-1.amazonaws.com on 10.0.0.2:53: no such host",
+            ),
+            (false, "lookupHOST"),
+            (false, "the lookup HOSTile.example failed"),
+            (
+                false,
+                "Forwarding to IP address 169.254.169.254 is forbidden.",
+            ),
+            (false, ""),
+        ] {
+            let text = text.replace("HOST", "orders.abc.eu-central-1.rds.amazonaws.com");
+            assert_eq!(is_failed_lookup(&text, HOST), is_one, "{text:?}");
+        }
+    }
 
     #[test]
     fn the_banner_is_left_out_and_nothing_acts_on_a_terminal() {

@@ -7,7 +7,7 @@
 //!
 //! `connect` opens the WebSocket at an `endpoint`, through a `proxy` where there is one; `api` calls
 //! Systems Manager, `datakey` KMS; `bastions` knows whom to try next, `ending` what the service's last
-//! words mean.
+//! words mean, `leftovers` which sessions a killed process has left open.
 
 mod api;
 mod bastions;
@@ -17,6 +17,7 @@ mod dials;
 mod driver;
 mod ending;
 mod endpoint;
+pub mod leftovers;
 mod placement;
 mod pool;
 mod proxy;

@@ -13,6 +13,7 @@ use tracing::{debug, warn};
 use super::placement::{Choice, Standing, choose};
 use super::session::Session;
 use super::start::{Starter, is_throttled};
+use super::state::Hello;
 use super::stream::{NotOpened, SsmStream};
 use crate::config::{Endpoint, SsmSettings};
 use crate::jitter::jitter;
@@ -25,6 +26,10 @@ const LOOK: Duration = Duration::from_millis(20);
 const PATIENCE: Duration = Duration::from_secs(8);
 /// How long no further session is asked for after AWS refused one: first, and at most. It doubles.
 const REFUSED_PAUSE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(120));
+/// How long no session is started after a bastion could not resolve the database's name: first, and
+/// at most. It doubles. The agent looks the name up once per session and ends the session with the
+/// error, so each attempt costs a session.
+const NAME_PAUSE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
 /// The last session of a target stays this many times as long as the others.
 const LAST_STAYS: u32 = 3;
 /// How often, at most, idle sessions are looked for.
@@ -34,13 +39,17 @@ type Outcome = Result<Session, TunnelError>;
 type Starting = watch::Receiver<Option<Outcome>>;
 
 /// What a stream needs of its session.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Need {
     /// Its start began after this: an older session may have resolved the database's name to an
     /// address that is no longer right.
     pub(super) not_before: Option<Instant>,
     /// The stream is over in a moment: it is not worth a session of its own.
     pub(super) brief: bool,
+    /// Whether what it sends first may be sent again.
+    pub(super) hello: Hello,
+    /// Another bastion may resolve a name that one could not: a session is started all the same.
+    pub(super) elsewhere: bool,
 }
 
 /// The sessions of one target.
@@ -63,10 +72,21 @@ struct Sessions {
     refused: Option<(Instant, Duration)>,
     /// AWS throttles: until when it is not asked at all, and its answer.
     throttled: Option<(Instant, TunnelError)>,
+    /// A bastion could not resolve the database's name.
+    unresolved: Option<Unresolved>,
     /// Somebody looks for idle sessions.
     swept: bool,
     closed: bool,
     count: Count,
+}
+
+/// A name that a bastion could not resolve.
+struct Unresolved {
+    /// No session is started before this, for the sake of the name.
+    until: Instant,
+    /// How long the pause was.
+    pause: Duration,
+    error: TunnelError,
 }
 
 /// What there has been so far.
@@ -137,7 +157,9 @@ impl Pool {
         could_share: &mut Option<Instant>,
         need: Need,
     ) -> Result<Step, TunnelError> {
-        let Need { not_before, brief } = need;
+        let Need {
+            not_before, brief, ..
+        } = need;
         let mut sessions = self.lock();
         if sessions.closed {
             return Err(TunnelError::ShuttingDown);
@@ -145,27 +167,30 @@ impl Pool {
         let now = Instant::now();
         let standings = sessions.standings(self.settings.dial_timeout, not_before);
         Ok(match choose(&standings, self.settings.sessions) {
-            Choice::Place(place) => self.take(&sessions.all[place]),
+            Choice::Place(place) => self.take(&sessions.all[place], need),
             Choice::BetterFurther(place) => {
-                let refused = sessions.refused.is_some_and(|(until, _)| now < until);
+                let refused = sessions.refused.is_some_and(|(until, _)| now < until)
+                    || sessions.is_unresolved(now).is_some();
                 let since = *could_share.get_or_insert(now);
                 if brief || refused || now >= since + PATIENCE {
-                    self.take(&sessions.all[place])
+                    self.take(&sessions.all[place], need)
                 } else {
                     Step::Await(Some(self.start(&mut sessions)))
                 }
             }
-            Choice::Further => match &sessions.throttled {
-                Some((until, error)) if now < *until => return Err(error.clone()),
-                _ => Step::Await(Some(self.start(&mut sessions))),
-            },
+            Choice::Further => {
+                if let Some(error) = sessions.may_not_start(need, now) {
+                    return Err(error);
+                }
+                Step::Await(Some(self.start(&mut sessions)))
+            }
             Choice::Wait => Step::Await(None),
         })
     }
 
     /// Opens a stream while nobody else can choose: the next one sees a busy session.
-    fn take(&self, session: &Session) -> Step {
-        match session.open(&self.endpoint) {
+    fn take(&self, session: &Session, need: Need) -> Step {
+        match session.open(&self.endpoint, need.hello) {
             Ok(stream) => Step::Take(session.clone(), stream),
             // It ended between the look and the step; the next look will not see it.
             Err(NotOpened::Leaving | NotOpened::Ended) => Step::Await(None),
@@ -251,6 +276,9 @@ impl Pool {
             if let Some(place) = standings.iter().position(up) {
                 return Ok(sessions.all[place].clone());
             }
+            if let Some(error) = sessions.is_unresolved(Instant::now()) {
+                return Err(error);
+            }
             self.start(&mut sessions)
         };
         match starting.wait_for(Option::is_some).await.as_deref() {
@@ -312,6 +340,11 @@ impl Pool {
         }
     }
 
+    /// A stream is up: the name leads somewhere.
+    pub(super) fn resolved(&self) {
+        self.lock().unresolved = None;
+    }
+
     /// The sessions from before have an outdated address of the database: they end with their
     /// streams.
     pub(super) fn retire_older(&self, not_before: Instant) {
@@ -342,7 +375,9 @@ impl Sessions {
     /// How each session stands, after the ended ones are forgotten. One that is too old counts as
     /// leaving.
     fn standings(&mut self, dial_timeout: Duration, not_before: Option<Instant>) -> Vec<Standing> {
+        self.leave_silent_bastions();
         let mut standings = Vec::with_capacity(self.all.len());
+        let mut unresolved = None;
         let count = &mut self.count;
         self.all.retain(|session| {
             let standing = session.standing(dial_timeout);
@@ -350,13 +385,64 @@ impl Sessions {
             if ended {
                 count.ended += 1;
                 count.by_ended += session.totals();
+                unresolved = unresolved.take().or_else(|| session.failed_lookup());
             } else {
                 let old = not_before.is_some_and(|at| session.began() < at);
                 standings.push(if old { Standing::Leaving } else { standing });
             }
             !ended
         });
+        if let Some(error) = unresolved {
+            self.could_not_resolve(&error);
+        }
         standings
+    }
+
+    /// An agent that has gone silent in one session has in all: those in which it was not heard since
+    /// get no new streams either.
+    fn leave_silent_bastions(&self) {
+        for silent in &self.all {
+            let Some(since) = silent.silent_since() else {
+                continue;
+            };
+            let beside = self.all.iter().filter(|s| s.bastion() == silent.bastion());
+            beside.for_each(|session| session.retire_if_unheard(since));
+        }
+    }
+
+    /// Whether, and as whose fault, no session is started for the sake of the name.
+    fn is_unresolved(&self, now: Instant) -> Option<TunnelError> {
+        let unresolved = self.unresolved.as_ref();
+        let unresolved = unresolved.filter(|unresolved| now < unresolved.until);
+        unresolved.map(|unresolved| unresolved.error.clone())
+    }
+
+    /// Why no session is started now.
+    fn may_not_start(&self, need: Need, now: Instant) -> Option<TunnelError> {
+        let throttled = self.throttled.as_ref();
+        let throttled = throttled.filter(|(until, _)| now < *until);
+        let throttled = throttled.map(|(_, error)| error.clone());
+        throttled.or_else(|| self.is_unresolved(now).filter(|_| !need.elsewhere))
+    }
+
+    /// A session has ended because its bastion could not resolve the database's name. Several that
+    /// end during a pause are one failure.
+    fn could_not_resolve(&mut self, error: &TunnelError) {
+        let now = Instant::now();
+        let (first, longest) = NAME_PAUSE;
+        let (until, pause) = match &self.unresolved {
+            Some(last) if now < last.until => (last.until, last.pause),
+            Some(last) if now < last.until + longest => {
+                let pause = (last.pause * 2).min(longest);
+                (now + pause, pause)
+            }
+            _ => (now + first, first),
+        };
+        self.unresolved = Some(Unresolved {
+            until,
+            pause,
+            error: error.clone(),
+        });
     }
 
     /// The start that is under way. A starter that is gone without an answer has panicked; the next
@@ -369,6 +455,9 @@ impl Sessions {
     fn refuse_for_a_while(&mut self, error: &TunnelError) {
         if matches!(error, TunnelError::ShuttingDown) {
             return;
+        }
+        if error.is_about_the_name() {
+            self.could_not_resolve(error);
         }
         let (first, longest) = REFUSED_PAUSE;
         if is_throttled(error) {

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::driver::Phase;
 use super::placement::Standing;
-use super::state::Shared;
+use super::state::{Hello, Shared};
 use super::stream::{NotOpened, SsmStream};
 use crate::config::Endpoint;
 use crate::tunnel::{SessionState, SessionStats, TunnelError, TunnelTotals};
@@ -127,8 +127,37 @@ impl Session {
         }
     }
 
-    pub(super) fn open(&self, endpoint: &Endpoint) -> Result<SsmStream, NotOpened> {
-        SsmStream::open(&self.shared, &self.bastion, endpoint)
+    pub(super) fn open(&self, endpoint: &Endpoint, hello: Hello) -> Result<SsmStream, NotOpened> {
+        SsmStream::open(&self.shared, &self.bastion, endpoint, hello)
+    }
+
+    /// Whether the agent has shown that it takes what streams send, and the round trip to it.
+    pub(super) fn is_proven(&self) -> (bool, Duration) {
+        let state = self.shared.lock();
+        let round_trip = state.channel.stats().srtt;
+        (state.proven, round_trip.unwrap_or_default())
+    }
+
+    /// Why it ended, if the bastion could not resolve the database's name.
+    pub(super) fn failed_lookup(&self) -> Option<TunnelError> {
+        let state = self.shared.lock();
+        let end = state.end.as_ref().filter(|end| end.is_about_the_name());
+        end.cloned()
+    }
+
+    /// Since when its agent has been silent although it owes an answer, if that is too long.
+    pub(super) fn silent_since(&self) -> Option<Instant> {
+        self.shared.lock().silent_since
+    }
+
+    /// No new streams, unless the agent has been heard after `since`.
+    pub(super) fn retire_if_unheard(&self, since: Instant) {
+        let mut state = self.shared.lock();
+        if state.heard <= since && !state.retired {
+            state.retired = true;
+            drop(state);
+            self.shared.wake.notify_one();
+        }
     }
 
     /// Whether the agent could not connect when it was last asked to.

@@ -21,7 +21,7 @@ use super::proxy::Proxies;
 use super::session::Session;
 use super::socket::WebSocket;
 use super::state::Shared;
-use super::{api, connect, datakey, endpoint};
+use super::{api, connect, datakey, endpoint, leftovers};
 use crate::aws::{AwsContext, ClockWatch, Endpoints};
 use crate::config::{Endpoint, SsmSettings};
 use crate::jitter::jitter;
@@ -89,6 +89,11 @@ impl Starter {
     /// there is one.
     pub(super) fn dial_failed(&self, bastion: &str) {
         self.inner.bastions.failed(bastion);
+    }
+
+    /// Whether another bastion may still do what this one could not.
+    pub(super) fn has_other_bastions(&self) -> bool {
+        self.inner.bastions.has_others()
     }
 
     /// The other way round.
@@ -159,6 +164,7 @@ impl Starter {
             let (client, session_id) = (access.client.clone(), Arc::clone(&session_id));
             async move { api::terminate_session(&client, &session_id).await }
         };
+        let record = leftovers::note(&self.inner.aws, &access.region, &session_id).await;
         let joining = async {
             let ticket = started.ticket?;
             join(access, ticket).await
@@ -166,13 +172,22 @@ impl Starter {
         let joined = match self.unless_stopped(joining).await {
             Ok(joined) => joined,
             Err(error) => {
-                self.tasks.spawn(terminate);
+                self.tasks.spawn(async move {
+                    if terminate.await
+                        && let Some(record) = record
+                    {
+                        record.over();
+                    }
+                });
                 return Err(error);
             }
         };
         let about = driver::About {
             bastion: Arc::from(bastion),
             session_id: Arc::clone(&session_id),
+            endpoint: self.inner.endpoint.clone(),
+            dial_timeout: self.inner.settings.dial_timeout,
+            record,
             keep_alive: self.inner.settings.keep_alive,
             wall: system_clock(),
         };
@@ -243,7 +258,7 @@ impl Starter {
         joined: Joined,
         about: driver::About,
         began: Instant,
-        terminate: impl Future<Output = ()> + Send + 'static,
+        terminate: impl Future<Output = bool> + Send + 'static,
     ) -> Session {
         let mut config = ssm_channel::Config::new(
             joined.token,

@@ -79,6 +79,10 @@ pub(super) struct State {
     pub(super) heard: Instant,
     /// The last dial that showed an outcome was refused.
     pub(super) refused_last: bool,
+    /// The agent has shown that it takes what streams send.
+    pub(super) proven: bool,
+    /// Since when the agent has been silent although it owes an answer, once that is too long.
+    pub(super) silent_since: Option<Instant>,
 }
 
 /// What a session carries, for the choice of the next stream's place.
@@ -104,11 +108,23 @@ pub(super) enum Dial {
     Refused,
     /// The agent has not come to it: it is stuck in the dial of an earlier stream.
     Stranded,
+    /// The agent has been silent for so long.
+    Unheard(Duration),
+}
+
+/// Whether the bytes that a stream sends first may be sent again through another stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Hello {
+    /// They may.
+    Repeatable,
+    /// They must not: nothing is known of them.
+    Irreplaceable,
 }
 
 /// One stream of a session: what has arrived for it, and how it is doing.
 pub(super) struct Slot {
     pub(super) endpoint: Endpoint,
+    hello: Hello,
     inbox: VecDeque<BytesMut>,
     unread: usize,
     pub(super) dial: Dial,
@@ -127,9 +143,10 @@ pub(super) struct Slot {
 }
 
 impl Slot {
-    pub(super) fn new(endpoint: Endpoint) -> Self {
+    pub(super) fn new(endpoint: Endpoint, hello: Hello) -> Self {
         Self {
             endpoint,
+            hello,
             inbox: VecDeque::new(),
             unread: 0,
             dial: Dial::Pending,
@@ -263,6 +280,8 @@ impl Shared {
                 interrupted: None,
                 heard: Instant::now(),
                 refused_last: false,
+                proven: false,
+                silent_since: None,
             }),
             wake: Notify::new(),
         }
@@ -292,8 +311,8 @@ impl State {
     }
 
     /// Adds a stream that the multiplexer has just opened.
-    pub(super) fn admit(&mut self, id: StreamId, endpoint: Endpoint) {
-        self.streams.insert(id, Slot::new(endpoint));
+    pub(super) fn admit(&mut self, id: StreamId, endpoint: Endpoint, hello: Hello) {
+        self.streams.insert(id, Slot::new(endpoint, hello));
         self.dials.begin(id, Instant::now());
         self.idle_since = None;
     }
@@ -385,6 +404,7 @@ impl State {
     /// Puts the multiplexer's events into the streams' inboxes.
     pub(super) fn deliver(&mut self) {
         while let Some(event) = self.mux.poll_event() {
+            self.proven = true;
             match event {
                 smux::Event::Data { id, data } => {
                     self.dials.succeeded(id, Instant::now());
@@ -420,6 +440,7 @@ impl State {
         let streams = &mut self.streams;
         let now = Instant::now();
         self.refused_last = true;
+        self.proven = true;
         match self.dials.refused(|id| streams.contains_key(&id), now) {
             Some(id) => {
                 if let Some(slot) = streams.get_mut(&id) {
@@ -439,6 +460,26 @@ impl State {
                 slot.fail_dial(Dial::Stranded);
             }
         }
+    }
+
+    /// The agent has been silent for so long although it owes an answer: no new streams. Those whose
+    /// dial shows no outcome, and which can be made again elsewhere, are told so; the others too once
+    /// `dial_timeout` has passed.
+    pub(super) fn unheard(&mut self, silence: Duration, dial_timeout: Duration) {
+        self.retired = true;
+        self.silent_since = Instant::now().checked_sub(silence);
+        for (id, slot) in &mut self.streams {
+            let gives_up = slot.hello == Hello::Repeatable || silence >= dial_timeout;
+            if slot.dial == Dial::Pending && self.dials.is_pending(*id) && gives_up {
+                slot.fail_dial(Dial::Unheard(silence));
+            }
+        }
+    }
+
+    /// Whether some stream sends bytes that cannot be sent again.
+    pub(super) fn is_irreplaceable(&self) -> bool {
+        let mut streams = self.streams.values();
+        streams.any(|slot| slot.hello == Hello::Irreplaceable)
     }
 
     /// Whether everything we had to say has been sent and acknowledged.

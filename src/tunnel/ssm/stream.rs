@@ -16,7 +16,7 @@ use smux::StreamId;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
-use super::state::{Dial, SEND_BUFFER, Shared, Slot, State};
+use super::state::{Dial, Hello, SEND_BUFFER, Shared, Slot, State};
 use crate::config::Endpoint;
 use crate::tunnel::TunnelError;
 
@@ -43,6 +43,7 @@ impl SsmStream {
         shared: &Arc<Shared>,
         bastion: &Arc<str>,
         endpoint: &Endpoint,
+        hello: Hello,
     ) -> Result<Self, NotOpened> {
         let mut state = shared.lock();
         if state.end.is_some() {
@@ -56,7 +57,7 @@ impl SsmStream {
             state.retired = true;
             return Err(NotOpened::Leaving);
         };
-        state.admit(id, endpoint.clone());
+        state.admit(id, endpoint.clone(), hello);
         drop(state);
         shared.wake.notify_one();
         Ok(Self {
@@ -116,6 +117,10 @@ impl SsmStream {
             }),
             Dial::Stranded => Some(TunnelError::Stranded {
                 bastion: self.bastion.to_string(),
+            }),
+            Dial::Unheard(after) => Some(TunnelError::AgentSilent {
+                bastion: self.bastion.to_string(),
+                after,
             }),
             Dial::Pending | Dial::Answered => slot.overrun.then_some(TunnelError::Overrun),
         }

@@ -7,11 +7,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, sleep_until};
-use tracing::info;
+use tracing::{debug, info};
 
 use super::pool::{Need, Pool};
 use super::session::{Session, Stuck};
 use super::start::Starter;
+use super::state::Hello;
 use super::stream::SsmStream;
 use crate::aws::AwsContext;
 use crate::config::{Bastion, Endpoint, SsmSettings};
@@ -26,6 +27,9 @@ const FRESH_FAILURE_STANDS: (Duration, Duration) =
     (Duration::from_secs(5), Duration::from_secs(60));
 /// How often a stream that was never dialled moves to another session.
 const MOVES: u32 = 3;
+/// How long the first dial of a session may go without an answer before it is made a second time, two
+/// round trips not counted: the agent may have thrown the first one away (`driver/first_bytes.rs`).
+const FIRST_ANSWER: Duration = Duration::from_secs(1);
 
 /// Streams to one endpoint through Session Manager.
 pub struct SsmTransport {
@@ -72,9 +76,19 @@ impl SsmTransport {
     /// that does not work through an older one.
     async fn open_and_dial(&self, hello: Bytes, brief: bool) -> Result<SsmStream, TunnelError> {
         let asked = Instant::now();
-        let (mut not_before, mut moves) = (None, 0);
+        let mut moves = 0;
+        let mut need = Need {
+            not_before: None,
+            brief,
+            hello: if hello.is_empty() {
+                Hello::Irreplaceable
+            } else {
+                Hello::Repeatable
+            },
+            elsewhere: false,
+        };
         loop {
-            let (session, mut stream) = self.pool.open(Need { not_before, brief }).await?;
+            let (session, mut stream) = self.pool.open(need).await?;
             let dialled = Instant::now();
             if hello.is_empty() {
                 if self.is_outdated(&session) {
@@ -85,43 +99,78 @@ impl SsmTransport {
             }
             let error = match self.dial(&session, &mut stream, &hello).await {
                 Ok(()) => {
-                    self.dial_worked(&session, not_before);
+                    self.dial_worked(&session, need.not_before);
                     return Ok(stream);
                 }
                 Err(error) => error,
             };
             drop(stream);
-            if !matches!(
+            if matches!(
                 error,
                 TunnelError::DialRefused { .. } | TunnelError::DialTimeout { .. }
             ) {
-                // The agent has not come to it, or the session is gone: another one will do.
-                moves += 1;
-                if moves > MOVES {
-                    return Err(error);
-                }
-                match self.standing_failure() {
-                    Some(standing) if moves > 1 => return Err(standing),
-                    _ => info!(reason = %error, "moving to another session"),
-                }
+                // Another bastion may do what this one cannot; the same one, asked anew, will not.
+                let fresh = session.began() >= need.not_before.unwrap_or(asked);
+                self.not_dialled(&session, need, fresh, error)?;
+                need.not_before = Some(dialled);
                 continue;
             }
+            moves += 1;
+            self.not_carried(&session, moves, error)?;
+            need.elsewhere = true;
+        }
+    }
+
+    /// The agent could not connect. `Ok`: it is worth another attempt, through a session that is
+    /// fresher than the one that was used.
+    fn not_dialled(
+        &self,
+        session: &Session,
+        need: Need,
+        fresh: bool,
+        error: TunnelError,
+    ) -> Result<(), TunnelError> {
+        self.starter.dial_failed(session.bastion());
+        let last = fresh && (need.not_before.is_some() || !self.has_other_bastions());
+        let standing = self.standing_failure().is_some();
+        if last {
+            self.remember(&error);
+        }
+        if need.not_before.is_some() {
+            session.retire(); // It was started for this dial alone.
+        }
+        if last || standing {
+            return Err(error);
+        }
+        info!(reason = %error, "trying once more through a fresh session");
+        Ok(())
+    }
+
+    /// The agent has not come to the dial, or the session is gone. `Ok`: another one may do.
+    fn not_carried(
+        &self,
+        session: &Session,
+        moves: u32,
+        error: TunnelError,
+    ) -> Result<(), TunnelError> {
+        let of_bastion = matches!(
+            error,
+            TunnelError::NameNotResolved { .. } | TunnelError::AgentSilent { .. }
+        );
+        if of_bastion {
             self.starter.dial_failed(session.bastion());
-            // Another bastion may do what this one cannot; the same one, asked anew, will not.
-            let fresh = session.began() >= not_before.unwrap_or(asked);
-            let last = fresh && (not_before.is_some() || !self.has_other_bastions());
-            let standing = self.standing_failure().is_some();
-            if last {
-                self.remember(&error);
+        }
+        // The same bastion, asked again, will not know the name either.
+        let in_vain = error.is_about_the_name() && !self.starter.has_other_bastions();
+        if moves > MOVES || in_vain {
+            return Err(error);
+        }
+        match self.standing_failure() {
+            Some(standing) if moves > 1 => Err(standing),
+            _ => {
+                info!(reason = %error, "moving to another session");
+                Ok(())
             }
-            if not_before.is_some() {
-                session.retire(); // It was started for this dial alone.
-            }
-            if last || standing {
-                return Err(error);
-            }
-            info!(reason = %error, "trying once more through a fresh session");
-            not_before = Some(dialled);
         }
     }
 
@@ -146,10 +195,31 @@ impl SsmTransport {
         stream.write_all(hello).await.map_err(tunnel_error)?;
         let patience = self.settings.dial_timeout;
         let mut look = Instant::now() + patience;
+        let (proven, round_trip) = session.is_proven();
+        let mut again = (!proven).then(|| Instant::now() + FIRST_ANSWER + 2 * round_trip);
+        let mut second: Option<SsmStream> = None;
         loop {
+            let wake = again.map_or(look, |again| again.min(look));
             tokio::select! {
                 readable = stream.readable() => return readable.map_err(tunnel_error),
-                () = sleep_until(look) => {}
+                answered = readable(&mut second) => {
+                    // What became of the first one tells, if the second is closed.
+                    match (answered, second.take()) {
+                        (Ok(()), Some(answering)) => {
+                            *stream = answering;
+                            return Ok(());
+                        }
+                        _ => continue,
+                    }
+                }
+                () = sleep_until(wake) => {}
+            }
+            if again.is_some_and(|again| Instant::now() >= again) {
+                again = None;
+                second = self.dial_again(session, hello).await;
+            }
+            if Instant::now() < look {
+                continue;
             }
             match session.strand_if_stuck(patience) {
                 Stuck::No => look = Instant::now() + patience,
@@ -166,9 +236,21 @@ impl SsmTransport {
         }
     }
 
+    /// The first dial of a session once more, beside one without an answer.
+    async fn dial_again(&self, session: &Session, hello: &Bytes) -> Option<SsmStream> {
+        if session.is_proven().0 {
+            return None; // Another stream was answered: the agent is merely slow with this one.
+        }
+        let mut stream = session.open(&self.endpoint, Hello::Repeatable).ok()?;
+        debug!(bastion = %session.bastion(), "no answer to the first dial of a session; dialling again");
+        stream.write_all(hello).await.ok()?;
+        Some(stream)
+    }
+
     /// A stream is up. When it took a fresh session, the older ones have outdated names.
     fn dial_worked(&self, session: &Session, not_before: Option<Instant>) {
         self.starter.dial_worked(session.bastion());
+        self.pool.resolved();
         *self.fresh_failure() = None;
         if let Some(not_before) = not_before {
             self.pool.retire_older(not_before);
@@ -240,6 +322,14 @@ impl Transport for SsmTransport {
 
     fn shutdown(&self) -> BoxFuture<'_, ()> {
         Box::pin(self.pool.shutdown())
+    }
+}
+
+/// Waits until the stream, if there is one, can be read. Cancel-safe.
+async fn readable(stream: &mut Option<SsmStream>) -> io::Result<()> {
+    match stream {
+        Some(stream) => stream.readable().await,
+        None => std::future::pending().await,
     }
 }
 

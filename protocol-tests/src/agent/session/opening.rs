@@ -1,10 +1,9 @@
 //! The session's opening: handshake, key, and what forwards the bytes afterwards.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{Agent, Input, Outcome, Phase};
+use super::{Agent, Input, Outcome, Phase, Unready};
 use crate::agent::basic::Basic;
 use crate::agent::cipher::SessionCipher;
 use crate::agent::encryption::{self, KeyRequest};
@@ -17,7 +16,7 @@ use crate::wire::{Message, payload};
 
 impl Agent {
     pub(super) async fn take_handshake(&mut self, message: &Message) -> Outcome {
-        let settings = self.control.settings();
+        let settings = self.settings.clone();
         let Agreed {
             client_version,
             key,
@@ -88,7 +87,7 @@ impl Agent {
         cipher: Option<Arc<SessionCipher>>,
         message: &Message,
     ) -> Outcome {
-        let settings = self.control.settings();
+        let settings = self.settings.clone();
         self.answer_first(message).await;
         if settings.withhold_complete {
             self.deadline = None;
@@ -113,8 +112,7 @@ impl Agent {
         self.phase = Phase::Forwarding {
             input: self.start(destination, &settings.version, &client_version),
             cipher,
-            deaf_messages: settings.not_ready_messages,
-            deaf_until: Instant::now() + settings.not_ready_for,
+            unready: Unready::new(&settings),
         };
         Outcome::Answered
     }
@@ -130,6 +128,7 @@ impl Agent {
                 control,
                 outgoing,
                 destination,
+                lost: self.lost.clone(),
                 keepalive: !version_at_least(client, [1, 2, 331, 1]),
             };
             return Input::Mux(mux.start(&mut self.tasks));
@@ -144,7 +143,8 @@ impl Agent {
         Input::Basic(basic.start(&mut self.tasks))
     }
 
-    /// Looks the host up, once for the whole session.
+    /// Looks the host up, once for the whole session. The real agent ends the session with the words
+    /// of its resolver when that fails.
     fn destination(&self, agent_version: &str) -> Result<Destination, String> {
         let parameters = &self.session.info.parameters;
         // Older agents do not know the host parameter and dial their own machine.
@@ -153,14 +153,14 @@ impl Agent {
         } else {
             "localhost".to_owned()
         };
-        let address: Option<IpAddr> = self.cloud.vpc.resolve(&host);
-        if let Some(address) = address.filter(|a| vpc::is_forbidden(*a)) {
+        let addresses = self.cloud.vpc.lookup(&host)?;
+        if let Some(address) = addresses.iter().find(|a| vpc::is_forbidden(**a)) {
             return Err(format!("Forwarding to IP address {address} is forbidden."));
         }
         Ok(Destination {
             host,
             port: parameters.port,
-            address,
+            addresses,
         })
     }
 }

@@ -3,6 +3,9 @@
 //! A path that dies without a word is found within [`PING_INTERVAL`] + [`PONG_DEADLINE`] = 28 s,
 //! one on which we wait for acknowledgements within [`OVERDUE`] + [`PONG_DEADLINE`] = 13 s, and one
 //! that did not survive a suspend of the machine within [`TICK`] + [`WAKE_DEADLINE`] = 5 s.
+//!
+//! The service answers pings by itself. So pongs without acknowledgements mean that the path is fine
+//! and the agent at its end is not: it has died, and the service has not noticed.
 
 use std::time::{Duration, SystemTime};
 
@@ -35,6 +38,9 @@ pub(super) enum Verdict {
     Woken(Duration),
     /// The path is dead: nothing was heard for this long.
     Dead(Duration),
+    /// The path is alive, and the agent has owed us an answer for this long. Said again from time to
+    /// time while that stays so.
+    AgentSilent(Duration),
 }
 
 /// The signs of life of one path.
@@ -45,11 +51,18 @@ pub(super) struct Pulse {
     ping: Option<(Instant, Duration)>,
     /// Both clocks at the last comparison.
     compared: (Instant, SystemTime),
+    /// Silence that makes us ping when acknowledgements are due.
+    overdue: Duration,
+    /// Since when the agent has owed us an answer without saying anything.
+    owes: Option<Instant>,
+    /// The agent's silence is not told again before this.
+    told_until: Option<Instant>,
 }
 
 impl Pulse {
-    /// A path that was opened just now.
-    pub(super) fn new(wall: Clock) -> Self {
+    /// A path that was opened just now. An agent may be silent for `patience` when it owes an answer,
+    /// and for [`OVERDUE`] at most.
+    pub(super) fn new(wall: Clock, patience: Duration) -> Self {
         let now = Instant::now();
         let compared = (now, wall());
         Self {
@@ -57,12 +70,15 @@ impl Pulse {
             heard: now,
             ping: None,
             compared,
+            overdue: OVERDUE.min(patience),
+            owes: None,
+            told_until: None,
         }
     }
 
     /// The pulse of the connection that replaces this one.
     pub(super) fn renewed(&self) -> Self {
-        Self::new(Clock::clone(&self.wall))
+        Self::new(Clock::clone(&self.wall), self.overdue)
     }
 
     /// Something came in.
@@ -71,14 +87,42 @@ impl Pulse {
         self.ping = None;
     }
 
+    /// The agent has said something, or is not expected to.
+    pub(super) fn heard_agent(&mut self) {
+        (self.owes, self.told_until) = (None, None);
+    }
+
     /// When to ask [`Pulse::check`] again. `unacked`: acknowledgements are due.
-    pub(super) fn deadline(&self, unacked: bool) -> Instant {
+    pub(super) fn deadline(&mut self, unacked: bool) -> Instant {
+        let now = Instant::now();
+        if unacked {
+            self.owes.get_or_insert(now);
+        } else {
+            self.heard_agent();
+        }
+        if self.agent_silence(now).is_some() {
+            return self.heard; // At once, whichever clock reading that is compared with.
+        }
         let tick = self.compared.0 + TICK;
         let silence = match self.ping {
             Some((sent, patience)) => sent + patience,
-            None => self.heard + if unacked { OVERDUE } else { PING_INTERVAL },
+            None => self.heard + self.pause(unacked),
         };
         tick.min(silence)
+    }
+
+    /// Silence after which to ping.
+    fn pause(&self, unacked: bool) -> Duration {
+        if unacked { self.overdue } else { PING_INTERVAL }
+    }
+
+    /// For how long the agent has been silent, if it is too long, the path has shown since then that
+    /// it is alive, and it was not told just now.
+    fn agent_silence(&self, now: Instant) -> Option<Duration> {
+        let since = self.owes?;
+        let silent = self.heard >= since + self.overdue;
+        let told = self.told_until.is_some_and(|until| now < until);
+        (silent && !told).then(|| now - since)
     }
 
     /// Compares the clocks and judges the silence.
@@ -91,12 +135,14 @@ impl Pulse {
             self.ping = Some((now, WAKE_DEADLINE));
             return Verdict::Woken(slept);
         }
+        if let Some(silence) = self.agent_silence(now).filter(|_| unacked) {
+            self.told_until = Some(now + self.overdue);
+            return Verdict::AgentSilent(silence);
+        }
         match self.ping {
             Some((sent, patience)) if now >= sent + patience => Verdict::Dead(now - self.heard),
             Some(_) => Verdict::Wait,
-            None if now < self.heard + if unacked { OVERDUE } else { PING_INTERVAL } => {
-                Verdict::Wait
-            }
+            None if now < self.heard + self.pause(unacked) => Verdict::Wait,
             None => {
                 self.ping = Some((now, PONG_DEADLINE));
                 Verdict::Ping
@@ -123,7 +169,7 @@ mod tests {
         let wall = move || {
             SystemTime::UNIX_EPOCH + zero.elapsed() + seconds(extra.load(Ordering::Relaxed))
         };
-        (Pulse::new(Arc::new(wall)), slept)
+        (Pulse::new(Arc::new(wall), seconds(10)), slept)
     }
 
     /// Lets time pass in ticks until there is something to do; says what, and after how long.
@@ -161,6 +207,46 @@ mod tests {
     async fn missing_acknowledgements_are_asked_about_sooner() {
         let (mut pulse, _) = pulse();
         assert_eq!(next(&mut pulse, true).await, (Verdict::Ping, seconds(5)));
+        let dead = (Verdict::Dead(seconds(13)), seconds(8));
+        assert_eq!(next(&mut pulse, true).await, dead);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn pongs_without_acknowledgements_mean_the_agent() {
+        let (mut pulse, _) = pulse();
+        pulse.deadline(true);
+        let mut told = Vec::new();
+        let began = Instant::now();
+        while began.elapsed() < seconds(22) {
+            let deadline = pulse.deadline(true);
+            advance(deadline.saturating_duration_since(Instant::now())).await;
+            match pulse.check(true) {
+                // The service answers at once.
+                Verdict::Ping => pulse.heard(),
+                Verdict::AgentSilent(silence) => told.push(silence.as_secs()),
+                Verdict::Wait => {}
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(told, [5, 10, 15, 20]);
+        // A word of the agent, and it has as long again.
+        pulse.heard();
+        pulse.heard_agent();
+        assert_eq!(next(&mut pulse, true).await, (Verdict::Ping, seconds(5)));
+        pulse.heard();
+        assert_eq!(pulse.check(true), Verdict::AgentSilent(seconds(5)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_agent_that_owes_nothing_may_be_silent_for_ever() {
+        let (mut pulse, _) = pulse();
+        for _ in 0..50 {
+            assert_eq!(next(&mut pulse, false).await, (Verdict::Ping, seconds(20)));
+            pulse.heard();
+        }
+        // It is owed from now on.
+        assert_eq!(next(&mut pulse, true).await, (Verdict::Ping, seconds(5)));
+        // Without a pong it is the path.
         let dead = (Verdict::Dead(seconds(13)), seconds(8));
         assert_eq!(next(&mut pulse, true).await, dead);
     }

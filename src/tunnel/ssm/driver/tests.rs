@@ -22,7 +22,7 @@ use super::{About, Driver, Phase, READ_BATCH, channel};
 use crate::config::Endpoint;
 use crate::tunnel::ssm::SsmStream;
 use crate::tunnel::ssm::socket::WebSocket;
-use crate::tunnel::ssm::state::Shared;
+use crate::tunnel::ssm::state::{Hello, Shared};
 use crate::tunnel::{ApiAnswer, ApiRefusal, EndCause, Stream, TunnelError};
 
 const REQUEST: &str = r#"{"AgentVersion":"3.3.0.0","RequestedClientActions":[{"ActionType":"SessionType","ActionParameters":{"SessionType":"Port","Properties":{"host":"db","portNumber":"5432","localPortNumber":"0","type":"LocalPortForwarding"}}}]}"#;
@@ -32,7 +32,12 @@ struct Peer {
     socket: WebSocketStream<DuplexStream>,
     ids: IdSource,
     next: u64,
+    /// Pass over the NOPs with which sessions begin; they come again, where nothing acknowledges them.
+    skips_nops: bool,
 }
+
+/// A frame of the multiplexer that means nothing.
+const NOP: [u8; 8] = [1, 3, 0, 0, 0, 0, 0, 0];
 
 impl Peer {
     fn message(&mut self, payload_type: PayloadType, payload: &[u8]) -> Message {
@@ -50,7 +55,8 @@ impl Peer {
             match self.socket.next().await.unwrap().unwrap() {
                 Message::Binary(bytes) => {
                     let message = AgentMessage::decode(bytes).unwrap();
-                    if message.message_type == wanted {
+                    let skipped = self.skips_nops && message.payload[..] == NOP;
+                    if message.message_type == wanted && !skipped {
                         return message;
                     }
                 }
@@ -148,6 +154,9 @@ async fn established_with(aws: &Arc<Aws>) -> (Peer, Arc<Shared>, watch::Receiver
     let about = About {
         bastion: Arc::from("i-1"),
         session_id: Arc::from("s-1"),
+        endpoint: endpoint(),
+        dial_timeout: Duration::from_secs(10),
+        record: None,
         keep_alive: false,
         wall: Arc::new(move || SystemTime::UNIX_EPOCH + zero.elapsed()),
     };
@@ -163,6 +172,7 @@ async fn established_as(
         socket,
         ids: IdSource::new(7),
         next: 0,
+        skips_nops: true,
     };
 
     let config = Config::new(
@@ -179,7 +189,7 @@ async fn established_as(
     ));
     let (sender, mut phase) = watch::channel(Phase::Starting);
     let driver = Driver::new(client, Arc::clone(&shared), sender, about, aws.calls());
-    tokio::spawn(driver.run(std::future::ready(())));
+    tokio::spawn(driver.run(std::future::ready(true)));
 
     let request = peer.message(PayloadType::HandshakeRequest, REQUEST.as_bytes());
     peer.socket.send(request).await.unwrap();
@@ -193,12 +203,19 @@ async fn established_as(
     (peer, shared, phase)
 }
 
-fn open(shared: &Arc<Shared>) -> SsmStream {
-    let endpoint = Endpoint {
+fn endpoint() -> Endpoint {
+    Endpoint {
         host: "db".to_owned(),
         port: 5432,
-    };
-    SsmStream::open(shared, &Arc::from("i-1"), &endpoint).unwrap()
+    }
+}
+
+fn open(shared: &Arc<Shared>) -> SsmStream {
+    open_with(shared, Hello::Repeatable)
+}
+
+fn open_with(shared: &Arc<Shared>, hello: Hello) -> SsmStream {
+    SsmStream::open(shared, &Arc::from("i-1"), &endpoint(), hello).unwrap()
 }
 
 /// A smux frame of the first client stream.
@@ -338,7 +355,7 @@ async fn a_session_that_aws_has_given_up_ends_with_both_reasons() {
         host: "db".to_owned(),
         port: 5432,
     };
-    assert!(SsmStream::open(&shared, &Arc::from("i-1"), &endpoint).is_err());
+    assert!(SsmStream::open(&shared, &Arc::from("i-1"), &endpoint, Hello::Repeatable).is_err());
 }
 
 #[tokio::test(start_paused = true)]
@@ -508,6 +525,9 @@ async fn a_machine_that_slept_probes_the_path_and_replaces_it_in_seconds() {
     let about = About {
         bastion: Arc::from("i-1"),
         session_id: Arc::from("s-1"),
+        endpoint: endpoint(),
+        dial_timeout: Duration::from_secs(10),
+        record: None,
         keep_alive: false,
         wall: Arc::new(move || {
             let slept = Duration::from_secs(clock.load(Ordering::Relaxed));
@@ -531,18 +551,23 @@ async fn idle_sessions_are_kept_alive_only_when_that_is_configured() {
         let about = About {
             bastion: Arc::from("i-1"),
             session_id: Arc::from("s-1"),
+            endpoint: endpoint(),
+            dial_timeout: Duration::from_secs(10),
+            record: None,
             keep_alive,
             wall: Arc::new(|| SystemTime::UNIX_EPOCH),
         };
         let (mut peer, shared, _phase) = established_as(about, &Arc::default()).await;
         let mut stream = open(&shared);
         stream.write_all(b"x").await.unwrap();
-        let nop = [1, 3, 0, 0, 0, 0, 0, 0];
-        let mut nops = 0;
+        peer.skips_nops = false;
+        let (mut nops, mut begun) = (0, false);
         let listening = async {
             loop {
                 let message = peer.next(MessageType::InputStreamData).await;
-                nops += usize::from(message.payload[..] == nop);
+                let nop = message.payload[..] == NOP;
+                begun |= !nop;
+                nops += usize::from(nop && begun);
                 let taken = ssm_channel::Acknowledge::of(&message);
                 let id = peer.ids.next_id();
                 let ack = AgentMessage::acknowledge(&taken, id, 0).encode();
@@ -603,4 +628,35 @@ async fn ending_one_client_that_does_not_read_is_enough() {
     let mut rest = vec![0; (BEYOND * 2 / 5) * 1000];
     second.read_exact(&mut rest).await.unwrap();
     sending.abort();
+}
+
+/// A service that answers pings and an agent that answers nothing.
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_answers_nothing_is_left_and_the_path_is_kept() {
+    let aws = Arc::default();
+    let (mut peer, shared, _phase) = established_with(&aws).await;
+    let (mut repeatable, mut other) = (open(&shared), open_with(&shared, Hello::Irreplaceable));
+    for stream in [&mut repeatable, &mut other] {
+        stream.write_all(b"question").await.unwrap();
+    }
+    tokio::spawn(async move { while peer.socket.next().await.is_some() {} });
+    let began = tokio::time::Instant::now();
+    let silence = |error: &std::io::Error| match TunnelError::of(error) {
+        Some(TunnelError::AgentSilent { bastion, .. }) => assert_eq!(bastion, "i-1"),
+        other => panic!("{other:?}"),
+    };
+    silence(&repeatable.read_u8().await.unwrap_err());
+    let took = began.elapsed().as_secs();
+    assert!((5..8).contains(&took), "{took}");
+    let full = SsmStream::open(&shared, &Arc::from("i-1"), &endpoint(), Hello::Repeatable);
+    assert!(full.is_err(), "no new streams");
+    // What cannot be sent again waits for as long as a dial may take.
+    silence(&other.read_u8().await.unwrap_err());
+    let took = began.elapsed().as_secs();
+    assert!((10..16).contains(&took), "{took}");
+    assert_eq!(
+        aws.asked.lock().unwrap().len(),
+        0,
+        "the path was never lost"
+    );
 }
