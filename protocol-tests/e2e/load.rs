@@ -325,9 +325,9 @@ async fn clients_that_vanish_leave_nothing_behind() {
     world.wait_no_backends().await;
     assert_eq!(world.admin("select count(*) from target").await, "0");
 
-    // What stays is the session's WebSocket and the connection to the API.
+    // What stays is the session's WebSocket and its note, and the connection to the API.
     eventually("the clients' descriptors are closed", || {
-        (descriptors(&world) <= before + 2).then_some(())
+        (descriptors(&world) <= before + 3).then_some(())
     })
     .await;
     assert_eq!(world.query("select 'next'").await, "next");
