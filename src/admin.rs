@@ -17,8 +17,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 
+use crate::admission::{Entrance, Guard, Listening};
 use crate::observe::Observed;
-use crate::platform::{peer, socket};
+use crate::platform::{descriptors, socket};
 use crate::server;
 
 /// Which command runs.
@@ -74,6 +75,15 @@ pub enum AdminError {
         "cannot listen on {address} for health and metrics: the port is in use.\nhint: choose another with http_port or --http-port"
     )]
     InUse {
+        /// The address.
+        address: SocketAddr,
+    },
+    /// There are no descriptors left.
+    #[error(
+        "cannot listen on {address} for health and metrics: out of file descriptors.\nhint: raise the limit: {}",
+        descriptors::HOW_TO_RAISE
+    )]
+    Descriptors {
         /// The address.
         address: SocketAddr,
     },
@@ -139,12 +149,12 @@ impl Admin {
                 address = http.map(tracing::field::display),
                 "health endpoints and metrics"
             );
-            let serving = http::over_tcp(listener, Arc::clone(&context));
-            admin.spawn(serving);
+            let entrance = Entrance::new(listener, Arc::new(Guard::of_everybody()));
+            admin.spawn(http::answer(entrance, Arc::clone(&context)));
         }
         if let Some(socket) = control {
-            let own = peer::own_uid();
-            admin.spawn(http::over_unix(socket, context, own));
+            let entrance = Entrance::new(socket, Arc::new(Guard::of_control()));
+            admin.spawn(http::answer(entrance, context));
         }
         Ok(admin)
     }
@@ -183,9 +193,10 @@ impl Drop for Admin {
     }
 }
 
-fn listen(address: SocketAddr) -> Result<tokio::net::TcpListener, AdminError> {
+fn listen(address: SocketAddr) -> Result<Listening, AdminError> {
     server::socket(address).map_err(|source| match source.kind() {
         io::ErrorKind::AddrInUse => AdminError::InUse { address },
+        _ if descriptors::are_exhausted(&source) => AdminError::Descriptors { address },
         _ => AdminError::Other { address, source },
     })
 }

@@ -18,7 +18,7 @@ pub use args::{
     DatabaseArgs, DrainArgs, LogFormat, LoginArgs, OneTarget, OutputArgs, ProgramArgs, SsmArgs,
     StateArgs,
 };
-pub use serve::{HttpArgs, ListenArgs, ServeArgs, TunnelArgs};
+pub use serve::{HttpArgs, ListenArgs, PeerArgs, ServeArgs, TunnelArgs};
 pub use switches::switch;
 pub use tools::{
     CheckArgs, CompletionsArgs, InitArgs, ListArgs, ManArgs, RunArgs, SetupArgs, SetupBastionArgs,

@@ -21,13 +21,14 @@ pub mod url;
 
 use anyhow::Context;
 use connection_test::TestFailed;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::cli::{Cli, Command, DatabaseArgs, ProgramArgs};
 use crate::config::{ConfigError, File, Plan};
 use crate::environment;
 use crate::exit;
-use crate::platform;
+use crate::platform::descriptors::Raised;
+use crate::platform::{self, descriptors};
 
 /// Does what was typed; the exit code.
 ///
@@ -86,6 +87,31 @@ pub fn exit_code(command: &Command, error: &anyhow::Error) -> u8 {
         _ if error.is::<ConfigError>() => exit::USAGE,
         _ if error.is::<TestFailed>() => exit::TEST_FAILED,
         _ => exit::FAILED,
+    }
+}
+
+/// Lets this process have as many descriptors as it may. To be called before anything is opened by a
+/// command that serves connections.
+fn raise_descriptors() -> Raised {
+    match descriptors::raise() {
+        Ok(raised) => {
+            if raised.from != raised.to {
+                debug!(
+                    from = raised.from,
+                    to = raised.to,
+                    "raised the limit of file descriptors"
+                );
+            }
+            raised
+        }
+        Err(error) => {
+            warn!(%error, "cannot raise the limit of file descriptors");
+            let limit = descriptors::limit();
+            Raised {
+                from: limit,
+                to: limit,
+            }
+        }
     }
 }
 

@@ -13,16 +13,18 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use thiserror::Error;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument, debug, info, info_span};
 
+use crate::admission::{Admitted, Entrance, Guard, Listening, Refusal, Refused, Verdict};
 use crate::aws::{AwsContext, AwsOptions};
 use crate::config::{Listen, Target, Via};
 use crate::observe::{Listed, LiveConnection, Newcomer, Observed, View, Watched};
+use crate::platform::descriptors;
 use crate::report;
 use crate::server::{self, Running};
 use crate::tunnel::direct::Direct;
@@ -48,6 +50,14 @@ pub enum ListenError {
         /// The address.
         address: SocketAddr,
     },
+    /// There are no descriptors left.
+    #[error("cannot listen on {address}: out of file descriptors{}.\nhint: raise the limit: {}", limited(.limit), descriptors::HOW_TO_RAISE)]
+    Descriptors {
+        /// The address.
+        address: SocketAddr,
+        /// How many this process may have; `None`: the whole system has no more.
+        limit: Option<u64>,
+    },
     /// Another failure.
     #[error("cannot listen on {address}: {source}")]
     Other {
@@ -66,9 +76,18 @@ fn elsewhere(address: &SocketAddr) -> u16 {
     }
 }
 
+fn limited(limit: &Option<u64>) -> String {
+    limit
+        .map(|limit| format!(" (limit {limit})"))
+        .unwrap_or_default()
+}
+
 /// Why a connection was not carried, or not to its end.
 #[derive(Debug, Error)]
 pub enum ForwardError {
+    /// The client is not admitted.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
     /// There is no tunnel, or it broke.
     #[error(transparent)]
     Tunnel(#[from] TunnelError),
@@ -92,7 +111,7 @@ pub enum ForwardError {
 /// A local address that is listened on, on one socket or two.
 pub struct Bound {
     shown: Listen,
-    sockets: Vec<TcpListener>,
+    sockets: Vec<Listening>,
 }
 
 impl Bound {
@@ -117,6 +136,10 @@ fn bind_one(address: &Listen) -> Result<Bound, ListenError> {
         io::ErrorKind::PermissionDenied if address.port() < PRIVILEGED => {
             ListenError::NotAllowed { address }
         }
+        _ if descriptors::are_exhausted(&source) => ListenError::Descriptors {
+            address,
+            limit: descriptors::limit_reached(&source),
+        },
         _ => ListenError::Other { address, source },
     };
     match *address {
@@ -189,12 +212,12 @@ impl Watched for Shared {
 }
 
 impl Forwarder {
-    /// Starts to accept, up to as many connections at a time as `observed` says.
+    /// Starts to accept the clients that `guard` admits, up to as many at a time as `observed` says.
     #[must_use]
     pub fn start(
         target: Target,
         transport: Arc<dyn Transport>,
-        bound: Vec<Bound>,
+        (bound, guard): (Vec<Bound>, Arc<Guard>),
         observed: Arc<Observed>,
     ) -> Self {
         let forwarder = Self {
@@ -222,14 +245,21 @@ impl Forwarder {
         for socket in bound.into_iter().flat_map(|bound| bound.sockets) {
             let shared = Arc::clone(&forwarder.shared);
             let connections = forwarder.connections.clone();
-            let serve = move |client, peer| {
-                connections.spawn(Arc::clone(&shared).serve(client, peer));
+            let mut entrance = Entrance::new(socket, Arc::clone(&guard));
+            let accept = async move {
+                loop {
+                    match entrance.next().await {
+                        Verdict::Admitted(client) => {
+                            connections.spawn(Arc::clone(&shared).serve(client));
+                        }
+                        Verdict::Refused(client) => shared.turn_away(client),
+                    }
+                }
             };
             let stop = forwarder.accepting.clone();
             let alive = observed.accepting();
             tokio::spawn(async move {
-                let accepting = stop.run_until_cancelled(server::accept(socket, serve));
-                alive.watch(accepting).await;
+                alive.watch(stop.run_until_cancelled(accept)).await;
             });
         }
         observed.started();
@@ -251,28 +281,43 @@ impl Forwarder {
 }
 
 impl Shared {
-    async fn serve(self: Arc<Self>, mut client: TcpStream, peer: SocketAddr) {
-        let span = info_span!("conn", %peer);
+    async fn serve(self: Arc<Self>, client: Admitted<TcpStream>) {
+        let peer = client.arrival().to_string();
+        let span = info_span!("conn", peer);
+        let mut client = client.into_stream();
         let carried = async {
-            let live = self.admit(peer);
+            let live = self.admit(&peer);
             let carried = self.carry(&mut client, &live).await;
             if let Err(error) = &carried {
-                let failure = report::log_forward(error, &self.target);
-                self.observed.failed(Some(&self.target.name), failure);
+                self.failed(error);
                 reset(&client);
             }
         };
         carried.instrument(span).await;
     }
 
+    /// Resets a connection that is not admitted: there is no protocol in which to tell the client why.
+    fn turn_away(&self, client: Refused<TcpStream>) {
+        let span = info_span!("conn", peer = %client.arrival());
+        let (refusal, client) = client.into_parts();
+        span.in_scope(|| self.failed(&refusal.into()));
+        reset(&client);
+    }
+
+    /// Logs and counts a connection that was not carried to its end.
+    fn failed(&self, error: &ForwardError) {
+        let failure = report::log_forward(error, &self.target);
+        self.observed.failed(Some(&self.target.name), failure);
+    }
+
     /// Puts the connection into the list of those that there are.
-    fn admit(&self, peer: SocketAddr) -> LiveConnection {
+    fn admit(&self, peer: &str) -> LiveConnection {
         self.observed.admit(Newcomer {
             target: &self.target.name,
             user: "",
             database: "",
             program: b"",
-            peer: &peer.to_string(),
+            peer,
             since: Instant::now(),
         })
     }

@@ -5,6 +5,7 @@
 //! tunnel. `session.rs` shows one connection's way; `docs/ARCHITECTURE.md` draws it.
 
 pub mod admin;
+pub mod admission;
 pub mod alias;
 pub mod aws;
 pub mod cancel;

@@ -4,6 +4,7 @@
 //! Linux is what the tests run on. The macOS and Windows branches follow those systems' documented
 //! conventions and are untested.
 
+pub mod descriptors;
 pub mod peer;
 pub mod permissions;
 pub mod service;

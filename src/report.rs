@@ -11,6 +11,7 @@ mod api;
 mod aws;
 mod client;
 mod database;
+mod descriptors;
 mod discovery;
 mod ended;
 mod evidence;
@@ -47,8 +48,8 @@ pub use ids::IDS;
 pub use later::{Ending, after_login, log_forward};
 
 use client::{
-    channel_binding, client, configured, failed_before, gone_after_tls, local_password, local_tls,
-    not_yet, peer, route, timed_out, two_passwords,
+    channel_binding, client, configured, failed_before, foreign, gone_after_tls, local_password,
+    local_tls, not_yet, route, timed_out, two_passwords, unknown,
 };
 
 /// Invalid authorization specification: credentials, or permission to log in.
@@ -326,9 +327,17 @@ fn with_id(hint: &str, id: &str) -> String {
 pub fn before_login(error: &SessionError, about: Option<&About<'_>>) -> Report {
     let target = about.map(|about| about.target);
     let warn = |said: Said| said.report(Level::Warn, target);
+    // The database's own words are about its descriptors, not ours.
+    if !matches!(error, SessionError::Upstream(_))
+        && let Some(said) = descriptors::behind(error)
+    {
+        return warn(said);
+    }
     match error {
+        SessionError::OutOfDescriptors(limit) => warn(descriptors::exhausted(*limit)),
         SessionError::Client(ClientError::DirectTls) => Report::silent("client.direct-tls", error),
-        SessionError::ForeignPeer { .. } | SessionError::UnknownPeer(_) => warn(peer(error)),
+        SessionError::ForeignPeer { peer, own } => warn(foreign(*peer, *own)),
+        SessionError::UnknownPeer(error) => warn(unknown(error)),
         SessionError::Password(refused) => {
             Said::new("client.password", PROTOCOL_VIOLATION, refused.to_string())
                 .hint("The client's answer to the password request does not follow the PostgreSQL protocol: update it.")

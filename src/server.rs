@@ -2,33 +2,28 @@
 
 mod bind;
 
-use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
+use crate::admission::{Entrance, Listens, Verdict};
 use crate::observe::{Listed, Watched};
-use crate::platform::socket::UnixSocket;
-use crate::session::{self, Arrival, Entry, Proxy, Rooms, Slot};
-use crate::tunnel::{Stream, Transport, direct};
+use crate::session::{self, Entry, Proxy, Rooms, Slot};
+use crate::tunnel::{Stream, Transport};
 pub use bind::{BindError, ListenAt, Listener, bind};
 use bind::{Door, doors};
 pub(crate) use bind::{loopback, socket};
 
-/// Connections that may be saying what they want, or be told that there is no place for them, at the
-/// same time; more of them wait in the kernel.
+/// Admitted connections that may be saying what they want, or be told that there is no place for them,
+/// at the same time; more of them wait in the kernel.
 const MAX_STARTUPS: usize = 128;
-/// Pause after an accept that failed for want of descriptors or memory, as they do not come back
-/// within microseconds.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long ending the SSM sessions may take at exit.
 const TUNNEL_SHUTDOWN_DEADLINE: Duration = Duration::from_secs(8);
 
@@ -165,23 +160,30 @@ impl Server {
             accepting: CancellationToken::new(),
             loops: TaskTracker::new(),
         };
-        let tcp = listener.sockets.into_iter().map(Socket::Tcp);
-        for socket in tcp.chain(listener.unix.map(Socket::Unix)) {
-            let accept = Accept {
-                proxy: Arc::clone(&self.proxy),
-                entry: Arc::clone(&open.entry),
-                startups: Arc::clone(&self.startups),
-                connections: self.connections.clone(),
-                late: self.late.clone(),
-            };
-            let stop = open.accepting.clone();
-            let alive = self.proxy.observed.accepting();
-            open.loops.spawn(async move {
-                let accepting = stop.run_until_cancelled(accept.run(socket));
-                alive.watch(accepting).await;
-            });
+        for socket in listener.sockets {
+            self.accept_at(socket, &open);
+        }
+        if let Some(socket) = listener.unix {
+            self.accept_at(socket, &open);
         }
         write(&self.served.0).push(Arc::new(open));
+    }
+
+    fn accept_at(&self, socket: impl Listens + 'static, open: &Open) {
+        let entrance = Entrance::new(socket, Arc::clone(&self.proxy.guard));
+        let accept = Accept {
+            proxy: Arc::clone(&self.proxy),
+            entry: Arc::clone(&open.entry),
+            startups: Arc::clone(&self.startups),
+            connections: self.connections.clone(),
+            late: self.late.clone(),
+        };
+        let stop = open.accepting.clone();
+        let alive = self.proxy.observed.accepting();
+        open.loops.spawn(async move {
+            let accepting = stop.run_until_cancelled(accept.run(entrance));
+            alive.watch(accepting).await;
+        });
     }
 
     /// Serves these targets from now on. Ports that stay are not closed for a moment; connections
@@ -193,6 +195,7 @@ impl Server {
     /// the ports that stay.
     pub async fn reload(&mut self, slots: &[Arc<Slot>]) -> Result<Vec<BindError>, BindError> {
         let wanted = doors(slots, self.at.serve.hub_port)?;
+        let ports = wanted.len();
         let before = self.served.slots();
         let keeps = |open: &Arc<Open>| wanted.iter().any(|(door, _)| *door == open.door);
         let (stay, close): (Vec<_>, Vec<_>) = {
@@ -209,7 +212,7 @@ impl Server {
             {
                 later.push((door, entry)); // The port is still ours for something else.
             } else {
-                match self.at.listen(door, entry) {
+                match self.at.listen_as_one_of(ports, door, entry) {
                     Ok(listener) => opened.push(listener),
                     Err(error) => failed.push(error),
                 }
@@ -232,7 +235,7 @@ impl Server {
             open.loops.wait().await;
         }
         for (door, entry) in later {
-            match self.at.listen(door, entry) {
+            match self.at.listen_as_one_of(ports, door, entry) {
                 Ok(listener) => opened.push(listener),
                 Err(error) => failed.push(error),
             }
@@ -364,24 +367,6 @@ impl Running {
     }
 }
 
-/// Accepts until it is dropped.
-pub(crate) async fn accept(socket: TcpListener, mut serve: impl FnMut(TcpStream, SocketAddr)) {
-    loop {
-        match socket.accept().await {
-            Ok((stream, peer)) => {
-                if let Err(error) = direct::tune(&stream) {
-                    debug!(%error, "socket options");
-                }
-                serve(stream, peer);
-            }
-            Err(error) => {
-                warn!(%error, "accept failed");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
-        }
-    }
-}
-
 /// What an accept loop hands to each connection.
 struct Accept {
     proxy: Arc<Proxy>,
@@ -394,56 +379,42 @@ struct Accept {
 impl Accept {
     /// Accepts until it is dropped. When as many clients as may be are saying what they want, the next
     /// one waits here, and the others in the kernel. The turn comes after the client and not before:
-    /// a program may listen at more places than clients may begin at a time.
-    async fn run(self, socket: Socket) {
+    /// a program may listen at more places than clients may begin at a time. Clients that are refused
+    /// take none.
+    async fn run(self, mut entrance: Entrance<impl Listens>) {
         loop {
-            match socket.accept().await {
-                Ok((stream, arrival)) => {
+            match entrance.next().await {
+                Verdict::Admitted(connection) => {
                     // Nobody closes the semaphore.
                     let Ok(permit) = Arc::clone(&self.startups).acquire_owned().await else {
                         return;
                     };
-                    let proxy = Arc::clone(&self.proxy);
-                    // As it is now: it may have been configured anew.
-                    let entry = read(&self.entry).clone();
-                    // Those that come late are not waited for.
-                    let tracker = if proxy.turns_newcomers_away() {
-                        &self.late
-                    } else {
-                        &self.connections
-                    };
-                    tracker.spawn(session::serve(proxy, entry, stream, arrival, permit));
+                    let connection = connection.map(|stream| Box::new(stream) as Stream);
+                    let (proxy, entry) = (Arc::clone(&self.proxy), self.entry());
+                    self.tracker()
+                        .spawn(session::serve(proxy, entry, connection, permit));
                 }
-                Err(error) => {
-                    warn!(%error, "accept failed");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                Verdict::Refused(connection) => {
+                    let connection = connection.map(|stream| Box::new(stream) as Stream);
+                    let (proxy, entry) = (Arc::clone(&self.proxy), self.entry());
+                    self.tracker()
+                        .spawn(session::turn_away(proxy, entry, connection));
                 }
             }
         }
     }
-}
 
-/// A listening socket of either kind.
-enum Socket {
-    Tcp(TcpListener),
-    Unix(UnixSocket),
-}
+    /// The targets as they are now: they may have been configured anew.
+    fn entry(&self) -> Entry {
+        read(&self.entry).clone()
+    }
 
-impl Socket {
-    async fn accept(&self) -> io::Result<(Stream, Arrival)> {
-        match self {
-            Self::Tcp(listener) => {
-                let (stream, peer) = listener.accept().await?;
-                if let Err(error) = direct::tune(&stream) {
-                    debug!(%error, "socket options");
-                }
-                let ours = stream.local_addr()?;
-                Ok((Box::new(stream), Arrival::Tcp { peer, ours }))
-            }
-            Self::Unix(socket) => {
-                let (stream, uid) = socket.accept().await?;
-                Ok((Box::new(stream), Arrival::Unix { uid }))
-            }
+    /// Those that come late are not waited for.
+    fn tracker(&self) -> &TaskTracker {
+        if self.proxy.turns_newcomers_away() {
+            &self.late
+        } else {
+            &self.connections
         }
     }
 }

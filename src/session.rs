@@ -2,7 +2,6 @@
 //!
 //! `greet → route → (token ‖ tunnel) → upstream TLS → upstream login → splice → close`
 
-mod arrival;
 mod cancel;
 mod connect;
 mod dial;
@@ -23,7 +22,6 @@ mod welcome;
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -33,6 +31,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout};
 use tracing::{Instrument, Span, debug, field, info, info_span, warn};
 
+use crate::admission::{Admitted, Arrival, Refused};
 use crate::cancel::Registration;
 use crate::config::{Auth, Target};
 use crate::observe::{LiveConnection, Observed};
@@ -41,7 +40,6 @@ use crate::route::{self, Fallback, Offer, Routed};
 use crate::splice::{self, EndedBy, First};
 use crate::tunnel::{Duplex, Readiness, Stream, plain};
 
-pub use arrival::Arrival;
 use connect::while_there;
 pub use error::SessionError;
 use greet::{Greeted, Local, Standing};
@@ -89,20 +87,19 @@ fn is_probe(startup: &Startup) -> bool {
 pub async fn serve(
     proxy: Arc<Proxy>,
     entry: Entry,
-    stream: Stream,
-    arrival: Arrival,
+    connection: Admitted<Stream>,
     startup_permit: OwnedSemaphorePermit,
 ) {
+    let arrival = connection.arrival();
     let span = info_span!("conn", peer = %arrival, target = field::Empty, user = field::Empty, database = field::Empty);
     let accepted = Instant::now();
     async {
         let stop = proxy.stop.clone();
         let deadline = proxy.startup_timeout;
-        let our_turn = AtomicBool::new(false);
-        let welcome = welcome::welcome(&proxy, &entry, stream, &arrival, &our_turn);
+        let welcome = welcome::welcome(&proxy, &entry, connection);
         let welcomed = tokio::select! {
             welcomed = timeout(deadline, welcome) => welcomed.map_err(|_| deadline),
-            () = crowded(&startup_permit, &our_turn) => Err(accepted.elapsed()),
+            () = crowded(&startup_permit) => Err(accepted.elapsed()),
             () = stop.cancelled() => return,
         };
         match welcomed {
@@ -141,11 +138,37 @@ pub async fn serve(
     .await;
 }
 
-/// Resolves when a client has had enough time to say what it wants, and others wait for its place;
-/// not while it is our turn.
-async fn crowded(permit: &OwnedSemaphorePermit, our_turn: &AtomicBool) {
+/// Tells a client why it is not served, as soon as it has sent its startup packet; delivers its cancel
+/// request unless the client is known to be another user's. Takes no place in startup.
+pub async fn turn_away(proxy: Arc<Proxy>, entry: Entry, connection: Refused<Stream>) {
+    let arrival = connection.arrival();
+    let span = info_span!("conn", peer = %arrival);
+    async {
+        let turned_away = tokio::select! {
+            turned_away = welcome::turn_away(&proxy, connection) => turned_away,
+            () = proxy.stop.cancelled() => return,
+        };
+        match turned_away {
+            Ok((key, stream)) => cancel::deliver(&proxy, &entry, &key, stream).await,
+            Err((error, client)) => {
+                refuse(
+                    &proxy.observed,
+                    client,
+                    (&error, None),
+                    &Greeting::default(),
+                )
+                .await;
+            }
+        }
+    }
+    .instrument(span)
+    .await;
+}
+
+/// Resolves when a client has had enough time to say what it wants, and others wait for its place.
+async fn crowded(permit: &OwnedSemaphorePermit) {
     tokio::time::sleep(CROWDED_PATIENCE).await;
-    while our_turn.load(Ordering::Acquire) || permit.semaphore().available_permits() > 0 {
+    while permit.semaphore().available_permits() > 0 {
         tokio::time::sleep(CROWDED_LOOK).await;
     }
 }

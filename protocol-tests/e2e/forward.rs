@@ -2,6 +2,7 @@
 //! only the bastion can reach.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -11,10 +12,11 @@ use protocol_tests::program::{Launch, Proxy, clean_env};
 use protocol_tests::sandbox::Sandbox;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::process::Command;
 use tokio::time::timeout;
 
+use crate::local::peer::{by_nobody, two_users};
 use crate::support::{BASTION, HOST, PATIENCE, REGION, Ran, eventually, pgiam, run};
 
 const NAME: &str = "echo.internal";
@@ -35,10 +37,15 @@ impl World {
     }
 
     async fn launch(sandbox: Sandbox, args: &[&str]) -> Self {
+        let env = sandbox.env();
+        Self::launch_with(sandbox, args, env).await
+    }
+
+    async fn launch_with(sandbox: Sandbox, args: &[&str], env: Vec<(String, String)>) -> Self {
         let mut tunnel = Proxy::start(Launch {
             pgiam: pgiam(),
             args: arguments(&sandbox, args),
-            env: sandbox.env(),
+            env,
             collect_log: true,
         })
         .expect("pgiam starts");
@@ -392,6 +399,91 @@ async fn a_second_signal_hurries() {
     assert!(client.read(&mut [0]).await.is_err(), "cut off, and told so");
     assert_eq!(world.sandbox.open_sessions(), Vec::<String>::new());
     world.sandbox.shutdown().await;
+}
+
+/// A connection to the tunnel of a socket that another user owns, which only root can make.
+async fn foreign(address: SocketAddr) -> std::io::Result<TcpStream> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    };
+    let socket = socket.expect("a socket");
+    std::os::unix::fs::fchown(socket.as_fd(), Some(12_345), None).expect("root may");
+    socket.connect(address).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn other_users_clients_are_reset_before_anything_is_dialled() {
+    if !two_users() {
+        return;
+    }
+    let world = World::start(echo_server().await, &[&to(), "--bastion", BASTION]).await;
+    let port = world.tunnel.port();
+    let addresses: [SocketAddr; 2] = [
+        (Ipv4Addr::LOCALHOST, port).into(),
+        (Ipv6Addr::LOCALHOST, port).into(),
+    ];
+    for address in addresses {
+        // The reset may come while it still connects.
+        let served = async { foreign(address).await?.read(&mut [0]).await };
+        let served = timeout(PATIENCE, served).await.expect("in time");
+        let error = served.expect_err("nothing is served");
+        assert_eq!(
+            error.kind(),
+            std::io::ErrorKind::ConnectionReset,
+            "{address}"
+        );
+    }
+    let log = world.failure().await;
+    assert_eq!(log["id"], "peer.foreign", "{log}");
+    assert_eq!(log["level"], "WARN", "{log}");
+    assert_eq!(log["reason"], "this pgiam belongs to another user", "{log}");
+    let detail = log["detail"].as_str().unwrap_or_default();
+    assert!(
+        detail.starts_with("The client runs with user id 12345, pgiam with 0"),
+        "{log}"
+    );
+    let started = |event: &Event| event.session_id().is_some();
+    assert_eq!(world.sandbox.events().count(started), 0, "it costs nothing");
+    // And a program that really runs as somebody else.
+    let mut bash = Command::new("/bin/bash");
+    bash.args(["-c", &format!("exec 3<>/dev/tcp/127.0.0.1/{port}; cat <&3")]);
+    let ran = run(by_nobody(&bash)).await;
+    assert_ne!(ran.code, Some(0), "{ran:?}");
+    assert_eq!(ran.stdout, "", "{ran:?}");
+    // The owner's go on.
+    echoed(&mut world.connect().await, b"hello").await;
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_the_check_every_user_is_served_as_by_serve() {
+    if !two_users() {
+        return;
+    }
+    for (words, variable, file) in [
+        (&["--peer-check=false"][..], None, ""),
+        (&[], Some("false"), ""),
+        (&[], None, "[serve]\npeer_check = false\n"),
+        // Flags come before variables, and these before the file.
+        (
+            &["--peer-check=false"],
+            Some("true"),
+            "[serve]\npeer_check = true\n",
+        ),
+    ] {
+        let sandbox = sandbox(echo_server().await).await;
+        std::fs::write(config_file(&sandbox), file).expect("pgiam.toml");
+        let destination = to();
+        let args = [&[&destination[..], "--bastion", BASTION], words].concat();
+        let mut env = sandbox.env();
+        env.extend(variable.map(|value| ("PGIAM_PEER_CHECK".to_owned(), value.to_owned())));
+        let world = World::launch_with(sandbox, &args, env).await;
+        let address = (Ipv4Addr::LOCALHOST, world.tunnel.port()).into();
+        let mut client = foreign(address).await.expect("the tunnel listens");
+        echoed(&mut client, b"somebody else's").await;
+        world.stop().await;
+    }
 }
 
 /// The program's last words, without starting anything.

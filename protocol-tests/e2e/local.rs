@@ -1,6 +1,7 @@
 //! The side of the local clients: how they begin, who may connect, how many, and what those can do
 //! who mean harm.
 
+mod crowd;
 mod drain;
 mod hostile;
 mod hub;

@@ -22,13 +22,23 @@ pgiam
 /metrics    for Prometheus
 ";
 
+/// Paths that show or change what is the owner's, and the method for each. For all others they are not
+/// there.
+const PRIVATE: [(&str, Method); 3] = [
+    ("/status", Method::GET),
+    ("/stop", Method::POST),
+    ("/reload", Method::POST),
+];
+
 /// A request.
 pub(super) struct Asked<'a> {
     pub(super) method: &'a Method,
     pub(super) path: &'a str,
     pub(super) query: Option<&'a str>,
-    /// It came by the control socket.
-    pub(super) control: bool,
+    /// The client belongs to the user who runs pgiam, and came by an entrance for that user alone. A
+    /// TCP port for everybody is none, whoever asks there: a website can have its visitor's browser
+    /// ask.
+    pub(super) is_owners: bool,
 }
 
 /// What there is to say.
@@ -66,11 +76,10 @@ impl Answer {
 impl Context {
     /// The answer to a request.
     pub(super) fn answer(&self, asked: &Asked<'_>) -> Answer {
-        let (get, post) = (&Method::GET, &Method::POST);
-        let wanted = match asked.path {
-            "/stop" | "/reload" if asked.control => post,
-            _ => get,
-        };
+        let get = &Method::GET;
+        let private = PRIVATE.iter().find(|(path, _)| *path == asked.path);
+        let private = private.filter(|_| asked.is_owners);
+        let wanted = private.map_or(get, |(_, method)| method);
         let head = wanted == get && asked.method == Method::HEAD;
         if asked.method != wanted && !head {
             let body = format!("use {wanted}\n");
@@ -83,13 +92,20 @@ impl Context {
             "/liveness" => liveness(observed),
             "/readiness" => readiness(observed, asked.query),
             "/metrics" => metrics(observed),
-            "/status" if asked.control => self.status(),
-            "/stop" if asked.control => {
+            path if private.is_some() => self.answer_owner(path),
+            _ => Answer::text(StatusCode::NOT_FOUND, "there is nothing here; see /\n"),
+        }
+    }
+
+    /// The answer to a request for one of [`PRIVATE`].
+    fn answer_owner(&self, path: &str) -> Answer {
+        match path {
+            "/stop" => {
                 self.controls.stop.cancel();
                 Answer::text(StatusCode::ACCEPTED, "stopping\n")
             }
-            "/reload" if asked.control => self.reload(),
-            _ => Answer::text(StatusCode::NOT_FOUND, "there is nothing here; see /\n"),
+            "/reload" => self.reload(),
+            _ => self.status(),
         }
     }
 

@@ -1,8 +1,10 @@
 //! HTTP around the answers.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http_body_util::Full;
@@ -13,79 +15,88 @@ use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpListener;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{sleep, timeout};
+use tokio::task::AbortHandle;
+use tokio::time::timeout;
 use tracing::{debug, warn};
 
 use super::Context;
 use super::answer::{Answer, Asked};
-use crate::platform::socket::UnixSocket;
+use crate::admission::{Admitted, Entrance, Listens, Refusal, Verdict};
 
-/// Connections at a time, on each of the two ways in; more of them wait in the kernel. Those who ask
-/// are a Prometheus, a kubelet and a person.
-const MOST: usize = 64;
+/// Connections at a time, on each of the two ways in. Those who ask are a Prometheus, a kubelet and a
+/// person; when more come, the oldest that has not said what it wants makes room.
+const MOST: usize = 128;
 /// How long one of them may take, from its first byte to the last of the answer.
 const DEADLINE: Duration = Duration::from_secs(5);
-/// How long it may take to say what it wants: who is silent must not keep others out.
+/// How long it may take to say what it wants.
 const HEAD_DEADLINE: Duration = Duration::from_secs(1);
 /// Most bytes of a request's head. (The least that the library takes.)
 const HEAD: usize = 8 * 1024;
-/// Pause after an accept that failed for want of descriptors or memory.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-/// Answers whoever comes. Ends by being dropped.
-pub(super) async fn over_tcp(listener: TcpListener, context: Arc<Context>) {
-    let places = Arc::new(Semaphore::new(MOST));
-    while let Ok(place) = Arc::clone(&places).acquire_owned().await {
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                tokio::spawn(converse(stream, Arc::clone(&context), false, place));
+/// Answers whoever is admitted: what is private only where every client is the owner's. Ends by being
+/// dropped.
+pub(super) async fn answer(mut entrance: Entrance<impl Listens>, context: Arc<Context>) {
+    let mut crowd = Crowd::default();
+    loop {
+        match entrance.next().await {
+            Verdict::Admitted(client) => {
+                crowd.make_room();
+                let heard = Arc::new(AtomicBool::new(false));
+                let conversation = converse(client, Arc::clone(&context), Arc::clone(&heard));
+                let task = tokio::spawn(conversation).abort_handle();
+                crowd.0.push_back(Guest { task, heard });
             }
-            Err(error) => {
-                debug!(%error, "accept failed");
-                sleep(ACCEPT_PAUSE).await;
-            }
+            Verdict::Refused(client) => match client.refusal() {
+                Refusal::Foreign { peer: uid, .. } => warn!(
+                    uid,
+                    "somebody else asked at the control socket; not answered"
+                ),
+                refusal => warn!(reason = %refusal, "refused a connection"),
+            },
         }
     }
 }
 
-/// Answers the user `own`, and nobody else. Ends by being dropped.
-pub(super) async fn over_unix(socket: UnixSocket, context: Arc<Context>, own: Option<u32>) {
-    let places = Arc::new(Semaphore::new(MOST));
-    while let Ok(place) = Arc::clone(&places).acquire_owned().await {
-        match socket.accept().await {
-            Ok((stream, uid)) if Some(uid) == own => {
-                tokio::spawn(converse(stream, Arc::clone(&context), true, place));
-            }
-            Ok((_, uid)) => warn!(
-                uid,
-                "somebody else asked at the control socket; not answered"
-            ),
-            Err(error) => {
-                debug!(%error, "accept failed");
-                sleep(ACCEPT_PAUSE).await;
+/// The connections that are open, the oldest first.
+#[derive(Default)]
+struct Crowd(VecDeque<Guest>);
+
+struct Guest {
+    task: AbortHandle,
+    /// It has said what it wants.
+    heard: Arc<AtomicBool>,
+}
+
+impl Crowd {
+    /// Makes room for one more: silence must not keep others out.
+    fn make_room(&mut self) {
+        self.0.retain(|guest| !guest.task.is_finished());
+        while self.0.len() >= MOST {
+            let is_silent = |guest: &Guest| !guest.heard.load(Ordering::Relaxed);
+            let oldest = self.0.iter().position(is_silent).unwrap_or(0);
+            if let Some(guest) = self.0.remove(oldest) {
+                guest.task.abort();
             }
         }
     }
 }
 
 /// One request, one answer.
-async fn converse(
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send,
+async fn converse<S: AsyncRead + AsyncWrite + Unpin + Send>(
+    client: Admitted<S>,
     context: Arc<Context>,
-    control: bool,
-    _place: OwnedSemaphorePermit,
+    heard: Arc<AtomicBool>,
 ) {
+    let is_owners = client.is_owners();
     let service = service_fn(|request: Request<Incoming>| {
+        heard.store(true, Ordering::Relaxed);
         let asked = Asked {
             method: request.method(),
             path: request.uri().path(),
             query: request.uri().query(),
-            control,
+            is_owners,
         };
         let host = request.headers().get(HOST);
-        let response = match control || is_meant(&context, host) {
+        let response = match is_owners || is_meant(&context, host) {
             true => response(context.answer(&asked)),
             false => response(Answer::misdirected()),
         };
@@ -97,7 +108,7 @@ async fn converse(
         .max_buf_size(HEAD)
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_DEADLINE);
-    let conversation = server.serve_connection(TokioIo::new(stream), service);
+    let conversation = server.serve_connection(TokioIo::new(client.into_stream()), service);
     match timeout(DEADLINE, conversation).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => debug!(%error, "an HTTP client did not get its answer"),

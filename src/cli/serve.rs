@@ -59,6 +59,24 @@ pub struct ListenArgs {
     /// state folder.
     #[arg(long, env = "PGIAM_SOCKET_DIR", value_name = "DIR", value_parser = path(), help_heading = LISTEN)]
     pub socket_dir: Option<PathBuf>,
+    /// The flag about whose clients are served.
+    #[command(flatten)]
+    pub peer: PeerArgs,
+    /// File with a password that TCP clients must give (SCRAM-SHA-256); PGIAM_LOCAL_PASSWORD does
+    /// the same.
+    #[arg(long, env = "PGIAM_PASSWORD_FILE", value_name = "FILE", value_parser = path(), help_heading = LISTEN)]
+    pub password_file: Option<PathBuf>,
+    /// Most connections at a time. Default: 400.
+    #[arg(long, env = "PGIAM_MAX_CONNECTIONS", value_name = "N", help_heading = LISTEN)]
+    pub max_connections: Option<u64>,
+    /// Seconds a client may take to say what it wants. Default: 30.
+    #[arg(long, env = "PGIAM_STARTUP_TIMEOUT", value_name = "SECONDS", help_heading = LISTEN)]
+    pub startup_timeout: Option<u64>,
+}
+
+/// The flag about whose clients are served, of every command that listens for others.
+#[derive(Clone, Copy, Debug, Default, Args)]
+pub struct PeerArgs {
     /// Serve only clients of the user who runs pgiam, where the system tells whose they are.
     /// --peer-check=false is for containers that share a network. Default: true.
     #[arg(
@@ -72,16 +90,6 @@ pub struct ListenArgs {
         help_heading = LISTEN
     )]
     pub peer_check: Option<bool>,
-    /// File with a password that TCP clients must give (SCRAM-SHA-256); PGIAM_LOCAL_PASSWORD does
-    /// the same.
-    #[arg(long, env = "PGIAM_PASSWORD_FILE", value_name = "FILE", value_parser = path(), help_heading = LISTEN)]
-    pub password_file: Option<PathBuf>,
-    /// Most connections at a time. Default: 400.
-    #[arg(long, env = "PGIAM_MAX_CONNECTIONS", value_name = "N", help_heading = LISTEN)]
-    pub max_connections: Option<u64>,
-    /// Seconds a client may take to say what it wants. Default: 30.
-    #[arg(long, env = "PGIAM_STARTUP_TIMEOUT", value_name = "SECONDS", help_heading = LISTEN)]
-    pub startup_timeout: Option<u64>,
 }
 
 /// The flags about health and metrics.
@@ -115,6 +123,9 @@ pub struct TunnelArgs {
     /// Take bastion, profile and region of this target in the file.
     #[arg(long, value_name = "TARGET")]
     pub target: Option<String>,
+    /// The flag about whose clients are served.
+    #[command(flatten)]
+    pub peer: PeerArgs,
     /// The flags of the tunnel.
     #[command(flatten)]
     pub ssm: SsmArgs,
@@ -146,7 +157,7 @@ impl ServeArgs {
         ServeLayer {
             address: listen.address.clone(),
             socket_dir: listen.socket_dir.clone(),
-            peer_check: listen.peer_check,
+            peer_check: listen.peer.peer_check,
             password_file: listen.password_file.clone(),
             hub_port: listen.hub_port,
             max_connections: listen.max_connections,
@@ -162,6 +173,15 @@ impl TunnelArgs {
     #[must_use]
     pub fn layer(&self) -> Layer {
         self.ssm.layer()
+    }
+
+    /// The settings that override `[serve]` in the file.
+    #[must_use]
+    pub fn serve_layer(&self) -> ServeLayer {
+        ServeLayer {
+            peer_check: self.peer.peer_check,
+            ..ServeLayer::default()
+        }
     }
 
     /// Where to listen: as asked, or on the loopback with the port that is led to.

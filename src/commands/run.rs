@@ -22,6 +22,7 @@ use crate::admin::{Admin, AdminOptions, Controls, Kind};
 use crate::cli::RunArgs;
 use crate::config::{Serve, SocketDir};
 use crate::exit;
+use crate::platform::descriptors::{ForChildren, Raised};
 use crate::platform::{self, ForwardedSignals};
 use crate::quote::shell;
 use crate::server::{self, ListenAt, Server};
@@ -44,6 +45,7 @@ pub async fn run(args: &RunArgs) -> anyhow::Result<u8> {
         asked: CancellationToken::new(),
         told: false,
     };
+    let descriptors = super::raise_descriptors();
     let contexts = Arc::new(Contexts::default());
     let slot = tokio::select! {
         slot = choose::slot(plan, &contexts) => slot?,
@@ -56,7 +58,7 @@ pub async fn run(args: &RunArgs) -> anyhow::Result<u8> {
         signal = signals.next() => Ok(Some(exit::SIGNALLED.saturating_add(signal))),
     };
     let outcome = match ready {
-        Ok(None) => tunnel.command(args, &mut signals).await,
+        Ok(None) => tunnel.command(args, &mut signals, descriptors).await,
         Ok(Some(code)) => Ok(code),
         Err(error) => Err(error),
     };
@@ -176,7 +178,12 @@ impl Tunnel {
     }
 
     /// Runs the command to its end.
-    async fn command(&self, args: &RunArgs, signals: &mut Signals) -> anyhow::Result<u8> {
+    async fn command(
+        &self,
+        args: &RunArgs,
+        signals: &mut Signals,
+        descriptors: Raised,
+    ) -> anyhow::Result<u8> {
         let (program, rest) = args
             .command
             .split_first()
@@ -195,7 +202,11 @@ impl Tunnel {
             crate::terminal::tell(replaced)?;
         }
         command.envs(variables);
-        let child = match command.spawn() {
+        let spawned = {
+            let _original = ForChildren::begin(descriptors);
+            command.spawn()
+        };
+        let child = match spawned {
             Ok(child) => child,
             Err(error) => {
                 let name = Path::new(program).display();

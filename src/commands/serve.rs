@@ -36,6 +36,7 @@ const PREPARE_PATIENCE: Duration = Duration::from_secs(10);
 /// # Errors
 /// When the configuration cannot be meant, or none of the targets can be served.
 pub async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
+    super::raise_descriptors();
     let configured = Configured::load(args)?;
     let contexts = Arc::new(Contexts::default());
     let (slots, failed) = configured.slots(&contexts, None).await;

@@ -9,6 +9,7 @@ use tracing::info;
 
 use super::serve::{announce, state_dir};
 use crate::admin::{Admin, AdminOptions, Controls, Kind};
+use crate::admission::Guard;
 use crate::cli::TunnelArgs;
 use crate::config::{DEFAULT_MAX_CONNECTIONS, File};
 use crate::forward::{self, Bound, Forwarder};
@@ -23,7 +24,10 @@ use crate::tunnel::ssm::leftovers;
 pub async fn tunnel(args: &TunnelArgs) -> anyhow::Result<()> {
     let (file, _) = File::load(args.program.config.as_deref())?;
     let config = file.path.clone();
+    let peer_check = args.serve_layer().over(file.serve.clone()).peer_check;
+    let guard = Arc::new(Guard::of_clients(peer_check.unwrap_or(true)));
     let target = file.forward(args.to.clone(), args.target.as_deref(), &args.layer())?;
+    super::raise_descriptors();
     let mut signals = StopSignals::install().context("cannot listen for signals")?;
 
     let bound = forward::bind(&args.listen())?;
@@ -56,7 +60,7 @@ pub async fn tunnel(args: &TunnelArgs) -> anyhow::Result<()> {
         control_dir: platform::socket::default_dir(state_dir.as_deref()),
     };
     let admin = Admin::start(options, Arc::clone(&observed), controls)?;
-    let forwarder = Forwarder::start(target, transport, bound, observed);
+    let forwarder = Forwarder::start(target, transport, (bound, guard), observed);
     announce(&ready);
 
     let signal = tokio::select! {

@@ -2,6 +2,7 @@ use super::*;
 use std::net::Ipv4Addr;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
 
 use crate::config::{File, Layer, WrittenBastion};
 use crate::tunnel::{BoxFuture, Readiness, Stream};
@@ -25,7 +26,12 @@ fn start(transport: Arc<dyn Transport>, limit: usize) -> (Forwarder, u16) {
     };
     assert_ne!(port, 0, "the port that was given is shown");
     (
-        Forwarder::start(target(1), transport, bound, Arc::new(Observed::new(limit))),
+        Forwarder::start(
+            target(1),
+            transport,
+            (bound, Arc::new(Guard::of_clients(true))),
+            Arc::new(Observed::new(limit)),
+        ),
         port,
     )
 }
@@ -152,7 +158,9 @@ async fn the_deadline_for_the_tunnel_is_the_targets() {
     };
     let mut target = target(1);
     target.connect_timeout = Duration::from_millis(1);
-    let _forwarder = Forwarder::start(target, Arc::new(Hangs), bound, Arc::new(Observed::new(9)));
+    let guard = Arc::new(Guard::of_clients(true));
+    let observed = Arc::new(Observed::new(9));
+    let _forwarder = Forwarder::start(target, Arc::new(Hangs), (bound, guard), observed);
     assert!(reset_by_us(&mut TcpStream::connect(address).await.unwrap()).await);
 }
 

@@ -6,6 +6,8 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+#[cfg(target_os = "linux")]
+use std::sync::PoisonError;
 
 /// Who owns the other end of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,36 +44,113 @@ pub fn is_loopback(addr: IpAddr) -> bool {
     addr.to_canonical().is_loopback()
 }
 
-/// Finds the owner of the socket at the other end of a connection that we accepted at `ours` from
-/// `peer` (`TcpStream::local_addr`, `TcpStream::peer_addr`).
+/// Looks up owners of the sockets at the other ends of TCP connections.
 ///
-/// Linux only, untested elsewhere: other systems answer [`Owner::Unknown`]. Reads the kernel's
-/// tables of all TCP sockets (proc(5), `/proc/net/tcp`) and so blocks: for about 2 ms, in which the
-/// kernel walks its hash table, and for 7 µs more with every socket of the machine (measured with
-/// 20,000 on a busy machine), and twice as long if the peer is not found. Call it where blocking is
-/// allowed.
-///
-/// # Errors
-/// When the tables cannot be read or understood. Then nothing is known about the peer.
-pub fn tcp_owner(ours: SocketAddr, peer: SocketAddr) -> io::Result<Owner> {
+/// Linux only, untested elsewhere: other systems answer [`Owner::Unknown`].
+#[derive(Debug, Default)]
+pub struct OwnerLookup {
     #[cfg(target_os = "linux")]
-    {
-        table::owner(ours, peer)
+    diag: std::sync::OnceLock<Option<std::sync::Mutex<diag::Diag>>>,
+    #[cfg(target_os = "linux")]
+    tables: std::sync::OnceLock<reader::Reader>,
+}
+
+impl OwnerLookup {
+    /// Opens what lookups need, so that they work when no further descriptors can be had.
+    #[must_use]
+    pub fn open() -> Self {
+        let lookup = Self::default();
+        #[cfg(target_os = "linux")]
+        lookup.diag();
+        lookup
     }
-    #[cfg(not(target_os = "linux"))]
-    {
-        let _ = (ours, peer);
-        Ok(Owner::Unknown)
+
+    /// Finds the owner of the socket at the other end of a connection that we accepted at `ours` from
+    /// `peer` (`TcpStream::local_addr`, `TcpStream::peer_addr`), within microseconds. `None`: only
+    /// [`OwnerLookup::in_tables`] can tell.
+    #[must_use]
+    pub fn at_once(&self, ours: SocketAddr, peer: SocketAddr) -> Option<Owner> {
+        #[cfg(target_os = "linux")]
+        {
+            let pair = table::Pair {
+                local: peer,
+                remote: ours,
+            };
+            // What a panic could leave half done is a request without an answer, which the next
+            // one skips.
+            let mut diag = self.diag()?.lock().unwrap_or_else(PoisonError::into_inner);
+            match diag.owner(pair) {
+                Ok(owner) => owner,
+                Err(error) => {
+                    tracing::debug!(%error, "sock_diag lookup failed");
+                    None
+                }
+            }
+        }
+        #[cfg(not(target_os = "linux"))]
+        {
+            let _ = (ours, peer);
+            Some(Owner::Unknown)
+        }
+    }
+
+    /// The same from the kernel's tables of all TCP sockets (proc(5), `/proc/net/tcp`), for systems
+    /// where [`OwnerLookup::at_once`] does not work and for the sockets that it does not find.
+    ///
+    /// A thread reads the tables for all lookups that wait at that moment: for about 2 ms, in which
+    /// the kernel walks its hash table, and for 7 µs more with every socket of the machine (measured
+    /// with 20,000 on a busy machine). Must be called inside a Tokio runtime. Cancel-safe.
+    ///
+    /// # Errors
+    /// When the tables cannot be read or understood. Then nothing is known about the peer.
+    pub async fn in_tables(&self, ours: SocketAddr, peer: SocketAddr) -> io::Result<Owner> {
+        #[cfg(target_os = "linux")]
+        {
+            let reader = self.tables.get_or_init(reader::Reader::start);
+            reader
+                .owner(table::Pair {
+                    local: peer,
+                    remote: ours,
+                })
+                .await
+        }
+        #[cfg(not(target_os = "linux"))]
+        {
+            let _ = (ours, peer);
+            Ok(Owner::Unknown)
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    fn diag(&self) -> Option<&std::sync::Mutex<diag::Diag>> {
+        let open = || match diag::Diag::open() {
+            Ok(diag) => Some(std::sync::Mutex::new(diag)),
+            Err(error) => {
+                tracing::debug!(%error, "no sock_diag; owners of connections are looked up in /proc/net/tcp");
+                None
+            }
+        };
+        self.diag.get_or_init(open).as_ref()
     }
 }
 
 #[cfg(target_os = "linux")]
+mod diag;
+#[cfg(target_os = "linux")]
+mod reader;
+#[cfg(test)]
+#[cfg(target_os = "linux")]
+mod tests;
+
+#[cfg(target_os = "linux")]
 mod table {
+    use std::collections::HashMap;
     use std::fs::File;
     use std::io::{self, BufRead, BufReader, Read};
     use std::net::{IpAddr, SocketAddr};
 
     use super::Owner;
+    use crate::platform::descriptors;
 
     const V4: &str = "/proc/net/tcp";
     const V6: &str = "/proc/net/tcp6";
@@ -89,65 +168,77 @@ mod table {
     const TIME_WAIT: &[u8] = b"06";
 
     /// The two ends of a connection as the client's socket sees them.
-    #[derive(Clone, Copy)]
+    #[derive(Clone, Copy, Debug)]
     pub(super) struct Pair {
         pub(super) local: SocketAddr,
         pub(super) remote: SocketAddr,
     }
 
-    pub(super) fn owner(ours: SocketAddr, peer: SocketAddr) -> io::Result<Owner> {
-        let pair = Pair {
-            local: peer,
-            remote: ours,
-        };
+    /// The owners of the sockets with the ends of `pairs`, in their order. Blocks.
+    pub(super) fn owners(pairs: &[Pair]) -> io::Result<Vec<Owner>> {
+        let mut found = vec![None; pairs.len()];
         for _ in 0..READS {
-            if let Some(owner) = look(pair)? {
-                return Ok(owner);
+            look(pairs, &mut found)?;
+            if found.iter().all(Option::is_some) {
+                break;
             }
         }
-        Ok(Owner::NotListed)
+        let owners = found.into_iter();
+        Ok(owners
+            .map(|owner| owner.unwrap_or(Owner::NotListed))
+            .collect())
     }
 
     /// One look into both tables. A client with an `AF_INET6` socket that connects to an IPv4
     /// address, as Java's do, is listed among IPv6 sockets.
-    fn look(pair: Pair) -> io::Result<Option<Owner>> {
-        let mut seen = None;
-        if pair.remote.ip().to_canonical().is_ipv4() {
-            seen = find(open(V4)?, pair)?;
+    fn look(pairs: &[Pair], found: &mut [Option<Owner>]) -> io::Result<()> {
+        if pairs
+            .iter()
+            .any(|pair| pair.remote.ip().to_canonical().is_ipv4())
+        {
+            find(open(V4)?, pairs, found)?;
         }
-        if !matches!(seen, Some(Owner::User(_))) {
+        if !all_users(found) {
             match open(V6) {
-                Ok(table) => seen = find(table, pair)?.or(seen),
+                Ok(table) => find(table, pairs, found)?,
                 // A kernel without IPv6.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
             }
         }
-        Ok(seen)
+        Ok(())
+    }
+
+    fn all_users(found: &[Option<Owner>]) -> bool {
+        found
+            .iter()
+            .all(|owner| matches!(owner, Some(Owner::User(_))))
     }
 
     fn open(path: &str) -> io::Result<BufReader<File>> {
         match File::open(path) {
             Ok(file) => Ok(BufReader::with_capacity(32 * 1024, file)),
+            Err(error) if descriptors::are_exhausted(&error) => Err(error),
             Err(error) => Err(io::Error::new(error.kind(), format!("{path}: {error}"))),
         }
     }
 
-    /// Searches one table for the socket with the ends of `pair`.
+    /// Searches one table for the sockets with the ends of `pairs`, and notes in `found` what it says
+    /// of each.
     ///
     /// An entry tells the owner only if it has an inode: a socket that its process has closed is
     /// listed with inode 0, and by many kernels with user 0 as well (`sock_i_uid` in
     /// `net/core/sock.c`), which must not pass for root. And only if it is connected: one that is
     /// about to connect (`SYN_SENT`) may have the ends of a connection that its peer has not
     /// closed yet, and another owner.
-    pub(super) fn find(mut table: impl BufRead, pair: Pair) -> io::Result<Option<Owner>> {
-        let wanted = [
-            (hex(pair.local, false), hex(pair.remote, false)),
-            (hex(pair.local, true), hex(pair.remote, true)),
-        ];
-        let mut orphaned = false;
+    pub(super) fn find(
+        mut table: impl BufRead,
+        pairs: &[Pair],
+        found: &mut [Option<Owner>],
+    ) -> io::Result<()> {
+        let wanted = Wanted::of(pairs);
         let mut line = Vec::with_capacity(256);
-        loop {
+        while !all_users(found) {
             line.clear();
             if table
                 .by_ref()
@@ -155,7 +246,7 @@ mod table {
                 .read_until(b'\n', &mut line)?
                 == 0
             {
-                return Ok(orphaned.then_some(Owner::Gone));
+                break;
             }
             let mut fields = line
                 .split(u8::is_ascii_whitespace)
@@ -165,24 +256,55 @@ mod table {
             else {
                 continue;
             };
-            let is_wanted = wanted
-                .iter()
-                .any(|(l, r)| l.as_bytes() == local && r.as_bytes() == remote);
-            if !is_wanted {
+            let mut places = wanted.places(local, remote).peekable();
+            if places.peek().is_none() {
                 continue;
             }
             // st, tx_queue:rx_queue, tr:tm->when, retrnsmt, uid, timeout, inode.
             let state = fields.next().unwrap_or_default();
             let uid = number(fields.nth(3))?;
             let inode = number(fields.nth(1))?;
-            match (CONNECTED.contains(&state), inode) {
-                (true, 1..) => {
-                    let uid = u32::try_from(uid).map_err(|_| not_understood())?;
-                    return Ok(Some(Owner::User(uid)));
+            let owner = match (CONNECTED.contains(&state), inode) {
+                (true, 1..) => Owner::User(u32::try_from(uid).map_err(|_| not_understood())?),
+                (true, 0) => Owner::Gone,
+                (false, _) if state == TIME_WAIT => Owner::Gone,
+                (false, _) => continue,
+            };
+            for place in places {
+                // A live socket decides, wherever it stands.
+                match &mut found[place] {
+                    Some(Owner::User(_)) => {}
+                    other => *other = Some(owner),
                 }
-                (true, 0) => orphaned = true,
-                (false, _) => orphaned |= state == TIME_WAIT,
             }
+        }
+        Ok(())
+    }
+
+    /// What is sought, by the client's end as the tables write it.
+    struct Wanted(HashMap<Vec<u8>, Vec<(Vec<u8>, usize)>>);
+
+    impl Wanted {
+        fn of(pairs: &[Pair]) -> Self {
+            let mut wanted: HashMap<_, Vec<_>> = HashMap::with_capacity(pairs.len() * 2);
+            for (place, pair) in pairs.iter().enumerate() {
+                for as_v6 in [false, true] {
+                    let [local, remote] =
+                        [pair.local, pair.remote].map(|end| hex(end, as_v6).into_bytes());
+                    let ends = wanted.entry(local).or_default();
+                    if !ends.contains(&(remote.clone(), place)) {
+                        ends.push((remote, place));
+                    }
+                }
+            }
+            Self(wanted)
+        }
+
+        /// The places of the pairs that have these ends.
+        fn places(&self, local: &[u8], remote: &[u8]) -> impl Iterator<Item = usize> {
+            let ends = self.0.get(local).into_iter().flatten();
+            let ends = ends.filter(move |(end, _)| end == remote);
+            ends.map(|(_, place)| *place)
         }
     }
 
@@ -222,251 +344,5 @@ mod table {
         }
         let _ = write!(text, ":{:04X}", addr.port());
         text
-    }
-}
-
-#[cfg(test)]
-#[cfg(target_os = "linux")]
-mod tests {
-    use std::net::{Ipv4Addr, Ipv6Addr, TcpListener, TcpStream};
-    use std::os::fd::AsFd;
-
-    use socket2::{Domain, Socket, Type};
-
-    use super::table::{Pair, find};
-    use super::*;
-
-    const HEAD: &str = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n";
-
-    fn pair(local: &str, remote: &str) -> Pair {
-        Pair {
-            local: local.parse().unwrap(),
-            remote: remote.parse().unwrap(),
-        }
-    }
-
-    fn look(table: &str, local: &str, remote: &str) -> Option<Owner> {
-        find(table.as_bytes(), pair(local, remote)).unwrap()
-    }
-
-    /// Our listener, our side of a connection, and the client's side, as this kernel prints them.
-    #[cfg(target_endian = "little")]
-    const V4: &str = "\
-   0: 0100007F:1539 00000000:0000 0A 00000000:00000000 00:00000000 00000000  1000        0 24576 1 0000000000000000 100 0 0 10 0
-   1: 0100007F:1539 0100007F:D2F0 01 00000000:00000000 00:00000000 00000000  1000        0 24578 1 0000000000000000 20 4 30 10 -1
-   2: 0100007F:D2F0 0100007F:1539 01 00000000:00000000 00:00000000 00000000  1001        0 24577 1 0000000000000000 20 4 30 10 -1
-   3: 0100007F:D2F1 0100007F:1539 05 00000000:00000000 00:00000000 00000000     0        0 0 1 0000000000000000 20 4 30 10 -1
-";
-
-    #[test]
-    #[cfg(target_endian = "little")]
-    fn the_client_side_of_a_v4_connection_is_found() {
-        let table = format!("{HEAD}{V4}");
-        assert_eq!(
-            look(&table, "127.0.0.1:54000", "127.0.0.1:5433"),
-            Some(Owner::User(1001)),
-            "and not our own side, which is user 1000's"
-        );
-        assert_eq!(look(&table, "127.0.0.1:54002", "127.0.0.1:5433"), None);
-        assert_eq!(look(&table, "127.0.0.1:54000", "127.0.0.2:5433"), None);
-        assert_eq!(look(&table, "127.0.0.1:54000", "127.0.0.1:5434"), None);
-        // Our listener shows the peer like this when it serves both families.
-        assert_eq!(
-            look(
-                &table,
-                "[::ffff:127.0.0.1]:54000",
-                "[::ffff:127.0.0.1]:5433"
-            ),
-            Some(Owner::User(1001))
-        );
-    }
-
-    #[test]
-    #[cfg(target_endian = "little")]
-    fn a_closed_client_is_gone_and_not_root() {
-        let table = format!("{HEAD}{V4}");
-        assert_eq!(
-            look(&table, "127.0.0.1:54001", "127.0.0.1:5433"),
-            Some(Owner::Gone)
-        );
-        // Should a live socket have the same ends, it decides.
-        let table = format!("{V4}{}", V4.replace("D2F0", "D2F1"));
-        assert_eq!(
-            look(&table, "127.0.0.1:54001", "127.0.0.1:5433"),
-            Some(Owner::User(1001))
-        );
-    }
-
-    /// By `net.ipv4.tcp_tw_reuse` or a reset a port can be had again while its last connection
-    /// still stands at the other side.
-    #[test]
-    #[cfg(target_endian = "little")]
-    fn only_a_connected_socket_tells_its_owner() {
-        let line = V4.lines().nth(2).unwrap();
-        let found = |state: &str, inode: &str| {
-            let line = line.replace(" 01 ", &format!(" {state} "));
-            let table = line.replace("24577", inode) + "\n";
-            look(&table, "127.0.0.1:54000", "127.0.0.1:5433")
-        };
-        for state in ["01", "04", "05", "08", "09", "0B"] {
-            assert_eq!(found(state, "24577"), Some(Owner::User(1001)), "{state}");
-            assert_eq!(found(state, "0"), Some(Owner::Gone), "{state}");
-        }
-        for state in ["02", "03", "07", "0A", "0C", "0D", "??"] {
-            assert_eq!(found(state, "24577"), None, "{state}");
-        }
-        assert_eq!(found("06", "0"), Some(Owner::Gone));
-    }
-
-    #[test]
-    #[cfg(target_endian = "little")]
-    fn v6_and_mapped_clients_are_found_among_v6_sockets() {
-        let table = "\
-   5: 00000000000000000000000001000000:D2F0 00000000000000000000000001000000:1539 01 00000000:00000000 00:00000000 00000000  1002        0 31 1 0 20 4 30 10 -1
-   6: 0000000000000000FFFF00000100007F:D2F0 0000000000000000FFFF00000100007F:1539 01 00000000:00000000 00:00000000 00000000  1003        0 32 1 0 20 4 30 10 -1
-   7: B80D0120341200007856000001EFCDAB:D2F0 00000000000000000000000001000000:1539 01 00000000:00000000 00:00000000 00000000  1004        0 33 1 0 20 4 30 10 -1
-";
-        assert_eq!(
-            look(table, "[::1]:54000", "[::1]:5433"),
-            Some(Owner::User(1002))
-        );
-        assert_eq!(
-            look(table, "127.0.0.1:54000", "127.0.0.1:5433"),
-            Some(Owner::User(1003))
-        );
-        assert_eq!(
-            look(
-                table,
-                "[2001:db8:0:1234:0:5678:abcd:ef01]:54000",
-                "[::1]:5433"
-            ),
-            Some(Owner::User(1004))
-        );
-    }
-
-    #[test]
-    #[cfg(target_endian = "little")]
-    fn odd_tables_do_no_harm() {
-        let (local, remote) = ("127.0.0.1:54000", "127.0.0.1:5433");
-        let wanted = pair(local, remote);
-        for harmless in ["", "\n\n", " ", "0: ", HEAD, "\u{fffd}\0\0"] {
-            assert_eq!(look(harmless, local, remote), None);
-        }
-        // Long lines are skipped in pieces; what follows them is found.
-        let table = format!("{}\n{V4}", "x".repeat(10_000));
-        assert_eq!(look(&table, local, remote), Some(Owner::User(1001)));
-        // A matching line without the columns we need says nothing about the owner.
-        let line = V4.lines().nth(2).unwrap();
-        for end in 0..line.find("24577").unwrap() {
-            assert!(!matches!(
-                find(&line.as_bytes()[..end], wanted),
-                Ok(Some(_))
-            ));
-        }
-        let negative = line.replace("1001", "-1");
-        let error = find(negative.as_bytes(), wanted).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
-    }
-
-    struct Connected {
-        client: TcpStream,
-        accepted: TcpStream,
-    }
-
-    impl Connected {
-        fn owner(&self) -> Owner {
-            tcp_owner(
-                self.accepted.local_addr().unwrap(),
-                self.accepted.peer_addr().unwrap(),
-            )
-            .unwrap()
-        }
-    }
-
-    fn connect(listener: &TcpListener, client: Socket, to: SocketAddr) -> Connected {
-        client.connect(&to.into()).unwrap();
-        Connected {
-            client: client.into(),
-            accepted: listener.accept().unwrap().0,
-        }
-    }
-
-    fn me() -> Owner {
-        Owner::User(own_uid().unwrap())
-    }
-
-    #[test]
-    fn real_connections_are_ours() {
-        for ip in [
-            IpAddr::V4(Ipv4Addr::LOCALHOST),
-            IpAddr::V6(Ipv6Addr::LOCALHOST),
-        ] {
-            let listener = TcpListener::bind((ip, 0)).unwrap();
-            let to = listener.local_addr().unwrap();
-            let client = Socket::new(Domain::for_address(to), Type::STREAM, None).unwrap();
-            assert_eq!(connect(&listener, client, to).owner(), me(), "{ip}");
-        }
-    }
-
-    #[test]
-    fn a_v6_socket_that_connects_to_v4_is_ours() {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let mapped = SocketAddr::new(
-            Ipv4Addr::LOCALHOST.to_ipv6_mapped().into(),
-            listener.local_addr().unwrap().port(),
-        );
-        let client = Socket::new(Domain::IPV6, Type::STREAM, None).unwrap();
-        assert_eq!(connect(&listener, client, mapped).owner(), me());
-    }
-
-    #[test]
-    fn a_client_that_sent_and_closed_is_gone() {
-        use std::io::Write;
-
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let to = listener.local_addr().unwrap();
-        let client = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-        let Connected {
-            mut client,
-            accepted,
-        } = connect(&listener, client, to);
-        client.write_all(b"bye").unwrap();
-        let peer = accepted.peer_addr().unwrap();
-        drop(client);
-        assert_eq!(tcp_owner(to, peer).unwrap(), Owner::Gone);
-    }
-
-    #[test]
-    fn a_socket_that_is_not_here_is_not_listed() {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let to = listener.local_addr().unwrap();
-        // Nobody connects from the port of a listener.
-        assert_eq!(tcp_owner(to, to).unwrap(), Owner::NotListed);
-        let elsewhere = "198.51.100.7:54000".parse().unwrap();
-        assert_eq!(tcp_owner(to, elsewhere).unwrap(), Owner::NotListed);
-    }
-
-    /// The owner of a socket is who made it, unless it is given away, which root may do.
-    #[test]
-    fn a_socket_of_another_user_is_theirs() {
-        if own_uid() != Some(0) {
-            return;
-        }
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let to = listener.local_addr().unwrap();
-        let client = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-        let connected = connect(&listener, client, to);
-        std::os::unix::fs::fchown(connected.client.as_fd(), Some(12_345), None).unwrap();
-        assert_eq!(connected.owner(), Owner::User(12_345));
-    }
-
-    #[test]
-    fn loopback_in_both_families() {
-        for yes in ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"] {
-            assert!(is_loopback(yes.parse().unwrap()), "{yes}");
-        }
-        for no in ["0.0.0.0", "10.0.0.1", "::", "::ffff:10.0.0.1", "fe80::1"] {
-            assert!(!is_loopback(no.parse().unwrap()), "{no}");
-        }
     }
 }

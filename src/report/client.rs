@@ -113,18 +113,31 @@ pub(super) fn configured(error: &SessionError) -> Said {
     }
 }
 
-/// Somebody else's client.
-pub(super) fn peer(error: &SessionError) -> Said {
-    let said = |message| Said::new("peer.foreign", NOT_AUTHORIZED, message);
-    let hint = "Start one of your own, on another port. Where user ids differ although the user is the same, as in containers that share a network, its owner can set peer_check = false.";
-    match error {
-        SessionError::ForeignPeer { peer, own } => said("this pgiam belongs to another user")
-            .detail(format!("The client runs with user id {peer}, pgiam with {own}; whoever it lets in is its owner to the database."))
-            .hint(hint),
-        _ => said("this pgiam serves its own user only, and the system did not say whose this client is")
-            .detail(super::sentence(&error.to_string()))
-            .hint(hint),
-    }
+/// What to do about a client that is not served because of its owner.
+const FOREIGN_HINT: &str = "Start one of your own, on another port. Where user ids differ although the user is the same, as in containers that share a network, its owner can set peer_check = false.";
+
+/// Another user's client.
+pub(super) fn foreign(peer: u32, own: u32) -> Said {
+    Said::new(
+        "peer.foreign",
+        NOT_AUTHORIZED,
+        "this pgiam belongs to another user",
+    )
+    .detail(format!("The client runs with user id {peer}, pgiam with {own}; whoever it lets in is its owner to the database."))
+    .hint(FOREIGN_HINT)
+}
+
+/// A client whose owner the system did not tell.
+pub(super) fn unknown(error: &io::Error) -> Said {
+    Said::new(
+        "peer.foreign",
+        NOT_AUTHORIZED,
+        "this pgiam serves its own user only, and the system did not say whose this client is",
+    )
+    .detail(super::sentence(&format!(
+        "cannot tell whose the client is: {error}"
+    )))
+    .hint(FOREIGN_HINT)
 }
 
 /// The client did not prove that it knows the local password.

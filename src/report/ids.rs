@@ -66,6 +66,7 @@ pub const IDS: &[&str] = &[
     "kms.denied",
     "kms.handshake",
     "limit.connections",
+    "limit.descriptors",
     "limit.target",
     "net.proxy",
     "password.binding",

@@ -4,9 +4,10 @@ use bytes::Bytes;
 use tracing::{debug, info, warn};
 
 use super::{
-    About, BROKEN, CANNOT_CONNECT, Level, RAISE_TIMEOUT, Report, Said, sentence, shutting_down,
-    too_many, tunnel,
+    About, BROKEN, CANNOT_CONNECT, Level, RAISE_TIMEOUT, Report, Said, descriptors, foreign,
+    sentence, shutting_down, too_many, tunnel, unknown,
 };
+use crate::admission::Refusal;
 use crate::config::{EndpointKind, Target};
 use crate::foreign_text::visible;
 use crate::forward::ForwardError;
@@ -98,7 +99,9 @@ pub fn log_forward(error: &ForwardError, target: &Target) -> Failure {
     let (detail, hint) = (detail.map(safe), hint.map(safe));
     let notable = !matches!(
         error,
-        ForwardError::Tunnel(TunnelError::ShuttingDown) | ForwardError::ShuttingDown
+        ForwardError::Tunnel(TunnelError::ShuttingDown)
+            | ForwardError::ShuttingDown
+            | ForwardError::Refused(Refusal::Gone)
     );
     if notable {
         let (detail, hint) = (detail.as_deref(), hint.as_deref());
@@ -119,7 +122,18 @@ pub fn log_forward(error: &ForwardError, target: &Target) -> Failure {
 
 pub(super) fn forward(error: &ForwardError, target: &Target) -> Said {
     let about = About::target(target);
+    if let Some(said) = descriptors::behind(error) {
+        return said;
+    }
     match error {
+        ForwardError::Refused(Refusal::Foreign { peer, own }) => foreign(*peer, *own),
+        ForwardError::Refused(Refusal::Unknown(error)) => unknown(error),
+        ForwardError::Refused(Refusal::OutOfDescriptors { limit }) => {
+            descriptors::exhausted(*limit)
+        }
+        ForwardError::Refused(gone @ Refusal::Gone) => {
+            Said::new("client.gone", CANNOT_CONNECT, gone.to_string())
+        }
         ForwardError::Tunnel(failed) => tunnel::tunnel(failed, Some(&about)),
         ForwardError::Timeout(after) => Said::new(
             "tunnel.timeout",

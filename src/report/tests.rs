@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use super::later::{RECONNECT, forward};
 use super::*;
+use crate::admission::Refusal;
 use crate::aws::CredentialsError;
 use crate::config::{File, Layer};
 use crate::forward::ForwardError;
@@ -644,6 +645,20 @@ fn raw_tunnels_say_the_same_without_a_database_client() {
             ))),
         ),
         shown("stopping", &of(ForwardError::ShuttingDown)),
+        shown(
+            "another user's",
+            &of(ForwardError::Refused(Refusal::Foreign {
+                peer: 1001,
+                own: 1000,
+            })),
+        ),
+        shown(
+            "nobody knows whose",
+            &of(ForwardError::Refused(Refusal::Unknown(io::Error::other(
+                "the kernel lists no such socket",
+            )))),
+        ),
+        shown("gone", &of(ForwardError::Refused(Refusal::Gone))),
     ];
     snapshot("forward", &texts);
 }
@@ -772,4 +787,53 @@ fn what_others_say_is_safe_in_every_field() {
         // The frame's length word is no text.
         assert!(!own || !reply[5..].contains(acts), "{reply:?}");
     }
+}
+
+/// Wherever it shows: at the door, at a dial, in a library's error that was kept as text.
+#[test]
+#[cfg(unix)]
+fn running_out_of_descriptors_is_told_as_such() {
+    use rustix::io::Errno;
+
+    let limit = crate::platform::descriptors::limit().unwrap();
+    let direct = |source: io::Error| TunnelError::Direct {
+        endpoint: endpoint(),
+        failure: DirectFailure::Other,
+        source: Arc::new(source),
+    };
+    let one = target("bastion='i-1'");
+    let wrapped = || io::Error::other("dispatch failure: Too many open files (os error 24)");
+    for error in [
+        SessionError::OutOfDescriptors(Some(limit)),
+        SessionError::Tunnel(direct(Errno::MFILE.into())),
+        SessionError::Tunnel(direct(wrapped())),
+        SessionError::UpstreamLost(Errno::MFILE.into()),
+    ] {
+        let report = before_login(&error, Some(&About::target(&one)));
+        assert_eq!(
+            (report.id, &*report.sqlstate),
+            ("limit.descriptors", "53300"),
+            "{error}"
+        );
+        let said = format!("has run out of file descriptors: its limit is {limit}");
+        assert!(report.message.contains(&said), "{}", report.message);
+    }
+    let refused = Refusal::OutOfDescriptors { limit: Some(limit) };
+    let raw = forward(&ForwardError::Refused(refused), &one);
+    assert_eq!(raw.id, "limit.descriptors");
+    let raw = forward(&ForwardError::Tunnel(direct(Errno::MFILE.into())), &one);
+    assert_eq!(raw.id, "limit.descriptors");
+    // What only sounds like it is another matter.
+    let other = SessionError::Tunnel(direct(io::Error::other(
+        "too many open files on the server",
+    )));
+    assert_ne!(before_login(&other, None).id, "limit.descriptors");
+    let texts = [
+        shown("this process", &descriptors::exhausted(Some(1024))),
+        shown(
+            "the system",
+            &descriptors::behind(&SessionError::Tunnel(direct(Errno::NFILE.into()))).unwrap(),
+        ),
+    ];
+    snapshot("descriptors", &texts);
 }

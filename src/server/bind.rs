@@ -7,12 +7,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use thiserror::Error;
-use tokio::net::{TcpListener, TcpSocket};
+use tokio::net::TcpSocket;
 use tracing::{debug, warn};
 
+use crate::admission::Listening;
 use crate::config::{Serve, SocketDir};
-use crate::platform;
 use crate::platform::socket::{SocketError, UnixSocket};
+use crate::platform::{self, descriptors};
 use crate::session::{Entry, Slot};
 
 /// What the port of all targets is called where a target's name would stand.
@@ -20,6 +21,8 @@ const HUB: &str = "hub";
 /// Waiting clients the kernel may queue per socket. When the queue is full, Linux drops the client's
 /// SYN, which costs it a second; a pool that opens all its connections at once must not meet that.
 const BACKLOG: u32 = 1024;
+/// Descriptors that the program itself takes, and some for its first clients.
+const BESIDES: usize = 64;
 
 /// Why the server cannot start.
 #[derive(Debug, Error)]
@@ -48,6 +51,19 @@ pub enum BindError {
     /// The Unix socket.
     #[error(transparent)]
     Socket(#[from] SocketError),
+    /// The targets need more descriptors than there are.
+    #[error(
+        "cannot listen for {ports} ports: they take {needed} file descriptors, and {}.\nhint: raise the limit ({}), \
+         or give several targets the same port: clients then pick one by the database name", has(.limit), descriptors::HOW_TO_RAISE
+    )]
+    Descriptors {
+        /// How many ports.
+        ports: usize,
+        /// How many descriptors they take.
+        needed: u64,
+        /// How many there are; `None`: the whole system has no more.
+        limit: Option<u64>,
+    },
     /// Another failure.
     #[error("cannot listen on {address}: {source}")]
     Other {
@@ -56,6 +72,13 @@ pub enum BindError {
         /// What the system said.
         source: io::Error,
     },
+}
+
+fn has(limit: &Option<u64>) -> String {
+    match limit {
+        Some(limit) => format!("this process may have {limit}"),
+        None => "the whole system has no more".to_owned(),
+    }
 }
 
 fn next(address: &SocketAddr) -> u16 {
@@ -136,7 +159,7 @@ fn name_of(slots: &[Arc<Slot>]) -> String {
 /// One local port that is listened on, and the targets behind it.
 pub struct Listener {
     pub(super) door: Door,
-    pub(super) sockets: Vec<TcpListener>,
+    pub(super) sockets: Vec<Listening>,
     pub(super) unix: Option<UnixSocket>,
     pub(super) port: u16,
     pub(super) entry: Entry,
@@ -169,15 +192,18 @@ pub struct ListenAt {
 /// directory cannot be used without Unix sockets.
 ///
 /// # Errors
-/// [`BindError::Hub`].
+/// [`BindError::Hub`], and [`BindError::Descriptors`]: it would be chance which targets are served.
 pub fn bind(
     slots: &[Arc<Slot>],
     at: &ListenAt,
 ) -> Result<(Vec<Listener>, Vec<BindError>), BindError> {
     let (mut listeners, mut failed) = (Vec::new(), Vec::new());
-    for (door, entry) in doors(slots, at.serve.hub_port)? {
-        match at.listen(door, entry) {
+    let doors = doors(slots, at.serve.hub_port)?;
+    let ports = doors.len();
+    for (door, entry) in doors {
+        match at.listen_as_one_of(ports, door, entry) {
             Ok(listener) => listeners.push(listener),
+            Err(error @ BindError::Descriptors { .. }) => return Err(error),
             Err(error) => failed.push(error),
         }
     }
@@ -185,7 +211,20 @@ pub fn bind(
 }
 
 impl ListenAt {
-    pub(super) fn listen(&self, door: Door, entry: Entry) -> Result<Listener, BindError> {
+    /// Listens on one of the `ports` ports that are wanted.
+    pub(super) fn listen_as_one_of(
+        &self,
+        ports: usize,
+        door: Door,
+        entry: Entry,
+    ) -> Result<Listener, BindError> {
+        self.listen(door, entry).map_err(|error| match error {
+            BindError::Descriptors { limit, .. } => self.too_many(ports, limit),
+            error => error,
+        })
+    }
+
+    fn listen(&self, door: Door, entry: Entry) -> Result<Listener, BindError> {
         let target = if entry.by_name {
             HUB.to_owned()
         } else {
@@ -194,8 +233,15 @@ impl ListenAt {
         let bound = bind_all(&self.serve.addresses, door.port());
         let (port, sockets) = bound.map_err(|(address, source)| match source.kind() {
             io::ErrorKind::AddrInUse => BindError::InUse { address, target },
+            _ if descriptors::are_exhausted(&source) => {
+                self.too_many(1, descriptors::limit_reached(&source))
+            }
             _ => BindError::Other { address, source },
         })?;
+        // Its clients could not be served.
+        if let Some(limit) = sockets.iter().find_map(Listening::is_among_the_last) {
+            return Err(self.too_many(1, Some(limit)));
+        }
         Ok(Listener {
             door,
             sockets,
@@ -205,19 +251,48 @@ impl ListenAt {
         })
     }
 
+    /// Descriptors that one port takes: a TCP socket for each address, the Unix socket and its lock.
+    fn descriptors_of_a_port(&self) -> usize {
+        let unix = match (&self.serve.socket_dir, &self.default_socket_dir) {
+            (SocketDir::None, _) | (SocketDir::Default, None) => 0,
+            (SocketDir::At(_), _) | (SocketDir::Default, Some(_)) => 2,
+        };
+        self.serve.addresses.len() + unix
+    }
+
+    /// The error of targets that want `ports` ports, which are too many.
+    fn too_many(&self, ports: usize, limit: Option<u64>) -> BindError {
+        let needed = ports * self.descriptors_of_a_port() + BESIDES;
+        BindError::Descriptors {
+            ports,
+            needed: u64::try_from(needed).unwrap_or(u64::MAX),
+            limit,
+        }
+    }
+
     fn socket(&self, port: u16) -> Result<Option<UnixSocket>, BindError> {
         match (&self.serve.socket_dir, &self.default_socket_dir) {
             (SocketDir::None, _) | (SocketDir::Default, None) => Ok(None),
-            (SocketDir::At(dir), _) => Ok(Some(platform::socket::bind(dir, port)?)),
-            (SocketDir::Default, Some(dir)) => match platform::socket::bind(dir, port) {
-                Ok(socket) => Ok(Some(socket)),
-                // Nobody has asked for it.
-                Err(error) => {
-                    warn!(reason = %error, "no Unix socket");
-                    Ok(None)
-                }
-            },
+            (SocketDir::At(dir), _) | (SocketDir::Default, Some(dir)) => self.socket_in(dir, port),
         }
+    }
+
+    fn socket_in(&self, dir: &Path, port: u16) -> Result<Option<UnixSocket>, BindError> {
+        let error = match platform::socket::bind(dir, port) {
+            Ok(socket) => return Ok(Some(socket)),
+            Err(error) => error,
+        };
+        if let SocketError::File { source, .. } = &error
+            && descriptors::are_exhausted(source)
+        {
+            return Err(self.too_many(1, descriptors::limit_reached(source)));
+        }
+        if self.serve.socket_dir != SocketDir::Default {
+            return Err(error.into());
+        }
+        // Nobody has asked for it.
+        warn!(reason = %error, "no Unix socket");
+        Ok(None)
     }
 }
 
@@ -228,7 +303,7 @@ impl ListenAt {
 pub(crate) fn bind_all(
     addresses: &[IpAddr],
     port: u16,
-) -> Result<(u16, Vec<TcpListener>), (SocketAddr, io::Error)> {
+) -> Result<(u16, Vec<Listening>), (SocketAddr, io::Error)> {
     let chosen = addresses != Serve::default().addresses;
     let (mut port, mut sockets) = (port, Vec::new());
     for address in addresses {
@@ -262,13 +337,13 @@ fn is_not_here(error: &io::Error) -> bool {
 }
 
 /// The same on 127.0.0.1 and ::1. A machine without IPv6 does with one socket.
-pub(crate) fn loopback(port: u16) -> Result<(u16, Vec<TcpListener>), (SocketAddr, io::Error)> {
+pub(crate) fn loopback(port: u16) -> Result<(u16, Vec<Listening>), (SocketAddr, io::Error)> {
     bind_all(&Serve::default().addresses, port)
 }
 
 /// Listens on one address, and on it only: an IPv6 socket does not take the IPv4 addresses of its
 /// port, too, where the system's default is that it does (as `ListenServerPort` in `pqcomm.c`).
-pub(crate) fn socket(address: SocketAddr) -> io::Result<TcpListener> {
+pub(crate) fn socket(address: SocketAddr) -> io::Result<Listening> {
     let address = SocketAddr::new(address.ip().to_canonical(), address.port());
     let socket = if address.is_ipv4() {
         TcpSocket::new_v4()?
@@ -282,7 +357,7 @@ pub(crate) fn socket(address: SocketAddr) -> io::Result<TcpListener> {
     #[cfg(not(windows))]
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
-    socket.listen(BACKLOG)
+    socket.listen(BACKLOG).map(Listening::new)
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use pg_handshake::{ClientError, PasswordError, UpstreamError};
 use thiserror::Error;
 
 use super::rooms::SetupError;
+use crate::admission::Refusal;
 use crate::alias::AliasError;
 use crate::aws::CredentialsError;
 use crate::config::{ConfigError, EndpointKind};
@@ -121,6 +122,9 @@ pub enum SessionError {
     /// The system did not say whose the client is.
     #[error("cannot tell whose the client is: {0}")]
     UnknownPeer(io::Error),
+    /// This process has nearly as many descriptors as it may; the limit, where it is this process's.
+    #[error("out of file descriptors")]
+    OutOfDescriptors(Option<u64>),
     /// No verified TLS to the database.
     #[error(transparent)]
     UpstreamTls(UpstreamTlsError),
@@ -142,6 +146,17 @@ pub enum SessionError {
     /// The program is stopping.
     #[error("pgiam is shutting down")]
     ShuttingDown,
+}
+
+impl From<Refusal> for SessionError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Foreign { peer, own } => Self::ForeignPeer { peer, own },
+            Refusal::Unknown(error) => Self::UnknownPeer(error),
+            Refusal::Gone => Self::ClientGone(io::ErrorKind::ConnectionAborted.into()),
+            Refusal::OutOfDescriptors { limit } => Self::OutOfDescriptors(limit),
+        }
+    }
 }
 
 impl From<UpstreamTlsError> for SessionError {

@@ -6,7 +6,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use pg_handshake::{Startup, UpstreamError};
 
 use super::recovery::NotReady;
-use super::{Arrival, Entry, Proxy, Rooms, SessionError, is_probe};
+use super::{Entry, Proxy, Rooms, SessionError, is_probe};
+use crate::admission::Arrival;
 use crate::report::About;
 use crate::tunnel::Readiness;
 

@@ -13,18 +13,18 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
+use super::SessionError;
 use super::greet::LocalAcceptor;
 use super::known::Memory;
 use super::limits::Places;
 use super::probe::LastFailure;
 use super::recovery::Recovering;
-use super::{Arrival, SessionError};
+use crate::admission::{Arrival, Guard};
 use crate::alias::Aliases;
 use crate::aws::AwsContext;
 use crate::cancel::CancelKeys;
 use crate::config::{Auth, Endpoint, Plan, Serve, Target, Via};
 use crate::observe::Observed;
-use crate::platform::peer;
 use crate::scram::Verifier;
 use crate::tls::local::{self, Kept, LocalTlsError};
 use crate::tls::upstream::{TrustError, UpstreamTls};
@@ -44,8 +44,8 @@ pub struct Proxy {
     pub(super) binding: Option<Bytes>,
     /// The local password; `None`: none is asked for.
     pub(super) verifier: Option<Arc<Verifier>>,
-    /// Whose clients are served; `None`: everybody's.
-    pub(super) uid: Option<u32>,
+    /// Whose clients are served.
+    pub(crate) guard: Arc<Guard>,
     pub(super) startup_timeout: Duration,
     pub(super) places: Places,
     pub(super) cancel_keys: CancelKeys<Rooms>,
@@ -94,7 +94,7 @@ impl Proxy {
             },
             binding: local.end_point,
             verifier: verifier.map(Arc::new),
-            uid: serve.peer_check.then(peer::own_uid).flatten(),
+            guard: Arc::new(Guard::of_clients(serve.peer_check)),
             startup_timeout: serve.startup_timeout,
             places: Places::new(Some(serve.max_connections)),
             cancel_keys: CancelKeys::default(),

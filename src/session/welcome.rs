@@ -1,71 +1,40 @@
-//! The client's first words, and whether it is one of ours.
+//! The client's first words, and what it is told before it has a session.
 
-use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use pg_handshake::CancelKey;
 use tokio::time::timeout;
 
 use super::greet::{Greeted, Local, Standing, greet};
 use super::probe::turned_away;
-use super::{Arrival, Entry, Proxy, SessionError, local_login};
+use super::{Entry, Proxy, SessionError, local_login};
+use crate::admission::{Admitted, Refusal, Refused};
 use crate::tunnel::Stream;
 
-/// How long somebody else's client may take for its startup packet, to which the refusal is the answer.
-/// Silent ones would otherwise keep the owner's clients waiting for as long as those may take.
+/// How long a client that is not served may take for its startup packet, to which the refusal is the
+/// answer.
 const STRANGERS_TIME: Duration = Duration::from_secs(1);
 
-/// What the client wants, if it is one of ours. `our_turn` is set while the client has said what it
-/// wants and waits to hear whether it may: many at once are not looked up in a moment.
+/// What an admitted client wants, once it has given the local password where one is asked for.
 pub(super) async fn welcome(
     proxy: &Proxy,
     entry: &Entry,
-    stream: Stream,
-    arrival: &Arrival,
-    our_turn: &AtomicBool,
+    connection: Admitted<Stream>,
 ) -> Result<Greeted, (SessionError, Option<Local>)> {
+    let arrival = connection.arrival();
     // As PostgreSQL: TLS on a Unix socket would only cost time.
     let acceptor = arrival.is_tcp().then_some(&proxy.acceptor);
-    let mut greeting = pin!(greet(acceptor, stream));
-    let mut check = pin!(arrival.check(proxy.uid));
-    let (greeted, allowed) = tokio::select! {
-        greeted = &mut greeting => {
-            our_turn.store(true, Ordering::Release);
-            let allowed = check.await;
-            our_turn.store(false, Ordering::Release);
-            (greeted, allowed)
-        }
-        allowed = &mut check => match allowed {
-            Ok(()) => (greeting.await, Ok(())),
-            Err(error) => match timeout(STRANGERS_TIME, greeting).await {
-                Ok(greeted) => (greeted, Err(error)),
-                Err(_) => return Err((error, None)),
-            },
-        },
-    };
-    let greeted = greeted?;
-    let allowed = match (&greeted, allowed) {
-        (Greeted::Startup { startup, .. }, Ok(())) => turned_away(proxy, entry, startup, arrival),
-        // Clients close as soon as they have sent it, and then own nothing any more. As with the
-        // server, the key is what tells whether they may.
-        (Greeted::Cancel { .. }, Err(error))
-            if !matches!(error, SessionError::ForeignPeer { .. }) =>
-        {
-            Ok(())
-        }
-        (_, allowed) => allowed,
-    };
-    match (greeted, allowed) {
-        (
-            Greeted::Startup {
-                mut client,
-                startup,
-            },
-            Ok(()),
-        ) => {
+    match greet(acceptor, connection.into_stream()).await? {
+        Greeted::Startup {
+            mut client,
+            startup,
+        } => {
+            if let Err(error) = turned_away(proxy, entry, &startup, &arrival) {
+                return Err((error, Some(client)));
+            }
             if let Some(verifier) = &proxy.verifier
-                && proxy.asks_password(arrival)
+                && proxy.asks_password(&arrival)
             {
                 let (verifier, binding) = (Arc::clone(verifier), proxy.binding.as_ref());
                 let outcome = local_login::authenticate(&mut client, verifier, binding);
@@ -76,9 +45,27 @@ pub(super) async fn welcome(
             client.standing = Standing::Admitted;
             Ok(Greeted::Startup { client, startup })
         }
-        (Greeted::Startup { client, .. }, Err(error)) => Err((error, Some(client))),
-        (cancel @ Greeted::Cancel { .. }, Ok(())) => Ok(cancel),
+        cancel @ Greeted::Cancel { .. } => Ok(cancel),
+    }
+}
+
+/// Hears a client that is not served out, so that it can be told why; or its cancel request, which is
+/// delivered unless the client is known to be another user's.
+///
+/// Clients close as soon as they have sent a cancel request, and then own nothing any more. As with the
+/// server, the key is what tells whether they may.
+pub(super) async fn turn_away(
+    proxy: &Proxy,
+    connection: Refused<Stream>,
+) -> Result<(CancelKey, Stream), (SessionError, Option<Local>)> {
+    let acceptor = connection.arrival().is_tcp().then_some(&proxy.acceptor);
+    let (refusal, stream) = connection.into_parts();
+    let may_cancel = !matches!(refusal, Refusal::Foreign { .. });
+    match timeout(STRANGERS_TIME, greet(acceptor, stream)).await {
+        Ok(Ok(Greeted::Startup { client, .. })) => Err((refusal.into(), Some(client))),
+        Ok(Ok(Greeted::Cancel { key, stream })) if may_cancel => Ok((key, stream)),
         // Nobody reads an answer to it.
-        (Greeted::Cancel { .. }, Err(error)) => Err((error, None)),
+        Ok(Ok(Greeted::Cancel { .. })) | Err(_) => Err((refusal.into(), None)),
+        Ok(Err(failed)) => Err(failed),
     }
 }

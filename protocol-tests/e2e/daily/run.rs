@@ -187,3 +187,39 @@ async fn a_signal_before_the_command_ends_it_in_order() {
     );
     lab.close().await;
 }
+
+/// pgiam raises its own limit; a command that uses select(2) must not get it.
+#[tokio::test]
+async fn a_command_gets_the_limit_of_open_files_that_pgiam_was_started_with() {
+    let lab = Lab::open().await;
+    let script = "ulimit -Sn; ulimit -Hn; grep 'open files' /proc/$PPID/limits";
+    let inner = command(&lab.sandbox, &["run", "orders", "--", "sh", "-c", script]);
+    let inner = inner.as_std();
+    let mut limited = tokio::process::Command::new("/bin/sh");
+    limited
+        .args(["-c", "ulimit -Sn 200; exec \"$0\" \"$@\""])
+        .arg(inner.get_program())
+        .args(inner.get_args())
+        .kill_on_drop(true);
+    if let Some(dir) = inner.get_current_dir() {
+        limited.current_dir(dir);
+    }
+    for (name, value) in inner.get_envs() {
+        match value {
+            Some(value) => limited.env(name, value),
+            None => limited.env_remove(name),
+        };
+    }
+    let ran = run(limited).await;
+    let lines: Vec<&str> = ran.rows().lines().collect();
+    let [soft, hard, own] = lines[..] else {
+        panic!("{ran:?}");
+    };
+    assert_eq!(soft, "200", "{ran:?}");
+    let own: Vec<&str> = own.split_whitespace().collect();
+    assert_eq!(
+        own[3..5],
+        [hard, hard],
+        "pgiam's own is the hard one: {ran:?}"
+    );
+}

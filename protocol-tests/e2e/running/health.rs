@@ -1,6 +1,10 @@
 //! The health endpoints and the metrics.
 
+use std::time::{Duration, Instant};
+
 use protocol_tests::api::ApiFault;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
 
 use super::exposition::read;
 use super::{get, http, request, status, until, world};
@@ -34,6 +38,33 @@ async fn health_is_told_and_nothing_else() {
         "asking costs nothing"
     );
     assert_eq!(world.query("select 'still here'").await, "still here");
+    world.stop().await;
+}
+
+/// Silent connections, and ones that stop in the middle of a request, keep nobody from an answer.
+#[tokio::test]
+async fn silence_at_the_health_port_keeps_nobody_waiting() {
+    const SILENT: usize = 500;
+    let world = world().await;
+    let address = http(&world).await;
+    let mut silent = Vec::new();
+    for n in 0..SILENT {
+        let mut stream = TcpStream::connect(address).await.expect("it listens");
+        if n % 2 == 0 {
+            let sent = stream.write_all(b"GET /liveness HTTP/1.1\r\n").await;
+            sent.expect("it is taken");
+        }
+        silent.push(stream);
+    }
+    let begun = Instant::now();
+    for _ in 0..3 {
+        let answer = get(address, "/liveness").await;
+        assert_eq!((answer.status, &*answer.body), (200, "alive\n"));
+    }
+    let took = begun.elapsed();
+    // A moment; one that waits for the silent ones takes more than 4 s.
+    assert!(took < Duration::from_secs(2), "{took:?}");
+    drop(silent);
     world.stop().await;
 }
 

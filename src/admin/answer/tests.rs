@@ -21,7 +21,7 @@ fn context(views: Vec<View>) -> Context {
     }
 }
 
-fn asked(context: &Context, (method, control): (Method, bool), path: &str) -> Answer {
+fn asked(context: &Context, (method, is_owners): (Method, bool), path: &str) -> Answer {
     let (path, query) = match path.split_once('?') {
         Some((path, query)) => (path, Some(query)),
         None => (path, None),
@@ -30,7 +30,7 @@ fn asked(context: &Context, (method, control): (Method, bool), path: &str) -> An
         method: &method,
         path,
         query,
-        control,
+        is_owners,
     })
 }
 

@@ -1,0 +1,287 @@
+//! Who is admitted, and that nothing else accepts connections.
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::guard::{is_of_this_machine, judge};
+use super::*;
+use crate::platform::peer::{Owner, own_uid};
+
+fn judged(owner: Owner, ours: &str, peer: &str) -> Result<bool, Refusal> {
+    let local = is_of_this_machine(ours.parse().unwrap(), peer.parse().unwrap());
+    judge(Ok(owner), 1000, local)
+}
+
+/// Every pair of addresses that only a client of this machine can have, and one of another's.
+const HERE: [(&str, &str); 5] = [
+    ("127.0.0.1:5433", "127.0.0.1:54000"),
+    // A client whose end has the address of the machine's interface.
+    ("127.0.0.1:5433", "192.0.2.2:54000"),
+    ("192.0.2.2:5433", "127.0.0.1:54000"),
+    ("[::1]:5433", "[fd00::2]:54000"),
+    ("[::ffff:127.0.0.1]:5433", "[::ffff:192.0.2.2]:54000"),
+];
+const ELSEWHERE: (&str, &str) = ("192.0.2.2:5433", "198.51.100.7:54000");
+
+#[test]
+fn only_ones_own_are_admitted_whatever_their_address() {
+    for (ours, peer) in HERE.into_iter().chain([ELSEWHERE]) {
+        assert_eq!(
+            judged(Owner::User(1000), ours, peer).ok(),
+            Some(true),
+            "{peer}"
+        );
+        assert_eq!(
+            judged(Owner::Unknown, ours, peer).ok(),
+            Some(false),
+            "{peer}"
+        );
+        // 0: an owner who may do everything is still another one.
+        for other in [1001, 0] {
+            let foreign = judged(Owner::User(other), ours, peer).unwrap_err();
+            assert!(
+                matches!(foreign, Refusal::Foreign { peer, own: 1000 } if peer == other),
+                "{peer}: {foreign}"
+            );
+        }
+        let gone = judged(Owner::Gone, ours, peer).unwrap_err();
+        assert!(matches!(gone, Refusal::Gone), "{peer}: {gone}");
+    }
+}
+
+#[test]
+fn clients_that_must_be_here_and_are_not_known_are_refused() {
+    for (ours, peer) in HERE {
+        let unknown = judged(Owner::NotListed, ours, peer).unwrap_err();
+        assert!(
+            matches!(unknown, Refusal::Unknown(_)),
+            "{ours} {peer}: {unknown}"
+        );
+    }
+    let (ours, peer) = ELSEWHERE;
+    assert_eq!(
+        judged(Owner::NotListed, ours, peer).ok(),
+        Some(false),
+        "the password decides"
+    );
+    let unreadable = || Err(io::ErrorKind::PermissionDenied.into());
+    assert!(matches!(
+        judge(unreadable(), 1000, true),
+        Err(Refusal::Unknown(_))
+    ));
+    assert_eq!(judge(unreadable(), 1000, false).ok(), Some(false));
+}
+
+/// Whatever the address: without descriptors nothing is known, and "its own user only" would be false.
+#[test]
+#[cfg(unix)]
+fn want_of_descriptors_is_its_own_refusal() {
+    use rustix::io::Errno;
+    for local in [true, false] {
+        let refused = judge(Err(Errno::MFILE.into()), 1000, local).unwrap_err();
+        assert!(
+            matches!(refused, Refusal::OutOfDescriptors { limit } if limit == descriptors_limit()),
+            "{refused}"
+        );
+        let refused = judge(Err(Errno::NFILE.into()), 1000, local).unwrap_err();
+        assert!(
+            matches!(refused, Refusal::OutOfDescriptors { limit: None }),
+            "{refused}"
+        );
+    }
+}
+
+#[cfg(unix)]
+fn descriptors_limit() -> Option<u64> {
+    crate::platform::descriptors::limit()
+}
+
+#[test]
+fn the_last_descriptors_are_for_health_and_control() {
+    let arrival = Arrival::Unix {
+        uid: own_uid().unwrap_or_default(),
+    };
+    let refused = Guard::of_clients(true).judge(arrival, Some(1024));
+    assert!(
+        matches!(
+            refused,
+            Some(Err(Refusal::OutOfDescriptors { limit: Some(1024) }))
+        ),
+        "{refused:?}"
+    );
+    for guard in [Guard::of_control(), Guard::of_everybody()] {
+        assert!(
+            matches!(guard.judge(arrival, Some(1024)), Some(Ok(_))),
+            "{guard:?}"
+        );
+    }
+}
+
+#[test]
+#[cfg(unix)]
+fn another_users_client_is_refused_at_a_unix_socket_whatever_is_configured_for_control() {
+    let other = Arrival::Unix {
+        uid: own_uid().unwrap().wrapping_add(1),
+    };
+    for guard in [Guard::of_clients(true), Guard::of_control()] {
+        let judged = guard.judge(other, None);
+        assert!(
+            matches!(judged, Some(Err(Refusal::Foreign { .. }))),
+            "{judged:?}"
+        );
+    }
+    for guard in [Guard::of_clients(false), Guard::of_everybody()] {
+        assert!(matches!(guard.judge(other, None), Some(Ok(false))));
+    }
+}
+
+fn entrance(guard: Guard) -> (Entrance<Listening>, SocketAddr) {
+    let listening = crate::server::socket((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+    let address = listening.local_addr().unwrap();
+    (Entrance::new(listening, Arc::new(guard)), address)
+}
+
+#[tokio::test]
+async fn an_own_client_comes_in_as_the_owners() {
+    let (mut entrance, address) = entrance(Guard::of_clients(true));
+    let client = TcpStream::connect(address).await.unwrap();
+    let Verdict::Admitted(admitted) = entrance.next().await else {
+        panic!("it is ours");
+    };
+    assert!(admitted.is_owners() || cfg!(not(target_os = "linux")));
+    let from = client.local_addr().unwrap();
+    assert_eq!(admitted.arrival().to_string(), from.to_string());
+    assert!(admitted.into_stream().nodelay().unwrap(), "it is tuned");
+}
+
+#[tokio::test]
+async fn at_an_entrance_for_everybody_nobody_is_the_owner() {
+    let (mut entrance, address) = entrance(Guard::of_everybody());
+    let _client = TcpStream::connect(address).await.unwrap();
+    let Verdict::Admitted(admitted) = entrance.next().await else {
+        panic!("everybody is admitted");
+    };
+    assert!(!admitted.is_owners());
+}
+
+/// Connects as another user: only root may give sockets away.
+#[cfg(target_os = "linux")]
+async fn foreign(address: SocketAddr) -> TcpStream {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    std::os::unix::fs::fchown(&socket, Some(12_345), None).unwrap();
+    socket.connect(address).await.unwrap()
+}
+
+#[tokio::test]
+#[cfg(target_os = "linux")]
+async fn refusals_beyond_the_limit_are_closed_and_do_not_hold_up_the_owner() {
+    const MANY: usize = 200;
+    if own_uid() != Some(0) {
+        return;
+    }
+    let (mut entrance, address) = entrance(Guard::of_clients(true));
+    let mut others = Vec::new();
+    for _ in 0..MANY {
+        others.push(foreign(address).await);
+    }
+    let _own = TcpStream::connect(address).await.unwrap();
+    let mut told = Vec::new();
+    while let Verdict::Refused(refused) = entrance.next().await {
+        assert!(matches!(
+            refused.refusal(),
+            Refusal::Foreign {
+                peer: 12_345,
+                own: 0
+            }
+        ));
+        told.push(refused);
+    }
+    assert!((1..MANY).contains(&told.len()), "{}", told.len());
+    let mut closed = 0;
+    for mut other in others {
+        let read = timeout(Duration::from_millis(1), other.read(&mut [0])).await;
+        closed += usize::from(matches!(read, Ok(Ok(0) | Err(_))));
+    }
+    assert_eq!(closed, MANY - told.len(), "the others wait to be told");
+}
+
+#[tokio::test]
+#[cfg(target_os = "linux")]
+async fn clients_that_sent_and_closed_are_told_apart_and_are_all_seen() {
+    const MANY: usize = 200;
+    let (mut entrance, address) = entrance(Guard::of_clients(true));
+    for _ in 0..MANY {
+        drop(TcpStream::connect(address).await.unwrap());
+        let Verdict::Refused(refused) = entrance.next().await else {
+            panic!("nobody owns it any more");
+        };
+        assert!(matches!(refused.refusal(), Refusal::Gone), "{refused:?}");
+    }
+}
+
+fn sources(dir: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+/// The lines of a source file that are part of the program, with their numbers: those before its
+/// tests.
+fn program_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    let lines = text.lines().enumerate();
+    lines.take_while(|(_, line)| !line.starts_with("#[cfg(test)]"))
+}
+
+/// By construction only an entrance makes admitted connections. This is about listeners that go round
+/// it.
+#[test]
+fn nothing_else_accepts_connections() {
+    const ACCEPTS: [&str; 2] = ["admission/entrance.rs", "platform/socket/unix.rs"];
+    const SIGNS: [&str; 6] = [
+        ".accept()",
+        "poll_accept",
+        ".incoming()",
+        "TcpListener",
+        "UnixListener",
+        "ListenerStream",
+    ];
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    sources(&src, &mut files);
+    assert!(files.len() > 100, "the sources are found");
+    let (mut strays, mut accepting) = (Vec::new(), 0);
+    for path in files {
+        let name = path.strip_prefix(&src).unwrap().to_str().unwrap();
+        let name = name.replace('\\', "/");
+        if name.ends_with("tests.rs") || name.contains("/tests/") {
+            continue;
+        }
+        let text = fs::read_to_string(&path).unwrap();
+        let signs = program_lines(&text).filter(|(_, line)| {
+            let code = !line.trim_start().starts_with("//");
+            code && SIGNS.iter().any(|sign| line.contains(sign))
+        });
+        let signs: Vec<_> = signs
+            .map(|(nth, line)| format!("{name}:{}: {line}", nth + 1))
+            .collect();
+        if ACCEPTS.contains(&&*name) {
+            accepting += usize::from(!signs.is_empty());
+        } else {
+            strays.extend(signs);
+        }
+    }
+    assert_eq!(strays, Vec::<String>::new(), "use admission::Entrance");
+    assert_eq!(accepting, ACCEPTS.len(), "the list is true");
+}

@@ -1,0 +1,49 @@
+//! Running out of descriptors, which can happen wherever something is opened.
+
+use std::error::Error;
+use std::io;
+use std::sync::Arc;
+
+use super::{Said, TOO_MANY};
+use crate::platform::descriptors;
+
+/// How the standard library writes that this process (`EMFILE`) or the system (`ENFILE`) has no more,
+/// for causes that were kept as text. The numbers are the same on Linux, macOS and the BSDs.
+const WRITTEN: [&str; 2] = ["(os error 24)", "(os error 23)"];
+
+/// The report of an error that was caused by running out of descriptors.
+pub(super) fn behind(error: &(dyn Error + 'static)) -> Option<Said> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        let shared = error.downcast_ref::<Arc<io::Error>>().map(AsRef::as_ref);
+        if let Some(error) = error.downcast_ref::<io::Error>().or(shared)
+            && descriptors::are_exhausted(error)
+        {
+            return Some(exhausted(descriptors::limit_reached(error)));
+        }
+        cause = error.source();
+    }
+    let text = crate::tunnel::chain(error);
+    let [process, system] = WRITTEN.map(|written| cfg!(unix) && text.contains(written));
+    match (process, system) {
+        (true, _) => Some(exhausted(descriptors::limit())),
+        (_, true) => Some(exhausted(None)),
+        _ => None,
+    }
+}
+
+/// `limit` is that of this process; `None`: the whole system has no more.
+pub(super) fn exhausted(limit: Option<u64>) -> Said {
+    let said = |message| Said::new("limit.descriptors", TOO_MANY, message);
+    match limit {
+        Some(limit) => said(format!("pgiam has run out of file descriptors: its limit is {limit}"))
+            .detail("Each connection takes one or two of them.")
+            .hint(format!(
+                "Raise the limit and restart pgiam: {}. Or close connections that are no longer needed, or lower max_connections.",
+                descriptors::HOW_TO_RAISE
+            )),
+        None => said("this machine has run out of file descriptors".to_owned())
+            .detail("The limit is that of the whole system.")
+            .hint("Close programs that hold many files or connections, or raise it: sysctl fs.file-max"),
+    }
+}
