@@ -63,8 +63,9 @@ async fn the_next_start_ends_the_sessions_of_a_program_that_was_killed() {
         (terminated(&world, &id) && notes(&world).is_empty()).then_some(())
     })
     .await;
-    let log = world.proxy.log_text();
-    assert!(log.contains("that an earlier process left open"), "{log}");
+    let told = "ended a session that an earlier process left open";
+    let told = world.proxy.wait_log(told, PATIENCE).await;
+    told.expect("the log says so");
     assert_eq!(world.query("select 2").await, "2");
     world.stop().await;
 }

@@ -133,7 +133,12 @@ impl Starter {
                 Err(error) if should_try_next(&error) => {
                     inner.bastions.failed(&bastion);
                     info!(%bastion, reason = %error, "this bastion does not work");
+                    // Those that are left have failed a moment ago; each would cost a session again.
+                    let in_vain = error.is_about_the_name() && !inner.bastions.has_others();
                     tried.push((bastion, error));
+                    if in_vain {
+                        break;
+                    }
                 }
                 Err(error) => return Err(error),
             }
