@@ -27,9 +27,10 @@ use hickory_resolver::proto::rr::{Name, RData, RecordType};
 use rustls::pki_types::DnsName;
 use tokio::time::timeout;
 
+use crate::background::Stopped;
 use crate::config::EndpointKind;
 use crate::foreign_text::ForeignText;
-use crate::kept::{Clock, Kept, Lease, Stopped, system_clock};
+use crate::kept::{Clock, Kept, Lease, system_clock};
 
 /// For a whole chain, retries included: a connection waits for it beside the tunnel.
 const DEADLINE: Duration = Duration::from_secs(5);

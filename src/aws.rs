@@ -1,15 +1,20 @@
 //! Everything that is asked of AWS with one identity: credentials, region, clients, trust.
 
+pub(crate) mod calls;
 mod chain;
 mod clock;
 mod endpoints;
 mod error;
 mod identity;
+mod limit;
 pub mod partition;
+mod process;
 mod profile;
 pub mod query;
 mod source;
 mod trust;
+mod valid;
+mod words;
 
 #[cfg(test)]
 mod tests;
@@ -19,17 +24,18 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use aws_config::environment::EnvironmentVariableRegionProvider;
 use aws_config::identity::IdentityCache;
-use aws_config::meta::region::{ProvideRegion, RegionProviderChain};
+use aws_config::meta::region::RegionProviderChain;
 use aws_config::provider_config::ProviderConfig;
-use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_config::{BehaviorVersion, ConfigLoader, Region, SdkConfig};
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::error::CredentialsError as SdkError;
 use aws_credential_types::provider::{ProvideCredentials, future};
+use aws_types::sdk_config::SharedHttpClient;
 use rustls::RootCertStore;
 use tokio::sync::OnceCell;
 
+pub use calls::{Late, LateKind};
 pub use clock::ClockOffset;
 pub(crate) use clock::{ClockWatch, difference};
 pub use endpoints::Endpoints;
@@ -37,6 +43,8 @@ pub(crate) use error::refused_keys;
 pub use error::{Cause, CredentialsError};
 pub use identity::{Identity, Keys};
 pub use source::Source;
+pub use valid::Malformed;
+pub(crate) use words::{bad_answer, in_words};
 
 use crate::kept::{Clock, Kept, Lease, system_clock};
 use trust::Trust;
@@ -145,7 +153,7 @@ impl AwsContext {
     /// [`CredentialsError::Config`], [`CredentialsError::NoSuchProfile`].
     pub async fn region(&self) -> Result<Option<String>, CredentialsError> {
         let plan = profile::read(&self.inner.options).await?;
-        let region = self.inner.region(&plan).await;
+        let region = self.inner.region(&plan)?;
         Ok(region.map(|region| region.to_string()))
     }
 
@@ -180,7 +188,15 @@ impl AwsContext {
 
     async fn config_in(&self, region: &str) -> Result<SdkConfig, CredentialsError> {
         let config = self.sdk_config().await?;
-        let region = Region::new(region.to_owned());
+        // None is known, and somebody else says so.
+        let region = match region.is_empty() {
+            true => Region::new(""),
+            false => Region::new(valid::region(
+                region.to_owned(),
+                "region",
+                "the configuration",
+            )?),
+        };
         Ok(config.into_builder().region(region).build())
     }
 
@@ -252,17 +268,8 @@ impl AwsContext {
         let inner = &self.inner;
         let plan = profile::read(&inner.options).await?;
         let trust = inner.trust(&plan).await?;
-        let region = inner.region(&plan).await;
-        let mut loader = aws_config::defaults(BehaviorVersion::latest())
-            .http_client(inner.watch.watching(trust.http.clone()))
-            .region(RegionProviderChain::first_try(region))
-            .credentials_provider(FromContext(inner.clone()))
-            // Caching is done here, where it can be undone.
-            .identity_cache(IdentityCache::no_cache())
-            .profile_files(profile::files(&inner.options));
-        if let Some(name) = &inner.options.profile {
-            loader = loader.profile_name(name);
-        }
+        let loader = inner.loader(&plan, trust)?;
+        let loader = loader.credentials_provider(FromContext(inner.clone()));
         Ok(loader.load().await)
     }
 }
@@ -307,21 +314,87 @@ impl Inner {
     async fn resolve(&self) -> Result<Credentials, CredentialsError> {
         let plan = profile::read(&self.options).await?;
         let trust = self.trust(&plan).await?;
+        valid::headers()?;
         let conf = ProviderConfig::without_region()
-            .with_http_client(self.watch.watching(trust.http.clone()))
+            .with_http_client(self.client(&trust.http))
             .with_behavior_version(Some(BehaviorVersion::latest()))
-            .with_region(self.region(&plan).await);
-        let chain = chain::build(&self.options, &conf, trust);
+            .with_region(self.region(&plan)?);
+        let assumes = plan.process.as_ref();
+        let sts = match assumes.is_some_and(|process| !process.roles.is_empty()) {
+            true => Some(self.loader(&plan, trust)?.no_credentials().load().await),
+            false => None,
+        };
+        let ways = chain::Ways {
+            options: &self.options,
+            plan: &plan,
+            local_http: self.client(&trust.local_http),
+            sts,
+        };
+        let chain = chain::build(&conf, ways);
         let loaded = chain.provide_credentials().await;
-        let credentials =
-            loaded.map_err(|error| error::classify(error, &plan, self.watch.offset()))?;
-        match credentials.expiry() {
+        let loaded = loaded.map_err(|error| error::classify(error, &plan, self.watch.offset()));
+        let loaded = loaded.and_then(|credentials| match credentials.expiry() {
             Some(at) if at <= (self.options.clock)() => Err(CredentialsError::Expired {
                 at: Some(at),
-                profile: plan.profile,
+                profile: plan.profile.clone(),
             }),
             _ => Ok(source::noted(credentials, &plan)),
+        });
+        match loaded {
+            Err(
+                ended @ (CredentialsError::Expired { at: Some(_), .. }
+                | CredentialsError::SsoSession { .. }),
+            ) => Err(self.unless_the_clock_is_wrong(ended, &plan, trust).await),
+            loaded => loaded,
         }
+    }
+
+    /// Only this machine's clock says that credentials have ended. AWS's is asked before anybody is
+    /// sent to log in anew.
+    async fn unless_the_clock_is_wrong(
+        &self,
+        ended: CredentialsError,
+        plan: &profile::Plan,
+        trust: &Trust,
+    ) -> CredentialsError {
+        if self.watch.offset().is_none()
+            && let Ok(Some(region)) = self.region(plan)
+            && let Ok(loader) = self.loader(plan, trust)
+        {
+            let config = loader.no_credentials().load().await;
+            query::ask_the_time(&config, region.as_ref()).await;
+        }
+        match self.watch.offset().filter(|clock| clock.is_wrong()) {
+            Some(clock) => CredentialsError::Clock {
+                profile: plan.profile.clone(),
+                clock,
+            },
+            None => ended,
+        }
+    }
+
+    /// The same client, its answers watched and bounded.
+    fn client(&self, client: &SharedHttpClient) -> SharedHttpClient {
+        limit::bounded(self.watch.watching(client.clone()))
+    }
+
+    /// What all configurations of the SDK have in common, but for the credentials.
+    fn loader(
+        &self,
+        plan: &profile::Plan,
+        trust: &Trust,
+    ) -> Result<ConfigLoader, CredentialsError> {
+        valid::headers()?;
+        let loader = aws_config::defaults(BehaviorVersion::latest())
+            .http_client(self.client(&trust.http))
+            .region(RegionProviderChain::first_try(self.region(plan)?))
+            // Caching is done here, where it can be undone.
+            .identity_cache(IdentityCache::no_cache())
+            .profile_files(profile::files(&self.options));
+        Ok(match &self.options.profile {
+            Some(name) => loader.profile_name(name),
+            None => loader,
+        })
     }
 
     async fn trust(&self, plan: &profile::Plan) -> Result<&Trust, CredentialsError> {
@@ -339,12 +412,25 @@ impl Inner {
             .await
     }
 
-    async fn region(&self, plan: &profile::Plan) -> Option<Region> {
+    fn region(&self, plan: &profile::Plan) -> Result<Option<Region>, CredentialsError> {
         if let Some(region) = &self.options.region {
-            return Some(Region::new(region.clone()));
+            let region = valid::region(region.clone(), "region", "the configuration")?;
+            return Ok(Some(Region::new(region)));
         }
-        let from_environment = EnvironmentVariableRegionProvider::new().region().await;
-        from_environment.or_else(|| plan.region.clone().map(Region::new))
+        let of_profile = || {
+            let region = plan.region.clone()?;
+            let profile = plan.profile.as_deref().unwrap_or("default");
+            Some(valid::region(
+                region,
+                "region",
+                &format!("profile {profile}"),
+            ))
+        };
+        let region = match valid::region_of_environment()? {
+            Some(region) => Some(region),
+            None => of_profile().transpose()?,
+        };
+        Ok(region.map(Region::new))
     }
 }
 

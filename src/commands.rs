@@ -115,6 +115,15 @@ fn raise_descriptors() -> Raised {
     }
 }
 
+/// The exit code after a panic.
+#[must_use]
+pub fn crash_code(command: &Command) -> u8 {
+    match command {
+        Command::Run(_) => exit::RUN_FAILED,
+        _ => exit::FAILED,
+    }
+}
+
 /// The role that a client of the target logs in as unless it says another: the configured one, else
 /// what libpq would send.
 pub(crate) fn role(plan: &Plan) -> anyhow::Result<String> {

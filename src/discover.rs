@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use crate::aws::{AwsContext, CredentialsError};
+use crate::aws::{AwsContext, CredentialsError, Late};
 use crate::config::{ConfigError, Db, Endpoint, Plan, Target};
 use crate::foreign_text::ForeignText;
 use crate::nearest::nearest;
@@ -223,6 +223,9 @@ pub enum DiscoverError {
         /// What failed, with its causes.
         reason: ForeignText,
     },
+    /// A call was not answered in time.
+    #[error(transparent)]
+    Late(Late),
     /// There is no database of that name.
     #[error("no database in {region} is called \"{wanted}\"")]
     NoDatabase {

@@ -4,13 +4,14 @@
 //! (SSO, an external process) and must not be done once per connection.
 
 use std::future::Future;
-use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
 use tracing::Instrument;
+
+use crate::background::{self, Stopped};
 
 /// Where the time of day comes from. Validity is measured with the wall clock, because a laptop
 /// that slept must see that its token has ended.
@@ -83,11 +84,6 @@ enum Stage {
     Over,
 }
 
-/// The task that made the value stopped without a result (it panicked or the runtime went down).
-#[derive(Debug, Clone, Copy, thiserror::Error)]
-#[error("the task that was to make the value stopped")]
-pub(crate) struct Stopped;
-
 type Outcome<V, E> = Result<Lease<V>, E>;
 type Flight<V, E> = Shared<BoxFuture<'static, Outcome<V, E>>>;
 
@@ -98,6 +94,9 @@ struct State<V, E> {
     /// was thrown away.
     epoch: u64,
     not_before: Option<SystemTime>,
+    /// The last attempt panicked: its error, when that was, and how long it answers instead of another
+    /// attempt. `forget` does not touch it, as it is not about a value.
+    panicked: Option<(Stopped, SystemTime, Duration)>,
 }
 
 /// See the module. `E` is shared among all who waited, hence `Clone`.
@@ -117,6 +116,7 @@ where
             running: None,
             epoch: 0,
             not_before: None,
+            panicked: None,
         };
         Self {
             clock,
@@ -186,11 +186,22 @@ where
         if let Some(flight) = &state.running {
             return flight.clone();
         }
+        let now = (self.clock)();
+        if let Some((stopped, at, pause)) = state.panicked
+            // A clock that was set back must not make it last.
+            && now.duration_since(at).is_ok_and(|passed| passed < pause)
+        {
+            let error = Err(stopped.into());
+            return std::future::ready(error).boxed().shared();
+        }
         let (shared, clock, epoch) = (self.state.clone(), self.clock.clone(), state.epoch);
-        let made = AssertUnwindSafe(make()).catch_unwind();
+        let made = background::outcome(make());
         let task = async move {
-            let outcome = made.await.unwrap_or_else(|_panic| Err(Stopped.into()));
-            land(&shared, epoch, &outcome, (clock)());
+            let made = made.await;
+            let now = (clock)();
+            note_panic(&shared, made.as_ref().err().copied(), now);
+            let outcome = made.unwrap_or_else(|stopped| Err(stopped.into()));
+            land(&shared, epoch, &outcome, now);
             outcome
         };
         let task = tokio::spawn(task.in_current_span());
@@ -211,6 +222,13 @@ fn forget<V, E>(state: &mut State<V, E>) {
     state.running = None;
     state.not_before = None;
     state.epoch += 1;
+}
+
+/// Remembers a panic, or that there was none.
+fn note_panic<V, E>(state: &Mutex<State<V, E>>, panicked: Option<Stopped>, now: SystemTime) {
+    let mut state = lock(state);
+    let last = state.panicked.map(|(_, _, pause)| pause);
+    state.panicked = panicked.map(|stopped| (stopped, now, background::next_pause(last)));
 }
 
 fn land<V: Clone, E>(
@@ -294,17 +312,47 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_panic_is_an_error_and_the_next_call_tries_again() {
-        let kept: Kept<u8, String> = Kept::new(Arc::new(|| at(0)));
-        let failed = kept.get(|| async { panic!("on purpose") }).await;
-        assert_eq!(failed.unwrap_err(), Stopped.to_string());
+    async fn a_panic_is_an_error_that_stands_for_a_while() {
+        let second = Arc::new(std::sync::atomic::AtomicU64::new(0));
+        let hand = Arc::clone(&second);
+        let set = |to| second.store(to, std::sync::atomic::Ordering::SeqCst);
+        let clock: Clock = Arc::new(move || at(hand.load(std::sync::atomic::Ordering::SeqCst)));
+        let kept: Kept<u8, String> = Kept::new(clock);
+        let attempts = std::sync::atomic::AtomicUsize::new(0);
+        let ask = async || {
+            let made = kept.get(|| {
+                attempts.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                async { panic!("on purpose") }
+            });
+            assert_eq!(made.await.unwrap_err(), Stopped.to_string());
+            attempts.load(std::sync::atomic::Ordering::SeqCst)
+        };
+        // Clients that ask all the time, for a minute; errors that lead to a fresh look as well.
+        let mut seen = Vec::new();
+        for now in 0..60 {
+            set(now);
+            for _ in 0..100 {
+                kept.forget();
+                seen.push(ask().await);
+            }
+        }
+        assert_eq!(seen.last(), Some(&4), "at 0, 5, 15 and 35 s");
+        set(75);
         let made = Lease {
             value: 7,
-            made_at: at(0),
+            made_at: at(75),
             until: None,
         };
         let (lease, from_cache) = kept.get(|| async { Ok(made) }).await.unwrap();
         assert_eq!((lease.value, from_cache), (7, false));
+        // It worked, so the next panic is the first one again.
+        kept.forget();
+        assert_eq!(ask().await, 5);
+        set(80);
+        assert_eq!(ask().await, 6);
+        // Nor does a clock that is set back make it last.
+        set(20);
+        assert_eq!(ask().await, 7);
     }
 
     #[tokio::test]

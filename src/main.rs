@@ -6,25 +6,18 @@ use std::time::Duration;
 
 use anyhow::Context;
 use pgiam::cli::{Cli, Command};
-use pgiam::{commands, logging, terminal};
+use pgiam::{commands, crash, logging, terminal};
 
 #[cfg(target_env = "musl")]
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    crash::install();
     let command = Cli::from_command_line().into_command();
-    let result = log(&command).and_then(|()| {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .enable_all()
-            .build()
-            .context("cannot start the runtime")?;
-        commands::tell_of_other_variables();
-        let outcome = runtime.block_on(commands::dispatch(&command));
-        // A name lookup may hang in its thread, and nobody needs its answer any more.
-        runtime.shutdown_timeout(Duration::from_secs(1));
-        outcome
-    });
+    let Some(result) = crash::guard(|| log(&command).and_then(|()| run(&command))) else {
+        return ExitCode::from(commands::crash_code(&command));
+    };
     match result {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
@@ -39,6 +32,18 @@ fn main() -> ExitCode {
             ExitCode::from(commands::exit_code(&command, &error))
         }
     }
+}
+
+fn run(command: &Command) -> anyhow::Result<u8> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    commands::tell_of_other_variables();
+    let outcome = runtime.block_on(commands::dispatch(command));
+    // A name lookup may hang in its thread, and nobody needs its answer any more.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    outcome
 }
 
 fn log(command: &Command) -> anyhow::Result<()> {

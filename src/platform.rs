@@ -7,6 +7,7 @@
 pub mod descriptors;
 pub mod peer;
 pub mod permissions;
+pub mod process_group;
 pub mod service;
 pub mod socket;
 

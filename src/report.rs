@@ -374,6 +374,7 @@ pub fn before_login(error: &SessionError, about: Option<&About<'_>>) -> Report {
         SessionError::Discovery(failed) => warn(discovery::discovery(failed, about)),
         SessionError::LookupTimeout(after) => warn(discovery::timed_out(*after)),
         SessionError::Config(_) | SessionError::Setup(_) => warn(configured(error)),
+        SessionError::Internal(stopped) => warn(aws::internal(stopped, error.to_string())),
         SessionError::Token(refused) => warn(aws::token(refused)),
         SessionError::Tunnel(TunnelError::ShuttingDown) | SessionError::ShuttingDown => {
             shutting_down().report(Level::Info, target)

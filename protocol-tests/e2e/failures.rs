@@ -5,10 +5,12 @@
 //! somebody who only wants to work: what is wrong, and what to type?
 
 mod alias;
+mod answers;
 pub(crate) mod aws;
 mod config;
 mod database;
 mod foreign;
+mod keys;
 mod local;
 mod login;
 mod rds;

@@ -9,17 +9,22 @@
 
 use std::time::Duration;
 
+use aws_config::SdkConfig;
 use aws_config::ecs::EcsCredentialsProvider;
 use aws_config::environment::EnvironmentVariableCredentialsProvider;
 use aws_config::imds::{self, credentials::ImdsCredentialsProvider};
 use aws_config::meta::credentials::CredentialsProviderChain;
 use aws_config::profile::ProfileFileCredentialsProvider;
 use aws_config::provider_config::ProviderConfig;
+use aws_config::sts::AssumeRoleProvider;
 use aws_config::web_identity_token::WebIdentityTokenCredentialsProvider;
-use aws_credential_types::provider::{ProvideCredentials, future};
+use aws_credential_types::provider::error::CredentialsError as SdkError;
+use aws_credential_types::provider::{self, ProvideCredentials, future};
+use aws_types::sdk_config::SharedHttpClient;
 
-use super::trust::Trust;
-use super::{AwsOptions, profile};
+use super::profile::{Plan, Process, Role};
+use super::valid::{self, Malformed};
+use super::{AwsOptions, CredentialsError, process, profile, source};
 
 /// The metadata service of an EC2 instance is one hop away and answers in milliseconds; elsewhere
 /// the address leads nowhere. The AWS CLI also waits one second, once.
@@ -42,31 +47,44 @@ pub(super) fn places(profile_named: bool) -> Vec<&'static str> {
     }
 }
 
+/// What the providers are made from, beside the SDK's own configuration of them.
+pub(super) struct Ways<'a> {
+    pub(super) options: &'a AwsOptions,
+    pub(super) plan: &'a Plan,
+    /// For what answers on this machine only.
+    pub(super) local_http: SharedHttpClient,
+    /// For calls of STS, where roles are to be assumed that the SDK is not told of.
+    pub(super) sts: Option<SdkConfig>,
+}
+
 /// The providers of [`places`]. They read the AWS files when first asked, and remember them: a new
 /// chain is needed to see a changed file.
-pub(super) fn build(
-    options: &AwsOptions,
-    conf: &ProviderConfig,
-    trust: &Trust,
-) -> CredentialsProviderChain {
-    let mut from_profile = ProfileFileCredentialsProvider::builder()
-        .configure(conf)
-        .profile_files(profile::files(options));
-    if let Some(name) = &options.profile {
-        from_profile = from_profile.profile_name(name);
-    }
-    let from_profile = from_profile.build();
+pub(super) fn build(conf: &ProviderConfig, ways: Ways<'_>) -> CredentialsProviderChain {
+    let Ways {
+        options,
+        plan,
+        local_http,
+        sts,
+    } = ways;
+    let known = |place, inner: Provider| Known {
+        place,
+        source: source::words(place, plan),
+        malformed: malformed(place, plan),
+        inner,
+    };
+    let from_profile = known(Place::Profile, of_profile(options, conf, plan, sts));
     let chain = if options.profile.is_some() {
-        CredentialsProviderChain::first_try("Profile", Known(Place::Profile, from_profile))
+        CredentialsProviderChain::first_try("Profile", from_profile)
     } else {
         let web_identity = WebIdentityTokenCredentialsProvider::builder().configure(conf);
-        let environment = EnvironmentVariableCredentialsProvider::new();
-        let web_identity = Known(Place::WebIdentity, web_identity.build());
-        CredentialsProviderChain::first_try("Environment", Known(Place::Environment, environment))
-            .or_else("Profile", Known(Place::Profile, from_profile))
+        let web_identity = known(Place::WebIdentity, Box::new(web_identity.build()));
+        let environment = Box::new(EnvironmentVariableCredentialsProvider::new());
+        let environment = known(Place::Environment, environment);
+        CredentialsProviderChain::first_try("Environment", environment)
+            .or_else("Profile", from_profile)
             .or_else("WebIdentityToken", web_identity)
     };
-    let local = conf.clone().with_http_client(trust.local_http.clone());
+    let local = conf.clone().with_http_client(local_http);
     let metadata = imds::Client::builder()
         .configure(&local)
         .connect_timeout(IMDS_TIMEOUT)
@@ -78,11 +96,97 @@ pub(super) fn build(
         .imds_client(metadata);
     let container = EcsCredentialsProvider::builder().configure(&local).build();
     chain
-        .or_else("EcsContainer", Known(Place::Container, container))
+        .or_else("EcsContainer", known(Place::Container, Box::new(container)))
         .or_else(
             "Ec2InstanceMetadata",
-            Known(Place::Instance, instance.build()),
+            known(Place::Instance, Box::new(instance.build())),
         )
+}
+
+type Provider = Box<dyn ProvideCredentials>;
+
+/// What is known to be wrong with the credentials of a place before they are used.
+fn malformed(place: Place, plan: &Plan) -> Option<Malformed> {
+    match place {
+        Place::Environment => valid::environment().err(),
+        Place::Profile => plan.malformed.clone(),
+        Place::WebIdentity | Place::Container | Place::Instance => None,
+    }
+}
+
+fn of_profile(
+    options: &AwsOptions,
+    conf: &ProviderConfig,
+    plan: &Plan,
+    sts: Option<SdkConfig>,
+) -> Provider {
+    if let Some(process) = &plan.process {
+        return Box::new(OfProcess {
+            process: process.clone(),
+            profile: plan.profile.clone(),
+            sts,
+        });
+    }
+    let mut provider = ProfileFileCredentialsProvider::builder()
+        .configure(conf)
+        .profile_files(profile::files(options));
+    if let Some(name) = &options.profile {
+        provider = provider.profile_name(name);
+    }
+    Box::new(provider.build())
+}
+
+/// A profile whose credentials a program prints, with the roles that are assumed with them.
+#[derive(Debug)]
+struct OfProcess {
+    process: Process,
+    profile: Option<String>,
+    sts: Option<SdkConfig>,
+}
+
+impl OfProcess {
+    async fn load(&self) -> provider::Result {
+        let Process {
+            command,
+            account,
+            roles,
+        } = &self.process;
+        let printed = process::credentials(command, account.as_deref()).await;
+        let mut credentials = printed.map_err(|reason| {
+            SdkError::provider_error(CredentialsError::of_process(self.profile.clone(), &reason))
+        })?;
+        for Role {
+            arn,
+            session_name,
+            external_id,
+        } in roles
+        {
+            valid::credentials(&credentials, "the credential_process")
+                .map_err(Malformed::of_provider)?;
+            let mut role = AssumeRoleProvider::builder(arn);
+            if let Some(config) = &self.sts {
+                role = role.configure(config);
+            }
+            if let Some(name) = session_name {
+                role = role.session_name(name);
+            }
+            if let Some(id) = external_id {
+                role = role.external_id(id);
+            }
+            let role = role.build_from_provider(credentials).await;
+            credentials = role.provide_credentials().await?;
+        }
+        Ok(credentials)
+    }
+}
+
+impl ProvideCredentials for OfProcess {
+    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+    where
+        Self: 'a,
+    {
+        future::ProvideCredentials::new(self.load())
+    }
 }
 
 /// Where credentials were found. They carry it as a property.
@@ -95,18 +199,28 @@ pub(super) enum Place {
     Instance,
 }
 
-/// A provider whose credentials say where they are from.
+/// A provider whose credentials say where they are from, and are fit to sign with.
 #[derive(Debug)]
-struct Known<P>(Place, P);
+struct Known {
+    place: Place,
+    /// The same in words.
+    source: String,
+    malformed: Option<Malformed>,
+    inner: Provider,
+}
 
-impl<P: ProvideCredentials> ProvideCredentials for Known<P> {
+impl ProvideCredentials for Known {
     fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
     where
         Self: 'a,
     {
         future::ProvideCredentials::new(async {
-            let mut credentials = self.1.provide_credentials().await?;
-            credentials.set_property(self.0);
+            if let Some(malformed) = self.malformed.clone() {
+                return Err(malformed.of_provider());
+            }
+            let mut credentials = self.inner.provide_credentials().await?;
+            valid::credentials(&credentials, &self.source).map_err(Malformed::of_provider)?;
+            credentials.set_property(self.place);
             Ok(credentials)
         })
     }

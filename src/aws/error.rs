@@ -11,10 +11,11 @@ use aws_smithy_types::DateTime;
 use aws_smithy_types::date_time::Format;
 use aws_smithy_types::error::ErrorMetadata;
 
+use super::limit::TooLong;
 use super::profile::Plan;
-use super::{ClockOffset, Keys};
+use super::{ClockOffset, Keys, Malformed};
+use crate::background::Stopped;
 use crate::foreign_text::ForeignText;
-use crate::kept::Stopped;
 
 /// A cause that several waiting connections can share.
 pub type Cause = Arc<dyn Error + Send + Sync>;
@@ -122,6 +123,29 @@ pub enum CredentialsError {
         /// What is wrong with it.
         reason: ForeignText,
     },
+    /// A key, a session token or a region holds what none can have. See [`Malformed`].
+    #[error(transparent)]
+    Malformed(Arc<Malformed>),
+    /// Only this machine's clock says that the credentials, or the SSO session, have ended, and that
+    /// clock is wrong.
+    #[error("the clock of this machine is {clock}, so the credentials of {} seem to have ended", who(.profile))]
+    Clock {
+        /// See the type.
+        profile: Option<String>,
+        /// How far it is off.
+        clock: ClockOffset,
+    },
+    /// What was to give credentials has answered something else, or too much.
+    #[error("the answer to the request for the credentials of {} is not usable: {reason}", who(.profile))]
+    Answer {
+        /// See the type.
+        profile: Option<String>,
+        /// What is wrong with it.
+        reason: ForeignText,
+    },
+    /// The task that was to load them ended without an outcome. A fault of this program.
+    #[error("the AWS credentials could not be loaded: {0}")]
+    Internal(Stopped),
     /// Anything else: AWS cannot be reached, answered with an unknown error, …
     #[error("the AWS credentials of {} could not be loaded", who(.profile))]
     Other {
@@ -149,6 +173,14 @@ fn since(at: &Option<SystemTime>) -> String {
 }
 
 impl CredentialsError {
+    /// A `credential_process` that failed.
+    pub(super) fn of_process(profile: Option<String>, reason: &str) -> Self {
+        Self::Process {
+            profile,
+            reason: ForeignText::folded(reason),
+        }
+    }
+
     /// The error behind that of an SDK's call which had no credentials to be signed with.
     pub(crate) fn behind<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a Self> {
         std::iter::successors(Some(error), |error| (**error).source())
@@ -158,20 +190,9 @@ impl CredentialsError {
 
 impl From<Stopped> for CredentialsError {
     fn from(stopped: Stopped) -> Self {
-        Self::Other {
-            profile: None,
-            source: Arc::new(stopped),
-        }
+        Self::Internal(stopped)
     }
 }
-
-/// What the SDK prefixes to the failures of a `credential_process`
-/// (aws-config, `credential_process.rs`; it has no type for them).
-const PROCESS: [&str; 3] = [
-    "Error retrieving credentials: ",
-    "Error retrieving credentials from external process, ",
-    "Error retrieving credentials from external process: ",
-];
 
 /// What it says when the cached SSO token is missing, unreadable or over (`sso/token.rs` and
 /// `sso/cache.rs`, private types). The last one is followed by the path of the cache file.
@@ -201,7 +222,7 @@ pub(super) fn classify(
         },
         SdkError::InvalidConfiguration(_) => CredentialsError::Config {
             profile,
-            reason: innermost(&error).into(),
+            reason: super::in_words(&error),
         },
         error => classify_failure(error, plan, clock),
     }
@@ -209,6 +230,13 @@ pub(super) fn classify(
 
 fn classify_failure(error: SdkError, plan: &Plan, clock: Option<ClockOffset>) -> CredentialsError {
     let profile = plan.profile.clone();
+    if let Some(known) = CredentialsError::behind(&error) {
+        return known.clone();
+    }
+    if let Some(too_long) = chain(&error).find_map(|cause| cause.downcast_ref::<TooLong>()) {
+        let reason = too_long.to_string().into();
+        return CredentialsError::Answer { profile, reason };
+    }
     // The last place of all. Where there is no metadata service, something else may answer at its
     // address: the filter of a company's network, the host of a container.
     if chain(&error).any(|cause| cause.is::<ImdsError>()) {
@@ -217,9 +245,6 @@ fn classify_failure(error: SdkError, plan: &Plan, clock: Option<ClockOffset>) ->
             looked: plan.looked.clone(),
             source: Arc::new(error),
         };
-    }
-    if let Some(reason) = chain(&error).find_map(|cause| process_reason(&cause.to_string())) {
-        return CredentialsError::Process { profile, reason };
     }
     let sso_text = |cause: &(dyn Error + 'static)| {
         let text = cause.to_string();
@@ -292,52 +317,11 @@ fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn 
     std::iter::successors(Some(error), |error| (**error).source())
 }
 
-fn innermost(error: &(dyn Error + 'static)) -> String {
-    chain(error)
-        .last()
-        .map(ToString::to_string)
-        .unwrap_or_default()
-}
-
 /// An error with all its causes, outermost first. The SDK's chain lists its attempts in lines.
 pub(super) fn in_one_line(error: &(dyn Error + 'static)) -> String {
     let texts: Vec<String> = chain(error).map(ToString::to_string).collect();
     let text = texts.join(": ");
     text.split_whitespace().collect::<Vec<_>>().join(" ")
-}
-
-fn process_reason(text: &str) -> Option<ForeignText> {
-    let rest = PROCESS
-        .iter()
-        .find_map(|prefix| text.strip_prefix(prefix))?;
-    // "exited with code exit status: 3" is how the SDK prints it.
-    let status = rest.replace(
-        "external process exited with code exit status:",
-        "exit status",
-    );
-    let output = process_output(&status);
-    Some(ForeignText::folded(&output.unwrap_or(status)))
-}
-
-/// What is wrong with the output of a credential_process, where the SDK says it in the words of its
-/// parser (`json_credentials.rs`).
-fn process_output(said: &str) -> Option<String> {
-    if let Some((_, rest)) = said.split_once("Invalid field in response: `") {
-        let (field, _) = rest.split_once('`')?;
-        return Some(match field.to_ascii_lowercase().as_str() {
-            "expiration" => {
-                "the Expiration in its output is no time such as 2026-01-31T12:00:00Z".to_owned()
-            }
-            "version" => "the Version in its output is not 1".to_owned(),
-            _ => format!("{field} in its output is not usable"),
-        });
-    }
-    if let Some((_, rest)) = said.split_once("Expected field `") {
-        let (field, _) = rest.split_once('`')?;
-        return Some(format!("its output has no {field}"));
-    }
-    said.contains("invalid JSON in response")
-        .then(|| "its output is not JSON".to_owned())
 }
 
 /// Code and message, if this link of the chain is the answer of an AWS service.
@@ -481,39 +465,5 @@ mod tests {
             let error = of(code, "");
             assert!(matches!(error, CredentialsError::Other { .. }), "{error:?}");
         }
-    }
-
-    #[test]
-    fn output_of_a_process_that_is_no_credentials_is_described() {
-        for (sdk, said) in [
-            (
-                "Invalid field in response: `Expiration`. a character literal was not valid",
-                "the Expiration in its output is no time such as 2026-01-31T12:00:00Z",
-            ),
-            (
-                "Invalid field in response: `version`. unknown version number: 2",
-                "the Version in its output is not 1",
-            ),
-            (
-                "Expected field `AccessKeyId` in response but it was missing",
-                "its output has no AccessKeyId",
-            ),
-            (
-                "invalid JSON in response: Error at character offset 0: unexpected token",
-                "its output is not JSON",
-            ),
-        ] {
-            let text = format!(
-                "Error retrieving credentials from external process, could not parse response: {sdk}"
-            );
-            assert_eq!(process_reason(&text).unwrap(), said);
-        }
-    }
-
-    #[test]
-    fn long_output_of_a_process_is_cut_at_a_character() {
-        let text = format!("Error retrieving credentials: {}", "ü".repeat(1000));
-        let reason = process_reason(&text).unwrap();
-        assert!(reason.ends_with("ü… (1000 more bytes)"), "{reason}");
     }
 }

@@ -13,8 +13,7 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 
-use super::{AwsContext, error};
-use crate::tunnel::chain;
+use super::{AwsContext, error, in_words};
 
 /// How long an error message may be delayed by the question.
 const DEADLINE: Duration = Duration::from_secs(2);
@@ -58,6 +57,8 @@ struct Answer {
     /// Of which keys; the identifier is no secret.
     access_key_id: String,
     identity: Identity,
+    /// It told how far the clock is off.
+    compared: bool,
 }
 
 impl AwsContext {
@@ -80,7 +81,9 @@ impl AwsContext {
         };
         let holds =
             |answer: &&Answer| answer.access_key_id == access_key_id && answer.at.elapsed() < PAUSE;
-        if let Some(answer) = last.as_ref().filter(holds) {
+        // A clock that was set since has to be compared anew.
+        let was_set = |answer: &&Answer| answer.compared && self.clock_offset().is_none();
+        if let Some(answer) = last.as_ref().filter(holds).filter(|one| !was_set(one)) {
             return answer.identity.clone();
         }
         let asked = timeout_at(until, self.ask(region, unknown.clone())).await;
@@ -92,6 +95,7 @@ impl AwsContext {
             at: Instant::now(),
             access_key_id: access_key_id.to_owned(),
             identity: identity.clone(),
+            compared: self.clock_offset().is_some(),
         });
         identity
     }
@@ -112,7 +116,7 @@ impl AwsContext {
             Err(refused) => {
                 let keys = refused.code().and_then(error::refused_keys);
                 debug!(
-                    reason = &*chain(&refused),
+                    reason = &*in_words(&refused),
                     "STS does not say whose the credentials are"
                 );
                 Identity { keys, ..unknown }

@@ -11,6 +11,7 @@ use aws_config::profile::profile_file::{ProfileFileKind, ProfileFiles};
 use aws_config::profile::{Profile, ProfileSet};
 use aws_types::os_shim_internal::{Env, Fs};
 
+use super::valid::{self, Malformed};
 use super::{AwsOptions, CredentialsError};
 
 /// A profile may name another as the source of its credentials, and so on; a loop is reported by
@@ -54,6 +55,28 @@ pub(super) struct Plan {
     pub(super) caller: Option<String>,
     /// The places that will be asked, see [`CredentialsError::NotFound`].
     pub(super) looked: Vec<&'static str>,
+    /// What prints its credentials, if a program does.
+    pub(super) process: Option<Process>,
+    /// What is wrong with the keys that it holds, or that it takes from the environment.
+    pub(super) malformed: Option<Malformed>,
+}
+
+/// A `credential_process`, and what is done with its credentials.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Process {
+    pub(super) command: String,
+    /// `aws_account_id` of the profile.
+    pub(super) account: Option<String>,
+    /// The roles to assume, in this order.
+    pub(super) roles: Vec<Role>,
+}
+
+/// A role that a profile assumes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Role {
+    pub(super) arn: String,
+    pub(super) session_name: Option<String>,
+    pub(super) external_id: Option<String>,
 }
 
 /// Reads the AWS files.
@@ -86,6 +109,10 @@ pub(super) async fn read(options: &AwsOptions) -> Result<Plan, CredentialsError>
         plan.region = value(profile, "region");
         plan.ca_bundle = value(profile, "ca_bundle").map(PathBuf::from);
     }
+    if let Some((base, roles)) = base(&set, &selected) {
+        plan.malformed = malformed(base, selected != base.name());
+        plan.process = process(base, roles, selected != base.name());
+    }
     plan.looked = super::chain::places(options.profile.is_some());
     Ok(plan)
 }
@@ -116,6 +143,93 @@ fn follow(set: &ProfileSet, selected: &str) -> Plan {
         }
     }
     plan
+}
+
+/// The profile that the first credentials come from, and the roles that are assumed with them, as the
+/// SDK finds them (aws-config, `profile/credentials/repr.rs`). `None` for what it refuses.
+fn base<'a>(set: &'a ProfileSet, selected: &str) -> Option<(&'a Profile, Vec<Role>)> {
+    let (mut seen, mut roles) = (Vec::new(), Vec::new());
+    let mut profile = set.get_profile(selected)?;
+    while seen.len() < LONGEST_CHAIN && !seen.contains(&profile.name()) {
+        seen.push(profile.name());
+        let is_source = seen.len() > 1;
+        let Some(role) = role(profile).filter(|_| !(is_source && has_keys(profile))) else {
+            roles.reverse();
+            return Some((profile, roles));
+        };
+        roles.push(role);
+        match profile.get("source_profile") {
+            Some(source) if source != profile.name() => profile = set.get_profile(source)?,
+            _ => {
+                roles.reverse();
+                return Some((profile, roles));
+            }
+        }
+    }
+    None
+}
+
+/// The role of a profile; one with a web identity token is where credentials begin.
+fn role(profile: &Profile) -> Option<Role> {
+    if profile.get("web_identity_token_file").is_some() {
+        return None;
+    }
+    Some(Role {
+        arn: profile.get("role_arn")?.to_owned(),
+        session_name: profile.get("role_session_name").map(str::to_owned),
+        external_id: profile.get("external_id").map(str::to_owned),
+    })
+}
+
+fn has_keys(profile: &Profile) -> bool {
+    let keys = ["aws_access_key_id", "aws_secret_access_key"];
+    keys.iter().all(|key| profile.get(key).is_some())
+}
+
+/// Whether something else than keys and programs gives a profile its credentials. These come first.
+fn has_another_way(profile: &Profile) -> bool {
+    [
+        "credential_source",
+        "web_identity_token_file",
+        "sso_account_id",
+        "sso_region",
+        "sso_role_name",
+        "sso_start_url",
+        "sso_session",
+        "login_session",
+    ]
+    .iter()
+    .any(|key| profile.get(key).is_some())
+}
+
+/// What prints the credentials of this profile, if that is where they come from.
+fn process(base: &Profile, roles: Vec<Role>, is_source: bool) -> Option<Process> {
+    let command = base.get("credential_process")?;
+    // Of a profile that another one names as its source, keys come first.
+    if has_another_way(base) || (is_source && has_keys(base)) {
+        return None;
+    }
+    Some(Process {
+        command: command.to_owned(),
+        account: value(base, "aws_account_id"),
+        roles,
+    })
+}
+
+/// What is wrong with the keys of a profile, where they are used: `is_source` says that another one
+/// names it as its source.
+fn malformed(base: &Profile, is_source: bool) -> Option<Malformed> {
+    if let Some(source) = base.get("credential_source") {
+        return match source.eq_ignore_ascii_case("environment") {
+            true => valid::environment().err(),
+            false => None,
+        };
+    }
+    let others = has_another_way(base) || base.get("credential_process").is_some();
+    match (is_source && has_keys(base)) || !others {
+        true => valid::static_keys(base).err(),
+        false => None,
+    }
 }
 
 fn value(profile: &Profile, key: &str) -> Option<String> {

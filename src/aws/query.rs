@@ -12,22 +12,25 @@ use std::time::Duration;
 
 use aws_config::SdkConfig;
 use thiserror::Error;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep};
 use url::Url;
 use url::form_urlencoded::Serializer;
 
+use super::calls::{Late, within};
 use super::partition::Partition;
 use super::{AwsContext, CredentialsError, Keys, endpoints, refused_keys};
 use crate::foreign_text::ForeignText;
 use crate::jitter::jitter;
 use crate::tunnel::ApiAnswer;
-use send::{Answer, Request};
+use send::{Answer, Failed, Request};
 
 /// How long a call may take, a second attempt included.
 const DEADLINE: Duration = Duration::from_secs(10);
 /// How long a second attempt waits at most, so that those who were throttled together do not come
 /// back together.
 const PAUSE: Duration = Duration::from_millis(600);
+/// How long a question for the time may delay the error that depends on it.
+const TIME_DEADLINE: Duration = Duration::from_secs(2);
 /// The HTTP status of a throttled call, where the code does not say it.
 const TOO_MANY_REQUESTS: u16 = 429;
 
@@ -36,6 +39,8 @@ const TOO_MANY_REQUESTS: u16 = 429;
 pub struct Query<'a> {
     /// As in the service's host name and in signatures: `ec2`, `iam`.
     pub service: &'static str,
+    /// As IAM policies name it: `ec2:DescribeInstances`.
+    pub name: &'static str,
     /// The version of its API.
     pub version: &'static str,
     /// The call, such as `DescribeInstances`.
@@ -61,6 +66,17 @@ pub enum QueryError {
         action: &'static str,
         /// AWS's answer.
         answer: ApiAnswer,
+    },
+    /// It was not answered in time.
+    #[error(transparent)]
+    Late(Late),
+    /// The answer is none: it is too long, or broken off.
+    #[error("the answer of {host} is not usable: {reason}")]
+    BadAnswer {
+        /// The service's host.
+        host: String,
+        /// What is wrong with it.
+        reason: ForeignText,
     },
     /// The service could not be reached.
     #[error("cannot reach {host}: {reason}")]
@@ -124,9 +140,8 @@ impl AwsContext {
         let config = self.sdk_config().await?;
         let place = Place::of(&config, &query)?;
         let calling = self.call(&config, &query, &place);
-        timeout(DEADLINE, calling).await.unwrap_or_else(|_| {
-            Err(place.unreachable(format!("no answer in {} s", DEADLINE.as_secs())))
-        })
+        let answered = within(query.name, Instant::now() + DEADLINE, calling).await;
+        answered.unwrap_or_else(|late| Err(QueryError::Late(late)))
     }
 
     async fn call(
@@ -161,10 +176,39 @@ impl AwsContext {
             .signed(&credentials, watch.now())
             .map_err(|reason| place.unreachable(reason))?;
         let sent = send::send(config, &request, signed).await;
-        let mut answer = sent.map_err(|reason| place.unreachable(reason))?;
+        let mut answer = sent.map_err(|failed| place.failed(failed))?;
         answer.asked_of(&watch);
         Ok(answer)
     }
+}
+
+/// Asks STS in `region` for nothing but the `Date` header of its answer, which the client of `config`
+/// takes note of. Without credentials STS refuses the call, which is an answer too.
+pub(super) async fn ask_the_time(config: &SdkConfig, region: &str) {
+    let query = Query {
+        service: "sts",
+        name: "sts:GetCallerIdentity",
+        version: "2011-06-15",
+        action: "GetCallerIdentity",
+        params: Vec::new(),
+        region,
+    };
+    let Ok(place) = Place::of(config, &query) else {
+        return;
+    };
+    let request = Request {
+        service: query.service,
+        action: query.action,
+        place: &place,
+        form: form(&query),
+    };
+    let until = Instant::now() + TIME_DEADLINE;
+    let asked = send::send(config, &request, send::unsigned());
+    let asked = within(query.name, until, asked).await;
+    tracing::debug!(
+        answered = matches!(asked, Ok(Ok(_))),
+        "asked STS for the time"
+    );
 }
 
 fn form(query: &Query<'_>) -> String {
@@ -213,10 +257,23 @@ impl Place {
         })
     }
 
+    fn host(&self) -> String {
+        self.url.host_str().unwrap_or_default().to_owned()
+    }
+
     fn unreachable(&self, reason: String) -> QueryError {
+        let host = self.host();
         QueryError::Unreachable {
-            host: self.url.host_str().unwrap_or_default().to_owned(),
+            host,
             reason: reason.into(),
+        }
+    }
+
+    fn failed(&self, failed: Failed) -> QueryError {
+        let host = self.host();
+        match failed {
+            Failed::BadAnswer(reason) => QueryError::BadAnswer { host, reason },
+            Failed::Unreachable(reason) => QueryError::Unreachable { host, reason },
         }
     }
 }

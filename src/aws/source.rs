@@ -34,7 +34,7 @@ pub(super) fn noted(mut credentials: Credentials, plan: &Plan) -> Credentials {
     credentials
 }
 
-fn words(place: Place, plan: &Plan) -> String {
+pub(super) fn words(place: Place, plan: &Plan) -> String {
     match place {
         Place::Environment => "the environment".to_owned(),
         Place::WebIdentity => "a web identity token".to_owned(),

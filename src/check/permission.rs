@@ -93,6 +93,7 @@ impl Check {
         ];
         let query = Query {
             service: "iam",
+            name: "iam:SimulatePrincipalPolicy",
             version: "2010-05-08",
             action: "SimulatePrincipalPolicy",
             params: params

@@ -42,6 +42,7 @@ impl Outlook {
             DiscoverError::Credentials(error) => Self::of_credentials(error),
             DiscoverError::Refused { .. }
             | DiscoverError::Unreachable { .. }
+            | DiscoverError::Late(_)
             | DiscoverError::Unusable { .. }
             | DiscoverError::Answer { .. } => Self::Passing,
             // A name that was typed wrong, most likely; who types is there to correct it.
@@ -58,9 +59,13 @@ impl Outlook {
             | CredentialsError::Rejected { .. }
             | CredentialsError::Process { .. }
             | CredentialsError::Timeout { .. }
+            | CredentialsError::Clock { .. }
+            | CredentialsError::Answer { .. }
+            | CredentialsError::Internal(_)
             | CredentialsError::Other { .. } => Self::Passing,
             CredentialsError::NoSuchProfile { .. }
             | CredentialsError::Config { .. }
+            | CredentialsError::Malformed(_)
             | CredentialsError::CaBundle { .. } => Self::Final,
         }
     }

@@ -5,24 +5,28 @@ use std::time::{Duration, SystemTime};
 
 use aws_sdk_rds::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_rds::operation::RequestId;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use super::DiscoverError;
+use crate::aws::calls::within;
 use crate::aws::query::{Query, QueryError, denies};
-use crate::aws::{AwsContext, ClockOffset, CredentialsError};
+use crate::aws::{AwsContext, ClockOffset, CredentialsError, bad_answer, in_words};
 use crate::foreign_text::ForeignText;
-use crate::tunnel::{ApiAnswer, chain};
+use crate::tunnel::ApiAnswer;
 
 /// How long a call may take whose answer would only be nice to have: a network that leads to some of
 /// AWS's services need not lead to all, and drops the rest.
 const OPTIONAL: Duration = Duration::from_secs(5);
+
+/// Pages of one list. 100 databases or 50 nodes make a page, so this is beyond every account, and within
+/// what memory holds.
+pub(super) const MOST_PAGES: usize = 200;
 
 /// Who asks, where, and until when.
 #[derive(Clone, Copy)]
 pub(super) struct Asker<'a> {
     pub(super) aws: &'a AwsContext,
     pub(super) region: &'a str,
-    began: Instant,
     until: Instant,
 }
 
@@ -35,21 +39,17 @@ impl<'a> Asker<'a> {
         if region.is_empty() {
             return Err(DiscoverError::NoRegion);
         }
-        let began = Instant::now();
         Ok(Self {
             aws,
             region,
-            began,
-            until: began + deadline,
+            until: Instant::now() + deadline,
         })
     }
 
     /// The same for what can be done without.
     pub(super) fn optional(&self) -> Self {
-        let began = Instant::now();
         Self {
-            began,
-            until: self.until.min(began + OPTIONAL),
+            until: self.until.min(Instant::now() + OPTIONAL),
             ..*self
         }
     }
@@ -63,9 +63,9 @@ impl<'a> Asker<'a> {
     where
         E: ProvideErrorMetadata + Error + 'static,
     {
-        match timeout_at(self.until, call).await {
+        match within(action, self.until, call).await {
             Ok(answer) => answer.map_err(|error| self.refusal(action, &error)),
-            Err(_) => Err(self.too_late(action)),
+            Err(late) => Err(DiscoverError::Late(late)),
         }
     }
 
@@ -75,10 +75,10 @@ impl<'a> Asker<'a> {
         action: &'static str,
         query: Query<'_>,
     ) -> Result<String, DiscoverError> {
-        let refused = match timeout_at(self.until, self.aws.query(query)).await {
+        let refused = match within(action, self.until, self.aws.query(query)).await {
             Ok(Ok(answer)) => return Ok(answer),
             Ok(Err(refused)) => refused,
-            Err(_) => return Err(self.too_late(action)),
+            Err(late) => return Err(DiscoverError::Late(late)),
         };
         let denied = refused.is_denied();
         Err(match refused {
@@ -89,8 +89,18 @@ impl<'a> Asker<'a> {
                 answer,
                 region: self.region.to_owned(),
             },
+            QueryError::Late(late) => DiscoverError::Late(late),
+            QueryError::BadAnswer { reason, .. } => DiscoverError::Answer { action, reason },
             QueryError::Unreachable { reason, .. } => self.unreachable(action, reason),
         })
+    }
+
+    /// A list that does not come to an end.
+    pub(super) fn endless(&self, action: &'static str) -> DiscoverError {
+        DiscoverError::Answer {
+            action,
+            reason: format!("the list has more than {MOST_PAGES} pages").into(),
+        }
     }
 
     fn refusal<E>(&self, action: &'static str, error: &SdkError<E>) -> DiscoverError
@@ -100,15 +110,12 @@ impl<'a> Asker<'a> {
         if let Some(credentials) = CredentialsError::behind(error) {
             return credentials.clone().into();
         }
-        let Some(response) = error.raw_response() else {
-            return self.unreachable(action, chain(error));
-        };
-        if response.status().is_success() {
-            return DiscoverError::Answer {
-                action,
-                reason: chain(error),
-            };
+        if let Some(reason) = bad_answer(error) {
+            return DiscoverError::Answer { action, reason };
         }
+        let Some(response) = error.raw_response() else {
+            return self.unreachable(action, in_words(error));
+        };
         let status = response.status().as_u16();
         let date = response.headers().get("date");
         let no_code = || format!("HTTP status {status}, no reason given");
@@ -124,11 +131,6 @@ impl<'a> Asker<'a> {
             },
             region: self.region.to_owned(),
         }
-    }
-
-    fn too_late(&self, action: &'static str) -> DiscoverError {
-        let seconds = self.until.duration_since(self.began).as_secs();
-        self.unreachable(action, format!("no answer in {seconds} s").into())
     }
 
     fn unreachable(&self, action: &'static str, reason: ForeignText) -> DiscoverError {

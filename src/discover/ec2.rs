@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use roxmltree::{Document, Node};
 
 use super::DiscoverError;
-use super::ask::Asker;
+use super::ask::{Asker, MOST_PAGES};
 use crate::aws::query::Query;
 
 pub(super) const LIST: &str = "ec2:DescribeInstances";
@@ -33,10 +33,14 @@ pub(super) async fn machines(
     let mut found = HashMap::new();
     for some in ids.chunks(MOST_VALUES) {
         let mut next = None;
-        loop {
+        for page in 0.. {
+            if page == MOST_PAGES {
+                return Err(asker.endless(LIST));
+            }
             let params = params(some, next);
             let query = Query {
                 service: "ec2",
+                name: LIST,
                 version: "2016-11-15",
                 action: "DescribeInstances",
                 params,

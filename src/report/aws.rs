@@ -1,8 +1,9 @@
 //! Reports about AWS in general: credentials, tokens, partitions.
 
-use super::{CONFIGURATION, INTERNAL, NOT_AUTHORIZED, Said, sentence};
+use super::{CANNOT_CONNECT, CONFIGURATION, INTERNAL, NOT_AUTHORIZED, Said, THROTTLED, sentence};
 use crate::aws::partition::Partition;
-use crate::aws::{ClockOffset, CredentialsError};
+use crate::aws::{ClockOffset, CredentialsError, Late, LateKind, Malformed, in_words};
+use crate::background::Stopped;
 use crate::token::TokenError;
 use crate::tunnel::chain;
 
@@ -24,7 +25,7 @@ pub(super) fn credentials(error: &CredentialsError) -> Said {
             NOT_AUTHORIZED,
             format!("the SSO session{} has ended, or was never begun", of_profile(profile.as_deref())),
         )
-        .detail(sentence(&chain(source)))
+        .detail(sentence(&in_words(source)))
         .hint(format!("Run: aws sso login{}. No restart is needed.", profile_option(profile.as_deref()))),
         CredentialsError::AssumeRole { role, caller, .. } => refused("aws.assume-role", trust(role.as_deref(), caller.as_deref())),
         CredentialsError::Rejected { profile, code, message, clock } => {
@@ -34,8 +35,12 @@ pub(super) fn credentials(error: &CredentialsError) -> Said {
             refused("aws.credential-process", "Run the credential_process command of that profile by hand to see what it needs.".to_owned())
         }
         CredentialsError::Timeout { .. } => {
-            refused("aws.credentials-timeout", "Check the network; a credential_process must not wait for input.".to_owned())
+            refused("aws.credentials-timeout", SLOW_CREDENTIALS.to_owned())
         }
+        CredentialsError::Malformed(malformed) => said("aws.malformed", CONFIGURATION, correct(malformed)),
+        CredentialsError::Clock { .. } => refused("aws.clock", format!("{SET_CLOCK} No new login is needed.")),
+        CredentialsError::Answer { .. } => said("aws.answer", CANNOT_CONNECT, BAD_ANSWER.to_owned()),
+        CredentialsError::Internal(stopped) => internal(stopped, error.to_string()),
         CredentialsError::CaBundle { .. } => said(
             "aws.ca-bundle",
             CONFIGURATION,
@@ -45,7 +50,48 @@ pub(super) fn credentials(error: &CredentialsError) -> Said {
             "aws.credentials",
             format!("Try: aws sts get-caller-identity{}.", profile_option(profile.as_deref())),
         )
-        .detail(sentence(&chain(source))),
+        .detail(sentence(&in_words(source))),
+    }
+}
+
+/// What to look at when credentials do not come.
+const SLOW_CREDENTIALS: &str = "Possible causes: the network to STS or IAM Identity Center, or a credential_process that waits for input.";
+
+/// What answers in a way that AWS does not.
+pub(super) const BAD_ANSWER: &str =
+    "Is an endpoint override (AWS_ENDPOINT_URL) set, or does a proxy answer in AWS's place?";
+
+/// What to do about a value that holds what it cannot hold.
+fn correct(malformed: &Malformed) -> String {
+    let restart = match malformed.source_of.as_str() {
+        "the environment" => "Correct it, and start pgiam again.",
+        _ => "Correct it; no restart is needed.",
+    };
+    match malformed.fault.contains("line break") {
+        true => format!("{restart} Possible cause: a file with Windows line ends (CRLF)."),
+        false => restart.to_owned(),
+    }
+}
+
+/// A fault of this program, or of a library in it.
+pub(super) fn internal(_stopped: &Stopped, message: String) -> Said {
+    Said::new(crate::crash::ID, INTERNAL, message).hint(
+        "Please report it, with the line of pgiam's log that has the same identifier. pgiam tries again after a pause.",
+    )
+}
+
+/// A call of AWS's that was not answered in time. `throttled`: the identifier of that.
+pub(super) fn late(late: &Late, throttled: &'static str) -> Said {
+    let message = late.to_string();
+    match late.kind {
+        LateKind::Credentials => {
+            Said::new("aws.credentials-timeout", NOT_AUTHORIZED, message).hint(SLOW_CREDENTIALS)
+        }
+        LateKind::Throttled => Said::new(throttled, THROTTLED, message)
+            .hint("Too many calls of this kind are made in the account and region, by all programs together. Try again in a few seconds."),
+        LateKind::Silent => Said::new("aws.no-answer", CANNOT_CONNECT, message).hint(
+            "The network may drop what is sent there (firewall, VPN, VPC endpoint), or the service is slow. Behind a proxy set HTTPS_PROXY.",
+        ),
     }
 }
 

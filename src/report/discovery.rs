@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::aws::{credentials, of_profile, partition, rejected, renew};
+use super::aws::{credentials, late, of_profile, partition, rejected, renew};
 use super::{
     About, CANNOT_CONNECT, CONFIGURATION, Explanation, NO_SUCH_DATABASE, NOT_AUTHORIZED, REJECTED,
     Said, THROTTLED, api,
@@ -43,6 +43,7 @@ pub(super) fn discovery(error: &DiscoverError, about: Option<&About<'_>>) -> Sai
                 "Is there a way from here to the internet, or to a VPC endpoint of the service? HTTPS_PROXY and AWS_ENDPOINT_URL are honoured. {INSTEAD}"
             ))
         }
+        DiscoverError::Late(call) => late(call, "discover.throttled"),
         DiscoverError::NoDatabase {
             wanted,
             region,

@@ -3,6 +3,7 @@
 
 /// Every identifier, in order.
 pub const IDS: &[&str] = &[
+    "aws.answer",
     "aws.assume-role",
     "aws.ca-bundle",
     "aws.clock",
@@ -11,6 +12,8 @@ pub const IDS: &[&str] = &[
     "aws.credentials",
     "aws.credentials-timeout",
     "aws.expired",
+    "aws.malformed",
+    "aws.no-answer",
     "aws.no-credentials",
     "aws.no-profile",
     "aws.no-region",
@@ -62,6 +65,7 @@ pub const IDS: &[&str] = &[
     "dsql.sni",
     "host.alias",
     "host.dns",
+    "internal.panic",
     "kms.data-key",
     "kms.denied",
     "kms.handshake",

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::aws::{SET_CLOCK, credentials, partition, service_host};
+use super::aws::{BAD_ANSWER, SET_CLOCK, credentials, internal, late, partition, service_host};
 use super::{
     About, BROKEN, CANNOT_CONNECT, CONFIGURATION, NOT_AUTHORIZED, REJECTED, Said, api, ended,
     sentence, shutting_down, try_port,
@@ -36,9 +36,10 @@ pub(super) fn tunnel(error: &TunnelError, about: Option<&About<'_>>) -> Said {
         TunnelError::NoBastion { wanted, region } => no_bastion(wanted, region, about),
         TunnelError::AllBastions(tried) => all_bastions(tried, about),
         TunnelError::ApiUnreachable { region, reason } => api_unreachable(region, reason),
-        TunnelError::IncompleteAnswer(_) => {
-            cannot("ssm.answer").hint("Is an endpoint override (AWS_ENDPOINT_URL) set?")
-        }
+        TunnelError::Late(call) => late(call, "ssm.throttled"),
+        TunnelError::Internal(stopped) => internal(stopped, error.to_string()),
+        TunnelError::BadAnswer { operation, reason } => bad_answer(operation, reason),
+        TunnelError::IncompleteAnswer(_) => cannot("ssm.answer").hint(BAD_ANSWER),
         TunnelError::ForeignStreamUrl { .. } => cannot("ssm.foreign-stream")
             .hint("If that host is meant, set AWS_ENDPOINT_URL_SSMMESSAGES to it."),
         TunnelError::ChannelConnect { host, reason } => channel_connect(host, reason),
@@ -113,6 +114,13 @@ pub(super) fn tunnel(error: &TunnelError, about: Option<&About<'_>>) -> Said {
         } => direct(endpoint, *failure, source, about),
         TunnelError::ShuttingDown => shutting_down(),
     }
+}
+
+fn bad_answer(operation: &str, reason: &str) -> Said {
+    let message = format!("the answer to {operation} is not usable");
+    Said::new("ssm.answer", CANNOT_CONNECT, message)
+        .detail(sentence(reason))
+        .hint(BAD_ANSWER)
 }
 
 fn direct(

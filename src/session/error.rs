@@ -12,6 +12,7 @@ use super::rooms::SetupError;
 use crate::admission::Refusal;
 use crate::alias::AliasError;
 use crate::aws::CredentialsError;
+use crate::background::Stopped;
 use crate::config::{ConfigError, EndpointKind};
 use crate::discover::{DiscoverError, NotLocated};
 use crate::route::RouteError;
@@ -143,6 +144,9 @@ pub enum SessionError {
     /// TLS and login took too long.
     #[error("the database did not finish the login within {} s", .0.as_secs())]
     LoginTimeout(Duration),
+    /// A task that all who wait for a database share ended without an outcome.
+    #[error(transparent)]
+    Internal(#[from] Stopped),
     /// The program is stopping.
     #[error("pgiam is shutting down")]
     ShuttingDown,
@@ -292,6 +296,7 @@ impl SessionError {
             self,
             Self::Tunnel(
                 T::ApiUnreachable { .. }
+                    | T::Late(_)
                     | T::ChannelConnect { .. }
                     | T::ChannelLost { .. }
                     | T::HandshakeTimeout { .. }

@@ -155,6 +155,7 @@ fn reach(error: &SessionError) -> Reach {
         | E::Tunnel(_)
         | E::Alias(_)
         | E::ConnectTimeout { .. }
+        | E::Internal(_)
         | E::UpstreamTls(_)
         | E::NoAlpn
         | E::Upstream(_)

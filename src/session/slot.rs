@@ -13,10 +13,11 @@ use super::recovery::NotReady;
 use super::rooms::{Rooms, SetupError};
 use super::{Proxy, SessionError};
 use crate::aws::{AwsContext, AwsOptions};
+use crate::background::Stopped;
 use crate::config::{ConfigError, Plan, Target};
 use crate::discover::{self, DiscoverError, NotLocated};
 use crate::jitter::jitter;
-use crate::kept::{Kept, Lease, Stopped, system_clock};
+use crate::kept::{Kept, Lease, system_clock};
 use crate::report;
 use crate::route::{self, RouteError};
 use crate::tunnel::{Readiness, chain};
@@ -132,7 +133,7 @@ impl From<LookupError> for SessionError {
             LookupError::Discovery(error) => Self::Discovery(error),
             LookupError::Config(error) => Self::Config(error),
             LookupError::Setup(error) => Self::Setup(error),
-            LookupError::Stopped(_) => Self::ShuttingDown,
+            LookupError::Stopped(stopped) => Self::Internal(stopped),
         }
     }
 }

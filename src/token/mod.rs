@@ -15,8 +15,8 @@ use std::time::SystemTime;
 use aws_sigv4::http_request::SigningError;
 
 use crate::aws::{AwsContext, Cause, CredentialsError};
+use crate::background::Stopped;
 use crate::config::EndpointKind;
-use crate::kept::Stopped;
 use crate::secret::Redacted;
 
 pub use cached::CachedTokens;

@@ -16,7 +16,8 @@ use bytes::Bytes;
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::aws::{ClockOffset, CredentialsError};
+use crate::aws::{ClockOffset, CredentialsError, Late};
+use crate::background::Stopped;
 use crate::config::Endpoint;
 use crate::foreign_text::ForeignText;
 pub use direct::DirectFailure;
@@ -180,6 +181,20 @@ pub enum TunnelError {
         /// What the SDK said, with its causes.
         reason: ForeignText,
     },
+    /// A call was not answered in time.
+    #[error(transparent)]
+    Late(Box<Late>),
+    /// A call was answered with something else than AWS documents, or with too much of it.
+    #[error("the answer to {operation} is not usable: {reason}")]
+    BadAnswer {
+        /// The call, such as `StartSession`.
+        operation: &'static str,
+        /// What is wrong with it.
+        reason: ForeignText,
+    },
+    /// The task that starts a session, or drives it, ended without an outcome.
+    #[error("the tunnel failed: {0}")]
+    Internal(Stopped),
     /// AWS answered without what the protocol needs.
     #[error("AWS answered StartSession without {0}")]
     IncompleteAnswer(&'static str),

@@ -152,6 +152,7 @@ async fn single_calls(moto: &Moto) {
         let own = |&(name, value): &(&str, &str)| (name.to_owned(), value.to_owned());
         aws.query(Query {
             service,
+            name: action,
             version,
             action,
             params: params.iter().map(own).collect(),

@@ -1,6 +1,7 @@
 //! The HTTPS front of the sandbox: every service on one port, told apart as AWS clients mark them.
 
 mod ec2;
+mod flood;
 mod iam;
 mod json;
 mod kms;
@@ -17,7 +18,7 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
-use http_body_util::{BodyExt as _, Full, Limited};
+use http_body_util::{BodyExt as _, Either, Full, Limited};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -56,6 +57,12 @@ pub enum ApiFault {
     EmptyBadRequest,
     /// The request is read and never answered.
     NoAnswer,
+    /// Status 200 and a document that is none, as from a proxy with a page of its own.
+    Nonsense,
+    /// Status 200 and a body that never ends, as fast as it is read. [`Api::flooded`] counts its bytes.
+    Flood,
+    /// The same, a byte every tenth of a second.
+    Drip,
     /// Any other refusal.
     Refused {
         /// HTTP status.
@@ -77,9 +84,15 @@ struct Controls {
     /// 0: as the caller asks.
     page_limit: AtomicUsize,
     leave_token_out: AtomicBool,
+    flooded: Arc<AtomicUsize>,
 }
 
 impl Api {
+    /// How many bytes of endless answers have been handed to connections.
+    pub fn flooded(&self) -> usize {
+        self.0.flooded.load(Ordering::Relaxed)
+    }
+
     /// Lets the next `times` correctly signed calls of `operation` (for example `StartSession`)
     /// fail; later orders queue up behind earlier ones.
     pub fn fail(&self, operation: &str, fault: ApiFault, times: usize) {
@@ -184,7 +197,14 @@ async fn connection(cloud: Arc<Cloud>, socket: TcpStream, tls: TlsAcceptor) {
     };
     let service = service_fn(|request| {
         let cloud = cloud.clone();
-        async move { Ok::<_, Infallible>(respond(&cloud, request).await) }
+        async move {
+            let reply = respond(&cloud, request).await;
+            let endless = reply.extensions().get::<flood::Endless>().cloned();
+            Ok::<_, Infallible>(match endless {
+                Some(endless) => reply.map(|_| Either::Right(endless)),
+                None => reply.map(Either::Left),
+            })
+        }
     });
     let served = hyper::server::conn::http1::Builder::new()
         .serve_connection(TokioIo::new(stream), service)
@@ -251,7 +271,8 @@ async fn play_fault(
     throttled: ApiError,
     say: impl Fn(&ApiError) -> Reply,
 ) -> Option<Reply> {
-    let error = match cloud.api.next_fault(operation)? {
+    let fault = cloud.api.next_fault(operation)?;
+    let error = match fault {
         ApiFault::Throttled => throttled,
         ApiFault::InternalError => ApiError {
             status: StatusCode::INTERNAL_SERVER_ERROR,
@@ -264,6 +285,17 @@ async fn play_fault(
             return Some(reply);
         }
         ApiFault::NoAnswer => std::future::pending().await,
+        ApiFault::Nonsense => {
+            let page = Bytes::from_static(b"<html><body>Welcome to the hotel's network");
+            return Some(Reply::new(Full::new(page)));
+        }
+        ApiFault::Flood | ApiFault::Drip => {
+            let mut reply = Reply::new(Full::default());
+            let drips = fault == ApiFault::Drip;
+            let endless = flood::Endless::new(Arc::clone(&cloud.api.0.flooded), drips);
+            reply.extensions_mut().insert(endless);
+            return Some(reply);
+        }
         ApiFault::Refused {
             status,
             code,

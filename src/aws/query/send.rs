@@ -14,7 +14,8 @@ use aws_smithy_types::timeout::TimeoutConfig;
 use roxmltree::{Document, Node};
 
 use super::{Place, Query, QueryError, TOO_MANY_REQUESTS, throttles};
-use crate::aws::{ClockOffset, ClockWatch};
+use crate::aws::{ClockOffset, ClockWatch, bad_answer, in_words};
+use crate::foreign_text::ForeignText;
 use crate::tunnel::{ApiAnswer, chain};
 
 const CONTENT_TYPE: &str = "application/x-www-form-urlencoded; charset=utf-8";
@@ -83,17 +84,34 @@ impl Request<'_> {
     }
 }
 
+/// The headers of a request without credentials.
+pub(super) fn unsigned() -> Vec<(String, String)> {
+    vec![
+        ("content-type".to_owned(), CONTENT_TYPE.to_owned()),
+        ("user-agent".to_owned(), USER_AGENT.to_owned()),
+    ]
+}
+
+/// Why a request has no answer, with the causes.
+#[derive(Debug)]
+pub(super) enum Failed {
+    /// It has one that cannot be used.
+    BadAnswer(ForeignText),
+    Unreachable(ForeignText),
+}
+
 /// Sends it through the SDK's machinery, of which nothing but the HTTP client and its timeouts has
 /// anything to do.
 ///
 /// # Errors
-/// What failed, with its causes.
+/// [`Failed`].
 pub(super) async fn send(
     config: &SdkConfig,
     request: &Request<'_>,
     headers: Vec<(String, String)>,
-) -> Result<Answer, String> {
-    let client = config.http_client().ok_or("there is no HTTP client")?;
+) -> Result<Answer, Failed> {
+    let no_client = || Failed::Unreachable("there is no HTTP client".into());
+    let client = config.http_client().ok_or_else(no_client)?;
     let timeouts = config.timeout_config().cloned();
     let mut operation = Operation::builder()
         .service_name(request.service)
@@ -122,7 +140,10 @@ pub(super) async fn send(
     operation
         .invoke(())
         .await
-        .map_err(|error| chain(&error).into_string())
+        .map_err(|error| match bad_answer(&error) {
+            Some(reason) => Failed::BadAnswer(reason),
+            None => Failed::Unreachable(in_words(&error)),
+        })
 }
 
 /// What has come back.

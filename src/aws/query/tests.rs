@@ -68,6 +68,7 @@ async fn service(
 fn instances() -> Query<'static> {
     Query {
         service: "ec2",
+        name: "ec2:DescribeInstances",
         version: "2016-11-15",
         action: "DescribeInstances",
         params: vec![("Filter.1.Name".to_owned(), "a&b".to_owned())],

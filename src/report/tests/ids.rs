@@ -5,6 +5,7 @@ use pg_handshake::{PasswordError, StartupError};
 use super::answers::{from_server, printed};
 use super::*;
 use crate::aws::Cause;
+use crate::background::Stopped;
 use crate::route::RouteError;
 use crate::scram::ScramError;
 use crate::tls::upstream::UpstreamTlsError;
@@ -59,6 +60,21 @@ fn credentials_that_cannot_be_had() {
                 profile: profile(),
             },
         ),
+        (
+            "a clock that makes credentials end",
+            CredentialsError::Clock {
+                profile: profile(),
+                clock: ClockOffset { seconds: -7200 },
+            },
+        ),
+        (
+            "an answer without end",
+            CredentialsError::Answer {
+                profile: profile(),
+                reason: "the answer of sts.amazonaws.com is longer than 1 MiB".into(),
+            },
+        ),
+        ("a panic", CredentialsError::Internal(Stopped)),
         (
             "something else",
             CredentialsError::Other {
@@ -164,6 +180,11 @@ fn what_hardly_ever_happens() {
             SessionError::Token(TokenError::Internal(cause())),
         ),
         ("a client that does not read", tunnel(TunnelError::Overrun)),
+        (
+            "a session whose start panics",
+            tunnel(TunnelError::Internal(Stopped)),
+        ),
+        ("a lookup that panics", SessionError::Internal(Stopped)),
     ];
     let texts = cases.map(|(title, error)| {
         let report = before_login(&error, Some(&about(&one)));

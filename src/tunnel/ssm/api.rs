@@ -16,10 +16,10 @@ use tracing::debug;
 
 use super::proxy::Proxies;
 use crate::aws::partition::Partition;
-use crate::aws::{ClockOffset, CredentialsError, Keys, refused_keys};
+use crate::aws::{ClockOffset, CredentialsError, Keys, bad_answer, in_words, refused_keys};
 use crate::config::Endpoint;
 use crate::discover::is_id;
-use crate::tunnel::{ApiAnswer, ApiRefusal, TunnelError, chain};
+use crate::tunnel::{ApiAnswer, ApiRefusal, TunnelError};
 
 /// The document that forwards to a host behind the managed node.
 const DOCUMENT: &str = "AWS-StartPortForwardingSessionToRemoteHost";
@@ -143,12 +143,16 @@ fn have_ended(error: &CredentialsError) -> bool {
         | CredentialsError::Expired { .. }
         | CredentialsError::SsoSession { .. }
         | CredentialsError::AssumeRole { .. }
+        | CredentialsError::Malformed(_)
         | CredentialsError::CaBundle { .. } => true,
         // A program fails for reasons of its own, the network being one; STS and IAM Identity Center
         // can be overloaded, and a clock can be wrong for a while.
         CredentialsError::Rejected { .. }
         | CredentialsError::Process { .. }
         | CredentialsError::Timeout { .. }
+        | CredentialsError::Clock { .. }
+        | CredentialsError::Answer { .. }
+        | CredentialsError::Internal(_)
         | CredentialsError::Other { .. } => false,
     }
 }
@@ -162,7 +166,7 @@ pub(super) async fn terminate_session(client: &Client, session_id: &str) -> bool
         Ok(Ok(_)) => debug!(session_id, "SSM session terminated"),
         Ok(Err(error)) => debug!(
             session_id,
-            reason = &*chain(error),
+            reason = &*in_words(error),
             "TerminateSession failed"
         ),
         Err(_) => debug!(session_id, "TerminateSession did not answer in time"),
@@ -183,8 +187,11 @@ where
     if let Some(credentials) = CredentialsError::behind(error) {
         return TunnelError::Credentials(Arc::new(credentials.clone()));
     }
+    if let Some(reason) = bad_answer(error) {
+        return TunnelError::BadAnswer { operation, reason };
+    }
     let Some(response) = error.raw_response() else {
-        let reason = chain(error);
+        let reason = in_words(error);
         let host = format!("ssm.{region}.{}", Partition::of(region).dns_suffix);
         let of_proxy = Proxies::from_env().blamed_for(&host, &reason);
         return of_proxy.unwrap_or_else(|| TunnelError::ApiUnreachable {

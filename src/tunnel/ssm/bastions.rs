@@ -7,11 +7,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use aws_sdk_ssm::Client;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 use tracing::debug;
 
 use super::api::nodes::{self, Node};
 use crate::aws::AwsContext;
+use crate::aws::calls::within;
 use crate::config::{Bastion, Endpoint};
 use crate::tunnel::{ApiRefusal, TunnelError};
 
@@ -72,12 +73,9 @@ impl Bastions {
             return Ok(ids);
         }
         let looking = self.look(client, region);
-        let ids = timeout(LOOKUP_DEADLINE, looking).await.unwrap_or_else(|_| {
-            Err(TunnelError::ApiUnreachable {
-                region: region.to_owned(),
-                reason: format!("no answer in {} s", LOOKUP_DEADLINE.as_secs()).into(),
-            })
-        });
+        let until = Instant::now() + LOOKUP_DEADLINE;
+        let ids = within("ssm:DescribeInstanceInformation", until, looking).await;
+        let ids = ids.unwrap_or_else(|late| Err(TunnelError::Late(Box::new(late))));
         match ids {
             Ok(ids) => self.found(ids, region),
             Err(error) => self.found_before(error),

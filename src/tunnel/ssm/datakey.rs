@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use aws_sdk_kms::error::ProvideErrorMetadata;
 use ssm_channel::DataKey;
-use tokio::time::timeout;
+use tokio::time::Instant;
 use zeroize::Zeroizing;
 
-use crate::aws::AwsContext;
-use crate::tunnel::{TunnelError, chain};
+use crate::aws::calls::within;
+use crate::aws::{AwsContext, CredentialsError, bad_answer, in_words};
+use crate::tunnel::TunnelError;
 
 /// How long KMS may take. The agent gives the whole handshake 15 s.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -59,22 +60,24 @@ pub(super) async fn data_key(
         Some(challenge) => call.encryption_context(CHALLENGE, challenge),
         None => call,
     };
-    let answer = match timeout(DEADLINE, call.send()).await {
+    let until = Instant::now() + DEADLINE;
+    let answer = match within("kms:GenerateDataKey", until, call.send()).await {
         Ok(Ok(answer)) => answer,
         Ok(Err(error)) => {
+            if let Some(credentials) = CredentialsError::behind(&error) {
+                return Err(TunnelError::Credentials(credentials.clone().into()));
+            }
+            if let Some(reason) = bad_answer(&error) {
+                return Err(failed(false, reason.into_string()));
+            }
             let code = error.code().unwrap_or_default();
             let reason = match error.message() {
                 Some(message) => format!("{code}: {message}"),
-                None => chain(&error).into_string(),
+                None => in_words(&error).into_string(),
             };
             return Err(failed(code.starts_with("AccessDenied"), reason));
         }
-        Err(_) => {
-            return Err(failed(
-                false,
-                format!("no answer in {} s", DEADLINE.as_secs()),
-            ));
-        }
+        Err(late) => return Err(TunnelError::Late(Box::new(late))),
     };
     let plaintext = answer
         .plaintext

@@ -33,12 +33,10 @@ mod first_bytes;
 mod pulse;
 pub(super) mod resume;
 
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::FutureExt;
 use ssm_channel::{AgentVersion, Channel, DataKey, Event};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
@@ -52,6 +50,7 @@ use super::ending;
 use super::leftovers::Record;
 use super::socket::{self, Ready, Socket, WebSocket};
 use super::state::{SEND_BUFFER, Shared, State};
+use crate::background;
 use crate::config::Endpoint;
 use crate::foreign_text::ForeignText;
 use crate::kept::Clock;
@@ -186,12 +185,8 @@ impl Driver {
     /// session at AWS before the socket is closed; the result says whether that worked.
     pub(super) async fn run(mut self, terminate: impl Future<Output = bool>) {
         let _guard = EndOnDrop(Arc::clone(&self.shared));
-        let end = AssertUnwindSafe(self.drive_and_resume())
-            .catch_unwind()
-            .await;
-        let end = end.unwrap_or_else(|_| TunnelError::Protocol {
-            reason: "the session's driver panicked".into(),
-        });
+        let end = background::outcome(self.drive_and_resume()).await;
+        let end = end.unwrap_or_else(TunnelError::Internal);
         // Whatever ends it after our goodbye is the answer to that.
         let end = match self.give_up {
             Some(_) => TunnelError::ShuttingDown,

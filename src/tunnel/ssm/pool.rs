@@ -15,6 +15,7 @@ use super::session::Session;
 use super::start::{Starter, is_throttled};
 use super::state::Hello;
 use super::stream::{NotOpened, SsmStream};
+use crate::background::{self, Stopped};
 use crate::config::{Endpoint, SsmSettings};
 use crate::jitter::jitter;
 use crate::tunnel::{Readiness, SessionStats, TunnelError, TunnelStats, TunnelTotals};
@@ -70,8 +71,11 @@ struct Sessions {
     starting_since: Option<Instant>,
     /// No further session is asked for before this; how long the pause was.
     refused: Option<(Instant, Duration)>,
-    /// AWS throttles: until when it is not asked at all, and its answer.
-    throttled: Option<(Instant, TunnelError)>,
+    /// AWS throttles, or a start panicked: until when no session is asked for at all, and the answer
+    /// meanwhile.
+    standing: Option<(Instant, TunnelError)>,
+    /// How long the last panic's answer stood.
+    panic_pause: Option<Duration>,
     /// A bastion could not resolve the database's name.
     unresolved: Option<Unresolved>,
     /// Somebody looks for idle sessions.
@@ -138,16 +142,21 @@ impl Pool {
                 sleep(LOOK).await;
                 continue;
             };
-            tokio::select! {
+            let failed = tokio::select! {
                 biased;
-                outcome = starting.wait_for(Option::is_some) => {
-                    if let Ok(Some(Err(error))) = outcome.as_deref()
-                        && !self.has_any(not_before)
-                    {
-                        return Err(error.clone());
-                    }
+                outcome = starting.wait_for(Option::is_some) => match outcome.as_deref() {
+                    Ok(Some(Err(error))) => Some(error.clone()),
+                    Ok(_) => None,
+                    Err(_cancelled) => Some(self.cancelled()),
+                },
+                () = sleep(LOOK) => None,
+            };
+            if let Some(error) = failed {
+                if !self.has_any(not_before) {
+                    return Err(error);
                 }
-                () = sleep(LOOK) => {}
+                // The session that is there may be taken only later.
+                sleep(LOOK).await;
             }
         }
     }
@@ -179,7 +188,7 @@ impl Pool {
                 }
             }
             Choice::Further => {
-                if let Some(error) = sessions.may_not_start(need, now) {
+                if let Some(error) = sessions.may_not_start(need.elsewhere, now) {
                     return Err(error);
                 }
                 Step::Await(Some(self.start(&mut sessions)))
@@ -276,17 +285,26 @@ impl Pool {
             if let Some(place) = standings.iter().position(up) {
                 return Ok(sessions.all[place].clone());
             }
-            if let Some(error) = sessions.is_unresolved(Instant::now()) {
+            let now = Instant::now();
+            if let Some(error) = sessions.may_not_start(false, now) {
                 return Err(error);
             }
             self.start(&mut sessions)
         };
         match starting.wait_for(Option::is_some).await.as_deref() {
             Ok(Some(outcome)) => outcome.clone(),
-            _ => Err(TunnelError::Protocol {
-                reason: "the start of a session ended without an outcome".into(),
-            }),
+            _ => Err(self.cancelled()),
         }
+    }
+
+    /// A start ended without telling anybody, which is a failure like a panic.
+    fn cancelled(&self) -> TunnelError {
+        let error = TunnelError::Internal(Stopped);
+        let mut sessions = self.lock();
+        if sessions.starting().is_none() && sessions.starting.take().is_some() {
+            sessions.refuse_for_a_while(&error);
+        }
+        error
     }
 
     /// The start that is under way, or a new one.
@@ -303,7 +321,8 @@ impl Pool {
     }
 
     async fn start_for_all(self: Arc<Self>, tell: watch::Sender<Option<Outcome>>) {
-        let outcome = self.starter.start().await;
+        let outcome = background::outcome(self.starter.start()).await;
+        let outcome = outcome.unwrap_or_else(|stopped| Err(TunnelError::Internal(stopped)));
         let mut sessions = self.lock();
         sessions.starting = None;
         match &outcome {
@@ -311,7 +330,8 @@ impl Pool {
             Ok(session) => {
                 sessions.all.push(session.clone());
                 sessions.count.started += 1;
-                (sessions.refused, sessions.throttled) = (None, None);
+                (sessions.refused, sessions.standing) = (None, None);
+                sessions.panic_pause = None;
                 if !std::mem::replace(&mut sessions.swept, true) {
                     self.tasks.spawn(Arc::clone(&self).sweep());
                 }
@@ -378,12 +398,14 @@ impl Sessions {
         self.leave_silent_bastions();
         let mut standings = Vec::with_capacity(self.all.len());
         let mut unresolved = None;
+        let mut panicked = false;
         let count = &mut self.count;
         self.all.retain(|session| {
             let standing = session.standing(dial_timeout);
             let ended = standing == Standing::Ended;
             if ended {
                 count.ended += 1;
+                panicked |= session.panicked();
                 count.by_ended += session.totals();
                 unresolved = unresolved.take().or_else(|| session.failed_lookup());
             } else {
@@ -394,6 +416,10 @@ impl Sessions {
         });
         if let Some(error) = unresolved {
             self.could_not_resolve(&error);
+        }
+        if panicked {
+            // What has brought it about is most likely there with the next session, too.
+            self.refuse_for_a_while(&TunnelError::Internal(Stopped));
         }
         standings
     }
@@ -417,12 +443,12 @@ impl Sessions {
         unresolved.map(|unresolved| unresolved.error.clone())
     }
 
-    /// Why no session is started now.
-    fn may_not_start(&self, need: Need, now: Instant) -> Option<TunnelError> {
-        let throttled = self.throttled.as_ref();
-        let throttled = throttled.filter(|(until, _)| now < *until);
-        let throttled = throttled.map(|(_, error)| error.clone());
-        throttled.or_else(|| self.is_unresolved(now).filter(|_| !need.elsewhere))
+    /// Why no session is started now. `elsewhere`: see [`Need`].
+    fn may_not_start(&self, elsewhere: bool, now: Instant) -> Option<TunnelError> {
+        let standing = self.standing.as_ref();
+        let standing = standing.filter(|(until, _)| now < *until);
+        let standing = standing.map(|(_, error)| error.clone());
+        standing.or_else(|| self.is_unresolved(now).filter(|_| !elsewhere))
     }
 
     /// A session has ended because its bastion could not resolve the database's name. Several that
@@ -445,8 +471,7 @@ impl Sessions {
         });
     }
 
-    /// The start that is under way. A starter that is gone without an answer has panicked; the next
-    /// one starts anew.
+    /// The start that is under way. A starter that is gone without an answer was cancelled.
     fn starting(&self) -> Option<Starting> {
         let starting = self.starting.as_ref()?;
         starting.has_changed().is_ok().then(|| starting.clone())
@@ -461,7 +486,12 @@ impl Sessions {
         }
         let (first, longest) = REFUSED_PAUSE;
         if is_throttled(error) {
-            self.throttled = Some((Instant::now() + jitter(first), error.clone()));
+            self.standing = Some((Instant::now() + jitter(first), error.clone()));
+        }
+        if matches!(error, TunnelError::Internal(_)) {
+            let pause = background::next_pause(self.panic_pause);
+            self.panic_pause = Some(pause);
+            self.standing = Some((Instant::now() + pause, error.clone()));
         }
         if self.all.is_empty() {
             return; // There is nothing to share: the next connection asks again.
@@ -491,3 +521,6 @@ impl Sessions {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

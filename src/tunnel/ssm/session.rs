@@ -100,6 +100,11 @@ impl Session {
         driven && !ended && state.end.is_none() && state.interrupted.is_some()
     }
 
+    /// Whether a panic has ended it.
+    pub(super) fn panicked(&self) -> bool {
+        matches!(self.shared.lock().end, Some(TunnelError::Internal(_)))
+    }
+
     /// What it has done so far.
     pub(super) fn totals(&self) -> TunnelTotals {
         self.shared.lock().totals()

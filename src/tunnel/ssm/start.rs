@@ -22,6 +22,7 @@ use super::session::Session;
 use super::socket::WebSocket;
 use super::state::Shared;
 use super::{api, connect, datakey, endpoint, leftovers};
+use crate::aws::calls::within;
 use crate::aws::{AwsContext, ClockWatch, Endpoints};
 use crate::config::{Endpoint, SsmSettings};
 use crate::jitter::jitter;
@@ -335,9 +336,7 @@ impl Inner {
         let Access { client, region, .. } = access;
         let document = self.settings.document.as_deref();
         let starting = api::start_session(client, region, bastion, &self.endpoint, document);
-        timeout(START_DEADLINE, starting)
-            .await
-            .unwrap_or_else(|_| Err(no_answer(region)))
+        answered("ssm:StartSession", starting).await
     }
 
     /// A new connection to a session whose old one was lost; `None`: AWS says that it is over.
@@ -360,10 +359,7 @@ impl Inner {
         let access = self.access().await?;
         let Access { client, region, .. } = &access;
         let resuming = api::resume_session(client, region, bastion, session_id);
-        let ticket = timeout(START_DEADLINE, resuming)
-            .await
-            .unwrap_or_else(|_| Err(no_answer(region)))?;
-        match ticket {
+        match answered("ssm:ResumeSession", resuming).await? {
             Some(ticket) => join(&access, ticket).await.map(Some),
             None => Ok(None),
         }
@@ -458,11 +454,13 @@ pub(super) fn is_throttled(error: &TunnelError) -> bool {
     )
 }
 
-fn no_answer(region: &str) -> TunnelError {
-    TunnelError::ApiUnreachable {
-        region: region.to_owned(),
-        reason: format!("no answer in {} s", START_DEADLINE.as_secs()).into(),
-    }
+/// A call within [`START_DEADLINE`].
+async fn answered<T>(
+    name: &'static str,
+    call: impl Future<Output = Result<T, TunnelError>>,
+) -> Result<T, TunnelError> {
+    let called = within(name, Instant::now() + START_DEADLINE, call).await;
+    called.unwrap_or_else(|late| Err(TunnelError::Late(Box::new(late))))
 }
 
 fn unix_millis() -> u64 {

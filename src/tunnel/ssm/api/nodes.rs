@@ -9,10 +9,10 @@ use aws_smithy_types::date_time::Format;
 use tracing::debug;
 
 use super::refusal;
-use crate::aws::NODES_A_PAGE;
+use crate::aws::{NODES_A_PAGE, in_words};
 use crate::discover::is_id;
 use crate::foreign_text::ForeignText;
-use crate::tunnel::{ApiRefusal, Carrier, CarrierState, TunnelError, chain};
+use crate::tunnel::{ApiRefusal, Carrier, CarrierState, TunnelError};
 
 /// How long the look at a node's status may take. The refusal it explains waits for it.
 const STATUS_DEADLINE: Duration = Duration::from_secs(3);
@@ -126,7 +126,7 @@ async fn node_status(client: &Client, ids: &[&str]) -> Option<Vec<Node>> {
             Some(listed.into_iter().filter_map(Node::of).collect())
         }
         Ok(Err(error)) => {
-            debug!(reason = &*chain(&error), "no status of the managed node");
+            debug!(reason = &*in_words(&error), "no status of the managed node");
             None
         }
         Err(_) => {

@@ -78,12 +78,17 @@ fn in_tunnel(error: DiscoverError) -> TunnelError {
         DiscoverError::Unreachable { region, reason, .. } => {
             TunnelError::ApiUnreachable { region, reason }
         }
-        // Of a database, which is not what was asked for.
-        other @ (DiscoverError::NoDatabase { .. }
-        | DiscoverError::Unusable { .. }
-        | DiscoverError::Answer { .. }) => TunnelError::Protocol {
-            reason: other.to_string().into(),
+        DiscoverError::Late(late) => TunnelError::Late(Box::new(late)),
+        DiscoverError::Answer { action, reason } => TunnelError::BadAnswer {
+            operation: action.split_once(':').map_or(action, |(_, call)| call),
+            reason,
         },
+        // Of a database, which is not what was asked for.
+        other @ (DiscoverError::NoDatabase { .. } | DiscoverError::Unusable { .. }) => {
+            TunnelError::Protocol {
+                reason: other.to_string().into(),
+            }
+        }
     }
 }
 

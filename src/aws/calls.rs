@@ -1,0 +1,262 @@
+//! Calls of AWS's services within a deadline, and what became of one that was not answered in time:
+//! not sent for want of credentials, throttled, or silent. Only what was seen is said.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use tokio::time::{Instant, timeout_at};
+
+use super::query::throttles;
+
+tokio::task_local! {
+    /// What the call of this task has done. Credentials are loaded by a task of their own, so their
+    /// requests do not count.
+    static TRIES: Tries;
+}
+
+/// The attempts of one call, which count for the call that it is part of, too.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Tries {
+    seen: Arc<Mutex<Seen>>,
+    outer: Option<Arc<Tries>>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Seen {
+    sent: u32,
+    throttled: u32,
+    host: String,
+    /// The status of the last answer. None while an attempt waits for its own.
+    status: Option<u16>,
+}
+
+impl Tries {
+    fn lock(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn each(&self, note: impl Fn(&mut Seen)) {
+        let all = std::iter::successors(Some(self), |tries| tries.outer.as_deref());
+        all.for_each(|tries| note(&mut tries.lock()));
+    }
+
+    /// An answer has come, to its last byte.
+    pub(super) fn answered(&self, answer: &HttpResponse) {
+        let status = answer.status().as_u16();
+        let throttled = status >= 400 && is_throttling(answer);
+        self.each(|seen| {
+            seen.status = Some(status);
+            seen.throttled += u32::from(throttled);
+        });
+    }
+}
+
+/// Whether a refusal says that there were too many calls, in any of the services' ways.
+fn is_throttling(answer: &HttpResponse) -> bool {
+    const TOO_MANY_REQUESTS: u16 = 429;
+    let body = answer.body().bytes().unwrap_or_default();
+    let text = String::from_utf8_lossy(&body[..body.len().min(4 << 10)]).into_owned();
+    let mut words = text.split(|c: char| !c.is_ascii_alphanumeric());
+    answer.status().as_u16() == TOO_MANY_REQUESTS || words.any(throttles)
+}
+
+/// A request of the current task's call goes out to `host`.
+pub(super) fn sent(host: &str) -> Option<Tries> {
+    let tries = TRIES.try_with(Tries::clone).ok()?;
+    tries.each(|seen| {
+        seen.sent += 1;
+        host.clone_into(&mut seen.host);
+        seen.status = None;
+    });
+    Some(tries)
+}
+
+/// A call that was not answered in time.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{call} {}", self.what())]
+pub struct Late {
+    /// The service and the call, as IAM policies name it: `ssm:StartSession`.
+    pub call: &'static str,
+    /// How long it was waited for.
+    pub after: Duration,
+    /// Why there was no answer, as far as that was seen.
+    pub kind: LateKind,
+    seen: Seen,
+}
+
+/// What a call that was not answered in time was waiting for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LateKind {
+    /// Credentials to sign it with: it was not sent.
+    Credentials,
+    /// AWS answered that there were too many calls, and it was to be tried again.
+    Throttled,
+    /// An answer.
+    Silent,
+}
+
+impl Late {
+    fn new(call: &'static str, after: Duration, seen: Seen) -> Self {
+        let kind = match seen {
+            Seen { sent: 0, .. } => LateKind::Credentials,
+            Seen { throttled: 1.., .. } => LateKind::Throttled,
+            _ => LateKind::Silent,
+        };
+        Self {
+            call,
+            after,
+            kind,
+            seen,
+        }
+    }
+
+    fn what(&self) -> impl fmt::Display {
+        let Self {
+            after, kind, seen, ..
+        } = self;
+        let Seen { sent, host, .. } = seen;
+        let after = after.as_secs_f64().round();
+        let tries = match sent {
+            1 => "1 try".to_owned(),
+            sent => format!("{sent} tries"),
+        };
+        match (kind, seen.status) {
+            (LateKind::Credentials, _) => {
+                format!("was not sent: there were no AWS credentials after {after} s")
+            }
+            (LateKind::Throttled, _) => {
+                format!("was throttled by {host} for {after} s ({tries})")
+            }
+            (LateKind::Silent, None) => {
+                format!("had no answer from {host} in {after} s ({tries})")
+            }
+            (LateKind::Silent, Some(status)) => format!(
+                "had no usable answer from {host} in {after} s ({tries}, the last with HTTP status {status})"
+            ),
+        }
+    }
+}
+
+/// Makes a call, all its attempts included, within a deadline. Cancel-safe if `call` is.
+///
+/// # Errors
+/// [`Late`].
+pub(crate) async fn within<T>(
+    name: &'static str,
+    until: Instant,
+    call: impl Future<Output = T>,
+) -> Result<T, Late> {
+    let began = Instant::now();
+    let tries = Tries {
+        outer: TRIES.try_with(|outer| Arc::new(outer.clone())).ok(),
+        ..Tries::default()
+    };
+    let watched = TRIES.scope(tries.clone(), call);
+    match timeout_at(until, watched).await {
+        Ok(answer) => Ok(answer),
+        Err(_) => Err(Late::new(name, began.elapsed(), tries.lock().clone())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_smithy_types::body::SdkBody;
+
+    use super::*;
+
+    fn answer(status: u16, body: &'static str) -> HttpResponse {
+        let status = status.try_into().unwrap();
+        HttpResponse::new(status, SdkBody::from(body))
+    }
+
+    async fn late(answers: &[Option<HttpResponse>]) -> Late {
+        let call = async {
+            for answer in answers {
+                let tries = sent("ssm.example.com").unwrap();
+                if let Some(answer) = answer {
+                    tries.answered(answer);
+                }
+            }
+            std::future::pending::<()>().await;
+        };
+        let until = Instant::now() + Duration::from_secs(15);
+        within("ssm:StartSession", until, call).await.unwrap_err()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_waited_for_is_said_as_far_as_it_was_seen() {
+        let throttled = || Some(answer(400, r#"{"__type":"ThrottlingException"}"#));
+        let xml = || {
+            Some(answer(
+                503,
+                "<Error><Code>RequestLimitExceeded</Code></Error>",
+            ))
+        };
+        let broken = || Some(answer(500, "the word Throttlings is no code"));
+        for (answers, kind, words) in [
+            (
+                vec![],
+                LateKind::Credentials,
+                "was not sent: there were no AWS credentials after 15 s",
+            ),
+            (
+                vec![None],
+                LateKind::Silent,
+                "had no answer from ssm.example.com in 15 s (1 try)",
+            ),
+            (
+                vec![broken(), None],
+                LateKind::Silent,
+                "had no answer from ssm.example.com in 15 s (2 tries)",
+            ),
+            (
+                vec![broken()],
+                LateKind::Silent,
+                "had no usable answer from ssm.example.com in 15 s (1 try, the last with HTTP status 500)",
+            ),
+            (
+                vec![throttled(), throttled()],
+                LateKind::Throttled,
+                "was throttled by ssm.example.com for 15 s (2 tries)",
+            ),
+            (
+                vec![xml(), None],
+                LateKind::Throttled,
+                "was throttled by ssm.example.com for 15 s (2 tries)",
+            ),
+            (
+                vec![Some(answer(429, ""))],
+                LateKind::Throttled,
+                "was throttled by ssm.example.com for 15 s (1 try)",
+            ),
+        ] {
+            let late = late(&answers).await;
+            assert_eq!(late.kind, kind, "{late}");
+            assert_eq!(late.to_string(), format!("ssm:StartSession {words}"));
+        }
+        assert!(sent("x").is_none(), "outside of a call nothing is counted");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_within_a_call_counts_for_both() {
+        let soon = |seconds| Instant::now() + Duration::from_secs(seconds);
+        let inner = async {
+            let called = async { _ = sent("rds.example.com") };
+            assert!(
+                within("rds:DescribeDBClusters", soon(1), called)
+                    .await
+                    .is_ok()
+            );
+            std::future::pending::<()>().await;
+        };
+        let late = within("ssm:StartSession", soon(3), inner)
+            .await
+            .unwrap_err();
+        assert_eq!(
+            late.to_string(),
+            "ssm:StartSession had no answer from rds.example.com in 3 s (1 try)"
+        );
+    }
+}

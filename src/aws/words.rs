@@ -1,0 +1,141 @@
+//! The SDK's errors in words for users: its own are for those who program with it.
+
+use std::error::Error;
+
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use aws_smithy_runtime_api::client::result::SdkError;
+
+use super::limit::TooLong;
+use crate::foreign_text::ForeignText;
+
+/// Links of an error chain that name a type of the SDK's and nothing else (aws-smithy-runtime-api,
+/// `result.rs` and `orchestrator/error.rs`; aws-credential-types, `error.rs`; the services'
+/// `error_meta.rs`).
+const EMPTY: [&str; 24] = [
+    "failed to construct request",
+    "request has timed out",
+    "dispatch failure",
+    "response error",
+    "service error",
+    "connector error",
+    "operation error",
+    "interceptor error",
+    "an unknown error occurred",
+    "timeout",
+    "user error",
+    "io error",
+    "other",
+    "unhandled error",
+    "client error (Connect)",
+    "client error (SendRequest)",
+    "connection error",
+    "an error occurred while loading credentials",
+    "an error occurred while loading an access token",
+    "unexpected credentials error",
+    "unexpected access token providererror",
+    "the credentials provider was not properly configured",
+    "the access token provider was not properly configured",
+    "the credential provider was not enabled",
+];
+
+/// An error of the SDK's with its causes, in one line: what happened, without the SDK's own names for
+/// where it happened in the SDK.
+pub(crate) fn in_words(error: &(dyn Error + 'static)) -> ForeignText {
+    let mut said: Vec<String> = Vec::new();
+    for link in std::iter::successors(Some(error), |link| (**link).source()) {
+        let text = one_line(&link.to_string());
+        let known = said.iter().any(|before| before.contains(&text));
+        if text.is_empty() || known || is_empty(&text) {
+            continue;
+        }
+        said.push(translated(&text).unwrap_or(text));
+    }
+    match said.is_empty() {
+        true => "no reason was given".into(),
+        false => said.join(": ").into(),
+    }
+}
+
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+fn is_empty(text: &str) -> bool {
+    // A `Debug` form that has got into a `Display` one, such as `Other(OtherError(…))`.
+    let is_debug = || {
+        let name = text.split(['(', '{', ' ']).next().unwrap_or_default();
+        let is_type = name.starts_with(|c: char| c.is_ascii_uppercase())
+            && name.chars().all(|c| c.is_ascii_alphanumeric());
+        let rest = text[name.len()..].trim_start();
+        is_type && name.len() > 1 && (rest.starts_with('(') || rest.starts_with('{'))
+    };
+    EMPTY.contains(&text) || text.starts_with("unhandled error (") || is_debug()
+}
+
+/// What the SDK says to those who build with it, as it concerns those who run what was built.
+fn translated(text: &str) -> Option<String> {
+    const FEATURE: &str = "cargo feature(s) enabled: ";
+    if let Some((_, rest)) = text.split_once(FEATURE) {
+        let feature = rest.split(['.', ' ']).next().unwrap_or_default();
+        return Some(match feature {
+            "credentials-login" => {
+                "the profile uses login_session (aws login), which pgiam does not support"
+                    .to_owned()
+            }
+            feature => format!("the profile uses {feature}, which pgiam does not support"),
+        });
+    }
+    for (theirs, ours) in [
+        (
+            "a character literal was not valid",
+            "a time in it is not of the form 2030-01-31T12:00:00Z",
+        ),
+        (
+            "no DNS resolver was provided",
+            "its host is no address of this machine or of a container service",
+        ),
+        (
+            "This indicates an SDK bug",
+            "the instance metadata service refused the request",
+        ),
+        ("Failed to parse profile file", "the file cannot be parsed"),
+        (
+            "failed to parse header",
+            "a value that is sent in a header contains a character that no header may have",
+        ),
+        (
+            "failed to parse header value",
+            "a value that is sent in a header contains a character that no header may have",
+        ),
+        (
+            "user agent metadata was not valid",
+            "a value of the environment that is sent as User-Agent contains a character that no header may have",
+        ),
+    ] {
+        if text.contains(theirs) {
+            return Some(ours.to_owned());
+        }
+    }
+    None
+}
+
+/// What is wrong with an answer that has come and is no refusal: it is too long, or its document is
+/// none. `None` for every other failure.
+pub(crate) fn bad_answer<E>(error: &SdkError<E, HttpResponse>) -> Option<ForeignText>
+where
+    E: Error + 'static,
+{
+    let mut links = std::iter::successors(Some(error as &(dyn Error + 'static)), |link| {
+        (**link).source()
+    });
+    if let Some(too_long) = links.find_map(|link| link.downcast_ref::<TooLong>()) {
+        return Some(too_long.to_string().into());
+    }
+    let answer = error.raw_response()?;
+    answer.status().is_success().then(|| {
+        let status = answer.status().as_u16();
+        // The parsers of the SDK print their own types.
+        tracing::debug!(reason = %in_words(error), "an answer of AWS that cannot be read");
+        format!("HTTP status {status}, and a body that is no answer to this call").into()
+    })
+}

@@ -1,0 +1,61 @@
+//! The outcome of work that runs in a task of its own.
+//!
+//! Callers wait for such work. If it panics, they must get an error, as for every other failure, and the
+//! same back-off: a task that vanishes would be started again at once, for as long as a caller waits.
+
+use std::panic::AssertUnwindSafe;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+
+/// How long the error of a panic answers later callers: first, and at most. It doubles. A panic comes
+/// from the same input each time, so an immediate second attempt fails in the same way.
+pub(crate) const PANIC_STANDS: (Duration, Duration) =
+    (Duration::from_secs(5), Duration::from_secs(60));
+
+/// The work ended without a result: it panicked, or its task was cancelled. The panic hook
+/// ([`crate::crash`]) has logged where.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("an internal error of pgiam, which the log shows as internal.panic")]
+pub struct Stopped;
+
+/// Runs `work` to its end. A panic is [`Stopped`].
+pub(crate) async fn outcome<T>(work: impl Future<Output = T>) -> Result<T, Stopped> {
+    // The work owns its state, or holds locks whose users do not mind a panic (see each `lock`).
+    let ended = AssertUnwindSafe(work).catch_unwind().await;
+    ended.map_err(|_panic| Stopped)
+}
+
+/// How long the next panic's error stands, after one that stood for `last`.
+pub(crate) fn next_pause(last: Option<Duration>) -> Duration {
+    let (first, longest) = PANIC_STANDS;
+    last.map_or(first, |last| (last * 2).min(longest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_is_an_outcome() {
+        assert_eq!(outcome(async { 7 }).await, Ok(7));
+        let panics = async {
+            tokio::task::yield_now().await;
+            panic!("on purpose")
+        };
+        assert_eq!(outcome::<()>(panics).await, Err(Stopped));
+    }
+
+    #[test]
+    fn pauses_double_up_to_a_minute() {
+        let mut last = None;
+        let pauses: Vec<u64> = std::iter::repeat_with(|| {
+            let pause = next_pause(last);
+            last = Some(pause);
+            pause.as_secs()
+        })
+        .take(6)
+        .collect();
+        assert_eq!(pauses, [5, 10, 20, 40, 60, 60]);
+    }
+}

@@ -1,0 +1,71 @@
+//! Programs of the user that must not outlive what they were started for.
+
+use std::process::Stdio;
+
+use tokio::process::{Child, Command};
+
+/// A command line for the system's shell, in a process group of its own where the system has such
+/// groups. On Windows only the shell itself is ended with it.
+#[must_use]
+pub fn shell(command_line: &str) -> Command {
+    let mut command = of_system(command_line);
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    command
+}
+
+#[cfg(not(windows))]
+fn of_system(command_line: &str) -> Command {
+    let mut command = Command::new("sh");
+    command.args(["-c", command_line]);
+    #[cfg(unix)]
+    command.process_group(0);
+    command
+}
+
+/// `cmd.exe` does not understand the quoting that programs use among each other.
+#[cfg(windows)]
+fn of_system(command_line: &str) -> Command {
+    let mut command = Command::new("cmd.exe");
+    command.arg("/C").raw_arg(format!("\"{command_line}\""));
+    command
+}
+
+/// Ends a process group when it is dropped: the program and whatever it has started that did not
+/// leave the group.
+#[derive(Debug)]
+pub struct EndOnDrop {
+    #[cfg(unix)]
+    group: Option<rustix::process::Pid>,
+}
+
+impl EndOnDrop {
+    /// The group that `child` leads, made by [`shell`].
+    #[must_use]
+    #[cfg_attr(
+        not(unix),
+        expect(unused_variables, reason = "there are no groups to end")
+    )]
+    pub fn of(child: &Child) -> Self {
+        Self {
+            #[cfg(unix)]
+            group: child
+                .id()
+                .and_then(|id| i32::try_from(id).ok())
+                .and_then(rustix::process::Pid::from_raw),
+        }
+    }
+}
+
+#[cfg(unix)]
+impl Drop for EndOnDrop {
+    fn drop(&mut self) {
+        if let Some(group) = self.group {
+            // ESRCH: all of it has ended.
+            _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+        }
+    }
+}

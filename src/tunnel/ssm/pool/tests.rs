@@ -1,0 +1,106 @@
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
+use bytes::Bytes;
+use tempfile::TempDir;
+
+use super::*;
+use crate::aws::{AwsContext, AwsOptions};
+use crate::config::{File, Layer, Via};
+use crate::tunnel::Transport;
+use crate::tunnel::ssm::supervisor::SsmTransport;
+
+const NEED: Need = Need {
+    not_before: None,
+    brief: false,
+    hello: Hello::Repeatable,
+    elsewhere: false,
+};
+const HOST: &str = "orders.cluster-abc.eu-central-1.rds.amazonaws.com";
+
+fn settings() -> SsmSettings {
+    let text = format!("[targets.orders]\nhost = '{HOST}'\nbastion = 'i-0123456789abcdef0'\n");
+    let file: File = toml::from_str(&text).unwrap();
+    let mut targets = file.targets(&[], &Layer::default(), "").unwrap();
+    match targets.remove(0).via {
+        Via::Ssm(settings) => settings,
+        Via::Direct => panic!("a tunnel"),
+    }
+}
+
+/// A context whose credentials cannot be asked for without a panic, and how often they were.
+fn panicking(dir: &TempDir) -> (AwsContext, Arc<AtomicUsize>) {
+    let empty = |name| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, "").unwrap();
+        Some(path)
+    };
+    let attempts = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&attempts);
+    let aws = AwsContext::new(AwsOptions {
+        region: Some("eu-central-1".to_owned()),
+        config_file: empty("config"),
+        credentials_file: empty("credentials"),
+        clock: Arc::new(move || {
+            count.fetch_add(1, SeqCst);
+            panic!("on purpose")
+        }),
+        ..AwsOptions::default()
+    });
+    (aws, attempts)
+}
+
+/// Clients that try again all the time.
+#[tokio::test(start_paused = true)]
+async fn a_panic_is_told_to_all_and_not_provoked_again_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let (aws, attempts) = panicking(&dir);
+    let endpoint: Endpoint = format!("{HOST}:5432").parse().unwrap();
+    let region = Some("eu-central-1".to_owned());
+    let transport = SsmTransport::new(Arc::new(aws), region, settings(), endpoint);
+    let begin = Instant::now();
+    let mut told = 0;
+    while begin.elapsed() < Duration::from_secs(60) {
+        for brief in [false, true] {
+            let hello = Bytes::from_static(b"hello");
+            let opened = match brief {
+                false => transport.open(hello).await,
+                true => transport.open_briefly(hello).await,
+            };
+            let error = opened.err().unwrap();
+            assert!(matches!(error, TunnelError::Internal(_)), "{error}");
+        }
+        let error = transport.prepare().await.unwrap_err();
+        assert!(matches!(error, TunnelError::Internal(_)), "{error}");
+        told += 3;
+        sleep(Duration::from_millis(10)).await;
+    }
+    assert!(told > 1000, "{told}");
+    assert_eq!(attempts.load(SeqCst), 4, "at 0, 5, 15 and 35 s");
+    assert_eq!(transport.stats().failed, 4);
+    transport.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_that_is_cancelled_is_a_failure_and_no_reason_to_start_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let (aws, attempts) = panicking(&dir);
+    let endpoint: Endpoint = format!("{HOST}:5432").parse().unwrap();
+    let region = Some("eu-central-1".to_owned());
+    let starter = Starter::new(Arc::new(aws), region, settings(), endpoint.clone());
+    let pool = Pool::new(starter, settings(), endpoint);
+    // What a task leaves behind that is dropped before its end.
+    let (tell, starting) = watch::channel(None);
+    pool.lock().starting = Some(starting);
+    let waiting = {
+        let pool = Arc::clone(&pool);
+        tokio::spawn(async move { pool.open(NEED).await.err() })
+    };
+    tokio::task::yield_now().await;
+    drop(tell);
+    let error = waiting.await.unwrap().unwrap();
+    assert!(matches!(error, TunnelError::Internal(_)), "{error}");
+    // The next one gets the same answer, for a while.
+    let error = pool.open(NEED).await.err().unwrap();
+    assert!(matches!(error, TunnelError::Internal(_)), "{error}");
+    assert_eq!(attempts.load(SeqCst), 0);
+}
