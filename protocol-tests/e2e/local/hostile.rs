@@ -117,8 +117,9 @@ async fn a_thousand_hostile_connections_leave_nothing_behind() {
     .await;
     assert_eq!(world.query("select 1").await, "1");
     let calm = descriptors(&world);
-    // Some of the pool's sessions may have been opened for the load, and stay.
-    let settled = || (descriptors(&world) <= calm + 4).then_some(());
+    // Three further sessions may have been opened for the load, and stay: each is a socket and the
+    // note of its id.
+    let settled = || (descriptors(&world) <= calm + 7).then_some(());
     // The allocator and the tunnel get to know the load first.
     attacks(&world, 0..200).await;
     world.wait_no_backends().await;
