@@ -241,7 +241,9 @@ impl Outgoing {
             return Err("acknowledges a sequence number with another message's id");
         }
         let sample = now.saturating_duration_since(unacked.sent);
-        if std::mem::take(&mut unacked.miss_next_ack) && sample < RECORDED_AFTER {
+        // `set_races` wants them whatever the machine's speed.
+        let missed = sample < RECORDED_AFTER || self.control.read(|s| s.races.is_none());
+        if std::mem::take(&mut unacked.miss_next_ack) && missed {
             return Ok(());
         }
         *slot = None;
