@@ -608,12 +608,16 @@ mod tests {
             &b""[..],
             b"Q\0\0\0\x06;\0X\0\0\0\x04",
             b"P\0\0\0\x08\0\0\0\0",
+            // Execute, Sync, CopyDone, Sync: the server ignores the first Sync, and has answered.
+            b"E\0\0\0\x09\0\0\0\0\0S\0\0\0\x04c\0\0\0\x04S\0\0\0\x04",
         ] {
+            let answered: &[u8] = if said.starts_with(b"E") { READY } else { b"" };
             let Pair {
                 mut client,
-                server,
+                mut server,
                 splice,
             } = spliced(said, b"", std::future::pending());
+            server.write_all(answered).await.unwrap();
             client.shutdown().await.unwrap();
             let began = Instant::now();
             let end = splice.await.unwrap();

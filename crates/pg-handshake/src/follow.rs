@@ -29,6 +29,8 @@ pub struct Follower {
     /// The types of messages to count.
     wanted: &'static [u8],
     counted: u64,
+    /// The message before was a Sync, and has been counted.
+    sync_counted: bool,
 }
 
 /// Types of the messages of a client that the server answers with a ReadyForQuery each: Query, Sync,
@@ -53,7 +55,9 @@ impl Follower {
         }
     }
 
-    /// How many messages of the types that are counted have begun.
+    /// How many messages of the types that are counted have begun. A Sync that COPY data follow is
+    /// not counted: during COPY FROM STDIN the server ignores it (PostgreSQL docs, "COPY
+    /// Operations").
     #[must_use]
     pub fn counted(&self) -> u64 {
         self.counted
@@ -123,7 +127,11 @@ impl Follower {
             return Err(error);
         }
         self.have = 0;
-        self.counted += u64::from(self.wanted.contains(&tag));
+        let is_copy = matches!(tag, b'd' | b'c' | b'f');
+        self.counted -= u64::from(is_copy && self.sync_counted);
+        let counts = self.wanted.contains(&tag);
+        self.counted += u64::from(counts);
+        self.sync_counted = counts && tag == b'S';
         self.error_head.clear();
         self.body_left = length as usize - 4;
         Ok(())
