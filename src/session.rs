@@ -119,19 +119,8 @@ pub async fn serve(
                 };
                 session.run(client, startup, (startup_permit, entry)).await;
             }
-            Ok(Err((error, client))) => {
-                refuse(
-                    &proxy.observed,
-                    client,
-                    (&error, None),
-                    &Greeting::default(),
-                )
-                .await;
-            }
-            Err(after) => {
-                let error = SessionError::GreetingTimeout(after);
-                refuse(&proxy.observed, None, (&error, None), &Greeting::default()).await;
-            }
+            Ok(Err((error, client))) => refuse_early(&proxy, client, &error).await,
+            Err(after) => refuse_early(&proxy, None, &SessionError::GreetingTimeout(after)).await,
         }
     }
     .instrument(span)
@@ -150,19 +139,16 @@ pub async fn turn_away(proxy: Arc<Proxy>, entry: Entry, connection: Refused<Stre
         };
         match turned_away {
             Ok((key, stream)) => cancel::deliver(&proxy, &entry, &key, stream).await,
-            Err((error, client)) => {
-                refuse(
-                    &proxy.observed,
-                    client,
-                    (&error, None),
-                    &Greeting::default(),
-                )
-                .await;
-            }
+            Err((error, client)) => refuse_early(&proxy, client, &error).await,
         }
     }
     .instrument(span)
     .await;
+}
+
+/// Refuses a client before its target is known.
+async fn refuse_early(proxy: &Proxy, client: Option<Local>, error: &SessionError) {
+    refuse(&proxy.observed, client, (error, None), &Greeting::default()).await;
 }
 
 /// Resolves when a client has had enough time to say what it wants, and others wait for its place.
