@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 
+use crate::jitter::doubled;
+
 /// How long the error of a panic answers later callers: first, and at most. It doubles. A panic comes
 /// from the same input each time, so an immediate second attempt fails in the same way.
 pub(crate) const PANIC_STANDS: (Duration, Duration) =
@@ -28,8 +30,7 @@ pub(crate) async fn outcome<T>(work: impl Future<Output = T>) -> Result<T, Stopp
 
 /// How long the next panic's error stands, after one that stood for `last`.
 pub(crate) fn next_pause(last: Option<Duration>) -> Duration {
-    let (first, longest) = PANIC_STANDS;
-    last.map_or(first, |last| (last * 2).min(longest))
+    doubled(last, PANIC_STANDS)
 }
 
 #[cfg(test)]

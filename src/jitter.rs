@@ -1,4 +1,4 @@
-//! Pauses that many programs do not take at the same time.
+//! Pauses between attempts: how they grow, and that programs do not take them at the same time.
 
 use std::time::Duration;
 
@@ -13,4 +13,9 @@ pub(crate) fn jitter(most: Duration) -> Duration {
     )]
     let fraction = (random >> 11) as f64 / (1_u64 << 53) as f64;
     most.mul_f64(0.5 + fraction / 2.0)
+}
+
+/// The pause after one of `last`: the first, then twice the last, up to the longest.
+pub(crate) fn doubled(last: Option<Duration>, (first, longest): (Duration, Duration)) -> Duration {
+    last.map_or(first, |last| (last * 2).min(longest))
 }

@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep_until};
 use tracing::debug;
 
 use super::{Admitted, Arrival, Guard, Refusal, Refused};
+use crate::jitter::doubled;
 #[cfg(unix)]
 use crate::platform::descriptors;
 use crate::platform::socket::UnixSocket;
@@ -22,8 +23,7 @@ use crate::tunnel::direct;
 
 /// Pause after an accept that failed for want of descriptors or memory, which do not come back within
 /// microseconds; it doubles as long as that goes on.
-const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
 
 /// Connections of one entrance whose owners are being looked up in the kernel's tables. Then it
 /// accepts no more until some are found.
@@ -223,10 +223,7 @@ impl<L: Listens> Entrance<L> {
             return;
         }
         self.guard.complain(error);
-        let pause = match self.paused {
-            Some((_, pause)) => (pause * 2).min(LONGEST_PAUSE),
-            None => SHORTEST_PAUSE,
-        };
+        let pause = doubled(self.paused.map(|(_, pause)| pause), PAUSE);
         self.paused = Some((Instant::now() + pause, pause));
     }
 }

@@ -17,7 +17,7 @@ use super::state::Hello;
 use super::stream::{NotOpened, SsmStream};
 use crate::background::{self, Stopped};
 use crate::config::{Endpoint, SsmSettings};
-use crate::jitter::jitter;
+use crate::jitter::{doubled, jitter};
 use crate::tunnel::{Readiness, SessionStats, TunnelError, TunnelStats, TunnelTotals};
 
 /// How often a waiting connection looks whether a session has become quiet.
@@ -455,14 +455,14 @@ impl Sessions {
     /// end during a pause are one failure.
     fn could_not_resolve(&mut self, error: &TunnelError) {
         let now = Instant::now();
-        let (first, longest) = NAME_PAUSE;
+        let (_, longest) = NAME_PAUSE;
         let (until, pause) = match &self.unresolved {
             Some(last) if now < last.until => (last.until, last.pause),
-            Some(last) if now < last.until + longest => {
-                let pause = (last.pause * 2).min(longest);
+            last => {
+                let recent = last.as_ref().filter(|last| now < last.until + longest);
+                let pause = doubled(recent.map(|last| last.pause), NAME_PAUSE);
                 (now + pause, pause)
             }
-            _ => (now + first, first),
         };
         self.unresolved = Some(Unresolved {
             until,
@@ -484,9 +484,8 @@ impl Sessions {
         if error.is_about_the_name() {
             self.could_not_resolve(error);
         }
-        let (first, longest) = REFUSED_PAUSE;
         if is_throttled(error) {
-            self.standing = Some((Instant::now() + jitter(first), error.clone()));
+            self.standing = Some((Instant::now() + jitter(REFUSED_PAUSE.0), error.clone()));
         }
         if matches!(error, TunnelError::Internal(_)) {
             let pause = background::next_pause(self.panic_pause);
@@ -496,9 +495,7 @@ impl Sessions {
         if self.all.is_empty() {
             return; // There is nothing to share: the next connection asks again.
         }
-        let pause = self
-            .refused
-            .map_or(first, |(_, pause)| (pause * 2).min(longest));
+        let pause = doubled(self.refused.map(|(_, pause)| pause), REFUSED_PAUSE);
         self.refused = Some((Instant::now() + jitter(pause), pause));
         warn!(%error, sessions = self.all.len(), "no further session; new connections share those that are open");
     }
