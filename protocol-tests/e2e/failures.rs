@@ -23,7 +23,10 @@ use protocol_tests::events::Event;
 use protocol_tests::iam::User;
 use serde_json::Value;
 
-use crate::support::{Ran, World, eventually};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::support::{HOST, PORT, Ran, World, eventually};
 
 /// What users of one part of the program get to read when it fails.
 pub(crate) struct Record {
@@ -124,6 +127,36 @@ impl Record {
         settings.set_prepend_module_to_snapshot(false);
         settings.set_omit_expression(true);
         settings.bind(|| insta::assert_snapshot!(self.name, self.text.trim_end()));
+    }
+}
+
+/// A database that agrees to TLS and says nothing more.
+pub(crate) struct SilentDatabase(TcpListener);
+
+/// Puts one into the place of the database.
+pub(crate) async fn silent_database(world: &World) -> SilentDatabase {
+    let silent = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let addr = silent.local_addr().expect("its address");
+    world.sandbox.vpc().open(HOST, PORT, addr);
+    SilentDatabase(silent)
+}
+
+impl SilentDatabase {
+    /// Has AWS end all sessions with these `words` in the middle of a login's TLS. The login stands
+    /// still as long as what comes back is held.
+    pub(crate) async fn end_sessions(
+        &self,
+        world: &World,
+        words: impl Fn(&str) -> String,
+    ) -> TcpStream {
+        let (mut held, _) = self.0.accept().await.expect("the agent dials");
+        held.write_all(b"S").await.expect("it agrees");
+        let mut hello = [0; 9];
+        held.read_exact(&mut hello).await.expect("SSLRequest, TLS");
+        for id in world.sandbox.open_sessions() {
+            assert!(world.sandbox.end_session(&id, &words(&id)));
+        }
+        held
     }
 }
 

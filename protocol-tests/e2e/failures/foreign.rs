@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
 use super::aws::no_keys;
-use super::refusals;
+use super::{refusals, silent_database};
 use crate::support::{HOST, PATIENCE, PORT, Setup, World, eventually, pgiam, run};
 
 /// Commands to a terminal, a line of its own, and a mark that turns the reading direction.
@@ -76,21 +76,8 @@ async fn answers_of_aws_and_last_words_of_the_agent() {
         world.sandbox.api().recover();
     }
 
-    // A database that agrees to TLS and says nothing more, and a session that ends meanwhile.
-    let silent = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let addr = silent.local_addr().expect("its address");
-    world.sandbox.vpc().open(HOST, PORT, addr);
-    let ended = async {
-        let (mut held, _) = silent.accept().await.expect("the agent dials");
-        held.write_all(b"S").await.expect("it agrees");
-        let mut hello = [0; 9];
-        held.read_exact(&mut hello).await.expect("SSLRequest, TLS");
-        for id in world.sandbox.open_sessions() {
-            let words = format!("{HOSTILE} session_token={SECRET}");
-            assert!(world.sandbox.end_session(&id, &words));
-        }
-        held
-    };
+    let silent = silent_database(&world).await;
+    let ended = silent.end_sessions(&world, |_| format!("{HOSTILE} session_token={SECRET}"));
     let (said, _held) = tokio::join!(refused(&world, "last words"), ended);
     assert!(said.contains("\\u{1b}]0;owned\\u{7}"), "{said}");
     world.stop().await;

@@ -4,10 +4,9 @@ use std::time::{Duration, Instant};
 
 use protocol_tests::events::Event;
 use protocol_tests::vpc::Endpoint;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
-use super::{Record, tokens_seen};
+use super::{Record, silent_database, tokens_seen};
 use crate::support::{BASTION, HOST, PATIENCE, PORT, Setup, World, eventually};
 
 #[tokio::test]
@@ -116,22 +115,8 @@ async fn agents_that_do_not_serve() {
 async fn the_tunnel_breaks_during_the_login() {
     let mut record = Record::new("broken-tunnel");
     let world = World::start().await;
-    // A database that agrees to TLS and says nothing more.
-    let silent = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let addr = silent.local_addr().expect("its address");
-    world.sandbox.vpc().open(HOST, PORT, addr);
-
-    let ended = async {
-        let (mut held, _) = silent.accept().await.expect("the agent dials");
-        held.write_all(b"S").await.expect("it agrees");
-        let mut hello = [0; 9];
-        held.read_exact(&mut hello).await.expect("SSLRequest, TLS");
-        for id in world.sandbox.open_sessions() {
-            let reason = format!("Session: {id} timed out.");
-            assert!(world.sandbox.end_session(&id, &reason));
-        }
-        held
-    };
+    let silent = silent_database(&world).await;
+    let ended = silent.end_sessions(&world, |id| format!("Session: {id} timed out."));
     let (_, held) = tokio::join!(record.refused(&world, "AWS ends the session", &[]), ended);
     drop(held);
 

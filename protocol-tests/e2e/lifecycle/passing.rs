@@ -27,6 +27,12 @@ impl World {
     }
 }
 
+/// A client gets in; then everything ends.
+async fn is_served(world: World) {
+    assert_eq!(world.query("select 'in'").await, "in");
+    world.stop().await;
+}
+
 #[tokio::test]
 async fn the_only_target_without_credentials_is_served_and_recovers() {
     for config in [by_identifier(), ordinary_config()] {
@@ -58,8 +64,7 @@ async fn the_only_target_without_credentials_is_served_and_recovers() {
         );
         let waited = world.pgiam(&["wait", "--timeout", "0"]).await;
         assert_eq!(waited.code, Some(0), "{waited:?}");
-        assert_eq!(world.query("select 'in'").await, "in");
-        world.stop().await;
+        is_served(world).await;
     }
 }
 
@@ -85,8 +90,7 @@ async fn throttling_at_the_start_passes() {
         database,
         sandbox,
     };
-    assert_eq!(world.query("select 'in'").await, "in");
-    world.stop().await;
+    is_served(world).await;
 }
 
 #[tokio::test]
@@ -126,8 +130,7 @@ async fn a_warm_up_that_fails_is_a_warning_and_no_readiness() {
         database,
         sandbox,
     };
-    assert_eq!(world.query("select 'in'").await, "in");
-    world.stop().await;
+    is_served(world).await;
 }
 
 #[tokio::test]

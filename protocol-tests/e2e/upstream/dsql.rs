@@ -17,25 +17,20 @@ async fn dsql(more: &str) -> World {
     .await
 }
 
+/// The role that `user` is in the database.
+async fn who(world: &World, user: &str) -> String {
+    let sql = "select current_user";
+    let asked = ["-A", "-t", "-U", user, "-d", "app", "-c", sql];
+    clean_rows(&world.psql(&asked).await).to_owned()
+}
+
 #[tokio::test]
 async fn ordinary_roles_and_admin_log_in_by_direct_tls() {
     let world = dsql("").await;
     for user in ["db_user", "admin"] {
         assert_eq!(round_trips(&world, user).await, 3, "{user}");
         assert_eq!(round_trips(&world, user).await, 2, "{user}");
-        let ran = world
-            .psql(&[
-                "-A",
-                "-t",
-                "-U",
-                user,
-                "-d",
-                "app",
-                "-c",
-                "select current_user",
-            ])
-            .await;
-        assert_eq!(clean_rows(&ran), user);
+        assert_eq!(who(&world, user).await, user);
     }
     assert_eq!(tokens(&world), [true; 6]);
     assert_eq!(direct(&world, CLUSTER), [true; 6]);
@@ -57,17 +52,7 @@ async fn an_alias_is_treated_as_what_it_leads_to() {
     })
     .await;
     for user in ["db_user", "admin"] {
-        let who = [
-            "-A",
-            "-t",
-            "-U",
-            user,
-            "-d",
-            "app",
-            "-c",
-            "select current_user",
-        ];
-        assert_eq!(clean_rows(&world.psql(&who).await), user);
+        assert_eq!(who(&world, user).await, user);
     }
     assert_eq!(tokens(&world), [true; 2]);
     assert_eq!(direct(&world, CLUSTER), [true; 2]);
