@@ -5,8 +5,10 @@ mod chain;
 mod clock;
 mod endpoints;
 mod error;
+mod files;
 mod identity;
 mod limit;
+mod metadata;
 pub mod partition;
 mod process;
 mod profile;
@@ -244,6 +246,12 @@ impl AwsContext {
         self.inner.watch.offset()
     }
 
+    /// Whether credentials are being loaded at this moment, for this caller or another one.
+    #[must_use]
+    pub fn is_loading(&self) -> bool {
+        self.inner.credentials.is_running()
+    }
+
     /// Where answers that do not come through the SDK are to be noted.
     pub(crate) fn clock_watch(&self) -> Arc<ClockWatch> {
         self.inner.watch.clone()
@@ -270,7 +278,9 @@ impl AwsContext {
         let trust = inner.trust(&plan).await?;
         let loader = inner.loader(&plan, trust)?;
         let loader = loader.credentials_provider(FromContext(inner.clone()));
-        Ok(loader.load().await)
+        let config = loader.load().await;
+        endpoints::check(&config)?;
+        Ok(config)
     }
 }
 
@@ -315,6 +325,7 @@ impl Inner {
         let plan = profile::read(&self.options).await?;
         let trust = self.trust(&plan).await?;
         valid::headers()?;
+        valid::endpoints()?;
         let conf = ProviderConfig::without_region()
             .with_http_client(self.client(&trust.http))
             .with_behavior_version(Some(BehaviorVersion::latest()))
@@ -327,7 +338,7 @@ impl Inner {
         let ways = chain::Ways {
             options: &self.options,
             plan: &plan,
-            local_http: self.client(&trust.local_http),
+            local_http: metadata::checked(self.client(&trust.local_http)),
             sts,
         };
         let chain = chain::build(&conf, ways);
@@ -385,12 +396,13 @@ impl Inner {
         trust: &Trust,
     ) -> Result<ConfigLoader, CredentialsError> {
         valid::headers()?;
+        valid::endpoints()?;
         let loader = aws_config::defaults(BehaviorVersion::latest())
             .http_client(self.client(&trust.http))
             .region(RegionProviderChain::first_try(self.region(plan)?))
             // Caching is done here, where it can be undone.
             .identity_cache(IdentityCache::no_cache())
-            .profile_files(profile::files(&self.options));
+            .profile_files(profile::files_of(&self.options));
         Ok(match &self.options.profile {
             Some(name) => loader.profile_name(name),
             None => loader,

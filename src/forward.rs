@@ -92,8 +92,13 @@ pub enum ForwardError {
     #[error(transparent)]
     Tunnel(#[from] TunnelError),
     /// The tunnel took too long.
-    #[error("the tunnel was not ready within {} s", .0.as_secs())]
-    Timeout(Duration),
+    #[error("the tunnel was not ready within {} s", .after.as_secs())]
+    Timeout {
+        /// How long the client has waited.
+        after: Duration,
+        /// The step that was waited for, as a noun.
+        waiting: Option<&'static str>,
+    },
     /// Too many connections at once.
     #[error("too many connections: {limit} are open")]
     TooManyConnections {
@@ -337,7 +342,10 @@ impl Shared {
             opened = timeout(deadline, self.transport.open(Bytes::new())) => opened,
             () = self.stop.cancelled() => return Err(ForwardError::ShuttingDown),
         };
-        let mut server = opened.map_err(|_| ForwardError::Timeout(deadline))??;
+        let mut server = opened.map_err(|_| ForwardError::Timeout {
+            after: deadline,
+            waiting: self.transport.waits_for(),
+        })??;
         let tunnel_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         info!(tunnel_ms, "connection open");
         live.opened();

@@ -179,6 +179,11 @@ where
         state.running.is_some() || kept.is_some_and(|kept| kept.stage(now) != Stage::Over)
     }
 
+    /// Whether a value is being made at this moment.
+    pub(crate) fn is_running(&self) -> bool {
+        lock(&self.state).running.is_some()
+    }
+
     fn join<F>(&self, state: &mut State<V, E>, make: impl FnOnce() -> F) -> Flight<V, E>
     where
         F: Future<Output = Outcome<V, E>> + Send + 'static,

@@ -33,6 +33,7 @@ use bytes::Bytes;
 use pg_handshake::{ClientError, ErrorReply, SqlState, Startup};
 use tracing::{info, warn};
 
+use crate::aws::calls::CREDENTIALS_STEP;
 use crate::aws::{ClockOffset, Identity};
 use crate::config::{Endpoint, Target, Via};
 use crate::foreign_text::visible;
@@ -380,7 +381,11 @@ pub fn before_login(error: &SessionError, about: Option<&About<'_>>) -> Report {
             shutting_down().report(Level::Info, target)
         }
         SessionError::Tunnel(failed) => warn(tunnel::tunnel(failed, about)),
-        SessionError::ConnectTimeout { after, readiness } => warn(timed_out(*after, *readiness)),
+        SessionError::ConnectTimeout {
+            after,
+            readiness,
+            waiting,
+        } => warn(timed_out(*after, *readiness, *waiting)),
         SessionError::UpstreamTls(failed) => warn(database::tls(failed, about)),
         SessionError::Upstream(failed) => database::upstream(failed, about),
         SessionError::UpstreamLost(lost) => warn(
@@ -398,9 +403,25 @@ pub fn before_login(error: &SessionError, about: Option<&About<'_>>) -> Report {
     }
 }
 
-/// What to do when neither the tunnel nor an error came in time.
-const RAISE_TIMEOUT: &str =
-    "Raise connect_timeout if AWS is slow from here; run with --log debug to see which step waits.";
+/// Adds the step that a timeout ran out in, and what to do about it.
+fn waited_for(said: Said, waiting: Option<&'static str>) -> Said {
+    let Some(step) = waiting else {
+        return said.hint(
+            "Raise connect_timeout if AWS is slow from here; run with --log debug to see which step waits.",
+        );
+    };
+    let said = said.detail(format!("At that time pgiam was waiting for {step}."));
+    match step == CREDENTIALS_STEP {
+        true => said.hint(format!(
+            "{} Raise connect_timeout if they only take long.",
+            aws::SLOW_CREDENTIALS
+        )),
+        false => said.hint(
+            "Raise connect_timeout if that is only slow; pgiam check tries each step by itself.",
+        ),
+    }
+}
+
 fn too_many(limit: usize, of_target: bool) -> Said {
     if of_target {
         return Said::new(

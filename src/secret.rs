@@ -5,6 +5,10 @@ use std::ops::Range;
 
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
+mod known;
+
+pub(crate) use known::remember;
+
 const STARS: &str = "********";
 
 /// A secret. Prints as stars in `Debug` and `Display` and is overwritten when dropped.
@@ -86,10 +90,11 @@ const SHORTEST_TOKEN: usize = 64;
 /// A text of foreign origin with the secrets taken out that it names as such.
 ///
 /// Values of `X-Amz-Signature=…` and the like, of `"SecretAccessKey": "…"` and of
-/// `AWS_SESSION_TOKEN=…` become stars, as does what looks like a session token. For messages of other
-/// programs and for URLs; it is a second line of defence and no licence to print secrets. Takes time
-/// in proportion to the text's length.
+/// `AWS_SESSION_TOKEN=…` become stars, as do session tokens and the values that [`remember`] knows.
+/// For messages of other programs and for URLs; it is a second line of defence and no licence to print
+/// secrets. Takes time in proportion to the text's length.
 pub fn redact(text: &str) -> String {
+    let text = &*known::hide(text);
     // ASCII only, so that offsets in the lower-case copy are offsets in the text.
     let lower = text.to_ascii_lowercase();
     let mut out = String::with_capacity(text.len());

@@ -17,7 +17,7 @@ use crate::admission::{Entrance, Listens, Verdict};
 use crate::observe::{Listed, Watched};
 use crate::session::{self, Entry, Proxy, Rooms, Slot};
 use crate::tunnel::{Stream, Transport};
-pub use bind::{BindError, ListenAt, Listener, bind};
+pub use bind::{BindError, ListenAt, Listener, Wanted, bind};
 use bind::{Door, doors};
 pub(crate) use bind::{loopback, socket};
 
@@ -194,7 +194,7 @@ impl Server {
     /// [`BindError`] when nothing would be left that is served; then nothing has changed but what is behind
     /// the ports that stay.
     pub async fn reload(&mut self, slots: &[Arc<Slot>]) -> Result<Vec<BindError>, BindError> {
-        let wanted = doors(slots, self.at.serve.hub_port)?;
+        let wanted = doors(slots, &self.at.serve)?;
         let ports = wanted.len();
         let before = self.served.slots();
         let keeps = |open: &Arc<Open>| wanted.iter().any(|(door, _)| *door == open.door);

@@ -10,6 +10,9 @@ use tokio::time::{Instant, timeout_at};
 
 use super::query::throttles;
 
+/// Names the loading of credentials as a step that something waits for.
+pub(crate) const CREDENTIALS_STEP: &str = "AWS credentials";
+
 tokio::task_local! {
     /// What the call of this task has done. Credentials are loaded by a task of their own, so their
     /// requests do not count.

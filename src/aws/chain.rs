@@ -24,7 +24,7 @@ use aws_types::sdk_config::SharedHttpClient;
 
 use super::profile::{Plan, Process, Role};
 use super::valid::{self, Malformed};
-use super::{AwsOptions, CredentialsError, process, profile, source};
+use super::{AwsOptions, CredentialsError, files, process, profile, source};
 
 /// The metadata service of an EC2 instance is one hop away and answers in milliseconds; elsewhere
 /// the address leads nowhere. The AWS CLI also waits one second, once.
@@ -110,7 +110,9 @@ fn malformed(place: Place, plan: &Plan) -> Option<Malformed> {
     match place {
         Place::Environment => valid::environment().err(),
         Place::Profile => plan.malformed.clone(),
-        Place::WebIdentity | Place::Container | Place::Instance => None,
+        Place::WebIdentity => files::token("AWS_WEB_IDENTITY_TOKEN_FILE").err(),
+        Place::Container => files::token("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE").err(),
+        Place::Instance => None,
     }
 }
 
@@ -129,7 +131,7 @@ fn of_profile(
     }
     let mut provider = ProfileFileCredentialsProvider::builder()
         .configure(conf)
-        .profile_files(profile::files(options));
+        .profile_files(profile::files_of(options));
     if let Some(name) = &options.profile {
         provider = provider.profile_name(name);
     }

@@ -4,6 +4,8 @@ use aws_config::SdkConfig;
 use aws_types::service_config::ServiceConfigKey;
 use url::Url;
 
+use super::valid::{self, Malformed};
+
 /// The variable of the AWS tools for all services; with `_SERVICE` behind it, for one.
 const VARIABLE: &str = "AWS_ENDPOINT_URL";
 /// The same in a profile, or in the `services` section that it names.
@@ -29,7 +31,7 @@ pub struct Endpoints {
 }
 
 impl Endpoints {
-    /// Addresses that do not parse are left out: the SDK refuses them with better words.
+    /// Addresses that do not parse are left out; [`check`] refuses them.
     pub(super) fn of(config: &SdkConfig) -> Self {
         let for_all = config.endpoint_url().map(str::to_owned);
         let for_ssm = set_for(config, "SSM");
@@ -46,6 +48,25 @@ impl Endpoints {
             fips: config.use_fips().unwrap_or_default(),
         }
     }
+}
+
+/// The services that are asked, as their endpoints are set.
+const SERVICES: [&str; 9] = [
+    "EC2", "IAM", "KMS", "RDS", "SSM", GATEWAY, "SSO", "SSO OIDC", "STS",
+];
+
+/// Checks the endpoints of all services.
+///
+/// # Errors
+/// [`Malformed`] for an endpoint that is no URL; the SDK panics on an empty one.
+pub(super) fn check(config: &SdkConfig) -> Result<(), Malformed> {
+    const SOURCE: &str = "the environment or the AWS configuration";
+    for service in SERVICES {
+        if let Some(url) = set_for(config, service) {
+            valid::endpoint(&url, &format!("the endpoint URL of {service}"), SOURCE)?;
+        }
+    }
+    Ok(())
 }
 
 /// The endpoint of a service as the SDK finds it: its own variable, the one for all services, its

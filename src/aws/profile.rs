@@ -12,7 +12,7 @@ use aws_config::profile::{Profile, ProfileSet};
 use aws_types::os_shim_internal::{Env, Fs};
 
 use super::valid::{self, Malformed};
-use super::{AwsOptions, CredentialsError};
+use super::{AwsOptions, CredentialsError, files};
 
 /// A profile may name another as the source of its credentials, and so on; a loop is reported by
 /// the SDK, this only keeps us from following it.
@@ -23,7 +23,7 @@ const LONGEST_CHAIN: usize = 16;
     deprecated,
     reason = "the crate it has moved to is not among our dependencies"
 )]
-pub(super) fn files(options: &AwsOptions) -> ProfileFiles {
+pub(super) fn files_of(options: &AwsOptions) -> ProfileFiles {
     let (config, credentials) = (&options.config_file, &options.credentials_file);
     if config.is_none() && credentials.is_none() {
         return ProfileFiles::default();
@@ -86,8 +86,15 @@ pub(super) struct Role {
 /// when the profile named by the user or by `AWS_PROFILE` is in none of them. (The SDK would go on
 /// and take what the machine offers: another identity than the one that was asked for.)
 pub(super) async fn read(options: &AwsOptions) -> Result<Plan, CredentialsError> {
+    valid::names()?;
+    let checked = files::check(options).await;
+    checked.map_err(|reason| CredentialsError::Config {
+        profile: options.profile.clone(),
+        reason: reason.into(),
+    })?;
     let named = options.profile.clone().map(Cow::Owned);
-    let loaded = aws_config::profile::load(&Fs::real(), &Env::real(), &files(options), named).await;
+    let loaded =
+        aws_config::profile::load(&Fs::real(), &Env::real(), &files_of(options), named).await;
     let set = loaded.map_err(|error| CredentialsError::Config {
         profile: options.profile.clone(),
         reason: super::error::in_one_line(&error).into(),
@@ -108,6 +115,10 @@ pub(super) async fn read(options: &AwsOptions) -> Result<Plan, CredentialsError>
     if let Some(profile) = set.get_profile(&selected) {
         plan.region = value(profile, "region");
         plan.ca_bundle = value(profile, "ca_bundle").map(PathBuf::from);
+        if let Some(url) = profile.get("endpoint_url") {
+            let source_of = format!("profile {selected}");
+            valid::endpoint(url, "endpoint_url", &source_of)?;
+        }
     }
     if let Some((base, roles)) = base(&set, &selected) {
         plan.malformed = malformed(base, selected != base.name());
@@ -226,6 +237,15 @@ fn malformed(base: &Profile, is_source: bool) -> Option<Malformed> {
         };
     }
     let others = has_another_way(base) || base.get("credential_process").is_some();
+    if let Some(key) = base
+        .get("sso_session")
+        .or_else(|| base.get("sso_start_url"))
+    {
+        return files::sso_cache(base, key).err();
+    }
+    if let Some(file) = base.get("web_identity_token_file") {
+        return files::of_profile(base, "web_identity_token_file", file).err();
+    }
     match (is_source && has_keys(base)) || !others {
         true => valid::static_keys(base).err(),
         false => None,

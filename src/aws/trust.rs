@@ -12,7 +12,7 @@ use aws_types::sdk_config::SharedHttpClient;
 use rustls::RootCertStore;
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 
-use super::CredentialsError;
+use super::{CredentialsError, files};
 use crate::foreign_text::ForeignText;
 
 /// The trust of one context: the same roots for the SDK's HTTPS and for the WebSocket.
@@ -66,9 +66,9 @@ fn unusable(path: &Path, reason: impl Into<ForeignText>) -> CredentialsError {
 }
 
 async fn from_file(path: &Path) -> Result<Vec<CertificateDer<'static>>, CredentialsError> {
-    let bytes = tokio::fs::read(path)
+    let bytes = files::read(path)
         .await
-        .map_err(|error| unusable(path, error.to_string()))?;
+        .map_err(|reason| unusable(path, reason))?;
     let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
     let certificates =
         certificates.map_err(|error| unusable(path, format!("it is not valid PEM: {error}")))?;

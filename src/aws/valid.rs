@@ -13,6 +13,7 @@ use aws_credential_types::Credentials;
 use aws_credential_types::provider::error::CredentialsError as SdkError;
 
 use super::CredentialsError;
+use crate::secret::remember;
 
 /// The longest value that is passed on: session tokens have some kilobytes, and AWS does not take
 /// headers of more than 16 KB in all.
@@ -25,6 +26,19 @@ const ENVIRONMENT: &str = "the environment";
 
 /// Variables that the SDK writes into the User-Agent header of every request.
 const IN_HEADERS: [&str; 1] = ["AWS_EXECUTION_ENV"];
+/// Variables for the endpoints of the services that are asked.
+const ENDPOINTS: [&str; 10] = [
+    "AWS_ENDPOINT_URL",
+    "AWS_ENDPOINT_URL_EC2",
+    "AWS_ENDPOINT_URL_IAM",
+    "AWS_ENDPOINT_URL_KMS",
+    "AWS_ENDPOINT_URL_RDS",
+    "AWS_ENDPOINT_URL_SSM",
+    "AWS_ENDPOINT_URL_SSMMESSAGES",
+    "AWS_ENDPOINT_URL_SSO",
+    "AWS_ENDPOINT_URL_SSO_OIDC",
+    "AWS_ENDPOINT_URL_STS",
+];
 /// Where a region comes from, in this order.
 const REGIONS: [&str; 2] = ["AWS_REGION", "AWS_DEFAULT_REGION"];
 
@@ -47,6 +61,16 @@ impl Malformed {
             source_of: source_of.to_owned(),
             fault,
         }
+    }
+
+    /// A value that the environment names.
+    pub(super) fn of_environment(what: &str, fault: &'static str) -> Self {
+        Self::new(what, ENVIRONMENT, fault)
+    }
+
+    /// A value that a profile holds or names.
+    pub(super) fn of_profile(profile: &Profile, what: &str, fault: &'static str) -> Self {
+        Self::new(what, &format!("profile {}", profile.name()), fault)
     }
 
     /// As the failure of a provider of the SDK; [`CredentialsError::behind`] finds it again.
@@ -89,7 +113,7 @@ fn fault(value: &str) -> Option<&'static str> {
 }
 
 /// A variable of AWS's tools.
-fn variable(name: &str) -> Result<Option<String>, Malformed> {
+pub(super) fn variable(name: &str) -> Result<Option<String>, Malformed> {
     // `SECRET_ACCESS_KEY` is an older name, which the SDK takes as well.
     let value = match name.strip_prefix("AWS_") {
         Some(rest) => std::env::var_os(format!("AWS_{rest}")),
@@ -121,6 +145,9 @@ pub(super) fn environment() -> Result<(), Malformed> {
         if let Some(fault) = value.and_then(fault) {
             return Err(Malformed::new(name, ENVIRONMENT, fault));
         }
+        if let Some(value) = value.filter(|_| name != ID) {
+            remember(value);
+        }
     }
     Ok(())
 }
@@ -133,8 +160,12 @@ pub(super) fn static_keys(profile: &Profile) -> Result<(), Malformed> {
         "aws_secret_access_key",
         "aws_session_token",
     ] {
-        if let Some(fault) = profile.get(key).and_then(fault) {
+        let value = profile.get(key);
+        if let Some(fault) = value.and_then(fault) {
             return Err(Malformed::new(key, &source_of, fault));
+        }
+        if let Some(value) = value.filter(|_| key != "aws_access_key_id") {
+            remember(value);
         }
     }
     Ok(())
@@ -154,6 +185,10 @@ pub(super) fn credentials(credentials: &Credentials, source_of: &str) -> Result<
             return Err(Malformed::new(what, source_of, fault));
         }
     }
+    remember(credentials.secret_access_key());
+    if let Some(token) = credentials.session_token() {
+        remember(token);
+    }
     Ok(())
 }
 
@@ -169,6 +204,51 @@ pub(super) fn headers() -> Result<(), Malformed> {
         }
     }
     Ok(())
+}
+
+/// Variables that name a profile or a file. The SDK takes one that is not text for one that is not set:
+/// another identity would sign.
+const NAMES: [&str; 4] = [
+    "AWS_PROFILE",
+    "AWS_CONFIG_FILE",
+    "AWS_SHARED_CREDENTIALS_FILE",
+    "AWS_CA_BUNDLE",
+];
+
+/// Checks that the variables which name a profile or a file are text.
+pub(super) fn names() -> Result<(), Malformed> {
+    NAMES.iter().try_for_each(|name| variable(name).map(drop))
+}
+
+/// What is wrong with the endpoints that the environment sets. The SDK panics on an empty one.
+pub(super) fn endpoints() -> Result<(), Malformed> {
+    let ignores = variable("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS")?;
+    if ignores.is_some_and(|value| value.eq_ignore_ascii_case("true")) {
+        return Ok(());
+    }
+    for name in ENDPOINTS {
+        if let Some(value) = variable(name)? {
+            endpoint(&value, name, ENVIRONMENT)?;
+        }
+    }
+    Ok(())
+}
+
+/// What is wrong with the URL of an endpoint.
+pub(super) fn endpoint(value: &str, what: &str, source_of: &str) -> Result<(), Malformed> {
+    let wrong = |fault| Err(Malformed::new(what, source_of, fault));
+    if let Some(fault) = fault(value) {
+        return wrong(fault);
+    }
+    match url::Url::parse(value) {
+        Ok(url) if !matches!(url.scheme(), "http" | "https") => wrong(
+            "is not an http or https URL, such as https://vpce-1.ssm.eu-central-1.vpce.amazonaws.com",
+        ),
+        Ok(url) if url.has_host() => Ok(()),
+        Ok(_) | Err(_) => {
+            wrong("is not a URL, such as https://vpce-1.ssm.eu-central-1.vpce.amazonaws.com")
+        }
+    }
 }
 
 /// The region of the environment.
@@ -260,6 +340,34 @@ mod tests {
         let [id, secret, token] = good;
         let fine = Credentials::new(id, secret, Some(token.to_owned()), None, "test");
         assert_eq!(credentials(&fine, "x"), Ok(()));
+    }
+
+    #[test]
+    fn endpoints_are_http_urls() {
+        let fault = |value: &str| {
+            let refused = endpoint(value, "AWS_ENDPOINT_URL", ENVIRONMENT);
+            refused.err().map(|refused| refused.fault)
+        };
+        for good in [
+            "https://localhost:8443",
+            "http://127.0.0.1:1/path",
+            "http://[::1]:4566",
+        ] {
+            assert_eq!(fault(good), None, "{good}");
+        }
+        for (bad, begin) in [
+            ("", "is empty"),
+            (" ", "is empty"),
+            ("https://localhost\r", "ends in a line break"),
+            ("localhost:8443", "is not an http or https URL"),
+            ("ftp://localhost", "is not an http or https URL"),
+            ("http://", "is not a URL"),
+            ("https://localhost:99999", "is not a URL"),
+            ("vpce-1.example.com", "is not a URL"),
+        ] {
+            let fault = fault(bad).unwrap();
+            assert!(fault.starts_with(begin), "{bad:?}: {fault}");
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use crate::foreign_text::ForeignText;
 use crate::report::Explanation;
 
 /// How a step went.
@@ -48,7 +49,7 @@ impl Outcome {
     fn new(verdict: Verdict, said: impl Into<String>) -> Self {
         Self {
             verdict,
-            said: said.into(),
+            said: safe(&said.into()),
             detail: None,
             remedy: None,
             id: None,
@@ -87,7 +88,7 @@ impl Outcome {
     }
 
     pub(super) fn detail(mut self, detail: impl Into<String>) -> Self {
-        self.detail = Some(detail.into());
+        self.detail = Some(safe(&detail.into()));
         self
     }
 
@@ -98,10 +99,47 @@ impl Outcome {
 
     /// Something of it for programs.
     pub(super) fn fact(mut self, name: &str, value: impl Into<Value>) -> Self {
-        let value = value.into();
+        let value = safe_value(value.into());
         if !value.is_null() {
             self.facts.insert(name.to_owned(), value);
         }
         self
+    }
+}
+
+/// A text that may hold words of a server, a certificate or AWS.
+fn safe(text: &str) -> String {
+    ForeignText::new(text).into_string()
+}
+
+/// The same for each text in a value.
+fn safe_value(value: Value) -> Value {
+    match value {
+        Value::String(text) => Value::String(safe(&text)),
+        Value::Array(values) => values.into_iter().map(safe_value).collect(),
+        Value::Object(map) => {
+            let safe = map.into_iter().map(|(key, value)| (key, safe_value(value)));
+            Value::Object(safe.collect())
+        }
+        value => value,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_that_a_server_repeats_is_redacted_everywhere() {
+        let token = "X-Amz-Security-Token=SECRET1&X-Amz-Signature=SECRET2\x1b[2J";
+        let outcome = Outcome::ok(format!("PostgreSQL 15{token}"))
+            .detail(token)
+            .fact("server_version", token)
+            .fact("rows", vec![token]);
+        let text = serde_json::to_string(&outcome).unwrap();
+        assert!(
+            !text.contains("SECRET") && !text.contains("\\u001b"),
+            "{text}"
+        );
     }
 }

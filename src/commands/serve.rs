@@ -19,6 +19,7 @@ use crate::admin::{Admin, AdminOptions, Controls, Kind};
 use crate::cli::ServeArgs;
 use crate::config::{ConfigError, Serve};
 use crate::environment;
+use crate::foreign_text::visible;
 use crate::local_password;
 use crate::platform::{self, HangUp, StopSignals, service};
 use crate::quote::shell;
@@ -305,7 +306,7 @@ pub(super) fn announce(lines: &[String]) {
     let write = || {
         let mut stdout = std::io::stdout().lock();
         for line in lines {
-            writeln!(stdout, "{line}")?;
+            writeln!(stdout, "{}", visible(line))?;
         }
         stdout.flush()
     };

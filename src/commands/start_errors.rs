@@ -84,7 +84,7 @@ mod tests {
     use crate::config::{ConfigError, Db};
     use crate::forward::ListenError;
     use crate::local_password::LocalPasswordError;
-    use crate::server::BindError;
+    use crate::server::{BindError, Wanted};
     use crate::tunnel::ApiAnswer;
 
     fn credentials() -> Vec<(CredentialsError, Outlook)> {
@@ -274,12 +274,13 @@ mod tests {
             SettleError::Config(config()).into(),
             BindError::InUse {
                 address,
-                target: "orders".into(),
+                wanted: Wanted::Target("orders".into()),
             }
             .into(),
-            BindError::Hub {
+            BindError::Same {
+                key: "hub_port",
                 port: 5433,
-                target: "orders".into(),
+                other: "the port of target \"orders\"".into(),
             }
             .into(),
             BindError::Other {

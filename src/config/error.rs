@@ -6,6 +6,7 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use crate::environment::{name_of, origin_hint};
+use crate::foreign_text::visible;
 use crate::platform::permissions::PathError;
 
 /// Why the configuration cannot be used. Every message names the key and the remedy.
@@ -149,8 +150,8 @@ pub enum ConfigError {
 fn quoted(value: &str) -> String {
     let bare = value.starts_with(['[', '{']) || value.parse::<i64>().is_ok();
     if bare {
-        value.to_owned()
+        visible(value).into_owned()
     } else {
-        format!("\"{value}\"")
+        format!("\"{}\"", visible(value))
     }
 }

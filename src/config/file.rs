@@ -422,6 +422,23 @@ fn names(targets: &BTreeMap<String, Layer>) -> String {
     }
 }
 
+/// The parser's message, which quotes a line of the file, without that line if nobody would read it.
+/// Line and column stand before it.
+fn without_long_lines(message: &str) -> String {
+    const LONGEST_LINE: usize = 300;
+    // "12 | key = value", and the marks below it.
+    let is_quote = |line: &str| {
+        let numbered = line.trim_start_matches(|c: char| c.is_ascii_digit() || c == ' ');
+        numbered.starts_with('|')
+    };
+    let long = |line: &str| is_quote(line) && line.len() > LONGEST_LINE;
+    if !message.lines().any(long) {
+        return message.to_owned();
+    }
+    let kept: Vec<&str> = message.lines().filter(|line| !is_quote(line)).collect();
+    kept.join("\n")
+}
+
 /// The key that is most like the one which the parser does not know, behind a message of its own. The
 /// parser names the keys that it does know, in the order of their definition.
 fn with_suggestion(error: &toml::de::Error) -> String {
@@ -430,7 +447,7 @@ fn with_suggestion(error: &toml::de::Error) -> String {
         .strip_prefix("unknown field `")
         .and_then(|rest| rest.split_once('`'))
         .and_then(|(unknown, rest)| nearest(unknown, rest.split('`').skip(1).step_by(2)));
-    let all = error.to_string();
+    let all = without_long_lines(&error.to_string());
     let place = all.trim_end().strip_suffix(message);
     let all = match place {
         Some(place) => format!("{place}{}", in_words(message)),

@@ -10,6 +10,7 @@ use super::{
     ConfigError, DEFAULT_CONNECT_TIMEOUT, DEFAULT_LOCAL_PORT, DEFAULT_UPSTREAM_PORT, Endpoint,
     LoginSettings, Target, Via,
 };
+use crate::foreign_text::is_invisible;
 
 /// What an identifier has behind it that means the readers of a cluster.
 const READER: &str = ":reader";
@@ -242,8 +243,8 @@ fn flaw_of_name(name: &str) -> Option<&'static str> {
         Some("is empty")
     } else if name.contains('/') {
         Some("contains a slash, behind which stands the database")
-    } else if name.contains(char::is_control) {
-        Some("contains a control character")
+    } else if name.contains(is_invisible) {
+        Some("contains a control character or an invisible one")
     } else {
         None
     }

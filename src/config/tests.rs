@@ -699,6 +699,11 @@ fn what_was_mistyped_is_named() {
         let said = File::load(Some(&path)).unwrap_err().to_string();
         assert!(said.contains(expected), "{line}\n→ {said}");
     }
+    let long = format!("[targets.a]\nhost = {}\n", "[".repeat(100_000));
+    std::fs::write(&path, long).unwrap();
+    let said = File::load(Some(&path)).unwrap_err().to_string();
+    assert!(said.contains("line 2") && said.len() < 1000, "{said:.1000}");
+    assert!(said.contains("nested too deeply"), "{said}");
 }
 
 #[test]

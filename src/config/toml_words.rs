@@ -30,7 +30,11 @@ fn wrong_type(message: &str) -> Option<String> {
     let is_text = found.starts_with("string ");
     let found = match found.split_once(' ') {
         Some(("string", text)) => format!("the text {text}"),
-        Some(("integer", number)) => number.trim_matches('`').to_owned(),
+        // "integer `99999999999999999999` as i128"
+        Some(("integer", number)) => {
+            let number = number.split(" as ").next().unwrap_or(number);
+            number.trim_matches('`').to_owned()
+        }
         Some(("floating", point)) => point
             .trim_start_matches("point ")
             .trim_matches('`')
@@ -67,6 +71,7 @@ fn syntax(message: &str) -> Option<String> {
         _ if message.starts_with("invalid literal string") => {
             "the quotes are not closed on this line"
         }
+        _ if message.contains("recursion limit") => "tables or lists are nested too deeply",
         _ if message.starts_with("key with no value") => "a key needs a value: KEY = VALUE",
         _ => return None,
     };
@@ -101,6 +106,10 @@ mod tests {
             (
                 "[targets.a]\nsessions = 1.5",
                 "write a whole number, 0 or more; it is 1.5",
+            ),
+            (
+                "[targets.a]\nport = 99999999999999999999",
+                "write a whole number from 0 to 65535; it is 99999999999999999999",
             ),
             ("[targets.a]\nhost = 5", "write text in quotes; it is 5"),
             ("targets = 5", "write a table; it is 5"),

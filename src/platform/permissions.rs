@@ -40,6 +40,8 @@ pub enum Role {
     SecurityFile,
     /// The authorities that may vouch for a database.
     CaFile,
+    /// A file of the AWS tools: configuration, credentials, token, authorities for AWS's services.
+    AwsFile,
 }
 
 /// What must hold for a path.
@@ -163,6 +165,13 @@ impl Role {
                 parents: true,
                 ..FILE
             },
+            Self::AwsFile => Rule {
+                name: "the file",
+                owner: Owner::Anybody,
+                own: 0,
+                roots: 0,
+                ..FILE
+            },
             Self::CaFile => Rule {
                 name: "the CA file",
                 owner: Owner::Anybody,
@@ -284,6 +293,17 @@ pub enum PathError {
 }
 
 impl PathError {
+    /// The same for a message that names the path already.
+    #[must_use]
+    pub fn without_path(&self) -> String {
+        match self {
+            Self::File { source, .. } => source.to_string(),
+            Self::Kind { expected, .. } => format!("it is not {expected}"),
+            Self::TooLong { most, .. } => format!("it is longer than {most} bytes"),
+            Self::Owner { .. } | Self::Open { .. } | Self::Parent { .. } => self.to_string(),
+        }
+    }
+
     /// What the file system said, where it said anything.
     #[must_use]
     pub fn io(&self) -> Option<io::ErrorKind> {

@@ -55,7 +55,7 @@ pub(super) fn credentials(error: &CredentialsError) -> Said {
 }
 
 /// What to look at when credentials do not come.
-const SLOW_CREDENTIALS: &str = "Possible causes: the network to STS or IAM Identity Center, or a credential_process that waits for input.";
+pub(super) const SLOW_CREDENTIALS: &str = "Possible causes: the network to STS or IAM Identity Center, or a credential_process that waits for input.";
 
 /// What answers in a way that AWS does not.
 pub(super) const BAD_ANSWER: &str =

@@ -9,7 +9,7 @@ use rustls::AlertDescription;
 
 use super::{
     CONFIGURATION, INTERNAL, NO_SUCH_DATABASE, NOT_AUTHORIZED, NOT_NOW, NOT_SUPPORTED,
-    PROTOCOL_VIOLATION, RAISE_TIMEOUT, Report, Said, WRONG_PASSWORD,
+    PROTOCOL_VIOLATION, Report, Said, WRONG_PASSWORD, waited_for,
 };
 use crate::route::RouteError;
 use crate::scram::ScramError;
@@ -218,7 +218,11 @@ pub(super) fn failed_before(id: &'static str) -> Said {
 }
 
 /// Tunnel and token did not come in time.
-pub(super) fn timed_out(after: Duration, readiness: Readiness) -> Said {
+pub(super) fn timed_out(
+    after: Duration,
+    readiness: Readiness,
+    waiting: Option<&'static str>,
+) -> Said {
     let after = after.as_secs();
     match readiness {
         Readiness::Interrupted => Said::new(
@@ -228,12 +232,10 @@ pub(super) fn timed_out(after: Duration, readiness: Readiness) -> Said {
         )
         .detail(format!("This connection has waited for it for {after} s."))
         .hint("Check this machine's network. pgiam goes on trying; connect again when it is back."),
-        Readiness::Up | Readiness::Idle | Readiness::Starting => Said::new(
-            "tunnel.timeout",
-            NOT_NOW,
-            format!("tunnel and token were not ready within {after} s"),
-        )
-        .hint(RAISE_TIMEOUT),
+        Readiness::Up | Readiness::Idle | Readiness::Starting => {
+            let text = format!("tunnel and token were not ready within {after} s");
+            waited_for(Said::new("tunnel.timeout", NOT_NOW, text), waiting)
+        }
     }
 }
 

@@ -4,8 +4,8 @@ use bytes::Bytes;
 use tracing::{debug, info, warn};
 
 use super::{
-    About, BROKEN, CANNOT_CONNECT, Level, RAISE_TIMEOUT, Report, Said, descriptors, foreign,
-    sentence, shutting_down, too_many, tunnel, unknown,
+    About, BROKEN, CANNOT_CONNECT, Level, Report, Said, descriptors, foreign, sentence,
+    shutting_down, too_many, tunnel, unknown, waited_for,
 };
 use crate::admission::Refusal;
 use crate::config::{EndpointKind, Target};
@@ -135,12 +135,10 @@ pub(super) fn forward(error: &ForwardError, target: &Target) -> Said {
             Said::new("client.gone", CANNOT_CONNECT, gone.to_string())
         }
         ForwardError::Tunnel(failed) => tunnel::tunnel(failed, Some(&about)),
-        ForwardError::Timeout(after) => Said::new(
-            "tunnel.timeout",
-            CANNOT_CONNECT,
-            format!("the tunnel was not ready within {} s", after.as_secs()),
-        )
-        .hint(RAISE_TIMEOUT),
+        ForwardError::Timeout { after, waiting } => {
+            let text = format!("the tunnel was not ready within {} s", after.as_secs());
+            waited_for(Said::new("tunnel.timeout", CANNOT_CONNECT, text), *waiting)
+        }
         ForwardError::TooManyConnections { limit } => too_many(*limit, false),
         ForwardError::Lost(lost) => Said::new(
             "tunnel.lost",

@@ -632,7 +632,10 @@ fn raw_tunnels_say_the_same_without_a_database_client() {
     let texts = [
         shown(
             "too late",
-            &of(ForwardError::Timeout(Duration::from_secs(30))),
+            &of(ForwardError::Timeout {
+                after: Duration::from_secs(30),
+                waiting: Some("AWS credentials"),
+            }),
         ),
         shown(
             "too many",

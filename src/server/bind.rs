@@ -16,8 +16,6 @@ use crate::platform::socket::{SocketError, UnixSocket};
 use crate::platform::{self, descriptors};
 use crate::session::{Entry, Slot};
 
-/// What the port of all targets is called where a target's name would stand.
-const HUB: &str = "hub";
 /// Waiting clients the kernel may queue per socket. When the queue is full, Linux drops the client's
 /// SYN, which costs it a second; a pool that opens all its connections at once must not meet that.
 const BACKLOG: u32 = 1024;
@@ -30,23 +28,23 @@ pub enum BindError {
     /// The port is taken.
     #[error(
         "cannot listen on {address}: the port is in use.\nhint: another pgiam or a PostgreSQL server may be running; \
-         choose another with port = {} for target \"{target}\" or --port", next(.address)
+         choose another with {}", .wanted.remedy(next(.address))
     )]
     InUse {
         /// The address.
         address: SocketAddr,
-        /// The target that wants it.
-        target: String,
+        /// The setting that wants it.
+        wanted: Wanted,
     },
-    /// The port of all targets is also that of one.
-    #[error(
-        "hub_port = {port} is the port of target \"{target}\", too.\nhint: give the hub another one"
-    )]
-    Hub {
+    /// A port of `[serve]` is configured for something else as well.
+    #[error("{key} = {port} is {other}, too.\nhint: give one of them another port")]
+    Same {
+        /// The key of `[serve]`.
+        key: &'static str,
         /// The port.
         port: u16,
-        /// A target on it.
-        target: String,
+        /// The other use: "the port of target \"orders\"", "hub_port".
+        other: String,
     },
     /// The Unix socket.
     #[error(transparent)]
@@ -114,11 +112,9 @@ impl Door {
 /// door; port 0 is a fresh port for each. The hub's port leads to all of them.
 ///
 /// # Errors
-/// [`BindError::Hub`].
-pub(super) fn doors(
-    slots: &[Arc<Slot>],
-    hub: Option<u16>,
-) -> Result<Vec<(Door, Entry)>, BindError> {
+/// [`BindError::Same`].
+pub(super) fn doors(slots: &[Arc<Slot>], serve: &Serve) -> Result<Vec<(Door, Entry)>, BindError> {
+    let hub = serve.hub_port;
     let mut doors = Vec::new();
     let mut by_port: BTreeMap<u16, Vec<Arc<Slot>>> = BTreeMap::new();
     let entry = |slots: Vec<Arc<Slot>>, by_name| Entry {
@@ -134,11 +130,24 @@ pub(super) fn doors(
             port => by_port.entry(port).or_default().push(Arc::clone(slot)),
         }
     }
+    let target_on = |port: u16| {
+        let slots = by_port.get(&port)?;
+        Some(format!("the port of target \"{}\"", name_of(slots)))
+    };
+    let same = |key, port, other| Err(BindError::Same { key, port, other });
     if let Some(port) = hub
-        && let Some(slots) = by_port.get(&port)
+        && let Some(other) = target_on(port)
     {
-        let target = name_of(slots);
-        return Err(BindError::Hub { port, target });
+        return same("hub_port", port, other);
+    }
+    if let Some(http) = serve.http.filter(|http| meets(http.ip(), &serve.addresses)) {
+        let port = http.port();
+        if let Some(other) = target_on(port) {
+            return same("http_port", port, other);
+        }
+        if hub == Some(port) && port != 0 {
+            return same("http_port", port, "hub_port".to_owned());
+        }
     }
     for (port, slots) in by_port {
         doors.push((Door::Port(port), entry(slots, false)));
@@ -147,6 +156,32 @@ pub(super) fn doors(
         doors.push((Door::Hub(port), entry(slots.to_vec(), true)));
     }
     Ok(doors)
+}
+
+/// Whether a socket on `address` and one on any of `others` cannot have the same port.
+fn meets(address: IpAddr, others: &[IpAddr]) -> bool {
+    let same =
+        |other: &IpAddr| *other == address || other.is_unspecified() || address.is_unspecified();
+    others.iter().any(same)
+}
+
+/// The setting that a port is listened on for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// `hub_port`.
+    Hub,
+    /// `port` of a target.
+    Target(String),
+}
+
+impl Wanted {
+    /// The setting with another port.
+    fn remedy(&self, port: u16) -> String {
+        match self {
+            Self::Hub => format!("hub_port = {port} or --hub-port"),
+            Self::Target(name) => format!("port = {port} for target \"{name}\" or --port"),
+        }
+    }
 }
 
 fn name_of(slots: &[Arc<Slot>]) -> String {
@@ -192,13 +227,13 @@ pub struct ListenAt {
 /// directory cannot be used without Unix sockets.
 ///
 /// # Errors
-/// [`BindError::Hub`], and [`BindError::Descriptors`]: it would be chance which targets are served.
+/// [`BindError::Same`], and [`BindError::Descriptors`]: it would be chance which targets are served.
 pub fn bind(
     slots: &[Arc<Slot>],
     at: &ListenAt,
 ) -> Result<(Vec<Listener>, Vec<BindError>), BindError> {
     let (mut listeners, mut failed) = (Vec::new(), Vec::new());
-    let doors = doors(slots, at.serve.hub_port)?;
+    let doors = doors(slots, &at.serve)?;
     let ports = doors.len();
     for (door, entry) in doors {
         match at.listen_as_one_of(ports, door, entry) {
@@ -225,14 +260,14 @@ impl ListenAt {
     }
 
     fn listen(&self, door: Door, entry: Entry) -> Result<Listener, BindError> {
-        let target = if entry.by_name {
-            HUB.to_owned()
+        let wanted = if entry.by_name {
+            Wanted::Hub
         } else {
-            name_of(&entry.slots)
+            Wanted::Target(name_of(&entry.slots))
         };
         let bound = bind_all(&self.serve.addresses, door.port());
         let (port, sockets) = bound.map_err(|(address, source)| match source.kind() {
-            io::ErrorKind::AddrInUse => BindError::InUse { address, target },
+            io::ErrorKind::AddrInUse => BindError::InUse { address, wanted },
             _ if descriptors::are_exhausted(&source) => {
                 self.too_many(1, descriptors::limit_reached(&source))
             }

@@ -25,6 +25,9 @@ use crate::tunnel::{Readiness, TunnelError};
 /// no time for.
 const RETRY_PAUSE: Duration = Duration::from_millis(600);
 
+/// The step before a tunnel is asked for.
+const LOOKUP: &str = "the DNS lookup of the host name";
+
 /// What is left of the time that a client waits, over all attempts.
 struct Budget {
     /// For tunnel and token.
@@ -45,6 +48,7 @@ impl Budget {
     async fn connect<T>(
         &mut self,
         rooms: &Rooms,
+        waits_for: impl FnOnce(&Rooms) -> Option<&'static str>,
         work: impl Future<Output = Result<T, SessionError>>,
     ) -> Result<T, SessionError> {
         let began = Instant::now();
@@ -55,6 +59,7 @@ impl Budget {
             Err(_) => Err(SessionError::ConnectTimeout {
                 after: rooms.target.connect_timeout,
                 readiness,
+                waiting: waits_for(rooms),
             }),
             Ok(Err(error))
                 if readiness == Readiness::Interrupted && error.is_about_the_tunnel() =>
@@ -240,7 +245,7 @@ impl Session {
             let request = token_request(rooms, routed, endpoint.clone()).await?;
             Ok((endpoint, request))
         };
-        let (endpoint, request) = budget.connect(rooms, looked_up).await?;
+        let (endpoint, request) = budget.connect(rooms, |_| Some(LOOKUP), looked_up).await?;
         routed.adapt_to(endpoint.kind());
         let user = routed.user.clone();
         let server = Server::at(rooms, &endpoint);
@@ -323,10 +328,11 @@ impl Session {
             Ok::<_, SessionError>((opened, millis(began)))
         };
         let both = async { tokio::try_join!(token, opened) };
-        let ((token, token_ms), (opened, tunnel_ms)) = match budget.connect(rooms, both).await {
-            Ok(both) => both,
-            Err(error) => return (Err(error), None),
-        };
+        let ((token, token_ms), (opened, tunnel_ms)) =
+            match budget.connect(rooms, Rooms::waits_for, both).await {
+                Ok(both) => both,
+                Err(error) => return (Err(error), None),
+            };
         (self.timings.token_ms, self.timings.tunnel_ms) = (token_ms, tunnel_ms);
         self.evidence = Some(Evidence {
             request: request.clone(),
@@ -365,7 +371,7 @@ impl Session {
     ) -> Result<LoggedIn, SessionError> {
         let mut budget = Budget::of(&rooms.target);
         let began = Instant::now();
-        let looked_up = budget.connect(rooms, rooms.endpoint());
+        let looked_up = budget.connect(rooms, |_| Some(LOOKUP), rooms.endpoint());
         let endpoint = while_there(client, looked_up).await?;
         routed.adapt_to(endpoint.kind());
         *greeting = self.greeting(routed);
@@ -374,7 +380,7 @@ impl Session {
         let opened = loop {
             let machine = Upstream::passthrough(routed.startup.clone(), negotiation);
             let opened = open(rooms, &server, machine.without_channel_binding(), false);
-            match while_there(client, budget.connect(rooms, opened)).await {
+            match while_there(client, budget.connect(rooms, Rooms::waits_for, opened)).await {
                 Err(error) if negotiation == Negotiation::Direct && error.is_about_direct_tls() => {
                     server.known.direct_failed();
                     negotiation = Negotiation::SslRequest;

@@ -103,6 +103,8 @@ pub enum SessionError {
         after: Duration,
         /// How the tunnel stood then.
         readiness: Readiness,
+        /// The step that was waited for, as a noun.
+        waiting: Option<&'static str>,
     },
     /// There is no connection for the moment: the tunnel that was there is being tried again.
     #[error("the tunnel is interrupted and being tried again: {0}")]

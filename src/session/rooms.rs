@@ -22,6 +22,7 @@ use super::recovery::Recovering;
 use crate::admission::{Arrival, Guard};
 use crate::alias::Aliases;
 use crate::aws::AwsContext;
+use crate::aws::calls::CREDENTIALS_STEP;
 use crate::cancel::CancelKeys;
 use crate::config::{Auth, Endpoint, Plan, Serve, Target, Via};
 use crate::observe::Observed;
@@ -156,6 +157,14 @@ impl Drop for Rooms {
 }
 
 impl Rooms {
+    /// The step that a connection waits for before its login, as a noun; `None` where it is not known.
+    pub(super) fn waits_for(&self) -> Option<&'static str> {
+        match self.aws.is_loading() {
+            true => Some(CREDENTIALS_STEP),
+            false => self.transport.waits_for(),
+        }
+    }
+
     /// The endpoint as tokens are signed, and certificates verified, for it: the configured one, or
     /// where that is an alias, the RDS name behind it.
     pub(super) async fn endpoint(&self) -> Result<Endpoint, SessionError> {

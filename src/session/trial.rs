@@ -317,6 +317,7 @@ async fn connecting<T>(
     let late = |_| SessionError::ConnectTimeout {
         after,
         readiness: rooms.transport.readiness(),
+        waiting: rooms.waits_for(),
     };
     timeout(after, work).await.map_err(late)?
 }

@@ -105,6 +105,10 @@ impl Transport for Direct {
         Readiness::Up
     }
 
+    fn waits_for(&self) -> Option<&'static str> {
+        Some("the TCP connection to the database")
+    }
+
     fn shutdown(&self) -> BoxFuture<'_, ()> {
         Box::pin(std::future::ready(()))
     }

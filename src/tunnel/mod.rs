@@ -73,6 +73,12 @@ pub trait Transport: Send + Sync {
     /// How the way stands at this moment. Starts nothing.
     fn readiness(&self) -> Readiness;
 
+    /// The step that [`Transport::open`] is waiting for at this moment, as a noun; `None` where that
+    /// is not known. Starts nothing.
+    fn waits_for(&self) -> Option<&'static str> {
+        None
+    }
+
     /// What it has done so far, and what it holds open. Starts nothing.
     fn stats(&self) -> TunnelStats {
         TunnelStats::default()

@@ -166,19 +166,24 @@ async fn where_nothing_listens_the_host_is_named() {
     let text = std::fs::read_to_string(&config).unwrap();
     let (before, rest) = text.split_once("http://").unwrap();
     let (_, after) = rest.split_once("/below").unwrap();
-    for (url, host) in [
-        ("http://127.0.0.1:1", "127.0.0.1"),
-        ("nonsense", "nonsense"),
-    ] {
+    let refused = async |url: &str| {
         let text = format!("{before}{url}{after}");
         std::fs::write(&config, text).unwrap();
         aws.invalidate();
-        let error = aws.query(instances()).await.unwrap_err();
-        let QueryError::Unreachable { host: named, .. } = error else {
-            panic!("{error}");
-        };
-        assert_eq!(named, host);
-    }
+        aws.query(instances()).await.unwrap_err()
+    };
+    let error = refused("http://127.0.0.1:1").await;
+    let QueryError::Unreachable { host, .. } = error else {
+        panic!("{error}");
+    };
+    assert_eq!(host, "127.0.0.1");
+    let error = refused("nonsense").await.to_string();
+    assert!(
+        error.starts_with(
+            "the endpoint URL of EC2 from the environment or the AWS configuration is not a URL"
+        ),
+        "{error}"
+    );
 }
 
 async fn place(service: &'static str, region: &str, fips: bool, dual_stack: bool) -> String {

@@ -443,6 +443,7 @@ fn the_local_side_is_explained() {
     let waited = |readiness| SessionError::ConnectTimeout {
         after: Duration::from_secs(30),
         readiness,
+        waiting: (readiness == Readiness::Starting).then_some("ssm:StartSession"),
     };
     let lost = || TunnelError::ChannelLost {
         reason: "connection reset by peer".into(),

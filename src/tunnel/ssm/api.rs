@@ -19,6 +19,7 @@ use crate::aws::partition::Partition;
 use crate::aws::{ClockOffset, CredentialsError, Keys, bad_answer, in_words, refused_keys};
 use crate::config::Endpoint;
 use crate::discover::is_id;
+use crate::secret::remember;
 use crate::tunnel::{ApiAnswer, ApiRefusal, TunnelError};
 
 /// The document that forwards to a host behind the managed node.
@@ -72,7 +73,7 @@ pub(super) async fn start_session(
     let missing = TunnelError::IncompleteAnswer;
     let ticket = match (answer.token_value, answer.stream_url) {
         (Some(token), Some(stream_url)) => Ok(Ticket {
-            token: Token::new(token),
+            token: token_of(token),
             stream_url,
         }),
         (None, _) => Err(missing("TokenValue")),
@@ -81,6 +82,12 @@ pub(super) async fn start_session(
     let session_id = answer.session_id.filter(|id| is_id(id));
     let session_id = session_id.ok_or(missing("a usable SessionId"))?;
     Ok(Started { session_id, ticket })
+}
+
+/// The token, which no text may quote from now on: the gateway could echo it in its last words.
+fn token_of(value: String) -> Token {
+    remember(&value);
+    Token::new(value)
 }
 
 /// `ssm:ResumeSession`: what admits to the data channel of a session whose connection was lost.
@@ -106,7 +113,7 @@ pub(super) async fn resume_session(
     };
     let stream_url = answer.stream_url.filter(given);
     Ok(Some(Ticket {
-        token: Token::new(token),
+        token: token_of(token),
         stream_url: stream_url.ok_or(TunnelError::IncompleteAnswer("StreamUrl"))?,
     }))
 }

@@ -1,7 +1,7 @@
 //! Starts a session: credentials, a bastion that works, `ssm:StartSession`, the data channel, the
 //! handshake.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aws_credential_types::Credentials;
@@ -22,7 +22,7 @@ use super::session::Session;
 use super::socket::WebSocket;
 use super::state::Shared;
 use super::{api, connect, datakey, endpoint, leftovers};
-use crate::aws::calls::within;
+use crate::aws::calls::{CREDENTIALS_STEP, within};
 use crate::aws::{AwsContext, ClockWatch, Endpoints};
 use crate::config::{Endpoint, SsmSettings};
 use crate::jitter::jitter;
@@ -55,6 +55,8 @@ pub(super) struct Starter {
     pub(super) tasks: TaskTracker,
     /// A start under way is given up.
     pub(super) stop: CancellationToken,
+    /// The step that the start under way waits for.
+    step: Arc<Mutex<Option<&'static str>>>,
 }
 
 struct Inner {
@@ -83,7 +85,17 @@ impl Starter {
             }),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
+            step: Arc::default(),
         }
+    }
+
+    /// The step that the start under way waits for, as a noun.
+    pub(super) fn step(&self) -> Option<&'static str> {
+        *self.step.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn enter(&self, step: &'static str) {
+        *self.step.lock().unwrap_or_else(PoisonError::into_inner) = Some(step);
     }
 
     /// A bastion did not connect to the database: the next session goes through another one, if
@@ -121,7 +133,9 @@ impl Starter {
 
     async fn start_anywhere(&self) -> Result<Session, TunnelError> {
         let inner = &self.inner;
+        self.enter(CREDENTIALS_STEP);
         let access = self.unless_stopped(inner.access()).await?;
+        self.enter("ssm:DescribeInstanceInformation, which finds the bastion");
         let candidates = inner.bastions.candidates(&access.client, &access.region);
         let candidates = self.unless_stopped(candidates).await?;
         let mut tried: Vec<(String, TunnelError)> = Vec::new();
@@ -162,7 +176,9 @@ impl Starter {
 
     async fn start_through(&self, access: &Access, bastion: &str) -> Result<Session, TunnelError> {
         let began = Instant::now();
+        self.enter("ssm:StartSession");
         let started = self.start_session(access, bastion).await?;
+        self.enter("the data channel (WebSocket) of the session");
         let session_id: Arc<str> = started.session_id.into();
         debug!(%session_id, bastion, "SSM session started");
         // AWS counts the session as open until told otherwise, however it ends here.
@@ -198,6 +214,7 @@ impl Starter {
             wall: system_clock(),
         };
         let mut session = self.drive(joined, about, began, terminate);
+        self.enter("the handshake with the bastion's agent");
         if let Err(error) = self.unless_stopped(session.established()).await {
             session.close();
             return Err(error);

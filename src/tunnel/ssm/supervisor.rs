@@ -316,6 +316,14 @@ impl Transport for SsmTransport {
         self.pool.readiness()
     }
 
+    fn waits_for(&self) -> Option<&'static str> {
+        match self.pool.readiness() {
+            Readiness::Up => Some("the first bytes of the database through the tunnel"),
+            Readiness::Starting => self.starter.step(),
+            Readiness::Idle | Readiness::Interrupted => None,
+        }
+    }
+
     fn stats(&self) -> TunnelStats {
         self.pool.stats()
     }

@@ -1,0 +1,116 @@
+//! The secret values in use, so that a text that quotes one without its name is redacted as well.
+//!
+//! A secret access key has no shape of its own: 40 characters that could be a hash. So the values are
+//! remembered where they are validated.
+
+use std::borrow::Cow;
+use std::collections::VecDeque;
+use std::sync::{PoisonError, RwLock};
+
+use super::{Redacted, STARS};
+
+/// Shorter values are not remembered: stars in the place of a word would hide harmless text.
+const SHORTEST: usize = 16;
+/// Values that are remembered; the oldest is forgotten first. Four targets with two roles each, three
+/// times renewed, have fewer.
+const MOST: usize = 64;
+/// Shortest beginning of a value that is redacted at the end of a text, where the text was cut.
+const SHORTEST_START: usize = 8;
+
+static VALUES: RwLock<VecDeque<Redacted<String>>> = RwLock::new(VecDeque::new());
+
+/// Remembers `value`: [`super::redact`] takes it out of every text from now on, also percent-encoded.
+pub(crate) fn remember(value: &str) {
+    if value.len() < SHORTEST {
+        return;
+    }
+    let encoded = encoded(value);
+    let mut values = VALUES.write().unwrap_or_else(PoisonError::into_inner);
+    for form in [Some(value), encoded.as_deref()].into_iter().flatten() {
+        if values.iter().any(|known| known.expose() == form) {
+            continue;
+        }
+        if values.len() == MOST {
+            values.pop_front();
+        }
+        values.push_back(Redacted::new(form.to_owned()));
+    }
+}
+
+/// `text` without the values that are remembered.
+pub(super) fn hide(text: &str) -> Cow<'_, str> {
+    let values = VALUES.read().unwrap_or_else(PoisonError::into_inner);
+    values.iter().fold(Cow::Borrowed(text), |text, value| {
+        hide_one(text, value.expose())
+    })
+}
+
+fn hide_one<'a>(text: Cow<'a, str>, value: &str) -> Cow<'a, str> {
+    let found = text.contains(value);
+    let whole = if found {
+        Cow::Owned(text.replace(value, STARS))
+    } else {
+        text
+    };
+    let cut = (SHORTEST_START..value.len())
+        .rev()
+        .filter(|&length| value.is_char_boundary(length))
+        .find(|&length| whole.ends_with(&value[..length]));
+    match cut {
+        Some(length) => Cow::Owned(format!("{}{STARS}", &whole[..whole.len() - length])),
+        None => whole,
+    }
+}
+
+/// `value` as a query parameter or a canonical request holds it, if that differs.
+fn encoded(value: &str) -> Option<String> {
+    let encoded: String = url::form_urlencoded::byte_serialize(value.as_bytes()).collect();
+    // AWS encodes a blank as %20; validated values hold none.
+    (encoded != value).then_some(encoded)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::secret::redact;
+
+    use super::*;
+
+    #[test]
+    fn a_remembered_value_is_hidden_in_every_form() {
+        let secret = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYREMEMBERED";
+        assert!(redact(&format!("it was {secret}.")).contains(secret));
+        remember(secret);
+        for (text, shown) in [
+            (format!("it was {secret}."), "it was ********.".to_owned()),
+            (format!("{secret}{secret}"), "****************".to_owned()),
+            (
+                "x=wJalrXUtnFEMI%2FK7MDENG%2BbPxRfiCYREMEMBERED&y".to_owned(),
+                "x=********&y".to_owned(),
+            ),
+            (
+                format!("cut: {}", &secret[..20]),
+                "cut: ********".to_owned(),
+            ),
+            (
+                format!("cut: {}", &secret[..7]),
+                format!("cut: {}", &secret[..7]),
+            ),
+        ] {
+            assert_eq!(redact(&text), shown);
+        }
+    }
+
+    #[test]
+    fn words_are_not_remembered() {
+        remember("localhost");
+        assert_eq!(redact("localhost refused"), "localhost refused");
+    }
+
+    #[test]
+    fn the_number_of_values_is_bounded() {
+        for n in 0..3 * MOST {
+            remember(&format!("a secret of some length {n}"));
+        }
+        assert!(VALUES.read().unwrap().len() <= MOST);
+    }
+}
