@@ -400,6 +400,7 @@ impl Inner {
         let loader = aws_config::defaults(BehaviorVersion::latest())
             .http_client(self.client(&trust.http))
             .region(RegionProviderChain::first_try(self.region(plan)?))
+            .retry_config(valid::retries(&plan.retries, plan.name())?)
             // Caching is done here, where it can be undone.
             .identity_cache(IdentityCache::no_cache())
             .profile_files(profile::files_of(&self.options));

@@ -65,7 +65,7 @@ impl<T: Zeroize> ZeroizeOnDrop for Redacted<T> {}
 /// Names after which a value is a secret: the query parameters and headers of a signed request, and
 /// the keys under which AWS tools and database clients print credentials. In lower case; compared
 /// without regard to case. A name that ends with one of them counts, too: `PGPASSWORD`.
-const SECRET_NAMES: [&str; 13] = [
+const SECRET_NAMES: [&str; 22] = [
     "x-amz-signature",
     "x-amz-security-token",
     "x-amz-credential",
@@ -74,6 +74,15 @@ const SECRET_NAMES: [&str; 13] = [
     "sessiontoken",
     "session_token",
     "accesstoken",
+    "bearer_token",
+    "webidentitytoken",
+    "web_identity_token",
+    "refreshtoken",
+    "refresh_token",
+    "idtoken",
+    "id_token",
+    "clientsecret",
+    "client_secret",
     "access_token",
     "tokenvalue",
     "signature",
@@ -82,8 +91,9 @@ const SECRET_NAMES: [&str; 13] = [
 ];
 /// The header whose value has several words.
 const AUTHORIZATION: &str = "authorization";
-/// How tokens begin that need no name beside them: those of STS and Session Manager, and JWTs.
-const TOKENS: [&str; 6] = ["IQoJ", "FwoG", "FwoD", "FQoG", "AAEAA", "eyJ"];
+/// How tokens begin that need no name beside them: those of STS, Session Manager and IAM Identity
+/// Center, and JWTs.
+const TOKENS: [&str; 7] = ["IQoJ", "FwoG", "FwoD", "FQoG", "AAEAA", "aoaAAAA", "eyJ"];
 /// No word of a language that begins like that is as long.
 const SHORTEST_TOKEN: usize = 64;
 
@@ -119,7 +129,7 @@ fn secret_at(text: &str, lower: &str, at: usize) -> Option<Range<usize>> {
     let rest = lower.get(at..)?;
     let named = match *rest.as_bytes().first()? {
         b'a' if rest.starts_with(AUTHORIZATION) => header_value(text, at + AUTHORIZATION.len()),
-        b'a' | b'p' | b's' | b't' | b'x' => SECRET_NAMES
+        b'a' | b'b' | b'c' | b'i' | b'p' | b'r' | b's' | b't' | b'w' | b'x' => SECRET_NAMES
             .iter()
             .find(|name| rest.starts_with(**name))
             .map(|name| value_range(text, at + name.len())),
@@ -263,6 +273,12 @@ mod tests {
             (
                 "postgres://u@h/d?password=p%40ss!word&x=1 PGPASSWORD=a#b".to_owned(),
                 "postgres://u@h/d?password=********&x=1 PGPASSWORD=********".to_owned(),
+            ),
+            (
+                r#"{"x-amz-sso_bearer_token": "aoa1"} WebIdentityToken=JWT.x&ExternalId=y"#
+                    .to_owned(),
+                r#"{"x-amz-sso_bearer_token": "********"} WebIdentityToken=********&ExternalId=y"#
+                    .to_owned(),
             ),
             (
                 "password='two words' \"password\": \"two words\", rest".to_owned(),

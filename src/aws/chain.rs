@@ -7,6 +7,7 @@
 //! again for the region, which the host name of the database tells anyway; and it does so through
 //! `HTTP_PROXY`, whose refusal then looks like broken credentials.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_config::SdkConfig;
@@ -70,6 +71,9 @@ pub(super) fn build(conf: &ProviderConfig, ways: Ways<'_>) -> CredentialsProvide
         place,
         source: source::words(place, plan),
         malformed: malformed(place, plan),
+        incomplete: (place == Place::Profile)
+            .then(|| CredentialsError::incomplete(plan))
+            .flatten(),
         inner,
     };
     let from_profile = known(Place::Profile, of_profile(options, conf, plan, sts));
@@ -201,6 +205,24 @@ pub(super) enum Place {
     Instance,
 }
 
+impl Place {
+    /// The error with the endpoint that it is about, where the SDK does not name it.
+    fn explained(self, error: SdkError) -> SdkError {
+        match (self, &error) {
+            (Self::Container, SdkError::CredentialsNotLoaded(_)) => error,
+            (Self::Container, _) => SdkError::provider_error(OfContainer(Arc::new(error))),
+            _ => error,
+        }
+    }
+}
+
+/// The endpoint that gives a container its credentials did not.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the container's credentials endpoint (AWS_CONTAINER_CREDENTIALS_FULL_URI or _RELATIVE_URI)"
+)]
+struct OfContainer(#[source] Arc<SdkError>);
+
 /// A provider whose credentials say where they are from, and are fit to sign with.
 #[derive(Debug)]
 struct Known {
@@ -208,6 +230,8 @@ struct Known {
     /// The same in words.
     source: String,
     malformed: Option<Malformed>,
+    /// Why the place cannot give the credentials that it promises.
+    incomplete: Option<CredentialsError>,
     inner: Provider,
 }
 
@@ -220,7 +244,11 @@ impl ProvideCredentials for Known {
             if let Some(malformed) = self.malformed.clone() {
                 return Err(malformed.of_provider());
             }
-            let mut credentials = self.inner.provide_credentials().await?;
+            if let Some(incomplete) = self.incomplete.clone() {
+                return Err(SdkError::provider_error(incomplete));
+            }
+            let loaded = self.inner.provide_credentials().await;
+            let mut credentials = loaded.map_err(|error| self.place.explained(error))?;
             valid::credentials(&credentials, &self.source).map_err(Malformed::of_provider)?;
             credentials.set_property(self.place);
             Ok(credentials)

@@ -173,6 +173,14 @@ fn since(at: &Option<SystemTime>) -> String {
 }
 
 impl CredentialsError {
+    /// A profile that says where its credentials are from, and cannot give any.
+    pub(super) fn incomplete(plan: &Plan) -> Option<Self> {
+        Some(Self::Config {
+            profile: plan.profile.clone(),
+            reason: plan.incomplete.as_deref()?.into(),
+        })
+    }
+
     /// A `credential_process` that failed.
     pub(super) fn of_process(profile: Option<String>, reason: &str) -> Self {
         Self::Process {

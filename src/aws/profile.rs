@@ -11,7 +11,7 @@ use aws_config::profile::profile_file::{ProfileFileKind, ProfileFiles};
 use aws_config::profile::{Profile, ProfileSet};
 use aws_types::os_shim_internal::{Env, Fs};
 
-use super::valid::{self, Malformed};
+use super::valid::{self, Malformed, RetrySettings};
 use super::{AwsOptions, CredentialsError, files};
 
 /// A profile may name another as the source of its credentials, and so on; a loop is reported by
@@ -59,6 +59,17 @@ pub(super) struct Plan {
     pub(super) process: Option<Process>,
     /// What is wrong with the keys that it holds, or that it takes from the environment.
     pub(super) malformed: Option<Malformed>,
+    pub(super) retries: RetrySettings,
+    /// Why it cannot give credentials although it says where they are from. The search ends there:
+    /// the next place has another identity.
+    pub(super) incomplete: Option<String>,
+}
+
+impl Plan {
+    /// The name of the profile in effect.
+    pub(super) fn name(&self) -> &str {
+        self.profile.as_deref().unwrap_or("default")
+    }
 }
 
 /// A `credential_process`, and what is done with its credentials.
@@ -115,6 +126,11 @@ pub(super) async fn read(options: &AwsOptions) -> Result<Plan, CredentialsError>
     if let Some(profile) = set.get_profile(&selected) {
         plan.region = value(profile, "region");
         plan.ca_bundle = value(profile, "ca_bundle").map(PathBuf::from);
+        plan.retries = RetrySettings {
+            max_attempts: value(profile, "max_attempts"),
+            retry_mode: value(profile, "retry_mode"),
+        };
+        plan.incomplete = incomplete(&set, profile);
         if let Some(url) = profile.get("endpoint_url") {
             let source_of = format!("profile {selected}");
             valid::endpoint(url, "endpoint_url", &source_of)?;
@@ -178,6 +194,58 @@ fn base<'a>(set: &'a ProfileSet, selected: &str) -> Option<(&'a Profile, Vec<Rol
         }
     }
     None
+}
+
+/// Why a profile that says where its credentials are from cannot give any. `None` for a profile without
+/// a word about credentials, which leaves the choice to the next place.
+fn incomplete(set: &ProfileSet, selected: &Profile) -> Option<String> {
+    let mut seen = vec![selected.name()];
+    let mut profile = selected;
+    loop {
+        let name = profile.name();
+        let lacks = |key: &str| Some(format!("profile {name} has no {key}"));
+        let has = |key: &str| profile.get(key).is_some_and(|value| !value.is_empty());
+        let is_source = seen.len() > 1;
+        let others = has("role_arn") || has_another_way(profile);
+        match (has("aws_access_key_id"), has("aws_secret_access_key")) {
+            (true, false) if !others => return lacks("aws_secret_access_key"),
+            (false, true) if !others && !has("credential_process") => {
+                return lacks("aws_access_key_id");
+            }
+            _ => {}
+        }
+        if !has("role_arn") || (is_source && has_keys(profile)) {
+            let says = has_keys(profile) || has("credential_process") || has_another_way(profile);
+            return (is_source && !says).then(|| {
+                format!(
+                    "profile {name}, which another one names as source_profile, has no credentials"
+                )
+            });
+        }
+        if has("credential_source") || has("web_identity_token_file") {
+            return None;
+        }
+        let Some(source) = profile
+            .get("source_profile")
+            .filter(|name| !name.is_empty())
+        else {
+            return lacks("source_profile (or credential_source), which its role_arn needs");
+        };
+        if source == name {
+            return (!has_keys(profile))
+                .then(|| format!("profile {name} names itself as source_profile and has no keys"));
+        }
+        let Some(next) = set.get_profile(source) else {
+            return Some(format!(
+                "profile {name} names source_profile {source}, which does not exist"
+            ));
+        };
+        if seen.contains(&source) {
+            return None; // The SDK says so.
+        }
+        seen.push(source);
+        profile = next;
+    }
 }
 
 /// The role of a profile; one with a web identity token is where credentials begin.
@@ -257,4 +325,66 @@ fn value(profile: &Profile, key: &str) -> Option<String> {
         .get(key)
         .filter(|value| !value.is_empty())
         .map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_config::profile::ProfileFileLoadError;
+
+    use super::*;
+
+    async fn set(config: &str) -> Result<ProfileSet, ProfileFileLoadError> {
+        #[expect(
+            deprecated,
+            reason = "the crate it has moved to is not among our dependencies"
+        )]
+        let files = ProfileFiles::builder()
+            .with_contents(ProfileFileKind::Config, config)
+            .build();
+        aws_config::profile::load(&Fs::real(), &Env::real(), &files, None).await
+    }
+
+    #[tokio::test]
+    async fn a_profile_that_promises_credentials_must_give_them() {
+        const KEYS: &str = "aws_access_key_id = AKIA\naws_secret_access_key = s\n";
+        let role = |more: &str| format!("[profile a]\nrole_arn = arn:aws:iam::1:role/a\n{more}\n");
+        for (config, expected) in [
+            ("[profile a]\nregion = eu-central-1\n".to_owned(), None),
+            (format!("[profile a]\n{KEYS}"), None),
+            (role("source_profile = b") + "[profile b]\n" + KEYS, None),
+            (role("credential_source = Environment"), None),
+            (role("web_identity_token_file = /x"), None),
+            (role("source_profile = a\n") + KEYS, None),
+            (
+                role("source_profile = zzz"),
+                Some("profile a names source_profile zzz, which does not exist"),
+            ),
+            (
+                role("source_profile = a"),
+                Some("profile a names itself as source_profile and has no keys"),
+            ),
+            (
+                role(""),
+                Some(
+                    "profile a has no source_profile (or credential_source), which its role_arn needs",
+                ),
+            ),
+            (
+                role("source_profile = b") + "[profile b]\nregion = x\n",
+                Some("profile b, which another one names as source_profile, has no credentials"),
+            ),
+            (
+                "[profile a]\naws_access_key_id = AKIA\n".to_owned(),
+                Some("profile a has no aws_secret_access_key"),
+            ),
+            (
+                "[profile a]\naws_secret_access_key = s\n".to_owned(),
+                Some("profile a has no aws_access_key_id"),
+            ),
+        ] {
+            let set = set(&config).await.unwrap();
+            let said = incomplete(&set, set.get_profile("a").unwrap());
+            assert_eq!(said.as_deref(), expected, "{config}");
+        }
+    }
 }

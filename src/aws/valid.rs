@@ -11,6 +11,7 @@ use std::sync::Arc;
 use aws_config::profile::Profile;
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::error::CredentialsError as SdkError;
+use aws_smithy_types::retry::{RetryConfig, RetryMode};
 
 use super::CredentialsError;
 use crate::secret::remember;
@@ -206,6 +207,57 @@ pub(super) fn headers() -> Result<(), Malformed> {
     Ok(())
 }
 
+/// Returns how often calls are tried, and in which mode, from the environment and the profile.
+///
+/// The SDK panics on values that it does not know: `legacy`, which the AWS CLI documents, and empty ones.
+///
+/// # Errors
+/// [`Malformed`] for a value that the AWS CLI does not know either.
+pub(super) fn retries(profile: &RetrySettings, name: &str) -> Result<RetryConfig, Malformed> {
+    let of_profile = format!("profile {name}");
+    let pick = |key, value: &Option<String>, variable_name| -> Result<_, Malformed> {
+        let given = variable(variable_name)?.filter(|value| !value.trim().is_empty());
+        Ok(match given {
+            Some(value) => Some((variable_name, ENVIRONMENT.to_owned(), value)),
+            None => value.clone().map(|value| (key, of_profile.clone(), value)),
+        })
+    };
+    let mut retries = RetryConfig::standard();
+    if let Some((what, source_of, value)) =
+        pick("max_attempts", &profile.max_attempts, "AWS_MAX_ATTEMPTS")?
+    {
+        let attempts = value
+            .trim()
+            .parse::<u32>()
+            .ok()
+            .filter(|attempts| *attempts > 0);
+        let wrong = || Malformed::new(what, &source_of, "is not a whole number of 1 or more");
+        retries = retries.with_max_attempts(attempts.ok_or_else(wrong)?);
+    }
+    if let Some((what, source_of, value)) =
+        pick("retry_mode", &profile.retry_mode, "AWS_RETRY_MODE")?
+    {
+        let mode = value.trim().to_ascii_lowercase();
+        retries = retries.with_retry_mode(match mode.as_str() {
+            // What `legacy` means to botocore, the SDK has no part of; `standard` is nearest to it.
+            "standard" | "legacy" => RetryMode::Standard,
+            "adaptive" => RetryMode::Adaptive,
+            _ => {
+                let fault = "is not a retry mode (standard, adaptive or legacy)";
+                return Err(Malformed::new(what, &source_of, fault));
+            }
+        });
+    }
+    Ok(retries)
+}
+
+/// The retry settings of a profile, as written.
+#[derive(Clone, Debug, Default)]
+pub(super) struct RetrySettings {
+    pub(super) max_attempts: Option<String>,
+    pub(super) retry_mode: Option<String>,
+}
+
 /// Variables that name a profile or a file. The SDK takes one that is not text for one that is not set:
 /// another identity would sign.
 const NAMES: [&str; 4] = [
@@ -237,6 +289,9 @@ pub(super) fn endpoints() -> Result<(), Malformed> {
 /// What is wrong with the URL of an endpoint.
 pub(super) fn endpoint(value: &str, what: &str, source_of: &str) -> Result<(), Malformed> {
     let wrong = |fault| Err(Malformed::new(what, source_of, fault));
+    if value.trim().is_empty() {
+        return wrong("is empty; unset it, or give a URL");
+    }
     if let Some(fault) = fault(value) {
         return wrong(fault);
     }
@@ -340,6 +395,35 @@ mod tests {
         let [id, secret, token] = good;
         let fine = Credentials::new(id, secret, Some(token.to_owned()), None, "test");
         assert_eq!(credentials(&fine, "x"), Ok(()));
+    }
+
+    #[test]
+    fn retries_are_what_the_tools_know() {
+        let read = |attempts: Option<&str>, mode: Option<&str>| {
+            let settings = RetrySettings {
+                max_attempts: attempts.map(str::to_owned),
+                retry_mode: mode.map(str::to_owned),
+            };
+            retries(&settings, "dev")
+        };
+        let read_mode = read(Some("5"), Some("legacy")).unwrap();
+        assert_eq!(
+            (read_mode.max_attempts(), read_mode.mode()),
+            (5, RetryMode::Standard)
+        );
+        assert_eq!(
+            read(None, Some("Adaptive")).unwrap().mode(),
+            RetryMode::Adaptive
+        );
+        for wrong in ["0", "-1", "x", "99999999999999999999"] {
+            let refused = read(Some(wrong), None).unwrap_err().to_string();
+            assert_eq!(
+                refused,
+                "max_attempts from profile dev is not a whole number of 1 or more"
+            );
+        }
+        let refused = read(None, Some("nonsense")).unwrap_err().to_string();
+        assert!(refused.starts_with("retry_mode from profile dev is not a retry mode"));
     }
 
     #[test]

@@ -44,6 +44,7 @@ pub(crate) fn in_words(error: &(dyn Error + 'static)) -> ForeignText {
     let mut said: Vec<String> = Vec::new();
     for link in std::iter::successors(Some(error), |link| (**link).source()) {
         let text = one_line(&link.to_string());
+        let text = without_request(&text).to_owned();
         let known = said.iter().any(|before| before.contains(&text));
         if text.is_empty() || known || is_empty(&text) {
             continue;
@@ -58,6 +59,14 @@ pub(crate) fn in_words(error: &(dyn Error + 'static)) -> ForeignText {
 
 fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// The text before the `Debug` form of a request, which holds tokens.
+fn without_request(text: &str) -> &str {
+    let end = ["`Request {", "Request {"]
+        .iter()
+        .find_map(|form| text.find(form));
+    text[..end.unwrap_or(text.len())].trim_end()
 }
 
 fn is_empty(text: &str) -> bool {
@@ -99,6 +108,10 @@ fn translated(text: &str) -> Option<String> {
             "the instance metadata service refused the request",
         ),
         ("Failed to parse profile file", "the file cannot be parsed"),
+        (
+            "Failed to apply endpoint",
+            "the configured endpoint is not usable: it is no URL such as https://HOST:PORT",
+        ),
         (
             "failed to parse header",
             "a value that is sent in a header contains a character that no header may have",

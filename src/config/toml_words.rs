@@ -71,7 +71,9 @@ fn syntax(message: &str) -> Option<String> {
         _ if message.starts_with("invalid literal string") => {
             "the quotes are not closed on this line"
         }
-        _ if message.contains("recursion limit") => "tables or lists are nested too deeply",
+        _ if (message.contains("recursion limit") || message.contains("recurse further")) => {
+            "tables or lists are nested too deeply"
+        }
         _ if message.starts_with("key with no value") => "a key needs a value: KEY = VALUE",
         _ => return None,
     };
