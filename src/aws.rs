@@ -403,7 +403,7 @@ impl Inner {
             .retry_config(valid::retries(&plan.retries, plan.name())?)
             // Caching is done here, where it can be undone.
             .identity_cache(IdentityCache::no_cache())
-            .profile_files(profile::files_of(&self.options));
+            .profile_files(plan.files.for_sdk());
         Ok(match &self.options.profile {
             Some(name) => loader.profile_name(name),
             None => loader,

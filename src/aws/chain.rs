@@ -23,9 +23,10 @@ use aws_credential_types::provider::error::CredentialsError as SdkError;
 use aws_credential_types::provider::{self, ProvideCredentials, future};
 use aws_types::sdk_config::SharedHttpClient;
 
+use super::files::TokenFile;
 use super::profile::{Plan, Process, Role};
 use super::valid::{self, Malformed};
-use super::{AwsOptions, CredentialsError, files, process, profile, source};
+use super::{AwsOptions, CredentialsError, process, source};
 
 /// The metadata service of an EC2 instance is one hop away and answers in milliseconds; elsewhere
 /// the address leads nowhere. The AWS CLI also waits one second, once.
@@ -71,6 +72,7 @@ pub(super) fn build(conf: &ProviderConfig, ways: Ways<'_>) -> CredentialsProvide
         place,
         source: source::words(place, plan),
         malformed: malformed(place, plan),
+        token_file: token_file(place, plan),
         incomplete: (place == Place::Profile)
             .then(|| CredentialsError::incomplete(plan))
             .flatten(),
@@ -114,9 +116,17 @@ fn malformed(place: Place, plan: &Plan) -> Option<Malformed> {
     match place {
         Place::Environment => valid::environment().err(),
         Place::Profile => plan.malformed.clone(),
-        Place::WebIdentity => files::token("AWS_WEB_IDENTITY_TOKEN_FILE").err(),
-        Place::Container => files::token("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE").err(),
-        Place::Instance => None,
+        Place::WebIdentity | Place::Container | Place::Instance => None,
+    }
+}
+
+/// The file that the SDK reads for the credentials of a place.
+fn token_file(place: Place, plan: &Plan) -> Result<Option<TokenFile>, Malformed> {
+    match place {
+        Place::Profile => Ok(plan.token_file.clone()),
+        Place::WebIdentity => TokenFile::of_environment("AWS_WEB_IDENTITY_TOKEN_FILE"),
+        Place::Container => TokenFile::of_environment("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"),
+        Place::Environment | Place::Instance => Ok(None),
     }
 }
 
@@ -135,7 +145,7 @@ fn of_profile(
     }
     let mut provider = ProfileFileCredentialsProvider::builder()
         .configure(conf)
-        .profile_files(profile::files_of(options));
+        .profile_files(plan.files.for_sdk());
     if let Some(name) = &options.profile {
         provider = provider.profile_name(name);
     }
@@ -230,6 +240,7 @@ struct Known {
     /// The same in words.
     source: String,
     malformed: Option<Malformed>,
+    token_file: Result<Option<TokenFile>, Malformed>,
     /// Why the place cannot give the credentials that it promises.
     incomplete: Option<CredentialsError>,
     inner: Provider,
@@ -246,6 +257,9 @@ impl ProvideCredentials for Known {
             }
             if let Some(incomplete) = self.incomplete.clone() {
                 return Err(SdkError::provider_error(incomplete));
+            }
+            if let Some(file) = self.token_file.clone().map_err(Malformed::of_provider)? {
+                file.probe().await.map_err(Malformed::of_provider)?;
             }
             let loaded = self.inner.provide_credentials().await;
             let mut credentials = loaded.map_err(|error| self.place.explained(error))?;

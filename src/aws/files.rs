@@ -3,121 +3,198 @@
 //! The SDK opens whatever a variable or a profile names, and reads to the end. A pipe has no end until
 //! its writer closes it, and `/dev/zero` has none at all. So each path is looked at first.
 
-use std::env;
 use std::fs::Metadata;
 use std::path::{Path, PathBuf};
+use std::{env, fmt};
 
 use aws_config::profile::Profile;
+#[expect(
+    deprecated,
+    reason = "the crate they have moved to is not among our dependencies"
+)]
+use aws_config::profile::profile_file::{ProfileFileKind, ProfileFiles};
 use aws_lc_rs::digest;
+use tracing::debug;
 
 use super::AwsOptions;
 use super::valid::{self, Malformed};
 use crate::foreign_text::visible;
 use crate::platform::permissions::{self, Role};
+use crate::secret::Redacted;
 
 /// Largest file that is read. Configurations of large organisations have some hundred kilobytes.
 const LARGEST: u64 = 16 * 1024 * 1024;
 const NO_FILE: &str = "is not an ordinary file";
 const TOO_LARGE: &str = "is larger than 16 MB";
 
-/// Checks the configuration and the credentials file. A file that does not exist counts as empty, as
-/// for the AWS CLI; the SDK would take one that cannot be read for an empty one, too, and go on to
-/// another identity.
-///
-/// # Errors
-/// Names the file and the reason.
-pub(super) async fn check(options: &AwsOptions) -> Result<(), String> {
-    let paths = paths(options);
-    let checked = tokio::task::spawn_blocking(move || paths.iter().try_for_each(|path| text(path)));
-    checked.await.unwrap_or_else(|error| Err(error.to_string()))
+/// The configuration and the credentials file, read. The SDK parses them.
+#[derive(Clone, Default)]
+pub(super) struct AwsFiles {
+    config: Option<Contents>,
+    credentials: Option<Contents>,
 }
 
-/// Returns the paths of both files.
-fn paths(options: &AwsOptions) -> Vec<PathBuf> {
-    let mut paths = Vec::new();
-    for (given, variable, default) in [
-        (&options.config_file, "AWS_CONFIG_FILE", "config"),
-        (
-            &options.credentials_file,
-            "AWS_SHARED_CREDENTIALS_FILE",
-            "credentials",
-        ),
-    ] {
-        let from_environment = || {
-            let path = valid::variable(variable).ok()??;
-            Some(in_home(Path::new(&path)))
+#[derive(Clone)]
+struct Contents {
+    path: PathBuf,
+    /// Holds keys.
+    text: Redacted<String>,
+}
+
+impl AwsFiles {
+    /// Reads both files, in a thread for blocking work: the SDK would do so on a worker of the runtime,
+    /// and a home directory on a file server that is gone would stop every connection.
+    ///
+    /// A file that does not exist counts as empty, as for the AWS CLI, unless the options name it. The
+    /// SDK would take one that cannot be read for an empty one, too, and go on to another identity.
+    ///
+    /// # Errors
+    /// Names the file and the reason.
+    pub(super) async fn read(options: &AwsOptions) -> Result<Self, String> {
+        let options = options.clone();
+        let read = move || {
+            let config = (&options.config_file, "AWS_CONFIG_FILE", "config");
+            let credentials = (
+                &options.credentials_file,
+                "AWS_SHARED_CREDENTIALS_FILE",
+                "credentials",
+            );
+            Ok(Self {
+                config: contents(config)?,
+                credentials: contents(credentials)?,
+            })
         };
-        let default = || Some(env::home_dir()?.join(".aws").join(default));
-        paths.extend(given.clone().or_else(from_environment).or_else(default));
+        let read = tokio::task::spawn_blocking(read).await;
+        read.unwrap_or_else(|error| Err(error.to_string()))
     }
-    paths
+
+    /// The same for the SDK.
+    #[expect(
+        deprecated,
+        reason = "the crate it has moved to is not among our dependencies"
+    )]
+    pub(super) fn for_sdk(&self) -> ProfileFiles {
+        // Without a file the builder refuses.
+        let empty = Redacted::new(String::new());
+        let text = |file: &Option<Contents>| match file {
+            Some(file) => file.text.expose().clone(),
+            None => empty.expose().clone(),
+        };
+        ProfileFiles::builder()
+            .with_contents(ProfileFileKind::Config, text(&self.config))
+            .with_contents(ProfileFileKind::Credentials, text(&self.credentials))
+            .build()
+    }
+
+    /// The files that were read.
+    pub(super) fn paths(&self) -> impl Iterator<Item = &Path> {
+        let files = [&self.config, &self.credentials].into_iter().flatten();
+        files.map(|file| file.path.as_path())
+    }
 }
 
-/// Checks that a file, if it exists, is text.
-fn text(path: &Path) -> Result<(), String> {
-    let said = |reason: String| format!("{}: {reason}", visible(&path.to_string_lossy()));
-    match std::fs::metadata(path) {
-        Ok(found) if is_null(path, &found) => return Ok(()),
-        Ok(_) => {}
-        Err(_) => return Ok(()),
+impl fmt::Debug for AwsFiles {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.paths()).finish()
     }
-    let bytes = permissions::read(Role::AwsFile, path, LARGEST);
+}
+
+/// Reads the file that is given, or else the one that a variable names, or else `~/.aws/DEFAULT`.
+fn contents(
+    (given, variable, default): (&Option<PathBuf>, &'static str, &str),
+) -> Result<Option<Contents>, String> {
+    let from_environment = || {
+        let path = valid::variable(variable).ok()??;
+        Some(in_home(Path::new(&path)))
+    };
+    let default = || Some(env::home_dir()?.join(".aws").join(default));
+    let Some(path) = given.clone().or_else(from_environment).or_else(default) else {
+        return Ok(None);
+    };
+    let said = |reason: String| format!("{}: {reason}", visible(&path.to_string_lossy()));
+    match std::fs::metadata(&path) {
+        Ok(found) if is_null(&path, &found) => return Ok(None),
+        Ok(_) => {}
+        Err(error) if given.is_some() => return Err(said(error.to_string())),
+        Err(_) => return Ok(None),
+    }
+    let bytes = permissions::read(Role::AwsFile, &path, LARGEST);
     let bytes = bytes.map_err(|error| said(error.without_path()))?;
-    match std::str::from_utf8(&bytes) {
-        Ok(_) => Ok(()),
+    match String::from_utf8(bytes) {
+        Ok(text) => Ok(Some(Contents {
+            text: Redacted::new(text),
+            path,
+        })),
         Err(error) => Err(said(format!(
             "it is not UTF-8 text (byte {})",
-            error.valid_up_to() + 1
+            error.utf8_error().valid_up_to() + 1
         ))),
     }
 }
 
-/// Checks the file that an environment variable names as the place of a token.
-///
-/// # Errors
-/// [`Malformed`], with the name of the variable.
-pub(super) fn token(variable: &'static str) -> Result<(), Malformed> {
-    let path = valid::variable(variable)?.unwrap_or_default();
-    match fault(Path::new(&path)) {
-        Some(fault) => Err(Malformed::of_environment(
-            &format!("the file of {variable}"),
-            fault,
-        )),
-        None => Ok(()),
-    }
+/// A file with a token that the SDK reads by itself, on a worker of the runtime.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct TokenFile {
+    /// Its name for messages.
+    what: String,
+    /// Where its path is from, see [`Malformed`].
+    source_of: String,
+    path: PathBuf,
 }
 
-/// Checks the file that a key of a profile names.
-///
-/// # Errors
-/// [`Malformed`], with the name of the key.
-pub(super) fn of_profile(profile: &Profile, key: &str, path: &str) -> Result<(), Malformed> {
-    match fault(&in_home(Path::new(path))) {
-        Some(fault) => Err(Malformed::of_profile(
-            profile,
-            &format!("the file of {key}"),
-            fault,
-        )),
-        None => Ok(()),
+impl TokenFile {
+    /// The file that an environment variable names, if that is set.
+    ///
+    /// # Errors
+    /// [`Malformed`] for a path that is not UTF-8.
+    pub(super) fn of_environment(variable: &'static str) -> Result<Option<Self>, Malformed> {
+        Ok(valid::variable(variable)?.map(|path| Self {
+            what: format!("the file of {variable}"),
+            source_of: valid::ENVIRONMENT.to_owned(),
+            path: PathBuf::from(path),
+        }))
     }
-}
 
-/// Checks the file in which the AWS CLI keeps the token of an SSO session; `key` is the name of the
-/// session, or the start URL of a profile without one.
-///
-/// # Errors
-/// [`Malformed`], with the path.
-pub(super) fn sso_cache(profile: &Profile, key: &str) -> Result<(), Malformed> {
-    let digest = digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, key.as_bytes());
-    let name: String = digest.as_ref().iter().map(|b| format!("{b:02x}")).collect();
-    let path = format!("~/.aws/sso/cache/{name}.json");
-    match fault(&in_home(Path::new(&path))) {
-        Some(fault) => Err(Malformed::of_profile(
-            profile,
-            &format!("the SSO token {path}"),
-            fault,
-        )),
-        None => Ok(()),
+    /// The file that a key of a profile names.
+    pub(super) fn of_profile(profile: &Profile, key: &str, path: &str) -> Self {
+        Self {
+            what: format!("the file of {key}"),
+            source_of: format!("profile {}", profile.name()),
+            path: in_home(Path::new(path)),
+        }
+    }
+
+    /// The file in which the AWS CLI keeps the token of an SSO session; `key` is the name of the
+    /// session, or the start URL of a profile without one.
+    pub(super) fn of_sso(profile: &Profile, key: &str) -> Self {
+        let digest = digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, key.as_bytes());
+        let name: String = digest.as_ref().iter().map(|b| format!("{b:02x}")).collect();
+        let path = format!("~/.aws/sso/cache/{name}.json");
+        Self {
+            source_of: format!("profile {}", profile.name()),
+            path: in_home(Path::new(&path)),
+            what: format!("the SSO token {path}"),
+        }
+    }
+
+    /// Reads the file once, in a thread for blocking work. What the SDK does right after it ends.
+    ///
+    /// # Errors
+    /// [`Malformed`] for a file that has no end. One that does not exist is for the SDK to judge.
+    pub(super) async fn probe(self) -> Result<(), Malformed> {
+        let probing = tokio::task::spawn_blocking(move || {
+            let wrong = |fault| Err(Malformed::new(&self.what, &self.source_of, fault));
+            if let Some(fault) = fault(&self.path) {
+                return wrong(fault);
+            }
+            match permissions::read(Role::AwsFile, &self.path, LARGEST) {
+                Ok(text) => drop(Redacted::new(text)),
+                // The SDK meets the same, and tells it.
+                Err(error) => debug!(%error, "the file of a token"),
+            }
+            Ok(())
+        });
+        probing.await.unwrap_or(Ok(()))
     }
 }
 
@@ -178,66 +255,76 @@ fn in_home(path: &Path) -> PathBuf {
 mod tests {
     use super::*;
 
-    #[test]
-    fn only_what_ends_is_read() {
+    fn options(config: &Path, credentials: &Path) -> AwsOptions {
+        AwsOptions {
+            config_file: Some(config.to_owned()),
+            credentials_file: Some(credentials.to_owned()),
+            ..AwsOptions::default()
+        }
+    }
+
+    fn pipe(path: PathBuf) -> PathBuf {
+        use rustix::fs::{CWD, FileType, Mode, mknodat};
+        mknodat(CWD, &path, FileType::Fifo, Mode::RUSR, 0).unwrap();
+        path
+    }
+
+    #[tokio::test]
+    async fn only_text_that_ends_is_read_and_what_is_not_is_named() {
         let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("config");
-        std::fs::write(&file, "[default]\n").unwrap();
-        let pipe = dir.path().join("pipe");
-        rustix::fs::mknodat(
-            rustix::fs::CWD,
-            &pipe,
-            rustix::fs::FileType::Fifo,
-            rustix::fs::Mode::RUSR,
-            0,
-        )
-        .unwrap();
+        let write = |name: &str, text: &[u8]| {
+            let path = dir.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path
+        };
+        let null = Path::new("/dev/null");
         let large = dir.path().join("large");
         let made = std::fs::File::create(&large).unwrap();
         made.set_len(LARGEST + 1).unwrap();
-        let latin = dir.path().join("latin");
-        std::fs::write(&latin, b"# caf\xe9\n").unwrap();
         for (path, expected) in [
-            (&file, ""),
-            (&dir.path().join("missing"), ""),
-            (&PathBuf::from("/dev/null"), ""),
-            (&latin, "it is not UTF-8 text (byte 6)"),
-            (&dir.path().to_owned(), "it is not an ordinary file"),
-            (&pipe, "it is not an ordinary file"),
-            (&large, "it is longer than 16777216 bytes"),
+            (write("config", b"[default]\n"), ""),
+            (null.to_owned(), ""),
+            (
+                write("latin", b"# caf\xe9\n"),
+                "it is not UTF-8 text (byte 6)",
+            ),
+            (dir.path().to_owned(), "it is not an ordinary file"),
+            (pipe(dir.path().join("pipe")), "it is not an ordinary file"),
+            (PathBuf::from("/dev/zero"), "it is not an ordinary file"),
+            (large, "it is longer than 16777216 bytes"),
+            (
+                dir.path().join("missing"),
+                "No such file or directory (os error 2)",
+            ),
         ] {
-            let said = text(path).err();
             let expected = match expected {
                 "" => None,
                 reason => Some(format!("{}: {reason}", path.display())),
             };
-            assert_eq!(said, expected);
-        }
-        for (path, expected) in [
-            (file.as_path(), None),
-            (dir.path(), None),
-            (Path::new("/dev/null"), None),
-            (&dir.path().join("missing"), None),
-            (&pipe, Some(NO_FILE)),
-            (Path::new("/dev/zero"), Some(NO_FILE)),
-            (&large, Some(TOO_LARGE)),
-        ] {
-            assert_eq!(fault(path), expected, "{}", path.display());
+            for options in [options(&path, null), options(null, &path)] {
+                let said = AwsFiles::read(&options).await.err();
+                assert_eq!(said, expected);
+            }
         }
     }
 
     #[tokio::test]
-    async fn each_of_both_files_is_checked_and_named() {
-        let zero = || Some(PathBuf::from("/dev/zero"));
-        let null = || Some(PathBuf::from("/dev/null"));
-        for (config_file, credentials_file) in [(zero(), null()), (null(), zero())] {
-            let options = AwsOptions {
-                config_file,
-                credentials_file,
-                ..AwsOptions::default()
+    async fn a_token_is_read_from_what_ends() {
+        let dir = tempfile::tempdir().unwrap();
+        let pipe = pipe(dir.path().join("pipe"));
+        for (path, expected) in [
+            (pipe.as_path(), Some(NO_FILE)),
+            (Path::new("/dev/zero"), Some(NO_FILE)),
+            (&dir.path().join("missing"), None),
+            (dir.path(), None),
+        ] {
+            let file = TokenFile {
+                what: "the token".to_owned(),
+                source_of: "the test".to_owned(),
+                path: path.to_owned(),
             };
-            let refused = check(&options).await.unwrap_err();
-            assert_eq!(refused, "/dev/zero: it is not an ordinary file");
+            let refused = file.probe().await.err();
+            assert_eq!(refused.map(|refused| refused.fault), expected);
         }
     }
 }

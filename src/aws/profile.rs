@@ -3,42 +3,16 @@
 use std::borrow::Cow;
 use std::path::PathBuf;
 
-#[expect(
-    deprecated,
-    reason = "the crate they have moved to is not among our dependencies"
-)]
-use aws_config::profile::profile_file::{ProfileFileKind, ProfileFiles};
-use aws_config::profile::{Profile, ProfileSet};
+use aws_config::profile::{Profile, ProfileFileLoadError, ProfileSet};
 use aws_types::os_shim_internal::{Env, Fs};
 
+use super::files::{AwsFiles, TokenFile};
 use super::valid::{self, Malformed, RetrySettings};
-use super::{AwsOptions, CredentialsError, files};
+use super::{AwsOptions, CredentialsError};
 
 /// A profile may name another as the source of its credentials, and so on; a loop is reported by
 /// the SDK, this only keeps us from following it.
 const LONGEST_CHAIN: usize = 16;
-
-/// Where [`AwsOptions`] says that the AWS files are; by default where every AWS tool looks.
-#[expect(
-    deprecated,
-    reason = "the crate it has moved to is not among our dependencies"
-)]
-pub(super) fn files_of(options: &AwsOptions) -> ProfileFiles {
-    let (config, credentials) = (&options.config_file, &options.credentials_file);
-    if config.is_none() && credentials.is_none() {
-        return ProfileFiles::default();
-    }
-    let mut builder = ProfileFiles::builder()
-        .include_default_config_file(config.is_none())
-        .include_default_credentials_file(credentials.is_none());
-    if let Some(path) = config {
-        builder = builder.with_file(ProfileFileKind::Config, path);
-    }
-    if let Some(path) = credentials {
-        builder = builder.with_file(ProfileFileKind::Credentials, path);
-    }
-    builder.build()
-}
 
 /// What the AWS files say about the profile in effect.
 #[derive(Debug, Default, Clone)]
@@ -60,6 +34,9 @@ pub(super) struct Plan {
     /// What is wrong with the keys that it holds, or that it takes from the environment.
     pub(super) malformed: Option<Malformed>,
     pub(super) retries: RetrySettings,
+    /// What the SDK reads for it.
+    pub(super) token_file: Option<TokenFile>,
+    pub(super) files: AwsFiles,
     /// Why it cannot give credentials although it says where they are from. The search ends there:
     /// the next place has another identity.
     pub(super) incomplete: Option<String>,
@@ -98,19 +75,13 @@ pub(super) struct Role {
 /// and take what the machine offers: another identity than the one that was asked for.)
 pub(super) async fn read(options: &AwsOptions) -> Result<Plan, CredentialsError> {
     valid::names()?;
-    let checked = files::check(options).await;
-    checked.map_err(|reason| CredentialsError::Config {
+    let refused = |reason: String| CredentialsError::Config {
         profile: options.profile.clone(),
         reason: reason.into(),
-    })?;
-    let named = options.profile.clone().map(Cow::Owned);
-    let loaded =
-        aws_config::profile::load(&Fs::real(), &Env::real(), &files_of(options), named).await;
-    let set = loaded.map_err(|error| CredentialsError::Config {
-        profile: options.profile.clone(),
-        reason: super::error::in_one_line(&error).into(),
-    })?;
-
+    };
+    let files = AwsFiles::read(options).await.map_err(refused)?;
+    let set = parse(&files, options.profile.clone()).await;
+    let set = set.map_err(|error| refused(in_words(&error, &files)))?;
     let selected = set.selected_profile().to_owned();
     let must_exist = options.profile.is_some() || selected != "default";
     if must_exist && set.get_profile(&selected).is_none() {
@@ -122,6 +93,7 @@ pub(super) async fn read(options: &AwsOptions) -> Result<Plan, CredentialsError>
         });
     }
     let mut plan = follow(&set, &selected);
+    plan.files = files;
     plan.profile = must_exist.then(|| selected.clone());
     if let Some(profile) = set.get_profile(&selected) {
         plan.region = value(profile, "region");
@@ -138,10 +110,30 @@ pub(super) async fn read(options: &AwsOptions) -> Result<Plan, CredentialsError>
     }
     if let Some((base, roles)) = base(&set, &selected) {
         plan.malformed = malformed(base, selected != base.name());
+        plan.token_file = token_file(base);
         plan.process = process(base, roles, selected != base.name());
     }
     plan.looked = super::chain::places(options.profile.is_some());
     Ok(plan)
+}
+
+/// Parses the files. Reads nothing.
+async fn parse(
+    files: &AwsFiles,
+    profile: Option<String>,
+) -> Result<ProfileSet, ProfileFileLoadError> {
+    let profile = profile.map(Cow::Owned);
+    aws_config::profile::load(&Fs::real(), &Env::real(), &files.for_sdk(), profile).await
+}
+
+/// The parser's words, which leave out the name of the file.
+fn in_words(error: &ProfileFileLoadError, files: &AwsFiles) -> String {
+    let paths = files.paths().map(|path| path.display().to_string());
+    let paths: Vec<String> = paths.collect();
+    super::error::in_one_line(error).replace(
+        "error parsing on line",
+        &format!("error parsing {} on line", paths.join(" or ")),
+    )
 }
 
 fn follow(set: &ProfileSet, selected: &str) -> Plan {
@@ -305,19 +297,23 @@ fn malformed(base: &Profile, is_source: bool) -> Option<Malformed> {
         };
     }
     let others = has_another_way(base) || base.get("credential_process").is_some();
-    if let Some(key) = base
-        .get("sso_session")
-        .or_else(|| base.get("sso_start_url"))
-    {
-        return files::sso_cache(base, key).err();
-    }
-    if let Some(file) = base.get("web_identity_token_file") {
-        return files::of_profile(base, "web_identity_token_file", file).err();
-    }
     match (is_source && has_keys(base)) || !others {
         true => valid::static_keys(base).err(),
         false => None,
     }
+}
+
+/// The file with the token that the credentials of this profile are asked for with.
+fn token_file(base: &Profile) -> Option<TokenFile> {
+    let sso = base
+        .get("sso_session")
+        .or_else(|| base.get("sso_start_url"));
+    let web_identity = || {
+        const KEY: &str = "web_identity_token_file";
+        Some(TokenFile::of_profile(base, KEY, base.get(KEY)?))
+    };
+    sso.map(|key| TokenFile::of_sso(base, key))
+        .or_else(web_identity)
 }
 
 fn value(profile: &Profile, key: &str) -> Option<String> {
@@ -329,19 +325,19 @@ fn value(profile: &Profile, key: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use aws_config::profile::ProfileFileLoadError;
-
     use super::*;
 
     async fn set(config: &str) -> Result<ProfileSet, ProfileFileLoadError> {
-        #[expect(
-            deprecated,
-            reason = "the crate it has moved to is not among our dependencies"
-        )]
-        let files = ProfileFiles::builder()
-            .with_contents(ProfileFileKind::Config, config)
-            .build();
-        aws_config::profile::load(&Fs::real(), &Env::real(), &files, None).await
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config");
+        std::fs::write(&path, config).unwrap();
+        let options = AwsOptions {
+            config_file: Some(path),
+            credentials_file: Some("/dev/null".into()),
+            ..AwsOptions::default()
+        };
+        let files = AwsFiles::read(&options).await.unwrap();
+        parse(&files, Some("a".to_owned())).await
     }
 
     #[tokio::test]

@@ -23,7 +23,7 @@ const LONGEST: usize = 16 * 1024;
 const ID: &str = "AWS_ACCESS_KEY_ID";
 const SECRETS: [&str; 2] = ["AWS_SECRET_ACCESS_KEY", "SECRET_ACCESS_KEY"];
 const TOKEN: &str = "AWS_SESSION_TOKEN";
-const ENVIRONMENT: &str = "the environment";
+pub(super) const ENVIRONMENT: &str = "the environment";
 
 /// Variables that the SDK writes into the User-Agent header of every request.
 const IN_HEADERS: [&str; 1] = ["AWS_EXECUTION_ENV"];
@@ -56,22 +56,12 @@ pub struct Malformed {
 }
 
 impl Malformed {
-    fn new(what: &str, source_of: &str, fault: &'static str) -> Self {
+    pub(super) fn new(what: &str, source_of: &str, fault: &'static str) -> Self {
         Self {
             what: what.to_owned(),
             source_of: source_of.to_owned(),
             fault,
         }
-    }
-
-    /// A value that the environment names.
-    pub(super) fn of_environment(what: &str, fault: &'static str) -> Self {
-        Self::new(what, ENVIRONMENT, fault)
-    }
-
-    /// A value that a profile holds or names.
-    pub(super) fn of_profile(profile: &Profile, what: &str, fault: &'static str) -> Self {
-        Self::new(what, &format!("profile {}", profile.name()), fault)
     }
 
     /// As the failure of a provider of the SDK; [`CredentialsError::behind`] finds it again.
