@@ -41,8 +41,8 @@ pub use calls::{Late, LateKind};
 pub use clock::ClockOffset;
 pub(crate) use clock::{ClockWatch, difference};
 pub use endpoints::Endpoints;
-pub(crate) use error::refused_keys;
 pub use error::{Cause, CredentialsError};
+pub(crate) use error::{is_about_the_network, refused_keys};
 pub use identity::{Identity, Keys};
 pub use source::Source;
 pub use valid::Malformed;
@@ -78,6 +78,15 @@ pub struct AwsOptions {
     pub deadline: Duration,
     /// The time of day, to see whether credentials have ended.
     pub clock: Clock,
+}
+
+impl AwsOptions {
+    /// The profile that the user names, in the options or with `AWS_PROFILE`.
+    fn named(&self) -> Option<String> {
+        let of_environment = || valid::variable("AWS_PROFILE").ok().flatten();
+        let named = self.profile.clone().or_else(of_environment);
+        named.filter(|name| !name.is_empty())
+    }
 }
 
 impl Default for AwsOptions {
@@ -310,7 +319,7 @@ impl Inner {
         let credentials = resolved.unwrap_or_else(|_| {
             Err(CredentialsError::Timeout {
                 after: deadline,
-                profile: self.options.profile.clone(),
+                profile: self.options.named(),
             })
         })?;
         tracing::debug!(ends = ?credentials.expiry(), "AWS credentials loaded");

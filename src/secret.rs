@@ -127,7 +127,10 @@ pub fn redact(text: &str) -> String {
 /// The secret that begins at `at`, or behind a name that does.
 fn secret_at(text: &str, lower: &str, at: usize) -> Option<Range<usize>> {
     let rest = lower.get(at..)?;
+    // The name of a file: /etc/passwd.
+    let is_file = rest.starts_with("passwd") && text[..at].ends_with('/');
     let named = match *rest.as_bytes().first()? {
+        _ if is_file => None,
         b'a' if rest.starts_with(AUTHORIZATION) => header_value(text, at + AUTHORIZATION.len()),
         b'a' | b'b' | b'c' | b'i' | b'p' | b'r' | b's' | b't' | b'w' | b'x' => SECRET_NAMES
             .iter()
@@ -310,6 +313,7 @@ mod tests {
             "SessionToken",
             "ends with SessionToken=",
             "größe=1",
+            "sh: 1: /etc/passwd: Permission denied",
             "password authentication failed for user \"app\"",
             "Signature expired: 20260101T000000Z is now earlier than 20260101T001500Z",
             "IQoJ is how they begin",

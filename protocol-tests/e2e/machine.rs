@@ -68,11 +68,16 @@ impl Place {
         command
     }
 
-    /// What a start says that must end by itself.
-    async fn refused(&self, words: &[&str], set: impl FnOnce(&mut Command)) -> Ran {
+    /// What a command says that ends by itself.
+    async fn ran(&self, words: &[&str], set: impl FnOnce(&mut Command)) -> Ran {
         let mut command = self.command(words);
         set(&mut command);
-        let ran = run(command).await;
+        run(command).await
+    }
+
+    /// What a start says that must end by itself.
+    async fn refused(&self, words: &[&str], set: impl FnOnce(&mut Command)) -> Ran {
+        let ran = self.ran(words, set).await;
         assert_eq!(ran.stdout, "", "{ran:?}");
         assert!(matches!(ran.code, Some(1 | 2)), "{ran:?}");
         ran
@@ -535,4 +540,82 @@ async fn a_file_that_is_replaced_is_loaded_however_that_is_done() {
         std::fs::remove_dir_all(&old).expect("the old one goes");
     };
     deployed.changes(ports, change).await;
+}
+
+/// `pgiam token` asks no service, so that the settings of the AWS tools alone decide.
+#[tokio::test]
+async fn settings_of_the_aws_tools_are_read_or_refused_by_name() {
+    let place = Place::new();
+    let made = Command::new("mkfifo")
+        .arg(place.path("pipe"))
+        .status()
+        .await;
+    assert!(made.expect("mkfifo").success());
+    place.write("latin", b"# caf\xe9\n[default]\n");
+    place.write("legacy", "[default]\nretry_mode = legacy\nmax_attempts =\n");
+    place.write(
+        "typo",
+        "[profile a]\nrole_arn = arn:aws:iam::1:role/a\nsource_profile = zzz\n",
+    );
+    let pipe = place.path("pipe").display().to_string();
+    let path = |name: &str| place.path(name).display().to_string();
+    let host = "orders.cluster-abc123.eu-central-1.rds.amazonaws.com";
+    let token = ["token", "--host", host, "--user", "app"];
+    for (name, value, expected) in [
+        ("AWS_RETRY_MODE", "legacy", ""),
+        ("AWS_MAX_ATTEMPTS", "", ""),
+        ("AWS_CONFIG_FILE", "/dev/null", ""),
+        ("AWS_CONFIG_FILE", &path("legacy"), ""),
+        (
+            "AWS_ENDPOINT_URL",
+            "",
+            "AWS_ENDPOINT_URL from the environment is empty",
+        ),
+        (
+            "AWS_ENDPOINT_URL_SSM",
+            "localhost:1",
+            "is not an http or https URL",
+        ),
+        ("AWS_CONFIG_FILE", &pipe, "it is not an ordinary file"),
+        (
+            "AWS_SHARED_CREDENTIALS_FILE",
+            "/dev/zero",
+            "it is not an ordinary file",
+        ),
+        ("AWS_CA_BUNDLE", "/dev/zero", "it is not an ordinary file"),
+        (
+            "AWS_CONFIG_FILE",
+            &path("latin"),
+            "it is not UTF-8 text (byte 6)",
+        ),
+    ] {
+        let ran = place
+            .ran(&token, |command| {
+                command
+                    .env("AWS_ACCESS_KEY_ID", "AKIAIOSFODNN7EXAMPLE")
+                    .env(
+                        "AWS_SECRET_ACCESS_KEY",
+                        "wJalrXUtnFEMIK7MDENGbPxRfiCYEXAMPLEKEY",
+                    )
+                    .env(name, value);
+            })
+            .await;
+        assert_eq!(
+            ran.code == Some(0),
+            expected.is_empty(),
+            "{name}={value}: {ran:?}"
+        );
+        assert!(ran.stderr.contains(expected), "{name}={value}: {ran:?}");
+        assert!(!ran.stderr.contains("internal error"), "{ran:?}");
+    }
+    let ran = place
+        .ran(&[&token[..], &["--profile", "a"]].concat(), |command| {
+            command.env("AWS_CONFIG_FILE", path("typo"));
+        })
+        .await;
+    let expected = "profile a names source_profile zzz, which does not exist";
+    assert!(
+        ran.code != Some(0) && ran.stderr.contains(expected),
+        "{ran:?}"
+    );
 }

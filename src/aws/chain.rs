@@ -23,6 +23,7 @@ use aws_credential_types::provider::error::CredentialsError as SdkError;
 use aws_credential_types::provider::{self, ProvideCredentials, future};
 use aws_types::sdk_config::SharedHttpClient;
 
+use super::error::is_about_the_network;
 use super::files::TokenFile;
 use super::profile::{Plan, Process, Role};
 use super::valid::{self, Malformed};
@@ -73,6 +74,7 @@ pub(super) fn build(conf: &ProviderConfig, ways: Ways<'_>) -> CredentialsProvide
         source: source::words(place, plan),
         malformed: malformed(place, plan),
         token_file: token_file(place, plan),
+        asked: Asked::by(plan),
         incomplete: (place == Place::Profile)
             .then(|| CredentialsError::incomplete(plan))
             .flatten(),
@@ -216,22 +218,59 @@ pub(super) enum Place {
 }
 
 impl Place {
-    /// The error with the endpoint that it is about, where the SDK does not name it.
-    fn explained(self, error: SdkError) -> SdkError {
-        match (self, &error) {
-            (Self::Container, SdkError::CredentialsNotLoaded(_)) => error,
-            (Self::Container, _) => SdkError::provider_error(OfContainer(Arc::new(error))),
-            _ => error,
+    /// The error with what was asked, where the SDK does not name it.
+    fn explained(self, error: SdkError, asked: Asked) -> SdkError {
+        let is_answered = !is_about_the_network(&error);
+        let asked = match (self, &error) {
+            (_, SdkError::CredentialsNotLoaded(_)) => return error,
+            (Self::Container, _) => {
+                "the container's credentials endpoint (AWS_CONTAINER_CREDENTIALS_FULL_URI or _RELATIVE_URI)"
+            }
+            _ if is_answered => return error,
+            (Self::WebIdentity, _) => "STS (sts:AssumeRoleWithWebIdentity)",
+            (Self::Profile, _) => match asked {
+                Asked::Sso => "IAM Identity Center (sso:GetRoleCredentials)",
+                Asked::Role => "STS (sts:AssumeRole)",
+                Asked::SsoAndRole => "IAM Identity Center or STS",
+                Asked::Nothing => return error,
+            },
+            (Self::Environment | Self::Instance, _) => return error,
+        };
+        SdkError::provider_error(OfAsked {
+            asked,
+            source: Arc::new(error),
+        })
+    }
+}
+
+/// The services that a profile has the SDK ask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asked {
+    Nothing,
+    Sso,
+    Role,
+    SsoAndRole,
+}
+
+impl Asked {
+    fn by(plan: &Plan) -> Self {
+        match (plan.is_sso, plan.assumes) {
+            (true, true) => Self::SsoAndRole,
+            (true, false) => Self::Sso,
+            (false, true) => Self::Role,
+            (false, false) => Self::Nothing,
         }
     }
 }
 
-/// The endpoint that gives a container its credentials did not.
+/// A failure with the name of what was asked.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "the container's credentials endpoint (AWS_CONTAINER_CREDENTIALS_FULL_URI or _RELATIVE_URI)"
-)]
-struct OfContainer(#[source] Arc<SdkError>);
+#[error("{asked}")]
+struct OfAsked {
+    asked: &'static str,
+    #[source]
+    source: Arc<SdkError>,
+}
 
 /// A provider whose credentials say where they are from, and are fit to sign with.
 #[derive(Debug)]
@@ -241,6 +280,7 @@ struct Known {
     source: String,
     malformed: Option<Malformed>,
     token_file: Result<Option<TokenFile>, Malformed>,
+    asked: Asked,
     /// Why the place cannot give the credentials that it promises.
     incomplete: Option<CredentialsError>,
     inner: Provider,
@@ -262,7 +302,8 @@ impl ProvideCredentials for Known {
                 file.probe().await.map_err(Malformed::of_provider)?;
             }
             let loaded = self.inner.provide_credentials().await;
-            let mut credentials = loaded.map_err(|error| self.place.explained(error))?;
+            let mut credentials =
+                loaded.map_err(|error| self.place.explained(error, self.asked))?;
             valid::credentials(&credentials, &self.source).map_err(Malformed::of_provider)?;
             credentials.set_property(self.place);
             Ok(credentials)

@@ -282,12 +282,45 @@ fn classify_failure(error: SdkError, plan: &Plan, clock: Option<ClockOffset>) ->
             code: code.into(),
             message: message.into(),
         },
+        (_, None) if is_nonsense(&error) => CredentialsError::Answer {
+            profile,
+            reason: "a body that is no answer to this call".into(),
+        },
         // Throttled, a fault of the service, a region that is switched off: no word about the role.
         _ => CredentialsError::Other {
             profile,
             source: Arc::new(error),
         },
     }
+}
+
+/// Whether a service was not reached, or did not answer. The SDK's types for that are private.
+pub(crate) fn is_about_the_network(error: &(dyn Error + 'static)) -> bool {
+    const WORDS: [&str; 4] = [
+        "timeout occurred after",
+        "dispatch failure",
+        "error trying to connect",
+        "dns error",
+    ];
+    chain(error).any(|cause| {
+        let text = cause.to_string();
+        WORDS.iter().any(|words| text.contains(words))
+    })
+}
+
+/// Whether a body was none that the service has. The parsers' types are private.
+fn is_nonsense(error: &SdkError) -> bool {
+    const WORDS: [&str; 5] = [
+        "Error at offset ",
+        "Error parsing XML",
+        "Smithy does not support",
+        "expected literal",
+        "expected (",
+    ];
+    chain(error).any(|cause| {
+        let text = cause.to_string();
+        WORDS.iter().any(|words| text.starts_with(words))
+    })
 }
 
 /// What an error code of AWS says about the keys that have signed the request; `None`: nothing.

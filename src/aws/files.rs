@@ -86,16 +86,33 @@ impl AwsFiles {
             .build()
     }
 
-    /// The files that were read.
-    pub(super) fn paths(&self) -> impl Iterator<Item = &Path> {
-        let files = [&self.config, &self.credentials].into_iter().flatten();
-        files.map(|file| file.path.as_path())
+    /// Each file alone, with its path.
+    pub(super) fn each(&self) -> impl Iterator<Item = (&Path, Self)> {
+        let config = self.config.as_ref().map(|config| {
+            let alone = Self {
+                config: Some(config.clone()),
+                credentials: None,
+            };
+            (config.path.as_path(), alone)
+        });
+        let credentials = self.credentials.as_ref().map(|credentials| {
+            let alone = Self {
+                config: None,
+                credentials: Some(credentials.clone()),
+            };
+            (credentials.path.as_path(), alone)
+        });
+        config.into_iter().chain(credentials)
     }
 }
 
 impl fmt::Debug for AwsFiles {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.paths()).finish()
+        let path = |file: &Option<Contents>| file.as_ref().map(|file| file.path.clone());
+        f.debug_struct("AwsFiles")
+            .field("config", &path(&self.config))
+            .field("credentials", &path(&self.credentials))
+            .finish()
     }
 }
 
@@ -207,6 +224,9 @@ pub(super) async fn read(path: &Path) -> Result<Vec<u8>, String> {
     let read = tokio::task::spawn_blocking(move || {
         if let Some(fault) = fault(&path) {
             return Err(format!("it {fault}"));
+        }
+        if std::fs::metadata(&path).is_ok_and(|found| is_null(&path, &found)) {
+            return Ok(Vec::new());
         }
         let bytes = permissions::read(Role::AwsFile, &path, LARGEST);
         bytes.map_err(|error| error.without_path())

@@ -22,6 +22,8 @@ pub(super) struct Plan {
     pub(super) region: Option<String>,
     pub(super) ca_bundle: Option<PathBuf>,
     pub(super) is_sso: bool,
+    /// It assumes a role.
+    pub(super) assumes: bool,
     pub(super) sso_session: Option<String>,
     /// The last role on the way, as a person would name it.
     pub(super) role: Option<String>,
@@ -76,12 +78,15 @@ pub(super) struct Role {
 pub(super) async fn read(options: &AwsOptions) -> Result<Plan, CredentialsError> {
     valid::names()?;
     let refused = |reason: String| CredentialsError::Config {
-        profile: options.profile.clone(),
+        profile: options.named(),
         reason: reason.into(),
     };
     let files = AwsFiles::read(options).await.map_err(refused)?;
     let set = parse(&files, options.profile.clone()).await;
-    let set = set.map_err(|error| refused(in_words(&error, &files)))?;
+    let set = match set {
+        Ok(set) => set,
+        Err(error) => return Err(refused(in_words(&error, &files).await)),
+    };
     let selected = set.selected_profile().to_owned();
     let must_exist = options.profile.is_some() || selected != "default";
     if must_exist && set.get_profile(&selected).is_none() {
@@ -126,14 +131,16 @@ async fn parse(
     aws_config::profile::load(&Fs::real(), &Env::real(), &files.for_sdk(), profile).await
 }
 
-/// The parser's words, which leave out the name of the file.
-fn in_words(error: &ProfileFileLoadError, files: &AwsFiles) -> String {
-    let paths = files.paths().map(|path| path.display().to_string());
-    let paths: Vec<String> = paths.collect();
-    super::error::in_one_line(error).replace(
-        "error parsing on line",
-        &format!("error parsing {} on line", paths.join(" or ")),
-    )
+/// The parser's words, with the path of the file that they are about: they leave it out.
+async fn in_words(error: &ProfileFileLoadError, files: &AwsFiles) -> String {
+    let words = super::error::in_one_line(error);
+    for (path, file) in files.each() {
+        if parse(&file, None).await.is_err() {
+            let named = format!("error parsing {} on line", path.display());
+            return words.replace("error parsing on line", &named);
+        }
+    }
+    words
 }
 
 fn follow(set: &ProfileSet, selected: &str) -> Plan {
@@ -155,6 +162,7 @@ fn follow(set: &ProfileSet, selected: &str) -> Plan {
             plan.caller = role;
         }
         plan.sso_session = plan.sso_session.or_else(|| value(profile, "sso_session"));
+        plan.assumes |= profile.get("role_arn").is_some();
         plan.is_sso |= plan.sso_session.is_some() || profile.get("sso_start_url").is_some();
         match value(profile, "source_profile") {
             Some(source) if source != name => name = source,

@@ -83,6 +83,10 @@ fn is_empty(text: &str) -> bool {
 
 /// What the SDK says to those who build with it, as it concerns those who run what was built.
 fn translated(text: &str) -> Option<String> {
+    const STATUS: &str = "Non-success status from HTTP credential provider: StatusCode(";
+    if let Some(status) = text.strip_prefix(STATUS) {
+        return Some(format!("HTTP status {}", status.trim_end_matches(')')));
+    }
     const FEATURE: &str = "cargo feature(s) enabled: ";
     if let Some((_, rest)) = text.split_once(FEATURE) {
         let feature = rest.split(['.', ' ']).next().unwrap_or_default();

@@ -1,6 +1,7 @@
 //! Reports about AWS in general: credentials, tokens, partitions.
 
 use super::{CANNOT_CONNECT, CONFIGURATION, INTERNAL, NOT_AUTHORIZED, Said, THROTTLED, sentence};
+use crate::aws::is_about_the_network;
 use crate::aws::partition::Partition;
 use crate::aws::{ClockOffset, CredentialsError, Late, LateKind, Malformed, in_words};
 use crate::background::Stopped;
@@ -46,8 +47,12 @@ pub(super) fn credentials(error: &CredentialsError) -> Said {
             CONFIGURATION,
             "AWS_CA_BUNDLE (or ca_bundle of the profile) must name a readable PEM file with CA certificates, or be unset.".to_owned(),
         ),
-        CredentialsError::Other { profile, source } => refused(
+        CredentialsError::Other { profile, source } => said(
             "aws.credentials",
+            match is_about_the_network(source.as_ref()) {
+                true => CANNOT_CONNECT,
+                false => NOT_AUTHORIZED,
+            },
             format!("Try: aws sts get-caller-identity{}.", profile_option(profile.as_deref())),
         )
         .detail(sentence(&in_words(source))),
