@@ -367,6 +367,7 @@ pub fn before_login(error: &SessionError, about: Option<&About<'_>>) -> Report {
         SessionError::Client(refused) => client(refused).report(Level::Info, target),
         SessionError::GreetingTimeout(_) => Report::silent("client.silent", error),
         SessionError::ClientGone(_) => Report::silent("client.gone", error),
+        SessionError::ClientLeft { after, waiting } => client::left(error, (*after, *waiting), target),
         SessionError::LocalTls { error: failed, certificate } => local_tls(error, failed, certificate.as_deref()),
         SessionError::GoneAfterTls { certificate } => gone_after_tls(error, certificate.as_deref()),
         SessionError::TooManyConnections { limit, of_target } => warn(too_many(*limit, *of_target)),

@@ -18,6 +18,7 @@ mod rooms;
 mod slot;
 pub(crate) mod trial;
 mod view;
+mod waiting;
 mod welcome;
 
 use std::io;
@@ -40,13 +41,13 @@ use crate::route::{self, Fallback, Offer, Routed};
 use crate::splice::{self, EndedBy, First};
 use crate::tunnel::{Duplex, Readiness, Stream, plain};
 
-use connect::while_there;
 pub use error::SessionError;
 use greet::{Greeted, Local, Standing};
 use login::{Greeting, LoggedIn};
 pub use recovery::NotReady;
 pub use rooms::{Proxy, Rooms, SetupError};
 pub use slot::{Contexts, Entry, Slot, prepare_all};
+use waiting::Waiting;
 
 /// How long a client may say nothing while others wait for its place, and how often that is looked at.
 const CROWDED_PATIENCE: Duration = Duration::from_secs(2);
@@ -113,6 +114,7 @@ pub async fn serve(
                     client_asked: proxy.asks_password(&arrival),
                     proxy,
                     accepted,
+                    waiting: Arc::default(),
                     timings: Timings::default(),
                     evidence: None,
                     no_default: None,
@@ -174,6 +176,8 @@ struct Session {
     proxy: Arc<Proxy>,
     accepted: Instant,
     timings: Timings,
+    /// What the client waits for.
+    waiting: Arc<Waiting>,
     /// The client has logged in to us.
     client_asked: bool,
     /// What the last token was.
@@ -218,12 +222,16 @@ impl Session {
         }
 
         let (place, stop) = (rooms.places.take(), self.proxy.stop.clone());
+        let waiting = Arc::clone(&self.waiting);
         let connected = async {
             let _ = place.as_ref().map_err(|limit| too_many(*limit, true))?;
             let (client, greeting) = (&mut client, &mut greeting);
             match routed.target.login.auth {
                 Auth::Passthrough => self.carry(&rooms, &mut routed, client, greeting).await,
-                Auth::Iam => while_there(client, self.connect(&rooms, &mut routed, greeting)).await,
+                Auth::Iam => {
+                    let connected = self.connect(&rooms, &mut routed, greeting);
+                    waiting.while_there((client, Some(&rooms)), connected).await
+                }
             }
         };
         let connected = tokio::select! {
@@ -303,7 +311,8 @@ impl Session {
         probe: bool,
         client: &mut Local,
     ) -> Result<Arc<Rooms>, SessionError> {
-        let found = while_there(client, slot.rooms());
+        self.waiting.at(waiting::DISCOVERY);
+        let found = self.waiting.while_there((client, None), slot.rooms());
         let patience = if probe { PROBE_DEADLINE } else { Duration::MAX };
         tokio::select! {
             found = timeout(patience, found) => {

@@ -8,9 +8,11 @@ use pg_handshake::{ClientError, StartupError};
 use rustls::AlertDescription;
 
 use super::{
-    CONFIGURATION, INTERNAL, NO_SUCH_DATABASE, NOT_AUTHORIZED, NOT_NOW, NOT_SUPPORTED,
-    PROTOCOL_VIOLATION, Report, Said, WRONG_PASSWORD, waited_for,
+    CONFIGURATION, INTERNAL, Level, NO_SUCH_DATABASE, NOT_AUTHORIZED, NOT_NOW, NOT_SUPPORTED,
+    PROTOCOL_VIOLATION, Report, Said, WRONG_PASSWORD, aws, waited_for,
 };
+use crate::aws::calls::CREDENTIALS_STEP;
+use crate::config::Target;
 use crate::route::RouteError;
 use crate::scram::ScramError;
 use crate::session::SessionError;
@@ -65,6 +67,37 @@ pub(super) fn gone_after_tls(error: &SessionError, certificate: Option<&Path>) -
         ..Report::silent("client.gone", error)
     }
 }
+
+/// The client left before its login was over. One that has waited has most likely a timeout of its
+/// own, which ends before pgiam's and before the reason is known.
+pub(super) fn left(
+    error: &SessionError,
+    (after, waiting): (Duration, Option<&'static str>),
+    target: Option<&Target>,
+) -> Report {
+    let report = Report::silent("client.gone", error);
+    if after < IMPATIENT {
+        return report;
+    }
+    let hint = match waiting {
+        Some(CREDENTIALS_STEP) => aws::SLOW_CREDENTIALS.to_owned(),
+        _ => {
+            let name = target.map_or("TARGET", |target| &target.name);
+            format!("Try each step by itself: pgiam check {name}")
+        }
+    };
+    Report {
+        detail: Some(OWN_TIMEOUT.to_owned()),
+        hint: Some(hint),
+        level: Level::Warn,
+        ..report
+    }
+}
+
+/// From when on the leaving of a client is a sign that something is slow.
+const IMPATIENT: Duration = Duration::from_secs(1);
+
+const OWN_TIMEOUT: &str = "Possible causes: a timeout of the client that is shorter than connect_timeout and login_timeout of the target, or its user has cancelled it.";
 
 /// Homes that are prepared for RDS have all of them.
 const TRUST_CAUSES: &str = "Possible causes: the client verifies certificates (PGSSLMODE or sslmode is verify-ca or verify-full; ssl: true in Node.js), or it has roots that did not sign this one (~/.postgresql/root.crt, PGSSLROOTCERT, NODE_EXTRA_CA_CERTS).";

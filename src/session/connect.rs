@@ -11,6 +11,7 @@ use super::greet::Local;
 use super::known::Way;
 use super::login::{Credentials, Greeting, LoggedIn, Server, login, open};
 use super::passthrough::passthrough;
+use super::waiting::{IDENTITY, LOOKUP};
 use super::{Rooms, Session, SessionError, is_probe, millis};
 use crate::aws::Identity;
 use crate::config::{Endpoint, EndpointKind, Target};
@@ -24,9 +25,6 @@ use crate::tunnel::{Readiness, TunnelError};
 /// About how long to wait before another token is tried: RDS refuses with the same words what IAM had
 /// no time for.
 const RETRY_PAUSE: Duration = Duration::from_millis(600);
-
-/// The step before a tunnel is asked for.
-const LOOKUP: &str = "the DNS lookup of the host name";
 
 /// What is left of the time that a client waits, over all attempts.
 struct Budget {
@@ -240,6 +238,7 @@ impl Session {
         greeting: &mut Greeting,
     ) -> Result<LoggedIn, SessionError> {
         let mut budget = Budget::of(&rooms.target);
+        self.waiting.at(LOOKUP);
         let looked_up = async {
             let endpoint = rooms.endpoint().await?;
             let request = token_request(rooms, routed, endpoint.clone()).await?;
@@ -328,6 +327,7 @@ impl Session {
             Ok::<_, SessionError>((opened, millis(began)))
         };
         let both = async { tokio::try_join!(token, opened) };
+        self.waiting.connecting();
         let ((token, token_ms), (opened, tunnel_ms)) =
             match budget.connect(rooms, Rooms::waits_for, both).await {
                 Ok(both) => both,
@@ -347,13 +347,15 @@ impl Session {
             token: &token,
             early: way.early_token,
         };
-        let login = login(&mut self.timings, rooms, opened, credentials, greeting);
+        let told = (&mut self.timings, &*self.waiting);
+        let login = login(told, rooms, opened, credentials, greeting);
         (budget.login(rooms, login).await, Some(token))
     }
 
     /// Why a database refuses a token it does not say; what AWS tells about keys and clock goes with
     /// the report.
     async fn ask_aws(&mut self, rooms: &Rooms, region: &str) {
+        self.waiting.at(IDENTITY);
         let identity = rooms.aws.identity(region).await;
         if let Some(evidence) = &mut self.evidence {
             evidence.identity = identity;
@@ -372,7 +374,10 @@ impl Session {
         let mut budget = Budget::of(&rooms.target);
         let began = Instant::now();
         let looked_up = budget.connect(rooms, |_| Some(LOOKUP), rooms.endpoint());
-        let endpoint = while_there(client, looked_up).await?;
+        let waiting = Arc::clone(&self.waiting);
+        waiting.at(LOOKUP);
+        let there = (&mut *client, Some(rooms));
+        let endpoint = waiting.while_there(there, looked_up).await?;
         routed.adapt_to(endpoint.kind());
         *greeting = self.greeting(routed);
         let server = Server::at(rooms, &endpoint);
@@ -380,7 +385,9 @@ impl Session {
         let opened = loop {
             let machine = Upstream::passthrough(routed.startup.clone(), negotiation);
             let opened = open(rooms, &server, machine.without_channel_binding(), false);
-            match while_there(client, budget.connect(rooms, Rooms::waits_for, opened)).await {
+            let opened = budget.connect(rooms, Rooms::waits_for, opened);
+            waiting.connecting();
+            match waiting.while_there((client, Some(rooms)), opened).await {
                 Err(error) if negotiation == Negotiation::Direct && error.is_about_direct_tls() => {
                     server.known.direct_failed();
                     negotiation = Negotiation::SslRequest;
@@ -389,7 +396,8 @@ impl Session {
             }
         };
         self.timings.tunnel_ms = millis(began);
-        let login = passthrough(&mut self.timings, rooms, opened, client, greeting);
+        let told = (&mut self.timings, &*waiting);
+        let login = passthrough(told, rooms, opened, client, greeting);
         budget.login(rooms, login).await
     }
 }
@@ -412,15 +420,4 @@ pub(super) async fn token_request(
         user: routed.user.clone(),
         region,
     })
-}
-
-/// Does something for a client for as long as it is there.
-pub(super) async fn while_there<T>(
-    client: &mut Local,
-    work: impl Future<Output = Result<T, SessionError>>,
-) -> Result<T, SessionError> {
-    tokio::select! {
-        done = work => done,
-        gone = client.gone() => Err(SessionError::ClientGone(gone)),
-    }
 }

@@ -31,8 +31,16 @@ pub enum SessionError {
     #[error("the client sent no complete startup packet within {} s", .0.as_secs())]
     GreetingTimeout(Duration),
     /// The client went away, or its connection broke.
-    #[error("the client went away: {0}")]
+    #[error("the client went away{}", unless_closed(.0))]
     ClientGone(io::Error),
+    /// The client went away while it waited for its login.
+    #[error("the client went away after {:.1} s{}", .after.as_secs_f64(), meanwhile(*.waiting))]
+    ClientLeft {
+        /// How long the client has waited.
+        after: Duration,
+        /// The step that was waited for then, as a noun.
+        waiting: Option<&'static str>,
+    },
     /// The local TLS handshake failed.
     #[error("TLS handshake with the local client failed: {error}")]
     LocalTls {
@@ -152,6 +160,19 @@ pub enum SessionError {
     /// The program is stopping.
     #[error("pgiam is shutting down")]
     ShuttingDown,
+}
+
+/// Returns the words of a connection that did not simply end.
+fn unless_closed(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof => String::new(),
+        _ => format!(": {error}"),
+    }
+}
+
+fn meanwhile(waiting: Option<&'static str>) -> String {
+    let words = |step| format!(", while pgiam was waiting for {step}");
+    waiting.map(words).unwrap_or_default()
 }
 
 impl From<Refusal> for SessionError {
@@ -319,6 +340,7 @@ impl SessionError {
             said @ (Self::Upstream(UpstreamError::Server(_) | UpstreamError::UnexpectedAuth(_))
             | Self::TooManyConnections { .. }
             | Self::ClientGone(_)
+            | Self::ClientLeft { .. }
             | Self::NoTunnelYet(_)) => said,
             other => Self::NotReady(Box::new(other)),
         }

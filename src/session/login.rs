@@ -13,6 +13,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::dial::DialOnRead;
 use super::known::Known;
+use super::waiting::Waiting;
 use super::{READ, Rooms, SessionError, Timings, millis, write_all};
 use crate::config::Endpoint;
 use crate::token::Token;
@@ -220,7 +221,7 @@ pub(super) struct Credentials<'a> {
 
 /// What follows the dial: verified TLS, StartupMessage, token, ReadyForQuery.
 pub(super) async fn login(
-    timings: &mut Timings,
+    (timings, waiting): (&mut Timings, &Waiting),
     rooms: &Rooms,
     opened: Opened,
     credentials: Credentials<'_>,
@@ -245,10 +246,12 @@ pub(super) async fn login(
             machine.password(token)?;
             greeting.token_sent = true;
         }
+        waiting.for_database(machine.stage());
         let event = next_event(&mut machine, &mut stream).await;
         greeting.token_given |= early && machine.password_asked();
         match event? {
             UpstreamEvent::StartTls => {
+                waiting.for_database(Stage::TlsHandshake);
                 (stream, tls_version) =
                     secure(rooms, &server, stream, Negotiation::SslRequest).await?;
                 machine.tls_established();

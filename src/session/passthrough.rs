@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::greet::{Local, Standing};
 use super::login::{Greeting, LoggedIn, Opened, lost, secure, server_version};
+use super::waiting::Waiting;
 use super::{READ, Rooms, SessionError, Timings, millis, write_all};
 
 /// Carries the login until the server is ready. What the server says goes to the client as it comes,
@@ -22,7 +23,7 @@ use super::{READ, Rooms, SessionError, Timings, millis, write_all};
 /// 5929). So the server's `SCRAM-SHA-256-PLUS` is not offered on, and a client that says it would have
 /// used it is told what to set, because the server would take that for an attack (RFC 5802, 7).
 pub(super) async fn passthrough(
-    timings: &mut Timings,
+    (timings, waiting): (&mut Timings, &Waiting),
     rooms: &Rooms,
     opened: Opened,
     client: &mut Local,
@@ -48,6 +49,7 @@ pub(super) async fn passthrough(
         while let Some(event) = machine.poll_event() {
             match event {
                 UpstreamEvent::StartTls => {
+                    waiting.for_database(Stage::TlsHandshake);
                     (stream, tls_version) =
                         secure(rooms, &server, stream, Negotiation::SslRequest).await?;
                     machine.tls_established();
@@ -86,6 +88,7 @@ pub(super) async fn passthrough(
                 return Err(error.clone().into());
             }
         }
+        waiting.for_database(machine.stage());
         tokio::select! {
             heard = stream.read(&mut from_server) => {
                 // The first error sticks, and the loop finds it.
@@ -95,7 +98,11 @@ pub(super) async fn passthrough(
                 };
             }
             said = client.stream.read(&mut from_client), if client.ahead.len() < MAX_REMAINDER => match said {
-                Ok(0) => return Err(SessionError::ClientGone(io::ErrorKind::UnexpectedEof.into())),
+                // The database waits for its password.
+                Ok(0) if machine.stage() == Stage::PasswordWanted => {
+                    return Err(SessionError::ClientGone(io::ErrorKind::UnexpectedEof.into()));
+                }
+                Ok(0) => return Err(waiting.left(Some(rooms))),
                 // No answer any more, but queries that did not wait for the server to be ready.
                 Ok(n) if greeting.authenticated => client.ahead.extend_from_slice(&from_client[..n]),
                 Ok(n) => reader.handle_input(&from_client[..n])?,

@@ -247,12 +247,17 @@ mod tests {
         let gone = || SessionError::ClientGone(std::io::ErrorKind::UnexpectedEof.into());
         let lost = || SessionError::UpstreamLost(std::io::ErrorKind::UnexpectedEof.into());
         let wrapped = SessionError::NotReady(Box::new(lost()));
+        let left = SessionError::ClientLeft {
+            after: std::time::Duration::from_secs(5),
+            waiting: Some("ssm:StartSession"),
+        };
         for (error, expected) in [
             (lost(), Reach::Nowhere),
             (wrapped, Reach::Nowhere),
             (SessionError::NoAlpn, Reach::Nowhere),
             (SessionError::ChannelBinding, Reach::Database),
             (gone(), Reach::Unknown),
+            (left, Reach::Unknown),
             (SessionError::ShuttingDown, Reach::Unknown),
             (SessionError::NoTunnelYet(Readiness::Up), Reach::Unknown),
         ] {

@@ -15,6 +15,7 @@ use super::connect::token_request;
 use super::login::{
     Credentials, Greeting, Opened, Server, handshake, login, next_event, open, tls_name,
 };
+use super::waiting::Waiting;
 use super::{Rooms, SessionError, Timings};
 use crate::aws::{AwsContext, Identity};
 use crate::config::{Auth, Endpoint};
@@ -276,7 +277,9 @@ impl Trial {
             early: false,
         };
         let (mut timings, mut greeting) = (Timings::default(), Greeting::default());
-        let login = login(&mut timings, &rooms, opened, credentials, &mut greeting);
+        let waiting = Waiting::default();
+        let told = (&mut timings, &waiting);
+        let login = login(told, &rooms, opened, credentials, &mut greeting);
         let logged_in = match self.in_time(login).await {
             Ok(logged_in) => logged_in,
             Err(error) => {

@@ -8,7 +8,7 @@ use protocol_tests::events::Event;
 use protocol_tests::iam::User;
 use tokio::process::Child;
 
-use super::{Record, tokens_seen};
+use super::{Record, refusals, silent_database, tokens_seen};
 use crate::support::{PATIENCE, Setup, World, eventually, ordinary_config};
 
 /// Two targets that lead to the same database, behind one port.
@@ -79,6 +79,34 @@ async fn aws_is_asked_for_the_time_when_a_token_is_refused() {
     assert_eq!(world.query("select 1").await, "1");
     record.leave(world).await;
     record.compare();
+}
+
+/// The client's timeout ends before pgiam's, and before the reason is known.
+#[tokio::test]
+async fn a_client_that_gives_up_is_logged_with_the_step_it_waited_for() {
+    let world = World::start().await;
+    assert_eq!(world.query("select 1").await, "1");
+    let _silent = silent_database(&world).await;
+    let mut psql = world.psql_command(&["-c", "select 1"]);
+    psql.env("PGCONNECT_TIMEOUT", "2");
+    let status = psql.stderr(Stdio::null()).status().await.expect("psql");
+    assert!(!status.success());
+    let line = eventually("the log line", || {
+        refusals(&world)
+            .into_iter()
+            .find(|line| line["id"] == "client.gone")
+    })
+    .await;
+    let reason = line["reason"].as_str().expect("a reason");
+    assert!(reason.starts_with("the client went away after "), "{line}");
+    let step = ", while pgiam was waiting for the first bytes of the database through the tunnel";
+    assert!(reason.ends_with(step), "{line}");
+    assert_eq!(line["level"], "WARN", "{line}");
+    assert_eq!(
+        line["hint"], "Try each step by itself: pgiam check orders",
+        "{line}"
+    );
+    world.stop().await;
 }
 
 /// The report waits for a silent AWS, and not for long.

@@ -434,6 +434,41 @@ fn names_of_ones_own_are_explained() {
 }
 
 #[test]
+fn a_client_that_leaves_while_it_waits_is_told_of_with_the_step() {
+    let one = target("bastion='i-1'");
+    let about = about(&one);
+    let left = |milliseconds, waiting| SessionError::ClientLeft {
+        after: Duration::from_millis(milliseconds),
+        waiting,
+    };
+    let failure = |error| refusal(&error, &about).failure();
+    let early = failure(left(999, Some("ssm:StartSession")));
+    assert_eq!(early.id, "client.gone");
+    assert!(!early.notable && early.hint.is_none(), "{early:?}");
+    for (waiting, message, hint) in [
+        (
+            Some("ssm:StartSession"),
+            "the client went away after 5.0 s, while pgiam was waiting for ssm:StartSession",
+            "pgiam check orders",
+        ),
+        (
+            Some("AWS credentials"),
+            "the client went away after 5.0 s, while pgiam was waiting for AWS credentials",
+            "credential_process",
+        ),
+        (
+            None,
+            "the client went away after 5.0 s",
+            "pgiam check orders",
+        ),
+    ] {
+        let late = failure(left(5000, waiting));
+        assert_eq!((&*late.message, late.notable), (message, true));
+        assert!(late.hint.unwrap().contains(hint), "{waiting:?}");
+    }
+}
+
+#[test]
 fn the_local_side_is_explained() {
     let one = target("bastion='i-1'");
     let about = about(&one);
