@@ -18,6 +18,7 @@ pub mod crash;
 pub mod discover;
 pub mod environment;
 pub mod exit;
+mod flood;
 pub mod foreign_text;
 pub mod forward;
 mod jitter;

@@ -35,7 +35,7 @@ use tracing::{Instrument, Span, debug, field, info, info_span, warn};
 use crate::admission::{Admitted, Arrival, Refused};
 use crate::cancel::Registration;
 use crate::config::{Auth, Target};
-use crate::observe::{LiveConnection, Observed};
+use crate::observe::LiveConnection;
 use crate::report::{self, Evidence};
 use crate::route::{self, Fallback, Offer, Routed};
 use crate::splice::{self, EndedBy, First};
@@ -150,7 +150,7 @@ pub async fn turn_away(proxy: Arc<Proxy>, entry: Entry, connection: Refused<Stre
 
 /// Refuses a client before its target is known.
 async fn refuse_early(proxy: &Proxy, client: Option<Local>, error: &SessionError) {
-    refuse(&proxy.observed, client, (error, None), &Greeting::default()).await;
+    refuse(proxy, client, (error, None), &Greeting::default()).await;
 }
 
 /// Resolves when a client has had enough time to say what it wants, and others wait for its place.
@@ -196,12 +196,12 @@ impl Session {
         self.timings.startup_ms = millis(self.accepted);
         let probe = is_probe(&startup);
         let mut greeting = Greeting::default();
-        let observed = Arc::clone(&self.proxy.observed);
+        let proxy = Arc::clone(&self.proxy);
         let _place = match self.proxy.places.take() {
             Ok(place) => place,
             Err(limit) => {
                 let error = too_many(limit, false);
-                return refuse(&observed, Some(client), (&error, None), &greeting).await;
+                return refuse(&proxy, Some(client), (&error, None), &greeting).await;
             }
         };
         drop(startup_permit);
@@ -209,7 +209,7 @@ impl Session {
             Ok(both) => both,
             Err((error, target)) => {
                 let about = target.as_ref().map(report::About::target);
-                return refuse(&observed, Some(client), (&error, about), &greeting).await;
+                return refuse(&proxy, Some(client), (&error, about), &greeting).await;
             }
         };
         let live = self.admit(&routed);
@@ -269,7 +269,7 @@ impl Session {
                 };
                 rooms.last_failure.note(&error, &about);
                 rooms.recover(&self.proxy);
-                refuse(&observed, Some(client), (&error, Some(about)), &greeting).await;
+                refuse(&proxy, Some(client), (&error, Some(about)), &greeting).await;
             }
         }
     }
@@ -453,14 +453,18 @@ async fn answer_in_time(
 /// `channel_binding`, and other drivers, would report a broken login in place of the reason. "Not
 /// ready" comes without, too: whoever asks just that takes AuthenticationOk for a yes.
 async fn refuse(
-    observed: &Observed,
+    proxy: &Proxy,
     client: Option<Local>,
     (error, about): (&SessionError, Option<report::About<'_>>),
     greeting: &Greeting,
 ) {
     let report = report::before_login(error, about.as_ref());
-    report.log();
-    observed.failed(about.map(|about| &*about.target.name), report.failure());
+    // Before its target is known a client may be a stranger.
+    if about.is_some() || proxy.may_log() {
+        report.log();
+    }
+    let target = about.map(|about| &*about.target.name);
+    proxy.observed.failed(target, report.failure());
     let (Some(mut client), Some(reply)) = (client, report.reply) else {
         return;
     };

@@ -62,6 +62,32 @@ async fn ctrl_c_ends_the_query_and_not_the_session() {
     world.stop().await;
 }
 
+/// Whoever reaches the port can send them.
+#[tokio::test]
+async fn a_flood_of_strange_cancel_requests_does_not_fill_the_log() {
+    const MANY: usize = 600;
+    let world = World::start().await;
+    let port = world.proxy.port();
+    let begun = Instant::now();
+    for _ in 0..MANY / 20 {
+        let burst = (0..20).map(|_| Raw::cancel(port, 1, 1));
+        futures_util::future::join_all(burst).await;
+    }
+    let log = world.proxy.log_text();
+    let lines = log.matches("cancel request for no open connection").count();
+    let windows = usize::try_from(begun.elapsed().as_secs()).expect("seconds") + 2;
+    assert!(
+        (64..=64 * windows).contains(&lines),
+        "{lines} in {windows} s"
+    );
+    assert!(lines < MANY, "{lines}");
+    assert!(
+        log.contains("leaving out the lines about the others"),
+        "{log}"
+    );
+    world.stop().await;
+}
+
 #[tokio::test]
 async fn a_cancel_request_hits_only_its_own_query() {
     let world = World::start().await;

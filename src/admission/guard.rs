@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use super::{Arrival, Refusal};
+use crate::flood::{Flood, Flow};
 use crate::platform::descriptors;
 use crate::platform::peer::{self, Owner, OwnerLookup};
 
@@ -29,15 +30,8 @@ pub struct Guard {
     /// Connections that would take one of the last descriptors are refused.
     keeps_reserve: bool,
     lookup: OwnerLookup,
-    refusals: Mutex<Refusals>,
+    refusals: Flood,
     complained: Mutex<Option<Instant>>,
-}
-
-#[derive(Debug)]
-struct Refusals {
-    since: Instant,
-    told: u32,
-    closed: u64,
 }
 
 impl Guard {
@@ -71,11 +65,7 @@ impl Guard {
             own,
             keeps_reserve,
             lookup,
-            refusals: Mutex::new(Refusals {
-                since: Instant::now(),
-                told: 0,
-                closed: 0,
-            }),
+            refusals: Flood::new(MOST_REFUSALS, WINDOW),
             complained: Mutex::new(None),
         }
     }
@@ -137,32 +127,24 @@ impl Guard {
         if matches!(refusal, Refusal::Gone) {
             return true;
         }
-        let mut refusals = lock(&self.refusals);
-        if refusals.since.elapsed() >= WINDOW {
-            if refusals.closed > 0 {
+        match self.refusals.next() {
+            Flow::Through { held: 0 } => true,
+            Flow::Through { held } => {
                 warn!(
-                    connections = refusals.closed,
+                    connections = held,
                     "closed more refused connections without an answer"
                 );
+                true
             }
-            *refusals = Refusals {
-                since: Instant::now(),
-                told: 0,
-                closed: 0,
-            };
+            Flow::First => {
+                warn!(
+                    reason = %refusal,
+                    "more than {MOST_REFUSALS} connections within a second are refused; closing the others without an answer"
+                );
+                false
+            }
+            Flow::Held => false,
         }
-        if refusals.told < MOST_REFUSALS {
-            refusals.told += 1;
-            return true;
-        }
-        if refusals.closed == 0 {
-            warn!(
-                reason = %refusal,
-                "more than {MOST_REFUSALS} connections within a second are refused; closing the others without an answer"
-            );
-        }
-        refusals.closed += 1;
-        false
     }
 
     /// Logs that no connection can be accepted, now and then: every entrance meets it, again and

