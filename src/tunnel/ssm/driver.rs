@@ -52,6 +52,7 @@ use super::socket::{self, Ready, Socket, WebSocket};
 use super::state::{SEND_BUFFER, Shared, State};
 use crate::background;
 use crate::config::Endpoint;
+use crate::flood::{Flood, Flow};
 use crate::foreign_text::ForeignText;
 use crate::kept::Clock;
 use crate::tunnel::{BoxFuture, EndCause, TunnelError, chain, plain};
@@ -65,6 +66,9 @@ const STALL_DEADLINE: Duration = Duration::from_secs(5);
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(30);
 /// Messages taken from the socket per turn before the machines may answer.
 const READ_BATCH: usize = 64;
+/// Pauses and restarts of one session that are logged within [`PAUSES_WINDOW`].
+const MOST_PAUSES: u32 = 4;
+const PAUSES_WINDOW: Duration = Duration::from_secs(10);
 /// Older agents ignore the document's `host` and dial themselves.
 const OLDEST_AGENT: AgentVersion = AgentVersion::FIRST_WITH_REMOTE_HOST;
 
@@ -111,6 +115,8 @@ pub(super) struct Driver {
     epoch: Instant,
     pulse: Pulse,
     first_bytes: FirstBytes,
+    /// Bounds the lines about pauses.
+    pauses: Flood,
     /// Attempts to resume since the service last sent something.
     fruitless: u32,
     flapping: Flapping,
@@ -172,6 +178,7 @@ impl Driver {
             epoch: now,
             pulse: Pulse::new(about.wall, about.dial_timeout),
             first_bytes: FirstBytes::default(),
+            pauses: Flood::new(MOST_PAUSES, PAUSES_WINDOW),
             fruitless: 0,
             flapping: Flapping::default(),
             key: None,
@@ -501,17 +508,32 @@ impl Driver {
                     });
                 }
                 Event::Paused => {
-                    info!(bastion = %self.bastion, session_id = %self.session_id, "the agent is away; the service paused the session");
+                    self.tell_of_pause("the agent is away; the service paused the session");
                     state.interrupted.get_or_insert_with(Instant::now);
                 }
                 Event::Restarted => {
-                    info!(bastion = %self.bastion, session_id = %self.session_id, "the agent is back");
+                    self.tell_of_pause("the agent is back");
                     state.interrupted = None;
                     state.dials.interrupted(Instant::now());
                 }
             }
         }
         Ok(())
+    }
+
+    /// Logs that the service paused the session or restarted it. A service that does so all the time
+    /// fills no log.
+    fn tell_of_pause(&self, news: &'static str) {
+        let (bastion, session_id) = (&self.bastion, &self.session_id);
+        match self.pauses.next() {
+            Flow::Through { held: 0 } => info!(%bastion, %session_id, "{news}"),
+            Flow::Through { held } => info!(%bastion, %session_id, left_out = held, "{news}"),
+            Flow::First => {
+                let seconds = PAUSES_WINDOW.as_secs();
+                warn!(%bastion, %session_id, "the service pauses and restarts the session again and again; leaving out further lines for up to {seconds} s");
+            }
+            Flow::Held => {}
+        }
     }
 
     /// Refuses agents that would take our bytes elsewhere.

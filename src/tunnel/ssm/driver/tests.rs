@@ -271,6 +271,51 @@ async fn a_refused_dial_fails_the_stream_with_its_reason() {
     );
 }
 
+/// What is logged.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_service_that_pauses_without_end_does_not_fill_the_log() {
+    let log = Log::default();
+    let writer = log.clone();
+    let lines = tracing_subscriber::fmt().with_writer(move || writer.clone());
+    let _guard = tracing::subscriber::set_default(lines.finish());
+    let (mut peer, shared, _phase) = established().await;
+    let mut stream = open(&shared);
+    for kind in
+        (0..500).flat_map(|_| [MessageType::PausePublication, MessageType::StartPublication])
+    {
+        let number = SequenceNumber::new(0);
+        let id = peer.ids.next_id();
+        let none = (PayloadType::Output, Bytes::new());
+        let message = AgentMessage::data(kind, number, id, 0, none);
+        let message = Message::Binary(message.encode());
+        peer.socket.send(message).await.unwrap();
+    }
+    let answer = peer.message(PayloadType::Output, &frame(2, b"answer"));
+    peer.socket.send(answer).await.unwrap();
+    let mut answered = [0; 6];
+    stream.read_exact(&mut answered).await.unwrap();
+    let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    assert!(
+        log.contains("the agent is away") && log.contains("the agent is back"),
+        "{log}"
+    );
+    assert_eq!(log.matches("again and again").count(), 1, "{log}");
+    assert!(log.lines().count() < 10, "{log}");
+}
+
 /// The text that opens the data channel.
 async fn opening(socket: &mut WebSocketStream<DuplexStream>) -> String {
     match socket.next().await.unwrap().unwrap() {
