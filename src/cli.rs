@@ -1,6 +1,7 @@
 //! What was typed: flags and `PGIAM_*` variables. `config.rs` says what it means.
 
 mod args;
+mod end;
 mod examples;
 mod serve;
 mod switches;
@@ -125,7 +126,7 @@ impl Cli {
         });
         match parsed {
             Ok(cli) => cli,
-            Err(error) => error.exit(),
+            Err(error) => std::process::exit(end::of(error)),
         }
     }
 

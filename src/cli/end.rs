@@ -1,0 +1,113 @@
+//! The end of a process whose command line asks for help, or is invalid.
+
+use std::io;
+
+use clap::error::{ContextKind, ContextValue};
+
+use crate::exit;
+use crate::foreign_text::ForeignText;
+use crate::terminal;
+
+/// Writes what clap has to say, and returns the exit code. Help that cannot be written is a failure.
+pub(super) fn of(error: clap::Error) -> i32 {
+    if error.use_stderr() {
+        let error = safe(error);
+        // Nothing can be done when even that fails.
+        _ = terminal::tell(error.render().ansi().to_string().trim_end());
+        return error.exit_code();
+    }
+    code_of(&error, terminal::write(error.render().ansi()))
+}
+
+fn code_of(error: &clap::Error, written: io::Result<()>) -> i32 {
+    match written {
+        Ok(()) => error.exit_code(),
+        Err(failed) => {
+            _ = terminal::tell(format!("pgiam: cannot write to standard output: {failed}"));
+            i32::from(exit::FAILED)
+        }
+    }
+}
+
+/// The same error, in which words and values from the command line and from variables cannot command
+/// a terminal, forge a line, or be without end.
+fn safe(mut error: clap::Error) -> clap::Error {
+    let escaped = |text: &str| ForeignText::new(text).into_string();
+    let given: Vec<(ContextKind, ContextValue)> = error
+        .context()
+        .filter_map(|(kind, value)| {
+            let value = match (kind, value) {
+                // clap's own words, in lines.
+                (ContextKind::Usage, _) => return None,
+                (_, ContextValue::String(text)) => ContextValue::String(escaped(text)),
+                (_, ContextValue::Strings(all)) => {
+                    ContextValue::Strings(all.iter().map(|text| escaped(text)).collect())
+                }
+                (_, ContextValue::StyledStr(text)) => {
+                    ContextValue::StyledStr(escaped(&text.to_string()).into())
+                }
+                (_, ContextValue::StyledStrs(all)) => ContextValue::StyledStrs(
+                    all.iter()
+                        .map(|text| escaped(&text.to_string()).into())
+                        .collect(),
+                ),
+                _ => return None,
+            };
+            Some((kind, value))
+        })
+        .collect();
+    for (kind, value) in given {
+        error.insert(kind, value);
+    }
+    error
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::Cli;
+    use crate::foreign_text::is_invisible;
+
+    fn said(words: &[&str]) -> String {
+        let words = [&["pgiam"], words].concat();
+        let error = Cli::definition().try_get_matches_from(words).unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        safe(error).render().to_string()
+    }
+
+    #[test]
+    fn words_and_values_cannot_command_a_terminal() {
+        const HOSTILE: &str = "\u{1b}]0;owned\u{7}\nERROR forged \u{202e}";
+        for words in [
+            &[&format!("--port={HOSTILE}")[..]][..],
+            &[&format!("--log={HOSTILE}")],
+            &[&format!("--log-format={HOSTILE}")],
+            &[&format!("--http-address={HOSTILE}")],
+            &[&format!("--warm={HOSTILE}")],
+            &[&format!("--{HOSTILE}")],
+            &["setup", HOSTILE],
+            &["check", "orders", "--json", HOSTILE],
+            &["tunnel", HOSTILE],
+        ] {
+            let text = said(words);
+            let lines = text.lines();
+            for line in lines {
+                assert!(!line.contains(is_invisible), "{line:?}");
+                assert!(!line.starts_with("ERROR"), "{text}");
+            }
+        }
+        let text = said(&["serve", "--port=pg"]);
+        assert!(text.contains("'pg' for '--port <PORT>'"), "{text}");
+        let text = said(&["serve", &format!("--port={}", "9".repeat(100_000))]);
+        assert!(text.len() < 2000, "{}", text.len());
+    }
+
+    #[test]
+    fn help_that_is_lost_is_a_failure() {
+        let words = ["pgiam", "--help"];
+        let help = Cli::definition().try_get_matches_from(words).unwrap_err();
+        assert_eq!(code_of(&help, Ok(())), 0);
+        let full = io::Error::from(io::ErrorKind::StorageFull);
+        assert_eq!(code_of(&help, Err(full)), 1);
+    }
+}
