@@ -111,9 +111,9 @@ pub enum ConfigError {
         /// What is wrong and what would be right.
         reason: String,
     },
-    /// A value of `[serve]` that cannot be meant.
+    /// An invalid value of `[serve]`, of a flag or of a variable, which belongs to no target.
     #[error("{key} = {} is not usable: {reason}{}", quoted(.value), origin_hint(.key))]
-    Serve {
+    Setting {
         /// The key.
         key: &'static str,
         /// What was written.

@@ -10,6 +10,7 @@ use serde::Deserialize;
 
 use tracing::warn;
 
+use super::plan::flaw_of_name;
 use super::toml_words::in_words;
 use super::{ConfigError, Plan, ServeLayer, WrittenBastion, encoding, expand_home, forms};
 use crate::nearest::nearest;
@@ -267,9 +268,9 @@ impl File {
         } else if let Some(db) = &flags.db {
             // One of its own, whatever others the file has; unless the file says more about this one.
             targets.retain(|name, _| name.eq_ignore_ascii_case(db));
-            targets.entry(name_of_one(flags, db)).or_default();
+            targets.entry(name_of_one(flags, db)?).or_default();
         } else if let (true, Some(described)) = (targets.is_empty(), described) {
-            targets.insert(name_of_one(flags, described), Layer::default());
+            targets.insert(name_of_one(flags, described)?, Layer::default());
         }
         if targets.is_empty() {
             return Err(ConfigError::NoTarget {
@@ -350,13 +351,18 @@ fn refused(path: &Path, error: PathError) -> ConfigError {
 }
 
 /// What a target is called that has no name of its own: what is typed for it.
-fn name_of_one(flags: &Layer, described: &str) -> String {
-    let name = if flags.host.is_some() {
-        "default"
-    } else {
-        described
-    };
-    name.to_ascii_lowercase()
+fn name_of_one(flags: &Layer, described: &str) -> Result<String, ConfigError> {
+    if flags.host.is_some() {
+        return Ok("default".to_owned());
+    }
+    match flaw_of_name(described) {
+        Some(flaw) => Err(ConfigError::Setting {
+            key: "db",
+            value: described.to_owned(),
+            reason: format!("it {flaw}"),
+        }),
+        None => Ok(described.to_ascii_lowercase()),
+    }
 }
 
 /// A target that describes its tunnel and then takes none was not meant so. `[defaults]`, flags and

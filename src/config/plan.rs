@@ -238,7 +238,7 @@ impl Plan {
 
 /// What keeps clients from asking for a target of this name (`NAME/DATABASE`, see
 /// [`route`](crate::route)), or people from reading it.
-fn flaw_of_name(name: &str) -> Option<&'static str> {
+pub(super) fn flaw_of_name(name: &str) -> Option<&'static str> {
     if name.is_empty() {
         Some("is empty")
     } else if name.contains('/') {

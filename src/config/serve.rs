@@ -107,9 +107,9 @@ impl Serve {
     /// What `layer` means.
     ///
     /// # Errors
-    /// [`ConfigError::Serve`] for the first value that cannot be meant.
+    /// [`ConfigError::Setting`] for the first value that cannot be meant.
     pub fn from_layer(layer: ServeLayer) -> Result<Self, ConfigError> {
-        let invalid = |key, value: String, reason: &str| ConfigError::Serve {
+        let invalid = |key, value: String, reason: &str| ConfigError::Setting {
             key,
             value,
             reason: reason.to_owned(),

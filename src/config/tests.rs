@@ -58,6 +58,13 @@ fn a_target_has_a_name_that_clients_can_ask_for() {
         assert!(refused.starts_with(said), "{refused}");
         assert!(refused.contains("NAME or NAME/DATABASE"), "{refused}");
     }
+    let flags = Layer {
+        db: Some("\u{1b}[31mx\n".to_owned()),
+        ..Layer::default()
+    };
+    let refused = parse("", &[], &flags).unwrap_err().to_string();
+    let said = "db = \"\\u{1b}[31mx\\n\" is not usable: it contains a control character";
+    assert!(refused.starts_with(said), "{refused}");
     let text = format!("[targets.'größe 2.x']\nhost='{HOST}'\nvia='direct'\n");
     let targets = parse(&text, &[], &Layer::default()).unwrap();
     assert_eq!(targets[0].name, "größe 2.x");
