@@ -321,6 +321,7 @@ fn joining_a_session() {
     };
     let lost = TunnelError::ChannelConnect {
         host: "ssmmessages.eu-central-1.amazonaws.com".to_owned(),
+        port: 8443,
         reason: "no answer in 10 s".into(),
     };
     let unreachable = TunnelError::ApiUnreachable {

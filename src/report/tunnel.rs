@@ -42,7 +42,7 @@ pub(super) fn tunnel(error: &TunnelError, about: Option<&About<'_>>) -> Said {
         TunnelError::IncompleteAnswer(_) => cannot("ssm.answer").hint(BAD_ANSWER),
         TunnelError::ForeignStreamUrl { .. } => cannot("ssm.foreign-stream")
             .hint("If that host is meant, set AWS_ENDPOINT_URL_SSMMESSAGES to it."),
-        TunnelError::ChannelConnect { host, reason } => channel_connect(host, reason),
+        TunnelError::ChannelConnect { host, port, reason } => channel_connect(host, *port, reason),
         TunnelError::ChannelRefused { skew: Some(_), .. } => {
             Said::new("aws.clock", NOT_AUTHORIZED, error.to_string()).hint(SET_CLOCK)
         }
@@ -237,7 +237,7 @@ fn api_unreachable(region: &str, reason: &str) -> Said {
     ))
 }
 
-fn channel_connect(host: &str, reason: &str) -> Said {
+fn channel_connect(host: &str, port: u16, reason: &str) -> Said {
     Said::new(
         "ssm.channel-connect",
         CANNOT_CONNECT,
@@ -245,7 +245,7 @@ fn channel_connect(host: &str, reason: &str) -> Said {
     )
     .detail(sentence(reason))
     .hint(format!(
-        "From here {host} must be reachable on port 443; behind a proxy set HTTPS_PROXY, behind TLS inspection AWS_CA_BUNDLE."
+        "From here {host} must be reachable on port {port}; behind a proxy set HTTPS_PROXY, behind TLS inspection AWS_CA_BUNDLE."
     ))
 }
 

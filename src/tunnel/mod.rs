@@ -204,7 +204,7 @@ pub enum TunnelError {
     /// AWS answered without what the protocol needs.
     #[error("AWS answered StartSession without {0}")]
     IncompleteAnswer(&'static str),
-    /// AWS named a stream address outside its own domains.
+    /// AWS named a stream address outside its own domains, see [`Self::BadAnswer`] for other flaws.
     #[error("AWS answered StartSession with the stream host \"{host}\", which is not an AWS name")]
     ForeignStreamUrl {
         /// The host of the stream URL.
@@ -215,6 +215,8 @@ pub enum TunnelError {
     ChannelConnect {
         /// The data channel's host.
         host: String,
+        /// Its port.
+        port: u16,
         /// What failed, with its causes.
         reason: ForeignText,
     },

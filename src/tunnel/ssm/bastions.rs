@@ -416,6 +416,7 @@ mod tests {
                 false,
                 TunnelError::ChannelConnect {
                     host: some(),
+                    port: 443,
                     reason: some().into(),
                 },
             ),

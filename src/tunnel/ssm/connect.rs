@@ -59,14 +59,15 @@ pub(super) async fn connect(
     way: Way<'_>,
 ) -> Result<WebSocket, TunnelError> {
     let host = url.host_str().unwrap_or_default().to_owned();
+    let port = port_of(url);
     let failed = |reason: ForeignText| TunnelError::ChannelConnect {
         host: host.clone(),
+        port,
         reason,
     };
 
     let request =
         signed_request(url, region, credentials).map_err(|reason| failed(reason.into()))?;
-    let port = url.port_or_known_default().unwrap_or(443);
     let Way {
         roots,
         proxies,
@@ -99,6 +100,12 @@ pub(super) async fn connect(
         }
         Err(error) => Err(failed(chain(&error))),
     }
+}
+
+/// Returns the port of a data channel.
+pub(super) fn port_of(url: &Url) -> u16 {
+    const HTTPS: u16 = 443;
+    url.port_or_known_default().unwrap_or(HTTPS)
 }
 
 fn date(headers: &HeaderMap) -> Option<&str> {

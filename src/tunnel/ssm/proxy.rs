@@ -49,6 +49,7 @@ impl Proxies {
                 Ok(tcp) => Ok(Box::new(tcp)),
                 Err(reason) => Err(TunnelError::ChannelConnect {
                     host: host.to_owned(),
+                    port,
                     reason: reason.into(),
                 }),
             };

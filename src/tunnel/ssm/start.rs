@@ -443,6 +443,7 @@ async fn join(access: &Access, ticket: api::Ticket) -> Result<Joined, TunnelErro
     let socket: WebSocket = timeout(CONNECT_DEADLINE, connecting).await.map_err(|_| {
         TunnelError::ChannelConnect {
             host: url.host_str().unwrap_or_default().to_owned(),
+            port: connect::port_of(&url),
             reason: format!("no answer in {} s", CONNECT_DEADLINE.as_secs()).into(),
         }
     })??;

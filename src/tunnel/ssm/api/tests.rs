@@ -362,6 +362,7 @@ fn what_ends_the_attempts_to_resume() {
             false,
             TunnelError::ChannelConnect {
                 host: String::new(),
+                port: 443,
                 reason: "".into(),
             },
         ),
