@@ -12,6 +12,8 @@ const GATEWAY: &str = "ssmmessages";
 /// The one with validated cryptography. The SSM agent's manual names it for us-east-1, us-east-2,
 /// us-west-1, us-west-2 and ca-west-1 (Systems Manager User Guide, "SSM Agent technical details").
 const FIPS_GATEWAY: &str = "ssmmessages-fips";
+/// Bytes of a DNS name (RFC 1035, 2.3.4, without the final dot and the length in front).
+const LONGEST_HOST: usize = 253;
 /// The partition whose SSM has validated cryptography under its plain name: the endpoint rules of
 /// the SDK give `ssm.REGION.amazonaws.com` there with FIPS as well as without.
 const ALWAYS_FIPS: &str = "aws-us-gov";
@@ -25,7 +27,8 @@ const ALWAYS_FIPS: &str = "aws-us-gov";
 /// connection fails rather than going to the other.
 ///
 /// # Errors
-/// [`TunnelError::IncompleteAnswer`] for what is no URL, [`TunnelError::ForeignStreamUrl`].
+/// [`TunnelError::IncompleteAnswer`] for what is no URL, [`TunnelError::BadAnswer`] for one that no
+/// data channel has, [`TunnelError::ForeignStreamUrl`].
 pub(super) fn data_channel(
     text: &str,
     region: &str,
@@ -34,9 +37,11 @@ pub(super) fn data_channel(
     let url = Url::parse(text).map_err(|_| TunnelError::IncompleteAnswer("a usable StreamUrl"))?;
     let host = url.host_str().unwrap_or_default().to_owned();
     let foreign = || TunnelError::ForeignStreamUrl { host: host.clone() };
-    let has_password = !url.username().is_empty() || url.password().is_some();
-    if url.scheme() != "wss" || has_password {
-        return Err(foreign());
+    if let Some(reason) = flaw(&url) {
+        return Err(TunnelError::BadAnswer {
+            operation: "StartSession",
+            reason: reason.into(),
+        });
     }
     if let Some(instead) = &endpoints.data_channel {
         let there = instead.host_str().map(|host| (host, instead.port()));
@@ -57,6 +62,22 @@ pub(super) fn data_channel(
         }
         _ => Ok(url),
     }
+}
+
+/// Returns what no data channel's URL has, wherever it leads.
+fn flaw(url: &Url) -> Option<String> {
+    if url.scheme() != "wss" {
+        let scheme = url.scheme();
+        return Some(format!("StreamUrl begins with {scheme}://, not wss://"));
+    }
+    // What it says may be a secret.
+    if !url.username().is_empty() || url.password().is_some() {
+        return Some("StreamUrl contains a user name or password".to_owned());
+    }
+    let length = url.host_str().unwrap_or_default().len();
+    (length > LONGEST_HOST).then(|| {
+        format!("the host name in StreamUrl has {length} bytes, and DNS names at most 253")
+    })
 }
 
 /// Whether an endpoint the user has set is the host and port of `url`.
@@ -122,9 +143,6 @@ mod tests {
     #[test]
     fn other_names_are_refused() {
         for foreign in [
-            "ws://ssmmessages.eu-central-1.amazonaws.com/v1",
-            "https://ssmmessages.eu-central-1.amazonaws.com/v1",
-            "wss://me:pw@ssmmessages.eu-central-1.amazonaws.com/v1",
             "wss://ssmmessages.amazonaws.com.example.org/v1",
             "wss://evilamazonaws.com/v1",
             "wss://amazonaws.com/v1",
@@ -142,6 +160,34 @@ mod tests {
             data_channel("nonsense", "eu-central-1", &Endpoints::default()),
             Err(TunnelError::IncompleteAnswer(_))
         ));
+    }
+
+    #[test]
+    fn other_flaws_are_not_the_hosts() {
+        let long = format!("wss://{}.amazonaws.com/v1", "h".repeat(900_000));
+        for (url, said) in [
+            (
+                "ws://ssmmessages.eu-central-1.amazonaws.com/v1",
+                "StreamUrl begins with ws://, not wss://",
+            ),
+            (
+                "https://ssmmessages.eu-central-1.amazonaws.com/v1",
+                "StreamUrl begins with https://, not wss://",
+            ),
+            (
+                "wss://me:pw@ssmmessages.eu-central-1.amazonaws.com/v1",
+                "StreamUrl contains a user name or password",
+            ),
+            (
+                &long,
+                "the host name in StreamUrl has 900014 bytes, and DNS names at most 253",
+            ),
+        ] {
+            let error = data_channel(url, "eu-central-1", &Endpoints::default());
+            let error = error.unwrap_err().to_string();
+            let expected = format!("the answer to StartSession is not usable: {said}");
+            assert_eq!(error, expected);
+        }
     }
 
     #[test]
@@ -184,7 +230,7 @@ mod tests {
                 );
             }
             let plain = data_channel("ws://x.amazonaws.com/v1", "eu-central-1", &endpoints);
-            assert!(matches!(plain, Err(TunnelError::ForeignStreamUrl { .. })));
+            assert!(matches!(plain, Err(TunnelError::BadAnswer { .. })));
         }
     }
 
