@@ -21,6 +21,7 @@ use zeroize::Zeroizing;
 use crate::environment::origin_hint;
 use crate::platform;
 use crate::platform::permissions::{Dir, PathError, Role};
+use crate::quote;
 
 /// Sub-directory of the state directory; it appears whole or not at all.
 const DIR: &str = "local-tls";
@@ -37,11 +38,14 @@ pub enum LocalTlsError {
     Unsafe(#[from] PathError),
     /// A kept file does not hold what we wrote.
     #[error(
-        "{path} is damaged ({reason}); delete the directory {DIR} and a new certificate will be made"
+        "{path} is not usable: {reason}\nhint: delete the directory, and pgiam makes a new certificate: rm -r {}",
+        quote::shell(&.dir.to_string_lossy())
     )]
     Damaged {
         /// The file.
         path: PathBuf,
+        /// The directory that it is in.
+        dir: PathBuf,
         /// What is wrong.
         reason: String,
     },
@@ -113,36 +117,63 @@ pub fn load_or_create(state_dir: Option<&Path>) -> Result<LocalTls, LocalTlsErro
         None => {
             let path = state_dir.join(DIR);
             let reason = format!("it has no {CERTIFICATE}");
-            Err(LocalTlsError::Damaged { path, reason })
+            Err(damaged(&path, path.clone(), reason))
         }
     }
 }
 
 fn local_tls(pair: &Pair, kept: Kept) -> Result<LocalTls, LocalTlsError> {
-    let damaged = |name: &str| {
-        let path = match &kept {
-            Kept::At(path) => path.with_file_name(name),
-            Kept::InMemory { .. } => PathBuf::from(name),
-        };
-        move |error: pem::Error| LocalTlsError::Damaged {
-            path,
-            reason: error.to_string(),
-        }
+    let dir = match &kept {
+        Kept::At(path) => path.parent().map(Path::to_owned).unwrap_or_default(),
+        Kept::InMemory { .. } => PathBuf::new(),
+    };
+    let broken = |name: &'static str| {
+        let dir = &dir;
+        move |error: pem::Error| damaged(dir, dir.join(name), in_words(&error))
     };
     let certificate =
-        CertificateDer::from_pem_slice(&pair.certificate).map_err(damaged(CERTIFICATE))?;
-    let key = PrivateKeyDer::from_pem_slice(&pair.key).map_err(damaged(KEY))?;
+        CertificateDer::from_pem_slice(&pair.certificate).map_err(broken(CERTIFICATE))?;
+    let key = PrivateKeyDer::from_pem_slice(&pair.key).map_err(broken(KEY))?;
     let end_point = end_point(&certificate);
     let mut config = ServerConfig::builder_with_provider(super::provider())
         .with_safe_default_protocol_versions()?
         .with_no_client_auth()
-        .with_single_cert(vec![certificate], key)?;
+        .with_single_cert(vec![certificate], key)
+        .map_err(|error| match (&kept, error) {
+            (Kept::InMemory { .. }, error) => error.into(),
+            (Kept::At(_), rustls::Error::InconsistentKeys(_)) => {
+                let reason = format!("{CERTIFICATE} and {KEY} do not belong together");
+                damaged(&dir, dir.clone(), reason)
+            }
+            (Kept::At(_), error) => damaged(&dir, dir.clone(), error.to_string()),
+        })?;
     config.alpn_protocols = vec![pg_handshake::ALPN.to_vec()];
     Ok(LocalTls {
         config: Arc::new(config),
         kept,
         end_point,
     })
+}
+
+fn damaged(dir: &Path, path: PathBuf, reason: String) -> LocalTlsError {
+    LocalTlsError::Damaged {
+        path,
+        dir: dir.to_owned(),
+        reason,
+    }
+}
+
+/// Says what is wrong with a PEM file. The library's words contain names as lists of bytes.
+fn in_words(error: &pem::Error) -> String {
+    match error {
+        pem::Error::MissingSectionEnd { .. } => {
+            "it is cut short: the END line is missing".to_owned()
+        }
+        pem::Error::IllegalSectionStart { .. } => "its BEGIN line is malformed".to_owned(),
+        pem::Error::NoItemsFound => "it contains nothing that pgiam wrote there".to_owned(),
+        pem::Error::Base64Decode(_) => "it is not valid base64".to_owned(),
+        other => other.to_string(),
+    }
 }
 
 /// The kept pair; `None` where there is none, or where we may not look.
@@ -165,14 +196,12 @@ fn load(state_dir: &Path) -> Result<Option<Pair>, LocalTlsError> {
         return Ok(None);
     }
     let certificate = kept.read(Role::Certificate, CERTIFICATE, LONGEST_PEM)?;
-    CertificateDer::from_pem_slice(&certificate).map_err(|error| LocalTlsError::Damaged {
-        path: dir.join(CERTIFICATE),
-        reason: error.to_string(),
-    })?;
+    CertificateDer::from_pem_slice(&certificate)
+        .map_err(|error| damaged(&dir, dir.join(CERTIFICATE), in_words(&error)))?;
     let key = match kept.read(Role::Key, KEY, LONGEST_PEM) {
         Err(error) if error.io() == Some(io::ErrorKind::NotFound) => {
             let reason = format!("it has no {KEY}");
-            return Err(LocalTlsError::Damaged { path: dir, reason });
+            return Err(damaged(&dir, dir.clone(), reason));
         }
         key => key?.into(),
     };
@@ -304,12 +333,43 @@ mod tests {
     fn a_damaged_file_is_named() {
         let state = tempfile::tempdir().unwrap();
         let tls = load_or_create(state.path()).unwrap();
-        std::fs::write(file(&tls), "nonsense").unwrap();
-        let error = load_or_create(state.path()).unwrap_err().to_string();
-        assert!(
-            error.contains("server.crt") && error.contains("delete the directory"),
-            "{error}"
-        );
+        let dir = state.path().join(DIR);
+        let remedy = format!("rm -r {}", dir.display());
+        let pem = |name: &str| std::fs::read(dir.join(name)).unwrap();
+        let (certificate, key) = (pem(CERTIFICATE), pem(KEY));
+        let other = make().unwrap();
+        let cut = |pem: &[u8]| pem[..pem.len() / 2].to_vec();
+        assert_eq!(file(&tls), dir.join(CERTIFICATE));
+        for (name, pem, named, reason) in [
+            (
+                CERTIFICATE,
+                b"nonsense".to_vec(),
+                CERTIFICATE,
+                "contains nothing",
+            ),
+            (CERTIFICATE, Vec::new(), CERTIFICATE, "contains nothing"),
+            (
+                CERTIFICATE,
+                cut(&certificate),
+                CERTIFICATE,
+                "the END line is missing",
+            ),
+            (KEY, cut(&key), KEY, "the END line is missing"),
+            (CERTIFICATE, other.certificate, "", "do not belong together"),
+        ] {
+            std::fs::write(dir.join(name), pem).unwrap();
+            let said = load_or_create(state.path()).unwrap_err().to_string();
+            let path = dir.join(named).display().to_string();
+            let path = path.trim_end_matches('/');
+            assert!(
+                said.starts_with(&format!("{path} is not usable: ")),
+                "{said}"
+            );
+            assert!(said.contains(reason) && said.ends_with(&remedy), "{said}");
+            std::fs::write(dir.join(CERTIFICATE), &certificate).unwrap();
+            std::fs::write(dir.join(KEY), &key).unwrap();
+        }
+        load_or_create(state.path()).unwrap();
     }
 
     #[test]
