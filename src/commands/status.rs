@@ -37,7 +37,7 @@ pub async fn status(args: &StatusArgs) -> anyhow::Result<u8> {
     if args.watch {
         return watch::watch(state_dir.as_deref(), args.output.json).await;
     }
-    let mut processes = running(state_dir.as_deref()).await?;
+    let (mut processes, failed) = running(state_dir.as_deref()).await?;
     if args.output.json {
         let text = serde_json::to_string_pretty(&processes)?;
         terminal::write(format!("{}\n", visible_json(&text)))?;
@@ -47,28 +47,47 @@ pub async fn status(args: &StatusArgs) -> anyhow::Result<u8> {
             let mut meter = watch::Meter::default();
             meter.rates(&processes);
             sleep(MEASURE).await;
-            processes = running(state_dir.as_deref()).await?;
+            (processes, _) = running(state_dir.as_deref()).await?;
             rates = Some(meter.rates(&processes));
         }
         terminal::write(show::all(&processes, show::width(), rates.as_ref()))?;
     }
     if processes.is_empty() {
-        terminal::tell(NONE_RUNS)?;
+        terminal::tell(none_answers(&failed))?;
         return Ok(exit::NOT_RUNNING);
     }
     Ok(0)
 }
 
-/// What runs. Those that do not answer are told of.
-async fn running(state_dir: Option<&Path>) -> anyhow::Result<Vec<Process>> {
-    let mut processes = Vec::new();
+/// Says why there is no status to show. `failed`: the processes that run and gave none.
+fn none_answers(failed: &Failed) -> String {
+    match failed.first() {
+        None => NONE_RUNS.to_owned(),
+        Some((pid, AskError::Silent(_))) => format!(
+            "pgiam: no running pgiam of yours answers\nhint: if process {pid} is stopped, let it go on: kill -CONT {pid}; if it hangs, end it: kill {pid}"
+        ),
+        Some((pid, _)) => format!(
+            "pgiam: process {pid} runs, and its status cannot be read\nhint: use pgiam status of the version that it was started with"
+        ),
+    }
+}
+
+type Failed = Vec<(u32, AskError)>;
+
+/// Returns the status of what runs, and of which processes it could not be read,
+/// after telling of those.
+async fn running(state_dir: Option<&Path>) -> anyhow::Result<(Vec<Process>, Failed)> {
+    let (mut processes, mut failed) = (Vec::new(), Vec::new());
     for (found, status) in asked(state_dir).await? {
         match status {
             Ok(process) => processes.push(process),
-            Err(error) => terminal::tell(format!("pgiam: process {}: {error}", found.pid))?,
+            Err(error) => {
+                terminal::tell(format!("pgiam: process {}: {error}", found.pid))?;
+                failed.push((found.pid, error));
+            }
         }
     }
-    Ok(processes)
+    Ok((processes, failed))
 }
 
 type Asked = Vec<(Found, Result<Process, AskError>)>;
@@ -89,12 +108,14 @@ pub async fn wait(args: &WaitArgs) -> anyhow::Result<u8> {
     let until = Instant::now() + limit;
     let progress = Progress::start("waiting for pgiam");
     loop {
-        let processes: Vec<Process> = asked(state_dir.as_deref())
-            .await?
-            .into_iter()
-            .filter_map(|(_, status)| status.ok())
-            .collect();
-        let Some(missing) = missing(&processes, &args.targets) else {
+        let (mut processes, mut silent) = (Vec::new(), None);
+        for (found, status) in asked(state_dir.as_deref()).await? {
+            match status {
+                Ok(process) => processes.push(process),
+                Err(_) => silent = Some(found.pid),
+            }
+        }
+        let Some(missing) = missing(&processes, silent, &args.targets) else {
             return Ok(0);
         };
         progress.now(format!("waiting: {missing}"));
@@ -108,10 +129,13 @@ pub async fn wait(args: &WaitArgs) -> anyhow::Result<u8> {
     }
 }
 
-/// What is still to be waited for; `None`: nothing.
-fn missing(processes: &[Process], targets: &[String]) -> Option<String> {
+/// What is still to be waited for; `None`: nothing. `silent`: a process that gave no status.
+fn missing(processes: &[Process], silent: Option<u32>, targets: &[String]) -> Option<String> {
     if processes.is_empty() {
-        return Some("no pgiam of yours is running".to_owned());
+        return Some(match silent {
+            Some(pid) => format!("process {pid} does not answer"),
+            None => "no pgiam of yours is running".to_owned(),
+        });
     }
     let served = || {
         let serving = processes.iter().filter(|p| p.state == "serving");

@@ -94,7 +94,7 @@ fn what_is_waited_for_has_a_name() {
     let starting = process("starting", &[("orders", true)]);
     let missing = |processes: &[Process], targets: &[&str]| {
         let targets: Vec<String> = targets.iter().map(ToString::to_string).collect();
-        super::missing(processes, &targets)
+        super::missing(processes, None, &targets)
     };
     let failing = Some("target \"reports\" is failing [aws.expired]".to_owned());
     let none = Some("no pgiam of yours is running".to_owned());
@@ -110,4 +110,23 @@ fn what_is_waited_for_has_a_name() {
     let not_yet = Some("process 4711 is starting".to_owned());
     assert_eq!(missing(starting, &[]), not_yet);
     assert!(missing(starting, &["orders"]).is_some());
+}
+
+#[test]
+fn one_that_does_not_answer_runs() {
+    let silent = || AskError::Silent("nothing within 3 s".to_owned());
+    let said = none_answers(&vec![(744, silent())]);
+    assert!(
+        said.contains("kill -CONT 744") && !said.contains("pgiam serve"),
+        "{said}"
+    );
+    let other = serde_json::from_str::<u8>("x").unwrap_err();
+    let said = none_answers(&vec![(745, AskError::Answer(other))]);
+    assert!(
+        said.contains("process 745 runs") && !said.contains("kill"),
+        "{said}"
+    );
+    assert_eq!(none_answers(&Vec::new()), NONE_RUNS);
+    let waits = missing(&[], Some(744), &[]);
+    assert_eq!(waits.as_deref(), Some("process 744 does not answer"));
 }

@@ -9,7 +9,7 @@ use anyhow::Context;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::show::{self, Rates};
-use super::{NONE_RUNS, running};
+use super::{none_answers, running};
 use crate::admin::document::Process;
 use crate::exit;
 use crate::foreign_text::visible_json;
@@ -38,10 +38,10 @@ pub(super) async fn watch(state_dir: Option<&Path>, json: bool) -> anyhow::Resul
             _ = ticks.tick() => {}
             _ = signals.next() => return Ok(0),
         }
-        let processes = running(state_dir).await?;
+        let (processes, failed) = running(state_dir).await?;
         if processes.is_empty() {
             drop(screen);
-            terminal::tell(NONE_RUNS)?;
+            terminal::tell(none_answers(&failed))?;
             return Ok(exit::NOT_RUNNING);
         }
         let text = if json {
