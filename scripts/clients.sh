@@ -1,0 +1,96 @@
+# shellcheck shell=sh
+# Installs the clients of the matrix in docs/clients.md, for the end-to-end tests.
+
+# Debian's folder for Go libraries.
+go_packages=/usr/share/gocode
+
+# Installs below the target folder and from the system's packages, and sets PGIAM_CLIENTS. Clients
+# that cannot be installed are named here and skipped by the tests.
+need_clients() {
+    [ -n "${PGIAM_CLIENTS:-}" ] && return 0
+    sources=protocol-tests/judges/clients
+    mkdir -p "$(target_dir)/clients"
+    clients="$(cd "$(target_dir)/clients" && pwd)"
+    client_packages || lacking "packages of the clients"
+    # Compiling takes longest, so it runs beside the downloads.
+    cargo build --quiet --locked --target-dir "$clients/rust" --manifest-path "$sources/rust/Cargo.toml" &
+    drivers=$!
+    client_python || lacking "the clients in Python"
+    client_node || lacking "the clients in Node.js"
+    client_jdbc || lacking "JDBC"
+    client_go || lacking "the clients in Go"
+    wait "$drivers" || lacking "the clients in Rust"
+    PGIAM_CLIENTS="$clients"
+    export PGIAM_CLIENTS
+}
+
+# Programs and libraries from the system's packages. Only apt can install them; on other systems they
+# have to be there already.
+client_packages() {
+    missing=''
+    have python3 && python3 -c 'import ensurepip, venv' 2>/dev/null || missing="$missing python3-venv"
+    have npm || missing="$missing nodejs npm"
+    have javac || missing="$missing default-jdk-headless"
+    have tmux || missing="$missing tmux"
+    have ruby && ruby -e 'require "pg"; require "active_record"' 2>/dev/null || missing="$missing ruby-pg ruby-activerecord"
+    have go && [ -d "$go_packages/src/github.com/lib/pq" ] && [ -d "$go_packages/src/github.com/jackc/pgx/v4" ] ||
+        missing="$missing golang-go golang-github-lib-pq-dev golang-github-jackc-pgx-v4-dev"
+    # For completions, beside bash.
+    have zsh || missing="$missing zsh"
+    have fish || missing="$missing fish"
+    have php && php -r 'exit(extension_loaded("pdo_pgsql") ? 0 : 1);' || missing="$missing php-cli php-pgsql"
+    perl -MDBD::Pg -e 1 2>/dev/null || missing="$missing libdbd-pg-perl"
+    have pg_config && [ -e "$(pg_config --includedir)/libpq-fe.h" ] || missing="$missing libpq-dev"
+    [ -n "$missing" ] || return 0
+    have apt-get || { say "dev: no apt-get to install:$missing"; return 1; }
+    say "dev: installing clients for the tests:$missing"
+    # shellcheck disable=SC2086 # One word for each package.
+    as_root apt-get update -qq &&
+        as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null
+}
+
+client_go() {
+    installed go go/use_generated.go && return 0
+    have go || { say "dev: no go"; return 1; }
+    say "dev: building clients in Go (below $clients)"
+    mkdir -p "$clients/go" &&
+        GO111MODULE=off GOPATH="$go_packages" GOCACHE="$clients/go/cache" \
+            go build -o "$clients/go/use_generated" "$sources/go/use_generated.go" &&
+        cp "$sources/go/use_generated.go" "$clients/go.installed"
+}
+
+# installed WHAT LIST: true if WHAT was installed from the present version of LIST.
+installed() { cmp -s "$sources/$2" "$clients/$1.installed"; }
+
+client_python() {
+    installed python python/requirements.txt && return 0
+    say "dev: installing clients in Python (below $clients)"
+    rm -rf "$clients/venv"
+    # Only packages of the list: a dependency that it lacks is an error.
+    python3 -m venv "$clients/venv" &&
+        "$clients/venv/bin/python" -m pip install --quiet --no-deps --only-binary :all: -r "$sources/python/requirements.txt" &&
+        "$clients/venv/bin/python" -m pip check --quiet &&
+        cp "$sources/python/requirements.txt" "$clients/python.installed"
+}
+
+client_node() {
+    installed node node/package-lock.json && return 0
+    have npm || { say "dev: no npm"; return 1; }
+    say "dev: installing clients in Node.js (below $clients)"
+    mkdir -p "$clients/node" &&
+        cp "$sources/node/package.json" "$sources/node/package-lock.json" "$clients/node" &&
+        (cd "$clients/node" && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error >/dev/null) &&
+        cp "$sources/node/package-lock.json" "$clients/node.installed"
+}
+
+client_jdbc() {
+    [ ! -e "$clients/jdbc/usr/share/java/postgresql.jar" ] || return 0
+    have apt-get || { say "dev: no apt-get to get the driver from"; return 1; }
+    say "dev: unpacking the JDBC driver (below $clients)"
+    mkdir -p "$clients/jdbc" && (
+        cd "$clients/jdbc" &&
+            { apt-get download -qq libpostgresql-jdbc-java 2>/dev/null ||
+                { as_root apt-get update -qq && apt-get download -qq libpostgresql-jdbc-java; }; } &&
+            dpkg -x libpostgresql-jdbc-java_*.deb .
+    )
+}

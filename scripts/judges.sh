@@ -1,0 +1,73 @@
+# shellcheck shell=sh
+# Builds and installs the judges: programs by others that the tests and the bench use.
+
+. scripts/clients.sh
+
+# Builds the independent Session Manager client and sets PGIAM_BRIDGE_FORWARD.
+build_judges() {
+    need_cargo
+    need_cc
+    need_openssl
+    say "dev: building the judges (a few minutes the first time)"
+    cargo build --quiet --locked --release --target-dir "$(target_dir)/judges" \
+        --manifest-path protocol-tests/judges/ssm-bridge/Cargo.toml
+    PGIAM_BRIDGE_FORWARD="$(cd "$(target_dir)/judges/release" && pwd)/bridge-forward"
+    export PGIAM_BRIDGE_FORWARD
+}
+
+# Builds all of them and prints the variables that name them.
+judges() {
+    build_judges
+    need_clients
+    need_setup_judges
+    need_moto
+    printf 'export PGIAM_BRIDGE_FORWARD="%s"\n' "$PGIAM_BRIDGE_FORWARD"
+    printf 'export PGIAM_CLIENTS="%s"\n' "$PGIAM_CLIENTS"
+    [ -z "${PGIAM_CFN_LINT:-}" ] || printf 'export PGIAM_CFN_LINT="%s"\n' "$PGIAM_CFN_LINT"
+    [ -z "${PGIAM_MOTO:-}" ] || printf 'export PGIAM_MOTO="%s"\n' "$PGIAM_MOTO"
+}
+
+# Installs the packages of $list into the virtual environment $venv, and nothing beside them.
+python_judges() {
+    python3 -m venv "$venv" &&
+        "$venv/bin/python" -m pip install --quiet --no-deps --only-binary :all: -r "$list" &&
+        "$venv/bin/python" -m pip check --quiet &&
+        cp "$list" "$venv/installed"
+}
+
+# Installs the judges of `pgiam setup` (cfn-lint and others) and sets PGIAM_CFN_LINT. They need Python,
+# which need_clients installs.
+need_setup_judges() {
+    [ -n "${PGIAM_CFN_LINT:-}" ] && return 0
+    list=protocol-tests/judges/setup/requirements.txt
+    mkdir -p "$(target_dir)/judges"
+    venv="$(cd "$(target_dir)/judges" && pwd)/setup"
+    if ! cmp -s "$list" "$venv/installed"; then
+        say "dev: installing the judges of pgiam setup (200 MB below $venv)"
+        rm -rf "$venv"
+        if ! python_judges; then
+            lacking "the judges of pgiam setup"
+            return 0
+        fi
+    fi
+    PGIAM_CFN_LINT="$venv/bin/cfn-lint"
+    export PGIAM_CFN_LINT
+}
+
+# Installs moto, an independent simulation of AWS's APIs, and sets PGIAM_MOTO.
+need_moto() {
+    [ -n "${PGIAM_MOTO:-}" ] && return 0
+    list=protocol-tests/judges/moto/requirements.txt
+    mkdir -p "$(target_dir)/judges"
+    venv="$(cd "$(target_dir)/judges" && pwd)/moto"
+    if ! cmp -s "$list" "$venv/installed"; then
+        say "dev: installing moto, an AWS to ask (140 MB below $venv)"
+        rm -rf "$venv"
+        if ! python_judges; then
+            lacking "moto"
+            return 0
+        fi
+    fi
+    PGIAM_MOTO="$venv/bin/python"
+    export PGIAM_MOTO
+}

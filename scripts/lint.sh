@@ -1,0 +1,35 @@
+# shellcheck shell=sh
+# ./dev lint
+
+lint() {
+    need_cargo
+    cargo fmt --all --check
+    cargo fmt --check --manifest-path protocol-tests/judges/ssm-bridge/Cargo.toml
+    cargo fmt --check --manifest-path protocol-tests/judges/clients/rust/Cargo.toml
+    cargo clippy --locked --workspace --all-targets -- -D warnings
+    for script in dev scripts/*.sh; do sh -n "$script"; done
+    (cd protocol-tests/judges/postgres-suites && sh -n prepare && sh -n newer-libpq)
+    (cd protocol-tests/judges/completions && bash -n ask.bash)
+    if have shellcheck; then
+        shellcheck -x dev scripts/*.sh .ci/run deploy/container/image-root
+        (cd protocol-tests/judges/postgres-suites && shellcheck prepare newer-libpq)
+        (cd protocol-tests/judges/clients/shell && shellcheck -x -- *.sh)
+    fi
+    # Not installed by this script: compiling it takes minutes.
+    if have cargo-deny; then
+        cargo deny --locked --log-level error check bans licenses sources
+    else
+        say "dev: SKIPPED the licences and sources of dependencies: cargo install cargo-deny --locked"
+    fi
+    if have python3; then
+        python3 protocol-tests/judges/documents/check.py
+        python3 protocol-tests/judges/deploy/check.py "$(target_dir)/debug/pgiam"
+    else
+        say "dev: SKIPPED the documents and the files of deploy/: there is no python3"
+    fi
+    # No private key and no token in the tree, whatever its purpose.
+    if git grep -nE 'BEGIN [A-Z ]*PRIVATE KEY|X-Amz-Signature=[0-9a-f]{64}' -- ':!protocol-tests/vectors' ':!scripts/lint.sh'; then
+        die "the lines above hold a secret"
+    fi
+    say "dev: lint passed"
+}
