@@ -22,10 +22,12 @@ lint() {
         say "dev: SKIPPED the licences and sources of dependencies: cargo install cargo-deny --locked"
     fi
     if have python3; then
+        python3 scripts/words.py --self-test
+        python3 scripts/words.py
         python3 protocol-tests/judges/documents/check.py
         python3 protocol-tests/judges/deploy/check.py "$(target_dir)/debug/pgiam"
     else
-        say "dev: SKIPPED the documents and the files of deploy/: there is no python3"
+        say "dev: SKIPPED the language, the documents and the files of deploy/: there is no python3"
     fi
     # No private key and no token in the tree, whatever its purpose.
     if git grep -nE 'BEGIN [A-Z ]*PRIVATE KEY|X-Amz-Signature=[0-9a-f]{64}' -- ':!protocol-tests/vectors' ':!scripts/lint.sh'; then
