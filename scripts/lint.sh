@@ -1,12 +1,24 @@
 # shellcheck shell=sh
 # ./dev lint
 
+# The fuzz targets, which are a workspace of their own. libFuzzer itself is C++.
+lint_fuzz() {
+    cargo fmt --check --manifest-path fuzz/Cargo.toml
+    if have c++ || have g++ || have clang++; then
+        cargo clippy --locked --manifest-path fuzz/Cargo.toml --target-dir "$(target_dir)/fuzz" \
+            --all-targets -- -D warnings
+    else
+        say "dev: SKIPPED clippy for the fuzz targets: install g++ or clang"
+    fi
+}
+
 lint() {
     need_cargo
     cargo fmt --all --check
     cargo fmt --check --manifest-path protocol-tests/judges/ssm-bridge/Cargo.toml
     cargo fmt --check --manifest-path protocol-tests/judges/clients/rust/Cargo.toml
     cargo clippy --locked --workspace --all-targets -- -D warnings
+    lint_fuzz
     for script in dev scripts/*.sh; do sh -n "$script"; done
     (cd protocol-tests/judges/postgres-suites && sh -n prepare && sh -n newer-libpq)
     (cd protocol-tests/judges/completions && bash -n ask.bash)
@@ -20,6 +32,11 @@ lint() {
         cargo deny --locked --log-level error check bans licenses sources
     else
         say "dev: SKIPPED the licences and sources of dependencies: cargo install cargo-deny --locked"
+    fi
+    if have zizmor; then
+        zizmor --offline --quiet .
+    else
+        say "dev: SKIPPED the rules for workflows: cargo install zizmor --locked"
     fi
     if have python3; then
         python3 scripts/words.py --self-test
