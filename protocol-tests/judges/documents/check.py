@@ -26,7 +26,7 @@ except ImportError:
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 MARKDOWN = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "deploy").rglob("*.md")]
-MARKDOWN += [ROOT / "certs/README.md", *(ROOT / "src").rglob("*.md")]
+MARKDOWN += [ROOT / "certs/README.md", ROOT / "protocol-tests/README.md", *(ROOT / "src").rglob("*.md")]
 # Other texts that people copy from.
 TEXTS = [*(ROOT / "deploy").rglob("*"), ROOT / "docker-compose.yml", ROOT / "Dockerfile"]
 # The code that expands it, and its tests, hold what is not expanded elsewhere.
