@@ -69,9 +69,9 @@ async fn it_is_no_targets_port() {
     let mut second = launch(&world.sandbox, &setup);
     let refused = second.wait_ready(PATIENCE).await;
     let said = refused.expect_err("it must not start").to_string();
-    assert!(said.contains("exit status: 1"), "{said}");
+    assert!(said.contains("exit status: 2"), "{said}");
     let reason = format!("hub_port = {port} is the port of target \"orders\", too");
     assert!(said.contains(&reason), "{said}");
-    assert!(said.contains("hint: give the hub another one"), "{said}");
+    assert!(said.contains("hint: give one of them another port"), "{said}");
     world.stop().await;
 }
