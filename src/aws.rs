@@ -9,6 +9,7 @@ mod files;
 mod identity;
 mod limit;
 mod metadata;
+pub(crate) mod pages;
 pub mod partition;
 mod process;
 mod profile;

@@ -23,7 +23,7 @@ use aws_types::sdk_config::SharedHttpClient;
 use thiserror::Error;
 use tokio::time::timeout;
 
-use super::calls;
+use super::{calls, pages};
 
 /// Bytes of an answer about one thing: a session, a key, an identity. Such answers have a few
 /// kilobytes.
@@ -163,6 +163,7 @@ async fn collected(
         }
         bytes.extend_from_slice(&chunk);
     }
+    pages::received(bytes.len());
     *answer.body_mut() = SdkBody::from(bytes);
     Ok(answer)
 }

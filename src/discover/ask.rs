@@ -1,6 +1,7 @@
 //! Asking AWS within a deadline, and what its refusals mean.
 
 use std::error::Error;
+use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
 use aws_sdk_rds::error::{ProvideErrorMetadata, SdkError};
@@ -9,6 +10,7 @@ use tokio::time::Instant;
 
 use super::DiscoverError;
 use crate::aws::calls::within;
+use crate::aws::pages::{self, Endless};
 use crate::aws::query::{Query, QueryError, denies};
 use crate::aws::{AwsContext, ClockOffset, CredentialsError, bad_answer, in_words};
 use crate::foreign_text::ForeignText;
@@ -17,10 +19,6 @@ use crate::tunnel::ApiAnswer;
 /// How long a call may take whose answer would only be nice to have: a network that leads to some of
 /// AWS's services need not lead to all, and drops the rest.
 const OPTIONAL: Duration = Duration::from_secs(5);
-
-/// Pages of one list. 100 databases or 50 nodes make a page, so this is beyond every account, and within
-/// what memory holds.
-pub(super) const MOST_PAGES: usize = 200;
 
 /// Who asks, where, and until when.
 #[derive(Clone, Copy)]
@@ -69,6 +67,20 @@ impl<'a> Asker<'a> {
         }
     }
 
+    /// Reads a whole list of an SDK's, and keeps what `rows` makes of each page.
+    pub(super) async fn list<P, R, E, I: IntoIterator<Item = R>>(
+        &self,
+        action: &'static str,
+        next: impl FnMut(&mut Context<'_>) -> Poll<Option<Result<P, SdkError<E>>>>,
+        rows: impl FnMut(P) -> I,
+    ) -> Result<Vec<R>, DiscoverError>
+    where
+        E: ProvideErrorMetadata + Error + 'static,
+    {
+        let listed = self.sdk(action, pages::all(next, rows)).await?;
+        listed.map_err(|endless| self::endless(action, endless))
+    }
+
     /// A call that no SDK is there for.
     pub(super) async fn query(
         &self,
@@ -93,14 +105,6 @@ impl<'a> Asker<'a> {
             QueryError::BadAnswer { reason, .. } => DiscoverError::Answer { action, reason },
             QueryError::Unreachable { reason, .. } => self.unreachable(action, reason),
         })
-    }
-
-    /// A list that does not come to an end.
-    pub(super) fn endless(&self, action: &'static str) -> DiscoverError {
-        DiscoverError::Answer {
-            action,
-            reason: format!("the list has more than {MOST_PAGES} pages").into(),
-        }
     }
 
     fn refusal<E>(&self, action: &'static str, error: &SdkError<E>) -> DiscoverError
@@ -141,5 +145,13 @@ impl<'a> Asker<'a> {
             region: self.region.to_owned(),
             reason,
         }
+    }
+}
+
+/// Makes an error of a list that does not come to an end.
+pub(super) fn endless(action: &'static str, endless: Endless) -> DiscoverError {
+    DiscoverError::Answer {
+        action,
+        reason: endless.to_string().into(),
     }
 }

@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use roxmltree::{Document, Node};
 
 use super::DiscoverError;
-use super::ask::{Asker, MOST_PAGES};
+use super::ask::{self, Asker};
+use crate::aws::pages::Bounds;
 use crate::aws::query::Query;
 
 pub(super) const LIST: &str = "ec2:DescribeInstances";
@@ -30,13 +31,10 @@ pub(super) async fn machines(
     asker: &Asker<'_>,
     ids: &[&str],
 ) -> Result<HashMap<String, Machine>, DiscoverError> {
-    let mut found = HashMap::new();
+    let (mut found, mut bounds) = (HashMap::new(), Bounds::default());
     for some in ids.chunks(MOST_VALUES) {
         let mut next = None;
-        for page in 0.. {
-            if page == MOST_PAGES {
-                return Err(asker.endless(LIST));
-            }
+        loop {
             let params = params(some, next);
             let query = Query {
                 service: "ec2",
@@ -47,6 +45,8 @@ pub(super) async fn machines(
                 region: asker.region,
             };
             let text = asker.query(LIST, query).await?;
+            let counted = bounds.page(text.len());
+            counted.map_err(|endless| ask::endless(LIST, endless))?;
             let page = Page::read(&text).map_err(|reason| DiscoverError::Answer {
                 action: LIST,
                 reason: reason.into(),

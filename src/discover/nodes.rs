@@ -1,7 +1,9 @@
 //! Managed nodes: what Systems Manager knows of them, and what EC2 adds.
 
 use std::collections::{HashMap, HashSet};
+use std::task::Context;
 
+use aws_sdk_ssm::operation::describe_instance_information::DescribeInstanceInformationOutput;
 use aws_sdk_ssm::types::{InstanceInformation, InstanceInformationStringFilter, PingStatus};
 use aws_smithy_types::date_time::Format;
 use tracing::debug;
@@ -33,11 +35,8 @@ pub(super) async fn all(asker: &Asker<'_>) -> Result<Seen<Node>, DiscoverError> 
         }
         (_, Err(error)) | (Err(error), _) => return Err(error),
     };
-    let marked: HashSet<_> = marked
-        .into_iter()
-        .filter_map(|node| node.instance_id)
-        .collect();
-    let mut found: Vec<Node> = listed.into_iter().filter_map(node).collect();
+    let marked: HashSet<_> = marked.into_iter().map(|node| node.id).collect();
+    let mut found = listed;
     for node in &mut found {
         node.marked = marked.contains(&node.id);
     }
@@ -58,24 +57,24 @@ pub(super) async fn all(asker: &Asker<'_>) -> Result<Seen<Node>, DiscoverError> 
     Ok(Seen { found, missing })
 }
 
-async fn list(
-    asker: &Asker<'_>,
-    tag: Option<&str>,
-) -> Result<Vec<InstanceInformation>, DiscoverError> {
+async fn list(asker: &Asker<'_>, tag: Option<&str>) -> Result<Vec<Node>, DiscoverError> {
     let filter = tag.and_then(|tag| {
         let filter = InstanceInformationStringFilter::builder();
         filter.key("tag-key").values(tag).build().ok()
     });
     let client = asker.aws.ssm(asker.region).await?;
-    let call = client
+    let mut pages = client
         .describe_instance_information()
         .max_results(NODES_A_PAGE)
         .set_filters(filter.map(|filter| vec![filter]))
         .into_paginator()
-        .items()
-        .send()
-        .collect();
-    asker.sdk(LIST, Box::pin(call)).await
+        .send();
+    let next = |cx: &mut Context<'_>| pages.poll_next(cx);
+    let nodes = |page: DescribeInstanceInformationOutput| {
+        let listed = page.instance_information_list.unwrap_or_default();
+        listed.into_iter().filter_map(node)
+    };
+    asker.list(LIST, next, nodes).await
 }
 
 /// `None` for an entry without id, of which nothing can be made.

@@ -1,6 +1,7 @@
 //! The calls, each for all of a kind or for one by its identifier.
 
 use std::error::Error;
+use std::task::{Context, Poll};
 
 use aws_sdk_rds::Client;
 use aws_sdk_rds::error::{ProvideErrorMetadata, SdkError};
@@ -50,26 +51,28 @@ impl Which<'_> {
 /// they would not fit on a thread's stack.
 type Rows<'a> = BoxFuture<'a, Result<Vec<Row>, DiscoverError>>;
 
-/// Asks, and makes rows of the answer. There may be no such one.
-async fn rows<T, E>(
+/// Asks, and makes rows of each page. There may be no such one.
+async fn rows<P, T, E>(
     asker: &Asker<'_>,
     (action, which): (&'static str, Which<'_>),
-    call: impl Future<Output = Result<Vec<T>, SdkError<E>>>,
+    mut next: impl FnMut(&mut Context<'_>) -> Poll<Option<Result<P, SdkError<E>>>>,
+    listed: impl Fn(P) -> Option<Vec<T>>,
     row: impl Fn(T, &str) -> Option<Row>,
 ) -> Result<Vec<Row>, DiscoverError>
 where
     E: ProvideErrorMetadata + Error + 'static,
 {
     let one = matches!(which, Which::One(_));
-    let answer = async {
-        match call.await {
-            Err(error) if one && is_none(error.code()) => Ok(Vec::new()),
-            answer => answer,
-        }
+    let next = |cx: &mut Context<'_>| match next(cx) {
+        Poll::Ready(Some(Err(error))) if one && is_none(error.code()) => Poll::Ready(None),
+        answer => answer,
     };
-    let listed = asker.sdk(action, answer).await?.into_iter();
-    let rows = listed.filter_map(|one| row(one, asker.region));
-    Ok(rows.filter_map(Row::checked).collect())
+    let rows = |page| -> Vec<Row> {
+        let listed = listed(page).unwrap_or_default().into_iter();
+        let rows = listed.filter_map(|one| row(one, asker.region));
+        rows.filter_map(Row::checked).collect()
+    };
+    asker.list(action, next, rows).await
 }
 
 /// Whether a refusal only says that there is none. Of identifiers that nothing can have (`a--b`) RDS
@@ -86,8 +89,15 @@ pub(super) fn clusters<'a>(asker: &'a Asker<'_>, which: Which<'a>) -> Rows<'a> {
     async move {
         let call = client(asker).await?.describe_db_clusters();
         let call = call.set_db_cluster_identifier(which.one());
-        let call = call.into_paginator().items().send().collect();
-        rows(asker, (CLUSTERS, which), call, row::of_cluster).await
+        let mut pages = call.into_paginator().send();
+        rows(
+            asker,
+            (CLUSTERS, which),
+            |cx| pages.poll_next(cx),
+            |page| page.db_clusters,
+            row::of_cluster,
+        )
+        .await
     }
     .boxed()
 }
@@ -97,8 +107,15 @@ pub(super) fn instances<'a>(asker: &'a Asker<'_>, which: Which<'a>) -> Rows<'a> 
         let call = client(asker).await?.describe_db_instances();
         let call = call.set_db_instance_identifier(which.one());
         let call = call.set_filters(which.filters());
-        let call = call.into_paginator().items().send().collect();
-        rows(asker, (INSTANCES, which), call, row::of_instance).await
+        let mut pages = call.into_paginator().send();
+        rows(
+            asker,
+            (INSTANCES, which),
+            |cx| pages.poll_next(cx),
+            |page| page.db_instances,
+            row::of_instance,
+        )
+        .await
     }
     .boxed()
 }
@@ -107,8 +124,15 @@ pub(super) fn proxies<'a>(asker: &'a Asker<'_>, which: Which<'a>) -> Rows<'a> {
     async move {
         let call = client(asker).await?.describe_db_proxies();
         let call = call.set_db_proxy_name(which.one());
-        let call = call.into_paginator().items().send().collect();
-        rows(asker, (PROXIES, which), call, row::of_proxy).await
+        let mut pages = call.into_paginator().send();
+        rows(
+            asker,
+            (PROXIES, which),
+            |cx| pages.poll_next(cx),
+            |page| page.db_proxies,
+            row::of_proxy,
+        )
+        .await
     }
     .boxed()
 }
@@ -117,11 +141,12 @@ pub(super) fn cluster_endpoints<'a>(asker: &'a Asker<'_>, which: Which<'a>) -> R
     async move {
         let call = client(asker).await?.describe_db_cluster_endpoints();
         let call = call.set_db_cluster_endpoint_identifier(which.one());
-        let call = call.into_paginator().items().send().collect();
+        let mut pages = call.into_paginator().send();
         rows(
             asker,
             (CLUSTER_ENDPOINTS, which),
-            call,
+            |cx| pages.poll_next(cx),
+            |page| page.db_cluster_endpoints,
             row::of_cluster_endpoint,
         )
         .await
@@ -133,11 +158,12 @@ pub(super) fn proxy_endpoints<'a>(asker: &'a Asker<'_>, which: Which<'a>) -> Row
     async move {
         let call = client(asker).await?.describe_db_proxy_endpoints();
         let call = call.set_db_proxy_endpoint_name(which.one());
-        let call = call.into_paginator().items().send().collect();
+        let mut pages = call.into_paginator().send();
         rows(
             asker,
             (PROXY_ENDPOINTS, which),
-            call,
+            |cx| pages.poll_next(cx),
+            |page| page.db_proxy_endpoints,
             row::of_proxy_endpoint,
         )
         .await

@@ -4,16 +4,18 @@
 use std::time::Duration;
 
 use aws_sdk_ssm::Client;
+use aws_sdk_ssm::operation::describe_instance_information::DescribeInstanceInformationOutput;
 use aws_sdk_ssm::types::{InstanceInformation, InstanceInformationStringFilter, PingStatus};
 use aws_smithy_types::date_time::Format;
 use tracing::debug;
 
 use super::refusal;
-use crate::aws::{NODES_A_PAGE, in_words};
+use crate::aws::{NODES_A_PAGE, in_words, pages};
 use crate::discover::is_id;
 use crate::foreign_text::ForeignText;
 use crate::tunnel::{ApiRefusal, Carrier, CarrierState, TunnelError};
 
+const LIST: &str = "DescribeInstanceInformation";
 /// How long the look at a node's status may take. The refusal it explains waits for it.
 const STATUS_DEADLINE: Duration = Duration::from_secs(3);
 
@@ -69,7 +71,7 @@ impl Node {
 ///
 /// # Errors
 /// [`TunnelError::Api`] with AWS's answer, [`TunnelError::ApiUnreachable`],
-/// [`TunnelError::Credentials`].
+/// [`TunnelError::Credentials`], [`TunnelError::BadAnswer`] for a list without end.
 pub(in crate::tunnel::ssm) async fn online_nodes(
     client: &Client,
     region: &str,
@@ -83,13 +85,17 @@ pub(in crate::tunnel::ssm) async fn online_nodes(
         .set_filters(filter(&format!("tag:{key}"), [value]))
         .into_paginator()
         .send();
-    let mut nodes = Vec::new();
-    while let Some(page) = pages.next().await {
-        let page =
-            page.map_err(|error| refusal(&error, "DescribeInstanceInformation", &wanted, region))?;
+    let nodes = |page: DescribeInstanceInformationOutput| {
         let listed = page.instance_information_list.unwrap_or_default();
-        nodes.extend(listed.into_iter().filter_map(Node::of));
-    }
+        listed.into_iter().filter_map(Node::of)
+    };
+    let listed = pages::all(|cx| pages.poll_next(cx), nodes).await;
+    let nodes = listed
+        .map_err(|error| refusal(&error, LIST, &wanted, region))?
+        .map_err(|endless| TunnelError::BadAnswer {
+            operation: LIST,
+            reason: endless.to_string().into(),
+        })?;
     Ok(ordered(nodes))
 }
 

@@ -226,6 +226,26 @@ async fn a_node_that_is_not_connected_is_looked_up() {
 }
 
 #[tokio::test]
+async fn a_list_that_does_not_end_is_refused() {
+    let page = |n: usize| json!({"InstanceInformationList": [], "NextToken": n.to_string()});
+    let service = Service::with((0..300).map(|n| (200, page(n))).collect()).await;
+    let listed = online_nodes(&service.client, "eu-central-1", "Name", "b").await;
+    match listed.unwrap_err() {
+        TunnelError::BadAnswer { operation, reason } => {
+            assert_eq!(operation, "DescribeInstanceInformation");
+            assert_eq!(&*reason, "the list has more than 200 pages");
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(service.asked().len(), 201);
+    // A marker that comes twice ends the list.
+    let page = json!({"InstanceInformationList": [], "NextToken": "same"});
+    let service = Service::with(vec![(200, page.clone()), (200, page)]).await;
+    let listed = online_nodes(&service.client, "eu-central-1", "Name", "b").await;
+    assert_eq!(listed.unwrap(), []);
+}
+
+#[tokio::test]
 async fn refusals_keep_the_words_of_aws() {
     let throttled = json!({"__type": "ThrottlingException", "message": "Rate exceeded"});
     let service = Service::with(vec![(400, throttled), (429, json!({})), (503, json!({}))]).await;
