@@ -18,7 +18,7 @@ use std::net::SocketAddr;
 use thiserror::Error;
 
 pub use entrance::{Entrance, Listening, Listens, Verdict};
-pub use guard::Guard;
+pub use guard::{Guard, Told};
 
 /// Where a connection came from.
 #[derive(Clone, Copy, Debug)]
@@ -131,6 +131,7 @@ pub struct Refused<S> {
     stream: S,
     arrival: Arrival,
     refusal: Refusal,
+    told: Told,
 }
 
 impl<S> Refused<S> {
@@ -153,7 +154,19 @@ impl<S> Refused<S> {
             stream: form(self.stream),
             arrival: self.arrival,
             refusal: self.refusal,
+            told: self.told,
         }
+    }
+
+    /// Whether the log has enough of such refusals for this second.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        self.told.is_quiet()
+    }
+
+    /// Takes its place among those that are being told, to be kept as long as the connection.
+    pub fn take_place(&mut self) -> Told {
+        std::mem::take(&mut self.told)
     }
 
     /// The reason, and the connection, to be told.

@@ -51,6 +51,11 @@ impl Flood {
 
     /// Decides about one more event.
     pub(crate) fn next(&self) -> Flow {
+        self.next_if(true)
+    }
+
+    /// The same; without a `place` the event is held back.
+    pub(crate) fn next_if(&self, place: bool) -> Flow {
         // Counters: a panic leaves nothing half done that matters.
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let mut held = 0;
@@ -62,11 +67,11 @@ impl Flood {
                 held: 0,
             };
         }
-        if state.through < self.most {
+        if place && state.through < self.most {
             state.through += 1;
             return Flow::Through { held };
         }
-        state.held += 1;
+        state.held += 1 + held;
         if state.held == 1 {
             Flow::First
         } else {
@@ -95,5 +100,10 @@ mod tests {
         assert_eq!(flood.next(), through(1));
         tokio::time::advance(second).await;
         assert_eq!(flood.next(), through(0), "it is counted once");
+        assert_eq!(flood.next_if(false), Flow::First);
+        tokio::time::advance(second).await;
+        assert_eq!(flood.next_if(false), Flow::Held);
+        tokio::time::advance(second).await;
+        assert_eq!(flood.next(), through(2), "none is lost");
     }
 }

@@ -304,8 +304,11 @@ impl Shared {
     /// Resets a connection that is not admitted: there is no protocol in which to tell the client why.
     fn turn_away(&self, client: Refused<TcpStream>) {
         let span = info_span!("conn", peer = %client.arrival());
+        let quiet = client.is_quiet();
         let (refusal, client) = client.into_parts();
-        span.in_scope(|| self.failed(&refusal.into()));
+        if !quiet {
+            span.in_scope(|| self.failed(&refusal.into()));
+        }
         reset(&client);
     }
 

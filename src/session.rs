@@ -131,7 +131,8 @@ pub async fn serve(
 
 /// Tells a client why it is not served, as soon as it has sent its startup packet; delivers its cancel
 /// request unless the client is known to be another user's. Takes no place in startup.
-pub async fn turn_away(proxy: Arc<Proxy>, entry: Entry, connection: Refused<Stream>) {
+pub async fn turn_away(proxy: Arc<Proxy>, entry: Entry, mut connection: Refused<Stream>) {
+    let place = connection.take_place();
     let arrival = connection.arrival();
     let span = info_span!("conn", peer = %arrival);
     async {
@@ -140,6 +141,9 @@ pub async fn turn_away(proxy: Arc<Proxy>, entry: Entry, connection: Refused<Stre
             () = proxy.stop.cancelled() => return,
         };
         match turned_away {
+            // The guard counts it, and nobody reads an answer.
+            Err(_) if place.is_quiet() => {}
+            Ok((key, _)) if place.is_quiet() && proxy.cancel_keys.find(&key).is_empty() => {}
             Ok((key, stream)) => cancel::deliver(&proxy, &entry, &key, stream).await,
             Err((error, client)) => refuse_early(&proxy, client, &error).await,
         }

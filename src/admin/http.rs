@@ -45,6 +45,7 @@ pub(super) async fn answer(mut entrance: Entrance<impl Listens>, context: Arc<Co
                 let task = tokio::spawn(conversation).abort_handle();
                 crowd.0.push_back(Guest { task, heard });
             }
+            Verdict::Refused(client) if client.is_quiet() => {}
             Verdict::Refused(client) => match client.refusal() {
                 Refusal::Foreign { peer: uid, .. } => warn!(
                     uid,

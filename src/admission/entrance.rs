@@ -169,10 +169,7 @@ impl<L: Listens> Entrance<L> {
     }
 
     fn arrive(&mut self, stream: L::Stream, arrival: Arrival) -> Option<Verdict<L::Stream>> {
-        #[cfg(unix)]
-        let last = descriptors::is_among_the_last(&stream);
-        #[cfg(not(unix))]
-        let last = None;
+        let last = last(&stream);
         match (self.guard.judge(arrival, last), arrival) {
             (Some(judged), _) => self.decide(stream, arrival, judged),
             (None, Arrival::Tcp { peer, ours }) => {
@@ -200,14 +197,15 @@ impl<L: Listens> Entrance<L> {
                 arrival,
                 is_owners,
             })),
-            Err(refusal) => self
-                .guard
-                .tells(&refusal)
-                .then_some(Verdict::Refused(Refused {
+            Err(refusal) => {
+                let told = self.guard.tells(&refusal, last(&stream).is_some())?;
+                Some(Verdict::Refused(Refused {
                     stream,
                     arrival,
                     refusal,
-                })),
+                    told,
+                }))
+            }
         }
     }
 
@@ -226,6 +224,18 @@ impl<L: Listens> Entrance<L> {
         let pause = doubled(self.paused.map(|(_, pause)| pause), PAUSE);
         self.paused = Some((Instant::now() + pause, pause));
     }
+}
+
+/// The limit of descriptors, when a connection has one of the last.
+#[cfg(unix)]
+fn last(stream: &impl std::os::fd::AsRawFd) -> Option<u64> {
+    descriptors::is_among_the_last(stream)
+}
+
+/// The same where nothing is known of it.
+#[cfg(not(unix))]
+fn last<T>(_stream: &T) -> Option<u64> {
+    None
 }
 
 async fn accept<L: Listens>(

@@ -2,9 +2,10 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tracing::warn;
 
@@ -13,9 +14,9 @@ use crate::flood::{Flood, Flow};
 use crate::platform::descriptors;
 use crate::platform::peer::{self, Owner, OwnerLookup};
 
-/// Refusals that are told to their clients and to the log, within [`WINDOW`]. Beyond them connections
-/// are closed and counted: another user could otherwise fill the log, and keep as many answers under
-/// way as he opens connections.
+/// Most refusals that are told to their clients and to the log, within [`WINDOW`]. Beyond them
+/// connections are closed and counted: another user could otherwise fill the log, and keep as many
+/// answers under way as he opens connections.
 const MOST_REFUSALS: u32 = 64;
 const WINDOW: Duration = Duration::from_secs(1);
 
@@ -31,7 +32,57 @@ pub struct Guard {
     keeps_reserve: bool,
     lookup: OwnerLookup,
     refusals: Flood,
+    /// Clients that were gone, counted apart.
+    gone: Flood,
+    /// Places for refused strangers that are being told; each holds a descriptor.
+    told: Arc<Semaphore>,
     complained: Mutex<Option<Instant>>,
+}
+
+/// Whether one more refusal is told, if there is a `place` for it; if not, it is counted.
+fn lets_through(flood: &Flood, refusal: &Refusal, place: bool) -> bool {
+    match flood.next_if(place) {
+        Flow::Through { held: 0 } => true,
+        Flow::Through { held } => {
+            warn!(
+                connections = held,
+                "closed more refused connections without an answer"
+            );
+            true
+        }
+        Flow::First => {
+            warn!(
+                reason = %refusal,
+                "too many connections are refused at a time; closing the others without an answer"
+            );
+            false
+        }
+        Flow::Held => false,
+    }
+}
+
+/// How many refused strangers may be told at a time when this process may have `limit` descriptors:
+/// a small share, as they may be silent until their time is over.
+fn most_told(limit: Option<u64>) -> usize {
+    let all = u64::from(MOST_REFUSALS);
+    let share = limit.map_or(all, |limit| (limit / 16).clamp(2, all));
+    usize::try_from(share).unwrap_or(1)
+}
+
+/// A place among the refused clients that are being told. Goes with the connection.
+#[derive(Debug, Default)]
+pub struct Told {
+    _place: Option<OwnedSemaphorePermit>,
+    quiet: bool,
+}
+
+impl Told {
+    /// Whether the log has enough of such refusals for this second: this one is counted there, and has
+    /// no line of its own.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        self.quiet
+    }
 }
 
 impl Guard {
@@ -66,8 +117,16 @@ impl Guard {
             keeps_reserve,
             lookup,
             refusals: Flood::new(MOST_REFUSALS, WINDOW),
+            gone: Flood::new(MOST_REFUSALS, WINDOW),
+            told: Arc::new(Semaphore::new(most_told(descriptors::limit()))),
             complained: Mutex::new(None),
         }
+    }
+
+    #[cfg(test)]
+    pub(super) fn with_places(mut self, places: usize) -> Self {
+        self.told = Arc::new(Semaphore::new(places));
+        self
     }
 
     /// The decision about a connection whose owner is known at once; `None` where
@@ -121,30 +180,33 @@ impl Guard {
         self.spare(is_owners, last)
     }
 
-    /// Whether a refusal is told to its client and to the log; if not, it is counted. Clients that
-    /// have gone cost nothing, and may have left a cancel request.
-    pub(super) fn tells(&self, refusal: &Refusal) -> bool {
-        if matches!(refusal, Refusal::Gone) {
-            return true;
-        }
-        match self.refusals.next() {
-            Flow::Through { held: 0 } => true,
-            Flow::Through { held } => {
-                warn!(
-                    connections = held,
-                    "closed more refused connections without an answer"
-                );
-                true
+    /// The place in which a refusal is told to its client and to the log; `None`: the connection is
+    /// closed, and counted. `last`: the connection has one of the last descriptors, which strangers
+    /// do not keep.
+    pub(super) fn tells(&self, refusal: &Refusal, last: bool) -> Option<Told> {
+        let place = match refusal {
+            // Its words are here already, or none are. It may have left a cancel request, so it is
+            // always heard.
+            Refusal::Gone => {
+                let quiet = !lets_through(&self.gone, refusal, true);
+                return Some(Told {
+                    quiet,
+                    ..Told::default()
+                });
             }
-            Flow::First => {
-                warn!(
-                    reason = %refusal,
-                    "more than {MOST_REFUSALS} connections within a second are refused; closing the others without an answer"
-                );
-                false
+            Refusal::OutOfDescriptors { .. } => Ok(None),
+            Refusal::Foreign { .. } | Refusal::Unknown(_) if last => Err(()),
+            Refusal::Foreign { .. } | Refusal::Unknown(_) => {
+                let place = Arc::clone(&self.told).try_acquire_owned();
+                place.map(Some).map_err(drop)
             }
-            Flow::Held => false,
-        }
+        };
+        let tells = lets_through(&self.refusals, refusal, place.is_ok());
+        let told = |_place| Told {
+            _place,
+            quiet: false,
+        };
+        place.ok().filter(|_| tells).map(told)
     }
 
     /// Logs that no connection can be accepted, now and then: every entrance meets it, again and

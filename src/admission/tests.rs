@@ -226,6 +226,33 @@ async fn clients_that_sent_and_closed_are_told_apart_and_are_all_seen() {
     }
 }
 
+#[tokio::test]
+async fn a_flood_of_clients_that_are_gone_is_heard_and_does_not_fill_the_log() {
+    let guard = Guard::of_clients(true);
+    let told: Vec<_> = (0..200)
+        .map(|_| guard.tells(&Refusal::Gone, false).unwrap())
+        .collect();
+    let logged = told.iter().filter(|told| !told.is_quiet());
+    assert_eq!(logged.count(), 64);
+    // It takes no line from other refusals.
+    let foreign = guard.tells(&Refusal::Foreign { peer: 1, own: 0 }, false);
+    assert!(!foreign.unwrap().is_quiet());
+}
+
+#[tokio::test]
+async fn strangers_that_are_told_hold_a_small_share_of_the_descriptors() {
+    let guard = Guard::of_clients(true).with_places(2);
+    let foreign = || Refusal::Foreign { peer: 1, own: 0 };
+    let none = || Refusal::OutOfDescriptors { limit: None };
+    assert!(guard.tells(&foreign(), true).is_none(), "not the last ones");
+    let places = [(); 2].map(|()| guard.tells(&foreign(), false).unwrap());
+    assert!(guard.tells(&foreign(), false).is_none(), "not beyond them");
+    assert!(guard.tells(&none(), true).is_some(), "the owner hears it");
+    assert!(guard.tells(&Refusal::Gone, true).is_some());
+    drop(places);
+    assert!(guard.tells(&foreign(), false).is_some());
+}
+
 fn sources(dir: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
