@@ -14,6 +14,7 @@ use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 
 use super::{AwsContext, error, in_words};
+use crate::foreign_text::ForeignText;
 
 /// How long an error message may be delayed by the question.
 const DEADLINE: Duration = Duration::from_secs(2);
@@ -71,7 +72,8 @@ impl AwsContext {
             return Identity::default();
         };
         let access_key_id = credentials.access_key_id();
-        let account = credentials.account_id().map(|id| id.as_str().to_owned());
+        let account = credentials.account_id();
+        let account = account.map(|id| shown(id.as_str().to_owned()));
         let unknown = Identity {
             account,
             ..Identity::default()
@@ -109,9 +111,12 @@ impl AwsContext {
         let client = aws_sdk_sts::Client::from_conf(config);
         match client.get_caller_identity().send().await {
             Ok(answer) => Identity {
-                account: answer.account.or(unknown.account),
+                account: answer
+                    .account
+                    .filter(|id| is_account(id))
+                    .or(unknown.account),
                 keys: Some(Keys::Accepted),
-                arn: answer.arn,
+                arn: answer.arn.map(shown),
             },
             Err(refused) => {
                 let keys = refused.code().and_then(error::refused_keys);
@@ -123,4 +128,15 @@ impl AwsContext {
             }
         }
     }
+}
+
+/// Whether it is an account id: 12 digits (Account Management Reference Guide, "View AWS account
+/// identifiers").
+fn is_account(text: &str) -> bool {
+    text.len() == 12 && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// What is shown as others have it.
+fn shown(text: String) -> String {
+    ForeignText::from(text).into_string()
 }

@@ -106,3 +106,15 @@ async fn nothing_is_asked_without_credentials() {
         Identity::default()
     );
 }
+
+#[tokio::test]
+async fn what_is_said_of_the_identity_is_bounded_and_harmless() {
+    let long = "x".repeat(100_000);
+    let body = KNOWN.replace("user/me", &format!("user/\u{202e}{long}"));
+    let body = body.replace("<Account>111122223333", &format!("<Account>{long}"));
+    let (files, _) = sts(Some((200, body))).await;
+    let identity = files.context("dev").identity(REGION).await;
+    assert_eq!(identity.account, None);
+    let arn = identity.arn.unwrap();
+    assert!(arn.len() < 1100 && !arn.contains('\u{202e}'), "{arn}");
+}
