@@ -94,6 +94,8 @@ const AUTHORIZATION: &str = "authorization";
 /// How tokens begin that need no name beside them: those of STS, Session Manager and IAM Identity
 /// Center, and JWTs.
 const TOKENS: [&str; 7] = ["IQoJ", "FwoG", "FwoD", "FQoG", "AAEAA", "aoaAAAA", "eyJ"];
+/// What stands for the password in a hint that shows how to write a URL.
+const PLACEHOLDER: &str = "PASSWORD";
 /// No word of a language that begins like that is as long.
 const SHORTEST_TOKEN: usize = 64;
 
@@ -138,7 +140,9 @@ fn secret_at(text: &str, lower: &str, at: usize) -> Option<Range<usize>> {
             .map(|name| value_range(text, at + name.len())),
         _ => None,
     };
-    let found = named.or_else(|| bare_token(text, at));
+    let found = named
+        .or_else(|| bare_token(text, at))
+        .or_else(|| password_of_url(text, at));
     found
         .filter(|range| !range.is_empty())
         .map(|range| with_inner(text, lower, range))
@@ -202,6 +206,21 @@ fn bare_token(text: &str, at: usize) -> Option<Range<usize>> {
     }
     let length = bytes[at..].iter().take_while(|b| is_part(**b)).count();
     (length >= SHORTEST_TOKEN).then_some(at..at + length)
+}
+
+/// The password in a URL whose `//` begins here: `//user:WORD@host`.
+fn password_of_url(text: &str, at: usize) -> Option<Range<usize>> {
+    let rest = text[at..].strip_prefix("//")?;
+    // A password that somebody forgot to encode may hold any other sign, an `@` among them.
+    let end = rest.find(|c: char| c.is_whitespace() || "/\"'`<>".contains(c));
+    let authority = &rest[..end.unwrap_or(rest.len())];
+    let userinfo = &authority[..authority.rfind('@')?];
+    let (user, password) = userinfo.split_once(':')?;
+    if password == PLACEHOLDER {
+        return None;
+    }
+    let start = at + "//".len() + user.len() + 1;
+    Some(start..start + password.len())
 }
 
 #[cfg(test)]
@@ -295,6 +314,38 @@ mod tests {
         ] {
             assert_eq!(redact(&text), shown);
         }
+    }
+
+    #[test]
+    fn passwords_in_urls_are_taken_out() {
+        for (text, shown) in [
+            (
+                "invalid URI: http://u:PASSWD9@example.com/x",
+                "invalid URI: http://u:********@example.com/x",
+            ),
+            (
+                "`https://u:PASSWD9@local host'",
+                "`https://u:********@local host'",
+            ),
+            (
+                "http://USER:PASSWORD@HOST:PORT",
+                "http://USER:PASSWORD@HOST:PORT",
+            ),
+            (
+                "//:p@ss@h:1 //u:@h //u@h:1",
+                "//:********@h:1 //u:@h //u@h:1",
+            ),
+            (
+                "https://h:1/a@b and https://h:1?q=a, b@c",
+                "https://h:1/a@b and https://h:1?q=a, b@c",
+            ),
+        ] {
+            assert_eq!(redact(text), shown);
+        }
+        let slashes = "//".repeat(500_000);
+        assert_eq!(redact(&slashes), slashes);
+        let urls = "//x:".repeat(250_000);
+        assert_eq!(redact(&urls), urls);
     }
 
     #[test]
