@@ -9,7 +9,7 @@ mod known;
 
 pub(crate) use known::remember;
 
-const STARS: &str = "********";
+pub(crate) const STARS: &str = "********";
 
 /// A secret. Prints as stars in `Debug` and `Display` and is overwritten when dropped.
 ///

@@ -19,12 +19,15 @@ use tokio::time::timeout;
 use zeroize::Zeroizing;
 
 use crate::platform::process_group::{EndOnDrop, shell};
+use crate::secret::STARS;
 
 /// Bytes of standard output: credentials have a few kilobytes, session tokens included.
 const MOST_OUTPUT: usize = 64 << 10;
 /// Bytes of standard error. Of these, the first [`KEPT_STDERR`] can become part of an error message.
 const MOST_STDERR: usize = 1 << 20;
 const KEPT_STDERR: usize = 4 << 10;
+/// Characters of a secret access key.
+const KEY: usize = 40;
 /// How long output is waited for once the program itself has ended: a child of it may hold the pipe.
 const GRACE: Duration = Duration::from_secs(1);
 
@@ -38,7 +41,8 @@ const PROVIDER: &str = "ProcessProvider";
 /// future, also when that is dropped.
 ///
 /// # Errors
-/// What is wrong with the program or its output. Standard error is part of it, as it was written.
+/// What is wrong with the program or its output. Standard error is part of it, without what looks like
+/// a secret access key.
 pub(super) async fn credentials(
     command: &str,
     account: Option<&str>,
@@ -51,10 +55,40 @@ pub(super) async fn credentials(
     let mut errors = Captured::new(KEPT_STDERR, MOST_STDERR);
     let status = run(&mut child, &mut output, &mut errors).await?;
     if !status.success() {
-        let said = String::from_utf8_lossy(&errors.bytes);
+        let said = without_keys(&String::from_utf8_lossy(&errors.bytes));
         return Err(format!("{}. Stderr: {said}", in_words(status)));
     }
     read(&output.bytes, account)
+}
+
+/// The text with stars for what has the shape of a secret access key: a word of 40 characters of
+/// base64 with upper and lower case letters and digits. A program that fails may print the one that it
+/// holds.
+fn without_keys(text: &str) -> String {
+    let is_part = |c: char| c.is_ascii_alphanumeric() || "/+=".contains(c);
+    let is_key = |word: &str| {
+        let has = |is: fn(&u8) -> bool| word.as_bytes().iter().any(is);
+        word.len() == KEY
+            && has(u8::is_ascii_uppercase)
+            && has(u8::is_ascii_lowercase)
+            && has(u8::is_ascii_digit)
+    };
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(start) = rest.find(is_part) {
+        let (before, word) = rest.split_at(start);
+        let (word, after) = word.split_at(word.find(|c| !is_part(c)).unwrap_or(word.len()));
+        // `key=WORD`: the sign is no part of the word behind it.
+        let (name, value) = word.split_at(word.len().saturating_sub(KEY));
+        let named = name.is_empty() || name.ends_with('=');
+        out.push_str(before);
+        match named && is_key(value) {
+            true => out.extend([name, STARS]),
+            false => out.push_str(word),
+        }
+        rest = after;
+    }
+    out + rest
 }
 
 fn in_words(status: ExitStatus) -> String {

@@ -53,6 +53,32 @@ fn what_is_wrong_with_output_is_said_and_the_output_is_not() {
     }
 }
 
+#[test]
+fn secret_access_keys_on_standard_error_are_not_quoted() {
+    const KEY_ITSELF: &str = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
+    for (text, shown) in [
+        (format!("bad key {KEY_ITSELF}"), "bad key ********"),
+        (KEY_ITSELF.to_owned(), "********"),
+        (
+            format!("é key=\"{KEY_ITSELF}\",\nx\n"),
+            "é key=\"********\",\nx\n",
+        ),
+        (format!("a={KEY_ITSELF}."), "a=********."),
+    ] {
+        assert_eq!(without_keys(&text), shown);
+    }
+    for text in [
+        "",
+        "no such profile: dev-account\n",
+        // A digest, a path and a word of another length.
+        "94bdd5e0b1f3c7a94bdd5e0b1f3c7a94bdd5e0b1",
+        "/home/me/.config/some-tool/and/a/longer/Path1",
+        "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEYx",
+    ] {
+        assert_eq!(without_keys(text), text);
+    }
+}
+
 #[cfg(unix)]
 #[tokio::test]
 async fn endless_output_is_refused_after_the_bound() {
