@@ -45,6 +45,7 @@ pub(crate) fn in_words(error: &(dyn Error + 'static)) -> ForeignText {
     for link in std::iter::successors(Some(error), |link| (**link).source()) {
         let text = one_line(&link.to_string());
         let text = without_request(&text).to_owned();
+        let text = crate::tls::words::translated(text, link);
         let known = said.iter().any(|before| before.contains(&text));
         if text.is_empty() || known || is_empty(&text) {
             continue;

@@ -22,7 +22,7 @@ use tokio_rustls::client::TlsStream;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use super::guess::Guessing;
-use super::roots;
+use super::{roots, words};
 use crate::foreign_text::ForeignText;
 use crate::platform::permissions::{self, PathError, Role};
 use crate::tunnel::{Stream, chain};
@@ -107,8 +107,9 @@ impl UpstreamTls {
             Some(path) => from_file(path)?,
             None => built_in(),
         };
-        let roots_error =
-            |error: &dyn std::error::Error| TrustError::Roots(chain(error).into_string());
+        let roots_error = |error: &(dyn std::error::Error + 'static)| {
+            TrustError::Roots(chain(error).into_string())
+        };
         let inner = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), super::provider())
             .build()
             .map_err(|error| roots_error(&error))?;
@@ -261,7 +262,7 @@ fn describe(
             not_before: leaf.validity().not_before.to_string(),
             not_after: leaf.validity().not_after.to_string(),
         },
-        other => UpstreamTlsError::Certificate(in_words(other).into()),
+        other => UpstreamTlsError::Certificate(words::of_certificate(other).into()),
     }
 }
 
@@ -292,55 +293,6 @@ fn listed(names: &[ForeignText]) -> String {
     }
 }
 
-/// The refusals that say nothing to people in rustls's words, in ours.
-fn in_words(refusal: &CertificateError) -> String {
-    match refusal {
-        CertificateError::BadEncoding => "it is not a certificate that can be read".to_owned(),
-        CertificateError::BadSignature => {
-            "its signature does not fit the key of its issuer".to_owned()
-        }
-        CertificateError::Revoked => "it was revoked".to_owned(),
-        CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
-            "it was not made for a server".to_owned()
-        }
-        CertificateError::UnhandledCriticalExtension => {
-            "it has a critical extension that pgiam does not know".to_owned()
-        }
-        CertificateError::UnsupportedSignatureAlgorithmContext { .. } => {
-            "it is signed with an algorithm that is not accepted".to_owned()
-        }
-        // Written by webpki for what has no name in rustls: "Other(OtherError(CaUsedAsEndEntity))".
-        CertificateError::Other(OtherError(inner)) => match inner.to_string().as_str() {
-            "CaUsedAsEndEntity" => {
-                "it is the certificate of an authority, not of a server".to_owned()
-            }
-            "RequiredEkuNotFound" | "RequiredEkuNotFoundContext" => {
-                "it was not made for a server".to_owned()
-            }
-            "UnsupportedCertVersion" => "its version is not X.509 version 3".to_owned(),
-            "NameConstraintViolation" => {
-                "its authority may not sign certificates for this name".to_owned()
-            }
-            "PathLenConstraintViolated" | "MaximumPathDepthExceeded" => {
-                "its chain of authorities is longer than allowed".to_owned()
-            }
-            other => format!("it does not follow the rules for certificates ({other})"),
-        },
-        other => other.to_string(),
-    }
-}
-
-/// Why there is no TLS, where it is not the certificate.
-fn handshake_words(error: &rustls::Error) -> ForeignText {
-    use rustls::Error as E;
-    match error {
-        E::InvalidMessage(_) => "the other side does not answer in TLS".into(),
-        E::AlertReceived(alert) => format!("the other side ended it ({alert:?})").into(),
-        E::PeerIncompatible(_) => format!("both sides have nothing in common: {error}").into(),
-        other => other.to_string().into(),
-    }
-}
-
 /// The typed error out of the layers rustls and tokio-rustls wrap around it.
 fn explain(error: io::Error) -> UpstreamTlsError {
     let Some(tls) = error
@@ -354,5 +306,5 @@ fn explain(error: io::Error) -> UpstreamTlsError {
     {
         return refusal.clone();
     }
-    UpstreamTlsError::Handshake(handshake_words(tls))
+    UpstreamTlsError::Handshake(words::in_words(tls).into())
 }

@@ -485,14 +485,14 @@ pub fn plain(error: &io::Error) -> ForeignText {
 
 /// An error and its causes in one line, each cause once. They may quote what another side has said.
 #[must_use]
-pub fn chain(error: &dyn std::error::Error) -> ForeignText {
+pub fn chain(error: &(dyn std::error::Error + 'static)) -> ForeignText {
     causes(error).into()
 }
 
 /// The same of an error of this program's own, in the lines that it was written in: a reason, and a
 /// remedy below it.
 #[must_use]
-pub fn causes(error: &dyn std::error::Error) -> String {
+pub fn causes(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
@@ -503,5 +503,7 @@ pub fn causes(error: &dyn std::error::Error) -> String {
         }
         source = cause.source();
     }
-    text
+    // The parser of HTTP names itself.
+    let text = text.replace("httparse error: ", "");
+    crate::tls::words::translated(text, error)
 }
