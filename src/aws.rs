@@ -6,6 +6,7 @@ mod clock;
 mod endpoints;
 mod error;
 mod files;
+pub(crate) mod http;
 mod identity;
 mod limit;
 mod metadata;

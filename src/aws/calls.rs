@@ -8,6 +8,7 @@ use std::time::Duration;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use tokio::time::{Instant, timeout_at};
 
+use super::http::TOO_MANY_REQUESTS;
 use super::query::throttles;
 
 /// Names the loading of credentials as a step that something waits for.
@@ -58,7 +59,6 @@ impl Tries {
 
 /// Whether a refusal says that there were too many calls, in any of the services' ways.
 fn is_throttling(answer: &HttpResponse) -> bool {
-    const TOO_MANY_REQUESTS: u16 = 429;
     let body = answer.body().bytes().unwrap_or_default();
     let text = String::from_utf8_lossy(&body[..body.len().min(4 << 10)]).into_owned();
     let mut words = text.split(|c: char| !c.is_ascii_alphanumeric());
@@ -74,6 +74,13 @@ pub(super) fn sent(host: &str) -> Option<Tries> {
         seen.status = None;
     });
     Some(tries)
+}
+
+/// The host, with its port, that the current task's call was last sent to; `None` where it was not
+/// sent.
+pub(crate) fn host() -> Option<String> {
+    let host = TRIES.try_with(|tries| tries.lock().host.clone()).ok();
+    host.filter(|host| !host.is_empty())
 }
 
 /// A call that was not answered in time.
@@ -176,8 +183,10 @@ mod tests {
 
     async fn late(answers: &[Option<HttpResponse>]) -> Late {
         let call = async {
+            assert_eq!(host(), None);
             for answer in answers {
                 let tries = sent("ssm.example.com").unwrap();
+                assert_eq!(host().as_deref(), Some("ssm.example.com"));
                 if let Some(answer) = answer {
                     tries.answered(answer);
                 }

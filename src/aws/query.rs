@@ -18,7 +18,7 @@ use url::form_urlencoded::Serializer;
 
 use super::calls::{Late, within};
 use super::partition::Partition;
-use super::{AwsContext, CredentialsError, Keys, endpoints, refused_keys};
+use super::{AwsContext, CredentialsError, Keys, endpoints, http, refused_keys};
 use crate::foreign_text::ForeignText;
 use crate::jitter::jitter;
 use crate::tunnel::ApiAnswer;
@@ -31,8 +31,6 @@ const DEADLINE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(600);
 /// How long a question for the time may delay the error that depends on it.
 const TIME_DEADLINE: Duration = Duration::from_secs(2);
-/// The HTTP status of a throttled call, where the code does not say it.
-const TOO_MANY_REQUESTS: u16 = 429;
 
 /// A call: `Action`, `Version` and what else stands in the form.
 #[derive(Clone, Debug)]
@@ -127,7 +125,7 @@ pub(crate) fn throttles(code: &str) -> bool {
         "ThrottledException",
         "TooManyRequestsException",
     ];
-    CODES.contains(&code)
+    CODES.contains(&code) || http::throttles(code)
 }
 
 impl AwsContext {
@@ -152,10 +150,11 @@ impl AwsContext {
     ) -> Result<String, QueryError> {
         let answer = self.attempt(config, query, place).await?;
         if !answer.deserves_another() {
-            return answer.read(query);
+            return self::read(answer, query, place);
         }
         sleep(jitter(PAUSE)).await;
-        self.attempt(config, query, place).await?.read(query)
+        let answer = self.attempt(config, query, place).await?;
+        self::read(answer, query, place)
     }
 
     async fn attempt(
@@ -179,6 +178,14 @@ impl AwsContext {
         let mut answer = sent.map_err(|failed| place.failed(failed))?;
         answer.asked_of(&watch);
         Ok(answer)
+    }
+}
+
+/// The document in an answer, AWS's refusal, or what is wrong with an answer that is not AWS's.
+fn read(answer: Answer, query: &Query<'_>, place: &Place) -> Result<String, QueryError> {
+    match http::of_another(answer.status) {
+        Some(reason) => Err(place.failed(Failed::BadAnswer(reason.into()))),
+        None => answer.read(query),
     }
 }
 

@@ -5,13 +5,14 @@ use std::error::Error;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
 
+use super::http;
 use super::limit::TooLong;
 use crate::foreign_text::ForeignText;
 
 /// Links of an error chain that name a type of the SDK's and nothing else (aws-smithy-runtime-api,
 /// `result.rs` and `orchestrator/error.rs`; aws-credential-types, `error.rs`; the services'
 /// `error_meta.rs`).
-const EMPTY: [&str; 24] = [
+const EMPTY: [&str; 26] = [
     "failed to construct request",
     "request has timed out",
     "dispatch failure",
@@ -36,6 +37,8 @@ const EMPTY: [&str; 24] = [
     "the credentials provider was not properly configured",
     "the access token provider was not properly configured",
     "the credential provider was not enabled",
+    "streaming error",
+    "error reading a body from connection",
 ];
 
 /// An error of the SDK's with its causes, in one line: what happened, without the SDK's own names for
@@ -118,6 +121,14 @@ fn translated(text: &str) -> Option<String> {
             "the configured endpoint is not usable: it is no URL such as https://HOST:PORT",
         ),
         (
+            "connection closed before message completed",
+            "the other side closed the connection before its answer was complete",
+        ),
+        (
+            "end of file before message length reached",
+            "the other side closed the connection before its answer was complete",
+        ),
+        (
             "failed to parse header",
             "a value that is sent in a header contains a character that no header may have",
         ),
@@ -137,8 +148,8 @@ fn translated(text: &str) -> Option<String> {
     None
 }
 
-/// What is wrong with an answer that has come and is no refusal: it is too long, or its document is
-/// none. `None` for every other failure.
+/// What is wrong with an answer that has come and is no refusal: it is too long, is not valid HTTP, is
+/// a proxy's, or its document is none. `None` for every other failure.
 pub(crate) fn bad_answer<E>(error: &SdkError<E, HttpResponse>) -> Option<ForeignText>
 where
     E: Error + 'static,
@@ -149,7 +160,15 @@ where
     if let Some(too_long) = links.find_map(|link| link.downcast_ref::<TooLong>()) {
         return Some(too_long.to_string().into());
     }
+    if let Some(broken) = http::broken(error) {
+        // The parsers of HTTP name themselves.
+        tracing::debug!(reason = %in_words(error), "an answer that is not HTTP");
+        return Some(broken.into());
+    }
     let answer = error.raw_response()?;
+    if let Some(reason) = http::of_another(answer.status().as_u16()) {
+        return Some(reason.into());
+    }
     answer.status().is_success().then(|| {
         let status = answer.status().as_u16();
         // The parsers of the SDK print their own types.

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::DiscoverError;
 use crate::aws::calls::within;
+use crate::aws::http::no_code;
 use crate::aws::pages::{self, Endless};
 use crate::aws::query::{Query, QueryError, denies};
 use crate::aws::{AwsContext, ClockOffset, CredentialsError, bad_answer, in_words};
@@ -122,8 +123,7 @@ impl<'a> Asker<'a> {
         };
         let status = response.status().as_u16();
         let date = response.headers().get("date");
-        let no_code = || format!("HTTP status {status}, no reason given");
-        let code = error.code().map_or_else(no_code, str::to_owned);
+        let code = error.code().map_or_else(|| no_code(status), str::to_owned);
         DiscoverError::Refused {
             action,
             denied: denies(&code),

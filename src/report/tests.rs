@@ -326,6 +326,7 @@ fn joining_a_session() {
     };
     let unreachable = TunnelError::ApiUnreachable {
         region: "cn-north-1".to_owned(),
+        host: None,
         reason: "dispatch failure".into(),
     };
     let proxy = TunnelError::Proxy {

@@ -35,7 +35,11 @@ pub(super) fn tunnel(error: &TunnelError, about: Option<&About<'_>>) -> Said {
         ),
         TunnelError::NoBastion { wanted, region } => no_bastion(wanted, region, about),
         TunnelError::AllBastions(tried) => all_bastions(tried, about),
-        TunnelError::ApiUnreachable { region, reason } => api_unreachable(region, reason),
+        TunnelError::ApiUnreachable {
+            region,
+            host,
+            reason,
+        } => api_unreachable(region, host.as_deref(), reason),
         TunnelError::Late(call) => late(call, "ssm.throttled"),
         TunnelError::Internal(stopped) => internal(stopped, error.to_string()),
         TunnelError::BadAnswer { operation, reason } => bad_answer(operation, reason),
@@ -90,13 +94,7 @@ pub(super) fn tunnel(error: &TunnelError, about: Option<&About<'_>>) -> Said {
         TunnelError::AgentSilent { bastion, after } => agent_silent(bastion, after.as_secs()),
         TunnelError::Stranded { .. } => dial_timeout(&error.to_string(), about),
         TunnelError::SessionEnded { cause, reason } => ended::ended(*cause, reason, about),
-        TunnelError::ChannelLost { reason } => Said::new(
-            "ssm.lost",
-            BROKEN,
-            "the connection to the SSM service was lost",
-        )
-        .detail(sentence(reason))
-        .hint("Connect again: pgiam opens a new session."),
+        TunnelError::ChannelLost { reason } => channel_lost(reason),
         TunnelError::Overrun => Said::new("tunnel.overrun", BROKEN, error.to_string()).hint(
             "Read large results to their end, or in parts (a cursor, \\set FETCH_COUNT in psql).",
         ),
@@ -114,6 +112,16 @@ pub(super) fn tunnel(error: &TunnelError, about: Option<&About<'_>>) -> Said {
         } => direct(endpoint, *failure, source, about),
         TunnelError::ShuttingDown => shutting_down(),
     }
+}
+
+fn channel_lost(reason: &str) -> Said {
+    Said::new(
+        "ssm.lost",
+        BROKEN,
+        "the connection to the SSM service was lost",
+    )
+    .detail(sentence(reason))
+    .hint("Connect again: pgiam opens a new session.")
 }
 
 fn bad_answer(operation: &str, reason: &str) -> Said {
@@ -224,7 +232,7 @@ fn all_bastions(tried: &[(String, TunnelError)], about: Option<&About<'_>>) -> S
     }
 }
 
-fn api_unreachable(region: &str, reason: &str) -> Said {
+fn api_unreachable(region: &str, host: Option<&str>, reason: &str) -> Said {
     Said::new(
         "ssm.unreachable",
         CANNOT_CONNECT,
@@ -233,7 +241,7 @@ fn api_unreachable(region: &str, reason: &str) -> Said {
     .detail(sentence(reason))
     .hint(format!(
         "Check the network and DNS for {}; behind a proxy set HTTPS_PROXY, behind TLS inspection AWS_CA_BUNDLE.",
-        service_host("ssm", region)
+        host.map_or_else(|| service_host("ssm", region), str::to_owned)
     ))
 }
 

@@ -184,6 +184,8 @@ pub enum TunnelError {
     ApiUnreachable {
         /// The region asked in.
         region: String,
+        /// The host that was asked, with its port, where that is known.
+        host: Option<String>,
         /// What the SDK said, with its causes.
         reason: ForeignText,
     },

@@ -13,7 +13,8 @@ use aws_smithy_types::body::SdkBody;
 use aws_smithy_types::timeout::TimeoutConfig;
 use roxmltree::{Document, Node};
 
-use super::{Place, Query, QueryError, TOO_MANY_REQUESTS, throttles};
+use super::{Place, Query, QueryError, throttles};
+use crate::aws::http::{TOO_MANY_REQUESTS, no_code};
 use crate::aws::{ClockOffset, ClockWatch, bad_answer, in_words};
 use crate::foreign_text::ForeignText;
 use crate::tunnel::{ApiAnswer, chain};
@@ -192,7 +193,7 @@ impl Answer {
         }
         let fault = Fault::read(&self.body).unwrap_or_else(|| Fault {
             // An overloaded service, or a proxy on the way, answers with a status and nothing else.
-            code: format!("HTTP status {}, no reason given", self.status),
+            code: no_code(self.status),
             message: String::new(),
             request_id: None,
         });

@@ -145,6 +145,28 @@ async fn refusals_are_told_in_the_services_words() {
     }
 }
 
+#[tokio::test]
+async fn answers_of_proxies_are_no_refusals_and_a_bare_429_is_throttling() {
+    for status in [302, 407, 511] {
+        let (aws, _dir, _) = service(&[(status, "<html>"), (status, "<html>")]).await;
+        match aws.query(instances()).await.unwrap_err() {
+            QueryError::BadAnswer { reason, .. } => {
+                assert!(
+                    reason.starts_with(&format!("HTTP status {status}: ")),
+                    "{reason}"
+                );
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    let (aws, _dir, _) = service(&[(429, ""), (429, "")]).await;
+    let QueryError::Refused { answer, .. } = aws.query(instances()).await.unwrap_err() else {
+        panic!("a refusal");
+    };
+    assert!(throttles(&answer.code), "{}", answer.code);
+    assert!(!throttles("HTTP status 503, no reason given"));
+}
+
 #[test]
 fn faults_are_found_in_both_shapes_and_nowhere_else() {
     let of_ec2 = Fault::read(OF_EC2).unwrap();

@@ -15,6 +15,8 @@ use ssm_channel::Token;
 use tracing::debug;
 
 use super::proxy::Proxies;
+use crate::aws::calls;
+use crate::aws::http::{TOO_MANY_REQUESTS, no_code};
 use crate::aws::partition::Partition;
 use crate::aws::{ClockOffset, CredentialsError, Keys, bad_answer, in_words, refused_keys};
 use crate::config::Endpoint;
@@ -28,8 +30,6 @@ const DOCUMENT: &str = "AWS-StartPortForwardingSessionToRemoteHost";
 const REASON: &str = "pgiam";
 /// How long saying goodbye to AWS may take; the session would time out there by itself.
 const TERMINATE_DEADLINE: Duration = Duration::from_secs(3);
-/// The HTTP status of a throttled call.
-const TOO_MANY_REQUESTS: u16 = 429;
 
 /// A session that AWS has opened and nobody has joined yet.
 pub(super) struct Started {
@@ -199,10 +199,13 @@ where
     }
     let Some(response) = error.raw_response() else {
         let reason = in_words(error);
-        let host = format!("ssm.{region}.{}", Partition::of(region).dns_suffix);
-        let of_proxy = Proxies::from_env().blamed_for(&host, &reason);
+        let default = || format!("ssm.{region}.{}", Partition::of(region).dns_suffix);
+        let host = calls::host().unwrap_or_else(default);
+        let name = host.rsplit_once(':').map_or(&*host, |(name, _)| name);
+        let of_proxy = Proxies::from_env().blamed_for(name, &reason);
         return of_proxy.unwrap_or_else(|| TunnelError::ApiUnreachable {
             region: region.to_owned(),
+            host: Some(host),
             reason,
         });
     };
@@ -227,10 +230,6 @@ where
         bastion: bastion.to_owned(),
         region: region.to_owned(),
     }
-}
-
-fn no_code(status: u16) -> String {
-    format!("HTTP status {status}, no reason given")
 }
 
 pub(super) fn classify(code: &str, message: &str) -> ApiRefusal {

@@ -409,6 +409,7 @@ mod tests {
                 false,
                 TunnelError::ApiUnreachable {
                     region: some(),
+                    host: None,
                     reason: some().into(),
                 },
             ),

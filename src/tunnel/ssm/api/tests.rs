@@ -20,13 +20,7 @@ struct Service {
 impl Service {
     async fn with(answers: Vec<(u16, Value)>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let config = aws_sdk_ssm::Config::builder()
-            .behavior_version(BehaviorVersion::latest())
-            .region(Region::new("eu-central-1"))
-            .credentials_provider(Credentials::new("AKID", "secret", None, None, "test"))
-            .retry_config(aws_sdk_ssm::config::retry::RetryConfig::disabled())
-            .endpoint_url(format!("http://{}", listener.local_addr().unwrap()))
-            .build();
+        let client = client(&listener);
         let asked = Arc::new(Mutex::new(Vec::new()));
         let kept = Arc::clone(&asked);
         tokio::spawn(async move {
@@ -36,15 +30,40 @@ impl Service {
                 kept.lock().unwrap().push(request);
             }
         });
-        Self {
-            client: Client::from_conf(config),
-            asked,
-        }
+        Self { client, asked }
+    }
+
+    /// An SSM that answers each request with these bytes, and closes.
+    async fn raw(answer: &'static [u8]) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = client(&listener);
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut request = Vec::new();
+                while !request.ends_with(b"}") {
+                    assert_ne!(stream.read_buf(&mut request).await.unwrap(), 0);
+                }
+                stream.write_all(answer).await.unwrap();
+            }
+        });
+        let asked = Arc::default();
+        Self { client, asked }
     }
 
     fn asked(&self) -> Vec<(String, Value)> {
         self.asked.lock().unwrap().clone()
     }
+}
+
+fn client(listener: &TcpListener) -> Client {
+    let config = aws_sdk_ssm::Config::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .region(Region::new("eu-central-1"))
+        .credentials_provider(Credentials::new("AKID", "secret", None, None, "test"))
+        .retry_config(aws_sdk_ssm::config::retry::RetryConfig::disabled())
+        .endpoint_url(format!("http://{}", listener.local_addr().unwrap()))
+        .build();
+    Client::from_conf(config)
 }
 
 /// One request in (its operation and its body), one answer out.
@@ -245,6 +264,52 @@ async fn a_list_that_does_not_end_is_refused() {
     assert_eq!(listed.unwrap(), []);
 }
 
+/// What `online_nodes` makes of an answer that is these bytes.
+async fn of_raw(answer: &'static [u8]) -> TunnelError {
+    let service = Service::raw(answer).await;
+    let listed = online_nodes(&service.client, "eu-central-1", "Name", "b").await;
+    listed.unwrap_err()
+}
+
+#[tokio::test]
+async fn answers_that_are_not_of_aws_are_no_failure_of_the_network() {
+    const REDIRECT: &[u8] =
+        b"HTTP/1.1 302 Found\r\nlocation: https://portal/\r\ncontent-length: 0\r\n\r\n";
+    for (answer, expected) in [
+        (&b"SSH-2.0-OpenSSH_9.6\r\n\r\n"[..], "it is not valid HTTP"),
+        (b"HTTP/1.1 999999 X\r\n\r\n", "it is not valid HTTP"),
+        (
+            b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
+            "its body is not valid HTTP",
+        ),
+        (
+            REDIRECT,
+            "HTTP status 302: a redirect; AWS does not answer with one, but a proxy or a captive portal does",
+        ),
+        (
+            b"HTTP/1.1 407 X\r\ncontent-length: 0\r\n\r\n",
+            "HTTP status 407: a proxy wants a login, or another one",
+        ),
+        (
+            b"HTTP/1.1 511 X\r\ncontent-length: 0\r\n\r\n",
+            "HTTP status 511: a captive portal wants a login",
+        ),
+    ] {
+        match of_raw(answer).await {
+            TunnelError::BadAnswer { reason, .. } => assert_eq!(&*reason, expected),
+            other => panic!("{expected}: {other:?}"),
+        }
+    }
+    // A connection that closes may be the network's fault.
+    match of_raw(b"").await {
+        TunnelError::ApiUnreachable { reason, .. } => assert_eq!(
+            &*reason,
+            "the other side closed the connection before its answer was complete"
+        ),
+        other => panic!("{other:?}"),
+    }
+}
+
 #[tokio::test]
 async fn refusals_keep_the_words_of_aws() {
     let throttled = json!({"__type": "ThrottlingException", "message": "Rate exceeded"});
@@ -375,6 +440,7 @@ fn what_ends_the_attempts_to_resume() {
             false,
             TunnelError::ApiUnreachable {
                 region: String::new(),
+                host: None,
                 reason: "".into(),
             },
         ),

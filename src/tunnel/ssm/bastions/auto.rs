@@ -76,7 +76,12 @@ fn in_tunnel(error: DiscoverError) -> TunnelError {
             region,
         },
         DiscoverError::Unreachable { region, reason, .. } => {
-            TunnelError::ApiUnreachable { region, reason }
+            let host = None;
+            TunnelError::ApiUnreachable {
+                region,
+                host,
+                reason,
+            }
         }
         DiscoverError::Late(late) => TunnelError::Late(Box::new(late)),
         DiscoverError::Answer { action, reason } => TunnelError::BadAnswer {

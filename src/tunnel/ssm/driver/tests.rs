@@ -355,6 +355,7 @@ async fn a_lost_socket_is_replaced_and_nothing_is_missing() {
 fn unreachable() -> Rejoin {
     Rejoin::Failure(TunnelError::ApiUnreachable {
         region: "eu-central-1".to_owned(),
+        host: None,
         reason: "no route to host".into(),
     })
 }

@@ -1,0 +1,50 @@
+//! Answers that have come and are not AWS's: HTTP that cannot be read, and what only a proxy or a
+//! captive portal says.
+
+use std::error::Error;
+use std::io;
+
+/// The HTTP status of a throttled call.
+pub(crate) const TOO_MANY_REQUESTS: u16 = 429;
+
+/// What takes the place of a code in an answer with a status and nothing else, as of an overloaded
+/// service.
+pub(crate) fn no_code(status: u16) -> String {
+    format!("HTTP status {status}, no reason given")
+}
+
+/// Whether a text of [`no_code`] says that there were too many calls.
+pub(super) fn throttles(code: &str) -> bool {
+    code == no_code(TOO_MANY_REQUESTS)
+}
+
+/// What is told by a status with which no service answers that pgiam calls.
+pub(super) fn of_another(status: u16) -> Option<String> {
+    let what = match status {
+        300..=399 => {
+            "a redirect; AWS does not answer with one, but a proxy or a captive portal does"
+        }
+        407 => "a proxy wants a login, or another one",
+        511 => "a captive portal wants a login",
+        _ => return None,
+    };
+    Some(format!("HTTP status {status}: {what}"))
+}
+
+/// What is wrong with HTTP that has come; `None` where none has, or where it broke off.
+pub(super) fn broken(error: &(dyn Error + 'static)) -> Option<&'static str> {
+    let mut links = std::iter::successors(Some(error), |link| (**link).source());
+    let hyper = links.find_map(|link| link.downcast_ref::<hyper::Error>())?;
+    if hyper.is_parse_too_large() {
+        return Some("it is HTTP with too long a head");
+    }
+    if hyper.is_parse() {
+        return Some("it is not valid HTTP");
+    }
+    let cause = hyper.source()?.downcast_ref::<io::Error>()?;
+    let of_tls = cause
+        .get_ref()
+        .is_some_and(|inner| inner.is::<rustls::Error>());
+    let invalid = [io::ErrorKind::InvalidData, io::ErrorKind::InvalidInput];
+    (!of_tls && invalid.contains(&cause.kind())).then_some("its body is not valid HTTP")
+}
