@@ -40,8 +40,8 @@ use rustls::RootCertStore;
 use tokio::sync::OnceCell;
 
 pub use calls::{Late, LateKind};
-pub use clock::ClockOffset;
-pub(crate) use clock::{ClockWatch, difference};
+pub use clock::{ClockOffset, WrongEra};
+pub(crate) use clock::{ClockWatch, difference, signable};
 pub use endpoints::Endpoints;
 pub use error::{Cause, CredentialsError};
 pub(crate) use error::{is_about_the_network, refused_keys};
@@ -306,6 +306,8 @@ impl fmt::Debug for AwsContext {
 
 impl Inner {
     async fn credentials(self: &Arc<Self>) -> Result<Credentials, CredentialsError> {
+        // The signer of the SDK panics at such a time.
+        signable((self.options.clock)())?;
         let this = self.clone();
         let kept = self
             .credentials

@@ -92,6 +92,32 @@ pub(crate) fn difference(date: &str, now: SystemTime) -> Option<i64> {
     Some(theirs.secs() - DateTime::from(now).secs())
 }
 
+/// A time of day for which nothing can be signed, and no certificate verified.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WrongEra {
+    /// Before 1970, where Unix time begins.
+    #[error("the clock of this machine is set to a time before 1970")]
+    Before,
+    /// After 9999: signatures have four digits for the year.
+    #[error("the clock of this machine is set to a time after the year 9999")]
+    After,
+}
+
+/// The first second of the year 10000, in Unix time.
+const YEAR_10000: u64 = 253_402_300_800;
+
+/// The same time, if something can be signed for it.
+///
+/// # Errors
+/// [`WrongEra`].
+pub(crate) fn signable(now: SystemTime) -> Result<SystemTime, WrongEra> {
+    match now.duration_since(SystemTime::UNIX_EPOCH) {
+        Err(_) => Err(WrongEra::Before),
+        Ok(since) if since.as_secs() >= YEAR_10000 => Err(WrongEra::After),
+        Ok(_) => Ok(now),
+    }
+}
+
 /// Watches the answers of AWS for the time they tell.
 pub(crate) struct ClockWatch {
     clock: Clock,

@@ -13,7 +13,7 @@ use aws_smithy_types::error::ErrorMetadata;
 
 use super::limit::TooLong;
 use super::profile::Plan;
-use super::{ClockOffset, Keys, Malformed};
+use super::{ClockOffset, Keys, Malformed, WrongEra};
 use crate::background::Stopped;
 use crate::foreign_text::ForeignText;
 
@@ -135,6 +135,9 @@ pub enum CredentialsError {
         /// How far it is off.
         clock: ClockOffset,
     },
+    /// This machine's clock is set to a time for which nothing can be signed.
+    #[error("{0}, so nothing can be signed for AWS")]
+    Era(#[from] WrongEra),
     /// What was to give credentials has answered something else, or too much.
     #[error("the answer to the request for the credentials of {} is not usable: {reason}", who(.profile))]
     Answer {

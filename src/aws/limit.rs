@@ -4,7 +4,7 @@
 //! every client and credential provider passes, and its body is read whole before the SDK sees it.
 //! Bodies are counted as they come over the connection; nothing here is ever decompressed.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use aws_smithy_runtime_api::box_error::BoxError;
 use aws_smithy_runtime_api::client::connector_metadata::ConnectorMetadata;
@@ -23,7 +23,7 @@ use aws_types::sdk_config::SharedHttpClient;
 use thiserror::Error;
 use tokio::time::timeout;
 
-use super::{calls, pages};
+use super::{calls, pages, signable};
 
 /// Bytes of an answer about one thing: a session, a key, an identity. Such answers have a few
 /// kilobytes.
@@ -91,6 +91,10 @@ impl HttpClient for Bounded<SharedHttpClient> {
 
 impl HttpConnector for Bounded<SharedHttpConnector> {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        // The TLS of the SDK panics at a time before 1970.
+        if let Err(era) = signable(SystemTime::now()) {
+            return HttpConnectorFuture::ready(Err(ConnectorError::user(Box::new(era))));
+        }
         let (host, limit) = (host(request.uri()), limit(&request));
         let tries = calls::sent(&host);
         let answering = self.0.call(request);

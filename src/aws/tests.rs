@@ -783,3 +783,23 @@ async fn without_credentials_anywhere() {
         );
     }
 }
+
+#[tokio::test]
+async fn nothing_is_signed_at_a_time_that_no_signature_can_hold() {
+    let before = SystemTime::UNIX_EPOCH - Duration::from_secs(1);
+    let after = SystemTime::UNIX_EPOCH + Duration::from_secs(253_402_300_800);
+    for (now, words) in [(before, "before 1970"), (after, "after the year 9999")] {
+        let files = Files::new(&format!("[profile dev]\n{KEYS}"));
+        let context = AwsContext::new(AwsOptions {
+            clock: Arc::new(move || now),
+            ..files.options("dev")
+        });
+        let error = context.credentials().await.unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "the clock of this machine is set to a time {words}, so nothing can be signed for AWS"
+            )
+        );
+    }
+}

@@ -61,6 +61,7 @@ impl Outlook {
             | CredentialsError::Timeout { .. }
             | CredentialsError::Clock { .. }
             | CredentialsError::Answer { .. }
+            | CredentialsError::Era(_)
             | CredentialsError::Internal(_)
             | CredentialsError::Other { .. } => Self::Passing,
             CredentialsError::NoSuchProfile { .. }

@@ -40,6 +40,7 @@ pub(super) fn credentials(error: &CredentialsError) -> Said {
         }
         CredentialsError::Malformed(malformed) => said("aws.malformed", CONFIGURATION, correct(malformed)),
         CredentialsError::Clock { .. } => refused("aws.clock", format!("{SET_CLOCK} No new login is needed.")),
+        CredentialsError::Era(_) => refused("aws.clock", SET_CLOCK.to_owned()),
         CredentialsError::Answer { .. } => said("aws.answer", CANNOT_CONNECT, BAD_ANSWER.to_owned()),
         CredentialsError::Internal(stopped) => internal(stopped, error.to_string()),
         CredentialsError::CaBundle { .. } => said(

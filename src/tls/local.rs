@@ -135,7 +135,7 @@ fn local_tls(pair: &Pair, kept: Kept) -> Result<LocalTls, LocalTlsError> {
         CertificateDer::from_pem_slice(&pair.certificate).map_err(broken(CERTIFICATE))?;
     let key = PrivateKeyDer::from_pem_slice(&pair.key).map_err(broken(KEY))?;
     let end_point = end_point(&certificate);
-    let mut config = ServerConfig::builder_with_provider(super::provider())
+    let mut config = ServerConfig::builder_with_details(super::provider(), super::clock())
         .with_safe_default_protocol_versions()?
         .with_no_client_auth()
         .with_single_cert(vec![certificate], key)

@@ -113,7 +113,7 @@ impl UpstreamTls {
         let inner = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), super::provider())
             .build()
             .map_err(|error| roots_error(&error))?;
-        let mut config = ClientConfig::builder_with_provider(super::provider())
+        let mut config = ClientConfig::builder_with_details(super::provider(), super::clock())
             .with_safe_default_protocol_versions()
             .map_err(|error| roots_error(&error))?
             // The wrapper only explains what the webpki verifier refused; it accepts nothing itself.

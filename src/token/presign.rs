@@ -13,7 +13,7 @@ use aws_sigv4::sign::v4;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::{Token, TokenError, TokenFuture, TokenRequest};
-use crate::aws::{AwsContext, CredentialsError};
+use crate::aws::{AwsContext, CredentialsError, signable};
 use crate::kept::{Clock, system_clock};
 use crate::secret::Redacted;
 
@@ -74,12 +74,13 @@ impl Unsigned<'_> {
     ///
     /// # Errors
     /// [`TokenError::Credentials`] with [`CredentialsError::Expired`] when the credentials have
-    /// ended; otherwise a fault of this program.
+    /// ended; or [`CredentialsError::Era`] when this machine's clock is beyond all reason; otherwise a fault of this program.
     pub(super) fn sign(
         self,
         credentials: &Credentials,
         now: SystemTime,
     ) -> Result<Token, TokenError> {
+        let now = signable(now).map_err(CredentialsError::from)?;
         let ends = credentials.expiry();
         if ends.is_some_and(|ends| ends <= now) {
             let profile = None;

@@ -177,6 +177,26 @@ mod tests {
     }
 
     #[test]
+    fn a_clock_beyond_all_reason_is_said_and_not_signed_with() {
+        let before = SystemTime::UNIX_EPOCH - Duration::from_secs(1);
+        for (now, words) in [
+            (
+                before,
+                "the clock of this machine is set to a time before 1970, so nothing can be signed for AWS",
+            ),
+            (
+                seconds(253_402_300_800),
+                "the clock of this machine is set to a time after the year 9999, so nothing can be signed for AWS",
+            ),
+        ] {
+            let error = sign(&request(), &credentials(None), now).unwrap_err();
+            assert_eq!(error.to_string(), words);
+        }
+        let last = seconds(253_402_300_799);
+        assert!(sign(&request(), &credentials(None), last).is_ok());
+    }
+
+    #[test]
     fn what_is_no_endpoint_is_refused() {
         let refused = |request: TokenRequest| match sign(&request, &credentials(None), seconds(0)) {
             Err(TokenError::BadRequest { what, .. }) => what,

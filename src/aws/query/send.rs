@@ -15,7 +15,7 @@ use roxmltree::{Document, Node};
 
 use super::{Place, Query, QueryError, throttles};
 use crate::aws::http::{TOO_MANY_REQUESTS, no_code};
-use crate::aws::{ClockOffset, ClockWatch, bad_answer, in_words};
+use crate::aws::{ClockOffset, ClockWatch, bad_answer, in_words, signable};
 use crate::foreign_text::ForeignText;
 use crate::tunnel::{ApiAnswer, chain};
 
@@ -41,6 +41,7 @@ impl Request<'_> {
         credentials: &Credentials,
         now: SystemTime,
     ) -> Result<Vec<(String, String)>, String> {
+        let now = signable(now).map_err(|era| era.to_string())?;
         let identity = credentials.clone().into();
         let params = v4::SigningParams::builder()
             .identity(&identity)

@@ -159,6 +159,7 @@ fn have_ended(error: &CredentialsError) -> bool {
         | CredentialsError::Timeout { .. }
         | CredentialsError::Clock { .. }
         | CredentialsError::Answer { .. }
+        | CredentialsError::Era(_)
         | CredentialsError::Internal(_)
         | CredentialsError::Other { .. } => false,
     }

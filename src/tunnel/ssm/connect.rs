@@ -20,7 +20,7 @@ use url::Url;
 
 use super::proxy::{self, Proxies};
 use super::socket::WebSocket;
-use crate::aws::{ClockWatch, difference};
+use crate::aws::{ClockWatch, difference, signable};
 use crate::foreign_text::ForeignText;
 use crate::tunnel::{Stream, TunnelError, chain};
 
@@ -137,7 +137,7 @@ fn skew(headers: &HeaderMap, now: SystemTime) -> Option<i64> {
 }
 
 fn tls(roots: Arc<RootCertStore>) -> Result<TlsConnector, rustls::Error> {
-    let config = ClientConfig::builder_with_provider(crate::tls::provider())
+    let config = ClientConfig::builder_with_details(crate::tls::provider(), crate::tls::clock())
         .with_safe_default_protocol_versions()?
         .with_root_certificates(roots)
         .with_no_client_auth();
@@ -162,12 +162,13 @@ fn signed_request(url: &Url, region: &str, credentials: &Credentials) -> Result<
         .and_then(|host| host.to_str().ok())
         .ok_or("the stream URL has no host")?
         .to_owned();
+    let now = signable(SystemTime::now()).map_err(|era| era.to_string())?;
     let identity = credentials.clone().into();
     let params = v4::SigningParams::builder()
         .identity(&identity)
         .region(region)
         .name(SERVICE)
-        .time(SystemTime::now())
+        .time(now)
         .settings(SigningSettings::default())
         .build()
         .map_err(|error| chain(&error).into_string())?
