@@ -20,6 +20,7 @@ use crate::id::{IdSource, MessageId, SequenceNumber};
 use crate::kinds::{Flag, MessageType, PayloadType};
 use crate::negotiate::Pending;
 use crate::recv::Incoming;
+use crate::said::Said;
 use crate::send::Outgoing;
 use crate::version::AgentVersion;
 use crate::window::Window;
@@ -73,6 +74,8 @@ pub struct Channel {
     cipher: Option<Cipher>,
     /// The agent's data messages to acknowledge.
     acks: VecDeque<(MessageId, SequenceNumber)>,
+    /// Those that may have to be said again.
+    said: Said,
     outgoing: Outgoing,
     incoming: Incoming,
     events: VecDeque<Event>,
@@ -106,6 +109,7 @@ impl Channel {
             session_type: None,
             cipher: None,
             acks: VecDeque::new(),
+            said: Said::default(),
             outgoing: Outgoing::new(Window::new(config.send_window)),
             incoming: Incoming::new(config.reorder_messages, config.reorder_bytes),
             events: VecDeque::new(),
@@ -219,6 +223,7 @@ impl Channel {
             ));
         }
         if let Some(of) = self.acks.pop_front() {
+            self.said.handed_out(now, of);
             let (id, date) = (self.ids.next_id(), self.date(now));
             return Some(Transmit::Binary(frame::acknowledgement(of, id, date)));
         }
@@ -285,6 +290,11 @@ impl Channel {
     /// What the agent said about the session in its handshake: host and port, for logs.
     pub fn session_type(&self) -> Option<&SessionType> {
         self.session_type.as_ref()
+    }
+
+    /// Whether received messages wait for an earlier one.
+    pub fn has_gap(&self) -> bool {
+        self.incoming.waiting() > 0
     }
 
     /// Numbers about the channel so far.

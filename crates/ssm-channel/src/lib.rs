@@ -46,6 +46,7 @@ mod kinds;
 mod negotiate;
 mod recv;
 mod rtt;
+mod said;
 mod send;
 mod version;
 mod window;

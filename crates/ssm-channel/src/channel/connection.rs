@@ -10,8 +10,9 @@ impl Channel {
     /// The WebSocket is lost. Until [`reconnect`](Self::reconnect) nothing is handed out, nothing
     /// becomes overdue and no deadline runs, however long it takes. Events that are waiting, and
     /// messages that arrived before the loss, can still be taken and handled.
-    pub fn disconnected(&mut self, _now: Duration) {
+    pub fn disconnected(&mut self, now: Duration) {
         if std::mem::take(&mut self.connected) {
+            self.said.disconnected(now);
             self.outgoing.disconnect();
         }
     }
@@ -19,9 +20,10 @@ impl Channel {
     /// There is a new WebSocket for the session, with a token from `ssm:ResumeSession`.
     ///
     /// [`poll_transmit`](Self::poll_transmit) first hands out the opening text with the new token and
-    /// the same client id, then acknowledgements that were still waiting, then again everything
-    /// that was handed out and has no acknowledgement, oldest first and as fast as a new window
-    /// opens: nothing is known of the new path. A pause is over; a handshake that was not finished
+    /// the same client id, then again the latest acknowledgements, which may have died with the old
+    /// connection, then those that were still waiting, then again everything that was handed out and
+    /// has no acknowledgement, oldest first and as fast as a new window opens: nothing is known of the
+    /// new path. A pause is over; a handshake that was not finished
     /// goes on where it was, with its full time again. Works with and without
     /// [`disconnected`](Self::disconnected) before it.
     ///
@@ -43,6 +45,9 @@ impl Channel {
             request_id,
         ));
         self.handshake_deadline = now + self.handshake_timeout;
+        for of in self.said.take_lost() {
+            self.acks.push_front(of);
+        }
         self.restart();
         self.stats.reconnects += 1;
         Ok(())

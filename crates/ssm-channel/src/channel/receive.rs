@@ -11,6 +11,7 @@ use crate::error::Error;
 use crate::event::Event;
 use crate::frame::{Acknowledge, AgentMessage};
 use crate::handshake::{ChannelClosed, HandshakeComplete, HandshakeRequest, from_json, to_json};
+use crate::id::{MessageId, SequenceNumber};
 use crate::kinds::{Flag, MessageType, PayloadType};
 use crate::negotiate::{Answer, answer};
 use crate::recv::Verdict;
@@ -78,10 +79,24 @@ impl Channel {
             Verdict::NoRoom => self.stats.dropped += 1,
         }
         // An agent whose request we refuse gets its acknowledgement too.
-        if verdict != Verdict::NoRoom && self.acks.len() < MAX_WAITING_ACKS {
-            self.acks.push_back((id, sequence));
+        match verdict {
+            Verdict::NoRoom => {}
+            Verdict::Next | Verdict::Kept => {
+                self.said.arrived(id, sequence, self.incoming.waiting());
+                self.acknowledge([(id, sequence)]);
+            }
+            Verdict::Duplicate => {
+                self.acknowledge([(id, sequence)]);
+                let above = self.said.above(now, sequence);
+                self.acknowledge(above);
+            }
         }
         outcome
+    }
+
+    fn acknowledge(&mut self, messages: impl IntoIterator<Item = (MessageId, SequenceNumber)>) {
+        let room = MAX_WAITING_ACKS.saturating_sub(self.acks.len());
+        self.acks.extend(messages.into_iter().take(room));
     }
 
     fn process_in_order(

@@ -216,7 +216,9 @@ fn output_is_put_in_order_and_every_message_is_acknowledged() {
             .unwrap();
     }
     assert_eq!(outputs(&mut channel), ["a", "b", "c", "d"]);
-    assert_eq!(sorted(&mut channel, ms(1)).0, [4, 3, 4, 2, 2, 5, 6]);
+    // With the second number 2 those above it once more.
+    let acks = sorted(&mut channel, ms(1)).0;
+    assert_eq!(acks, [4, 3, 4, 2, 2, 3, 4, 5, 6]);
     let stats = channel.stats();
     assert_eq!(
         (stats.received, stats.duplicates, stats.reordering),

@@ -10,6 +10,7 @@ mod agent;
 mod behaviour;
 mod capture;
 mod encryption;
+mod oldest_only;
 mod reconnect;
 mod replay;
 mod secret;

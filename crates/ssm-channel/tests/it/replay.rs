@@ -224,13 +224,15 @@ fn two_streams_with_echo_half_close_and_spontaneous_repetitions() {
     }
     assert_eq!(seen, 10);
     assert!(replay.data.is_empty());
-    // The agent sent number 3 twice more. The real client did not answer; we do, both times.
-    let extra: Vec<_> = replay.acks.iter().map(|ack| ack.payload.clone()).collect();
-    assert_eq!(extra.len(), 2);
-    for payload in extra {
-        let ack = ssm_channel::Acknowledge::from_json(&payload).unwrap();
-        assert_eq!(ack.sequence.get(), 3);
-    }
+    // The agent sent number 3 twice more. The real client did not answer; we do, both times, and
+    // acknowledge those above it as well.
+    let number = |ack: &AgentMessage| {
+        let ack = ssm_channel::Acknowledge::from_json(&ack.payload).unwrap();
+        ack.sequence.get()
+    };
+    let extra: Vec<u64> = replay.acks.iter().map(number).collect();
+    assert_eq!(extra.iter().filter(|&&number| number == 3).count(), 2);
+    assert!(extra.iter().all(|&number| number >= 3), "{extra:?}");
     let agent_version: AgentVersion = "3.3.0.0".parse().unwrap();
     let customer_message = String::new();
     assert_eq!(
