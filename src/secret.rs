@@ -7,7 +7,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 
 mod known;
 
-pub(crate) use known::remember;
+pub(crate) use known::{remember, remember_token};
 
 pub(crate) const STARS: &str = "********";
 

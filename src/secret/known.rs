@@ -18,14 +18,26 @@ const MOST: usize = 64;
 const SHORTEST_START: usize = 8;
 
 static VALUES: RwLock<VecDeque<Redacted<String>>> = RwLock::new(VecDeque::new());
+/// Tokens of sessions: apart, because there is one for each session and each lost connection, and they
+/// must not push out the keys.
+static TOKENS: RwLock<VecDeque<Redacted<String>>> = RwLock::new(VecDeque::new());
 
 /// Remembers `value`: [`super::redact`] takes it out of every text from now on, also percent-encoded.
 pub(crate) fn remember(value: &str) {
+    remember_in(&VALUES, value);
+}
+
+/// The same for the token of a session.
+pub(crate) fn remember_token(value: &str) {
+    remember_in(&TOKENS, value);
+}
+
+fn remember_in(values: &RwLock<VecDeque<Redacted<String>>>, value: &str) {
     if value.len() < SHORTEST {
         return;
     }
     let encoded = encoded(value);
-    let mut values = VALUES.write().unwrap_or_else(PoisonError::into_inner);
+    let mut values = values.write().unwrap_or_else(PoisonError::into_inner);
     for form in [Some(value), encoded.as_deref()].into_iter().flatten() {
         if values.iter().any(|known| known.expose() == form) {
             continue;
@@ -39,10 +51,14 @@ pub(crate) fn remember(value: &str) {
 
 /// `text` without the values that are remembered.
 pub(super) fn hide(text: &str) -> Cow<'_, str> {
-    let values = VALUES.read().unwrap_or_else(PoisonError::into_inner);
-    values.iter().fold(Cow::Borrowed(text), |text, value| {
-        hide_one(text, value.expose())
-    })
+    [&VALUES, &TOKENS]
+        .into_iter()
+        .fold(Cow::Borrowed(text), |text, values| {
+            let values = values.read().unwrap_or_else(PoisonError::into_inner);
+            values
+                .iter()
+                .fold(text, |text, value| hide_one(text, value.expose()))
+        })
 }
 
 fn hide_one<'a>(text: Cow<'a, str>, value: &str) -> Cow<'a, str> {
@@ -98,6 +114,18 @@ mod tests {
         ] {
             assert_eq!(redact(&text), shown);
         }
+    }
+
+    #[test]
+    fn tokens_of_sessions_do_not_push_out_keys() {
+        let secret = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYSTILLKNOWN";
+        remember(secret);
+        for n in 0..3 * MOST {
+            remember_token(&format!("the token of session {n}"));
+        }
+        let text = format!("{secret}, the token of session 191");
+        assert_eq!(redact(&text), "********, ********");
+        assert!(TOKENS.read().unwrap().len() <= MOST);
     }
 
     #[test]

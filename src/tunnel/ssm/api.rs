@@ -21,7 +21,7 @@ use crate::aws::partition::Partition;
 use crate::aws::{ClockOffset, CredentialsError, Keys, bad_answer, in_words, refused_keys};
 use crate::config::Endpoint;
 use crate::discover::is_id;
-use crate::secret::remember;
+use crate::secret::remember_token;
 use crate::tunnel::{ApiAnswer, ApiRefusal, TunnelError};
 
 /// The document that forwards to a host behind the managed node.
@@ -86,7 +86,7 @@ pub(super) async fn start_session(
 
 /// The token, which no text may quote from now on: the gateway could echo it in its last words.
 fn token_of(value: String) -> Token {
-    remember(&value);
+    remember_token(&value);
     Token::new(value)
 }
 
