@@ -394,7 +394,8 @@ pub enum EndCause {
     MaximumDuration,
     /// Somebody called `ssm:TerminateSession`.
     Terminated,
-    /// The connection was lost, and AWS has no token to resume the session with: it is over.
+    /// The connection was lost, and AWS has no token to resume the session with, or knows no such
+    /// session: it is over.
     Gone,
     /// The agent ended it, as when it restarts.
     Agent,

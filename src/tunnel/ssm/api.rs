@@ -31,6 +31,9 @@ const REASON: &str = "pgiam";
 /// How long saying goodbye to AWS may take; the session would time out there by itself.
 const TERMINATE_DEADLINE: Duration = Duration::from_secs(3);
 
+/// How the service refuses a session that is over ("Session is already terminated").
+const GONE: [u16; 2] = [404, 410];
+
 /// A session that AWS has opened and nobody has joined yet.
 pub(super) struct Started {
     pub(super) session_id: String,
@@ -91,7 +94,7 @@ fn token_of(value: String) -> Token {
 }
 
 /// `ssm:ResumeSession`: what admits to the data channel of a session whose connection was lost.
-/// `None`: AWS gave no token, so the session is over. `bastion` is named in errors only.
+/// `None`: AWS gave no token, or knows no such session, so it is over. `bastion` is named in errors only.
 ///
 /// # Errors
 /// As for [`start_session`]; [`is_final`] tells which make it pointless to ask again.
@@ -101,12 +104,18 @@ pub(super) async fn resume_session(
     bastion: &str,
     session_id: &str,
 ) -> Result<Option<Ticket>, TunnelError> {
-    let answer = client
-        .resume_session()
-        .session_id(session_id)
-        .send()
-        .await
-        .map_err(|error| refusal(&error, "ResumeSession", bastion, region))?;
+    let answer = match client.resume_session().session_id(session_id).send().await {
+        Ok(answer) => answer,
+        Err(error) if status_of(&error).is_some_and(|status| GONE.contains(&status)) => {
+            debug!(
+                session_id,
+                reason = &*in_words(&error),
+                "the session is gone"
+            );
+            return Ok(None);
+        }
+        Err(error) => return Err(refusal(&error, "ResumeSession", bastion, region)),
+    };
     let given = |text: &String| !text.is_empty();
     let Some(token) = answer.token_value.filter(given) else {
         return Ok(None);
@@ -116,6 +125,17 @@ pub(super) async fn resume_session(
         token: token_of(token),
         stream_url: stream_url.ok_or(TunnelError::IncompleteAnswer("StreamUrl"))?,
     }))
+}
+
+/// Whether the gateway says that the session to join does not exist any more.
+pub(super) fn is_gone(error: &TunnelError) -> bool {
+    matches!(error, TunnelError::ChannelRefused { status, .. } if GONE.contains(status))
+}
+
+fn status_of<E>(error: &SdkError<E>) -> Option<u16> {
+    error
+        .raw_response()
+        .map(|response| response.status().as_u16())
 }
 
 /// Whether a failed attempt to resume a session says that no later one can work: the credentials

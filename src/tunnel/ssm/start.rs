@@ -376,9 +376,16 @@ impl Inner {
         let access = self.access().await?;
         let Access { client, region, .. } = &access;
         let resuming = api::resume_session(client, region, bastion, session_id);
-        match answered("ssm:ResumeSession", resuming).await? {
+        let joined = match answered("ssm:ResumeSession", resuming).await? {
             Some(ticket) => join(&access, ticket).await.map(Some),
             None => Ok(None),
+        };
+        match joined {
+            Err(error) if api::is_gone(&error) => {
+                debug!(session_id, reason = %error, "the session is gone");
+                Ok(None)
+            }
+            joined => joined,
         }
     }
 

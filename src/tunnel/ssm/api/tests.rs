@@ -133,6 +133,8 @@ async fn a_session_without_a_token_is_over() {
             200,
             json!({"SessionId": "me-0", "TokenValue": "", "StreamUrl": ""}),
         ),
+        (410, json!({"message": "Session is already terminated"})),
+        (404, json!({})),
         (200, json!({"SessionId": "me-0", "TokenValue": "t"})),
         (
             200,
@@ -141,8 +143,9 @@ async fn a_session_without_a_token_is_over() {
     ])
     .await;
     let resume = || resume_session(&service.client, "eu-central-1", "i-1", "me-0");
-    assert!(resume().await.unwrap().is_none());
-    assert!(resume().await.unwrap().is_none());
+    for _ in 0..4 {
+        assert!(resume().await.unwrap().is_none());
+    }
     assert!(matches!(
         resume().await,
         Err(TunnelError::IncompleteAnswer("StreamUrl"))
@@ -359,6 +362,19 @@ fn missing_credentials_are_found_below_the_sdks_error() {
         refusal(&outer, "StartSession", "i-1", "eu-central-1"),
         TunnelError::Credentials(error) if matches!(*error, CredentialsError::Expired { .. })
     ));
+}
+
+#[test]
+fn a_gateway_that_knows_no_such_session_says_that_it_is_over() {
+    for (gone, status) in [(true, 404), (true, 410), (false, 403), (false, 503)] {
+        let refused = TunnelError::ChannelRefused {
+            host: String::new(),
+            region: String::new(),
+            status,
+            skew: None,
+        };
+        assert_eq!(is_gone(&refused), gone, "{status}");
+    }
 }
 
 #[test]
