@@ -125,7 +125,7 @@ fn refused_dial(bastion: &str) -> TunnelError {
 
 fn all_bastions(tried: Vec<(&str, TunnelError)>) -> TunnelError {
     let tried = tried.into_iter().map(|(id, error)| (id.to_owned(), error));
-    TunnelError::AllBastions(tried.collect())
+    TunnelError::AllBastions(tried.collect(), 0)
 }
 
 fn snapshot(name: &str, texts: &[String]) {
@@ -158,6 +158,12 @@ fn choosing_a_bastion() {
         ("i-1", offline("i-1")),
         ("i-2", denied("StartSession", "i-2")),
     ]);
+    let too_many = TunnelError::AllBastions(
+        [("i-1", offline("i-1")), ("i-2", offline("i-2"))]
+            .map(|(id, error)| (id.to_owned(), error))
+            .into(),
+        9_990,
+    );
     let timed_out = TunnelError::HandshakeTimeout {
         bastion: "i-1".to_owned(),
         after: Duration::from_secs(15),
@@ -171,6 +177,7 @@ fn choosing_a_bastion() {
             shown("one is off", &said(&offline("i-1"), &one)),
             shown("a task is gone", &said(&offline(TASK), &one)),
             shown("both are off", &said(&both_off, &two)),
+            shown("a tag that matches many", &said(&too_many, &tagged)),
             shown(
                 "one is off, the other forbidden",
                 &said(&off_and_denied, &two),

@@ -34,7 +34,7 @@ pub(super) fn tunnel(error: &TunnelError, about: Option<&About<'_>>) -> Said {
             about,
         ),
         TunnelError::NoBastion { wanted, region } => no_bastion(wanted, region, about),
-        TunnelError::AllBastions(tried) => all_bastions(tried, about),
+        TunnelError::AllBastions(tried, left_out) => all_bastions(tried, *left_out, about),
         TunnelError::ApiUnreachable {
             region,
             host,
@@ -192,7 +192,11 @@ fn no_bastion(wanted: &str, region: &str, about: Option<&About<'_>>) -> Said {
 }
 
 /// Every bastion with its own reason; SQLSTATE and hint of the one that tells most.
-fn all_bastions(tried: &[(String, TunnelError)], about: Option<&About<'_>>) -> Said {
+fn all_bastions(
+    tried: &[(String, TunnelError)],
+    left_out: usize,
+    about: Option<&About<'_>>,
+) -> Said {
     // That a node is switched off is expected where there are several; anything else is news.
     let is_offline = |error: &TunnelError| {
         matches!(
@@ -223,6 +227,9 @@ fn all_bastions(tried: &[(String, TunnelError)], about: Option<&About<'_>>) -> S
         None => (CANNOT_CONNECT, None),
     };
     let message = match tried.len() {
+        count if left_out > 0 => format!(
+            "none of {count} bastions works ({left_out} more match and were not tried in this attempt)"
+        ),
         1 => "the only bastion does not work".to_owned(),
         count => format!("none of the {count} bastions works"),
     };

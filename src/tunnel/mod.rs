@@ -176,9 +176,10 @@ pub enum TunnelError {
         /// The region asked in.
         region: String,
     },
-    /// No session could be opened through any of several managed nodes.
-    #[error("none of the bastions works: {}", tried(.0))]
-    AllBastions(Arc<[(String, Self)]>),
+    /// No session could be opened through any of several managed nodes; and how many more there are
+    /// that were not tried.
+    #[error("none of the bastions works: {}", tried(.0, *.1))]
+    AllBastions(Arc<[(String, Self)]>, usize),
     /// The SSM API could not be reached.
     #[error("cannot reach the SSM API in {region}: {reason}")]
     ApiUnreachable {
@@ -377,11 +378,12 @@ fn of_clock(skew: &Option<i64>) -> String {
     format!("; this machine's clock is {minutes} min {direction}")
 }
 
-fn tried(tried: &[(String, TunnelError)]) -> String {
-    let each: Vec<String> = tried
+fn tried(tried: &[(String, TunnelError)], left_out: usize) -> String {
+    let each = tried
         .iter()
-        .map(|(bastion, error)| format!("{bastion}: {error}"))
-        .collect();
+        .map(|(bastion, error)| format!("{bastion}: {error}"));
+    let more = (left_out > 0).then(|| format!("{left_out} more were not tried"));
+    let each: Vec<String> = each.chain(more).collect();
     each.join("; ")
 }
 
@@ -454,7 +456,7 @@ impl TunnelError {
     pub fn is_about_the_name(&self) -> bool {
         match self {
             Self::NameNotResolved { .. } => true,
-            Self::AllBastions(tried) => tried.iter().any(|(_, error)| error.is_about_the_name()),
+            Self::AllBastions(tried, _) => tried.iter().any(|(_, error)| error.is_about_the_name()),
             _ => false,
         }
     }

@@ -182,6 +182,25 @@ async fn nodes_with_a_tag_are_found_on_all_pages() {
 }
 
 #[tokio::test]
+async fn of_many_nodes_with_a_tag_ten_are_tried_at_a_time() {
+    let world = world_through("{ tag = \"Name=fleet\" }").await;
+    for n in 0..23 {
+        // Registered, and not connected.
+        node(&world, &format!("i-0{n:016x}"), "fleet").set_online(false);
+    }
+    for expected in [10, 20] {
+        let (said, log) = refused(&world).await;
+        assert_eq!(log["id"], "ssm.all-bastions", "{said}");
+        assert!(said.contains("13 more match and were not tried"), "{said}");
+        assert_eq!(asked_in_vain(&world), expected);
+    }
+    // The next attempt comes to the others.
+    node(&world, &format!("i-0{:016x}", 22), "fleet").set_online(true);
+    assert_eq!(world.query("select 'found'").await, "found");
+    world.stop().await;
+}
+
+#[tokio::test]
 async fn a_tag_that_nobody_has_is_named() {
     let world = world_through("{ tag = \"Role=jump\" }").await;
     let (said, log) = refused(&world).await;

@@ -47,6 +47,8 @@ const THROTTLED_DEADLINE: Duration = Duration::from_secs(12);
 /// this holds what comes during the 16 s in which 160 are repeated, more than a round trip's worth.
 /// The real programs keep 10,000.
 const REORDER_MESSAGES: usize = 16 * 1024;
+/// Nodes that one attempt tries. A tag may match thousands.
+const MOST_TRIED: usize = 10;
 
 /// Starts the sessions of one target.
 #[derive(Clone)]
@@ -139,7 +141,8 @@ impl Starter {
         let candidates = inner.bastions.candidates(&access.client, &access.region);
         let candidates = self.unless_stopped(candidates).await?;
         let mut tried: Vec<(String, TunnelError)> = Vec::new();
-        for bastion in candidates {
+        let left_out = candidates.len().saturating_sub(MOST_TRIED);
+        for bastion in candidates.into_iter().take(MOST_TRIED) {
             match self.start_through(&access, &bastion).await {
                 Ok(session) => {
                     inner.bastions.worked(&bastion);
@@ -166,7 +169,7 @@ impl Starter {
                     (bastion, api::nodes::explained(&access.client, error).await)
                 });
                 let tried = futures_util::future::join_all(explained).await;
-                Err(TunnelError::AllBastions(tried.into()))
+                Err(TunnelError::AllBastions(tried.into(), left_out))
             }
             (None, _) => Err(TunnelError::Protocol {
                 reason: "there is no bastion to try".into(),
