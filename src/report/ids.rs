@@ -105,6 +105,7 @@ pub const IDS: &[&str] = &[
     "ssm.answer",
     "ssm.channel-connect",
     "ssm.channel-refused",
+    "ssm.delayed",
     "ssm.denied-by-organisation",
     "ssm.document",
     "ssm.ended",

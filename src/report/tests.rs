@@ -388,6 +388,10 @@ fn dials() {
         bastion: bastion.to_owned(),
         after: Duration::from_secs(5),
     };
+    let delayed = TunnelError::Delayed {
+        bastion: "i-1".to_owned(),
+        after: Duration::from_secs(12),
+    };
     let here = target("via='direct'");
     let direct = |failure, words: &str| TunnelError::Direct {
         endpoint: endpoint(),
@@ -422,6 +426,7 @@ fn dials() {
         shown("an unknown name", &said(&unknown, &one)),
         shown("a silent agent", &said(&silent("i-1"), &one)),
         shown("a silent container", &said(&silent("ecs:a_b_c"), &one)),
+        shown("missing messages", &said(&delayed, &one)),
     ];
     texts.extend(directly.map(|(title, error)| shown(title, &said(&error, &here))));
     snapshot("dials", &texts);

@@ -92,6 +92,7 @@ pub(super) fn tunnel(error: &TunnelError, about: Option<&About<'_>>) -> Said {
             reason,
         } => name_not_resolved(bastion, endpoint, reason),
         TunnelError::AgentSilent { bastion, after } => agent_silent(bastion, after.as_secs()),
+        TunnelError::Delayed { bastion, after } => delayed(bastion, after.as_secs()),
         TunnelError::Stranded { .. } => dial_timeout(&error.to_string(), about),
         TunnelError::SessionEnded { cause, reason } => ended::ended(*cause, reason, about),
         TunnelError::ChannelLost { reason } => channel_lost(reason),
@@ -311,6 +312,16 @@ fn agent_silent(bastion: &str, seconds: u64) -> Said {
         "Possible causes: the instance or its agent hangs or has lost its network, and Systems Manager has not noticed. Connect again: pgiam opens a new session. If it stays, {}.",
         restart_agent(bastion)
     ))
+}
+
+fn delayed(bastion: &str, seconds: u64) -> Said {
+    Said::new(
+        "ssm.delayed",
+        CANNOT_CONNECT,
+        format!("messages of the SSM agent on {bastion} have been missing for {seconds} s"),
+    )
+    .detail("A connection to the SSM service was lost. The agent repeats what was lost with it one message at a time, and everything after it waits.")
+    .hint("Connect again: pgiam takes another session.")
 }
 
 fn restart_agent(bastion: &str) -> String {

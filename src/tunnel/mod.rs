@@ -320,6 +320,14 @@ pub enum TunnelError {
         /// For how long.
         after: Duration,
     },
+    /// What the agent sends waits for messages that were lost with a connection.
+    #[error("messages of the SSM agent on {bastion} have been missing for {} s", .after.as_secs())]
+    Delayed {
+        /// The managed node.
+        bastion: String,
+        /// For how long.
+        after: Duration,
+    },
     /// The service or the agent ended the session.
     #[error("the SSM session ended: {}", .cause.in_words(.reason))]
     SessionEnded {

@@ -30,6 +30,7 @@
 //! one turn of [`READ_BATCH`] messages may add to each.
 
 mod first_bytes;
+mod losses;
 mod pulse;
 pub(super) mod resume;
 
@@ -44,6 +45,7 @@ use tokio_tungstenite::tungstenite::{self, Message};
 use tracing::{debug, info, warn};
 
 use self::first_bytes::{FirstBytes, Signs, Step};
+use self::losses::Losses;
 use self::pulse::{Pulse, Verdict};
 use self::resume::{Calls, Flapping};
 use super::ending;
@@ -120,6 +122,8 @@ pub(super) struct Driver {
     /// Attempts to resume since the service last sent something.
     fruitless: u32,
     flapping: Flapping,
+    /// Messages of the agent that were dropped.
+    losses: Losses,
     /// The data key that is being asked for.
     key: Option<BoxFuture<'static, Result<DataKey, TunnelError>>>,
     /// When to send the next sign of life to the agent.
@@ -181,6 +185,7 @@ impl Driver {
             pauses: Flood::new(MOST_PAUSES, PAUSES_WINDOW),
             fruitless: 0,
             flapping: Flapping::default(),
+            losses: Losses::default(),
             key: None,
             keep_alive_at: about.keep_alive.then_some(now + KEEP_ALIVE_INTERVAL),
             give_up: None,
@@ -472,6 +477,10 @@ impl Driver {
         state.silent_since = None;
         self.pulse.heard_agent();
         let outcome = state.channel.handle_message(now, bytes);
+        state.note_gap();
+        if let Some(dropped) = self.losses.untold(state.channel.stats().dropped) {
+            warn!(bastion = %self.bastion, session_id = %self.session_id, dropped, "messages of the SSM agent were dropped: too many wait for a missing one; the agent repeats them slowly");
+        }
         // What came before an error still counts.
         self.drain_events(&mut state)?;
         outcome.map_err(|error| self.translate(error))

@@ -176,8 +176,8 @@ impl Session {
         self.shared.wake.notify_one();
     }
 
-    /// Retires a session whose agent has been at the same dial for `dial_timeout` and tells the
-    /// streams that wait behind it. Otherwise says when that would be; `None`: it is at no dial.
+    /// Retires a session whose agent has been at the same dial for `dial_timeout`, as far as can be
+    /// seen, and tells the streams that wait. Otherwise says when that would be; `None`: it is at no dial.
     pub(super) fn strand_if_stuck(&self, dial_timeout: Duration) -> Stuck {
         let mut state = self.shared.lock();
         let Some(since) = state.dials.waiting_since() else {
@@ -192,7 +192,11 @@ impl Session {
         if state.interrupted.is_some() || state.heard <= since {
             return Stuck::NotBefore(now + PATH_UNKNOWN);
         }
-        state.strand();
+        // The outcome of the dial may be among what waits for missing messages.
+        match state.long_gap() {
+            Some(gap) => state.delay(gap),
+            None => state.strand(),
+        }
         drop(state);
         self.shared.wake.notify_one();
         Stuck::Yes

@@ -40,6 +40,8 @@ const QUIET: Duration = Duration::from_millis(100);
 /// longer is being worked on, not being sent.
 const ANSWERING: Duration = Duration::from_millis(500);
 
+/// How long received bytes may wait for missing ones before new streams go elsewhere.
+const GAP: Duration = Duration::from_secs(1);
 /// Bytes per piece of a stream's backlog.
 const CHUNK: usize = 16 * 1024;
 
@@ -83,13 +85,15 @@ pub(super) struct State {
     pub(super) proven: bool,
     /// Since when the agent has been silent although it owes an answer, once that is too long.
     pub(super) silent_since: Option<Instant>,
+    /// Since when received bytes have been waiting for missing ones.
+    gap: Option<Instant>,
 }
 
 /// What a session carries, for the choice of the next stream's place.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Load {
-    /// Somebody does not read, or a dial has been unanswered for too long: what is placed here may
-    /// have to wait for others.
+    /// A client does not read, a dial has been unanswered for too long, or received bytes wait for
+    /// missing ones: what is placed here may have to wait.
     pub(super) troubled: bool,
     /// Streams that are moving bytes.
     pub(super) busy: usize,
@@ -110,6 +114,8 @@ pub(super) enum Dial {
     Stranded,
     /// The agent has been silent for so long.
     Unheard(Duration),
+    /// Whatever came back waits for messages that have been missing for so long.
+    Delayed(Duration),
 }
 
 /// Whether the bytes that a stream sends first may be sent again through another stream.
@@ -282,6 +288,7 @@ impl Shared {
                 refused_last: false,
                 proven: false,
                 silent_since: None,
+                gap: None,
             }),
             wake: Notify::new(),
         }
@@ -310,6 +317,21 @@ impl State {
         }
     }
 
+    /// Something came in: notes whether received bytes wait for missing ones.
+    pub(super) fn note_gap(&mut self) {
+        if self.channel.has_gap() {
+            self.gap.get_or_insert_with(Instant::now);
+        } else {
+            self.gap = None;
+        }
+    }
+
+    /// For how long received bytes have been waiting for missing ones, if that is too long.
+    pub(super) fn long_gap(&self) -> Option<Duration> {
+        let gap = self.gap.map(|since| since.elapsed());
+        gap.filter(|gap| *gap >= GAP)
+    }
+
     /// Adds a stream that the multiplexer has just opened.
     pub(super) fn admit(&mut self, id: StreamId, endpoint: Endpoint, hello: Hello) {
         self.streams.insert(id, Slot::new(endpoint, hello));
@@ -323,7 +345,8 @@ impl State {
         let stuck = |since: Instant| now >= since + dial_timeout;
         Load {
             troubled: self.dials.waiting_since().is_some_and(stuck)
-                || self.streams.values().any(|slot| slot.unread >= LAGGING),
+                || self.streams.values().any(|slot| slot.unread >= LAGGING)
+                || self.long_gap().is_some(),
             busy: self.streams.values().filter(|s| s.is_busy(now)).count(),
             streams: self.streams.len(),
         }
@@ -458,6 +481,17 @@ impl State {
         for (id, slot) in &mut self.streams {
             if self.dials.is_pending(*id) && Some(*id) != stuck_at {
                 slot.fail_dial(Dial::Stranded);
+            }
+        }
+    }
+
+    /// Missing messages have held up everything for `gap`, and a dial shows no outcome for too long:
+    /// no new streams. Those whose dial can be made again elsewhere are told so.
+    pub(super) fn delay(&mut self, gap: Duration) {
+        self.retired = true;
+        for slot in self.streams.values_mut() {
+            if slot.dial == Dial::Pending && slot.hello == Hello::Repeatable {
+                slot.fail_dial(Dial::Delayed(gap));
             }
         }
     }

@@ -84,7 +84,7 @@ impl SsmStream {
     pub(super) fn was_dialled(&self) -> bool {
         let state = self.shared.lock();
         let slot = state.streams.get(&self.id);
-        slot.is_some_and(|slot| slot.dial != Dial::Stranded)
+        slot.is_some_and(|slot| !matches!(slot.dial, Dial::Stranded | Dial::Delayed(_)))
     }
 
     /// The end of a stream with nothing to read, or a place for the waker.
@@ -119,6 +119,10 @@ impl SsmStream {
                 bastion: self.bastion.to_string(),
             }),
             Dial::Unheard(after) => Some(TunnelError::AgentSilent {
+                bastion: self.bastion.to_string(),
+                after,
+            }),
+            Dial::Delayed(after) => Some(TunnelError::Delayed {
                 bastion: self.bastion.to_string(),
                 after,
             }),

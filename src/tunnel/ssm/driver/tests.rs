@@ -706,3 +706,37 @@ async fn an_agent_that_answers_nothing_is_left_and_the_path_is_kept() {
         "the path was never lost"
     );
 }
+
+/// The answer to a dial waits behind a message that is missing.
+#[tokio::test(start_paused = true)]
+async fn a_session_with_a_gap_is_the_last_resort_and_its_dials_move() {
+    let (mut peer, shared, _phase) = established().await;
+    let mut waiting = open(&shared);
+    let mut other = open_with(&shared, Hello::Irreplaceable);
+    let missing = peer.message(PayloadType::Output, &frame(2, b"answer"));
+    let later = peer.message(PayloadType::Output, &NOP);
+    peer.socket.send(later).await.unwrap();
+    let patience = Duration::from_secs(10);
+    let troubled = || shared.lock().load(patience).troubled;
+    tokio::time::sleep(Duration::from_millis(900)).await;
+    assert!(!troubled());
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(troubled());
+    let gap = shared.lock().long_gap().unwrap();
+    shared.lock().delay(gap);
+    let error = waiting.read_u8().await.unwrap_err();
+    let delayed = TunnelError::of(&error);
+    assert!(
+        matches!(delayed, Some(TunnelError::Delayed { bastion, .. }) if bastion == "i-1"),
+        "{error:?}"
+    );
+    let full = SsmStream::open(&shared, &Arc::from("i-1"), &endpoint(), Hello::Repeatable);
+    assert!(full.is_err(), "no new streams");
+    peer.socket.send(missing).await.unwrap();
+    let mut answer = frame(2, b"late");
+    answer[4] = 5;
+    let answer = peer.message(PayloadType::Output, &answer);
+    peer.socket.send(answer).await.unwrap();
+    assert_eq!(other.read_u8().await.unwrap(), b'l');
+    assert!(!troubled() && shared.lock().long_gap().is_none());
+}
