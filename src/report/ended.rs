@@ -34,7 +34,7 @@ pub(super) fn ended(cause: EndCause, reason: &str, about: Option<&About<'_>>) ->
             "the connection to the SSM service was lost, and the session has ended meanwhile",
         )
         .hint("Connect again: pgiam opens a new session. A session outlives a lost connection for as long as its idle timeout and your credentials last."),
-        EndCause::Agent | EndCause::Other => return in_words(cause, reason, about),
+        EndCause::Agent | EndCause::Other | EndCause::AtStart => return in_words(cause, reason, about),
     };
     with_words(said, reason)
 }
@@ -74,6 +74,8 @@ fn in_words(cause: EndCause, reason: &str, about: Option<&About<'_>>) -> Said {
     } else if cause == EndCause::Agent {
         Said::new(cause.id(), BROKEN, "the SSM agent on the bastion ended the session")
             .hint("Connect again: pgiam opens a new session. Agents do so when they restart, as for an update, or when the instance stops.")
+    } else if cause == EndCause::AtStart {
+        Said::new(cause.id(), BROKEN, "the SSM session was ended").hint("Connect again: pgiam opens a new session. It had just begun, so no time limit has ended it; the agent's log on the bastion may say more (/var/log/amazon/ssm/amazon-ssm-agent.log).")
     } else {
         Said::new(cause.id(), BROKEN, "the SSM session was ended").hint(format!(
             "Connect again: pgiam opens a new session. Idle timeout and maximum duration are set in {LIMITS}."

@@ -479,6 +479,9 @@ fn endings_are_told_apart() {
             "{cause:?}: an id of its own"
         );
     }
+    let at_start = said(&ended(EndCause::AtStart, "Something else."), &two);
+    assert!(!at_start.hint.clone().unwrap().contains("dle timeout"));
+    texts.push(shown("AtStart", &at_start));
     for words in [
         "----------ERROR-------\nEncountered error while initiating handshake. Handshake timed out. Please ensure that you have the latest version of the session manager plugin.",
         "----------ERROR-------\nEncountered error while initiating handshake. KMSEncryption failed on agent with status 2 error: AccessDeniedException",

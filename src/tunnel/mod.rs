@@ -411,6 +411,8 @@ pub enum EndCause {
     Agent,
     /// Something else; the words say what.
     Other,
+    /// The same, at the start of a session, which no time limit has ended.
+    AtStart,
 }
 
 impl EndCause {
@@ -423,7 +425,7 @@ impl EndCause {
             Self::Terminated => "ssm.terminated",
             Self::Gone => "ssm.gone",
             Self::Agent => "ssm.agent-ended",
-            Self::Other => "ssm.ended",
+            Self::Other | Self::AtStart => "ssm.ended",
         }
     }
 

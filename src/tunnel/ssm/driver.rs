@@ -606,7 +606,7 @@ impl Driver {
                 let after_s = silence.as_secs();
                 warn!(id = "ssm.agent-silent", bastion = %self.bastion, session_id = %self.session_id, after_s, "the SSM agent does not answer; new connections take other sessions");
                 let mut state = self.shared.lock();
-                state.unheard(silence, self.dial_timeout);
+                state.unheard(&self.bastion, silence, self.dial_timeout);
             }
             Verdict::Dead(silence) => {
                 return Err(TunnelError::ChannelLost {
@@ -637,7 +637,7 @@ impl Driver {
                 }
             }
             ssm_channel::Error::Closed { reason } => TunnelError::SessionEnded {
-                cause: ending::classify(&reason),
+                cause: ending::classify_at(&reason, self.epoch.elapsed()),
                 reason: ending::words(&reason),
             },
             other => TunnelError::Protocol {

@@ -4,6 +4,9 @@
 //! that somebody has seen, or that leave no doubt, get a name; all others stay [`EndCause::Other`],
 //! and the user sees the words themselves.
 
+use std::time::Duration;
+
+use super::state::EARLY;
 use crate::foreign_text::ForeignText;
 use crate::tunnel::EndCause;
 
@@ -46,6 +49,15 @@ pub(super) fn classify(text: &str) -> EndCause {
     }
 }
 
+/// The same for a session that has lasted for `age`: a limit of the account cannot have ended one
+/// that has only just begun, unless the words say so.
+pub(super) fn classify_at(text: &str, age: Duration) -> EndCause {
+    match classify(text) {
+        EndCause::Other if age < EARLY => EndCause::AtStart,
+        cause => cause,
+    }
+}
+
 /// The words in one line, and without the banner that the agent puts in front of its own.
 pub(super) fn words(text: &str) -> ForeignText {
     let words = text.trim_start_matches(BANNER);
@@ -61,6 +73,8 @@ const BANNER: fn(char) -> bool = |c| c == '-' || c.is_whitespace();
 /// `lookup NAME on SERVER: no such host`, `server misbehaving`, `i/o timeout`; without ` on SERVER`
 /// where the system's resolver was asked.
 ///
+/// Agents that put it in words of their own say "unable to resolve host NAME".
+///
 /// A lookup of another name is not meant where the agent says what it needed that for, as for the
 /// endpoints of AWS.
 pub(super) fn is_failed_lookup(text: &str, host: &str) -> bool {
@@ -74,7 +88,9 @@ pub(super) fn is_failed_lookup(text: &str, host: &str) -> bool {
         rest.is_empty() || rest.starts_with([' ', ':'])
     });
     let without_an_address = text.trim_end().ends_with("missing address");
-    names_it || words.starts_with("lookup ") || without_an_address
+    let cannot = "unable to resolve host";
+    let cannot = words.starts_with(cannot) || text.contains(&format!("{cannot} {host}"));
+    names_it || cannot || words.starts_with("lookup ") || without_an_address
 }
 
 #[cfg(test)]
@@ -106,6 +122,13 @@ mod tests {
                 "lookup elsewhere.internal on 10.0.0.2:53: no such host",
             ),
             (true, "dial tcp: missing address"),
+            (true, "Unable to resolve host HOST: \u{1b}[31m"),
+            (true, "Unable to resolve host elsewhere.internal"),
+            (true, "Port plugin failed: unable to resolve host HOST"),
+            (
+                false,
+                "Setting up data channel failed: unable to resolve host ssmmessages.amazonaws.com",
+            ),
             (
                 false,
                 "----------ERROR-------\nSetting up data channel with id me-0 failed: dial tcp: \
@@ -214,6 +237,13 @@ mod tests {
             ("The maximum number of sessions is reached", EndCause::Other),
         ] {
             assert_eq!(classify(text), cause, "{text:?}");
+            let young = classify_at(text, EARLY / 2);
+            let expected = match cause {
+                EndCause::Other => EndCause::AtStart,
+                cause => cause,
+            };
+            assert_eq!(young, expected, "{text:?}");
+            assert_eq!(classify_at(text, EARLY), cause, "{text:?}");
         }
     }
 }

@@ -27,10 +27,10 @@ const LOOK: Duration = Duration::from_millis(20);
 const PATIENCE: Duration = Duration::from_secs(8);
 /// How long no further session is asked for after AWS refused one: first, and at most. It doubles.
 const REFUSED_PAUSE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(120));
-/// How long no session is started after a bastion could not resolve the database's name: first, and
-/// at most. It doubles. The agent looks the name up once per session and ends the session with the
-/// error, so each attempt costs a session.
-const NAME_PAUSE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
+/// How long no session is started after one that was of no use at all: first, and at most. It
+/// doubles. Each attempt costs a session. The commonest reason is a name that the bastion cannot
+/// resolve: the agent looks it up once per session and ends the session with the error.
+const EARLY_PAUSE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
 /// The last session of a target stays this many times as long as the others.
 const LAST_STAYS: u32 = 3;
 /// How often, at most, idle sessions are looked for.
@@ -49,7 +49,7 @@ pub(super) struct Need {
     pub(super) brief: bool,
     /// Whether what it sends first may be sent again.
     pub(super) hello: Hello,
-    /// Another bastion may resolve a name that one could not: a session is started all the same.
+    /// Another bastion may do better than the one that failed: a session is started all the same.
     pub(super) elsewhere: bool,
 }
 
@@ -76,19 +76,19 @@ struct Sessions {
     standing: Option<(Instant, TunnelError)>,
     /// How long the last panic's answer stood.
     panic_pause: Option<Duration>,
-    /// A bastion could not resolve the database's name.
-    unresolved: Option<Unresolved>,
+    /// The last session that was of no use at all.
+    early: Option<Early>,
     /// Somebody looks for idle sessions.
     swept: bool,
     closed: bool,
     count: Count,
 }
 
-/// A name that a bastion could not resolve.
-struct Unresolved {
-    /// No session is started before this, for the sake of the name.
+/// A session that ended, or whose agent fell silent, before anything came back through it.
+struct Early {
+    /// No further session is started before this.
     until: Instant,
-    /// How long the pause was.
+    /// How long the pause was. None after a first failure that may be one of the moment.
     pause: Duration,
     error: TunnelError,
 }
@@ -179,7 +179,7 @@ impl Pool {
             Choice::Place(place) => self.take(&sessions.all[place], need),
             Choice::BetterFurther(place) => {
                 let refused = sessions.refused.is_some_and(|(until, _)| now < until)
-                    || sessions.is_unresolved(now).is_some();
+                    || sessions.fails_early(now).is_some();
                 let since = *could_share.get_or_insert(now);
                 if brief || refused || now >= since + PATIENCE {
                     self.take(&sessions.all[place], need)
@@ -360,9 +360,9 @@ impl Pool {
         }
     }
 
-    /// A stream is up: the name leads somewhere.
-    pub(super) fn resolved(&self) {
-        self.lock().unresolved = None;
+    /// A stream is up: sessions are of use.
+    pub(super) fn worked(&self) {
+        self.lock().early = None;
     }
 
     /// The sessions from before have an outdated address of the database: they end with their
@@ -397,25 +397,25 @@ impl Sessions {
     fn standings(&mut self, dial_timeout: Duration, not_before: Option<Instant>) -> Vec<Standing> {
         self.leave_silent_bastions();
         let mut standings = Vec::with_capacity(self.all.len());
-        let mut unresolved = None;
+        let mut early = None;
         let mut panicked = false;
         let count = &mut self.count;
         self.all.retain(|session| {
             let standing = session.standing(dial_timeout);
             let ended = standing == Standing::Ended;
+            early = session.count_early_failure().or(early.take());
             if ended {
                 count.ended += 1;
                 panicked |= session.panicked();
                 count.by_ended += session.totals();
-                unresolved = unresolved.take().or_else(|| session.failed_lookup());
             } else {
                 let old = not_before.is_some_and(|at| session.began() < at);
                 standings.push(if old { Standing::Leaving } else { standing });
             }
             !ended
         });
-        if let Some(error) = unresolved {
-            self.could_not_resolve(&error);
+        if let Some(error) = early {
+            self.failed_early(&error);
         }
         if panicked {
             // What has brought it about is most likely there with the next session, too.
@@ -436,11 +436,11 @@ impl Sessions {
         }
     }
 
-    /// Whether, and as whose fault, no session is started for the sake of the name.
-    fn is_unresolved(&self, now: Instant) -> Option<TunnelError> {
-        let unresolved = self.unresolved.as_ref();
-        let unresolved = unresolved.filter(|unresolved| now < unresolved.until);
-        unresolved.map(|unresolved| unresolved.error.clone())
+    /// Why no session is started after one that was of no use.
+    fn fails_early(&self, now: Instant) -> Option<TunnelError> {
+        let pauses = |early: &&Early| !early.pause.is_zero() && now < early.until;
+        let early = self.early.as_ref().filter(pauses);
+        early.map(|early| early.error.clone())
     }
 
     /// Why no session is started now. `elsewhere`: see [`Need`].
@@ -448,23 +448,27 @@ impl Sessions {
         let standing = self.standing.as_ref();
         let standing = standing.filter(|(until, _)| now < *until);
         let standing = standing.map(|(_, error)| error.clone());
-        standing.or_else(|| self.is_unresolved(now).filter(|_| !elsewhere))
+        standing.or_else(|| self.fails_early(now).filter(|_| !elsewhere))
     }
 
-    /// A session has ended because its bastion could not resolve the database's name. Several that
-    /// end during a pause are one failure.
-    fn could_not_resolve(&mut self, error: &TunnelError) {
+    /// A session was of no use. Several during a pause are one failure. A name that cannot be resolved
+    /// has a pause at once; after anything else one further attempt is free, as the agent may have been
+    /// restarted at this moment.
+    fn failed_early(&mut self, error: &TunnelError) {
         let now = Instant::now();
-        let (_, longest) = NAME_PAUSE;
-        let (until, pause) = match &self.unresolved {
+        let (_, longest) = EARLY_PAUSE;
+        let recent = self.early.as_ref();
+        let recent = recent.filter(|last| now < last.until + longest);
+        let (until, pause) = match recent {
             Some(last) if now < last.until => (last.until, last.pause),
+            None if !error.is_about_the_name() => (now, Duration::ZERO),
             last => {
-                let recent = last.as_ref().filter(|last| now < last.until + longest);
-                let pause = doubled(recent.map(|last| last.pause), NAME_PAUSE);
+                let last = last.map(|last| last.pause).filter(|pause| !pause.is_zero());
+                let pause = doubled(last, EARLY_PAUSE);
                 (now + pause, pause)
             }
         };
-        self.unresolved = Some(Unresolved {
+        self.early = Some(Early {
             until,
             pause,
             error: error.clone(),
@@ -482,7 +486,7 @@ impl Sessions {
             return;
         }
         if error.is_about_the_name() {
-            self.could_not_resolve(error);
+            self.failed_early(error);
         }
         if is_throttled(error) {
             self.standing = Some((Instant::now() + jitter(REFUSED_PAUSE.0), error.clone()));

@@ -143,11 +143,14 @@ impl Session {
         (state.proven, round_trip.unwrap_or_default())
     }
 
-    /// Why it ended, if the bastion could not resolve the database's name.
-    pub(super) fn failed_lookup(&self) -> Option<TunnelError> {
-        let state = self.shared.lock();
-        let end = state.end.as_ref().filter(|end| end.is_about_the_name());
-        end.cloned()
+    /// Whether it was of no use at all: it ended, or its agent fell silent, before anything came back.
+    pub(super) fn failed_early(&self) -> bool {
+        self.shared.lock().early_failure().is_some()
+    }
+
+    /// Why, the first time that this is asked.
+    pub(super) fn count_early_failure(&self) -> Option<TunnelError> {
+        self.shared.lock().count_early_failure()
     }
 
     /// Since when its agent has been silent although it owes an answer, if that is too long.

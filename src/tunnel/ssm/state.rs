@@ -42,6 +42,10 @@ const ANSWERING: Duration = Duration::from_millis(500);
 
 /// How long received bytes may wait for missing ones before new streams go elsewhere.
 const GAP: Duration = Duration::from_secs(1);
+/// A session that ends before this, and before anything came back through it, has failed. No limit of
+/// an account is shorter.
+pub(super) const EARLY: Duration = Duration::from_secs(60);
+
 /// Bytes per piece of a stream's backlog.
 const CHUNK: usize = 16 * 1024;
 
@@ -87,6 +91,11 @@ pub(super) struct State {
     pub(super) silent_since: Option<Instant>,
     /// Since when received bytes have been waiting for missing ones.
     gap: Option<Instant>,
+    created: Instant,
+    /// Why the session was of no use at all.
+    early_failure: Option<TunnelError>,
+    /// That was counted.
+    early_failure_counted: bool,
 }
 
 /// What a session carries, for the choice of the next stream's place.
@@ -289,6 +298,9 @@ impl Shared {
                 proven: false,
                 silent_since: None,
                 gap: None,
+                created: Instant::now(),
+                early_failure: None,
+                early_failure_counted: false,
             }),
             wake: Notify::new(),
         }
@@ -312,9 +324,39 @@ impl State {
     /// The session is over; only the first reason counts. Wakes everyone who waits.
     pub(super) fn end(&mut self, reason: TunnelError) {
         if self.end.is_none() {
+            if self.is_early(&reason) {
+                self.early_failure.get_or_insert_with(|| reason.clone());
+            }
             self.end = Some(reason);
             self.streams.values_mut().for_each(Slot::wake_all);
         }
+    }
+
+    /// Whether an end for this reason means that another session will fare no better: the bastion
+    /// cannot resolve the name, or nothing has come back and a dial was waiting, or the session had
+    /// just begun.
+    fn is_early(&self, reason: &TunnelError) -> bool {
+        let by_others = matches!(
+            reason,
+            TunnelError::SessionEnded { .. }
+                | TunnelError::ChannelLost { .. }
+                | TunnelError::Protocol { .. }
+        );
+        let dialling = self.dials.waiting_since().is_some();
+        let useless = !self.proven && (dialling || self.created.elapsed() < EARLY);
+        reason.is_about_the_name() || (by_others && useless)
+    }
+
+    /// Why the session was of no use at all, if it was not.
+    pub(super) fn early_failure(&self) -> Option<&TunnelError> {
+        self.early_failure.as_ref()
+    }
+
+    /// The same, once.
+    pub(super) fn count_early_failure(&mut self) -> Option<TunnelError> {
+        let failure = self.early_failure.as_ref()?;
+        let counted = std::mem::replace(&mut self.early_failure_counted, true);
+        (!counted).then(|| failure.clone())
     }
 
     /// Something came in: notes whether received bytes wait for missing ones.
@@ -499,9 +541,16 @@ impl State {
     /// The agent has been silent for so long although it owes an answer: no new streams. Those whose
     /// dial shows no outcome, and which can be made again elsewhere, are told so; the others too once
     /// `dial_timeout` has passed.
-    pub(super) fn unheard(&mut self, silence: Duration, dial_timeout: Duration) {
+    pub(super) fn unheard(&mut self, bastion: &str, silence: Duration, dial_timeout: Duration) {
         self.retired = true;
         self.silent_since = Instant::now().checked_sub(silence);
+        if !self.proven {
+            self.early_failure
+                .get_or_insert_with(|| TunnelError::AgentSilent {
+                    bastion: bastion.to_owned(),
+                    after: silence,
+                });
+        }
         for (id, slot) in &mut self.streams {
             let gives_up = slot.hello == Hello::Repeatable || silence >= dial_timeout;
             if slot.dial == Dial::Pending && self.dials.is_pending(*id) && gives_up {

@@ -116,8 +116,7 @@ impl SsmTransport {
                 continue;
             }
             moves += 1;
-            self.not_carried(&session, moves, error)?;
-            need.elsewhere = true;
+            need.elsewhere = self.not_carried(&session, moves, error)?;
         }
     }
 
@@ -146,17 +145,20 @@ impl SsmTransport {
         Ok(())
     }
 
-    /// The agent has not come to the dial, or the session is gone. `Ok`: another one may do.
+    /// The agent has not come to the dial, or the session is gone. `Ok`: another one may do, and
+    /// whether one should be started even if sessions have failed lately.
     fn not_carried(
         &self,
         session: &Session,
         moves: u32,
         error: TunnelError,
-    ) -> Result<(), TunnelError> {
-        let of_bastion = matches!(
-            error,
-            TunnelError::NameNotResolved { .. } | TunnelError::AgentSilent { .. }
-        );
+    ) -> Result<bool, TunnelError> {
+        let early = session.failed_early();
+        let of_bastion = early
+            || matches!(
+                error,
+                TunnelError::NameNotResolved { .. } | TunnelError::AgentSilent { .. }
+            );
         if of_bastion {
             self.starter.dial_failed(session.bastion());
         }
@@ -169,7 +171,7 @@ impl SsmTransport {
             Some(standing) if moves > 1 => Err(standing),
             _ => {
                 info!(reason = %error, "moving to another session");
-                Ok(())
+                Ok(!early || self.starter.has_other_bastions())
             }
         }
     }
@@ -250,7 +252,7 @@ impl SsmTransport {
     /// A stream is up. When it took a fresh session, the older ones have outdated names.
     fn dial_worked(&self, session: &Session, not_before: Option<Instant>) {
         self.starter.dial_worked(session.bastion());
-        self.pool.resolved();
+        self.pool.worked();
         *self.fresh_failure() = None;
         if let Some(not_before) = not_before {
             self.pool.retire_older(not_before);

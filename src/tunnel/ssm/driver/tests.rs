@@ -707,6 +707,50 @@ async fn an_agent_that_answers_nothing_is_left_and_the_path_is_kept() {
     );
 }
 
+/// The service ends the session with these words.
+async fn close(peer: &mut Peer, words: &str) {
+    let id = peer.ids.next_id();
+    let payload = (
+        PayloadType::None,
+        Bytes::from(format!("{{\"Output\":\"{words}\"}}")),
+    );
+    let mut message = AgentMessage::data(
+        MessageType::OutputStreamData,
+        SequenceNumber::FIRST,
+        id,
+        0,
+        payload,
+    );
+    message.message_type = MessageType::ChannelClosed;
+    let message = Message::Binary(message.encode());
+    peer.socket.send(message).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_ends_before_anything_came_back_has_failed() {
+    for answered in [false, true] {
+        let (mut peer, shared, mut phase) = established().await;
+        let mut stream = open(&shared);
+        if answered {
+            let answer = peer.message(PayloadType::Output, &frame(2, b"answer"));
+            peer.socket.send(answer).await.unwrap();
+            stream.read_u8().await.unwrap();
+        }
+        close(&mut peer, "Something new").await;
+        let ended = |phase: &Phase| matches!(phase, Phase::Ended(_));
+        phase.wait_for(ended).await.unwrap();
+        let mut state = shared.lock();
+        assert_eq!(state.early_failure().is_none(), answered);
+        if !answered {
+            let Some(TunnelError::SessionEnded { cause, .. }) = state.count_early_failure() else {
+                panic!("{:?}", state.end);
+            };
+            assert_eq!(cause, EndCause::AtStart);
+        }
+        assert!(state.count_early_failure().is_none(), "counted once");
+    }
+}
+
 /// The answer to a dial waits behind a message that is missing.
 #[tokio::test(start_paused = true)]
 async fn a_session_with_a_gap_is_the_last_resort_and_its_dials_move() {

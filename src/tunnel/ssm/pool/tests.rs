@@ -6,8 +6,8 @@ use tempfile::TempDir;
 use super::*;
 use crate::aws::{AwsContext, AwsOptions};
 use crate::config::{File, Layer, Via};
-use crate::tunnel::Transport;
 use crate::tunnel::ssm::supervisor::SsmTransport;
+use crate::tunnel::{EndCause, Transport};
 
 const NEED: Need = Need {
     not_before: None,
@@ -103,4 +103,44 @@ async fn a_start_that_is_cancelled_is_a_failure_and_no_reason_to_start_again() {
     let error = pool.open(NEED).await.err().unwrap();
     assert!(matches!(error, TunnelError::Internal(_)), "{error}");
     assert_eq!(attempts.load(SeqCst), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn sessions_that_are_of_no_use_are_started_with_growing_pauses() {
+    let ended = |words: &str| TunnelError::SessionEnded {
+        cause: EndCause::AtStart,
+        reason: words.into(),
+    };
+    let mut sessions = Sessions::default();
+    // Time between the failures at which a session could be started again.
+    let mut pauses = Vec::new();
+    for _ in 0..7 {
+        sessions.failed_early(&ended("first"));
+        let failed = Instant::now();
+        while sessions.may_not_start(false, Instant::now()).is_some() {
+            // Those that end during a pause are the same failure.
+            sessions.failed_early(&ended("beside"));
+            assert!(sessions.may_not_start(true, Instant::now()).is_none());
+            sleep(Duration::from_secs(1)).await;
+        }
+        pauses.push(failed.elapsed().as_secs());
+    }
+    assert_eq!(pauses, [0, 5, 10, 20, 40, 60, 60]);
+    sleep(Duration::from_secs(61)).await;
+    sessions.failed_early(&ended("much later"));
+    assert!(sessions.may_not_start(false, Instant::now()).is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_that_is_unknown_has_a_pause_at_once() {
+    let unknown = TunnelError::NameNotResolved {
+        bastion: "i-1".to_owned(),
+        endpoint: format!("{HOST}:5432").parse().unwrap(),
+        reason: "no such host".into(),
+    };
+    let mut sessions = Sessions::default();
+    sessions.failed_early(&unknown);
+    assert!(sessions.may_not_start(false, Instant::now()).is_some());
+    sleep(Duration::from_secs(5)).await;
+    assert!(sessions.may_not_start(false, Instant::now()).is_none());
 }
