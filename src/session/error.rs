@@ -325,6 +325,7 @@ impl SessionError {
                     | T::HandshakeTimeout { .. }
                     | T::Proxy { .. }
                     | T::Stranded { .. }
+                    | T::Delayed { .. }
                     | T::AgentSilent { .. }
                     | T::SessionEnded { .. }
             )
