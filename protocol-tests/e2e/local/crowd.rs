@@ -107,7 +107,7 @@ async fn other_users_idle_connections_do_not_delay_the_owner() {
     eventually("some are told", || refusals(&world).first().cloned()).await;
     assert!(refusals(&world).len() <= IDLE / 2);
     let more = world.proxy.wait_log(
-        "more than 64 connections within a second are refused; closing the others without an answer",
+        "too many connections are refused at a time; closing the others without an answer",
         PATIENCE,
     );
     assert!(more.await.is_some());
