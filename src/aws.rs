@@ -1,8 +1,11 @@
 //! Everything that is asked of AWS with one identity: credentials, region, clients, trust.
 
+pub mod alias;
+pub mod api_error;
 pub(crate) mod calls;
 mod chain;
 mod clock;
+pub mod discover;
 mod endpoints;
 mod error;
 mod files;
@@ -11,11 +14,11 @@ mod identity;
 mod limit;
 mod metadata;
 pub(crate) mod pages;
-pub mod partition;
 mod process;
 mod profile;
 pub mod query;
 mod source;
+pub mod token;
 mod trust;
 mod valid;
 mod words;
@@ -50,7 +53,7 @@ pub use source::Source;
 pub use valid::Malformed;
 pub(crate) use words::{bad_answer, in_words};
 
-use crate::kept::{Clock, Kept, Lease, system_clock};
+use crate::base::single_flight::{Clock, Kept, Lease, system_clock};
 use trust::Trust;
 
 /// How long the way to credentials may take. SSO and STS answer in a second; an external

@@ -24,9 +24,9 @@ use serde_json::{Value, json};
 use thiserror::Error;
 use tokio::time::timeout;
 
+use crate::aws::discover::Database;
 use crate::aws::{AwsContext, Identity};
 use crate::config::{Auth, ConfigError, Endpoint, Plan, Via};
-use crate::discover::Database;
 use crate::session::trial::{Dialled, Secured, Trial};
 use crate::session::{Contexts, SetupError, Slot};
 pub use outcome::{Outcome, Verdict};

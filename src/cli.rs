@@ -3,8 +3,11 @@
 mod args;
 mod end;
 mod examples;
+pub mod exit;
+pub mod logging;
 mod serve;
 mod switches;
+pub mod terminal;
 #[cfg(test)]
 mod tests;
 mod tools;
@@ -27,7 +30,8 @@ pub use tools::{
     WaitArgs,
 };
 
-use crate::{environment, local_password};
+use crate::base::environment;
+use crate::local_password;
 
 /// Local PostgreSQL proxy: log in to private RDS and Aurora databases with your AWS identity.
 #[derive(Debug, Parser)]

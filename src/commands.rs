@@ -23,10 +23,10 @@ use anyhow::Context;
 use connection_test::TestFailed;
 use tracing::{debug, info, warn};
 
+use crate::base::environment;
+use crate::cli::exit;
 use crate::cli::{Cli, Command, DatabaseArgs, ProgramArgs};
 use crate::config::{ConfigError, File, Plan};
-use crate::environment;
-use crate::exit;
 use crate::platform::descriptors::Raised;
 use crate::platform::{self, descriptors};
 use crate::server::BindError;

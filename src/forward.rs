@@ -22,6 +22,7 @@ use tracing::{Instrument, debug, info, info_span};
 
 use crate::admission::{Admitted, Entrance, Guard, Listening, Refusal, Refused, Verdict};
 use crate::aws::{AwsContext, AwsOptions};
+use crate::base::error_text::plain;
 use crate::config::{Listen, Target, Via};
 use crate::observe::{Listed, LiveConnection, Newcomer, Observed, View, Watched};
 use crate::platform::descriptors;
@@ -29,7 +30,7 @@ use crate::report;
 use crate::server::{self, Running};
 use crate::tunnel::direct::Direct;
 use crate::tunnel::ssm::supervisor::SsmTransport;
-use crate::tunnel::{Transport, TunnelError, plain};
+use crate::tunnel::{Transport, TunnelError};
 use copy::{Copied, End, copy, copy_half_closing};
 
 /// What Unix keeps for programs of the system; others are refused these ports.

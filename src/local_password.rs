@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-use crate::environment::{VariableError, origin_hint, without_line_break};
+use crate::base::environment::{VariableError, origin_hint, without_line_break};
+use crate::base::redacted::Redacted;
 use crate::platform::permissions::{self, PathError, Role};
-use crate::secret::Redacted;
 
 /// The environment variable that may hold it.
 pub const VARIABLE: &str = "PGIAM_LOCAL_PASSWORD";

@@ -5,8 +5,11 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
+use pgiam::base::crash;
+use pgiam::cli::logging;
+use pgiam::base::quote;
 use pgiam::cli::{Cli, Command};
-use pgiam::{commands, crash, logging, terminal};
+use pgiam::commands;
 
 #[cfg(target_env = "musl")]
 #[global_allocator]
@@ -23,11 +26,11 @@ fn main() -> ExitCode {
         Err(error) => {
             // The only place that writes a failure to the terminal; nothing can be done when even
             // that fails.
-            let said = pgiam::tunnel::causes(error.as_ref());
+            let said = pgiam::base::error_text::causes(error.as_ref());
             _ = writeln!(
                 std::io::stderr(),
                 "pgiam: {}",
-                terminal::clean(said.trim_end())
+                quote::clean(said.trim_end())
             );
             ExitCode::from(commands::exit_code(&command, &error))
         }

@@ -34,13 +34,14 @@ use pg_handshake::{ClientError, ErrorReply, SqlState, Startup};
 use tracing::{info, warn};
 
 use crate::aws::calls::CREDENTIALS_STEP;
+use crate::aws::token::TokenRequest;
 use crate::aws::{ClockOffset, Identity};
+use crate::base::error_text::plain;
+use crate::base::foreign_text::visible;
 use crate::config::{Endpoint, Target, Via};
-use crate::foreign_text::visible;
 use crate::observe::Failure;
 use crate::session::SessionError;
-use crate::token::TokenRequest;
-use crate::tunnel::{TunnelError, plain};
+use crate::tunnel::TunnelError;
 pub use discovery::explain_lookup;
 pub use explain::{
     Explanation, explain, explain_clock, explain_credentials, explain_iam_off, explain_status,
@@ -286,7 +287,7 @@ impl Report {
             reply: None,
             not_ready: false,
             sqlstate: String::new(),
-            message: crate::tunnel::chain(error).into_string(),
+            message: crate::base::error_text::chain(error).into_string(),
             detail: None,
             hint: None,
             level: Level::Info,

@@ -9,8 +9,8 @@ use bytes::Bytes;
 use pg_handshake::{Startup, StartupError};
 use thiserror::Error;
 
+use crate::base::foreign_text::ForeignText;
 use crate::config::{Auth, EndpointKind, Target};
-use crate::foreign_text::ForeignText;
 
 /// What a listener offers.
 #[derive(Clone, Copy, Debug)]

@@ -27,7 +27,7 @@ use bytes::Bytes;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-use crate::secret::Redacted;
+use crate::base::redacted::Redacted;
 use message::Flag;
 
 /// The mechanism without channel binding.

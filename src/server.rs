@@ -14,9 +14,10 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use crate::admission::{Entrance, Listens, Verdict};
+use crate::base::stream::Stream;
 use crate::observe::{Listed, Watched};
 use crate::session::{self, Entry, Proxy, Rooms, Slot};
-use crate::tunnel::{Stream, Transport};
+use crate::tunnel::Transport;
 pub use bind::{BindError, ListenAt, Listener, Wanted, bind};
 use bind::{Door, doors};
 pub(crate) use bind::{loopback, socket};

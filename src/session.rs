@@ -33,13 +33,15 @@ use tokio::time::{Instant, timeout};
 use tracing::{Instrument, Span, debug, field, info, info_span, warn};
 
 use crate::admission::{Admitted, Arrival, Refused};
+use crate::base::error_text::plain;
+use crate::base::stream::{Duplex, Stream};
 use crate::cancel::Registration;
 use crate::config::{Auth, Target};
 use crate::observe::LiveConnection;
 use crate::report::{self, Evidence};
 use crate::route::{self, Fallback, Offer, Routed};
 use crate::splice::{self, EndedBy, First};
-use crate::tunnel::{Duplex, Readiness, Stream, plain};
+use crate::tunnel::Readiness;
 
 pub use error::SessionError;
 use greet::{Greeted, Local, Standing};

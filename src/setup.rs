@@ -10,9 +10,9 @@ pub mod terraform;
 #[cfg(test)]
 mod tests;
 
-use crate::aws::partition::Partition;
+use crate::base::partition::Partition;
+use crate::base::quote;
 use crate::config::{Auth, Endpoint, EndpointKind, Plan, Via, Wanted};
-use crate::quote;
 
 use gaps::Gaps;
 

@@ -13,8 +13,8 @@ use pg_handshake::{ASKS_FOR_READY, Follower, READY_FOR_QUERY};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
+use crate::base::stream::Duplex;
 use crate::observe::Traffic;
-use crate::tunnel::Duplex;
 
 /// Copy buffer per direction: a full TLS record (16 KiB of plaintext) fits, so one read never
 /// splits one.

@@ -6,7 +6,7 @@ use hyper::{Method, StatusCode};
 
 use super::Context;
 use super::document::Process;
-use crate::foreign_text::visible_json;
+use crate::base::foreign_text::visible_json;
 use crate::observe::{Observed, Phase, View};
 
 const TEXT: &str = "text/plain; charset=utf-8";

@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep_until};
 use tracing::debug;
 
 use super::{Admitted, Arrival, Guard, Refusal, Refused};
-use crate::jitter::doubled;
+use crate::base::jitter::doubled;
 #[cfg(unix)]
 use crate::platform::descriptors;
 use crate::platform::socket::UnixSocket;

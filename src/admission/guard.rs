@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use super::{Arrival, Refusal};
-use crate::flood::{Flood, Flow};
+use crate::base::flood::{Flood, Flow};
 use crate::platform::descriptors;
 use crate::platform::peer::{self, Owner, OwnerLookup};
 

@@ -23,7 +23,7 @@ use aws_types::sdk_config::SharedHttpClient;
 
 use tokio::time::Instant;
 
-use crate::kept::Clock;
+use crate::base::single_flight::Clock;
 
 /// An answer that was longer on its way tells nothing: the machine slept meanwhile, or its clock
 /// was set, and the header's time may be of before or after. What AWS tolerates is minutes.

@@ -14,8 +14,8 @@ use aws_smithy_types::error::ErrorMetadata;
 use super::limit::TooLong;
 use super::profile::Plan;
 use super::{ClockOffset, Keys, Malformed, WrongEra};
-use crate::background::Stopped;
-use crate::foreign_text::ForeignText;
+use crate::base::background::Stopped;
+use crate::base::foreign_text::ForeignText;
 
 /// A cause that several waiting connections can share.
 pub type Cause = Arc<dyn Error + Send + Sync>;

@@ -18,9 +18,9 @@ use tracing::debug;
 
 use super::AwsOptions;
 use super::valid::{self, Malformed};
-use crate::foreign_text::visible;
+use crate::base::foreign_text::visible;
+use crate::base::redacted::Redacted;
 use crate::platform::permissions::{self, Role};
-use crate::secret::Redacted;
 
 /// Largest file that is read. Configurations of large organisations have some hundred kilobytes.
 const LARGEST: u64 = 16 * 1024 * 1024;

@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 
 use super::{AwsContext, error, in_words};
-use crate::foreign_text::ForeignText;
+use crate::base::foreign_text::ForeignText;
 
 /// How long an error message may be delayed by the question.
 const DEADLINE: Duration = Duration::from_secs(2);

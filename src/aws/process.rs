@@ -18,8 +18,8 @@ use tokio::process::Child;
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
+use crate::base::redacted::STARS;
 use crate::platform::process_group::{EndOnDrop, shell};
-use crate::secret::STARS;
 
 /// Bytes of standard output: credentials have a few kilobytes, session tokens included.
 const MOST_OUTPUT: usize = 64 << 10;

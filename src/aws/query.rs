@@ -17,11 +17,11 @@ use url::Url;
 use url::form_urlencoded::Serializer;
 
 use super::calls::{Late, within};
-use super::partition::Partition;
 use super::{AwsContext, CredentialsError, Keys, endpoints, http, refused_keys};
-use crate::foreign_text::ForeignText;
-use crate::jitter::jitter;
-use crate::tunnel::ApiAnswer;
+use crate::aws::api_error::ApiAnswer;
+use crate::base::foreign_text::ForeignText;
+use crate::base::jitter::jitter;
+use crate::base::partition::Partition;
 use send::{Answer, Failed, Request};
 
 /// How long a call may take, a second attempt included.

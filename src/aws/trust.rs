@@ -13,7 +13,7 @@ use rustls::RootCertStore;
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 
 use super::{CredentialsError, files};
-use crate::foreign_text::ForeignText;
+use crate::base::foreign_text::ForeignText;
 
 /// The trust of one context: the same roots for the SDK's HTTPS and for the WebSocket.
 #[derive(Clone, Debug)]

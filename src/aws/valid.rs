@@ -14,7 +14,7 @@ use aws_credential_types::provider::error::CredentialsError as SdkError;
 use aws_smithy_types::retry::{RetryConfig, RetryMode};
 
 use super::CredentialsError;
-use crate::secret::remember;
+use crate::base::redacted::remember;
 
 /// The longest value that is passed on: session tokens have some kilobytes, and AWS does not take
 /// headers of more than 16 KB in all.

@@ -7,7 +7,7 @@ use aws_smithy_runtime_api::client::result::SdkError;
 
 use super::http;
 use super::limit::TooLong;
-use crate::foreign_text::ForeignText;
+use crate::base::foreign_text::ForeignText;
 
 /// Links of an error chain that name a type of the SDK's and nothing else (aws-smithy-runtime-api,
 /// `result.rs` and `orchestrator/error.rs`; aws-credential-types, `error.rs`; the services'
@@ -48,7 +48,7 @@ pub(crate) fn in_words(error: &(dyn Error + 'static)) -> ForeignText {
     for link in std::iter::successors(Some(error), |link| (**link).source()) {
         let text = one_line(&link.to_string());
         let text = without_request(&text).to_owned();
-        let text = crate::tls::words::translated(text, link);
+        let text = crate::base::tls_words::translated(text, link);
         let known = said.iter().any(|before| before.contains(&text));
         if text.is_empty() || known || is_empty(&text) {
             continue;

@@ -3,8 +3,8 @@
 use ssm_channel::AgentVersion;
 
 use super::{Check, Outcome, Verdict};
+use crate::aws::discover;
 use crate::config::{Bastion, Via};
-use crate::discover;
 use crate::session::{Rooms, SessionError};
 use crate::tunnel::{Carrier, CarrierState};
 

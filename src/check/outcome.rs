@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::foreign_text::ForeignText;
+use crate::base::foreign_text::ForeignText;
 use crate::report::Explanation;
 
 /// How a step went.

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use roxmltree::{Document, Node};
 
 use super::{Check, Outcome};
-use crate::aws::partition::Partition;
 use crate::aws::query::{Query, QueryError};
+use crate::base::partition::Partition;
 use crate::config::{Endpoint, EndpointKind};
 use crate::session::Rooms;
 

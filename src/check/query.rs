@@ -10,9 +10,10 @@ use thiserror::Error;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout};
 
-use crate::foreign_text::ForeignText;
+use crate::base::error_text::plain;
+use crate::base::foreign_text::ForeignText;
+use crate::base::stream::Stream;
 use crate::session::trial::Session;
-use crate::tunnel::{Stream, plain};
 
 /// Type byte and length word.
 const HEADER: usize = 5;

@@ -3,9 +3,9 @@
 use std::fmt::Write as _;
 
 use super::{Outcome, Taken, Verdict};
+use crate::base::quote::printable;
+use crate::cli::terminal::{BAD, DIM, GOOD, HEADING, WARNING, styled};
 use crate::config::Plan;
-use crate::quote::printable;
-use crate::terminal::{BAD, DIM, GOOD, HEADING, WARNING, styled};
 
 /// Columns of mark and name.
 const LEFT: usize = 2 + NAME;

@@ -5,8 +5,9 @@ use std::time::{Duration, SystemTime};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::{Check, Outcome};
+use crate::aws::discover;
+use crate::aws::discover::{Database, DiscoverError, Kind};
 use crate::config::{Auth, EndpointKind};
-use crate::discover::{self, Database, DiscoverError, Kind};
 use crate::report;
 use crate::session::Rooms;
 use crate::tls::roots::rds_roots;

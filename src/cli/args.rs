@@ -158,7 +158,7 @@ pub struct ProgramArgs {
         long,
         env = "PGIAM_LOG",
         value_name = "FILTER",
-        value_parser = crate::logging::filter,
+        value_parser = crate::cli::logging::filter,
         help_heading = PROGRAM
     )]
     pub log: Option<String>,

@@ -4,9 +4,9 @@ use std::io;
 
 use clap::error::{ContextKind, ContextValue};
 
-use crate::exit;
-use crate::foreign_text::ForeignText;
-use crate::terminal;
+use crate::base::foreign_text::ForeignText;
+use crate::cli::exit;
+use crate::cli::terminal;
 
 /// Writes what clap has to say, and returns the exit code. Help that cannot be written is a failure.
 pub(super) fn of(error: clap::Error) -> i32 {
@@ -65,8 +65,8 @@ fn safe(mut error: clap::Error) -> clap::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::foreign_text::is_invisible;
     use crate::cli::Cli;
-    use crate::foreign_text::is_invisible;
 
     fn said(words: &[&str]) -> String {
         let words = [&["pgiam"], words].concat();

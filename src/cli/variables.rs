@@ -12,7 +12,7 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Command};
 
 use super::switches;
-use crate::environment::VariableError;
+use crate::base::environment::VariableError;
 
 /// What was typed and set.
 pub(super) struct Given {

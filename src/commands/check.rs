@@ -3,12 +3,13 @@
 use anyhow::Context;
 
 use super::plan;
+use crate::base::foreign_text::visible_json;
 use crate::check::{self, Check, CheckError, Event};
 use crate::cli::CheckArgs;
-use crate::exit;
-use crate::foreign_text::visible_json;
+use crate::cli::exit;
+use crate::cli::terminal;
+use crate::cli::terminal::Progress;
 use crate::platform::StopSignals;
-use crate::terminal::{self, Progress};
 
 /// Checks one target; 0 when nothing has failed, else 1.
 ///

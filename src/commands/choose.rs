@@ -9,13 +9,15 @@ use tokio::task::spawn_blocking;
 use tracing::debug;
 
 use crate::aws::AwsContext;
+use crate::aws::discover;
+use crate::aws::discover::{Candidate, Database, DiscoverError, NotLocated, Ranked};
+use crate::base::error_text::chain;
+use crate::base::quote::printable;
+use crate::cli::terminal;
+use crate::cli::terminal::Progress;
 use crate::config::{Auth, Bastion, ConfigError, Endpoint, Plan, SsmSettings, Target, Via};
-use crate::discover::{self, Candidate, Database, DiscoverError, NotLocated, Ranked};
-use crate::quote::printable;
 use crate::report::{self, Explanation};
 use crate::session::{Contexts, Slot};
-use crate::terminal::{self, Progress};
-use crate::tunnel::chain;
 
 /// How often an answer that is none is asked for again.
 const ATTEMPTS: usize = 3;
@@ -315,8 +317,8 @@ fn pick(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::aws::discover::tests::Account;
     use crate::config::{File, Layer};
-    use crate::discover::tests::Account;
 
     fn picked(typed: &str, options: usize) -> (Option<usize>, String) {
         let options: Vec<String> = (0..options).map(|n| format!("i-{n}")).collect();

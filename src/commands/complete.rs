@@ -4,8 +4,8 @@ use std::fs;
 
 use anyhow::Context;
 
+use crate::cli::terminal;
 use crate::cli::{Cli, CompletionsArgs, ManArgs};
-use crate::terminal;
 
 /// Prints the completions of a shell.
 ///

@@ -14,8 +14,8 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 
+use crate::base::quote::{dotnet, dsn, path, percent, shell};
 use crate::local_password;
-use crate::quote::{dotnet, dsn, path, percent, shell};
 
 /// Variables of libpq that would lead a client elsewhere, or make it insist on what a local
 /// connection does not have (PostgreSQL docs, "Environment Variables").

@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 
+use crate::aws::discover::{Database, Missing, Survey};
+use crate::base::suggest::did_you_mean;
 use crate::cli::InitArgs;
-use crate::discover::{Database, Missing, Survey};
-use crate::nearest::did_you_mean;
-use crate::terminal;
+use crate::cli::terminal;
 
 /// Where the file goes when nothing is said: where it is looked for first.
 const FILE: &str = "pgiam.toml";

@@ -7,15 +7,17 @@ use anyhow::{Context, anyhow};
 use serde_json::{Value, json};
 
 use super::choose::in_words;
+use crate::aws::discover;
+use crate::aws::discover::{Database, DiscoverError, Missing, Node, Survey};
 use crate::aws::{AwsContext, AwsOptions};
+use crate::base::error_text::chain;
+use crate::base::foreign_text::visible_json;
+use crate::base::quote::printable;
 use crate::cli::ListArgs;
+use crate::cli::terminal;
+use crate::cli::terminal::{BAD, DIM, GOOD, HEADING, Progress, Table, WARNING, styled};
 use crate::config::Endpoint;
-use crate::discover::{self, Database, DiscoverError, Missing, Node, Survey};
-use crate::foreign_text::visible_json;
-use crate::quote::printable;
 use crate::report;
-use crate::terminal::{self, BAD, DIM, GOOD, HEADING, Progress, Table, WARNING, styled};
-use crate::tunnel::chain;
 
 /// Most columns for the name of a node, which nobody has to type.
 const NODE_NAME: usize = 18;
@@ -226,8 +228,8 @@ fn unseen(text: &mut String, calls: Vec<&Missing>) {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::discover::Kind;
-    use crate::tunnel::ApiAnswer;
+    use crate::aws::api_error::ApiAnswer;
+    use crate::aws::discover::Kind;
 
     fn db(kind: Kind, identifier: &str, engine: &str) -> Database {
         let host = format!("{identifier}.cluster-abc.eu-central-1.rds.amazonaws.com");

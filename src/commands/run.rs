@@ -19,15 +19,15 @@ use super::connection_string::{ConnectionString, MISLEADING};
 use super::first::{self, First};
 use super::serve::state_dir;
 use crate::admin::{Admin, AdminOptions, Controls, Kind};
+use crate::base::quote::shell;
 use crate::cli::RunArgs;
+use crate::cli::exit;
+use crate::cli::terminal::Progress;
 use crate::config::{Serve, SocketDir};
-use crate::exit;
 use crate::platform::descriptors::{ForChildren, Raised};
 use crate::platform::{self, ForwardedSignals};
-use crate::quote::shell;
 use crate::server::{self, ListenAt, Server};
 use crate::session::{Contexts, Proxy, Slot};
-use crate::terminal::Progress;
 use crate::tunnel::ssm::leftovers;
 
 /// POSIX has no other number for it.
@@ -199,7 +199,7 @@ impl Tunnel {
             ("PGDATABASE", "--database", std::env::var("PGDATABASE").ok()),
         ];
         for replaced in replaced(&variables, inherited) {
-            crate::terminal::tell(replaced)?;
+            crate::cli::terminal::tell(replaced)?;
         }
         command.envs(variables);
         let spawned = {
@@ -215,7 +215,7 @@ impl Tunnel {
                     _ => exit::CANNOT_RUN,
                 };
                 // The exit code says it, too, where nobody can be told.
-                _ = crate::terminal::tell(format_args!("pgiam: cannot run {name}: {error}"));
+                _ = crate::cli::terminal::tell(format_args!("pgiam: cannot run {name}: {error}"));
                 return Ok(code);
             }
         };

@@ -16,17 +16,17 @@ use super::connection_string::client_host;
 use super::connection_test;
 use super::reload::{Asked, Changes, Configured, serving};
 use crate::admin::{Admin, AdminOptions, Controls, Kind};
+use crate::base::environment;
+use crate::base::foreign_text::visible;
+use crate::base::quote::shell;
 use crate::cli::ServeArgs;
+use crate::cli::terminal::Progress;
 use crate::config::{ConfigError, Serve};
-use crate::environment;
-use crate::foreign_text::visible;
 use crate::local_password;
 use crate::platform::{self, HangUp, StopSignals, service};
-use crate::quote::shell;
 use crate::scram::Verifier;
 use crate::server::{self, ListenAt, Row, Server};
 use crate::session::{self, Contexts, Proxy, Slot};
-use crate::terminal::Progress;
 use crate::tunnel::ssm::leftovers;
 
 /// How long lookups, credentials and `warm` tunnels may keep the ready lines waiting.
@@ -211,7 +211,7 @@ fn some<T>(works: Vec<T>, failed: Vec<anyhow::Error>) -> anyhow::Result<(Vec<T>,
 
 /// A target that cannot be served does not keep the others from it. Returns why it cannot.
 pub(super) fn say_left_out(error: &anyhow::Error) -> String {
-    let reason = crate::tunnel::causes(error.as_ref());
+    let reason = crate::base::error_text::causes(error.as_ref());
     let reason = reason.trim_end();
     error!(reason, "a target is left out; the others are served");
     reason.to_owned()

@@ -7,19 +7,21 @@ use anyhow::Context;
 use tokio::time::timeout;
 use tracing::debug;
 
-use crate::alias::Aliases;
+use crate::aws::alias::Aliases;
+use crate::aws::discover;
+use crate::aws::discover::{Database, DiscoverError};
 use crate::aws::{AwsContext, AwsOptions, Keys};
+use crate::base::foreign_text::visible;
+use crate::cli::terminal;
+use crate::cli::terminal::Progress;
 use crate::cli::{OneTarget, ProgramArgs, SetupArgs, SetupCommand};
 use crate::config::{Auth, ConfigError, Endpoint, EndpointKind, Plan};
-use crate::discover::{self, Database, DiscoverError};
-use crate::foreign_text::visible;
 use crate::report::explain_credentials;
 use crate::setup::cloudformation::cloudformation;
 use crate::setup::policy::policy;
 use crate::setup::sql::sql;
 use crate::setup::terraform::terraform;
 use crate::setup::{Artefact, Facts, Principal};
-use crate::terminal::{self, Progress};
 
 /// How long each question may take. What has no answer by then is left open in what is printed.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -182,7 +184,7 @@ async fn session_key(aws: &AwsContext, region: &str) -> Option<String> {
         Ok(Ok(answer)) => answer,
         Ok(Err(error)) => {
             debug!(
-                reason = &*crate::tunnel::chain(&error),
+                reason = &*crate::base::error_text::chain(&error),
                 "the preferences of sessions cannot be read"
             );
             return None;

@@ -12,7 +12,7 @@
 
 use super::choose::SettleError;
 use crate::aws::CredentialsError;
-use crate::discover::DiscoverError;
+use crate::aws::discover::DiscoverError;
 
 /// What becomes of an error by waiting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,11 +82,11 @@ mod tests {
     use super::super::connection_test::TestFailed;
     use super::*;
     use crate::admin::AdminError;
+    use crate::aws::api_error::ApiAnswer;
     use crate::config::{ConfigError, Db};
     use crate::forward::ListenError;
     use crate::local_password::LocalPasswordError;
     use crate::server::{BindError, Wanted};
-    use crate::tunnel::ApiAnswer;
 
     fn credentials() -> Vec<(CredentialsError, Outlook)> {
         use CredentialsError as E;

@@ -13,11 +13,12 @@ use super::serve::state_dir;
 use crate::admin::Kind;
 use crate::admin::client::{self, AskError};
 use crate::admin::document::Process;
+use crate::base::foreign_text::visible_json;
+use crate::cli::exit;
+use crate::cli::terminal;
+use crate::cli::terminal::Progress;
 use crate::cli::{StatusArgs, StopArgs, WaitArgs};
-use crate::exit;
-use crate::foreign_text::visible_json;
 use crate::platform::socket::control::{Found, is_alive};
-use crate::terminal::{self, Progress};
 
 /// How often `wait` and `stop` look.
 const LOOK: Duration = Duration::from_millis(50);

@@ -10,15 +10,16 @@ use aws_smithy_types::date_time::Format;
 use serde::Serialize;
 use zeroize::Zeroizing;
 
-use crate::alias::Aliases;
+use crate::aws::alias::Aliases;
+use crate::aws::discover;
+use crate::aws::token;
+use crate::aws::token::{TokenProvider, TokenRequest};
 use crate::aws::{AwsContext, AwsOptions};
 use crate::cli::TokenArgs;
+use crate::cli::terminal;
 use crate::config::{Auth, Endpoint, Plan};
-use crate::discover;
 use crate::report::{About, explain};
 use crate::session::SessionError;
-use crate::terminal;
-use crate::token::{self, TokenProvider, TokenRequest};
 
 /// Prints it. Nothing is sent to the database.
 ///

@@ -3,9 +3,9 @@
 use anyhow::{Context, bail};
 
 use super::connection_string::{ConnectionString, client_host};
+use crate::cli::terminal;
 use crate::cli::{UrlArgs, UrlForm};
 use crate::config::{File, Layer, Plan, Serve};
-use crate::terminal;
 
 /// Prints it.
 ///

@@ -27,7 +27,7 @@ pub enum Bastion {
         /// Its value.
         value: String,
     },
-    /// Whichever suits the database best: see [`discover`](crate::discover).
+    /// Whichever suits the database best: see [`discover`](crate::aws::discover).
     Auto,
 }
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use crate::environment::{name_of, origin_hint};
-use crate::foreign_text::visible;
+use crate::base::environment::{name_of, origin_hint};
+use crate::base::foreign_text::visible;
 use crate::platform::permissions::PathError;
 
 /// Why the configuration cannot be used. Every message names the key and the remedy.

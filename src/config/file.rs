@@ -13,7 +13,7 @@ use tracing::warn;
 use super::plan::flaw_of_name;
 use super::toml_words::in_words;
 use super::{ConfigError, Plan, ServeLayer, WrittenBastion, encoding, expand_home, forms};
-use crate::nearest::nearest;
+use crate::base::suggest::nearest;
 use crate::platform::permissions::{self, PathError, Role};
 
 /// The longest file that is read, in bytes: thousands of targets.

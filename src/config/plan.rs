@@ -10,7 +10,7 @@ use super::{
     ConfigError, DEFAULT_CONNECT_TIMEOUT, DEFAULT_LOCAL_PORT, DEFAULT_UPSTREAM_PORT, Endpoint,
     LoginSettings, Target, Via,
 };
-use crate::foreign_text::is_invisible;
+use crate::base::foreign_text::is_invisible;
 
 /// What an identifier has behind it that means the readers of a cluster.
 const READER: &str = ":reader";

@@ -8,7 +8,7 @@ use super::file::Layer;
 use super::{
     ConfigError, DEFAULT_DIAL_TIMEOUT, DEFAULT_IDLE_TIMEOUT, DEFAULT_SESSIONS, MAX_SESSIONS,
 };
-use crate::nearest::did_you_mean;
+use crate::base::suggest::did_you_mean;
 
 /// How the bytes reach the database.
 #[derive(Clone, Debug, PartialEq, Eq)]

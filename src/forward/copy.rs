@@ -18,9 +18,10 @@ use tokio::io::AsyncReadExt;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::base::stream::Duplex;
 use crate::observe::Traffic;
 use crate::splice::{self, Pump, Stop, UNANSWERED};
-use crate::tunnel::{Duplex, TunnelError};
+use crate::tunnel::TunnelError;
 
 /// A client that has closed after the last answer is most likely gone, not waiting: its end is
 /// passed on when nothing more has come for this long. Several round trips of a slow tunnel, and

@@ -4,8 +4,9 @@ use std::net::Ipv4Addr;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
+use crate::base::stream::{BoxFuture, Stream};
 use crate::config::{File, Layer, WrittenBastion};
-use crate::tunnel::{BoxFuture, Readiness, Stream};
+use crate::tunnel::Readiness;
 
 fn target(port: u16) -> Target {
     let flags = Layer {

@@ -8,7 +8,7 @@ use prometheus_client::metrics::counter::Counter;
 use tokio::time::Instant;
 
 use super::Observed;
-use crate::foreign_text::ForeignText;
+use crate::base::foreign_text::ForeignText;
 
 /// Most characters that are kept of what a client calls itself; PostgreSQL keeps 63 bytes.
 const LONGEST_NAME: usize = 63;

@@ -17,7 +17,7 @@ use thiserror::Error;
 
 use self::open::failed;
 pub use self::open::{Dir, contents, examine, open, read};
-use crate::quote;
+use crate::base::quote;
 
 /// What a path is to us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

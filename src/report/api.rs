@@ -2,8 +2,9 @@
 
 use super::aws::{of_profile, partition, rejected, renew};
 use super::{About, CANNOT_CONNECT, NOT_AUTHORIZED, REJECTED, Said, THROTTLED};
+use crate::aws::api_error::ApiAnswer;
 use crate::config::Via;
-use crate::tunnel::{ApiAnswer, ApiRefusal};
+use crate::tunnel::ApiRefusal;
 
 /// AWS's own document for a forward to a host behind the node.
 const DOCUMENT: &str = "AWS-StartPortForwardingSessionToRemoteHost";

@@ -2,11 +2,11 @@
 
 use super::{CANNOT_CONNECT, CONFIGURATION, INTERNAL, NOT_AUTHORIZED, Said, THROTTLED, sentence};
 use crate::aws::is_about_the_network;
-use crate::aws::partition::Partition;
+use crate::aws::token::TokenError;
 use crate::aws::{ClockOffset, CredentialsError, Late, LateKind, Malformed, in_words};
-use crate::background::Stopped;
-use crate::token::TokenError;
-use crate::tunnel::chain;
+use crate::base::background::Stopped;
+use crate::base::error_text::chain;
+use crate::base::partition::Partition;
 
 pub(super) fn credentials(error: &CredentialsError) -> Said {
     let said = |id, state, hint: String| Said::new(id, state, error.to_string()).hint(hint);
@@ -81,7 +81,7 @@ fn correct(malformed: &Malformed) -> String {
 
 /// A fault of this program, or of a library in it.
 pub(super) fn internal(_stopped: &Stopped, message: String) -> Said {
-    Said::new(crate::crash::ID, INTERNAL, message).hint(
+    Said::new(crate::base::crash::ID, INTERNAL, message).hint(
         "Please report it, with the line of pgiam's log that has the same identifier. pgiam tries again after a pause.",
     )
 }

@@ -8,9 +8,9 @@ use super::{
     About, BROKEN, CANNOT_CONNECT, CONFIGURATION, Level, NOT_AUTHORIZED, NOT_SUPPORTED, REJECTED,
     Report, Said, evidence, role, sentence,
 };
-use crate::alias::AliasError;
+use crate::aws::alias::AliasError;
+use crate::base::foreign_text::ForeignText;
 use crate::config::Auth;
-use crate::foreign_text::ForeignText;
 use crate::tls::upstream::UpstreamTlsError;
 
 /// What to do about a connection that breaks while it is being made.

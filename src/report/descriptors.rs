@@ -23,7 +23,7 @@ pub(super) fn behind(error: &(dyn Error + 'static)) -> Option<Said> {
         }
         cause = error.source();
     }
-    let text = crate::tunnel::chain(error);
+    let text = crate::base::error_text::chain(error);
     let [process, system] = WRITTEN.map(|written| cfg!(unix) && text.contains(written));
     match (process, system) {
         (true, _) => Some(exhausted(descriptors::limit())),

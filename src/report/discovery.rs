@@ -8,11 +8,11 @@ use super::{
     Said, THROTTLED, api,
 };
 use crate::aws::Keys;
+use crate::aws::api_error::ApiAnswer;
+use crate::aws::discover::DiscoverError;
 use crate::aws::query::throttles;
 use crate::aws::refused_keys;
 use crate::config::Db;
-use crate::discover::DiscoverError;
-use crate::tunnel::ApiAnswer;
 
 /// What does without any lookup.
 const INSTEAD: &str =

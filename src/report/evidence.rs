@@ -7,8 +7,8 @@ use aws_smithy_types::date_time::Format;
 
 use super::{About, Evidence};
 use crate::aws::ClockOffset;
+use crate::aws::token::TokenRequest;
 use crate::config::EndpointKind;
-use crate::token::TokenRequest;
 
 /// What the token was signed for and until when it is good; `None` when none was made.
 pub(super) fn token(about: &About<'_>) -> Option<String> {

@@ -3,9 +3,9 @@
 use super::aws::{SET_CLOCK, credentials, profile_option};
 use super::database::turn_iam_on;
 use super::{About, CANNOT_CONNECT, NOT_AUTHORIZED, Said, before_login};
+use crate::aws::discover::{Database, Kind};
 use crate::aws::{ClockOffset, CredentialsError};
-use crate::discover::{Database, Kind};
-use crate::foreign_text::visible;
+use crate::base::foreign_text::visible;
 use crate::session::SessionError;
 
 /// What went wrong and what to do about it, in the words that a client of the target would get.

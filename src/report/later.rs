@@ -8,12 +8,13 @@ use super::{
     shutting_down, too_many, tunnel, unknown, waited_for,
 };
 use crate::admission::Refusal;
+use crate::base::error_text::plain;
+use crate::base::foreign_text::visible;
 use crate::config::{EndpointKind, Target};
-use crate::foreign_text::visible;
 use crate::forward::ForwardError;
 use crate::observe::Failure;
 use crate::splice::{EndedBy, SessionEnd};
-use crate::tunnel::{TunnelError, plain};
+use crate::tunnel::TunnelError;
 
 /// What to do about a session that was lost, when there is nothing better to say.
 pub(super) const RECONNECT: &str = "Reconnect: pgiam opens a new tunnel when it has to.";

@@ -7,8 +7,8 @@ use super::database::quote_identifier;
 use super::refused::login_refused;
 use super::words::{Remedy, known};
 use super::{About, Level, NOT_NOW, Report, with_id};
+use crate::base::foreign_text::ForeignText;
 use crate::config::Auth;
-use crate::foreign_text::ForeignText;
 
 /// What is added to the server's words.
 pub(super) struct Added {

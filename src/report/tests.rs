@@ -15,11 +15,12 @@ use super::later::{RECONNECT, forward};
 use super::*;
 use crate::admission::Refusal;
 use crate::aws::CredentialsError;
+use crate::aws::api_error::ApiAnswer;
 use crate::config::{File, Layer};
 use crate::forward::ForwardError;
 use crate::splice::{EndedBy, SessionEnd};
 use crate::tls::upstream::UpstreamTlsError;
-use crate::tunnel::{ApiAnswer, ApiRefusal, DirectFailure, EndCause};
+use crate::tunnel::{ApiRefusal, DirectFailure, EndCause};
 
 const HOST: &str = "orders.cluster-abc.eu-central-1.rds.amazonaws.com";
 const TASK: &str =
@@ -470,7 +471,7 @@ fn endings_are_told_apart() {
             words.is_empty(),
             "{cause:?}: the service's own words, if it has any"
         );
-        let shown_words = crate::foreign_text::visible(words);
+        let shown_words = crate::base::foreign_text::visible(words);
         assert!(shown_words.ends_with(&detail), "{cause:?}: {detail}");
         texts.push(shown(&format!("{cause:?}"), &said));
         assert_eq!(
@@ -797,13 +798,13 @@ fn what_others_say_is_safe_in_every_field() {
             .flatten()
         {
             assert!(
-                !text.contains(crate::foreign_text::is_invisible),
+                !text.contains(crate::base::foreign_text::is_invisible),
                 "{text:?}"
             );
         }
         let own = !matches!(error, SessionError::Upstream(_));
         let reply = String::from_utf8_lossy(report.reply.as_ref().unwrap()).into_owned();
-        let acts = |c: char| crate::foreign_text::is_invisible(c) && c != '\0';
+        let acts = |c: char| crate::base::foreign_text::is_invisible(c) && c != '\0';
         // The frame's length word is no text.
         assert!(!own || !reply[5..].contains(acts), "{reply:?}");
     }

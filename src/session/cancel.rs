@@ -11,8 +11,8 @@ use tracing::{Span, info, warn};
 
 use super::login::{Opened, Server, next_event, open, secure};
 use super::{Entry, Proxy, Rooms, SessionError};
+use crate::base::stream::Stream;
 use crate::splice;
-use crate::tunnel::Stream;
 
 /// A CancelRequest goes out and the server closes; it never answers.
 const CANCEL_DEADLINE: Duration = Duration::from_secs(10);
@@ -52,7 +52,7 @@ async fn send(proxy: &Proxy, rooms: &Rooms, key: &CancelKey) {
         Ok(Ok(())) => info!(pid, "cancel request delivered"),
         Ok(Err(error)) => warn!(
             pid,
-            reason = &*crate::tunnel::chain(&error),
+            reason = &*crate::base::error_text::chain(&error),
             "cancel request not delivered"
         ),
         Err(_) => warn!(

@@ -14,12 +14,12 @@ use super::passthrough::passthrough;
 use super::waiting::{IDENTITY, LOOKUP};
 use super::{Rooms, Session, SessionError, is_probe, millis};
 use crate::aws::Identity;
+use crate::aws::token::{Token, TokenRequest};
+use crate::base::jitter::jitter;
 use crate::config::{Endpoint, EndpointKind, Target};
-use crate::jitter::jitter;
 use crate::observe::TokenSource;
 use crate::report::Evidence;
 use crate::route::{Fallback, Routed};
-use crate::token::{Token, TokenRequest};
 use crate::tunnel::{Readiness, TunnelError};
 
 /// About how long to wait before another token is tried: RDS refuses with the same words what IAM had

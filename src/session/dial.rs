@@ -15,7 +15,8 @@ use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
-use crate::tunnel::{BoxFuture, Stream, Transport, TunnelError};
+use crate::base::stream::{BoxFuture, Stream};
+use crate::tunnel::{Transport, TunnelError};
 
 /// A stream that is dialled with the first bytes written to it. A dial that fails shows as an
 /// [`io::Error`] that carries the [`TunnelError`], see [`TunnelError::of`].

@@ -10,15 +10,15 @@ use thiserror::Error;
 
 use super::rooms::SetupError;
 use crate::admission::Refusal;
-use crate::alias::AliasError;
 use crate::aws::CredentialsError;
-use crate::background::Stopped;
+use crate::aws::alias::AliasError;
+use crate::aws::discover::{DiscoverError, NotLocated};
+use crate::aws::token::TokenError;
+use crate::base::background::Stopped;
 use crate::config::{ConfigError, EndpointKind};
-use crate::discover::{DiscoverError, NotLocated};
 use crate::route::RouteError;
 use crate::scram::ScramError;
 use crate::tls::upstream::UpstreamTlsError;
-use crate::token::TokenError;
 use crate::tunnel::{Readiness, TunnelError};
 
 /// Why a connection did not become a session.

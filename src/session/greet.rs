@@ -13,8 +13,8 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::{READ, SessionError, write_all};
+use crate::base::stream::Stream;
 use crate::splice::TERMINATE;
-use crate::tunnel::Stream;
 
 /// The connection to a client that has not got its session yet.
 pub(super) struct Local {

@@ -15,9 +15,10 @@ use super::dial::DialOnRead;
 use super::known::Known;
 use super::waiting::Waiting;
 use super::{READ, Rooms, SessionError, Timings, millis, write_all};
+use crate::aws::token::Token;
+use crate::base::stream::Stream;
 use crate::config::Endpoint;
-use crate::token::Token;
-use crate::tunnel::{Stream, TunnelError};
+use crate::tunnel::TunnelError;
 
 /// What a server may say between AuthenticationOk and ReadyForQuery.
 const GREETING_BYTES: usize = 1024 * 1024;

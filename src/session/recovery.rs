@@ -12,8 +12,8 @@ use tracing::{info, warn};
 use super::probe::Reached;
 use super::trial::{Outcome, Trial};
 use super::{Proxy, Rooms, SessionError, Slot};
+use crate::base::jitter::jitter;
 use crate::config::{Auth, Via};
-use crate::jitter::jitter;
 use crate::report::{self, About, Explanation};
 
 /// After how long a target that cannot be reached is tried again: first, and at most. It doubles.

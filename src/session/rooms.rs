@@ -20,17 +20,18 @@ use super::limits::Places;
 use super::probe::LastFailure;
 use super::recovery::Recovering;
 use crate::admission::{Arrival, Guard};
-use crate::alias::Aliases;
 use crate::aws::AwsContext;
+use crate::aws::alias::Aliases;
 use crate::aws::calls::CREDENTIALS_STEP;
+use crate::aws::token;
+use crate::aws::token::TokenProvider;
+use crate::base::flood::{Flood, Flow};
 use crate::cancel::CancelKeys;
 use crate::config::{Auth, Endpoint, Plan, Serve, Target, Via};
-use crate::flood::{Flood, Flow};
 use crate::observe::Observed;
 use crate::scram::Verifier;
 use crate::tls::local::{self, Kept, LocalTlsError};
 use crate::tls::upstream::{TrustError, UpstreamTls};
-use crate::token::{self, TokenProvider};
 use crate::tunnel::Transport;
 use crate::tunnel::direct::Direct;
 use crate::tunnel::ssm::supervisor::SsmTransport;
@@ -221,7 +222,7 @@ pub enum SetupError {
     /// The trust roots.
     #[error(
         "target \"{target}\": {source}{}",
-        crate::environment::origin_hint("ca_file")
+        crate::base::environment::origin_hint("ca_file")
     )]
     Trust {
         /// The target.

@@ -12,15 +12,17 @@ use tracing::{debug, info};
 use super::recovery::NotReady;
 use super::rooms::{Rooms, SetupError};
 use super::{Proxy, SessionError};
+use crate::aws::discover;
+use crate::aws::discover::{DiscoverError, NotLocated};
 use crate::aws::{AwsContext, AwsOptions};
-use crate::background::Stopped;
+use crate::base::background::Stopped;
+use crate::base::error_text::chain;
+use crate::base::jitter::jitter;
+use crate::base::single_flight::{Kept, Lease, system_clock};
 use crate::config::{ConfigError, Plan, Target};
-use crate::discover::{self, DiscoverError, NotLocated};
-use crate::jitter::jitter;
-use crate::kept::{Kept, Lease, system_clock};
 use crate::report;
 use crate::route::{self, RouteError};
-use crate::tunnel::{Readiness, chain};
+use crate::tunnel::Readiness;
 
 /// How long a failed lookup answers those that come after it: a pool that tries again at once must
 /// not become a stream of calls to AWS.

@@ -18,11 +18,12 @@ use super::login::{
 use super::waiting::Waiting;
 use super::{Rooms, SessionError, Timings};
 use crate::aws::{AwsContext, Identity};
+use crate::base::stream::Stream;
 use crate::config::{Auth, Endpoint};
 use crate::platform;
 use crate::report::{self, About, Evidence, Explanation};
 use crate::route::{self, Offer, Routed};
-use crate::tunnel::{Carrier, Stream};
+use crate::tunnel::Carrier;
 
 impl Rooms {
     /// The AWS identity of the target.

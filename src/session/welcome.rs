@@ -10,7 +10,7 @@ use super::greet::{Greeted, Local, Standing, greet};
 use super::probe::turned_away;
 use super::{Entry, Proxy, SessionError, local_login};
 use crate::admission::{Admitted, Refusal, Refused};
-use crate::tunnel::Stream;
+use crate::base::stream::Stream;
 
 /// How long a client that is not served may take for its startup packet, to which the refusal is the
 /// answer.

@@ -1,8 +1,8 @@
 //! A bastion as a CloudFormation template: `bastion.yaml` with what is known filled in.
 
 use super::{Artefact, Facts};
+use crate::base::quote;
 use crate::config::{EndpointKind, Via};
-use crate::quote;
 
 /// The template. Lines `@default:NAME@` become the default of a parameter, or nothing.
 const TEMPLATE: &str = include_str!("bastion.yaml");

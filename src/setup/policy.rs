@@ -7,8 +7,8 @@ use serde::Serialize;
 
 use super::gaps::Gaps;
 use super::{Artefact, Facts, MARK, Principal};
+use crate::aws::token::dsql;
 use crate::config::{Auth, Bastion, Endpoint, EndpointKind, SsmSettings, Via};
-use crate::token::dsql;
 
 /// AWS's own document for a forward to a host behind the node.
 const DOCUMENT: &str = "AWS-StartPortForwardingSessionToRemoteHost";

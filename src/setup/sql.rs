@@ -2,8 +2,8 @@
 
 use super::gaps::{Gaps, PREFIX};
 use super::{Artefact, Facts, Principal};
+use crate::base::quote::{comment, identifier, literal};
 use crate::config::{Auth, EndpointKind};
-use crate::quote::{comment, identifier, literal};
 
 /// The database that every DSQL cluster has, and its only one.
 const DSQL_DATABASE: &str = "postgres";
@@ -172,7 +172,7 @@ fn dsql(facts: &Facts, role: &str, gaps: &mut Gaps) -> (String, Vec<String>) {
             format!(
                 "aws iam get-role{} --role-name {} --query Role.Arn --output text",
                 facts.options(),
-                crate::quote::shell(name)
+                crate::base::quote::shell(name)
             ),
         ),
         Principal::Unknown => gaps.open(

@@ -2,7 +2,7 @@
 
 use super::cloudformation::{key_arn, port, surroundings, way_out};
 use super::{Artefact, Facts};
-use crate::quote;
+use crate::base::quote;
 
 /// The configuration. Lines `@default:NAME@` become the default of a variable, or nothing.
 const TEMPLATE: &str = include_str!("bastion.tf");

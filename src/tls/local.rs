@@ -18,10 +18,10 @@ use thiserror::Error;
 use x509_parser::prelude::{FromDer, X509Certificate};
 use zeroize::Zeroizing;
 
-use crate::environment::origin_hint;
+use crate::base::environment::origin_hint;
+use crate::base::quote;
 use crate::platform;
 use crate::platform::permissions::{Dir, PathError, Role};
-use crate::quote;
 
 /// Sub-directory of the state directory; it appears whole or not at all.
 const DIR: &str = "local-tls";

@@ -11,7 +11,6 @@ mod guess;
 pub mod local;
 pub mod roots;
 pub mod upstream;
-pub(crate) mod words;
 
 /// The one crypto library of the program, named explicitly so that nothing depends on a process-wide
 /// default.

@@ -22,10 +22,12 @@ use tokio_rustls::client::TlsStream;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use super::guess::Guessing;
-use super::{roots, words};
-use crate::foreign_text::ForeignText;
+use super::roots;
+use crate::base::error_text::chain;
+use crate::base::foreign_text::ForeignText;
+use crate::base::stream::Stream;
+use crate::base::tls_words;
 use crate::platform::permissions::{self, PathError, Role};
-use crate::tunnel::{Stream, chain};
 
 /// The longest CA file that is read, in bytes: the bundles of all operating systems are far below 1 MiB.
 const LONGEST_CA_FILE: u64 = 8 << 20;
@@ -262,7 +264,7 @@ fn describe(
             not_before: leaf.validity().not_before.to_string(),
             not_after: leaf.validity().not_after.to_string(),
         },
-        other => UpstreamTlsError::Certificate(words::of_certificate(other).into()),
+        other => UpstreamTlsError::Certificate(tls_words::of_certificate(other).into()),
     }
 }
 
@@ -306,5 +308,5 @@ fn explain(error: io::Error) -> UpstreamTlsError {
     {
         return refusal.clone();
     }
-    UpstreamTlsError::Handshake(words::in_words(tls).into())
+    UpstreamTlsError::Handshake(tls_words::in_words(tls).into())
 }

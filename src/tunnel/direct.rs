@@ -14,7 +14,8 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
-use super::{BoxFuture, Readiness, Stream, Transport, TunnelError};
+use super::{Readiness, Transport, TunnelError};
+use crate::base::stream::{BoxFuture, Stream};
 use crate::config::Endpoint;
 
 /// Silence after which the kernel probes a TCP peer. Well below the 350 s after which AWS network

@@ -72,6 +72,9 @@ async fn it_is_no_targets_port() {
     assert!(said.contains("exit status: 2"), "{said}");
     let reason = format!("hub_port = {port} is the port of target \"orders\", too");
     assert!(said.contains(&reason), "{said}");
-    assert!(said.contains("hint: give one of them another port"), "{said}");
+    assert!(
+        said.contains("hint: give one of them another port"),
+        "{said}"
+    );
     world.stop().await;
 }

@@ -14,10 +14,11 @@ use aws_smithy_types::timeout::TimeoutConfig;
 use roxmltree::{Document, Node};
 
 use super::{Place, Query, QueryError, throttles};
+use crate::aws::api_error::ApiAnswer;
 use crate::aws::http::{TOO_MANY_REQUESTS, no_code};
 use crate::aws::{ClockOffset, ClockWatch, bad_answer, in_words, signable};
-use crate::foreign_text::ForeignText;
-use crate::tunnel::{ApiAnswer, chain};
+use crate::base::error_text::chain;
+use crate::base::foreign_text::ForeignText;
 
 const CONTENT_TYPE: &str = "application/x-www-form-urlencoded; charset=utf-8";
 /// What AWS's logs know us by, as the SDK would tell them its own name.

@@ -3,9 +3,9 @@
 use std::collections::HashSet;
 use std::fmt::Write as _;
 
+use crate::aws::discover::{Candidate, Database, Kind, Ranked, Survey};
+use crate::base::quote::printable;
 use crate::config::{DEFAULT_LOCAL_PORT, DEFAULT_UPSTREAM_PORT, Endpoint};
-use crate::discover::{Candidate, Database, Kind, Ranked, Survey};
-use crate::quote::printable;
 
 /// Most bastions that are named as alternatives.
 const MOST_OTHERS: usize = 4;

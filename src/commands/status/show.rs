@@ -6,8 +6,8 @@ use std::io::IsTerminal;
 
 use super::short;
 use crate::admin::document::{Client, Failure, Process, Session, Target};
-use crate::quote::printable;
-use crate::terminal::{BAD, DIM, GOOD, HEADING, Table, WARNING, styled};
+use crate::base::quote::printable;
+use crate::cli::terminal::{BAD, DIM, GOOD, HEADING, Table, WARNING, styled};
 
 /// Bytes a second of each connection, by process and connection id.
 pub(super) type Rates = HashMap<(u32, u64), f64>;

@@ -11,10 +11,10 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use super::show::{self, Rates};
 use super::{none_answers, running};
 use crate::admin::document::Process;
-use crate::exit;
-use crate::foreign_text::visible_json;
+use crate::base::foreign_text::visible_json;
+use crate::cli::exit;
+use crate::cli::terminal;
 use crate::platform::StopSignals;
-use crate::terminal;
 
 /// How often it is shown anew.
 const EVERY: Duration = Duration::from_secs(1);

@@ -6,8 +6,8 @@ use std::time::{Duration, SystemTime};
 use pg_handshake::{AuthMethod, ProtocolVersion, ServerError, Startup, UpstreamError};
 
 use super::*;
-use crate::alias::AliasError;
 use crate::aws::Keys;
+use crate::aws::alias::AliasError;
 use crate::route::RouteError;
 use crate::scram::ScramError;
 use crate::tls::upstream::UpstreamTlsError;

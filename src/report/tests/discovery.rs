@@ -2,8 +2,8 @@
 
 use super::answers::printed;
 use super::*;
+use crate::aws::discover::DiscoverError;
 use crate::config::Db;
-use crate::discover::DiscoverError;
 
 fn orders(reader: bool) -> Db {
     let identifier = "ordres".to_owned();

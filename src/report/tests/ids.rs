@@ -5,11 +5,11 @@ use pg_handshake::{PasswordError, StartupError};
 use super::answers::{from_server, printed};
 use super::*;
 use crate::aws::Cause;
-use crate::background::Stopped;
+use crate::aws::token::TokenError;
+use crate::base::background::Stopped;
 use crate::route::RouteError;
 use crate::scram::ScramError;
 use crate::tls::upstream::UpstreamTlsError;
-use crate::token::TokenError;
 
 /// Nobody can read about these: the client is gone, or has not begun to speak the protocol.
 const SILENT: [&str; 4] = [

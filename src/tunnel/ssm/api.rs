@@ -15,14 +15,15 @@ use ssm_channel::Token;
 use tracing::debug;
 
 use super::proxy::Proxies;
+use crate::aws::api_error::ApiAnswer;
 use crate::aws::calls;
+use crate::aws::discover::is_id;
 use crate::aws::http::{TOO_MANY_REQUESTS, no_code};
-use crate::aws::partition::Partition;
 use crate::aws::{ClockOffset, CredentialsError, Keys, bad_answer, in_words, refused_keys};
+use crate::base::partition::Partition;
+use crate::base::redacted::remember_token;
 use crate::config::Endpoint;
-use crate::discover::is_id;
-use crate::secret::remember_token;
-use crate::tunnel::{ApiAnswer, ApiRefusal, TunnelError};
+use crate::tunnel::{ApiRefusal, TunnelError};
 
 /// The document that forwards to a host behind the managed node.
 const DOCUMENT: &str = "AWS-StartPortForwardingSessionToRemoteHost";

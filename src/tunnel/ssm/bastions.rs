@@ -203,7 +203,8 @@ pub(super) fn should_try_next(error: &TunnelError) -> bool {
 mod tests {
     use super::*;
     use crate::aws::AwsOptions;
-    use crate::tunnel::{ApiAnswer, EndCause};
+    use crate::aws::api_error::ApiAnswer;
+    use crate::tunnel::EndCause;
 
     fn ids(list: &[&str]) -> Vec<String> {
         list.iter().map(|&id| id.to_owned()).collect()

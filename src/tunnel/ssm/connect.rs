@@ -21,8 +21,10 @@ use url::Url;
 use super::proxy::{self, Proxies};
 use super::socket::WebSocket;
 use crate::aws::{ClockWatch, difference, signable};
-use crate::foreign_text::ForeignText;
-use crate::tunnel::{Stream, TunnelError, chain};
+use crate::base::error_text::chain;
+use crate::base::foreign_text::ForeignText;
+use crate::base::stream::Stream;
+use crate::tunnel::TunnelError;
 
 /// The service name in the signature's scope.
 const SERVICE: &str = "ssmmessages";

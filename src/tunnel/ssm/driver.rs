@@ -52,12 +52,14 @@ use super::ending;
 use super::leftovers::Record;
 use super::socket::{self, Ready, Socket, WebSocket};
 use super::state::{SEND_BUFFER, Shared, State};
-use crate::background;
+use crate::base::background;
+use crate::base::error_text::{chain, plain};
+use crate::base::flood::{Flood, Flow};
+use crate::base::foreign_text::ForeignText;
+use crate::base::single_flight::Clock;
+use crate::base::stream::BoxFuture;
 use crate::config::Endpoint;
-use crate::flood::{Flood, Flow};
-use crate::foreign_text::ForeignText;
-use crate::kept::Clock;
-use crate::tunnel::{BoxFuture, EndCause, TunnelError, chain, plain};
+use crate::tunnel::{EndCause, TunnelError};
 
 /// How long the goodbye may wait for the agent's acknowledgements.
 const GOODBYE_DEADLINE: Duration = Duration::from_secs(2);

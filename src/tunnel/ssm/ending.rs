@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use super::state::EARLY;
-use crate::foreign_text::ForeignText;
+use crate::base::foreign_text::ForeignText;
 use crate::tunnel::EndCause;
 
 /// The agent's side gave up: its plugin failed, its worker died, it could not open its own end. The

@@ -4,7 +4,7 @@
 use url::{Host, Url};
 
 use crate::aws::Endpoints;
-use crate::aws::partition::Partition;
+use crate::base::partition::Partition;
 use crate::tunnel::TunnelError;
 
 /// The gateway's name in front of the region.

@@ -15,9 +15,10 @@ use super::session::Session;
 use super::start::{Starter, is_throttled};
 use super::state::Hello;
 use super::stream::{NotOpened, SsmStream};
-use crate::background::{self, Stopped};
+use crate::base::background;
+use crate::base::background::Stopped;
+use crate::base::jitter::{doubled, jitter};
 use crate::config::{Endpoint, SsmSettings};
-use crate::jitter::{doubled, jitter};
 use crate::tunnel::{Readiness, SessionStats, TunnelError, TunnelStats, TunnelTotals};
 
 /// How often a waiting connection looks whether a session has become quiet.

@@ -13,7 +13,9 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use crate::tunnel::{Stream, TunnelError, chain, direct, plain};
+use crate::base::error_text::{chain, plain};
+use crate::base::stream::Stream;
+use crate::tunnel::{TunnelError, direct};
 
 /// The largest answer to CONNECT that we read: the SDK's HTTP client has the same limit.
 const LARGEST_HEAD: usize = 8 * 1024;

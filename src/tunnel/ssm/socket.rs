@@ -14,7 +14,7 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tracing::trace;
 
-use crate::tunnel::Stream;
+use crate::base::stream::Stream;
 
 /// A WebSocket whose upgrade is done.
 pub(super) type WebSocket = WebSocketStream<Stream>;

@@ -24,9 +24,9 @@ use super::state::Shared;
 use super::{api, connect, datakey, endpoint, leftovers};
 use crate::aws::calls::{CREDENTIALS_STEP, within};
 use crate::aws::{AwsContext, ClockWatch, Endpoints};
+use crate::base::jitter::jitter;
+use crate::base::single_flight::system_clock;
 use crate::config::{Endpoint, SsmSettings};
-use crate::jitter::jitter;
-use crate::kept::system_clock;
 use crate::tunnel::{ApiRefusal, Carrier, TunnelError};
 
 /// Deadline for TCP, TLS and upgrade of the data channel.

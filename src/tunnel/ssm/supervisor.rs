@@ -15,10 +15,10 @@ use super::start::Starter;
 use super::state::Hello;
 use super::stream::SsmStream;
 use crate::aws::AwsContext;
+use crate::base::error_text::plain;
+use crate::base::stream::{BoxFuture, Stream};
 use crate::config::{Bastion, Endpoint, SsmSettings};
-use crate::tunnel::{
-    BoxFuture, Carrier, Readiness, Stream, Transport, TunnelError, TunnelStats, plain,
-};
+use crate::tunnel::{Carrier, Readiness, Transport, TunnelError, TunnelStats};
 
 /// For how long the outcome of a dial through a fresh session stands: until then no further session
 /// is started only to dial again. It doubles while dials fail, up to the second. A client that retries

@@ -10,9 +10,9 @@ use aws_smithy_types::date_time::Format;
 use tracing::debug;
 
 use super::refusal;
+use crate::aws::discover::is_id;
 use crate::aws::{NODES_A_PAGE, in_words, pages};
-use crate::discover::is_id;
-use crate::foreign_text::ForeignText;
+use crate::base::foreign_text::ForeignText;
 use crate::tunnel::{ApiRefusal, Carrier, CarrierState, TunnelError};
 
 const LIST: &str = "DescribeInstanceInformation";

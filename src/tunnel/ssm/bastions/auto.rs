@@ -5,9 +5,11 @@ use std::sync::Arc;
 use tracing::{debug, info, warn};
 
 use super::Bastions;
-use crate::discover::{self, Candidate, DiscoverError, Ranked};
+use crate::aws::discover;
+use crate::aws::discover::{Candidate, DiscoverError, Ranked};
+use crate::base::error_text::chain;
+use crate::tunnel::TunnelError;
 use crate::tunnel::ssm::api;
-use crate::tunnel::{TunnelError, chain};
 
 /// Most nodes to try. Whoever may use none of the first few, or reaches the database through none of
 /// them, is not to walk through all machines of an account.
@@ -100,7 +102,7 @@ fn in_tunnel(error: DiscoverError) -> TunnelError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::discover::Node;
+    use crate::aws::discover::Node;
 
     fn candidate(id: &str, online: bool, marked: bool) -> Candidate {
         let node = Node {

@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
-use crate::kept::Clock;
+use crate::base::single_flight::Clock;
 
 /// How often we ping a quiet path. The agent pings every 54 s; a client should every 20–30 s.
 const PING_INTERVAL: Duration = Duration::from_secs(20);

@@ -10,11 +10,12 @@ use tracing::{debug, info, warn};
 use uuid::Uuid;
 
 use super::{Driver, Phase};
-use crate::jitter::jitter;
+use crate::base::jitter::jitter;
+use crate::base::stream::BoxFuture;
 use crate::tunnel::ssm::api;
 use crate::tunnel::ssm::socket::{Socket, WebSocket};
 use crate::tunnel::ssm::state::Shared;
-use crate::tunnel::{BoxFuture, EndCause, TunnelError};
+use crate::tunnel::{EndCause, TunnelError};
 
 /// Pause before the second attempt; it doubles with each further one.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);

@@ -19,11 +19,13 @@ use tokio_tungstenite::tungstenite::protocol::Role;
 
 use super::resume::{Calls, Joined};
 use super::{About, Driver, Phase, READ_BATCH, channel};
+use crate::aws::api_error::ApiAnswer;
+use crate::base::stream::Stream;
 use crate::config::Endpoint;
 use crate::tunnel::ssm::SsmStream;
 use crate::tunnel::ssm::socket::WebSocket;
 use crate::tunnel::ssm::state::{Hello, Shared};
-use crate::tunnel::{ApiAnswer, ApiRefusal, EndCause, Stream, TunnelError};
+use crate::tunnel::{ApiRefusal, EndCause, TunnelError};
 
 const REQUEST: &str = r#"{"AgentVersion":"3.3.0.0","RequestedClientActions":[{"ActionType":"SessionType","ActionParameters":{"SessionType":"Port","Properties":{"host":"db","portNumber":"5432","localPortNumber":"0","type":"LocalPortForwarding"}}}]}"#;
 const COMPLETE: &str = r#"{"HandshakeTimeToComplete":1,"CustomerMessage":""}"#;

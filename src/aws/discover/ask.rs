@@ -9,13 +9,13 @@ use aws_sdk_rds::operation::RequestId;
 use tokio::time::Instant;
 
 use super::DiscoverError;
+use crate::aws::api_error::ApiAnswer;
 use crate::aws::calls::within;
 use crate::aws::http::no_code;
 use crate::aws::pages::{self, Endless};
 use crate::aws::query::{Query, QueryError, denies};
 use crate::aws::{AwsContext, ClockOffset, CredentialsError, bad_answer, in_words};
-use crate::foreign_text::ForeignText;
-use crate::tunnel::ApiAnswer;
+use crate::base::foreign_text::ForeignText;
 
 /// How long a call may take whose answer would only be nice to have: a network that leads to some of
 /// AWS's services need not lead to all, and drops the rest.

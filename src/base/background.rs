@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 
-use crate::jitter::doubled;
+use crate::base::jitter::doubled;
 
 /// How long the error of a panic answers later callers: first, and at most. It doubles. A panic comes
 /// from the same input each time, so an immediate second attempt fails in the same way.
@@ -16,7 +16,7 @@ pub(crate) const PANIC_STANDS: (Duration, Duration) =
     (Duration::from_secs(5), Duration::from_secs(60));
 
 /// The work ended without a result: it panicked, or its task was cancelled. The panic hook
-/// ([`crate::crash`]) has logged where.
+/// ([`crate::base::crash`]) has logged where.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("an internal error of pgiam, which the log shows as internal.panic")]
 pub struct Stopped;

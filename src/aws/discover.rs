@@ -16,11 +16,11 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use crate::aws::api_error::ApiAnswer;
 use crate::aws::{AwsContext, CredentialsError, Late};
+use crate::base::foreign_text::ForeignText;
+use crate::base::suggest::nearest;
 use crate::config::{ConfigError, Db, Endpoint, Plan, Target};
-use crate::foreign_text::ForeignText;
-use crate::nearest::nearest;
-use crate::tunnel::ApiAnswer;
 use ask::Asker;
 pub use nodes::MARK;
 pub use rank::{Candidate, Ranked};

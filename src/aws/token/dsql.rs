@@ -118,7 +118,7 @@ mod tests {
 
     #[test]
     fn tokens_are_those_of_botocore() {
-        let text = include_str!("../../protocol-tests/vectors/dsql-tokens.json");
+        let text = include_str!("../../../protocol-tests/vectors/dsql-tokens.json");
         let vectors: Vectors = serde_json::from_str(text).unwrap();
         assert!(vectors.tokens.len() >= 12);
         for vector in vectors.tokens {

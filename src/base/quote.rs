@@ -110,7 +110,7 @@ pub fn yaml(text: &str) -> String {
 #[must_use]
 pub fn comment(text: &str) -> String {
     // All that a language may take for the end of a line; YAML knows three more than ASCII.
-    let ends = crate::foreign_text::is_invisible;
+    let ends = crate::base::foreign_text::is_invisible;
     text.chars()
         .map(|c| if ends(c) { '\u{fffd}' } else { c })
         .collect()
@@ -118,7 +118,15 @@ pub fn comment(text: &str) -> String {
 
 /// A text that comes from elsewhere in one line, with what a terminal would take for commands escaped.
 pub(crate) fn printable(text: &str) -> String {
-    crate::foreign_text::visible(text).into_owned()
+    crate::base::foreign_text::visible(text).into_owned()
+}
+
+/// A text that may hold words from elsewhere, line by line, without what a terminal would take for
+/// commands.
+#[must_use]
+pub fn clean(text: &str) -> String {
+    let lines: Vec<String> = text.lines().map(printable).collect();
+    lines.join("\n")
 }
 
 #[cfg(test)]

@@ -27,10 +27,10 @@ use hickory_resolver::proto::rr::{Name, RData, RecordType};
 use rustls::pki_types::DnsName;
 use tokio::time::timeout;
 
-use crate::background::Stopped;
+use crate::base::background::Stopped;
+use crate::base::foreign_text::ForeignText;
+use crate::base::single_flight::{Clock, Kept, Lease, system_clock};
 use crate::config::EndpointKind;
-use crate::foreign_text::ForeignText;
-use crate::kept::{Clock, Kept, Lease, system_clock};
 
 /// For a whole chain, retries included: a connection waits for it beside the tunnel.
 const DEADLINE: Duration = Duration::from_secs(5);

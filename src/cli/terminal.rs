@@ -8,7 +8,6 @@ use anstyle::{AnsiColor, Style};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::platform;
-use crate::quote::printable;
 
 /// Of headings.
 pub const HEADING: Style = Style::new().bold();
@@ -74,14 +73,6 @@ pub fn tell(text: impl fmt::Display) -> io::Result<()> {
 #[must_use]
 pub fn stderr_has_colours() -> bool {
     anstream::AutoStream::choice(&io::stderr()) != anstream::ColorChoice::Never
-}
-
-/// A text that may hold words from elsewhere, line by line, without what a terminal would take for
-/// commands.
-#[must_use]
-pub fn clean(text: &str) -> String {
-    let lines: Vec<String> = text.lines().map(printable).collect();
-    lines.join("\n")
 }
 
 /// `text` in a style.

@@ -5,8 +5,8 @@ mod row;
 
 use super::ask::Asker;
 use super::{Database, DiscoverError, Missing, Seen};
+use crate::base::error_text::chain;
 use crate::config::{Endpoint, EndpointKind};
-use crate::tunnel::chain;
 use calls::Which;
 pub(super) use row::{Row, is_postgres};
 

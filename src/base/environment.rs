@@ -9,8 +9,8 @@ use std::sync::OnceLock;
 
 use thiserror::Error;
 
-use crate::nearest::nearest;
-use crate::secret::Redacted;
+use crate::base::redacted::Redacted;
+use crate::base::suggest::nearest;
 
 /// What the name of each of our variables begins with.
 const PREFIX: &str = "PGIAM_";

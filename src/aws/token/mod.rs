@@ -15,9 +15,9 @@ use std::time::SystemTime;
 use aws_sigv4::http_request::SigningError;
 
 use crate::aws::{AwsContext, Cause, CredentialsError};
-use crate::background::Stopped;
+use crate::base::background::Stopped;
+use crate::base::redacted::Redacted;
 use crate::config::EndpointKind;
-use crate::secret::Redacted;
 
 pub use cached::CachedTokens;
 pub use dsql::DsqlTokens;

@@ -10,8 +10,8 @@ use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::secret::redact;
-use crate::terminal::clean;
+use crate::base::quote::clean;
+use crate::base::redacted::redact;
 
 /// The identifier of a panic, in the log and in errors that come of it.
 pub(crate) const ID: &str = "internal.panic";

@@ -14,8 +14,8 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::{Token, TokenError, TokenFuture, TokenRequest};
 use crate::aws::{AwsContext, CredentialsError, signable};
-use crate::kept::{Clock, system_clock};
-use crate::secret::Redacted;
+use crate::base::redacted::Redacted;
+use crate::base::single_flight::{Clock, system_clock};
 
 /// The longest validity that RDS accepts (RDS User Guide, "IAM database authentication"), and what
 /// the AWS tools choose for DSQL as well.

@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::ops::Deref;
 
-use crate::secret::redact;
+use crate::base::redacted::redact;
 
 /// Most bytes that are shown of one text. AWS's longest refusals have about 700.
 pub const LONGEST: usize = 1000;

@@ -12,8 +12,8 @@ use super::ask::Asker;
 use super::ec2::{self, Machine};
 use super::{DiscoverError, Missing, Node, Seen, is_id};
 use crate::aws::NODES_A_PAGE;
-use crate::foreign_text::ForeignText;
-use crate::tunnel::chain;
+use crate::base::error_text::chain;
+use crate::base::foreign_text::ForeignText;
 
 /// The key of the tag that marks a node as a bastion, whatever its value. Systems Manager looks for
 /// it, so that nobody needs a permission for EC2.

@@ -11,7 +11,8 @@ use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
 use tracing::Instrument;
 
-use crate::background::{self, Stopped};
+use crate::base::background;
+use crate::base::background::Stopped;
 
 /// Where the time of day comes from. Validity is measured with the wall clock, because a laptop
 /// that slept must see that its token has ended.

@@ -10,8 +10,8 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
 use super::row::{self, Row};
-use crate::discover::DiscoverError;
-use crate::discover::ask::Asker;
+use crate::aws::discover::DiscoverError;
+use crate::aws::discover::ask::Asker;
 
 pub(super) const CLUSTERS: &str = "rds:DescribeDBClusters";
 pub(super) const INSTANCES: &str = "rds:DescribeDBInstances";

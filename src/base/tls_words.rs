@@ -40,7 +40,7 @@ fn behind<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
 }
 
 /// Why there is no TLS.
-pub(super) fn in_words(error: &rustls::Error) -> String {
+pub(crate) fn in_words(error: &rustls::Error) -> String {
     use rustls::Error as E;
     match error {
         E::InvalidMessage(_) => "the other side does not answer in TLS".to_owned(),
@@ -100,7 +100,7 @@ fn spaced(name: &str) -> String {
 }
 
 /// The refusals of a certificate that say nothing to people in rustls's words, in ours.
-pub(super) fn of_certificate(refusal: &CertificateError) -> String {
+pub(crate) fn of_certificate(refusal: &CertificateError) -> String {
     use CertificateError as C;
     match refusal {
         C::BadEncoding => "it is not a certificate that can be read".to_owned(),

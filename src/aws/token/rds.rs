@@ -129,7 +129,7 @@ mod tests {
 
     #[test]
     fn tokens_are_those_of_botocore() {
-        let text = include_str!("../../protocol-tests/vectors/rds-tokens.json");
+        let text = include_str!("../../../protocol-tests/vectors/rds-tokens.json");
         let vectors: Vectors = serde_json::from_str(text).unwrap();
         assert!(vectors.tokens.len() >= 20);
         for vector in vectors.tokens {

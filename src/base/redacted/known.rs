@@ -87,7 +87,7 @@ fn encoded(value: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use crate::secret::redact;
+    use crate::base::redacted::redact;
 
     use super::*;
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{Token, TokenError, TokenFuture, TokenProvider, TokenRequest};
-use crate::kept::{Clock, Kept, Lease, system_clock};
+use crate::base::single_flight::{Clock, Kept, Lease, system_clock};
 
 /// Clients choose the user name, and so the number of entries. When there are this many, the ones
 /// with nothing valid in them go.
@@ -98,7 +98,7 @@ mod tests {
 
     use super::*;
     use crate::aws::CredentialsError;
-    use crate::secret::Redacted;
+    use crate::base::redacted::Redacted;
 
     /// A clock that stands until it is set.
     #[derive(Clone, Default)]

@@ -6,9 +6,9 @@ use aws_sdk_rds::types::{
 };
 use rustls::pki_types::ServerName;
 
+use crate::aws::discover::{Database, DiscoverError, Kind, is_id};
+use crate::base::foreign_text::ForeignText;
 use crate::config::{DEFAULT_UPSTREAM_PORT, Db, Endpoint};
-use crate::discover::{Database, DiscoverError, Kind, is_id};
-use crate::foreign_text::ForeignText;
 
 /// The engines that speak PostgreSQL.
 const ENGINES: [&str; 2] = ["postgres", "aurora-postgresql"];

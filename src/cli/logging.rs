@@ -19,10 +19,10 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry};
 
+use crate::base::foreign_text::{visible, visible_json};
+use crate::base::redacted::redact;
 use crate::cli::LogFormat;
-use crate::foreign_text::{visible, visible_json};
-use crate::secret::redact;
-use crate::terminal;
+use crate::cli::terminal;
 
 /// The crates of this program.
 const OURS: [&str; 4] = ["pgiam", "pg_handshake", "smux", "ssm_channel"];
@@ -226,7 +226,7 @@ mod tests {
     use tracing::{debug, error, info, info_span, warn};
 
     use super::*;
-    use crate::foreign_text::is_invisible;
+    use crate::base::foreign_text::is_invisible;
 
     #[derive(Clone, Default)]
     struct Page(Arc<Mutex<Vec<u8>>>);

@@ -1,0 +1,16 @@
+//! Tools without a field: they know nothing of AWS's services, PostgreSQL and tunnels.
+
+pub mod background;
+pub mod crash;
+pub mod environment;
+pub mod error_text;
+pub(crate) mod flood;
+pub mod foreign_text;
+pub mod jitter;
+pub mod partition;
+pub mod quote;
+pub mod redacted;
+pub mod single_flight;
+pub mod stream;
+pub mod suggest;
+pub(crate) mod tls_words;
