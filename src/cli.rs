@@ -23,7 +23,6 @@ pub use args::{
     StateArgs,
 };
 pub use serve::{HttpArgs, ListenArgs, PeerArgs, ServeArgs, TunnelArgs};
-pub use switches::switch;
 pub use tools::{
     CheckArgs, CompletionsArgs, InitArgs, ListArgs, ManArgs, RunArgs, SetupArgs, SetupBastionArgs,
     SetupCommand, SetupPolicyArgs, SetupSqlArgs, StatusArgs, StopArgs, TokenArgs, UrlArgs, UrlForm,

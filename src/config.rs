@@ -26,8 +26,11 @@ use std::time::Duration;
 pub use bastion::{Bastion, WrittenBastion};
 pub use endpoint::{Endpoint, EndpointKind, region_of};
 pub use error::ConfigError;
+#[cfg(test)]
+pub(crate) use file::COMMANDS;
 pub use file::{File, Layer};
 pub(crate) use file::{LONGEST, fingerprint};
+pub use forms::switch_of;
 pub use forward::{Destination, Listen};
 pub use home_path::expand_home;
 pub use login::{Auth, LoginSettings};

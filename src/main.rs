@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use pgiam::base::crash;
-use pgiam::cli::logging;
 use pgiam::base::quote;
+use pgiam::cli::logging;
 use pgiam::cli::{Cli, Command};
 use pgiam::commands;
 

@@ -2,37 +2,13 @@
 //! `--json=no` and `--json yes`.
 //!
 //! To clap a switch is either without a value, or with one behind `=`: else it would take the name of a
-//! target for the value. So a word that is one of [`WORDS`] is joined to the switch before it.
+//! target for the value. So a word that [`switch`] knows is joined to the switch before it.
 
 use std::ffi::OsString;
 
 use clap::{Arg, ArgAction, Command};
 
-/// What a switch takes as value, in any case of letters.
-const WORDS: [(&str, bool); 12] = [
-    ("true", true),
-    ("yes", true),
-    ("on", true),
-    ("1", true),
-    ("y", true),
-    ("t", true),
-    ("false", false),
-    ("no", false),
-    ("off", false),
-    ("0", false),
-    ("n", false),
-    ("f", false),
-];
-
-/// The value that a word stands for; `None` for any other word.
-#[must_use]
-pub fn switch(word: &str) -> Option<bool> {
-    let word = word.trim();
-    let found = WORDS
-        .iter()
-        .find(|(known, _)| word.eq_ignore_ascii_case(known));
-    found.map(|(_, value)| *value)
-}
+use crate::config::switch_of as switch;
 
 enum Kind {
     /// `--json`: there or not.

@@ -170,3 +170,14 @@ fn a_tunnel_is_refused_with_the_remedy() {
         assert!(said.contains(expected), "{words:?}\n→ {said}");
     }
 }
+
+#[test]
+fn the_configuration_knows_the_commands() {
+    let definition = Cli::definition();
+    let commands: Vec<&str> = definition
+        .get_subcommands()
+        .filter(|command| !command.is_hide_set())
+        .map(clap::Command::get_name)
+        .collect();
+    assert_eq!(commands, crate::config::COMMANDS);
+}

@@ -412,11 +412,27 @@ pub(super) fn unknown_target(asked: &str, targets: &BTreeMap<String, Layer>) -> 
     }
 }
 
+/// The commands of the program, as `pgiam --help` lists them.
+pub(crate) const COMMANDS: &[&str] = &[
+    "serve",
+    "run",
+    "check",
+    "list",
+    "init",
+    "url",
+    "token",
+    "setup",
+    "tunnel",
+    "status",
+    "wait",
+    "stop",
+    "completions",
+    "man",
+];
+
 /// Who mistypes a command asks for a target, because `serve` may be left out.
 fn command_like(asked: &str) -> Option<String> {
-    let cli = crate::cli::Cli::definition();
-    let commands = cli.get_subcommands().map(clap::Command::get_name);
-    nearest(asked, commands).map(str::to_owned)
+    nearest(asked, COMMANDS.iter().copied()).map(str::to_owned)
 }
 
 fn names(targets: &BTreeMap<String, Layer>) -> String {

@@ -4,7 +4,31 @@ use std::fmt;
 
 use serde::de::{self, Deserializer, SeqAccess, Visitor};
 
-use crate::cli;
+/// What a switch takes as value, in any case of letters.
+const WORDS: [(&str, bool); 12] = [
+    ("true", true),
+    ("yes", true),
+    ("on", true),
+    ("1", true),
+    ("y", true),
+    ("t", true),
+    ("false", false),
+    ("no", false),
+    ("off", false),
+    ("0", false),
+    ("n", false),
+    ("f", false),
+];
+
+/// The value that a word stands for; `None` for any other word.
+#[must_use]
+pub fn switch_of(word: &str) -> Option<bool> {
+    let word = word.trim();
+    let found = WORDS
+        .iter()
+        .find(|(known, _)| word.eq_ignore_ascii_case(known));
+    found.map(|(_, value)| *value)
+}
 
 /// Deserializes a list: an array of strings, or one string with commas between several values.
 pub(super) fn list<'de, D: Deserializer<'de>>(
@@ -67,7 +91,7 @@ pub(super) fn switch<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Optio
         }
 
         fn visit_str<E: de::Error>(self, text: &str) -> Result<bool, E> {
-            cli::switch(text).ok_or_else(|| E::invalid_value(de::Unexpected::Str(text), &self))
+            switch_of(text).ok_or_else(|| E::invalid_value(de::Unexpected::Str(text), &self))
         }
     }
 
