@@ -14,6 +14,7 @@ mod login;
 mod passthrough;
 mod probe;
 mod recovery;
+#[path = "postgres/target/context.rs"]
 mod rooms;
 mod slot;
 pub(crate) mod trial;
