@@ -20,7 +20,7 @@ use tracing::{debug, info, warn};
 use crate::admission::{Entrance, Guard, Listening};
 use crate::observe::Observed;
 use crate::platform::{descriptors, socket};
-use crate::server;
+use crate::postgres::server;
 
 /// Which command runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -30,7 +30,7 @@ pub use tools::{
 };
 
 use crate::base::environment;
-use crate::local_password;
+use crate::postgres::client::password_file;
 
 /// Local PostgreSQL proxy: log in to private RDS and Aurora databases with your AWS identity.
 #[derive(Debug, Parser)]
@@ -137,7 +137,7 @@ impl Cli {
     #[must_use]
     pub fn variables() -> Vec<String> {
         let mut all = variables::names(&Self::definition());
-        all.push(local_password::VARIABLE.to_owned());
+        all.push(password_file::VARIABLE.to_owned());
         all
     }
 

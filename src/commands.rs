@@ -29,7 +29,7 @@ use crate::cli::{Cli, Command, DatabaseArgs, ProgramArgs};
 use crate::config::{ConfigError, File, Plan};
 use crate::platform::descriptors::Raised;
 use crate::platform::{self, descriptors};
-use crate::server::BindError;
+use crate::postgres::server::BindError;
 
 /// Does what was typed; the exit code.
 ///

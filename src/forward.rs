@@ -6,6 +6,7 @@
 
 mod copy;
 
+use crate::failure::ForwardError;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,14 +21,15 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument, debug, info, info_span};
 
-use crate::admission::{Admitted, Entrance, Guard, Listening, Refusal, Refused, Verdict};
+use crate::admission::{Admitted, Entrance, Guard, Listening, Refused, Verdict};
 use crate::aws::{AwsContext, AwsOptions};
 use crate::base::error_text::plain;
 use crate::config::{Listen, Target, Via};
 use crate::observe::{Listed, LiveConnection, Newcomer, Observed, View, Watched};
 use crate::platform::descriptors;
+use crate::postgres::server;
+use crate::postgres::server::Running;
 use crate::report;
-use crate::server::{self, Running};
 use crate::tunnel::direct::Direct;
 use crate::tunnel::ssm::supervisor::SsmTransport;
 use crate::tunnel::{Transport, TunnelError};
@@ -81,37 +83,6 @@ fn limited(limit: &Option<u64>) -> String {
     limit
         .map(|limit| format!(" (limit {limit})"))
         .unwrap_or_default()
-}
-
-/// Why a connection was not carried, or not to its end.
-#[derive(Debug, Error)]
-pub enum ForwardError {
-    /// The client is not admitted.
-    #[error(transparent)]
-    Refused(#[from] Refusal),
-    /// There is no tunnel, or it broke.
-    #[error(transparent)]
-    Tunnel(#[from] TunnelError),
-    /// The tunnel took too long.
-    #[error("the tunnel was not ready within {} s", .after.as_secs())]
-    Timeout {
-        /// How long the client has waited.
-        after: Duration,
-        /// The step that was waited for, as a noun.
-        waiting: Option<&'static str>,
-    },
-    /// Too many connections at once.
-    #[error("too many connections: {limit} are open")]
-    TooManyConnections {
-        /// The limit.
-        limit: usize,
-    },
-    /// The far side broke off.
-    #[error("the connection was lost: {0}")]
-    Lost(io::Error),
-    /// The program is stopping.
-    #[error("pgiam is shutting down")]
-    ShuttingDown,
 }
 
 /// A local address that is listened on, on one socket or two.

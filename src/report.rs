@@ -39,8 +39,8 @@ use crate::aws::{ClockOffset, Identity};
 use crate::base::error_text::plain;
 use crate::base::foreign_text::visible;
 use crate::config::{Endpoint, Target, Via};
+use crate::failure::connection::SessionError;
 use crate::observe::Failure;
-use crate::session::SessionError;
 use crate::tunnel::TunnelError;
 pub use discovery::explain_lookup;
 pub use explain::{

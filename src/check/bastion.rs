@@ -5,7 +5,8 @@ use ssm_channel::AgentVersion;
 use super::{Check, Outcome, Verdict};
 use crate::aws::discover;
 use crate::config::{Bastion, Via};
-use crate::session::{Rooms, SessionError};
+use crate::failure::connection::SessionError;
+use crate::postgres::target::context::Rooms;
 use crate::tunnel::{Carrier, CarrierState};
 
 impl Check {

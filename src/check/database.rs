@@ -10,8 +10,10 @@ use x509_parser::x509::X509Name;
 use super::query::{QueryError, Questions};
 use super::{APPLICATION, Check, Outcome, Way};
 use crate::config::{EndpointKind, Via};
-use crate::session::trial::{self, Trial};
-use crate::session::{Rooms, SessionError};
+use crate::failure::connection::SessionError;
+use crate::postgres::database::login_steps;
+use crate::postgres::database::login_steps::Trial;
+use crate::postgres::target::context::Rooms;
 
 /// How long the server may take for a short question.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -87,8 +89,8 @@ impl Check {
             return Outcome::skipped("there is no connection");
         };
         let session = match trial.login(secured).await {
-            Ok(trial::Outcome::In(session)) => session,
-            Ok(trial::Outcome::Asked(method)) => {
+            Ok(login_steps::Outcome::In(session)) => session,
+            Ok(login_steps::Outcome::Asked(method)) => {
                 return Outcome::skipped(format!(
                     "the database asks for {method}, which only your client can answer (auth = \"passthrough\")"
                 ));

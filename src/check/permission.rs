@@ -12,7 +12,7 @@ use super::{Check, Outcome};
 use crate::aws::query::{Query, QueryError};
 use crate::base::partition::Partition;
 use crate::config::{Endpoint, EndpointKind};
-use crate::session::Rooms;
+use crate::postgres::target::context::Rooms;
 
 /// What IAM calls the entity that it does not find.
 const NO_SUCH_ENTITY: &str = "NoSuchEntity";

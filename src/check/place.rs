@@ -2,8 +2,8 @@
 
 use super::{Check, CheckError, Outcome};
 use crate::config::{Auth, Endpoint, EndpointKind};
+use crate::failure::connection::SessionError;
 use crate::report;
-use crate::session::SessionError;
 use crate::tunnel::TunnelError;
 
 impl Check {

@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout};
 use crate::base::error_text::plain;
 use crate::base::foreign_text::ForeignText;
 use crate::base::stream::Stream;
-use crate::session::trial::Session;
+use crate::postgres::database::login_steps::Session;
 
 /// Type byte and length word.
 const HEADER: usize = 5;

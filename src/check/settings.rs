@@ -8,8 +8,8 @@ use super::{Check, Outcome};
 use crate::aws::discover;
 use crate::aws::discover::{Database, DiscoverError, Kind};
 use crate::config::{Auth, EndpointKind};
+use crate::postgres::target::context::Rooms;
 use crate::report;
-use crate::session::Rooms;
 use crate::tls::roots::rds_roots;
 
 /// States in which a database takes no connections until somebody does something (RDS User Guide,

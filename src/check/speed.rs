@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::query::{Flow, QueryError, Questions};
 use super::{Check, Outcome, Way};
 use crate::config::Via;
-use crate::session::Rooms;
+use crate::postgres::target::context::Rooms;
 
 /// How many round trips are measured, and for how long at most.
 const ROUND_TRIPS: usize = 15;

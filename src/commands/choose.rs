@@ -16,8 +16,8 @@ use crate::base::quote::printable;
 use crate::cli::terminal;
 use crate::cli::terminal::Progress;
 use crate::config::{Auth, Bastion, ConfigError, Endpoint, Plan, SsmSettings, Target, Via};
+use crate::postgres::target::slot::{Contexts, Slot};
 use crate::report::{self, Explanation};
-use crate::session::{Contexts, Slot};
 
 /// How often an answer that is none is asked for again.
 const ATTEMPTS: usize = 3;

@@ -15,13 +15,13 @@ use std::net::IpAddr;
 use serde::Serialize;
 
 use crate::base::quote::{dotnet, dsn, path, percent, shell};
-use crate::local_password;
+use crate::postgres::client::password_file;
 
 /// Variables of libpq that would lead a client elsewhere, or make it insist on what a local
 /// connection does not have (PostgreSQL docs, "Environment Variables").
 pub(super) const MISLEADING: [&str; 11] = [
     // For programs that serve, not for their clients.
-    local_password::VARIABLE,
+    password_file::VARIABLE,
     "PGHOSTADDR",
     "PGSERVICE",
     "PGSSLROOTCERT",

@@ -6,7 +6,7 @@ use thiserror::Error;
 use tracing::info;
 
 use super::choose::in_words;
-use crate::session::Slot;
+use crate::postgres::target::slot::Slot;
 
 /// Targets at which the login failed.
 #[derive(Debug, Default, Error)]

@@ -1,5 +1,6 @@
 //! A changed configuration file, and SIGHUP: taken over without dropping a connection.
 
+use crate::postgres::prepare_all;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,8 +19,9 @@ use crate::cli::ServeArgs;
 use crate::config::{ConfigError, File, LONGEST, Plan, Serve, fingerprint};
 use crate::platform::permissions::{self, Role};
 use crate::platform::{self, HangUp, service};
-use crate::server::Server;
-use crate::session::{self, Contexts, Proxy, Slot};
+use crate::postgres::server::Server;
+use crate::postgres::shared::Proxy;
+use crate::postgres::target::slot::{Contexts, Slot};
 
 /// How often the file is read. Editors replace files, and directories may be on the network or shared
 /// with a container, so that reading is what works everywhere. A change counts when two looks have
@@ -270,7 +272,7 @@ impl<'a> Changes<'a> {
         let (served, proxy) = (server.served(), Arc::clone(proxy));
         let host = client_host(server.addresses());
         tokio::spawn(async move {
-            session::prepare_all(&fresh, &proxy).await;
+            prepare_all(&fresh, &proxy).await;
             for row in served.rows() {
                 if is_in(&fresh, &row.slot) {
                     info!("{}", ready_line(&row, &host));

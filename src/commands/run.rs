@@ -26,8 +26,10 @@ use crate::cli::terminal::Progress;
 use crate::config::{Serve, SocketDir};
 use crate::platform::descriptors::{ForChildren, Raised};
 use crate::platform::{self, ForwardedSignals};
-use crate::server::{self, ListenAt, Server};
-use crate::session::{Contexts, Proxy, Slot};
+use crate::postgres::server;
+use crate::postgres::server::{ListenAt, Server};
+use crate::postgres::shared::Proxy;
+use crate::postgres::target::slot::{Contexts, Slot};
 use crate::tunnel::ssm::leftovers;
 
 /// POSIX has no other number for it.

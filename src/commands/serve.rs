@@ -1,5 +1,6 @@
 //! `pgiam serve`: listen, and connect every client to its database.
 
+use crate::postgres::prepare_all;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,11 +23,13 @@ use crate::base::quote::shell;
 use crate::cli::ServeArgs;
 use crate::cli::terminal::Progress;
 use crate::config::{ConfigError, Serve};
-use crate::local_password;
 use crate::platform::{self, HangUp, StopSignals, service};
+use crate::postgres::client::password_file;
+use crate::postgres::server;
+use crate::postgres::server::{ListenAt, Row, Server};
+use crate::postgres::shared::Proxy;
+use crate::postgres::target::slot::{Contexts, Slot};
 use crate::scram::Verifier;
-use crate::server::{self, ListenAt, Row, Server};
-use crate::session::{self, Contexts, Proxy, Slot};
 use crate::tunnel::ssm::leftovers;
 
 /// How long lookups, credentials and `warm` tunnels may keep the ready lines waiting.
@@ -222,7 +225,7 @@ pub(super) fn say_left_out(error: &anyhow::Error) -> String {
 async fn prepare(slots: &[Arc<Slot>], proxy: &Arc<Proxy>) {
     let (own, proxy) = (slots.to_vec(), Arc::clone(proxy));
     let _progress = Progress::start("looking up databases and credentials");
-    let mut preparing = tokio::spawn(async move { session::prepare_all(&own, &proxy).await });
+    let mut preparing = tokio::spawn(async move { prepare_all(&own, &proxy).await });
     if timeout(PREPARE_PATIENCE, &mut preparing).await.is_err() {
         let seconds = PREPARE_PATIENCE.as_secs();
         warn!(
@@ -256,8 +259,8 @@ pub(crate) fn state_dir(given: Option<&PathBuf>) -> anyhow::Result<Option<PathBu
 
 /// What clients must know, if anything; they must, where other machines' can come.
 fn verifier(serve: &Serve) -> anyhow::Result<Option<Verifier>> {
-    let variable = environment::read_secret(local_password::VARIABLE);
-    let password = local_password::load(serve.password_file.as_deref(), variable)?;
+    let variable = environment::read_secret(password_file::VARIABLE);
+    let password = password_file::load(serve.password_file.as_deref(), variable)?;
     match (password, serve.exposed_address()) {
         (Some(password), _) => Ok(Some(Verifier::new(password.secret())?)),
         (None, Some(address)) => Err(ConfigError::NoPassword { address }.into()),

@@ -85,8 +85,8 @@ mod tests {
     use crate::aws::api_error::ApiAnswer;
     use crate::config::{ConfigError, Db};
     use crate::forward::ListenError;
-    use crate::local_password::LocalPasswordError;
-    use crate::server::{BindError, Wanted};
+    use crate::postgres::client::password_file::LocalPasswordError;
+    use crate::postgres::server::{BindError, Wanted};
 
     fn credentials() -> Vec<(CredentialsError, Outlook)> {
         use CredentialsError as E;

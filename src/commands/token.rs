@@ -18,8 +18,8 @@ use crate::aws::{AwsContext, AwsOptions};
 use crate::cli::TokenArgs;
 use crate::cli::terminal;
 use crate::config::{Auth, Endpoint, Plan};
+use crate::failure::connection::SessionError;
 use crate::report::{About, explain};
-use crate::session::SessionError;
 
 /// Prints it. Nothing is sent to the database.
 ///

@@ -48,7 +48,7 @@ fn address(args: &UrlArgs) -> anyhow::Result<ConnectionString> {
     })
 }
 
-/// Whether the database name picks the target on its port, as [`route`](crate::route) has it: several
+/// Whether the database name picks the target on its port, as [`route`](crate::postgres::route) has it: several
 /// targets share the port, or it is the hub's.
 fn picked_by_name(file: &File, plan: &Plan, flags: &Layer) -> bool {
     let described = flags.host.is_some() || flags.db.is_some();

@@ -237,7 +237,7 @@ impl Plan {
 }
 
 /// What keeps clients from asking for a target of this name (`NAME/DATABASE`, see
-/// [`route`](crate::route)), or people from reading it.
+/// [`route`](crate::postgres::route)), or people from reading it.
 pub(super) fn flaw_of_name(name: &str) -> Option<&'static str> {
     if name.is_empty() {
         Some("is empty")

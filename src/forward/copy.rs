@@ -20,7 +20,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::base::stream::Duplex;
 use crate::observe::Traffic;
-use crate::splice::{self, Pump, Stop, UNANSWERED};
+use crate::postgres::splice;
+use crate::postgres::splice::{Pump, Stop, UNANSWERED};
 use crate::tunnel::TunnelError;
 
 /// A client that has closed after the last answer is most likely gone, not waiting: its end is

@@ -13,9 +13,9 @@ use super::{
 };
 use crate::aws::calls::CREDENTIALS_STEP;
 use crate::config::Target;
-use crate::route::RouteError;
+use crate::failure::connection::SessionError;
+use crate::failure::route::RouteError;
 use crate::scram::ScramError;
-use crate::session::SessionError;
 use crate::tunnel::Readiness;
 
 pub(super) fn client(error: &ClientError) -> Said {

@@ -6,7 +6,7 @@ use super::{About, CANNOT_CONNECT, NOT_AUTHORIZED, Said, before_login};
 use crate::aws::discover::{Database, Kind};
 use crate::aws::{ClockOffset, CredentialsError};
 use crate::base::foreign_text::visible;
-use crate::session::SessionError;
+use crate::failure::connection::SessionError;
 
 /// What went wrong and what to do about it, in the words that a client of the target would get.
 #[derive(Clone, Debug, PartialEq, Eq)]

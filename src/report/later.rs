@@ -11,9 +11,9 @@ use crate::admission::Refusal;
 use crate::base::error_text::plain;
 use crate::base::foreign_text::visible;
 use crate::config::{EndpointKind, Target};
-use crate::forward::ForwardError;
+use crate::failure::forward::ForwardError;
+use crate::failure::session_end::{EndedBy, SessionEnd};
 use crate::observe::Failure;
-use crate::splice::{EndedBy, SessionEnd};
 use crate::tunnel::TunnelError;
 
 /// What to do about a session that was lost, when there is nothing better to say.

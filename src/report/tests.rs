@@ -17,8 +17,8 @@ use crate::admission::Refusal;
 use crate::aws::CredentialsError;
 use crate::aws::api_error::ApiAnswer;
 use crate::config::{File, Layer};
-use crate::forward::ForwardError;
-use crate::splice::{EndedBy, SessionEnd};
+use crate::failure::forward::ForwardError;
+use crate::failure::session_end::{EndedBy, SessionEnd};
 use crate::tls::upstream::UpstreamTlsError;
 use crate::tunnel::{ApiRefusal, DirectFailure, EndCause};
 

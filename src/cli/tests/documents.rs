@@ -486,7 +486,7 @@ fn every_variable_that_is_shown_is_known_and_its_value_taken() {
                 || value.contains(['%', '…', '$'])
                 || value.starts_with("...")
                 || value.starts_with("tcp:")
-                || name == crate::local_password::VARIABLE;
+                || name == crate::postgres::client::password_file::VARIABLE;
             if is_for_another {
                 continue;
             }

@@ -8,7 +8,7 @@ use pg_handshake::{AuthMethod, ProtocolVersion, ServerError, Startup, UpstreamEr
 use super::*;
 use crate::aws::Keys;
 use crate::aws::alias::AliasError;
-use crate::route::RouteError;
+use crate::failure::route::RouteError;
 use crate::scram::ScramError;
 use crate::tls::upstream::UpstreamTlsError;
 use crate::tunnel::Readiness;

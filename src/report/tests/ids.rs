@@ -7,7 +7,7 @@ use super::*;
 use crate::aws::Cause;
 use crate::aws::token::TokenError;
 use crate::base::background::Stopped;
-use crate::route::RouteError;
+use crate::failure::route::RouteError;
 use crate::scram::ScramError;
 use crate::tls::upstream::UpstreamTlsError;
 

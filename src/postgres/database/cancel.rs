@@ -10,9 +10,12 @@ use tokio::time::timeout;
 use tracing::{Span, info, warn};
 
 use super::login::{Opened, Server, next_event, open, secure};
-use super::{Entry, Proxy, Rooms, SessionError};
 use crate::base::stream::Stream;
-use crate::splice;
+use crate::failure::connection::SessionError;
+use crate::postgres::shared::Proxy;
+use crate::postgres::splice;
+use crate::postgres::target::context::Rooms;
+use crate::postgres::target::slot::Entry;
 
 /// A CancelRequest goes out and the server closes; it never answers.
 const CANCEL_DEADLINE: Duration = Duration::from_secs(10);
@@ -22,7 +25,12 @@ const CANCEL_DEADLINE: Duration = Duration::from_secs(10);
 /// when the server has: libpq takes the close as "processed".
 ///
 /// It takes the way of the connection that is meant, whose target may be configured otherwise by now.
-pub(super) async fn deliver(proxy: &Proxy, entry: &Entry, key: &CancelKey, mut stream: Stream) {
+pub(in crate::postgres) async fn deliver(
+    proxy: &Proxy,
+    entry: &Entry,
+    key: &CancelKey,
+    mut stream: Stream,
+) {
     let pid = key.pid();
     let mut meant: Vec<Arc<Rooms>> = proxy.cancel_keys.find(key);
     meant.retain(|rooms| entry.has(&rooms.target.name));

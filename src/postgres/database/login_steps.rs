@@ -3,6 +3,7 @@
 //! The rooms are those of every connection. What is left out is what a connection tries again: a trial
 //! shows what happens at the first attempt.
 
+use crate::failure::RouteError;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,18 +12,21 @@ use pg_handshake::{Negotiation, ProtocolVersion, Startup, Upstream, UpstreamEven
 use rustls::pki_types::CertificateDer;
 use tokio::time::timeout;
 
-use super::connect::token_request;
 use super::login::{
     Credentials, Greeting, Opened, Server, handshake, login, next_event, open, tls_name,
 };
-use super::waiting::Waiting;
-use super::{Rooms, SessionError, Timings};
 use crate::aws::{AwsContext, Identity};
 use crate::base::stream::Stream;
 use crate::config::{Auth, Endpoint};
+use crate::failure::connection::SessionError;
 use crate::platform;
+use crate::postgres::database::attempts::token_request;
+use crate::postgres::route;
+use crate::postgres::route::{Offer, Routed};
+use crate::postgres::target::context::Rooms;
+use crate::postgres::timings::Timings;
+use crate::postgres::waiting::Waiting;
 use crate::report::{self, About, Evidence, Explanation};
-use crate::route::{self, Offer, Routed};
 use crate::tunnel::Carrier;
 
 impl Rooms {
@@ -61,7 +65,7 @@ impl Rooms {
     }
 
     /// What an error of a trial, or before there is one, is about.
-    pub(super) fn about<'a>(&'a self, trial: Option<&'a Trial>) -> About<'a> {
+    pub(in crate::postgres) fn about<'a>(&'a self, trial: Option<&'a Trial>) -> About<'a> {
         let user = trial.map(Trial::user).or(self.target.user.as_deref());
         About {
             target: &self.target,
@@ -123,11 +127,11 @@ pub(crate) struct Session {
 
 impl Session {
     /// Takes leave (PostgreSQL docs, "Message Formats", Terminate).
-    pub(super) async fn leave(mut self) {
-        let bye = std::iter::once(Bytes::from_static(&crate::splice::TERMINATE));
+    pub(in crate::postgres) async fn leave(mut self) {
+        let bye = std::iter::once(Bytes::from_static(&crate::postgres::splice::TERMINATE));
         // Whether it still hears that does not matter.
-        _ = super::write_all(&mut self.stream, bye).await;
-        crate::splice::close(&mut self.stream).await;
+        _ = crate::postgres::io::write_all(&mut self.stream, bye).await;
+        crate::postgres::splice::close(&mut self.stream).await;
     }
 }
 
@@ -151,7 +155,7 @@ impl Trial {
         for (name, value) in parameters {
             if let Some(value) = value {
                 let set = startup.set(name, value.as_bytes());
-                set.map_err(route::RouteError::from)?;
+                set.map_err(RouteError::from)?;
             }
         }
         let targets = [Arc::clone(&rooms.target)];

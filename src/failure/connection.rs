@@ -8,7 +8,6 @@ use std::time::Duration;
 use pg_handshake::{ClientError, PasswordError, UpstreamError};
 use thiserror::Error;
 
-use super::rooms::SetupError;
 use crate::admission::Refusal;
 use crate::aws::CredentialsError;
 use crate::aws::alias::AliasError;
@@ -16,7 +15,8 @@ use crate::aws::discover::{DiscoverError, NotLocated};
 use crate::aws::token::TokenError;
 use crate::base::background::Stopped;
 use crate::config::{ConfigError, EndpointKind};
-use crate::route::RouteError;
+use crate::failure::route::RouteError;
+use crate::failure::setup::SetupError;
 use crate::scram::ScramError;
 use crate::tls::upstream::UpstreamTlsError;
 use crate::tunnel::{Readiness, TunnelError};
@@ -209,7 +209,7 @@ impl From<NotLocated> for SessionError {
 
 impl SessionError {
     /// The server's code, where the server has refused.
-    pub(super) fn sqlstate(&self) -> Option<String> {
+    pub(crate) fn sqlstate(&self) -> Option<String> {
         match self {
             Self::Upstream(UpstreamError::Server(error)) => {
                 error.sqlstate().map(|state| state.as_str().to_owned())
@@ -221,7 +221,7 @@ impl SessionError {
     /// Whether a server that does not know direct TLS fails like this: it takes the ClientHello for
     /// a packet of absurd length, and closes, or waits for the rest of it. A certificate that is
     /// refused is another matter.
-    pub(super) fn is_about_direct_tls(&self) -> bool {
+    pub(crate) fn is_about_direct_tls(&self) -> bool {
         matches!(
             self,
             Self::NoAlpn
@@ -231,7 +231,7 @@ impl SessionError {
     }
 
     /// Whether this is how a server says that it does not accept the token.
-    pub(super) fn refuses_token(&self, kind: EndpointKind) -> bool {
+    pub(crate) fn refuses_token(&self, kind: EndpointKind) -> bool {
         let state = self.sqlstate();
         match kind {
             // Aurora DSQL User Guide, "Troubleshooting": "access denied" comes with 08006.
@@ -242,7 +242,7 @@ impl SessionError {
 
     /// Whether the server has no database of this name. PostgreSQL says 3D000, in whatever language;
     /// what stands before it (RDS Proxy, poolers) passes the words on with a code of its own.
-    pub(super) fn is_missing_database(&self, name: &str, kind: EndpointKind) -> bool {
+    pub(crate) fn is_missing_database(&self, name: &str, kind: EndpointKind) -> bool {
         let Self::Upstream(UpstreamError::Server(error)) = self else {
             return false;
         };
@@ -255,7 +255,7 @@ impl SessionError {
 
     /// Whether the server has let the role in, and not into this database: it does not exist, is
     /// closed, or is not for this role.
-    pub(super) fn is_about_the_database(&self) -> bool {
+    pub(crate) fn is_about_the_database(&self) -> bool {
         matches!(
             self.sqlstate().as_deref(),
             Some("3D000" | "42501" | "55000")
@@ -263,7 +263,7 @@ impl SessionError {
     }
 
     /// Whether the token was not even looked at (RDS User Guide, "Troubleshooting RDS Proxy").
-    pub(super) fn is_competition(&self) -> bool {
+    pub(crate) fn is_competition(&self) -> bool {
         let Self::Upstream(UpstreamError::Server(error)) = self else {
             return false;
         };
@@ -272,7 +272,7 @@ impl SessionError {
 
     /// Whether the server wants something else from a role than it did, or may: then the next login
     /// has to wait for what it asks.
-    pub(super) fn is_about_the_way_of_asking(&self) -> bool {
+    pub(crate) fn is_about_the_way_of_asking(&self) -> bool {
         matches!(
             self,
             Self::Upstream(UpstreamError::UnexpectedAuth(_)) | Self::LoginTimeout(_)
@@ -280,7 +280,7 @@ impl SessionError {
     }
 
     /// Whether the server behind the name is another one than the name has led to so far.
-    pub(super) fn is_another_server(&self) -> bool {
+    pub(crate) fn is_another_server(&self) -> bool {
         matches!(
             self,
             Self::UpstreamTls(UpstreamTlsError::NameMismatch { .. })
@@ -290,7 +290,7 @@ impl SessionError {
     /// Whether a login may fail like this because the token was sent before it was asked for: a server
     /// that refuses before it has read all closes with the token unread, and the reset that follows
     /// can overtake its words; and one that asks for no password takes it for a message.
-    pub(super) fn may_be_about_an_early_token(&self) -> bool {
+    pub(crate) fn may_be_about_an_early_token(&self) -> bool {
         match self {
             Self::UpstreamLost(lost) => lost.kind() != io::ErrorKind::InvalidData,
             Self::Upstream(error) => matches!(
@@ -302,7 +302,7 @@ impl SessionError {
     }
 
     /// Whether there are no AWS credentials.
-    pub(super) fn is_about_credentials(&self) -> bool {
+    pub(crate) fn is_about_credentials(&self) -> bool {
         match self {
             Self::Interrupted(cause) | Self::NotReady(cause) => cause.is_about_credentials(),
             Self::Credentials(_)
@@ -313,7 +313,7 @@ impl SessionError {
     }
 
     /// Whether it is the way to the database that failed.
-    pub(super) fn is_about_the_tunnel(&self) -> bool {
+    pub(crate) fn is_about_the_tunnel(&self) -> bool {
         use TunnelError as T;
         matches!(
             self,
@@ -336,7 +336,7 @@ impl SessionError {
     /// 57P03 as a no (`PQping`). What the database itself has said stays, and so does what shows that
     /// it lets clients begin: as with the server, a name that cannot log in and a limit that is
     /// reached are no reason to say no.
-    pub(super) fn for_a_probe(self) -> Self {
+    pub(crate) fn for_a_probe(self) -> Self {
         match self {
             said @ (Self::Upstream(UpstreamError::Server(_) | UpstreamError::UnexpectedAuth(_))
             | Self::TooManyConnections { .. }

@@ -11,13 +11,16 @@ use tokio::io::AsyncReadExt;
 use tokio::time::Instant;
 use tokio_rustls::client::TlsStream;
 
-use super::dial::DialOnRead;
-use super::known::Known;
-use super::waiting::Waiting;
-use super::{READ, Rooms, SessionError, Timings, millis, write_all};
 use crate::aws::token::Token;
 use crate::base::stream::Stream;
 use crate::config::Endpoint;
+use crate::failure::connection::SessionError;
+use crate::postgres::database::dial_on_read::DialOnRead;
+use crate::postgres::database::server_memory::Known;
+use crate::postgres::io::{READ, write_all};
+use crate::postgres::target::context::Rooms;
+use crate::postgres::timings::{Timings, millis};
+use crate::postgres::waiting::Waiting;
 use crate::tunnel::TunnelError;
 
 /// What a server may say between AuthenticationOk and ReadyForQuery.
@@ -26,21 +29,21 @@ const GREETING_BYTES: usize = 1024 * 1024;
 /// What the server said during the login, kept together: it goes to the client in one piece, and
 /// not at all when a login is tried once more.
 #[derive(Default)]
-pub(super) struct Greeting {
-    pub(super) bytes: BytesMut,
+pub(in crate::postgres) struct Greeting {
+    pub(in crate::postgres) bytes: BytesMut,
     /// AuthenticationOk is in it.
-    pub(super) authenticated: bool,
+    pub(in crate::postgres) authenticated: bool,
     /// The server has asked for the token and got it.
     token_given: bool,
     /// A token has gone out, asked for or not.
-    pub(super) token_sent: bool,
+    pub(in crate::postgres) token_sent: bool,
     /// Sent right after AuthenticationOk.
     notice: Option<Bytes>,
 }
 
 impl Greeting {
     /// A greeting that begins with `first` and has `notice` after AuthenticationOk.
-    pub(super) fn new(first: Option<&Bytes>, notice: Option<Bytes>) -> Self {
+    pub(in crate::postgres) fn new(first: Option<&Bytes>, notice: Option<Bytes>) -> Self {
         Self {
             bytes: BytesMut::from(first.map(|first| &first[..]).unwrap_or_default()),
             notice,
@@ -49,17 +52,17 @@ impl Greeting {
     }
 
     /// Whether the server has asked for the token and got it.
-    pub(super) fn token_given(&self) -> bool {
+    pub(in crate::postgres) fn token_given(&self) -> bool {
         self.token_given
     }
 
     /// Whether a refusal now is the answer to the token.
-    pub(super) fn token_judged(&self) -> bool {
+    pub(in crate::postgres) fn token_judged(&self) -> bool {
         self.token_given && !self.authenticated
     }
 
     /// The value of a run-time parameter that the server has reported (ParameterStatus).
-    pub(super) fn reported(&self, name: &str) -> Option<String> {
+    pub(in crate::postgres) fn reported(&self, name: &str) -> Option<String> {
         let mut rest = &self.bytes[..];
         let mut found = None;
         while let Some((frame, after)) = cut(rest) {
@@ -79,7 +82,7 @@ impl Greeting {
     ///
     /// # Errors
     /// When it says more than any server does before it is ready.
-    pub(super) fn add(&mut self, frame: &Bytes) -> Result<(), SessionError> {
+    pub(in crate::postgres) fn add(&mut self, frame: &Bytes) -> Result<(), SessionError> {
         self.bytes.extend_from_slice(frame);
         if frame[..] == AUTHENTICATION_OK {
             self.authenticated = true;
@@ -106,16 +109,16 @@ fn cut(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 
 /// Whom a connection is for.
 #[derive(Clone)]
-pub(super) struct Server {
+pub(in crate::postgres) struct Server {
     /// What its certificate must be for.
-    pub(super) name: String,
+    pub(in crate::postgres) name: String,
     /// What is known of it.
-    pub(super) known: Arc<Known>,
+    pub(in crate::postgres) known: Arc<Known>,
 }
 
 impl Server {
     /// The server at `endpoint`.
-    pub(super) fn at(rooms: &Rooms, endpoint: &Endpoint) -> Self {
+    pub(in crate::postgres) fn at(rooms: &Rooms, endpoint: &Endpoint) -> Self {
         Self {
             name: endpoint.host.clone(),
             known: rooms.known.of(endpoint),
@@ -124,27 +127,27 @@ impl Server {
 }
 
 /// A connection to the database that is open and not logged in.
-pub(super) struct Opened {
-    pub(super) server: Server,
-    pub(super) machine: Upstream,
-    pub(super) stream: Stream,
+pub(in crate::postgres) struct Opened {
+    pub(in crate::postgres) server: Server,
+    pub(in crate::postgres) machine: Upstream,
+    pub(in crate::postgres) stream: Stream,
     /// The version of TLS, where that stands already.
-    pub(super) tls: Option<String>,
+    pub(in crate::postgres) tls: Option<String>,
 }
 
 /// A logged-in connection to the database.
-pub(super) struct LoggedIn {
-    pub(super) stream: Stream,
-    pub(super) key: Option<CancelKey>,
+pub(in crate::postgres) struct LoggedIn {
+    pub(in crate::postgres) stream: Stream,
+    pub(in crate::postgres) key: Option<CancelKey>,
     /// Server bytes behind ReadyForQuery.
-    pub(super) after: Bytes,
-    pub(super) tls: String,
+    pub(in crate::postgres) after: Bytes,
+    pub(in crate::postgres) tls: String,
 }
 
 /// Opens a connection that begins as `machine` does: with an SSLRequest, which goes along with the
 /// dial and which a server may see twice without harm; or with TLS at once, whose ClientHello is the
 /// same to a server.
-pub(super) async fn open(
+pub(in crate::postgres) async fn open(
     rooms: &Rooms,
     server: &Server,
     mut machine: Upstream,
@@ -184,7 +187,7 @@ pub(super) async fn open(
 }
 
 /// Verified TLS on `stream`, and its version.
-pub(super) async fn secure(
+pub(in crate::postgres) async fn secure(
     rooms: &Rooms,
     server: &Server,
     stream: Stream,
@@ -196,7 +199,7 @@ pub(super) async fn secure(
 }
 
 /// Verified TLS on `stream`.
-pub(super) async fn handshake(
+pub(in crate::postgres) async fn handshake(
     rooms: &Rooms,
     server: &Server,
     stream: Stream,
@@ -214,14 +217,14 @@ pub(super) async fn handshake(
 }
 
 /// Everything a login with a token needs besides the connection.
-pub(super) struct Credentials<'a> {
-    pub(super) token: &'a Token,
+pub(in crate::postgres) struct Credentials<'a> {
+    pub(in crate::postgres) token: &'a Token,
     /// Send the token without being asked.
-    pub(super) early: bool,
+    pub(in crate::postgres) early: bool,
 }
 
 /// What follows the dial: verified TLS, StartupMessage, token, ReadyForQuery.
-pub(super) async fn login(
+pub(in crate::postgres) async fn login(
     (timings, waiting): (&mut Timings, &Waiting),
     rooms: &Rooms,
     opened: Opened,
@@ -286,7 +289,7 @@ pub(super) async fn login(
 }
 
 /// The major version in a ParameterStatus frame that tells it; `None` for every other frame.
-pub(super) fn server_version(frame: &[u8]) -> Option<u32> {
+pub(in crate::postgres) fn server_version(frame: &[u8]) -> Option<u32> {
     let body = frame.strip_prefix(b"S")?.get(4..)?;
     let value = body.strip_prefix(b"server_version\0")?;
     let digits = value.split(|byte| !byte.is_ascii_digit()).next()?;
@@ -294,7 +297,7 @@ pub(super) fn server_version(frame: &[u8]) -> Option<u32> {
 }
 
 /// The version as PostgreSQL and OpenSSL write it.
-pub(super) fn tls_name(version: Option<rustls::ProtocolVersion>) -> String {
+pub(in crate::postgres) fn tls_name(version: Option<rustls::ProtocolVersion>) -> String {
     version
         .map(|version| format!("{version:?}").replace('_', "."))
         .unwrap_or_default()
@@ -302,7 +305,7 @@ pub(super) fn tls_name(version: Option<rustls::ProtocolVersion>) -> String {
 
 /// Feeds the machine from the stream until it has something to say. Not cancel-safe: a login that
 /// is dropped half-way is not resumed.
-pub(super) async fn next_event(
+pub(in crate::postgres) async fn next_event(
     machine: &mut Upstream,
     stream: &mut Stream,
 ) -> Result<UpstreamEvent, SessionError> {
@@ -324,7 +327,7 @@ pub(super) async fn next_event(
 }
 
 /// A broken stream's reason: the tunnel's own, if it gave one.
-pub(super) fn lost(error: io::Error) -> SessionError {
+pub(in crate::postgres) fn lost(error: io::Error) -> SessionError {
     match TunnelError::of(&error) {
         Some(tunnel) => SessionError::Tunnel(tunnel.clone()),
         None => SessionError::UpstreamLost(error),

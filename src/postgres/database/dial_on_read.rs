@@ -20,7 +20,7 @@ use crate::tunnel::{Transport, TunnelError};
 
 /// A stream that is dialled with the first bytes written to it. A dial that fails shows as an
 /// [`io::Error`] that carries the [`TunnelError`], see [`TunnelError::of`].
-pub(super) struct DialOnRead {
+pub(in crate::postgres) struct DialOnRead {
     state: State,
     brief: bool,
     /// Runs from when the stream is open until the server has said something.
@@ -41,7 +41,7 @@ enum State {
 
 impl DialOnRead {
     /// `brief` as in [`Transport::open_briefly`].
-    pub(super) fn new(transport: Arc<dyn Transport>, brief: bool) -> Self {
+    pub(in crate::postgres) fn new(transport: Arc<dyn Transport>, brief: bool) -> Self {
         let state = State::Collecting(transport, BytesMut::new());
         let patience = None;
         Self {

@@ -5,15 +5,16 @@ use std::sync::{Mutex, PoisonError};
 use pg_handshake::Stage;
 use tokio::time::Instant;
 
-use super::greet::Local;
-use super::{Rooms, SessionError};
+use crate::failure::connection::SessionError;
+use crate::postgres::client::startup::Local;
+use crate::postgres::target::context::Rooms;
 
 /// The first step where a database is configured by its identifier.
-pub(super) const DISCOVERY: &str = "the lookup of the database at RDS";
+pub(in crate::postgres) const DISCOVERY: &str = "the lookup of the database at RDS";
 /// The step before a tunnel is asked for.
-pub(super) const LOOKUP: &str = "the DNS lookup of the host name";
+pub(in crate::postgres) const LOOKUP: &str = "the DNS lookup of the host name";
 /// The step after a refused token.
-pub(super) const IDENTITY: &str = "sts:GetCallerIdentity";
+pub(in crate::postgres) const IDENTITY: &str = "sts:GetCallerIdentity";
 
 /// The step that a connection is at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,7 +26,7 @@ enum Step {
 
 /// Since when a client waits, and for what.
 #[derive(Debug)]
-pub(super) struct Waiting {
+pub(in crate::postgres) struct Waiting {
     since: Instant,
     step: Mutex<Step>,
 }
@@ -42,17 +43,17 @@ impl Default for Waiting {
 
 impl Waiting {
     /// Waits for `step` from now on, a noun.
-    pub(super) fn at(&self, step: &'static str) {
+    pub(in crate::postgres) fn at(&self, step: &'static str) {
         self.enter(Step::At(step));
     }
 
     /// Waits for tunnel and token from now on.
-    pub(super) fn connecting(&self) {
+    pub(in crate::postgres) fn connecting(&self) {
         self.enter(Step::Connecting);
     }
 
     /// Waits for the database from now on, at this stage of a login.
-    pub(super) fn for_database(&self, stage: Stage) {
+    pub(in crate::postgres) fn for_database(&self, stage: Stage) {
         self.at(match stage {
             Stage::TlsAnswer => "the database's answer to the TLS request",
             Stage::TlsHandshake => "the TLS handshake with the database",
@@ -80,7 +81,7 @@ impl Waiting {
     }
 
     /// Makes the error for a client that has left.
-    pub(super) fn left(&self, rooms: Option<&Rooms>) -> SessionError {
+    pub(in crate::postgres) fn left(&self, rooms: Option<&Rooms>) -> SessionError {
         SessionError::ClientLeft {
             after: self.since.elapsed(),
             waiting: self.step(rooms),
@@ -91,7 +92,7 @@ impl Waiting {
     ///
     /// # Errors
     /// Those of `work`, and [`SessionError::ClientLeft`].
-    pub(super) async fn while_there<T>(
+    pub(in crate::postgres) async fn while_there<T>(
         &self,
         (client, rooms): (&mut Local, Option<&Rooms>),
         work: impl Future<Output = Result<T, SessionError>>,

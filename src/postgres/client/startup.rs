@@ -12,29 +12,30 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use super::{READ, SessionError, write_all};
 use crate::base::stream::Stream;
-use crate::splice::TERMINATE;
+use crate::failure::connection::SessionError;
+use crate::postgres::io::{READ, write_all};
+use crate::postgres::splice::TERMINATE;
 
 /// The connection to a client that has not got its session yet.
-pub(super) struct Local {
-    pub(super) stream: Stream,
-    pub(super) tls: bool,
+pub(in crate::postgres) struct Local {
+    pub(in crate::postgres) stream: Stream,
+    pub(in crate::postgres) tls: bool,
     /// What it sent behind the last message that was taken from it.
-    pub(super) ahead: BytesMut,
-    pub(super) standing: Standing,
+    pub(in crate::postgres) ahead: BytesMut,
+    pub(in crate::postgres) standing: Standing,
 }
 
 /// TLS for local clients.
-pub(super) struct LocalAcceptor {
-    pub(super) tls: TlsAcceptor,
+pub(in crate::postgres) struct LocalAcceptor {
+    pub(in crate::postgres) tls: TlsAcceptor,
     /// The file of the certificate that it shows; `None`: kept in memory only.
-    pub(super) certificate: Option<Arc<Path>>,
+    pub(in crate::postgres) certificate: Option<Arc<Path>>,
 }
 
 /// How far a client has come with us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Standing {
+pub(in crate::postgres) enum Standing {
     /// Nothing was asked of it yet.
     Arrived,
     /// It was sent an authentication request, and has not given the right answer.
@@ -57,7 +58,7 @@ impl Local {
     ///
     /// # Errors
     /// [`SessionError::ClientGone`].
-    pub(super) async fn say(&mut self, message: Bytes) -> Result<(), SessionError> {
+    pub(in crate::postgres) async fn say(&mut self, message: Bytes) -> Result<(), SessionError> {
         write_all(&mut self.stream, std::iter::once(message))
             .await
             .map_err(SessionError::ClientGone)
@@ -65,7 +66,7 @@ impl Local {
 
     /// Resolves when the client closes while it waits; keeps what it sends meanwhile. One that has sent
     /// a query ahead, and has not taken leave, may have closed its sending side only.
-    pub(super) async fn gone(&mut self) -> io::Error {
+    pub(in crate::postgres) async fn gone(&mut self) -> io::Error {
         let mut buffer = [0; READ];
         while self.ahead.len() < MAX_REMAINDER {
             match self.stream.read(&mut buffer).await {
@@ -80,14 +81,14 @@ impl Local {
 }
 
 /// What a client wants.
-pub(super) enum Greeted {
+pub(in crate::postgres) enum Greeted {
     Startup { client: Local, startup: Startup },
     Cancel { key: CancelKey, stream: Stream },
 }
 
 /// Reads the client's startup, with TLS if it asks and there is an `acceptor`. On failure the stream
 /// comes back, unless TLS took it down.
-pub(super) async fn greet(
+pub(in crate::postgres) async fn greet(
     acceptor: Option<&LocalAcceptor>,
     mut stream: Stream,
 ) -> Result<Greeted, (SessionError, Option<Local>)> {

@@ -30,21 +30,21 @@ const MISSING_STANDS: Duration = Duration::from_secs(10);
 
 /// How the next login begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Way {
-    pub(super) negotiation: Negotiation,
+pub(in crate::postgres) struct Way {
+    pub(in crate::postgres) negotiation: Negotiation,
     /// The token goes out together with the StartupMessage.
-    pub(super) early_token: bool,
+    pub(in crate::postgres) early_token: bool,
 }
 
 /// What is known of the server that a target's name leads to. An alias may lead to another one
 /// tomorrow, of which nothing is known, and what logins find out that are still under way is about
 /// the old one.
 #[derive(Default)]
-pub(super) struct Memory(Mutex<(String, Arc<Known>)>);
+pub(in crate::postgres) struct Memory(Mutex<(String, Arc<Known>)>);
 
 impl Memory {
     /// What is known of the server at `endpoint`.
-    pub(super) fn of(&self, endpoint: &Endpoint) -> Arc<Known> {
+    pub(in crate::postgres) fn of(&self, endpoint: &Endpoint) -> Arc<Known> {
         // A panic cannot leave half of an assignment.
         let mut server = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if server.0 != endpoint.host {
@@ -55,7 +55,7 @@ impl Memory {
 }
 
 /// What is known of one server.
-pub(super) struct Known {
+pub(in crate::postgres) struct Known {
     kind: EndpointKind,
     state: Mutex<State>,
 }
@@ -99,7 +99,7 @@ impl Known {
     }
 
     /// The way to log in `role` that takes the fewest round trips.
-    pub(super) fn way(&self, role: &str) -> Way {
+    pub(in crate::postgres) fn way(&self, role: &str) -> Way {
         Way {
             negotiation: self.negotiation(),
             early_token: self.state().clear_text.contains(role),
@@ -107,7 +107,7 @@ impl Known {
     }
 
     /// How TLS begins.
-    pub(super) fn negotiation(&self) -> Negotiation {
+    pub(in crate::postgres) fn negotiation(&self) -> Negotiation {
         let state = self.state().direct;
         let direct = match self.kind {
             // It tells the version of the database behind it, and knows less itself.
@@ -123,7 +123,7 @@ impl Known {
     }
 
     /// A server of this version answered.
-    pub(super) fn saw_version(&self, major: u32) {
+    pub(in crate::postgres) fn saw_version(&self, major: u32) {
         let mut state = self.state();
         if major >= DIRECT_TLS_SINCE && !state.direct.stands_refused() {
             state.direct = DirectTls::Taken;
@@ -131,19 +131,19 @@ impl Known {
     }
 
     /// Direct TLS did not work.
-    pub(super) fn direct_failed(&self) {
+    pub(in crate::postgres) fn direct_failed(&self) {
         self.state().direct = DirectTls::Failed;
     }
 
     /// There was no time left to begin in another way, if this one was the reason.
-    pub(super) fn time_ran_out(&self, negotiation: Negotiation) {
+    pub(in crate::postgres) fn time_ran_out(&self, negotiation: Negotiation) {
         if negotiation == Negotiation::Direct {
             self.state().direct = DirectTls::Refused { at: Instant::now() };
         }
     }
 
     /// TLS stands, and began like this.
-    pub(super) fn secured(&self, negotiation: Negotiation) {
+    pub(in crate::postgres) fn secured(&self, negotiation: Negotiation) {
         let mut state = self.state();
         if matches!(state.direct, DirectTls::Failed) {
             state.direct = match negotiation {
@@ -154,7 +154,7 @@ impl Known {
     }
 
     /// The server has asked for this role's clear-text password, and taken it.
-    pub(super) fn took_clear_text(&self, role: &str) {
+    pub(in crate::postgres) fn took_clear_text(&self, role: &str) {
         let mut state = self.state();
         state.refused.remove(role);
         if state.clear_text.len() >= MOST_ROLES {
@@ -164,12 +164,12 @@ impl Known {
     }
 
     /// The server wants something else from this role now, or may.
-    pub(super) fn forget(&self, role: &str) {
+    pub(in crate::postgres) fn forget(&self, role: &str) {
         self.state().clear_text.remove(role);
     }
 
     /// The server has refused a token of this role that was just made.
-    pub(super) fn refused_fresh_token(&self, role: &str) {
+    pub(in crate::postgres) fn refused_fresh_token(&self, role: &str) {
         let mut state = self.state();
         if state.refused.len() >= MOST_ROLES {
             state.refused.clear();
@@ -178,14 +178,14 @@ impl Known {
     }
 
     /// Whether another token may do better than one of this role that was refused.
-    pub(super) fn is_worth_a_retry(&self, role: &str) -> bool {
+    pub(in crate::postgres) fn is_worth_a_retry(&self, role: &str) -> bool {
         let state = self.state();
         let at = state.refused.get(role);
         at.is_none_or(|at| at.elapsed() >= NO_RETRY)
     }
 
     /// The server has no database called like this role. Returns whether that is news.
-    pub(super) fn own_database_missing(&self, role: &str) -> bool {
+    pub(in crate::postgres) fn own_database_missing(&self, role: &str) -> bool {
         let mut state = self.state();
         if state.without_database.len() >= MOST_ROLES {
             state.without_database.clear();
@@ -197,12 +197,12 @@ impl Known {
     }
 
     /// The server has a database called like this role, or may have by now.
-    pub(super) fn own_database_may_exist(&self, role: &str) {
+    pub(in crate::postgres) fn own_database_may_exist(&self, role: &str) {
         self.state().without_database.remove(role);
     }
 
     /// Whether the server has said a moment ago that no database is called like this role.
-    pub(super) fn lacks_own_database(&self, role: &str) -> bool {
+    pub(in crate::postgres) fn lacks_own_database(&self, role: &str) -> bool {
         let state = self.state();
         let said = state.without_database.get(role);
         said.is_some_and(|at| at.elapsed() < MISSING_STANDS)

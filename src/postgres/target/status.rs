@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
-use super::{Rooms, Session, Slot, Timings};
 use crate::config::{Auth, Target};
 use crate::observe::{LiveConnection, Newcomer, Stage, View, Watched};
-use crate::route::Routed;
+use crate::postgres::connection::Session;
+use crate::postgres::route::Routed;
+use crate::postgres::target::context::Rooms;
+use crate::postgres::target::slot::Slot;
+use crate::postgres::timings::Timings;
 use crate::tunnel::{Readiness, TunnelStats};
 
 impl Watched for Rooms {
@@ -37,7 +40,7 @@ impl Watched for Slot {
 
 impl Session {
     /// Puts the connection into the list of those that there are.
-    pub(super) fn admit(&self, routed: &Routed) -> LiveConnection {
+    pub(in crate::postgres) fn admit(&self, routed: &Routed) -> LiveConnection {
         let program = routed.startup.get("application_name");
         self.proxy.observed.admit(Newcomer {
             target: &routed.target.name,
@@ -50,7 +53,7 @@ impl Session {
     }
 
     /// The login has worked.
-    pub(super) fn count_login(&self, target: &Target, total_ms: f64) {
+    pub(in crate::postgres) fn count_login(&self, target: &Target, total_ms: f64) {
         let Timings {
             startup_ms,
             token_ms,

@@ -1,7 +1,5 @@
 //! Accept, permits, reload, drain.
 
-mod bind;
-
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
@@ -13,14 +11,17 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
+pub use super::listen::{BindError, ListenAt, Listener, Wanted, bind};
+use super::listen::{Door, doors};
+pub(crate) use super::listen::{loopback, socket};
 use crate::admission::{Entrance, Listens, Verdict};
 use crate::base::stream::Stream;
 use crate::observe::{Listed, Watched};
-use crate::session::{self, Entry, Proxy, Rooms, Slot};
+use crate::postgres::connection;
+use crate::postgres::shared::Proxy;
+use crate::postgres::target::context::Rooms;
+use crate::postgres::target::slot::{Entry, Slot};
 use crate::tunnel::Transport;
-pub use bind::{BindError, ListenAt, Listener, Wanted, bind};
-use bind::{Door, doors};
-pub(crate) use bind::{loopback, socket};
 
 /// Admitted connections that may be saying what they want, or be told that there is no place for them,
 /// at the same time; more of them wait in the kernel.
@@ -352,7 +353,7 @@ impl Running {
         self.stop.cancel();
         late.close();
         let all = async { tokio::join!(self.connections.wait(), late.wait()) };
-        let closed = timeout(session::STOP_DEADLINE, all).await;
+        let closed = timeout(connection::STOP_DEADLINE, all).await;
         if closed.is_err() {
             warn!(
                 connections = self.connections.len() + late.len(),
@@ -393,13 +394,13 @@ impl Accept {
                     let connection = connection.map(|stream| Box::new(stream) as Stream);
                     let (proxy, entry) = (Arc::clone(&self.proxy), self.entry());
                     self.tracker()
-                        .spawn(session::serve(proxy, entry, connection, permit));
+                        .spawn(connection::serve(proxy, entry, connection, permit));
                 }
                 Verdict::Refused(connection) => {
                     let connection = connection.map(|stream| Box::new(stream) as Stream);
                     let (proxy, entry) = (Arc::clone(&self.proxy), self.entry());
                     self.tracker()
-                        .spawn(session::turn_away(proxy, entry, connection));
+                        .spawn(connection::turn_away(proxy, entry, connection));
                 }
             }
         }

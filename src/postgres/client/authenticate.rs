@@ -12,8 +12,9 @@ use pg_handshake::{
 };
 use tokio::io::AsyncReadExt;
 
-use super::greet::{Local, Standing};
-use super::{READ, SessionError};
+use crate::failure::connection::SessionError;
+use crate::postgres::client::startup::{Local, Standing};
+use crate::postgres::io::READ;
 use crate::scram::{Exchange, ScramError, Verifier};
 
 /// A wrong password is answered late, so that guessing is slow.
@@ -21,7 +22,7 @@ const WRONG_PASSWORD_PAUSE: Duration = Duration::from_secs(1);
 
 /// Runs the exchange up to AuthenticationSASLFinal; AuthenticationOk is the database's to say.
 /// `binding` is the hash of our certificate, for clients that speak TLS.
-pub(super) async fn authenticate(
+pub(in crate::postgres) async fn authenticate(
     client: &mut Local,
     verifier: Arc<Verifier>,
     binding: Option<&Bytes>,

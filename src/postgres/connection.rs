@@ -2,55 +2,40 @@
 //!
 //! `greet → route → (token ‖ tunnel) → upstream TLS → upstream login → splice → close`
 
-mod cancel;
-mod connect;
-mod dial;
-mod error;
-mod greet;
-mod known;
-mod limits;
-mod local_login;
-mod login;
-mod passthrough;
-mod probe;
-mod recovery;
-#[path = "postgres/target/context.rs"]
-mod rooms;
-mod slot;
-pub(crate) mod trial;
-mod view;
-mod waiting;
-mod welcome;
-
-use std::io;
+use super::client::admit;
+use super::client::probe::is_probe;
+use super::client::startup::{Greeted, Local, Standing};
+use super::database::cancel;
+use super::database::login::{Greeting, LoggedIn};
+use super::io::write_all;
+use super::shared::Proxy;
+use super::target::context::Rooms;
+use super::target::slot::{Entry, Slot};
+use super::timings::{Timings, millis};
+use super::waiting::{self, Waiting};
+use crate::failure::SessionError;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use pg_handshake::{AUTHENTICATION_OK, ErrorReply, Startup};
-use tokio::io::AsyncWriteExt;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout};
 use tracing::{Instrument, Span, debug, field, info, info_span, warn};
 
 use crate::admission::{Admitted, Arrival, Refused};
 use crate::base::error_text::plain;
-use crate::base::stream::{Duplex, Stream};
-use crate::cancel::Registration;
+use crate::base::stream::Stream;
 use crate::config::{Auth, Target};
+use crate::failure::session_end::EndedBy;
 use crate::observe::LiveConnection;
+use crate::postgres::cancel_keys::Registration;
+use crate::postgres::route;
+use crate::postgres::route::{Fallback, Offer, Routed};
+use crate::postgres::splice;
+use crate::postgres::splice::First;
 use crate::report::{self, Evidence};
-use crate::route::{self, Fallback, Offer, Routed};
-use crate::splice::{self, EndedBy, First};
 use crate::tunnel::Readiness;
-
-pub use error::SessionError;
-use greet::{Greeted, Local, Standing};
-use login::{Greeting, LoggedIn};
-pub use recovery::NotReady;
-pub use rooms::{Proxy, Rooms, SetupError};
-pub use slot::{Contexts, Entry, Slot, prepare_all};
-use waiting::Waiting;
 
 /// How long a client may say nothing while others wait for its place, and how often that is looked at.
 const CROWDED_PATIENCE: Duration = Duration::from_secs(2);
@@ -62,29 +47,6 @@ pub const STOP_DEADLINE: Duration = Duration::from_secs(6);
 /// Who only asks whether a connection could be made gets an answer within this: `pg_isready` waits
 /// for 3 s, and takes silence for "no response".
 const PROBE_DEADLINE: Duration = Duration::from_millis(2500);
-/// What `pg_isready` calls itself (`fallback_application_name` in pg_isready.c).
-const PROBE: &[u8] = b"pg_isready";
-/// Read size before the splice: startup packets and login answers are small.
-const READ: usize = 4 * 1024;
-
-/// Milliseconds spent in each stage of one connection.
-#[derive(Clone, Copy, Debug, Default)]
-struct Timings {
-    startup_ms: f64,
-    token_ms: f64,
-    tunnel_ms: f64,
-    tls_ms: f64,
-    login_ms: f64,
-}
-
-fn millis(since: Instant) -> f64 {
-    (since.elapsed().as_secs_f64() * 10_000.0).round() / 10.0
-}
-
-/// Whether this client only asks whether a connection could be made.
-fn is_probe(startup: &Startup) -> bool {
-    startup.get("application_name") == Some(PROBE)
-}
 
 /// Serves one accepted connection to its end. Logs how it went; returns nothing, because nobody
 /// waits for it. `startup_permit` is given back as soon as the client has said what it wants.
@@ -100,7 +62,7 @@ pub async fn serve(
     async {
         let stop = proxy.stop.clone();
         let deadline = proxy.startup_timeout;
-        let welcome = welcome::welcome(&proxy, &entry, connection);
+        let welcome = admit::welcome(&proxy, &entry, connection);
         let welcomed = tokio::select! {
             welcomed = timeout(deadline, welcome) => welcomed.map_err(|_| deadline),
             () = crowded(&startup_permit) => Err(accepted.elapsed()),
@@ -140,7 +102,7 @@ pub async fn turn_away(proxy: Arc<Proxy>, entry: Entry, mut connection: Refused<
     let span = info_span!("conn", peer = %arrival);
     async {
         let turned_away = tokio::select! {
-            turned_away = welcome::turn_away(&proxy, connection) => turned_away,
+            turned_away = admit::turn_away(&proxy, connection) => turned_away,
             () = proxy.stop.cancelled() => return,
         };
         match turned_away {
@@ -168,29 +130,20 @@ async fn crowded(permit: &OwnedSemaphorePermit) {
     }
 }
 
-async fn write_all(stream: &mut dyn Duplex, chunks: impl Iterator<Item = Bytes>) -> io::Result<()> {
-    let mut wrote = false;
-    for chunk in chunks {
-        stream.write_all(&chunk).await?;
-        wrote = true;
-    }
-    if wrote { stream.flush().await } else { Ok(()) }
-}
-
 /// A connection that has said what it wants.
-struct Session {
-    arrival: Arrival,
-    proxy: Arc<Proxy>,
-    accepted: Instant,
-    timings: Timings,
+pub(in crate::postgres) struct Session {
+    pub(in crate::postgres) arrival: Arrival,
+    pub(in crate::postgres) proxy: Arc<Proxy>,
+    pub(in crate::postgres) accepted: Instant,
+    pub(in crate::postgres) timings: Timings,
     /// What the client waits for.
-    waiting: Arc<Waiting>,
+    pub(in crate::postgres) waiting: Arc<Waiting>,
     /// The client has logged in to us.
-    client_asked: bool,
+    pub(in crate::postgres) client_asked: bool,
     /// What the last token was.
-    evidence: Option<Evidence>,
+    pub(in crate::postgres) evidence: Option<Evidence>,
     /// The target's default database, and why it could not take the place of the named one.
-    no_default: Option<String>,
+    pub(in crate::postgres) no_default: Option<String>,
 }
 
 impl Session {
@@ -332,7 +285,7 @@ impl Session {
     }
 
     /// What the client will hear besides the server's words.
-    fn greeting(&self, routed: &Routed) -> Greeting {
+    pub(in crate::postgres) fn greeting(&self, routed: &Routed) -> Greeting {
         let mut notices = BytesMut::new();
         if !routed.ignored.is_empty() {
             let names = routed.ignored.join(", ");

@@ -10,10 +10,13 @@ use pg_handshake::{
 use tokio::io::AsyncReadExt;
 use tokio::time::Instant;
 
-use super::greet::{Local, Standing};
 use super::login::{Greeting, LoggedIn, Opened, lost, secure, server_version};
-use super::waiting::Waiting;
-use super::{READ, Rooms, SessionError, Timings, millis, write_all};
+use crate::failure::connection::SessionError;
+use crate::postgres::client::startup::{Local, Standing};
+use crate::postgres::io::{READ, write_all};
+use crate::postgres::target::context::Rooms;
+use crate::postgres::timings::{Timings, millis};
+use crate::postgres::waiting::Waiting;
 
 /// Carries the login until the server is ready. What the server says goes to the client as it comes,
 /// because the client has to answer; what `greeting` has to say besides goes in between, and nothing
@@ -22,7 +25,7 @@ use super::{READ, Rooms, SessionError, Timings, millis, write_all};
 /// The client's own channel binding cannot pass: its TLS ends here, and the server's begins here (RFC
 /// 5929). So the server's `SCRAM-SHA-256-PLUS` is not offered on, and a client that says it would have
 /// used it is told what to set, because the server would take that for an attack (RFC 5802, 7).
-pub(super) async fn passthrough(
+pub(in crate::postgres) async fn passthrough(
     (timings, waiting): (&mut Timings, &Waiting),
     rooms: &Rooms,
     opened: Opened,

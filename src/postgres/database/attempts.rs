@@ -7,19 +7,23 @@ use pg_handshake::{Negotiation, Upstream, UpstreamError};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info};
 
-use super::greet::Local;
-use super::known::Way;
 use super::login::{Credentials, Greeting, LoggedIn, Server, login, open};
 use super::passthrough::passthrough;
-use super::waiting::{IDENTITY, LOOKUP};
-use super::{Rooms, Session, SessionError, is_probe, millis};
 use crate::aws::Identity;
 use crate::aws::token::{Token, TokenRequest};
 use crate::base::jitter::jitter;
 use crate::config::{Endpoint, EndpointKind, Target};
+use crate::failure::connection::SessionError;
 use crate::observe::TokenSource;
+use crate::postgres::client::probe::is_probe;
+use crate::postgres::client::startup::Local;
+use crate::postgres::connection::Session;
+use crate::postgres::database::server_memory::Way;
+use crate::postgres::route::{Fallback, Routed};
+use crate::postgres::target::context::Rooms;
+use crate::postgres::timings::millis;
+use crate::postgres::waiting::{IDENTITY, LOOKUP};
 use crate::report::Evidence;
-use crate::route::{Fallback, Routed};
 use crate::tunnel::{Readiness, TunnelError};
 
 /// About how long to wait before another token is tried: RDS refuses with the same words what IAM had
@@ -231,7 +235,7 @@ impl Login<'_> {
 impl Session {
     /// A login with a token, by the way that takes the fewest round trips; and again, once per
     /// reason, where that was too optimistic, or the token from the cache too old.
-    pub(super) async fn connect(
+    pub(in crate::postgres) async fn connect(
         &mut self,
         rooms: &Rooms,
         routed: &mut Routed,
@@ -364,7 +368,7 @@ impl Session {
     }
 
     /// A login in which the client and the database agree between themselves.
-    pub(super) async fn carry(
+    pub(in crate::postgres) async fn carry(
         &mut self,
         rooms: &Rooms,
         routed: &mut Routed,
@@ -403,7 +407,7 @@ impl Session {
 }
 
 /// What a token has to be signed for.
-pub(super) async fn token_request(
+pub(in crate::postgres) async fn token_request(
     rooms: &Rooms,
     routed: &Routed,
     endpoint: Endpoint,

@@ -3,11 +3,11 @@
 //! A listener with one target always routes to it. Targets that share a local port are told apart
 //! by the database name: `TARGET` or `TARGET/DATABASE`. So are all targets on the hub's port.
 
+use crate::failure::RouteError;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use pg_handshake::{Startup, StartupError};
-use thiserror::Error;
+use pg_handshake::Startup;
 
 use crate::base::foreign_text::ForeignText;
 use crate::config::{Auth, EndpointKind, Target};
@@ -53,37 +53,6 @@ pub struct Fallback {
     sent: Option<Vec<u8>>,
     /// The startup packet asks for the default now.
     used: bool,
-}
-
-/// Why a startup cannot be routed.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum RouteError {
-    /// Several targets share this port and the database name picks none of them.
-    #[error("no target \"{asked}\" on this port")]
-    UnknownTarget {
-        /// What the client asked for; empty where it named no database.
-        asked: ForeignText,
-        /// The names that would have worked, and where they lead.
-        known: Vec<(String, String)>,
-    },
-    /// Neither the client nor the target names a user.
-    #[error("no user name: the client sent none and target \"{target}\" has no user")]
-    NoUser {
-        /// The target.
-        target: String,
-    },
-    /// The user name is not UTF-8, so no token can be signed for it.
-    #[error("the user name is not valid UTF-8")]
-    UserNotUtf8,
-    /// A replication connection, which IAM login does not allow.
-    #[error("replication connections cannot log in with IAM")]
-    Replication {
-        /// The target.
-        target: String,
-    },
-    /// The rewritten startup packet would not be one any more.
-    #[error("the configured user or database does not fit into the startup packet: {0}")]
-    Startup(#[from] StartupError),
 }
 
 /// Chooses the target among those of one listener and applies the substitution rules.

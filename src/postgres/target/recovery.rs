@@ -9,11 +9,14 @@ use std::time::Duration;
 use tokio::time::sleep;
 use tracing::{info, warn};
 
-use super::probe::Reached;
-use super::trial::{Outcome, Trial};
-use super::{Proxy, Rooms, SessionError, Slot};
 use crate::base::jitter::jitter;
 use crate::config::{Auth, Via};
+use crate::failure::connection::SessionError;
+use crate::postgres::database::login_steps::{Outcome, Trial};
+use crate::postgres::shared::Proxy;
+use crate::postgres::target::context::Rooms;
+use crate::postgres::target::last_failure::Reached;
+use crate::postgres::target::slot::Slot;
 use crate::report::{self, About, Explanation};
 
 /// After how long a target that cannot be reached is tried again: first, and at most. It doubles.
@@ -33,7 +36,7 @@ pub struct NotReady {
 }
 
 impl NotReady {
-    pub(super) fn of(error: &SessionError, about: &About<'_>) -> Self {
+    pub(in crate::postgres) fn of(error: &SessionError, about: &About<'_>) -> Self {
         let report = report::before_login(error, Some(about));
         let message = report.failure().message;
         Self {
@@ -51,13 +54,13 @@ impl fmt::Display for NotReady {
 
 /// Whether a task tries a target again.
 #[derive(Debug, Default)]
-pub(super) struct Recovering(AtomicBool);
+pub(in crate::postgres) struct Recovering(AtomicBool);
 
 impl Slot {
     /// Finds out what can be known before the first client: where the database is, whether there are
     /// AWS credentials, and with `warm` whether the tunnel can be opened. What fails is logged,
     /// shown, and tried again in the background. Takes as long as the timeouts of the target allow.
-    pub(super) async fn prepare(&self, proxy: &Arc<Proxy>) {
+    pub(in crate::postgres) async fn prepare(&self, proxy: &Arc<Proxy>) {
         let name = &self.plan.name;
         match self.rooms().await {
             Ok(rooms) => rooms.check_and_note(proxy).await,
@@ -121,7 +124,7 @@ impl Rooms {
     }
 
     /// The same; what fails is logged, shown, and tried again in the background.
-    pub(super) async fn check_and_note(self: &Arc<Self>, proxy: &Arc<Proxy>) {
+    pub(in crate::postgres) async fn check_and_note(self: &Arc<Self>, proxy: &Arc<Proxy>) {
         if let Err(error) = self.look().await {
             let about = self.about(None);
             warn_of(&self.target.name, &error, &about);
@@ -170,7 +173,7 @@ impl Rooms {
 
     /// Has the target tried again until it can be reached, if it cannot be: by one task, whoever
     /// asks.
-    pub(super) fn recover(self: &Arc<Self>, proxy: &Arc<Proxy>) {
+    pub(in crate::postgres) fn recover(self: &Arc<Self>, proxy: &Arc<Proxy>) {
         if self.last_failure.get().is_none() || self.recovering.0.swap(true, Ordering::AcqRel) {
             return;
         }

@@ -5,17 +5,17 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Counts connections, and refuses those above a limit. Cheap to clone.
 #[derive(Clone, Debug)]
-pub(super) struct Places {
+pub(in crate::postgres) struct Places {
     open: Arc<AtomicUsize>,
     limit: Option<usize>,
 }
 
 /// One connection's place; dropping it gives it back.
 #[derive(Debug)]
-pub(super) struct Place(Arc<AtomicUsize>);
+pub(in crate::postgres) struct Place(Arc<AtomicUsize>);
 
 impl Places {
-    pub(super) fn new(limit: Option<usize>) -> Self {
+    pub(in crate::postgres) fn new(limit: Option<usize>) -> Self {
         Self {
             open: Arc::default(),
             limit,
@@ -23,7 +23,7 @@ impl Places {
     }
 
     /// A place, or the limit that is reached.
-    pub(super) fn take(&self) -> Result<Place, usize> {
+    pub(in crate::postgres) fn take(&self) -> Result<Place, usize> {
         let limit = self.limit.unwrap_or(usize::MAX);
         self.open
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, |open| {
@@ -34,7 +34,7 @@ impl Places {
     }
 
     /// How many are taken.
-    pub(super) fn open(&self) -> usize {
+    pub(in crate::postgres) fn open(&self) -> usize {
         self.open.load(Ordering::Acquire)
     }
 }

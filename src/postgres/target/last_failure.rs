@@ -6,8 +6,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use pg_handshake::{Startup, UpstreamError};
 
 use super::recovery::NotReady;
-use super::{Entry, Proxy, Rooms, SessionError, is_probe};
 use crate::admission::Arrival;
+use crate::failure::connection::SessionError;
+use crate::postgres::client::probe::is_probe;
+use crate::postgres::shared::Proxy;
+use crate::postgres::target::context::Rooms;
+use crate::postgres::target::slot::Entry;
 use crate::report::About;
 use crate::tunnel::Readiness;
 
@@ -15,7 +19,7 @@ use crate::tunnel::Readiness;
 const CANNOT_CONNECT_NOW: &str = "57P03";
 
 /// Why a client that may connect is told no at once.
-pub(super) fn turned_away(
+pub(crate) fn turned_away(
     proxy: &Proxy,
     entry: &Entry,
     startup: &Startup,
@@ -42,7 +46,7 @@ pub(super) fn turned_away(
 }
 
 impl Rooms {
-    pub(super) fn not_now(&self) -> Option<SessionError> {
+    pub(crate) fn not_now(&self) -> Option<SessionError> {
         match self.transport.readiness() {
             waits @ (Readiness::Starting | Readiness::Interrupted) => {
                 Some(SessionError::NoTunnelYet(waits))
@@ -58,11 +62,11 @@ impl Rooms {
 /// Why a target cannot be reached, as far as is known: what the last connection to it, or the last
 /// look at it, has shown. It stands until one shows otherwise; `recovery.rs` sees to that.
 #[derive(Debug, Default)]
-pub(super) struct LastFailure(Mutex<Option<(NotReady, Reached)>>);
+pub(crate) struct LastFailure(Mutex<Option<(NotReady, Reached)>>);
 
 /// How far it came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Reached {
+pub(crate) enum Reached {
     /// There are no credentials.
     Credentials,
     /// Further.
@@ -71,14 +75,14 @@ pub(super) enum Reached {
 
 impl LastFailure {
     /// A connection was made. Returns whether that is news.
-    pub(super) fn forget(&self) -> bool {
+    pub(crate) fn forget(&self) -> bool {
         self.lock().take().is_some()
     }
 
     /// A connection was not made. That says something about others if it was for want of a way to
     /// the database or of a token; and if the database itself has answered, there is a way. That it
     /// refuses the token of the role that clients get by themselves would meet the others, too.
-    pub(super) fn note(&self, error: &SessionError, about: &About<'_>) {
+    pub(crate) fn note(&self, error: &SessionError, about: &About<'_>) {
         let everybodys = about.target.user.as_deref() == Some(about.user);
         match reach(error) {
             Reach::Database if everybodys && refuses_role(error, about) => {
@@ -97,13 +101,13 @@ impl LastFailure {
     }
 
     /// The reason.
-    pub(super) fn get(&self) -> Option<NotReady> {
+    pub(crate) fn get(&self) -> Option<NotReady> {
         let failure = self.lock();
         failure.as_ref().map(|(reason, _)| reason.clone())
     }
 
     /// How far it came.
-    pub(super) fn reached(&self) -> Option<Reached> {
+    pub(crate) fn reached(&self) -> Option<Reached> {
         self.lock().as_ref().map(|(_, reached)| *reached)
     }
 

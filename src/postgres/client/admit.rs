@@ -6,18 +6,21 @@ use std::time::Duration;
 use pg_handshake::CancelKey;
 use tokio::time::timeout;
 
-use super::greet::{Greeted, Local, Standing, greet};
-use super::probe::turned_away;
-use super::{Entry, Proxy, SessionError, local_login};
 use crate::admission::{Admitted, Refusal, Refused};
 use crate::base::stream::Stream;
+use crate::failure::connection::SessionError;
+use crate::postgres::client::authenticate;
+use crate::postgres::client::startup::{Greeted, Local, Standing, greet};
+use crate::postgres::shared::Proxy;
+use crate::postgres::target::last_failure::turned_away;
+use crate::postgres::target::slot::Entry;
 
 /// How long a client that is not served may take for its startup packet, to which the refusal is the
 /// answer.
 const STRANGERS_TIME: Duration = Duration::from_secs(1);
 
 /// What an admitted client wants, once it has given the local password where one is asked for.
-pub(super) async fn welcome(
+pub(in crate::postgres) async fn welcome(
     proxy: &Proxy,
     entry: &Entry,
     connection: Admitted<Stream>,
@@ -37,7 +40,7 @@ pub(super) async fn welcome(
                 && proxy.asks_password(&arrival)
             {
                 let (verifier, binding) = (Arc::clone(verifier), proxy.binding.as_ref());
-                let outcome = local_login::authenticate(&mut client, verifier, binding);
+                let outcome = authenticate::authenticate(&mut client, verifier, binding);
                 if let Err(error) = outcome.await {
                     return Err((error, Some(client)));
                 }
@@ -54,7 +57,7 @@ pub(super) async fn welcome(
 ///
 /// Clients close as soon as they have sent a cancel request, and then own nothing any more. As with the
 /// server, the key is what tells whether they may.
-pub(super) async fn turn_away(
+pub(in crate::postgres) async fn turn_away(
     proxy: &Proxy,
     connection: Refused<Stream>,
 ) -> Result<(CancelKey, Stream), (SessionError, Option<Local>)> {

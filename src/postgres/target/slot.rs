@@ -10,8 +10,6 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, info};
 
 use super::recovery::NotReady;
-use super::rooms::{Rooms, SetupError};
-use super::{Proxy, SessionError};
 use crate::aws::discover;
 use crate::aws::discover::{DiscoverError, NotLocated};
 use crate::aws::{AwsContext, AwsOptions};
@@ -20,8 +18,13 @@ use crate::base::error_text::chain;
 use crate::base::jitter::jitter;
 use crate::base::single_flight::{Kept, Lease, system_clock};
 use crate::config::{ConfigError, Plan, Target};
+use crate::failure::connection::SessionError;
+use crate::failure::route::RouteError;
+use crate::failure::setup::SetupError;
+use crate::postgres::route;
+use crate::postgres::shared::Proxy;
+use crate::postgres::target::context::Rooms;
 use crate::report;
-use crate::route::{self, RouteError};
 use crate::tunnel::Readiness;
 
 /// How long a failed lookup answers those that come after it: a pool that tries again at once must
@@ -238,19 +241,19 @@ impl Slot {
     }
 
     /// The target for messages about it, as long as nobody knows where it is.
-    pub(super) fn provisional(&self) -> Target {
+    pub(in crate::postgres) fn provisional(&self) -> Target {
         self.plan.anywhere()
     }
 
     /// Why the last lookup found nothing.
-    pub(super) fn lookup_failure(&self) -> Option<NotReady> {
+    pub(in crate::postgres) fn lookup_failure(&self) -> Option<NotReady> {
         let error = self.lookup.failure().as_ref()?.error.clone();
         let target = self.provisional();
         Some(NotReady::of(&error.into(), &report::About::target(&target)))
     }
 
     /// Why the last attempt to look it up failed, as far as it concerns who only asks.
-    pub(super) fn not_now(&self) -> Option<SessionError> {
+    pub(in crate::postgres) fn not_now(&self) -> Option<SessionError> {
         match (self.ready(), self.lookup_failure()) {
             (Some(rooms), _) => rooms.not_now(),
             (None, Some(failure)) => Some(SessionError::FailedBefore(failure.id)),
@@ -332,7 +335,7 @@ impl Entry {
     }
 
     /// What the client asks for, if that is there.
-    pub(super) fn named(&self, startup: &Startup) -> Option<&Arc<Slot>> {
+    pub(in crate::postgres) fn named(&self, startup: &Startup) -> Option<&Arc<Slot>> {
         if !self.picks_by_name() {
             return self.slots.first();
         }
@@ -342,7 +345,7 @@ impl Entry {
     }
 
     /// The same, or the reason that a client is to hear.
-    pub(super) fn chosen(&self, startup: &Startup) -> Result<&Arc<Slot>, RouteError> {
+    pub(in crate::postgres) fn chosen(&self, startup: &Startup) -> Result<&Arc<Slot>, RouteError> {
         self.named(startup).ok_or_else(|| {
             let known = self.slots.iter().map(|slot| {
                 let place = match slot.ready() {
@@ -356,7 +359,7 @@ impl Entry {
     }
 
     /// Why a connection to this target could not be made now, or to none of all; as far as is known.
-    pub(super) fn not_now(&self, asked: Option<&Arc<Slot>>) -> Option<SessionError> {
+    pub(in crate::postgres) fn not_now(&self, asked: Option<&Arc<Slot>>) -> Option<SessionError> {
         match asked {
             Some(slot) => slot.not_now(),
             None => {
@@ -367,7 +370,7 @@ impl Entry {
     }
 
     /// Whether a target of this name is behind it.
-    pub(super) fn has(&self, name: &str) -> bool {
+    pub(in crate::postgres) fn has(&self, name: &str) -> bool {
         self.slots.iter().any(|slot| slot.plan.name == name)
     }
 }

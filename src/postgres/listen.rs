@@ -14,7 +14,7 @@ use crate::admission::Listening;
 use crate::config::{Serve, SocketDir};
 use crate::platform::socket::{SocketError, UnixSocket};
 use crate::platform::{self, descriptors};
-use crate::session::{Entry, Slot};
+use crate::postgres::target::slot::{Entry, Slot};
 
 /// Waiting clients the kernel may queue per socket. When the queue is full, Linux drops the client's
 /// SYN, which costs it a second; a pool that opens all its connections at once must not meet that.
@@ -85,7 +85,7 @@ fn next(address: &SocketAddr) -> u16 {
 
 /// What a local port is for; the same one before and after the configuration is read anew.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Door {
+pub(in crate::postgres) enum Door {
     /// The targets that name this port.
     Port(u16),
     /// One target that leaves the choice to the system.
@@ -96,7 +96,7 @@ pub(super) enum Door {
 
 impl Door {
     /// The port, where it is not left to the system.
-    pub(super) fn fixed_port(&self) -> Option<u16> {
+    pub(in crate::postgres) fn fixed_port(&self) -> Option<u16> {
         Some(self.port()).filter(|port| *port != 0)
     }
 
@@ -113,7 +113,10 @@ impl Door {
 ///
 /// # Errors
 /// [`BindError::Same`].
-pub(super) fn doors(slots: &[Arc<Slot>], serve: &Serve) -> Result<Vec<(Door, Entry)>, BindError> {
+pub(in crate::postgres) fn doors(
+    slots: &[Arc<Slot>],
+    serve: &Serve,
+) -> Result<Vec<(Door, Entry)>, BindError> {
     let hub = serve.hub_port;
     let mut doors = Vec::new();
     let mut by_port: BTreeMap<u16, Vec<Arc<Slot>>> = BTreeMap::new();
@@ -193,11 +196,11 @@ fn name_of(slots: &[Arc<Slot>]) -> String {
 
 /// One local port that is listened on, and the targets behind it.
 pub struct Listener {
-    pub(super) door: Door,
-    pub(super) sockets: Vec<Listening>,
-    pub(super) unix: Option<UnixSocket>,
-    pub(super) port: u16,
-    pub(super) entry: Entry,
+    pub(in crate::postgres) door: Door,
+    pub(in crate::postgres) sockets: Vec<Listening>,
+    pub(in crate::postgres) unix: Option<UnixSocket>,
+    pub(in crate::postgres) port: u16,
+    pub(in crate::postgres) entry: Entry,
 }
 
 impl Listener {
@@ -247,7 +250,7 @@ pub fn bind(
 
 impl ListenAt {
     /// Listens on one of the `ports` ports that are wanted.
-    pub(super) fn listen_as_one_of(
+    pub(in crate::postgres) fn listen_as_one_of(
         &self,
         ports: usize,
         door: Door,

@@ -1,0 +1,21 @@
+//! The PostgreSQL side: from an accepted connection to the end of its session.
+
+pub mod cancel_keys;
+pub mod client;
+pub mod connection;
+pub mod database;
+mod io;
+pub mod listen;
+pub mod route;
+pub mod server;
+pub mod shared;
+pub mod splice;
+pub mod target;
+mod timings;
+mod waiting;
+
+pub use connection::{STOP_DEADLINE, serve, turn_away};
+pub use shared::Proxy;
+pub use target::context::Rooms;
+pub use target::recovery::NotReady;
+pub use target::slot::{Contexts, Entry, Slot, prepare_all};

@@ -1,0 +1,8 @@
+//! The targets that are served, and their state.
+
+pub mod context;
+pub mod last_failure;
+pub mod limits;
+pub mod recovery;
+pub mod slot;
+pub mod status;
