@@ -3,9 +3,11 @@
 pub mod cancel_keys;
 pub mod client;
 pub mod connection;
+mod connection_state;
 pub mod database;
 mod io;
 pub mod listen;
+pub mod recovery;
 pub mod route;
 pub mod server;
 pub mod shared;
@@ -15,7 +17,8 @@ mod timings;
 mod waiting;
 
 pub use connection::{STOP_DEADLINE, serve, turn_away};
+pub use recovery::prepare_all;
 pub use shared::Proxy;
 pub use target::context::Rooms;
-pub use target::recovery::NotReady;
-pub use target::slot::{Contexts, Entry, Slot, prepare_all};
+pub use target::last_failure::NotReady;
+pub use target::slot::{Contexts, Entry, Slot};

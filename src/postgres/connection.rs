@@ -5,6 +5,7 @@
 use super::client::admit;
 use super::client::probe::is_probe;
 use super::client::startup::{Greeted, Local, Standing};
+use super::connection_state::Connection;
 use super::database::cancel;
 use super::database::login::{Greeting, LoggedIn};
 use super::io::write_all;
@@ -12,18 +13,18 @@ use super::shared::Proxy;
 use super::target::context::Rooms;
 use super::target::slot::{Entry, Slot};
 use super::timings::{Timings, millis};
-use super::waiting::{self, Waiting};
+use super::waiting::{self};
 use crate::failure::SessionError;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use pg_handshake::{AUTHENTICATION_OK, ErrorReply, Startup};
+use bytes::Bytes;
+use pg_handshake::{AUTHENTICATION_OK, Startup};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout};
 use tracing::{Instrument, Span, debug, field, info, info_span, warn};
 
-use crate::admission::{Admitted, Arrival, Refused};
+use crate::admission::{Admitted, Refused};
 use crate::base::error_text::plain;
 use crate::base::stream::Stream;
 use crate::config::{Auth, Target};
@@ -31,10 +32,10 @@ use crate::failure::session_end::EndedBy;
 use crate::observe::LiveConnection;
 use crate::postgres::cancel_keys::Registration;
 use crate::postgres::route;
-use crate::postgres::route::{Fallback, Offer, Routed};
+use crate::postgres::route::{Offer, Routed};
 use crate::postgres::splice;
 use crate::postgres::splice::First;
-use crate::report::{self, Evidence};
+use crate::report::{self};
 use crate::tunnel::Readiness;
 
 /// How long a client may say nothing while others wait for its place, and how often that is looked at.
@@ -74,7 +75,7 @@ pub async fn serve(
                 cancel::deliver(&proxy, &entry, &key, stream).await;
             }
             Ok(Ok(Greeted::Startup { client, startup })) => {
-                let session = Session {
+                let session = Connection {
                     arrival,
                     client_asked: proxy.asks_password(&arrival),
                     proxy,
@@ -130,23 +131,7 @@ async fn crowded(permit: &OwnedSemaphorePermit) {
     }
 }
 
-/// A connection that has said what it wants.
-pub(in crate::postgres) struct Session {
-    pub(in crate::postgres) arrival: Arrival,
-    pub(in crate::postgres) proxy: Arc<Proxy>,
-    pub(in crate::postgres) accepted: Instant,
-    pub(in crate::postgres) timings: Timings,
-    /// What the client waits for.
-    pub(in crate::postgres) waiting: Arc<Waiting>,
-    /// The client has logged in to us.
-    pub(in crate::postgres) client_asked: bool,
-    /// What the last token was.
-    pub(in crate::postgres) evidence: Option<Evidence>,
-    /// The target's default database, and why it could not take the place of the named one.
-    pub(in crate::postgres) no_default: Option<String>,
-}
-
-impl Session {
+impl Connection {
     async fn run(
         mut self,
         mut client: Local,
@@ -282,29 +267,6 @@ impl Session {
             }
             () = self.proxy.stop.cancelled() => Err(SessionError::ShuttingDown),
         }
-    }
-
-    /// What the client will hear besides the server's words.
-    pub(in crate::postgres) fn greeting(&self, routed: &Routed) -> Greeting {
-        let mut notices = BytesMut::new();
-        if !routed.ignored.is_empty() {
-            let names = routed.ignored.join(", ");
-            let message = format!("pgiam has left out startup parameters: {names}");
-            let notice = ErrorReply::notice(report::WARNING, message)
-                .with_hint("ignore_startup_parameters of the target names them.");
-            notices.extend_from_slice(&notice.encode());
-        }
-        if let Some(fallback) = routed.replaced() {
-            let (Fallback { named, default, .. }, target) = (fallback, &routed.target.name);
-            let message = format!(
-                "database \"{named}\" does not exist; connected to \"{default}\", the default database of target \"{target}\""
-            );
-            let notice = ErrorReply::notice(report::WARNING, message)
-                .with_hint(format!("Name the database: psql -d {default}."));
-            notices.extend_from_slice(&notice.encode());
-        }
-        let notices = (!notices.is_empty()).then(|| notices.freeze());
-        Greeting::new(routed.negotiated.as_ref(), notices)
     }
 
     /// The session proper, from the first ReadyForQuery to the end.

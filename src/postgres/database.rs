@@ -6,4 +6,3 @@ pub mod dial_on_read;
 pub mod login;
 pub mod login_steps;
 pub mod passthrough;
-pub mod server_memory;

@@ -7,7 +7,6 @@ use crate::base::flood::{Flood, Flow};
 use crate::config::Serve;
 use crate::observe::Observed;
 use crate::postgres::cancel_keys::CancelKeys;
-use crate::postgres::client::startup::LocalAcceptor;
 use crate::scram::Verifier;
 use crate::tls::local::{self, Kept, LocalTlsError};
 use bytes::Bytes;
@@ -19,6 +18,13 @@ use tokio::sync::{Notify, Semaphore};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
+
+/// TLS for local clients.
+pub(in crate::postgres) struct LocalAcceptor {
+    pub(in crate::postgres) tls: TlsAcceptor,
+    /// The file of the certificate that it shows; `None`: kept in memory only.
+    pub(in crate::postgres) certificate: Option<Arc<Path>>,
+}
 
 /// Cancel requests on their way to databases at the same time; more of them wait.
 const MOST_CANCELS: usize = 256;

@@ -3,6 +3,6 @@
 pub mod context;
 pub mod last_failure;
 pub mod limits;
-pub mod recovery;
+pub mod server_memory;
 pub mod slot;
 pub mod status;

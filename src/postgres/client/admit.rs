@@ -10,9 +10,9 @@ use crate::admission::{Admitted, Refusal, Refused};
 use crate::base::stream::Stream;
 use crate::failure::connection::SessionError;
 use crate::postgres::client::authenticate;
+use crate::postgres::client::probe::turned_away;
 use crate::postgres::client::startup::{Greeted, Local, Standing, greet};
 use crate::postgres::shared::Proxy;
-use crate::postgres::target::last_failure::turned_away;
 use crate::postgres::target::slot::Entry;
 
 /// How long a client that is not served may take for its startup packet, to which the refusal is the

@@ -1,15 +1,13 @@
 //! What the local client says first, over plain TCP, a Unix socket or TLS.
 
+use crate::postgres::shared::LocalAcceptor;
 use std::io;
-use std::path::Path;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes, BytesMut};
 use pg_handshake::{CancelKey, Client, ClientError, ClientEvent, MAX_REMAINDER, Startup};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
-use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use crate::base::stream::Stream;
@@ -24,13 +22,6 @@ pub(in crate::postgres) struct Local {
     /// What it sent behind the last message that was taken from it.
     pub(in crate::postgres) ahead: BytesMut,
     pub(in crate::postgres) standing: Standing,
-}
-
-/// TLS for local clients.
-pub(in crate::postgres) struct LocalAcceptor {
-    pub(in crate::postgres) tls: TlsAcceptor,
-    /// The file of the certificate that it shows; `None`: kept in memory only.
-    pub(in crate::postgres) certificate: Option<Arc<Path>>,
 }
 
 /// How far a client has come with us.

@@ -1,5 +1,8 @@
 //! Tunnel, token and login of one session, and which of them are tried again.
 
+use crate::report;
+use bytes::BytesMut;
+use pg_handshake::ErrorReply;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,10 +20,10 @@ use crate::failure::connection::SessionError;
 use crate::observe::TokenSource;
 use crate::postgres::client::probe::is_probe;
 use crate::postgres::client::startup::Local;
-use crate::postgres::connection::Session;
-use crate::postgres::database::server_memory::Way;
+use crate::postgres::connection_state::Connection;
 use crate::postgres::route::{Fallback, Routed};
 use crate::postgres::target::context::Rooms;
+use crate::postgres::target::server_memory::Way;
 use crate::postgres::timings::millis;
 use crate::postgres::waiting::{IDENTITY, LOOKUP};
 use crate::report::Evidence;
@@ -232,7 +235,30 @@ impl Login<'_> {
     }
 }
 
-impl Session {
+impl Connection {
+    /// What the client will hear besides the server's words.
+    pub(in crate::postgres) fn greeting(&self, routed: &Routed) -> Greeting {
+        let mut notices = BytesMut::new();
+        if !routed.ignored.is_empty() {
+            let names = routed.ignored.join(", ");
+            let message = format!("pgiam has left out startup parameters: {names}");
+            let notice = ErrorReply::notice(report::WARNING, message)
+                .with_hint("ignore_startup_parameters of the target names them.");
+            notices.extend_from_slice(&notice.encode());
+        }
+        if let Some(fallback) = routed.replaced() {
+            let (Fallback { named, default, .. }, target) = (fallback, &routed.target.name);
+            let message = format!(
+                "database \"{named}\" does not exist; connected to \"{default}\", the default database of target \"{target}\""
+            );
+            let notice = ErrorReply::notice(report::WARNING, message)
+                .with_hint(format!("Name the database: psql -d {default}."));
+            notices.extend_from_slice(&notice.encode());
+        }
+        let notices = (!notices.is_empty()).then(|| notices.freeze());
+        Greeting::new(routed.negotiated.as_ref(), notices)
+    }
+
     /// A login with a token, by the way that takes the fewest round trips; and again, once per
     /// reason, where that was too optimistic, or the token from the cache too old.
     pub(in crate::postgres) async fn connect(

@@ -1,22 +1,23 @@
 //! What connections share: the whole program's part, and each target's.
 
+use crate::failure::SessionError;
 use crate::failure::SetupError;
+use crate::tunnel::Readiness;
 use std::path::Path;
 use std::sync::Arc;
 
 use tokio_util::task::TaskTracker;
 
 use super::limits::Places;
-use super::recovery::Recovering;
 use crate::aws::AwsContext;
 use crate::aws::alias::Aliases;
 use crate::aws::calls::CREDENTIALS_STEP;
 use crate::aws::token;
 use crate::aws::token::TokenProvider;
 use crate::config::{Auth, Endpoint, Plan, Target, Via};
-use crate::failure::connection::SessionError;
-use crate::postgres::database::server_memory::Memory;
 use crate::postgres::target::last_failure::LastFailure;
+use crate::postgres::target::last_failure::Recovering;
+use crate::postgres::target::server_memory::Memory;
 use crate::tls::upstream::UpstreamTls;
 use crate::tunnel::Transport;
 use crate::tunnel::direct::Direct;
@@ -129,4 +130,18 @@ fn trust(target: &str, ca_file: Option<&Path>) -> Result<UpstreamTls, SetupError
         target: target.to_owned(),
         source,
     })
+}
+
+impl Rooms {
+    pub(crate) fn not_now(&self) -> Option<SessionError> {
+        match self.transport.readiness() {
+            waits @ (Readiness::Starting | Readiness::Interrupted) => {
+                Some(SessionError::NoTunnelYet(waits))
+            }
+            Readiness::Up | Readiness::Idle => {
+                let failure = self.last_failure.get();
+                failure.map(|failure| SessionError::FailedBefore(failure.id))
+            }
+        }
+    }
 }

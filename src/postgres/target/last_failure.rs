@@ -1,63 +1,48 @@
 //! What clients hear before anything is tried for them: those that come too late, and those that
 //! only ask whether a connection could be made (`pg_isready`) and cannot make one.
 
+use crate::report;
+use std::fmt;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use pg_handshake::{Startup, UpstreamError};
+use pg_handshake::UpstreamError;
 
-use super::recovery::NotReady;
-use crate::admission::Arrival;
 use crate::failure::connection::SessionError;
-use crate::postgres::client::probe::is_probe;
-use crate::postgres::shared::Proxy;
-use crate::postgres::target::context::Rooms;
-use crate::postgres::target::slot::Entry;
 use crate::report::About;
-use crate::tunnel::Readiness;
 
 /// Cannot connect now (PostgreSQL docs, "PostgreSQL Error Codes").
 const CANNOT_CONNECT_NOW: &str = "57P03";
 
-/// Why a client that may connect is told no at once.
-pub(crate) fn turned_away(
-    proxy: &Proxy,
-    entry: &Entry,
-    startup: &Startup,
-    arrival: &Arrival,
-) -> Result<(), SessionError> {
-    if proxy.turns_newcomers_away() {
-        return Err(SessionError::NotReady(Box::new(SessionError::ShuttingDown)));
-    }
-    if !is_probe(startup) {
-        return Ok(());
-    }
-    // The best answer is to try. But it names no target, or does not know the password; to ask for
-    // that, or to name the targets, is to say that connections are accepted (`PQping`).
-    let asked = entry.named(startup);
-    let stranger = proxy.asks_password(arrival);
-    if asked.is_some() && !stranger {
-        return Ok(());
-    }
-    // Which targets there are is not for those who do not know the password.
-    match entry.not_now(asked.filter(|_| !stranger || entry.slots.len() == 1)) {
-        Some(error) => Err(error),
-        None => Ok(()),
-    }
+/// Why a target cannot be reached now, as far as is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NotReady {
+    /// Identifier of the cause, as in `docs/errors.md`.
+    pub id: &'static str,
+    /// What happened, in a line.
+    pub message: String,
 }
 
-impl Rooms {
-    pub(crate) fn not_now(&self) -> Option<SessionError> {
-        match self.transport.readiness() {
-            waits @ (Readiness::Starting | Readiness::Interrupted) => {
-                Some(SessionError::NoTunnelYet(waits))
-            }
-            Readiness::Up | Readiness::Idle => {
-                let failure = self.last_failure.get();
-                failure.map(|failure| SessionError::FailedBefore(failure.id))
-            }
+impl NotReady {
+    pub(in crate::postgres) fn of(error: &SessionError, about: &About<'_>) -> Self {
+        let report = report::before_login(error, Some(about));
+        let message = report.failure().message;
+        Self {
+            id: report.id,
+            message: message.lines().next().unwrap_or_default().to_owned(),
         }
     }
 }
+
+impl fmt::Display for NotReady {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} [{}]", self.message, self.id)
+    }
+}
+
+/// Whether a task tries a target again.
+#[derive(Debug, Default)]
+pub(in crate::postgres) struct Recovering(pub(in crate::postgres) AtomicBool);
 
 /// Why a target cannot be reached, as far as is known: what the last connection to it, or the last
 /// look at it, has shown. It stands until one shows otherwise; `recovery.rs` sees to that.
@@ -178,6 +163,7 @@ mod tests {
     use super::*;
     use crate::aws::CredentialsError;
     use crate::config::{File, Layer, Target};
+    use crate::tunnel::Readiness;
     use crate::tunnel::TunnelError;
 
     fn target() -> Target {

@@ -1,37 +1,33 @@
 //! The targets behind a port: set up already, or as soon as the database of one has been looked up.
 
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use pg_handshake::Startup;
 use thiserror::Error;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, timeout};
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info};
 
-use super::recovery::NotReady;
 use crate::aws::discover;
 use crate::aws::discover::{DiscoverError, NotLocated};
 use crate::aws::{AwsContext, AwsOptions};
 use crate::base::background::Stopped;
 use crate::base::error_text::chain;
-use crate::base::jitter::jitter;
 use crate::base::single_flight::{Kept, Lease, system_clock};
 use crate::config::{ConfigError, Plan, Target};
 use crate::failure::connection::SessionError;
 use crate::failure::route::RouteError;
 use crate::failure::setup::SetupError;
 use crate::postgres::route;
-use crate::postgres::shared::Proxy;
 use crate::postgres::target::context::Rooms;
+use crate::postgres::target::last_failure::NotReady;
 use crate::report;
 use crate::tunnel::Readiness;
 
 /// How long a failed lookup answers those that come after it: a pool that tries again at once must
 /// not become a stream of calls to AWS.
 const FAILURE_STANDS: Duration = Duration::from_secs(3);
-/// After how long a database that was not found is looked for again: first, and at most. It doubles.
-const LOOK_AGAIN: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
 
 /// The AWS identities of the program: targets with the same profile and region share one.
 #[derive(Default)]
@@ -217,32 +213,18 @@ impl Slot {
         }
     }
 
-    /// Looks the database up until it is found, so that nobody has to come for it: what waits for
-    /// readiness sends nobody. Ends when the target is no longer served.
-    async fn keep_looking(slot: Weak<Self>, proxy: Arc<Proxy>) {
-        let (mut pause, longest) = LOOK_AGAIN;
-        let mut failed = false;
-        loop {
-            let Some(slot) = slot.upgrade() else { return };
-            match slot.rooms().await {
-                // The first look is also `prepare`'s, which goes on from there.
-                Ok(_) if !failed => return,
-                Ok(rooms) => {
-                    rooms.check_and_note(&proxy).await;
-                    proxy.recovered.notify_waiters();
-                    return;
-                }
-                Err(_) => failed = true,
-            }
-            drop(slot);
-            sleep(jitter(pause)).await;
-            pause = (pause * 2).min(longest);
-        }
-    }
-
     /// The target for messages about it, as long as nobody knows where it is.
     pub(in crate::postgres) fn provisional(&self) -> Target {
         self.plan.anywhere()
+    }
+
+    /// Why the target cannot be reached now, as far as is known.
+    #[must_use]
+    pub fn not_ready(&self) -> Option<NotReady> {
+        match self.ready() {
+            Some(rooms) => rooms.last_failure.get(),
+            None => self.lookup_failure(),
+        }
     }
 
     /// Why the last lookup found nothing.
@@ -373,17 +355,4 @@ impl Entry {
     pub(in crate::postgres) fn has(&self, name: &str) -> bool {
         self.slots.iter().any(|slot| slot.plan.name == name)
     }
-}
-
-/// Finds out what can be known of targets before their first clients, of all at the same time, see
-/// `Slot::prepare`; what is not found is looked for further in the background.
-pub async fn prepare_all(slots: &[Arc<Slot>], proxy: &Arc<Proxy>) {
-    for slot in slots.iter().filter(|slot| slot.ready().is_none()) {
-        let (slot, stop) = (Arc::downgrade(slot), proxy.stop.clone());
-        let looking = Slot::keep_looking(slot, Arc::clone(proxy));
-        tokio::spawn(async move { stop.run_until_cancelled(looking).await });
-    }
-    let all = slots.iter().map(|slot| slot.prepare(proxy));
-    let all = futures_util::future::join_all(all);
-    _ = proxy.stop.run_until_cancelled(all).await;
 }

@@ -1,8 +1,7 @@
 //! Targets that cannot be reached: found out before the first client where that is possible, and
 //! tried again in the background until it is over.
 
-use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -23,40 +22,35 @@ use crate::report::{self, About, Explanation};
 /// Health checks usually pause for less than the first; the last notices `aws sso login` within a
 /// minute where no client comes.
 const TRY_AGAIN: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(60));
+/// After how long a database that was not found is looked for again: first, and at most. It doubles.
+const LOOK_AGAIN: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
 /// What a login in the background calls itself (`application_name`).
 const APPLICATION: &str = "pgiam";
 
-/// Why a target cannot be reached now, as far as is known.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NotReady {
-    /// Identifier of the cause, as in `docs/errors.md`.
-    pub id: &'static str,
-    /// What happened, in a line.
-    pub message: String,
-}
-
-impl NotReady {
-    pub(in crate::postgres) fn of(error: &SessionError, about: &About<'_>) -> Self {
-        let report = report::before_login(error, Some(about));
-        let message = report.failure().message;
-        Self {
-            id: report.id,
-            message: message.lines().next().unwrap_or_default().to_owned(),
+impl Slot {
+    /// Looks the database up until it is found, so that nobody has to come for it: what waits for
+    /// readiness sends nobody. Ends when the target is no longer served.
+    async fn keep_looking(slot: Weak<Self>, proxy: Arc<Proxy>) {
+        let (mut pause, longest) = LOOK_AGAIN;
+        let mut failed = false;
+        loop {
+            let Some(slot) = slot.upgrade() else { return };
+            match slot.rooms().await {
+                // The first look is also `prepare`'s, which goes on from there.
+                Ok(_) if !failed => return,
+                Ok(rooms) => {
+                    rooms.check_and_note(&proxy).await;
+                    proxy.recovered.notify_waiters();
+                    return;
+                }
+                Err(_) => failed = true,
+            }
+            drop(slot);
+            sleep(jitter(pause)).await;
+            pause = (pause * 2).min(longest);
         }
     }
-}
 
-impl fmt::Display for NotReady {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} [{}]", self.message, self.id)
-    }
-}
-
-/// Whether a task tries a target again.
-#[derive(Debug, Default)]
-pub(in crate::postgres) struct Recovering(AtomicBool);
-
-impl Slot {
     /// Finds out what can be known before the first client: where the database is, whether there are
     /// AWS credentials, and with `warm` whether the tunnel can be opened. What fails is logged,
     /// shown, and tried again in the background. Takes as long as the timeouts of the target allow.
@@ -71,15 +65,6 @@ impl Slot {
         }
         // Whoever has stopped waiting for it.
         proxy.recovered.notify_waiters();
-    }
-
-    /// Why the target cannot be reached now, as far as is known.
-    #[must_use]
-    pub fn not_ready(&self) -> Option<NotReady> {
-        match self.ready() {
-            Some(rooms) => rooms.last_failure.get(),
-            None => self.lookup_failure(),
-        }
     }
 
     /// Logs in once, as a client that leaves everything to the target.
@@ -216,4 +201,17 @@ fn warn_of(target: &str, error: &SessionError, about: &About<'_>) {
         name = target,
         id, reason, detail, hint, "the target is not ready; pgiam tries again"
     );
+}
+
+/// Finds out what can be known of targets before their first clients, of all at the same time, see
+/// `Slot::prepare`; what is not found is looked for further in the background.
+pub async fn prepare_all(slots: &[Arc<Slot>], proxy: &Arc<Proxy>) {
+    for slot in slots.iter().filter(|slot| slot.ready().is_none()) {
+        let (slot, stop) = (Arc::downgrade(slot), proxy.stop.clone());
+        let looking = Slot::keep_looking(slot, Arc::clone(proxy));
+        tokio::spawn(async move { stop.run_until_cancelled(looking).await });
+    }
+    let all = slots.iter().map(|slot| slot.prepare(proxy));
+    let all = futures_util::future::join_all(all);
+    _ = proxy.stop.run_until_cancelled(all).await;
 }

@@ -1,0 +1,71 @@
+//! The state of one client's connection, once it has asked for a session.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::shared::Proxy;
+use super::timings::Timings;
+use super::waiting::Waiting;
+use crate::admission::Arrival;
+use crate::config::{Auth, Target};
+use crate::observe::{LiveConnection, Newcomer, Stage};
+use crate::postgres::route::Routed;
+use crate::report::Evidence;
+
+/// A connection that has said what it wants.
+pub(in crate::postgres) struct Connection {
+    pub(in crate::postgres) arrival: Arrival,
+    pub(in crate::postgres) proxy: Arc<Proxy>,
+    pub(in crate::postgres) accepted: Instant,
+    pub(in crate::postgres) timings: Timings,
+    /// What the client waits for.
+    pub(in crate::postgres) waiting: Arc<Waiting>,
+    /// The client has logged in to us.
+    pub(in crate::postgres) client_asked: bool,
+    /// What the last token was.
+    pub(in crate::postgres) evidence: Option<Evidence>,
+    /// The target's default database, and why it could not take the place of the named one.
+    pub(in crate::postgres) no_default: Option<String>,
+}
+
+impl Connection {
+    /// Puts the connection into the list of those that there are.
+    pub(in crate::postgres) fn admit(&self, routed: &Routed) -> LiveConnection {
+        let program = routed.startup.get("application_name");
+        self.proxy.observed.admit(Newcomer {
+            target: &routed.target.name,
+            user: &routed.user,
+            database: routed.shown_database(),
+            program: program.unwrap_or_default(),
+            peer: &self.arrival.to_string(),
+            since: self.accepted,
+        })
+    }
+
+    /// The login has worked.
+    pub(in crate::postgres) fn count_login(&self, target: &Target, total_ms: f64) {
+        let Timings {
+            startup_ms,
+            token_ms,
+            tunnel_ms,
+            tls_ms,
+            login_ms,
+        } = self.timings;
+        let stages = [
+            (Stage::Startup, startup_ms),
+            (Stage::Token, token_ms),
+            (Stage::Tunnel, tunnel_ms),
+            (Stage::Tls, tls_ms),
+            (Stage::Login, login_ms),
+            (Stage::Total, total_ms),
+        ];
+        // A login with the client's own password wants no token.
+        let with_token = target.login.auth == Auth::Iam;
+        let wanted = stages
+            .into_iter()
+            .filter(|(stage, _)| with_token || *stage != Stage::Token);
+        let seconds: Vec<_> = wanted.map(|(stage, ms)| (stage, ms / 1000.0)).collect();
+        self.proxy.observed.logged_in(&target.name, &seconds);
+    }
+}
