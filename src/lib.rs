@@ -2,7 +2,11 @@
 //!
 //! A client connects to localhost without a password; the proxy logs it in to a private Amazon RDS
 //! or Aurora database with the user's AWS identity, over verified TLS, through a Session Manager
-//! tunnel. `session.rs` shows one connection's way; `docs/ARCHITECTURE.md` draws it.
+//! tunnel. `postgres/connection.rs` shows the stages of one connection; `docs/ARCHITECTURE.md` draws
+//! them.
+
+#[cfg(test)]
+mod architecture_tests;
 
 pub mod admin;
 pub mod admission;
