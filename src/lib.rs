@@ -22,7 +22,6 @@ pub mod observe;
 pub mod platform;
 pub mod postgres;
 pub mod report;
-pub mod scram;
 pub mod setup;
 pub mod tls;
 pub mod tunnel;

@@ -24,13 +24,13 @@ use crate::cli::ServeArgs;
 use crate::cli::terminal::Progress;
 use crate::config::{ConfigError, Serve};
 use crate::platform::{self, HangUp, StopSignals, service};
-use crate::postgres::client::password_file;
+use crate::postgres::client::{authenticate, password_file};
 use crate::postgres::server;
 use crate::postgres::server::{ListenAt, Row, Server};
 use crate::postgres::shared::Proxy;
 use crate::postgres::target::slot::{Contexts, Slot};
-use crate::scram::Verifier;
 use crate::tunnel::ssm::leftovers;
+use pg_handshake::scram::Verifier;
 
 /// How long lookups, credentials and `warm` tunnels may keep the ready lines waiting.
 const PREPARE_PATIENCE: Duration = Duration::from_secs(10);
@@ -262,7 +262,10 @@ fn verifier(serve: &Serve) -> anyhow::Result<Option<Verifier>> {
     let variable = environment::read_secret(password_file::VARIABLE);
     let password = password_file::load(serve.password_file.as_deref(), variable)?;
     match (password, serve.exposed_address()) {
-        (Some(password), _) => Ok(Some(Verifier::new(password.secret())?)),
+        (Some(password), _) => {
+            let salt = authenticate::random()?;
+            Ok(Some(Verifier::new(password.secret().expose(), salt)))
+        }
         (None, Some(address)) => Err(ConfigError::NoPassword { address }.into()),
         (None, None) => Ok(None),
     }

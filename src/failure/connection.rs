@@ -17,9 +17,9 @@ use crate::base::background::Stopped;
 use crate::config::{ConfigError, EndpointKind};
 use crate::failure::route::RouteError;
 use crate::failure::setup::SetupError;
-use crate::scram::ScramError;
 use crate::tls::upstream::UpstreamTlsError;
 use crate::tunnel::{Readiness, TunnelError};
+use pg_handshake::scram::ScramError;
 
 /// Why a connection did not become a session.
 #[derive(Debug, Error)]

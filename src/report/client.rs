@@ -15,8 +15,8 @@ use crate::aws::calls::CREDENTIALS_STEP;
 use crate::config::Target;
 use crate::failure::connection::SessionError;
 use crate::failure::route::RouteError;
-use crate::scram::ScramError;
 use crate::tunnel::Readiness;
+use pg_handshake::scram::ScramError;
 
 pub(super) fn client(error: &ClientError) -> Said {
     let message = match error {

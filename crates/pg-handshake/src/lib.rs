@@ -30,6 +30,7 @@ mod error_response;
 mod follow;
 mod frame;
 mod password;
+pub mod scram;
 mod server_error;
 mod startup;
 #[cfg(test)]

@@ -15,7 +15,7 @@ use tokio::io::AsyncReadExt;
 use crate::failure::connection::SessionError;
 use crate::postgres::client::startup::{Local, Standing};
 use crate::postgres::io::READ;
-use crate::scram::{Exchange, ScramError, Verifier};
+use pg_handshake::scram::{Exchange, ScramError, Verifier};
 
 /// A wrong password is answered late, so that guessing is slow.
 const WRONG_PASSWORD_PAUSE: Duration = Duration::from_secs(1);
@@ -45,7 +45,7 @@ pub(in crate::postgres) async fn authenticate(
             sasl_response(&answer(client, &mut reader).await?)?
         }
     };
-    let first = exchange.first(&mechanism, &data)?;
+    let first = exchange.first(&mechanism, &data, random()?)?;
     client.say(authentication_sasl_continue(&first)).await?;
 
     let last = sasl_response(&answer(client, &mut reader).await?)?;
@@ -60,6 +60,16 @@ pub(in crate::postgres) async fn authenticate(
     }
     client.ahead.extend_from_slice(&reader.into_remainder());
     Ok(())
+}
+
+/// Returns random bytes of the system.
+///
+/// # Errors
+/// [`ScramError::Random`].
+pub(crate) fn random<const LENGTH: usize>() -> Result<[u8; LENGTH], ScramError> {
+    let mut bytes = [0; LENGTH];
+    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| ScramError::Random)?;
+    Ok(bytes)
 }
 
 /// The client's next message.

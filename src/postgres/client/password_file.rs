@@ -21,7 +21,7 @@ const LONGEST: usize = 1024;
 pub struct LocalPassword(Redacted<String>);
 
 impl LocalPassword {
-    /// The password, for [`Verifier::new`](crate::scram::Verifier::new).
+    /// The password, for [`Verifier::new`](pg_handshake::scram::Verifier::new).
     #[must_use]
     pub fn secret(&self) -> &Redacted<String> {
         &self.0

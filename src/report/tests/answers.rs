@@ -9,9 +9,9 @@ use super::*;
 use crate::aws::Keys;
 use crate::aws::alias::AliasError;
 use crate::failure::route::RouteError;
-use crate::scram::ScramError;
 use crate::tls::upstream::UpstreamTlsError;
 use crate::tunnel::Readiness;
+use pg_handshake::scram::ScramError;
 
 const DSQL: &str = "abcdefghijklmnopqrstuvwxyz.dsql.eu-central-1.on.aws";
 const RDS_PROXY: &str = "orders.proxy-abc.eu-central-1.rds.amazonaws.com";

@@ -8,8 +8,8 @@ use crate::aws::Cause;
 use crate::aws::token::TokenError;
 use crate::base::background::Stopped;
 use crate::failure::route::RouteError;
-use crate::scram::ScramError;
 use crate::tls::upstream::UpstreamTlsError;
+use pg_handshake::scram::ScramError;
 
 /// Nobody can read about these: the client is gone, or has not begun to speak the protocol.
 const SILENT: [&str; 4] = [

@@ -5,7 +5,7 @@
 //! where those leave a choice (PostgreSQL docs, "SASL Authentication"; `auth-scram.c` of the
 //! server): the user name inside the messages is ignored, and SASLprep never fails.
 //!
-//! No socket and no clock; randomness for salt and nonce comes from aws-lc-rs.
+//! No socket, clock or random source: salt and nonce are arguments.
 //!
 //! ```text
 //! AuthenticationSASL          ◄─ mechanisms()
@@ -20,14 +20,13 @@ use std::fmt;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use aws_lc_rs::{constant_time, digest, hmac, pbkdf2, rand};
+use aws_lc_rs::{constant_time, digest, hmac, pbkdf2};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-use crate::base::redacted::Redacted;
 use message::Flag;
 
 /// The mechanism without channel binding.
@@ -44,9 +43,9 @@ pub const LONGEST_MESSAGE: usize = 1024;
 /// A guess costs so many hashes for whoever has seen an exchange; the password should be random.
 const ITERATIONS: NonZeroU32 = NonZeroU32::new(4096).expect("4096 is not zero");
 /// Bytes of salt (`SCRAM_DEFAULT_SALT_LEN`).
-const SALT: usize = 16;
+pub const SALT: usize = 16;
 /// Bytes of our part of the nonce, before base64 (`SCRAM_RAW_NONCE_LEN`).
-const NONCE: usize = 18;
+pub const NONCE: usize = 18;
 /// Bytes of a key: of a SHA-256.
 const KEY: usize = digest::SHA256_OUTPUT_LEN;
 
@@ -88,7 +87,7 @@ pub enum ScramError {
     /// The proof was made from another password (28P01).
     #[error("wrong password")]
     WrongPassword,
-    /// The system's random source failed: our fault.
+    /// The caller has no random numbers for a salt or a nonce.
     #[error("no random numbers to be had from the system")]
     Random,
 }
@@ -104,18 +103,10 @@ pub struct Verifier {
 }
 
 impl Verifier {
-    /// Derives the keys from a password. Takes a few milliseconds.
-    ///
-    /// # Errors
-    /// [`ScramError::Random`].
-    pub fn new(password: &Redacted<String>) -> Result<Self, ScramError> {
-        let mut salt = [0; SALT];
-        rand::fill(&mut salt).map_err(|_| ScramError::Random)?;
-        Ok(Self::with_salt(password.expose(), salt))
-    }
-
-    /// RFC 5802, 3: `SaltedPassword`, `StoredKey`, `ServerKey`.
-    fn with_salt(password: &str, salt: [u8; SALT]) -> Self {
+    /// Derives the keys from a password (RFC 5802, 3: `SaltedPassword`, `StoredKey`, `ServerKey`).
+    /// Takes a few milliseconds. `salt` must be random.
+    #[must_use]
+    pub fn new(password: &str, salt: [u8; SALT]) -> Self {
         let prepared = Zeroizing::new(prep::prepare(password).into_owned());
         let mut salted = Zeroizing::new([0; KEY]);
         pbkdf2::derive(
@@ -187,17 +178,19 @@ impl Exchange {
     }
 
     /// Takes mechanism and data of the SASLInitialResponse; returns the data of the
-    /// AuthenticationSASLContinue. A response without data counts as an empty message.
+    /// AuthenticationSASLContinue. A response without data counts as an empty message. `nonce` must be
+    /// random, and new for each exchange.
     ///
     /// # Errors
     /// [`ScramError`].
-    pub fn first(&mut self, mechanism: &str, client_first: &[u8]) -> Result<Vec<u8>, ScramError> {
-        let mut nonce = [0; NONCE];
-        let drawn = rand::fill(&mut nonce).map_err(|_| ScramError::Random);
+    pub fn first(
+        &mut self,
+        mechanism: &str,
+        client_first: &[u8],
+        nonce: [u8; NONCE],
+    ) -> Result<Vec<u8>, ScramError> {
         let server_nonce = STANDARD.encode(nonce);
-        self.stepped(|this| {
-            drawn.and_then(|()| this.challenge(mechanism, client_first, &server_nonce))
-        })
+        self.stepped(|this| this.challenge(mechanism, client_first, &server_nonce))
     }
 
     /// Takes the data of the SASLResponse; returns the data of the AuthenticationSASLFinal. `Ok`

@@ -5,7 +5,7 @@ use super::*;
 const CERTIFICATE_HASH: &[u8; 32] = b"the hash of a certificate, 32 by";
 
 fn verifier(password: &str) -> Arc<Verifier> {
-    Arc::new(Verifier::new(&Redacted::new(password.to_owned())).unwrap())
+    Arc::new(Verifier::new(password, [3; SALT]))
 }
 
 fn bound() -> Option<Bytes> {
@@ -24,7 +24,7 @@ fn log_in(
     binding: ChannelBinding,
 ) -> Result<(), ScramError> {
     let mut client = ScramSha256::new(password.as_bytes(), binding);
-    let challenge = exchange.first(mechanism, client.message())?;
+    let challenge = exchange.first(mechanism, client.message(), [7; NONCE])?;
     client.update(&challenge).unwrap();
     let answer = exchange.last(client.message())?;
     client.finish(&answer).expect("the client knows us");
@@ -34,7 +34,7 @@ fn log_in(
 #[test]
 fn the_example_of_rfc_7677() {
     let salt = STANDARD.decode("W22ZaJ0SNY7soEsUEjb6gQ==").unwrap();
-    let verifier = Verifier::with_salt("pencil", salt.try_into().unwrap());
+    let verifier = Verifier::new("pencil", salt.try_into().unwrap());
     let mut exchange = Exchange::new(Arc::new(verifier), None);
     let challenge = exchange
         .challenge(
@@ -108,7 +108,7 @@ fn binding_is_offered_only_where_there_is_something_to_bind_to() {
     for unknown in ["", "scram-sha-256", "SCRAM-SHA-1", "OAUTHBEARER", "PLAIN"] {
         let mut exchange = Exchange::new(verifier("x"), bound());
         assert_eq!(
-            exchange.first(unknown, b"n,,n=,r=abc"),
+            exchange.first(unknown, b"n,,n=,r=abc", [7; NONCE]),
             Err(ScramError::Mechanism)
         );
     }
@@ -140,7 +140,7 @@ fn mechanism_and_message_must_agree() {
     ] {
         let mut exchange = Exchange::new(verifier("x"), bound());
         assert_eq!(
-            exchange.first(mechanism, message.as_bytes()),
+            exchange.first(mechanism, message.as_bytes(), [7; NONCE]),
             Err(ScramError::BindingMismatch),
             "{message}"
         );
@@ -152,7 +152,7 @@ fn first(message: &[u8]) -> Result<Vec<u8>, ScramError> {
         Some(b'p') => SCRAM_SHA_256_PLUS,
         _ => SCRAM_SHA_256,
     };
-    Exchange::new(verifier("x"), bound()).first(mechanism, message)
+    Exchange::new(verifier("x"), bound()).first(mechanism, message, [7; NONCE])
 }
 
 #[test]
@@ -211,7 +211,9 @@ fn first_messages_as_postgresql_takes_them() {
 fn challenged(mechanism: &str, binding: ChannelBinding) -> (Exchange, Vec<u8>) {
     let mut exchange = Exchange::new(verifier("x"), bound());
     let mut client = ScramSha256::new(b"x", binding);
-    let challenge = exchange.first(mechanism, client.message()).unwrap();
+    let challenge = exchange
+        .first(mechanism, client.message(), [7; NONCE])
+        .unwrap();
     client.update(&challenge).unwrap();
     let message = client.message().to_vec();
     (exchange, message)
@@ -374,7 +376,7 @@ fn a_password_becomes_what_postgresql_makes_of_it() {
             .skip(2)
             .map(|field| STANDARD.decode(field).unwrap())
             .collect();
-        let verifier = Verifier::with_salt(password, fields[0].clone().try_into().unwrap());
+        let verifier = Verifier::new(password, fields[0].clone().try_into().unwrap());
         assert_eq!(verifier.stored_key.as_slice(), fields[1], "{password:?}");
         assert_eq!(verifier.server_key.as_slice(), fields[2], "{password:?}");
     }
@@ -406,27 +408,34 @@ fn errors_and_ends_last() {
     let (mut exchange, good) = challenged(SCRAM_SHA_256, ChannelBinding::unsupported());
     assert_eq!(exchange.last(b"c=biws,r=other,p="), exchange.last(&good));
     exchange.last(&good).unwrap_err();
-    exchange.first(SCRAM_SHA_256, b"n,,n=,r=abc").unwrap_err();
+    exchange
+        .first(SCRAM_SHA_256, b"n,,n=,r=abc", [7; NONCE])
+        .unwrap_err();
 
     let (mut exchange, good) = challenged(SCRAM_SHA_256, ChannelBinding::unsupported());
     exchange.last(&good).unwrap();
     assert_eq!(exchange.last(&good), Err(ScramError::OutOfOrder));
     let mut exchange = Exchange::new(verifier("x"), None);
     assert_eq!(exchange.last(&good), Err(ScramError::OutOfOrder));
-    let again = exchange.first(SCRAM_SHA_256, b"n,,n=,r=abc");
+    let again = exchange.first(SCRAM_SHA_256, b"n,,n=,r=abc", [7; NONCE]);
     assert_eq!(again, Err(ScramError::OutOfOrder));
     let (mut exchange, _) = challenged(SCRAM_SHA_256, ChannelBinding::unsupported());
-    let again = exchange.first(SCRAM_SHA_256, b"n,,n=,r=abc");
+    let again = exchange.first(SCRAM_SHA_256, b"n,,n=,r=abc", [7; NONCE]);
     assert_eq!(again, Err(ScramError::OutOfOrder));
 }
 
 #[test]
 fn salts_and_nonces_differ_and_nothing_shows() {
-    let (one, other) = (verifier("hunter2"), verifier("hunter2"));
+    let (one, other) = (
+        verifier("hunter2"),
+        Arc::new(Verifier::new("hunter2", [4; SALT])),
+    );
     assert_ne!(one.salt, other.salt);
     assert_ne!(one.stored_key, other.stored_key);
-    let challenge = || Exchange::new(Arc::clone(&one), None).first(SCRAM_SHA_256, b"n,,n=,r=abc");
-    assert_ne!(challenge(), challenge());
+    let challenge = |nonce| {
+        Exchange::new(Arc::clone(&one), None).first(SCRAM_SHA_256, b"n,,n=,r=abc", [nonce; NONCE])
+    };
+    assert_ne!(challenge(7), challenge(8));
     assert_eq!(format!("{one:?}"), "Verifier { .. }");
     assert_eq!(
         format!("{:?}", Exchange::new(one, bound())),
