@@ -29,6 +29,7 @@ use crate::cli::{Cli, Command, DatabaseArgs, ProgramArgs};
 use crate::config::{ConfigError, File, Plan};
 use crate::platform::descriptors::Raised;
 use crate::platform::{self, descriptors};
+use crate::postgres::client::password_file::LocalPasswordError;
 use crate::postgres::server::BindError;
 
 /// Does what was typed; the exit code.
@@ -86,6 +87,7 @@ pub fn exit_code(command: &Command, error: &anyhow::Error) -> u8 {
     match command {
         Command::Run(_) => exit::RUN_FAILED,
         _ if error.is::<ConfigError>() => exit::USAGE,
+        _ if matches!(error.downcast_ref(), Some(LocalPasswordError::Variable(_))) => exit::USAGE,
         _ if matches!(error.downcast_ref(), Some(BindError::Same { .. })) => exit::USAGE,
         _ if error.is::<TestFailed>() => exit::TEST_FAILED,
         _ => exit::FAILED,

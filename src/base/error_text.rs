@@ -11,7 +11,7 @@ use super::tls_words;
 pub fn plain(error: &io::Error) -> ForeignText {
     match error.kind() {
         io::ErrorKind::UnexpectedEof => "it was closed without a goodbye".into(),
-        _ => error.to_string().into(),
+        _ => tls_words::translated(error.to_string(), error).into(),
     }
 }
 

@@ -27,6 +27,12 @@ pub fn path(text: &str) -> String {
     utf8_percent_encode(text, PATH_RESERVED).to_string()
 }
 
+/// A path for a message: control characters and marks that are not visible are escaped.
+#[must_use]
+pub fn shown(path: &std::path::Path) -> String {
+    printable(&path.to_string_lossy())
+}
+
 /// A part of a URI.
 #[must_use]
 pub fn percent(text: &str) -> String {
@@ -145,6 +151,12 @@ mod tests {
         assert_eq!(path("orders/a+b=c,d:e"), "orders/a+b=c,d:e");
         assert_eq!(path("a b@c?d#e&f$g;h%"), "a%20b%40c%3Fd%23e%26f%24g%3Bh%25");
         assert_eq!(path("é'"), "%C3%A9%27");
+    }
+
+    #[test]
+    fn a_path_forges_no_line() {
+        let path = std::path::Path::new("x\nERROR forged\u{202e}");
+        assert_eq!(shown(path), "x\\nERROR forged\\u{202e}");
     }
 
     #[test]

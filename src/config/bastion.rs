@@ -5,6 +5,8 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::{self, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
+use crate::base::quote::printable;
+
 /// What goes before a tag on the command line, and in the file where a string is written.
 const TAG_PREFIX: &str = "tag:";
 /// What leaves the choice to the program.
@@ -127,7 +129,8 @@ fn check_node(node: &str) -> Result<(), String> {
             Ok(())
         }
         Some(_) => Err(format!(
-            "\"{node}\" is no id: after {}- come digits and lower-case letters only",
+            "\"{}\" is no id: after {}- come digits and lower-case letters only",
+            printable(node),
             if node.starts_with("mi-") { "mi" } else { "i" }
         )),
         None if node.is_empty() => Err(format!("an id is empty; {FORMS}")),
@@ -136,7 +139,8 @@ fn check_node(node: &str) -> Result<(), String> {
                 .to_owned(),
         ),
         None => Err(format!(
-            "\"{node}\" is no id; {FORMS}. aws ssm describe-instance-information lists the nodes"
+            "\"{}\" is no id; {FORMS}. aws ssm describe-instance-information lists the nodes",
+            printable(node)
         )),
     }
 }

@@ -7,6 +7,7 @@ use thiserror::Error;
 
 use crate::base::environment::{name_of, origin_hint};
 use crate::base::foreign_text::visible;
+use crate::base::quote::shown;
 use crate::platform::permissions::PathError;
 
 /// Why the configuration cannot be used. Every message names the key and the remedy.
@@ -15,8 +16,8 @@ pub enum ConfigError {
     /// The file cannot be read.
     #[error(
         "cannot read the configuration file {path}: {source}{}",
-        origin_hint("config")
-    )]
+        origin_hint("config"), path = shown(.path)
+)]
     Unreadable {
         /// The file.
         path: PathBuf,
@@ -27,7 +28,7 @@ pub enum ConfigError {
     #[error("{}{}", .0, origin_hint("config"))]
     Refused(Arc<PathError>),
     /// The file is not UTF-8 text.
-    #[error("{path} is not UTF-8 text: {reason}")]
+    #[error("{path} is not UTF-8 text: {reason}", path = shown(.path))]
     Encoding {
         /// The file.
         path: PathBuf,
@@ -35,7 +36,7 @@ pub enum ConfigError {
         reason: String,
     },
     /// The file is not TOML, or has keys or types that do not exist.
-    #[error("{path} is not a valid configuration:\n{reason}")]
+    #[error("{path} is not a valid configuration:\n{reason}", path = shown(.path))]
     Syntax {
         /// The file.
         path: PathBuf,

@@ -448,6 +448,7 @@ fn names(targets: &BTreeMap<String, Layer>) -> String {
 /// Line and column stand before it.
 fn without_long_lines(message: &str) -> String {
     const LONGEST_LINE: usize = 300;
+    const SHOWN: usize = 80;
     // "12 | key = value", and the marks below it.
     let is_quote = |line: &str| {
         let numbered = line.trim_start_matches(|c: char| c.is_ascii_digit() || c == ' ');
@@ -457,8 +458,16 @@ fn without_long_lines(message: &str) -> String {
     if !message.lines().any(long) {
         return message.to_owned();
     }
-    let kept: Vec<&str> = message.lines().filter(|line| !is_quote(line)).collect();
-    kept.join("\n")
+    let shown = message.lines().filter_map(|line| {
+        let has_text = line.trim_start().starts_with(|c: char| c.is_ascii_digit());
+        match (is_quote(line), has_text) {
+            (false, _) => Some(line.to_owned()),
+            (true, true) => Some(format!("{}…", &line[..line.floor_char_boundary(SHOWN)])),
+            // The marks below a line that is not shown to its end.
+            (true, false) => None,
+        }
+    });
+    shown.collect::<Vec<_>>().join("\n")
 }
 
 /// The key that is most like the one which the parser does not know, behind a message of its own. The

@@ -28,6 +28,8 @@ fn wrong_type(message: &str) -> Option<String> {
         .find_map(|begin| message.strip_prefix(begin))?;
     let (found, wanted) = rest.rsplit_once(", expected ")?;
     let is_text = found.starts_with("string ");
+    let found = shortened(found);
+    let found = found.as_str();
     let found = match found.split_once(' ') {
         Some(("string", text)) => format!("the text {text}"),
         // "integer `99999999999999999999` as i128"
@@ -57,6 +59,15 @@ fn wrong_type(message: &str) -> Option<String> {
         wanted => wanted,
     };
     Some(format!("write {wanted}; it is {found}"))
+}
+
+/// A value as the parser quotes it, without the end of a long one.
+fn shortened(found: &str) -> String {
+    const LONGEST: usize = 80;
+    match found.len() <= LONGEST {
+        true => found.to_owned(),
+        false => format!("{}…", &found[..found.floor_char_boundary(LONGEST)]),
+    }
 }
 
 fn syntax(message: &str) -> Option<String> {

@@ -18,6 +18,7 @@ use thiserror::Error;
 use self::open::failed;
 pub use self::open::{Dir, contents, examine, open, read};
 use crate::base::quote;
+use crate::base::quote::shown;
 
 /// What a path is to us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -219,7 +220,7 @@ impl Role {
 #[derive(Debug, Error)]
 pub enum PathError {
     /// The file system said no.
-    #[error("cannot use {name} {path}: {source}")]
+    #[error("cannot use {name} {path}: {source}", path = shown(.path))]
     File {
         /// What it is to us.
         name: &'static str,
@@ -229,7 +230,7 @@ pub enum PathError {
         source: io::Error,
     },
     /// Something else stands there.
-    #[error("{name} {path} is not {expected}; remove it or name another one")]
+    #[error("{name} {path} is not {expected}; remove it or name another one", path = shown(.path))]
     Kind {
         /// What it is to us.
         name: &'static str,
@@ -239,7 +240,7 @@ pub enum PathError {
         expected: &'static str,
     },
     /// Another user's.
-    #[error("{name} {path} belongs to the user with id {owner}, not to you; {remedy}")]
+    #[error("{name} {path} belongs to the user with id {owner}, not to you; {remedy}", path = shown(.path))]
     Owner {
         /// What it is to us.
         name: &'static str,
@@ -252,8 +253,8 @@ pub enum PathError {
     },
     /// Other users may read or write it.
     #[error(
-        "{name} {path} is open to other users (mode {mode:04o}); close it: chmod {chmod} {}{more}", quote::shell(&.path.to_string_lossy())
-    )]
+        "{name} {path} is open to other users (mode {mode:04o}); close it: chmod {chmod} {}{more}", quote::shell(&.path.to_string_lossy()), path = shown(.path)
+)]
     Open {
         /// What it is to us.
         name: &'static str,
@@ -268,8 +269,8 @@ pub enum PathError {
     },
     /// Other users may put another one in its place.
     #[error(
-        "{name} {path} can be replaced by other users, because they may write {parent} (mode {mode:04o}); close it: chmod o-w {}", quote::shell(&.parent.to_string_lossy())
-    )]
+        "{name} {path} can be replaced by other users, because they may write {parent} (mode {mode:04o}); close it: chmod o-w {}", quote::shell(&.parent.to_string_lossy()), path = shown(.path), parent = shown(.parent)
+)]
     Parent {
         /// What it is to us.
         name: &'static str,
@@ -281,7 +282,7 @@ pub enum PathError {
         mode: u32,
     },
     /// The file is longer than any of its kind.
-    #[error("{name} {path} is longer than {most} bytes; name another one")]
+    #[error("{name} {path} is longer than {most} bytes; name another one", path = shown(.path))]
     TooLong {
         /// What it is to us.
         name: &'static str,

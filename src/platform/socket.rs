@@ -4,6 +4,7 @@
 //! Directory, socket and lock file belong to the user who runs the proxy and are closed to all
 //! others. Windows has none of this: there, [`bind`] says so.
 
+use crate::base::quote::shown;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -24,7 +25,7 @@ pub const LONGEST_PATH: usize = 103;
 #[derive(Debug, Error)]
 pub enum SocketError {
     /// Another program serves it, or is just starting to.
-    #[error("{path} is in use{}; stop the other program or choose another port", by(.pid))]
+    #[error("{path} is in use{}; stop the other program or choose another port", by(.pid), path = shown(.path))]
     InUse {
         /// The socket.
         path: PathBuf,
@@ -35,15 +36,15 @@ pub enum SocketError {
     #[error(transparent)]
     Directory(#[from] PathError),
     /// Something else has the socket's name.
-    #[error("{path} exists and is not a socket; remove it")]
+    #[error("{path} exists and is not a socket; remove it", path = shown(.path))]
     NotASocket {
         /// The file.
         path: PathBuf,
     },
     /// The operating system takes no address of this length.
     #[error(
-        "the path of the socket {path} is too long ({length} bytes, this system takes {LONGEST_PATH}); choose a shorter directory"
-    )]
+        "the path of the socket {path} is too long ({length} bytes, this system takes {LONGEST_PATH}); choose a shorter directory", path = shown(.path)
+)]
     TooLong {
         /// The socket.
         path: PathBuf,
@@ -51,7 +52,7 @@ pub enum SocketError {
         length: usize,
     },
     /// The file system or the kernel said no.
-    #[error("cannot {doing} {path}: {source}")]
+    #[error("cannot {doing} {path}: {source}", path = shown(.path))]
     File {
         /// What was tried.
         doing: &'static str,

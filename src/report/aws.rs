@@ -182,7 +182,18 @@ fn list(names: &[String]) -> String {
     if names.is_empty() {
         "none".to_owned()
     } else {
-        names.join(", ")
+        const MOST: usize = 20;
+        let shown = names.iter().take(MOST).map(|name| {
+            let end = name.floor_char_boundary(64);
+            format!(
+                "{}{}",
+                &name[..end],
+                if end < name.len() { "…" } else { "" }
+            )
+        });
+        let more = names.len().saturating_sub(MOST);
+        let more = (more > 0).then(|| format!("and {more} more"));
+        shown.chain(more).collect::<Vec<_>>().join(", ")
     }
 }
 

@@ -1,7 +1,7 @@
 //! Reports about sessions that were ended by somebody else.
 
 use super::tunnel::{encryption_failed, handshake_timeout};
-use super::{About, BROKEN, CANNOT_CONNECT, Said};
+use super::{About, BROKEN, CANNOT_CONNECT, Said, sentence};
 use crate::config::Via;
 use crate::tunnel::EndCause;
 
@@ -36,8 +36,15 @@ pub(super) fn ended(cause: EndCause, reason: &str, about: Option<&About<'_>>) ->
         .hint("Connect again: pgiam opens a new session. A session outlives a lost connection for as long as its idle timeout and your credentials last."),
         EndCause::Agent | EndCause::Other | EndCause::AtStart => return in_words(cause, reason, about),
     };
-    with_words(said, reason)
+    match (cause, reason.strip_prefix(LOST)) {
+        // The message says that already.
+        (EndCause::Gone, Some(reason)) => with_words(said, &sentence(reason)),
+        _ => with_words(said, reason),
+    }
 }
+
+/// Begins the words of a lost connection.
+const LOST: &str = "the connection to the SSM service was lost: ";
 
 /// The setting that helps, where it is not set.
 fn stay_awake(about: Option<&About<'_>>) -> &'static str {

@@ -20,6 +20,7 @@ use zeroize::Zeroizing;
 
 use crate::base::environment::origin_hint;
 use crate::base::quote;
+use crate::base::quote::shown;
 use crate::platform;
 use crate::platform::permissions::{Dir, PathError, Role};
 
@@ -39,8 +40,8 @@ pub enum LocalTlsError {
     /// A kept file does not hold what we wrote.
     #[error(
         "{path} is not usable: {reason}\nhint: delete the directory, and pgiam makes a new certificate: rm -r {}",
-        quote::shell(&.dir.to_string_lossy())
-    )]
+        quote::shell(&.dir.to_string_lossy()), path = shown(.path)
+)]
     Damaged {
         /// The file.
         path: PathBuf,

@@ -25,6 +25,7 @@ use super::guess::Guessing;
 use super::roots;
 use crate::base::error_text::chain;
 use crate::base::foreign_text::ForeignText;
+use crate::base::quote::shown;
 use crate::base::stream::Stream;
 use crate::base::tls_words;
 use crate::platform::permissions::{self, PathError, Role};
@@ -38,7 +39,7 @@ const MOST_NAMES: usize = 5;
 #[derive(Debug, Error)]
 pub enum TrustError {
     /// `--ca-file` cannot be read.
-    #[error("cannot read the CA file {path}: {reason}")]
+    #[error("cannot read the CA file {path}: {reason}", path = shown(.path))]
     CaFile {
         /// The file.
         path: PathBuf,

@@ -8,6 +8,7 @@ use thiserror::Error;
 use zeroize::Zeroizing;
 
 use crate::base::environment::{VariableError, origin_hint, without_line_break};
+use crate::base::quote::shown;
 use crate::base::redacted::Redacted;
 use crate::platform::permissions::{self, PathError, Role};
 
@@ -33,8 +34,8 @@ impl LocalPassword {
 pub enum LocalPasswordError {
     /// A file and the variable.
     #[error(
-        "there are two local passwords, one in the file {file} and one in the variable {VARIABLE}; remove one of them"
-    )]
+        "there are two local passwords, one in the file {file} and one in the variable {VARIABLE}; remove one of them", file = shown(.file)
+)]
     Twice {
         /// The file.
         file: PathBuf,
