@@ -1,4 +1,4 @@
-//! What the server asks for to prove who we are ("Authentication…" messages, type `R`).
+//! The server's authentication requests ("Authentication…" messages, type `R`).
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use crate::startup::put_length;
 /// Mechanism names kept from one AuthenticationSASL; PostgreSQL 18 offers at most three.
 const MAX_MECHANISMS: usize = 16;
 
-/// How a server wants to be convinced. Only a clear-text password can carry an IAM token.
+/// Authentication method a server requests. Only a clear-text password can carry an IAM token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AuthMethod {
     /// AuthenticationCleartextPassword (3).
@@ -27,12 +27,12 @@ pub enum AuthMethod {
     Sspi,
     /// AuthenticationSASL (10) with the mechanisms offered.
     Sasl {
-        /// Names as the server spelled them, e.g. `SCRAM-SHA-256`; other bytes than UTF-8 replaced.
+        /// Names as the server spelled them, e.g. `SCRAM-SHA-256`; invalid UTF-8 is replaced.
         mechanisms: Vec<String>,
     },
-    /// AuthenticationSASLContinue (11) or SASLFinal (12): the middle and the end of an exchange.
+    /// AuthenticationSASLContinue (11) or SASLFinal (12): a later step of an exchange.
     SaslContinuation,
-    /// A code that "Message Formats" does not know.
+    /// A code missing in "Message Formats".
     Unknown(i32),
 }
 
@@ -65,13 +65,13 @@ pub(crate) enum AuthRequest {
     Ok,
     Asks {
         method: AuthMethod,
-        /// Whether the client has to answer before the server goes on.
+        /// True when the client must answer before the server continues.
         expects_answer: bool,
     },
 }
 
-/// Decodes a complete `R` frame. The frame cutter has made sure that the code is there. By hand,
-/// because `pgwire` stops at 30,000 bytes, fewer than a frame may have here.
+/// Decodes a complete `R` frame. The frame cutter has checked that the code is present. Decoded by
+/// hand because `pgwire` stops at 30,000 bytes, less than a frame may have here.
 pub(crate) fn decode(frame: &[u8]) -> Result<AuthRequest, Malformed> {
     let body = &frame[HEADER..];
     let (code, data) = body
@@ -104,7 +104,7 @@ pub(crate) fn decode(frame: &[u8]) -> Result<AuthRequest, Malformed> {
     })
 }
 
-/// The names of a mechanism list, which an empty one ends together with the message.
+/// Returns the names of a mechanism list. An empty name ends both the list and the message.
 fn mechanisms(mut rest: &[u8]) -> Result<Vec<&[u8]>, Malformed> {
     let mut names = Vec::new();
     loop {
@@ -119,9 +119,9 @@ fn mechanisms(mut rest: &[u8]) -> Result<Vec<&[u8]>, Malformed> {
     }
 }
 
-/// A checked AuthenticationSASL frame without the mechanisms that bind to a TLS channel, which end in
-/// `-PLUS` (RFC 5802, section 4); the others keep their bytes and order. `None` when no mechanism is
-/// left.
+/// Returns a checked AuthenticationSASL frame without the mechanisms that bind to a TLS channel,
+/// named `…-PLUS` (RFC 5802, section 4); the others keep their bytes and order. `None` when no
+/// mechanism is left.
 pub(crate) fn without_channel_binding(frame: &Bytes) -> Option<Bytes> {
     let mut names = mechanisms(frame.get(HEADER + 4..)?).ok()?;
     let all = names.len();
@@ -133,7 +133,7 @@ pub(crate) fn without_channel_binding(frame: &Bytes) -> Option<Bytes> {
     }
 }
 
-/// AuthenticationSASL with these mechanisms.
+/// Builds an AuthenticationSASL frame with these mechanisms.
 pub(crate) fn sasl_frame<'a>(mechanisms: impl Iterator<Item = &'a [u8]>) -> Bytes {
     let mut list = BytesMut::new();
     for name in mechanisms {
@@ -144,7 +144,7 @@ pub(crate) fn sasl_frame<'a>(mechanisms: impl Iterator<Item = &'a [u8]>) -> Byte
     request_frame(10, &list)
 }
 
-/// An `R` frame. `data` is far below the 2 GiB that a length word can say.
+/// Builds an `R` frame. `data` is far below the 2 GiB that a length word can express.
 pub(crate) fn request_frame(code: u32, data: &[u8]) -> Bytes {
     let mut frame = BytesMut::with_capacity(HEADER + 4 + data.len());
     frame.put_u8(b'R');

@@ -1,4 +1,4 @@
-//! The key of a session, and the CancelRequest that carries it back.
+//! The cancel key of a session, and the CancelRequest that carries it.
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -15,8 +15,8 @@ pub(crate) const CANCEL_REQUEST_CODE: u32 = 80_877_102;
 /// 4 bytes in protocol 3.0, up to 256 in protocol 3.2.
 const SECRET_LENGTH: RangeInclusive<usize> = 4..=256;
 
-/// Process id and secret of one server session (BackendKeyData). Whoever has it can cancel that
-/// session's query, so Debug shows the process id only.
+/// Process id and secret of one server session (BackendKeyData). The key is enough to cancel the
+/// session's queries, so Debug shows only the process id.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct CancelKey {
     pid: u32,
@@ -24,7 +24,7 @@ pub struct CancelKey {
 }
 
 impl CancelKey {
-    /// A key from its parts.
+    /// Creates a key from its parts.
     ///
     /// # Errors
     /// [`StartupError::CancelKeyLength`] unless the secret has 4 to 256 bytes.
@@ -38,7 +38,7 @@ impl CancelKey {
         }
     }
 
-    /// Reads a whole CancelRequest packet, length word included.
+    /// Parses a whole CancelRequest packet, length word included.
     ///
     /// # Errors
     /// [`StartupError::InvalidLength`] when the packet contradicts its length word or has no room
@@ -56,14 +56,14 @@ impl CancelKey {
         Self::new(u32::from_be_bytes(*pid), Bytes::copy_from_slice(secret))
     }
 
-    /// Reads a whole BackendKeyData frame; the frame cutter has checked its length.
+    /// Parses a whole BackendKeyData frame; the frame cutter has checked its length.
     pub(crate) fn from_frame(frame: &[u8]) -> Result<Self, Malformed> {
         let wrong = Malformed {
             tag: b'K',
             what: "not decodable",
         };
-        // The default context is protocol 3.2, which keeps the key's bytes whatever their number;
-        // the 3.0 context would read four of them and drop the rest.
+        // The default context is protocol 3.2, which keeps a key of any length; the 3.0 context
+        // would read four bytes and drop the rest.
         let data = BackendKeyData::decode(&mut BytesMut::from(frame), &DecodeContext::default());
         let Ok(Some(BackendKeyData {
             pid,
@@ -76,19 +76,19 @@ impl CancelKey {
         Self::new(pid.cast_unsigned(), secret).map_err(|_| wrong)
     }
 
-    /// Process id of the server session.
+    /// Returns the process id of the server session.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.pid
     }
 
-    /// The secret itself, 4 to 256 bytes.
+    /// Returns the secret, 4 to 256 bytes.
     #[must_use]
     pub fn secret(&self) -> &[u8] {
         &self.secret
     }
 
-    /// The CancelRequest packet, length word included.
+    /// Encodes the CancelRequest packet, length word included.
     #[must_use]
     pub fn encode(&self) -> Bytes {
         let length = 12 + self.secret.len();

@@ -1,4 +1,4 @@
-//! ErrorResponse messages of our own.
+//! ErrorResponse messages made by this crate.
 
 use std::fmt;
 
@@ -21,7 +21,7 @@ const _: () = assert!(MAX_MESSAGE + MAX_DETAIL + MAX_HINT + 100 < MAX_ERROR_FRAM
 pub struct SqlState([u8; 5]);
 
 impl SqlState {
-    /// A code known at compile time.
+    /// Creates a code known at compile time.
     ///
     /// # Panics
     /// On anything but digits and capital letters; in a constant that is a compile error.
@@ -34,7 +34,7 @@ impl SqlState {
         Self(code)
     }
 
-    /// A code received from elsewhere; `None` unless it is five digits or capital letters.
+    /// Parses a received code; `None` unless it is five digits or capital letters.
     #[must_use]
     pub const fn parse(code: &[u8]) -> Option<Self> {
         match code.first_chunk::<5>() {
@@ -43,10 +43,10 @@ impl SqlState {
         }
     }
 
-    /// The five characters.
+    /// Returns the five characters.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        // Both constructors let ASCII through and nothing else.
+        // Both constructors accept only ASCII.
         std::str::from_utf8(&self.0).unwrap_or("XX000")
     }
 }
@@ -74,7 +74,7 @@ impl fmt::Debug for SqlState {
     }
 }
 
-/// How bad it is, for the fields S and V.
+/// Severity, for the fields S and V.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Severity {
     /// The session ends.
@@ -84,7 +84,7 @@ pub enum Severity {
 }
 
 impl Severity {
-    /// The word on the wire.
+    /// Returns the word on the wire.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -94,7 +94,7 @@ impl Severity {
     }
 }
 
-/// An ErrorResponse made here, or a NoticeResponse, with the fields S, V, C, M and, where present, D
+/// An ErrorResponse or NoticeResponse made by this crate, with the fields S, V, C, M and, if set, D
 /// and H.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ErrorReply {
@@ -111,7 +111,7 @@ pub struct ErrorReply {
 }
 
 impl ErrorReply {
-    /// A reply that ends the session, without Detail and Hint.
+    /// Creates a reply that ends the session, without Detail and Hint.
     #[must_use]
     pub fn fatal(sqlstate: SqlState, message: impl Into<String>) -> Self {
         Self {
@@ -123,8 +123,8 @@ impl ErrorReply {
         }
     }
 
-    /// A NoticeResponse: something the user should know, and nothing more. Clients expect none before
-    /// AuthenticationOk.
+    /// Creates a NoticeResponse: information for the user, without other effect. Clients expect
+    /// none before AuthenticationOk.
     #[must_use]
     pub fn notice(sqlstate: SqlState, message: impl Into<String>) -> Self {
         Self {
@@ -133,23 +133,23 @@ impl ErrorReply {
         }
     }
 
-    /// The same with a Detail.
+    /// Adds a Detail.
     #[must_use]
     pub fn with_detail(mut self, detail: impl Into<String>) -> Self {
         self.detail = Some(detail.into());
         self
     }
 
-    /// The same with a Hint.
+    /// Adds a Hint.
     #[must_use]
     pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
     }
 
-    /// The frame to send. Zero bytes, which would end a field early, are left out; texts are cut so
-    /// that the whole stays within what libpq reads during a login
-    /// ([`MAX_ERROR_FRAME`](crate::MAX_ERROR_FRAME)); empty Detail and Hint are left out.
+    /// Encodes the frame. Zero bytes, which would end a field early, are dropped; texts are cut so
+    /// that the frame stays within libpq's limit during a login
+    /// ([`MAX_ERROR_FRAME`](crate::MAX_ERROR_FRAME)); an empty Detail or Hint is left out.
     #[must_use]
     pub fn encode(&self) -> Bytes {
         let severity = self.severity.as_str().to_owned();
@@ -183,7 +183,7 @@ impl ErrorReply {
     }
 }
 
-/// The text without zero bytes, at most `limit` bytes of it, cut between characters.
+/// Returns the text without zero bytes, at most `limit` bytes of it, cut between characters.
 pub(crate) fn clip(text: &str, limit: usize) -> String {
     const MARK: &str = "…";
     let mut clean: String = text.chars().filter(|c| *c != '\0').collect();

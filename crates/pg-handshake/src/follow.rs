@@ -1,8 +1,8 @@
-//! Knowing whether a stream of messages stands between two of them, from the length words alone.
+//! Tracks message boundaries in a stream by the length words alone.
 
 use crate::frame::{HEADER, tag_name};
 
-/// Enough of an ErrorResponse for its first two fields, which are the severity.
+/// Bytes of an ErrorResponse that hold its first two fields, which are the severity.
 const SEVERITY: usize = 64;
 
 /// The stream is not PostgreSQL framing.
@@ -15,38 +15,39 @@ pub struct FollowError {
     pub length: u32,
 }
 
-/// Follows the messages after ReadyForQuery in one direction; keeps five bytes, a count and what says how bad an error is.
+/// Follows the messages after ReadyForQuery in one direction. Keeps five bytes, a count and the
+/// severity fields of an error.
 ///
-/// A proxy may put a message of its own into the stream only [at a boundary](Self::at_boundary).
+/// A proxy may insert a message of its own into the stream only [at a boundary](Self::at_boundary).
 #[derive(Debug, Default)]
 pub struct Follower {
     header: [u8; HEADER],
-    /// The beginning of the body, where the message is an ErrorResponse: severity comes first.
+    /// Beginning of the body of an ErrorResponse: the severity comes first.
     error_head: Vec<u8>,
     have: usize,
     body_left: usize,
     error: Option<FollowError>,
-    /// The types of messages to count.
+    /// Message types to count.
     wanted: &'static [u8],
     counted: u64,
-    /// The message before was a Sync, and has been counted.
+    /// The previous message was a Sync and has been counted.
     sync_counted: bool,
 }
 
-/// Types of the messages of a client that the server answers with a ReadyForQuery each: Query, Sync,
+/// Client message types that the server answers with a ReadyForQuery each: Query, Sync,
 /// FunctionCall (PostgreSQL docs, "Message Flow").
 pub const ASKS_FOR_READY: &[u8] = b"QSF";
 /// Type of ReadyForQuery.
 pub const READY_FOR_QUERY: &[u8] = b"Z";
 
 impl Follower {
-    /// A follower that stands at a boundary.
+    /// Creates a follower that stands at a boundary.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// A follower that counts the messages of these types.
+    /// Creates a follower that counts the messages of these types.
     #[must_use]
     pub fn counting(wanted: &'static [u8]) -> Self {
         Self {
@@ -55,9 +56,8 @@ impl Follower {
         }
     }
 
-    /// How many messages of the types that are counted have begun. A Sync that COPY data follow is
-    /// not counted: during COPY FROM STDIN the server ignores it (PostgreSQL docs, "COPY
-    /// Operations").
+    /// Returns the number of counted messages that have begun. A Sync followed by COPY data is not
+    /// counted: during COPY FROM STDIN the server ignores it (PostgreSQL docs, "COPY Operations").
     #[must_use]
     pub fn counted(&self) -> u64 {
         self.counted
@@ -67,7 +67,7 @@ impl Follower {
     ///
     /// # Errors
     /// [`FollowError`] for a length word no message can have. It sticks, and from then on the
-    /// stream never counts as standing at a boundary; the bytes may still be passed on.
+    /// stream never counts as standing at a boundary; the bytes may still be forwarded.
     pub fn advance(&mut self, mut data: &[u8]) -> Result<(), FollowError> {
         if let Some(error) = &self.error {
             return Err(error.clone());
@@ -94,22 +94,22 @@ impl Follower {
         Ok(())
     }
 
-    /// Whether every message begun so far is complete.
+    /// Returns true if every message begun so far is complete.
     #[must_use]
     pub fn at_boundary(&self) -> bool {
         self.error.is_none() && self.have == 0 && self.body_left == 0
     }
 
-    /// The type byte of the message that is under way, or was last; `None` before the first one.
+    /// Returns the type byte of the current or latest message; `None` before the first one.
     #[must_use]
     pub fn last_type(&self) -> Option<u8> {
         let [tag, ..] = self.header;
         (tag != 0).then_some(tag)
     }
 
-    /// Whether the last message is an ErrorResponse that ends the session, and complete. The server
-    /// tells by the severity (PostgreSQL docs, "Error and Notice Message Fields": `V` is that of `S`
-    /// and never translated).
+    /// Returns true if the latest message is a complete ErrorResponse that ends the session. The
+    /// severity says so (PostgreSQL docs, "Error and Notice Message Fields": `V` equals `S` but is
+    /// never translated).
     #[must_use]
     pub fn last_is_fatal(&self) -> bool {
         let mut fields = self.error_head.split(|byte| *byte == 0);

@@ -1,4 +1,4 @@
-//! Cutting whole messages out of a byte stream, with a size check before anything is buffered.
+//! Cuts whole messages out of a byte stream and checks their size before buffering.
 
 use bytes::{Bytes, BytesMut};
 
@@ -7,15 +7,15 @@ use bytes::{Bytes, BytesMut};
 /// wider for mechanism lists and parameter values, and still small.
 pub const MAX_AUTH_FRAME: usize = 64 * 1024;
 
-/// Largest ErrorResponse or NoticeResponse, as the length word counts it. libpq takes a longer one
-/// during the login for the text of a server that does not speak protocol 3 (`MAX_ERRLEN` in
-/// `fe-connect.c`), so we neither accept nor produce one.
+/// Largest ErrorResponse or NoticeResponse, as the length word counts it. During the login libpq
+/// takes a longer one for the text of a server that does not speak protocol 3 (`MAX_ERRLEN` in
+/// `fe-connect.c`), so this crate neither accepts nor produces one.
 pub const MAX_ERROR_FRAME: usize = 30_000;
 
 /// Bytes before the body: type byte and length word.
 pub(crate) const HEADER: usize = 5;
 
-/// A message whose bytes contradict its own format.
+/// Error for a message that contradicts its own format.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("malformed '{}' message: {what}", tag_name(*tag))]
 pub struct Malformed {
@@ -25,7 +25,7 @@ pub struct Malformed {
     pub what: &'static str,
 }
 
-/// What is wrong with a frame's header.
+/// Error in a frame's header.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum FrameError {
     TooLarge {
@@ -36,7 +36,7 @@ pub(crate) enum FrameError {
     Malformed(Malformed),
 }
 
-/// Printable form of a type byte for messages.
+/// Returns the printable form of a type byte, for error messages.
 pub(crate) fn tag_name(tag: u8) -> std::ascii::EscapeDefault {
     std::ascii::escape_default(tag)
 }
@@ -46,7 +46,7 @@ pub(crate) fn length_word(header: &[u8]) -> usize {
     u32::from_be_bytes([header[1], header[2], header[3], header[4]]) as usize
 }
 
-/// Smallest and largest length word per type, from "Message Formats".
+/// Returns the smallest and largest length word per type, from "Message Formats".
 fn length_bounds(tag: u8) -> (usize, usize) {
     match tag {
         b'R' => (8, MAX_AUTH_FRAME),
@@ -61,7 +61,7 @@ fn length_bounds(tag: u8) -> (usize, usize) {
 }
 
 /// Cuts one whole frame off the front of `buf`; `None` when more bytes are needed. The length is
-/// judged as soon as the five header bytes are there.
+/// checked as soon as the five header bytes are there.
 pub(crate) fn next_frame(buf: &mut BytesMut) -> Result<Option<Bytes>, FrameError> {
     if buf.len() < HEADER {
         return Ok(None);

@@ -1,25 +1,26 @@
-//! PostgreSQL start-up, both ways, as machines without socket, clock or task.
+//! PostgreSQL startup for both sides, as sans-io state machines without socket, clock or task.
 //!
-//! A proxy plays two parts before any query flows. Towards the local client it is the server
-//! ([`Client`]: encryption requests, TLS without one, startup packet, cancel request); towards the
-//! real server it is the client ([`Upstream`]: TLS, startup packet, then a clear-text password of its
-//! own or whatever the client answers, everything up to the first ReadyForQuery). The client's
-//! answers to authentication requests come out of a [`PasswordReader`]. After that the proxy only
-//! moves bytes; a [`Follower`] tells whether the server's stream stands between two messages.
+//! Before any query flows, a proxy plays two roles. Towards the local client it is the server
+//! ([`Client`]: encryption requests, direct TLS, startup packet, cancel request). Towards the real
+//! server it is the client ([`Upstream`]: TLS, startup packet, then a clear-text password of its
+//! own or the client's answers, up to the first ReadyForQuery). A [`PasswordReader`] reads the
+//! client's answers to authentication requests. After that the proxy only copies bytes; a
+//! [`Follower`] tracks the message boundaries of the server's stream.
 //!
 //! Calling order for both machines:
-//! 1. give received bytes to `handle_input` (with [`Negotiation::Direct`] there are none before TLS:
-//!    begin with 3);
-//! 2. write what `poll_output` gives until it gives `None`;
-//! 3. act on what `poll_event` gives until it gives `None`; on `StartTls` run the TLS handshake and
-//!    then call `tls_established`, on `StartDirectTls` the same with `direct_tls_established` (and go
-//!    back to 2);
-//! 4. when the last event has come, take the bytes that were read too far with `into_remainder`.
+//! 1. give received bytes to `handle_input` (with [`Negotiation::Direct`] there are none before
+//!    TLS: begin with 3);
+//! 2. write the output of `poll_output` until it returns `None`;
+//! 3. act on the events of `poll_event` until it returns `None`; on `StartTls` run the TLS
+//!    handshake and then call `tls_established`, on `StartDirectTls` the same with
+//!    `direct_tls_established` (and go back to 2);
+//! 4. after the last event, take the bytes that were read too far with `into_remainder`.
 //!
 //! The first error sticks: every later call of `handle_input` returns it again and nothing more is
-//! written. Message names and layouts are those of the chapters "Message Flow" and "Message Formats"
-//! of the PostgreSQL documentation. Messages are cut and length-checked here; `pgwire` decodes only
-//! complete frames of a checked size, because its decoders trust the length they are given.
+//! written. Message names and layouts are those of the chapters "Message Flow" and "Message
+//! Formats" of the PostgreSQL documentation. Messages are cut and length-checked here; `pgwire`
+//! decodes only complete frames of a checked size, because its decoders trust the length they are
+//! given.
 
 #![forbid(unsafe_code)]
 
@@ -54,10 +55,10 @@ pub use upstream::{
     UpstreamEvent,
 };
 
-/// The name of the protocol in TLS (ALPN, RFC 7301; registered with IANA, `PG_ALPN_PROTOCOL` of
-/// `pqcomm.h`). Required by both sides when TLS begins without an SSLRequest.
+/// Name of the protocol in TLS (ALPN, RFC 7301; registered with IANA, `PG_ALPN_PROTOCOL` of
+/// `pqcomm.h`). Both sides require it when TLS begins without an SSLRequest.
 pub const ALPN: &[u8] = b"postgresql";
 
 /// Most bytes a machine keeps for its caller after its last event (the client's pipelined bytes, or
-/// what the server sent after ReadyForQuery) when the caller goes on feeding it. In bytes.
+/// the server's bytes after ReadyForQuery) if the caller continues to feed it. In bytes.
 pub const MAX_REMAINDER: usize = 64 * 1024;

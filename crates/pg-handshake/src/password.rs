@@ -1,8 +1,8 @@
 //! The client's answers to authentication requests (type `p`), and the requests themselves.
 //!
-//! PasswordMessage, SASLInitialResponse, SASLResponse and GSSResponse share one type byte; which one
-//! a frame is follows from what was asked. The rules are those of the server's `recv_password_packet`
-//! (`auth.c`) and `CheckSASLAuth` (`auth-sasl.c`).
+//! PasswordMessage, SASLInitialResponse, SASLResponse and GSSResponse share one type byte; the
+//! preceding request decides which one a frame is. The rules are those of the server's
+//! `recv_password_packet` (`auth.c`) and `CheckSASLAuth` (`auth-sasl.c`).
 
 use std::fmt;
 
@@ -12,43 +12,43 @@ use crate::auth::{request_frame, sasl_frame};
 use crate::frame::{HEADER, MAX_AUTH_FRAME, split_cstring};
 use crate::{MAX_REMAINDER, frame};
 
-/// AuthenticationOk, whole.
+/// Complete AuthenticationOk frame.
 pub const AUTHENTICATION_OK: [u8; 9] = [b'R', 0, 0, 0, 8, 0, 0, 0, 0];
 
-/// Most bytes a reader keeps: the longest frame, and as much behind it as the other machines keep.
+/// Most bytes a reader keeps: the longest frame, and [`MAX_REMAINDER`] bytes after it.
 const MAX_KEPT: usize = 1 + MAX_AUTH_FRAME + MAX_REMAINDER;
 
-/// What is wrong with a client's answer. All of it is the client's fault, and none of it shows what
-/// was in the answer.
+/// Error in a client's answer. It is always the client's fault, and never shows the answer's
+/// contents.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PasswordError {
-    /// Another message in its place. 0 is the first byte of a startup packet.
+    /// A message of another type. 0 is the first byte of a startup packet.
     #[error("expected password or SASL response, got message type {tag}")]
     UnexpectedType {
-        /// Its first byte.
+        /// First byte of the message.
         tag: u8,
     },
     /// The length word is below 4 or above [`MAX_AUTH_FRAME`], or is not the frame's.
     #[error("invalid message length: {length}")]
     Length {
-        /// The length word, or the frame's length where the frame has none.
+        /// The length word, or the frame's length where the frame has no length word.
         length: usize,
     },
     /// The frame's bytes contradict the format of the message.
     #[error("malformed SASL response: {0}")]
     Malformed(&'static str),
-    /// More was sent ahead than is kept.
+    /// More bytes were sent ahead than are kept.
     #[error("more than {MAX_KEPT} bytes sent before the login was answered")]
     TooMuchPipelined,
 }
 
-/// Cuts `p` frames out of what a client sends during its authentication.
+/// Cuts `p` frames out of a client's input during its authentication.
 ///
-/// A frame is looked for, and anything else refused, only from the first [`poll`](Self::poll) on that
-/// finds none: a client may send its answer and its first query in one piece, and the query is not
-/// the next answer. So poll exactly when an answer is due:
+/// The reader looks for a frame, and refuses anything else, only after a first [`poll`](Self::poll)
+/// that finds none: a client may send its answer and its first query in one piece, and the query is
+/// not the next answer. So poll exactly when an answer is due:
 /// 1. `poll`; a frame is the answer;
-/// 2. without one, return [`error`](Self::error) if there is one; else read, give what came to
+/// 2. without one, return [`error`](Self::error) if there is one; else read, give the bytes to
 ///    `handle_input`, and go back to 1.
 ///
 /// The first error sticks.
@@ -60,7 +60,7 @@ pub struct PasswordReader {
 }
 
 impl PasswordReader {
-    /// A reader that begins with these bytes, what the client sent behind its startup packet.
+    /// Creates a reader that begins with these bytes, sent by the client after its startup packet.
     #[must_use]
     pub fn new(first: Bytes) -> Self {
         Self {
@@ -73,8 +73,9 @@ impl PasswordReader {
     /// Takes bytes from the client.
     ///
     /// # Errors
-    /// The first [`PasswordError`], now and at every later call: what stands where a frame is due is
-    /// none, or more than the longest frame and [`MAX_REMAINDER`] bytes would have to be kept.
+    /// The first [`PasswordError`], now and at every later call: the bytes are not a frame where
+    /// one is due, or more than the longest frame and [`MAX_REMAINDER`] bytes would have to be
+    /// kept.
     pub fn handle_input(&mut self, data: &[u8]) -> Result<(), PasswordError> {
         if let Some(error) = &self.error {
             return Err(error.clone());
@@ -89,8 +90,8 @@ impl PasswordReader {
         Ok(())
     }
 
-    /// The next frame, type byte and length word included; `None` when more bytes are needed, or
-    /// after an error.
+    /// Returns the next frame, type byte and length word included; `None` when more bytes are
+    /// needed, or after an error.
     pub fn poll(&mut self) -> Option<Bytes> {
         if self.error.is_some() {
             return None;
@@ -109,13 +110,13 @@ impl PasswordReader {
         }
     }
 
-    /// Why there will be no further frame.
+    /// Returns the error that ended the input, if any.
     #[must_use]
     pub fn error(&self) -> Option<&PasswordError> {
         self.error.as_ref()
     }
 
-    /// What the client sent behind its last answer, to be passed on after the login.
+    /// Returns the bytes after the client's last answer, which the caller forwards after the login.
     #[must_use]
     pub fn into_remainder(self) -> Bytes {
         self.buf.freeze()
@@ -129,7 +130,7 @@ impl PasswordReader {
 }
 
 impl fmt::Debug for PasswordReader {
-    /// Without the buffered bytes.
+    /// Leaves out the buffered bytes.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PasswordReader")
             .field("wanted", &self.wanted)
@@ -139,15 +140,15 @@ impl fmt::Debug for PasswordReader {
     }
 }
 
-/// What the front of the buffer says.
+/// State of the front of the buffer.
 enum Front {
     /// A `p` frame of this many bytes begins here.
     Length(usize),
-    /// Not enough to say; nothing wrong so far.
+    /// Too few bytes to decide; nothing is wrong so far.
     Short,
 }
 
-/// Judges the front as early as its bytes allow: the type from one byte, the length from five.
+/// Checks the front as early as its bytes allow: the type from one byte, the length from five.
 fn front(buf: &[u8]) -> Result<Front, PasswordError> {
     match buf.first() {
         None => return Ok(Front::Short),
@@ -165,7 +166,7 @@ fn front(buf: &[u8]) -> Result<Front, PasswordError> {
     }
 }
 
-/// The body of a whole `p` frame.
+/// Returns the body of a whole `p` frame.
 pub(crate) fn body(frame: &Bytes) -> Result<Bytes, PasswordError> {
     match front(frame)? {
         Front::Length(length) if length == frame.len() => Ok(frame.slice(HEADER..)),
@@ -175,7 +176,7 @@ pub(crate) fn body(frame: &Bytes) -> Result<Bytes, PasswordError> {
     }
 }
 
-/// SASLInitialResponse: the mechanism the client chose and, with most mechanisms, its first message.
+/// SASLInitialResponse: the chosen mechanism and, with most mechanisms, its first message.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SaslInitialResponse {
     /// The mechanism's name as the client spelled it.
@@ -186,11 +187,11 @@ pub struct SaslInitialResponse {
 }
 
 impl SaslInitialResponse {
-    /// Reads a whole `p` frame that answers AuthenticationSASL: a zero-terminated name, an Int32 and
-    /// that many bytes, to the frame's end.
+    /// Parses a whole `p` frame that answers AuthenticationSASL: a zero-terminated name, an Int32
+    /// and that many bytes, to the frame's end.
     ///
     /// # Errors
-    /// [`PasswordError`] when it is no `p` frame, has no terminator or no length, the length is
+    /// [`PasswordError`] when it is not a `p` frame, has no terminator or no length, the length is
     /// neither -1 nor that of the rest, or the name is not text.
     pub fn parse(frame: &Bytes) -> Result<Self, PasswordError> {
         let body = body(frame)?;
@@ -219,7 +220,7 @@ impl SaslInitialResponse {
 }
 
 impl fmt::Debug for SaslInitialResponse {
-    /// Without the message: with some mechanisms (OAUTHBEARER) it is the secret.
+    /// Leaves out the message: with some mechanisms (OAUTHBEARER) it is the secret.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SaslInitialResponse")
             .field("mechanism", &self.mechanism)
@@ -228,26 +229,26 @@ impl fmt::Debug for SaslInitialResponse {
     }
 }
 
-/// The data of a SASLResponse, from a whole `p` frame: all of its body. It can be empty.
+/// Returns the data of a SASLResponse from a whole `p` frame: its entire body, possibly empty.
 ///
 /// # Errors
-/// [`PasswordError`] when it is no whole `p` frame.
+/// [`PasswordError`] when it is not a whole `p` frame.
 pub fn sasl_response(frame: &Bytes) -> Result<Bytes, PasswordError> {
     body(frame)
 }
 
-/// Whether the client says that it could bind the login to its TLS channel but believes that the
-/// server cannot: a gs2-header that begins with `y` (RFC 5802, section 7). libpq says so inside TLS
-/// when no `-PLUS` mechanism is offered. A server that did offer one must refuse it as an attempt to
-/// take the binding away, so passing it on is of no use.
+/// Returns true if the client could bind the login to its TLS channel but believes that the server
+/// cannot: a gs2-header that begins with `y` (RFC 5802, section 7). libpq sends it inside TLS when
+/// no `-PLUS` mechanism is offered. A server that did offer one must refuse it as a downgrade, so
+/// forwarding it is of no use.
 #[must_use]
 pub fn gs2_says_unsupported(initial: &SaslInitialResponse) -> bool {
     let data = initial.data.as_deref().unwrap_or_default();
     initial.mechanism.starts_with("SCRAM-") && data.starts_with(b"y,")
 }
 
-/// AuthenticationSASL, which offers these mechanisms, the preferred one first. Names that are empty or
-/// have a zero byte in them cannot be said and are left out. libpq reads 2,000 bytes at most.
+/// Builds an AuthenticationSASL that offers these mechanisms, the preferred one first. Names that
+/// are empty or contain a zero byte are left out. libpq reads 2,000 bytes at most.
 #[must_use]
 pub fn authentication_sasl(mechanisms: &[&str]) -> Bytes {
     let sayable = mechanisms
@@ -257,13 +258,14 @@ pub fn authentication_sasl(mechanisms: &[&str]) -> Bytes {
     sasl_frame(sayable)
 }
 
-/// AuthenticationSASLContinue with the mechanism's next message. libpq reads 2,000 bytes at most.
+/// Builds an AuthenticationSASLContinue with the mechanism's next message. libpq reads 2,000 bytes
+/// at most.
 #[must_use]
 pub fn authentication_sasl_continue(data: &[u8]) -> Bytes {
     request_frame(11, data)
 }
 
-/// AuthenticationSASLFinal with the mechanism's last message; AuthenticationOk follows.
+/// Builds an AuthenticationSASLFinal with the mechanism's last message; AuthenticationOk follows.
 #[must_use]
 pub fn authentication_sasl_final(data: &[u8]) -> Bytes {
     request_frame(12, data)

@@ -1,5 +1,5 @@
-//! The server's side of SCRAM-SHA-256 and SCRAM-SHA-256-PLUS: how a local client proves that it
-//! knows the local password, and we prove it to the client, without either sending it.
+//! The server's side of SCRAM-SHA-256 and SCRAM-SHA-256-PLUS: a local client proves that it knows
+//! the password, and the server proves it to the client, without either sending it.
 //!
 //! RFC 5802 and 7677, channel binding `tls-server-end-point` of RFC 5929, and PostgreSQL's rules
 //! where those leave a choice (PostgreSQL docs, "SASL Authentication"; `auth-scram.c` of the
@@ -29,27 +29,28 @@ use zeroize::Zeroizing;
 
 use message::Flag;
 
-/// The mechanism without channel binding.
+/// Mechanism without channel binding.
 pub const SCRAM_SHA_256: &str = "SCRAM-SHA-256";
-/// The mechanism with it.
+/// Mechanism with channel binding.
 pub const SCRAM_SHA_256_PLUS: &str = "SCRAM-SHA-256-PLUS";
-/// The only type of channel binding that PostgreSQL knows (RFC 5929, 4).
+/// The only type of channel binding that PostgreSQL supports (RFC 5929, 4).
 const END_POINT: &str = "tls-server-end-point";
 
 /// The longest message of a client, in bytes (`PG_MAX_SASL_MESSAGE_LENGTH` of the server).
 pub const LONGEST_MESSAGE: usize = 1024;
 
-/// PostgreSQL's default (`SCRAM_SHA_256_DEFAULT_ITERATIONS`), and the least that RFC 7677 allows.
-/// A guess costs so many hashes for whoever has seen an exchange; the password should be random.
+/// PostgreSQL's default (`SCRAM_SHA_256_DEFAULT_ITERATIONS`), and the minimum of RFC 7677. After a
+/// recorded exchange, each guess of an attacker costs this many hashes; the password should be
+/// random.
 const ITERATIONS: NonZeroU32 = NonZeroU32::new(4096).expect("4096 is not zero");
 /// Bytes of salt (`SCRAM_DEFAULT_SALT_LEN`).
 pub const SALT: usize = 16;
-/// Bytes of our part of the nonce, before base64 (`SCRAM_RAW_NONCE_LEN`).
+/// Bytes of the server's part of the nonce, before base64 (`SCRAM_RAW_NONCE_LEN`).
 pub const NONCE: usize = 18;
-/// Bytes of a key: of a SHA-256.
+/// Bytes of a key: the length of a SHA-256.
 const KEY: usize = digest::SHA256_OUTPUT_LEN;
 
-/// Why an exchange ended without a login.
+/// Error of an exchange. The SQLSTATE is in parentheses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum ScramError {
     /// Not a SCRAM message (08P01).
@@ -70,16 +71,16 @@ pub enum ScramError {
     /// A message when none was due (08P01).
     #[error("a SCRAM message arrived when none was expected")]
     OutOfOrder,
-    /// Something that neither PostgreSQL nor we have (0A000).
+    /// A feature that neither PostgreSQL nor this crate supports (0A000).
     #[error("the client requires {0}, which is not supported")]
     Unsupported(&'static str),
-    /// The client believes that we cannot bind, although we offered it (28000): what we said was
-    /// changed on the way.
+    /// The client believes that the server cannot bind, although it offered binding (28000): the
+    /// offer was changed in transit.
     #[error(
         "the client did not see the offer of SCRAM channel binding; something between it and this server has removed it"
     )]
     Downgrade,
-    /// The client is bound to another certificate than ours (28000).
+    /// The client is bound to a certificate other than the server's (28000).
     #[error(
         "the SCRAM channel binding check failed; something between the client and this server ends its TLS connection"
     )]
@@ -87,15 +88,15 @@ pub enum ScramError {
     /// The proof was made from another password (28P01).
     #[error("wrong password")]
     WrongPassword,
-    /// The caller has no random numbers for a salt or a nonce.
+    /// The caller got no random numbers for a salt or a nonce.
     #[error("no random numbers to be had from the system")]
     Random,
 }
 
-/// What is kept of a password to check clients with: neither the password nor what a client would
-/// need to log in.
+/// Data derived from a password to check clients: neither the password nor enough for a client to
+/// log in.
 ///
-/// Shared by all connections; made when the program starts, with a salt that lives as long.
+/// Shared by all connections; created when the program starts, with a salt that lives as long.
 pub struct Verifier {
     salt: [u8; SALT],
     stored_key: Zeroizing<[u8; KEY]>,
@@ -143,12 +144,12 @@ pub struct Exchange {
 
 enum State {
     Start,
-    /// `server-first-message` is out.
+    /// `server-first-message` has been sent.
     Challenged {
         flag: Flag,
-        /// Both parts.
+        /// Client's and server's part together.
         nonce: Vec<u8>,
-        /// `AuthMessage` as far as it is known, with its last comma.
+        /// `AuthMessage` so far, with its last comma.
         auth_message: Vec<u8>,
     },
     Done,
@@ -156,7 +157,7 @@ enum State {
 }
 
 impl Exchange {
-    /// Begins. `binding` is the hash of the certificate that this client was shown
+    /// Begins an exchange. `binding` is the hash of the certificate shown to this client
     /// (`tls-server-end-point`), `None` without TLS.
     #[must_use]
     pub fn new(verifier: Arc<Verifier>, binding: Option<Bytes>) -> Self {
@@ -167,7 +168,7 @@ impl Exchange {
         }
     }
 
-    /// What to offer in AuthenticationSASL, in order of preference.
+    /// Returns the mechanisms for AuthenticationSASL, in order of preference.
     #[must_use]
     pub fn mechanisms(&self) -> &'static [&'static str] {
         if self.binding.is_some() {
@@ -197,12 +198,12 @@ impl Exchange {
     /// means that the client knows the password.
     ///
     /// # Errors
-    /// [`ScramError`]; [`ScramError::WrongPassword`] only if everything else was right.
+    /// [`ScramError`]; [`ScramError::WrongPassword`] only if everything else was correct.
     pub fn last(&mut self, client_final: &[u8]) -> Result<Vec<u8>, ScramError> {
         self.stepped(|this| this.check(client_final))
     }
 
-    /// Makes an error last.
+    /// Makes an error stick.
     fn stepped(
         &mut self,
         step: impl FnOnce(&mut Self) -> Result<Vec<u8>, ScramError>,
@@ -280,8 +281,8 @@ impl Exchange {
         Ok(format!("v={signature}").into_bytes())
     }
 
-    /// `c` must be the GS2 header of the first message and, if it announced binding, the hash of
-    /// our certificate.
+    /// Checks that `c` is the GS2 header of the first message and, if it announced binding, the
+    /// hash of the server's certificate.
     fn check_binding(&self, flag: Flag, sent: &[u8]) -> Result<(), ScramError> {
         let mut input = flag.header().to_vec();
         if flag == Flag::Binds {
@@ -323,7 +324,7 @@ fn bounded(message: &[u8]) -> Result<&[u8], ScramError> {
     }
 }
 
-/// HMAC-SHA-256 of `parts` put together.
+/// Returns the HMAC-SHA-256 of the concatenated `parts`.
 fn sign(key: &[u8; KEY], parts: &[&[u8]]) -> [u8; KEY] {
     let mut context = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, key));
     for part in parts {

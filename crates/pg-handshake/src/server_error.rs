@@ -1,4 +1,4 @@
-//! An ErrorResponse the real server sent, kept as it came.
+//! An ErrorResponse of the real server, kept as received.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -9,13 +9,13 @@ use crate::error_response::{SqlState, clip};
 use crate::frame::{HEADER, MAX_ERROR_FRAME, Malformed, split_cstring};
 use crate::startup::put_length;
 
-/// Longest bare error text, in bytes: with length word, two severities and terminators the frame made
-/// of it is [`MAX_ERROR_FRAME`] long.
+/// Longest bare error text, in bytes. With length word, two severities and terminators, the frame
+/// built from it is [`MAX_ERROR_FRAME`] long.
 pub(crate) const MAX_BARE_TEXT: usize = MAX_ERROR_FRAME - (4 + 2 * 7 + 2 + 1);
 
 /// An ErrorResponse of the server: the frame as received and its fields ("Error and Notice Message
-/// Fields"). Before a session has an encoding the texts can be in any, so fields are bytes and the
-/// text accessors replace what is not UTF-8.
+/// Fields"). Before a session has an encoding the texts can be in any encoding, so fields are bytes
+/// and the text accessors replace invalid UTF-8.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ServerError {
     frame: Bytes,
@@ -23,7 +23,7 @@ pub struct ServerError {
 }
 
 impl ServerError {
-    /// Reads a whole ErrorResponse frame, type byte included.
+    /// Parses a whole ErrorResponse frame, type byte included.
     ///
     /// # Errors
     /// [`Malformed`] when it is not one, contradicts its length word, or has a field without
@@ -36,10 +36,10 @@ impl ServerError {
         Ok(Self { frame, fields })
     }
 
-    /// An error in the form of protocol 2: bare text. The postmaster still sends it when it cannot
-    /// start a process for the connection (`report_fork_failure_to_client`), before it has read a
-    /// byte. The frame made of it has severity and message, and no SQLSTATE. `text` has no zero byte
-    /// and is at most [`MAX_BARE_TEXT`] long.
+    /// Creates the error from the form of protocol 2: bare text. The postmaster still sends it when
+    /// it cannot start a process for the connection (`report_fork_failure_to_client`), before it
+    /// has read a byte. The frame has severity and message, but no SQLSTATE. `text` must have no
+    /// zero byte and at most [`MAX_BARE_TEXT`] bytes.
     pub(crate) fn from_bare_text(text: &[u8]) -> Self {
         let text: Vec<u8> = text.trim_ascii_end().to_vec();
         let fields = vec![
@@ -53,53 +53,54 @@ impl ServerError {
         }
     }
 
-    /// The frame as the server sent it, type byte included.
+    /// Returns the frame as the server sent it, type byte included.
     #[must_use]
     pub fn frame(&self) -> &Bytes {
         &self.frame
     }
 
-    /// The first field with this code, as raw bytes.
+    /// Returns the first field with this code, as raw bytes.
     #[must_use]
     pub fn field(&self, code: u8) -> Option<&[u8]> {
         let found = self.fields.iter().find(|(have, _)| *have == code);
         found.map(|(_, value)| value.as_ref())
     }
 
-    /// Field C; `None` when the server sent none, or not five digits or capital letters.
+    /// Returns field C; `None` when it is missing or not five digits or capital letters.
     #[must_use]
     pub fn sqlstate(&self) -> Option<SqlState> {
         self.field(b'C').and_then(SqlState::parse)
     }
 
-    /// Field V, which is never translated, else S; empty when both are missing.
+    /// Returns field V, which is never translated, else S; empty when both are missing.
     #[must_use]
     pub fn severity(&self) -> Cow<'_, str> {
         let severity = self.field(b'V').or_else(|| self.field(b'S'));
         String::from_utf8_lossy(severity.unwrap_or_default())
     }
 
-    /// Field M; empty when missing.
+    /// Returns field M; empty when missing.
     #[must_use]
     pub fn message(&self) -> Cow<'_, str> {
         String::from_utf8_lossy(self.field(b'M').unwrap_or_default())
     }
 
-    /// Field D.
+    /// Returns field D.
     #[must_use]
     pub fn detail(&self) -> Option<Cow<'_, str>> {
         self.field(b'D').map(String::from_utf8_lossy)
     }
 
-    /// Field H.
+    /// Returns field H.
     #[must_use]
     pub fn hint(&self) -> Option<Cow<'_, str>> {
         self.field(b'H').map(String::from_utf8_lossy)
     }
 
-    /// The frame with our words added: every field of the server keeps its bytes and place; `detail`
-    /// and `hint` go on a new line after the server's own, or into a new field at the end. What does
-    /// not fit into [`MAX_ERROR_FRAME`](crate::MAX_ERROR_FRAME) is cut from our words, the Hint last.
+    /// Returns the frame with added text. Every field of the server keeps its bytes and place;
+    /// `detail` and `hint` follow the server's own on a new line, or in a new field at the end.
+    /// Added text that does not fit into [`MAX_ERROR_FRAME`](crate::MAX_ERROR_FRAME) is cut, the
+    /// Hint last.
     #[must_use]
     pub fn with_appended(&self, detail: Option<&str>, hint: Option<&str>) -> Bytes {
         let mut fields = self.fields.clone();
@@ -115,7 +116,7 @@ impl ServerError {
 }
 
 impl fmt::Display for ServerError {
-    /// Severity, message and code on one line, with control characters escaped.
+    /// Writes severity, message and code on one line, with control characters escaped.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for c in self.severity().chars().chain(": ".chars()) {
             write_visible(f, c)?;
@@ -173,9 +174,9 @@ fn encode(fields: &[(u8, Bytes)]) -> Bytes {
     frame.freeze()
 }
 
-/// The fields of an ErrorResponse or NoticeResponse frame: code and text until a zero code, which
-/// must be the last byte. `pgwire` decodes these too, but reads past the end without a terminator
-/// and replaces bytes that are not UTF-8.
+/// Returns the fields of an ErrorResponse or NoticeResponse frame: code and text until a zero code,
+/// which must be the last byte. `pgwire` decodes these too, but reads past the end without a
+/// terminator and replaces bytes that are not UTF-8.
 pub(crate) fn fields(frame: &[u8], tag: u8) -> Result<Vec<(u8, &[u8])>, Malformed> {
     let wrong = |what| Malformed { tag, what };
     let Some((&[have, a, b, c, d], mut rest)) = frame.split_first_chunk::<HEADER>() else {

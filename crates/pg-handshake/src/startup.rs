@@ -16,17 +16,17 @@ pub(crate) const MIN_LENGTH: usize = 8;
 /// The largest value of the length word.
 pub(crate) const MAX_LENGTH: usize = MAX_STARTUP_PACKET + 4;
 
-/// What the names of protocol options begin with ("Start-up" in "Message Flow"); everything else is a
-/// run-time parameter.
+/// Prefix of the names of protocol options ("Start-up" in "Message Flow"); all other names are
+/// run-time parameters.
 const PROTOCOL_OPTION: &[u8] = b"_pq_.";
 
-/// The protocol version of a startup packet. The minor number is carried as it is: servers and
-/// clients agree on one with NegotiateProtocolVersion.
+/// Protocol version of a startup packet. The minor number is carried unchanged: server and client
+/// negotiate it with NegotiateProtocolVersion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ProtocolVersion {
     /// Upper 16 bits; only 3 exists today.
     pub major: u16,
-    /// Lower 16 bits; 0, 2, or a number made up to test negotiation, such as 9999.
+    /// Lower 16 bits; 0, 2, or an invented number to test negotiation, such as 9999.
     pub minor: u16,
 }
 
@@ -51,13 +51,13 @@ impl fmt::Display for ProtocolVersion {
     }
 }
 
-/// Why a packet of the startup phase is not acceptable, or a change to one is not possible.
+/// Error in a packet of the startup phase, or in a change to one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StartupError {
-    /// The length word is outside 8..=10,004, or a whole packet is not as long as it says.
+    /// The length word is outside 8..=10,004, or the packet's length differs from it.
     #[error("invalid length of startup packet: {length}")]
     InvalidLength {
-        /// The length word, or the packet's length where that is what is wrong.
+        /// The length word, or the packet's length if that is wrong.
         length: usize,
     },
     /// The protocol's major number is not 3.
@@ -68,24 +68,24 @@ pub enum StartupError {
     /// The parameter list does not end exactly at the packet's last byte.
     #[error("invalid startup packet layout: expected terminator as last byte")]
     Layout,
-    /// A parameter to be set has an empty name, or a zero byte in name or value.
+    /// The new parameter has an empty name, or a zero byte in name or value.
     #[error("a startup parameter needs a name, and neither it nor its value may hold a zero byte")]
     InvalidParameter,
-    /// With the parameter to be set the packet would be longer than servers take.
+    /// With the new parameter the packet would exceed the server's limit.
     #[error(
         "startup packet would be {length} bytes long, more than the {MAX_LENGTH} a server takes"
     )]
     TooLarge {
-        /// The length word it would have.
+        /// The length word the packet would have.
         length: usize,
     },
-    /// A CancelRequest whose code is not 80877102.
+    /// The code of a CancelRequest is not 80877102.
     #[error("not a cancel request")]
     NotCancelRequest,
     /// A cancel key outside 4..=256 bytes.
     #[error("invalid length of cancel request: a key of {length} bytes")]
     CancelKeyLength {
-        /// Bytes of the secret.
+        /// Length of the secret in bytes.
         length: usize,
     },
 }
@@ -100,7 +100,7 @@ pub struct Startup {
 }
 
 impl Startup {
-    /// A message without parameters.
+    /// Creates a message without parameters.
     #[must_use]
     pub fn new(version: ProtocolVersion) -> Self {
         Self {
@@ -109,7 +109,7 @@ impl Startup {
         }
     }
 
-    /// Reads one whole packet, length word included.
+    /// Parses one whole packet, length word included.
     ///
     /// # Errors
     /// [`StartupError::InvalidLength`], [`StartupError::UnsupportedProtocol`] or
@@ -137,13 +137,13 @@ impl Startup {
         }
     }
 
-    /// The protocol version asked for.
+    /// Returns the requested protocol version.
     #[must_use]
     pub fn version(&self) -> ProtocolVersion {
         self.version
     }
 
-    /// The value of a parameter; of several with one name the last, as the server does.
+    /// Returns the value of a parameter; of duplicates the last, as the server does.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&[u8]> {
         let found = self
@@ -153,11 +153,12 @@ impl Startup {
         found.map(|(_, value)| value.as_ref())
     }
 
-    /// Gives a parameter one value: in place of the first of that name (others of the name go, so
-    /// that no reader can see another value), or at the end.
+    /// Sets a parameter to one value: in place of the first of that name, or at the end. Other
+    /// parameters of the name are removed, so that no reader can see another value.
     ///
     /// # Errors
-    /// [`StartupError::InvalidParameter`] or [`StartupError::TooLarge`]; nothing changed then.
+    /// [`StartupError::InvalidParameter`] or [`StartupError::TooLarge`]; the message is unchanged
+    /// then.
     pub fn set(&mut self, name: &str, value: &[u8]) -> Result<(), StartupError> {
         if name.is_empty() || name.as_bytes().contains(&0) || value.contains(&0) {
             return Err(StartupError::InvalidParameter);
@@ -187,21 +188,20 @@ impl Startup {
         Ok(())
     }
 
-    /// Takes every parameter of that name out; whether there was one.
+    /// Removes every parameter of that name; returns true if there was one.
     pub fn remove(&mut self, name: &str) -> bool {
         let before = self.params.len();
         self.params.retain(|(have, _)| have != name.as_bytes());
         self.params.len() < before
     }
 
-    /// Makes it a message of protocol 3.0 for a server that knows no other and refuses what it does
-    /// not know (RDS Proxy): the version becomes 3.0, and the parameters whose names begin with
-    /// `_pq_.`, which are options of the protocol, are taken out.
+    /// Converts the message to protocol 3.0 for a server that refuses newer versions (RDS Proxy):
+    /// the version becomes 3.0, and protocol options (names that begin with `_pq_.`) are removed.
     ///
-    /// Gives the NegotiateProtocolVersion frame that the client must get before any authentication
-    /// request: the newest version and the names taken out, in their order, just as
-    /// `SendNegotiateProtocolVersion` (`backend_startup.c`) would say it. `None` when nothing changed;
-    /// clients refuse a negotiation that asks for nothing (`pqGetNegotiateProtocolVersion3`).
+    /// Returns the NegotiateProtocolVersion frame that the client must get before any
+    /// authentication request: the newest version and the removed names in order, as
+    /// `SendNegotiateProtocolVersion` (`backend_startup.c`) sends it. `None` when nothing changed;
+    /// clients refuse a negotiation that requests no change (`pqGetNegotiateProtocolVersion3`).
     pub fn downgrade(&mut self) -> Option<Bytes> {
         let before = self.version;
         self.version = ProtocolVersion::V3_0;
@@ -212,14 +212,14 @@ impl Startup {
         (before != self.version || !options.is_empty()).then(|| negotiate(self.version, &options))
     }
 
-    /// All parameters in order, as raw bytes.
+    /// Iterates over all parameters in order, as raw bytes.
     pub fn params(&self) -> impl ExactSizeIterator<Item = (&[u8], &[u8])> {
         self.params
             .iter()
             .map(|(name, value)| (name.as_ref(), value.as_ref()))
     }
 
-    /// The length of the encoded packet, which is also its length word.
+    /// Returns the length of the encoded packet, which is also its length word.
     #[must_use]
     pub fn encoded_len(&self) -> usize {
         let params = self.params.iter();
@@ -229,7 +229,8 @@ impl Startup {
         MIN_LENGTH + params + 1
     }
 
-    /// The packet to send, length word included. A parsed message gives back the bytes it came from.
+    /// Encodes the packet, length word included. A parsed message encodes to the bytes it came
+    /// from.
     #[must_use]
     pub fn encode(&self) -> Bytes {
         let length = self.encoded_len();
@@ -248,8 +249,9 @@ impl Startup {
     }
 }
 
-/// NegotiateProtocolVersion: the newest version as one Int32 (`PG_PROTOCOL(3,0)`, not the minor number
-/// alone as "Message Formats" said before PostgreSQL 18), then the names not recognized.
+/// Builds NegotiateProtocolVersion: the newest version as one Int32 (`PG_PROTOCOL(3,0)`, not the
+/// minor number alone as "Message Formats" said before PostgreSQL 18), then the names not
+/// recognized.
 fn negotiate(newest: ProtocolVersion, options: &[(Bytes, Bytes)]) -> Bytes {
     let names: usize = options.iter().map(|(name, _)| name.len() + 1).sum();
     let length = 4 + 4 + 4 + names;
@@ -266,7 +268,7 @@ fn negotiate(newest: ProtocolVersion, options: &[(Bytes, Bytes)]) -> Bytes {
     frame.freeze()
 }
 
-/// Splits a whole packet of the startup phase into its code and what follows it.
+/// Splits a whole packet of the startup phase into its code and the bytes after it.
 pub(crate) fn split_packet(packet: &[u8]) -> Result<(u32, &[u8]), StartupError> {
     let wrong = StartupError::InvalidLength {
         length: packet.len(),

@@ -1,4 +1,4 @@
-//! The server's side of the startup phase, spoken to the local client.
+//! The server's side of the startup phase, facing the local client.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -18,35 +18,34 @@ pub(crate) const SSL_REQUEST_CODE: u32 = 80_877_103;
 /// `NEGOTIATE_GSS_CODE` of `pqcomm.h`: 1234 and 5680.
 const GSS_REQUEST_CODE: u32 = 80_877_104;
 /// First byte of a TLS handshake record (RFC 8446, 5.1). No length word of a startup packet begins
-/// with it, which is how PostgreSQL 17 tells direct TLS from the rest.
+/// with it; PostgreSQL 17 recognizes direct TLS by it.
 const TLS_HANDSHAKE_RECORD: u8 = 0x16;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
-    /// Not a byte received.
+    /// No byte received yet.
     First,
     /// Between packets, or inside one.
     Packets,
     /// `S` is on its way; only TLS may follow.
     TlsHandshake,
-    /// The client began with TLS; its first bytes wait for the caller.
+    /// The client began with TLS; its first bytes wait for the caller to take them.
     DirectTlsOffered,
-    /// The caller has those bytes and does the handshake.
+    /// The caller has those bytes and performs the handshake.
     DirectTlsHandshake,
-    /// The last event is out; what comes is kept for later.
+    /// The last event is out; further input is kept for later.
     Done,
 }
 
-/// Reads what a client sends before anything is authenticated, by the rules of the server's
-/// `ProcessSSLStartup` and `ProcessStartupPacket` (`backend_startup.c` of PostgreSQL 17 and 18;
-/// `postmaster.c` before):
+/// Reads a client's packets before authentication, by the rules of the server's `ProcessSSLStartup`
+/// and `ProcessStartupPacket` (`backend_startup.c` of PostgreSQL 17 and 18; `postmaster.c` before):
 ///
-/// - a first byte 0x16 begins TLS at once, which must agree on [`ALPN`];
-/// - SSLRequest and GSSENCRequest come at most once each and in any order. GSS is always refused. A
-///   server before the fix of CVE-2026-6479 could be asked in turns without end;
-/// - after the `S` to an SSLRequest neither may follow. Inside direct TLS both may still be asked,
-///   and both are refused with `N`, as a server without GSSAPI does;
-/// - nothing may be sent ahead of our answer to one (CVE-2021-23214).
+/// - a first byte 0x16 begins TLS at once, which must negotiate [`ALPN`];
+/// - SSLRequest and GSSENCRequest come at most once each, in any order. GSS is always refused.
+///   Servers before the fix of CVE-2026-6479 accepted them in turns without end;
+/// - after the `S` to an SSLRequest neither may follow. Inside direct TLS both are allowed and both
+///   are refused with `N`, as a server without GSSAPI does;
+/// - no data may be sent ahead of the answer to a request (CVE-2021-23214).
 ///
 /// See the [crate] documentation for the calling order. It matters here: output that has not been
 /// polled counts as not sent, and input before that as sent ahead.
@@ -66,8 +65,8 @@ pub struct Client {
 }
 
 impl Client {
-    /// A machine for a fresh connection. `tls_available`: whether SSLRequest is answered `S`, and TLS
-    /// without one is taken.
+    /// Creates a machine for a new connection. With `tls_available`, SSLRequest is answered with
+    /// `S` and direct TLS is accepted.
     #[must_use]
     pub fn new(tls_available: bool) -> Self {
         Self {
@@ -98,8 +97,8 @@ impl Client {
         result.inspect_err(|error| self.fail(error))
     }
 
-    /// The client closed its side. `Ok` between packets: port checks, and clients that do not like
-    /// the answer to their encryption request, leave like that.
+    /// Handles the end of the client's input. `Ok` between packets: port checks, and clients that
+    /// reject the answer to their encryption request, close there.
     ///
     /// # Errors
     /// [`ClientError::UnexpectedEof`] inside a packet, or the error that came before.
@@ -107,7 +106,7 @@ impl Client {
         if let Some(error) = &self.error {
             return Err(error.clone());
         }
-        let in_handshake = self.stage == Stage::DirectTlsOffered; // The TLS acceptor's to report.
+        let in_handshake = self.stage == Stage::DirectTlsOffered; // The TLS acceptor reports it.
         if self.stage == Stage::Done || in_handshake || self.buf.is_empty() {
             return Ok(());
         }
@@ -116,12 +115,12 @@ impl Client {
         Err(error)
     }
 
-    /// Bytes to write to the client, oldest first.
+    /// Returns bytes to write to the client, oldest first.
     pub fn poll_output(&mut self) -> Option<Bytes> {
         self.output.pop_front()
     }
 
-    /// What happened, oldest first.
+    /// Returns the next event, oldest first.
     pub fn poll_event(&mut self) -> Option<ClientEvent> {
         if self.stage == Stage::DirectTlsOffered && self.error.is_none() {
             self.stage = Stage::DirectTlsHandshake;
@@ -131,8 +130,8 @@ impl Client {
         self.events.pop_front()
     }
 
-    /// The TLS handshake that [`ClientEvent::StartTls`] asked for is complete; input is decrypted
-    /// from now on. Without that event it does nothing.
+    /// Reports that the TLS handshake requested by [`ClientEvent::StartTls`] is complete; input is
+    /// decrypted from now on. Does nothing without that event.
     pub fn tls_established(&mut self) {
         if self.stage == Stage::TlsHandshake && self.error.is_none() {
             self.stage = Stage::Packets;
@@ -140,12 +139,12 @@ impl Client {
         }
     }
 
-    /// The TLS handshake that [`ClientEvent::StartDirectTls`] asked for is complete, with this
-    /// protocol agreed on; input is decrypted from now on. Without that event it does nothing.
+    /// Reports that the TLS handshake requested by [`ClientEvent::StartDirectTls`] is complete and
+    /// negotiated this protocol; input is decrypted from now on. Does nothing without that event.
     ///
     /// # Errors
-    /// [`ClientError::DirectTlsWithoutAlpn`] unless the protocol is [`ALPN`]; it sticks. TLS stands
-    /// then, so the client can be told. Or the error that came before.
+    /// [`ClientError::DirectTlsWithoutAlpn`] unless the protocol is [`ALPN`]; it sticks. TLS is
+    /// established then, so the client can receive an ErrorResponse. Or the error that came before.
     pub fn direct_tls_established(&mut self, alpn: Option<&[u8]>) -> Result<(), ClientError> {
         if let Some(error) = &self.error {
             return Err(error.clone());
@@ -163,13 +162,13 @@ impl Client {
         Err(error)
     }
 
-    /// Whether the client speaks through TLS.
+    /// Returns true if the connection uses TLS.
     #[must_use]
     pub fn is_tls(&self) -> bool {
         self.in_tls
     }
 
-    /// What the client sent behind its startup packet, to be passed on after the login.
+    /// Returns the bytes after the startup packet, which the caller forwards after the login.
     #[must_use]
     pub fn into_remainder(self) -> Bytes {
         self.buf.freeze()
@@ -218,7 +217,7 @@ impl Client {
         Ok(())
     }
 
-    /// Judges the packet at the front as early as its bytes allow; its code when it is complete.
+    /// Checks the packet at the front as early as its bytes allow; returns its code once complete.
     fn check_header(&self) -> Result<Option<u32>, ClientError> {
         let Some((length, rest)) = self.buf.split_first_chunk::<4>() else {
             return Ok(None);
@@ -273,7 +272,7 @@ impl Client {
 
     fn answer(&mut self, request: EncryptionRequest) -> Result<(), ClientError> {
         self.last_request = request;
-        // The server refuses bytes sent ahead whatever its answer, and so do we.
+        // The server refuses bytes sent ahead, whatever its answer; so does this machine.
         if !self.buf.is_empty() {
             return Err(self.sent_ahead());
         }
@@ -308,7 +307,7 @@ fn request_of(code: u32) -> Option<EncryptionRequest> {
 }
 
 impl fmt::Debug for Client {
-    /// Without the buffered bytes.
+    /// Leaves out the buffered bytes.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Client")
             .field("stage", &self.stage)

@@ -1,4 +1,4 @@
-//! What the client's side tells its caller: what happened, what went wrong.
+//! Events and errors of the client's side.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use crate::MAX_REMAINDER;
 use crate::cancel_key::CancelKey;
 use crate::startup::{Startup, StartupError};
 
-/// The two packets that ask for encryption.
+/// The two packets that request encryption.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EncryptionRequest {
     /// SSLRequest.
@@ -26,17 +26,17 @@ impl fmt::Display for EncryptionRequest {
     }
 }
 
-/// What the client did that ends the connection. All of it is the client's fault.
+/// Client fault that ends the connection.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ClientError {
     /// The connection began with a TLS ClientHello (libpq's `sslnegotiation=direct`) and TLS is not
-    /// available, or plain bytes went on after [`ClientEvent::StartDirectTls`] had been taken. No
-    /// ErrorResponse can be read by that client.
+    /// available, or plain bytes followed after [`ClientEvent::StartDirectTls`] was taken. Such a
+    /// client cannot read an ErrorResponse.
     #[error("the client began with TLS, which is not available on this connection")]
     DirectTls,
-    /// The TLS that the connection began with has not agreed on [`ALPN`](crate::ALPN). The server
-    /// refuses that too (`ProcessSSLStartup`), because without the name a TLS client of another
-    /// protocol could be led here. TLS stands, so an ErrorResponse can be read.
+    /// Direct TLS did not negotiate [`ALPN`](crate::ALPN). The server refuses that too
+    /// (`ProcessSSLStartup`), because without the name a TLS client of another protocol could be
+    /// redirected here. TLS is established, so an ErrorResponse can be read.
     #[error(
         "received direct SSL connection request without ALPN protocol negotiation extension: the \
          client has to offer the protocol \"postgresql\""
@@ -46,10 +46,10 @@ pub enum ClientError {
     #[error(transparent)]
     Startup(#[from] StartupError),
     /// An encryption request with more in it than its code. "Message Formats" fixes its length; the
-    /// server reads the rest and ignores it, which here would be a place to hide bytes in.
+    /// server ignores the rest, which here could hide bytes.
     #[error("{request} of {length} bytes instead of 8")]
     RequestLength {
-        /// Which one.
+        /// The request.
         request: EncryptionRequest,
         /// Its length word.
         length: usize,
@@ -57,17 +57,18 @@ pub enum ClientError {
     /// An encryption request for the second time, or inside the TLS that an SSLRequest began.
     #[error("{request} a second time, or inside TLS")]
     RepeatedRequest {
-        /// Which one.
+        /// The request.
         request: EncryptionRequest,
     },
-    /// Bytes came before the answer to the request could have been read: a broken client, or
-    /// someone in the middle putting words in before TLS begins (CVE-2021-23214).
+    /// Bytes came before the answer to the request could have been read: a broken client, or a man
+    /// in the middle that injects bytes before TLS begins (CVE-2021-23214).
     #[error("received unencrypted data after {request}")]
     UnencryptedData {
-        /// The request they followed.
+        /// The request before the data.
         request: EncryptionRequest,
     },
-    /// More was pipelined behind the startup packet than is kept.
+    /// More bytes than [`MAX_REMAINDER`](crate::MAX_REMAINDER) were pipelined after the startup
+    /// packet.
     #[error("more than {MAX_REMAINDER} bytes sent before the login was answered")]
     TooMuchPipelined,
     /// The connection ended inside a packet.
@@ -75,7 +76,7 @@ pub enum ClientError {
     UnexpectedEof,
 }
 
-/// What the caller has to do next.
+/// Next action for the caller.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ClientEvent {
     /// Accept TLS on the connection (after the output is written), then call
@@ -84,12 +85,13 @@ pub enum ClientEvent {
     /// Accept TLS on the connection at once: the client began with it (`sslnegotiation=direct`).
     /// Then call [`Client::direct_tls_established`](crate::Client::direct_tls_established).
     StartDirectTls {
-        /// All that the client has sent, the beginning of its ClientHello: give it to the TLS
-        /// acceptor before what is read from the connection.
+        /// All bytes received so far, the beginning of the ClientHello: give them to the TLS
+        /// acceptor before further bytes of the connection.
         received: Bytes,
     },
-    /// The startup packet is here. Last event.
+    /// The startup packet has arrived. Last event.
     Startup(Startup),
-    /// The connection is for cancelling a query: act, then close without an answer. Last event.
+    /// The connection requests the cancellation of a query: act, then close without an answer. Last
+    /// event.
     Cancel(CancelKey),
 }

@@ -1,4 +1,4 @@
-//! The two messages of a SCRAM client (RFC 5802, 7), read the way PostgreSQL reads them
+//! Parses the two messages of a SCRAM client (RFC 5802, 7) like PostgreSQL
 //! (`src/backend/libpq/auth-scram.c`).
 
 use base64::Engine as _;
@@ -6,20 +6,20 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::{END_POINT, ScramError};
 
-/// The first word of the client: what it knows about channel binding.
+/// Channel binding flag, the first field of the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Flag {
-    /// `n`: it cannot bind.
+    /// `n`: the client does not support binding.
     Cannot,
-    /// `y`: it can, and believes that the server cannot.
+    /// `y`: it does, and believes that the server does not.
     BelievesServerCannot,
-    /// `p=tls-server-end-point`: it binds.
+    /// `p=tls-server-end-point`: it uses binding.
     Binds,
 }
 
 impl Flag {
-    /// The GS2 header, which the final message repeats. An authorization identity would be part of
-    /// it, and is refused.
+    /// Returns the GS2 header, which the final message repeats. An authorization identity would be
+    /// part of it, and is refused.
     pub(super) fn header(self) -> &'static [u8] {
         match self {
             Self::Cannot => b"n,,",
@@ -33,7 +33,7 @@ impl Flag {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct First<'a> {
     pub(super) flag: Flag,
-    /// Everything behind the GS2 header: part of what both sides sign.
+    /// Everything after the GS2 header: part of the text both sides sign.
     pub(super) bare: &'a [u8],
     /// Printable ASCII without a comma.
     pub(super) nonce: &'a [u8],
@@ -45,7 +45,7 @@ pub(super) struct Final<'a> {
     /// The value of `c`, still in base64.
     pub(super) binding: &'a [u8],
     pub(super) nonce: &'a [u8],
-    /// Part of what both sides sign.
+    /// Part of the text both sides sign.
     pub(super) without_proof: &'a [u8],
     pub(super) proof: [u8; 32],
 }
@@ -117,7 +117,7 @@ pub(super) fn last(message: &[u8]) -> Result<Final<'_>, ScramError> {
 
 const MANDATORY: ScramError = ScramError::Unsupported("a mandatory extension of SCRAM");
 
-/// What of a message has not been read yet.
+/// Unread rest of a message.
 struct Rest<'a>(&'a [u8]);
 
 impl<'a> Rest<'a> {
@@ -129,7 +129,7 @@ impl<'a> Rest<'a> {
         Ok(())
     }
 
-    /// The value of the next attribute, which must be `name`.
+    /// Returns the value of the next attribute, which must be `name`.
     fn value_of(&mut self, name: u8) -> Result<&'a [u8], ScramError> {
         if self.0.first() != Some(&name) {
             return Err(ScramError::Malformed(
@@ -139,7 +139,7 @@ impl<'a> Rest<'a> {
         self.value()
     }
 
-    /// Any attribute. All are ignored but the one that says it must not be.
+    /// Parses any attribute. All are ignored except a mandatory extension, which is refused.
     fn extension(&mut self) -> Result<(), ScramError> {
         match self.0.first() {
             Some(b'm') => Err(MANDATORY),
@@ -148,7 +148,7 @@ impl<'a> Rest<'a> {
         }
     }
 
-    /// The value behind `x=`, up to a comma, which goes with it, or the end.
+    /// Returns the value after `x=`, up to the end or a comma, which is consumed.
     fn value(&mut self) -> Result<&'a [u8], ScramError> {
         let Some([_, b'=']) = self.0.first_chunk::<2>() else {
             return Err(ScramError::Malformed("an attribute has no value"));

@@ -1,5 +1,5 @@
-//! SASLprep of passwords (RFC 4013), the way PostgreSQL does it on both sides
-//! (`pg_saslprep` in `src/common/saslprep.c`).
+//! SASLprep of passwords (RFC 4013), like PostgreSQL on both sides (`pg_saslprep` in
+//! `src/common/saslprep.c`).
 
 use std::borrow::Cow;
 
@@ -7,14 +7,14 @@ use stringprep::tables;
 use unicode_normalization::UnicodeNormalization;
 use zeroize::Zeroizing;
 
-/// What of a password goes into the key. Never fails: a password that SASLprep does not allow is
-/// used as it is, because PostgreSQL's passwords need not be valid for SASLprep.
+/// Prepares a password for the key derivation. Never fails: a password that SASLprep does not allow
+/// is used unchanged, because PostgreSQL's passwords need not be valid for SASLprep.
 ///
-/// PostgreSQL departs from RFC 3454 in one point, and both sides of a login must do the same: it
-/// looks for prohibited characters and at the direction of the text before normalisation instead
-/// of after it.
+/// PostgreSQL departs from RFC 3454 in one point, and both sides of a login must agree: it checks
+/// for prohibited characters and the direction of the text before normalisation instead of after
+/// it.
 pub(super) fn prepare(password: &str) -> Cow<'_, str> {
-    // This includes control characters, prohibited as they are.
+    // This includes control characters, which are prohibited and so used unchanged.
     if password.is_ascii() {
         return Cow::Borrowed(password);
     }
@@ -25,7 +25,7 @@ pub(super) fn prepare(password: &str) -> Cow<'_, str> {
     Cow::Owned(mapped.nfkc().collect())
 }
 
-/// RFC 4013, 2.1.
+/// Maps a character (RFC 4013, 2.1).
 fn map(c: char) -> Option<char> {
     if tables::non_ascii_space_character(c) {
         Some(' ')
@@ -36,7 +36,7 @@ fn map(c: char) -> Option<char> {
     }
 }
 
-/// RFC 4013, 2.3 and 2.5.
+/// Returns true for a prohibited or unassigned character (RFC 4013, 2.3 and 2.5).
 fn is_prohibited(c: char) -> bool {
     tables::non_ascii_space_character(c)
         || tables::ascii_control_character(c)
@@ -51,8 +51,8 @@ fn is_prohibited(c: char) -> bool {
         || tables::unassigned_code_point(c)
 }
 
-/// RFC 3454, 6: text with a right-to-left character has no left-to-right one, and begins and ends
-/// with right-to-left.
+/// Returns true if text with a right-to-left character has no left-to-right one, and begins and
+/// ends with right-to-left (RFC 3454, 6).
 fn is_one_direction(text: &str) -> bool {
     if !text.contains(tables::bidi_r_or_al) {
         return true;
@@ -68,7 +68,7 @@ mod tests {
 
     #[test]
     fn examples_of_the_rfc() {
-        // RFC 4013, 3; the last two are errors there, and so are used as they are.
+        // RFC 4013, 3; the last two are errors there, so they are used unchanged.
         for (input, output) in [
             ("I\u{ad}X", "IX"),
             ("user", "user"),

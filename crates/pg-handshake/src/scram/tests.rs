@@ -16,7 +16,7 @@ fn hash(bytes: &[u8]) -> ChannelBinding {
     ChannelBinding::tls_server_end_point(bytes.to_vec())
 }
 
-/// Lets the client of another implementation log in.
+/// Logs in with the client of another implementation.
 fn log_in(
     exchange: &mut Exchange,
     mechanism: &str,
@@ -116,13 +116,14 @@ fn binding_is_offered_only_where_there_is_something_to_bind_to() {
 
 #[test]
 fn somebody_in_between_is_noticed() {
-    // Who ends TLS in between shows another certificate.
+    // A man in the middle that ends TLS shows another certificate.
     let mut exchange = Exchange::new(verifier("x"), bound());
     assert_eq!(
         log_in(&mut exchange, SCRAM_SHA_256_PLUS, "x", hash(&[7; 32])),
         Err(ScramError::Binding)
     );
-    // Who takes the offer away makes the client believe that we cannot.
+    // A man in the middle that removes the offer makes the client believe that the server cannot
+    // bind.
     let mut exchange = Exchange::new(verifier("x"), bound());
     let unaware = ChannelBinding::unrequested();
     assert_eq!(
@@ -207,7 +208,7 @@ fn first_messages_as_postgresql_takes_them() {
     }
 }
 
-/// A client that has just been challenged, and its final message.
+/// Returns an exchange after its challenge, and the client's final message.
 fn challenged(mechanism: &str, binding: ChannelBinding) -> (Exchange, Vec<u8>) {
     let mut exchange = Exchange::new(verifier("x"), bound());
     let mut client = ScramSha256::new(b"x", binding);
@@ -219,7 +220,7 @@ fn challenged(mechanism: &str, binding: ChannelBinding) -> (Exchange, Vec<u8>) {
     (exchange, message)
 }
 
-/// What becomes of the final message when it arrives changed.
+/// Returns the result of the final message when it arrives changed.
 fn last(change: impl FnOnce(&str) -> String) -> Result<Vec<u8>, ScramError> {
     let (mut exchange, message) = challenged(SCRAM_SHA_256, ChannelBinding::unsupported());
     exchange.last(change(str::from_utf8(&message).unwrap()).as_bytes())
@@ -256,7 +257,7 @@ fn final_messages_as_postgresql_takes_them() {
         last(|m| format!("{},p={}", &m[..m.find(",r=").unwrap() + 3], "A")),
         Err(ScramError::Malformed("the proof is not 32 bytes in base64"))
     );
-    // An extension is ignored, but signed: this one came in on the way.
+    // An extension is ignored, but signed: this one was added in transit.
     assert_eq!(
         last(|m| m.replacen(",p=", ",x=y,p=", 1)),
         Err(ScramError::WrongPassword)
@@ -272,7 +273,7 @@ fn final_messages_as_postgresql_takes_them() {
     );
 }
 
-/// A client's two messages, and the means to make the exchange again in which the second is right.
+/// A client's two messages, and the means to repeat the exchange in which the second is valid.
 struct Recorded {
     verifier: Arc<Verifier>,
     mechanism: &'static str,
@@ -348,7 +349,7 @@ fn every_changed_bit_of_the_response_is_noticed() {
     }
 }
 
-/// What PostgreSQL 15 keeps of passwords (`rolpassword` in `pg_authid`), made by it.
+/// Verifiers of PostgreSQL 15 (`rolpassword` in `pg_authid`), made by it.
 #[test]
 fn a_password_becomes_what_postgresql_makes_of_it() {
     for (password, kept) in [
@@ -365,7 +366,7 @@ fn a_password_becomes_what_postgresql_makes_of_it() {
             "\u{340}\u{fc}",
             "SCRAM-SHA-256$4096:DCCpB0jXrD4kkxrSqFp+tA==$7SRtdeus46qqA6OAdrt5KQ43B+Tv+e3ObXG3jwg56MY=:cFRcy4kv0sR++5BdstGkUiS6Q4FzoB9r8eEwdI8zPfc=",
         ),
-        // The other way round: the alef becomes a right-to-left letter only then.
+        // The reverse: the alef becomes a right-to-left letter only then.
         (
             "\u{2135}a",
             "SCRAM-SHA-256$4096:BxpnK//RNgcAJ3kGqSeQTg==$OgJj3aUi6ptIHWUywiy0pAsY5pG7lEGlbxYacwnGFiU=:9nns14lk9aGP4hR19OhqntR4ZJtsTI/0KM0ix5CcXug=",
@@ -384,7 +385,7 @@ fn a_password_becomes_what_postgresql_makes_of_it() {
 
 #[test]
 fn garbage_is_an_error_and_no_panic() {
-    // Every string of up to three of the bytes that mean something, behind each beginning.
+    // Every string of up to three significant bytes, after each beginning.
     let bytes = b"npyamrcx=,\0\xff/";
     let mut tails: Vec<Vec<u8>> = vec![Vec::new()];
     for _ in 0..3 {

@@ -1,4 +1,4 @@
-//! Bugs that other servers and proxies had at this place, as published. Each test names one.
+//! Published bugs of other servers and proxies in this phase. Each test names one.
 
 use bytes::Bytes;
 
@@ -9,8 +9,8 @@ use crate::{
     SaslInitialResponse, Startup, StartupError, UpstreamError, sasl_response,
 };
 
-/// PgBouncer before 1.25.2, CVE-2026-6664: the length inside a SASLInitialResponse wrapped around and
-/// passed the check of what is left in the packet.
+/// PgBouncer before 1.25.2, CVE-2026-6664: the length inside a SASLInitialResponse wrapped around
+/// and passed the check against the packet's remaining bytes.
 #[test]
 fn a_length_that_wraps_around_in_a_sasl_response() {
     for length in [
@@ -33,8 +33,8 @@ fn a_length_that_wraps_around_in_a_sasl_response() {
     }
 }
 
-/// The same class in the packet's own length word, on every way in: nothing is allocated for it, and
-/// it is refused from the word alone.
+/// The same class in the packet's own length word, on every entry path: nothing is allocated for
+/// it, and the word alone is refused.
 #[test]
 fn a_length_that_wraps_around_in_a_packet() {
     for word in [u32::MAX, u32::MAX - 3, 0x8000_0000, 0x7fff_ffff, 3, 0] {
@@ -61,8 +61,8 @@ fn a_length_that_wraps_around_in_a_packet() {
     }
 }
 
-/// PgBouncer before 1.25.2, CVE-2026-6665: a server's SCRAM message larger than the buffer meant for
-/// it. Here every size has a limit that is checked before a byte is kept.
+/// PgBouncer before 1.25.2, CVE-2026-6665: a server's SCRAM message larger than its buffer. Here
+/// every size is checked against a limit before a byte is kept.
 #[test]
 fn an_oversized_authentication_message_of_the_server() {
     let word = u32::try_from(crate::MAX_AUTH_FRAME + 1).unwrap();
@@ -90,8 +90,8 @@ fn an_error_without_sqlstate() {
     }
 }
 
-/// PostgreSQL before 18.4, 17.10, 16.14, 15.18 and 14.23, CVE-2026-6479: a refused SSLRequest made it
-/// forget that GSSENCRequest had been asked and the other way round, each time one call deeper.
+/// PostgreSQL before 18.4, 17.10, 16.14, 15.18 and 14.23, CVE-2026-6479: after a refused SSLRequest
+/// the server forgot an earlier GSSENCRequest and vice versa, each time one call deeper.
 #[test]
 fn encryption_requests_in_turns_without_end() {
     for (first, second) in [(SSL_REQUEST, GSS_REQUEST), (GSS_REQUEST, SSL_REQUEST)] {
@@ -108,8 +108,8 @@ fn encryption_requests_in_turns_without_end() {
     }
 }
 
-/// A parser of startup parameters or of `options` that does not move on at an empty one never comes
-/// back. Here an empty name ends the list or is an error, and `options` is never taken apart.
+/// A parser of startup parameters or of `options` that does not advance at an empty one loops
+/// forever. Here an empty name ends the list or is an error, and `options` is never parsed.
 #[test]
 fn an_empty_option_does_not_stop_the_parser() {
     for body in [
@@ -139,8 +139,8 @@ fn an_empty_option_does_not_stop_the_parser() {
     }
 }
 
-/// A second StartupMessage while the first one's login is under way must not begin another login on
-/// top of it: it is not even looked at until something is due, and then it is not what is due.
+/// A second StartupMessage during the login of the first must not begin another login. It is not
+/// read until a message is due, and then it is of the wrong type.
 #[test]
 fn a_second_startup_message_during_the_login() {
     let login = startup_packet(&[(b"user", b"app")]);
@@ -171,7 +171,7 @@ fn a_second_startup_message_during_the_login() {
     assert!(reader.error().is_some());
 }
 
-/// A password as long as the server reads passes; what is longer is refused before it is kept.
+/// A password as long as the server reads passes; a longer one is refused before it is kept.
 #[test]
 fn the_longest_password_of_a_client() {
     let longest = message(b'p', &[&vec![b'x'; MAX_PASSWORD][..], b"\0"].concat());

@@ -20,7 +20,7 @@ fn key() -> CancelKey {
     CancelKey::new(99, Bytes::from_static(&[1, 2, 3, 4])).unwrap()
 }
 
-/// Sends packets one after the other, each in pieces of `step` bytes; does TLS where it is offered.
+/// Sends packets in sequence, each in pieces of `step` bytes; performs TLS where it is offered.
 fn converse(tls: bool, packets: &[&[u8]], step: usize) -> (Vec<u8>, Vec<ClientEvent>) {
     let mut client = Client::new(tls);
     let (mut answers, mut events) = (Vec::new(), Vec::new());
@@ -84,7 +84,7 @@ fn a_client_may_leave_between_packets_only() {
         assert_eq!(client.handle_eof(), expected, "closed after {end} bytes");
         assert_eq!(client.handle_input(b"x").is_err(), end > 0, "it sticks");
     }
-    // After `S`, a client that dislikes the certificate says goodbye like this.
+    // After `S`, a client that rejects the certificate closes like this.
     let mut client = Client::new(true);
     client.handle_input(SSL_REQUEST).unwrap();
     assert_eq!(client.handle_eof(), Ok(()));
@@ -191,7 +191,7 @@ fn other_protocols_are_refused_from_the_first_eight_bytes() {
         let expected = StartupError::UnsupportedProtocol(version);
         assert_eq!(refused(true, &[&head]), expected.into());
     }
-    // An HTTP request is no startup packet either: "GET " is its length word.
+    // An HTTP request is not a startup packet either: "GET " is its length word.
     let error = refused(true, &[b"GET "]);
     assert!(matches!(
         error,
@@ -246,7 +246,7 @@ fn bytes_sent_ahead_of_our_answer_are_refused() {
         assert_eq!(client.handle_input(&[sent, &login()].concat()), expected);
         assert_eq!(client.poll_output(), None, "neither S nor N");
         assert_eq!(client.poll_event(), None);
-        // In a second piece, while the answer is still here.
+        // In a second piece, before the answer is polled.
         let mut client = Client::new(tls);
         client.handle_input(sent).unwrap();
         assert_eq!(client.handle_input(b"\0"), expected);

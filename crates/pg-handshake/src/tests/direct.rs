@@ -9,14 +9,14 @@ use crate::{
     StartupError,
 };
 
-/// How a ClientHello begins: a handshake record of TLS 1.0 with 512 bytes.
+/// Start of a ClientHello: a handshake record of TLS 1.0 with 512 bytes.
 const HELLO: &[u8] = &[0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3];
 
 fn login() -> Vec<u8> {
     startup_packet(&[(b"user", b"app")])
 }
 
-/// A client inside direct TLS.
+/// Returns a client inside direct TLS.
 fn inside() -> Client {
     let mut client = Client::new(true);
     client.handle_input(HELLO).unwrap();
@@ -116,8 +116,8 @@ fn direct_tls_cannot_be_declared_without_being_begun() {
     assert!(asked.is_tls());
 }
 
-/// After direct TLS `ProcessStartupPacket` begins anew, with neither request counted: SSLRequest gets
-/// `N` because `ssl_in_use` is set, GSSENCRequest what the server has to offer (we: `N`).
+/// After direct TLS `ProcessStartupPacket` begins anew, with neither request counted: SSLRequest
+/// gets `N` because `ssl_in_use` is set, GSSENCRequest the server's normal answer (here `N`).
 #[test]
 fn inside_direct_tls_a_login_a_cancel_and_refused_requests() {
     let login = login();
@@ -184,7 +184,7 @@ fn inside_direct_tls_no_request_twice_and_nothing_ahead() {
     );
 }
 
-/// `ProcessSSLStartup` looks at the connection's first byte only.
+/// `ProcessSSLStartup` examines only the connection's first byte.
 #[test]
 fn tls_without_a_request_comes_first_or_not_at_all() {
     for requests in [
@@ -247,7 +247,7 @@ fn each_request_once_in_either_order() {
 }
 
 /// The server takes a request of any length and ignores the rest (seen on 15.20); "Message Formats"
-/// says 8, and we hold to that.
+/// says 8, and this crate requires 8.
 #[test]
 fn a_request_is_eight_bytes_long() {
     for (code, request) in [

@@ -1,4 +1,4 @@
-//! ErrorResponse, ours and the server's.
+//! ErrorResponse, made here and by the server.
 
 use bytes::{Bytes, BytesMut};
 use pgwire::messages::response::ErrorResponse;

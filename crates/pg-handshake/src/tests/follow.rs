@@ -1,4 +1,4 @@
-//! The follower against streams whose boundaries are known.
+//! The follower on streams with known boundaries.
 
 use super::{Random, message};
 use crate::{FollowError, Follower};
@@ -75,7 +75,7 @@ fn an_error_that_ends_the_session_is_told_from_others() {
         cut.advance(&error[..error.len() - 1]).unwrap();
         assert!(!cut.last_is_fatal(), "not whole yet");
     }
-    // Translated, as servers have it.
+    // Translated, as servers send it.
     let translated = message(b'E', "SSCHWERWIEGEND\0VFATAL\0C57P01\0\0".as_bytes());
     let mut follower = Follower::new();
     follower.advance(&translated).unwrap();

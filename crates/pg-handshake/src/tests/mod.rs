@@ -19,7 +19,7 @@ use crate::{Client, ClientError, ClientEvent, Upstream, UpstreamError, UpstreamE
 const SSL_REQUEST: &[u8] = &[0, 0, 0, 8, 4, 210, 22, 47];
 const GSS_REQUEST: &[u8] = &[0, 0, 0, 8, 4, 210, 22, 48];
 
-/// SplitMix64: all that is needed to draw the same inputs from a seed on every machine.
+/// SplitMix64: draws the same inputs from a seed on every machine.
 struct Random(u64);
 
 impl Random {
@@ -40,7 +40,7 @@ impl Random {
     }
 }
 
-/// A message with type byte and a correct length word.
+/// Builds a message with type byte and a correct length word.
 fn message(tag: u8, body: &[u8]) -> Vec<u8> {
     let length = u32::try_from(body.len() + 4).unwrap();
     [&[tag], &length.to_be_bytes()[..], body].concat()
@@ -50,7 +50,7 @@ fn auth(code: i32, data: &[u8]) -> Vec<u8> {
     message(b'R', &[&code.to_be_bytes()[..], data].concat())
 }
 
-/// A packet of the startup phase with a correct length word.
+/// Builds a packet of the startup phase with a correct length word.
 fn packet(code: u32, body: &[u8]) -> Vec<u8> {
     let length = u32::try_from(body.len() + 8).unwrap();
     [&length.to_be_bytes()[..], &code.to_be_bytes(), body].concat()
@@ -83,7 +83,7 @@ fn feed_client(
     (output, events, Ok(()))
 }
 
-/// The same for an upstream machine; the password is given when asked for.
+/// Feeds an upstream machine the same way; gives the password when requested.
 fn feed_upstream(
     upstream: &mut Upstream,
     data: &[u8],

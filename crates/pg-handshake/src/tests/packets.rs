@@ -47,10 +47,10 @@ fn truncated_or_longer_packets_are_refused() {
         let cut = &PSQL[..end];
         let length = StartupError::InvalidLength { length: end };
         assert_eq!(Startup::parse(cut), Err(length), "cut at {end}");
-        // The same with a length word that agrees: then the layout is what is wrong.
+        // With a consistent length word the error is the layout.
         if end >= 8 {
             let consistent = packet(0x0003_0000, &PSQL[8..end]);
-            // Cut after a whole value the list only lacks its terminator; nothing passes.
+            // Cut after a whole value, the list only lacks its terminator; every cut is refused.
             assert_eq!(Startup::parse(&consistent), Err(StartupError::Layout));
         }
     }
@@ -115,7 +115,7 @@ fn set_cannot_smuggle_a_parameter_or_outgrow_the_limit() {
     assert_eq!(startup.params().len(), 1);
     startup.set("options", &too_long[1..]).unwrap();
     assert_eq!(startup.encoded_len(), MAX_STARTUP_PACKET + 4);
-    // Replacing a value counts the old one out.
+    // Replacing a value does not count the old one.
     startup.set("options", &too_long[1..]).unwrap();
     assert_eq!(Startup::parse(&startup.encode()).unwrap(), startup);
 }
@@ -178,7 +178,7 @@ fn debug_of_a_cancel_key_hides_the_secret() {
     assert_eq!(format!("{key:?}"), "CancelKey { pid: 7, .. }");
 }
 
-/// What 15.20 answers to 3.9999 with the same option twice, recorded.
+/// Answer of 15.20 to 3.9999 with the same option twice, recorded.
 const NEGOTIATES_TWO: &[u8] =
     b"v\x00\x00\x00\x1a\x00\x03\x00\x00\x00\x00\x00\x02_pq_.a\x00_pq_.a\x00";
 
@@ -197,8 +197,8 @@ fn a_downgrade_takes_out_what_3_0_does_not_know_and_says_so() {
     assert_eq!(startup.encode(), kept);
 }
 
-/// `pqGetNegotiateProtocolVersion3` of libpq 18 accepts a version from 3.0 up to the one it asked for,
-/// not 3.1, only names that begin with `_pq_.`, and not a message that asks for no change.
+/// `pqGetNegotiateProtocolVersion3` of libpq 18 accepts a version from 3.0 up to the requested one
+/// except 3.1, only names that begin with `_pq_.`, and no message that requests no change.
 #[test]
 fn a_downgrade_is_what_libpq_accepts() {
     let names: [&[&str]; 3] = [&[], &["_pq_.x"], &["_pq_.", "_pq_.\u{e9}", "_pq_.x"]];
@@ -226,7 +226,7 @@ fn a_downgrade_is_what_libpq_accepts() {
             let message = message.unwrap().unwrap();
             assert_eq!(frame[5..9], [0, 3, 0, 0], "the whole version number");
             assert_eq!(message.unsupported_options, names);
-            // And the machine towards the server takes it as one.
+            // The machine towards the server accepts it, too.
             let mut upstream = super::upstream::after_tls();
             upstream.handle_input(&frame).unwrap();
             assert_eq!(upstream.poll_event(), Some(UpstreamEvent::Relay(frame)));

@@ -1,4 +1,4 @@
-//! Logins in which the client answers for itself, and both ways to begin TLS with the server.
+//! Logins in which the client itself answers, and both kinds of TLS negotiation with the server.
 
 use bytes::Bytes;
 
@@ -22,12 +22,12 @@ fn after_tls(mut upstream: Upstream) -> Upstream {
     upstream
 }
 
-/// A passthrough inside direct TLS.
+/// Returns a passthrough inside direct TLS.
 fn passthrough() -> Upstream {
     after_tls(Upstream::passthrough(startup(), Negotiation::Direct))
 }
 
-/// One without channel binding, after SSLRequest.
+/// Returns a passthrough without channel binding, after SSLRequest.
 fn unbound() -> Upstream {
     let mut upstream =
         Upstream::passthrough(startup(), Negotiation::SslRequest).without_channel_binding();
@@ -48,7 +48,7 @@ fn sasl(names: &[&str]) -> AuthMethod {
     AuthMethod::Sasl { mechanisms }
 }
 
-/// Feeds the server's flights, answers each with the client's next message.
+/// Feeds the server's flights; answers each with the client's next message.
 fn converse(
     upstream: &mut Upstream,
     flights: &[&[u8]],
@@ -83,7 +83,7 @@ fn direct_tls_is_asked_for_at_once_and_nothing_is_said_outside_it() {
     for fresh in kinds {
         let fresh = || fresh(key.clone());
         assert_eq!(fresh().stage(), Stage::TlsHandshake);
-        // Not one byte is accepted, not even what would answer an SSLRequest.
+        // No byte is accepted, not even an answer to an SSLRequest.
         for plain in [&b"S"[..], b"N", b"E", b"\x15\x03\x01"] {
             let mut upstream = fresh();
             let refused = upstream.handle_input(plain);
@@ -185,7 +185,7 @@ fn other_ways_to_authenticate_pass_too() {
             assert_eq!(events.last(), Some(&UpstreamEvent::Ready));
         }
     }
-    // Nothing asked for at all (`trust`).
+    // No authentication request at all (`trust`).
     let events = converse(&mut passthrough(), &[GRANTED], &[], 1000);
     assert_eq!(relayed(&events), GRANTED);
 }
@@ -212,7 +212,8 @@ fn malformed_requests_do_not_pass() {
     }
 }
 
-/// RFC 5802 section 6: a proxy that ends TLS cannot pass on what binds to the channel behind it.
+/// RFC 5802 section 6: a proxy that ends TLS cannot forward mechanisms bound to the channel behind
+/// it.
 #[test]
 fn channel_binding_is_taken_out_of_the_offer() {
     let plus = "SCRAM-SHA-256-PLUS";
@@ -239,7 +240,7 @@ fn channel_binding_is_taken_out_of_the_offer() {
     }
     let only = crate::authentication_sasl(&[plus]);
     assert_eq!(refused(unbound, &only), UpstreamError::OnlyChannelBinding);
-    // Without the builder, and in a login of our own, nothing is taken out.
+    // Without the builder call, and in a password login, nothing is removed.
     let events = converse(&mut passthrough(), &[&only], &[], 3);
     assert_eq!(relayed(&events), only);
     let mut login =
@@ -282,7 +283,7 @@ fn what_may_come_when() {
     let twice = [NEGOTIATES, b"v"].concat();
     let stage = Stage::Authentication;
     assert_eq!(refused(passthrough, &twice), unexpected(b'v', stage));
-    // A refusal passes as the server's own, whenever it comes.
+    // A refusal at any point is forwarded as the server's own.
     let error = ServerError::parse(Bytes::from_static(SCRAM_DOWNGRADE)).unwrap();
     for before in [&b""[..], SCRAM_OFFER, GRANTED.split_at(9).0] {
         let sent = [before, SCRAM_DOWNGRADE].concat();
@@ -327,7 +328,7 @@ fn the_client_s_answers_go_nowhere_else() {
     let mut granted = passthrough();
     granted.handle_input(&auth(0, b"")).unwrap();
     problem(granted, answer());
-    // Only whole `p` frames are the client's to send: no query rides along.
+    // The client may send only whole `p` frames: no query may be appended.
     for bad in [
         &b""[..],
         b"p",

@@ -19,7 +19,7 @@ fn initial(mechanism: &[u8], data: Option<&[u8]>) -> Bytes {
     message(b'p', &body).into()
 }
 
-/// All frames a reader gives for these bytes, fed in pieces, when each is asked for in turn.
+/// Returns all frames a reader cuts from these bytes, fed in pieces, requesting each in turn.
 fn read(data: &[u8], step: usize) -> (Vec<Bytes>, PasswordReader) {
     let mut reader = PasswordReader::new(Bytes::new());
     let mut frames = Vec::new();
@@ -62,7 +62,7 @@ fn a_query_behind_the_last_answer_is_not_an_answer() {
         assert_eq!(reader.error(), None, "nothing more was due");
         assert_eq!(reader.into_remainder(), query, "split at {split}");
     }
-    // It is, once another one is due.
+    // It is refused once another frame is due.
     let mut reader = PasswordReader::new(sent.into());
     assert!(reader.poll().is_some());
     assert_eq!(reader.poll(), None);
@@ -143,7 +143,7 @@ fn cut_or_longer_responses_are_refused() {
             assert!(SaslInitialResponse::parse(&cut).is_err(), "cut at {end}");
             assert!(sasl_response(&cut).is_err());
             if end >= 5 {
-                // With a length word that agrees, what is inside is too short.
+                // With a consistent length word, the content is too short.
                 let consistent = message(b'p', &whole[5..end]).into();
                 let refused = SaslInitialResponse::parse(&consistent);
                 assert!(matches!(refused, Err(PasswordError::Malformed(_))), "{end}");

@@ -14,10 +14,10 @@ use crate::{
 
 const ROUNDS: u64 = 3000;
 const PIECE: usize = 512;
-/// An unfinished message, held notices, and the piece just given.
+/// An unfinished message, held notices, and the piece just fed.
 const BOUND: usize = MAX_AUTH_FRAME + MAX_REMAINDER + PIECE;
 
-/// Mostly small numbers in the places of length words, so that the bytes get past the first check.
+/// Mostly small numbers as length words, so that the bytes pass the first check.
 fn plausible(random: &mut Random, tags: &[u8]) -> Vec<u8> {
     let mut data = Vec::new();
     for _ in 0..random.below(8) {
@@ -41,7 +41,7 @@ fn plausible(random: &mut Random, tags: &[u8]) -> Vec<u8> {
     data
 }
 
-/// A few bytes of `data` changed, dropped or doubled.
+/// Returns `data` with a few bytes changed, dropped or doubled.
 fn mutated(random: &mut Random, data: &[u8]) -> Vec<u8> {
     let mut data = data.to_vec();
     for _ in 0..=random.below(4) {

@@ -25,8 +25,8 @@ S\x00\x00\x00\x15TimeZone\x00Etc/UTC\x00\
 K\x00\x00\x00\x0c\x00\x00(\x87\xcc\x88X\xc2\
 Z\x00\x00\x00\x05I";
 
-/// A SCRAM login at PostgreSQL 15.20 without channel binding, as the client and the server speak in
-/// turn: the offer, the client's first message, the server's, the client's final one.
+/// A SCRAM login at PostgreSQL 15.20 without channel binding, client and server in turn: the offer,
+/// the client's first message, the server's, the client's final one.
 pub(super) const SCRAM_OFFER: &[u8] =
     b"R\x00\x00\x00*\x00\x00\x00\nSCRAM-SHA-256-PLUS\x00SCRAM-SHA-256\x00\x00";
 pub(super) const SCRAM_FIRST: &[u8] =
@@ -52,7 +52,7 @@ pub(super) fn relayed(events: &[UpstreamEvent]) -> Vec<u8> {
     frames.collect::<Vec<_>>().concat()
 }
 
-/// Feeds what the server sends before and after it has the password; a real one waits for it.
+/// Feeds the server's flights before and after the password; a real server waits for it.
 fn run(flights: &[&[u8]], step: usize) -> (Upstream, Vec<Bytes>, Vec<UpstreamEvent>) {
     let mut upstream = after_tls();
     let (mut output, mut events) = (Vec::new(), Vec::new());

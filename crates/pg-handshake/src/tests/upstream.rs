@@ -13,7 +13,7 @@ pub(super) fn startup() -> Startup {
     Startup::parse(&startup_packet(&[(b"user", b"app")])).unwrap()
 }
 
-/// A login that has passed TLS; SSLRequest and StartupMessage are checked and taken out.
+/// Returns a login that has passed TLS; SSLRequest and StartupMessage are checked and removed.
 pub(super) fn after_tls() -> Upstream {
     let mut upstream = Upstream::login(startup(), Negotiation::SslRequest);
     assert_eq!(upstream.poll_output().as_deref(), Some(SSL_REQUEST));
@@ -26,7 +26,7 @@ pub(super) fn after_tls() -> Upstream {
     upstream
 }
 
-/// The same, with AuthenticationOk behind it.
+/// Returns a login after AuthenticationOk.
 fn starting() -> Upstream {
     let mut upstream = after_tls();
     feed_upstream(&mut upstream, &auth(3, b""), 100).2.unwrap();
@@ -36,7 +36,7 @@ fn starting() -> Upstream {
     upstream
 }
 
-/// Feeds what must be refused, whole and byte by byte; the error must be the same and stick.
+/// Feeds bytes that must be refused, whole and byte by byte; the error must be the same and stick.
 pub(super) fn refused(fresh: impl Fn() -> Upstream, data: &[u8]) -> UpstreamError {
     let mut errors = Vec::new();
     for step in [1, data.len().max(1)] {
@@ -95,7 +95,7 @@ fn servers_of_other_protocols_are_told_by_their_first_bytes() {
         (&b"SSH-2.0-OpenSSH_9.6\r\n"[..], O::Ssh),
         (b"HTTP/1.1 400 Bad Request\r\n", O::Http),
         (b"J\0\0\0\x0a8.0.36\0", O::MySql),
-        // A greeting whose length is the letter of an answer.
+        // A greeting with a length byte equal to the letter of an answer.
         (b"S\0\0\0\x0a8.0.36-extended\0", O::MySql),
         (b"N\0\0\0\x0a5.7.44\0", O::MySql),
         (b"E\0\0\0\xffHost is blocked", O::MySql),
@@ -107,7 +107,7 @@ fn servers_of_other_protocols_are_told_by_their_first_bytes() {
         let refused = Err(UpstreamError::NotPostgres(other));
         assert_eq!(before_tls().handle_input(bytes), refused, "{other}");
     }
-    // However its first bytes come, S alone excepted, which is an answer.
+    // In any split of its first bytes, except a lone S, which is an answer.
     for cut in 2..4 {
         let mut upstream = before_tls();
         upstream.handle_input(&b"SSH-2.0"[..cut]).unwrap();
@@ -168,7 +168,7 @@ fn an_error_before_tls_is_marked_as_untrusted() {
 
 #[test]
 fn an_error_before_tls_cannot_grow_without_end() {
-    // The longest bare text becomes the longest frame, however it ends and however it arrives.
+    // The longest bare text becomes the longest frame, in any split and with any end.
     let bare = vec![b'E'; 1 + MAX_BARE_TEXT];
     let mut cut_off = before_tls();
     cut_off.handle_input(&bare).unwrap();
@@ -329,12 +329,12 @@ fn order_of_messages_is_checked() {
     }
     let twice = [&key[..], b"K"].concat();
     assert_eq!(refused(starting, &twice), unexpected(b'K', Stage::Starting));
-    // AuthenticationOk while the password that was asked for is not given.
+    // AuthenticationOk while the requested password has not been given.
     let mut upstream = after_tls();
     upstream.handle_input(&auth(3, b"")).unwrap();
     let result = upstream.handle_input(&auth(0, b""));
     assert_eq!(result, Err(unexpected(b'R', Stage::PasswordWanted)));
-    // The password asked for twice, before and after it was given.
+    // The password requested twice, before and after it was given.
     let twice = [auth(3, b""), auth(3, b"")].concat();
     assert_eq!(
         refused(after_tls, &twice),
@@ -358,7 +358,7 @@ fn the_password_can_go_ahead_of_the_request() {
     assert_eq!(again, Err(UpstreamError::PasswordAskedTwice));
 }
 
-/// Every answer to a password that went ahead, and to one that waited.
+/// Every answer to a password sent early, and to one sent on request.
 #[test]
 fn an_early_password_ends_like_a_later_one() {
     let refusal = message(b'E', b"SFATAL\0C28000\0MPAM authentication failed\0\0");
@@ -397,8 +397,8 @@ fn an_early_password_ends_like_a_later_one() {
     }
 }
 
-/// Seen on 15.20 with `trust`: the password becomes the session's first message, and right behind
-/// ReadyForQuery comes FATAL 08P01 "invalid frontend message type 112".
+/// Seen on 15.20 with `trust`: the server reads the password as the session's first message, and
+/// sends FATAL 08P01 "invalid frontend message type 112" right after ReadyForQuery.
 #[test]
 fn a_session_in_which_the_password_lies_unread_is_refused() {
     let early = || {
@@ -486,7 +486,7 @@ fn a_server_s_refusal_is_reported_at_every_stage() {
     let mut wanted = after_tls();
     wanted.handle_input(&auth(3, b"")).unwrap();
     assert_eq!(wanted.handle_input(&frame), Err(expected.clone()));
-    // What came before it in the same bytes is not lost.
+    // Earlier events in the same bytes are not lost.
     let mut upstream = after_tls();
     let result = upstream.handle_input(&[&auth(0, b"")[..], &frame].concat());
     assert_eq!(result, Err(expected));
@@ -508,7 +508,7 @@ fn notices_wait_for_authentication_ok() {
         events,
         [relay(&auth(0, b"")), relay(&notice), relay(&notice)]
     );
-    // They are not kept without end.
+    // They are not kept without limit.
     let mut upstream = after_tls();
     let many = notice.repeat(MAX_AUTH_FRAME / notice.len());
     upstream.handle_input(&many).unwrap();

@@ -1,5 +1,5 @@
-//! From the first authentication request to AuthenticationOk: with our password, or with the
-//! client's own words.
+//! From the first authentication request to AuthenticationOk, with a password or with the client's
+//! own answers.
 
 use bytes::Bytes;
 
@@ -10,14 +10,14 @@ use crate::frame::MAX_AUTH_FRAME;
 use crate::startup::Startup;
 use crate::{password, server_error};
 
-/// Most authentication requests relayed in one login. SCRAM takes three, GSSAPI a few; a server that
-/// goes on for ever would keep client and proxy busy with it.
+/// Most authentication requests relayed in one login. SCRAM takes three, GSSAPI a few; a server
+/// that never stops would occupy client and proxy forever.
 pub const MAX_AUTH_REQUESTS: usize = 32;
 
-/// What a login needs in which the client answers for itself.
+/// State of a login in which the client itself answers.
 pub(super) struct Passthrough {
     pub(super) startup: Startup,
-    /// Take the mechanisms that bind to a TLS channel out of the offer.
+    /// Remove the mechanisms that bind to a TLS channel from the offer.
     unbound: bool,
     /// Authentication requests so far.
     requests: usize,
@@ -32,7 +32,7 @@ impl Passthrough {
         }
     }
 
-    /// The frame to relay for one request.
+    /// Returns the frame to relay for one request.
     fn request(&mut self, method: &AuthMethod, frame: Bytes) -> Result<Bytes, UpstreamError> {
         self.requests += 1;
         if self.requests > MAX_AUTH_REQUESTS {
@@ -48,9 +48,9 @@ impl Passthrough {
 }
 
 impl Upstream {
-    /// In a [`passthrough`](Self::passthrough), takes the mechanisms that end in `-PLUS` out of the
-    /// server's offer. They bind the login to the TLS channel it is made in (RFC 5802 section 6, RFC
-    /// 5929), and the client's channel ends here, so a client that chose one would be refused.
+    /// Removes the mechanisms that end in `-PLUS` from the server's offer, in a
+    /// [`passthrough`](Self::passthrough). They bind the login to its TLS channel (RFC 5802 section
+    /// 6, RFC 5929). The client's channel ends at the proxy, so the server would refuse them.
     #[must_use]
     pub fn without_channel_binding(mut self) -> Self {
         if let Purpose::Passthrough(passthrough) = &mut self.purpose {
@@ -59,12 +59,12 @@ impl Upstream {
         self
     }
 
-    /// In a [`passthrough`](Self::passthrough), sends what the client answers: a whole `p` frame,
-    /// as received. It may come before the server asks.
+    /// Sends the client's answer in a [`passthrough`](Self::passthrough): a whole `p` frame, as
+    /// received. It may come before the server's request.
     ///
     /// # Errors
-    /// [`UpstreamError::Password`] before TLS, after AuthenticationOk, in another kind of login, and
-    /// for anything but one `p` frame; nothing is sent then and the error sticks.
+    /// [`UpstreamError::Password`] before TLS, after AuthenticationOk, in another kind of login,
+    /// and for anything but one `p` frame; nothing is sent then and the error sticks.
     pub fn client_message(&mut self, frame: Bytes) -> Result<(), UpstreamError> {
         if let Some(error) = &self.error {
             return Err(error.clone());
@@ -88,12 +88,13 @@ impl Upstream {
     }
 
     /// Sends the password or token: as the answer to [`UpstreamEvent::PasswordRequired`], or right
-    /// after [`tls_established`](Self::tls_established) to save a round trip where the server is
-    /// known to ask (the event does not come then).
+    /// after [`tls_established`](Self::tls_established) to save a round trip if the server is known
+    /// to request it (the event does not come then).
     ///
     /// # Errors
-    /// [`UpstreamError::Password`] at any other stage, in a passthrough, and for a token that is empty, above
-    /// [`MAX_PASSWORD`](crate::MAX_PASSWORD) or has a zero byte; nothing is sent then and the error sticks.
+    /// [`UpstreamError::Password`] at any other stage, in a passthrough, and for a token that is
+    /// empty, above [`MAX_PASSWORD`](crate::MAX_PASSWORD) or has a zero byte; nothing is sent then
+    /// and the error sticks.
     pub fn password(&mut self, token: &[u8]) -> Result<(), UpstreamError> {
         if let Some(error) = &self.error {
             return Err(error.clone());
@@ -136,11 +137,11 @@ impl Upstream {
         }
     }
 
-    /// AuthenticationOk.
+    /// Handles AuthenticationOk.
     fn granted(&mut self, frame: Bytes) -> Result<(), UpstreamError> {
         match (&self.purpose, self.stage) {
             (Purpose::Passthrough(_), _) => {}
-            // Granted before the password was given although it was asked for: no server does that.
+            // Granted before the requested password was given: no server does that.
             (_, stage @ Stage::PasswordWanted) => {
                 return Err(UpstreamError::UnexpectedMessage { tag: b'R', stage });
             }
@@ -154,7 +155,7 @@ impl Upstream {
         Ok(())
     }
 
-    /// A request that we answer, or cannot.
+    /// Handles a request with an answer of our own, or fails.
     fn asks(&mut self, method: AuthMethod) -> Result<(), UpstreamError> {
         if method != AuthMethod::CleartextPassword {
             return Err(UpstreamError::UnexpectedAuth(method));
@@ -170,8 +171,9 @@ impl Upstream {
         Ok(())
     }
 
-    /// The server itself holds notices back during authentication, "because many clients can't
-    /// handle" them (`should_output_to_client` in `elog.c`); for one that does not, we do.
+    /// Holds a notice back until AuthenticationOk. The server itself holds notices back during
+    /// authentication, "because many clients can't handle" them (`should_output_to_client` in
+    /// `elog.c`); this covers servers that do not.
     pub(super) fn notice(&mut self, frame: Bytes) -> Result<(), UpstreamError> {
         server_error::fields(&frame, b'N')?;
         if self.stage == Stage::Starting {

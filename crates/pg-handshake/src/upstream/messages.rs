@@ -25,8 +25,8 @@ pub(super) fn password_problem(token: &[u8]) -> Option<&'static str> {
     }
 }
 
-/// PasswordMessage. Encoded here because `pgwire` stops at 10,000 bytes, and into memory that is
-/// allocated once and wiped when dropped.
+/// Builds a PasswordMessage. Encoded here because `pgwire` stops at 10,000 bytes, and into memory
+/// that is allocated once and wiped when dropped.
 pub(super) fn password_message(token: &[u8]) -> Bytes {
     let length = u32::try_from(4 + token.len() + 1).unwrap_or(u32::MAX);
     let mut frame = Zeroizing::new(Vec::with_capacity(HEADER + token.len() + 1));

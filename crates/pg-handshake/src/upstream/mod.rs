@@ -1,4 +1,4 @@
-//! The client's side of the startup phase, spoken to the real server.
+//! The client's side of the startup phase, facing the real server.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -27,24 +27,24 @@ pub use types::{Negotiation, Stage, UpstreamError, UpstreamEvent};
 /// SSLRequest: length word and `NEGOTIATE_SSL_CODE`.
 const SSL_REQUEST: &[u8] = &[0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
 
-/// What follows the TLS handshake.
+/// Step after the TLS handshake.
 enum Purpose {
     Login(Startup),
     Passthrough(Passthrough),
     Cancel(CancelKey),
 }
 
-/// Logs in to the server, or asks it to cancel a query. Not a byte of either is sent before
+/// Logs in to the server, or sends a cancel request. No byte of either is sent before
 /// [`tls_established`](Self::tls_established).
 ///
-/// From AuthenticationOk on everything the server says is relayed as it came. Before it only
+/// From AuthenticationOk on, every message of the server is relayed unchanged. Before it only
 /// NegotiateProtocolVersion is, and in a [`passthrough`](Self::passthrough) the authentication
-/// requests; a notice waits until after AuthenticationOk, because clients do not expect one earlier.
-/// See the [crate] documentation for the calling order.
+/// requests; a notice waits until after AuthenticationOk, because clients do not expect one
+/// earlier. See the [crate] documentation for the calling order.
 pub struct Upstream {
     purpose: Purpose,
     stage: Stage,
-    /// Whether the server has asked for the password (it may be sent before it asks).
+    /// The server has requested the password (which may be sent before the request).
     asked: bool,
     negotiated: bool,
     has_key: bool,
@@ -56,22 +56,22 @@ pub struct Upstream {
 }
 
 impl Upstream {
-    /// A login with this startup message, in which the caller gives a
+    /// Creates a login with this startup message, in which the caller gives a
     /// [`password`](Self::password).
     #[must_use]
     pub fn login(startup: Startup, negotiation: Negotiation) -> Self {
         Self::new(Purpose::Login(startup), negotiation)
     }
 
-    /// A login with this startup message, in which the client answers for itself: every
-    /// authentication request is relayed to it, and what it answers goes back with
+    /// Creates a login with this startup message, in which the client itself answers: every
+    /// authentication request is relayed to it, and its answers go back with
     /// [`client_message`](Self::client_message).
     #[must_use]
     pub fn passthrough(startup: Startup, negotiation: Negotiation) -> Self {
         Self::new(Purpose::Passthrough(Passthrough::new(startup)), negotiation)
     }
 
-    /// A cancel request with this key: TLS, CancelRequest, close.
+    /// Creates a cancel request with this key: TLS, CancelRequest, close.
     #[must_use]
     pub fn cancel(key: CancelKey, negotiation: Negotiation) -> Self {
         Self::new(Purpose::Cancel(key), negotiation)
@@ -111,7 +111,7 @@ impl Upstream {
             return Err(error.clone());
         }
         if self.stage == Stage::CancelSent {
-            return Ok(()); // Nobody reads an answer to a cancel request; libpq does not either.
+            return Ok(()); // Answers to a cancel request are ignored, as in libpq.
         }
         if self.stage == Stage::Ready && self.buf.len() + data.len() > MAX_REMAINDER {
             return Err(self.fail(UpstreamError::TooMuchUnread));
@@ -120,7 +120,7 @@ impl Upstream {
         self.process().map_err(|error| self.fail(error))
     }
 
-    /// The server closed its side.
+    /// Handles the end of the server's input.
     ///
     /// # Errors
     /// [`UpstreamError::UnexpectedEof`] during the login (or the server's bare error text, if that
@@ -140,34 +140,34 @@ impl Upstream {
         }
     }
 
-    /// Bytes to write to the server, oldest first. The password is in one of them; its memory is
-    /// wiped when the last reference to it goes.
+    /// Returns bytes to write to the server, oldest first. One of them holds the password; its
+    /// memory is wiped when the last reference is dropped.
     pub fn poll_output(&mut self) -> Option<Bytes> {
         self.output.pop_front()
     }
 
-    /// What happened, oldest first.
+    /// Returns the next event, oldest first.
     pub fn poll_event(&mut self) -> Option<UpstreamEvent> {
         self.events.pop_front()
     }
 
-    /// Whether the server has asked for a clear-text password, also when that went out before it
-    /// asked. Only then is a refusal a judgement of the password.
+    /// Returns true if the server has requested a clear-text password, even if the password went
+    /// out before the request. Only then does a refusal concern the password.
     #[must_use]
     pub fn password_asked(&self) -> bool {
         self.asked
     }
 
-    /// How far it has come.
+    /// Returns the stage reached.
     #[must_use]
     pub fn stage(&self) -> Stage {
         self.stage
     }
 
-    /// The TLS handshake that [`UpstreamEvent::StartTls`] asked for is complete **and the server's
-    /// certificate and name are verified** (and, with [`Negotiation::Direct`], [`ALPN`](crate::ALPN)
-    /// is agreed on): the StartupMessage or CancelRequest goes out now. Without
-    /// that event, or after an error, it does nothing.
+    /// Reports that the TLS handshake requested by [`UpstreamEvent::StartTls`] is complete **and
+    /// the server's certificate and name are verified** (and, with [`Negotiation::Direct`],
+    /// [`ALPN`](crate::ALPN) was negotiated). The StartupMessage or CancelRequest goes out now.
+    /// Does nothing without that event, or after an error.
     pub fn tls_established(&mut self) {
         if self.stage != Stage::TlsHandshake || self.error.is_some() {
             return;
@@ -185,7 +185,7 @@ impl Upstream {
         }
     }
 
-    /// What the server sent behind ReadyForQuery, to be passed on to the client first.
+    /// Returns the bytes after ReadyForQuery, which the caller forwards to the client first.
     #[must_use]
     pub fn into_remainder(self) -> Bytes {
         self.buf.freeze()
@@ -198,7 +198,7 @@ impl Upstream {
 
     fn fail(&mut self, error: UpstreamError) -> UpstreamError {
         if self.stage == Stage::TlsHandshake {
-            self.events.clear(); // No TLS on a connection that someone has written into.
+            self.events.clear(); // No TLS on a connection with injected bytes.
         }
         self.error = Some(error.clone());
         self.buf = BytesMut::new();
@@ -230,8 +230,8 @@ impl Upstream {
         }
     }
 
-    /// Whether the message that begins at the front may come now ("Start-up" in "Message Flow"),
-    /// judged by its type byte, before its length is believed.
+    /// Checks that the message at the front is allowed now ("Start-up" in "Message Flow"), by its
+    /// type byte, before its length is trusted.
     fn check_place(&self) -> Result<(), UpstreamError> {
         let Some(tag) = self.buf.first().copied() else {
             return Ok(());
@@ -289,7 +289,7 @@ impl Upstream {
 }
 
 impl fmt::Debug for Upstream {
-    /// Without buffers: the output holds the password for a while.
+    /// Leaves out the buffers: the output holds the password for a while.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Upstream")
             .field("stage", &self.stage)

@@ -1,8 +1,8 @@
-//! Servers of other protocols, told by their first bytes.
+//! Recognizes servers of other protocols by their first bytes.
 
 use std::fmt;
 
-/// A protocol whose server was reached instead of PostgreSQL's.
+/// Protocol of a server that is not PostgreSQL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum OtherProtocol {
     /// SSH (RFC 4253, section 4.2).
@@ -20,11 +20,11 @@ pub enum OtherProtocol {
     Tls,
 }
 
-/// What an SSH server begins with.
+/// Start of an SSH server's greeting.
 pub(super) const SSH: &[u8] = b"SSH-";
 
 impl OtherProtocol {
-    /// The protocol whose server begins like this; `None` for a beginning that tells nothing.
+    /// Returns the protocol of a server that begins with these bytes; `None` if they are ambiguous.
     pub(super) fn of(bytes: &[u8]) -> Option<Self> {
         match bytes {
             [b'S', b'S', b'H', b'-', ..] => Some(Self::Ssh),

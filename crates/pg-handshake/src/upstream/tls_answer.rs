@@ -12,7 +12,7 @@ impl Upstream {
         }
         match self.buf.first().copied() {
             None => Ok(()),
-            // Two or three bytes of what an SSH server says first; the rest decides.
+            // Two or three bytes of an SSH greeting; the rest decides.
             Some(b'S') if self.buf.len() > 1 && SSH.starts_with(&self.buf) => Ok(()),
             Some(b'S') if self.buf.len() > 1 => {
                 self.stage = Stage::TlsHandshake;
@@ -33,8 +33,8 @@ impl Upstream {
         }
     }
 
-    /// An error instead of the answer: an ErrorResponse, whose length word begins with a zero byte,
-    /// or the bare text of a postmaster that could not start a process.
+    /// Reads an error in place of the answer: an ErrorResponse, with a length word that begins with
+    /// a zero byte, or the bare text of a postmaster that could not start a process.
     fn read_plain_error(&mut self) -> Result<(), UpstreamError> {
         match self.buf.get(1).copied() {
             None => Ok(()),
