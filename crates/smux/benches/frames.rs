@@ -1,4 +1,4 @@
-//! What the multiplexer costs per KiB: `cargo bench -p smux`.
+//! Measures the multiplexer's cost per KiB: `cargo bench -p smux`.
 //!
 //! Prints the best of several rounds in nanoseconds for one packet of 1,024 bytes, the size in
 //! which the tunnel carries the byte stream.
@@ -34,13 +34,13 @@ fn main() {
     }
 }
 
-/// Nanoseconds per packet since `start`.
+/// Returns nanoseconds per packet since `start`.
 fn per_packet(start: Instant, packets: usize) -> f64 {
     start.elapsed().as_nanos() as f64 / packets as f64
 }
 
-/// The byte stream of an agent that answers on `streams` streams with frames of `frame` bytes, cut
-/// into packets as they come out of the channel: each a buffer of its own.
+/// Returns the byte stream of an agent that answers on `streams` streams with frames of `frame`
+/// bytes, cut into packets as they come out of the channel: each a buffer of its own.
 fn packets(streams: u32, frame: usize) -> Vec<Bytes> {
     let mut wire = BytesMut::new();
     let mut id = 3;
@@ -111,7 +111,7 @@ fn send(streams: usize, write: usize) -> f64 {
     per_packet(start, packets)
 }
 
-/// A hundred bytes out and back on one of 50 open streams.
+/// Sends a hundred bytes there and back on one of 50 open streams.
 fn query() -> f64 {
     const ROUNDS: usize = 100_000;
     let mut session = Session::new(Role::Client);
@@ -124,7 +124,7 @@ fn query() -> f64 {
         session.send(id, data.clone()).unwrap();
         let packet = session.poll_transmit(PACKET).unwrap();
         assert!(!session.has_transmit());
-        // The answer has the form of the question.
+        // The answer has the same form as the request.
         session.handle_input(packet).unwrap();
         black_box(session.poll_event().unwrap());
     }

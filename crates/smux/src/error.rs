@@ -1,4 +1,4 @@
-//! What can go wrong in a [`Session`](crate::Session).
+//! Errors of a [`Session`](crate::Session).
 
 use crate::frame::{FrameError, StreamId};
 
@@ -17,19 +17,19 @@ pub enum Error {
     /// The bytes at `offset` (counted from the first byte ever received) are not a version 1 frame.
     #[error("bad frame at byte {offset} of the peer's stream")]
     Frame {
-        /// Where the frame's header begins.
+        /// Offset of the frame's header.
         offset: u64,
-        /// What is wrong with it.
+        /// Error in the header.
         #[source]
         source: FrameError,
     },
-    /// The peer opened a stream it has no right to open: a server opening one towards a client, or
-    /// a client using an id of the server's half.
+    /// The peer opened a stream that belongs to this side: a server opened one towards a client, or
+    /// a client used an id of the server's half.
     #[error("the peer may not open stream {id} (byte {offset})")]
     ForeignSyn {
         /// The id in the SYN.
         id: StreamId,
-        /// Where the frame's header begins.
+        /// Offset of the frame's header.
         offset: u64,
     },
     /// The peer opened a stream that is already open.
@@ -37,13 +37,13 @@ pub enum Error {
     DuplicateSyn {
         /// The id in the SYN.
         id: StreamId,
-        /// Where the frame's header begins.
+        /// Offset of the frame's header.
         offset: u64,
     },
 }
 
 impl Error {
-    /// True when the session is over: the peer broke the protocol and the framing is lost.
+    /// Returns true if the session is over: the peer violated the protocol and the framing is lost.
     pub fn is_fatal(&self) -> bool {
         match self {
             Self::NotOpen(_) | Self::IdsExhausted => false,

@@ -19,17 +19,17 @@ pub const MAX_FRAME_DATA: usize = u16::MAX as usize;
 pub struct StreamId(u32);
 
 impl StreamId {
-    /// A stream id from its number on the wire.
+    /// Creates a stream id from its number on the wire.
     pub const fn new(id: u32) -> Self {
         Self(id)
     }
 
-    /// The number on the wire.
+    /// Returns the number on the wire.
     pub const fn get(self) -> u32 {
         self.0
     }
 
-    /// True for the ids that clients hand out.
+    /// Returns true for ids that clients assign.
     pub(crate) const fn is_client_side(self) -> bool {
         self.0 % 2 == 1
     }
@@ -41,7 +41,7 @@ impl fmt::Display for StreamId {
     }
 }
 
-/// What a frame asks for.
+/// Command of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Command {
     /// Opens a stream.
@@ -75,17 +75,17 @@ impl Command {
     }
 }
 
-/// Why bytes are not a frame, or a frame cannot be written.
+/// Error in decoding or encoding a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
     /// The first byte is not [`VERSION`].
     #[error("version {0}, expected {VERSION}")]
     Version(u8),
-    /// The second byte is no known command.
+    /// The second byte is not a known command.
     #[error("unknown command {0}")]
     Command(u8),
     /// A SYN, FIN or NOP announces data. `xtaci/smux` would read that data as the next header, so
-    /// there is no safe way to go on.
+    /// the session cannot continue safely.
     #[error("{command:?} frame announces {length} bytes of data")]
     UnexpectedData {
         /// The command that carries no data.
@@ -101,23 +101,23 @@ pub enum FrameError {
 /// The eight bytes in front of a frame's data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header {
-    /// What the frame asks for.
+    /// Command of the frame.
     pub command: Command,
     /// Bytes of data that follow. Only PSH frames have any.
     pub length: u16,
-    /// The stream it is about; NOP frames carry 0.
+    /// Stream of the frame; NOP frames carry 0.
     pub stream: StreamId,
 }
 
 impl Header {
-    /// The header's bytes.
+    /// Encodes the header.
     pub fn encode(self) -> [u8; HEADER_LEN] {
         let [l0, l1] = self.length.to_le_bytes();
         let [s0, s1, s2, s3] = self.stream.get().to_le_bytes();
         [VERSION, self.command.code(), l0, l1, s0, s1, s2, s3]
     }
 
-    /// Reads a header.
+    /// Decodes a header.
     ///
     /// # Errors
     /// [`FrameError::Version`], [`FrameError::Command`] or [`FrameError::UnexpectedData`].
@@ -140,8 +140,8 @@ impl Header {
     }
 }
 
-/// One whole frame. [`Session`](crate::Session) itself works on headers and passes data on as it
-/// arrives; this type is for tools and tests that look at complete frames.
+/// One whole frame. [`Session`](crate::Session) itself works on headers and forwards data as it
+/// arrives; this type is for tools and tests that examine complete frames.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Frame {
     /// Opens a stream.
@@ -184,7 +184,7 @@ impl Frame {
         Ok(())
     }
 
-    /// Takes the first whole frame off `input`, or `None` (and `input` unchanged) when it has not
+    /// Takes the first whole frame off `input`; `None` (and `input` unchanged) when it has not
     /// arrived completely.
     ///
     /// # Errors

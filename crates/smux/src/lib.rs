@@ -1,12 +1,11 @@
 //! smux version 1 as a sans-io state machine: many byte streams over one reliable byte stream.
 //!
-//! The rules are those of the Go library `xtaci/smux` in version 1 mode, which the SSM agent runs on
-//! its side of a port-forwarding session. A frame is an eight byte [`Header`] and up to
-//! 65,535 bytes of data; there is no window and no reset, and a FIN closes a stream in *both*
-//! directions.
+//! The rules are those of the Go library `xtaci/smux` in version 1 mode, which the SSM agent runs
+//! on its side of a port-forwarding session. A frame is an eight byte [`Header`] and up to 65,535
+//! bytes of data; there is no window and no reset, and a FIN closes a stream in *both* directions.
 //!
 //! [`Session`] owns no socket, task or clock. The driver gives it received bytes, collects events,
-//! and asks for bytes to send, in this order:
+//! and polls for bytes to send, in this order:
 //!
 //! ```
 //! use bytes::Bytes;

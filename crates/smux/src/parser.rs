@@ -1,4 +1,4 @@
-//! Cuts the peer's byte stream into headers and pieces of data, however it arrives.
+//! Cuts the peer's byte stream into headers and pieces of data, in any split.
 
 use bytes::Bytes;
 
@@ -13,7 +13,7 @@ pub(crate) enum Item {
     Data { id: StreamId, data: Bytes },
 }
 
-/// Remembers at most seven bytes of a split header, and how much data is outstanding.
+/// Remembers at most seven bytes of a split header, and the amount of outstanding data.
 #[derive(Debug, Default)]
 pub(crate) struct Parser {
     partial: [u8; HEADER_LEN],
@@ -25,7 +25,7 @@ pub(crate) struct Parser {
 
 impl Parser {
     /// Takes the next item off `input`; `None` when the input is used up. The error carries the
-    /// offset of the bad header; the parser cannot go on after it.
+    /// offset of the bad header; the parser cannot continue after it.
     pub(crate) fn next(&mut self, input: &mut Bytes) -> Result<Option<Item>, (u64, FrameError)> {
         if input.is_empty() {
             return Ok(None);

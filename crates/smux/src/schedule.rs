@@ -1,4 +1,4 @@
-//! Whose turn it is to send.
+//! The order in which streams send.
 
 use std::collections::VecDeque;
 
@@ -9,7 +9,7 @@ use crate::frame::StreamId;
 ///
 /// This is the rule of RFC 8290 (FQ-CoDel, section 4.2) without the byte deficit: one visit is at
 /// most one packet. A query on a quiet connection thus never waits behind a bulk load, and no
-/// stream can stay in the first class by sending a little all the time.
+/// stream can stay in the first class by continually sending a little.
 #[derive(Debug, Default)]
 pub(crate) struct Schedule {
     fresh: VecDeque<StreamId>,
@@ -29,8 +29,8 @@ impl Schedule {
         self.fresh.push_back(id);
     }
 
-    /// Takes the stream whose turn it is. Give it back with [`Schedule::served`] or
-    /// [`Schedule::skipped`]; else it is out of the schedule.
+    /// Takes the next stream. Give it back with [`Schedule::served`] or [`Schedule::skipped`];
+    /// otherwise it is out of the schedule.
     pub(crate) fn next(&mut self) -> Option<Turn> {
         if let Some(id) = self.fresh.pop_front() {
             return Some(Turn { id, fresh: true });
@@ -39,11 +39,11 @@ impl Schedule {
         Some(Turn { id, fresh: false })
     }
 
-    /// The stream had its visit. Returns false when it leaves the schedule: it has nothing more to
-    /// send and this was not its first visit.
+    /// Ends a stream's visit. Returns false when the stream leaves the schedule: it has nothing
+    /// more to send and this was not its first visit.
     pub(crate) fn served(&mut self, turn: Turn, more: bool) -> bool {
-        // A stream that was fresh waits out one round even when empty, so that it cannot come back
-        // as fresh before the others had their visit.
+        // A fresh stream waits out one round even when empty, so that it cannot come back as fresh
+        // before the others had their visit.
         let keep = more || (turn.fresh && !self.backlog.is_empty());
         if keep {
             self.backlog.push_back(turn.id);
@@ -51,7 +51,7 @@ impl Schedule {
         keep
     }
 
-    /// Nothing fitted: the stream keeps its place.
+    /// Puts back a stream for which nothing fitted; it keeps its place.
     pub(crate) fn skipped(&mut self, turn: Turn) {
         if turn.fresh {
             self.fresh.push_front(turn.id);
@@ -60,7 +60,7 @@ impl Schedule {
         }
     }
 
-    /// All streams in the schedule, next first.
+    /// Iterates over all streams in the schedule, next first.
     pub(crate) fn iter(&self) -> impl Iterator<Item = StreamId> {
         self.fresh.iter().chain(&self.backlog).copied()
     }

@@ -10,7 +10,7 @@ use crate::parser::{Item, Parser};
 use crate::schedule::Schedule;
 use crate::stream::{Filled, Stream, put_header};
 
-/// Which side of the carrier a session is; it decides who may open which ids.
+/// Side of the carrier; it decides which ids a session may open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     /// Opens 3, 5, 7, …; the peer opens none.
@@ -28,7 +28,7 @@ impl Role {
     }
 }
 
-/// What the peer did.
+/// Action of the peer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     /// The peer opened a stream (server role only).
@@ -37,14 +37,14 @@ pub enum Event {
     Data {
         /// The stream.
         id: StreamId,
-        /// At least one byte, a slice of what was given to [`Session::handle_input`].
+        /// At least one byte, a slice of the bytes given to [`Session::handle_input`].
         data: Bytes,
     },
-    /// The peer closed the stream, for both directions. What was queued for it is dropped; no more
-    /// events carry this id.
+    /// The peer closed the stream, for both directions. Its queued data is dropped; no more events
+    /// carry this id.
     Finished(StreamId),
-    /// The peer closed a stream that we had closed or abandoned before: it has done with it. Says so
-    /// as often as the peer does.
+    /// The peer closed a stream that this side had closed or abandoned before. Repeated if the peer
+    /// repeats it.
     Closed(StreamId),
 }
 
@@ -54,8 +54,8 @@ pub enum Event {
 /// [`poll_event`](Self::poll_event)s; after that, and after each `open`, `send`, `finish`,
 /// `abandon` or `keep_alive`, take [`poll_transmit`](Self::poll_transmit) as long as the carrier
 /// has room. Events and queued data are not bounded here: the driver stops reading the carrier when
-/// it cannot place events, and stops calling [`send`](Self::send) when [`queued`](Self::queued) is
-/// more than it wants to hold.
+/// it has no room for events, and stops calling [`send`](Self::send) when [`queued`](Self::queued)
+/// exceeds its limit.
 ///
 /// The first protocol violation of the peer sticks: later calls return it and nothing is sent any
 /// more. Events that were complete before it can still be taken.
@@ -75,7 +75,7 @@ pub struct Session {
 }
 
 impl Session {
-    /// A session without streams.
+    /// Creates a session without streams.
     pub fn new(role: Role) -> Self {
         Self {
             role,
@@ -91,7 +91,7 @@ impl Session {
     }
 
     /// Opens a stream. Its SYN leaves with the next [`poll_transmit`](Self::poll_transmit), in one
-    /// piece with data that is sent before that.
+    /// piece with data sent before that.
     ///
     /// # Errors
     /// [`Error::IdsExhausted`], or the error that ended the session.
@@ -121,13 +121,14 @@ impl Session {
         Ok(())
     }
 
-    /// Bytes taken by [`send`](Self::send) for this stream and not yet handed out; 0 when unknown.
+    /// Returns the bytes taken by [`send`](Self::send) for this stream and not yet transmitted; 0
+    /// when unknown.
     pub fn queued(&self, id: StreamId) -> usize {
         self.streams.get(&id).map_or(0, Stream::queued)
     }
 
-    /// Closes a stream after its queued data. Version 1 knows no half-close: from here on whatever
-    /// the peer sends for it is dropped and no event but [`Event::Closed`] carries this id.
+    /// Closes a stream after its queued data. Version 1 has no half-close: later data of the peer
+    /// is dropped, and no event but [`Event::Closed`] carries this id.
     pub fn finish(&mut self, id: StreamId) {
         if let Some(stream) = self.streams.get_mut(&id) {
             stream.close();
@@ -135,8 +136,8 @@ impl Session {
         }
     }
 
-    /// Closes a stream and drops its queued data. A stream whose SYN was not handed out yet
-    /// vanishes without a trace; the answer is false then: the peer never hears of it.
+    /// Closes a stream and drops its queued data. Returns false if the stream's SYN was not
+    /// transmitted yet: the stream vanishes and the peer never learns of it.
     pub fn abandon(&mut self, id: StreamId) -> bool {
         let Some(stream) = self.streams.get_mut(&id) else {
             return true;
@@ -150,9 +151,9 @@ impl Session {
         true
     }
 
-    /// Queues one NOP frame: something to send on a carrier that closes when it is idle. It leaves
-    /// ahead of any data, and further calls before that add none, so a blocked carrier collects no
-    /// pile of them. Does nothing once the session has failed.
+    /// Queues one NOP frame, to keep a carrier open that closes when idle. It leaves ahead of any
+    /// data, and further calls before that add none, so a blocked carrier does not accumulate them.
+    /// Does nothing once the session has failed.
     ///
     /// The frame carries stream id 0, as `xtaci/smux` writes it; stricter readers accept no other.
     pub fn keep_alive(&mut self) {
@@ -173,16 +174,17 @@ impl Session {
         outcome
     }
 
-    /// The next event, oldest first.
+    /// Returns the next event, oldest first.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.events.pop_front()
     }
 
-    /// Up to `max` bytes for the carrier, or `None` when there is nothing to send (or `max` is 0).
+    /// Returns up to `max` bytes for the carrier, or `None` when there is nothing to send (or `max`
+    /// is 0).
     ///
     /// Frames of several streams are packed together. Data is cut so that frames end with the
-    /// packet; a frame is split only when `max` is too small for a header and one byte.
-    /// Streams take turns, those that were idle first.
+    /// packet; a frame is split only when `max` is too small for a header and one byte. Streams
+    /// take turns, previously idle ones first.
     pub fn poll_transmit(&mut self, max: usize) -> Option<Bytes> {
         if self.failed.is_some() || max == 0 {
             return None;
@@ -194,14 +196,14 @@ impl Session {
         (!out.is_empty()).then_some(out)
     }
 
-    /// True when [`poll_transmit`](Self::poll_transmit) has something to hand out.
+    /// Returns true if [`poll_transmit`](Self::poll_transmit) has bytes to return.
     pub fn has_transmit(&self) -> bool {
         let pending = |id| self.streams.get(&id).is_some_and(Stream::has_pending);
         let own = self.nop_pending || !self.carry.is_empty();
         self.failed.is_none() && (own || self.schedule.iter().any(pending))
     }
 
-    /// Streams that neither side has closed.
+    /// Returns the number of streams that neither side has closed.
     pub fn open_streams(&self) -> usize {
         self.streams.values().filter(|s| !s.is_closing()).count()
     }
@@ -220,7 +222,7 @@ impl Session {
         }
     }
 
-    /// Whole frames of at most `room` bytes; empty when nothing is to be sent.
+    /// Returns whole frames of at most `room` bytes; empty when nothing is to be sent.
     fn pack(&mut self, room: usize) -> Bytes {
         let mut out = BytesMut::new();
         if std::mem::take(&mut self.nop_pending) {
@@ -231,8 +233,8 @@ impl Session {
                 continue;
             };
             if out.capacity() == 0 {
-                // Room for what the first stream can write; more is rare and grows the buffer. A
-                // buffer that ends up exactly full also spares the freeze its own allocation.
+                // Room for the first stream's data; more is rare and grows the buffer. A buffer
+                // that ends up exactly full also saves an allocation in freeze.
                 out.reserve(room.min(stream.queued() + 3 * HEADER_LEN));
             }
             match stream.fill(turn.id, room - out.len(), &mut out) {
@@ -293,7 +295,7 @@ impl Session {
 
     fn peer_closed(&mut self, id: StreamId) {
         let Some(stream) = self.streams.get_mut(&id) else {
-            // Its own FIN is out already. Ids that were never ours say nothing.
+            // Its own FIN is out already. Ids that this side never opened are ignored.
             if self.was_ours(id) {
                 self.events.push_back(Event::Closed(id));
             }
@@ -304,12 +306,12 @@ impl Session {
         } else {
             Event::Finished(id)
         });
-        // The peer has left the stream in both directions, so what is queued has no reader.
+        // The peer has left the stream in both directions, so the queued data has no reader.
         stream.close_now();
         self.wake(id);
     }
 
-    /// Whether this side has opened a stream of this id, some time.
+    /// Returns true if this side has ever opened a stream of this id.
     fn was_ours(&self, id: StreamId) -> bool {
         let ours = id.is_client_side() == (self.role == Role::Client);
         ours && self.next_id.is_none_or(|next| id.get() < next)

@@ -1,4 +1,4 @@
-//! The sending half of one stream, and how far its closing has come.
+//! The sending half of one stream, and the progress of its close.
 
 use std::collections::VecDeque;
 
@@ -6,16 +6,16 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::frame::{Command, HEADER_LEN, Header, StreamId};
 
-/// Largest data part of a frame we write. The agent's library refuses to be configured above
-/// 65,535 and uses 32,768; staying at its own size keeps its read buffers as they are.
+/// Largest data part of a frame we write. The agent's library rejects sizes above 65,535 and uses
+/// 32,768; the same size keeps its read buffers as they are.
 const MAX_SEND_DATA: usize = 32_768;
 
-/// What one visit of [`Stream::fill`] did.
+/// Result of one visit of [`Stream::fill`].
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Filled {
     /// Wrote something, or there was nothing to write.
     Served,
-    /// There is something to write and no room for any of it.
+    /// There was data to write but no room for any of it.
     NoRoom,
     /// Wrote the FIN: the stream is over and can be forgotten.
     Closed,
@@ -34,7 +34,7 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
-    /// A stream we open: its SYN has still to be sent.
+    /// Creates a stream opened by this side: its SYN has still to be sent.
     pub(crate) fn opening() -> Self {
         Self {
             syn_pending: true,
@@ -42,7 +42,7 @@ impl Stream {
         }
     }
 
-    /// A stream the peer opened.
+    /// Creates a stream opened by the peer.
     pub(crate) fn accepted() -> Self {
         Self::default()
     }
@@ -55,12 +55,12 @@ impl Stream {
         self.syn_pending
     }
 
-    /// Bytes not handed out yet.
+    /// Returns the number of bytes not transmitted yet.
     pub(crate) fn queued(&self) -> usize {
         self.queued
     }
 
-    /// Something to send: SYN, data or FIN.
+    /// Returns true if the stream has something to send: SYN, data or FIN.
     pub(crate) fn has_pending(&self) -> bool {
         self.syn_pending || self.queued > 0 || self.closing
     }
@@ -70,19 +70,19 @@ impl Stream {
         self.chunks.push_back(data);
     }
 
-    /// FIN after the queued data.
+    /// Sends FIN after the queued data.
     pub(crate) fn close(&mut self) {
         self.closing = true;
     }
 
-    /// FIN at once.
+    /// Sends FIN at once.
     pub(crate) fn close_now(&mut self) {
         self.chunks.clear();
         self.queued = 0;
         self.closing = true;
     }
 
-    /// Writes what fits in `room` bytes: the SYN, one frame of data, the FIN.
+    /// Writes as much as fits in `room` bytes: the SYN, one frame of data, the FIN.
     pub(crate) fn fill(&mut self, id: StreamId, room: usize, out: &mut BytesMut) -> Filled {
         let limit = out.len() + room;
         let start = out.len();
@@ -105,7 +105,7 @@ impl Stream {
         }
     }
 
-    /// One PSH frame of at most `room` data bytes, gathered from as many chunks as it takes.
+    /// Writes one PSH frame of at most `room` data bytes, gathered from as many chunks as needed.
     fn put_data(&mut self, id: StreamId, room: usize, out: &mut BytesMut) {
         let mut left = self.queued.min(room).min(MAX_SEND_DATA);
         self.queued -= left;

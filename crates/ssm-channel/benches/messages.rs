@@ -1,8 +1,8 @@
-//! What the channel costs per message: `cargo bench -p ssm-channel`.
+//! Measures the channel's cost per message: `cargo bench -p ssm-channel`.
 //!
-//! Prints the best of several rounds, in nanoseconds for one Output message of 1,024 bytes with
-//! everything that belongs to it: the acknowledgement made for a received one, the one taken for a
-//! sent one. The other side's work is prepared outside the measured time.
+//! Prints the best of several rounds, in nanoseconds for one Output message of 1,024 bytes,
+//! acknowledgement included: made for a received message, read for a sent one. The other side's
+//! work is prepared outside the measured time.
 #![allow(
     clippy::disallowed_methods,
     clippy::print_stdout,

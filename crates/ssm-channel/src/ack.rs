@@ -1,8 +1,8 @@
 //! The payload of an acknowledgement.
 //!
-//! There is one for every data message, so its JSON is written and read by hand where it has the
-//! form both real programs use (these fields, in this order, without spaces); any other form takes
-//! the way through serde. The hand-written way must give what serde gives, which tests check.
+//! There is one for every data message, so its JSON is written and read by hand in the form both
+//! real programs use (these fields, in this order, without spaces); any other form goes through
+//! serde. Tests check that both give the same result.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -11,8 +11,8 @@ use crate::frame::AgentMessage;
 use crate::id::{MessageId, SequenceNumber};
 use crate::kinds::MessageType;
 
-/// The payload of an acknowledgement: which data message has arrived. Acknowledgements are for
-/// single messages, never cumulative.
+/// Payload of an acknowledgement, which names one data message that has arrived. Acknowledgements
+/// are for single messages, never cumulative.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Acknowledge {
     /// The type of the data message.
@@ -33,13 +33,13 @@ const TYPE: &[u8] = br#"{"AcknowledgedMessageType":""#;
 const ID: &[u8] = br#"","AcknowledgedMessageId":""#;
 const NUMBER: &[u8] = br#"","AcknowledgedMessageSequenceNumber":"#;
 const SEQUENTIAL: &[u8] = br#","IsSequentialMessage":true}"#;
-/// A UUID's text.
+/// Length of a UUID's text.
 const ID_LENGTH: usize = 36;
-/// The longest 64-bit number.
+/// Digits of the largest 64-bit number.
 const MAX_DIGITS: usize = 20;
 
 impl Acknowledge {
-    /// The acknowledgement of a data message.
+    /// Creates the acknowledgement of a data message.
     pub fn of(message: &AgentMessage) -> Self {
         Self {
             message_type: message.message_type.clone(),
@@ -49,7 +49,7 @@ impl Acknowledge {
         }
     }
 
-    /// The JSON text, fields in the order of the real programs.
+    /// Returns the JSON text, fields in the order of the real programs.
     pub fn to_json(&self) -> Bytes {
         if !self.is_sequential || matches!(self.message_type, MessageType::Other(_)) {
             return crate::handshake::to_json(self);
@@ -60,7 +60,7 @@ impl Acknowledge {
         Bytes::from(out)
     }
 
-    /// Reads the JSON text.
+    /// Parses the JSON text.
     ///
     /// # Errors
     /// When it is not this object.
@@ -72,7 +72,7 @@ impl Acknowledge {
     }
 }
 
-/// The text of an acknowledgement, ready to be written. The type's name needs no escapes.
+/// Text of an acknowledgement, ready to be written. The type's name needs no escapes.
 pub(crate) struct Text<'a> {
     message_type: &'a str,
     id: MessageId,
@@ -117,7 +117,7 @@ impl<'a> Text<'a> {
     }
 }
 
-/// Reads the usual form; `None` for every other, right or wrong.
+/// Parses the usual form; `None` for every other, valid or not.
 fn read(payload: &[u8]) -> Option<Acknowledge> {
     let rest = payload.strip_prefix(TYPE)?;
     let message_type = [MessageType::InputStreamData, MessageType::OutputStreamData]
@@ -135,7 +135,7 @@ fn read(payload: &[u8]) -> Option<Acknowledge> {
     })
 }
 
-/// A number as JSON allows it, without a leading zero, that fits 64 bits for sure.
+/// Parses a number as JSON allows it, without a leading zero, that certainly fits 64 bits.
 fn number(digits: &[u8]) -> Option<u64> {
     let leading_zero = digits.len() > 1 && digits.first() == Some(&b'0');
     if digits.is_empty() || digits.len() >= MAX_DIGITS || leading_zero {
@@ -206,8 +206,8 @@ mod tests {
         assert!(read(&ack(MessageType::InputStreamData, 5).to_json()).is_some());
     }
 
-    /// Every byte of the usual text replaced by every other: where the short way reads anything,
-    /// it reads what serde reads.
+    /// Replaces every byte of the usual text with every other: whenever the fast parser accepts the
+    /// text, serde gives the same result.
     #[test]
     fn the_short_way_reads_nothing_that_serde_does_not() {
         let good = ack(MessageType::OutputStreamData, 120).to_json();

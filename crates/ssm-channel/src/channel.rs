@@ -1,4 +1,4 @@
-//! The channel itself.
+//! The data channel.
 
 mod connection;
 mod encryption;
@@ -25,12 +25,12 @@ use crate::send::Outgoing;
 use crate::version::AgentVersion;
 use crate::window::Window;
 
-/// How far the handshake is.
+/// Progress of the handshake.
 #[derive(Debug)]
 enum Phase {
     /// Waiting for HandshakeRequest.
     Opening,
-    /// Waiting for the caller's data key; all but that is ready for the answer.
+    /// Waiting for the caller's data key; the rest of the answer is ready.
     Keyless(Box<Pending>),
     /// Answered; waiting for HandshakeComplete.
     Answered {
@@ -53,11 +53,11 @@ impl Phase {
     }
 }
 
-/// The client's end of one data channel. The crate's front page has the calling order.
+/// The client's end of one data channel. See the crate documentation for the calling order.
 ///
-/// Received messages are bounded by the reorder limits; sent ones by the window, which
-/// [`sendable`](Self::sendable) shows. Events are not bounded: the driver takes them all after each message, and
-/// stops reading the WebSocket when it cannot place them.
+/// Received messages are bounded by the reorder limits; sent ones by the window, see
+/// [`sendable`](Self::sendable). Events are not bounded: the driver takes them all after each
+/// message, and stops reading the WebSocket when it has no room for them.
 #[derive(Debug)]
 pub struct Channel {
     /// The opening message, until it is handed out.
@@ -70,26 +70,27 @@ pub struct Channel {
     ids: IdSource,
     phase: Phase,
     session_type: Option<SessionType>,
-    /// Once there is one, Output is encrypted both ways.
+    /// Once set, Output is encrypted both ways.
     cipher: Option<Cipher>,
     /// The agent's data messages to acknowledge.
     acks: VecDeque<(MessageId, SequenceNumber)>,
-    /// Those that may have to be said again.
+    /// Acknowledgements that may have to be repeated.
     said: Said,
     outgoing: Outgoing,
     incoming: Incoming,
     events: VecDeque<Event>,
     paused: bool,
-    /// There is a WebSocket to send on.
+    /// A WebSocket to send on is connected.
     connected: bool,
-    /// Goodbye was said, or will be as soon as there is somebody to hear it.
+    /// The terminate flag was sent, or will be once the channel is established.
     terminating: bool,
     failed: Option<Error>,
     stats: Stats,
 }
 
 impl Channel {
-    /// A channel on a WebSocket that is about to be opened. The handshake's time starts now.
+    /// Creates a channel on a WebSocket that is about to be opened. The handshake timeout starts
+    /// now.
     pub fn new(config: Config, now: Duration) -> Self {
         let Config {
             client_id,
@@ -121,7 +122,7 @@ impl Channel {
         }
     }
 
-    /// Takes one binary WebSocket message.
+    /// Handles one binary WebSocket message.
     ///
     /// # Errors
     /// A fatal error, now and on every later call. Events before it can still be taken, and
@@ -132,9 +133,9 @@ impl Channel {
         self.stick(outcome)
     }
 
-    /// How many more Output messages [`send`](Self::send) takes now: 0 before
-    /// [`Event::Established`], while paused or disconnected, after [`terminate`](Self::terminate), and when
-    /// the window is full.
+    /// Returns the number of further Output messages that [`send`](Self::send) takes now: 0 before
+    /// [`Event::Established`], while paused or disconnected, after [`terminate`](Self::terminate),
+    /// and when the window is full.
     pub fn sendable(&self) -> usize {
         let open = matches!(self.phase, Phase::Established) && !self.terminating;
         if open && self.connected && !self.paused && self.failed.is_none() {
@@ -144,8 +145,8 @@ impl Channel {
         }
     }
 
-    /// Most bytes that [`send`](Self::send) takes at once: [`MAX_PAYLOAD`], less what encryption
-    /// adds. Does not change any more once the channel is established.
+    /// Returns the most bytes that [`send`](Self::send) takes at once: [`MAX_PAYLOAD`], less the
+    /// overhead of encryption. Constant once the channel is established.
     pub fn max_payload(&self) -> usize {
         match self.cipher {
             Some(_) => MAX_PAYLOAD - crypt::OVERHEAD,
@@ -154,21 +155,22 @@ impl Channel {
     }
 
     /// Queues one Output message of at most [`max_payload`](Self::max_payload) bytes. An empty
-    /// payload is no message.
+    /// payload queues none.
     ///
-    /// Just after the handshake the agent may drop messages without a word, or acknowledge them and
-    /// throw them away, which nothing here can notice: the caller must not depend on what it sends
-    /// first. See [`send_early`](Self::send_early).
+    /// Just after the handshake the agent may silently drop messages, or acknowledge and discard
+    /// them, which this side cannot detect: the caller must not depend on its first messages. See
+    /// [`send_early`](Self::send_early).
     ///
     /// # Errors
-    /// [`Error::PayloadTooLarge`], [`Error::NotSendable`] when [`sendable`](Self::sendable) is 0, or the error that ended the
-    /// channel.
+    /// [`Error::PayloadTooLarge`], [`Error::NotSendable`] when [`sendable`](Self::sendable) is 0,
+    /// or the error that ended the channel.
     pub fn send(&mut self, now: Duration, payload: Bytes) -> Result<(), Error> {
         self.send_output(now, payload, false)
     }
 
-    /// The same for a message that the agent may drop, because its port handler is not ready: it is
-    /// repeated after little more than a round trip, some times, instead of after the ordinary timeout.
+    /// Queues a message that the agent may drop because its port handler is not ready. It is
+    /// repeated a few times after little more than a round trip, instead of after the ordinary
+    /// timeout.
     ///
     /// # Errors
     /// As for [`send`](Self::send).
@@ -195,8 +197,9 @@ impl Channel {
         Ok(())
     }
 
-    /// Says goodbye: queues Flag 2 behind everything that was sent, and takes no more data. Before
-    /// the end of the handshake it waits for that; nobody would understand it earlier.
+    /// Ends the session: queues Flag 2 (terminate) behind everything already sent, and takes no
+    /// more data. During the handshake the flag waits until the handshake ends, because the agent
+    /// does not understand it earlier.
     pub fn terminate(&mut self, now: Duration) {
         let first = !std::mem::replace(&mut self.terminating, true);
         if first && self.failed.is_none() && !self.in_handshake() {
@@ -204,20 +207,21 @@ impl Channel {
         }
     }
 
-    /// True when all that was sent is acknowledged and nothing waits to be handed out. Means
-    /// nothing after a fatal error.
+    /// Returns true if all sent messages are acknowledged and none waits to be handed out.
+    /// Meaningless after a fatal error.
     pub fn is_drained(&self) -> bool {
         self.open.is_none() && self.acks.is_empty() && self.outgoing.in_flight() == 0
     }
 
-    /// The next WebSocket message to send: the opening text, then acknowledgements, then, as far as
-    /// the window allows, overdue messages and new ones.
+    /// Returns the next WebSocket message to send: the opening text, then acknowledgements, then,
+    /// as far as the window allows, overdue messages and new ones.
     pub fn poll_transmit(&mut self, now: Duration) -> Option<Transmit> {
         if !self.connected {
             return None;
         }
         if let Some(open) = self.open.take() {
-            // Plain strings always serialise; going through a String leaves no second copy of the token.
+            // Plain strings always serialise; going through a String leaves no second copy of the
+            // token.
             return Some(Transmit::Text(
                 serde_json::to_string(&open).unwrap_or_default(),
             ));
@@ -244,13 +248,13 @@ impl Channel {
         Some(Transmit::Binary(outbound.message))
     }
 
-    /// The next event, oldest first.
+    /// Returns the next event, oldest first.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.events.pop_front()
     }
 
-    /// When [`handle_timeout`](Self::handle_timeout) is to be called; ask again after every other call. While
-    /// disconnected there is nothing to wait for.
+    /// Returns the time at which to call [`handle_timeout`](Self::handle_timeout); ask again after
+    /// every other call. `None` while disconnected or after a fatal error.
     pub fn poll_timeout(&self) -> Option<Duration> {
         if self.failed.is_some() {
             return None;
@@ -267,8 +271,8 @@ impl Channel {
         overdue.into_iter().chain(handshake).min()
     }
 
-    /// Time has passed. Overdue messages become ready for [`poll_transmit`](Self::poll_transmit). Calling it too early
-    /// does nothing.
+    /// Handles the passing of time: overdue messages become ready for
+    /// [`poll_transmit`](Self::poll_transmit). Calling it too early does nothing.
     ///
     /// # Errors
     /// [`Error::HandshakeTimeout`], or the error that ended the channel before.
@@ -287,17 +291,17 @@ impl Channel {
         Ok(())
     }
 
-    /// What the agent said about the session in its handshake: host and port, for logs.
+    /// Returns the session type from the agent's handshake: host and port, for logs.
     pub fn session_type(&self) -> Option<&SessionType> {
         self.session_type.as_ref()
     }
 
-    /// Whether received messages wait for an earlier one.
+    /// Returns true if received messages wait for an earlier one.
     pub fn has_gap(&self) -> bool {
         self.incoming.waiting() > 0
     }
 
-    /// Numbers about the channel so far.
+    /// Returns statistics of the channel so far.
     pub fn stats(&self) -> Stats {
         Stats {
             in_flight: self.outgoing.in_flight(),
@@ -355,7 +359,7 @@ impl Channel {
     }
 }
 
-/// The first message on a WebSocket.
+/// Builds the first message on a WebSocket.
 fn opening(client_id: &str, version: &str, token: Token, request_id: String) -> OpenDataChannel {
     OpenDataChannel {
         message_schema_version: MESSAGE_SCHEMA_VERSION.to_owned(),

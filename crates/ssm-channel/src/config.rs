@@ -1,4 +1,4 @@
-//! What a channel is told at its start.
+//! Configuration of a channel.
 
 use std::fmt;
 use std::time::Duration;
@@ -13,13 +13,13 @@ use zeroize::Zeroizing;
 /// keepalives, without which it would close idle sessions after 30 s.
 pub const CLIENT_VERSION: &str = "1.2.764.0";
 
-/// The `TokenValue` that admits to a data channel. Never printed; its memory is overwritten when
-/// it is dropped.
+/// The `TokenValue` that opens a data channel. Never printed; its memory is overwritten when it is
+/// dropped.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Token(Zeroizing<String>);
 
 impl Token {
-    /// Takes the token's text.
+    /// Creates a token from its text.
     pub fn new(text: String) -> Self {
         Self(Zeroizing::new(text))
     }
@@ -44,10 +44,10 @@ impl<'de> Deserialize<'de> for Token {
     }
 }
 
-/// What a [`Channel`](crate::Channel) is told at its start.
+/// Configuration of a [`Channel`](crate::Channel).
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// From StartSession.
+    /// Token from StartSession.
     pub token: Token,
     /// A new UUID, in text form.
     pub request_id: String,
@@ -55,27 +55,28 @@ pub struct Config {
     pub client_id: String,
     /// Announced to the service and the agent; [`CLIENT_VERSION`] by default.
     pub client_version: String,
-    /// Makes the message ids of this channel differ from all others'. Needs no secrecy.
+    /// Seed that makes this channel's message ids unique. Need not be secret.
     pub id_seed: u128,
-    /// The wall clock at the moment that is zero of `now`, ms since the Unix epoch. Only goes into
-    /// messages' creation dates.
+    /// Wall clock at time zero of `now`, ms since the Unix epoch. Used only for the creation dates
+    /// of messages.
     pub wall_epoch_ms: u64,
-    /// From [`Channel::new`](crate::Channel::new) to the agent's HandshakeComplete. 15 s by default: the agent
-    /// gives up after as long.
+    /// Timeout from [`Channel::new`](crate::Channel::new) to the agent's HandshakeComplete. 15 s by
+    /// default, like the agent's own timeout.
     pub handshake_timeout: Duration,
-    /// Most unacknowledged messages, each of at most [`MAX_PAYLOAD`](crate::MAX_PAYLOAD) bytes. The window
-    /// itself starts small and follows the path; this is what it never exceeds. 4,096 by default:
-    /// 4 MiB, or 14 MB/s at a round trip of 300 ms.
+    /// Maximum number of unacknowledged messages, each of at most
+    /// [`MAX_PAYLOAD`](crate::MAX_PAYLOAD) bytes. The window itself starts small and adapts to the
+    /// path; this is its upper limit. 4,096 by default: 4 MiB, or 14 MB/s at a round trip of 300
+    /// ms.
     pub send_window: usize,
-    /// Most messages kept because an earlier one is missing. Beyond it messages are neither kept
-    /// nor acknowledged, as in the real programs, and the agent sends them again.
+    /// Maximum number of messages kept because an earlier one is missing. Beyond it messages are
+    /// neither kept nor acknowledged, as in the real programs, and the agent sends them again.
     pub reorder_messages: usize,
-    /// Most payload bytes of those messages.
+    /// Maximum payload bytes of those messages.
     pub reorder_bytes: usize,
 }
 
 impl Config {
-    /// A configuration with the default version, timeout and limits.
+    /// Creates a configuration with the default version, timeout and limits.
     pub fn new(
         token: Token,
         request_id: String,

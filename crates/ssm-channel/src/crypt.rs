@@ -1,9 +1,9 @@
-//! Encryption of Output payloads, for sessions whose preferences name a KMS key.
+//! Encryption of Output payloads, for sessions with a KMS key in their preferences.
 //!
 //! An encrypted payload is a 12-byte nonce, then the AES-256-GCM ciphertext, then its 16-byte tag;
-//! there is no associated data. The first half of the data key is for what the agent sends, the
-//! second half for what the client sends. Both real programs do so for Output payloads only: flags
-//! and the handshake stay in the clear.
+//! there is no associated data. The first half of the data key encrypts the agent's payloads, the
+//! second half the client's. Both real programs encrypt Output payloads only: flags and the
+//! handshake stay in the clear.
 
 use std::fmt;
 
@@ -19,8 +19,8 @@ const KEY: usize = 32;
 /// Bytes that encryption adds to a payload.
 pub(crate) const OVERHEAD: usize = NONCE + TAG;
 
-/// What `kms:GenerateDataKey` gave for a session. Debug shows neither form of the key; the plain
-/// one is overwritten when it is dropped.
+/// Data key of a session, from `kms:GenerateDataKey`. Debug shows neither form of the key; the
+/// plain one is overwritten when it is dropped.
 #[derive(Clone)]
 pub struct DataKey {
     /// The key itself: [`DataKey::LENGTH`] bytes (`Plaintext`).
@@ -30,7 +30,7 @@ pub struct DataKey {
 }
 
 impl DataKey {
-    /// Bytes to ask KMS for (`NumberOfBytes`): one AES-256 key for each direction.
+    /// Number of bytes to request from KMS (`NumberOfBytes`): one AES-256 key for each direction.
     pub const LENGTH: usize = 2 * KEY;
 }
 
@@ -70,8 +70,8 @@ impl Cipher {
 
     /// Encrypts a payload for the agent.
     ///
-    /// The nonce is a counter (NIST SP 800-38D, section 8.2.1): the key is this session's and this
-    /// direction's alone, so no nonce is ever used twice with it, which random ones promise only by
+    /// The nonce is a counter (NIST SP 800-38D, section 8.2.1): the key belongs to this session and
+    /// this direction alone, so no nonce repeats. Random nonces would guarantee that only by
     /// probability.
     pub(crate) fn seal(&mut self, plain: &[u8]) -> Result<Bytes, Error> {
         let mut nonce = [0; NONCE];
@@ -90,7 +90,7 @@ impl Cipher {
         Ok(Bytes::from(out))
     }
 
-    /// Decrypts a payload of the agent; `None` when it is none.
+    /// Decrypts a payload of the agent; `None` when it is invalid.
     pub(crate) fn open(&self, sealed: &[u8]) -> Option<Bytes> {
         let (nonce, rest) = sealed.split_first_chunk::<NONCE>()?;
         let (body, tag) = rest.split_last_chunk::<TAG>()?;
@@ -111,7 +111,7 @@ impl Cipher {
 mod tests {
     use super::*;
 
-    /// The two ends of a session: the agent's halves are the other way round.
+    /// Returns the two ends of a session: the agent's key halves are swapped.
     fn ends() -> (Cipher, Cipher) {
         let key: Vec<u8> = (0..64).collect();
         let swapped = [&key[KEY..], &key[..KEY]].concat();

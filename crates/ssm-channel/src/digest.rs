@@ -1,13 +1,13 @@
 //! SHA-256 of a payload in memory.
 //!
-//! Every message has one, so it goes straight to the compression function of `sha2`, around which
-//! only the padding is left to do (FIPS 180-4, section 5.1.1). That spares the buffering of input
-//! that comes in pieces, which for the short text of an acknowledgement is half of the time.
+//! Every message has one, so this calls the compression function of `sha2` directly and adds only
+//! the padding (FIPS 180-4, section 5.1.1). That avoids the buffering of partial input, which takes
+//! half of the time for the short text of an acknowledgement.
 
 use sha2::block_api::compress256;
 
 const BLOCK: usize = 64;
-/// Bytes of the length at the end of the padding.
+/// Size of the length field at the end of the padding, in bytes.
 const LENGTH: usize = 8;
 /// The initial hash value (FIPS 180-4, section 5.3.3).
 const INITIAL: [u32; 8] = [
@@ -21,12 +21,12 @@ const INITIAL: [u32; 8] = [
     0x5be0_cd19,
 ];
 
-/// The digest of `data`.
+/// Returns the digest of `data`.
 pub(crate) fn sha256(data: &[u8]) -> [u8; 32] {
     let mut state = INITIAL;
     let (blocks, rest) = data.as_chunks::<BLOCK>();
     compress256(&mut state, blocks);
-    // What is left, a one bit, zeros, the length in bits: one block, or two if it does not fit.
+    // The remainder, a one bit, zeros, the length in bits: one block, or two if it does not fit.
     let mut tail = [[0; BLOCK]; 2];
     let bytes = tail.as_flattened_mut();
     bytes[..rest.len()].copy_from_slice(rest);

@@ -1,4 +1,4 @@
-//! What ends a channel, and what it refuses.
+//! Errors of a channel.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,28 +8,28 @@ use crate::kinds::PayloadType;
 
 /// An error of a [`Channel`](crate::Channel).
 ///
-/// Fatal errors stick: every later call returns the same one. The others, see
-/// [`Error::is_fatal`], only refuse the call they come from.
+/// Fatal errors stick: every later call returns the same one. The others, see [`Error::is_fatal`],
+/// only refuse the call they come from.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
-    /// A WebSocket message that is no message of the channel, or one with a wrong digest.
+    /// An invalid WebSocket message, or one with a wrong digest.
     #[error("malformed message on the data channel")]
     Malformed(#[from] FrameError),
     /// A payload that should be JSON of a known form and is not.
     #[error("malformed {what} on the data channel")]
     Json {
-        /// Which payload.
+        /// The payload.
         what: &'static str,
-        /// What the parser says.
+        /// The parser's error.
         #[source]
         source: Arc<serde_json::Error>,
     },
-    /// The agent sent something that has no place in this phase of the channel.
+    /// The agent sent a payload that is not allowed in this phase of the channel.
     #[error("the agent sent {payload_type:?} while {phase}")]
     UnexpectedPayload {
-        /// What it sent.
+        /// The type of the payload.
         payload_type: PayloadType,
-        /// What the channel was doing.
+        /// The phase of the channel.
         phase: &'static str,
     },
     /// The handshake took too long.
@@ -37,41 +37,41 @@ pub enum Error {
     HandshakeTimeout {
         /// The configured limit.
         after: Duration,
-        /// What had not come.
+        /// The message that was missing.
         waiting_for: &'static str,
     },
-    /// The agent insists on something this client does not do. The answer that says so is still
-    /// handed out by `poll_transmit`.
+    /// The agent insists on an action this client does not support. `poll_transmit` still hands out
+    /// the answer with the refusal.
     #[error("the agent requires {action}, which is not supported")]
     UnsupportedAction {
         /// The action's name as the agent gave it.
         action: String,
     },
-    /// The agent's handshake makes no sense.
+    /// The agent's handshake is invalid.
     #[error("the agent's handshake failed: {reason}")]
     HandshakeFailed {
-        /// What is wrong with it.
+        /// The error in the handshake.
         reason: String,
     },
-    /// [`refuse_key`](crate::Channel::refuse_key): the session is to be encrypted and there is no
-    /// data key for it. The answer that says so is still handed out by `poll_transmit`.
+    /// [`refuse_key`](crate::Channel::refuse_key): the session requires encryption and there is no
+    /// data key for it. `poll_transmit` still hands out the answer with the refusal.
     #[error("the session has to be encrypted with {key_id}, which failed: {reason}")]
     KeyRefused {
         /// The KMS key the agent named.
         key_id: String,
-        /// Why there is no data key.
+        /// Reason why there is no data key.
         reason: String,
     },
-    /// An encrypted payload of the agent is damaged or under another key.
+    /// An encrypted payload of the agent is damaged, or encrypted with another key.
     #[error("the agent sent {payload_type:?} that cannot be decrypted")]
     Undecryptable {
-        /// What it sent.
+        /// The type of the payload.
         payload_type: PayloadType,
     },
-    /// The service ended the session: idle timeout, maximum duration, terminated by somebody.
+    /// The service ended the session: idle timeout, maximum duration, or TerminateSession.
     #[error("the session was closed by the service: {reason}")]
     Closed {
-        /// The service's words; may be empty.
+        /// The service's message; may be empty.
         reason: String,
     },
     /// `send` while [`sendable`](crate::Channel::sendable) is 0.
@@ -83,13 +83,13 @@ pub enum Error {
     /// A data key of another length than [`DataKey::LENGTH`](crate::DataKey::LENGTH).
     #[error("a data key of {0} bytes; 64 are needed")]
     KeyLength(usize),
-    /// A data key, or its refusal, that nobody asked for.
+    /// A data key, or its refusal, that was not requested.
     #[error("the agent did not ask for a data key")]
     KeyNotRequired,
 }
 
 impl Error {
-    /// True when the channel is over.
+    /// Returns true if the channel is over.
     pub fn is_fatal(&self) -> bool {
         match self {
             Self::NotSendable
@@ -108,8 +108,8 @@ impl Error {
         }
     }
 
-    /// True when the other side broke the protocol, as opposed to an end it announced, a silence,
-    /// or a wish we do not fulfil.
+    /// Returns true if the other side violated the protocol, as opposed to an announced end, a
+    /// timeout, or a request that this client does not support.
     pub fn is_peer_fault(&self) -> bool {
         match self {
             Self::Malformed(_)

@@ -1,4 +1,4 @@
-//! What a channel hands out.
+//! Output of a channel: messages, events and statistics.
 
 use std::fmt;
 use std::time::Duration;
@@ -25,13 +25,14 @@ impl fmt::Debug for Transmit {
     }
 }
 
-/// What the other side did.
+/// Action of the other side.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// The session is to be encrypted. Ask KMS for a data key of
-    /// [`DataKey::LENGTH`](crate::DataKey::LENGTH) bytes with the encryption context `aws:ssm:SessionId`,
-    /// `aws:ssm:TargetId` and, if there is a challenge, `aws:ssm:RandomChallenge`; then call
-    /// [`provide_key`](crate::Channel::provide_key) or [`refuse_key`](crate::Channel::refuse_key). The handshake's deadline goes on running.
+    /// The session requires encryption. Request a data key of
+    /// [`DataKey::LENGTH`](crate::DataKey::LENGTH) bytes from KMS with the encryption context
+    /// `aws:ssm:SessionId`, `aws:ssm:TargetId` and, if there is a challenge,
+    /// `aws:ssm:RandomChallenge`; then call [`provide_key`](crate::Channel::provide_key) or
+    /// [`refuse_key`](crate::Channel::refuse_key). The handshake timeout continues to run.
     KeyRequired {
         /// The KMS key's ARN or id, as the agent names it.
         kms_key_id: String,
@@ -40,25 +41,25 @@ pub enum Event {
     },
     /// The handshake is done: data may flow.
     Established {
-        /// Which agent it is.
+        /// Version of the agent.
         agent_version: AgentVersion,
         /// A text for the user, from the account's preferences; mostly empty.
         customer_message: String,
     },
     /// Bytes of the session, in order, not empty.
     Output(Bytes),
-    /// The agent could not connect to the port. It does not say for which stream: the oldest one
-    /// that has received nothing is meant.
+    /// The agent could not connect to the port. It does not name the stream: it is the oldest one
+    /// that has received no data.
     ConnectToPortError,
-    /// The agent's connection to the port is over (sessions without smux).
+    /// The agent's connection to the port has ended (sessions without smux).
     Disconnected,
-    /// The other side is away; nothing but acknowledgements is sent until `Restarted`.
+    /// The other side is away; only acknowledgements are sent until `Restarted`.
     Paused,
     /// The other side is back.
     Restarted,
 }
 
-/// Numbers about a channel. Counts are of messages.
+/// Statistics of a channel. Counts are of messages.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Stats {
     /// Data messages sent, without repetitions.
@@ -77,7 +78,7 @@ pub struct Stats {
     pub ignored: u64,
     /// Calls of [`reconnect`](crate::Channel::reconnect).
     pub reconnects: u64,
-    /// Data messages taken and not acknowledged yet.
+    /// Data messages accepted by `send` and not acknowledged yet.
     pub in_flight: usize,
     /// Received data messages that wait for an earlier one.
     pub reordering: usize,
@@ -87,6 +88,6 @@ pub struct Stats {
     pub srtt: Option<Duration>,
     /// The smallest recent round-trip time on this connection: the path without any queue.
     pub min_rtt: Option<Duration>,
-    /// How long a message sent now would wait for its acknowledgement.
+    /// Retransmission timeout of a message sent now.
     pub rto: Duration,
 }

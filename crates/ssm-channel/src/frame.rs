@@ -37,13 +37,13 @@ pub const FLAGS_ACKNOWLEDGE: u64 = 3;
 
 const TYPE_LENGTH: usize = 32;
 
-/// Why bytes are not a message.
+/// Error in decoding a message.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
     /// Shorter than the part in front of the payload.
     #[error("{0} bytes are less than the {PAYLOAD_OFFSET} in front of any payload")]
     Truncated(usize),
-    /// Another header length than 116: an unknown layout.
+    /// A header length other than 116: an unknown layout.
     #[error("header length {0}, expected {HEADER_LENGTH}")]
     HeaderLength(u32),
     /// The type's name is empty or not printable ASCII.
@@ -52,7 +52,7 @@ pub enum FrameError {
     /// A negative sequence number.
     #[error("negative sequence number {0}")]
     Sequence(i64),
-    /// The payload is not as long as the message says.
+    /// The length of the payload differs from the length field.
     #[error("payload of {actual} bytes, announced as {announced}")]
     PayloadLength {
         /// The length field.
@@ -65,29 +65,29 @@ pub enum FrameError {
     Digest,
 }
 
-/// One message, taken apart.
+/// One decoded message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AgentMessage {
-    /// What it is.
+    /// Type of the message.
     pub message_type: MessageType,
-    /// [`SCHEMA_VERSION`] from everybody seen so far; other values are kept, not refused.
+    /// [`SCHEMA_VERSION`] in all known programs; other values are kept, not refused.
     pub schema_version: u32,
-    /// When it was made, ms since the Unix epoch, by its maker's clock.
+    /// Creation time, ms since the Unix epoch, by the sender's clock.
     pub created_date: u64,
-    /// Its place among the data messages of its direction; 0 in all other messages.
+    /// Its position among the data messages of its direction; 0 in all other messages.
     pub sequence: SequenceNumber,
     /// Bit 0 SYN, bit 1 FIN.
     pub flags: u64,
-    /// Its name, repeated in the acknowledgement.
+    /// Id, repeated in the acknowledgement.
     pub id: MessageId,
-    /// What the payload is.
+    /// Type of the payload.
     pub payload_type: PayloadType,
     /// The payload.
     pub payload: Bytes,
 }
 
 impl AgentMessage {
-    /// A data message of either direction, without flags.
+    /// Creates a data message of either direction, without flags.
     pub fn data(
         direction: MessageType,
         sequence: SequenceNumber,
@@ -107,7 +107,7 @@ impl AgentMessage {
         }
     }
 
-    /// An acknowledgement, itself outside every sequence.
+    /// Creates an acknowledgement, which is itself outside every sequence.
     pub fn acknowledge(content: &Acknowledge, id: MessageId, created_date: u64) -> Self {
         Self {
             message_type: MessageType::Acknowledge,
@@ -121,7 +121,8 @@ impl AgentMessage {
         }
     }
 
-    /// The message's bytes: one binary WebSocket message. A type name longer than 32 bytes is cut.
+    /// Encodes the message as one binary WebSocket message. A type name longer than 32 bytes is
+    /// cut.
     pub fn encode(&self) -> Bytes {
         let head = Head {
             name: self.message_type.as_str(),
@@ -138,7 +139,7 @@ impl AgentMessage {
         Bytes::from(out)
     }
 
-    /// Takes one binary WebSocket message apart; the payload is a slice of it.
+    /// Decodes one binary WebSocket message; the payload is a slice of it.
     ///
     /// As in the plugin, an empty payload needs no digest, and of `pause_publication` and
     /// `start_publication` only the type counts.
@@ -172,8 +173,8 @@ impl AgentMessage {
     }
 }
 
-/// The acknowledgement of the agent's data message `of`, as [`AgentMessage::acknowledge`] makes it,
-/// without its detours: there is one for every message received.
+/// Builds the acknowledgement of the agent's data message `of`, as [`AgentMessage::acknowledge`]
+/// does but faster: there is one for every message received.
 pub(crate) fn acknowledgement(
     of: (MessageId, SequenceNumber),
     id: MessageId,
@@ -198,7 +199,7 @@ pub(crate) fn acknowledgement(
     Bytes::from(out)
 }
 
-/// What stands in front of a payload, but for what follows from the payload.
+/// Header fields that do not depend on the payload.
 struct Head<'a> {
     name: &'a str,
     schema_version: u32,
@@ -265,7 +266,7 @@ fn check(header: u32, announced: u32, digest: &[u8; 32], payload: &[u8]) -> Resu
     Ok(())
 }
 
-/// A type field.
+/// Returns a type field, padded with spaces.
 const fn padded(name: &str) -> [u8; TYPE_LENGTH] {
     let mut field = [b' '; TYPE_LENGTH];
     let mut at = 0;
@@ -276,9 +277,10 @@ const fn padded(name: &str) -> [u8; TYPE_LENGTH] {
     field
 }
 
-/// The name in the type field. Spaces pad it; NUL is accepted because the plugin accepts it.
+/// Returns the name in the type field. Spaces pad it; NUL is accepted because the plugin accepts
+/// it.
 fn message_type(field: &[u8; TYPE_LENGTH]) -> Result<MessageType, FrameError> {
-    // Nearly all messages are of these two, padded with spaces.
+    // Nearly all messages have one of these two types, padded with spaces.
     if *field == const { padded("output_stream_data") } {
         return Ok(MessageType::OutputStreamData);
     }

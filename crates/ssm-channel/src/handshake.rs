@@ -1,8 +1,8 @@
-//! The JSON texts of a channel's beginning and end.
+//! The JSON texts at the beginning and the end of a channel.
 //!
 //! Field order is that of the real programs, so that a captured text is reproduced byte for byte.
-//! Unknown fields are ignored when reading. Each type reads with [`from_json`] and writes with
-//! [`to_json`].
+//! Unknown fields are ignored when reading. [`from_json`] reads each type and [`to_json`] writes
+//! it.
 
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
@@ -11,18 +11,19 @@ use serde_json::Value;
 
 use crate::config::Token;
 
-/// The JSON text of one of the types here.
+/// Returns the JSON text of one of these types.
 pub fn to_json<T: Serialize>(value: &T) -> Bytes {
-    // Serialising into memory fails only for maps with keys that are no strings, and there are none.
+    // Serialising into memory fails only for maps with keys that are not strings; there are none.
     serde_json::to_vec(value)
         .map(Bytes::from)
         .unwrap_or_default()
 }
 
-/// Reads one of the types here.
+/// Parses one of these types.
 ///
 /// # Errors
-/// When the text is no JSON, a required field is missing or of the wrong kind, or something follows.
+/// When the text is not JSON, a required field is missing or has the wrong type, or there is
+/// trailing text.
 pub fn from_json<T: DeserializeOwned>(text: &[u8]) -> Result<T, serde_json::Error> {
     serde_json::from_slice(text)
 }
@@ -41,35 +42,35 @@ pub struct OpenDataChannel {
     pub message_schema_version: String,
     /// A new UUID for each attempt to open.
     pub request_id: String,
-    /// What StartSession or ResumeSession gave.
+    /// Token from StartSession or ResumeSession.
     pub token_value: Token,
     /// The agent's instance id; absent in the client's form.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_instance_id: Option<String>,
-    /// Who opens: for the client a UUID that stays the same for the session.
+    /// Id of the sender: for the client a UUID that stays the same for the session.
     pub client_id: String,
     /// The client's version; absent in the agent's form.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_version: Option<String>,
 }
 
-/// What the agent says first: who it is and what the client has to agree to.
+/// First message of the agent: its version and the actions it requests from the client.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct HandshakeRequest {
     /// The agent's version, see [`crate::AgentVersion`].
     pub agent_version: String,
-    /// What the client is asked to do.
+    /// Actions requested from the client.
     pub requested_client_actions: Vec<RequestedAction>,
 }
 
-/// One thing the client is asked to do.
+/// One action requested from the client.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct RequestedAction {
     /// Its name: [`RequestedAction::SESSION_TYPE`], [`RequestedAction::KMS_ENCRYPTION`] or unknown.
     pub action_type: String,
-    /// Its parameters; their form is told by their fields, not by the name.
+    /// Its parameters; their form is recognized by their fields, not by the name.
     #[serde(default)]
     pub action_parameters: ActionParameters,
 }
@@ -85,9 +86,9 @@ impl RequestedAction {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum ActionParameters {
-    /// What kind of session this is.
+    /// The type of the session.
     SessionType(SessionType),
-    /// Which key encrypts the session.
+    /// The key that encrypts the session.
     Kms(KmsEncryption),
     /// Anything else.
     Other(Value),
@@ -99,7 +100,7 @@ impl Default for ActionParameters {
     }
 }
 
-/// What kind of session the agent runs.
+/// The type of the session that the agent runs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct SessionType {
@@ -114,13 +115,13 @@ impl SessionType {
     /// The type of port sessions.
     pub const PORT: &str = "Port";
 
-    /// One property's text, such as `host`, `portNumber`, `localPortNumber` or `type`.
+    /// Returns the text of a property, such as `host`, `portNumber`, `localPortNumber` or `type`.
     pub fn property(&self, name: &str) -> Option<&str> {
         self.properties.get(name)?.as_str()
     }
 }
 
-/// Which key encrypts the session.
+/// The key that encrypts the session.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KmsEncryption {
     /// The key's ARN or id.
@@ -146,8 +147,8 @@ pub struct KmsEncryptionResult {
     pub challenge_acknowledgement: bool,
 }
 
-/// The agent tests the data key before it ends the handshake, and the client's answer: both are one
-/// encrypted text in this form. The client decrypts it and returns the same text under its own
+/// The agent's test of the data key before it ends the handshake, and the client's answer: both are
+/// one encrypted text in this form. The client decrypts it and returns the same text under its own
 /// half of the key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -178,7 +179,7 @@ mod base64 {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct HandshakeResponse {
-    /// The client's version: decides about smux and its keepalive on the agent's side.
+    /// The client's version, which selects smux and its keepalive on the agent's side.
     pub client_version: String,
     /// One for each requested action.
     pub processed_client_actions: Vec<ProcessedAction>,
@@ -186,29 +187,29 @@ pub struct HandshakeResponse {
     pub errors: Option<Vec<String>>,
 }
 
-/// What became of one [`RequestedAction`].
+/// Result of one [`RequestedAction`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct ProcessedAction {
     /// The action's name.
     pub action_type: String,
-    /// What became of it.
+    /// Its status.
     pub action_status: ActionStatus,
     /// Depends on the action; `null` for the session type.
     pub action_result: Value,
-    /// Why not; empty on success.
+    /// Reason of the failure; empty on success.
     pub error: String,
 }
 
-/// What became of a requested action; a number on the wire.
+/// Status of a requested action; a number on the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "u8", try_from = "u8")]
 pub enum ActionStatus {
     /// 1: done.
     Success,
-    /// 2: tried in vain.
+    /// 2: failed.
     Failed,
-    /// 3: not known here.
+    /// 3: unsupported.
     Unsupported,
 }
 
@@ -222,7 +223,7 @@ impl From<ActionStatus> for u8 {
     }
 }
 
-/// The number is no action status.
+/// Error for a number that is not an action status.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0} is no action status")]
 pub struct UnknownStatus(u8);
@@ -240,24 +241,25 @@ impl TryFrom<u8> for ActionStatus {
     }
 }
 
-/// The agent is content: data may flow.
+/// End of a successful handshake: data may flow.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct HandshakeComplete {
-    /// How long the agent waited, ns.
+    /// Time the agent waited, ns.
     pub handshake_time_to_complete: i64,
     /// A text for the user, from the account's Session Manager preferences; mostly empty.
     #[serde(default)]
     pub customer_message: String,
 }
 
-/// The service ends the session. The service fills more fields; only these two matter to a client.
+/// End of the session by the service. The service fills more fields; only these two matter to a
+/// client.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct ChannelClosed {
-    /// Which session.
+    /// The session id.
     pub session_id: String,
-    /// Why, for people; may be empty.
+    /// The reason as text; may be empty.
     pub output: String,
 }
 
@@ -267,7 +269,7 @@ mod tests {
 
     use super::*;
 
-    /// The text is reproduced byte for byte, and no part of it is taken for the whole.
+    /// Checks that the text is reproduced byte for byte, and that no prefix of it is accepted.
     fn check<T: Serialize + DeserializeOwned + PartialEq + Debug>(text: &str) -> T {
         let value: T = from_json(text.as_bytes()).unwrap();
         assert_eq!(to_json(&value), text);

@@ -1,12 +1,12 @@
-//! Numbers and names of messages.
+//! Sequence numbers and ids of messages.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-/// The place of a data message in its direction, counted from 0. A signed 64-bit number on the
-/// wire; negative ones are refused when a message is read.
+/// Position of a data message in its direction, counted from 0. A signed 64-bit number on the wire;
+/// decoding refuses negative ones.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
 )]
@@ -16,17 +16,17 @@ impl SequenceNumber {
     /// The first data message of a direction.
     pub const FIRST: Self = Self(0);
 
-    /// A number as it stands on the wire.
+    /// Creates a sequence number from its value on the wire.
     pub const fn new(number: u64) -> Self {
         Self(number)
     }
 
-    /// The number on the wire.
+    /// Returns the number on the wire.
     pub const fn get(self) -> u64 {
         self.0
     }
 
-    /// The number after this one.
+    /// Returns the number after this one.
     #[must_use]
     pub const fn next(self) -> Self {
         // 2^63 messages do not happen; wrapping keeps hostile input from panicking.
@@ -45,17 +45,17 @@ impl fmt::Display for SequenceNumber {
 pub struct MessageId(u128);
 
 impl MessageId {
-    /// An id from the UUID's 128 bits, first text digit highest.
+    /// Creates an id from the UUID's 128 bits, first text digit highest.
     pub const fn new(bits: u128) -> Self {
         Self(bits)
     }
 
-    /// The UUID's 128 bits, first text digit highest.
+    /// Returns the UUID's 128 bits, first text digit highest.
     pub const fn get(self) -> u128 {
         self.0
     }
 
-    /// The usual text form.
+    /// Returns the usual text form.
     pub(crate) const fn to_text(self) -> [u8; 36] {
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
         let bytes = self.0.to_be_bytes();
@@ -74,7 +74,7 @@ impl MessageId {
         text
     }
 
-    /// Reads the usual text form, digits of either case.
+    /// Parses the usual text form, digits of either case.
     pub(crate) fn from_text(text: &[u8; 36]) -> Option<Self> {
         let mut bits = 0_u128;
         for (place, byte) in text.iter().enumerate() {
@@ -95,7 +95,7 @@ impl MessageId {
         Some(Self(bits))
     }
 
-    /// The 16 bytes in a message: the UUID's last eight bytes come first.
+    /// Returns the 16 bytes in a message: the UUID's last eight bytes come first.
     pub const fn to_wire(self) -> [u8; 16] {
         self.0.rotate_left(64).to_be_bytes()
     }
@@ -120,7 +120,7 @@ impl fmt::Debug for MessageId {
     }
 }
 
-/// The text is not a UUID in its hyphenated form.
+/// Error for a text that is not a UUID in its hyphenated form.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("not a UUID of the form 01234567-89ab-cdef-0123-456789abcdef")]
 pub struct ParseIdError;
@@ -147,11 +147,11 @@ impl<'de> Deserialize<'de> for MessageId {
     }
 }
 
-/// Makes message ids of the shape of random (version 4) UUIDs.
+/// Generates message ids in the form of random (version 4) UUIDs.
 ///
 /// Ids need to be distinct, not secret, so a counter through the splitmix64 finaliser is enough:
-/// one counter per half, each of which repeats only after 2^64 ids. Two sessions differ by their
-/// seed.
+/// one counter per half, each of which repeats only after 2^64 ids. The seed distinguishes two
+/// sessions.
 #[derive(Debug, Clone)]
 pub struct IdSource {
     high: u64,
@@ -159,7 +159,7 @@ pub struct IdSource {
 }
 
 impl IdSource {
-    /// A source whose ids depend on nothing but `seed`.
+    /// Creates a source with ids that depend only on `seed`.
     pub const fn new(seed: u128) -> Self {
         Self {
             high: (seed >> 64) as u64,
@@ -167,7 +167,7 @@ impl IdSource {
         }
     }
 
-    /// A new id.
+    /// Returns a new id.
     pub fn next_id(&mut self) -> MessageId {
         self.high = self.high.wrapping_add(0x9E37_79B9_7F4A_7C15);
         self.low = self.low.wrapping_add(0xD1B5_4A32_D192_ED03);

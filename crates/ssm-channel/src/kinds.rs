@@ -1,10 +1,10 @@
-//! The enumerations of the protocol: what a message is, what its payload is, what a flag says.
+//! The enumerations of the protocol: message types, payload types and flags.
 
 use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// What a message is.
+/// Type of a message.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum MessageType {
     /// Data from the client to the agent.
@@ -24,7 +24,7 @@ pub enum MessageType {
 }
 
 impl MessageType {
-    /// The name on the wire.
+    /// Returns the name on the wire.
     pub fn as_str(&self) -> &str {
         match self {
             Self::InputStreamData => "input_stream_data",
@@ -37,7 +37,7 @@ impl MessageType {
         }
     }
 
-    /// The type of a name.
+    /// Returns the type of a name.
     pub fn from_name(name: &str) -> Self {
         match name {
             "input_stream_data" => Self::InputStreamData,
@@ -50,8 +50,8 @@ impl MessageType {
         }
     }
 
-    /// Messages of the service that say everything by their type. The plugin does not look at the
-    /// rest of them, so nothing is known about what stands there.
+    /// Returns true for messages of the service that consist of their type alone. The plugin
+    /// ignores the rest of them, so its content is unknown.
     pub(crate) fn is_bare_signal(&self) -> bool {
         matches!(self, Self::PausePublication | Self::StartPublication)
     }
@@ -75,7 +75,7 @@ impl<'de> Deserialize<'de> for MessageType {
     }
 }
 
-/// What the payload of a data message is. Acknowledgements and the service's messages carry 0.
+/// Payload type of a data message. Acknowledgements and the service's messages carry 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum PayloadType {
     /// 0: no data message.
@@ -86,7 +86,7 @@ pub enum PayloadType {
     Error,
     /// 3: the size of a terminal.
     Size,
-    /// 5: the agent's wishes, see [`crate::handshake`].
+    /// 5: the agent's requests, see [`crate::handshake`].
     HandshakeRequest,
     /// 6: the client's answer.
     HandshakeResponse,
@@ -94,7 +94,7 @@ pub enum PayloadType {
     HandshakeComplete,
     /// 8: the agent tests the encryption key.
     EncryptionChallengeRequest,
-    /// 9: the client's answer to that.
+    /// 9: the client's answer to the test.
     EncryptionChallengeResponse,
     /// 10: a [`Flag`].
     Flag,
@@ -107,7 +107,7 @@ pub enum PayloadType {
 }
 
 impl PayloadType {
-    /// The number on the wire.
+    /// Returns the number on the wire.
     pub const fn code(self) -> u32 {
         match self {
             Self::None => 0,
@@ -126,7 +126,7 @@ impl PayloadType {
         }
     }
 
-    /// The type of a number.
+    /// Returns the type of a number.
     pub const fn from_code(code: u32) -> Self {
         match code {
             0 => Self::None,
@@ -149,18 +149,18 @@ impl PayloadType {
 /// The payload of a [`PayloadType::Flag`] message: four bytes, big-endian.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Flag {
-    /// 1: the connection to the port is over.
+    /// 1: the connection to the port has ended.
     DisconnectToPort,
     /// 2: the client ends the session.
     TerminateSession,
-    /// 3: the agent could not connect to the port. It does not say for which stream.
+    /// 3: the agent could not connect to the port. It does not name the stream.
     ConnectToPortError,
     /// Any other number.
     Other(u32),
 }
 
 impl Flag {
-    /// The payload's bytes.
+    /// Returns the payload's bytes.
     pub const fn encode(self) -> [u8; 4] {
         let code: u32 = match self {
             Self::DisconnectToPort => 1,
@@ -171,7 +171,7 @@ impl Flag {
         code.to_be_bytes()
     }
 
-    /// Reads a payload; `None` unless it is four bytes long.
+    /// Parses a payload; `None` unless it is four bytes long.
     pub fn decode(payload: &[u8]) -> Option<Self> {
         let code = u32::from_be_bytes(payload.try_into().ok()?);
         Some(match code {

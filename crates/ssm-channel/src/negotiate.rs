@@ -1,4 +1,4 @@
-//! What to answer to the agent's handshake.
+//! The answer to the agent's handshake.
 
 use serde_json::Value;
 
@@ -9,17 +9,17 @@ use crate::handshake::{
 };
 use crate::version::AgentVersion;
 
-/// What client and agent have agreed on.
+/// Agreement of client and agent.
 #[derive(Debug)]
 pub(crate) struct Agreed {
     pub(crate) agent_version: AgentVersion,
     pub(crate) session_type: SessionType,
 }
 
-/// The outcome of a handshake request.
+/// Outcome of a handshake request.
 #[derive(Debug)]
 pub(crate) enum Answer {
-    /// The answer for the agent, and whether the channel can go on.
+    /// The answer for the agent, and the agreement or the error that ends the channel.
     Ready(HandshakeResponse, Result<Agreed, Error>),
     /// The answer needs a data key first.
     NeedsKey(Box<Pending>),
@@ -31,12 +31,12 @@ pub(crate) struct Pending {
     agreed: Agreed,
     pub(crate) wanted: KmsEncryption,
     response: HandshakeResponse,
-    /// Where the KMS action stands in the response.
+    /// Index of the KMS action in the response.
     place: usize,
 }
 
 impl Pending {
-    /// The answer with the encrypted data key.
+    /// Returns the answer with the encrypted data key.
     pub(crate) fn accept(mut self, ciphertext: Vec<u8>) -> (HandshakeResponse, Agreed) {
         let result = KmsEncryptionResult {
             cipher_text_key: ciphertext,
@@ -50,7 +50,7 @@ impl Pending {
         (self.response, self.agreed)
     }
 
-    /// The answer that there is no key, in the words of the plugin, and the error to end with.
+    /// Returns the answer that there is no key, in the plugin's words, and the error to end with.
     pub(crate) fn refuse(mut self, reason: String) -> (HandshakeResponse, Error) {
         if let Some(action) = self.response.processed_client_actions.get_mut(self.place) {
             action.action_status = ActionStatus::Failed;
@@ -62,15 +62,15 @@ impl Pending {
     }
 }
 
-/// What one action comes to.
+/// Result of one action.
 enum Judged {
     Session(SessionType),
     Kms(KmsEncryption),
-    /// The name of what we do not do.
+    /// Name of an unsupported action.
     Unsupported(String),
 }
 
-/// Judges every requested action. A port session and one encryption are agreed to; everything else
+/// Answers every requested action. A port session and one encryption are accepted; any other action
 /// is answered as unsupported, which makes the agent end the session with a reason in its log.
 pub(crate) fn answer(request: HandshakeRequest, client_version: &str) -> Answer {
     let (mut session_type, mut kms, mut refused) = (None, None, None);
@@ -135,7 +135,7 @@ fn conclude(
     kms: Option<(usize, KmsEncryption)>,
     agreed: Result<Agreed, Error>,
 ) -> Answer {
-    // When the channel ends anyway nobody is asked for a key.
+    // When the channel ends anyway, no key is requested.
     if let (Some((place, _)), Err(error)) = (&kms, &agreed)
         && let Some(action) = processed.get_mut(*place)
     {

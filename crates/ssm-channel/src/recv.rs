@@ -7,21 +7,22 @@ use bytes::Bytes;
 use crate::id::SequenceNumber;
 use crate::kinds::PayloadType;
 
-/// What to do with a message that has just arrived.
+/// Handling of a message that has just arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// It is the next one: process it, then take [`Incoming::next_ready`] until `None`; acknowledge.
+    /// The next one: process it, then take [`Incoming::next_ready`] until `None`; acknowledge.
     Next,
     /// An earlier one is missing. Kept; acknowledge.
     Kept,
-    /// Here already. Acknowledge all the same: the first acknowledgement may be lost, and an agent
-    /// that gets none sends the message for ever.
+    /// Received before. Acknowledge it again: the first acknowledgement may be lost, and without
+    /// one the agent repeats the message forever.
     Duplicate,
-    /// An earlier one is missing and there is no room. Do not acknowledge: it will come again.
+    /// An earlier one is missing and there is no room. Do not acknowledge: the agent sends it
+    /// again.
     NoRoom,
 }
 
-/// Which numbers have arrived, and the messages that wait for earlier ones. Knows nothing of
+/// The numbers that have arrived, and the messages that wait for earlier ones. Independent of
 /// connections, so it can outlive one.
 #[derive(Debug)]
 pub(crate) struct Incoming {
@@ -43,7 +44,7 @@ impl Incoming {
         }
     }
 
-    /// Judges a message and keeps it if it came too early.
+    /// Classifies a message and keeps it if it came too early.
     pub(crate) fn offer(
         &mut self,
         sequence: SequenceNumber,
@@ -67,7 +68,7 @@ impl Incoming {
         Verdict::Kept
     }
 
-    /// The next message in order, if it has been waiting.
+    /// Returns the next message in order, if it has been waiting.
     pub(crate) fn next_ready(&mut self) -> Option<(PayloadType, Bytes)> {
         let message = self.waiting.remove(&self.expected)?;
         self.expected = self.expected.next();
@@ -75,7 +76,7 @@ impl Incoming {
         Some(message)
     }
 
-    /// Messages that wait for earlier ones.
+    /// Returns the number of messages that wait for earlier ones.
     pub(crate) fn waiting(&self) -> usize {
         self.waiting.len()
     }

@@ -2,43 +2,44 @@
 
 use std::time::Duration;
 
-/// Before the first measurement, and the lower bound after it; the real programs start there.
+/// Timeout before the first measurement, and the lower bound after it; the real programs start
+/// there.
 const MIN_TIMEOUT: Duration = Duration::from_millis(200);
-/// The upper bound, as in the real programs. It holds for repeated messages as well.
+/// Upper bound of the timeout, as in the real programs. It also applies to repeated messages.
 const MAX_TIMEOUT: Duration = Duration::from_secs(1);
-/// Least allowance for variation on top of the smoothed round trip. RFC 6298 asks only for the
-/// clock's granularity; but on an even path the measured variation goes to zero, and then the first
-/// full window, whose last message waits for all others, would look like a loss. TCP
+/// Minimum allowance for variation on top of the smoothed round trip. RFC 6298 requires only the
+/// clock's granularity. But on an even path the measured variation approaches zero, and then the
+/// first full window, in which the last message waits for all others, would look like a loss. TCP
 /// implementations use the same value.
 const LEAST_ALLOWANCE: Duration = Duration::from_millis(200);
 
-/// How soon a message is repeated that the agent is likely to have dropped, at least. Its port
-/// handler takes some tens of milliseconds to start.
+/// Minimum timeout of a message that the agent is likely to have dropped. Its port handler takes
+/// some tens of milliseconds to start.
 const QUICK: Duration = Duration::from_millis(30);
-/// Least allowance on top of the round trip then.
+/// Minimum allowance on top of the round trip for such a message.
 const QUICK_ALLOWANCE: Duration = Duration::from_millis(10);
 
-/// As many double the lower bound to more than the upper one.
+/// Doublings that raise the lower bound above the upper one.
 const MAX_DOUBLINGS: u32 = 3;
 
-/// Smoothed round-trip time and what follows from it.
+/// Smoothed round-trip time and the timeout derived from it.
 #[derive(Debug, Default)]
 pub(crate) struct Rtt {
     smoothed: Option<Duration>,
     variation: Duration,
-    /// Doublings in force until the next measurement (RFC 6298, section 5.5 and Karn's algorithm):
-    /// without them a path slower than the timeout would never be measured, because every message
+    /// Doublings in force until the next measurement (RFC 6298, section 5.5 and Karn's algorithm).
+    /// Without them a path slower than the timeout would never be measured, because every message
     /// on it is repeated before its acknowledgement comes.
     backoff: u32,
 }
 
 impl Rtt {
-    /// The smoothed round-trip time; `None` before the first measurement.
+    /// Returns the smoothed round-trip time; `None` before the first measurement.
     pub(crate) fn smoothed(&self) -> Option<Duration> {
         self.smoothed
     }
 
-    /// A round trip of a message that was sent exactly once.
+    /// Records the round trip of a message that was sent exactly once.
     pub(crate) fn measured(&mut self, sample: Duration) {
         self.backoff = 0;
         let Some(smoothed) = self.smoothed else {
@@ -50,28 +51,28 @@ impl Rtt {
         self.smoothed = Some((smoothed * 7 + sample) / 8);
     }
 
-    /// A message that was sent once was not acknowledged in time, with its timeout doubled so often.
-    /// Repetitions back off one by one: where a measured path loses messages, their delays are no
-    /// reason to wait longer for the others.
+    /// Records that a message sent once was not acknowledged in time, with its timeout doubled
+    /// `doublings` times. Repetitions back off one by one: the delays of lost messages on a
+    /// measured path are no reason to wait longer for the others.
     pub(crate) fn expired(&mut self, doublings: u32) {
         self.backoff = self.backoff.max(doublings + 1).min(MAX_DOUBLINGS);
     }
 
-    /// On a new connection the losses of the old one count for nothing; what was measured is still
-    /// the best guess.
+    /// Forgets the losses of the old connection on a new one; the measured round trip remains the
+    /// best estimate.
     pub(crate) fn forget_losses(&mut self) {
         self.backoff = 0;
     }
 
-    /// How often the timeout of a message handed out now is doubled, when its own repetitions ask
-    /// for `own` doublings.
+    /// Returns the doublings of the timeout of a message handed out now, if its own repetitions
+    /// require `own` doublings.
     pub(crate) fn doublings(&self, own: u32) -> u32 {
         self.backoff.max(own).min(MAX_DOUBLINGS)
     }
 
-    /// How long to wait for the acknowledgement of a message that may have come too early for the
-    /// agent: a round trip and a little, so that few copies are sent in vain. Before the first
-    /// measurement no less than for any other message.
+    /// Returns the timeout of a message that may have come too early for the agent: a little more
+    /// than a round trip, so that few copies are sent in vain. Before the first measurement at
+    /// least that of any other message.
     pub(crate) fn quick(&self) -> Duration {
         let ordinary = self.timeout(0);
         self.smoothed.map_or(ordinary, |smoothed| {
@@ -80,12 +81,12 @@ impl Rtt {
         })
     }
 
-    /// How long a new message waits for its acknowledgement.
+    /// Returns the timeout of a new message.
     pub(crate) fn current(&self) -> Duration {
         self.timeout(self.backoff)
     }
 
-    /// How long to wait for an acknowledgement.
+    /// Returns the timeout after `doublings` doublings.
     pub(crate) fn timeout(&self, doublings: u32) -> Duration {
         let plain = match self.smoothed {
             Some(smoothed) => smoothed + LEAST_ALLOWANCE.max(self.variation * 4),

@@ -1,45 +1,46 @@
-//! Acknowledgements that may have to be said again.
+//! Acknowledgements that may have to be repeated.
 //!
 //! The agent repeats only its oldest unacknowledged message, at most one per 100 ms and round trip.
-//! Each acknowledgement that it has not heard costs one such turn, and everything that is really
+//! Each acknowledgement that it has not received costs one such turn, and everything that is really
 //! missing waits behind it. Acknowledgements get lost in two ways:
 //! - with a connection: those in its buffers, under way or at the service when it broke;
-//! - at the agent, which sends a message before it remembers that it has sent it.
+//! - at the agent, which sends a message before it records that it has sent it.
 //!
 //! The agent removes an acknowledged message by its number and ignores acknowledgements of others
-//! (amazon-ssm-agent, `ProcessAcknowledgedMessage`), so saying one twice does no harm.
+//! (amazon-ssm-agent, `ProcessAcknowledgedMessage`), so repeating one does no harm.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use crate::id::{MessageId, SequenceNumber};
 
-/// Processed messages whose ids are kept: more than 5 s of the agent's 1 message per ms.
+/// Number of processed messages with kept ids: more than 5 s of the agent's 1 message per ms.
 const RECENT: usize = 8_192;
-/// Acknowledgements said again on a new connection: more than a path with a round trip of 300 ms
+/// Acknowledgements repeated on a new connection: more than a path with a round trip of 300 ms
 /// holds.
 const AFTER_RECONNECT: usize = 512;
 /// Age from which an acknowledgement has arrived or is useless: twice as long as a dead connection
 /// may go unnoticed.
 const ARRIVED: Duration = Duration::from_secs(60);
-/// Acknowledgements said again with that of a duplicate.
+/// Acknowledgements repeated with that of a duplicate.
 const WITH_DUPLICATE: usize = 256;
-/// Shortest time between two such series, whatever arrives. The agent repeats one message per 100 ms.
+/// Shortest time between two such series. The agent repeats one message per 100 ms.
 const BETWEEN_SERIES: Duration = Duration::from_millis(50);
 
-/// The messages that were acknowledged lately.
+/// The messages acknowledged lately.
 #[derive(Debug, Default)]
 pub(crate) struct Said {
     /// By number: all that wait for an earlier one, and [`RECENT`] others.
     ids: BTreeMap<SequenceNumber, MessageId>,
-    /// The acknowledgements that were handed out last, and when. Oldest first.
+    /// The acknowledgements handed out last, with their times. Oldest first.
     handed_out: VecDeque<(Duration, MessageId, SequenceNumber)>,
-    /// When numbers above a duplicate were last acknowledged again.
+    /// Time at which numbers above a duplicate were last acknowledged again.
     last_series: Option<Duration>,
 }
 
 impl Said {
-    /// Notes a message that has arrived. `waiting`: how many of all wait for an earlier one.
+    /// Records a message that has arrived. `waiting`: number of messages that wait for an earlier
+    /// one.
     pub(crate) fn arrived(&mut self, id: MessageId, sequence: SequenceNumber, waiting: usize) {
         self.ids.insert(sequence, id);
         while self.ids.len() > RECENT + waiting {
@@ -47,7 +48,7 @@ impl Said {
         }
     }
 
-    /// Notes an acknowledgement that leaves now.
+    /// Records an acknowledgement that leaves now.
     pub(crate) fn handed_out(&mut self, now: Duration, (id, of): (MessageId, SequenceNumber)) {
         if self.handed_out.len() == AFTER_RECONNECT {
             self.handed_out.pop_front();
@@ -55,20 +56,20 @@ impl Said {
         self.handed_out.push_back((now, id, of));
     }
 
-    /// The connection is gone: forgets the acknowledgements that had time to arrive.
+    /// Forgets the acknowledgements that had time to arrive before the connection was lost.
     pub(crate) fn disconnected(&mut self, now: Duration) {
         self.handed_out.retain(|(at, ..)| *at + ARRIVED >= now);
     }
 
-    /// Takes the acknowledgements to say again on a new connection, newest first.
+    /// Takes the acknowledgements to repeat on a new connection, newest first.
     pub(crate) fn take_lost(&mut self) -> impl Iterator<Item = (MessageId, SequenceNumber)> {
         let lost = std::mem::take(&mut self.handed_out);
         lost.into_iter().rev().map(|(_, id, of)| (id, of))
     }
 
-    /// A duplicate of `sequence` has arrived, so the agent waits for the acknowledgements of that
-    /// message and perhaps of some above it. Returns the next ones above it that are here, unless
-    /// that was done a moment ago: a flood of duplicates must not be multiplied.
+    /// Handles a duplicate of `sequence`: the agent lacks the acknowledgement of that message and
+    /// perhaps of some above it. Returns the next received ones above it, unless that was done a
+    /// moment ago: a flood of duplicates must not be multiplied.
     pub(crate) fn above(
         &mut self,
         now: Duration,
@@ -135,7 +136,7 @@ mod tests {
         assert_eq!(above, expected);
         assert_eq!(said.above(ms(49), message(500).1), []);
         assert_eq!(said.above(ms(50), message(998).1), [message(999)]);
-        // Where there is nothing to say, no time is lost.
+        // An empty series does not start the waiting time.
         assert_eq!(said.above(ms(100), message(999).1), []);
         assert_eq!(said.above(ms(101), message(998).1), [message(999)]);
         assert_eq!(

@@ -1,4 +1,4 @@
-//! The sending half: numbers, the unacknowledged messages, and when each is due again.
+//! The sending half: numbers, unacknowledged messages, and the due time of each.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
@@ -9,10 +9,10 @@ use crate::id::SequenceNumber;
 use crate::rtt::Rtt;
 use crate::window::{Mark, Window};
 
-/// One message, from when it is pushed until it and all before it are acknowledged.
+/// One message, from its push until it and all before it are acknowledged.
 #[derive(Debug)]
 struct Entry {
-    /// All its bytes: it is repeated exactly as it was. Empty once it is acknowledged.
+    /// All its bytes: it is repeated unchanged. Empty once it is acknowledged.
     message: Bytes,
     state: State,
     /// The agent may not be ready for it yet: it is repeated sooner than others.
@@ -25,7 +25,7 @@ enum State {
     Fresh,
     /// Handed out and not overdue: its due time is in the timers.
     UnderWay(Sent),
-    /// To be handed out again.
+    /// To be repeated.
     Again(Sent),
     Acknowledged,
 }
@@ -34,32 +34,32 @@ enum State {
 struct Sent {
     at: Duration,
     due: Duration,
-    /// How often its timeout was doubled.
+    /// Doublings of its timeout.
     doublings: u32,
-    /// How often it will be when it is sent again: every repetition on a connection doubles it.
+    /// Doublings when it is sent again: every repetition on a connection doubles the timeout.
     next_doublings: u32,
-    /// How often it was handed out before.
+    /// Number of times it was handed out before.
     repetitions: u32,
-    /// Its timeout is short because the agent may have dropped it, and says nothing about the path.
+    /// Its timeout is short because the agent may have dropped it; a loss says nothing about the
+    /// path.
     quick: bool,
-    /// The round trip tells nothing: it was repeated, or a pause lies in between.
+    /// Its round trip is no measurement: it was repeated, or a pause lies in between.
     tainted: bool,
     mark: Mark,
 }
 
-/// How often an early message is repeated quickly, at most: for a third of a second, or ten round
+/// Maximum number of quick repetitions of an early message: for a third of a second, or ten round
 /// trips.
 const QUICK_REPETITIONS: u32 = 10;
 
-/// A message that is to be sent now.
+/// A message to send now.
 #[derive(Debug)]
 pub(crate) struct Outbound {
     pub(crate) message: Bytes,
     pub(crate) repeated: bool,
 }
 
-/// Which numbers are used, which messages are unacknowledged, and when each of them is due again.
-/// Outlives a connection.
+/// The used numbers, the unacknowledged messages, and the due time of each. Outlives a connection.
 #[derive(Debug)]
 pub(crate) struct Outgoing {
     /// The number of the first entry.
@@ -68,11 +68,11 @@ pub(crate) struct Outgoing {
     entries: VecDeque<Entry>,
     /// Entries without acknowledgement.
     in_flight: usize,
-    /// The first number that was never handed out; all after it were not either.
+    /// The first number that was never handed out; all later ones were not either.
     fresh: u64,
-    /// To be sent again, oldest first.
+    /// To be repeated, oldest first.
     again: BTreeSet<u64>,
-    /// Those under way, by due time: every message has its own.
+    /// The messages under way, by due time: every message has its own.
     timers: BTreeSet<(Duration, u64)>,
     rtt: Rtt,
     window: Window,
@@ -92,25 +92,25 @@ impl Outgoing {
         }
     }
 
-    /// The number the next pushed message must carry.
+    /// Returns the number that the next pushed message must carry.
     pub(crate) fn next_number(&self) -> SequenceNumber {
         SequenceNumber::new(self.first + self.entries.len() as u64)
     }
 
-    /// How many more messages the window takes.
+    /// Returns the number of further messages that the window takes.
     pub(crate) fn room(&self) -> usize {
         self.window.room(self.in_flight, self.entries.len() as u64)
     }
 
-    /// Takes a complete message with the number [`Outgoing::next_number`]. Does not look at the
-    /// window: the handshake and the goodbye are not held up by data.
+    /// Takes a complete message with the number [`Outgoing::next_number`]. Ignores the window: data
+    /// does not hold up the handshake and the terminate flag.
     pub(crate) fn push(&mut self, message: Bytes) {
         self.push_entry(message, false);
     }
 
-    /// The same for a message that the agent may drop without a word, because its port handler is not
-    /// ready: it is repeated after little more than a round trip, some times, and that it was due does
-    /// not count as a loss.
+    /// Takes a message that the agent may silently drop because its port handler is not ready. It
+    /// is repeated a few times after little more than a round trip, and its timeout does not count
+    /// as a loss.
     pub(crate) fn push_early(&mut self, message: Bytes) {
         self.push_entry(message, true);
     }
@@ -124,8 +124,8 @@ impl Outgoing {
         self.in_flight += 1;
     }
 
-    /// The agent has this message. False when there is nothing of that number to acknowledge:
-    /// acknowledged before, or never sent.
+    /// Records the acknowledgement of a message. Returns false when there is no message of that
+    /// number to acknowledge: acknowledged before, or never sent.
     pub(crate) fn acknowledge(&mut self, now: Duration, number: SequenceNumber) -> bool {
         let number = number.get();
         let Some(entry) = self.entry(number) else {
@@ -141,7 +141,8 @@ impl Outgoing {
         if !self.timers.remove(&(sent.due, number)) {
             self.again.remove(&number);
         }
-        // Karn's algorithm: nobody knows which copy of a repeated message is acknowledged.
+        // Karn's algorithm: the acknowledgement of a repeated message does not tell which copy
+        // arrived.
         let trip = (!sent.tainted).then(|| now.saturating_sub(sent.at));
         if let Some(trip) = trip {
             self.rtt.measured(trip);
@@ -158,7 +159,7 @@ impl Outgoing {
         true
     }
 
-    /// Marks overdue messages to be sent again.
+    /// Marks overdue messages to be repeated.
     pub(crate) fn expire(&mut self, now: Duration) {
         while let Some(&(due, number)) = self.timers.first()
             && due <= now
@@ -181,12 +182,13 @@ impl Outgoing {
         }
     }
 
-    /// When the next message becomes overdue.
+    /// Returns the time at which the next message becomes overdue.
     pub(crate) fn next_due(&self) -> Option<Duration> {
         self.timers.first().map(|(due, _)| *due)
     }
 
-    /// The next message to send, as far as the window allows: overdue ones first, then new ones.
+    /// Returns the next message to send, as far as the window allows: overdue ones first, then new
+    /// ones.
     pub(crate) fn next_outbound(&mut self, now: Duration) -> Option<Outbound> {
         if !self.window.may_hand_out(self.timers.len()) {
             return None;
@@ -197,7 +199,7 @@ impl Outgoing {
         }
     }
 
-    /// The next message that was never sent, whatever the window says.
+    /// Returns the next message that was never sent, regardless of the window.
     pub(crate) fn next_fresh(&mut self, now: Duration) -> Option<Outbound> {
         let number = self.fresh;
         let outbound = self.hand_out(now, number)?;
@@ -242,7 +244,7 @@ impl Outgoing {
         })
     }
 
-    /// The other side goes away for a while: what is under way says nothing about the path.
+    /// Handles a pause of the other side: messages under way say nothing about the path.
     pub(crate) fn pause(&mut self) {
         for entry in &mut self.entries {
             if let State::UnderWay(sent) = &mut entry.state {
@@ -251,8 +253,8 @@ impl Outgoing {
         }
     }
 
-    /// The connection is gone, and what is under way with it: all of it is to be sent again, on a
-    /// connection of which nothing is known.
+    /// Handles the loss of the connection: all messages under way are repeated, on a connection
+    /// with an unknown path.
     pub(crate) fn disconnect(&mut self) {
         self.timers.clear();
         for (number, entry) in (self.first..).zip(&mut self.entries) {
@@ -272,7 +274,7 @@ impl Outgoing {
         self.entries.get_mut(usize::try_from(place).ok()?)
     }
 
-    /// Messages without acknowledgement, sent or not.
+    /// Returns the number of messages without acknowledgement, sent or not.
     pub(crate) fn in_flight(&self) -> usize {
         self.in_flight
     }
@@ -350,7 +352,7 @@ mod tests {
         }
         let quick: Vec<u64> = (1..=10).map(|n| 10 + 30 * n).collect();
         assert_eq!(sent[..10], quick);
-        // From then on as any other message.
+        // From then on like any other message.
         assert_eq!(sent[10..13], [512, 916, 1724]);
         assert!(outgoing.acknowledge(ms(2_000), number(1)));
         assert_eq!(outgoing.rtt().smoothed(), Some(ms(2)));
@@ -401,7 +403,7 @@ mod tests {
         outgoing.push(Bytes::new());
         outgoing.push(Bytes::new());
         assert_eq!((outgoing.room(), outgoing.in_flight()), (0, 5));
-        // All but the first get through, for a long time.
+        // All but the first arrive, for a long time.
         let mut taken = 0;
         for n in 1..20_000 {
             if outgoing.room() > 0 {

@@ -1,4 +1,4 @@
-//! The agent's version, because features of the channel depend on it.
+//! The agent's version, which decides its features.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,12 +8,12 @@ use std::str::FromStr;
 pub struct AgentVersion([u32; 4]);
 
 impl AgentVersion {
-    /// The first agent that puts a smux stream into a port session (for clients above 1.1.70);
-    /// older ones carry one plain connection.
+    /// First agent that puts a smux stream into a port session (for clients above 1.1.70); older
+    /// ones carry one plain connection.
     pub const FIRST_WITH_SMUX: Self = Self([3, 0, 196, 0]);
-    /// The last agent whose smux expects keepalive frames and gives up after 30 s without one.
+    /// Last agent with a smux that expects keepalive frames and gives up after 30 s without one.
     pub const LAST_WITH_KEEPALIVE: Self = Self([3, 1, 1511, 0]);
-    /// The first agent that forwards to other hosts than its own instance.
+    /// First agent that forwards to other hosts than its own instance.
     pub const FIRST_WITH_REMOTE_HOST: Self = Self([3, 1, 1374, 0]);
 }
 
@@ -24,7 +24,7 @@ impl fmt::Display for AgentVersion {
     }
 }
 
-/// The text is not one to four numbers with dots between them.
+/// Error for a text that is not one to four numbers separated by dots.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("not a version of up to four numbers")]
 pub struct ParseVersionError;

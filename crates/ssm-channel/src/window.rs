@@ -1,13 +1,13 @@
-//! How much may be under way. Nothing else in the crate knows a limit for sending.
+//! The send window. It is the only limit for sending in this crate.
 //!
-//! The unit is the message: 1 KiB of payload at most. The carrier is a WebSocket on TCP, so the
-//! network's own congestion is TCP's business, and a message is lost only where a relay or the
-//! agent drops it. What can go wrong here is a *queue*: an agent that takes 700 messages a second
-//! from a sender with 4,096 under way makes every new message wait six seconds. So the window is
-//! governed by delay first, and by loss second.
+//! The unit is the message: 1 KiB of payload at most. The carrier is a WebSocket on TCP, so TCP
+//! handles congestion of the network, and a message is lost only where a relay or the agent drops
+//! it. The risk here is a *queue*: an agent that takes 700 messages a second from a sender with
+//! 4,096 under way makes every new message wait six seconds. So the window is governed by delay
+//! first, and by loss second.
 //!
-//! **Delay.** `base` is the smallest round trip: the path itself. `queue` is how much longer the
-//! fastest message of the last round took. It is compared with
+//! **Delay.** `base` is the smallest round trip: the path itself. `queue` is the additional time of
+//! the fastest message of the last round. It is compared with
 //! `target = clamp(base, 50 ms, 300 ms)`. A *round* is one round trip: it ends when a message is
 //! acknowledged that was sent after its beginning. At its end:
 //!
@@ -21,54 +21,54 @@
 //!
 //! It grows only while it is used up: an idle session proves nothing.
 //!
-//! A queue that never empties must not pass for the path. So `base` only comes down, except that
-//! after [`BASE_LIFETIME`] a message that found the path nearly empty (fewer than [`SMALLEST`] under
-//! way) sets it anew. A path that has become longer looks like a queue at first: the window shrinks
-//! until there is such a message, and then opens again.
+//! A queue that never empties must not be mistaken for the path. So `base` only decreases, with one
+//! exception: after [`BASE_LIFETIME`], a message that found the path nearly empty (fewer than
+//! [`SMALLEST`] under way) sets it anew. A path that has become longer looks like a queue at first:
+//! the window shrinks until there is such a message, and then opens again.
 //!
 //! **Loss.** When messages are overdue the window shrinks by half their share of the last few
 //! hundred messages (two windows if that is more): by half when nothing gets through, by half a
 //! percent when 1 % is lost, hardly at all for the one message that an agent drops because its port
 //! handler is not ready. Only a message that was sent after the window last shrank for a loss
 //! counts, so that happens at most once per round trip. With more than 1/8 lost the threshold comes
-//! down with the window, but only once in a row: when an agent that was stuck goes on, slow start
-//! leads back. Before the first measurement nothing is concluded: a slow path looks like a lossy
-//! one. The window is never below [`SMALLEST`].
+//! down with the window, but only once in a row: when an agent that was stuck continues, slow start
+//! restores the window. Before the first measurement a loss has no effect: a slow path looks like a
+//! lossy one. The window is never below [`SMALLEST`].
 
 use std::time::Duration;
 
-/// The farthest a message may be ahead of the oldest unacknowledged one. The agent keeps 10,000
-/// messages that arrive ahead of a missing one and drops the rest; staying below spares those.
+/// Largest distance of a message from the oldest unacknowledged one. The agent keeps 10,000
+/// messages that arrive ahead of a missing one and drops the rest; staying below avoids that.
 const MAX_SPAN: u64 = 8_192;
-/// The window of a new connection. An agent takes as many at once without a measurable delay.
+/// Window of a new connection. An agent takes as many at once without a measurable delay.
 const INITIAL: usize = 32;
-/// The window never gets smaller, so that some message always measures the path.
+/// Smallest window, so that some message always measures the path.
 const SMALLEST: usize = 4;
-/// How long a smallest round trip is beyond doubt.
+/// Time for which a smallest round trip is valid.
 const BASE_LIFETIME: Duration = Duration::from_secs(10);
-/// Bounds of the delay that is aimed at. The lower one is more than an agent's or a laptop's
-/// scheduling adds; the upper one keeps the round trip below the longest retransmission timeout.
+/// Bounds of the target delay. The lower one is more than the scheduling of an agent or a laptop
+/// adds; the upper one keeps the round trip below the longest retransmission timeout.
 const TARGET: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(300));
 
-/// As many messages, at least, tell how many are lost.
+/// Minimum number of messages from which the share of losses is computed.
 const MEMORY: usize = 256;
 
-/// What is remembered about a message when it is handed out.
+/// Data recorded about a message when it is handed out.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Mark {
     serial: u64,
-    /// It found the path nearly empty, so its round trip has no queue of ours in it.
+    /// It found the path nearly empty, so its round trip includes no queue of this side.
     alone: bool,
 }
 
-/// The send window: how many messages may be unacknowledged.
+/// The send window: the number of messages that may be unacknowledged.
 #[derive(Debug)]
 pub(crate) struct Window {
     cap: usize,
     size: usize,
-    /// Slow start goes up to here.
+    /// Upper end of slow start.
     threshold: usize,
-    /// The size that the connection before this one had.
+    /// Size of the previous connection's window.
     proven: usize,
     /// Messages handed out so far; the number is their serial.
     serial: u64,
@@ -84,7 +84,7 @@ pub(crate) struct Window {
     lost: usize,
     /// Messages handed out since the window last shrank for a loss have higher serials.
     last_cut: u64,
-    /// Something was acknowledged since then.
+    /// A message was acknowledged since then.
     progress: bool,
 }
 
@@ -113,7 +113,7 @@ impl Window {
         }
     }
 
-    /// A new connection: nothing is known of its path.
+    /// Starts again for a new connection with an unknown path.
     pub(crate) fn restart(&mut self) {
         let (serial, proven) = (self.serial, self.size.max(self.proven));
         *self = Self {
@@ -125,32 +125,32 @@ impl Window {
         };
     }
 
-    /// The window now.
+    /// Returns the current window.
     pub(crate) fn size(&self) -> usize {
         self.size
     }
 
-    /// The smallest recent round trip.
+    /// Returns the smallest recent round trip.
     pub(crate) fn base(&self) -> Option<Duration> {
         self.base.map(|base| base.trip)
     }
 
-    /// How many more messages may be taken, with `in_flight` unacknowledged ones (sent or waiting
-    /// to be) and `span` numbers from the oldest of them to the next new one.
+    /// Returns the number of further messages that may be taken, with `in_flight` unacknowledged
+    /// ones (sent or waiting to be) and `span` numbers from the oldest of them to the next new one.
     pub(crate) fn room(&self, in_flight: usize, span: u64) -> usize {
         let by_span = usize::try_from(MAX_SPAN.saturating_sub(span)).unwrap_or(usize::MAX);
         self.size.saturating_sub(in_flight).min(by_span)
     }
 
-    /// Whether one more message may be handed out, with `under_way` of them sent on this connection
-    /// and neither acknowledged nor overdue. What exceeds a window that has shrunk waits, so that
-    /// not everything is repeated at once. A few always may, whatever the configured limit: the
-    /// handshake's messages do not count as data.
+    /// Returns true if one more message may be handed out, with `under_way` messages sent on this
+    /// connection and neither acknowledged nor overdue. Messages beyond a window that has shrunk
+    /// wait, so that not everything is repeated at once. A few are always allowed, whatever the
+    /// configured limit: the handshake's messages do not count as data.
     pub(crate) fn may_hand_out(&self, under_way: usize) -> bool {
         under_way < self.size.max(SMALLEST)
     }
 
-    /// A message is handed out; `under_way` as above without it, `in_flight` with it.
+    /// Records a message handed out; `under_way` as above without it, `in_flight` with it.
     pub(crate) fn handed_out(&mut self, under_way: usize, in_flight: usize) -> Mark {
         self.peaks[0] = self.peaks[0].max(in_flight);
         self.serial += 1;
@@ -160,19 +160,19 @@ impl Window {
         }
     }
 
-    /// A message is acknowledged, after `trip` if that is known: it was sent once only and nothing
-    /// has held it up.
+    /// Records an acknowledgement, after `trip` if that is known: the message was sent only once
+    /// and was not delayed by a pause.
     pub(crate) fn acknowledged(&mut self, now: Duration, mark: Mark, trip: Option<Duration>) {
         self.count(1, 0);
         self.progress = true;
         if let Some(trip) = trip {
             self.measured(now, trip, mark.alone);
         }
-        // A repeated message measures nothing. Where its acknowledgement stands for a queue and not
-        // for a loss, growing would make the queue longer still: only up to a size that was fine.
+        // A repeated message measures nothing. If its acknowledgement is due to a queue and not a
+        // loss, growing would lengthen the queue: grow only up to a proven size.
         let safe = trip.is_some() || self.threshold != usize::MAX || self.size < self.proven;
         // All acknowledgements of a round may come at once: by the last one the window is up to
-        // twice what was in flight.
+        // twice the number in flight.
         let used = self.size < 2 * self.peak();
         if safe && used && self.size < self.threshold {
             self.size = (self.size + 1).min(self.cap);
@@ -206,7 +206,8 @@ impl Window {
         self.peaks[0].max(self.peaks[1])
     }
 
-    /// The window was used up in this round or the last, but for what it has grown since.
+    /// Returns true if the window was used up in this round or the last, except for its growth
+    /// since.
     fn used_up(&self) -> bool {
         self.peak() + self.size / 8 + 1 >= self.size
     }
@@ -233,7 +234,7 @@ impl Window {
         self.threshold = self.size;
     }
 
-    /// A message was not acknowledged in time.
+    /// Records a message that was not acknowledged in time.
     pub(crate) fn expired(&mut self, mark: Mark) {
         if self.base.is_none() {
             return;

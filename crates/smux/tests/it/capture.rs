@@ -7,7 +7,7 @@ use smux::{Event, Frame, Role, Session};
 
 use crate::support::{events, id, parse, wire};
 
-/// Direction (session, sender) → the Output payloads in sequence order, concatenated.
+/// Maps direction (session, sender) to the Output payloads in sequence order, concatenated.
 fn directions() -> BTreeMap<(String, String), Bytes> {
     let path = concat!(
         env!("CARGO_MANIFEST_DIR"),
@@ -85,7 +85,7 @@ fn the_first_session_reads_as_two_echoed_streams() {
     ];
     assert_eq!(parse(of("client")), expected);
 
-    // The same through the machine: what the server role understands of the client's bytes.
+    // The same through the machine: the server role's events for the client's bytes.
     let mut server = Session::new(Role::Server);
     server.handle_input(of("client")).unwrap();
     let expected = [

@@ -1,4 +1,4 @@
-//! Who waits for whom.
+//! Tests that streams share the carrier fairly.
 
 use bytes::Bytes;
 use smux::{Frame, Role, Session, StreamId};
@@ -65,7 +65,7 @@ fn a_stream_that_always_has_a_little_cannot_starve_the_others() {
 }
 
 /// The same with a stream that is idle in between: it fills one packet, is emptied by it, and fills
-/// the next. It may have its ordinary turn and one as a newcomer in each round, not more.
+/// the next. In each round it may have its ordinary turn and one as a newcomer, not more.
 #[test]
 fn a_stream_that_comes_back_at_once_has_at_most_two_turns_in_a_round() {
     let (mut session, bulk) = bulk_session(2);
@@ -109,8 +109,8 @@ fn a_fin_does_not_wait_for_other_streams_data() {
     assert!(polls <= ids.len(), "{polls}");
 }
 
-/// What a query feels beside a COPY: megabytes of one stream are queued, and each hundred bytes of
-/// another leave whole in the next packet, or in the one after when it was served a moment ago.
+/// A query beside a COPY: megabytes of one stream are queued, and each hundred bytes of another
+/// leave whole in the next packet, or in the one after when it was served a moment ago.
 #[test]
 fn small_messages_do_not_queue_behind_an_upload() {
     let mut session = Session::new(Role::Client);

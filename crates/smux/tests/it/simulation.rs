@@ -1,8 +1,8 @@
 //! Two sessions, a carrier that cuts the bytes anywhere, and random traffic on many streams.
 //!
-//! Each seed is a small world of its own: packet sizes, number of streams, how much is written at
-//! once and how slow the carrier is all come from it. [`wire`](crate::wire) reads every byte that
-//! leaves a session; what must hold is asserted after every step. A seed that fails is named, and
+//! Each seed is a small world of its own: packet sizes, number of streams, write sizes and the
+//! speed of the carrier all come from it. [`wire`](crate::wire) reads every byte that leaves a
+//! session; invariants are asserted after every step. A seed that fails is named, and
 //! `SIMULATION_SEED=n` runs it alone.
 
 use std::collections::BTreeMap;
@@ -15,7 +15,7 @@ use smux::{Error, Event, Role, Session, StreamId};
 use crate::support::Rng;
 use crate::wire::{Content, Said, Wire};
 
-/// What the seed decides before anything happens.
+/// Parameters drawn from the seed.
 struct Plan {
     steps: usize,
     /// Largest packet, most of the time.
@@ -40,15 +40,15 @@ impl Plan {
     }
 }
 
-/// What one side knows of one stream.
+/// One side's record of one stream.
 #[derive(Default)]
 struct Log {
     said: usize,
     heard: usize,
-    /// Closed here, and how.
+    /// Closed here with `finish`.
     finished: bool,
     abandoned: bool,
-    /// Given up before the peer could hear of it.
+    /// Abandoned before its SYN left.
     vanished: bool,
     /// An event said that the peer closed it.
     peer_closed: bool,
@@ -61,7 +61,7 @@ impl Log {
         !self.finished && !self.abandoned && !self.peer_closed
     }
 
-    /// What was queued is given up.
+    /// Returns true if queued data was dropped.
     fn is_cut_short(&self) -> bool {
         self.abandoned || self.peer_left
     }
@@ -71,9 +71,9 @@ struct Side {
     role: Role,
     session: Session,
     logs: BTreeMap<StreamId, Log>,
-    /// Everything this side has put on the carrier, as an onlooker understands it.
+    /// Everything this side has put on the carrier, as an observer parses it.
     wire: Wire,
-    /// Everything that has arrived here, likewise.
+    /// Everything that has arrived here, parsed the same way.
     arrived: Wire,
     /// Bytes on their way to the other side.
     carrier: BytesMut,
@@ -97,7 +97,7 @@ impl Side {
         }
     }
 
-    /// Any stream this side has ever known: closed ones are tried as well.
+    /// Picks any stream this side has ever known: closed ones are tried as well.
     fn stream(&self, rng: &mut Rng) -> Option<StreamId> {
         let count = self.logs.len();
         // Mostly recent ones, else nearly all choices are closed before long.
@@ -145,7 +145,7 @@ impl Side {
         }
     }
 
-    /// One packet of at most `max` bytes onto the carrier; false when there was none.
+    /// Puts one packet of at most `max` bytes onto the carrier; returns false when there was none.
     fn transmit(&mut self, max: usize) -> bool {
         let expected = self.session.has_transmit();
         let packet = self.session.poll_transmit(max);
@@ -168,7 +168,7 @@ impl Side {
         true
     }
 
-    /// A frame has left: was it time for it?
+    /// Checks that a frame was allowed to leave now.
     fn check_said(&mut self, said: Said) {
         match said {
             Said::Nop => assert!(std::mem::take(&mut self.nop_wanted), "a NOP nobody wanted"),
@@ -178,7 +178,7 @@ impl Side {
             Said::Data { id, total, split } => {
                 let log = &self.logs[&id];
                 assert!(total <= log.said, "more than was given");
-                // With its header under way it has to go on, whatever happens.
+                // With its header under way it has to continue in any case.
                 assert!(split || !log.is_cut_short(), "data nobody reads");
             }
             Said::Closed { id, total } => {
@@ -232,7 +232,7 @@ impl Side {
         }
     }
 
-    /// What holds at any time.
+    /// Checks the invariants.
     fn check(&self) {
         assert_eq!(self.session.open_streams(), self.open_streams());
         for (id, log) in &self.logs {
@@ -255,7 +255,8 @@ fn deliver(from: &mut Side, to: &mut Side, most: usize, content: &Content) -> bo
     some
 }
 
-/// When everything has arrived: `heard` has all of what `said` says, as far as closing allows.
+/// Compares the sides once everything has arrived: `heard` has all that `said` sent, as far as
+/// closing allows.
 fn compare(said: &Side, heard: &Side) {
     for (id, log) in &said.logs {
         let Some(other) = heard.logs.get(id) else {
@@ -275,7 +276,7 @@ fn compare(said: &Side, heard: &Side) {
     assert!(!said.nop_wanted, "a NOP was forgotten");
 }
 
-/// Bytes heard by both sides.
+/// Runs one seed; returns the bytes received by both sides.
 fn run(seed: u64, content: &Content) -> usize {
     let mut rng = Rng(seed);
     let plan = Plan::new(&mut rng);
@@ -294,7 +295,7 @@ fn run(seed: u64, content: &Content) -> usize {
                 } else {
                     &mut server
                 };
-                // Inside a frame nobody can tell whether that frame is the NOP wanted before.
+                // Inside a frame it is unknown if that frame is the NOP requested before.
                 if side.wire.is_between_frames() {
                     side.session.keep_alive();
                     side.nop_wanted = true;

@@ -1,4 +1,4 @@
-//! What the tests share.
+//! Helpers shared by the tests.
 
 use bytes::{Bytes, BytesMut};
 use smux::{Event, Frame, Session, StreamId};
@@ -15,7 +15,7 @@ impl Rng {
         z ^ (z >> 31)
     }
 
-    /// A number below `bound`.
+    /// Returns a number below `bound`.
     pub(crate) fn below(&mut self, bound: usize) -> usize {
         (self.next() % bound as u64) as usize
     }
@@ -47,7 +47,7 @@ pub(crate) fn psh(n: u32, data: &'static [u8]) -> Frame {
     }
 }
 
-/// All that a session has to send, as frames.
+/// Returns all that a session has to send, as frames.
 pub(crate) fn drain(session: &mut Session, max: usize) -> Vec<Frame> {
     let mut bytes = BytesMut::new();
     while let Some(packet) = session.poll_transmit(max) {

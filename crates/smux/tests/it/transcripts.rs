@@ -124,7 +124,8 @@ fn input_may_be_split_anywhere_and_data_does_not_wait_for_its_frame() {
                 let end = part.end;
                 session.handle_input(bytes.slice(part)).unwrap();
                 seen.extend(events(&mut session));
-                // The eight data bytes of stream 3 stand at 16..24: all that is here is out.
+                // The eight data bytes of stream 3 are at 16..24: all of those received are
+                // returned.
                 let got = data_of(&seen, 3).len();
                 assert_eq!(got, end.clamp(16, 24) - 16);
             }
@@ -187,7 +188,7 @@ fn the_peers_fin_closes_both_directions_and_is_answered_once() {
         session.send(stream, Bytes::new()),
         Err(Error::NotOpen(stream))
     );
-    // Before and after our FIN has left, more of the same changes nothing.
+    // Before and after this side's FIN has left, repetitions change nothing.
     let again = wire(&[Frame::Fin(stream), psh(3, b"ghost"), Frame::Fin(stream)]);
     session.handle_input(again.clone()).unwrap();
     assert_eq!(drain(&mut session, 1024), [Frame::Fin(stream)]);
@@ -362,7 +363,7 @@ fn a_keepalive_is_one_nop_however_often_it_is_asked_for() {
     assert_eq!(session.poll_transmit(1024), None);
     assert!(!session.has_transmit());
 
-    // The other side takes it for nothing.
+    // The other side ignores it.
     let mut server = Session::new(Role::Server);
     server.handle_input(packet).unwrap();
     assert_eq!(events(&mut server), []);

@@ -1,4 +1,4 @@
-//! An onlooker who reads what a session sends, with a parser of his own.
+//! An observer that reads a session's output with a parser of its own.
 
 use std::collections::BTreeMap;
 
@@ -7,15 +7,15 @@ use smux::{Role, StreamId};
 
 use crate::support::Rng;
 
-/// What is said on every stream: the same text for all, from another place in each direction of
-/// each stream, so that a byte in the wrong place or stream is noticed.
+/// Data of every stream: the same text for all, from another offset in each direction of each
+/// stream, so that a byte in the wrong place or stream is noticed.
 #[derive(Clone)]
 pub(crate) struct Content {
     text: Bytes,
 }
 
 impl Content {
-    /// A prime, so that nothing that is lost by blocks goes unnoticed.
+    /// A prime, so that a loss in blocks is noticed.
     const PERIOD: usize = 65_521;
 
     pub(crate) fn new() -> Self {
@@ -25,7 +25,8 @@ impl Content {
         }
     }
 
-    /// `len` bytes (at most two periods) from `offset` of what `speaker` says on a stream.
+    /// Returns `len` bytes (at most two periods) from `offset` of the data that `speaker` sends on
+    /// a stream.
     pub(crate) fn piece(&self, speaker: Role, id: StreamId, offset: usize, len: usize) -> Bytes {
         let direction = 2 * u64::from(id.get()) + u64::from(speaker == Role::Server);
         let start = Rng(direction).next() as usize % Self::PERIOD;
@@ -61,7 +62,7 @@ pub(crate) struct Wire {
     role: Role,
     content: Content,
     header: Vec<u8>,
-    /// Whose data comes next, where it belongs, and how many bytes of it.
+    /// Stream, offset and remaining bytes of the data that comes next.
     data: Option<(StreamId, usize, usize)>,
     streams: BTreeMap<StreamId, Seen>,
 }
@@ -85,7 +86,7 @@ impl Wire {
         self.header.is_empty() && self.data.is_none()
     }
 
-    /// Data bytes of a stream in the frames so far.
+    /// Returns the data bytes of a stream in the frames so far.
     pub(crate) fn said(&self, id: StreamId) -> usize {
         self.streams.get(&id).map_or(0, |seen| seen.total)
     }
@@ -129,7 +130,8 @@ impl Wire {
             assert!(first, "stream {id} is opened twice");
             return Said::Opened(id);
         }
-        // The server's streams begin when the client's SYN arrives, which is not seen from here.
+        // The server's streams begin when the client's SYN arrives, which this observer does not
+        // see.
         let known = self.role == Role::Server || self.streams.contains_key(&id);
         assert!(known, "stream {id} is used before its SYN");
         let seen = self.streams.entry(id).or_default();

@@ -1,4 +1,4 @@
-//! Losing the WebSocket and going on with another one.
+//! Loss of the WebSocket and reconnection.
 
 use std::time::Duration;
 
@@ -7,9 +7,9 @@ use crate::config::Token;
 use crate::error::Error;
 
 impl Channel {
-    /// The WebSocket is lost. Until [`reconnect`](Self::reconnect) nothing is handed out, nothing
-    /// becomes overdue and no deadline runs, however long it takes. Events that are waiting, and
-    /// messages that arrived before the loss, can still be taken and handled.
+    /// Handles the loss of the WebSocket. Until [`reconnect`](Self::reconnect) nothing is handed
+    /// out, nothing becomes overdue and no deadline runs, however long it takes. Waiting events,
+    /// and messages that arrived before the loss, can still be taken and handled.
     pub fn disconnected(&mut self, now: Duration) {
         if std::mem::take(&mut self.connected) {
             self.said.disconnected(now);
@@ -17,15 +17,14 @@ impl Channel {
         }
     }
 
-    /// There is a new WebSocket for the session, with a token from `ssm:ResumeSession`.
+    /// Continues the session on a new WebSocket, with a token from `ssm:ResumeSession`.
     ///
-    /// [`poll_transmit`](Self::poll_transmit) first hands out the opening text with the new token and
-    /// the same client id, then again the latest acknowledgements, which may have died with the old
-    /// connection, then those that were still waiting, then again everything that was handed out and
-    /// has no acknowledgement, oldest first and as fast as a new window opens: nothing is known of the
-    /// new path. A pause is over; a handshake that was not finished
-    /// goes on where it was, with its full time again. Works with and without
-    /// [`disconnected`](Self::disconnected) before it.
+    /// [`poll_transmit`](Self::poll_transmit) hands out, in this order: the opening text with the
+    /// new token and the same client id; again the latest acknowledgements, which may be lost with
+    /// the old connection; the acknowledgements that were still waiting; and again every
+    /// unacknowledged message, oldest first, as fast as a new window opens, because the new path is
+    /// unknown. A pause is over; an unfinished handshake continues where it was, with its full time
+    /// again. Works with and without [`disconnected`](Self::disconnected) before it.
     ///
     /// # Errors
     /// The error that ended the channel before.

@@ -14,11 +14,11 @@ use crate::kinds::PayloadType;
 use crate::negotiate::Pending;
 
 impl Channel {
-    /// The data key that [`Event::KeyRequired`] asked for. The handshake goes on, and all Output
-    /// after it is encrypted; see [`max_payload`](Self::max_payload).
+    /// Provides the data key requested by [`Event::KeyRequired`]. The handshake continues, and all
+    /// Output after it is encrypted; see [`max_payload`](Self::max_payload).
     ///
     /// # Errors
-    /// [`Error::KeyLength`] (the event still stands), [`Error::KeyNotRequired`], or the error that
+    /// [`Error::KeyLength`] (the event remains open), [`Error::KeyNotRequired`], or the error that
     /// ended the channel.
     pub fn provide_key(&mut self, now: Duration, key: DataKey) -> Result<(), Error> {
         self.check()?;
@@ -38,11 +38,11 @@ impl Channel {
         Ok(())
     }
 
-    /// There is no data key, for a `reason` that the agent shows to its administrator. Returns the
+    /// Refuses the data key, for a `reason` that the agent shows to its administrator. Returns the
     /// error that ends the channel: [`Error::KeyRefused`], or the one that ended it before.
     /// [`Error::KeyNotRequired`] ends nothing.
     ///
-    /// [`poll_transmit`](Self::poll_transmit) still hands out the answer that says so.
+    /// [`poll_transmit`](Self::poll_transmit) still hands out the answer with the refusal.
     #[must_use]
     pub fn refuse_key(&mut self, now: Duration, reason: &str) -> Error {
         let pending = match self.check().and_then(|()| self.take_pending()) {
@@ -65,7 +65,7 @@ impl Channel {
         }
     }
 
-    /// The agent wants encryption: ask for a key.
+    /// Requests a key because the agent requires encryption.
     pub(super) fn require_key(&mut self, pending: Box<Pending>) {
         self.events.push_back(Event::KeyRequired {
             kms_key_id: pending.wanted.key_id.clone(),
@@ -74,7 +74,7 @@ impl Channel {
         self.phase = Phase::Keyless(pending);
     }
 
-    /// The agent tests the key: its text, decrypted and encrypted again.
+    /// Answers the agent's test of the key: its text, decrypted and encrypted again.
     pub(super) fn answer_challenge(&mut self, now: Duration, payload: &Bytes) -> Result<(), Error> {
         let payload_type = PayloadType::EncryptionChallengeRequest;
         let phase = self.phase.describe();
@@ -86,7 +86,7 @@ impl Channel {
                 phase,
             });
         };
-        // The real agent asks once; more answers than that would go past the window.
+        // The real agent tests once; further answers would bypass the window.
         if std::mem::replace(challenged, true) {
             return Err(Error::UnexpectedPayload {
                 payload_type,
@@ -103,7 +103,7 @@ impl Channel {
         Ok(())
     }
 
-    /// An Output payload in the clear.
+    /// Returns an Output payload in clear text.
     pub(super) fn opened(&self, payload: Bytes) -> Result<Bytes, Error> {
         match &self.cipher {
             Some(cipher) => cipher.open(&payload).ok_or(Error::Undecryptable {

@@ -1,4 +1,4 @@
-//! What the channel does with messages that arrive.
+//! Handling of received messages.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,19 +17,20 @@ use crate::negotiate::{Answer, answer};
 use crate::recv::Verdict;
 use crate::version::AgentVersion;
 
-/// Acknowledgements that may wait to be handed out. More are forgotten, which is harmless: the
-/// agent sends the message again. Reached only by a driver that reads and never writes.
+/// Most acknowledgements that may wait to be handed out. Further ones are dropped, which is
+/// harmless: the agent sends the message again. Reached only by a driver that reads and never
+/// writes.
 const MAX_WAITING_ACKS: usize = 16_384;
 
 impl Channel {
-    /// Takes one message apart and acts on it.
+    /// Decodes one message and acts on it.
     pub(super) fn receive(&mut self, now: Duration, message: Bytes) -> Result<(), Error> {
         let message = AgentMessage::decode(message)?;
         match &message.message_type {
             MessageType::OutputStreamData => self.receive_data(now, message),
             MessageType::Acknowledge => self.receive_ack(now, &message.payload),
             MessageType::ChannelClosed => {
-                // The type alone ends the session; a text we cannot read only costs the reason.
+                // The type alone ends the session; an unreadable text only costs the reason.
                 let closed: ChannelClosed = from_json(&message.payload).unwrap_or_default();
                 Err(Error::Closed {
                     reason: closed.output,
@@ -55,7 +56,7 @@ impl Channel {
             what: "acknowledgement",
             source: Arc::new(source),
         })?;
-        // The plugin goes by the number alone, so that is what agents get right.
+        // The plugin uses the number alone, so agents get that right.
         let ours = ack.message_type == MessageType::InputStreamData;
         if ours && self.outgoing.acknowledge(now, ack.sequence) {
             self.stats.acked += 1;
@@ -64,7 +65,7 @@ impl Channel {
     }
 
     fn receive_data(&mut self, now: Duration, message: AgentMessage) -> Result<(), Error> {
-        // Data can only come from an agent that is there.
+        // Data can only come from an agent that is present.
         self.restart();
         let (id, sequence, kind) = (message.id, message.sequence, message.payload_type);
         let verdict = self.incoming.offer(sequence, kind, &message.payload);
@@ -78,7 +79,7 @@ impl Channel {
             Verdict::Duplicate => self.stats.duplicates += 1,
             Verdict::NoRoom => self.stats.dropped += 1,
         }
-        // An agent whose request we refuse gets its acknowledgement too.
+        // An agent with a refused request gets its acknowledgement too.
         match verdict {
             Verdict::NoRoom => {}
             Verdict::Next | Verdict::Kept => {
@@ -112,7 +113,7 @@ impl Channel {
         Ok(())
     }
 
-    /// One data message, in order.
+    /// Handles one data message, in order.
     fn process(&mut self, now: Duration, kind: PayloadType, payload: Bytes) -> Result<(), Error> {
         match (kind, &self.phase) {
             (PayloadType::Output, Phase::Established) => {

@@ -22,9 +22,9 @@ const fn us(us: u64) -> Duration {
 
 struct Path {
     one_way: Duration,
-    /// What the agent needs for a message.
+    /// The agent's time per message.
     service: Duration,
-    /// Of 1,000 messages.
+    /// Losses per 1,000 messages.
     loss: u64,
 }
 
@@ -32,9 +32,9 @@ struct Model {
     path: Path,
     out: Outgoing,
     now: Duration,
-    /// When the agent has worked off all that was sent so far.
+    /// Time at which the agent has processed all messages sent so far.
     busy: Duration,
-    /// Acknowledgements under way to us.
+    /// Acknowledgements on their way to the sender.
     acks: BinaryHeap<Reverse<(Duration, u64)>>,
     delivered: u64,
     sent: u64,
@@ -68,7 +68,7 @@ impl Model {
         unlucky || std::mem::take(&mut self.lose_next)
     }
 
-    /// Sends all that may be sent.
+    /// Sends as many messages as allowed.
     fn fill(&mut self) {
         loop {
             if self.out.room() > 0 {
@@ -93,7 +93,7 @@ impl Model {
         }
     }
 
-    /// Runs for so long; messages delivered in that time.
+    /// Runs for `time`; returns the messages delivered in that time.
     fn run(&mut self, time: Duration) -> u64 {
         let (end, before) = (self.now + time, self.delivered);
         loop {
@@ -154,7 +154,7 @@ fn a_fast_agent_gets_all_it_takes() {
     }
 }
 
-/// For more than a minute: the standing queue must not pass for the path.
+/// For more than a minute: the standing queue must not be mistaken for the path.
 #[test]
 fn a_slow_agent_has_little_queued_and_is_never_idle() {
     for service in [us(300), us(1430), ms(5), ms(20)] {
@@ -163,7 +163,7 @@ fn a_slow_agent_has_little_queued_and_is_never_idle() {
             service,
             loss: 0,
         });
-        // The slowest takes a while to get rid of the first window.
+        // The slowest takes a while to process the first window.
         model.run(ms(20_000));
         model.longest_queue = ms(0);
         let took = model.run(ms(65_000));
@@ -210,7 +210,7 @@ fn some_loss_costs_little() {
     }
 }
 
-/// The agent drops what comes before its port handler is ready.
+/// The agent drops messages before its port handler is ready.
 #[test]
 fn one_loss_at_the_start_changes_nothing() {
     let path = || Path {

@@ -1,5 +1,5 @@
-//! A small agent with the real one's habits, written for the simulation and sharing no state
-//! machine with the crate.
+//! A small model of the agent with the real one's behaviour. Written for the simulation; shares no
+//! state machine with the crate.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -13,42 +13,42 @@ use ssm_channel::{Acknowledge, AgentMessage, Flag, MessageType, PayloadType};
 use crate::secret::{CIPHERTEXT, Secret, request_with_kms};
 use crate::support::{COMPLETE, REQUEST, ack_from_agent, from_agent, ms};
 
-/// How often the agent looks at its oldest unacknowledged message.
+/// Interval at which the agent checks its oldest unacknowledged message.
 const RESEND_CHECK: Duration = ms(100);
 const CHALLENGE: &[u8] = b"can you read this?";
 
-/// What an agent is like.
+/// Behaviour of the agent.
 pub(crate) struct Habits {
-    /// How long after the handshake its port handler is ready.
+    /// Time after the handshake until its port handler is ready.
     pub(crate) startup: Duration,
-    /// How long after sending a message it remembers having sent it; an acknowledgement that comes
-    /// earlier is lost on it.
+    /// Delay after sending a message until the agent records it; an acknowledgement that comes
+    /// earlier is lost.
     pub(crate) memory: Duration,
-    /// It asks for encryption, with a challenge for the encryption context or without.
+    /// It requests encryption, with a challenge for the encryption context or without.
     pub(crate) kms: Option<bool>,
 }
 
 pub(crate) struct Agent {
     habits: Habits,
     secret: Option<Secret>,
-    /// What it will say, and how far it is.
+    /// The data to send, and the position in it.
     script: Vec<u8>,
     said: usize,
-    /// What it heard.
+    /// The data received.
     pub(crate) heard: Vec<u8>,
     pub(crate) goodbyes: usize,
-    /// Client → agent: the next number, what came early, and every message ever seen.
+    /// Client → agent: the next number, early messages, and every message ever received.
     expected: u64,
     early: BTreeMap<u64, AgentMessage>,
     seen: BTreeMap<u64, Bytes>,
     /// Agent → client.
     next: u64,
-    /// Sent, but not remembered yet.
+    /// Sent, but not recorded yet.
     forgotten: VecDeque<(Duration, u64, Bytes)>,
     unacked: BTreeMap<u64, (Bytes, Duration)>,
     rto: Duration,
     next_check: Duration,
-    /// When the port handler is ready; before that Output is dropped silently.
+    /// Time at which the port handler is ready; before that Output is dropped silently.
     ready_at: Option<Duration>,
     pub(crate) outbox: Vec<Bytes>,
     pub(crate) dropped_before_ready: usize,
@@ -91,17 +91,18 @@ impl Agent {
         &self.script
     }
 
-    /// All that it had to say is said and acknowledged.
+    /// Returns true if all data is sent and acknowledged.
     pub(crate) fn is_done(&self) -> bool {
         self.said == self.script.len() && self.unacked.is_empty() && self.forgotten.is_empty()
     }
 
-    /// May it speak? It has no window: acknowledged or not, it goes on.
+    /// Returns true if the agent may send. It has no window: it sends without waiting for
+    /// acknowledgements.
     pub(crate) fn has_more(&self, now: Duration) -> bool {
         self.said < self.script.len() && self.is_ready(now)
     }
 
-    /// One message of at most `max` bytes of its script.
+    /// Sends one message of at most `max` bytes of its script.
     pub(crate) fn speak(&mut self, now: Duration, max: usize) {
         let end = self.script.len().min(self.said + max);
         let payload = self.script[self.said..end].to_vec();
@@ -113,7 +114,8 @@ impl Agent {
         self.send(now, PayloadType::Output, &payload);
     }
 
-    /// Only the oldest, only every 100 ms, and only when it is older than the timeout.
+    /// Repeats only the oldest message, only every 100 ms, and only when it is older than the
+    /// timeout.
     pub(crate) fn tick(&mut self, now: Duration) {
         while let Some((at, ..)) = self.forgotten.front()
             && *at <= now
@@ -135,7 +137,7 @@ impl Agent {
         }
     }
 
-    /// When `tick` has to be called.
+    /// Returns the time of the next `tick`.
     pub(crate) fn next_tick(&self) -> Option<Duration> {
         let check = (!self.unacked.is_empty()).then_some(self.next_check);
         let memory = self.forgotten.front().map(|(at, ..)| *at);
@@ -162,7 +164,7 @@ impl Agent {
             "a repeated message differs from its original"
         );
         if number > self.expected {
-            // It keeps 10,000; the client promises to stay far below.
+            // It keeps 10,000; the client stays far below.
             assert!(number - self.expected <= 8192 + 2);
             self.outbox.push(ack_from_agent(&message));
             self.early.insert(number, message);
@@ -178,7 +180,7 @@ impl Agent {
         }
     }
 
-    /// False when it is not ready for this: the message is forgotten.
+    /// Processes a message; returns false when the agent is not ready and drops it.
     fn process(&mut self, now: Duration, message: &AgentMessage) -> bool {
         match message.payload_type {
             PayloadType::HandshakeResponse => self.process_response(now, &message.payload),

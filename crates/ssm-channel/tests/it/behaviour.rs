@@ -131,7 +131,7 @@ fn unknown_wishes_are_refused_by_name_and_the_agent_is_told() {
         let texts: Vec<_> = refused.map(|action| action.error.clone()).collect();
         assert_eq!(response.errors, Some(texts));
         assert_eq!(events(&mut channel), []);
-        // It is not repeated, and nothing else happens any more.
+        // It is not repeated, and nothing else happens.
         assert_eq!(channel.poll_timeout(), None);
         assert_eq!(channel.poll_transmit(ms(10_000)), None);
         assert!(channel.handle_timeout(ms(20_000)).is_err());
@@ -216,7 +216,7 @@ fn output_is_put_in_order_and_every_message_is_acknowledged() {
             .unwrap();
     }
     assert_eq!(outputs(&mut channel), ["a", "b", "c", "d"]);
-    // With the second number 2 those above it once more.
+    // The second number 2 repeats those above it.
     let acks = sorted(&mut channel, ms(1)).0;
     assert_eq!(acks, [4, 3, 4, 2, 2, 3, 4, 5, 6]);
     let stats = channel.stats();
@@ -464,7 +464,7 @@ fn goodbye_comes_after_the_data_and_ends_the_sending() {
         [1, 10]
     );
     assert_eq!(data[1].payload, flag(Flag::TerminateSession));
-    // Still listening, and still repeating.
+    // Still receiving, and still repeating.
     channel.handle_message(ms(0), output(2, "a")).unwrap();
     assert_eq!(outputs(&mut channel), ["a"]);
     channel

@@ -51,7 +51,7 @@ fn line(text: &str) -> Line {
     }
 }
 
-/// The payload through its type and back.
+/// Decodes the payload into its type and encodes it again.
 fn reencode_payload(message: &AgentMessage) -> Bytes {
     let payload = &message.payload;
     match (&message.message_type, message.payload_type) {
@@ -94,7 +94,7 @@ fn every_line_decodes_and_encodes_to_the_same_bytes() {
         }
     }
     assert_eq!((texts, kinds.values().sum::<u32>()), (4, 58));
-    // None of the kinds went missing from the capture.
+    // The capture contains every kind.
     for kind in [
         "acknowledge None",
         "agent_session_state None",

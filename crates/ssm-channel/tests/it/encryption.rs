@@ -14,7 +14,8 @@ use crate::support::{
     COMPLETE, ack_from_agent, config, established, events, flag, from_agent, ms, sorted,
 };
 
-/// A channel that has been asked for encryption, with everything but the answer taken.
+/// Returns a channel that has received the encryption request, with all output but the answer
+/// taken.
 fn asked(challenge: bool) -> Channel {
     let mut channel = Channel::new(config(1), ms(0));
     assert!(channel.poll_transmit(ms(0)).is_some());
@@ -38,7 +39,7 @@ fn challenge(number: u64, sealed: Vec<u8>) -> Bytes {
     from_agent(number, PayloadType::EncryptionChallengeRequest, &text)
 }
 
-/// The same after its handshake, and the agent's ciphers. The agent's next number is 3, the
+/// Returns the same after its handshake, and the agent's ciphers. The agent's next number is 3, the
 /// client's is 2.
 fn encrypted() -> (Channel, Secret) {
     let mut channel = asked(true);
@@ -127,7 +128,7 @@ fn output_is_encrypted_both_ways_and_flags_are_not() {
     assert_eq!(texts, [b"SELECT 1", b"SELECT 2"]);
     assert_ne!(data[0].payload[..12], data[1].payload[..12], "the nonces");
 
-    // Early messages wait as they came.
+    // Early messages wait as received.
     let second = from_agent(4, PayloadType::Output, &agent.seal(b"rows"));
     let first = from_agent(3, PayloadType::Output, &agent.seal(b"more "));
     let empty = from_agent(5, PayloadType::Output, &agent.seal(b""));
@@ -293,7 +294,7 @@ fn nothing_is_taken_in_the_clear_while_the_key_is_missing() {
     }
 }
 
-/// A lost connection while KMS is asked, and while its answer is under way.
+/// A lost connection during the KMS request, and while its answer is under way.
 #[test]
 fn reconnecting_does_not_lose_the_key() {
     let mut channel = asked(true);

@@ -1,5 +1,5 @@
-//! What a lost connection and missed acknowledgements cost with an agent that repeats only its oldest
-//! unacknowledged message, once per 100 ms and round trip.
+//! Cost of a lost connection and of missed acknowledgements, with an agent that repeats only its
+//! oldest unacknowledged message, once per 100 ms and round trip.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -8,9 +8,9 @@ use ssm_channel::{Channel, PayloadType, Token};
 
 use crate::support::{established, from_agent, ms, sorted};
 
-/// How often the agent looks at its oldest unacknowledged message, in milliseconds.
+/// Interval at which the agent checks its oldest unacknowledged message, in milliseconds.
 const CHECK: u64 = 100;
-/// How often it sends a new message, acknowledged or not.
+/// Interval at which it sends a new message, acknowledged or not, in milliseconds.
 const PACE: u64 = 2;
 
 /// One channel and one agent on a virtual clock of milliseconds.
@@ -18,7 +18,7 @@ struct Model {
     channel: Channel,
     now: u64,
     round_trip: u64,
-    /// The agent misses the first acknowledgement of each number that this divides.
+    /// The agent misses the first acknowledgement of each multiple of this number.
     missing: Option<u64>,
     missed: BTreeSet<u64>,
     next: u64,
@@ -83,7 +83,7 @@ impl Model {
         }
     }
 
-    /// Loses the connection, all that is under way on it, and gets a new one.
+    /// Loses the connection with everything under way on it, and reconnects.
     fn cut(&mut self) {
         self.to_client.clear();
         self.to_agent.clear();
@@ -96,7 +96,7 @@ impl Model {
 
 #[test]
 fn only_what_is_missing_is_repeated_after_a_cut() {
-    // Of the longest, one is due again while the acknowledgements are on their way.
+    // On the longest path, one is due again while the acknowledgements are on their way.
     for (round_trip, due) in [(0, 0), (100, 0), (200, 1)] {
         let mut model = Model::new(round_trip, None);
         while model.now < 1_000 {

@@ -1,4 +1,4 @@
-//! Losing the WebSocket and going on with another one.
+//! Loss of the WebSocket and reconnection.
 
 use bytes::Bytes;
 use ssm_channel::handshake::{OpenDataChannel, from_json};
@@ -63,7 +63,7 @@ fn first_the_opening_then_acknowledgements_then_everything_without_one_in_order(
     assert_eq!(data[1], sent[2], "byte for byte");
     let stats = channel.stats();
     assert_eq!((stats.retransmitted, stats.reconnects), (2, 1));
-    // What was repeated measures nothing; what was fresh does.
+    // Repeated messages measure nothing; fresh ones do.
     for message in &data[..2] {
         channel
             .handle_message(ms(5080), ack_from_agent(message))
@@ -84,7 +84,7 @@ fn without_a_websocket_nothing_moves_and_no_time_passes() {
     let late = from_agent(2, PayloadType::Output, b"late");
     channel.disconnected(ms(10));
     channel.disconnected(ms(11));
-    // What the socket had received before it was lost.
+    // A message that the socket had received before it was lost.
     channel.handle_message(ms(11), late).unwrap();
     assert_eq!(
         events(&mut channel),
@@ -95,7 +95,7 @@ fn without_a_websocket_nothing_moves_and_no_time_passes() {
     assert_eq!(channel.sendable(), 0);
     let refused = channel.send(ms(12), Bytes::from_static(b"x"));
     assert!(matches!(refused, Err(Error::NotSendable)));
-    // Ten minutes with a driver that calls all the time.
+    // Ten minutes with a driver that calls continually.
     for second in 0..600 {
         channel.handle_timeout(ms(1000 * second)).unwrap();
         assert_eq!(channel.poll_transmit(ms(1000 * second)), None);

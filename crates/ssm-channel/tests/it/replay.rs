@@ -1,6 +1,5 @@
-//! Both captured sessions as transcripts: the agent's lines go in at their times, and what the
-//! channel (with a smux session on top, as the driver does it) sends is compared with what the real
-//! client sent.
+//! Both captured sessions as transcripts: the agent's lines go in at their times. The channel's
+//! output (with a smux session on top, as in the driver) is compared with the real client's.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -15,7 +14,7 @@ use ssm_channel::{
 use crate::capture::{Line, Message, lines};
 use crate::support::{WALL, ms};
 
-/// One captured session and our side of it.
+/// One captured session and the channel that replays it.
 struct Replay {
     channel: Channel,
     smux: smux::Session,
@@ -28,7 +27,7 @@ struct Replay {
 }
 
 impl Replay {
-    /// A channel with the captured client's names.
+    /// Creates a channel with the captured client's ids.
     fn new(open: &str, now: Duration) -> Self {
         let open: OpenDataChannel = from_json(open.as_bytes()).unwrap();
         let config = Config {
@@ -49,7 +48,7 @@ impl Replay {
         replay
     }
 
-    /// What a driver does after every call: events up, data down, messages out.
+    /// Performs a driver's work after every call: events up, data down, messages out.
     fn turn(&mut self) {
         while let Some(event) = self.channel.poll_event() {
             if let Event::Output(bytes) = &event {
@@ -86,7 +85,7 @@ impl Replay {
         }
     }
 
-    /// Time passes; timers run.
+    /// Advances the time and runs timers.
     fn advance(&mut self, to: Duration) {
         while let Some(due) = self.channel.poll_timeout().filter(|due| *due <= to) {
             self.now = self.now.max(due);
@@ -101,7 +100,7 @@ impl Replay {
         self.turn();
     }
 
-    /// Our next acknowledgement is the captured one, but for its own name and date.
+    /// Checks that the next acknowledgement is the captured one, except for its own id and date.
     fn expect_ack(&mut self, captured: &AgentMessage) {
         let ours = self
             .acks
@@ -141,8 +140,8 @@ fn assert_same(ours: &AgentMessage, captured: &AgentMessage) {
     assert!(ours.created_date >= WALL);
 }
 
-/// Starts the session of `refused` (or the other one) and hands back the lines still to play:
-/// what the agent said before the client came is relayed once the client is there.
+/// Starts the session of `refused` (or the other one) and returns the remaining lines: the agent's
+/// messages from before the client connected are relayed once it is connected.
 fn start(refused: bool) -> (Replay, Vec<Line>) {
     let all = lines();
     let second = all
@@ -224,8 +223,8 @@ fn two_streams_with_echo_half_close_and_spontaneous_repetitions() {
     }
     assert_eq!(seen, 10);
     assert!(replay.data.is_empty());
-    // The agent sent number 3 twice more. The real client did not answer; we do, both times, and
-    // acknowledge those above it as well.
+    // The agent sent number 3 twice more. The real client did not answer; this channel does, both
+    // times, and acknowledges those above it as well.
     let number = |ack: &AgentMessage| {
         let ack = ssm_channel::Acknowledge::from_json(&ack.payload).unwrap();
         ack.sequence.get()
@@ -275,8 +274,8 @@ fn a_refused_port() {
                 replay.turn();
                 replay.expect_data(&message);
             }
-            // The real client read its "hello" late and sent it into the closed stream. Ours knows
-            // better: it answers the FIN at once and refuses the data.
+            // The real client read its "hello" late and sent it into the closed stream. This side
+            // answers the FIN at once and refuses the data.
             (_, 2) => {
                 let hello = Bytes::from_static(b"hello\n");
                 assert_eq!(
@@ -297,12 +296,12 @@ fn a_refused_port() {
     assert!(matches!(replay.events[0], Event::Established { .. }));
     assert_eq!(replay.events[1], Event::ConnectToPortError);
     assert_eq!(replay.smux_events, [smux::Event::Finished(stream)]);
-    // The captured agent acknowledges a number 3 that we never used; that is ignored.
+    // The captured agent acknowledges a number 3 that this channel never used; that is ignored.
     assert!(replay.channel.is_drained());
     let stats = replay.channel.stats();
     assert_eq!((stats.sent, stats.acked), (3, 3));
 
-    // Goodbye is the payload of the captured one of the other session.
+    // The terminate flag has the payload of the captured one of the other session.
     replay.channel.terminate(replay.now);
     replay.turn();
     let goodbye = replay.data.pop_front().unwrap();

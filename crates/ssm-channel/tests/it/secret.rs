@@ -1,4 +1,4 @@
-//! The encryption of a session, written once more for the other end.
+//! The encryption of a session, implemented again for the other end.
 
 use aes_gcm::{AeadInOut, Aes256Gcm, KeyInit};
 use ssm_channel::DataKey;
@@ -6,7 +6,7 @@ use zeroize::Zeroizing;
 
 use crate::support::REQUEST;
 
-/// What KMS makes of [`key`].
+/// Ciphertext of [`key`], as KMS returns it.
 pub(crate) const CIPHERTEXT: &[u8] = b"the key, encrypted";
 pub(crate) const KEY_ID: &str = "arn:aws:kms:eu-central-1:111122223333:key/k";
 pub(crate) const RANDOM: &str = "fresh-and-random";
@@ -53,7 +53,7 @@ impl Secret {
         }
     }
 
-    /// The real agent takes random nonces. No two tests' bytes meet, so a small counter does.
+    /// The real agent uses random nonces. Tests share no bytes, so a small counter is enough.
     pub(crate) fn seal(&mut self, plain: &[u8]) -> Vec<u8> {
         self.sealed = self.sealed.wrapping_add(1);
         let nonce = [self.sealed; 12];

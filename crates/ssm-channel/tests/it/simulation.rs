@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use crate::support::{Rng, ms};
 use crate::world::{Link, Plan, World};
 
-/// What a range of seeds has seen, so that a simulation that no longer reaches something is noticed.
+/// Events reached by a range of seeds, so that a simulation that no longer reaches one is noticed.
 #[derive(Debug, Default)]
 struct Seen {
     dropped_before_ready: usize,
@@ -31,7 +31,7 @@ fn run(plan: &Plan) -> World {
     })
 }
 
-/// A moderately bad network and small scripts: cheap enough for thousands.
+/// Returns a moderately bad network and small scripts: cheap enough for thousands.
 fn plan(seed: u64) -> Plan {
     let mut rng = Rng(seed ^ 0xFEED);
     Plan {
@@ -51,7 +51,7 @@ fn plan(seed: u64) -> Plan {
         pauses: rng.chance(20),
         cuts: [0, 0, 1, 3][rng.below(4) as usize],
         agent_cuts: [0, 0, 0, 2][rng.below(4) as usize],
-        // Few: without optimisation the cipher costs more than all the rest.
+        // Few: without optimisation the cipher costs more than everything else.
         kms: rng.chance(10).then(|| rng.chance(50)),
     }
 }
@@ -101,7 +101,7 @@ fn seeds_7500_to_9999() {
     run_seeds(7500..10_000);
 }
 
-/// A plan without anything special.
+/// Returns a plan without faults.
 fn plain(seed: u64, link: Link) -> Plan {
     Plan {
         seed,
@@ -166,7 +166,7 @@ fn several_thousand_messages_both_ways() {
     );
 }
 
-/// Only loss makes messages go twice: a clean path of any delay must not.
+/// Only loss makes messages repeat: a clean path of any delay must not.
 #[test]
 fn a_clean_path_repeats_nothing_once_it_is_measured() {
     for delay_ms in [0, 1, 20, 90, 150, 400] {
@@ -184,8 +184,8 @@ fn a_clean_path_repeats_nothing_once_it_is_measured() {
             ..plain(delay_ms, link)
         });
         let stats = world.channel.stats();
-        // Before the first measurement a slow path looks like a lossy one, and what comes before
-        // the agent is ready is lost: no more than two windows.
+        // Before the first measurement a slow path looks like a lossy one, and messages before the
+        // agent is ready are lost: no more than two windows.
         assert!(stats.retransmitted <= 2 * 64, "{delay_ms} ms: {stats:?}");
         let srtt = stats.srtt.unwrap();
         let round_trip = ms(2 * delay_ms);

@@ -1,4 +1,4 @@
-//! What the tests share.
+//! Helpers shared by the tests.
 
 use std::time::Duration;
 
@@ -20,12 +20,12 @@ impl Rng {
         z ^ (z >> 31)
     }
 
-    /// A number below `bound`.
+    /// Returns a number below `bound`.
     pub(crate) fn below(&mut self, bound: u64) -> u64 {
         self.next() % bound
     }
 
-    /// True in `percent` of the cases.
+    /// Returns true in `percent` of the cases.
     pub(crate) fn chance(&mut self, percent: u64) -> bool {
         self.below(100) < percent
     }
@@ -52,7 +52,7 @@ pub(crate) fn config(seed: u64) -> Config {
     )
 }
 
-/// Everything the channel wants to send now. The opening text comes back as `None`.
+/// Returns everything the channel wants to send now. The opening text comes back as `None`.
 pub(crate) fn transmits(channel: &mut Channel, now: Duration) -> Vec<Option<AgentMessage>> {
     let next = || channel.poll_transmit(now);
     std::iter::from_fn(next)
@@ -63,7 +63,7 @@ pub(crate) fn transmits(channel: &mut Channel, now: Duration) -> Vec<Option<Agen
         .collect()
 }
 
-/// The same without the opening text, split into acknowledged numbers and data messages.
+/// Returns the same without the opening text, split into acknowledged numbers and data messages.
 pub(crate) fn sorted(channel: &mut Channel, now: Duration) -> (Vec<u64>, Vec<AgentMessage>) {
     let mut acks = Vec::new();
     let mut data = Vec::new();
@@ -86,7 +86,7 @@ pub(crate) fn events(channel: &mut Channel) -> Vec<Event> {
     std::iter::from_fn(|| channel.poll_event()).collect()
 }
 
-/// A data message of the agent. Its id depends on its number only.
+/// Builds a data message of the agent. Its id depends on its number only.
 pub(crate) fn from_agent(number: u64, payload_type: PayloadType, payload: &[u8]) -> Bytes {
     let id = ssm_channel::MessageId::new(u128::from(number) << 64 | 0xA);
     let payload = Bytes::copy_from_slice(payload);
@@ -101,13 +101,13 @@ pub(crate) fn from_agent(number: u64, payload_type: PayloadType, payload: &[u8])
     .encode()
 }
 
-/// The agent acknowledges a data message of the client.
+/// Builds the agent's acknowledgement of a client's data message.
 pub(crate) fn ack_from_agent(of: &AgentMessage) -> Bytes {
     let id = ssm_channel::MessageId::new(u128::from(of.sequence.get()) << 64 | 0xB);
     AgentMessage::acknowledge(&Acknowledge::of(of), id, WALL).encode()
 }
 
-/// A message of the service that is outside every sequence.
+/// Builds a message of the service that is outside every sequence.
 pub(crate) fn from_service(message_type: &str, payload: &str) -> Bytes {
     let mut message = AgentMessage::decode(from_agent(0, PayloadType::None, b"")).unwrap();
     message.message_type = MessageType::from_name(message_type);
@@ -122,8 +122,8 @@ pub(crate) const REQUEST: &str = concat!(
 );
 pub(crate) const COMPLETE: &str = r#"{"HandshakeTimeToComplete":1000000,"CustomerMessage":""}"#;
 
-/// A channel after its handshake at time 0, with everything acknowledged and taken. The agent's
-/// next number is 2, the client's is 1.
+/// Returns a channel after its handshake at time 0, with everything acknowledged and taken. The
+/// agent's next number is 2, the client's is 1.
 pub(crate) fn established() -> Channel {
     let mut channel = Channel::new(config(1), ms(0));
     assert!(matches!(

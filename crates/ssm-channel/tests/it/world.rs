@@ -1,5 +1,5 @@
 //! A channel and an agent with a bad network between them, on a virtual clock. Every step checks
-//! what must hold at every moment.
+//! the invariants.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
@@ -16,14 +16,14 @@ use crate::agent::{Agent, Habits};
 use crate::secret::{KEY_ID, RANDOM, data_key};
 use crate::support::{Rng, config, from_service, ms};
 
-/// A message waits for its acknowledgement at least and at most so long.
+/// Least and longest time that a message waits for its acknowledgement.
 const RTO: (Duration, Duration) = (ms(200), ms(1000));
-/// Messages that may be under way whatever the window says.
+/// Messages that may be under way regardless of the window.
 const ALWAYS: usize = 4;
-/// The handshake's two answers and the goodbye go past the window.
+/// The handshake's two answers and the terminate flag bypass the window.
 const PAST_WINDOW: usize = 3;
 
-/// How bad the network is, in percent of the messages, and how long it takes.
+/// Quality of the network: faults in percent of the messages, and delays.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Link {
     pub(crate) loss: u64,
@@ -39,11 +39,11 @@ enum To {
     Agent,
 }
 
-/// What happens at a planned time.
+/// An event at a planned time.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Happening {
     Arrives(To, Bytes),
-    /// The client's WebSocket is lost, and what is under way on it; and then it has a new one.
+    /// The client's WebSocket is lost with everything under way on it, and then replaced.
     Cut,
     Back,
     /// The agent's WebSocket, the same.
@@ -53,7 +53,7 @@ enum Happening {
     Key,
 }
 
-/// What is planned: when, in which order among equals, and what.
+/// A planned event: time, order among equals, and event.
 type Planned = Reverse<(Duration, u64, Happening)>;
 
 #[derive(Debug, Clone)]
@@ -67,7 +67,7 @@ pub(crate) struct Plan {
     pub(crate) window: usize,
     pub(crate) reorder: usize,
     pub(crate) pauses: bool,
-    /// How often the client's, and the agent's, WebSocket is cut within the first two seconds.
+    /// Number of cuts of the client's, and the agent's, WebSocket within the first two seconds.
     pub(crate) cuts: u64,
     pub(crate) agent_cuts: u64,
     pub(crate) kms: Option<bool>,
@@ -92,10 +92,10 @@ pub(crate) struct World {
     /// Reconnections before the end of the handshake.
     pub(crate) early_reconnects: u64,
     next_word: Duration,
-    /// Our data messages without acknowledgement, and when each was last handed out; `None` on
-    /// another connection than this one.
+    /// Data messages without acknowledgement, and the time each was last handed out; `None` on an
+    /// earlier connection.
     unacked: BTreeMap<u64, Option<Duration>>,
-    /// The same by time.
+    /// The same, ordered by time.
     handed_out: BTreeSet<(Option<Duration>, u64)>,
     next_number: u64,
 }
@@ -104,7 +104,7 @@ impl World {
     pub(crate) fn new(plan: &Plan) -> Self {
         let mut rng = Rng(plan.seed);
         let mut config = config(plan.seed);
-        // The worst plan needs longer than 15 s for its handshake now and then.
+        // The worst plan sometimes needs longer than 15 s for its handshake.
         config.handshake_timeout = ms(600_000);
         config.send_window = plan.window;
         config.reorder_messages = plan.reorder;
@@ -149,7 +149,8 @@ impl World {
         self.planned.push(Reverse((at, self.counter, what)));
     }
 
-    /// The service's own messages are not lost, but may find the channel in any state.
+    /// Plans pauses. The service's own messages are not lost, but may find the channel in any
+    /// state.
     fn plan_pauses(&mut self) {
         if !self.plan.pauses {
             return;
@@ -209,7 +210,7 @@ impl World {
         }
     }
 
-    /// Loses what is under way; of what goes to the agent only a part, if the service has it.
+    /// Loses messages under way; of those to the agent only a part, if the service has them.
     fn lose_flights(&mut self, agent_too: bool) {
         let planned = std::mem::take(&mut self.planned);
         for Reverse((at, n, what)) in planned {
@@ -224,7 +225,7 @@ impl World {
         }
     }
 
-    /// Both ends do what they can at this moment.
+    /// Lets both ends act until nothing more can happen at this moment.
     pub(crate) fn settle(&mut self) {
         self.take_events();
         while self.sent < self.script.len() && self.channel.sendable() > 0 {
@@ -287,7 +288,7 @@ impl World {
         }
     }
 
-    /// The world's own book of what is unacknowledged.
+    /// Records the unacknowledged messages independently of the channel.
     fn note_handed_out(&mut self, bytes: &Bytes) {
         assert!(self.connected, "handed out without a WebSocket");
         let input = MessageType::InputStreamData;
@@ -326,7 +327,7 @@ impl World {
         }
     }
 
-    /// The moment of the next thing that happens.
+    /// Returns the time of the next event.
     fn next_moment(&self) -> Option<Duration> {
         let planned = self.planned.peek().map(|Reverse(next)| next.0);
         let word = self.agent.has_more(self.now).then_some(self.next_word);
@@ -384,7 +385,7 @@ impl World {
         if !self.connected {
             return;
         }
-        // Some of it was handed out and never left the house.
+        // Some of it was handed out and never sent.
         if self.rng.chance(50) {
             self.take_events();
             while let Some(Transmit::Binary(bytes)) = self.channel.poll_transmit(self.now) {
@@ -392,7 +393,7 @@ impl World {
             }
         }
         self.lose_flights(false);
-        // A driver that is back at once need not say that it was away.
+        // A driver that reconnects at once need not report the loss.
         if self.rng.chance(30) {
             return self.back();
         }
@@ -437,7 +438,7 @@ impl World {
         if self.paused || !self.connected {
             return;
         }
-        // Whatever is overdue has been sent again, unless the window is full of younger ones.
+        // Every overdue message has been repeated, unless the window is full of younger ones.
         let deadline = self.now.checked_sub(RTO.1);
         if let Some((at, number)) = self.handed_out.first()
             && at.is_none_or(|at| Some(at) < deadline)
@@ -451,7 +452,7 @@ impl World {
         }
     }
 
-    /// Runs until both scripts have arrived, then through the goodbye.
+    /// Runs until both scripts have arrived, then through the termination.
     pub(crate) fn run(&mut self) {
         self.settle();
         let mut goodbye = false;
