@@ -1,7 +1,7 @@
-//! `pgiam tunnel`: plain TCP through the tunnel, for anything that is not PostgreSQL.
+//! `pgiam tunnel`: plain TCP through the tunnel, for protocols other than PostgreSQL.
 //!
-//! `accept → tunnel stream → copy → close`. There is no protocol in which to tell a client what is
-//! wrong: it is logged, and the client's connection is reset, so that what it has received so far
+//! `accept → tunnel stream → copy → close`. No protocol is available to report an error to the
+//! client. So the error is logged, and the client's connection is reset, so that truncated data
 //! does not look complete.
 
 mod copy;
@@ -35,30 +35,30 @@ use crate::tunnel::ssm::supervisor::SsmTransport;
 use crate::tunnel::{Transport, TunnelError};
 use copy::{Copied, End, copy, copy_half_closing};
 
-/// What Unix keeps for programs of the system; others are refused these ports.
+/// Unix reserves lower ports for privileged programs.
 const PRIVILEGED: u16 = 1024;
 
-/// Why the tunnel cannot listen.
+/// Error of listening.
 #[derive(Debug, Error)]
 pub enum ListenError {
-    /// The port is taken.
+    /// The port is in use.
     #[error("cannot listen on {address}: the port is in use.\nhint: choose another: --listen {}", elsewhere(.address))]
     InUse {
         /// The address.
         address: SocketAddr,
     },
-    /// The port is not for us.
+    /// Permission for the port is missing.
     #[error("cannot listen on {address}: ports below {PRIVILEGED} are for the system's own programs.\nhint: choose another: --listen {}", elsewhere(.address))]
     NotAllowed {
         /// The address.
         address: SocketAddr,
     },
-    /// There are no descriptors left.
+    /// No file descriptors are left.
     #[error("cannot listen on {address}: out of file descriptors{}.\nhint: raise the limit: {}", limited(.limit), descriptors::HOW_TO_RAISE)]
     Descriptors {
         /// The address.
         address: SocketAddr,
-        /// How many this process may have; `None`: the whole system has no more.
+        /// This process's limit; `None`: the limit of the whole system is reached.
         limit: Option<u64>,
     },
     /// Another failure.
@@ -66,12 +66,12 @@ pub enum ListenError {
     Other {
         /// The address.
         address: SocketAddr,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
 }
 
-/// A port that is likely to be free: 8080 for 80, 8443 for 443, 3307 for 3306.
+/// Suggests a port that is likely to be free: 8080 for 80, 8443 for 443, 3307 for 3306.
 fn elsewhere(address: &SocketAddr) -> u16 {
     match address.port() {
         port if port < PRIVILEGED => 8000 + port,
@@ -85,14 +85,14 @@ fn limited(limit: &Option<u64>) -> String {
         .unwrap_or_default()
 }
 
-/// A local address that is listened on, on one socket or two.
+/// A bound local address, with one socket or two.
 pub struct Bound {
     shown: Listen,
     sockets: Vec<Listening>,
 }
 
 impl Bound {
-    /// The address to show, with the port that was given.
+    /// Returns the address to show, with the actual port.
     #[must_use]
     pub fn address(&self) -> Listen {
         self.shown
@@ -102,7 +102,7 @@ impl Bound {
 /// Binds every address.
 ///
 /// # Errors
-/// [`ListenError`] for the first that cannot be had.
+/// [`ListenError`] for the first that cannot be bound.
 pub fn bind(addresses: &[Listen]) -> Result<Vec<Bound>, ListenError> {
     addresses.iter().map(bind_one).collect()
 }
@@ -138,8 +138,8 @@ fn bind_one(address: &Listen) -> Result<Bound, ListenError> {
     }
 }
 
-/// The way to `target`. Nothing is asked of AWS before the first connection, unless it is to be
-/// warm.
+/// Returns the transport to `target`. Sends no request to AWS before the first connection, unless
+/// the target is `warm`.
 #[must_use]
 pub fn transport(target: &Target) -> Arc<dyn Transport> {
     match &target.via {
@@ -167,7 +167,7 @@ pub struct Forwarder {
     connections: TaskTracker,
 }
 
-/// What connections share.
+/// State shared by connections.
 struct Shared {
     target: Arc<Target>,
     transport: Arc<dyn Transport>,
@@ -189,7 +189,7 @@ impl Watched for Shared {
 }
 
 impl Forwarder {
-    /// Starts to accept the clients that `guard` admits, up to as many at a time as `observed` says.
+    /// Starts accepting the clients that `guard` admits, up to the limit in `observed`.
     #[must_use]
     pub fn start(
         target: Target,
@@ -273,7 +273,7 @@ impl Shared {
         carried.instrument(span).await;
     }
 
-    /// Resets a connection that is not admitted: there is no protocol in which to tell the client why.
+    /// Resets a connection that is not admitted: no protocol is available to report the reason.
     fn turn_away(&self, client: Refused<TcpStream>) {
         let span = info_span!("conn", peer = %client.arrival());
         let quiet = client.is_quiet();
@@ -284,13 +284,13 @@ impl Shared {
         reset(&client);
     }
 
-    /// Logs and counts a connection that was not carried to its end.
+    /// Logs and counts a failed connection.
     fn failed(&self, error: &ForwardError) {
         let failure = report::log_forward(error, &self.target);
         self.observed.failed(Some(&self.target.name), failure);
     }
 
-    /// Puts the connection into the list of those that there are.
+    /// Adds the connection to the list of live connections.
     fn admit(&self, peer: &str) -> LiveConnection {
         self.observed.admit(Newcomer {
             target: &self.target.name,
@@ -359,7 +359,7 @@ fn lost(error: io::Error) -> ForwardError {
     }
 }
 
-/// Makes the close of a connection a reset (RFC 1122, 4.2.2.13).
+/// Sets the socket to reset on close (RFC 1122, 4.2.2.13).
 fn reset(client: &TcpStream) {
     if let Err(error) = socket2::SockRef::from(client).set_linger(Some(Duration::ZERO)) {
         debug!(%error, "the connection is closed instead of reset");

@@ -1,12 +1,13 @@
-//! Two streams of bytes, copied both ways until both ends have had their say.
+//! Copies two byte streams both ways until both sides have ended.
 //!
 //! The tunnel cannot close one direction alone: a FIN ends a stream both ways (smux version 1, as
-//! the SSM agent speaks it: it closes its connection to the far side). So [`copy`] does not pass a
-//! client's end on while an answer may still come. `printf 'GET / HTTP/1.0\r\n\r\n' | nc -N …` closes
-//! its sending side with the request, and would otherwise never see the page. Once the answer has
-//! come and the far side has been quiet for a while, the stream is closed.
+//! implemented by the SSM agent, which then closes its connection to the far side). So [`copy`]
+//! delays a client's end while an answer may still come.
+//! `printf 'GET / HTTP/1.0\r\n\r\n' | nc -N …` closes its sending side with the request, and would
+//! otherwise never see the page. Once the answer has come and the far side has been silent for a
+//! while, the stream is closed.
 //!
-//! A TCP connection can close one direction alone: [`copy_half_closing`] passes the end on at once.
+//! A TCP connection can close one direction alone: [`copy_half_closing`] forwards the end at once.
 
 use std::future::poll_fn;
 use std::io;
@@ -24,26 +25,27 @@ use crate::postgres::splice;
 use crate::postgres::splice::{Pump, Stop, UNANSWERED};
 use crate::tunnel::TunnelError;
 
-/// A client that has closed after the last answer is most likely gone, not waiting: its end is
-/// passed on when nothing more has come for this long. Several round trips of a slow tunnel, and
-/// short enough that a loop of small programs does not fill the far side with idle connections.
+/// Silence of the far side after which a client's end is forwarded, if the client received data
+/// after it last sent some. Such a client is most likely gone, not waiting. Several round trips of
+/// a slow tunnel, and short enough that a loop of small programs does not fill the far side with
+/// idle connections.
 const ANSWERED: Duration = Duration::from_secs(1);
-/// The same once the answer to a client that has sent something since ([`UNANSWERED`]) has begun, at
-/// least. A far side that has been silent for longer before is given twice its longest silence, up to
-/// [`UNANSWERED`]: an answer that comes in parts is not cut off, and a far side that answers at once
-/// and then waits for more does not hold the client up.
+/// Minimum silence for a client that still waited for an answer at its end. Before the answer
+/// begins, the silence is [`UNANSWERED`]; after that, twice the far side's longest silence, from
+/// this up to [`UNANSWERED`]. So an answer in parts is not cut off, and a far side that answers at
+/// once and then waits for more does not delay the end.
 const ANSWERING: Duration = Duration::from_secs(3);
-/// The same where nothing has been said at all: some servers speak first, but most such clients only
-/// look whether the port is open.
+/// Silence for a connection without any data: some servers speak first, but most such clients only
+/// probe the port.
 const SILENT: Duration = Duration::from_secs(5);
-/// The same where the far side knows that the client sends no more: it ends when it has finished.
-/// Only a bound on what a far side that ignores the end can hold open.
+/// Silence if the client's end was forwarded at once: the far side closes when it has finished.
+/// Only limits the resources held by a far side that ignores the end.
 const PASSED_ON: Duration = Duration::from_secs(60 * 60);
-/// How long a client that goes on sending to a far side that has closed is listened to. To close
-/// with bytes unread would reset the connection, and could cost the client the last answer.
+/// Time for which a client's further data is read after the far side has closed. Closing with bytes
+/// unread would reset the connection, and could cost the client the last answer.
 const LEFTOVER_DEADLINE: Duration = Duration::from_secs(2);
 
-/// How a connection ended.
+/// End of a connection.
 #[derive(Debug)]
 pub(super) enum End {
     /// The client closed first.
@@ -52,13 +54,13 @@ pub(super) enum End {
     Server,
     /// The client's connection broke.
     ClientLost(io::Error),
-    /// The far side's connection broke, or the way to it.
+    /// The far side's connection or the tunnel broke.
     ServerLost(io::Error),
     /// The program is stopping.
     Stopped,
 }
 
-/// What was copied.
+/// Result of the copy.
 #[derive(Debug)]
 pub(super) struct Copied {
     pub(super) end: End,
@@ -68,12 +70,12 @@ pub(super) struct Copied {
     pub(super) received: u64,
 }
 
-/// Copies until both sides have ended in order, one has broken, or `stop` is cancelled. In the
-/// first case both are closed; otherwise the caller closes the client. Bytes count in `traffic` as they
-/// move.
+/// Copies until both sides have ended in order, one has failed, or `stop` is cancelled. In the
+/// first case both are closed; otherwise the caller closes the client. Updates `traffic` with each
+/// chunk.
 ///
-/// Holds the client's end back while an answer may come, for a `server` whose shutdown closes both
-/// directions.
+/// Delays the client's end while an answer may come, for a `server` with a shutdown that closes
+/// both directions.
 pub(super) async fn copy(
     client: &mut dyn Duplex,
     server: &mut dyn Duplex,
@@ -83,8 +85,8 @@ pub(super) async fn copy(
     Exchange::new(client, server, traffic).run(stop).await
 }
 
-/// The same for a `server` whose shutdown closes the sending direction alone: the client's end is
-/// passed on at once.
+/// Copies for a `server` with a shutdown that closes only the sending direction: the client's end
+/// is forwarded at once.
 pub(super) async fn copy_half_closing(
     client: &mut dyn Duplex,
     server: &mut dyn Duplex,
@@ -102,26 +104,26 @@ struct Exchange<'a> {
     traffic: &'a Traffic,
     up: Pump,
     down: Pump,
-    /// The far side takes no more, but its last words may still be on their way.
+    /// The error of writing to the far side, which may still have data on the way.
     refused: Option<io::Error>,
-    /// The client has sent something since it last received something; `None`: neither yet.
+    /// The client has sent data since it last received some; `None`: neither yet.
     unanswered: Option<bool>,
     /// The far side's connection can close one direction alone.
     half_closes: bool,
     ended: Option<ClientEnded>,
 }
 
-/// The client sends no more.
+/// State after the client's end.
 struct ClientEnded {
-    /// How long to wait for what may still come: least and most.
+    /// Minimum and maximum silence to wait for further data.
     patience: (Duration, Duration),
-    /// Since when the far side has been silent.
+    /// Start of the far side's current silence.
     since: Instant,
-    /// Its longest silence that ended.
+    /// Its longest completed silence.
     longest: Duration,
-    /// Ends when the far side has been silent for too long.
+    /// Timer that fires when the far side has been silent for too long.
     quiet: Pin<Box<Sleep>>,
-    /// The far side is still to be told.
+    /// The end has still to be forwarded to the far side.
     to_pass_on: bool,
 }
 
@@ -142,14 +144,14 @@ impl ClientEnded {
         }
     }
 
-    /// The far side has sent something.
+    /// Records data of the far side.
     fn heard(&mut self) {
         let now = Instant::now();
         self.longest = self.longest.max(now - self.since);
         self.wait_from(now);
     }
 
-    /// The far side is not silent: the client does not take what it has sent.
+    /// Records that the far side is not silent: the client does not read its data.
     fn held_up(&mut self) {
         self.wait_from(Instant::now());
     }
@@ -206,7 +208,7 @@ impl<'a> Exchange<'a> {
             return Poll::Ready(match (stopped, self.refused.take()) {
                 (Stop::Write(error), _) => End::ClientLost(error),
                 (Stop::Read(Some(error)), _) => End::ServerLost(error),
-                // That a closed far side takes no more is in order; a broken tunnel is not.
+                // A closed far side that accepts no more is in order; a broken tunnel is not.
                 (Stop::Read(None), Some(error)) if TunnelError::of(&error).is_some() => {
                     End::ServerLost(error)
                 }
@@ -225,7 +227,7 @@ impl<'a> Exchange<'a> {
         if ended.to_pass_on {
             match Pin::new(&mut *self.server).poll_shutdown(cx) {
                 Poll::Ready(Ok(())) => ended.to_pass_on = false,
-                // Its last words may still be on their way.
+                // Data of the far side may still be on the way.
                 Poll::Ready(Err(error)) => {
                     ended.to_pass_on = false;
                     self.refused = Some(error);
@@ -237,7 +239,7 @@ impl<'a> Exchange<'a> {
         Poll::Ready(End::Client)
     }
 
-    /// Ready when the client is lost; what ends this direction in order is noted.
+    /// Ready when the client is lost; an orderly end of this direction is recorded.
     fn poll_up(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         if self.ended.is_some() || self.refused.is_some() {
             return Poll::Pending;
@@ -263,7 +265,7 @@ impl<'a> Exchange<'a> {
     /// Closes both sides of an exchange that ended in order.
     async fn close(&mut self, end: &End) {
         match end {
-            // A closed stream gives no more bytes, so there is nothing left to wait for.
+            // A closed stream returns no more bytes, so there is nothing left to wait for.
             End::Client => {
                 splice::close(self.server).await;
                 splice::close(self.client).await;
@@ -281,7 +283,7 @@ impl<'a> Exchange<'a> {
     }
 }
 
-/// Reads to the end and forgets it.
+/// Reads to the end and discards the data.
 async fn discard(stream: &mut dyn Duplex) {
     let mut buffer = vec![0; 16 * 1024];
     while stream.read(&mut buffer).await.is_ok_and(|n| n > 0) {}

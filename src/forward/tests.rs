@@ -19,7 +19,7 @@ fn target(port: u16) -> Target {
     File::default().forward(to, None, &flags).unwrap()
 }
 
-/// A forwarder on a free port, and that port.
+/// Returns a forwarder on a free port, and that port.
 fn start(transport: Arc<dyn Transport>, limit: usize) -> (Forwarder, u16) {
     let bound = bind(&[Listen::Localhost(0)]).unwrap();
     let Listen::Localhost(port) = bound[0].address() else {

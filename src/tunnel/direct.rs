@@ -1,5 +1,5 @@
-//! `via = "direct"`: plain TCP from here, for a database that can be reached already (inside the
-//! VPC, over a VPN, over peering).
+//! `via = "direct"`: plain TCP from this machine, for a database that is reachable without a tunnel
+//! (inside the VPC, over a VPN, over peering).
 
 use std::future::Future;
 use std::io;
@@ -22,22 +22,23 @@ use crate::config::Endpoint;
 /// load balancers and NAT gateways forget an idle flow.
 pub(crate) const KEEPALIVE: Duration = Duration::from_secs(60);
 
-/// How long name and connection may take together. A filtered port answers nothing at all, and the
-/// kernel would go on for two minutes.
+/// Timeout for name lookup and connection together. A filtered port sends no answer at all, and the
+/// kernel would continue for two minutes.
 const DEADLINE: Duration = Duration::from_secs(10);
 
-/// When the next address of a name is tried beside one that has not answered (RFC 8305, section 5).
+/// Delay before the next address of a name is tried beside one that has not answered (RFC 8305,
+/// section 5).
 const NEXT_ADDRESS: Duration = Duration::from_millis(250);
 
-/// The failures of a direct connection that have a remedy of their own; a later one tells more than
-/// an earlier one.
+/// Failures of a direct connection with a remedy of their own; a later one is more specific than an
+/// earlier one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum DirectFailure {
-    /// Anything else, such as no route.
+    /// Any other failure, such as no route.
     Other,
-    /// Nobody answers.
+    /// No answer.
     Timeout,
-    /// The host answers, and nobody listens on the port.
+    /// The host answers, but the port is closed.
     Refused,
     /// The name has no address.
     UnknownName,
@@ -51,8 +52,8 @@ pub struct Direct {
 }
 
 impl Direct {
-    /// Nothing is opened until the first stream is. Clients wait `connect_timeout` for it, so there
-    /// is an answer some time before.
+    /// Creates the transport. It connects only when the first stream is opened. Clients wait
+    /// `connect_timeout` for it, so the result comes some time before.
     #[must_use]
     pub fn new(endpoint: Endpoint, connect_timeout: Duration) -> Self {
         let deadline = DEADLINE.min(connect_timeout / 5 * 4);
@@ -82,7 +83,7 @@ impl Direct {
 }
 
 impl Transport for Direct {
-    /// A TCP handshake tells that the far side is there, so its first bytes are not waited for.
+    /// A TCP handshake proves that the far side is there, so its first bytes are not awaited.
     fn open(&self, hello: Bytes) -> BoxFuture<'_, Result<Stream, TunnelError>> {
         Box::pin(async move {
             let failed = |(failure, source)| TunnelError::Direct {
@@ -101,7 +102,7 @@ impl Transport for Direct {
         true
     }
 
-    /// There is nothing between us and the database to know about.
+    /// A direct connection has no intermediate state to report.
     fn readiness(&self) -> Readiness {
         Readiness::Up
     }
@@ -115,12 +116,12 @@ impl Transport for Direct {
     }
 }
 
-/// The first of several addresses that answers. One that does not answer delays the others by
-/// [`NEXT_ADDRESS`] only.
+/// Returns the first of several addresses that answers. One that does not answer delays the others
+/// by [`NEXT_ADDRESS`] only.
 ///
 /// # Errors
-/// The most telling one when all have failed, or when some have and the time is up; `None` when none
-/// has answered until then.
+/// The most specific one when all have failed, or when some have and the time is up; `None` when
+/// none has answered until then.
 async fn race<A, T, F>(
     addresses: Vec<A>,
     dial: impl Fn(A) -> F,
@@ -160,10 +161,11 @@ fn failure(error: &io::Error) -> DirectFailure {
     }
 }
 
-/// No Nagle delay (a query is one small write that must leave at once) and keepalive probes.
+/// Disables Nagle's delay (a query is one small write that must leave at once) and enables
+/// keepalive probes.
 ///
 /// # Errors
-/// Whatever the socket answers.
+/// The socket's error.
 pub(crate) fn tune(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let keepalive = socket2::TcpKeepalive::new().with_time(KEEPALIVE);
@@ -178,7 +180,7 @@ mod tests {
 
     use super::*;
 
-    /// What becomes of a dial: nothing, an error, or a connection.
+    /// Simulated result of a dial: no answer, an error, or a connection.
     #[derive(Clone, Copy)]
     enum Fate {
         Silence,
@@ -202,7 +204,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_dead_address_does_not_keep_the_others_from_answering() {
         use io::ErrorKind::{ConnectionRefused, NetworkUnreachable};
-        // The timer of a paused clock is good to a millisecond.
+        // The timer of a paused clock has a resolution of a millisecond.
         let soon = NEXT_ADDRESS + Duration::from_millis(5);
         let (answer, took) = outcome(&[Silence, Answer(2)]).await;
         assert_eq!(answer, Ok(2));
@@ -232,7 +234,7 @@ mod tests {
         drop(listener);
         let refused = open("127.0.0.1".to_owned(), port).await;
         assert_eq!(refused, DirectFailure::Refused);
-        // A label is 63 bytes long at most, so nobody is asked.
+        // A label is 63 bytes long at most, so no DNS query is sent.
         let unknown = open("x".repeat(64), port).await;
         assert_eq!(unknown, DirectFailure::UnknownName);
     }

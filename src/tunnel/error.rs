@@ -1,4 +1,4 @@
-//! Why there is no stream to a database, or why one ended.
+//! Errors of opening a stream to a database, or of a stream.
 
 use std::io;
 use std::sync::Arc;
@@ -13,14 +13,14 @@ use crate::base::background::Stopped;
 use crate::base::foreign_text::ForeignText;
 use crate::config::Endpoint;
 
-/// Why there is no stream, or why one ended. Cloneable, because every connection that waited for
+/// Error of opening a stream, or of a stream. Cloneable, because every connection that waited for
 /// the same session gets the same answer.
 #[derive(Clone, Debug, Error)]
 pub enum TunnelError {
-    /// There are no usable AWS credentials to open a session with.
+    /// No usable AWS credentials to open a session with.
     #[error(transparent)]
     Credentials(Arc<CredentialsError>),
-    /// Neither the host name, nor the configuration, nor the AWS profile says a region.
+    /// Neither the host name, nor the configuration, nor the AWS profile names a region.
     #[error("no AWS region is known")]
     NoRegion,
     /// A call of the SSM API was refused.
@@ -28,55 +28,56 @@ pub enum TunnelError {
     Api {
         /// The call, such as `StartSession`.
         operation: &'static str,
-        /// Which refusal, for the remedy.
+        /// The refusal, for the remedy.
         kind: ApiRefusal,
         /// AWS's answer.
         answer: ApiAnswer,
-        /// The managed node asked for.
+        /// The requested managed node.
         bastion: String,
-        /// The region asked in.
+        /// The region of the request.
         region: String,
     },
-    /// No managed node that is online carries the tag.
+    /// No online managed node has the tag.
     #[error("no managed node in {region} matches {wanted}")]
     NoBastion {
-        /// The tag that was looked for, as configured.
+        /// The tag in the configuration.
         wanted: String,
-        /// The region asked in.
+        /// The region of the request.
         region: String,
     },
-    /// No session could be opened through any of several managed nodes; and how many more there are
-    /// that were not tried.
+    /// No session could be opened through any of several managed nodes; and the number of further
+    /// nodes that were not tried.
     #[error("none of the bastions works: {}", tried(.0, *.1))]
     AllBastions(Arc<[(String, Self)]>, usize),
     /// The SSM API could not be reached.
     #[error("cannot reach the SSM API in {region}: {reason}")]
     ApiUnreachable {
-        /// The region asked in.
+        /// The region of the request.
         region: String,
-        /// The host that was asked, with its port, where that is known.
+        /// The host of the request with its port, if known.
         host: Option<String>,
-        /// What the SDK said, with its causes.
+        /// The SDK's error, with its causes.
         reason: ForeignText,
     },
     /// A call was not answered in time.
     #[error(transparent)]
     Late(Box<Late>),
-    /// A call was answered with something else than AWS documents, or with too much of it.
+    /// The answer to a call is not as documented by AWS, or too long.
     #[error("the answer to {operation} is not usable: {reason}")]
     BadAnswer {
         /// The call, such as `StartSession`.
         operation: &'static str,
-        /// What is wrong with it.
+        /// The error in the answer.
         reason: ForeignText,
     },
     /// The task that starts a session, or drives it, ended without an outcome.
     #[error("the tunnel failed: {0}")]
     Internal(Stopped),
-    /// AWS answered without what the protocol needs.
+    /// AWS's answer lacks a value that the protocol needs.
     #[error("AWS answered StartSession without {0}")]
     IncompleteAnswer(&'static str),
-    /// AWS named a stream address outside its own domains, see [`Self::BadAnswer`] for other flaws.
+    /// AWS answered a stream address outside its own domains; for other flaws see
+    /// [`Self::BadAnswer`].
     #[error("AWS answered StartSession with the stream host \"{host}\", which is not an AWS name")]
     ForeignStreamUrl {
         /// The host of the stream URL.
@@ -89,7 +90,7 @@ pub enum TunnelError {
         host: String,
         /// Its port.
         port: u16,
-        /// What failed, with its causes.
+        /// The error, with its causes.
         reason: ForeignText,
     },
     /// The gateway refused the WebSocket upgrade.
@@ -101,8 +102,8 @@ pub enum TunnelError {
         region: String,
         /// The HTTP status.
         status: u16,
-        /// By how many seconds this machine's clock is ahead of the gateway's (negative: behind), if
-        /// that is too much for a signature and so may be the reason.
+        /// Seconds by which this machine's clock is ahead of the gateway's (negative: behind), if
+        /// that exceeds the tolerance of a signature and so may be the reason.
         skew: Option<i64>,
     },
     /// The agent did not finish the handshake in time.
@@ -110,10 +111,10 @@ pub enum TunnelError {
     HandshakeTimeout {
         /// The managed node.
         bastion: String,
-        /// How long we waited.
+        /// The timeout.
         after: Duration,
     },
-    /// The agent would ignore the remote host and dial itself.
+    /// The agent would ignore the remote host and connect to its own.
     #[error("the SSM agent {version} on {bastion} is older than {needed}")]
     AgentTooOld {
         /// The managed node.
@@ -123,7 +124,7 @@ pub enum TunnelError {
         /// The oldest version that works.
         needed: String,
     },
-    /// The agent cannot carry several connections in one session.
+    /// The agent does not support several connections in one session.
     #[error("the SSM agent {version} on {bastion} cannot multiplex")]
     NoMultiplexing {
         /// The managed node.
@@ -131,17 +132,17 @@ pub enum TunnelError {
         /// The agent's version.
         version: String,
     },
-    /// The session must be encrypted with a KMS key, and KMS did not give one.
+    /// The session requires encryption with a KMS key, and KMS returned none.
     #[error("KMS gave no key to encrypt the session with: {reason}")]
     DataKey {
-        /// The key's ARN.
+        /// The key's ARN or id.
         key: ForeignText,
         /// An access policy forbids it.
         denied: bool,
-        /// What AWS said.
+        /// AWS's error.
         reason: ForeignText,
     },
-    /// The session asks for something this program cannot do, such as KMS encryption.
+    /// The session requires an action that this program does not support.
     #[error("the session requires {action}, which is not supported")]
     UnsupportedAction {
         /// The name of the requested action.
@@ -152,33 +153,34 @@ pub enum TunnelError {
     DialRefused {
         /// The managed node.
         bastion: String,
-        /// What it should have dialled.
+        /// The endpoint it tried to connect to.
         endpoint: Endpoint,
     },
-    /// The agent did not say what became of its dial.
+    /// The agent did not report the result of its connection attempt.
     #[error("{bastion} had no connection to {endpoint} after {} s", .after.as_secs())]
     DialTimeout {
         /// The managed node.
         bastion: String,
-        /// What it should have dialled.
+        /// The endpoint it tried to connect to.
         endpoint: Endpoint,
-        /// How long we waited.
+        /// The timeout.
         after: Duration,
     },
-    /// The agent is stuck in the dial of an earlier stream and has not come to this one.
+    /// The agent is stuck in the connection attempt of an earlier stream and has not reached this
+    /// one.
     #[error("{bastion} is stuck in another connection's dial")]
     Stranded {
         /// The managed node.
         bastion: String,
     },
-    /// The agent could not look the database's name up, which ends its session.
+    /// The agent could not look up the database's name, which ends its session.
     #[error("{bastion} cannot resolve {}", .endpoint.host)]
     NameNotResolved {
         /// The managed node.
         bastion: String,
-        /// What it should have dialled.
+        /// The endpoint it tried to connect to.
         endpoint: Endpoint,
-        /// The agent's words.
+        /// The agent's error text.
         reason: ForeignText,
     },
     /// The service answers and the agent does not.
@@ -186,62 +188,62 @@ pub enum TunnelError {
     AgentSilent {
         /// The managed node.
         bastion: String,
-        /// For how long.
+        /// Duration of the silence.
         after: Duration,
     },
-    /// What the agent sends waits for messages that were lost with a connection.
+    /// The agent's data waits for messages that were lost with a connection.
     #[error("messages of the SSM agent on {bastion} have been missing for {} s", .after.as_secs())]
     Delayed {
         /// The managed node.
         bastion: String,
-        /// For how long.
+        /// Duration of the delay.
         after: Duration,
     },
     /// The service or the agent ended the session.
     #[error("the SSM session ended: {}", .cause.in_words(.reason))]
     SessionEnded {
-        /// Which of the endings that have a name.
+        /// The cause, if it is a known one.
         cause: EndCause,
-        /// The service's words.
+        /// The service's message.
         reason: ForeignText,
     },
     /// The connection to the service broke.
     #[error("the connection to the SSM service was lost: {reason}")]
     ChannelLost {
-        /// What happened.
+        /// The error.
         reason: ForeignText,
     },
-    /// This connection's client read nothing for so long that its unread bytes kept every other
-    /// connection of the session waiting.
+    /// This connection's client read nothing for so long that its unread bytes blocked every other
+    /// connection of the session.
     #[error("the client did not read its result, and other connections waited for it")]
     Overrun,
-    /// The other side broke the protocol.
+    /// The other side violated the protocol.
     #[error("SSM protocol error: {reason}")]
     Protocol {
-        /// What was wrong.
+        /// The violation.
         reason: ForeignText,
     },
-    /// The HTTP proxy of the environment did not let us through.
+    /// The HTTP proxy of the environment refused the connection.
     #[error("the proxy {proxy} did not connect us to {host}: {reason}")]
     Proxy {
         /// The proxy's host and port, without credentials.
         proxy: String,
-        /// Where we wanted to go.
+        /// The destination behind the proxy.
         host: String,
-        /// What it answered, or what failed.
+        /// The proxy's answer, or the error.
         reason: ForeignText,
     },
     /// A direct connection failed.
     #[error("cannot connect to {endpoint}: {source}")]
     Direct {
-        /// Where to.
+        /// The endpoint.
         endpoint: Endpoint,
-        /// Which failure, for the remedy.
+        /// The failure, for the remedy.
         failure: DirectFailure,
-        /// What the system said.
+        /// The system's error.
         source: Arc<io::Error>,
     },
-    /// We are shutting down.
+    /// This program is shutting down.
     #[error("pgiam is shutting down")]
     ShuttingDown,
 }
@@ -264,28 +266,28 @@ fn tried(tried: &[(String, TunnelError)], left_out: usize) -> String {
     each.join("; ")
 }
 
-/// Why a session ended, where that has a name of its own.
+/// Known cause of the end of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EndCause {
     /// The idle timeout of the account's Session Manager preferences.
     IdleTimeout,
     /// Their maximum session duration.
     MaximumDuration,
-    /// Somebody called `ssm:TerminateSession`.
+    /// `ssm:TerminateSession` was called.
     Terminated,
-    /// The connection was lost, and AWS has no token to resume the session with, or knows no such
-    /// session: it is over.
+    /// The connection was lost, and AWS returned no token to resume the session with, or reported
+    /// no such session: it is over.
     Gone,
-    /// The agent ended it, as when it restarts.
+    /// The agent ended it, for example on a restart.
     Agent,
-    /// Something else; the words say what.
+    /// Another cause; see the text.
     Other,
-    /// The same, at the start of a session, which no time limit has ended.
+    /// Another cause at the start of a session, before any time limit.
     AtStart,
 }
 
 impl EndCause {
-    /// The stable identifier of this ending, for logs and documentation.
+    /// Returns the stable identifier of this ending, for logs and documentation.
     #[must_use]
     pub fn id(self) -> &'static str {
         match self {
@@ -298,7 +300,7 @@ impl EndCause {
         }
     }
 
-    /// The service's words, or ours where it had none.
+    /// Returns the service's text, or pgiam's own if it is empty.
     fn in_words(self, reason: &str) -> &str {
         match self {
             _ if !reason.trim().is_empty() => reason.trim(),
@@ -308,7 +310,7 @@ impl EndCause {
     }
 }
 
-/// The refusals of the SSM API that have a remedy of their own.
+/// Refusals of the SSM API with a remedy of their own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ApiRefusal {
     /// `TargetNotConnected`: offline, wrong id, wrong region.
@@ -330,7 +332,8 @@ pub enum ApiRefusal {
 }
 
 impl TunnelError {
-    /// Whether a bastion could not resolve the database's name: the only one, or one of several.
+    /// Returns true if a bastion could not resolve the database's name: the only one, or one of
+    /// several.
     #[must_use]
     pub fn is_about_the_name(&self) -> bool {
         match self {
@@ -340,13 +343,13 @@ impl TunnelError {
         }
     }
 
-    /// The tunnel's error inside an [`io::Error`] that a tunnel stream returned.
+    /// Returns the tunnel's error inside an [`io::Error`] that a tunnel stream returned.
     #[must_use]
     pub fn of(error: &io::Error) -> Option<&Self> {
         error.get_ref()?.downcast_ref()
     }
 
-    /// The same, as what a tunnel stream returns.
+    /// Wraps the error in the [`io::Error`] that a tunnel stream returns.
     #[must_use]
     pub fn into_io(self) -> io::Error {
         let kind = match &self {

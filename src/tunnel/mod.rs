@@ -1,6 +1,6 @@
-//! The way to the database: a byte stream to `host:port`, direct or through Session Manager.
+//! Transports to the database: a byte stream to `host:port`, direct or through Session Manager.
 //!
-//! Nothing here knows PostgreSQL.
+//! This module is independent of PostgreSQL.
 
 pub mod direct;
 pub mod error;

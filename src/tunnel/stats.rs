@@ -1,29 +1,29 @@
-//! What a transport has done so far, and what it holds open.
+//! Statistics of a transport: totals and open sessions.
 
 use std::ops::AddAssign;
 use std::time::Duration;
 
-/// Numbers of one transport, as they are at this moment.
+/// Statistics of one transport at a moment.
 #[derive(Clone, Debug, Default)]
 pub struct TunnelStats {
-    /// The sessions that stand, oldest first; and one that is being started, last.
+    /// The open sessions, oldest first; and one that is being started, last.
     pub sessions: Vec<SessionStats>,
-    /// Sessions that have stood.
+    /// Sessions that were opened.
     pub started: u64,
-    /// Of those, the ones that are over.
+    /// Opened sessions that have ended.
     pub ended: u64,
-    /// Starts that came to nothing.
+    /// Starts that failed.
     pub failed: u64,
-    /// What all that have stood have done together.
+    /// Totals of all sessions that were opened.
     pub totals: TunnelTotals,
 }
 
-/// Counts that only grow.
+/// Counts that only increase.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TunnelTotals {
-    /// Bytes that streams gave to the session.
+    /// Bytes sent by streams.
     pub up: u64,
-    /// Bytes that came for streams.
+    /// Bytes received for streams.
     pub down: u64,
     /// Lost connections that were replaced.
     pub resumes: u64,
@@ -47,22 +47,22 @@ pub struct SessionStats {
     pub id: Option<String>,
     /// The managed node that carries it; `None` while it is being started.
     pub bastion: Option<String>,
-    /// How it stands.
+    /// Its state.
     pub state: SessionState,
     /// Its streams.
     pub streams: usize,
-    /// Those that are moving bytes.
+    /// Streams that are moving bytes.
     pub busy: usize,
-    /// What it has done.
+    /// Its totals.
     pub totals: TunnelTotals,
-    /// Since its start began.
+    /// Time since its start began.
     pub age: Duration,
     /// The smoothed round trip to the agent, once there is a measurement.
     pub round_trip: Option<Duration>,
 }
 
 impl SessionStats {
-    /// The one that is being started.
+    /// Creates the entry of a session that is being started.
     #[must_use]
     pub fn starting(age: Duration) -> Self {
         Self {
@@ -78,24 +78,24 @@ impl SessionStats {
     }
 }
 
-/// How a session stands.
+/// State of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SessionState {
     /// It is being started.
     Starting,
-    /// It takes streams.
+    /// It accepts streams.
     Up,
     /// Its connection is lost and being replaced.
     Interrupted,
-    /// It takes no new streams, and ends with its last one.
+    /// It accepts no new streams, and ends with its last one.
     Leaving,
 }
 
 impl SessionState {
-    /// Every one.
+    /// All states.
     pub const ALL: [Self; 4] = [Self::Starting, Self::Up, Self::Interrupted, Self::Leaving];
 
-    /// Its name, for people and programs.
+    /// Returns the state's name, for users and programs.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {

@@ -1,4 +1,4 @@
-//! The seam between a connection and the path to its database.
+//! The interface between a connection and the path to its database.
 
 use std::sync::Arc;
 
@@ -9,98 +9,97 @@ use crate::base::stream::{BoxFuture, Stream};
 
 /// Opens byte streams to one target's database.
 pub trait Transport: Send + Sync {
-    /// Opens a stream to the endpoint the transport was made for, writes `hello` to it, and waits
-    /// until the far side has sent something, or with an empty `hello` not at all.
+    /// Opens a stream to the transport's endpoint, writes `hello` to it, and waits until the far
+    /// side has sent data; with an empty `hello` it does not wait.
     ///
-    /// A tunnel's dial happens on the bastion, and nothing but the far side's first bytes tells that
-    /// it worked. When it does not, `hello` is sent again through another session; so it must be
-    /// something that may reach the far side more than once, such as an SSLRequest.
+    /// A tunnel's dial happens on the bastion, and only the far side's first bytes prove that it
+    /// worked. If it fails, `hello` is sent again through another session. So `hello` must be data
+    /// that may reach the far side more than once, such as an SSLRequest.
     ///
-    /// What breaks a stream later shows as an [`io::Error`] that carries a [`TunnelError`], see
+    /// A later failure of the stream is an [`io::Error`] that carries a [`TunnelError`], see
     /// [`TunnelError::of`]. The caller sets the deadline. Cancel-safe.
     fn open(&self, hello: Bytes) -> BoxFuture<'_, Result<Stream, TunnelError>>;
 
-    /// The same for a stream that is over in a moment, such as one that carries a CancelRequest: it
-    /// takes what is there and starts nothing that is meant to last.
+    /// Opens a short-lived stream, such as one for a CancelRequest: it uses existing sessions and
+    /// starts nothing long-lived.
     fn open_briefly(&self, hello: Bytes) -> BoxFuture<'_, Result<Stream, TunnelError>> {
         self.open(hello)
     }
 
-    /// Starts what the first stream would have to wait for, and waits for it; who carries it, where
-    /// somebody does. Opens no stream. The caller sets the deadline. Cancel-safe.
+    /// Starts everything that the first stream would wait for, and waits for it. Returns the
+    /// bastion in use, if there is one. Opens no stream. The caller sets the deadline. Cancel-safe.
     fn prepare(&self) -> BoxFuture<'_, Result<Option<Arc<str>>, TunnelError>> {
         Box::pin(std::future::ready(Ok(None)))
     }
 
-    /// Who would be asked to carry the next stream, in order; nobody where it needs nobody. Starts
-    /// nothing. Takes no longer than some seconds. Cancel-safe.
+    /// Returns the bastions for the next stream, in order; empty without a bastion. Starts nothing.
+    /// Takes no longer than some seconds. Cancel-safe.
     fn carriers(&self) -> BoxFuture<'_, Result<Vec<Carrier>, TunnelError>> {
         Box::pin(std::future::ready(Ok(Vec::new())))
     }
 
-    /// Whether shutting a stream down closes its sending direction alone, as TCP does. A tunnel's
-    /// stream closes both ways.
+    /// Returns true if shutting a stream down closes only its sending direction, as in TCP. A
+    /// tunnel's stream closes both ways.
     fn half_closes(&self) -> bool {
         false
     }
 
-    /// How the way stands at this moment. Starts nothing.
+    /// Returns the current state of the path. Starts nothing.
     fn readiness(&self) -> Readiness;
 
-    /// The step that [`Transport::open`] is waiting for at this moment, as a noun; `None` where that
-    /// is not known. Starts nothing.
+    /// Returns the step that [`Transport::open`] is waiting for now, as a noun; `None` if unknown.
+    /// Starts nothing.
     fn waits_for(&self) -> Option<&'static str> {
         None
     }
 
-    /// What it has done so far, and what it holds open. Starts nothing.
+    /// Returns totals and open sessions. Starts nothing.
     fn stats(&self) -> TunnelStats {
         TunnelStats::default()
     }
 
-    /// Ends what the transport holds open at AWS. Streams end with an error. The caller sets the
-    /// deadline.
+    /// Ends all sessions at AWS. Streams end with an error. The caller sets the deadline.
     fn shutdown(&self) -> BoxFuture<'_, ()>;
 }
 
-/// Somebody who may carry a tunnel: a managed node, or a container.
+/// A possible bastion: a managed node, or a container.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Carrier {
-    /// Its id, as it is configured or was found.
+    /// Its id, as configured or found.
     pub id: String,
-    /// What Systems Manager says about it.
+    /// Systems Manager's information about it.
     pub state: CarrierState,
 }
 
-/// What Systems Manager says about a node.
+/// Systems Manager's information about a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CarrierState {
     /// Its agent has reported.
     Known {
-        /// It is in touch, as far as is known: it takes minutes to notice that one is not.
+        /// It is in contact, as far as known: Systems Manager takes minutes to notice a loss.
         online: bool,
         /// `Online`, `ConnectionLost`, `Inactive`.
         ping: String,
-        /// When its agent was last heard of, as in RFC 3339.
+        /// Last contact of its agent, as in RFC 3339.
         last_ping: Option<String>,
         /// The agent's version.
         agent: Option<String>,
     },
     /// There is no managed node of that id.
     Unlisted,
-    /// It does not say: we may not ask, or it is a container.
+    /// No information: the caller lacks permission, or it is a container.
     Unknown,
 }
 
-/// How the way to a database stands.
+/// State of the path to a database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Readiness {
-    /// A stream can be opened, as far as is known.
+    /// A stream can be opened, as far as known.
     Up,
-    /// Nothing is open, because nobody has needed it; the next stream starts it.
+    /// Nothing is open, because it was not needed yet; the next stream starts it.
     Idle,
     /// It is being started.
     Starting,
-    /// It was there and is lost; it is being tried again.
+    /// It was open and is lost; it is being retried.
     Interrupted,
 }

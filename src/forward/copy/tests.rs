@@ -17,7 +17,7 @@ fn pair() -> Pair {
 }
 
 fn pair_with(half_closes: bool) -> Pair {
-    // Far smaller than what is sent through: both directions have to wait many times.
+    // Far smaller than the transferred data: both directions have to wait many times.
     let (client, mut near_client) = duplex(64);
     let (server, mut near_server) = duplex(64);
     let stop = CancellationToken::new();
@@ -86,7 +86,7 @@ async fn a_client_that_has_only_finished_asking_gets_its_answer() {
     pair.client.write_all(b"GET /").await.unwrap();
     pair.client.shutdown().await.unwrap();
     assert_eq!(read(&mut pair.server, 5).await, b"GET /");
-    // A slow page, with pauses in it that are longer than a client that is gone would be given.
+    // A slow page, with pauses longer than the time for a client that is gone.
     for part in [b"slow", b"page"] {
         tokio::time::sleep(UNANSWERED - Duration::from_secs(1)).await;
         pair.server.write_all(part).await.unwrap();
@@ -99,7 +99,7 @@ async fn a_client_that_has_only_finished_asking_gets_its_answer() {
     assert!(matches!(pair.copying.await.unwrap().end, End::Server));
 }
 
-/// As a server that waits for another request, or for the end: Redis, HTTP with keep-alive, echo.
+/// Like a server that waits for another request, or for the end: Redis, HTTP with keep-alive, echo.
 #[tokio::test(start_paused = true)]
 async fn a_far_side_that_stays_open_after_its_answer_does_not_hold_the_client_up() {
     let mut pair = pair();
@@ -128,7 +128,7 @@ async fn an_answer_that_the_client_takes_its_time_to_read_is_whole() {
         pair.server.write_all(&sent).await.unwrap();
         pair.server
     });
-    // A pager that nobody looks at.
+    // A pager without a reader.
     tokio::time::sleep(10 * UNANSWERED).await;
     assert!(read(&mut pair.client, page.len()).await == page);
     let mut server = answering.await.unwrap();
@@ -144,7 +144,7 @@ async fn an_end_is_passed_on_at_once_where_one_direction_can_close_alone() {
     let began = Instant::now();
     assert_eq!(read_to_end(&mut pair.server).await, b"report");
     assert_eq!(began.elapsed(), Duration::ZERO);
-    // The far side knows, so it may take as long as it likes.
+    // The far side has received the end, so it may take any time.
     for part in [b"slow", b"page"] {
         tokio::time::sleep(20 * UNANSWERED).await;
         pair.server.write_all(part).await.unwrap();
@@ -201,7 +201,7 @@ async fn a_client_that_says_nothing_hears_the_greeting() {
     tokio::time::sleep(SILENT - Duration::from_secs(1)).await;
     pair.server.write_all(b"SSH-2.0").await.unwrap();
     assert_eq!(read(&mut pair.client, 7).await, b"SSH-2.0");
-    // One that only looked whether the port is open is let go.
+    // A client that only probed the port is closed.
     let looked = Instant::now();
     assert_eq!(read_to_end(&mut pair.server).await, b"");
     assert_eq!(looked.elapsed().as_secs(), SILENT.as_secs());
@@ -237,7 +237,7 @@ async fn a_stop_leaves_the_client_to_the_caller() {
     assert!(matches!(copied.end, End::Stopped), "{copied:?}");
 }
 
-/// A far side that breaks after some bytes.
+/// A far side that fails after some bytes.
 struct Breaks(&'static [u8]);
 
 impl tokio::io::AsyncRead for Breaks {

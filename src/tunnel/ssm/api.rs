@@ -27,32 +27,32 @@ use crate::tunnel::{ApiRefusal, TunnelError};
 
 /// The document that forwards to a host behind the managed node.
 const DOCUMENT: &str = "AWS-StartPortForwardingSessionToRemoteHost";
-/// Shown in the session history of the account.
+/// Reason shown in the account's session history.
 const REASON: &str = "pgiam";
-/// How long saying goodbye to AWS may take; the session would time out there by itself.
+/// Timeout for TerminateSession; AWS ends an abandoned session by itself.
 const TERMINATE_DEADLINE: Duration = Duration::from_secs(3);
 
-/// How the service refuses a session that is over ("Session is already terminated").
+/// HTTP status of the service for a session that is over ("Session is already terminated").
 const GONE: [u16; 2] = [404, 410];
 
-/// A session that AWS has opened and nobody has joined yet.
+/// A session that AWS has opened and no client has joined yet.
 pub(super) struct Started {
     pub(super) session_id: String,
-    /// What it takes to join it, or what AWS left out.
+    /// Data to join it, or the missing value of AWS's answer.
     pub(super) ticket: Result<Ticket, TunnelError>,
 }
 
-/// What admits to a session's data channel.
+/// Data that opens a session's data channel.
 pub(super) struct Ticket {
     pub(super) token: Token,
     pub(super) stream_url: String,
 }
 
-/// `ssm:StartSession` for a forward to `endpoint` through `bastion`, with the session document
-/// `document` or AWS's own for a remote host.
+/// Calls `ssm:StartSession` for a forward to `endpoint` through `bastion`, with the session
+/// document `document` or AWS's own for a remote host.
 ///
-/// A document of the user's own gets the same two parameters, `host` and `portNumber`. The third one
-/// of AWS's, `localPortNumber`, is for its plugin; it has a default, and a document need not have it.
+/// A custom document gets the same two parameters, `host` and `portNumber`. The third one of AWS's,
+/// `localPortNumber`, is for its plugin; it has a default, and a document need not have it.
 ///
 /// # Errors
 /// [`TunnelError::Api`] with AWS's answer, [`TunnelError::ApiUnreachable`],
@@ -88,17 +88,18 @@ pub(super) async fn start_session(
     Ok(Started { session_id, ticket })
 }
 
-/// The token, which no text may quote from now on: the gateway could echo it in its last words.
+/// Wraps the token, which no text may quote from now on: the gateway could echo it in its last
+/// message.
 fn token_of(value: String) -> Token {
     remember_token(&value);
     Token::new(value)
 }
 
-/// `ssm:ResumeSession`: what admits to the data channel of a session whose connection was lost.
-/// `None`: AWS gave no token, or knows no such session, so it is over. `bastion` is named in errors only.
+/// Calls `ssm:ResumeSession`; returns the ticket for a session with a lost connection. `None`: AWS
+/// returned no token, or reported no such session, so it is over. `bastion` appears in errors only.
 ///
 /// # Errors
-/// As for [`start_session`]; [`is_final`] tells which make it pointless to ask again.
+/// As for [`start_session`]; [`is_final`] tells which make a retry pointless.
 pub(super) async fn resume_session(
     client: &Client,
     region: &str,
@@ -128,7 +129,7 @@ pub(super) async fn resume_session(
     }))
 }
 
-/// Whether the gateway says that the session to join does not exist any more.
+/// Returns true if the gateway reports that the session does not exist any more.
 pub(super) fn is_gone(error: &TunnelError) -> bool {
     matches!(error, TunnelError::ChannelRefused { status, .. } if GONE.contains(status))
 }
@@ -139,9 +140,10 @@ fn status_of<E>(error: &SdkError<E>) -> Option<u16> {
         .map(|response| response.status().as_u16())
 }
 
-/// Whether a failed attempt to resume a session says that no later one can work: the credentials
-/// have ended or do not allow it, or AWS does not know the session. What time can mend (the network,
-/// throttling, an error at AWS, a clock that is wrong for a while after a suspend) is not final.
+/// Returns true if a failed attempt to resume a session means that no later one can work: the
+/// credentials have expired or do not allow it, or AWS reports no such session. Temporary failures
+/// (the network, throttling, an error at AWS, a clock that is wrong for a while after a suspend)
+/// are not final.
 pub(super) fn is_final(error: &TunnelError) -> bool {
     match error {
         TunnelError::Api { kind, answer, .. } => match kind {
@@ -162,7 +164,7 @@ pub(super) fn is_final(error: &TunnelError) -> bool {
     }
 }
 
-/// Whether there are no credentials until somebody does something about it.
+/// Returns true if the credentials require an action of the user.
 fn have_ended(error: &CredentialsError) -> bool {
     match error {
         CredentialsError::NotFound { .. }
@@ -173,8 +175,8 @@ fn have_ended(error: &CredentialsError) -> bool {
         | CredentialsError::AssumeRole { .. }
         | CredentialsError::Malformed(_)
         | CredentialsError::CaBundle { .. } => true,
-        // A program fails for reasons of its own, the network being one; STS and IAM Identity Center
-        // can be overloaded, and a clock can be wrong for a while.
+        // A credential program has failures of its own, such as the network; STS and IAM Identity
+        // Center can be overloaded, and a clock can be wrong for a while.
         CredentialsError::Rejected { .. }
         | CredentialsError::Process { .. }
         | CredentialsError::Timeout { .. }
@@ -186,8 +188,8 @@ fn have_ended(error: &CredentialsError) -> bool {
     }
 }
 
-/// `ssm:TerminateSession`, best effort within a deadline: the session is of no more use to us
-/// whatever AWS answers. Returns whether AWS has ended it.
+/// Calls `ssm:TerminateSession`, best effort within a deadline: the session is useless whatever AWS
+/// answers. Returns true if AWS has ended it.
 pub(super) async fn terminate_session(client: &Client, session_id: &str) -> bool {
     let call = client.terminate_session().session_id(session_id).send();
     let called = tokio::time::timeout(TERMINATE_DEADLINE, call).await;
@@ -203,7 +205,7 @@ pub(super) async fn terminate_session(client: &Client, session_id: &str) -> bool
     matches!(called, Ok(Ok(_)))
 }
 
-/// What went wrong with a call: the credentials, the way to AWS, or AWS's answer.
+/// Classifies a failed call: credentials, connection to AWS, or AWS's answer.
 fn refusal<E>(
     error: &SdkError<E>,
     operation: &'static str,
@@ -234,7 +236,7 @@ where
     let status = response.status().as_u16();
     let date = response.headers().get("date");
     let message = error.message().unwrap_or_default().to_owned();
-    // An overloaded service, or a proxy on the way, answers with a status and nothing else.
+    // An overloaded service, or a proxy on the path, answers with only a status.
     let (code, kind) = match error.code() {
         Some(code) => (code.to_owned(), classify(code, &message)),
         None if status == TOO_MANY_REQUESTS => (no_code(status), ApiRefusal::Throttled),

@@ -1,4 +1,4 @@
-//! Which managed nodes to try for a target's next session, in which order.
+//! Selects the managed nodes for a target's next session, in the order to try.
 
 mod auto;
 
@@ -16,21 +16,21 @@ use crate::aws::calls::within;
 use crate::config::{Bastion, Endpoint};
 use crate::tunnel::{ApiRefusal, TunnelError};
 
-/// How long the nodes that were found are used before they are looked up again.
+/// Age at which the list of nodes is looked up again.
 const LOOKUP_AGE: Duration = Duration::from_secs(60);
-/// How long looking them up may take, all pages together.
+/// Timeout for looking them up, all pages together.
 const LOOKUP_DEADLINE: Duration = Duration::from_secs(16);
-/// How long a node that failed is tried after all others. A restart of the node or of its agent
+/// Time for which a failed node is tried after all others. A restart of the node or of its agent
 /// takes about as long.
 const FAILURE_AGE: Duration = Duration::from_secs(60);
-/// What IAM's refusals say when it is the document that is not allowed, which is the same for all
-/// nodes.
+/// Part of IAM's refusals that shows a missing permission on the document, which is the same for
+/// all nodes.
 const OF_DOCUMENT: &str = ":document/";
 
-/// The nodes of one target, and what became of them lately.
+/// The nodes of one target, and their recent failures.
 pub(super) struct Bastions {
     wanted: Bastion,
-    /// Who looks for them where none are named, and for which database.
+    /// AWS context for the lookup of unnamed nodes, and the database they are for.
     aws: Arc<AwsContext>,
     endpoint: Endpoint,
     memory: Mutex<Memory>,
@@ -38,9 +38,9 @@ pub(super) struct Bastions {
 
 #[derive(Default)]
 struct Memory {
-    /// The nodes that were found, and when they were looked up.
+    /// The nodes found, and the time of the lookup.
     found: Option<(Instant, Vec<String>)>,
-    /// The one that was said to be taken.
+    /// The node last logged as chosen.
     told: Option<String>,
     failed: HashMap<String, Instant>,
 }
@@ -55,12 +55,14 @@ impl Bastions {
         }
     }
 
-    /// The nodes to try, in order; never empty. Nodes by id come as configured, those that are found
-    /// with those online first (the offline ones, too: Systems Manager notices an agent that is back
-    /// only after minutes), and those that failed lately come last. Cancel-safe.
+    /// Returns the nodes to try, in order; never empty. Nodes configured by id keep their order.
+    /// Nodes found by lookup begin with the online ones (offline ones follow, because Systems
+    /// Manager notices an agent that is back only after minutes). Recently failed nodes come last.
+    /// Cancel-safe.
     ///
     /// # Errors
-    /// [`TunnelError::NoBastion`], and as for [`nodes::online_nodes`] when they had to be looked up.
+    /// [`TunnelError::NoBastion`], and as for [`nodes::online_nodes`] when they had to be looked
+    /// up.
     pub(super) async fn candidates(
         &self,
         client: &Client,
@@ -106,8 +108,8 @@ impl Bastions {
         Ok(ordered)
     }
 
-    /// The nodes of the last lookup when a new one failed: what keeps them from working, StartSession
-    /// will say as well.
+    /// Returns the nodes of the last lookup when a new one failed: an error that also prevents a
+    /// session is reported by StartSession.
     fn found_before(&self, error: TunnelError) -> Result<Vec<String>, TunnelError> {
         let memory = self.memory();
         let Some((_, ids)) = &memory.found else {
@@ -117,12 +119,11 @@ impl Bastions {
         Ok(memory.ordered(ids))
     }
 
-    /// No session, or no connection to the database, came about through this node.
+    /// Records that this node provided no session, or no connection to the database.
     pub(super) fn failed(&self, id: &str) {
         let mut memory = self.memory();
         memory.failed.insert(id.to_owned(), Instant::now());
-        // All of them at once: they have been replaced by others with the same tag, more likely than
-        // not.
+        // All of them at once: most likely they were replaced by others with the same tag.
         if let Some((_, ids)) = &memory.found
             && ids.iter().all(|id| memory.has_failed(id))
         {
@@ -130,7 +131,7 @@ impl Bastions {
         }
     }
 
-    /// Whether there is a node that has not failed lately, as far as is known.
+    /// Returns true if there is a node without a recent failure, as far as is known.
     pub(super) fn has_others(&self) -> bool {
         let memory = self.memory();
         let found = memory.found.as_ref().map(|(_, ids)| ids);
@@ -141,7 +142,7 @@ impl Bastions {
         ids.is_some_and(|ids| ids.iter().any(|id| !memory.has_failed(id)))
     }
 
-    /// One did.
+    /// Records that this node provided a connection.
     pub(super) fn worked(&self, id: &str) {
         self.memory().failed.remove(id);
     }
@@ -170,14 +171,15 @@ impl Memory {
     }
 }
 
-/// Whether another node may work where one ended with `error`: yes when it was about the node, no
-/// when it was about us, the network from here, or AWS as a whole.
+/// Returns true if another node may work after this error: it concerns the node, not the caller,
+/// the local network, or AWS as a whole.
 pub(super) fn should_try_next(error: &TunnelError) -> bool {
     match error {
         TunnelError::Api { kind, answer, .. } => match kind {
             ApiRefusal::TargetNotConnected => true,
             ApiRefusal::AccessDenied => !answer.message.contains(OF_DOCUMENT),
-            // A mistyped id, an error at AWS: one more call, and an answer to each.
+            // A mistyped id or an error at AWS: the next node costs one more call and gives an
+            // answer.
             ApiRefusal::Other => true,
             ApiRefusal::DeniedByOrganisation
             | ApiRefusal::CredentialsExpired
@@ -220,7 +222,7 @@ mod tests {
         bastions(Bastion::Nodes(ids(list)))
     }
 
-    /// Nobody is asked in these tests: a list needs no lookup, and a tag has one behind it.
+    /// A client that these tests never use: a list needs no lookup, and a tag has one behind it.
     fn nobody() -> Client {
         let config = aws_sdk_ssm::Config::builder()
             .behavior_version(aws_sdk_ssm::config::BehaviorVersion::latest())

@@ -1,5 +1,5 @@
-//! Opens the data channel: TCP or a proxy's tunnel, TLS to the service's name, WebSocket upgrade signed with SigV4
-//! (service `ssmmessages`), which AWS asks of clients since plugin 1.2.764.
+//! Opens the data channel: TCP or a proxy's tunnel, TLS to the service's name, WebSocket upgrade
+//! signed with SigV4 (service `ssmmessages`), which AWS requires from clients since plugin 1.2.764.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -28,25 +28,25 @@ use crate::tunnel::TunnelError;
 
 /// The service name in the signature's scope.
 const SERVICE: &str = "ssmmessages";
-/// The largest WebSocket message we take. Agent messages are 1 KiB of payload and 120 bytes of
-/// header; the handshake and `channel_closed` texts stay far below this, too.
+/// Largest accepted WebSocket message. Agent messages are 1 KiB of payload and 120 bytes of header;
+/// the handshake and `channel_closed` texts stay far below this, too.
 const MAX_MESSAGE: usize = 1024 * 1024;
 /// Bytes read from TLS at a time. With messages of 1.2 KB, sizes from 16 to 128 KiB differ by a
 /// tenth, and all of them carry many times what an agent sends (1.1 to 1.4 GB/s on loopback).
 const READ_BUFFER: usize = 64 * 1024;
 /// Bytes collected before a write to TLS: two records. More was no faster.
 const WRITE_BUFFER: usize = 32 * 1024;
-/// How many seconds a clock may be wrong: AWS accepts signatures that are up to five minutes old or
+/// Tolerated clock error in seconds: AWS accepts signatures that are up to five minutes old or
 /// early (IAM User Guide, "Signature Version 4").
 const TOLERATED_SKEW: i64 = 5 * 60;
 
-/// What it takes to reach AWS, apart from knowing where and being somebody.
+/// Means to reach AWS, except for the URL and the credentials.
 pub(super) struct Way<'a> {
-    /// Whom to trust.
+    /// Trusted roots.
     pub(super) roots: Arc<RootCertStore>,
-    /// Who is to be gone through.
+    /// HTTP proxies of the environment.
     pub(super) proxies: &'a Proxies,
-    /// Who is told what time the gateway's answer has.
+    /// Receiver of the time in the gateway's answer.
     pub(super) watch: &'a ClockWatch,
 }
 
@@ -114,8 +114,8 @@ fn date(headers: &HeaderMap) -> Option<&str> {
     headers.get(DATE)?.to_str().ok()
 }
 
-/// The gateway's refusal. A 403 is what it answers to a signature it does not accept, and a wrong
-/// clock is the reason that nothing else would tell.
+/// Returns the gateway's refusal as an error. It answers 403 to a signature it does not accept;
+/// only the time in its answer reveals a wrong clock as the reason.
 fn refused<T>(
     (host, region): (String, &str),
     response: &Response<T>,
@@ -131,8 +131,8 @@ fn refused<T>(
     }
 }
 
-/// By how many seconds our clock is ahead of the one in a `Date` header (negative: behind), if that
-/// is more than a signature bears.
+/// Returns the seconds by which the local clock is ahead of a `Date` header (negative: behind), if
+/// that is more than a signature tolerates.
 fn skew(headers: &HeaderMap, now: SystemTime) -> Option<i64> {
     let ahead = -difference(date(headers)?, now)?;
     (ahead.abs() > TOLERATED_SKEW).then_some(ahead)
@@ -146,14 +146,14 @@ fn tls(roots: Arc<RootCertStore>) -> Result<TlsConnector, rustls::Error> {
     Ok(TlsConnector::from(Arc::new(config)))
 }
 
-/// The upgrade request with its SigV4 headers: empty body, only `host` signed beside the date (and
-/// the session token), as the service accepts it from its own clients.
+/// Returns the upgrade request with its SigV4 headers: empty body, only `host` signed beside the
+/// date (and the session token), as the service accepts it from its own clients.
 fn signed_request(url: &Url, region: &str, credentials: &Credentials) -> Result<Request, String> {
     let mut request = url
         .as_str()
         .into_client_request()
         .map_err(|error| chain(&error).into_string())?;
-    // A URL that carries a signature would be refused with a second one.
+    // A URL that already carries a signature would be refused with a second one.
     let is_signed = |name: &str| name.eq_ignore_ascii_case("X-Amz-Signature");
     if url.query_pairs().any(|(name, _)| is_signed(&name)) {
         return Ok(request);
@@ -175,7 +175,7 @@ fn signed_request(url: &Url, region: &str, credentials: &Credentials) -> Result<
         .build()
         .map_err(|error| chain(&error).into_string())?
         .into();
-    // SigV4 is over the https form of the URL; the WebSocket scheme is no part of it.
+    // SigV4 signs the https form of the URL, not the WebSocket scheme.
     let signable = url.as_str().replacen("wss://", "https://", 1);
     let signable = SignableRequest::new(
         "GET",
@@ -184,7 +184,7 @@ fn signed_request(url: &Url, region: &str, credentials: &Credentials) -> Result<
         SignableBody::Bytes(&[]),
     )
     .map_err(|error| chain(&error).into_string())?;
-    // At trace level the signer logs what it signs, session token and all.
+    // At trace level the signer logs the signed text, including the session token.
     let silent = tracing::Dispatch::none();
     let signed = tracing::dispatcher::with_default(&silent, || sign(signable, &params));
     let (instructions, _) = signed
@@ -232,7 +232,8 @@ mod tests {
         assert_ne!(signature_of(&authorization), signature_of(&of_moved));
     }
 
-    /// A gateway that answers one upgrade with `head`, and what verifies it.
+    /// Starts a gateway that answers one upgrade with `head`; returns its URL and the roots that
+    /// verify it.
     async fn gateway(head: &'static str) -> (Url, Arc<RootCertStore>) {
         let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();

@@ -1,4 +1,4 @@
-//! `kms:GenerateDataKey`: the key of a session whose preferences want it encrypted.
+//! `kms:GenerateDataKey`: the key of a session with encryption in its preferences.
 
 use std::time::Duration;
 
@@ -11,32 +11,32 @@ use crate::aws::calls::within;
 use crate::aws::{AwsContext, CredentialsError, bad_answer, in_words};
 use crate::tunnel::TunnelError;
 
-/// How long KMS may take. The agent gives the whole handshake 15 s.
+/// Timeout of KMS. The agent allows 15 s for the whole handshake.
 const DEADLINE: Duration = Duration::from_secs(10);
-/// The encryption context: KMS hands the key out again (`kms:Decrypt`, by the agent) to who names the
-/// same session, node and challenge only.
+/// The encryption context. KMS decrypts the key (`kms:Decrypt`, by the agent) only for a caller
+/// that names the same session, node and challenge.
 const SESSION: &str = "aws:ssm:SessionId";
 const TARGET: &str = "aws:ssm:TargetId";
 const CHALLENGE: &str = "aws:ssm:RandomChallenge";
 
-/// What a key is asked for.
+/// Parameters of a data key.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Wanted<'a> {
-    /// The KMS key: an ARN, an id, or an alias. It is the agent's word, that is, the preferences'.
+    /// The KMS key: an ARN, an id, or an alias. The agent reads it from the preferences.
     pub(super) key: &'a str,
     /// The session it is for.
     pub(super) session_id: &'a str,
     /// The managed node at its other end.
     pub(super) target: &'a str,
-    /// The agent's challenge, where it sent one.
+    /// The agent's challenge, if it sent one.
     pub(super) challenge: Option<&'a str>,
 }
 
-/// `kms:GenerateDataKey` for a session in `region`, within a deadline. A key of another region, which
-/// its ARN tells, is asked for there.
+/// Calls `kms:GenerateDataKey` for a session in `region`, within a deadline. If the key's ARN names
+/// another region, the call goes to that region.
 ///
 /// # Errors
-/// [`TunnelError::DataKey`]; `denied` tells whether an access policy is the reason.
+/// [`TunnelError::DataKey`]; `denied` tells if an access policy is the reason.
 /// [`TunnelError::Credentials`].
 pub(super) async fn data_key(
     aws: &AwsContext,
@@ -92,7 +92,7 @@ pub(super) async fn data_key(
     }
 }
 
-/// The region in the ARN of a key or alias: `arn:PARTITION:kms:REGION:ACCOUNT:key/ID`.
+/// Returns the region in the ARN of a key or alias: `arn:PARTITION:kms:REGION:ACCOUNT:key/ID`.
 fn region_of(key: &str) -> Option<&str> {
     let mut fields = key.split(':');
     let is_arn = fields.next() == Some("arn");

@@ -1,8 +1,8 @@
-//! Which stream a ConnectToPortError is about.
+//! Attributes a ConnectToPortError to a stream.
 //!
 //! The flag names no stream. The agent dials inside its accept loop, one stream after the other in
-//! the order of their SYNs, sends the flag when a dial fails and then that stream's FIN. So the flag
-//! is about the oldest stream whose dial may still be going on, and any sign of life of a stream
+//! the order of their SYNs, sends the flag when a dial fails and then that stream's FIN. So the
+//! flag belongs to the oldest stream with an unsettled dial, and any sign of life of a stream
 //! settles all before it.
 
 use std::collections::VecDeque;
@@ -10,39 +10,39 @@ use std::collections::VecDeque;
 use smux::StreamId;
 use tokio::time::Instant;
 
-/// The dials that may still be going on, oldest first.
+/// The unsettled dials, oldest first.
 #[derive(Debug, Default)]
 pub(super) struct Dials {
     pending: VecDeque<StreamId>,
-    /// When the agent came to the first of them, as far as we know.
+    /// Time at which the agent began the first of them, as far as known.
     since: Option<Instant>,
-    /// Flags taken for streams that we have given up and that may have been about a later one.
+    /// Flags attributed to abandoned streams that may have belonged to a later one.
     unclaimed: usize,
 }
 
 impl Dials {
-    /// A stream was opened.
+    /// Records a stream that was opened.
     pub(super) fn begin(&mut self, id: StreamId, now: Instant) {
         self.pending.push_back(id);
         self.since.get_or_insert(now);
     }
 
-    /// The stream whose dial the agent is at.
+    /// Returns the stream that the agent is dialling for.
     pub(super) fn first(&self) -> Option<StreamId> {
         self.pending.front().copied()
     }
 
-    /// Whether nothing has shown yet what became of this stream's dial.
+    /// Returns true if the result of this stream's dial is unknown so far.
     pub(super) fn is_pending(&self, id: StreamId) -> bool {
         self.pending.contains(&id)
     }
 
-    /// Since when the agent has been at the dial that all later ones wait for.
+    /// Returns the time since which the agent has been at the dial that all later ones wait for.
     pub(super) fn waiting_since(&self) -> Option<Instant> {
         self.since
     }
 
-    /// The path was interrupted: what the agent did meanwhile could not reach us.
+    /// Restarts the time after an interruption of the path, during which no result could arrive.
     pub(super) fn interrupted(&mut self, now: Instant) {
         self.since = self.since.map(|_| now);
     }
@@ -51,7 +51,7 @@ impl Dials {
         self.since = self.pending.front().map(|_| now);
     }
 
-    /// A stream was given up before its SYN left: the agent never hears of it.
+    /// Removes a stream abandoned before its SYN left: the agent never learns of it.
     pub(super) fn forget(&mut self, id: StreamId, now: Instant) {
         let was_first = self.pending.front() == Some(&id);
         self.pending.retain(|pending| *pending != id);
@@ -60,13 +60,13 @@ impl Dials {
         }
     }
 
-    /// The stream received bytes.
+    /// Records that the stream received bytes.
     pub(super) fn succeeded(&mut self, id: StreamId, now: Instant) {
         self.settle(id, now);
     }
 
-    /// The agent closed the stream. True when that was a refused dial whose flag went to a stream
-    /// we had given up.
+    /// Records that the agent closed the stream. Returns true if this was a refused dial with a
+    /// flag that was attributed to an abandoned stream.
     pub(super) fn finished(&mut self, id: StreamId, now: Instant) -> bool {
         let dialling = self.pending.contains(&id);
         let refused = dialling && self.unclaimed > 0;
@@ -77,8 +77,8 @@ impl Dials {
         refused
     }
 
-    /// A ConnectToPortError came. The stream it is about, if that is not one we have given up
-    /// (`is_open` tells).
+    /// Handles a ConnectToPortError. Returns its stream, unless that is an abandoned one (`is_open`
+    /// tells).
     pub(super) fn refused(
         &mut self,
         is_open: impl Fn(StreamId) -> bool,
@@ -89,7 +89,7 @@ impl Dials {
         if is_open(id) {
             return Some(id);
         }
-        // Without a later stream it cannot have been about one.
+        // Without a later stream it cannot have belonged to one.
         self.unclaimed += usize::from(!self.pending.is_empty());
         None
     }
@@ -148,7 +148,7 @@ mod tests {
     #[test]
     fn a_refusal_taken_by_a_given_up_stream_finds_its_owner_by_the_fin() {
         let (mut dials, ids) = dialling(2);
-        // The first was given up, its dial worked; the flag is about the second.
+        // The first was abandoned, its dial worked; the flag belongs to the second.
         assert_eq!(dials.refused(|id| id == ids[1], now()), None);
         assert!(dials.finished(ids[1], now()));
     }

@@ -1,33 +1,34 @@
-//! The one task that owns a session's WebSocket, both protocol machines and one timer.
+//! The task that owns a session's WebSocket, both protocol machines and one timer.
 //!
 //! ```text
 //!   SsmStream ─ write ─► smux ─► ssm-channel ─► batch ─► WebSocket
 //!   SsmStream ◄─ inbox ─ smux ◄─ ssm-channel ◄────────── WebSocket
 //! ```
-//! Each turn first moves what the machines have to say into a batch, then waits for whatever comes
-//! first: the socket taking the batch, a message, a handle's wake-up, a deadline. Writing and
-//! reading are polled together, so a peer that does not read us cannot keep us from reading it.
+//! Each turn first moves the machines' output into a batch, then waits for the first of these
+//! events: the socket takes the batch, a message arrives, a handle wakes the driver, a deadline
+//! passes. Writing and reading are polled together, so a peer that does not read cannot block our
+//! reading.
 //!
-//! A lost connection is replaced (`resume`); when it counts as lost, `pulse` says. When the first bytes
-//! may leave, `first_bytes` says.
+//! `resume` replaces a lost connection; `pulse` detects the loss. `first_bytes` decides when the
+//! first bytes may leave.
 //!
 //! # Clients that do not read
-//! The multiplexer's version 1 has no window per stream: the agent cannot be asked to hold back one
-//! of them. What may happen is bounded in this order.
+//! The multiplexer's version 1 has no window per stream: the agent cannot hold back one of them.
+//! The following limits apply in this order.
 //! 1. A stream with 256 KiB unread makes its session a troubled one: new streams go to other
-//!    sessions, a further one is started for them if need be (`placement`). So a client that comes
-//!    later is never held up.
+//!    sessions, and a further one is started for them if necessary (`placement`). So a later client
+//!    is never delayed.
 //! 2. The inboxes of a session hold up to its share of 64 MiB for a target: with the default of 4
-//!    sessions 16 MiB, which the agent's 0.7 MB/s takes 23 s to fill. Until then the streams beside
-//!    the slow one notice nothing.
+//!    sessions 16 MiB, which the agent's 0.7 MB/s takes 23 s to fill. Until then the other streams
+//!    are not affected.
 //! 3. Then the socket is not read, and all streams of the session stand still. A client that is
-//!    alone there, or among others that want nothing, may pause as long as it likes.
-//! 4. Once another stream has waited 5 s for an answer, and the client that holds most has not taken
-//!    a byte for as long, its stream is given up. A client that reads slowly is not; it slows down
-//!    the streams of its session, as it would on any shared line.
+//!    alone in the session, or among idle ones, may pause without limit.
+//! 4. Once another stream has waited 5 s for an answer, and the client with the most unread bytes
+//!    has not taken a byte for as long, its stream is closed. A client that reads slowly is not
+//!    affected; it slows down the streams of its session, as on any shared line.
 //!
-//! Memory per target: 64 MiB in inboxes (80 MiB with 20 sessions of at least 4 MiB each), plus what
-//! one turn of [`READ_BATCH`] messages may add to each.
+//! Memory per target: 64 MiB in inboxes (80 MiB with 20 sessions of at least 4 MiB each), plus the
+//! data of one turn of [`READ_BATCH`] messages for each.
 
 mod first_bytes;
 mod losses;
@@ -61,47 +62,47 @@ use crate::base::stream::BoxFuture;
 use crate::config::Endpoint;
 use crate::tunnel::{EndCause, TunnelError};
 
-/// How long the goodbye may wait for the agent's acknowledgements.
+/// Timeout for the agent's acknowledgements at the end of a session.
 const GOODBYE_DEADLINE: Duration = Duration::from_secs(2);
-/// How long a stream may wait for an answer while the inboxes of others are full.
+/// Longest time that a stream waits for an answer while the inboxes of others are full.
 const STALL_DEADLINE: Duration = Duration::from_secs(5);
-/// How often an idle session with streams is kept alive where that is configured. The shortest idle
-/// timeout that an account can set is a minute.
+/// Interval of keepalives on an idle session with streams, if enabled. The shortest idle timeout
+/// that an account can set is a minute.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(30);
 /// Messages taken from the socket per turn before the machines may answer.
 const READ_BATCH: usize = 64;
 /// Pauses and restarts of one session that are logged within [`PAUSES_WINDOW`].
 const MOST_PAUSES: u32 = 4;
 const PAUSES_WINDOW: Duration = Duration::from_secs(10);
-/// Older agents ignore the document's `host` and dial themselves.
+/// Older agents ignore the document's `host` and connect to their own.
 const OLDEST_AGENT: AgentVersion = AgentVersion::FIRST_WITH_REMOTE_HOST;
 
-/// Where a session is in its life, for those who wait for it.
+/// Phase of a session, for waiters.
 #[derive(Clone, Debug)]
 pub(super) enum Phase {
-    /// The handshake is going on.
+    /// The handshake is running.
     Starting,
     /// Data may flow.
     Up,
-    /// The connection was lost; another one is on its way.
+    /// The connection was lost and is being replaced.
     Resuming,
     /// Over.
     Ended(TunnelError),
 }
 
-/// Which session this is, and how it is to be run.
+/// Identity and settings of a session.
 pub(super) struct About {
     pub(super) bastion: Arc<str>,
     pub(super) session_id: Arc<str>,
-    /// Where its streams lead.
+    /// Destination of its streams.
     pub(super) endpoint: Endpoint,
-    /// How long a dial may take, and so how long the agent may owe an answer.
+    /// Timeout of a dial, and so of an outstanding answer of the agent.
     pub(super) dial_timeout: Duration,
-    /// Its note for later processes, in case this one is killed.
+    /// Its record for later processes, in case this one is killed.
     pub(super) record: Option<Record>,
-    /// Send something now and then, so that the account's idle timeout never comes.
+    /// Send keepalives, so that the account's idle timeout never expires.
     pub(super) keep_alive: bool,
-    /// The time of day, to notice that the machine slept.
+    /// Wall clock, to detect a suspend of the machine.
     pub(super) wall: Clock,
 }
 
@@ -115,28 +116,28 @@ pub(super) struct Driver {
     dial_timeout: Duration,
     record: Option<Record>,
     calls: Calls,
-    /// The machines' zero.
+    /// The machines' time zero.
     epoch: Instant,
     pulse: Pulse,
     first_bytes: FirstBytes,
-    /// Bounds the lines about pauses.
+    /// Limits the log lines about pauses.
     pauses: Flood,
     /// Attempts to resume since the service last sent something.
     fruitless: u32,
     flapping: Flapping,
     /// Messages of the agent that were dropped.
     losses: Losses,
-    /// The data key that is being asked for.
+    /// The pending request for a data key.
     key: Option<BoxFuture<'static, Result<DataKey, TunnelError>>>,
-    /// When to send the next sign of life to the agent.
+    /// Time of the next keepalive to the agent.
     keep_alive_at: Option<Instant>,
-    /// When to stop waiting for the goodbye to be acknowledged.
+    /// Deadline for the acknowledgement of the terminate flag.
     give_up: Option<Instant>,
-    /// Since when the inboxes have been full, or close to it.
+    /// Time since which the inboxes have been full, or close to it.
     stalled: Option<Instant>,
 }
 
-/// Ends the streams of a driver that is dropped, as when the runtime stops.
+/// Ends the streams of a driver that is dropped, for example when the runtime stops.
 struct EndOnDrop(Arc<Shared>);
 
 impl Drop for EndOnDrop {
@@ -147,7 +148,7 @@ impl Drop for EndOnDrop {
     }
 }
 
-/// What woke the driver.
+/// Event that woke the driver.
 enum Turn {
     Socket(Ready),
     Woken,
@@ -155,7 +156,7 @@ enum Turn {
     Key(Result<DataKey, TunnelError>),
 }
 
-/// What a turn waits for.
+/// Events that a turn waits for.
 struct Next {
     deadline: Instant,
     /// The inboxes have room.
@@ -195,13 +196,13 @@ impl Driver {
         }
     }
 
-    /// Runs until the session ends, tells every stream and every waiter why, and `terminate`s the
-    /// session at AWS before the socket is closed; the result says whether that worked.
+    /// Runs until the session ends, reports the reason to every stream and waiter, and `terminate`s
+    /// the session at AWS before the socket is closed; the result tells if that worked.
     pub(super) async fn run(mut self, terminate: impl Future<Output = bool>) {
         let _guard = EndOnDrop(Arc::clone(&self.shared));
         let end = background::outcome(self.drive_and_resume()).await;
         let end = end.unwrap_or_else(TunnelError::Internal);
-        // Whatever ends it after our goodbye is the answer to that.
+        // After the terminate flag, any end is the answer to it.
         let end = match self.give_up {
             Some(_) => TunnelError::ShuttingDown,
             None => end,
@@ -233,7 +234,7 @@ impl Driver {
         loop {
             let end = self.drive().await;
             let lost = matches!(end, TunnelError::ChannelLost { .. });
-            // A session that never stood is started anew by whoever wants it.
+            // A session that never came up is started anew by the next connection.
             if !lost || matches!(*self.phase.borrow(), Phase::Starting) {
                 return end;
             }
@@ -243,7 +244,7 @@ impl Driver {
         }
     }
 
-    /// Sends what the machine still has to say, such as the answer that refuses an action of the
+    /// Sends the machine's remaining output, such as the answer that refuses an action of the
     /// handshake. Best effort.
     async fn last_words(&mut self) {
         let now = self.epoch.elapsed();
@@ -256,7 +257,7 @@ impl Driver {
         self.socket.last_words().await;
     }
 
-    /// Until the session ends or its connection is lost.
+    /// Runs until the session ends or its connection is lost.
     async fn drive(&mut self) -> TunnelError {
         loop {
             let next = match self.advance() {
@@ -276,7 +277,7 @@ impl Driver {
         }
     }
 
-    /// Moves what the machines have to say into the batch; says what to wait for then.
+    /// Moves the machines' output into the batch; returns the events to wait for.
     fn advance(&mut self) -> Result<Next, TunnelError> {
         let now = self.epoch.elapsed();
         let shared = Arc::clone(&self.shared);
@@ -307,10 +308,10 @@ impl Driver {
         let stall_ends = self.stall(state);
         let may_read = !state.is_full();
         if !may_read {
-            self.pulse.heard(); // Silence that we cause says nothing about the path.
+            self.pulse.heard(); // Silence caused by this side says nothing about the path.
         }
-        // In the handshake it has a deadline of its own, and one that the service knows to be away is
-        // not expected to answer.
+        // The handshake has a deadline of its own, and an agent that the service reported as away
+        // is not expected to answer.
         if !may_read || !self.first_bytes.is_established() || state.interrupted.is_some() {
             self.pulse.heard_agent();
         }
@@ -322,8 +323,8 @@ impl Driver {
         Ok(Next { deadline, may_read })
     }
 
-    /// Moves what the streams have to say into the channel, as far as that may leave. Returns until when
-    /// it is held back.
+    /// Moves the streams' output into the channel, as far as it may leave. Returns the time until
+    /// which it is held back.
     fn release(
         &mut self,
         state: &mut State,
@@ -337,7 +338,7 @@ impl Driver {
             };
             let bytes_wait = state.mux.has_transmit();
             let most = match self.first_bytes.step(signs, bytes_wait) {
-                // The goodbye does not wait: there is nothing behind it to lose.
+                // The terminate flag does not wait: no data follows that could be lost.
                 Step::Open => state.channel.max_payload(),
                 Step::Hold(_) if state.closing => state.channel.max_payload(),
                 Step::Hold(until) => return Ok(until),
@@ -359,8 +360,8 @@ impl Driver {
         Ok(None)
     }
 
-    /// When clients do not read their results: until when the other streams wait for them, and what
-    /// happens then. See the top of this file.
+    /// Handles clients that do not read their results. Returns the deadline of the streams that
+    /// wait for them; closes the fullest stream after it. See the module documentation.
     fn stall(&mut self, state: &mut State) -> Option<Instant> {
         if state.has_ample_room() {
             self.stalled = None;
@@ -388,8 +389,7 @@ impl Driver {
         None
     }
 
-    /// Once: FIN for every stream behind its queued bytes; then, when those are out, the terminate
-    /// flag.
+    /// Ends the session once: FIN for every stream after its queued bytes, then the terminate flag.
     fn say_goodbye(&mut self, state: &mut State) {
         if self.give_up.is_none() {
             self.give_up = Some(Instant::now() + GOODBYE_DEADLINE);
@@ -419,7 +419,7 @@ impl Driver {
         }
     }
 
-    /// Handles the message that woke us and those that are already here.
+    /// Handles the message that woke the driver and those that are already here.
     async fn read_some(
         &mut self,
         first: Option<Result<Message, tungstenite::Error>>,
@@ -462,7 +462,7 @@ impl Driver {
                     None => "the service closed the WebSocket".into(),
                 },
             }),
-            // The library answers pings itself; a pong has done its work above.
+            // The library answers pings itself; a pong was recorded above.
             Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => Ok(()),
             Message::Text(_) => {
                 debug!("ignored an unexpected text message on the data channel");
@@ -483,7 +483,7 @@ impl Driver {
         if let Some(dropped) = self.losses.untold(state.channel.stats().dropped) {
             warn!(bastion = %self.bastion, session_id = %self.session_id, dropped, "messages of the SSM agent were dropped: too many wait for a missing one; the agent repeats them slowly");
         }
-        // What came before an error still counts.
+        // Events before an error still count.
         self.drain_events(&mut state)?;
         outcome.map_err(|error| self.translate(error))
     }
@@ -532,8 +532,8 @@ impl Driver {
         Ok(())
     }
 
-    /// Logs that the service paused the session or restarted it. A service that does so all the time
-    /// fills no log.
+    /// Logs that the service paused or restarted the session. Limited, so that a service that does
+    /// so all the time does not fill the log.
     fn tell_of_pause(&self, news: &'static str) {
         let (bastion, session_id) = (&self.bastion, &self.session_id);
         match self.pauses.next() {
@@ -547,7 +547,7 @@ impl Driver {
         }
     }
 
-    /// Refuses agents that would take our bytes elsewhere.
+    /// Refuses agents that would forward the bytes to another host.
     fn judge(&self, agent: AgentVersion) -> Result<(), TunnelError> {
         let (bastion, version) = (self.bastion.to_string(), agent.to_string());
         if agent < AgentVersion::FIRST_WITH_SMUX {
@@ -574,7 +574,7 @@ impl Driver {
                 .provide_key(now, key)
                 .map_err(|error| self.translate(error)),
             Err(error) => {
-                // The agent hears it too, in the last words, and does not wait for its deadline.
+                // The agent receives it in the last message, and does not wait for its deadline.
                 _ = state.channel.refuse_key(now, &error.to_string());
                 Err(error)
             }
@@ -619,7 +619,7 @@ impl Driver {
         Ok(())
     }
 
-    /// The channel's error in the tunnel's words.
+    /// Converts the channel's error to the tunnel's.
     fn translate(&self, error: ssm_channel::Error) -> TunnelError {
         match error {
             ssm_channel::Error::HandshakeTimeout { after, .. } => TunnelError::HandshakeTimeout {
@@ -649,7 +649,7 @@ impl Driver {
     }
 }
 
-/// Whether AWS has ended the session for good, so that it need not be told.
+/// Returns true if AWS has ended the session for good, so that it need not be terminated.
 fn is_over_at_aws(end: &TunnelError) -> bool {
     use EndCause::{Gone, IdleTimeout, MaximumDuration, Terminated};
     matches!(
@@ -669,7 +669,7 @@ fn lost(error: &tungstenite::Error) -> TunnelError {
     TunnelError::ChannelLost { reason }
 }
 
-/// Makes the machine for a session; kept here beside its only user.
+/// Creates the machine for a session; kept here beside its only user.
 pub(super) fn channel(config: ssm_channel::Config) -> Channel {
     Channel::new(config, Duration::ZERO)
 }

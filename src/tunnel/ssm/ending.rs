@@ -1,8 +1,8 @@
-//! What the words of a `channel_closed` message mean.
+//! Classifies the text of a `channel_closed` message.
 //!
-//! The service and the agent write them for people, and AWS documents none of them. So only words
-//! that somebody has seen, or that leave no doubt, get a name; all others stay [`EndCause::Other`],
-//! and the user sees the words themselves.
+//! The service and the agent write the text for users, and AWS does not document it. So only
+//! observed or unambiguous texts get a name; all others stay [`EndCause::Other`], and the user sees
+//! the text itself.
 
 use std::time::Duration;
 
@@ -10,9 +10,9 @@ use super::state::EARLY;
 use crate::base::foreign_text::ForeignText;
 use crate::tunnel::EndCause;
 
-/// The agent's side gave up: its plugin failed, its worker died, it could not open its own end. The
-/// texts are those of the agent's source (`sessionplugin.go`, `port.go`, `outofproc`) and of the
-/// Systems Manager User Guide, "Troubleshooting Session Manager".
+/// Texts of a failure on the agent's side: its plugin failed, its worker died, it could not open
+/// its own end. They are those of the agent's source (`sessionplugin.go`, `port.go`, `outofproc`)
+/// and of the Systems Manager User Guide, "Troubleshooting Session Manager".
 const AGENT: [&str; 7] = [
     "error-------",
     "worker",
@@ -23,11 +23,11 @@ const AGENT: [&str; 7] = [
     "session properties",
 ];
 
-/// Names the end that `text`, the `Output` of a `channel_closed`, speaks of.
+/// Returns the cause in `text`, the `Output` of a `channel_closed`.
 ///
-/// Without any text it is a `TerminateSession`: the agent's port plugin then reports success and
-/// nothing else (`port.go`), and the AWS CLI says no more than "Exiting session". (A port session
-/// does not end by itself; an agent that fails has something to say.)
+/// An empty text means `TerminateSession`: the agent's port plugin then reports success without
+/// text (`port.go`), and the AWS CLI prints only "Exiting session". (A port session does not end by
+/// itself; an agent that fails sends a text.)
 pub(super) fn classify(text: &str) -> EndCause {
     let text = text.trim().to_lowercase();
     let says = |words: &str| text.contains(words);
@@ -35,8 +35,8 @@ pub(super) fn classify(text: &str) -> EndCause {
     if text.is_empty() {
         EndCause::Terminated
     } else if AGENT.iter().any(|words| says(words)) {
-        // Before the others: "document worker timed out" is no idle timeout, and what an agent
-        // failed at is quoted with whatever words that error had.
+        // Before the others: "document worker timed out" is no idle timeout, and the agent quotes
+        // the text of any error it failed with.
         EndCause::Agent
     } else if (says("maximum") || says("max ")) && of_length {
         EndCause::MaximumDuration
@@ -49,8 +49,8 @@ pub(super) fn classify(text: &str) -> EndCause {
     }
 }
 
-/// The same for a session that has lasted for `age`: a limit of the account cannot have ended one
-/// that has only just begun, unless the words say so.
+/// Classifies the end of a session of this `age`: a limit of the account cannot have ended one that
+/// has only just begun, unless the text says so.
 pub(super) fn classify_at(text: &str, age: Duration) -> EndCause {
     match classify(text) {
         EndCause::Other if age < EARLY => EndCause::AtStart,
@@ -58,24 +58,24 @@ pub(super) fn classify_at(text: &str, age: Duration) -> EndCause {
     }
 }
 
-/// The words in one line, and without the banner that the agent puts in front of its own.
+/// Returns the text in one line, without the banner that the agent adds to its own.
 pub(super) fn words(text: &str) -> ForeignText {
     let words = text.trim_start_matches(BANNER);
     let words = words.strip_prefix("ERROR").unwrap_or(words);
     ForeignText::folded(words.trim_start_matches(BANNER))
 }
 
-/// Around `ERROR` in the agent's words.
+/// Characters around `ERROR` in the agent's text.
 const BANNER: fn(char) -> bool = |c| c == '-' || c.is_whitespace();
 
-/// Whether `text` says that the agent could not look `host` up. It asks once, when the session
-/// starts, and ends the session with the resolver's error, which is that of Go's `net` package:
+/// Returns true if `text` reports that the agent could not look up `host`. The agent looks it up
+/// once, when the session starts, and ends the session with the error of Go's `net` package:
 /// `lookup NAME on SERVER: no such host`, `server misbehaving`, `i/o timeout`; without ` on SERVER`
-/// where the system's resolver was asked.
+/// if the system's resolver was used.
 ///
-/// Agents that put it in words of their own say "unable to resolve host NAME".
+/// Some agents have a text of their own: "unable to resolve host NAME".
 ///
-/// A lookup of another name is not meant where the agent says what it needed that for, as for the
+/// A failed lookup of another name does not count if the agent names its purpose, such as the
 /// endpoints of AWS.
 pub(super) fn is_failed_lookup(text: &str, host: &str) -> bool {
     let (text, host) = (text.to_lowercase(), host.to_lowercase());
@@ -169,16 +169,16 @@ mod tests {
                 "Your session timed out due to inactivity and has been terminated.",
                 EndCause::IdleTimeout,
             ),
-            // What the session-manager-plugin prints; the other limit names itself.
+            // Printed by the session-manager-plugin; the text of the other limit is unambiguous.
             (
                 "Session: dev-0123456789abcdef0 timed out.",
                 EndCause::IdleTimeout,
             ),
             // aws/aws-cli issue 5149: an external terminate-session ends the plugin, which prints
-            // "Exiting session", its words for an empty Output.
+            // "Exiting session", its text for an empty Output.
             ("", EndCause::Terminated),
             (" \n", EndCause::Terminated),
-            // aws/session-manager-plugin issue 135: what the service says of a terminated session.
+            // aws/session-manager-plugin issue 135: the service's text for a terminated session.
             ("Session is already terminated", EndCause::Terminated),
             // aws/amazon-ssm-agent issue 214.
             (
@@ -210,8 +210,8 @@ mod tests {
                 "Unable to remarshal session properties. unexpected end of JSON input",
                 EndCause::Agent,
             ),
-            // No report of the exact words was found for these; they are what words for the maximum
-            // duration (User Guide: "maximum session duration") and for an administrator can be.
+            // No report of the exact texts was found; these are likely texts for the maximum
+            // duration (User Guide: "maximum session duration") and for an administrator.
             (
                 "Your session has reached the maximum session duration and has been terminated.",
                 EndCause::MaximumDuration,

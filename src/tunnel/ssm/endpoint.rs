@@ -1,5 +1,4 @@
-//! Where a data channel goes: the address AWS answered, checked, or the one the user's settings
-//! put in its place.
+//! Address of a data channel: AWS's answer, checked, or the one in the user's settings.
 
 use url::{Host, Url};
 
@@ -9,25 +8,26 @@ use crate::tunnel::TunnelError;
 
 /// The gateway's name in front of the region.
 const GATEWAY: &str = "ssmmessages";
-/// The one with validated cryptography. The SSM agent's manual names it for us-east-1, us-east-2,
-/// us-west-1, us-west-2 and ca-west-1 (Systems Manager User Guide, "SSM Agent technical details").
+/// The gateway with validated cryptography. The SSM agent's manual names it for us-east-1,
+/// us-east-2, us-west-1, us-west-2 and ca-west-1 (Systems Manager User Guide, "SSM Agent technical
+/// details").
 const FIPS_GATEWAY: &str = "ssmmessages-fips";
-/// Bytes of a DNS name (RFC 1035, 2.3.4, without the final dot and the length in front).
+/// Longest DNS name in bytes (RFC 1035, 2.3.4, without the final dot and the length in front).
 const LONGEST_HOST: usize = 253;
-/// The partition whose SSM has validated cryptography under its plain name: the endpoint rules of
-/// the SDK give `ssm.REGION.amazonaws.com` there with FIPS as well as without.
+/// Partition with validated cryptography for SSM under its plain name: the endpoint rules of the
+/// SDK give `ssm.REGION.amazonaws.com` there with FIPS as well as without.
 const ALWAYS_FIPS: &str = "aws-us-gov";
 
-/// The address of the data channel for the `StreamUrl` that AWS answered in `region`.
+/// Returns the address of the data channel for the `StreamUrl` that AWS answered in `region`.
 ///
-/// It comes from AWS over verified TLS, and still: a token goes there, so it must be `wss` and a
-/// name of the region's own partition, or the host the user has set as endpoint. The user's endpoint
-/// for `SSMMESSAGES` replaces host and port, whatever they were; path and query tell the session and
-/// stay. With FIPS on, the plain gateway is replaced by the FIPS one, and where there is none the
-/// connection fails rather than going to the other.
+/// It comes from AWS over verified TLS, but a token is sent to it. So it must be `wss` and a name
+/// of the region's own partition, or the host of the endpoint set by the user. The user's endpoint
+/// for `SSMMESSAGES` replaces host and port, whatever they were; path and query identify the
+/// session and are kept. With FIPS on, the FIPS gateway replaces the plain one; if there is none,
+/// the connection fails.
 ///
 /// # Errors
-/// [`TunnelError::IncompleteAnswer`] for what is no URL, [`TunnelError::BadAnswer`] for one that no
+/// [`TunnelError::IncompleteAnswer`] for an invalid URL, [`TunnelError::BadAnswer`] for one that no
 /// data channel has, [`TunnelError::ForeignStreamUrl`].
 pub(super) fn data_channel(
     text: &str,
@@ -51,7 +51,7 @@ pub(super) fn data_channel(
         return Ok(url);
     }
     let partition = Partition::of(region);
-    // An address in digits is no name, whatever it ends with.
+    // An IP address is not a name, whatever it ends with.
     if !matches!(url.host(), Some(Host::Domain(_))) || !partition.owns(&host) {
         return Err(foreign());
     }
@@ -64,13 +64,13 @@ pub(super) fn data_channel(
     }
 }
 
-/// Returns what no data channel's URL has, wherever it leads.
+/// Returns the part of the URL that no data channel has, on any host.
 fn flaw(url: &Url) -> Option<String> {
     if url.scheme() != "wss" {
         let scheme = url.scheme();
         return Some(format!("StreamUrl begins with {scheme}://, not wss://"));
     }
-    // What it says may be a secret.
+    // Its content may be a secret.
     if !url.username().is_empty() || url.password().is_some() {
         return Some("StreamUrl contains a user name or password".to_owned());
     }
@@ -80,13 +80,13 @@ fn flaw(url: &Url) -> Option<String> {
     })
 }
 
-/// Whether an endpoint the user has set is the host and port of `url`.
+/// Returns true if an endpoint set by the user is the host and port of `url`.
 fn is_at(endpoint: &Url, url: &Url) -> bool {
     endpoint.host_str() == url.host_str()
         && endpoint.port_or_known_default() == url.port_or_known_default()
 }
 
-/// The same path and query at another host and port; port `None` is that of the scheme.
+/// Returns the same path and query at another host and port; port `None` is the scheme's default.
 fn moved(mut url: Url, there: Option<(&str, Option<u16>)>) -> Option<Url> {
     let (host, port) = there?;
     url.set_host(Some(host)).ok()?;
@@ -94,7 +94,7 @@ fn moved(mut url: Url, there: Option<(&str, Option<u16>)>) -> Option<Url> {
     Some(url)
 }
 
-/// The FIPS gateway to use in place of `host`, if that is the plain one of the region.
+/// Returns the FIPS gateway to use in place of `host`, if that is the plain one of the region.
 fn fips_gateway(host: &str, region: &str, partition: &Partition) -> Option<String> {
     let suffix = host.strip_prefix(&format!("{GATEWAY}.{region}."))?;
     let plain_is_fips = partition.name == ALWAYS_FIPS && suffix == partition.dns_suffix;
@@ -219,7 +219,7 @@ mod tests {
         ] {
             let endpoints = Endpoints {
                 data_channel: Some(url(set)),
-                // Who names a host has decided about FIPS as well.
+                // A user's endpoint overrides the FIPS setting as well.
                 fips: true,
                 ..Endpoints::default()
             };

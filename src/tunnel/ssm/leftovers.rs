@@ -1,8 +1,8 @@
-//! Sessions that a killed pgiam has left open at AWS.
+//! Ends sessions that a killed pgiam has left open at AWS.
 //!
-//! Each open session has a file in the runtime directory, with what it takes to end it and no token.
-//! The process that opened the session holds a lock on the file, which the kernel releases when the
-//! process ends, in whatever way. So a file that can be locked belongs to nobody: the next pgiam ends
+//! Each open session has a file in the runtime directory, with the data to end it and no token. The
+//! process that opened the session holds a lock on the file, which the kernel releases when the
+//! process ends in any way. So a file that can be locked has lost its owner: the next pgiam ends
 //! its session. Several pgiams at once leave each other's sessions alone.
 
 use std::fs::{File, OpenOptions};
@@ -20,25 +20,25 @@ use super::api;
 use crate::aws::{AwsContext, AwsOptions};
 use crate::platform;
 
-/// How long a session that could not be ended is tried again by later processes. The longest idle
-/// timeout of an account is an hour.
+/// Time for which later processes retry ending a session. The longest idle timeout of an account is
+/// an hour.
 const TRIED_FOR: Duration = Duration::from_secs(60 * 60);
-/// How long all of them may take together.
+/// Timeout for all of them together.
 const DEADLINE: Duration = Duration::from_secs(60);
 /// Most sessions that one process ends.
 const MOST: usize = 200;
 
-/// Beginning and end of the files' names.
+/// Prefix and suffix of the files' names.
 const NAME: (&str, &str) = ("pgiam.", ".session");
-/// The same while the file is being written.
+/// Suffix while the file is being written.
 const UNFINISHED: &str = ".session.new";
 
 /// The directory of this process, once it is known.
 static BOOK: OnceLock<Book> = OnceLock::new();
 
-/// Notes the sessions of this process in `dir` from now on, and ends in the background those that
-/// others have left there. Must be called inside a Tokio runtime. A directory that cannot be used is
-/// logged at debug level: then nothing is noted.
+/// Records the sessions of this process in `dir` from now on, and ends in the background those that
+/// other processes have left there. Must be called inside a Tokio runtime. An unusable directory is
+/// logged at debug level; then nothing is recorded.
 pub fn keep_in(dir: &Path) {
     if let Err(error) = platform::socket::prepare_dir(dir) {
         debug!(reason = %error, "open sessions are not noted");
@@ -60,7 +60,7 @@ pub fn keep_in(dir: &Path) {
     }
 }
 
-/// Notes a session that has just been started; `None` where nothing is noted.
+/// Records a session that has just been started; `None` if recording is off.
 pub(super) async fn note(aws: &AwsContext, region: &str, session_id: &str) -> Option<Record> {
     let book = BOOK.get()?;
     let entry = Entry {
@@ -76,7 +76,7 @@ pub(super) async fn note(aws: &AwsContext, region: &str, session_id: &str) -> Op
         .ok()
 }
 
-/// The endpoints that are configured for AWS: a session at one of them is none at another.
+/// Returns the endpoints configured for AWS: a session exists only at its own endpoint.
 async fn endpoints(aws: &AwsContext) -> Option<Vec<String>> {
     let endpoints = aws.endpoints().await.ok()?;
     Some(
@@ -88,15 +88,15 @@ async fn endpoints(aws: &AwsContext) -> Option<Vec<String>> {
     )
 }
 
-/// What it takes to end a session.
+/// Data to end a session.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Entry {
     session_id: String,
     region: String,
-    /// The profile that the target names.
+    /// The profile in the target's configuration.
     profile: Option<String>,
     endpoints: Vec<String>,
-    /// When a later process could not end it for the first time, in seconds since the epoch.
+    /// Time of the first failed attempt of a later process, in seconds since the epoch.
     failed_since: Option<u64>,
 }
 
@@ -115,13 +115,13 @@ pub(super) struct Record {
 }
 
 impl Record {
-    /// The session is over at AWS.
+    /// Removes the file because the session is over at AWS.
     pub(super) fn over(self) {
         remove(&self.path);
     }
 }
 
-/// The file of a session whose process is gone, locked by this one.
+/// The file of a session without a process, locked by this one.
 #[derive(Debug)]
 struct Orphan {
     entry: Entry,
@@ -130,7 +130,7 @@ struct Orphan {
 }
 
 impl Book {
-    /// Writes a file. It gets its name when it is whole and locked.
+    /// Writes a file. It gets its name once it is complete and locked.
     fn note(&self, entry: &Entry) -> io::Result<Record> {
         let id = Uuid::new_v4().simple();
         let unfinished = self.dir.join(format!("{}{id}{UNFINISHED}", NAME.0));
@@ -152,7 +152,7 @@ impl Book {
         }
     }
 
-    /// The files of processes that are gone. What cannot be read is removed.
+    /// Returns the files of processes that are gone. Unreadable files are removed.
     fn orphans(&self) -> Vec<Orphan> {
         let entries = std::fs::read_dir(&self.dir).into_iter().flatten().flatten();
         let ours = entries.filter_map(|entry| {
@@ -168,12 +168,12 @@ impl Book {
 }
 
 impl Orphan {
-    /// Takes a file over unless its process lives.
+    /// Takes over a file unless its process lives.
     fn take(path: &Path) -> Option<Self> {
         let mut file = open(path).ok()?;
         file.try_lock().ok()?;
-        // Another process may have taken care of it before this one had the lock, or its own may be
-        // about to give it its name.
+        // Another process may have handled it before this one had the lock, or its own process may
+        // be about to rename it.
         if !path.exists() {
             return None;
         }
@@ -193,12 +193,12 @@ impl Orphan {
         }
     }
 
-    /// The session is over.
+    /// Removes the file because the session is over.
     fn over(self) {
         remove(&self.path);
     }
 
-    /// The session could not be ended, at this time: later processes try again, for a while.
+    /// Records a failed attempt at this time: later processes retry for a while.
     fn failed(mut self, now: u64) {
         let since = *self.entry.failed_since.get_or_insert(now);
         let session_id = &self.entry.session_id;
@@ -232,7 +232,7 @@ fn remove(path: &Path) {
     }
 }
 
-/// Ends the sessions one after the other.
+/// Ends the sessions in sequence.
 async fn end_all(orphans: Vec<Orphan>) {
     let mut contexts: Vec<(Entry, Arc<AwsContext>)> = Vec::new();
     for orphan in orphans {
@@ -269,8 +269,8 @@ async fn end_all(orphans: Vec<Orphan>) {
     }
 }
 
-/// Ends a session; whether that worked. Nothing is sent to other endpoints than those that are
-/// configured now, whatever the file says.
+/// Ends a session; returns true if that worked. Sends requests only to the endpoints configured
+/// now, whatever the file says.
 async fn end(aws: &AwsContext, entry: &Entry) -> bool {
     if endpoints(aws).await.as_ref() != Some(&entry.endpoints) {
         return false;

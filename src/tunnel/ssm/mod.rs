@@ -1,13 +1,13 @@
 //! The native Session Manager tunnel.
 //!
-//! [`supervisor`] gives a target its streams: it asks the `pool` for a session, which chooses by
-//! `placement` and has further ones started by `start`. A `session` is a `driver`, the task that owns
-//! its `socket` and protocol machines, and `stream`s, the handles connections hold; `state` is what
-//! they share, `dials` knows whom a refusal is about.
+//! [`supervisor`] gives a target its streams: it requests a session from the `pool`, which chooses
+//! by `placement` and has further ones started by `start`. A `session` consists of a `driver`, the
+//! task that owns its `socket` and protocol machines, and `stream`s, the handles held by
+//! connections; `state` is shared by them, `dials` attributes a refusal to a stream.
 //!
-//! `connect` opens the WebSocket at an `endpoint`, through a `proxy` where there is one; `api` calls
-//! Systems Manager, `datakey` KMS; `bastions` knows whom to try next, `ending` what the service's last
-//! words mean, `leftovers` which sessions a killed process has left open.
+//! `connect` opens the WebSocket at an `endpoint`, through a `proxy` if there is one; `api` calls
+//! Systems Manager, `datakey` KMS; `bastions` selects the next node, `ending` classifies the
+//! service's last message, `leftovers` ends sessions left open by a killed process.
 
 mod api;
 mod bastions;

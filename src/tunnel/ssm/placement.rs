@@ -1,35 +1,35 @@
-//! Which session takes the next stream: the choice alone, without clocks and locks.
+//! Chooses the session for the next stream: the decision alone, without clocks and locks.
 //!
-//! One session carries 0.7 MB/s from the database, however many streams share it, and a stream
-//! cannot move once it is open. So a new stream goes where nobody moves bytes; when bytes move
-//! everywhere, a further session is worth its start, and when there may be no further one, the least
-//! loaded is as good as it gets.
+//! One session carries 0.7 MB/s from the database, however many streams share it, and an open
+//! stream cannot move. So a new stream goes to a session without traffic. If all have traffic, a
+//! further session is worth its start. If there may be no further one, the least loaded session
+//! takes the stream.
 
 use super::state::Load;
 
-/// How a session stands.
+/// Availability of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Standing {
-    /// Carries streams and takes more.
+    /// Carries streams and accepts more.
     Up(Load),
-    /// Its connection is being replaced. It will be back, and nobody knows when.
+    /// Its connection is being replaced, for an unknown time.
     Interrupted,
-    /// Takes no new streams.
+    /// Accepts no new streams.
     Leaving,
     /// Over.
     Ended,
 }
 
-/// Where the next stream goes. Sessions are named by their place in the list.
+/// Choice for the next stream. Sessions are identified by their index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Choice {
-    /// There.
+    /// This session.
     Place(usize),
-    /// There, if a further session is not to be had soon.
+    /// This session, if a further one is not available soon.
     BetterFurther(usize),
-    /// Nowhere before a session is started.
+    /// A further session must be started.
     Further,
-    /// Nowhere before an interrupted session is back: there may be no further one.
+    /// Wait for an interrupted session: there may be no further one.
     Wait,
 }
 

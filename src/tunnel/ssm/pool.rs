@@ -1,5 +1,5 @@
-//! The sessions of one target: at most so many, started one after the other by one starter that all
-//! waiters share, closed when nobody uses them.
+//! The sessions of one target: limited in number, started one at a time by one starter that all
+//! waiters share, closed when unused.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -21,36 +21,36 @@ use crate::base::jitter::{doubled, jitter};
 use crate::config::{Endpoint, SsmSettings};
 use crate::tunnel::{Readiness, SessionStats, TunnelError, TunnelStats, TunnelTotals};
 
-/// How often a waiting connection looks whether a session has become quiet.
+/// Interval at which a waiting connection checks for a session without traffic.
 const LOOK: Duration = Duration::from_millis(20);
-/// How long a connection waits for a further session when it could share one. Enough for three that
-/// are started one after the other over a slow way to AWS.
+/// Longest time that a connection waits for a further session when it could share one. Enough for
+/// three that are started in sequence over a slow connection to AWS.
 const PATIENCE: Duration = Duration::from_secs(8);
-/// How long no further session is asked for after AWS refused one: first, and at most. It doubles.
+/// Pause before a further session after AWS refused one: first, and at most. It doubles.
 const REFUSED_PAUSE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(120));
-/// How long no session is started after one that was of no use at all: first, and at most. It
-/// doubles. Each attempt costs a session. The commonest reason is a name that the bastion cannot
-/// resolve: the agent looks it up once per session and ends the session with the error.
+/// Pause before a further session after one that failed early: first, and at most. It doubles. Each
+/// attempt costs a session. The commonest reason is a name that the bastion cannot resolve: the
+/// agent looks it up once per session and ends the session with the error.
 const EARLY_PAUSE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
-/// The last session of a target stays this many times as long as the others.
+/// Factor by which the last session of a target stays longer than the others.
 const LAST_STAYS: u32 = 3;
-/// How often, at most, idle sessions are looked for.
+/// Shortest time between checks for idle sessions.
 const SWEEP: Duration = Duration::from_secs(5);
 
 type Outcome = Result<Session, TunnelError>;
 type Starting = watch::Receiver<Option<Outcome>>;
 
-/// What a stream needs of its session.
+/// Requirements of a stream for its session.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Need {
-    /// Its start began after this: an older session may have resolved the database's name to an
-    /// address that is no longer right.
+    /// The session's start must have begun after this: an older session may have resolved the
+    /// database's name to an outdated address.
     pub(super) not_before: Option<Instant>,
-    /// The stream is over in a moment: it is not worth a session of its own.
+    /// The stream is short-lived and not worth a session of its own.
     pub(super) brief: bool,
-    /// Whether what it sends first may be sent again.
+    /// Repeatability of its first bytes.
     pub(super) hello: Hello,
-    /// Another bastion may do better than the one that failed: a session is started all the same.
+    /// Another bastion may work where one failed: a session is started despite recent failures.
     pub(super) elsewhere: bool,
 }
 
@@ -68,46 +68,46 @@ pub(super) struct Pool {
 struct Sessions {
     all: Vec<Session>,
     starting: Option<Starting>,
-    /// When it began.
+    /// Time at which it began.
     starting_since: Option<Instant>,
-    /// No further session is asked for before this; how long the pause was.
+    /// No further session is requested before this; length of the pause.
     refused: Option<(Instant, Duration)>,
-    /// AWS throttles, or a start panicked: until when no session is asked for at all, and the answer
-    /// meanwhile.
+    /// AWS throttles, or a start panicked: time until which no session is requested at all, and the
+    /// answer meanwhile.
     standing: Option<(Instant, TunnelError)>,
-    /// How long the last panic's answer stood.
+    /// Length of the pause after the last panic.
     panic_pause: Option<Duration>,
-    /// The last session that was of no use at all.
+    /// The last session that failed early.
     early: Option<Early>,
-    /// Somebody looks for idle sessions.
+    /// A task checks for idle sessions.
     swept: bool,
     closed: bool,
     count: Count,
 }
 
-/// A session that ended, or whose agent fell silent, before anything came back through it.
+/// A session that ended, or with an agent that fell silent, before it received any data.
 struct Early {
     /// No further session is started before this.
     until: Instant,
-    /// How long the pause was. None after a first failure that may be one of the moment.
+    /// Length of the pause. Zero after a first failure that may be temporary.
     pause: Duration,
     error: TunnelError,
 }
 
-/// What there has been so far.
+/// Counts so far.
 #[derive(Default)]
 struct Count {
     started: u64,
     failed: u64,
     ended: u64,
-    /// What the ended ones have done.
+    /// Totals of the ended sessions.
     by_ended: TunnelTotals,
 }
 
-/// What a connection that wants a session has to do next.
+/// Next step of a connection that needs a session.
 enum Step {
     Take(Session, SsmStream),
-    /// Wait for the start that is under way, or for something to change.
+    /// Wait for the running start, or for a change.
     Await(Option<Starting>),
 }
 
@@ -124,10 +124,10 @@ impl Pool {
         })
     }
 
-    /// A new stream, and the session it is in. The caller sets the deadline. Cancel-safe.
+    /// Returns a new stream, and its session. The caller sets the deadline. Cancel-safe.
     ///
     /// # Errors
-    /// Why no session could be started, when there is none that could be shared.
+    /// The reason why no session could be started, when there is none to share.
     pub(super) async fn open(
         self: &Arc<Self>,
         need: Need,
@@ -156,7 +156,7 @@ impl Pool {
                 if !self.has_any(not_before) {
                     return Err(error);
                 }
-                // The session that is there may be taken only later.
+                // The existing session may be used only later.
                 sleep(LOOK).await;
             }
         }
@@ -198,31 +198,31 @@ impl Pool {
         })
     }
 
-    /// Opens a stream while nobody else can choose: the next one sees a busy session.
+    /// Opens a stream under the lock: the next connection sees a busy session.
     fn take(&self, session: &Session, need: Need) -> Step {
         match session.open(&self.endpoint, need.hello) {
             Ok(stream) => Step::Take(session.clone(), stream),
-            // It ended between the look and the step; the next look will not see it.
+            // It ended between the check and this step; the next check will not see it.
             Err(NotOpened::Leaving | NotOpened::Ended) => Step::Await(None),
         }
     }
 
-    /// Whether a session is there that a connection could use now or soon.
+    /// Returns true if there is a session that a connection could use now or soon.
     fn has_any(&self, not_before: Option<Instant>) -> bool {
         let mut sessions = self.lock();
         let standings = sessions.standings(self.settings.dial_timeout, not_before);
         standings.iter().any(|s| matches!(s, Standing::Up(_)))
     }
 
-    /// How the best of the sessions stands.
+    /// Returns the readiness of the best session.
     pub(super) fn readiness(&self) -> Readiness {
         let mut sessions = self.lock();
         let standings = sessions.standings(self.settings.dial_timeout, None);
         let up = |standing: &Standing| matches!(standing, Standing::Up(_));
         if standings.iter().any(up) {
             Readiness::Up
-        // Those, too, that have been away for so long that nobody waits for them any more: a start
-        // that takes long or fails does so for the same reason.
+        // Including those interrupted for so long that no connection waits for them any more: a
+        // start that takes long or fails has the same cause.
         } else if sessions.all.iter().any(Session::is_interrupted) {
             Readiness::Interrupted
         } else if sessions.starting().is_some() {
@@ -232,7 +232,7 @@ impl Pool {
         }
     }
 
-    /// What the sessions have done so far, and how those stand that there are.
+    /// Returns the totals so far, and the state of each session.
     pub(super) fn stats(&self) -> TunnelStats {
         let dial_timeout = self.settings.dial_timeout;
         let mut sessions = self.lock();
@@ -257,8 +257,8 @@ impl Pool {
         }
     }
 
-    /// Opens the first session ahead of the first connection. Failing is no harm: the first
-    /// connection will try again, and be told.
+    /// Opens the first session ahead of the first connection. A failure is harmless: the first
+    /// connection tries again, and gets the error.
     pub(super) async fn warm_up(self: Arc<Self>) {
         let starting = {
             let mut sessions = self.lock();
@@ -271,10 +271,10 @@ impl Pool {
         }
     }
 
-    /// A session that is up, or the next one that is started. Cancel-safe.
+    /// Returns a session that is up, or the next one started. Cancel-safe.
     ///
     /// # Errors
-    /// Why none could be started.
+    /// The reason why none could be started.
     pub(super) async fn first(self: &Arc<Self>) -> Outcome {
         let mut starting = {
             let mut sessions = self.lock();
@@ -298,7 +298,7 @@ impl Pool {
         }
     }
 
-    /// A start ended without telling anybody, which is a failure like a panic.
+    /// Returns the error for a start that ended without a result, which counts like a panic.
     fn cancelled(&self) -> TunnelError {
         let error = TunnelError::Internal(Stopped);
         let mut sessions = self.lock();
@@ -308,7 +308,7 @@ impl Pool {
         error
     }
 
-    /// The start that is under way, or a new one.
+    /// Returns the running start, or begins a new one.
     fn start(self: &Arc<Self>, sessions: &mut Sessions) -> Starting {
         if let Some(starting) = sessions.starting() {
             return starting;
@@ -316,7 +316,7 @@ impl Pool {
         let (tell, starting) = watch::channel(None);
         sessions.starting = Some(starting.clone());
         sessions.starting_since = Some(Instant::now());
-        // A task of its own: a client that gives up must not end what others wait for.
+        // A task of its own: a client that gives up must not stop the start for the others.
         self.tasks.spawn(Arc::clone(self).start_for_all(tell));
         starting
     }
@@ -342,11 +342,11 @@ impl Pool {
                 sessions.refuse_for_a_while(error);
             }
         }
-        // Under the lock, or a waiter could find neither the start nor its outcome.
+        // Under the lock, so that every waiter finds either the start or its outcome.
         tell.send_replace(Some(outcome));
     }
 
-    /// Closes sessions that nobody has used for long enough; ends with the last of them.
+    /// Closes sessions that were unused for long enough; ends with the last of them.
     async fn sweep(self: Arc<Self>) {
         let idle_timeout = self.settings.idle_timeout;
         let pause = (idle_timeout / 4).min(SWEEP);
@@ -361,20 +361,20 @@ impl Pool {
         }
     }
 
-    /// A stream is up: sessions are of use.
+    /// Records a working stream, which ends the pause after early failures.
     pub(super) fn worked(&self) {
         self.lock().early = None;
     }
 
-    /// The sessions from before have an outdated address of the database: they end with their
-    /// streams.
+    /// Retires earlier sessions, which have an outdated address of the database: they end with
+    /// their streams.
     pub(super) fn retire_older(&self, not_before: Instant) {
         let sessions = self.lock();
         let older = sessions.all.iter().filter(|s| s.began() < not_before);
         older.for_each(Session::retire);
     }
 
-    /// Ends all sessions and waits for that. No session is started any more.
+    /// Ends all sessions and waits for that. No further session is started.
     pub(super) async fn shutdown(&self) {
         {
             let mut sessions = self.lock();
@@ -393,8 +393,8 @@ impl Pool {
 }
 
 impl Sessions {
-    /// How each session stands, after the ended ones are forgotten. One that is too old counts as
-    /// leaving.
+    /// Returns the state of each session, after removing the ended ones. One that is too old counts
+    /// as leaving.
     fn standings(&mut self, dial_timeout: Duration, not_before: Option<Instant>) -> Vec<Standing> {
         self.leave_silent_bastions();
         let mut standings = Vec::with_capacity(self.all.len());
@@ -419,14 +419,14 @@ impl Sessions {
             self.failed_early(&error);
         }
         if panicked {
-            // What has brought it about is most likely there with the next session, too.
+            // Its cause most likely affects the next session, too.
             self.refuse_for_a_while(&TunnelError::Internal(Stopped));
         }
         standings
     }
 
-    /// An agent that has gone silent in one session has in all: those in which it was not heard since
-    /// get no new streams either.
+    /// Retires all sessions of a silent agent that were not heard since: an agent silent in one
+    /// session is silent in all.
     fn leave_silent_bastions(&self) {
         for silent in &self.all {
             let Some(since) = silent.silent_since() else {
@@ -437,14 +437,14 @@ impl Sessions {
         }
     }
 
-    /// Why no session is started after one that was of no use.
+    /// Returns the error for the pause after an early failure.
     fn fails_early(&self, now: Instant) -> Option<TunnelError> {
         let pauses = |early: &&Early| !early.pause.is_zero() && now < early.until;
         let early = self.early.as_ref().filter(pauses);
         early.map(|early| early.error.clone())
     }
 
-    /// Why no session is started now. `elsewhere`: see [`Need`].
+    /// Returns the error if no session may be started now. `elsewhere`: see [`Need`].
     fn may_not_start(&self, elsewhere: bool, now: Instant) -> Option<TunnelError> {
         let standing = self.standing.as_ref();
         let standing = standing.filter(|(until, _)| now < *until);
@@ -452,9 +452,9 @@ impl Sessions {
         standing.or_else(|| self.fails_early(now).filter(|_| !elsewhere))
     }
 
-    /// A session was of no use. Several during a pause are one failure. A name that cannot be resolved
-    /// has a pause at once; after anything else one further attempt is free, as the agent may have been
-    /// restarted at this moment.
+    /// Records an early failure. Several during a pause count as one. A name that cannot be
+    /// resolved causes a pause at once; after other errors one further attempt is free, as the
+    /// agent may just have been restarted.
     fn failed_early(&mut self, error: &TunnelError) {
         let now = Instant::now();
         let (_, longest) = EARLY_PAUSE;
@@ -476,7 +476,7 @@ impl Sessions {
         });
     }
 
-    /// The start that is under way. A starter that is gone without an answer was cancelled.
+    /// Returns the running start. A starter that ended without a result was cancelled.
     fn starting(&self) -> Option<Starting> {
         let starting = self.starting.as_ref()?;
         starting.has_changed().is_ok().then(|| starting.clone())
@@ -498,7 +498,7 @@ impl Sessions {
             self.standing = Some((Instant::now() + pause, error.clone()));
         }
         if self.all.is_empty() {
-            return; // There is nothing to share: the next connection asks again.
+            return; // There is nothing to share: the next connection requests again.
         }
         let pause = doubled(self.refused.map(|(_, pause)| pause), REFUSED_PAUSE);
         self.refused = Some((Instant::now() + jitter(pause), pause));
@@ -508,7 +508,7 @@ impl Sessions {
     fn close_idle(&mut self, idle_timeout: Duration) {
         let now = Instant::now();
         let idle_for = |session: &Session| session.idle_since().map(|since| now - since);
-        // The one that was used last stays for the next connection.
+        // The most recently used one stays for the next connection.
         let last = (0..self.all.len()).min_by_key(|place| idle_for(&self.all[*place]));
         for (place, session) in self.all.iter().enumerate() {
             let limit = if Some(place) == last {

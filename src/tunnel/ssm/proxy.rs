@@ -1,7 +1,7 @@
-//! The way out: straight, or through the HTTP proxy that the environment names.
+//! Connections to AWS, direct or through the HTTP proxy of the environment.
 //!
-//! The variables (`HTTPS_PROXY`, `ALL_PROXY`, `NO_PROXY`, each also in lower case) are read by the
-//! same code that reads them for the SDK's HTTP client, so calls and data channels take the same way.
+//! The code that reads the variables (`HTTPS_PROXY`, `ALL_PROXY`, `NO_PROXY`, each also in lower
+//! case) is the one used by the SDK's HTTP client, so calls and data channels take the same path.
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,26 +17,26 @@ use crate::base::error_text::{chain, plain};
 use crate::base::stream::Stream;
 use crate::tunnel::{TunnelError, direct};
 
-/// The largest answer to CONNECT that we read: the SDK's HTTP client has the same limit.
+/// Longest accepted answer to CONNECT: the SDK's HTTP client has the same limit.
 const LARGEST_HEAD: usize = 8 * 1024;
 /// The port of AWS's endpoints.
 const HTTPS: u16 = 443;
-/// What ends the head of an HTTP answer.
+/// End of the head of an HTTP answer.
 const END_OF_HEAD: &[u8] = b"\r\n\r\n";
 
-/// The proxies of the environment, and who is reached without them. Cheap to clone.
+/// The proxies of the environment, and the hosts reached without them. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Proxies(Arc<Matcher>);
 
 impl Proxies {
-    /// As the environment is now.
+    /// Reads the current environment.
     pub(super) fn from_env() -> Self {
         Self(Arc::new(Matcher::from_env()))
     }
 
-    /// A TCP connection to `host` (IPv6 addresses in brackets) and `port`, or one that a proxy has
-    /// made for us. `tls` verifies a proxy that is itself spoken to over TLS; what goes through the
-    /// result is the caller's to protect. The caller sets the deadline.
+    /// Opens a TCP connection to `host` (IPv6 addresses in brackets) and `port`, directly or
+    /// through a proxy. `tls` verifies a proxy that itself uses TLS; the caller protects the data
+    /// on the connection, and sets the deadline.
     ///
     /// # Errors
     /// [`TunnelError::ChannelConnect`], [`TunnelError::Proxy`].
@@ -65,8 +65,8 @@ impl Proxies {
             })
     }
 
-    /// The error of a call to `host` that failed with these words of the SDK's HTTP client, if it was
-    /// its proxy that did not let it through.
+    /// Returns the error of a call to `host` that failed with this text of the SDK's HTTP client,
+    /// if its proxy refused it.
     pub(super) fn blamed_for(&self, host: &str, words: &str) -> Option<TunnelError> {
         let intercept = self.proxy_for(host, HTTPS)?;
         if !words.contains("tunnel error") {
@@ -84,7 +84,7 @@ impl Proxies {
         })
     }
 
-    /// The proxy for what goes to `host` over TLS.
+    /// Returns the proxy for TLS connections to `host`.
     fn proxy_for(&self, host: &str, port: u16) -> Option<Intercept> {
         let destination: Uri = format!("https://{host}:{port}/").parse().ok()?;
         self.0.intercept(&destination)
@@ -93,12 +93,13 @@ impl Proxies {
 
 impl fmt::Debug for Proxies {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The matcher leaves the credentials out of its own.
+        // The matcher's Debug leaves the credentials out.
         self.0.fmt(f)
     }
 }
 
-/// Host and port of a proxy, as far as its URL says; the matcher has taken the credentials out.
+/// Returns host and port of a proxy, as far as its URL has them; the matcher has removed the
+/// credentials.
 fn place(proxy: &Intercept) -> String {
     let authority = proxy.uri().authority();
     authority.map(ToString::to_string).unwrap_or_default()
@@ -111,12 +112,12 @@ async fn tcp(host: &str, port: u16) -> Result<TcpStream, String> {
     Ok(tcp)
 }
 
-/// A host without the brackets that a URL puts around an IPv6 address.
+/// Returns a host without the brackets that a URL puts around an IPv6 address.
 pub(super) fn bare(host: &str) -> &str {
     host.trim_matches(['[', ']'])
 }
 
-/// A tunnel to `host` through `proxy`, or what went wrong.
+/// Opens a tunnel to `host` through `proxy`.
 async fn through(
     proxy: &Intercept,
     host: &str,
@@ -146,7 +147,7 @@ async fn through(
     ask(stream, proxy, host, port).await
 }
 
-/// CONNECT (RFC 9110, section 9.3.6) on a connection to the proxy.
+/// Sends CONNECT (RFC 9110, section 9.3.6) on a connection to the proxy.
 async fn ask(
     mut stream: Stream,
     proxy: &Intercept,
@@ -163,7 +164,7 @@ async fn ask(
     stream.flush().await.map_err(broken)?;
 
     let (status, rest) = read_head(&mut stream).await?;
-    // Its words for the status are left out: they are the proxy's, and nobody vouches for them.
+    // The reason phrase is left out: it is untrusted text of the proxy.
     match status {
         status if status.is_success() => Ok(with_rest(stream, rest)),
         StatusCode::PROXY_AUTHENTICATION_REQUIRED if proxy.basic_auth().is_none() => Err(format!(
@@ -173,7 +174,7 @@ async fn ask(
     }
 }
 
-/// The status of an HTTP answer, and what came behind its head.
+/// Returns the status of an HTTP answer, and the bytes after its head.
 async fn read_head(stream: &mut (impl AsyncRead + Unpin)) -> Result<(StatusCode, Vec<u8>), String> {
     let mut read = Vec::with_capacity(LARGEST_HEAD);
     let end = loop {
@@ -200,7 +201,7 @@ fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
         .position(|window| window == needle)
 }
 
-/// The status of `HTTP/1.1 200 Connection established` (RFC 9112, section 4).
+/// Returns the status of `HTTP/1.1 200 Connection established` (RFC 9112, section 4).
 fn status(head: &[u8]) -> Option<StatusCode> {
     let line = head.strip_prefix(b"HTTP/1.")?;
     let digits = line.get(2..5)?;
@@ -208,8 +209,8 @@ fn status(head: &[u8]) -> Option<StatusCode> {
     StatusCode::from_bytes(digits).ok().filter(|_| is_separated)
 }
 
-/// A stream that gives `rest` before what it reads. A TLS server waits for its client, so there is
-/// nothing as a rule, and the stream stays what it is.
+/// Returns a stream that yields `rest` before its own data. A TLS server waits for its client, so
+/// `rest` is usually empty, and the stream is returned unchanged.
 fn with_rest(stream: Stream, rest: Vec<u8>) -> Stream {
     if rest.is_empty() {
         return stream;

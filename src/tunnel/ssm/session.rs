@@ -1,4 +1,4 @@
-//! [`Session`]: the handle to one running session, as the pool keeps it.
+//! [`Session`]: the pool's handle to one running session.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use super::stream::{NotOpened, SsmStream};
 use crate::config::Endpoint;
 use crate::tunnel::{SessionState, SessionStats, TunnelError, TunnelTotals};
 
-/// How soon to ask again about a dial when nothing is known of the path.
+/// Interval of checks of a dial when the round trip is unknown.
 const PATH_UNKNOWN: Duration = Duration::from_secs(1);
 
 /// A session with a driver. Cheap to clone.
@@ -24,7 +24,7 @@ pub(super) struct Session {
     bastion: Arc<str>,
     /// Its id at AWS.
     id: Arc<str>,
-    /// When its start began. The agent resolves the database's name once, after that.
+    /// Time at which its start began. The agent resolves the database's name once, after that.
     began: Instant,
 }
 
@@ -53,7 +53,7 @@ impl Session {
         self.began
     }
 
-    /// Waits for the handshake, whose deadline is the channel's own.
+    /// Waits for the handshake, which has the channel's deadline.
     pub(super) async fn established(&mut self) -> Result<(), TunnelError> {
         let phase = self
             .phase
@@ -68,9 +68,9 @@ impl Session {
         }
     }
 
-    /// How it stands, for the choice of a place.
+    /// Returns the session's availability, for placement.
     pub(super) fn standing(&self, dial_timeout: Duration) -> Standing {
-        // Without a driver there is nobody to change the phase.
+        // Without a driver the phase can no longer change.
         if self.phase.has_changed().is_err() {
             return Standing::Ended;
         }
@@ -81,7 +81,7 @@ impl Session {
             _ if state.end.is_some() => Standing::Ended,
             _ if state.retired || state.closing => Standing::Leaving,
             Phase::Up if state.interrupted.is_none() => Standing::Up(state.load(dial_timeout)),
-            // Nobody knows when it will be back: it does not keep others from starting.
+            // The duration is unknown: it does not keep others from starting.
             _ if state
                 .interrupted
                 .is_some_and(|at| at.elapsed() > dial_timeout) =>
@@ -92,7 +92,7 @@ impl Session {
         }
     }
 
-    /// Whether its connection to the service is lost and not given up, for however long.
+    /// Returns true if its connection to the service is lost but not given up, for however long.
     pub(super) fn is_interrupted(&self) -> bool {
         let driven = self.phase.has_changed().is_ok();
         let ended = matches!(*self.phase.borrow(), Phase::Ended(_));
@@ -100,17 +100,17 @@ impl Session {
         driven && !ended && state.end.is_none() && state.interrupted.is_some()
     }
 
-    /// Whether a panic has ended it.
+    /// Returns true if a panic has ended it.
     pub(super) fn panicked(&self) -> bool {
         matches!(self.shared.lock().end, Some(TunnelError::Internal(_)))
     }
 
-    /// What it has done so far.
+    /// Returns its totals so far.
     pub(super) fn totals(&self) -> TunnelTotals {
         self.shared.lock().totals()
     }
 
-    /// How it stands and what it has done, for those who look.
+    /// Returns its state and totals, for status and metrics.
     pub(super) fn stats(&self, dial_timeout: Duration) -> SessionStats {
         let state = match self.standing(dial_timeout) {
             _ if self.is_interrupted() => SessionState::Interrupted,
@@ -136,29 +136,31 @@ impl Session {
         SsmStream::open(&self.shared, &self.bastion, endpoint, hello)
     }
 
-    /// Whether the agent has shown that it takes what streams send, and the round trip to it.
+    /// Returns true if the agent has proved that it accepts the streams' data, and the round trip
+    /// to it.
     pub(super) fn is_proven(&self) -> (bool, Duration) {
         let state = self.shared.lock();
         let round_trip = state.channel.stats().srtt;
         (state.proven, round_trip.unwrap_or_default())
     }
 
-    /// Whether it was of no use at all: it ended, or its agent fell silent, before anything came back.
+    /// Returns true if it failed early: it ended, or its agent fell silent, before it received any
+    /// data.
     pub(super) fn failed_early(&self) -> bool {
         self.shared.lock().early_failure().is_some()
     }
 
-    /// Why, the first time that this is asked.
+    /// Returns the error of an early failure, on the first call only.
     pub(super) fn count_early_failure(&self) -> Option<TunnelError> {
         self.shared.lock().count_early_failure()
     }
 
-    /// Since when its agent has been silent although it owes an answer, if that is too long.
+    /// Returns the time since which its agent has owed an answer in silence, if that is too long.
     pub(super) fn silent_since(&self) -> Option<Instant> {
         self.shared.lock().silent_since
     }
 
-    /// No new streams, unless the agent has been heard after `since`.
+    /// Retires the session unless the agent was heard after `since`.
     pub(super) fn retire_if_unheard(&self, since: Instant) {
         let mut state = self.shared.lock();
         if state.heard <= since && !state.retired {
@@ -168,19 +170,20 @@ impl Session {
         }
     }
 
-    /// Whether the agent could not connect when it was last asked to.
+    /// Returns true if the agent's last dial was refused.
     pub(super) fn refused_last(&self) -> bool {
         self.shared.lock().refused_last
     }
 
-    /// No new streams; the session ends with its last one.
+    /// Retires the session: it accepts no new streams and ends with its last one.
     pub(super) fn retire(&self) {
         self.shared.lock().retired = true;
         self.shared.wake.notify_one();
     }
 
-    /// Retires a session whose agent has been at the same dial for `dial_timeout`, as far as can be
-    /// seen, and tells the streams that wait. Otherwise says when that would be; `None`: it is at no dial.
+    /// Retires a session with an agent that has been at the same dial for `dial_timeout`, as far as
+    /// is visible, and notifies the waiting streams. Otherwise returns the time at which that would
+    /// happen; [`Stuck::No`]: it is at no dial.
     pub(super) fn strand_if_stuck(&self, dial_timeout: Duration) -> Stuck {
         let mut state = self.shared.lock();
         let Some(since) = state.dials.waiting_since() else {
@@ -190,12 +193,12 @@ impl Session {
         if now < limit {
             return Stuck::NotBefore(limit);
         }
-        // Without a sign of life since then it may be the path that is stuck, not the agent; that
-        // has a deadline of its own.
+        // Without a sign of life since then the path may be stuck, not the agent; the path has a
+        // deadline of its own.
         if state.interrupted.is_some() || state.heard <= since {
             return Stuck::NotBefore(now + PATH_UNKNOWN);
         }
-        // The outcome of the dial may be among what waits for missing messages.
+        // The outcome of the dial may be in the data that waits for missing messages.
         match state.long_gap() {
             Some(gap) => state.delay(gap),
             None => state.strand(),
@@ -205,7 +208,7 @@ impl Session {
         Stuck::Yes
     }
 
-    /// Since when it has had no stream.
+    /// Returns the time since which it has had no stream.
     pub(super) fn idle_since(&self) -> Option<Instant> {
         self.shared.lock().idle_since()
     }
@@ -226,13 +229,13 @@ impl Session {
     }
 }
 
-/// Whether an agent is stuck in a dial.
+/// State of an agent's dial.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stuck {
     /// It is at no dial.
     No,
     /// Not yet.
     NotBefore(Instant),
-    /// Yes: the session is retired.
+    /// It is stuck: the session is retired.
     Yes,
 }

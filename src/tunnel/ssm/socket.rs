@@ -16,15 +16,15 @@ use tracing::trace;
 
 use crate::base::stream::Stream;
 
-/// A WebSocket whose upgrade is done.
+/// A WebSocket after its upgrade.
 pub(super) type WebSocket = WebSocketStream<Stream>;
 
 /// Messages moved to the socket per turn before it is polled again.
 pub(super) const BATCH: usize = 64;
-/// How long the last messages and the close may take each when the session is over.
+/// Timeout of the last messages, and of the close, when the session is over.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(1);
 
-/// What woke the one who waits for the socket.
+/// Event of the socket.
 pub(super) enum Ready {
     /// The batch is out, or cannot be sent.
     Written(Result<(), Error>),
@@ -64,18 +64,18 @@ impl Socket {
         self.outgoing.push_back(Message::Ping(Bytes::new()));
     }
 
-    /// Whether the batch takes more.
+    /// Returns true if the batch accepts more.
     pub(super) fn has_room(&self) -> bool {
         self.outgoing.len() < BATCH
     }
 
-    /// Whether all messages have been handed to the socket.
+    /// Returns true if all messages have been handed to the socket.
     pub(super) fn is_empty(&self) -> bool {
         self.outgoing.is_empty()
     }
 
-    /// Waits until the batch is written or, with `may_read`, a message comes. Both are polled, so a
-    /// peer that does not read us cannot keep us from reading it. Cancel-safe.
+    /// Waits until the batch is written or, with `may_read`, a message arrives. Both are polled, so
+    /// a peer that does not read cannot block our reading. Cancel-safe.
     pub(super) async fn ready(&mut self, may_read: bool) -> Ready {
         poll_fn(|cx| {
             if (!self.outgoing.is_empty() || self.unflushed)
@@ -91,8 +91,8 @@ impl Socket {
         .await
     }
 
-    /// What the socket has for us now, without waiting. What it hands out must be handled: it is
-    /// not given twice.
+    /// Returns the message that is ready now, without waiting. The caller must handle it: it is not
+    /// returned twice.
     pub(super) async fn already_here(&mut self) -> Option<Option<Result<Message, Error>>> {
         poll_fn(|cx| {
             Poll::Ready(match self.source.poll_next_unpin(cx) {
@@ -103,7 +103,7 @@ impl Socket {
         .await
     }
 
-    /// Writes what is left in the batch. Best effort: the peer may be gone.
+    /// Writes the rest of the batch. Best effort: the peer may be gone.
     pub(super) async fn last_words(&mut self) {
         let written = poll_fn(|cx| self.poll_write(cx));
         let written = tokio::time::timeout(CLOSE_DEADLINE, written).await;
@@ -112,7 +112,7 @@ impl Socket {
         }
     }
 
-    /// Closes the socket. Best effort, too.
+    /// Closes the socket. Best effort.
     pub(super) async fn close(&mut self) {
         let close = poll_fn(|cx| Pin::new(&mut self.sink).poll_close(cx));
         if tokio::time::timeout(CLOSE_DEADLINE, close).await.is_err() {
@@ -120,7 +120,7 @@ impl Socket {
         }
     }
 
-    /// Writes and flushes the batch, keeping its place in between.
+    /// Writes and flushes the batch, keeping its position between calls.
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         let mut sink = Pin::new(&mut self.sink);
         while !self.outgoing.is_empty() {

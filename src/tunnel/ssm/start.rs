@@ -1,4 +1,4 @@
-//! Starts a session: credentials, a bastion that works, `ssm:StartSession`, the data channel, the
+//! Starts a session: credentials, a working bastion, `ssm:StartSession`, the data channel, the
 //! handshake.
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -32,22 +32,22 @@ use crate::tunnel::{ApiRefusal, Carrier, TunnelError};
 /// Deadline for TCP, TLS and upgrade of the data channel.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
 /// Deadline for the answer to StartSession, the SDK's own retries included. (The SDK has a deadline
-/// for connecting and none for the answer.) The same for ResumeSession.
+/// for connecting and none for the answer.) Also used for ResumeSession.
 const START_DEADLINE: Duration = Duration::from_secs(15);
-/// The same once the program is stopping. With the call that terminates the session it must fit
-/// into what a shutdown may take.
+/// Deadline once the program is stopping. Together with the call that terminates the session it
+/// must fit into a shutdown.
 const STOPPED_START_DEADLINE: Duration = Duration::from_secs(4);
-/// While AWS throttles StartSession: the first pause, the longest, and when to give up. That is well
-/// below the 30 s that a connection waits, so that it hears the reason.
+/// While AWS throttles StartSession: the first pause, the longest, and the time limit. That is well
+/// below the 30 s that a connection waits, so that its client gets the reason.
 const THROTTLED_PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(8));
 const THROTTLED_DEADLINE: Duration = Duration::from_secs(12);
 
 /// Messages of a session kept because an earlier one is missing. After a lost connection the agent
-/// repeats what went missing at one message per 100 ms and round trip, and sends 700 new ones a second
+/// repeats the missing messages at one per 100 ms and round trip, and sends 700 new ones a second
 /// meanwhile. At a round trip of 300 ms 105 go missing: 42 s, or 29,400 messages. The real programs
 /// keep 10,000.
 const REORDER_MESSAGES: usize = 32 * 1024;
-/// Nodes that one attempt tries. A tag may match thousands.
+/// Most nodes that one attempt tries. A tag may match thousands.
 const MOST_TRIED: usize = 10;
 
 /// Starts the sessions of one target.
@@ -55,9 +55,9 @@ const MOST_TRIED: usize = 10;
 pub(super) struct Starter {
     inner: Arc<Inner>,
     pub(super) tasks: TaskTracker,
-    /// A start under way is given up.
+    /// Stops the running start.
     pub(super) stop: CancellationToken,
-    /// The step that the start under way waits for.
+    /// The step that the running start waits for.
     step: Arc<Mutex<Option<&'static str>>>,
 }
 
@@ -91,7 +91,7 @@ impl Starter {
         }
     }
 
-    /// The step that the start under way waits for, as a noun.
+    /// Returns the step that the running start waits for, as a noun.
     pub(super) fn step(&self) -> Option<&'static str> {
         *self.step.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -100,23 +100,23 @@ impl Starter {
         *self.step.lock().unwrap_or_else(PoisonError::into_inner) = Some(step);
     }
 
-    /// A bastion did not connect to the database: the next session goes through another one, if
-    /// there is one.
+    /// Records that a bastion did not connect to the database: the next session uses another one,
+    /// if there is one.
     pub(super) fn dial_failed(&self, bastion: &str) {
         self.inner.bastions.failed(bastion);
     }
 
-    /// Whether another bastion may still do what this one could not.
+    /// Returns true if another bastion may still work where this one failed.
     pub(super) fn has_other_bastions(&self) -> bool {
         self.inner.bastions.has_others()
     }
 
-    /// The other way round.
+    /// Records that a bastion connected to the database.
     pub(super) fn dial_worked(&self, bastion: &str) {
         self.inner.bastions.worked(bastion);
     }
 
-    /// The bastions that would be tried now, in order, and what Systems Manager says about each.
+    /// Returns the bastions to try now, in order, and Systems Manager's information about each.
     pub(super) async fn carriers(&self) -> Result<Vec<Carrier>, TunnelError> {
         let access = self.inner.access().await?;
         let (client, bastions) = (&access.client, &self.inner.bastions);
@@ -124,11 +124,11 @@ impl Starter {
         Ok(api::nodes::carriers(client, ids).await)
     }
 
-    /// A session through the first bastion that works.
+    /// Starts a session through the first bastion that works.
     pub(super) async fn start(&self) -> Result<Session, TunnelError> {
         let outcome = self.start_anywhere().await;
         if outcome.as_ref().is_err_and(is_about_credentials) {
-            self.inner.aws.invalidate(); // The user will log in again; look for that next time.
+            self.inner.aws.invalidate(); // The user will log in again; reload the credentials then.
         }
         outcome
     }
@@ -151,7 +151,7 @@ impl Starter {
                 Err(error) if should_try_next(&error) => {
                     inner.bastions.failed(&bastion);
                     info!(%bastion, reason = %error, "this bastion does not work");
-                    // Those that are left have failed a moment ago; each would cost a session again.
+                    // The remaining ones have failed a moment ago; each would cost a session again.
                     let in_vain = error.is_about_the_name() && !inner.bastions.has_others();
                     tried.push((bastion, error));
                     if in_vain {
@@ -184,7 +184,7 @@ impl Starter {
         self.enter("the data channel (WebSocket) of the session");
         let session_id: Arc<str> = started.session_id.into();
         debug!(%session_id, bastion, "SSM session started");
-        // AWS counts the session as open until told otherwise, however it ends here.
+        // AWS counts the session as open until it is terminated, however it ends here.
         let terminate = {
             let (client, session_id) = (access.client.clone(), Arc::clone(&session_id));
             async move { api::terminate_session(&client, &session_id).await }
@@ -227,8 +227,8 @@ impl Starter {
         Ok(session)
     }
 
-    /// `ssm:StartSession` within its deadline; while AWS throttles it, again after a pause. One that
-    /// is under way at a stop is waited for a little: only its answer tells which session to
+    /// Calls `ssm:StartSession` within its deadline; retries after a pause while AWS throttles it.
+    /// At a stop a running call gets a little more time: only its answer names the session to
     /// terminate.
     async fn start_session(
         &self,
@@ -269,7 +269,7 @@ impl Starter {
         }
     }
 
-    /// A step of the start, given up at a stop.
+    /// Runs a step of the start; abandons it at a stop.
     async fn unless_stopped<T>(
         &self,
         step: impl Future<Output = Result<T, TunnelError>>,
@@ -306,7 +306,7 @@ impl Starter {
         Session::new(shared, phase, bastion, id, began)
     }
 
-    /// What the driver of a session asks of AWS.
+    /// Returns the calls to AWS for a session's driver.
     fn calls(&self, about: &driver::About) -> Calls {
         let (inner, session_id, bastion) = (
             Arc::clone(&self.inner),
@@ -359,8 +359,8 @@ impl Inner {
         answered("ssm:StartSession", starting).await
     }
 
-    /// A new connection to a session whose old one was lost; `None`: AWS says that it is over.
-    /// Credentials that AWS refuses are looked for anew, once: there may be newer ones by now.
+    /// Opens a new connection to a session with a lost one; `None`: AWS reports that it is over.
+    /// Credentials that AWS refuses are reloaded once: there may be newer ones by now.
     async fn rejoin(&self, session_id: &str, bastion: &str) -> Result<Option<Joined>, TunnelError> {
         match self.rejoin_once(session_id, bastion).await {
             Err(error) if is_about_credentials(&error) => {
@@ -392,7 +392,7 @@ impl Inner {
         }
     }
 
-    /// What it takes to ask AWS for a session and to join it.
+    /// Returns the clients and settings to request a session from AWS and to join it.
     async fn access(&self) -> Result<Access, TunnelError> {
         let gather = async {
             let region = match &self.region {
@@ -421,14 +421,14 @@ impl Inner {
     }
 }
 
-/// Who asks, where, and whom to trust.
+/// Clients and settings for AWS: credentials, region, endpoints and trust roots.
 struct Access {
     credentials: Credentials,
     client: aws_sdk_ssm::Client,
     region: String,
     roots: Arc<RootCertStore>,
     watch: Arc<ClockWatch>,
-    /// What the user has set about where data channels go.
+    /// The user's endpoint settings for data channels.
     endpoints: Endpoints,
 }
 
@@ -482,7 +482,7 @@ pub(super) fn is_throttled(error: &TunnelError) -> bool {
     )
 }
 
-/// A call within [`START_DEADLINE`].
+/// Limits a call to [`START_DEADLINE`].
 async fn answered<T>(
     name: &'static str,
     call: impl Future<Output = Result<T, TunnelError>>,

@@ -1,4 +1,4 @@
-//! What the driver and the streams of one session share, behind one lock.
+//! State shared by the driver and the streams of one session, behind one lock.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -17,39 +17,39 @@ use super::dials::Dials;
 use crate::config::Endpoint;
 use crate::tunnel::{TunnelError, TunnelTotals};
 
-/// Bytes one stream may have queued for the agent before its writer waits. The channel sends at
-/// most a window of 1 KiB messages ahead of the agent's acknowledgements, so more would only sit
-/// here.
+/// Most bytes one stream may have queued for the agent before its writer waits. The channel sends
+/// at most a window of 1 KiB messages ahead of the agent's acknowledgements, so a larger queue
+/// would not help.
 pub(super) const SEND_BUFFER: usize = 256 * 1024;
 
-/// Bytes all sessions of a target together may hold unread. smux v1 has no window of its own, so
-/// this is the only bound there is on what slow clients make us hold.
+/// Most unread bytes of all sessions of a target together. smux v1 has no window of its own, so
+/// this is the only bound on the memory used by slow clients.
 const RECEIVE_BUFFERS: usize = 64 * 1024 * 1024;
-/// The least a session gets of them.
+/// Minimum share of a session.
 const LEAST_RECEIVE_BUFFER: usize = 4 * 1024 * 1024;
 
-/// Unread bytes of one stream that show a client which has stopped reading, or is slower than the
-/// tunnel; its session gets no new streams while there is a better one. At the agent's 0.7 MB/s a
-/// client is a third of a second behind then.
+/// Unread bytes that show that a client has stopped reading, or is slower than the tunnel; its
+/// session gets no new streams while there is a better one. At the agent's 0.7 MB/s a client is a
+/// third of a second behind then.
 const LAGGING: usize = 256 * 1024;
 
-/// A stream that has moved a byte within this is moving bytes. People who open a second connection
-/// are slower; programs that open several at once will use several at once.
+/// Time since its last byte within which a stream counts as moving bytes. Opening a second
+/// connection by hand takes longer; programs that open several at once will use several at once.
 const QUIET: Duration = Duration::from_millis(100);
-/// A stream that waits for an answer counts as moving bytes for this long; an answer that takes
-/// longer is being worked on, not being sent.
+/// Time for which a stream that waits for an answer counts as moving bytes; a longer wait means
+/// that the server is still computing the answer.
 const ANSWERING: Duration = Duration::from_millis(500);
 
-/// How long received bytes may wait for missing ones before new streams go elsewhere.
+/// Time that received bytes may wait for missing ones before new streams go elsewhere.
 const GAP: Duration = Duration::from_secs(1);
-/// A session that ends before this, and before anything came back through it, has failed. No limit of
+/// A session that ends before this, and before it received any data, has failed early. No limit of
 /// an account is shorter.
 pub(super) const EARLY: Duration = Duration::from_secs(60);
 
 /// Bytes per piece of a stream's backlog.
 const CHUNK: usize = 16 * 1024;
 
-/// What the driver and the handles of one session share.
+/// State shared by the driver and the handles of one session.
 pub(super) struct Shared {
     state: Mutex<State>,
     /// Wakes the driver: there is something to send, or room to read again.
@@ -61,48 +61,48 @@ pub(super) struct State {
     pub(super) channel: Channel,
     pub(super) mux: Mux,
     pub(super) streams: HashMap<StreamId, Slot>,
-    /// Bytes that streams have written, and that have come for streams.
+    /// Bytes written by streams, and bytes received for streams.
     sent: u64,
     received: u64,
     /// Bytes in all inboxes together.
     unread: usize,
-    /// What they may hold before the socket is no longer read.
+    /// Limit at which the socket is no longer read.
     receive_buffer: usize,
-    /// Since when there has been no stream; `None` while there are some.
+    /// Time since which there has been no stream; `None` while there are some.
     idle_since: Option<Instant>,
     pub(super) dials: Dials,
-    /// Why the session ended, once it has.
+    /// Reason of the session's end.
     pub(super) end: Option<TunnelError>,
-    /// Someone asked the session to say goodbye.
+    /// The session was asked to end.
     pub(super) closing: bool,
-    /// The goodbye has been handed to the machines.
+    /// The terminate flag has been handed to the machines.
     pub(super) goodbye_queued: bool,
-    /// No new streams: the session ends with its last one.
+    /// Accepts no new streams: the session ends with its last one.
     pub(super) retired: bool,
-    /// Since when the connection is being replaced, or the other side has asked for a pause.
+    /// Time since which the connection is being replaced, or the other side has been away.
     pub(super) interrupted: Option<Instant>,
-    /// When something last came in.
+    /// Time of the last input.
     pub(super) heard: Instant,
-    /// The last dial that showed an outcome was refused.
+    /// The last dial with a known outcome was refused.
     pub(super) refused_last: bool,
-    /// The agent has shown that it takes what streams send.
+    /// The agent has proved that it accepts the streams' data.
     pub(super) proven: bool,
-    /// Since when the agent has been silent although it owes an answer, once that is too long.
+    /// Time since which the agent has owed an answer in silence, once that is too long.
     pub(super) silent_since: Option<Instant>,
-    /// Since when received bytes have been waiting for missing ones.
+    /// Time since which received bytes have been waiting for missing ones.
     gap: Option<Instant>,
     created: Instant,
-    /// Why the session was of no use at all.
+    /// Reason of an early failure.
     early_failure: Option<TunnelError>,
-    /// That was counted.
+    /// The early failure was counted.
     early_failure_counted: bool,
 }
 
-/// What a session carries, for the choice of the next stream's place.
+/// Load of a session, for placement.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Load {
     /// A client does not read, a dial has been unanswered for too long, or received bytes wait for
-    /// missing ones: what is placed here may have to wait.
+    /// missing ones: a new stream here may have to wait.
     pub(super) troubled: bool,
     /// Streams that are moving bytes.
     pub(super) busy: usize,
@@ -110,33 +110,33 @@ pub(super) struct Load {
     pub(super) streams: usize,
 }
 
-/// What became of the agent's dial, as far as it shows.
+/// Outcome of the agent's dial, as far as known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Dial {
-    /// Nothing has come back yet.
+    /// No answer yet.
     Pending,
-    /// The far side has sent something.
+    /// The far side has sent data.
     Answered,
     /// The agent could not connect.
     Refused,
-    /// The agent has not come to it: it is stuck in the dial of an earlier stream.
+    /// The agent has not reached it: it is stuck in the dial of an earlier stream.
     Stranded,
-    /// The agent has been silent for so long.
+    /// The agent has been silent for this long.
     Unheard(Duration),
-    /// Whatever came back waits for messages that have been missing for so long.
+    /// All input has been waiting for missing messages for this long.
     Delayed(Duration),
 }
 
-/// Whether the bytes that a stream sends first may be sent again through another stream.
+/// Repeatability of a stream's first bytes through another stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Hello {
-    /// They may.
+    /// They may be repeated.
     Repeatable,
-    /// They must not: nothing is known of them.
+    /// They must not be repeated: their meaning is unknown.
     Irreplaceable,
 }
 
-/// One stream of a session: what has arrived for it, and how it is doing.
+/// One stream of a session: its received data and its state.
 pub(super) struct Slot {
     pub(super) endpoint: Endpoint,
     hello: Hello,
@@ -145,13 +145,13 @@ pub(super) struct Slot {
     pub(super) dial: Dial,
     /// The agent closed the stream.
     pub(super) finished: bool,
-    /// Its unread bytes were given up for the other streams' sake.
+    /// Its unread bytes were dropped in favour of the other streams.
     pub(super) overrun: bool,
-    /// When a byte last moved, in either direction.
+    /// Time at which a byte last moved, in either direction.
     moved: Instant,
-    /// When its client last took a byte.
+    /// Time at which its client last took a byte.
     took: Instant,
-    /// Since when something was written that has no answer yet.
+    /// Time since which written data has had no answer.
     waiting: Option<Instant>,
     reader: Option<Waker>,
     writer: Option<Waker>,
@@ -175,7 +175,7 @@ impl Slot {
         }
     }
 
-    /// Bytes were written.
+    /// Records written bytes.
     pub(super) fn wrote(&mut self) {
         self.moved = Instant::now();
         self.waiting.get_or_insert(self.moved);
@@ -191,7 +191,7 @@ impl Slot {
             || self.waiting.is_some_and(|since| now < since + ANSWERING)
     }
 
-    /// Moves unread bytes into `buf`; says how many.
+    /// Moves unread bytes into `buf`; returns their number.
     fn take(&mut self, buf: &mut ReadBuf<'_>) -> usize {
         let before = buf.filled().len();
         while buf.remaining() > 0
@@ -220,8 +220,8 @@ impl Slot {
         self.writer = Some(waker.clone());
     }
 
-    /// Appends bytes. They are copied, because a slice would keep the whole read buffer it came in,
-    /// which may be many times its size.
+    /// Appends bytes. They are copied, because a slice would keep its whole read buffer, which may
+    /// be many times larger.
     fn deliver(&mut self, mut data: &[u8]) {
         self.unread += data.len();
         self.moved = Instant::now();
@@ -230,7 +230,7 @@ impl Slot {
         while !data.is_empty() {
             let room = |chunk: &BytesMut| chunk.capacity() - chunk.len();
             if self.inbox.back().is_none_or(|chunk| room(chunk) == 0) {
-                // A lone answer gets what it needs; with a backlog, more will follow.
+                // A single answer gets the exact size; with a backlog, more will follow.
                 let size = if self.inbox.is_empty() {
                     data.len()
                 } else {
@@ -274,7 +274,7 @@ fn wake(waker: &mut Option<Waker>) {
 }
 
 impl Shared {
-    /// For one of at most `sessions` sessions of a target.
+    /// Creates the state of one of at most `sessions` sessions of a target.
     pub(super) fn new(channel: Channel, mux: Mux, sessions: usize) -> Self {
         let share = RECEIVE_BUFFERS / sessions.max(1);
         Self {
@@ -306,22 +306,22 @@ impl Shared {
         }
     }
 
-    /// Asks the driver to end the session in order: FIN to every stream, the terminate flag, then
-    /// the end.
+    /// Requests an orderly end of the session: FIN to every stream, the terminate flag, then the
+    /// end.
     pub(super) fn close(&self) {
         self.lock().closing = true;
         self.wake.notify_one();
     }
 
-    /// The state. A panic in another holder leaves the machines consistent enough to report an end,
-    /// so poisoning is not passed on.
+    /// Locks the state. A panic in another holder leaves the machines consistent enough to report
+    /// an end, so poisoning is ignored.
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl State {
-    /// The session is over; only the first reason counts. Wakes everyone who waits.
+    /// Ends the session; only the first reason counts. Wakes all waiters.
     pub(super) fn end(&mut self, reason: TunnelError) {
         if self.end.is_none() {
             if self.is_early(&reason) {
@@ -332,9 +332,9 @@ impl State {
         }
     }
 
-    /// Whether an end for this reason means that another session will fare no better: the bastion
-    /// cannot resolve the name, or nothing has come back and a dial was waiting, or the session had
-    /// just begun.
+    /// Returns true if an end for this reason means that another session will fail as well: the
+    /// bastion cannot resolve the name, or no data was received and a dial was waiting, or the
+    /// session had just begun.
     fn is_early(&self, reason: &TunnelError) -> bool {
         let by_others = matches!(
             reason,
@@ -347,19 +347,19 @@ impl State {
         reason.is_about_the_name() || (by_others && useless)
     }
 
-    /// Why the session was of no use at all, if it was not.
+    /// Returns the reason of an early failure.
     pub(super) fn early_failure(&self) -> Option<&TunnelError> {
         self.early_failure.as_ref()
     }
 
-    /// The same, once.
+    /// Returns the reason of an early failure, on the first call only.
     pub(super) fn count_early_failure(&mut self) -> Option<TunnelError> {
         let failure = self.early_failure.as_ref()?;
         let counted = std::mem::replace(&mut self.early_failure_counted, true);
         (!counted).then(|| failure.clone())
     }
 
-    /// Something came in: notes whether received bytes wait for missing ones.
+    /// Records input: notes if received bytes wait for missing ones.
     pub(super) fn note_gap(&mut self) {
         if self.channel.has_gap() {
             self.gap.get_or_insert_with(Instant::now);
@@ -368,7 +368,8 @@ impl State {
         }
     }
 
-    /// For how long received bytes have been waiting for missing ones, if that is too long.
+    /// Returns the time that received bytes have been waiting for missing ones, if that is too
+    /// long.
     pub(super) fn long_gap(&self) -> Option<Duration> {
         let gap = self.gap.map(|since| since.elapsed());
         gap.filter(|gap| *gap >= GAP)
@@ -381,7 +382,7 @@ impl State {
         self.idle_since = None;
     }
 
-    /// What the session carries now. A dial that takes longer than `dial_timeout` is trouble.
+    /// Returns the current load. A dial that takes longer than `dial_timeout` is trouble.
     pub(super) fn load(&self, dial_timeout: Duration) -> Load {
         let now = Instant::now();
         let stuck = |since: Instant| now >= since + dial_timeout;
@@ -394,7 +395,7 @@ impl State {
         }
     }
 
-    /// What the session has done so far.
+    /// Returns the totals so far.
     pub(super) fn totals(&self) -> TunnelTotals {
         let stats = self.channel.stats();
         TunnelTotals {
@@ -405,47 +406,47 @@ impl State {
         }
     }
 
-    /// A stream has written so many bytes.
+    /// Counts bytes written by a stream.
     pub(super) fn count_sent(&mut self, bytes: usize) {
         self.sent += bytes as u64;
     }
 
-    /// Since when there has been no stream.
+    /// Returns the time since which there has been no stream.
     pub(super) fn idle_since(&self) -> Option<Instant> {
         self.idle_since
     }
 
-    /// Whether the streams hold all they may.
+    /// Returns true if the streams' inboxes are full.
     pub(super) fn is_full(&self) -> bool {
         self.unread >= self.receive_buffer
     }
 
-    /// Whether there is room for long enough that a stall counts as over.
+    /// Returns true if there is enough room for a stall to count as over.
     pub(super) fn has_ample_room(&self) -> bool {
         self.unread < self.receive_buffer / 2
     }
 
-    /// Since when the stream has been waiting that waits longest for an answer, among those that
-    /// have read all there is for them.
+    /// Returns the start of the longest wait for an answer, among the streams that have read all
+    /// their data.
     pub(super) fn longest_wait(&self) -> Option<Instant> {
         let waits = |slot: &Slot| slot.waiting.filter(|_| !slot.has_unread());
         self.streams.values().filter_map(waits).min()
     }
 
-    /// Moves unread bytes of a stream into `buf`; says how many.
+    /// Moves unread bytes of a stream into `buf`; returns their number.
     pub(super) fn take(&mut self, id: StreamId, buf: &mut ReadBuf<'_>) -> usize {
         let taken = self.streams.get_mut(&id).map_or(0, |slot| slot.take(buf));
         self.unread -= taken;
         taken
     }
 
-    /// The stream that holds most, and when its client last took a byte.
+    /// Returns the stream with the most unread bytes, and the time its client last took a byte.
     pub(super) fn fullest(&self) -> Option<(StreamId, Instant)> {
         let fullest = self.streams.iter().max_by_key(|(_, slot)| slot.unread);
         fullest.map(|(id, slot)| (*id, slot.took))
     }
 
-    /// Gives up a stream and what it holds unread, so that the others can go on.
+    /// Closes a stream and drops its unread bytes, so that the others can continue.
     pub(super) fn give_up(&mut self, id: StreamId) {
         if let Some(slot) = self.streams.get_mut(&id) {
             self.unread -= std::mem::take(&mut slot.unread);
@@ -456,7 +457,7 @@ impl State {
         }
     }
 
-    /// Forgets a stream and what it holds unread.
+    /// Removes a stream and its unread bytes.
     pub(super) fn forget(&mut self, id: StreamId) {
         if let Some(slot) = self.streams.remove(&id) {
             self.unread -= slot.unread;
@@ -491,9 +492,9 @@ impl State {
                         None => {}
                     }
                 }
-                // We had closed it before, perhaps while the agent was still dialling for it.
+                // Closed before on this side, perhaps while the agent was still dialling for it.
                 smux::Event::Closed(id) => _ = self.dials.finished(id, Instant::now()),
-                // Only a server opens streams towards us, and the agent is not one.
+                // Only a server opens streams towards a client, and the agent is not one.
                 smux::Event::Opened(id) => {
                     debug!(stream = %id, "the agent opened a stream; ignored")
                 }
@@ -516,7 +517,7 @@ impl State {
         }
     }
 
-    /// The agent is stuck in a dial: no new streams, and those it has not come to are told so.
+    /// Handles an agent stuck in a dial: no new streams, and an error for those it has not reached.
     pub(super) fn strand(&mut self) {
         self.retired = true;
         let stuck_at = self.dials.first();
@@ -527,8 +528,9 @@ impl State {
         }
     }
 
-    /// Missing messages have held up everything for `gap`, and a dial shows no outcome for too long:
-    /// no new streams. Those whose dial can be made again elsewhere are told so.
+    /// Handles missing messages that have delayed everything for `gap`, and a dial without an
+    /// outcome for too long: no new streams. Those with a dial that can be repeated elsewhere get
+    /// an error.
     pub(super) fn delay(&mut self, gap: Duration) {
         self.retired = true;
         for slot in self.streams.values_mut() {
@@ -538,9 +540,9 @@ impl State {
         }
     }
 
-    /// The agent has been silent for so long although it owes an answer: no new streams. Those whose
-    /// dial shows no outcome, and which can be made again elsewhere, are told so; the others too once
-    /// `dial_timeout` has passed.
+    /// Handles an agent that has owed an answer in silence for this long: no new streams. Those
+    /// without an outcome of their dial that can be repeated elsewhere get an error; the others too
+    /// once `dial_timeout` has passed.
     pub(super) fn unheard(&mut self, bastion: &str, silence: Duration, dial_timeout: Duration) {
         self.retired = true;
         self.silent_since = Instant::now().checked_sub(silence);
@@ -559,13 +561,13 @@ impl State {
         }
     }
 
-    /// Whether some stream sends bytes that cannot be sent again.
+    /// Returns true if some stream sends bytes that cannot be repeated.
     pub(super) fn is_irreplaceable(&self) -> bool {
         let mut streams = self.streams.values();
         streams.any(|slot| slot.hello == Hello::Irreplaceable)
     }
 
-    /// Whether everything we had to say has been sent and acknowledged.
+    /// Returns true if all output has been sent and acknowledged.
     pub(super) fn is_said(&self) -> bool {
         self.channel.is_drained() && !self.mux.has_transmit()
     }

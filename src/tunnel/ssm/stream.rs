@@ -1,9 +1,9 @@
 //! [`SsmStream`]: one smux stream of a session as [`AsyncRead`] + [`AsyncWrite`].
 //!
 //! The handle and the driver share the state behind one lock that is never held across an await.
-//! Writing hands bytes to the multiplexer and wakes the driver; reading takes what the driver put
-//! into the stream's inbox. Both sides are bounded: a writer waits at [`SEND_BUFFER`], and a full
-//! inbox stops the driver from reading the socket (see `driver.rs`).
+//! Writing hands bytes to the multiplexer and wakes the driver; reading takes bytes that the driver
+//! put into the stream's inbox. Both sides are bounded: a writer waits at [`SEND_BUFFER`], and a
+//! full inbox stops the driver from reading the socket (see `driver.rs`).
 
 use std::future::poll_fn;
 use std::io;
@@ -28,10 +28,10 @@ pub struct SsmStream {
     shut_down: bool,
 }
 
-/// Why a session does not take a stream.
+/// Reason why a session does not accept a stream.
 #[derive(Debug)]
 pub(super) enum NotOpened {
-    /// It is ending or retired; another one will take it.
+    /// It is ending or retired; another one will accept the stream.
     Leaving,
     /// It has ended.
     Ended,
@@ -80,14 +80,14 @@ impl SsmStream {
         .await
     }
 
-    /// Whether the agent has come to this stream's dial, as far as we know.
+    /// Returns true if the agent has reached this stream's dial, as far as known.
     pub(super) fn was_dialled(&self) -> bool {
         let state = self.shared.lock();
         let slot = state.streams.get(&self.id);
         slot.is_some_and(|slot| !matches!(slot.dial, Dial::Stranded | Dial::Delayed(_)))
     }
 
-    /// The end of a stream with nothing to read, or a place for the waker.
+    /// Returns the end of a stream with nothing to read, or registers the waker.
     fn poll_end(&self, state: &mut State, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Some(slot) = state.streams.get_mut(&self.id) else {
             return Poll::Ready(Ok(())); // Only Drop removes the slot.
@@ -95,7 +95,7 @@ impl SsmStream {
         if let Some(error) = self.failure(slot) {
             return Poll::Ready(Err(error.into_io()));
         }
-        // A stream the agent finished before the session ended has ended well.
+        // A stream that the agent finished before the session ended is complete.
         if slot.finished {
             return Poll::Ready(Ok(()));
         }
@@ -108,7 +108,7 @@ impl SsmStream {
         }
     }
 
-    /// What is wrong with this one stream.
+    /// Returns the error of this one stream.
     fn failure(&self, slot: &Slot) -> Option<TunnelError> {
         match slot.dial {
             Dial::Refused => Some(TunnelError::DialRefused {
@@ -189,13 +189,13 @@ impl AsyncWrite for SsmStream {
         Poll::Ready(Ok(n))
     }
 
-    /// Written bytes are with the driver, which sends without further asking.
+    /// Written bytes are already with the driver, which sends them.
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }
 
-    /// Queues FIN behind what was written. smux v1 has no half-close: the agent closes the whole
-    /// stream when it sees the FIN.
+    /// Queues FIN after the written bytes. smux v1 has no half-close: the agent closes the whole
+    /// stream when it receives the FIN.
     fn poll_shutdown(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         if !self.shut_down {
             self.shut_down = true;

@@ -20,15 +20,15 @@ use crate::base::stream::{BoxFuture, Stream};
 use crate::config::{Bastion, Endpoint, SsmSettings};
 use crate::tunnel::{Carrier, Readiness, Transport, TunnelError, TunnelStats};
 
-/// For how long the outcome of a dial through a fresh session stands: until then no further session
-/// is started only to dial again. It doubles while dials fail, up to the second. A client that retries
-/// every second must not cost a StartSession every second.
+/// Time for which the outcome of a dial through a fresh session is valid: until then no further
+/// session is started only to repeat the dial. It doubles while dials fail, up to the second value.
+/// A client that retries every second must not cost a StartSession every second.
 const FRESH_FAILURE_STANDS: (Duration, Duration) =
     (Duration::from_secs(5), Duration::from_secs(60));
-/// How often a stream that was never dialled moves to another session.
+/// Number of times a stream that was never dialled moves to another session.
 const MOVES: u32 = 3;
-/// How long the first dial of a session may go without an answer before it is made a second time, two
-/// round trips not counted: the agent may have thrown the first one away (`driver/first_bytes.rs`).
+/// Time without an answer after which the first dial of a session is repeated, two round trips not
+/// counted: the agent may have discarded the first one (`driver/first_bytes.rs`).
 const FIRST_ANSWER: Duration = Duration::from_secs(1);
 
 /// Streams to one endpoint through Session Manager.
@@ -37,11 +37,11 @@ pub struct SsmTransport {
     starter: Starter,
     endpoint: Endpoint,
     settings: SsmSettings,
-    /// The last dial that failed although its session was fresh, and so were the names in it.
+    /// The last dial that failed although its session, and so its name lookup, was fresh.
     fresh_failure: Mutex<Option<FreshFailure>>,
 }
 
-/// A dial that failed although nothing about it was out of date.
+/// A dial that failed although nothing about it was outdated.
 struct FreshFailure {
     until: Instant,
     stood: Duration,
@@ -49,8 +49,8 @@ struct FreshFailure {
 }
 
 impl SsmTransport {
-    /// With `settings.warm` the first session is opened now, else with the first stream. `region`
-    /// `None` means the AWS default region.
+    /// Creates the transport. With `settings.warm` the first session is opened now, otherwise with
+    /// the first stream. `region` `None` means the AWS default region.
     #[must_use]
     pub fn new(
         aws: Arc<AwsContext>,
@@ -72,8 +72,8 @@ impl SsmTransport {
         }
     }
 
-    /// Opens a stream and waits until the far side answers `hello`; through a fresh session when
-    /// that does not work through an older one.
+    /// Opens a stream and waits until the far side answers `hello`; retries through a fresh session
+    /// when an older one fails.
     async fn open_and_dial(&self, hello: Bytes, brief: bool) -> Result<SsmStream, TunnelError> {
         let asked = Instant::now();
         let mut moves = 0;
@@ -109,7 +109,7 @@ impl SsmTransport {
                 error,
                 TunnelError::DialRefused { .. } | TunnelError::DialTimeout { .. }
             ) {
-                // Another bastion may do what this one cannot; the same one, asked anew, will not.
+                // Another bastion may work where this one failed; the same one will fail again.
                 let fresh = session.began() >= need.not_before.unwrap_or(asked);
                 self.not_dialled(&session, need, fresh, error)?;
                 need.not_before = Some(dialled);
@@ -120,8 +120,7 @@ impl SsmTransport {
         }
     }
 
-    /// The agent could not connect. `Ok`: it is worth another attempt, through a session that is
-    /// fresher than the one that was used.
+    /// Handles a refused dial. `Ok`: another attempt is worthwhile, through a fresher session.
     fn not_dialled(
         &self,
         session: &Session,
@@ -145,8 +144,8 @@ impl SsmTransport {
         Ok(())
     }
 
-    /// The agent has not come to the dial, or the session is gone. `Ok`: another one may do, and
-    /// whether one should be started even if sessions have failed lately.
+    /// Handles a dial that the agent has not reached, or a session that is gone. `Ok`: another
+    /// session may work; the value tells if one is started despite recent failures.
     fn not_carried(
         &self,
         session: &Session,
@@ -162,7 +161,7 @@ impl SsmTransport {
         if of_bastion {
             self.starter.dial_failed(session.bastion());
         }
-        // The same bastion, asked again, will not know the name either.
+        // The same bastion will not resolve the name either.
         let in_vain = error.is_about_the_name() && !self.starter.has_other_bastions();
         if moves > MOVES || in_vain {
             return Err(error);
@@ -176,8 +175,8 @@ impl SsmTransport {
         }
     }
 
-    /// Whether a session that cannot tell of its dials in time is better left: it refused the last
-    /// one, and the name may have moved since it was looked up.
+    /// Returns true if a session that cannot report its dials in time is better avoided: it refused
+    /// the last one, and the name may have moved since it was looked up.
     fn is_outdated(&self, session: &Session) -> bool {
         let outdated = session.refused_last() && session.began().elapsed() > FRESH_FAILURE_STANDS.0;
         if outdated {
@@ -186,8 +185,8 @@ impl SsmTransport {
         outdated
     }
 
-    /// Sends `hello` with the SYN and waits for the first byte, or for the end of patience with the
-    /// agent's dial.
+    /// Sends `hello` with the SYN and waits for the first byte, or for the timeout of the agent's
+    /// dial.
     async fn dial(
         &self,
         session: &Session,
@@ -205,7 +204,7 @@ impl SsmTransport {
             tokio::select! {
                 readable = stream.readable() => return readable.map_err(tunnel_error),
                 answered = readable(&mut second) => {
-                    // What became of the first one tells, if the second is closed.
+                    // The outcome of the first one counts, if the second is closed.
                     match (answered, second.take()) {
                         (Ok(()), Some(answering)) => {
                             *stream = answering;
@@ -233,15 +232,15 @@ impl SsmTransport {
                         after: patience,
                     });
                 }
-                Stuck::Yes => {} // It is stranded, and `readable` says so.
+                Stuck::Yes => {} // It is stranded, and `readable` reports it.
             }
         }
     }
 
-    /// The first dial of a session once more, beside one without an answer.
+    /// Repeats the first dial of a session, beside one without an answer.
     async fn dial_again(&self, session: &Session, hello: &Bytes) -> Option<SsmStream> {
         if session.is_proven().0 {
-            return None; // Another stream was answered: the agent is merely slow with this one.
+            return None; // Another stream was answered: the agent is only slow with this one.
         }
         let mut stream = session.open(&self.endpoint, Hello::Repeatable).ok()?;
         debug!(bastion = %session.bastion(), "no answer to the first dial of a session; dialling again");
@@ -249,7 +248,7 @@ impl SsmTransport {
         Some(stream)
     }
 
-    /// A stream is up. When it took a fresh session, the older ones have outdated names.
+    /// Records a working stream. If it needed a fresh session, the older ones have outdated names.
     fn dial_worked(&self, session: &Session, not_before: Option<Instant>) {
         self.starter.dial_worked(session.bastion());
         self.pool.worked();
@@ -343,7 +342,7 @@ async fn readable(stream: &mut Option<SsmStream>) -> io::Result<()> {
     }
 }
 
-/// What a stream of ours returned, in the tunnel's words.
+/// Converts an error of a tunnel stream to the tunnel's error.
 fn tunnel_error(error: io::Error) -> TunnelError {
     match TunnelError::of(&error) {
         Some(error) => error.clone(),

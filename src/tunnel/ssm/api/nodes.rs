@@ -1,5 +1,5 @@
-//! `ssm:DescribeInstanceInformation`: which managed nodes there are, and whether their agents are
-//! in touch with Systems Manager.
+//! `ssm:DescribeInstanceInformation`: the managed nodes, and the connection of their agents to
+//! Systems Manager.
 
 use std::time::Duration;
 
@@ -16,19 +16,19 @@ use crate::base::foreign_text::ForeignText;
 use crate::tunnel::{ApiRefusal, Carrier, CarrierState, TunnelError};
 
 const LIST: &str = "DescribeInstanceInformation";
-/// How long the look at a node's status may take. The refusal it explains waits for it.
+/// Timeout for looking up a node's status. The refusal it explains waits for it.
 const STATUS_DEADLINE: Duration = Duration::from_secs(3);
 
-/// A managed node as Systems Manager sees it.
+/// A managed node as Systems Manager reports it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::tunnel::ssm) struct Node {
     /// `i-…` or `mi-…`.
     pub(in crate::tunnel::ssm) id: String,
-    /// Its agent has been heard of lately. Systems Manager takes minutes to notice that it is not.
+    /// Its agent was in contact recently. Systems Manager takes minutes to notice that it is not.
     pub(in crate::tunnel::ssm) online: bool,
     /// `Online`, `ConnectionLost`, `Inactive`.
     pub(in crate::tunnel::ssm) ping: String,
-    /// When its agent was last heard of, as in RFC 3339.
+    /// Last contact of its agent, as in RFC 3339.
     pub(in crate::tunnel::ssm) last_ping: Option<String>,
     /// The agent's version.
     pub(in crate::tunnel::ssm) agent: Option<String>,
@@ -39,7 +39,7 @@ fn shown(text: String) -> String {
 }
 
 impl Node {
-    /// `None` for an entry without id, of which nothing can be made.
+    /// Returns `None` for an entry without id, which is useless.
     fn of(information: InstanceInformation) -> Option<Self> {
         let last_ping = information
             .last_ping_date_time
@@ -67,11 +67,11 @@ impl Node {
     }
 }
 
-/// The managed nodes that carry a tag: those that are online first, each group by id.
+/// Returns the managed nodes with a tag: those that are online first, each group by id.
 ///
 /// # Errors
 /// [`TunnelError::Api`] with AWS's answer, [`TunnelError::ApiUnreachable`],
-/// [`TunnelError::Credentials`], [`TunnelError::BadAnswer`] for a list without end.
+/// [`TunnelError::Credentials`], [`TunnelError::BadAnswer`] for an endless list.
 pub(in crate::tunnel::ssm) async fn online_nodes(
     client: &Client,
     region: &str,
@@ -99,14 +99,14 @@ pub(in crate::tunnel::ssm) async fn online_nodes(
     Ok(ordered(nodes))
 }
 
-/// Ids in a fixed order, so that all who share a tag meet at the same node and its sessions, and
-/// the log of two days can be compared.
+/// Returns ids in a fixed order, so that all users of a tag share the same node and its sessions,
+/// and the logs of two days can be compared.
 fn ordered(mut nodes: Vec<Node>) -> Vec<Node> {
     nodes.sort_by(|a, b| (!a.online, &a.id).cmp(&(!b.online, &b.id)));
     nodes
 }
 
-/// The filter both lookups use; `None` when it would have no value, which the API refuses.
+/// Returns the filter of both lookups; `None` when it would have no value, which the API refuses.
 fn filter<'a>(
     key: &str,
     values: impl IntoIterator<Item = &'a str>,
@@ -119,8 +119,8 @@ fn filter<'a>(
     filter.ok().map(|filter| vec![filter])
 }
 
-/// What Systems Manager knows about some nodes, within a deadline; `None` when it does not say. A
-/// user who may start sessions need not be allowed to ask.
+/// Returns Systems Manager's information about some nodes, within a deadline; `None` without an
+/// answer. A user with permission to start sessions may lack it for this call.
 async fn node_status(client: &Client, ids: &[&str]) -> Option<Vec<Node>> {
     let call = client
         .describe_instance_information()
@@ -142,9 +142,9 @@ async fn node_status(client: &Client, ids: &[&str]) -> Option<Vec<Node>> {
     }
 }
 
-/// The same error, and after a `TargetNotConnected` what Systems Manager knows about the node: its
-/// ping status and last ping, or that it is not known at all. Best effort, at most
-/// [`STATUS_DEADLINE`]; every other error comes back at once.
+/// Adds the node's status to a `TargetNotConnected`: its ping status and last ping, or that Systems
+/// Manager does not know it. Best effort, at most [`STATUS_DEADLINE`]; every other error is
+/// returned at once.
 pub(in crate::tunnel::ssm) async fn explained(client: &Client, error: TunnelError) -> TunnelError {
     let TunnelError::Api {
         operation,
@@ -172,12 +172,13 @@ pub(in crate::tunnel::ssm) async fn explained(client: &Client, error: TunnelErro
     }
 }
 
-/// A container is no managed node of its own.
+/// A container is not a managed node of its own.
 fn is_node(id: &str) -> bool {
     id.starts_with("i-") || id.starts_with("mi-")
 }
 
-/// What Systems Manager knows about each of these. Best effort, at most [`STATUS_DEADLINE`].
+/// Returns Systems Manager's information about each of these. Best effort, at most
+/// [`STATUS_DEADLINE`].
 pub(in crate::tunnel::ssm) async fn carriers(client: &Client, ids: Vec<String>) -> Vec<Carrier> {
     let asked: Vec<&str> = ids.iter().map(String::as_str).collect();
     let asked: Vec<&str> = asked.into_iter().filter(|id| is_node(id)).collect();

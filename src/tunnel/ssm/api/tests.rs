@@ -11,7 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 use super::nodes::{explained, online_nodes};
 use super::*;
 
-/// An SSM that gives each request the next answer, and keeps what was asked.
+/// A mock SSM that answers from a list and records the requests.
 struct Service {
     client: Client,
     asked: Arc<Mutex<Vec<(String, Value)>>>,
@@ -33,7 +33,7 @@ impl Service {
         Self { client, asked }
     }
 
-    /// An SSM that answers each request with these bytes, and closes.
+    /// Creates a mock SSM that answers each request with these bytes, and closes.
     async fn raw(answer: &'static [u8]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let client = client(&listener);
@@ -66,7 +66,7 @@ fn client(listener: &TcpListener) -> Client {
     Client::from_conf(config)
 }
 
-/// One request in (its operation and its body), one answer out.
+/// Reads one request (its operation and its body) and sends one answer.
 async fn serve(mut stream: TcpStream, status: u16, body: &str) -> (String, Value) {
     let mut request = Vec::new();
     let (head, content) = loop {
@@ -195,7 +195,7 @@ fn offline() -> TunnelError {
     api("TargetNotConnected", "i-1 is not connected.")
 }
 
-/// The refusal as it would come from AWS.
+/// Returns the refusal as it would come from AWS.
 fn api(code: &str, message: &str) -> TunnelError {
     TunnelError::Api {
         operation: "ResumeSession",
@@ -242,7 +242,7 @@ async fn a_node_that_is_not_connected_is_looked_up() {
         asked[0].1["Filters"],
         json!([{"Key": "InstanceIds", "Values": ["i-1"]}])
     );
-    // Other errors are not looked into: nobody would answer here any more.
+    // Other errors lead to no lookup: the mock has no more answers.
     let other = explained(&service.client, api("AccessDeniedException", "x")).await;
     assert_eq!(message(&other), "x");
 }
@@ -260,14 +260,14 @@ async fn a_list_that_does_not_end_is_refused() {
         other => panic!("{other:?}"),
     }
     assert_eq!(service.asked().len(), 201);
-    // A marker that comes twice ends the list.
+    // A repeated marker ends the list.
     let page = json!({"InstanceInformationList": [], "NextToken": "same"});
     let service = Service::with(vec![(200, page.clone()), (200, page)]).await;
     let listed = online_nodes(&service.client, "eu-central-1", "Name", "b").await;
     assert_eq!(listed.unwrap(), []);
 }
 
-/// What `online_nodes` makes of an answer that is these bytes.
+/// Returns the error of `online_nodes` for an answer of these bytes.
 async fn of_raw(answer: &'static [u8]) -> TunnelError {
     let service = Service::raw(answer).await;
     let listed = online_nodes(&service.client, "eu-central-1", "Name", "b").await;
@@ -303,7 +303,7 @@ async fn answers_that_are_not_of_aws_are_no_failure_of_the_network() {
             other => panic!("{expected}: {other:?}"),
         }
     }
-    // A connection that closes may be the network's fault.
+    // A connection that closes may be a network fault.
     match of_raw(b"").await {
         TunnelError::ApiUnreachable { reason, .. } => assert_eq!(
             &*reason,
@@ -339,7 +339,7 @@ async fn refusals_keep_the_words_of_aws() {
             other => panic!("{other:?}"),
         }
     }
-    // The server has no more answers and is gone.
+    // The mock has no more answers and is gone.
     assert!(matches!(
         nodes().await,
         Err(TunnelError::ApiUnreachable { .. })

@@ -1,4 +1,4 @@
-//! `bastion = "auto"`: the nodes that suit the database best.
+//! `bastion = "auto"`: selects the most suitable nodes for the database.
 
 use std::sync::Arc;
 
@@ -11,8 +11,8 @@ use crate::base::error_text::chain;
 use crate::tunnel::TunnelError;
 use crate::tunnel::ssm::api;
 
-/// Most nodes to try. Whoever may use none of the first few, or reaches the database through none of
-/// them, is not to walk through all machines of an account.
+/// Most nodes to try. A user without access to the first few, or without a connection to the
+/// database through them, should not go through all machines of an account.
 const MOST: usize = 6;
 
 impl Bastions {
@@ -23,7 +23,7 @@ impl Bastions {
         Ok(order(&ranked))
     }
 
-    /// Says which node is taken and why, when that is another one than before.
+    /// Logs the chosen node and the reason, if it differs from the last one.
     fn tell(&self, ranked: &Ranked) {
         for call in &ranked.missing {
             let (action, reason) = (call.action, chain(&call.error));
@@ -50,8 +50,9 @@ fn id(candidate: &Candidate) -> &str {
     &candidate.node.id
 }
 
-/// Those that are online, and after them those that are not: of these only the marked ones where there
-/// are others, because any other machine that is switched off is none that was meant.
+/// Orders nodes: online ones, then offline ones. Of the offline ones only marked nodes are used if
+/// there are any, because another machine that is switched off is unlikely to be meant as a
+/// bastion.
 fn order(ranked: &Ranked) -> Vec<String> {
     let none_online = ranked.nodes.is_empty();
     let offline = ranked.offline.iter();
@@ -60,7 +61,7 @@ fn order(ranked: &Ranked) -> Vec<String> {
     all.map(|one| one.node.id.clone()).collect()
 }
 
-/// What keeps from finding a bastion, as what keeps from opening a tunnel.
+/// Converts an error of the lookup to an error of the tunnel.
 fn in_tunnel(error: DiscoverError) -> TunnelError {
     match error {
         DiscoverError::Credentials(error) => TunnelError::Credentials(Arc::new(error)),
@@ -90,7 +91,7 @@ fn in_tunnel(error: DiscoverError) -> TunnelError {
             operation: action.split_once(':').map_or(action, |(_, call)| call),
             reason,
         },
-        // Of a database, which is not what was asked for.
+        // Errors of a database lookup, which was not requested.
         other @ (DiscoverError::NoDatabase { .. } | DiscoverError::Unusable { .. }) => {
             TunnelError::Protocol {
                 reason: other.to_string().into(),

@@ -1,4 +1,4 @@
-//! The SDK's client against a loopback KMS that gives one answer to everything.
+//! The SDK's client against a loopback KMS that gives every request the same answer.
 
 use std::path::Path;
 
@@ -11,12 +11,12 @@ use tokio::task::JoinHandle;
 use super::*;
 use crate::aws::AwsOptions;
 
-/// 64 zero bytes and a few others, as the API writes bytes.
+/// 64 zero bytes and a few others, as the API encodes bytes.
 const KEY: &str =
     "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA==";
 const SEALED: &str = "c2VhbGVk";
 
-/// A context whose KMS answers one request; what it was asked (head and body).
+/// Returns a context with a KMS that answers one request, and that request (head and body).
 async fn kms(status: u16, answer: Value) -> (TempDir, AwsContext, JoinHandle<(String, Value)>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());

@@ -1,36 +1,37 @@
-//! When a session's first bytes may leave.
+//! Decides when a session's first bytes may leave.
 //!
-//! The agent says HandshakeComplete before it is ready. For a moment it acknowledges what comes and
-//! throws it away, for good; then it drops what comes without a word until its port handler runs.
-//! The first is seen in 2 of 40 fresh sessions without any network delay and in 0 of 36 with a round
-//! trip of 2 ms, and lasts longer where the agent is not scheduled; the second takes some tens of
-//! milliseconds on EC2. Nothing that comes back tells a message that was thrown away from one that
-//! was taken. So a session does not depend on what it sends first:
+//! The agent sends HandshakeComplete before it is ready. For a moment it acknowledges messages and
+//! discards them for good; then it silently drops messages until its port handler runs. The first
+//! is seen in 2 of 40 fresh sessions without any network delay and in 0 of 36 with a round trip of
+//! 2 ms, and lasts longer where the agent is not scheduled; the second takes some tens of
+//! milliseconds on EC2. No answer distinguishes a discarded message from an accepted one. So a
+//! session does not depend on its first messages:
 //!
-//! - The first message is a NOP of the multiplexer, which no byte is missing without. Whole frames may
-//!   be lost: the framing holds.
+//! - The first message is a NOP of the multiplexer. It carries no data and may be lost: the loss of
+//!   whole frames does not break the framing.
 //! - Data follow [`HOLD`] after the handshake, less the round trip, which passes as well.
-//! - What may be dropped is repeated soon (`ssm_channel`), and a first dial without an answer is
-//!   made again (`supervisor`).
-//! - Bytes that cannot be sent again, those of `pgiam tunnel`, wait until the agent has acknowledged
+//! - Messages that may be dropped are repeated soon (`ssm_channel`), and a first dial without an
+//!   answer is repeated (`supervisor`).
+//! - Bytes that cannot be repeated, those of `pgiam tunnel`, wait until the agent has acknowledged
 //!   two NOPs, of which the second left [`SETTLED`] after the handshake.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// From the agent's HandshakeComplete to the first data: five times what was enough.
+/// Delay from the agent's HandshakeComplete to the first data: five times the observed need.
 const HOLD: Duration = Duration::from_millis(10);
-/// The same for bytes that must not be lost. It delays the first connection of a cold tunnel only.
+/// Delay for bytes that must not be lost. It affects only the first connection of a cold tunnel.
 const SETTLED: Duration = Duration::from_millis(100);
 
-/// So many messages, sent within that time after the handshake, may come before the agent is ready.
+/// Number of messages, sent within that time after the handshake, that may come before the agent is
+/// ready.
 const EARLY: (u8, Duration) = (4, Duration::from_secs(2));
 
-/// What to do with a session's first bytes.
+/// Action for a session's first bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
-    /// Send a NOP, and ask again.
+    /// Send a NOP, and call again.
     Probe,
     /// Hold the data back until then, or with `None` until the agent acknowledges.
     Hold(Option<Instant>),
@@ -38,18 +39,18 @@ pub(super) enum Step {
     Open,
 }
 
-/// What is known of the agent when it is asked.
+/// Known state of the agent.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Signs {
-    /// It has acknowledged all that was sent.
+    /// It has acknowledged all messages.
     pub(super) acknowledged: bool,
-    /// Some of the bytes that wait cannot be sent again.
+    /// Some of the waiting bytes cannot be repeated.
     pub(super) irreplaceable: bool,
     /// The round trip, as measured in the handshake.
     pub(super) round_trip: Option<Duration>,
 }
 
-/// How far a session is with its first bytes.
+/// Progress of a session with its first bytes.
 #[derive(Debug, Default)]
 pub(super) struct FirstBytes {
     established: Option<Instant>,
@@ -60,17 +61,17 @@ pub(super) struct FirstBytes {
 }
 
 impl FirstBytes {
-    /// The handshake is complete.
+    /// Records that the handshake is complete.
     pub(super) fn established(&mut self) {
         self.established = Some(Instant::now());
     }
 
-    /// Whether the handshake is complete.
+    /// Returns true if the handshake is complete.
     pub(super) fn is_established(&self) -> bool {
         self.established.is_some()
     }
 
-    /// Counts a message; whether the agent may drop it because it comes too early.
+    /// Counts a message; returns true if the agent may drop it because it comes too early.
     pub(super) fn is_early(&mut self) -> bool {
         let recent = self.established.is_some_and(|at| at.elapsed() < EARLY.1);
         let early = recent && self.sent < EARLY.0;
@@ -78,10 +79,10 @@ impl FirstBytes {
         early
     }
 
-    /// What to do now. `bytes_wait`: there is something to send.
+    /// Returns the next action. `bytes_wait`: there is something to send.
     pub(super) fn step(&mut self, signs: Signs, bytes_wait: bool) -> Step {
         let Some(established) = self.established.filter(|_| !self.open) else {
-            return Step::Open; // Before the handshake the channel takes nothing anyway.
+            return Step::Open; // Before the handshake the channel accepts nothing anyway.
         };
         let now = Instant::now();
         if self.probes == 0 {
@@ -138,7 +139,7 @@ mod tests {
             Step::Hold(Some(until))
         );
         advance(HOLD - ROUND_TRIP).await;
-        // Whether it is acknowledged or not: a message that is repeated comes in order.
+        // With or without its acknowledgement: a repeated message arrives in order.
         assert_eq!(first.step(signs(false, false), true), Step::Open);
         assert_eq!(first.step(signs(false, true), true), Step::Open);
     }

@@ -1,21 +1,21 @@
-//! Tells of messages that were dropped for want of room, once in a while.
+//! Reports messages dropped for lack of room, at a limited rate.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How often it is told, at most.
+/// Shortest time between reports.
 const INTERVAL: Duration = Duration::from_secs(60);
 
-/// What was told of the messages that a session dropped.
+/// Reported losses of a session.
 #[derive(Debug, Default)]
 pub(super) struct Losses {
-    /// How many there were at the last time, and when.
+    /// Number of losses in the last report, and its time.
     told: Option<(u64, Instant)>,
 }
 
 impl Losses {
-    /// Takes the number dropped so far; returns how many to tell of now.
+    /// Takes the number dropped so far; returns the number to report now.
     pub(super) fn untold(&mut self, dropped: u64) -> Option<u64> {
         let before = self.told.map_or(0, |(before, _)| before);
         if dropped == before {

@@ -1,11 +1,12 @@
-//! Whether the path to the service is alive: when to ping, and when silence means that it is dead.
+//! Monitors the path to the service: decides when to ping, and when silence means that the path is
+//! dead.
 //!
-//! A path that dies without a word is found within [`PING_INTERVAL`] + [`PONG_DEADLINE`] = 28 s,
-//! one on which we wait for acknowledgements within [`OVERDUE`] + [`PONG_DEADLINE`] = 13 s, and one
-//! that did not survive a suspend of the machine within [`TICK`] + [`WAKE_DEADLINE`] = 5 s.
+//! A path that dies silently is detected within [`PING_INTERVAL`] + [`PONG_DEADLINE`] = 28 s, one
+//! with outstanding acknowledgements within [`OVERDUE`] + [`PONG_DEADLINE`] = 13 s, and one that
+//! did not survive a suspend of the machine within [`TICK`] + [`WAKE_DEADLINE`] = 5 s.
 //!
-//! The service answers pings by itself. So pongs without acknowledgements mean that the path is fine
-//! and the agent at its end is not: it has died, and the service has not noticed.
+//! The service answers pings by itself. So pongs without acknowledgements mean that the path works
+//! but the agent at its end has died, and the service has not noticed.
 
 use std::time::{Duration, SystemTime};
 
@@ -13,55 +14,55 @@ use tokio::time::Instant;
 
 use crate::base::single_flight::Clock;
 
-/// How often we ping a quiet path. The agent pings every 54 s; a client should every 20–30 s.
+/// Interval of pings on a quiet path. The agent pings every 54 s; a client should every 20–30 s.
 const PING_INTERVAL: Duration = Duration::from_secs(20);
-/// Silence that makes us ping when acknowledgements are due: the agent acknowledges at once.
+/// Silence that leads to a ping when acknowledgements are due: the agent acknowledges at once.
 const OVERDUE: Duration = Duration::from_secs(5);
-/// Silence after a ping that makes the path a dead one.
+/// Silence after a ping that means a dead path.
 const PONG_DEADLINE: Duration = Duration::from_secs(8);
-/// The same after a suspend, when the path is probably gone.
+/// Silence after a ping that means a dead path after a suspend, when the path is probably gone.
 const WAKE_DEADLINE: Duration = Duration::from_secs(3);
-/// How often the two clocks are compared. A suspend stops the monotonic one, and with it timers.
+/// Interval of comparing the two clocks. A suspend stops the monotonic one, and with it timers.
 const TICK: Duration = Duration::from_secs(2);
-/// The wall clock is ahead of the monotonic one by more than this: the machine slept. (Or somebody
-/// set the clock, which costs one ping.)
+/// Advance of the wall clock over the monotonic one that means a suspend. (Setting the clock has
+/// the same effect, which costs one ping.)
 const SUSPENDED: Duration = Duration::from_secs(5);
 
-/// What the silence calls for.
+/// Action on the silence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// Nothing yet.
+    /// No action yet.
     Wait,
     /// Send a ping.
     Ping,
     /// Send a ping: the machine has slept for this long.
     Woken(Duration),
-    /// The path is dead: nothing was heard for this long.
+    /// The path is dead: no message arrived for this long.
     Dead(Duration),
-    /// The path is alive, and the agent has owed us an answer for this long. Said again from time to
-    /// time while that stays so.
+    /// The path is alive, and the agent has owed an answer for this long. Repeated from time to
+    /// time while that lasts.
     AgentSilent(Duration),
 }
 
-/// The signs of life of one path.
+/// Signs of life of one path.
 pub(super) struct Pulse {
     wall: Clock,
     heard: Instant,
-    /// The ping that is under way: when it left, and how long its answer may take.
+    /// The outstanding ping: when it left, and the timeout of its answer.
     ping: Option<(Instant, Duration)>,
     /// Both clocks at the last comparison.
     compared: (Instant, SystemTime),
-    /// Silence that makes us ping when acknowledgements are due.
+    /// Silence that leads to a ping when acknowledgements are due.
     overdue: Duration,
-    /// Since when the agent has owed us an answer without saying anything.
+    /// Time since which the agent has owed an answer in silence.
     owes: Option<Instant>,
-    /// The agent's silence is not told again before this.
+    /// The agent's silence is not reported again before this.
     told_until: Option<Instant>,
 }
 
 impl Pulse {
-    /// A path that was opened just now. An agent may be silent for `patience` when it owes an answer,
-    /// and for [`OVERDUE`] at most.
+    /// Creates the pulse of a new path. An agent may be silent for `patience` when it owes an
+    /// answer, but for [`OVERDUE`] at most.
     pub(super) fn new(wall: Clock, patience: Duration) -> Self {
         let now = Instant::now();
         let compared = (now, wall());
@@ -76,23 +77,23 @@ impl Pulse {
         }
     }
 
-    /// The pulse of the connection that replaces this one.
+    /// Returns the pulse of the connection that replaces this one.
     pub(super) fn renewed(&self) -> Self {
         Self::new(Clock::clone(&self.wall), self.overdue)
     }
 
-    /// Something came in.
+    /// Records any input.
     pub(super) fn heard(&mut self) {
         self.heard = Instant::now();
         self.ping = None;
     }
 
-    /// The agent has said something, or is not expected to.
+    /// Records input of the agent, or that none is expected.
     pub(super) fn heard_agent(&mut self) {
         (self.owes, self.told_until) = (None, None);
     }
 
-    /// When to ask [`Pulse::check`] again. `unacked`: acknowledgements are due.
+    /// Returns the time of the next [`Pulse::check`]. `unacked`: acknowledgements are due.
     pub(super) fn deadline(&mut self, unacked: bool) -> Instant {
         let now = Instant::now();
         if unacked {
@@ -101,7 +102,7 @@ impl Pulse {
             self.heard_agent();
         }
         if self.agent_silence(now).is_some() {
-            return self.heard; // At once, whichever clock reading that is compared with.
+            return self.heard; // At once, for either clock reading.
         }
         let tick = self.compared.0 + TICK;
         let silence = match self.ping {
@@ -111,13 +112,13 @@ impl Pulse {
         tick.min(silence)
     }
 
-    /// Silence after which to ping.
+    /// Returns the silence after which to ping.
     fn pause(&self, unacked: bool) -> Duration {
         if unacked { self.overdue } else { PING_INTERVAL }
     }
 
-    /// For how long the agent has been silent, if it is too long, the path has shown since then that
-    /// it is alive, and it was not told just now.
+    /// Returns the duration of the agent's silence, if it is too long, the path has since proved
+    /// alive, and the silence was not reported just now.
     fn agent_silence(&self, now: Instant) -> Option<Duration> {
         let since = self.owes?;
         let silent = self.heard >= since + self.overdue;
@@ -125,7 +126,7 @@ impl Pulse {
         (silent && !told).then(|| now - since)
     }
 
-    /// Compares the clocks and judges the silence.
+    /// Compares the clocks and decides on the silence.
     pub(super) fn check(&mut self, unacked: bool) -> Verdict {
         let (now, wall) = (Instant::now(), (self.wall)());
         let (then, wall_then) = std::mem::replace(&mut self.compared, (now, wall));
@@ -162,7 +163,8 @@ mod tests {
         Duration::from_secs(n)
     }
 
-    /// A pulse whose wall clock keeps step with the paused one, plus what the test adds.
+    /// Returns a pulse with a wall clock that follows the paused one, plus an offset set by the
+    /// test.
     fn pulse() -> (Pulse, Arc<AtomicU64>) {
         let (zero, slept) = (Instant::now(), Arc::new(AtomicU64::new(0)));
         let extra = slept.clone();
@@ -172,7 +174,7 @@ mod tests {
         (Pulse::new(Arc::new(wall), seconds(10)), slept)
     }
 
-    /// Lets time pass in ticks until there is something to do; says what, and after how long.
+    /// Advances time in ticks until an action is due; returns it, and the time passed.
     async fn next(pulse: &mut Pulse, unacked: bool) -> (Verdict, Duration) {
         let began = Instant::now();
         loop {
@@ -229,7 +231,7 @@ mod tests {
             }
         }
         assert_eq!(told, [5, 10, 15, 20]);
-        // A word of the agent, and it has as long again.
+        // Input of the agent starts the time again.
         pulse.heard();
         pulse.heard_agent();
         assert_eq!(next(&mut pulse, true).await, (Verdict::Ping, seconds(5)));
@@ -244,9 +246,9 @@ mod tests {
             assert_eq!(next(&mut pulse, false).await, (Verdict::Ping, seconds(20)));
             pulse.heard();
         }
-        // It is owed from now on.
+        // An answer is due from now on.
         assert_eq!(next(&mut pulse, true).await, (Verdict::Ping, seconds(5)));
-        // Without a pong it is the path.
+        // Without a pong the path is dead.
         let dead = (Verdict::Dead(seconds(13)), seconds(8));
         assert_eq!(next(&mut pulse, true).await, dead);
     }

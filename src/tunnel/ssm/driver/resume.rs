@@ -1,5 +1,5 @@
-//! A lost WebSocket is replaced: `ssm:ResumeSession`, the same data channel with a new token, and
-//! what is unacknowledged again. The streams above notice a delay and nothing else.
+//! Replaces a lost WebSocket: `ssm:ResumeSession`, the same data channel with a new token, and all
+//! unacknowledged messages again. The streams above only see a delay.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -22,25 +22,25 @@ const FIRST_PAUSE: Duration = Duration::from_millis(250);
 /// The longest pause between attempts: a network that comes back is noticed within this.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
-/// Attempts before missing credentials are believed.
+/// Attempts before missing credentials count as final.
 const CREDENTIALS_ATTEMPTS: u32 = 6;
-/// With more attempts than this within that time, each waits a little.
+/// With more attempts than this within that time, each is delayed a little.
 const FLAPPING_OFTEN: usize = 10;
 const FLAPPING_WITHIN: Duration = Duration::from_secs(10);
 const FLAPPING_PAUSE: Duration = Duration::from_secs(1);
 
-/// A WebSocket to a session's data channel, and what opens it.
+/// A WebSocket to a session's data channel, and the message that opens it.
 pub(in crate::tunnel::ssm) struct Joined {
     pub(in crate::tunnel::ssm) socket: WebSocket,
     pub(in crate::tunnel::ssm) token: Token,
 }
 
-/// A call to AWS that the driver waits for beside its other work.
+/// A call to AWS that runs beside the driver's other work.
 type Call<T> = BoxFuture<'static, Result<T, TunnelError>>;
 
-/// What a driver asks of AWS in the life of its session.
+/// Calls to AWS during a session.
 pub(in crate::tunnel::ssm) struct Calls {
-    /// `ssm:ResumeSession` and the data channel anew; `None`: AWS says that the session is over.
+    /// `ssm:ResumeSession` and the data channel anew; `None`: AWS reports that the session is over.
     pub(in crate::tunnel::ssm) rejoin: Box<dyn Fn() -> Call<Option<Joined>> + Send + Sync>,
     /// `kms:GenerateDataKey` for a key id and the agent's challenge.
     pub(in crate::tunnel::ssm) data_key:
@@ -48,8 +48,8 @@ pub(in crate::tunnel::ssm) struct Calls {
 }
 
 impl Driver {
-    /// Brings the session back after its connection was lost, however long that takes. The error
-    /// ends the session: AWS has given it up, or it makes no sense to ask on.
+    /// Restores the session after its connection was lost, however long that takes. The error ends
+    /// the session: AWS has ended it, or further attempts are pointless.
     pub(super) async fn resume(&mut self, lost: &TunnelError) -> Result<(), TunnelError> {
         let began = Instant::now();
         self.phase.send_replace(Phase::Resuming);
@@ -83,7 +83,7 @@ impl Driver {
                 Err(error) if api::is_final(&error) && !may_pass(&error, attempts) => {
                     return Err(error);
                 }
-                // The first failure is worth a warning; the same every ten seconds is not.
+                // The first failure is worth a warning; its repetition every ten seconds is not.
                 Err(error) if told => {
                     debug!(bastion = %self.bastion, session_id = %self.session_id, reason = %error, "cannot resume the SSM session yet");
                 }
@@ -93,7 +93,7 @@ impl Driver {
                 }
             }
             if self.shared.lock().streams.is_empty() {
-                // Nobody would miss it; the next connection starts a session of its own.
+                // No stream uses it; the next connection starts a session of its own.
                 return Err(lost.clone());
             }
         }
@@ -104,7 +104,7 @@ impl Driver {
         let request_id = Uuid::new_v4().to_string();
         let now = self.epoch.elapsed();
         if let Err(error) = state.channel.reconnect(now, joined.token, request_id) {
-            debug!(%error, "the channel had failed before"); // It says so again at the next step.
+            debug!(%error, "the channel had failed before"); // The next step reports it again.
         }
         state.interrupted = None;
         state.dials.interrupted(Instant::now());
@@ -115,19 +115,19 @@ impl Driver {
     }
 }
 
-/// Whether an error that would end the session may be one of the moment: in the outage that broke the
-/// connection, the place that gives credentials may be out of reach, too.
+/// Returns true if an error that would end the session may be temporary: in the outage that broke
+/// the connection, the source of credentials may be unreachable, too.
 fn may_pass(error: &TunnelError, attempts: u32) -> bool {
     matches!(error, TunnelError::Credentials(_)) && attempts < CREDENTIALS_ATTEMPTS
 }
 
-/// Connections of one session that come and go without end, as behind a middlebox that relays one
-/// message and closes: each brings a message, so the pauses would never grow.
+/// Limits connections of one session that come and go without end, for example behind a middlebox
+/// that relays one message and closes: each brings a message, so the pauses would never grow.
 #[derive(Debug, Default)]
 pub(super) struct Flapping(VecDeque<Instant>);
 
 impl Flapping {
-    /// Counts an attempt; says how long to wait before it.
+    /// Counts an attempt; returns the delay before it.
     fn pause(&mut self) -> Duration {
         let now = Instant::now();
         self.0.retain(|at| now < *at + FLAPPING_WITHIN);
@@ -140,7 +140,7 @@ impl Flapping {
     }
 }
 
-/// A step of the resumption, given up when the session is asked to end.
+/// Runs a step of the resumption; abandons it when the session is asked to end.
 async fn unless_closing<T>(
     shared: &Shared,
     step: impl Future<Output = T>,
@@ -157,8 +157,9 @@ async fn unless_closing<T>(
     }
 }
 
-/// How long to wait before the next attempt, after so many without a byte from the service. Between
-/// half and all of the doubled pause, so that the sessions of many machines do not come at once.
+/// Returns the pause before the next attempt, after `fruitless` ones without a byte from the
+/// service. Between half and all of the doubled pause, so that the sessions of many machines do not
+/// come at once.
 fn pause(fruitless: u32) -> Duration {
     if fruitless == 0 {
         return Duration::ZERO;

@@ -1,5 +1,5 @@
-//! The driver against a peer of a few lines, over an in-memory WebSocket. The peer never repeats a
-//! message, so whatever the driver loses is missing at the end.
+//! The driver against a mock peer, over an in-memory WebSocket. The peer never repeats a message,
+//! so any loss in the driver shows at the end.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -34,11 +34,11 @@ struct Peer {
     socket: WebSocketStream<DuplexStream>,
     ids: IdSource,
     next: u64,
-    /// Pass over the NOPs with which sessions begin; they come again, where nothing acknowledges them.
+    /// Skip the NOPs with which sessions begin; they are repeated while nothing acknowledges them.
     skips_nops: bool,
 }
 
-/// A frame of the multiplexer that means nothing.
+/// A frame of the multiplexer without effect.
 const NOP: [u8; 8] = [1, 3, 0, 0, 0, 0, 0, 0];
 
 impl Peer {
@@ -51,7 +51,7 @@ impl Peer {
         Message::Binary(message.encode())
     }
 
-    /// The next message of a kind; everything else is passed over.
+    /// Returns the next message of a kind; skips everything else.
     async fn next(&mut self, wanted: MessageType) -> AgentMessage {
         loop {
             match self.socket.next().await.unwrap().unwrap() {
@@ -69,9 +69,9 @@ impl Peer {
     }
 }
 
-/// What AWS answers to an attempt to resume.
+/// AWS's answer to an attempt to resume.
 enum Rejoin {
-    /// A connection whose other end goes to the test.
+    /// A connection; the test gets the other end.
     Connection,
     /// The session is over.
     Over,
@@ -79,7 +79,7 @@ enum Rejoin {
     Failure(TunnelError),
 }
 
-/// AWS, as a driver sees it: gives the answers in turn, then connections.
+/// A mock AWS for a driver: gives the answers in turn, then connections.
 #[derive(Default)]
 struct Aws {
     answers: Mutex<VecDeque<Rejoin>>,
@@ -126,7 +126,7 @@ impl Aws {
         self.answers.lock().unwrap().extend(answers);
     }
 
-    /// The other end of the newest connection, once there is one.
+    /// Returns the other end of the newest connection, once there is one.
     async fn peer(&self) -> WebSocketStream<DuplexStream> {
         self.connected.notified().await;
         self.peers.lock().unwrap().pop().unwrap()
@@ -146,11 +146,12 @@ async fn established() -> (Peer, Arc<Shared>, watch::Receiver<Phase>) {
     established_with(&Arc::default()).await
 }
 
-/// Most sessions of the target: so that a session's share of memory is what the tests fill.
+/// Most sessions of the target, so that the tests can fill a session's share of memory.
 const SESSIONS: usize = 16;
 const SHARE: usize = 4 * 1024 * 1024;
 
-/// A driver whose handshake is complete, its peer, and what the session's handles share.
+/// Returns a driver with a complete handshake, its peer, and the state shared by the session's
+/// handles.
 async fn established_with(aws: &Arc<Aws>) -> (Peer, Arc<Shared>, watch::Receiver<Phase>) {
     let zero = tokio::time::Instant::now();
     let about = About {
@@ -273,7 +274,7 @@ async fn a_refused_dial_fails_the_stream_with_its_reason() {
     );
 }
 
-/// What is logged.
+/// Captured log output.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
 
@@ -331,7 +332,7 @@ async fn a_lost_socket_is_replaced_and_nothing_is_missing() {
     let aws = Arc::default();
     let (mut peer, shared, _phase) = established_with(&aws).await;
     let mut stream = open(&shared);
-    // What this connection takes is lost with it: the agent never sees it.
+    // Data on this connection is lost with it: the agent never sees it.
     stream.write_all(b"question").await.unwrap();
     let lost = peer.next(MessageType::InputStreamData).await;
     peer.socket = {
@@ -341,7 +342,7 @@ async fn a_lost_socket_is_replaced_and_nothing_is_missing() {
         assert!(text.contains("\"TokenValue\":\"second\""), "{text}");
         socket
     };
-    // The peer acknowledges nothing, so the handshake comes again first.
+    // The peer acknowledges nothing, so the handshake is repeated first.
     let handshake = peer.next(MessageType::InputStreamData).await;
     assert_eq!(handshake.payload_type, PayloadType::HandshakeResponse);
     let again = peer.next(MessageType::InputStreamData).await;
@@ -505,7 +506,7 @@ async fn flood(peer: &mut Peer, pieces: usize) {
     }
 }
 
-/// Pieces of 1,000 bytes that fill the inboxes and then some.
+/// Pieces of 1,000 bytes that overfill the inboxes.
 const BEYOND: usize = SHARE / 1000 + 3 * READ_BATCH;
 
 #[tokio::test(start_paused = true)]
@@ -521,7 +522,7 @@ async fn a_client_that_waits_for_another_before_it_reads_on_is_ended_for_the_oth
         peer.socket.send(message).await.unwrap();
         peer
     });
-    // Nobody reads the first stream, and the second one's answer is behind it.
+    // No client reads the first stream, and the second one's answer is behind it.
     let began = tokio::time::Instant::now();
     let mut answered = [0; 6];
     second.read_exact(&mut answered).await.unwrap();
@@ -583,7 +584,7 @@ async fn a_machine_that_slept_probes_the_path_and_replaces_it_in_seconds() {
         }),
     };
     let aws: Arc<Aws> = Arc::default();
-    // The service has forgotten this connection, and cannot say so any more.
+    // The service has forgotten this connection and cannot report it any more.
     let (_peer, shared, _phase) = established_as(about, &aws).await;
     let _stream = open(&shared);
     slept.store(8 * 3600, Ordering::Relaxed);
@@ -650,7 +651,7 @@ async fn ending_one_client_that_does_not_read_is_enough() {
     let (mut first, mut second, mut third) = (open(&shared), open(&shared), open(&shared));
     third.write_all(b"question").await.unwrap();
     let sending = tokio::spawn(async move {
-        // More than half of what fits to each of two streams.
+        // More than half of the limit to each of two streams.
         for pieces in [BEYOND * 3 / 5, BEYOND * 2 / 5] {
             let stream = if pieces > BEYOND / 2 { 3 } else { 5 };
             let mut piece = frame(2, &[7; 1000]);
@@ -678,7 +679,7 @@ async fn ending_one_client_that_does_not_read_is_enough() {
     sending.abort();
 }
 
-/// A service that answers pings and an agent that answers nothing.
+/// A service that answers pings and an agent that never answers.
 #[tokio::test(start_paused = true)]
 async fn an_agent_that_answers_nothing_is_left_and_the_path_is_kept() {
     let aws = Arc::default();
@@ -698,7 +699,7 @@ async fn an_agent_that_answers_nothing_is_left_and_the_path_is_kept() {
     assert!((5..8).contains(&took), "{took}");
     let full = SsmStream::open(&shared, &Arc::from("i-1"), &endpoint(), Hello::Repeatable);
     assert!(full.is_err(), "no new streams");
-    // What cannot be sent again waits for as long as a dial may take.
+    // Bytes that cannot be repeated wait for as long as a dial may take.
     silence(&other.read_u8().await.unwrap_err());
     let took = began.elapsed().as_secs();
     assert!((10..16).contains(&took), "{took}");
@@ -709,7 +710,7 @@ async fn an_agent_that_answers_nothing_is_left_and_the_path_is_kept() {
     );
 }
 
-/// The service ends the session with these words.
+/// Ends the session from the service's side with this text.
 async fn close(peer: &mut Peer, words: &str) {
     let id = peer.ids.next_id();
     let payload = (

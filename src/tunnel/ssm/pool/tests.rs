@@ -27,7 +27,7 @@ fn settings() -> SsmSettings {
     }
 }
 
-/// A context whose credentials cannot be asked for without a panic, and how often they were.
+/// Returns a context with credentials that panic on use, and the number of uses.
 fn panicking(dir: &TempDir) -> (AwsContext, Arc<AtomicUsize>) {
     let empty = |name| {
         let path = dir.path().join(name);
@@ -49,7 +49,7 @@ fn panicking(dir: &TempDir) -> (AwsContext, Arc<AtomicUsize>) {
     (aws, attempts)
 }
 
-/// Clients that try again all the time.
+/// Clients that retry all the time.
 #[tokio::test(start_paused = true)]
 async fn a_panic_is_told_to_all_and_not_provoked_again_at_once() {
     let dir = tempfile::tempdir().unwrap();
@@ -88,7 +88,7 @@ async fn a_start_that_is_cancelled_is_a_failure_and_no_reason_to_start_again() {
     let region = Some("eu-central-1".to_owned());
     let starter = Starter::new(Arc::new(aws), region, settings(), endpoint.clone());
     let pool = Pool::new(starter, settings(), endpoint);
-    // What a task leaves behind that is dropped before its end.
+    // State left by a task that is dropped before its end.
     let (tell, starting) = watch::channel(None);
     pool.lock().starting = Some(starting);
     let waiting = {
@@ -118,7 +118,7 @@ async fn sessions_that_are_of_no_use_are_started_with_growing_pauses() {
         sessions.failed_early(&ended("first"));
         let failed = Instant::now();
         while sessions.may_not_start(false, Instant::now()).is_some() {
-            // Those that end during a pause are the same failure.
+            // Those that end during a pause count as the same failure.
             sessions.failed_early(&ended("beside"));
             assert!(sessions.may_not_start(true, Instant::now()).is_none());
             sleep(Duration::from_secs(1)).await;

@@ -1,4 +1,4 @@
-//! A proxy on loopback that does as each test says.
+//! A proxy on loopback with the behaviour of each test.
 
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -12,13 +12,13 @@ use tokio_rustls::TlsAcceptor;
 
 use super::*;
 
-/// Far longer than anything here takes.
+/// Far longer than any step here takes.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// `me:p@ss` in a URL and in a header.
 const USER: &str = "me:p%40ss@";
 const BASIC: &str = "Proxy-Authorization: Basic bWU6cEBzcw==\r\n";
 
-/// Answers one CONNECT with `answer`, then sends back what it gets. Its port, and what it was asked.
+/// Answers one CONNECT with `answer`, then echoes. Returns its port, and the request it received.
 async fn proxy(
     answer: impl Into<Vec<u8>>,
     tls: Option<TlsAcceptor>,
@@ -55,7 +55,7 @@ fn https_proxy(url: &str) -> Proxies {
     Proxies(Arc::new(Matcher::builder().https(url).build()))
 }
 
-/// Trusts one certificate for `localhost`, or none.
+/// Returns a connector that trusts one certificate for `localhost`, or none.
 fn tls(trusted: Option<&rcgen::CertifiedKey<rcgen::KeyPair>>) -> TlsConnector {
     let mut roots = RootCertStore::empty();
     if let Some(made) = trusted {
@@ -252,8 +252,8 @@ async fn without_a_proxy_the_way_is_straight() {
     );
 }
 
-/// The environment can be set for a process of its own only: the test below starts this one again
-/// and reads what it prints.
+/// The environment can be set only for a separate process: the test below starts this one again and
+/// reads its output.
 #[test]
 #[ignore = "started by the_environment_names_the_proxies"]
 fn child() {
