@@ -1,9 +1,9 @@
-//! `pgiam check`: everything that a connection needs, in order, and what to do about the first thing
-//! that is missing.
+//! `pgiam check`: tests every requirement of a connection in order, and gives a remedy for the
+//! first that fails.
 //!
-//! The steps go through the rooms of a real connection, so that what they find is what a client would
-//! meet. What AWS adds (settings, policies, the state of nodes) may be forbidden to ask; such a step is
-//! skipped, and says which permission it would need.
+//! The steps use the same code as a real connection, so they find the errors a client would get.
+//! Information from AWS (settings, policies, the state of nodes) may require permissions that the
+//! caller lacks; such a step is skipped and names the missing permission.
 
 mod bastion;
 mod database;
@@ -34,42 +34,42 @@ pub use outcome::{Outcome, Verdict};
 use query::Questions;
 pub use render::{head, line, not_tried};
 
-/// What we call ourselves to the database.
+/// `application_name` of the check at the database.
 const APPLICATION: &str = "pgiam check";
-/// How long closing the tunnel may take at the end.
+/// Timeout for closing the tunnel at the end.
 const GOODBYE: Duration = Duration::from_secs(5);
 
-/// Something that a connection needs.
+/// One requirement of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Who we are.
+    /// AWS credentials and identity.
     Credentials,
-    /// The time.
+    /// System clock.
     Clock,
-    /// Where the database is.
+    /// Endpoint of the database.
     Endpoint,
-    /// What RDS says about it.
+    /// Database settings, from RDS.
     Settings,
-    /// What IAM says about us.
+    /// IAM permission for the login.
     Permission,
-    /// Who carries the tunnel.
+    /// Bastion of the tunnel.
     Bastion,
-    /// The tunnel.
+    /// Session Manager session.
     Session,
-    /// The dial behind it.
+    /// Connection to the database port.
     Port,
-    /// The certificate.
+    /// TLS certificate.
     Tls,
-    /// The login.
+    /// Database login.
     Login,
-    /// The membership that makes tokens work.
+    /// Membership in `rds_iam`, which enables tokens.
     RdsIam,
-    /// How fast it is.
+    /// Speed of the connection.
     Speed,
 }
 
 impl Step {
-    /// The steps of a target, in order.
+    /// Returns the steps of a target, in order.
     fn all(plan: &Plan, speed: bool) -> Vec<Self> {
         let tunnel = matches!(plan.via, Via::Ssm(_));
         let iam = plan.login.auth == Auth::Iam;
@@ -91,7 +91,7 @@ impl Step {
         wanted.map(|(step, _)| step).collect()
     }
 
-    /// What it is called, at the terminal and for programs.
+    /// Returns the step's name, for the terminal and for programs.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -110,7 +110,7 @@ impl Step {
         }
     }
 
-    /// What is being done meanwhile.
+    /// Returns the progress text of the step.
     #[must_use]
     pub fn doing(self) -> &'static str {
         match self {
@@ -130,47 +130,47 @@ impl Step {
     }
 }
 
-/// A step that has been taken.
+/// A completed step.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Taken {
-    /// Its name.
+    /// Name of the step.
     pub name: &'static str,
-    /// What it has found out.
+    /// Result of the step.
     #[serde(flatten)]
     pub outcome: Outcome,
-    /// How long it took, in milliseconds.
+    /// Duration, in milliseconds.
     pub ms: f64,
 }
 
-/// What happens, for whoever watches.
+/// Progress of a check, for the terminal.
 #[derive(Clone, Copy, Debug)]
 pub enum Event<'a> {
     /// A step begins.
     Begins(Step),
-    /// A step has been taken.
+    /// A step has ended.
     Taken(&'a Taken),
 }
 
-/// Everything that was found out.
+/// Result of a check.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Checked {
     target: String,
     endpoint: Option<String>,
-    /// The steps that were taken; the last one may have failed, and no other.
+    /// Completed steps; only the last one may have failed.
     pub steps: Vec<Taken>,
-    /// The names of those that were not, because one before them failed.
+    /// Names of the steps not run because an earlier one failed.
     pub left: Vec<&'static str>,
 }
 
 impl Checked {
-    /// What keeps connections from working.
+    /// Returns the failed step, if any.
     #[must_use]
     pub fn cause(&self) -> Option<&Taken> {
         let last = self.steps.last();
         last.filter(|taken| taken.outcome.verdict == Verdict::Failed)
     }
 
-    /// Everything, for programs.
+    /// Returns the whole result as JSON, for programs.
     #[must_use]
     pub fn json(&self) -> Value {
         let warned = |taken: &Taken| taken.outcome.verdict == Verdict::Warning;
@@ -210,18 +210,18 @@ impl Checked {
     }
 }
 
-/// Why a target cannot be checked: what is written down cannot be meant.
+/// Error before any step: the target's configuration is invalid.
 #[derive(Debug, Error)]
 pub enum CheckError {
-    /// The configuration contradicts what was found.
+    /// The configuration contradicts the endpoint found.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// Its trust roots cannot be used.
+    /// The trust roots are unusable.
     #[error(transparent)]
     Setup(#[from] Arc<SetupError>),
 }
 
-/// How far the way to the database has come.
+/// Progress of the connection to the database.
 #[derive(Default)]
 enum Way {
     #[default]
@@ -231,13 +231,13 @@ enum Way {
     In(Questions),
 }
 
-/// A check under way: what the steps have found out that later ones need.
+/// A check under way: results of steps that later ones need.
 pub struct Check {
     slot: Slot,
     speed: bool,
     aws: Arc<AwsContext>,
     identity: Identity,
-    /// The endpoint behind an alias.
+    /// The endpoint behind a CNAME.
     endpoint: Option<Endpoint>,
     database: Option<Database>,
     trial: Option<Trial>,
@@ -245,7 +245,7 @@ pub struct Check {
 }
 
 impl Check {
-    /// Nothing is asked yet.
+    /// Creates a check; sends no request yet.
     ///
     /// # Errors
     /// [`SetupError`].
@@ -272,16 +272,16 @@ impl Check {
         })
     }
 
-    /// What is checked.
+    /// Returns the plan of the target.
     #[must_use]
     pub fn plan(&self) -> &Plan {
         &self.slot.plan
     }
 
-    /// Takes all steps up to the first that fails.
+    /// Runs all steps up to the first that fails.
     ///
     /// # Errors
-    /// [`CheckError`]: the target cannot be meant.
+    /// [`CheckError`]: the target's configuration is invalid.
     pub async fn run(
         &mut self,
         tell: &mut (dyn FnMut(Event<'_>) + Send),
@@ -312,13 +312,13 @@ impl Check {
         })
     }
 
-    /// Closes what was opened. To be called whatever became of [`Check::run`].
+    /// Closes the connections. Call it after [`Check::run`], whatever the result.
     pub async fn finish(self) {
         if let Way::In(questions) = self.way {
             questions.close().await;
         }
         if let Some(rooms) = self.slot.ready() {
-            // AWS ends what it is not told about by itself, in time.
+            // AWS ends an unterminated session by itself after its idle timeout.
             _ = timeout(GOODBYE, rooms.transport.shutdown()).await;
         }
     }
@@ -348,7 +348,7 @@ impl Check {
         })
     }
 
-    /// The region to ask in: that of the database, where it is known.
+    /// Returns the region for requests: that of the database, if known.
     async fn region(&self) -> Option<String> {
         let of_endpoint = self.endpoint.as_ref().and_then(Endpoint::region);
         let of_target = self.slot.ready().map(|rooms| &rooms.target.region);

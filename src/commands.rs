@@ -1,5 +1,4 @@
-//! What each command does, in terms of the rooms. The only place beside `main.rs` that knows
-//! `anyhow`.
+//! Implementation of each command. Only this module and `main.rs` use `anyhow`.
 
 pub mod check;
 pub mod choose;
@@ -32,10 +31,10 @@ use crate::platform::{self, descriptors};
 use crate::postgres::client::password_file::LocalPasswordError;
 use crate::postgres::server::BindError;
 
-/// Does what was typed; the exit code.
+/// Runs a command; returns its exit code.
 ///
 /// # Errors
-/// Whatever keeps it from that; [`exit_code`] tells the exit code.
+/// Any error of the command; [`exit_code`] maps it to an exit code.
 pub async fn dispatch(command: &Command) -> anyhow::Result<u8> {
     match command {
         Command::Serve(args) => serve::serve(args).await.map(|()| 0),
@@ -55,8 +54,8 @@ pub async fn dispatch(command: &Command) -> anyhow::Result<u8> {
     }
 }
 
-/// Logs the variables that begin like ours and are ignored: those of an orchestrator, and those that may
-/// be misspelt.
+/// Logs ignored environment variables with pgiam's prefix: those of an orchestrator, and possible
+/// misspellings.
 pub fn tell_of_other_variables() {
     let others = environment::others(&Cli::variables());
     if !others.of_services.is_empty() {
@@ -81,7 +80,7 @@ pub fn tell_of_other_variables() {
     }
 }
 
-/// The exit code for an error.
+/// Returns the exit code for an error.
 #[must_use]
 pub fn exit_code(command: &Command, error: &anyhow::Error) -> u8 {
     match command {
@@ -94,8 +93,8 @@ pub fn exit_code(command: &Command, error: &anyhow::Error) -> u8 {
     }
 }
 
-/// Lets this process have as many descriptors as it may. To be called before anything is opened by a
-/// command that serves connections.
+/// Raises this process's limit of file descriptors to the maximum. Call it before a command that
+/// serves connections opens anything.
 fn raise_descriptors() -> Raised {
     match descriptors::raise() {
         Ok(raised) => {
@@ -119,7 +118,7 @@ fn raise_descriptors() -> Raised {
     }
 }
 
-/// The exit code after a panic.
+/// Returns the exit code after a panic.
 #[must_use]
 pub fn crash_code(command: &Command) -> u8 {
     match command {
@@ -128,8 +127,8 @@ pub fn crash_code(command: &Command) -> u8 {
     }
 }
 
-/// The role that a client of the target logs in as unless it says another: the configured one, else
-/// what libpq would send.
+/// Returns the target's default login role for its clients: the configured one, else libpq's
+/// default.
 pub(crate) fn role(plan: &Plan) -> anyhow::Result<String> {
     let role = plan.user.clone().or_else(platform::os_user);
     role.with_context(|| {
@@ -140,7 +139,7 @@ pub(crate) fn role(plan: &Plan) -> anyhow::Result<String> {
     })
 }
 
-/// The one target that a command is about.
+/// Returns the plan of the command's single target.
 pub(crate) fn plan(
     name: Option<&str>,
     database: &DatabaseArgs,

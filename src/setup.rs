@@ -1,6 +1,6 @@
-//! What an administrator has to set up for a target, as text to review and apply: IAM policies, SQL,
-//! a bastion. Pure: what is known comes in as [`Facts`], and what is not known is never guessed but
-//! left open, with the command that shows it.
+//! The administrator's part of a target's setup, as text to review and apply: IAM policies, SQL, a
+//! bastion. Pure: the input is [`Facts`]. Unknown values are never guessed; the output has
+//! placeholders for them and the commands that show the values.
 
 pub mod cloudformation;
 mod gaps;
@@ -16,51 +16,52 @@ use crate::config::{Auth, Endpoint, EndpointKind, Plan, Via, Wanted};
 
 use gaps::Gaps;
 
-/// The tag that marks instances which may carry tunnels; its value does not matter.
+/// Tag of instances that may serve as bastions; its value does not matter.
 pub const MARK: &str = "pgiam:bastion";
 
-/// What is known about a target and its surroundings.
+/// Known facts about a target and its surroundings.
 #[derive(Clone, Debug)]
 pub struct Facts {
     /// The target's name.
     pub target: String,
-    /// Flags describe it, so that its name is in no file.
+    /// Defined by flags, so its name is in no file.
     pub described: bool,
-    /// The account that the database is in.
+    /// The account of the database.
     pub account: Option<String>,
     /// The region of database and bastion.
     pub region: Option<String>,
-    /// The AWS profile, for the commands that are shown.
+    /// The AWS profile, for the printed commands.
     pub profile: Option<String>,
-    /// Who uses the target.
+    /// The user of the target.
     pub principal: Principal,
     /// The database role.
     pub user: Option<String>,
     /// The database.
     pub database: Option<String>,
-    /// How clients log in.
+    /// Login method of clients.
     pub auth: Auth,
-    /// The real endpoint; `None` where it has to be looked up and was not.
+    /// The real endpoint; `None` if it needs a lookup that was not done.
     pub endpoint: Option<Endpoint>,
-    /// The endpoint is looked up by this identifier at every start.
+    /// Identifier by which the endpoint is looked up at every start.
     pub looked_up: Option<String>,
     /// The database's ARN.
     pub arn: Option<String>,
     /// `db-…`, `cluster-…` or `prx-…`.
     pub resource_id: Option<String>,
-    /// The way to the database.
+    /// The path to the database.
     pub via: Via,
-    /// The KMS key that sessions of the account are encrypted with: an id, an alias or an ARN.
+    /// The KMS key of session encryption in the account: an id, an alias or an ARN.
     pub kms_key: Option<String>,
     /// The VPC of the database.
     pub vpc: Option<String>,
-    /// The subnets the database may be in.
+    /// The subnets of the database.
     pub subnets: Vec<String>,
-    /// The security groups that guard the database.
+    /// The security groups of the database.
     pub security_groups: Vec<String>,
 }
 
-/// Who uses a target. IAM's policy variables and the database of DSQL tell users from roles.
+/// Identity that uses a target. IAM's policy variables and DSQL's database roles distinguish users
+/// from roles.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Principal {
     /// An IAM user.
@@ -68,18 +69,18 @@ pub enum Principal {
         /// Its ARN.
         arn: String,
     },
-    /// Somebody who has assumed a role: all who come through IAM Identity Center do.
+    /// An assumed role, as with all users of IAM Identity Center.
     Role {
-        /// The role's name. Its ARN has a path, too, which a session does not tell.
+        /// The role's name. Its ARN may also have a path, which a session does not show.
         name: String,
     },
-    /// Nobody knows.
+    /// Unknown identity.
     #[default]
     Unknown,
 }
 
 impl Principal {
-    /// Whose ARN this is, as `sts:GetCallerIdentity` gives it.
+    /// Parses an ARN as `sts:GetCallerIdentity` returns it.
     #[must_use]
     pub fn of(arn: &str) -> Self {
         let mut fields = arn.splitn(6, ':').skip(2);
@@ -98,17 +99,17 @@ impl Principal {
     }
 }
 
-/// Something to apply, and what to say beside it.
+/// Text to apply, with notes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Artefact {
-    /// The thing itself.
+    /// The text.
     pub text: String,
-    /// What to do with it, and what is missing in it.
+    /// Instructions, and missing values.
     pub notes: Vec<String>,
 }
 
 impl Facts {
-    /// What the configuration says; the rest is for AWS to say.
+    /// Returns the facts in the configuration; the others come from AWS.
     #[must_use]
     pub fn of(plan: &Plan) -> Self {
         let endpoint = match &plan.wanted {
@@ -173,7 +174,7 @@ impl Facts {
         })
     }
 
-    /// The options that all AWS commands take.
+    /// Returns the options that all AWS commands take.
     fn options(&self) -> String {
         let option = |name: &str, value: &Option<String>| match value {
             Some(value) => format!(" {name} {}", quote::shell(value)),
@@ -182,7 +183,7 @@ impl Facts {
         option("--profile", &self.profile) + &option("--region", &self.region)
     }
 
-    /// The target's name where only letters, digits and hyphens may be.
+    /// Returns the target's name reduced to letters, digits and hyphens.
     fn slug(&self) -> String {
         const LONGEST: usize = 40;
         let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
@@ -193,7 +194,7 @@ impl Facts {
         }
     }
 
-    /// `pgiam check` of this target, to type.
+    /// Returns the `pgiam check` command for this target.
     fn check(&self) -> String {
         match self.described {
             true => "pgiam check, with the flags that were given here".to_owned(),

@@ -1,4 +1,4 @@
-//! Who carries the tunnel, and the tunnel.
+//! The bastion and session steps.
 
 use ssm_channel::AgentVersion;
 
@@ -10,7 +10,7 @@ use crate::postgres::target::context::Rooms;
 use crate::tunnel::{Carrier, CarrierState};
 
 impl Check {
-    /// Who would be asked, and whether that can work.
+    /// Runs the bastion step: selects a bastion and reports if it is usable.
     pub(super) async fn bastion(&self, rooms: &Rooms) -> Outcome {
         let carriers = match rooms.carriers().await {
             Ok(carriers) => carriers,
@@ -24,8 +24,8 @@ impl Check {
         if outcome.verdict != Verdict::Warning {
             return outcome;
         }
-        // Systems Manager takes minutes to notice that an agent is back, or new: whether the node
-        // really does not work, a session tells.
+        // Systems Manager takes minutes to notice that an agent is back, or new: only a session
+        // shows if the node works.
         match rooms.prepare().await {
             Ok(_) => outcome,
             Err(error) => Outcome {
@@ -35,7 +35,7 @@ impl Check {
         }
     }
 
-    /// Why it is this one.
+    /// Returns the reason for choosing this bastion.
     async fn why(&self, rooms: &Rooms, id: &str) -> String {
         let Via::Ssm(settings) = &rooms.target.via else {
             return String::new();
@@ -56,24 +56,24 @@ impl Check {
     }
 }
 
-/// What is said about a bastion that nobody has configured.
+/// Reason for a bastion that was not configured.
 const FOUND: &str = "found";
 
-/// A session through it.
+/// Runs the session step: opens a session through the bastion.
 pub(super) async fn session(rooms: &Rooms) -> Outcome {
     match rooms.prepare().await {
         Ok(Some(bastion)) => {
             Outcome::ok(format!("open through {bastion}")).fact("bastion", &*bastion)
         }
         Ok(None) => Outcome::ok("not needed"),
-        // It was open: the agent looks the database's name up in it, and the next step says what came
-        // of that.
+        // The session opened: the agent looks up the database's name in it, and the next step
+        // reports the result.
         Err(SessionError::Tunnel(error)) if error.is_about_the_name() => Outcome::ok("open"),
         Err(error) => Outcome::failed(rooms.explain(&error)),
     }
 }
 
-/// The first that nothing speaks against, or else the first.
+/// Returns the first carrier without a known fault, or else the first.
 fn chosen(carriers: &[Carrier]) -> Option<&Carrier> {
     let best = carriers.iter().find(|it| it.fault().is_none());
     best.or(carriers.first())
@@ -123,7 +123,7 @@ fn judge(carriers: &[Carrier], why: &str) -> Outcome {
 }
 
 impl Carrier {
-    /// What speaks against it, as far as Systems Manager knows.
+    /// Returns the known fault of the bastion, as Systems Manager reports it.
     fn fault(&self) -> Option<String> {
         let CarrierState::Known {
             online,

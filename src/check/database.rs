@@ -1,4 +1,4 @@
-//! The database itself: the way to its port, its certificate, the login, what the role is.
+//! Steps at the database: connection to its port, certificate, login and role.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -15,14 +15,14 @@ use crate::postgres::database::login_steps;
 use crate::postgres::database::login_steps::Trial;
 use crate::postgres::target::context::Rooms;
 
-/// How long the server may take for a short question.
+/// Timeout for a short query.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// From how many days on a certificate that will end is worth a warning. RDS renews its own in time
-/// (RDS User Guide, "Rotating your SSL/TLS certificate"), so that less is a sign of trouble.
+/// Remaining days of validity below which a certificate deserves a warning. RDS renews its own in
+/// time (RDS User Guide, "Rotating your SSL/TLS certificate"), so fewer days are a sign of trouble.
 const SOON: i64 = 30;
 const DAY: i64 = 24 * 3600;
 
-/// Who we are to the database, and what may be of interest about the role.
+/// Query for the session's role and database, and details of the role.
 const WHO: &str = "select current_user, current_database()";
 const MEMBERSHIPS: &str = "select \
     (select pg_has_role(current_user, oid, 'member') from pg_roles where rolname = 'rds_iam'), \
@@ -30,7 +30,7 @@ const MEMBERSHIPS: &str = "select \
     (select rolsuper from pg_roles where rolname = current_user)";
 
 impl Check {
-    /// The login of this check; the first call decides as whom.
+    /// Returns the login of this check; the first call sets its role.
     pub(super) fn trial(&mut self, rooms: &Arc<Rooms>) -> Result<&mut Trial, SessionError> {
         let trial = match self.trial.take() {
             Some(trial) => trial,
@@ -43,7 +43,7 @@ impl Check {
         Ok(self.trial.insert(trial))
     }
 
-    /// The dial, by the bastion or from here.
+    /// Runs the port step: the connection through the bastion or directly.
     pub(super) async fn port(&mut self, rooms: &Arc<Rooms>) -> Outcome {
         let trial = match self.trial(rooms) {
             Ok(trial) => trial,
@@ -61,7 +61,7 @@ impl Check {
         })
     }
 
-    /// The certificate.
+    /// Runs the certificate step.
     pub(super) async fn tls(&mut self) -> Outcome {
         let (Some(trial), Way::Dialled(dialled)) = (&self.trial, std::mem::take(&mut self.way))
         else {
@@ -82,7 +82,7 @@ impl Check {
         outcome
     }
 
-    /// The login.
+    /// Runs the login step.
     pub(super) async fn login(&mut self) -> Outcome {
         let (Some(trial), Way::Secured(secured)) = (&mut self.trial, std::mem::take(&mut self.way))
         else {
@@ -132,7 +132,7 @@ impl Check {
         }
     }
 
-    /// The membership that lets a role log in with tokens.
+    /// Runs the step for the membership that lets a role log in with tokens.
     pub(super) async fn rds_iam(&mut self) -> Outcome {
         let Way::In(questions) = &mut self.way else {
             return Outcome::skipped("not logged in");
@@ -144,7 +144,7 @@ impl Check {
             Ok(rows) => rows,
             Err(error @ QueryError::Server(_)) => return Outcome::skipped(error.to_string()),
             Err(error) => {
-                self.way = Way::Begun; // Nothing more can be asked.
+                self.way = Way::Begun; // No further query is possible.
                 return Outcome::warning(error.to_string());
             }
         };
@@ -183,12 +183,12 @@ fn memberships(user: &str, rds_iam: Option<bool>, superuser: bool) -> Outcome {
         .fact("superuser", superuser)
 }
 
-/// `15.18` of `15.18 (Debian 15.18-0+deb12u1)`.
+/// Returns `15.18` of `15.18 (Debian 15.18-0+deb12u1)`.
 fn short(version: &str) -> &str {
     version.split_whitespace().next().unwrap_or_default()
 }
 
-/// A connection that is verified.
+/// A verified connection.
 struct Tls {
     host: String,
     version: String,
@@ -207,7 +207,7 @@ fn certificate(tls: &Tls, chain: &[CertificateDer<'_>], now: SystemTime) -> Outc
         ));
     };
     let (issuer, root) = (name(leaf.issuer()), name(last.issuer()));
-    // The chain ends with whichever of its parts ends first.
+    // The chain expires with its earliest certificate.
     let ends = parsed.iter().map(|it| it.validity().not_after.timestamp());
     let ends = ends.min().unwrap_or_default();
     let now = now
@@ -233,7 +233,7 @@ fn certificate(tls: &Tls, chain: &[CertificateDer<'_>], now: SystemTime) -> Outc
         .fact("days_left", days)
 }
 
-/// The common name, or everything where there is none.
+/// Returns the common name, or the whole name if it has none.
 fn name(of: &X509Name<'_>) -> String {
     let common = of.iter_common_name().next();
     let common = common.and_then(|name| name.as_str().ok());

@@ -1,4 +1,4 @@
-//! Who we are, and what time it is.
+//! The credentials and clock steps.
 
 use std::time::{Duration, SystemTime};
 
@@ -6,16 +6,17 @@ use super::{Check, Outcome};
 use crate::aws::{ClockOffset, CredentialsError, Identity, Keys, Source};
 use crate::report;
 
-/// Where to ask who we are when no region is known: STS answers everywhere, and the partition of most
-/// accounts is this one's.
+/// Region for GetCallerIdentity when no region is known: STS answers in every region, and most
+/// accounts are in this one's partition.
 const SOMEWHERE: &str = "us-east-1";
-/// From how many seconds on a clock should be looked at, although everything works: it will get worse.
+/// Clock error in seconds from which it deserves a warning although everything works: it will grow.
 const WORTH_A_LOOK: u64 = 60;
-/// What `Date` headers, which count whole seconds, and the way to AWS may add.
+/// Allowance in seconds for the resolution of `Date` headers (whole seconds) and the latency to
+/// AWS.
 const IN_STEP: u64 = 2;
 
 impl Check {
-    /// The credentials: there, accepted, whose, from where, until when.
+    /// Runs the credentials step: presence, validity, identity, source and expiry.
     pub(super) async fn credentials(&mut self) -> Outcome {
         let credentials = match self.aws.credentials().await {
             Ok(credentials) => credentials,
@@ -35,13 +36,13 @@ impl Check {
         judge(&found, &self.identity, self.aws.clock_offset())
     }
 
-    /// The clock.
+    /// Runs the clock step.
     pub(super) fn clock(&self) -> Outcome {
         clock(self.aws.clock_offset())
     }
 }
 
-/// Credentials as they were found.
+/// Credentials and their source.
 struct Found {
     source: Option<String>,
     ends_in: Option<Duration>,
@@ -65,7 +66,7 @@ fn judge(found: &Found, identity: &Identity, clock: Option<ClockOffset>) -> Outc
             }))
         }
         (Some(Keys::Rejected { code }), _) => match clock.filter(|clock| clock.is_wrong()) {
-            // The next step says so.
+            // The next step reports it.
             Some(_) => Outcome::warning(format!("{source}; AWS does not accept them at this time"))
                 .detail(code.clone()),
             None => Outcome::failed(report::explain_credentials(&CredentialsError::Rejected {
@@ -105,7 +106,7 @@ fn clock(clock: Option<ClockOffset>) -> Outcome {
     outcome.fact("offset_s", clock.seconds)
 }
 
-/// A time that is left, in the largest unit of which there are two or more.
+/// Formats a remaining time in the largest unit with a value of at least two.
 fn rough(left: Duration) -> String {
     match left.as_secs() {
         s if s >= 2 * 24 * 3600 => format!("{} days", s / (24 * 3600)),

@@ -1,4 +1,4 @@
-//! What a step has found out.
+//! Result of a step.
 
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -6,41 +6,41 @@ use serde_json::{Map, Value};
 use crate::base::foreign_text::ForeignText;
 use crate::report::Explanation;
 
-/// How a step went.
+/// Verdict of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
-    /// As it should be.
+    /// Correct.
     Ok,
-    /// Connections work, and something about it should be looked at.
+    /// Connections work, but this deserves attention.
     Warning,
-    /// Connections do not work, and this is why.
+    /// Connections do not work because of this.
     Failed,
-    /// Not found out, which is no harm: what is said tells why.
+    /// Unknown, without harm: the text gives the reason.
     Skipped,
 }
 
-/// What a step has found out.
+/// Result of a step.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Outcome {
-    /// How it went.
+    /// Verdict of the step.
     #[serde(rename = "result")]
     pub verdict: Verdict,
-    /// The fact, in one line.
+    /// Finding, in one line.
     pub said: String,
-    /// What the other side said, or what else there is to know.
+    /// Message of the other side, or further information.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
-    /// What to type, or to do.
+    /// Command or action that helps.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub remedy: Option<String>,
-    /// The identifier in `docs/errors.md`.
+    /// Error identifier in `docs/errors.md`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<&'static str>,
-    /// The SQLSTATE that a client gets for it.
+    /// SQLSTATE that a client gets for this error.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sqlstate: Option<String>,
-    /// The same as `said`, for programs.
+    /// The finding in structured form, for programs.
     #[serde(flatten)]
     pub facts: Map<String, Value>,
 }
@@ -97,7 +97,7 @@ impl Outcome {
         self
     }
 
-    /// Something of it for programs.
+    /// Adds a structured fact for programs.
     pub(super) fn fact(mut self, name: &str, value: impl Into<Value>) -> Self {
         let value = safe_value(value.into());
         if !value.is_null() {
@@ -107,12 +107,12 @@ impl Outcome {
     }
 }
 
-/// A text that may hold words of a server, a certificate or AWS.
+/// Escapes a text from a server, a certificate or AWS.
 fn safe(text: &str) -> String {
     ForeignText::new(text).into_string()
 }
 
-/// The same for each text in a value.
+/// Escapes each text in a JSON value.
 fn safe_value(value: Value) -> Value {
     match value {
         Value::String(text) => Value::String(safe(&text)),

@@ -1,8 +1,8 @@
-//! What IAM says about us, without trying (`iam:SimulatePrincipalPolicy`).
+//! The permission step: IAM's simulation of the caller's policies (`iam:SimulatePrincipalPolicy`).
 //!
-//! The simulation knows the policies of one identity. It does not know what else decides (policies of
-//! the organisation that it may not see, permissions boundaries of sessions, conditions), so its no is a
-//! reason to look, and not a verdict: that is the login's.
+//! The simulation evaluates the policies of one identity. It does not see everything that decides
+//! (policies of the organisation, permissions boundaries of sessions, conditions). A denial is
+//! therefore only a warning; the login step decides.
 
 use std::sync::Arc;
 
@@ -14,22 +14,22 @@ use crate::base::partition::Partition;
 use crate::config::{Endpoint, EndpointKind};
 use crate::postgres::target::context::Rooms;
 
-/// What IAM calls the entity that it does not find.
+/// IAM's error code for an unknown entity.
 const NO_SUCH_ENTITY: &str = "NoSuchEntity";
-/// How the names of roles begin that IAM Identity Center makes.
+/// Name prefix of roles created by IAM Identity Center.
 const OF_SSO: &str = "AWSReservedSSO_";
-/// The path they are below, with or without a region behind it (IAM Identity Center User Guide,
+/// Path of those roles, with or without a region after it (IAM Identity Center User Guide,
 /// "Referencing permission sets in resource policies").
 const SSO_PATH: &str = "aws-reserved/sso.amazonaws.com/";
 
-/// What is asked for.
+/// Permission to simulate.
 struct Wanted {
     action: &'static str,
     resource: String,
 }
 
 impl Check {
-    /// Whether a policy allows the login.
+    /// Runs the permission step: checks that a policy allows the login.
     pub(super) async fn permission(&mut self, rooms: &Arc<Rooms>) -> Outcome {
         let Some(region) = self.region().await else {
             return Outcome::skipped("no region is known");
@@ -58,7 +58,7 @@ impl Check {
         Outcome::skipped("IAM does not find your role: its path is not known")
     }
 
-    /// The resource that a login as `user` needs a permission on.
+    /// Returns the resource of the permission for a login as `user`.
     fn wanted(&self, user: &str, region: &str) -> Option<Wanted> {
         let Endpoint { host, .. } = self.endpoint.as_ref()?;
         let partition = Partition::of(region).name;
@@ -105,17 +105,17 @@ impl Check {
     }
 }
 
-/// What the simulation has answered.
+/// Result of the simulation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Answer {
     Allowed,
-    /// Nothing allows it.
+    /// No policy allows it.
     Implicit,
     /// A policy denies it.
     Explicit {
         by_organisation: bool,
     },
-    /// Something else.
+    /// Any other result.
     Odd(String),
 }
 
@@ -179,8 +179,8 @@ fn judge(answer: &Answer, wanted: &Wanted) -> Outcome {
         .fact("decision", decision)
 }
 
-/// The ARNs that the policies of a caller may be attached to, to be tried in this order: a session's
-/// ARN names its role without the role's path.
+/// Returns the ARNs to which the caller's policies may be attached, in the order to try: a
+/// session's ARN names its role without the role's path.
 fn principals(caller: &str, region: &str) -> Result<Vec<String>, String> {
     let parts: Vec<&str> = caller.splitn(6, ':').collect();
     let &[_, partition, service, _, account, entity] = &parts[..] else {

@@ -1,4 +1,4 @@
-//! Where the database is.
+//! The endpoint step.
 
 use super::{Check, CheckError, Outcome};
 use crate::config::{Auth, Endpoint, EndpointKind};
@@ -7,7 +7,7 @@ use crate::report;
 use crate::tunnel::TunnelError;
 
 impl Check {
-    /// The endpoint: looked up where it is given by its identifier, and followed where it is an alias.
+    /// Runs the endpoint step: looks up an identifier at RDS and follows a CNAME.
     pub(super) async fn endpoint(&mut self) -> Result<Outcome, CheckError> {
         let rooms = match self.slot.rooms().await {
             Ok(rooms) => rooms,
@@ -35,7 +35,7 @@ impl Check {
     }
 }
 
-/// What is dialled, what that is an alias of, what it is, and where.
+/// Describes the dialled endpoint, the endpoint behind a CNAME, its kind and its region.
 fn describe(dialled: &Endpoint, real: &Endpoint, region: Option<&str>) -> String {
     let alias = match dialled.host == real.host {
         true => String::new(),

@@ -1,5 +1,5 @@
-//! Queries on a session that is logged in: the simple query protocol, for a few short questions of our
-//! own ("Simple Query" in the chapter "Message Flow" of the PostgreSQL documentation).
+//! Queries on an authenticated session, by the simple query protocol, for a few short queries of
+//! the check ("Simple Query" in the chapter "Message Flow" of the PostgreSQL documentation).
 
 use std::io;
 use std::time::Duration;
@@ -15,16 +15,16 @@ use crate::base::foreign_text::ForeignText;
 use crate::base::stream::Stream;
 use crate::postgres::database::login_steps::Session;
 
-/// Type byte and length word.
+/// Size of type byte and length word.
 const HEADER: usize = 5;
-/// The longest message that is taken. Answers to our questions are lines.
+/// Longest accepted message. Answers to the check's queries are single lines.
 const LONGEST: usize = 256 * 1024;
-/// Read size. Throughput is measured with it, too.
+/// Read size. Also used to measure throughput.
 const READ: usize = 64 * 1024;
-/// How long saying goodbye may take.
+/// Timeout for Terminate.
 const GOODBYE: Duration = Duration::from_secs(1);
 
-/// Why a question has no answer.
+/// Error of a query.
 #[derive(Debug, Error)]
 pub(super) enum QueryError {
     /// The server refused it.
@@ -33,27 +33,27 @@ pub(super) enum QueryError {
     /// The connection broke.
     #[error("the connection broke: {}", plain(.0))]
     Lost(#[from] io::Error),
-    /// The server does not keep to the protocol.
+    /// The server violates the protocol.
     #[error("the server does not answer as a PostgreSQL database does: {0}")]
     Odd(&'static str),
-    /// There was no answer in time.
+    /// No answer in time.
     #[error("no answer in {} s", .0.as_secs())]
     Slow(Duration),
 }
 
-/// A row: each column as text, `None` where it is null.
+/// A row: each column as text, `None` for null.
 pub(super) type Row = Vec<Option<String>>;
 
-/// How fast the rows of an answer came.
+/// Rate of the rows of a result.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Flow {
-    /// Bytes in rows, without the first one, which the time begins with.
+    /// Bytes in rows, except for the first one, which starts the clock.
     pub(super) bytes: usize,
-    /// From the first row to the last.
+    /// Time from the first row to the last.
     pub(super) took: Duration,
 }
 
-/// A session for questions, one after the other.
+/// A session for queries, one after the other.
 pub(super) struct Questions {
     stream: Stream,
     unread: BytesMut,
@@ -67,8 +67,8 @@ impl Questions {
         }
     }
 
-    /// The rows that answer `sql`, within `limit`. After an error other than
-    /// [`QueryError::Server`] there is nothing more to ask.
+    /// Returns the rows of `sql`, within `limit`. After an error other than [`QueryError::Server`]
+    /// the session is unusable.
     pub(super) async fn rows(
         &mut self,
         sql: &str,
@@ -83,7 +83,7 @@ impl Questions {
         rows.ok_or(QueryError::Odd("a row contradicts its own format"))
     }
 
-    /// How fast the rows of `sql` come.
+    /// Measures the rate of the rows of `sql`.
     pub(super) async fn flow(&mut self, sql: &str, limit: Duration) -> Result<Flow, QueryError> {
         let (mut flow, mut first) = (Flow::default(), None);
         let mut each = |body: Bytes| match first {
@@ -98,17 +98,18 @@ impl Questions {
         Ok(flow)
     }
 
-    /// Leaves in order (Terminate), as far as that is possible.
+    /// Sends Terminate, if possible.
     pub(super) async fn close(mut self) {
         let goodbye = async {
             self.stream.write_all(b"X\0\0\0\x04").await?;
             self.stream.shutdown().await
         };
-        // Whoever does not take it notices anyway.
+        // A peer that does not take it notices the closed connection.
         _ = timeout(GOODBYE, goodbye).await;
     }
 
-    /// Asks, and gives `each` the body of every row until the server is ready for the next question.
+    /// Sends a query and passes the body of every row to `each` until the server is ready for the
+    /// next query.
     async fn ask(
         &mut self,
         sql: &str,
@@ -123,14 +124,14 @@ impl Questions {
                 b'D' => each(body),
                 b'Z' => return refused.map_or(Ok(()), |error| Err(QueryError::Server(error))),
                 b'E' => refused = Some(server_error(&body)?),
-                // RowDescription, CommandComplete, EmptyQueryResponse; notices and reports.
+                // RowDescription, CommandComplete, EmptyQueryResponse; notices and status messages.
                 b'T' | b'C' | b'I' | b'N' | b'S' | b'A' => {}
                 _ => return Err(QueryError::Odd("a message of an unexpected type")),
             }
         }
     }
 
-    /// The next message: its type and its body.
+    /// Returns the type and body of the next message.
     async fn message(&mut self) -> Result<(u8, Bytes), QueryError> {
         loop {
             if let Some(message) = cut(&mut self.unread)? {
@@ -144,19 +145,19 @@ impl Questions {
     }
 }
 
-/// A Query message.
+/// Builds a Query message.
 fn question(sql: &str) -> BytesMut {
     let mut message = BytesMut::with_capacity(HEADER + sql.len() + 1);
     message.put_u8(b'Q');
-    // Our own questions are short.
+    // The check's own queries are short.
     message.put_u32(u32::try_from(4 + sql.len() + 1).unwrap_or(u32::MAX));
     message.put_slice(sql.as_bytes());
     message.put_u8(0);
     message
 }
 
-/// One whole message off the front; `None` when more bytes are needed. Its length is judged before it
-/// is waited for.
+/// Cuts one whole message off the front; `None` when more bytes are needed. Its length is checked
+/// before the rest is awaited.
 fn cut(unread: &mut BytesMut) -> Result<Option<(u8, Bytes)>, QueryError> {
     let Some(&[tag, a, b, c, d]) = unread.first_chunk() else {
         return Ok(None);
@@ -173,7 +174,7 @@ fn cut(unread: &mut BytesMut) -> Result<Option<(u8, Bytes)>, QueryError> {
     Ok(Some((tag, message)))
 }
 
-/// The columns of a DataRow; `None` when it contradicts itself.
+/// Returns the columns of a DataRow; `None` when it contradicts itself.
 fn row(mut body: Bytes) -> Option<Row> {
     let columns = body.try_get_u16().ok()?;
     let mut row = Vec::new();
@@ -226,7 +227,7 @@ mod tests {
 
     #[tokio::test]
     async fn rows_come_as_text_and_nothing() {
-        // A notice from before the question.
+        // A notice from before the query.
         let (mut questions, mut far) = questions(b"N\0\0\0\x05\0");
         let body = b"\0\x02\0\0\0\x02ab\xff\xff\xff\xff";
         for part in [

@@ -1,4 +1,4 @@
-//! What a check looks like at a terminal.
+//! Terminal output of a check.
 
 use std::fmt::Write as _;
 
@@ -12,10 +12,10 @@ const LEFT: usize = 2 + NAME;
 const NAME: usize = 13;
 /// Columns of the time, with the space before it.
 const TIME: usize = 9;
-/// Below a heading that is indented.
+/// Indent below a heading.
 const BELOW: &str = "  ";
 
-/// What stands above the steps: what is checked.
+/// Returns the heading above the steps, which names the target.
 #[must_use]
 pub fn head(plan: &Plan, width: usize) -> String {
     let user = plan.user.as_ref().map(|user| format!(" as {user}"));
@@ -25,7 +25,7 @@ pub fn head(plan: &Plan, width: usize) -> String {
     lines.map(|line| styled(HEADING, line) + "\n").collect()
 }
 
-/// One step, in lines of at most `width` columns, with a line feed behind each.
+/// Formats one step in lines of at most `width` columns, with a line feed after each.
 #[must_use]
 pub fn line(taken: &Taken, width: usize) -> String {
     let Outcome {
@@ -75,7 +75,7 @@ pub fn line(taken: &Taken, width: usize) -> String {
     out
 }
 
-/// The line about the steps that were not taken; nothing when all were.
+/// Returns the line about the steps not run; empty when all were.
 #[must_use]
 pub fn not_tried(left: &[&str], width: usize) -> String {
     if left.is_empty() {
@@ -91,7 +91,7 @@ pub fn not_tried(left: &[&str], width: usize) -> String {
     out
 }
 
-/// A paragraph below a step.
+/// Appends a paragraph below a step.
 fn block(out: &mut String, mark: &str, text: &str, width: usize) {
     let indent = BELOW.len() + columns(mark);
     let mut before = format!("{BELOW}{mark}");
@@ -101,7 +101,7 @@ fn block(out: &mut String, mark: &str, text: &str, width: usize) {
     }
 }
 
-/// `31 ms`, `1.2 s`; nothing for what took no time to speak of.
+/// Formats a duration as `31 ms` or `1.2 s`; empty if negligible.
 fn time(ms: f64) -> String {
     match ms {
         ms if ms < 1.0 => String::new(),
@@ -110,16 +110,16 @@ fn time(ms: f64) -> String {
     }
 }
 
-/// What becomes of words that are longer than a line, as ARNs are and the names of hosts.
+/// Handling of words longer than a line, such as ARNs and host names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Words {
-    /// They are broken behind one of the signs that part them, and where there is none, anywhere.
+    /// Break after a separator, or anywhere if there is none.
     Broken,
-    /// They stay in one piece, because they are to be copied; the terminal will cope.
+    /// Keep in one piece for copying; the terminal wraps them.
     Whole,
 }
 
-/// `text` in lines of at most `width` columns, broken at spaces.
+/// Wraps `text` into lines of at most `width` columns, at spaces.
 fn wrap(text: &str, width: usize, words: Words) -> Vec<String> {
     let mut lines = Vec::new();
     let mut line = String::new();
@@ -145,7 +145,7 @@ fn wrap(text: &str, width: usize, words: Words) -> Vec<String> {
     lines
 }
 
-/// Where to break a word that is wider than `width`: a place from which the rest goes on.
+/// Returns the position at which to break a word wider than `width`.
 fn break_at(word: &str, width: usize) -> usize {
     let mut seen = 0;
     let mut fits = 0;
@@ -160,7 +160,7 @@ fn break_at(word: &str, width: usize) -> usize {
             parted = fits;
         }
     }
-    // Always forward, and not by scraps.
+    // Always make progress, and avoid short fragments.
     match parted > fits / 2 {
         true => parted,
         false => fits.max(word.chars().next().map_or(1, char::len_utf8)),

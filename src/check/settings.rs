@@ -1,4 +1,4 @@
-//! What RDS says about the database.
+//! The settings step: the database as RDS reports it.
 
 use std::time::{Duration, SystemTime};
 
@@ -12,7 +12,7 @@ use crate::postgres::target::context::Rooms;
 use crate::report;
 use crate::tls::roots::rds_roots;
 
-/// States in which a database takes no connections until somebody does something (RDS User Guide,
+/// States in which a database accepts no connections until an administrator acts (RDS User Guide,
 /// "Viewing DB instance status").
 const DOWN: [&str; 6] = [
     "creating",
@@ -24,7 +24,7 @@ const DOWN: [&str; 6] = [
 ];
 
 impl Check {
-    /// Status, IAM, version and CA of the database.
+    /// Runs the settings step: status, IAM, version and CA of the database.
     pub(super) async fn settings(&mut self, rooms: &Rooms) -> Outcome {
         let Some(endpoint) = self.endpoint.clone() else {
             return Outcome::skipped("the endpoint is not known");
@@ -61,7 +61,7 @@ impl Check {
     }
 }
 
-/// Why RDS or another service did not tell.
+/// Returns the reason why RDS or another service gave no answer.
 pub(super) fn unknown(error: &DiscoverError) -> String {
     match error {
         DiscoverError::Refused { action, .. } if error.is_denied() => {
@@ -71,11 +71,11 @@ pub(super) fn unknown(error: &DiscoverError) -> String {
     }
 }
 
-/// What the settings are held against.
+/// Expected settings.
 struct Wanted<'a> {
-    /// Logins are with tokens.
+    /// Logins use tokens.
     iam: bool,
-    /// Trust is in what is built in.
+    /// The built-in trust roots are used.
     built_in_roots: bool,
     profile: Option<&'a str>,
     now: SystemTime,
@@ -104,7 +104,7 @@ fn judge(database: &Database, wanted: &Wanted<'_>) -> Outcome {
         .fact("resource_id", database.resource_id.clone())
 }
 
-/// Everything else is in order; is the CA known, and for how long?
+/// Checks the CA and its expiry; everything else is in order.
 fn authority(database: &Database, wanted: &Wanted<'_>) -> Outcome {
     let ok = Outcome::ok(said(database));
     let Some(ca) = database.ca.as_deref().filter(|_| wanted.built_in_roots) else {
@@ -119,7 +119,7 @@ fn authority(database: &Database, wanted: &Wanted<'_>) -> Outcome {
     }
 }
 
-/// Until when the built-in root with this identifier (`rds-ca-rsa2048-g1`) is valid.
+/// Returns the expiry of the built-in root with this identifier (`rds-ca-rsa2048-g1`).
 fn root_of(ca: &str, region: &str) -> Option<SystemTime> {
     let kind = ca.strip_prefix("rds-ca-")?.to_ascii_uppercase();
     let (kind, generation) = kind.rsplit_once('-')?;
@@ -133,7 +133,7 @@ fn root_of(ca: &str, region: &str) -> Option<SystemTime> {
     })
 }
 
-/// `available, aurora-postgresql 17.5, IAM login on, CA rds-ca-rsa2048-g1`.
+/// Formats `available, aurora-postgresql 17.5, IAM login on, CA rds-ca-rsa2048-g1`.
 fn said(database: &Database) -> String {
     let engine = database.engine.as_ref().map(|engine| {
         let version = database.engine_version.as_deref().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! How fast the way is: round trips and bytes.
+//! The speed step: round-trip time and throughput.
 
 use std::time::{Duration, Instant};
 
@@ -7,19 +7,21 @@ use super::{Check, Outcome, Way};
 use crate::config::Via;
 use crate::postgres::target::context::Rooms;
 
-/// How many round trips are measured, and for how long at most.
+/// Number of measured round trips, and the time limit for all.
 const ROUND_TRIPS: usize = 15;
 const ROUND_TRIPS_TIME: Duration = Duration::from_secs(2);
-/// What one question may take before the way counts as broken.
+/// Timeout for one query.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Rows of 1,000 characters: enough to leave the beginning behind, and the most there will be.
+/// Number of rows of 1,000 characters in the first query: enough to get past the start of the
+/// transfer.
 const FIRST_ROWS: usize = 128;
 const MOST_ROWS: usize = 4096;
-/// How long the measurement proper should take.
+/// Target duration of the main measurement.
 const MEASURED: Duration = Duration::from_millis(2500);
 
 impl Check {
-    /// The median of some round trips, and the rate of a result of some megabytes.
+    /// Runs the speed step: the median of some round trips, and the rate of a result of some
+    /// megabytes.
     pub(super) async fn measure(&mut self, rooms: &Rooms) -> Outcome {
         let Way::In(questions) = &mut self.way else {
             return Outcome::skipped("not logged in");
@@ -64,11 +66,11 @@ async fn measure(questions: &mut Questions) -> Result<Measured, QueryError> {
 }
 
 fn rows(count: usize) -> String {
-    // Nothing on the way compresses, so it need not be random.
+    // No part of the connection compresses, so the data need not be random.
     format!("select repeat('x', 1000) from generate_series(1, {count})")
 }
 
-/// How many rows take about as long as the measurement should, by how fast the `first` ones came.
+/// Returns the number of rows that take about the target duration, by the rate of the `first` ones.
 fn enough(first: Flow) -> usize {
     let rate = rate(first);
     let bytes = rate * MEASURED.as_secs_f64();
@@ -76,7 +78,7 @@ fn enough(first: Flow) -> usize {
     rows as usize
 }
 
-/// Bytes in a second.
+/// Returns bytes per second.
 fn rate(flow: Flow) -> f64 {
     flow.bytes as f64 / flow.took.as_secs_f64().max(1e-6)
 }

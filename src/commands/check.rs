@@ -1,4 +1,4 @@
-//! `pgiam check`: everything that a connection needs, in order, and what is wrong.
+//! `pgiam check`: tests every requirement of a connection, in order.
 
 use anyhow::Context;
 
@@ -11,10 +11,10 @@ use crate::cli::terminal;
 use crate::cli::terminal::Progress;
 use crate::platform::StopSignals;
 
-/// Checks one target; 0 when nothing has failed, else 1.
+/// Checks one target; returns 0 when nothing has failed, else 1.
 ///
 /// # Errors
-/// When the configuration cannot be meant, or a signal came.
+/// Invalid configuration, or a signal.
 pub async fn check(args: &CheckArgs) -> anyhow::Result<u8> {
     let plan = plan(
         args.what.target.as_deref(),
@@ -60,7 +60,7 @@ pub async fn check(args: &CheckArgs) -> anyhow::Result<u8> {
     })
 }
 
-/// A configuration that cannot be meant has an exit code of its own.
+/// Wraps a configuration error, which has an exit code of its own.
 fn unusable(error: CheckError) -> anyhow::Error {
     match error {
         CheckError::Config(error) => error.into(),
@@ -68,12 +68,12 @@ fn unusable(error: CheckError) -> anyhow::Error {
     }
 }
 
-/// What is seen meanwhile.
+/// Progress output.
 struct Shown {
     json: bool,
     width: usize,
     progress: Option<Progress>,
-    /// Standard output did not take a line.
+    /// Error from writing to standard output.
     trouble: Option<std::io::Error>,
 }
 

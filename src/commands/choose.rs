@@ -1,5 +1,5 @@
-//! Which database and which bastion a command is about: looked up before anything is started, and
-//! asked for where several would do and somebody is there to answer.
+//! Selects the database and the bastion of a command: looks them up before anything starts, and
+//! prompts at a terminal if there are several candidates.
 
 use std::io::{self, BufRead, Write};
 use std::sync::Arc;
@@ -19,44 +19,44 @@ use crate::config::{Auth, Bastion, ConfigError, Endpoint, Plan, SsmSettings, Tar
 use crate::postgres::target::slot::{Contexts, Slot};
 use crate::report::{self, Explanation};
 
-/// How often an answer that is none is asked for again.
+/// Number of prompts before the selection fails.
 const ATTEMPTS: usize = 3;
-/// Most candidates that are shown.
+/// Most candidates shown.
 const MOST_SHOWN: usize = 9;
 
-/// A target, with what was found out about it.
+/// A target with the results of its lookups.
 #[derive(Clone, Debug)]
 pub struct Settled {
-    /// The plan, with the bastion that was chosen.
+    /// The plan, with the chosen bastion.
     pub plan: Plan,
-    /// The same with its endpoint.
+    /// The target, with its endpoint.
     pub target: Target,
-    /// What was looked up at RDS, if anything was.
+    /// Database found at RDS, if it was looked up.
     pub database: Option<Database>,
-    /// What was found, in a line.
+    /// Findings, in one line.
     pub line: String,
-    /// What should be looked at, each with its remedy.
+    /// Warnings, each with its remedy.
     pub warnings: Vec<String>,
-    /// What to write into the target's table so as not to be asked again.
+    /// Line for the target's table that avoids the prompt next time.
     pub keep: Option<String>,
 }
 
-/// Why it is not settled.
+/// Error of [`settle`].
 #[derive(Debug, Error)]
 pub enum SettleError {
     /// The database was not found.
     #[error("{}", in_words(&report::explain_lookup(.0)))]
     Discover(#[from] DiscoverError),
-    /// What was found does not go with the configuration.
+    /// The database found contradicts the configuration.
     #[error(transparent)]
     Config(#[from] ConfigError),
 }
 
-/// Looks up the database where it is given by its identifier, and a bastion where none is named. Where
-/// several bastions are equally good, somebody at a terminal is asked; otherwise the first is taken,
-/// and the line says which others there were.
+/// Looks up a database given by its identifier, and a bastion if none is configured. Several
+/// equally good bastions lead to a prompt at a terminal; otherwise the first is used, and the line
+/// names the others.
 ///
-/// That no bastion was found is no error here: the tunnel will say so, with the remedy.
+/// A missing bastion is not an error here: the tunnel reports it, with the remedy.
 ///
 /// # Errors
 /// [`SettleError`].
@@ -93,9 +93,8 @@ pub async fn settle(plan: Plan, aws: &AwsContext) -> Result<Settled, SettleError
     Ok(settled)
 }
 
-/// A target to serve. Where somebody is at the terminal and something has to be looked up for it, that
-/// is done at once: there may be a question, and what was found is said. Elsewhere the first connection
-/// waits for it.
+/// Creates the slot of a target to serve. At a terminal lookups run at once, because they may lead
+/// to a prompt, and their findings are printed. Otherwise the first connection waits for them.
 ///
 /// # Errors
 /// [`SettleError`], [`SetupError`].
@@ -110,7 +109,7 @@ pub(crate) async fn slot(plan: Plan, contexts: &Arc<Contexts>) -> anyhow::Result
         let mark = terminal::styled(terminal::WARNING, "warning:");
         terminal::tell(format_args!("{mark} {warning}"))?;
     }
-    // A line each, for what it says and for what is to be copied.
+    // One line per finding and per text to copy.
     let line = settled.line.replace("; ", "\n  ");
     terminal::tell(terminal::styled(terminal::DIM, line))?;
     if let Some(keep) = &settled.keep {
@@ -140,13 +139,13 @@ impl Settled {
     }
 }
 
-/// The target, and what RDS says about its database where that has to be asked.
+/// Returns the target, and its database at RDS if a lookup is needed.
 async fn locate(plan: &Plan, aws: &AwsContext) -> Result<(Target, Option<Database>), SettleError> {
     if let Some(target) = plan.target() {
         return Ok((target, None));
     }
     let Some(db) = plan.lookup() else {
-        return Err(DiscoverError::NoRegion.into()); // A plan has one of the two.
+        return Err(DiscoverError::NoRegion.into()); // Unreachable: a plan has one of the two.
     };
     match discover::locate(aws, plan, db).await {
         Ok((target, database)) => Ok((target, Some(database))),
@@ -184,7 +183,7 @@ async fn rank(
     }
 }
 
-/// Where the database is and how it is.
+/// Describes the database's endpoint and state.
 fn line(plan: &Plan, target: &Target, database: Option<&Database>, region: Option<&str>) -> String {
     let place = match region {
         Some(region) => format!(" in {region}"),
@@ -235,7 +234,7 @@ fn bastion_in_words(via: &Via, ranked: Option<&Ranked>, asked: Option<&Candidate
     format!("bastion {} ({why}){others}", node.id)
 }
 
-/// What keeps logins from working, as far as RDS tells.
+/// Returns the settings that prevent logins, as far as RDS reports them.
 #[must_use]
 pub fn warnings(database: &Database, plan: &Plan) -> Vec<String> {
     let profile = plan.profile.as_deref();
@@ -246,7 +245,7 @@ pub fn warnings(database: &Database, plan: &Plan) -> Vec<String> {
     off.iter().chain(&down).map(in_words).collect()
 }
 
-/// An explanation as text for a terminal.
+/// Formats an explanation for a terminal.
 pub(crate) fn in_words(explanation: &Explanation) -> String {
     let Explanation {
         id,
@@ -261,7 +260,7 @@ pub(crate) fn in_words(explanation: &Explanation) -> String {
     format!("{message}{rest} [{id}]")
 }
 
-/// The bastion that somebody has chosen; `None` where there is nothing to choose, or nobody to ask.
+/// Prompts for a bastion; `None` without a choice or without a terminal.
 async fn ask_for_bastion(target: &str, ranked: &Ranked) -> Option<Candidate> {
     if ranked.equals < 2 || !terminal::is_interactive() {
         return None;
@@ -282,8 +281,8 @@ fn option(Candidate { node, why }: &Candidate) -> String {
     format!("{}  {name}  ({why})", node.id)
 }
 
-/// Shows numbered options and reads which one is meant; an empty line is the first. `None` when what
-/// is typed is no answer, or nobody types.
+/// Shows numbered options and reads the choice; an empty line selects the first. `None` after
+/// [`ATTEMPTS`] invalid answers or at end of input.
 fn pick(
     input: &mut impl BufRead,
     output: &mut impl Write,

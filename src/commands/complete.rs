@@ -1,4 +1,5 @@
-//! `pgiam completions` and `pgiam man`: the command line's definition for shells and readers.
+//! `pgiam completions` and `pgiam man`: shell completions and manual pages from the command line's
+//! definition.
 
 use std::fs;
 
@@ -10,7 +11,7 @@ use crate::cli::{Cli, CompletionsArgs, ManArgs};
 /// Prints the completions of a shell.
 ///
 /// # Errors
-/// When standard output cannot be written to.
+/// Standard output cannot be written to.
 pub fn completions(args: &CompletionsArgs) -> anyhow::Result<()> {
     let mut script = Vec::new();
     let mut command = Cli::completions();
@@ -21,7 +22,7 @@ pub fn completions(args: &CompletionsArgs) -> anyhow::Result<()> {
 /// Prints the manual page, or writes one for each command into a folder.
 ///
 /// # Errors
-/// When the folder or standard output cannot be written to.
+/// The folder or standard output cannot be written to.
 pub fn man(args: &ManArgs) -> anyhow::Result<()> {
     let mut command = Cli::definition().disable_help_subcommand(true);
     command.build();

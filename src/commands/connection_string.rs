@@ -1,14 +1,15 @@
 //! Connection strings and variables for client programs, in forms that their parsers read alike.
 //!
 //! `protocol-tests/judges/clients` feeds every form to the parsers and drivers of eight languages.
-//! The rules that their differences leave:
+//! Rules that follow from their differences:
 //!
 //! - A URL has no parameters. SQLAlchemy passes those of libpq on to asyncpg and pg8000, and
 //!   Tortoise to its driver, which refuse them; `?host=DIR` is ignored by drivers that then connect
 //!   to localhost:5432.
-//! - A URL always names a TCP host. An empty host with a user is no URL for Node.js and Ruby.
-//! - A URL path keeps what RFC 3986 allows in it and shells do not interpret ([`quote::path`]):
-//!   Node's drivers do not decode `%2F`.
+//! - A URL always names a TCP host. An empty host with a user is an invalid URL for Node.js and
+//!   Ruby.
+//! - A URL path keeps the characters that RFC 3986 allows and shells do not interpret
+//!   ([`quote::path`]): Node's drivers do not decode `%2F`.
 
 use std::net::IpAddr;
 
@@ -17,8 +18,8 @@ use serde::Serialize;
 use crate::base::quote::{dotnet, dsn, path, percent, shell};
 use crate::postgres::client::password_file;
 
-/// Variables of libpq that would lead a client elsewhere, or make it insist on what a local
-/// connection does not have (PostgreSQL docs, "Environment Variables").
+/// libpq variables that would redirect a client, or make it require features that a local
+/// connection lacks (PostgreSQL docs, "Environment Variables").
 pub(super) const MISLEADING: [&str; 11] = [
     // For programs that serve, not for their clients.
     password_file::VARIABLE,
@@ -34,7 +35,7 @@ pub(super) const MISLEADING: [&str; 11] = [
     "PGGSSENCMODE",
 ];
 
-/// Where a client connects, and as which role.
+/// Address and role of a client's connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ConnectionString {
     /// Name or address, without brackets.
@@ -60,7 +61,7 @@ pub(super) struct AllForms {
     env: String,
 }
 
-/// The host that clients on this machine write for a server that listens on `addresses`.
+/// Returns the host that local clients use for a server that listens on `addresses`.
 pub(super) fn client_host(addresses: &[IpAddr]) -> String {
     let localhost = |address: &&IpAddr| {
         let address = address.to_canonical();
@@ -73,7 +74,7 @@ pub(super) fn client_host(addresses: &[IpAddr]) -> String {
 }
 
 impl ConnectionString {
-    /// `host:port` of a URL (RFC 3986, section 3.2.2: brackets around IPv6 addresses).
+    /// Returns `host:port` of a URL (RFC 3986, section 3.2.2: brackets around IPv6 addresses).
     fn authority(&self) -> String {
         let Self { host, port, .. } = self;
         match host.contains(':') {
@@ -82,7 +83,7 @@ impl ConnectionString {
         }
     }
 
-    /// A URL, for libpq, `DATABASE_URL` and most drivers.
+    /// Returns a URL, for libpq, `DATABASE_URL` and most drivers.
     pub(super) fn uri(&self) -> String {
         let user = self.user.as_deref().map(percent);
         let user = user.map(|user| format!("{user}@")).unwrap_or_default();
@@ -90,10 +91,11 @@ impl ConnectionString {
         format!("postgresql://{user}{}/{database}", self.authority())
     }
 
-    /// A URL of the JDBC driver. It refuses a second `/`, and decodes everything behind the first.
+    /// Returns a URL of the JDBC driver. The driver refuses a second `/`, and decodes everything
+    /// after the first.
     ///
-    /// The connection to pgiam stays on this machine, and pgiam makes TLS to the database: so every
-    /// form with a single kind of reader asks for none.
+    /// The connection to pgiam stays on this machine, and pgiam uses TLS to the database. So every
+    /// form for a single driver disables TLS.
     pub(super) fn jdbc(&self) -> String {
         let database = percent(self.database.as_deref().unwrap_or_default());
         let user = self.user.as_deref().map(percent);
@@ -102,7 +104,7 @@ impl ConnectionString {
         format!("jdbc:postgresql://{authority}/{database}?{user}sslmode=disable")
     }
 
-    /// A connection string of .NET.
+    /// Returns a connection string of .NET.
     pub(super) fn dotnet(&self) -> String {
         let Self { host, port, .. } = self;
         let part = |name: &str, value: &Option<String>| {
@@ -116,7 +118,7 @@ impl ConnectionString {
         format!("Host={host};Port={port};{user}{database}SSL Mode=Disable")
     }
 
-    /// Keywords and values, for libpq and Go.
+    /// Returns keywords and values, for libpq and Go.
     pub(super) fn dsn(&self) -> String {
         let Self { host, port, .. } = self;
         let part = |name: &str, value: &Option<String>| {
@@ -130,7 +132,7 @@ impl ConnectionString {
         format!("host={host} port={port}{user}{database} sslmode=disable")
     }
 
-    /// Commands for a POSIX shell. Variables that would lead elsewhere are unset.
+    /// Returns commands for a POSIX shell. They unset variables that would redirect a client.
     pub(super) fn env(&self) -> String {
         let mut unset: Vec<&str> = MISLEADING[1..].to_vec();
         let mut lines = Vec::new();
@@ -146,7 +148,7 @@ impl ConnectionString {
         lines.join("\n")
     }
 
-    /// The variables that say the same to libpq and to most other drivers.
+    /// Returns the same values as variables of libpq and most other drivers.
     pub(super) fn variables(&self) -> Vec<(&'static str, String)> {
         let mut variables = vec![
             ("PGHOST", self.host.clone()),
@@ -160,7 +162,7 @@ impl ConnectionString {
         variables
     }
 
-    /// All forms.
+    /// Returns all forms.
     pub(super) fn all(self) -> AllForms {
         AllForms {
             uri: self.uri(),

@@ -8,13 +8,13 @@ use tracing::info;
 use super::choose::in_words;
 use crate::postgres::target::slot::Slot;
 
-/// Targets at which the login failed.
+/// Error: the login failed at some targets.
 #[derive(Debug, Default, Error)]
 #[error("{}", said(.failed, .all))]
 pub(super) struct TestFailed {
-    /// Each by its name, and why.
+    /// Name and reason of each failed target.
     failed: Vec<(String, String)>,
-    /// How many were tried.
+    /// Number of tested targets.
     all: usize,
 }
 
@@ -29,8 +29,8 @@ fn said(failed: &[(String, String)], all: &usize) -> String {
     )
 }
 
-/// Logs in once at every target, at all of them at the same time, as a client that leaves user and
-/// database to the target. Takes no longer than the timeouts of the slowest.
+/// Logs in once at every target, in parallel, as a client that leaves user and database to the
+/// target. Takes no longer than the timeouts of the slowest.
 ///
 /// # Errors
 /// [`TestFailed`] with the reasons, as a client would get them.

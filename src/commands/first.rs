@@ -1,5 +1,5 @@
-//! A first login of our own through our own port: whoever waits for it knows that all of the way works,
-//! and hears the same reason as a client where it does not.
+//! A first login through pgiam's own port. Its success proves that the whole connection works; its
+//! error is the one a client would get.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -8,31 +8,31 @@ use pg_handshake::{ProtocolVersion, ServerError, Startup};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// A message's type and length (PostgreSQL docs, "Message Formats").
+/// Size of a message's type and length (PostgreSQL docs, "Message Formats").
 const HEADER: usize = 5;
-/// No message of a login is longer; an error with its hint is the longest.
+/// Longest message of a login; an error with its hint is the longest.
 const LONGEST_MESSAGE: usize = 1024 * 1024;
-/// No such database (PostgreSQL docs, "PostgreSQL Error Codes").
+/// SQLSTATE for an unknown database (PostgreSQL docs, "PostgreSQL Error Codes").
 const NO_DATABASE: &str = "3D000";
-/// Takes leave (PostgreSQL docs, "Message Formats", Terminate).
+/// Terminate (PostgreSQL docs, "Message Formats").
 const TERMINATE: [u8; 5] = *b"X\0\0\0\x04";
 
-/// How a first login went.
+/// Result of a first login.
 #[derive(Debug)]
 pub(super) enum First {
-    /// It worked.
+    /// The login succeeded.
     Ready,
-    /// The database asks for a password that only the user's own client has: the way is there.
+    /// The database requests a password that only the user's client has: the connection works.
     Asked,
-    /// The reason, as a client gets it.
+    /// The error, as a client gets it.
     Refused(ServerError),
 }
 
-/// Logs in once at a local port, to a database or to the default one, and takes leave. Not cancel-safe; nothing is left of one
-/// that is dropped. The caller sets the deadline.
+/// Logs in once at a local port, to a database or to the default one, and terminates. Not
+/// cancel-safe, but a dropped call leaves nothing open. The caller sets the deadline.
 ///
 /// # Errors
-/// When the port does not speak the protocol to its end.
+/// The port does not follow the protocol to the end of the login.
 pub(super) async fn login(port: u16, user: &str, database: Option<&str>) -> anyhow::Result<First> {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let mut stream = TcpStream::connect(address).await?;
@@ -57,13 +57,13 @@ pub(super) async fn login(port: u16, user: &str, database: Option<&str>) -> anyh
             anyhow::bail!("the connection to pgiam's own port {port} ended during the login");
         }
     };
-    // Whether it still hears that does not matter.
+    // A failed write does not matter.
     _ = stream.write_all(&TERMINATE).await;
     Ok(first)
 }
 
-/// Who has asked for no database in particular has come all the way when there is none of the default
-/// name: the server says so after it has let the role in.
+/// Classifies an error. If the default database does not exist, a login without a database still
+/// succeeded: the server reports it after it has accepted the role.
 fn refused(error: ServerError, database: Option<&str>) -> First {
     let none = error
         .sqlstate()

@@ -1,4 +1,4 @@
-//! `pgiam init`: a configuration file from what is found at AWS.
+//! `pgiam init`: generates a configuration file from the resources found at AWS.
 
 mod text;
 
@@ -13,15 +13,15 @@ use crate::base::suggest::did_you_mean;
 use crate::cli::InitArgs;
 use crate::cli::terminal;
 
-/// Where the file goes when nothing is said: where it is looked for first.
+/// Default name of the file, which pgiam searches first.
 const FILE: &str = "pgiam.toml";
-/// What stands for standard output.
+/// Argument for standard output.
 const STDOUT: &str = "-";
 
-/// Writes it.
+/// Writes the configuration file.
 ///
 /// # Errors
-/// When there is nothing to write about, or something is in the way.
+/// A requested database does not exist or none was found, or the file exists or cannot be written.
 pub async fn init(args: &InitArgs) -> anyhow::Result<()> {
     let path = args.file.clone().unwrap_or_else(|| PathBuf::from(FILE));
     let is_file = path != Path::new(STDOUT);
@@ -51,7 +51,7 @@ pub async fn init(args: &InitArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Leaves those that are wanted.
+/// Keeps the requested databases.
 fn choose(survey: &mut Survey, region: &str, wanted: &[String]) -> anyhow::Result<()> {
     let is = |one: &Database, name: &String| one.identifier.eq_ignore_ascii_case(name);
     for name in wanted {

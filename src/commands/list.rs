@@ -19,13 +19,13 @@ use crate::cli::terminal::{BAD, DIM, GOOD, HEADING, Progress, Table, WARNING, st
 use crate::config::Endpoint;
 use crate::report;
 
-/// Most columns for the name of a node, which nobody has to type.
+/// Most columns for the name of a node, which is for display only.
 const NODE_NAME: usize = 18;
 
-/// Shows them.
+/// Prints databases and bastions.
 ///
 /// # Errors
-/// When nothing at all could be found out.
+/// No region is known, no lookup succeeded, or standard output cannot be written to.
 pub async fn list(args: &ListArgs) -> anyhow::Result<()> {
     let (profile, region) = (args.profile.as_deref(), args.region.as_deref());
     let (region, survey) = survey(profile, region).await?;
@@ -36,7 +36,7 @@ pub async fn list(args: &ListArgs) -> anyhow::Result<()> {
     terminal::write(text).context("cannot write to standard output")
 }
 
-/// What there is in the region, with whatever is in it.
+/// Returns the databases and nodes of the region.
 pub(super) async fn survey(
     profile: Option<&str>,
     region: Option<&str>,
@@ -53,7 +53,7 @@ pub(super) async fn survey(
     Ok((region, survey))
 }
 
-/// Everything, for programs. What is not known is `null`.
+/// Returns everything as JSON, for programs. Unknown values are `null`.
 fn document(region: &str, profile: Option<&str>, survey: &Survey) -> Value {
     let databases: Vec<Value> = survey.databases.iter().map(database).collect();
     let nodes: Vec<Value> = survey.nodes.iter().map(node).collect();
@@ -112,7 +112,7 @@ fn missing(call: &Missing) -> Value {
     })
 }
 
-/// The same for people.
+/// Returns the tables for the terminal.
 fn tables(region: &str, profile: Option<&str>, survey: &Survey) -> String {
     let mut text = String::new();
     let mut databases = Table::new(&["database", "kind", "engine", "IAM", "status"]);
@@ -202,7 +202,7 @@ fn node_row(one: &Node) -> [String; 5] {
     ]
 }
 
-/// What is not printable, and why.
+/// Appends the missing information and the reason for each.
 fn unseen(text: &mut String, calls: Vec<&Missing>) {
     let calls = calls.into_iter();
     let (denied, failed): (Vec<_>, Vec<_>) = calls.partition(|call| call.error.is_denied());

@@ -1,4 +1,4 @@
-//! A changed configuration file, and SIGHUP: taken over without dropping a connection.
+//! Reloads the configuration file when it changes, or on SIGHUP, without dropping connections.
 
 use crate::postgres::prepare_all;
 use std::io::ErrorKind;
@@ -23,26 +23,26 @@ use crate::postgres::server::Server;
 use crate::postgres::shared::Proxy;
 use crate::postgres::target::slot::{Contexts, Slot};
 
-/// How often the file is read. Editors replace files, and directories may be on the network or shared
-/// with a container, so that reading is what works everywhere. A change counts when two looks have
-/// found the same, so it is loaded within two seconds on a busy machine, too.
+/// Interval of the checks of the file. Editors replace files, and directories may be on the network
+/// or shared with a container, so only reading works everywhere. A change counts after two equal
+/// readings, so it is loaded within two seconds even on a busy machine.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// What is configured at a moment.
+/// The configuration at a moment.
 pub(super) struct Configured {
     pub(super) serve: Serve,
-    /// The file that was read; `None`: flags are all there is.
+    /// The file that was read; `None` without a file, with only flags.
     pub(super) file: Option<PathBuf>,
-    /// What was in it. It may have changed as soon as it was read.
+    /// Contents as loaded. The file may change right after it is read.
     loaded: Option<Stamp>,
     plans: Vec<Result<Plan, ConfigError>>,
 }
 
 impl Configured {
-    /// What file, variables and flags say.
+    /// Loads the configuration from file, variables and flags.
     ///
     /// # Errors
-    /// What concerns the whole of it.
+    /// Errors that affect all targets.
     pub(super) fn load(args: &ServeArgs) -> Result<Self, ConfigError> {
         let (file, looked_at) = File::load(args.program.config.as_deref())?;
         let serve = Serve::from_layer(args.serve_layer().over(file.serve.clone()))?;
@@ -57,8 +57,8 @@ impl Configured {
         })
     }
 
-    /// What is to be served, and why some of it cannot be. What has not changed is taken from
-    /// `before`, with its tunnel and all that is known of it; `None`: the program has just begun.
+    /// Returns the slots to serve, and the errors of the others. An unchanged target keeps its slot
+    /// of `before`, with its tunnel and state; `None`: the program has just started.
     pub(super) async fn slots(
         &self,
         contexts: &Arc<Contexts>,
@@ -82,13 +82,13 @@ impl Configured {
                 continue;
             }
             let lazy = || Slot::new(plan.clone(), Arc::clone(contexts)).map_err(Into::into);
-            // Nobody is asked anything by a file that changes.
+            // A reload shows no prompts.
             let made = match before {
                 None => choose::slot(plan.clone(), contexts).await,
                 Some(_) => lazy(),
             };
             let made = match made {
-                // It is looked for again, in the background and as soon as somebody wants it.
+                // The lookup is repeated in the background, and by the next connection.
                 Err(error) if self.plans.len() > 1 || Outlook::of(&error) == Outlook::Passing => {
                     lazy()
                 }
@@ -103,8 +103,8 @@ impl Configured {
     }
 }
 
-/// What a look at the file has found. Its contents are what counts: time stamps and lengths stay the
-/// same in stores that set them to a constant, and within one tick of the file system's clock.
+/// Result of reading the file. Contents count: time stamps and lengths do not change in stores that
+/// set them to a constant, and within one tick of the file system's clock.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Stamp {
     Contents(Vec<u8>),
@@ -113,7 +113,7 @@ enum Stamp {
 }
 
 impl Stamp {
-    /// `None`: the file is gone. It is being replaced, or is not wanted any more.
+    /// Reads the file. `None`: it does not exist, because it is being replaced or was deleted.
     fn of(path: &Path) -> Option<Self> {
         match permissions::read(Role::ConfigFile, path, LONGEST) {
             Ok(bytes) => Some(Self::Contents(fingerprint(&bytes))),
@@ -122,7 +122,7 @@ impl Stamp {
         }
     }
 
-    /// Looks where blocking is allowed: the file may be on the network. Cancel-safe.
+    /// Reads the file on a blocking thread: it may be on the network. Cancel-safe.
     async fn look(path: &Path) -> Option<Self> {
         let path = path.to_owned();
         let look = tokio::task::spawn_blocking(move || Self::of(&path));
@@ -130,12 +130,12 @@ impl Stamp {
     }
 }
 
-/// Tells from looks at the file when a change is to be loaded.
+/// Decides from successive readings when to load a change.
 #[derive(Debug)]
 struct Watch {
-    /// The file as it was loaded.
+    /// The file as loaded.
     seen: Option<Stamp>,
-    /// The file as it was at the last look.
+    /// The file at the last reading.
     last: Option<Stamp>,
 }
 
@@ -147,8 +147,8 @@ impl Watch {
         }
     }
 
-    /// Whether the file has changed since it was loaded, and is the same as at the look before: a
-    /// program that writes it in place may not have come to its end.
+    /// Returns true if the file differs from the loaded one and equals the previous reading: a
+    /// program that writes it in place may not have finished.
     fn has_changed(&mut self, now: Option<Stamp>) -> bool {
         let Some(now) = now else { return false };
         let is_settled = self.last.as_ref() == Some(&now);
@@ -158,7 +158,7 @@ impl Watch {
     }
 }
 
-/// Waits for changes, and takes them over.
+/// Waits for changes and applies them.
 pub(super) struct Changes<'a> {
     args: &'a ServeArgs,
     configured: Configured,
@@ -167,12 +167,12 @@ pub(super) struct Changes<'a> {
     watch: Watch,
 }
 
-/// Who may ask for it besides the file.
+/// Sources of a reload other than the file.
 pub(super) struct Asked {
     pub(super) hang_up: HangUp,
-    /// Ends the program: what a SIGHUP means when its terminal is gone.
+    /// Ends the program: the meaning of a SIGHUP when its terminal is gone.
     pub(super) stop: CancellationToken,
-    /// It was started at a terminal.
+    /// The program was started at a terminal.
     pub(super) at_terminal: bool,
     /// The control socket.
     pub(super) control: mpsc::Receiver<()>,
@@ -195,7 +195,7 @@ impl<'a> Changes<'a> {
         }
     }
 
-    /// Waits for SIGHUP, or for a file that is not as it was. Cancel-safe.
+    /// Waits for SIGHUP, or for a change of the file. Cancel-safe.
     pub(super) async fn next(&mut self) {
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -226,10 +226,10 @@ impl<'a> Changes<'a> {
         }
     }
 
-    /// Serves what is configured now. A configuration that cannot be meant changes nothing.
+    /// Applies the current configuration. An invalid configuration is ignored.
     pub(super) async fn take_over(&mut self, server: &mut Server, proxy: &Arc<Proxy>) {
         service::reloading();
-        // Whoever asked for it: what the file says now is not to be taken over a second time.
+        // Whatever triggered the reload, the same contents are not loaded twice.
         self.watch = Watch::new(self.configured.file.as_deref().and_then(Stamp::of));
         self.serve_anew(server, proxy).await;
         service::ready(&serving(server));
@@ -268,7 +268,7 @@ impl<'a> Changes<'a> {
             .into_iter()
             .filter(|slot| !is_in(&before, slot))
             .collect();
-        // AWS may take its time; a signal must not.
+        // AWS may be slow; a signal must not wait.
         let (served, proxy) = (server.served(), Arc::clone(proxy));
         let host = client_host(server.addresses());
         tokio::spawn(async move {
@@ -282,7 +282,7 @@ impl<'a> Changes<'a> {
     }
 }
 
-/// What a service manager shows.
+/// Returns the status text for the service manager.
 pub(super) fn serving(server: &Server) -> String {
     let slots = server.served().slots();
     let all = match slots.len() {
@@ -314,7 +314,7 @@ mod tests {
 
     use super::*;
 
-    /// Two looks, as they follow each other.
+    /// Performs two readings in sequence.
     fn changed(watch: &mut Watch, path: &Path) -> bool {
         let first = watch.has_changed(Stamp::of(path));
         first || watch.has_changed(Stamp::of(path))
@@ -341,7 +341,7 @@ mod tests {
         write("port = 5434");
         assert!(changed(&mut watch, &path));
         let mut watch = loaded(&path);
-        // Written anew without a change.
+        // Rewritten without a change.
         std::fs::write(&path, "port = 5434").unwrap();
         assert!(!changed(&mut watch, &path));
     }
@@ -383,7 +383,7 @@ mod tests {
         assert!(!changed(&mut watch, &path), "it is being replaced");
         std::fs::write(&path, "two").unwrap();
         assert!(!changed(&mut watch, &path), "the same has come back");
-        // What cannot be read any more is a change, once.
+        // A file that becomes unreadable is a change, once.
         std::fs::remove_file(&path).unwrap();
         std::fs::create_dir(&path).unwrap();
         assert!(changed(&mut watch, &path));

@@ -35,13 +35,13 @@ use crate::tunnel::ssm::leftovers;
 /// POSIX has no other number for it.
 const SIGTERM: u8 = 15;
 
-/// Runs a command with a tunnel of its own; the exit code for it.
+/// Runs a command with a tunnel of its own; returns its exit code.
 ///
 /// # Errors
-/// Whatever keeps the command from being started.
+/// Any error that prevents the command from starting.
 pub async fn run(args: &RunArgs) -> anyhow::Result<u8> {
     let mut plan = super::plan(args.target.as_deref(), &args.database, &args.program)?;
-    plan.local_port = 0; // Others may be serving the configured one.
+    plan.local_port = 0; // The configured one may be in use by another pgiam.
     let mut signals = Signals {
         received: ForwardedSignals::install().context("cannot listen for signals")?,
         asked: CancellationToken::new(),
@@ -71,16 +71,16 @@ pub async fn run(args: &RunArgs) -> anyhow::Result<u8> {
     outcome
 }
 
-/// What the command is to hear of.
+/// Signals and requests forwarded to the command.
 struct Signals {
     received: ForwardedSignals,
-    /// `pgiam stop`, which is a SIGTERM to it.
+    /// `pgiam stop`, forwarded as SIGTERM.
     asked: CancellationToken,
     told: bool,
 }
 
 impl Signals {
-    /// Waits for the next one; its number. Cancel-safe.
+    /// Waits for the next signal; returns its number. Cancel-safe.
     async fn next(&mut self) -> u8 {
         tokio::select! {
             signal = self.received.next() => signal,
@@ -92,14 +92,14 @@ impl Signals {
     }
 }
 
-/// The running server, and what a command needs to know of it.
+/// The running server, and the values that the command needs.
 struct Tunnel {
     server: Server,
     admin: Admin,
     slot: Arc<Slot>,
     port: u16,
     user: Option<String>,
-    /// The directory of the Unix socket, if the command is to use one; removed at the end.
+    /// Directory of the Unix socket, if the command uses one; removed at the end.
     folder: Option<TempDir>,
 }
 
@@ -160,7 +160,7 @@ impl Tunnel {
         })
     }
 
-    /// Waits for a first login, so that the command does not start before it can work.
+    /// Waits for a first login, so that the command starts only with a working connection.
     async fn ready(&self, args: &RunArgs) -> anyhow::Result<()> {
         let name = &self.slot.plan.name;
         let _progress = Progress::start(format!("connecting to {name}"));
@@ -216,7 +216,7 @@ impl Tunnel {
                     io::ErrorKind::NotFound => exit::NOT_FOUND,
                     _ => exit::CANNOT_RUN,
                 };
-                // The exit code says it, too, where nobody can be told.
+                // The exit code reports it even if standard error is closed.
                 _ = crate::cli::terminal::tell(format_args!("pgiam: cannot run {name}: {error}"));
                 return Ok(code);
             }
@@ -224,7 +224,7 @@ impl Tunnel {
         Ok(code(follow(child, signals).await?))
     }
 
-    /// What the command finds in its environment.
+    /// Returns the environment variables for the command.
     fn variables(&self) -> Vec<(&'static str, String)> {
         let address = ConnectionString {
             host: "localhost".to_owned(),
@@ -233,29 +233,29 @@ impl Tunnel {
             database: self.database(),
         };
         let mut variables = address.variables();
-        // Only libpq, and what is made of it, takes a directory wherever it takes a host. The URL
-        // names the port, which is there for the same user, too.
+        // Only libpq and its wrappers accept a directory as a host. The URL names the TCP port,
+        // which is open for the same user, too.
         if let Some(folder) = &self.folder {
             variables.push(("PGHOST", folder.path().display().to_string()));
         }
         variables
     }
 
-    /// The database that the target says, by its configuration or by what RDS knows.
+    /// Returns the target's database, from its configuration or from RDS.
     fn database(&self) -> Option<String> {
         let found = self.slot.ready();
         let found = found.and_then(|rooms| rooms.target.database.clone());
         self.slot.plan.database.clone().or(found)
     }
 
-    /// The one that the first login asks for: the command's own, where its environment says one.
+    /// Returns the database of the first login: the target's, else `PGDATABASE` of the environment.
     fn asked_database(&self) -> Option<String> {
         let inherited = std::env::var("PGDATABASE").ok();
         self.database().or(inherited)
     }
 }
 
-/// What to say of a role or database that the caller's environment names and the target replaces.
+/// Returns a notice about a role or database in the caller's environment that the target replaces.
 fn replaced(
     variables: &[(&'static str, String)],
     inherited: [(&str, &str, Option<String>); 2],
@@ -271,7 +271,7 @@ fn replaced(
     replaced.collect()
 }
 
-/// A directory of our own, which is removed with what is in it.
+/// Creates a private directory, which is removed with its contents.
 fn private_folder() -> anyhow::Result<TempDir> {
     let base = platform::socket::runtime_dir().unwrap_or_else(std::env::temp_dir);
     platform::private_temp_dir(&base, "pgiam-")
@@ -279,7 +279,7 @@ fn private_folder() -> anyhow::Result<TempDir> {
         .with_context(|| format!("cannot make a folder below {}", base.display()))
 }
 
-/// Waits for the end of the command, and passes signals on to it meanwhile.
+/// Waits for the end of the command, and forwards signals to it meanwhile.
 async fn follow(mut child: Child, signals: &mut Signals) -> io::Result<ExitStatus> {
     loop {
         tokio::select! {
@@ -293,10 +293,10 @@ async fn follow(mut child: Child, signals: &mut Signals) -> io::Result<ExitStatu
     }
 }
 
-/// The exit code that a shell would give for it.
+/// Returns the exit code that a shell would return.
 fn code(status: ExitStatus) -> u8 {
     if let Some(code) = status.code() {
-        // Windows has codes that do not fit; what does not is still a failure.
+        // Windows has codes that do not fit; those are still failures.
         return u8::try_from(code).unwrap_or(exit::FAILED);
     }
     platform::signal_of(status).map_or(exit::FAILED, |signal| {
@@ -304,7 +304,7 @@ fn code(status: ExitStatus) -> u8 {
     })
 }
 
-/// What a client would be shown.
+/// Formats a server error as clients show it.
 fn in_words(error: &ServerError) -> String {
     let mut words = error.message().into_owned();
     for (heading, text) in [("detail", error.detail()), ("hint", error.hint())] {

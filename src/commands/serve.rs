@@ -32,13 +32,13 @@ use crate::postgres::target::slot::{Contexts, Slot};
 use crate::tunnel::ssm::leftovers;
 use pg_handshake::scram::Verifier;
 
-/// How long lookups, credentials and `warm` tunnels may keep the ready lines waiting.
+/// Longest time that lookups, credentials and `warm` tunnels may delay the ready lines.
 const PREPARE_PATIENCE: Duration = Duration::from_secs(10);
 
-/// Serves until somebody ends it.
+/// Serves until a signal or `pgiam stop`.
 ///
 /// # Errors
-/// When the configuration cannot be meant, or none of the targets can be served.
+/// Invalid configuration, or no target can be served.
 pub async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
     super::raise_descriptors();
     let configured = Configured::load(args)?;
@@ -82,7 +82,7 @@ pub async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
         }
         end = end.or_else(|| failed.as_ref().map(|_| "the connection test failed"));
     }
-    drop(slots); // From now on those count that are served.
+    drop(slots); // From now on the served slots count.
     let host = client_host(server.addresses());
     let mut waiting = Vec::new();
     if failed.is_none() {
@@ -113,7 +113,7 @@ pub async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
             reason = ends.next() => end = Some(reason),
             () = changes.next() => {
                 changes.take_over(&mut server, &proxy).await;
-                // What is new is logged when it is ready.
+                // New targets are logged when they are ready.
                 let served = server.served().slots();
                 waiting.retain(|row| served.iter().any(|slot| Arc::ptr_eq(slot, &row.slot)));
             }
@@ -131,7 +131,7 @@ pub async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
     failed.map_or(Ok(()), |failed| Err(failed.into()))
 }
 
-/// Says of targets that were not ready when that is over.
+/// Prints the ready lines of waiting targets that have become ready.
 fn say_ready(waiting: &mut Vec<Row>, host: &str) {
     let ready: Vec<String> = waiting
         .extract_if(.., |row| is_ready(row))
@@ -142,7 +142,7 @@ fn say_ready(waiting: &mut Vec<Row>, host: &str) {
     }
 }
 
-/// What ends the program.
+/// Sources of the program's end.
 struct Ends {
     signals: StopSignals,
     /// `pgiam stop`.
@@ -150,7 +150,7 @@ struct Ends {
 }
 
 impl Ends {
-    /// Waits for the end, and names what brought it. Cancel-safe.
+    /// Waits for the end and returns its cause. Cancel-safe.
     async fn next(&mut self) -> &'static str {
         tokio::select! {
             signal = self.signals.next() => signal,
@@ -159,8 +159,7 @@ impl Ends {
     }
 }
 
-/// Starts what shows and controls the program; and where it says that the configuration is to be read
-/// anew.
+/// Starts the health, metrics and control endpoints; returns the receiver of reload requests.
 fn administer(
     configured: &Configured,
     state_dir: Option<&Path>,
@@ -182,7 +181,7 @@ fn administer(
     Ok((admin, asked))
 }
 
-/// Listens for the targets; and why that is not possible for some.
+/// Listens for the targets; returns the errors of those that failed.
 fn listen(
     slots: &[Arc<Slot>],
     (serve, state_dir): (&Serve, Option<&Path>),
@@ -200,8 +199,8 @@ fn listen(
     Ok((server, left_out))
 }
 
-/// What works, and the reason for each thing that does not, which is logged; the first of these as an
-/// error where nothing works.
+/// Returns the successes and the error texts, which are logged; fails with the first error if
+/// nothing succeeded.
 fn some<T>(works: Vec<T>, failed: Vec<anyhow::Error>) -> anyhow::Result<(Vec<T>, Vec<String>)> {
     let mut failed = failed.into_iter();
     if works.is_empty()
@@ -212,7 +211,7 @@ fn some<T>(works: Vec<T>, failed: Vec<anyhow::Error>) -> anyhow::Result<(Vec<T>,
     Ok((works, failed.map(|error| say_left_out(&error)).collect()))
 }
 
-/// A target that cannot be served does not keep the others from it. Returns why it cannot.
+/// Logs that a target is left out while the others are served. Returns the reason.
 pub(super) fn say_left_out(error: &anyhow::Error) -> String {
     let reason = crate::base::error_text::causes(error.as_ref());
     let reason = reason.trim_end();
@@ -220,8 +219,8 @@ pub(super) fn say_left_out(error: &anyhow::Error) -> String {
     reason.to_owned()
 }
 
-/// Looks up the databases that are named by their identifiers, loads credentials, and opens the
-/// tunnels of `warm` targets, for a while. It goes on after that.
+/// Looks up databases named by their identifiers, loads credentials, and opens the tunnels of
+/// `warm` targets, with a time limit. The work continues in the background after that.
 async fn prepare(slots: &[Arc<Slot>], proxy: &Arc<Proxy>) {
     let (own, proxy) = (slots.to_vec(), Arc::clone(proxy));
     let _progress = Progress::start("looking up databases and credentials");
@@ -235,16 +234,16 @@ async fn prepare(slots: &[Arc<Slot>], proxy: &Arc<Proxy>) {
     }
 }
 
-/// Whether a login would work there, as far as is known.
+/// Returns true if a login would work, as far as is known.
 fn is_ready(row: &Row) -> bool {
     row.slot.ready().is_some() && row.slot.not_ready().is_none()
 }
 
-/// The state directory: the one that was named, or the account's own; `None` for an account without a
-/// home directory.
+/// Returns the state directory: the configured one, or the account's own; `None` for an account
+/// without a home directory.
 ///
 /// # Errors
-/// When the one that was named cannot be a directory.
+/// The configured one cannot be a directory.
 pub(crate) fn state_dir(given: Option<&PathBuf>) -> anyhow::Result<Option<PathBuf>> {
     let Some(dir) = given else {
         return Ok(platform::state_dir());
@@ -257,7 +256,7 @@ pub(crate) fn state_dir(given: Option<&PathBuf>) -> anyhow::Result<Option<PathBu
     }
 }
 
-/// What clients must know, if anything; they must, where other machines' can come.
+/// Returns the password check for clients, if configured; required if other machines can connect.
 fn verifier(serve: &Serve) -> anyhow::Result<Option<Verifier>> {
     let variable = environment::read_secret(password_file::VARIABLE);
     let password = password_file::load(serve.password_file.as_deref(), variable)?;
@@ -271,7 +270,7 @@ fn verifier(serve: &Serve) -> anyhow::Result<Option<Verifier>> {
     }
 }
 
-/// What to paste, and where it leads.
+/// Returns the connection string to paste, and its destination.
 pub(super) fn ready_line(row: &Row, host: &str) -> String {
     let Row { slot, port, .. } = row;
     let plan = &slot.plan;
@@ -306,8 +305,8 @@ pub(super) fn ready_line(row: &Row, host: &str) -> String {
     )
 }
 
-/// Writes lines to standard output, at once. Serving does not depend on it: standard output may be full,
-/// closed, or a pipe that nobody reads any more.
+/// Writes lines to standard output, at once. Serving continues on errors: standard output may be
+/// full, closed, or a pipe without a reader.
 pub(super) fn announce(lines: &[String]) {
     let write = || {
         let mut stdout = std::io::stdout().lock();

@@ -1,5 +1,5 @@
-//! `pgiam setup`: what an administrator has to set up, on standard output; what to do with it, and what
-//! is missing in it, on standard error.
+//! `pgiam setup`: prints the administrator's part of the setup to standard output; instructions and
+//! missing information go to standard error.
 
 use std::time::Duration;
 
@@ -23,23 +23,23 @@ use crate::setup::sql::sql;
 use crate::setup::terraform::terraform;
 use crate::setup::{Artefact, Facts, Principal};
 
-/// How long each question may take. What has no answer by then is left open in what is printed.
+/// Timeout of each lookup. Unanswered values are left open in the output.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Where Session Manager keeps the preferences of a region (Systems Manager User Guide, "Session
+/// Document with the Session Manager preferences of a region (Systems Manager User Guide, "Session
 /// document schema").
 const PREFERENCES: &str = "SSM-SessionManagerRunShell";
 
-/// Prints it.
+/// Prints the setup.
 ///
 /// # Errors
-/// When the configuration cannot be meant, or there is nowhere to print to. That AWS does not answer is
-/// none: what it would have said is left open.
+/// Invalid configuration, or standard output cannot be written to. A missing answer of AWS is not
+/// an error: the value is left open.
 pub async fn setup(args: &SetupArgs) -> anyhow::Result<()> {
     let (what, program) = about(&args.what);
     let plan = super::plan(what.target.as_deref(), &what.database, program)?;
     if matches!(args.what, SetupCommand::Sql(_)) && plan.user.is_none() {
-        // SQL for a role that nobody has named would be run as it is.
+        // SQL with a placeholder role would be run unchanged.
         return Err(ConfigError::Missing {
             target: plan.name,
             key: "user",
@@ -58,7 +58,7 @@ pub async fn setup(args: &SetupArgs) -> anyhow::Result<()> {
     };
     let Artefact { text, notes } = artefact;
     terminal::write(text).context("cannot write to standard output")?;
-    // Whoever has closed standard error does not want them.
+    // A closed standard error does not stop the output.
     for note in unseen.into_iter().chain(notes) {
         _ = terminal::tell(format_args!("- {}", visible(&note)));
     }
@@ -73,7 +73,7 @@ fn about(command: &SetupCommand) -> (&OneTarget, &ProgramArgs) {
     }
 }
 
-/// What is known about a target, and why not more is.
+/// Returns the facts about a target, and the reasons for missing ones.
 async fn gather(plan: &Plan) -> (Facts, Vec<String>) {
     let progress = Progress::start("asking AWS");
     let mut facts = Facts::of(plan);
@@ -139,7 +139,7 @@ async fn ask_who(aws: &AwsContext, region: &str, facts: &mut Facts, unseen: &mut
         .map_or(Principal::Unknown, Principal::of);
 }
 
-/// The database as RDS knows it.
+/// Returns the database as RDS reports it.
 async fn find(
     aws: &AwsContext,
     region: &str,
@@ -176,7 +176,7 @@ fn learn(facts: &mut Facts, database: Database) {
     facts.security_groups = database.security_groups;
 }
 
-/// The key that sessions are encrypted with. Few may read that; it is no failure when it is not told.
+/// Returns the key of session encryption. Few identities may read it; a denial is not an error.
 async fn session_key(aws: &AwsContext, region: &str) -> Option<String> {
     let client = aws.ssm(region).await.ok()?;
     let asked = client.get_document().name(PREFERENCES).send();

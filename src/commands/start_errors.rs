@@ -1,30 +1,30 @@
-//! Which errors at the start of a command end it, and which pass by themselves.
+//! Classifies errors at the start of a command: fatal or temporary.
 //!
-//! A server stays for what passes: it tells every client the reason, tries again, and recovers. What
-//! ends it is what no waiting mends: a wrong configuration, a port that another program has. The
-//! same holds for every command that serves connections:
+//! A server keeps running on temporary errors: it sends every client the reason, retries, and
+//! recovers. Errors that waiting cannot fix are fatal: an invalid configuration, a port that
+//! another program uses. The same holds for every command that serves connections:
 //!
-//! | command | what ends it | what passes |
+//! | command | fatal | temporary |
 //! |---|---|---|
 //! | `serve` | see [`Outlook::of`]; one target that cannot be served does not end the others | everything else |
-//! | `tunnel` | the same; it asks nothing of AWS before it listens | everything about AWS and the far side |
-//! | `run` | everything: somebody waits for the command, which is not started (exit code 125) | nothing |
+//! | `tunnel` | the same; it sends no request to AWS before it listens | everything about AWS and the far side |
+//! | `run` | everything: its caller waits for the command, which is not started (exit code 125) | nothing |
 
 use super::choose::SettleError;
 use crate::aws::CredentialsError;
 use crate::aws::discover::DiscoverError;
 
-/// What becomes of an error by waiting.
+/// Effect of waiting on an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Outlook {
-    /// Nothing: somebody has to change something here.
+    /// Fatal: it needs a change on this machine.
     Final,
-    /// It may be over in a moment, or as soon as somebody logs in.
+    /// Temporary: it may end in a moment, or after a login.
     Passing,
 }
 
 impl Outlook {
-    /// Sorts an error of the start. One that is not known here is final.
+    /// Classifies an error of the start. An unknown error is fatal.
     pub(super) fn of(error: &anyhow::Error) -> Self {
         if let Some(SettleError::Discover(error)) = error.downcast_ref() {
             return Self::of_lookup(error);
@@ -35,8 +35,8 @@ impl Outlook {
         Self::Final
     }
 
-    /// Sorts an error of a lookup at AWS that a person at a terminal waits for. (Without one the
-    /// server does not wait for lookups, and none of these ends it.)
+    /// Classifies an error of a lookup at AWS that a user at a terminal waits for. (Without a
+    /// terminal the server does not wait for lookups, and none of these ends it.)
     fn of_lookup(error: &DiscoverError) -> Self {
         match error {
             DiscoverError::Credentials(error) => Self::of_credentials(error),
@@ -45,7 +45,7 @@ impl Outlook {
             | DiscoverError::Late(_)
             | DiscoverError::Unusable { .. }
             | DiscoverError::Answer { .. } => Self::Passing,
-            // A name that was typed wrong, most likely; who types is there to correct it.
+            // Most likely a mistyped name; the user at the terminal can correct it.
             DiscoverError::NoDatabase { .. } | DiscoverError::NoRegion => Self::Final,
         }
     }

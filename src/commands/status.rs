@@ -1,4 +1,4 @@
-//! `pgiam status`, `pgiam wait` and `pgiam stop`: what the running program says and is told.
+//! `pgiam status`, `pgiam wait` and `pgiam stop`: query and control of running processes.
 
 mod show;
 mod watch;
@@ -20,19 +20,19 @@ use crate::cli::terminal::Progress;
 use crate::cli::{StatusArgs, StopArgs, WaitArgs};
 use crate::platform::socket::control::{Found, is_alive};
 
-/// How often `wait` and `stop` look.
+/// Polling interval of `wait` and `stop`.
 const LOOK: Duration = Duration::from_millis(50);
-/// How long a process that serves nothing any more may still be there.
+/// Longest time from the end of serving to the exit of a process.
 const LAST_STEPS: Duration = Duration::from_secs(2);
-/// For how long `status` looks at connections to tell their rates.
+/// Time for which `status` measures the rates of connections.
 const MEASURE: Duration = Duration::from_millis(300);
 const OTHERS: &str = "end one with pgiam stop --pid PID, all of them with pgiam stop --all";
 const NONE_RUNS: &str = "pgiam: no pgiam of yours is running\nhint: start one: pgiam serve";
 
-/// Shows what the running program does.
+/// Prints the status of the running processes.
 ///
 /// # Errors
-/// When this system has no control sockets, or the terminal cannot be written to.
+/// This system has no control sockets, or standard output cannot be written to.
 pub async fn status(args: &StatusArgs) -> anyhow::Result<u8> {
     let state_dir = state_dir(args.state.state_dir.as_ref())?;
     if args.watch {
@@ -60,7 +60,7 @@ pub async fn status(args: &StatusArgs) -> anyhow::Result<u8> {
     Ok(0)
 }
 
-/// Says why there is no status to show. `failed`: the processes that run and gave none.
+/// Returns the reason why there is no status. `failed`: the running processes that gave none.
 fn none_answers(failed: &Failed) -> String {
     match failed.first() {
         None => NONE_RUNS.to_owned(),
@@ -75,8 +75,8 @@ fn none_answers(failed: &Failed) -> String {
 
 type Failed = Vec<(u32, AskError)>;
 
-/// Returns the status of what runs, and of which processes it could not be read,
-/// after telling of those.
+/// Returns the status of the running processes, and the processes without a readable status, after
+/// reporting those.
 async fn running(state_dir: Option<&Path>) -> anyhow::Result<(Vec<Process>, Failed)> {
     let (mut processes, mut failed) = (Vec::new(), Vec::new());
     for (found, status) in asked(state_dir).await? {
@@ -99,10 +99,10 @@ async fn asked(state_dir: Option<&Path>) -> anyhow::Result<Asked> {
         .context("cannot look for running pgiams")
 }
 
-/// Waits until it is ready.
+/// Waits until the targets are ready.
 ///
 /// # Errors
-/// When this system has no control sockets.
+/// This system has no control sockets.
 pub async fn wait(args: &WaitArgs) -> anyhow::Result<u8> {
     let state_dir = state_dir(args.state.state_dir.as_ref())?;
     let limit = Duration::from_secs(args.timeout);
@@ -130,7 +130,7 @@ pub async fn wait(args: &WaitArgs) -> anyhow::Result<u8> {
     }
 }
 
-/// What is still to be waited for; `None`: nothing. `silent`: a process that gave no status.
+/// Returns the reason to wait; `None` when ready. `silent`: a process that gave no status.
 fn missing(processes: &[Process], silent: Option<u32>, targets: &[String]) -> Option<String> {
     if processes.is_empty() {
         return Some(match silent {
@@ -169,10 +169,10 @@ fn not_ready(target: &crate::admin::document::Target) -> String {
     )
 }
 
-/// Ends servers, or what is chosen.
+/// Stops the selected processes.
 ///
 /// # Errors
-/// When this system has no control sockets.
+/// This system has no control sockets.
 pub async fn stop(args: &StopArgs) -> anyhow::Result<u8> {
     let state_dir = state_dir(args.state.state_dir.as_ref())?;
     let mut all = Vec::new();
@@ -213,17 +213,17 @@ pub async fn stop(args: &StopArgs) -> anyhow::Result<u8> {
     Ok(code)
 }
 
-/// What `stop` does with a process.
+/// Action of `stop` on a process.
 #[derive(Debug, PartialEq, Eq)]
 enum Choice {
     Stop,
-    /// It is described so.
+    /// Leave it running; the text describes it.
     Leave(String),
 }
 
-/// Chooses the processes to end: those with this pid, those for these targets, all of them, or where
-/// nothing is said every server. A server with further targets is not ended for one of them; a
-/// process that does not answer may be anything.
+/// Selects the processes to stop: those with this pid, those for these targets, all of them, or
+/// without arguments every server. A server with further targets is not stopped for one of them; a
+/// process that does not answer may be of any kind.
 fn choice(args: &StopArgs, pid: u32, process: Option<&Process>) -> Choice {
     let leave = |words: String| Choice::Leave(words);
     if args.all || args.pid == Some(pid) {
@@ -260,7 +260,7 @@ fn nothing_to_stop(args: &StopArgs, left: &[String]) -> String {
     format!("pgiam: {what}; running: {left}\nhint: {OTHERS}")
 }
 
-/// Asks one to end, and waits until it has.
+/// Requests the end of a process, and waits for it.
 async fn end(found: &Found) -> Result<(), AskError> {
     match client::stop(found).await {
         Err(AskError::Gone) => return Ok(()),
@@ -269,7 +269,7 @@ async fn end(found: &Found) -> Result<(), AskError> {
     while client::is_there(found).await {
         sleep(LOOK).await;
     }
-    // It may be in a container, and its process not to be seen from here.
+    // It may run in a container, with a pid that is not visible here.
     let gone = async {
         while is_alive(found.pid) {
             sleep(LOOK).await;
@@ -279,7 +279,7 @@ async fn end(found: &Found) -> Result<(), AskError> {
     Ok(())
 }
 
-/// `~` for the home directory, as people write it.
+/// Abbreviates the home directory as `~`.
 fn short(path: &Path) -> String {
     let home = std::env::home_dir().filter(|home| home != Path::new("/"));
     match home.and_then(|home| path.strip_prefix(home).ok().map(PathBuf::from)) {

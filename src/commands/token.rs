@@ -21,11 +21,11 @@ use crate::config::{Auth, Endpoint, Plan};
 use crate::failure::connection::SessionError;
 use crate::report::{About, explain};
 
-/// Prints it. Nothing is sent to the database.
+/// Prints a token. Sends nothing to the database.
 ///
 /// # Errors
-/// When there are no credentials, or the target says too little; and where the token would stay on a
-/// screen.
+/// No credentials, an incomplete target, one with `auth = "passthrough"`, or a terminal as standard
+/// output without `--show`.
 pub async fn token(args: &TokenArgs) -> anyhow::Result<()> {
     if std::io::stdout().is_terminal() && !args.show {
         bail!(
@@ -50,7 +50,7 @@ pub async fn token(args: &TokenArgs) -> anyhow::Result<()> {
     terminal::write(text.as_str()).context("cannot write to standard output")
 }
 
-/// What has to be signed: the real endpoint, as a connection would have it.
+/// Returns the request to sign, for the real endpoint, as a connection uses it.
 async fn request(plan: &Plan) -> anyhow::Result<(Arc<AwsContext>, TokenRequest)> {
     let named = plan.target().map(|target| target.endpoint);
     let in_name = named.as_ref().and_then(Endpoint::region);
@@ -83,7 +83,7 @@ async fn request(plan: &Plan) -> anyhow::Result<(Arc<AwsContext>, TokenRequest)>
     Ok((aws, request))
 }
 
-/// What went wrong, in the words that a client of the target would get.
+/// Converts an error to the text that a client of the target would get.
 fn told(plan: &Plan, error: SessionError) -> anyhow::Error {
     let target = plan.target();
     let said = explain(&error, target.as_ref().map(About::target).as_ref());
@@ -101,7 +101,7 @@ async fn region(aws: &AwsContext, in_name: Option<&str>) -> anyhow::Result<Strin
     }
 }
 
-/// What programs get.
+/// JSON output, for programs.
 #[derive(Serialize)]
 struct Json<'a> {
     token: &'a str,
@@ -117,7 +117,7 @@ fn json(
     token: &str,
     expires_at: SystemTime,
 ) -> anyhow::Result<Zeroizing<String>> {
-    // Whole seconds: half a second more would be a promise that is not kept.
+    // Whole seconds, rounded down: the token must not expire before the time shown.
     let seconds = expires_at.duration_since(SystemTime::UNIX_EPOCH)?.as_secs();
     let expires_at = DateTime::from_secs(seconds.cast_signed()).fmt(Format::DateTime)?;
     let TokenRequest {

@@ -17,10 +17,10 @@ use crate::observe::Observed;
 use crate::platform::{self, StopSignals};
 use crate::tunnel::ssm::leftovers;
 
-/// Carries connections until a signal ends it.
+/// Forwards connections until a signal ends it.
 ///
 /// # Errors
-/// When the configuration cannot be meant, or the ports cannot be had.
+/// Invalid configuration, or a port cannot be bound.
 pub async fn tunnel(args: &TunnelArgs) -> anyhow::Result<()> {
     let (file, _) = File::load(args.program.config.as_deref())?;
     let config = file.path.clone();
@@ -41,7 +41,7 @@ pub async fn tunnel(args: &TunnelArgs) -> anyhow::Result<()> {
             )
         })
         .collect();
-    // Without a home directory there is no place for it, and nothing else needs one.
+    // Without a home directory there is no default state directory, and no other feature needs one.
     let state_dir = state_dir(args.state.state_dir.as_ref())?;
     if let Some(dir) = platform::socket::run_dir(state_dir.as_deref()) {
         leftovers::keep_in(&dir);

@@ -1,4 +1,4 @@
-//! `pgiam url`: what to give to a client program.
+//! `pgiam url`: connection strings for client programs.
 
 use anyhow::{Context, bail};
 
@@ -7,10 +7,10 @@ use crate::cli::terminal;
 use crate::cli::{UrlArgs, UrlForm};
 use crate::config::{File, Layer, Plan, Serve};
 
-/// Prints it.
+/// Prints the connection string.
 ///
 /// # Errors
-/// When the configuration cannot be meant, or says too little for an address.
+/// Invalid configuration, or too little of it for an address.
 pub async fn url(args: &UrlArgs) -> anyhow::Result<()> {
     let address = address(args)?;
     let text = match args.output.json {
@@ -48,12 +48,12 @@ fn address(args: &UrlArgs) -> anyhow::Result<ConnectionString> {
     })
 }
 
-/// Whether the database name picks the target on its port, as [`route`](crate::postgres::route) has it: several
-/// targets share the port, or it is the hub's.
+/// Returns true if the database name selects the target on its port, by the rules of
+/// [`route`](crate::postgres::route): several targets share the port, or it is the hub's.
 fn picked_by_name(file: &File, plan: &Plan, flags: &Layer) -> bool {
     let described = flags.host.is_some() || flags.db.is_some();
     if described && !file.targets.contains_key(&plan.name) {
-        return false; // Served by itself: see `File::plan`.
+        return false; // Served alone: see `File::plan`.
     }
     let shares = |(name, layer): (&String, &Layer)| {
         let own = layer.port.or(file.defaults.port);
@@ -62,7 +62,7 @@ fn picked_by_name(file: &File, plan: &Plan, flags: &Layer) -> bool {
     file.serve.hub_port == Some(plan.local_port) || file.targets.iter().any(shares)
 }
 
-/// `TARGET`, or `TARGET/DATABASE`.
+/// Returns `TARGET`, or `TARGET/DATABASE`.
 fn by_name(plan: &Plan) -> String {
     match &plan.database {
         Some(database) => format!("{}/{database}", plan.name),

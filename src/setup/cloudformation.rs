@@ -1,4 +1,4 @@
-//! A bastion as a CloudFormation template: `bastion.yaml` with what is known filled in.
+//! The bastion as a CloudFormation template: `bastion.yaml` with the known values filled in.
 
 use super::{Artefact, Facts};
 use crate::base::quote;
@@ -7,13 +7,13 @@ use crate::config::{EndpointKind, Via};
 /// The template. Lines `@default:NAME@` become the default of a parameter, or nothing.
 const TEMPLATE: &str = include_str!("bastion.yaml");
 
-/// The template's name in the commands that are shown.
+/// The template's name in the printed commands.
 const FILE: &str = "bastion.yaml";
 
-/// The port of PostgreSQL, for targets whose endpoint is not known.
+/// PostgreSQL's port, for targets with an unknown endpoint.
 const PORT: u16 = 5432;
 
-/// The template; with `endpoints`, VPC endpoints are on in it.
+/// Returns the template; with `endpoints`, it enables VPC endpoints.
 #[must_use]
 pub fn cloudformation(facts: &Facts, endpoints: bool) -> Artefact {
     let commands = Commands::of(facts);
@@ -57,7 +57,7 @@ pub fn cloudformation(facts: &Facts, endpoints: bool) -> Artefact {
     }
 }
 
-/// What people type for the stack.
+/// Commands for the stack.
 struct Commands {
     deploy: String,
     outputs: String,
@@ -92,7 +92,7 @@ impl Commands {
     }
 }
 
-/// What the console shows for the stack.
+/// Returns the stack's description for the console.
 fn description(facts: &Facts) -> String {
     format!(
         "Bastion for the target {name} of pgiam: no public address, no key pair, no inbound rule. To delete it all: aws cloudformation delete-stack --stack-name {stack}",
@@ -116,7 +116,7 @@ fn notes(facts: &Facts, commands: &Commands, endpoints: bool) -> Vec<String> {
     notes
 }
 
-/// The port that the database listens on.
+/// Returns the database's port.
 pub(super) fn port(facts: &Facts) -> u16 {
     facts
         .endpoint
@@ -124,7 +124,7 @@ pub(super) fn port(facts: &Facts) -> u16 {
         .map_or(PORT, |endpoint| endpoint.port)
 }
 
-/// The key of the sessions, where its ARN is known.
+/// Returns the key of the sessions, if its ARN is known.
 pub(super) fn key_arn(facts: &Facts) -> Option<&str> {
     facts
         .kms_key
@@ -132,7 +132,7 @@ pub(super) fn key_arn(facts: &Facts) -> Option<&str> {
         .filter(|key| key.starts_with("arn:"))
 }
 
-/// What is open about the place where the bastion is to be.
+/// Returns notes on unknown values of the bastion's network.
 pub(super) fn surroundings(facts: &Facts) -> Vec<String> {
     let options = facts.options();
     let mut notes = Vec::new();
@@ -175,7 +175,7 @@ pub(super) fn surroundings(facts: &Facts) -> Vec<String> {
     notes
 }
 
-/// How the bastion gets to AWS.
+/// Returns notes on the bastion's connection to AWS.
 pub(super) fn way_out(endpoints: bool, switch: &str) -> Vec<String> {
     vec![match endpoints {
         true => "The VPC endpoints take over for the whole VPC: others in it that use Systems Manager must be let in, too (EndpointClientCidr, endpoint_client_cidr), and there must be none for the same services yet.".to_owned(),

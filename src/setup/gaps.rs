@@ -1,14 +1,14 @@
-//! What is not known: a placeholder in the text, and beside it how to find the value.
+//! Unknown values: a placeholder in the text, and a note that says how to find the value.
 
-/// What placeholders begin with. It is no part of any id, so nothing is taken for one by mistake.
+/// Prefix of placeholders. No id contains it, so no placeholder is mistaken for a value.
 pub(super) const PREFIX: &str = "REPLACE_WITH_";
 
-/// The placeholders that were used.
+/// The placeholders in use.
 #[derive(Debug, Default)]
 pub(super) struct Gaps(Vec<(String, String)>);
 
 impl Gaps {
-    /// The value, or what stands for it. `how` is a command, or a sentence.
+    /// Returns the value, or a placeholder. `how` is a command, or a sentence.
     pub(super) fn fill(
         &mut self,
         value: Option<&str>,
@@ -21,7 +21,7 @@ impl Gaps {
         }
     }
 
-    /// What stands for a value that is not known.
+    /// Returns the placeholder for an unknown value.
     pub(super) fn open(&mut self, name: &str, how: String) -> String {
         let placeholder = format!("{PREFIX}{name}");
         if !self.0.iter().any(|(known, _)| *known == placeholder) {
@@ -30,7 +30,7 @@ impl Gaps {
         placeholder
     }
 
-    /// One note for each.
+    /// Returns one note for each placeholder.
     pub(super) fn notes(&self) -> Vec<String> {
         self.0
             .iter()

@@ -1,5 +1,5 @@
-//! The least IAM policy for whoever uses a target. Actions, resource types and condition keys are
-//! those of the Service Authorization Reference.
+//! The least IAM policy for a target's users. Actions, resource types and condition keys are those
+//! of the Service Authorization Reference.
 
 use std::collections::BTreeMap;
 
@@ -10,10 +10,10 @@ use super::{Artefact, Facts, MARK, Principal};
 use crate::aws::token::dsql;
 use crate::config::{Auth, Bastion, Endpoint, EndpointKind, SsmSettings, Via};
 
-/// AWS's own document for a forward to a host behind the node.
+/// AWS's own document for forwarding to a host behind the node.
 const DOCUMENT: &str = "AWS-StartPortForwardingSessionToRemoteHost";
 
-/// The version of the policy language that knows variables (IAM User Guide, "Version").
+/// Version of the policy language with variables (IAM User Guide, "Version").
 const VERSION: &str = "2012-10-17";
 
 #[derive(Serialize)]
@@ -52,7 +52,7 @@ impl Statement {
     }
 }
 
-/// Where ARNs of a target are.
+/// Partition, region and account for a target's ARNs.
 struct Place {
     partition: String,
     region: String,
@@ -78,7 +78,7 @@ impl Place {
     }
 }
 
-/// The policy, as JSON.
+/// Returns the policy, as JSON.
 #[must_use]
 pub fn policy(facts: &Facts) -> Artefact {
     let mut gaps = Gaps::default();
@@ -92,7 +92,7 @@ pub fn policy(facts: &Facts) -> Artefact {
     }
     statement.extend(discovery(facts, &place));
     let version = VERSION;
-    // A policy is maps with text for keys: that it can be written is certain.
+    // A policy consists of maps with text keys, so serialising cannot fail.
     let text = serde_json::to_string_pretty(&Policy { version, statement }).unwrap_or_default();
     let mut notes = usage(facts);
     notes.extend(gaps.notes());
@@ -121,8 +121,8 @@ fn login(facts: &Facts, place: &Place, gaps: &mut Gaps) -> Statement {
     Statement::allow("DatabaseLogin", &[&action], vec![resource])
 }
 
-/// A name in which no character means something to IAM (IAM User Guide, "Policy variables", special
-/// characters).
+/// Escapes a name so that IAM takes every character literally (IAM User Guide, "Policy variables",
+/// special characters).
 fn literally(name: &str) -> String {
     let mut text = String::new();
     for c in name.chars() {
@@ -134,7 +134,7 @@ fn literally(name: &str) -> String {
     text
 }
 
-/// What shows the resource id of the database.
+/// Returns the command that shows the resource id of the database.
 fn resource_id_command(facts: &Facts) -> String {
     let options = facts.options();
     let host = facts
@@ -169,9 +169,9 @@ fn resource_id_command(facts: &Facts) -> String {
 
 fn tunnel(facts: &Facts, settings: &SsmSettings, place: &Place) -> Vec<Statement> {
     let start = |sid, resource| {
-        // Without the check whoever may reach the node gets a shell there by naming no document
-        // (Systems Manager User Guide, "Enforce a session document permission check"). It has to be
-        // in every statement that allows the action.
+        // Without this check, a user with access to the node gets a shell there by naming no
+        // document (Systems Manager User Guide, "Enforce a session document permission check").
+        // Every statement that allows the action needs it.
         Statement::allow(sid, &["ssm:StartSession"], resource).when(
             "BoolIfExists",
             "ssm:SessionDocumentAccessCheck",
@@ -202,7 +202,7 @@ fn tunnel(facts: &Facts, settings: &SsmSettings, place: &Place) -> Vec<Statement
     };
     // A statement of its own: a condition on tags never matches the document, which has none.
     let document = start("TunnelDocument", vec![document_arn(place, settings)]);
-    // As in AWS's examples: who it is decides, not where.
+    // As in AWS's examples: the identity decides, not the region.
     let own = format!("arn:{}:ssm:*:*:session/{}-*", place.partition, own(facts));
     let sessions = Statement::allow(
         "OwnSessions",
@@ -218,8 +218,8 @@ fn tunnel(facts: &Facts, settings: &SsmSettings, place: &Place) -> Vec<Statement
     statements
 }
 
-/// What AWS begins the ids of somebody's sessions with (Systems Manager User Guide, "Allow a user to
-/// end only sessions they started").
+/// Returns the prefix of the user's session ids (Systems Manager User Guide, "Allow a user to end
+/// only sessions they started").
 fn own(facts: &Facts) -> &'static str {
     match facts.principal {
         Principal::User { .. } => "${aws:username}",
@@ -247,7 +247,7 @@ fn document_arn(place: &Place, settings: &SsmSettings) -> String {
     match settings.document.as_deref() {
         Some(arn) if arn.starts_with("arn:") => arn.to_owned(),
         Some(name) if !name.starts_with("AWS-") => place.arn("ssm", &format!("document/{name}")),
-        // AWS's own belong to no account.
+        // AWS's own documents belong to no account.
         document => format!(
             "arn:{partition}:ssm:{region}::document/{}",
             document.unwrap_or(DOCUMENT)
@@ -272,7 +272,7 @@ fn encryption(place: &Place, key: &str) -> Statement {
     })
 }
 
-/// What is looked up at every start, where the target is written so.
+/// Returns the statements for lookups at every start, if the target needs them.
 fn discovery(facts: &Facts, place: &Place) -> Vec<Statement> {
     let bastion = match &facts.via {
         Via::Ssm(settings) => Some(&settings.bastion),
@@ -290,16 +290,16 @@ fn discovery(facts: &Facts, place: &Place) -> Vec<Statement> {
         (false, true) => &["ssm:DescribeInstanceInformation"],
         (false, false) => return statements,
     };
-    // Neither action knows resources; the region can be told all the same.
+    // Neither action supports resources; the region can still be restricted.
     let find = Statement::allow("FindBastion", nodes, vec!["*".to_owned()]);
     statements.push(find.when("StringEquals", "aws:RequestedRegion", &place.region));
     statements
 }
 
-/// Looking up the database, and for a bastion its VPC.
+/// Returns the statement for looking up the database, and for a bastion its VPC.
 fn find_database(facts: &Facts, place: &Place, vpc: bool) -> Statement {
     // The call for one cluster or instance is allowed by its ARN. The VPC of a cluster is that of a
-    // member, and proxies have ARNs without their names.
+    // member, and the ARNs of proxies lack their names.
     let one = facts.arn.as_deref().filter(|_| !vpc).and_then(|arn| {
         let action = match arn.split(':').nth(5)? {
             "cluster" => "rds:DescribeDBClusters",
@@ -311,7 +311,7 @@ fn find_database(facts: &Facts, place: &Place, vpc: bool) -> Statement {
     if let Some((action, arn)) = one {
         return Statement::allow("FindDatabase", &[action], vec![arn.to_owned()]);
     }
-    // An identifier may be anything's, and a list is asked for on all of a kind: `db:*`.
+    // An identifier may be of any kind, and a list needs permission on all of a kind: `db:*`.
     let kinds = [
         "cluster",
         "cluster-endpoint",
@@ -333,7 +333,7 @@ fn find_database(facts: &Facts, place: &Place, vpc: bool) -> Statement {
     )
 }
 
-/// What to do with it.
+/// Returns the instructions.
 fn usage(facts: &Facts) -> Vec<String> {
     let (name, options) = (facts.slug(), facts.options());
     let mut notes = vec![

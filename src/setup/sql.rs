@@ -1,16 +1,16 @@
-//! The SQL that lets a database role log in with IAM. It can be run any number of times.
+//! SQL that lets a database role log in with IAM. It can be run any number of times.
 
 use super::gaps::{Gaps, PREFIX};
 use super::{Artefact, Facts, Principal};
 use crate::base::quote::{comment, identifier, literal};
 use crate::config::{Auth, EndpointKind};
 
-/// The database that every DSQL cluster has, and its only one.
+/// The only database of every DSQL cluster.
 const DSQL_DATABASE: &str = "postgres";
-/// The role that every DSQL cluster has.
+/// The administrator role of every DSQL cluster.
 const DSQL_ADMIN: &str = "admin";
 
-/// The SQL.
+/// Returns the SQL.
 #[must_use]
 pub fn sql(facts: &Facts) -> Artefact {
     let mut gaps = Gaps::default();
@@ -33,8 +33,8 @@ pub fn sql(facts: &Facts) -> Artefact {
     Artefact { text, notes }
 }
 
-/// The SQL with what holds a placeholder commented out, so that nothing is made or granted in its
-/// name; all of it, where that is the role's.
+/// Comments out the statements with a placeholder, so that none is run with it; or `all`
+/// statements, if the role's name is a placeholder.
 fn inert(text: &str, all: bool) -> String {
     let lines = text.lines().map(|line| match line {
         "" => "\n".to_owned(),
@@ -109,7 +109,7 @@ GRANT CONNECT ON DATABASE {database} TO {name};
     (text, notes)
 }
 
-/// Makes the role unless it is there. `CREATE USER` itself knows no IF NOT EXISTS.
+/// Creates the role unless it exists. `CREATE USER` itself has no IF NOT EXISTS.
 fn create(role: &str) -> String {
     let (name, text) = (identifier(role), literal(role));
     let body = format!(
@@ -123,7 +123,7 @@ BEGIN
 END
 "
     );
-    // A name can hold the mark that ends the body, too.
+    // A name may contain the tag that ends the body.
     let mut mark = "$pgiam$".to_owned();
     while body.contains(&mark) {
         mark.insert(1, '_');
@@ -138,7 +138,7 @@ fn database(facts: &Facts, gaps: &mut Gaps) -> String {
     identifier(&database)
 }
 
-/// What a role that only reads needs, to uncomment.
+/// Returns the grants of a read-only role, commented out.
 fn reading(name: &str) -> String {
     let name = comment(name);
     format!(

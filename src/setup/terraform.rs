@@ -1,4 +1,4 @@
-//! The same bastion for Terraform and OpenTofu: `bastion.tf` with what is known filled in.
+//! The same bastion for Terraform and OpenTofu: `bastion.tf` with the known values filled in.
 
 use super::cloudformation::{key_arn, port, surroundings, way_out};
 use super::{Artefact, Facts};
@@ -7,7 +7,7 @@ use crate::base::quote;
 /// The configuration. Lines `@default:NAME@` become the default of a variable, or nothing.
 const TEMPLATE: &str = include_str!("bastion.tf");
 
-/// The configuration; with `endpoints`, VPC endpoints are on in it.
+/// Returns the configuration; with `endpoints`, it enables VPC endpoints.
 #[must_use]
 pub fn terraform(facts: &Facts, endpoints: bool) -> Artefact {
     let group = facts.security_groups.first().map(String::as_str);
@@ -36,7 +36,7 @@ pub fn terraform(facts: &Facts, endpoints: bool) -> Artefact {
         Some(value) => format!("  {name} = {}\n", quote::hcl(value)),
         None => String::new(),
     };
-    // Whose credentials it runs with is the business of whoever runs it.
+    // The provider has no profile: credentials come from the user's environment.
     let provider = option("region", &facts.region);
     let mut text = TEMPLATE
         .replace("@header@", &header)

@@ -1,18 +1,18 @@
-//! Whole outputs as snapshots; what must hold whatever the words are, the assertions say.
+//! Whole outputs as snapshots; assertions check the properties independent of wording.
 
 use super::*;
 use crate::config::{File, Layer};
 
 const CLUSTER: &str = "orders.cluster-abc.eu-central-1.rds.amazonaws.com";
 
-/// The facts of a target that is written like this, as far as they are known without AWS.
+/// Returns the facts of a target with this configuration, as far as they are known without AWS.
 fn facts(lines: &str) -> Facts {
     let file: File = toml::from_str(&format!("[targets.orders]\n{lines}\n")).unwrap();
     let plan = file.plan(None, &Layer::default(), "").unwrap();
     Facts::of(&plan)
 }
 
-/// The same with what AWS tells.
+/// Adds the facts from AWS.
 fn known(lines: &str, resource_id: &str) -> Facts {
     Facts {
         account: Some("111122223333".to_owned()),
@@ -109,7 +109,7 @@ fn cases() -> [(&'static str, Facts); 8] {
     ]
 }
 
-/// Standard output, and below it standard error.
+/// Returns standard output, followed by standard error.
 fn shown(artefact: &Artefact) -> String {
     let notes: Vec<String> = artefact
         .notes
@@ -146,7 +146,7 @@ fn setup_bastions() {
             insta::assert_snapshot!(format!("{form}-{name}"), shown(&made));
         }
     }
-    // The others differ in what is filled in.
+    // The others differ in the values filled in.
     let others = cases().map(|(name, facts)| {
         let head = |artefact: &Artefact| {
             let lines = artefact.text.lines().take_while(|line| !line.is_empty());
@@ -207,7 +207,7 @@ fn setup_principals() {
     assert_eq!(Principal::of(&arn), Principal::User { arn });
 }
 
-/// Names that mean something in the languages that are written.
+/// Names with a special meaning in the generated languages.
 #[test]
 fn setup_takes_names_literally() {
     let mut odd = aurora();
@@ -221,7 +221,7 @@ fn setup_takes_names_literally() {
         resource.ends_with("/we\"ird ${$}${*} Name\n'\\"),
         "{resource}"
     );
-    // No comment ends before its line does: what follows would be run.
+    // No comment ends before its line does: the rest would be run.
     let text = sql::sql(&odd).text;
     assert!(
         text.contains("GRANT rds_iam TO \"we\"\"ird $* Name\n'\\\";"),

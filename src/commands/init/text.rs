@@ -1,4 +1,4 @@
-//! The configuration file as text, with what was found in its comments.
+//! The configuration file as text, with findings as comments.
 
 use std::collections::HashSet;
 use std::fmt::Write as _;
@@ -7,17 +7,17 @@ use crate::aws::discover::{Candidate, Database, Kind, Ranked, Survey};
 use crate::base::quote::printable;
 use crate::config::{DEFAULT_LOCAL_PORT, DEFAULT_UPSTREAM_PORT, Endpoint};
 
-/// Most bastions that are named as alternatives.
+/// Most bastions listed as alternatives.
 const MOST_OTHERS: usize = 4;
 
-/// What is the same for all targets.
+/// Settings common to all targets.
 pub(super) struct Head<'a> {
     pub(super) region: &'a str,
     pub(super) profile: Option<&'a str>,
     pub(super) user: Option<&'a str>,
 }
 
-/// The whole file.
+/// Returns the whole file.
 pub(super) fn file(head: &Head<'_>, survey: &Survey) -> String {
     let ranked: Vec<Ranked> = survey
         .databases
@@ -25,7 +25,7 @@ pub(super) fn file(head: &Head<'_>, survey: &Survey) -> String {
         .map(|one| survey.bastions(one.vpc.as_deref()))
         .collect();
     let mut all = ranked.iter().map(best);
-    // One for all is said once.
+    // Common to all targets: written once.
     let common = all.next().filter(|first| all.all(|other| other == *first));
     let (mut text, mut taken) = (String::new(), HashSet::new());
     defaults(&mut text, head, common.and(ranked.first()));
@@ -44,13 +44,13 @@ fn best(ranked: &Ranked) -> Option<&str> {
     ranked.nodes.first().map(|one| one.node.id.as_str())
 }
 
-/// What a target is called that is the only one of its identifier.
+/// Returns the name of a target with a unique identifier.
 pub(super) fn name(one: &Database) -> &str {
     &one.identifier
 }
 
-/// What it is called where a database of another kind has the same identifier, or where even that is
-/// `taken`: a proxy and a cluster may each have an endpoint of one name.
+/// Returns a target's name when a database of another kind has the same identifier, or when that
+/// name is `taken`: a proxy and a cluster may each have an endpoint of one name.
 fn unique(one: &Database, all: &[Database], taken: &HashSet<String>) -> String {
     let same = all
         .iter()
@@ -118,7 +118,7 @@ fn target(text: &mut String, one: &Database, name: &str, port: u16) {
     _ = writeln!(text, "port = {port}");
 }
 
-/// The port only where it is not the usual one.
+/// Returns the endpoint, with the port only if it is not the default.
 fn short(endpoint: &Endpoint) -> String {
     match endpoint.port {
         DEFAULT_UPSTREAM_PORT => endpoint.host.clone(),
@@ -165,7 +165,7 @@ fn bastion(text: &mut String, ranked: &Ranked) {
     }
 }
 
-/// What speaks for a node, with its name where that is not said by it.
+/// Returns the reason for a node, with its name unless the reason contains it.
 fn reason(Candidate { node, why }: &Candidate) -> String {
     match node.name.as_deref() {
         Some(name) if !why.contains(name) => format!("{name}: {why}"),
@@ -173,14 +173,14 @@ fn reason(Candidate { node, why }: &Candidate) -> String {
     }
 }
 
-/// A key and its value.
+/// Appends a key and its value.
 fn line(text: &mut String, key: &str, value: &str, comment: Option<&str>) {
     let value = toml::Value::String(value.to_owned());
     let comment = comment.map(|comment| format!("   # {}", printable(comment)));
     _ = writeln!(text, "{key} = {value}{}", comment.unwrap_or_default());
 }
 
-/// A key that is left out for now.
+/// Appends a key as a comment.
 fn off(text: &mut String, key: &str, value: &str, comment: &str) {
     let value = toml::Value::String(value.to_owned());
     let value = printable(&value.to_string());
@@ -203,7 +203,7 @@ mod tests {
         }
     }
 
-    /// The targets of a file, as the program reads it.
+    /// Returns the targets of a file, as the program parses them.
     fn plans(text: &str) -> Vec<Plan> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("pgiam.toml");

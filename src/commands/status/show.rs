@@ -9,10 +9,10 @@ use crate::admin::document::{Client, Failure, Process, Session, Target};
 use crate::base::quote::printable;
 use crate::cli::terminal::{BAD, DIM, GOOD, HEADING, Table, WARNING, styled};
 
-/// Bytes a second of each connection, by process and connection id.
+/// Bytes per second of each connection, by process and connection id.
 pub(super) type Rates = HashMap<(u32, u64), f64>;
 
-/// How wide it may get: as the terminal, and in a pipe as it likes.
+/// Returns the output width: the terminal's, unlimited in a pipe.
 pub(super) fn width() -> usize {
     let term = console::Term::stdout();
     match term.size_checked() {
@@ -21,7 +21,7 @@ pub(super) fn width() -> usize {
     }
 }
 
-/// Every process.
+/// Returns the tables of all processes.
 pub(super) fn all(processes: &[Process], width: usize, rates: Option<&Rates>) -> String {
     let each = processes.iter().map(|process| one(process, width, rates));
     each.collect::<Vec<_>>().join("\n")
@@ -59,7 +59,7 @@ fn one(process: &Process, width: usize, rates: Option<&Rates>) -> String {
     }
     for table in [targets, sessions, clients] {
         if !table.is_empty() {
-            // A String takes everything.
+            // Writing to a String cannot fail.
             _ = writeln!(text, "{}", table.fitted(width));
         }
     }
@@ -84,7 +84,7 @@ fn one(process: &Process, width: usize, rates: Option<&Rates>) -> String {
     text
 }
 
-/// The lines above the tables.
+/// Returns the lines above the tables.
 fn head(process: &Process, width: usize) -> String {
     let Process {
         pid,
@@ -178,7 +178,7 @@ fn client_row(client: &Client, target: &Target, rate: Option<Option<f64>>) -> Ve
     };
     let moved = |count| match client.state.as_str() {
         "open" => bytes(count),
-        // It has nothing to count yet.
+        // There is nothing to count yet.
         _ => styled(WARNING, "login"),
     };
     let mut row = vec![
@@ -194,7 +194,7 @@ fn client_row(client: &Client, target: &Target, rate: Option<Option<f64>>) -> Ve
     row
 }
 
-/// What is wrong with a target, and what to do.
+/// Returns the error of a target, with its remedy.
 fn trouble(target: &Target, error: &Failure, width: usize) -> String {
     let name = &target.name;
     let said = match error.message.contains(name.as_str()) {
@@ -218,7 +218,7 @@ fn trouble(target: &Target, error: &Failure, width: usize) -> String {
     text + "\n"
 }
 
-/// Words in lines of at most `width`; a longer word has a line of its own, cut.
+/// Wraps words into lines of at most `width`; a longer word has a line of its own, cut.
 fn wrapped(text: &str, width: usize) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for word in text.split_whitespace() {
@@ -236,7 +236,7 @@ fn wrapped(text: &str, width: usize) -> Vec<String> {
     lines
 }
 
-/// A time span as one number.
+/// Formats a duration as one number.
 fn age(seconds: f64) -> String {
     match seconds {
         s if s < 60.0 => format!("{s:.0}s"),
@@ -246,7 +246,7 @@ fn age(seconds: f64) -> String {
     }
 }
 
-/// Bytes with a decimal unit, three digits.
+/// Formats a byte count with a decimal unit, three digits.
 fn bytes(count: u64) -> String {
     #[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
     human(count as f64)

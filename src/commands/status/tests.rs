@@ -20,7 +20,7 @@ fn process(state: &str, targets: &[(&str, bool)]) -> Process {
     }
 }
 
-/// Processes with a kind, a pid and targets; the last one does not answer.
+/// Returns the pids of the selected processes; the last process does not answer.
 fn chosen(args: &StopArgs) -> Vec<u32> {
     let of = |kind: &str, pid, targets: &[(&str, bool)]| Process {
         kind: kind.to_owned(),
@@ -62,7 +62,7 @@ fn servers_are_stopped_and_jobs_only_if_they_are_chosen() {
             [pid]
         );
     }
-    // A server with another target is not ended for one of them.
+    // A server with another target is not stopped for one of them.
     assert_eq!(chosen(&targets(&["orders"])), [2, 3]);
     assert_eq!(chosen(&targets(&["reports", "orders"])), [1, 2, 3]);
     assert_eq!(chosen(&targets(&["mysql.internal:3306"])), [4]);

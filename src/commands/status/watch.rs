@@ -16,7 +16,7 @@ use crate::cli::exit;
 use crate::cli::terminal;
 use crate::platform::StopSignals;
 
-/// How often it is shown anew.
+/// Refresh interval.
 const EVERY: Duration = Duration::from_secs(1);
 
 // xterm's control sequences, "DEC Private Mode Set" and "Erase in Display".
@@ -26,7 +26,7 @@ const HOME: &str = "\x1b[H";
 const CLEAR_LINE: &str = "\x1b[K";
 const CLEAR_REST: &str = "\x1b[J";
 
-/// Shows it anew every second until Ctrl-C, or until nothing runs any more.
+/// Refreshes the status every second until Ctrl-C, or until no process is left.
 pub(super) async fn watch(state_dir: Option<&Path>, json: bool) -> anyhow::Result<u8> {
     let mut signals = StopSignals::install().context("cannot listen for signals")?;
     let mut ticks = interval(EVERY);
@@ -52,20 +52,20 @@ pub(super) async fn watch(state_dir: Option<&Path>, json: bool) -> anyhow::Resul
             show::all(&processes, show::width(), Some(&rates))
         };
         match screen.show(&text) {
-            // Whoever has read has had enough.
+            // The reader has closed the pipe.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(0),
             shown => shown.context("cannot write to standard output")?,
         }
     }
 }
 
-/// Whether there is a rate to tell.
+/// Returns true if there is a rate to show.
 pub(super) fn has_connections(processes: &[Process]) -> bool {
     let mut targets = processes.iter().flat_map(|process| &process.targets);
     targets.any(|target| !target.connections.is_empty())
 }
 
-/// Bytes a second, from two looks.
+/// Computes bytes per second from two readings.
 #[derive(Debug, Default)]
 pub(super) struct Meter(HashMap<(u32, u64), (u64, Instant)>);
 
@@ -91,7 +91,7 @@ impl Meter {
     }
 }
 
-/// A terminal, whose screen is given back when this is dropped; or a pipe.
+/// A terminal, restored when this is dropped, or a pipe.
 #[derive(Debug)]
 struct Screen {
     terminal: bool,
@@ -146,11 +146,10 @@ impl Drop for Screen {
     }
 }
 
-/// Writes to the terminal itself: what takes colours out, where they are not wanted, would take this
-/// out as well.
+/// Writes directly to the terminal: the filter that removes colours would remove this as well.
 fn raw(sequence: &str) {
     let mut out = io::stdout();
-    // A terminal that is gone need not be given back.
+    // A terminal that is gone need not be restored.
     _ = out
         .write_all(sequence.as_bytes())
         .and_then(|()| out.flush());

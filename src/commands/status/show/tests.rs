@@ -1,6 +1,6 @@
 use super::*;
 
-/// A process in which everything has something to show.
+/// Returns a process with content in every table.
 fn busy() -> Process {
     let session = Session {
         id: Some("dev-0123456789abcdef0123456789".to_owned()),
