@@ -1,4 +1,4 @@
-//! What was typed: flags and `PGIAM_*` variables. `config.rs` says what it means.
+//! The command line: flags and `PGIAM_*` variables. `config.rs` interprets the values.
 
 mod args;
 mod end;
@@ -37,54 +37,54 @@ use crate::postgres::client::password_file;
 #[command(name = "pgiam", version, max_term_width = 100, after_help = examples::PGIAM)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct Cli {
-    /// What to do; `serve` when left out.
+    /// Command; `serve` by default.
     #[command(subcommand)]
     pub command: Option<Command>,
-    /// The flags of `serve`, for when the word is left out.
+    /// Flags of `serve`, for a command line without a command.
     #[command(flatten)]
     pub serve: ServeArgs,
 }
 
-/// The commands.
+/// Commands of pgiam.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Listen on local ports and connect every client to its database (the default).
+    /// Listen on local ports and connect clients to their databases (the default).
     #[command(after_help = examples::SERVE)]
     Serve(Box<ServeArgs>),
-    /// Run one command with a tunnel of its own, and end with it.
+    /// Run a command with a tunnel of its own, and stop when the command ends.
     #[command(after_help = examples::RUN)]
     Run(Box<RunArgs>),
-    /// Go through everything that a connection needs, and say what is wrong.
+    /// Test every step of a connection, and report what is wrong.
     #[command(after_help = examples::CHECK)]
     Check(Box<CheckArgs>),
-    /// Show the databases and bastions that your credentials can see.
+    /// List the databases and bastions that your credentials can see.
     #[command(after_help = examples::LIST)]
     List(Box<ListArgs>),
-    /// Write a configuration file from what is found at AWS.
+    /// Write a configuration file with the databases found in AWS.
     #[command(after_help = examples::INIT)]
     Init(Box<InitArgs>),
-    /// Print what to give to a client program: a URL, a DSN, variables.
+    /// Print connection settings for a client: a URL, a DSN, variables.
     #[command(after_help = examples::URL)]
     Url(Box<UrlArgs>),
-    /// Print a login token, for other programs.
+    /// Print a login token for other programs.
     #[command(after_help = examples::TOKEN)]
     Token(Box<TokenArgs>),
-    /// Print what an administrator has to set up: IAM policies, SQL, a bastion.
+    /// Print IAM policies, SQL or a bastion template for an administrator.
     #[command(after_help = examples::SETUP)]
     Setup(Box<SetupArgs>),
-    /// Carry plain TCP to any host and port behind the bastion: MySQL, Redis, HTTP.
+    /// Forward plain TCP to any host and port behind the bastion: MySQL, Redis, HTTP.
     #[command(after_help = examples::TUNNEL)]
     Tunnel(Box<TunnelArgs>),
-    /// Show what the running pgiam does: targets, sessions, connections, last errors.
+    /// Show the running pgiam: targets, sessions, connections, last errors.
     #[command(after_help = examples::STATUS)]
     Status(Box<StatusArgs>),
     /// Wait until the running pgiam is ready.
     #[command(after_help = examples::WAIT)]
     Wait(Box<WaitArgs>),
-    /// End the running pgiam in order.
+    /// Stop the running pgiam gracefully.
     #[command(after_help = examples::STOP)]
     Stop(Box<StopArgs>),
-    /// Print the completions of a shell.
+    /// Print shell completions.
     #[command(after_help = examples::COMPLETIONS)]
     Completions(CompletionsArgs),
     /// Print the manual page.
@@ -93,8 +93,8 @@ pub enum Command {
 }
 
 impl Cli {
-    /// The definition as users see it: without a command the flags are those of `serve`, and its
-    /// help shows them once.
+    /// Returns the command line as users see it: without a command the flags are those of `serve`,
+    /// and `pgiam --help` does not repeat them.
     #[must_use]
     pub fn definition() -> clap::Command {
         numbers_in_words(Self::command()).mut_args(|arg| match arg.get_id().as_str() {
@@ -103,9 +103,9 @@ impl Cli {
         })
     }
 
-    /// The definition for completion scripts: the root has the flags of `serve`, and no positional
-    /// argument. A script offers the commands in its place; zsh would count a target's name and the
-    /// command as two arguments, and complete the wrong one.
+    /// Returns the command line for completion scripts: the root has the flags of `serve`, and no
+    /// positional argument. A script offers the commands in its place; zsh would count a target's
+    /// name and the command as two arguments, and complete the wrong one.
     #[must_use]
     pub fn completions() -> clap::Command {
         let definition = Self::definition();
@@ -118,8 +118,8 @@ impl Cli {
             .subcommands(definition.get_subcommands().cloned())
     }
 
-    /// Parses what was typed, and the `PGIAM_*` variables. Ends the process where clap does: after
-    /// `--help`, and with exit code 2 where a word or a variable is invalid.
+    /// Parses the command line and the `PGIAM_*` variables. Ends the process where clap does: after
+    /// `--help`, and with exit code 2 if an argument or a variable is invalid.
     #[must_use]
     pub fn from_command_line() -> Self {
         let given = variables::parse(&Self::definition(), std::env::args_os(), environment::read);
@@ -133,7 +133,7 @@ impl Cli {
         }
     }
 
-    /// The names of all `PGIAM_*` variables that are settings.
+    /// Returns the names of all `PGIAM_*` variables that are settings.
     #[must_use]
     pub fn variables() -> Vec<String> {
         let mut all = variables::names(&Self::definition());
@@ -141,7 +141,7 @@ impl Cli {
         all
     }
 
-    /// The command, which is `serve` when the word was not typed.
+    /// Returns the command; `serve` by default.
     #[must_use]
     pub fn into_command(self) -> Command {
         self.command
@@ -149,8 +149,8 @@ impl Cli {
     }
 }
 
-/// The same command, whose numbers are refused in words for people: the standard library's are for
-/// programmers ("invalid digit found in string").
+/// Replaces the parsers of numbers, with their errors for programmers ("invalid digit found in
+/// string").
 fn numbers_in_words(command: clap::Command) -> clap::Command {
     command
         .mut_args(|arg| {
@@ -175,7 +175,7 @@ fn number<T: FromStr>(text: &str, most: u64) -> Result<T, String> {
 }
 
 impl Command {
-    /// The flags that every command has which does more than print.
+    /// Returns the common flags, for every command that does more than print.
     #[must_use]
     pub fn program(&self) -> Option<&ProgramArgs> {
         Some(match self {
@@ -199,8 +199,8 @@ impl Command {
         })
     }
 
-    /// What is logged when nobody has said: those that keep running tell what happens, the others
-    /// say what they have to on their own.
+    /// Returns the default log filter: `info` for commands that keep running; the others report
+    /// results on their own.
     #[must_use]
     pub fn default_log(&self) -> &'static str {
         match self {

@@ -7,50 +7,50 @@ use clap::{Args, ValueEnum};
 
 use crate::config::{Layer, WrittenBastion, expand_home};
 
-/// The target of a command that is about one: by its name in the file, or described by flags.
+/// Flags that select one target: its name in the file, or a description of the database.
 #[derive(Clone, Debug, Default, Args)]
 pub struct OneTarget {
-    /// The target, by its name in the file; may be left out when the file has one only, or when
-    /// flags describe it.
+    /// Target name in the configuration file; optional if the file has only one target, or if flags
+    /// describe the target.
     #[arg(value_name = "TARGET")]
     pub target: Option<String>,
-    /// The flags about the database and the way to it.
+    /// Flags for the database and the route to it.
     #[command(flatten)]
     pub database: DatabaseArgs,
 }
 
-/// The flags about one database and the way to it.
+/// Flags for one database and the route to it.
 #[derive(Clone, Debug, Default, Args)]
 pub struct DatabaseArgs {
-    /// The database's real endpoint, NAME or NAME:PORT.
+    /// Database endpoint, or a CNAME for it: NAME or NAME:PORT.
     #[arg(long, env = "PGIAM_HOST", value_name = "HOST", help_heading = DATABASE)]
     pub host: Option<String>,
-    /// Instead of --host: the identifier of the RDS instance, Aurora cluster or RDS Proxy, whose
-    /// endpoint is looked up; NAME:reader for the readers of a cluster.
+    /// Identifier of an RDS instance, Aurora cluster or RDS Proxy, instead of --host; pgiam looks
+    /// up its endpoint. NAME:reader selects the reader endpoint of a cluster.
     #[arg(long, env = "PGIAM_DB", value_name = "NAME", help_heading = DATABASE)]
     pub db: Option<String>,
     /// Database role for clients that send only their operating-system user name.
     #[arg(long, env = "PGIAM_USER", value_name = "ROLE", help_heading = DATABASE)]
     pub user: Option<String>,
-    /// Database for clients that choose neither role nor database, and for a role without a database
-    /// of its name.
+    /// Database for clients that name neither role nor database, and for roles without a database
+    /// of the same name.
     #[arg(long, env = "PGIAM_DATABASE", value_name = "NAME", help_heading = DATABASE)]
     pub database: Option<String>,
-    /// The way to the database: ssm or direct. Default: ssm.
+    /// Route to the database: ssm or direct. Default: ssm.
     #[arg(long, env = "PGIAM_VIA", value_name = "WAY", help_heading = TUNNEL)]
     pub via: Option<String>,
-    /// The flags of the tunnel.
+    /// Flags for the tunnel.
     #[command(flatten)]
     pub ssm: SsmArgs,
-    /// Seconds the bastion may take to connect to the database. Default: 10, and never more than
-    /// the connect timeout.
+    /// Seconds the bastion may take to connect to the database. Default: 10; never longer than the
+    /// connect timeout.
     #[arg(long, env = "PGIAM_DIAL_TIMEOUT", value_name = "SECONDS", help_heading = TUNNEL)]
     pub dial_timeout: Option<u64>,
     /// Trust only the CA certificates in this PEM file for the database, instead of the built-in
     /// Amazon RDS and public roots.
     #[arg(long, env = "PGIAM_CA_FILE", value_name = "FILE", value_parser = path(), help_heading = DATABASE)]
     pub ca_file: Option<PathBuf>,
-    /// The flags about logging in.
+    /// Flags for the login.
     #[command(flatten)]
     pub login: LoginArgs,
 }
@@ -64,20 +64,21 @@ const DATABASE: &str = "Database";
 const TUNNEL: &str = "Tunnel and AWS";
 const LOGIN: &str = "Login";
 
-/// The flags about how connections log in.
+/// Flags for the login of connections.
 #[derive(Clone, Debug, Default, Args)]
 pub struct LoginArgs {
-    /// Who proves who you are: iam (pgiam does, with a token) or passthrough (your client does, with
-    /// a password of its own, as for roles without rds_iam and for replication). Default: iam.
+    /// Login method: iam (pgiam logs in with a token) or passthrough (the client logs in with its
+    /// own password, for roles without rds_iam and for replication). Default: iam.
     #[arg(long, env = "PGIAM_AUTH", value_name = "HOW", help_heading = LOGIN)]
     pub auth: Option<String>,
     /// Seconds that TLS and login at the database may take. Default: 30.
     #[arg(long, env = "PGIAM_LOGIN_TIMEOUT", value_name = "SECONDS", help_heading = LOGIN)]
     pub login_timeout: Option<u64>,
-    /// Most connections to each target at a time. Default: no limit but --max-connections.
+    /// Maximum concurrent connections per target. Default: no limit other than --max-connections.
     #[arg(long, env = "PGIAM_CONNECTION_LIMIT", value_name = "N", help_heading = LOGIN)]
     pub connection_limit: Option<u64>,
-    /// Startup parameters not to pass on, for servers that do not know them; separated by commas.
+    /// Startup parameters that pgiam does not forward, for servers that reject them;
+    /// comma-separated.
     #[arg(
         long,
         env = "PGIAM_IGNORE_STARTUP_PARAMETERS",
@@ -86,29 +87,30 @@ pub struct LoginArgs {
         help_heading = LOGIN
     )]
     pub ignore_startup_parameters: Option<Vec<String>>,
-    /// The name server to ask what a host name of your own stands for. Default: the system's.
+    /// DNS server that resolves a CNAME given as `host`. Default: the system's.
     #[arg(long, env = "PGIAM_DNS_SERVER", value_name = "ADDRESS", help_heading = LOGIN)]
     pub dns_server: Option<String>,
 }
 
-/// The flags of a tunnel, whatever it is for.
+/// Flags for a tunnel, of `serve` and `tunnel` alike.
 #[derive(Clone, Debug, Default, Args)]
 pub struct SsmArgs {
-    /// Managed node that carries the tunnel: i-…, mi-… or ecs:CLUSTER_TASK_RUNTIME; several
-    /// separated by commas, or several times, to be tried in this order; tag:KEY=VALUE; or auto,
-    /// which finds one. Default: auto.
+    /// Managed node that carries the tunnel: i-…, mi-… or ecs:CLUSTER_TASK_RUNTIME (several,
+    /// comma-separated or repeated, are tried in order); tag:KEY=VALUE; or auto, which finds one.
+    /// Default: auto.
     #[arg(long, env = "PGIAM_BASTION", value_name = "ID", help_heading = TUNNEL)]
     pub bastion: Option<Vec<String>>,
-    /// Session document. Default: AWS-StartPortForwardingSessionToRemoteHost.
+    /// Session Manager document. Default: AWS-StartPortForwardingSessionToRemoteHost.
     #[arg(long, env = "PGIAM_DOCUMENT", value_name = "NAME", help_heading = TUNNEL)]
     pub document: Option<String>,
-    /// Most Session Manager sessions at a time, 1 to 20; each carries about 0.7 MB/s. Default: 4.
+    /// Maximum concurrent Session Manager sessions, 1 to 20; each carries about 0.7 MB/s. Default:
+    /// 4.
     #[arg(long, env = "PGIAM_SESSIONS", value_name = "N", help_heading = TUNNEL)]
     pub sessions: Option<u64>,
-    /// Seconds after which a session without connections is closed. Default: 300.
+    /// Seconds until a session without connections is closed. Default: 300.
     #[arg(long, env = "PGIAM_IDLE_TIMEOUT", value_name = "SECONDS", help_heading = TUNNEL)]
     pub idle_timeout: Option<u64>,
-    /// Open the first session at the start, not with the first connection.
+    /// Open the first session at startup instead of with the first connection.
     #[arg(
         long,
         env = "PGIAM_WARM",
@@ -120,7 +122,8 @@ pub struct SsmArgs {
         help_heading = TUNNEL
     )]
     pub warm: Option<bool>,
-    /// Keep open sessions from ending at the account's idle timeout. Ask whoever set it.
+    /// Keep idle sessions open past the account's idle timeout (check your organisation's policy
+    /// first).
     #[arg(
         long,
         env = "PGIAM_KEEP_ALIVE",
@@ -132,28 +135,29 @@ pub struct SsmArgs {
         help_heading = TUNNEL
     )]
     pub keep_alive: Option<bool>,
-    /// AWS profile. Default: the AWS SDK's (AWS_PROFILE or "default").
+    /// AWS profile. Default: that of the AWS SDK (AWS_PROFILE, else "default").
     #[arg(long, env = "PGIAM_PROFILE", value_name = "NAME", help_heading = TUNNEL)]
     pub profile: Option<String>,
-    /// AWS region, for hosts whose name does not say it.
+    /// AWS region, if the host name does not contain it.
     #[arg(long, env = "PGIAM_REGION", value_name = "REGION", help_heading = TUNNEL)]
     pub region: Option<String>,
-    /// Seconds a client waits for tunnel and token before it is told why not. Default: 30.
+    /// Seconds a client waits for tunnel and token before pgiam reports an error. Default: 30.
     #[arg(long, env = "PGIAM_CONNECT_TIMEOUT", value_name = "SECONDS", help_heading = TUNNEL)]
     pub connect_timeout: Option<u64>,
 }
 
-/// The flags of every command.
+/// Flags common to all commands.
 #[derive(Clone, Debug, Default, Args)]
 pub struct ProgramArgs {
-    /// Configuration file. Default: ./pgiam.toml, then the one in the user's configuration folder.
+    /// Configuration file. Default: ./pgiam.toml, else pgiam/config.toml in the user's
+    /// configuration directory.
     #[arg(long, env = "PGIAM_CONFIG", value_name = "FILE", value_parser = path(), help_heading = PROGRAM)]
     pub config: Option<PathBuf>,
-    /// How log lines look.
+    /// Format of log lines.
     #[arg(long, env = "PGIAM_LOG_FORMAT", value_enum, default_value_t = LogFormat::Human, help_heading = PROGRAM)]
     pub log_format: LogFormat,
-    /// What is logged: error, warn, info, debug, trace, or a tracing filter such as
-    /// "info,pgiam::tunnel=debug". Default: info where pgiam keeps running, else error.
+    /// Log filter: error, warn, info, debug, trace, or a tracing filter such as
+    /// "info,pgiam::tunnel=debug". Default: info for serve and tunnel, error for other commands.
     #[arg(
         long,
         env = "PGIAM_LOG",
@@ -164,14 +168,14 @@ pub struct ProgramArgs {
     pub log: Option<String>,
 }
 
-/// Heading of the flags of every command.
+/// Help heading of the flags common to all commands.
 pub(super) const PROGRAM: &str = "Program";
 
-/// The flags of commands that serve connections.
+/// Flag of commands that serve connections.
 #[derive(Clone, Debug, Args)]
 pub struct DrainArgs {
-    /// Seconds that open connections get after the first SIGINT or SIGTERM; a second one ends them
-    /// at once.
+    /// Seconds that open connections may take to finish after the first SIGINT or SIGTERM; a second
+    /// signal closes them at once.
     #[arg(
         long,
         env = "PGIAM_DRAIN_TIMEOUT",
@@ -188,23 +192,23 @@ impl Default for DrainArgs {
     }
 }
 
-/// The flag of commands that have something to tell.
+/// Flag of commands that print results.
 #[derive(Clone, Copy, Debug, Default, Args)]
 pub struct OutputArgs {
-    /// Write JSON, for programs.
+    /// Print JSON.
     #[arg(long)]
     pub json: bool,
 }
 
-/// The folder of what is made once.
+/// Flag for the state directory.
 #[derive(Clone, Debug, Default, Args)]
 pub struct StateArgs {
-    /// Folder for what is made once: the certificate shown to local TLS clients.
+    /// State directory, with the TLS certificate for local clients.
     #[arg(long, env = "PGIAM_STATE_DIR", value_name = "DIR", value_parser = path(), help_heading = PROGRAM)]
     pub state_dir: Option<PathBuf>,
 }
 
-/// How log lines look.
+/// Format of log lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
     /// One line of text per event.
@@ -214,7 +218,7 @@ pub enum LogFormat {
     Json,
 }
 
-/// One `--bastion`, or several.
+/// Converts one or several `--bastion` values.
 fn written(all: &[String]) -> WrittenBastion {
     match all {
         [one] => WrittenBastion::Text(one.clone()),
@@ -240,7 +244,7 @@ impl SsmArgs {
 }
 
 impl DatabaseArgs {
-    /// The settings that override the file.
+    /// Returns the settings that override the file.
     #[must_use]
     pub fn layer(&self) -> Layer {
         Layer {

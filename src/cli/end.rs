@@ -1,4 +1,4 @@
-//! The end of a process whose command line asks for help, or is invalid.
+//! Exit after `--help`, or after an invalid command line.
 
 use std::io;
 
@@ -8,11 +8,11 @@ use crate::base::foreign_text::ForeignText;
 use crate::cli::exit;
 use crate::cli::terminal;
 
-/// Writes what clap has to say, and returns the exit code. Help that cannot be written is a failure.
+/// Writes the message of clap and returns the exit code. Failing to write the help is an error.
 pub(super) fn of(error: clap::Error) -> i32 {
     if error.use_stderr() {
         let error = safe(error);
-        // Nothing can be done when even that fails.
+        // An error of this write cannot be reported anywhere.
         _ = terminal::tell(error.render().ansi().to_string().trim_end());
         return error.exit_code();
     }
@@ -29,15 +29,15 @@ fn code_of(error: &clap::Error, written: io::Result<()>) -> i32 {
     }
 }
 
-/// The same error, in which words and values from the command line and from variables cannot command
-/// a terminal, forge a line, or be without end.
+/// Escapes and shortens the arguments and variables in an error, so that they cannot control a
+/// terminal, forge a line, or fill the screen.
 fn safe(mut error: clap::Error) -> clap::Error {
     let escaped = |text: &str| ForeignText::new(text).into_string();
     let given: Vec<(ContextKind, ContextValue)> = error
         .context()
         .filter_map(|(kind, value)| {
             let value = match (kind, value) {
-                // clap's own words, in lines.
+                // clap's own text, of several lines.
                 (ContextKind::Usage, _) => return None,
                 (_, ContextValue::String(text)) => ContextValue::String(escaped(text)),
                 (_, ContextValue::Strings(all)) => {

@@ -1,7 +1,7 @@
-//! What is logged, and how a line looks.
+//! Log filter and log formats.
 //!
-//! Two rules hold whatever `--log` asks for. Only the crates of this program and those listed here
-//! log at all, because others handle our secrets. And no field of any event, whoever logs it, holds a
+//! Two rules apply to every value of `--log`. First, only the crates of this program and those listed
+//! here may log, because other crates handle our secrets. Second, no field of an event contains a
 //! control character, a secret that it names as such, or more than [`LONGEST_VALUE`] bytes.
 
 use std::borrow::Cow;
@@ -24,11 +24,11 @@ use crate::base::redacted::redact;
 use crate::cli::LogFormat;
 use crate::cli::terminal;
 
-/// The crates of this program.
+/// Crates of this program.
 const OURS: [&str; 4] = ["pgiam", "pg_handshake", "smux", "ssm_channel"];
-/// The libraries that may log, up to `debug`. They see neither credentials nor tokens nor what is sent
-/// to AWS: TLS records are sealed, names are public. All others (the AWS SDK, HTTP, WebSocket) log
-/// nothing: at `info` and above the SDK quotes the output of a credential_process.
+/// Libraries that may log, up to `debug`. They see no credentials, tokens or requests to AWS: TLS
+/// records are encrypted, names are public. All others (the AWS SDK, HTTP, WebSocket) log nothing: at
+/// `info` and above the SDK quotes the output of a credential_process.
 const HARMLESS: [&str; 7] = [
     "hickory_net",
     "hickory_proto",
@@ -38,19 +38,19 @@ const HARMLESS: [&str; 7] = [
     "tokio",
     "tokio_rustls",
 ];
-/// The words for a level.
+/// Names of the log levels.
 const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
-/// Most bytes of one value in a line for people.
+/// Maximum length of one value in a human-readable line, in bytes.
 const LONGEST_VALUE: usize = 8 * 1024;
 
 /// Checks the value of `--log`.
 ///
 /// # Errors
-/// What is wrong with it, and what would be right.
+/// A text with the fault and the valid values.
 pub fn filter(text: &str) -> Result<String, String> {
     const RIGHT: &str =
         "write error, warn, info, debug, trace, or a filter such as \"info,pgiam::tunnel=debug\"";
-    // A word that is no level would be taken for the name of a crate, and everything be silent.
+    // The filter would treat an unknown level as the name of a crate, and log nothing.
     let unknown = text.split(',').map(str::trim).find(|part| {
         let is_level = LEVELS.iter().any(|level| part.eq_ignore_ascii_case(level));
         let is_number = matches!(part.as_bytes(), [b'0'..=b'5']);
@@ -65,17 +65,17 @@ pub fn filter(text: &str) -> Result<String, String> {
     }
 }
 
-/// Logs to standard error from now on.
+/// Starts logging to standard error.
 ///
 /// # Errors
-/// For a filter that [`filter`] would have refused, or when something logs already.
+/// Fails if [`filter`] would reject the filter, or if a logger is already installed.
 pub fn start(wanted: &str, format: LogFormat) -> Result<(), Box<dyn Error + Send + Sync>> {
     let layer = layer(wanted, format, io::stderr, terminal::stderr_has_colours())?;
     tracing_subscriber::registry().with(layer).try_init()?;
     Ok(())
 }
 
-/// What writes the lines of one format to `writer`.
+/// Returns the layer that writes one format to `writer`.
 fn layer<W>(
     wanted: &str,
     format: LogFormat,
@@ -85,7 +85,7 @@ fn layer<W>(
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    // Internal errors would be reported to a full or closed standard error, and panic there.
+    // Writing internal errors to a full or closed standard error would panic.
     let filter = EnvFilter::try_new(wanted)?.and(filter_fn(is_fit_to_log));
     Ok(match format {
         LogFormat::Human => lines::layer()
@@ -106,7 +106,7 @@ where
     })
 }
 
-/// Whether a crate, named by the target of its events, is on one of the lists.
+/// Returns true if a crate is on one of the lists. `target` is the target of its events.
 fn may_log(target: &str) -> bool {
     is_of(target, &OURS) || is_of(target, &HARMLESS)
 }
@@ -116,14 +116,14 @@ fn is_of(target: &str, crates: &[&str]) -> bool {
     crates.contains(&name)
 }
 
-/// Whatever the filter asks for: libraries that may handle our secrets do not log, and none logs
-/// single bytes.
+/// Returns true if a library may log at this level, for every filter: libraries that may handle our
+/// secrets do not log, and none logs single bytes.
 fn is_fit_to_log(event: &Metadata<'_>) -> bool {
     let target = event.target();
     is_of(target, &OURS) || (is_of(target, &HARMLESS) && *event.level() <= Level::DEBUG)
 }
 
-/// One value as a line may hold it.
+/// Escapes and shortens one value for a log line.
 fn safe(value: &str) -> Cow<'_, str> {
     let end = value.floor_char_boundary(LONGEST_VALUE);
     let redacted = redact(&value[..end]);
@@ -138,7 +138,7 @@ fn safe(value: &str) -> Cow<'_, str> {
     }
 }
 
-/// Fields in the form `message name=value`, as tracing-subscriber writes them, with safe values.
+/// Fields in the format `message name=value` of tracing-subscriber, with safe values.
 struct SafeFields;
 
 impl<'writer> FormatFields<'writer> for SafeFields {
@@ -184,14 +184,14 @@ impl Visit for SafeVisitor<'_> {
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        // What the `log` crate says about itself is in the line already.
+        // The metadata of the `log` crate is already in the line.
         if self.result.is_ok() && !field.name().starts_with("log.") {
             self.result = self.write(field, &format!("{value:?}"));
         }
     }
 }
 
-/// Writes lines of JSON in which nothing acts on a terminal and no secret is named.
+/// Writes JSON lines without terminal control characters and without named secrets.
 struct SafeJson<W>(W);
 
 impl<'a, W: MakeWriter<'a>> MakeWriter<'a> for SafeJson<W> {
@@ -202,7 +202,7 @@ impl<'a, W: MakeWriter<'a>> MakeWriter<'a> for SafeJson<W> {
     }
 }
 
-/// Takes whole lines: the layer writes each event at once.
+/// Accepts whole lines: the layer writes each event at once.
 struct SafeJsonLine<W>(W);
 
 impl<W: Write> Write for SafeJsonLine<W> {
@@ -241,7 +241,7 @@ mod tests {
         }
     }
 
-    /// What `events` write at `--log trace`.
+    /// Returns the log lines of `events` at `--log trace`.
     fn logged(format: LogFormat, colours: bool, events: impl FnOnce()) -> String {
         let page = Page::default();
         let writer = page.clone();

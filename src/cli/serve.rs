@@ -1,4 +1,4 @@
-//! The flags of `pgiam serve` and `pgiam tunnel`, which listen.
+//! Flags of `pgiam serve` and `pgiam tunnel`, the commands that listen.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -12,73 +12,72 @@ use crate::config::{Destination, Layer, Listen, ServeLayer};
 const LISTEN: &str = "Listening";
 const HEALTH: &str = "Health and metrics";
 
-/// The flags of `pgiam serve`.
+/// Flags of `pgiam serve`.
 #[derive(Clone, Debug, Default, Args)]
 pub struct ServeArgs {
-    /// Targets to serve, by their names in the file; all of them when left out.
+    /// Targets to serve, by name in the configuration file. Default: all.
     #[arg(value_name = "TARGET")]
     pub targets: Vec<String>,
-    /// Log in once at every target at the start; if that fails at one, say why and exit with 4.
+    /// Log in to each target once at startup; if a login fails, report the error and exit with 4.
     #[arg(long)]
     pub test: bool,
-    /// Local port. Default: 5433; 0 lets the system choose.
+    /// Local port; 0 lets the system choose. Default: 5433.
     #[arg(long, short, env = "PGIAM_PORT", value_name = "PORT", help_heading = LISTEN)]
     pub port: Option<u16>,
-    /// The flags about who may connect.
+    /// Flags for the listeners and for client access.
     #[command(flatten)]
     pub listen: ListenArgs,
-    /// The flags about the database and the way to it.
+    /// Flags for the database and the route to it.
     #[command(flatten)]
     pub database: DatabaseArgs,
-    /// The flags about health and metrics.
+    /// Flags for health endpoints and metrics.
     #[command(flatten)]
     pub http: HttpArgs,
-    /// The folder of what is made once.
+    /// Flag for the state directory.
     #[command(flatten)]
     pub state: StateArgs,
-    /// How long open connections get at the end.
+    /// Flag for the drain timeout.
     #[command(flatten)]
     pub drain: DrainArgs,
-    /// The flags of every command.
+    /// Flags common to all commands.
     #[command(flatten)]
     pub program: ProgramArgs,
 }
 
-/// The flags about where `pgiam serve` listens, and for whom.
+/// Flags for the listeners of `pgiam serve` and for client access.
 #[derive(Clone, Debug, Default, Args)]
 pub struct ListenArgs {
-    /// Addresses to listen on, separated by commas. Others than the loopback's need a password
+    /// Addresses to listen on, comma-separated. Addresses other than loopback require a password
     /// (--password-file). Default: 127.0.0.1,::1
     #[arg(long, env = "PGIAM_ADDRESS", value_name = "IP", value_delimiter = ',', help_heading = LISTEN)]
     pub address: Option<Vec<String>>,
-    /// A further port on which the database name picks among all targets: TARGET or
-    /// TARGET/DATABASE.
+    /// Extra port for all targets; the database name selects one: TARGET or TARGET/DATABASE.
     #[arg(long, env = "PGIAM_HUB_PORT", value_name = "PORT", help_heading = LISTEN)]
     pub hub_port: Option<u16>,
     /// Directory of the Unix sockets, or "none". Default: $XDG_RUNTIME_DIR/pgiam, else run in the
-    /// state folder.
+    /// state directory.
     #[arg(long, env = "PGIAM_SOCKET_DIR", value_name = "DIR", value_parser = path(), help_heading = LISTEN)]
     pub socket_dir: Option<PathBuf>,
-    /// The flag about whose clients are served.
+    /// Flag for the check of client owners.
     #[command(flatten)]
     pub peer: PeerArgs,
-    /// File with a password that TCP clients must give (SCRAM-SHA-256); PGIAM_LOCAL_PASSWORD does
-    /// the same.
+    /// File with the password that TCP clients must send (SCRAM-SHA-256). Alternatively, set
+    /// PGIAM_LOCAL_PASSWORD to the password.
     #[arg(long, env = "PGIAM_PASSWORD_FILE", value_name = "FILE", value_parser = path(), help_heading = LISTEN)]
     pub password_file: Option<PathBuf>,
-    /// Most connections at a time. Default: 400.
+    /// Maximum concurrent connections. Default: 400.
     #[arg(long, env = "PGIAM_MAX_CONNECTIONS", value_name = "N", help_heading = LISTEN)]
     pub max_connections: Option<u64>,
-    /// Seconds a client may take to say what it wants. Default: 30.
+    /// Seconds a client may take to complete startup (TLS, password, startup packet). Default: 30.
     #[arg(long, env = "PGIAM_STARTUP_TIMEOUT", value_name = "SECONDS", help_heading = LISTEN)]
     pub startup_timeout: Option<u64>,
 }
 
-/// The flag about whose clients are served, of every command that listens for others.
+/// Flag for the check of client owners, of every command that listens.
 #[derive(Clone, Copy, Debug, Default, Args)]
 pub struct PeerArgs {
-    /// Serve only clients of the user who runs pgiam, where the system tells whose they are.
-    /// --peer-check=false is for containers that share a network. Default: true.
+    /// Serve only clients of the user that runs pgiam, where the system reports the owner of a
+    /// connection. Use --peer-check=false for containers that share a network. Default: true.
     #[arg(
         long,
         env = "PGIAM_PEER_CHECK",
@@ -92,26 +91,26 @@ pub struct PeerArgs {
     pub peer_check: Option<bool>,
 }
 
-/// The flags about health and metrics.
+/// Flags for health endpoints and metrics.
 #[derive(Clone, Debug, Default, Args)]
 pub struct HttpArgs {
     /// Port of the health endpoints /startup, /readiness, /liveness and of /metrics. Default: none.
     #[arg(long, env = "PGIAM_HTTP_PORT", value_name = "PORT", help_heading = HEALTH)]
     pub http_port: Option<u16>,
-    /// Address of the health endpoints. They tell the names of targets and how much they are used to
-    /// whoever asks. Default: 127.0.0.1.
+    /// Address of the health endpoints and metrics. They ask for no password, and show target names
+    /// and usage. Default: 127.0.0.1.
     #[arg(long, env = "PGIAM_HTTP_ADDRESS", value_name = "IP", help_heading = HEALTH)]
     pub http_address: Option<IpAddr>,
 }
 
-/// The flags of `pgiam tunnel`.
+/// Flags of `pgiam tunnel`.
 #[derive(Clone, Debug, Args)]
 pub struct TunnelArgs {
-    /// Where to, as the bastion sees it: a name or an address (IPv6 in brackets), and a port.
+    /// Destination as seen from the bastion: a name or an address (IPv6 in brackets), and a port.
     #[arg(value_name = "HOST:PORT")]
     pub to: Destination,
-    /// Where to listen: PORT, 127.0.0.1:PORT or [::1]:PORT; several times, or separated by commas.
-    /// Default: the port of HOST:PORT, on 127.0.0.1 and ::1; 0 lets the system choose.
+    /// Local PORT, 127.0.0.1:PORT or [::1]:PORT, comma-separated or repeated; port 0 lets the
+    /// system choose. Default: the port of HOST:PORT, on 127.0.0.1 and ::1.
     #[arg(
         long,
         env = "PGIAM_LISTEN",
@@ -120,28 +119,28 @@ pub struct TunnelArgs {
         help_heading = LISTEN
     )]
     pub listen: Vec<Listen>,
-    /// Take bastion, profile and region of this target in the file.
+    /// Use the bastion, profile and region of this target in the configuration file.
     #[arg(long, value_name = "TARGET")]
     pub target: Option<String>,
-    /// The flag about whose clients are served.
+    /// Flag for the check of client owners.
     #[command(flatten)]
     pub peer: PeerArgs,
-    /// The flags of the tunnel.
+    /// Flags for the tunnel.
     #[command(flatten)]
     pub ssm: SsmArgs,
-    /// Where `pgiam status` looks.
+    /// Flag for the state directory.
     #[command(flatten)]
     pub state: StateArgs,
-    /// How long open connections get at the end.
+    /// Flag for the drain timeout.
     #[command(flatten)]
     pub drain: DrainArgs,
-    /// The flags of every command.
+    /// Flags common to all commands.
     #[command(flatten)]
     pub program: ProgramArgs,
 }
 
 impl ServeArgs {
-    /// The settings that override the file.
+    /// Returns the settings that override the file.
     #[must_use]
     pub fn layer(&self) -> Layer {
         Layer {
@@ -150,7 +149,7 @@ impl ServeArgs {
         }
     }
 
-    /// The settings that override `[serve]` in the file.
+    /// Returns the settings that override `[serve]` in the file.
     #[must_use]
     pub fn serve_layer(&self) -> ServeLayer {
         let (listen, http) = (&self.listen, &self.http);
@@ -169,13 +168,13 @@ impl ServeArgs {
 }
 
 impl TunnelArgs {
-    /// The settings that override the file.
+    /// Returns the settings that override the file.
     #[must_use]
     pub fn layer(&self) -> Layer {
         self.ssm.layer()
     }
 
-    /// The settings that override `[serve]` in the file.
+    /// Returns the settings that override `[serve]` in the file.
     #[must_use]
     pub fn serve_layer(&self) -> ServeLayer {
         ServeLayer {
@@ -184,7 +183,8 @@ impl TunnelArgs {
         }
     }
 
-    /// Where to listen: as asked, or on the loopback with the port that is led to.
+    /// Returns the addresses to listen on: those given, else loopback with the port of the
+    /// destination.
     #[must_use]
     pub fn listen(&self) -> Vec<Listen> {
         if self.listen.is_empty() {

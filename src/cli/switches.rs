@@ -1,8 +1,8 @@
-//! Switches that take a value: `--warm`, `--warm=false` and `--warm false` are all accepted, and so are
+//! Switches with values: `--warm`, `--warm=false` and `--warm false` are all accepted, and so are
 //! `--json=no` and `--json yes`.
 //!
-//! To clap a switch is either without a value, or with one behind `=`: else it would take the name of a
-//! target for the value. So a word that [`switch`] knows is joined to the switch before it.
+//! For clap, a switch has no value, or has one after `=`: otherwise clap would use the name of a target
+//! as the value. So this module joins an argument that [`switch`] accepts to the switch before it.
 
 use std::ffi::OsString;
 
@@ -11,7 +11,7 @@ use clap::{Arg, ArgAction, Command};
 use crate::config::switch_of as switch;
 
 enum Kind {
-    /// `--json`: there or not.
+    /// `--json`, without a value.
     Bare,
     /// `--warm[=BOOL]`.
     WithValue,
@@ -25,7 +25,7 @@ fn kind(arg: &Arg) -> Option<Kind> {
     }
 }
 
-/// `words` as clap takes them.
+/// Rewrites `words` for clap.
 pub(super) fn with_values(definition: &Command, words: Vec<OsString>) -> Vec<OsString> {
     let mut words = words.into_iter();
     let mut out: Vec<OsString> = words.next().into_iter().collect();
@@ -56,7 +56,7 @@ pub(super) fn with_values(definition: &Command, words: Vec<OsString>) -> Vec<OsS
             }
         };
         match (kind, value) {
-            // Not a value: clap says so.
+            // Not a value: clap reports the error.
             (_, None) => out.push(word),
             (Kind::Bare, Some(false)) => {}
             (Kind::Bare, Some(true)) => out.push(flag.into()),
@@ -67,7 +67,7 @@ pub(super) fn with_values(definition: &Command, words: Vec<OsString>) -> Vec<OsS
     out
 }
 
-/// A switch as it was typed, up to the value; what kind it is; and the value behind `=`.
+/// Splits an argument into the switch, its kind, and the value after `=`. `None` if it is no switch.
 fn parts(command: &Command, word: &OsString) -> Option<(String, Kind, Option<String>)> {
     let text = word.to_str()?;
     let (flag, value) = match text.split_once('=') {
@@ -129,7 +129,7 @@ mod tests {
                 "pgiam setup bastion --terraform=on x",
                 "pgiam setup bastion --terraform x",
             ),
-            // What is no switch, or no value of one, stays as it is.
+            // Arguments that are neither switches nor their values are unchanged.
             ("pgiam serve --warm=perhaps", "pgiam serve --warm=perhaps"),
             ("pgiam check --json=perhaps", "pgiam check --json=perhaps"),
             (

@@ -1,4 +1,4 @@
-//! What people see: tables, colours, progress. In a pipe there is neither colour nor progress.
+//! Output for users: tables, colours, progress. A pipe gets neither colours nor progress.
 
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
@@ -9,34 +9,34 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::platform;
 
-/// Of headings.
+/// Style of headings.
 pub const HEADING: Style = Style::new().bold();
-/// What is in order.
+/// Style of success.
 pub const GOOD: Style = AnsiColor::Green.on_default();
-/// What is not.
+/// Style of failure.
 pub const BAD: Style = AnsiColor::Red.on_default().bold();
-/// What should be looked at.
+/// Style of warnings.
 pub const WARNING: Style = AnsiColor::Yellow.on_default();
-/// What is less important.
+/// Style of secondary text.
 pub const DIM: Style = Style::new().dimmed();
 
-/// What a text is made for where nobody knows better; below and above it is no pleasure to read.
+/// Default width of text, in columns, and the limits for other widths.
 const USUAL_WIDTH: usize = 80;
 const NARROWEST: usize = 60;
 const WIDEST: usize = 120;
 
-/// How often a line of progress moves.
+/// Interval between frames of a progress line.
 const TICK: Duration = Duration::from_millis(120);
 
-/// Whether somebody can be asked something.
+/// Returns true if pgiam can prompt the user.
 #[must_use]
 pub fn is_interactive() -> bool {
-    // Who reads from a terminal in the background is stopped.
+    // The system stops a background process that reads from its terminal.
     io::stdin().is_terminal() && io::stderr().is_terminal() && platform::is_in_front()
 }
 
-/// The columns that a text for people may take on standard output: those of the terminal where there
-/// is one, within reason, else 80.
+/// Returns the number of columns for human-readable text on standard output: the width of the
+/// terminal, within limits, or 80 without a terminal.
 #[must_use]
 pub fn width() -> usize {
     let columns = match console::Term::stdout().size_checked() {
@@ -46,11 +46,11 @@ pub fn width() -> usize {
     columns.clamp(NARROWEST, WIDEST)
 }
 
-/// Writes to standard output, without colours where that is no terminal or they are not wanted
-/// (`NO_COLOR`, `CLICOLOR`, `TERM=dumb`). A reader that has gone, as `head` does, is no failure.
+/// Writes to standard output. Removes colours if it is not a terminal or they are disabled
+/// (`NO_COLOR`, `CLICOLOR`, `TERM=dumb`). A closed pipe, as with `head`, is not an error.
 ///
 /// # Errors
-/// Whatever the system answers.
+/// The error of the system.
 pub fn write(text: impl fmt::Display) -> io::Result<()> {
     let mut out = anstream::stdout().lock();
     match write!(out, "{text}").and_then(|()| out.flush()) {
@@ -59,33 +59,32 @@ pub fn write(text: impl fmt::Display) -> io::Result<()> {
     }
 }
 
-/// The same on standard error, for what is no result.
+/// Writes to standard error, for text that is not a result, with the same rules for colours.
 ///
 /// # Errors
-/// Whatever the system answers.
+/// The error of the system.
 pub fn tell(text: impl fmt::Display) -> io::Result<()> {
     let mut out = anstream::stderr().lock();
     writeln!(out, "{text}")
 }
 
-/// Whether what goes to standard error may have colours: it is a terminal, and they are wanted
+/// Returns true if standard error may have colours: it is a terminal, and they are not disabled
 /// (`NO_COLOR`, `CLICOLOR`, `TERM=dumb`).
 #[must_use]
 pub fn stderr_has_colours() -> bool {
     anstream::AutoStream::choice(&io::stderr()) != anstream::ColorChoice::Never
 }
 
-/// `text` in a style.
+/// Returns `text` in a style.
 pub fn styled(style: Style, text: impl fmt::Display) -> String {
     format!("{style}{text}{style:#}")
 }
 
-/// A line on standard error that shows what is being waited for, if that is a terminal. It is gone
-/// when this is dropped.
+/// Progress line on standard error, if that is a terminal. Dropping it removes the line.
 pub struct Progress(ProgressBar);
 
 impl Progress {
-    /// Shows `what`.
+    /// Shows the message `what`.
     #[must_use]
     pub fn start(what: impl Into<String>) -> Self {
         let bar = if io::stderr().is_terminal() {
@@ -101,7 +100,7 @@ impl Progress {
         Self(bar)
     }
 
-    /// Shows something else.
+    /// Replaces the message.
     pub fn now(&self, what: impl Into<String>) {
         self.0.set_message(what.into());
     }
@@ -116,7 +115,7 @@ impl Drop for Progress {
 /// Spaces between columns.
 const GAP: usize = 2;
 
-/// Columns, padded to their widest cell. Cells may be styled; the last column is not padded.
+/// Table with columns padded to their widest cell. Cells may be styled; the last column is not padded.
 #[derive(Clone, Debug)]
 pub struct Table {
     head: Vec<String>,
@@ -124,7 +123,7 @@ pub struct Table {
 }
 
 impl Table {
-    /// A table with these headings.
+    /// Creates a table with these headings.
     #[must_use]
     pub fn new(head: &[&str]) -> Self {
         Self {
@@ -138,7 +137,7 @@ impl Table {
         self.rows.push(cells.into_iter().collect());
     }
 
-    /// Whether there are no rows.
+    /// Returns true if the table has no rows.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.rows.is_empty()
@@ -146,8 +145,8 @@ impl Table {
 }
 
 impl Table {
-    /// The same in at most `width` columns of a terminal: the widest columns give way, and what they
-    /// cannot hold is cut.
+    /// Renders the table in at most `width` terminal columns. The widest columns shrink, and their
+    /// cells are truncated.
     #[must_use]
     pub fn fitted(mut self, width: usize) -> Self {
         let mut widths = self.widths();
@@ -166,7 +165,7 @@ impl Table {
         self
     }
 
-    /// What each column takes.
+    /// Returns the width of each column.
     fn widths(&self) -> Vec<usize> {
         let widest = |column: usize| {
             let cells = self.rows.iter().chain([&self.head]);
@@ -193,7 +192,7 @@ impl fmt::Display for Table {
     }
 }
 
-/// How many columns of a terminal a text takes, whatever its style.
+/// Returns the number of terminal columns of a text, without its styles.
 fn visible(text: &str) -> usize {
     console::measure_text_width(text)
 }

@@ -1,4 +1,4 @@
-//! How words are read.
+//! Tests of parsing command lines.
 
 mod documents;
 mod reference;

@@ -1,8 +1,8 @@
 //! Reads the command line and the `PGIAM_*` variables into one set of matches.
 //!
-//! clap could read the variables by itself, but takes an empty one for a value, does not know an
-//! orchestrator's, and reports a bad one as a fault of the flag. So the definition that is parsed has
-//! no variables; each one that is set, and whose flag was not typed, is added as the flag `--NAME=VALUE`.
+//! clap can read variables, but treats an empty one as a value, does not recognise those of an
+//! orchestrator, and reports an invalid one as an error of the flag. So pgiam parses a definition
+//! without variables, and adds each variable as the flag `--NAME=VALUE`, unless the flag is given.
 
 use std::ffi::OsString;
 
@@ -14,17 +14,17 @@ use clap::{Arg, ArgMatches, Command};
 use super::switches;
 use crate::base::environment::VariableError;
 
-/// What was typed and set.
+/// Parsed command line and variables.
 pub(super) struct Given {
     pub(super) matches: ArgMatches,
-    /// The variables that were taken.
+    /// Names of the variables in use.
     pub(super) variables: Vec<String>,
 }
 
 /// Parses `words`, and the variables that `read` returns.
 ///
 /// # Errors
-/// clap's, which names the variable where one is at fault.
+/// The error of clap. It names the variable if a variable is invalid.
 pub(super) fn parse(
     definition: &Command,
     words: impl IntoIterator<Item = OsString>,
@@ -64,7 +64,7 @@ pub(super) fn parse(
     Ok(Given { matches, variables })
 }
 
-/// Parses one flag alone, so that an error is about the variable `name`.
+/// Parses one flag alone, so that an error names the variable `name`.
 fn check(arg: &Arg, word: &OsString, name: &str) -> Result<(), clap::Error> {
     let alone = Command::new("pgiam")
         .no_binary_name(true)
@@ -77,7 +77,7 @@ fn check(arg: &Arg, word: &OsString, name: &str) -> Result<(), clap::Error> {
     Ok(())
 }
 
-/// The definition with the variables in the help texts only.
+/// Returns the definition with the variables in the help texts only.
 fn without_variables(command: Command) -> Command {
     let command = command.mut_args(|arg| {
         let Some(name) = arg
@@ -87,14 +87,14 @@ fn without_variables(command: Command) -> Command {
             return arg;
         };
         let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
-        // On a line of its own, where no wrapping divides it.
+        // On a separate line, so that it is not wrapped.
         arg.env(Resettable::Reset)
             .help(format!("{help}\n[env: {name}]"))
     });
     command.mut_subcommands(without_variables)
 }
 
-/// The names of all variables of the definition.
+/// Returns the names of all variables in the definition.
 pub(super) fn names(command: &Command) -> Vec<String> {
     let own = command.get_arguments().filter_map(Arg::get_env);
     let own = own.map(|name| name.to_string_lossy().into_owned());
@@ -197,7 +197,7 @@ mod tests {
             );
             assert_eq!(error.exit_code(), 2);
         }
-        // Where the command has no such flag, the variable does not matter.
+        // The variable has no effect on commands without the flag.
         given(&["completions", "bash"], &[("PGIAM_PORT", "pg")]).unwrap();
         given(&["check", "orders"], &[("PGIAM_HTTP_PORT", "x")]).unwrap();
         let unreadable = |name: &str| {

@@ -1,5 +1,5 @@
-//! What the documents show is typed by those who read them: every example and every documented form of
-//! a key, a flag and a variable must parse.
+//! Tests that every example in the documents and every documented form of a key, a flag and a variable
+//! parse.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use super::reference::keys;
 use crate::cli::{Cli, variables};
 use crate::config::{File, Serve};
 
-/// Parses a command line whose variables are `set`.
+/// Parses a command line with the variables in `set`.
 fn typed(words: &[String], set: &[(String, String)]) -> Result<Cli, String> {
     let read = |name: &str| {
         let found = set.iter().find(|(known, _)| known == name);
@@ -23,7 +23,7 @@ fn typed(words: &[String], set: &[(String, String)]) -> Result<Cli, String> {
         .map_err(|error| error.to_string())
 }
 
-/// What a file says after it has been through all checks that need no other file.
+/// Runs all checks of a configuration file that need no other file.
 fn meant(text: &str) -> Result<(), String> {
     let file: File = toml::from_str(text).map_err(|error| error.to_string())?;
     Serve::from_layer(file.serve.clone()).map_err(|error| error.to_string())?;
@@ -37,7 +37,7 @@ fn meant(text: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// A key with values as they stand in the file, and as they are typed; several forms of the same.
+/// A key, with several forms of its values in the file and on the command line.
 struct Sample {
     key: &'static str,
     file: &'static [&'static str],
@@ -143,7 +143,7 @@ fn words(line: &str) -> Vec<String> {
     line.split(' ').map(str::to_owned).collect()
 }
 
-/// The file that the settings of a command line amount to.
+/// Returns the settings of a command line.
 fn settings(cli: Cli) -> (String, String) {
     let crate::cli::Command::Serve(args) = cli.into_command() else {
         panic!("it is serve");
@@ -212,7 +212,7 @@ fn every_form_is_typed(sample: &Sample) {
     }
 }
 
-/// The documents, by path, with their text.
+/// Returns the documents: path and text.
 fn documents() -> Vec<(PathBuf, String)> {
     fn collect(path: &Path, all: &mut Vec<(PathBuf, String)>) {
         if path.is_dir() {
@@ -234,13 +234,13 @@ fn documents() -> Vec<(PathBuf, String)> {
     ] {
         collect(&root.join(part), &mut all);
     }
-    // Of other programs: the template of a bastion, and what packs and checks.
+    // Scripts are not documents: the template of a bastion, packaging and checks.
     all.retain(|(path, _)| path.extension().is_none_or(|end| end != "py"));
     assert!(all.len() > 15, "the documents are found");
     all
 }
 
-/// The fenced blocks of a Markdown text, with the word behind the fence.
+/// Returns the fenced blocks of a Markdown text, with the language after the fence.
 fn blocks(text: &str) -> Vec<(String, String)> {
     let mut blocks = Vec::new();
     let mut open: Option<(String, String)> = None;
@@ -259,7 +259,7 @@ fn blocks(text: &str) -> Vec<(String, String)> {
     blocks
 }
 
-/// The spans of code in a Markdown text, fenced blocks left out.
+/// Returns the code spans of a Markdown text, without fenced blocks.
 fn spans(text: &str) -> Vec<String> {
     let mut outside = true;
     let mut lines = Vec::new();
@@ -316,7 +316,7 @@ fn every_key_that_a_text_sets_can_be_meant() {
             let key = key.trim();
             let is_of_targets = of_targets.iter().any(|known| known == key);
             let is_known = is_of_targets || of_serve.iter().any(|known| known == key);
-            // `host=DIR` is libpq's, and a dotted value is left open.
+            // `host=DIR` is of libpq, and `…` is a placeholder.
             if !is_known || !span.contains(" = ") || value.contains('…') {
                 continue;
             }
@@ -329,8 +329,8 @@ fn every_key_that_a_text_sets_can_be_meant() {
     assert!(count > 10, "{count}");
 }
 
-/// The words of a shell up to the first operator or comment; `None` for what has a part left out, or
-/// needs a shell.
+/// Splits a line into shell words up to the first operator or comment. `None` for a line with `…`, or
+/// one that needs a shell.
 fn shell_words(line: &str) -> Option<Vec<String>> {
     let mut words = Vec::new();
     let mut word: Option<String> = None;
@@ -354,7 +354,7 @@ fn shell_words(line: &str) -> Option<Vec<String>> {
     Some(words)
 }
 
-/// Placeholders for numbers and the like get a value; all others are texts anyhow.
+/// Replaces placeholders for numbers and other formats with valid values; other placeholders are text.
 fn filled_in(words: Vec<String>) -> Vec<String> {
     let value = |word: &str| {
         Some(match word {
@@ -380,8 +380,8 @@ fn filled_in(words: Vec<String>) -> Vec<String> {
     words.into_iter().map(fill).collect()
 }
 
-/// Whether words that begin with `pgiam` are a command line: what is typed begins with a command or a
-/// flag, or is the name alone. ("pgiam on localhost" is a name.)
+/// Returns true if words that begin with `pgiam` are a command line: a command or a flag follows, or
+/// nothing. (In "pgiam on localhost", pgiam is a name.)
 fn is_command(words: &[String]) -> bool {
     let definition = Cli::definition();
     match words.get(1) {
@@ -391,7 +391,7 @@ fn is_command(words: &[String]) -> bool {
     }
 }
 
-/// `a|b` written for "a or b": each alternative in its place.
+/// Expands `a|b` in a line to one line per alternative.
 fn alternatives(line: &str) -> Vec<String> {
     let Some(at) = line
         .split(' ')
@@ -440,7 +440,7 @@ fn every_command_that_is_shown_is_taken() {
             }
             match typed(&filled_in(words), &[]) {
                 Ok(_) => count += 1,
-                // `--help` and `--version` are no errors; a command may be named alone.
+                // `--help` and `--version` are not errors; a command without arguments is a name.
                 Err(error) if error.contains("Usage:") && !error.starts_with("error:") => {}
                 Err(error) if error.starts_with("pgiam ") => {}
                 Err(error)
@@ -463,7 +463,7 @@ fn every_variable_that_is_shown_is_known_and_its_value_taken() {
             let end =
                 rest.find(|c: char| !(c.is_ascii_uppercase() || c == '_' || c.is_ascii_digit()));
             let name = &rest[..end.unwrap_or(rest.len())];
-            // `PGIAM_*`, and what an orchestrator sets.
+            // `PGIAM_*`, and variables of an orchestrator.
             let is_open =
                 name.ends_with('_') || name.contains("_SERVICE_") || name.contains("_TCP");
             if is_open {
@@ -505,7 +505,7 @@ fn every_list_of_arguments_in_deploy_is_taken() {
     let mut count = 0;
     for (path, text) in documents() {
         let mut all: Vec<Vec<String>> = Vec::new();
-        // Kubernetes: a list of one argument a line.
+        // Kubernetes: a list with one argument per line.
         if let Some((_, rest)) = text.split_once("          args:\n") {
             let lines = rest.lines().map(str::trim);
             let lines = lines.take_while(|line| line.starts_with("- ") || line.starts_with('#'));

@@ -1,5 +1,4 @@
-//! `docs/config.md` is made from the definitions of the command line and of the configuration file, so
-//! that it says what is true.
+//! Generates `docs/config.md` from the definitions of the command line and of the configuration file.
 
 use std::fmt::Write as _;
 
@@ -10,7 +9,7 @@ use crate::cli::Cli;
 /// Set to write the document instead of comparing it.
 const UPDATE: &str = "PGIAM_UPDATE_DOCS";
 
-/// The keys that a table of the file may have: its parser names them when it meets another one.
+/// Returns the keys of a table in the file. The parser lists them in its error about an unknown key.
 pub(super) fn keys(table: &str) -> Vec<String> {
     let text = format!("[{table}]\n\"no such key\" = 1\n");
     let error = toml::from_str::<crate::config::File>(&text).unwrap_err();
@@ -30,7 +29,7 @@ fn find<'a>(command: &'a Command, key: &str) -> &'a Arg {
         .unwrap_or_else(|| panic!("the key {key} has no flag --{flag}"))
 }
 
-/// The help of a flag as one paragraph.
+/// Returns the help of a flag as one paragraph.
 fn words(arg: &Arg) -> String {
     let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
     let help = help.replace('|', "\\|").replace('\n', " ");
@@ -45,7 +44,7 @@ fn words(arg: &Arg) -> String {
     format!("{help}: {}", names.join(", "))
 }
 
-/// Whether the flag is there or not, with a value or without.
+/// Returns true for a switch, with or without a value.
 fn is_switch(arg: &Arg) -> bool {
     matches!(arg.get_action(), ArgAction::SetTrue) || arg.is_require_equals_set()
 }
@@ -86,7 +85,7 @@ fn table_of_keys(text: &mut String, command: &Command, keys: &[String]) {
     }
 }
 
-/// The flags of a command that are not in `known` tables.
+/// Returns the flags of a command that are not in the tables of `known` keys.
 fn own_flags<'a>(command: &'a Command, known: &[String]) -> Vec<&'a Arg> {
     let own = command.get_arguments().filter(|arg| {
         let is_key = known
@@ -121,7 +120,7 @@ fn section(text: &mut String, command: &Command, name: &str, known: &[String]) {
         .get_arguments()
         .any(|arg| arg.get_long() == Some("bastion"));
     if takes_keys && !["serve", "tunnel"].contains(&name) {
-        text.push_str("\nAnd the flags of the keys of a target, above.\n");
+        text.push_str("\nIt also takes the flags of all target keys, above.\n");
     }
     for below in command
         .get_subcommands()
@@ -143,7 +142,8 @@ fn document() -> String {
     table_of_keys(&mut text, serve, &of_serve);
     text.push_str("\n## Flags of the commands\n");
     let program = ["config", "log", "log_format"].map(str::to_owned);
-    text.push_str("\nEvery command has these:\n\n| flag | variable | meaning |\n|---|---|---|\n");
+    text.push_str("\nCommon to all commands except `completions` and `man`:\n");
+    text.push_str("\n| flag | variable | meaning |\n|---|---|---|\n");
     for key in &program {
         let arg = find(serve, key);
         writeln!(
