@@ -1,4 +1,4 @@
-//! Everything that is asked of AWS with one identity: credentials, region, clients, trust.
+//! Access to AWS with one identity: credentials, region, clients and trust roots.
 
 pub mod alias;
 pub mod api_error;
@@ -56,37 +56,39 @@ pub(crate) use words::{bad_answer, in_words};
 use crate::base::single_flight::{Clock, Kept, Lease, system_clock};
 use trust::Trust;
 
-/// How long the way to credentials may take. SSO and STS answer in a second; an external
-/// `credential_process` may open a browser. More would eat up the 30 s in which a client
-/// connection must be ready.
+/// Deadline for loading credentials. SSO and STS answer in a second; an external
+/// `credential_process` may open a browser. A longer deadline would use up the 30 s in which a
+/// client connection must be ready.
 pub const CREDENTIALS_DEADLINE: Duration = Duration::from_secs(20);
 
-/// What a page of managed nodes holds at most (SSM API Reference, `DescribeInstanceInformation`); the
-/// default is 10.
+/// Maximum number of managed nodes on a page (SSM API Reference, `DescribeInstanceInformation`);
+/// the default is 10.
 pub(crate) const NODES_A_PAGE: i32 = 50;
 
-/// What tells one AWS identity from another. `Default` is what the AWS tools do without options.
+/// Settings that identify one AWS identity. `Default` behaves like the AWS tools without options.
 #[derive(Clone)]
 pub struct AwsOptions {
-    /// A profile of the AWS files. Named here it comes before the environment's credentials.
+    /// Profile in the AWS files. A profile set here takes precedence over credentials in the
+    /// environment.
     pub profile: Option<String>,
-    /// Region for STS and as default for clients; without it `AWS_REGION`, then the profile's.
+    /// Region for STS and default region for clients. The fallbacks are `AWS_REGION` and the
+    /// profile's region.
     pub region: Option<String>,
-    /// Roots for HTTPS and WebSocket; without it `AWS_CA_BUNDLE`, the profile's `ca_bundle`, the
-    /// operating system's.
+    /// Trust roots for HTTPS and WebSocket. The fallbacks are `AWS_CA_BUNDLE`, the profile's
+    /// `ca_bundle` and the operating system's roots.
     pub ca_bundle: Option<PathBuf>,
-    /// Instead of `AWS_CONFIG_FILE` or `~/.aws/config`.
+    /// Overrides `AWS_CONFIG_FILE` and `~/.aws/config`.
     pub config_file: Option<PathBuf>,
-    /// Instead of `AWS_SHARED_CREDENTIALS_FILE` or `~/.aws/credentials`.
+    /// Overrides `AWS_SHARED_CREDENTIALS_FILE` and `~/.aws/credentials`.
     pub credentials_file: Option<PathBuf>,
-    /// Longest time for loading credentials.
+    /// Deadline for loading credentials.
     pub deadline: Duration,
-    /// The time of day, to see whether credentials have ended.
+    /// Wall clock, used to check whether credentials have expired.
     pub clock: Clock,
 }
 
 impl AwsOptions {
-    /// The profile that the user names, in the options or with `AWS_PROFILE`.
+    /// Returns the profile set in the options or with `AWS_PROFILE`.
     fn named(&self) -> Option<String> {
         let of_environment = || valid::variable("AWS_PROFILE").ok().flatten();
         let named = self.profile.clone().or_else(of_environment);
@@ -108,19 +110,19 @@ impl Default for AwsOptions {
     }
 }
 
-/// One AWS identity: what a (profile, region) pair needs, loaded when first asked for and shared by
-/// all connections.
+/// One AWS identity: the state for a (profile, region) pair, loaded on first use and shared by all
+/// connections.
 ///
-/// Credentials are loaded by one task at a time, renewed before they end, and looked for afresh in
-/// all files after every failure: `aws sso login` or an edited `~/.aws/credentials` is seen by the
-/// next connection, without a restart.
+/// One task at a time loads the credentials, and they are renewed before they expire. After a
+/// failure all files are read again, so the next connection sees `aws sso login` or an edited
+/// `~/.aws/credentials` without a restart.
 pub struct AwsContext {
     inner: Arc<Inner>,
-    /// Clients are made from this; it is dropped together with the credentials.
+    /// Configuration for clients; dropped together with the credentials.
     config: Mutex<Option<SdkConfig>>,
 }
 
-/// The part that the SDK's clients hold on to as well, as their source of credentials.
+/// The part that the SDK's clients also hold, as their credentials provider.
 struct Inner {
     options: AwsOptions,
     credentials: Kept<Credentials, CredentialsError>,
@@ -130,7 +132,7 @@ struct Inner {
 }
 
 impl AwsContext {
-    /// Nothing is read or asked yet.
+    /// Creates a context without reading files or sending requests.
     pub fn new(options: AwsOptions) -> Self {
         let credentials = Kept::new(options.clock.clone());
         let inner = Inner {
@@ -146,15 +148,16 @@ impl AwsContext {
         }
     }
 
-    /// The profile named in the options.
+    /// Returns the profile set in the options.
     pub fn profile(&self) -> Option<&str> {
         self.inner.options.profile.as_deref()
     }
 
-    /// Credentials that have not ended by now. Cancel-safe; never takes longer than the deadline.
+    /// Returns credentials that have not expired. Cancel-safe; never takes longer than the
+    /// deadline.
     ///
     /// # Errors
-    /// See [`CredentialsError`]. The next call starts from the files again.
+    /// See [`CredentialsError`]. After an error the next call reads the files again.
     pub async fn credentials(&self) -> Result<Credentials, CredentialsError> {
         let loaded = Inner::credentials(&self.inner).await;
         if loaded.is_err() {
@@ -163,7 +166,7 @@ impl AwsContext {
         loaded
     }
 
-    /// The region of the options, the environment or the profile, in this order.
+    /// Returns the region from the options, the environment or the profile, in this order.
     ///
     /// # Errors
     /// [`CredentialsError::Config`], [`CredentialsError::NoSuchProfile`].
@@ -173,11 +176,11 @@ impl AwsContext {
         Ok(region.map(|region| region.to_string()))
     }
 
-    /// A client for SSM in `region`. It asks this context for credentials with every request, so
-    /// it outlives a change of credentials.
+    /// Returns an SSM client for `region`. The client gets its credentials from this context for
+    /// every request, so it stays usable when the credentials change.
     ///
-    /// Endpoints are the SDK's business: `AWS_ENDPOINT_URL_SSM`, `AWS_ENDPOINT_URL` and the
-    /// `endpoint_url` of the profile and its `services` section are honoured, and so are
+    /// The SDK resolves endpoints. It honours `AWS_ENDPOINT_URL_SSM`, `AWS_ENDPOINT_URL`, and the
+    /// `endpoint_url` of the profile and its `services` section. It also honours
     /// `AWS_USE_FIPS_ENDPOINT` and `AWS_USE_DUALSTACK_ENDPOINT` with their keys in the profile.
     ///
     /// # Errors
@@ -186,7 +189,7 @@ impl AwsContext {
         Ok(aws_sdk_ssm::Client::new(&self.config_in(region).await?))
     }
 
-    /// A client for KMS in `region`, otherwise like [`AwsContext::ssm`].
+    /// Returns a KMS client for `region`, otherwise like [`AwsContext::ssm`].
     ///
     /// # Errors
     /// As for [`AwsContext::sdk_config`].
@@ -194,7 +197,7 @@ impl AwsContext {
         Ok(aws_sdk_kms::Client::new(&self.config_in(region).await?))
     }
 
-    /// A client for RDS in `region`, otherwise like [`AwsContext::ssm`].
+    /// Returns an RDS client for `region`, otherwise like [`AwsContext::ssm`].
     ///
     /// # Errors
     /// As for [`AwsContext::sdk_config`].
@@ -204,7 +207,7 @@ impl AwsContext {
 
     async fn config_in(&self, region: &str) -> Result<SdkConfig, CredentialsError> {
         let config = self.sdk_config().await?;
-        // None is known, and somebody else says so.
+        // No region is known; another check reports that.
         let region = match region.is_empty() {
             true => Region::new(""),
             false => Region::new(valid::region(
@@ -216,7 +219,7 @@ impl AwsContext {
         Ok(config.into_builder().region(region).build())
     }
 
-    /// What AWS clients are made from.
+    /// Returns the configuration that AWS clients are created from.
     ///
     /// # Errors
     /// [`CredentialsError::Config`], [`CredentialsError::NoSuchProfile`],
@@ -225,14 +228,14 @@ impl AwsContext {
         if let Some(config) = self.config().clone() {
             return Ok(config);
         }
-        // Two callers may load it at the same time; that costs a few file reads and harms nobody.
+        // Two callers may load it at the same time, which only costs a few file reads.
         let config = self.load_config().await?;
         *self.config() = Some(config.clone());
         Ok(config)
     }
 
-    /// What the user has set, by environment or profile, about where Session Manager is. Addresses
-    /// that do not parse are left to the SDK.
+    /// Returns the Session Manager endpoints set in the environment or the profile. URLs that do
+    /// not parse are left to the SDK.
     ///
     /// # Errors
     /// As for [`AwsContext::sdk_config`].
@@ -240,7 +243,7 @@ impl AwsContext {
         Ok(Endpoints::of(&self.sdk_config().await?))
     }
 
-    /// The roots that may vouch for AWS, for connections that do not go through the SDK.
+    /// Returns the trust roots for AWS, for connections that do not go through the SDK.
     ///
     /// # Errors
     /// As for [`AwsContext::sdk_config`].
@@ -252,27 +255,28 @@ impl AwsContext {
         Ok(self.inner.trust(&plan).await?.roots.clone())
     }
 
-    /// How far the clock of AWS is from the local one, as its last answer told: to a call of any
-    /// client made here, to a question of the credential chain, or to the opening of a data channel.
-    /// `None` until one has, and again when that is long ago.
+    /// Returns the offset between the clock of AWS and the local one, according to the last answer.
+    /// Answers to calls of clients created here, to requests of the credential chain and to the
+    /// opening of a data channel count. `None` before the first answer, and again when the last one
+    /// is too old.
     #[must_use]
     pub fn clock_offset(&self) -> Option<ClockOffset> {
         self.inner.watch.offset()
     }
 
-    /// Whether credentials are being loaded at this moment, for this caller or another one.
+    /// Returns `true` while credentials are being loaded, for this caller or another one.
     #[must_use]
     pub fn is_loading(&self) -> bool {
         self.inner.credentials.is_running()
     }
 
-    /// Where answers that do not come through the SDK are to be noted.
+    /// Returns the recorder for answers that do not come through the SDK.
     pub(crate) fn clock_watch(&self) -> Arc<ClockWatch> {
         self.inner.watch.clone()
     }
 
-    /// Forgets credentials and configuration, because AWS or the database rejected them. The next
-    /// call reads everything again; clients that exist already get the new credentials too.
+    /// Discards credentials and configuration after AWS or the database rejected them. The next
+    /// call reads everything again; existing clients get the new credentials too.
     pub fn invalidate(&self) {
         self.inner.credentials.forget();
         self.forget_config();
@@ -309,7 +313,7 @@ impl fmt::Debug for AwsContext {
 
 impl Inner {
     async fn credentials(self: &Arc<Self>) -> Result<Credentials, CredentialsError> {
-        // The signer of the SDK panics at such a time.
+        // The SDK's signer panics for a time out of range.
         signable((self.options.clock)())?;
         let this = self.clone();
         let kept = self
@@ -376,8 +380,8 @@ impl Inner {
         }
     }
 
-    /// Only this machine's clock says that credentials have ended. AWS's is asked before anybody is
-    /// sent to log in anew.
+    /// Checks the clock of AWS when credentials have expired by the local clock alone, so that the
+    /// user is not asked to log in again because of a wrong local clock.
     async fn unless_the_clock_is_wrong(
         &self,
         ended: CredentialsError,
@@ -400,12 +404,12 @@ impl Inner {
         }
     }
 
-    /// The same client, its answers watched and bounded.
+    /// Wraps a client: its answers are watched for the time and limited in size.
     fn client(&self, client: &SharedHttpClient) -> SharedHttpClient {
         limit::bounded(self.watch.watching(client.clone()))
     }
 
-    /// What all configurations of the SDK have in common, but for the credentials.
+    /// Returns the SDK settings common to all configurations, without credentials.
     fn loader(
         &self,
         plan: &profile::Plan,
@@ -417,7 +421,7 @@ impl Inner {
             .http_client(self.client(&trust.http))
             .region(RegionProviderChain::first_try(self.region(plan)?))
             .retry_config(valid::retries(&plan.retries, plan.name())?)
-            // Caching is done here, where it can be undone.
+            // The cache is in this module, where it can be invalidated.
             .identity_cache(IdentityCache::no_cache())
             .profile_files(plan.files.for_sdk());
         Ok(match &self.options.profile {
@@ -435,7 +439,7 @@ impl Inner {
         let bundle = bundle
             .or_else(from_environment)
             .or_else(|| plan.ca_bundle.clone());
-        // A failure is not kept: the file may be mended.
+        // A failure is not cached: the file may be fixed meanwhile.
         self.trust
             .get_or_try_init(|| trust::load(bundle.as_deref()))
             .await
@@ -463,7 +467,7 @@ impl Inner {
     }
 }
 
-/// Hands the context's credentials to the SDK's clients.
+/// Credentials provider that gives the context's credentials to the SDK's clients.
 struct FromContext(Arc<Inner>);
 
 impl ProvideCredentials for FromContext {

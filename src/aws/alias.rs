@@ -1,16 +1,16 @@
-//! From the name a user has configured to the name AWS knows.
+//! Resolves a configured host name to the endpoint name that AWS knows.
 //!
-//! People give their databases names of their own: `orders.db.example.com` is an alias (a CNAME
-//! record, RFC 1034, section 3.6.2) of `orders.cluster-abc.eu-central-1.rds.amazonaws.com`, which may
-//! itself be an alias of an instance. A token must be signed for the RDS name, and the certificate is
-//! made out for it, so the first name of the chain that is an endpoint is the one to use: the alias
-//! of a cluster means the cluster, whichever instance writes at the moment.
+//! Users give their databases names of their own: `orders.db.example.com` is a CNAME (RFC 1034,
+//! section 3.6.2) of `orders.cluster-abc.eu-central-1.rds.amazonaws.com`, which may itself be a
+//! CNAME of an instance. A token must be signed for the RDS name, and the certificate is issued for
+//! it. pgiam uses the first name of the chain that is an endpoint. A CNAME of a cluster therefore
+//! means the cluster, whichever instance is its writer.
 //!
-//! Only signing and verification use the answer. What is dialled is the configured name, and who
-//! looks it up is the bastion, in the VPC's own DNS. The two may disagree for as long as a record
-//! lives; the login fails then, and nothing worse: whoever forges our answers makes us sign for,
-//! and insist on, a server that the tunnel does not lead to. Without a tunnel the same DNS gives name
-//! and address, and who forges it chooses among all of AWS's databases; the README says so.
+//! The result is used for signing and verification only. The tunnel connects to the configured
+//! name, which the bastion resolves in the VPC's own DNS. The two lookups may disagree for the TTL
+//! of a record; the login fails then, and nothing worse happens: a forged answer makes pgiam sign
+//! for, and insist on, a server that the tunnel does not lead to. Without a tunnel the same DNS
+//! gives both name and address, so a forged answer can select any AWS database; the README says so.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -32,63 +32,65 @@ use crate::base::foreign_text::ForeignText;
 use crate::base::single_flight::{Clock, Kept, Lease, system_clock};
 use crate::config::EndpointKind;
 
-/// For a whole chain, retries included: a connection waits for it beside the tunnel.
+/// Deadline for a whole chain, retries included. A connection resolves it while the tunnel opens.
 const DEADLINE: Duration = Duration::from_secs(5);
-/// For one question to one server, and how often it is repeated: together less than the deadline, so
-/// that a second server gets its turn.
+/// Timeout of one query to one server, and the number of repetitions. Together they stay below the
+/// deadline, so that a second server is tried.
 const PATIENCE: Duration = Duration::from_millis(1500);
 const REPEATS: usize = 2;
-/// The longest chain. Resolvers follow 8 to 16 aliases; people use one or two.
+/// Maximum length of a chain. Resolvers follow 8 to 16 CNAMEs; common configurations have one or
+/// two.
 const MOST_STEPS: usize = 8;
 
-/// How long an answer is used, whatever its TTL: RDS has TTLs of 5 s, and after a change of the
-/// alias nobody should have to wait for hours.
+/// Minimum and maximum lifetime of a cached answer, whatever its TTL. RDS has TTLs of 5 s, and a
+/// changed CNAME should take effect without hours of waiting.
 const SHORTEST: Duration = Duration::from_secs(5);
 const LONGEST: Duration = Duration::from_secs(5 * 60);
-/// How long it is used beyond its TTL while DNS does not answer, or not with an endpoint: a VPN that
-/// went down takes its names with it, but the tunnel may well go on. And how long until the next try.
-/// (RFC 8767, "Serving Stale Data to Improve DNS Resiliency", allows days and suggests 30 s.)
+/// Time for which a stale answer is used after its TTL while DNS fails or returns no endpoint, and
+/// the pause until the next attempt. A VPN that went down takes its names with it, but the tunnel
+/// may still work. (RFC 8767, "Serving Stale Data to Improve DNS Resiliency", allows days and
+/// suggests 30 s.)
 const STALE: Duration = Duration::from_secs(3600);
 const PAUSE: Duration = Duration::from_secs(30);
-/// For how long a failure is remembered when there is no older answer: each connection of a pool
-/// must not ask anew.
+/// Lifetime of a cached failure when there is no older answer, so that the connections of a pool do
+/// not each repeat the lookup.
 const FAILURE: Duration = Duration::from_secs(5);
 
-/// Why no endpoint is known for a name.
+/// Reason why no endpoint is known for a name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AliasError {
-    /// DNS answers, and the name does not lead to an endpoint. The user's configuration, or a name
-    /// that only the DNS of the VPC (a private hosted zone) has: the endpoint itself must be
-    /// configured then.
+    /// DNS answers, but the name does not lead to an endpoint. Either the configuration is wrong,
+    /// or only the DNS of the VPC (a private hosted zone) has the name; then the endpoint itself
+    /// must be configured.
     #[error(
         "{host} is no RDS or DSQL endpoint, and no alias of one in the DNS of this machine: {}",
         seen(.chain, *.exists)
     )]
     NoAlias {
-        /// The name as configured.
+        /// Name as configured.
         host: String,
-        /// The names that were seen, the configured one first.
+        /// Names in the chain, starting with the configured one.
         chain: Vec<ForeignText>,
-        /// Whether the last of them exists at all.
+        /// `true` if the last name of the chain exists.
         exists: bool,
     },
-    /// DNS does not answer, or cannot. A fault of the network, or of this machine's settings.
+    /// DNS lookup failed, because of the network or the DNS settings of this machine.
     #[error("the endpoint behind {host} is not known, because DNS did not tell: {reason}")]
     Dns {
-        /// The name as configured.
+        /// Name as configured.
         host: String,
-        /// What went wrong.
+        /// Description of the failure.
         reason: ForeignText,
     },
-    /// The aliases lead back to one of them, or there are too many. A fault in the zone.
+    /// CNAME loop, or too many CNAMEs. A fault in the zone.
     #[error(
         "the aliases of {host} go round in a circle, or further than {MOST_STEPS} steps: {}",
         joined(.chain)
     )]
     Loop {
-        /// The name as configured.
+        /// Name as configured.
         host: String,
-        /// The names that were seen, the configured one first.
+        /// Names in the chain, starting with the configured one.
         chain: Vec<ForeignText>,
     },
 }
@@ -107,7 +109,7 @@ fn seen(chain: &[ForeignText], exists: bool) -> String {
     format!("{} {ending}", joined(chain))
 }
 
-/// The endpoints behind the names of this program's databases. Shared by all connections.
+/// Endpoints of the configured host names, shared by all connections.
 pub struct Aliases {
     dns: Option<SocketAddr>,
     clock: Clock,
@@ -115,8 +117,9 @@ pub struct Aliases {
 }
 
 impl Aliases {
-    /// Asks the server at `dns`, or else the servers of the operating system as they are when asked:
-    /// a VPN that comes up brings its own. Nothing is asked yet.
+    /// Creates a resolver that queries the server at `dns`. Without it, each lookup uses the
+    /// operating system's servers at that time: a VPN that comes up brings its own. Sends no query
+    /// yet.
     #[must_use]
     pub fn new(dns: Option<SocketAddr>) -> Self {
         Self::with_clock(dns, system_clock())
@@ -130,15 +133,14 @@ impl Aliases {
         }
     }
 
-    /// The endpoint that `host` is or is an alias of, in lower case, without a trailing dot. Asks
-    /// nobody when it is one. Never takes longer than 5 s; cancel-safe.
+    /// Returns the endpoint that `host` is or is a CNAME of, in lower case, without a trailing dot.
+    /// Sends no query if `host` itself is an endpoint. Never takes longer than 5 s; cancel-safe.
     ///
-    /// Answers are kept as long as DNS says, but at least 5 s and at most 5 min; callers that come at
-    /// the same time share one lookup. When it cannot be repeated, the old answer holds for another
-    /// hour.
+    /// Answers are cached for their TTL, but at least 5 s and at most 5 min. Concurrent callers
+    /// share one lookup. If the lookup cannot be repeated, the old answer is used for another hour.
     ///
     /// # Errors
-    /// See [`AliasError`]. They are remembered for 5 s.
+    /// See [`AliasError`]. Errors are cached for 5 s.
     pub async fn resolve(&self, host: &str) -> Result<String, AliasError> {
         let host = normal(host);
         if is_endpoint(&host) {
@@ -169,7 +171,8 @@ impl Aliases {
         }
     }
 
-    /// The next call asks again: a server was found to be another one than the answer for `host` says.
+    /// Discards the cached answer for `host`, after a server turned out to be another one than the
+    /// answer says.
     pub fn forget(&self, host: &str) {
         let places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(place) = places.get(&normal(host)) {
@@ -198,17 +201,17 @@ impl fmt::Debug for Aliases {
     }
 }
 
-/// What is known about one name.
+/// Cached state of one name.
 struct Place {
     host: String,
-    /// Failures are kept as well, so they are values here.
+    /// Failures are cached as well, so they are values here.
     kept: Kept<Result<String, AliasError>, Stopped>,
-    /// The last endpoint that was found, and until when it is good enough if no other is.
+    /// Last endpoint found, and the time until which it is used when lookups fail.
     good: Mutex<Option<(String, SystemTime)>>,
 }
 
 impl Place {
-    /// What to make of a lookup's outcome (`None`: it took too long), and for how long.
+    /// Converts the outcome of a lookup (`None`: timed out) to a cached value with its lifetime.
     fn settle(
         &self,
         looked: Option<Result<Found, AliasError>>,
@@ -243,13 +246,13 @@ impl Place {
     }
 }
 
-/// An endpoint, and for how long it is the one.
+/// An endpoint and its lifetime.
 struct Found {
     endpoint: String,
     ttl: Duration,
 }
 
-/// Goes from alias to alias until there is an endpoint.
+/// Follows CNAMEs until an endpoint is found.
 async fn follow(dns: Option<SocketAddr>, host: String) -> Result<Found, AliasError> {
     let failed = |error: NetError| AliasError::Dns {
         host: host.clone(),
@@ -289,7 +292,7 @@ fn foreign(names: Vec<String>) -> Vec<ForeignText> {
     names.into_iter().map(ForeignText::from).collect()
 }
 
-/// What DNS says about one name.
+/// Result of the query for one name.
 enum Step {
     Alias { of: String, ttl: Duration },
     End { exists: bool },
@@ -297,10 +300,10 @@ enum Step {
 
 async fn step(resolver: &TokioResolver, name: &str) -> Result<Step, NetError> {
     let Ok(mut query) = Name::from_ascii(name) else {
-        // A target that DNS can carry and no host can have.
+        // A CNAME target that DNS can carry but that is not a valid host name.
         return Ok(Step::End { exists: false });
     };
-    // The name stands for itself: no search list.
+    // The name is fully qualified: no search list.
     query.set_fqdn(true);
     let answer = match resolver.lookup(query, RecordType::CNAME).await {
         Ok(answer) => answer,
@@ -324,8 +327,8 @@ async fn step(resolver: &TokioResolver, name: &str) -> Result<Step, NetError> {
     Ok(aliases.into_iter().next().unwrap_or(end))
 }
 
-/// Made for every lookup: a chain is looked up once in minutes, and reading the system's settings is
-/// nothing beside waiting for DNS.
+/// Creates a resolver. There is a new one for each lookup: a chain is looked up once in minutes,
+/// and reading the system's settings takes little time beside waiting for DNS.
 fn resolver(dns: Option<SocketAddr>) -> Result<TokioResolver, NetError> {
     let mut builder = match dns {
         None => TokioResolver::builder_tokio()?,
@@ -341,7 +344,7 @@ fn resolver(dns: Option<SocketAddr>) -> Result<TokioResolver, NetError> {
     let options = builder.options_mut();
     options.timeout = PATIENCE;
     options.attempts = REPEATS;
-    // Answers are kept here; /etc/hosts knows addresses only.
+    // This module caches answers itself; /etc/hosts has addresses only.
     options.cache_size = 0;
     options.use_hosts_file = ResolveHosts::Never;
     builder.build()
@@ -352,7 +355,8 @@ fn normal(host: &str) -> String {
     host.to_ascii_lowercase()
 }
 
-/// DNS can carry any byte in a name; an endpoint's has letters, digits, hyphens and dots.
+/// Returns `true` if the name is an endpoint. DNS can carry any byte in a name; an endpoint has
+/// letters, digits, hyphens and dots.
 fn is_endpoint(host: &str) -> bool {
     EndpointKind::of(host) != EndpointKind::Other && DnsName::try_from(host).is_ok()
 }

@@ -1,17 +1,17 @@
-//! Refusals of AWS services.
+//! Errors returned by AWS services.
 
 use super::ClockOffset;
 use crate::base::foreign_text::ForeignText;
 
-/// What the SSM API answered when it refused.
+/// Error returned by the SSM API.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApiAnswer {
-    /// AWS's error code, such as `AccessDeniedException`.
+    /// AWS error code, such as `AccessDeniedException`.
     pub code: ForeignText,
-    /// AWS's words.
+    /// AWS error message.
     pub message: ForeignText,
-    /// For a support case.
+    /// Request id, for a support case.
     pub request_id: Option<ForeignText>,
-    /// How far this machine's clock is from AWS's, as the answer told.
+    /// Offset of the local clock from AWS's, according to the answer.
     pub clock: Option<ClockOffset>,
 }

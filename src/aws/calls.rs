@@ -1,5 +1,5 @@
-//! Calls of AWS's services within a deadline, and what became of one that was not answered in time:
-//! not sent for want of credentials, throttled, or silent. Only what was seen is said.
+//! Calls to AWS services within a deadline. A call that times out reports its state: not sent for
+//! lack of credentials, throttled, or unanswered. Only observed facts are reported.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,16 +11,16 @@ use tokio::time::{Instant, timeout_at};
 use super::http::TOO_MANY_REQUESTS;
 use super::query::throttles;
 
-/// Names the loading of credentials as a step that something waits for.
+/// Name of the step in which a caller waits for credentials.
 pub(crate) const CREDENTIALS_STEP: &str = "AWS credentials";
 
 tokio::task_local! {
-    /// What the call of this task has done. Credentials are loaded by a task of their own, so their
-    /// requests do not count.
+    /// Attempts of this task's call. Credentials are loaded by a separate task, so its requests do
+    /// not count.
     static TRIES: Tries;
 }
 
-/// The attempts of one call, which count for the call that it is part of, too.
+/// Attempts of one call. They also count for the call that it is part of.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Tries {
     seen: Arc<Mutex<Seen>>,
@@ -32,7 +32,7 @@ struct Seen {
     sent: u32,
     throttled: u32,
     host: String,
-    /// The status of the last answer. None while an attempt waits for its own.
+    /// Status of the last answer; `None` while an attempt waits for its answer.
     status: Option<u16>,
 }
 
@@ -46,7 +46,7 @@ impl Tries {
         all.for_each(|tries| note(&mut tries.lock()));
     }
 
-    /// An answer has come, to its last byte.
+    /// Records an answer that arrived completely.
     pub(super) fn answered(&self, answer: &HttpResponse) {
         let status = answer.status().as_u16();
         let throttled = status >= 400 && is_throttling(answer);
@@ -57,7 +57,7 @@ impl Tries {
     }
 }
 
-/// Whether a refusal says that there were too many calls, in any of the services' ways.
+/// Returns `true` if an error means too many calls, in any of the forms that the services use.
 fn is_throttling(answer: &HttpResponse) -> bool {
     let body = answer.body().bytes().unwrap_or_default();
     let text = String::from_utf8_lossy(&body[..body.len().min(4 << 10)]).into_owned();
@@ -65,7 +65,7 @@ fn is_throttling(answer: &HttpResponse) -> bool {
     answer.status().as_u16() == TOO_MANY_REQUESTS || words.any(throttles)
 }
 
-/// A request of the current task's call goes out to `host`.
+/// Records that a request of the current task's call is sent to `host`.
 pub(super) fn sent(host: &str) -> Option<Tries> {
     let tries = TRIES.try_with(Tries::clone).ok()?;
     tries.each(|seen| {
@@ -76,34 +76,34 @@ pub(super) fn sent(host: &str) -> Option<Tries> {
     Some(tries)
 }
 
-/// The host, with its port, that the current task's call was last sent to; `None` where it was not
+/// Returns the host and port that the current task's call was last sent to; `None` if it was not
 /// sent.
 pub(crate) fn host() -> Option<String> {
     let host = TRIES.try_with(|tries| tries.lock().host.clone()).ok();
     host.filter(|host| !host.is_empty())
 }
 
-/// A call that was not answered in time.
+/// A call that timed out.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{call} {}", self.what())]
 pub struct Late {
-    /// The service and the call, as IAM policies name it: `ssm:StartSession`.
+    /// Service and action as in IAM policies: `ssm:StartSession`.
     pub call: &'static str,
-    /// How long it was waited for.
+    /// Time that the call waited.
     pub after: Duration,
-    /// Why there was no answer, as far as that was seen.
+    /// Observed reason for the missing answer.
     pub kind: LateKind,
     seen: Seen,
 }
 
-/// What a call that was not answered in time was waiting for.
+/// State of a call when it timed out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LateKind {
-    /// Credentials to sign it with: it was not sent.
+    /// Waiting for credentials to sign the request; it was not sent.
     Credentials,
-    /// AWS answered that there were too many calls, and it was to be tried again.
+    /// Waiting to retry after AWS throttled the call.
     Throttled,
-    /// An answer.
+    /// Waiting for an answer.
     Silent,
 }
 
@@ -149,7 +149,7 @@ impl Late {
     }
 }
 
-/// Makes a call, all its attempts included, within a deadline. Cancel-safe if `call` is.
+/// Runs a call, all its attempts included, within a deadline. Cancel-safe if `call` is.
 ///
 /// # Errors
 /// [`Late`].

@@ -1,11 +1,12 @@
-//! The order in which credentials are looked for.
+//! Credential chain: the order in which credentials are looked up.
 //!
-//! The SDK's own chain differs from the AWS CLI in ways that hurt here, so the same providers are
-//! put together anew: it takes `AWS_ACCESS_KEY_ID` from the environment even when a profile was named
-//! explicitly, so that a forgotten variable decides who logs in to the database; it asks the instance
-//! metadata service four times, so that a laptop without credentials waits for seconds, and asks it
-//! again for the region, which the host name of the database tells anyway; and it does so through
-//! `HTTP_PROXY`, whose refusal then looks like broken credentials.
+//! The SDK's own chain differs from the AWS CLI in ways that cause problems here, so the same
+//! providers are combined differently. The SDK's chain takes `AWS_ACCESS_KEY_ID` from the
+//! environment even when a profile is named explicitly, so a forgotten variable selects the
+//! identity for the database login. It asks the instance metadata service four times, so a laptop
+//! without credentials waits for seconds, and once more for the region, which the host name of the
+//! database contains anyway. And it does so through `HTTP_PROXY`, where a refusal looks like
+//! invalid credentials.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,8 +30,9 @@ use super::profile::{Plan, Process, Role};
 use super::valid::{self, Malformed};
 use super::{AwsOptions, CredentialsError, process, source};
 
-/// The metadata service of an EC2 instance is one hop away and answers in milliseconds; elsewhere
-/// the address leads nowhere. The AWS CLI also waits one second, once.
+/// Timeout and attempts for the metadata service. On an EC2 instance it is one hop away and answers
+/// in milliseconds; elsewhere its address does not respond. The AWS CLI also waits one second,
+/// once.
 const IMDS_TIMEOUT: Duration = Duration::from_secs(1);
 const IMDS_ATTEMPTS: u32 = 1;
 
@@ -40,8 +42,8 @@ const WEB_IDENTITY: &str = "a web identity token (AWS_WEB_IDENTITY_TOKEN_FILE)";
 const CONTAINER: &str = "the container (AWS_CONTAINER_CREDENTIALS_*)";
 const INSTANCE: &str = "the EC2 instance metadata";
 
-/// The places [`build`] asks, in order. Like the AWS CLI: a profile named explicitly comes before
-/// anything in the environment.
+/// Returns the places that [`build`] looks in, in order. As in the AWS CLI, a profile named
+/// explicitly takes precedence over the environment.
 pub(super) fn places(profile_named: bool) -> Vec<&'static str> {
     if profile_named {
         vec![PROFILE, CONTAINER, INSTANCE]
@@ -50,18 +52,18 @@ pub(super) fn places(profile_named: bool) -> Vec<&'static str> {
     }
 }
 
-/// What the providers are made from, beside the SDK's own configuration of them.
+/// Inputs of the providers besides the SDK's own configuration.
 pub(super) struct Ways<'a> {
     pub(super) options: &'a AwsOptions,
     pub(super) plan: &'a Plan,
-    /// For what answers on this machine only.
+    /// Client for services on this machine only.
     pub(super) local_http: SharedHttpClient,
-    /// For calls of STS, where roles are to be assumed that the SDK is not told of.
+    /// Configuration for STS calls, when pgiam itself assumes the roles.
     pub(super) sts: Option<SdkConfig>,
 }
 
-/// The providers of [`places`]. They read the AWS files when first asked, and remember them: a new
-/// chain is needed to see a changed file.
+/// Builds the providers for [`places`]. They read the AWS files on first use and cache them: a
+/// changed file needs a new chain.
 pub(super) fn build(conf: &ProviderConfig, ways: Ways<'_>) -> CredentialsProviderChain {
     let Ways {
         options,
@@ -113,7 +115,7 @@ pub(super) fn build(conf: &ProviderConfig, ways: Ways<'_>) -> CredentialsProvide
 
 type Provider = Box<dyn ProvideCredentials>;
 
-/// What is known to be wrong with the credentials of a place before they are used.
+/// Returns a known problem of the credentials at a place, before they are used.
 fn malformed(place: Place, plan: &Plan) -> Option<Malformed> {
     match place {
         Place::Environment => valid::environment().err(),
@@ -122,7 +124,7 @@ fn malformed(place: Place, plan: &Plan) -> Option<Malformed> {
     }
 }
 
-/// The file that the SDK reads for the credentials of a place.
+/// Returns the token file that the SDK reads for the credentials at a place.
 fn token_file(place: Place, plan: &Plan) -> Result<Option<TokenFile>, Malformed> {
     match place {
         Place::Profile => Ok(plan.token_file.clone()),
@@ -154,7 +156,7 @@ fn of_profile(
     Box::new(provider.build())
 }
 
-/// A profile whose credentials a program prints, with the roles that are assumed with them.
+/// Profile with a `credential_process`, and the roles assumed with its credentials.
 #[derive(Debug)]
 struct OfProcess {
     process: Process,
@@ -207,7 +209,7 @@ impl ProvideCredentials for OfProcess {
     }
 }
 
-/// Where credentials were found. They carry it as a property.
+/// Place where credentials were found. Credentials carry it as a property.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Place {
     Environment,
@@ -218,7 +220,7 @@ pub(super) enum Place {
 }
 
 impl Place {
-    /// The error with what was asked, where the SDK does not name it.
+    /// Adds the name of the queried service to an error where the SDK omits it.
     fn explained(self, error: SdkError, asked: Asked) -> SdkError {
         let is_answered = !is_about_the_network(&error);
         let asked = match (self, &error) {
@@ -243,7 +245,7 @@ impl Place {
     }
 }
 
-/// The services that a profile has the SDK ask.
+/// Services that the SDK queries for a profile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Asked {
     Nothing,
@@ -263,7 +265,7 @@ impl Asked {
     }
 }
 
-/// A failure with the name of what was asked.
+/// A failure with the name of the queried service.
 #[derive(Debug, thiserror::Error)]
 #[error("{asked}")]
 struct OfAsked {
@@ -272,16 +274,16 @@ struct OfAsked {
     source: Arc<SdkError>,
 }
 
-/// A provider whose credentials say where they are from, and are fit to sign with.
+/// Provider that records the place of its credentials and checks that they can be used for signing.
 #[derive(Debug)]
 struct Known {
     place: Place,
-    /// The same in words.
+    /// Description of the place.
     source: String,
     malformed: Option<Malformed>,
     token_file: Result<Option<TokenFile>, Malformed>,
     asked: Asked,
-    /// Why the place cannot give the credentials that it promises.
+    /// Reason why the place cannot provide the configured credentials.
     incomplete: Option<CredentialsError>,
     inner: Provider,
 }

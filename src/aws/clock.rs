@@ -1,7 +1,7 @@
-//! How far this machine's clock is from AWS's, as the `Date` headers of its answers tell.
+//! Offset between the local clock and AWS's, from the `Date` headers of answers.
 //!
-//! Signatures carry the time, and a database only says that a password is wrong when a token is too
-//! old. Every answer of AWS tells the time as well, so that the real reason can be named.
+//! Signatures contain the time, and a database reports only a wrong password when a token is too
+//! old. Every answer of AWS contains the time as well, so pgiam can name the real reason.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,40 +25,42 @@ use tokio::time::Instant;
 
 use crate::base::single_flight::Clock;
 
-/// An answer that was longer on its way tells nothing: the machine slept meanwhile, or its clock
-/// was set, and the header's time may be of before or after. What AWS tolerates is minutes.
+/// Maximum round trip of an answer for its time to be used. After a longer one the machine may have
+/// slept, or its clock may have been set, and the header's time may be from before or after that.
+/// AWS tolerates minutes.
 const LONGEST_ROUND_TRIP: Duration = Duration::from_secs(10);
 
-/// How long an offset is worth something: clocks do not run away from each other in that time, and
-/// whoever has set one, has done so by then.
+/// Lifetime of an offset. Clocks do not drift far in that time, and a wrong clock has been set by
+/// then.
 const WORTH: Duration = Duration::from_secs(10 * 60);
 
-/// By how much more or less time may have passed for the time of day than for a clock that nobody
-/// sets, before an offset is forgotten: the clock was set, or the machine slept and set it then.
+/// Difference between wall clock and monotonic clock after which an offset is discarded: the clock
+/// was set, or the machine slept and set it afterwards.
 const STEP: Duration = Duration::from_secs(60);
 
-/// How far off, in seconds, a clock may be before it is the first thing to set right: what AWS
-/// tolerates in signed requests (IAM User Guide, "Signature Version 4 for API requests").
+/// Offset in seconds up to which AWS accepts signed requests (IAM User Guide, "Signature Version 4
+/// for API requests"). A larger offset is the first problem to fix.
 const TOLERATED: u64 = 5 * 60;
 
-/// How far the clock of AWS is from the local one.
+/// Offset between the clock of AWS and the local one.
 ///
-/// Shown as a sentence about the local clock: `7 min behind AWS`, `12 s ahead of AWS`, `in step with
-/// AWS`.
+/// Displayed as a statement about the local clock: `7 min behind AWS`, `12 s ahead of AWS`, `in
+/// step with AWS`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClockOffset {
-    /// The time of AWS minus the local time of day, in seconds. Good to a second and the time of one
-    /// answer's way.
+    /// AWS time minus local wall-clock time, in seconds. Accurate to a second plus the network
+    /// delay of one answer.
     pub seconds: i64,
 }
 
 impl ClockOffset {
-    /// What the `Date` header of an answer that has just arrived tells; `None` when it is no time.
+    /// Returns the offset from the `Date` header of an answer that has just arrived; `None` if the
+    /// header is not a valid time.
     pub(crate) fn told(date: &str, now: SystemTime) -> Option<Self> {
         difference(date, now).map(|seconds| Self { seconds })
     }
 
-    /// Whether this alone may be why a signature is refused.
+    /// Returns `true` if this offset alone may cause a signature to be refused.
     #[must_use]
     pub fn is_wrong(self) -> bool {
         self.seconds.unsigned_abs() > TOLERATED
@@ -85,14 +87,14 @@ fn rounded(seconds: u64, unit: u64) -> u64 {
     seconds.saturating_add(unit / 2) / unit
 }
 
-/// The time in a `Date` header (RFC 9110, section 6.6.1) minus `now`, in seconds; `None` when it is
-/// no time.
+/// Returns the time of a `Date` header (RFC 9110, section 6.6.1) minus `now`, in seconds; `None` if
+/// the header is not a valid time.
 pub(crate) fn difference(date: &str, now: SystemTime) -> Option<i64> {
     let theirs = DateTime::from_str(date, Format::HttpDate).ok()?;
     Some(theirs.secs() - DateTime::from(now).secs())
 }
 
-/// A time of day for which nothing can be signed, and no certificate verified.
+/// A wall-clock time that is out of range for signatures and certificates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WrongEra {
     /// Before 1970, where Unix time begins.
@@ -103,10 +105,10 @@ pub enum WrongEra {
     After,
 }
 
-/// The first second of the year 10000, in Unix time.
+/// First second of the year 10000, in Unix time.
 const YEAR_10000: u64 = 253_402_300_800;
 
-/// The same time, if something can be signed for it.
+/// Returns `now` if a signature can be made for it.
 ///
 /// # Errors
 /// [`WrongEra`].
@@ -118,13 +120,13 @@ pub(crate) fn signable(now: SystemTime) -> Result<SystemTime, WrongEra> {
     }
 }
 
-/// Watches the answers of AWS for the time they tell.
+/// Records the time in the answers of AWS.
 pub(crate) struct ClockWatch {
     clock: Clock,
     seen: Mutex<Option<Seen>>,
 }
 
-/// What an answer has told, and when: by the time of day, and by a clock that nobody sets.
+/// An offset and the time of its answer, by the wall clock and by the monotonic clock.
 #[derive(Clone, Copy)]
 struct Seen {
     offset: ClockOffset,
@@ -138,12 +140,12 @@ impl ClockWatch {
         Arc::new(Self { clock, seen })
     }
 
-    /// The local time of day: the moment before a question.
+    /// Returns the local wall-clock time, to be taken before a request.
     pub(crate) fn now(&self) -> SystemTime {
         (self.clock)()
     }
 
-    /// An answer with this `Date` header has arrived, to what was asked at `asked`.
+    /// Records an answer with this `Date` header to a request sent at `asked`.
     pub(crate) fn answered(&self, date: Option<&str>, asked: SystemTime) {
         let now = self.now();
         let way = now.duration_since(asked);
@@ -161,7 +163,7 @@ impl ClockWatch {
         *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(seen);
     }
 
-    /// What the last answer told, unless that is worth nothing any more.
+    /// Returns the offset of the last answer, unless it is too old.
     pub(super) fn offset(&self) -> Option<ClockOffset> {
         let seen = (*self.seen.lock().unwrap_or_else(PoisonError::into_inner))?;
         let passed = seen.steady.elapsed();
@@ -173,8 +175,8 @@ impl ClockWatch {
         (passed <= WORTH && step <= STEP).then_some(seen.offset)
     }
 
-    /// The same client, watched. Every service and every credential provider that is given the
-    /// client is watched with it, which an interceptor of the SDK would have to be told one by one.
+    /// Wraps a client so that its answers are recorded. This covers every service and credential
+    /// provider that uses the client; an interceptor of the SDK would have to be added to each.
     pub(super) fn watching(self: &Arc<Self>, client: SharedHttpClient) -> SharedHttpClient {
         let watch = self.clone();
         SharedHttpClient::new(Watched {
@@ -190,7 +192,7 @@ impl fmt::Debug for ClockWatch {
     }
 }
 
-/// A client or a connector of the SDK, and who watches it.
+/// A client or connector of the SDK, and the recorder of its answers.
 #[derive(Debug)]
 struct Watched<T> {
     inner: T,
@@ -294,14 +296,14 @@ mod tests {
         assert_eq!(watch.offset(), None);
         watch.answered(None, watch.now());
         watch.answered(Some("never"), watch.now());
-        // Asleep, or set forward; set back.
+        // Machine slept or clock set forward; clock set back.
         watch.answered(date, watch.now() - Duration::from_secs(11));
         watch.answered(date, watch.now() + Duration::from_secs(1));
         assert_eq!(watch.offset(), None);
         watch.answered(date, watch.now() - Duration::from_secs(10));
         let seen = ClockOffset { seconds: 420 };
         assert_eq!(watch.offset(), Some(seen));
-        // A header that is missing does not take away what is known; the next one replaces it.
+        // An answer without the header keeps the known offset; the next one replaces it.
         watch.answered(None, watch.now());
         assert_eq!(watch.offset(), Some(seen));
         *time.lock().unwrap() += Duration::from_secs(420);

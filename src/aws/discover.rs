@@ -1,7 +1,7 @@
-//! What there is at AWS: databases by their identifiers, and nodes that can be bastions.
+//! Discovery of AWS resources: databases by identifier, and managed nodes that can be bastions.
 //!
-//! Nothing here is needed for a connection whose host and bastion are written down, and nothing asks
-//! for more permissions than it can do without: what may not be seen is named, and left out.
+//! A connection with configured host and bastion does not need this module. Missing permissions are
+//! reported, and the results that depend on them are left out.
 
 mod ask;
 mod ec2;
@@ -25,10 +25,10 @@ use ask::Asker;
 pub use nodes::MARK;
 pub use rank::{Candidate, Ranked};
 
-/// How long a look at AWS may take, all its calls together.
+/// Deadline for all calls of one discovery together.
 const DEADLINE: Duration = Duration::from_secs(15);
 
-/// What a database is to RDS.
+/// Kind of an RDS resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// A DB instance that belongs to no cluster.
@@ -37,49 +37,49 @@ pub enum Kind {
     Cluster,
     /// An RDS Proxy.
     Proxy,
-    /// A custom endpoint of a cluster, or a further one of a proxy.
+    /// A custom endpoint of a cluster, or an additional one of a proxy.
     Endpoint,
 }
 
-/// A PostgreSQL database that RDS knows.
+/// A PostgreSQL database known to RDS.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Database {
-    /// What it is.
+    /// Kind of resource.
     pub kind: Kind,
-    /// Its identifier.
+    /// RDS identifier.
     pub identifier: String,
-    /// Where it is; of a cluster, its writer. `None` while it is being made.
+    /// Endpoint; for a cluster, that of its writer. `None` while the resource is being created.
     pub endpoint: Option<Endpoint>,
-    /// Where the readers of a cluster are.
+    /// Reader endpoint of a cluster.
     pub reader: Option<Endpoint>,
-    /// The region.
+    /// Region.
     pub region: String,
-    /// What `rds-db:connect` is allowed on: `db-…`, `cluster-…`, `prx-…`.
+    /// Resource id for `rds-db:connect` policies: `db-…`, `cluster-…`, `prx-…`.
     pub resource_id: Option<String>,
-    /// Its ARN.
+    /// ARN.
     pub arn: Option<String>,
-    /// Whether IAM login is on; `None` where RDS does not say.
+    /// IAM authentication is enabled; `None` if RDS does not report it.
     pub iam: Option<bool>,
-    /// `available`, `stopped` and so on.
+    /// Status: `available`, `stopped` and so on.
     pub status: Option<String>,
-    /// `postgres`, `aurora-postgresql`.
+    /// Engine: `postgres`, `aurora-postgresql`.
     pub engine: Option<String>,
-    /// Its version.
+    /// Engine version.
     pub engine_version: Option<String>,
-    /// The database that was made with it.
+    /// Name of the database created with the instance.
     pub database: Option<String>,
-    /// The VPC it is in.
+    /// VPC.
     pub vpc: Option<String>,
-    /// The security groups that guard it.
+    /// Security groups.
     pub security_groups: Vec<String>,
-    /// The subnets it may be in.
+    /// Subnets.
     pub subnets: Vec<String>,
-    /// The CA that signs its certificate, such as `rds-ca-rsa2048-g1`.
+    /// CA that signs its certificate, such as `rds-ca-rsa2048-g1`.
     pub ca: Option<String>,
 }
 
 impl Kind {
-    /// In a word.
+    /// Returns the kind as a word.
     #[must_use]
     pub fn word(self) -> &'static str {
         match self {
@@ -92,13 +92,14 @@ impl Kind {
 }
 
 impl Database {
-    /// Whether PostgreSQL is spoken there. Proxies and their endpoints say so by being here at all.
+    /// Returns `true` if the database speaks PostgreSQL. Proxies for PostgreSQL and their endpoints
+    /// have no `engine`.
     #[must_use]
     pub fn is_postgres(&self) -> bool {
         self.engine.as_deref().is_none_or(rds::is_postgres)
     }
 
-    /// Whether RDS says that it can be connected to.
+    /// Returns `true` if the status reported by RDS allows connections.
     #[must_use]
     pub fn is_available(&self) -> bool {
         self.status
@@ -107,50 +108,50 @@ impl Database {
     }
 }
 
-/// A managed node that Systems Manager knows.
+/// A managed node known to Systems Manager.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {
-    /// `i-…` or `mi-…`.
+    /// Node id: `i-…` or `mi-…`.
     pub id: String,
-    /// Its `Name` tag, where EC2 tells; else its computer name.
+    /// `Name` tag if EC2 returns it, otherwise the computer name.
     pub name: Option<String>,
-    /// Its agent is in touch with Systems Manager.
+    /// `true` if its agent is connected to Systems Manager.
     pub online: bool,
-    /// `Online`, `ConnectionLost`, `Inactive`.
+    /// Ping status: `Online`, `ConnectionLost`, `Inactive`.
     pub ping: String,
-    /// When its agent was last heard of, as in RFC 3339.
+    /// Time of the agent's last ping (RFC 3339).
     pub last_ping: Option<String>,
-    /// The agent's version.
+    /// Agent version.
     pub agent: Option<String>,
-    /// `Linux`, `Windows`, `MacOS`.
+    /// Platform: `Linux`, `Windows`, `MacOS`.
     pub platform: Option<String>,
-    /// The VPC it is in, where EC2 tells.
+    /// VPC, if EC2 returns it.
     pub vpc: Option<String>,
-    /// It has the tag that marks bastions.
+    /// `true` if the node has the tag that marks bastions.
     pub marked: bool,
 }
 
-/// What could be seen, and what could not.
+/// Results of a discovery and the calls that failed.
 ///
-/// Most who look want what is there, so this is a list of that.
+/// Dereferences to the results, which most callers need alone.
 #[derive(Clone, Debug)]
 pub struct Seen<T> {
-    /// What there is, as far as could be seen.
+    /// Resources that were found.
     pub found: Vec<T>,
-    /// The calls that had no answer.
+    /// Calls that failed.
     pub missing: Vec<Missing>,
 }
 
-/// A call that had no answer.
+/// A call that failed.
 #[derive(Clone, Debug)]
 pub struct Missing {
-    /// Its IAM action, such as `rds:DescribeDBProxies`.
+    /// IAM action, such as `rds:DescribeDBProxies`.
     pub action: &'static str,
-    /// Why.
+    /// Error of the call.
     pub error: DiscoverError,
 }
 
-/// Some refusals have no words.
+/// Returns `: MESSAGE`, or nothing for an error without a message.
 fn behind(message: &str) -> String {
     match message {
         "" => String::new(),
@@ -159,7 +160,7 @@ fn behind(message: &str) -> String {
 }
 
 impl DiscoverError {
-    /// Whether it is a permission that is missing.
+    /// Returns `true` if a permission is missing.
     #[must_use]
     pub fn is_denied(&self) -> bool {
         matches!(self, Self::Refused { denied: true, .. })
@@ -167,7 +168,7 @@ impl DiscoverError {
 }
 
 impl<T> Seen<T> {
-    /// The actions that are not allowed.
+    /// Returns the denied IAM actions.
     #[must_use]
     pub fn denied(&self) -> Vec<&'static str> {
         let denied = self.missing.iter().filter(|call| call.error.is_denied());
@@ -192,80 +193,80 @@ impl<T> IntoIterator for Seen<T> {
     }
 }
 
-/// Why something was not found out.
+/// Error of a discovery.
 #[derive(Clone, Debug, Error)]
 pub enum DiscoverError {
     /// There are no credentials.
     #[error(transparent)]
     Credentials(#[from] CredentialsError),
-    /// No region is known to look in.
+    /// No region is configured.
     #[error("no AWS region is known")]
     NoRegion,
     /// AWS refused a call.
     #[error("AWS refused {action}: {}{}", .answer.code, behind(&.answer.message))]
     Refused {
-        /// The IAM action, such as `rds:DescribeDBClusters`.
+        /// IAM action, such as `rds:DescribeDBClusters`.
         action: &'static str,
-        /// For want of a permission.
+        /// `true` if a permission is missing.
         denied: bool,
         /// AWS's answer.
         answer: ApiAnswer,
-        /// The region asked in.
+        /// Region of the request.
         region: String,
     },
     /// AWS could not be reached.
     #[error("cannot reach {service} in {region}: {reason}")]
     Unreachable {
-        /// `rds`, `ec2`, `ssm`.
+        /// Service: `rds`, `ec2`, `ssm`.
         service: &'static str,
-        /// The region asked in.
+        /// Region of the request.
         region: String,
-        /// What failed, with its causes.
+        /// Error with its causes.
         reason: ForeignText,
     },
-    /// A call was not answered in time.
+    /// A call timed out.
     #[error(transparent)]
     Late(Late),
-    /// There is no database of that name.
+    /// No database has this identifier.
     #[error("no database in {region} is called \"{wanted}\"")]
     NoDatabase {
-        /// The identifier.
+        /// Identifier.
         wanted: Db,
-        /// The region asked in.
+        /// Region of the request.
         region: String,
-        /// The one that may have been meant.
+        /// Similar identifier to suggest.
         nearest: Option<String>,
-        /// Actions that would have shown more, and are not allowed.
+        /// Denied IAM actions that could have found more.
         unseen: Vec<&'static str>,
     },
-    /// It is there, and cannot be connected to.
+    /// The database exists but accepts no connections.
     #[error("the database \"{wanted}\" {reason}")]
     Unusable {
-        /// The identifier.
+        /// Identifier.
         wanted: Db,
-        /// What is in the way: not PostgreSQL, no endpoint yet, no readers.
+        /// Obstacle: not PostgreSQL, no endpoint yet, no readers.
         reason: ForeignText,
     },
-    /// AWS answered what cannot be understood.
+    /// AWS's answer is invalid.
     #[error("{action} answered something that is not as documented: {reason}")]
     Answer {
-        /// The IAM action.
+        /// IAM action.
         action: &'static str,
-        /// What was wrong with it.
+        /// Problem with the answer.
         reason: ForeignText,
     },
 }
 
-/// Most bytes of an identifier: ARNs have at most 2,048 characters.
+/// Maximum length of an identifier in bytes: ARNs have at most 2,048 characters.
 const LONGEST_ID: usize = 2048;
 
-/// Whether a text of AWS can be an identifier of a thing there: an ARN, an id, a name that AWS allows.
+/// Returns `true` if a text from AWS can be an identifier: an ARN, an id, or a valid name.
 pub(crate) fn is_id(text: &str) -> bool {
     let fits = (1..=LONGEST_ID).contains(&text.len());
     fits && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
-/// The region to look in: this one, or that of the environment or the profile.
+/// Returns the region for a discovery: `wanted`, or that of the environment or the profile.
 ///
 /// # Errors
 /// [`DiscoverError::NoRegion`], [`DiscoverError::Credentials`].
@@ -279,11 +280,11 @@ pub async fn region(aws: &AwsContext, wanted: Option<&str>) -> Result<String, Di
         .ok_or(DiscoverError::NoRegion)
 }
 
-/// Every PostgreSQL database of the region that the credentials can see, by identifier. Instances of
-/// a cluster are part of the cluster. Takes no longer than 15 s.
+/// Returns every PostgreSQL database of the region that the credentials can list, sorted by
+/// identifier. Instances of a cluster are part of the cluster. Takes at most 15 s.
 ///
 /// # Errors
-/// [`DiscoverError`], when nothing at all could be found out.
+/// [`DiscoverError`] if every call failed.
 pub async fn databases(aws: &AwsContext, region: &str) -> Result<Seen<Database>, DiscoverError> {
     let mut seen = postgres(&Asker::new(aws, region, DEADLINE)?).await;
     if seen.missing.len() == rds::CALLS {
@@ -301,19 +302,19 @@ async fn postgres(asker: &Asker<'_>) -> Seen<Database> {
     }
 }
 
-/// What there is to connect to and to go through.
+/// Databases and bastions of a region.
 #[derive(Clone, Debug)]
 pub struct Survey {
-    /// As [`databases`] has it.
+    /// Databases, as from [`databases`].
     pub databases: Vec<Database>,
-    /// As [`nodes`] has it.
+    /// Nodes, as from [`nodes`].
     pub nodes: Vec<Node>,
-    /// The calls that had no answer.
+    /// Calls that failed.
     pub missing: Vec<Missing>,
 }
 
 impl Survey {
-    /// The nodes as bastions for a database in this VPC.
+    /// Ranks the nodes as bastions for a database in this VPC.
     #[must_use]
     pub fn bastions(&self, vpc: Option<&str>) -> Ranked {
         let found = self.nodes.clone();
@@ -322,11 +323,11 @@ impl Survey {
     }
 }
 
-/// Databases and managed nodes of the region, as far as the credentials can see them. Takes no longer
-/// than 15 s.
+/// Returns the databases and managed nodes of the region that the credentials can list. Takes at
+/// most 15 s.
 ///
 /// # Errors
-/// [`DiscoverError`], when nothing at all could be found out.
+/// [`DiscoverError`] if every call failed.
 pub async fn survey(aws: &AwsContext, region: &str) -> Result<Survey, DiscoverError> {
     let asker = Asker::new(aws, region, DEADLINE)?;
     let (databases, nodes) = tokio::join!(postgres(&asker), nodes::all(&asker));
@@ -350,8 +351,9 @@ pub async fn survey(aws: &AwsContext, region: &str) -> Result<Survey, DiscoverEr
     })
 }
 
-/// The database with this identifier: a cluster, an instance, a proxy, or an endpoint of one. Its
-/// `endpoint` is where to connect: with `:reader`, where the readers are. Takes no longer than 15 s.
+/// Finds the database with this identifier: a cluster, an instance, a proxy, or an endpoint of one.
+/// Its `endpoint` is the address for connections; with `:reader`, the reader endpoint. Takes at
+/// most 15 s.
 ///
 /// # Errors
 /// [`DiscoverError`].
@@ -381,19 +383,19 @@ pub async fn find(aws: &AwsContext, region: &str, db: &Db) -> Result<Database, D
     })
 }
 
-/// Why the database of a plan has no place.
+/// Error while locating the database of a plan.
 #[derive(Debug, Error)]
 pub enum NotLocated {
-    /// It was not found.
+    /// The database was not found.
     #[error(transparent)]
     Discover(#[from] DiscoverError),
-    /// What was found contradicts the plan.
+    /// The database contradicts the plan.
     #[error(transparent)]
     Config(#[from] ConfigError),
 }
 
-/// The target of a plan that names its database as `db`, and what was found. Where no database name is
-/// configured, it is that of the one which was made with it. Takes no longer than 15 s.
+/// Finds the database of a plan that sets `db`. Returns the target and the database. If no database
+/// name is configured, the target uses the one created with the instance. Takes at most 15 s.
 ///
 /// # Errors
 /// [`NotLocated`].
@@ -417,8 +419,8 @@ pub async fn locate(
     Ok((target, found))
 }
 
-/// The database that has this endpoint; `None`: none that RDS knows here. It need not be PostgreSQL,
-/// nor available. Takes no longer than 15 s.
+/// Finds the database with this endpoint; `None` if RDS has none in this region. Its engine and
+/// status may be any. Takes at most 15 s.
 ///
 /// # Errors
 /// [`DiscoverError`].
@@ -431,8 +433,8 @@ pub async fn at(
     Ok(row.map(|row| row.database))
 }
 
-/// Every managed node of the region, with what EC2 adds where it may be asked; by id. Takes no longer
-/// than 15 s.
+/// Returns every managed node of the region, sorted by id, with data from EC2 if that is permitted.
+/// Takes at most 15 s.
 ///
 /// # Errors
 /// [`DiscoverError`].
@@ -440,11 +442,11 @@ pub async fn nodes(aws: &AwsContext, region: &str) -> Result<Seen<Node>, Discove
     nodes::all(&Asker::new(aws, region, DEADLINE)?).await
 }
 
-/// The managed nodes that can carry a tunnel to `database`, the best first. Without a database, or
-/// where RDS does not say which VPC it is in, that plays no part. Takes no longer than 15 s.
+/// Returns the managed nodes that can carry a tunnel to `database`, best first. Without a database,
+/// or if RDS does not report its VPC, the VPC does not affect the ranking. Takes at most 15 s.
 ///
 /// # Errors
-/// [`DiscoverError`]. That there are none is no error.
+/// [`DiscoverError`]. An empty result is not an error.
 pub async fn bastions(
     aws: &AwsContext,
     region: &str,
@@ -476,7 +478,7 @@ pub async fn bastions(
     Ok(ranked)
 }
 
-/// The same for a database whose VPC is known already.
+/// As [`bastions`], for a database in a known VPC.
 ///
 /// # Errors
 /// As for [`bastions`].

@@ -1,4 +1,4 @@
-//! What the user's settings say about where Session Manager, and other services, are.
+//! Endpoints of Session Manager and other services, as set by the user.
 
 use aws_config::SdkConfig;
 use aws_types::service_config::ServiceConfigKey;
@@ -6,24 +6,26 @@ use url::Url;
 
 use super::valid::{self, Malformed};
 
-/// The variable of the AWS tools for all services; with `_SERVICE` behind it, for one.
+/// Environment variable of the AWS tools that sets the endpoint of all services; with the suffix
+/// `_SERVICE`, that of one.
 const VARIABLE: &str = "AWS_ENDPOINT_URL";
-/// The same in a profile, or in the `services` section that it names.
+/// The corresponding key in a profile, or in the `services` section that it names.
 const KEY: &str = "endpoint_url";
-/// The gateway that carries the data channels. It has no API of its own in the SDKs, so this name
-/// follows their rule without being one of theirs.
+/// Gateway that carries the data channels. It has no API of its own in the SDKs; this name follows
+/// their naming rule.
 const GATEWAY: &str = "SSMMESSAGES";
-/// No service, so that only what is set for all of them is found.
+/// Name of no service, so that only the endpoint set for all services is found.
 const NONE: &str = "NO SUCH SERVICE";
 
-/// Where the user says Session Manager is, by environment or profile. `Default` is: nothing said.
+/// Session Manager endpoints set in the environment or the profile. `Default` means that none is
+/// set.
 #[derive(Clone, Debug, Default)]
 pub struct Endpoints {
-    /// The endpoints set for all services, for `SSM`, for `SSMMESSAGES`: hosts that a data channel
-    /// may be on although they are not AWS names.
+    /// Endpoints set for all services, for `SSM` and for `SSMMESSAGES`: hosts that a data channel
+    /// may use although they are not AWS names.
     pub configured: Vec<Url>,
-    /// The endpoint set for `SSMMESSAGES` in particular. Data channels go there whatever host AWS
-    /// names; that is what a VPC endpoint without private DNS needs.
+    /// Endpoint set for `SSMMESSAGES` in particular. It overrides the host that AWS names for a
+    /// data channel, as a VPC endpoint without private DNS needs it.
     pub data_channel: Option<Url>,
     /// Only endpoints with validated cryptography may be used (`AWS_USE_FIPS_ENDPOINT`,
     /// `use_fips_endpoint`).
@@ -31,7 +33,7 @@ pub struct Endpoints {
 }
 
 impl Endpoints {
-    /// Addresses that do not parse are left out; [`check`] refuses them.
+    /// Reads the endpoints. URLs that do not parse are left out; [`check`] refuses them.
     pub(super) fn of(config: &SdkConfig) -> Self {
         let for_all = config.endpoint_url().map(str::to_owned);
         let for_ssm = set_for(config, "SSM");
@@ -50,7 +52,7 @@ impl Endpoints {
     }
 }
 
-/// The services that are asked, as their endpoints are set.
+/// Services that pgiam calls, by their names in endpoint settings.
 const SERVICES: [&str; 9] = [
     "EC2", "IAM", "KMS", "RDS", "SSM", GATEWAY, "SSO", "SSO OIDC", "STS",
 ];
@@ -58,7 +60,7 @@ const SERVICES: [&str; 9] = [
 /// Checks the endpoints of all services.
 ///
 /// # Errors
-/// [`Malformed`] for an endpoint that is no URL; the SDK panics on an empty one.
+/// [`Malformed`] for an endpoint that is not a URL; the SDK panics on an empty one.
 pub(super) fn check(config: &SdkConfig) -> Result<(), Malformed> {
     const SOURCE: &str = "the environment or the AWS configuration";
     for service in SERVICES {
@@ -69,9 +71,9 @@ pub(super) fn check(config: &SdkConfig) -> Result<(), Malformed> {
     Ok(())
 }
 
-/// The endpoint of a service as the SDK finds it: its own variable, the one for all services, its
-/// own key in the profile's `services` section, the profile's key for all. `None` also when the user
-/// wants such settings ignored (`AWS_IGNORE_CONFIGURED_ENDPOINT_URLS`).
+/// Returns the endpoint of a service as the SDK finds it: the variable for the service, the
+/// variable for all services, the key in the profile's `services` section, the profile's key for
+/// all. `None` also when the user disables such settings (`AWS_IGNORE_CONFIGURED_ENDPOINT_URLS`).
 pub(super) fn set_for(config: &SdkConfig, service: &str) -> Option<String> {
     let key = ServiceConfigKey::builder()
         .service_id(service)
@@ -82,8 +84,9 @@ pub(super) fn set_for(config: &SdkConfig, service: &str) -> Option<String> {
     config.service_config()?.load_config(key)
 }
 
-/// Whether the gateway's endpoint was set for it, and not for all services. The SDK does not say
-/// where it has found a value, so: it is in the variable, or no other service gets the same.
+/// Returns `true` if the endpoint was set for the gateway in particular. The SDK does not report
+/// the source of a value. The endpoint counts as the gateway's if the variable is set, or if no
+/// other service has the same value.
 fn is_for_gateway(config: &SdkConfig, found: &str) -> bool {
     let variable = std::env::var(format!("{VARIABLE}_{GATEWAY}"));
     variable.is_ok_and(|value| value == found) || set_for(config, NONE).as_deref() != Some(found)

@@ -1,4 +1,4 @@
-//! Why there are no AWS credentials, told apart far enough to say what to do about it.
+//! Credential errors, classified far enough to suggest a remedy.
 
 use std::error::Error;
 use std::path::PathBuf;
@@ -20,82 +20,82 @@ use crate::base::foreign_text::ForeignText;
 /// A cause that several waiting connections can share.
 pub type Cause = Arc<dyn Error + Send + Sync>;
 
-/// Why there are no AWS credentials, or no way to ask AWS at all. Always the user's side: a
-/// configuration, a session that ended, a refusal. Holds no secrets.
+/// Reason why there are no AWS credentials, or why AWS cannot be called at all. The cause is always
+/// on the user's side: the configuration, an expired session, a refusal. Contains no secrets.
 ///
-/// `profile` is the profile the user named, or the one in effect when it is not `default`.
+/// `profile` is the profile set by the user, or the one in effect if it is not `default`.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum CredentialsError {
-    /// Nothing on this machine offers credentials.
+    /// No source on this machine provides credentials.
     #[error("no AWS credentials for {}", who(.profile))]
     NotFound {
         /// See the type.
         profile: Option<String>,
-        /// The places that were tried, in order, in words for a person.
+        /// Descriptions of the places that were tried, in order.
         looked: Vec<&'static str>,
-        /// What each place said.
+        /// Errors of the places.
         #[source]
         source: Cause,
     },
-    /// A profile was named that no AWS file defines.
+    /// The named profile is not defined in any AWS file.
     #[error("AWS profile {profile} does not exist")]
     NoSuchProfile {
-        /// The name, from the configuration or `AWS_PROFILE`.
+        /// Profile name, from the configuration or `AWS_PROFILE`.
         profile: String,
-        /// The profiles that do exist, sorted.
+        /// Existing profiles, sorted.
         known: Vec<String>,
     },
-    /// The AWS configuration files cannot be used as they are.
+    /// The AWS configuration files are invalid.
     #[error("the AWS configuration of {} is not usable: {reason}", who(.profile))]
     Config {
         /// See the type.
         profile: Option<String>,
-        /// What is wrong.
+        /// Description of the problem.
         reason: ForeignText,
     },
-    /// There are credentials, but their time is over.
+    /// The credentials have expired.
     #[error("the AWS credentials of {} have expired{}", who(.profile), since(.at))]
     Expired {
-        /// When they ended; `None` when AWS only says that they have.
+        /// Time of expiry; `None` if AWS reports the expiry without a time.
         at: Option<SystemTime>,
         /// See the type.
         profile: Option<String>,
     },
-    /// The IAM Identity Center (SSO) session has ended, or none was begun on this machine.
+    /// The IAM Identity Center (SSO) session has expired, or there is none on this machine.
     #[error("the SSO session of {} has ended", who(.profile))]
     SsoSession {
         /// See the type.
         profile: Option<String>,
         /// Name of the `[sso-session …]` section.
         session: Option<String>,
-        /// The SDK's words.
+        /// Error of the SDK.
         #[source]
         source: Cause,
     },
-    /// AWS refused to hand out the credentials of a role.
+    /// AWS refused the credentials of a role.
     #[error("AWS refused role {} to {}: {code}: {message}", .role.as_deref().unwrap_or("(unnamed)"), who(.profile))]
     AssumeRole {
         /// See the type.
         profile: Option<String>,
-        /// The ARN of the role, or "NAME in account ID" for IAM Identity Center.
+        /// ARN of the role, or "NAME in account ID" for IAM Identity Center.
         role: Option<String>,
-        /// Who has asked for it, in the same form, where AWS or the profiles tell.
+        /// The identity that requested the role, in the same form, if AWS or the profiles give it.
         caller: Option<String>,
-        /// AWS's error code, such as `AccessDenied`.
+        /// AWS error code, such as `AccessDenied`.
         code: ForeignText,
-        /// AWS's message. For `AccessDenied` it names both the caller and the role.
+        /// AWS error message. For `AccessDenied` it names both the caller and the role.
         message: ForeignText,
     },
-    /// AWS does not accept the keys that the credentials of a role are asked for with.
+    /// AWS does not accept the keys used to request the credentials of a role.
     #[error("AWS does not accept the keys of {}: {code}: {message}", who(.profile))]
     Rejected {
         /// See the type.
         profile: Option<String>,
-        /// AWS's error code, such as `InvalidClientTokenId`.
+        /// AWS error code, such as `InvalidClientTokenId`.
         code: ForeignText,
-        /// AWS's message.
+        /// AWS error message.
         message: ForeignText,
-        /// How far this machine's clock is from AWS's, as the answer told.
+        /// Offset of the local clock from AWS's, according to the answer.
         clock: Option<ClockOffset>,
     },
     /// The `credential_process` of the profile failed.
@@ -103,11 +103,11 @@ pub enum CredentialsError {
     Process {
         /// See the type.
         profile: Option<String>,
-        /// Its exit status and standard error, or what is wrong with its output; shortened, and
-        /// without anything that is labelled as a secret.
+        /// Its exit status and standard error, or the problem with its output; shortened, and
+        /// without values labelled as secrets.
         reason: ForeignText,
     },
-    /// No answer within the deadline.
+    /// Loading the credentials timed out.
     #[error("no AWS credentials for {} after {} s", who(.profile), .after.as_secs())]
     Timeout {
         /// The deadline.
@@ -118,43 +118,43 @@ pub enum CredentialsError {
     /// The file of `AWS_CA_BUNDLE` (or of `ca_bundle` in the profile) cannot be used.
     #[error("the CA bundle {} is not usable: {reason}", .path.display())]
     CaBundle {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Problem with the file.
         reason: ForeignText,
     },
-    /// A key, a session token or a region holds what none can have. See [`Malformed`].
+    /// A key, a session token or a region contains invalid characters. See [`Malformed`].
     #[error(transparent)]
     Malformed(Arc<Malformed>),
-    /// Only this machine's clock says that the credentials, or the SSO session, have ended, and that
-    /// clock is wrong.
+    /// The credentials, or the SSO session, have expired by the local clock only, and that clock is
+    /// wrong.
     #[error("the clock of this machine is {clock}, so the credentials of {} seem to have ended", who(.profile))]
     Clock {
         /// See the type.
         profile: Option<String>,
-        /// How far it is off.
+        /// Offset of the local clock.
         clock: ClockOffset,
     },
-    /// This machine's clock is set to a time for which nothing can be signed.
+    /// The local clock is set to a time for which nothing can be signed.
     #[error("{0}, so nothing can be signed for AWS")]
     Era(#[from] WrongEra),
-    /// What was to give credentials has answered something else, or too much.
+    /// A credential source returned an unexpected or too long answer.
     #[error("the answer to the request for the credentials of {} is not usable: {reason}", who(.profile))]
     Answer {
         /// See the type.
         profile: Option<String>,
-        /// What is wrong with it.
+        /// Problem with the answer.
         reason: ForeignText,
     },
-    /// The task that was to load them ended without an outcome. A fault of this program.
+    /// The task that loads credentials ended without a result. A bug in pgiam.
     #[error("the AWS credentials could not be loaded: {0}")]
     Internal(Stopped),
-    /// Anything else: AWS cannot be reached, answered with an unknown error, …
+    /// Any other error: AWS cannot be reached, returned an unknown error, …
     #[error("the AWS credentials of {} could not be loaded", who(.profile))]
     Other {
         /// See the type.
         profile: Option<String>,
-        /// The SDK's error.
+        /// Error of the SDK.
         #[source]
         source: Cause,
     },
@@ -176,7 +176,7 @@ fn since(at: &Option<SystemTime>) -> String {
 }
 
 impl CredentialsError {
-    /// A profile that says where its credentials are from, and cannot give any.
+    /// Returns the error for a profile that names a source of credentials but cannot provide any.
     pub(super) fn incomplete(plan: &Plan) -> Option<Self> {
         Some(Self::Config {
             profile: plan.profile.clone(),
@@ -184,7 +184,7 @@ impl CredentialsError {
         })
     }
 
-    /// A `credential_process` that failed.
+    /// Creates the error for a failed `credential_process`.
     pub(super) fn of_process(profile: Option<String>, reason: &str) -> Self {
         Self::Process {
             profile,
@@ -192,7 +192,7 @@ impl CredentialsError {
         }
     }
 
-    /// The error behind that of an SDK's call which had no credentials to be signed with.
+    /// Finds the credentials error behind the error of an SDK call that could not be signed.
     pub(crate) fn behind<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a Self> {
         std::iter::successors(Some(error), |error| (**error).source())
             .find_map(|error| error.downcast_ref())
@@ -205,16 +205,17 @@ impl From<Stopped> for CredentialsError {
     }
 }
 
-/// What it says when the cached SSO token is missing, unreadable or over (`sso/token.rs` and
-/// `sso/cache.rs`, private types). The last one is followed by the path of the cache file.
+/// Messages of the SDK for a cached SSO token that is missing, unreadable or expired
+/// (`sso/token.rs` and `sso/cache.rs`, private types). The path of the cache file follows the last
+/// one.
 const SSO: [&str; 3] = [
     "the SSO token has expired",
     "failed to load the cached SSO token",
     "failed to read `",
 ];
 
-/// Sorts an error of the SDK's credential chain. `plan` says what the profile asks for, `clock` what
-/// time AWS has.
+/// Classifies an error of the SDK's credential chain. `plan` describes the profile's settings,
+/// `clock` the offset of AWS's clock.
 pub(super) fn classify(
     error: SdkError,
     plan: &Plan,
@@ -248,8 +249,8 @@ fn classify_failure(error: SdkError, plan: &Plan, clock: Option<ClockOffset>) ->
         let reason = too_long.to_string().into();
         return CredentialsError::Answer { profile, reason };
     }
-    // The last place of all. Where there is no metadata service, something else may answer at its
-    // address: the filter of a company's network, the host of a container.
+    // The metadata service is the last place. Where there is none, something else may answer at its
+    // address: a company's web filter, or the host of a container.
     if chain(&error).any(|cause| cause.is::<ImdsError>()) {
         return CredentialsError::NotFound {
             profile,
@@ -289,7 +290,7 @@ fn classify_failure(error: SdkError, plan: &Plan, clock: Option<ClockOffset>) ->
             profile,
             reason: "a body that is no answer to this call".into(),
         },
-        // Throttled, a fault of the service, a region that is switched off: no word about the role.
+        // Throttled, a service fault, a disabled region: not about the role.
         _ => CredentialsError::Other {
             profile,
             source: Arc::new(error),
@@ -297,7 +298,8 @@ fn classify_failure(error: SdkError, plan: &Plan, clock: Option<ClockOffset>) ->
     }
 }
 
-/// Whether a service was not reached, or did not answer. The SDK's types for that are private.
+/// Returns `true` if a service was not reached or did not answer. The SDK's types for that are
+/// private.
 pub(crate) fn is_about_the_network(error: &(dyn Error + 'static)) -> bool {
     const WORDS: [&str; 4] = [
         "timeout occurred after",
@@ -311,7 +313,8 @@ pub(crate) fn is_about_the_network(error: &(dyn Error + 'static)) -> bool {
     })
 }
 
-/// Whether a body was none that the service has. The parsers' types are private.
+/// Returns `true` if a response body is not a valid document of the service. The parsers' types are
+/// private.
 fn is_nonsense(error: &SdkError) -> bool {
     const WORDS: [&str; 5] = [
         "Error at offset ",
@@ -326,8 +329,8 @@ fn is_nonsense(error: &SdkError) -> bool {
     })
 }
 
-/// What an error code of AWS says about the keys that have signed the request; `None`: nothing.
-/// `AuthFailure` is EC2's word for all that other services have several for.
+/// Returns the state of the signing keys according to an AWS error code; `None` if the code is not
+/// about keys. `AuthFailure` is EC2's code for several cases that other services distinguish.
 pub(crate) fn refused_keys(code: &str) -> Option<Keys> {
     match code {
         "ExpiredToken" | "ExpiredTokenException" => Some(Keys::Expired),
@@ -344,13 +347,13 @@ pub(crate) fn refused_keys(code: &str) -> Option<Keys> {
     }
 }
 
-/// Whether STS (`AccessDenied`) or IAM Identity Center (`ForbiddenException`) does not give this
-/// identity the role.
+/// Returns `true` if STS (`AccessDenied`) or IAM Identity Center (`ForbiddenException`) refuses the
+/// role to this identity.
 fn refuses_role(code: &str) -> bool {
     code.starts_with("AccessDenied") || code == "ForbiddenException"
 }
 
-/// The ARN behind these words.
+/// Returns the ARN that follows `words`.
 fn after(message: &str, words: &str) -> Option<String> {
     let (_, rest) = message.split_once(words)?;
     let arn = rest.split_whitespace().next()?;
@@ -361,16 +364,17 @@ fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn 
     std::iter::successors(Some(error), |error| (**error).source())
 }
 
-/// An error with all its causes, outermost first. The SDK's chain lists its attempts in lines.
+/// Formats an error with all its causes in one line, outermost first. The SDK's chain lists its
+/// attempts on several lines.
 pub(super) fn in_one_line(error: &(dyn Error + 'static)) -> String {
     let texts: Vec<String> = chain(error).map(ToString::to_string).collect();
     let text = texts.join(": ");
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// Code and message, if this link of the chain is the answer of an AWS service.
+/// Returns code and message if this error of the chain is the answer of an AWS service.
 ///
-/// Errors that the service's model knows are types of crates we do not depend on; they print as
+/// Errors modelled by the service have types of crates that pgiam does not depend on; they print as
 /// `NameException: message`. All others carry [`ErrorMetadata`].
 fn service_answer(cause: &(dyn Error + 'static)) -> Option<(String, String)> {
     if let Some(meta) = cause.downcast_ref::<ErrorMetadata>() {
@@ -487,7 +491,8 @@ mod tests {
             assert_eq!(role.as_deref(), Some("arn:aws:iam::1:role/app"), "{code}");
             assert_eq!(caller.as_deref(), Some("arn:aws:iam::1:role/hop"), "{code}");
         }
-        // AWS knows better than the profiles, which may be a chain of several roles.
+        // The answer of AWS takes precedence over the profiles, which may contain a chain of
+        // several roles.
         let words = "User: arn:aws:iam::2:user/me is not authorized to perform: sts:AssumeRole on resource: arn:aws:iam::2:role/hop";
         let CredentialsError::AssumeRole { role, caller, .. } = of("AccessDenied", words) else {
             panic!();

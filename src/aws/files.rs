@@ -1,7 +1,8 @@
-//! The files of the AWS tools that pgiam reads, or has the SDK read.
+//! Files of the AWS tools that pgiam or the SDK reads.
 //!
-//! The SDK opens whatever a variable or a profile names, and reads to the end. A pipe has no end until
-//! its writer closes it, and `/dev/zero` has none at all. So each path is looked at first.
+//! The SDK opens any path that a variable or a profile names, and reads to the end. A pipe has no
+//! end until its writer closes it, and `/dev/zero` has none at all. Each path is therefore checked
+//! first.
 
 use std::fs::Metadata;
 use std::path::{Path, PathBuf};
@@ -22,12 +23,13 @@ use crate::base::foreign_text::visible;
 use crate::base::redacted::Redacted;
 use crate::platform::permissions::{self, Role};
 
-/// Largest file that is read. Configurations of large organisations have some hundred kilobytes.
+/// Maximum size of a file in bytes. Configurations of large organisations have some hundred
+/// kilobytes.
 const LARGEST: u64 = 16 * 1024 * 1024;
 const NO_FILE: &str = "is not an ordinary file";
 const TOO_LARGE: &str = "is larger than 16 MB";
 
-/// The configuration and the credentials file, read. The SDK parses them.
+/// Contents of the configuration and the credentials file. The SDK parses them.
 #[derive(Clone, Default)]
 pub(super) struct AwsFiles {
     config: Option<Contents>,
@@ -37,16 +39,16 @@ pub(super) struct AwsFiles {
 #[derive(Clone)]
 struct Contents {
     path: PathBuf,
-    /// Holds keys.
+    /// The text contains keys.
     text: Redacted<String>,
 }
 
 impl AwsFiles {
-    /// Reads both files, in a thread for blocking work: the SDK would do so on a worker of the runtime,
-    /// and a home directory on a file server that is gone would stop every connection.
+    /// Reads both files in a thread for blocking work. The SDK would read them on a worker of the
+    /// runtime, and a home directory on an unreachable file server would block every connection.
     ///
-    /// A file that does not exist counts as empty, as for the AWS CLI, unless the options name it. The
-    /// SDK would take one that cannot be read for an empty one, too, and go on to another identity.
+    /// A missing file counts as empty, as for the AWS CLI, unless the options name it. An
+    /// unreadable file is an error; the SDK would treat it as empty, too, and use another identity.
     ///
     /// # Errors
     /// Names the file and the reason.
@@ -68,13 +70,13 @@ impl AwsFiles {
         read.unwrap_or_else(|error| Err(error.to_string()))
     }
 
-    /// The same for the SDK.
+    /// Converts the contents to the SDK's type.
     #[expect(
         deprecated,
         reason = "the crate it has moved to is not among our dependencies"
     )]
     pub(super) fn for_sdk(&self) -> ProfileFiles {
-        // Without a file the builder refuses.
+        // The builder requires at least one file.
         let empty = Redacted::new(String::new());
         let text = |file: &Option<Contents>| match file {
             Some(file) => file.text.expose().clone(),
@@ -86,7 +88,7 @@ impl AwsFiles {
             .build()
     }
 
-    /// Each file alone, with its path.
+    /// Returns each file alone, with its path.
     pub(super) fn each(&self) -> impl Iterator<Item = (&Path, Self)> {
         let config = self.config.as_ref().map(|config| {
             let alone = Self {
@@ -116,7 +118,7 @@ impl fmt::Debug for AwsFiles {
     }
 }
 
-/// Reads the file that is given, or else the one that a variable names, or else `~/.aws/DEFAULT`.
+/// Reads the file that is given, or the one that a variable names, or `~/.aws/DEFAULT`.
 fn contents(
     (given, variable, default): (&Option<PathBuf>, &'static str, &str),
 ) -> Result<Option<Contents>, String> {
@@ -149,18 +151,18 @@ fn contents(
     }
 }
 
-/// A file with a token that the SDK reads by itself, on a worker of the runtime.
+/// A token file that the SDK reads by itself, on a worker of the runtime.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct TokenFile {
-    /// Its name for messages.
+    /// Name of the setting, for messages.
     what: String,
-    /// Where its path is from, see [`Malformed`].
+    /// Source of the path, see [`Malformed`].
     source_of: String,
     path: PathBuf,
 }
 
 impl TokenFile {
-    /// The file that an environment variable names, if that is set.
+    /// Returns the file that an environment variable names, if it is set.
     ///
     /// # Errors
     /// [`Malformed`] for a path that is not UTF-8.
@@ -172,7 +174,7 @@ impl TokenFile {
         }))
     }
 
-    /// The file that a key of a profile names.
+    /// Returns the file that a key of a profile names.
     pub(super) fn of_profile(profile: &Profile, key: &str, path: &str) -> Self {
         Self {
             what: format!("the file of {key}"),
@@ -181,8 +183,8 @@ impl TokenFile {
         }
     }
 
-    /// The file in which the AWS CLI keeps the token of an SSO session; `key` is the name of the
-    /// session, or the start URL of a profile without one.
+    /// Returns the file in which the AWS CLI caches the token of an SSO session. `key` is the name
+    /// of the session, or the start URL of a profile without one.
     pub(super) fn of_sso(profile: &Profile, key: &str) -> Self {
         let digest = digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, key.as_bytes());
         let name: String = digest.as_ref().iter().map(|b| format!("{b:02x}")).collect();
@@ -194,10 +196,11 @@ impl TokenFile {
         }
     }
 
-    /// Reads the file once, in a thread for blocking work. What the SDK does right after it ends.
+    /// Reads the file once, in a thread for blocking work, so that the SDK's read right afterwards
+    /// ends.
     ///
     /// # Errors
-    /// [`Malformed`] for a file that has no end. One that does not exist is for the SDK to judge.
+    /// [`Malformed`] for a file that has no end. A missing file is left to the SDK.
     pub(super) async fn probe(self) -> Result<(), Malformed> {
         let probing = tokio::task::spawn_blocking(move || {
             let wrong = |fault| Err(Malformed::new(&self.what, &self.source_of, fault));
@@ -206,7 +209,7 @@ impl TokenFile {
             }
             match permissions::read(Role::AwsFile, &self.path, LARGEST) {
                 Ok(text) => drop(Redacted::new(text)),
-                // The SDK meets the same, and tells it.
+                // The SDK meets the same error and reports it.
                 Err(error) => debug!(%error, "the file of a token"),
             }
             Ok(())
@@ -234,8 +237,8 @@ pub(super) async fn read(path: &Path) -> Result<Vec<u8>, String> {
     read.await.unwrap_or_else(|error| Err(error.to_string()))
 }
 
-/// Returns a predicate for a path that must not be read. A path that does not exist, or that leads to a
-/// directory, is for the reader to judge: the AWS CLI ignores both.
+/// Returns a predicate for a path that must not be read. A missing path or a directory is left to
+/// the reader: the AWS CLI ignores both.
 fn fault(path: &Path) -> Option<&'static str> {
     let found = std::fs::metadata(path).ok()?;
     if found.is_dir() || is_null(path, &found) {
@@ -247,7 +250,7 @@ fn fault(path: &Path) -> Option<&'static str> {
     (found.len() > LARGEST).then_some(TOO_LARGE)
 }
 
-/// Whether the path is the null device, which is how configurations are switched off.
+/// Returns `true` for the null device, the usual way to disable a configuration file.
 fn is_null(path: &Path, found: &Metadata) -> bool {
     #[cfg(unix)]
     {
@@ -263,7 +266,7 @@ fn is_null(path: &Path, found: &Metadata) -> bool {
     }
 }
 
-/// `~/x` in the home directory; the SDK expands no other form.
+/// Expands `~/x` to the home directory; the SDK expands no other form.
 fn in_home(path: &Path) -> PathBuf {
     match (path.strip_prefix("~"), env::home_dir()) {
         (Ok(rest), Some(home)) => home.join(rest),

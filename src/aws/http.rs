@@ -1,24 +1,23 @@
-//! Answers that have come and are not AWS's: HTTP that cannot be read, and what only a proxy or a
-//! captive portal says.
+//! HTTP answers that are not from AWS: invalid HTTP, and answers of a proxy or a captive portal.
 
 use std::error::Error;
 use std::io;
 
-/// The HTTP status of a throttled call.
+/// HTTP status of a throttled call.
 pub(crate) const TOO_MANY_REQUESTS: u16 = 429;
 
-/// What takes the place of a code in an answer with a status and nothing else, as of an overloaded
+/// Replacement for the error code of an answer that has only a status, as from an overloaded
 /// service.
 pub(crate) fn no_code(status: u16) -> String {
     format!("HTTP status {status}, no reason given")
 }
 
-/// Whether a text of [`no_code`] says that there were too many calls.
+/// Returns `true` if a text of [`no_code`] means too many calls.
 pub(super) fn throttles(code: &str) -> bool {
     code == no_code(TOO_MANY_REQUESTS)
 }
 
-/// What is told by a status with which no service answers that pgiam calls.
+/// Returns the meaning of a status that no service called by pgiam returns.
 pub(super) fn of_another(status: u16) -> Option<String> {
     let what = match status {
         300..=399 => {
@@ -31,7 +30,7 @@ pub(super) fn of_another(status: u16) -> Option<String> {
     Some(format!("HTTP status {status}: {what}"))
 }
 
-/// What is wrong with HTTP that has come; `None` where none has, or where it broke off.
+/// Returns the problem with an HTTP answer; `None` if there was no answer, or if it broke off.
 pub(super) fn broken(error: &(dyn Error + 'static)) -> Option<&'static str> {
     let mut links = std::iter::successors(Some(error), |link| (**link).source());
     let hyper = links.find_map(|link| link.downcast_ref::<hyper::Error>())?;

@@ -1,8 +1,8 @@
-//! Who AWS takes us for: the question that is asked when a database has refused a token.
+//! Identity check after a database has refused a token.
 //!
-//! The database says no and gives no reason. AWS's answer to `sts:GetCallerIdentity`, which needs no
-//! permission (IAM Reference, "GetCallerIdentity"), gives three: whether the keys are any good, which
-//! account they belong to, and, in its `Date` header, what time it is.
+//! The database gives no reason for the refusal. `sts:GetCallerIdentity` needs no permission (IAM
+//! Reference, "GetCallerIdentity") and gives three facts: whether the keys are valid, the account
+//! they belong to, and, in its `Date` header, the time.
 
 use std::time::Duration;
 
@@ -16,34 +16,35 @@ use tracing::debug;
 use super::{AwsContext, error, in_words};
 use crate::base::foreign_text::ForeignText;
 
-/// How long an error message may be delayed by the question.
+/// Maximum delay that the check adds to an error message.
 const DEADLINE: Duration = Duration::from_secs(2);
 
-/// How long an answer, or that there was none, holds for the same keys: a pool that is refused
-/// connects again and again.
+/// Lifetime of a result, or of a missing answer, for the same keys: a pool that is refused connects
+/// repeatedly.
 const PAUSE: Duration = Duration::from_secs(30);
 
-/// What AWS says about the credentials.
+/// AWS's information about the credentials.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Identity {
-    /// The account they belong to, where AWS or their source has told.
+    /// Account id, if AWS or the source of the credentials gives it.
     pub account: Option<String>,
-    /// Whether they are any good; `None` when AWS did not tell.
+    /// State of the keys; `None` if AWS did not report it.
     pub keys: Option<Keys>,
-    /// Whose they are, where AWS has told: `arn:aws:iam::…:user/…`, `arn:aws:sts::…:assumed-role/…`.
+    /// ARN of the identity, if AWS reported it: `arn:aws:iam::…:user/…`,
+    /// `arn:aws:sts::…:assumed-role/…`.
     pub arn: Option<String>,
 }
 
-/// Whether keys are any good.
+/// State of the keys at AWS.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Keys {
     /// AWS accepts them.
     Accepted,
-    /// Their time is over.
+    /// They have expired.
     Expired,
-    /// AWS does not know them, or not like this.
+    /// AWS does not know them, or rejects the signature.
     Rejected {
-        /// AWS's error code, such as `InvalidClientTokenId`.
+        /// AWS error code, such as `InvalidClientTokenId`.
         code: String,
     },
 }
@@ -55,17 +56,17 @@ pub(super) struct Asked(Mutex<Option<Answer>>);
 #[derive(Debug)]
 struct Answer {
     at: Instant,
-    /// Of which keys; the identifier is no secret.
+    /// Id of the keys; it is not secret.
     access_key_id: String,
     identity: Identity,
-    /// It told how far the clock is off.
+    /// The answer gave the clock offset.
     compared: bool,
 }
 
 impl AwsContext {
-    /// Asks AWS whose the credentials are, in `region`; all who want to know share one question. As
-    /// with every answer of AWS, [`AwsContext::clock_offset`] is up to date afterwards. Takes no
-    /// longer than 2 s; what is not known by then is `None`. Cancel-safe.
+    /// Asks AWS in `region` for the identity of the credentials; concurrent callers share one
+    /// request. As with every answer of AWS, [`AwsContext::clock_offset`] is up to date afterwards.
+    /// Takes at most 2 s; facts that are unknown by then are `None`. Cancel-safe.
     pub async fn identity(&self, region: &str) -> Identity {
         let until = Instant::now() + DEADLINE;
         let Ok(Ok(credentials)) = timeout_at(until, self.credentials()).await else {
@@ -83,7 +84,7 @@ impl AwsContext {
         };
         let holds =
             |answer: &&Answer| answer.access_key_id == access_key_id && answer.at.elapsed() < PAUSE;
-        // A clock that was set since has to be compared anew.
+        // After the clock was set, it has to be compared again.
         let was_set = |answer: &&Answer| answer.compared && self.clock_offset().is_none();
         if let Some(answer) = last.as_ref().filter(holds).filter(|one| !was_set(one)) {
             return answer.identity.clone();
@@ -130,13 +131,13 @@ impl AwsContext {
     }
 }
 
-/// Whether it is an account id: 12 digits (Account Management Reference Guide, "View AWS account
-/// identifiers").
+/// Returns `true` for an account id: 12 digits (Account Management Reference Guide, "View AWS
+/// account identifiers").
 fn is_account(text: &str) -> bool {
     text.len() == 12 && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// What is shown as others have it.
+/// Sanitizes a text from AWS for display.
 fn shown(text: String) -> String {
     ForeignText::from(text).into_string()
 }

@@ -1,8 +1,8 @@
-//! Bounds for the answers of AWS's services, and of what answers in their place.
+//! Limits for the answers of AWS services, and for answers of other servers in their place.
 //!
-//! The SDK reads a body to its end, however long it is and however long it takes. Here every call of
-//! every client and credential provider passes, and its body is read whole before the SDK sees it.
-//! Bodies are counted as they come over the connection; nothing here is ever decompressed.
+//! The SDK reads a body to its end, whatever its length and duration. Every call of every client
+//! and credential provider passes through this module, which reads the whole body before the SDK
+//! gets it. Body sizes are measured on the connection; nothing is ever decompressed.
 
 use std::time::{Duration, SystemTime};
 
@@ -25,37 +25,38 @@ use tokio::time::timeout;
 
 use super::{calls, pages, signable};
 
-/// Bytes of an answer about one thing: a session, a key, an identity. Such answers have a few
-/// kilobytes.
+/// Maximum bytes of an answer about one resource: a session, a key, an identity. Such answers have
+/// a few kilobytes.
 const ONE: usize = 1 << 20;
-/// Bytes of a page of a list. 100 databases take about 1 MB, 1,000 machines of EC2 about 5 MB.
+/// Maximum bytes of a page of a list. 100 databases take about 1 MB, 1,000 EC2 instances about 5
+/// MB.
 const LIST: usize = 16 << 20;
-/// How long one attempt may take, to the last byte of its answer. Callers have shorter deadlines for
-/// all attempts together; this one is for an answer that comes byte by byte when they have none.
+/// Timeout of one attempt, to the last byte of its answer. Callers have shorter deadlines for all
+/// attempts together; this one limits a slow answer to a caller without a deadline.
 const LONGEST: Duration = Duration::from_secs(30);
 
-/// An answer that is longer than what is read of it.
+/// An answer that is longer than the limit.
 #[derive(Clone, Debug, Error)]
 #[error("the answer of {host} is longer than {} MiB", .limit >> 20)]
 pub(crate) struct TooLong {
     pub(super) host: String,
-    /// In bytes.
+    /// Limit in bytes.
     pub(super) limit: usize,
 }
 
-/// An answer that has not ended in time.
+/// An answer that did not end in time.
 #[derive(Clone, Debug, Error)]
 #[error("no complete answer of {host} in {} s", LONGEST.as_secs())]
 struct TooLate {
     host: String,
 }
 
-/// The same client with bounds.
+/// Wraps a client with the limits.
 pub(super) fn bounded(client: SharedHttpClient) -> SharedHttpClient {
     SharedHttpClient::new(Bounded(client))
 }
 
-/// A client or a connector of the SDK whose answers have bounds.
+/// A client or a connector of the SDK with limits for its answers.
 #[derive(Debug)]
 struct Bounded<T>(T);
 
@@ -115,7 +116,7 @@ impl HttpConnector for Bounded<SharedHttpConnector> {
     }
 }
 
-/// The host of an address, which is all that messages show of it.
+/// Returns the host of a URI, the only part that messages show.
 fn host(uri: &str) -> String {
     let authority = uri.split_once("://").map_or(uri, |(_, rest)| rest);
     let end = authority.find(['/', '?', '#']).unwrap_or(authority.len());
@@ -126,7 +127,7 @@ fn host(uri: &str) -> String {
         .to_owned()
 }
 
-/// How many bytes the answer may have: what the call's name promises.
+/// Returns the maximum bytes of the answer, according to the name of the call.
 fn limit(request: &HttpRequest) -> usize {
     let target = request.headers().get("x-amz-target");
     let of_json = target.and_then(|target| target.rsplit('.').next());
@@ -143,7 +144,7 @@ fn limit(request: &HttpRequest) -> usize {
     }
 }
 
-/// The same answer with its body in memory.
+/// Reads the body into memory and returns the answer with it.
 async fn collected(
     mut answer: HttpResponse,
     host: &str,
@@ -151,7 +152,7 @@ async fn collected(
 ) -> Result<HttpResponse, ConnectorError> {
     let too_long = || {
         let host = host.to_owned();
-        // Another attempt would be answered in the same way.
+        // Another attempt would get the same answer.
         ConnectorError::other(Box::new(TooLong { host, limit }), None)
     };
     let announced = answer.body().content_length();

@@ -1,8 +1,8 @@
-//! Answers of the EC2 instance metadata service, before the SDK reads them.
+//! Checks the answers of the EC2 instance metadata service before the SDK reads them.
 //!
-//! The service is reached over plain HTTP at an address where anything may answer: a captive portal, or
-//! the host of a container. The SDK builds a path from one answer and a deadline from a header of
-//! another, and panics when they hold nonsense.
+//! The service is reached over plain HTTP at an address where anything may answer: a captive
+//! portal, or the host of a container. The SDK builds a path from one answer and a deadline from a
+//! header of another, and panics on invalid values.
 
 use aws_smithy_runtime_api::client::http::{
     HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpConnector,
@@ -15,18 +15,18 @@ use thiserror::Error;
 
 /// Lifetime of a metadata session in seconds.
 const TTL: &str = "x-aws-ec2-metadata-token-ttl-seconds";
-/// Longest lifetime that can be asked for ("Use IMDSv2", EC2 User Guide).
+/// Maximum lifetime of a session in seconds ("Use IMDSv2", EC2 User Guide).
 const LONGEST_TTL: u64 = 21_600;
 /// End of the path that lists the role of the instance.
 const ROLES: &str = "/security-credentials/";
-/// Longest name of a role (IAM API Reference, `CreateRole`: 64), with room for a path.
+/// Maximum length of a role name (IAM API Reference, `CreateRole`: 64), with room for a path.
 const LONGEST_ROLE: usize = 512;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("the EC2 instance metadata service answered with {0}")]
 struct Nonsense(&'static str);
 
-/// Returns the same client, which fails for answers that the metadata service cannot give.
+/// Wraps a client so that it fails for answers that the metadata service cannot give.
 pub(super) fn checked(client: SharedHttpClient) -> SharedHttpClient {
     SharedHttpClient::new(Checked(client))
 }
@@ -67,7 +67,7 @@ fn check(answer: &HttpResponse, lists_roles: bool) -> Result<(), Nonsense> {
     if lifetime.is_some_and(|text| !lasts(text)) {
         return Err(Nonsense("a lifetime that is not one"));
     }
-    // The body was read to its end by the limits below.
+    // The limits below have read the body to its end.
     let body = answer.body().bytes().unwrap_or_default();
     let is_role = body.len() <= LONGEST_ROLE && body.trim_ascii().iter().all(u8::is_ascii_graphic);
     if lists_roles && answer.status().is_success() && !is_role {

@@ -1,4 +1,4 @@
-//! Lists that come in pages, read within bounds.
+//! Paginated lists, read within limits.
 
 use std::cell::Cell;
 use std::task::{Context, Poll};
@@ -6,33 +6,33 @@ use std::task::{Context, Poll};
 use futures_util::stream::{self, StreamExt};
 use thiserror::Error;
 
-/// Most pages of one list. 100 databases or 50 nodes make a page, so this is beyond every account.
+/// Maximum pages of one list. 100 databases or 50 nodes make a page, so this exceeds every account.
 const MOST_PAGES: usize = 200;
-/// Most bytes of all pages of one list together.
+/// Maximum bytes of all pages of one list together.
 const MOST_BYTES: usize = 64 << 20;
 
 tokio::task_local! {
-    /// Bytes that have come for the list that this task reads.
+    /// Bytes received for the list that this task reads.
     static RECEIVED: Cell<usize>;
 }
 
-/// Counts the body of an answer for the list that this task reads, if it reads one.
+/// Counts the body of an answer for the list that this task reads, if any.
 pub(super) fn received(bytes: usize) {
     _ = RECEIVED.try_with(|all| all.set(all.get().saturating_add(bytes)));
 }
 
-/// A list that does not come to an end within the bounds.
+/// A list that does not end within the limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub(crate) enum Endless {
     /// It has too many pages.
     #[error("the list has more than {MOST_PAGES} pages")]
     Pages,
-    /// Its pages are too long together.
+    /// Its pages have too many bytes in total.
     #[error("the list is longer than {} MiB", MOST_BYTES >> 20)]
     Bytes,
 }
 
-/// Counts the pages of one list and their bytes.
+/// Counters for the pages of one list and their bytes.
 #[derive(Debug, Default)]
 pub(crate) struct Bounds {
     pages: usize,
@@ -43,7 +43,7 @@ impl Bounds {
     /// Counts a page of `bytes`.
     ///
     /// # Errors
-    /// [`Endless`] when the list is beyond a bound with this page.
+    /// [`Endless`] when the list exceeds a limit with this page.
     pub(crate) fn page(&mut self, bytes: usize) -> Result<(), Endless> {
         self.pages += 1;
         self.bytes = self.bytes.saturating_add(bytes);
@@ -55,9 +55,9 @@ impl Bounds {
     }
 }
 
-/// Reads all pages of a list and keeps the rows that `rows` makes of each, so that only one page at a
-/// time is in memory. `next` polls the SDK's paginator, which ends at a marker that comes twice.
-/// Cancel-safe in that nothing goes on once this is dropped.
+/// Reads all pages of a list and keeps the rows that `rows` extracts from each, so that only one
+/// page at a time is in memory. `next` polls the SDK's paginator, which ends at a marker that comes
+/// twice. Cancel-safe: nothing continues after this is dropped.
 ///
 /// # Errors
 /// That of a page; inside, [`Endless`].

@@ -1,8 +1,8 @@
-//! `credential_process`: a program of the user's that prints credentials as JSON (AWS SDKs and Tools
-//! Reference Guide, "Process credential provider").
+//! `credential_process`: a user's program that prints credentials as JSON (AWS SDKs and
+//! Tools Reference Guide, "Process credential provider").
 //!
-//! The SDK could run it too, but it reads the output without a bound, and leaves the program and its
-//! children running when nobody waits any more.
+//! The SDK could run it too, but it reads the output without a limit, and leaves the program and
+//! its children running after the caller has given up.
 
 use std::io;
 use std::pin::pin;
@@ -21,28 +21,29 @@ use zeroize::Zeroizing;
 use crate::base::redacted::STARS;
 use crate::platform::process_group::{EndOnDrop, shell};
 
-/// Bytes of standard output: credentials have a few kilobytes, session tokens included.
+/// Maximum bytes of standard output: credentials have a few kilobytes, session tokens included.
 const MOST_OUTPUT: usize = 64 << 10;
-/// Bytes of standard error. Of these, the first [`KEPT_STDERR`] can become part of an error message.
+/// Maximum bytes of standard error. The first [`KEPT_STDERR`] of them can become part of an error
+/// message.
 const MOST_STDERR: usize = 1 << 20;
 const KEPT_STDERR: usize = 4 << 10;
 /// Characters of a secret access key.
 const KEY: usize = 40;
-/// How long output is waited for once the program itself has ended: a child of it may hold the pipe.
+/// Time to wait for output after the program itself has ended: a child may hold the pipe open.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// Where these credentials are said to be from.
+/// Name of the provider that the credentials carry.
 const PROVIDER: &str = "ProcessProvider";
 
-/// Runs `command` and reads the credentials that it prints. `account` is that of the profile, for
+/// Runs `command` and parses the credentials that it prints. `account` is that of the profile, for
 /// output without `AccountId`.
 ///
-/// The program runs in a process group of its own, with no input. The whole group is ended with this
-/// future, also when that is dropped.
+/// The program runs in a process group of its own, without input. The whole group is killed when
+/// this future ends or is dropped.
 ///
 /// # Errors
-/// What is wrong with the program or its output. Standard error is part of it, without what looks like
-/// a secret access key.
+/// The problem with the program or its output. Standard error is included, without words that look
+/// like a secret access key.
 pub(super) async fn credentials(
     command: &str,
     account: Option<&str>,
@@ -61,9 +62,8 @@ pub(super) async fn credentials(
     read(&output.bytes, account)
 }
 
-/// The text with stars for what has the shape of a secret access key: a word of 40 characters of
-/// base64 with upper and lower case letters and digits. A program that fails may print the one that it
-/// holds.
+/// Replaces words that look like a secret access key with stars: 40 characters of base64 with upper
+/// and lower case letters and digits. A failing program may print the key that it holds.
 fn without_keys(text: &str) -> String {
     let is_part = |c: char| c.is_ascii_alphanumeric() || "/+=".contains(c);
     let is_key = |word: &str| {
@@ -78,7 +78,7 @@ fn without_keys(text: &str) -> String {
     while let Some(start) = rest.find(is_part) {
         let (before, word) = rest.split_at(start);
         let (word, after) = word.split_at(word.find(|c| !is_part(c)).unwrap_or(word.len()));
-        // `key=WORD`: the sign is no part of the word behind it.
+        // In `key=WORD` the sign is not part of the word behind it.
         let (name, value) = word.split_at(word.len().saturating_sub(KEY));
         let named = name.is_empty() || name.ends_with('=');
         out.push_str(before);
@@ -98,7 +98,7 @@ fn in_words(status: ExitStatus) -> String {
     }
 }
 
-/// Until the program has ended, and its output too.
+/// Waits until the program has ended and its output is read.
 async fn run(
     child: &mut Child,
     output: &mut Captured,
@@ -121,14 +121,14 @@ async fn run(
         }
         ended = child.wait() => {
             let status = ended.map_err(failed)?;
-            // What is held open beyond that has nothing to say about credentials.
+            // A child that holds the pipe longer has no credentials to print.
             timeout(GRACE, reading).await.unwrap_or(Ok(()))?;
             Ok(status)
         }
     }
 }
 
-/// What a program has written, up to a bound.
+/// Output of a program, up to a limit.
 struct Captured {
     bytes: Zeroizing<Vec<u8>>,
     kept: usize,
@@ -141,7 +141,7 @@ impl Captured {
         Self { bytes, kept, most }
     }
 
-    /// Reads to the end. Cancel-safe: what was read stays.
+    /// Reads to the end. Cancel-safe: bytes already read are kept.
     async fn fill(
         &mut self,
         stream: Option<impl AsyncRead + Unpin>,
@@ -171,10 +171,11 @@ impl Captured {
     }
 }
 
-/// The credentials in the output. Keys are compared without regard to case, as the SDK does.
+/// Parses the credentials in the output. JSON keys are compared without regard to case, as the SDK
+/// does.
 fn read(output: &[u8], account: Option<&str>) -> Result<Credentials, String> {
     let document: Value = serde_json::from_slice(output).map_err(|error| {
-        // serde_json's own words may quote the output.
+        // The messages of serde_json may quote the output.
         let at = (error.line(), error.column());
         format!("its output is not JSON (line {}, column {})", at.0, at.1)
     })?;

@@ -1,4 +1,4 @@
-//! The profile in effect: whether it exists, and which way to credentials it asks for.
+//! Profile in effect: its existence, and its source of credentials.
 
 use std::borrow::Cow;
 use std::path::PathBuf;
@@ -10,54 +10,55 @@ use super::files::{AwsFiles, TokenFile};
 use super::valid::{self, Malformed, RetrySettings};
 use super::{AwsOptions, CredentialsError};
 
-/// A profile may name another as the source of its credentials, and so on; a loop is reported by
-/// the SDK, this only keeps us from following it.
+/// Maximum number of profiles in a chain of `source_profile`. The SDK reports a loop; this limit
+/// only stops following it here.
 const LONGEST_CHAIN: usize = 16;
 
-/// What the AWS files say about the profile in effect.
+/// Settings of the profile in effect, from the AWS files.
 #[derive(Debug, Default, Clone)]
 pub(super) struct Plan {
-    /// The profile for messages: the one named, or the one in effect unless it is `default`.
+    /// Profile name for messages: the one set by the user, or the one in effect unless it is
+    /// `default`.
     pub(super) profile: Option<String>,
     pub(super) region: Option<String>,
     pub(super) ca_bundle: Option<PathBuf>,
     pub(super) is_sso: bool,
-    /// It assumes a role.
+    /// The profile assumes a role.
     pub(super) assumes: bool,
     pub(super) sso_session: Option<String>,
-    /// The last role on the way, as a person would name it.
+    /// Display name of the last role in the chain.
     pub(super) role: Option<String>,
-    /// The role before that, which asks for it.
+    /// The role before that one, which requests it.
     pub(super) caller: Option<String>,
-    /// The places that will be asked, see [`CredentialsError::NotFound`].
+    /// The places that will be tried, see [`CredentialsError::NotFound`].
     pub(super) looked: Vec<&'static str>,
-    /// What prints its credentials, if a program does.
+    /// The program that prints its credentials, if any.
     pub(super) process: Option<Process>,
-    /// What is wrong with the keys that it holds, or that it takes from the environment.
+    /// The problem with its keys, or with those that it takes from the environment.
     pub(super) malformed: Option<Malformed>,
     pub(super) retries: RetrySettings,
-    /// What the SDK reads for it.
+    /// Token file that the SDK reads for it.
     pub(super) token_file: Option<TokenFile>,
     pub(super) files: AwsFiles,
-    /// Why it cannot give credentials although it says where they are from. The search ends there:
+    /// Reason why it cannot provide credentials although it names a source. The search ends there:
     /// the next place has another identity.
     pub(super) incomplete: Option<String>,
 }
 
 impl Plan {
-    /// The name of the profile in effect.
+    /// Returns the name of the profile in effect.
     pub(super) fn name(&self) -> &str {
         self.profile.as_deref().unwrap_or("default")
     }
 }
 
-/// A `credential_process`, and what is done with its credentials.
+/// A `credential_process`, and the roles for its credentials.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Process {
     pub(super) command: String,
     /// `aws_account_id` of the profile.
     pub(super) account: Option<String>,
-    /// The roles to assume, in this order.
+    /// Roles to assume, in this order.
     pub(super) roles: Vec<Role>,
 }
 
@@ -73,8 +74,8 @@ pub(super) struct Role {
 ///
 /// # Errors
 /// [`CredentialsError::Config`] when they cannot be parsed, [`CredentialsError::NoSuchProfile`]
-/// when the profile named by the user or by `AWS_PROFILE` is in none of them. (The SDK would go on
-/// and take what the machine offers: another identity than the one that was asked for.)
+/// when no file defines the profile set by the user or by `AWS_PROFILE`. (The SDK would continue
+/// with the credentials of the machine: another identity than the requested one.)
 pub(super) async fn read(options: &AwsOptions) -> Result<Plan, CredentialsError> {
     valid::names()?;
     let refused = |reason: String| CredentialsError::Config {
@@ -122,7 +123,7 @@ pub(super) async fn read(options: &AwsOptions) -> Result<Plan, CredentialsError>
     Ok(plan)
 }
 
-/// Parses the files. Reads nothing.
+/// Parses the contents. Reads no files.
 async fn parse(
     files: &AwsFiles,
     profile: Option<String>,
@@ -131,7 +132,7 @@ async fn parse(
     aws_config::profile::load(&Fs::real(), &Env::real(), &files.for_sdk(), profile).await
 }
 
-/// The parser's words, with the path of the file that they are about: they leave it out.
+/// Formats a parser error with the path of the file, which the parser omits.
 async fn in_words(error: &ProfileFileLoadError, files: &AwsFiles) -> String {
     let words = super::error::in_one_line(error);
     for (path, file) in files.each() {
@@ -172,8 +173,9 @@ fn follow(set: &ProfileSet, selected: &str) -> Plan {
     plan
 }
 
-/// The profile that the first credentials come from, and the roles that are assumed with them, as the
-/// SDK finds them (aws-config, `profile/credentials/repr.rs`). `None` for what it refuses.
+/// Returns the profile that provides the first credentials, and the roles assumed with them, as the
+/// SDK finds them (aws-config, `profile/credentials/repr.rs`). `None` for a profile that the SDK
+/// refuses.
 fn base<'a>(set: &'a ProfileSet, selected: &str) -> Option<(&'a Profile, Vec<Role>)> {
     let (mut seen, mut roles) = (Vec::new(), Vec::new());
     let mut profile = set.get_profile(selected)?;
@@ -196,8 +198,8 @@ fn base<'a>(set: &'a ProfileSet, selected: &str) -> Option<(&'a Profile, Vec<Rol
     None
 }
 
-/// Why a profile that says where its credentials are from cannot give any. `None` for a profile without
-/// a word about credentials, which leaves the choice to the next place.
+/// Returns the reason why a profile that names a source of credentials cannot provide any. `None`
+/// for a profile without settings for credentials, which leaves the choice to the next place.
 fn incomplete(set: &ProfileSet, selected: &Profile) -> Option<String> {
     let mut seen = vec![selected.name()];
     let mut profile = selected;
@@ -241,14 +243,14 @@ fn incomplete(set: &ProfileSet, selected: &Profile) -> Option<String> {
             ));
         };
         if seen.contains(&source) {
-            return None; // The SDK says so.
+            return None; // The SDK reports it.
         }
         seen.push(source);
         profile = next;
     }
 }
 
-/// The role of a profile; one with a web identity token is where credentials begin.
+/// Returns the role of a profile. A profile with a web identity token is the start of the chain.
 fn role(profile: &Profile) -> Option<Role> {
     if profile.get("web_identity_token_file").is_some() {
         return None;
@@ -265,7 +267,8 @@ fn has_keys(profile: &Profile) -> bool {
     keys.iter().all(|key| profile.get(key).is_some())
 }
 
-/// Whether something else than keys and programs gives a profile its credentials. These come first.
+/// Returns `true` if a profile gets its credentials from another source than keys and programs.
+/// Such a source takes precedence.
 fn has_another_way(profile: &Profile) -> bool {
     [
         "credential_source",
@@ -281,10 +284,10 @@ fn has_another_way(profile: &Profile) -> bool {
     .any(|key| profile.get(key).is_some())
 }
 
-/// What prints the credentials of this profile, if that is where they come from.
+/// Returns the program that prints the credentials of this profile, if they come from one.
 fn process(base: &Profile, roles: Vec<Role>, is_source: bool) -> Option<Process> {
     let command = base.get("credential_process")?;
-    // Of a profile that another one names as its source, keys come first.
+    // In a profile named as the source of another one, keys take precedence.
     if has_another_way(base) || (is_source && has_keys(base)) {
         return None;
     }
@@ -295,8 +298,8 @@ fn process(base: &Profile, roles: Vec<Role>, is_source: bool) -> Option<Process>
     })
 }
 
-/// What is wrong with the keys of a profile, where they are used: `is_source` says that another one
-/// names it as its source.
+/// Returns the problem with the keys of a profile, if they are used. `is_source` says that another
+/// profile names it as its source.
 fn malformed(base: &Profile, is_source: bool) -> Option<Malformed> {
     if let Some(source) = base.get("credential_source") {
         return match source.eq_ignore_ascii_case("environment") {
@@ -311,7 +314,7 @@ fn malformed(base: &Profile, is_source: bool) -> Option<Malformed> {
     }
 }
 
-/// The file with the token that the credentials of this profile are asked for with.
+/// Returns the file with the token that the credentials of this profile are requested with.
 fn token_file(base: &Profile) -> Option<TokenFile> {
     let sso = base
         .get("sso_session")

@@ -1,8 +1,8 @@
-//! Single calls of services that speak AWS's Query protocol (a form in, XML out) and whose SDK would
-//! be out of all proportion: EC2's alone is larger than the rest of this program.
+//! Single calls of services with AWS's Query protocol (a form as request, XML as answer). Their SDK
+//! crates would be out of proportion: EC2's alone is larger than the rest of pgiam.
 //!
-//! A call goes the way the SDK's go: the same credentials, HTTP client, proxy, roots and endpoint
-//! settings, and its answer is watched for the time it tells.
+//! A call uses the same credentials, HTTP client, proxy, roots and endpoint settings as the SDK's
+//! calls, and its answer is watched for the time.
 
 mod send;
 #[cfg(test)]
@@ -24,32 +24,32 @@ use crate::base::jitter::jitter;
 use crate::base::partition::Partition;
 use send::{Answer, Failed, Request};
 
-/// How long a call may take, a second attempt included.
+/// Deadline of a call, a second attempt included.
 const DEADLINE: Duration = Duration::from_secs(10);
-/// How long a second attempt waits at most, so that those who were throttled together do not come
-/// back together.
+/// Maximum pause before a second attempt. It is random, so that clients throttled together do not
+/// retry together.
 const PAUSE: Duration = Duration::from_millis(600);
-/// How long a question for the time may delay the error that depends on it.
+/// Maximum delay that a request for the time adds to the error that depends on it.
 const TIME_DEADLINE: Duration = Duration::from_secs(2);
 
-/// A call: `Action`, `Version` and what else stands in the form.
+/// A call: `Action`, `Version` and the other fields of the form.
 #[derive(Clone, Debug)]
 pub struct Query<'a> {
-    /// As in the service's host name and in signatures: `ec2`, `iam`.
+    /// Name in the service's host name and in signatures: `ec2`, `iam`.
     pub service: &'static str,
-    /// As IAM policies name it: `ec2:DescribeInstances`.
+    /// Action in IAM policies: `ec2:DescribeInstances`.
     pub name: &'static str,
-    /// The version of its API.
+    /// Version of the API.
     pub version: &'static str,
     /// The call, such as `DescribeInstances`.
     pub action: &'static str,
-    /// The other fields of the form.
+    /// Other fields of the form.
     pub params: Vec<(String, String)>,
-    /// The region to ask in. IAM is one service for the region's whole partition.
+    /// Region of the request. IAM is one service for the region's whole partition.
     pub region: &'a str,
 }
 
-/// Why a call has no answer.
+/// Error of a call.
 #[derive(Clone, Debug, Error)]
 pub enum QueryError {
     /// There are no credentials to sign it with.
@@ -65,35 +65,35 @@ pub enum QueryError {
         /// AWS's answer.
         answer: ApiAnswer,
     },
-    /// It was not answered in time.
+    /// It timed out.
     #[error(transparent)]
     Late(Late),
-    /// The answer is none: it is too long, or broken off.
+    /// The answer is invalid: too long, or broken off.
     #[error("the answer of {host} is not usable: {reason}")]
     BadAnswer {
-        /// The service's host.
+        /// Host of the service.
         host: String,
-        /// What is wrong with it.
+        /// Problem with the answer.
         reason: ForeignText,
     },
     /// The service could not be reached.
     #[error("cannot reach {host}: {reason}")]
     Unreachable {
-        /// Where it was looked for.
+        /// Host of the service.
         host: String,
-        /// What failed, with its causes.
+        /// Error with its causes.
         reason: ForeignText,
     },
 }
 
 impl QueryError {
-    /// Whether it is a permission that is missing.
+    /// Returns `true` if a permission is missing.
     #[must_use]
     pub fn is_denied(&self) -> bool {
         matches!(self, Self::Refused { answer, .. } if denies(&answer.code))
     }
 
-    /// Whether AWS does not accept the keys, or not any more.
+    /// Returns the state of the keys if AWS does not accept them.
     #[must_use]
     pub fn rejects_keys(&self) -> Option<Keys> {
         match self {
@@ -103,7 +103,7 @@ impl QueryError {
     }
 }
 
-/// Whether an error code says that a permission is missing: the services have different words.
+/// Returns `true` if an error code means a missing permission: the services use different codes.
 pub(crate) fn denies(code: &str) -> bool {
     const CODES: [&str; 5] = [
         "AccessDenied",
@@ -115,7 +115,7 @@ pub(crate) fn denies(code: &str) -> bool {
     CODES.contains(&code)
 }
 
-/// Whether an error code says that there were too many calls.
+/// Returns `true` if an error code means too many calls.
 pub(crate) fn throttles(code: &str) -> bool {
     const CODES: [&str; 6] = [
         "RequestLimitExceeded",
@@ -129,8 +129,8 @@ pub(crate) fn throttles(code: &str) -> bool {
 }
 
 impl AwsContext {
-    /// The answer to a call, as XML. A call that was throttled, or met a fault of the service, is made
-    /// once more. Takes no longer than 10 s. Cancel-safe.
+    /// Runs a call and returns the XML answer. A call that was throttled, or met a service fault,
+    /// is repeated once. Takes at most 10 s. Cancel-safe.
     ///
     /// # Errors
     /// [`QueryError`].
@@ -181,7 +181,8 @@ impl AwsContext {
     }
 }
 
-/// The document in an answer, AWS's refusal, or what is wrong with an answer that is not AWS's.
+/// Returns the document in an answer, AWS's refusal, or the problem with an answer that is not from
+/// AWS.
 fn read(answer: Answer, query: &Query<'_>, place: &Place) -> Result<String, QueryError> {
     match http::of_another(answer.status) {
         Some(reason) => Err(place.failed(Failed::BadAnswer(reason.into()))),
@@ -189,8 +190,8 @@ fn read(answer: Answer, query: &Query<'_>, place: &Place) -> Result<String, Quer
     }
 }
 
-/// Asks STS in `region` for nothing but the `Date` header of its answer, which the client of `config`
-/// takes note of. Without credentials STS refuses the call, which is an answer too.
+/// Sends an unsigned request to STS in `region`, only for the `Date` header of its answer, which
+/// the client of `config` records. STS refuses the call, but the refusal has the header as well.
 pub(super) async fn ask_the_time(config: &SdkConfig, region: &str) {
     let query = Query {
         service: "sts",
@@ -226,7 +227,7 @@ fn form(query: &Query<'_>) -> String {
     form.finish()
 }
 
-/// Where a service is, and the region its requests are signed for.
+/// URL of a service, and the region its requests are signed for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Place {
     url: Url,
@@ -234,7 +235,7 @@ struct Place {
 }
 
 impl Place {
-    /// Where the user says it is, else where AWS does.
+    /// Returns the configured endpoint, or the public one.
     fn of(config: &SdkConfig, query: &Query<'_>) -> Result<Self, QueryError> {
         let Query {
             service, region, ..
@@ -285,7 +286,7 @@ impl Place {
     }
 }
 
-/// The public name of a service.
+/// Returns the public host name of a service.
 fn host(query: &Query<'_>, partition: &Partition, fips: bool, dual_stack: bool) -> String {
     let Query {
         service, region, ..
@@ -297,7 +298,7 @@ fn host(query: &Query<'_>, partition: &Partition, fips: bool, dual_stack: bool) 
         true => partition.dual_stack_suffix,
         false => partition.dns_suffix,
     };
-    // In GovCloud the plain names have validated cryptography, and EC2 has no other ones there.
+    // In GovCloud the plain names have validated cryptography, and EC2 has no others there.
     match fips && partition.name != "aws-us-gov" {
         true => format!("{service}-fips.{region}.{suffix}"),
         false => format!("{service}.{region}.{suffix}"),

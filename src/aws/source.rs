@@ -1,4 +1,5 @@
-//! Where credentials are from, in words: not everybody knows which of their files and variables won.
+//! Descriptions of the source of credentials: users may not know which file or variable took
+//! precedence.
 
 use std::fmt;
 
@@ -7,7 +8,7 @@ use aws_credential_types::Credentials;
 use super::chain::Place;
 use super::profile::Plan;
 
-/// Where credentials are from, as in "credentials from …".
+/// Source of credentials, as in "credentials from …".
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source(String);
 
@@ -18,14 +19,15 @@ impl fmt::Display for Source {
 }
 
 impl Source {
-    /// Where these are from; `None` for such that [`AwsContext`](super::AwsContext) has not loaded.
+    /// Returns the source of these credentials; `None` if [`AwsContext`](super::AwsContext) did not
+    /// load them.
     #[must_use]
     pub fn of(credentials: &Credentials) -> Option<&Self> {
         credentials.get_property()
     }
 }
 
-/// The same credentials, with their source.
+/// Adds the source to credentials.
 pub(super) fn noted(mut credentials: Credentials, plan: &Plan) -> Credentials {
     if let Some(place) = credentials.get_property::<Place>() {
         let source = words(*place, plan);

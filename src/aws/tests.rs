@@ -1,4 +1,4 @@
-//! The real credential chain against files, programs and a loopback HTTP server.
+//! Tests of the real credential chain with files, programs and a loopback HTTP server.
 
 mod identity;
 
@@ -17,7 +17,7 @@ use super::*;
 const KEYS: &str = "aws_access_key_id = AKIAIOSFODNN7EXAMPLE\n\
                     aws_secret_access_key = wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY\n";
 
-/// AWS files of our own, so that those of the developer do not matter.
+/// AWS files of the test, so that those of the developer have no effect.
 struct Files {
     dir: TempDir,
 }
@@ -55,8 +55,8 @@ impl Files {
     }
 }
 
-/// A `credential_process` that prints the given JSON members beside key and version, and notes
-/// that it was called.
+/// Creates a `credential_process` that prints the given JSON members besides key and version, and
+/// records that it was called.
 fn process(files: &Files, members: &str) -> String {
     files.write(
         "keys.json",
@@ -81,7 +81,7 @@ async fn failure(context: &AwsContext) -> CredentialsError {
     context.credentials().await.unwrap_err()
 }
 
-/// Answers every request on loopback with one fixed answer; `None` = never answers.
+/// Starts a loopback server that gives every request one fixed answer; `None` = never answers.
 async fn server(fixed: Option<(u16, &'static str)>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -102,12 +102,13 @@ async fn server(fixed: Option<(u16, &'static str)>) -> String {
     url
 }
 
-/// What the answers below say the time is, in seconds since 1970.
+/// Time in the answers below, in seconds since 1970.
 const SERVED_AT: u64 = 1_790_000_000;
 
-/// One request in, one answer out.
+/// Serves one request.
 async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin, status: u16, body: &str) {
-    // The whole request: closing a socket with unread bytes would reset it, answer and all.
+    // Read the whole request: closing a socket with unread bytes would reset it and lose the
+    // answer.
     let mut request = Vec::new();
     while !is_whole(&request) {
         match stream.read_buf(&mut request).await {
@@ -235,7 +236,7 @@ async fn expired_output_of_a_process_is_not_used() {
         error.to_string(),
         "the AWS credentials of profile dev have expired (at 2024-02-29T12:00:00Z)"
     );
-    // Nothing was kept: the next call runs it again.
+    // Nothing was cached: the next call runs it again.
     failure(&context).await;
     assert_eq!(calls(&files), 2);
 }
@@ -413,7 +414,7 @@ async fn ssm_requests_are_signed_with_the_current_credentials() {
     let files = Files::new(&format!("{profile}credential_process = false\n"));
     let context = files.context("dev");
     let client = context.ssm("eu-central-1").await.unwrap();
-    // No credentials yet: the client says so, and works as soon as there are some.
+    // No credentials yet: the client reports that, and works as soon as there are some.
     let send = || client.start_session().target("i-1").send();
     let text = format!("{:?}", send().await.unwrap_err());
     assert!(text.contains("Process"), "{text}");
@@ -422,7 +423,7 @@ async fn ssm_requests_are_signed_with_the_current_credentials() {
     assert!(text.contains("TargetNotConnected"), "{text}");
 }
 
-/// The profile's options with a clock that stands.
+/// Options of the profile with a fixed clock.
 fn stopped(files: &Files, unix: u64) -> AwsOptions {
     AwsOptions {
         clock: Arc::new(move || SystemTime::UNIX_EPOCH + Duration::from_secs(unix)),
@@ -461,12 +462,13 @@ async fn the_way_to_credentials_tells_the_time_as_well() {
     context.credentials().await.unwrap();
     let offset = context.clock_offset().unwrap();
     assert_eq!(offset.to_string(), "12 s ahead of AWS");
-    // It outlives the credentials.
+    // The offset outlives the credentials.
     context.invalidate();
     assert_eq!(context.clock_offset(), Some(offset));
 }
 
-/// An STS on loopback with a certificate of its own: the URL and the certificate as PEM.
+/// Starts an STS on loopback with a self-signed certificate. Returns the URL and the certificate as
+/// PEM.
 async fn https_server(body: &'static str) -> (String, String) {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
@@ -512,8 +514,8 @@ async fn the_ca_bundle_decides_whether_https_is_trusted() {
     assert!(format!("{error:?}").contains("UnknownIssuer"), "{error:?}");
 }
 
-/// What depends on environment variables runs in a process of its own that has exactly these: the
-/// test below starts this one again, and reads what it prints.
+/// Tests that depend on environment variables run in a child process that has exactly these: the
+/// test below starts this one again, and reads its output.
 #[tokio::test]
 #[ignore = "started by settings_of_the_environment_are_honoured"]
 async fn child() {
@@ -614,7 +616,8 @@ async fn settings_of_the_environment_are_honoured() {
     assert!(seen["ssm"].contains("TargetNotConnected"), "{seen:?}");
     assert_eq!(seen["data_channel"], "None");
 
-    // An endpoint for the gateway is its own, even if it is the same as for everything.
+    // An endpoint set for the gateway counts as its own, even if it equals the one for all
+    // services.
     for own in ["http://127.0.0.1:1", "https://gateway.corp:8443"] {
         let variable = ("AWS_ENDPOINT_URL_SSMMESSAGES", own);
         let seen = in_child(&[&common[..], &[variable]].concat()).await;
@@ -631,7 +634,7 @@ async fn settings_of_the_environment_are_honoured() {
     assert_eq!(seen["key"], "AKIAIOSFODNN7EXAMPLE");
     assert_eq!(seen["region"], r#"Some("eu-west-3")"#);
 
-    // One that is only in the environment does not, but must exist.
+    // A profile set only in the environment does not, but must exist.
     let seen = in_child(&[&common[..], &[("AWS_PROFILE", "dev")]].concat()).await;
     assert_eq!(seen["key"], "AKIDENVIRONMENT");
     let seen = in_child(&[&common[..], &[("AWS_PROFILE", "gone")]].concat()).await;
@@ -686,7 +689,7 @@ async fn settings_of_the_profile_are_honoured() {
     assert_eq!(seen["data_channel"], r#"Some("http://127.0.0.1:3/")"#);
 }
 
-/// A proxy that lets nothing through, and tells where its clients wanted to go.
+/// Starts a proxy that refuses all requests and records their destinations.
 async fn recorder() -> (String, tokio::sync::mpsc::UnboundedReceiver<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -710,8 +713,8 @@ async fn recorder() -> (String, tokio::sync::mpsc::UnboundedReceiver<String>) {
     (url, told)
 }
 
-/// The SDK finds the host by itself; this shows that nothing in the way its clients are made here
-/// keeps it from doing so, and that they use the proxy.
+/// The SDK finds the host by itself. This test shows that clients created here leave that unchanged
+/// and use the proxy.
 #[tokio::test]
 async fn fips_and_dual_stack_endpoints_are_used() {
     let files = Files::new("");
@@ -754,8 +757,9 @@ async fn fips_and_dual_stack_endpoints_are_used() {
     }
 }
 
-/// The metadata service is asked directly, although there is a proxy for everything else; what
-/// answers in its place does not matter. The proxy of this test answers 403 to all.
+/// The metadata service is called directly, although there is a proxy for everything else; a
+/// different server at its address does not matter. The proxy of this test answers 403 to all
+/// requests.
 #[tokio::test]
 async fn without_credentials_anywhere() {
     let refuses = server(Some((403, "no"))).await;

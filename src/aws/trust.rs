@@ -1,4 +1,4 @@
-//! Which certificate authorities may vouch for AWS, and an HTTP client that trusts them.
+//! Certificate authorities trusted for AWS, and an HTTP client that uses them.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,22 +15,22 @@ use rustls::pki_types::{CertificateDer, pem::PemObject};
 use super::{CredentialsError, files};
 use crate::base::foreign_text::ForeignText;
 
-/// The trust of one context: the same roots for the SDK's HTTPS and for the WebSocket.
+/// Trust of one context: the same roots for the SDK's HTTPS and for the WebSocket.
 #[derive(Clone, Debug)]
 pub(super) struct Trust {
-    /// For AWS services.
+    /// Client for AWS services.
     pub(super) http: SharedHttpClient,
-    /// For what answers on this machine only, such as the EC2 metadata: no proxy can reach that,
-    /// and none should see the credentials in it.
+    /// Client for services on this machine only, such as the EC2 metadata: a proxy cannot reach
+    /// them, and none should see the credentials in their answers.
     pub(super) local_http: SharedHttpClient,
     pub(super) roots: Arc<RootCertStore>,
 }
 
-/// Trusts the certificates of `bundle` and no others, as the AWS CLI does with `AWS_CA_BUNDLE`
-/// (the Rust SDK does not know that variable); without a bundle, those of the operating system.
+/// Trusts the certificates of `bundle` and no others, as the AWS CLI does with `AWS_CA_BUNDLE` (the
+/// Rust SDK does not know that variable); without a bundle, those of the operating system.
 ///
 /// # Errors
-/// [`CredentialsError::CaBundle`] when the file cannot be read or holds no usable certificate.
+/// [`CredentialsError::CaBundle`] when the file cannot be read or contains no usable certificate.
 pub(super) async fn load(bundle: Option<&Path>) -> Result<Trust, CredentialsError> {
     let certificates = match bundle {
         Some(path) => from_file(path).await?,
@@ -79,7 +79,7 @@ async fn from_file(path: &Path) -> Result<Vec<CertificateDer<'static>>, Credenti
 }
 
 async fn from_system() -> Vec<CertificateDer<'static>> {
-    // Reads a hundred files on some systems, and asks the keychain on others.
+    // Reads a hundred files on some systems, and queries the keychain on others.
     let loaded = tokio::task::spawn_blocking(rustls_native_certs::load_native_certs).await;
     let Ok(loaded) = loaded else {
         return Vec::new();
@@ -90,8 +90,8 @@ async fn from_system() -> Vec<CertificateDer<'static>> {
     loaded.certs
 }
 
-/// What rustls takes as roots. Bundles in the field hold the odd certificate that it does not; one
-/// of those must not make the others useless.
+/// Returns the certificates that rustls accepts as roots. Real bundles contain single certificates
+/// that it does not accept; the others stay usable.
 fn usable(
     certificates: Vec<CertificateDer<'static>>,
 ) -> (RootCertStore, Vec<CertificateDer<'static>>) {
@@ -106,21 +106,22 @@ fn usable(
     (roots, accepted)
 }
 
-/// The SDK takes roots as PEM only and panics on what it cannot parse, so it gets the accepted
-/// certificates written out again.
+/// Creates the SDK's TLS context. The SDK takes roots as PEM only and panics on text that it cannot
+/// parse, so the accepted certificates are encoded again.
 fn tls_context(roots: &[CertificateDer<'static>]) -> TlsContext {
     let mut store = TrustStore::empty();
     for root in roots {
         store.add_pem_certificate(pem(root));
     }
-    // `build` can fail in its signature only; the default context trusts the system's roots.
+    // `build` is fallible in its signature only; the default context trusts the system's roots.
     TlsContext::builder()
         .with_trust_store(store)
         .build()
         .unwrap_or_default()
 }
 
-/// An HTTP client like the SDK's default one (rustls on aws-lc), but with these roots and proxies.
+/// Creates an HTTP client like the SDK's default one (rustls on aws-lc), but with these roots and
+/// proxies.
 fn http_client(tls: TlsContext, proxy: ProxyConfig) -> SharedHttpClient {
     // Not `build_https`: that one ignores HTTPS_PROXY.
     Builder::new().build_with_connector_fn(move |settings, components| {

@@ -1,9 +1,9 @@
-//! What may not be in a key, a session token or a region.
+//! Validation of keys, session tokens and regions.
 //!
-//! All of them end up in HTTP headers, which take visible ASCII characters. The SDK panics on anything
-//! else, or fails with words about its own builders; AWS answers that the signature is wrong. So each
-//! value is looked at where it comes in, and refused by its name and its source. The value itself is
-//! never shown.
+//! All of them end up in HTTP headers, which take visible ASCII characters. For other characters
+//! the SDK panics or fails with a message about its own builders, and AWS reports a wrong
+//! signature. Each value is therefore checked where it enters, and refused with its name and its
+//! source. The value itself is never shown.
 
 use std::ffi::OsString;
 use std::sync::Arc;
@@ -16,8 +16,8 @@ use aws_smithy_types::retry::{RetryConfig, RetryMode};
 use super::CredentialsError;
 use crate::base::redacted::remember;
 
-/// The longest value that is passed on: session tokens have some kilobytes, and AWS does not take
-/// headers of more than 16 KB in all.
+/// Maximum length of a value: session tokens have some kilobytes, and AWS does not accept headers
+/// of more than 16 KB in total.
 const LONGEST: usize = 16 * 1024;
 
 const ID: &str = "AWS_ACCESS_KEY_ID";
@@ -27,7 +27,7 @@ pub(super) const ENVIRONMENT: &str = "the environment";
 
 /// Variables that the SDK writes into the User-Agent header of every request.
 const IN_HEADERS: [&str; 1] = ["AWS_EXECUTION_ENV"];
-/// Variables for the endpoints of the services that are asked.
+/// Variables for the endpoints of the services that pgiam calls.
 const ENDPOINTS: [&str; 10] = [
     "AWS_ENDPOINT_URL",
     "AWS_ENDPOINT_URL_EC2",
@@ -40,18 +40,18 @@ const ENDPOINTS: [&str; 10] = [
     "AWS_ENDPOINT_URL_SSO_OIDC",
     "AWS_ENDPOINT_URL_STS",
 ];
-/// Where a region comes from, in this order.
+/// Variables for the region, in order of precedence.
 const REGIONS: [&str; 2] = ["AWS_REGION", "AWS_DEFAULT_REGION"];
 
-/// A value that cannot be used.
+/// An invalid value.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{what} from {source_of} {fault}")]
 pub struct Malformed {
-    /// Its name, as its source has it.
+    /// Name of the value in its source.
     pub what: String,
-    /// Where it is from: "the environment", "profile dev".
+    /// Source of the value: "the environment", "profile dev".
     pub source_of: String,
-    /// What is wrong with it, as a predicate.
+    /// Problem with the value, as a predicate.
     pub fault: &'static str,
 }
 
@@ -64,7 +64,8 @@ impl Malformed {
         }
     }
 
-    /// As the failure of a provider of the SDK; [`CredentialsError::behind`] finds it again.
+    /// Converts to a provider error of the SDK; [`CredentialsError::behind`] finds this error in it
+    /// again.
     pub(super) fn of_provider(self) -> SdkError {
         SdkError::provider_error(CredentialsError::from(self))
     }
@@ -76,7 +77,7 @@ impl From<Malformed> for CredentialsError {
     }
 }
 
-/// What is wrong with a value, if anything.
+/// Returns the problem with a value, if any.
 fn fault(value: &str) -> Option<&'static str> {
     let is_visible = |c: char| c.is_ascii_graphic();
     if value.chars().all(is_visible) && !value.is_empty() && value.len() <= LONGEST {
@@ -103,9 +104,9 @@ fn fault(value: &str) -> Option<&'static str> {
     })
 }
 
-/// A variable of AWS's tools.
+/// Reads a variable of the AWS tools.
 pub(super) fn variable(name: &str) -> Result<Option<String>, Malformed> {
-    // `SECRET_ACCESS_KEY` is an older name, which the SDK takes as well.
+    // `SECRET_ACCESS_KEY` is an older name, which the SDK accepts as well.
     let value = match name.strip_prefix("AWS_") {
         Some(rest) => std::env::var_os(format!("AWS_{rest}")),
         None => std::env::var_os("SECRET_ACCESS_KEY"),
@@ -114,9 +115,10 @@ pub(super) fn variable(name: &str) -> Result<Option<String>, Malformed> {
     text.map_err(|_| Malformed::new(name, ENVIRONMENT, "is not valid UTF-8"))
 }
 
-/// What is wrong with the credentials of the environment, if it has any.
+/// Checks the credentials in the environment, if there are any.
 ///
-/// The SDK takes half of them for none and goes on to the next place, that is, to another identity.
+/// The SDK ignores incomplete ones and continues with the next place, that is, with another
+/// identity.
 pub(super) fn environment() -> Result<(), Malformed> {
     let given = |value: &String| !value.trim().is_empty();
     let Some(id) = variable(ID)?.filter(given) else {
@@ -127,7 +129,7 @@ pub(super) fn environment() -> Result<(), Malformed> {
         (None, Some(second)) => (SECRETS[1], second),
         (secret, _) => (SECRETS[0], secret.unwrap_or_default()),
     };
-    // The SDK trims the token, and takes a blank one for none.
+    // The SDK trims the token, and ignores a blank one.
     let token = variable(TOKEN)?.filter(given);
     let values = [(ID, Some(id)), (name, Some(secret)), (TOKEN, token)];
     for (name, value) in values {
@@ -143,7 +145,7 @@ pub(super) fn environment() -> Result<(), Malformed> {
     Ok(())
 }
 
-/// What is wrong with the keys that a profile holds, if it holds any.
+/// Checks the keys in a profile, if there are any.
 pub(super) fn static_keys(profile: &Profile) -> Result<(), Malformed> {
     let source_of = format!("profile {}", profile.name());
     for key in [
@@ -162,7 +164,7 @@ pub(super) fn static_keys(profile: &Profile) -> Result<(), Malformed> {
     Ok(())
 }
 
-/// What is wrong with credentials from `source_of`, whatever has made them.
+/// Checks credentials from `source_of`, whatever their provider.
 pub(super) fn credentials(credentials: &Credentials, source_of: &str) -> Result<(), Malformed> {
     for (what, value) in [
         ("the access key id", Some(credentials.access_key_id())),
@@ -183,13 +185,13 @@ pub(super) fn credentials(credentials: &Credentials, source_of: &str) -> Result<
     Ok(())
 }
 
-/// What is wrong with the variables that the SDK passes on in headers, if they are set.
+/// Checks the variables that the SDK passes on in headers, if they are set.
 pub(super) fn headers() -> Result<(), Malformed> {
     for name in IN_HEADERS {
         let Some(value) = variable(name)? else {
             continue;
         };
-        // A header takes blanks within.
+        // A header value may contain spaces.
         if let Some(fault) = fault(&value.replace(' ', "_")).filter(|_| !value.is_empty()) {
             return Err(Malformed::new(name, ENVIRONMENT, fault));
         }
@@ -197,9 +199,10 @@ pub(super) fn headers() -> Result<(), Malformed> {
     Ok(())
 }
 
-/// Returns how often calls are tried, and in which mode, from the environment and the profile.
+/// Returns the number of attempts and the retry mode, from the environment and the profile.
 ///
-/// The SDK panics on values that it does not know: `legacy`, which the AWS CLI documents, and empty ones.
+/// The SDK panics on values that it does not know: `legacy`, which the AWS CLI documents, and empty
+/// ones.
 ///
 /// # Errors
 /// [`Malformed`] for a value that the AWS CLI does not know either.
@@ -229,7 +232,7 @@ pub(super) fn retries(profile: &RetrySettings, name: &str) -> Result<RetryConfig
     {
         let mode = value.trim().to_ascii_lowercase();
         retries = retries.with_retry_mode(match mode.as_str() {
-            // What `legacy` means to botocore, the SDK has no part of; `standard` is nearest to it.
+            // The SDK has no equivalent of botocore's `legacy`; `standard` is nearest to it.
             "standard" | "legacy" => RetryMode::Standard,
             "adaptive" => RetryMode::Adaptive,
             _ => {
@@ -241,15 +244,15 @@ pub(super) fn retries(profile: &RetrySettings, name: &str) -> Result<RetryConfig
     Ok(retries)
 }
 
-/// The retry settings of a profile, as written.
+/// Retry settings of a profile, as written.
 #[derive(Clone, Debug, Default)]
 pub(super) struct RetrySettings {
     pub(super) max_attempts: Option<String>,
     pub(super) retry_mode: Option<String>,
 }
 
-/// Variables that name a profile or a file. The SDK takes one that is not text for one that is not set:
-/// another identity would sign.
+/// Variables that name a profile or a file. The SDK treats a value that is not UTF-8 as unset and
+/// would sign with another identity.
 const NAMES: [&str; 4] = [
     "AWS_PROFILE",
     "AWS_CONFIG_FILE",
@@ -262,7 +265,7 @@ pub(super) fn names() -> Result<(), Malformed> {
     NAMES.iter().try_for_each(|name| variable(name).map(drop))
 }
 
-/// What is wrong with the endpoints that the environment sets. The SDK panics on an empty one.
+/// Checks the endpoints set in the environment. The SDK panics on an empty one.
 pub(super) fn endpoints() -> Result<(), Malformed> {
     let ignores = variable("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS")?;
     if ignores.is_some_and(|value| value.eq_ignore_ascii_case("true")) {
@@ -276,7 +279,7 @@ pub(super) fn endpoints() -> Result<(), Malformed> {
     Ok(())
 }
 
-/// What is wrong with the URL of an endpoint.
+/// Checks the URL of an endpoint.
 pub(super) fn endpoint(value: &str, what: &str, source_of: &str) -> Result<(), Malformed> {
     let wrong = |fault| Err(Malformed::new(what, source_of, fault));
     if value.trim().is_empty() {
@@ -296,10 +299,10 @@ pub(super) fn endpoint(value: &str, what: &str, source_of: &str) -> Result<(), M
     }
 }
 
-/// The region of the environment.
+/// Returns the region set in the environment.
 ///
 /// # Errors
-/// [`Malformed`] when it cannot be the name of one.
+/// [`Malformed`] for an invalid region name.
 pub(super) fn region_of_environment() -> Result<Option<String>, Malformed> {
     for name in REGIONS {
         let given = |value: &String| !value.trim().is_empty();
@@ -310,7 +313,7 @@ pub(super) fn region_of_environment() -> Result<Option<String>, Malformed> {
     Ok(None)
 }
 
-/// `value`, if it can be the name of a region: it becomes part of host names and of signatures.
+/// Returns `value` if it is a valid region name: it becomes part of host names and of signatures.
 pub(super) fn region(value: String, what: &str, source_of: &str) -> Result<String, Malformed> {
     if let Some(fault) = fault(&value) {
         return Err(Malformed::new(what, source_of, fault));

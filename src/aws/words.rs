@@ -1,4 +1,4 @@
-//! The SDK's errors in words for users: its own are for those who program with it.
+//! Messages for the SDK's errors: the SDK's own messages are written for its developers.
 
 use std::error::Error;
 
@@ -9,9 +9,8 @@ use super::http;
 use super::limit::TooLong;
 use crate::base::foreign_text::ForeignText;
 
-/// Links of an error chain that name a type of the SDK's and nothing else (aws-smithy-runtime-api,
-/// `result.rs` and `orchestrator/error.rs`; aws-credential-types, `error.rs`; the services'
-/// `error_meta.rs`).
+/// Errors of the chain that only name a type of the SDK (aws-smithy-runtime-api, `result.rs` and
+/// `orchestrator/error.rs`; aws-credential-types, `error.rs`; the services' `error_meta.rs`).
 const EMPTY: [&str; 26] = [
     "failed to construct request",
     "request has timed out",
@@ -41,8 +40,8 @@ const EMPTY: [&str; 26] = [
     "error reading a body from connection",
 ];
 
-/// An error of the SDK's with its causes, in one line: what happened, without the SDK's own names for
-/// where it happened in the SDK.
+/// Formats an error of the SDK with its causes in one line: the failure itself, without the SDK's
+/// names for its own stages.
 pub(crate) fn in_words(error: &(dyn Error + 'static)) -> ForeignText {
     let mut said: Vec<String> = Vec::new();
     for link in std::iter::successors(Some(error), |link| (**link).source()) {
@@ -65,7 +64,7 @@ fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// The text before the `Debug` form of a request, which holds tokens.
+/// Returns the text before the `Debug` form of a request, which contains tokens.
 fn without_request(text: &str) -> &str {
     let end = ["`Request {", "Request {"]
         .iter()
@@ -74,7 +73,7 @@ fn without_request(text: &str) -> &str {
 }
 
 fn is_empty(text: &str) -> bool {
-    // A `Debug` form that has got into a `Display` one, such as `Other(OtherError(…))`.
+    // A `Debug` form inside a `Display` one, such as `Other(OtherError(…))`.
     let is_debug = || {
         let name = text.split(['(', '{', ' ']).next().unwrap_or_default();
         let is_type = name.starts_with(|c: char| c.is_ascii_uppercase())
@@ -85,7 +84,7 @@ fn is_empty(text: &str) -> bool {
     EMPTY.contains(&text) || text.starts_with("unhandled error (") || is_debug()
 }
 
-/// What the SDK says to those who build with it, as it concerns those who run what was built.
+/// Translates a message for developers with the SDK to one for users of pgiam.
 fn translated(text: &str) -> Option<String> {
     const STATUS: &str = "Non-success status from HTTP credential provider: StatusCode(";
     if let Some(status) = text.strip_prefix(STATUS) {
@@ -148,8 +147,8 @@ fn translated(text: &str) -> Option<String> {
     None
 }
 
-/// What is wrong with an answer that has come and is no refusal: it is too long, is not valid HTTP, is
-/// a proxy's, or its document is none. `None` for every other failure.
+/// Returns the problem with an answer that arrived and is not a refusal: it is too long, is not
+/// valid HTTP, comes from a proxy, or contains an invalid document. `None` for every other failure.
 pub(crate) fn bad_answer<E>(error: &SdkError<E, HttpResponse>) -> Option<ForeignText>
 where
     E: Error + 'static,
@@ -161,7 +160,7 @@ where
         return Some(too_long.to_string().into());
     }
     if let Some(broken) = http::broken(error) {
-        // The parsers of HTTP name themselves.
+        // HTTP parsers name themselves in their messages.
         tracing::debug!(reason = %in_words(error), "an answer that is not HTTP");
         return Some(broken.into());
     }

@@ -1,4 +1,4 @@
-//! Against a DNS server of our own on loopback.
+//! Tests against a DNS server on loopback.
 
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
@@ -10,7 +10,7 @@ use super::*;
 const CLUSTER: &str = "orders.cluster-abc123.eu-central-1.rds.amazonaws.com";
 const INSTANCE: &str = "orders-1.abc123.eu-central-1.rds.amazonaws.com";
 
-/// What the server says about a name.
+/// Response of the server for one name.
 #[derive(Clone)]
 enum Says {
     Alias(&'static str, u32),
@@ -19,12 +19,12 @@ enum Says {
     Trouble,
 }
 
-/// A server for CNAME questions (RFC 1035, section 4). What is not in its zone does not exist.
+/// A server for CNAME queries (RFC 1035, section 4). Names outside its zone do not exist.
 struct Dns {
     address: SocketAddr,
     zone: Arc<Mutex<HashMap<String, Says>>>,
     asked: Arc<Mutex<Vec<String>>>,
-    /// One permit is needed for each answer while the server is held up.
+    /// Each response takes one permit, which lets a test delay the server.
     held: Arc<Semaphore>,
 }
 
@@ -57,7 +57,7 @@ impl Dns {
         dns
     }
 
-    /// A chain of aliases with a TTL of a minute.
+    /// Starts a server with a chain of CNAMEs with a TTL of 60 s.
     async fn chain(names: &[&'static str]) -> Self {
         let link = |pair: &[&'static str]| (pair[0], Says::Alias(pair[1], 60));
         let zone: Vec<_> = names.windows(2).map(link).collect();
@@ -68,7 +68,8 @@ impl Dns {
         self.zone.lock().unwrap().insert(name.to_owned(), says);
     }
 
-    /// The names that were asked for, each once: a slow machine makes the resolver repeat itself.
+    /// Returns the names that were queried, each once: the resolver repeats itself on a slow
+    /// machine.
     fn asked(&self) -> Vec<String> {
         let mut asked = self.asked.lock().unwrap().clone();
         asked.dedup();
@@ -84,7 +85,7 @@ impl Dns {
     }
 }
 
-/// The name in a query with one question, and where the question ends.
+/// Returns the name in a query with one question, and the offset at which the question ends.
 fn question(query: &[u8]) -> (String, usize) {
     let mut labels = Vec::new();
     let mut at = 12;
@@ -98,7 +99,7 @@ fn question(query: &[u8]) -> (String, usize) {
     (labels.join(".").to_ascii_lowercase(), at + 5)
 }
 
-/// The answer to a query that is cut off after its question.
+/// Builds the response to a query, which is cut off after its question.
 fn answer(query: &[u8], says: Says) -> Vec<u8> {
     let (code, target) = match says {
         Says::Alias(target, ttl) => (0, Some((target, ttl))),
@@ -125,7 +126,7 @@ fn answer(query: &[u8], says: Says) -> Vec<u8> {
     out
 }
 
-/// A clock that stands until it is set.
+/// A clock that a test sets by hand.
 #[derive(Clone, Default)]
 struct Hand(Arc<AtomicU64>);
 
@@ -207,7 +208,7 @@ async fn answers_in_other_letters_are_understood() {
     .await;
     let resolved = dns.aliases().resolve("a.example.com").await.unwrap();
     assert_eq!(resolved, "x.cluster-abc.eu-central-1.rds.amazonaws.com");
-    // The writer of a global database is found where it is.
+    // The writer endpoint of a global database resolves to the cluster.
     assert_eq!(dns.aliases().resolve("global").await.unwrap(), CLUSTER);
 }
 
@@ -268,14 +269,14 @@ async fn what_only_resembles_an_endpoint_is_none() {
         let dns = Dns::chain(&["a.example.com", odd]).await;
         let error = dns.aliases().resolve("a.example.com").await.unwrap_err();
         assert!(matches!(error, AliasError::NoAlias { .. }), "{error:?}");
-        // What comes from the network does not reach a terminal as it is.
+        // Text from the network is escaped before it reaches a terminal.
         assert!(!error.to_string().contains(char::is_control), "{error}");
     }
 }
 
 #[tokio::test]
 async fn answers_are_kept_as_long_as_dns_says_within_bounds() {
-    // TTL, a second at which the old answer still holds, a second at which it does not.
+    // TTL, a second at which the cached answer is still valid, a second at which it is not.
     for (ttl, holds, over) in [(60, 39, 60), (0, 3, 5), (86_400, 199, 300)] {
         let dns = Dns::new(&[("a", Says::Alias(CLUSTER, ttl))]).await;
         let hand = Hand::default();
@@ -351,13 +352,13 @@ async fn an_old_answer_serves_while_there_is_no_new_one() {
         dns.set("a", trouble.clone());
         hand.set(60);
         assert_eq!(aliases.resolve("a").await.unwrap(), CLUSTER);
-        // The next try is half a minute later.
+        // The next attempt is 30 s later.
         dns.set("a", Says::Alias(INSTANCE, 60));
         hand.set(79);
         assert_eq!(aliases.resolve("a").await.unwrap(), CLUSTER);
         hand.set(90);
         assert_eq!(aliases.resolve("a").await.unwrap(), INSTANCE);
-        // And not for ever.
+        // The stale answer expires.
         dns.set("a", trouble);
         hand.set(90 + 60 + 3599);
         assert_eq!(aliases.resolve("a").await.unwrap(), INSTANCE);
@@ -392,7 +393,7 @@ async fn a_server_in_trouble_is_told_from_a_name_without_alias() {
 async fn a_silent_server_is_not_waited_for_longer_than_the_deadline() {
     let dns = Dns::new(&[]).await;
     dns.held.forget_permits(Semaphore::MAX_PERMITS);
-    // From here on time passes as soon as everybody waits.
+    // From here on, time advances whenever all tasks wait.
     tokio::time::pause();
     let began = tokio::time::Instant::now();
     let error = dns.aliases().resolve("a.example.com").await.unwrap_err();
@@ -406,7 +407,7 @@ async fn a_silent_server_is_not_waited_for_longer_than_the_deadline() {
 
 #[test]
 fn the_servers_of_this_machine_can_be_read() {
-    // Whether there are any is the machine's business; that we do not panic is ours.
+    // The result depends on the machine; the test checks that there is no panic.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -1,4 +1,4 @@
-//! Asking AWS within a deadline, and what its refusals mean.
+//! Requests to AWS within a deadline, and classification of the errors.
 
 use std::error::Error;
 use std::task::{Context, Poll};
@@ -17,11 +17,11 @@ use crate::aws::query::{Query, QueryError, denies};
 use crate::aws::{AwsContext, ClockOffset, CredentialsError, bad_answer, in_words};
 use crate::base::foreign_text::ForeignText;
 
-/// How long a call may take whose answer would only be nice to have: a network that leads to some of
-/// AWS's services need not lead to all, and drops the rest.
+/// Timeout of a call for optional information. A network that reaches some AWS services may drop
+/// packets to the others.
 const OPTIONAL: Duration = Duration::from_secs(5);
 
-/// Who asks, where, and until when.
+/// Identity, region and deadline of the requests.
 #[derive(Clone, Copy)]
 pub(super) struct Asker<'a> {
     pub(super) aws: &'a AwsContext,
@@ -45,7 +45,7 @@ impl<'a> Asker<'a> {
         })
     }
 
-    /// The same for what can be done without.
+    /// Returns a copy with the short timeout for optional information.
     pub(super) fn optional(&self) -> Self {
         Self {
             until: self.until.min(Instant::now() + OPTIONAL),
@@ -53,7 +53,7 @@ impl<'a> Asker<'a> {
         }
     }
 
-    /// A call of an SDK's, or a row of them.
+    /// Runs one SDK call or a sequence of them.
     pub(super) async fn sdk<T, E>(
         &self,
         action: &'static str,
@@ -68,7 +68,7 @@ impl<'a> Asker<'a> {
         }
     }
 
-    /// Reads a whole list of an SDK's, and keeps what `rows` makes of each page.
+    /// Reads all pages of an SDK list and collects the rows that `rows` extracts from each page.
     pub(super) async fn list<P, R, E, I: IntoIterator<Item = R>>(
         &self,
         action: &'static str,
@@ -82,7 +82,7 @@ impl<'a> Asker<'a> {
         listed.map_err(|endless| self::endless(action, endless))
     }
 
-    /// A call that no SDK is there for.
+    /// Runs a call that no SDK crate is included for.
     pub(super) async fn query(
         &self,
         action: &'static str,
@@ -148,7 +148,7 @@ impl<'a> Asker<'a> {
     }
 }
 
-/// Makes an error of a list that does not come to an end.
+/// Creates the error for a list that exceeds the page limits.
 pub(super) fn endless(action: &'static str, endless: Endless) -> DiscoverError {
     DiscoverError::Answer {
         action,

@@ -1,4 +1,4 @@
-//! `ec2:DescribeInstances`: names and VPCs of machines.
+//! `ec2:DescribeInstances`: names and VPCs of instances.
 
 use std::collections::HashMap;
 
@@ -10,20 +10,20 @@ use crate::aws::pages::Bounds;
 use crate::aws::query::Query;
 
 pub(super) const LIST: &str = "ec2:DescribeInstances";
-/// Most values of one filter (EC2 API Reference, "Filter").
+/// Maximum number of values in one filter (EC2 API Reference, "Filter").
 const MOST_VALUES: usize = 200;
-/// Most machines on a page.
+/// Maximum number of instances on a page.
 const PAGE: &str = "1000";
 
-/// What EC2 knows of a machine.
+/// Properties of an EC2 instance.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Machine {
     pub(super) name: Option<String>,
     pub(super) vpc: Option<String>,
 }
 
-/// The machines with these ids that there are. None is asked for by its id alone: for one that is gone
-/// EC2 would refuse to answer about all.
+/// Returns those instances with these ids that exist. The ids are sent as a filter: with ids as
+/// parameters EC2 would refuse the whole call if one instance is gone.
 ///
 /// # Errors
 /// [`DiscoverError`].
@@ -70,7 +70,7 @@ fn params(ids: &[&str], next: Option<String>) -> Vec<(String, String)> {
     [name, size].into_iter().chain(values).chain(next).collect()
 }
 
-/// A part of the list.
+/// One page of the list.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Page {
     pub(super) machines: Vec<(String, Machine)>,
@@ -78,8 +78,10 @@ pub(super) struct Page {
 }
 
 impl Page {
+    /// Parses a page.
+    ///
     /// # Errors
-    /// What is wrong with the document.
+    /// A description of the problem with the document.
     pub(super) fn read(text: &str) -> Result<Self, String> {
         let document = Document::parse(text).map_err(|error| error.to_string())?;
         let root = document.root_element();
@@ -114,7 +116,7 @@ fn items<'a, 'input>(list: Node<'a, 'input>) -> impl Iterator<Item = Node<'a, 'i
         .filter(|child| child.tag_name().name() == "item")
 }
 
-/// The text of a child, where there is any.
+/// Returns the text of a child element, if it has any.
 fn text_of(node: Node<'_, '_>, name: &str) -> Option<String> {
     let text = child(node, name)?.text()?.trim();
     (!text.is_empty()).then(|| text.to_owned())

@@ -1,4 +1,4 @@
-//! Managed nodes: what Systems Manager knows of them, and what EC2 adds.
+//! Managed nodes: data from Systems Manager, completed with data from EC2.
 
 use std::collections::{HashMap, HashSet};
 use std::task::Context;
@@ -15,12 +15,12 @@ use crate::aws::NODES_A_PAGE;
 use crate::base::error_text::chain;
 use crate::base::foreign_text::ForeignText;
 
-/// The key of the tag that marks a node as a bastion, whatever its value. Systems Manager looks for
-/// it, so that nobody needs a permission for EC2.
+/// Key of the tag that marks a node as a bastion, whatever its value. Systems Manager filters by
+/// it, so no EC2 permission is needed.
 pub const MARK: &str = "pgiam:bastion";
 pub(super) const LIST: &str = "ssm:DescribeInstanceInformation";
 
-/// Every managed node, by id.
+/// Returns every managed node, sorted by id.
 ///
 /// # Errors
 /// [`DiscoverError`] when Systems Manager does not list them.
@@ -28,7 +28,7 @@ pub(super) async fn all(asker: &Asker<'_>) -> Result<Seen<Node>, DiscoverError> 
     let (listed, marked) = tokio::join!(list(asker, None), list(asker, Some(MARK)));
     let (marked, listed) = match (marked, listed) {
         (Ok(marked), Ok(listed)) => (marked, listed),
-        // There are too many to list in time; those that matter are known.
+        // The full list timed out, but the marked nodes are known.
         (Ok(marked), Err(error)) if !marked.is_empty() => {
             debug!(reason = &*chain(&error), "not all managed nodes are known");
             (marked.clone(), marked)
@@ -77,11 +77,11 @@ async fn list(asker: &Asker<'_>, tag: Option<&str>) -> Result<Vec<Node>, Discove
     asker.list(LIST, next, nodes).await
 }
 
-/// `None` for an entry without id, of which nothing can be made.
+/// Converts an entry to a node; `None` for an entry without id.
 fn node(information: InstanceInformation) -> Option<Node> {
     let ping = information.ping_status;
     let last_ping = information.last_ping_date_time;
-    // With the domain, which every node of a VPC has.
+    // The computer name includes the domain, which every node of a VPC has.
     let computer = information.computer_name;
     let computer = computer.map(|name| name.split('.').next().unwrap_or_default().to_owned());
     Some(Node {
@@ -102,7 +102,7 @@ fn node(information: InstanceInformation) -> Option<Node> {
     })
 }
 
-/// What is shown as AWS has it.
+/// Sanitizes a text from AWS for display.
 fn shown(text: String) -> String {
     ForeignText::from(text).into_string()
 }

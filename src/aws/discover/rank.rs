@@ -1,43 +1,43 @@
-//! Which managed node is the best bastion.
+//! Ranking of managed nodes as bastions.
 
 use std::cmp::Reverse;
 
 use super::nodes::MARK;
 use super::{Missing, Node, Seen};
 
-/// What a bastion's name has in it, if it says anything.
+/// Words in a node name that indicate a bastion.
 const NAMES: [&str; 2] = ["bastion", "jump"];
 
-/// A node that can be taken, and why.
+/// A usable node, and the reason for its rank.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Candidate {
     /// The node.
     pub node: Node,
-    /// What speaks for it, in a few words.
+    /// Reason for its rank, in a few words.
     pub why: String,
 }
 
 /// The managed nodes that can carry a tunnel.
 #[derive(Clone, Debug, Default)]
 pub struct Ranked {
-    /// Those that are online, the best first.
+    /// Online nodes, best first.
     pub nodes: Vec<Candidate>,
-    /// How many of the first are equally good: between these, only the ids decide.
+    /// Number of nodes at the head of the list with equal rank: only their ids decide the order.
     pub equals: usize,
-    /// Those that are not online, the best first.
+    /// Offline nodes, best first.
     pub offline: Vec<Candidate>,
-    /// What should be known about the choice.
+    /// Note about the choice for the user.
     pub note: Option<String>,
-    /// The calls that had no answer, so that less is known.
+    /// Calls that failed, so that information is missing.
     pub missing: Vec<Missing>,
 }
 
-/// What is known about where a node is. The order is that of preference.
+/// Location of a node relative to the database, in order of preference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Place {
     /// In the database's VPC.
     Same,
-    /// It is not known where the node is, or where the database is.
+    /// The VPC of the node or of the database is unknown.
     Unknown,
     /// In another VPC.
     Other,
@@ -53,15 +53,15 @@ impl Place {
     }
 }
 
-/// Orders nodes as bastions for a database in `vpc`. Those that are known to be in another VPC are
-/// left out, unless they are marked or there is no other one.
+/// Ranks nodes as bastions for a database in `vpc`. Nodes that are known to be in another VPC are
+/// left out, unless they are marked or there are no others.
 pub(super) fn rank(seen: Seen<Node>, vpc: Option<&str>) -> Ranked {
     let Seen { found, missing } = seen;
     let elsewhere = |node: &Node| Place::of(node, vpc) == Place::Other;
     let (online, offline): (Vec<_>, Vec<_>) = found.into_iter().partition(|node| node.online);
     let is_only = online.len() == 1;
     let (far, near): (Vec<_>, Vec<_>) = online.into_iter().partition(elsewhere);
-    // Who has marked one in another VPC may have connected the two: it comes last.
+    // The VPC of a marked node may be connected to the database's VPC: such a node comes last.
     let marked = far.iter().filter(|node| node.marked).cloned();
     let (mut nodes, is_far) = match near.is_empty() {
         true => (far, true),
@@ -106,7 +106,7 @@ pub(super) fn rank(seen: Seen<Node>, vpc: Option<&str>) -> Ranked {
     }
 }
 
-/// What makes a node better than another, the least first.
+/// Sort key of a node; a smaller key is better.
 fn merits(node: &Node, vpc: Option<&str>) -> (Reverse<bool>, Place, bool, Reverse<bool>) {
     let marked = Reverse(node.marked);
     let named = Reverse(named(node).is_some());
@@ -117,7 +117,7 @@ fn is_linux(node: &Node) -> bool {
     node.platform.as_deref() == Some("Linux")
 }
 
-/// The node's name, if it is that of a bastion.
+/// Returns the node's name if it indicates a bastion.
 fn named(node: &Node) -> Option<&str> {
     let name = node.name.as_deref()?;
     let lower = name.to_ascii_lowercase();

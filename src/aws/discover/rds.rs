@@ -1,4 +1,4 @@
-//! What RDS knows: clusters, instances, proxies, and the endpoints of these.
+//! RDS resources: clusters, instances, proxies and their endpoints.
 
 mod calls;
 mod row;
@@ -10,21 +10,21 @@ use crate::config::{Endpoint, EndpointKind};
 use calls::Which;
 pub(super) use row::{Row, is_postgres};
 
-/// What came of a search by identifier.
+/// Result of a search by identifier.
 pub(super) enum Search {
     Found(Box<Row>),
-    /// The clusters of a global database, in words.
+    /// Description of the clusters of a global database.
     Global(String),
     Nothing {
-        /// Actions that would have shown more, and are not allowed.
+        /// Denied IAM actions that could have found more.
         unseen: Vec<&'static str>,
     },
 }
 
-/// How many calls [`all`] makes.
+/// Number of calls that [`all`] makes.
 pub(super) const CALLS: usize = 5;
 
-/// Every database, whatever it speaks; by identifier.
+/// Returns every database of any engine, sorted by identifier.
 pub(super) async fn all(asker: &Asker<'_>) -> Seen<Row> {
     let (clusters, instances, proxies, cluster_endpoints, proxy_endpoints) = tokio::join!(
         calls::clusters(asker, Which::All),
@@ -51,7 +51,7 @@ pub(super) async fn all(asker: &Asker<'_>) -> Seen<Row> {
             cluster.is_where(member);
         }
     }
-    // The instances of a cluster that may not be seen stand for themselves.
+    // Instances of a cluster that may not be listed are kept as rows of their own.
     instances.retain(|instance| !clusters.iter().any(|cluster| instance.is_of(cluster)));
     for endpoint in &mut endpoints {
         let mut parents = clusters.iter().chain(&proxies);
@@ -63,15 +63,15 @@ pub(super) async fn all(asker: &Asker<'_>) -> Seen<Row> {
     found.append(&mut instances);
     found.append(&mut proxies);
     found.append(&mut endpoints);
-    found.sort_by(|a, b| a.database.identifier.cmp(&b.database.identifier)); // Stable.
+    found.sort_by(|a, b| a.database.identifier.cmp(&b.database.identifier)); // Stable sort.
     Seen { found, missing }
 }
 
-/// The database with this identifier. Each call asks for this one, which a policy may allow where it
-/// does not allow to see all.
+/// Finds the database with this identifier. Each call names the identifier: a policy may allow
+/// access to one resource and deny listing all.
 ///
 /// # Errors
-/// A refusal that leaves open whether there is one.
+/// An error that leaves open whether the database exists.
 pub(super) async fn by_identifier(
     asker: &Asker<'_>,
     identifier: &str,
@@ -103,7 +103,7 @@ pub(super) async fn by_identifier(
     }
 }
 
-/// What the calls for one identifier have brought.
+/// Answers of the calls for one identifier.
 #[derive(Default)]
 struct Answers {
     found: Vec<Row>,
@@ -120,15 +120,16 @@ impl Answers {
         }
     }
 
-    /// What is meant, of what is there. A cluster and one of its instances may have the same
-    /// identifier; then it is the cluster.
+    /// Selects the best match. A cluster and one of its instances may have the same identifier;
+    /// then the cluster is selected.
     fn preferred(&mut self) -> Option<Row> {
         let rows = &mut self.found;
         let postgres = rows.iter().position(|row| row.database.is_postgres());
         (!rows.is_empty()).then(|| rows.swap_remove(postgres.unwrap_or(0)))
     }
 
-    /// There is nothing: is that so?
+    /// Returns the result when nothing was found: an error if a denied call may have hidden the
+    /// database.
     fn nothing(self) -> Result<Search, DiscoverError> {
         let refused = self.refused.into_iter();
         let (few, other): (Vec<_>, Vec<_>) = refused.partition(is_of_a_few);
@@ -141,8 +142,8 @@ impl Answers {
     }
 }
 
-/// Whether it keeps from seeing what few have and fewer name: then it is more likely that the name is
-/// wrong.
+/// Returns `true` if a denied or unknown action only hides rare resources: a wrong identifier is
+/// more likely then.
 fn is_of_a_few(error: &DiscoverError) -> bool {
     const MOST: [&str; 2] = [calls::CLUSTERS, calls::INSTANCES];
     let DiscoverError::Refused { action, answer, .. } = error else {
@@ -159,7 +160,7 @@ fn action(error: &DiscoverError) -> Option<&'static str> {
     }
 }
 
-/// What the list that a row is from does not say. It can be done without.
+/// Adds optional data that the row's list does not contain.
 async fn complete(asker: &Asker<'_>, mut row: Row) -> Row {
     let asker = &asker.optional();
     let Some(parent) = row.parent.clone() else {
@@ -185,7 +186,7 @@ async fn complete(asker: &Asker<'_>, mut row: Row) -> Row {
     row
 }
 
-/// A cluster does not say which VPC it is in; its instances do.
+/// Adds the VPC of a cluster from its instances: the cluster itself does not have it.
 async fn place(asker: &Asker<'_>, cluster: &mut Row) {
     let which = Which::OfCluster(&cluster.database.identifier);
     match calls::instances(asker, which).await {
@@ -202,16 +203,16 @@ async fn place(asker: &Asker<'_>, cluster: &mut Row) {
     }
 }
 
-/// The database with this endpoint.
+/// Finds the database with this endpoint.
 ///
 /// # Errors
-/// Any refusal.
+/// Any error of a call.
 pub(super) async fn at(
     asker: &Asker<'_>,
     endpoint: &Endpoint,
 ) -> Result<Option<Row>, DiscoverError> {
     let host = endpoint.host.as_str();
-    // The first label is the identifier of whatever the others say it is.
+    // The first label is the identifier; the other labels give the kind of resource.
     let Some((identifier, rest)) = host.split_once('.') else {
         return Ok(None);
     };

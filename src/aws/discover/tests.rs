@@ -1,4 +1,4 @@
-//! What is found in the sandbox's account, and the order of bastions.
+//! Tests of discovery in the sandbox's account, and of the ranking of bastions.
 
 use protocol_tests::inventory::{DbCluster, DbInstance, DbProxy, Ec2Instance, Inventory, VPC_ID};
 use protocol_tests::sandbox::Sandbox;
@@ -11,7 +11,7 @@ const BASTION: &str = "i-0123456789abcdef0";
 const OTHER: &str = "i-0aaaaaaaaaaaaaaa1";
 const SOME_CLUSTER: &str = "orders.cluster-abc.eu-central-1.rds.amazonaws.com";
 
-/// An account, and an identity in it.
+/// A sandbox account with an identity.
 pub(crate) struct Account {
     pub(crate) sandbox: Sandbox,
     pub(crate) aws: AwsContext,
@@ -41,7 +41,7 @@ impl Account {
         Self { sandbox, aws }
     }
 
-    /// The same with databases of every kind.
+    /// Creates an account with databases of every kind.
     pub(crate) async fn furnished() -> Self {
         let account = Self::new().await;
         let inventory = account.inventory();
@@ -340,7 +340,7 @@ async fn a_refusal_only_counts_where_it_leaves_something_open() {
         unseen,
         ["rds:DescribeDBProxies", "rds:DescribeDBProxyEndpoints"]
     );
-    // A policy may allow to look at one database and at no others.
+    // A policy may allow access to one database and deny all others.
     let orders = "rds:DescribeDBClusters arn:aws:rds:eu-central-1:123456789012:cluster:*";
     account.deny(&[orders]);
     assert!(

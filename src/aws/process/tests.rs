@@ -102,7 +102,7 @@ async fn a_child_that_holds_the_output_open_is_not_waited_for() {
     assert_eq!(made.access_key_id(), "AKID");
 }
 
-/// Whether a process runs; one that has ended and waits for its parent does not.
+/// Returns `true` if a process runs; a zombie does not.
 #[cfg(target_os = "linux")]
 fn runs(pid: &str) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
@@ -129,7 +129,7 @@ async fn gone(pids: &[String]) {
     }
 }
 
-/// A shell that starts a shell that sleeps; both write their process ids.
+/// Returns a shell command that starts another shell that sleeps; both write their process ids.
 #[cfg(target_os = "linux")]
 fn family(file: &Path, then: &str) -> String {
     let file = file.display();

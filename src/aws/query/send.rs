@@ -1,4 +1,4 @@
-//! One attempt of a call: sign, send, and what has come back.
+//! One attempt of a call: signs the request, sends it and reads the answer.
 
 use std::convert::Infallible;
 use std::time::SystemTime;
@@ -21,10 +21,10 @@ use crate::base::error_text::chain;
 use crate::base::foreign_text::ForeignText;
 
 const CONTENT_TYPE: &str = "application/x-www-form-urlencoded; charset=utf-8";
-/// What AWS's logs know us by, as the SDK would tell them its own name.
+/// User agent in AWS's logs, in place of the SDK's.
 const USER_AGENT: &str = concat!("pgiam/", env!("CARGO_PKG_VERSION"));
 
-/// A call that is to be made.
+/// A call to be sent.
 pub(super) struct Request<'a> {
     pub(super) service: &'static str,
     pub(super) action: &'static str,
@@ -33,10 +33,10 @@ pub(super) struct Request<'a> {
 }
 
 impl Request<'_> {
-    /// The headers of the request, its signature among them.
+    /// Returns the headers of the request, including its signature.
     ///
     /// # Errors
-    /// What cannot be signed, which is a fault of this program.
+    /// A signing failure, which is a bug in pgiam.
     pub(super) fn signed(
         &self,
         credentials: &Credentials,
@@ -56,10 +56,10 @@ impl Request<'_> {
         let mut headers = vec![("content-type".to_owned(), CONTENT_TYPE.to_owned())];
         let given = headers.iter().map(|(k, v)| (k.as_str(), v.as_str()));
         let body = SignableBody::Bytes(self.form.as_bytes());
-        // The signer adds the host of the address.
+        // The signer adds the host of the URL.
         let signable = SignableRequest::new("POST", self.url(), given, body);
         let signable = signable.map_err(|error| chain(&error).into_string())?;
-        // At trace level the signer logs what it signs, session token and all.
+        // At trace level the signer logs its input, including the session token.
         let silent = tracing::Dispatch::none();
         let signed = tracing::dispatcher::with_default(&silent, || sign(signable, &params));
         let (instructions, _) = signed
@@ -74,7 +74,7 @@ impl Request<'_> {
         Ok(headers)
     }
 
-    /// The address: the endpoint, and the service's only path below it.
+    /// Returns the URL: the endpoint, and the only path of the service below it.
     fn url(&self) -> String {
         format!("{}/", self.base())
     }
@@ -87,7 +87,7 @@ impl Request<'_> {
     }
 }
 
-/// The headers of a request without credentials.
+/// Returns the headers of a request without credentials.
 pub(super) fn unsigned() -> Vec<(String, String)> {
     vec![
         ("content-type".to_owned(), CONTENT_TYPE.to_owned()),
@@ -95,16 +95,15 @@ pub(super) fn unsigned() -> Vec<(String, String)> {
     ]
 }
 
-/// Why a request has no answer, with the causes.
+/// Reason why a request has no usable answer, with the causes.
 #[derive(Debug)]
 pub(super) enum Failed {
-    /// It has one that cannot be used.
+    /// The answer is invalid.
     BadAnswer(ForeignText),
     Unreachable(ForeignText),
 }
 
-/// Sends it through the SDK's machinery, of which nothing but the HTTP client and its timeouts has
-/// anything to do.
+/// Sends it through the SDK's machinery, of which only the HTTP client and its timeouts are used.
 ///
 /// # Errors
 /// [`Failed`].
@@ -149,7 +148,7 @@ pub(super) async fn send(
         })
 }
 
-/// What has come back.
+/// Answer of the service.
 #[derive(Debug, Default)]
 pub(super) struct Answer {
     pub(super) status: u16,
@@ -172,7 +171,7 @@ impl Answer {
         }
     }
 
-    /// What time it tells, compared with that of whoever watches the client.
+    /// Compares the answer's time with the clock of `watch`.
     pub(super) fn asked_of(&mut self, watch: &ClockWatch) {
         let date = self.date.as_deref();
         self.clock = date.and_then(|date| ClockOffset::told(date, watch.now()));
@@ -182,19 +181,19 @@ impl Answer {
         (200..300).contains(&self.status)
     }
 
-    /// Whether the same call may be answered otherwise in a moment.
+    /// Returns `true` if a retry may succeed.
     pub(super) fn deserves_another(&self) -> bool {
         let throttled = || Fault::read(&self.body).is_some_and(|fault| throttles(&fault.code));
         self.status >= 500 || self.status == TOO_MANY_REQUESTS || (!self.is_good() && throttled())
     }
 
-    /// The document, or AWS's refusal.
+    /// Returns the document, or AWS's refusal.
     pub(super) fn read(self, query: &Query<'_>) -> Result<String, QueryError> {
         if self.is_good() {
             return Ok(self.body);
         }
         let fault = Fault::read(&self.body).unwrap_or_else(|| Fault {
-            // An overloaded service, or a proxy on the way, answers with a status and nothing else.
+            // An overloaded service, or a proxy on the path, answers with a status only.
             code: no_code(self.status),
             message: String::new(),
             request_id: None,
@@ -212,7 +211,7 @@ impl Answer {
     }
 }
 
-/// The refusal in an answer: `<ErrorResponse><Error>` of most services, `<Response><Errors><Error>`
+/// The error in an answer: `<ErrorResponse><Error>` of most services, `<Response><Errors><Error>`
 /// of EC2.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Fault {
@@ -222,7 +221,7 @@ pub(super) struct Fault {
 }
 
 impl Fault {
-    /// `None` for what is no such document.
+    /// Parses the error; `None` for any other document.
     pub(super) fn read(body: &str) -> Option<Self> {
         let document = Document::parse(body).ok()?;
         let find = |names: &[&str]| {

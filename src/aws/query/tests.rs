@@ -1,4 +1,4 @@
-//! Calls against a service on loopback, and what its documents say.
+//! Calls against a service on loopback, and their documents.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ const OF_EC2: &str = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Response><Err
 const THROTTLED: &str = "<Response><Errors><Error><Code>RequestLimitExceeded</Code>\
     <Message>Request limit exceeded.</Message></Error></Errors><RequestID>5</RequestID></Response>";
 
-/// A service that gives these answers, one to each request, and what it was asked.
+/// Starts a service that gives these answers, one to each request, and records the requests.
 async fn service(
     answers: &[(u16, &'static str)],
 ) -> (AwsContext, TempDir, Arc<Mutex<Vec<String>>>) {

@@ -1,4 +1,4 @@
-//! Who AWS says we are, against an STS on loopback.
+//! Tests of the identity check against an STS on loopback.
 
 use std::sync::atomic::AtomicUsize;
 
@@ -15,7 +15,7 @@ fn refusal(code: &str) -> String {
     )
 }
 
-/// An STS that gives `fixed` as its only answer, or none; and how often it was asked.
+/// Starts an STS that gives `fixed` as its only answer, or none. Returns the number of requests.
 async fn sts(fixed: Option<(u16, String)>) -> (Files, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -66,7 +66,7 @@ async fn aws_tells_account_keys_and_time() {
         assert_eq!(arn.is_some(), keys == Some(Keys::Accepted));
         assert_eq!(identity, Identity { account, keys, arn });
         assert_eq!(context.clock_offset(), Some(ClockOffset { seconds: 420 }));
-        // Asked once, whatever the answer was, and again for other keys.
+        // There is one request, whatever the answer was, and another one for other keys.
         assert_eq!(context.identity(REGION).await, identity);
         assert_eq!(asked.load(SeqCst), 1);
         context.invalidate();

@@ -1,4 +1,4 @@
-//! Tokens are kept and shared: one signature serves all logins of the next minutes.
+//! Token cache: one signature serves all logins of the next minutes.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -6,15 +6,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::{Token, TokenError, TokenFuture, TokenProvider, TokenRequest};
 use crate::base::single_flight::{Clock, Kept, Lease, system_clock};
 
-/// Clients choose the user name, and so the number of entries. When there are this many, the ones
-/// with nothing valid in them go.
+/// Number of entries at which those without a valid token are removed. Clients choose the user
+/// name, and so the number of entries.
 const MANY: usize = 256;
 
-/// A cache before another provider.
+/// A cache in front of another provider.
 ///
-/// However many connections ask at once, the provider is asked once per request. Tokens are renewed
-/// in the background before they end; one that is still valid is never refused, even when no new
-/// one can be made. Validity is measured with the wall clock when the token is asked for.
+/// Concurrent requests for the same token call the provider once. Tokens are renewed in the
+/// background before they expire. A valid token is always returned, even if renewing it fails.
+/// Validity is checked against the wall clock at the time of the request.
 pub struct CachedTokens {
     inner: Arc<dyn TokenProvider>,
     clock: Clock,
@@ -22,12 +22,12 @@ pub struct CachedTokens {
 }
 
 impl CachedTokens {
-    /// Keeps the tokens of `inner`.
+    /// Creates a cache for the tokens of `inner`.
     pub fn new(inner: impl TokenProvider + 'static) -> Self {
         Self::with_clock(Arc::new(inner), system_clock())
     }
 
-    /// The same with a clock of one's own.
+    /// Creates a cache with the given clock.
     pub fn with_clock(inner: Arc<dyn TokenProvider>, clock: Clock) -> Self {
         Self {
             inner,
@@ -42,7 +42,7 @@ impl CachedTokens {
             return place.clone();
         }
         if kept.len() >= MANY {
-            // A place that another call has just taken and not yet filled is in use as well.
+            // An entry that another call has just taken and not yet filled is in use as well.
             kept.retain(|_, place| Arc::strong_count(place) > 1 || place.is_alive());
         }
         let place = Arc::new(Kept::new(self.clock.clone()));
@@ -78,8 +78,8 @@ impl TokenProvider for CachedTokens {
     }
 
     fn invalidate(&self, request: &TokenRequest, token: &Token) {
-        // Of many connections with the same bad token, the first one gets here in time; a newer
-        // token must not suffer for the old one.
+        // Of many connections with the same rejected token, the first one gets here in time; a
+        // newer token must stay.
         if self
             .place(request)
             .forget_if(|kept| kept.value == token.value)
@@ -100,7 +100,7 @@ mod tests {
     use crate::aws::CredentialsError;
     use crate::base::redacted::Redacted;
 
-    /// A clock that stands until it is set.
+    /// A clock that a test sets by hand.
     #[derive(Clone, Default)]
     struct Hand(Arc<AtomicU64>);
 
@@ -117,7 +117,7 @@ mod tests {
         }
     }
 
-    /// Numbers its tokens; waits for a permit before each; fails while told to.
+    /// A provider that numbers its tokens, waits for a permit before each, and fails on request.
     struct Source {
         hand: Hand,
         asked: AtomicUsize,
@@ -191,7 +191,7 @@ mod tests {
         tokio::spawn(async move { cached.token(&request("app")).await })
     }
 
-    /// Lets the other tasks of this single-threaded runtime go on until the condition holds.
+    /// Lets the other tasks of this single-threaded runtime run until the condition holds.
     async fn until(condition: impl Fn() -> bool) {
         while !condition() {
             tokio::task::yield_now().await;
@@ -275,7 +275,7 @@ mod tests {
         hand.set(599);
         assert_eq!(value(&cached, "app").await, ("app 1".to_owned(), true));
         assert_eq!(source.asked(), 1);
-        // Five minutes left: the old one at once, while the new one is not even allowed yet.
+        // Five minutes left: the old token is returned at once, before the new one is permitted.
         hand.set(600);
         assert_eq!(value(&cached, "app").await, ("app 1".to_owned(), true));
         assert_eq!(value(&cached, "app").await, ("app 1".to_owned(), true));
@@ -325,7 +325,7 @@ mod tests {
         hand.set(600);
         value(&cached, "app").await;
         until(|| source.asked() == 2).await;
-        // The failure has landed when nothing is being made any more.
+        // The failure has been recorded when nothing is being made any more.
         until(|| source.permits.available_permits() == 98).await;
         for _ in 0..20 {
             tokio::task::yield_now().await;

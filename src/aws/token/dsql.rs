@@ -1,9 +1,9 @@
-//! Tokens of Aurora DSQL: a presigned request for `dsql:DbConnect` or `dsql:DbConnectAdmin`, without
-//! its scheme (Aurora DSQL User Guide, "Generating an authentication token").
+//! Tokens of Aurora DSQL: a presigned request for `dsql:DbConnect` or `dsql:DbConnectAdmin`,
+//! without its scheme (Aurora DSQL User Guide, "Generating an authentication token").
 //!
-//! The format is what botocore's `generate_db_connect_auth_token` and
-//! `generate_db_connect_admin_auth_token` make; the tests compare byte for byte. Neither port nor
-//! user are in it: it is good for every role of the cluster that the identity is linked to.
+//! The format is that of botocore's `generate_db_connect_auth_token` and
+//! `generate_db_connect_admin_auth_token`; the tests compare byte for byte. A token contains
+//! neither port nor user: it is valid for every role of the cluster that the identity is linked to.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -14,19 +14,19 @@ use super::presign::{Signer, Unsigned, check};
 use super::{Token, TokenError, TokenFuture, TokenProvider, TokenRequest};
 use crate::aws::AwsContext;
 
-/// The service name that a token is signed for.
+/// Service name in the signature.
 const SERVICE: &str = "dsql";
 
-/// The role that every cluster has and that an IAM permission of its own is for (Aurora DSQL User
-/// Guide, "Authentication and authorization"). Roles are case-sensitive once the server has them.
+/// The role that exists in every cluster and has an IAM action of its own (Aurora DSQL User Guide,
+/// "Authentication and authorization"). The server compares role names case-sensitively.
 const ADMIN: &str = "admin";
 
-/// Signs tokens with the credentials of one AWS identity. Keeps nothing: see
+/// Signs tokens with the credentials of one AWS identity, without a cache: see
 /// [`CachedTokens`](super::CachedTokens).
 pub struct DsqlTokens(Signer);
 
 impl DsqlTokens {
-    /// Tokens signed with the credentials of `aws`.
+    /// Creates a signer that uses the credentials of `aws`.
     pub fn new(aws: Arc<AwsContext>) -> Self {
         Self(Signer::new(aws, sign))
     }
@@ -42,11 +42,12 @@ impl TokenProvider for DsqlTokens {
     }
 }
 
-/// A token for `request`, signed at `now`. Pure: the same arguments give the same token.
+/// Returns a token for `request`, signed at `now`. Pure: the same arguments give the same token.
 ///
 /// # Errors
 /// [`TokenError::Credentials`] with [`CredentialsError::Expired`](crate::aws::CredentialsError)
-/// when the credentials have ended; [`TokenError::BadRequest`] when host, port or region are none.
+/// when the credentials have expired; [`TokenError::BadRequest`] when host, port or region is
+/// invalid.
 pub fn sign(
     request: &TokenRequest,
     credentials: &Credentials,
@@ -59,7 +60,7 @@ pub fn sign(
     let action = action(user);
     let unsigned = Unsigned {
         url: format!("{host}/?Action={action}"),
-        // The token keeps the host as it was given; what is signed is in lower case.
+        // The token keeps the host as given; the signed host is in lower case.
         host: host.to_ascii_lowercase(),
         service: SERVICE,
         region,
@@ -67,7 +68,7 @@ pub fn sign(
     unsigned.sign(credentials, now)
 }
 
-/// What a login of `user` is called in IAM policies, without `dsql:`.
+/// Returns the IAM action for a login of `user`, without `dsql:`.
 #[must_use]
 pub fn action(user: &str) -> &'static str {
     if user == ADMIN {

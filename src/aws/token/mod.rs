@@ -1,6 +1,6 @@
-//! Login tokens: what goes to the database in place of a password.
+//! Login tokens: the values sent to the database in place of a password.
 //!
-//! Nothing here knows PostgreSQL.
+//! This module does not depend on PostgreSQL.
 
 pub mod cached;
 pub mod dsql;
@@ -23,9 +23,10 @@ pub use cached::CachedTokens;
 pub use dsql::DsqlTokens;
 pub use rds::RdsTokens;
 
-/// The tokens that the endpoint of each request takes, signed with the credentials of `aws` and kept.
+/// Creates a provider of tokens for RDS and DSQL endpoints, signed with the credentials of `aws`
+/// and cached.
 ///
-/// What kind of endpoint it is, its name tells, so an alias must be followed first.
+/// The kind of token depends on the endpoint's name, so a CNAME must be resolved first.
 pub fn provider(aws: Arc<AwsContext>) -> CachedTokens {
     CachedTokens::new(ByEndpoint {
         rds: RdsTokens::new(Arc::clone(&aws)),
@@ -33,7 +34,7 @@ pub fn provider(aws: Arc<AwsContext>) -> CachedTokens {
     })
 }
 
-/// Leaves the signing to whoever knows the endpoint's kind.
+/// Selects the signer by the kind of the endpoint.
 struct ByEndpoint {
     rds: RdsTokens,
     dsql: DsqlTokens,
@@ -59,51 +60,51 @@ impl TokenProvider for ByEndpoint {
     }
 }
 
-/// Everything a token depends on: the server checks that it was signed for exactly this. (A token of
-/// DSQL holds neither port nor user; see [`dsql`].)
+/// Inputs of a token: the server checks that it was signed for exactly these. (A token of DSQL
+/// contains neither port nor user; see [`dsql`].)
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct TokenRequest {
-    /// The RDS or DSQL endpoint, not an alias of it.
+    /// RDS or DSQL endpoint, not a CNAME of it.
     pub host: String,
-    /// The port of the database.
+    /// Port of the database.
     pub port: u16,
-    /// The database user.
+    /// Database user.
     pub user: String,
-    /// The region of the database.
+    /// Region of the database.
     pub region: String,
 }
 
-/// A token and how long it is good for.
+/// A token and its expiry.
 #[derive(Debug, Clone)]
 pub struct Token {
-    /// To be sent as the password, inside verified TLS only.
+    /// The token, to be sent as the password inside verified TLS only.
     pub value: Redacted<String>,
-    /// Logins must begin before: 15 minutes after signing, or when the credentials end.
+    /// Time by which logins must begin: 15 minutes after signing, or the expiry of the credentials.
     pub expires_at: SystemTime,
-    /// Whether it was made for an earlier connection. If such a token is rejected, one more try
-    /// with a fresh one is worth it; see [`TokenProvider::invalidate`].
+    /// `true` if the token was made for an earlier connection. If it is rejected, retry once with a
+    /// fresh one; see [`TokenProvider::invalidate`].
     pub from_cache: bool,
 }
 
-/// Why there is no token.
+/// Reason why there is no token.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum TokenError {
-    /// There is nothing to sign with.
+    /// There are no credentials to sign with.
     #[error(transparent)]
     Credentials(#[from] CredentialsError),
-    /// The request cannot be signed, because it names no real endpoint. A fault of the
+    /// The request cannot be signed, because it names no real endpoint. An error in the
     /// configuration.
     #[error("cannot sign a token for {what} {value:?}")]
     BadRequest {
         /// `host`, `port` or `region`.
         what: &'static str,
-        /// What it was.
+        /// Its value.
         value: String,
     },
-    /// The signer failed. A fault of this program.
+    /// The signer failed. A bug in pgiam.
     #[error("the token could not be signed")]
     Signing(#[source] Arc<SigningError>),
-    /// The signer was not given all it needs, or its task ended. A fault of this program.
+    /// The signer's inputs were incomplete, or its task ended. A bug in pgiam.
     #[error("the token could not be made")]
     Internal(#[source] Cause),
 }
@@ -114,15 +115,14 @@ impl From<Stopped> for TokenError {
     }
 }
 
-/// What [`TokenProvider::token`] returns: a boxed future, so that providers can be trait objects.
+/// Result of [`TokenProvider::token`]: a boxed future, so that providers can be trait objects.
 pub type TokenFuture<'a> = Pin<Box<dyn Future<Output = Result<Token, TokenError>> + Send + 'a>>;
 
-/// Makes login tokens.
+/// Creates login tokens.
 pub trait TokenProvider: Send + Sync {
-    /// A token that is valid now. Cancel-safe.
+    /// Returns a token that is valid now. Cancel-safe.
     fn token<'a>(&'a self, request: &'a TokenRequest) -> TokenFuture<'a>;
 
-    /// The database has rejected this token (28000): do not hand it out again, and do not trust
-    /// the credentials that signed it.
+    /// Discards a token that the database has rejected (28000), and the credentials that signed it.
     fn invalidate(&self, request: &TokenRequest, token: &Token);
 }

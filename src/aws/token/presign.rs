@@ -1,5 +1,5 @@
-//! What the signers of all kinds of tokens have in common: a presigned HTTPS request, the scheme
-//! taken off (SigV4 with query parameters: IAM User Guide, "Create a signed AWS API request").
+//! Code common to the signers of all kinds of tokens: a presigned HTTPS request without its scheme
+//! (SigV4 with query parameters: IAM User Guide, "Create a signed AWS API request").
 
 use std::net::Ipv6Addr;
 use std::sync::Arc;
@@ -17,21 +17,21 @@ use crate::aws::{AwsContext, CredentialsError, signable};
 use crate::base::redacted::Redacted;
 use crate::base::single_flight::{Clock, system_clock};
 
-/// The longest validity that RDS accepts (RDS User Guide, "IAM database authentication"), and what
-/// the AWS tools choose for DSQL as well.
+/// Maximum validity that RDS accepts (RDS User Guide, "IAM database authentication"), and the value
+/// that the AWS tools use for DSQL as well.
 const VALIDITY: Duration = Duration::from_secs(900);
 
-/// SigV4 leaves the unreserved characters of RFC 3986 as they are and escapes all others.
+/// SigV4 leaves the unreserved characters of RFC 3986 unchanged and escapes all others.
 pub(super) const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'.')
     .remove(b'_')
     .remove(b'~');
 
-/// How a request becomes a token, with whose keys, when.
+/// Function that signs a request with given credentials at a given time.
 type Sign = fn(&TokenRequest, &Credentials, SystemTime) -> Result<Token, TokenError>;
 
-/// Signs with the credentials that one AWS identity has at the moment.
+/// Signs with the current credentials of one AWS identity.
 pub(super) struct Signer {
     aws: Arc<AwsContext>,
     sign: Sign,
@@ -44,7 +44,7 @@ impl Signer {
         Self { aws, sign, clock }
     }
 
-    /// Cancel-safe.
+    /// Returns a token for `request`. Cancel-safe.
     pub(super) fn token<'a>(&'a self, request: &'a TokenRequest) -> TokenFuture<'a> {
         Box::pin(async move {
             let credentials = self.aws.credentials().await?;
@@ -52,29 +52,30 @@ impl Signer {
         })
     }
 
-    /// A token was rejected. Credentials without a known end (a profile with a session token, a
-    /// deleted access key) can only be found out like this.
+    /// Discards the credentials after a token was rejected. The end of credentials without a known
+    /// expiry (a profile with a session token, a deleted access key) can only be noticed like this.
     pub(super) fn invalidate(&self) {
         self.aws.invalidate();
     }
 }
 
-/// A request that is to be signed.
+/// A request to be signed.
 pub(super) struct Unsigned<'a> {
-    /// The URL without its scheme, with at least one query parameter.
+    /// URL without its scheme, with at least one query parameter.
     pub(super) url: String,
-    /// The `Host` header as it is signed.
+    /// Signed `Host` header.
     pub(super) host: String,
     pub(super) service: &'static str,
     pub(super) region: &'a str,
 }
 
 impl Unsigned<'_> {
-    /// The token: the URL with its signature. Pure.
+    /// Returns the token: the URL with its signature. Pure.
     ///
     /// # Errors
     /// [`TokenError::Credentials`] with [`CredentialsError::Expired`] when the credentials have
-    /// ended; or [`CredentialsError::Era`] when this machine's clock is beyond all reason; otherwise a fault of this program.
+    /// expired, or with [`CredentialsError::Era`] when the local clock is out of range; otherwise a
+    /// bug in pgiam.
     pub(super) fn sign(
         self,
         credentials: &Credentials,
@@ -96,7 +97,7 @@ impl Unsigned<'_> {
         })
     }
 
-    /// The parameters that make a signed URL of this one, each with its `&`.
+    /// Returns the signature's parameters for this URL, each with its `&`.
     fn signature_parameters(
         &self,
         credentials: &Credentials,
@@ -120,15 +121,15 @@ impl Unsigned<'_> {
         let signable = SignableRequest::new("GET", url, headers, SignableBody::empty());
         let signable = signable.map_err(|error| TokenError::Signing(Arc::new(error)))?;
 
-        // At trace level the signer logs the canonical request, session token and all.
+        // At trace level the signer logs the canonical request, including the session token.
         let silent = tracing::Dispatch::none();
         let signed = tracing::dispatcher::with_default(&silent, || sign(signable, &params));
         let signed = signed.map_err(|error| TokenError::Signing(Arc::new(error)))?;
         let (instructions, _) = signed.into_parts();
         let (_, params) = instructions.into_parts();
 
-        // The signer appends the session token last; botocore ends with the signature. A server
-        // that verifies does not care, but one order is easier to compare.
+        // The signer appends the session token last; botocore ends with the signature. A verifying
+        // server accepts any order, but one order is easier to compare.
         let (signature, others): (Vec<_>, Vec<_>) = params
             .iter()
             .partition(|(name, _)| *name == "X-Amz-Signature");
@@ -148,7 +149,7 @@ fn whole_seconds(time: SystemTime) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(since.as_secs())
 }
 
-/// Refuses what would end up in another part of the URL than it was meant for.
+/// Refuses values that would end up in another part of the URL.
 pub(super) fn check(request: &TokenRequest) -> Result<(), TokenError> {
     let is_name = |text: &str, extra: &str| {
         !text.is_empty()

@@ -1,7 +1,7 @@
 //! Tokens of Amazon RDS: a presigned request for `rds-db:connect`, without its scheme.
 //!
-//! The format is not specified by AWS; what counts is what botocore's `generate_db_auth_token`
-//! makes, and the tests compare byte for byte.
+//! AWS does not specify the format. The reference is botocore's `generate_db_auth_token`, and the
+//! tests compare byte for byte.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -13,15 +13,15 @@ use super::presign::{ESCAPED, Signer, Unsigned, check};
 use super::{Token, TokenError, TokenFuture, TokenProvider, TokenRequest};
 use crate::aws::AwsContext;
 
-/// The service name that a token is signed for.
+/// Service name in the signature.
 const SERVICE: &str = "rds-db";
 
-/// Signs tokens with the credentials of one AWS identity. Keeps nothing: see
+/// Signs tokens with the credentials of one AWS identity, without a cache: see
 /// [`CachedTokens`](super::CachedTokens).
 pub struct RdsTokens(Signer);
 
 impl RdsTokens {
-    /// Tokens signed with the credentials of `aws`.
+    /// Creates a signer that uses the credentials of `aws`.
     pub fn new(aws: Arc<AwsContext>) -> Self {
         Self(Signer::new(aws, sign))
     }
@@ -37,12 +37,12 @@ impl TokenProvider for RdsTokens {
     }
 }
 
-/// A token for `request`, signed at `now`. Pure: the same arguments give the same token.
+/// Returns a token for `request`, signed at `now`. Pure: the same arguments give the same token.
 ///
 /// # Errors
 /// [`TokenError::Credentials`] with [`CredentialsError::Expired`](crate::aws::CredentialsError)
-/// when the credentials have ended (the database would only say that the password is wrong);
-/// [`TokenError::BadRequest`] when host, port or region are none.
+/// when the credentials have expired (the database would only report a wrong password);
+/// [`TokenError::BadRequest`] when host, port or region is invalid.
 pub fn sign(
     request: &TokenRequest,
     credentials: &Credentials,
@@ -65,8 +65,8 @@ pub fn sign(
     unsigned.sign(credentials, now)
 }
 
-/// The `Host` header that is signed: lower case, and without the port if it is the one of HTTPS.
-/// The token itself keeps both as they were given. So does botocore.
+/// Returns the signed `Host` header: lower case, and without the port if it is the one of HTTPS.
+/// The token itself keeps host and port as given. botocore does the same.
 fn signed_host(request: &TokenRequest) -> String {
     const HTTPS: u16 = 443;
     let host = request.host.to_ascii_lowercase();
@@ -160,7 +160,7 @@ mod tests {
             let ends = now + Duration::from_secs(left);
             let token = sign(&request(), &credentials(Some(ends)), now).unwrap();
             assert_eq!(token.expires_at, now + Duration::from_secs(expected));
-            // What is signed is always the same.
+            // The signed validity is always the same.
             assert!(token.value.expose().contains("&X-Amz-Expires=900&"));
         }
     }
@@ -255,7 +255,7 @@ mod tests {
 
         use tracing_subscriber::fmt::MakeWriter;
 
-        /// Everything that is logged, at all levels.
+        /// Captures the log output of all levels.
         #[derive(Clone, Default)]
         pub(super) struct Captured(Arc<Mutex<Vec<u8>>>);
 

@@ -1,4 +1,4 @@
-//! The calls, each for all of a kind or for one by its identifier.
+//! RDS calls, each for all resources of a kind or for one identifier.
 
 use std::error::Error;
 use std::task::{Context, Poll};
@@ -20,7 +20,7 @@ pub(super) const CLUSTER_ENDPOINTS: &str = "rds:DescribeDBClusterEndpoints";
 pub(super) const PROXY_ENDPOINTS: &str = "rds:DescribeDBProxyEndpoints";
 const GLOBAL: &str = "rds:DescribeGlobalClusters";
 
-/// Which ones are asked for.
+/// Selection of the resources to list.
 #[derive(Clone, Copy)]
 pub(super) enum Which<'a> {
     All,
@@ -47,11 +47,11 @@ impl Which<'_> {
     }
 }
 
-/// The rows to come. Boxed, because the SDK's calls are large and several are made at a time: unboxed
-/// they would not fit on a thread's stack.
+/// A future that returns rows. Boxed, because the SDK's calls are large and several run at a time:
+/// unboxed they would not fit on a thread's stack.
 type Rows<'a> = BoxFuture<'a, Result<Vec<Row>, DiscoverError>>;
 
-/// Asks, and makes rows of each page. There may be no such one.
+/// Runs a call and extracts rows from each page. "Not found" gives no rows.
 async fn rows<P, T, E>(
     asker: &Asker<'_>,
     (action, which): (&'static str, Which<'_>),
@@ -75,8 +75,8 @@ where
     asker.list(action, next, rows).await
 }
 
-/// Whether a refusal only says that there is none. Of identifiers that nothing can have (`a--b`) RDS
-/// says it with a word of its own.
+/// Returns `true` if an error only says that the resource does not exist. For identifiers that are
+/// never valid (`a--b`) RDS returns `InvalidParameterValue`.
 fn is_none(code: Option<&str>) -> bool {
     code.is_some_and(|code| code.contains("NotFound") || code == "InvalidParameterValue")
 }
@@ -171,7 +171,7 @@ pub(super) fn proxy_endpoints<'a>(asker: &'a Asker<'_>, which: Which<'a>) -> Row
     .boxed()
 }
 
-/// The clusters of a global database in words; `None` where there is none of this identifier.
+/// Describes the clusters of a global database; `None` if no global database has this identifier.
 pub(super) fn global<'a>(
     asker: &'a Asker<'_>,
     identifier: &'a str,
@@ -190,7 +190,8 @@ pub(super) fn global<'a>(
     .boxed()
 }
 
-/// `orders-eu in eu-central-1`, of an ARN `arn:aws:rds:eu-central-1:111122223333:cluster:orders-eu`.
+/// Returns `orders-eu in eu-central-1` for the ARN
+/// `arn:aws:rds:eu-central-1:111122223333:cluster:orders-eu`.
 fn member(member: &GlobalClusterMember) -> Option<String> {
     let mut parts = member.db_cluster_arn.as_deref()?.split(':');
     let region = parts.nth(3)?;

@@ -1,4 +1,4 @@
-//! One database of a list, and what is in the way of connecting to it.
+//! One database of a list, and the obstacles to connecting to it.
 
 use aws_sdk_rds::types::{
     DbCluster, DbClusterEndpoint, DbInstance, DbProxy, DbProxyEndpoint, IamAuthMode,
@@ -10,13 +10,13 @@ use crate::aws::discover::{Database, DiscoverError, Kind, is_id};
 use crate::base::foreign_text::ForeignText;
 use crate::config::{DEFAULT_UPSTREAM_PORT, Db, Endpoint};
 
-/// The engines that speak PostgreSQL.
+/// Engines that speak PostgreSQL.
 const ENGINES: [&str; 2] = ["postgres", "aurora-postgresql"];
-/// `EngineFamily` of the proxies that do.
+/// `EngineFamily` of proxies for PostgreSQL.
 const FAMILY: &str = "POSTGRESQL";
-/// `EndpointType` of the endpoints that the owner of a cluster has made.
+/// `EndpointType` of a custom endpoint of a cluster.
 const CUSTOM: &str = "CUSTOM";
-/// `EngineMode` of the first version of Aurora Serverless, whose clusters have no instances.
+/// `EngineMode` of the first version of Aurora Serverless. Its clusters have no instances.
 const SERVERLESS: &str = "serverless";
 
 pub(crate) fn is_postgres(engine: &str) -> bool {
@@ -27,11 +27,11 @@ pub(crate) fn is_postgres(engine: &str) -> bool {
 #[derive(Clone, Debug)]
 pub(crate) struct Row {
     pub(crate) database: Database,
-    /// Of which cluster or proxy it is a part.
+    /// Identifier of the cluster or proxy that this row belongs to.
     pub(super) parent: Option<String>,
     /// The parent is a proxy.
     of_proxy: bool,
-    /// Why nobody can connect to its writer.
+    /// Reason why its writer accepts no connections.
     no_writer: Option<String>,
 }
 
@@ -63,8 +63,8 @@ impl Row {
         }
     }
 
-    /// The same with nothing in it that only a forged answer can hold; `None` where that leaves no
-    /// database.
+    /// Returns the row without values that only a forged answer can contain; `None` if its
+    /// identifier is invalid.
     pub(super) fn checked(self) -> Option<Self> {
         let Database {
             kind,
@@ -121,7 +121,7 @@ impl Row {
         self.of_proxy
     }
 
-    /// Whether it is a part of that one.
+    /// Returns `true` if this row belongs to `parent`.
     pub(super) fn is_of(&self, parent: &Self) -> bool {
         let kind = match self.of_proxy {
             true => Kind::Proxy,
@@ -130,7 +130,7 @@ impl Row {
         parent.database.kind == kind && self.parent.as_ref() == Some(&parent.database.identifier)
     }
 
-    /// Takes over where a member is: the cluster itself does not say it.
+    /// Copies VPC, subnets and CA from a member if the cluster itself does not have them.
     pub(super) fn is_where(&mut self, member: &Self) {
         let (own, member) = (&mut self.database, &member.database);
         own.vpc = own.vpc.take().or_else(|| member.vpc.clone());
@@ -140,8 +140,9 @@ impl Row {
         }
     }
 
-    /// Takes over what it has from its parent. Logins are allowed on that, whichever part of it they
-    /// go to (Aurora User Guide, "Creating and using an IAM policy for IAM database access").
+    /// Copies the properties that a part has from its parent. Permissions refer to the parent,
+    /// whichever part the login goes to (Aurora User Guide, "Creating and using an IAM policy for
+    /// IAM database access").
     pub(super) fn inherit(&mut self, parent: &Self) {
         self.is_where(parent);
         let of_cluster = self.is_endpoint() && !self.of_proxy;
@@ -166,7 +167,7 @@ impl Row {
         }
     }
 
-    /// The database that is meant by `db`, if it can be connected to.
+    /// Returns the database that `db` refers to, if clients can connect to it.
     ///
     /// # Errors
     /// [`DiscoverError::Unusable`].
@@ -226,7 +227,7 @@ impl Row {
     }
 }
 
-/// What to say of a status in which nobody can connect, and in which that does not pass by itself.
+/// Returns the obstacle for a status in which connections fail and which does not pass by itself.
 fn dead(status: &str, kind: Kind, identifier: &str) -> Option<String> {
     let start = match kind {
         Kind::Instance => {
@@ -284,7 +285,7 @@ pub(super) fn of_instance(instance: DbInstance, region: &str) -> Option<Row> {
     let subnets = subnets.unwrap_or_default().into_iter();
     row.database = Database {
         endpoint: at.and_then(|at| endpoint(at.address, at.port)),
-        // Logins to an instance of a cluster are allowed on the cluster.
+        // IAM permissions for an instance of a cluster refer to the cluster.
         resource_id: instance.dbi_resource_id.filter(|_| row.parent.is_none()),
         arn: instance.db_instance_arn,
         iam: instance.iam_database_authentication_enabled,
@@ -343,7 +344,7 @@ pub(super) fn of_cluster(cluster: DbCluster, region: &str) -> Option<Row> {
 
 pub(super) fn of_cluster_endpoint(custom: DbClusterEndpoint, region: &str) -> Option<Row> {
     if custom.endpoint_type.as_deref() != Some(CUSTOM) {
-        return None; // The cluster tells the others.
+        return None; // The cluster lists the other endpoints.
     }
     let mut row = Row::new(
         Kind::Endpoint,
@@ -358,7 +359,7 @@ pub(super) fn of_cluster_endpoint(custom: DbClusterEndpoint, region: &str) -> Op
     Some(row)
 }
 
-/// The id in the ARN of a proxy (`…:db-proxy:prx-…`): proxies have it nowhere else.
+/// Returns the id in the ARN of a proxy (`…:db-proxy:prx-…`); no other field of a proxy has it.
 fn proxy_id(arn: Option<&str>) -> Option<String> {
     let (_, id) = arn?.rsplit_once(':')?;
     id.starts_with("prx-").then(|| id.to_owned())
@@ -386,14 +387,14 @@ pub(super) fn of_proxy(proxy: DbProxy, region: &str) -> Option<Row> {
     Some(row)
 }
 
-/// The engine of a proxy, which only is known for what it is not.
+/// Returns the engine of a proxy if it is not PostgreSQL.
 fn foreign(family: String) -> Option<String> {
     (family != FAMILY).then(|| family.to_ascii_lowercase())
 }
 
 pub(super) fn of_proxy_endpoint(further: DbProxyEndpoint, region: &str) -> Option<Row> {
     if further.is_default == Some(true) {
-        return None; // The proxy tells it.
+        return None; // The proxy has it.
     }
     let mut row = Row::new(Kind::Endpoint, further.db_proxy_endpoint_name?, region);
     row.parent = further.db_proxy_name;
