@@ -1,4 +1,4 @@
-//! Tools without a field: they know nothing of AWS's services, PostgreSQL and tunnels.
+//! General tools that do not depend on AWS services, PostgreSQL or tunnels.
 
 pub mod background;
 pub mod crash;

@@ -1,7 +1,7 @@
-//! The outcome of work that runs in a task of its own.
+//! Results of work that runs in a task of its own.
 //!
-//! Callers wait for such work. If it panics, they must get an error, as for every other failure, and the
-//! same back-off: a task that vanishes would be started again at once, for as long as a caller waits.
+//! Callers wait for such work. If it panics, they must get an error and the same back-off as for
+//! every other failure: without an error, waiting callers would start the task again at once.
 
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
@@ -10,25 +10,26 @@ use futures_util::FutureExt;
 
 use crate::base::jitter::doubled;
 
-/// How long the error of a panic answers later callers: first, and at most. It doubles. A panic comes
-/// from the same input each time, so an immediate second attempt fails in the same way.
+/// Time for which the error of a panic answers later callers: initial and maximum value. It
+/// doubles. A panic comes from the same input each time, so an immediate second attempt fails in
+/// the same way.
 pub(crate) const PANIC_STANDS: (Duration, Duration) =
     (Duration::from_secs(5), Duration::from_secs(60));
 
 /// The work ended without a result: it panicked, or its task was cancelled. The panic hook
-/// ([`crate::base::crash`]) has logged where.
+/// ([`crate::base::crash`]) has logged the location.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("an internal error of pgiam, which the log shows as internal.panic")]
 pub struct Stopped;
 
-/// Runs `work` to its end. A panic is [`Stopped`].
+/// Runs `work` to its end and converts a panic to [`Stopped`].
 pub(crate) async fn outcome<T>(work: impl Future<Output = T>) -> Result<T, Stopped> {
-    // The work owns its state, or holds locks whose users do not mind a panic (see each `lock`).
+    // The work owns its state, or holds locks that tolerate a panic (see each `lock`).
     let ended = AssertUnwindSafe(work).catch_unwind().await;
     ended.map_err(|_panic| Stopped)
 }
 
-/// How long the next panic's error stands, after one that stood for `last`.
+/// Returns the lifetime of the next panic's error, after one that lasted `last`.
 pub(crate) fn next_pause(last: Option<Duration>) -> Duration {
     doubled(last, PANIC_STANDS)
 }

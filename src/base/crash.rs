@@ -1,7 +1,7 @@
-//! What is said of a panic: a fault of this program, or of a library that it uses.
+//! Reports of panics: bugs in pgiam or in a library.
 //!
-//! One line with the version and the place, because that is what a report needs. The payload is text
-//! that others have written; it is shortened, and redacted as such. `RUST_BACKTRACE` brings a backtrace.
+//! A report is one line with the version and the location. The payload is foreign text; it is
+//! shortened and redacted as such. `RUST_BACKTRACE` adds a backtrace.
 
 use std::any::Any;
 use std::backtrace::{Backtrace, BacktraceStatus};
@@ -13,23 +13,23 @@ use std::time::{Duration, Instant};
 use crate::base::quote::clean;
 use crate::base::redacted::redact;
 
-/// The identifier of a panic, in the log and in errors that come of it.
+/// Identifier of a panic, in the log and in the errors that result from it.
 pub(crate) const ID: &str = "internal.panic";
-/// Characters of a payload that are shown.
+/// Maximum characters of a payload that are shown.
 const LONGEST: usize = 200;
-/// Panics within this time of a reported one are counted, and told of with the next.
+/// Panics within this time of a reported one are counted and reported with the next one.
 const QUIET: Duration = Duration::from_secs(1);
 
-/// The last reported panic, and how many there have been since.
+/// Time of the last reported panic, and the number of panics since.
 static LAST: Mutex<(Option<Instant>, u64)> = Mutex::new((None, 0));
 
-/// Reports panics from now on: those of a command on standard error, those of tasks beside it in the
-/// log, which is there when logging is set up.
+/// Installs the panic hook. Panics of a command go to standard error; panics of background tasks go
+/// to the log, once logging is set up.
 pub fn install() {
     std::panic::set_hook(Box::new(report));
 }
 
-/// Runs a command. `None`: it panicked, and the hook has said so.
+/// Runs a command. Returns `None` if it panicked; the hook has reported that.
 pub fn guard<T>(command: impl FnOnce() -> T) -> Option<T> {
     // Nothing of the command is used afterwards.
     catch_unwind(AssertUnwindSafe(command)).ok()
@@ -40,10 +40,10 @@ fn report(panic: &PanicHookInfo<'_>) {
         .location()
         .map_or_else(|| "an unknown place".to_owned(), place);
     let said = line(payload(panic.payload()), &place);
-    // The command itself runs on the main thread, and has no outcome but this line.
+    // The command itself runs on the main thread, and this line is its only output.
     let is_command = std::thread::current().name() == Some("main");
     if is_command || !tracing::dispatcher::has_been_set() {
-        // Nothing can be done when even that fails.
+        // Nothing can be done if even that fails.
         _ = writeln!(std::io::stderr(), "pgiam {said}");
     } else {
         match due(Instant::now()) {
@@ -58,7 +58,7 @@ fn report(panic: &PanicHookInfo<'_>) {
     }
 }
 
-/// How many panics were left out since the last report; `None` when this one is to be left out.
+/// Returns the number of panics omitted since the last report; `None` if this one is to be omitted.
 fn due(now: Instant) -> Option<u64> {
     let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
     let (at, more) = &mut *last;
@@ -70,7 +70,7 @@ fn due(now: Instant) -> Option<u64> {
     Some(std::mem::take(more))
 }
 
-/// The file and the line, without the directories above the crate.
+/// Returns file and line, without the directories above the crate.
 fn place(at: &std::panic::Location<'_>) -> String {
     let file = at.file().replace('\\', "/");
     let of_library = file.split_once("/registry/src/").map(|(_, rest)| rest);

@@ -1,7 +1,7 @@
-//! The `PGIAM_*` variables. Every one of them is read here and nowhere else, by the same rules:
-//! an empty variable counts as unset, a value that is not UTF-8 is refused by the variable's name,
-//! and one line break at the end is removed, as a `.env` file with CRLF or a secret that was made
-//! with `echo` leaves one.
+//! The `PGIAM_*` variables. All of them are read in this module, by the same rules: an empty
+//! variable counts as unset, a value that is not UTF-8 is refused with the variable's name, and one
+//! line break at the end is removed, as left by a `.env` file with CRLF or a secret created with
+//! `echo`.
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
@@ -12,24 +12,24 @@ use thiserror::Error;
 use crate::base::redacted::Redacted;
 use crate::base::suggest::nearest;
 
-/// What the name of each of our variables begins with.
+/// Common prefix of pgiam's variables.
 const PREFIX: &str = "PGIAM_";
 
-/// A variable that is set and cannot be used. Says nothing of its value, which may be a secret.
+/// A variable that is set but invalid. Does not contain its value, which may be a secret.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("the variable {name} {reason}")]
 pub struct VariableError {
-    /// The variable.
+    /// Name of the variable.
     pub name: String,
-    /// What is wrong, and what to do.
+    /// The problem and the remedy.
     pub reason: &'static str,
 }
 
 const NOT_TEXT: &str = "is not UTF-8 text; set it anew, or unset it (for a path that is not UTF-8, use the flag or the configuration file)";
 const ONLY_A_BREAK: &str = "holds nothing but a line break; set it to the secret, or unset it";
 
-/// Reads the variable `name`. `None`: it is unset or empty, or an orchestrator has set it for a
-/// service of our name.
+/// Reads the variable `name`. Returns `None` if it is unset or empty, or if an orchestrator has set
+/// it for a service called pgiam.
 ///
 /// # Errors
 /// [`VariableError`] for a value that is not UTF-8.
@@ -37,11 +37,11 @@ pub fn read(name: &str) -> Result<Option<String>, VariableError> {
     value(name, std::env::var_os(name)).map(|value| value.filter(|text| !text.is_empty()))
 }
 
-/// Reads a secret from the variable `name`. `None`: it is unset or empty.
+/// Reads a secret from the variable `name`. Returns `None` if it is unset or empty.
 ///
 /// # Errors
-/// [`VariableError`] for a value that is not UTF-8, or that is nothing but a line break: a secret was
-/// meant to be there.
+/// [`VariableError`] for a value that is not UTF-8, or that contains only a line break: a secret
+/// was meant to be there.
 pub fn read_secret(name: &str) -> Result<Option<Redacted<String>>, VariableError> {
     secret(name, std::env::var_os(name))
 }
@@ -56,7 +56,7 @@ fn secret(name: &str, given: Option<OsString>) -> Result<Option<Redacted<String>
     }
 }
 
-/// The value without its line break, which may leave nothing.
+/// Returns the value without its line break; the result may be empty.
 fn value(name: &str, given: Option<OsString>) -> Result<Option<String>, VariableError> {
     let Some(given) = given.filter(|value| !value.is_empty() && !is_service_link(name, value))
     else {
@@ -71,16 +71,17 @@ fn value(name: &str, given: Option<OsString>) -> Result<Option<String>, Variable
     Ok(Some(text))
 }
 
-/// `bytes` without one line break at the end: `\n`, `\r\n`, or the `\r` that a reader of lines leaves.
+/// Returns `bytes` without one line break at the end: `\n`, `\r\n`, or the `\r` that a line reader
+/// leaves.
 pub(crate) fn without_line_break(bytes: &[u8]) -> &[u8] {
     let bytes = bytes.strip_suffix(b"\n").unwrap_or(bytes);
     bytes.strip_suffix(b"\r").unwrap_or(bytes)
 }
 
-/// Whether an orchestrator has set the variable, for a service or a container called "pgiam" or
-/// "pgiam-…": Kubernetes ("Accessing the Service", environment variables) and Docker's links set
-/// `PGIAM_SERVICE_HOST`, `PGIAM_PORT=tcp://10.0.0.1:5433`, `PGIAM_PORT_5433_TCP_ADDR` and so on.
-/// The value decides where the name alone could be one of ours.
+/// Returns `true` if an orchestrator has set the variable, for a service or a container called
+/// "pgiam" or "pgiam-…": Kubernetes ("Accessing the Service", environment variables) and Docker's
+/// links set `PGIAM_SERVICE_HOST`, `PGIAM_PORT=tcp://10.0.0.1:5433`, `PGIAM_PORT_5433_TCP_ADDR` and
+/// so on. The value decides if the name alone could be one of pgiam's.
 fn is_service_link(name: &str, value: &OsStr) -> bool {
     let value = value.to_string_lossy();
     let is_url = ["tcp://", "udp://", "sctp://"]
@@ -95,7 +96,7 @@ fn is_service_link(name: &str, value: &OsStr) -> bool {
         || (name.ends_with("_NAME") && value.starts_with('/'))
 }
 
-/// `…_PORT_5433_TCP`, and the same with `_PROTO`, `_PORT` or `_ADDR` behind it.
+/// Matches `…_PORT_5433_TCP`, also with the suffix `_PROTO`, `_PORT` or `_ADDR`.
 fn is_port_of_a_link(name: &str) -> bool {
     let name = ["_PROTO", "_PORT", "_ADDR"]
         .iter()
@@ -110,35 +111,35 @@ fn is_port_of_a_link(name: &str) -> bool {
         && words.next() == Some("PORT")
 }
 
-/// The variables whose values have become settings.
+/// Variables that have become settings.
 static TAKEN: OnceLock<BTreeSet<String>> = OnceLock::new();
 
-/// Notes the variables that have become settings, so that an error about one of these names it.
+/// Records the variables that have become settings, so that an error about one of these names it.
 pub(crate) fn note_taken(names: impl IntoIterator<Item = String>) {
     // The command line is read once.
     _ = TAKEN.set(names.into_iter().collect());
 }
 
-/// The variable of a key of the configuration: `PGIAM_IDLE_TIMEOUT` for `idle_timeout`.
+/// Returns the variable of a configuration key: `PGIAM_IDLE_TIMEOUT` for `idle_timeout`.
 fn variable_of(key: &str) -> String {
     format!("{PREFIX}{}", key.to_uppercase().replace('-', "_"))
 }
 
-/// The variable that the value of `key` comes from, if it comes from one.
+/// Returns the variable that set the value of `key`, if any.
 #[must_use]
 pub fn origin(key: &str) -> Option<String> {
     let name = variable_of(key);
     TAKEN.get()?.contains(&name).then_some(name)
 }
 
-/// What an error calls the setting `key` that was not written in the file: its variable, or its flag.
+/// Returns the name of the setting `key` in an error about a value outside the file: its variable,
+/// or its flag.
 #[must_use]
 pub fn name_of(key: &str) -> String {
     origin(key).unwrap_or_else(|| format!("--{}", key.replace('_', "-")))
 }
 
-/// A line to put behind an error about the value of `key`: where the value comes from, if that is a
-/// variable.
+/// Returns a line to append to an error about the value of `key`: the variable that set it, if any.
 #[must_use]
 pub fn origin_hint(key: &str) -> String {
     origin(key)
@@ -146,16 +147,16 @@ pub fn origin_hint(key: &str) -> String {
         .unwrap_or_default()
 }
 
-/// The variables that begin like ours and are none of our settings.
+/// Variables with pgiam's prefix that are not settings.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Others {
-    /// Those that an orchestrator has set for a service of our name.
+    /// Variables that an orchestrator has set for a service called pgiam.
     pub of_services: Vec<String>,
-    /// The rest, each with the setting whose name is like it.
+    /// Unknown variables, each with the most similar setting.
     pub unknown: Vec<(String, Option<String>)>,
 }
 
-/// Looks for variables that begin like ours and are none of the settings `known`.
+/// Finds variables with pgiam's prefix that are not among the settings `known`.
 #[must_use]
 pub fn others(known: &[String]) -> Others {
     sort_out(std::env::vars_os(), known)
@@ -170,7 +171,7 @@ fn sort_out(all: impl Iterator<Item = (OsString, OsString)>, known: &[String]) -
         if is_service_link(name, &value) {
             others.of_services.push(name.to_owned());
         } else if !known.iter().any(|known| known == name) {
-            // The prefix is common to all and must not make them look alike.
+            // Compare without the prefix, which all names have in common.
             let bare = |name: &str| name.strip_prefix(PREFIX).unwrap_or(name).to_owned();
             let names: Vec<String> = known.iter().map(|known| bare(known)).collect();
             let like = nearest(&bare(name), names.iter().map(String::as_str));
@@ -299,7 +300,7 @@ mod tests {
         assert_eq!(sort_out(all.into_iter(), &known), expected);
     }
 
-    /// Sources of the program without their tests, by path.
+    /// Collects the sources of the program without their tests, by path.
     fn sources(dir: &Path, all: &mut Vec<(String, String)>) {
         for entry in std::fs::read_dir(dir).unwrap() {
             let path = entry.unwrap().path();
@@ -330,7 +331,8 @@ mod tests {
                 }
                 readers += 1;
                 let place = format!("{path}:{}: {line}", at + 1);
-                // Others' variables only, by a name that stands there or is built from one of AWS's.
+                // Only variables of other programs, by a literal name or one built from a name of
+                // AWS's.
                 let theirs = [
                     "\"XDG_",
                     "\"AWS_",
@@ -340,7 +342,7 @@ mod tests {
                     "VARIABLE}_",
                 ];
                 let is_theirs = theirs.iter().any(|name| line.contains(name))
-                    // XDG's, and those of Windows.
+                    // Variables of XDG and of Windows.
                     || (path.ends_with("src/platform.rs") && line.contains("(name)"));
                 assert!(
                     is_theirs && !line.contains(PREFIX),

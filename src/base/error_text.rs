@@ -1,12 +1,12 @@
-//! Errors as text.
+//! Text forms of errors.
 
 use std::io;
 
 use super::foreign_text::ForeignText;
 use super::tls_words;
 
-/// What broke, in our words where the library's are none for a user: rustls puts a link to its
-/// manual into this one.
+/// Formats an I/O error, with pgiam's own words where the library's are unsuitable for users:
+/// rustls adds a link to its manual.
 #[must_use]
 pub fn plain(error: &io::Error) -> ForeignText {
     match error.kind() {
@@ -15,14 +15,14 @@ pub fn plain(error: &io::Error) -> ForeignText {
     }
 }
 
-/// An error and its causes in one line, each cause once. They may quote what another side has said.
+/// Formats an error and its causes in one line, each cause once. The causes may quote foreign text.
 #[must_use]
 pub fn chain(error: &(dyn std::error::Error + 'static)) -> ForeignText {
     causes(error).into()
 }
 
-/// The same of an error of this program's own, in the lines that it was written in: a reason, and a
-/// remedy below it.
+/// Formats an error of pgiam itself with its causes and keeps its lines: a reason, and a remedy
+/// below it.
 #[must_use]
 pub fn causes(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
@@ -35,7 +35,7 @@ pub fn causes(error: &(dyn std::error::Error + 'static)) -> String {
         }
         source = cause.source();
     }
-    // The parser of HTTP names itself.
+    // The HTTP parser names itself.
     let text = text.replace("httparse error: ", "");
     tls_words::translated(text, error)
 }

@@ -1,11 +1,11 @@
-//! Bounds for log lines that others can cause as often as they like.
+//! Rate limits for log lines that other parties can cause.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Lets a number of events through in each window of time, and counts the others.
+/// Passes a number of events in each window of time, and counts the others.
 #[derive(Debug)]
 pub(crate) struct Flood {
     most: u32,
@@ -20,22 +20,22 @@ struct State {
     held: u64,
 }
 
-/// What becomes of an event.
+/// Decision about an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Flow {
-    /// It goes through.
+    /// The event passes.
     Through {
-        /// How many were held back before it and not counted out yet.
+        /// Number of suppressed events before it that are not reported yet.
         held: u64,
     },
-    /// It is the first of the window that is held back.
+    /// The first suppressed event of the window.
     First,
-    /// It is held back like the one before it.
+    /// Suppressed, like the event before it.
     Held,
 }
 
 impl Flood {
-    /// Lets `most` events through per `window`.
+    /// Creates a limit of `most` events per `window`.
     pub(crate) fn new(most: u32, window: Duration) -> Self {
         let state = Mutex::new(State {
             since: Instant::now(),
@@ -49,14 +49,14 @@ impl Flood {
         }
     }
 
-    /// Decides about one more event.
+    /// Counts an event and returns the decision.
     pub(crate) fn next(&self) -> Flow {
         self.next_if(true)
     }
 
-    /// The same; without a `place` the event is held back.
+    /// Counts an event; without a `place` it is suppressed.
     pub(crate) fn next_if(&self, place: bool) -> Flow {
-        // Counters: a panic leaves nothing half done that matters.
+        // Counters: a panic cannot leave them inconsistent.
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let mut held = 0;
         if state.since.elapsed() >= self.window {

@@ -1,9 +1,9 @@
-//! Text that others have written: AWS, the bastion's agent, servers, certificates, DNS, clients.
+//! Text from other parties: AWS, the bastion's agent, servers, certificates, DNS, clients.
 //!
-//! Nobody vouches for such a text. It may hold commands for a terminal, line breaks that forge a line
-//! of a log, marks that reverse the reading direction, a megabyte of noise, or a secret that an error
-//! message quotes. [`ForeignText`] takes all of that out when it is made, so that errors, logs,
-//! status and tables can show it as it is.
+//! Such text is not trusted. It may contain terminal commands, line breaks that forge a log line,
+//! marks that reverse the reading direction, a megabyte of noise, or a secret quoted in an error
+//! message. [`ForeignText`] removes all of that when it is created, so that errors, logs, status
+//! and tables can show it unchanged.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -11,13 +11,13 @@ use std::ops::Deref;
 
 use crate::base::redacted::redact;
 
-/// Most bytes that are shown of one text. AWS's longest refusals have about 700.
+/// Maximum bytes shown of one text. AWS's longest refusals have about 700.
 pub const LONGEST: usize = 1000;
-/// Most bytes that are looked at. What is redacted or escaped takes other room than it did.
+/// Maximum bytes examined. Redacting and escaping change the length.
 const LOOKED_AT: usize = 4 * LONGEST;
 
-/// A text of foreign origin that is safe to show: one line, without control characters, secrets
-/// that it names as such redacted, at most [`LONGEST`] bytes and a note of how many are left out.
+/// Text of foreign origin that is safe to show: one line, no control characters, labelled secrets
+/// redacted, at most [`LONGEST`] bytes and a note of how many are omitted.
 #[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ForeignText(String);
 
@@ -44,7 +44,7 @@ impl ForeignText {
         Self(safe)
     }
 
-    /// The same of bytes; what is not UTF-8 is replaced.
+    /// Converts bytes like [`ForeignText::new`]; invalid UTF-8 is replaced.
     #[must_use]
     pub fn of_bytes(bytes: &[u8]) -> Self {
         let read = &bytes[..bytes.len().min(LOOKED_AT + 4)];
@@ -56,8 +56,8 @@ impl ForeignText {
         safe
     }
 
-    /// The same of a text that its writer has broken into lines for people: in one line, with single
-    /// spaces between the words.
+    /// Converts a text with line breaks for readers like [`ForeignText::new`]: to one line, with
+    /// single spaces between the words.
     #[must_use]
     pub fn folded(text: &str) -> Self {
         let read = &text[..text.floor_char_boundary(LOOKED_AT)];
@@ -70,13 +70,13 @@ impl ForeignText {
         safe
     }
 
-    /// The safe text.
+    /// Returns the safe text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The same, to be built on.
+    /// Returns the safe text as a `String`.
     #[must_use]
     pub fn into_string(self) -> String {
         self.0
@@ -133,9 +133,9 @@ impl PartialEq<&str> for ForeignText {
     }
 }
 
-/// Whether a character does something other than to be seen: it commands a terminal, ends a line, or
-/// changes how its neighbours are read. Control characters (C0, DEL, C1), line and paragraph
-/// separators, marks of direction (UAX #9), and what takes no room at all.
+/// Returns `true` for a character that is not displayed as itself: it controls a terminal, ends a
+/// line, or changes the reading of its neighbours. These are control characters (C0, DEL, C1), line
+/// and paragraph separators, direction marks (UAX #9), and characters without width.
 #[must_use]
 pub fn is_invisible(c: char) -> bool {
     c.is_control()
@@ -159,8 +159,8 @@ fn push_visible(text: &mut String, c: char) {
     }
 }
 
-/// The text in one line, with the characters that are not seen escaped as Rust writes them: `\n`,
-/// `\u{1b}`. What is escaped already stays as it is.
+/// Returns the text in one line, with invisible characters escaped as in Rust: `\n`, `\u{1b}`.
+/// Existing escapes stay unchanged.
 #[must_use]
 pub fn visible(text: &str) -> Cow<'_, str> {
     if !text.contains(is_invisible) {
@@ -171,9 +171,9 @@ pub fn visible(text: &str) -> Cow<'_, str> {
     Cow::Owned(safe)
 }
 
-/// JSON in which no character acts on a terminal: those that JSON allows inside strings as they are
-/// (DEL, C1, marks of direction) are written as `\u` escapes, which mean the same. Line breaks and
-/// tabs between the values stay.
+/// Returns JSON in which no character acts on a terminal. Characters that JSON allows unescaped
+/// inside strings (DEL, C1, direction marks) are written as `\u` escapes with the same meaning.
+/// Line breaks and tabs between the values stay.
 #[must_use]
 pub fn visible_json(json: &str) -> Cow<'_, str> {
     let acts = |c: char| is_invisible(c) && !matches!(c, '\n' | '\t' | '\r');
@@ -274,7 +274,7 @@ mod tests {
         assert_eq!(visible_json("{\n}"), "{\n}");
     }
 
-    /// Pseudo-random texts of everything that has a meaning somewhere (xorshift, Marsaglia 2003).
+    /// Pseudo-random texts of all parts with a meaning somewhere (xorshift, Marsaglia 2003).
     #[test]
     fn whatever_the_text_is_the_result_is_one_short_line_without_commands_or_secrets() {
         const PARTS: &[&str] = &[

@@ -1,10 +1,10 @@
-//! Pauses between attempts: how they grow, and that programs do not take them at the same time.
+//! Pauses between attempts: growth, and random jitter so that programs do not retry together.
 
 use std::time::Duration;
 
 use uuid::Uuid;
 
-/// Between half and all of `most`.
+/// Returns a random duration between half and all of `most`.
 pub(crate) fn jitter(most: Duration) -> Duration {
     let (_, random) = Uuid::new_v4().as_u64_pair();
     #[expect(
@@ -15,7 +15,8 @@ pub(crate) fn jitter(most: Duration) -> Duration {
     most.mul_f64(0.5 + fraction / 2.0)
 }
 
-/// The pause after one of `last`: the first, then twice the last, up to the longest.
+/// Returns the pause after one of `last`: the first one, then twice the last one, up to the
+/// longest.
 pub(crate) fn doubled(last: Option<Duration>, (first, longest): (Duration, Duration)) -> Duration {
     last.map_or(first, |last| (last * 2).min(longest))
 }

@@ -1,22 +1,22 @@
-//! The AWS partitions: which one a region belongs to, and under which domains its services answer.
+//! AWS partitions: the regions of each, and the domains of its services.
 
-/// One of the separate sets of regions that AWS is made of. Identities, ARNs and domain names of
-/// one mean nothing in another.
+/// A partition: one of the separate sets of regions that AWS consists of. Identities, ARNs and
+/// domain names are valid in one partition only.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Partition {
-    /// As in the second field of an ARN.
+    /// Name in the second field of an ARN.
     pub name: &'static str,
-    /// What its regions' names begin with.
+    /// Common prefix of its region names.
     prefix: &'static str,
-    /// The domain of its service endpoints, without a leading dot.
+    /// Domain of its service endpoints, without a leading dot.
     pub dns_suffix: &'static str,
-    /// The domain of those that answer on IPv6, too.
+    /// Domain of the endpoints that also support IPv6.
     pub dual_stack_suffix: &'static str,
-    /// The region that requests to IAM are signed for: it is one service for all of them.
+    /// Region in the signatures of IAM requests: IAM is one service for all regions.
     pub iam_region: &'static str,
 }
 
-/// The partition of every region that is in none of [`OTHERS`].
+/// Partition of every region that is in none of [`OTHERS`].
 const COMMERCIAL: Partition = Partition {
     name: "aws",
     prefix: "",
@@ -25,8 +25,8 @@ const COMMERCIAL: Partition = Partition {
     iam_region: "us-east-1",
 };
 
-/// From the table that AWS gives to its SDKs (`partitions.json`). The SDK has it too, and keeps it
-/// to itself.
+/// Partitions from the table that AWS gives to its SDKs (`partitions.json`). The SDK has it too,
+/// but does not export it.
 const OTHERS: [Partition; 7] = [
     Partition {
         name: "aws-cn",
@@ -80,8 +80,7 @@ const OTHERS: [Partition; 7] = [
 ];
 
 impl Partition {
-    /// The partition of a region. A region nobody has heard of yet is a commercial one, as for the
-    /// SDK.
+    /// Returns the partition of a region. An unknown region counts as commercial, as in the SDK.
     #[must_use]
     pub fn of(region: &str) -> &'static Self {
         OTHERS
@@ -90,12 +89,13 @@ impl Partition {
             .unwrap_or(&COMMERCIAL)
     }
 
-    /// The name of IAM, which is in no region (IAM Reference, "IAM endpoints and quotas").
+    /// Returns the host name of IAM, which is in no region (IAM Reference, "IAM endpoints and
+    /// quotas").
     #[must_use]
     pub fn iam_host(&self, fips: bool, dual_stack: bool) -> String {
         let suffix = self.dns_suffix;
         match self.name {
-            // Both are one: IAM has no name with validated cryptography that has IPv6, too.
+            // FIPS takes precedence: IAM has no name with validated cryptography and IPv6.
             "aws" if fips => format!("iam-fips.{suffix}"),
             "aws" if dual_stack => format!("iam.global.{}", self.dual_stack_suffix),
             "aws" => format!("iam.{suffix}"),
@@ -104,7 +104,7 @@ impl Partition {
         }
     }
 
-    /// Whether `host`, in lower case, is below one of the partition's domains.
+    /// Returns `true` if `host`, in lower case, is below one of the partition's domains.
     #[must_use]
     pub fn owns(&self, host: &str) -> bool {
         [self.dns_suffix, self.dual_stack_suffix]

@@ -1,19 +1,21 @@
-//! Values as other languages want them written. Each function is right for any text that holds no
-//! NUL, which none of these languages can carry; names from the configuration never do.
+//! Quoting of values for other languages. Each function accepts any text without NUL, which none of
+//! these languages can represent; names from the configuration never contain it.
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-/// Everything but what RFC 3986, section 2.3, calls unreserved. Java's decoder takes a bare `+` for a
-/// space, and libpq does not; written like this both read the same.
+/// Characters to escape in a part of a URI: all except the unreserved ones of RFC 3986, section
+/// 2.3. Java's decoder reads a bare `+` as a space, and libpq does not; both read the escaped form
+/// the same.
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'.')
     .remove(b'_')
     .remove(b'~');
 
-/// What a path may hold besides (RFC 3986, section 3.3), without `@`, which SQLAlchemy takes for the
-/// end of a password, and without what shells interpret. `decodeURI`, as node-postgres has it, decodes
-/// none of these, postgres.js and Sequelize nothing in a path.
+/// Characters to escape in the path of a URI: `RESERVED` without some that a path may contain (RFC
+/// 3986, section 3.3). `@` stays escaped, because SQLAlchemy reads it as the end of a password; so
+/// do characters that shells interpret. `decodeURI`, as node-postgres uses it, decodes none of the
+/// unescaped ones, and postgres.js and Sequelize decode nothing in a path.
 const PATH_RESERVED: &AsciiSet = &RESERVED
     .remove(b'/')
     .remove(b':')
@@ -21,33 +23,33 @@ const PATH_RESERVED: &AsciiSet = &RESERVED
     .remove(b'=')
     .remove(b',');
 
-/// The path of a URI: `orders/app` stays as it is.
+/// Quotes the path of a URI: `orders/app` stays unchanged.
 #[must_use]
 pub fn path(text: &str) -> String {
     utf8_percent_encode(text, PATH_RESERVED).to_string()
 }
 
-/// A path for a message: control characters and marks that are not visible are escaped.
+/// Returns a path for a message: control characters and marks that are not visible are escaped.
 #[must_use]
 pub fn shown(path: &std::path::Path) -> String {
     printable(&path.to_string_lossy())
 }
 
-/// A part of a URI.
+/// Quotes a part of a URI.
 #[must_use]
 pub fn percent(text: &str) -> String {
     utf8_percent_encode(text, RESERVED).to_string()
 }
 
-/// An SQL identifier, as PostgreSQL's `quote_ident` writes one that needs quotes (`ruleutils.c`,
-/// `quote_identifier`).
+/// Quotes an SQL identifier like PostgreSQL's `quote_ident` for one that needs quotes
+/// (`ruleutils.c`, `quote_identifier`).
 #[must_use]
 pub fn identifier(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-/// An SQL string, as PostgreSQL's `quote_literal` writes it (`quote.c`): right whatever
-/// `standard_conforming_strings` is.
+/// Quotes an SQL string like PostgreSQL's `quote_literal` (`quote.c`): correct for any value of
+/// `standard_conforming_strings`.
 #[must_use]
 pub fn literal(text: &str) -> String {
     let doubled = text.replace('\'', "''").replace('\\', "\\\\");
@@ -58,7 +60,7 @@ pub fn literal(text: &str) -> String {
     }
 }
 
-/// A word of a POSIX shell.
+/// Quotes a word for a POSIX shell.
 #[must_use]
 pub fn shell(word: &str) -> String {
     let is_plain = |b: u8| b.is_ascii_alphanumeric() || b"_@%+=:,./-".contains(&b);
@@ -68,7 +70,7 @@ pub fn shell(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
 }
 
-/// A value of a libpq connection string (PostgreSQL, "Keyword/Value Connection Strings").
+/// Quotes a value of a libpq connection string (PostgreSQL, "Keyword/Value Connection Strings").
 #[must_use]
 pub fn dsn(value: &str) -> String {
     let needs_quotes = |c: char| c.is_whitespace() || c == '\'' || c == '\\';
@@ -78,7 +80,7 @@ pub fn dsn(value: &str) -> String {
     format!("'{}'", value.replace('\\', r"\\").replace('\'', r"\'"))
 }
 
-/// A value of a .NET connection string (`DbConnectionStringBuilder`, "Remarks").
+/// Quotes a value of a .NET connection string (`DbConnectionStringBuilder`, "Remarks").
 #[must_use]
 pub fn dotnet(value: &str) -> String {
     let needs_quotes =
@@ -89,7 +91,7 @@ pub fn dotnet(value: &str) -> String {
     format!("\"{}\"", value.replace('"', "\"\""))
 }
 
-/// A string of HCL, Terraform's language ("Strings and templates").
+/// Quotes a string for HCL, Terraform's language ("Strings and templates").
 #[must_use]
 pub fn hcl(text: &str) -> String {
     let mut quoted = String::from("\"");
@@ -106,29 +108,29 @@ pub fn hcl(text: &str) -> String {
     quoted.replace("${", "$${").replace("%{", "%%{")
 }
 
-/// A string of YAML in double quotes: those of JSON are some (YAML 1.2, section 5.7).
+/// Quotes a string for YAML, in double quotes: JSON strings are valid there (YAML 1.2, section
+/// 5.7).
 #[must_use]
 pub fn yaml(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
-/// Text for a comment that ends with its line.
+/// Converts text for a comment that ends with its line.
 #[must_use]
 pub fn comment(text: &str) -> String {
-    // All that a language may take for the end of a line; YAML knows three more than ASCII.
+    // All characters that a language may read as the end of a line; YAML has three more than ASCII.
     let ends = crate::base::foreign_text::is_invisible;
     text.chars()
         .map(|c| if ends(c) { '\u{fffd}' } else { c })
         .collect()
 }
 
-/// A text that comes from elsewhere in one line, with what a terminal would take for commands escaped.
+/// Returns foreign text in one line, with terminal control characters escaped.
 pub(crate) fn printable(text: &str) -> String {
     crate::base::foreign_text::visible(text).into_owned()
 }
 
-/// A text that may hold words from elsewhere, line by line, without what a terminal would take for
-/// commands.
+/// Escapes terminal control characters in a text that may contain foreign words, line by line.
 #[must_use]
 pub fn clean(text: &str) -> String {
     let lines: Vec<String> = text.lines().map(printable).collect();

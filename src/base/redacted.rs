@@ -1,4 +1,4 @@
-//! Values that must not be seen: tokens, passwords, keys.
+//! Values that must not be shown: tokens, passwords, keys.
 
 use std::fmt;
 use std::ops::Range;
@@ -13,8 +13,8 @@ pub(crate) const STARS: &str = "********";
 
 /// A secret. Prints as stars in `Debug` and `Display` and is overwritten when dropped.
 ///
-/// Comparing two secrets compares their values; that is not constant-time, so use it for
-/// bookkeeping and not to check what a stranger sent.
+/// Comparing two secrets compares their values in variable time. Use that for bookkeeping, not to
+/// check a value from a client.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Redacted<T: Zeroize>(T);
 
@@ -24,7 +24,7 @@ impl<T: Zeroize> Redacted<T> {
         Self(secret)
     }
 
-    /// The secret itself. Whoever calls this must not print, log or keep it.
+    /// Returns the secret itself. Callers must not print, log or keep it.
     pub fn expose(&self) -> &T {
         &self.0
     }
@@ -62,9 +62,9 @@ impl<T: Zeroize> Drop for Redacted<T> {
 
 impl<T: Zeroize> ZeroizeOnDrop for Redacted<T> {}
 
-/// Names after which a value is a secret: the query parameters and headers of a signed request, and
-/// the keys under which AWS tools and database clients print credentials. In lower case; compared
-/// without regard to case. A name that ends with one of them counts, too: `PGPASSWORD`.
+/// Names of secret values: the query parameters and headers of a signed request, and the keys under
+/// which AWS tools and database clients print credentials. In lower case; compared without regard
+/// to case. A name that ends with one of them counts, too: `PGPASSWORD`.
 const SECRET_NAMES: [&str; 22] = [
     "x-amz-signature",
     "x-amz-security-token",
@@ -89,22 +89,22 @@ const SECRET_NAMES: [&str; 22] = [
     "password",
     "passwd",
 ];
-/// The header whose value has several words.
+/// Header with a value of several words.
 const AUTHORIZATION: &str = "authorization";
-/// How tokens begin that need no name beside them: those of STS, Session Manager and IAM Identity
-/// Center, and JWTs.
+/// Prefixes of tokens that are recognized without a name: those of STS, Session Manager and IAM
+/// Identity Center, and JWTs.
 const TOKENS: [&str; 7] = ["IQoJ", "FwoG", "FwoD", "FQoG", "AAEAA", "aoaAAAA", "eyJ"];
-/// What stands for the password in a hint that shows how to write a URL.
+/// Placeholder for the password in a hint that shows a URL.
 const PLACEHOLDER: &str = "PASSWORD";
-/// No word of a language that begins like that is as long.
+/// Minimum length of a token. No word that begins with one of these prefixes is as long.
 const SHORTEST_TOKEN: usize = 64;
 
-/// A text of foreign origin with the secrets taken out that it names as such.
+/// Removes recognizable secrets from a text of foreign origin.
 ///
 /// Values of `X-Amz-Signature=…` and the like, of `"SecretAccessKey": "…"` and of
 /// `AWS_SESSION_TOKEN=…` become stars, as do session tokens and the values that [`remember`] knows.
-/// For messages of other programs and for URLs; it is a second line of defence and no licence to print
-/// secrets. Takes time in proportion to the text's length.
+/// Use it for messages of other programs and for URLs. It is a second line of defence and does not
+/// permit printing secrets. Takes time in proportion to the text's length.
 pub fn redact(text: &str) -> String {
     let text = &*known::hide(text);
     // ASCII only, so that offsets in the lower-case copy are offsets in the text.
@@ -126,10 +126,10 @@ pub fn redact(text: &str) -> String {
     out
 }
 
-/// The secret that begins at `at`, or behind a name that does.
+/// Returns the secret that begins at `at`, or that follows a name there.
 fn secret_at(text: &str, lower: &str, at: usize) -> Option<Range<usize>> {
     let rest = lower.get(at..)?;
-    // The name of a file: /etc/passwd.
+    // A file name: /etc/passwd.
     let is_file = rest.starts_with("passwd") && text[..at].ends_with('/');
     let named = match *rest.as_bytes().first()? {
         _ if is_file => None,
@@ -148,7 +148,7 @@ fn secret_at(text: &str, lower: &str, at: usize) -> Option<Range<usize>> {
         .map(|range| with_inner(text, lower, range))
 }
 
-/// A value that is itself a name, or ends with one, and what stands behind that.
+/// Extends the range of a value that is itself a name, or ends with one, by the value behind that.
 fn with_inner(text: &str, lower: &str, Range { start, mut end }: Range<usize>) -> Range<usize> {
     let mut at = start;
     while at < end {
@@ -162,8 +162,9 @@ fn with_inner(text: &str, lower: &str, Range { start, mut end }: Range<usize>) -
     start..end
 }
 
-/// The value behind a name that ends at `from`: an optional quote, `=` or `:`, an optional quote,
-/// then everything up to that quote, or to what ends a word. Empty when no `=` or `:` follows.
+/// Returns the value behind a name that ends at `from`: an optional quote, `=` or `:`, an optional
+/// quote, then everything up to that quote, or to the end of the word. Empty if no `=` or `:`
+/// follows.
 fn value_range(text: &str, from: usize) -> Range<usize> {
     let Some(start) = behind_sign(text, from) else {
         return from..from;
@@ -174,7 +175,8 @@ fn value_range(text: &str, from: usize) -> Range<usize> {
         .filter(|c| "'\"".contains(*c));
     let escaped = text[..start].trim_end_matches(['\'', '"']).ends_with('\\');
     let ends = |c: char| match quote {
-        // A JSON string inside another one, and a value that nobody closes, end with the outer one.
+        // A JSON string inside another one, and a value without a closing quote, end with the outer
+        // one.
         Some(quote) if !escaped => c == quote || matches!(c, '"' | '\\' | '\n' | '\r'),
         _ => c.is_whitespace() || "\"'\\&,;<>{}()[]".contains(c),
     };
@@ -182,7 +184,7 @@ fn value_range(text: &str, from: usize) -> Range<usize> {
     start..length.map_or(text.len(), |length| start + length)
 }
 
-/// The value of a header up to the end of its line, or of the string that it is in.
+/// Returns the value of a header up to the end of its line, or of the string that contains it.
 fn header_value(text: &str, from: usize) -> Option<Range<usize>> {
     let start = behind_sign(text, from)?;
     let length = text[start..].find(['\r', '\n', '"', '\\']);
@@ -196,7 +198,7 @@ fn behind_sign(text: &str, from: usize) -> Option<usize> {
     Some(text.len() - after_sign.trim_start_matches(AROUND).len())
 }
 
-/// A token that begins here, at the begin of a word.
+/// Returns the token that begins here, at the start of a word.
 fn bare_token(text: &str, at: usize) -> Option<Range<usize>> {
     let is_part = |b: u8| b.is_ascii_alphanumeric() || b"+/=%-_.".contains(&b);
     let bytes = text.as_bytes();
@@ -208,10 +210,10 @@ fn bare_token(text: &str, at: usize) -> Option<Range<usize>> {
     (length >= SHORTEST_TOKEN).then_some(at..at + length)
 }
 
-/// The password in a URL whose `//` begins here: `//user:WORD@host`.
+/// Returns the password in a URL if its `//` begins here: `//user:WORD@host`.
 fn password_of_url(text: &str, at: usize) -> Option<Range<usize>> {
     let rest = text[at..].strip_prefix("//")?;
-    // A password that somebody forgot to encode may hold any other sign, an `@` among them.
+    // An unencoded password may contain any other character, including `@`.
     let end = rest.find(|c: char| c.is_whitespace() || "/\"'`<>".contains(c));
     let authority = &rest[..end.unwrap_or(rest.len())];
     let userinfo = &authority[..authority.rfind('@')?];

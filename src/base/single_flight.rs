@@ -1,6 +1,6 @@
-//! A value that is made once, shared by all who ask, and renewed before it runs out.
+//! A value that is created once, shared by all callers, and renewed before it expires.
 //!
-//! Both the AWS credentials and the login tokens are such values: making one may take seconds
+//! Both the AWS credentials and the login tokens are such values: creating one may take seconds
 //! (SSO, an external process) and must not be done once per connection.
 
 use std::future::Future;
@@ -14,36 +14,37 @@ use tracing::Instrument;
 use crate::base::background;
 use crate::base::background::Stopped;
 
-/// Where the time of day comes from. Validity is measured with the wall clock, because a laptop
-/// that slept must see that its token has ended.
+/// Source of the wall-clock time. Validity is measured with the wall clock, so that a laptop
+/// notices after sleep that its token has expired.
 pub(crate) type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
 
-/// The clock of this machine.
+/// Returns the clock of this machine.
 pub(crate) fn system_clock() -> Clock {
     Arc::new(SystemTime::now)
 }
 
-/// A value is renewed in the background when less than this is left, so that no connection waits
-/// for it: 5 minutes is a third of a token's life, and ample for several attempts.
+/// Remaining time at which a value is renewed in the background, so that no connection waits for
+/// it: 5 minutes is a third of a token's life, and enough for several attempts.
 const RENEW_EARLY: Duration = Duration::from_secs(5 * 60);
 
-/// With less than this left, the caller waits for the renewal: a login that starts now could
-/// reach the server after the end. If the renewal fails, the old value is still tried.
+/// Remaining time at which the caller waits for the renewal: a login that starts now could reach
+/// the server after the expiry. If the renewal fails, the old value is still tried.
 const TOO_CLOSE: Duration = Duration::from_secs(30);
 
-/// After a failed early renewal the next one waits this long; a broken SSO session must not cause
-/// one attempt per connection while the old value is still good.
+/// Pause after a failed early renewal; a broken SSO session must not cause one attempt per
+/// connection while the old value is still valid.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(15);
 
-/// A value that seems to be made this far in the future was made before the clock was set back.
+/// A value that seems to be created this far in the future was created before the clock was set
+/// back.
 const CLOCK_JITTER: Duration = Duration::from_secs(60);
 
-/// A value and how long it may be used.
+/// A value and its expiry.
 #[derive(Clone, Debug)]
 pub(crate) struct Lease<V> {
     pub(crate) value: V,
     pub(crate) made_at: SystemTime,
-    /// `None` = for ever.
+    /// Expiry; `None` = never.
     pub(crate) until: Option<SystemTime>,
 }
 
@@ -66,7 +67,7 @@ impl<V> Lease<V> {
             .until
             .and_then(|until| until.duration_since(self.made_at).ok())
             .unwrap_or(Duration::MAX);
-        // Short leases (credentials that end soon) have short margins, or every use would renew.
+        // Short leases (credentials that expire soon) have short margins, or every use would renew.
         if left <= TOO_CLOSE.min(whole / 10) {
             Stage::Closing
         } else if left <= RENEW_EARLY.min(whole / 3) {
@@ -91,16 +92,16 @@ type Flight<V, E> = Shared<BoxFuture<'static, Outcome<V, E>>>;
 struct State<V, E> {
     kept: Option<Lease<V>>,
     running: Option<Flight<V, E>>,
-    /// Raised by every `forget`, so that a flight which began before it cannot bring back what
-    /// was thrown away.
+    /// Incremented by every `forget`, so that a flight which began before it cannot restore a
+    /// discarded value.
     epoch: u64,
     not_before: Option<SystemTime>,
-    /// The last attempt panicked: its error, when that was, and how long it answers instead of another
-    /// attempt. `forget` does not touch it, as it is not about a value.
+    /// The last attempt's panic: its error, its time, and how long the error is returned instead of
+    /// another attempt. `forget` does not touch it, as it is not about a value.
     panicked: Option<(Stopped, SystemTime, Duration)>,
 }
 
-/// See the module. `E` is shared among all who waited, hence `Clone`.
+/// A shared value, see the module. `E` is shared by all waiting callers, hence `Clone`.
 pub(crate) struct Kept<V, E> {
     clock: Clock,
     state: Arc<Mutex<State<V, E>>>,
@@ -125,10 +126,10 @@ where
         }
     }
 
-    /// The kept value and `true`, or a new one and `false`.
+    /// Returns the value and whether it came from the cache.
     ///
-    /// `make` is called only if no other call is making the value already; it runs in a task of
-    /// its own. Cancel-safe: whoever stops waiting stops nobody else, and the result is kept.
+    /// Calls `make` only if no other call is creating the value already; it runs in a task of its
+    /// own. Cancel-safe: a cancelled caller does not affect the others, and the result is kept.
     pub(crate) async fn get<F>(&self, make: impl FnOnce() -> F) -> Result<(Lease<V>, bool), E>
     where
         F: Future<Output = Outcome<V, E>> + Send + 'static,
@@ -141,7 +142,7 @@ where
                 (Some(Stage::Fresh), Some(kept)) => return Ok((kept, true)),
                 (Some(Stage::Ageing), Some(kept)) => {
                     if state.not_before.is_none_or(|then| then <= now) {
-                        // It runs in a task of its own; nobody has to wait for it.
+                        // It runs in a task of its own; the caller does not wait for it.
                         drop(self.join(&mut state, make));
                     }
                     return Ok((kept, true));
@@ -157,7 +158,7 @@ where
         }
     }
 
-    /// Throws the kept value away if `is_it` says so; says whether it did.
+    /// Discards the kept value if `is_it` returns `true` for it; returns whether it did.
     pub(crate) fn forget_if(&self, is_it: impl FnOnce(&V) -> bool) -> bool {
         let mut state = lock(&self.state);
         let found = state.kept.as_ref().is_some_and(|kept| is_it(&kept.value));
@@ -167,12 +168,12 @@ where
         found
     }
 
-    /// Throws away what is kept and what is being made.
+    /// Discards the kept value and the one being created.
     pub(crate) fn forget(&self) {
         forget(&mut lock(&self.state));
     }
 
-    /// Whether dropping this would lose anything.
+    /// Returns `true` if dropping this would lose anything.
     pub(crate) fn is_alive(&self) -> bool {
         let now = (self.clock)();
         let state = lock(&self.state);
@@ -180,7 +181,7 @@ where
         state.running.is_some() || kept.is_some_and(|kept| kept.stage(now) != Stage::Over)
     }
 
-    /// Whether a value is being made at this moment.
+    /// Returns `true` while a value is being created.
     pub(crate) fn is_running(&self) -> bool {
         lock(&self.state).running.is_some()
     }
@@ -194,7 +195,7 @@ where
         }
         let now = (self.clock)();
         if let Some((stopped, at, pause)) = state.panicked
-            // A clock that was set back must not make it last.
+            // A clock that was set back must not extend the pause.
             && now.duration_since(at).is_ok_and(|passed| passed < pause)
         {
             let error = Err(stopped.into());
@@ -219,7 +220,7 @@ where
 }
 
 fn lock<V, E>(state: &Mutex<State<V, E>>) -> MutexGuard<'_, State<V, E>> {
-    // Nothing is left half-done under the lock, so a panic elsewhere does not spoil it.
+    // The state under the lock is never inconsistent, so a panic elsewhere does no harm.
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -230,7 +231,7 @@ fn forget<V, E>(state: &mut State<V, E>) {
     state.epoch += 1;
 }
 
-/// Remembers a panic, or that there was none.
+/// Records a panic, or that there was none.
 fn note_panic<V, E>(state: &Mutex<State<V, E>>, panicked: Option<Stopped>, now: SystemTime) {
     let mut state = lock(state);
     let last = state.panicked.map(|(_, _, pause)| pause);
@@ -333,7 +334,7 @@ mod tests {
             assert_eq!(made.await.unwrap_err(), Stopped.to_string());
             attempts.load(std::sync::atomic::Ordering::SeqCst)
         };
-        // Clients that ask all the time, for a minute; errors that lead to a fresh look as well.
+        // Clients that ask continuously for a minute, and discard the value after each error.
         let mut seen = Vec::new();
         for now in 0..60 {
             set(now);
@@ -356,7 +357,7 @@ mod tests {
         assert_eq!(ask().await, 5);
         set(80);
         assert_eq!(ask().await, 6);
-        // Nor does a clock that is set back make it last.
+        // A clock that is set back does not extend it either.
         set(20);
         assert_eq!(ask().await, 7);
     }

@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
 
-/// A boxed [`Duplex`]: what a transport opens.
+/// A boxed [`Duplex`], as opened by a transport.
 pub type Stream = Box<dyn Duplex>;
 
 /// A boxed future, so that a transport can be a trait object.

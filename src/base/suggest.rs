@@ -1,10 +1,10 @@
-//! The word that somebody who has mistyped one most likely meant.
+//! Suggestions for mistyped words.
 
-/// How alike two words must be for the one to be taken for the other, from 0 to 1. As clap does it
-/// for flags and commands, so that suggestions come as readily for names in files.
+/// Minimum similarity of a suggestion, from 0 to 1. It is clap's value for flags and commands, so
+/// that names in files get suggestions as readily.
 const ALIKE: f64 = 0.7;
 
-/// The one of `known` that is most like `word`; `None` where none is like it.
+/// Returns the word of `known` most similar to `word`; `None` if none is similar.
 #[must_use]
 pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let word = word.to_lowercase();
@@ -17,7 +17,7 @@ pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
         .map(|(_, known)| known)
 }
 
-/// The same as a sentence to put behind a message, or nothing.
+/// Returns a suggestion as a sentence to append to a message, or nothing.
 #[must_use]
 pub fn did_you_mean<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> String {
     nearest(word, known)

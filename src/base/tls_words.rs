@@ -1,14 +1,14 @@
-//! What TLS reports in words for users: rustls names its own types.
+//! Messages for TLS errors: rustls names its own types.
 
 use std::error::Error;
 use std::io;
 
 use rustls::{CertificateError, OtherError};
 
-/// What rustls says of a connection that ends without the end of TLS, with a link to its manual.
+/// Message of rustls for a connection that ends without the end of TLS, with a link to its manual.
 const NO_GOODBYE: &str = "peer closed connection without sending TLS close_notify";
 
-/// Puts a text that quotes an error of TLS among the causes of `error` into words.
+/// Rewrites a text that quotes a TLS error among the causes of `error`.
 pub(crate) fn translated(mut text: String, error: &(dyn Error + 'static)) -> String {
     if let Some(tls) = behind(error) {
         text = text.replace(&tls.to_string(), &in_words(tls));
@@ -25,7 +25,7 @@ pub(crate) fn translated(mut text: String, error: &(dyn Error + 'static)) -> Str
     text
 }
 
-/// The error of rustls among the causes of another one.
+/// Returns the rustls error among the causes of another one.
 fn behind<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
     let mut links = std::iter::successors(Some(error), |link| (**link).source());
     links.find_map(|link| {
@@ -39,7 +39,7 @@ fn behind<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
     })
 }
 
-/// Why there is no TLS.
+/// Returns the reason why there is no TLS connection.
 pub(crate) fn in_words(error: &rustls::Error) -> String {
     use rustls::Error as E;
     match error {
@@ -78,8 +78,8 @@ fn in_brackets(name: &str) -> String {
     }
 }
 
-/// The name of a variant as words behind a comma: `TooManyKeyUpdateRequests` as `, too many key update
-/// requests`. Nothing for a variant with a number in it, which has no name.
+/// Converts the name of a variant to words behind a comma: `TooManyKeyUpdateRequests` to `, too
+/// many key update requests`. Returns nothing for a variant with a number in it, which has no name.
 fn spaced(name: &str) -> String {
     let name = name.split(['(', '{', ' ']).next().unwrap_or_default();
     if name.is_empty() || name == "AlertDescription" {
@@ -99,7 +99,7 @@ fn spaced(name: &str) -> String {
     words
 }
 
-/// The refusals of a certificate that say nothing to people in rustls's words, in ours.
+/// Describes a refused certificate, with pgiam's own words where rustls's are unclear.
 pub(crate) fn of_certificate(refusal: &CertificateError) -> String {
     use CertificateError as C;
     match refusal {
@@ -120,7 +120,8 @@ pub(crate) fn of_certificate(refusal: &CertificateError) -> String {
         C::UnsupportedSignatureAlgorithmContext { .. } => {
             "it is signed with an algorithm that is not accepted".to_owned()
         }
-        // Written by webpki for what has no name in rustls: "Other(OtherError(CaUsedAsEndEntity))".
+        // Written by webpki for errors without a name in rustls:
+        // "Other(OtherError(CaUsedAsEndEntity))".
         C::Other(OtherError(inner)) => of_webpki(&inner.to_string()),
         other => other.to_string(),
     }
@@ -143,7 +144,7 @@ fn of_webpki(name: &str) -> String {
     }
 }
 
-/// Names of a certificate, which rustls writes as `DnsName("other.example")`.
+/// Lists the names of a certificate, which rustls writes as `DnsName("other.example")`.
 fn for_names(presented: &[String]) -> String {
     const MOST: usize = 5;
     let names: Vec<&str> = presented.iter().take(MOST).map(|name| bare(name)).collect();
@@ -205,7 +206,7 @@ mod tests {
             ),
         ] {
             assert_eq!(in_words(&error), words);
-            // As tokio-rustls gives them out, and as others wrap that.
+            // An error of tokio-rustls, and the same wrapped by another library.
             let io = io::Error::new(io::ErrorKind::InvalidData, error);
             let text = format!("IO error: {io}");
             assert_eq!(translated(text, &io), format!("IO error: {words}"));

@@ -1,7 +1,7 @@
-//! The secret values in use, so that a text that quotes one without its name is redacted as well.
+//! Secret values in use, so that a text that quotes one without its name is redacted as well.
 //!
-//! A secret access key has no shape of its own: 40 characters that could be a hash. So the values are
-//! remembered where they are validated.
+//! A secret access key has no recognizable shape: 40 characters that could be a hash. The values
+//! are therefore recorded when they are validated.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -9,25 +9,26 @@ use std::sync::{PoisonError, RwLock};
 
 use super::{Redacted, STARS};
 
-/// Shorter values are not remembered: stars in the place of a word would hide harmless text.
+/// Minimum length of a recorded value: redacting a shorter one would hide harmless words.
 const SHORTEST: usize = 16;
-/// Values that are remembered; the oldest is forgotten first. Four targets with two roles each, three
-/// times renewed, have fewer.
+/// Maximum number of recorded values; the oldest is dropped first. Four targets with two roles
+/// each, renewed three times, have fewer.
 const MOST: usize = 64;
-/// Shortest beginning of a value that is redacted at the end of a text, where the text was cut.
+/// Minimum length of a value's prefix that is redacted at the end of a text, where the text was
+/// cut.
 const SHORTEST_START: usize = 8;
 
 static VALUES: RwLock<VecDeque<Redacted<String>>> = RwLock::new(VecDeque::new());
-/// Tokens of sessions: apart, because there is one for each session and each lost connection, and they
-/// must not push out the keys.
+/// Session tokens. They have a list of their own, because there is one for each session and each
+/// lost connection, and they must not displace the keys.
 static TOKENS: RwLock<VecDeque<Redacted<String>>> = RwLock::new(VecDeque::new());
 
-/// Remembers `value`: [`super::redact`] takes it out of every text from now on, also percent-encoded.
+/// Records `value`: [`super::redact`] removes it from every text from now on, also percent-encoded.
 pub(crate) fn remember(value: &str) {
     remember_in(&VALUES, value);
 }
 
-/// The same for the token of a session.
+/// Records the token of a session.
 pub(crate) fn remember_token(value: &str) {
     remember_in(&TOKENS, value);
 }
@@ -49,7 +50,7 @@ fn remember_in(values: &RwLock<VecDeque<Redacted<String>>>, value: &str) {
     }
 }
 
-/// `text` without the values that are remembered.
+/// Returns `text` without the recorded values.
 pub(super) fn hide(text: &str) -> Cow<'_, str> {
     [&VALUES, &TOKENS]
         .into_iter()
@@ -78,10 +79,10 @@ fn hide_one<'a>(text: Cow<'a, str>, value: &str) -> Cow<'a, str> {
     }
 }
 
-/// `value` as a query parameter or a canonical request holds it, if that differs.
+/// Returns `value` as encoded in a query parameter or a canonical request, if that differs.
 fn encoded(value: &str) -> Option<String> {
     let encoded: String = url::form_urlencoded::byte_serialize(value.as_bytes()).collect();
-    // AWS encodes a blank as %20; validated values hold none.
+    // AWS encodes a space as %20; validated values contain none.
     (encoded != value).then_some(encoded)
 }
 
