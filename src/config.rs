@@ -1,4 +1,4 @@
-//! What was written in the file, the environment and the flags → validated [`Target`]s.
+//! Converts the settings in the file, the environment and the flags to validated [`Target`]s.
 //!
 //! Precedence: flags, then `PGIAM_*` variables (both arrive here as [`Layer`] from `cli.rs`), then
 //! the target's table in the file, then `[defaults]`, then the built-in values below.
@@ -39,29 +39,31 @@ pub use serve::{Serve, ServeLayer, SocketDir};
 pub use target::Target;
 pub use via::{SsmSettings, Via};
 
-/// Local port a target listens on when nothing says otherwise: one above PostgreSQL's own, so that
-/// a local server can keep 5432.
+/// Default local port of a target: one above PostgreSQL's own, so that a local server can keep
+/// 5432.
 pub const DEFAULT_LOCAL_PORT: u16 = 5433;
-/// PostgreSQL's registered port, used upstream when `host` names none.
+/// PostgreSQL's registered port, used upstream if `host` has none.
 pub const DEFAULT_UPSTREAM_PORT: u16 = 5432;
-/// How long a client waits for tunnel and token before it is told why not.
+/// Default time that a client waits for tunnel and token before it gets an error.
 pub const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long TLS and login at the database may take. Below the server's own
-/// `authentication_timeout` (60 s), so that the reason comes from us.
+/// Default timeout of TLS and login at the database. It is below the server's own
+/// `authentication_timeout` (60 s), so that pgiam reports the reason.
 pub const DEFAULT_LOGIN_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long a client may take to say what it wants.
+/// Default time that a client may take to complete startup.
 pub const DEFAULT_STARTUP_TIMEOUT: Duration = Duration::from_secs(30);
-/// Connections served at once. Far above what RDS instances accept per role, and below the usual
-/// limit of 1,024 descriptors, of which a connection takes one or two.
+/// Default limit of concurrent connections. It is far above the number that RDS instances accept
+/// per role, and below the usual limit of 1,024 descriptors, of which a connection takes one or
+/// two.
 pub const DEFAULT_MAX_CONNECTIONS: usize = 400;
 
-/// Most sessions of a target: one carries 0.7 MB/s from the database, whatever we do.
+/// Default maximum number of sessions of a target: one session carries 0.7 MB/s from the database,
+/// a limit that pgiam cannot raise.
 pub const DEFAULT_SESSIONS: usize = 4;
-/// More than this nobody may ask for: each is a session of the account, which others can see and
+/// Upper limit of `sessions`: each is a session of the AWS account, which other users can see and
 /// AWS counts.
 pub const MAX_SESSIONS: usize = 20;
-/// How long a session without connections stays open.
+/// Default time that a session without connections stays open.
 pub const DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_secs(5 * 60);
-/// How long the bastion may take to connect to the database.
+/// Default time that the bastion may take to connect to the database.
 pub const DEFAULT_DIAL_TIMEOUT: Duration = Duration::from_secs(10);

@@ -1,4 +1,4 @@
-//! Who carries a tunnel: written in several ways, meant as one of two.
+//! Bastion of a tunnel: several notations for a list of nodes, a tag, or an automatic choice.
 
 use std::fmt;
 
@@ -7,9 +7,9 @@ use serde::de::{self, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use crate::base::quote::printable;
 
-/// What goes before a tag on the command line, and in the file where a string is written.
+/// Prefix of a tag on the command line, and in a string in the file.
 const TAG_PREFIX: &str = "tag:";
-/// What leaves the choice to the program.
+/// Value for the automatic choice.
 const AUTO: &str = "auto";
 /// Length of the id of an ECS task: 16 bytes in hexadecimal (ECS Developer Guide, "Account
 /// settings", long ARN format).
@@ -22,14 +22,14 @@ const FORMS: &str = "give the id of a managed node (i-…, mi-… or ecs:CLUSTER
 pub enum Bastion {
     /// `i-…`, `mi-…` or `ecs:cluster_task_runtime`, in order of preference; never empty.
     Nodes(Vec<String>),
-    /// Whichever managed nodes carry this tag.
+    /// Any managed node with this tag.
     Tag {
-        /// The tag's key.
+        /// Key of the tag.
         key: String,
-        /// Its value.
+        /// Value of the tag.
         value: String,
     },
-    /// Whichever suits the database best: see [`discover`](crate::aws::discover).
+    /// The most suitable node for the database: see [`discover`](crate::aws::discover).
     Auto,
 }
 
@@ -43,7 +43,7 @@ impl fmt::Display for Bastion {
     }
 }
 
-/// A bastion as somebody wrote it, for [`WrittenBastion::parse`] to make sense of.
+/// A bastion as written, to be parsed by [`WrittenBastion::parse`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WrittenBastion {
     /// `"i-1"`, `"i-1,i-2"` or `"tag:Name=bastion"`: in the file and on the command line.
@@ -55,10 +55,10 @@ pub enum WrittenBastion {
 }
 
 impl WrittenBastion {
-    /// What was meant.
+    /// Parses the value.
     ///
     /// # Errors
-    /// Says what is wrong and what would be right.
+    /// The problem and a valid form.
     pub fn parse(&self) -> Result<Bastion, String> {
         match self {
             Self::Text(text) if text.trim() == AUTO => Ok(Bastion::Auto),
@@ -145,7 +145,7 @@ fn check_node(node: &str) -> Result<(), String> {
     }
 }
 
-/// `CLUSTER_TASK_RUNTIME`. The cluster's name may have underscores of its own.
+/// Checks `CLUSTER_TASK_RUNTIME`. The cluster's name may contain underscores.
 fn check_task(node: &str, task: &str) -> Result<(), String> {
     let mut parts = task.rsplitn(3, '_');
     let (runtime, id, cluster) = (parts.next(), parts.next(), parts.next());

@@ -1,9 +1,9 @@
-//! The encoding of the configuration file: UTF-8, with or without a byte order mark.
+//! Encoding of the configuration file: UTF-8, with or without a byte order mark.
 
-/// The bytes as text, without the byte order mark.
+/// Returns the bytes as text, without the byte order mark.
 ///
 /// # Errors
-/// How the bytes are encoded instead, as far as they tell, and what to do.
+/// The actual encoding, as far as it can be recognized, and the remedy.
 pub(super) fn text(bytes: Vec<u8>) -> Result<String, String> {
     if let Some(name) = wide_encoding(&bytes) {
         return Err(format!(
@@ -27,8 +27,8 @@ pub(super) fn text(bytes: Vec<u8>) -> Result<String, String> {
     }
 }
 
-/// UTF-16 or UTF-32, by its byte order mark, or by the zero bytes that every ASCII character has there
-/// and that no text in UTF-8 has.
+/// Recognizes UTF-16 or UTF-32 by the byte order mark, or by the zero bytes of ASCII characters,
+/// which a text in UTF-8 does not contain.
 fn wide_encoding(bytes: &[u8]) -> Option<&'static str> {
     Some(match bytes {
         [0xff, 0xfe, 0, 0, ..] | [_, 0, 0, 0, ..] => "UTF-32 (little endian)",

@@ -1,12 +1,12 @@
-//! Host and port of a database, and what its name says about it.
+//! Host and port of a database, and the information in its name.
 
 use std::fmt;
 use std::str::FromStr;
 
 use super::DEFAULT_UPSTREAM_PORT;
 
-/// What the AWS partitions' names end in: commercial and GovCloud, China, the isolated ones in the
-/// order of their partition names, the European sovereign cloud.
+/// Domains of the AWS partitions: commercial and GovCloud, China, the isolated ones in the order of
+/// their partition names, the European sovereign cloud.
 const DNS_SUFFIXES: [&str; 7] = [
     ".amazonaws.com",
     ".amazonaws.com.cn",
@@ -17,43 +17,43 @@ const DNS_SUFFIXES: [&str; 7] = [
     ".amazonaws.eu",
 ];
 
-/// What the names of Aurora DSQL end in (Aurora DSQL User Guide, "Managing single-Region clusters").
+/// Domain of Aurora DSQL endpoints (Aurora DSQL User Guide, "Managing single-Region clusters").
 const DSQL_SUFFIX: &str = ".on.aws";
 
-/// What stands where a region would in the writer endpoint of an Aurora global database.
+/// Label in place of a region in the writer endpoint of an Aurora global database.
 const NO_REGION: &str = "global";
 
-/// What kind of endpoint a host name is, as far as the name tells (RDS User Guide, "DB instance
-/// endpoint"; Aurora User Guide, "Amazon Aurora endpoint connections"; RDS Proxy, "Working with
-/// proxy endpoints").
+/// Kind of an endpoint according to its host name (RDS User Guide, "DB instance endpoint"; Aurora
+/// User Guide, "Amazon Aurora endpoint connections"; RDS Proxy, "Working with proxy endpoints").
 ///
-/// Blue/green deployments rename instances and clusters (`db-green-abc123`, `db-old1`) and leave
-/// the form of the names alone, so they need no kind of their own.
+/// Blue/green deployments rename instances and clusters (`db-green-abc123`, `db-old1`) and keep the
+/// form of the names, so they need no kind of their own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum EndpointKind {
     /// One database instance: `NAME.HASH.REGION.rds.amazonaws.com`, and every other name below RDS
-    /// that none of the kinds below fits.
+    /// that matches none of the kinds below.
     Instance,
     /// The writer of a cluster, `NAME.cluster-HASH.…`, or a shard group of Aurora Limitless,
     /// `NAME.shardgrp-HASH.…`.
     Cluster,
     /// The readers of a cluster: `NAME.cluster-ro-HASH.…`.
     Reader,
-    /// Some instances of a cluster, chosen by its owner: `NAME.cluster-custom-HASH.…`.
+    /// Custom endpoint for some instances of a cluster: `NAME.cluster-custom-HASH.…`.
     Custom,
-    /// RDS Proxy: `NAME.proxy-HASH.…`, and its further endpoints `NAME.endpoint.proxy-HASH.…`.
+    /// RDS Proxy: `NAME.proxy-HASH.…`, and its additional endpoints `NAME.endpoint.proxy-HASH.…`.
     Proxy,
-    /// Aurora DSQL: `ID.dsql.REGION.on.aws`, and through PrivateLink `ID.dsql-SUFFIX.REGION.on.aws`.
+    /// Aurora DSQL: `ID.dsql.REGION.on.aws`, and through PrivateLink
+    /// `ID.dsql-SUFFIX.REGION.on.aws`.
     Dsql,
-    /// No name that a token can be signed for: an alias of one, another service's name, or the
-    /// writer endpoint of an Aurora global database (`NAME.global-HASH.global.rds.amazonaws.com`),
-    /// which is an alias of the cluster endpoint in the region that writes at the moment, and does
-    /// not say which that is.
+    /// A name for which no token can be signed: a CNAME of an endpoint, another service's name, or
+    /// the writer endpoint of an Aurora global database
+    /// (`NAME.global-HASH.global.rds.amazonaws.com`). The latter is a CNAME of the cluster endpoint
+    /// in the current writer region, which its name does not contain.
     Other,
 }
 
 impl EndpointKind {
-    /// The kind of a host name in lower case, without a trailing dot.
+    /// Returns the kind of a host name in lower case, without a trailing dot.
     #[must_use]
     pub fn of(host: &str) -> Self {
         if below_dsql(host).is_some() {
@@ -87,7 +87,7 @@ impl EndpointKind {
     }
 }
 
-/// The region that the host name of a database carries, in any partition; `None` for names that are
+/// Returns the region in the host name of a database, in any partition; `None` for names that are
 /// not below RDS or DSQL. The host is in lower case, without a trailing dot.
 ///
 /// Most RDS names are `….REGION.rds.amazonaws.com`; China, and some of GovCloud, has
@@ -98,7 +98,7 @@ pub fn region_of(host: &str) -> Option<&str> {
     Some(region)
 }
 
-/// What stands before region and service in an RDS name, and the region.
+/// Returns the part before region and service in an RDS name, and the region.
 fn below_rds(host: &str) -> Option<(&str, &str)> {
     let name = DNS_SUFFIXES
         .iter()
@@ -113,7 +113,7 @@ fn below_rds(host: &str) -> Option<(&str, &str)> {
     (region != NO_REGION).then_some((labels, region))
 }
 
-/// The id of a DSQL cluster, and the region.
+/// Returns the id of a DSQL cluster, and the region.
 fn below_dsql(host: &str) -> Option<(&str, &str)> {
     let (rest, region) = host.strip_suffix(DSQL_SUFFIX)?.rsplit_once('.')?;
     let (id, service) = rest.split_once('.')?;
@@ -127,12 +127,12 @@ fn below_dsql(host: &str) -> Option<(&str, &str)> {
     (is_dsql && !id.is_empty()).then_some((id, region))
 }
 
-/// Host and port of a database, as it is signed, verified and dialled.
+/// Host and port of a database, as used for signing, verification and connecting.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Endpoint {
-    /// The RDS host name, in lower case; for a raw tunnel any name or address.
+    /// RDS host name, in lower case; for a raw tunnel any name or address.
     pub host: String,
-    /// The port the database listens on.
+    /// Port of the database.
     pub port: u16,
 }
 
@@ -152,7 +152,7 @@ impl FromStr for Endpoint {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let (host, port) = match text.rsplit_once(':') {
-            // A URL: the check of the name below says what to write instead.
+            // A URL: the check of the name below gives the remedy.
             Some((_, rest)) if rest.starts_with("//") => (text, DEFAULT_UPSTREAM_PORT),
             None => (text, DEFAULT_UPSTREAM_PORT),
             Some((host, port)) => match port.parse() {
@@ -160,7 +160,7 @@ impl FromStr for Endpoint {
                 _ => return Err(format!("\"{port}\" is not a port; write NAME or NAME:5432")),
             },
         };
-        // A trailing dot says "no search list" to a resolver, and is no part of the name that is
+        // A trailing dot means "no search list" to a resolver, and is not part of the name that is
         // signed and verified.
         let host = host.strip_suffix('.').unwrap_or(host);
         if rustls::pki_types::DnsName::try_from(host).is_err() {
@@ -177,13 +177,13 @@ impl FromStr for Endpoint {
 }
 
 impl Endpoint {
-    /// What kind of endpoint the host is; [`EndpointKind::Other`] may still be an alias of one.
+    /// Returns the kind of endpoint; [`EndpointKind::Other`] may still be a CNAME of one.
     #[must_use]
     pub fn kind(&self) -> EndpointKind {
         EndpointKind::of(&self.host)
     }
 
-    /// The region that the host's name carries: see [`region_of`].
+    /// Returns the region in the host's name: see [`region_of`].
     #[must_use]
     pub fn region(&self) -> Option<&str> {
         region_of(&self.host)
@@ -195,7 +195,7 @@ mod tests {
     use super::EndpointKind::{Cluster, Custom, Dsql, Instance, Other, Proxy, Reader};
     use super::*;
 
-    /// Names, what answers there, and where.
+    /// Names with their kind and region.
     const NAMES: &[(&str, EndpointKind, &str)] = &[
         (
             "db.abc123.eu-central-1.rds.amazonaws.com",
@@ -374,7 +374,7 @@ mod tests {
             assert_eq!(EndpointKind::of(host), Other, "{host}");
             assert_eq!(region_of(host), None, "{host}");
         }
-        // Below RDS, so that the region is known, but no endpoint's name.
+        // Below RDS, so that the region is known, but not the name of an endpoint.
         for host in [
             "x.eu-central-1.rds.amazonaws.com",
             "a.b.abc123.eu-central-1.rds.amazonaws.com",

@@ -1,4 +1,4 @@
-//! Why a configuration cannot be used.
+//! Configuration errors.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use crate::base::foreign_text::visible;
 use crate::base::quote::shown;
 use crate::platform::permissions::PathError;
 
-/// Why the configuration cannot be used. Every message names the key and the remedy.
+/// Reason why the configuration cannot be used. Every message names the key and the remedy.
 #[derive(Clone, Debug, Error)]
 pub enum ConfigError {
     /// The file cannot be read.
@@ -19,65 +19,65 @@ pub enum ConfigError {
         origin_hint("config"), path = shown(.path)
 )]
     Unreadable {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// What the file system said.
+        /// Error of the file system.
         source: Arc<std::io::Error>,
     },
-    /// The file is none that we read: a pipe, a directory, too long, or open to others.
+    /// The file is refused: it is a pipe, a directory, too long, or open to other users.
     #[error("{}{}", .0, origin_hint("config"))]
     Refused(Arc<PathError>),
     /// The file is not UTF-8 text.
     #[error("{path} is not UTF-8 text: {reason}", path = shown(.path))]
     Encoding {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// How it is encoded, and what to do.
+        /// Actual encoding and remedy.
         reason: String,
     },
-    /// The file is not TOML, or has keys or types that do not exist.
+    /// The file is not TOML, or contains unknown keys or wrong types.
     #[error("{path} is not a valid configuration:\n{reason}", path = shown(.path))]
     Syntax {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// Line, column and reason, and what was meant, as far as that can be guessed.
+        /// Line, column and reason, and a suggestion if there is one.
         reason: String,
     },
-    /// No target anywhere.
+    /// No target is configured.
     #[error(
         "no target is configured.\nhint: give one on the command line (pgiam serve --db NAME, or --host NAME.REGION.rds.amazonaws.com), \
          or let pgiam init write a file from what it finds at AWS; looked at: {looked_at}"
     )]
     NoTarget {
-        /// The files that were tried, in order.
+        /// Files that were tried, in order.
         looked_at: String,
     },
-    /// A target was asked for by a name that is not in the file.
+    /// The requested target is not in the file.
     #[error(
         "there is no target \"{asked}\".\nhint: {suggestion}the configured targets are: {known}"
     )]
     UnknownTarget {
-        /// The name that was asked for.
+        /// Requested name.
         asked: String,
-        /// What was meant, as far as that can be guessed, with a space behind it.
+        /// Suggestion followed by a space, or empty.
         suggestion: String,
-        /// The names that exist.
+        /// Existing names.
         known: String,
     },
-    /// A command is about one target, and there are several.
+    /// The command needs one target, and there are several.
     #[error("there are several targets.\nhint: name one of them: {known}")]
     WhichTarget {
-        /// The names that exist.
+        /// Existing names.
         known: String,
     },
-    /// A target has a name that no client could ask for.
+    /// The name of a target is invalid: clients could not request it.
     #[error(
         "the name of [targets.{name:?}] {reason}.\nhint: choose another one: clients ask for a target as database NAME or NAME/DATABASE"
     )]
     TargetName {
         /// The name.
         name: String,
-        /// What is wrong with it.
+        /// Problem with the name.
         reason: &'static str,
     },
     /// A key that describes one database was given on the command line for several targets.
@@ -87,29 +87,29 @@ pub enum ConfigError {
     AmbiguousFlag {
         /// The flag.
         key: &'static str,
-        /// How many targets are selected.
+        /// Number of selected targets.
         count: usize,
     },
-    /// A target lacks something it needs.
+    /// A required key of a target is missing.
     #[error("target \"{target}\" has no {key}.\nhint: {hint}")]
     Missing {
         /// The target.
         target: String,
         /// The missing key.
         key: &'static str,
-        /// What to write.
+        /// Remedy.
         hint: &'static str,
     },
-    /// A value that cannot be meant.
+    /// An invalid value of a target.
     #[error("target \"{target}\": {key} = {} is not usable: {reason}{}", quoted(.value), origin_hint(.key))]
     Invalid {
         /// The target.
         target: String,
         /// The key.
         key: &'static str,
-        /// What was written.
+        /// Value as written.
         value: String,
-        /// What is wrong and what would be right.
+        /// The problem and a valid form.
         reason: String,
     },
     /// An invalid value of `[serve]`, of a flag or of a variable, which belongs to no target.
@@ -117,12 +117,12 @@ pub enum ConfigError {
     Setting {
         /// The key.
         key: &'static str,
-        /// What was written.
+        /// Value as written.
         value: String,
-        /// What is wrong and what would be right.
+        /// The problem and a valid form.
         reason: String,
     },
-    /// Other machines could use the program without a password.
+    /// Other machines could use pgiam without a password.
     #[error(
         "address = \"{address}\" lets other machines in, and whoever reaches the port would be you to the database.{}\nhint: \
          write a password into a file that only you can read, and name it with password_file (--password-file), or set PGIAM_LOCAL_PASSWORD; \
@@ -130,24 +130,24 @@ pub enum ConfigError {
         origin_hint("address")
     )]
     NoPassword {
-        /// The first address that is not the loopback's.
+        /// First address that is not a loopback address.
         address: std::net::IpAddr,
     },
-    /// A target describes a tunnel and is told to use none.
+    /// A target has settings for a tunnel but uses none.
     #[error(
         "target \"{target}\" sets {key}, which is about the tunnel, but via = \"direct\" uses none.\nhint: {hint}"
     )]
     NoTunnel {
         /// The target.
         target: String,
-        /// The key that has no meaning.
+        /// The key without effect.
         key: &'static str,
-        /// What to change.
+        /// Remedy.
         hint: &'static str,
     },
 }
 
-/// A value as it stands in the file: numbers, lists and tables without quotes.
+/// Formats a value as in the file: numbers, lists and tables without quotes.
 fn quoted(value: &str) -> String {
     let bare = value.starts_with(['[', '{']) || value.parse::<i64>().is_ok();
     if bare {

@@ -1,4 +1,4 @@
-//! The configuration file and its layers.
+//! Configuration file and its layers.
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -16,65 +16,65 @@ use super::{ConfigError, Plan, ServeLayer, WrittenBastion, encoding, expand_home
 use crate::base::suggest::nearest;
 use crate::platform::permissions::{self, PathError, Role};
 
-/// The longest file that is read, in bytes: thousands of targets.
+/// Maximum size of a configuration file in bytes: thousands of targets.
 pub(crate) const LONGEST: u64 = 1 << 20;
 
 /// One layer of settings, as written. Every key is optional in every layer.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Layer {
-    /// The real RDS endpoint, `NAME` or `NAME:PORT`.
+    /// RDS endpoint, `NAME` or `NAME:PORT`.
     pub host: Option<String>,
-    /// Instead of `host`: the identifier of an instance, cluster or proxy, which is looked up.
+    /// Alternative to `host`: identifier of an instance, cluster or proxy, which is looked up.
     pub db: Option<String>,
-    /// The database role to log in as.
+    /// Database role for the login.
     pub user: Option<String>,
-    /// The database to open when the client names none.
+    /// Default database for clients that name none.
     pub database: Option<String>,
-    /// The local port.
+    /// Local port.
     pub port: Option<u16>,
-    /// The managed node or nodes that carry the tunnel.
+    /// Managed node or nodes that carry the tunnel.
     pub bastion: Option<WrittenBastion>,
-    /// The session document.
+    /// Session document.
     pub document: Option<String>,
-    /// Most sessions at a time.
+    /// Maximum number of concurrent sessions.
     pub sessions: Option<u64>,
     /// Seconds after which a session without connections is closed.
     pub idle_timeout: Option<u64>,
-    /// Whether to open the first session at the start.
+    /// Open the first session at startup.
     #[serde(default, deserialize_with = "forms::switch")]
     pub warm: Option<bool>,
-    /// Whether to keep sessions from the account's idle timeout.
+    /// Keep sessions open past the account's idle timeout.
     #[serde(default, deserialize_with = "forms::switch")]
     pub keep_alive: Option<bool>,
     /// Seconds the bastion may take to connect to the database.
     pub dial_timeout: Option<u64>,
     /// `ssm` or `direct`.
     pub via: Option<String>,
-    /// The AWS profile.
+    /// AWS profile.
     pub profile: Option<String>,
-    /// The AWS region, where the host name does not say it.
+    /// AWS region, if the host name does not contain it.
     pub region: Option<String>,
     /// PEM file that replaces the built-in trust roots for the database.
     pub ca_file: Option<PathBuf>,
-    /// Seconds until a client that waits for tunnel and token is told why not.
+    /// Seconds that a client waits for tunnel and token before it gets an error.
     pub connect_timeout: Option<u64>,
     /// Seconds for TLS and login at the database.
     pub login_timeout: Option<u64>,
     /// `iam` or `passthrough`.
     pub auth: Option<String>,
-    /// Most connections to the target at a time.
+    /// Maximum number of concurrent connections to the target.
     pub connection_limit: Option<u64>,
     /// Startup parameters that are not passed on.
     #[serde(default, deserialize_with = "forms::list")]
     pub ignore_startup_parameters: Option<Vec<String>>,
-    /// The name server to ask what `host` stands for.
+    /// DNS server that resolves a CNAME given as `host`.
     pub dns_server: Option<String>,
 }
 
 impl Layer {
-    /// These settings, and where they say nothing those `below`. `host` and `db` say the same thing, so
-    /// either of them covers both.
+    /// Merges two layers; these settings take precedence over those `below`. `host` and `db` are
+    /// alternatives, so either of them overrides both.
     pub(super) fn over(self, below: Self) -> Self {
         let (host, db) = match (self.host, self.db) {
             (None, None) => (below.host, below.db),
@@ -108,7 +108,7 @@ impl Layer {
         }
     }
 
-    /// The first key that describes a tunnel.
+    /// Returns the first key that describes a tunnel.
     fn tunnel_key(&self) -> Option<&'static str> {
         let keys = [
             ("bastion", self.bastion.is_some()),
@@ -124,7 +124,7 @@ impl Layer {
     }
 }
 
-/// The configuration file.
+/// Contents of the configuration file.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct File {
@@ -134,29 +134,29 @@ pub struct File {
     /// Settings for every target.
     #[serde(default)]
     pub defaults: Layer,
-    /// The targets by name.
+    /// Targets by name.
     #[serde(default)]
     pub targets: BTreeMap<String, Layer>,
-    /// Where it was read from; `None`: there is no file.
+    /// Path of the file; `None`: there is no file.
     #[serde(skip)]
     pub path: Option<PathBuf>,
-    /// The [`fingerprint`] of what was read.
+    /// [`fingerprint`] of the file's contents.
     #[serde(skip)]
     pub fingerprint: Vec<u8>,
 }
 
-/// Tells the contents of a file from changed ones.
+/// Returns a hash of a file's contents, used to detect changes.
 pub(crate) fn fingerprint(contents: &[u8]) -> Vec<u8> {
     digest::digest(&digest::SHA256, contents).as_ref().to_vec()
 }
 
 impl File {
-    /// Reads `explicit`, or else the first that exists of `./pgiam.toml` and the user's file.
-    /// Returns the file and a sentence about where it was looked for.
+    /// Reads `explicit`, or else the first existing file of `./pgiam.toml` and the user's file.
+    /// Returns the file and a sentence about the paths that were tried.
     ///
     /// # Errors
-    /// [`ConfigError::Unreadable`] or [`ConfigError::Syntax`]. Finding no file is not an error
-    /// unless one was named.
+    /// [`ConfigError::Unreadable`] or [`ConfigError::Syntax`]. A missing file is an error only if
+    /// it was named explicitly.
     pub fn load(explicit: Option<&Path>) -> Result<(Self, String), ConfigError> {
         if let Some(path) = explicit {
             return Ok((Self::read(path)?, path.display().to_string()));
@@ -175,7 +175,8 @@ impl File {
             .join(", ");
         for path in &candidates {
             match Self::read(path) {
-                // No home directory, or one that is no directory (`/dev/null`), has no file.
+                // A missing home directory, or one that is not a directory (`/dev/null`), contains
+                // no file.
                 Err(ConfigError::Unreadable { source, .. })
                     if matches!(
                         source.kind(),
@@ -188,7 +189,7 @@ impl File {
     }
 
     fn read(path: &Path) -> Result<Self, ConfigError> {
-        // The usual way to ask for no file.
+        // The usual path for "no file".
         if path == Path::new("/dev/null") {
             return Ok(Self::default());
         }
@@ -213,9 +214,9 @@ impl File {
             }
         }
         file.fingerprint = fingerprint;
-        // As it is named, not where links lead: Kubernetes and Nix change the links.
+        // As named, without following links: Kubernetes and Nix change the links.
         file.path = Some(std::path::absolute(path).unwrap_or_else(|_| path.to_owned()));
-        // A relative path means: beside the file that names it.
+        // A relative path is relative to the file that contains it.
         let base = path.parent().unwrap_or(Path::new("")).to_owned();
         if let Some(password_file) = &mut file.serve.password_file {
             *password_file = base.join(expand_home(password_file));
@@ -235,7 +236,8 @@ impl File {
         Ok(file)
     }
 
-    /// Whether it says who may connect, or who vouches for a database.
+    /// Returns `true` if the file restricts the clients, or sets the authorities trusted for a
+    /// database.
     fn is_about_security(&self) -> bool {
         let mut layers = self.targets.values().chain([&self.defaults]);
         self.serve.password_file.is_some()
@@ -243,11 +245,11 @@ impl File {
             || layers.any(|layer| layer.ca_file.is_some())
     }
 
-    /// The targets to serve: those named in `selected`, or all of the file; with no file, the one
-    /// that `flags` describe. A target that cannot be meant does not keep the others from it.
+    /// Returns the targets to serve: those named in `selected`, or all of the file; without a file,
+    /// the one that `flags` describe. An invalid target does not affect the others.
     ///
     /// # Errors
-    /// What concerns all of them, see [`ConfigError`].
+    /// Errors that concern all targets, see [`ConfigError`].
     pub fn plans(
         self,
         selected: &[String],
@@ -266,7 +268,7 @@ impl File {
             }
             targets.retain(|name, _| selected.contains(name));
         } else if let Some(db) = &flags.db {
-            // One of its own, whatever others the file has; unless the file says more about this one.
+            // The flags describe a target of their own, unless the file has one with this name.
             targets.retain(|name, _| name.eq_ignore_ascii_case(db));
             targets.entry(name_of_one(flags, db)?).or_default();
         } else if let (true, Some(described)) = (targets.is_empty(), described) {
@@ -297,8 +299,8 @@ impl File {
         Ok(plans.collect())
     }
 
-    /// The one target that a command is about: the one called `name`, the one that `flags` describe, or
-    /// the only one of the file.
+    /// Returns the target of a command for one target: the one called `name`, the one that `flags`
+    /// describe, or the only one of the file.
     ///
     /// # Errors
     /// As for [`File::plans`]; [`ConfigError::WhichTarget`] when there are several.
@@ -310,9 +312,9 @@ impl File {
     ) -> Result<Plan, ConfigError> {
         let selected: Vec<String> = name.map(str::to_owned).into_iter().collect();
         if selected.is_empty() && flags.db.is_some() {
-            // `plans` finds it.
+            // `plans` handles it.
         } else if selected.is_empty() && flags.host.is_some() {
-            self.targets.clear(); // Those of the file are others.
+            self.targets.clear(); // The targets of the file are not meant.
         } else if selected.is_empty() && self.targets.len() > 1 {
             return Err(ConfigError::WhichTarget {
                 known: names(&self.targets),
@@ -325,7 +327,7 @@ impl File {
 
 #[cfg(test)]
 impl File {
-    /// The targets, where none of them has to be looked up.
+    /// Returns the targets if none of them has to be looked up.
     pub(crate) fn targets(
         self,
         selected: &[String],
@@ -350,7 +352,8 @@ fn refused(path: &Path, error: PathError) -> ConfigError {
     }
 }
 
-/// What a target is called that has no name of its own: what is typed for it.
+/// Returns the name of a target that only flags describe: `default` with `host`, otherwise the
+/// identifier in `db`.
 fn name_of_one(flags: &Layer, described: &str) -> Result<String, ConfigError> {
     if flags.host.is_some() {
         return Ok("default".to_owned());
@@ -365,8 +368,8 @@ fn name_of_one(flags: &Layer, described: &str) -> Result<String, ConfigError> {
     }
 }
 
-/// A target that describes its tunnel and then takes none was not meant so. `[defaults]`, flags and
-/// variables are for several targets, and `--via direct` is said for the moment: they may.
+/// Refuses a target that configures its tunnel and then uses none. `[defaults]`, flags and
+/// variables apply to several targets, and `--via direct` is temporary: they are accepted.
 fn refuse_idle_keys(
     name: &str,
     own: &Layer,
@@ -412,7 +415,7 @@ pub(super) fn unknown_target(asked: &str, targets: &BTreeMap<String, Layer>) -> 
     }
 }
 
-/// The commands of the program, as `pgiam --help` lists them.
+/// Commands of the program, in the order of `pgiam --help`.
 pub(crate) const COMMANDS: &[&str] = &[
     "serve",
     "run",
@@ -430,7 +433,8 @@ pub(crate) const COMMANDS: &[&str] = &[
     "man",
 ];
 
-/// Who mistypes a command asks for a target, because `serve` may be left out.
+/// Returns the command most similar to a requested target: because `serve` may be omitted, a
+/// mistyped command is parsed as a target.
 fn command_like(asked: &str) -> Option<String> {
     nearest(asked, COMMANDS.iter().copied()).map(str::to_owned)
 }
@@ -444,12 +448,12 @@ fn names(targets: &BTreeMap<String, Layer>) -> String {
     }
 }
 
-/// The parser's message, which quotes a line of the file, without that line if nobody would read it.
-/// Line and column stand before it.
+/// Returns the parser's message without the quoted line of the file if that line is too long to
+/// read. Line and column come before it.
 fn without_long_lines(message: &str) -> String {
     const LONGEST_LINE: usize = 300;
     const SHOWN: usize = 80;
-    // "12 | key = value", and the marks below it.
+    // `12 | key = value`, and the marks below it.
     let is_quote = |line: &str| {
         let numbered = line.trim_start_matches(|c: char| c.is_ascii_digit() || c == ' ');
         numbered.starts_with('|')
@@ -470,8 +474,8 @@ fn without_long_lines(message: &str) -> String {
     shown.collect::<Vec<_>>().join("\n")
 }
 
-/// The key that is most like the one which the parser does not know, behind a message of its own. The
-/// parser names the keys that it does know, in the order of their definition.
+/// Returns the parser's message about an unknown key with the most similar key appended. The parser
+/// lists the known keys in the order of their definition.
 fn with_suggestion(error: &toml::de::Error) -> String {
     let message = error.message();
     let suggestion = message

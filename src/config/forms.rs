@@ -1,10 +1,10 @@
-//! Values that may be written in more than one form, the same in the file as in flags and variables.
+//! Values with more than one notation, the same in the file as in flags and variables.
 
 use std::fmt;
 
 use serde::de::{self, Deserializer, SeqAccess, Visitor};
 
-/// What a switch takes as value, in any case of letters.
+/// Values of a switch, in any case of letters.
 const WORDS: [(&str, bool); 12] = [
     ("true", true),
     ("yes", true),
@@ -20,7 +20,7 @@ const WORDS: [(&str, bool); 12] = [
     ("f", false),
 ];
 
-/// The value that a word stands for; `None` for any other word.
+/// Returns the value of a word; `None` for an unknown one.
 #[must_use]
 pub fn switch_of(word: &str) -> Option<bool> {
     let word = word.trim();
@@ -59,7 +59,7 @@ pub(super) fn list<'de, D: Deserializer<'de>>(
     deserializer.deserialize_any(Forms).map(Some)
 }
 
-/// The values of a text that has commas between them; none for an empty text.
+/// Splits a text at commas; an empty text has no values.
 fn split(text: &str) -> Vec<String> {
     if text.trim().is_empty() {
         return Vec::new();

@@ -9,14 +9,14 @@ use super::plan::connect_timeout;
 use super::via::via;
 use super::{ConfigError, Endpoint, File, LoginSettings, Target};
 
-/// Where a raw tunnel leads: a name or address as the bastion sees it, and a port.
+/// Destination of a raw tunnel: a name or address as resolved by the bastion, and a port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Destination(pub Endpoint);
 
 impl FromStr for Destination {
     type Err = String;
 
-    /// `NAME:PORT`, `10.0.0.7:PORT` or `[fd00::7]:PORT`.
+    /// Parses `NAME:PORT`, `10.0.0.7:PORT` or `[fd00::7]:PORT`.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         const FORM: &str = "write HOST:PORT, such as db.internal:3306 or [fd00::7]:6379";
         if text.contains("//") {
@@ -50,19 +50,19 @@ impl FromStr for Destination {
     }
 }
 
-/// Where a raw tunnel listens.
+/// Local address of a raw tunnel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Listen {
-    /// 127.0.0.1 and ::1, where `localhost` leads; port 0 lets the system choose.
+    /// 127.0.0.1 and ::1, the addresses of `localhost`; port 0 lets the system choose.
     Localhost(u16),
-    /// One address of the loopback interface.
+    /// One loopback address.
     Address(SocketAddr),
 }
 
 impl FromStr for Listen {
     type Err = String;
 
-    /// `PORT`, `localhost:PORT`, `127.0.0.1:PORT` or `[::1]:PORT`.
+    /// Parses `PORT`, `localhost:PORT`, `127.0.0.1:PORT` or `[::1]:PORT`.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         if let Ok(port) = text.strip_prefix("localhost:").unwrap_or(text).parse() {
             return Ok(Self::Localhost(port));
@@ -91,15 +91,15 @@ impl fmt::Display for Listen {
 }
 
 impl File {
-    /// The tunnel to `to`: through the bastion of `flags`, else of the target called `like`, else of
-    /// `[defaults]`. What these say about a database (its host, user, port, certificate) does not
-    /// count, nor does a `via`.
+    /// Returns the tunnel to `to`: through the bastion of `flags`, else of the target called
+    /// `like`, else of `[defaults]`. Their settings for a database (host, user, port, certificate)
+    /// are ignored, as is `via`.
     ///
-    /// The region is the first that is said: by a `region`, by the host name of `like`, by that of
-    /// `to`; `None` is left to AWS's own settings. The result is named after where it leads.
+    /// The region is the first one set by a `region`, by the host name of `like`, or by that of
+    /// `to`; `None` leaves it to AWS's own settings. The result is named after its destination.
     ///
     /// # Errors
-    /// The first thing that cannot be meant, see [`ConfigError`].
+    /// The first invalid value, see [`ConfigError`].
     pub fn forward(
         self,
         to: Destination,
@@ -124,7 +124,7 @@ impl File {
             ..flags.clone().over(own.over(self.defaults))
         };
         if layer.bastion.is_none() {
-            // A tunnel to anywhere has no database whose VPC would tell which one is meant.
+            // Without a database there is no VPC by which to choose a bastion.
             return Err(ConfigError::Missing {
                 target: name,
                 key: "bastion",

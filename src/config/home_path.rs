@@ -1,9 +1,9 @@
-//! `~/` at the start of a path. Shells expand it only outside quotes and where a word begins: not in
-//! TOML, not in `--ca-file=~/ca.pem`, not in the environment of a service.
+//! Expansion of `~/` at the start of a path. Shells expand it only outside quotes and at the start
+//! of a word: not in TOML, not in `--ca-file=~/ca.pem`, not in the environment of a service.
 
 use std::path::{Path, PathBuf};
 
-/// Replaces a leading `~` by the user's home directory, where there is one.
+/// Replaces a leading `~` by the user's home directory, if there is one.
 #[must_use]
 pub fn expand_home(path: &Path) -> PathBuf {
     match std::env::home_dir() {

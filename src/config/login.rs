@@ -1,4 +1,4 @@
-//! How connections to one target log in.
+//! Login settings of a target.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -7,31 +7,31 @@ use super::file::Layer;
 use super::via::seconds;
 use super::{ConfigError, DEFAULT_LOGIN_TIMEOUT};
 
-/// The port name servers listen on (RFC 1035, 4.2).
+/// DNS port (RFC 1035, 4.2).
 const DNS_PORT: u16 = 53;
 
-/// Who proves to the database who the user is.
+/// Method of authentication at the database.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Auth {
-    /// We do, with an IAM token.
+    /// pgiam logs in with an IAM token.
     #[default]
     Iam,
-    /// The client does, with a password of its own that passes through verified TLS.
+    /// The client logs in with a password of its own, which passes through verified TLS.
     Passthrough,
 }
 
-/// How connections to one target log in.
+/// Login settings of a target.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoginSettings {
-    /// Who proves who the user is.
+    /// Method of authentication.
     pub auth: Auth,
-    /// How long TLS and login at the database may take.
+    /// Timeout of TLS and login at the database.
     pub timeout: Duration,
     /// Startup parameters that are not passed on.
     pub ignore_startup_parameters: Vec<String>,
-    /// The name server to ask what `host` stands for; `None`: the system's.
+    /// DNS server that resolves a CNAME given as `host`; `None`: the system's.
     pub dns_server: Option<SocketAddr>,
-    /// Most connections at a time; `None`: no limit of its own.
+    /// Maximum number of concurrent connections; `None`: no limit for this target.
     pub connection_limit: Option<usize>,
 }
 

@@ -1,4 +1,4 @@
-//! A target as it is configured, which may name its database by the identifier it has at RDS.
+//! A target as configured. It may name its database by its RDS identifier.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -12,26 +12,27 @@ use super::{
 };
 use crate::base::foreign_text::is_invisible;
 
-/// What an identifier has behind it that means the readers of a cluster.
+/// Suffix of an identifier that selects the readers of a cluster.
 const READER: &str = ":reader";
-/// The longest identifier of an instance or a cluster (RDS API Reference, `CreateDBInstance`).
+/// Maximum length of the identifier of an instance or a cluster (RDS API Reference,
+/// `CreateDBInstance`).
 const LONGEST_IDENTIFIER: usize = 63;
 
-/// How the database of a target is given.
+/// Notation of a target's database.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Wanted {
     /// By its endpoint.
     Host(Endpoint),
-    /// By its identifier at RDS.
+    /// By its RDS identifier.
     Db(Db),
 }
 
-/// A database by its identifier: of an instance, a cluster, a proxy, or an endpoint of one of these.
+/// Identifier of a database: of an instance, a cluster, a proxy, or an endpoint of one of these.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Db {
-    /// The identifier, in lower case, as RDS keeps it.
+    /// Identifier in lower case, as in RDS.
     pub identifier: String,
-    /// The readers of the cluster are meant.
+    /// `true` for the readers of the cluster.
     pub reader: bool,
 }
 
@@ -76,14 +77,14 @@ impl Db {
     }
 }
 
-/// A target as it is configured. [`Plan::target`] and [`Plan::at`] make a [`Target`] of it.
+/// A target as configured. [`Plan::target`] and [`Plan::at`] convert it to a [`Target`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
-    /// The name in the file.
+    /// Name in the file.
     pub name: String,
     /// The database.
     pub wanted: Wanted,
-    /// As written; the host's name may say another one.
+    /// Region as written; the host's name may contain another one.
     pub region: Option<String>,
     /// See [`Target::user`].
     pub user: Option<String>,
@@ -166,16 +167,16 @@ impl Plan {
         Ok(plan)
     }
 
-    /// The target, where nothing has to be looked up for it.
+    /// Returns the target if nothing has to be looked up for it.
     #[must_use]
     pub fn target(&self) -> Option<Target> {
         match &self.wanted {
-            Wanted::Host(endpoint) => self.at(endpoint.clone()).ok(), // Looked at in `new`.
+            Wanted::Host(endpoint) => self.at(endpoint.clone()).ok(), // Checked in `new`.
             Wanted::Db(_) => None,
         }
     }
 
-    /// The identifier that has to be looked up.
+    /// Returns the identifier that has to be looked up.
     #[must_use]
     pub fn lookup(&self) -> Option<&Db> {
         match &self.wanted {
@@ -184,7 +185,7 @@ impl Plan {
         }
     }
 
-    /// The target at this endpoint.
+    /// Returns the target at this endpoint.
     ///
     /// # Errors
     /// [`ConfigError::Invalid`] when the configured region is not that of the endpoint.
@@ -193,8 +194,8 @@ impl Plan {
         Ok(self.with(endpoint, region))
     }
 
-    /// The target for messages about it, while nobody knows where it is: its endpoint has what was
-    /// asked for in place of a name.
+    /// Returns the target for messages before it is located: its endpoint has the identifier in
+    /// place of a host name.
     #[must_use]
     pub fn anywhere(&self) -> Target {
         let endpoint = Endpoint {
@@ -236,8 +237,8 @@ impl Plan {
     }
 }
 
-/// What keeps clients from asking for a target of this name (`NAME/DATABASE`, see
-/// [`route`](crate::postgres::route)), or people from reading it.
+/// Returns the reason why clients could not request a target of this name (`NAME/DATABASE`, see
+/// [`route`](crate::postgres::route)), or why its name would be unreadable.
 pub(super) fn flaw_of_name(name: &str) -> Option<&'static str> {
     if name.is_empty() {
         Some("is empty")
@@ -250,7 +251,7 @@ pub(super) fn flaw_of_name(name: &str) -> Option<&'static str> {
     }
 }
 
-/// How long the clients of a target wait.
+/// Returns the time that the clients of a target wait.
 pub(super) fn connect_timeout(target: &str, layer: &Layer) -> Result<Duration, ConfigError> {
     let given = seconds(target, "connect_timeout", layer.connect_timeout)?;
     Ok(given.unwrap_or(DEFAULT_CONNECT_TIMEOUT))

@@ -1,4 +1,4 @@
-//! What `pgiam serve` as a whole does: where it listens, and for whom.
+//! Settings of `pgiam serve` as a whole: its addresses, and its clients.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
@@ -8,34 +8,34 @@ use serde::Deserialize;
 
 use super::{ConfigError, DEFAULT_MAX_CONNECTIONS, DEFAULT_STARTUP_TIMEOUT, forms};
 
-/// What is written in `[serve]`, or in its flags. Every key is optional in every layer.
+/// Settings in `[serve]`, or in its flags. Every key is optional in every layer.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ServeLayer {
     /// Addresses to listen on.
     #[serde(default, deserialize_with = "forms::list")]
     pub address: Option<Vec<String>>,
-    /// Where the Unix sockets are; `none` for no sockets.
+    /// Directory of the Unix sockets; `none` for no sockets.
     pub socket_dir: Option<PathBuf>,
-    /// Whether clients must belong to the user who runs the program.
+    /// Clients must belong to pgiam's user.
     #[serde(default, deserialize_with = "forms::switch")]
     pub peer_check: Option<bool>,
     /// File with the password that clients must give.
     pub password_file: Option<PathBuf>,
-    /// A further port, on which the database name picks among all targets.
+    /// Extra port for all targets; the database name selects one.
     pub hub_port: Option<u16>,
-    /// Most connections at a time.
+    /// Maximum number of concurrent connections.
     pub max_connections: Option<u64>,
-    /// Seconds a client may take to say what it wants.
+    /// Seconds a client may take to complete startup.
     pub startup_timeout: Option<u64>,
-    /// The port of the health endpoints and metrics.
+    /// Port of the health endpoints and metrics.
     pub http_port: Option<u16>,
-    /// Their address.
+    /// Address of the health endpoints and metrics.
     pub http_address: Option<IpAddr>,
 }
 
 impl ServeLayer {
-    /// These settings, and where they say nothing those `below`.
+    /// Merges two layers; these settings take precedence over those `below`.
     #[must_use]
     pub fn over(self, below: Self) -> Self {
         Self {
@@ -52,36 +52,36 @@ impl ServeLayer {
     }
 }
 
-/// Where the Unix sockets are.
+/// Location of the Unix sockets.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum SocketDir {
-    /// In the user's runtime directory, if there can be one.
+    /// The user's runtime directory, if there can be one.
     #[default]
     Default,
-    /// There are none.
+    /// No Unix sockets.
     None,
-    /// Here.
+    /// This directory.
     At(PathBuf),
 }
 
-/// Where the program listens, and for whom.
+/// Addresses and clients of the program.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Serve {
-    /// The addresses of every TCP port.
+    /// Addresses of every TCP port.
     pub addresses: Vec<IpAddr>,
-    /// The Unix sockets.
+    /// Directory of the Unix sockets.
     pub socket_dir: SocketDir,
-    /// Clients must belong to the user who runs the program, where the system tells.
+    /// Clients must belong to pgiam's user, if the system can tell.
     pub peer_check: bool,
     /// File with the password that TCP clients must give.
     pub password_file: Option<PathBuf>,
-    /// A further port, on which the database name picks among all targets.
+    /// Extra port for all targets; the database name selects one.
     pub hub_port: Option<u16>,
-    /// Most connections at a time.
+    /// Maximum number of concurrent connections.
     pub max_connections: usize,
-    /// How long a client may take to say what it wants, TLS and a password included.
+    /// Time that a client may take to complete startup, including TLS and a password.
     pub startup_timeout: Duration,
-    /// Where the health endpoints and metrics are; `None`: nowhere.
+    /// Address of the health endpoints and metrics; `None`: they are off.
     pub http: Option<SocketAddr>,
 }
 
@@ -104,10 +104,10 @@ impl Default for Serve {
 }
 
 impl Serve {
-    /// What `layer` means.
+    /// Validates `layer`.
     ///
     /// # Errors
-    /// [`ConfigError::Setting`] for the first value that cannot be meant.
+    /// [`ConfigError::Setting`] for the first invalid value.
     pub fn from_layer(layer: ServeLayer) -> Result<Self, ConfigError> {
         let invalid = |key, value: String, reason: &str| ConfigError::Setting {
             key,
@@ -194,7 +194,7 @@ impl Serve {
         Ok(serve)
     }
 
-    /// The first address at which other machines can reach it.
+    /// Returns the first address that other machines can reach.
     #[must_use]
     pub fn exposed_address(&self) -> Option<IpAddr> {
         let mut addresses = self.addresses.iter();
@@ -204,5 +204,6 @@ impl Serve {
     }
 }
 
-/// Each takes one or two descriptors, of which systems give a process some thousands at most.
+/// Upper limit of `max_connections`: each takes one or two descriptors, of which systems give a
+/// process some thousands at most.
 const MOST_CONNECTIONS: usize = 10_000;

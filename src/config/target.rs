@@ -1,33 +1,33 @@
-//! One database a client can reach through us.
+//! One database that clients can reach through pgiam.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{Endpoint, LoginSettings, Via};
 
-/// One database a client can reach through us.
+/// One database that clients can reach through pgiam.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
-    /// The name in the file.
+    /// Name in the file.
     pub name: String,
-    /// The real database endpoint.
+    /// Database endpoint.
     pub endpoint: Endpoint,
-    /// The region tokens are signed for and the tunnel runs in; `None`: the AWS default region.
+    /// Region for token signatures and the tunnel; `None`: the AWS default region.
     pub region: Option<String>,
     /// Replaces the client's default user name.
     pub user: Option<String>,
     /// Replaces the client's default database.
     pub database: Option<String>,
-    /// Where clients connect; 0 lets the system choose.
+    /// Local port for clients; 0 lets the system choose.
     pub local_port: u16,
-    /// The way there.
+    /// Connection path to the database.
     pub via: Via,
-    /// The AWS profile; `None`: the SDK's default.
+    /// AWS profile; `None`: the SDK's default.
     pub profile: Option<String>,
-    /// Replaces the built-in trust roots.
+    /// CA file that replaces the built-in trust roots.
     pub ca_file: Option<PathBuf>,
     /// Deadline for tunnel and token together.
     pub connect_timeout: Duration,
-    /// How its connections log in.
+    /// Login settings.
     pub login: LoginSettings,
 }

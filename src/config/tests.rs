@@ -9,13 +9,13 @@ fn parse(text: &str, selected: &[&str], flags: &Layer) -> Result<Vec<Target>, Co
     file.targets(&selected, flags, "pgiam.toml")
 }
 
-/// One target with these further lines.
+/// Parses a file with one target with these additional lines.
 fn target(lines: &str) -> Result<Target, ConfigError> {
     let text = format!("[targets.a]\nhost='{HOST}'\n{lines}\n");
     parse(&text, &[], &Layer::default()).map(|mut targets| targets.remove(0))
 }
 
-/// The tunnel of a target with these further lines.
+/// Returns the tunnel of a target with these additional lines.
 fn ssm(lines: &str) -> SsmSettings {
     match target(lines).unwrap().via {
         Via::Ssm(settings) => settings,
@@ -343,7 +343,7 @@ fn a_target_without_a_tunnel_does_not_describe_one() {
             "{said}"
         );
     }
-    // What is said for several targets at a time need not fit each of them.
+    // Settings for several targets at a time need not fit each of them.
     let text =
         format!("[defaults]\nbastion='i-1'\nwarm=true\n[targets.a]\nhost='{HOST}'\nvia='direct'\n");
     let flags = Layer {
@@ -352,14 +352,14 @@ fn a_target_without_a_tunnel_does_not_describe_one() {
         ..Layer::default()
     };
     assert_eq!(parse(&text, &[], &flags).unwrap()[0].via, Via::Direct);
-    // Nor what is said for the moment.
+    // Nor does a flag, which is for one run.
     let text = format!("[targets.a]\nhost='{HOST}'\nbastion='i-1'\n");
     let flags = Layer {
         via: Some("direct".to_owned()),
         ..Layer::default()
     };
     assert_eq!(parse(&text, &[], &flags).unwrap()[0].via, Via::Direct);
-    // But a bastion must not be passed by because of another place.
+    // But a bastion must not be bypassed because of a setting elsewhere.
     let text = format!("[defaults]\nvia='direct'\n[targets.a]\nhost='{HOST}'\nbastion='i-1'\n");
     let said = parse(&text, &[], &Layer::default())
         .unwrap_err()
@@ -570,7 +570,7 @@ fn without_a_bastion_one_is_looked_for() {
     for lines in ["", "bastion='auto'"] {
         assert_eq!(ssm(lines).bastion, Bastion::Auto, "{lines}");
     }
-    // Not where somebody else's tunnel is meant.
+    // Not for a tunnel to another destination.
     let to = "db.internal:3306".parse::<Destination>().unwrap();
     let error = File::default().forward(to.clone(), None, &Layer::default());
     assert!(error.unwrap_err().to_string().contains("--bastion auto"));
@@ -660,7 +660,7 @@ fn a_command_about_one_target_finds_it() {
     assert_eq!(plan(&two, Some("bb"), &nothing).unwrap().name, "bb");
     let which = plan(&two, None, &nothing).unwrap_err().to_string();
     assert!(which.contains("name one of them: a, bb"), "{which}");
-    // Flags describe one of their own, whatever the file has.
+    // Flags describe a target of their own, whatever the file contains.
     let flags = Layer {
         db: Some("Orders".to_owned()),
         ..Layer::default()
@@ -741,7 +741,7 @@ fn a_tilde_in_the_file_is_the_home_directory() {
     assert_eq!(file.serve.password_file, Some(home.join("password")));
     assert_eq!(file.serve.socket_dir, Some(home.join("run")));
     assert_eq!(file.defaults.ca_file, Some(home.join("ca.pem")));
-    // Others are beside the file.
+    // Other paths are relative to the file.
     let own = file.targets["orders"].ca_file.clone();
     assert_eq!(own, Some(dir.path().join("own.pem")));
 }

@@ -1,7 +1,7 @@
-//! What the TOML parser says, in words for people who write a file. Its own are for those who write a
-//! parser: "invalid type: string, expected a sequence".
+//! Messages for errors of the TOML parser, for users of a file. The parser's own messages are for
+//! developers: "invalid type: string, expected a sequence".
 
-/// The message in other words; unchanged where it says nothing about types of a program.
+/// Rewrites the message; unchanged if it does not mention types of a program.
 pub(super) fn in_words(message: &str) -> String {
     let told = unknown_key(message)
         .or_else(|| wrong_type(message))
@@ -21,7 +21,7 @@ fn unknown_key(message: &str) -> Option<String> {
     })
 }
 
-/// `invalid type: string "5433", expected u16`
+/// Rewrites `invalid type: string "5433", expected u16`.
 fn wrong_type(message: &str) -> Option<String> {
     let rest = ["invalid type: ", "invalid value: "]
         .iter()
@@ -95,7 +95,7 @@ fn syntax(message: &str) -> Option<String> {
 mod tests {
     use crate::config::File;
 
-    /// What is said of a file.
+    /// Returns the message for a file.
     fn said(text: &str) -> String {
         let error = toml::from_str::<File>(text).unwrap_err();
         super::in_words(error.message())

@@ -1,4 +1,4 @@
-//! The way to a database.
+//! Connection path to a database.
 
 use std::fmt;
 use std::time::Duration;
@@ -10,10 +10,10 @@ use super::{
 };
 use crate::base::suggest::did_you_mean;
 
-/// How the bytes reach the database.
+/// Connection path to the database.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Via {
-    /// A TCP connection from here: inside the VPC, over a VPN or peering.
+    /// A TCP connection from this machine: inside the VPC, over a VPN or peering.
     Direct,
     /// A Session Manager tunnel.
     Ssm(SsmSettings),
@@ -28,27 +28,27 @@ impl fmt::Display for Via {
     }
 }
 
-/// The tunnel of one target.
+/// Tunnel of one target.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SsmSettings {
-    /// Who carries it.
+    /// Managed node or nodes that carry it.
     pub bastion: Bastion,
-    /// The session document; `None`: AWS's own for a remote host.
+    /// Session document; `None`: AWS's own for a remote host.
     pub document: Option<String>,
-    /// Most sessions at a time, 1 to 20.
+    /// Maximum number of concurrent sessions, 1 to 20.
     pub sessions: usize,
-    /// A session without connections is closed after this; the last one stays longer.
+    /// Time after which a session without connections is closed; the last one stays longer.
     pub idle_timeout: Duration,
-    /// Open the first session at the start of the program.
+    /// Open the first session when the program starts.
     pub warm: bool,
-    /// Keep open sessions from reaching the account's idle timeout.
+    /// Keep sessions open past the account's idle timeout.
     pub keep_alive: bool,
-    /// How long the bastion may take to connect to the database.
+    /// Time that the bastion may take to connect to the database.
     pub dial_timeout: Duration,
 }
 
 impl SsmSettings {
-    /// The built-in settings for a bastion.
+    /// Returns the built-in settings for a bastion.
     #[must_use]
     pub fn new(bastion: Bastion) -> Self {
         Self {
@@ -62,7 +62,8 @@ impl SsmSettings {
         }
     }
 
-    /// The settings in `layer` for the target of this name, whose clients wait `connect_timeout`.
+    /// Returns the settings in `layer` for the target of this name. Its clients wait
+    /// `connect_timeout`.
     pub(super) fn from_layer(
         target: &str,
         bastion: Bastion,
@@ -110,7 +111,7 @@ impl SsmSettings {
                 ));
             }
             Some(asked) => asked,
-            // Whoever asks for an early answer has thereby asked for an early one about the dial.
+            // A shorter wait of the clients also shortens the dial.
             None => DEFAULT_DIAL_TIMEOUT.min(connect_timeout),
         };
         Ok(Self {
@@ -125,7 +126,7 @@ impl SsmSettings {
     }
 }
 
-/// A time in seconds, if one is given; none at all is not one.
+/// Returns a time in seconds, if set; zero is invalid.
 pub(super) fn seconds(
     target: &str,
     key: &'static str,
@@ -142,8 +143,8 @@ pub(super) fn seconds(
     }
 }
 
-/// What `StartSession` takes as `DocumentName` (SSM API Reference): a name, or an ARN where another
-/// account shares the document.
+/// Returns `true` for a valid `DocumentName` of `StartSession` (SSM API Reference): a name, or an
+/// ARN if another account shares the document.
 fn is_document(text: &str) -> bool {
     (3..=128).contains(&text.len())
         && text
@@ -151,7 +152,7 @@ fn is_document(text: &str) -> bool {
             .all(|b| b.is_ascii_alphanumeric() || b"_-.:/".contains(&b))
 }
 
-/// The way that `layer` asks for.
+/// Returns the connection path that `layer` selects.
 pub(super) fn via(
     target: &str,
     layer: &Layer,
