@@ -1,11 +1,12 @@
-//! Which group the first handshake with a database guesses for the key exchange.
+//! Key exchange group of the first key share sent to a database.
 //!
-//! A TLS 1.3 client sends a share for one group and lists the others; a server that does not take that
-//! one asks again, for a round trip (HelloRetryRequest, RFC 8446, section 4.1.4). PostgreSQL before
-//! version 18 takes secp256r1 and nothing else (`ssl_ecdh_curve`, default `prime256v1`), and version
-//! 18 takes it beside X25519 (`ssl_groups`), so with it no version asks again. The endpoints of RDS
-//! Proxy and Aurora DSQL are no PostgreSQL; there the order of preference decides, with the hybrid
-//! post-quantum group in front. It is only the guess: all groups are offered in their order to all.
+//! A TLS 1.3 client sends a share for one group and lists the others; a server that does not accept
+//! that group asks again, which costs a round trip (HelloRetryRequest, RFC 8446, section 4.1.4).
+//! PostgreSQL before version 18 accepts only secp256r1 (`ssl_ecdh_curve`, default `prime256v1`),
+//! and version 18 accepts it beside X25519 (`ssl_groups`), so with secp256r1 no version asks again.
+//! The endpoints of RDS Proxy and Aurora DSQL are not PostgreSQL servers; there the order of
+//! preference decides, with the hybrid post-quantum group first. Only the share differs: every
+//! server is offered all groups in their order.
 
 use rustls::NamedGroup;
 use rustls::client::{
@@ -15,17 +16,17 @@ use rustls::pki_types::ServerName;
 
 use crate::config::EndpointKind;
 
-/// How many servers are remembered: more than anybody has targets.
+/// Maximum number of servers in the cache, more than any configuration has targets.
 const SERVERS: usize = 256;
 
-/// What earlier handshakes have shown, and a guess for the first one.
+/// Results of earlier handshakes, and a guess for the first one.
 #[derive(Debug)]
 pub(super) struct Guessing {
     seen: ClientSessionMemoryCache,
 }
 
 impl Guessing {
-    /// Nothing has been seen yet.
+    /// Creates an empty cache.
     pub(super) fn new() -> Self {
         Self {
             seen: ClientSessionMemoryCache::new(SERVERS),

@@ -1,8 +1,8 @@
-//! The certificate we show to local clients that ask for TLS: self-signed, made once, kept in the
-//! state directory.
+//! Certificate for local clients that request TLS: self-signed, created once, kept in the state
+//! directory.
 //!
-//! Loopback traffic does not need it; clients do, whose settings insist on TLS (`sslmode=require`).
-//! Who wants `verify-full` points `sslrootcert` at the kept `server.crt`.
+//! Loopback traffic does not need TLS, but some clients are configured to require it
+//! (`sslmode=require`). For `verify-full`, set `sslrootcert` to the kept `server.crt`.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -24,33 +24,33 @@ use crate::base::quote::shown;
 use crate::platform;
 use crate::platform::permissions::{Dir, PathError, Role};
 
-/// Sub-directory of the state directory; it appears whole or not at all.
+/// Sub-directory of the state directory; it is created atomically.
 const DIR: &str = "local-tls";
 const CERTIFICATE: &str = "server.crt";
 const KEY: &str = "server.key";
-/// Far longer than any chain or key in PEM.
+/// Maximum size of a PEM file in bytes, far above that of any chain or key.
 const LONGEST_PEM: u64 = 1 << 20;
 
-/// Why there is no local certificate.
+/// Reason why there is no local certificate.
 #[derive(Debug, Error)]
 pub enum LocalTlsError {
-    /// What is kept there is not safe to use, or cannot be read.
+    /// The kept files have unsafe permissions, or cannot be read.
     #[error("{}{}", .0, origin_hint("state_dir"))]
     Unsafe(#[from] PathError),
-    /// A kept file does not hold what we wrote.
+    /// A kept file has unexpected contents.
     #[error(
         "{path} is not usable: {reason}\nhint: delete the directory, and pgiam makes a new certificate: rm -r {}",
         quote::shell(&.dir.to_string_lossy()), path = shown(.path)
 )]
     Damaged {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// The directory that it is in.
+        /// Directory of the file.
         dir: PathBuf,
-        /// What is wrong.
+        /// Problem with the file.
         reason: String,
     },
-    /// The certificate could not be made.
+    /// The certificate could not be generated.
     #[error("cannot make a self-signed certificate: {0}")]
     Generate(#[from] rcgen::Error),
     /// rustls does not accept the pair.
@@ -58,27 +58,26 @@ pub enum LocalTlsError {
     Rustls(#[from] rustls::Error),
 }
 
-/// Where the certificate is.
+/// Location of the certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Kept {
     /// In this file, for clients that pin it.
     At(PathBuf),
-    /// In memory: the next start makes another one.
+    /// In memory: the next start generates another one.
     InMemory {
-        /// Why it cannot be kept.
+        /// Reason why it cannot be kept.
         reason: String,
     },
 }
 
-/// What a local client that asks for TLS is shown.
+/// TLS setup for local clients.
 #[derive(Debug, Clone)]
 pub struct LocalTls {
-    /// The TLS server settings.
+    /// TLS server settings.
     pub config: Arc<ServerConfig>,
-    /// Where the certificate is.
+    /// Location of the certificate.
     pub kept: Kept,
-    /// The hash of the certificate, to which a client may bind its login
-    /// ([`end_point`]).
+    /// Hash of the certificate, to which a client may bind its login ([`end_point`]).
     pub end_point: Option<Bytes>,
 }
 
@@ -88,9 +87,9 @@ struct Pair {
     key: Zeroizing<Vec<u8>>,
 }
 
-/// Loads the kept certificate from `state_dir`, or makes one and keeps it there. Where nothing can be
-/// kept (no home directory, a read-only file system), the certificate stays in memory. What is there
-/// and is not safe is an error: other users could know the key.
+/// Loads the kept certificate from `state_dir`, or generates one and keeps it there. If it cannot
+/// be kept (no home directory, a read-only file system), it stays in memory. Existing files with
+/// unsafe permissions are an error: other users could know the key.
 ///
 /// # Errors
 /// [`LocalTlsError`].
@@ -112,7 +111,7 @@ pub fn load_or_create(state_dir: Option<&Path>) -> Result<LocalTls, LocalTlsErro
             return local_tls(&fresh, Kept::InMemory { reason });
         }
     }
-    // What is there now, which another process may have made at the same time.
+    // Load the current pair, which another process may have written at the same time.
     match load(state_dir)? {
         Some(kept) => local_tls(&kept, Kept::At(path)),
         None => {
@@ -164,7 +163,7 @@ fn damaged(dir: &Path, path: PathBuf, reason: String) -> LocalTlsError {
     }
 }
 
-/// Says what is wrong with a PEM file. The library's words contain names as lists of bytes.
+/// Describes the problem with a PEM file. The library's messages contain names as lists of bytes.
 fn in_words(error: &pem::Error) -> String {
     match error {
         pem::Error::MissingSectionEnd { .. } => {
@@ -177,15 +176,15 @@ fn in_words(error: &pem::Error) -> String {
     }
 }
 
-/// The kept pair; `None` where there is none, or where we may not look.
+/// Loads the kept pair; `None` if there is none, or if access is denied.
 fn load(state_dir: &Path) -> Result<Option<Pair>, LocalTlsError> {
     let dir = state_dir.join(DIR);
     if !is_there(state_dir) {
         return Ok(None);
     }
-    // Checked although there may be nothing in it yet: the sockets go there as well.
+    // Checked even if it is empty: the sockets go there as well.
     match Dir::open(Role::StateDir, state_dir) {
-        // Root's, and not for us.
+        // Access is denied: the directory belongs to root.
         Err(error) if error.io() == Some(io::ErrorKind::PermissionDenied) => return Ok(None),
         opened => opened?,
     };
@@ -209,17 +208,17 @@ fn load(state_dir: &Path) -> Result<Option<Pair>, LocalTlsError> {
     Ok(Some(Pair { certificate, key }))
 }
 
-/// Whether something has this name, as far as we may look.
+/// Returns `true` if the path exists, as far as access permits.
 fn is_there(path: &Path) -> bool {
     std::fs::symlink_metadata(path).is_ok()
 }
 
-/// The channel binding data `tls-server-end-point` (RFC 5929, 4.1): the certificate hashed with the
-/// hash function of its own signature, or with SHA-256 if that is MD5 or SHA-1.
+/// Returns the channel binding data `tls-server-end-point` (RFC 5929, 4.1): the certificate hashed
+/// with the hash function of its own signature, or with SHA-256 if that is MD5 or SHA-1.
 ///
-/// Ours are signed with ECDSA and SHA-256; the others are for a certificate that the user has put
-/// in its place. `None` for signatures without such a hash function (Ed25519) or that name it
-/// elsewhere (RSA-PSS): then channel binding is not offered.
+/// pgiam's own certificates are signed with ECDSA and SHA-256; the others are for a certificate
+/// that the user has put in its place. `None` for signatures without such a hash function (Ed25519)
+/// or with a parameter for it (RSA-PSS): then channel binding is not offered.
 fn end_point(certificate: &CertificateDer<'_>) -> Option<Bytes> {
     let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
     let algorithm = match parsed.signature_algorithm.algorithm.to_id_string().as_str() {
@@ -258,14 +257,14 @@ fn make() -> Result<Pair, rcgen::Error> {
     })
 }
 
-/// Why a new pair is not kept.
+/// Reason why a new pair is not kept.
 enum NotKept {
     Unsafe(PathError),
     Unwritable(PathBuf, io::Error),
 }
 
-/// Writes the pair into a fresh directory and renames it into place. When another process was
-/// faster, its pair stays: a rename never replaces a directory that has files in it.
+/// Writes the pair into a temporary directory and renames it into place. If another process was
+/// faster, its pair stays: a rename never replaces a directory that contains files.
 fn keep(state_dir: &Path, pair: &Pair) -> Result<(), NotKept> {
     let unwritable = |path: &Path| {
         let path = path.to_owned();
@@ -289,7 +288,7 @@ fn keep(state_dir: &Path, pair: &Pair) -> Result<(), NotKept> {
             let _moved = fresh.keep();
             Ok(())
         }
-        // Somebody else's, or what is left of one: it is looked at next.
+        // Another process's pair, or the rest of one: it is checked next.
         Err(_) if is_there(&dir) => Ok(()),
         Err(error) => Err(NotKept::Unwritable(dir, error)),
     }
@@ -440,7 +439,7 @@ mod tests {
             set(path, before);
             load_or_create(&state).unwrap();
         }
-        // Only root can give something away.
+        // Only root can change the owner.
         if crate::platform::peer::own_uid() == Some(0) {
             for path in [&state, &dir, &key, &certificate] {
                 std::os::unix::fs::chown(path, Some(12_345), None).unwrap();
@@ -454,7 +453,7 @@ mod tests {
                 std::os::unix::fs::chown(path, Some(0), None).unwrap();
             }
         }
-        // Another's directory that is reached by a link.
+        // A link to another user's directory.
         std::fs::remove_dir_all(&dir).unwrap();
         std::os::unix::fs::symlink("/", &dir).unwrap();
         let said = load_or_create(&state).unwrap_err().to_string();
@@ -469,7 +468,7 @@ mod tests {
         };
         assert!(reason(None).contains("no home directory"));
         if cfg!(unix) {
-            // Such a home have accounts of services; and nobody can write there, not even root.
+            // Home directories of service accounts; even root cannot write there.
             for home in ["/dev/null/.local/state/pgiam", "/proc/nonexistent/pgiam"] {
                 let said = reason(Some(Path::new(home)));
                 assert!(said.contains(&format!("cannot write {home}")), "{said}");

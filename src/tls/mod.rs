@@ -12,8 +12,8 @@ pub mod local;
 pub mod roots;
 pub mod upstream;
 
-/// The one crypto library of the program, named explicitly so that nothing depends on a process-wide
-/// default.
+/// Returns the only crypto provider of the program, set explicitly so that nothing depends on a
+/// process-wide default.
 #[must_use]
 pub fn provider() -> Arc<CryptoProvider> {
     static PROVIDER: LazyLock<Arc<CryptoProvider>> =
@@ -21,7 +21,7 @@ pub fn provider() -> Arc<CryptoProvider> {
     Arc::clone(&PROVIDER)
 }
 
-/// The clock of this machine, for TLS. That of rustls panics at a time before 1970.
+/// Clock of this machine, for TLS. The one of rustls panics at a time before 1970.
 #[derive(Debug)]
 struct MachineClock;
 
@@ -36,7 +36,7 @@ fn unix_time(now: SystemTime) -> Option<UnixTime> {
     Some(UnixTime::since_unix_epoch(since))
 }
 
-/// The clock of every TLS configuration that is made here.
+/// Returns the clock for every TLS configuration created here.
 #[must_use]
 pub(crate) fn clock() -> Arc<dyn TimeProvider> {
     Arc::new(MachineClock)

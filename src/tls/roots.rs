@@ -1,23 +1,23 @@
-//! The certificate authorities of Amazon RDS that are compiled in.
+//! Amazon RDS certificate authorities compiled into the binary.
 //!
-//! Where they come from, and which regions are missing: `certs/README.md`.
+//! See `certs/README.md` for their origin and the missing regions.
 
 use std::sync::LazyLock;
 
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 
-/// 27 regions, each with an RSA 2048, an RSA 4096 and an ECC 384 root.
+/// Roots of 27 regions, each with an RSA 2048, an RSA 4096 and an ECC 384 root.
 const RDS_ROOTS_PEM: &str = include_str!("../../certs/rds-roots.pem");
 
 static RDS_ROOTS: LazyLock<Vec<CertificateDer<'static>>> = LazyLock::new(|| {
     // A broken certificate would be a broken build; the test below counts them. At run time the
-    // rest is still worth having.
+    // remaining ones are still useful.
     CertificateDer::pem_slice_iter(RDS_ROOTS_PEM.as_bytes())
         .filter_map(Result::ok)
         .collect()
 });
 
-/// The embedded roots of RDS and Aurora, as DER; parsed once.
+/// Returns the embedded roots of RDS and Aurora, as DER; parsed once.
 ///
 /// They are certificate authorities for database endpoints only: do not use them for AWS APIs.
 pub fn rds_roots() -> Vec<CertificateDer<'static>> {
@@ -36,7 +36,7 @@ mod tests {
     const ROOTS: usize = 81;
 
     fn sha256_hex(bytes: &[u8]) -> String {
-        // The hash of a cipher suite: no further crate for one test.
+        // The hash of a cipher suite, which avoids another crate for one test.
         let suite = rustls::crypto::aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256;
         let hash = suite.tls13().unwrap().common.hash_provider.hash(bytes);
         hash.as_ref().iter().map(|b| format!("{b:02x}")).collect()
@@ -59,7 +59,7 @@ mod tests {
             })
     }
 
-    /// What the comment lines of the file say: subject, end and fingerprint.
+    /// Parses the comment lines of the file: subject, end and fingerprint.
     fn comments() -> Vec<(String, String, String)> {
         RDS_ROOTS_PEM
             .lines()

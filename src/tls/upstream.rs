@@ -1,8 +1,8 @@
-//! Verify-full TLS to the database: the certificate must chain to a trusted root *and* carry the
-//! endpoint's name. There is no switch that turns either off.
+//! Verify-full TLS to the database: the certificate must chain to a trusted root *and* contain the
+//! endpoint's name. Neither check can be disabled.
 //!
 //! Trust: the Amazon RDS roots embedded in the binary (instances and clusters) plus the public web
-//! roots (RDS Proxy presents ACM certificates), or only what `--ca-file` holds.
+//! roots (RDS Proxy presents ACM certificates), or only those in `--ca-file`.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -30,23 +30,23 @@ use crate::base::stream::Stream;
 use crate::base::tls_words;
 use crate::platform::permissions::{self, PathError, Role};
 
-/// The longest CA file that is read, in bytes: the bundles of all operating systems are far below 1 MiB.
+/// Maximum size of a CA file in bytes: the bundles of all operating systems are far below 1 MiB.
 const LONGEST_CA_FILE: u64 = 8 << 20;
-/// Most names of a certificate that are shown.
+/// Maximum number of certificate names shown.
 const MOST_NAMES: usize = 5;
 
-/// Why the trust roots cannot be used.
+/// Reason why the trust roots cannot be used.
 #[derive(Debug, Error)]
 pub enum TrustError {
     /// `--ca-file` cannot be read.
     #[error("cannot read the CA file {path}: {reason}", path = shown(.path))]
     CaFile {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Problem with the file.
         reason: String,
     },
-    /// It is not safe, or no file.
+    /// The file has unsafe permissions, or is not a file.
     #[error(transparent)]
     Refused(#[from] PathError),
     /// rustls refuses the roots.
@@ -54,31 +54,31 @@ pub enum TrustError {
     Roots(String),
 }
 
-/// Why the TLS connection to the database was not made.
+/// Reason why the TLS connection to the database failed.
 #[derive(Clone, Debug, Error)]
 pub enum UpstreamTlsError {
     /// The certificate is for other names.
     #[error("the certificate presented for {expected} is for {}", listed(.presented))]
     NameMismatch {
-        /// The name that was verified.
+        /// Name that was verified.
         expected: String,
-        /// The names in the certificate.
+        /// Names in the certificate.
         presented: Vec<ForeignText>,
     },
     /// No trusted root signed the certificate.
     #[error("the certificate of {subject} is signed by \"{issuer}\", which is not trusted")]
     UnknownIssuer {
-        /// The certificate's subject.
+        /// Subject of the certificate.
         subject: ForeignText,
-        /// The last issuer of the chain that was presented.
+        /// Last issuer of the presented chain.
         issuer: ForeignText,
     },
-    /// The certificate's time has passed, or has not come.
+    /// The certificate has expired, or is not valid yet.
     #[error("the certificate of {subject} is valid from {not_before} to {not_after}, not now")]
     NotValidNow {
-        /// The certificate's subject.
+        /// Subject of the certificate.
         subject: ForeignText,
-        /// Begin of validity.
+        /// Start of validity.
         not_before: String,
         /// End of validity.
         not_after: String,
@@ -94,7 +94,7 @@ pub enum UpstreamTlsError {
     Io(Arc<io::Error>),
 }
 
-/// Makes verified TLS connections to databases. Cheap to clone.
+/// Opens verified TLS connections to databases. Cheap to clone.
 #[derive(Clone)]
 pub struct UpstreamTls {
     connector: TlsConnector,
@@ -119,11 +119,11 @@ impl UpstreamTls {
         let mut config = ClientConfig::builder_with_details(super::provider(), super::clock())
             .with_safe_default_protocol_versions()
             .map_err(|error| roots_error(&error))?
-            // The wrapper only explains what the webpki verifier refused; it accepts nothing itself.
+            // The wrapper only explains refusals of the webpki verifier; it accepts nothing itself.
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(Explaining { inner }))
             .with_no_client_auth();
-        // As libpq 17 and later: a server of another protocol that knows ALPN refuses.
+        // As in libpq 17 and later: a server of another protocol that supports ALPN refuses.
         config.alpn_protocols = vec![pg_handshake::ALPN.to_vec()];
         config.resumption = Resumption::store(Arc::new(Guessing::new()));
         Ok(Self {
@@ -135,7 +135,7 @@ impl UpstreamTls {
     /// the deadline.
     ///
     /// # Errors
-    /// [`UpstreamTlsError`]; no byte of ours beyond the handshake has been sent then.
+    /// [`UpstreamTlsError`]; in that case pgiam has sent no data beyond the handshake.
     pub async fn connect(
         &self,
         host: &str,
@@ -177,7 +177,7 @@ fn from_file(path: &Path) -> Result<RootCertStore, TrustError> {
     Ok(store)
 }
 
-/// The webpki verifier, with refusals that name what was seen.
+/// The webpki verifier, with errors that name the certificate.
 #[derive(Debug)]
 struct Explaining {
     inner: Arc<WebPkiServerVerifier>,
@@ -226,7 +226,7 @@ impl ServerCertVerifier for Explaining {
     }
 }
 
-/// The refusal in words that name the certificate. Runs on failure only.
+/// Describes a refusal with details of the certificate. Runs on failure only.
 fn describe(
     refusal: &CertificateError,
     end_entity: &CertificateDer<'_>,
@@ -286,7 +286,7 @@ fn names(certificate: &X509Certificate<'_>) -> Vec<ForeignText> {
     }
 }
 
-/// The names of a certificate, of which there may be thousands.
+/// Lists the names of a certificate, which may have thousands.
 fn listed(names: &[ForeignText]) -> String {
     let (first, rest) = names.split_at(names.len().min(MOST_NAMES));
     let first: Vec<&str> = first.iter().map(|name| &**name).collect();
@@ -296,7 +296,7 @@ fn listed(names: &[ForeignText]) -> String {
     }
 }
 
-/// The typed error out of the layers rustls and tokio-rustls wrap around it.
+/// Extracts the typed error from the layers that rustls and tokio-rustls wrap around it.
 fn explain(error: io::Error) -> UpstreamTlsError {
     let Some(tls) = error
         .get_ref()
