@@ -1,8 +1,8 @@
-//! The few places where operating systems differ: who runs us and who talks to us, where state,
-//! configuration and sockets live, which signals ask us to stop.
+//! Differences between operating systems: users and peers, directories for state, configuration and
+//! sockets, and signals that stop the program.
 //!
-//! Linux is what the tests run on. The macOS and Windows branches follow those systems' documented
-//! conventions and are untested.
+//! The tests run on Linux. The macOS and Windows branches follow the documented conventions of
+//! those systems and are untested.
 
 pub mod descriptors;
 pub mod peer;
@@ -14,23 +14,23 @@ pub mod socket;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// The name of the operating-system user who runs this process: what libpq sends as `user` when
-/// its caller names none (libpq: `pg_fe_getusername`).
+/// Returns the operating-system user name of this process: libpq's default for `user` (libpq:
+/// `pg_fe_getusername`).
 #[must_use]
 pub fn os_user() -> Option<String> {
     whoami::username().ok().filter(|name| !name.is_empty())
 }
 
-/// Where the program keeps what it makes once and needs again: `$XDG_STATE_HOME/pgiam`, else
+/// Returns the directory for persistent state: `$XDG_STATE_HOME/pgiam`, else
 /// `~/.local/state/pgiam`; `%LOCALAPPDATA%\pgiam` on Windows.
 ///
-/// `None` when the account has no home directory.
+/// `None` if the account has no home directory.
 #[must_use]
 pub fn state_dir() -> Option<PathBuf> {
     base_dir("XDG_STATE_HOME", &[".local", "state"], "LOCALAPPDATA")
 }
 
-/// Where the user's configuration file lives: `$XDG_CONFIG_HOME/pgiam/config.toml`, else
+/// Returns the path of the user's configuration file: `$XDG_CONFIG_HOME/pgiam/config.toml`, else
 /// `~/.config/pgiam/config.toml`; `%APPDATA%\pgiam\config.toml` on Windows.
 #[must_use]
 pub fn user_config_file() -> Option<PathBuf> {
@@ -54,10 +54,10 @@ fn base_dir(xdg: &str, below_home: &[&str], windows: &str) -> Option<PathBuf> {
     Some(dir.join("pgiam"))
 }
 
-/// Creates `dir` and its parents, readable by this user only where the system has such modes.
+/// Creates `dir` and its parents, readable by this user only if the system has such modes.
 ///
 /// # Errors
-/// Whatever the file system answers.
+/// Any error of the file system.
 pub fn create_private_dir(dir: &Path) -> io::Result<()> {
     let mut builder = std::fs::DirBuilder::new();
     builder.recursive(true);
@@ -66,11 +66,11 @@ pub fn create_private_dir(dir: &Path) -> io::Result<()> {
     builder.create(dir)
 }
 
-/// A new directory below `base` that only this user can reach into, whatever the umask is; removed when the
-/// result is dropped. Its name begins with `prefix`.
+/// Creates a directory below `base` that only this user can access, whatever the umask; it is
+/// removed when the result is dropped. Its name begins with `prefix`.
 ///
 /// # Errors
-/// Whatever the file system answers.
+/// Any error of the file system.
 pub fn private_temp_dir(base: &Path, prefix: &str) -> io::Result<tempfile::TempDir> {
     let mut builder = tempfile::Builder::new();
     builder.prefix(prefix);
@@ -82,7 +82,7 @@ pub fn private_temp_dir(base: &Path, prefix: &str) -> io::Result<tempfile::TempD
 /// Writes a new file that only this user can read (0600 on Unix).
 ///
 /// # Errors
-/// Whatever the file system answers; an existing file is an error.
+/// Any error of the file system; an existing file is an error.
 pub fn write_private_file(path: &Path, contents: &[u8]) -> io::Result<()> {
     let mut options = std::fs::OpenOptions::new();
     options.write(true).create_new(true);
@@ -93,8 +93,8 @@ pub fn write_private_file(path: &Path, contents: &[u8]) -> io::Result<()> {
     file.sync_all()
 }
 
-/// The signals that are passed on to a command which is run for somebody. Those that stop us are
-/// among them: the command decides what to make of them.
+/// Signals that are passed on to a child command. They include the signals that stop pgiam: the
+/// command decides how to react.
 #[derive(Debug)]
 pub struct ForwardedSignals {
     #[cfg(unix)]
@@ -102,7 +102,7 @@ pub struct ForwardedSignals {
 }
 
 impl ForwardedSignals {
-    /// Begins to listen: from here on none of them kills the process.
+    /// Starts listening: from here on none of these signals kills the process.
     ///
     /// # Errors
     /// When the handlers cannot be installed.
@@ -131,7 +131,7 @@ impl ForwardedSignals {
         Ok(Self {})
     }
 
-    /// Waits for the next one; its number. Cancel-safe.
+    /// Waits for the next signal and returns its number. Cancel-safe.
     pub async fn next(&mut self) -> u8 {
         #[cfg(unix)]
         {
@@ -147,7 +147,7 @@ impl ForwardedSignals {
         }
         #[cfg(not(unix))]
         {
-            // An error here means no console is attached: then nobody can press Ctrl-C.
+            // An error here means no console is attached: then Ctrl-C cannot be pressed.
             if tokio::signal::ctrl_c().await.is_err() {
                 std::future::pending::<()>().await;
             }
@@ -155,8 +155,9 @@ impl ForwardedSignals {
         }
     }
 
-    /// Sends one on to a process. What the terminal sends to everybody in front of it (Ctrl-C and the
-    /// like) has reached the process already; Windows does the same with all of it.
+    /// Sends a signal to a process. Signals that the terminal sends to its whole foreground group
+    /// (Ctrl-C and the like) have reached the process already and are skipped; on Windows all of
+    /// them.
     pub fn forward(signal: u8, pid: u32) {
         #[cfg(unix)]
         {
@@ -179,8 +180,8 @@ impl ForwardedSignals {
     }
 }
 
-/// Whether the terminal that this process was started at is gone; `false` where it was started at none.
-/// `was_there` says which.
+/// Returns `true` if the terminal that this process was started from is gone; `false` if it was
+/// started without one. `was_there` says which.
 #[must_use]
 pub fn terminal_is_gone(was_there: bool) -> bool {
     #[cfg(unix)]
@@ -194,7 +195,7 @@ pub fn terminal_is_gone(was_there: bool) -> bool {
     }
 }
 
-/// Whether the keys of the terminal reach this process.
+/// Returns `true` if this process is in the foreground of its terminal.
 #[must_use]
 pub fn is_in_front() -> bool {
     #[cfg(unix)]
@@ -209,7 +210,7 @@ pub fn is_in_front() -> bool {
     true
 }
 
-/// The signal that ended a process, if one did.
+/// Returns the signal that ended a process, if one did.
 #[must_use]
 pub fn signal_of(status: std::process::ExitStatus) -> Option<u8> {
     #[cfg(unix)]
@@ -224,8 +225,7 @@ pub fn signal_of(status: std::process::ExitStatus) -> Option<u8> {
     }
 }
 
-/// The signal that asks the program to read its configuration anew: SIGHUP, where there is such a
-/// thing.
+/// The signal to reload the configuration: SIGHUP, if the system has it.
 #[derive(Debug)]
 pub struct HangUp {
     #[cfg(unix)]
@@ -233,7 +233,7 @@ pub struct HangUp {
 }
 
 impl HangUp {
-    /// Begins to listen: from here on the signal no longer kills the process.
+    /// Starts listening: from here on the signal no longer kills the process.
     ///
     /// # Errors
     /// When the handler cannot be installed.
@@ -248,7 +248,7 @@ impl HangUp {
         Ok(Self {})
     }
 
-    /// Waits for the next one; for ever, where there is none. Cancel-safe.
+    /// Waits for the next signal; forever on systems without it. Cancel-safe.
     pub async fn next(&mut self) {
         #[cfg(unix)]
         {
@@ -259,7 +259,7 @@ impl HangUp {
     }
 }
 
-/// The signals that ask the program to end.
+/// Signals that stop the program.
 #[derive(Debug)]
 pub struct StopSignals {
     #[cfg(unix)]
@@ -269,7 +269,7 @@ pub struct StopSignals {
 }
 
 impl StopSignals {
-    /// Begins to listen: from here on the signals no longer kill the process by default.
+    /// Starts listening: from here on the signals no longer kill the process by default.
     ///
     /// # Errors
     /// When the handlers cannot be installed.
@@ -286,7 +286,7 @@ impl StopSignals {
         Ok(Self {})
     }
 
-    /// Waits for the next signal and names it. Cancel-safe.
+    /// Waits for the next signal and returns its name. Cancel-safe.
     pub async fn next(&mut self) -> &'static str {
         #[cfg(unix)]
         {
@@ -297,7 +297,7 @@ impl StopSignals {
         }
         #[cfg(not(unix))]
         {
-            // An error here means no console is attached: then nobody can press Ctrl-C.
+            // An error here means no console is attached: then Ctrl-C cannot be pressed.
             if tokio::signal::ctrl_c().await.is_err() {
                 std::future::pending::<()>().await;
             }

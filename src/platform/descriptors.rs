@@ -1,25 +1,25 @@
-//! The limit of open files: how many descriptors this process may have, and what to do near the end
-//! of them.
+//! Limit of open files: the number of descriptors that this process may have, and the behaviour
+//! near the limit.
 
 use std::io;
 
-/// How to get more descriptors, for error messages.
+/// Instructions for raising the limit, for error messages.
 pub const HOW_TO_RAISE: &str = "ulimit -n 65536, or LimitNOFILE=65536 in the systemd unit";
 
-/// How much is known of the limit, and of what was done about it.
+/// The limit before and after [`raise`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Raised {
-    /// The soft limit that the process was started with; `None`: there is none.
+    /// Soft limit at the start of the process; `None`: unlimited.
     pub from: Option<u64>,
-    /// The soft limit now.
+    /// Current soft limit.
     pub to: Option<u64>,
 }
 
-/// Raises the soft limit to the hard one, which needs no permission (setrlimit(2)). Many systems start
-/// processes with 1,024 for the sake of programs that use select(2), which pgiam does not.
+/// Raises the soft limit to the hard one, which needs no permission (setrlimit(2)). Many systems
+/// start processes with 1,024 for the sake of programs that use select(2); pgiam does not use it.
 ///
 /// # Errors
-/// What the system answers. Then the limit is what it was.
+/// Any error of the system. Then the limit is unchanged.
 pub fn raise() -> io::Result<Raised> {
     #[cfg(unix)]
     {
@@ -50,9 +50,9 @@ pub fn raise() -> io::Result<Raised> {
     })
 }
 
-/// Gives the processes that are started from here on the soft limit that this one was started with,
-/// for as long as the result lives: a program that uses select(2) breaks with a higher one. This
-/// process keeps the descriptors it has, and gets no further ones above that limit meanwhile.
+/// Gives child processes started from here on the original soft limit, for as long as the result
+/// lives: a program that uses select(2) breaks with a higher one. Meanwhile this process keeps its
+/// descriptors, and gets no new ones above that limit.
 #[derive(Debug)]
 pub struct ForChildren {
     #[cfg(unix)]
@@ -60,7 +60,7 @@ pub struct ForChildren {
 }
 
 impl ForChildren {
-    /// Begins it.
+    /// Lowers the limit.
     #[must_use]
     pub fn begin(limit: Raised) -> Self {
         #[cfg(unix)]
@@ -97,7 +97,8 @@ impl Drop for ForChildren {
     }
 }
 
-/// macOS says "no limit" and refuses more than this all the same (`OPEN_MAX`, setrlimit(2) there).
+/// Returns the usable hard limit: macOS reports "no limit" but refuses more than this (`OPEN_MAX`,
+/// setrlimit(2) there).
 #[cfg(all(unix, target_vendor = "apple"))]
 fn hard_limit(maximum: Option<u64>) -> Option<u64> {
     const OPEN_MAX: u64 = 10_240;
@@ -109,8 +110,7 @@ fn hard_limit(maximum: Option<u64>) -> Option<u64> {
     maximum
 }
 
-/// How many descriptors this process may have now; `None`: the system does not limit them, or does
-/// not tell.
+/// Returns the number of descriptors that this process may have now; `None`: unlimited or unknown.
 #[must_use]
 pub fn limit() -> Option<u64> {
     #[cfg(unix)]
@@ -121,7 +121,7 @@ pub fn limit() -> Option<u64> {
     None
 }
 
-/// Whether an error means that no descriptor can be had: this process has as many as it may
+/// Returns `true` for an error that means lack of descriptors: this process is at its limit
 /// (`EMFILE`), or the whole system (`ENFILE`).
 #[must_use]
 pub fn are_exhausted(error: &io::Error) -> bool {
@@ -137,7 +137,7 @@ pub fn are_exhausted(error: &io::Error) -> bool {
         .is_some_and(|code| codes.contains(&code))
 }
 
-/// The limit that an error of [`are_exhausted`] is about; `None`: the whole system's.
+/// Returns the limit that an error of [`are_exhausted`] is about; `None`: the whole system's.
 #[must_use]
 pub fn limit_reached(error: &io::Error) -> Option<u64> {
     #[cfg(unix)]
@@ -148,15 +148,14 @@ pub fn limit_reached(error: &io::Error) -> Option<u64> {
     limit()
 }
 
-/// Descriptors that are left for what a connection brings with it (its way to the database, its
-/// refusal) when `limit` is nearly reached.
+/// Returns the number of descriptors reserved below `limit` for the needs of accepted connections:
+/// the stream to the database, or the refusal.
 fn reserve(limit: u64) -> u64 {
     (limit / 8).clamp(8, 64)
 }
 
-/// Whether a descriptor that was just given to us is among the last that there are; the limit, if so.
-/// The system gives the lowest one that is free (POSIX, "File Descriptor Allocation"), so all below
-/// it are taken.
+/// Returns the limit if a newly allocated descriptor is among the last available ones. The system
+/// allocates the lowest free one (POSIX, "File Descriptor Allocation"), so all below it are in use.
 #[cfg(unix)]
 #[must_use]
 pub fn is_among_the_last(descriptor: &impl std::os::fd::AsRawFd) -> Option<u64> {

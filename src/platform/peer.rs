@@ -1,6 +1,7 @@
-//! Who is at the other end of a local TCP connection: "only the user who runs the proxy may use it".
+//! Owner of the other end of a local TCP connection, for the rule that only pgiam's user may
+//! connect.
 //!
-//! A Unix socket tells its peer's user by itself ([`super::socket::peer_uid`]). A TCP connection
+//! A Unix socket reports its peer's user by itself ([`super::socket::peer_uid`]). A TCP connection
 //! does not; on Linux the kernel's socket tables do, as long as both ends are in one network
 //! namespace.
 
@@ -9,22 +10,22 @@ use std::net::{IpAddr, SocketAddr};
 #[cfg(target_os = "linux")]
 use std::sync::PoisonError;
 
-/// Who owns the other end of a connection.
+/// Owner of the other end of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Owner {
-    /// The socket belongs to this user id, as seen from our user namespace.
+    /// The socket belongs to this user id, as seen from pgiam's user namespace.
     User(u32),
-    /// Nobody owns it any more: the client has closed its socket, although what it sent may still
-    /// be unread here.
+    /// The socket has no owner any more: the client has closed it, although its data may still be
+    /// unread here.
     Gone,
-    /// The kernel lists no such socket: it is another machine's or in another network namespace, the
-    /// addresses were translated on the way, or the client has reset the connection.
+    /// The kernel lists no such socket: it is on another machine or in another network namespace,
+    /// the addresses were translated on the path, or the client has reset the connection.
     NotListed,
-    /// This operating system does not tell.
+    /// This operating system does not report owners.
     Unknown,
 }
 
-/// The effective user id of this process; `None` where there is no such thing (Windows).
+/// Returns the effective user id of this process; `None` on systems without user ids (Windows).
 #[must_use]
 pub fn own_uid() -> Option<u32> {
     #[cfg(unix)]
@@ -37,8 +38,8 @@ pub fn own_uid() -> Option<u32> {
     }
 }
 
-/// Whether `addr` is of this machine only. `::ffff:127.0.0.1`, which is how a socket for both
-/// families shows an IPv4 peer, counts.
+/// Returns `true` for a loopback address. `::ffff:127.0.0.1`, the form of an IPv4 peer on a socket
+/// for both families, counts.
 #[must_use]
 pub fn is_loopback(addr: IpAddr) -> bool {
     addr.to_canonical().is_loopback()
@@ -46,7 +47,7 @@ pub fn is_loopback(addr: IpAddr) -> bool {
 
 /// Looks up owners of the sockets at the other ends of TCP connections.
 ///
-/// Linux only, untested elsewhere: other systems answer [`Owner::Unknown`].
+/// Linux only, untested elsewhere: other systems return [`Owner::Unknown`].
 #[derive(Debug, Default)]
 pub struct OwnerLookup {
     #[cfg(target_os = "linux")]
@@ -56,7 +57,7 @@ pub struct OwnerLookup {
 }
 
 impl OwnerLookup {
-    /// Opens what lookups need, so that they work when no further descriptors can be had.
+    /// Opens the socket for lookups, so that they work when no further descriptors are available.
     #[must_use]
     pub fn open() -> Self {
         let lookup = Self::default();
@@ -65,9 +66,9 @@ impl OwnerLookup {
         lookup
     }
 
-    /// Finds the owner of the socket at the other end of a connection that we accepted at `ours` from
+    /// Finds the owner of the socket at the other end of a connection accepted at `ours` from
     /// `peer` (`TcpStream::local_addr`, `TcpStream::peer_addr`), within microseconds. `None`: only
-    /// [`OwnerLookup::in_tables`] can tell.
+    /// [`OwnerLookup::in_tables`] can find it.
     #[must_use]
     pub fn at_once(&self, ours: SocketAddr, peer: SocketAddr) -> Option<Owner> {
         #[cfg(target_os = "linux")]
@@ -76,8 +77,8 @@ impl OwnerLookup {
                 local: peer,
                 remote: ours,
             };
-            // What a panic could leave half done is a request without an answer, which the next
-            // one skips.
+            // The worst that a panic can leave is a request without an answer, which the next one
+            // skips.
             let mut diag = self.diag()?.lock().unwrap_or_else(PoisonError::into_inner);
             match diag.owner(pair) {
                 Ok(owner) => owner,
@@ -94,15 +95,16 @@ impl OwnerLookup {
         }
     }
 
-    /// The same from the kernel's tables of all TCP sockets (proc(5), `/proc/net/tcp`), for systems
-    /// where [`OwnerLookup::at_once`] does not work and for the sockets that it does not find.
+    /// Finds the owner in the kernel's tables of all TCP sockets (proc(5), `/proc/net/tcp`), for
+    /// systems without [`OwnerLookup::at_once`] and for sockets that it does not find.
     ///
-    /// A thread reads the tables for all lookups that wait at that moment: for about 2 ms, in which
-    /// the kernel walks its hash table, and for 7 µs more with every socket of the machine (measured
-    /// with 20,000 on a busy machine). Must be called inside a Tokio runtime. Cancel-safe.
+    /// A thread reads the tables for all lookups that wait at that moment. A reading takes about 2
+    /// ms, in which the kernel walks its hash table, and 7 µs more for every socket of the machine
+    /// (measured with 20,000 on a busy machine). Must be called inside a Tokio runtime.
+    /// Cancel-safe.
     ///
     /// # Errors
-    /// When the tables cannot be read or understood. Then nothing is known about the peer.
+    /// When the tables cannot be read or parsed. Then the owner is unknown.
     pub async fn in_tables(&self, ours: SocketAddr, peer: SocketAddr) -> io::Result<Owner> {
         #[cfg(target_os = "linux")]
         {
@@ -154,27 +156,28 @@ mod table {
 
     const V4: &str = "/proc/net/tcp";
     const V6: &str = "/proc/net/tcp6";
-    /// Lines are 150 (IPv4) to about 200 (IPv6) bytes long. A longer one is read in parts; none of
-    /// them would look like the line that is sought.
+    /// Maximum length of a line. Lines are 150 (IPv4) to about 200 (IPv6) bytes long. A longer one
+    /// is read in parts, none of which looks like a matching line.
     const LONGEST_LINE: u64 = 1024;
-    /// The kernel hands the table out in pieces and finds its place again by counting, so that a
-    /// socket can be missed when one before it ends in between. Twice in a row is no accident.
+    /// Number of readings before a socket counts as missing. The kernel returns the table in pieces
+    /// and finds its position again by counting, so a socket can be missed when one before it ends
+    /// in between; twice in a row is no accident.
     const READS: usize = 2;
 
-    /// The states of a connection that stands or is being closed, and of one that both sides have
-    /// closed, as the tables write them (`include/net/tcp_states.h`): `ESTABLISHED`, `FIN_WAIT1`,
+    /// States of a connection that is open or being closed, and of one that both sides have closed,
+    /// as the tables write them (`include/net/tcp_states.h`): `ESTABLISHED`, `FIN_WAIT1`,
     /// `FIN_WAIT2`, `CLOSE_WAIT`, `LAST_ACK`, `CLOSING`.
     const CONNECTED: [&[u8]; 6] = [b"01", b"04", b"05", b"08", b"09", b"0B"];
     const TIME_WAIT: &[u8] = b"06";
 
-    /// The two ends of a connection as the client's socket sees them.
+    /// The two ends of a connection from the view of the client's socket.
     #[derive(Clone, Copy, Debug)]
     pub(super) struct Pair {
         pub(super) local: SocketAddr,
         pub(super) remote: SocketAddr,
     }
 
-    /// The owners of the sockets with the ends of `pairs`, in their order. Blocks.
+    /// Returns the owners of the sockets with the ends of `pairs`, in their order. Blocks.
     pub(super) fn owners(pairs: &[Pair]) -> io::Result<Vec<Owner>> {
         let mut found = vec![None; pairs.len()];
         for _ in 0..READS {
@@ -189,8 +192,8 @@ mod table {
             .collect())
     }
 
-    /// One look into both tables. A client with an `AF_INET6` socket that connects to an IPv4
-    /// address, as Java's do, is listed among IPv6 sockets.
+    /// Reads both tables once. A client with an `AF_INET6` socket that connects to an IPv4 address,
+    /// as Java's do, is listed among IPv6 sockets.
     fn look(pairs: &[Pair], found: &mut [Option<Owner>]) -> io::Result<()> {
         if pairs
             .iter()
@@ -223,14 +226,14 @@ mod table {
         }
     }
 
-    /// Searches one table for the sockets with the ends of `pairs`, and notes in `found` what it says
-    /// of each.
+    /// Searches one table for the sockets with the ends of `pairs`, and stores the owners in
+    /// `found`.
     ///
-    /// An entry tells the owner only if it has an inode: a socket that its process has closed is
-    /// listed with inode 0, and by many kernels with user 0 as well (`sock_i_uid` in
-    /// `net/core/sock.c`), which must not pass for root. And only if it is connected: one that is
-    /// about to connect (`SYN_SENT`) may have the ends of a connection that its peer has not
-    /// closed yet, and another owner.
+    /// An entry has an owner only with an inode: a socket that its process has closed is listed
+    /// with inode 0, and by many kernels with user 0 as well (`sock_i_uid` in `net/core/sock.c`),
+    /// which must not count as root. And only if it is connected: a socket that is about to connect
+    /// (`SYN_SENT`) may have the ends of a connection that its peer has not closed yet, and another
+    /// owner.
     pub(super) fn find(
         mut table: impl BufRead,
         pairs: &[Pair],
@@ -271,7 +274,7 @@ mod table {
                 (false, _) => continue,
             };
             for place in places {
-                // A live socket decides, wherever it stands.
+                // A live socket decides, whatever the order.
                 match &mut found[place] {
                     Some(Owner::User(_)) => {}
                     other => *other = Some(owner),
@@ -281,7 +284,7 @@ mod table {
         Ok(())
     }
 
-    /// What is sought, by the client's end as the tables write it.
+    /// The pairs to find, keyed by the client's end in the notation of the tables.
     struct Wanted(HashMap<Vec<u8>, Vec<(Vec<u8>, usize)>>);
 
     impl Wanted {
@@ -300,7 +303,7 @@ mod table {
             Self(wanted)
         }
 
-        /// The places of the pairs that have these ends.
+        /// Returns the indexes of the pairs that have these ends.
         fn places(&self, local: &[u8], remote: &[u8]) -> impl Iterator<Item = usize> {
             let ends = self.0.get(local).into_iter().flatten();
             let ends = ends.filter(move |(end, _)| end == remote);
@@ -321,9 +324,9 @@ mod table {
         )
     }
 
-    /// An address as the tables write it: the words of 32 bits in the machine's byte order, the
-    /// port in ordinary hexadecimal (`get_tcp4_sock` in `net/ipv4/tcp_ipv4.c`, `get_tcp6_sock` in
-    /// `net/ipv6/tcp_ipv6.c`).
+    /// Formats an address in the notation of the tables: the words of 32 bits in the machine's byte
+    /// order, the port in ordinary hexadecimal (`get_tcp4_sock` in `net/ipv4/tcp_ipv4.c`,
+    /// `get_tcp6_sock` in `net/ipv6/tcp_ipv6.c`).
     fn hex(addr: SocketAddr, as_v6: bool) -> String {
         use std::fmt::Write;
 

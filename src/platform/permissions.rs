@@ -1,9 +1,10 @@
-//! Who may own and write the files and directories that others could harm us with: one table, and the
-//! functions that hold a path against it.
+//! Required owners and modes of security-relevant files and directories: one table, and the
+//! functions that check a path against it.
 //!
-//! Each file is opened first and looked at through its descriptor, so that what was looked at is what
-//! is read. A pipe or a device is never opened for reading, because that could wait for ever. Access
-//! control lists are not looked at. On systems without owners and modes only the kind is checked.
+//! Each file is opened first and checked through its descriptor, so that the checked file is the
+//! one that is read. A pipe or a device is never opened for reading, because that could block
+//! forever. Access control lists are not checked. On systems without owners and modes only the kind
+//! is checked.
 
 mod open;
 #[cfg(unix)]
@@ -20,49 +21,51 @@ pub use self::open::{Dir, contents, examine, open, read};
 use crate::base::quote;
 use crate::base::quote::shown;
 
-/// What a path is to us.
+/// Purpose of a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// Where the certificate for local clients and the default sockets are.
+    /// Directory of the certificate for local clients and the default sockets.
     StateDir,
-    /// Where the Unix sockets are.
+    /// Directory of the Unix sockets.
     SocketDir,
-    /// Where the key and the certificate for local clients are.
+    /// Directory of the key and the certificate for local clients.
     CertificateDir,
-    /// The private key of that certificate.
+    /// Private key of that certificate.
     Key,
-    /// The certificate that local clients are shown.
+    /// Certificate for local clients.
     Certificate,
-    /// What holds the local password.
+    /// File with the local password.
     PasswordFile,
-    /// The configuration.
+    /// Configuration file.
     ConfigFile,
-    /// The configuration, where it says who may connect or who vouches for a database.
+    /// Configuration file that restricts the clients, or sets the authorities trusted for a
+    /// database.
     SecurityFile,
-    /// The authorities that may vouch for a database.
+    /// Certificate authorities trusted for a database.
     CaFile,
-    /// A file of the AWS tools: configuration, credentials, token, authorities for AWS's services.
+    /// A file of the AWS tools: configuration, credentials, token, authorities for AWS services.
     AwsFile,
 }
 
-/// What must hold for a path.
+/// Requirements for a path.
 struct Rule {
-    /// What messages call it.
+    /// Name in messages.
     name: &'static str,
     is_dir: bool,
-    /// A symbolic link may stand in its place.
+    /// The path may be a symbolic link.
     link: bool,
-    /// Who may own it.
+    /// Permitted owners.
     owner: Owner,
-    /// Permission bits that one of our own must not have.
+    /// Forbidden permission bits if this user owns it.
     own: u32,
-    /// Permission bits that one of root's must not have.
+    /// Forbidden permission bits if root owns it.
     roots: u32,
-    /// A directory whose sticky bit keeps others from removing what is ours may be written by them.
+    /// Other users may write to the directory if its sticky bit is set, which keeps them from
+    /// removing this user's files.
     sticky: bool,
-    /// Nobody else may replace it: its parent directories are looked at, too.
+    /// Other users must not be able to replace it: its parent directories are checked, too.
     parents: bool,
-    /// What mends the mode.
+    /// Mode for `chmod` in the remedy.
     chmod: &'static str,
 }
 
@@ -74,20 +77,21 @@ enum Owner {
     Anybody,
 }
 
-/// Others may write it.
+/// Bits that let other users write.
 const WRITTEN_BY_OTHERS: u32 = 0o022;
-/// Others may do anything with it.
+/// Bits that give other users any access.
 const OPEN_TO_OTHERS: u32 = 0o077;
-/// What PostgreSQL does not take in a key of root's: it may be readable by a group that we are in, as
-/// Kubernetes and distributions arrange it (`be-secure-common.c`, `check_ssl_key_file_permissions`).
+/// Bits that PostgreSQL refuses for a key owned by root: it may be readable by a group of this
+/// user, as Kubernetes and distributions set it up (`be-secure-common.c`,
+/// `check_ssl_key_file_permissions`).
 const OPEN_KEY_OF_ROOT: u32 = 0o037;
-/// Everybody may write it.
+/// Bit that lets all users write.
 const WRITTEN_BY_ALL: u32 = 0o002;
-/// The sticky bit.
+/// Sticky bit.
 const STICKY: u32 = 0o1000;
 
 impl Role {
-    /// The table.
+    /// Returns the requirements.
     const fn rule(self) -> Rule {
         const DIR: Rule = Rule {
             name: "",
@@ -95,8 +99,8 @@ impl Role {
             link: true,
             owner: Owner::UsOrRoot,
             own: WRITTEN_BY_OTHERS,
-            // Where root gives us a directory that all may write (a volume of a container), what is
-            // in it is looked at by itself.
+            // If root provides a directory that all users may write to (a volume of a container),
+            // its files are checked themselves.
             roots: 0,
             sticky: true,
             parents: true,
@@ -186,8 +190,8 @@ impl Role {
 }
 
 impl Role {
-    /// What to do about a path of another user. To take over a key that another user has made would be to
-    /// use it.
+    /// Returns the remedy for a path of another user. A key created by another user must not be
+    /// taken over, because that would mean using it.
     #[cfg(unix)]
     fn remedy(self, path: &Path, us: u32) -> String {
         let word = |path: &Path| quote::shell(&path.to_string_lossy());
@@ -203,7 +207,7 @@ impl Role {
         }
     }
 
-    /// What else to do about a path that was open to others.
+    /// Returns an additional remedy for a path that was open to other users.
     #[cfg(unix)]
     fn more(self, path: &Path) -> String {
         match (self, path.parent()) {
@@ -216,39 +220,39 @@ impl Role {
     }
 }
 
-/// Why a path is not used.
+/// Reason why a path is not used.
 #[derive(Debug, Error)]
 pub enum PathError {
-    /// The file system said no.
+    /// Error of the file system.
     #[error("cannot use {name} {path}: {source}", path = shown(.path))]
     File {
-        /// What it is to us.
+        /// Purpose of the path.
         name: &'static str,
         /// The path.
         path: PathBuf,
-        /// The answer.
+        /// The error.
         source: io::Error,
     },
-    /// Something else stands there.
+    /// The path is of another kind.
     #[error("{name} {path} is not {expected}; remove it or name another one", path = shown(.path))]
     Kind {
-        /// What it is to us.
+        /// Purpose of the path.
         name: &'static str,
         /// The path.
         path: PathBuf,
-        /// What it should be.
+        /// Expected kind.
         expected: &'static str,
     },
-    /// Another user's.
+    /// Another user owns it.
     #[error("{name} {path} belongs to the user with id {owner}, not to you; {remedy}", path = shown(.path))]
     Owner {
-        /// What it is to us.
+        /// Purpose of the path.
         name: &'static str,
         /// The path.
         path: PathBuf,
         /// Its owner.
         owner: u32,
-        /// What to do.
+        /// Remedy.
         remedy: String,
     },
     /// Other users may read or write it.
@@ -256,45 +260,45 @@ pub enum PathError {
         "{name} {path} is open to other users (mode {mode:04o}); close it: chmod {chmod} {}{more}", quote::shell(&.path.to_string_lossy()), path = shown(.path)
 )]
     Open {
-        /// What it is to us.
+        /// Purpose of the path.
         name: &'static str,
         /// The path.
         path: PathBuf,
         /// Its permission bits.
         mode: u32,
-        /// What mends them.
+        /// Mode for `chmod`.
         chmod: &'static str,
-        /// What else to do.
+        /// Additional remedy.
         more: String,
     },
-    /// Other users may put another one in its place.
+    /// Other users may replace it.
     #[error(
         "{name} {path} can be replaced by other users, because they may write {parent} (mode {mode:04o}); close it: chmod o-w {}", quote::shell(&.parent.to_string_lossy()), path = shown(.path), parent = shown(.parent)
 )]
     Parent {
-        /// What it is to us.
+        /// Purpose of the path.
         name: &'static str,
         /// The path.
         path: PathBuf,
-        /// The directory above it.
+        /// Its parent directory.
         parent: PathBuf,
-        /// The permission bits of that.
+        /// Permission bits of the parent directory.
         mode: u32,
     },
-    /// The file is longer than any of its kind.
+    /// The file exceeds the maximum size for its purpose.
     #[error("{name} {path} is longer than {most} bytes; name another one", path = shown(.path))]
     TooLong {
-        /// What it is to us.
+        /// Purpose of the path.
         name: &'static str,
         /// The path.
         path: PathBuf,
-        /// The longest that is read.
+        /// Maximum size in bytes.
         most: u64,
     },
 }
 
 impl PathError {
-    /// The same for a message that names the path already.
+    /// Formats the error for a message that already names the path.
     #[must_use]
     pub fn without_path(&self) -> String {
         match self {
@@ -305,7 +309,7 @@ impl PathError {
         }
     }
 
-    /// What the file system said, where it said anything.
+    /// Returns the kind of the file system's error, if it is one.
     #[must_use]
     pub fn io(&self) -> Option<io::ErrorKind> {
         match self {
@@ -331,7 +335,7 @@ fn kind(role: Role, path: &Path, found: &std::fs::Metadata) -> Result<(), PathEr
     })
 }
 
-/// Holds what was found against the table.
+/// Checks metadata against the table.
 fn check(role: Role, path: &Path, found: &std::fs::Metadata) -> Result<(), PathError> {
     kind(role, path, found)?;
     #[cfg(unix)]
@@ -344,7 +348,7 @@ fn check(role: Role, path: &Path, found: &std::fs::Metadata) -> Result<(), PathE
     Ok(())
 }
 
-/// The decision: what a path with this owner and this mode is to a process of user `us`.
+/// Decides whether a process of user `us` may use a path with this owner and mode.
 #[cfg(unix)]
 fn judge(role: Role, path: &Path, (owner, mode): (u32, u32), us: u32) -> Result<(), PathError> {
     const ROOT: u32 = 0;
@@ -363,7 +367,7 @@ fn judge(role: Role, path: &Path, (owner, mode): (u32, u32), us: u32) -> Result<
         });
     }
     let (forbidden, chmod) = match owner == ROOT && us != ROOT {
-        // A group may read it, and we are in one.
+        // A group of this user may read it.
         true if rule.roots == OPEN_KEY_OF_ROOT => (rule.roots, "640"),
         true => (rule.roots, rule.chmod),
         false => (rule.own, rule.chmod),
@@ -380,9 +384,9 @@ fn judge(role: Role, path: &Path, (owner, mode): (u32, u32), us: u32) -> Result<
     })
 }
 
-/// Checks that nobody else can put something in the place of `path`: no directory above it, as it is
-/// written and as links lead, is written by everybody without a sticky bit. Those that root gives
-/// us like that (a volume of a container) are root's business.
+/// Checks that other users cannot replace `path`: no directory above it, both as written and with
+/// links resolved, is writable by all users without a sticky bit. Such directories provided by root
+/// (a volume of a container) are root's responsibility.
 fn parents(role: Role, path: &Path) -> Result<(), PathError> {
     #[cfg(unix)]
     if role.rule().parents {
@@ -392,7 +396,7 @@ fn parents(role: Role, path: &Path) -> Result<(), PathError> {
         let written = std::path::absolute(path).map_err(&failed)?;
         let real = path.canonicalize().map_err(&failed)?;
         for parent in written.ancestors().skip(1).chain(real.ancestors().skip(1)) {
-            // One that cannot be looked at is not written through it, either.
+            // A directory that cannot be examined cannot be written through this path, either.
             let Ok(found) = std::fs::metadata(parent) else {
                 continue;
             };
@@ -412,8 +416,8 @@ fn parents(role: Role, path: &Path) -> Result<(), PathError> {
     Ok(())
 }
 
-/// Whether nobody can write there, because it is mounted like that: configurations and secrets of
-/// Kubernetes are, in directories of mode 0777.
+/// Returns `true` if the directory is mounted read-only: configurations and secrets of Kubernetes
+/// are, in directories of mode 0777.
 #[cfg(unix)]
 fn is_read_only(dir: &Path) -> bool {
     use rustix::fs::StatVfsMountFlags;

@@ -1,11 +1,11 @@
-//! Programs of the user that must not outlive what they were started for.
+//! User programs that must not outlive their purpose.
 
 use std::process::Stdio;
 
 use tokio::process::{Child, Command};
 
-/// A command line for the system's shell, in a process group of its own where the system has such
-/// groups. On Windows only the shell itself is ended with it.
+/// Returns a command for the system's shell, in a process group of its own if the system has such
+/// groups. On Windows only the shell itself can be ended.
 #[must_use]
 pub fn shell(command_line: &str) -> Command {
     let mut command = of_system(command_line);
@@ -26,7 +26,7 @@ fn of_system(command_line: &str) -> Command {
     command
 }
 
-/// `cmd.exe` does not understand the quoting that programs use among each other.
+/// `cmd.exe` does not understand the usual quoting of program arguments.
 #[cfg(windows)]
 fn of_system(command_line: &str) -> Command {
     let mut command = Command::new("cmd.exe");
@@ -34,8 +34,8 @@ fn of_system(command_line: &str) -> Command {
     command
 }
 
-/// Ends a process group when it is dropped: the program and whatever it has started that did not
-/// leave the group.
+/// Kills a process group when it is dropped: the program and its descendants that did not leave the
+/// group.
 #[derive(Debug)]
 pub struct EndOnDrop {
     #[cfg(unix)]
@@ -43,7 +43,7 @@ pub struct EndOnDrop {
 }
 
 impl EndOnDrop {
-    /// The group that `child` leads, made by [`shell`].
+    /// Guards the group that `child`, started by [`shell`], leads.
     #[must_use]
     #[cfg_attr(
         not(unix),
@@ -64,7 +64,7 @@ impl EndOnDrop {
 impl Drop for EndOnDrop {
     fn drop(&mut self) {
         if let Some(group) = self.group {
-            // ESRCH: all of it has ended.
+            // ESRCH: all processes have ended.
             _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
         }
     }

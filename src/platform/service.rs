@@ -1,9 +1,9 @@
-//! What the service manager is told: systemd by `sd_notify(3)`, others nothing.
+//! Notifications to the service manager: to systemd by `sd_notify(3)`, to others none.
 //!
-//! Without `NOTIFY_SOCKET`, which systemd sets for units of `Type=notify` and `notify-reload`, nothing
-//! happens. A message that cannot be delivered is logged and no failure.
+//! Without `NOTIFY_SOCKET`, which systemd sets for units of `Type=notify` and `notify-reload`,
+//! nothing is sent. A failed notification is logged and is not an error.
 
-/// The program serves; `status` says in a line what.
+/// Reports that the program serves; `status` describes it in a line.
 pub fn ready(status: &str) {
     #[cfg(target_os = "linux")]
     tell(&[
@@ -14,11 +14,11 @@ pub fn ready(status: &str) {
     let _ = status;
 }
 
-/// The configuration is being loaded anew; [`ready`] says when that is over.
+/// Reports that the configuration is being reloaded; [`ready`] ends this state.
 pub fn reloading() {
     #[cfg(target_os = "linux")]
     {
-        // Type=notify-reload wants to know when, to tell this reload from the last one.
+        // Type=notify-reload needs the time, to distinguish this reload from the last one.
         match sd_notify::NotifyState::monotonic_usec_now() {
             Ok(now) => tell(&[sd_notify::NotifyState::Reloading, now]),
             Err(_) => tell(&[sd_notify::NotifyState::Reloading]),
@@ -26,13 +26,13 @@ pub fn reloading() {
     }
 }
 
-/// The program is about to end.
+/// Reports that the program is about to end.
 pub fn stopping() {
     #[cfg(target_os = "linux")]
     tell(&[sd_notify::NotifyState::Stopping]);
 }
 
-/// What it does, in a line.
+/// Reports the current activity in a line.
 pub fn status(text: &str) {
     #[cfg(target_os = "linux")]
     tell(&[sd_notify::NotifyState::Status(text)]);

@@ -1,8 +1,8 @@
-//! The Unix socket `.s.PGSQL.<port>` that clients of this machine find by its directory
-//! (PostgreSQL docs, "Connections and Authentication", `unix_socket_directories`).
+//! Unix socket `.s.PGSQL.<port>`, which local clients find by its directory (PostgreSQL docs,
+//! "Connections and Authentication", `unix_socket_directories`).
 //!
-//! Directory, socket and lock file belong to the user who runs the proxy and are closed to all
-//! others. Windows has none of this: there, [`bind`] says so.
+//! Directory, socket and lock file belong to pgiam's user and are closed to all others. Windows is
+//! not supported: there, [`bind`] fails.
 
 use crate::base::quote::shown;
 use std::io;
@@ -12,56 +12,56 @@ use thiserror::Error;
 
 use super::permissions::PathError;
 
-/// The longest path of a socket, in bytes: `sun_path` without the final zero byte (unix(7); 104
+/// Maximum length of a socket path in bytes: `sun_path` without the final zero byte (unix(7); 104
 /// with it on the BSDs and macOS).
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub const LONGEST_PATH: usize = 107;
-/// The longest path of a socket, in bytes: `sun_path` without the final zero byte (unix(7); 104
+/// Maximum length of a socket path in bytes: `sun_path` without the final zero byte (unix(7); 104
 /// with it on the BSDs and macOS).
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 pub const LONGEST_PATH: usize = 103;
 
-/// Why there is no Unix socket.
+/// Reason why there is no Unix socket.
 #[derive(Debug, Error)]
 pub enum SocketError {
-    /// Another program serves it, or is just starting to.
+    /// Another program serves it, or is about to.
     #[error("{path} is in use{}; stop the other program or choose another port", by(.pid), path = shown(.path))]
     InUse {
-        /// The socket.
+        /// Path of the socket.
         path: PathBuf,
-        /// Who has noted its process id in the lock file.
+        /// Process id in the lock file.
         pid: Option<u32>,
     },
-    /// The directory is not ours alone.
+    /// The directory is not private to this user.
     #[error(transparent)]
     Directory(#[from] PathError),
-    /// Something else has the socket's name.
+    /// A file of another kind exists at the path.
     #[error("{path} exists and is not a socket; remove it", path = shown(.path))]
     NotASocket {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
     },
-    /// The operating system takes no address of this length.
+    /// The path is too long for the operating system.
     #[error(
         "the path of the socket {path} is too long ({length} bytes, this system takes {LONGEST_PATH}); choose a shorter directory", path = shown(.path)
 )]
     TooLong {
-        /// The socket.
+        /// Path of the socket.
         path: PathBuf,
-        /// Its length in bytes.
+        /// Length in bytes.
         length: usize,
     },
-    /// The file system or the kernel said no.
+    /// Error of the file system or the kernel.
     #[error("cannot {doing} {path}: {source}", path = shown(.path))]
     File {
-        /// What was tried.
+        /// Attempted operation.
         doing: &'static str,
-        /// With which file.
+        /// Path of the file.
         path: PathBuf,
-        /// The answer.
+        /// The error.
         source: io::Error,
     },
-    /// This operating system has no Unix sockets that we could use.
+    /// This operating system has no supported Unix sockets.
     #[error("there are no Unix sockets on this system; clients connect to localhost")]
     Unsupported,
 }
@@ -81,11 +81,11 @@ fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> SocketE
     }
 }
 
-/// Where the sockets live when nobody chooses: `$XDG_RUNTIME_DIR/pgiam`, else `run` in the state
-/// directory. `None` where there is neither, and on Windows.
+/// Returns the default directory of the sockets: `$XDG_RUNTIME_DIR/pgiam`, else `run` in the state
+/// directory. `None` without either, and on Windows.
 ///
-/// A runtime directory that is not there or not ours is passed over, as the XDG Base Directory
-/// Specification asks: `su` and `sudo` like to leave another user's in the environment.
+/// A runtime directory that is missing or belongs to another user is ignored, as the XDG Base
+/// Directory Specification requires: `su` and `sudo` often leave another user's in the environment.
 #[must_use]
 pub fn default_dir(state_dir: Option<&Path>) -> Option<PathBuf> {
     if !cfg!(unix) {
@@ -94,7 +94,7 @@ pub fn default_dir(state_dir: Option<&Path>) -> Option<PathBuf> {
     dir_below(runtime_dir(), state_dir)
 }
 
-/// `$XDG_RUNTIME_DIR`, if it is there and ours.
+/// Returns `$XDG_RUNTIME_DIR`, if it exists and belongs to this user.
 #[must_use]
 pub fn runtime_dir() -> Option<PathBuf> {
     let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
@@ -108,14 +108,14 @@ fn dir_below(runtime: Option<PathBuf>, state_dir: Option<&Path>) -> Option<PathB
         .or_else(|| state_dir.map(|dir| dir.join("run")))
 }
 
-/// Where files of running processes live: the directory of the sockets, and where there are none, `run`
-/// in the state directory. `None` without either.
+/// Returns the directory for files of running processes: that of the sockets, or, on systems
+/// without them, `run` in the state directory. `None` without either.
 #[must_use]
 pub fn run_dir(state_dir: Option<&Path>) -> Option<PathBuf> {
     default_dir(state_dir).or_else(|| state_dir.map(|dir| dir.join("run")))
 }
 
-/// Sees to it that a directory for the files of running processes exists and is this user's alone
+/// Ensures that a directory for the files of running processes exists and is private to this user
 /// (Unix; elsewhere that it exists).
 ///
 /// # Errors
@@ -159,14 +159,14 @@ mod lock;
 #[cfg(unix)]
 mod unix;
 
-/// Stands for the Unix socket on systems without: there is no such value.
+/// Placeholder for the Unix socket on systems without: it has no values.
 #[cfg(not(unix))]
 #[derive(Debug)]
 pub enum UnixSocket {}
 
 #[cfg(not(unix))]
 impl UnixSocket {
-    /// The next client.
+    /// Returns the next client.
     ///
     /// # Errors
     /// None.
@@ -174,14 +174,14 @@ impl UnixSocket {
         match *self {}
     }
 
-    /// The socket's file.
+    /// Returns the path of the socket.
     #[must_use]
     pub fn path(&self) -> &Path {
         match *self {}
     }
 }
 
-/// There are no Unix sockets here.
+/// Fails: there are no Unix sockets on this system.
 ///
 /// # Errors
 /// Always [`SocketError::Unsupported`].

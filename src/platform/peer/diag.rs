@@ -1,4 +1,4 @@
-//! Asks the kernel for one socket by its addresses (sock_diag(7)), whatever the number of others.
+//! Queries the kernel for one socket by its addresses (sock_diag(7)), in constant time.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -18,11 +18,12 @@ use super::table::Pair;
 /// Index of the loopback interface, the same in every network namespace (`LOOPBACK_IFINDEX` in
 /// `include/net/flow.h`).
 const LOOPBACK_INTERFACE: u32 = 1;
-/// "Whichever it is" (`INET_DIAG_NOCOOKIE` in `include/uapi/linux/inet_diag.h`).
+/// Wildcard cookie (`INET_DIAG_NOCOOKIE` in `include/uapi/linux/inet_diag.h`).
 const ANY_COOKIE: [u8; 8] = [0xff; 8];
-/// The answer about one TCP socket takes 124 bytes on Linux 6.18, a refusal 92.
+/// Maximum length of an answer in bytes. The answer about one TCP socket takes 124 bytes on Linux
+/// 6.18, an error 92.
 const LONGEST_ANSWER: usize = 4096;
-/// Answers to questions whose answer was not read, which cannot be more than one.
+/// Maximum number of unread answers to earlier queries; there is at most one.
 const MOST_STALE: usize = 4;
 
 /// `TCP_TIME_WAIT` in `include/net/tcp_states.h`.
@@ -31,8 +32,8 @@ const TIME_WAIT: u8 = 6;
 /// [`super::table`].
 const CONNECTED: [u8; 6] = [1, 4, 5, 8, 9, 11];
 
-/// A netlink socket to the kernel's socket diagnosis. The kernel answers within the call that asks,
-/// so neither sending nor receiving waits: 4 µs for a lookup, measured with 700 and with 20,000
+/// A netlink socket to the kernel's socket diagnosis. The kernel answers within the system call, so
+/// neither sending nor receiving waits: 4 µs for a lookup, measured with 700 and with 20,000
 /// sockets.
 #[derive(Debug)]
 pub(super) struct Diag {
@@ -41,9 +42,11 @@ pub(super) struct Diag {
 }
 
 impl Diag {
+    /// Opens the netlink socket.
+    ///
     /// # Errors
-    /// Where there is no such thing (gVisor, a kernel without `CONFIG_INET_DIAG`) or a seccomp filter
-    /// forbids it.
+    /// On systems without socket diagnosis (gVisor, a kernel without `CONFIG_INET_DIAG`), or if a
+    /// seccomp filter forbids it.
     pub(super) fn open() -> io::Result<Self> {
         let mut socket = Socket::new(NETLINK_SOCK_DIAG)?;
         socket.bind_auto()?;
@@ -55,15 +58,15 @@ impl Diag {
         })
     }
 
-    /// The owner of the socket with the ends of `pair`; `None` where the kernel finds none that is or
-    /// was connected. That is not the last word: sockets that are bound to an interface are found
-    /// only with its index, and a kernel without the module for TCP gives the same answer.
+    /// Returns the owner of the socket with the ends of `pair`; `None` if the kernel finds none
+    /// that is or was connected. That is not final: sockets bound to an interface are found only
+    /// with its index, and a kernel without the module for TCP gives the same answer.
     pub(super) fn owner(&mut self, pair: Pair) -> io::Result<Option<Owner>> {
         let scope = match pair.local {
             SocketAddr::V6(local) => local.scope_id(),
             SocketAddr::V4(_) => 0,
         };
-        // Interface 0 finds sockets that are bound to none, which is nearly all of them.
+        // Interface 0 finds sockets that are not bound to one, nearly all of them.
         let found = self.ask(pair, 0)?;
         if found.is_some() {
             return Ok(found);
@@ -150,10 +153,10 @@ fn found(payload: NetlinkPayload<SockDiagMessage>, pair: Pair) -> io::Result<Opt
     }
 }
 
-/// What the kernel's answer says about the socket with the ends of `pair`. The same rules as for the
-/// tables ([`super::table::find`]): a socket without an inode belongs to nobody, though its user id
-/// is 0, and one that is not connected (the kernel also offers a listener at the same address) says
-/// nothing.
+/// Returns the owner according to the kernel's answer for the socket with the ends of `pair`. The
+/// rules are those of the tables ([`super::table::find`]): a socket without an inode has no owner,
+/// although its user id is 0. One that is not connected (the kernel also offers a listener at the
+/// same address) does not count.
 pub(super) fn owner_in(header: &InetResponseHeader, pair: Pair) -> Option<Owner> {
     let id = &header.socket_id;
     let is = |ip: IpAddr, port: u16, wanted: SocketAddr| {

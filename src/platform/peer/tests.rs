@@ -25,7 +25,7 @@ fn read(table: &[u8], pair: Pair) -> io::Result<Option<Owner>> {
     Ok(found[0])
 }
 
-/// Our listener, our side of a connection, and the client's side, as this kernel prints them.
+/// The listener, pgiam's end of a connection, and the client's end, as this kernel prints them.
 #[cfg(target_endian = "little")]
 const V4: &str = "\
    0: 0100007F:1539 00000000:0000 0A 00000000:00000000 00:00000000 00000000  1000        0 24576 1 0000000000000000 100 0 0 10 0
@@ -46,7 +46,7 @@ fn the_client_side_of_a_v4_connection_is_found() {
     assert_eq!(look(&table, "127.0.0.1:54002", "127.0.0.1:5433"), None);
     assert_eq!(look(&table, "127.0.0.1:54000", "127.0.0.2:5433"), None);
     assert_eq!(look(&table, "127.0.0.1:54000", "127.0.0.1:5434"), None);
-    // Our listener shows the peer like this when it serves both families.
+    // A listener for both families shows the peer in this form.
     assert_eq!(
         look(
             &table,
@@ -65,7 +65,7 @@ fn a_closed_client_is_gone_and_not_root() {
         look(&table, "127.0.0.1:54001", "127.0.0.1:5433"),
         Some(Owner::Gone)
     );
-    // Should a live socket have the same ends, it decides.
+    // A live socket with the same ends takes precedence.
     let table = format!("{V4}{}", V4.replace("D2F0", "D2F1"));
     assert_eq!(
         look(&table, "127.0.0.1:54001", "127.0.0.1:5433"),
@@ -73,8 +73,8 @@ fn a_closed_client_is_gone_and_not_root() {
     );
 }
 
-/// By `net.ipv4.tcp_tw_reuse` or a reset a port can be had again while its last connection
-/// still stands at the other side.
+/// By `net.ipv4.tcp_tw_reuse` or a reset a port can be reused while its last connection is still
+/// open at the other side.
 #[test]
 #[cfg(target_endian = "little")]
 fn only_a_connected_socket_tells_its_owner() {
@@ -128,10 +128,10 @@ fn odd_tables_do_no_harm() {
     for harmless in ["", "\n\n", " ", "0: ", HEAD, "\u{fffd}\0\0"] {
         assert_eq!(look(harmless, local, remote), None);
     }
-    // Long lines are skipped in pieces; what follows them is found.
+    // Long lines are skipped in pieces; the lines after them are found.
     let table = format!("{}\n{V4}", "x".repeat(10_000));
     assert_eq!(look(&table, local, remote), Some(Owner::User(1001)));
-    // A matching line without the columns we need says nothing about the owner.
+    // A matching line without the required columns has no owner.
     let line = V4.lines().nth(2).unwrap();
     for end in 0..line.find("24577").unwrap() {
         assert!(!matches!(
@@ -150,7 +150,7 @@ struct Connected {
 }
 
 impl Connected {
-    /// By both ways, which must agree.
+    /// Returns the owner by both methods, which must agree.
     fn owner(&self) -> Owner {
         owner(
             self.accepted.local_addr().unwrap(),
@@ -159,8 +159,8 @@ impl Connected {
     }
 }
 
-/// The owner of the socket at `peer`, by the tables; and by sock_diag, where the kernel has that and
-/// has an answer, which must be the same.
+/// Returns the owner of the socket at `peer` by the tables; and by sock_diag, if the kernel
+/// supports it and has an answer, which must be the same.
 fn owner(ours: SocketAddr, peer: SocketAddr) -> Owner {
     let pair = Pair {
         local: peer,
@@ -173,7 +173,7 @@ fn owner(ours: SocketAddr, peer: SocketAddr) -> Owner {
     listed
 }
 
-/// Whether this kernel tells by sock_diag; says so if not.
+/// Returns `true` if this kernel supports sock_diag; otherwise prints a note.
 fn has_diag() -> bool {
     let has = super::diag::Diag::open().is_ok();
     if !has {
@@ -239,13 +239,13 @@ fn a_client_that_sent_and_closed_is_gone() {
 fn a_socket_that_is_not_here_is_not_listed() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let to = listener.local_addr().unwrap();
-    // Nobody connects from the port of a listener.
+    // No client connects from the port of a listener.
     assert_eq!(owner(to, to), Owner::NotListed);
     let elsewhere = "198.51.100.7:54000".parse().unwrap();
     assert_eq!(owner(to, elsewhere), Owner::NotListed);
 }
 
-/// The owner of a socket is who made it, unless it is given away, which root may do.
+/// A socket belongs to the user that created it, unless root changes its owner.
 #[test]
 fn a_socket_of_another_user_is_theirs() {
     if own_uid() != Some(0) {
@@ -269,7 +269,7 @@ fn loopback_in_both_families() {
     }
 }
 
-/// The everyday cases must not need the tables.
+/// Common cases must not need the tables.
 #[test]
 fn sock_diag_finds_what_the_tables_list() {
     if !has_diag() {
@@ -304,14 +304,14 @@ fn sock_diag_finds_what_the_tables_list() {
         );
         drop(client);
         assert_eq!(lookup.at_once(ends.0, ends.1), Some(Owner::Gone), "{to}");
-        // Both sides closed: TIME_WAIT, or nothing at all.
+        // Both sides closed: TIME_WAIT, or no entry at all.
         drop(accepted);
         let after = lookup.at_once(ends.0, ends.1);
         assert!(matches!(after, None | Some(Owner::Gone)), "{to}: {after:?}");
     }
 }
 
-/// A port whose client was reset can be a listener's the next moment: the kernel offers that one.
+/// After a client was reset, a listener can take its port at once: the kernel returns that one.
 #[test]
 fn a_listener_at_the_clients_address_says_nothing() {
     if !has_diag() {
@@ -355,7 +355,7 @@ fn a_client_that_is_bound_to_an_interface_is_found() {
     }
 }
 
-/// What the kernel says about a socket without an owner: user 0, and no inode.
+/// The kernel's answer for a socket without an owner: user 0, and no inode.
 #[test]
 fn an_answer_without_an_inode_is_not_roots() {
     use netlink_packet_sock_diag::inet::{InetResponseHeader, SocketId};
@@ -389,7 +389,7 @@ fn an_answer_without_an_inode_is_not_roots() {
         assert_eq!(said(header(state, 0, 0)), Some(Owner::Gone), "{state}");
     }
     assert_eq!(said(header(6, 0, 0)), Some(Owner::Gone), "TIME_WAIT");
-    // SYN_SENT, SYN_RECV, CLOSE, LISTEN, NEW_SYN_RECV, and what may come.
+    // SYN_SENT, SYN_RECV, CLOSE, LISTEN, NEW_SYN_RECV, and future states.
     for state in [0, 2, 3, 7, 10, 12, 13, 255] {
         assert_eq!(said(header(state, 0, 7)), None, "{state}");
     }
@@ -398,7 +398,7 @@ fn an_answer_without_an_inode_is_not_roots() {
     assert_eq!(said(other), None, "the answer is about another socket");
 }
 
-/// The same answers for many who wait at once, and one thread for all of them.
+/// Many concurrent lookups get the same answers, from one thread.
 #[tokio::test]
 async fn the_tables_are_read_for_all_who_wait() {
     const MANY: usize = 64;

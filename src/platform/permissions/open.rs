@@ -1,4 +1,4 @@
-//! Opening and reading what the table decides about.
+//! Opening and reading files with the checks of the table.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -21,15 +21,15 @@ pub(super) fn failed(role: Role, path: &Path) -> impl Fn(io::Error) -> PathError
 /// [`PathError`].
 pub fn open(role: Role, path: &Path) -> Result<File, PathError> {
     let failed = failed(role, path);
-    // Before opening: that alone would wait for a pipe's other end, or do something to a device.
-    // And what we may not open is told apart by its owner.
+    // Check before opening, which alone would wait for a pipe's other end, or could affect a
+    // device. This check also reports the owner of a file that may not be opened.
     check(role, path, &std::fs::metadata(path).map_err(&failed)?)?;
     let mut options = std::fs::OpenOptions::new();
     options.read(true);
     #[cfg(unix)]
     {
         use rustix::fs::OFlags;
-        // For a pipe that has taken the file's place since.
+        // For a pipe that has replaced the file since.
         let flags = OFlags::NONBLOCK.bits().cast_signed();
         std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, flags);
     }
@@ -38,7 +38,7 @@ pub fn open(role: Role, path: &Path) -> Result<File, PathError> {
     Ok(file)
 }
 
-/// Checks an open file, which was opened at `path`.
+/// Checks a file that was opened at `path`.
 ///
 /// # Errors
 /// [`PathError`].
@@ -74,7 +74,7 @@ pub fn contents(role: Role, path: &Path, file: &File, most: u64) -> Result<Vec<u
     Ok(bytes)
 }
 
-/// A directory that was checked, and stays the same one whatever comes to its place.
+/// A checked directory. It stays the same one if its path is replaced.
 #[derive(Debug)]
 pub struct Dir {
     path: PathBuf,
@@ -117,7 +117,7 @@ impl Dir {
         })
     }
 
-    /// Reads a file in it of at most `most` bytes and checks that.
+    /// Reads a file of at most `most` bytes in the directory and checks it.
     ///
     /// # Errors
     /// [`PathError`].
@@ -132,7 +132,7 @@ impl Dir {
             let opened = match opened {
                 Ok(opened) => opened,
                 Err(error) => {
-                    // What we may not open is told apart by its owner.
+                    // Reports the owner of a file that may not be opened.
                     if let Ok(found) = std::fs::metadata(&path) {
                         check(role, &path, &found)?;
                     }

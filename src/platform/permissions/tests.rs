@@ -23,7 +23,7 @@ fn the_table_decides() {
         (StateDir, ROOT, 0o2777),
         (SocketDir, US, 0o700),
         (CertificateDir, US, 0o700),
-        // A secret that is mounted.
+        // A mounted secret.
         (CertificateDir, ROOT, 0o3777),
         (Key, US, 0o600),
         (Key, US, 0o400),
@@ -87,7 +87,7 @@ fn the_table_decides() {
     let judged = judge(PasswordFile, Path::new("/x"), (ROOT, 0o444), US);
     let said = judged.unwrap_err().to_string();
     assert!(said.ends_with("chmod 640 /x"), "{said}");
-    // As root one's own is root's.
+    // When pgiam runs as root, root's files count as its own.
     judge(PasswordFile, Path::new("/x"), (ROOT, 0o640), ROOT).unwrap_err();
     judge(StateDir, Path::new("/x"), (ROOT, 0o777), ROOT).unwrap_err();
 }
@@ -180,7 +180,7 @@ fn a_directory_stays_the_one_that_was_checked() {
     std::fs::rename(&other, &checked).unwrap();
     let read = opened.read(Role::Certificate, "server.crt", 10).unwrap();
     assert_eq!(read, b"ours");
-    // And a link in its place is none.
+    // A link to it is not accepted.
     let link = dir.path().join("link");
     std::os::unix::fs::symlink(&checked, &link).unwrap();
     let error = Dir::open(Role::CertificateDir, &link).unwrap_err();

@@ -1,18 +1,19 @@
-//! The socket `pgiam.<pid>.sock`, by which `pgiam status`, `wait` and `stop` find a running pgiam.
+//! Control socket `pgiam.<pid>.sock`, by which `pgiam status`, `wait` and `stop` find a running
+//! pgiam.
 //!
-//! It lies in the directory of the Unix sockets, with the same care. Its name has the process id in
-//! it, so it needs no lock: nobody else uses that name while the process lives.
+//! It is in the directory of the Unix sockets and has the same permissions. Its name contains the
+//! process id, so it needs no lock: no other process uses that name while this one lives.
 
 use std::path::{Path, PathBuf};
 
 use super::{SocketError, UnixSocket};
 
-/// A control socket that was found. Whether somebody serves it, connecting tells.
+/// An existing control socket. Only connecting shows whether a process serves it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
-    /// The process id in its name.
+    /// Process id in its name.
     pub pid: u32,
-    /// The socket.
+    /// Path of the socket.
     pub path: PathBuf,
 }
 
@@ -22,14 +23,14 @@ fn name(pid: u32) -> String {
 
 fn pid_in(name: &str) -> Option<u32> {
     let pid = name.strip_prefix("pgiam.")?.strip_suffix(".sock")?;
-    // As it is written, and not as "+7" or "007".
+    // In canonical form only, not "+7" or "007".
     let number = pid.parse().ok()?;
     (self::name(number) == name).then_some(number)
 }
 
-/// Listens at the control socket of this process, and removes those of processes that are gone.
+/// Listens at the control socket of this process, and removes those of dead processes.
 ///
-/// Must be called inside a Tokio runtime. Touches the file system and so blocks for a moment.
+/// Must be called inside a Tokio runtime. Accesses the file system and so blocks for a moment.
 ///
 /// # Errors
 /// [`SocketError`]; on Windows always [`SocketError::Unsupported`].
@@ -42,7 +43,7 @@ pub fn bind(dir: &Path) -> Result<UnixSocket, SocketError> {
         for found in in_dir(dir) {
             remove_if_dead(&found);
         }
-        // A process of ours before the machine was started anew may have had the same id.
+        // A pgiam process before the last boot may have had the same id.
         super::unix::remove_stale(&path)?;
         super::unix::listen(path, None)
     }
@@ -53,21 +54,20 @@ pub fn bind(dir: &Path) -> Result<UnixSocket, SocketError> {
     }
 }
 
-/// Removes a socket that nobody serves and whose process is gone. One without a server whose process
-/// is there may be about to get one. One whose process is not there may be of a container that
-/// shares the directory, but then it has a server.
+/// Removes a socket without a server if its process is dead. If the process lives, the socket may
+/// be about to get a server. A process that is not visible may be in a container that shares the
+/// directory; its socket has a server then.
 #[cfg(unix)]
 fn remove_if_dead(found: &Found) {
     let refused = super::unix::connect(&found.path)
         .is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused);
     if refused && !is_alive(found.pid) {
-        // It may have been removed meanwhile, which is just as well.
+        // It may have been removed meanwhile, which is fine.
         _ = std::fs::remove_file(&found.path);
     }
 }
 
-/// Whether there is a process with this id, a dead one that nobody has waited for not counted. Not
-/// to be known elsewhere than on Unix.
+/// Returns `true` if a process with this id exists; a zombie does not count. Only known on Unix.
 #[must_use]
 pub fn is_alive(pid: u32) -> bool {
     #[cfg(unix)]
@@ -94,8 +94,8 @@ pub fn is_alive(pid: u32) -> bool {
     }
 }
 
-/// The control sockets of this user's processes, by process id: wherever one may have put it, because
-/// a service and a terminal do not have the same environment.
+/// Returns the control sockets of this user's processes, by process id, from all possible
+/// directories: a service and a terminal do not have the same environment.
 #[must_use]
 pub fn all(state_dir: Option<&Path>) -> Vec<Found> {
     let mut dirs: Vec<PathBuf> = super::default_dir(state_dir).into_iter().collect();

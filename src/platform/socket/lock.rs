@@ -1,4 +1,4 @@
-//! The lock file beside the socket, and what tells a file from its successor.
+//! Lock file beside the socket, and the identity of files.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
@@ -7,15 +7,14 @@ use std::path::{Path, PathBuf};
 
 use super::{SocketError, failed};
 
-/// How often a lock file may vanish under us, because its owner has just ended, before we give
-/// up.
+/// Maximum number of attempts when the lock file vanishes because its owner has just ended.
 const LOCK_ATTEMPTS: usize = 16;
 
-/// `.s.PGSQL.<port>.lock`, held with flock(2) for as long as this lives.
+/// `.s.PGSQL.<port>.lock`, held with flock(2) for the lifetime of this value.
 ///
-/// Its first line is our process id, as in PostgreSQL's lock file of the same name, so that a
-/// PostgreSQL server that would use the same socket refuses to start and says whom it met
-/// (`CreateLockFile` in `src/backend/utils/init/miscinit.c`).
+/// Its first line is the process id, as in PostgreSQL's lock file of the same name. A PostgreSQL
+/// server for the same socket therefore refuses to start and names this process (`CreateLockFile`
+/// in `src/backend/utils/init/miscinit.c`).
 #[derive(Debug)]
 pub(super) struct Lock {
     file: File,
@@ -47,8 +46,8 @@ impl Lock {
                 Err(TryLockError::Error(error)) => return Err(failed("lock", &path)(error)),
             }
             let id = FileId::of(&file).map_err(failed("look at", &path))?;
-            // Between open and lock the owner before us may have ended and removed the file:
-            // then what we hold is not what others will find.
+            // Between open and lock, the previous owner may have ended and removed the file: then
+            // other processes will not find the locked file.
             if FileId::at(&path).is_ok_and(|current| current == id) {
                 return Ok(Self {
                     file,
@@ -64,8 +63,8 @@ impl Lock {
         })
     }
 
-    /// The socket is served by a program that does not lock, like PostgreSQL: what is written
-    /// in the file is that program's, so it stays. An empty file is ours.
+    /// Leaves the file to a server that does not lock it, like PostgreSQL: contents written by that
+    /// server stay. An empty file is pgiam's own.
     pub(super) fn leave_foreign(&mut self) {
         self.remove = self.file.metadata().is_ok_and(|found| found.len() == 0);
     }
@@ -94,7 +93,7 @@ fn noted_pid(file: &mut File) -> Option<u32> {
     text.lines().next()?.trim().parse().ok()
 }
 
-/// What tells a file from another one that has come to the same place.
+/// Identity of a file, which distinguishes it from a later one at the same path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct FileId {
     device: u64,
@@ -110,8 +109,8 @@ impl FileId {
         fs::symlink_metadata(path).map(|found| Self::from(&found))
     }
 
-    /// Removes `path` if it is still this file. It may have been removed by a cleaner, which
-    /// is just as well, and nobody could be told of any other failure.
+    /// Removes `path` if it is still this file. A cleaner may have removed it already, which is
+    /// fine; any other failure could not be reported here.
     pub(super) fn remove(self, path: &Path) {
         if Self::at(path).is_ok_and(|current| current == self) {
             let _ = fs::remove_file(path);

@@ -31,7 +31,7 @@ fn names(dir: &Path) -> Vec<String> {
     names
 }
 
-/// A socket file that nobody serves, as a killed program leaves it.
+/// Leaves a socket file without a server, like a killed program.
 fn leave_stale(path: &Path) {
     drop(std::os::unix::net::UnixListener::bind(path).unwrap());
     assert!(path.exists());
@@ -113,7 +113,7 @@ async fn a_live_socket_without_our_lock_stays() {
         [".s.PGSQL.5433"],
         "nothing is left of the attempt"
     );
-    // A PostgreSQL server notes itself in the lock file and does not lock it.
+    // A PostgreSQL server writes its process id to the lock file and does not lock it.
     fs::write(&lock, "4242\n/var/lib/postgresql\n").unwrap();
     bind(dir.path(), 5433).unwrap_err();
     assert!(fs::read_to_string(&lock).unwrap().starts_with("4242\n"));
@@ -166,7 +166,7 @@ async fn a_directory_of_somebody_else_is_refused() {
     let theirs = dir.path().join("theirs");
     fs::create_dir(&theirs).unwrap();
     close(&theirs);
-    // Only root can give a directory away.
+    // Only root can change the owner of a directory.
     if own_uid() == Some(0) {
         std::os::unix::fs::chown(&theirs, Some(12_345), None).unwrap();
         let text = bind(&theirs, 5433).unwrap_err().to_string();
@@ -214,7 +214,7 @@ async fn a_replaced_socket_is_not_removed() {
     assert_eq!(names(dir.path()), [".s.PGSQL.5433"]);
 }
 
-/// Starts that race for a stale socket: one wins each round, and its socket is the one in the
+/// Several starts race for a stale socket: one wins each round, and its socket is the one in the
 /// directory.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn racing_starts_have_one_winner() {

@@ -1,4 +1,4 @@
-//! Making, serving and removing the socket.
+//! Creating, serving and removing the socket.
 
 use std::fs::{self, Permissions};
 use std::io;
@@ -14,28 +14,28 @@ use super::{LONGEST_PATH, SocketError, failed};
 use crate::platform::create_private_dir;
 use crate::platform::permissions::{Dir, Role};
 
-/// A listening socket and the lock that goes with it. Dropping it removes both files.
+/// A listening socket and its lock. Dropping it removes both files.
 #[derive(Debug)]
 pub struct UnixSocket {
     listener: UnixListener,
     path: PathBuf,
     id: FileId,
-    // Last: the lock outlives the socket.
+    // Dropped last: the lock outlives the socket.
     _lock: Option<Lock>,
 }
 
 impl UnixSocket {
-    /// The next client, and the user it belongs to. Cancel-safe.
+    /// Returns the next client, and the user it belongs to. Cancel-safe.
     ///
     /// # Errors
-    /// As for accepting from any listener, or when the kernel does not tell who it is.
+    /// As for accepting from any listener, or when the kernel does not report the user.
     pub async fn accept(&self) -> io::Result<(UnixStream, u32)> {
         let (stream, _) = self.listener.accept().await?;
         let uid = peer_uid(&stream)?;
         Ok((stream, uid))
     }
 
-    /// The socket's file.
+    /// Returns the path of the socket.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
@@ -48,21 +48,21 @@ impl Drop for UnixSocket {
     }
 }
 
-/// The user at the other end (`SO_PEERCRED`, `getpeereid`): who connected, whatever has become
-/// of that process since.
+/// Returns the user at the other end (`SO_PEERCRED`, `getpeereid`): the one that connected,
+/// whatever has become of that process since.
 ///
 /// # Errors
-/// When the kernel does not tell.
+/// When the kernel does not report it.
 fn peer_uid(stream: &UnixStream) -> io::Result<u32> {
     stream.peer_cred().map(|peer| peer.uid())
 }
 
-/// Listens at `dir/.s.PGSQL.<port>`. The directory is made if it is missing.
+/// Listens at `dir/.s.PGSQL.<port>`. Creates the directory if it is missing.
 ///
-/// Must be called inside a Tokio runtime. Touches the file system and so blocks for a moment.
+/// Must be called inside a Tokio runtime. Accesses the file system and so blocks for a moment.
 ///
 /// # Errors
-/// [`SocketError`], all of which name the file and what to do.
+/// [`SocketError`], all of which name the file and the remedy.
 pub fn bind(dir: &Path, port: u16) -> Result<UnixSocket, SocketError> {
     let path = dir.join(format!(".s.PGSQL.{port}"));
     check_length(&path)?;
@@ -76,7 +76,7 @@ pub fn bind(dir: &Path, port: u16) -> Result<UnixSocket, SocketError> {
     listen(path, Some(lock))
 }
 
-/// Whether the operating system takes the path of a socket.
+/// Checks the length of a socket path against the operating system's limit.
 pub(super) fn check_length(path: &Path) -> Result<(), SocketError> {
     let length = path.as_os_str().as_bytes().len();
     if length > LONGEST_PATH {
@@ -95,13 +95,13 @@ pub(super) fn listen(path: PathBuf, lock: Option<Lock>) -> Result<UnixSocket, So
         id,
         _lock: lock,
     };
-    // Until here the umask has decided; nobody else could enter the directory anyway.
+    // Until here the umask applied; other users could not enter the directory anyway.
     fs::set_permissions(&socket.path, Permissions::from_mode(0o600))
         .map_err(failed("set the mode of", &socket.path))?;
     Ok(socket)
 }
 
-/// Sees to it that `dir` exists and is ours alone.
+/// Ensures that `dir` exists and is private to this user.
 pub(super) fn prepare(dir: &Path) -> Result<(), SocketError> {
     if let Err(error) = create_private_dir(dir)
         && error.kind() != io::ErrorKind::AlreadyExists
@@ -112,7 +112,7 @@ pub(super) fn prepare(dir: &Path) -> Result<(), SocketError> {
     Ok(())
 }
 
-/// Removes a socket that nobody serves any more. Only who holds the lock may do that.
+/// Removes a socket without a server. The caller must hold the lock.
 pub(super) fn remove_stale(path: &Path) -> Result<(), SocketError> {
     let found = match fs::symlink_metadata(path) {
         Ok(found) => found,
@@ -130,7 +130,7 @@ pub(super) fn remove_stale(path: &Path) -> Result<(), SocketError> {
             fs::remove_file(path).map_err(failed("remove the old socket", path))
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        // Would block: somebody is there, and busy.
+        // WouldBlock means that a server is there, and busy.
         Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
             Err(failed("find out who serves", path)(error))
         }
