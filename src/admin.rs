@@ -1,5 +1,6 @@
-//! The program's own small HTTP server: health endpoints and metrics on a TCP port, if one is
-//! configured, and on a Unix socket of this user alone also what `pgiam status` and `pgiam stop` need.
+//! HTTP server of the program itself. It serves health endpoints and metrics on a TCP port, if one
+//! is configured. On a Unix socket that is private to this user it also serves the requests of
+//! `pgiam status` and `pgiam stop`.
 
 mod answer;
 pub mod client;
@@ -22,7 +23,7 @@ use crate::observe::Observed;
 use crate::platform::{descriptors, socket};
 use crate::postgres::server;
 
-/// Which command runs.
+/// The running command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// `pgiam serve`.
@@ -34,7 +35,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The command's word.
+    /// Returns the name of the command.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -45,32 +46,33 @@ impl Kind {
     }
 }
 
-/// Where to listen, and what to say of oneself.
+/// Addresses of the server, and information about the program.
 #[derive(Clone, Debug)]
 pub struct AdminOptions {
-    /// Which command runs.
+    /// The running command.
     pub kind: Kind,
-    /// The configuration file.
+    /// Path of the configuration file.
     pub config: Option<PathBuf>,
-    /// Where the health endpoints and metrics are; `None`: nowhere.
+    /// Address of the health endpoints and metrics; `None`: they are off.
     pub http: Option<SocketAddr>,
-    /// Where the control socket is; `None`: there is none.
+    /// Directory of the control socket; `None`: there is none.
     pub control_dir: Option<PathBuf>,
 }
 
-/// What may be asked of the program.
+/// Actions that clients can request.
 #[derive(Clone, Debug, Default)]
 pub struct Controls {
-    /// Cancelled when the program is asked to end.
+    /// Cancelled when a client requests the end of the program.
     pub stop: CancellationToken,
-    /// Told when it is asked to load its configuration anew; `None` where it has none to load.
+    /// Receives a message when a client requests a reload of the configuration; `None` if there is
+    /// none to reload.
     pub reload: Option<mpsc::Sender<()>>,
 }
 
-/// Why there are no health endpoints.
+/// Reason why there are no health endpoints.
 #[derive(Debug, Error)]
 pub enum AdminError {
-    /// The port is taken.
+    /// The port is in use.
     #[error(
         "cannot listen on {address} for health and metrics: the port is in use.\nhint: choose another with http_port or --http-port"
     )]
@@ -92,7 +94,7 @@ pub enum AdminError {
     Other {
         /// The address.
         address: SocketAddr,
-        /// What the system said.
+        /// Error of the system.
         source: io::Error,
     },
 }
@@ -106,7 +108,7 @@ pub struct Admin {
     tasks: TaskTracker,
 }
 
-/// What the answers are made of.
+/// Data for the answers.
 #[derive(Debug)]
 struct Context {
     kind: Kind,
@@ -117,12 +119,13 @@ struct Context {
 }
 
 impl Admin {
-    /// Begins to answer. To be called before the first target is looked up or bound, so that
-    /// `/startup` can say "not yet"; inside a Tokio runtime.
+    /// Starts the server. Call it before the first target is looked up or bound, so that `/startup`
+    /// can answer "not yet"; inside a Tokio runtime.
     ///
     /// # Errors
-    /// [`AdminError`] when the configured address cannot be had. Nobody has asked for the control
-    /// socket: without it the log says why, and `pgiam status` finds nothing.
+    /// [`AdminError`] when the configured address is not available. A missing control socket is no
+    /// error, because it is not configured: the log has the reason, and `pgiam status` finds
+    /// nothing.
     pub fn start(
         options: AdminOptions,
         observed: Arc<Observed>,
@@ -166,20 +169,20 @@ impl Admin {
         });
     }
 
-    /// Where the health endpoints are.
+    /// Returns the address of the health endpoints.
     #[must_use]
     pub fn address(&self) -> Option<SocketAddr> {
         self.http
     }
 
-    /// The control socket.
+    /// Returns the path of the control socket.
     #[must_use]
     pub fn control(&self) -> Option<&Path> {
         self.control.as_deref()
     }
 
-    /// Answers no more, and removes the control socket. To be called when nothing else runs any more:
-    /// until then the answers tell that the program is stopping.
+    /// Stops the server and removes the control socket. Call it when nothing else runs any more:
+    /// until then the answers report that the program is stopping.
     pub async fn stop(self) {
         self.stop.cancel();
         self.tasks.close();

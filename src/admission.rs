@@ -1,11 +1,12 @@
-//! Who may connect: the one way from a listening socket to a protocol.
+//! Admission of clients: the only path from a listening socket to a protocol.
 //!
-//! Only an [`Entrance`] accepts connections, and it gives them out as [`Admitted`] or [`Refused`],
-//! which nothing else can make. So whatever listens (`serve`, `run`, `tunnel`, the hub's port, Unix
-//! sockets, the control socket, the health endpoints) has tuned its sockets, looked its clients' owners
-//! up and kept within the limit of descriptors before a byte of a client is read.
+//! Only an [`Entrance`] accepts connections, and it returns them as [`Admitted`] or [`Refused`],
+//! which no other code can construct. Every listener (`serve`, `run`, `tunnel`, the hub's port,
+//! Unix sockets, the control socket, the health endpoints) has therefore tuned its sockets, checked
+//! the owners of its clients and respected the limit of descriptors before it reads a byte from a
+//! client.
 //!
-//! What takes time beyond that is the protocol's: places for connections that begin, and the local
+//! Steps that take longer belong to the protocol: the limit of starting connections, and the local
 //! password, for which the client must speak SCRAM.
 
 mod entrance;
@@ -20,25 +21,25 @@ use thiserror::Error;
 pub use entrance::{Entrance, Listening, Listens, Verdict};
 pub use guard::{Guard, Told};
 
-/// Where a connection came from.
+/// Origin of a connection.
 #[derive(Clone, Copy, Debug)]
 pub enum Arrival {
-    /// Over TCP.
+    /// A TCP connection.
     Tcp {
-        /// The client's address.
+        /// Address of the client.
         peer: SocketAddr,
-        /// The address it came to.
+        /// Local address of the connection.
         ours: SocketAddr,
     },
-    /// Over a Unix socket.
+    /// A connection over a Unix socket.
     Unix {
-        /// The user id of the client's process.
+        /// User id of the client's process.
         uid: u32,
     },
 }
 
 impl Arrival {
-    /// Whether it came over TCP.
+    /// Returns `true` for TCP.
     #[must_use]
     pub fn is_tcp(&self) -> bool {
         matches!(self, Self::Tcp { .. })
@@ -54,27 +55,27 @@ impl fmt::Display for Arrival {
     }
 }
 
-/// Why a connection is not admitted.
+/// Reason why a connection is not admitted.
 #[derive(Debug, Error)]
 pub enum Refusal {
     /// The client belongs to another user.
     #[error("the client belongs to user id {peer}, and pgiam runs as {own}")]
     Foreign {
-        /// The client's user id.
+        /// User id of the client.
         peer: u32,
-        /// The user id that pgiam runs with.
+        /// User id of pgiam.
         own: u32,
     },
-    /// The system did not tell the client's owner.
+    /// The system did not report the client's owner.
     #[error("cannot tell whose the client is: {0}")]
     Unknown(io::Error),
-    /// The client has closed its socket, so that nobody owns it any more.
+    /// The client has closed its socket, which therefore has no owner any more.
     #[error("the client closed the connection before its owner could be looked up")]
     Gone,
-    /// This process has nearly as many descriptors as it may.
+    /// This process is near its limit of descriptors.
     #[error("out of file descriptors: {}", described(.limit))]
     OutOfDescriptors {
-        /// The limit of this process, where it is the one that was reached.
+        /// Limit of this process; `None` if the system's limit was reached.
         limit: Option<u64>,
     },
 }
@@ -95,20 +96,20 @@ pub struct Admitted<S> {
 }
 
 impl<S> Admitted<S> {
-    /// Where it came from.
+    /// Returns the origin of the connection.
     #[must_use]
     pub fn arrival(&self) -> Arrival {
         self.arrival
     }
 
-    /// Whether the client was found to belong to the user who runs pgiam. `false` also where nobody
-    /// is looked up: an entrance for everybody serves what anybody may see.
+    /// Returns `true` if the client was found to belong to pgiam's user. `false` also if owners are
+    /// not looked up: an unrestricted entrance serves only public information.
     #[must_use]
     pub fn is_owners(&self) -> bool {
         self.is_owners
     }
 
-    /// The same connection, with its stream in another form.
+    /// Converts the stream of the connection.
     #[must_use]
     pub fn map<T>(self, form: impl FnOnce(S) -> T) -> Admitted<T> {
         Admitted {
@@ -118,14 +119,14 @@ impl<S> Admitted<S> {
         }
     }
 
-    /// The connection, to be served.
+    /// Returns the stream, to be served.
     #[must_use]
     pub fn into_stream(self) -> S {
         self.stream
     }
 }
 
-/// A connection that may be told why it is not served, and nothing else.
+/// A connection that may receive the reason of its refusal, and nothing else.
 #[derive(Debug)]
 pub struct Refused<S> {
     stream: S,
@@ -135,19 +136,19 @@ pub struct Refused<S> {
 }
 
 impl<S> Refused<S> {
-    /// Where it came from.
+    /// Returns the origin of the connection.
     #[must_use]
     pub fn arrival(&self) -> Arrival {
         self.arrival
     }
 
-    /// Why.
+    /// Returns the reason of the refusal.
     #[must_use]
     pub fn refusal(&self) -> &Refusal {
         &self.refusal
     }
 
-    /// The same connection, with its stream in another form.
+    /// Converts the stream of the connection.
     #[must_use]
     pub fn map<T>(self, form: impl FnOnce(S) -> T) -> Refused<T> {
         Refused {
@@ -158,18 +159,18 @@ impl<S> Refused<S> {
         }
     }
 
-    /// Whether the log has enough of such refusals for this second.
+    /// Returns `true` if the log limit for such refusals is reached in this second.
     #[must_use]
     pub fn is_quiet(&self) -> bool {
         self.told.is_quiet()
     }
 
-    /// Takes its place among those that are being told, to be kept as long as the connection.
+    /// Takes the place among the refusals being answered; keep it as long as the connection.
     pub fn take_place(&mut self) -> Told {
         std::mem::take(&mut self.told)
     }
 
-    /// The reason, and the connection, to be told.
+    /// Returns the reason and the stream, for the answer.
     #[must_use]
     pub fn into_parts(self) -> (Refusal, S) {
         (self.refusal, self.stream)

@@ -1,7 +1,7 @@
-//! What is measured while the program runs, for `/metrics`, the health endpoints and `pgiam status`.
+//! Measurements of the running program, for `/metrics`, the health endpoints and `pgiam status`.
 //!
-//! Counts that belong to a moment are kept here: logins, errors, bytes, tokens. What stands (targets,
-//! tunnels, sessions) is asked when somebody looks, so that it costs nothing in between.
+//! Events are counted here as they happen: logins, errors, bytes, tokens. Gauges (targets, tunnels,
+//! sessions) are computed at scrape time, so that they cost nothing in between.
 
 mod errors;
 mod live;
@@ -26,19 +26,19 @@ use errors::LastErrors;
 use live::Live;
 use metrics::Metrics;
 
-/// Where the program is in its life.
+/// Phase of the program's life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// It does not listen everywhere yet.
+    /// Not all listeners are bound yet.
     Starting,
-    /// It serves.
+    /// Serving connections.
     Serving,
-    /// It waits for the open connections, and takes no new ones.
+    /// Waiting for open connections to end; no new ones are accepted.
     Draining,
 }
 
 impl Phase {
-    /// Its name, for people and programs.
+    /// Returns the name, for display and for JSON.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -49,30 +49,30 @@ impl Phase {
     }
 }
 
-/// Something that can tell how a target stands.
+/// A source for the state of a target.
 pub trait Watched: Send + Sync {
-    /// How it stands at this moment. Starts nothing.
+    /// Returns the current state. Has no side effects.
     fn view(&self) -> View;
 }
 
-/// How a target stands.
+/// State of a target.
 #[derive(Clone, Debug)]
 pub struct View {
     /// The target.
     pub target: Arc<Target>,
-    /// The way to it.
+    /// State of the connection path.
     pub readiness: Readiness,
-    /// Why the last connection could not be made, if that was a moment ago and would have met others
-    /// like it: the identifier.
+    /// Identifier of the error of the last connection attempt, if it is recent and would affect
+    /// other connections as well.
     pub failed: Option<&'static str>,
-    /// What its tunnel has done.
+    /// Statistics of the tunnel.
     pub tunnel: TunnelStats,
-    /// It is known where its database is.
+    /// `true` if the database's endpoint is known.
     pub found: bool,
 }
 
 impl View {
-    /// How it stands, in a word.
+    /// Returns the state as a word.
     #[must_use]
     pub fn state(&self) -> &'static str {
         match (self.readiness, self.failed) {
@@ -85,21 +85,21 @@ impl View {
         }
     }
 
-    /// Whether a new connection could be made, as far as is known.
+    /// Returns `true` if a new connection is expected to work.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.found && self.readiness != Readiness::Interrupted && self.failed.is_none()
     }
 }
 
-/// A target, and where it is listened for.
+/// A target and its listeners.
 #[derive(Clone)]
 pub struct Listed {
-    /// The local TCP port.
+    /// Local TCP port.
     pub port: u16,
-    /// The local Unix socket.
+    /// Local Unix socket.
     pub socket: Option<PathBuf>,
-    /// The target.
+    /// Source of the target's state.
     pub watched: Arc<dyn Watched>,
 }
 
@@ -111,17 +111,17 @@ impl fmt::Debug for Listed {
     }
 }
 
-/// What is configured and not served.
+/// Parts of the configuration that are not served.
 #[derive(Clone, Debug, Default)]
 pub struct LeftOut {
-    /// Why a target is not, for each of them.
+    /// Reason for each target that is not served.
     pub targets: Vec<String>,
-    /// Why a changed configuration is not used.
+    /// Reason why a changed configuration is not used.
     pub change: Option<String>,
 }
 
-/// All that is measured, in one place. Shared by everything that serves connections, and read by
-/// everything that shows them.
+/// All measurements. Shared by the code that serves connections and the code that displays the
+/// measurements.
 #[derive(Debug)]
 pub struct Observed {
     metrics: Metrics,
@@ -130,14 +130,14 @@ pub struct Observed {
     targets: RwLock<Vec<Listed>>,
     left_out: RwLock<LeftOut>,
     phase: AtomicU8,
-    /// Accept loops that have ended without being asked to.
+    /// Accept loops that have ended unexpectedly.
     dead_loops: Arc<AtomicUsize>,
     limit: usize,
     began: (SystemTime, Instant),
 }
 
 impl Observed {
-    /// For a program that serves at most `limit` connections at a time.
+    /// Creates the measurements of a program that serves at most `limit` concurrent connections.
     #[must_use]
     pub fn new(limit: usize) -> Self {
         let began = (SystemTime::now(), Instant::now());
@@ -154,7 +154,7 @@ impl Observed {
         }
     }
 
-    /// From now on these are the targets; said again whenever they change.
+    /// Sets the targets; called again whenever they change.
     pub fn show(&self, targets: Vec<Listed>) {
         for listed in &targets {
             // A series that begins with its first event has no rate before the second.
@@ -163,7 +163,7 @@ impl Observed {
         *self.targets.write().unwrap_or_else(PoisonError::into_inner) = targets;
     }
 
-    /// From now on these targets are configured and not served, for these reasons.
+    /// Sets the configured targets that are not served, with the reasons.
     pub fn leave_out(&self, targets: Vec<String>) {
         let left_out = LeftOut {
             targets,
@@ -175,7 +175,7 @@ impl Observed {
             .unwrap_or_else(PoisonError::into_inner) = left_out;
     }
 
-    /// The configuration has changed, and is not used for this reason.
+    /// Sets the reason why a changed configuration is not used.
     pub fn change_unused(&self, reason: String) {
         let mut left_out = self
             .left_out
@@ -184,35 +184,36 @@ impl Observed {
         left_out.change = Some(reason);
     }
 
-    /// What is configured and not served.
+    /// Returns the parts of the configuration that are not served.
     #[must_use]
     pub fn left_out(&self) -> LeftOut {
         let left_out = self.left_out.read().unwrap_or_else(PoisonError::into_inner);
         left_out.clone()
     }
 
-    /// The targets, in the order in which they were shown.
+    /// Returns the targets, in the order in which they were set.
     #[must_use]
     pub fn targets(&self) -> Vec<Listed> {
         let targets = self.targets.read().unwrap_or_else(PoisonError::into_inner);
         targets.clone()
     }
 
-    /// Every listener is bound, and what had to be looked up at first has been.
+    /// Enters the phase [`Phase::Serving`]: every listener is bound, and the initial lookups are
+    /// done.
     pub fn started(&self) {
         let (starting, serving) = (Phase::Starting as u8, Phase::Serving as u8);
-        // A program that drains already stays so.
+        // A draining program stays in that phase.
         _ = self
             .phase
             .compare_exchange(starting, serving, Ordering::AcqRel, Ordering::Acquire);
     }
 
-    /// From now on no new connections are taken.
+    /// Enters the phase [`Phase::Draining`]: no new connections are accepted.
     pub fn drains(&self) {
         self.phase.store(Phase::Draining as u8, Ordering::Release);
     }
 
-    /// Where the program is in its life.
+    /// Returns the current phase.
     #[must_use]
     pub fn phase(&self) -> Phase {
         match self.phase.load(Ordering::Acquire) {
@@ -222,7 +223,7 @@ impl Observed {
         }
     }
 
-    /// To be kept by an accept loop while it runs.
+    /// Returns a guard that an accept loop keeps while it runs.
     #[must_use]
     pub fn accepting(&self) -> Accepting {
         Accepting {
@@ -230,25 +231,25 @@ impl Observed {
         }
     }
 
-    /// How many accept loops have ended without being asked to.
+    /// Returns the number of accept loops that have ended unexpectedly.
     #[must_use]
     pub fn dead_loops(&self) -> usize {
         self.dead_loops.load(Ordering::Acquire)
     }
 
-    /// Most connections at a time.
+    /// Returns the maximum number of concurrent connections.
     #[must_use]
     pub fn limit(&self) -> usize {
         self.limit
     }
 
-    /// When the program began, and how long ago that was by its own clock.
+    /// Returns the start time of the program, by the wall clock and by the monotonic clock.
     #[must_use]
     pub fn began(&self) -> (SystemTime, Instant) {
         self.began
     }
 
-    /// A connection has said where it wants to go. It counts as open until the result is dropped.
+    /// Adds a connection after its startup packet. It counts as open until the result is dropped.
     #[must_use]
     pub fn admit(self: &Arc<Self>, newcomer: Newcomer<'_>) -> LiveConnection {
         let traffic = self.metrics.traffic(newcomer.target);
@@ -256,13 +257,13 @@ impl Observed {
         LiveConnection::new(Arc::clone(self), connection)
     }
 
-    /// The connections that there are, oldest first.
+    /// Returns the current connections, oldest first.
     #[must_use]
     pub fn connections(&self) -> Vec<Arc<Connection>> {
         self.live.all()
     }
 
-    /// How many connections there are.
+    /// Returns the number of current connections.
     #[must_use]
     pub fn open(&self) -> usize {
         self.live.count()
@@ -272,18 +273,18 @@ impl Observed {
         self.live.remove(id);
     }
 
-    /// A login has worked, and took so many seconds in each of its stages.
+    /// Records a successful login and the seconds that it took in each of its stages.
     pub fn logged_in(&self, target: &str, stages: &[(Stage, f64)]) {
         self.metrics.logged_in(target, stages);
     }
 
-    /// A token was wanted.
+    /// Records a request for a token.
     pub fn token(&self, target: &str, source: TokenSource) {
         self.metrics.token(target, source);
     }
 
-    /// A connection failed or ended for a reason that has a name. Without a target it was one that
-    /// never came to say where it wanted to go.
+    /// Records a connection that failed or ended with an identified reason. Without a target, it
+    /// ended before its startup packet.
     pub fn failed(&self, target: Option<&str>, failure: Failure) {
         if failure.expected {
             return;
@@ -296,29 +297,29 @@ impl Observed {
         }
     }
 
-    /// The last error of a target.
+    /// Returns the last error of a target.
     #[must_use]
     pub fn last_error(&self, target: &str) -> Option<LastError> {
         self.last_errors.of(target)
     }
 
-    /// Everything in the OpenMetrics text format.
+    /// Returns all metrics in the OpenMetrics text format.
     ///
     /// # Errors
-    /// None in practice: it is written to memory.
+    /// None in practice: the text is written to memory.
     pub fn exposition(&self) -> Result<String, fmt::Error> {
         self.metrics.exposition(self)
     }
 }
 
-/// Tells when an accept loop ends that was not asked to.
+/// Guard that counts an accept loop which ends unexpectedly.
 #[derive(Debug)]
 pub struct Accepting {
     dead: Arc<AtomicUsize>,
 }
 
 impl Accepting {
-    /// Runs `accept`, which is to end by being asked to: it answers `None` then.
+    /// Runs `accept`, which returns `None` when it ends on request.
     pub async fn watch<T>(self, accept: impl Future<Output = Option<T>>) {
         /// Counts unless it is defused: a panic drops it, too.
         struct Alarm(Option<Arc<AtomicUsize>>);

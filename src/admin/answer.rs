@@ -1,4 +1,4 @@
-//! What each path answers.
+//! Answers of the HTTP paths.
 
 use std::fmt::Write;
 
@@ -22,8 +22,7 @@ pgiam
 /metrics    for Prometheus
 ";
 
-/// Paths that show or change what is the owner's, and the method for each. For all others they are not
-/// there.
+/// Paths reserved for the owner, with the method of each. For other clients they do not exist.
 const PRIVATE: [(&str, Method); 3] = [
     ("/status", Method::GET),
     ("/stop", Method::POST),
@@ -35,13 +34,13 @@ pub(super) struct Asked<'a> {
     pub(super) method: &'a Method,
     pub(super) path: &'a str,
     pub(super) query: Option<&'a str>,
-    /// The client belongs to the user who runs pgiam, and came by an entrance for that user alone. A
-    /// TCP port for everybody is none, whoever asks there: a website can have its visitor's browser
-    /// ask.
+    /// The client belongs to pgiam's user, and came by an entrance for that user alone. A public
+    /// TCP port is not such an entrance, whatever the client: a website can make its visitor's
+    /// browser send requests.
     pub(super) is_owners: bool,
 }
 
-/// What there is to say.
+/// An answer.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Answer {
     pub(super) status: StatusCode,
@@ -58,7 +57,7 @@ impl Answer {
         }
     }
 
-    /// To a request that is for somebody else.
+    /// Returns the answer to a request for another host.
     pub(super) fn misdirected() -> Self {
         let body = "ask for localhost or an address of the loopback interface\n";
         Self::text(StatusCode::MISDIRECTED_REQUEST, body)
@@ -74,7 +73,7 @@ impl Answer {
 }
 
 impl Context {
-    /// The answer to a request.
+    /// Returns the answer to a request.
     pub(super) fn answer(&self, asked: &Asked<'_>) -> Answer {
         let get = &Method::GET;
         let private = PRIVATE.iter().find(|(path, _)| *path == asked.path);
@@ -97,7 +96,7 @@ impl Context {
         }
     }
 
-    /// The answer to a request for one of [`PRIVATE`].
+    /// Returns the answer to a request for one of [`PRIVATE`].
     fn answer_owner(&self, path: &str) -> Answer {
         match path {
             "/stop" => {
@@ -121,7 +120,7 @@ impl Context {
             let body = format!("pgiam {} has nothing to load anew\n", self.kind.as_str());
             return Answer::text(StatusCode::CONFLICT, body);
         };
-        // When it is full, a reload is about to begin, which will do.
+        // A full channel means that a reload is about to begin, which is enough.
         _ = reload.try_send(());
         Answer::text(StatusCode::ACCEPTED, "loading the configuration anew\n")
     }
@@ -169,7 +168,7 @@ fn readiness(observed: &Observed, query: Option<&str>) -> Answer {
     };
     for view in &views {
         let why = view.failed.map(|id| format!(" [{id}]")).unwrap_or_default();
-        // A String takes everything.
+        // Writing to a String cannot fail.
         _ = writeln!(body, "{}: {}{why}", view.target.name, view.state());
     }
     let status = match against {
@@ -179,7 +178,7 @@ fn readiness(observed: &Observed, query: Option<&str>) -> Answer {
     Answer::text(status, body)
 }
 
-/// `min-ready=N` in a query; `None`: all targets.
+/// Parses `min-ready=N` in a query; `None`: all targets.
 fn min_ready(query: Option<&str>) -> Result<Option<usize>, ()> {
     let pairs = url::form_urlencoded::parse(query.unwrap_or_default().as_bytes());
     let mut least = None;
@@ -191,7 +190,7 @@ fn min_ready(query: Option<&str>) -> Result<Option<usize>, ()> {
     Ok(least)
 }
 
-/// Why nobody should be sent here.
+/// Returns the reason why new connections should not be sent here, if there is one.
 fn against(observed: &Observed, views: &[View], least: Option<usize>) -> Option<String> {
     match observed.phase() {
         Phase::Starting => return Some("pgiam is starting".to_owned()),

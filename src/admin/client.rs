@@ -1,4 +1,4 @@
-//! Asks running pgiams at their control sockets.
+//! Client for the control sockets of running pgiams.
 
 use std::path::Path;
 use std::time::Duration;
@@ -8,23 +8,23 @@ use thiserror::Error;
 use super::document::Process;
 use crate::platform::socket::control::{self, Found};
 
-/// How long one of them may take to answer.
+/// Timeout of one request.
 #[cfg(unix)]
 const DEADLINE: Duration = Duration::from_secs(3);
-/// Most bytes of an answer: some thousand connections.
+/// Maximum bytes of an answer: some thousand connections.
 #[cfg(unix)]
 const MOST: usize = 16 * 1024 * 1024;
 
-/// Why one did not answer.
+/// Reason for a missing answer.
 #[derive(Debug, Error)]
 pub enum AskError {
-    /// Nobody serves the socket: the process is gone.
+    /// The socket has no server: the process is gone.
     #[error("it has ended")]
     Gone,
-    /// It is there and does not answer.
+    /// The process exists but does not answer.
     #[error("it does not answer: {0}")]
     Silent(String),
-    /// What it answered is no status.
+    /// The answer is not a valid status.
     #[error("its answer cannot be understood, as that of another version: {0}")]
     Answer(#[from] serde_json::Error),
     /// This operating system has no control sockets.
@@ -32,7 +32,7 @@ pub enum AskError {
     Unsupported,
 }
 
-/// Every running pgiam of this user, by process id, and those that did not answer.
+/// Returns every running pgiam of this user, by process id, and those that did not answer.
 ///
 /// # Errors
 /// [`AskError::Unsupported`] on systems without control sockets. (Windows: untested.)
@@ -51,7 +51,7 @@ pub async fn all(
     Ok(all)
 }
 
-/// What one of them does.
+/// Returns the status of a process.
 ///
 /// # Errors
 /// [`AskError`].
@@ -60,7 +60,7 @@ pub async fn status(of: &Found) -> Result<Process, AskError> {
     Ok(serde_json::from_slice(&body)?)
 }
 
-/// Asks one of them to end.
+/// Requests the end of a process.
 ///
 /// # Errors
 /// [`AskError`].
@@ -68,7 +68,7 @@ pub async fn stop(which: &Found) -> Result<(), AskError> {
     ask(which, "POST", "/stop").await.map(drop)
 }
 
-/// Whether it still serves its socket.
+/// Returns `true` if the process still serves its socket.
 pub async fn is_there(which: &Found) -> bool {
     #[cfg(unix)]
     {
@@ -125,7 +125,7 @@ async fn converse(whom: &Found, method: &str, path: &str) -> Result<bytes::Bytes
             Err(silent(String::from_utf8_lossy(&body).trim_end()))
         }
     };
-    // The connection has to be driven while the answer is waited for.
+    // The connection has to be polled together with the answer.
     let (answer, _) = tokio::join!(answered, connection);
     answer
 }

@@ -1,4 +1,5 @@
-//! What `pgiam status --json` prints, one [`Process`] per running pgiam. `docs/metrics.md` explains it.
+//! JSON document of `pgiam status --json`, one [`Process`] per running pgiam. `docs/metrics.md`
+//! explains it.
 
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
@@ -16,31 +17,31 @@ use crate::tunnel::SessionStats;
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Process {
-    /// Its process id.
+    /// Process id.
     pub pid: u32,
-    /// Its version.
+    /// Version.
     pub version: String,
     /// `serve`, `run` or `tunnel`.
     pub kind: String,
     /// `starting`, `serving` or `draining`.
     pub state: String,
-    /// When it started, as in RFC 3339.
+    /// Start time (RFC 3339).
     pub started: String,
-    /// For how long it has run.
+    /// Time since the start.
     pub uptime_seconds: f64,
-    /// Its configuration file.
+    /// Path of the configuration file.
     pub config: Option<PathBuf>,
-    /// Where its health endpoints and metrics are.
+    /// Address of the health endpoints and metrics.
     pub http: Option<String>,
-    /// Its connections.
+    /// Number of open connections.
     pub open_connections: usize,
-    /// Most connections at a time.
+    /// Maximum number of concurrent connections.
     pub max_connections: usize,
-    /// Its targets, in the order of their names.
+    /// Targets, sorted by name.
     pub targets: Vec<Target>,
-    /// Why targets that are configured are not served, one reason each.
+    /// Reasons why configured targets are not served, one each.
     pub left_out: Vec<String>,
-    /// Why a changed configuration is not used.
+    /// Reason why a changed configuration is not used.
     pub change_unused: Option<String>,
 }
 
@@ -48,35 +49,35 @@ pub struct Process {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Target {
-    /// Its name.
+    /// Name.
     pub name: String,
-    /// The local TCP port.
+    /// Local TCP port.
     pub port: u16,
-    /// The local Unix socket.
+    /// Local Unix socket.
     pub socket: Option<PathBuf>,
-    /// The real endpoint, `HOST:PORT`.
+    /// Database endpoint, `HOST:PORT`.
     pub endpoint: String,
     /// `ssm` or `direct`.
     pub via: String,
-    /// Who carries the tunnel, as configured.
+    /// Bastion of the tunnel, as configured.
     pub bastion: Option<String>,
     /// `iam` or `passthrough`.
     pub auth: String,
-    /// The role that replaces the client's default one.
+    /// Role that replaces the client's default one.
     pub user: Option<String>,
     /// `ready`, `idle`, `starting`, `interrupted` or `failing`.
     pub state: String,
-    /// Whether a new connection could be made, as far as is known.
+    /// `true` if a new connection is expected to work.
     pub ready: bool,
-    /// Why it could not: the identifier, as in `docs/errors.md`.
+    /// Identifier of the error that would prevent it, as in `docs/errors.md`.
     pub failing: Option<String>,
     /// `connection_limit`.
     pub connection_limit: Option<usize>,
-    /// The last failure.
+    /// Last failure.
     pub last_error: Option<Failure>,
-    /// Its Session Manager sessions.
+    /// Session Manager sessions.
     pub sessions: Vec<Session>,
-    /// Its connections, oldest first.
+    /// Connections, oldest first.
     pub connections: Vec<Client>,
 }
 
@@ -86,19 +87,19 @@ pub struct Target {
 pub struct Failure {
     /// Stable identifier of the cause, as in `docs/errors.md`.
     pub id: String,
-    /// What the client was told, if anything.
+    /// SQLSTATE sent to the client, if any.
     pub sqlstate: Option<String>,
-    /// What happened.
+    /// Description of the failure.
     pub message: String,
-    /// What the other side said.
+    /// Message of the other side.
     pub detail: Option<String>,
-    /// What to do.
+    /// Remedy.
     pub hint: Option<String>,
-    /// When it was, as in RFC 3339.
+    /// Time of the failure (RFC 3339).
     pub at: String,
-    /// How long ago that is.
+    /// Time since the failure.
     pub age_seconds: f64,
-    /// How often the same came in a row.
+    /// Number of consecutive failures of the same kind.
     pub count: u64,
 }
 
@@ -106,27 +107,27 @@ pub struct Failure {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Session {
-    /// Its id at AWS; none while it is being started.
+    /// AWS session id; none while the session is starting.
     pub id: Option<String>,
-    /// The managed node; none while it is being started.
+    /// Managed node; none while the session is starting.
     pub bastion: Option<String>,
     /// `starting`, `up`, `interrupted` or `leaving`.
     pub state: String,
-    /// Its streams: one per connection.
+    /// Number of streams: one per connection.
     pub streams: usize,
-    /// Those that are moving bytes.
+    /// Number of streams that are transferring data.
     pub busy: usize,
-    /// Bytes towards the bastion.
+    /// Bytes sent to the bastion.
     pub bytes_up: u64,
-    /// Bytes from it.
+    /// Bytes received from the bastion.
     pub bytes_down: u64,
-    /// Since its start began.
+    /// Time since the session began to start.
     pub age_seconds: f64,
-    /// Lost connections that were replaced.
+    /// Number of lost connections that were replaced.
     pub resumes: u64,
-    /// Messages that were sent again.
+    /// Number of messages sent again.
     pub retransmissions: u64,
-    /// The smoothed round trip to the agent.
+    /// Smoothed round-trip time to the agent.
     pub round_trip_seconds: Option<f64>,
 }
 
@@ -134,27 +135,27 @@ pub struct Session {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Client {
-    /// A number that no other connection of this process has.
+    /// Unique number of the connection in this process.
     pub id: u64,
     /// `login` or `open`.
     pub state: String,
-    /// What the client program calls itself (`application_name`).
+    /// Name of the client program (`application_name`).
     pub program: String,
-    /// The database role.
+    /// Database role.
     pub user: String,
-    /// The database.
+    /// Database.
     pub database: String,
-    /// Where it came from: an address, or `[local]` for the Unix socket.
+    /// Origin: an address, or `[local]` for the Unix socket.
     pub peer: String,
-    /// Bytes to the database since the login.
+    /// Bytes sent to the database since the login.
     pub bytes_up: u64,
-    /// Bytes from it.
+    /// Bytes received from the database since the login.
     pub bytes_down: u64,
-    /// Since it came.
+    /// Time since the connection arrived.
     pub age_seconds: f64,
 }
 
-/// Milliseconds are enough.
+/// Returns seconds, rounded to milliseconds.
 fn seconds(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1000.0).round() / 1000.0
 }

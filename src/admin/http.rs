@@ -1,4 +1,4 @@
-//! HTTP around the answers.
+//! HTTP transport of the answers.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -23,17 +23,17 @@ use super::Context;
 use super::answer::{Answer, Asked};
 use crate::admission::{Admitted, Entrance, Listens, Refusal, Verdict};
 
-/// Connections at a time, on each of the two ways in. Those who ask are a Prometheus, a kubelet and a
-/// person; when more come, the oldest that has not said what it wants makes room.
+/// Maximum number of concurrent connections on each of the two entrances. The usual clients are a
+/// Prometheus, a kubelet and a person. When more connect, the oldest connection that has not sent
+/// its request is closed.
 const MOST: usize = 128;
-/// How long one of them may take, from its first byte to the last of the answer.
+/// Timeout of one connection, from its first byte to the last of the answer.
 const DEADLINE: Duration = Duration::from_secs(5);
-/// How long it may take to say what it wants.
+/// Timeout for the head of the request.
 const HEAD_DEADLINE: Duration = Duration::from_secs(1);
-/// Most bytes of a request's head. (The least that the library takes.)
+/// Maximum bytes of a request's head. (The minimum that the library accepts.)
 const HEAD: usize = 8 * 1024;
-/// Answers whoever is admitted: what is private only where every client is the owner's. Ends by being
-/// dropped.
+/// Serves admitted clients; private paths only if every client is the owner's. Runs until dropped.
 pub(super) async fn answer(mut entrance: Entrance<impl Listens>, context: Arc<Context>) {
     let mut crowd = Crowd::default();
     loop {
@@ -57,18 +57,18 @@ pub(super) async fn answer(mut entrance: Entrance<impl Listens>, context: Arc<Co
     }
 }
 
-/// The connections that are open, the oldest first.
+/// Open connections, oldest first.
 #[derive(Default)]
 struct Crowd(VecDeque<Guest>);
 
 struct Guest {
     task: AbortHandle,
-    /// It has said what it wants.
+    /// Set once the request has been read.
     heard: Arc<AtomicBool>,
 }
 
 impl Crowd {
-    /// Makes room for one more: silence must not keep others out.
+    /// Makes room for one more connection: silent ones must not keep others out.
     fn make_room(&mut self) {
         self.0.retain(|guest| !guest.task.is_finished());
         while self.0.len() >= MOST {
@@ -81,7 +81,7 @@ impl Crowd {
     }
 }
 
-/// One request, one answer.
+/// Serves one request.
 async fn converse<S: AsyncRead + AsyncWrite + Unpin + Send>(
     client: Admitted<S>,
     context: Arc<Context>,
@@ -117,17 +117,18 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin + Send>(
     }
 }
 
-/// Whether a request is for us. On the loopback interface, a website whose name leads there (DNS
-/// rebinding) could have a browser ask for what it may not see; its requests have its own name.
+/// Returns `true` if a request is addressed to this server. A website with a name that resolves to
+/// a loopback address (DNS rebinding) could make a browser send requests that expose private data;
+/// they contain the website's own name.
 fn is_meant(context: &Context, host: Option<&HeaderValue>) -> bool {
     if !context
         .http
         .is_some_and(|address| address.ip().is_loopback())
     {
-        return true; // Whatever name it has there.
+        return true; // Any name is accepted there.
     }
     let Some(host) = host.and_then(|host| host.to_str().ok()) else {
-        return host.is_none(); // Programs that speak HTTP/1.0, and no browser.
+        return host.is_none(); // Programs that speak HTTP/1.0, but no browser.
     };
     let name = match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,

@@ -1,4 +1,5 @@
-//! Accepting. The only file besides the Unix socket's own that calls `accept`; a test looks for others.
+//! Accepting connections. Only this file and the Unix socket's own call `accept`; a test checks
+//! that.
 
 use std::future::Future;
 use std::io;
@@ -21,34 +22,34 @@ use crate::platform::descriptors;
 use crate::platform::socket::UnixSocket;
 use crate::tunnel::direct;
 
-/// Pause after an accept that failed for want of descriptors or memory, which do not come back within
-/// microseconds; it doubles as long as that goes on.
+/// Initial and maximum pause after a failed accept for lack of descriptors or memory, which do not
+/// become available within microseconds. The pause doubles while the failure continues.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
 
-/// Connections of one entrance whose owners are being looked up in the kernel's tables. Then it
-/// accepts no more until some are found.
+/// Maximum number of connections of one entrance with a pending owner lookup in the kernel's
+/// tables. At this number the entrance stops accepting until some are found.
 const MOST_PENDING: usize = 512;
 
-/// A TCP port that is listened on. Only an [`Entrance`] can accept at it.
+/// A listening TCP socket. Only an [`Entrance`] can accept from it.
 #[derive(Debug)]
 pub struct Listening(TcpListener);
 
 impl Listening {
-    /// Keeps the listener from everybody else.
+    /// Wraps the listener, so that other code cannot accept from it.
     #[must_use]
     pub fn new(listener: TcpListener) -> Self {
         Self(listener)
     }
 
-    /// The address.
+    /// Returns the local address.
     ///
     /// # Errors
-    /// Whatever the system answers.
+    /// Any error of the system.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.0.local_addr()
     }
 
-    /// The limit of descriptors, when this socket has one of the last.
+    /// Returns the limit of descriptors if this socket has one of the last.
     #[must_use]
     pub fn is_among_the_last(&self) -> Option<u64> {
         #[cfg(unix)]
@@ -66,16 +67,16 @@ mod sealed {
     impl Sealed for super::UnixSocket {}
 }
 
-/// What connections can be accepted at.
+/// A socket that accepts connections.
 pub trait Listens: sealed::Sealed + Send + Sync {
-    /// A connection.
+    /// Stream of a connection.
     #[cfg(unix)]
     type Stream: AsyncRead + AsyncWrite + Unpin + Send + std::os::fd::AsRawFd + 'static;
-    /// A connection.
+    /// Stream of a connection.
     #[cfg(not(unix))]
     type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
 
-    /// The next connection, tuned. Cancel-safe.
+    /// Returns the next connection, tuned. Cancel-safe.
     #[doc(hidden)]
     fn next(&self) -> impl Future<Output = io::Result<(Self::Stream, Arrival)>> + Send;
 }
@@ -105,24 +106,24 @@ impl Listens for UnixSocket {
     }
 }
 
-/// What has become of a connection that was accepted.
+/// Decision about an accepted connection.
 #[derive(Debug)]
 pub enum Verdict<S> {
-    /// It may be served.
+    /// The connection may be served.
     Admitted(Admitted<S>),
-    /// It may be told why not.
+    /// The connection may receive the reason of its refusal.
     Refused(Refused<S>),
 }
 
 type Pending<S> = Pin<Box<dyn Future<Output = (S, Arrival, Result<bool, Refusal>)> + Send>>;
 
-/// A listening socket and the guard in front of it.
+/// A listening socket and its guard.
 pub struct Entrance<L: Listens> {
     socket: L,
     guard: Arc<Guard>,
-    /// Connections whose owners are not known yet.
+    /// Connections with a pending owner lookup.
     pending: FuturesUnordered<Pending<L::Stream>>,
-    /// No accept before this, and how long the pause was.
+    /// Time until which accepting is paused, and the length of the pause.
     paused: Option<(Instant, Duration)>,
 }
 
@@ -138,11 +139,11 @@ impl<L: Listens> Entrance<L> {
         }
     }
 
-    /// Waits for the next connection that is to be served or told why not. Refused ones that are too
-    /// many to be told are closed in here. Cancel-safe: no connection is lost.
+    /// Waits for the next connection to serve or to answer with a refusal. Refused connections
+    /// beyond the limit are closed here without an answer. Cancel-safe: no connection is lost.
     ///
-    /// A connection waits here for microseconds, or where the kernel does not tell its owner at once,
-    /// for a reading of the kernel's tables; others pass it then.
+    /// A connection waits here for microseconds. If the kernel does not report its owner at once,
+    /// it waits for a reading of the kernel's tables; other connections overtake it then.
     pub async fn next(&mut self) -> Verdict<L::Stream> {
         loop {
             let decided = tokio::select! {
@@ -180,7 +181,7 @@ impl<L: Listens> Entrance<L> {
                 }));
                 None
             }
-            // A Unix socket's peer is always known.
+            // The peer of a Unix socket is always known.
             (None, Arrival::Unix { .. }) => None,
         }
     }
@@ -210,7 +211,7 @@ impl<L: Listens> Entrance<L> {
     }
 
     fn pause(&mut self, error: &io::Error) {
-        // The client's own failure, which says nothing about the next one.
+        // An error of this client alone; the next one may succeed.
         if matches!(
             error.kind(),
             io::ErrorKind::ConnectionAborted
@@ -226,13 +227,13 @@ impl<L: Listens> Entrance<L> {
     }
 }
 
-/// The limit of descriptors, when a connection has one of the last.
+/// Returns the limit of descriptors if a connection has one of the last.
 #[cfg(unix)]
 fn last(stream: &impl std::os::fd::AsRawFd) -> Option<u64> {
     descriptors::is_among_the_last(stream)
 }
 
-/// The same where nothing is known of it.
+/// Returns `None` on systems without this information.
 #[cfg(not(unix))]
 fn last<T>(_stream: &T) -> Option<u64> {
     None

@@ -1,4 +1,4 @@
-//! Whose connections are admitted, and how much is said of those that are not.
+//! Decision which connections are admitted, and rate limits for the refusals.
 
 use std::io;
 use std::net::SocketAddr;
@@ -14,32 +14,33 @@ use crate::base::flood::{Flood, Flow};
 use crate::platform::descriptors;
 use crate::platform::peer::{self, Owner, OwnerLookup};
 
-/// Most refusals that are told to their clients and to the log, within [`WINDOW`]. Beyond them
-/// connections are closed and counted: another user could otherwise fill the log, and keep as many
-/// answers under way as he opens connections.
+/// Maximum number of refusals within [`WINDOW`] that are answered and logged. Connections beyond it
+/// are closed and counted: otherwise another user could fill the log, and keep an answer in
+/// progress for every connection that he opens.
 const MOST_REFUSALS: u32 = 64;
 const WINDOW: Duration = Duration::from_secs(1);
 
-/// How often it is logged that connections cannot be accepted.
+/// Minimum interval between log messages about failed accepts.
 const COMPLAINT: Duration = Duration::from_secs(10);
 
-/// Decides which connections are admitted. One for all entrances with the same clients.
+/// Decides which connections are admitted. Entrances with the same clients share one guard.
 #[derive(Debug)]
 pub struct Guard {
-    /// The user whose clients are admitted; `None`: everybody's are.
+    /// User id of the admitted clients; `None`: all clients are admitted.
     own: Option<u32>,
     /// Connections that would take one of the last descriptors are refused.
     keeps_reserve: bool,
     lookup: OwnerLookup,
     refusals: Flood,
-    /// Clients that were gone, counted apart.
+    /// Closed clients, counted separately.
     gone: Flood,
-    /// Places for refused strangers that are being told; each holds a descriptor.
+    /// Places for refused connections that are being answered; each holds a descriptor.
     told: Arc<Semaphore>,
     complained: Mutex<Option<Instant>>,
 }
 
-/// Whether one more refusal is told, if there is a `place` for it; if not, it is counted.
+/// Returns `true` if another refusal may be answered, given a `place` for it; otherwise it is
+/// counted.
 fn lets_through(flood: &Flood, refusal: &Refusal, place: bool) -> bool {
     match flood.next_if(place) {
         Flow::Through { held: 0 } => true,
@@ -61,15 +62,16 @@ fn lets_through(flood: &Flood, refusal: &Refusal, place: bool) -> bool {
     }
 }
 
-/// How many refused strangers may be told at a time when this process may have `limit` descriptors:
-/// a small share, as they may be silent until their time is over.
+/// Returns the maximum number of refused connections that are answered at a time when this process
+/// may have `limit` descriptors: a small share, because such a client may stay silent until its
+/// timeout.
 fn most_told(limit: Option<u64>) -> usize {
     let all = u64::from(MOST_REFUSALS);
     let share = limit.map_or(all, |limit| (limit / 16).clamp(2, all));
     usize::try_from(share).unwrap_or(1)
 }
 
-/// A place among the refused clients that are being told. Goes with the connection.
+/// A place among the refusals being answered. It is kept as long as the connection.
 #[derive(Debug, Default)]
 pub struct Told {
     _place: Option<OwnedSemaphorePermit>,
@@ -77,8 +79,8 @@ pub struct Told {
 }
 
 impl Told {
-    /// Whether the log has enough of such refusals for this second: this one is counted there, and has
-    /// no line of its own.
+    /// Returns `true` if the log limit for such refusals is reached in this second: this one is
+    /// counted, and has no line of its own.
     #[must_use]
     pub fn is_quiet(&self) -> bool {
         self.quiet
@@ -86,7 +88,7 @@ impl Told {
 }
 
 impl Guard {
-    /// Admits the clients of the user who runs pgiam, and with `peer_check = false` everybody's.
+    /// Admits the clients of pgiam's user; with `peer_check = false` all clients.
     #[must_use]
     pub fn of_clients(peer_check: bool) -> Self {
         let own = peer_check.then(peer::own_uid).flatten();
@@ -97,15 +99,15 @@ impl Guard {
         Self::new(own, true, lookup)
     }
 
-    /// Admits the user who runs pgiam to what controls it, whatever is configured, and also with the
+    /// Admits only pgiam's user, for control requests, whatever the configuration, also with the
     /// last descriptors.
     #[must_use]
     pub fn of_control() -> Self {
         Self::new(peer::own_uid(), false, OwnerLookup::default())
     }
 
-    /// Admits everybody to what anybody may see, also with the last descriptors: a health check is to
-    /// hear that pgiam lives. [`super::Admitted::is_owners`] is never true here.
+    /// Admits all clients to public information, also with the last descriptors, so that a health
+    /// check succeeds while pgiam runs. [`super::Admitted::is_owners`] is never true here.
     #[must_use]
     pub fn of_everybody() -> Self {
         Self::new(None, false, OwnerLookup::default())
@@ -129,12 +131,12 @@ impl Guard {
         self
     }
 
-    /// The decision about a connection whose owner is known at once; `None` where
-    /// [`Guard::judge_by_tables`] has to find it. `last`: the limit of descriptors, when the
+    /// Decides about a connection with an owner that is known at once; `None` if
+    /// [`Guard::judge_by_tables`] has to find it. `last`: the limit of descriptors, if the
     /// connection has one of the last.
     ///
-    /// Every TCP client is looked for, whatever its address: a program may give its end any address
-    /// of the machine, and 127.0.0.1 answers it all the same.
+    /// Every TCP client is looked up, whatever its address: a program may bind its end to any
+    /// address of the machine and still connect to 127.0.0.1.
     pub(super) fn judge(
         &self,
         arrival: Arrival,
@@ -144,8 +146,8 @@ impl Guard {
         Some(judged.and_then(|is_owners| self.spare(is_owners, last)))
     }
 
-    /// Refuses to take one of the last descriptors. Comes after the owner: another user learns nothing
-    /// about how this one is doing.
+    /// Refuses a connection that has one of the last descriptors. This check comes after the
+    /// owner's, so that another user learns nothing about the load.
     fn spare(&self, is_owners: bool, last: Option<u64>) -> Result<bool, Refusal> {
         match last {
             Some(_) if self.keeps_reserve => Err(Refusal::OutOfDescriptors { limit: last }),
@@ -166,7 +168,7 @@ impl Guard {
         }
     }
 
-    /// The same, by the kernel's tables.
+    /// Decides about a connection by the kernel's tables.
     pub(super) async fn judge_by_tables(
         &self,
         (ours, peer): (SocketAddr, SocketAddr),
@@ -180,13 +182,13 @@ impl Guard {
         self.spare(is_owners, last)
     }
 
-    /// The place in which a refusal is told to its client and to the log; `None`: the connection is
-    /// closed, and counted. `last`: the connection has one of the last descriptors, which strangers
-    /// do not keep.
+    /// Returns the place for a refusal that is answered and logged; `None`: the connection is
+    /// closed and counted. `last`: the connection has one of the last descriptors, which refused
+    /// clients do not keep.
     pub(super) fn tells(&self, refusal: &Refusal, last: bool) -> Option<Told> {
         let place = match refusal {
-            // Its words are here already, or none are. It may have left a cancel request, so it is
-            // always heard.
+            // The client has sent all its bytes already, or none. They may contain a cancel
+            // request, so they are always read.
             Refusal::Gone => {
                 let quiet = !lets_through(&self.gone, refusal, true);
                 return Some(Told {
@@ -209,8 +211,8 @@ impl Guard {
         place.ok().filter(|_| tells).map(told)
     }
 
-    /// Logs that no connection can be accepted, now and then: every entrance meets it, again and
-    /// again.
+    /// Logs that no connection can be accepted, rate-limited: every entrance meets the error
+    /// repeatedly.
     pub(super) fn complain(&self, error: &io::Error) {
         let mut complained = lock(&self.complained);
         if complained.is_some_and(|at| at.elapsed() < COMPLAINT) {
@@ -232,19 +234,19 @@ impl Guard {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Counters: a panic leaves nothing half done that matters.
+    // Counters: a panic cannot leave them inconsistent.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Whether no other machine can be at the other end: loopback addresses do not leave theirs (RFC
-/// 1122, 3.2.1.3, and RFC 4291, 2.5.3), so one at either end is enough.
+/// Returns `true` if the client must be on this machine: loopback addresses do not leave theirs
+/// (RFC 1122, 3.2.1.3, and RFC 4291, 2.5.3), so one at either end is enough.
 pub(super) fn is_of_this_machine(ours: SocketAddr, peer: SocketAddr) -> bool {
     peer::is_loopback(ours.ip()) || peer::is_loopback(peer.ip())
 }
 
-/// Whether a client may be admitted whose `owner` is this, by a program of the user `own`, and whether
-/// it is that user's. Other machines' clients, which nobody here owns, are admitted, or not, by the
-/// password.
+/// Decides whether pgiam, run by the user `own`, admits a client with this `owner`. Returns `true`
+/// if the client belongs to `own`. Clients of other machines, which have no owner here, are
+/// authenticated by the password.
 pub(super) fn judge(
     owner: io::Result<Owner>,
     own: u32,
@@ -257,7 +259,7 @@ pub(super) fn judge(
         Ok(Owner::Gone) => Err(Refusal::Gone),
         Err(error) if descriptors::are_exhausted(&error) => Err(out_of_descriptors(&error)),
         Ok(Owner::NotListed) | Err(_) if !is_of_this_machine => Ok(false),
-        // Not knowing is not a reason to let somebody in.
+        // An unknown owner is not admitted.
         Ok(Owner::NotListed) => Err(Refusal::Unknown(io::Error::new(
             io::ErrorKind::NotFound,
             "the kernel lists no such socket here, as when it is in another network namespace or its addresses were translated on the way",

@@ -1,4 +1,4 @@
-//! Who is admitted, and that nothing else accepts connections.
+//! Tests of admission, and that no other code accepts connections.
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -19,10 +19,11 @@ fn judged(owner: Owner, ours: &str, peer: &str) -> Result<bool, Refusal> {
     judge(Ok(owner), 1000, local)
 }
 
-/// Every pair of addresses that only a client of this machine can have, and one of another's.
+/// Pairs of addresses that only a client of this machine can have, and below them a pair of another
+/// machine's client.
 const HERE: [(&str, &str); 5] = [
     ("127.0.0.1:5433", "127.0.0.1:54000"),
-    // A client whose end has the address of the machine's interface.
+    // A client with the address of the machine's interface at its end.
     ("127.0.0.1:5433", "192.0.2.2:54000"),
     ("192.0.2.2:5433", "127.0.0.1:54000"),
     ("[::1]:5433", "[fd00::2]:54000"),
@@ -43,7 +44,7 @@ fn only_ones_own_are_admitted_whatever_their_address() {
             Some(false),
             "{peer}"
         );
-        // 0: an owner who may do everything is still another one.
+        // Root (0) is another user, too.
         for other in [1001, 0] {
             let foreign = judged(Owner::User(other), ours, peer).unwrap_err();
             assert!(
@@ -79,7 +80,8 @@ fn clients_that_must_be_here_and_are_not_known_are_refused() {
     assert_eq!(judge(unreadable(), 1000, false).ok(), Some(false));
 }
 
-/// Whatever the address: without descriptors nothing is known, and "its own user only" would be false.
+/// Applies to any address: without descriptors the owner is unknown, and "its own user only" would
+/// be false.
 #[test]
 #[cfg(unix)]
 fn want_of_descriptors_is_its_own_refusal() {
@@ -171,7 +173,7 @@ async fn at_an_entrance_for_everybody_nobody_is_the_owner() {
     assert!(!admitted.is_owners());
 }
 
-/// Connects as another user: only root may give sockets away.
+/// Connects as another user: only root may change the owner of sockets.
 #[cfg(target_os = "linux")]
 async fn foreign(address: SocketAddr) -> TcpStream {
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
@@ -234,7 +236,7 @@ async fn a_flood_of_clients_that_are_gone_is_heard_and_does_not_fill_the_log() {
         .collect();
     let logged = told.iter().filter(|told| !told.is_quiet());
     assert_eq!(logged.count(), 64);
-    // It takes no line from other refusals.
+    // It does not count against the limit of other refusals.
     let foreign = guard.tells(&Refusal::Foreign { peer: 1, own: 0 }, false);
     assert!(!foreign.unwrap().is_quiet());
 }
@@ -264,15 +266,15 @@ fn sources(dir: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// The lines of a source file that are part of the program, with their numbers: those before its
-/// tests.
+/// Returns the lines of a source file that are part of the program, with their numbers: those
+/// before its tests.
 fn program_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
     let lines = text.lines().enumerate();
     lines.take_while(|(_, line)| !line.starts_with("#[cfg(test)]"))
 }
 
-/// By construction only an entrance makes admitted connections. This is about listeners that go round
-/// it.
+/// By construction only an entrance makes admitted connections. This test finds listeners that
+/// bypass it.
 #[test]
 fn nothing_else_accepts_connections() {
     const ACCEPTS: [&str; 2] = ["admission/entrance.rs", "platform/socket/unix.rs"];

@@ -5,33 +5,34 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::time::Instant;
 
-/// Why a connection failed or ended.
+/// Reason why a connection failed or ended.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Failure {
     /// Stable identifier of the cause.
     pub id: &'static str,
-    /// What the client was told, empty where it could be told nothing.
+    /// SQLSTATE sent to the client; empty if none could be sent.
     pub sqlstate: String,
-    /// What happened.
+    /// Description of the failure.
     pub message: String,
-    /// What the other side said.
+    /// Message of the other side.
     pub detail: Option<String>,
-    /// What to do.
+    /// Remedy.
     pub hint: Option<String>,
-    /// Somebody should look at it, as opposed to clients that leave and those that only ask.
+    /// `true` for a failure that needs attention, as opposed to clients that disconnect or only
+    /// probe.
     pub notable: bool,
-    /// It is part of how clients find their way, and is not counted.
+    /// `true` for a normal step of a client's connection attempts; it is not counted.
     pub expected: bool,
 }
 
 /// The last failure of a target.
 #[derive(Clone, Debug)]
 pub struct LastError {
-    /// What it was.
+    /// The failure.
     pub failure: Failure,
-    /// When.
+    /// Time of the failure.
     pub at: Instant,
-    /// How often the same came in a row.
+    /// Number of consecutive failures with the same identifier.
     pub count: u64,
 }
 
@@ -55,7 +56,7 @@ impl LastErrors {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, LastError>> {
-        // Entries are replaced whole.
+        // Entries are replaced as a whole.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

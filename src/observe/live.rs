@@ -1,4 +1,4 @@
-//! The connections that there are.
+//! Current connections.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -10,11 +10,11 @@ use tokio::time::Instant;
 use super::Observed;
 use crate::base::foreign_text::ForeignText;
 
-/// Most characters that are kept of what a client calls itself; PostgreSQL keeps 63 bytes.
+/// Maximum characters kept of a client's program name; PostgreSQL keeps 63 bytes.
 const LONGEST_NAME: usize = 63;
 
-/// Bytes of one connection, and of all connections to its target. Counting is a relaxed addition to
-/// each.
+/// Byte counters of one connection, and of all connections to its target. Counting is a relaxed
+/// addition to each.
 #[derive(Debug, Default)]
 pub struct Traffic {
     up: AtomicU64,
@@ -32,78 +32,78 @@ impl Traffic {
         }
     }
 
-    /// So many bytes went to the server.
+    /// Counts bytes sent to the server.
     pub fn sent(&self, bytes: usize) {
         self.up.fetch_add(bytes as u64, Ordering::Relaxed);
         self.target_up.inc_by(bytes as u64);
     }
 
-    /// So many bytes went to the client.
+    /// Counts bytes sent to the client.
     pub fn received(&self, bytes: usize) {
         self.down.fetch_add(bytes as u64, Ordering::Relaxed);
         self.target_down.inc_by(bytes as u64);
     }
 }
 
-/// A connection that says where it wants to go.
+/// A connection after its startup packet.
 #[derive(Clone, Copy, Debug)]
 pub struct Newcomer<'a> {
-    /// The target.
+    /// Target.
     pub target: &'a str,
-    /// The database role; empty where there is none.
+    /// Database role; empty if there is none.
     pub user: &'a str,
-    /// The database; empty where there is none.
+    /// Database; empty if there is none.
     pub database: &'a str,
-    /// What the client program calls itself (`application_name`).
+    /// Name of the client program (`application_name`).
     pub program: &'a [u8],
-    /// Where it came from.
+    /// Origin of the connection.
     pub peer: &'a str,
-    /// When it came.
+    /// Time of arrival.
     pub since: Instant,
 }
 
 /// One connection.
 #[derive(Debug)]
 pub struct Connection {
-    /// A number that no other connection of this program has.
+    /// Unique number of the connection in this process.
     pub id: u64,
-    /// The target.
+    /// Target.
     pub target: String,
-    /// The database role; empty where there is none.
+    /// Database role; empty if there is none.
     pub user: String,
     database: Mutex<String>,
-    /// What the client program calls itself.
+    /// Name of the client program.
     pub program: String,
-    /// Where it came from.
+    /// Origin of the connection.
     pub peer: String,
-    /// When it came.
+    /// Time of arrival.
     pub since: Instant,
     open: AtomicBool,
     traffic: Traffic,
 }
 
 impl Connection {
-    /// The database; empty where there is none.
+    /// Returns the database; empty if there is none.
     #[must_use]
     pub fn database(&self) -> String {
-        // It is written whole.
+        // It is replaced as a whole.
         let database = self.database.lock();
         database.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Whether it is logged in.
+    /// Returns `true` if the login is complete.
     #[must_use]
     pub fn is_open(&self) -> bool {
         self.open.load(Ordering::Acquire)
     }
 
-    /// Bytes that went to the server.
+    /// Returns the bytes sent to the server.
     #[must_use]
     pub fn bytes_up(&self) -> u64 {
         self.traffic.up.load(Ordering::Relaxed)
     }
 
-    /// Bytes that went to the client.
+    /// Returns the bytes sent to the client.
     #[must_use]
     pub fn bytes_down(&self) -> u64 {
         self.traffic.down.load(Ordering::Relaxed)
@@ -125,18 +125,18 @@ impl LiveConnection {
         }
     }
 
-    /// It is logged in.
+    /// Marks the login as complete.
     pub fn opened(&self) {
         self.connection.open.store(true, Ordering::Release);
     }
 
-    /// The database turned out to be this one.
+    /// Sets the database that the connection turned out to use.
     pub fn leads_to(&self, database: &str) {
         let known = self.connection.database.lock();
         *known.unwrap_or_else(PoisonError::into_inner) = cut(database.as_bytes());
     }
 
-    /// Where its bytes are counted.
+    /// Returns the byte counters.
     #[must_use]
     pub fn traffic(&self) -> &Traffic {
         &self.connection.traffic
@@ -149,7 +149,7 @@ impl Drop for LiveConnection {
     }
 }
 
-/// The connections that there are.
+/// List of the current connections.
 #[derive(Debug, Default)]
 pub(super) struct Live(Mutex<Known>);
 
@@ -197,7 +197,7 @@ impl Live {
     }
 }
 
-/// What a client says about itself, cut, and with nothing in it that moves a terminal's cursor.
+/// Shortens a client's program name and removes terminal control characters.
 fn cut(text: &[u8]) -> String {
     let text = ForeignText::of_bytes(text);
     text.chars().take(LONGEST_NAME).collect()

@@ -1,4 +1,4 @@
-//! The metrics. `docs/metrics.md` lists them.
+//! Metrics. `docs/metrics.md` lists them.
 
 use std::fmt;
 use std::sync::atomic::AtomicU64;
@@ -17,26 +17,26 @@ use super::live::Traffic;
 use super::{Observed, View};
 use crate::tunnel::{SessionState, TunnelTotals};
 
-/// Where the stages' histograms have their limits, in seconds: from a token out of the cache to what
-/// a client waits for at most.
+/// Bucket limits of the stages' histograms in seconds: from a cached token to the longest wait of a
+/// client.
 const SECONDS: [f64; 13] = [
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0,
 ];
 
-/// A part of a login.
+/// A stage of a login.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Stage {
-    /// Until the client has said what it wants.
+    /// Until the client's startup packet.
     Startup,
-    /// A token.
+    /// Getting a token.
     Token,
-    /// A stream to the database.
+    /// Opening a stream to the database.
     Tunnel,
     /// TLS with the database.
     Tls,
-    /// Its login.
+    /// Login at the database.
     Login,
-    /// All of it.
+    /// All stages.
     Total,
 }
 
@@ -54,14 +54,14 @@ impl EncodeLabelValue for Stage {
     }
 }
 
-/// Where a token came from.
+/// Source of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TokenSource {
-    /// It had been made for an earlier connection.
+    /// Created for an earlier connection.
     Cache,
-    /// It was made.
+    /// Newly created.
     Fresh,
-    /// There was none to be had.
+    /// No token was available.
     Failed,
 }
 
@@ -81,7 +81,7 @@ struct ByTarget {
     target: String,
 }
 
-/// A target, and one more word that the program chooses among few.
+/// Labels: a target, and one more with a small set of values.
 macro_rules! labels {
     ($name:ident, $label:ident: $type:ty) => {
         #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -109,7 +109,7 @@ const DOWN: &str = "down";
 type Histograms = Family<ByStage, Histogram, fn() -> Histogram>;
 type Seconds = Gauge<f64, AtomicU64>;
 
-/// What is counted as it happens.
+/// Counters of events.
 #[derive(Debug)]
 pub(super) struct Metrics {
     registry: Registry,
@@ -157,7 +157,7 @@ impl Metrics {
         }
     }
 
-    /// A target's counters are there from now on.
+    /// Creates the counters of a target.
     pub(super) fn begin(&self, target: &str) {
         drop(self.traffic(target));
         let target = target.to_owned();
@@ -190,7 +190,7 @@ impl Metrics {
         self.errors.get_or_create(&ById::new(target, id)).inc();
     }
 
-    /// All metrics, with those of the moment.
+    /// Returns all metrics, including the current gauges.
     pub(super) fn exposition(&self, observed: &Observed) -> Result<String, fmt::Error> {
         let mut text = String::new();
         encode_registry(&mut text, &self.registry)?;
@@ -205,7 +205,7 @@ impl Metrics {
     }
 }
 
-/// The connections that there are.
+/// Registers the gauges of the connections.
 fn connections(registry: &mut Registry, observed: &Observed, views: &[View]) {
     let open: Family<ByState, Gauge> = Family::default();
     let ready: Family<ByTarget, Gauge> = Family::default();
@@ -237,7 +237,7 @@ fn connections(registry: &mut Registry, observed: &Observed, views: &[View]) {
     registry.register("target_ready", help, ready);
 }
 
-/// The tunnels, as they tell at this moment.
+/// Registers the current metrics of the tunnels.
 fn tunnels(registry: &mut Registry, views: &[View]) {
     let sessions: Family<ByState, Gauge> = Family::default();
     let streams: Family<ByTarget, Gauge> = Family::default();

@@ -7,7 +7,7 @@ use crate::tunnel::{SessionState, SessionStats, TunnelTotals};
 
 mod exposition;
 
-/// A target that stands as it is told to.
+/// A target with a fixed state.
 pub(crate) struct Stands(pub(crate) View);
 
 impl Watched for Stands {
@@ -16,7 +16,7 @@ impl Watched for Stands {
     }
 }
 
-/// A target that has been used: one session stands, another one is being started.
+/// Returns the state of a target that has been used: one session is up, another one is starting.
 pub(crate) fn used(name: &str) -> View {
     let totals = TunnelTotals {
         up: 1_000,
@@ -68,7 +68,7 @@ pub(crate) fn target(name: &str) -> Target {
     }
 }
 
-/// A program with these targets.
+/// Creates the measurements of a program with these targets.
 pub(crate) fn observed(views: Vec<View>) -> Arc<Observed> {
     let observed = Arc::new(Observed::new(400));
     let listed = views.into_iter().map(|view| Listed {

@@ -1,10 +1,10 @@
-//! What `/metrics` says, and what `docs/metrics.md` says about it.
+//! Tests that `/metrics` and `docs/metrics.md` agree.
 
 use std::collections::BTreeMap;
 
 use super::*;
 
-/// One of each.
+/// Returns an exposition that contains every metric.
 fn everything() -> String {
     let observed = observed(vec![used("orders")]);
     let connection = observed.admit(newcomer("orders", b"psql"));
@@ -52,7 +52,7 @@ fn numbers_arrive_where_they_belong() {
     assert!(text.ends_with("# EOF\n"));
 }
 
-/// Name → type and labels, of what is exposed.
+/// Returns name → type and labels of the exposed metrics.
 fn exposed() -> BTreeMap<String, (String, Vec<String>)> {
     let text = everything();
     let mut found: BTreeMap<String, (String, Vec<String>)> = BTreeMap::new();
