@@ -215,7 +215,8 @@ async fn a_proxy_behind_tls_is_verified() {
     let proxies = https_proxy(&format!("https://{USER}localhost:{port}"));
     let (reason, _) = refusal(&proxies, &tls(None)).await;
     assert!(
-        reason.starts_with("TLS to the proxy failed: ") && reason.contains("its authority is not trusted"),
+        reason.starts_with("TLS to the proxy failed: ")
+            && reason.contains("its authority is not trusted"),
         "{reason}"
     );
     assert!(!asked.await.unwrap().contains("Proxy-Authorization"));
