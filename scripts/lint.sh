@@ -18,6 +18,7 @@ lint() {
     cargo fmt --check --manifest-path protocol-tests/judges/ssm-bridge/Cargo.toml
     cargo fmt --check --manifest-path protocol-tests/judges/clients/rust/Cargo.toml
     cargo clippy --locked --workspace --all-targets -- -D warnings
+    RUSTDOCFLAGS="-D warnings" cargo doc --quiet --locked --no-deps --workspace
     lint_fuzz
     for script in dev scripts/*.sh; do sh -n "$script"; done
     (cd protocol-tests/judges/postgres-suites && sh -n prepare && sh -n newer-libpq)

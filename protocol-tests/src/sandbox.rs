@@ -153,7 +153,7 @@ impl Sandbox {
     }
 
     /// Lets an independent agent serve the sessions of this node: it learns their ids from
-    /// [`Event::StartSession`](crate::events::Event::StartSession).
+    /// [`Event::StartSession`].
     pub fn external_agent(&self, target: &str) -> AgentControl {
         let agent = self.agent(target);
         agent.update(|s| s.external = true);

@@ -102,7 +102,7 @@ const SHORTEST_TOKEN: usize = 64;
 /// Removes recognizable secrets from a text of foreign origin.
 ///
 /// Values of `X-Amz-Signature=…` and the like, of `"SecretAccessKey": "…"` and of
-/// `AWS_SESSION_TOKEN=…` become stars, as do session tokens and the values that [`remember`] knows.
+/// `AWS_SESSION_TOKEN=…` become stars, as do session tokens and the values that `remember` knows.
 /// Use it for messages of other programs and for URLs. It is a second line of defence and does not
 /// permit printing secrets. Takes time in proportion to the text's length.
 pub fn redact(text: &str) -> String {

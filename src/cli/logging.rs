@@ -2,7 +2,7 @@
 //!
 //! Two rules apply to every value of `--log`. First, only the crates of this program and those listed
 //! here may log, because other crates handle our secrets. Second, no field of an event contains a
-//! control character, a secret that it names as such, or more than [`LONGEST_VALUE`] bytes.
+//! control character, a secret that it names as such, or more than `LONGEST_VALUE` bytes.
 
 use std::borrow::Cow;
 use std::error::Error;

@@ -104,6 +104,10 @@ pub struct HttpArgs {
 }
 
 /// Flags of `pgiam tunnel`.
+#[expect(
+    rustdoc::broken_intra_doc_links,
+    reason = "[::1] is an address, as --help shows it"
+)]
 #[derive(Clone, Debug, Args)]
 pub struct TunnelArgs {
     /// Destination as seen from the bastion: a name or an address (IPv6 in brackets), and a port.

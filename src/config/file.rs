@@ -140,7 +140,7 @@ pub struct File {
     /// Path of the file; `None`: there is no file.
     #[serde(skip)]
     pub path: Option<PathBuf>,
-    /// [`fingerprint`] of the file's contents.
+    /// `fingerprint` of the file's contents.
     #[serde(skip)]
     pub fingerprint: Vec<u8>,
 }

@@ -1,7 +1,7 @@
 //! Owner of the other end of a local TCP connection, for the rule that only pgiam's user may
 //! connect.
 //!
-//! A Unix socket reports its peer's user by itself ([`super::socket::peer_uid`]). A TCP connection
+//! A Unix socket reports its peer's user by itself (`socket::peer_uid`). A TCP connection
 //! does not; on Linux the kernel's socket tables do, as long as both ends are in one network
 //! namespace.
 

@@ -131,7 +131,7 @@ pub struct First<'a> {
 ///
 /// A client that closes its sending side after a query gets the answer first: the SSM agent cannot
 /// close one direction of a connection alone, so its end is passed on when as many ReadyForQuery have
-/// come as were asked for, or nothing for [`UNANSWERED`]. One that has taken leave, or waits for
+/// come as were asked for, or nothing for `UNANSWERED`. One that has taken leave, or waits for
 /// nothing, ends at once.
 ///
 /// When the client ends, the server side is to be closed by the caller; when the server ends, the
@@ -266,7 +266,7 @@ fn keep_last<const N: usize>(last: &mut [u8; N], bytes: &[u8]) {
     last[N - new..].copy_from_slice(&bytes[bytes.len() - new..]);
 }
 
-/// Closes a stream in order (TLS close_notify, FIN), within [`CLOSE_DEADLINE`]. A failure only
+/// Closes a stream in order (TLS close_notify, FIN), within `CLOSE_DEADLINE`. A failure only
 /// means that the peer was faster.
 pub async fn close(stream: &mut dyn Duplex) {
     let closed = tokio::time::timeout(CLOSE_DEADLINE, stream.shutdown()).await;

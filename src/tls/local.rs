@@ -77,7 +77,7 @@ pub struct LocalTls {
     pub config: Arc<ServerConfig>,
     /// Location of the certificate.
     pub kept: Kept,
-    /// Hash of the certificate, to which a client may bind its login ([`end_point`]).
+    /// Hash of the certificate, to which a client may bind its login (`tls-server-end-point`).
     pub end_point: Option<Bytes>,
 }
 

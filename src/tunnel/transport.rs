@@ -16,7 +16,7 @@ pub trait Transport: Send + Sync {
     /// worked. If it fails, `hello` is sent again through another session. So `hello` must be data
     /// that may reach the far side more than once, such as an SSLRequest.
     ///
-    /// A later failure of the stream is an [`io::Error`] that carries a [`TunnelError`], see
+    /// A later failure of the stream is an [`io::Error`](std::io::Error) that carries a [`TunnelError`], see
     /// [`TunnelError::of`]. The caller sets the deadline. Cancel-safe.
     fn open(&self, hello: Bytes) -> BoxFuture<'_, Result<Stream, TunnelError>>;
 
