@@ -25,7 +25,7 @@ pub enum AskError {
     #[error("it does not answer: {0}")]
     Silent(String),
     /// The answer is not a valid status.
-    #[error("its answer cannot be understood, as that of another version: {0}")]
+    #[error("its answer cannot be understood, as that of another version")]
     Answer(#[from] serde_json::Error),
     /// This operating system has no control sockets.
     #[error("there are no control sockets on this system")]

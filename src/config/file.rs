@@ -13,6 +13,7 @@ use tracing::warn;
 use super::plan::flaw_of_name;
 use super::toml_words::in_words;
 use super::{ConfigError, Plan, ServeLayer, WrittenBastion, encoding, expand_home, forms};
+use crate::base::foreign_text::visible;
 use crate::base::suggest::nearest;
 use crate::platform::permissions::{self, PathError, Role};
 
@@ -396,6 +397,7 @@ fn refuse_idle_keys(
 }
 
 pub(super) fn unknown_target(asked: &str, targets: &BTreeMap<String, Layer>) -> ConfigError {
+    let asked = &*visible(asked);
     let of_targets = nearest(asked, targets.keys().map(String::as_str));
     let suggestion = match (of_targets, command_like(asked)) {
         (Some(name), _) => format!("did you mean \"{name}\"? "),

@@ -689,6 +689,10 @@ fn what_was_mistyped_is_named() {
             "hint: did you mean the command pgiam status? the configured",
         ),
         ("kafka", "hint: the configured targets are: orders, users"),
+        (
+            "x\nERROR forged",
+            "there is no target \"x\\nERROR forged\".",
+        ),
     ] {
         let said = parse(&text, &[asked], &Layer::default())
             .unwrap_err()

@@ -21,6 +21,7 @@ use zeroize::Zeroizing;
 use crate::base::environment::origin_hint;
 use crate::base::quote;
 use crate::base::quote::shown;
+use crate::base::tls_words;
 use crate::platform;
 use crate::platform::permissions::{Dir, PathError, Role};
 
@@ -145,7 +146,7 @@ fn local_tls(pair: &Pair, kept: Kept) -> Result<LocalTls, LocalTlsError> {
                 let reason = format!("{CERTIFICATE} and {KEY} do not belong together");
                 damaged(&dir, dir.clone(), reason)
             }
-            (Kept::At(_), error) => damaged(&dir, dir.clone(), error.to_string()),
+            (Kept::At(_), error) => damaged(&dir, dir.clone(), tls_words::in_words(&error)),
         })?;
     config.alpn_protocols = vec![pg_handshake::ALPN.to_vec()];
     Ok(LocalTls {
