@@ -1,4 +1,4 @@
-//! The errors of connections, as types. `report` turns them into words.
+//! Error types for connections. `report` turns them into messages.
 
 pub mod connection;
 pub mod forward;

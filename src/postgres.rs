@@ -1,4 +1,4 @@
-//! The PostgreSQL side: from an accepted connection to the end of its session.
+//! PostgreSQL connections, from accept to the end of the session.
 
 pub mod cancel_keys;
 pub mod client;

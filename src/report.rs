@@ -1,11 +1,11 @@
-//! Error → ErrorResponse and log line. The only place that knows SQLSTATEs.
+//! Error → ErrorResponse and log line. SQLSTATEs are defined only here.
 //!
-//! Every cause has a stable identifier, which the log carries. Messages name the target, Details
-//! carry what the other side said, Hints say what to type. An error made by the server keeps its
-//! own words; Detail and Hint are appended to them.
+//! Every cause has a stable identifier, which the log line contains. The message names the target,
+//! the Detail quotes the other side, and the Hint gives a command to type. An error from the server
+//! keeps its text; Detail and Hint are appended.
 //!
-//! SQLSTATE classes are chosen for what clients do with them: pools retry on class 08 and on 57P0x
-//! but not on class 28, so a tunnel fault is never 28000 and expired credentials are never 08xxx.
+//! SQLSTATE classes follow from how clients react. Pools retry on class 08 and on 57P0x but not on
+//! class 28, so a tunnel fault is never 28000 and expired credentials are never 08xxx.
 
 mod api;
 mod aws;
@@ -72,7 +72,7 @@ const NOT_SUPPORTED: SqlState = SqlState::new(*b"0A000");
 const TOO_MANY: SqlState = SqlState::new(*b"53300");
 /// Configuration limit exceeded: AWS throttles.
 const THROTTLED: SqlState = SqlState::new(*b"53400");
-/// Cannot connect now: not yet, or not at the moment. What `pg_isready` calls "rejecting".
+/// Cannot connect now: not yet, or not at the moment. `pg_isready` calls it "rejecting".
 const NOT_NOW: SqlState = SqlState::new(*b"57P03");
 /// Invalid password.
 const WRONG_PASSWORD: SqlState = SqlState::new(*b"28P01");
@@ -85,30 +85,30 @@ const INTERNAL: SqlState = SqlState::new(*b"XX000");
 /// Configuration file error.
 const CONFIGURATION: SqlState = SqlState::new(*b"F0000");
 
-/// What an error is about, where that is known.
+/// Context of an error, as far as it is known.
 #[derive(Clone, Copy)]
 pub struct About<'a> {
     /// The target of the connection.
     pub target: &'a Target,
     /// The effective database role.
     pub user: &'a str,
-    /// The database has received a token and not accepted it.
+    /// The database has received the token and rejected it.
     pub token_judged: bool,
-    /// A token has gone out, in this attempt of the login or in an earlier one.
+    /// A token was sent, in this or an earlier attempt of the login.
     pub token_sent: bool,
-    /// What is known about the last token.
+    /// The facts known about the last token.
     pub evidence: Option<&'a Evidence>,
-    /// How many connections to the target are open, this one included.
+    /// Number of open connections to the target, including this one.
     pub open_connections: usize,
-    /// What the client has asked for, as the database gets it.
+    /// The startup packet as it is sent to the database.
     pub startup: Option<&'a Startup>,
-    /// The target's default database, and why it could not take the place of the one that does not
-    /// exist.
+    /// The target's default database, and the error that prevented its use in place of the missing
+    /// one.
     pub no_default: Option<&'a str>,
 }
 
 impl<'a> About<'a> {
-    /// Nothing but the target.
+    /// Creates a context that holds only the target.
     #[must_use]
     pub fn target(target: &'a Target) -> Self {
         Self {
@@ -124,52 +124,53 @@ impl<'a> About<'a> {
     }
 }
 
-/// What is known about a token that was sent.
+/// Facts known about a token that was sent.
 #[derive(Clone, Debug)]
 pub struct Evidence {
-    /// What it was signed for.
+    /// The request that it was signed for.
     pub request: TokenRequest,
-    /// Until when it may be used.
+    /// End of its validity.
     pub expires_at: SystemTime,
-    /// It had been made for an earlier connection.
+    /// It came from the cache: an earlier connection had requested it.
     pub from_cache: bool,
-    /// It went out before the database asked.
+    /// It was sent before the database requested it.
     pub early: bool,
-    /// Another token was refused just before.
+    /// Another token had been rejected just before.
     pub second: bool,
-    /// How far this machine's clock is from AWS's, where an answer of AWS has told.
+    /// Difference between this machine's clock and AWS's; `None` if no answer from AWS has shown
+    /// it.
     pub clock: Option<ClockOffset>,
-    /// Whose the credentials are, where AWS was asked.
+    /// The caller identity behind the credentials, if AWS was asked.
     pub identity: Identity,
 }
 
-/// One failure, for the client and for the log.
+/// Report of one failure, for the client and for the log.
 pub struct Report {
     /// Stable identifier of the cause.
     pub id: &'static str,
-    /// The whole ErrorResponse; `None` where nobody can read one.
+    /// The complete ErrorResponse; `None` if the client cannot receive one.
     pub reply: Option<Bytes>,
-    /// It says "not now", which `pg_isready` must not take for a yes.
+    /// It means "not ready", which `pg_isready` must not take for success.
     pub not_ready: bool,
     sqlstate: String,
     message: String,
-    /// What the log says beside the message.
+    /// Extra text in the log line, after the message.
     detail: Option<String>,
     hint: Option<String>,
     level: Level,
-    /// It is part of how clients find their way, and no failure to be counted.
+    /// Part of normal client behaviour, not counted as a failure.
     expected: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Level {
-    /// Ordinary: port scanners, clients that leave.
+    /// Routine: port scanners, clients that leave.
     Info,
-    /// Someone should look at it.
+    /// Needs attention.
     Warn,
 }
 
-/// The parts of a reply of our own.
+/// The parts of a reply that pgiam writes itself.
 struct Said {
     id: &'static str,
     sqlstate: SqlState,
@@ -211,8 +212,8 @@ impl Said {
             hint,
             ..
         } = self;
-        // What others have said is safe already; names from the configuration and from the client
-        // are made so here, for the client and the log alike.
+        // Text from the other side is escaped already. Names from the configuration and from the
+        // client are escaped here, for the client and the log alike.
         let safe = |text: String| visible(&text).into_owned();
         let message = safe(message);
         let (detail, hint) = (detail.map(safe), hint.map(safe));
@@ -247,8 +248,8 @@ impl Report {
         }
     }
 
-    /// What the log line says, to be counted and shown. Nobody has to look at clients that leave, nor
-    /// at the answers to those that only ask.
+    /// Returns the failure as it is counted and displayed. Clients that leave, and answers to
+    /// readiness probes, are not notable.
     #[must_use]
     pub fn failure(&self) -> Failure {
         Failure {
@@ -262,7 +263,7 @@ impl Report {
         }
     }
 
-    /// The same as "not now", with a further Detail.
+    /// Converts the reply to "not ready", with an extra Detail.
     fn not_now(self, detail: Option<&str>) -> Self {
         let all = [self.detail.as_deref(), detail].into_iter().flatten();
         let all: Vec<&str> = all.collect();
@@ -280,7 +281,7 @@ impl Report {
         }
     }
 
-    /// A failure nobody is there to read about.
+    /// Creates a report that only the log receives.
     fn silent(id: &'static str, error: &SessionError) -> Self {
         Self {
             id: known_id(id),
@@ -296,8 +297,8 @@ impl Report {
     }
 }
 
-/// The ErrorResponse with these parts. The Hint ends with the cause's identifier, under which
-/// `docs/errors.md` says more.
+/// Builds the ErrorResponse from these parts. The Hint ends with the cause's identifier, which is a
+/// heading in `docs/errors.md`.
 fn reply(
     id: &str,
     sqlstate: SqlState,
@@ -314,7 +315,7 @@ fn reply(
     reply.encode()
 }
 
-/// An identifier of the list, which is what `docs/errors.md` is checked against.
+/// Returns `id` after checking that it is in the list, which `docs/errors.md` is checked against.
 fn known_id(id: &'static str) -> &'static str {
     debug_assert!(IDS.contains(&id), "{id} is not in the list of identifiers");
     id
@@ -324,12 +325,12 @@ fn with_id(hint: &str, id: &str) -> String {
     format!("{hint} [{id}]")
 }
 
-/// The report of a connection that did not become a session.
+/// Creates the report of a connection that did not become a session.
 #[must_use]
 pub fn before_login(error: &SessionError, about: Option<&About<'_>>) -> Report {
     let target = about.map(|about| about.target);
     let warn = |said: Said| said.report(Level::Warn, target);
-    // The database's own words are about its descriptors, not ours.
+    // An error from the database concerns its own descriptors, not ours.
     if !matches!(error, SessionError::Upstream(_))
         && let Some(said) = descriptors::behind(error)
     {
@@ -347,7 +348,7 @@ pub fn before_login(error: &SessionError, about: Option<&About<'_>>) -> Report {
         }
         SessionError::LocalPassword(refused) => warn(local_password(refused)),
         SessionError::TwoPasswords => warn(two_passwords()),
-        // Most clients with sslmode=prefer come again at once without TLS, and get in.
+        // Most clients with sslmode=prefer reconnect at once without TLS, and succeed.
         SessionError::ChannelBinding => Report {
             expected: true,
             ..channel_binding().report(Level::Info, target)
@@ -356,7 +357,7 @@ pub fn before_login(error: &SessionError, about: Option<&About<'_>>) -> Report {
         SessionError::NoAlpn => warn(database::no_alpn(about)),
         SessionError::NoTunnelYet(readiness) => not_yet(*readiness).report(Level::Info, target),
         SessionError::FailedBefore(id) => failed_before(id).report(Level::Info, target),
-        // A new tunnel cannot be had while the one that was there is lost, most likely for the same
+        // A new tunnel cannot be opened while the previous one is lost, most likely for the same
         // reason.
         SessionError::Interrupted(cause) => {
             before_login(cause, about).not_now(Some("The tunnel that was there was lost and is being tried again."))
@@ -405,7 +406,7 @@ pub fn before_login(error: &SessionError, about: Option<&About<'_>>) -> Report {
     }
 }
 
-/// Adds the step that a timeout ran out in, and what to do about it.
+/// Adds the step that timed out, and its remedy.
 fn waited_for(said: Said, waiting: Option<&'static str>) -> Said {
     let Some(step) = waiting else {
         return said.hint(
@@ -452,14 +453,14 @@ fn shutting_down() -> Said {
     .hint("Connect again when pgiam runs again.")
 }
 
-/// Somebody who comes while the program waits for the others to leave.
+/// Refuses a client that connects while the program waits for open connections to end.
 fn too_late() -> Said {
     Said::new("server.shutdown", NOT_NOW, "pgiam is shutting down").hint(
         "It waits for its open connections to end. Connect again when it has been started anew.",
     )
 }
 
-/// The words of a library as a sentence of its own, as Detail wants them (PostgreSQL docs, "Error
+/// Formats the text of a library as a sentence, as a Detail requires (PostgreSQL docs, "Error
 /// Message Style Guide").
 fn sentence(words: &str) -> String {
     let mut rest = words.chars();
@@ -471,7 +472,7 @@ fn sentence(words: &str) -> String {
     format!("{first}{}{end}", rest.as_str())
 }
 
-/// The command that shows from where the database would be dialled what becomes of that.
+/// Returns the command that tests a dial from the host that dials the database.
 fn try_port(about: Option<&About<'_>>) -> String {
     let Some(About { target, .. }) = about else {
         return "nc -vz HOST PORT on the bastion".to_owned();

@@ -1,4 +1,4 @@
-//! Why a connection did not become a session: one variant per room that can refuse it.
+//! Errors of a connection before its session: one variant per module that can refuse it.
 
 use std::io;
 use std::path::Path;
@@ -21,52 +21,52 @@ use crate::tls::upstream::UpstreamTlsError;
 use crate::tunnel::{Readiness, TunnelError};
 use pg_handshake::scram::ScramError;
 
-/// Why a connection did not become a session.
+/// Reason why a connection did not become a session.
 #[derive(Debug, Error)]
 pub enum SessionError {
     /// The client broke the startup protocol.
     #[error(transparent)]
     Client(#[from] ClientError),
-    /// The client said nothing useful in time.
+    /// The client did not complete its startup within this time.
     #[error("the client sent no complete startup packet within {} s", .0.as_secs())]
     GreetingTimeout(Duration),
-    /// The client went away, or its connection broke.
+    /// The client closed its connection, or the connection broke.
     #[error("the client went away{}", unless_closed(.0))]
     ClientGone(io::Error),
-    /// The client went away while it waited for its login.
+    /// The client closed its connection while it waited for its login.
     #[error("the client went away after {:.1} s{}", .after.as_secs_f64(), meanwhile(*.waiting))]
     ClientLeft {
-        /// How long the client has waited.
+        /// Time that the client had waited.
         after: Duration,
-        /// The step that was waited for then, as a noun.
+        /// The step that was pending, as a noun.
         waiting: Option<&'static str>,
     },
     /// The local TLS handshake failed.
     #[error("TLS handshake with the local client failed: {error}")]
     LocalTls {
-        /// What TLS or the connection said.
+        /// The error from TLS or from the connection.
         error: io::Error,
-        /// The file of the certificate that the client was shown, where there is one.
+        /// The file of the certificate that the client was shown; `None` if it is in memory only.
         certificate: Option<Arc<Path>>,
     },
     /// The client closed after the local TLS handshake: Node.js verifies the certificate only then.
     #[error("the client closed the connection after the TLS handshake, without a startup packet")]
     GoneAfterTls {
-        /// The file of the certificate that the client was shown, where there is one.
+        /// The file of the certificate that the client was shown; `None` if it is in memory only.
         certificate: Option<Arc<Path>>,
     },
-    /// The client belongs to somebody else.
+    /// The client belongs to another user.
     #[error("the client belongs to user id {peer}, and pgiam runs as {own}")]
     ForeignPeer {
-        /// Whose the client is.
+        /// User id of the client.
         peer: u32,
-        /// Who runs the program.
+        /// User id of this process.
         own: u32,
     },
-    /// The client's messages about its password are malformed.
+    /// A password message of the client is malformed.
     #[error(transparent)]
     Password(#[from] PasswordError),
-    /// The client does not know the local password, or does not speak SCRAM.
+    /// The client gave a wrong local password, or does not speak SCRAM.
     #[error(transparent)]
     LocalPassword(#[from] ScramError),
     /// Too many connections at once.
@@ -74,87 +74,88 @@ pub enum SessionError {
     TooManyConnections {
         /// The limit.
         limit: usize,
-        /// Whether it is that of the target, not of the program.
+        /// True for the limit of the target, false for the limit of the program.
         of_target: bool,
     },
     /// No target, or no user.
     #[error(transparent)]
     Route(#[from] RouteError),
-    /// The database of the target could not be found at RDS.
+    /// The RDS lookup of the target's database failed.
     #[error(transparent)]
     Discovery(Arc<DiscoverError>),
-    /// Finding it took too long.
+    /// The RDS lookup took longer than this.
     #[error("the database was not found within {} s", .0.as_secs())]
     LookupTimeout(Duration),
-    /// What was found does not go with the configuration.
+    /// The database that was found contradicts the configuration.
     #[error(transparent)]
     Config(ConfigError),
-    /// What was configured cannot be used.
+    /// The configuration of the target is unusable.
     #[error(transparent)]
     Setup(Arc<SetupError>),
-    /// No token.
+    /// The token could not be created.
     #[error(transparent)]
     Token(#[from] TokenError),
-    /// No credentials, where the region had to be looked up.
+    /// There are no credentials, and the region had to be looked up.
     #[error(transparent)]
     Credentials(#[from] CredentialsError),
-    /// No tunnel.
+    /// The tunnel could not be opened.
     #[error(transparent)]
     Tunnel(#[from] TunnelError),
-    /// The name in `host` leads to no database endpoint.
+    /// The name in `host` does not resolve to a database endpoint.
     #[error(transparent)]
     Alias(#[from] AliasError),
-    /// Tunnel and token took too long.
+    /// Tunnel and token were not ready in time.
     #[error("tunnel and token were not ready within {} s", .after.as_secs())]
     ConnectTimeout {
-        /// How long the client has waited.
+        /// Time that the client had waited.
         after: Duration,
-        /// How the tunnel stood then.
+        /// State of the tunnel at that time.
         readiness: Readiness,
-        /// The step that was waited for, as a noun.
+        /// The step that was pending, as a noun.
         waiting: Option<&'static str>,
     },
-    /// There is no connection for the moment: the tunnel that was there is being tried again.
+    /// Connections are not possible for the moment: the tunnel broke and is being reopened.
     #[error("the tunnel is interrupted and being tried again: {0}")]
     Interrupted(Box<Self>),
-    /// The tunnel is not there yet, and who asks only wants to know that.
+    /// Answer to a readiness probe: the tunnel is not open yet.
     #[error("the tunnel is not ready")]
     NoTunnelYet(Readiness),
-    /// The last connection could not be made, for the reason with this identifier, and who asks only
-    /// wants to know that.
+    /// Answer to a readiness probe: the last connection failed, for the reason with this
+    /// identifier.
     #[error("the last connection to the database could not be made [{0}]")]
     FailedBefore(&'static str),
-    /// Somebody who only asks whether a connection could be made had to be told no.
+    /// Answer to a readiness probe: this error prevents connections.
     #[error("not ready: {0}")]
     NotReady(Box<Self>),
-    /// The client has logged in to us with a password, and cannot give the database another one.
+    /// The client has authenticated at pgiam with a password, and cannot send the database another.
     #[error("a target with auth = \"passthrough\" cannot be used behind a local password")]
     TwoPasswords,
-    /// The system did not say whose the client is.
+    /// The system did not report the user id of the client.
     #[error("cannot tell whose the client is: {0}")]
     UnknownPeer(io::Error),
-    /// This process has nearly as many descriptors as it may; the limit, where it is this process's.
+    /// This process or the system is nearly out of descriptors. Holds the limit of this process;
+    /// `None` if the limit of the system was reached.
     #[error("out of file descriptors")]
     OutOfDescriptors(Option<u64>),
-    /// No verified TLS to the database.
+    /// The verified TLS handshake with the database failed.
     #[error(transparent)]
     UpstreamTls(UpstreamTlsError),
-    /// TLS began at once, and the other side did not say that it speaks PostgreSQL.
+    /// After a direct TLS handshake the server did not confirm PostgreSQL by ALPN.
     #[error("the server began TLS without agreeing on the protocol (ALPN)")]
     NoAlpn,
-    /// The client would have bound its SCRAM login to TLS, which cannot pass.
+    /// The client would bind its SCRAM login to TLS, which fails across the proxy.
     #[error("SCRAM with channel binding cannot pass through a proxy")]
     ChannelBinding,
-    /// The database refused, or does not speak the protocol.
+    /// The database refused the connection, or does not speak the protocol.
     #[error(transparent)]
     Upstream(#[from] UpstreamError),
     /// The connection to the database broke during the login.
     #[error("the connection to the database broke: {0}")]
     UpstreamLost(io::Error),
-    /// TLS and login took too long.
+    /// TLS and login took longer than this.
     #[error("the database did not finish the login within {} s", .0.as_secs())]
     LoginTimeout(Duration),
-    /// A task that all who wait for a database share ended without an outcome.
+    /// A task that several connections wait for ended without a result.
     #[error(transparent)]
     Internal(#[from] Stopped),
     /// The program is stopping.
@@ -162,7 +163,7 @@ pub enum SessionError {
     ShuttingDown,
 }
 
-/// Returns the words of a connection that did not simply end.
+/// Returns the error as the end of a message; empty if the connection was closed in order.
 fn unless_closed(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::UnexpectedEof => String::new(),
@@ -187,7 +188,7 @@ impl From<Refusal> for SessionError {
 }
 
 impl From<UpstreamTlsError> for SessionError {
-    /// A tunnel that ends during the TLS handshake knows better why.
+    /// Prefers the tunnel's own reason if the tunnel ended during the TLS handshake.
     fn from(error: UpstreamTlsError) -> Self {
         if let UpstreamTlsError::Io(io) = &error
             && let Some(tunnel) = TunnelError::of(io)
@@ -208,7 +209,7 @@ impl From<NotLocated> for SessionError {
 }
 
 impl SessionError {
-    /// The server's code, where the server has refused.
+    /// Returns the SQLSTATE of the server's error, if the server refused.
     pub(crate) fn sqlstate(&self) -> Option<String> {
         match self {
             Self::Upstream(UpstreamError::Server(error)) => {
@@ -218,9 +219,9 @@ impl SessionError {
         }
     }
 
-    /// Whether a server that does not know direct TLS fails like this: it takes the ClientHello for
-    /// a packet of absurd length, and closes, or waits for the rest of it. A certificate that is
-    /// refused is another matter.
+    /// Returns whether a server without direct TLS fails like this. Such a server takes the
+    /// ClientHello for a packet of absurd length, and either closes or waits for the rest. A
+    /// refused certificate does not count.
     pub(crate) fn is_about_direct_tls(&self) -> bool {
         matches!(
             self,
@@ -230,7 +231,7 @@ impl SessionError {
         )
     }
 
-    /// Whether this is how a server says that it does not accept the token.
+    /// Returns whether the server rejected the token with this error.
     pub(crate) fn refuses_token(&self, kind: EndpointKind) -> bool {
         let state = self.sqlstate();
         match kind {
@@ -240,8 +241,8 @@ impl SessionError {
         }
     }
 
-    /// Whether the server has no database of this name. PostgreSQL says 3D000, in whatever language;
-    /// what stands before it (RDS Proxy, poolers) passes the words on with a code of its own.
+    /// Returns whether the database named `name` does not exist. PostgreSQL sends 3D000 in every
+    /// language. Proxies in front of it (RDS Proxy, poolers) pass on the text with their own code.
     pub(crate) fn is_missing_database(&self, name: &str, kind: EndpointKind) -> bool {
         let Self::Upstream(UpstreamError::Server(error)) = self else {
             return false;
@@ -253,8 +254,8 @@ impl SessionError {
         state == Some("3D000") || (before_it && error.message() == words)
     }
 
-    /// Whether the server has let the role in, and not into this database: it does not exist, is
-    /// closed, or is not for this role.
+    /// Returns whether the server accepted the role but refused this database: it does not exist,
+    /// accepts no connections, or the role may not connect to it.
     pub(crate) fn is_about_the_database(&self) -> bool {
         matches!(
             self.sqlstate().as_deref(),
@@ -262,7 +263,8 @@ impl SessionError {
         )
     }
 
-    /// Whether the token was not even looked at (RDS User Guide, "Troubleshooting RDS Proxy").
+    /// Returns whether the server refused before it checked the token, because of competing logins
+    /// (RDS User Guide, "Troubleshooting RDS Proxy").
     pub(crate) fn is_competition(&self) -> bool {
         let Self::Upstream(UpstreamError::Server(error)) = self else {
             return false;
@@ -270,8 +272,8 @@ impl SessionError {
         error.message().contains("too many competing requests")
     }
 
-    /// Whether the server wants something else from a role than it did, or may: then the next login
-    /// has to wait for what it asks.
+    /// Returns whether the authentication method that the server requests from a role has changed,
+    /// or may have. The next login must then wait for the server's request.
     pub(crate) fn is_about_the_way_of_asking(&self) -> bool {
         matches!(
             self,
@@ -279,7 +281,7 @@ impl SessionError {
         )
     }
 
-    /// Whether the server behind the name is another one than the name has led to so far.
+    /// Returns whether the name now leads to a different server than before.
     pub(crate) fn is_another_server(&self) -> bool {
         matches!(
             self,
@@ -287,9 +289,9 @@ impl SessionError {
         )
     }
 
-    /// Whether a login may fail like this because the token was sent before it was asked for: a server
-    /// that refuses before it has read all closes with the token unread, and the reset that follows
-    /// can overtake its words; and one that asks for no password takes it for a message.
+    /// Returns whether a token sent before the server's request may have caused this error. A
+    /// server that refuses early closes with the token unread, and the TCP reset can overtake its
+    /// error message. A server that requests no password takes the token for an invalid message.
     pub(crate) fn may_be_about_an_early_token(&self) -> bool {
         match self {
             Self::UpstreamLost(lost) => lost.kind() != io::ErrorKind::InvalidData,
@@ -301,7 +303,7 @@ impl SessionError {
         }
     }
 
-    /// Whether there are no AWS credentials.
+    /// Returns whether AWS credentials are missing.
     pub(crate) fn is_about_credentials(&self) -> bool {
         match self {
             Self::Interrupted(cause) | Self::NotReady(cause) => cause.is_about_credentials(),
@@ -312,7 +314,7 @@ impl SessionError {
         }
     }
 
-    /// Whether it is the way to the database that failed.
+    /// Returns whether the path to the database failed.
     pub(crate) fn is_about_the_tunnel(&self) -> bool {
         use TunnelError as T;
         matches!(
@@ -332,10 +334,10 @@ impl SessionError {
         )
     }
 
-    /// The same for somebody who only asks whether a connection could be made, and understands only
-    /// 57P03 as a no (`PQping`). What the database itself has said stays, and so does what shows that
-    /// it lets clients begin: as with the server, a name that cannot log in and a limit that is
-    /// reached are no reason to say no.
+    /// Converts the error for a readiness probe, which understands only 57P03 as "not ready"
+    /// (`PQping`). An answer of the database itself is kept, and so is an error which shows that
+    /// the proxy accepts connections: as with PostgreSQL, an invalid role or an exhausted limit
+    /// does not mean "not ready".
     pub(crate) fn for_a_probe(self) -> Self {
         match self {
             said @ (Self::Upstream(UpstreamError::Server(_) | UpstreamError::UnexpectedAuth(_))

@@ -1,4 +1,4 @@
-//! A connection of `pgiam tunnel` that was not carried.
+//! Errors of connections through `pgiam tunnel`.
 
 use std::io;
 use std::time::Duration;
@@ -8,21 +8,21 @@ use thiserror::Error;
 use crate::admission::Refusal;
 use crate::tunnel::TunnelError;
 
-/// Why a connection was not carried, or not to its end.
+/// Reason why a connection was not forwarded, or broke before its end.
 #[derive(Debug, Error)]
 pub enum ForwardError {
-    /// The client is not admitted.
+    /// The client was not admitted.
     #[error(transparent)]
     Refused(#[from] Refusal),
-    /// There is no tunnel, or it broke.
+    /// The tunnel could not be opened, or broke.
     #[error(transparent)]
     Tunnel(#[from] TunnelError),
-    /// The tunnel took too long.
+    /// The tunnel was not ready in time.
     #[error("the tunnel was not ready within {} s", .after.as_secs())]
     Timeout {
-        /// How long the client has waited.
+        /// Time that the client had waited.
         after: Duration,
-        /// The step that was waited for, as a noun.
+        /// The step that was pending, as a noun.
         waiting: Option<&'static str>,
     },
     /// Too many connections at once.
@@ -31,7 +31,7 @@ pub enum ForwardError {
         /// The limit.
         limit: usize,
     },
-    /// The far side broke off.
+    /// The remote side broke the connection.
     #[error("the connection was lost: {0}")]
     Lost(io::Error),
     /// The program is stopping.

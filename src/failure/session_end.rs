@@ -2,19 +2,19 @@
 
 use std::io;
 
-/// Who ended a session.
+/// Side that ended a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EndedBy {
     /// The client closed or broke its connection.
     Client,
-    /// The database, or the way to it.
+    /// The database or the path to it.
     Server,
-    /// We did, because the program is stopping.
+    /// pgiam, because it is stopping.
     Shutdown,
 }
 
 impl EndedBy {
-    /// For logs.
+    /// Returns the name for logs.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -25,19 +25,19 @@ impl EndedBy {
     }
 }
 
-/// How a spliced session ended.
+/// End of a spliced session.
 #[derive(Debug)]
 pub struct SessionEnd {
     /// The side that ended first.
     pub by: EndedBy,
-    /// `None`: closed in order, which for a server means: after it has said why, or was told that the
-    /// client leaves.
+    /// `None` if the side closed in order. For a server that means: after it sent the reason, or
+    /// after the client sent Terminate.
     pub error: Option<io::Error>,
     /// Bytes client → server.
     pub sent: u64,
     /// Bytes server → client.
     pub received: u64,
-    /// Whether the client stands where an ErrorResponse can follow: between two server messages, of
-    /// which the last was not itself one that ends a session.
+    /// True if the client can still receive an ErrorResponse: the last server message is complete
+    /// and did not itself end the session.
     pub at_boundary: bool,
 }

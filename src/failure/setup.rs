@@ -1,13 +1,13 @@
-//! Settings of a target that can never work.
+//! Errors for unusable settings of a target.
 
 use thiserror::Error;
 
 use crate::tls::upstream::TrustError;
 
-/// Why the rooms of a target cannot be set up.
+/// Reason why a target cannot be set up.
 #[derive(Debug, Error)]
 pub enum SetupError {
-    /// The trust roots.
+    /// The trust roots are unusable.
     #[error(
         "target \"{target}\": {source}{}",
         crate::base::environment::origin_hint("ca_file")
@@ -15,7 +15,7 @@ pub enum SetupError {
     Trust {
         /// The target.
         target: String,
-        /// What is wrong.
+        /// The error of the trust roots.
         source: TrustError,
     },
 }

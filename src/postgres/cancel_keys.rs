@@ -1,16 +1,16 @@
-//! Cancel keys → where to send the CancelRequest.
+//! Cancel keys → target of the CancelRequest.
 //!
-//! A CancelRequest arrives on a connection of its own and carries nothing but the key the server
-//! gave at login (PostgreSQL docs, "Canceling Requests in Progress"). Keys pass through unchanged,
-//! so the key itself tells which database it belongs to. Nothing keeps two servers from giving out the
-//! same one, and poolers give one to several sessions; such a key belongs to all of them.
+//! A CancelRequest arrives on its own connection and contains only the key that the server issued
+//! at login (PostgreSQL docs, "Canceling Requests in Progress"). Keys pass through unchanged, so
+//! the key itself identifies the database. Two servers may issue the same key, and poolers give one
+//! key to several sessions; such a key belongs to all of them.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use pg_handshake::CancelKey;
 
-/// The keys of the live connections, each with the target of every connection that has it, as a `T`.
+/// Keys of the open connections, each with the target of every connection that has it, as a `T`.
 /// Cheap to clone.
 pub struct CancelKeys<T> {
     live: Live<T>,
@@ -32,7 +32,7 @@ impl<T> Default for CancelKeys<T> {
     }
 }
 
-/// Keeps one connection's key registered; dropping it forgets the key, unless another connection has
+/// Registration of one connection's key. Dropping it removes the key, unless another connection has
 /// the same.
 pub struct Registration<T> {
     keys: CancelKeys<T>,
@@ -41,7 +41,7 @@ pub struct Registration<T> {
 }
 
 impl<T> CancelKeys<T> {
-    /// Registers `key` for as long as the answer lives.
+    /// Registers `key` until the returned value is dropped.
     #[must_use]
     pub fn register(&self, key: CancelKey, target: Arc<T>) -> Registration<T> {
         let mut live = self.lock();
@@ -54,8 +54,8 @@ impl<T> CancelKeys<T> {
         }
     }
 
-    /// The targets whose servers gave out `key` to connections that are still open, each once. There
-    /// is more than one only by accident, and nothing tells which of them is meant.
+    /// Returns the targets whose servers issued `key` to connections that are still open, each
+    /// once. Several targets share a key only by accident, and then the intended one is unknown.
     #[must_use]
     pub fn find(&self, key: &CancelKey) -> Vec<Arc<T>> {
         let mut found: Vec<Arc<T>> = Vec::new();
@@ -68,7 +68,7 @@ impl<T> CancelKeys<T> {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<CancelKey, Vec<Arc<T>>>> {
-        // None of what is done under it can be half done by a panic.
+        // No operation under this lock can be interrupted half-way by a panic.
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

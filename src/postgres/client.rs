@@ -1,4 +1,4 @@
-//! The client's side of a connection: its first words, and who it is.
+//! Client side of a connection: startup and authentication.
 
 pub mod admit;
 pub mod authenticate;

@@ -1,4 +1,4 @@
-//! ONE connection through the rooms; the only file that knows all of them.
+//! One connection through all stages; the only file that knows all of them.
 //!
 //! `greet → route → (token ‖ tunnel) → upstream TLS → upstream login → splice → close`
 
@@ -38,19 +38,19 @@ use crate::postgres::splice::First;
 use crate::report::{self};
 use crate::tunnel::Readiness;
 
-/// How long a client may say nothing while others wait for its place, and how often that is looked at.
+/// Time that a client may stay silent while others wait for its place, and interval of the check.
 const CROWDED_PATIENCE: Duration = Duration::from_secs(2);
 const CROWDED_LOOK: Duration = Duration::from_millis(250);
-/// Writing the last ErrorResponse to a client and closing.
+/// Time limit for the last ErrorResponse to a client and for closing.
 const FAREWELL_DEADLINE: Duration = Duration::from_secs(3);
-/// After the stop signal every connection is gone within this.
+/// Time after the stop signal within which every connection ends.
 pub const STOP_DEADLINE: Duration = Duration::from_secs(6);
-/// Who only asks whether a connection could be made gets an answer within this: `pg_isready` waits
-/// for 3 s, and takes silence for "no response".
+/// Time limit for the answer to a readiness probe: `pg_isready` waits for 3 s, and reports a
+/// timeout as "no response".
 const PROBE_DEADLINE: Duration = Duration::from_millis(2500);
 
-/// Serves one accepted connection to its end. Logs how it went; returns nothing, because nobody
-/// waits for it. `startup_permit` is given back as soon as the client has said what it wants.
+/// Serves one accepted connection to its end. Failures are logged, not returned. `startup_permit`
+/// is released as soon as the client has completed its startup.
 pub async fn serve(
     proxy: Arc<Proxy>,
     entry: Entry,
@@ -95,8 +95,8 @@ pub async fn serve(
     .await;
 }
 
-/// Tells a client why it is not served, as soon as it has sent its startup packet; delivers its cancel
-/// request unless the client is known to be another user's. Takes no place in startup.
+/// Refuses a client after reading its startup packet. A cancel request is delivered unless the
+/// client is known to belong to another user. Needs no startup permit.
 pub async fn turn_away(proxy: Arc<Proxy>, entry: Entry, mut connection: Refused<Stream>) {
     let place = connection.take_place();
     let arrival = connection.arrival();
@@ -107,7 +107,7 @@ pub async fn turn_away(proxy: Arc<Proxy>, entry: Entry, mut connection: Refused<
             () = proxy.stop.cancelled() => return,
         };
         match turned_away {
-            // The guard counts it, and nobody reads an answer.
+            // The guard counts it, and the client does not read a reply.
             Err(_) if place.is_quiet() => {}
             Ok((key, _)) if place.is_quiet() && proxy.cancel_keys.find(&key).is_empty() => {}
             Ok((key, stream)) => cancel::deliver(&proxy, &entry, &key, stream).await,
@@ -123,7 +123,7 @@ async fn refuse_early(proxy: &Proxy, client: Option<Local>, error: &SessionError
     refuse(proxy, client, (error, None), &Greeting::default()).await;
 }
 
-/// Resolves when a client has had enough time to say what it wants, and others wait for its place.
+/// Resolves when a client has had enough time for its startup and others wait for its place.
 async fn crowded(permit: &OwnedSemaphorePermit) {
     tokio::time::sleep(CROWDED_PATIENCE).await;
     while permit.semaphore().available_permits() > 0 {
@@ -161,7 +161,7 @@ impl Connection {
         let span = Span::current();
         span.record("target", &routed.target.name);
         span.record("user", &routed.user);
-        // A span shows what was recorded first and last, so it has to wait for what is decided.
+        // A span shows the first and the last recorded value, so it is recorded after the decision.
         if routed.fallback.is_none() {
             span.record("database", routed.shown_database());
         }
@@ -219,9 +219,9 @@ impl Connection {
         }
     }
 
-    /// The target that the client asks for, which may have to be looked up first, and what it is to be
-    /// told. With an error comes the target that it is about, if it is about one. The other targets of the
-    /// port are let go of: a connection may outlive them by far.
+    /// Returns the target that the client requests, after an RDS lookup if needed, and the rewritten
+    /// startup. An error comes with its target, if it is about one. The other targets of the port
+    /// are released, because a connection may far outlive them.
     async fn route(
         &self,
         entry: Entry,
@@ -249,7 +249,7 @@ impl Connection {
         Ok((rooms, routed))
     }
 
-    /// Waits for the lookup of a target's database, for as long as the client does.
+    /// Waits for the lookup of a target's database while the client stays connected.
     async fn look_up(
         &self,
         slot: &Slot,
@@ -269,7 +269,7 @@ impl Connection {
         }
     }
 
-    /// The session proper, from the first ReadyForQuery to the end.
+    /// Runs the session, from the first ReadyForQuery to the end.
     async fn splice(
         self,
         client: Local,
@@ -312,7 +312,7 @@ impl Connection {
             down: &greeting.bytes,
         };
         let end = splice::splice(&mut client, &mut server, first, live.traffic(), stop).await;
-        drop(registration); // Its key means nothing any more.
+        drop(registration); // The key is no longer valid.
         let seconds = self.accepted.elapsed().as_secs();
         let reason = end.error.as_ref().map(plain).unwrap_or_default();
         let reason = &*reason;
@@ -350,7 +350,8 @@ fn too_many(limit: usize, of_target: bool) -> SessionError {
     SessionError::TooManyConnections { limit, of_target }
 }
 
-/// Lets a login take its time; but a `probe` gets an answer soon, and one that it understands.
+/// Awaits the result of a login. A `probe` gets its result within [`PROBE_DEADLINE`], in a form
+/// that it understands.
 async fn answer_in_time(
     probe: bool,
     rooms: &Rooms,
@@ -366,14 +367,14 @@ async fn answer_in_time(
         .map_err(SessionError::for_a_probe)
 }
 
-/// Tells client and log why there is no session.
+/// Reports to the client and the log why there is no session.
 ///
-/// Over TLS the error follows an AuthenticationOk: libpq, by its default `sslmode=prefer`, takes an
-/// error in its place as a reason to try the same again without TLS, so that every failure would be
-/// tried, waited for and printed twice. Only a client that has indeed passed what we ask of it is told
-/// so, and none that has been asked for something by the database: libpq with `require_auth` and
-/// `channel_binding`, and other drivers, would report a broken login in place of the reason. "Not
-/// ready" comes without, too: whoever asks just that takes AuthenticationOk for a yes.
+/// Over TLS the error follows an AuthenticationOk. With its default `sslmode=prefer`, libpq takes
+/// an earlier error as a reason to retry without TLS, so every failure would be tried, awaited and
+/// printed twice. AuthenticationOk is sent only if the client has passed our checks and the
+/// database has requested nothing from it. Otherwise libpq with `require_auth` or
+/// `channel_binding`, and other drivers, would report a broken login instead of the reason. "Not
+/// ready" omits AuthenticationOk as well, because a readiness probe takes it for success.
 async fn refuse(
     proxy: &Proxy,
     client: Option<Local>,

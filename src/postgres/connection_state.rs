@@ -1,4 +1,4 @@
-//! The state of one client's connection, once it has asked for a session.
+//! State of one client's connection after its startup.
 
 use std::sync::Arc;
 
@@ -13,24 +13,25 @@ use crate::observe::{LiveConnection, Newcomer, Stage};
 use crate::postgres::route::Routed;
 use crate::report::Evidence;
 
-/// A connection that has said what it wants.
+/// A connection that has completed its startup.
 pub(in crate::postgres) struct Connection {
     pub(in crate::postgres) arrival: Arrival,
     pub(in crate::postgres) proxy: Arc<Proxy>,
     pub(in crate::postgres) accepted: Instant,
     pub(in crate::postgres) timings: Timings,
-    /// What the client waits for.
+    /// The step that the client waits for.
     pub(in crate::postgres) waiting: Arc<Waiting>,
-    /// The client has logged in to us.
+    /// The client has authenticated at pgiam.
     pub(in crate::postgres) client_asked: bool,
-    /// What the last token was.
+    /// Facts about the last token.
     pub(in crate::postgres) evidence: Option<Evidence>,
-    /// The target's default database, and why it could not take the place of the named one.
+    /// The target's default database, and the error that prevented its use in place of the named
+    /// one.
     pub(in crate::postgres) no_default: Option<String>,
 }
 
 impl Connection {
-    /// Puts the connection into the list of those that there are.
+    /// Adds the connection to the list of open connections.
     pub(in crate::postgres) fn admit(&self, routed: &Routed) -> LiveConnection {
         let program = routed.startup.get("application_name");
         self.proxy.observed.admit(Newcomer {
@@ -43,7 +44,7 @@ impl Connection {
         })
     }
 
-    /// The login has worked.
+    /// Counts a successful login.
     pub(in crate::postgres) fn count_login(&self, target: &Target, total_ms: f64) {
         let Timings {
             startup_ms,
@@ -60,7 +61,7 @@ impl Connection {
             (Stage::Login, login_ms),
             (Stage::Total, total_ms),
         ];
-        // A login with the client's own password wants no token.
+        // A login with the client's own password uses no token.
         let with_token = target.login.auth == Auth::Iam;
         let wanted = stages
             .into_iter()

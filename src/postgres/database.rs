@@ -1,4 +1,4 @@
-//! The database's side of a connection: reaching it, and logging in.
+//! Database side of a connection: dial and login.
 
 pub mod attempts;
 pub mod cancel;

@@ -1,4 +1,4 @@
-//! Reading and writing before the splice.
+//! Reads and writes before the splice.
 
 use std::io;
 
@@ -7,7 +7,7 @@ use tokio::io::AsyncWriteExt;
 
 use crate::base::stream::Duplex;
 
-/// Read size before the splice: startup packets and login answers are small.
+/// Read size before the splice: startup packets and login messages are small.
 pub(crate) const READ: usize = 4 * 1024;
 
 /// Writes all chunks, and flushes once.

@@ -1,4 +1,4 @@
-//! Ports and sockets: which ones the targets want, and listening on them.
+//! Local ports and Unix sockets: collects those that the targets need, and listens on them.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -16,16 +16,17 @@ use crate::platform::socket::{SocketError, UnixSocket};
 use crate::platform::{self, descriptors};
 use crate::postgres::target::slot::{Entry, Slot};
 
-/// Waiting clients the kernel may queue per socket. When the queue is full, Linux drops the client's
-/// SYN, which costs it a second; a pool that opens all its connections at once must not meet that.
+/// Number of waiting clients that the kernel may queue per socket. When the queue is full, Linux
+/// drops the client's SYN, which costs it a second. A pool that opens all its connections at once
+/// must not meet that.
 const BACKLOG: u32 = 1024;
-/// Descriptors that the program itself takes, and some for its first clients.
+/// Reserve of descriptors for the program itself and for its first clients.
 const BESIDES: usize = 64;
 
-/// Why the server cannot start.
+/// Reason why the server cannot start.
 #[derive(Debug, Error)]
 pub enum BindError {
-    /// The port is taken.
+    /// The port is in use.
     #[error(
         "cannot listen on {address}: the port is in use.\nhint: another pgiam or a PostgreSQL server may be running; \
          choose another with {}", .wanted.remedy(next(.address))
@@ -33,10 +34,10 @@ pub enum BindError {
     InUse {
         /// The address.
         address: SocketAddr,
-        /// The setting that wants it.
+        /// The setting that the port belongs to.
         wanted: Wanted,
     },
-    /// A port of `[serve]` is configured for something else as well.
+    /// A port of `[serve]` is configured for another use as well.
     #[error("{key} = {port} is {other}, too.\nhint: give one of them another port")]
     Same {
         /// The key of `[serve]`.
@@ -49,17 +50,17 @@ pub enum BindError {
     /// The Unix socket.
     #[error(transparent)]
     Socket(#[from] SocketError),
-    /// The targets need more descriptors than there are.
+    /// The targets need more descriptors than are available.
     #[error(
         "cannot listen for {ports} ports: they take {needed} file descriptors, and {}.\nhint: raise the limit ({}), \
          or give several targets the same port: clients then pick one by the database name", has(.limit), descriptors::HOW_TO_RAISE
     )]
     Descriptors {
-        /// How many ports.
+        /// Number of ports.
         ports: usize,
-        /// How many descriptors they take.
+        /// Number of descriptors that the ports need.
         needed: u64,
-        /// How many there are; `None`: the whole system has no more.
+        /// Limit of the process; `None` if the limit of the system was reached.
         limit: Option<u64>,
     },
     /// Another failure.
@@ -67,7 +68,7 @@ pub enum BindError {
     Other {
         /// The address.
         address: SocketAddr,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
 }
@@ -83,19 +84,19 @@ fn next(address: &SocketAddr) -> u16 {
     address.port().checked_add(1).unwrap_or(5433)
 }
 
-/// What a local port is for; the same one before and after the configuration is read anew.
+/// Purpose of a local port. It stays the same across a reload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::postgres) enum Door {
-    /// The targets that name this port.
+    /// The targets with this `port`.
     Port(u16),
-    /// One target that leaves the choice to the system.
+    /// One target without a fixed port; the system chooses one.
     Any(String),
     /// All targets.
     Hub(u16),
 }
 
 impl Door {
-    /// The port, where it is not left to the system.
+    /// Returns the port, unless the system chooses it.
     pub(in crate::postgres) fn fixed_port(&self) -> Option<u16> {
         Some(self.port()).filter(|port| *port != 0)
     }
@@ -108,8 +109,8 @@ impl Door {
     }
 }
 
-/// The doors that the targets want, and who is behind each. Targets with the same port share its
-/// door; port 0 is a fresh port for each. The hub's port leads to all of them.
+/// Returns the ports to listen on, and the targets behind each. Targets with the same port share
+/// one entry, port 0 is a fresh port for each, and the hub's port serves all targets.
 ///
 /// # Errors
 /// [`BindError::Same`].
@@ -161,14 +162,15 @@ pub(in crate::postgres) fn doors(
     Ok(doors)
 }
 
-/// Whether a socket on `address` and one on any of `others` cannot have the same port.
+/// Returns whether a socket on `address` would conflict with one on any of `others` on the same
+/// port.
 fn meets(address: IpAddr, others: &[IpAddr]) -> bool {
     let same =
         |other: &IpAddr| *other == address || other.is_unspecified() || address.is_unspecified();
     others.iter().any(same)
 }
 
-/// The setting that a port is listened on for.
+/// The setting that a port belongs to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Wanted {
     /// `hub_port`.
@@ -178,7 +180,7 @@ pub enum Wanted {
 }
 
 impl Wanted {
-    /// The setting with another port.
+    /// Returns the setting with another port.
     fn remedy(&self, port: u16) -> String {
         match self {
             Self::Hub => format!("hub_port = {port} or --hub-port"),
@@ -194,7 +196,7 @@ fn name_of(slots: &[Arc<Slot>]) -> String {
         .unwrap_or_default()
 }
 
-/// One local port that is listened on, and the targets behind it.
+/// One local port with its sockets, and the targets behind it.
 pub struct Listener {
     pub(in crate::postgres) door: Door,
     pub(in crate::postgres) sockets: Vec<Listening>,
@@ -204,33 +206,34 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// The local port.
+    /// Returns the local port.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// The Unix socket, if there is one.
+    /// Returns the path of the Unix socket, if there is one.
     #[must_use]
     pub fn socket(&self) -> Option<&Path> {
         self.unix.as_ref().map(UnixSocket::path)
     }
 }
 
-/// Where to listen, besides the ports of the targets.
+/// Addresses and socket directory to listen on, besides the ports of the targets.
 pub struct ListenAt {
-    /// What is configured.
+    /// The `[serve]` settings.
     pub serve: Serve,
-    /// The directory of the Unix sockets, when none is configured and the system has such sockets.
+    /// Directory of the Unix sockets if none is configured and the system supports such sockets.
     pub default_socket_dir: Option<PathBuf>,
 }
 
-/// Listens wherever the targets want it. What cannot be had does not keep the rest from it, and comes
-/// back beside it. A machine without IPv6 is served on 127.0.0.1 alone, and one whose default
-/// directory cannot be used without Unix sockets.
+/// Listens on every port that the targets need. A port that fails does not affect the others; its
+/// error is returned with the listeners. A machine without IPv6 listens on 127.0.0.1 alone, and one
+/// whose default directory is unusable listens without Unix sockets.
 ///
 /// # Errors
-/// [`BindError::Same`], and [`BindError::Descriptors`]: it would be chance which targets are served.
+/// [`BindError::Same`], and [`BindError::Descriptors`], because an arbitrary part of the targets
+/// would be served.
 pub fn bind(
     slots: &[Arc<Slot>],
     at: &ListenAt,
@@ -249,7 +252,7 @@ pub fn bind(
 }
 
 impl ListenAt {
-    /// Listens on one of the `ports` ports that are wanted.
+    /// Listens on one of `ports` ports.
     pub(in crate::postgres) fn listen_as_one_of(
         &self,
         ports: usize,
@@ -276,7 +279,7 @@ impl ListenAt {
             }
             _ => BindError::Other { address, source },
         })?;
-        // Its clients could not be served.
+        // There are no descriptors left for its clients.
         if let Some(limit) = sockets.iter().find_map(Listening::is_among_the_last) {
             return Err(self.too_many(1, Some(limit)));
         }
@@ -289,7 +292,8 @@ impl ListenAt {
         })
     }
 
-    /// Descriptors that one port takes: a TCP socket for each address, the Unix socket and its lock.
+    /// Returns the number of descriptors per port: a TCP socket for each address, the Unix socket
+    /// and its lock.
     fn descriptors_of_a_port(&self) -> usize {
         let unix = match (&self.serve.socket_dir, &self.default_socket_dir) {
             (SocketDir::None, _) | (SocketDir::Default, None) => 0,
@@ -298,7 +302,7 @@ impl ListenAt {
         self.serve.addresses.len() + unix
     }
 
-    /// The error of targets that want `ports` ports, which are too many.
+    /// Creates the error for `ports` ports that exceed the limit.
     fn too_many(&self, ports: usize, limit: Option<u64>) -> BindError {
         let needed = ports * self.descriptors_of_a_port() + BESIDES;
         BindError::Descriptors {
@@ -328,16 +332,16 @@ impl ListenAt {
         if self.serve.socket_dir != SocketDir::Default {
             return Err(error.into());
         }
-        // Nobody has asked for it.
+        // The socket is a default, not a request of the user.
         warn!(reason = %error, "no Unix socket");
         Ok(None)
     }
 }
 
-/// Listens on a port of every address; port 0 is a fresh one, the same for all. Returns the port, or
-/// the address that could not be had.
+/// Listens on one port at every address. Port 0 is a fresh port, the same for all addresses.
+/// Returns the port, or the address that failed.
 ///
-/// Of the addresses that nobody has chosen, one that this machine does not have is left out.
+/// With default addresses, one that this machine does not have is skipped.
 pub(crate) fn bind_all(
     addresses: &[IpAddr],
     port: u16,
@@ -363,9 +367,9 @@ pub(crate) fn bind_all(
     Ok((port, sockets))
 }
 
-/// Whether an address cannot be had because the machine does not have it, as ::1 where IPv6 is
-/// switched off. "localhost" means ::1 first for many clients: where there is one, whatever else
-/// keeps us from it, somebody else could be there and get them.
+/// Returns whether the machine does not have the address, such as ::1 with IPv6 disabled. Other
+/// errors are fatal: many clients try ::1 first for "localhost", so another process that listens
+/// there would receive them.
 fn is_not_here(error: &io::Error) -> bool {
     #[cfg(unix)]
     let no_such_family = rustix::io::Errno::AFNOSUPPORT.raw_os_error();
@@ -374,13 +378,13 @@ fn is_not_here(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::AddrNotAvailable || error.raw_os_error() == Some(no_such_family)
 }
 
-/// The same on 127.0.0.1 and ::1. A machine without IPv6 does with one socket.
+/// Listens on 127.0.0.1 and ::1; without IPv6 on 127.0.0.1 alone.
 pub(crate) fn loopback(port: u16) -> Result<(u16, Vec<Listening>), (SocketAddr, io::Error)> {
     bind_all(&Serve::default().addresses, port)
 }
 
-/// Listens on one address, and on it only: an IPv6 socket does not take the IPv4 addresses of its
-/// port, too, where the system's default is that it does (as `ListenServerPort` in `pqcomm.c`).
+/// Listens on exactly one address. An IPv6 socket does not accept IPv4 connections, even where that
+/// is the system's default (as `ListenServerPort` in `pqcomm.c`).
 pub(crate) fn socket(address: SocketAddr) -> io::Result<Listening> {
     let address = SocketAddr::new(address.ip().to_canonical(), address.port());
     let socket = if address.is_ipv4() {
@@ -390,7 +394,7 @@ pub(crate) fn socket(address: SocketAddr) -> io::Result<Listening> {
         socket2::SockRef::from(&socket).set_only_v6(true)?;
         socket
     };
-    // Without it a restart would have to wait for the old connections' TIME_WAIT. (On Windows the
+    // Otherwise a restart would have to wait for the old connections' TIME_WAIT. (On Windows the
     // option means something else: sharing the port with a stranger.)
     #[cfg(not(windows))]
     socket.set_reuseaddr(true)?;
@@ -415,13 +419,13 @@ mod tests {
             let bound: Vec<_> = sockets.iter().map(|s| s.local_addr().unwrap()).collect();
             assert_eq!(bound, addresses.map(|ip| SocketAddr::new(ip, port)));
         }
-        // As written by who thinks of sockets for both families.
+        // As a user writes it for a dual-stack socket.
         let mapped = IpAddr::V6(Ipv4Addr::LOCALHOST.to_ipv6_mapped());
         let (_, sockets) = bind_all(&[mapped], 0).unwrap();
         assert!(sockets[0].local_addr().unwrap().is_ipv4());
     }
 
-    /// An address of nobody (RFC 3849).
+    /// An address that no machine has (RFC 3849).
     const NOT_HERE: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x51));
 
     #[tokio::test]

@@ -1,5 +1,5 @@
-//! Targets that cannot be reached: found out before the first client where that is possible, and
-//! tried again in the background until it is over.
+//! Unreachable targets: detected before the first client if possible, and retried in the background
+//! until they recover.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
@@ -18,25 +18,25 @@ use crate::postgres::target::last_failure::Reached;
 use crate::postgres::target::slot::Slot;
 use crate::report::{self, About, Explanation};
 
-/// After how long a target that cannot be reached is tried again: first, and at most. It doubles.
-/// Health checks usually pause for less than the first; the last notices `aws sso login` within a
-/// minute where no client comes.
+/// First and longest pause before an unreachable target is retried; it doubles. Health checks
+/// usually pause for less than the first value. The longest notices `aws sso login` within a minute
+/// when no client connects.
 const TRY_AGAIN: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(60));
-/// After how long a database that was not found is looked for again: first, and at most. It doubles.
+/// First and longest pause before the next lookup of a database that was not found; it doubles.
 const LOOK_AGAIN: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
-/// What a login in the background calls itself (`application_name`).
+/// `application_name` of a login in the background.
 const APPLICATION: &str = "pgiam";
 
 impl Slot {
-    /// Looks the database up until it is found, so that nobody has to come for it: what waits for
-    /// readiness sends nobody. Ends when the target is no longer served.
+    /// Looks up the database until it is found. Clients cannot be relied on to trigger the lookup:
+    /// a load balancer that waits for readiness sends none. Ends when the target is removed.
     async fn keep_looking(slot: Weak<Self>, proxy: Arc<Proxy>) {
         let (mut pause, longest) = LOOK_AGAIN;
         let mut failed = false;
         loop {
             let Some(slot) = slot.upgrade() else { return };
             match slot.rooms().await {
-                // The first look is also `prepare`'s, which goes on from there.
+                // `prepare` shares the first lookup, and continues from its result.
                 Ok(_) if !failed => return,
                 Ok(rooms) => {
                     rooms.check_and_note(&proxy).await;
@@ -51,9 +51,9 @@ impl Slot {
         }
     }
 
-    /// Finds out what can be known before the first client: where the database is, whether there are
-    /// AWS credentials, and with `warm` whether the tunnel can be opened. What fails is logged,
-    /// shown, and tried again in the background. Takes as long as the timeouts of the target allow.
+    /// Checks a target before its first client: the database lookup, the AWS credentials, and with
+    /// `warm` the tunnel. Failures are logged, displayed, and retried in the background. Takes at
+    /// most as long as the timeouts of the target.
     pub(in crate::postgres) async fn prepare(&self, proxy: &Arc<Proxy>) {
         let name = &self.plan.name;
         match self.rooms().await {
@@ -63,14 +63,14 @@ impl Slot {
                 warn_of(name, &error, &About::target(&target));
             }
         }
-        // Whoever has stopped waiting for it.
+        // Clients that have stopped waiting for the target.
         proxy.recovered.notify_waiters();
     }
 
-    /// Logs in once, as a client that leaves everything to the target.
+    /// Logs in once, as a client that names neither user nor database.
     ///
     /// # Errors
-    /// Why that is not possible, in the words that a client would get.
+    /// The reason, in the same text that a client would get.
     pub async fn test(&self) -> Result<(), Explanation> {
         let rooms = self.rooms().await.map_err(|error| {
             let target = self.provisional();
@@ -91,13 +91,13 @@ impl Slot {
 }
 
 impl Rooms {
-    /// Whether anything here needs AWS credentials.
+    /// Returns whether the target needs AWS credentials.
     fn needs_credentials(&self) -> bool {
         self.target.login.auth == Auth::Iam || matches!(self.target.via, Via::Ssm(_))
     }
 
-    /// Looks at what a connection needs and what costs nobody anything; with `warm` also at the
-    /// tunnel, which is to be opened ahead.
+    /// Checks the requirements of a connection that cost nothing; with `warm` it also opens the
+    /// tunnel.
     async fn look(&self) -> Result<(), SessionError> {
         if self.needs_credentials() {
             self.aws.credentials().await?;
@@ -108,7 +108,7 @@ impl Rooms {
         Ok(())
     }
 
-    /// The same; what fails is logged, shown, and tried again in the background.
+    /// Checks the target; failures are logged, displayed, and retried in the background.
     pub(in crate::postgres) async fn check_and_note(self: &Arc<Self>, proxy: &Arc<Proxy>) {
         if let Err(error) = self.look().await {
             let about = self.about(None);
@@ -118,7 +118,7 @@ impl Rooms {
         }
     }
 
-    /// One login, as a client that leaves everything to the target.
+    /// Logs in once, as a client that names neither user nor database.
     async fn log_in_once(self: &Arc<Self>) -> Result<(), (SessionError, Option<Trial>)> {
         let endpoint = self.real_endpoint().await.map_err(|error| (error, None))?;
         let trial = Trial::new(Arc::clone(self), endpoint, APPLICATION);
@@ -138,8 +138,8 @@ impl Rooms {
         }
     }
 
-    /// Tries what failed again. What failed at the credentials is over when there are some; no
-    /// session is opened to find that out.
+    /// Retries after a failure. If credentials were missing, it is over as soon as there are some;
+    /// no session is opened to find out.
     async fn try_again(self: &Arc<Self>) {
         if let Err(error) = self.look().await {
             return self.last_failure.note(&error, &self.about(None));
@@ -156,8 +156,8 @@ impl Rooms {
         }
     }
 
-    /// Has the target tried again until it can be reached, if it cannot be: by one task, whoever
-    /// asks.
+    /// Starts the background task that retries an unreachable target. At most one task runs per
+    /// target.
     pub(in crate::postgres) fn recover(self: &Arc<Self>, proxy: &Arc<Proxy>) {
         if self.last_failure.get().is_none() || self.recovering.0.swap(true, Ordering::AcqRel) {
             return;
@@ -170,14 +170,14 @@ impl Rooms {
     }
 }
 
-/// Ends when the target can be reached, or is no longer served.
+/// Retries until the target can be reached, or is removed.
 async fn recovering(rooms: Weak<Rooms>, proxy: &Arc<Proxy>) {
     let (mut pause, longest) = TRY_AGAIN;
     loop {
         sleep(jitter(pause)).await;
         pause = (pause * 2).min(longest);
         let Some(rooms) = rooms.upgrade() else { return };
-        // A client may have been faster.
+        // A client may have succeeded meanwhile.
         if rooms.last_failure.get().is_some() {
             rooms.try_again().await;
         }
@@ -187,7 +187,7 @@ async fn recovering(rooms: Weak<Rooms>, proxy: &Arc<Proxy>) {
         info!(name = rooms.target.name, "the target can be reached again");
         proxy.recovered.notify_waiters();
         rooms.recovering.0.store(false, Ordering::Release);
-        // Whoever failed in between found a task at work.
+        // A failure before this point started no new task, because this one was still running.
         rooms.recover(proxy);
         return;
     }
@@ -203,8 +203,8 @@ fn warn_of(target: &str, error: &SessionError, about: &About<'_>) {
     );
 }
 
-/// Finds out what can be known of targets before their first clients, of all at the same time, see
-/// `Slot::prepare`; what is not found is looked for further in the background.
+/// Checks all targets at the same time before their first clients, see `Slot::prepare`. Lookups
+/// that fail continue in the background.
 pub async fn prepare_all(slots: &[Arc<Slot>], proxy: &Arc<Proxy>) {
     for slot in slots.iter().filter(|slot| slot.ready().is_none()) {
         let (slot, stop) = (Arc::downgrade(slot), proxy.stop.clone());

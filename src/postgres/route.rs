@@ -1,7 +1,7 @@
 //! Startup parameters → target and rewritten startup. Pure.
 //!
-//! A listener with one target always routes to it. Targets that share a local port are told apart
-//! by the database name: `TARGET` or `TARGET/DATABASE`. So are all targets on the hub's port.
+//! A listener with one target always routes to it. If targets share a local port, the database name
+//! selects one: `TARGET` or `TARGET/DATABASE`. The same applies to all targets on the hub's port.
 
 use crate::failure::RouteError;
 use std::sync::Arc;
@@ -12,58 +12,58 @@ use pg_handshake::Startup;
 use crate::base::foreign_text::ForeignText;
 use crate::config::{Auth, EndpointKind, Target};
 
-/// What a listener offers.
+/// The targets of a listener.
 #[derive(Clone, Copy, Debug)]
 pub struct Offer<'a> {
-    /// The targets behind it; at least one.
+    /// The targets, at least one.
     pub targets: &'a [Arc<Target>],
-    /// The database name picks the target, even if there is only one.
+    /// True if the database name selects the target even when there is only one.
     pub by_name: bool,
 }
 
-/// Where a connection goes, and the StartupMessage to send there.
+/// Result of routing: the target and the StartupMessage to send there.
 #[derive(Debug)]
 pub struct Routed {
     /// The chosen target.
     pub target: Arc<Target>,
-    /// The client's parameters after substitution, everything else untouched.
+    /// The client's parameters after substitution; all others are unchanged.
     pub startup: Startup,
-    /// The effective database role: the token is signed for it.
+    /// The effective database role, which the token is signed for.
     pub user: String,
-    /// The effective database, for logs and messages; `None` where the server's default applies.
+    /// The effective database, for logs and messages; `None` if the server's default applies.
     pub database: Option<String>,
-    /// The NegotiateProtocolVersion a client must be told whose version the server would refuse.
+    /// NegotiateProtocolVersion for a client whose protocol version the server would refuse.
     pub negotiated: Option<Bytes>,
-    /// The parameters that were left out, because the target is configured so.
+    /// Parameters that were removed as configured in the target.
     pub ignored: Vec<String>,
-    /// The database to try if the one that is asked for does not exist.
+    /// The database to try if the requested one does not exist.
     pub fallback: Option<Fallback>,
 }
 
-/// The target's default database, for a client that named a role and no other database than one
-/// called like it. libpq sends the role's name as the database when no database is named, so such a
-/// client may have chosen that database or none: PostgreSQL decides, by whether it exists.
+/// The target's default database, for a client that named a role but no database, or one named
+/// after the role. libpq sends the role's name as the database if none is given, so the two cases
+/// look the same. PostgreSQL decides: the default applies if the database does not exist.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fallback {
-    /// The database that is asked for first: the one called like the role.
+    /// The database to try first, which is named after the role.
     pub named: String,
     /// The target's default database.
     pub default: String,
-    /// What the client sent as `database`; `None`: no such parameter.
+    /// Database name that the client sent; `None` if it sent none.
     sent: Option<Vec<u8>>,
-    /// The startup packet asks for the default now.
+    /// True while the startup packet names the default.
     used: bool,
 }
 
-/// Chooses the target among those of one listener and applies the substitution rules.
+/// Selects the target among those of one listener and applies the substitution rules.
 ///
-/// - `user` of the target replaces the client's when it sent `os_user` (libpq's default) or none.
-/// - `database` replaces the client's at once only when neither was chosen: the user is `os_user` or
-///   absent, and the database is absent or the same name.
-/// - A client that named a role, and no database but one called like it, is asked for first as it
-///   is; the target's `database` becomes [`Routed::fallback`]. Not with `auth = "passthrough"`: the
-///   client's own login cannot be repeated at another database.
-/// - Where the database name selects the target, what follows the slash was chosen, and nothing else.
+/// - `user` of the target replaces the client's if that is `os_user` (libpq's default) or missing.
+/// - `database` replaces the client's at once only if neither was chosen: the user is `os_user` or
+///   missing, and the database is missing or has the same name.
+/// - If the client chose a role, and no database or one named after the role, its request is tried
+///   first; the target's `database` becomes [`Routed::fallback`]. This does not apply to
+///   `auth = "passthrough"`: the client's own login cannot be repeated at another database.
+/// - If the database name selects the target, the client chose only the part after the slash.
 ///
 /// # Errors
 /// [`RouteError`].
@@ -114,8 +114,8 @@ pub fn route(
             startup.set("database", default.as_bytes())?;
             Some(default.to_owned())
         }
-        // The client's database was its own default; with another user it would name nothing.
-        // Without the parameter the server uses the (new) user name, as libpq would have.
+        // The client's database was its own default, and is wrong for another user. Without the
+        // parameter the server uses the (new) user name, as libpq would have.
         (Asked::Nothing, None) => {
             startup.remove("database");
             None
@@ -145,19 +145,19 @@ pub fn route(
     })
 }
 
-/// What a client has said about the database.
+/// Database that a client requested.
 enum Asked {
-    /// Nothing, or what libpq says by itself for a user that the client has not chosen either.
+    /// No database, or libpq's default for a user that the client has not chosen either.
     Nothing,
-    /// Nothing, or the name of the role that it has chosen.
+    /// No database, or the name of the role that the client chose.
     LikeTheUser,
-    /// This one.
+    /// This database.
     Exactly(Vec<u8>),
 }
 
 impl Routed {
-    /// Asks for the target's default database instead of the named one. Returns whether there is a
-    /// default that is not asked for already.
+    /// Replaces the named database by the target's default. Returns whether there is a default that
+    /// was not in use already.
     pub fn use_default(&mut self) -> bool {
         let Some(fallback) = self.fallback.as_mut().filter(|fallback| !fallback.used) else {
             return false;
@@ -170,7 +170,7 @@ impl Routed {
         fallback.used
     }
 
-    /// Asks for the named database again, as the client did.
+    /// Restores the database that the client named.
     pub fn use_named(&mut self) {
         let Some(fallback) = self.fallback.as_mut().filter(|fallback| fallback.used) else {
             return;
@@ -184,29 +184,30 @@ impl Routed {
         debug_assert!(restored, "it was in the packet before");
     }
 
-    /// The fallback, while its default is asked for.
+    /// Returns the fallback while its default is in use.
     #[must_use]
     pub fn replaced(&self) -> Option<&Fallback> {
         self.fallback.as_ref().filter(|fallback| fallback.used)
     }
 
-    /// The database to show: the one that is asked for, or that the server takes without a name.
+    /// Returns the database to display: the requested one, or the one that the server uses by
+    /// default.
     #[must_use]
     pub fn shown_database(&self) -> &str {
         let named = self.fallback.as_ref().map(|fallback| &*fallback.named);
         self.database.as_deref().or(named).unwrap_or_default()
     }
 
-    /// Asks an endpoint of this `kind` for nothing that it does not know.
+    /// Removes what an endpoint of this `kind` does not support.
     pub fn adapt_to(&mut self, kind: EndpointKind) {
-        // "RDS Proxy supports only version 3.0" (RDS User Guide): it refuses what is newer.
+        // "RDS Proxy supports only version 3.0" (RDS User Guide): it refuses newer versions.
         if kind == EndpointKind::Proxy {
             self.negotiated = self.startup.downgrade();
         }
     }
 }
 
-/// Puts the target's user in place of one that the client has not chosen; the effective user.
+/// Replaces a user that the client has not chosen by the target's; returns the effective user.
 fn set_user(
     startup: &mut Startup,
     client_user: Option<&[u8]>,
@@ -228,14 +229,14 @@ fn set_user(
     let user = startup.get("user").unwrap_or_default();
     match (std::str::from_utf8(user), target.login.auth) {
         (Ok(user), _) => Ok(user.to_owned()),
-        // Nothing is signed for it; the server knows its own encoding.
+        // No token is signed for it; the server knows its own encoding.
         (Err(_), Auth::Passthrough) => Ok(String::from_utf8_lossy(user).into_owned()),
         (Err(_), Auth::Iam) => Err(RouteError::UserNotUtf8),
     }
 }
 
-/// `TARGET/DATABASE` as its two parts, of which the second may be missing or empty. The bytes are the
-/// server's business: how they are to be read is its encoding.
+/// Splits `TARGET/DATABASE` into its two parts; the second may be missing or empty. Works on bytes,
+/// because the encoding is the server's.
 pub(crate) fn split_name(asked: &[u8]) -> (&[u8], Option<&[u8]>) {
     match asked.iter().position(|byte| *byte == b'/') {
         Some(at) => (
@@ -257,10 +258,10 @@ fn none(targets: &[Arc<Target>], startup: &Startup) -> RouteError {
     unknown(known.collect(), startup)
 }
 
-/// No target is called what was asked for. That is empty where it was libpq's default, which may name
-/// a target by accident only where it is one.
+/// Creates the error for a name that matches no target. The name in it is empty if the client sent
+/// libpq's default, which can match a target only by accident.
 ///
-/// `known` are the names of those that are there, and where they lead.
+/// `known` contains the valid names and the endpoints of their targets.
 pub(crate) fn unknown(known: Vec<(String, String)>, startup: &Startup) -> RouteError {
     let named =
         given(startup, "database").filter(|named| Some(named) != given(startup, "user").as_ref());
@@ -272,14 +273,14 @@ pub(crate) fn unknown(known: Vec<(String, String)>, startup: &Startup) -> RouteE
     }
 }
 
-/// Whether PostgreSQL reads `value` as false (`parse_bool`: a unique prefix of a word will do).
+/// Returns whether PostgreSQL parses `value` as false (`parse_bool`: any unique prefix of a word).
 fn is_off(value: &str) -> bool {
     let value = value.to_ascii_lowercase();
     let prefix_of = |word: &str, least| value.len() >= least && word.starts_with(&value);
     value == "0" || prefix_of("false", 1) || prefix_of("no", 1) || prefix_of("off", 2)
 }
 
-/// A parameter that is there and not empty.
+/// Returns a parameter that is present and not empty.
 fn given(startup: &Startup, name: &str) -> Option<Vec<u8>> {
     startup
         .get(name)
@@ -287,7 +288,7 @@ fn given(startup: &Startup, name: &str) -> Option<Vec<u8>> {
         .map(<[u8]>::to_vec)
 }
 
-/// A parameter as text; what is not UTF-8 is shown lossily here and refused where it matters.
+/// Returns a parameter as text. Invalid UTF-8 is shown lossily here and refused where it matters.
 fn text(startup: &Startup, name: &str) -> Option<String> {
     startup
         .get(name)
@@ -388,7 +389,7 @@ mod tests {
         );
     }
 
-    /// Which database is asked for, and which one after that; `None`: the server's default.
+    /// Returns the requested database and its fallback; `None` is the server's default.
     fn asks(target: &[Arc<Target>], params: &[(&str, &str)]) -> (Option<String>, Option<String>) {
         let mut routed = on(target, startup(params)).unwrap();
         let first = sent(&routed, "database");
@@ -416,7 +417,7 @@ mod tests {
             Option<&'a str>,
         );
         let cases: &[Case<'_>] = &[
-            // Neither was chosen.
+            // The client chose neither.
             (&orders, &[], Some("app"), None),
             (&orders, &[("user", "ana")], Some("app"), None),
             (
@@ -431,7 +432,7 @@ mod tests {
                 Some("app"),
                 None,
             ),
-            // The database was.
+            // The client chose the database.
             (
                 &orders,
                 &[("user", "ana"), ("database", "sales")],
@@ -451,7 +452,7 @@ mod tests {
                 Some("sales"),
                 None,
             ),
-            // The role was, and perhaps the database.
+            // The client chose the role, and perhaps the database.
             (
                 &orders,
                 &[("user", "reports"), ("database", "reports")],
@@ -576,7 +577,7 @@ mod tests {
         assert_eq!(routed.target.name, "orders");
         assert_eq!(routed.startup.get("database"), Some(&b"J\xfc/b"[..]));
         assert_eq!(routed.database.as_deref(), Some("J\u{fffd}/b"));
-        // Names that are shown alike are not the same.
+        // Names that are displayed alike are not equal.
         asked.set("user", b"J\xfc").unwrap();
         asked.set("database", b"J\xfd").unwrap();
         let Err(RouteError::UnknownTarget { asked, .. }) = on(&both, asked) else {
@@ -601,7 +602,7 @@ mod tests {
         );
         let other = startup(&[("user", "ana"), ("database", "sales")]);
         assert!(on_hub(&one, other).is_err());
-        // libpq sends the user's name as database by itself; a target may have that name.
+        // libpq sends the user's name as database by default; a target may have that name.
         let same = startup(&[("user", "orders"), ("database", "orders")]);
         let routed = on_hub(&one, same).unwrap();
         assert_eq!(sent(&routed, "database").as_deref(), Some("app"));

@@ -1,4 +1,4 @@
-//! Accept, permits, reload, drain.
+//! Server: accept loops, permits, reload and shutdown.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -23,18 +23,18 @@ use crate::postgres::target::context::Rooms;
 use crate::postgres::target::slot::{Entry, Slot};
 use crate::tunnel::Transport;
 
-/// Admitted connections that may be saying what they want, or be told that there is no place for them,
-/// at the same time; more of them wait in the kernel.
+/// Maximum number of admitted clients in startup, or being refused for a connection limit, at the
+/// same time. Others wait in the kernel.
 const MAX_STARTUPS: usize = 128;
-/// How long ending the SSM sessions may take at exit.
+/// Time limit for ending the SSM sessions at exit.
 const TUNNEL_SHUTDOWN_DEADLINE: Duration = Duration::from_secs(8);
 
-/// A port that is served.
+/// An open port.
 struct Open {
     door: Door,
     port: u16,
     socket: Option<PathBuf>,
-    /// Each connection takes it as it is when it comes.
+    /// The targets behind it. Each connection reads the current value when it is accepted.
     entry: Arc<RwLock<Entry>>,
     accepting: CancellationToken,
     /// The accept loops.
@@ -47,20 +47,20 @@ pub struct Row {
     pub port: u16,
     /// The Unix socket of that port.
     pub socket: Option<PathBuf>,
-    /// The database name picks the target there.
+    /// True if the database name selects the target there.
     pub by_name: bool,
-    /// All targets are behind that port.
+    /// True if all targets are behind that port.
     pub hub: bool,
     /// The target.
     pub slot: Arc<Slot>,
 }
 
-/// What is served at this moment, for whoever wants to show it. Cheap to clone.
+/// The ports and targets that are served now. Cheap to clone.
 #[derive(Clone, Default)]
 pub struct Served(Arc<RwLock<Vec<Arc<Open>>>>);
 
 impl Served {
-    /// Every target at every port, in the order in which they were opened; the hub's last.
+    /// Returns every target at every port, in the order in which they were opened; the hub's last.
     #[must_use]
     pub fn rows(&self) -> Vec<Row> {
         let mut rows = Vec::new();
@@ -78,7 +78,7 @@ impl Served {
         rows
     }
 
-    /// Every target once.
+    /// Returns every target once.
     #[must_use]
     pub fn slots(&self) -> Vec<Arc<Slot>> {
         let rows = self.rows().into_iter();
@@ -93,18 +93,17 @@ pub struct Server {
     served: Served,
     startups: Arc<Semaphore>,
     connections: TaskTracker,
-    /// Connections that came when the server was about to stop.
+    /// Connections accepted while the server was stopping.
     late: TaskTracker,
-    /// Targets that are no longer configured, as long as connections to them are open, or somebody
-    /// still looks for them.
+    /// Removed targets that still have open connections or a lookup in progress.
     retired: Vec<Weak<Slot>>,
     leaving: Vec<Weak<Rooms>>,
-    /// The tunnels that are on their way to the end.
+    /// Tunnels that are shutting down.
     endings: TaskTracker,
 }
 
 impl Server {
-    /// Starts to accept on every listener.
+    /// Starts an accept loop on every listener.
     #[must_use]
     pub fn start(
         proxy: Arc<Proxy>,
@@ -130,19 +129,19 @@ impl Server {
         server
     }
 
-    /// The addresses that every port is listened on.
+    /// Returns the addresses of every port.
     #[must_use]
     pub fn addresses(&self) -> &[IpAddr] {
         &self.at.serve.addresses
     }
 
-    /// What is served, now and after every reload.
+    /// Returns a handle to the ports and targets, which is updated on every reload.
     #[must_use]
     pub fn served(&self) -> Served {
         self.served.clone()
     }
 
-    /// Lets those who look see what is served now.
+    /// Publishes the ports and targets that are served now.
     fn show(&self) {
         let rows = self.served.rows().into_iter().filter(|row| !row.hub);
         let listed = rows.map(|row| Listed {
@@ -188,13 +187,13 @@ impl Server {
         });
     }
 
-    /// Serves these targets from now on. Ports that stay are not closed for a moment; connections
-    /// that are open go on, to targets that are gone, too, whose tunnels end after the last of them.
-    /// Returns what could not be listened on; the rest is served.
+    /// Replaces the targets. Ports that remain are never closed. Open connections continue,
+    /// including those to removed targets; a removed target's tunnel ends after its last
+    /// connection. Returns the ports that failed; the rest is served.
     ///
     /// # Errors
-    /// [`BindError`] when nothing would be left that is served; then nothing has changed but what is behind
-    /// the ports that stay.
+    /// [`BindError`] if no port would be left. Then only the targets behind the remaining ports
+    /// have changed.
     pub async fn reload(&mut self, slots: &[Arc<Slot>]) -> Result<Vec<BindError>, BindError> {
         let wanted = doors(slots, &self.at.serve)?;
         let ports = wanted.len();
@@ -212,7 +211,7 @@ impl Server {
                 .iter()
                 .any(|open| Some(open.port) == door.fixed_port())
             {
-                later.push((door, entry)); // The port is still ours for something else.
+                later.push((door, entry)); // The port stays in use for another purpose.
             } else {
                 match self.at.listen_as_one_of(ports, door, entry) {
                     Ok(listener) => opened.push(listener),
@@ -220,7 +219,7 @@ impl Server {
                 }
             }
         }
-        // What works is not given up for what does not.
+        // Working ports are not given up for failing ones.
         if stay.is_empty()
             && opened.is_empty()
             && later.is_empty()
@@ -248,7 +247,7 @@ impl Server {
         Ok(failed)
     }
 
-    /// Lets go of the targets that are no longer configured.
+    /// Retires the targets that are no longer configured.
     fn retire(&mut self, before: &[Arc<Slot>], now: &[Arc<Slot>]) {
         self.retired.retain(|slot| slot.strong_count() > 0);
         self.leaving.retain(|rooms| rooms.strong_count() > 0);
@@ -263,7 +262,7 @@ impl Server {
         }
     }
 
-    /// Every tunnel that may be open.
+    /// Returns every tunnel that may be open.
     fn transports(&self) -> Vec<Arc<dyn Transport>> {
         let retired = self.retired.iter().filter_map(Weak::upgrade);
         let slots = self.served.slots().into_iter().chain(retired);
@@ -275,10 +274,9 @@ impl Server {
             .collect()
     }
 
-    /// Waits up to `grace` for open connections; `hurry` cuts the wait short. Meanwhile new ones are
-    /// told that they are too late, and only cancel requests are served, as in PostgreSQL's "smart"
-    /// shutdown. Connections that are still open then are told and closed, then the SSM sessions are
-    /// ended.
+    /// Waits up to `grace` for open connections; `hurry` cuts the wait short. Meanwhile new clients
+    /// are refused and only cancel requests are served, as in PostgreSQL's "smart" shutdown. Then
+    /// it notifies and closes the remaining connections, and ends the SSM sessions.
     pub async fn drain(self, grace: Duration, hurry: impl Future<Output = ()>) {
         self.proxy.turn_away_newcomers();
         let mut running = Running {
@@ -291,7 +289,7 @@ impl Server {
         for open in read(&self.served.0).iter() {
             open.accepting.cancel();
         }
-        // Only now: what was being looked up for a client may have been found meanwhile.
+        // Only now: a lookup for a client may have added targets meanwhile.
         running.transports = self.transports();
         running.finish(&self.late).await;
         self.endings.close();
@@ -305,7 +303,7 @@ impl Server {
 }
 
 fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
-    // Whatever is written under these locks is one assignment; a panic cannot leave half of it.
+    // Every write under these locks is one assignment, which a panic cannot interrupt.
     lock.read().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -313,7 +311,7 @@ fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
     lock.write().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What has to end when the program does, in this order.
+/// Parts of the program to stop at exit, in this order.
 pub(crate) struct Running {
     /// Ends the accept loops.
     pub(crate) accepting: CancellationToken,
@@ -325,7 +323,7 @@ pub(crate) struct Running {
 
 impl Running {
     /// Stops accepting and waits up to `grace` for open connections; `hurry` cuts the wait short.
-    /// Connections that are still open are ended, then the SSM sessions.
+    /// Then it ends the remaining connections and the SSM sessions.
     pub(crate) async fn drain(self, grace: Duration, hurry: impl Future<Output = ()>) {
         self.accepting.cancel();
         self.wait(grace, hurry).await;
@@ -348,7 +346,7 @@ impl Running {
         }
     }
 
-    /// Ends the connections, the `late` ones among them, and the SSM sessions.
+    /// Ends the connections, including the `late` ones, and the SSM sessions.
     async fn finish(self, late: &TaskTracker) {
         self.stop.cancel();
         late.close();
@@ -369,7 +367,7 @@ impl Running {
     }
 }
 
-/// What an accept loop hands to each connection.
+/// Data that an accept loop passes to each connection.
 struct Accept {
     proxy: Arc<Proxy>,
     entry: Arc<RwLock<Entry>>,
@@ -379,15 +377,15 @@ struct Accept {
 }
 
 impl Accept {
-    /// Accepts until it is dropped. When as many clients as may be are saying what they want, the next
-    /// one waits here, and the others in the kernel. The turn comes after the client and not before:
-    /// a program may listen at more places than clients may begin at a time. Clients that are refused
-    /// take none.
+    /// Accepts until it is dropped. When the limit of clients in startup is reached, the next
+    /// client waits here, and the others in the kernel. The permit is acquired after the accept,
+    /// not before: a program may listen on more sockets than there are permits. Refused clients
+    /// need no permit.
     async fn run(self, mut entrance: Entrance<impl Listens>) {
         loop {
             match entrance.next().await {
                 Verdict::Admitted(connection) => {
-                    // Nobody closes the semaphore.
+                    // The semaphore is never closed.
                     let Ok(permit) = Arc::clone(&self.startups).acquire_owned().await else {
                         return;
                     };
@@ -406,12 +404,12 @@ impl Accept {
         }
     }
 
-    /// The targets as they are now: they may have been configured anew.
+    /// Returns the current targets, which a reload may have changed.
     fn entry(&self) -> Entry {
         read(&self.entry).clone()
     }
 
-    /// Those that come late are not waited for.
+    /// Returns the tracker for a connection. Late connections are not waited for.
     fn tracker(&self) -> &TaskTracker {
         if self.proxy.turns_newcomers_away() {
             &self.late

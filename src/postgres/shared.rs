@@ -22,47 +22,47 @@ use tracing::{debug, warn};
 /// TLS for local clients.
 pub(in crate::postgres) struct LocalAcceptor {
     pub(in crate::postgres) tls: TlsAcceptor,
-    /// The file of the certificate that it shows; `None`: kept in memory only.
+    /// The file of its certificate; `None` if it is in memory only.
     pub(in crate::postgres) certificate: Option<Arc<Path>>,
 }
 
-/// Cancel requests on their way to databases at the same time; more of them wait.
+/// Maximum number of cancel requests in transit to databases at the same time; others wait.
 const MOST_CANCELS: usize = 256;
 
-/// Lines about connections whose target is not known, within [`LINES_WINDOW`]. Whoever reaches the
-/// port can cause them.
+/// Maximum number of log lines about connections with an unknown target, within [`LINES_WINDOW`].
+/// Any process that reaches the port can cause them.
 const MOST_LINES: u32 = 64;
 const LINES_WINDOW: Duration = Duration::from_secs(1);
 
-/// What all connections share.
+/// State that all connections share.
 pub struct Proxy {
     pub(in crate::postgres) os_user: Option<String>,
     pub(in crate::postgres) acceptor: LocalAcceptor,
-    /// What a client that knows our certificate can bind its login to.
+    /// Hash of our certificate, which a client can bind its login to.
     pub(in crate::postgres) binding: Option<Bytes>,
-    /// The local password; `None`: none is asked for.
+    /// Verifier of the local password; `None` if none is required.
     pub(in crate::postgres) verifier: Option<Arc<Verifier>>,
-    /// Whose clients are served.
+    /// Decides which clients are served.
     pub(crate) guard: Arc<Guard>,
     pub(in crate::postgres) startup_timeout: Duration,
     pub(in crate::postgres) places: Places,
     pub(in crate::postgres) cancel_keys: CancelKeys<Rooms>,
-    /// Cancel requests that are under way.
+    /// Cancel requests in transit.
     pub(in crate::postgres) cancels: Semaphore,
-    /// Bounds the log lines about connections whose target is not known.
+    /// Limits the log lines about connections with an unknown target.
     noise: Flood,
-    /// Nobody is let in any more.
+    /// True once new clients are refused.
     closing: AtomicBool,
-    /// Told when a target that could not be reached can be.
+    /// Notified when an unreachable target can be reached again.
     pub recovered: Notify,
-    /// What is measured.
+    /// The metrics.
     pub observed: Arc<Observed>,
     /// Cancelled when the remaining connections must end.
     pub stop: CancellationToken,
 }
 
 impl Proxy {
-    /// Loads or makes the local certificate below `state_dir`, or makes one for this run only.
+    /// Loads or creates the local certificate below `state_dir`, or creates one for this run only.
     ///
     /// # Errors
     /// [`LocalTlsError`].
@@ -107,20 +107,20 @@ impl Proxy {
         })
     }
 
-    /// From now on clients that want in are told that the program is stopping; cancel requests are
+    /// Refuses new clients from now on, because the program is stopping. Cancel requests are still
     /// served.
     pub fn turn_away_newcomers(&self) {
         self.closing.store(true, Ordering::Release);
         self.observed.drains();
     }
 
-    /// Whether clients that want in are too late.
+    /// Returns whether new clients are refused.
     #[must_use]
     pub fn turns_newcomers_away(&self) -> bool {
         self.closing.load(Ordering::Acquire)
     }
 
-    /// Returns whether one more line about a connection whose target is not known may be logged.
+    /// Returns whether one more line about a connection with an unknown target may be logged.
     pub(in crate::postgres) fn may_log(&self) -> bool {
         match self.noise.next() {
             Flow::Through { held: 0 } => true,
@@ -141,8 +141,8 @@ impl Proxy {
         }
     }
 
-    /// Whether clients that come like this must know the local password. Those on the Unix socket
-    /// are known by their user id.
+    /// Returns whether clients of this arrival need the local password. On the Unix socket the user
+    /// id identifies them.
     pub(in crate::postgres) fn asks_password(&self, arrival: &Arrival) -> bool {
         self.verifier.is_some() && arrival.is_tcp()
     }

@@ -1,7 +1,8 @@
-//! Two streams, spliced: bytes both ways with backpressure, counted, until one side ends.
+//! Two streams, spliced: copies bytes in both directions with backpressure, and counts them, until
+//! one side ends.
 //!
-//! Nothing is parsed but the lengths of the server's messages, and those only to know whether the
-//! client stands at a message boundary, where one last ErrorResponse can be understood.
+//! Only the lengths of the server's messages are parsed, to know whether the client is at a message
+//! boundary, where it can receive one last ErrorResponse.
 
 use crate::failure::{EndedBy, SessionEnd};
 use std::future::poll_fn;
@@ -17,19 +18,19 @@ use tokio::time::{Instant, Sleep};
 use crate::base::stream::Duplex;
 use crate::observe::Traffic;
 
-/// Copy buffer per direction: a full TLS record (16 KiB of plaintext) fits, so one read never
-/// splits one.
+/// Size of the copy buffer per direction. A full TLS record (16 KiB of plaintext) fits, so one read
+/// never splits one.
 const BUFFER: usize = 16 * 1024;
 
-/// How long the last words of a server that takes no more may be on their way.
+/// Time limit for the last messages of a server that accepts no more data.
 const LAST_WORDS_DEADLINE: Duration = Duration::from_secs(10);
-/// How long the answer to a client that has closed its sending side may stay away: such a client may
-/// also be gone. As `pgiam tunnel` has it.
+/// Time limit for the answer to a client that has closed its sending side; such a client may also
+/// be gone. `pgiam tunnel` uses it, too.
 pub(crate) const UNANSWERED: Duration = Duration::from_secs(30);
-/// What a client says when it leaves (PostgreSQL docs, "Message Formats").
+/// The Terminate message of a client (PostgreSQL docs, "Message Formats").
 pub(crate) const TERMINATE: [u8; 5] = *b"X\0\0\0\x04";
 
-/// How long the closing side may take to accept its last bytes and our close.
+/// Time limit for the closing side to accept its last bytes and our close.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Copies one direction, resumable at any point.
@@ -38,11 +39,11 @@ pub(crate) struct Pump {
     start: usize,
     end: usize,
     unflushed: bool,
-    /// Bytes written so far.
+    /// Number of bytes written so far.
     pub(crate) copied: u64,
 }
 
-/// Why a direction is over.
+/// Reason why a direction ended.
 pub(crate) enum Stop {
     /// The reader ended: in order, or with an error.
     Read(Option<io::Error>),
@@ -51,7 +52,7 @@ pub(crate) enum Stop {
 }
 
 impl Pump {
-    /// A direction that begins with `first`.
+    /// Creates a direction that begins with `first`.
     pub(crate) fn new(first: &[u8]) -> Self {
         let mut buffer = vec![0; BUFFER.max(first.len())].into_boxed_slice();
         buffer[..first.len()].copy_from_slice(first);
@@ -64,12 +65,12 @@ impl Pump {
         }
     }
 
-    /// Whether the writer has not taken everything that was read.
+    /// Returns whether the writer has not accepted all bytes that were read.
     pub(crate) fn is_held_up(&self) -> bool {
         self.start < self.end
     }
 
-    /// Moves bytes until something has to be waited for. Ready when this direction is over.
+    /// Copies bytes until it has to wait. Ready when this direction has ended.
     pub(crate) fn poll<R, W>(
         &mut self,
         cx: &mut Context<'_>,
@@ -117,26 +118,26 @@ impl Pump {
     }
 }
 
-/// What goes first in each direction.
+/// First bytes of each direction.
 #[derive(Clone, Copy, Debug)]
 pub struct First<'a> {
-    /// What the client sent before the server was ready.
+    /// Bytes that the client sent before the server was ready.
     pub up: &'a [u8],
-    /// What the server said before, from a message boundary on.
+    /// Bytes that the server sent before the splice, from a message boundary on.
     pub down: &'a [u8],
 }
 
-/// Splices `client` and `server` until one of them ends or `stop` resolves. Bytes count in `traffic` as
-/// they move.
+/// Splices `client` and `server` until one of them ends or `stop` resolves. Counts bytes in
+/// `traffic` as they are copied.
 ///
-/// A client that closes its sending side after a query gets the answer first: the SSM agent cannot
-/// close one direction of a connection alone, so its end is passed on when as many ReadyForQuery have
-/// come as were asked for, or nothing for `UNANSWERED`. One that has taken leave, or waits for
-/// nothing, ends at once.
+/// A client that closes its sending side after a query gets the answer first. The SSM agent cannot
+/// close a single direction, so the client's end is passed on when the expected number of
+/// ReadyForQuery has arrived, or after `UNANSWERED` without data. A client that has sent
+/// Terminate, or expects no answer, ends at once.
 ///
-/// When the client ends, the server side is to be closed by the caller; when the server ends, the
-/// client is left open, so that the caller can say why. Dropping the future drops nothing but the
-/// bytes in its buffers.
+/// When the client ends, the caller closes the server side. When the server ends, the client stays
+/// open, so that the caller can send the reason. Dropping the future loses only the bytes in its
+/// buffers.
 pub async fn splice(
     client: &mut dyn Duplex,
     server: &mut dyn Duplex,
@@ -147,7 +148,7 @@ pub async fn splice(
     let (mut up, mut down) = (Pump::new(first.up), Pump::new(first.down));
     let mut follower = Follower::counting(READY_FOR_QUERY);
     let mut asked = Follower::counting(ASKS_FOR_READY);
-    // That of the login was not asked for.
+    // The ReadyForQuery of the login answers no request.
     let mut login = Follower::counting(READY_FOR_QUERY);
     _ = login.advance(first.down);
     let unasked = login.counted();
@@ -157,26 +158,27 @@ pub async fn splice(
         if waiting.is_none()
             && let Poll::Ready(stopped) = up.poll(cx, client, server, |bytes| {
                 keep_last(&mut said_last, bytes);
-                // Its error sticks, and then nothing more is counted.
+                // Its error is permanent, and then nothing more is counted.
                 _ = asked.advance(bytes);
                 traffic.sent(bytes.len());
             })
         {
             match stopped {
-                // It has asked and sends no more: the answer is what it waits for.
+                // The client has sent a request and no more: it waits for the answer.
                 Stop::Read(None)
                     if said_last != TERMINATE && unasked + asked.counted() > follower.counted() =>
                 {
                     waiting = Some(Waiting::new(None, UNANSWERED));
                 }
                 Stop::Read(error) => return Poll::Ready((EndedBy::Client, error)),
-                // The server takes no more, but its last words may still be on their way.
+                // The server accepts no more data, but its last messages may still arrive.
                 Stop::Write(error) => {
                     waiting = Some(Waiting::new(Some(error), LAST_WORDS_DEADLINE))
                 }
             }
         }
-        // Its error sticks: a follower that has lost the framing never claims a boundary again.
+        // Its error is permanent: after losing the framing a follower never reports a boundary
+        // again.
         let follow = |bytes: &[u8]| {
             _ = follower.advance(bytes);
             traffic.received(bytes.len());
@@ -213,7 +215,7 @@ pub async fn splice(
     };
     let at_boundary = follower.at_boundary() && down.start == down.end;
     let said_why = follower.last_is_fatal();
-    // Where a replication stream ends with the server, its last word is CommandComplete.
+    // If a replication stream ends with the server, its last message is CommandComplete.
     let in_order = said_why || said_last == TERMINATE || follower.last_type() == Some(b'C');
     let is_eof = |error: &io::Error| error.kind() == io::ErrorKind::UnexpectedEof;
     if by == EndedBy::Server && error.as_ref().is_none_or(is_eof) {
@@ -230,13 +232,13 @@ pub async fn splice(
     }
 }
 
-/// What is waited for when nothing more goes up: the server's answer, or its last words.
+/// Wait for the server's answer or its last messages, once no more data goes up.
 struct Waiting {
-    /// Why the server takes no more; `None`: the client sends no more.
+    /// The error of the server's side; `None` if the client sends no more.
     refused: Option<io::Error>,
-    /// How long the server may be silent,
+    /// Maximum silence of the server.
     patience: Duration,
-    /// and since when.
+    /// Timer since its last bytes.
     quiet: Pin<Box<Sleep>>,
 }
 
@@ -250,7 +252,8 @@ impl Waiting {
         }
     }
 
-    /// Ready when the server has been silent for too long; `moved`: it has just said something.
+    /// Ready when the server has been silent for too long. `moved` means that it has just sent
+    /// something.
     fn poll(&mut self, cx: &mut Context<'_>, moved: bool) -> Poll<()> {
         if moved {
             self.quiet.as_mut().reset(Instant::now() + self.patience);
@@ -259,7 +262,7 @@ impl Waiting {
     }
 }
 
-/// Keeps the last bytes of a stream of which `bytes` are the next.
+/// Keeps the last bytes of a stream; `bytes` are the next ones.
 fn keep_last<const N: usize>(last: &mut [u8; N], bytes: &[u8]) {
     let new = bytes.len().min(N);
     last.rotate_left(new);
@@ -267,7 +270,7 @@ fn keep_last<const N: usize>(last: &mut [u8; N], bytes: &[u8]) {
 }
 
 /// Closes a stream in order (TLS close_notify, FIN), within `CLOSE_DEADLINE`. A failure only
-/// means that the peer was faster.
+/// means that the peer closed first.
 pub async fn close(stream: &mut dyn Duplex) {
     let closed = tokio::time::timeout(CLOSE_DEADLINE, stream.shutdown()).await;
     if let Err(error) = closed.map_err(io::Error::from).flatten() {
@@ -292,7 +295,7 @@ mod tests {
         down: &'static [u8],
         stop: impl Future<Output = ()> + Send + 'static,
     ) -> Pair {
-        // Far smaller than what is sent through: both directions have to wait many times.
+        // Far smaller than the data: both directions have to wait many times.
         let (client, mut near_client) = duplex(64);
         let (server, mut near_server) = duplex(64);
         let splice = tokio::spawn(async move {
@@ -306,7 +309,7 @@ mod tests {
         }
     }
 
-    /// A DataRow-like message of `length` body bytes.
+    /// Returns a DataRow-like message with a body of `length` bytes.
     fn message(length: u8) -> Vec<u8> {
         [
             &b"D\0\0\0"[..],
@@ -440,7 +443,7 @@ mod tests {
         drop((client, server));
     }
 
-    /// A server that takes no more.
+    /// A server that accepts no more data.
     struct Deaf(DuplexStream);
     impl AsyncRead for Deaf {
         fn poll_read(
@@ -515,7 +518,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_client_that_sends_no_more_gets_its_answers() {
-        // Two queries, and one by the extended protocol (Parse, Sync), each in a moment of its own.
+        // Two simple queries, and one by the extended protocol (Parse, Sync), each sent separately.
         let asked: &[u8] = b"Q\0\0\0\x06;\0Q\0\0\0\x06;\0P\0\0\0\x08\0\0\0\0S\0\0\0\x04";
         let Pair {
             mut client,

@@ -1,4 +1,4 @@
-//! The targets that are served, and their state.
+//! The targets and their state.
 
 pub mod context;
 pub mod last_failure;

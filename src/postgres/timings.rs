@@ -1,4 +1,4 @@
-//! Times of the stages of one connection.
+//! Durations of the stages of one connection.
 
 use tokio::time::Instant;
 

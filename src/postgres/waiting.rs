@@ -1,4 +1,4 @@
-//! The step that a client waits for, for the report of one that leaves meanwhile.
+//! The step that a client waits for, for the report of a client that leaves during it.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -9,22 +9,22 @@ use crate::failure::connection::SessionError;
 use crate::postgres::client::startup::Local;
 use crate::postgres::target::context::Rooms;
 
-/// The first step where a database is configured by its identifier.
+/// First step for a database that is configured by its identifier.
 pub(in crate::postgres) const DISCOVERY: &str = "the lookup of the database at RDS";
-/// The step before a tunnel is asked for.
+/// Step before the tunnel.
 pub(in crate::postgres) const LOOKUP: &str = "the DNS lookup of the host name";
-/// The step after a refused token.
+/// Step after a rejected token.
 pub(in crate::postgres) const IDENTITY: &str = "sts:GetCallerIdentity";
 
-/// The step that a connection is at.
+/// Current step of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
-    /// Tunnel and token, which know it themselves.
+    /// Tunnel and token, which track their own steps.
     Connecting,
     At(&'static str),
 }
 
-/// Since when a client waits, and for what.
+/// Start of a client's wait, and its current step.
 #[derive(Debug)]
 pub(in crate::postgres) struct Waiting {
     since: Instant,
@@ -32,7 +32,7 @@ pub(in crate::postgres) struct Waiting {
 }
 
 impl Default for Waiting {
-    /// Starts with the lookup of the host name.
+    /// Starts at the lookup of the host name.
     fn default() -> Self {
         Self {
             since: Instant::now(),
@@ -42,17 +42,17 @@ impl Default for Waiting {
 }
 
 impl Waiting {
-    /// Waits for `step` from now on, a noun.
+    /// Sets the current step, a noun.
     pub(in crate::postgres) fn at(&self, step: &'static str) {
         self.enter(Step::At(step));
     }
 
-    /// Waits for tunnel and token from now on.
+    /// Sets the step to tunnel and token.
     pub(in crate::postgres) fn connecting(&self) {
         self.enter(Step::Connecting);
     }
 
-    /// Waits for the database from now on, at this stage of a login.
+    /// Sets the step to this stage of the login.
     pub(in crate::postgres) fn for_database(&self, stage: Stage) {
         self.at(match stage {
             Stage::TlsAnswer => "the database's answer to the TLS request",
@@ -68,7 +68,7 @@ impl Waiting {
     }
 
     fn enter(&self, step: Step) {
-        // It is written whole.
+        // Every write is one assignment.
         *self.step.lock().unwrap_or_else(PoisonError::into_inner) = step;
     }
 
@@ -80,7 +80,7 @@ impl Waiting {
         }
     }
 
-    /// Makes the error for a client that has left.
+    /// Creates the error for a client that has left.
     pub(in crate::postgres) fn left(&self, rooms: Option<&Rooms>) -> SessionError {
         SessionError::ClientLeft {
             after: self.since.elapsed(),
@@ -88,7 +88,7 @@ impl Waiting {
         }
     }
 
-    /// Does something for a client for as long as it is there.
+    /// Runs `work` until it completes or the client leaves.
     ///
     /// # Errors
     /// Those of `work`, and [`SessionError::ClientLeft`].

@@ -1,4 +1,5 @@
-//! Reports about refusals of the Systems Manager API, with the policy statements they ask for.
+//! Reports about refusals of the Systems Manager API, with the policy statements that they call
+//! for.
 
 use super::aws::{of_profile, partition, rejected, renew};
 use super::{About, CANNOT_CONNECT, NOT_AUTHORIZED, REJECTED, Said, THROTTLED};
@@ -6,10 +7,10 @@ use crate::aws::api_error::ApiAnswer;
 use crate::config::Via;
 use crate::tunnel::ApiRefusal;
 
-/// AWS's own document for a forward to a host behind the node.
+/// AWS's own document for forwarding to a host behind the node.
 const DOCUMENT: &str = "AWS-StartPortForwardingSessionToRemoteHost";
 
-/// Where a session was asked for.
+/// Bastion and region of a session.
 pub(super) struct Place<'a> {
     pub(super) bastion: &'a str,
     pub(super) region: &'a str,
@@ -24,7 +25,7 @@ pub(super) fn refused(
 ) -> Said {
     let Place { bastion, region } = place;
     let profile = about.and_then(|about| about.target.profile.as_deref());
-    // Starting a session is what users want; the other calls serve it.
+    // Users want to start a session; the other calls only support it.
     let starts = operation == "StartSession";
     let of_session = |start: String, other: String| if starts { start } else { other };
     let said = match kind {
@@ -79,7 +80,7 @@ pub(super) fn refused(
     said.detail(detail(answer))
 }
 
-/// How to see why a node is not connected.
+/// Returns the command that shows why a node is not connected.
 fn look_at(bastion: &str, region: &str) -> String {
     match ecs_task(bastion) {
         Some((cluster, task)) => format!(
@@ -114,7 +115,7 @@ fn custom_document<'a>(about: Option<&'a About<'_>>) -> Option<&'a str> {
     }
 }
 
-/// The statement a policy needs for the call, to paste.
+/// Returns the policy statement that allows the call, ready to paste.
 fn statement(
     operation: &str,
     answer: &ApiAnswer,
@@ -127,7 +128,7 @@ fn statement(
         "ResumeSession" | "TerminateSession" => {
             format!("arn:{partition}:ssm:*:*:session/${{aws:userid}}-*")
         }
-        // Listing is not about one resource.
+        // Listing applies to no single resource.
         _ => "*".to_owned(),
     };
     let instead = match operation {
@@ -152,7 +153,7 @@ fn start_statement(answer: &ApiAnswer, place: &Place<'_>, document: Option<&str>
         None => format!("arn:{partition}:ec2:{region}:*:instance/{bastion}"),
     };
     let document = match document {
-        // AWS's own belong to no account.
+        // AWS's own documents belong to no account.
         None => format!("arn:{partition}:ssm:*::document/{DOCUMENT}"),
         Some(name) if name.starts_with("AWS-") => format!("arn:{partition}:ssm:*::document/{name}"),
         Some(arn) if arn.starts_with("arn:") => arn.to_owned(),
@@ -168,13 +169,13 @@ fn start_statement(answer: &ApiAnswer, place: &Place<'_>, document: Option<&str>
     )
 }
 
-/// Cluster and task of `ecs:CLUSTER_TASK_RUNTIME`.
+/// Returns cluster and task of `ecs:CLUSTER_TASK_RUNTIME`.
 fn ecs_task(bastion: &str) -> Option<(&str, &str)> {
     let (rest, _runtime) = bastion.strip_prefix("ecs:")?.rsplit_once('_')?;
     rest.rsplit_once('_')
 }
 
-/// AWS's own words.
+/// Returns AWS's own text as a Detail.
 pub(super) fn detail(answer: &ApiAnswer) -> String {
     let mut text = answer.code.to_string();
     if !answer.message.is_empty() {

@@ -60,14 +60,14 @@ pub(super) fn credentials(error: &CredentialsError) -> Said {
     }
 }
 
-/// What to look at when credentials do not come.
+/// Remedy for slow credentials.
 pub(super) const SLOW_CREDENTIALS: &str = "Possible causes: the network to STS or IAM Identity Center, or a credential_process that waits for input.";
 
-/// What answers in a way that AWS does not.
+/// Remedy for an answer that AWS would not give.
 pub(super) const BAD_ANSWER: &str =
     "Is an endpoint override (AWS_ENDPOINT_URL) set, or does a proxy answer in AWS's place?";
 
-/// What to do about a value that holds what it cannot hold.
+/// Returns the remedy for a value with an invalid character.
 fn correct(malformed: &Malformed) -> String {
     let restart = match malformed.source_of.as_str() {
         "the environment" => "Correct it, and start pgiam again.",
@@ -79,14 +79,14 @@ fn correct(malformed: &Malformed) -> String {
     }
 }
 
-/// A fault of this program, or of a library in it.
+/// Reports a bug in this program or in one of its libraries.
 pub(super) fn internal(_stopped: &Stopped, message: String) -> Said {
     Said::new(crate::base::crash::ID, INTERNAL, message).hint(
         "Please report it, with the line of pgiam's log that has the same identifier. pgiam tries again after a pause.",
     )
 }
 
-/// A call of AWS's that was not answered in time. `throttled`: the identifier of that.
+/// Reports an AWS call that timed out. `throttled` is the identifier to use for throttling.
 pub(super) fn late(late: &Late, throttled: &'static str) -> Said {
     let message = late.to_string();
     match late.kind {
@@ -101,10 +101,10 @@ pub(super) fn late(late: &Late, throttled: &'static str) -> Said {
     }
 }
 
-/// What it takes to get a role.
+/// Returns the requirements for assuming a role.
 fn trust(role: Option<&str>, caller: Option<&str>) -> String {
     let role = role.unwrap_or("the role");
-    // IAM Identity Center hands out its roles itself.
+    // IAM Identity Center assigns its roles itself.
     if !role.starts_with("arn:") && role.contains(" in account ") {
         return format!(
             "Your user must be assigned to {role} in IAM Identity Center; check sso_role_name and sso_account_id of the profile."
@@ -116,7 +116,7 @@ fn trust(role: Option<&str>, caller: Option<&str>) -> String {
     )
 }
 
-/// AWS does not take what was signed with the keys.
+/// Reports that AWS rejects signatures made with these keys.
 pub(super) fn rejected(profile: Option<&str>, clock: Option<ClockOffset>) -> Said {
     match clock.filter(|clock| clock.is_wrong()) {
         Some(clock) => Said::new(
@@ -134,10 +134,10 @@ pub(super) fn rejected(profile: Option<&str>, clock: Option<ClockOffset>) -> Sai
     }
 }
 
-/// What to do about a clock that AWS does not tolerate.
+/// Remedy for a clock outside AWS's tolerance.
 pub(super) const SET_CLOCK: &str = "AWS takes signatures that are at most 5 min off: set this machine's clock, and turn on time synchronisation.";
 
-/// How to see what is wrong with keys.
+/// Returns the command that tests the keys.
 pub(super) fn check_keys(profile: Option<&str>) -> String {
     format!(
         "Were the keys deleted, switched off or mistyped? aws sts get-caller-identity{} takes the same way.",
@@ -145,8 +145,8 @@ pub(super) fn check_keys(profile: Option<&str>) -> String {
     )
 }
 
-/// What to do where there were never any credentials. Files are read anew for every attempt; the
-/// environment of a running program is not.
+/// Returns the remedy for missing credentials. Files are reloaded for every attempt; the
+/// environment of a running program does not change.
 fn first_login(profile: Option<&str>) -> String {
     match profile {
         Some(profile) => format!(
@@ -156,7 +156,7 @@ fn first_login(profile: Option<&str>) -> String {
     }
 }
 
-/// What to do where credentials have ended.
+/// Returns the remedy for expired credentials.
 pub(super) fn renew(profile: Option<&str>) -> String {
     match profile {
         Some(profile) => format!(
@@ -212,12 +212,12 @@ pub(super) fn token(error: &TokenError) -> Said {
     }
 }
 
-/// The partition that ARNs of a region begin with.
+/// Returns the ARN partition of a region.
 pub(super) fn partition(region: &str) -> &'static str {
     Partition::of(region).name
 }
 
-/// Where a service of a region answers when nothing else is configured.
+/// Returns the default host of a service in a region.
 pub(super) fn service_host(service: &str, region: &str) -> String {
     format!("{service}.{region}.{}", Partition::of(region).dns_suffix)
 }

@@ -1,4 +1,4 @@
-//! Reports about the client and what it asked for, before anything else is involved.
+//! Reports about the client and its request, before any other component is involved.
 
 use std::io;
 use std::path::Path;
@@ -24,7 +24,7 @@ pub(super) fn client(error: &ClientError) -> Said {
             return Said::new("client.protocol", NOT_SUPPORTED, error.to_string())
                 .hint("Update the client: drivers have spoken version 3 since 2003.");
         }
-        // These speak of the packet themselves.
+        // These messages name the packet themselves.
         ClientError::Startup(error) => error.to_string(),
         other => format!("invalid startup: {other}"),
     };
@@ -32,7 +32,8 @@ pub(super) fn client(error: &ClientError) -> Said {
         .hint("This port speaks the PostgreSQL protocol, version 3.")
 }
 
-/// The client's part of the local TLS handshake failed. It hears of that from its own TLS alone.
+/// Reports a local TLS handshake that failed on the client's side. The client learns of it only
+/// from its own TLS library.
 pub(super) fn local_tls(
     error: &SessionError,
     failed: &io::Error,
@@ -59,7 +60,8 @@ pub(super) fn local_tls(
     }
 }
 
-/// Node.js completes the handshake and closes then, when it does not trust the certificate.
+/// Reports a client that closed right after the handshake. Node.js does so when it does not trust
+/// the certificate.
 pub(super) fn gone_after_tls(error: &SessionError, certificate: Option<&Path>) -> Report {
     Report {
         detail: Some(TRUST_CAUSES.to_owned()),
@@ -68,8 +70,8 @@ pub(super) fn gone_after_tls(error: &SessionError, certificate: Option<&Path>) -
     }
 }
 
-/// The client left before its login was over. One that has waited has most likely a timeout of its
-/// own, which ends before pgiam's and before the reason is known.
+/// Reports a client that left before the end of its login. After a long wait it most likely has a
+/// shorter timeout than pgiam, which expires before the reason is known.
 pub(super) fn left(
     error: &SessionError,
     (after, waiting): (Duration, Option<&'static str>),
@@ -94,15 +96,15 @@ pub(super) fn left(
     }
 }
 
-/// From when on the leaving of a client is a sign that something is slow.
+/// A client that leaves after at least this time suggests that something is slow.
 const IMPATIENT: Duration = Duration::from_secs(1);
 
 const OWN_TIMEOUT: &str = "Possible causes: a timeout of the client that is shorter than connect_timeout and login_timeout of the target, or its user has cancelled it.";
 
-/// Homes that are prepared for RDS have all of them.
+/// Accounts that are prepared for RDS have all of these settings.
 const TRUST_CAUSES: &str = "Possible causes: the client verifies certificates (PGSSLMODE or sslmode is verify-ca or verify-full; ssl: true in Node.js), or it has roots that did not sign this one (~/.postgresql/root.crt, PGSSLROOTCERT, NODE_EXTRA_CA_CERTS).";
 
-/// How a client comes to trust us, or does without.
+/// Returns how to make a client trust our certificate, or skip verification.
 fn trust(certificate: Option<&Path>) -> String {
     const WITHOUT: &str = "On this machine connect with PGSSLMODE=disable or sslmode=disable: pgiam itself encrypts and verifies the connection to the database.";
     match certificate {
@@ -114,7 +116,7 @@ fn trust(certificate: Option<&Path>) -> String {
     }
 }
 
-/// The alerts for certificates (RFC 8446, section 6.2).
+/// Returns whether the alert refuses a certificate (RFC 8446, section 6.2).
 fn refuses_certificate(alert: AlertDescription) -> bool {
     use AlertDescription as A;
     matches!(
@@ -128,11 +130,11 @@ fn refuses_certificate(alert: AlertDescription) -> bool {
     )
 }
 
-/// What is configured cannot be used, as it shows when the target is set up.
+/// Reports unusable configuration that is detected when the target is set up.
 pub(super) fn configured(error: &SessionError) -> Said {
     let text = error.to_string();
     let (message, hint) = text.split_once("\nhint: ").unwrap_or((&text, ""));
-    // The report names the target by itself.
+    // The report adds the target name itself.
     let message = match message.split_once("\": ") {
         Some((target, rest)) if target.starts_with("target \"") => rest,
         _ => message,
@@ -146,10 +148,10 @@ pub(super) fn configured(error: &SessionError) -> Said {
     }
 }
 
-/// What to do about a client that is not served because of its owner.
+/// Remedy for a client that is refused because of its owner.
 const FOREIGN_HINT: &str = "Start one of your own, on another port. Where user ids differ although the user is the same, as in containers that share a network, its owner can set peer_check = false.";
 
-/// Another user's client.
+/// Reports a client of another user.
 pub(super) fn foreign(peer: u32, own: u32) -> Said {
     Said::new(
         "peer.foreign",
@@ -160,7 +162,7 @@ pub(super) fn foreign(peer: u32, own: u32) -> Said {
     .hint(FOREIGN_HINT)
 }
 
-/// A client whose owner the system did not tell.
+/// Reports a client of unknown owner: the system did not return a user id.
 pub(super) fn unknown(error: &io::Error) -> Said {
     Said::new(
         "peer.foreign",
@@ -173,7 +175,7 @@ pub(super) fn unknown(error: &io::Error) -> Said {
     .hint(FOREIGN_HINT)
 }
 
-/// The client did not prove that it knows the local password.
+/// Reports a client that failed the check of the local password.
 pub(super) fn local_password(error: &ScramError) -> Said {
     let violation = |id| Said::new(id, PROTOCOL_VIOLATION, error.to_string());
     match error {
@@ -223,7 +225,7 @@ pub(super) fn channel_binding() -> Said {
     .hint("Connect with channel_binding=disable, or with sslmode=disable: the way to the database is encrypted and verified all the same.")
 }
 
-/// The tunnel is not there, and the client only asks whether it is.
+/// Answers a readiness probe: the tunnel is not open.
 pub(super) fn not_yet(readiness: Readiness) -> Said {
     match readiness {
         Readiness::Interrupted => Said::new(
@@ -240,7 +242,7 @@ pub(super) fn not_yet(readiness: Readiness) -> Said {
     .hint("Try again in a moment.")
 }
 
-/// The client only asks, and somebody has found out before.
+/// Answers a readiness probe with the result of an earlier connection.
 pub(super) fn failed_before(id: &'static str) -> Said {
     Said::new(
         id,
@@ -250,7 +252,7 @@ pub(super) fn failed_before(id: &'static str) -> Said {
     .hint("Connect to see the reason, or look into pgiam's log.")
 }
 
-/// Tunnel and token did not come in time.
+/// Reports that tunnel and token were not ready in time.
 pub(super) fn timed_out(
     after: Duration,
     readiness: Readiness,

@@ -1,4 +1,4 @@
-//! Reports about the database: its certificate, its answers.
+//! Reports about the database: its certificate and its answers.
 
 use pg_handshake::UpstreamError;
 
@@ -13,7 +13,7 @@ use crate::base::foreign_text::ForeignText;
 use crate::config::Auth;
 use crate::tls::upstream::UpstreamTlsError;
 
-/// What to do about a connection that breaks while it is being made.
+/// Remedy for a connection that breaks during its setup.
 pub(super) const AGAIN: &str = "Connect again. If it stays, the database may be restarting or out of memory: see its log, and aws rds describe-events --duration 60.";
 
 pub(super) fn tls(error: &UpstreamTlsError, about: Option<&About<'_>>) -> Said {
@@ -40,9 +40,9 @@ pub(super) fn tls(error: &UpstreamTlsError, about: Option<&About<'_>>) -> Said {
     }
 }
 
-/// What to do where neither the RDS roots nor the public ones have signed. The addresses are those of
-/// the RDS User Guide, "Using SSL/TLS to encrypt a connection to a DB instance"; the secret partitions
-/// have theirs where we cannot know.
+/// Returns the remedy for a certificate signed by neither the RDS roots nor the public ones. The
+/// addresses are those in the RDS User Guide, "Using SSL/TLS to encrypt a connection to a DB
+/// instance". The secret partitions have addresses of their own, which are not public.
 fn no_root(about: Option<&About<'_>>) -> String {
     let region = about.and_then(|about| match about.evidence {
         Some(evidence) => Some(evidence.request.region.as_str()),
@@ -71,7 +71,7 @@ fn no_root(about: Option<&About<'_>>) -> String {
     )
 }
 
-/// What to do about a server that has another name than the one that was meant.
+/// Returns the remedy for a certificate that names another server than the expected one.
 fn other_name(expected: &str, about: Option<&About<'_>>) -> String {
     let configured = about.map(|about| &about.target.endpoint.host);
     match configured.filter(|host| !host.eq_ignore_ascii_case(expected)) {
@@ -82,7 +82,7 @@ fn other_name(expected: &str, about: Option<&About<'_>>) -> String {
     }
 }
 
-/// The name in `host` is not one that a token can be signed for.
+/// Reports that no token can be signed for the name in `host`.
 pub(super) fn alias(error: &AliasError) -> Said {
     const OWN: &str =
         "the endpoint's own name, as the RDS console shows it (NAME.….REGION.rds.amazonaws.com)";
@@ -164,7 +164,7 @@ pub(super) fn upstream(error: &UpstreamError, about: Option<&About<'_>>) -> Repo
         UpstreamError::BytesBeforeTls => Said::new("database.injected", BROKEN, "received unencrypted data before TLS")
             .detail(format!("The answer to SSLRequest is one byte, and more came. {}", nothing_sent(about)))
             .hint("Possible causes: host and port are those of another server than PostgreSQL, or something between the bastion and the database adds data. Is host the database's own endpoint, with nothing in between?"),
-        // libpq keeps quiet about the words, too (CVE-2024-10977).
+        // libpq hides this text, too (CVE-2024-10977).
         UpstreamError::ServerBeforeTls(_) => Said::new("database.error-before-tls", REJECTED, "the database refused before TLS")
             .detail(format!("It answered SSLRequest with an error. Its words are not shown, because nothing proves yet that they are the database's. {}", nothing_sent(about)))
             .hint("A database that is out of memory or processes does so; its own log has the reason."),
@@ -193,7 +193,7 @@ pub(super) fn upstream(error: &UpstreamError, about: Option<&About<'_>>) -> Repo
     said.report(Level::Warn, about.map(|about| about.target))
 }
 
-/// What has become of the token when the database turns out to want something else.
+/// Describes whether the token was sent, for a database that turns out to request something else.
 fn token_sent(about: Option<&About<'_>>) -> String {
     let early = about.filter(|about| about.evidence.is_some_and(|evidence| evidence.early));
     match early.and_then(evidence::token) {
@@ -204,8 +204,7 @@ fn token_sent(about: Option<&About<'_>>) -> String {
     }
 }
 
-/// Whether the server has got something that admits to the database; said where this attempt did not
-/// come to it.
+/// Describes whether a secret was sent, for an attempt that did not send one.
 fn nothing_sent(about: Option<&About<'_>>) -> String {
     match about {
         Some(about) if about.token_sent => {
@@ -217,12 +216,12 @@ fn nothing_sent(about: Option<&About<'_>>) -> String {
     .to_owned()
 }
 
-/// The command that lets a database take tokens at all.
+/// Returns the command that enables IAM authentication on the database.
 pub(super) fn turn_iam_on() -> &'static str {
     "aws rds modify-db-instance --db-instance-identifier NAME --enable-iam-database-authentication, or modify-db-cluster for Aurora"
 }
 
-/// A role name as SQL takes it (PostgreSQL docs, "Identifiers and Key Words").
+/// Quotes a role name for SQL (PostgreSQL docs, "Identifiers and Key Words").
 pub(super) fn quote_identifier(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }

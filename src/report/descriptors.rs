@@ -1,4 +1,4 @@
-//! Running out of descriptors, which can happen wherever something is opened.
+//! Reports about exhausted descriptors, which can occur wherever a file or socket is opened.
 
 use std::error::Error;
 use std::io;
@@ -7,11 +7,12 @@ use std::sync::Arc;
 use super::{Said, TOO_MANY};
 use crate::platform::descriptors;
 
-/// How the standard library writes that this process (`EMFILE`) or the system (`ENFILE`) has no more,
-/// for causes that were kept as text. The numbers are the same on Linux, macOS and the BSDs.
+/// Text of the standard library for exhausted descriptors of the process (`EMFILE`) and of the
+/// system (`ENFILE`), for causes that were kept as text. The numbers are the same on Linux, macOS
+/// and the BSDs.
 const WRITTEN: [&str; 2] = ["(os error 24)", "(os error 23)"];
 
-/// The report of an error that was caused by running out of descriptors.
+/// Reports an error that was caused by exhausted descriptors.
 pub(super) fn behind(error: &(dyn Error + 'static)) -> Option<Said> {
     let mut cause = Some(error);
     while let Some(error) = cause {
@@ -32,7 +33,8 @@ pub(super) fn behind(error: &(dyn Error + 'static)) -> Option<Said> {
     }
 }
 
-/// `limit` is that of this process; `None`: the whole system has no more.
+/// Reports exhausted descriptors. `limit` is that of this process; `None` if the limit of the
+/// system was reached.
 pub(super) fn exhausted(limit: Option<u64>) -> Said {
     let said = |message| Said::new("limit.descriptors", TOO_MANY, message);
     match limit {

@@ -1,4 +1,4 @@
-//! Reports about databases that were looked up at RDS.
+//! Reports about the RDS lookup of databases.
 
 use std::time::Duration;
 
@@ -14,13 +14,13 @@ use crate::aws::query::throttles;
 use crate::aws::refused_keys;
 use crate::config::Db;
 
-/// What does without any lookup.
+/// Alternative that needs no lookup.
 const INSTEAD: &str =
     "With host = \"…\", the database's endpoint, instead of db nothing has to be looked up.";
-/// What IAM's refusals say when it is the organisation that forbids.
+/// Text in IAM's refusals for a policy of the organisation.
 const OF_ORGANISATION: &str = "service control policy";
 
-/// What went wrong, for somebody who has asked for no target in particular.
+/// Explains a lookup error where no particular target was requested.
 #[must_use]
 pub fn explain_lookup(error: &DiscoverError) -> Explanation {
     discovery(error, None).into()
@@ -64,7 +64,7 @@ pub(super) fn discovery(error: &DiscoverError, about: Option<&About<'_>>) -> Sai
     }
 }
 
-/// A permission is missing: the statement for it, to paste, and what does without.
+/// Reports a missing permission, with the statement to paste and the alternative without a lookup.
 fn denied(action: &str, answer: &ApiAnswer, region: &str) -> Said {
     let of_organisation = answer.message.contains(OF_ORGANISATION);
     let statement = match of_organisation {
@@ -84,7 +84,8 @@ fn denied(action: &str, answer: &ApiAnswer, region: &str) -> Said {
     .hint(format!("{statement} {INSTEAD}"))
 }
 
-/// What the action is allowed on (Service Authorization Reference): of databases each one, or all.
+/// Returns the resource that the action applies to (Service Authorization Reference): one database
+/// each, or all of them.
 fn resource(action: &str, region: &str) -> String {
     match action.strip_prefix("rds:") {
         Some(_) => format!("arn:{}:rds:{region}:*:*", partition(region)),

@@ -1,14 +1,14 @@
-//! Reports about sessions that were ended by somebody else.
+//! Reports about sessions that the SSM service or its agent ended.
 
 use super::tunnel::{encryption_failed, handshake_timeout};
 use super::{About, BROKEN, CANNOT_CONNECT, Said, sentence};
 use crate::config::Via;
 use crate::tunnel::EndCause;
 
-/// Where an account sets when sessions end.
+/// Settings that limit the length of sessions.
 const LIMITS: &str = "the Session Manager preferences of the account";
 
-/// The service or the agent has ended the session; `reason` are its words.
+/// Reports that the service or the agent ended the session; `reason` is its text.
 pub(super) fn ended(cause: EndCause, reason: &str, about: Option<&About<'_>>) -> Said {
     let broken = |id, message: &str| Said::new(id, BROKEN, message);
     let said = match cause {
@@ -37,16 +37,16 @@ pub(super) fn ended(cause: EndCause, reason: &str, about: Option<&About<'_>>) ->
         EndCause::Agent | EndCause::Other | EndCause::AtStart => return in_words(cause, reason, about),
     };
     match (cause, reason.strip_prefix(LOST)) {
-        // The message says that already.
+        // The message contains it already.
         (EndCause::Gone, Some(reason)) => with_words(said, &sentence(reason)),
         _ => with_words(said, reason),
     }
 }
 
-/// Begins the words of a lost connection.
+/// Beginning of the text for a lost connection.
 const LOST: &str = "the connection to the SSM service was lost: ";
 
-/// The setting that helps, where it is not set.
+/// Returns the hint to enable the setting that helps, unless it is enabled.
 fn stay_awake(about: Option<&About<'_>>) -> &'static str {
     match about.map(|about| &about.target.via) {
         Some(Via::Ssm(settings)) if settings.keep_alive => "",
@@ -56,7 +56,7 @@ fn stay_awake(about: Option<&About<'_>>) -> &'static str {
     }
 }
 
-/// The agent gives its reasons in prose only; these are the ones a user can do something about
+/// Reports the reasons that the agent gives only as text. Only those with a remedy are recognised
 /// (observed in `channel_closed`).
 fn in_words(cause: EndCause, reason: &str, about: Option<&About<'_>>) -> Said {
     let words = reason;

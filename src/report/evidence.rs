@@ -1,4 +1,4 @@
-//! What is known about a token that was sent, in words.
+//! Text for the facts known about a token that was sent.
 
 use std::time::SystemTime;
 
@@ -10,7 +10,7 @@ use crate::aws::ClockOffset;
 use crate::aws::token::TokenRequest;
 use crate::config::EndpointKind;
 
-/// What the token was signed for and until when it is good; `None` when none was made.
+/// Describes the request that the token was signed for, and its expiry; `None` without a token.
 pub(super) fn token(about: &About<'_>) -> Option<String> {
     let Evidence {
         request,
@@ -32,7 +32,7 @@ pub(super) fn token(about: &About<'_>) -> Option<String> {
         format!(" (which {configured} is an alias of)")
     };
     let signed = match kind(about) {
-        // Neither port nor role are in it.
+        // A DSQL token contains neither port nor role.
         EndpointKind::Dsql => {
             format!("{host}{alias}, {}, region {region}", dsql_action(user))
         }
@@ -54,12 +54,12 @@ pub(super) fn token(about: &About<'_>) -> Option<String> {
     ))
 }
 
-/// The clock of this machine, where it is so far from AWS's that this alone may explain a refusal.
+/// Returns the clock offset if it is large enough to explain a rejection by itself.
 pub(super) fn wrong_clock(about: &About<'_>) -> Option<ClockOffset> {
     about.evidence?.clock.filter(|clock| clock.is_wrong())
 }
 
-/// What answers: by the name behind an alias, where it is known.
+/// Returns the kind of the endpoint. For an alias it is that of the name behind it, if known.
 pub(super) fn kind(about: &About<'_>) -> EndpointKind {
     match about.evidence {
         Some(evidence) => EndpointKind::of(&evidence.request.host),
@@ -67,7 +67,7 @@ pub(super) fn kind(about: &About<'_>) -> EndpointKind {
     }
 }
 
-/// The action that a token of DSQL is signed for (Aurora DSQL User Guide, "Authentication and
+/// Returns the action that a DSQL token is signed for (Aurora DSQL User Guide, "Authentication and
 /// authorization").
 pub(super) fn dsql_action(user: &str) -> &'static str {
     match user {
@@ -76,7 +76,7 @@ pub(super) fn dsql_action(user: &str) -> &'static str {
     }
 }
 
-/// To the second, as logs of the database show it.
+/// Formats a time to the second, as the database's logs show it.
 fn utc(time: SystemTime) -> String {
     let seconds = DateTime::from_secs(DateTime::from(time).secs());
     match seconds.fmt(Format::DateTime) {

@@ -1,4 +1,4 @@
-//! The same reports for somebody who reads them at a terminal, and has asked about one target.
+//! Reports for a terminal, about one target that the user named.
 
 use super::aws::{SET_CLOCK, credentials, profile_option};
 use super::database::turn_iam_on;
@@ -8,18 +8,18 @@ use crate::aws::{ClockOffset, CredentialsError};
 use crate::base::foreign_text::visible;
 use crate::failure::connection::SessionError;
 
-/// What went wrong and what to do about it, in the words that a client of the target would get.
+/// Cause and remedy of a failure, in the same text that a client of the target would get.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Explanation {
     /// Stable identifier of the cause.
     pub id: &'static str,
     /// The SQLSTATE that clients get.
     pub sqlstate: String,
-    /// What is wrong, in one line, without the target's name.
+    /// The cause, in one line, without the target's name.
     pub message: String,
-    /// What the other side said.
+    /// The text from the other side.
     pub detail: Option<String>,
-    /// What to do.
+    /// The remedy.
     pub hint: Option<String>,
 }
 
@@ -36,7 +36,7 @@ impl From<Said> for Explanation {
     }
 }
 
-/// Why there is no session.
+/// Explains why there is no session.
 #[must_use]
 pub fn explain(error: &SessionError, about: Option<&About<'_>>) -> Explanation {
     let report = before_login(error, about);
@@ -53,13 +53,13 @@ pub fn explain(error: &SessionError, about: Option<&About<'_>>) -> Explanation {
     }
 }
 
-/// Why there are no credentials.
+/// Explains missing credentials.
 #[must_use]
 pub fn explain_credentials(error: &CredentialsError) -> Explanation {
     credentials(error).into()
 }
 
-/// Why nothing that is signed here will be accepted.
+/// Explains a clock offset for which AWS rejects all signatures.
 #[must_use]
 pub fn explain_clock(clock: ClockOffset) -> Explanation {
     let message = format!("this machine's clock is {clock}");
@@ -68,7 +68,7 @@ pub fn explain_clock(clock: ClockOffset) -> Explanation {
         .into()
 }
 
-/// Why a database takes no connections at all.
+/// Explains why a database accepts no connections at all.
 #[must_use]
 pub fn explain_status(database: &Database, profile: Option<&str>) -> Explanation {
     let status = database.status.as_deref().unwrap_or_default();
@@ -87,7 +87,7 @@ pub fn explain_status(database: &Database, profile: Option<&str>) -> Explanation
         .into()
 }
 
-/// Why a database takes no tokens.
+/// Explains why a database accepts no tokens.
 #[must_use]
 pub fn explain_iam_off(database: &Database, profile: Option<&str>) -> Explanation {
     let message = format!(
@@ -112,8 +112,8 @@ pub fn explain_iam_off(database: &Database, profile: Option<&str>) -> Explanatio
         .into()
 }
 
-/// The end of the verb and the beginning of the option for this kind of database; `None` for those that
-/// have other ones.
+/// Returns the end of the verb and the beginning of the option for this kind of database; `None`
+/// for kinds with a different command.
 fn command(database: &Database) -> Option<String> {
     let (of, option) = match database.kind {
         Kind::Instance => ("db-instance", "--db-instance-identifier"),

@@ -1,5 +1,5 @@
-//! The identifiers of all causes: what stands in brackets at the end of a hint, in the log as `id`,
-//! and as a heading in `docs/errors.md`. They are for searching and linking, so they stay.
+//! Identifiers of all causes. They appear in brackets at the end of a hint, in the log as `id`, and
+//! as headings in `docs/errors.md`. They serve searches and links, so they never change.
 
 /// Every identifier, in order.
 pub const IDS: &[&str] = &[

@@ -1,4 +1,4 @@
-//! Reports about what had begun: sessions that end, and connections of raw tunnels.
+//! Reports about failures after the start: sessions that end, and connections of raw tunnels.
 
 use bytes::Bytes;
 use tracing::{debug, info, warn};
@@ -16,9 +16,9 @@ use crate::failure::session_end::{EndedBy, SessionEnd};
 use crate::observe::Failure;
 use crate::tunnel::TunnelError;
 
-/// What to do about a session that was lost, when there is nothing better to say.
+/// Default remedy for a lost session.
 pub(super) const RECONNECT: &str = "Reconnect: pgiam opens a new tunnel when it has to.";
-/// The same where sessions do not last (Aurora DSQL User Guide, "Understanding connections").
+/// The same for sessions of limited length (Aurora DSQL User Guide, "Understanding connections").
 const RECONNECT_DSQL: &str = "Reconnect: pgiam opens a new tunnel when it has to. Aurora DSQL ends every connection after an hour; let the pool renew them before.";
 
 fn reconnect(target: &Target) -> &'static str {
@@ -28,18 +28,19 @@ fn reconnect(target: &Target) -> &'static str {
     }
 }
 
-/// How a session ended that did not end in order.
+/// Report of a session that did not end in order.
 pub struct Ending {
     /// Stable identifier of the cause.
     pub id: &'static str,
-    /// The last words to the client; `None` when it would take them for part of a message.
+    /// The last message to the client; `None` if the client would take it for part of an unfinished
+    /// one.
     pub reply: Option<Bytes>,
-    /// What happened, to be counted and shown.
+    /// The failure to count and display.
     pub failure: Failure,
 }
 
-/// What there is to say about a session that ended for a reason that its client cannot see; `None`
-/// when it ended in order.
+/// Reports a session that ended for a reason that its client cannot see; `None` if it ended in
+/// order.
 #[must_use]
 pub fn after_login(end: &SessionEnd, target: &Target) -> Option<Ending> {
     let said = match end.by {
@@ -84,9 +85,8 @@ pub fn after_login(end: &SessionEnd, target: &Target) -> Option<Ending> {
     Some(Ending { id, reply, failure })
 }
 
-/// Writes the log line of a connection that a raw tunnel could not carry, or not to its end. Its
-/// client can be told nothing, so all that there is to say is said here. Gives what is to be counted
-/// and shown of it.
+/// Writes the log line of a raw tunnel connection that failed, and returns the failure to count and
+/// display. Its client cannot receive a message, so the log line contains the complete report.
 pub fn log_forward(error: &ForwardError, target: &Target) -> Failure {
     let Said {
         id,

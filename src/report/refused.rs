@@ -1,5 +1,6 @@
-//! Reports about a token that a database has not accepted. The IAM service knows why, the database
-//! may know, and we can only put what is known of token, keys and clock beside it.
+//! Reports about a token that a database rejected. The IAM service knows the reason and the
+//! database may know it. pgiam can only add the facts known about the token, the keys and the
+//! clock.
 
 use super::aws::{check_keys, of_profile, partition, profile_option, renew};
 use super::database::{quote_identifier, turn_iam_on};
@@ -8,7 +9,7 @@ use super::{About, evidence, role};
 use crate::aws::Keys;
 use crate::config::EndpointKind;
 
-/// The token, or who has signed it, is not what the database wants.
+/// Returns what to add to the server's error when it rejects the token or its signer.
 pub(super) fn login_refused(id: &'static str, state: &str, about: &About<'_>) -> Added {
     let profile = about.target.profile.as_deref();
     let identity = about.evidence.map(|evidence| &evidence.identity);
@@ -60,7 +61,7 @@ pub(super) fn login_refused(id: &'static str, state: &str, about: &About<'_>) ->
     }
 }
 
-/// The permission that is needed, and what else there may be.
+/// Returns the required permission and other possible causes.
 fn permission(about: &About<'_>, keys_accepted: bool) -> String {
     let region = region(about).unwrap_or("REGION");
     let partition = partition(region);
@@ -68,7 +69,7 @@ fn permission(about: &About<'_>, keys_accepted: bool) -> String {
     let account = account.unwrap_or("ACCOUNT");
     let profile = profile_option(about.target.profile.as_deref());
     let (user, kind) = (about.user, evidence::kind(about));
-    // The names of endpoints begin with that of the thing itself, but for those an owner has added.
+    // An endpoint's name begins with that of the instance or cluster, except for custom endpoints.
     let host = about
         .evidence
         .map_or(&about.target.endpoint.host, |it| &it.request.host);
@@ -125,7 +126,7 @@ fn permission(about: &About<'_>, keys_accepted: bool) -> String {
     )
 }
 
-/// Where an instance or cluster says why (RDS User Guide, "Troubleshooting for IAM DB
+/// The database log that contains the reason (RDS User Guide, "Troubleshooting for IAM DB
 /// authentication").
 const DATABASE_LOG: &str = "so does the iam-db-auth-error log, where it is exported";
 

@@ -1,17 +1,17 @@
-//! What to say about the role that a login was tried with.
+//! Text about the role of a failed login.
 
 use super::About;
 use super::database::quote_identifier;
 
-/// The role of the target, where the client has asked for another one.
+/// Returns the role of the target if the client requested another one.
 pub(super) fn instead<'a>(about: Option<&About<'a>>) -> Option<&'a str> {
     let about = about?;
     let own = about.target.user.as_deref()?;
     (own != about.user).then_some(own)
 }
 
-/// What the client should do about that, with a space behind it. Clients such as pgAdmin send
-/// `postgres` where nobody has chosen a user.
+/// Returns the advice for such a client, with a trailing space. Clients such as pgAdmin send
+/// `postgres` if the user name is left empty.
 pub(super) fn leave_empty(about: Option<&About<'_>>) -> String {
     match (instead(about), about) {
         (Some(own), Some(about)) => format!(
@@ -22,7 +22,8 @@ pub(super) fn leave_empty(about: Option<&About<'_>>) -> String {
     }
 }
 
-/// Where nobody has named a role, the one that was tried is likely to be none.
+/// Returns a note that the role is a default and probably does not exist, if no role was configured
+/// or requested.
 fn no_choice(about: Option<&About<'_>>) -> String {
     let Some(about) = about else {
         return String::new();
@@ -37,8 +38,9 @@ fn no_choice(about: Option<&About<'_>>) -> String {
     }
 }
 
-/// The statement that lets a role log in with IAM, and what it costs (RDS User Guide, "Creating a
-/// database account using IAM authentication": rds_iam takes precedence over the password).
+/// Returns the statement that lets a role log in with IAM, and its side effect (RDS User Guide,
+/// "Creating a database account using IAM authentication": rds_iam takes precedence over the
+/// password).
 pub(super) fn grant(user: &str) -> String {
     let name = quote_identifier(user);
     format!(

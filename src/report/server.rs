@@ -1,5 +1,5 @@
-//! Reports about what the database itself has said. Its words stay as they are; we add what we know
-//! and it does not say.
+//! Reports about errors that the database itself sent. Its text is kept; pgiam adds facts that the
+//! database does not mention.
 
 use pg_handshake::{ServerError, Startup};
 
@@ -10,7 +10,7 @@ use super::{About, Level, NOT_NOW, Report, with_id};
 use crate::base::foreign_text::ForeignText;
 use crate::config::Auth;
 
-/// What is added to the server's words.
+/// Additions to the server's error.
 pub(super) struct Added {
     pub(super) id: &'static str,
     pub(super) detail: Option<String>,
@@ -32,10 +32,10 @@ impl Added {
     }
 }
 
-/// What there is to say about words that need no explanation.
+/// Hint for errors that explain themselves.
 const OWN_WORDS: &str = "This is the database's own answer; its log may say more.";
 
-/// The server's own words, and what we know that it does not say.
+/// Builds the report from the server's error and pgiam's additions.
 pub(super) fn server(error: &ServerError, about: Option<&About<'_>>) -> Report {
     let state = error.sqlstate();
     let state = state
@@ -46,7 +46,7 @@ pub(super) fn server(error: &ServerError, about: Option<&About<'_>>) -> Report {
     let Added { id, detail, hint } =
         added.unwrap_or_else(|| Added::hint("database.refused", OWN_WORDS));
     let reply = error.with_appended(detail.as_deref(), Some(&with_id(&hint, id)));
-    // To the client the server's words go as they came; log and status show them as foreign ones.
+    // The client gets the server's text unchanged; log and status escape it as foreign text.
     let own = error
         .detail()
         .map(|text| ForeignText::new(&text).into_string());
@@ -83,8 +83,8 @@ fn added(state: &str, message: &str, about: &About<'_>) -> Option<Added> {
         "28000" | "28P01" if about.token_judged => {
             Some(login_refused("database.login-refused", state, about))
         }
-        // Members of rds_iam go to PAM, which knows tokens only (RDS User Guide, "IAM database
-        // authentication").
+        // Members of rds_iam authenticate through PAM, which accepts only tokens (RDS User Guide,
+        // "IAM database authentication").
         "28000" | "28P01"
             if about.target.login.auth == Auth::Passthrough
                 && (state == "28P01" || message.starts_with("PAM ")) =>
@@ -108,8 +108,9 @@ fn added(state: &str, message: &str, about: &About<'_>) -> Option<Added> {
     }
 }
 
-/// The server does not know, or not allow, what the client has put into its startup packet: by its
-/// own name, or as `-c name=value` in `options`, where only the client can take it out.
+/// Returns the remedy for a startup parameter that the server does not know or does not allow. The
+/// client sent it under its own name, or as `-c name=value` in `options`; only the client can
+/// remove the latter.
 fn leave_out(id: &'static str, parameter: &str, about: &About<'_>) -> Added {
     let sent = |startup: &Startup| {
         let mut names = startup.params().map(|(name, _)| name);
@@ -153,7 +154,7 @@ fn no_database(about: &About<'_>) -> Added {
     .detail(detail)
 }
 
-/// How much of a limit is ours.
+/// Returns how many of the limited connections are open through pgiam.
 fn open(about: &About<'_>) -> String {
     let count = about.open_connections;
     let connections = match count {
@@ -164,7 +165,8 @@ fn open(about: &About<'_>) -> String {
 }
 
 fn too_many(message: &str, about: &About<'_>) -> Added {
-    // The three of PostgreSQL (`InitializeSessionUserId`, `CheckMyDatabase`, `InitPostgres`).
+    // PostgreSQL has three such errors (`InitializeSessionUserId`, `CheckMyDatabase`,
+    // `InitPostgres`).
     let hint = if message.contains("for role \"") {
         let role = quote_identifier(about.user);
         format!(

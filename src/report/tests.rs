@@ -1,5 +1,5 @@
-//! Every failure of the tunnel as its reader gets it. The snapshots are the words; what must hold
-//! whatever the words are, the assertions say.
+//! Tests of all tunnel failures as the reader gets them. The snapshots hold the text; the
+//! assertions hold the rules that every text must meet.
 
 mod answers;
 mod discovery;
@@ -44,7 +44,7 @@ fn said(error: &TunnelError, target: &Target) -> Said {
     tunnel::tunnel(error, Some(&about(target)))
 }
 
-/// As psql and the log show it.
+/// Formats it as psql and the log show it.
 fn shown(title: &str, said: &Said) -> String {
     let mut text = format!(
         "# {title}\n{} {}: {}\n",
@@ -110,7 +110,7 @@ fn denied(operation: &'static str, bastion: &str) -> TunnelError {
 fn ended(cause: EndCause, reason: &str) -> TunnelError {
     TunnelError::SessionEnded {
         cause,
-        // As the driver makes it of the agent's words.
+        // As the driver derives it from the agent's text.
         reason: reason
             .trim_start_matches("\n----------ERROR-------\n")
             .into(),
@@ -433,7 +433,7 @@ fn dials() {
     snapshot("dials", &texts);
 }
 
-/// All endings, with words as the service has them.
+/// Returns all causes of endings, with the service's own text.
 fn endings() -> [(EndCause, &'static str); 6] {
     [
         (
@@ -537,7 +537,7 @@ fn a_client_that_was_logged_in_gets_the_reason_and_the_remedy() {
     let reply = String::from_utf8_lossy(&ending.reply.unwrap()).into_owned();
     let hint = format!("H{RECONNECT} [session.lost]\0");
     assert!(reply.contains(&hint), "{reply}");
-    // In the middle of a message the client is told nothing, and the log still knows.
+    // In the middle of a message the client gets no error, and the log still has it.
     let end = SessionEnd {
         at_boundary: false,
         ..end
@@ -611,7 +611,7 @@ fn policies_are_of_the_partition() {
         let hint = region(name);
         let node = format!("\"arn:{partition}:ec2:{name}:*:instance/i-1\"");
         assert!(hint.contains(&node), "{name}: {hint}");
-        // What is to be pasted is JSON.
+        // The part to paste is JSON.
         let statement = hint.strip_prefix("Your policy needs: ").unwrap();
         let statement: serde_json::Value = serde_json::from_str(statement).unwrap();
         assert_eq!(statement["Action"], "ssm:StartSession", "{name}");
@@ -620,7 +620,7 @@ fn policies_are_of_the_partition() {
 
 #[test]
 fn a_refused_channel_is_of_the_partition_that_was_used() {
-    // An alias says nothing about the region, and neither does the target.
+    // An alias contains no region, and neither does the target.
     let alias = Target {
         endpoint: "orders.db.example.com:5432".parse().unwrap(),
         region: None,
@@ -710,7 +710,7 @@ fn a_client_that_names_another_role_than_the_target_is_told_so_first() {
         ),
         "{hint}"
     );
-    // The statement never comes without what it costs.
+    // The statement always comes with its side effect.
     let (before, after) = hint.split_once("GRANT rds_iam TO \"postgres\";").unwrap();
     assert!(before.contains("If \"postgres\" is meant"), "{hint}");
     assert!(after.contains("its password is refused"), "{hint}");
@@ -805,12 +805,12 @@ fn what_others_say_is_safe_in_every_field() {
         let own = !matches!(error, SessionError::Upstream(_));
         let reply = String::from_utf8_lossy(report.reply.as_ref().unwrap()).into_owned();
         let acts = |c: char| crate::base::foreign_text::is_invisible(c) && c != '\0';
-        // The frame's length word is no text.
+        // The length word of the frame is no text.
         assert!(!own || !reply[5..].contains(acts), "{reply:?}");
     }
 }
 
-/// Wherever it shows: at the door, at a dial, in a library's error that was kept as text.
+/// On accept, on a dial, and in a library error that was kept as text.
 #[test]
 #[cfg(unix)]
 fn running_out_of_descriptors_is_told_as_such() {
@@ -844,7 +844,7 @@ fn running_out_of_descriptors_is_told_as_such() {
     assert_eq!(raw.id, "limit.descriptors");
     let raw = forward(&ForwardError::Tunnel(direct(Errno::MFILE.into())), &one);
     assert_eq!(raw.id, "limit.descriptors");
-    // What only sounds like it is another matter.
+    // A similar text is not recognised.
     let other = SessionError::Tunnel(direct(io::Error::other(
         "too many open files on the server",
     )));

@@ -1,4 +1,4 @@
-//! Reports about the tunnel: from the way to AWS to the bastion's dial.
+//! Reports about the tunnel, from the path to AWS to the bastion's dial.
 
 use std::io;
 
@@ -10,7 +10,7 @@ use super::{
 use crate::config::{Bastion, Endpoint, Via};
 use crate::tunnel::{ApiRefusal, DirectFailure, TunnelError};
 
-/// The document for a session to one's own node, whose preferences hold for all sessions.
+/// Document for a session to one's own node. Its preferences apply to all sessions.
 const PREFERENCES: &str =
     "the Session Manager preferences of the region (document SSM-SessionManagerRunShell)";
 
@@ -192,13 +192,13 @@ fn no_bastion(wanted: &str, region: &str, about: Option<&About<'_>>) -> Said {
     ))
 }
 
-/// Every bastion with its own reason; SQLSTATE and hint of the one that tells most.
+/// Reports every bastion with its own reason. SQLSTATE and hint come from the most informative one.
 fn all_bastions(
     tried: &[(String, TunnelError)],
     left_out: usize,
     about: Option<&About<'_>>,
 ) -> Said {
-    // That a node is switched off is expected where there are several; anything else is news.
+    // With several nodes, a stopped one is expected; any other reason is more informative.
     let is_offline = |error: &TunnelError| {
         matches!(
             error,
@@ -300,7 +300,7 @@ pub(super) fn handshake_timeout(bastion: &str, when: &str) -> Said {
     ))
 }
 
-/// The service answers pings, and the agent acknowledges nothing.
+/// Reports that the service answers pings, but the agent acknowledges nothing.
 fn agent_silent(bastion: &str, seconds: u64) -> Said {
     Said::new(
         "ssm.agent-silent",
@@ -379,7 +379,7 @@ fn data_key(key: &str, denied: bool, reason: &str) -> Said {
     ))
 }
 
-/// The agent's side of the encryption failed; what it says is all there is.
+/// Reports that the agent's side of the encryption failed. Only the agent's text has details.
 pub(super) fn encryption_failed() -> Said {
     Said::new(
         "kms.handshake",

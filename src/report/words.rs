@@ -1,24 +1,25 @@
-//! The errors of servers that only their words tell apart: RDS Proxy and Aurora DSQL, which have few
-//! SQLSTATEs, and those of PostgreSQL that share one.
+//! Server errors that can be recognised only by their text: those of RDS Proxy and Aurora DSQL,
+//! which have few SQLSTATEs, and those of PostgreSQL that share one.
 //!
-//! Sources: RDS User Guide, "Troubleshooting for RDS Proxy"; Aurora DSQL User Guide, "Troubleshooting"
-//! and "Cluster quotas and database limits"; PostgreSQL's `auth.c`, `miscinit.c`, `postinit.c` and
-//! `guc.c`. Texts are recognised by their distinctive words, because versions differ in the others.
+//! Sources: RDS User Guide, "Troubleshooting for RDS Proxy"; Aurora DSQL User Guide,
+//! "Troubleshooting" and "Cluster quotas and database limits"; PostgreSQL's `auth.c`, `miscinit.c`,
+//! `postinit.c` and `guc.c`. Texts are recognised by their distinctive words, because versions
+//! differ in the others.
 
-/// What helps.
+/// Remedy for a recognised error.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Remedy {
-    /// This.
+    /// This text.
     Say(&'static str),
-    /// What is known about the token, and the permission it needs.
+    /// The facts known about the token, and the permission that it needs.
     Token,
-    /// Not to send this startup parameter.
+    /// Remove this startup parameter.
     Leave(String),
 }
 
-/// What is known of one text.
+/// One text to recognise, with its cause and remedy.
 struct Text {
-    /// All of them are in it, in any case.
+    /// Words that must all occur, in any case.
     words: &'static [&'static str],
     id: &'static str,
     remedy: Known,
@@ -210,10 +211,10 @@ const NOT_DIRECTLY: &str = "pgiam speaks TLS to the database and nothing else, s
 
 const NO_RULE: &str = "The address is the bastion's. RDS has rules for all addresses and pgiam uses TLS, so on RDS it is replication, or no endpoint of RDS at all; in a pg_hba.conf of your own add a hostssl line for this user and database.";
 
-/// The cause of an error with this text, and what helps; `None` for texts that need no explanation
-/// or that their SQLSTATE explains.
+/// Returns the cause of an error with this text, and its remedy. `None` if the text needs no
+/// explanation, or if its SQLSTATE explains it.
 pub(super) fn known(message: &str) -> Option<(&'static str, Remedy)> {
-    // Users have quoted real answers with either apostrophe.
+    // Published error texts contain either apostrophe.
     let message = message.replace('\u{2019}', "'");
     let text = message.to_ascii_lowercase();
     let is = |known: &&Text| known.words.iter().all(|word| text.contains(word));
@@ -226,8 +227,8 @@ pub(super) fn known(message: &str) -> Option<(&'static str, Remedy)> {
     Some((super::known_id(found.id), remedy))
 }
 
-/// The name in `message` that follows `words` in `text`, which is the same in lower case: without
-/// quotes and the final full stop.
+/// Returns the name in `message` that follows `words`, without quotes and without the final full
+/// stop. `text` is `message` in lower case.
 fn parameter(message: &str, text: &str, words: &str) -> Option<String> {
     let at = text.find(words)? + words.len();
     let name = message.get(at..)?.split_whitespace().next()?;

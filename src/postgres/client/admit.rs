@@ -1,4 +1,4 @@
-//! The client's first words, and what it is told before it has a session.
+//! Startup of a client, and refusals before it has a session.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,18 +15,17 @@ use crate::postgres::client::startup::{Greeted, Local, Standing, greet};
 use crate::postgres::shared::Proxy;
 use crate::postgres::target::slot::Entry;
 
-/// How long a client that is not served may take for its startup packet, to which the refusal is the
-/// answer.
+/// Time limit for the startup packet of a refused client. The refusal is the reply to that packet.
 const STRANGERS_TIME: Duration = Duration::from_secs(1);
 
-/// What an admitted client wants, once it has given the local password where one is asked for.
+/// Returns the request of an admitted client, after the local password if one is required.
 pub(in crate::postgres) async fn welcome(
     proxy: &Proxy,
     entry: &Entry,
     connection: Admitted<Stream>,
 ) -> Result<Greeted, (SessionError, Option<Local>)> {
     let arrival = connection.arrival();
-    // As PostgreSQL: TLS on a Unix socket would only cost time.
+    // As in PostgreSQL: TLS on a Unix socket would only cost time.
     let acceptor = arrival.is_tcp().then_some(&proxy.acceptor);
     match greet(acceptor, connection.into_stream()).await? {
         Greeted::Startup {
@@ -52,11 +51,11 @@ pub(in crate::postgres) async fn welcome(
     }
 }
 
-/// Hears a client that is not served out, so that it can be told why; or its cancel request, which is
-/// delivered unless the client is known to be another user's.
+/// Reads the startup packet of a refused client, so that the refusal can be sent as its reply. A
+/// cancel request is delivered unless the client is known to belong to another user.
 ///
-/// Clients close as soon as they have sent a cancel request, and then own nothing any more. As with the
-/// server, the key is what tells whether they may.
+/// Clients close as soon as they have sent a cancel request, and then the system no longer reports
+/// their owner. As with PostgreSQL, the key is the authorisation.
 pub(in crate::postgres) async fn turn_away(
     proxy: &Proxy,
     connection: Refused<Stream>,
@@ -67,7 +66,7 @@ pub(in crate::postgres) async fn turn_away(
     match timeout(STRANGERS_TIME, greet(acceptor, stream)).await {
         Ok(Ok(Greeted::Startup { client, .. })) => Err((refusal.into(), Some(client))),
         Ok(Ok(Greeted::Cancel { key, stream })) if may_cancel => Ok((key, stream)),
-        // Nobody reads an answer to it.
+        // The client does not read a reply.
         Ok(Ok(Greeted::Cancel { .. })) | Err(_) => Err((refusal.into(), None)),
         Ok(Err(failed)) => Err(failed),
     }

@@ -1,5 +1,5 @@
-//! The client proves that it knows the local password (SCRAM-SHA-256, RFC 5802 and 7677; PostgreSQL
-//! docs, "SASL Authentication").
+//! Check of the local password (SCRAM-SHA-256, RFC 5802 and 7677; PostgreSQL docs, "SASL
+//! Authentication").
 
 use std::io;
 use std::sync::Arc;
@@ -17,11 +17,11 @@ use crate::postgres::client::startup::{Local, Standing};
 use crate::postgres::io::READ;
 use pg_handshake::scram::{Exchange, ScramError, Verifier};
 
-/// A wrong password is answered late, so that guessing is slow.
+/// Delay of the reply to a wrong password, which slows down guessing.
 const WRONG_PASSWORD_PAUSE: Duration = Duration::from_secs(1);
 
-/// Runs the exchange up to AuthenticationSASLFinal; AuthenticationOk is the database's to say.
-/// `binding` is the hash of our certificate, for clients that speak TLS.
+/// Runs the exchange up to AuthenticationSASLFinal; AuthenticationOk follows from the database.
+/// `binding` is the hash of our certificate, for clients on TLS.
 pub(in crate::postgres) async fn authenticate(
     client: &mut Local,
     verifier: Arc<Verifier>,
@@ -62,7 +62,7 @@ pub(in crate::postgres) async fn authenticate(
     Ok(())
 }
 
-/// Returns random bytes of the system.
+/// Returns random bytes from the system.
 ///
 /// # Errors
 /// [`ScramError::Random`].
@@ -72,7 +72,7 @@ pub(crate) fn random<const LENGTH: usize>() -> Result<[u8; LENGTH], ScramError> 
     Ok(bytes)
 }
 
-/// The client's next message.
+/// Reads the client's next message.
 async fn answer(client: &mut Local, reader: &mut PasswordReader) -> Result<Bytes, SessionError> {
     let mut buffer = [0; READ];
     loop {
@@ -83,7 +83,7 @@ async fn answer(client: &mut Local, reader: &mut PasswordReader) -> Result<Bytes
             return Err(error.clone().into());
         }
         match client.stream.read(&mut buffer).await {
-            // psql without a password leaves here to ask for one.
+            // Without a password psql disconnects here and prompts for one.
             Ok(0) => {
                 return Err(SessionError::ClientGone(
                     io::ErrorKind::UnexpectedEof.into(),

@@ -1,5 +1,5 @@
-//! The local password: what clients need who reach the proxy from where its user cannot be told
-//! apart from others. The database never sees it.
+//! The local password of TCP clients, for setups in which the system cannot identify the user of a
+//! client. It is never sent to the database.
 
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -12,27 +12,28 @@ use crate::base::quote::shown;
 use crate::base::redacted::Redacted;
 use crate::platform::permissions::{self, PathError, Role};
 
-/// The environment variable that may hold it.
+/// Environment variable for the password.
 pub const VARIABLE: &str = "PGIAM_LOCAL_PASSWORD";
-/// The longest password, in bytes.
+/// Maximum length of the password, in bytes.
 const LONGEST: usize = 1024;
 
-/// A password that is not empty and that every client can send.
+/// A password that is valid: not empty, and possible to send from every client.
 #[derive(Debug, Clone)]
 pub struct LocalPassword(Redacted<String>);
 
 impl LocalPassword {
-    /// The password, for [`Verifier::new`](pg_handshake::scram::Verifier::new).
+    /// Returns the password, for [`Verifier::new`](pg_handshake::scram::Verifier::new).
     #[must_use]
     pub fn secret(&self) -> &Redacted<String> {
         &self.0
     }
 }
 
-/// Why a local password that was asked for is not usable. None of these says anything of it.
+/// Reason why a configured local password is unusable. No variant contains any part of the
+/// password.
 #[derive(Debug, Error)]
 pub enum LocalPasswordError {
-    /// A file and the variable.
+    /// Both the file and the variable are set.
     #[error(
         "there are two local passwords, one in the file {file} and one in the variable {VARIABLE}; remove one of them", file = shown(.file)
 )]
@@ -40,30 +41,30 @@ pub enum LocalPasswordError {
         /// The file.
         file: PathBuf,
     },
-    /// The file cannot be read, or is not safe.
+    /// The file cannot be read, or its permissions are unsafe.
     #[error("{}{}", .0, origin_hint("password_file"))]
     File(#[from] PathError),
     /// The variable cannot be read.
     #[error(transparent)]
     Variable(#[from] VariableError),
-    /// There is something, but no password that can be used.
+    /// The file or the variable contains no valid password.
     #[error("the local password in {origin} {reason}")]
     Unusable {
         /// The file or the variable.
         origin: String,
-        /// What is wrong, and what would be right.
+        /// The rule that the value breaks.
         reason: &'static str,
     },
 }
 
-/// Loads the local password from the first line of `file`, or from the variable [`VARIABLE`], whose
-/// value is `variable`; `None` if neither is given.
+/// Loads the local password from the first line of `file`, or from the variable [`VARIABLE`], given
+/// as `variable`. Returns `None` if neither is set.
 ///
-/// On Unix the file must be ours, or root's, and closed to others. Reads the file system, and so
-/// blocks for a moment; a pipe or a device is refused, so never for longer.
+/// On Unix the file must belong to the current user or to root, and be inaccessible to others.
+/// Blocks while it reads from the file system; pipes and devices are refused, so the wait is short.
 ///
 /// # Errors
-/// [`LocalPasswordError`], all of which name the file or the variable.
+/// [`LocalPasswordError`]; every variant names the file or the variable.
 pub fn load(
     file: Option<&Path>,
     variable: Result<Option<Redacted<String>>, VariableError>,
@@ -119,11 +120,11 @@ fn from_file(path: &Path) -> Result<LocalPassword, LocalPasswordError> {
     }
 }
 
-/// The first line without its line break, and without the byte order mark that Windows' editors write;
-/// cut off where it is too long by then.
+/// Reads the first line without its line break and without the byte order mark that Windows editors
+/// write. Stops reading once the line is too long.
 fn first_line(file: impl Read) -> io::Result<Zeroizing<Vec<u8>>> {
     const MARK: &[u8] = b"\xef\xbb\xbf";
-    // The longest password, the mark, a line end, and one byte to see that it was too long. All of it
+    // The longest password, the mark, a line end, and one byte that shows a longer line. All of it
     // is reserved at once, so that growing leaves no copies behind.
     const MOST: usize = MARK.len() + LONGEST + 3;
     let mut line = Zeroizing::new(Vec::with_capacity(2 * MOST));
@@ -153,7 +154,7 @@ mod tests {
             Err(error) => {
                 let text = error.to_string();
                 assert!(text.contains(path.to_str().unwrap()), "{text}");
-                // The random part of its name may look like anything.
+                // The temporary name contains random characters.
                 Err(text.replace(path.to_str().unwrap(), "PATH"))
             }
         }
@@ -216,7 +217,7 @@ mod tests {
             let text = from_variable(bad).unwrap_err().to_string();
             assert!(text.contains(VARIABLE), "{text}");
         }
-        // One that cannot be read is not none.
+        // An unreadable variable is an error, not an absent password.
         let unreadable = VariableError {
             name: VARIABLE.to_owned(),
             reason: "is not UTF-8 text",

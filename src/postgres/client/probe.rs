@@ -1,4 +1,4 @@
-//! Clients that only ask whether a connection could be made.
+//! Readiness probes: clients that only check whether connections are accepted.
 
 use crate::admission::Arrival;
 use crate::failure::SessionError;
@@ -6,15 +6,16 @@ use crate::postgres::shared::Proxy;
 use crate::postgres::target::slot::Entry;
 use pg_handshake::Startup;
 
-/// What `pg_isready` calls itself (`fallback_application_name` in pg_isready.c).
+/// Application name of `pg_isready` (`fallback_application_name` in pg_isready.c).
 const PROBE: &[u8] = b"pg_isready";
 
-/// Whether this client only asks whether a connection could be made.
+/// Returns whether this client is a readiness probe.
 pub(crate) fn is_probe(startup: &Startup) -> bool {
     startup.get("application_name") == Some(PROBE)
 }
 
-/// Why a client that may connect is told no at once.
+/// Refuses an admitted client at once if pgiam is stopping, or if it is a probe and the target is
+/// not ready.
 pub(crate) fn turned_away(
     proxy: &Proxy,
     entry: &Entry,
@@ -27,14 +28,15 @@ pub(crate) fn turned_away(
     if !is_probe(startup) {
         return Ok(());
     }
-    // The best answer is to try. But it names no target, or does not know the password; to ask for
-    // that, or to name the targets, is to say that connections are accepted (`PQping`).
+    // Connecting gives the best answer. But this client names no target, or does not know the
+    // password, and both a password request and a list of targets mean "accepting connections"
+    // (`PQping`).
     let asked = entry.named(startup);
     let stranger = proxy.asks_password(arrival);
     if asked.is_some() && !stranger {
         return Ok(());
     }
-    // Which targets there are is not for those who do not know the password.
+    // The names of the targets are hidden from clients without the password.
     match entry.not_now(asked.filter(|_| !stranger || entry.slots.len() == 1)) {
         Some(error) => Err(error),
         None => Ok(()),

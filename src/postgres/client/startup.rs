@@ -1,4 +1,4 @@
-//! What the local client says first, over plain TCP, a Unix socket or TLS.
+//! Startup of a local client over plain TCP, a Unix socket or TLS.
 
 use crate::postgres::shared::LocalAcceptor;
 use std::io;
@@ -15,23 +15,23 @@ use crate::failure::connection::SessionError;
 use crate::postgres::io::{READ, write_all};
 use crate::postgres::splice::TERMINATE;
 
-/// The connection to a client that has not got its session yet.
+/// Connection to a client that has no session yet.
 pub(in crate::postgres) struct Local {
     pub(in crate::postgres) stream: Stream,
     pub(in crate::postgres) tls: bool,
-    /// What it sent behind the last message that was taken from it.
+    /// Bytes received after the last message that was processed.
     pub(in crate::postgres) ahead: BytesMut,
     pub(in crate::postgres) standing: Standing,
 }
 
-/// How far a client has come with us.
+/// Progress of a client's authentication at pgiam.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::postgres) enum Standing {
-    /// Nothing was asked of it yet.
+    /// Nothing was requested from it yet.
     Arrived,
-    /// It was sent an authentication request, and has not given the right answer.
+    /// It was sent an authentication request, and has not answered correctly.
     Asked,
-    /// It has passed all that we ask for.
+    /// It has passed all checks.
     Admitted,
 }
 
@@ -45,7 +45,7 @@ impl Local {
         }
     }
 
-    /// Says something to the client.
+    /// Sends a message to the client.
     ///
     /// # Errors
     /// [`SessionError::ClientGone`].
@@ -55,8 +55,8 @@ impl Local {
             .map_err(SessionError::ClientGone)
     }
 
-    /// Resolves when the client closes while it waits; keeps what it sends meanwhile. One that has sent
-    /// a query ahead, and has not taken leave, may have closed its sending side only.
+    /// Resolves when the client closes while it waits; keeps what it sends meanwhile. A client that
+    /// has pipelined a query without a Terminate may have closed only its sending side.
     pub(in crate::postgres) async fn gone(&mut self) -> io::Error {
         let mut buffer = [0; READ];
         while self.ahead.len() < MAX_REMAINDER {
@@ -71,14 +71,14 @@ impl Local {
     }
 }
 
-/// What a client wants.
+/// Request of a client.
 pub(in crate::postgres) enum Greeted {
     Startup { client: Local, startup: Startup },
     Cancel { key: CancelKey, stream: Stream },
 }
 
-/// Reads the client's startup, with TLS if it asks and there is an `acceptor`. On failure the stream
-/// comes back, unless TLS took it down.
+/// Reads the client's startup, with TLS if the client requests it and there is an `acceptor`. On
+/// failure the stream is returned, unless it was lost with TLS.
 pub(in crate::postgres) async fn greet(
     acceptor: Option<&LocalAcceptor>,
     mut stream: Stream,
@@ -123,7 +123,7 @@ pub(in crate::postgres) async fn greet(
             read => read,
         };
         let heard = match heard {
-            // Going away between packets is no fault of protocol: a port check does it.
+            // Closing between packets is no protocol violation: port checks do it.
             Ok(0) => Err(client.handle_eof().err().map_or_else(
                 || match acceptor.filter(|_| client.is_tls()) {
                     Some(acceptor) => SessionError::GoneAfterTls {
@@ -144,7 +144,7 @@ pub(in crate::postgres) async fn greet(
     }
 }
 
-/// Whether a client that closes its connection looks like this.
+/// Returns whether the error means that the client closed its connection.
 fn is_the_end(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -158,7 +158,7 @@ async fn accept(
     acceptor: Option<&LocalAcceptor>,
     stream: Stream,
 ) -> Result<TlsStream<Stream>, SessionError> {
-    // The machine asks for TLS only where it was told that there is.
+    // The machine requests TLS only if it was configured with TLS.
     let acceptor = acceptor.ok_or(ClientError::DirectTls)?;
     acceptor
         .tls
@@ -170,7 +170,7 @@ async fn accept(
         })
 }
 
-/// A stream of which some bytes have been read already.
+/// A stream with bytes that were already read from it.
 struct Replayed {
     received: Bytes,
     stream: Stream,
@@ -201,8 +201,8 @@ impl AsyncWrite for Replayed {
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }
 
-    // What TLS has to say comes in several pieces, and when it fails it writes just once: without
-    // this the client would get a ServerHello and never the alert behind it.
+    // TLS writes its output in several pieces, and after an error it writes only once. Without
+    // vectored writes the client would get a ServerHello and never the alert after it.
     fn poll_write_vectored(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

@@ -1,4 +1,4 @@
-//! Tunnel, token and login of one session, and which of them are tried again.
+//! Tunnel, token and login of one session, and the retries.
 
 use crate::report;
 use bytes::BytesMut;
@@ -29,11 +29,11 @@ use crate::postgres::waiting::{IDENTITY, LOOKUP};
 use crate::report::Evidence;
 use crate::tunnel::{Readiness, TunnelError};
 
-/// About how long to wait before another token is tried: RDS refuses with the same words what IAM had
-/// no time for.
+/// Approximate pause before a retry with another token. RDS reports a wrong token and an overloaded
+/// IAM service with the same text.
 const RETRY_PAUSE: Duration = Duration::from_millis(600);
 
-/// What is left of the time that a client waits, over all attempts.
+/// Remaining time that a client waits, over all attempts.
 struct Budget {
     /// For tunnel and token.
     connect: Duration,
@@ -49,7 +49,7 @@ impl Budget {
         }
     }
 
-    /// Does what comes before the login, in the time that is left for it.
+    /// Runs the steps before the login, within the remaining time.
     async fn connect<T>(
         &mut self,
         rooms: &Rooms,
@@ -75,7 +75,7 @@ impl Budget {
         }
     }
 
-    /// Does the login, in the time that is left for it.
+    /// Runs the login, within the remaining time.
     async fn login(
         &mut self,
         rooms: &Rooms,
@@ -88,7 +88,7 @@ impl Budget {
     }
 }
 
-/// One login with a token, over all its attempts.
+/// One login with a token, over all attempts.
 struct Login<'a> {
     rooms: &'a Rooms,
     user: &'a str,
@@ -97,28 +97,29 @@ struct Login<'a> {
     request: TokenRequest,
     way: Way,
     budget: Budget,
-    /// The database has judged a token before, or had no time to.
+    /// The database has rejected a token before, or had no time to check it.
     tried_token: bool,
-    /// That token was refused.
+    /// That token was rejected.
     refused_token: bool,
-    /// The server has no database called like the role: its words.
+    /// The server's error: the database named after the role does not exist.
     no_database: Option<SessionError>,
-    /// The target's default database was refused: the server's words.
+    /// The server's error for the target's default database.
     no_default: Option<String>,
 }
 
 impl Login<'_> {
-    /// What is known of the server now.
+    /// Remembers what a successful login has shown about the server.
     fn succeeded(&self, greeting: &Greeting) {
-        // Who lets the role in unasked would only stumble over an early token.
+        // A server that admits the role without a password would fail on an early token.
         if greeting.token_given() {
             self.server.known.took_clear_text(self.user);
         }
     }
 
-    /// Whether to try again with another database after `error`: with the target's default where the
-    /// one called like the role does not exist; with that one where the default, which an earlier
-    /// login had shown to be wanted, is refused. Gives the error back when it is the last word.
+    /// Selects another database after `error`, for a retry. If the database named after the role
+    /// does not exist, that is the target's default. If the default is refused, which an earlier
+    /// login had shown to be needed, it is the database named after the role. Returns the error if
+    /// there is no alternative.
     fn another_database(
         &mut self,
         error: SessionError,
@@ -132,13 +133,13 @@ impl Login<'_> {
                 return Err(error);
             }
             known.own_database_may_exist(self.user);
-            // A server that is full or starting says more than that a name does not exist.
+            // A server that is full or starting is a better reason than a missing database.
             if !error.is_about_the_database() {
                 return Err(error);
             }
             self.no_default = Some(format!("\"{default}\": {error}"));
             routed.use_named();
-            // Without words about the named one, what is known of it is what was true a while ago.
+            // Without a fresh error for the named database, the remembered result may be outdated.
             return self.no_database.take().map_or(Ok(()), Err);
         }
         let Some(fallback) = routed.fallback.clone() else {
@@ -164,15 +165,15 @@ impl Login<'_> {
                 named, database, "using the target's database"
             );
         }
-        // It has let the role in.
+        // The server has accepted the role.
         self.succeeded(greeting);
         self.way = known.way(self.user);
         self.no_database = Some(error);
         Ok(())
     }
 
-    /// Whether to try again after `error`, and how; each reason counts once. Gives the error back when
-    /// it is the last word.
+    /// Prepares a retry after `error`; each reason counts once. Returns the error if a retry is
+    /// pointless.
     async fn again(
         &mut self,
         error: SessionError,
@@ -236,7 +237,7 @@ impl Login<'_> {
 }
 
 impl Connection {
-    /// What the client will hear besides the server's words.
+    /// Creates the greeting, with pgiam's own messages for the client.
     pub(in crate::postgres) fn greeting(&self, routed: &Routed) -> Greeting {
         let mut notices = BytesMut::new();
         if !routed.ignored.is_empty() {
@@ -259,8 +260,8 @@ impl Connection {
         Greeting::new(routed.negotiated.as_ref(), notices)
     }
 
-    /// A login with a token, by the way that takes the fewest round trips; and again, once per
-    /// reason, where that was too optimistic, or the token from the cache too old.
+    /// Logs in with a token, in the fewest round trips. Retries once per reason: if a shortcut
+    /// failed, or if a token from the cache was rejected.
     pub(in crate::postgres) async fn connect(
         &mut self,
         rooms: &Rooms,
@@ -324,7 +325,7 @@ impl Connection {
         }
     }
 
-    /// One attempt; and the token it had, if it came to that.
+    /// Makes one attempt, and returns its token if it got one.
     async fn attempt(
         &mut self,
         attempt: &mut Login<'_>,
@@ -382,8 +383,8 @@ impl Connection {
         (budget.login(rooms, login).await, Some(token))
     }
 
-    /// Why a database refuses a token it does not say; what AWS tells about keys and clock goes with
-    /// the report.
+    /// Asks AWS about keys and clock, for the report: the database does not say why it rejects a
+    /// token.
     async fn ask_aws(&mut self, rooms: &Rooms, region: &str) {
         self.waiting.at(IDENTITY);
         let identity = rooms.aws.identity(region).await;
@@ -393,7 +394,7 @@ impl Connection {
         }
     }
 
-    /// A login in which the client and the database agree between themselves.
+    /// Relays a login between the client and the database.
     pub(in crate::postgres) async fn carry(
         &mut self,
         rooms: &Rooms,
@@ -432,13 +433,14 @@ impl Connection {
     }
 }
 
-/// What a token has to be signed for.
+/// Returns the request for the token.
 pub(in crate::postgres) async fn token_request(
     rooms: &Rooms,
     routed: &Routed,
     endpoint: Endpoint,
 ) -> Result<TokenRequest, SessionError> {
-    // The name behind an alias knows better than the configuration, which names the tunnel's.
+    // For an alias, the real name contains the database's region; the configured region is the
+    // tunnel's.
     let region = match (endpoint.region(), &routed.target.region) {
         (Some(region), _) => region.to_owned(),
         (None, Some(region)) => region.clone(),

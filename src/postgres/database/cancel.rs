@@ -1,4 +1,4 @@
-//! A connection that only carries a CancelRequest.
+//! Connections for a CancelRequest.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,14 +17,15 @@ use crate::postgres::splice;
 use crate::postgres::target::context::Rooms;
 use crate::postgres::target::slot::Entry;
 
-/// A CancelRequest goes out and the server closes; it never answers.
+/// Time limit for a CancelRequest. The server never answers it, and closes the connection.
 const CANCEL_DEADLINE: Duration = Duration::from_secs(10);
 
-/// Passes a CancelRequest on. As with the server itself the client learns nothing from the answer
-/// but that the connection closes (PostgreSQL docs, "Canceling Requests in Progress"), which we do
-/// when the server has: libpq takes the close as "processed".
+/// Forwards a CancelRequest. As with PostgreSQL, the client gets no answer except that the
+/// connection closes (PostgreSQL docs, "Canceling Requests in Progress"). pgiam closes it when the
+/// server has closed: libpq takes the close as "processed".
 ///
-/// It takes the way of the connection that is meant, whose target may be configured otherwise by now.
+/// The request takes the same path as the connection that it cancels, whose target may have been
+/// reconfigured since.
 pub(in crate::postgres) async fn deliver(
     proxy: &Proxy,
     entry: &Entry,
@@ -94,7 +95,7 @@ async fn forward(rooms: &Rooms, key: &CancelKey) -> Result<(), SessionError> {
         machine.tls_established();
     }
     let mut rest = [0; 64];
-    // The server closes when it has signalled the backend; how it closes does not matter.
+    // The server closes once it has signalled the backend; the kind of close does not matter.
     while let Ok(1..) = stream.read(&mut rest).await {}
     Ok(())
 }

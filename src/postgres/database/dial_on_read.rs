@@ -1,9 +1,9 @@
 //! A stream that is dialled with the first bytes written to it.
 //!
-//! TLS that begins without an SSLRequest has its ClientHello for a first word to the server. A
-//! tunnel wants that word when it dials, because the answer to it is what tells that the dial worked;
-//! the TLS library wants a stream to write it to. This is both: what is written before the first
-//! read becomes the `hello` of [`Transport::open`].
+//! TLS without an SSLRequest sends its ClientHello first. A tunnel needs those bytes for its dial,
+//! because only the server's answer to them confirms it; the TLS library needs a stream to write
+//! them to. This type serves both: the bytes written before the first read become the `hello` of
+//! [`Transport::open`].
 
 use std::io;
 use std::pin::Pin;
@@ -18,18 +18,18 @@ use tokio::time::{Sleep, sleep};
 use crate::base::stream::{BoxFuture, Stream};
 use crate::tunnel::{Transport, TunnelError};
 
-/// A stream that is dialled with the first bytes written to it. A dial that fails shows as an
-/// [`io::Error`] that carries the [`TunnelError`], see [`TunnelError::of`].
+/// A stream that is dialled with the first bytes written to it. A failed dial returns an
+/// [`io::Error`] that contains the [`TunnelError`], see [`TunnelError::of`].
 pub(in crate::postgres) struct DialOnRead {
     state: State,
     brief: bool,
-    /// Runs from when the stream is open until the server has said something.
+    /// Runs from the moment the stream is open until the server has sent something.
     patience: Option<Pin<Box<Sleep>>>,
 }
 
-/// How long a server may take for its first word once the stream is open: what takes a ClientHello for
-/// the beginning of a long packet waits for the rest of it. A tunnel that counts a stream as open when
-/// the server has answered has a deadline of its own for that.
+/// Time limit for the server's first byte on an open stream. A server that takes a ClientHello for
+/// the beginning of a long packet waits for the rest of it. A tunnel that opens a stream only after
+/// the server's answer has its own time limit.
 const FIRST_WORD: Duration = Duration::from_secs(4);
 
 enum State {
@@ -40,7 +40,7 @@ enum State {
 }
 
 impl DialOnRead {
-    /// `brief` as in [`Transport::open_briefly`].
+    /// Creates the stream; `brief` as in [`Transport::open_briefly`].
     pub(in crate::postgres) fn new(transport: Arc<dyn Transport>, brief: bool) -> Self {
         let state = State::Collecting(transport, BytesMut::new());
         let patience = None;
@@ -51,7 +51,7 @@ impl DialOnRead {
         }
     }
 
-    /// The stream, dialled if it was not yet.
+    /// Returns the stream, and dials it first if needed.
     fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<&mut Stream>> {
         if let State::Collecting(transport, hello) = &mut self.state {
             let (transport, hello) = (Arc::clone(transport), std::mem::take(hello).freeze());
@@ -120,7 +120,7 @@ impl AsyncWrite for DialOnRead {
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.state {
             State::Open(stream) => Pin::new(stream).poll_flush(cx),
-            // It goes out with the dial.
+            // The dial sends it.
             State::Collecting(..) | State::Dialling(_) | State::Failed(_) => Poll::Ready(Ok(())),
         }
     }
@@ -143,7 +143,7 @@ mod tests {
     use super::*;
     use crate::tunnel::Readiness;
 
-    /// Gives out one end of a pipe, or refuses; keeps what it was told to say first.
+    /// Transport that returns one end of a pipe, or an error, and records the hello.
     #[derive(Default)]
     struct Once {
         near: Mutex<Option<DuplexStream>>,

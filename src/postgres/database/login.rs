@@ -1,4 +1,4 @@
-//! The login at the database: TLS, verified; startup; token.
+//! Login at the database: verified TLS, startup, token.
 
 use std::io;
 use std::sync::Arc;
@@ -23,26 +23,26 @@ use crate::postgres::timings::{Timings, millis};
 use crate::postgres::waiting::Waiting;
 use crate::tunnel::TunnelError;
 
-/// What a server may say between AuthenticationOk and ReadyForQuery.
+/// Maximum size of a server's messages between AuthenticationOk and ReadyForQuery.
 const GREETING_BYTES: usize = 1024 * 1024;
 
-/// What the server said during the login, kept together: it goes to the client in one piece, and
-/// not at all when a login is tried once more.
+/// The server's messages during the login. The client gets them in one piece, or not at all if the
+/// login is retried.
 #[derive(Default)]
 pub(in crate::postgres) struct Greeting {
     pub(in crate::postgres) bytes: BytesMut,
-    /// AuthenticationOk is in it.
+    /// Contains AuthenticationOk.
     pub(in crate::postgres) authenticated: bool,
-    /// The server has asked for the token and got it.
+    /// The server has requested the token and received it.
     token_given: bool,
-    /// A token has gone out, asked for or not.
+    /// A token was sent, requested or not.
     pub(in crate::postgres) token_sent: bool,
     /// Sent right after AuthenticationOk.
     notice: Option<Bytes>,
 }
 
 impl Greeting {
-    /// A greeting that begins with `first` and has `notice` after AuthenticationOk.
+    /// Creates a greeting that begins with `first` and has `notice` after AuthenticationOk.
     pub(in crate::postgres) fn new(first: Option<&Bytes>, notice: Option<Bytes>) -> Self {
         Self {
             bytes: BytesMut::from(first.map(|first| &first[..]).unwrap_or_default()),
@@ -51,17 +51,17 @@ impl Greeting {
         }
     }
 
-    /// Whether the server has asked for the token and got it.
+    /// Returns whether the server has requested the token and received it.
     pub(in crate::postgres) fn token_given(&self) -> bool {
         self.token_given
     }
 
-    /// Whether a refusal now is the answer to the token.
+    /// Returns whether a refusal now is the answer to the token.
     pub(in crate::postgres) fn token_judged(&self) -> bool {
         self.token_given && !self.authenticated
     }
 
-    /// The value of a run-time parameter that the server has reported (ParameterStatus).
+    /// Returns the value of a run-time parameter that the server has reported (ParameterStatus).
     pub(in crate::postgres) fn reported(&self, name: &str) -> Option<String> {
         let mut rest = &self.bytes[..];
         let mut found = None;
@@ -78,10 +78,10 @@ impl Greeting {
         found.map(|value| String::from_utf8_lossy(value).into_owned())
     }
 
-    /// Adds what the server said.
+    /// Adds a message of the server.
     ///
     /// # Errors
-    /// When it says more than any server does before it is ready.
+    /// The messages are larger than those of any real server before ReadyForQuery.
     pub(in crate::postgres) fn add(&mut self, frame: &Bytes) -> Result<(), SessionError> {
         self.bytes.extend_from_slice(frame);
         if frame[..] == AUTHENTICATION_OK {
@@ -99,7 +99,7 @@ impl Greeting {
     }
 }
 
-/// The first message of `bytes`, type byte included, and what follows it.
+/// Returns the first message of `bytes`, type byte included, and the rest.
 fn cut(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let (_, rest) = bytes.split_first()?;
     let (length, _) = rest.split_first_chunk()?;
@@ -107,17 +107,17 @@ fn cut(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     bytes.split_at_checked(length.checked_add(1)?)
 }
 
-/// Whom a connection is for.
+/// Server that a connection leads to.
 #[derive(Clone)]
 pub(in crate::postgres) struct Server {
-    /// What its certificate must be for.
+    /// The name that its certificate must contain.
     pub(in crate::postgres) name: String,
-    /// What is known of it.
+    /// Facts known from earlier logins.
     pub(in crate::postgres) known: Arc<Known>,
 }
 
 impl Server {
-    /// The server at `endpoint`.
+    /// Returns the server at `endpoint`.
     pub(in crate::postgres) fn at(rooms: &Rooms, endpoint: &Endpoint) -> Self {
         Self {
             name: endpoint.host.clone(),
@@ -126,12 +126,12 @@ impl Server {
     }
 }
 
-/// A connection to the database that is open and not logged in.
+/// A connection to the database before the login.
 pub(in crate::postgres) struct Opened {
     pub(in crate::postgres) server: Server,
     pub(in crate::postgres) machine: Upstream,
     pub(in crate::postgres) stream: Stream,
-    /// The version of TLS, where that stands already.
+    /// TLS version, if TLS is established already.
     pub(in crate::postgres) tls: Option<String>,
 }
 
@@ -139,14 +139,13 @@ pub(in crate::postgres) struct Opened {
 pub(in crate::postgres) struct LoggedIn {
     pub(in crate::postgres) stream: Stream,
     pub(in crate::postgres) key: Option<CancelKey>,
-    /// Server bytes behind ReadyForQuery.
+    /// Bytes from the server after ReadyForQuery.
     pub(in crate::postgres) after: Bytes,
     pub(in crate::postgres) tls: String,
 }
 
-/// Opens a connection that begins as `machine` does: with an SSLRequest, which goes along with the
-/// dial and which a server may see twice without harm; or with TLS at once, whose ClientHello is the
-/// same to a server.
+/// Opens a connection with the first message of `machine`: an SSLRequest, which is sent with the
+/// dial, or the ClientHello of direct TLS. A server may receive either one twice without harm.
 pub(in crate::postgres) async fn open(
     rooms: &Rooms,
     server: &Server,
@@ -174,7 +173,7 @@ pub(in crate::postgres) async fn open(
         });
     }
     let stream = Box::new(DialOnRead::new(rooms.transport.clone(), brief));
-    machine.poll_event(); // StartTls, which is what we do.
+    machine.poll_event(); // StartTls, which comes next.
     let (stream, tls) = secure(rooms, &server, stream, Negotiation::Direct).await?;
     machine.tls_established();
     let tls = Some(tls);
@@ -186,7 +185,7 @@ pub(in crate::postgres) async fn open(
     })
 }
 
-/// Verified TLS on `stream`, and its version.
+/// Establishes verified TLS on `stream`, and returns its version.
 pub(in crate::postgres) async fn secure(
     rooms: &Rooms,
     server: &Server,
@@ -198,7 +197,7 @@ pub(in crate::postgres) async fn secure(
     Ok((Box::new(tls), version))
 }
 
-/// Verified TLS on `stream`.
+/// Establishes verified TLS on `stream`.
 pub(in crate::postgres) async fn handshake(
     rooms: &Rooms,
     server: &Server,
@@ -207,8 +206,8 @@ pub(in crate::postgres) async fn handshake(
 ) -> Result<TlsStream<Stream>, SessionError> {
     let tls = rooms.tls.connect(&server.name, stream).await?;
     let session = tls.get_ref().1;
-    // PostgreSQL docs, "SSL Session Encryption": without ALPN, direct TLS could be with a server of
-    // another protocol. After an SSLRequest the S has said what it is.
+    // PostgreSQL docs, "SSL Session Encryption": without ALPN, direct TLS might reach a server of
+    // another protocol. After an SSLRequest, the reply S identifies the server.
     if negotiation == Negotiation::Direct && session.alpn_protocol() != Some(ALPN) {
         return Err(SessionError::NoAlpn);
     }
@@ -216,14 +215,14 @@ pub(in crate::postgres) async fn handshake(
     Ok(tls)
 }
 
-/// Everything a login with a token needs besides the connection.
+/// Values that a login with a token needs besides the connection.
 pub(in crate::postgres) struct Credentials<'a> {
     pub(in crate::postgres) token: &'a Token,
-    /// Send the token without being asked.
+    /// Send the token before the server requests it.
     pub(in crate::postgres) early: bool,
 }
 
-/// What follows the dial: verified TLS, StartupMessage, token, ReadyForQuery.
+/// Logs in on an open connection: verified TLS, StartupMessage, token, ReadyForQuery.
 pub(in crate::postgres) async fn login(
     (timings, waiting): (&mut Timings, &Waiting),
     rooms: &Rooms,
@@ -244,7 +243,7 @@ pub(in crate::postgres) async fn login(
     let mut key = None;
     let mut tls_version = tls.unwrap_or_default();
     loop {
-        // Only over TLS that was verified for the endpoint's name: the machine is in this stage
+        // Only over TLS that was verified for the endpoint's name: the machine enters this stage
         // after `tls_established` and not before.
         if early && machine.stage() == Stage::Authentication {
             machine.password(token)?;
@@ -275,7 +274,7 @@ pub(in crate::postgres) async fn login(
             }
             UpstreamEvent::BackendKey(backend_key) => key = Some(backend_key),
             UpstreamEvent::Ready => break,
-            // Not at a login of ours.
+            // Not in pgiam's own login.
             UpstreamEvent::CancelSent | UpstreamEvent::AuthRequest { .. } => {}
         }
     }
@@ -288,7 +287,8 @@ pub(in crate::postgres) async fn login(
     })
 }
 
-/// The major version in a ParameterStatus frame that tells it; `None` for every other frame.
+/// Returns the major version from a ParameterStatus frame that contains it; `None` for every other
+/// frame.
 pub(in crate::postgres) fn server_version(frame: &[u8]) -> Option<u32> {
     let body = frame.strip_prefix(b"S")?.get(4..)?;
     let value = body.strip_prefix(b"server_version\0")?;
@@ -296,15 +296,15 @@ pub(in crate::postgres) fn server_version(frame: &[u8]) -> Option<u32> {
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
-/// The version as PostgreSQL and OpenSSL write it.
+/// Returns the version as PostgreSQL and OpenSSL write it.
 pub(in crate::postgres) fn tls_name(version: Option<rustls::ProtocolVersion>) -> String {
     version
         .map(|version| format!("{version:?}").replace('_', "."))
         .unwrap_or_default()
 }
 
-/// Feeds the machine from the stream until it has something to say. Not cancel-safe: a login that
-/// is dropped half-way is not resumed.
+/// Feeds the machine from the stream until it returns an event. Not cancel-safe: a login that is
+/// dropped half-way cannot be resumed.
 pub(in crate::postgres) async fn next_event(
     machine: &mut Upstream,
     stream: &mut Stream,
@@ -317,8 +317,8 @@ pub(in crate::postgres) async fn next_event(
         if let Some(event) = machine.poll_event() {
             return Ok(event);
         }
-        machine.handle_input(&[])?; // An error comes after the events that were in front of it.
-        // The first error sticks, and the line above finds it.
+        machine.handle_input(&[])?; // An error comes after the events before it.
+        // The machine keeps its first error; the line above returns it.
         _ = match stream.read(&mut buffer).await.map_err(lost)? {
             0 => machine.handle_eof(),
             n => machine.handle_input(&buffer[..n]),
@@ -326,7 +326,7 @@ pub(in crate::postgres) async fn next_event(
     }
 }
 
-/// A broken stream's reason: the tunnel's own, if it gave one.
+/// Converts the error of a broken stream; the tunnel's own reason takes precedence.
 pub(in crate::postgres) fn lost(error: io::Error) -> SessionError {
     match TunnelError::of(&error) {
         Some(tunnel) => SessionError::Tunnel(tunnel.clone()),

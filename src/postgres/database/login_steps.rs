@@ -1,7 +1,7 @@
-//! A login without a client, one room after the other, for whoever wants to know how far it goes.
+//! A login without a client, stage by stage, for checks.
 //!
-//! The rooms are those of every connection. What is left out is what a connection tries again: a trial
-//! shows what happens at the first attempt.
+//! The stages are those of every connection, without the retries: a trial shows the result of the
+//! first attempt.
 
 use crate::failure::RouteError;
 use std::sync::Arc;
@@ -30,12 +30,12 @@ use crate::report::{self, About, Evidence, Explanation};
 use crate::tunnel::Carrier;
 
 impl Rooms {
-    /// The AWS identity of the target.
+    /// Returns the AWS identity of the target.
     pub(crate) fn aws(&self) -> &Arc<AwsContext> {
         &self.aws
     }
 
-    /// The endpoint that tokens are signed, and certificates verified, for.
+    /// Returns the endpoint for tokens and certificates.
     ///
     /// # Errors
     /// [`SessionError::Alias`].
@@ -43,7 +43,7 @@ impl Rooms {
         self.endpoint().await
     }
 
-    /// Who would be asked to carry a connection.
+    /// Returns the candidates that could carry a connection.
     ///
     /// # Errors
     /// [`SessionError::Tunnel`].
@@ -51,7 +51,7 @@ impl Rooms {
         Ok(self.transport.carriers().await?)
     }
 
-    /// Who carries a connection, after a session has been opened through it where need be.
+    /// Returns the carrier of a connection, after opening a session through it if needed.
     ///
     /// # Errors
     /// [`SessionError::Tunnel`], [`SessionError::ConnectTimeout`].
@@ -59,12 +59,12 @@ impl Rooms {
         connecting(self, async { Ok(self.transport.prepare().await?) }).await
     }
 
-    /// What is wrong, before there is a trial to ask.
+    /// Explains an error that occurred before a trial existed.
     pub(crate) fn explain(&self, error: &SessionError) -> Explanation {
         report::explain(error, Some(&self.about(None)))
     }
 
-    /// What an error of a trial, or before there is one, is about.
+    /// Returns the context of an error, in a trial or before one.
     pub(in crate::postgres) fn about<'a>(&'a self, trial: Option<&'a Trial>) -> About<'a> {
         let user = trial.map(Trial::user).or(self.target.user.as_deref());
         About {
@@ -91,53 +91,53 @@ pub(crate) struct Trial {
     token_sent: bool,
 }
 
-/// A connection to the database that nothing has been said on.
+/// An open connection to the database, before the first message.
 pub(crate) struct Dialled(Opened);
 
-/// The same after the TLS handshake.
+/// The same connection after the TLS handshake.
 pub(crate) struct Secured {
     opened: Opened,
-    /// What the database has shown, its own certificate first; verified.
+    /// The verified certificates of the database, its own first.
     pub(crate) certificates: Vec<CertificateDer<'static>>,
     /// `TLSv1.3` or `TLSv1.2`.
     pub(crate) version: String,
-    /// Both sides have agreed on the protocol's name.
+    /// ALPN has confirmed the protocol.
     pub(crate) alpn: bool,
 }
 
-/// Where a login has led to.
+/// Result of a login.
 pub(crate) enum Outcome {
-    /// Into the database.
+    /// The login succeeded.
     In(Session),
-    /// To a question that only the client can answer, for it has the password.
+    /// The database requests a password, which only the client has.
     Asked(String),
 }
 
-/// A session that waits for queries.
+/// A session that is ready for queries.
 pub(crate) struct Session {
-    /// What goes back and forth.
+    /// The stream to the database.
     pub(crate) stream: Stream,
-    /// What the server has said already.
+    /// Bytes received from the server already.
     pub(crate) unread: Bytes,
-    /// Its version, as it says itself.
+    /// Server version as the server reports it.
     pub(crate) server_version: Option<String>,
-    /// Whether the database let us in without asking for a token.
+    /// True if the database did not request a token.
     pub(crate) unasked: bool,
 }
 
 impl Session {
-    /// Takes leave (PostgreSQL docs, "Message Formats", Terminate).
+    /// Sends Terminate (PostgreSQL docs, "Message Formats").
     pub(in crate::postgres) async fn leave(mut self) {
         let bye = std::iter::once(Bytes::from_static(&crate::postgres::splice::TERMINATE));
-        // Whether it still hears that does not matter.
+        // The result does not matter any more.
         _ = crate::postgres::io::write_all(&mut self.stream, bye).await;
         crate::postgres::splice::close(&mut self.stream).await;
     }
 }
 
 impl Trial {
-    /// The login of a client that leaves user and database to the target and calls itself
-    /// `application`. Nothing is sent yet.
+    /// Creates the login of a client that names neither user nor database; its `application_name`
+    /// is `application`. Sends nothing yet.
     ///
     /// # Errors
     /// [`SessionError::Route`].
@@ -176,29 +176,29 @@ impl Trial {
         })
     }
 
-    /// The role that logs in.
+    /// Returns the role of the login.
     pub(crate) fn user(&self) -> &str {
         &self.routed.user
     }
 
-    /// The database it asks for; `None`: the one that is called like it.
+    /// Returns the requested database; `None` for the one named after the role.
     pub(crate) fn database(&self) -> Option<&str> {
         self.routed.database.as_deref()
     }
 
-    /// What is wrong, in the words that a client would get.
+    /// Explains an error in the same text that a client would get.
     pub(crate) fn explain(&self, error: &SessionError) -> Explanation {
         let about = self.rooms.about(Some(self));
         report::explain(error, Some(&about))
     }
 
-    /// Opens a connection and asks for TLS.
+    /// Opens a connection and requests TLS.
     ///
     /// # Errors
     /// [`SessionError::Tunnel`], [`SessionError::ConnectTimeout`].
     pub(crate) async fn dial(&self) -> Result<Dialled, SessionError> {
         let startup = self.routed.startup.clone();
-        // Every server understands this beginning, and it keeps dial and TLS apart.
+        // Every server understands this first message, and it separates the dial from TLS.
         let machine = match self.rooms.target.login.auth {
             Auth::Iam => Upstream::login(startup, Negotiation::SslRequest),
             Auth::Passthrough => Upstream::passthrough(startup, Negotiation::SslRequest),
@@ -207,11 +207,12 @@ impl Trial {
         connecting(&self.rooms, opening).await.map(Dialled)
     }
 
-    /// Verified TLS.
+    /// Establishes verified TLS.
     ///
     /// # Errors
-    /// [`SessionError::Upstream`] when the database does not want TLS, [`SessionError::UpstreamTls`]
-    /// when it is not the one that is meant, [`SessionError::LoginTimeout`].
+    /// [`SessionError::Upstream`] if the database does not support TLS,
+    /// [`SessionError::UpstreamTls`] if it is not the expected server,
+    /// [`SessionError::LoginTimeout`].
     pub(crate) async fn secure(&self, dialled: Dialled) -> Result<Secured, SessionError> {
         let Opened {
             server,
@@ -220,7 +221,7 @@ impl Trial {
             ..
         } = dialled.0;
         let securing = async {
-            // Nothing else can come first: the machine was made so.
+            // No other event is possible with this configuration of the machine.
             let UpstreamEvent::StartTls = next_event(&mut machine, &mut stream).await? else {
                 return Err(SessionError::NoAlpn);
             };
@@ -245,10 +246,10 @@ impl Trial {
         })
     }
 
-    /// The login: with a token, or up to the question for the client's password.
+    /// Logs in with a token, or up to the request for the client's password.
     ///
     /// # Errors
-    /// Whatever keeps a client from it.
+    /// The same as for a client's login.
     pub(crate) async fn login(&mut self, secured: Secured) -> Result<Outcome, SessionError> {
         match self.rooms.target.login.auth {
             Auth::Iam => self.with_token(secured.opened).await.map(Outcome::In),
@@ -316,7 +317,7 @@ impl Trial {
     }
 }
 
-/// What comes before TLS and login, in the time that a client waits for it.
+/// Runs the steps before TLS and login, within the connect timeout.
 async fn connecting<T>(
     rooms: &Rooms,
     work: impl Future<Output = Result<T, SessionError>>,
@@ -330,7 +331,7 @@ async fn connecting<T>(
     timeout(after, work).await.map_err(late)?
 }
 
-/// What the database asks a client for that logs in by itself.
+/// Returns the first authentication request of the database, for a client with its own password.
 async fn first_question(opened: Opened) -> Result<Outcome, SessionError> {
     let Opened {
         mut machine,

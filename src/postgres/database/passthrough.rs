@@ -1,4 +1,4 @@
-//! A login in which the client proves to the database who it is, and we only carry what both say.
+//! Login in which the client authenticates at the database itself, and pgiam relays the messages.
 
 use std::io;
 
@@ -18,13 +18,14 @@ use crate::postgres::target::context::Rooms;
 use crate::postgres::timings::{Timings, millis};
 use crate::postgres::waiting::Waiting;
 
-/// Carries the login until the server is ready. What the server says goes to the client as it comes,
-/// because the client has to answer; what `greeting` has to say besides goes in between, and nothing
-/// is left in it on success.
+/// Relays the login until the server is ready. Server messages go to the client as they arrive,
+/// because the client has to answer. The additional messages in `greeting` are sent in between, and
+/// on success nothing is left in it.
 ///
-/// The client's own channel binding cannot pass: its TLS ends here, and the server's begins here (RFC
-/// 5929). So the server's `SCRAM-SHA-256-PLUS` is not offered on, and a client that says it would have
-/// used it is told what to set, because the server would take that for an attack (RFC 5802, 7).
+/// The client's own channel binding cannot work: its TLS ends here, and the server's begins here
+/// (RFC 5929). So the server's `SCRAM-SHA-256-PLUS` is not offered to the client. A client that
+/// signals support for it gets an error with the setting to change, because the server would take
+/// that for an attack (RFC 5802, 7).
 pub(in crate::postgres) async fn passthrough(
     (timings, waiting): (&mut Timings, &Waiting),
     rooms: &Rooms,
@@ -77,7 +78,7 @@ pub(in crate::postgres) async fn passthrough(
         write_all(&mut stream, std::iter::from_fn(|| machine.poll_output()))
             .await
             .map_err(lost)?;
-        machine.handle_input(&[])?; // An error comes after the events that were in front of it.
+        machine.handle_input(&[])?; // An error comes after the events before it.
         if machine.stage() == Stage::PasswordWanted {
             if let Some(answer) = reader.poll() {
                 answers += 1;
@@ -94,19 +95,19 @@ pub(in crate::postgres) async fn passthrough(
         waiting.for_database(machine.stage());
         tokio::select! {
             heard = stream.read(&mut from_server) => {
-                // The first error sticks, and the loop finds it.
+                // The machine keeps its first error; the loop returns it.
                 _ = match heard.map_err(lost)? {
                     0 => machine.handle_eof(),
                     n => machine.handle_input(&from_server[..n]),
                 };
             }
             said = client.stream.read(&mut from_client), if client.ahead.len() < MAX_REMAINDER => match said {
-                // The database waits for its password.
+                // The database waits for the client's password.
                 Ok(0) if machine.stage() == Stage::PasswordWanted => {
                     return Err(SessionError::ClientGone(io::ErrorKind::UnexpectedEof.into()));
                 }
                 Ok(0) => return Err(waiting.left(Some(rooms))),
-                // No answer any more, but queries that did not wait for the server to be ready.
+                // Not an answer, but queries sent before the server was ready.
                 Ok(n) if greeting.authenticated => client.ahead.extend_from_slice(&from_client[..n]),
                 Ok(n) => reader.handle_input(&from_client[..n])?,
                 Err(error) => return Err(SessionError::ClientGone(error)),
@@ -125,8 +126,8 @@ pub(in crate::postgres) async fn passthrough(
     })
 }
 
-/// Whether this is the first message of a SCRAM login by a client that would have bound it to its
-/// TLS. What is no such message is for the server to judge.
+/// Returns whether this is the first message of a SCRAM login whose client would have bound it to
+/// its TLS. Any other message is for the server to judge.
 fn binds_to_nothing(answer: &Bytes) -> bool {
     SaslInitialResponse::parse(answer)
         .is_ok_and(|initial| initial.mechanism == "SCRAM-SHA-256" && gs2_says_unsupported(&initial))

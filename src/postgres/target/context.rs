@@ -1,4 +1,4 @@
-//! What connections share: the whole program's part, and each target's.
+//! Shared context of connections: for the whole program and per target.
 
 use crate::failure::SessionError;
 use crate::failure::SetupError;
@@ -23,11 +23,11 @@ use crate::tunnel::Transport;
 use crate::tunnel::direct::Direct;
 use crate::tunnel::ssm::supervisor::SsmTransport;
 
-/// What one target needs: where it is, who signs, how to get there, whom to trust.
+/// Everything that one target needs: endpoint, signer, transport, trust roots.
 pub struct Rooms {
     /// The target.
     pub target: Arc<Target>,
-    /// The way to it.
+    /// The path to the database.
     pub transport: Arc<dyn Transport>,
     pub(in crate::postgres) tokens: Arc<dyn TokenProvider>,
     pub(in crate::postgres) tls: UpstreamTls,
@@ -37,12 +37,13 @@ pub struct Rooms {
     pub(in crate::postgres) last_failure: LastFailure,
     pub(in crate::postgres) recovering: Recovering,
     aliases: Arc<Aliases>,
-    /// Where the end of its tunnel is waited for.
+    /// Tracks the end of the tunnel.
     endings: TaskTracker,
 }
 
 impl Drop for Rooms {
-    /// When a target is configured anew, or no longer, its tunnel ends with its last connection.
+    /// Ends the tunnel. After a reload that changes or removes a target, this happens with its last
+    /// connection.
     fn drop(&mut self) {
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             let transport = Arc::clone(&self.transport);
@@ -53,7 +54,8 @@ impl Drop for Rooms {
 }
 
 impl Rooms {
-    /// The step that a connection waits for before its login, as a noun; `None` where it is not known.
+    /// Returns the pending step of a connection before its login, as a noun; `None` if it is
+    /// unknown.
     pub(in crate::postgres) fn waits_for(&self) -> Option<&'static str> {
         match self.aws.is_loading() {
             true => Some(CREDENTIALS_STEP),
@@ -61,28 +63,28 @@ impl Rooms {
         }
     }
 
-    /// The endpoint as tokens are signed, and certificates verified, for it: the configured one, or
-    /// where that is an alias, the RDS name behind it.
+    /// Returns the endpoint for tokens and certificates: the configured one, or the RDS name behind
+    /// an alias.
     pub(in crate::postgres) async fn endpoint(&self) -> Result<Endpoint, SessionError> {
         let Endpoint { host, port } = &self.target.endpoint;
         let host = match (self.aliases.resolve(host).await, self.target.login.auth) {
             (Ok(host), _) => host,
             (Err(error), Auth::Iam) => return Err(error.into()),
-            // Nothing is signed, and a server of one's own has its own name.
+            // Nothing is signed, and a self-hosted server has its own name.
             (Err(_), Auth::Passthrough) => host.clone(),
         };
         Ok(Endpoint { host, port: *port })
     }
 
-    /// The endpoint is looked up anew for the next connection: the server behind the name is another
-    /// one.
+    /// Makes the next connection resolve the endpoint again, because the name now leads to another
+    /// server.
     pub(in crate::postgres) fn forget_endpoint(&self) {
         self.aliases.forget(&self.target.endpoint.host);
     }
 }
 
 impl Rooms {
-    /// Sets up a target. Nothing is asked of AWS here.
+    /// Sets up a target. Sends no request to AWS.
     ///
     /// # Errors
     /// [`SetupError`] for settings that can never work.
@@ -116,10 +118,10 @@ impl Rooms {
         })
     }
 
-    /// Looks at what can be looked at before the database of a target is known.
+    /// Checks the settings that can be checked before the database of a target is known.
     ///
     /// # Errors
-    /// As for [`Rooms::new`].
+    /// The same as for [`Rooms::new`].
     pub(crate) fn check(plan: &Plan) -> Result<(), SetupError> {
         trust(&plan.name, plan.ca_file.as_deref()).map(|_| ())
     }

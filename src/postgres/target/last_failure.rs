@@ -1,5 +1,5 @@
-//! What clients hear before anything is tried for them: those that come too late, and those that
-//! only ask whether a connection could be made (`pg_isready`) and cannot make one.
+//! Immediate answers to clients: to those that connect during a shutdown, and to readiness probes
+//! (`pg_isready`) of an unreachable target.
 
 use crate::report;
 use std::fmt;
@@ -14,12 +14,12 @@ use crate::report::About;
 /// Cannot connect now (PostgreSQL docs, "PostgreSQL Error Codes").
 const CANNOT_CONNECT_NOW: &str = "57P03";
 
-/// Why a target cannot be reached now, as far as is known.
+/// Reason why a target cannot be reached now, as far as is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NotReady {
     /// Identifier of the cause, as in `docs/errors.md`.
     pub id: &'static str,
-    /// What happened, in a line.
+    /// The error, in one line.
     pub message: String,
 }
 
@@ -40,33 +40,34 @@ impl fmt::Display for NotReady {
     }
 }
 
-/// Whether a task tries a target again.
+/// True while a background task retries the target.
 #[derive(Debug, Default)]
 pub(in crate::postgres) struct Recovering(pub(in crate::postgres) AtomicBool);
 
-/// Why a target cannot be reached, as far as is known: what the last connection to it, or the last
-/// look at it, has shown. It stands until one shows otherwise; `recovery.rs` sees to that.
+/// Reason why a target cannot be reached, from the last connection or check. It stays until another
+/// one succeeds; `recovery.rs` takes care of that.
 #[derive(Debug, Default)]
 pub(crate) struct LastFailure(Mutex<Option<(NotReady, Reached)>>);
 
-/// How far it came.
+/// Step that failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reached {
-    /// There are no credentials.
+    /// No credentials.
     Credentials,
-    /// Further.
+    /// A later step.
     Further,
 }
 
 impl LastFailure {
-    /// A connection was made. Returns whether that is news.
+    /// Records a success. Returns whether the target had failed before.
     pub(crate) fn forget(&self) -> bool {
         self.lock().take().is_some()
     }
 
-    /// A connection was not made. That says something about others if it was for want of a way to
-    /// the database or of a token; and if the database itself has answered, there is a way. That it
-    /// refuses the token of the role that clients get by themselves would meet the others, too.
+    /// Records a failed connection, if it matters to other clients. It does if the path to the
+    /// database or a token was missing. An answer from the database shows that the path works. A
+    /// rejected token for the default role matters, too, because the other clients would fail like
+    /// this one.
     pub(crate) fn note(&self, error: &SessionError, about: &About<'_>) {
         let everybodys = about.target.user.as_deref() == Some(about.user);
         match reach(error) {
@@ -85,24 +86,24 @@ impl LastFailure {
         }
     }
 
-    /// The reason.
+    /// Returns the reason.
     pub(crate) fn get(&self) -> Option<NotReady> {
         let failure = self.lock();
         failure.as_ref().map(|(reason, _)| reason.clone())
     }
 
-    /// How far it came.
+    /// Returns the step that failed.
     pub(crate) fn reached(&self) -> Option<Reached> {
         self.lock().as_ref().map(|(_, reached)| *reached)
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<(NotReady, Reached)>> {
-        // It is written whole.
+        // Every write is one assignment.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Whether the database does not take tokens for this role.
+/// Returns whether the database rejects tokens for this role.
 fn refuses_role(error: &SessionError, about: &About<'_>) -> bool {
     let wants_other = matches!(
         error,
@@ -111,14 +112,14 @@ fn refuses_role(error: &SessionError, about: &About<'_>) -> bool {
     wants_other || (about.token_judged && error.refuses_token(about.target.endpoint.kind()))
 }
 
-/// How far a connection that failed has come.
+/// Result of a failed connection for other clients.
 #[derive(Debug, PartialEq, Eq)]
 enum Reach {
-    /// The database has answered it.
+    /// The database has answered.
     Database,
-    /// Others would have failed like it.
+    /// Other clients would fail in the same way.
     Nowhere,
-    /// It was about the one client, or ended before it could tell.
+    /// The failure concerns only this client, or came too early to know.
     Unknown,
 }
 
@@ -191,7 +192,7 @@ mod tests {
             (id(), last.reached()),
             (Some("tls.alpn"), Some(Reached::Further))
         );
-        // About the one client only.
+        // Concerns only this client.
         let gone = SessionError::ClientGone(std::io::ErrorKind::UnexpectedEof.into());
         last.note(&gone, &about);
         assert_eq!(id(), Some("tls.alpn"));

@@ -1,4 +1,4 @@
-//! How many connections there may be at a time.
+//! Limits on the number of connections at a time.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,7 +10,7 @@ pub(in crate::postgres) struct Places {
     limit: Option<usize>,
 }
 
-/// One connection's place; dropping it gives it back.
+/// Place of one connection; dropping it releases the place.
 #[derive(Debug)]
 pub(in crate::postgres) struct Place(Arc<AtomicUsize>);
 
@@ -22,7 +22,7 @@ impl Places {
         }
     }
 
-    /// A place, or the limit that is reached.
+    /// Takes a place, or returns the limit that is reached.
     pub(in crate::postgres) fn take(&self) -> Result<Place, usize> {
         let limit = self.limit.unwrap_or(usize::MAX);
         self.open
@@ -33,7 +33,7 @@ impl Places {
             .map_err(|_| limit)
     }
 
-    /// How many are taken.
+    /// Returns the number of places in use.
     pub(in crate::postgres) fn open(&self) -> usize {
         self.open.load(Ordering::Acquire)
     }

@@ -1,4 +1,4 @@
-//! What earlier logins have shown about a target's server, to spend fewer round trips on the next.
+//! Facts about a target's server from earlier logins, which save round trips on the next one.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,43 +9,42 @@ use tokio::time::Instant;
 
 use crate::config::{Endpoint, EndpointKind};
 
-/// The first version whose server takes a ClientHello without an SSLRequest before it (PostgreSQL 17
+/// First server version that accepts direct TLS, a ClientHello without an SSLRequest (PostgreSQL 17
 /// release notes, "sslnegotiation").
 const DIRECT_TLS_SINCE: u32 = 17;
-/// How long a server that refused direct TLS is not asked again: a proxy before the database reports
-/// the database's version and may not know what that version knows. Long enough to cost nothing,
-/// short enough to notice an upgrade.
+/// Time before direct TLS is tried again on a server that refused it. A proxy in front of the
+/// database reports the database's version and may not support that version's features. Long enough
+/// to cost nothing, short enough to notice an upgrade.
 const REFUSAL_STANDS: Duration = Duration::from_secs(60 * 60);
-/// Clients choose the role, so the memory for roles has an end. Starting over costs one round trip
-/// per role.
+/// Maximum number of roles to remember, because clients choose the role. Starting over costs one
+/// round trip per role.
 const MOST_ROLES: usize = 256;
-/// For how long a role whose fresh token was refused is not tried with another one: a pool that
-/// connects ten times a second must not become twenty questions a second to IAM, each with
-/// credentials loaded anew. No longer than people need to log in at AWS and come back.
+/// Time without retries for a role whose fresh token was rejected. Otherwise a pool that connects
+/// ten times a second would send twenty requests a second to IAM, each with reloaded credentials.
+/// Shorter than the time that a user needs to log in to AWS.
 const NO_RETRY: Duration = Duration::from_secs(2);
-/// For how long the database called like a role is taken not to exist, after the server has said so.
-/// Each look costs one more login, so a pool that opens its connections at once makes one; and a
-/// database that is created meanwhile is found this soon.
+/// Time for which a database named after a role is assumed missing, once the server has said so.
+/// Each check costs one more login, so a pool that opens its connections at once makes one. A
+/// database that is created meanwhile is found after this time.
 const MISSING_STANDS: Duration = Duration::from_secs(10);
 
-/// How the next login begins.
+/// Parameters of the next login.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::postgres) struct Way {
     pub(in crate::postgres) negotiation: Negotiation,
-    /// The token goes out together with the StartupMessage.
+    /// True if the token is sent together with the StartupMessage.
     pub(in crate::postgres) early_token: bool,
 }
 
-/// What is known of the server that a target's name leads to. An alias may lead to another one
-/// tomorrow, of which nothing is known, and what logins find out that are still under way is about
-/// the old one.
+/// Facts about the server that a target's name leads to. An alias may lead to another server
+/// tomorrow; then the facts start empty, and logins still in progress update those of the old one.
 #[derive(Default)]
 pub(in crate::postgres) struct Memory(Mutex<(String, Arc<Known>)>);
 
 impl Memory {
-    /// What is known of the server at `endpoint`.
+    /// Returns the facts about the server at `endpoint`.
     pub(in crate::postgres) fn of(&self, endpoint: &Endpoint) -> Arc<Known> {
-        // A panic cannot leave half of an assignment.
+        // A panic cannot interrupt an assignment.
         let mut server = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if server.0 != endpoint.host {
             *server = (endpoint.host.clone(), Arc::new(Known::new(endpoint.kind())));
@@ -54,7 +53,7 @@ impl Memory {
     }
 }
 
-/// What is known of one server.
+/// Facts about one server.
 pub(in crate::postgres) struct Known {
     kind: EndpointKind,
     state: Mutex<State>,
@@ -63,11 +62,11 @@ pub(in crate::postgres) struct Known {
 #[derive(Default)]
 struct State {
     direct: DirectTls,
-    /// The roles whom the server has asked for a clear-text password, and let in with it.
+    /// Roles that the server has asked for a clear-text password and accepted.
     clear_text: HashSet<String>,
-    /// When a fresh token of a role was refused.
+    /// Time when a fresh token of a role was rejected.
     refused: HashMap<String, Instant>,
-    /// The roles that have no database called like them, and when the server last said so.
+    /// Roles without a database of the same name, and the time when the server last said so.
     without_database: HashMap<String, Instant>,
 }
 
@@ -76,9 +75,9 @@ enum DirectTls {
     #[default]
     Unknown,
     Taken,
-    /// It did not work the last time, which may have had other reasons.
+    /// The last attempt failed, possibly for other reasons.
     Failed,
-    /// It did not work, and an SSLRequest did.
+    /// It failed, and an SSLRequest succeeded.
     Refused {
         at: Instant,
     },
@@ -98,7 +97,7 @@ impl Known {
         }
     }
 
-    /// The way to log in `role` that takes the fewest round trips.
+    /// Returns the parameters for a login of `role` with the fewest round trips.
     pub(in crate::postgres) fn way(&self, role: &str) -> Way {
         Way {
             negotiation: self.negotiation(),
@@ -106,11 +105,12 @@ impl Known {
         }
     }
 
-    /// How TLS begins.
+    /// Returns how TLS begins.
     pub(in crate::postgres) fn negotiation(&self) -> Negotiation {
         let state = self.state().direct;
         let direct = match self.kind {
-            // It tells the version of the database behind it, and knows less itself.
+            // It reports the version of the database behind it, but does not support direct TLS
+            // itself.
             EndpointKind::Proxy => false,
             // Aurora DSQL User Guide: sslnegotiation=direct is supported and recommended.
             EndpointKind::Dsql => !state.stands_refused(),
@@ -122,7 +122,7 @@ impl Known {
         }
     }
 
-    /// A server of this version answered.
+    /// Records the version of a server.
     pub(in crate::postgres) fn saw_version(&self, major: u32) {
         let mut state = self.state();
         if major >= DIRECT_TLS_SINCE && !state.direct.stands_refused() {
@@ -130,19 +130,19 @@ impl Known {
         }
     }
 
-    /// Direct TLS did not work.
+    /// Records that direct TLS failed.
     pub(in crate::postgres) fn direct_failed(&self) {
         self.state().direct = DirectTls::Failed;
     }
 
-    /// There was no time left to begin in another way, if this one was the reason.
+    /// Records that no time was left to try the other negotiation, in case this one was the cause.
     pub(in crate::postgres) fn time_ran_out(&self, negotiation: Negotiation) {
         if negotiation == Negotiation::Direct {
             self.state().direct = DirectTls::Refused { at: Instant::now() };
         }
     }
 
-    /// TLS stands, and began like this.
+    /// Records that TLS was established with this negotiation.
     pub(in crate::postgres) fn secured(&self, negotiation: Negotiation) {
         let mut state = self.state();
         if matches!(state.direct, DirectTls::Failed) {
@@ -153,7 +153,7 @@ impl Known {
         }
     }
 
-    /// The server has asked for this role's clear-text password, and taken it.
+    /// Records that the server requested this role's clear-text password, and accepted it.
     pub(in crate::postgres) fn took_clear_text(&self, role: &str) {
         let mut state = self.state();
         state.refused.remove(role);
@@ -163,12 +163,12 @@ impl Known {
         state.clear_text.insert(role.to_owned());
     }
 
-    /// The server wants something else from this role now, or may.
+    /// Forgets the authentication method of this role, because it has changed, or may have.
     pub(in crate::postgres) fn forget(&self, role: &str) {
         self.state().clear_text.remove(role);
     }
 
-    /// The server has refused a token of this role that was just made.
+    /// Records that the server rejected a fresh token of this role.
     pub(in crate::postgres) fn refused_fresh_token(&self, role: &str) {
         let mut state = self.state();
         if state.refused.len() >= MOST_ROLES {
@@ -177,14 +177,14 @@ impl Known {
         state.refused.insert(role.to_owned(), Instant::now());
     }
 
-    /// Whether another token may do better than one of this role that was refused.
+    /// Returns whether a retry with another token of this role is useful.
     pub(in crate::postgres) fn is_worth_a_retry(&self, role: &str) -> bool {
         let state = self.state();
         let at = state.refused.get(role);
         at.is_none_or(|at| at.elapsed() >= NO_RETRY)
     }
 
-    /// The server has no database called like this role. Returns whether that is news.
+    /// Records that the server has no database named after this role. Returns whether that is new.
     pub(in crate::postgres) fn own_database_missing(&self, role: &str) -> bool {
         let mut state = self.state();
         if state.without_database.len() >= MOST_ROLES {
@@ -196,12 +196,12 @@ impl Known {
         before.is_none()
     }
 
-    /// The server has a database called like this role, or may have by now.
+    /// Records that a database named after this role exists, or may exist by now.
     pub(in crate::postgres) fn own_database_may_exist(&self, role: &str) {
         self.state().without_database.remove(role);
     }
 
-    /// Whether the server has said a moment ago that no database is called like this role.
+    /// Returns whether the server has recently said that no database is named after this role.
     pub(in crate::postgres) fn lacks_own_database(&self, role: &str) -> bool {
         let state = self.state();
         let said = state.without_database.get(role);
@@ -209,7 +209,7 @@ impl Known {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // Every change is one assignment; a panic cannot leave half of one.
+        // Every change is one assignment, which a panic cannot interrupt.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -252,7 +252,7 @@ mod tests {
         assert_eq!(known.negotiation(), Negotiation::SslRequest);
         tokio::time::advance(REFUSAL_STANDS).await;
         known.saw_version(18);
-        // Somebody else's worked meanwhile.
+        // Another login succeeded meanwhile.
         known.direct_failed();
         known.secured(Negotiation::Direct);
         known.secured(Negotiation::SslRequest);
@@ -265,7 +265,7 @@ mod tests {
         assert_eq!(known.negotiation(), Negotiation::Direct);
         known.direct_failed();
         known.secured(Negotiation::SslRequest);
-        // The version that it tells.
+        // The version that the server reports.
         known.saw_version(16);
         assert_eq!(known.negotiation(), Negotiation::SslRequest);
         tokio::time::advance(REFUSAL_STANDS).await;
@@ -297,7 +297,7 @@ mod tests {
             early_token: false,
         };
         assert_eq!(memory.of(&other).way("app"), nothing);
-        // A login at the old one comes to its end.
+        // A login at the old server completes.
         old.took_clear_text("app");
         assert_eq!(memory.of(&other).way("app"), nothing);
     }

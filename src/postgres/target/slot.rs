@@ -1,4 +1,4 @@
-//! The targets behind a port: set up already, or as soon as the database of one has been looked up.
+//! The targets behind a port: set up at once, or after the lookup of the database.
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -25,15 +25,15 @@ use crate::postgres::target::last_failure::NotReady;
 use crate::report;
 use crate::tunnel::Readiness;
 
-/// How long a failed lookup answers those that come after it: a pool that tries again at once must
-/// not become a stream of calls to AWS.
+/// Time for which a failed lookup answers later clients. A pool that retries at once must not cause
+/// a stream of AWS calls.
 const FAILURE_STANDS: Duration = Duration::from_secs(3);
 
-/// The AWS identities of the program: targets with the same profile and region share one.
+/// The AWS identities of the program; targets with the same profile and region share one.
 #[derive(Default)]
 pub struct Contexts {
     known: Mutex<Vec<Context>>,
-    /// Tunnels of targets that are no longer served, on their way to the end.
+    /// Tunnels of removed targets that are shutting down.
     endings: TaskTracker,
 }
 
@@ -44,7 +44,8 @@ struct Context {
 }
 
 impl Contexts {
-    /// The one for a profile and a region, either of which AWS's own settings give where it is `None`.
+    /// Returns the identity for a profile and a region; `None` means the default from the AWS
+    /// settings.
     pub fn of(&self, profile: Option<&str>, region: Option<&str>) -> Arc<AwsContext> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let same = |context: &&Context| {
@@ -67,7 +68,7 @@ impl Contexts {
         aws
     }
 
-    /// What a target needs. Nothing is asked of AWS here.
+    /// Sets up a target. Sends no request to AWS.
     ///
     /// # Errors
     /// [`SetupError`] for settings that can never work.
@@ -76,37 +77,37 @@ impl Contexts {
         Rooms::new(target, aws, self.endings.clone()).map(Arc::new)
     }
 
-    /// The tunnels that are on their way to the end although the program is not.
+    /// Returns the tunnels that are shutting down while the program continues.
     #[must_use]
     pub fn endings(&self) -> &TaskTracker {
         &self.endings
     }
 }
 
-/// One target as it is served.
+/// One target that is served.
 pub struct Slot {
-    /// As configured.
+    /// The configured target.
     pub plan: Plan,
     lookup: Arc<Lookup>,
 }
 
-/// How the database of a target is found, and what then is needed for it.
+/// Lookup of a target's database, and the setup that follows.
 struct Lookup {
     plan: Plan,
     contexts: Arc<Contexts>,
     rooms: OnceLock<Arc<Rooms>>,
-    /// The lookup that is under way, in a task of its own.
+    /// The lookup in progress, in its own task.
     running: Kept<Arc<Rooms>, LookupError>,
     failure: Mutex<Option<Failure>>,
 }
 
-/// The last lookup, which found nothing.
+/// The last lookup, which failed.
 struct Failure {
     at: Instant,
     error: LookupError,
 }
 
-/// Why a lookup found nothing. All who wait for it get the same answer.
+/// Reason why a lookup failed, shared by all waiting connections.
 #[derive(Clone, Debug, Error)]
 enum LookupError {
     #[error(transparent)]
@@ -140,7 +141,7 @@ impl From<LookupError> for SessionError {
 }
 
 impl Slot {
-    /// A target that needs no lookup is set up at once. Nothing is asked of AWS here.
+    /// Creates a slot; a target that needs no lookup is set up at once. Sends no request to AWS.
     ///
     /// # Errors
     /// [`SetupError`] for settings that can never work.
@@ -148,17 +149,17 @@ impl Slot {
         match plan.target() {
             Some(target) => Self::settled(plan, target, contexts),
             None => {
-                Rooms::check(&plan)?; // What can be known already.
+                Rooms::check(&plan)?; // Checks the settings that are known already.
                 Ok(Self::with(plan, contexts, OnceLock::new()))
             }
         }
     }
 
-    /// A target for which somebody has looked up what there is to look up. It counts as what `plan`
-    /// says, when the configuration is read anew.
+    /// Creates a slot for a target whose lookup is done already. On reload it counts as the target
+    /// in `plan`.
     ///
     /// # Errors
-    /// As for [`Slot::new`].
+    /// The same as for [`Slot::new`].
     pub fn settled(
         plan: Plan,
         target: Target,
@@ -182,14 +183,14 @@ impl Slot {
         }
     }
 
-    /// What the target needs, if that is known by now.
+    /// Returns the set-up target, if its lookup is done.
     #[must_use]
     pub fn ready(&self) -> Option<&Arc<Rooms>> {
         self.lookup.rooms.get()
     }
 
-    /// What the target needs. Where the database has to be looked up first, all who want it share one
-    /// lookup, which goes on when they leave. Takes no longer than the connect timeout of the target.
+    /// Returns the set-up target. If its database has to be looked up first, all callers share one
+    /// lookup, which continues when they leave. Takes at most the connect timeout of the target.
     /// Cancel-safe.
     ///
     /// # Errors
@@ -213,12 +214,12 @@ impl Slot {
         }
     }
 
-    /// The target for messages about it, as long as nobody knows where it is.
+    /// Returns a target for messages, while its endpoint is unknown.
     pub(in crate::postgres) fn provisional(&self) -> Target {
         self.plan.anywhere()
     }
 
-    /// Why the target cannot be reached now, as far as is known.
+    /// Returns why the target cannot be reached now, as far as is known.
     #[must_use]
     pub fn not_ready(&self) -> Option<NotReady> {
         match self.ready() {
@@ -227,14 +228,14 @@ impl Slot {
         }
     }
 
-    /// Why the last lookup found nothing.
+    /// Returns why the last lookup failed.
     pub(in crate::postgres) fn lookup_failure(&self) -> Option<NotReady> {
         let error = self.lookup.failure().as_ref()?.error.clone();
         let target = self.provisional();
         Some(NotReady::of(&error.into(), &report::About::target(&target)))
     }
 
-    /// Why the last attempt to look it up failed, as far as it concerns who only asks.
+    /// Returns the reason to tell a readiness probe that the target is not ready.
     pub(in crate::postgres) fn not_now(&self) -> Option<SessionError> {
         match (self.ready(), self.lookup_failure()) {
             (Some(rooms), _) => rooms.not_now(),
@@ -264,7 +265,7 @@ impl Lookup {
             Err(error) => {
                 let reason = chain(&error);
                 let reason = &*reason;
-                // Those who wait for it say so, at the start and to clients.
+                // The waiting callers report it at a higher level.
                 debug!(target = %self.plan.name, reason, "cannot find {}", self.plan.wanted);
                 *self.failure() = Some(Failure {
                     at: Instant::now(),
@@ -275,7 +276,7 @@ impl Lookup {
         }
     }
 
-    /// Where the database is.
+    /// Looks up the database.
     async fn look_up(&self) -> Result<Target, LookupError> {
         let plan = &self.plan;
         let Some(db) = plan.lookup() else {
@@ -295,28 +296,28 @@ impl Lookup {
     }
 
     fn failure(&self) -> MutexGuard<'_, Option<Failure>> {
-        // It is written whole.
+        // Every write is one assignment.
         self.failure.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// What a listener leads to.
+/// The targets behind a listener.
 #[derive(Clone)]
 pub struct Entry {
-    /// The targets behind it.
+    /// The targets.
     pub slots: Arc<[Arc<Slot>]>,
-    /// The database name picks the target, even if there is only one.
+    /// True if the database name selects the target even when there is only one.
     pub by_name: bool,
 }
 
 impl Entry {
-    /// Whether the database name picks the target.
+    /// Returns whether the database name selects the target.
     #[must_use]
     pub fn picks_by_name(&self) -> bool {
         self.by_name || self.slots.len() > 1
     }
 
-    /// What the client asks for, if that is there.
+    /// Returns the target that the client requests, if it exists.
     pub(in crate::postgres) fn named(&self, startup: &Startup) -> Option<&Arc<Slot>> {
         if !self.picks_by_name() {
             return self.slots.first();
@@ -326,7 +327,7 @@ impl Entry {
         all.find(|slot| slot.plan.name.as_bytes() == name)
     }
 
-    /// The same, or the reason that a client is to hear.
+    /// Returns the target that the client requests, or the error for the client.
     pub(in crate::postgres) fn chosen(&self, startup: &Startup) -> Result<&Arc<Slot>, RouteError> {
         self.named(startup).ok_or_else(|| {
             let known = self.slots.iter().map(|slot| {
@@ -340,7 +341,7 @@ impl Entry {
         })
     }
 
-    /// Why a connection to this target could not be made now, or to none of all; as far as is known.
+    /// Returns why the requested target is not ready. Without one: a reason if no target is ready.
     pub(in crate::postgres) fn not_now(&self, asked: Option<&Arc<Slot>>) -> Option<SessionError> {
         match asked {
             Some(slot) => slot.not_now(),
@@ -351,7 +352,7 @@ impl Entry {
         }
     }
 
-    /// Whether a target of this name is behind it.
+    /// Returns whether it contains a target of this name.
     pub(in crate::postgres) fn has(&self, name: &str) -> bool {
         self.slots.iter().any(|slot| slot.plan.name == name)
     }

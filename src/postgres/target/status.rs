@@ -1,4 +1,4 @@
-//! How a target stands, and what is counted of a connection, for those who look.
+//! Status of a target for displays and metrics.
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
-//! What is said about an answer of the database, and about the local side: by the reports' own rules,
-//! on the frames that a client would get.
+//! Tests of the reports about the database's answers and about the local side, on the frames that a
+//! client would get.
 
 use std::time::{Duration, SystemTime};
 
@@ -50,7 +50,7 @@ fn evidence(host: &str, user: &str) -> Evidence {
     }
 }
 
-/// The fields a client shows of what it gets.
+/// Returns the fields that a client displays.
 fn fields(report: &Report) -> BTreeMap<u8, String> {
     let reply = report.reply.as_ref().expect("a reply");
     let reply = ServerError::parse(reply.clone()).unwrap();
@@ -169,7 +169,7 @@ fn a_refused_token_is_described() {
         texts.push(printed(title, &report));
     }
     snapshot("tokens", &texts);
-    // Within what is tolerated, and before the token was judged, the clock is no suspect.
+    // Within the tolerance, and before the token was judged, the clock is not mentioned.
     assert_eq!(
         refusal(&pam, &judged(&enough, "app")).id,
         "database.login-refused"
@@ -181,7 +181,7 @@ fn a_refused_token_is_described() {
     assert_eq!(refusal(&pam, &unjudged).id, "database.refused");
 }
 
-/// SQLSTATEs and messages of servers, to a target with a database of its own.
+/// SQLSTATEs and messages of servers, for a target with a database of its own.
 const ANSWERS: &[(&str, &str, &str)] = &[
     (
         "no such database",
@@ -532,13 +532,13 @@ fn the_local_side_is_explained() {
     let texts: Vec<String> = cases
         .iter()
         .map(|(title, error)| {
-            // Where there is no target yet, there is nothing that it is about.
+            // Before routing there is no target in the context.
             let known = Some(&about).filter(|_| !matches!(error, SessionError::Route(_)));
             printed(title, &before_login(error, known))
         })
         .collect();
     snapshot("local", &texts);
-    // What `pg_isready` must take for a no.
+    // `pg_isready` must report these as "rejecting".
     for (title, error) in &cases[11..15] {
         let report = refusal(error, &about);
         assert!(report.not_ready, "{title}");
@@ -581,7 +581,7 @@ fn a_parameter_is_left_out_where_it_was_put_in() {
     };
     let by_name = hint("statement_timeout", "1s");
     assert!(by_name.contains("ignore_startup_parameters"), "{by_name}");
-    // Which is forbidden for options, and knows only names of their own.
+    // That setting may not name `options`, and covers only parameters sent under their own name.
     let in_options = hint("options", "-c statement_timeout=1s");
     assert!(
         !in_options.contains("ignore_startup_parameters") && in_options.contains("PGOPTIONS"),
@@ -608,7 +608,7 @@ fn a_server_of_another_name() {
     snapshot("names", &texts);
 }
 
-/// All Rust files below `folder`, without the tests.
+/// Collects all Rust files below `folder`, without the tests.
 fn sources(folder: &std::path::Path, found: &mut Vec<String>) {
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
@@ -621,7 +621,7 @@ fn sources(folder: &std::path::Path, found: &mut Vec<String>) {
     }
 }
 
-/// The sources of the reports themselves.
+/// Returns the sources of the reports themselves.
 fn all_own(root: &std::path::Path) -> String {
     let mut own = vec![std::fs::read_to_string(root.join("src/report.rs")).unwrap()];
     sources(&root.join("src/report"), &mut own);

@@ -1,4 +1,4 @@
-//! Databases that cannot be looked up.
+//! Tests of failed database lookups.
 
 use super::answers::printed;
 use super::*;
@@ -108,7 +108,7 @@ fn cases() -> [(&'static str, DiscoverError); 12] {
     ]
 }
 
-/// What was found does not go with what is configured.
+/// Returns the error for a database that contradicts the configuration.
 fn one_elsewhere() -> SessionError {
     let text = "[targets.orders]\ndb='orders'\nregion='eu-west-1'";
     let file: File = toml::from_str(text).unwrap();

@@ -1,4 +1,4 @@
-//! The causes that no other test brings about, and that none is left out.
+//! Tests of the causes that no other test covers, and of the completeness of the list.
 
 use pg_handshake::{PasswordError, StartupError};
 
@@ -11,7 +11,7 @@ use crate::failure::route::RouteError;
 use crate::tls::upstream::UpstreamTlsError;
 use pg_handshake::scram::ScramError;
 
-/// Nobody can read about these: the client is gone, or has not begun to speak the protocol.
+/// These have no reader: the client is gone, or has not begun to speak the protocol.
 const SILENT: [&str; 4] = [
     "client.direct-tls",
     "client.gone",
@@ -216,7 +216,7 @@ fn roots_are_of_the_partition() {
     snapshot("roots", &texts);
 }
 
-/// The words of every cause are in a file that people read when they change them.
+/// The text of every cause is in a snapshot that reviewers see when it changes.
 #[test]
 fn every_identifier_has_its_snapshot() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
