@@ -44,7 +44,7 @@ fn run(command: &Command) -> anyhow::Result<u8> {
         .context("cannot start the runtime")?;
     commands::tell_of_other_variables();
     let outcome = runtime.block_on(commands::dispatch(command));
-    // A name lookup may hang in its thread, and nobody needs its answer any more.
+    // A name lookup may hang in its thread; its answer is no longer needed.
     runtime.shutdown_timeout(Duration::from_secs(1));
     outcome
 }
