@@ -23,16 +23,16 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 # measure: (bound today, final bound, unit). The last two phrases have plain uses, too.
 BOUNDS = {
-    "pronouns in comments": (3.7, 1.0, "per 1,000 words"),
-    "pronouns in Markdown": (2.1, 1.0, "per 1,000 words"),
-    "documentation that opens with a question word": (12.8, 4.0, "% of the blocks"),
-    "long lines in Markdown": (301, 0, "lines"),
-    '"cannot be meant"': (9, 0, "times"),
-    '"its likes"': (1, 0, "times"),
-    '"those who"': (6, 0, "times"),
-    '"what there is"': (6, 0, "times"),
-    '"is told"': (28, 10, "times"),
-    '"the way"': (44, 10, "times"),
+    "pronouns in comments": (1.0, 1.0, "per 1,000 words"),
+    "pronouns in Markdown": (1.0, 1.0, "per 1,000 words"),
+    "documentation that opens with a question word": (4.0, 4.0, "% of the blocks"),
+    "long lines in Markdown": (0, 0, "lines"),
+    '"cannot be meant"': (0, 0, "times"),
+    '"its likes"': (0, 0, "times"),
+    '"those who"': (1, 0, "times"),
+    '"what there is"': (1, 0, "times"),
+    '"is told"': (10, 10, "times"),
+    '"the way"': (10, 10, "times"),
 }
 COLUMNS = 100
 
@@ -232,7 +232,7 @@ def report(figures, with_hits):
         note = ""
         if value > today:
             fine, note = False, "  TOO MANY"
-        elif value < today and (unit in ("lines", "times") or today - value >= 0.1):
+        elif today > max(value, final) and (unit in ("lines", "times") or today - value >= 0.1):
             note = "  lower the bound"
         print(f"{measure:<46} {value:>7} {unit:<16} bound {today}, final {final}{note}")
         if with_hits:
