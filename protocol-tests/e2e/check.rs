@@ -5,11 +5,11 @@ mod database;
 
 use std::path::PathBuf;
 
-use protocol_tests::events::Event;
-use protocol_tests::front::FrontKind;
-use protocol_tests::program;
-use protocol_tests::rds::{Engine, RdsDatabase};
-use protocol_tests::sandbox::Sandbox;
+use protocol_tests::aws::events::Event;
+use protocol_tests::aws::sandbox::Sandbox;
+use protocol_tests::database::front::FrontKind;
+use protocol_tests::database::rds::{Engine, RdsDatabase};
+use protocol_tests::harness::program;
 use serde_json::Value;
 use tokio::process::Command;
 

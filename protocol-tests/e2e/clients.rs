@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
-use protocol_tests::front::FrontKind;
-use protocol_tests::postgres::postgres18;
-use protocol_tests::rds::Engine;
+use protocol_tests::database::front::FrontKind;
+use protocol_tests::database::postgres::postgres18;
+use protocol_tests::database::rds::Engine;
 use tokio::process::Command;
 use tokio::time::timeout;
 

@@ -12,7 +12,7 @@ use crate::support::{pgiam, run};
 
 async fn said(args: &[&str]) -> String {
     let mut command = Command::new(pgiam());
-    protocol_tests::program::clean_env(&mut command, &["AWS_", "PGIAM_"]);
+    protocol_tests::harness::program::clean_env(&mut command, &["AWS_", "PGIAM_"]);
     command.args(args).current_dir("/");
     let ran = run(command).await;
     assert_eq!(ran.code, Some(0), "{args:?}: {ran:?}");

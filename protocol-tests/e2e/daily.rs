@@ -7,9 +7,9 @@ mod words;
 
 use std::path::Path;
 
-use protocol_tests::program;
-use protocol_tests::rds::RdsDatabase;
-use protocol_tests::sandbox::Sandbox;
+use protocol_tests::aws::sandbox::Sandbox;
+use protocol_tests::database::rds::RdsDatabase;
+use protocol_tests::harness::program;
 use tokio::process::Command;
 
 use crate::support::{Setup, behind, ordinary_config, pgiam};

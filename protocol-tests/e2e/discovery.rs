@@ -4,9 +4,9 @@ mod moto;
 
 use std::process::Stdio;
 
-use protocol_tests::inventory::{DbInstance, Ec2Instance};
-use protocol_tests::program;
-use protocol_tests::sandbox::Sandbox;
+use protocol_tests::aws::inventory::{DbInstance, Ec2Instance};
+use protocol_tests::aws::sandbox::Sandbox;
+use protocol_tests::harness::program;
 use serde_json::Value;
 use tokio::process::Command;
 

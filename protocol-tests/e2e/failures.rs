@@ -19,8 +19,8 @@ mod tunnel;
 
 use std::fmt::Write as _;
 
-use protocol_tests::events::Event;
-use protocol_tests::iam::User;
+use protocol_tests::aws::events::Event;
+use protocol_tests::aws::iam::User;
 use serde_json::Value;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};

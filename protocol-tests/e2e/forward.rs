@@ -7,9 +7,9 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use protocol_tests::events::Event;
-use protocol_tests::program::{Launch, Proxy, clean_env};
-use protocol_tests::sandbox::Sandbox;
+use protocol_tests::aws::events::Event;
+use protocol_tests::aws::sandbox::Sandbox;
+use protocol_tests::harness::program::{Launch, Proxy, clean_env};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -302,7 +302,7 @@ async fn no_byte_is_lost_to_an_agent_that_is_not_ready() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refused_dial_resets_the_client_and_is_explained_in_the_log() {
     let sandbox = sandbox(echo_server().await).await;
-    let refused = protocol_tests::vpc::Endpoint::Refused;
+    let refused = protocol_tests::network::vpc::Endpoint::Refused;
     sandbox.vpc().add("nowhere.internal", 80, refused);
     let args = ["nowhere.internal:80", "--bastion", BASTION];
     let world = World::launch(sandbox, &args).await;

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
-use protocol_tests::program::clean_env;
+use protocol_tests::harness::program::clean_env;
 use serde_json::Value;
 use tokio::process::Command;
 use tokio::time::timeout;

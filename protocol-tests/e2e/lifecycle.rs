@@ -7,7 +7,7 @@ mod serving;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use protocol_tests::events::Event;
+use protocol_tests::aws::events::Event;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 
 use crate::shell::{Shell, numbered, running, streaming};

@@ -9,9 +9,9 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use protocol_tests::events::Event;
-use protocol_tests::link::Conditions;
-use protocol_tests::program;
+use protocol_tests::aws::events::Event;
+use protocol_tests::harness::program;
+use protocol_tests::network::link::Conditions;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::process::Command;
 use tokio::time::timeout;

@@ -17,7 +17,7 @@ mod trust;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
-use protocol_tests::events::Event;
+use protocol_tests::aws::events::Event;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};

@@ -2,7 +2,7 @@
 
 mod chosen;
 
-use protocol_tests::events::Event;
+use protocol_tests::aws::events::Event;
 
 use crate::support::{BASTION, HOST, PORT, World};
 

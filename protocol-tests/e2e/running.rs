@@ -10,7 +10,7 @@ mod shown;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use protocol_tests::program::clean_env;
+use protocol_tests::harness::program::clean_env;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;

@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use protocol_tests::program::clean_env;
+use protocol_tests::harness::program::clean_env;
 use serde_json::Value;
 use tokio::process::Command;
 

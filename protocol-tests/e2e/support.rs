@@ -5,13 +5,13 @@ use std::net::{IpAddr, ToSocketAddrs as _};
 use std::path::Path;
 use std::time::Duration;
 
-use protocol_tests::events::Event;
-use protocol_tests::front::FrontKind;
-use protocol_tests::iam::DbEndpoint;
-use protocol_tests::line::LineOptions;
-use protocol_tests::program::{self, Launch, Proxy};
-use protocol_tests::rds::{Engine, RdsDatabase, RdsOptions, ServerCertificate};
-use protocol_tests::sandbox::Sandbox;
+use protocol_tests::aws::events::Event;
+use protocol_tests::aws::iam::DbEndpoint;
+use protocol_tests::aws::sandbox::Sandbox;
+use protocol_tests::database::front::FrontKind;
+use protocol_tests::database::rds::{Engine, RdsDatabase, RdsOptions, ServerCertificate};
+use protocol_tests::harness::program::{self, Launch, Proxy};
+use protocol_tests::network::line::LineOptions;
 use tokio::process::Command;
 use tokio::time::timeout;
 

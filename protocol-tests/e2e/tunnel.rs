@@ -11,7 +11,7 @@ mod reach;
 mod resume;
 mod silence;
 
-use protocol_tests::events::Event;
+use protocol_tests::aws::events::Event;
 
 use crate::support::{Setup, World, ordinary_config};
 

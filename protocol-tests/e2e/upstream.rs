@@ -17,11 +17,11 @@ use std::path::PathBuf;
 use std::process::Stdio;
 
 use nix::sys::signal::Signal;
-use protocol_tests::events::Event;
-use protocol_tests::front::{FrontKind, RdsFront};
-use protocol_tests::line::{Flights, LineOptions};
-use protocol_tests::postgres::{Postgres18, postgres18};
-use protocol_tests::rds::Engine;
+use protocol_tests::aws::events::Event;
+use protocol_tests::database::front::{FrontKind, RdsFront};
+use protocol_tests::database::postgres::{Postgres18, postgres18};
+use protocol_tests::database::rds::Engine;
+use protocol_tests::network::line::{Flights, LineOptions};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;

@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, ensure};
 use tokio::process::Command;
 
+use crate::database::postgres::SCRAM_PASSWORD;
 use crate::demo::{BASTION, DemoOptions, FarSide, HOST, READY_DEADLINE, Signals, say, table};
-use crate::postgres::SCRAM_PASSWORD;
-use crate::program::{self, Proxy};
+use crate::harness::program;
+use crate::harness::program::Proxy;
 
 mod aws;
 pub mod blast;

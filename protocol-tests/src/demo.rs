@@ -10,12 +10,13 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::iam::DbEndpoint;
-use crate::program::{Launch, Proxy};
-use crate::rds::{Engine, RdsDatabase, RdsOptions};
-use crate::sandbox::Sandbox;
+use crate::aws::iam::DbEndpoint;
+use crate::aws::sandbox::Sandbox;
+use crate::database::rds::{Engine, RdsDatabase, RdsOptions};
+use crate::harness::program::{Launch, Proxy};
 
 mod check;
+pub mod standing;
 
 const REGION: &str = "eu-central-1";
 pub(crate) const HOST: &str = "orders.cluster-abc.eu-central-1.rds.amazonaws.com";

@@ -1,7 +1,7 @@
 //! What AWS has to say: credentials, the clock, settings, policies, nodes.
 
-use protocol_tests::events::Event;
-use protocol_tests::inventory::CLUSTER_RESOURCE_ID;
+use protocol_tests::aws::events::Event;
+use protocol_tests::aws::inventory::CLUSTER_RESOURCE_ID;
 
 use super::{Lab, STEPS, clean, compare};
 use crate::support::{BASTION, HOST, PATIENCE, Setup};

@@ -1,8 +1,8 @@
 //! What is behind the tunnel: the port, the certificate, the login.
 
-use protocol_tests::front::{Fault, FrontKind};
-use protocol_tests::rds::{Engine, ServerCertificate};
-use protocol_tests::vpc::Endpoint;
+use protocol_tests::database::front::{Fault, FrontKind};
+use protocol_tests::database::rds::{Engine, ServerCertificate};
+use protocol_tests::network::vpc::Endpoint;
 
 use super::{Lab, clean, compare};
 use crate::support::{HOST, PORT, Setup, ordinary_config};

@@ -1,8 +1,8 @@
 //! A configuration that changes while connections are open.
 
 use nix::sys::signal::Signal;
-use protocol_tests::events::Event;
-use protocol_tests::inventory::DbCluster;
+use protocol_tests::aws::events::Event;
+use protocol_tests::aws::inventory::DbCluster;
 
 use super::{command, write};
 use crate::shell::Shell;

@@ -3,8 +3,8 @@
 use std::process::Stdio;
 use std::time::Duration;
 
-use protocol_tests::events::Event;
-use protocol_tests::inventory::{Ec2Instance, VPC_ID};
+use protocol_tests::aws::events::Event;
+use protocol_tests::aws::inventory::{Ec2Instance, VPC_ID};
 use tokio::process::Command;
 
 use super::{Lab, command};
@@ -82,7 +82,10 @@ impl Terminal {
             .args(["-L", &self.socket])
             .env("TERM", "xterm-256color")
             .env("LC_ALL", "C.UTF-8");
-        protocol_tests::program::clean_env(&mut command, &["AWS_", "PGIAM_", "PG", "TMUX"]);
+        protocol_tests::harness::program::clean_env(
+            &mut command,
+            &["AWS_", "PGIAM_", "PG", "TMUX"],
+        );
         command
     }
 

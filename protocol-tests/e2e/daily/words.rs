@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use protocol_tests::sandbox::Sandbox;
+use protocol_tests::aws::sandbox::Sandbox;
 use tokio::process::Command;
 
 use super::{command, write};
@@ -10,7 +10,7 @@ use crate::support::{Ran, pgiam, run};
 
 async fn said(args: &[&str]) -> Ran {
     let mut command = Command::new(pgiam());
-    protocol_tests::program::clean_env(&mut command, &["AWS_", "PGIAM_"]);
+    protocol_tests::harness::program::clean_env(&mut command, &["AWS_", "PGIAM_"]);
     let nowhere = std::env::temp_dir().join("pgiam-no-such-folder");
     command
         .args(args)

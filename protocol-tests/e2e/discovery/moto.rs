@@ -8,7 +8,7 @@ use std::process::Stdio;
 
 use pgiam::aws::query::Query;
 use pgiam::aws::{AwsContext, AwsOptions};
-use protocol_tests::program;
+use protocol_tests::harness::program;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, BufReader};

@@ -1,6 +1,6 @@
 //! A database that is configured by a name of one's own.
 
-use protocol_tests::dns::{DnsServer, Manner};
+use protocol_tests::network::dns::{DnsServer, Manner};
 
 use super::{Record, tokens_seen};
 use crate::support::{HOST, PORT, Setup, World, ordinary_config};

@@ -1,6 +1,6 @@
 //! What answers in AWS's place, or does not come to an end.
 
-use protocol_tests::api::ApiFault;
+use protocol_tests::aws::api::ApiFault;
 
 use super::Record;
 use crate::support::{Setup, World, ordinary_config};

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant, SystemTime};
 
-use protocol_tests::api::ApiFault;
-use protocol_tests::events::Event;
-use protocol_tests::iam::User;
+use protocol_tests::aws::api::ApiFault;
+use protocol_tests::aws::events::Event;
+use protocol_tests::aws::iam::User;
 use tokio::time::timeout;
 
 use super::{Record, tokens_seen};

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use protocol_tests::program;
+use protocol_tests::harness::program;
 use tokio::process::Command;
 
 use super::{Record, hide};

@@ -1,6 +1,6 @@
 //! The database at the end of the tunnel is not the right one: not a byte of token for it.
 
-use protocol_tests::rds::ServerCertificate;
+use protocol_tests::database::rds::ServerCertificate;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 

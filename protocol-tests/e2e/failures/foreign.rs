@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use protocol_tests::api::ApiFault;
+use protocol_tests::aws::api::ApiFault;
 use rcgen::{CertificateParams, DnType, KeyPair};
 use rustls::ServerConfig;
 use rustls::pki_types::PrivateKeyDer;

@@ -3,9 +3,9 @@
 use std::process::Stdio;
 use std::time::Instant;
 
-use protocol_tests::api::ApiFault;
-use protocol_tests::events::Event;
-use protocol_tests::iam::User;
+use protocol_tests::aws::api::ApiFault;
+use protocol_tests::aws::events::Event;
+use protocol_tests::aws::iam::User;
 use tokio::process::Child;
 
 use super::{Record, refusals, silent_database, tokens_seen};

@@ -1,10 +1,10 @@
 //! What AWS's own endpoints say, as the sandbox's fronts play them: RDS Proxy, Aurora DSQL, and an
 //! instance that starts, stops or is full.
 
-use protocol_tests::front::{Fault, FrontKind, ServerError};
-use protocol_tests::iam::DbEndpoint;
-use protocol_tests::rds::{Engine, RdsDatabase, RdsOptions};
-use protocol_tests::sandbox::Sandbox;
+use protocol_tests::aws::iam::DbEndpoint;
+use protocol_tests::aws::sandbox::Sandbox;
+use protocol_tests::database::front::{Fault, FrontKind, ServerError};
+use protocol_tests::database::rds::{Engine, RdsDatabase, RdsOptions};
 
 use super::Record;
 use crate::support::{BASTION, HOST, PATIENCE, PORT, REGION, Setup, World, launch};

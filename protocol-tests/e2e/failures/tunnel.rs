@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use protocol_tests::events::Event;
-use protocol_tests::vpc::Endpoint;
+use protocol_tests::aws::events::Event;
+use protocol_tests::network::vpc::Endpoint;
 use tokio::net::TcpListener;
 
 use super::{Record, silent_database, tokens_seen};

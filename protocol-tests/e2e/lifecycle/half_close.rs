@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use protocol_tests::events::Event;
+use protocol_tests::aws::events::Event;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;

@@ -1,6 +1,6 @@
 //! What passes by itself does not end the program, and it recovers by itself.
 
-use protocol_tests::api::ApiFault;
+use protocol_tests::aws::api::ApiFault;
 
 use crate::daily::command;
 use crate::failures::aws::{no_keys, write_keys};

@@ -3,8 +3,8 @@
 use std::process::Stdio;
 
 use nix::sys::signal::Signal;
-use protocol_tests::dns::DnsServer;
-use protocol_tests::events::Event;
+use protocol_tests::aws::events::Event;
+use protocol_tests::network::dns::DnsServer;
 use serde_json::Value;
 use tokio::net::{TcpListener, TcpStream};
 

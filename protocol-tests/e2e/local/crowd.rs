@@ -7,7 +7,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use nix::sys::resource::{Resource, getrlimit};
-use protocol_tests::dns::DnsServer;
+use protocol_tests::network::dns::DnsServer;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::process::Command;
 
@@ -223,7 +223,7 @@ async fn clients_are_told_that_there_are_no_descriptors() {
 fn limited(limits: &str, words: &str) -> Command {
     let script = format!("ulimit {limits}; exec \"$0\" {words}");
     let mut command = Command::new("/bin/sh");
-    protocol_tests::program::clean_env(&mut command, &["AWS_", "PGIAM_"]);
+    protocol_tests::harness::program::clean_env(&mut command, &["AWS_", "PGIAM_"]);
     command
         .arg("-c")
         .arg(script)

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use protocol_tests::program;
+use protocol_tests::harness::program;
 use tokio::process::Command;
 
 use super::{DB_USER, SLEEP, Wire, startup, told, world_with};

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-use protocol_tests::postgres::postgres18;
+use protocol_tests::database::postgres::postgres18;
 
 use super::peer::interface_address;
 use super::reached;

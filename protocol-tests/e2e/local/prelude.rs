@@ -1,8 +1,8 @@
 //! What comes before the startup packet.
 
-use protocol_tests::front::FrontKind;
-use protocol_tests::postgres::postgres18;
-use protocol_tests::rds::Engine;
+use protocol_tests::database::front::FrontKind;
+use protocol_tests::database::postgres::postgres18;
+use protocol_tests::database::rds::Engine;
 use rustls::version::{TLS12, TLS13};
 use tokio::process::Command;
 

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use protocol_tests::api::ApiFault;
-use protocol_tests::program;
+use protocol_tests::aws::api::ApiFault;
+use protocol_tests::harness::program;
 
 use super::{free_port, told};
 use crate::failures::refusals;
@@ -105,7 +105,7 @@ async fn it_is_rejecting_while_the_tunnel_starts() {
             .env("PGPASSWORD", PASSWORD)
             .env("PGCONNECT_TIMEOUT", "30");
         let first = tokio::spawn(run(command));
-        let starts = |e: &_| matches!(e, protocol_tests::events::Event::StartSession { .. });
+        let starts = |e: &_| matches!(e, protocol_tests::aws::events::Event::StartSession { .. });
         let events = world.sandbox.events();
         let started = events.wait_for(starts, Duration::from_secs(30)).await;
         started.expect("the tunnel is wanted");

@@ -1,9 +1,9 @@
 //! What a client named is asked for first, and never replaced without a word.
 
-use protocol_tests::events::Event;
-use protocol_tests::front::{Fault, FrontKind, ServerError};
-use protocol_tests::program::clean_env;
-use protocol_tests::rds::Engine;
+use protocol_tests::aws::events::Event;
+use protocol_tests::database::front::{Fault, FrontKind, ServerError};
+use protocol_tests::database::rds::Engine;
+use protocol_tests::harness::program::clean_env;
 use serde_json::Value;
 use tokio::process::Command;
 
@@ -234,7 +234,10 @@ async fn the_clients_own_login_is_not_repeated_elsewhere() {
     .await;
     let own = |args: &[&str]| {
         let mut command = world.psql_command(&[args, &["-A", "-t", "-c", WHO]].concat());
-        command.env("PGPASSWORD", protocol_tests::postgres::SCRAM_PASSWORD);
+        command.env(
+            "PGPASSWORD",
+            protocol_tests::database::postgres::SCRAM_PASSWORD,
+        );
         command.env("PGSSLMODE", "disable");
         command
     };

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use protocol_tests::api::ApiFault;
+use protocol_tests::aws::api::ApiFault;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use protocol_tests::agent::AgentEnd;
-use protocol_tests::events::Event;
+use protocol_tests::aws::agent::AgentEnd;
+use protocol_tests::aws::events::Event;
 
 use super::reach::refused;
 use super::{dialled, resumed, started, world_with};

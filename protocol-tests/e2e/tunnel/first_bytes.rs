@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use protocol_tests::agent::AgentSettings;
-use protocol_tests::events::Event;
+use protocol_tests::aws::agent::AgentSettings;
+use protocol_tests::aws::events::Event;
 
 use super::{dialled, started, world_with};
 use crate::support::{BASTION, World};

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use nix::sys::signal::Signal;
-use protocol_tests::events::Event;
+use protocol_tests::aws::events::Event;
 
 use super::started;
 use crate::support::{PATIENCE, Setup, World, eventually, launch};

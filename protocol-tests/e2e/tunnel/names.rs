@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use protocol_tests::events::Event;
-use protocol_tests::vpc::Resolver;
+use protocol_tests::aws::events::Event;
+use protocol_tests::network::vpc::Resolver;
 
 use super::reach::refused;
 use super::{dialled, started, world_with};

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use protocol_tests::api::ApiFault;
-use protocol_tests::events::Event;
+use protocol_tests::aws::api::ApiFault;
+use protocol_tests::aws::events::Event;
 use tokio::io::AsyncReadExt as _;
 use tokio::time::timeout;
 

@@ -4,10 +4,10 @@
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 
-use protocol_tests::agent::{AgentControl, AgentEnd};
-use protocol_tests::api::SessionDocument;
-use protocol_tests::events::Event;
-use protocol_tests::proxy::HttpProxy;
+use protocol_tests::aws::agent::{AgentControl, AgentEnd};
+use protocol_tests::aws::api::SessionDocument;
+use protocol_tests::aws::events::Event;
+use protocol_tests::network::proxy::HttpProxy;
 use serde_json::Value;
 
 use super::{dialled, resumed, started, world_with};
@@ -136,7 +136,7 @@ async fn a_dial_that_fails_is_tried_through_the_next_node() {
         node(&world, id, id);
     }
     let vpc = world.sandbox.vpc();
-    vpc.add(HOST, PORT, protocol_tests::vpc::Endpoint::Refused);
+    vpc.add(HOST, PORT, protocol_tests::network::vpc::Endpoint::Refused);
     let (said, log) = refused(&world).await;
     assert_eq!(log["id"], "tunnel.dial", "{said}");
     let dials = dialled(&world);

@@ -3,8 +3,8 @@
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use protocol_tests::api::ApiFault;
-use protocol_tests::events::Event;
+use protocol_tests::aws::api::ApiFault;
+use protocol_tests::aws::events::Event;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 
@@ -200,7 +200,7 @@ async fn keys_that_were_renewed_in_the_file_resume_a_session_that_the_old_ones_b
     psql.backend().await;
     // Keys without an expiry, so nothing but AWS's answer tells that they are over.
     let iam = world.sandbox.iam();
-    let new = protocol_tests::iam::User {
+    let new = protocol_tests::aws::iam::User {
         access_key_id: "AKIARENEWEDRENEWED00".to_owned(),
         secret_access_key: "renewed".repeat(6),
         ..old.clone()

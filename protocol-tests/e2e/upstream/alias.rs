@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use protocol_tests::dns::{DnsServer, Manner};
-use protocol_tests::front::{FrontOptions, Groups};
-use protocol_tests::iam::DbEndpoint;
+use protocol_tests::aws::iam::DbEndpoint;
+use protocol_tests::database::front::{FrontOptions, Groups};
+use protocol_tests::network::dns::{DnsServer, Manner};
 
 use super::*;
 use crate::support::{PORT, REGION};

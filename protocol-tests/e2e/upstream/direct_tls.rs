@@ -1,8 +1,8 @@
 //! TLS without an SSLRequest: where it is tried, and what happens where it does not work.
 
-use protocol_tests::front::{Fault, FrontOptions, Groups};
-use protocol_tests::pki::{Signer, Validity};
-use protocol_tests::vpc::Endpoint;
+use protocol_tests::database::front::{Fault, FrontOptions, Groups};
+use protocol_tests::harness::pki::{Signer, Validity};
+use protocol_tests::network::vpc::Endpoint;
 
 use super::*;
 use crate::support::PORT;

@@ -1,6 +1,6 @@
 //! Aurora DSQL: tokens of another service, and few startup parameters.
 
-use protocol_tests::dns::DnsServer;
+use protocol_tests::network::dns::DnsServer;
 
 use super::*;
 

@@ -1,6 +1,6 @@
 //! The token that goes out before it is asked for: to whom, and what if that was wrong.
 
-use protocol_tests::front::{Fault, ServerError};
+use protocol_tests::database::front::{Fault, ServerError};
 
 use super::*;
 

@@ -1,8 +1,8 @@
 //! `auth = "passthrough"`: the client's own password, through tunnel and verified TLS.
 
-use protocol_tests::postgres::SCRAM_PASSWORD;
-use protocol_tests::rds::ServerCertificate;
-use protocol_tests::vpc::Endpoint;
+use protocol_tests::database::postgres::SCRAM_PASSWORD;
+use protocol_tests::database::rds::ServerCertificate;
+use protocol_tests::network::vpc::Endpoint;
 
 use super::*;
 use crate::support::PORT;

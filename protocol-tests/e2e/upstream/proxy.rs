@@ -1,6 +1,6 @@
 //! RDS Proxy: version 3.0 of the protocol, few startup parameters, certificates of another authority.
 
-use protocol_tests::dns::DnsServer;
+use protocol_tests::network::dns::DnsServer;
 
 use super::*;
 

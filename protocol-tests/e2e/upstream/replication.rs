@@ -24,7 +24,7 @@ async fn with_iam_nothing_is_dialled_for_it() {
 /// One of PostgreSQL's replication programs, through the proxy.
 fn program(world: &World, name: &str, args: &[&str]) -> Command {
     let program = world.database.postgres().bindir().join(name);
-    let mut command = protocol_tests::program::psql(&program, world.proxy.port());
+    let mut command = protocol_tests::harness::program::psql(&program, world.proxy.port());
     // What `psql` has in front is for psql.
     let mut own = Command::new(&program);
     for (name, value) in command.as_std_mut().get_envs() {

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use protocol_tests::dns::DnsServer;
+use protocol_tests::network::dns::DnsServer;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 

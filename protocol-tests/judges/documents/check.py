@@ -116,7 +116,7 @@ def look_at_text(file):
 def missing_regions():
     """Regions whose roots are not built in, by certs/README.md, that README.md does not name."""
     certs = (ROOT / "certs/README.md").read_text(encoding="utf-8")
-    missing = certs.split("## What is missing", 1)[1].split("\n## ", 1)[0]
+    missing = certs.split("## Missing regions", 1)[1].split("\n## ", 1)[0]
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     regions = set(re.findall(r"\b[a-z]{2}(?:-gov)?-[a-z]+-\d\b", missing))
     yield from sorted(region for region in regions if region not in readme)

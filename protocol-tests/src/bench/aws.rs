@@ -12,9 +12,10 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use crate::iam::{DbEndpoint, User};
-use crate::sandbox::Sandbox;
-use crate::sigv4::{self, Canonical, Scope};
+use crate::aws::iam::{DbEndpoint, User};
+use crate::aws::sandbox::Sandbox;
+use crate::aws::sigv4;
+use crate::aws::sigv4::{Canonical, Scope};
 
 /// A token as `aws rds generate-db-auth-token` prints it: a secret for 15 minutes.
 pub(crate) fn db_token(user: &User, db: &DbEndpoint, db_user: &str) -> String {
@@ -135,7 +136,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::iam::Iam;
+    use crate::aws::iam::Iam;
 
     #[test]
     fn the_database_takes_the_token() {
@@ -156,7 +157,7 @@ mod tests {
     async fn the_sandbox_starts_a_session_and_says_why_not() {
         let sandbox = Sandbox::builder().start().await.unwrap();
         let mut input = json!({
-            "Target": crate::sandbox::DEFAULT_TARGET,
+            "Target": crate::aws::sandbox::DEFAULT_TARGET,
             "DocumentName": "AWS-StartPortForwardingSessionToRemoteHost",
             "Parameters": {"host": ["db.internal"], "portNumber": ["1"], "localPortNumber": ["0"]},
         });

@@ -11,13 +11,13 @@ use super::aws::db_token;
 use super::figures::{Figure, Figures, Target, median};
 use super::rivals::{BRIDGE, Contest, Programs};
 use super::tunnel::{Plan, progress};
-use crate::agent::REAL_PACE;
+use crate::aws::agent::REAL_PACE;
+use crate::database::front::FrontKind;
+use crate::database::postgres::postgres18;
+use crate::database::rds::Engine;
 use crate::demo::{BASTION, DemoOptions, FarSide, HOST, READY_DEADLINE};
-use crate::front::FrontKind;
-use crate::link::Conditions;
-use crate::postgres::postgres18;
-use crate::program::{Proxy, clean_env};
-use crate::rds::Engine;
+use crate::harness::program::{Proxy, clean_env};
+use crate::network::link::Conditions;
 
 /// Role and database that everybody logs in to.
 const ROLE: &str = "db_user";

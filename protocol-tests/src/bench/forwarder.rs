@@ -13,9 +13,9 @@ use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::time::timeout;
 
-use crate::program::{clean_env, starting};
-use crate::sandbox::Sandbox;
-use crate::sync::lock;
+use crate::aws::sandbox::Sandbox;
+use crate::harness::program::{clean_env, starting};
+use crate::harness::sync::lock;
 
 /// How long a forwarder may take to say where it listens.
 const READY: Duration = Duration::from_secs(30);

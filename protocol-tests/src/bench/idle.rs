@@ -13,7 +13,7 @@ use super::process::{cpu_time, resident};
 use super::rivals::Programs;
 use super::tunnel::{Plan, progress};
 use crate::demo::{BASTION, FarSide};
-use crate::program::{Proxy, psql};
+use crate::harness::program::{Proxy, psql};
 
 /// Open connections, and how many of them stop reading in the middle of a result.
 const CONNECTIONS: usize = 100;

@@ -10,10 +10,10 @@ use super::figures::{Figure, Figures, Target, median, rate};
 use super::process::cpu_time;
 use super::rivals::{BRIDGE, Contest, Door, Programs};
 use super::tunnel::{Plan, progress};
-use crate::agent::REAL_PACE;
+use crate::aws::agent::REAL_PACE;
+use crate::aws::events::Event;
+use crate::aws::sandbox::Sandbox;
 use crate::demo::BASTION;
-use crate::events::Event;
-use crate::sandbox::Sandbox;
 
 /// Name and port of the service behind the bastion.
 const GOAL: (&str, u16) = ("blast.internal", 7000);

@@ -9,8 +9,8 @@ use serde_json::json;
 
 use super::aws::start_session;
 use super::forwarder::{Forwarder, command};
+use crate::aws::sandbox::Sandbox;
 use crate::demo::BASTION;
-use crate::sandbox::Sandbox;
 
 /// The document that all of them use.
 const DOCUMENT: &str = "AWS-StartPortForwardingSessionToRemoteHost";

@@ -9,8 +9,8 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use protocol_tests::bench::tunnel::{self, TunnelOptions};
 use protocol_tests::bench::{self, BenchOptions};
+use protocol_tests::demo::standing::{self, Route, StandingOptions};
 use protocol_tests::demo::{self, DemoOptions};
-use protocol_tests::standing::{self, Route, StandingOptions};
 use protocol_tests::suites::{self, SuitesOptions};
 use tracing_subscriber::EnvFilter;
 

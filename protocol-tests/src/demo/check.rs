@@ -7,8 +7,9 @@ use serde_json::Value;
 use tokio::time::timeout;
 
 use super::{BASTION, FarSide, HOST, PORT};
-use crate::events::{Event, EventLog, Logged};
-use crate::program::{self, Proxy};
+use crate::aws::events::{Event, EventLog, Logged};
+use crate::harness::program;
+use crate::harness::program::Proxy;
 
 /// How long the one query may take, tunnel included.
 const QUERY_DEADLINE: Duration = Duration::from_secs(60);

@@ -10,12 +10,13 @@ use anyhow::{Context as _, ensure};
 use tokio::process::Command;
 
 use super::{SuitesOptions, process};
+use crate::aws::events::Event;
+use crate::aws::iam::DbEndpoint;
+use crate::aws::sandbox::Sandbox;
+use crate::database::rds::{RdsDatabase, RdsOptions};
 use crate::demo::{BASTION, HOST, READY_DEADLINE};
-use crate::events::Event;
-use crate::iam::DbEndpoint;
-use crate::program::{self, Launch, Proxy};
-use crate::rds::{RdsDatabase, RdsOptions};
-use crate::sandbox::Sandbox;
+use crate::harness::program;
+use crate::harness::program::{Launch, Proxy};
 
 const REGION: &str = "eu-central-1";
 const PORT: u16 = 5432;

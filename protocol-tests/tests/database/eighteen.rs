@@ -1,10 +1,10 @@
 //! PostgreSQL 18: direct TLS and protocol 3.2, with its own client library.
 
-use protocol_tests::events::Event;
-use protocol_tests::front::FrontKind;
-use protocol_tests::line::LineOptions;
-use protocol_tests::postgres::{SCRAM_PASSWORD, postgres18};
-use protocol_tests::rds::Engine;
+use protocol_tests::aws::events::Event;
+use protocol_tests::database::front::FrontKind;
+use protocol_tests::database::postgres::{SCRAM_PASSWORD, postgres18};
+use protocol_tests::database::rds::Engine;
+use protocol_tests::network::line::LineOptions;
 use tokio::io::AsyncReadExt as _;
 use tokio::time::timeout;
 

@@ -1,9 +1,9 @@
 //! What plays RDS, RDS Proxy and Aurora DSQL before a server that cannot judge tokens.
 
-use protocol_tests::events::Event;
-use protocol_tests::front::{Fault, FrontKind, RdsFront, ServerError};
-use protocol_tests::postgres::SCRAM_PASSWORD;
-use protocol_tests::rds::{Engine, RdsDatabase, RdsOptions, ServerCertificate};
+use protocol_tests::aws::events::Event;
+use protocol_tests::database::front::{Fault, FrontKind, RdsFront, ServerError};
+use protocol_tests::database::postgres::SCRAM_PASSWORD;
+use protocol_tests::database::rds::{Engine, RdsDatabase, RdsOptions, ServerCertificate};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;

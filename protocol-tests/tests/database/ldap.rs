@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use protocol_tests::postgres::SCRAM_PASSWORD;
-use protocol_tests::rds::ServerCertificate;
+use protocol_tests::database::postgres::SCRAM_PASSWORD;
+use protocol_tests::database::rds::ServerCertificate;
 
 use crate::support::{KEY, TokenFor, WHO, World, psql, tokens};
 

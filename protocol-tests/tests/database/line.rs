@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use protocol_tests::events::{Event, EventLog};
-use protocol_tests::front::FrontKind;
-use protocol_tests::line::{Flights, Line, LineOptions};
-use protocol_tests::rds::Engine;
+use protocol_tests::aws::events::{Event, EventLog};
+use protocol_tests::database::front::FrontKind;
+use protocol_tests::database::rds::Engine;
+use protocol_tests::network::line::{Flights, Line, LineOptions};
 use rustls::crypto::aws_lc_rs::kx_group;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};

@@ -1,6 +1,6 @@
 //! The launcher of servers.
 
-use protocol_tests::postgres::{Postgres, PostgresOptions};
+use protocol_tests::database::postgres::{Postgres, PostgresOptions};
 
 #[tokio::test]
 async fn restart_keeps_port_and_data() {

@@ -1,9 +1,9 @@
 //! Databases of a sandbox that runs by itself, before servers that somebody else has started.
 
-use protocol_tests::front::FrontKind;
-use protocol_tests::iam::User;
-use protocol_tests::rds::Engine;
-use protocol_tests::standing::{Route, Standing, StandingOptions};
+use protocol_tests::aws::iam::User;
+use protocol_tests::database::front::FrontKind;
+use protocol_tests::database::rds::Engine;
+use protocol_tests::demo::standing::{Route, Standing, StandingOptions};
 use tokio::process::Command;
 
 use crate::support::{HOST, TokenFor, World};

@@ -10,10 +10,10 @@ use aws_sigv4::http_request::{
     SignableBody, SignableRequest, SignatureLocation, SigningSettings, sign,
 };
 use aws_sigv4::sign::v4;
-use protocol_tests::events::{Event, EventLog};
-use protocol_tests::iam::{DbEndpoint, Iam, User};
-use protocol_tests::pki::Pki;
-use protocol_tests::rds::{RdsDatabase, RdsOptions};
+use protocol_tests::aws::events::{Event, EventLog};
+use protocol_tests::aws::iam::{DbEndpoint, Iam, User};
+use protocol_tests::database::rds::{RdsDatabase, RdsOptions};
+use protocol_tests::harness::pki::Pki;
 use rustls::crypto::SupportedKxGroup;
 use rustls::crypto::aws_lc_rs::kx_group;
 use rustls::pki_types::ServerName;
@@ -112,7 +112,7 @@ impl TokenFor {
             .build()
             .unwrap()
             .into();
-        let user = protocol_tests::sigv4::uri_encode(self.user.as_bytes(), false);
+        let user = protocol_tests::aws::sigv4::uri_encode(self.user.as_bytes(), false);
         let text = match self.action {
             Some(action) => format!("https://{}/?Action={action}", self.host),
             None => format!(

@@ -6,10 +6,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use protocol_tests::aws::events::Event;
+use protocol_tests::aws::sandbox::{DEFAULT_TARGET, Sandbox};
 use protocol_tests::bench::blast::{self, Blast};
 use protocol_tests::bench::forwarder::Forwarder;
-use protocol_tests::events::Event;
-use protocol_tests::sandbox::{DEFAULT_TARGET, Sandbox};
 use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};

@@ -2,10 +2,10 @@
 
 use std::time::{Duration, SystemTime};
 
-use protocol_tests::api::ApiFault;
-use protocol_tests::events::Event;
-use protocol_tests::iam::User;
-use protocol_tests::sandbox::{DEFAULT_TARGET, Sandbox};
+use protocol_tests::aws::api::ApiFault;
+use protocol_tests::aws::events::Event;
+use protocol_tests::aws::iam::User;
+use protocol_tests::aws::sandbox::{DEFAULT_TARGET, Sandbox};
 use serde_json::{Value, json};
 
 use crate::DB_HOST;

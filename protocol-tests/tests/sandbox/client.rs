@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use futures_util::{FutureExt as _, SinkExt as _, StreamExt as _};
-use protocol_tests::iam::User;
-use protocol_tests::sandbox::Sandbox;
-use protocol_tests::wire::{self, Message, payload};
+use protocol_tests::aws::iam::User;
+use protocol_tests::aws::sandbox::Sandbox;
+use protocol_tests::aws::wire::{self, Message, payload};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;

@@ -2,9 +2,9 @@
 
 use std::time::{Duration, SystemTime};
 
-use protocol_tests::api::ApiFault;
-use protocol_tests::inventory::Ec2Instance;
-use protocol_tests::sandbox::{DEFAULT_TARGET, Sandbox};
+use protocol_tests::aws::api::ApiFault;
+use protocol_tests::aws::inventory::Ec2Instance;
+use protocol_tests::aws::sandbox::{DEFAULT_TARGET, Sandbox};
 
 use crate::DB_HOST;
 use crate::http::{Answer, call, query, query_request};

@@ -3,12 +3,12 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use protocol_tests::agent::AgentEnd;
-use protocol_tests::events::Event;
-use protocol_tests::preferences::{IDLE_REASON, MAXIMUM_REASON};
-use protocol_tests::sandbox::{DEFAULT_TARGET, Sandbox};
-use protocol_tests::vpc::Endpoint;
-use protocol_tests::wire::{flag, payload};
+use protocol_tests::aws::agent::AgentEnd;
+use protocol_tests::aws::events::Event;
+use protocol_tests::aws::preferences::{IDLE_REASON, MAXIMUM_REASON};
+use protocol_tests::aws::sandbox::{DEFAULT_TARGET, Sandbox};
+use protocol_tests::aws::wire::{flag, payload};
+use protocol_tests::network::vpc::Endpoint;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;

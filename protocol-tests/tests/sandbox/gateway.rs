@@ -2,10 +2,10 @@
 
 use bytes::Bytes;
 use futures_util::{SinkExt as _, StreamExt as _};
-use protocol_tests::events::Event;
-use protocol_tests::iam::User;
-use protocol_tests::sandbox::{DEFAULT_TARGET, Sandbox};
-use protocol_tests::wire::{self, Message, payload};
+use protocol_tests::aws::events::Event;
+use protocol_tests::aws::iam::User;
+use protocol_tests::aws::sandbox::{DEFAULT_TARGET, Sandbox};
+use protocol_tests::aws::wire::{self, Message, payload};
 use serde_json::json;
 use tokio_tungstenite::tungstenite::Message as Frame;
 

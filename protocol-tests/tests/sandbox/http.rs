@@ -7,8 +7,8 @@ use std::time::SystemTime;
 use aws_credential_types::Credentials;
 use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, sign};
 use aws_sigv4::sign::v4;
-use protocol_tests::iam::User;
-use protocol_tests::sandbox::Sandbox;
+use protocol_tests::aws::iam::User;
+use protocol_tests::aws::sandbox::Sandbox;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
 use serde_json::{Value, json};
@@ -244,7 +244,13 @@ pub(crate) struct Started {
 }
 
 pub(crate) async fn start_session(sandbox: &Sandbox, host: &str, port: u16) -> Started {
-    start_on(sandbox, protocol_tests::sandbox::DEFAULT_TARGET, host, port).await
+    start_on(
+        sandbox,
+        protocol_tests::aws::sandbox::DEFAULT_TARGET,
+        host,
+        port,
+    )
+    .await
 }
 
 /// The same on a node of choice.

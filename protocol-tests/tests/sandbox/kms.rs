@@ -6,9 +6,9 @@ use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
-use protocol_tests::events::Event;
-use protocol_tests::sandbox::{DEFAULT_TARGET, Sandbox};
-use protocol_tests::wire::payload;
+use protocol_tests::aws::events::Event;
+use protocol_tests::aws::sandbox::{DEFAULT_TARGET, Sandbox};
+use protocol_tests::aws::wire::payload;
 use serde_json::{Value, json};
 
 use crate::client::{FIN, MiniClient, PSH, SYN};

@@ -25,8 +25,8 @@ mod tunnel;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use protocol_tests::events::Event;
-use protocol_tests::sandbox::Sandbox;
+use protocol_tests::aws::events::Event;
+use protocol_tests::aws::sandbox::Sandbox;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
@@ -62,7 +62,7 @@ async fn echo_server() -> SocketAddr {
 async fn with_echo() -> Sandbox {
     let sandbox = Sandbox::builder().start().await.unwrap();
     sandbox.vpc().open(DB_HOST, 5432, echo_server().await);
-    let agent = sandbox.agent(protocol_tests::sandbox::DEFAULT_TARGET);
+    let agent = sandbox.agent(protocol_tests::aws::sandbox::DEFAULT_TARGET);
     agent.set_pacing(false);
     // The client here is a plain one.
     agent.set_races(false);

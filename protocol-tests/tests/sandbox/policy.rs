@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use protocol_tests::iam::User;
-use protocol_tests::sandbox::Sandbox;
+use protocol_tests::aws::iam::User;
+use protocol_tests::aws::sandbox::Sandbox;
 
 use crate::http::{Answer, query};
 

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use protocol_tests::proxy::{HttpProxy, ProxyMood, ProxyRequest};
-use protocol_tests::sandbox::{DEFAULT_TARGET, Sandbox};
+use protocol_tests::aws::sandbox::{DEFAULT_TARGET, Sandbox};
+use protocol_tests::network::proxy::{HttpProxy, ProxyMood, ProxyRequest};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 

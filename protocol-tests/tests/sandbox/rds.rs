@@ -6,10 +6,10 @@ use aws_sdk_rds::error::ProvideErrorMetadata as _;
 use aws_sdk_rds::types::Filter;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
-use protocol_tests::api::ApiFault;
-use protocol_tests::events::Event;
-use protocol_tests::inventory::{DbCluster, DbInstance, DbProxy};
-use protocol_tests::sandbox::Sandbox;
+use protocol_tests::aws::api::ApiFault;
+use protocol_tests::aws::events::Event;
+use protocol_tests::aws::inventory::{DbCluster, DbInstance, DbProxy};
+use protocol_tests::aws::sandbox::Sandbox;
 
 use crate::DB_HOST;
 use crate::http::{call, query, query_request};

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use protocol_tests::sandbox::{DEFAULT_TARGET, Sandbox};
+use protocol_tests::aws::sandbox::{DEFAULT_TARGET, Sandbox};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;

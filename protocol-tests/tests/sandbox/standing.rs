@@ -2,9 +2,9 @@
 
 use bytes::Bytes;
 use futures_util::SinkExt as _;
-use protocol_tests::sandbox::DEFAULT_TARGET;
-use protocol_tests::standing::{Route, Standing, StandingOptions};
-use protocol_tests::wire::{self, Message, payload};
+use protocol_tests::aws::sandbox::DEFAULT_TARGET;
+use protocol_tests::aws::wire::{self, Message, payload};
+use protocol_tests::demo::standing::{Route, Standing, StandingOptions};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message as Frame;
 

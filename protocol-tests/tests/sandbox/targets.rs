@@ -1,7 +1,7 @@
 //! Where sessions can be pointed: nodes, how they are found, and documents.
 
-use protocol_tests::api::{ApiFault, SessionDocument};
-use protocol_tests::sandbox::{DEFAULT_TARGET, Sandbox};
+use protocol_tests::aws::api::{ApiFault, SessionDocument};
+use protocol_tests::aws::sandbox::{DEFAULT_TARGET, Sandbox};
 use serde_json::{Value, json};
 
 use crate::client::{MiniClient, PSH, SYN, open_socket};

@@ -1,12 +1,12 @@
 //! The built-in agent, through the whole way from `StartSession`.
 
 use bytes::Bytes;
-use protocol_tests::agent::AgentEnd;
-use protocol_tests::events::Event;
-use protocol_tests::link::Conditions;
-use protocol_tests::sandbox::{DEFAULT_TARGET, Sandbox};
-use protocol_tests::vpc::{Endpoint, Resolver};
-use protocol_tests::wire::{self, Message, flag, payload};
+use protocol_tests::aws::agent::AgentEnd;
+use protocol_tests::aws::events::Event;
+use protocol_tests::aws::sandbox::{DEFAULT_TARGET, Sandbox};
+use protocol_tests::aws::wire::{self, Message, flag, payload};
+use protocol_tests::network::link::Conditions;
+use protocol_tests::network::vpc::{Endpoint, Resolver};
 use serde_json::{Value, json};
 use std::time::Duration;
 

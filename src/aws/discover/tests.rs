@@ -1,7 +1,9 @@
 //! Tests of discovery in the sandbox's account, and of the ranking of bastions.
 
-use protocol_tests::inventory::{DbCluster, DbInstance, DbProxy, Ec2Instance, Inventory, VPC_ID};
-use protocol_tests::sandbox::Sandbox;
+use protocol_tests::aws::inventory::{
+    DbCluster, DbInstance, DbProxy, Ec2Instance, Inventory, VPC_ID,
+};
+use protocol_tests::aws::sandbox::Sandbox;
 
 use super::*;
 use crate::aws::AwsOptions;
@@ -556,7 +558,7 @@ fn machines_are_read_from_ec2s_document() {
 #[tokio::test]
 async fn silence_has_an_end() {
     let account = Account::furnished().await;
-    let silent = protocol_tests::api::ApiFault::NoAnswer;
+    let silent = protocol_tests::aws::api::ApiFault::NoAnswer;
     for call in ["DescribeDBClusters", "DescribeDBInstances"] {
         account.sandbox.api().fail(call, silent, 9);
     }

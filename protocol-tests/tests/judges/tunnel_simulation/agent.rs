@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
-use protocol_tests::wire::{self, Message, flag, payload};
+use protocol_tests::aws::wire::{self, Message, flag, payload};
 use serde_json::{Value, json};
 
 use super::plan::{Plan, ms};

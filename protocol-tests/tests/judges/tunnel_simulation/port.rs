@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
-use protocol_tests::wire::{flag, payload};
+use protocol_tests::aws::wire::{flag, payload};
 
 use super::plan::{Ending, Plan, Speaker, StreamPlan, script};
 use crate::random::Rng;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use protocol_tests::wire::{self, Message};
+use protocol_tests::aws::wire::{self, Message};
 
 use super::agent::Agent;
 use super::client::Client;

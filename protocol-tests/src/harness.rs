@@ -1,0 +1,5 @@
+//! Tools of tests: certificates, the program under test, shared state.
+
+pub mod pki;
+pub mod program;
+pub(crate) mod sync;
