@@ -89,6 +89,15 @@ impl Partition {
             .unwrap_or(&COMMERCIAL)
     }
 
+    /// Returns the labels of a host name before the domain of its partition; `None` for a name that is
+    /// in no partition. The host is in lower case.
+    #[must_use]
+    pub fn labels_of(host: &str) -> Option<&str> {
+        let all = std::iter::once(&COMMERCIAL).chain(&OTHERS);
+        let labels = |partition: &Self| host.strip_suffix(partition.dns_suffix)?.strip_suffix('.');
+        all.map(labels).find_map(|labels| labels)
+    }
+
     /// Returns the host name of IAM, which is in no region (IAM Reference, "IAM endpoints and
     /// quotas").
     #[must_use]

@@ -4,18 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::DEFAULT_UPSTREAM_PORT;
-
-/// Domains of the AWS partitions: commercial and GovCloud, China, the isolated ones in the order of
-/// their partition names, the European sovereign cloud.
-const DNS_SUFFIXES: [&str; 7] = [
-    ".amazonaws.com",
-    ".amazonaws.com.cn",
-    ".c2s.ic.gov",
-    ".sc2s.sgov.gov",
-    ".cloud.adc-e.uk",
-    ".csp.hci.ic.gov",
-    ".amazonaws.eu",
-];
+use crate::base::partition::Partition;
 
 /// Domain of Aurora DSQL endpoints (Aurora DSQL User Guide, "Managing single-Region clusters").
 const DSQL_SUFFIX: &str = ".on.aws";
@@ -100,9 +89,7 @@ pub fn region_of(host: &str) -> Option<&str> {
 
 /// Returns the part before region and service in an RDS name, and the region.
 fn below_rds(host: &str) -> Option<(&str, &str)> {
-    let name = DNS_SUFFIXES
-        .iter()
-        .find_map(|suffix| host.strip_suffix(suffix))?;
+    let name = Partition::labels_of(host)?;
     let (rest, last) = name.rsplit_once('.')?;
     let (labels, before) = rest.rsplit_once('.')?;
     let region = match (before, last) {
