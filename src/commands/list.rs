@@ -48,7 +48,7 @@ pub(super) async fn survey(
     });
     let explained = |error: DiscoverError| anyhow!(in_words(&report::explain_lookup(&error)));
     let region = discover::region(&aws, region).await.map_err(explained)?;
-    let _progress = Progress::start(format!("asking AWS what there is in {region}"));
+    let _progress = Progress::start(format!("listing databases and bastions in {region}"));
     let survey = discover::survey(&aws, &region).await.map_err(explained)?;
     Ok((region, survey))
 }

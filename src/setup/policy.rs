@@ -338,7 +338,7 @@ fn usage(facts: &Facts) -> Vec<String> {
     let (name, options) = (facts.slug(), facts.options());
     let mut notes = vec![
         format!(
-            "Make a policy of it and attach it to the role, or to the permission set in IAM Identity Center, of those who use the target: aws iam create-policy{options} --policy-name pgiam-{name} --policy-document file://policy.json"
+            "Create a policy from it and attach it to the role, or to the permission set in IAM Identity Center, of the target's users: aws iam create-policy{options} --policy-name pgiam-{name} --policy-document file://policy.json"
         ),
         format!("Then this says whether all is in place: {}", facts.check()),
     ];
