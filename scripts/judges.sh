@@ -27,29 +27,30 @@ judges() {
     [ -z "${PGIAM_MOTO:-}" ] || printf 'export PGIAM_MOTO="%s"\n' "$PGIAM_MOTO"
 }
 
-# Installs the packages of $list into the virtual environment $venv, and nothing beside them.
-python_judges() {
+# Installs the packages of judges/$1/requirements.txt, and nothing beside them, into the virtual
+# environment $venv, unless they are there. $2: name for messages, $3: remark. Fails, and says so,
+# where they cannot be had.
+need_python_judges() {
+    list="protocol-tests/judges/$1/requirements.txt"
+    mkdir -p "$(target_dir)/judges"
+    venv="$(cd "$(target_dir)/judges" && pwd)/$1"
+    cmp -s "$list" "$venv/installed" && return 0
+    say "dev: installing $2 ($3 below $venv)"
+    rm -rf "$venv"
     python3 -m venv "$venv" &&
         "$venv/bin/python" -m pip install --quiet --no-deps --only-binary :all: -r "$list" &&
         "$venv/bin/python" -m pip check --quiet &&
-        cp "$list" "$venv/installed"
+        cp "$list" "$venv/installed" &&
+        return 0
+    lacking "$2"
+    return 1
 }
 
 # Installs the judges of `pgiam setup` (cfn-lint and others) and sets PGIAM_CFN_LINT. They need Python,
 # which need_clients installs.
 need_setup_judges() {
     [ -n "${PGIAM_CFN_LINT:-}" ] && return 0
-    list=protocol-tests/judges/setup/requirements.txt
-    mkdir -p "$(target_dir)/judges"
-    venv="$(cd "$(target_dir)/judges" && pwd)/setup"
-    if ! cmp -s "$list" "$venv/installed"; then
-        say "dev: installing the judges of pgiam setup (200 MB below $venv)"
-        rm -rf "$venv"
-        if ! python_judges; then
-            lacking "the judges of pgiam setup"
-            return 0
-        fi
-    fi
+    need_python_judges setup "the judges of pgiam setup" "200 MB" || return 0
     PGIAM_CFN_LINT="$venv/bin/cfn-lint"
     export PGIAM_CFN_LINT
 }
@@ -57,17 +58,7 @@ need_setup_judges() {
 # Installs moto, an independent simulation of AWS's APIs, and sets PGIAM_MOTO.
 need_moto() {
     [ -n "${PGIAM_MOTO:-}" ] && return 0
-    list=protocol-tests/judges/moto/requirements.txt
-    mkdir -p "$(target_dir)/judges"
-    venv="$(cd "$(target_dir)/judges" && pwd)/moto"
-    if ! cmp -s "$list" "$venv/installed"; then
-        say "dev: installing moto, an AWS to ask (140 MB below $venv)"
-        rm -rf "$venv"
-        if ! python_judges; then
-            lacking "moto"
-            return 0
-        fi
-    fi
+    need_python_judges moto moto "an AWS to ask, 140 MB" || return 0
     PGIAM_MOTO="$venv/bin/python"
     export PGIAM_MOTO
 }
