@@ -344,8 +344,7 @@ impl Inner {
     async fn resolve(&self) -> Result<Credentials, CredentialsError> {
         let plan = profile::read(&self.options).await?;
         let trust = self.trust(&plan).await?;
-        valid::headers()?;
-        valid::endpoints()?;
+        valid::variables_of_sdk()?;
         let conf = ProviderConfig::without_region()
             .with_http_client(self.client(&trust.http))
             .with_behavior_version(Some(BehaviorVersion::latest()))
@@ -415,8 +414,7 @@ impl Inner {
         plan: &profile::Plan,
         trust: &Trust,
     ) -> Result<ConfigLoader, CredentialsError> {
-        valid::headers()?;
-        valid::endpoints()?;
+        valid::variables_of_sdk()?;
         let loader = aws_config::defaults(BehaviorVersion::latest())
             .http_client(self.client(&trust.http))
             .region(RegionProviderChain::first_try(self.region(plan)?))

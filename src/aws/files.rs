@@ -19,7 +19,7 @@ use tracing::debug;
 
 use super::AwsOptions;
 use super::valid::{self, Malformed};
-use crate::base::foreign_text::visible;
+use crate::base::quote::shown;
 use crate::base::redacted::Redacted;
 use crate::platform::permissions::{self, Role};
 
@@ -77,10 +77,9 @@ impl AwsFiles {
     )]
     pub(super) fn for_sdk(&self) -> ProfileFiles {
         // The builder requires at least one file.
-        let empty = Redacted::new(String::new());
-        let text = |file: &Option<Contents>| match file {
-            Some(file) => file.text.expose().clone(),
-            None => empty.expose().clone(),
+        let text = |file: &Option<Contents>| {
+            let text = file.as_ref().map(|file| file.text.expose().clone());
+            text.unwrap_or_default()
         };
         ProfileFiles::builder()
             .with_contents(ProfileFileKind::Config, text(&self.config))
@@ -130,7 +129,7 @@ fn contents(
     let Some(path) = given.clone().or_else(from_environment).or_else(default) else {
         return Ok(None);
     };
-    let said = |reason: String| format!("{}: {reason}", visible(&path.to_string_lossy()));
+    let said = |reason: String| format!("{}: {reason}", shown(&path));
     match std::fs::metadata(&path) {
         Ok(found) if is_null(&path, &found) => return Ok(None),
         Ok(_) => {}

@@ -185,8 +185,17 @@ pub(super) fn credentials(credentials: &Credentials, source_of: &str) -> Result<
     Ok(())
 }
 
+/// Checks the variables that the SDK reads by itself and panics on, or fails with words of its own.
+///
+/// # Errors
+/// [`Malformed`], with the name of the variable.
+pub(super) fn variables_of_sdk() -> Result<(), Malformed> {
+    headers()?;
+    endpoints()
+}
+
 /// Checks the variables that the SDK passes on in headers, if they are set.
-pub(super) fn headers() -> Result<(), Malformed> {
+fn headers() -> Result<(), Malformed> {
     for name in IN_HEADERS {
         let Some(value) = variable(name)? else {
             continue;
@@ -266,7 +275,7 @@ pub(super) fn names() -> Result<(), Malformed> {
 }
 
 /// Checks the endpoints set in the environment. The SDK panics on an empty one.
-pub(super) fn endpoints() -> Result<(), Malformed> {
+fn endpoints() -> Result<(), Malformed> {
     let ignores = variable("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS")?;
     if ignores.is_some_and(|value| value.eq_ignore_ascii_case("true")) {
         return Ok(());

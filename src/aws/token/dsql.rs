@@ -5,14 +5,12 @@
 //! `generate_db_connect_admin_auth_token`; the tests compare byte for byte. A token contains
 //! neither port nor user: it is valid for every role of the cluster that the identity is linked to.
 
-use std::sync::Arc;
 use std::time::SystemTime;
 
 use aws_credential_types::Credentials;
 
-use super::presign::{Signer, Unsigned, check};
-use super::{Token, TokenError, TokenFuture, TokenProvider, TokenRequest};
-use crate::aws::AwsContext;
+use super::presign::{Unsigned, check};
+use super::{Token, TokenError, TokenRequest};
 
 /// Service name in the signature.
 const SERVICE: &str = "dsql";
@@ -20,27 +18,6 @@ const SERVICE: &str = "dsql";
 /// The role that exists in every cluster and has an IAM action of its own (Aurora DSQL User Guide,
 /// "Authentication and authorization"). The server compares role names case-sensitively.
 const ADMIN: &str = "admin";
-
-/// Signs tokens with the credentials of one AWS identity, without a cache: see
-/// [`CachedTokens`](super::CachedTokens).
-pub struct DsqlTokens(Signer);
-
-impl DsqlTokens {
-    /// Creates a signer that uses the credentials of `aws`.
-    pub fn new(aws: Arc<AwsContext>) -> Self {
-        Self(Signer::new(aws, sign))
-    }
-}
-
-impl TokenProvider for DsqlTokens {
-    fn token<'a>(&'a self, request: &'a TokenRequest) -> TokenFuture<'a> {
-        self.0.token(request)
-    }
-
-    fn invalidate(&self, _: &TokenRequest, _: &Token) {
-        self.0.invalidate();
-    }
-}
 
 /// Returns a token for `request`, signed at `now`. Pure: the same arguments give the same token.
 ///

@@ -20,8 +20,7 @@ use crate::base::redacted::Redacted;
 use crate::config::EndpointKind;
 
 pub use cached::CachedTokens;
-pub use dsql::DsqlTokens;
-pub use rds::RdsTokens;
+use presign::Signer;
 
 /// Creates a provider of tokens for RDS and DSQL endpoints, signed with the credentials of `aws`
 /// and cached.
@@ -29,15 +28,15 @@ pub use rds::RdsTokens;
 /// The kind of token depends on the endpoint's name, so a CNAME must be resolved first.
 pub fn provider(aws: Arc<AwsContext>) -> CachedTokens {
     CachedTokens::new(ByEndpoint {
-        rds: RdsTokens::new(Arc::clone(&aws)),
-        dsql: DsqlTokens::new(aws),
+        rds: Signer::new(Arc::clone(&aws), rds::sign),
+        dsql: Signer::new(aws, dsql::sign),
     })
 }
 
 /// Selects the signer by the kind of the endpoint.
 struct ByEndpoint {
-    rds: RdsTokens,
-    dsql: DsqlTokens,
+    rds: Signer,
+    dsql: Signer,
 }
 
 impl ByEndpoint {

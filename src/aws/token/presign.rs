@@ -12,7 +12,7 @@ use aws_sigv4::http_request::{
 use aws_sigv4::sign::v4;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-use super::{Token, TokenError, TokenFuture, TokenRequest};
+use super::{Token, TokenError, TokenFuture, TokenProvider, TokenRequest};
 use crate::aws::{AwsContext, CredentialsError, signable};
 use crate::base::redacted::Redacted;
 use crate::base::single_flight::{Clock, system_clock};
@@ -31,7 +31,8 @@ pub(super) const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
 /// Function that signs a request with given credentials at a given time.
 type Sign = fn(&TokenRequest, &Credentials, SystemTime) -> Result<Token, TokenError>;
 
-/// Signs with the current credentials of one AWS identity.
+/// Signs with the current credentials of one AWS identity, without a cache: see
+/// [`CachedTokens`](super::CachedTokens).
 pub(super) struct Signer {
     aws: Arc<AwsContext>,
     sign: Sign,
@@ -43,18 +44,19 @@ impl Signer {
         let clock = system_clock();
         Self { aws, sign, clock }
     }
+}
 
-    /// Returns a token for `request`. Cancel-safe.
-    pub(super) fn token<'a>(&'a self, request: &'a TokenRequest) -> TokenFuture<'a> {
+impl TokenProvider for Signer {
+    fn token<'a>(&'a self, request: &'a TokenRequest) -> TokenFuture<'a> {
         Box::pin(async move {
             let credentials = self.aws.credentials().await?;
             (self.sign)(request, &credentials, (self.clock)())
         })
     }
 
-    /// Discards the credentials after a token was rejected. The end of credentials without a known
-    /// expiry (a profile with a session token, a deleted access key) can only be noticed like this.
-    pub(super) fn invalidate(&self) {
+    // The end of credentials without a known expiry (a profile with a session token, a deleted access
+    // key) can only be noticed like this.
+    fn invalidate(&self, _: &TokenRequest, _: &Token) {
         self.aws.invalidate();
     }
 }

@@ -3,39 +3,16 @@
 //! AWS does not specify the format. The reference is botocore's `generate_db_auth_token`, and the
 //! tests compare byte for byte.
 
-use std::sync::Arc;
 use std::time::SystemTime;
 
 use aws_credential_types::Credentials;
 use percent_encoding::utf8_percent_encode;
 
-use super::presign::{ESCAPED, Signer, Unsigned, check};
-use super::{Token, TokenError, TokenFuture, TokenProvider, TokenRequest};
-use crate::aws::AwsContext;
+use super::presign::{ESCAPED, Unsigned, check};
+use super::{Token, TokenError, TokenRequest};
 
 /// Service name in the signature.
 const SERVICE: &str = "rds-db";
-
-/// Signs tokens with the credentials of one AWS identity, without a cache: see
-/// [`CachedTokens`](super::CachedTokens).
-pub struct RdsTokens(Signer);
-
-impl RdsTokens {
-    /// Creates a signer that uses the credentials of `aws`.
-    pub fn new(aws: Arc<AwsContext>) -> Self {
-        Self(Signer::new(aws, sign))
-    }
-}
-
-impl TokenProvider for RdsTokens {
-    fn token<'a>(&'a self, request: &'a TokenRequest) -> TokenFuture<'a> {
-        self.0.token(request)
-    }
-
-    fn invalidate(&self, _: &TokenRequest, _: &Token) {
-        self.0.invalidate();
-    }
-}
 
 /// Returns a token for `request`, signed at `now`. Pure: the same arguments give the same token.
 ///
