@@ -7,22 +7,22 @@
 //! SQLSTATE classes follow from how clients react. Pools retry on class 08 and on 57P0x but not on
 //! class 28, so a tunnel fault is never 28000 and expired credentials are never 08xxx.
 
+mod after_login;
 mod api;
 mod aws;
 mod client;
 mod database;
 mod descriptors;
 mod discovery;
-mod ended;
-mod evidence;
 mod explain;
+mod iam_refusal;
 mod ids;
-mod later;
-mod refused;
 mod role;
 mod server;
+mod server_text;
+mod ssm_end;
+mod token_evidence;
 mod tunnel;
-mod words;
 
 #[cfg(test)]
 mod tests;
@@ -42,12 +42,12 @@ use crate::config::{Endpoint, Target, Via};
 use crate::failure::connection::SessionError;
 use crate::observe::Failure;
 use crate::tunnel::TunnelError;
+pub use after_login::{Ending, after_login, log_forward};
 pub use discovery::explain_lookup;
 pub use explain::{
     Explanation, explain, explain_clock, explain_credentials, explain_iam_off, explain_status,
 };
 pub use ids::IDS;
-pub use later::{Ending, after_login, log_forward};
 
 use client::{
     channel_binding, client, configured, failed_before, foreign, gone_after_tls, local_password,

@@ -6,7 +6,7 @@ use super::aws::partition;
 use super::server::server;
 use super::{
     About, BROKEN, CANNOT_CONNECT, CONFIGURATION, Level, NOT_AUTHORIZED, NOT_SUPPORTED, REJECTED,
-    Report, Said, evidence, role, sentence,
+    Report, Said, role, sentence, token_evidence,
 };
 use crate::aws::alias::AliasError;
 use crate::base::foreign_text::ForeignText;
@@ -196,7 +196,7 @@ pub(super) fn upstream(error: &UpstreamError, about: Option<&About<'_>>) -> Repo
 /// Describes whether the token was sent, for a database that turns out to request something else.
 fn token_sent(about: Option<&About<'_>>) -> String {
     let early = about.filter(|about| about.evidence.is_some_and(|evidence| evidence.early));
-    match early.and_then(evidence::token) {
+    match early.and_then(token_evidence::token) {
         Some(token) => format!(
             "A token went to it ahead, inside the verified TLS, because it took one for this role before. {token}"
         ),

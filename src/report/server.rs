@@ -4,8 +4,8 @@
 use pg_handshake::{ServerError, Startup};
 
 use super::database::quote_identifier;
-use super::refused::login_refused;
-use super::words::{Remedy, known};
+use super::iam_refusal::login_refused;
+use super::server_text::{Remedy, known};
 use super::{About, Level, NOT_NOW, Report, with_id};
 use crate::base::foreign_text::ForeignText;
 use crate::config::Auth;

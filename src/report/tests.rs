@@ -11,7 +11,6 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::later::{RECONNECT, forward};
 use super::*;
 use crate::admission::Refusal;
 use crate::aws::CredentialsError;
@@ -21,6 +20,7 @@ use crate::failure::forward::ForwardError;
 use crate::failure::session_end::{EndedBy, SessionEnd};
 use crate::tls::upstream::UpstreamTlsError;
 use crate::tunnel::{ApiRefusal, DirectFailure, EndCause};
+use after_login::{RECONNECT, forward};
 
 const HOST: &str = "orders.cluster-abc.eu-central-1.rds.amazonaws.com";
 const TASK: &str =

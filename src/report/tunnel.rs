@@ -4,8 +4,8 @@ use std::io;
 
 use super::aws::{BAD_ANSWER, SET_CLOCK, credentials, internal, late, partition, service_host};
 use super::{
-    About, BROKEN, CANNOT_CONNECT, CONFIGURATION, NOT_AUTHORIZED, REJECTED, Said, api, ended,
-    sentence, shutting_down, try_port,
+    About, BROKEN, CANNOT_CONNECT, CONFIGURATION, NOT_AUTHORIZED, REJECTED, Said, api, sentence,
+    shutting_down, ssm_end, try_port,
 };
 use crate::config::{Bastion, Endpoint, Via};
 use crate::tunnel::{ApiRefusal, DirectFailure, TunnelError};
@@ -94,7 +94,7 @@ pub(super) fn tunnel(error: &TunnelError, about: Option<&About<'_>>) -> Said {
         TunnelError::AgentSilent { bastion, after } => agent_silent(bastion, after.as_secs()),
         TunnelError::Delayed { bastion, after } => delayed(bastion, after.as_secs()),
         TunnelError::Stranded { .. } => dial_timeout(&error.to_string(), about),
-        TunnelError::SessionEnded { cause, reason } => ended::ended(*cause, reason, about),
+        TunnelError::SessionEnded { cause, reason } => ssm_end::ended(*cause, reason, about),
         TunnelError::ChannelLost { reason } => channel_lost(reason),
         TunnelError::Overrun => Said::new("tunnel.overrun", BROKEN, error.to_string()).hint(
             "Read large results to their end, or in parts (a cursor, \\set FETCH_COUNT in psql).",

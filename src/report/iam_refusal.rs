@@ -5,7 +5,7 @@
 use super::aws::{check_keys, of_profile, partition, profile_option, renew};
 use super::database::{quote_identifier, turn_iam_on};
 use super::server::Added;
-use super::{About, evidence, role};
+use super::{About, role, token_evidence};
 use crate::aws::Keys;
 use crate::config::EndpointKind;
 
@@ -14,7 +14,7 @@ pub(super) fn login_refused(id: &'static str, state: &str, about: &About<'_>) ->
     let profile = about.target.profile.as_deref();
     let identity = about.evidence.map(|evidence| &evidence.identity);
     let keys = identity.and_then(|identity| identity.keys.as_ref());
-    let (id, hint) = match (evidence::wrong_clock(about), keys) {
+    let (id, hint) = match (token_evidence::wrong_clock(about), keys) {
         (Some(clock), _) => (
             "aws.clock",
             format!(
@@ -56,7 +56,7 @@ pub(super) fn login_refused(id: &'static str, state: &str, about: &About<'_>) ->
         ),
     };
     Added {
-        detail: evidence::token(about),
+        detail: token_evidence::token(about),
         ..Added::hint(id, hint)
     }
 }
@@ -68,7 +68,7 @@ fn permission(about: &About<'_>, keys_accepted: bool) -> String {
     let account = about.evidence.and_then(|it| it.identity.account.as_deref());
     let account = account.unwrap_or("ACCOUNT");
     let profile = profile_option(about.target.profile.as_deref());
-    let (user, kind) = (about.user, evidence::kind(about));
+    let (user, kind) = (about.user, token_evidence::kind(about));
     // An endpoint's name begins with that of the instance or cluster, except for custom endpoints.
     let host = about
         .evidence
@@ -84,7 +84,7 @@ fn permission(about: &About<'_>, keys_accepted: bool) -> String {
         };
         return format!(
             "Your identity (aws sts get-caller-identity{profile}) needs {} on arn:{partition}:dsql:{region}:{account}:cluster/{name}.{link}",
-            evidence::dsql_action(user)
+            token_evidence::dsql_action(user)
         );
     }
     let arguments = |option: &str| format!("{option} {name} --region {region}{profile}");
