@@ -19,7 +19,7 @@ use crate::cli::TokenArgs;
 use crate::cli::terminal;
 use crate::config::{Auth, Endpoint, Plan};
 use crate::failure::connection::SessionError;
-use crate::report::{About, explain};
+use crate::report::{ErrorContext, explain};
 
 /// Prints a token. Sends nothing to the database.
 ///
@@ -86,7 +86,7 @@ async fn request(plan: &Plan) -> anyhow::Result<(Arc<AwsContext>, TokenRequest)>
 /// Converts an error to the text that a client of the target would get.
 fn told(plan: &Plan, error: SessionError) -> anyhow::Error {
     let target = plan.target();
-    let said = explain(&error, target.as_ref().map(About::target).as_ref());
+    let said = explain(&error, target.as_ref().map(ErrorContext::target).as_ref());
     let more = [said.detail, said.hint].into_iter().flatten();
     let lines: Vec<String> = [said.message].into_iter().chain(more).collect();
     anyhow!(lines.join("\n"))

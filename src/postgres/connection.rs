@@ -153,7 +153,7 @@ impl Connection {
         let (rooms, mut routed) = match self.route(entry, startup, &mut client).await {
             Ok(both) => both,
             Err((error, target)) => {
-                let about = target.as_ref().map(report::About::target);
+                let about = target.as_ref().map(report::ErrorContext::target);
                 return refuse(&proxy, Some(client), (&error, about), &greeting).await;
             }
         };
@@ -202,7 +202,7 @@ impl Connection {
                 if error.is_another_server() {
                     rooms.forget_endpoint();
                 }
-                let about = report::About {
+                let about = report::ErrorContext {
                     target: &routed.target,
                     user: &routed.user,
                     token_judged: greeting.token_judged(),
@@ -378,7 +378,7 @@ async fn answer_in_time(
 async fn refuse(
     proxy: &Proxy,
     client: Option<Local>,
-    (error, about): (&SessionError, Option<report::About<'_>>),
+    (error, about): (&SessionError, Option<report::ErrorContext<'_>>),
     greeting: &Greeting,
 ) {
     let report = report::before_login(error, about.as_ref());

@@ -11,7 +11,7 @@ use crate::admission::Arrival;
 use crate::config::{Auth, Target};
 use crate::observe::{LiveConnection, Newcomer, Stage};
 use crate::postgres::route::Routed;
-use crate::report::Evidence;
+use crate::report::TokenEvidence;
 
 /// A connection that has completed its startup.
 pub(in crate::postgres) struct Connection {
@@ -24,7 +24,7 @@ pub(in crate::postgres) struct Connection {
     /// The client has authenticated at pgiam.
     pub(in crate::postgres) client_asked: bool,
     /// Facts about the last token.
-    pub(in crate::postgres) evidence: Option<Evidence>,
+    pub(in crate::postgres) evidence: Option<TokenEvidence>,
     /// The target's default database, and the error that prevented its use in place of the named
     /// one.
     pub(in crate::postgres) no_default: Option<String>,

@@ -16,7 +16,7 @@ use crate::postgres::shared::Proxy;
 use crate::postgres::target::context::Rooms;
 use crate::postgres::target::last_failure::Reached;
 use crate::postgres::target::slot::Slot;
-use crate::report::{self, About, Explanation};
+use crate::report::{self, ErrorContext, Explanation};
 
 /// First and longest pause before an unreachable target is retried; it doubles. Health checks
 /// usually pause for less than the first value. The longest notices `aws sso login` within a minute
@@ -60,7 +60,7 @@ impl Slot {
             Ok(rooms) => rooms.check_and_note(proxy).await,
             Err(error) => {
                 let target = self.provisional();
-                warn_of(name, &error, &About::target(&target));
+                warn_of(name, &error, &ErrorContext::target(&target));
             }
         }
         // Clients that have stopped waiting for the target.
@@ -74,7 +74,7 @@ impl Slot {
     pub async fn test(&self) -> Result<(), Explanation> {
         let rooms = self.rooms().await.map_err(|error| {
             let target = self.provisional();
-            report::explain(&error, Some(&About::target(&target)))
+            report::explain(&error, Some(&ErrorContext::target(&target)))
         })?;
         match rooms.log_in_once().await {
             Ok(()) => {
@@ -193,7 +193,7 @@ async fn recovering(rooms: Weak<Rooms>, proxy: &Arc<Proxy>) {
     }
 }
 
-fn warn_of(target: &str, error: &SessionError, about: &About<'_>) {
+fn warn_of(target: &str, error: &SessionError, about: &ErrorContext<'_>) {
     let failure = report::before_login(error, Some(about)).failure();
     let (id, reason) = (failure.id, &failure.message);
     let (detail, hint) = (failure.detail.as_deref(), failure.hint.as_deref());

@@ -1,12 +1,14 @@
 //! Reports about failures after the start: sessions that end, and connections of raw tunnels.
 
+use super::client::{foreign, unknown};
+use super::context::ErrorContext;
+use super::message::{BROKEN, CANNOT_CONNECT, LogLevel, Message, Report};
+use super::phrases::{RECONNECT, sentence, shutting_down, too_many, waited_for};
+use super::{descriptors, tunnel};
+
 use bytes::Bytes;
 use tracing::{debug, info, warn};
 
-use super::{
-    About, BROKEN, CANNOT_CONNECT, Level, Report, Said, descriptors, foreign, sentence,
-    shutting_down, too_many, tunnel, unknown, waited_for,
-};
 use crate::admission::Refusal;
 use crate::base::error_text::plain;
 use crate::base::foreign_text::visible;
@@ -16,8 +18,6 @@ use crate::failure::session_end::{EndedBy, SessionEnd};
 use crate::observe::Failure;
 use crate::tunnel::TunnelError;
 
-/// Default remedy for a lost session.
-pub(super) const RECONNECT: &str = "Reconnect: pgiam opens a new tunnel when it has to.";
 /// The same for sessions of limited length (Aurora DSQL User Guide, "Understanding connections").
 const RECONNECT_DSQL: &str = "Reconnect: pgiam opens a new tunnel when it has to. Aurora DSQL ends every connection after an hour; let the pool renew them before.";
 
@@ -29,7 +29,7 @@ fn reconnect(target: &Target) -> &'static str {
 }
 
 /// Report of a session that did not end in order.
-pub struct Ending {
+pub struct SessionLoss {
     /// Stable identifier of the cause.
     pub id: &'static str,
     /// The last message to the client; `None` if the client would take it for part of an unfinished
@@ -42,14 +42,14 @@ pub struct Ending {
 /// Reports a session that ended for a reason that its client cannot see; `None` if it ended in
 /// order.
 #[must_use]
-pub fn after_login(end: &SessionEnd, target: &Target) -> Option<Ending> {
+pub fn after_login(end: &SessionEnd, target: &Target) -> Option<SessionLoss> {
     let said = match end.by {
         EndedBy::Client => return None,
         EndedBy::Shutdown => shutting_down(),
         EndedBy::Server => {
             let error = end.error.as_ref()?;
             let lost = |reason: &str| {
-                Said::new(
+                Message::new(
                     "session.lost",
                     BROKEN,
                     "the connection to the database was lost",
@@ -58,8 +58,8 @@ pub fn after_login(end: &SessionEnd, target: &Target) -> Option<Ending> {
             };
             match TunnelError::of(error) {
                 Some(error) => {
-                    let about = About::target(target);
-                    let said = tunnel::tunnel(error, Some(&about));
+                    let context = ErrorContext::target(target);
+                    let said = tunnel::tunnel(error, Some(&context));
                     let detail = said.detail.map(|detail| format!(". {detail}"));
                     let hint = said.hint.unwrap_or_else(|| reconnect(target).to_owned());
                     lost(&format!("{}{}", said.message, detail.unwrap_or_default())).hint(hint)
@@ -69,8 +69,8 @@ pub fn after_login(end: &SessionEnd, target: &Target) -> Option<Ending> {
         }
     };
     let level = match end.by {
-        EndedBy::Server => Level::Warn,
-        EndedBy::Client | EndedBy::Shutdown => Level::Info,
+        EndedBy::Server => LogLevel::Warn,
+        EndedBy::Client | EndedBy::Shutdown => LogLevel::Info,
     };
     let report = said.report(level, Some(target));
     let failure = report.failure();
@@ -82,13 +82,13 @@ pub fn after_login(end: &SessionEnd, target: &Target) -> Option<Ending> {
             "not told to the client, which is in the middle of a message"
         );
     }
-    Some(Ending { id, reply, failure })
+    Some(SessionLoss { id, reply, failure })
 }
 
 /// Writes the log line of a raw tunnel connection that failed, and returns the failure to count and
 /// display. Its client cannot receive a message, so the log line contains the complete report.
 pub fn log_forward(error: &ForwardError, target: &Target) -> Failure {
-    let Said {
+    let Message {
         id,
         message,
         detail,
@@ -121,8 +121,8 @@ pub fn log_forward(error: &ForwardError, target: &Target) -> Failure {
     }
 }
 
-pub(super) fn forward(error: &ForwardError, target: &Target) -> Said {
-    let about = About::target(target);
+pub(super) fn forward(error: &ForwardError, target: &Target) -> Message {
+    let context = ErrorContext::target(target);
     if let Some(said) = descriptors::behind(error) {
         return said;
     }
@@ -133,15 +133,18 @@ pub(super) fn forward(error: &ForwardError, target: &Target) -> Said {
             descriptors::exhausted(*limit)
         }
         ForwardError::Refused(gone @ Refusal::Gone) => {
-            Said::new("client.gone", CANNOT_CONNECT, gone.to_string())
+            Message::new("client.gone", CANNOT_CONNECT, gone.to_string())
         }
-        ForwardError::Tunnel(failed) => tunnel::tunnel(failed, Some(&about)),
+        ForwardError::Tunnel(failed) => tunnel::tunnel(failed, Some(&context)),
         ForwardError::Timeout { after, waiting } => {
             let text = format!("the tunnel was not ready within {} s", after.as_secs());
-            waited_for(Said::new("tunnel.timeout", CANNOT_CONNECT, text), *waiting)
+            waited_for(
+                Message::new("tunnel.timeout", CANNOT_CONNECT, text),
+                *waiting,
+            )
         }
         ForwardError::TooManyConnections { limit } => too_many(*limit, false),
-        ForwardError::Lost(lost) => Said::new(
+        ForwardError::Lost(lost) => Message::new(
             "tunnel.lost",
             BROKEN,
             format!("the connection to {} was lost", target.endpoint),

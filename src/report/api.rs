@@ -1,8 +1,11 @@
 //! Reports about refusals of the Systems Manager API, with the policy statements that they call
 //! for.
 
-use super::aws::{of_profile, partition, rejected, renew};
-use super::{About, CANNOT_CONNECT, NOT_AUTHORIZED, REJECTED, Said, THROTTLED};
+use super::aws::rejected;
+use super::context::ErrorContext;
+use super::message::{CANNOT_CONNECT, Message, NOT_AUTHORIZED, REJECTED, THROTTLED};
+use super::phrases::{of_profile, partition, renew};
+
 use crate::aws::api_error::ApiAnswer;
 use crate::config::Via;
 use crate::tunnel::ApiRefusal;
@@ -21,21 +24,21 @@ pub(super) fn refused(
     kind: ApiRefusal,
     answer: &ApiAnswer,
     place: &Place<'_>,
-    about: Option<&About<'_>>,
-) -> Said {
+    context: Option<&ErrorContext<'_>>,
+) -> Message {
     let Place { bastion, region } = place;
-    let profile = about.and_then(|about| about.target.profile.as_deref());
+    let profile = context.and_then(|context| context.target.profile.as_deref());
     // Users want to start a session; the other calls only support it.
     let starts = operation == "StartSession";
     let of_session = |start: String, other: String| if starts { start } else { other };
     let said = match kind {
-        ApiRefusal::TargetNotConnected => Said::new(
+        ApiRefusal::TargetNotConnected => Message::new(
             "ssm.target-not-connected",
             CANNOT_CONNECT,
             format!("the bastion {bastion} is not connected to Session Manager in {region}"),
         )
         .hint(look_at(bastion, region)),
-        ApiRefusal::AccessDenied => Said::new(
+        ApiRefusal::AccessDenied => Message::new(
             "ssm.access-denied",
             REJECTED,
             of_session(
@@ -43,8 +46,8 @@ pub(super) fn refused(
                 format!("AWS does not allow {operation}"),
             ),
         )
-        .hint(statement(operation, answer, place, about)),
-        ApiRefusal::DeniedByOrganisation => Said::new(
+        .hint(statement(operation, answer, place, context)),
+        ApiRefusal::DeniedByOrganisation => Message::new(
             "ssm.denied-by-organisation",
             REJECTED,
             of_session(
@@ -53,21 +56,21 @@ pub(super) fn refused(
             ),
         )
         .hint("No policy in this account can allow it; ask whoever manages the AWS organisation."),
-        ApiRefusal::CredentialsExpired => Said::new(
+        ApiRefusal::CredentialsExpired => Message::new(
             "aws.expired",
             NOT_AUTHORIZED,
             format!("the AWS credentials{} have expired", of_profile(profile)),
         )
         .hint(renew(profile)),
         ApiRefusal::CredentialsRejected => rejected(profile, answer.clock),
-        ApiRefusal::InvalidDocument => unknown_document(region, about),
-        ApiRefusal::Throttled => Said::new(
+        ApiRefusal::InvalidDocument => unknown_document(region, context),
+        ApiRefusal::Throttled => Message::new(
             "ssm.throttled",
             THROTTLED,
             format!("AWS limits the rate of {operation} calls"),
         )
         .hint("Try again in a few seconds. If it stays, fewer sessions help (sessions and warm of the target), as do fewer programs that open their own."),
-        ApiRefusal::Other => Said::new(
+        ApiRefusal::Other => Message::new(
             "ssm.refused",
             CANNOT_CONNECT,
             of_session(
@@ -92,9 +95,9 @@ fn look_at(bastion: &str, region: &str) -> String {
     }
 }
 
-fn unknown_document(region: &str, about: Option<&About<'_>>) -> Said {
-    let said = |message| Said::new("ssm.document", CANNOT_CONNECT, message);
-    match custom_document(about) {
+fn unknown_document(region: &str, context: Option<&ErrorContext<'_>>) -> Message {
+    let said = |message| Message::new("ssm.document", CANNOT_CONNECT, message);
+    match custom_document(context) {
         Some(document) => said(format!(
             "the session document {document} cannot be used in {region}"
         ))
@@ -108,8 +111,8 @@ fn unknown_document(region: &str, about: Option<&About<'_>>) -> Said {
     }
 }
 
-fn custom_document<'a>(about: Option<&'a About<'_>>) -> Option<&'a str> {
-    match &about?.target.via {
+fn custom_document<'a>(context: Option<&'a ErrorContext<'_>>) -> Option<&'a str> {
+    match &context?.target.via {
         Via::Ssm(settings) => settings.document.as_deref(),
         Via::Direct => None,
     }
@@ -120,11 +123,11 @@ fn statement(
     operation: &str,
     answer: &ApiAnswer,
     place: &Place<'_>,
-    about: Option<&About<'_>>,
+    context: Option<&ErrorContext<'_>>,
 ) -> String {
     let partition = partition(place.region);
     let resource = match operation {
-        "StartSession" => return start_statement(answer, place, custom_document(about)),
+        "StartSession" => return start_statement(answer, place, custom_document(context)),
         "ResumeSession" | "TerminateSession" => {
             format!("arn:{partition}:ssm:*:*:session/${{aws:userid}}-*")
         }

@@ -1,15 +1,19 @@
 //! Reports about AWS in general: credentials, tokens, partitions.
 
-use super::{CANNOT_CONNECT, CONFIGURATION, INTERNAL, NOT_AUTHORIZED, Said, THROTTLED, sentence};
+use super::message::{CANNOT_CONNECT, CONFIGURATION, INTERNAL, Message, NOT_AUTHORIZED, THROTTLED};
+use super::phrases::{
+    BAD_ANSWER, SET_CLOCK, SLOW_CREDENTIALS, check_keys, of_profile, profile_option, renew,
+    sentence,
+};
+
 use crate::aws::is_about_the_network;
 use crate::aws::token::TokenError;
 use crate::aws::{ClockOffset, CredentialsError, Late, LateKind, Malformed, in_words};
 use crate::base::background::Stopped;
 use crate::base::error_text::chain;
-use crate::base::partition::Partition;
 
-pub(super) fn credentials(error: &CredentialsError) -> Said {
-    let said = |id, state, hint: String| Said::new(id, state, error.to_string()).hint(hint);
+pub(super) fn credentials(error: &CredentialsError) -> Message {
+    let said = |id, state, hint: String| Message::new(id, state, error.to_string()).hint(hint);
     let refused = |id, hint: String| said(id, NOT_AUTHORIZED, hint);
     match error {
         CredentialsError::NotFound { profile, looked, .. } => refused("aws.no-credentials", first_login(profile.as_deref()))
@@ -21,7 +25,7 @@ pub(super) fn credentials(error: &CredentialsError) -> Said {
         ),
         CredentialsError::Config { .. } => said("aws.config", CONFIGURATION, "Correct the file; no restart is needed.".to_owned()),
         CredentialsError::Expired { profile, .. } => refused("aws.expired", renew(profile.as_deref())),
-        CredentialsError::SsoSession { profile, source, .. } => Said::new(
+        CredentialsError::SsoSession { profile, source, .. } => Message::new(
             "aws.sso-session",
             NOT_AUTHORIZED,
             format!("the SSO session{} has ended, or was never begun", of_profile(profile.as_deref())),
@@ -60,13 +64,6 @@ pub(super) fn credentials(error: &CredentialsError) -> Said {
     }
 }
 
-/// Remedy for slow credentials.
-pub(super) const SLOW_CREDENTIALS: &str = "Possible causes: the network to STS or IAM Identity Center, or a credential_process that waits for input.";
-
-/// Remedy for an answer that AWS would not give.
-pub(super) const BAD_ANSWER: &str =
-    "Is an endpoint override (AWS_ENDPOINT_URL) set, or does a proxy answer in AWS's place?";
-
 /// Returns the remedy for a value with an invalid character.
 fn correct(malformed: &Malformed) -> String {
     let restart = match malformed.source_of.as_str() {
@@ -80,22 +77,22 @@ fn correct(malformed: &Malformed) -> String {
 }
 
 /// Reports a bug in this program or in one of its libraries.
-pub(super) fn internal(_stopped: &Stopped, message: String) -> Said {
-    Said::new(crate::base::crash::ID, INTERNAL, message).hint(
+pub(super) fn internal(_stopped: &Stopped, message: String) -> Message {
+    Message::new(crate::base::crash::ID, INTERNAL, message).hint(
         "Please report it, with the line of pgiam's log that has the same identifier. pgiam tries again after a pause.",
     )
 }
 
 /// Reports an AWS call that timed out. `throttled` is the identifier to use for throttling.
-pub(super) fn late(late: &Late, throttled: &'static str) -> Said {
+pub(super) fn late(late: &Late, throttled: &'static str) -> Message {
     let message = late.to_string();
     match late.kind {
         LateKind::Credentials => {
-            Said::new("aws.credentials-timeout", NOT_AUTHORIZED, message).hint(SLOW_CREDENTIALS)
+            Message::new("aws.credentials-timeout", NOT_AUTHORIZED, message).hint(SLOW_CREDENTIALS)
         }
-        LateKind::Throttled => Said::new(throttled, THROTTLED, message)
+        LateKind::Throttled => Message::new(throttled, THROTTLED, message)
             .hint("Too many calls of this kind are made in the account and region, by all programs together. Try again in a few seconds."),
-        LateKind::Silent => Said::new("aws.no-answer", CANNOT_CONNECT, message).hint(
+        LateKind::Silent => Message::new("aws.no-answer", CANNOT_CONNECT, message).hint(
             "The network may drop what is sent there (firewall, VPN, VPC endpoint), or the service is slow. Behind a proxy set HTTPS_PROXY.",
         ),
     }
@@ -117,32 +114,21 @@ fn trust(role: Option<&str>, caller: Option<&str>) -> String {
 }
 
 /// Reports that AWS rejects signatures made with these keys.
-pub(super) fn rejected(profile: Option<&str>, clock: Option<ClockOffset>) -> Said {
+pub(super) fn rejected(profile: Option<&str>, clock: Option<ClockOffset>) -> Message {
     match clock.filter(|clock| clock.is_wrong()) {
-        Some(clock) => Said::new(
+        Some(clock) => Message::new(
             "aws.clock",
             NOT_AUTHORIZED,
             format!("AWS does not accept our signature: this machine's clock is {clock}"),
         )
         .hint(SET_CLOCK),
-        None => Said::new(
+        None => Message::new(
             "aws.rejected",
             NOT_AUTHORIZED,
             format!("AWS does not accept the credentials{}", of_profile(profile)),
         )
         .hint(check_keys(profile)),
     }
-}
-
-/// Remedy for a clock outside AWS's tolerance.
-pub(super) const SET_CLOCK: &str = "AWS takes signatures that are at most 5 min off: set this machine's clock, and turn on time synchronisation.";
-
-/// Returns the command that tests the keys.
-pub(super) fn check_keys(profile: Option<&str>) -> String {
-    format!(
-        "Were the keys deleted, switched off or mistyped? aws sts get-caller-identity{} takes the same way.",
-        profile_option(profile)
-    )
 }
 
 /// Returns the remedy for missing credentials. Files are reloaded for every attempt; the
@@ -154,28 +140,6 @@ fn first_login(profile: Option<&str>) -> String {
         ),
         None => "Run aws configure; or aws configure sso, and set profile to the name you give there; or start pgiam with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY. Files are read again without a restart.".to_owned(),
     }
-}
-
-/// Returns the remedy for expired credentials.
-pub(super) fn renew(profile: Option<&str>) -> String {
-    match profile {
-        Some(profile) => format!(
-            "Run: aws sso login --profile {profile}, or renew the profile's keys. No restart is needed."
-        ),
-        None => "Run aws sso login, or renew the keys in ~/.aws/credentials; no restart is needed. Keys in pgiam's own environment stay as they are: start it again with new ones.".to_owned(),
-    }
-}
-
-pub(super) fn of_profile(profile: Option<&str>) -> String {
-    profile
-        .map(|profile| format!(" of profile {profile}"))
-        .unwrap_or_default()
-}
-
-pub(super) fn profile_option(profile: Option<&str>) -> String {
-    profile
-        .map(|profile| format!(" --profile {profile}"))
-        .unwrap_or_default()
 }
 
 fn list(names: &[String]) -> String {
@@ -197,27 +161,17 @@ fn list(names: &[String]) -> String {
     }
 }
 
-pub(super) fn token(error: &TokenError) -> Said {
+pub(super) fn token(error: &TokenError) -> Message {
     match error {
         TokenError::Credentials(error) => credentials(error),
         TokenError::BadRequest { .. } => {
-            Said::new("token.request", CONFIGURATION, error.to_string())
+            Message::new("token.request", CONFIGURATION, error.to_string())
                 .hint("Correct host and region of the target.")
         }
         TokenError::Signing(_) | TokenError::Internal(_) => {
-            Said::new("token.internal", INTERNAL, error.to_string())
+            Message::new("token.internal", INTERNAL, error.to_string())
                 .detail(sentence(&chain(error)))
                 .hint("This is a fault of pgiam; please report it.")
         }
     }
-}
-
-/// Returns the ARN partition of a region.
-pub(super) fn partition(region: &str) -> &'static str {
-    Partition::of(region).name
-}
-
-/// Returns the default host of a service in a region.
-pub(super) fn service_host(service: &str, region: &str) -> String {
-    format!("{service}.{region}.{}", Partition::of(region).dns_suffix)
 }

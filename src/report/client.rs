@@ -1,5 +1,11 @@
 //! Reports about the client and its request, before any other component is involved.
 
+use super::message::{
+    CONFIGURATION, INTERNAL, LogLevel, Message, NO_SUCH_DATABASE, NOT_AUTHORIZED, NOT_NOW,
+    NOT_SUPPORTED, PROTOCOL_VIOLATION, Report, WRONG_PASSWORD,
+};
+use super::phrases::{SLOW_CREDENTIALS, sentence, waited_for};
+
 use std::io;
 use std::path::Path;
 use std::time::Duration;
@@ -7,10 +13,6 @@ use std::time::Duration;
 use pg_handshake::{ClientError, StartupError};
 use rustls::AlertDescription;
 
-use super::{
-    CONFIGURATION, INTERNAL, Level, NO_SUCH_DATABASE, NOT_AUTHORIZED, NOT_NOW, NOT_SUPPORTED,
-    PROTOCOL_VIOLATION, Report, Said, WRONG_PASSWORD, aws, waited_for,
-};
 use crate::aws::calls::CREDENTIALS_STEP;
 use crate::config::Target;
 use crate::failure::connection::SessionError;
@@ -18,17 +20,17 @@ use crate::failure::route::RouteError;
 use crate::tunnel::Readiness;
 use pg_handshake::scram::ScramError;
 
-pub(super) fn client(error: &ClientError) -> Said {
+pub(super) fn client(error: &ClientError) -> Message {
     let message = match error {
         ClientError::Startup(StartupError::UnsupportedProtocol(_)) => {
-            return Said::new("client.protocol", NOT_SUPPORTED, error.to_string())
+            return Message::new("client.protocol", NOT_SUPPORTED, error.to_string())
                 .hint("Update the client: drivers have spoken version 3 since 2003.");
         }
         // These messages name the packet themselves.
         ClientError::Startup(error) => error.to_string(),
         other => format!("invalid startup: {other}"),
     };
-    Said::new("client.startup", PROTOCOL_VIOLATION, message)
+    Message::new("client.startup", PROTOCOL_VIOLATION, message)
         .hint("This port speaks the PostgreSQL protocol, version 3.")
 }
 
@@ -82,7 +84,7 @@ pub(super) fn left(
         return report;
     }
     let hint = match waiting {
-        Some(CREDENTIALS_STEP) => aws::SLOW_CREDENTIALS.to_owned(),
+        Some(CREDENTIALS_STEP) => SLOW_CREDENTIALS.to_owned(),
         _ => {
             let name = target.map_or("TARGET", |target| &target.name);
             format!("Try each step by itself: pgiam check {name}")
@@ -91,7 +93,7 @@ pub(super) fn left(
     Report {
         detail: Some(OWN_TIMEOUT.to_owned()),
         hint: Some(hint),
-        level: Level::Warn,
+        level: LogLevel::Warn,
         ..report
     }
 }
@@ -131,7 +133,7 @@ fn refuses_certificate(alert: AlertDescription) -> bool {
 }
 
 /// Reports unusable configuration that is detected when the target is set up.
-pub(super) fn configured(error: &SessionError) -> Said {
+pub(super) fn configured(error: &SessionError) -> Message {
     let text = error.to_string();
     let (message, hint) = text.split_once("\nhint: ").unwrap_or((&text, ""));
     // The report adds the target name itself.
@@ -139,7 +141,7 @@ pub(super) fn configured(error: &SessionError) -> Said {
         Some((target, rest)) if target.starts_with("target \"") => rest,
         _ => message,
     };
-    let said = Said::new("target.config", CONFIGURATION, message);
+    let said = Message::new("target.config", CONFIGURATION, message);
     match hint {
         "" => said.hint(
             "Mend the target in the configuration file; pgiam takes the change over by itself.",
@@ -152,8 +154,8 @@ pub(super) fn configured(error: &SessionError) -> Said {
 const FOREIGN_HINT: &str = "Start one of your own, on another port. Where user ids differ although the user is the same, as in containers that share a network, its owner can set peer_check = false.";
 
 /// Reports a client of another user.
-pub(super) fn foreign(peer: u32, own: u32) -> Said {
-    Said::new(
+pub(super) fn foreign(peer: u32, own: u32) -> Message {
+    Message::new(
         "peer.foreign",
         NOT_AUTHORIZED,
         "this pgiam belongs to another user",
@@ -163,37 +165,37 @@ pub(super) fn foreign(peer: u32, own: u32) -> Said {
 }
 
 /// Reports a client of unknown owner: the system did not return a user id.
-pub(super) fn unknown(error: &io::Error) -> Said {
-    Said::new(
+pub(super) fn unknown(error: &io::Error) -> Message {
+    Message::new(
         "peer.foreign",
         NOT_AUTHORIZED,
         "this pgiam serves its own user only, and the system did not say whose this client is",
     )
-    .detail(super::sentence(&format!(
+    .detail(sentence(&format!(
         "cannot tell whose the client is: {error}"
     )))
     .hint(FOREIGN_HINT)
 }
 
 /// Reports a client that failed the check of the local password.
-pub(super) fn local_password(error: &ScramError) -> Said {
-    let violation = |id| Said::new(id, PROTOCOL_VIOLATION, error.to_string());
+pub(super) fn local_password(error: &ScramError) -> Message {
+    let violation = |id| Message::new(id, PROTOCOL_VIOLATION, error.to_string());
     match error {
-        ScramError::WrongPassword => Said::new(
+        ScramError::WrongPassword => Message::new(
             "password.wrong",
             WRONG_PASSWORD,
             "password authentication failed for pgiam",
         )
         .hint("This pgiam asks for a password of its own, the one in its password_file; it is not that of the database role."),
         ScramError::Downgrade | ScramError::Binding => {
-            Said::new("password.binding", NOT_AUTHORIZED, error.to_string())
+            Message::new("password.binding", NOT_AUTHORIZED, error.to_string())
                 .hint("Connect without anything in between, or with channel_binding=disable.")
         }
         ScramError::Unsupported(_) => {
-            Said::new("password.unsupported", NOT_SUPPORTED, error.to_string())
+            Message::new("password.unsupported", NOT_SUPPORTED, error.to_string())
                 .hint("pgiam asks for SCRAM-SHA-256 as RFC 5802 has it, without extensions and for no other identity. Configure the client so, or use pgiam's Unix socket.")
         }
-        ScramError::Random => Said::new("password.internal", INTERNAL, error.to_string())
+        ScramError::Random => Message::new("password.internal", INTERNAL, error.to_string())
             .hint("The operating system gave no random numbers. Connect again."),
         ScramError::Malformed(_)
         | ScramError::Mechanism
@@ -205,8 +207,8 @@ pub(super) fn local_password(error: &ScramError) -> Said {
     }
 }
 
-pub(super) fn two_passwords() -> Said {
-    Said::new(
+pub(super) fn two_passwords() -> Message {
+    Message::new(
         "password.passthrough",
         NOT_SUPPORTED,
         "a target with auth = \"passthrough\" cannot be used behind a local password",
@@ -215,8 +217,8 @@ pub(super) fn two_passwords() -> Said {
     .hint("Connect through pgiam's Unix socket, where it asks for no password, or run a second pgiam without password_file for this target.")
 }
 
-pub(super) fn channel_binding() -> Said {
-    Said::new(
+pub(super) fn channel_binding() -> Message {
+    Message::new(
         "client.channel-binding",
         NOT_SUPPORTED,
         "a SCRAM login that is bound to TLS cannot pass through pgiam",
@@ -226,14 +228,14 @@ pub(super) fn channel_binding() -> Said {
 }
 
 /// Answers a readiness probe: the tunnel is not open.
-pub(super) fn not_yet(readiness: Readiness) -> Said {
+pub(super) fn not_yet(readiness: Readiness) -> Message {
     match readiness {
-        Readiness::Interrupted => Said::new(
+        Readiness::Interrupted => Message::new(
             "tunnel.interrupted",
             NOT_NOW,
             "the tunnel was lost and is being tried again",
         ),
-        Readiness::Up | Readiness::Idle | Readiness::Starting => Said::new(
+        Readiness::Up | Readiness::Idle | Readiness::Starting => Message::new(
             "tunnel.starting",
             NOT_NOW,
             "the connection is not ready yet",
@@ -243,8 +245,8 @@ pub(super) fn not_yet(readiness: Readiness) -> Said {
 }
 
 /// Answers a readiness probe with the result of an earlier connection.
-pub(super) fn failed_before(id: &'static str) -> Said {
-    Said::new(
+pub(super) fn failed_before(id: &'static str) -> Message {
+    Message::new(
         id,
         NOT_NOW,
         "the last connection to the database could not be made",
@@ -257,10 +259,10 @@ pub(super) fn timed_out(
     after: Duration,
     readiness: Readiness,
     waiting: Option<&'static str>,
-) -> Said {
+) -> Message {
     let after = after.as_secs();
     match readiness {
-        Readiness::Interrupted => Said::new(
+        Readiness::Interrupted => Message::new(
             "tunnel.interrupted",
             NOT_NOW,
             "the tunnel was lost and is being tried again",
@@ -269,12 +271,12 @@ pub(super) fn timed_out(
         .hint("Check this machine's network. pgiam goes on trying; connect again when it is back."),
         Readiness::Up | Readiness::Idle | Readiness::Starting => {
             let text = format!("tunnel and token were not ready within {after} s");
-            waited_for(Said::new("tunnel.timeout", NOT_NOW, text), waiting)
+            waited_for(Message::new("tunnel.timeout", NOT_NOW, text), waiting)
         }
     }
 }
 
-pub(super) fn route(error: &RouteError) -> Said {
+pub(super) fn route(error: &RouteError) -> Message {
     match error {
         RouteError::UnknownTarget { asked, known } => {
             let targets = known.iter();
@@ -286,12 +288,12 @@ pub(super) fn route(error: &RouteError) -> Said {
             } else {
                 format!("there is no target \"{asked}\" on this port")
             };
-            Said::new("target.unknown", NO_SUCH_DATABASE, message).hint(format!(
+            Message::new("target.unknown", NO_SUCH_DATABASE, message).hint(format!(
                 "Give the target's name, or TARGET/DATABASE, as database name. Targets here: {}.",
                 targets.join(", ")
             ))
         }
-        RouteError::NoUser { target } => Said::new(
+        RouteError::NoUser { target } => Message::new(
             "target.no-user",
             NOT_AUTHORIZED,
             format!("target \"{target}\": no user name"),
@@ -299,7 +301,7 @@ pub(super) fn route(error: &RouteError) -> Said {
         .hint(format!(
             "Give one (psql -U ROLE), or set user = \"ROLE\" under [targets.{target}]."
         )),
-        RouteError::Replication { target } => Said::new(
+        RouteError::Replication { target } => Message::new(
             "target.replication",
             NOT_SUPPORTED,
             format!("target \"{target}\": {error}"),
@@ -309,10 +311,10 @@ pub(super) fn route(error: &RouteError) -> Said {
             "Set auth = \"passthrough\" for a target of its own ([targets.{target}-replication]) and give the role's password."
         )),
         RouteError::UserNotUtf8 => {
-            Said::new("target.user-encoding", NOT_AUTHORIZED, error.to_string())
+            Message::new("target.user-encoding", NOT_AUTHORIZED, error.to_string())
                 .hint("IAM tokens are signed for user names in UTF-8.")
         }
-        RouteError::Startup(_) => Said::new("target.startup", CONFIGURATION, error.to_string())
+        RouteError::Startup(_) => Message::new("target.startup", CONFIGURATION, error.to_string())
             .hint("A startup packet takes 10,000 bytes, and no zero byte within a value: shorten what the client sends, or the target's user and database."),
     }
 }

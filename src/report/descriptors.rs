@@ -1,10 +1,11 @@
 //! Reports about exhausted descriptors, which can occur wherever a file or socket is opened.
 
+use super::message::{Message, TOO_MANY};
+
 use std::error::Error;
 use std::io;
 use std::sync::Arc;
 
-use super::{Said, TOO_MANY};
 use crate::platform::descriptors;
 
 /// Text of the standard library for exhausted descriptors of the process (`EMFILE`) and of the
@@ -13,7 +14,7 @@ use crate::platform::descriptors;
 const WRITTEN: [&str; 2] = ["(os error 24)", "(os error 23)"];
 
 /// Reports an error that was caused by exhausted descriptors.
-pub(super) fn behind(error: &(dyn Error + 'static)) -> Option<Said> {
+pub(super) fn behind(error: &(dyn Error + 'static)) -> Option<Message> {
     let mut cause = Some(error);
     while let Some(error) = cause {
         let shared = error.downcast_ref::<Arc<io::Error>>().map(AsRef::as_ref);
@@ -35,8 +36,8 @@ pub(super) fn behind(error: &(dyn Error + 'static)) -> Option<Said> {
 
 /// Reports exhausted descriptors. `limit` is that of this process; `None` if the limit of the
 /// system was reached.
-pub(super) fn exhausted(limit: Option<u64>) -> Said {
-    let said = |message| Said::new("limit.descriptors", TOO_MANY, message);
+pub(super) fn exhausted(limit: Option<u64>) -> Message {
+    let said = |message| Message::new("limit.descriptors", TOO_MANY, message);
     match limit {
         Some(limit) => said(format!("pgiam has run out of file descriptors: its limit is {limit}"))
             .detail("Each connection takes one or two of them.")

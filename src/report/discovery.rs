@@ -1,12 +1,16 @@
 //! Reports about the RDS lookup of databases.
 
+use super::api;
+use super::aws::{credentials, late, rejected};
+use super::context::ErrorContext;
+use super::explain::Explanation;
+use super::message::{
+    CANNOT_CONNECT, CONFIGURATION, Message, NO_SUCH_DATABASE, NOT_AUTHORIZED, REJECTED, THROTTLED,
+};
+use super::phrases::{of_profile, partition, renew};
+
 use std::time::Duration;
 
-use super::aws::{credentials, late, of_profile, partition, rejected, renew};
-use super::{
-    About, CANNOT_CONNECT, CONFIGURATION, Explanation, NO_SUCH_DATABASE, NOT_AUTHORIZED, REJECTED,
-    Said, THROTTLED, api,
-};
 use crate::aws::Keys;
 use crate::aws::api_error::ApiAnswer;
 use crate::aws::discover::DiscoverError;
@@ -26,10 +30,10 @@ pub fn explain_lookup(error: &DiscoverError) -> Explanation {
     discovery(error, None).into()
 }
 
-pub(super) fn discovery(error: &DiscoverError, about: Option<&About<'_>>) -> Said {
+pub(super) fn discovery(error: &DiscoverError, context: Option<&ErrorContext<'_>>) -> Message {
     match error {
         DiscoverError::Credentials(error) => credentials(error),
-        DiscoverError::NoRegion => Said::new("aws.no-region", CONFIGURATION, error.to_string())
+        DiscoverError::NoRegion => Message::new("aws.no-region", CONFIGURATION, error.to_string())
             .hint("Set region for the target, or start pgiam with AWS_REGION: an identifier says nothing about it."),
         DiscoverError::Refused {
             action,
@@ -37,9 +41,9 @@ pub(super) fn discovery(error: &DiscoverError, about: Option<&About<'_>>) -> Sai
             answer,
             region,
         } => denied(action, answer, region),
-        DiscoverError::Refused { action, answer, .. } => refused(action, answer, about),
+        DiscoverError::Refused { action, answer, .. } => refused(action, answer, context),
         DiscoverError::Unreachable { .. } => {
-            Said::new("discover.unreachable", CANNOT_CONNECT, error.to_string()).hint(format!(
+            Message::new("discover.unreachable", CANNOT_CONNECT, error.to_string()).hint(format!(
                 "Is there a way from here to the internet, or to a VPC endpoint of the service? HTTPS_PROXY and AWS_ENDPOINT_URL are honoured. {INSTEAD}"
             ))
         }
@@ -50,9 +54,9 @@ pub(super) fn discovery(error: &DiscoverError, about: Option<&About<'_>>) -> Sai
             nearest,
             unseen,
         } => no_database(error.to_string(), wanted, region, (nearest.as_deref(), unseen)),
-        DiscoverError::Unusable { .. } => Said::new("discover.unusable", CANNOT_CONNECT, error.to_string())
+        DiscoverError::Unusable { .. } => Message::new("discover.unusable", CANNOT_CONNECT, error.to_string())
             .hint("pgiam list shows the databases of the region and how they are."),
-        DiscoverError::Answer { action, reason } => Said::new(
+        DiscoverError::Answer { action, reason } => Message::new(
             "discover.answer",
             CANNOT_CONNECT,
             format!("the answer to {action} is not as AWS documents it"),
@@ -65,7 +69,7 @@ pub(super) fn discovery(error: &DiscoverError, about: Option<&About<'_>>) -> Sai
 }
 
 /// Reports a missing permission, with the statement to paste and the alternative without a lookup.
-fn denied(action: &str, answer: &ApiAnswer, region: &str) -> Said {
+fn denied(action: &str, answer: &ApiAnswer, region: &str) -> Message {
     let of_organisation = answer.message.contains(OF_ORGANISATION);
     let statement = match of_organisation {
         true => "An organisation policy (SCP) forbids it, and none in this account can allow it."
@@ -75,7 +79,7 @@ fn denied(action: &str, answer: &ApiAnswer, region: &str) -> Said {
             resource(action, region)
         ),
     };
-    Said::new(
+    Message::new(
         "discover.denied",
         REJECTED,
         format!("AWS does not allow {action}"),
@@ -93,23 +97,23 @@ fn resource(action: &str, region: &str) -> String {
     }
 }
 
-fn refused(action: &str, answer: &ApiAnswer, about: Option<&About<'_>>) -> Said {
-    let profile = about.and_then(|about| about.target.profile.as_deref());
+fn refused(action: &str, answer: &ApiAnswer, context: Option<&ErrorContext<'_>>) -> Message {
+    let profile = context.and_then(|context| context.target.profile.as_deref());
     let said = match refused_keys(&answer.code) {
-        Some(Keys::Expired) => Said::new(
+        Some(Keys::Expired) => Message::new(
             "aws.expired",
             NOT_AUTHORIZED,
             format!("the AWS credentials{} have expired", of_profile(profile)),
         )
         .hint(renew(profile)),
         Some(_) => rejected(profile, answer.clock),
-        None if throttles(&answer.code) => Said::new(
+        None if throttles(&answer.code) => Message::new(
             "discover.throttled",
             THROTTLED,
             format!("AWS limits the rate of {action} calls"),
         )
         .hint(format!("Try again in a few seconds. {INSTEAD}")),
-        None => Said::new(
+        None => Message::new(
             "discover.refused",
             CANNOT_CONNECT,
             format!("AWS refused {action}"),
@@ -126,7 +130,7 @@ fn no_database(
     wanted: &Db,
     region: &str,
     (nearest, unseen): (Option<&str>, &[&str]),
-) -> Said {
+) -> Message {
     let suggestion = match nearest {
         Some(nearest) => {
             let reader = Db {
@@ -137,7 +141,7 @@ fn no_database(
         }
         None => String::new(),
     };
-    let said = Said::new("discover.no-database", NO_SUCH_DATABASE, message).hint(format!(
+    let said = Message::new("discover.no-database", NO_SUCH_DATABASE, message).hint(format!(
         "{suggestion}pgiam list --region {region} shows those that your credentials can see. Is it in another region or account? Then set region or profile."
     ));
     match unseen {
@@ -149,8 +153,8 @@ fn no_database(
     }
 }
 
-pub(super) fn timed_out(after: Duration) -> Said {
-    Said::new(
+pub(super) fn timed_out(after: Duration) -> Message {
+    Message::new(
         "discover.timeout",
         CANNOT_CONNECT,
         format!("the database was not found at RDS within {} s", after.as_secs()),

@@ -1,8 +1,11 @@
 //! Reports for a terminal, about one target that the user named.
 
-use super::aws::{SET_CLOCK, credentials, profile_option};
-use super::database::turn_iam_on;
-use super::{About, CANNOT_CONNECT, NOT_AUTHORIZED, Said, before_login};
+use super::aws::credentials;
+use super::before_login::before_login;
+use super::context::ErrorContext;
+use super::message::{CANNOT_CONNECT, Message, NOT_AUTHORIZED};
+use super::phrases::{SET_CLOCK, profile_option, turn_iam_on};
+
 use crate::aws::discover::{Database, Kind};
 use crate::aws::{ClockOffset, CredentialsError};
 use crate::base::foreign_text::visible;
@@ -23,8 +26,8 @@ pub struct Explanation {
     pub hint: Option<String>,
 }
 
-impl From<Said> for Explanation {
-    fn from(said: Said) -> Self {
+impl From<Message> for Explanation {
+    fn from(said: Message) -> Self {
         let safe = |text: String| visible(&text).into_owned();
         Self {
             id: said.id,
@@ -38,9 +41,9 @@ impl From<Said> for Explanation {
 
 /// Explains why there is no session.
 #[must_use]
-pub fn explain(error: &SessionError, about: Option<&About<'_>>) -> Explanation {
-    let report = before_login(error, about);
-    let prefix = about.map(|about| format!("target \"{}\": ", about.target.name));
+pub fn explain(error: &SessionError, context: Option<&ErrorContext<'_>>) -> Explanation {
+    let report = before_login(error, context);
+    let prefix = context.map(|context| format!("target \"{}\": ", context.target.name));
     let message = report
         .message
         .strip_prefix(prefix.as_deref().unwrap_or_default());
@@ -63,7 +66,7 @@ pub fn explain_credentials(error: &CredentialsError) -> Explanation {
 #[must_use]
 pub fn explain_clock(clock: ClockOffset) -> Explanation {
     let message = format!("this machine's clock is {clock}");
-    Said::new("aws.clock", NOT_AUTHORIZED, message)
+    Message::new("aws.clock", NOT_AUTHORIZED, message)
         .hint(SET_CLOCK)
         .into()
 }
@@ -82,7 +85,7 @@ pub fn explain_status(database: &Database, profile: Option<&str>) -> Explanation
         }
         _ => "See the RDS console, or: aws rds describe-events --duration 1440.".to_owned(),
     };
-    Said::new("rds.status", CANNOT_CONNECT, message)
+    Message::new("rds.status", CANNOT_CONNECT, message)
         .hint(hint)
         .into()
 }
@@ -106,7 +109,7 @@ pub fn explain_iam_off(database: &Database, profile: Option<&str>) -> Explanatio
         ),
         None => format!("Run: {}.", turn_iam_on()),
     };
-    Said::new("rds.iam-off", NOT_AUTHORIZED, message)
+    Message::new("rds.iam-off", NOT_AUTHORIZED, message)
         .detail("Without it the database takes a token for an ordinary password.")
         .hint(hint)
         .into()

@@ -2,19 +2,26 @@
 //! database may know it. pgiam can only add the facts known about the token, the keys and the
 //! clock.
 
-use super::aws::{check_keys, of_profile, partition, profile_option, renew};
-use super::database::{quote_identifier, turn_iam_on};
-use super::server::Added;
-use super::{About, role, token_evidence};
+use super::context::ErrorContext;
+use super::phrases::{
+    ServerAdvice, check_keys, of_profile, partition, profile_option, quote_identifier, renew,
+    turn_iam_on,
+};
+use super::{role, token_evidence};
+
 use crate::aws::Keys;
 use crate::config::EndpointKind;
 
 /// Returns what to add to the server's error when it rejects the token or its signer.
-pub(super) fn login_refused(id: &'static str, state: &str, about: &About<'_>) -> Added {
-    let profile = about.target.profile.as_deref();
-    let identity = about.evidence.map(|evidence| &evidence.identity);
+pub(super) fn login_refused(
+    id: &'static str,
+    state: &str,
+    context: &ErrorContext<'_>,
+) -> ServerAdvice {
+    let profile = context.target.profile.as_deref();
+    let identity = context.evidence.map(|evidence| &evidence.identity);
     let keys = identity.and_then(|identity| identity.keys.as_ref());
-    let (id, hint) = match (token_evidence::wrong_clock(about), keys) {
+    let (id, hint) = match (token_evidence::wrong_clock(context), keys) {
         (Some(clock), _) => (
             "aws.clock",
             format!(
@@ -41,38 +48,40 @@ pub(super) fn login_refused(id: &'static str, state: &str, about: &About<'_>) ->
             id,
             format!(
                 "{}The database took the token for an ordinary password. IAM authentication must be on ({}), and the role needs it: {}",
-                role::leave_empty(Some(about)),
+                role::leave_empty(Some(context)),
                 turn_iam_on(),
-                role::grant(about.user)
+                role::grant(context.user)
             ),
         ),
         (None, keys) => (
             id,
             format!(
                 "{}{}",
-                role::leave_empty(Some(about)),
-                permission(about, keys.is_some())
+                role::leave_empty(Some(context)),
+                permission(context, keys.is_some())
             ),
         ),
     };
-    Added {
-        detail: token_evidence::token(about),
-        ..Added::hint(id, hint)
+    ServerAdvice {
+        detail: token_evidence::token(context),
+        ..ServerAdvice::hint(id, hint)
     }
 }
 
 /// Returns the required permission and other possible causes.
-fn permission(about: &About<'_>, keys_accepted: bool) -> String {
-    let region = region(about).unwrap_or("REGION");
+fn permission(context: &ErrorContext<'_>, keys_accepted: bool) -> String {
+    let region = region(context).unwrap_or("REGION");
     let partition = partition(region);
-    let account = about.evidence.and_then(|it| it.identity.account.as_deref());
-    let account = account.unwrap_or("ACCOUNT");
-    let profile = profile_option(about.target.profile.as_deref());
-    let (user, kind) = (about.user, token_evidence::kind(about));
-    // An endpoint's name begins with that of the instance or cluster, except for custom endpoints.
-    let host = about
+    let account = context
         .evidence
-        .map_or(&about.target.endpoint.host, |it| &it.request.host);
+        .and_then(|it| it.identity.account.as_deref());
+    let account = account.unwrap_or("ACCOUNT");
+    let profile = profile_option(context.target.profile.as_deref());
+    let (user, kind) = (context.user, token_evidence::kind(context));
+    // An endpoint's name begins with that of the instance or cluster, except for custom endpoints.
+    let host = context
+        .evidence
+        .map_or(&context.target.endpoint.host, |it| &it.request.host);
     let name = host.split('.').next().unwrap_or_default();
     if kind == EndpointKind::Dsql {
         let link = match user {
@@ -130,9 +139,9 @@ fn permission(about: &About<'_>, keys_accepted: bool) -> String {
 /// authentication").
 const DATABASE_LOG: &str = "so does the iam-db-auth-error log, where it is exported";
 
-fn region<'a>(about: &About<'a>) -> Option<&'a str> {
-    match about.evidence {
+fn region<'a>(context: &ErrorContext<'a>) -> Option<&'a str> {
+    match context.evidence {
         Some(evidence) => Some(&evidence.request.region),
-        None => about.target.region.as_deref(),
+        None => context.target.region.as_deref(),
     }
 }

@@ -1,36 +1,36 @@
 //! Text about the role of a failed login.
 
-use super::About;
-use super::database::quote_identifier;
+use super::context::ErrorContext;
+use super::phrases::quote_identifier;
 
 /// Returns the role of the target if the client requested another one.
-pub(super) fn instead<'a>(about: Option<&About<'a>>) -> Option<&'a str> {
-    let about = about?;
-    let own = about.target.user.as_deref()?;
-    (own != about.user).then_some(own)
+pub(super) fn instead<'a>(context: Option<&ErrorContext<'a>>) -> Option<&'a str> {
+    let context = context?;
+    let own = context.target.user.as_deref()?;
+    (own != context.user).then_some(own)
 }
 
 /// Returns the advice for such a client, with a trailing space. Clients such as pgAdmin send
 /// `postgres` if the user name is left empty.
-pub(super) fn leave_empty(about: Option<&About<'_>>) -> String {
-    match (instead(about), about) {
-        (Some(own), Some(about)) => format!(
+pub(super) fn leave_empty(context: Option<&ErrorContext<'_>>) -> String {
+    match (instead(context), context) {
+        (Some(own), Some(context)) => format!(
             "This target logs in as \"{own}\": leave the user empty, or give {own} (psql -U {own}). If \"{}\" is meant: ",
-            about.user
+            context.user
         ),
-        _ => no_choice(about),
+        _ => no_choice(context),
     }
 }
 
 /// Returns a note that the role is a default and probably does not exist, if no role was configured
 /// or requested.
-fn no_choice(about: Option<&About<'_>>) -> String {
-    let Some(about) = about else {
+fn no_choice(context: Option<&ErrorContext<'_>>) -> String {
+    let Some(context) = context else {
         return String::new();
     };
-    let user = about.user;
+    let user = context.user;
     let own = crate::platform::os_user().is_some_and(|own| own == user);
-    match own && about.target.user.is_none() {
+    match own && context.target.user.is_none() {
         true => format!(
             "\"{user}\" is your name on this machine: name the role with --user ROLE, user = \"ROLE\" or psql -U ROLE. If it is meant: "
         ),

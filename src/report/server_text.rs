@@ -6,6 +6,8 @@
 //! `postinit.c` and `guc.c`. Texts are recognised by their distinctive words, because versions
 //! differ in the others.
 
+use super::message::known_id;
+
 /// Remedy for a recognised error.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Remedy {
@@ -224,7 +226,7 @@ pub(super) fn known(message: &str) -> Option<(&'static str, Remedy)> {
         Token => Remedy::Token,
         ParameterAfter(words) => Remedy::Leave(parameter(&message, &text, words)?),
     };
-    Some((super::known_id(found.id), remedy))
+    Some((known_id(found.id), remedy))
 }
 
 /// Returns the name in `message` that follows `words`, without quotes and without the final full

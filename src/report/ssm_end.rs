@@ -1,7 +1,9 @@
 //! Reports about sessions that the SSM service or its agent ended.
 
-use super::tunnel::{encryption_failed, handshake_timeout};
-use super::{About, BROKEN, CANNOT_CONNECT, Said, sentence};
+use super::context::ErrorContext;
+use super::message::{BROKEN, CANNOT_CONNECT, Message};
+use super::phrases::{encryption_failed, handshake_timeout, sentence};
+
 use crate::config::Via;
 use crate::tunnel::EndCause;
 
@@ -9,8 +11,8 @@ use crate::tunnel::EndCause;
 const LIMITS: &str = "the Session Manager preferences of the account";
 
 /// Reports that the service or the agent ended the session; `reason` is its text.
-pub(super) fn ended(cause: EndCause, reason: &str, about: Option<&About<'_>>) -> Said {
-    let broken = |id, message: &str| Said::new(id, BROKEN, message);
+pub(super) fn ended(cause: EndCause, reason: &str, context: Option<&ErrorContext<'_>>) -> Message {
+    let broken = |id, message: &str| Message::new(id, BROKEN, message);
     let said = match cause {
         EndCause::IdleTimeout => broken(
             cause.id(),
@@ -18,7 +20,7 @@ pub(super) fn ended(cause: EndCause, reason: &str, about: Option<&About<'_>>) ->
         )
         .hint(format!(
             "Connect again: pgiam opens a new session. The limit is the idle session timeout in {LIMITS}{}.",
-            stay_awake(about)
+            stay_awake(context)
         )),
         EndCause::MaximumDuration => broken(
             cause.id(),
@@ -34,7 +36,7 @@ pub(super) fn ended(cause: EndCause, reason: &str, about: Option<&About<'_>>) ->
             "the connection to the SSM service was lost, and the session has ended meanwhile",
         )
         .hint("Connect again: pgiam opens a new session. A session outlives a lost connection for as long as its idle timeout and your credentials last."),
-        EndCause::Agent | EndCause::Other | EndCause::AtStart => return in_words(cause, reason, about),
+        EndCause::Agent | EndCause::Other | EndCause::AtStart => return in_words(cause, reason, context),
     };
     match (cause, reason.strip_prefix(LOST)) {
         // The message contains it already.
@@ -47,8 +49,8 @@ pub(super) fn ended(cause: EndCause, reason: &str, about: Option<&About<'_>>) ->
 const LOST: &str = "the connection to the SSM service was lost: ";
 
 /// Returns the hint to enable the setting that helps, unless it is enabled.
-fn stay_awake(about: Option<&About<'_>>) -> &'static str {
-    match about.map(|about| &about.target.via) {
+fn stay_awake(context: Option<&ErrorContext<'_>>) -> &'static str {
+    match context.map(|context| &context.target.via) {
         Some(Via::Ssm(settings)) if settings.keep_alive => "",
         _ => {
             "; where the account's rules allow it, keep_alive = true keeps open connections from reaching it"
@@ -58,10 +60,10 @@ fn stay_awake(about: Option<&About<'_>>) -> &'static str {
 
 /// Reports the reasons that the agent gives only as text. Only those with a remedy are recognised
 /// (observed in `channel_closed`).
-fn in_words(cause: EndCause, reason: &str, about: Option<&About<'_>>) -> Said {
+fn in_words(cause: EndCause, reason: &str, context: Option<&ErrorContext<'_>>) -> Message {
     let words = reason;
     let said = if words.contains("Handshake timed out") {
-        let bastion = match about.map(|about| &about.target.via) {
+        let bastion = match context.map(|context| &context.target.via) {
             Some(Via::Ssm(settings)) => settings.bastion.to_string(),
             _ => "the bastion".to_owned(),
         };
@@ -72,26 +74,26 @@ fn in_words(cause: EndCause, reason: &str, about: Option<&About<'_>>) -> Said {
     {
         encryption_failed()
     } else if words.contains("Forwarding to IP address") {
-        Said::new(
+        Message::new(
             "ssm.forbidden-host",
             CANNOT_CONNECT,
             "the SSM agent does not forward to the address of host",
         )
         .hint("host must be the database's endpoint, not an address of instance metadata or DNS.")
     } else if cause == EndCause::Agent {
-        Said::new(cause.id(), BROKEN, "the SSM agent on the bastion ended the session")
+        Message::new(cause.id(), BROKEN, "the SSM agent on the bastion ended the session")
             .hint("Connect again: pgiam opens a new session. Agents do so when they restart, as for an update, or when the instance stops.")
     } else if cause == EndCause::AtStart {
-        Said::new(cause.id(), BROKEN, "the SSM session was ended").hint("Connect again: pgiam opens a new session. It had just begun, so no time limit has ended it; the agent's log on the bastion may say more (/var/log/amazon/ssm/amazon-ssm-agent.log).")
+        Message::new(cause.id(), BROKEN, "the SSM session was ended").hint("Connect again: pgiam opens a new session. It had just begun, so no time limit has ended it; the agent's log on the bastion may say more (/var/log/amazon/ssm/amazon-ssm-agent.log).")
     } else {
-        Said::new(cause.id(), BROKEN, "the SSM session was ended").hint(format!(
+        Message::new(cause.id(), BROKEN, "the SSM session was ended").hint(format!(
             "Connect again: pgiam opens a new session. Idle timeout and maximum duration are set in {LIMITS}."
         ))
     };
     with_words(said, words)
 }
 
-fn with_words(said: Said, words: &str) -> Said {
+fn with_words(said: Message, words: &str) -> Message {
     if words.is_empty() {
         said
     } else {

@@ -11,16 +11,25 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+
+use super::message::*;
+use super::phrases::*;
 use super::*;
 use crate::admission::Refusal;
 use crate::aws::CredentialsError;
 use crate::aws::api_error::ApiAnswer;
+use crate::aws::token::TokenRequest;
+use crate::aws::{ClockOffset, Identity};
+use crate::config::{Endpoint, Target, Via};
 use crate::config::{File, Layer};
+use crate::failure::connection::SessionError;
 use crate::failure::forward::ForwardError;
 use crate::failure::session_end::{EndedBy, SessionEnd};
 use crate::tls::upstream::UpstreamTlsError;
+use crate::tunnel::TunnelError;
 use crate::tunnel::{ApiRefusal, DirectFailure, EndCause};
-use after_login::{RECONNECT, forward};
+use after_login::forward;
 
 const HOST: &str = "orders.cluster-abc.eu-central-1.rds.amazonaws.com";
 const TASK: &str =
@@ -33,19 +42,19 @@ fn target(lines: &str) -> Target {
     targets.remove(0)
 }
 
-fn about(target: &Target) -> About<'_> {
-    About {
+fn context(target: &Target) -> ErrorContext<'_> {
+    ErrorContext {
         user: "db_user",
-        ..About::target(target)
+        ..ErrorContext::target(target)
     }
 }
 
-fn said(error: &TunnelError, target: &Target) -> Said {
-    tunnel::tunnel(error, Some(&about(target)))
+fn said(error: &TunnelError, target: &Target) -> Message {
+    tunnel::tunnel(error, Some(&context(target)))
 }
 
 /// Formats it as psql and the log show it.
-fn shown(title: &str, said: &Said) -> String {
+fn shown(title: &str, said: &Message) -> String {
     let mut text = format!(
         "# {title}\n{} {}: {}\n",
         said.id,
@@ -570,7 +579,7 @@ fn states_are_what_pools_expect() {
         (TunnelError::Overrun, BROKEN),
         (TunnelError::ShuttingDown, SHUTDOWN),
     ] {
-        let Said { id, sqlstate, .. } = said(&error, &one);
+        let Message { id, sqlstate, .. } = said(&error, &one);
         assert_eq!(sqlstate.as_str(), state.as_str(), "{id}");
     }
 }
@@ -687,15 +696,15 @@ fn raw_tunnels_say_the_same_without_a_database_client() {
 #[test]
 fn a_client_that_names_another_role_than_the_target_is_told_so_first() {
     let one = target("bastion='i-1'\nuser='db_user'");
-    let about = |user, sent| About {
+    let context = |user, sent| ErrorContext {
         user,
         token_sent: sent,
-        ..About::target(&one)
+        ..ErrorContext::target(&one)
     };
     let wants_scram = SessionError::Upstream(pg_handshake::UpstreamError::UnexpectedAuth(
         pg_handshake::AuthMethod::Md5,
     ));
-    let report = before_login(&wants_scram, Some(&about("postgres", false)));
+    let report = before_login(&wants_scram, Some(&context("postgres", false)));
     assert!(
         report
             .message
@@ -715,7 +724,7 @@ fn a_client_that_names_another_role_than_the_target_is_told_so_first() {
     assert!(before.contains("If \"postgres\" is meant"), "{hint}");
     assert!(after.contains("its password is refused"), "{hint}");
     assert!(after.contains("never run it for the master user"), "{hint}");
-    let own = before_login(&wants_scram, Some(&about("db_user", false)));
+    let own = before_login(&wants_scram, Some(&context("db_user", false)));
     assert!(!own.message.contains("logs in as"), "{}", own.message);
     assert!(!own.hint.unwrap().contains("leave the user empty"));
 }
@@ -730,11 +739,11 @@ fn no_token_was_sent_only_where_none_was() {
         (&one, true, "A token was sent in an earlier attempt"),
         (&passthrough, false, "No password was sent."),
     ] {
-        let about = About {
+        let context = ErrorContext {
             token_sent,
-            ..About::target(target)
+            ..ErrorContext::target(target)
         };
-        let detail = before_login(&refused, Some(&about)).detail.unwrap();
+        let detail = before_login(&refused, Some(&context)).detail.unwrap();
         assert!(detail.contains(words), "{detail}");
     }
 }
@@ -742,7 +751,10 @@ fn no_token_was_sent_only_where_none_was() {
 #[test]
 fn a_way_that_clients_find_by_themselves_is_no_failure() {
     let one = target("bastion='i-1'\nauth='passthrough'");
-    let report = before_login(&SessionError::ChannelBinding, Some(&About::target(&one)));
+    let report = before_login(
+        &SessionError::ChannelBinding,
+        Some(&ErrorContext::target(&one)),
+    );
     let failure = report.failure();
     assert!(!failure.notable && failure.expected, "{failure:?}");
     assert!(
@@ -786,12 +798,12 @@ fn what_others_say_is_safe_in_every_field() {
         errors.push(pg_handshake::UpstreamError::Server(server).into());
     }
     assert_eq!(errors.len(), 6, "the server's error is one");
-    let about = About {
+    let context = ErrorContext {
         user: HOSTILE,
-        ..About::target(&one)
+        ..ErrorContext::target(&one)
     };
     for error in &errors {
-        let report = before_login(error, Some(&about));
+        let report = before_login(error, Some(&context));
         let failure = report.failure();
         for text in [Some(failure.message), failure.detail, failure.hint]
             .into_iter()
@@ -830,7 +842,7 @@ fn running_out_of_descriptors_is_told_as_such() {
         SessionError::Tunnel(direct(wrapped())),
         SessionError::UpstreamLost(Errno::MFILE.into()),
     ] {
-        let report = before_login(&error, Some(&About::target(&one)));
+        let report = before_login(&error, Some(&ErrorContext::target(&one)));
         assert_eq!(
             (report.id, &*report.sqlstate),
             ("limit.descriptors", "53300"),

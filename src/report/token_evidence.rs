@@ -1,37 +1,38 @@
 //! Text for the facts known about a token that was sent.
 
+use super::context::{ErrorContext, TokenEvidence};
+
 use std::time::SystemTime;
 
 use aws_smithy_types::DateTime;
 use aws_smithy_types::date_time::Format;
 
-use super::{About, Evidence};
 use crate::aws::ClockOffset;
 use crate::aws::token::TokenRequest;
 use crate::config::EndpointKind;
 
 /// Describes the request that the token was signed for, and its expiry; `None` without a token.
-pub(super) fn token(about: &About<'_>) -> Option<String> {
-    let Evidence {
+pub(super) fn token(context: &ErrorContext<'_>) -> Option<String> {
+    let TokenEvidence {
         request,
         expires_at,
         from_cache,
         second,
         ..
-    } = about.evidence?;
+    } = context.evidence?;
     let TokenRequest {
         host,
         port,
         user,
         region,
     } = request;
-    let configured = &about.target.endpoint.host;
+    let configured = &context.target.endpoint.host;
     let alias = if host == configured {
         String::new()
     } else {
         format!(" (which {configured} is an alias of)")
     };
-    let signed = match kind(about) {
+    let signed = match kind(context) {
         // A DSQL token contains neither port nor role.
         EndpointKind::Dsql => {
             format!("{host}{alias}, {}, region {region}", dsql_action(user))
@@ -55,15 +56,15 @@ pub(super) fn token(about: &About<'_>) -> Option<String> {
 }
 
 /// Returns the clock offset if it is large enough to explain a rejection by itself.
-pub(super) fn wrong_clock(about: &About<'_>) -> Option<ClockOffset> {
-    about.evidence?.clock.filter(|clock| clock.is_wrong())
+pub(super) fn wrong_clock(context: &ErrorContext<'_>) -> Option<ClockOffset> {
+    context.evidence?.clock.filter(|clock| clock.is_wrong())
 }
 
 /// Returns the kind of the endpoint. For an alias it is that of the name behind it, if known.
-pub(super) fn kind(about: &About<'_>) -> EndpointKind {
-    match about.evidence {
+pub(super) fn kind(context: &ErrorContext<'_>) -> EndpointKind {
+    match context.evidence {
         Some(evidence) => EndpointKind::of(&evidence.request.host),
-        None => about.target.endpoint.kind(),
+        None => context.target.endpoint.kind(),
     }
 }
 

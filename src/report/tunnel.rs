@@ -1,24 +1,24 @@
 //! Reports about the tunnel, from the path to AWS to the bastion's dial.
 
+use super::aws::{credentials, internal, late};
+use super::context::ErrorContext;
+use super::message::{BROKEN, CANNOT_CONNECT, CONFIGURATION, Message, NOT_AUTHORIZED, REJECTED};
+use super::phrases::{
+    BAD_ANSWER, PREFERENCES, SET_CLOCK, handshake_timeout, partition, restart_agent, sentence,
+    service_host, shutting_down, try_port,
+};
+use super::{api, ssm_end};
+
 use std::io;
 
-use super::aws::{BAD_ANSWER, SET_CLOCK, credentials, internal, late, partition, service_host};
-use super::{
-    About, BROKEN, CANNOT_CONNECT, CONFIGURATION, NOT_AUTHORIZED, REJECTED, Said, api, sentence,
-    shutting_down, ssm_end, try_port,
-};
 use crate::config::{Bastion, Endpoint, Via};
 use crate::tunnel::{ApiRefusal, DirectFailure, TunnelError};
 
-/// Document for a session to one's own node. Its preferences apply to all sessions.
-const PREFERENCES: &str =
-    "the Session Manager preferences of the region (document SSM-SessionManagerRunShell)";
-
-pub(super) fn tunnel(error: &TunnelError, about: Option<&About<'_>>) -> Said {
-    let cannot = |id| Said::new(id, CANNOT_CONNECT, error.to_string());
+pub(super) fn tunnel(error: &TunnelError, context: Option<&ErrorContext<'_>>) -> Message {
+    let cannot = |id| Message::new(id, CANNOT_CONNECT, error.to_string());
     match error {
         TunnelError::Credentials(error) => credentials(error),
-        TunnelError::NoRegion => Said::new("aws.no-region", CONFIGURATION, error.to_string())
+        TunnelError::NoRegion => Message::new("aws.no-region", CONFIGURATION, error.to_string())
             .hint("Set region = \"REGION\" for the target, or start pgiam with AWS_REGION."),
         TunnelError::Api {
             operation,
@@ -31,10 +31,10 @@ pub(super) fn tunnel(error: &TunnelError, about: Option<&About<'_>>) -> Said {
             *kind,
             answer,
             &api::Place { bastion, region },
-            about,
+            context,
         ),
-        TunnelError::NoBastion { wanted, region } => no_bastion(wanted, region, about),
-        TunnelError::AllBastions(tried, left_out) => all_bastions(tried, *left_out, about),
+        TunnelError::NoBastion { wanted, region } => no_bastion(wanted, region, context),
+        TunnelError::AllBastions(tried, left_out) => all_bastions(tried, *left_out, context),
         TunnelError::ApiUnreachable {
             region,
             host,
@@ -48,10 +48,10 @@ pub(super) fn tunnel(error: &TunnelError, about: Option<&About<'_>>) -> Said {
             .hint("If that host is meant, set AWS_ENDPOINT_URL_SSMMESSAGES to it."),
         TunnelError::ChannelConnect { host, port, reason } => channel_connect(host, *port, reason),
         TunnelError::ChannelRefused { skew: Some(_), .. } => {
-            Said::new("aws.clock", NOT_AUTHORIZED, error.to_string()).hint(SET_CLOCK)
+            Message::new("aws.clock", NOT_AUTHORIZED, error.to_string()).hint(SET_CLOCK)
         }
         TunnelError::ChannelRefused { status, region, .. } => {
-            Said::new("ssm.channel-refused", REJECTED, error.to_string())
+            Message::new("ssm.channel-refused", REJECTED, error.to_string())
                 .hint(channel_refused(*status, region))
         }
         TunnelError::HandshakeTimeout { bastion, after } => {
@@ -71,10 +71,10 @@ pub(super) fn tunnel(error: &TunnelError, about: Option<&About<'_>>) -> Said {
             reason,
         } => data_key(key, *denied, reason),
         TunnelError::UnsupportedAction { .. } => {
-            Said::new("ssm.unsupported", REJECTED, error.to_string())
+            Message::new("ssm.unsupported", REJECTED, error.to_string())
                 .hint("Update pgiam if it is old.")
         }
-        TunnelError::DialRefused { bastion, endpoint } => dial_refused(bastion, endpoint, about),
+        TunnelError::DialRefused { bastion, endpoint } => dial_refused(bastion, endpoint, context),
         TunnelError::DialTimeout {
             bastion,
             endpoint,
@@ -84,7 +84,7 @@ pub(super) fn tunnel(error: &TunnelError, about: Option<&About<'_>>) -> Said {
                 "{bastion} had no connection to {endpoint} after {} s",
                 after.as_secs()
             ),
-            about,
+            context,
         ),
         TunnelError::NameNotResolved {
             bastion,
@@ -93,13 +93,13 @@ pub(super) fn tunnel(error: &TunnelError, about: Option<&About<'_>>) -> Said {
         } => name_not_resolved(bastion, endpoint, reason),
         TunnelError::AgentSilent { bastion, after } => agent_silent(bastion, after.as_secs()),
         TunnelError::Delayed { bastion, after } => delayed(bastion, after.as_secs()),
-        TunnelError::Stranded { .. } => dial_timeout(&error.to_string(), about),
-        TunnelError::SessionEnded { cause, reason } => ssm_end::ended(*cause, reason, about),
+        TunnelError::Stranded { .. } => dial_timeout(&error.to_string(), context),
+        TunnelError::SessionEnded { cause, reason } => ssm_end::ended(*cause, reason, context),
         TunnelError::ChannelLost { reason } => channel_lost(reason),
-        TunnelError::Overrun => Said::new("tunnel.overrun", BROKEN, error.to_string()).hint(
+        TunnelError::Overrun => Message::new("tunnel.overrun", BROKEN, error.to_string()).hint(
             "Read large results to their end, or in parts (a cursor, \\set FETCH_COUNT in psql).",
         ),
-        TunnelError::Protocol { .. } => Said::new("ssm.protocol", BROKEN, error.to_string())
+        TunnelError::Protocol { .. } => Message::new("ssm.protocol", BROKEN, error.to_string())
             .hint("Connect again: pgiam opens a new session."),
         TunnelError::Proxy {
             proxy,
@@ -110,13 +110,13 @@ pub(super) fn tunnel(error: &TunnelError, about: Option<&About<'_>>) -> Said {
             endpoint,
             failure,
             source,
-        } => direct(endpoint, *failure, source, about),
+        } => direct(endpoint, *failure, source, context),
         TunnelError::ShuttingDown => shutting_down(),
     }
 }
 
-fn channel_lost(reason: &str) -> Said {
-    Said::new(
+fn channel_lost(reason: &str) -> Message {
+    Message::new(
         "ssm.lost",
         BROKEN,
         "the connection to the SSM service was lost",
@@ -125,9 +125,9 @@ fn channel_lost(reason: &str) -> Said {
     .hint("Connect again: pgiam opens a new session.")
 }
 
-fn bad_answer(operation: &str, reason: &str) -> Said {
+fn bad_answer(operation: &str, reason: &str) -> Message {
     let message = format!("the answer to {operation} is not usable");
-    Said::new("ssm.answer", CANNOT_CONNECT, message)
+    Message::new("ssm.answer", CANNOT_CONNECT, message)
         .detail(sentence(reason))
         .hint(BAD_ANSWER)
 }
@@ -136,17 +136,17 @@ fn direct(
     endpoint: &Endpoint,
     failure: DirectFailure,
     source: &io::Error,
-    about: Option<&About<'_>>,
-) -> Said {
+    context: Option<&ErrorContext<'_>>,
+) -> Message {
     let Endpoint { host, .. } = endpoint;
     let hint = match failure {
         DirectFailure::Timeout => format!(
             "Possible causes: the port is filtered (the database's security group must allow it from this machine), or host is inside a VPC and the VPN is down. {} shows the same; where there is no way from here, set bastion to a managed node's id instead of via = \"direct\".",
-            try_port(about)
+            try_port(context)
         ),
         DirectFailure::Refused => format!(
             "The host is there, and nobody listens: the database is stopped, or has another port (aws rds describe-db-instances shows both). {} shows the same.",
-            try_port(about)
+            try_port(context)
         ),
         DirectFailure::UnknownName => format!(
             "This machine's DNS does not know the name, or does not answer. Is it spelled right (nslookup {host}), and is the VPN up if the name needs one?"
@@ -155,7 +155,7 @@ fn direct(
             "via = \"direct\" needs a route to {endpoint} from here: is the VPN up? Where there is none, set bastion to a managed node's id."
         ),
     };
-    Said::new(
+    Message::new(
         "direct.connect",
         CANNOT_CONNECT,
         format!("cannot connect to {endpoint}"),
@@ -164,8 +164,8 @@ fn direct(
     .hint(hint)
 }
 
-fn no_bastion(wanted: &str, region: &str, about: Option<&About<'_>>) -> Said {
-    let bastion = match about.map(|about| &about.target.via) {
+fn no_bastion(wanted: &str, region: &str, context: Option<&ErrorContext<'_>>) -> Message {
+    let bastion = match context.map(|context| &context.target.via) {
         Some(Via::Ssm(settings)) => Some(&settings.bastion),
         _ => None,
     };
@@ -187,7 +187,7 @@ fn no_bastion(wanted: &str, region: &str, about: Option<&About<'_>>) -> Said {
             "Does the instance have the tag, and is it running? ",
         ),
     };
-    Said::new("ssm.no-bastion", CANNOT_CONNECT, message).hint(format!(
+    Message::new("ssm.no-bastion", CANNOT_CONNECT, message).hint(format!(
         "{lists}: aws ssm describe-instance-information --region {region}{filter}. {tag}For its agent to connect, its role needs AmazonSSMManagedInstanceCore, and it must reach the ssm and ssmmessages endpoints."
     ))
 }
@@ -196,8 +196,8 @@ fn no_bastion(wanted: &str, region: &str, about: Option<&About<'_>>) -> Said {
 fn all_bastions(
     tried: &[(String, TunnelError)],
     left_out: usize,
-    about: Option<&About<'_>>,
-) -> Said {
+    context: Option<&ErrorContext<'_>>,
+) -> Message {
     // With several nodes, a stopped one is expected; any other reason is more informative.
     let is_offline = |error: &TunnelError| {
         matches!(
@@ -212,7 +212,7 @@ fn all_bastions(
         .iter()
         .map(|(bastion, error)| match error {
             TunnelError::Api { answer, .. } => format!("{bastion}: {}", api::detail(answer)),
-            error => format!("{bastion}: {}", tunnel(error, about).message),
+            error => format!("{bastion}: {}", tunnel(error, context).message),
         })
         .collect();
     let telling = tried
@@ -221,7 +221,7 @@ fn all_bastions(
         .or(tried.first());
     let (sqlstate, hint) = match telling {
         Some((bastion, error)) => {
-            let said = tunnel(error, about);
+            let said = tunnel(error, context);
             let hint = said.hint.map(|hint| format!("For {bastion}: {hint}"));
             (said.sqlstate, hint)
         }
@@ -234,14 +234,15 @@ fn all_bastions(
         1 => "the only bastion does not work".to_owned(),
         count => format!("none of the {count} bastions works"),
     };
-    Said {
+    Message {
         hint,
-        ..Said::new("ssm.all-bastions", sqlstate, message).detail(format!("{}.", each.join("; ")))
+        ..Message::new("ssm.all-bastions", sqlstate, message)
+            .detail(format!("{}.", each.join("; ")))
     }
 }
 
-fn api_unreachable(region: &str, host: Option<&str>, reason: &str) -> Said {
-    Said::new(
+fn api_unreachable(region: &str, host: Option<&str>, reason: &str) -> Message {
+    Message::new(
         "ssm.unreachable",
         CANNOT_CONNECT,
         format!("cannot reach the SSM API in {region}"),
@@ -253,8 +254,8 @@ fn api_unreachable(region: &str, host: Option<&str>, reason: &str) -> Said {
     ))
 }
 
-fn channel_connect(host: &str, port: u16, reason: &str) -> Said {
-    Said::new(
+fn channel_connect(host: &str, port: u16, reason: &str) -> Message {
+    Message::new(
         "ssm.channel-connect",
         CANNOT_CONNECT,
         format!("cannot open the data channel to {host}"),
@@ -275,8 +276,8 @@ fn channel_refused(status: u16, region: &str) -> String {
     )
 }
 
-fn by_proxy(proxy: &str, host: &str, reason: &str) -> Said {
-    Said::new(
+fn by_proxy(proxy: &str, host: &str, reason: &str) -> Message {
+    Message::new(
         "net.proxy",
         CANNOT_CONNECT,
         format!("the proxy {proxy} did not connect us to {host}"),
@@ -287,22 +288,9 @@ fn by_proxy(proxy: &str, host: &str, reason: &str) -> Said {
     ))
 }
 
-pub(super) fn handshake_timeout(bastion: &str, when: &str) -> Said {
-    Said::new(
-        "ssm.handshake-timeout",
-        CANNOT_CONNECT,
-        format!("the SSM agent on {bastion} did not finish the handshake{when}"),
-    )
-    .detail("AWS opened the session, and the agent at its other end did not answer.")
-    .hint(format!(
-        "Possible causes: the instance or its agent hangs, and Systems Manager has not noticed ({}); the agent cannot reach the ssmmessages endpoint on port 443; TLS inspection on the way from this machine.",
-        restart_agent(bastion)
-    ))
-}
-
 /// Reports that the service answers pings, but the agent acknowledges nothing.
-fn agent_silent(bastion: &str, seconds: u64) -> Said {
-    Said::new(
+fn agent_silent(bastion: &str, seconds: u64) -> Message {
+    Message::new(
         "ssm.agent-silent",
         CANNOT_CONNECT,
         format!("the SSM agent on {bastion} has not answered for {seconds} s"),
@@ -314,8 +302,8 @@ fn agent_silent(bastion: &str, seconds: u64) -> Said {
     ))
 }
 
-fn delayed(bastion: &str, seconds: u64) -> Said {
-    Said::new(
+fn delayed(bastion: &str, seconds: u64) -> Message {
+    Message::new(
         "ssm.delayed",
         CANNOT_CONNECT,
         format!("messages of the SSM agent on {bastion} have been missing for {seconds} s"),
@@ -324,19 +312,9 @@ fn delayed(bastion: &str, seconds: u64) -> Said {
     .hint("Connect again: pgiam takes another session.")
 }
 
-fn restart_agent(bastion: &str) -> String {
-    if bastion.starts_with("ecs:") {
-        "start the task anew".to_owned()
-    } else if bastion.starts_with("i-") && !bastion.contains(',') {
-        format!("reboot it: aws ec2 reboot-instances --instance-ids {bastion}")
-    } else {
-        "restart the agent on it".to_owned()
-    }
-}
-
-fn name_not_resolved(bastion: &str, endpoint: &Endpoint, reason: &str) -> Said {
+fn name_not_resolved(bastion: &str, endpoint: &Endpoint, reason: &str) -> Message {
     let Endpoint { host, .. } = endpoint;
-    Said::new(
+    Message::new(
         "tunnel.name",
         CANNOT_CONNECT,
         format!("the bastion {bastion} cannot resolve {host}"),
@@ -356,9 +334,9 @@ fn update_agent(bastion: &str, version: &str) -> String {
     )
 }
 
-fn data_key(key: &str, denied: bool, reason: &str) -> Said {
+fn data_key(key: &str, denied: bool, reason: &str) -> Message {
     if denied {
-        return Said::new(
+        return Message::new(
             "kms.denied",
             REJECTED,
             "AWS does not let you use the KMS key that sessions are encrypted with",
@@ -368,7 +346,7 @@ fn data_key(key: &str, denied: bool, reason: &str) -> Said {
             "Your policy needs: {{\"Effect\": \"Allow\", \"Action\": \"kms:GenerateDataKey\", \"Resource\": \"{key}\"}}. The policy of the key must allow it, too. The key is set in {PREFERENCES}."
         ));
     }
-    Said::new(
+    Message::new(
         "kms.data-key",
         CANNOT_CONNECT,
         "KMS gave no key to encrypt the session with",
@@ -379,20 +357,8 @@ fn data_key(key: &str, denied: bool, reason: &str) -> Said {
     ))
 }
 
-/// Reports that the agent's side of the encryption failed. Only the agent's text has details.
-pub(super) fn encryption_failed() -> Said {
-    Said::new(
-        "kms.handshake",
-        REJECTED,
-        "the bastion could not encrypt the session with KMS",
-    )
-    .hint(format!(
-        "Check the permissions first: the role of the bastion needs kms:Decrypt on the key that is set in {PREFERENCES}, and you need kms:GenerateDataKey on it."
-    ))
-}
-
-fn dial_refused(bastion: &str, endpoint: &Endpoint, about: Option<&About<'_>>) -> Said {
-    Said::new(
+fn dial_refused(bastion: &str, endpoint: &Endpoint, context: Option<&ErrorContext<'_>>) -> Message {
+    Message::new(
         "tunnel.dial",
         CANNOT_CONNECT,
         format!("the bastion {bastion} could not connect to {endpoint}"),
@@ -400,12 +366,12 @@ fn dial_refused(bastion: &str, endpoint: &Endpoint, about: Option<&About<'_>>) -
     .detail("The SSM agent reported ConnectToPortError, which does not say why.")
     .hint(format!(
         "{} shows the reason. Refused: the database is stopped or has another port. Timeout: the database's security group must allow the port from the bastion's group.",
-        try_port(about)
+        try_port(context)
     ))
 }
 
-fn dial_timeout(what: &str, about: Option<&About<'_>>) -> Said {
-    Said::new(
+fn dial_timeout(what: &str, context: Option<&ErrorContext<'_>>) -> Message {
+    Message::new(
         "tunnel.dial-timeout",
         CANNOT_CONNECT,
         format!("the bastion {what}"),
@@ -413,6 +379,6 @@ fn dial_timeout(what: &str, about: Option<&About<'_>>) -> Said {
     .detail("The SSM agent waits in silence while nobody answers.")
     .hint(format!(
         "Possible causes: the port is filtered (the database's security group must allow it from the bastion's group), which {} tells; or the database is slow to answer (raise dial_timeout).",
-        try_port(about)
+        try_port(context)
     ))
 }

@@ -26,7 +26,7 @@ use crate::postgres::target::context::Rooms;
 use crate::postgres::target::server_memory::Way;
 use crate::postgres::timings::millis;
 use crate::postgres::waiting::{IDENTITY, LOOKUP};
-use crate::report::Evidence;
+use crate::report::TokenEvidence;
 use crate::tunnel::{Readiness, TunnelError};
 
 /// Approximate pause before a retry with another token. RDS reports a wrong token and an overloaded
@@ -365,7 +365,7 @@ impl Connection {
                 Err(error) => return (Err(error), None),
             };
         (self.timings.token_ms, self.timings.tunnel_ms) = (token_ms, tunnel_ms);
-        self.evidence = Some(Evidence {
+        self.evidence = Some(TokenEvidence {
             request: request.clone(),
             expires_at: token.expires_at,
             from_cache: token.from_cache,

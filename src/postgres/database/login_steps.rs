@@ -26,7 +26,7 @@ use crate::postgres::route::{Offer, Routed};
 use crate::postgres::target::context::Rooms;
 use crate::postgres::timings::Timings;
 use crate::postgres::waiting::Waiting;
-use crate::report::{self, About, Evidence, Explanation};
+use crate::report::{self, ErrorContext, Explanation, TokenEvidence};
 use crate::tunnel::Carrier;
 
 impl Rooms {
@@ -65,9 +65,9 @@ impl Rooms {
     }
 
     /// Returns the context of an error, in a trial or before one.
-    pub(in crate::postgres) fn about<'a>(&'a self, trial: Option<&'a Trial>) -> About<'a> {
+    pub(in crate::postgres) fn about<'a>(&'a self, trial: Option<&'a Trial>) -> ErrorContext<'a> {
         let user = trial.map(Trial::user).or(self.target.user.as_deref());
-        About {
+        ErrorContext {
             target: &self.target,
             user: user.unwrap_or_default(),
             token_judged: trial.is_some_and(|trial| trial.token_judged),
@@ -86,7 +86,7 @@ pub(crate) struct Trial {
     endpoint: Endpoint,
     server: Server,
     routed: Routed,
-    evidence: Option<Evidence>,
+    evidence: Option<TokenEvidence>,
     token_judged: bool,
     token_sent: bool,
 }
@@ -269,7 +269,7 @@ impl Trial {
         };
         let (request, token) = connecting(&rooms, signing).await?;
         let region = request.region.clone();
-        self.evidence = Some(Evidence {
+        self.evidence = Some(TokenEvidence {
             request,
             expires_at: token.expires_at,
             from_cache: token.from_cache,

@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use pg_handshake::UpstreamError;
 
 use crate::failure::connection::SessionError;
-use crate::report::About;
+use crate::report::ErrorContext;
 
 /// Cannot connect now (PostgreSQL docs, "PostgreSQL Error Codes").
 const CANNOT_CONNECT_NOW: &str = "57P03";
@@ -24,7 +24,7 @@ pub struct NotReady {
 }
 
 impl NotReady {
-    pub(in crate::postgres) fn of(error: &SessionError, about: &About<'_>) -> Self {
+    pub(in crate::postgres) fn of(error: &SessionError, about: &ErrorContext<'_>) -> Self {
         let report = report::before_login(error, Some(about));
         let message = report.failure().message;
         Self {
@@ -68,7 +68,7 @@ impl LastFailure {
     /// database or a token was missing. An answer from the database shows that the path works. A
     /// rejected token for the default role matters, too, because the other clients would fail like
     /// this one.
-    pub(crate) fn note(&self, error: &SessionError, about: &About<'_>) {
+    pub(crate) fn note(&self, error: &SessionError, about: &ErrorContext<'_>) {
         let everybodys = about.target.user.as_deref() == Some(about.user);
         match reach(error) {
             Reach::Database if everybodys && refuses_role(error, about) => {
@@ -104,7 +104,7 @@ impl LastFailure {
 }
 
 /// Returns whether the database rejects tokens for this role.
-fn refuses_role(error: &SessionError, about: &About<'_>) -> bool {
+fn refuses_role(error: &SessionError, about: &ErrorContext<'_>) -> bool {
     let wants_other = matches!(
         error,
         SessionError::Upstream(UpstreamError::UnexpectedAuth(_))
@@ -183,7 +183,7 @@ mod tests {
     #[test]
     fn a_failure_stands_until_something_shows_otherwise() {
         let (last, target) = (LastFailure::default(), target());
-        let about = About::target(&target);
+        let about = ErrorContext::target(&target);
         let id = || last.get().map(|failure| failure.id);
         assert_eq!((id(), last.reached()), (None, None));
         assert!(!last.forget(), "no news");
@@ -222,10 +222,10 @@ mod tests {
             ("db_user", false, false),
             ("other", true, false),
         ] {
-            let about = About {
+            let about = ErrorContext {
                 user,
                 token_judged,
-                ..About::target(&target)
+                ..ErrorContext::target(&target)
             };
             last.forget();
             last.note(&refused("28000"), &about);

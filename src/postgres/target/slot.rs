@@ -232,7 +232,10 @@ impl Slot {
     pub(in crate::postgres) fn lookup_failure(&self) -> Option<NotReady> {
         let error = self.lookup.failure().as_ref()?.error.clone();
         let target = self.provisional();
-        Some(NotReady::of(&error.into(), &report::About::target(&target)))
+        Some(NotReady::of(
+            &error.into(),
+            &report::ErrorContext::target(&target),
+        ))
     }
 
     /// Returns the reason to tell a readiness probe that the target is not ready.

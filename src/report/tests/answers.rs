@@ -1,4 +1,4 @@
-//! Tests of the reports about the database's answers and about the local side, on the frames that a
+//! Tests of the reports about the database's answers and context the local side, on the frames that a
 //! client would get.
 
 use std::time::{Duration, SystemTime};
@@ -33,8 +33,8 @@ pub(super) fn from_server(state: &str, message: &str) -> SessionError {
     SessionError::Upstream(UpstreamError::Server(ServerError::parse(frame).unwrap()))
 }
 
-fn evidence(host: &str, user: &str) -> Evidence {
-    Evidence {
+fn evidence(host: &str, user: &str) -> TokenEvidence {
+    TokenEvidence {
         request: TokenRequest {
             host: host.to_owned(),
             port: 5432,
@@ -80,8 +80,8 @@ pub(super) fn printed(title: &str, report: &Report) -> String {
     text
 }
 
-fn refusal(error: &SessionError, about: &About<'_>) -> Report {
-    before_login(error, Some(about))
+fn refusal(error: &SessionError, context: &ErrorContext<'_>) -> Report {
+    before_login(error, Some(context))
 }
 
 #[test]
@@ -98,16 +98,16 @@ fn a_refused_token_is_described() {
         evidence(HOST, "app"),
         evidence("orders-2.cluster-x.eu-central-1.rds.amazonaws.com", "app"),
     );
-    let cached = Evidence {
+    let cached = TokenEvidence {
         from_cache: true,
         ..evidence(HOST, "app")
     };
-    let clock = |seconds| Evidence {
+    let clock = |seconds| TokenEvidence {
         clock: Some(ClockOffset { seconds }),
         ..evidence(HOST, "app")
     };
     let (behind, ahead, enough) = (clock(16 * 60), clock(-400), clock(300));
-    let told = |keys| Evidence {
+    let told = |keys| TokenEvidence {
         identity: Identity {
             account: Some("123456789012".to_owned()),
             keys: Some(keys),
@@ -123,11 +123,11 @@ fn a_refused_token_is_described() {
     let at_proxy = evidence(RDS_PROXY, "app");
     let (dsql, admin) = (evidence(DSQL, "app"), evidence(DSQL, "admin"));
     let denied = from_server("08006", "unable to accept connection, access denied");
-    let judged = |evidence, user| About {
+    let judged = |evidence, user| ErrorContext {
         user,
         token_judged: true,
         evidence: Some(evidence),
-        ..About::target(&one)
+        ..ErrorContext::target(&one)
     };
     let cases = [
         ("a fresh token", &pam, judged(&fresh, "app")),
@@ -150,8 +150,8 @@ fn a_refused_token_is_described() {
         ("Aurora DSQL as admin", &denied, judged(&admin, "admin")),
     ];
     let mut texts = Vec::new();
-    for (title, error, about) in &cases {
-        let report = refusal(error, about);
+    for (title, error, context) in &cases {
+        let report = refusal(error, context);
         let fields = fields(&report);
         let SessionError::Upstream(UpstreamError::Server(error)) = error else {
             unreachable!()
@@ -174,7 +174,7 @@ fn a_refused_token_is_described() {
         refusal(&pam, &judged(&enough, "app")).id,
         "database.login-refused"
     );
-    let unjudged = About {
+    let unjudged = ErrorContext {
         token_judged: false,
         ..judged(&behind, "app")
     };
@@ -268,16 +268,16 @@ fn what_the_database_says_is_explained() {
     let one = target("bastion='i-1'\ndatabase='app'");
     let nothing = target("bastion='i-1'");
     let passthrough = target("bastion='i-1'\nauth='passthrough'");
-    let with = |target| About {
+    let with = |target| ErrorContext {
         user: "db_user",
         open_connections: 7,
-        ..About::target(target)
+        ..ErrorContext::target(target)
     };
-    let (about, bare, own) = (with(&one), with(&nothing), with(&passthrough));
+    let (context, bare, own) = (with(&one), with(&nothing), with(&passthrough));
     let mut texts = Vec::new();
     let answers = ANSWERS.iter();
-    let answers = answers.map(|(title, state, message)| (*title, *state, *message, &about));
-    for (title, state, message, about) in answers.chain([
+    let answers = answers.map(|(title, state, message)| (*title, *state, *message, &context));
+    for (title, state, message, context) in answers.chain([
         (
             "none named",
             "3D000",
@@ -297,7 +297,7 @@ fn what_the_database_says_is_explained() {
             &own,
         ),
     ]) {
-        let report = refusal(&from_server(state, message), about);
+        let report = refusal(&from_server(state, message), context);
         assert_eq!(fields(&report)[&b'M'], message);
         assert_eq!(report.not_ready, state == "57P03", "{title}");
         texts.push(printed(title, &report));
@@ -311,7 +311,7 @@ fn what_the_database_says_is_explained() {
         (b'H', "Their hint."),
     ]);
     let error = SessionError::Upstream(UpstreamError::Server(ServerError::parse(own).unwrap()));
-    let fields = fields(&refusal(&error, &about));
+    let fields = fields(&refusal(&error, &context));
     assert_eq!(
         fields[&b'D'],
         "Theirs.\nThe target's own database is \"app\"."
@@ -325,30 +325,30 @@ fn what_the_database_says_is_explained() {
 #[test]
 fn a_login_that_goes_wrong_before_the_database_judges() {
     let one = target("bastion='i-1'");
-    let early = Evidence {
+    let early = TokenEvidence {
         early: true,
         second: false,
         ..evidence(HOST, "app")
     };
-    let asked = Evidence {
+    let asked = TokenEvidence {
         early: false,
         second: false,
         ..evidence(HOST, "app")
     };
-    let about = |evidence| About {
+    let context = |evidence| ErrorContext {
         user: "app",
         evidence: Some(evidence),
-        ..About::target(&one)
+        ..ErrorContext::target(&one)
     };
     let scram = || AuthMethod::Sasl {
         mechanisms: vec!["SCRAM-SHA-256".to_owned()],
     };
-    let upstream = |error| before_login(&SessionError::Upstream(error), Some(&about(&asked)));
+    let upstream = |error| before_login(&SessionError::Upstream(error), Some(&context(&asked)));
     let unexpected = SessionError::Upstream(UpstreamError::UnexpectedAuth(scram()));
-    let told = refusal(&unexpected, &about(&early));
+    let told = refusal(&unexpected, &context(&early));
     assert!(!fields(&told)[&b'D'].contains("No token was sent"));
     let mut texts = vec![
-        printed("no rds_iam", &refusal(&unexpected, &about(&asked))),
+        printed("no rds_iam", &refusal(&unexpected, &context(&asked))),
         printed("no rds_iam any more", &told),
         printed("let in unasked", &upstream(UpstreamError::PasswordNotAsked)),
         printed(
@@ -359,7 +359,7 @@ fn a_login_that_goes_wrong_before_the_database_judges() {
             "a token that is none",
             &upstream(UpstreamError::Password("it is empty")),
         ),
-        printed("no ALPN", &refusal(&SessionError::NoAlpn, &about(&asked))),
+        printed("no ALPN", &refusal(&SessionError::NoAlpn, &context(&asked))),
     ];
     let lost = UpstreamTlsError::Io(Arc::new(io::ErrorKind::ConnectionReset.into()));
     for (title, error) in [
@@ -373,7 +373,7 @@ fn a_login_that_goes_wrong_before_the_database_judges() {
             SessionError::LoginTimeout(Duration::from_secs(15)),
         ),
     ] {
-        texts.push(printed(title, &refusal(&error, &about(&asked))));
+        texts.push(printed(title, &refusal(&error, &context(&asked))));
     }
     snapshot("logins", &texts);
 }
@@ -381,7 +381,7 @@ fn a_login_that_goes_wrong_before_the_database_judges() {
 #[test]
 fn names_of_ones_own_are_explained() {
     let one = target("bastion='i-1'");
-    let about = about(&one);
+    let context = context(&one);
     let mut texts = Vec::new();
     let host = || "db.example.com".to_owned();
     let names = |names: &[&str]| names.iter().map(|name| (*name).into()).collect::<Vec<_>>();
@@ -427,7 +427,7 @@ fn names_of_ones_own_are_explained() {
     ] {
         texts.push(printed(
             title,
-            &refusal(&SessionError::Alias(error), &about),
+            &refusal(&SessionError::Alias(error), &context),
         ));
     }
     snapshot("aliases", &texts);
@@ -436,12 +436,12 @@ fn names_of_ones_own_are_explained() {
 #[test]
 fn a_client_that_leaves_while_it_waits_is_told_of_with_the_step() {
     let one = target("bastion='i-1'");
-    let about = about(&one);
+    let context = context(&one);
     let left = |milliseconds, waiting| SessionError::ClientLeft {
         after: Duration::from_millis(milliseconds),
         waiting,
     };
-    let failure = |error| refusal(&error, &about).failure();
+    let failure = |error| refusal(&error, &context).failure();
     let early = failure(left(999, Some("ssm:StartSession")));
     assert_eq!(early.id, "client.gone");
     assert!(!early.notable && early.hint.is_none(), "{early:?}");
@@ -471,7 +471,7 @@ fn a_client_that_leaves_while_it_waits_is_told_of_with_the_step() {
 #[test]
 fn the_local_side_is_explained() {
     let one = target("bastion='i-1'");
-    let about = about(&one);
+    let context = context(&one);
     let replication = RouteError::Replication {
         target: "orders".to_owned(),
     };
@@ -533,14 +533,14 @@ fn the_local_side_is_explained() {
         .iter()
         .map(|(title, error)| {
             // Before routing there is no target in the context.
-            let known = Some(&about).filter(|_| !matches!(error, SessionError::Route(_)));
+            let known = Some(&context).filter(|_| !matches!(error, SessionError::Route(_)));
             printed(title, &before_login(error, known))
         })
         .collect();
     snapshot("local", &texts);
     // `pg_isready` must report these as "rejecting".
     for (title, error) in &cases[11..15] {
-        let report = refusal(error, &about);
+        let report = refusal(error, &context);
         assert!(report.not_ready, "{title}");
         assert_eq!(fields(&report)[&b'C'], "57P03", "{title}");
     }
@@ -573,11 +573,11 @@ fn a_parameter_is_left_out_where_it_was_put_in() {
         let mut startup = Startup::new(ProtocolVersion::V3_0);
         startup.set("user", b"app").unwrap();
         startup.set(name, value.as_bytes()).unwrap();
-        let about = About {
+        let context = ErrorContext {
             startup: Some(&startup),
-            ..about(&one)
+            ..context(&one)
         };
-        fields(&refusal(&refused, &about))[&b'H'].clone()
+        fields(&refusal(&refused, &context))[&b'H'].clone()
     };
     let by_name = hint("statement_timeout", "1s");
     assert!(by_name.contains("ignore_startup_parameters"), "{by_name}");
@@ -601,8 +601,8 @@ fn a_server_of_another_name() {
         })
     };
     let texts = [
-        printed("another database", &refusal(&other(), &about(&one))),
-        printed("an alias", &refusal(&other(), &about(&own_name))),
+        printed("another database", &refusal(&other(), &context(&one))),
+        printed("an alias", &refusal(&other(), &context(&own_name))),
     ];
     assert!(!texts[0].contains("not a CNAME"), "{texts:?}");
     snapshot("names", &texts);

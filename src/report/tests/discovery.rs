@@ -123,13 +123,13 @@ fn a_database_that_is_not_found() {
         .into_iter()
         .map(|(title, error)| {
             let error = SessionError::Discovery(Arc::new(error));
-            printed(title, &before_login(&error, Some(&about(&one))))
+            printed(title, &before_login(&error, Some(&context(&one))))
         })
         .collect();
     let slow = SessionError::LookupTimeout(Duration::from_secs(30));
     texts.push(printed(
         "too late",
-        &before_login(&slow, Some(&about(&one))),
+        &before_login(&slow, Some(&context(&one))),
     ));
     let elsewhere = before_login(&one_elsewhere(), None);
     texts.push(printed("found in another region", &elsewhere));

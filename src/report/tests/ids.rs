@@ -85,7 +85,7 @@ fn credentials_that_cannot_be_had() {
     ];
     let texts = cases.map(|(title, error)| {
         let error = SessionError::Credentials(error);
-        printed(title, &before_login(&error, Some(&about(&one))))
+        printed(title, &before_login(&error, Some(&context(&one))))
     });
     snapshot("credentials", &texts);
 }
@@ -187,7 +187,7 @@ fn what_hardly_ever_happens() {
         ("a lookup that panics", SessionError::Internal(Stopped)),
     ];
     let texts = cases.map(|(title, error)| {
-        let report = before_login(&error, Some(&about(&one)));
+        let report = before_login(&error, Some(&context(&one)));
         assert!(report.reply.is_some(), "{title}");
         printed(title, &report)
     });
@@ -211,7 +211,7 @@ fn roots_are_of_the_partition() {
             region: Some(region.to_owned()),
             ..target("bastion='i-1'")
         };
-        printed(region, &before_login(&unknown, Some(&about(&of_region))))
+        printed(region, &before_login(&unknown, Some(&context(&of_region))))
     });
     snapshot("roots", &texts);
 }

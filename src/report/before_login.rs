@@ -1,0 +1,107 @@
+//! Reports about connections that fail before ReadyForQuery.
+
+use pg_handshake::ClientError;
+
+use super::client::channel_binding;
+use crate::base::error_text::plain;
+use crate::failure::connection::SessionError;
+use crate::tunnel::TunnelError;
+
+use super::client::{
+    client, configured, failed_before, foreign, gone_after_tls, local_password, local_tls, not_yet,
+    route, timed_out, two_passwords, unknown,
+};
+use super::context::ErrorContext;
+use super::message::{
+    BROKEN, CANNOT_CONNECT, LogLevel, Message, NOT_NOW, PROTOCOL_VIOLATION, Report,
+};
+use super::phrases::{AGAIN, sentence, shutting_down, too_many, try_port};
+use super::{aws, client, database, descriptors, discovery, tunnel};
+
+/// Creates the report of a connection that did not become a session.
+#[must_use]
+pub fn before_login(error: &SessionError, context: Option<&ErrorContext<'_>>) -> Report {
+    let target = context.map(|context| context.target);
+    let warn = |said: Message| said.report(LogLevel::Warn, target);
+    // An error from the database concerns its own descriptors, not ours.
+    if !matches!(error, SessionError::Upstream(_))
+        && let Some(said) = descriptors::behind(error)
+    {
+        return warn(said);
+    }
+    match error {
+        SessionError::OutOfDescriptors(limit) => warn(descriptors::exhausted(*limit)),
+        SessionError::Client(ClientError::DirectTls) => Report::silent("client.direct-tls", error),
+        SessionError::ForeignPeer { peer, own } => warn(foreign(*peer, *own)),
+        SessionError::UnknownPeer(error) => warn(unknown(error)),
+        SessionError::Password(refused) => {
+            Message::new("client.password", PROTOCOL_VIOLATION, refused.to_string())
+                .hint("The client's answer to the password request does not follow the PostgreSQL protocol: update it.")
+                .report(LogLevel::Info, target)
+        }
+        SessionError::LocalPassword(refused) => warn(local_password(refused)),
+        SessionError::TwoPasswords => warn(two_passwords()),
+        // Most clients with sslmode=prefer reconnect at once without TLS, and succeed.
+        SessionError::ChannelBinding => Report {
+            expected: true,
+            ..channel_binding().report(LogLevel::Info, target)
+        },
+        SessionError::Alias(refused) => warn(database::alias(refused)),
+        SessionError::NoAlpn => warn(database::no_alpn(context)),
+        SessionError::NoTunnelYet(readiness) => not_yet(*readiness).report(LogLevel::Info, target),
+        SessionError::FailedBefore(id) => failed_before(id).report(LogLevel::Info, target),
+        // A new tunnel cannot be opened while the previous one is lost, most likely for the same
+        // reason.
+        SessionError::Interrupted(cause) => {
+            before_login(cause, context).not_now(Some("The tunnel that was there was lost and is being tried again."))
+        }
+        SessionError::NotReady(cause) if matches!(**cause, SessionError::ShuttingDown) => {
+            too_late().report(LogLevel::Info, target)
+        }
+        SessionError::NotReady(cause) => before_login(cause, context).not_now(None),
+        SessionError::Client(refused) => client(refused).report(LogLevel::Info, target),
+        SessionError::GreetingTimeout(_) => Report::silent("client.silent", error),
+        SessionError::ClientGone(_) => Report::silent("client.gone", error),
+        SessionError::ClientLeft { after, waiting } => client::left(error, (*after, *waiting), target),
+        SessionError::LocalTls { error: failed, certificate } => local_tls(error, failed, certificate.as_deref()),
+        SessionError::GoneAfterTls { certificate } => gone_after_tls(error, certificate.as_deref()),
+        SessionError::TooManyConnections { limit, of_target } => warn(too_many(*limit, *of_target)),
+        SessionError::Route(refused) => warn(route(refused)),
+        SessionError::Credentials(refused) => warn(aws::credentials(refused)),
+        SessionError::Discovery(failed) => warn(discovery::discovery(failed, context)),
+        SessionError::LookupTimeout(after) => warn(discovery::timed_out(*after)),
+        SessionError::Config(_) | SessionError::Setup(_) => warn(configured(error)),
+        SessionError::Internal(stopped) => warn(aws::internal(stopped, error.to_string())),
+        SessionError::Token(refused) => warn(aws::token(refused)),
+        SessionError::Tunnel(TunnelError::ShuttingDown) | SessionError::ShuttingDown => {
+            shutting_down().report(LogLevel::Info, target)
+        }
+        SessionError::Tunnel(failed) => warn(tunnel::tunnel(failed, context)),
+        SessionError::ConnectTimeout {
+            after,
+            readiness,
+            waiting,
+        } => warn(timed_out(*after, *readiness, *waiting)),
+        SessionError::UpstreamTls(failed) => warn(database::tls(failed, context)),
+        SessionError::Upstream(failed) => database::upstream(failed, context),
+        SessionError::UpstreamLost(lost) => warn(
+            Message::new("database.lost", BROKEN, "the connection to the database broke during the login")
+                .detail(sentence(&plain(lost)))
+                .hint(AGAIN),
+        ),
+        SessionError::LoginTimeout(after) => warn(
+            Message::new("database.timeout", CANNOT_CONNECT, format!("the database did not finish the login within {} s", after.as_secs()))
+                .hint(format!(
+                    "Possible causes: the database is starting, overloaded or out of memory, so that its own check of the login takes long (see its log, and raise login_timeout if it is only slow); or the port is filtered, which {} tells.",
+                    try_port(context)
+                )),
+        ),
+    }
+}
+
+/// Refuses a client that connects while the program waits for open connections to end.
+pub(super) fn too_late() -> Message {
+    Message::new("server.shutdown", NOT_NOW, "pgiam is shutting down").hint(
+        "It waits for its open connections to end. Connect again when it has been started anew.",
+    )
+}
