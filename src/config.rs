@@ -12,10 +12,10 @@ mod forms;
 mod forward;
 mod home_path;
 mod login;
-mod plan;
+mod target_config;
 mod serve;
-mod target;
-mod toml_words;
+mod resolved_target;
+mod toml_messages;
 mod via;
 
 #[cfg(test)]
@@ -34,9 +34,9 @@ pub use forms::switch_of;
 pub use forward::{Destination, Listen};
 pub use home_path::expand_home;
 pub use login::{Auth, LoginSettings};
-pub use plan::{Db, Plan, Wanted};
+pub use target_config::{Db, Plan, Wanted};
 pub use serve::{Serve, ServeLayer, SocketDir};
-pub use target::Target;
+pub use resolved_target::Target;
 pub use via::{SsmSettings, Via};
 
 /// Default local port of a target: one above PostgreSQL's own, so that a local server can keep

@@ -10,8 +10,8 @@ use serde::Deserialize;
 
 use tracing::warn;
 
-use super::plan::flaw_of_name;
-use super::toml_words::in_words;
+use super::target_config::flaw_of_name;
+use super::toml_messages::in_words;
 use super::{ConfigError, Plan, ServeLayer, WrittenBastion, encoding, expand_home, forms};
 use crate::base::foreign_text::visible;
 use crate::base::suggest::nearest;

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
 use super::file::{Layer, unknown_target};
-use super::plan::connect_timeout;
+use super::target_config::connect_timeout;
 use super::via::via;
 use super::{ConfigError, Endpoint, File, LoginSettings, Target};
 
