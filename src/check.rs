@@ -26,7 +26,7 @@ use tokio::time::timeout;
 
 use crate::aws::discover::Database;
 use crate::aws::{AwsContext, Identity};
-use crate::config::{Auth, ConfigError, Endpoint, Plan, Via};
+use crate::config::{Auth, ConfigError, Endpoint, TargetConfig, Via};
 use crate::failure::setup::SetupError;
 use crate::postgres::database::login_steps::{Dialled, Secured, Trial};
 use crate::postgres::target::slot::{Contexts, Slot};
@@ -70,9 +70,9 @@ pub enum Step {
 
 impl Step {
     /// Returns the steps of a target, in order.
-    fn all(plan: &Plan, speed: bool) -> Vec<Self> {
-        let tunnel = matches!(plan.via, Via::Ssm(_));
-        let iam = plan.login.auth == Auth::Iam;
+    fn all(config: &TargetConfig, speed: bool) -> Vec<Self> {
+        let tunnel = matches!(config.settings.via, Via::Ssm(_));
+        let iam = config.settings.login.auth == Auth::Iam;
         let all = [
             (Self::Credentials, true),
             (Self::Clock, true),
@@ -249,16 +249,16 @@ impl Check {
     ///
     /// # Errors
     /// [`SetupError`].
-    pub fn new(mut plan: Plan, speed: bool) -> Result<Self, SetupError> {
-        if let Via::Ssm(settings) = &mut plan.via {
+    pub fn new(mut config: TargetConfig, speed: bool) -> Result<Self, SetupError> {
+        if let Via::Ssm(settings) = &mut config.settings.via {
             settings.warm = false; // The session is a step of its own.
         }
         let contexts = Arc::new(Contexts::default());
-        let slot = Slot::new(plan, Arc::clone(&contexts))?;
-        let plan = &slot.plan;
+        let slot = Slot::new(config, Arc::clone(&contexts))?;
+        let config = &slot.config;
         let aws = match slot.ready() {
             Some(rooms) => Arc::clone(rooms.aws()),
-            None => contexts.of(plan.profile.as_deref(), plan.region.as_deref()),
+            None => contexts.of(config.settings.profile.as_deref(), config.region.as_deref()),
         };
         Ok(Self {
             slot,
@@ -272,10 +272,10 @@ impl Check {
         })
     }
 
-    /// Returns the plan of the target.
+    /// Returns the configuration of the target.
     #[must_use]
-    pub fn plan(&self) -> &Plan {
-        &self.slot.plan
+    pub fn config(&self) -> &TargetConfig {
+        &self.slot.config
     }
 
     /// Runs all steps up to the first that fails.
@@ -286,7 +286,7 @@ impl Check {
         &mut self,
         tell: &mut (dyn FnMut(Event<'_>) + Send),
     ) -> Result<Checked, CheckError> {
-        let mut left = Step::all(self.plan(), self.speed).into_iter();
+        let mut left = Step::all(self.config(), self.speed).into_iter();
         let mut steps: Vec<Taken> = Vec::new();
         for step in left.by_ref() {
             tell(Event::Begins(step));
@@ -305,7 +305,7 @@ impl Check {
             }
         }
         Ok(Checked {
-            target: self.plan().name.clone(),
+            target: self.config().name.clone(),
             endpoint: self.endpoint.as_ref().map(ToString::to_string),
             steps,
             left: left.map(Step::name).collect(),
@@ -352,7 +352,7 @@ impl Check {
     async fn region(&self) -> Option<String> {
         let of_endpoint = self.endpoint.as_ref().and_then(Endpoint::region);
         let of_target = self.slot.ready().map(|rooms| &rooms.target.region);
-        let of_target = of_target.unwrap_or(&self.plan().region).clone();
+        let of_target = of_target.unwrap_or(&self.config().region).clone();
         match of_endpoint.map(str::to_owned).or(of_target) {
             Some(region) => Some(region),
             None => self.aws.region().await.ok().flatten(),

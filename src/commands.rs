@@ -25,7 +25,7 @@ use tracing::{debug, info, warn};
 use crate::base::environment;
 use crate::cli::exit;
 use crate::cli::{Cli, Command, DatabaseArgs, ProgramArgs};
-use crate::config::{ConfigError, File, Plan};
+use crate::config::{ConfigError, ConfigFile, TargetConfig};
 use crate::platform::descriptors::Raised;
 use crate::platform::{self, descriptors};
 use crate::postgres::client::password_file::LocalPasswordError;
@@ -129,22 +129,22 @@ pub fn crash_code(command: &Command) -> u8 {
 
 /// Returns the target's default login role for its clients: the configured one, else libpq's
 /// default.
-pub(crate) fn role(plan: &Plan) -> anyhow::Result<String> {
-    let role = plan.user.clone().or_else(platform::os_user);
+pub(crate) fn role(config: &TargetConfig) -> anyhow::Result<String> {
+    let role = config.settings.user.clone().or_else(platform::os_user);
     role.with_context(|| {
         format!(
             "target \"{}\" has no user, and this account has no name; give --user",
-            plan.name
+            config.name
         )
     })
 }
 
-/// Returns the plan of the command's single target.
-pub(crate) fn plan(
+/// Returns the configuration of the command's single target.
+pub(crate) fn config(
     name: Option<&str>,
     database: &DatabaseArgs,
     program: &ProgramArgs,
-) -> Result<Plan, ConfigError> {
-    let (file, looked_at) = File::load(program.config.as_deref())?;
-    file.plan(name, &database.layer(), &looked_at)
+) -> Result<TargetConfig, ConfigError> {
+    let file = ConfigFile::load(program.config.as_deref())?;
+    file.target(name, &database.layer())
 }

@@ -1,9 +1,10 @@
-//! Converts the settings in the file, the environment and the flags to validated [`Target`]s.
+//! Converts the settings in the file, the environment and the flags to validated [`ResolvedTarget`]s.
 //!
-//! Precedence: flags, then `PGIAM_*` variables (both arrive here as [`Layer`] from `cli.rs`), then
+//! Precedence: flags, then `PGIAM_*` variables (both arrive here as [`TargetLayer`] from `cli.rs`), then
 //! the target's table in the file, then `[defaults]`, then the built-in values below.
 
 mod bastion;
+mod database_ref;
 mod encoding;
 mod endpoint;
 mod error;
@@ -12,9 +13,10 @@ mod forms;
 mod forward;
 mod home_path;
 mod login;
-mod target_config;
-mod serve;
 mod resolved_target;
+mod serve;
+mod target_config;
+mod target_settings;
 mod toml_messages;
 mod via;
 
@@ -24,19 +26,21 @@ mod tests;
 use std::time::Duration;
 
 pub use bastion::{Bastion, WrittenBastion};
+pub use database_ref::{DatabaseRef, RdsIdentifier};
 pub use endpoint::{Endpoint, EndpointKind, region_of};
 pub use error::ConfigError;
 #[cfg(test)]
 pub(crate) use file::COMMANDS;
-pub use file::{File, Layer};
+pub use file::{ConfigFile, TargetLayer};
 pub(crate) use file::{LONGEST, fingerprint};
 pub use forms::switch_of;
 pub use forward::{Destination, Listen};
 pub use home_path::expand_home;
 pub use login::{Auth, LoginSettings};
-pub use target_config::{Db, Plan, Wanted};
+pub use resolved_target::ResolvedTarget;
 pub use serve::{Serve, ServeLayer, SocketDir};
-pub use resolved_target::Target;
+pub use target_config::TargetConfig;
+pub use target_settings::TargetSettings;
 pub use via::{SsmSettings, Via};
 
 /// Default local port of a target: one above PostgreSQL's own, so that a local server can keep

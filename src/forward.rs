@@ -24,7 +24,7 @@ use tracing::{Instrument, debug, info, info_span};
 use crate::admission::{Admitted, Entrance, Guard, Listening, Refused, Verdict};
 use crate::aws::{AwsContext, AwsOptions};
 use crate::base::error_text::plain;
-use crate::config::{Listen, Target, Via};
+use crate::config::{Listen, ResolvedTarget, Via};
 use crate::observe::{Listed, LiveConnection, Newcomer, Observed, View, Watched};
 use crate::platform::descriptors;
 use crate::postgres::server;
@@ -141,12 +141,15 @@ fn bind_one(address: &Listen) -> Result<Bound, ListenError> {
 /// Returns the transport to `target`. Sends no request to AWS before the first connection, unless
 /// the target is `warm`.
 #[must_use]
-pub fn transport(target: &Target) -> Arc<dyn Transport> {
-    match &target.via {
-        Via::Direct => Arc::new(Direct::new(target.endpoint.clone(), target.connect_timeout)),
+pub fn transport(target: &ResolvedTarget) -> Arc<dyn Transport> {
+    match &target.settings.via {
+        Via::Direct => Arc::new(Direct::new(
+            target.endpoint.clone(),
+            target.settings.connect_timeout,
+        )),
         Via::Ssm(settings) => {
             let aws = AwsContext::new(AwsOptions {
-                profile: target.profile.clone(),
+                profile: target.settings.profile.clone(),
                 region: target.region.clone(),
                 ..AwsOptions::default()
             });
@@ -169,7 +172,7 @@ pub struct Forwarder {
 
 /// State shared by connections.
 struct Shared {
-    target: Arc<Target>,
+    target: Arc<ResolvedTarget>,
     transport: Arc<dyn Transport>,
     stop: CancellationToken,
     permits: Semaphore,
@@ -192,7 +195,7 @@ impl Forwarder {
     /// Starts accepting the clients that `guard` admits, up to the limit in `observed`.
     #[must_use]
     pub fn start(
-        target: Target,
+        target: ResolvedTarget,
         transport: Arc<dyn Transport>,
         (bound, guard): (Vec<Bound>, Arc<Guard>),
         observed: Arc<Observed>,
@@ -312,7 +315,7 @@ impl Shared {
             return Err(ForwardError::TooManyConnections { limit });
         };
         let began = Instant::now();
-        let deadline = self.target.connect_timeout;
+        let deadline = self.target.settings.connect_timeout;
         let opened = tokio::select! {
             opened = timeout(deadline, self.transport.open(Bytes::new())) => opened,
             () = self.stop.cancelled() => return Err(ForwardError::ShuttingDown),

@@ -15,7 +15,7 @@ use std::time::SystemTime;
 
 use tokio::time::Instant;
 
-use crate::config::Target;
+use crate::config::ResolvedTarget;
 use crate::tunnel::{Readiness, TunnelStats};
 
 pub use errors::{Failure, LastError};
@@ -59,7 +59,7 @@ pub trait Watched: Send + Sync {
 #[derive(Clone, Debug)]
 pub struct View {
     /// The target.
-    pub target: Arc<Target>,
+    pub target: Arc<ResolvedTarget>,
     /// State of the connection path.
     pub readiness: Readiness,
     /// Identifier of the error of the last connection attempt, if it is recent and would affect

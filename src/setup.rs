@@ -12,7 +12,7 @@ mod tests;
 
 use crate::base::partition::Partition;
 use crate::base::quote;
-use crate::config::{Auth, Endpoint, EndpointKind, Plan, Via, Wanted};
+use crate::config::{Auth, DatabaseRef, Endpoint, EndpointKind, TargetConfig, Via};
 
 use gaps::Gaps;
 
@@ -111,28 +111,28 @@ pub struct Artefact {
 impl Facts {
     /// Returns the facts in the configuration; the others come from AWS.
     #[must_use]
-    pub fn of(plan: &Plan) -> Self {
-        let endpoint = match &plan.wanted {
-            Wanted::Host(endpoint) => Some(endpoint.clone()),
-            Wanted::Db(_) => None,
+    pub fn of(config: &TargetConfig) -> Self {
+        let endpoint = match &config.database_ref {
+            DatabaseRef::Host(endpoint) => Some(endpoint.clone()),
+            DatabaseRef::Identifier(_) => None,
         };
         let in_name = endpoint.as_ref().and_then(Endpoint::region);
-        let region = in_name.map(str::to_owned).or_else(|| plan.region.clone());
+        let region = in_name.map(str::to_owned).or_else(|| config.region.clone());
         Self {
-            target: plan.name.clone(),
+            target: config.name.clone(),
             described: false,
             account: None,
             region,
-            profile: plan.profile.clone(),
+            profile: config.settings.profile.clone(),
             principal: Principal::Unknown,
-            user: plan.user.clone(),
-            database: plan.database.clone(),
-            auth: plan.login.auth,
+            user: config.settings.user.clone(),
+            database: config.settings.database.clone(),
+            auth: config.settings.login.auth,
             endpoint,
-            looked_up: plan.lookup().map(ToString::to_string),
+            looked_up: config.rds_identifier().map(ToString::to_string),
             arn: None,
             resource_id: None,
-            via: plan.via.clone(),
+            via: config.settings.via.clone(),
             kms_key: None,
             vpc: None,
             subnets: Vec::new(),

@@ -203,11 +203,11 @@ impl Target {
     fn of(observed: &Observed, listed: &Listed, all: &[std::sync::Arc<Connection>]) -> Self {
         let view: View = listed.watched.view();
         let target = &view.target;
-        let (via, bastion) = match &target.via {
+        let (via, bastion) = match &target.settings.via {
             Via::Direct => ("direct", None),
             Via::Ssm(settings) => ("ssm", Some(Bastion::to_string(&settings.bastion))),
         };
-        let auth = match target.login.auth {
+        let auth = match target.settings.login.auth {
             Auth::Iam => "iam",
             Auth::Passthrough => "passthrough",
         };
@@ -220,11 +220,11 @@ impl Target {
             via: via.to_owned(),
             bastion,
             auth: auth.to_owned(),
-            user: target.user.clone(),
+            user: target.settings.user.clone(),
             state: view.state().to_owned(),
             ready: view.is_ready(),
             failing: view.failed.map(str::to_owned),
-            connection_limit: target.login.connection_limit,
+            connection_limit: target.settings.login.connection_limit,
             last_error: observed.last_error(&target.name).map(Failure::of),
             sessions: view.tunnel.sessions.into_iter().map(Session::of).collect(),
             connections: own.map(|connection| Client::of(connection)).collect(),

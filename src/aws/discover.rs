@@ -20,7 +20,7 @@ use crate::aws::api_error::ApiAnswer;
 use crate::aws::{AwsContext, CredentialsError, Late};
 use crate::base::foreign_text::ForeignText;
 use crate::base::suggest::nearest;
-use crate::config::{ConfigError, Db, Endpoint, Plan, Target};
+use crate::config::{ConfigError, Endpoint, RdsIdentifier, ResolvedTarget, TargetConfig};
 use ask::Asker;
 pub use nodes::MARK;
 pub use rank::{Candidate, Ranked};
@@ -231,7 +231,7 @@ pub enum DiscoverError {
     #[error("no database in {region} is called \"{wanted}\"")]
     NoDatabase {
         /// Identifier.
-        wanted: Db,
+        wanted: RdsIdentifier,
         /// Region of the request.
         region: String,
         /// Similar identifier to suggest.
@@ -243,7 +243,7 @@ pub enum DiscoverError {
     #[error("the database \"{wanted}\" {reason}")]
     Unusable {
         /// Identifier.
-        wanted: Db,
+        wanted: RdsIdentifier,
         /// Obstacle: not PostgreSQL, no endpoint yet, no readers.
         reason: ForeignText,
     },
@@ -357,7 +357,11 @@ pub async fn survey(aws: &AwsContext, region: &str) -> Result<Survey, DiscoverEr
 ///
 /// # Errors
 /// [`DiscoverError`].
-pub async fn find(aws: &AwsContext, region: &str, db: &Db) -> Result<Database, DiscoverError> {
+pub async fn find(
+    aws: &AwsContext,
+    region: &str,
+    db: &RdsIdentifier,
+) -> Result<Database, DiscoverError> {
     let asker = Asker::new(aws, region, DEADLINE)?;
     let unseen = match rds::by_identifier(&asker, &db.identifier).await? {
         rds::Search::Found(row) => return row.usable(db),
@@ -383,39 +387,38 @@ pub async fn find(aws: &AwsContext, region: &str, db: &Db) -> Result<Database, D
     })
 }
 
-/// Error while locating the database of a plan.
+/// Error while locating the database of a target.
 #[derive(Debug, Error)]
 pub enum NotLocated {
     /// The database was not found.
     #[error(transparent)]
     Discover(#[from] DiscoverError),
-    /// The database contradicts the plan.
+    /// The database contradicts the configuration.
     #[error(transparent)]
     Config(#[from] ConfigError),
 }
 
-/// Finds the database of a plan that sets `db`. Returns the target and the database. If no database
+/// Finds the database of a target that sets `db`. Returns the target and the database. If no database
 /// name is configured, the target uses the one created with the instance. Takes at most 15 s.
 ///
 /// # Errors
 /// [`NotLocated`].
 pub async fn locate(
     aws: &AwsContext,
-    plan: &Plan,
-    db: &Db,
-) -> Result<(Target, Database), NotLocated> {
-    let region = region(aws, plan.region.as_deref()).await?;
+    config: &TargetConfig,
+    db: &RdsIdentifier,
+) -> Result<(ResolvedTarget, Database), NotLocated> {
+    let region = region(aws, config.region.as_deref()).await?;
     let found = find(aws, &region, db).await?;
     let endpoint = found.endpoint.clone();
     let endpoint = endpoint.ok_or_else(|| DiscoverError::Unusable {
         wanted: db.clone(),
         reason: "has no endpoint yet".into(),
     })?;
-    let target = plan.at(endpoint)?;
-    let target = Target {
-        database: target.database.or_else(|| found.database.clone()),
-        ..target
-    };
+    let mut target = config.resolve(endpoint)?;
+    if target.settings.database.is_none() {
+        target.settings.database = found.database.clone();
+    }
     Ok((target, found))
 }
 

@@ -37,7 +37,7 @@ impl Check {
 
     /// Returns the reason for choosing this bastion.
     async fn why(&self, rooms: &Rooms, id: &str) -> String {
-        let Via::Ssm(settings) = &rooms.target.via else {
+        let Via::Ssm(settings) = &rooms.target.settings.via else {
             return String::new();
         };
         let ranked = match (&settings.bastion, self.region().await) {

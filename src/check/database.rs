@@ -55,7 +55,7 @@ impl Check {
             Err(error) => return Outcome::failed(trial.explain(&error)),
         }
         let endpoint = &rooms.target.endpoint;
-        Outcome::ok(match rooms.target.via {
+        Outcome::ok(match rooms.target.settings.via {
             Via::Ssm(_) => format!("the bastion finds {endpoint}, and a database answers"),
             Via::Direct => format!("{endpoint} takes connections from here"),
         })

@@ -21,7 +21,7 @@ impl Check {
         };
         self.endpoint = Some(endpoint.clone());
         let region = self.region().await;
-        if region.is_none() && rooms.target.login.auth == Auth::Iam {
+        if region.is_none() && rooms.target.settings.login.auth == Auth::Iam {
             let error = SessionError::Tunnel(TunnelError::NoRegion);
             return Ok(Outcome::failed(rooms.explain(&error)));
         }
@@ -31,7 +31,10 @@ impl Check {
             .fact("port", endpoint.port)
             .fact("kind", kind(endpoint.kind()))
             .fact("region", region)
-            .fact("db", self.plan().lookup().map(ToString::to_string)))
+            .fact(
+                "db",
+                self.config().rds_identifier().map(ToString::to_string),
+            ))
     }
 }
 

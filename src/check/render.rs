@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::{Outcome, Taken, Verdict};
 use crate::base::quote::printable;
 use crate::cli::terminal::{BAD, DIM, GOOD, HEADING, WARNING, styled};
-use crate::config::Plan;
+use crate::config::TargetConfig;
 
 /// Columns of mark and name.
 const LEFT: usize = 2 + NAME;
@@ -17,10 +17,17 @@ const BELOW: &str = "  ";
 
 /// Returns the heading above the steps, which names the target.
 #[must_use]
-pub fn head(plan: &Plan, width: usize) -> String {
-    let user = plan.user.as_ref().map(|user| format!(" as {user}"));
+pub fn head(config: &TargetConfig, width: usize) -> String {
+    let user = config
+        .settings
+        .user
+        .as_ref()
+        .map(|user| format!(" as {user}"));
     let user = user.unwrap_or_default();
-    let text = format!("{}: {}{user} via {}", plan.name, plan.wanted, plan.via);
+    let text = format!(
+        "{}: {}{user} via {}",
+        config.name, config.database_ref, config.settings.via
+    );
     let lines = wrap(&text, width, Words::Broken).into_iter();
     lines.map(|line| styled(HEADING, line) + "\n").collect()
 }

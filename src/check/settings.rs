@@ -52,9 +52,9 @@ impl Check {
         judge(
             database,
             &Wanted {
-                iam: rooms.target.login.auth == Auth::Iam,
-                built_in_roots: rooms.target.ca_file.is_none(),
-                profile: rooms.target.profile.as_deref(),
+                iam: rooms.target.settings.login.auth == Auth::Iam,
+                built_in_roots: rooms.target.settings.ca_file.is_none(),
+                profile: rooms.target.settings.profile.as_deref(),
                 now: SystemTime::now(),
             },
         )

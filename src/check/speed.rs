@@ -36,7 +36,7 @@ impl Check {
                 return Outcome::warning(format!("it could not be measured: {error}"));
             }
         };
-        let sessions = match &rooms.target.via {
+        let sessions = match &rooms.target.settings.via {
             Via::Ssm(settings) => Some(settings.sessions),
             Via::Direct => None,
         };

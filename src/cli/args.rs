@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::builder::{BoolishValueParser, PathBufValueParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 
-use crate::config::{Layer, WrittenBastion, expand_home};
+use crate::config::{TargetLayer, WrittenBastion, expand_home};
 
 /// Flags that select one target: its name in the file, or a description of the database.
 #[derive(Clone, Debug, Default, Args)]
@@ -227,8 +227,8 @@ fn written(all: &[String]) -> WrittenBastion {
 }
 
 impl SsmArgs {
-    pub(super) fn layer(&self) -> Layer {
-        Layer {
+    pub(super) fn layer(&self) -> TargetLayer {
+        TargetLayer {
             bastion: self.bastion.as_deref().map(written),
             document: self.document.clone(),
             sessions: self.sessions,
@@ -238,7 +238,7 @@ impl SsmArgs {
             profile: self.profile.clone(),
             region: self.region.clone(),
             connect_timeout: self.connect_timeout,
-            ..Layer::default()
+            ..TargetLayer::default()
         }
     }
 }
@@ -246,8 +246,8 @@ impl SsmArgs {
 impl DatabaseArgs {
     /// Returns the settings that override the file.
     #[must_use]
-    pub fn layer(&self) -> Layer {
-        Layer {
+    pub fn layer(&self) -> TargetLayer {
+        TargetLayer {
             host: self.host.clone(),
             db: self.db.clone(),
             user: self.user.clone(),

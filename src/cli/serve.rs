@@ -7,7 +7,7 @@ use clap::Args;
 use clap::builder::BoolishValueParser;
 
 use super::args::{DatabaseArgs, DrainArgs, ProgramArgs, SsmArgs, StateArgs, path};
-use crate::config::{Destination, Layer, Listen, ServeLayer};
+use crate::config::{Destination, Listen, ServeLayer, TargetLayer};
 
 const LISTEN: &str = "Listening";
 const HEALTH: &str = "Health and metrics";
@@ -146,8 +146,8 @@ pub struct TunnelArgs {
 impl ServeArgs {
     /// Returns the settings that override the file.
     #[must_use]
-    pub fn layer(&self) -> Layer {
-        Layer {
+    pub fn layer(&self) -> TargetLayer {
+        TargetLayer {
             port: self.port,
             ..self.database.layer()
         }
@@ -174,7 +174,7 @@ impl ServeArgs {
 impl TunnelArgs {
     /// Returns the settings that override the file.
     #[must_use]
-    pub fn layer(&self) -> Layer {
+    pub fn layer(&self) -> TargetLayer {
         self.ssm.layer()
     }
 

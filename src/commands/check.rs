@@ -2,7 +2,7 @@
 
 use anyhow::Context;
 
-use super::plan;
+use super::config;
 use crate::base::foreign_text::visible_json;
 use crate::check::{self, Check, CheckError, Event};
 use crate::cli::CheckArgs;
@@ -16,13 +16,13 @@ use crate::platform::StopSignals;
 /// # Errors
 /// Invalid configuration, or a signal.
 pub async fn check(args: &CheckArgs) -> anyhow::Result<u8> {
-    let plan = plan(
+    let config = config(
         args.what.target.as_deref(),
         &args.what.database,
         &args.program,
     )?;
     let mut signals = StopSignals::install().context("cannot listen for signals")?;
-    let mut check = Check::new(plan, !args.no_speed)?;
+    let mut check = Check::new(config, !args.no_speed)?;
     let mut shown = Shown {
         json: args.output.json,
         width: terminal::width(),
@@ -30,7 +30,7 @@ pub async fn check(args: &CheckArgs) -> anyhow::Result<u8> {
         trouble: None,
     };
     if !shown.json {
-        let head = check::head(check.plan(), shown.width);
+        let head = check::head(check.config(), shown.width);
         terminal::write(head).context("cannot write to standard output")?;
     }
     let checked = {

@@ -15,7 +15,9 @@ use crate::base::error_text::chain;
 use crate::base::quote::printable;
 use crate::cli::terminal;
 use crate::cli::terminal::Progress;
-use crate::config::{Auth, Bastion, ConfigError, Endpoint, Plan, SsmSettings, Target, Via};
+use crate::config::{
+    Auth, Bastion, ConfigError, Endpoint, ResolvedTarget, SsmSettings, TargetConfig, Via,
+};
 use crate::postgres::target::slot::{Contexts, Slot};
 use crate::report::{self, Explanation};
 
@@ -27,10 +29,10 @@ const MOST_SHOWN: usize = 9;
 /// A target with the results of its lookups.
 #[derive(Clone, Debug)]
 pub struct Settled {
-    /// The plan, with the chosen bastion.
-    pub plan: Plan,
+    /// The configuration, with the chosen bastion.
+    pub config: TargetConfig,
     /// The target, with its endpoint.
-    pub target: Target,
+    pub target: ResolvedTarget,
     /// Database found at RDS, if it was looked up.
     pub database: Option<Database>,
     /// Findings, in one line.
@@ -60,14 +62,14 @@ pub enum SettleError {
 ///
 /// # Errors
 /// [`SettleError`].
-pub async fn settle(plan: Plan, aws: &AwsContext) -> Result<Settled, SettleError> {
-    let progress = Progress::start(format!("looking for {}", plan.wanted));
-    let (target, database) = Box::pin(locate(&plan, aws)).await?;
+pub async fn settle(config: TargetConfig, aws: &AwsContext) -> Result<Settled, SettleError> {
+    let progress = Progress::start(format!("looking for {}", config.database_ref));
+    let (target, database) = Box::pin(locate(&config, aws)).await?;
     let region = match &target.region {
         Some(region) => Some(region.clone()),
         None => discover::region(aws, None).await.ok(),
     };
-    let ranked = match (wants_bastion(&plan), &region) {
+    let ranked = match (wants_bastion(&config), &region) {
         (true, Some(region)) => {
             progress.now(format!("looking for a bastion in {region}"));
             Box::pin(rank(aws, region, &target.endpoint, database.as_ref())).await
@@ -76,16 +78,16 @@ pub async fn settle(plan: Plan, aws: &AwsContext) -> Result<Settled, SettleError
     };
     drop(progress);
     let asked = match &ranked {
-        Some(ranked) => ask_for_bastion(&plan.name, ranked).await,
+        Some(ranked) => ask_for_bastion(&config.name, ranked).await,
         None => None,
     };
     let mut settled = Settled {
-        line: line(&plan, &target, database.as_ref(), region.as_deref()),
+        line: line(&config, &target, database.as_ref(), region.as_deref()),
         warnings: database
             .as_ref()
-            .map_or_else(Vec::new, |database| warnings(database, &plan)),
+            .map_or_else(Vec::new, |database| warnings(database, &config)),
         keep: None,
-        plan,
+        config,
         target,
         database,
     };
@@ -98,13 +100,13 @@ pub async fn settle(plan: Plan, aws: &AwsContext) -> Result<Settled, SettleError
 ///
 /// # Errors
 /// [`SettleError`], [`SetupError`].
-pub(crate) async fn slot(plan: Plan, contexts: &Arc<Contexts>) -> anyhow::Result<Slot> {
-    let open = plan.lookup().is_some() || wants_bastion(&plan);
+pub(crate) async fn slot(config: TargetConfig, contexts: &Arc<Contexts>) -> anyhow::Result<Slot> {
+    let open = config.rds_identifier().is_some() || wants_bastion(&config);
     if !open || !terminal::is_interactive() {
-        return Ok(Slot::new(plan, Arc::clone(contexts))?);
+        return Ok(Slot::new(config, Arc::clone(contexts))?);
     }
-    let aws = contexts.of(plan.profile.as_deref(), plan.region.as_deref());
-    let settled = settle(plan.clone(), &aws).await?;
+    let aws = contexts.of(config.settings.profile.as_deref(), config.region.as_deref());
+    let settled = settle(config.clone(), &aws).await?;
     for warning in &settled.warnings {
         let mark = terminal::styled(terminal::WARNING, "warning:");
         terminal::tell(format_args!("{mark} {warning}"))?;
@@ -113,25 +115,25 @@ pub(crate) async fn slot(plan: Plan, contexts: &Arc<Contexts>) -> anyhow::Result
     let line = settled.line.replace("; ", "\n  ");
     terminal::tell(terminal::styled(terminal::DIM, line))?;
     if let Some(keep) = &settled.keep {
-        let name = &plan.name;
+        let name = &config.name;
         terminal::tell(format_args!(
             "To be asked no more, write this under [targets.{name}]:\n  {keep}"
         ))?;
     }
-    let slot = Slot::settled(plan, settled.target, Arc::clone(contexts))?;
+    let slot = Slot::settled(config, settled.target, Arc::clone(contexts))?;
     Ok(slot)
 }
 
 impl Settled {
     fn take(&mut self, ranked: Option<Ranked>, asked: Option<Candidate>) {
-        let via = bastion_in_words(&self.plan.via, ranked.as_ref(), asked.as_ref());
+        let via = bastion_in_words(&self.config.settings.via, ranked.as_ref(), asked.as_ref());
         self.line = format!("{}; {via}", self.line);
         self.warnings.extend(ranked.and_then(|ranked| ranked.note));
         let Some(Candidate { node, .. }) = asked else {
             return;
         };
         self.keep = Some(format!("bastion = \"{}\"", node.id));
-        for via in [&mut self.plan.via, &mut self.target.via] {
+        for via in [&mut self.config.settings.via, &mut self.target.settings.via] {
             if let Via::Ssm(settings) = via {
                 settings.bastion = Bastion::Nodes(vec![node.id.clone()]);
             }
@@ -140,23 +142,26 @@ impl Settled {
 }
 
 /// Returns the target, and its database at RDS if a lookup is needed.
-async fn locate(plan: &Plan, aws: &AwsContext) -> Result<(Target, Option<Database>), SettleError> {
-    if let Some(target) = plan.target() {
+async fn locate(
+    config: &TargetConfig,
+    aws: &AwsContext,
+) -> Result<(ResolvedTarget, Option<Database>), SettleError> {
+    if let Some(target) = config.resolved() {
         return Ok((target, None));
     }
-    let Some(db) = plan.lookup() else {
-        return Err(DiscoverError::NoRegion.into()); // Unreachable: a plan has one of the two.
+    let Some(db) = config.rds_identifier() else {
+        return Err(DiscoverError::NoRegion.into()); // Unreachable: a config has one of the two.
     };
-    match discover::locate(aws, plan, db).await {
+    match discover::locate(aws, config, db).await {
         Ok((target, database)) => Ok((target, Some(database))),
         Err(NotLocated::Discover(error)) => Err(error.into()),
         Err(NotLocated::Config(error)) => Err(error.into()),
     }
 }
 
-fn wants_bastion(plan: &Plan) -> bool {
+fn wants_bastion(config: &TargetConfig) -> bool {
     matches!(
-        &plan.via,
+        &config.settings.via,
         Via::Ssm(SsmSettings {
             bastion: Bastion::Auto,
             ..
@@ -184,15 +189,20 @@ async fn rank(
 }
 
 /// Describes the database's endpoint and state.
-fn line(plan: &Plan, target: &Target, database: Option<&Database>, region: Option<&str>) -> String {
+fn line(
+    config: &TargetConfig,
+    target: &ResolvedTarget,
+    database: Option<&Database>,
+    region: Option<&str>,
+) -> String {
     let place = match region {
         Some(region) => format!(" in {region}"),
         None => String::new(),
     };
     let Some(database) = database else {
-        return format!("{}: {}{place}", plan.name, target.endpoint);
+        return format!("{}: {}{place}", config.name, target.endpoint);
     };
-    let readers = match plan.lookup() {
+    let readers = match config.rds_identifier() {
         Some(db) if db.reader => "readers of ",
         _ => "",
     };
@@ -202,7 +212,7 @@ fn line(plan: &Plan, target: &Target, database: Option<&Database>, region: Optio
         Some(false) => ", IAM login off",
         None => "",
     };
-    format!("{}: {readers}{kind} {identifier}{place}{iam}", plan.name)
+    format!("{}: {readers}{kind} {identifier}{place}{iam}", config.name)
 }
 
 fn bastion_in_words(via: &Via, ranked: Option<&Ranked>, asked: Option<&Candidate>) -> String {
@@ -236,9 +246,9 @@ fn bastion_in_words(via: &Via, ranked: Option<&Ranked>, asked: Option<&Candidate
 
 /// Returns the settings that prevent logins, as far as RDS reports them.
 #[must_use]
-pub fn warnings(database: &Database, plan: &Plan) -> Vec<String> {
-    let profile = plan.profile.as_deref();
-    let off = database.iam == Some(false) && plan.login.auth == Auth::Iam;
+pub fn warnings(database: &Database, config: &TargetConfig) -> Vec<String> {
+    let profile = config.settings.profile.as_deref();
+    let off = database.iam == Some(false) && config.settings.login.auth == Auth::Iam;
     let off = off.then(|| report::explain_iam_off(database, profile));
     let down = !database.is_available();
     let down = down.then(|| report::explain_status(database, profile));
@@ -317,7 +327,7 @@ fn pick(
 mod tests {
     use super::*;
     use crate::aws::discover::tests::Account;
-    use crate::config::{File, Layer};
+    use crate::config::{ConfigFile, TargetLayer};
 
     fn picked(typed: &str, options: usize) -> (Option<usize>, String) {
         let options: Vec<String> = (0..options).map(|n| format!("i-{n}")).collect();
@@ -346,14 +356,14 @@ mod tests {
         assert_eq!(picked("10\n9\n", 20).0, Some(8), "no more are shown");
     }
 
-    fn plan(lines: &str) -> Plan {
+    fn config(lines: &str) -> TargetConfig {
         let text = format!("[targets.shop]\nregion = 'eu-central-1'\n{lines}\n");
-        let file: File = toml::from_str(&text).unwrap();
-        file.plan(None, &Layer::default(), "").unwrap()
+        let file: ConfigFile = toml::from_str(&text).unwrap();
+        file.target(None, &TargetLayer::default()).unwrap()
     }
 
     async fn settled(account: &Account, lines: &str) -> Settled {
-        settle(plan(lines), &account.aws).await.unwrap()
+        settle(config(lines), &account.aws).await.unwrap()
     }
 
     #[tokio::test]
@@ -366,7 +376,7 @@ mod tests {
         );
         assert_eq!(found.target.endpoint.port, 5444);
         assert_eq!((found.keep, found.warnings), (None, Vec::new()));
-        assert_eq!(found.plan.via, found.target.via);
+        assert_eq!(found.config.settings.via, found.target.settings.via);
         for (lines, line) in [
             (
                 "db = 'orders:reader'\nbastion = 'i-1'",
@@ -379,7 +389,7 @@ mod tests {
         ] {
             assert_eq!(settled(&account, lines).await.line, line);
         }
-        let unknown = settle(plan("db = 'ordres'"), &account.aws)
+        let unknown = settle(config("db = 'ordres'"), &account.aws)
             .await
             .unwrap_err();
         let unknown = unknown.to_string();
@@ -434,8 +444,11 @@ mod tests {
             found.keep.as_deref(),
             Some("bastion = \"i-0aaaaaaaaaaaaaaa1\"")
         );
-        assert_eq!(found.target.via.to_string(), "ssm i-0aaaaaaaaaaaaaaa1");
-        assert_eq!(found.plan.via, found.target.via);
+        assert_eq!(
+            found.target.settings.via.to_string(),
+            "ssm i-0aaaaaaaaaaaaaaa1"
+        );
+        assert_eq!(found.config.settings.via, found.target.settings.via);
         account.deny(&["ssm:DescribeInstanceInformation"]);
         let blind = settled(&account, host).await;
         assert!(

@@ -39,7 +39,7 @@ pub(super) async fn run(slots: &[Arc<Slot>]) -> Result<(), TestFailed> {
     let outcomes = futures_util::future::join_all(tests).await;
     let mut failed = Vec::new();
     for (slot, outcome) in slots.iter().zip(outcomes) {
-        let name = &slot.plan.name;
+        let name = &slot.config.name;
         match outcome {
             Ok(()) => info!(name, "connection test passed"),
             Err(reason) => failed.push((name.clone(), in_words(&reason))),

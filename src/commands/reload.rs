@@ -16,7 +16,7 @@ use super::connection_string::client_host;
 use super::serve::{ready_line, say_left_out};
 use super::start_errors::Outlook;
 use crate::cli::ServeArgs;
-use crate::config::{ConfigError, File, LONGEST, Plan, Serve, fingerprint};
+use crate::config::{ConfigError, ConfigFile, LONGEST, Serve, TargetConfig, fingerprint};
 use crate::platform::permissions::{self, Role};
 use crate::platform::{self, HangUp, service};
 use crate::postgres::server::Server;
@@ -35,7 +35,7 @@ pub(super) struct Configured {
     pub(super) file: Option<PathBuf>,
     /// Contents as loaded. The file may change right after it is read.
     loaded: Option<Stamp>,
-    plans: Vec<Result<Plan, ConfigError>>,
+    configs: Vec<Result<TargetConfig, ConfigError>>,
 }
 
 impl Configured {
@@ -44,16 +44,16 @@ impl Configured {
     /// # Errors
     /// Errors that affect all targets.
     pub(super) fn load(args: &ServeArgs) -> Result<Self, ConfigError> {
-        let (file, looked_at) = File::load(args.program.config.as_deref())?;
+        let file = ConfigFile::load(args.program.config.as_deref())?;
         let serve = Serve::from_layer(args.serve_layer().over(file.serve.clone()))?;
         let path = file.path.clone();
         let loaded = Stamp::Contents(file.fingerprint.clone());
-        let plans = file.plans(&args.targets, &args.layer(), &looked_at)?;
+        let configs = file.targets(&args.targets, &args.layer())?;
         Ok(Self {
             serve,
             loaded: path.is_some().then_some(loaded),
             file: path,
-            plans,
+            configs,
         })
     }
 
@@ -65,9 +65,9 @@ impl Configured {
         before: Option<&[Arc<Slot>]>,
     ) -> (Vec<Arc<Slot>>, Vec<anyhow::Error>) {
         let (mut slots, mut failed) = (Vec::new(), Vec::new());
-        for plan in &self.plans {
-            let plan = match plan {
-                Ok(plan) => plan,
+        for config in &self.configs {
+            let config = match config {
+                Ok(config) => config,
                 Err(error) => {
                     failed.push(error.clone().into());
                     continue;
@@ -76,20 +76,20 @@ impl Configured {
             if let Some(same) = before
                 .unwrap_or_default()
                 .iter()
-                .find(|slot| slot.plan == *plan)
+                .find(|slot| slot.config == *config)
             {
                 slots.push(Arc::clone(same));
                 continue;
             }
-            let lazy = || Slot::new(plan.clone(), Arc::clone(contexts)).map_err(Into::into);
+            let lazy = || Slot::new(config.clone(), Arc::clone(contexts)).map_err(Into::into);
             // A reload shows no prompts.
             let made = match before {
-                None => choose::slot(plan.clone(), contexts).await,
+                None => choose::slot(config.clone(), contexts).await,
                 Some(_) => lazy(),
             };
             let made = match made {
                 // The lookup is repeated in the background, and by the next connection.
-                Err(error) if self.plans.len() > 1 || Outlook::of(&error) == Outlook::Passing => {
+                Err(error) if self.configs.len() > 1 || Outlook::of(&error) == Outlook::Passing => {
                     lazy()
                 }
                 made => made,
@@ -296,7 +296,7 @@ pub(super) fn serving(server: &Server) -> String {
             let reason = one.not_ready().map(|reason| reason.to_string());
             format!(
                 "{all}; {} is not ready: {}",
-                one.plan.name,
+                one.config.name,
                 reason.unwrap_or_default()
             )
         }

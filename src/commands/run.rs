@@ -40,8 +40,8 @@ const SIGTERM: u8 = 15;
 /// # Errors
 /// Any error that prevents the command from starting.
 pub async fn run(args: &RunArgs) -> anyhow::Result<u8> {
-    let mut plan = super::plan(args.target.as_deref(), &args.database, &args.program)?;
-    plan.local_port = 0; // The configured one may be in use by another pgiam.
+    let mut config = super::config(args.target.as_deref(), &args.database, &args.program)?;
+    config.settings.local_port = 0; // The configured one may be in use by another pgiam.
     let mut signals = Signals {
         received: ForwardedSignals::install().context("cannot listen for signals")?,
         asked: CancellationToken::new(),
@@ -50,7 +50,7 @@ pub async fn run(args: &RunArgs) -> anyhow::Result<u8> {
     let descriptors = super::raise_descriptors();
     let contexts = Arc::new(Contexts::default());
     let slot = tokio::select! {
-        slot = choose::slot(plan, &contexts) => slot?,
+        slot = choose::slot(config, &contexts) => slot?,
         signal = signals.next() => return Ok(exit::SIGNALLED.saturating_add(signal)),
     };
     let endings = contexts.endings().clone();
@@ -144,7 +144,8 @@ impl Tunnel {
         }
         let port = listeners.first().map(server::Listener::port);
         let user = slot
-            .plan
+            .config
+            .settings
             .user
             .clone()
             .or_else(|| std::env::var("PGUSER").ok())
@@ -162,7 +163,7 @@ impl Tunnel {
 
     /// Waits for a first login, so that the command starts only with a working connection.
     async fn ready(&self, args: &RunArgs) -> anyhow::Result<()> {
-        let name = &self.slot.plan.name;
+        let name = &self.slot.config.name;
         let _progress = Progress::start(format!("connecting to {name}"));
         let user = self.user.as_deref().unwrap_or_default();
         let patience = Duration::from_secs(args.ready_timeout);
@@ -244,8 +245,8 @@ impl Tunnel {
     /// Returns the target's database, from its configuration or from RDS.
     fn database(&self) -> Option<String> {
         let found = self.slot.ready();
-        let found = found.and_then(|rooms| rooms.target.database.clone());
-        self.slot.plan.database.clone().or(found)
+        let found = found.and_then(|rooms| rooms.target.settings.database.clone());
+        self.slot.config.settings.database.clone().or(found)
     }
 
     /// Returns the database of the first login: the target's, else `PGDATABASE` of the environment.

@@ -273,13 +273,14 @@ fn verifier(serve: &Serve) -> anyhow::Result<Option<Verifier>> {
 /// Returns the connection string to paste, and its destination.
 pub(super) fn ready_line(row: &Row, host: &str) -> String {
     let Row { slot, port, .. } = row;
-    let plan = &slot.plan;
+    let config = &slot.config;
     let database = if row.by_name {
-        format!(" -d {}", shell(&plan.name))
+        format!(" -d {}", shell(&config.name))
     } else {
         String::new()
     };
-    let user = plan
+    let user = config
+        .settings
         .user
         .as_deref()
         .map(|user| format!(" as {user}"))
@@ -291,17 +292,21 @@ pub(super) fn ready_line(row: &Row, host: &str) -> String {
             ("not ready", place, format!(": {reason}; pgiam tries again"))
         }
         (None, Some(reason)) => {
-            let place = plan.wanted.to_string();
+            let place = config.database_ref.to_string();
             ("not ready", place, format!(": {reason}; pgiam tries again"))
         }
         (None, None) => {
             let reason = ": AWS has not told yet where the database is";
-            ("not ready", plan.wanted.to_string(), reason.to_owned())
+            (
+                "not ready",
+                config.database_ref.to_string(),
+                reason.to_owned(),
+            )
         }
     };
     format!(
         "{state}  {}  psql -h {host} -p {port}{database}  → {place}{user} via {}{reason}",
-        plan.name, plan.via
+        config.name, config.settings.via
     )
 }
 

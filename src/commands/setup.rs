@@ -15,7 +15,7 @@ use crate::base::foreign_text::visible;
 use crate::cli::terminal;
 use crate::cli::terminal::Progress;
 use crate::cli::{OneTarget, ProgramArgs, SetupArgs, SetupCommand};
-use crate::config::{Auth, ConfigError, Endpoint, EndpointKind, Plan};
+use crate::config::{Auth, ConfigError, Endpoint, EndpointKind, TargetConfig};
 use crate::report::explain_credentials;
 use crate::setup::cloudformation::cloudformation;
 use crate::setup::policy::policy;
@@ -37,17 +37,17 @@ const PREFERENCES: &str = "SSM-SessionManagerRunShell";
 /// an error: the value is left open.
 pub async fn setup(args: &SetupArgs) -> anyhow::Result<()> {
     let (what, program) = about(&args.what);
-    let plan = super::plan(what.target.as_deref(), &what.database, program)?;
-    if matches!(args.what, SetupCommand::Sql(_)) && plan.user.is_none() {
+    let config = super::config(what.target.as_deref(), &what.database, program)?;
+    if matches!(args.what, SetupCommand::Sql(_)) && config.settings.user.is_none() {
         // SQL with a placeholder role would be run unchanged.
         return Err(ConfigError::Missing {
-            target: plan.name,
+            target: config.name,
             key: "user",
             hint: "name the role that the SQL is for: pgiam setup sql --user ROLE, or user = \"ROLE\" for the target",
         }
         .into());
     }
-    let (mut facts, unseen) = gather(&plan).await;
+    let (mut facts, unseen) = gather(&config).await;
     let flags = &what.database;
     facts.described = what.target.is_none() && (flags.host.is_some() || flags.db.is_some());
     let artefact = match &args.what {
@@ -74,15 +74,15 @@ fn about(command: &SetupCommand) -> (&OneTarget, &ProgramArgs) {
 }
 
 /// Returns the facts about a target, and the reasons for missing ones.
-async fn gather(plan: &Plan) -> (Facts, Vec<String>) {
+async fn gather(config: &TargetConfig) -> (Facts, Vec<String>) {
     let progress = Progress::start("asking AWS");
-    let mut facts = Facts::of(plan);
+    let mut facts = Facts::of(config);
     let mut unseen = Vec::new();
     if let Some(endpoint) = &mut facts.endpoint
         && endpoint.kind() == EndpointKind::Other
-        && plan.login.auth == Auth::Iam
+        && config.settings.login.auth == Auth::Iam
     {
-        let aliases = Aliases::new(plan.login.dns_server);
+        let aliases = Aliases::new(config.settings.login.dns_server);
         match aliases.resolve(&endpoint.host).await {
             Ok(host) => endpoint.host = host,
             Err(error) => unseen.push(format!("The alias could not be followed: {error}.")),
@@ -91,7 +91,7 @@ async fn gather(plan: &Plan) -> (Facts, Vec<String>) {
     let in_name = facts.endpoint.as_ref().and_then(Endpoint::region);
     facts.region = in_name.map(str::to_owned).or(facts.region);
     let aws = AwsContext::new(AwsOptions {
-        profile: plan.profile.clone(),
+        profile: config.settings.profile.clone(),
         region: facts.region.clone(),
         ..AwsOptions::default()
     });
@@ -112,7 +112,7 @@ async fn gather(plan: &Plan) -> (Facts, Vec<String>) {
     }
     ask_who(&aws, &region, &mut facts, &mut unseen).await;
     progress.now("looking for the database");
-    match timeout(PATIENCE, find(&aws, &region, plan, &facts)).await {
+    match timeout(PATIENCE, find(&aws, &region, config, &facts)).await {
         Ok(Ok(Some(database))) => learn(&mut facts, database),
         Ok(Ok(None)) => {}
         Ok(Err(error)) => unseen.push(format!("The database could not be looked up: {error}.")),
@@ -143,10 +143,10 @@ async fn ask_who(aws: &AwsContext, region: &str, facts: &mut Facts, unseen: &mut
 async fn find(
     aws: &AwsContext,
     region: &str,
-    plan: &Plan,
+    config: &TargetConfig,
     facts: &Facts,
 ) -> Result<Option<Database>, DiscoverError> {
-    match (plan.lookup(), &facts.endpoint) {
+    match (config.rds_identifier(), &facts.endpoint) {
         (Some(db), _) => discover::find(aws, region, db).await.map(Some),
         (None, Some(endpoint)) if is_rds(endpoint) => discover::at(aws, region, endpoint).await,
         (None, _) => Ok(None),

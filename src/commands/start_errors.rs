@@ -83,7 +83,7 @@ mod tests {
     use super::*;
     use crate::admin::AdminError;
     use crate::aws::api_error::ApiAnswer;
-    use crate::config::{ConfigError, Db};
+    use crate::config::{ConfigError, RdsIdentifier};
     use crate::forward::ListenError;
     use crate::postgres::client::password_file::LocalPasswordError;
     use crate::postgres::server::{BindError, Wanted};
@@ -185,7 +185,7 @@ mod tests {
     fn lookups() -> Vec<(DiscoverError, Outlook)> {
         use DiscoverError as E;
         use Outlook::{Final, Passing};
-        let wanted = || Db {
+        let wanted = || RdsIdentifier {
             identifier: "orders".to_owned(),
             reader: false,
         };

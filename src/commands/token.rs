@@ -17,7 +17,7 @@ use crate::aws::token::{TokenProvider, TokenRequest};
 use crate::aws::{AwsContext, AwsOptions};
 use crate::cli::TokenArgs;
 use crate::cli::terminal;
-use crate::config::{Auth, Endpoint, Plan};
+use crate::config::{Auth, Endpoint, TargetConfig};
 use crate::failure::connection::SessionError;
 use crate::report::{ErrorContext, explain};
 
@@ -33,16 +33,16 @@ pub async fn token(args: &TokenArgs) -> anyhow::Result<()> {
         );
     }
     let database = &args.what.database;
-    let plan = super::plan(args.what.target.as_deref(), database, &args.program)?;
-    if plan.login.auth == Auth::Passthrough {
+    let config = super::config(args.what.target.as_deref(), database, &args.program)?;
+    if config.settings.login.auth == Auth::Passthrough {
         bail!(
             "target \"{}\" has auth = \"passthrough\": its clients log in with passwords, not with tokens",
-            plan.name
+            config.name
         );
     }
-    let (aws, request) = request(&plan).await?;
+    let (aws, request) = request(&config).await?;
     let token = token::provider(aws).token(&request).await;
-    let token = token.map_err(|error| told(&plan, error.into()))?;
+    let token = token.map_err(|error| told(&config, error.into()))?;
     let text = match args.output.json {
         true => json(&request, token.value.expose(), token.expires_at)?,
         false => Zeroizing::new(format!("{}\n", token.value.expose())),
@@ -51,26 +51,28 @@ pub async fn token(args: &TokenArgs) -> anyhow::Result<()> {
 }
 
 /// Returns the request to sign, for the real endpoint, as a connection uses it.
-async fn request(plan: &Plan) -> anyhow::Result<(Arc<AwsContext>, TokenRequest)> {
-    let named = plan.target().map(|target| target.endpoint);
+async fn request(config: &TargetConfig) -> anyhow::Result<(Arc<AwsContext>, TokenRequest)> {
+    let named = config.resolved().map(|target| target.endpoint);
     let in_name = named.as_ref().and_then(Endpoint::region);
     let aws = Arc::new(AwsContext::new(AwsOptions {
-        profile: plan.profile.clone(),
-        region: in_name.map(str::to_owned).or_else(|| plan.region.clone()),
+        profile: config.settings.profile.clone(),
+        region: in_name.map(str::to_owned).or_else(|| config.region.clone()),
         ..AwsOptions::default()
     }));
-    let Endpoint { host, port } = match (named, plan.lookup()) {
+    let Endpoint { host, port } = match (named, config.rds_identifier()) {
         (Some(endpoint), _) => endpoint,
         (None, Some(db)) => {
-            let located = discover::locate(&aws, plan, db).await;
-            let (target, _) = located.map_err(|error| told(plan, error.into()))?;
+            let located = discover::locate(&aws, config, db).await;
+            let (target, _) = located.map_err(|error| told(config, error.into()))?;
             target.endpoint
         }
-        (None, None) => bail!("target \"{}\" names no database", plan.name),
+        (None, None) => bail!("target \"{}\" names no database", config.name),
     };
-    let resolved = Aliases::new(plan.login.dns_server).resolve(&host).await;
-    let host = resolved.map_err(|error| told(plan, error.into()))?;
-    let user = super::role(plan)?;
+    let resolved = Aliases::new(config.settings.login.dns_server)
+        .resolve(&host)
+        .await;
+    let host = resolved.map_err(|error| told(config, error.into()))?;
+    let user = super::role(config)?;
     let endpoint = Endpoint { host, port };
     let region = region(&aws, endpoint.region()).await?;
     let Endpoint { host, port } = endpoint;
@@ -84,8 +86,8 @@ async fn request(plan: &Plan) -> anyhow::Result<(Arc<AwsContext>, TokenRequest)>
 }
 
 /// Converts an error to the text that a client of the target would get.
-fn told(plan: &Plan, error: SessionError) -> anyhow::Error {
-    let target = plan.target();
+fn told(config: &TargetConfig, error: SessionError) -> anyhow::Error {
+    let target = config.resolved();
     let said = explain(&error, target.as_ref().map(ErrorContext::target).as_ref());
     let more = [said.detail, said.hint].into_iter().flatten();
     let lines: Vec<String> = [said.message].into_iter().chain(more).collect();

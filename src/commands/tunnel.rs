@@ -11,7 +11,7 @@ use super::serve::{announce, state_dir};
 use crate::admin::{Admin, AdminOptions, Controls, Kind};
 use crate::admission::Guard;
 use crate::cli::TunnelArgs;
-use crate::config::{DEFAULT_MAX_CONNECTIONS, File};
+use crate::config::{ConfigFile, DEFAULT_MAX_CONNECTIONS};
 use crate::forward::{self, Bound, Forwarder};
 use crate::observe::Observed;
 use crate::platform::{self, StopSignals};
@@ -22,7 +22,7 @@ use crate::tunnel::ssm::leftovers;
 /// # Errors
 /// Invalid configuration, or a port cannot be bound.
 pub async fn tunnel(args: &TunnelArgs) -> anyhow::Result<()> {
-    let (file, _) = File::load(args.program.config.as_deref())?;
+    let file = ConfigFile::load(args.program.config.as_deref())?;
     let config = file.path.clone();
     let peer_check = args.serve_layer().over(file.serve.clone()).peer_check;
     let guard = Arc::new(Guard::of_clients(peer_check.unwrap_or(true)));
@@ -37,7 +37,7 @@ pub async fn tunnel(args: &TunnelArgs) -> anyhow::Result<()> {
         .map(|listen| {
             format!(
                 "ready  tunnel  {listen}  → {} via {}",
-                target.endpoint, target.via
+                target.endpoint, target.settings.via
             )
         })
         .collect();

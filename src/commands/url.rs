@@ -5,7 +5,7 @@ use anyhow::{Context, bail};
 use super::connection_string::{ConnectionString, client_host};
 use crate::cli::terminal;
 use crate::cli::{UrlArgs, UrlForm};
-use crate::config::{File, Layer, Plan, Serve};
+use crate::config::{ConfigFile, Serve, TargetConfig, TargetLayer};
 
 /// Prints the connection string.
 ///
@@ -21,23 +21,21 @@ pub async fn url(args: &UrlArgs) -> anyhow::Result<()> {
 }
 
 fn address(args: &UrlArgs) -> anyhow::Result<ConnectionString> {
-    let (file, looked_at) = File::load(args.program.config.as_deref())?;
+    let file = ConfigFile::load(args.program.config.as_deref())?;
     let mut flags = args.what.database.layer();
     flags.port = args.port;
-    let plan = file
-        .clone()
-        .plan(args.what.target.as_deref(), &flags, &looked_at)?;
-    let port = plan.local_port;
+    let config = file.clone().target(args.what.target.as_deref(), &flags)?;
+    let port = config.settings.local_port;
     if port == 0 {
         bail!(
             "target \"{}\" takes whatever port is free (port = 0), another one at each start; pgiam status shows it, and --port PORT puts it in",
-            plan.name
+            config.name
         );
     }
-    let user = super::role(&plan)?;
-    let database = match picked_by_name(&file, &plan, &flags) {
-        true => Some(by_name(&plan)),
-        false => plan.database.clone(),
+    let user = super::role(&config)?;
+    let database = match picked_by_name(&file, &config, &flags) {
+        true => Some(by_name(&config)),
+        false => config.settings.database.clone(),
     };
     let serve = Serve::from_layer(file.serve.clone())?;
     Ok(ConnectionString {
@@ -50,23 +48,24 @@ fn address(args: &UrlArgs) -> anyhow::Result<ConnectionString> {
 
 /// Returns true if the database name selects the target on its port, by the rules of
 /// [`route`](crate::postgres::route): several targets share the port, or it is the hub's.
-fn picked_by_name(file: &File, plan: &Plan, flags: &Layer) -> bool {
+fn picked_by_name(file: &ConfigFile, config: &TargetConfig, flags: &TargetLayer) -> bool {
     let described = flags.host.is_some() || flags.db.is_some();
-    if described && !file.targets.contains_key(&plan.name) {
-        return false; // Served alone: see `File::plan`.
+    if described && !file.targets.contains_key(&config.name) {
+        return false; // Served alone: see `ConfigFile::target`.
     }
-    let shares = |(name, layer): (&String, &Layer)| {
+    let shares = |(name, layer): (&String, &TargetLayer)| {
         let own = layer.port.or(file.defaults.port);
-        *name != plan.name && own.unwrap_or(crate::config::DEFAULT_LOCAL_PORT) == plan.local_port
+        *name != config.name
+            && own.unwrap_or(crate::config::DEFAULT_LOCAL_PORT) == config.settings.local_port
     };
-    file.serve.hub_port == Some(plan.local_port) || file.targets.iter().any(shares)
+    file.serve.hub_port == Some(config.settings.local_port) || file.targets.iter().any(shares)
 }
 
 /// Returns `TARGET`, or `TARGET/DATABASE`.
-fn by_name(plan: &Plan) -> String {
-    match &plan.database {
-        Some(database) => format!("{}/{database}", plan.name),
-        None => plan.name.clone(),
+fn by_name(config: &TargetConfig) -> String {
+    match &config.settings.database {
+        Some(database) => format!("{}/{database}", config.name),
+        None => config.name.clone(),
     }
 }
 
@@ -90,14 +89,14 @@ mod tests {
              [targets.one]\nhost = 'one.abc.eu-central-1.rds.amazonaws.com'\n\
              [targets.two]\nhost = 'two.abc.eu-central-1.rds.amazonaws.com'\n\
              [targets.alone]\nhost = 'three.abc.eu-central-1.rds.amazonaws.com'\nport = 5434";
-        let file: File = toml::from_str(text).unwrap();
+        let file: ConfigFile = toml::from_str(text).unwrap();
         let database = |name: &str, port: Option<u16>| {
-            let flags = Layer {
+            let flags = TargetLayer {
                 port,
-                ..Layer::default()
+                ..TargetLayer::default()
             };
-            let plan = file.clone().plan(Some(name), &flags, "").unwrap();
-            picked_by_name(&file, &plan, &flags).then(|| by_name(&plan))
+            let config = file.clone().target(Some(name), &flags).unwrap();
+            picked_by_name(&file, &config, &flags).then(|| by_name(&config))
         };
         assert_eq!(database("one", None).as_deref(), Some("one/app"));
         assert_eq!(database("two", None).as_deref(), Some("two/app"));

@@ -46,11 +46,11 @@ pub enum ConfigError {
     /// No target is configured.
     #[error(
         "no target is configured.\nhint: give one on the command line (pgiam serve --db NAME, or --host NAME.REGION.rds.amazonaws.com), \
-         or let pgiam init write a file from what it finds at AWS; looked at: {looked_at}"
+         or let pgiam init write a file from what it finds at AWS; looked at: {searched}"
     )]
     NoTarget {
-        /// Files that were tried, in order.
-        looked_at: String,
+        /// Paths that were tried, in order.
+        searched: String,
     },
     /// The requested target is not in the file.
     #[error(
@@ -145,6 +145,36 @@ pub enum ConfigError {
         /// Remedy.
         hint: &'static str,
     },
+}
+
+impl ConfigError {
+    /// Returns the error about an invalid value of a target.
+    pub(super) fn invalid(
+        target: &str,
+        key: &'static str,
+        value: impl ToString,
+        reason: impl Into<String>,
+    ) -> Self {
+        Self::Invalid {
+            target: target.to_owned(),
+            key,
+            value: value.to_string(),
+            reason: reason.into(),
+        }
+    }
+
+    /// Returns the error about an invalid value that belongs to no target.
+    pub(super) fn invalid_setting(
+        key: &'static str,
+        value: impl ToString,
+        reason: impl Into<String>,
+    ) -> Self {
+        Self::Setting {
+            key,
+            value: value.to_string(),
+            reason: reason.into(),
+        }
+    }
 }
 
 /// Formats a value as in the file: numbers, lists and tables without quotes.

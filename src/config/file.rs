@@ -12,7 +12,7 @@ use tracing::warn;
 
 use super::target_config::flaw_of_name;
 use super::toml_messages::in_words;
-use super::{ConfigError, Plan, ServeLayer, WrittenBastion, encoding, expand_home, forms};
+use super::{ConfigError, ServeLayer, TargetConfig, WrittenBastion, encoding, expand_home, forms};
 use crate::base::foreign_text::visible;
 use crate::base::suggest::nearest;
 use crate::platform::permissions::{self, PathError, Role};
@@ -23,7 +23,7 @@ pub(crate) const LONGEST: u64 = 1 << 20;
 /// One layer of settings, as written. Every key is optional in every layer.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Layer {
+pub struct TargetLayer {
     /// RDS endpoint, `NAME` or `NAME:PORT`.
     pub host: Option<String>,
     /// Alternative to `host`: identifier of an instance, cluster or proxy, which is looked up.
@@ -73,7 +73,7 @@ pub struct Layer {
     pub dns_server: Option<String>,
 }
 
-impl Layer {
+impl TargetLayer {
     /// Merges two layers; these settings take precedence over those `below`. `host` and `db` are
     /// alternatives, so either of them overrides both.
     pub(super) fn over(self, below: Self) -> Self {
@@ -128,16 +128,19 @@ impl Layer {
 /// Contents of the configuration file.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct File {
+pub struct ConfigFile {
     /// Settings of the program as a whole.
     #[serde(default)]
     pub serve: ServeLayer,
     /// Settings for every target.
     #[serde(default)]
-    pub defaults: Layer,
+    pub defaults: TargetLayer,
     /// Targets by name.
     #[serde(default)]
-    pub targets: BTreeMap<String, Layer>,
+    pub targets: BTreeMap<String, TargetLayer>,
+    /// Paths that were tried, for messages.
+    #[serde(skip)]
+    pub searched: String,
     /// Path of the file; `None`: there is no file.
     #[serde(skip)]
     pub path: Option<PathBuf>,
@@ -151,42 +154,45 @@ pub(crate) fn fingerprint(contents: &[u8]) -> Vec<u8> {
     digest::digest(&digest::SHA256, contents).as_ref().to_vec()
 }
 
-impl File {
+impl ConfigFile {
     /// Reads `explicit`, or else the first existing file of `./pgiam.toml` and the user's file.
-    /// Returns the file and a sentence about the paths that were tried.
     ///
     /// # Errors
     /// [`ConfigError::Unreadable`] or [`ConfigError::Syntax`]. A missing file is an error only if
     /// it was named explicitly.
-    pub fn load(explicit: Option<&Path>) -> Result<(Self, String), ConfigError> {
-        if let Some(path) = explicit {
-            return Ok((Self::read(path)?, path.display().to_string()));
-        }
-        let candidates: Vec<PathBuf> = [
-            Some(PathBuf::from("pgiam.toml")),
-            crate::platform::user_config_file(),
-        ]
-        .into_iter()
-        .flatten()
-        .collect();
-        let looked_at = candidates
-            .iter()
-            .map(|path| path.display().to_string())
-            .collect::<Vec<_>>()
-            .join(", ");
-        for path in &candidates {
+    pub fn load(explicit: Option<&Path>) -> Result<Self, ConfigError> {
+        let candidates: Vec<PathBuf> = match explicit {
+            Some(path) => vec![path.to_owned()],
+            None => [
+                Some(PathBuf::from("pgiam.toml")),
+                crate::platform::user_config_file(),
+            ]
+            .into_iter()
+            .flatten()
+            .collect(),
+        };
+        let mut file = Self::read_first(&candidates, explicit.is_some())?;
+        let paths = candidates.iter().map(|path| path.display().to_string());
+        file.searched = paths.collect::<Vec<_>>().join(", ");
+        Ok(file)
+    }
+
+    /// Reads the first existing file; without one, returns the default unless one `must_exist`.
+    fn read_first(candidates: &[PathBuf], must_exist: bool) -> Result<Self, ConfigError> {
+        for path in candidates {
             match Self::read(path) {
                 // A missing home directory, or one that is not a directory (`/dev/null`), contains
                 // no file.
                 Err(ConfigError::Unreadable { source, .. })
-                    if matches!(
-                        source.kind(),
-                        ErrorKind::NotFound | ErrorKind::NotADirectory
-                    ) => {}
-                read => return Ok((read?, looked_at)),
+                    if !must_exist
+                        && matches!(
+                            source.kind(),
+                            ErrorKind::NotFound | ErrorKind::NotADirectory
+                        ) => {}
+                read => return read,
             }
         }
-        Ok((Self::default(), looked_at))
+        Ok(Self::default())
     }
 
     fn read(path: &Path) -> Result<Self, ConfigError> {
@@ -251,34 +257,32 @@ impl File {
     ///
     /// # Errors
     /// Errors that concern all targets, see [`ConfigError`].
-    pub fn plans(
+    pub fn targets(
         self,
         selected: &[String],
-        flags: &Layer,
-        looked_at: &str,
-    ) -> Result<Vec<Result<Plan, ConfigError>>, ConfigError> {
+        flags: &TargetLayer,
+    ) -> Result<Vec<Result<TargetConfig, ConfigError>>, ConfigError> {
         let Self {
             defaults,
             mut targets,
+            searched,
             ..
         } = self;
         let described = flags.host.as_ref().or(flags.db.as_ref());
         if !selected.is_empty() {
-            if let Some(asked) = selected.iter().find(|name| !targets.contains_key(*name)) {
-                return Err(unknown_target(asked, &targets));
+            if let Some(requested) = selected.iter().find(|name| !targets.contains_key(*name)) {
+                return Err(unknown_target(requested, &targets));
             }
             targets.retain(|name, _| selected.contains(name));
         } else if let Some(db) = &flags.db {
             // The flags describe a target of their own, unless the file has one with this name.
             targets.retain(|name, _| name.eq_ignore_ascii_case(db));
-            targets.entry(name_of_one(flags, db)?).or_default();
+            targets.entry(name_from_flags(flags, db)?).or_default();
         } else if let (true, Some(described)) = (targets.is_empty(), described) {
-            targets.insert(name_of_one(flags, described)?, Layer::default());
+            targets.insert(name_from_flags(flags, described)?, TargetLayer::default());
         }
         if targets.is_empty() {
-            return Err(ConfigError::NoTarget {
-                looked_at: looked_at.to_owned(),
-            });
+            return Err(ConfigError::NoTarget { searched });
         }
         let per_database: [(&'static str, bool); 2] = [
             ("host", flags.host.is_some()),
@@ -286,59 +290,57 @@ impl File {
         ];
         if let Some((key, _)) = per_database
             .iter()
-            .find(|(_, given)| *given && targets.len() > 1)
+            .find(|(_, is_set)| *is_set && targets.len() > 1)
         {
             return Err(ConfigError::AmbiguousFlag {
                 key,
                 count: targets.len(),
             });
         }
-        let plans = targets.into_iter().map(|(name, layer)| {
-            refuse_idle_keys(&name, &layer, &defaults, flags)?;
-            Plan::new(name, flags.clone().over(layer.over(defaults.clone())))
+        let targets = targets.into_iter().map(|(name, layer)| {
+            refuse_unused_tunnel_keys(&name, &layer, &defaults, flags)?;
+            TargetConfig::from_layer(name, flags.clone().over(layer.over(defaults.clone())))
         });
-        Ok(plans.collect())
+        Ok(targets.collect())
     }
 
     /// Returns the target of a command for one target: the one called `name`, the one that `flags`
     /// describe, or the only one of the file.
     ///
     /// # Errors
-    /// As for [`File::plans`]; [`ConfigError::WhichTarget`] when there are several.
-    pub fn plan(
+    /// As for [`ConfigFile::targets`]; [`ConfigError::WhichTarget`] when there are several.
+    pub fn target(
         mut self,
         name: Option<&str>,
-        flags: &Layer,
-        looked_at: &str,
-    ) -> Result<Plan, ConfigError> {
+        flags: &TargetLayer,
+    ) -> Result<TargetConfig, ConfigError> {
         let selected: Vec<String> = name.map(str::to_owned).into_iter().collect();
         if selected.is_empty() && flags.db.is_some() {
-            // `plans` handles it.
+            // `targets` handles it.
         } else if selected.is_empty() && flags.host.is_some() {
-            self.targets.clear(); // The targets of the file are not meant.
+            self.targets.clear(); // The flags describe another target.
         } else if selected.is_empty() && self.targets.len() > 1 {
             return Err(ConfigError::WhichTarget {
                 known: names(&self.targets),
             });
         }
-        let mut plans = self.plans(&selected, flags, looked_at)?;
-        plans.swap_remove(0) // There is one, or an error.
+        let mut targets = self.targets(&selected, flags)?;
+        targets.swap_remove(0) // There is one, or an error.
     }
 }
 
 #[cfg(test)]
-impl File {
-    /// Returns the targets if none of them has to be looked up.
-    pub(crate) fn targets(
+impl ConfigFile {
+    /// Returns the targets if their endpoints need no lookup.
+    pub(crate) fn resolved_targets(
         self,
         selected: &[String],
-        flags: &Layer,
-        looked_at: &str,
-    ) -> Result<Vec<super::Target>, ConfigError> {
-        let plans = self.plans(selected, flags, looked_at)?;
-        plans
+        flags: &TargetLayer,
+    ) -> Result<Vec<super::ResolvedTarget>, ConfigError> {
+        let targets = self.targets(selected, flags)?;
+        targets
             .into_iter()
-            .map(|plan| Ok(plan?.target().expect("it has a host")))
+            .map(|target| Ok(target?.resolved().expect("it has a host")))
             .collect()
     }
 }
@@ -355,7 +357,7 @@ fn refused(path: &Path, error: PathError) -> ConfigError {
 
 /// Returns the name of a target that only flags describe: `default` with `host`, otherwise the
 /// identifier in `db`.
-fn name_of_one(flags: &Layer, described: &str) -> Result<String, ConfigError> {
+fn name_from_flags(flags: &TargetLayer, described: &str) -> Result<String, ConfigError> {
     if flags.host.is_some() {
         return Ok("default".to_owned());
     }
@@ -371,11 +373,11 @@ fn name_of_one(flags: &Layer, described: &str) -> Result<String, ConfigError> {
 
 /// Refuses a target that configures its tunnel and then uses none. `[defaults]`, flags and
 /// variables apply to several targets, and `--via direct` is temporary: they are accepted.
-fn refuse_idle_keys(
+fn refuse_unused_tunnel_keys(
     name: &str,
-    own: &Layer,
-    defaults: &Layer,
-    flags: &Layer,
+    own: &TargetLayer,
+    defaults: &TargetLayer,
+    flags: &TargetLayer,
 ) -> Result<(), ConfigError> {
     let is_direct = |via: &Option<String>| via.as_deref() == Some("direct");
     let hint = match (&flags.via, &own.via) {
@@ -396,7 +398,7 @@ fn refuse_idle_keys(
     }
 }
 
-pub(super) fn unknown_target(asked: &str, targets: &BTreeMap<String, Layer>) -> ConfigError {
+pub(super) fn unknown_target(asked: &str, targets: &BTreeMap<String, TargetLayer>) -> ConfigError {
     let asked = &*visible(asked);
     let of_targets = nearest(asked, targets.keys().map(String::as_str));
     let suggestion = match (of_targets, command_like(asked)) {
@@ -441,7 +443,7 @@ fn command_like(asked: &str) -> Option<String> {
     nearest(asked, COMMANDS.iter().copied()).map(str::to_owned)
 }
 
-fn names(targets: &BTreeMap<String, Layer>) -> String {
+fn names(targets: &BTreeMap<String, TargetLayer>) -> String {
     let names: Vec<&str> = targets.keys().map(String::as_str).collect();
     if names.is_empty() {
         "(none)".to_owned()

@@ -4,10 +4,8 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
-use super::file::{Layer, unknown_target};
-use super::target_config::connect_timeout;
-use super::via::via;
-use super::{ConfigError, Endpoint, File, LoginSettings, Target};
+use super::file::{TargetLayer, unknown_target};
+use super::{ConfigError, ConfigFile, Endpoint, ResolvedTarget, TargetSettings};
 
 /// Destination of a raw tunnel: a name or address as resolved by the bastion, and a port.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,7 +88,7 @@ impl fmt::Display for Listen {
     }
 }
 
-impl File {
+impl ConfigFile {
     /// Returns the tunnel to `to`: through the bastion of `flags`, else of the target called
     /// `like`, else of `[defaults]`. Their settings for a database (host, user, port, certificate)
     /// are ignored, as is `via`.
@@ -104,11 +102,11 @@ impl File {
         self,
         to: Destination,
         like: Option<&str>,
-        flags: &Layer,
-    ) -> Result<Target, ConfigError> {
+        flags: &TargetLayer,
+    ) -> Result<ResolvedTarget, ConfigError> {
         let Destination(endpoint) = to;
         let own = match like {
-            None => Layer::default(),
+            None => TargetLayer::default(),
             Some(name) => match self.targets.get(name) {
                 Some(layer) => layer.clone(),
                 None => return Err(unknown_target(name, &self.targets)),
@@ -119,10 +117,22 @@ impl File {
             .host
             .as_ref()
             .and_then(|host| host.parse::<Endpoint>().ok());
-        let layer = Layer {
-            via: None,
-            ..flags.clone().over(own.over(self.defaults))
+        let all = flags.clone().over(own.over(self.defaults));
+        // A forward has no database, login or route: those keys are not even validated.
+        let layer = TargetLayer {
+            port: Some(endpoint.port),
+            bastion: all.bastion,
+            document: all.document,
+            sessions: all.sessions,
+            idle_timeout: all.idle_timeout,
+            warm: all.warm,
+            keep_alive: all.keep_alive,
+            dial_timeout: all.dial_timeout,
+            profile: all.profile,
+            connect_timeout: all.connect_timeout,
+            ..TargetLayer::default()
         };
+        let region = all.region;
         if layer.bastion.is_none() {
             // Without a database there is no VPC by which to choose a bastion.
             return Err(ConfigError::Missing {
@@ -132,24 +142,13 @@ impl File {
                        or bastion = \"i-…\" under [defaults]",
             });
         }
-        let connect_timeout = connect_timeout(&name, &layer)?;
-        let via = via(&name, &layer, connect_timeout)?;
-        let said = bastion_is_in.as_ref().and_then(Endpoint::region);
-        let region = layer
-            .region
-            .or_else(|| said.or(endpoint.region()).map(str::to_owned));
-        Ok(Target {
+        let region_of_like = bastion_is_in.as_ref().and_then(Endpoint::region);
+        let region = region.or_else(|| region_of_like.or(endpoint.region()).map(str::to_owned));
+        Ok(ResolvedTarget {
+            settings: TargetSettings::from_layer(&name, &layer)?,
             name,
-            local_port: endpoint.port,
             endpoint,
             region,
-            user: None,
-            database: None,
-            via,
-            profile: layer.profile,
-            ca_file: None,
-            connect_timeout,
-            login: LoginSettings::default(),
         })
     }
 }

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use super::file::Layer;
+use super::file::TargetLayer;
 use super::via::seconds;
 use super::{ConfigError, DEFAULT_LOGIN_TIMEOUT};
 
@@ -48,13 +48,8 @@ impl Default for LoginSettings {
 }
 
 impl LoginSettings {
-    pub(super) fn from_layer(target: &str, layer: &Layer) -> Result<Self, ConfigError> {
-        let invalid = |key, value: &str, reason: &str| ConfigError::Invalid {
-            target: target.to_owned(),
-            key,
-            value: value.to_owned(),
-            reason: reason.to_owned(),
-        };
+    pub(super) fn from_layer(target: &str, layer: &TargetLayer) -> Result<Self, ConfigError> {
+        let invalid = |key, value: &str, reason| ConfigError::invalid(target, key, value, reason);
         let auth = match layer.auth.as_deref() {
             None | Some("iam") => Auth::Iam,
             Some("passthrough") => Auth::Passthrough,

@@ -109,11 +109,7 @@ impl Serve {
     /// # Errors
     /// [`ConfigError::Setting`] for the first invalid value.
     pub fn from_layer(layer: ServeLayer) -> Result<Self, ConfigError> {
-        let invalid = |key, value: String, reason: &str| ConfigError::Setting {
-            key,
-            value,
-            reason: reason.to_owned(),
-        };
+        let invalid = |key, value: String, reason| ConfigError::invalid_setting(key, value, reason);
         let mut serve = Self::default();
         if let Some(written) = layer.address {
             serve.addresses = written

@@ -3,21 +3,25 @@ use super::*;
 const HOST: &str = "orders.cluster-abc.eu-central-1.rds.amazonaws.com";
 const TASK: &str = "0123456789abcdef0123456789abcdef";
 
-fn parse(text: &str, selected: &[&str], flags: &Layer) -> Result<Vec<Target>, ConfigError> {
-    let file: File = toml::from_str(text).unwrap();
+fn parse(
+    text: &str,
+    selected: &[&str],
+    flags: &TargetLayer,
+) -> Result<Vec<ResolvedTarget>, ConfigError> {
+    let file: ConfigFile = toml::from_str(text).unwrap();
     let selected: Vec<String> = selected.iter().map(|&name| name.to_owned()).collect();
-    file.targets(&selected, flags, "pgiam.toml")
+    file.resolved_targets(&selected, flags)
 }
 
 /// Parses a file with one target with these additional lines.
-fn target(lines: &str) -> Result<Target, ConfigError> {
+fn target(lines: &str) -> Result<ResolvedTarget, ConfigError> {
     let text = format!("[targets.a]\nhost='{HOST}'\n{lines}\n");
-    parse(&text, &[], &Layer::default()).map(|mut targets| targets.remove(0))
+    parse(&text, &[], &TargetLayer::default()).map(|mut targets| targets.remove(0))
 }
 
 /// Returns the tunnel of a target with these additional lines.
 fn ssm(lines: &str) -> SsmSettings {
-    match target(lines).unwrap().via {
+    match target(lines).unwrap().settings.via {
         Via::Ssm(settings) => settings,
         Via::Direct => panic!("{lines}: direct"),
     }
@@ -53,20 +57,20 @@ fn a_target_has_a_name_that_clients_can_ask_for() {
         ),
     ] {
         let text = format!("[targets.{name}]\nhost='{HOST}'\nvia='direct'\n");
-        let refused = parse(&text, &[], &Layer::default()).unwrap_err();
+        let refused = parse(&text, &[], &TargetLayer::default()).unwrap_err();
         let refused = refused.to_string();
         assert!(refused.starts_with(said), "{refused}");
         assert!(refused.contains("NAME or NAME/DATABASE"), "{refused}");
     }
-    let flags = Layer {
+    let flags = TargetLayer {
         db: Some("\u{1b}[31mx\n".to_owned()),
-        ..Layer::default()
+        ..TargetLayer::default()
     };
     let refused = parse("", &[], &flags).unwrap_err().to_string();
     let said = "db = \"\\u{1b}[31mx\\n\" is not usable: it contains a control character";
     assert!(refused.starts_with(said), "{refused}");
     let text = format!("[targets.'größe 2.x']\nhost='{HOST}'\nvia='direct'\n");
-    let targets = parse(&text, &[], &Layer::default()).unwrap();
+    let targets = parse(&text, &[], &TargetLayer::default()).unwrap();
     assert_eq!(targets[0].name, "größe 2.x");
 }
 
@@ -76,33 +80,33 @@ fn flags_beat_the_target_which_beats_the_defaults() {
         "[defaults]\nprofile='dev'\nuser='everyone'\nbastion='i-1'\nsessions=2\nwarm=true\n\
          [targets.orders]\nhost='{HOST}'\nuser='db_user'\nsessions=3\n"
     );
-    let flags = Layer {
+    let flags = TargetLayer {
         profile: Some("prod".into()),
         warm: Some(false),
-        ..Layer::default()
+        ..TargetLayer::default()
     };
     let target = &parse(&text, &[], &flags).unwrap()[0];
-    assert_eq!(target.profile.as_deref(), Some("prod"));
-    assert_eq!(target.user.as_deref(), Some("db_user"));
+    assert_eq!(target.settings.profile.as_deref(), Some("prod"));
+    assert_eq!(target.settings.user.as_deref(), Some("db_user"));
     let expected = SsmSettings {
         sessions: 3,
         ..SsmSettings::new(nodes(&["i-1"]))
     };
-    assert_eq!(target.via, Via::Ssm(expected));
+    assert_eq!(target.settings.via, Via::Ssm(expected));
     assert_eq!(target.endpoint.to_string(), format!("{HOST}:5432"));
     assert_eq!(target.region.as_deref(), Some("eu-central-1"));
     assert_eq!(
-        (target.local_port, target.connect_timeout),
+        (target.settings.local_port, target.settings.connect_timeout),
         (5433, DEFAULT_CONNECT_TIMEOUT)
     );
 }
 
 #[test]
 fn flags_alone_make_a_target() {
-    let flags = Layer {
+    let flags = TargetLayer {
         host: Some(format!("{}:5444", HOST.to_uppercase())),
         via: Some("direct".into()),
-        ..Layer::default()
+        ..TargetLayer::default()
     };
     let target = &parse("", &[], &flags).unwrap()[0];
     assert_eq!(
@@ -114,7 +118,7 @@ fn flags_alone_make_a_target() {
 
 #[test]
 fn refusals_name_the_key_and_the_remedy() {
-    let no_flags = Layer::default();
+    let no_flags = TargetLayer::default();
     for (lines, expected) in [
         ("via='vpn'", "\"ssm\" or \"direct\""),
         (
@@ -156,9 +160,9 @@ fn refusals_name_the_key_and_the_remedy() {
         error.contains("no target \"c\"") && error.contains("a, b"),
         "{error}"
     );
-    let flags = Layer {
+    let flags = TargetLayer {
         port: Some(1),
-        ..Layer::default()
+        ..TargetLayer::default()
     };
     assert!(
         parse(&two, &[], &flags)
@@ -171,7 +175,7 @@ fn refusals_name_the_key_and_the_remedy() {
 
 #[test]
 fn unknown_keys_are_refused() {
-    let error = toml::from_str::<File>("[targets.a]\nhots='x'\n")
+    let error = toml::from_str::<ConfigFile>("[targets.a]\nhots='x'\n")
         .unwrap_err()
         .to_string();
     assert!(error.contains("unknown field `hots`"), "{error}");
@@ -252,7 +256,7 @@ fn bastions_that_are_none_are_refused_with_the_form() {
         ("{ tags = 'x' }", "unknown field `tags`, expected `tag`"),
         ("{}", "missing field `tag`"),
     ] {
-        let said = toml::from_str::<File>(&format!("[targets.a]\nbastion={written}\n"))
+        let said = toml::from_str::<ConfigFile>(&format!("[targets.a]\nbastion={written}\n"))
             .unwrap_err()
             .to_string();
         assert!(said.contains(expected), "{written}\n→ {said}");
@@ -346,28 +350,35 @@ fn a_target_without_a_tunnel_does_not_describe_one() {
     // Settings for several targets at a time need not fit each of them.
     let text =
         format!("[defaults]\nbastion='i-1'\nwarm=true\n[targets.a]\nhost='{HOST}'\nvia='direct'\n");
-    let flags = Layer {
+    let flags = TargetLayer {
         bastion: written("i-2"),
         sessions: Some(2),
-        ..Layer::default()
+        ..TargetLayer::default()
     };
-    assert_eq!(parse(&text, &[], &flags).unwrap()[0].via, Via::Direct);
+    assert_eq!(
+        parse(&text, &[], &flags).unwrap()[0].settings.via,
+        Via::Direct
+    );
     // Nor does a flag, which is for one run.
     let text = format!("[targets.a]\nhost='{HOST}'\nbastion='i-1'\n");
-    let flags = Layer {
+    let flags = TargetLayer {
         via: Some("direct".to_owned()),
-        ..Layer::default()
+        ..TargetLayer::default()
     };
-    assert_eq!(parse(&text, &[], &flags).unwrap()[0].via, Via::Direct);
+    assert_eq!(
+        parse(&text, &[], &flags).unwrap()[0].settings.via,
+        Via::Direct
+    );
     // But a bastion must not be bypassed because of a setting elsewhere.
     let text = format!("[defaults]\nvia='direct'\n[targets.a]\nhost='{HOST}'\nbastion='i-1'\n");
-    let said = parse(&text, &[], &Layer::default())
+    let said = parse(&text, &[], &TargetLayer::default())
         .unwrap_err()
         .to_string();
     assert!(said.contains("via comes from [defaults]"), "{said}");
     let text = text.replace("bastion=", "via='ssm'\nbastion=");
     assert_eq!(
-        parse(&text, &[], &Layer::default()).unwrap()[0]
+        parse(&text, &[], &TargetLayer::default()).unwrap()[0]
+            .settings
             .via
             .to_string(),
         "ssm i-1"
@@ -476,8 +487,13 @@ fn raw_tunnels_listen_on_the_loopback_only() {
     }
 }
 
-fn forward(file: &str, to: &str, like: Option<&str>, flags: &Layer) -> Result<Target, ConfigError> {
-    let file: File = toml::from_str(file).unwrap();
+fn forward(
+    file: &str,
+    to: &str,
+    like: Option<&str>,
+    flags: &TargetLayer,
+) -> Result<ResolvedTarget, ConfigError> {
+    let file: ConfigFile = toml::from_str(file).unwrap();
     file.forward(to.parse().unwrap(), like, flags)
 }
 
@@ -488,33 +504,37 @@ fn a_raw_tunnel_takes_the_way_of_a_target() {
          [targets.orders]\nhost='{HOST}'\nuser='db_user'\nport=6000\nbastion='i-2'\nprofile='prod'\nca_file='x.pem'\n\
          [targets.near]\nhost='{HOST}'\nvia='direct'\n"
     );
-    let none = Layer::default();
+    let none = TargetLayer::default();
     let plain = forward(&file, "db.internal:3306", None, &none).unwrap();
     assert_eq!(
-        (plain.name.as_str(), plain.via.to_string().as_str()),
+        (plain.name.as_str(), plain.settings.via.to_string().as_str()),
         ("db.internal:3306", "ssm i-1")
     );
     assert_eq!(
-        (plain.profile.as_deref(), plain.region.as_deref()),
+        (plain.settings.profile.as_deref(), plain.region.as_deref()),
         (Some("dev"), None)
     );
     let like = forward(&file, "db.internal:3306", Some("orders"), &none).unwrap();
-    assert_eq!(like.via.to_string(), "ssm i-2");
+    assert_eq!(like.settings.via.to_string(), "ssm i-2");
     assert_eq!(
-        (like.profile.as_deref(), like.region.as_deref()),
+        (like.settings.profile.as_deref(), like.region.as_deref()),
         (Some("prod"), Some("eu-central-1"))
     );
     assert_eq!(
-        (like.user, like.ca_file, like.local_port),
+        (
+            like.settings.user,
+            like.settings.ca_file,
+            like.settings.local_port
+        ),
         (None, None, 3306)
     );
     let near = forward(&file, "db.internal:3306", Some("near"), &none).unwrap();
-    assert_eq!(near.via.to_string(), "ssm i-1");
-    let flags = Layer {
+    assert_eq!(near.settings.via.to_string(), "ssm i-1");
+    let flags = TargetLayer {
         bastion: written("tag:Name=bastion"),
         region: Some("us-east-1".to_owned()),
         warm: Some(true),
-        ..Layer::default()
+        ..TargetLayer::default()
     };
     let flagged = forward(&file, "db.internal:3306", Some("orders"), &flags).unwrap();
     assert_eq!(flagged.region.as_deref(), Some("us-east-1"));
@@ -523,14 +543,14 @@ fn a_raw_tunnel_takes_the_way_of_a_target() {
         warm: true,
         ..SsmSettings::new(tag("Name", "bastion"))
     };
-    assert_eq!(flagged.via, Via::Ssm(expected));
+    assert_eq!(flagged.settings.via, Via::Ssm(expected));
 }
 
 #[test]
 fn the_region_of_a_raw_tunnel_may_come_from_where_it_leads() {
-    let flags = Layer {
+    let flags = TargetLayer {
         bastion: written("i-1"),
-        ..Layer::default()
+        ..TargetLayer::default()
     };
     let to = "my.cluster-abc.us-west-2.rds.amazonaws.com:3306";
     let tunnel = forward("", to, None, &flags).unwrap();
@@ -539,8 +559,8 @@ fn the_region_of_a_raw_tunnel_may_come_from_where_it_leads() {
 
 #[test]
 fn a_raw_tunnel_says_what_it_lacks() {
-    let none = Layer::default();
-    let said = |file: &str, like: Option<&str>, flags: &Layer| {
+    let none = TargetLayer::default();
+    let said = |file: &str, like: Option<&str>, flags: &TargetLayer| {
         forward(file, "db.internal:3306", like, flags)
             .unwrap_err()
             .to_string()
@@ -556,10 +576,10 @@ fn a_raw_tunnel_says_what_it_lacks() {
         unknown.contains("no target \"b\"") && unknown.contains("are: a"),
         "{unknown}"
     );
-    let flags = Layer {
+    let flags = TargetLayer {
         bastion: written("i-1"),
         sessions: Some(50),
-        ..Layer::default()
+        ..TargetLayer::default()
     };
     let bad = said("", None, &flags);
     assert!(bad.contains("sessions = 50 is not usable"), "{bad}");
@@ -572,36 +592,36 @@ fn without_a_bastion_one_is_looked_for() {
     }
     // Not for a tunnel to another destination.
     let to = "db.internal:3306".parse::<Destination>().unwrap();
-    let error = File::default().forward(to.clone(), None, &Layer::default());
+    let error = ConfigFile::default().forward(to.clone(), None, &TargetLayer::default());
     assert!(error.unwrap_err().to_string().contains("--bastion auto"));
-    let flags = Layer {
+    let flags = TargetLayer {
         bastion: written("auto"),
-        ..Layer::default()
+        ..TargetLayer::default()
     };
-    let target = File::default().forward(to, None, &flags).unwrap();
-    assert_eq!(target.via.to_string(), "ssm auto");
+    let target = ConfigFile::default().forward(to, None, &flags).unwrap();
+    assert_eq!(target.settings.via.to_string(), "ssm auto");
 }
 
-fn plans(text: &str, flags: &Layer) -> Vec<Result<Plan, ConfigError>> {
-    let file: File = toml::from_str(text).unwrap();
-    file.plans(&[], flags, "pgiam.toml").unwrap()
+fn configs(text: &str, flags: &TargetLayer) -> Vec<Result<TargetConfig, ConfigError>> {
+    let file: ConfigFile = toml::from_str(text).unwrap();
+    file.targets(&[], flags).unwrap()
 }
 
 #[test]
 fn a_database_may_be_named_by_its_identifier() {
-    let mut all = plans(
+    let mut all = configs(
         "[targets.a]\ndb='Orders'\n[targets.b]\ndb='orders:reader'\n",
-        &Layer::default(),
+        &TargetLayer::default(),
     );
-    for (plan, shown, reader) in [
+    for (config, shown, reader) in [
         (all.remove(0), "orders", false),
         (all.remove(0), "orders:reader", true),
     ] {
-        let plan = plan.unwrap();
-        let db = plan.lookup().unwrap();
+        let config = config.unwrap();
+        let db = config.rds_identifier().unwrap();
         assert_eq!((db.to_string().as_str(), db.reader), (shown, reader));
-        assert!(plan.target().is_none());
-        let target = plan.at(HOST.parse().unwrap()).unwrap();
+        assert!(config.resolved().is_none());
+        let target = config.resolve(HOST.parse().unwrap()).unwrap();
         assert_eq!(target.region.as_deref(), Some("eu-central-1"));
     }
     for (written, expected) in [
@@ -611,8 +631,12 @@ fn a_database_may_be_named_by_its_identifier() {
         ("or ders", "as pgiam list"),
         (":reader", "as pgiam list"),
     ] {
-        let plan = plans(&format!("[targets.a]\ndb='{written}'\n"), &Layer::default()).remove(0);
-        let said = plan.unwrap_err().to_string();
+        let config = configs(
+            &format!("[targets.a]\ndb='{written}'\n"),
+            &TargetLayer::default(),
+        )
+        .remove(0);
+        let said = config.unwrap_err().to_string();
         assert!(said.contains(expected), "{written}\n→ {said}");
     }
 }
@@ -620,27 +644,29 @@ fn a_database_may_be_named_by_its_identifier() {
 #[test]
 fn host_and_db_say_the_same_and_the_nearer_one_counts() {
     let both = format!("[targets.a]\nhost='{HOST}'\ndb='orders'\n");
-    let said = plans(&both, &Layer::default()).remove(0).unwrap_err();
+    let said = configs(&both, &TargetLayer::default())
+        .remove(0)
+        .unwrap_err();
     assert!(
         said.to_string().contains("leave one of the two out"),
         "{said}"
     );
-    let flags = Layer {
+    let flags = TargetLayer {
         db: Some("other".to_owned()),
-        ..Layer::default()
+        ..TargetLayer::default()
     };
     let one = format!("[targets.a]\nhost='{HOST}'\n");
-    let plan = plans(&one, &flags).remove(0).unwrap();
-    assert_eq!(plan.lookup().unwrap().identifier, "other");
+    let config = configs(&one, &flags).remove(0).unwrap();
+    assert_eq!(config.rds_identifier().unwrap().identifier, "other");
     let below = format!("[defaults]\ndb='orders'\n[targets.a]\nhost='{HOST}'\n");
-    let plan = plans(&below, &Layer::default()).remove(0).unwrap();
-    assert!(plan.target().is_some());
+    let config = configs(&below, &TargetLayer::default()).remove(0).unwrap();
+    assert!(config.resolved().is_some());
 }
 
 #[test]
 fn a_target_that_cannot_be_meant_does_not_keep_the_others_from_it() {
     let text = format!("[targets.a]\nvia='vpn'\nhost='{HOST}'\n[targets.b]\nhost='{HOST}'\n");
-    let all = plans(&text, &Layer::default());
+    let all = configs(&text, &TargetLayer::default());
     assert_eq!(
         all.iter().map(Result::is_ok).collect::<Vec<_>>(),
         [false, true]
@@ -649,29 +675,32 @@ fn a_target_that_cannot_be_meant_does_not_keep_the_others_from_it() {
 
 #[test]
 fn a_command_about_one_target_finds_it() {
-    let plan = |text: &str, name: Option<&str>, flags: &Layer| {
-        let file: File = toml::from_str(text).unwrap();
-        file.plan(name, flags, "pgiam.toml")
+    let config = |text: &str, name: Option<&str>, flags: &TargetLayer| {
+        let file: ConfigFile = toml::from_str(text).unwrap();
+        file.target(name, flags)
     };
     let one = format!("[targets.a]\nhost='{HOST}'\n");
     let two = format!("{one}[targets.bb]\nhost='{HOST}'\n");
-    let nothing = Layer::default();
-    assert_eq!(plan(&one, None, &nothing).unwrap().name, "a");
-    assert_eq!(plan(&two, Some("bb"), &nothing).unwrap().name, "bb");
-    let which = plan(&two, None, &nothing).unwrap_err().to_string();
+    let nothing = TargetLayer::default();
+    assert_eq!(config(&one, None, &nothing).unwrap().name, "a");
+    assert_eq!(config(&two, Some("bb"), &nothing).unwrap().name, "bb");
+    let which = config(&two, None, &nothing).unwrap_err().to_string();
     assert!(which.contains("name one of them: a, bb"), "{which}");
     // Flags describe a target of their own, whatever the file contains.
-    let flags = Layer {
+    let flags = TargetLayer {
         db: Some("Orders".to_owned()),
-        ..Layer::default()
+        ..TargetLayer::default()
     };
-    let described = plan(&two, None, &flags).unwrap();
+    let described = config(&two, None, &flags).unwrap();
     assert_eq!(
-        (described.name.as_str(), described.lookup().is_some()),
+        (
+            described.name.as_str(),
+            described.rds_identifier().is_some()
+        ),
         ("orders", true)
     );
     assert!(matches!(
-        plan("", None, &nothing),
+        config("", None, &nothing),
         Err(ConfigError::NoTarget { .. })
     ));
 }
@@ -694,7 +723,7 @@ fn what_was_mistyped_is_named() {
             "there is no target \"x\\nERROR forged\".",
         ),
     ] {
-        let said = parse(&text, &[asked], &Layer::default())
+        let said = parse(&text, &[asked], &TargetLayer::default())
             .unwrap_err()
             .to_string();
         assert!(said.contains(expected), "{asked}\n→ {said}");
@@ -707,12 +736,12 @@ fn what_was_mistyped_is_named() {
         ("kafka=1", "there is no key \"kafka\" here"),
     ] {
         std::fs::write(&path, format!("[targets.a]\n{line}\n")).unwrap();
-        let said = File::load(Some(&path)).unwrap_err().to_string();
+        let said = ConfigFile::load(Some(&path)).unwrap_err().to_string();
         assert!(said.contains(expected), "{line}\n→ {said}");
     }
     let long = format!("[targets.a]\nhost = {}\n", "[".repeat(100_000));
     std::fs::write(&path, long).unwrap();
-    let said = File::load(Some(&path)).unwrap_err().to_string();
+    let said = ConfigFile::load(Some(&path)).unwrap_err().to_string();
     assert!(said.contains("line 2") && said.len() < 1000, "{said:.1000}");
     assert!(said.contains("nested too deeply"), "{said}");
 }
@@ -740,7 +769,7 @@ fn a_tilde_in_the_file_is_the_home_directory() {
          [defaults]\nca_file='~/ca.pem'\n[targets.orders]\nhost='{HOST}'\nca_file='own.pem'\n"
     );
     std::fs::write(&path, text).unwrap();
-    let (file, _) = File::load(Some(&path)).unwrap();
+    let file = ConfigFile::load(Some(&path)).unwrap();
     let home = std::env::home_dir().unwrap();
     assert_eq!(file.serve.password_file, Some(home.join("password")));
     assert_eq!(file.serve.socket_dir, Some(home.join("run")));

@@ -93,11 +93,11 @@ fn syntax(message: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use crate::config::File;
+    use crate::config::ConfigFile;
 
     /// Returns the message for a file.
     fn said(text: &str) -> String {
-        let error = toml::from_str::<File>(text).unwrap_err();
+        let error = toml::from_str::<ConfigFile>(text).unwrap_err();
         super::in_words(error.message())
     }
 
@@ -171,7 +171,7 @@ mod tests {
                 "connect_timeout",
             ] {
                 let text = format!("[targets.a]\n{key} = {value}\n");
-                if toml::from_str::<File>(&text).is_err() {
+                if toml::from_str::<ConfigFile>(&text).is_err() {
                     let words = said(&text);
                     for word in [
                         "sequence",

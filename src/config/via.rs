@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::bastion::Bastion;
-use super::file::Layer;
+use super::file::TargetLayer;
 use super::{
     ConfigError, DEFAULT_DIAL_TIMEOUT, DEFAULT_IDLE_TIMEOUT, DEFAULT_SESSIONS, MAX_SESSIONS,
 };
@@ -67,22 +67,17 @@ impl SsmSettings {
     pub(super) fn from_layer(
         target: &str,
         bastion: Bastion,
-        layer: &Layer,
+        layer: &TargetLayer,
         connect_timeout: Duration,
     ) -> Result<Self, ConfigError> {
-        let invalid = |key, value: String, reason: String| ConfigError::Invalid {
-            target: target.to_owned(),
-            key,
-            value,
-            reason,
-        };
         if let Some(document) = &layer.document
             && !is_document(document)
         {
-            return Err(invalid(
+            return Err(ConfigError::invalid(
+                target,
                 "document",
-                document.clone(),
-                "give the name or the ARN of a session document, such as AWS-StartPortForwardingSessionToRemoteHost".to_owned(),
+                document,
+                "give the name or the ARN of a session document, such as AWS-StartPortForwardingSessionToRemoteHost",
             ));
         }
         let sessions = match layer.sessions {
@@ -91,9 +86,10 @@ impl SsmSettings {
                 .ok()
                 .filter(|sessions| (1..=MAX_SESSIONS).contains(sessions))
                 .ok_or_else(|| {
-                    invalid(
+                    ConfigError::invalid(
+                        target,
                         "sessions",
-                        asked.to_string(),
+                        asked,
                         format!("give the most sessions to open at a time, 1 to {MAX_SESSIONS}"),
                     )
                 })?,
@@ -102,9 +98,10 @@ impl SsmSettings {
         let dial_timeout = match seconds(target, "dial_timeout", layer.dial_timeout)? {
             Some(asked) if asked > connect_timeout => {
                 let (asked, all) = (asked.as_secs(), connect_timeout.as_secs());
-                return Err(invalid(
+                return Err(ConfigError::invalid(
+                    target,
                     "dial_timeout",
-                    asked.to_string(),
+                    asked,
                     format!(
                         "it is a part of connect_timeout, which is {all}: a client has given up by then; lower dial_timeout to at most {all}, or raise connect_timeout to at least {asked}"
                     ),
@@ -133,12 +130,12 @@ pub(super) fn seconds(
     given: Option<u64>,
 ) -> Result<Option<Duration>, ConfigError> {
     match given {
-        Some(0) => Err(ConfigError::Invalid {
-            target: target.to_owned(),
+        Some(0) => Err(ConfigError::invalid(
+            target,
             key,
-            value: "0".to_owned(),
-            reason: "give whole seconds, 1 or more".to_owned(),
-        }),
+            0,
+            "give whole seconds, 1 or more",
+        )),
         given => Ok(given.map(Duration::from_secs)),
     }
 }
@@ -155,15 +152,9 @@ fn is_document(text: &str) -> bool {
 /// Returns the connection path that `layer` selects.
 pub(super) fn via(
     target: &str,
-    layer: &Layer,
+    layer: &TargetLayer,
     connect_timeout: Duration,
 ) -> Result<Via, ConfigError> {
-    let invalid = |key, value: String, reason: String| ConfigError::Invalid {
-        target: target.to_owned(),
-        key,
-        value,
-        reason,
-    };
     match (layer.via.as_deref(), &layer.bastion) {
         (Some("direct"), _) => Ok(Via::Direct),
         (None | Some("ssm"), written) => {
@@ -171,14 +162,15 @@ pub(super) fn via(
                 None => Bastion::Auto,
                 Some(written) => written
                     .parse()
-                    .map_err(|reason| invalid("bastion", written.to_string(), reason))?,
+                    .map_err(|reason| ConfigError::invalid(target, "bastion", written, reason))?,
             };
             let settings = SsmSettings::from_layer(target, bastion, layer, connect_timeout)?;
             Ok(Via::Ssm(settings))
         }
-        (Some(other), _) => Err(invalid(
+        (Some(other), _) => Err(ConfigError::invalid(
+            target,
             "via",
-            other.to_owned(),
+            other,
             format!(
                 "{}it is \"ssm\" or \"direct\"",
                 did_you_mean(other, ["ssm", "direct"])

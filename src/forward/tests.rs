@@ -5,18 +5,18 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use crate::base::stream::{BoxFuture, Stream};
-use crate::config::{File, Layer, WrittenBastion};
+use crate::config::{ConfigFile, TargetLayer, WrittenBastion};
 use crate::tunnel::Readiness;
 
-fn target(port: u16) -> Target {
-    let flags = Layer {
+fn target(port: u16) -> ResolvedTarget {
+    let flags = TargetLayer {
         bastion: Some(WrittenBastion::Text("i-1".to_owned())),
         connect_timeout: Some(5),
         dial_timeout: Some(5),
-        ..Layer::default()
+        ..TargetLayer::default()
     };
     let to = format!("127.0.0.1:{port}").parse().unwrap();
-    File::default().forward(to, None, &flags).unwrap()
+    ConfigFile::default().forward(to, None, &flags).unwrap()
 }
 
 /// Returns a forwarder on a free port, and that port.
@@ -60,7 +60,10 @@ async fn echo_server() -> u16 {
 
 fn direct(port: u16) -> Arc<dyn Transport> {
     let target = target(port);
-    Arc::new(Direct::new(target.endpoint, target.connect_timeout))
+    Arc::new(Direct::new(
+        target.endpoint,
+        target.settings.connect_timeout,
+    ))
 }
 
 /// Refuses every stream.
@@ -158,7 +161,7 @@ async fn the_deadline_for_the_tunnel_is_the_targets() {
         panic!("asked for an address");
     };
     let mut target = target(1);
-    target.connect_timeout = Duration::from_millis(1);
+    target.settings.connect_timeout = Duration::from_millis(1);
     let guard = Arc::new(Guard::of_clients(true));
     let observed = Arc::new(Observed::new(9));
     let _forwarder = Forwarder::start(target, Arc::new(Hangs), (bound, guard), observed);

@@ -2,7 +2,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
-use crate::config::{Endpoint, LoginSettings, Via};
+use crate::config::{Endpoint, LoginSettings, TargetSettings, Via};
 use crate::tunnel::{SessionState, SessionStats, TunnelTotals};
 
 mod exposition;
@@ -49,22 +49,24 @@ pub(crate) fn used(name: &str) -> View {
     }
 }
 
-pub(crate) fn target(name: &str) -> Target {
-    Target {
+pub(crate) fn target(name: &str) -> ResolvedTarget {
+    ResolvedTarget {
         name: name.to_owned(),
         endpoint: Endpoint {
             host: format!("{name}.cluster-abc.eu-central-1.rds.amazonaws.com"),
             port: 5432,
         },
         region: None,
-        user: Some("db_user".to_owned()),
-        database: None,
-        local_port: 5433,
-        via: Via::Direct,
-        profile: None,
-        ca_file: None,
-        connect_timeout: Duration::from_secs(30),
-        login: LoginSettings::default(),
+        settings: TargetSettings {
+            user: Some("db_user".to_owned()),
+            database: None,
+            local_port: 5433,
+            via: Via::Direct,
+            profile: None,
+            ca_file: None,
+            connect_timeout: Duration::from_secs(30),
+            login: LoginSettings::default(),
+        },
     }
 }
 

@@ -27,7 +27,7 @@ use tracing::{Instrument, Span, debug, field, info, info_span, warn};
 use crate::admission::{Admitted, Refused};
 use crate::base::error_text::plain;
 use crate::base::stream::Stream;
-use crate::config::{Auth, Target};
+use crate::config::{Auth, ResolvedTarget};
 use crate::failure::session_end::EndedBy;
 use crate::observe::LiveConnection;
 use crate::postgres::cancel_keys::Registration;
@@ -171,7 +171,7 @@ impl Connection {
         let connected = async {
             let _ = place.as_ref().map_err(|limit| too_many(*limit, true))?;
             let (client, greeting) = (&mut client, &mut greeting);
-            match routed.target.login.auth {
+            match routed.target.settings.login.auth {
                 Auth::Passthrough => self.carry(&rooms, &mut routed, client, greeting).await,
                 Auth::Iam => {
                     let connected = self.connect(&rooms, &mut routed, greeting);
@@ -227,7 +227,7 @@ impl Connection {
         entry: Entry,
         startup: Startup,
         client: &mut Local,
-    ) -> Result<(Arc<Rooms>, Routed), (SessionError, Option<Target>)> {
+    ) -> Result<(Arc<Rooms>, Routed), (SessionError, Option<ResolvedTarget>)> {
         let alone = |error: SessionError| (error, None);
         let slot = entry.chosen(&startup).map_err(|e| alone(e.into()))?;
         let rooms = match slot.ready() {
@@ -243,7 +243,7 @@ impl Connection {
         };
         let routed = route::route(offer, startup, self.proxy.os_user.as_deref());
         let routed = routed.map_err(|e| alone(e.into()))?;
-        if self.client_asked && routed.target.login.auth == Auth::Passthrough {
+        if self.client_asked && routed.target.settings.login.auth == Auth::Passthrough {
             return Err(alone(SessionError::TwoPasswords));
         }
         Ok((rooms, routed))

@@ -8,7 +8,7 @@ use super::shared::Proxy;
 use super::timings::Timings;
 use super::waiting::Waiting;
 use crate::admission::Arrival;
-use crate::config::{Auth, Target};
+use crate::config::{Auth, ResolvedTarget};
 use crate::observe::{LiveConnection, Newcomer, Stage};
 use crate::postgres::route::Routed;
 use crate::report::TokenEvidence;
@@ -45,7 +45,7 @@ impl Connection {
     }
 
     /// Counts a successful login.
-    pub(in crate::postgres) fn count_login(&self, target: &Target, total_ms: f64) {
+    pub(in crate::postgres) fn count_login(&self, target: &ResolvedTarget, total_ms: f64) {
         let Timings {
             startup_ms,
             token_ms,
@@ -62,7 +62,7 @@ impl Connection {
             (Stage::Total, total_ms),
         ];
         // A login with the client's own password uses no token.
-        let with_token = target.login.auth == Auth::Iam;
+        let with_token = target.settings.login.auth == Auth::Iam;
         let wanted = stages
             .into_iter()
             .filter(|(stage, _)| with_token || *stage != Stage::Token);

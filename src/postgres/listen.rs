@@ -126,9 +126,9 @@ pub(in crate::postgres) fn doors(
         by_name,
     };
     for slot in slots {
-        match slot.plan.local_port {
+        match slot.config.settings.local_port {
             0 => doors.push((
-                Door::Any(slot.plan.name.clone()),
+                Door::Any(slot.config.name.clone()),
                 entry(vec![Arc::clone(slot)], false),
             )),
             port => by_port.entry(port).or_default().push(Arc::clone(slot)),
@@ -192,7 +192,7 @@ impl Wanted {
 fn name_of(slots: &[Arc<Slot>]) -> String {
     slots
         .first()
-        .map(|slot| slot.plan.name.clone())
+        .map(|slot| slot.config.name.clone())
         .unwrap_or_default()
 }
 

@@ -55,7 +55,7 @@ impl Slot {
     /// `warm` the tunnel. Failures are logged, displayed, and retried in the background. Takes at
     /// most as long as the timeouts of the target.
     pub(in crate::postgres) async fn prepare(&self, proxy: &Arc<Proxy>) {
-        let name = &self.plan.name;
+        let name = &self.config.name;
         match self.rooms().await {
             Ok(rooms) => rooms.check_and_note(proxy).await,
             Err(error) => {
@@ -93,7 +93,8 @@ impl Slot {
 impl Rooms {
     /// Returns whether the target needs AWS credentials.
     fn needs_credentials(&self) -> bool {
-        self.target.login.auth == Auth::Iam || matches!(self.target.via, Via::Ssm(_))
+        self.target.settings.login.auth == Auth::Iam
+            || matches!(self.target.settings.via, Via::Ssm(_))
     }
 
     /// Checks the requirements of a connection that cost nothing; with `warm` it also opens the
@@ -102,7 +103,7 @@ impl Rooms {
         if self.needs_credentials() {
             self.aws.credentials().await?;
         }
-        if matches!(&self.target.via, Via::Ssm(settings) if settings.warm) {
+        if matches!(&self.target.settings.via, Via::Ssm(settings) if settings.warm) {
             self.prepare().await?;
         }
         Ok(())

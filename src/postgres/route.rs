@@ -10,13 +10,13 @@ use bytes::Bytes;
 use pg_handshake::Startup;
 
 use crate::base::foreign_text::ForeignText;
-use crate::config::{Auth, EndpointKind, Target};
+use crate::config::{Auth, EndpointKind, ResolvedTarget};
 
 /// The targets of a listener.
 #[derive(Clone, Copy, Debug)]
 pub struct Offer<'a> {
     /// The targets, at least one.
-    pub targets: &'a [Arc<Target>],
+    pub targets: &'a [Arc<ResolvedTarget>],
     /// True if the database name selects the target even when there is only one.
     pub by_name: bool,
 }
@@ -25,7 +25,7 @@ pub struct Offer<'a> {
 #[derive(Debug)]
 pub struct Routed {
     /// The chosen target.
-    pub target: Arc<Target>,
+    pub target: Arc<ResolvedTarget>,
     /// The client's parameters after substitution; all others are unchanged.
     pub startup: Startup,
     /// The effective database role, which the token is signed for.
@@ -93,13 +93,13 @@ pub fn route(
     };
     let target = Arc::clone(target);
 
-    let is_iam = target.login.auth == Auth::Iam;
+    let is_iam = target.settings.login.auth == Auth::Iam;
     if is_iam && text(&startup, "replication").is_some_and(|value| !is_off(&value)) {
         let target = target.name.clone();
         return Err(RouteError::Replication { target });
     }
     let user = set_user(&mut startup, client_user.as_deref(), &target, os_user)?;
-    let default = target.database.as_deref();
+    let default = target.settings.database.as_deref();
     let database = match (asked, default) {
         (Asked::Exactly(database), _) => {
             if by_name {
@@ -129,7 +129,7 @@ pub fn route(
         sent: startup.get("database").map(<[u8]>::to_vec),
         used: false,
     });
-    let ignored = target.login.ignore_startup_parameters.iter();
+    let ignored = target.settings.login.ignore_startup_parameters.iter();
     let ignored = ignored
         .filter(|name| startup.remove(name))
         .cloned()
@@ -211,15 +211,15 @@ impl Routed {
 fn set_user(
     startup: &mut Startup,
     client_user: Option<&[u8]>,
-    target: &Target,
+    target: &ResolvedTarget,
     os_user: Option<&str>,
 ) -> Result<String, RouteError> {
     let replace = match client_user {
         None => true,
-        Some(user) => os_user.map(str::as_bytes) == Some(user) && target.user.is_some(),
+        Some(user) => os_user.map(str::as_bytes) == Some(user) && target.settings.user.is_some(),
     };
     if replace {
-        let Some(user) = &target.user else {
+        let Some(user) = &target.settings.user else {
             return Err(RouteError::NoUser {
                 target: target.name.clone(),
             });
@@ -227,7 +227,7 @@ fn set_user(
         startup.set("user", user.as_bytes())?;
     }
     let user = startup.get("user").unwrap_or_default();
-    match (std::str::from_utf8(user), target.login.auth) {
+    match (std::str::from_utf8(user), target.settings.login.auth) {
         (Ok(user), _) => Ok(user.to_owned()),
         // No token is signed for it; the server knows its own encoding.
         (Err(_), Auth::Passthrough) => Ok(String::from_utf8_lossy(user).into_owned()),
@@ -247,11 +247,11 @@ pub(crate) fn split_name(asked: &[u8]) -> (&[u8], Option<&[u8]>) {
     }
 }
 
-fn find<'a>(targets: &'a [Arc<Target>], name: &[u8]) -> Option<&'a Arc<Target>> {
+fn find<'a>(targets: &'a [Arc<ResolvedTarget>], name: &[u8]) -> Option<&'a Arc<ResolvedTarget>> {
     targets.iter().find(|target| target.name.as_bytes() == name)
 }
 
-fn none(targets: &[Arc<Target>], startup: &Startup) -> RouteError {
+fn none(targets: &[Arc<ResolvedTarget>], startup: &Startup) -> RouteError {
     let known = targets
         .iter()
         .map(|target| (target.name.clone(), target.endpoint.to_string()));
@@ -300,34 +300,34 @@ mod tests {
     use pg_handshake::ProtocolVersion;
 
     use super::*;
-    use crate::config::{File, Layer};
+    use crate::config::{ConfigFile, TargetLayer};
 
-    fn targets(names: &[&str]) -> Vec<Arc<Target>> {
+    fn targets(names: &[&str]) -> Vec<Arc<ResolvedTarget>> {
         let mut text = String::from("[defaults]\nvia='direct'\nuser='db_user'\ndatabase='app'\n");
         for name in names {
             text +=
                 &format!("[targets.{name}]\nhost='{name}.abc.eu-central-1.rds.amazonaws.com'\n");
         }
-        let file: File = toml::from_str(&text).unwrap();
-        file.targets(&[], &Layer::default(), "")
+        let file: ConfigFile = toml::from_str(&text).unwrap();
+        file.resolved_targets(&[], &TargetLayer::default())
             .unwrap()
             .into_iter()
             .map(Arc::new)
             .collect()
     }
 
-    fn without_defaults(name: &str) -> Vec<Arc<Target>> {
-        let mut target = Target::clone(&targets(&[name])[0]);
-        (target.user, target.database) = (None, None);
+    fn without_defaults(name: &str) -> Vec<Arc<ResolvedTarget>> {
+        let mut target = ResolvedTarget::clone(&targets(&[name])[0]);
+        (target.settings.user, target.settings.database) = (None, None);
         vec![Arc::new(target)]
     }
 
-    fn on(targets: &[Arc<Target>], startup: Startup) -> Result<Routed, RouteError> {
+    fn on(targets: &[Arc<ResolvedTarget>], startup: Startup) -> Result<Routed, RouteError> {
         let by_name = false;
         route(Offer { targets, by_name }, startup, Some("ana"))
     }
 
-    fn on_hub(targets: &[Arc<Target>], startup: Startup) -> Result<Routed, RouteError> {
+    fn on_hub(targets: &[Arc<ResolvedTarget>], startup: Startup) -> Result<Routed, RouteError> {
         let by_name = true;
         route(Offer { targets, by_name }, startup, Some("ana"))
     }
@@ -390,7 +390,10 @@ mod tests {
     }
 
     /// Returns the requested database and its fallback; `None` is the server's default.
-    fn asks(target: &[Arc<Target>], params: &[(&str, &str)]) -> (Option<String>, Option<String>) {
+    fn asks(
+        target: &[Arc<ResolvedTarget>],
+        params: &[(&str, &str)],
+    ) -> (Option<String>, Option<String>) {
         let mut routed = on(target, startup(params)).unwrap();
         let first = sent(&routed, "database");
         let second = routed.use_default().then(|| sent(&routed, "database"));
@@ -403,15 +406,15 @@ mod tests {
     #[test]
     fn only_what_was_not_chosen_is_replaced() {
         let orders = targets(&["orders"]);
-        let mut own = Target::clone(&orders[0]);
-        own.login.auth = Auth::Passthrough;
+        let mut own = ResolvedTarget::clone(&orders[0]);
+        own.settings.login.auth = Auth::Passthrough;
         let passthrough = [Arc::new(own)];
-        let mut same = Target::clone(&orders[0]);
-        same.database = Some("reports".into());
+        let mut same = ResolvedTarget::clone(&orders[0]);
+        same.settings.database = Some("reports".into());
         let same = [Arc::new(same)];
         let bare = without_defaults("orders");
         type Case<'a> = (
-            &'a [Arc<Target>],
+            &'a [Arc<ResolvedTarget>],
             &'a [(&'a str, &'a str)],
             Option<&'a str>,
             Option<&'a str>,
@@ -611,8 +614,8 @@ mod tests {
 
     #[test]
     fn passthrough_lets_replication_and_any_encoding_through() {
-        let mut target = Target::clone(&targets(&["orders"])[0]);
-        target.login.auth = Auth::Passthrough;
+        let mut target = ResolvedTarget::clone(&targets(&["orders"])[0]);
+        target.settings.login.auth = Auth::Passthrough;
         let target = [Arc::new(target)];
         let mut asked = startup(&[("replication", "database")]);
         asked.set("user", b"J\xfcrgen").unwrap();
@@ -626,8 +629,8 @@ mod tests {
 
     #[test]
     fn ignored_parameters_are_left_out_and_named() {
-        let mut target = Target::clone(&targets(&["orders"])[0]);
-        target.login.ignore_startup_parameters =
+        let mut target = ResolvedTarget::clone(&targets(&["orders"])[0]);
+        target.settings.login.ignore_startup_parameters =
             vec!["extra_float_digits".into(), "search_path".into()];
         let asked = startup(&[("user", "x"), ("extra_float_digits", "3"), ("b", "c")]);
         let routed = on(&[Arc::new(target)], asked).unwrap();

@@ -12,7 +12,7 @@ use tracing::{debug, info, warn};
 use crate::admission::Refusal;
 use crate::base::error_text::plain;
 use crate::base::foreign_text::visible;
-use crate::config::{EndpointKind, Target};
+use crate::config::{EndpointKind, ResolvedTarget};
 use crate::failure::forward::ForwardError;
 use crate::failure::session_end::{EndedBy, SessionEnd};
 use crate::observe::Failure;
@@ -21,7 +21,7 @@ use crate::tunnel::TunnelError;
 /// The same for sessions of limited length (Aurora DSQL User Guide, "Understanding connections").
 const RECONNECT_DSQL: &str = "Reconnect: pgiam opens a new tunnel when it has to. Aurora DSQL ends every connection after an hour; let the pool renew them before.";
 
-fn reconnect(target: &Target) -> &'static str {
+fn reconnect(target: &ResolvedTarget) -> &'static str {
     match target.endpoint.kind() {
         EndpointKind::Dsql => RECONNECT_DSQL,
         _ => RECONNECT,
@@ -42,7 +42,7 @@ pub struct SessionLoss {
 /// Reports a session that ended for a reason that its client cannot see; `None` if it ended in
 /// order.
 #[must_use]
-pub fn after_login(end: &SessionEnd, target: &Target) -> Option<SessionLoss> {
+pub fn after_login(end: &SessionEnd, target: &ResolvedTarget) -> Option<SessionLoss> {
     let said = match end.by {
         EndedBy::Client => return None,
         EndedBy::Shutdown => shutting_down(),
@@ -87,7 +87,7 @@ pub fn after_login(end: &SessionEnd, target: &Target) -> Option<SessionLoss> {
 
 /// Writes the log line of a raw tunnel connection that failed, and returns the failure to count and
 /// display. Its client cannot receive a message, so the log line contains the complete report.
-pub fn log_forward(error: &ForwardError, target: &Target) -> Failure {
+pub fn log_forward(error: &ForwardError, target: &ResolvedTarget) -> Failure {
     let Message {
         id,
         message,
@@ -121,7 +121,7 @@ pub fn log_forward(error: &ForwardError, target: &Target) -> Failure {
     }
 }
 
-pub(super) fn forward(error: &ForwardError, target: &Target) -> Message {
+pub(super) fn forward(error: &ForwardError, target: &ResolvedTarget) -> Message {
     let context = ErrorContext::target(target);
     if let Some(said) = descriptors::behind(error) {
         return said;

@@ -27,7 +27,7 @@ pub(super) fn refused(
     context: Option<&ErrorContext<'_>>,
 ) -> Message {
     let Place { bastion, region } = place;
-    let profile = context.and_then(|context| context.target.profile.as_deref());
+    let profile = context.and_then(|context| context.target.settings.profile.as_deref());
     // Users want to start a session; the other calls only support it.
     let starts = operation == "StartSession";
     let of_session = |start: String, other: String| if starts { start } else { other };
@@ -112,7 +112,7 @@ fn unknown_document(region: &str, context: Option<&ErrorContext<'_>>) -> Message
 }
 
 fn custom_document<'a>(context: Option<&'a ErrorContext<'_>>) -> Option<&'a str> {
-    match &context?.target.via {
+    match &context?.target.settings.via {
         Via::Ssm(settings) => settings.document.as_deref(),
         Via::Direct => None,
     }

@@ -14,7 +14,7 @@ use pg_handshake::{ClientError, StartupError};
 use rustls::AlertDescription;
 
 use crate::aws::calls::CREDENTIALS_STEP;
-use crate::config::Target;
+use crate::config::ResolvedTarget;
 use crate::failure::connection::SessionError;
 use crate::failure::route::RouteError;
 use crate::tunnel::Readiness;
@@ -77,7 +77,7 @@ pub(super) fn gone_after_tls(error: &SessionError, certificate: Option<&Path>) -
 pub(super) fn left(
     error: &SessionError,
     (after, waiting): (Duration, Option<&'static str>),
-    target: Option<&Target>,
+    target: Option<&ResolvedTarget>,
 ) -> Report {
     let report = Report::silent("client.gone", error);
     if after < IMPATIENT {

@@ -6,13 +6,13 @@ use pg_handshake::Startup;
 
 use crate::aws::token::TokenRequest;
 use crate::aws::{ClockOffset, Identity};
-use crate::config::Target;
+use crate::config::ResolvedTarget;
 
 /// Context of an error, as far as it is known.
 #[derive(Clone, Copy)]
 pub struct ErrorContext<'a> {
     /// The target of the connection.
-    pub target: &'a Target,
+    pub target: &'a ResolvedTarget,
     /// The effective database role.
     pub user: &'a str,
     /// The database has received the token and rejected it.
@@ -33,7 +33,7 @@ pub struct ErrorContext<'a> {
 impl<'a> ErrorContext<'a> {
     /// Creates a context that holds only the target.
     #[must_use]
-    pub fn target(target: &'a Target) -> Self {
+    pub fn target(target: &'a ResolvedTarget) -> Self {
         Self {
             target,
             user: "",

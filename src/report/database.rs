@@ -17,7 +17,7 @@ use crate::config::Auth;
 use crate::tls::upstream::UpstreamTlsError;
 
 pub(super) fn tls(error: &UpstreamTlsError, context: Option<&ErrorContext<'_>>) -> Message {
-    let ca_file = context.and_then(|context| context.target.ca_file.as_ref());
+    let ca_file = context.and_then(|context| context.target.settings.ca_file.as_ref());
     let said = |id| Message::new(id, CANNOT_CONNECT, error.to_string());
     match error {
         UpstreamTlsError::NameMismatch { expected, .. } => said("tls.name")
@@ -210,7 +210,7 @@ fn nothing_sent(context: Option<&ErrorContext<'_>>) -> String {
         Some(context) if context.token_sent => {
             "A token was sent in an earlier attempt of this login, inside verified TLS; none in this one."
         }
-        Some(context) if context.target.login.auth == Auth::Passthrough => "No password was sent.",
+        Some(context) if context.target.settings.login.auth == Auth::Passthrough => "No password was sent.",
         _ => "No token was sent.",
     }
     .to_owned()

@@ -16,7 +16,7 @@ use crate::aws::api_error::ApiAnswer;
 use crate::aws::discover::DiscoverError;
 use crate::aws::query::throttles;
 use crate::aws::refused_keys;
-use crate::config::Db;
+use crate::config::RdsIdentifier;
 
 /// Alternative that needs no lookup.
 const INSTEAD: &str =
@@ -98,7 +98,7 @@ fn resource(action: &str, region: &str) -> String {
 }
 
 fn refused(action: &str, answer: &ApiAnswer, context: Option<&ErrorContext<'_>>) -> Message {
-    let profile = context.and_then(|context| context.target.profile.as_deref());
+    let profile = context.and_then(|context| context.target.settings.profile.as_deref());
     let said = match refused_keys(&answer.code) {
         Some(Keys::Expired) => Message::new(
             "aws.expired",
@@ -127,13 +127,13 @@ fn refused(action: &str, answer: &ApiAnswer, context: Option<&ErrorContext<'_>>)
 
 fn no_database(
     message: String,
-    wanted: &Db,
+    wanted: &RdsIdentifier,
     region: &str,
     (nearest, unseen): (Option<&str>, &[&str]),
 ) -> Message {
     let suggestion = match nearest {
         Some(nearest) => {
-            let reader = Db {
+            let reader = RdsIdentifier {
                 identifier: nearest.to_owned(),
                 reader: wanted.reader,
             };

@@ -18,7 +18,7 @@ pub(super) fn login_refused(
     state: &str,
     context: &ErrorContext<'_>,
 ) -> ServerAdvice {
-    let profile = context.target.profile.as_deref();
+    let profile = context.target.settings.profile.as_deref();
     let identity = context.evidence.map(|evidence| &evidence.identity);
     let keys = identity.and_then(|identity| identity.keys.as_ref());
     let (id, hint) = match (token_evidence::wrong_clock(context), keys) {
@@ -76,7 +76,7 @@ fn permission(context: &ErrorContext<'_>, keys_accepted: bool) -> String {
         .evidence
         .and_then(|it| it.identity.account.as_deref());
     let account = account.unwrap_or("ACCOUNT");
-    let profile = profile_option(context.target.profile.as_deref());
+    let profile = profile_option(context.target.settings.profile.as_deref());
     let (user, kind) = (context.user, token_evidence::kind(context));
     // An endpoint's name begins with that of the instance or cluster, except for custom endpoints.
     let host = context

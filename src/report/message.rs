@@ -6,7 +6,7 @@ use tracing::{info, warn};
 
 use super::ids::IDS;
 use crate::base::foreign_text::visible;
-use crate::config::Target;
+use crate::config::ResolvedTarget;
 use crate::failure::connection::SessionError;
 use crate::observe::Failure;
 
@@ -85,7 +85,7 @@ impl Message {
         self
     }
 
-    pub(super) fn report(self, level: LogLevel, target: Option<&Target>) -> Report {
+    pub(super) fn report(self, level: LogLevel, target: Option<&ResolvedTarget>) -> Report {
         let message = match target {
             Some(target) => format!("target \"{}\": {}", target.name, self.message),
             None => self.message,

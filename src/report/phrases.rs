@@ -72,7 +72,7 @@ pub(super) fn try_port(context: Option<&ErrorContext<'_>>) -> String {
         return "nc -vz HOST PORT on the bastion".to_owned();
     };
     let Endpoint { host, port } = &target.endpoint;
-    let place = match target.via {
+    let place = match target.settings.via {
         Via::Ssm(_) => " on the bastion",
         Via::Direct => "",
     };

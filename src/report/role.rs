@@ -6,7 +6,7 @@ use super::phrases::quote_identifier;
 /// Returns the role of the target if the client requested another one.
 pub(super) fn instead<'a>(context: Option<&ErrorContext<'a>>) -> Option<&'a str> {
     let context = context?;
-    let own = context.target.user.as_deref()?;
+    let own = context.target.settings.user.as_deref()?;
     (own != context.user).then_some(own)
 }
 
@@ -30,7 +30,7 @@ fn no_choice(context: Option<&ErrorContext<'_>>) -> String {
     };
     let user = context.user;
     let own = crate::platform::os_user().is_some_and(|own| own == user);
-    match own && context.target.user.is_none() {
+    match own && context.target.settings.user.is_none() {
         true => format!(
             "\"{user}\" is your name on this machine: name the role with --user ROLE, user = \"ROLE\" or psql -U ROLE. If it is meant: "
         ),

@@ -66,7 +66,7 @@ fn added(state: &str, message: &str, context: &ErrorContext<'_>) -> Option<Serve
         // Members of rds_iam authenticate through PAM, which accepts only tokens (RDS User Guide,
         // "IAM database authentication").
         "28000" | "28P01"
-            if context.target.login.auth == Auth::Passthrough
+            if context.target.settings.login.auth == Auth::Passthrough
                 && (state == "28P01" || message.starts_with("PAM ")) =>
         {
             Some(ServerAdvice::hint(
@@ -115,7 +115,7 @@ fn leave_out(id: &'static str, parameter: &str, context: &ErrorContext<'_>) -> S
 
 fn no_database(context: &ErrorContext<'_>) -> ServerAdvice {
     let name = &context.target.name;
-    let detail = match (context.no_default, &context.target.database) {
+    let detail = match (context.no_default, &context.target.settings.database) {
         (Some(refused), _) => {
             format!("pgiam then tried the target's own database {refused}.")
         }

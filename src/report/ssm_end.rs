@@ -50,7 +50,7 @@ const LOST: &str = "the connection to the SSM service was lost: ";
 
 /// Returns the hint to enable the setting that helps, unless it is enabled.
 fn stay_awake(context: Option<&ErrorContext<'_>>) -> &'static str {
-    match context.map(|context| &context.target.via) {
+    match context.map(|context| &context.target.settings.via) {
         Some(Via::Ssm(settings)) if settings.keep_alive => "",
         _ => {
             "; where the account's rules allow it, keep_alive = true keeps open connections from reaching it"
@@ -63,7 +63,7 @@ fn stay_awake(context: Option<&ErrorContext<'_>>) -> &'static str {
 fn in_words(cause: EndCause, reason: &str, context: Option<&ErrorContext<'_>>) -> Message {
     let words = reason;
     let said = if words.contains("Handshake timed out") {
-        let bastion = match context.map(|context| &context.target.via) {
+        let bastion = match context.map(|context| &context.target.settings.via) {
             Some(Via::Ssm(settings)) => settings.bastion.to_string(),
             _ => "the bastion".to_owned(),
         };

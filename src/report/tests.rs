@@ -21,8 +21,8 @@ use crate::aws::CredentialsError;
 use crate::aws::api_error::ApiAnswer;
 use crate::aws::token::TokenRequest;
 use crate::aws::{ClockOffset, Identity};
-use crate::config::{Endpoint, Target, Via};
-use crate::config::{File, Layer};
+use crate::config::{ConfigFile, TargetLayer};
+use crate::config::{Endpoint, ResolvedTarget, Via};
 use crate::failure::connection::SessionError;
 use crate::failure::forward::ForwardError;
 use crate::failure::session_end::{EndedBy, SessionEnd};
@@ -35,21 +35,21 @@ const HOST: &str = "orders.cluster-abc.eu-central-1.rds.amazonaws.com";
 const TASK: &str =
     "ecs:my_apps_0123456789abcdef0123456789abcdef_0123456789abcdef0123456789abcdef-0527074092";
 
-fn target(lines: &str) -> Target {
+fn target(lines: &str) -> ResolvedTarget {
     let text = format!("[targets.orders]\nhost='{HOST}'\n{lines}\n");
-    let file: File = toml::from_str(&text).unwrap();
-    let mut targets = file.targets(&[], &Layer::default(), "").unwrap();
+    let file: ConfigFile = toml::from_str(&text).unwrap();
+    let mut targets = file.resolved_targets(&[], &TargetLayer::default()).unwrap();
     targets.remove(0)
 }
 
-fn context(target: &Target) -> ErrorContext<'_> {
+fn context(target: &ResolvedTarget) -> ErrorContext<'_> {
     ErrorContext {
         user: "db_user",
         ..ErrorContext::target(target)
     }
 }
 
-fn said(error: &TunnelError, target: &Target) -> Message {
+fn said(error: &TunnelError, target: &ResolvedTarget) -> Message {
     tunnel::tunnel(error, Some(&context(target)))
 }
 
@@ -150,7 +150,7 @@ fn choosing_a_bastion() {
     let one = target("bastion='i-1'");
     let two = target("bastion=['i-1', 'i-2']");
     let tagged = target("bastion={ tag = 'Name=my bastion' }");
-    let wanted = match &tagged.via {
+    let wanted = match &tagged.settings.via {
         Via::Ssm(settings) => settings.bastion.to_string(),
         Via::Direct => panic!("a tunnel"),
     };
@@ -630,7 +630,7 @@ fn policies_are_of_the_partition() {
 #[test]
 fn a_refused_channel_is_of_the_partition_that_was_used() {
     // An alias contains no region, and neither does the target.
-    let alias = Target {
+    let alias = ResolvedTarget {
         endpoint: "orders.db.example.com:5432".parse().unwrap(),
         region: None,
         ..target("bastion='i-1'")
@@ -769,7 +769,7 @@ fn what_others_say_is_safe_in_every_field() {
         "\u{1b}]0;x\u{7}\r\nINFO forged\u{9b}\u{202e} X-Amz-Security-Token=S3CR3T";
     let mut one = target("bastion='i-1'");
     one.name = HOSTILE.to_owned();
-    one.user = Some(HOSTILE.to_owned());
+    one.settings.user = Some(HOSTILE.to_owned());
     let server = pg_handshake::ServerError::parse(Bytes::from_static(
         b"E\0\0\0\x33C28000\0Mno \x1b[2J\r\npassword=S3CR3T\0D\x1b]0;x\x07 more\0\0",
     ));

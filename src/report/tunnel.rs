@@ -165,7 +165,7 @@ fn direct(
 }
 
 fn no_bastion(wanted: &str, region: &str, context: Option<&ErrorContext<'_>>) -> Message {
-    let bastion = match context.map(|context| &context.target.via) {
+    let bastion = match context.map(|context| &context.target.settings.via) {
         Some(Via::Ssm(settings)) => Some(&settings.bastion),
         _ => None,
     };

@@ -1,15 +1,15 @@
 //! Whole outputs as snapshots; assertions check the properties independent of wording.
 
 use super::*;
-use crate::config::{File, Layer};
+use crate::config::{ConfigFile, TargetLayer};
 
 const CLUSTER: &str = "orders.cluster-abc.eu-central-1.rds.amazonaws.com";
 
 /// Returns the facts of a target with this configuration, as far as they are known without AWS.
 fn facts(lines: &str) -> Facts {
-    let file: File = toml::from_str(&format!("[targets.orders]\n{lines}\n")).unwrap();
-    let plan = file.plan(None, &Layer::default(), "").unwrap();
-    Facts::of(&plan)
+    let file: ConfigFile = toml::from_str(&format!("[targets.orders]\n{lines}\n")).unwrap();
+    let config = file.target(None, &TargetLayer::default()).unwrap();
+    Facts::of(&config)
 }
 
 /// Adds the facts from AWS.

@@ -81,7 +81,7 @@ impl Account {
             None => (name, false),
         };
         let identifier = identifier.to_owned();
-        find(&self.aws, REGION, &Db { identifier, reader }).await
+        find(&self.aws, REGION, &RdsIdentifier { identifier, reader }).await
     }
 
     async fn refusal(&self, name: &str) -> String {
@@ -226,7 +226,7 @@ async fn endpoints_lead_back_to_their_databases() {
     for name in [
         "orders", "orders-1", "billing", "reports", "front", "front-ro", "shop",
     ] {
-        let identifier = Db {
+        let identifier = RdsIdentifier {
             identifier: name.to_owned(),
             reader: false,
         };

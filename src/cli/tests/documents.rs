@@ -8,7 +8,7 @@ use clap::FromArgMatches as _;
 
 use super::reference::keys;
 use crate::cli::{Cli, variables};
-use crate::config::{File, Serve};
+use crate::config::{ConfigFile, Serve};
 
 /// Parses a command line with the variables in `set`.
 fn typed(words: &[String], set: &[(String, String)]) -> Result<Cli, String> {
@@ -25,14 +25,14 @@ fn typed(words: &[String], set: &[(String, String)]) -> Result<Cli, String> {
 
 /// Runs all checks of a configuration file that need no other file.
 fn meant(text: &str) -> Result<(), String> {
-    let file: File = toml::from_str(text).map_err(|error| error.to_string())?;
+    let file: ConfigFile = toml::from_str(text).map_err(|error| error.to_string())?;
     Serve::from_layer(file.serve.clone()).map_err(|error| error.to_string())?;
     if file.targets.is_empty() {
         return Ok(());
     }
-    let plans = file.plans(&[], &crate::config::Layer::default(), "");
-    for plan in plans.map_err(|error| error.to_string())? {
-        plan.map_err(|error| error.to_string())?;
+    let configs = file.targets(&[], &crate::config::TargetLayer::default());
+    for config in configs.map_err(|error| error.to_string())? {
+        config.map_err(|error| error.to_string())?;
     }
     Ok(())
 }

@@ -12,7 +12,7 @@ const UPDATE: &str = "PGIAM_UPDATE_DOCS";
 /// Returns the keys of a table in the file. The parser lists them in its error about an unknown key.
 pub(super) fn keys(table: &str) -> Vec<String> {
     let text = format!("[{table}]\n\"no such key\" = 1\n");
-    let error = toml::from_str::<crate::config::File>(&text).unwrap_err();
+    let error = toml::from_str::<crate::config::ConfigFile>(&text).unwrap_err();
     let named = error.message().split('`').skip(3).step_by(2);
     named.map(str::to_owned).collect()
 }

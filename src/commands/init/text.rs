@@ -192,7 +192,7 @@ fn off(text: &mut String, key: &str, value: &str, comment: &str) {
 mod tests {
     use super::*;
     use crate::commands::list::tests::{found, machine};
-    use crate::config::{File, Layer, Plan};
+    use crate::config::{ConfigFile, TargetConfig, TargetLayer};
 
     fn head<'a>(user: Option<&'a str>, profile: Option<&'a str>) -> Head<'a> {
         let region = "eu-central-1";
@@ -204,23 +204,29 @@ mod tests {
     }
 
     /// Returns the targets of a file, as the program parses them.
-    fn plans(text: &str) -> Vec<Plan> {
+    fn configs(text: &str) -> Vec<TargetConfig> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("pgiam.toml");
         std::fs::write(&path, text).unwrap();
-        let (file, looked_at) = File::load(Some(&path)).unwrap();
-        let plans = file.plans(&[], &Layer::default(), &looked_at).unwrap();
-        plans.into_iter().map(Result::unwrap).collect()
+        let file = ConfigFile::load(Some(&path)).unwrap();
+        let configs = file.targets(&[], &TargetLayer::default()).unwrap();
+        configs.into_iter().map(Result::unwrap).collect()
     }
 
     #[test]
     fn the_file_holds_what_was_found_and_can_be_read() {
         let text = file(&head(None, None), &found());
         insta::assert_snapshot!(text);
-        let plans = plans(&text);
-        let targets: Vec<_> = plans
+        let configs = configs(&text);
+        let targets: Vec<_> = configs
             .iter()
-            .map(|plan| (plan.name.as_str(), plan.local_port, plan.via.to_string()))
+            .map(|config| {
+                (
+                    config.name.as_str(),
+                    config.settings.local_port,
+                    config.settings.via.to_string(),
+                )
+            })
             .collect();
         let via = || "ssm i-0123456789abcdef0".to_owned();
         assert_eq!(
@@ -242,8 +248,11 @@ mod tests {
         second.vpc = Some("vpc-2".to_owned());
         survey.nodes.push(second);
         let text = file(&head(Some("o\"x\nport = 1"), Some("dev")), &survey);
-        let plans = plans(&text);
-        let via: Vec<_> = plans.iter().map(|plan| plan.via.to_string()).collect();
+        let configs = configs(&text);
+        let via: Vec<_> = configs
+            .iter()
+            .map(|config| config.settings.via.to_string())
+            .collect();
         assert_eq!(
             via,
             [
@@ -253,16 +262,16 @@ mod tests {
             ]
         );
         assert!(
-            plans
+            configs
                 .iter()
-                .all(|plan| plan.user.as_deref() == Some("o\"x\nport = 1"))
+                .all(|config| config.settings.user.as_deref() == Some("o\"x\nport = 1"))
         );
         assert!(
-            plans
+            configs
                 .iter()
-                .all(|plan| plan.profile.as_deref() == Some("dev"))
+                .all(|config| config.settings.profile.as_deref() == Some("dev"))
         );
-        assert_eq!(plans[1].lookup().unwrap().identifier, "orders");
+        assert_eq!(configs[1].rds_identifier().unwrap().identifier, "orders");
     }
 
     #[test]
@@ -275,11 +284,11 @@ mod tests {
             !text.lines().any(|line| line.starts_with("address")),
             "{text}"
         );
-        assert_eq!(plans(&text).len(), 3);
+        assert_eq!(configs(&text).len(), 3);
         survey.nodes.clear();
         let text = file(&head(None, None), &survey);
         assert!(text.contains("# bastion = \"auto\""), "{text}");
-        assert_eq!(plans(&text)[0].via.to_string(), "ssm auto");
+        assert_eq!(configs(&text)[0].settings.via.to_string(), "ssm auto");
     }
 
     #[test]
@@ -290,8 +299,8 @@ mod tests {
             endpoint.kind = Kind::Endpoint;
             survey.databases.push(endpoint);
         }
-        let plans = plans(&file(&head(None, None), &survey));
-        let names: Vec<_> = plans.iter().map(|plan| plan.name.as_str()).collect();
+        let configs = configs(&file(&head(None, None), &survey));
+        let names: Vec<_> = configs.iter().map(|config| config.name.as_str()).collect();
         let expected = [
             "billing",
             "orders",

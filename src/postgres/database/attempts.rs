@@ -15,7 +15,7 @@ use super::passthrough::passthrough;
 use crate::aws::Identity;
 use crate::aws::token::{Token, TokenRequest};
 use crate::base::jitter::jitter;
-use crate::config::{Endpoint, EndpointKind, Target};
+use crate::config::{Endpoint, EndpointKind, ResolvedTarget};
 use crate::failure::connection::SessionError;
 use crate::observe::TokenSource;
 use crate::postgres::client::probe::is_probe;
@@ -42,10 +42,10 @@ struct Budget {
 }
 
 impl Budget {
-    fn of(target: &Target) -> Self {
+    fn of(target: &ResolvedTarget) -> Self {
         Self {
-            connect: target.connect_timeout,
-            login: target.login.timeout,
+            connect: target.settings.connect_timeout,
+            login: target.settings.login.timeout,
         }
     }
 
@@ -62,7 +62,7 @@ impl Budget {
         let readiness = rooms.transport.readiness();
         match outcome {
             Err(_) => Err(SessionError::ConnectTimeout {
-                after: rooms.target.connect_timeout,
+                after: rooms.target.settings.connect_timeout,
                 readiness,
                 waiting: waits_for(rooms),
             }),
@@ -84,7 +84,7 @@ impl Budget {
         let began = Instant::now();
         let outcome = timeout(self.login, login).await;
         self.login = self.login.saturating_sub(began.elapsed());
-        outcome.map_err(|_| SessionError::LoginTimeout(rooms.target.login.timeout))?
+        outcome.map_err(|_| SessionError::LoginTimeout(rooms.target.settings.login.timeout))?
     }
 }
 

@@ -66,7 +66,9 @@ impl Rooms {
 
     /// Returns the context of an error, in a trial or before one.
     pub(in crate::postgres) fn about<'a>(&'a self, trial: Option<&'a Trial>) -> ErrorContext<'a> {
-        let user = trial.map(Trial::user).or(self.target.user.as_deref());
+        let user = trial
+            .map(Trial::user)
+            .or(self.target.settings.user.as_deref());
         ErrorContext {
             target: &self.target,
             user: user.unwrap_or_default(),
@@ -199,7 +201,7 @@ impl Trial {
     pub(crate) async fn dial(&self) -> Result<Dialled, SessionError> {
         let startup = self.routed.startup.clone();
         // Every server understands this first message, and it separates the dial from TLS.
-        let machine = match self.rooms.target.login.auth {
+        let machine = match self.rooms.target.settings.login.auth {
             Auth::Iam => Upstream::login(startup, Negotiation::SslRequest),
             Auth::Passthrough => Upstream::passthrough(startup, Negotiation::SslRequest),
         };
@@ -251,7 +253,7 @@ impl Trial {
     /// # Errors
     /// The same as for a client's login.
     pub(crate) async fn login(&mut self, secured: Secured) -> Result<Outcome, SessionError> {
-        match self.rooms.target.login.auth {
+        match self.rooms.target.settings.login.auth {
             Auth::Iam => self.with_token(secured.opened).await.map(Outcome::In),
             Auth::Passthrough => {
                 let asking = first_question(secured.opened);
@@ -311,7 +313,7 @@ impl Trial {
         &self,
         work: impl Future<Output = Result<T, SessionError>>,
     ) -> Result<T, SessionError> {
-        let limit: Duration = self.rooms.target.login.timeout;
+        let limit: Duration = self.rooms.target.settings.login.timeout;
         let late = |_| SessionError::LoginTimeout(limit);
         timeout(limit, work).await.map_err(late)?
     }
@@ -322,7 +324,7 @@ async fn connecting<T>(
     rooms: &Rooms,
     work: impl Future<Output = Result<T, SessionError>>,
 ) -> Result<T, SessionError> {
-    let after = rooms.target.connect_timeout;
+    let after = rooms.target.settings.connect_timeout;
     let late = |_| SessionError::ConnectTimeout {
         after,
         readiness: rooms.transport.readiness(),

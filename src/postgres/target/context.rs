@@ -14,7 +14,7 @@ use crate::aws::alias::Aliases;
 use crate::aws::calls::CREDENTIALS_STEP;
 use crate::aws::token;
 use crate::aws::token::TokenProvider;
-use crate::config::{Auth, Endpoint, Plan, Target, Via};
+use crate::config::{Auth, Endpoint, ResolvedTarget, TargetConfig, Via};
 use crate::postgres::target::last_failure::LastFailure;
 use crate::postgres::target::last_failure::Recovering;
 use crate::postgres::target::server_memory::Memory;
@@ -26,7 +26,7 @@ use crate::tunnel::ssm::supervisor::SsmTransport;
 /// Everything that one target needs: endpoint, signer, transport, trust roots.
 pub struct Rooms {
     /// The target.
-    pub target: Arc<Target>,
+    pub target: Arc<ResolvedTarget>,
     /// The path to the database.
     pub transport: Arc<dyn Transport>,
     pub(in crate::postgres) tokens: Arc<dyn TokenProvider>,
@@ -67,7 +67,10 @@ impl Rooms {
     /// an alias.
     pub(in crate::postgres) async fn endpoint(&self) -> Result<Endpoint, SessionError> {
         let Endpoint { host, port } = &self.target.endpoint;
-        let host = match (self.aliases.resolve(host).await, self.target.login.auth) {
+        let host = match (
+            self.aliases.resolve(host).await,
+            self.target.settings.login.auth,
+        ) {
             (Ok(host), _) => host,
             (Err(error), Auth::Iam) => return Err(error.into()),
             // Nothing is signed, and a self-hosted server has its own name.
@@ -89,13 +92,16 @@ impl Rooms {
     /// # Errors
     /// [`SetupError`] for settings that can never work.
     pub fn new(
-        target: Target,
+        target: ResolvedTarget,
         aws: Arc<AwsContext>,
         endings: TaskTracker,
     ) -> Result<Self, SetupError> {
-        let tls = trust(&target.name, target.ca_file.as_deref())?;
-        let transport: Arc<dyn Transport> = match &target.via {
-            Via::Direct => Arc::new(Direct::new(target.endpoint.clone(), target.connect_timeout)),
+        let tls = trust(&target.name, target.settings.ca_file.as_deref())?;
+        let transport: Arc<dyn Transport> = match &target.settings.via {
+            Via::Direct => Arc::new(Direct::new(
+                target.endpoint.clone(),
+                target.settings.connect_timeout,
+            )),
             Via::Ssm(settings) => Arc::new(SsmTransport::new(
                 Arc::clone(&aws),
                 target.region.clone(),
@@ -110,10 +116,10 @@ impl Rooms {
             tls,
             aws,
             known: Memory::default(),
-            places: Places::new(target.login.connection_limit),
+            places: Places::new(target.settings.login.connection_limit),
             last_failure: LastFailure::default(),
             recovering: Recovering::default(),
-            aliases: Arc::new(Aliases::new(target.login.dns_server)),
+            aliases: Arc::new(Aliases::new(target.settings.login.dns_server)),
             target: Arc::new(target),
         })
     }
@@ -122,8 +128,8 @@ impl Rooms {
     ///
     /// # Errors
     /// The same as for [`Rooms::new`].
-    pub(crate) fn check(plan: &Plan) -> Result<(), SetupError> {
-        trust(&plan.name, plan.ca_file.as_deref()).map(|_| ())
+    pub(crate) fn check(config: &TargetConfig) -> Result<(), SetupError> {
+        trust(&config.name, config.settings.ca_file.as_deref()).map(|_| ())
     }
 }
 

@@ -69,7 +69,7 @@ impl LastFailure {
     /// rejected token for the default role matters, too, because the other clients would fail like
     /// this one.
     pub(crate) fn note(&self, error: &SessionError, about: &ErrorContext<'_>) {
-        let everybodys = about.target.user.as_deref() == Some(about.user);
+        let everybodys = about.target.settings.user.as_deref() == Some(about.user);
         match reach(error) {
             Reach::Database if everybodys && refuses_role(error, about) => {
                 *self.lock() = Some((NotReady::of(error, about), Reached::Further));
@@ -163,14 +163,14 @@ mod tests {
 
     use super::*;
     use crate::aws::CredentialsError;
-    use crate::config::{File, Layer, Target};
+    use crate::config::{ConfigFile, ResolvedTarget, TargetLayer};
     use crate::tunnel::Readiness;
     use crate::tunnel::TunnelError;
 
-    fn target() -> Target {
+    fn target() -> ResolvedTarget {
         let text = "[targets.orders]\nvia = 'direct'\nuser = 'db_user'\nhost = 'orders.abc.eu-central-1.rds.amazonaws.com'";
-        let file: File = toml::from_str(text).unwrap();
-        let mut all = file.targets(&[], &Layer::default(), "").unwrap();
+        let file: ConfigFile = toml::from_str(text).unwrap();
+        let mut all = file.resolved_targets(&[], &TargetLayer::default()).unwrap();
         all.remove(0)
     }
 

@@ -15,7 +15,7 @@ use crate::aws::{AwsContext, AwsOptions};
 use crate::base::background::Stopped;
 use crate::base::error_text::chain;
 use crate::base::single_flight::{Kept, Lease, system_clock};
-use crate::config::{ConfigError, Plan, Target};
+use crate::config::{ConfigError, ResolvedTarget, TargetConfig};
 use crate::failure::connection::SessionError;
 use crate::failure::route::RouteError;
 use crate::failure::setup::SetupError;
@@ -72,8 +72,8 @@ impl Contexts {
     ///
     /// # Errors
     /// [`SetupError`] for settings that can never work.
-    pub fn rooms(&self, target: Target) -> Result<Arc<Rooms>, SetupError> {
-        let aws = self.of(target.profile.as_deref(), target.region.as_deref());
+    pub fn rooms(&self, target: ResolvedTarget) -> Result<Arc<Rooms>, SetupError> {
+        let aws = self.of(target.settings.profile.as_deref(), target.region.as_deref());
         Rooms::new(target, aws, self.endings.clone()).map(Arc::new)
     }
 
@@ -87,13 +87,13 @@ impl Contexts {
 /// One target that is served.
 pub struct Slot {
     /// The configured target.
-    pub plan: Plan,
+    pub config: TargetConfig,
     lookup: Arc<Lookup>,
 }
 
 /// Lookup of a target's database, and the setup that follows.
 struct Lookup {
-    plan: Plan,
+    config: TargetConfig,
     contexts: Arc<Contexts>,
     rooms: OnceLock<Arc<Rooms>>,
     /// The lookup in progress, in its own task.
@@ -145,40 +145,40 @@ impl Slot {
     ///
     /// # Errors
     /// [`SetupError`] for settings that can never work.
-    pub fn new(plan: Plan, contexts: Arc<Contexts>) -> Result<Self, SetupError> {
-        match plan.target() {
-            Some(target) => Self::settled(plan, target, contexts),
+    pub fn new(config: TargetConfig, contexts: Arc<Contexts>) -> Result<Self, SetupError> {
+        match config.resolved() {
+            Some(target) => Self::settled(config, target, contexts),
             None => {
-                Rooms::check(&plan)?; // Checks the settings that are known already.
-                Ok(Self::with(plan, contexts, OnceLock::new()))
+                Rooms::check(&config)?; // Checks the settings that are known already.
+                Ok(Self::with(config, contexts, OnceLock::new()))
             }
         }
     }
 
     /// Creates a slot for a target whose lookup is done already. On reload it counts as the target
-    /// in `plan`.
+    /// in `config`.
     ///
     /// # Errors
     /// The same as for [`Slot::new`].
     pub fn settled(
-        plan: Plan,
-        target: Target,
+        config: TargetConfig,
+        target: ResolvedTarget,
         contexts: Arc<Contexts>,
     ) -> Result<Self, SetupError> {
         let rooms = OnceLock::from(contexts.rooms(target)?);
-        Ok(Self::with(plan, contexts, rooms))
+        Ok(Self::with(config, contexts, rooms))
     }
 
-    fn with(plan: Plan, contexts: Arc<Contexts>, rooms: OnceLock<Arc<Rooms>>) -> Self {
+    fn with(config: TargetConfig, contexts: Arc<Contexts>, rooms: OnceLock<Arc<Rooms>>) -> Self {
         let lookup = Lookup {
-            plan: plan.clone(),
+            config: config.clone(),
             contexts,
             rooms,
             running: Kept::new(system_clock()),
             failure: Mutex::default(),
         };
         Self {
-            plan,
+            config,
             lookup: Arc::new(lookup),
         }
     }
@@ -207,16 +207,18 @@ impl Slot {
             let lookup = Arc::clone(&self.lookup);
             async move { lookup.run().await }
         });
-        match timeout(self.plan.connect_timeout, found).await {
+        match timeout(self.config.settings.connect_timeout, found).await {
             Ok(Ok((lease, _))) => Ok(lease.value),
             Ok(Err(error)) => Err(error.into()),
-            Err(_) => Err(SessionError::LookupTimeout(self.plan.connect_timeout)),
+            Err(_) => Err(SessionError::LookupTimeout(
+                self.config.settings.connect_timeout,
+            )),
         }
     }
 
     /// Returns a target for messages, while its endpoint is unknown.
-    pub(in crate::postgres) fn provisional(&self) -> Target {
-        self.plan.anywhere()
+    pub(in crate::postgres) fn provisional(&self) -> ResolvedTarget {
+        self.config.unresolved()
     }
 
     /// Returns why the target cannot be reached now, as far as is known.
@@ -269,7 +271,7 @@ impl Lookup {
                 let reason = chain(&error);
                 let reason = &*reason;
                 // The waiting callers report it at a higher level.
-                debug!(target = %self.plan.name, reason, "cannot find {}", self.plan.wanted);
+                debug!(target = %self.config.name, reason, "cannot find {}", self.config.database_ref);
                 *self.failure() = Some(Failure {
                     at: Instant::now(),
                     error: error.clone(),
@@ -280,15 +282,15 @@ impl Lookup {
     }
 
     /// Looks up the database.
-    async fn look_up(&self) -> Result<Target, LookupError> {
-        let plan = &self.plan;
-        let Some(db) = plan.lookup() else {
+    async fn look_up(&self) -> Result<ResolvedTarget, LookupError> {
+        let config = &self.config;
+        let Some(db) = config.rds_identifier() else {
             return Err(Stopped.into()); // It was set up when it was made.
         };
-        let (profile, region) = (plan.profile.as_deref(), plan.region.as_deref());
+        let (profile, region) = (config.settings.profile.as_deref(), config.region.as_deref());
         let aws = self.contexts.of(profile, region);
-        let (target, _) = discover::locate(&aws, plan, db).await?;
-        info!(target = %plan.name, endpoint = %target.endpoint, "found {db}");
+        let (target, _) = discover::locate(&aws, config, db).await?;
+        info!(target = %config.name, endpoint = %target.endpoint, "found {db}");
         Ok(target)
     }
 
@@ -327,7 +329,7 @@ impl Entry {
         }
         let (name, _) = route::split_name(startup.get("database").unwrap_or_default());
         let mut all = self.slots.iter();
-        all.find(|slot| slot.plan.name.as_bytes() == name)
+        all.find(|slot| slot.config.name.as_bytes() == name)
     }
 
     /// Returns the target that the client requests, or the error for the client.
@@ -336,9 +338,9 @@ impl Entry {
             let known = self.slots.iter().map(|slot| {
                 let place = match slot.ready() {
                     Some(rooms) => rooms.target.endpoint.to_string(),
-                    None => slot.plan.wanted.to_string(),
+                    None => slot.config.database_ref.to_string(),
                 };
-                (slot.plan.name.clone(), place)
+                (slot.config.name.clone(), place)
             });
             route::unknown(known.collect(), startup)
         })
@@ -357,6 +359,6 @@ impl Entry {
 
     /// Returns whether it contains a target of this name.
     pub(in crate::postgres) fn has(&self, name: &str) -> bool {
-        self.slots.iter().any(|slot| slot.plan.name == name)
+        self.slots.iter().any(|slot| slot.config.name == name)
     }
 }

@@ -3,11 +3,11 @@
 use super::answers::printed;
 use super::*;
 use crate::aws::discover::DiscoverError;
-use crate::config::Db;
+use crate::config::RdsIdentifier;
 
-fn orders(reader: bool) -> Db {
+fn orders(reader: bool) -> RdsIdentifier {
     let identifier = "ordres".to_owned();
-    Db { identifier, reader }
+    RdsIdentifier { identifier, reader }
 }
 
 fn refused(action: &'static str, denied: bool, answer: (&str, &str)) -> DiscoverError {
@@ -111,9 +111,9 @@ fn cases() -> [(&'static str, DiscoverError); 12] {
 /// Returns the error for a database that contradicts the configuration.
 fn one_elsewhere() -> SessionError {
     let text = "[targets.orders]\ndb='orders'\nregion='eu-west-1'";
-    let file: File = toml::from_str(text).unwrap();
-    let plan = file.plan(None, &Layer::default(), "").unwrap();
-    SessionError::Config(plan.at(endpoint()).unwrap_err())
+    let file: ConfigFile = toml::from_str(text).unwrap();
+    let config = file.target(None, &TargetLayer::default()).unwrap();
+    SessionError::Config(config.resolve(endpoint()).unwrap_err())
 }
 
 #[test]

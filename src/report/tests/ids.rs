@@ -207,7 +207,7 @@ fn roots_are_of_the_partition() {
         "us-iso-east-1",
     ]
     .map(|region| {
-        let of_region = Target {
+        let of_region = ResolvedTarget {
             region: Some(region.to_owned()),
             ..target("bastion='i-1'")
         };

@@ -8,7 +8,7 @@ use rustls::pki_types::ServerName;
 
 use crate::aws::discover::{Database, DiscoverError, Kind, is_id};
 use crate::base::foreign_text::ForeignText;
-use crate::config::{DEFAULT_UPSTREAM_PORT, Db, Endpoint};
+use crate::config::{DEFAULT_UPSTREAM_PORT, Endpoint, RdsIdentifier};
 
 /// Engines that speak PostgreSQL.
 const ENGINES: [&str; 2] = ["postgres", "aurora-postgresql"];
@@ -171,7 +171,7 @@ impl Row {
     ///
     /// # Errors
     /// [`DiscoverError::Unusable`].
-    pub(crate) fn usable(self, db: &Db) -> Result<Database, DiscoverError> {
+    pub(crate) fn usable(self, db: &RdsIdentifier) -> Result<Database, DiscoverError> {
         let obstacle = self.obstacle(db.reader);
         let mut database = self.database;
         if db.reader {

@@ -5,7 +5,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::aws::{AwsContext, AwsOptions};
-use crate::config::{File, Layer, Via};
+use crate::config::{ConfigFile, TargetLayer, Via};
 use crate::tunnel::ssm::supervisor::SsmTransport;
 use crate::tunnel::{EndCause, Transport};
 
@@ -19,9 +19,9 @@ const HOST: &str = "orders.cluster-abc.eu-central-1.rds.amazonaws.com";
 
 fn settings() -> SsmSettings {
     let text = format!("[targets.orders]\nhost = '{HOST}'\nbastion = 'i-0123456789abcdef0'\n");
-    let file: File = toml::from_str(&text).unwrap();
-    let mut targets = file.targets(&[], &Layer::default(), "").unwrap();
-    match targets.remove(0).via {
+    let file: ConfigFile = toml::from_str(&text).unwrap();
+    let mut targets = file.resolved_targets(&[], &TargetLayer::default()).unwrap();
+    match targets.remove(0).settings.via {
         Via::Ssm(settings) => settings,
         Via::Direct => panic!("a tunnel"),
     }

@@ -1,0 +1,70 @@
+//! Notations of a target's database: its endpoint, or its RDS identifier.
+
+use std::fmt;
+
+use super::Endpoint;
+
+/// Suffix of an identifier that selects the readers of a cluster.
+const READER: &str = ":reader";
+/// Maximum length of the identifier of an instance or a cluster (RDS API Reference,
+/// `CreateDBInstance`).
+const LONGEST_IDENTIFIER: usize = 63;
+
+/// Notation of a target's database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DatabaseRef {
+    /// By its endpoint.
+    Host(Endpoint),
+    /// By its RDS identifier.
+    Identifier(RdsIdentifier),
+}
+
+/// Identifier of a database: of an instance, a cluster, a proxy, or an endpoint of one of these.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RdsIdentifier {
+    /// Identifier in lower case, as in RDS.
+    pub identifier: String,
+    /// `true` for the readers of the cluster.
+    pub reader: bool,
+}
+
+impl fmt::Display for RdsIdentifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.identifier)?;
+        f.write_str(if self.reader { READER } else { "" })
+    }
+}
+
+impl fmt::Display for DatabaseRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Host(endpoint) => endpoint.fmt(f),
+            Self::Identifier(identifier) => write!(f, "RDS {identifier}"),
+        }
+    }
+}
+
+impl RdsIdentifier {
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
+        let (identifier, reader) = match text.strip_suffix(READER) {
+            Some(identifier) => (identifier, true),
+            None => (text, false),
+        };
+        // RDS API Reference, `CreateDBInstance`, `DBInstanceIdentifier`.
+        let is_identifier = identifier.len() <= LONGEST_IDENTIFIER
+            && identifier.starts_with(|c: char| c.is_ascii_alphabetic())
+            && identifier
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b == b'-');
+        if is_identifier {
+            return Ok(Self {
+                identifier: identifier.to_ascii_lowercase(),
+                reader,
+            });
+        }
+        Err(match identifier.contains('.') {
+            true => "it looks like a host name; write host = \"…\" for an endpoint, and db for an identifier".to_owned(),
+            false => "write the identifier of an instance, a cluster or a proxy as pgiam list and the RDS console show it, or IDENTIFIER:reader for the readers of a cluster".to_owned(),
+        })
+    }
+}
