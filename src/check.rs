@@ -29,7 +29,8 @@ use crate::aws::{AwsContext, Identity};
 use crate::config::{Auth, ConfigError, Endpoint, TargetConfig, Via};
 use crate::failure::setup::SetupError;
 use crate::postgres::database::login_steps::{Dialled, Secured, Trial};
-use crate::postgres::target::slot::{Contexts, Slot};
+use crate::postgres::target::PgSlot;
+use crate::postgres::target::slot::Contexts;
 pub use outcome::{Outcome, Verdict};
 use query::Questions;
 pub use render::{head, line, not_tried};
@@ -233,7 +234,7 @@ enum Way {
 
 /// A check under way: results of steps that later ones need.
 pub struct Check {
-    slot: Slot,
+    slot: PgSlot,
     speed: bool,
     aws: Arc<AwsContext>,
     identity: Identity,
@@ -254,10 +255,10 @@ impl Check {
             settings.warm = false; // The session is a step of its own.
         }
         let contexts = Arc::new(Contexts::default());
-        let slot = Slot::new(config, Arc::clone(&contexts))?;
+        let slot = PgSlot::new(config, Arc::clone(&contexts))?;
         let config = &slot.config;
         let aws = match slot.ready() {
-            Some(rooms) => Arc::clone(rooms.aws()),
+            Some(rooms) => Arc::clone(&rooms.aws),
             None => contexts.of(config.settings.profile.as_deref(), config.region.as_deref()),
         };
         Ok(Self {

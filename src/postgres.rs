@@ -10,15 +10,11 @@ pub mod listen;
 pub mod recovery;
 pub mod route;
 pub mod server;
+pub mod server_memory;
 pub mod shared;
 pub mod splice;
 pub mod target;
 mod timings;
 mod waiting;
 
-pub use connection::{STOP_DEADLINE, serve, turn_away};
 pub use recovery::prepare_all;
-pub use shared::Proxy;
-pub use target::context::Rooms;
-pub use target::last_failure::NotReady;
-pub use target::slot::{Contexts, Entry, Slot};

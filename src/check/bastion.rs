@@ -6,12 +6,12 @@ use super::{Check, Outcome, Verdict};
 use crate::aws::discover;
 use crate::config::{Bastion, Via};
 use crate::failure::connection::SessionError;
-use crate::postgres::target::context::Rooms;
+use crate::postgres::target::PgRooms;
 use crate::tunnel::{Carrier, CarrierState};
 
 impl Check {
     /// Runs the bastion step: selects a bastion and reports if it is usable.
-    pub(super) async fn bastion(&self, rooms: &Rooms) -> Outcome {
+    pub(super) async fn bastion(&self, rooms: &PgRooms) -> Outcome {
         let carriers = match rooms.carriers().await {
             Ok(carriers) => carriers,
             Err(error) => return Outcome::failed(rooms.explain(&error)),
@@ -36,7 +36,7 @@ impl Check {
     }
 
     /// Returns the reason for choosing this bastion.
-    async fn why(&self, rooms: &Rooms, id: &str) -> String {
+    async fn why(&self, rooms: &PgRooms, id: &str) -> String {
         let Via::Ssm(settings) = &rooms.target.settings.via else {
             return String::new();
         };
@@ -60,7 +60,7 @@ impl Check {
 const FOUND: &str = "found";
 
 /// Runs the session step: opens a session through the bastion.
-pub(super) async fn session(rooms: &Rooms) -> Outcome {
+pub(super) async fn session(rooms: &PgRooms) -> Outcome {
     match rooms.prepare().await {
         Ok(Some(bastion)) => {
             Outcome::ok(format!("open through {bastion}")).fact("bastion", &*bastion)

@@ -13,7 +13,7 @@ use crate::config::{EndpointKind, Via};
 use crate::failure::connection::SessionError;
 use crate::postgres::database::login_steps;
 use crate::postgres::database::login_steps::Trial;
-use crate::postgres::target::context::Rooms;
+use crate::postgres::target::PgRooms;
 
 /// Timeout for a short query.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -31,7 +31,7 @@ const MEMBERSHIPS: &str = "select \
 
 impl Check {
     /// Returns the login of this check; the first call sets its role.
-    pub(super) fn trial(&mut self, rooms: &Arc<Rooms>) -> Result<&mut Trial, SessionError> {
+    pub(super) fn trial(&mut self, rooms: &Arc<PgRooms>) -> Result<&mut Trial, SessionError> {
         let trial = match self.trial.take() {
             Some(trial) => trial,
             None => {
@@ -44,7 +44,7 @@ impl Check {
     }
 
     /// Runs the port step: the connection through the bastion or directly.
-    pub(super) async fn port(&mut self, rooms: &Arc<Rooms>) -> Outcome {
+    pub(super) async fn port(&mut self, rooms: &Arc<PgRooms>) -> Outcome {
         let trial = match self.trial(rooms) {
             Ok(trial) => trial,
             Err(error) => return Outcome::failed(rooms.explain(&error)),

@@ -12,7 +12,7 @@ use super::{Check, Outcome};
 use crate::aws::query::{Query, QueryError};
 use crate::base::partition::Partition;
 use crate::config::{Endpoint, EndpointKind};
-use crate::postgres::target::context::Rooms;
+use crate::postgres::target::PgRooms;
 
 /// IAM's error code for an unknown entity.
 const NO_SUCH_ENTITY: &str = "NoSuchEntity";
@@ -30,7 +30,7 @@ struct Wanted {
 
 impl Check {
     /// Runs the permission step: checks that a policy allows the login.
-    pub(super) async fn permission(&mut self, rooms: &Arc<Rooms>) -> Outcome {
+    pub(super) async fn permission(&mut self, rooms: &Arc<PgRooms>) -> Outcome {
         let Some(region) = self.region().await else {
             return Outcome::skipped("no region is known");
         };

@@ -15,7 +15,7 @@ impl Check {
             Err(SessionError::Setup(error)) => return Err(error.into()),
             Err(error) => return Ok(Outcome::failed(report::explain(&error, None))),
         };
-        let endpoint = match rooms.real_endpoint().await {
+        let endpoint = match rooms.endpoint().await {
             Ok(endpoint) => endpoint,
             Err(error) => return Ok(Outcome::failed(rooms.explain(&error))),
         };

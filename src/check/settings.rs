@@ -8,7 +8,7 @@ use super::{Check, Outcome};
 use crate::aws::discover;
 use crate::aws::discover::{Database, DiscoverError, Kind};
 use crate::config::{Auth, EndpointKind};
-use crate::postgres::target::context::Rooms;
+use crate::postgres::target::PgRooms;
 use crate::report;
 use crate::tls::roots::rds_roots;
 
@@ -25,7 +25,7 @@ const DOWN: [&str; 6] = [
 
 impl Check {
     /// Runs the settings step: status, IAM, version and CA of the database.
-    pub(super) async fn settings(&mut self, rooms: &Rooms) -> Outcome {
+    pub(super) async fn settings(&mut self, rooms: &PgRooms) -> Outcome {
         let Some(endpoint) = self.endpoint.clone() else {
             return Outcome::skipped("the endpoint is not known");
         };

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::query::{Flow, QueryError, Questions};
 use super::{Check, Outcome, Way};
 use crate::config::Via;
-use crate::postgres::target::context::Rooms;
+use crate::postgres::target::PgRooms;
 
 /// Number of measured round trips, and the time limit for all.
 const ROUND_TRIPS: usize = 15;
@@ -16,13 +16,13 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// transfer.
 const FIRST_ROWS: usize = 128;
 const MOST_ROWS: usize = 4096;
-/// Target duration of the main measurement.
+/// ResolvedTarget duration of the main measurement.
 const MEASURED: Duration = Duration::from_millis(2500);
 
 impl Check {
     /// Runs the speed step: the median of some round trips, and the rate of a result of some
     /// megabytes.
-    pub(super) async fn measure(&mut self, rooms: &Rooms) -> Outcome {
+    pub(super) async fn measure(&mut self, rooms: &PgRooms) -> Outcome {
         let Way::In(questions) = &mut self.way else {
             return Outcome::skipped("not logged in");
         };

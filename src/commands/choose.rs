@@ -18,7 +18,8 @@ use crate::cli::terminal::Progress;
 use crate::config::{
     Auth, Bastion, ConfigError, Endpoint, ResolvedTarget, SsmSettings, TargetConfig, Via,
 };
-use crate::postgres::target::slot::{Contexts, Slot};
+use crate::postgres::target::PgSlot;
+use crate::postgres::target::slot::Contexts;
 use crate::report::{self, Explanation};
 
 /// Number of prompts before the selection fails.
@@ -100,10 +101,10 @@ pub async fn settle(config: TargetConfig, aws: &AwsContext) -> Result<Settled, S
 ///
 /// # Errors
 /// [`SettleError`], [`SetupError`].
-pub(crate) async fn slot(config: TargetConfig, contexts: &Arc<Contexts>) -> anyhow::Result<Slot> {
+pub(crate) async fn slot(config: TargetConfig, contexts: &Arc<Contexts>) -> anyhow::Result<PgSlot> {
     let open = config.rds_identifier().is_some() || wants_bastion(&config);
     if !open || !terminal::is_interactive() {
-        return Ok(Slot::new(config, Arc::clone(contexts))?);
+        return Ok(PgSlot::new(config, Arc::clone(contexts))?);
     }
     let aws = contexts.of(config.settings.profile.as_deref(), config.region.as_deref());
     let settled = settle(config.clone(), &aws).await?;
@@ -120,7 +121,7 @@ pub(crate) async fn slot(config: TargetConfig, contexts: &Arc<Contexts>) -> anyh
             "To be asked no more, write this under [targets.{name}]:\n  {keep}"
         ))?;
     }
-    let slot = Slot::settled(config, settled.target, Arc::clone(contexts))?;
+    let slot = PgSlot::settled(config, settled.target, Arc::clone(contexts))?;
     Ok(slot)
 }
 

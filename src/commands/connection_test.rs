@@ -6,7 +6,7 @@ use thiserror::Error;
 use tracing::info;
 
 use super::choose::in_words;
-use crate::postgres::target::slot::Slot;
+use crate::postgres::target::PgSlot;
 
 /// Error: the login failed at some targets.
 #[derive(Debug, Default, Error)]
@@ -34,7 +34,7 @@ fn said(failed: &[(String, String)], all: &usize) -> String {
 ///
 /// # Errors
 /// [`TestFailed`] with the reasons, as a client would get them.
-pub(super) async fn run(slots: &[Arc<Slot>]) -> Result<(), TestFailed> {
+pub(super) async fn run(slots: &[Arc<PgSlot>]) -> Result<(), TestFailed> {
     let tests = slots.iter().map(|slot| slot.test());
     let outcomes = futures_util::future::join_all(tests).await;
     let mut failed = Vec::new();

@@ -21,7 +21,8 @@ use crate::platform::permissions::{self, Role};
 use crate::platform::{self, HangUp, service};
 use crate::postgres::server::Server;
 use crate::postgres::shared::Proxy;
-use crate::postgres::target::slot::{Contexts, Slot};
+use crate::postgres::target::PgSlot;
+use crate::postgres::target::slot::Contexts;
 
 /// Interval of the checks of the file. Editors replace files, and directories may be on the network
 /// or shared with a container, so only reading works everywhere. A change counts after two equal
@@ -62,8 +63,8 @@ impl Configured {
     pub(super) async fn slots(
         &self,
         contexts: &Arc<Contexts>,
-        before: Option<&[Arc<Slot>]>,
-    ) -> (Vec<Arc<Slot>>, Vec<anyhow::Error>) {
+        before: Option<&[Arc<PgSlot>]>,
+    ) -> (Vec<Arc<PgSlot>>, Vec<anyhow::Error>) {
         let (mut slots, mut failed) = (Vec::new(), Vec::new());
         for config in &self.configs {
             let config = match config {
@@ -81,7 +82,7 @@ impl Configured {
                 slots.push(Arc::clone(same));
                 continue;
             }
-            let lazy = || Slot::new(config.clone(), Arc::clone(contexts)).map_err(Into::into);
+            let lazy = || PgSlot::new(config.clone(), Arc::clone(contexts)).map_err(Into::into);
             // A reload shows no prompts.
             let made = match before {
                 None => choose::slot(config.clone(), contexts).await,
@@ -304,7 +305,7 @@ pub(super) fn serving(server: &Server) -> String {
     }
 }
 
-fn is_in(slots: &[Arc<Slot>], slot: &Arc<Slot>) -> bool {
+fn is_in(slots: &[Arc<PgSlot>], slot: &Arc<PgSlot>) -> bool {
     slots.iter().any(|other| Arc::ptr_eq(other, slot))
 }
 

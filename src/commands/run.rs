@@ -29,7 +29,8 @@ use crate::platform::{self, ForwardedSignals};
 use crate::postgres::server;
 use crate::postgres::server::{ListenAt, Server};
 use crate::postgres::shared::Proxy;
-use crate::postgres::target::slot::{Contexts, Slot};
+use crate::postgres::target::PgSlot;
+use crate::postgres::target::slot::Contexts;
 use crate::tunnel::ssm::leftovers;
 
 /// POSIX has no other number for it.
@@ -96,7 +97,7 @@ impl Signals {
 struct Tunnel {
     server: Server,
     admin: Admin,
-    slot: Arc<Slot>,
+    slot: Arc<PgSlot>,
     port: u16,
     user: Option<String>,
     /// Directory of the Unix socket, if the command uses one; removed at the end.
@@ -107,7 +108,7 @@ impl Tunnel {
     /// Listens on a free port.
     fn open(
         args: &RunArgs,
-        slot: Slot,
+        slot: PgSlot,
         endings: TaskTracker,
         stop: CancellationToken,
     ) -> anyhow::Result<Self> {

@@ -28,7 +28,8 @@ use crate::postgres::client::{authenticate, password_file};
 use crate::postgres::server;
 use crate::postgres::server::{ListenAt, Row, Server};
 use crate::postgres::shared::Proxy;
-use crate::postgres::target::slot::{Contexts, Slot};
+use crate::postgres::target::PgSlot;
+use crate::postgres::target::slot::Contexts;
 use crate::tunnel::ssm::leftovers;
 use pg_handshake::scram::Verifier;
 
@@ -183,7 +184,7 @@ fn administer(
 
 /// Listens for the targets; returns the errors of those that failed.
 fn listen(
-    slots: &[Arc<Slot>],
+    slots: &[Arc<PgSlot>],
     (serve, state_dir): (&Serve, Option<&Path>),
     proxy: &Arc<Proxy>,
     endings: TaskTracker,
@@ -221,7 +222,7 @@ pub(super) fn say_left_out(error: &anyhow::Error) -> String {
 
 /// Looks up databases named by their identifiers, loads credentials, and opens the tunnels of
 /// `warm` targets, with a time limit. The work continues in the background after that.
-async fn prepare(slots: &[Arc<Slot>], proxy: &Arc<Proxy>) {
+async fn prepare(slots: &[Arc<PgSlot>], proxy: &Arc<Proxy>) {
     let (own, proxy) = (slots.to_vec(), Arc::clone(proxy));
     let _progress = Progress::start("looking up databases and credentials");
     let mut preparing = tokio::spawn(async move { prepare_all(&own, &proxy).await });

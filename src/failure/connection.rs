@@ -21,6 +21,20 @@ use crate::tls::upstream::UpstreamTlsError;
 use crate::tunnel::{Readiness, TunnelError};
 use pg_handshake::scram::ScramError;
 
+/// Cannot connect now (PostgreSQL docs, "PostgreSQL Error Codes").
+const CANNOT_CONNECT_NOW: &str = "57P03";
+
+/// Consequence of a failed connection for the other clients of its target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TargetEffect {
+    /// The database has answered, so the path to it works.
+    Answered,
+    /// Other clients would fail in the same way.
+    Unreachable,
+    /// The failure concerns only this client, or came too early to know.
+    Unknown,
+}
+
 /// Reason why a connection did not become a session.
 #[derive(Debug, Error)]
 pub enum SessionError {
@@ -303,6 +317,43 @@ impl SessionError {
         }
     }
 
+    /// Returns the consequence of this failure for the other clients of the target.
+    pub(crate) fn target_effect(&self) -> TargetEffect {
+        match self {
+            Self::NotReady(cause) | Self::Interrupted(cause) => cause.target_effect(),
+            Self::Upstream(UpstreamError::Server(_)) => {
+                if self.sqlstate().as_deref() == Some(CANNOT_CONNECT_NOW) {
+                    TargetEffect::Unreachable
+                } else {
+                    TargetEffect::Answered
+                }
+            }
+            Self::Upstream(
+                UpstreamError::UnexpectedAuth(_)
+                | UpstreamError::PasswordNotAsked
+                | UpstreamError::PasswordAskedTwice,
+            )
+            | Self::ChannelBinding => TargetEffect::Answered,
+            Self::Token(_)
+            | Self::Credentials(_)
+            | Self::Tunnel(_)
+            | Self::Alias(_)
+            | Self::ConnectTimeout { .. }
+            | Self::Internal(_)
+            | Self::UpstreamTls(_)
+            | Self::NoAlpn
+            | Self::Upstream(_)
+            | Self::UpstreamLost(_)
+            | Self::LoginTimeout(_) => TargetEffect::Unreachable,
+            _ => TargetEffect::Unknown,
+        }
+    }
+
+    /// Returns whether the server requested an authentication method that a token cannot answer.
+    pub(crate) fn is_other_authentication(&self) -> bool {
+        matches!(self, Self::Upstream(UpstreamError::UnexpectedAuth(_)))
+    }
+
     /// Returns whether AWS credentials are missing.
     pub(crate) fn is_about_credentials(&self) -> bool {
         match self {
@@ -346,6 +397,37 @@ impl SessionError {
             | Self::ClientLeft { .. }
             | Self::NoTunnelYet(_)) => said,
             other => Self::NotReady(Box::new(other)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_would_meet_others_too_counts() {
+        let gone = || SessionError::ClientGone(io::ErrorKind::UnexpectedEof.into());
+        let lost = || SessionError::UpstreamLost(io::ErrorKind::UnexpectedEof.into());
+        let wrapped = SessionError::NotReady(Box::new(lost()));
+        let left = SessionError::ClientLeft {
+            after: Duration::from_secs(5),
+            waiting: Some("ssm:StartSession"),
+        };
+        for (error, expected) in [
+            (lost(), TargetEffect::Unreachable),
+            (wrapped, TargetEffect::Unreachable),
+            (SessionError::NoAlpn, TargetEffect::Unreachable),
+            (SessionError::ChannelBinding, TargetEffect::Answered),
+            (gone(), TargetEffect::Unknown),
+            (left, TargetEffect::Unknown),
+            (SessionError::ShuttingDown, TargetEffect::Unknown),
+            (
+                SessionError::NoTunnelYet(Readiness::Up),
+                TargetEffect::Unknown,
+            ),
+        ] {
+            assert_eq!(error.target_effect(), expected, "{error}");
         }
     }
 }

@@ -5,6 +5,15 @@ use thiserror::Error;
 
 use crate::base::foreign_text::ForeignText;
 
+/// A target that clients of a port may request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KnownTarget {
+    /// Its name.
+    pub name: String,
+    /// Its endpoint, or the identifier of its database.
+    pub endpoint: String,
+}
+
 /// Reason why a startup packet cannot be routed.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum RouteError {
@@ -13,8 +22,8 @@ pub enum RouteError {
     UnknownTarget {
         /// The database that the client requested; empty if it named none.
         asked: ForeignText,
-        /// The valid names, and the endpoints of their targets.
-        known: Vec<(String, String)>,
+        /// The targets that the client may request.
+        known: Vec<KnownTarget>,
     },
     /// Neither the client nor the target names a user.
     #[error("no user name: the client sent none and target \"{target}\" has no user")]

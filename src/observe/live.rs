@@ -48,7 +48,7 @@ impl Traffic {
 /// A connection after its startup packet.
 #[derive(Clone, Copy, Debug)]
 pub struct Newcomer<'a> {
-    /// Target.
+    /// ResolvedTarget.
     pub target: &'a str,
     /// Database role; empty if there is none.
     pub user: &'a str,
@@ -67,7 +67,7 @@ pub struct Newcomer<'a> {
 pub struct Connection {
     /// Unique number of the connection in this process.
     pub id: u64,
-    /// Target.
+    /// ResolvedTarget.
     pub target: String,
     /// Database role; empty if there is none.
     pub user: String,

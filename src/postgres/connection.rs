@@ -10,8 +10,8 @@ use super::database::cancel;
 use super::database::login::{Greeting, LoggedIn};
 use super::io::write_all;
 use super::shared::Proxy;
-use super::target::context::Rooms;
-use super::target::slot::{Entry, Slot};
+use super::target::PgRooms;
+use super::target::{PgEntry, PgSlot};
 use super::timings::{Timings, millis};
 use super::waiting::{self};
 use crate::failure::SessionError;
@@ -53,7 +53,7 @@ const PROBE_DEADLINE: Duration = Duration::from_millis(2500);
 /// is released as soon as the client has completed its startup.
 pub async fn serve(
     proxy: Arc<Proxy>,
-    entry: Entry,
+    entry: PgEntry,
     connection: Admitted<Stream>,
     startup_permit: OwnedSemaphorePermit,
 ) {
@@ -97,7 +97,7 @@ pub async fn serve(
 
 /// Refuses a client after reading its startup packet. A cancel request is delivered unless the
 /// client is known to belong to another user. Needs no startup permit.
-pub async fn turn_away(proxy: Arc<Proxy>, entry: Entry, mut connection: Refused<Stream>) {
+pub async fn turn_away(proxy: Arc<Proxy>, entry: PgEntry, mut connection: Refused<Stream>) {
     let place = connection.take_place();
     let arrival = connection.arrival();
     let span = info_span!("conn", peer = %arrival);
@@ -136,7 +136,7 @@ impl Connection {
         mut self,
         mut client: Local,
         startup: Startup,
-        (startup_permit, entry): (OwnedSemaphorePermit, Entry),
+        (startup_permit, entry): (OwnedSemaphorePermit, PgEntry),
     ) {
         self.timings.startup_ms = millis(self.accepted);
         let probe = is_probe(&startup);
@@ -224,12 +224,12 @@ impl Connection {
     /// are released, because a connection may far outlive them.
     async fn route(
         &self,
-        entry: Entry,
+        entry: PgEntry,
         startup: Startup,
         client: &mut Local,
-    ) -> Result<(Arc<Rooms>, Routed), (SessionError, Option<ResolvedTarget>)> {
+    ) -> Result<(Arc<PgRooms>, Routed), (SessionError, Option<ResolvedTarget>)> {
         let alone = |error: SessionError| (error, None);
-        let slot = entry.chosen(&startup).map_err(|e| alone(e.into()))?;
+        let slot = route::choose(&entry, &startup).map_err(|e| alone(e.into()))?;
         let rooms = match slot.ready() {
             Some(rooms) => Arc::clone(rooms),
             None => {
@@ -252,10 +252,10 @@ impl Connection {
     /// Waits for the lookup of a target's database while the client stays connected.
     async fn look_up(
         &self,
-        slot: &Slot,
+        slot: &PgSlot,
         probe: bool,
         client: &mut Local,
-    ) -> Result<Arc<Rooms>, SessionError> {
+    ) -> Result<Arc<PgRooms>, SessionError> {
         self.waiting.at(waiting::DISCOVERY);
         let found = self.waiting.while_there((client, None), slot.rooms());
         let patience = if probe { PROBE_DEADLINE } else { Duration::MAX };
@@ -275,7 +275,7 @@ impl Connection {
         client: Local,
         upstream: LoggedIn,
         mut greeting: Greeting,
-        (rooms, routed, live): (&Arc<Rooms>, &Routed, &LiveConnection),
+        (rooms, routed, live): (&Arc<PgRooms>, &Routed, &LiveConnection),
     ) {
         let LoggedIn {
             stream: mut server,
@@ -283,7 +283,7 @@ impl Connection {
             after,
             tls,
         } = upstream;
-        let registration: Option<Registration<Rooms>> =
+        let registration: Option<Registration<PgRooms>> =
             key.map(|key| self.proxy.cancel_keys.register(key, Arc::clone(rooms)));
         greeting.bytes.extend_from_slice(&after);
         let Timings {
@@ -354,7 +354,7 @@ fn too_many(limit: usize, of_target: bool) -> SessionError {
 /// that it understands.
 async fn answer_in_time(
     probe: bool,
-    rooms: &Rooms,
+    rooms: &PgRooms,
     connected: impl Future<Output = Result<LoggedIn, SessionError>>,
 ) -> Result<LoggedIn, SessionError> {
     if !probe {

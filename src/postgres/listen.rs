@@ -14,7 +14,7 @@ use crate::admission::Listening;
 use crate::config::{Serve, SocketDir};
 use crate::platform::socket::{SocketError, UnixSocket};
 use crate::platform::{self, descriptors};
-use crate::postgres::target::slot::{Entry, Slot};
+use crate::postgres::target::{PgEntry, PgSlot};
 
 /// Number of waiting clients that the kernel may queue per socket. When the queue is full, Linux
 /// drops the client's SYN, which costs it a second. A pool that opens all its connections at once
@@ -115,13 +115,13 @@ impl Door {
 /// # Errors
 /// [`BindError::Same`].
 pub(in crate::postgres) fn doors(
-    slots: &[Arc<Slot>],
+    slots: &[Arc<PgSlot>],
     serve: &Serve,
-) -> Result<Vec<(Door, Entry)>, BindError> {
+) -> Result<Vec<(Door, PgEntry)>, BindError> {
     let hub = serve.hub_port;
     let mut doors = Vec::new();
-    let mut by_port: BTreeMap<u16, Vec<Arc<Slot>>> = BTreeMap::new();
-    let entry = |slots: Vec<Arc<Slot>>, by_name| Entry {
+    let mut by_port: BTreeMap<u16, Vec<Arc<PgSlot>>> = BTreeMap::new();
+    let entry = |slots: Vec<Arc<PgSlot>>, by_name| PgEntry {
         slots: slots.into(),
         by_name,
     };
@@ -189,7 +189,7 @@ impl Wanted {
     }
 }
 
-fn name_of(slots: &[Arc<Slot>]) -> String {
+fn name_of(slots: &[Arc<PgSlot>]) -> String {
     slots
         .first()
         .map(|slot| slot.config.name.clone())
@@ -202,7 +202,7 @@ pub struct Listener {
     pub(in crate::postgres) sockets: Vec<Listening>,
     pub(in crate::postgres) unix: Option<UnixSocket>,
     pub(in crate::postgres) port: u16,
-    pub(in crate::postgres) entry: Entry,
+    pub(in crate::postgres) entry: PgEntry,
 }
 
 impl Listener {
@@ -235,7 +235,7 @@ pub struct ListenAt {
 /// [`BindError::Same`], and [`BindError::Descriptors`], because an arbitrary part of the targets
 /// would be served.
 pub fn bind(
-    slots: &[Arc<Slot>],
+    slots: &[Arc<PgSlot>],
     at: &ListenAt,
 ) -> Result<(Vec<Listener>, Vec<BindError>), BindError> {
     let (mut listeners, mut failed) = (Vec::new(), Vec::new());
@@ -257,7 +257,7 @@ impl ListenAt {
         &self,
         ports: usize,
         door: Door,
-        entry: Entry,
+        entry: PgEntry,
     ) -> Result<Listener, BindError> {
         self.listen(door, entry).map_err(|error| match error {
             BindError::Descriptors { limit, .. } => self.too_many(ports, limit),
@@ -265,7 +265,7 @@ impl ListenAt {
         })
     }
 
-    fn listen(&self, door: Door, entry: Entry) -> Result<Listener, BindError> {
+    fn listen(&self, door: Door, entry: PgEntry) -> Result<Listener, BindError> {
         let wanted = if entry.by_name {
             Wanted::Hub
         } else {

@@ -9,13 +9,11 @@ use tokio::time::sleep;
 use tracing::{info, warn};
 
 use crate::base::jitter::jitter;
-use crate::config::{Auth, Via};
 use crate::failure::connection::SessionError;
 use crate::postgres::database::login_steps::{Outcome, Trial};
 use crate::postgres::shared::Proxy;
-use crate::postgres::target::context::Rooms;
-use crate::postgres::target::last_failure::Reached;
-use crate::postgres::target::slot::Slot;
+use crate::postgres::target::PgRooms;
+use crate::postgres::target::PgSlot;
 use crate::report::{self, ErrorContext, Explanation};
 
 /// First and longest pause before an unreachable target is retried; it doubles. Health checks
@@ -27,7 +25,7 @@ const LOOK_AGAIN: (Duration, Duration) = (Duration::from_secs(5), Duration::from
 /// `application_name` of a login in the background.
 const APPLICATION: &str = "pgiam";
 
-impl Slot {
+impl PgSlot {
     /// Looks up the database until it is found. Clients cannot be relied on to trigger the lookup:
     /// a load balancer that waits for readiness sends none. Ends when the target is removed.
     async fn keep_looking(slot: Weak<Self>, proxy: Arc<Proxy>) {
@@ -90,28 +88,10 @@ impl Slot {
     }
 }
 
-impl Rooms {
-    /// Returns whether the target needs AWS credentials.
-    fn needs_credentials(&self) -> bool {
-        self.target.settings.login.auth == Auth::Iam
-            || matches!(self.target.settings.via, Via::Ssm(_))
-    }
-
-    /// Checks the requirements of a connection that cost nothing; with `warm` it also opens the
-    /// tunnel.
-    async fn look(&self) -> Result<(), SessionError> {
-        if self.needs_credentials() {
-            self.aws.credentials().await?;
-        }
-        if matches!(&self.target.settings.via, Via::Ssm(settings) if settings.warm) {
-            self.prepare().await?;
-        }
-        Ok(())
-    }
-
+impl PgRooms {
     /// Checks the target; failures are logged, displayed, and retried in the background.
     pub(in crate::postgres) async fn check_and_note(self: &Arc<Self>, proxy: &Arc<Proxy>) {
-        if let Err(error) = self.look().await {
+        if let Err(error) = self.check_prerequisites().await {
             let about = self.about(None);
             warn_of(&self.target.name, &error, &about);
             self.last_failure.note(&error, &about);
@@ -121,7 +101,7 @@ impl Rooms {
 
     /// Logs in once, as a client that names neither user nor database.
     async fn log_in_once(self: &Arc<Self>) -> Result<(), (SessionError, Option<Trial>)> {
-        let endpoint = self.real_endpoint().await.map_err(|error| (error, None))?;
+        let endpoint = self.endpoint().await.map_err(|error| (error, None))?;
         let trial = Trial::new(Arc::clone(self), endpoint, APPLICATION);
         let mut trial = trial.map_err(|error| (error, None))?;
         let login = async {
@@ -142,10 +122,10 @@ impl Rooms {
     /// Retries after a failure. If credentials were missing, it is over as soon as there are some;
     /// no session is opened to find out.
     async fn try_again(self: &Arc<Self>) {
-        if let Err(error) = self.look().await {
+        if let Err(error) = self.check_prerequisites().await {
             return self.last_failure.note(&error, &self.about(None));
         }
-        if self.last_failure.reached() == Some(Reached::Credentials) {
+        if self.last_failure.credentials_missing() {
             self.last_failure.forget();
             return;
         }
@@ -172,7 +152,7 @@ impl Rooms {
 }
 
 /// Retries until the target can be reached, or is removed.
-async fn recovering(rooms: Weak<Rooms>, proxy: &Arc<Proxy>) {
+async fn recovering(rooms: Weak<PgRooms>, proxy: &Arc<Proxy>) {
     let (mut pause, longest) = TRY_AGAIN;
     loop {
         sleep(jitter(pause)).await;
@@ -204,12 +184,12 @@ fn warn_of(target: &str, error: &SessionError, about: &ErrorContext<'_>) {
     );
 }
 
-/// Checks all targets at the same time before their first clients, see `Slot::prepare`. Lookups
+/// Checks all targets at the same time before their first clients, see `PgSlot::prepare`. Lookups
 /// that fail continue in the background.
-pub async fn prepare_all(slots: &[Arc<Slot>], proxy: &Arc<Proxy>) {
+pub async fn prepare_all(slots: &[Arc<PgSlot>], proxy: &Arc<Proxy>) {
     for slot in slots.iter().filter(|slot| slot.ready().is_none()) {
         let (slot, stop) = (Arc::downgrade(slot), proxy.stop.clone());
-        let looking = Slot::keep_looking(slot, Arc::clone(proxy));
+        let looking = PgSlot::keep_looking(slot, Arc::clone(proxy));
         tokio::spawn(async move { stop.run_until_cancelled(looking).await });
     }
     let all = slots.iter().map(|slot| slot.prepare(proxy));

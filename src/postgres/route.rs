@@ -4,6 +4,7 @@
 //! selects one: `TARGET` or `TARGET/DATABASE`. The same applies to all targets on the hub's port.
 
 use crate::failure::RouteError;
+use crate::failure::route::KnownTarget;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -11,6 +12,7 @@ use pg_handshake::Startup;
 
 use crate::base::foreign_text::ForeignText;
 use crate::config::{Auth, EndpointKind, ResolvedTarget};
+use crate::postgres::target::{PgEntry, PgSlot};
 
 /// The targets of a listener.
 #[derive(Clone, Copy, Debug)]
@@ -53,6 +55,26 @@ pub struct Fallback {
     sent: Option<Vec<u8>>,
     /// True while the startup packet names the default.
     used: bool,
+}
+
+/// Returns the target of the port that the client requests, if it exists.
+pub(crate) fn requested<'a>(entry: &'a PgEntry, startup: &Startup) -> Option<&'a Arc<PgSlot>> {
+    if !entry.picks_by_name() {
+        return entry.slots.first();
+    }
+    let (name, _) = split_name(startup.get("database").unwrap_or_default());
+    entry.named(name)
+}
+
+/// Returns the target of the port that the client requests.
+///
+/// # Errors
+/// [`RouteError::UnknownTarget`].
+pub(crate) fn choose<'a>(
+    entry: &'a PgEntry,
+    startup: &Startup,
+) -> Result<&'a Arc<PgSlot>, RouteError> {
+    requested(entry, startup).ok_or_else(|| unknown(entry.known(), startup))
 }
 
 /// Selects the target among those of one listener and applies the substitution rules.
@@ -237,7 +259,7 @@ fn set_user(
 
 /// Splits `TARGET/DATABASE` into its two parts; the second may be missing or empty. Works on bytes,
 /// because the encoding is the server's.
-pub(crate) fn split_name(asked: &[u8]) -> (&[u8], Option<&[u8]>) {
+fn split_name(asked: &[u8]) -> (&[u8], Option<&[u8]>) {
     match asked.iter().position(|byte| *byte == b'/') {
         Some(at) => (
             &asked[..at],
@@ -252,9 +274,10 @@ fn find<'a>(targets: &'a [Arc<ResolvedTarget>], name: &[u8]) -> Option<&'a Arc<R
 }
 
 fn none(targets: &[Arc<ResolvedTarget>], startup: &Startup) -> RouteError {
-    let known = targets
-        .iter()
-        .map(|target| (target.name.clone(), target.endpoint.to_string()));
+    let known = targets.iter().map(|target| KnownTarget {
+        name: target.name.clone(),
+        endpoint: target.endpoint.to_string(),
+    });
     unknown(known.collect(), startup)
 }
 
@@ -262,7 +285,7 @@ fn none(targets: &[Arc<ResolvedTarget>], startup: &Startup) -> RouteError {
 /// libpq's default, which can match a target only by accident.
 ///
 /// `known` contains the valid names and the endpoints of their targets.
-pub(crate) fn unknown(known: Vec<(String, String)>, startup: &Startup) -> RouteError {
+fn unknown(known: Vec<KnownTarget>, startup: &Startup) -> RouteError {
     let named =
         given(startup, "database").filter(|named| Some(named) != given(startup, "user").as_ref());
     let named = named.unwrap_or_default();
@@ -565,9 +588,9 @@ mod tests {
                 panic!("{database} was routed");
             };
             assert_eq!(asked, expected);
-            let names: Vec<&str> = known.iter().map(|(name, _)| name.as_str()).collect();
+            let names: Vec<&str> = known.iter().map(|target| target.name.as_str()).collect();
             assert_eq!(names, ["orders", "stock"]);
-            assert!(known[0].1.starts_with("orders.abc."), "{known:?}");
+            assert!(known[0].endpoint.starts_with("orders.abc."), "{known:?}");
         }
     }
 

@@ -19,8 +19,8 @@ use crate::base::stream::Stream;
 use crate::observe::{Listed, Watched};
 use crate::postgres::connection;
 use crate::postgres::shared::Proxy;
-use crate::postgres::target::context::Rooms;
-use crate::postgres::target::slot::{Entry, Slot};
+use crate::postgres::target::PgRooms;
+use crate::postgres::target::{PgEntry, PgSlot};
 use crate::tunnel::Transport;
 
 /// Maximum number of admitted clients in startup, or being refused for a connection limit, at the
@@ -35,7 +35,7 @@ struct Open {
     port: u16,
     socket: Option<PathBuf>,
     /// The targets behind it. Each connection reads the current value when it is accepted.
-    entry: Arc<RwLock<Entry>>,
+    entry: Arc<RwLock<PgEntry>>,
     accepting: CancellationToken,
     /// The accept loops.
     loops: TaskTracker,
@@ -52,7 +52,7 @@ pub struct Row {
     /// True if all targets are behind that port.
     pub hub: bool,
     /// The target.
-    pub slot: Arc<Slot>,
+    pub slot: Arc<PgSlot>,
 }
 
 /// The ports and targets that are served now. Cheap to clone.
@@ -80,7 +80,7 @@ impl Served {
 
     /// Returns every target once.
     #[must_use]
-    pub fn slots(&self) -> Vec<Arc<Slot>> {
+    pub fn slots(&self) -> Vec<Arc<PgSlot>> {
         let rows = self.rows().into_iter();
         rows.filter(|row| !row.hub).map(|row| row.slot).collect()
     }
@@ -96,8 +96,8 @@ pub struct Server {
     /// Connections accepted while the server was stopping.
     late: TaskTracker,
     /// Removed targets that still have open connections or a lookup in progress.
-    retired: Vec<Weak<Slot>>,
-    leaving: Vec<Weak<Rooms>>,
+    retired: Vec<Weak<PgSlot>>,
+    leaving: Vec<Weak<PgRooms>>,
     /// Tunnels that are shutting down.
     endings: TaskTracker,
 }
@@ -194,7 +194,7 @@ impl Server {
     /// # Errors
     /// [`BindError`] if no port would be left. Then only the targets behind the remaining ports
     /// have changed.
-    pub async fn reload(&mut self, slots: &[Arc<Slot>]) -> Result<Vec<BindError>, BindError> {
+    pub async fn reload(&mut self, slots: &[Arc<PgSlot>]) -> Result<Vec<BindError>, BindError> {
         let wanted = doors(slots, &self.at.serve)?;
         let ports = wanted.len();
         let before = self.served.slots();
@@ -248,7 +248,7 @@ impl Server {
     }
 
     /// Retires the targets that are no longer configured.
-    fn retire(&mut self, before: &[Arc<Slot>], now: &[Arc<Slot>]) {
+    fn retire(&mut self, before: &[Arc<PgSlot>], now: &[Arc<PgSlot>]) {
         self.retired.retain(|slot| slot.strong_count() > 0);
         self.leaving.retain(|rooms| rooms.strong_count() > 0);
         for slot in before {
@@ -370,7 +370,7 @@ impl Running {
 /// Data that an accept loop passes to each connection.
 struct Accept {
     proxy: Arc<Proxy>,
-    entry: Arc<RwLock<Entry>>,
+    entry: Arc<RwLock<PgEntry>>,
     startups: Arc<Semaphore>,
     connections: TaskTracker,
     late: TaskTracker,
@@ -405,7 +405,7 @@ impl Accept {
     }
 
     /// Returns the current targets, which a reload may have changed.
-    fn entry(&self) -> Entry {
+    fn entry(&self) -> PgEntry {
         read(&self.entry).clone()
     }
 

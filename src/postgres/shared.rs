@@ -1,6 +1,6 @@
 //! State that all connections share.
 
-use super::target::context::Rooms;
+use super::target::PgRooms;
 use super::target::limits::Places;
 use crate::admission::{Arrival, Guard};
 use crate::base::flood::{Flood, Flow};
@@ -46,7 +46,7 @@ pub struct Proxy {
     pub(crate) guard: Arc<Guard>,
     pub(in crate::postgres) startup_timeout: Duration,
     pub(in crate::postgres) places: Places,
-    pub(in crate::postgres) cancel_keys: CancelKeys<Rooms>,
+    pub(in crate::postgres) cancel_keys: CancelKeys<PgRooms>,
     /// Cancel requests in transit.
     pub(in crate::postgres) cancels: Semaphore,
     /// Limits the log lines about connections with an unknown target.

@@ -281,7 +281,7 @@ pub(super) fn route(error: &RouteError) -> Message {
         RouteError::UnknownTarget { asked, known } => {
             let targets = known.iter();
             let targets: Vec<String> = targets
-                .map(|(name, endpoint)| format!("{name} ({endpoint})"))
+                .map(|target| format!("{} ({})", target.name, target.endpoint))
                 .collect();
             let message = if asked.is_empty() {
                 "several targets share this port, and the database name picks none".to_owned()

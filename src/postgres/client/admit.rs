@@ -13,7 +13,7 @@ use crate::postgres::client::authenticate;
 use crate::postgres::client::probe::turned_away;
 use crate::postgres::client::startup::{Greeted, Local, Standing, greet};
 use crate::postgres::shared::Proxy;
-use crate::postgres::target::slot::Entry;
+use crate::postgres::target::PgEntry;
 
 /// Time limit for the startup packet of a refused client. The refusal is the reply to that packet.
 const STRANGERS_TIME: Duration = Duration::from_secs(1);
@@ -21,7 +21,7 @@ const STRANGERS_TIME: Duration = Duration::from_secs(1);
 /// Returns the request of an admitted client, after the local password if one is required.
 pub(in crate::postgres) async fn welcome(
     proxy: &Proxy,
-    entry: &Entry,
+    entry: &PgEntry,
     connection: Admitted<Stream>,
 ) -> Result<Greeted, (SessionError, Option<Local>)> {
     let arrival = connection.arrival();

@@ -2,8 +2,9 @@
 
 use crate::admission::Arrival;
 use crate::failure::SessionError;
+use crate::postgres::route;
 use crate::postgres::shared::Proxy;
-use crate::postgres::target::slot::Entry;
+use crate::postgres::target::PgEntry;
 use pg_handshake::Startup;
 
 /// Application name of `pg_isready` (`fallback_application_name` in pg_isready.c).
@@ -18,7 +19,7 @@ pub(crate) fn is_probe(startup: &Startup) -> bool {
 /// not ready.
 pub(crate) fn turned_away(
     proxy: &Proxy,
-    entry: &Entry,
+    entry: &PgEntry,
     startup: &Startup,
     arrival: &Arrival,
 ) -> Result<(), SessionError> {
@@ -31,13 +32,14 @@ pub(crate) fn turned_away(
     // Connecting gives the best answer. But this client names no target, or does not know the
     // password, and both a password request and a list of targets mean "accepting connections"
     // (`PQping`).
-    let asked = entry.named(startup);
+    let asked = route::requested(entry, startup);
     let stranger = proxy.asks_password(arrival);
     if asked.is_some() && !stranger {
         return Ok(());
     }
     // The names of the targets are hidden from clients without the password.
-    match entry.not_now(asked.filter(|_| !stranger || entry.slots.len() == 1)) {
+    let shown = asked.filter(|_| !stranger || entry.slots.len() == 1);
+    match entry.not_now(shown.map(|slot| &**slot)) {
         Some(error) => Err(error),
         None => Ok(()),
     }

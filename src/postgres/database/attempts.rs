@@ -22,8 +22,8 @@ use crate::postgres::client::probe::is_probe;
 use crate::postgres::client::startup::Local;
 use crate::postgres::connection_state::Connection;
 use crate::postgres::route::{Fallback, Routed};
-use crate::postgres::target::context::Rooms;
-use crate::postgres::target::server_memory::Way;
+use crate::postgres::server_memory::Way;
+use crate::postgres::target::PgRooms;
 use crate::postgres::timings::millis;
 use crate::postgres::waiting::{IDENTITY, LOOKUP};
 use crate::report::TokenEvidence;
@@ -52,8 +52,8 @@ impl Budget {
     /// Runs the steps before the login, within the remaining time.
     async fn connect<T>(
         &mut self,
-        rooms: &Rooms,
-        waits_for: impl FnOnce(&Rooms) -> Option<&'static str>,
+        rooms: &PgRooms,
+        waits_for: impl FnOnce(&PgRooms) -> Option<&'static str>,
         work: impl Future<Output = Result<T, SessionError>>,
     ) -> Result<T, SessionError> {
         let began = Instant::now();
@@ -78,7 +78,7 @@ impl Budget {
     /// Runs the login, within the remaining time.
     async fn login(
         &mut self,
-        rooms: &Rooms,
+        rooms: &PgRooms,
         login: impl Future<Output = Result<LoggedIn, SessionError>>,
     ) -> Result<LoggedIn, SessionError> {
         let began = Instant::now();
@@ -90,7 +90,7 @@ impl Budget {
 
 /// One login with a token, over all attempts.
 struct Login<'a> {
-    rooms: &'a Rooms,
+    rooms: &'a PgRooms,
     user: &'a str,
     server: Server,
     kind: EndpointKind,
@@ -264,7 +264,7 @@ impl Connection {
     /// failed, or if a token from the cache was rejected.
     pub(in crate::postgres) async fn connect(
         &mut self,
-        rooms: &Rooms,
+        rooms: &PgRooms,
         routed: &mut Routed,
         greeting: &mut Greeting,
     ) -> Result<LoggedIn, SessionError> {
@@ -360,7 +360,7 @@ impl Connection {
         let both = async { tokio::try_join!(token, opened) };
         self.waiting.connecting();
         let ((token, token_ms), (opened, tunnel_ms)) =
-            match budget.connect(rooms, Rooms::waits_for, both).await {
+            match budget.connect(rooms, PgRooms::waits_for, both).await {
                 Ok(both) => both,
                 Err(error) => return (Err(error), None),
             };
@@ -385,7 +385,7 @@ impl Connection {
 
     /// Asks AWS about keys and clock, for the report: the database does not say why it rejects a
     /// token.
-    async fn ask_aws(&mut self, rooms: &Rooms, region: &str) {
+    async fn ask_aws(&mut self, rooms: &PgRooms, region: &str) {
         self.waiting.at(IDENTITY);
         let identity = rooms.aws.identity(region).await;
         if let Some(evidence) = &mut self.evidence {
@@ -397,7 +397,7 @@ impl Connection {
     /// Relays a login between the client and the database.
     pub(in crate::postgres) async fn carry(
         &mut self,
-        rooms: &Rooms,
+        rooms: &PgRooms,
         routed: &mut Routed,
         client: &mut Local,
         greeting: &mut Greeting,
@@ -416,7 +416,7 @@ impl Connection {
         let opened = loop {
             let machine = Upstream::passthrough(routed.startup.clone(), negotiation);
             let opened = open(rooms, &server, machine.without_channel_binding(), false);
-            let opened = budget.connect(rooms, Rooms::waits_for, opened);
+            let opened = budget.connect(rooms, PgRooms::waits_for, opened);
             waiting.connecting();
             match waiting.while_there((client, Some(rooms)), opened).await {
                 Err(error) if negotiation == Negotiation::Direct && error.is_about_direct_tls() => {
@@ -435,7 +435,7 @@ impl Connection {
 
 /// Returns the request for the token.
 pub(in crate::postgres) async fn token_request(
-    rooms: &Rooms,
+    rooms: &PgRooms,
     routed: &Routed,
     endpoint: Endpoint,
 ) -> Result<TokenRequest, SessionError> {

@@ -14,8 +14,8 @@ use crate::base::stream::Stream;
 use crate::failure::connection::SessionError;
 use crate::postgres::shared::Proxy;
 use crate::postgres::splice;
-use crate::postgres::target::context::Rooms;
-use crate::postgres::target::slot::Entry;
+use crate::postgres::target::PgEntry;
+use crate::postgres::target::PgRooms;
 
 /// Time limit for a CancelRequest. The server never answers it, and closes the connection.
 const CANCEL_DEADLINE: Duration = Duration::from_secs(10);
@@ -28,12 +28,12 @@ const CANCEL_DEADLINE: Duration = Duration::from_secs(10);
 /// reconfigured since.
 pub(in crate::postgres) async fn deliver(
     proxy: &Proxy,
-    entry: &Entry,
+    entry: &PgEntry,
     key: &CancelKey,
     mut stream: Stream,
 ) {
     let pid = key.pid();
-    let mut meant: Vec<Arc<Rooms>> = proxy.cancel_keys.find(key);
+    let mut meant: Vec<Arc<PgRooms>> = proxy.cancel_keys.find(key);
     meant.retain(|rooms| entry.has(&rooms.target.name));
     if meant.is_empty() {
         if proxy.may_log() {
@@ -50,7 +50,7 @@ pub(in crate::postgres) async fn deliver(
     splice::close(&mut stream).await;
 }
 
-async fn send(proxy: &Proxy, rooms: &Rooms, key: &CancelKey) {
+async fn send(proxy: &Proxy, rooms: &PgRooms, key: &CancelKey) {
     let pid = key.pid();
     let forwarded = timeout(CANCEL_DEADLINE, async {
         let _turn = proxy.cancels.acquire().await;
@@ -72,7 +72,7 @@ async fn send(proxy: &Proxy, rooms: &Rooms, key: &CancelKey) {
     }
 }
 
-async fn forward(rooms: &Rooms, key: &CancelKey) -> Result<(), SessionError> {
+async fn forward(rooms: &PgRooms, key: &CancelKey) -> Result<(), SessionError> {
     let server = Server::at(rooms, &rooms.endpoint().await?);
     let mut negotiation = server.known.negotiation();
     let Opened {

@@ -17,8 +17,8 @@ use crate::config::Endpoint;
 use crate::failure::connection::SessionError;
 use crate::postgres::database::dial_on_read::DialOnRead;
 use crate::postgres::io::{READ, write_all};
-use crate::postgres::target::context::Rooms;
-use crate::postgres::target::server_memory::Known;
+use crate::postgres::server_memory::Known;
+use crate::postgres::target::PgRooms;
 use crate::postgres::timings::{Timings, millis};
 use crate::postgres::waiting::Waiting;
 use crate::tunnel::TunnelError;
@@ -118,10 +118,10 @@ pub(in crate::postgres) struct Server {
 
 impl Server {
     /// Returns the server at `endpoint`.
-    pub(in crate::postgres) fn at(rooms: &Rooms, endpoint: &Endpoint) -> Self {
+    pub(in crate::postgres) fn at(rooms: &PgRooms, endpoint: &Endpoint) -> Self {
         Self {
             name: endpoint.host.clone(),
-            known: rooms.known.of(endpoint),
+            known: rooms.protocol.of(endpoint),
         }
     }
 }
@@ -147,7 +147,7 @@ pub(in crate::postgres) struct LoggedIn {
 /// Opens a connection with the first message of `machine`: an SSLRequest, which is sent with the
 /// dial, or the ClientHello of direct TLS. A server may receive either one twice without harm.
 pub(in crate::postgres) async fn open(
-    rooms: &Rooms,
+    rooms: &PgRooms,
     server: &Server,
     mut machine: Upstream,
     brief: bool,
@@ -187,7 +187,7 @@ pub(in crate::postgres) async fn open(
 
 /// Establishes verified TLS on `stream`, and returns its version.
 pub(in crate::postgres) async fn secure(
-    rooms: &Rooms,
+    rooms: &PgRooms,
     server: &Server,
     stream: Stream,
     negotiation: Negotiation,
@@ -199,7 +199,7 @@ pub(in crate::postgres) async fn secure(
 
 /// Establishes verified TLS on `stream`.
 pub(in crate::postgres) async fn handshake(
-    rooms: &Rooms,
+    rooms: &PgRooms,
     server: &Server,
     stream: Stream,
     negotiation: Negotiation,
@@ -225,7 +225,7 @@ pub(in crate::postgres) struct Credentials<'a> {
 /// Logs in on an open connection: verified TLS, StartupMessage, token, ReadyForQuery.
 pub(in crate::postgres) async fn login(
     (timings, waiting): (&mut Timings, &Waiting),
-    rooms: &Rooms,
+    rooms: &PgRooms,
     opened: Opened,
     credentials: Credentials<'_>,
     greeting: &mut Greeting,

@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use super::login::{
     Credentials, Greeting, Opened, Server, handshake, login, next_event, open, tls_name,
 };
-use crate::aws::{AwsContext, Identity};
+use crate::aws::Identity;
 use crate::base::stream::Stream;
 use crate::config::{Auth, Endpoint};
 use crate::failure::connection::SessionError;
@@ -23,42 +23,12 @@ use crate::platform;
 use crate::postgres::database::attempts::token_request;
 use crate::postgres::route;
 use crate::postgres::route::{Offer, Routed};
-use crate::postgres::target::context::Rooms;
+use crate::postgres::target::PgRooms;
 use crate::postgres::timings::Timings;
 use crate::postgres::waiting::Waiting;
 use crate::report::{self, ErrorContext, Explanation, TokenEvidence};
-use crate::tunnel::Carrier;
 
-impl Rooms {
-    /// Returns the AWS identity of the target.
-    pub(crate) fn aws(&self) -> &Arc<AwsContext> {
-        &self.aws
-    }
-
-    /// Returns the endpoint for tokens and certificates.
-    ///
-    /// # Errors
-    /// [`SessionError::Alias`].
-    pub(crate) async fn real_endpoint(&self) -> Result<Endpoint, SessionError> {
-        self.endpoint().await
-    }
-
-    /// Returns the candidates that could carry a connection.
-    ///
-    /// # Errors
-    /// [`SessionError::Tunnel`].
-    pub(crate) async fn carriers(&self) -> Result<Vec<Carrier>, SessionError> {
-        Ok(self.transport.carriers().await?)
-    }
-
-    /// Returns the carrier of a connection, after opening a session through it if needed.
-    ///
-    /// # Errors
-    /// [`SessionError::Tunnel`], [`SessionError::ConnectTimeout`].
-    pub(crate) async fn prepare(&self) -> Result<Option<Arc<str>>, SessionError> {
-        connecting(self, async { Ok(self.transport.prepare().await?) }).await
-    }
-
+impl PgRooms {
     /// Explains an error that occurred before a trial existed.
     pub(crate) fn explain(&self, error: &SessionError) -> Explanation {
         report::explain(error, Some(&self.about(None)))
@@ -84,7 +54,7 @@ impl Rooms {
 
 /// One login.
 pub(crate) struct Trial {
-    rooms: Arc<Rooms>,
+    rooms: Arc<PgRooms>,
     endpoint: Endpoint,
     server: Server,
     routed: Routed,
@@ -144,7 +114,7 @@ impl Trial {
     /// # Errors
     /// [`SessionError::Route`].
     pub(crate) fn new(
-        rooms: Arc<Rooms>,
+        rooms: Arc<PgRooms>,
         endpoint: Endpoint,
         application: &str,
     ) -> Result<Self, SessionError> {
@@ -206,7 +176,10 @@ impl Trial {
             Auth::Passthrough => Upstream::passthrough(startup, Negotiation::SslRequest),
         };
         let opening = open(&self.rooms, &self.server, machine, false);
-        connecting(&self.rooms, opening).await.map(Dialled)
+        self.rooms
+            .within_connect_timeout(opening)
+            .await
+            .map(Dialled)
     }
 
     /// Establishes verified TLS.
@@ -269,7 +242,7 @@ impl Trial {
             let token = rooms.tokens.token(&request).await?;
             Ok((request, token))
         };
-        let (request, token) = connecting(&rooms, signing).await?;
+        let (request, token) = rooms.within_connect_timeout(signing).await?;
         let region = request.region.clone();
         self.evidence = Some(TokenEvidence {
             request,
@@ -317,20 +290,6 @@ impl Trial {
         let late = |_| SessionError::LoginTimeout(limit);
         timeout(limit, work).await.map_err(late)?
     }
-}
-
-/// Runs the steps before TLS and login, within the connect timeout.
-async fn connecting<T>(
-    rooms: &Rooms,
-    work: impl Future<Output = Result<T, SessionError>>,
-) -> Result<T, SessionError> {
-    let after = rooms.target.settings.connect_timeout;
-    let late = |_| SessionError::ConnectTimeout {
-        after,
-        readiness: rooms.transport.readiness(),
-        waiting: rooms.waits_for(),
-    };
-    timeout(after, work).await.map_err(late)?
 }
 
 /// Returns the first authentication request of the database, for a client with its own password.

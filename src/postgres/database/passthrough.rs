@@ -14,7 +14,7 @@ use super::login::{Greeting, LoggedIn, Opened, lost, secure, server_version};
 use crate::failure::connection::SessionError;
 use crate::postgres::client::startup::{Local, Standing};
 use crate::postgres::io::{READ, write_all};
-use crate::postgres::target::context::Rooms;
+use crate::postgres::target::PgRooms;
 use crate::postgres::timings::{Timings, millis};
 use crate::postgres::waiting::Waiting;
 
@@ -28,7 +28,7 @@ use crate::postgres::waiting::Waiting;
 /// that for an attack (RFC 5802, 7).
 pub(in crate::postgres) async fn passthrough(
     (timings, waiting): (&mut Timings, &Waiting),
-    rooms: &Rooms,
+    rooms: &PgRooms,
     opened: Opened,
     client: &mut Local,
     greeting: &mut Greeting,

@@ -1,47 +1,48 @@
-//! Shared context of connections: for the whole program and per target.
+//! Context of one target, which its connections share.
 
-use crate::failure::SessionError;
-use crate::failure::SetupError;
-use crate::tunnel::Readiness;
+use crate::failure::{SessionError, SetupError};
 use std::path::Path;
 use std::sync::Arc;
 
+use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
 use super::limits::Places;
 use crate::aws::AwsContext;
 use crate::aws::alias::Aliases;
 use crate::aws::calls::CREDENTIALS_STEP;
-use crate::aws::token;
-use crate::aws::token::TokenProvider;
+use crate::aws::token::{self, TokenProvider};
 use crate::config::{Auth, Endpoint, ResolvedTarget, TargetConfig, Via};
-use crate::postgres::target::last_failure::LastFailure;
-use crate::postgres::target::last_failure::Recovering;
-use crate::postgres::target::server_memory::Memory;
+use crate::postgres::target::last_failure::{LastFailure, Recovering};
 use crate::tls::upstream::UpstreamTls;
-use crate::tunnel::Transport;
 use crate::tunnel::direct::Direct;
 use crate::tunnel::ssm::supervisor::SsmTransport;
+use crate::tunnel::{Carrier, Readiness, Transport};
 
-/// Everything that one target needs: endpoint, signer, transport, trust roots.
-pub struct Rooms {
+/// State that a protocol keeps for each target, such as facts about its server.
+pub trait ProtocolState: Default + Send + Sync + 'static {}
+
+/// Everything that one target needs: endpoint, signer, transport, trust roots. The state of the
+/// protocol `P` lives as long as the target.
+pub struct Rooms<P> {
     /// The target.
     pub target: Arc<ResolvedTarget>,
     /// The path to the database.
     pub transport: Arc<dyn Transport>,
-    pub(in crate::postgres) tokens: Arc<dyn TokenProvider>,
-    pub(in crate::postgres) tls: UpstreamTls,
-    pub(in crate::postgres) aws: Arc<AwsContext>,
-    pub(in crate::postgres) known: Memory,
-    pub(in crate::postgres) places: Places,
-    pub(in crate::postgres) last_failure: LastFailure,
-    pub(in crate::postgres) recovering: Recovering,
+    pub(crate) tokens: Arc<dyn TokenProvider>,
+    pub(crate) tls: UpstreamTls,
+    pub(crate) aws: Arc<AwsContext>,
+    pub(crate) places: Places,
+    /// State of the protocol that clients speak.
+    pub(crate) protocol: P,
+    pub(crate) last_failure: LastFailure,
+    pub(crate) recovering: Recovering,
     aliases: Arc<Aliases>,
     /// Tracks the end of the tunnel.
     endings: TaskTracker,
 }
 
-impl Drop for Rooms {
+impl<P> Drop for Rooms<P> {
     /// Ends the tunnel. After a reload that changes or removes a target, this happens with its last
     /// connection.
     fn drop(&mut self) {
@@ -53,40 +54,7 @@ impl Drop for Rooms {
     }
 }
 
-impl Rooms {
-    /// Returns the pending step of a connection before its login, as a noun; `None` if it is
-    /// unknown.
-    pub(in crate::postgres) fn waits_for(&self) -> Option<&'static str> {
-        match self.aws.is_loading() {
-            true => Some(CREDENTIALS_STEP),
-            false => self.transport.waits_for(),
-        }
-    }
-
-    /// Returns the endpoint for tokens and certificates: the configured one, or the RDS name behind
-    /// an alias.
-    pub(in crate::postgres) async fn endpoint(&self) -> Result<Endpoint, SessionError> {
-        let Endpoint { host, port } = &self.target.endpoint;
-        let host = match (
-            self.aliases.resolve(host).await,
-            self.target.settings.login.auth,
-        ) {
-            (Ok(host), _) => host,
-            (Err(error), Auth::Iam) => return Err(error.into()),
-            // Nothing is signed, and a self-hosted server has its own name.
-            (Err(_), Auth::Passthrough) => host.clone(),
-        };
-        Ok(Endpoint { host, port: *port })
-    }
-
-    /// Makes the next connection resolve the endpoint again, because the name now leads to another
-    /// server.
-    pub(in crate::postgres) fn forget_endpoint(&self) {
-        self.aliases.forget(&self.target.endpoint.host);
-    }
-}
-
-impl Rooms {
+impl<P: ProtocolState> Rooms<P> {
     /// Sets up a target. Sends no request to AWS.
     ///
     /// # Errors
@@ -115,8 +83,8 @@ impl Rooms {
             tokens: Arc::new(token::provider(Arc::clone(&aws))),
             tls,
             aws,
-            known: Memory::default(),
             places: Places::new(target.settings.login.connection_limit),
+            protocol: P::default(),
             last_failure: LastFailure::default(),
             recovering: Recovering::default(),
             aliases: Arc::new(Aliases::new(target.settings.login.dns_server)),
@@ -131,16 +99,83 @@ impl Rooms {
     pub(crate) fn check(config: &TargetConfig) -> Result<(), SetupError> {
         trust(&config.name, config.settings.ca_file.as_deref()).map(|_| ())
     }
-}
 
-fn trust(target: &str, ca_file: Option<&Path>) -> Result<UpstreamTls, SetupError> {
-    UpstreamTls::new(ca_file).map_err(|source| SetupError::Trust {
-        target: target.to_owned(),
-        source,
-    })
-}
+    /// Returns the pending step of a connection before its login, as a noun; `None` if it is
+    /// unknown.
+    pub(crate) fn waits_for(&self) -> Option<&'static str> {
+        match self.aws.is_loading() {
+            true => Some(CREDENTIALS_STEP),
+            false => self.transport.waits_for(),
+        }
+    }
 
-impl Rooms {
+    /// Returns the endpoint for tokens and certificates: the configured one, or the RDS name behind
+    /// an alias.
+    pub(crate) async fn endpoint(&self) -> Result<Endpoint, SessionError> {
+        let Endpoint { host, port } = &self.target.endpoint;
+        let host = match (
+            self.aliases.resolve(host).await,
+            self.target.settings.login.auth,
+        ) {
+            (Ok(host), _) => host,
+            (Err(error), Auth::Iam) => return Err(error.into()),
+            // Nothing is signed, and a self-hosted server has its own name.
+            (Err(_), Auth::Passthrough) => host.clone(),
+        };
+        Ok(Endpoint { host, port: *port })
+    }
+
+    /// Makes the next connection resolve the endpoint again, because the name now leads to another
+    /// server.
+    pub(crate) fn forget_endpoint(&self) {
+        self.aliases.forget(&self.target.endpoint.host);
+    }
+
+    /// Returns the candidates that could carry a connection.
+    ///
+    /// # Errors
+    /// [`SessionError::Tunnel`].
+    pub(crate) async fn carriers(&self) -> Result<Vec<Carrier>, SessionError> {
+        Ok(self.transport.carriers().await?)
+    }
+
+    /// Returns the carrier of a connection, after opening a session through it if needed.
+    ///
+    /// # Errors
+    /// [`SessionError::Tunnel`], [`SessionError::ConnectTimeout`].
+    pub(crate) async fn prepare(&self) -> Result<Option<Arc<str>>, SessionError> {
+        self.within_connect_timeout(async { Ok(self.transport.prepare().await?) })
+            .await
+    }
+
+    /// Checks the requirements of a connection that cost nothing; with `warm` it also opens the
+    /// tunnel.
+    pub(crate) async fn check_prerequisites(&self) -> Result<(), SessionError> {
+        let is_iam = self.target.settings.login.auth == Auth::Iam;
+        if is_iam || matches!(self.target.settings.via, Via::Ssm(_)) {
+            self.aws.credentials().await?;
+        }
+        if matches!(&self.target.settings.via, Via::Ssm(settings) if settings.warm) {
+            self.prepare().await?;
+        }
+        Ok(())
+    }
+
+    /// Runs the steps before TLS and login.
+    pub(crate) async fn within_connect_timeout<T>(
+        &self,
+        work: impl Future<Output = Result<T, SessionError>>,
+    ) -> Result<T, SessionError> {
+        let after = self.target.settings.connect_timeout;
+        let late = |_| SessionError::ConnectTimeout {
+            after,
+            readiness: self.transport.readiness(),
+            waiting: self.waits_for(),
+        };
+        timeout(after, work).await.map_err(late)?
+    }
+
+    /// Returns why a readiness probe is refused, as far as is known.
     pub(crate) fn not_now(&self) -> Option<SessionError> {
         match self.transport.readiness() {
             waits @ (Readiness::Starting | Readiness::Interrupted) => {
@@ -152,4 +187,11 @@ impl Rooms {
             }
         }
     }
+}
+
+fn trust(target: &str, ca_file: Option<&Path>) -> Result<UpstreamTls, SetupError> {
+    UpstreamTls::new(ca_file).map_err(|source| SetupError::Trust {
+        target: target.to_owned(),
+        source,
+    })
 }

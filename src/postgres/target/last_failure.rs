@@ -1,18 +1,11 @@
-//! Immediate answers to clients: to those that connect during a shutdown, and to readiness probes
-//! (`pg_isready`) of an unreachable target.
+//! The last failure of a target: the answer to readiness probes, and the reason to retry.
 
-use crate::report;
 use std::fmt;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use pg_handshake::UpstreamError;
-
-use crate::failure::connection::SessionError;
-use crate::report::ErrorContext;
-
-/// Cannot connect now (PostgreSQL docs, "PostgreSQL Error Codes").
-const CANNOT_CONNECT_NOW: &str = "57P03";
+use crate::failure::connection::{SessionError, TargetEffect};
+use crate::report::{self, ErrorContext};
 
 /// Reason why a target cannot be reached now, as far as is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,7 +17,7 @@ pub struct NotReady {
 }
 
 impl NotReady {
-    pub(in crate::postgres) fn of(error: &SessionError, about: &ErrorContext<'_>) -> Self {
+    pub(crate) fn of(error: &SessionError, about: &ErrorContext<'_>) -> Self {
         let report = report::before_login(error, Some(about));
         let message = report.failure().message;
         Self {
@@ -42,20 +35,17 @@ impl fmt::Display for NotReady {
 
 /// True while a background task retries the target.
 #[derive(Debug, Default)]
-pub(in crate::postgres) struct Recovering(pub(in crate::postgres) AtomicBool);
+pub(crate) struct Recovering(pub(crate) AtomicBool);
 
 /// Reason why a target cannot be reached, from the last connection or check. It stays until another
 /// one succeeds; `recovery.rs` takes care of that.
 #[derive(Debug, Default)]
-pub(crate) struct LastFailure(Mutex<Option<(NotReady, Reached)>>);
+pub(crate) struct LastFailure(Mutex<Option<FailedTarget>>);
 
-/// Step that failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Reached {
-    /// No credentials.
-    Credentials,
-    /// A later step.
-    Further,
+#[derive(Debug)]
+struct FailedTarget {
+    reason: NotReady,
+    credentials_missing: bool,
 }
 
 impl LastFailure {
@@ -69,35 +59,37 @@ impl LastFailure {
     /// rejected token for the default role matters, too, because the other clients would fail like
     /// this one.
     pub(crate) fn note(&self, error: &SessionError, about: &ErrorContext<'_>) {
-        let everybodys = about.target.settings.user.as_deref() == Some(about.user);
-        match reach(error) {
-            Reach::Database if everybodys && refuses_role(error, about) => {
-                *self.lock() = Some((NotReady::of(error, about), Reached::Further));
+        let default_role = about.target.settings.user.as_deref() == Some(about.user);
+        match error.target_effect() {
+            TargetEffect::Answered if default_role && refuses_role(error, about) => {
+                self.record(error, about);
             }
-            Reach::Database => _ = self.forget(),
-            Reach::Nowhere => {
-                let reached = match error.is_about_credentials() {
-                    true => Reached::Credentials,
-                    false => Reached::Further,
-                };
-                *self.lock() = Some((NotReady::of(error, about), reached));
-            }
-            Reach::Unknown => {}
+            TargetEffect::Answered => _ = self.forget(),
+            TargetEffect::Unreachable => self.record(error, about),
+            TargetEffect::Unknown => {}
         }
+    }
+
+    fn record(&self, error: &SessionError, about: &ErrorContext<'_>) {
+        *self.lock() = Some(FailedTarget {
+            reason: NotReady::of(error, about),
+            credentials_missing: error.is_about_credentials(),
+        });
     }
 
     /// Returns the reason.
     pub(crate) fn get(&self) -> Option<NotReady> {
         let failure = self.lock();
-        failure.as_ref().map(|(reason, _)| reason.clone())
+        failure.as_ref().map(|failure| failure.reason.clone())
     }
 
-    /// Returns the step that failed.
-    pub(crate) fn reached(&self) -> Option<Reached> {
-        self.lock().as_ref().map(|(_, reached)| *reached)
+    /// Returns whether the connection failed because AWS credentials are missing.
+    pub(crate) fn credentials_missing(&self) -> bool {
+        let failure = self.lock();
+        failure.as_ref().is_some_and(|it| it.credentials_missing)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<(NotReady, Reached)>> {
+    fn lock(&self) -> MutexGuard<'_, Option<FailedTarget>> {
         // Every write is one assignment.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -105,66 +97,19 @@ impl LastFailure {
 
 /// Returns whether the database rejects tokens for this role.
 fn refuses_role(error: &SessionError, about: &ErrorContext<'_>) -> bool {
-    let wants_other = matches!(
-        error,
-        SessionError::Upstream(UpstreamError::UnexpectedAuth(_))
-    );
-    wants_other || (about.token_judged && error.refuses_token(about.target.endpoint.kind()))
-}
-
-/// Result of a failed connection for other clients.
-#[derive(Debug, PartialEq, Eq)]
-enum Reach {
-    /// The database has answered.
-    Database,
-    /// Other clients would fail in the same way.
-    Nowhere,
-    /// The failure concerns only this client, or came too early to know.
-    Unknown,
-}
-
-fn reach(error: &SessionError) -> Reach {
-    use SessionError as E;
-    match error {
-        E::NotReady(cause) | E::Interrupted(cause) => reach(cause),
-        E::Upstream(UpstreamError::Server(_)) => {
-            if error.sqlstate().as_deref() == Some(CANNOT_CONNECT_NOW) {
-                Reach::Nowhere
-            } else {
-                Reach::Database
-            }
-        }
-        E::Upstream(
-            UpstreamError::UnexpectedAuth(_)
-            | UpstreamError::PasswordNotAsked
-            | UpstreamError::PasswordAskedTwice,
-        )
-        | E::ChannelBinding => Reach::Database,
-        E::Token(_)
-        | E::Credentials(_)
-        | E::Tunnel(_)
-        | E::Alias(_)
-        | E::ConnectTimeout { .. }
-        | E::Internal(_)
-        | E::UpstreamTls(_)
-        | E::NoAlpn
-        | E::Upstream(_)
-        | E::UpstreamLost(_)
-        | E::LoginTimeout(_) => Reach::Nowhere,
-        _ => Reach::Unknown,
-    }
+    error.is_other_authentication()
+        || (about.token_judged && error.refuses_token(about.target.endpoint.kind()))
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
-    use pg_handshake::{ErrorReply, ServerError, SqlState};
+    use pg_handshake::{ErrorReply, ServerError, SqlState, UpstreamError};
 
     use super::*;
     use crate::aws::CredentialsError;
     use crate::config::{ConfigFile, ResolvedTarget, TargetLayer};
-    use crate::tunnel::Readiness;
     use crate::tunnel::TunnelError;
 
     fn target() -> ResolvedTarget {
@@ -185,13 +130,11 @@ mod tests {
         let (last, target) = (LastFailure::default(), target());
         let about = ErrorContext::target(&target);
         let id = || last.get().map(|failure| failure.id);
-        assert_eq!((id(), last.reached()), (None, None));
+        assert!(id().is_none() && !last.credentials_missing());
         assert!(!last.forget(), "no news");
         last.note(&SessionError::NoAlpn, &about);
-        assert_eq!(
-            (id(), last.reached()),
-            (Some("tls.alpn"), Some(Reached::Further))
-        );
+        assert_eq!(id(), Some("tls.alpn"));
+        assert!(!last.credentials_missing());
         // Concerns only this client.
         let gone = SessionError::ClientGone(std::io::ErrorKind::UnexpectedEof.into());
         last.note(&gone, &about);
@@ -206,7 +149,7 @@ mod tests {
             SessionError::Tunnel(TunnelError::Credentials(Arc::new(expired()))),
         ] {
             last.note(&error, &about);
-            assert_eq!(last.reached(), Some(Reached::Credentials), "{error:?}");
+            assert!(last.credentials_missing(), "{error:?}");
         }
         last.note(&refused("3D000"), &about);
         assert_eq!(id(), None, "the database has answered");
@@ -230,29 +173,6 @@ mod tests {
             last.forget();
             last.note(&refused("28000"), &about);
             assert_eq!(last.get().is_some(), fails, "{user} {token_judged}");
-        }
-    }
-
-    #[test]
-    fn only_what_would_meet_others_too_counts() {
-        let gone = || SessionError::ClientGone(std::io::ErrorKind::UnexpectedEof.into());
-        let lost = || SessionError::UpstreamLost(std::io::ErrorKind::UnexpectedEof.into());
-        let wrapped = SessionError::NotReady(Box::new(lost()));
-        let left = SessionError::ClientLeft {
-            after: std::time::Duration::from_secs(5),
-            waiting: Some("ssm:StartSession"),
-        };
-        for (error, expected) in [
-            (lost(), Reach::Nowhere),
-            (wrapped, Reach::Nowhere),
-            (SessionError::NoAlpn, Reach::Nowhere),
-            (SessionError::ChannelBinding, Reach::Database),
-            (gone(), Reach::Unknown),
-            (left, Reach::Unknown),
-            (SessionError::ShuttingDown, Reach::Unknown),
-            (SessionError::NoTunnelYet(Readiness::Up), Reach::Unknown),
-        ] {
-            assert_eq!(reach(&error), expected, "{error}");
         }
     }
 }

@@ -5,17 +5,17 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Counts connections, and refuses those above a limit. Cheap to clone.
 #[derive(Clone, Debug)]
-pub(in crate::postgres) struct Places {
+pub(crate) struct Places {
     open: Arc<AtomicUsize>,
     limit: Option<usize>,
 }
 
 /// Place of one connection; dropping it releases the place.
 #[derive(Debug)]
-pub(in crate::postgres) struct Place(Arc<AtomicUsize>);
+pub(crate) struct Place(Arc<AtomicUsize>);
 
 impl Places {
-    pub(in crate::postgres) fn new(limit: Option<usize>) -> Self {
+    pub(crate) fn new(limit: Option<usize>) -> Self {
         Self {
             open: Arc::default(),
             limit,
@@ -23,7 +23,7 @@ impl Places {
     }
 
     /// Takes a place, or returns the limit that is reached.
-    pub(in crate::postgres) fn take(&self) -> Result<Place, usize> {
+    pub(crate) fn take(&self) -> Result<Place, usize> {
         let limit = self.limit.unwrap_or(usize::MAX);
         self.open
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, |open| {
@@ -34,7 +34,7 @@ impl Places {
     }
 
     /// Returns the number of places in use.
-    pub(in crate::postgres) fn open(&self) -> usize {
+    pub(crate) fn open(&self) -> usize {
         self.open.load(Ordering::Acquire)
     }
 }

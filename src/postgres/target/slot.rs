@@ -3,7 +3,6 @@
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use pg_handshake::Startup;
 use thiserror::Error;
 use tokio::time::{Instant, timeout};
 use tokio_util::task::TaskTracker;
@@ -17,10 +16,9 @@ use crate::base::error_text::chain;
 use crate::base::single_flight::{Kept, Lease, system_clock};
 use crate::config::{ConfigError, ResolvedTarget, TargetConfig};
 use crate::failure::connection::SessionError;
-use crate::failure::route::RouteError;
+use crate::failure::route::KnownTarget;
 use crate::failure::setup::SetupError;
-use crate::postgres::route;
-use crate::postgres::target::context::Rooms;
+use crate::postgres::target::context::{ProtocolState, Rooms};
 use crate::postgres::target::last_failure::NotReady;
 use crate::report;
 use crate::tunnel::Readiness;
@@ -72,7 +70,10 @@ impl Contexts {
     ///
     /// # Errors
     /// [`SetupError`] for settings that can never work.
-    pub fn rooms(&self, target: ResolvedTarget) -> Result<Arc<Rooms>, SetupError> {
+    pub fn rooms<P: ProtocolState>(
+        &self,
+        target: ResolvedTarget,
+    ) -> Result<Arc<Rooms<P>>, SetupError> {
         let aws = self.of(target.settings.profile.as_deref(), target.region.as_deref());
         Rooms::new(target, aws, self.endings.clone()).map(Arc::new)
     }
@@ -85,19 +86,19 @@ impl Contexts {
 }
 
 /// One target that is served.
-pub struct Slot {
+pub struct Slot<P> {
     /// The configured target.
     pub config: TargetConfig,
-    lookup: Arc<Lookup>,
+    lookup: Arc<Lookup<P>>,
 }
 
 /// Lookup of a target's database, and the setup that follows.
-struct Lookup {
+struct Lookup<P> {
     config: TargetConfig,
     contexts: Arc<Contexts>,
-    rooms: OnceLock<Arc<Rooms>>,
+    rooms: OnceLock<Arc<Rooms<P>>>,
     /// The lookup in progress, in its own task.
-    running: Kept<Arc<Rooms>, LookupError>,
+    running: Kept<Arc<Rooms<P>>, LookupError>,
     failure: Mutex<Option<Failure>>,
 }
 
@@ -140,7 +141,7 @@ impl From<LookupError> for SessionError {
     }
 }
 
-impl Slot {
+impl<P: ProtocolState> Slot<P> {
     /// Creates a slot; a target that needs no lookup is set up at once. Sends no request to AWS.
     ///
     /// # Errors
@@ -149,7 +150,7 @@ impl Slot {
         match config.resolved() {
             Some(target) => Self::settled(config, target, contexts),
             None => {
-                Rooms::check(&config)?; // Checks the settings that are known already.
+                Rooms::<P>::check(&config)?; // Checks the settings that are known already.
                 Ok(Self::with(config, contexts, OnceLock::new()))
             }
         }
@@ -169,7 +170,7 @@ impl Slot {
         Ok(Self::with(config, contexts, rooms))
     }
 
-    fn with(config: TargetConfig, contexts: Arc<Contexts>, rooms: OnceLock<Arc<Rooms>>) -> Self {
+    fn with(config: TargetConfig, contexts: Arc<Contexts>, rooms: OnceLock<Arc<Rooms<P>>>) -> Self {
         let lookup = Lookup {
             config: config.clone(),
             contexts,
@@ -185,7 +186,7 @@ impl Slot {
 
     /// Returns the set-up target, if its lookup is done.
     #[must_use]
-    pub fn ready(&self) -> Option<&Arc<Rooms>> {
+    pub fn ready(&self) -> Option<&Arc<Rooms<P>>> {
         self.lookup.rooms.get()
     }
 
@@ -196,7 +197,7 @@ impl Slot {
     /// # Errors
     /// [`SessionError::Discovery`], [`SessionError::Setup`], [`SessionError::Config`],
     /// [`SessionError::LookupTimeout`].
-    pub async fn rooms(&self) -> Result<Arc<Rooms>, SessionError> {
+    pub async fn rooms(&self) -> Result<Arc<Rooms<P>>, SessionError> {
         if let Some(rooms) = self.ready() {
             return Ok(Arc::clone(rooms));
         }
@@ -217,7 +218,7 @@ impl Slot {
     }
 
     /// Returns a target for messages, while its endpoint is unknown.
-    pub(in crate::postgres) fn provisional(&self) -> ResolvedTarget {
+    pub(crate) fn provisional(&self) -> ResolvedTarget {
         self.config.unresolved()
     }
 
@@ -231,7 +232,7 @@ impl Slot {
     }
 
     /// Returns why the last lookup failed.
-    pub(in crate::postgres) fn lookup_failure(&self) -> Option<NotReady> {
+    pub(crate) fn lookup_failure(&self) -> Option<NotReady> {
         let error = self.lookup.failure().as_ref()?.error.clone();
         let target = self.provisional();
         Some(NotReady::of(
@@ -241,7 +242,7 @@ impl Slot {
     }
 
     /// Returns the reason to tell a readiness probe that the target is not ready.
-    pub(in crate::postgres) fn not_now(&self) -> Option<SessionError> {
+    pub(crate) fn not_now(&self) -> Option<SessionError> {
         match (self.ready(), self.lookup_failure()) {
             (Some(rooms), _) => rooms.not_now(),
             (None, Some(failure)) => Some(SessionError::FailedBefore(failure.id)),
@@ -250,8 +251,8 @@ impl Slot {
     }
 }
 
-impl Lookup {
-    async fn run(self: Arc<Self>) -> Result<Lease<Arc<Rooms>>, LookupError> {
+impl<P: ProtocolState> Lookup<P> {
+    async fn run(self: Arc<Self>) -> Result<Lease<Arc<Rooms<P>>>, LookupError> {
         let found = self.look_up().await;
         let found = found.and_then(|target| {
             let rooms = self.contexts.rooms(target);
@@ -307,47 +308,49 @@ impl Lookup {
 }
 
 /// The targets behind a listener.
-#[derive(Clone)]
-pub struct Entry {
+pub struct Entry<P> {
     /// The targets.
-    pub slots: Arc<[Arc<Slot>]>,
+    pub slots: Arc<[Arc<Slot<P>>]>,
     /// True if the database name selects the target even when there is only one.
     pub by_name: bool,
 }
 
-impl Entry {
+impl<P> Clone for Entry<P> {
+    fn clone(&self) -> Self {
+        Self {
+            slots: Arc::clone(&self.slots),
+            by_name: self.by_name,
+        }
+    }
+}
+
+impl<P: ProtocolState> Entry<P> {
     /// Returns whether the database name selects the target.
     #[must_use]
     pub fn picks_by_name(&self) -> bool {
         self.by_name || self.slots.len() > 1
     }
 
-    /// Returns the target that the client requests, if it exists.
-    pub(in crate::postgres) fn named(&self, startup: &Startup) -> Option<&Arc<Slot>> {
-        if !self.picks_by_name() {
-            return self.slots.first();
-        }
-        let (name, _) = route::split_name(startup.get("database").unwrap_or_default());
+    /// Returns the target of this name. A name that no target has may be invalid UTF-8.
+    pub(crate) fn named(&self, name: &[u8]) -> Option<&Arc<Slot<P>>> {
         let mut all = self.slots.iter();
         all.find(|slot| slot.config.name.as_bytes() == name)
     }
 
-    /// Returns the target that the client requests, or the error for the client.
-    pub(in crate::postgres) fn chosen(&self, startup: &Startup) -> Result<&Arc<Slot>, RouteError> {
-        self.named(startup).ok_or_else(|| {
-            let known = self.slots.iter().map(|slot| {
-                let place = match slot.ready() {
-                    Some(rooms) => rooms.target.endpoint.to_string(),
-                    None => slot.config.database_ref.to_string(),
-                };
-                (slot.config.name.clone(), place)
-            });
-            route::unknown(known.collect(), startup)
-        })
+    /// Returns the targets, for a client that requested another one.
+    pub(crate) fn known(&self) -> Vec<KnownTarget> {
+        let known = self.slots.iter().map(|slot| KnownTarget {
+            name: slot.config.name.clone(),
+            endpoint: match slot.ready() {
+                Some(rooms) => rooms.target.endpoint.to_string(),
+                None => slot.config.database_ref.to_string(),
+            },
+        });
+        known.collect()
     }
 
     /// Returns why the requested target is not ready. Without one: a reason if no target is ready.
-    pub(in crate::postgres) fn not_now(&self, asked: Option<&Arc<Slot>>) -> Option<SessionError> {
+    pub(crate) fn not_now(&self, asked: Option<&Slot<P>>) -> Option<SessionError> {
         match asked {
             Some(slot) => slot.not_now(),
             None => {
@@ -358,7 +361,7 @@ impl Entry {
     }
 
     /// Returns whether it contains a target of this name.
-    pub(in crate::postgres) fn has(&self, name: &str) -> bool {
+    pub(crate) fn has(&self, name: &str) -> bool {
         self.slots.iter().any(|slot| slot.config.name == name)
     }
 }

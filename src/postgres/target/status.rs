@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use crate::observe::{View, Watched};
-use crate::postgres::target::context::Rooms;
+use crate::postgres::target::context::{ProtocolState, Rooms};
 use crate::postgres::target::slot::Slot;
 use crate::tunnel::{Readiness, TunnelStats};
 
-impl Watched for Rooms {
+impl<P: ProtocolState> Watched for Rooms<P> {
     fn view(&self) -> View {
         View {
             target: Arc::clone(&self.target),
@@ -19,7 +19,7 @@ impl Watched for Rooms {
     }
 }
 
-impl Watched for Slot {
+impl<P: ProtocolState> Watched for Slot<P> {
     fn view(&self) -> View {
         match self.ready() {
             Some(rooms) => rooms.view(),

@@ -30,7 +30,7 @@ const MISSING_STANDS: Duration = Duration::from_secs(10);
 
 /// Parameters of the next login.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::postgres) struct Way {
+pub struct Way {
     pub(in crate::postgres) negotiation: Negotiation,
     /// True if the token is sent together with the StartupMessage.
     pub(in crate::postgres) early_token: bool,
@@ -39,7 +39,7 @@ pub(in crate::postgres) struct Way {
 /// Facts about the server that a target's name leads to. An alias may lead to another server
 /// tomorrow; then the facts start empty, and logins still in progress update those of the old one.
 #[derive(Default)]
-pub(in crate::postgres) struct Memory(Mutex<(String, Arc<Known>)>);
+pub struct Memory(Mutex<(String, Arc<Known>)>);
 
 impl Memory {
     /// Returns the facts about the server at `endpoint`.
@@ -54,7 +54,7 @@ impl Memory {
 }
 
 /// Facts about one server.
-pub(in crate::postgres) struct Known {
+pub struct Known {
     kind: EndpointKind,
     state: Mutex<State>,
 }
