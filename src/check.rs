@@ -30,7 +30,7 @@ use crate::config::{Auth, ConfigError, Endpoint, TargetConfig, Via};
 use crate::failure::setup::SetupError;
 use crate::postgres::database::login_steps::{Dialled, Secured, Trial};
 use crate::postgres::target::PgSlot;
-use crate::postgres::target::slot::Contexts;
+use crate::targets::served_target::Contexts;
 pub use outcome::{Outcome, Verdict};
 use query::Questions;
 pub use render::{head, line, not_tried};

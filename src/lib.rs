@@ -23,5 +23,6 @@ pub mod platform;
 pub mod postgres;
 pub mod report;
 pub mod setup;
+pub mod targets;
 pub mod tls;
 pub mod tunnel;

@@ -19,8 +19,8 @@ use crate::config::{
     Auth, Bastion, ConfigError, Endpoint, ResolvedTarget, SsmSettings, TargetConfig, Via,
 };
 use crate::postgres::target::PgSlot;
-use crate::postgres::target::slot::Contexts;
 use crate::report::{self, Explanation};
+use crate::targets::served_target::Contexts;
 
 /// Number of prompts before the selection fails.
 const ATTEMPTS: usize = 3;

@@ -22,7 +22,7 @@ use crate::platform::{self, HangUp, service};
 use crate::postgres::server::Server;
 use crate::postgres::shared::Proxy;
 use crate::postgres::target::PgSlot;
-use crate::postgres::target::slot::Contexts;
+use crate::targets::served_target::Contexts;
 
 /// Interval of the checks of the file. Editors replace files, and directories may be on the network
 /// or shared with a container, so only reading works everywhere. A change counts after two equal

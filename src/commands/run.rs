@@ -30,7 +30,7 @@ use crate::postgres::server;
 use crate::postgres::server::{ListenAt, Server};
 use crate::postgres::shared::Proxy;
 use crate::postgres::target::PgSlot;
-use crate::postgres::target::slot::Contexts;
+use crate::targets::served_target::Contexts;
 use crate::tunnel::ssm::leftovers;
 
 /// POSIX has no other number for it.

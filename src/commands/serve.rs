@@ -29,7 +29,7 @@ use crate::postgres::server;
 use crate::postgres::server::{ListenAt, Row, Server};
 use crate::postgres::shared::Proxy;
 use crate::postgres::target::PgSlot;
-use crate::postgres::target::slot::Contexts;
+use crate::targets::served_target::Contexts;
 use crate::tunnel::ssm::leftovers;
 use pg_handshake::scram::Verifier;
 

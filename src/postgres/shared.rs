@@ -1,12 +1,12 @@
 //! State that all connections share.
 
 use super::target::PgRooms;
-use super::target::limits::Places;
 use crate::admission::{Arrival, Guard};
 use crate::base::flood::{Flood, Flow};
 use crate::config::Serve;
 use crate::observe::Observed;
 use crate::postgres::cancel_keys::CancelKeys;
+use crate::targets::connection_limit::Places;
 use crate::tls::local::{self, Kept, LocalTlsError};
 use bytes::Bytes;
 use pg_handshake::scram::Verifier;

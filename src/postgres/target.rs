@@ -1,14 +1,8 @@
-//! The targets and their state.
-
-pub mod context;
-pub mod last_failure;
-pub mod limits;
-pub mod slot;
-pub mod status;
+//! The PostgreSQL targets: those of `targets`, with the facts about their servers.
 
 use super::server_memory::Memory;
-use context::{ProtocolState, Rooms};
-use slot::{Entry, Slot};
+use crate::targets::context::{ProtocolState, Rooms};
+use crate::targets::served_target::{Entry, Slot};
 
 impl ProtocolState for Memory {}
 

@@ -18,9 +18,9 @@ use crate::config::{ConfigError, ResolvedTarget, TargetConfig};
 use crate::failure::connection::SessionError;
 use crate::failure::route::KnownTarget;
 use crate::failure::setup::SetupError;
-use crate::postgres::target::context::{ProtocolState, Rooms};
-use crate::postgres::target::last_failure::NotReady;
 use crate::report;
+use crate::targets::context::{ProtocolState, Rooms};
+use crate::targets::last_failure::NotReady;
 use crate::tunnel::Readiness;
 
 /// Time for which a failed lookup answers later clients. A pool that retries at once must not cause

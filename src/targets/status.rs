@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use crate::observe::{View, Watched};
-use crate::postgres::target::context::{ProtocolState, Rooms};
-use crate::postgres::target::slot::Slot;
+use crate::targets::context::{ProtocolState, Rooms};
+use crate::targets::served_target::Slot;
 use crate::tunnel::{Readiness, TunnelStats};
 
 impl<P: ProtocolState> Watched for Rooms<P> {

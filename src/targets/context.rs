@@ -7,13 +7,13 @@ use std::sync::Arc;
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
-use super::limits::Places;
+use super::connection_limit::Places;
 use crate::aws::AwsContext;
 use crate::aws::alias::Aliases;
 use crate::aws::calls::CREDENTIALS_STEP;
 use crate::aws::token::{self, TokenProvider};
 use crate::config::{Auth, Endpoint, ResolvedTarget, TargetConfig, Via};
-use crate::postgres::target::last_failure::{LastFailure, Recovering};
+use crate::targets::last_failure::{LastFailure, Recovering};
 use crate::tls::upstream::UpstreamTls;
 use crate::tunnel::direct::Direct;
 use crate::tunnel::ssm::supervisor::SsmTransport;
