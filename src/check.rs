@@ -29,8 +29,8 @@ use crate::aws::{AwsContext, Identity};
 use crate::config::{Auth, ConfigError, Endpoint, TargetConfig, Via};
 use crate::failure::setup::SetupError;
 use crate::postgres::database::login_steps::{Dialled, Secured, Trial};
-use crate::postgres::target::PgSlot;
-use crate::targets::served_target::Contexts;
+use crate::postgres::target::PgTarget;
+use crate::targets::served_target::AwsContexts;
 pub use outcome::{Outcome, Verdict};
 use query::Questions;
 pub use render::{head, line, not_tried};
@@ -234,7 +234,7 @@ enum Way {
 
 /// A check under way: results of steps that later ones need.
 pub struct Check {
-    slot: PgSlot,
+    served: PgTarget,
     speed: bool,
     aws: Arc<AwsContext>,
     identity: Identity,
@@ -254,15 +254,15 @@ impl Check {
         if let Via::Ssm(settings) = &mut config.settings.via {
             settings.warm = false; // The session is a step of its own.
         }
-        let contexts = Arc::new(Contexts::default());
-        let slot = PgSlot::new(config, Arc::clone(&contexts))?;
-        let config = &slot.config;
-        let aws = match slot.ready() {
-            Some(rooms) => Arc::clone(&rooms.aws),
-            None => contexts.of(config.settings.profile.as_deref(), config.region.as_deref()),
+        let aws_contexts = Arc::new(AwsContexts::default());
+        let served = PgTarget::new(config, Arc::clone(&aws_contexts))?;
+        let config = &served.config;
+        let aws = match served.ready() {
+            Some(context) => Arc::clone(&context.aws),
+            None => aws_contexts.of(config.settings.profile.as_deref(), config.region.as_deref()),
         };
         Ok(Self {
-            slot,
+            served,
             speed,
             aws,
             identity: Identity::default(),
@@ -276,7 +276,7 @@ impl Check {
     /// Returns the configuration of the target.
     #[must_use]
     pub fn config(&self) -> &TargetConfig {
-        &self.slot.config
+        &self.served.config
     }
 
     /// Runs all steps up to the first that fails.
@@ -318,9 +318,9 @@ impl Check {
         if let Way::In(questions) = self.way {
             questions.close().await;
         }
-        if let Some(rooms) = self.slot.ready() {
+        if let Some(context) = self.served.ready() {
             // AWS ends an unterminated session by itself after its idle timeout.
-            _ = timeout(GOODBYE, rooms.transport.shutdown()).await;
+            _ = timeout(GOODBYE, context.transport.shutdown()).await;
         }
     }
 
@@ -331,28 +331,28 @@ impl Check {
             Step::Endpoint => return self.endpoint().await,
             _ => {}
         }
-        let Some(rooms) = self.slot.ready().cloned() else {
+        let Some(context) = self.served.ready().cloned() else {
             return Ok(Outcome::skipped("nobody knows where the database is"));
         };
         Ok(match step {
             Step::Credentials | Step::Clock | Step::Endpoint | Step::Settings => {
-                self.settings(&rooms).await
+                self.settings(&context).await
             }
-            Step::Permission => self.permission(&rooms).await,
-            Step::Bastion => self.bastion(&rooms).await,
-            Step::Session => bastion::session(&rooms).await,
-            Step::Port => self.port(&rooms).await,
+            Step::Permission => self.permission(&context).await,
+            Step::Bastion => self.bastion(&context).await,
+            Step::Session => bastion::session(&context).await,
+            Step::Port => self.port(&context).await,
             Step::Tls => self.tls().await,
             Step::Login => self.login().await,
             Step::RdsIam => self.rds_iam().await,
-            Step::Speed => self.measure(&rooms).await,
+            Step::Speed => self.measure(&context).await,
         })
     }
 
     /// Returns the region for requests: that of the database, if known.
     async fn region(&self) -> Option<String> {
         let of_endpoint = self.endpoint.as_ref().and_then(Endpoint::region);
-        let of_target = self.slot.ready().map(|rooms| &rooms.target.region);
+        let of_target = self.served.ready().map(|context| &context.target.region);
         let of_target = of_target.unwrap_or(&self.config().region).clone();
         match of_endpoint.map(str::to_owned).or(of_target) {
             Some(region) => Some(region),

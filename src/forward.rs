@@ -25,7 +25,9 @@ use crate::admission::{Admitted, Entrance, Guard, Listening, Refused, Verdict};
 use crate::aws::{AwsContext, AwsOptions};
 use crate::base::error_text::plain;
 use crate::config::{Listen, ResolvedTarget, Via};
-use crate::observe::{Listed, LiveConnection, Newcomer, Observed, View, Watched};
+use crate::observe::{
+    ListedTarget, LiveConnection, NewConnection, Observed, StatusSource, TargetStatus,
+};
 use crate::platform::descriptors;
 use crate::postgres::server;
 use crate::postgres::server::Running;
@@ -179,9 +181,9 @@ struct Shared {
     observed: Arc<Observed>,
 }
 
-impl Watched for Shared {
-    fn view(&self) -> View {
-        View {
+impl StatusSource for Shared {
+    fn status(&self) -> TargetStatus {
+        TargetStatus {
             target: Arc::clone(&self.target),
             readiness: self.transport.readiness(),
             failed: None,
@@ -216,10 +218,10 @@ impl Forwarder {
             Listen::Localhost(port) => port,
             Listen::Address(address) => address.port(),
         };
-        let listed = bound.iter().take(1).map(|bound| Listed {
+        let listed = bound.iter().take(1).map(|bound| ListedTarget {
             port: port(bound),
             socket: None,
-            watched: forwarder.shared.clone(),
+            source: forwarder.shared.clone(),
         });
         observed.show(listed.collect());
         for socket in bound.into_iter().flat_map(|bound| bound.sockets) {
@@ -295,7 +297,7 @@ impl Shared {
 
     /// Adds the connection to the list of live connections.
     fn admit(&self, peer: &str) -> LiveConnection {
-        self.observed.admit(Newcomer {
+        self.observed.admit(NewConnection {
             target: &self.target.name,
             user: "",
             database: "",

@@ -19,7 +19,7 @@ use crate::config::ResolvedTarget;
 use crate::tunnel::{Readiness, TunnelStats};
 
 pub use errors::{Failure, LastError};
-pub use live::{Connection, LiveConnection, Newcomer, Traffic};
+pub use live::{Connection, LiveConnection, NewConnection, Traffic};
 pub use metrics::{Stage, TokenSource};
 
 use errors::LastErrors;
@@ -50,14 +50,14 @@ impl Phase {
 }
 
 /// A source for the state of a target.
-pub trait Watched: Send + Sync {
+pub trait StatusSource: Send + Sync {
     /// Returns the current state. Has no side effects.
-    fn view(&self) -> View;
+    fn status(&self) -> TargetStatus;
 }
 
 /// State of a target.
 #[derive(Clone, Debug)]
-pub struct View {
+pub struct TargetStatus {
     /// The target.
     pub target: Arc<ResolvedTarget>,
     /// State of the connection path.
@@ -71,7 +71,7 @@ pub struct View {
     pub found: bool,
 }
 
-impl View {
+impl TargetStatus {
     /// Returns the state as a word.
     #[must_use]
     pub fn state(&self) -> &'static str {
@@ -94,18 +94,18 @@ impl View {
 
 /// A target and its listeners.
 #[derive(Clone)]
-pub struct Listed {
+pub struct ListedTarget {
     /// Local TCP port.
     pub port: u16,
     /// Local Unix socket.
     pub socket: Option<PathBuf>,
     /// Source of the target's state.
-    pub watched: Arc<dyn Watched>,
+    pub source: Arc<dyn StatusSource>,
 }
 
-impl fmt::Debug for Listed {
+impl fmt::Debug for ListedTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Listed")
+        f.debug_struct("ListedTarget")
             .field("port", &self.port)
             .finish_non_exhaustive()
     }
@@ -127,7 +127,7 @@ pub struct Observed {
     metrics: Metrics,
     live: Live,
     last_errors: LastErrors,
-    targets: RwLock<Vec<Listed>>,
+    targets: RwLock<Vec<ListedTarget>>,
     left_out: RwLock<LeftOut>,
     phase: AtomicU8,
     /// Accept loops that have ended unexpectedly.
@@ -155,10 +155,10 @@ impl Observed {
     }
 
     /// Sets the targets; called again whenever they change.
-    pub fn show(&self, targets: Vec<Listed>) {
+    pub fn show(&self, targets: Vec<ListedTarget>) {
         for listed in &targets {
             // A series that begins with its first event has no rate before the second.
-            self.metrics.begin(&listed.watched.view().target.name);
+            self.metrics.begin(&listed.source.status().target.name);
         }
         *self.targets.write().unwrap_or_else(PoisonError::into_inner) = targets;
     }
@@ -193,7 +193,7 @@ impl Observed {
 
     /// Returns the targets, in the order in which they were set.
     #[must_use]
-    pub fn targets(&self) -> Vec<Listed> {
+    pub fn targets(&self) -> Vec<ListedTarget> {
         let targets = self.targets.read().unwrap_or_else(PoisonError::into_inner);
         targets.clone()
     }
@@ -251,9 +251,9 @@ impl Observed {
 
     /// Adds a connection after its startup packet. It counts as open until the result is dropped.
     #[must_use]
-    pub fn admit(self: &Arc<Self>, newcomer: Newcomer<'_>) -> LiveConnection {
-        let traffic = self.metrics.traffic(newcomer.target);
-        let connection = self.live.add(newcomer, traffic);
+    pub fn admit(self: &Arc<Self>, connection: NewConnection<'_>) -> LiveConnection {
+        let traffic = self.metrics.traffic(connection.target);
+        let connection = self.live.add(connection, traffic);
         LiveConnection::new(Arc::clone(self), connection)
     }
 

@@ -7,7 +7,7 @@ use hyper::{Method, StatusCode};
 use super::Context;
 use super::document::Process;
 use crate::base::foreign_text::visible_json;
-use crate::observe::{Observed, Phase, View};
+use crate::observe::{Observed, Phase, TargetStatus};
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
@@ -160,16 +160,19 @@ fn readiness(observed: &Observed, query: Option<&str>) -> Answer {
         return Answer::text(StatusCode::BAD_REQUEST, body);
     };
     let targets = observed.targets();
-    let views: Vec<View> = targets.iter().map(|t| t.watched.view()).collect();
-    let against = against(observed, &views, least);
+    let statuses: Vec<TargetStatus> = targets.iter().map(|t| t.source.status()).collect();
+    let against = against(observed, &statuses, least);
     let mut body = match &against {
         Some(reason) => format!("not ready: {reason}\n"),
         None => "ready\n".to_owned(),
     };
-    for view in &views {
-        let why = view.failed.map(|id| format!(" [{id}]")).unwrap_or_default();
+    for status in &statuses {
+        let why = status
+            .failed
+            .map(|id| format!(" [{id}]"))
+            .unwrap_or_default();
         // Writing to a String cannot fail.
-        _ = writeln!(body, "{}: {}{why}", view.target.name, view.state());
+        _ = writeln!(body, "{}: {}{why}", status.target.name, status.state());
     }
     let status = match against {
         Some(_) => StatusCode::SERVICE_UNAVAILABLE,
@@ -191,7 +194,7 @@ fn min_ready(query: Option<&str>) -> Result<Option<usize>, ()> {
 }
 
 /// Returns the reason why new connections should not be sent here, if there is one.
-fn against(observed: &Observed, views: &[View], least: Option<usize>) -> Option<String> {
+fn against(observed: &Observed, statuses: &[TargetStatus], least: Option<usize>) -> Option<String> {
     match observed.phase() {
         Phase::Starting => return Some("pgiam is starting".to_owned()),
         Phase::Draining => return Some("pgiam is stopping".to_owned()),
@@ -201,12 +204,12 @@ fn against(observed: &Observed, views: &[View], least: Option<usize>) -> Option<
     if observed.open() >= limit {
         return Some(format!("all {limit} connections are in use"));
     }
-    if views.is_empty() {
+    if statuses.is_empty() {
         return Some("no target is served".to_owned());
     }
-    let ready = views.iter().filter(|view| view.is_ready()).count();
-    let wanted = least.unwrap_or(views.len());
-    let all = views.len();
+    let ready = statuses.iter().filter(|status| status.is_ready()).count();
+    let wanted = least.unwrap_or(statuses.len());
+    let all = statuses.len();
     let left_out = observed.left_out().targets.len();
     if left_out > 0 && least.is_none() {
         return Some(format!(

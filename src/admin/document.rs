@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Context;
 use crate::config::{Auth, Bastion, Via};
-use crate::observe::{Connection, LastError, Listed, Observed, View};
+use crate::observe::{Connection, LastError, ListedTarget, Observed, TargetStatus};
 use crate::tunnel::SessionStats;
 
 /// A running pgiam.
@@ -200,9 +200,9 @@ impl Process {
 }
 
 impl Target {
-    fn of(observed: &Observed, listed: &Listed, all: &[std::sync::Arc<Connection>]) -> Self {
-        let view: View = listed.watched.view();
-        let target = &view.target;
+    fn of(observed: &Observed, listed: &ListedTarget, all: &[std::sync::Arc<Connection>]) -> Self {
+        let status: TargetStatus = listed.source.status();
+        let target = &status.target;
         let (via, bastion) = match &target.settings.via {
             Via::Direct => ("direct", None),
             Via::Ssm(settings) => ("ssm", Some(Bastion::to_string(&settings.bastion))),
@@ -221,12 +221,17 @@ impl Target {
             bastion,
             auth: auth.to_owned(),
             user: target.settings.user.clone(),
-            state: view.state().to_owned(),
-            ready: view.is_ready(),
-            failing: view.failed.map(str::to_owned),
+            state: status.state().to_owned(),
+            ready: status.is_ready(),
+            failing: status.failed.map(str::to_owned),
             connection_limit: target.settings.login.connection_limit,
             last_error: observed.last_error(&target.name).map(Failure::of),
-            sessions: view.tunnel.sessions.into_iter().map(Session::of).collect(),
+            sessions: status
+                .tunnel
+                .sessions
+                .into_iter()
+                .map(Session::of)
+                .collect(),
             connections: own.map(|connection| Client::of(connection)).collect(),
         }
     }

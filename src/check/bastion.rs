@@ -6,18 +6,18 @@ use super::{Check, Outcome, Verdict};
 use crate::aws::discover;
 use crate::config::{Bastion, Via};
 use crate::failure::connection::SessionError;
-use crate::postgres::target::PgRooms;
+use crate::postgres::target::PgContext;
 use crate::tunnel::{Carrier, CarrierState};
 
 impl Check {
     /// Runs the bastion step: selects a bastion and reports if it is usable.
-    pub(super) async fn bastion(&self, rooms: &PgRooms) -> Outcome {
-        let carriers = match rooms.carriers().await {
+    pub(super) async fn bastion(&self, context: &PgContext) -> Outcome {
+        let carriers = match context.carriers().await {
             Ok(carriers) => carriers,
-            Err(error) => return Outcome::failed(rooms.explain(&error)),
+            Err(error) => return Outcome::failed(context.explain(&error)),
         };
         let why = match chosen(&carriers) {
-            Some(chosen) => self.why(rooms, &chosen.id).await,
+            Some(chosen) => self.why(context, &chosen.id).await,
             None => String::new(),
         };
         let outcome = judge(&carriers, &why);
@@ -26,18 +26,18 @@ impl Check {
         }
         // Systems Manager takes minutes to notice that an agent is back, or new: only a session
         // shows if the node works.
-        match rooms.prepare().await {
+        match context.prepare().await {
             Ok(_) => outcome,
             Err(error) => Outcome {
                 facts: outcome.facts,
-                ..Outcome::failed(rooms.explain(&error))
+                ..Outcome::failed(context.explain(&error))
             },
         }
     }
 
     /// Returns the reason for choosing this bastion.
-    async fn why(&self, rooms: &PgRooms, id: &str) -> String {
-        let Via::Ssm(settings) = &rooms.target.settings.via else {
+    async fn why(&self, context: &PgContext, id: &str) -> String {
+        let Via::Ssm(settings) = &context.target.settings.via else {
             return String::new();
         };
         let ranked = match (&settings.bastion, self.region().await) {
@@ -60,8 +60,8 @@ impl Check {
 const FOUND: &str = "found";
 
 /// Runs the session step: opens a session through the bastion.
-pub(super) async fn session(rooms: &PgRooms) -> Outcome {
-    match rooms.prepare().await {
+pub(super) async fn session(context: &PgContext) -> Outcome {
+    match context.prepare().await {
         Ok(Some(bastion)) => {
             Outcome::ok(format!("open through {bastion}")).fact("bastion", &*bastion)
         }
@@ -69,7 +69,7 @@ pub(super) async fn session(rooms: &PgRooms) -> Outcome {
         // The session opened: the agent looks up the database's name in it, and the next step
         // reports the result.
         Err(SessionError::Tunnel(error)) if error.is_about_the_name() => Outcome::ok("open"),
-        Err(error) => Outcome::failed(rooms.explain(&error)),
+        Err(error) => Outcome::failed(context.explain(&error)),
     }
 }
 

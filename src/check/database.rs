@@ -13,7 +13,7 @@ use crate::config::{EndpointKind, Via};
 use crate::failure::connection::SessionError;
 use crate::postgres::database::login_steps;
 use crate::postgres::database::login_steps::Trial;
-use crate::postgres::target::PgRooms;
+use crate::postgres::target::PgContext;
 
 /// Timeout for a short query.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -31,31 +31,31 @@ const MEMBERSHIPS: &str = "select \
 
 impl Check {
     /// Returns the login of this check; the first call sets its role.
-    pub(super) fn trial(&mut self, rooms: &Arc<PgRooms>) -> Result<&mut Trial, SessionError> {
+    pub(super) fn trial(&mut self, context: &Arc<PgContext>) -> Result<&mut Trial, SessionError> {
         let trial = match self.trial.take() {
             Some(trial) => trial,
             None => {
                 let endpoint = self.endpoint.clone();
-                let endpoint = endpoint.unwrap_or_else(|| rooms.target.endpoint.clone());
-                Trial::new(Arc::clone(rooms), endpoint, APPLICATION)?
+                let endpoint = endpoint.unwrap_or_else(|| context.target.endpoint.clone());
+                Trial::new(Arc::clone(context), endpoint, APPLICATION)?
             }
         };
         Ok(self.trial.insert(trial))
     }
 
     /// Runs the port step: the connection through the bastion or directly.
-    pub(super) async fn port(&mut self, rooms: &Arc<PgRooms>) -> Outcome {
-        let trial = match self.trial(rooms) {
+    pub(super) async fn port(&mut self, context: &Arc<PgContext>) -> Outcome {
+        let trial = match self.trial(context) {
             Ok(trial) => trial,
-            Err(error) => return Outcome::failed(rooms.explain(&error)),
+            Err(error) => return Outcome::failed(context.explain(&error)),
         };
         let dialled = trial.dial().await;
         match dialled {
             Ok(dialled) => self.way = Way::Dialled(dialled),
             Err(error) => return Outcome::failed(trial.explain(&error)),
         }
-        let endpoint = &rooms.target.endpoint;
-        Outcome::ok(match rooms.target.settings.via {
+        let endpoint = &context.target.endpoint;
+        Outcome::ok(match context.target.settings.via {
             Via::Ssm(_) => format!("the bastion finds {endpoint}, and a database answers"),
             Via::Direct => format!("{endpoint} takes connections from here"),
         })

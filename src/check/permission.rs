@@ -12,7 +12,7 @@ use super::{Check, Outcome};
 use crate::aws::query::{Query, QueryError};
 use crate::base::partition::Partition;
 use crate::config::{Endpoint, EndpointKind};
-use crate::postgres::target::PgRooms;
+use crate::postgres::target::PgContext;
 
 /// IAM's error code for an unknown entity.
 const NO_SUCH_ENTITY: &str = "NoSuchEntity";
@@ -30,13 +30,13 @@ struct Wanted {
 
 impl Check {
     /// Runs the permission step: checks that a policy allows the login.
-    pub(super) async fn permission(&mut self, rooms: &Arc<PgRooms>) -> Outcome {
+    pub(super) async fn permission(&mut self, context: &Arc<PgContext>) -> Outcome {
         let Some(region) = self.region().await else {
             return Outcome::skipped("no region is known");
         };
-        let user = match self.trial(rooms) {
+        let user = match self.trial(context) {
             Ok(trial) => trial.user().to_owned(),
-            Err(error) => return Outcome::failed(rooms.explain(&error)),
+            Err(error) => return Outcome::failed(context.explain(&error)),
         };
         let Some(arn) = self.identity.arn.as_deref() else {
             return Outcome::skipped("AWS did not say who you are");

@@ -9,23 +9,23 @@ use crate::tunnel::TunnelError;
 impl Check {
     /// Runs the endpoint step: looks up an identifier at RDS and follows a CNAME.
     pub(super) async fn endpoint(&mut self) -> Result<Outcome, CheckError> {
-        let rooms = match self.slot.rooms().await {
-            Ok(rooms) => rooms,
+        let context = match self.served.context().await {
+            Ok(context) => context,
             Err(SessionError::Config(error)) => return Err(error.into()),
             Err(SessionError::Setup(error)) => return Err(error.into()),
             Err(error) => return Ok(Outcome::failed(report::explain(&error, None))),
         };
-        let endpoint = match rooms.endpoint().await {
+        let endpoint = match context.endpoint().await {
             Ok(endpoint) => endpoint,
-            Err(error) => return Ok(Outcome::failed(rooms.explain(&error))),
+            Err(error) => return Ok(Outcome::failed(context.explain(&error))),
         };
         self.endpoint = Some(endpoint.clone());
         let region = self.region().await;
-        if region.is_none() && rooms.target.settings.login.auth == Auth::Iam {
+        if region.is_none() && context.target.settings.login.auth == Auth::Iam {
             let error = SessionError::Tunnel(TunnelError::NoRegion);
-            return Ok(Outcome::failed(rooms.explain(&error)));
+            return Ok(Outcome::failed(context.explain(&error)));
         }
-        let said = describe(&rooms.target.endpoint, &endpoint, region.as_deref());
+        let said = describe(&context.target.endpoint, &endpoint, region.as_deref());
         Ok(Outcome::ok(said)
             .fact("host", endpoint.host.clone())
             .fact("port", endpoint.port)

@@ -8,7 +8,7 @@ use super::{Check, Outcome};
 use crate::aws::discover;
 use crate::aws::discover::{Database, DiscoverError, Kind};
 use crate::config::{Auth, EndpointKind};
-use crate::postgres::target::PgRooms;
+use crate::postgres::target::PgContext;
 use crate::report;
 use crate::tls::roots::rds_roots;
 
@@ -25,7 +25,7 @@ const DOWN: [&str; 6] = [
 
 impl Check {
     /// Runs the settings step: status, IAM, version and CA of the database.
-    pub(super) async fn settings(&mut self, rooms: &PgRooms) -> Outcome {
+    pub(super) async fn settings(&mut self, context: &PgContext) -> Outcome {
         let Some(endpoint) = self.endpoint.clone() else {
             return Outcome::skipped("the endpoint is not known");
         };
@@ -52,9 +52,9 @@ impl Check {
         judge(
             database,
             &Wanted {
-                iam: rooms.target.settings.login.auth == Auth::Iam,
-                built_in_roots: rooms.target.settings.ca_file.is_none(),
-                profile: rooms.target.settings.profile.as_deref(),
+                iam: context.target.settings.login.auth == Auth::Iam,
+                built_in_roots: context.target.settings.ca_file.is_none(),
+                profile: context.target.settings.profile.as_deref(),
                 now: SystemTime::now(),
             },
         )

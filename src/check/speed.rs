@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::query::{Flow, QueryError, Questions};
 use super::{Check, Outcome, Way};
 use crate::config::Via;
-use crate::postgres::target::PgRooms;
+use crate::postgres::target::PgContext;
 
 /// Number of measured round trips, and the time limit for all.
 const ROUND_TRIPS: usize = 15;
@@ -22,7 +22,7 @@ const MEASURED: Duration = Duration::from_millis(2500);
 impl Check {
     /// Runs the speed step: the median of some round trips, and the rate of a result of some
     /// megabytes.
-    pub(super) async fn measure(&mut self, rooms: &PgRooms) -> Outcome {
+    pub(super) async fn measure(&mut self, context: &PgContext) -> Outcome {
         let Way::In(questions) = &mut self.way else {
             return Outcome::skipped("not logged in");
         };
@@ -36,7 +36,7 @@ impl Check {
                 return Outcome::warning(format!("it could not be measured: {error}"));
             }
         };
-        let sessions = match &rooms.target.settings.via {
+        let sessions = match &context.target.settings.via {
             Via::Ssm(settings) => Some(settings.sessions),
             Via::Direct => None,
         };

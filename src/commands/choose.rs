@@ -18,9 +18,9 @@ use crate::cli::terminal::Progress;
 use crate::config::{
     Auth, Bastion, ConfigError, Endpoint, ResolvedTarget, SsmSettings, TargetConfig, Via,
 };
-use crate::postgres::target::PgSlot;
+use crate::postgres::target::PgTarget;
 use crate::report::{self, Explanation};
-use crate::targets::served_target::Contexts;
+use crate::targets::served_target::AwsContexts;
 
 /// Number of prompts before the selection fails.
 const ATTEMPTS: usize = 3;
@@ -96,17 +96,20 @@ pub async fn settle(config: TargetConfig, aws: &AwsContext) -> Result<Settled, S
     Ok(settled)
 }
 
-/// Creates the slot of a target to serve. At a terminal lookups run at once, because they may lead
+/// Creates the target to serve. At a terminal lookups run at once, because they may lead
 /// to a prompt, and their findings are printed. Otherwise the first connection waits for them.
 ///
 /// # Errors
 /// [`SettleError`], [`SetupError`].
-pub(crate) async fn slot(config: TargetConfig, contexts: &Arc<Contexts>) -> anyhow::Result<PgSlot> {
+pub(crate) async fn served_target(
+    config: TargetConfig,
+    aws_contexts: &Arc<AwsContexts>,
+) -> anyhow::Result<PgTarget> {
     let open = config.rds_identifier().is_some() || wants_bastion(&config);
     if !open || !terminal::is_interactive() {
-        return Ok(PgSlot::new(config, Arc::clone(contexts))?);
+        return Ok(PgTarget::new(config, Arc::clone(aws_contexts))?);
     }
-    let aws = contexts.of(config.settings.profile.as_deref(), config.region.as_deref());
+    let aws = aws_contexts.of(config.settings.profile.as_deref(), config.region.as_deref());
     let settled = settle(config.clone(), &aws).await?;
     for warning in &settled.warnings {
         let mark = terminal::styled(terminal::WARNING, "warning:");
@@ -121,8 +124,8 @@ pub(crate) async fn slot(config: TargetConfig, contexts: &Arc<Contexts>) -> anyh
             "To be asked no more, write this under [targets.{name}]:\n  {keep}"
         ))?;
     }
-    let slot = PgSlot::settled(config, settled.target, Arc::clone(contexts))?;
-    Ok(slot)
+    let served = PgTarget::settled(config, settled.target, Arc::clone(aws_contexts))?;
+    Ok(served)
 }
 
 impl Settled {

@@ -6,7 +6,7 @@ use thiserror::Error;
 use tracing::info;
 
 use super::choose::in_words;
-use crate::postgres::target::PgSlot;
+use crate::postgres::target::PgTarget;
 
 /// Error: the login failed at some targets.
 #[derive(Debug, Default, Error)]
@@ -34,12 +34,12 @@ fn said(failed: &[(String, String)], all: &usize) -> String {
 ///
 /// # Errors
 /// [`TestFailed`] with the reasons, as a client would get them.
-pub(super) async fn run(slots: &[Arc<PgSlot>]) -> Result<(), TestFailed> {
-    let tests = slots.iter().map(|slot| slot.test());
+pub(super) async fn run(targets: &[Arc<PgTarget>]) -> Result<(), TestFailed> {
+    let tests = targets.iter().map(|served| served.test());
     let outcomes = futures_util::future::join_all(tests).await;
     let mut failed = Vec::new();
-    for (slot, outcome) in slots.iter().zip(outcomes) {
-        let name = &slot.config.name;
+    for (served, outcome) in targets.iter().zip(outcomes) {
+        let name = &served.config.name;
         match outcome {
             Ok(()) => info!(name, "connection test passed"),
             Err(reason) => failed.push((name.clone(), in_words(&reason))),
@@ -49,7 +49,7 @@ pub(super) async fn run(slots: &[Arc<PgSlot>]) -> Result<(), TestFailed> {
         true => Ok(()),
         false => Err(TestFailed {
             failed,
-            all: slots.len(),
+            all: targets.len(),
         }),
     }
 }

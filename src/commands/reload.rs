@@ -21,8 +21,8 @@ use crate::platform::permissions::{self, Role};
 use crate::platform::{self, HangUp, service};
 use crate::postgres::server::Server;
 use crate::postgres::shared::Proxy;
-use crate::postgres::target::PgSlot;
-use crate::targets::served_target::Contexts;
+use crate::postgres::target::PgTarget;
+use crate::targets::served_target::AwsContexts;
 
 /// Interval of the checks of the file. Editors replace files, and directories may be on the network
 /// or shared with a container, so only reading works everywhere. A change counts after two equal
@@ -58,14 +58,14 @@ impl Configured {
         })
     }
 
-    /// Returns the slots to serve, and the errors of the others. An unchanged target keeps its slot
-    /// of `before`, with its tunnel and state; `None`: the program has just started.
-    pub(super) async fn slots(
+    /// Returns the targets to serve, and the errors of the others. An unchanged target of
+    /// `before` is kept, with its tunnel and state; `None`: the program has just started.
+    pub(super) async fn targets(
         &self,
-        contexts: &Arc<Contexts>,
-        before: Option<&[Arc<PgSlot>]>,
-    ) -> (Vec<Arc<PgSlot>>, Vec<anyhow::Error>) {
-        let (mut slots, mut failed) = (Vec::new(), Vec::new());
+        aws_contexts: &Arc<AwsContexts>,
+        before: Option<&[Arc<PgTarget>]>,
+    ) -> (Vec<Arc<PgTarget>>, Vec<anyhow::Error>) {
+        let (mut targets, mut failed) = (Vec::new(), Vec::new());
         for config in &self.configs {
             let config = match config {
                 Ok(config) => config,
@@ -77,15 +77,16 @@ impl Configured {
             if let Some(same) = before
                 .unwrap_or_default()
                 .iter()
-                .find(|slot| slot.config == *config)
+                .find(|served| served.config == *config)
             {
-                slots.push(Arc::clone(same));
+                targets.push(Arc::clone(same));
                 continue;
             }
-            let lazy = || PgSlot::new(config.clone(), Arc::clone(contexts)).map_err(Into::into);
+            let lazy =
+                || PgTarget::new(config.clone(), Arc::clone(aws_contexts)).map_err(Into::into);
             // A reload shows no prompts.
             let made = match before {
-                None => choose::slot(config.clone(), contexts).await,
+                None => choose::served_target(config.clone(), aws_contexts).await,
                 Some(_) => lazy(),
             };
             let made = match made {
@@ -96,11 +97,11 @@ impl Configured {
                 made => made,
             };
             match made {
-                Ok(slot) => slots.push(Arc::new(slot)),
+                Ok(served) => targets.push(Arc::new(served)),
                 Err(error) => failed.push(error),
             }
         }
-        (slots, failed)
+        (targets, failed)
     }
 }
 
@@ -163,7 +164,7 @@ impl Watch {
 pub(super) struct Changes<'a> {
     args: &'a ServeArgs,
     configured: Configured,
-    contexts: Arc<Contexts>,
+    aws_contexts: Arc<AwsContexts>,
     asked: Asked,
     watch: Watch,
 }
@@ -183,14 +184,14 @@ impl<'a> Changes<'a> {
     pub(super) fn watch(
         args: &'a ServeArgs,
         configured: Configured,
-        contexts: Arc<Contexts>,
+        aws_contexts: Arc<AwsContexts>,
         asked: Asked,
     ) -> Self {
         let loaded = configured.loaded.clone();
         Self {
             args,
             configured,
-            contexts,
+            aws_contexts,
             asked,
             watch: Watch::new(loaded),
         }
@@ -245,13 +246,13 @@ impl<'a> Changes<'a> {
             Ok(configured) => configured,
             Err(failed) => return unused(failed.to_string()),
         };
-        let before = server.served().slots();
-        let (slots, failed) = configured.slots(&self.contexts, Some(&before)).await;
+        let before = server.served().targets();
+        let (targets, failed) = configured.targets(&self.aws_contexts, Some(&before)).await;
         let mut left_out: Vec<String> = failed.iter().map(say_left_out).collect();
-        if slots.is_empty() {
+        if targets.is_empty() {
             return unused(format!("no target is left: {}", left_out.join("; ")));
         }
-        match server.reload(&slots).await {
+        match server.reload(&targets).await {
             Ok(failed) => {
                 left_out.extend(failed.into_iter().map(|error| say_left_out(&error.into())))
             }
@@ -263,11 +264,14 @@ impl<'a> Changes<'a> {
         }
         self.watch = Watch::new(configured.loaded.clone());
         self.configured = configured;
-        let kept = slots.iter().filter(|slot| is_in(&before, slot)).count();
-        info!(targets = slots.len(), kept, "configuration taken over");
-        let fresh: Vec<_> = slots
+        let kept = targets
+            .iter()
+            .filter(|served| is_in(&before, served))
+            .count();
+        info!(targets = targets.len(), kept, "configuration taken over");
+        let fresh: Vec<_> = targets
             .into_iter()
-            .filter(|slot| !is_in(&before, slot))
+            .filter(|served| !is_in(&before, served))
             .collect();
         // AWS may be slow; a signal must not wait.
         let (served, proxy) = (server.served(), Arc::clone(proxy));
@@ -275,7 +279,7 @@ impl<'a> Changes<'a> {
         tokio::spawn(async move {
             prepare_all(&fresh, &proxy).await;
             for row in served.rows() {
-                if is_in(&fresh, &row.slot) {
+                if is_in(&fresh, &row.served) {
                     info!("{}", ready_line(&row, &host));
                 }
             }
@@ -285,12 +289,12 @@ impl<'a> Changes<'a> {
 
 /// Returns the status text for the service manager.
 pub(super) fn serving(server: &Server) -> String {
-    let slots = server.served().slots();
-    let all = match slots.len() {
+    let targets = server.served().targets();
+    let all = match targets.len() {
         1 => "serving 1 target".to_owned(),
         count => format!("serving {count} targets"),
     };
-    let mut not_ready = slots.iter().filter(|slot| slot.not_ready().is_some());
+    let mut not_ready = targets.iter().filter(|served| served.not_ready().is_some());
     match (not_ready.next(), not_ready.count()) {
         (None, _) => all,
         (Some(one), 0) => {
@@ -305,8 +309,8 @@ pub(super) fn serving(server: &Server) -> String {
     }
 }
 
-fn is_in(slots: &[Arc<PgSlot>], slot: &Arc<PgSlot>) -> bool {
-    slots.iter().any(|other| Arc::ptr_eq(other, slot))
+fn is_in(targets: &[Arc<PgTarget>], served: &Arc<PgTarget>) -> bool {
+    targets.iter().any(|other| Arc::ptr_eq(other, served))
 }
 
 #[cfg(test)]

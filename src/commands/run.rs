@@ -29,8 +29,8 @@ use crate::platform::{self, ForwardedSignals};
 use crate::postgres::server;
 use crate::postgres::server::{ListenAt, Server};
 use crate::postgres::shared::Proxy;
-use crate::postgres::target::PgSlot;
-use crate::targets::served_target::Contexts;
+use crate::postgres::target::PgTarget;
+use crate::targets::served_target::AwsContexts;
 use crate::tunnel::ssm::leftovers;
 
 /// POSIX has no other number for it.
@@ -49,13 +49,13 @@ pub async fn run(args: &RunArgs) -> anyhow::Result<u8> {
         told: false,
     };
     let descriptors = super::raise_descriptors();
-    let contexts = Arc::new(Contexts::default());
-    let slot = tokio::select! {
-        slot = choose::slot(config, &contexts) => slot?,
+    let aws_contexts = Arc::new(AwsContexts::default());
+    let served = tokio::select! {
+        served = choose::served_target(config, &aws_contexts) => served?,
         signal = signals.next() => return Ok(exit::SIGNALLED.saturating_add(signal)),
     };
-    let endings = contexts.endings().clone();
-    let tunnel = Tunnel::open(args, slot, endings, signals.asked.clone())?;
+    let endings = aws_contexts.endings().clone();
+    let tunnel = Tunnel::open(args, served, endings, signals.asked.clone())?;
     let ready = tokio::select! {
         ready = tunnel.ready(args) => ready.map(|()| None),
         signal = signals.next() => Ok(Some(exit::SIGNALLED.saturating_add(signal))),
@@ -97,7 +97,7 @@ impl Signals {
 struct Tunnel {
     server: Server,
     admin: Admin,
-    slot: Arc<PgSlot>,
+    served: Arc<PgTarget>,
     port: u16,
     user: Option<String>,
     /// Directory of the Unix socket, if the command uses one; removed at the end.
@@ -108,7 +108,7 @@ impl Tunnel {
     /// Listens on a free port.
     fn open(
         args: &RunArgs,
-        slot: PgSlot,
+        served: PgTarget,
         endings: TaskTracker,
         stop: CancellationToken,
     ) -> anyhow::Result<Self> {
@@ -134,17 +134,17 @@ impl Tunnel {
         };
         let controls = Controls { stop, reload: None };
         let admin = Admin::start(options, Arc::clone(&proxy.observed), controls)?;
-        let slot = Arc::new(slot);
+        let served = Arc::new(served);
         let at = ListenAt {
             serve,
             default_socket_dir: None,
         };
-        let (listeners, failed) = server::bind(&[Arc::clone(&slot)], &at)?;
+        let (listeners, failed) = server::bind(&[Arc::clone(&served)], &at)?;
         if let Some(failed) = failed.into_iter().next() {
             return Err(failed.into());
         }
         let port = listeners.first().map(server::Listener::port);
-        let user = slot
+        let user = served
             .config
             .settings
             .user
@@ -156,7 +156,7 @@ impl Tunnel {
             server: Server::start(Arc::new(proxy), at, listeners, endings),
             admin,
             port: port.ok_or_else(|| anyhow!("there is no port to listen on"))?,
-            slot,
+            served,
             user,
             folder,
         })
@@ -164,7 +164,7 @@ impl Tunnel {
 
     /// Waits for a first login, so that the command starts only with a working connection.
     async fn ready(&self, args: &RunArgs) -> anyhow::Result<()> {
-        let name = &self.slot.config.name;
+        let name = &self.served.config.name;
         let _progress = Progress::start(format!("connecting to {name}"));
         let user = self.user.as_deref().unwrap_or_default();
         let patience = Duration::from_secs(args.ready_timeout);
@@ -245,9 +245,9 @@ impl Tunnel {
 
     /// Returns the target's database, from its configuration or from RDS.
     fn database(&self) -> Option<String> {
-        let found = self.slot.ready();
-        let found = found.and_then(|rooms| rooms.target.settings.database.clone());
-        self.slot.config.settings.database.clone().or(found)
+        let found = self.served.ready();
+        let found = found.and_then(|context| context.target.settings.database.clone());
+        self.served.config.settings.database.clone().or(found)
     }
 
     /// Returns the database of the first login: the target's, else `PGDATABASE` of the environment.

@@ -28,8 +28,8 @@ use crate::postgres::client::{authenticate, password_file};
 use crate::postgres::server;
 use crate::postgres::server::{ListenAt, Row, Server};
 use crate::postgres::shared::Proxy;
-use crate::postgres::target::PgSlot;
-use crate::targets::served_target::Contexts;
+use crate::postgres::target::PgTarget;
+use crate::targets::served_target::AwsContexts;
 use crate::tunnel::ssm::leftovers;
 use pg_handshake::scram::Verifier;
 
@@ -43,9 +43,9 @@ const PREPARE_PATIENCE: Duration = Duration::from_secs(10);
 pub async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
     super::raise_descriptors();
     let configured = Configured::load(args)?;
-    let contexts = Arc::new(Contexts::default());
-    let (slots, failed) = configured.slots(&contexts, None).await;
-    let (slots, mut left_out) = some(slots, failed)?;
+    let aws_contexts = Arc::new(AwsContexts::default());
+    let (targets, failed) = configured.targets(&aws_contexts, None).await;
+    let (targets, mut left_out) = some(targets, failed)?;
     let verifier = verifier(&configured.serve)?;
     let state_dir = state_dir(args.state.state_dir.as_ref())?;
     if let Some(dir) = platform::socket::run_dir(state_dir.as_deref()) {
@@ -66,24 +66,24 @@ pub async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
         &proxy,
         ends.asked.clone(),
     )?;
-    let endings = contexts.endings().clone();
+    let endings = aws_contexts.endings().clone();
     let at = (&configured.serve, state_dir.as_deref());
-    let (mut server, unbound) = listen(&slots, at, &proxy, endings)?;
+    let (mut server, unbound) = listen(&targets, at, &proxy, endings)?;
     left_out.extend(unbound);
     proxy.observed.leave_out(left_out);
     let mut end = tokio::select! {
-        () = prepare(&slots, &proxy) => None,
+        () = prepare(&targets, &proxy) => None,
         end = ends.next() => Some(end),
     };
     let mut failed = None;
     if args.test && end.is_none() {
         tokio::select! {
-            tested = connection_test::run(&slots) => failed = tested.err(),
+            tested = connection_test::run(&targets) => failed = tested.err(),
             reason = ends.next() => end = Some(reason),
         }
         end = end.or_else(|| failed.as_ref().map(|_| "the connection test failed"));
     }
-    drop(slots); // From now on the served slots count.
+    drop(targets); // From now on the served targets count.
     let host = client_host(server.addresses());
     let mut waiting = Vec::new();
     if failed.is_none() {
@@ -106,7 +106,7 @@ pub async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
         at_terminal: std::io::stdin().is_terminal(),
         control,
     };
-    let mut changes = Changes::watch(args, configured, contexts, asked);
+    let mut changes = Changes::watch(args, configured, aws_contexts, asked);
     while end.is_none() {
         let recovered = proxy.recovered.notified();
         say_ready(&mut waiting, &host);
@@ -115,8 +115,8 @@ pub async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
             () = changes.next() => {
                 changes.take_over(&mut server, &proxy).await;
                 // New targets are logged when they are ready.
-                let served = server.served().slots();
-                waiting.retain(|row| served.iter().any(|slot| Arc::ptr_eq(slot, &row.slot)));
+                let served = server.served().targets();
+                waiting.retain(|row| served.iter().any(|served| Arc::ptr_eq(served, &row.served)));
             }
             () = recovered => service::status(&serving(&server)),
         }
@@ -184,7 +184,7 @@ fn administer(
 
 /// Listens for the targets; returns the errors of those that failed.
 fn listen(
-    slots: &[Arc<PgSlot>],
+    targets: &[Arc<PgTarget>],
     (serve, state_dir): (&Serve, Option<&Path>),
     proxy: &Arc<Proxy>,
     endings: TaskTracker,
@@ -193,7 +193,7 @@ fn listen(
         serve: serve.clone(),
         default_socket_dir: platform::socket::default_dir(state_dir),
     };
-    let (listeners, failed) = server::bind(slots, &at)?;
+    let (listeners, failed) = server::bind(targets, &at)?;
     let failed = failed.into_iter().map(anyhow::Error::from).collect();
     let (listeners, left_out) = some(listeners, failed)?;
     let server = Server::start(Arc::clone(proxy), at, listeners, endings);
@@ -222,8 +222,8 @@ pub(super) fn say_left_out(error: &anyhow::Error) -> String {
 
 /// Looks up databases named by their identifiers, loads credentials, and opens the tunnels of
 /// `warm` targets, with a time limit. The work continues in the background after that.
-async fn prepare(slots: &[Arc<PgSlot>], proxy: &Arc<Proxy>) {
-    let (own, proxy) = (slots.to_vec(), Arc::clone(proxy));
+async fn prepare(targets: &[Arc<PgTarget>], proxy: &Arc<Proxy>) {
+    let (own, proxy) = (targets.to_vec(), Arc::clone(proxy));
     let _progress = Progress::start("looking up databases and credentials");
     let mut preparing = tokio::spawn(async move { prepare_all(&own, &proxy).await });
     if timeout(PREPARE_PATIENCE, &mut preparing).await.is_err() {
@@ -237,7 +237,7 @@ async fn prepare(slots: &[Arc<PgSlot>], proxy: &Arc<Proxy>) {
 
 /// Returns true if a login would work, as far as is known.
 fn is_ready(row: &Row) -> bool {
-    row.slot.ready().is_some() && row.slot.not_ready().is_none()
+    row.served.ready().is_some() && row.served.not_ready().is_none()
 }
 
 /// Returns the state directory: the configured one, or the account's own; `None` for an account
@@ -273,8 +273,8 @@ fn verifier(serve: &Serve) -> anyhow::Result<Option<Verifier>> {
 
 /// Returns the connection string to paste, and its destination.
 pub(super) fn ready_line(row: &Row, host: &str) -> String {
-    let Row { slot, port, .. } = row;
-    let config = &slot.config;
+    let Row { served, port, .. } = row;
+    let config = &served.config;
     let database = if row.by_name {
         format!(" -d {}", shell(&config.name))
     } else {
@@ -286,10 +286,10 @@ pub(super) fn ready_line(row: &Row, host: &str) -> String {
         .as_deref()
         .map(|user| format!(" as {user}"))
         .unwrap_or_default();
-    let (state, place, reason) = match (slot.ready(), slot.not_ready()) {
-        (Some(rooms), None) => ("ready", rooms.target.endpoint.to_string(), String::new()),
-        (Some(rooms), Some(reason)) => {
-            let place = rooms.target.endpoint.to_string();
+    let (state, place, reason) = match (served.ready(), served.not_ready()) {
+        (Some(context), None) => ("ready", context.target.endpoint.to_string(), String::new()),
+        (Some(context), Some(reason)) => {
+            let place = context.target.endpoint.to_string();
             ("not ready", place, format!(": {reason}; pgiam tries again"))
         }
         (None, Some(reason)) => {

@@ -47,7 +47,7 @@ impl Traffic {
 
 /// A connection after its startup packet.
 #[derive(Clone, Copy, Debug)]
-pub struct Newcomer<'a> {
+pub struct NewConnection<'a> {
     /// ResolvedTarget.
     pub target: &'a str,
     /// Database role; empty if there is none.
@@ -160,18 +160,18 @@ struct Known {
 }
 
 impl Live {
-    pub(super) fn add(&self, newcomer: Newcomer<'_>, traffic: Traffic) -> Arc<Connection> {
+    pub(super) fn add(&self, connection: NewConnection<'_>, traffic: Traffic) -> Arc<Connection> {
         let mut known = self.lock();
         known.last_id += 1;
         let id = known.last_id;
         let connection = Arc::new(Connection {
             id,
-            target: newcomer.target.to_owned(),
-            user: cut(newcomer.user.as_bytes()),
-            database: Mutex::new(cut(newcomer.database.as_bytes())),
-            program: cut(newcomer.program),
-            peer: newcomer.peer.to_owned(),
-            since: newcomer.since,
+            target: connection.target.to_owned(),
+            user: cut(connection.user.as_bytes()),
+            database: Mutex::new(cut(connection.database.as_bytes())),
+            program: cut(connection.program),
+            peer: connection.peer.to_owned(),
+            since: connection.since,
             open: AtomicBool::new(false),
             traffic,
         });

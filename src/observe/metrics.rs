@@ -14,7 +14,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::live::Traffic;
-use super::{Observed, View};
+use super::{Observed, TargetStatus};
 use crate::tunnel::{SessionState, TunnelTotals};
 
 /// Bucket limits of the stages' histograms in seconds: from a cached token to the longest wait of a
@@ -196,9 +196,9 @@ impl Metrics {
         encode_registry(&mut text, &self.registry)?;
         let mut moment = Registry::with_prefix("pgiam");
         let targets = observed.targets();
-        let views: Vec<View> = targets.iter().map(|t| t.watched.view()).collect();
-        connections(&mut moment, observed, &views);
-        tunnels(&mut moment, &views);
+        let statuses: Vec<TargetStatus> = targets.iter().map(|t| t.source.status()).collect();
+        connections(&mut moment, observed, &statuses);
+        tunnels(&mut moment, &statuses);
         encode_registry(&mut text, &moment)?;
         encode_eof(&mut text)?;
         Ok(text)
@@ -206,16 +206,16 @@ impl Metrics {
 }
 
 /// Registers the gauges of the connections.
-fn connections(registry: &mut Registry, observed: &Observed, views: &[View]) {
+fn connections(registry: &mut Registry, observed: &Observed, statuses: &[TargetStatus]) {
     let open: Family<ByState, Gauge> = Family::default();
     let ready: Family<ByTarget, Gauge> = Family::default();
-    for view in views {
-        let name = &view.target.name;
+    for status in statuses {
+        let name = &status.target.name;
         for state in ["login", "open"] {
             drop(open.get_or_create(&ByState::new(name, state)));
         }
         let target = name.clone();
-        let value = i64::from(view.is_ready());
+        let value = i64::from(status.is_ready());
         ready.get_or_create(&ByTarget { target }).set(value);
     }
     for connection in observed.connections() {
@@ -238,28 +238,28 @@ fn connections(registry: &mut Registry, observed: &Observed, views: &[View]) {
 }
 
 /// Registers the current metrics of the tunnels.
-fn tunnels(registry: &mut Registry, views: &[View]) {
+fn tunnels(registry: &mut Registry, statuses: &[TargetStatus]) {
     let sessions: Family<ByState, Gauge> = Family::default();
     let streams: Family<ByTarget, Gauge> = Family::default();
     let trip: Family<ByTarget, Seconds> = Family::default();
     let bytes: Family<ByDirection, Counter> = Family::default();
     let counters: [Family<ByTarget, Counter>; 5] = std::array::from_fn(|_| Family::default());
-    for view in views {
-        let name = &view.target.name;
+    for status in statuses {
+        let name = &status.target.name;
         let by_target = ByTarget {
             target: name.clone(),
         };
         for state in SessionState::ALL {
-            let all = view.tunnel.sessions.iter();
+            let all = status.tunnel.sessions.iter();
             let count = all.filter(|session| session.state == state).count();
             let labels = ByState::new(name, state.as_str());
             let gauge = sessions.get_or_create(&labels);
             gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
         }
-        let count: usize = view.tunnel.sessions.iter().map(|s| s.streams).sum();
+        let count: usize = status.tunnel.sessions.iter().map(|s| s.streams).sum();
         let gauge = streams.get_or_create(&by_target);
         gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
-        let trips = view.tunnel.sessions.iter().filter_map(|s| s.round_trip);
+        let trips = status.tunnel.sessions.iter().filter_map(|s| s.round_trip);
         if let Some(shortest) = trips.min() {
             trip.get_or_create(&by_target).set(shortest.as_secs_f64());
         }
@@ -268,12 +268,12 @@ fn tunnels(registry: &mut Registry, views: &[View]) {
             down,
             resumes,
             retransmissions,
-        } = view.tunnel.totals;
+        } = status.tunnel.totals;
         for (direction, count) in [(UP, up), (DOWN, down)] {
             let labels = ByDirection::new(name, direction);
             bytes.get_or_create(&labels).inc_by(count);
         }
-        let tunnel = &view.tunnel;
+        let tunnel = &status.tunnel;
         let counts = [
             tunnel.started,
             tunnel.failed,

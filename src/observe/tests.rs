@@ -8,16 +8,16 @@ use crate::tunnel::{SessionState, SessionStats, TunnelTotals};
 mod exposition;
 
 /// A target with a fixed state.
-pub(crate) struct Stands(pub(crate) View);
+pub(crate) struct Stands(pub(crate) TargetStatus);
 
-impl Watched for Stands {
-    fn view(&self) -> View {
+impl StatusSource for Stands {
+    fn status(&self) -> TargetStatus {
         self.0.clone()
     }
 }
 
 /// Returns the state of a target that has been used: one session is up, another one is starting.
-pub(crate) fn used(name: &str) -> View {
+pub(crate) fn used(name: &str) -> TargetStatus {
     let totals = TunnelTotals {
         up: 1_000,
         down: 2_000_000,
@@ -34,7 +34,7 @@ pub(crate) fn used(name: &str) -> View {
         age: Duration::from_secs(75),
         round_trip: Some(Duration::from_millis(12)),
     };
-    View {
+    TargetStatus {
         found: true,
         target: Arc::new(target(name)),
         readiness: Readiness::Up,
@@ -71,19 +71,19 @@ pub(crate) fn target(name: &str) -> ResolvedTarget {
 }
 
 /// Creates the measurements of a program with these targets.
-pub(crate) fn observed(views: Vec<View>) -> Arc<Observed> {
+pub(crate) fn observed(statuses: Vec<TargetStatus>) -> Arc<Observed> {
     let observed = Arc::new(Observed::new(400));
-    let listed = views.into_iter().map(|view| Listed {
+    let listed = statuses.into_iter().map(|status| ListedTarget {
         port: 5433,
         socket: None,
-        watched: Arc::new(Stands(view)),
+        source: Arc::new(Stands(status)),
     });
     observed.show(listed.collect());
     observed
 }
 
-pub(crate) fn newcomer<'a>(target: &'a str, program: &'a [u8]) -> Newcomer<'a> {
-    Newcomer {
+pub(crate) fn new_connection<'a>(target: &'a str, program: &'a [u8]) -> NewConnection<'a> {
+    NewConnection {
         target,
         user: "db_user",
         database: "app",
@@ -106,8 +106,8 @@ pub(crate) fn failure(id: &'static str, notable: bool) -> Failure {
 #[test]
 fn a_connection_is_there_from_its_routing_to_its_end() {
     let observed = observed(vec![used("orders")]);
-    let first = observed.admit(newcomer("orders", b"psql"));
-    let second = observed.admit(newcomer("orders", b"an\x1b[2Jother\xff"));
+    let first = observed.admit(new_connection("orders", b"psql"));
+    let second = observed.admit(new_connection("orders", b"an\x1b[2Jother\xff"));
     second.opened();
     second.traffic().sent(10);
     second.traffic().received(20);
@@ -187,11 +187,11 @@ fn a_target_is_ready_unless_something_is_known_against_it() {
         (Up, Some("aws.expired"), "failing", false),
         (Interrupted, Some("aws.expired"), "interrupted", false),
     ] {
-        let view = View {
+        let status = TargetStatus {
             readiness,
             failed,
             ..used("orders")
         };
-        assert_eq!((view.state(), view.is_ready()), (state, ready));
+        assert_eq!((status.state(), status.is_ready()), (state, ready));
     }
 }

@@ -10,8 +10,8 @@ use super::database::cancel;
 use super::database::login::{Greeting, LoggedIn};
 use super::io::write_all;
 use super::shared::Proxy;
-use super::target::PgRooms;
-use super::target::{PgEntry, PgSlot};
+use super::target::PgContext;
+use super::target::{PgPortTargets, PgTarget};
 use super::timings::{Timings, millis};
 use super::waiting::{self};
 use crate::failure::SessionError;
@@ -53,7 +53,7 @@ const PROBE_DEADLINE: Duration = Duration::from_millis(2500);
 /// is released as soon as the client has completed its startup.
 pub async fn serve(
     proxy: Arc<Proxy>,
-    entry: PgEntry,
+    port_targets: PgPortTargets,
     connection: Admitted<Stream>,
     startup_permit: OwnedSemaphorePermit,
 ) {
@@ -63,7 +63,7 @@ pub async fn serve(
     async {
         let stop = proxy.stop.clone();
         let deadline = proxy.startup_timeout;
-        let welcome = admit::welcome(&proxy, &entry, connection);
+        let welcome = admit::welcome(&proxy, &port_targets, connection);
         let welcomed = tokio::select! {
             welcomed = timeout(deadline, welcome) => welcomed.map_err(|_| deadline),
             () = crowded(&startup_permit) => Err(accepted.elapsed()),
@@ -72,7 +72,7 @@ pub async fn serve(
         match welcomed {
             Ok(Ok(Greeted::Cancel { key, stream })) => {
                 drop(startup_permit);
-                cancel::deliver(&proxy, &entry, &key, stream).await;
+                cancel::deliver(&proxy, &port_targets, &key, stream).await;
             }
             Ok(Ok(Greeted::Startup { client, startup })) => {
                 let session = Connection {
@@ -85,7 +85,9 @@ pub async fn serve(
                     evidence: None,
                     no_default: None,
                 };
-                session.run(client, startup, (startup_permit, entry)).await;
+                session
+                    .run(client, startup, (startup_permit, port_targets))
+                    .await;
             }
             Ok(Err((error, client))) => refuse_early(&proxy, client, &error).await,
             Err(after) => refuse_early(&proxy, None, &SessionError::GreetingTimeout(after)).await,
@@ -97,7 +99,11 @@ pub async fn serve(
 
 /// Refuses a client after reading its startup packet. A cancel request is delivered unless the
 /// client is known to belong to another user. Needs no startup permit.
-pub async fn turn_away(proxy: Arc<Proxy>, entry: PgEntry, mut connection: Refused<Stream>) {
+pub async fn turn_away(
+    proxy: Arc<Proxy>,
+    port_targets: PgPortTargets,
+    mut connection: Refused<Stream>,
+) {
     let place = connection.take_place();
     let arrival = connection.arrival();
     let span = info_span!("conn", peer = %arrival);
@@ -110,7 +116,7 @@ pub async fn turn_away(proxy: Arc<Proxy>, entry: PgEntry, mut connection: Refuse
             // The guard counts it, and the client does not read a reply.
             Err(_) if place.is_quiet() => {}
             Ok((key, _)) if place.is_quiet() && proxy.cancel_keys.find(&key).is_empty() => {}
-            Ok((key, stream)) => cancel::deliver(&proxy, &entry, &key, stream).await,
+            Ok((key, stream)) => cancel::deliver(&proxy, &port_targets, &key, stream).await,
             Err((error, client)) => refuse_early(&proxy, client, &error).await,
         }
     }
@@ -136,13 +142,13 @@ impl Connection {
         mut self,
         mut client: Local,
         startup: Startup,
-        (startup_permit, entry): (OwnedSemaphorePermit, PgEntry),
+        (startup_permit, port_targets): (OwnedSemaphorePermit, PgPortTargets),
     ) {
         self.timings.startup_ms = millis(self.accepted);
         let probe = is_probe(&startup);
         let mut greeting = Greeting::default();
         let proxy = Arc::clone(&self.proxy);
-        let _place = match self.proxy.places.take() {
+        let _place = match self.proxy.connection_limit.acquire() {
             Ok(place) => place,
             Err(limit) => {
                 let error = too_many(limit, false);
@@ -150,7 +156,7 @@ impl Connection {
             }
         };
         drop(startup_permit);
-        let (rooms, mut routed) = match self.route(entry, startup, &mut client).await {
+        let (context, mut routed) = match self.route(port_targets, startup, &mut client).await {
             Ok(both) => both,
             Err((error, target)) => {
                 let about = target.as_ref().map(report::ErrorContext::target);
@@ -166,21 +172,23 @@ impl Connection {
             span.record("database", routed.shown_database());
         }
 
-        let (place, stop) = (rooms.places.take(), self.proxy.stop.clone());
+        let (place, stop) = (context.connection_limit.acquire(), self.proxy.stop.clone());
         let waiting = Arc::clone(&self.waiting);
         let connected = async {
             let _ = place.as_ref().map_err(|limit| too_many(*limit, true))?;
             let (client, greeting) = (&mut client, &mut greeting);
             match routed.target.settings.login.auth {
-                Auth::Passthrough => self.carry(&rooms, &mut routed, client, greeting).await,
+                Auth::Passthrough => self.carry(&context, &mut routed, client, greeting).await,
                 Auth::Iam => {
-                    let connected = self.connect(&rooms, &mut routed, greeting);
-                    waiting.while_there((client, Some(&rooms)), connected).await
+                    let connected = self.connect(&context, &mut routed, greeting);
+                    waiting
+                        .while_there((client, Some(&context)), connected)
+                        .await
                 }
             }
         };
         let connected = tokio::select! {
-            connected = answer_in_time(probe, &rooms, connected) => connected,
+            connected = answer_in_time(probe, &context, connected) => connected,
             () = stop.cancelled() => Err(match probe {
                 true => SessionError::ShuttingDown.for_a_probe(),
                 false => SessionError::ShuttingDown,
@@ -192,15 +200,15 @@ impl Connection {
         }
         match connected {
             Ok(upstream) => {
-                if rooms.last_failure.forget() {
+                if context.last_failure.forget() {
                     self.proxy.recovered.notify_waiters();
                 }
-                self.splice(client, upstream, greeting, (&rooms, &routed, &live))
+                self.splice(client, upstream, greeting, (&context, &routed, &live))
                     .await;
             }
             Err(error) => {
                 if error.is_another_server() {
-                    rooms.forget_endpoint();
+                    context.forget_endpoint();
                 }
                 let about = report::ErrorContext {
                     target: &routed.target,
@@ -208,12 +216,12 @@ impl Connection {
                     token_judged: greeting.token_judged(),
                     token_sent: greeting.token_sent,
                     evidence: self.evidence.as_ref(),
-                    open_connections: rooms.places.open(),
+                    open_connections: context.connection_limit.open(),
                     startup: Some(&routed.startup),
                     no_default: self.no_default.as_deref(),
                 };
-                rooms.last_failure.note(&error, &about);
-                rooms.recover(&self.proxy);
+                context.last_failure.note(&error, &about);
+                context.recover(&self.proxy);
                 refuse(&proxy, Some(client), (&error, Some(about)), &greeting).await;
             }
         }
@@ -224,40 +232,40 @@ impl Connection {
     /// are released, because a connection may far outlive them.
     async fn route(
         &self,
-        entry: PgEntry,
+        port_targets: PgPortTargets,
         startup: Startup,
         client: &mut Local,
-    ) -> Result<(Arc<PgRooms>, Routed), (SessionError, Option<ResolvedTarget>)> {
+    ) -> Result<(Arc<PgContext>, Routed), (SessionError, Option<ResolvedTarget>)> {
         let alone = |error: SessionError| (error, None);
-        let slot = route::choose(&entry, &startup).map_err(|e| alone(e.into()))?;
-        let rooms = match slot.ready() {
-            Some(rooms) => Arc::clone(rooms),
+        let served = route::choose(&port_targets, &startup).map_err(|e| alone(e.into()))?;
+        let context = match served.ready() {
+            Some(context) => Arc::clone(context),
             None => {
-                let found = self.look_up(slot, is_probe(&startup), client).await;
-                found.map_err(|error| (error, Some(slot.provisional())))?
+                let found = self.look_up(served, is_probe(&startup), client).await;
+                found.map_err(|error| (error, Some(served.provisional())))?
             }
         };
         let offer = Offer {
-            targets: &[Arc::clone(&rooms.target)],
-            by_name: entry.picks_by_name(),
+            targets: &[Arc::clone(&context.target)],
+            by_name: port_targets.picks_by_name(),
         };
         let routed = route::route(offer, startup, self.proxy.os_user.as_deref());
         let routed = routed.map_err(|e| alone(e.into()))?;
         if self.client_asked && routed.target.settings.login.auth == Auth::Passthrough {
             return Err(alone(SessionError::TwoPasswords));
         }
-        Ok((rooms, routed))
+        Ok((context, routed))
     }
 
     /// Waits for the lookup of a target's database while the client stays connected.
     async fn look_up(
         &self,
-        slot: &PgSlot,
+        served: &PgTarget,
         probe: bool,
         client: &mut Local,
-    ) -> Result<Arc<PgRooms>, SessionError> {
+    ) -> Result<Arc<PgContext>, SessionError> {
         self.waiting.at(waiting::DISCOVERY);
-        let found = self.waiting.while_there((client, None), slot.rooms());
+        let found = self.waiting.while_there((client, None), served.context());
         let patience = if probe { PROBE_DEADLINE } else { Duration::MAX };
         tokio::select! {
             found = timeout(patience, found) => {
@@ -275,7 +283,7 @@ impl Connection {
         client: Local,
         upstream: LoggedIn,
         mut greeting: Greeting,
-        (rooms, routed, live): (&Arc<PgRooms>, &Routed, &LiveConnection),
+        (context, routed, live): (&Arc<PgContext>, &Routed, &LiveConnection),
     ) {
         let LoggedIn {
             stream: mut server,
@@ -283,8 +291,8 @@ impl Connection {
             after,
             tls,
         } = upstream;
-        let registration: Option<Registration<PgRooms>> =
-            key.map(|key| self.proxy.cancel_keys.register(key, Arc::clone(rooms)));
+        let registration: Option<Registration<PgContext>> =
+            key.map(|key| self.proxy.cancel_keys.register(key, Arc::clone(context)));
         greeting.bytes.extend_from_slice(&after);
         let Timings {
             startup_ms,
@@ -354,13 +362,13 @@ fn too_many(limit: usize, of_target: bool) -> SessionError {
 /// that it understands.
 async fn answer_in_time(
     probe: bool,
-    rooms: &PgRooms,
+    context: &PgContext,
     connected: impl Future<Output = Result<LoggedIn, SessionError>>,
 ) -> Result<LoggedIn, SessionError> {
     if !probe {
         return connected.await;
     }
-    let late = || Err(SessionError::NoTunnelYet(rooms.transport.readiness()));
+    let late = || Err(SessionError::NoTunnelYet(context.transport.readiness()));
     let answer = timeout(PROBE_DEADLINE, connected).await;
     answer
         .unwrap_or_else(|_| late())

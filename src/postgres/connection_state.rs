@@ -9,7 +9,7 @@ use super::timings::Timings;
 use super::waiting::Waiting;
 use crate::admission::Arrival;
 use crate::config::{Auth, ResolvedTarget};
-use crate::observe::{LiveConnection, Newcomer, Stage};
+use crate::observe::{LiveConnection, NewConnection, Stage};
 use crate::postgres::route::Routed;
 use crate::report::TokenEvidence;
 
@@ -34,7 +34,7 @@ impl Connection {
     /// Adds the connection to the list of open connections.
     pub(in crate::postgres) fn admit(&self, routed: &Routed) -> LiveConnection {
         let program = routed.startup.get("application_name");
-        self.proxy.observed.admit(Newcomer {
+        self.proxy.observed.admit(NewConnection {
             target: &routed.target.name,
             user: &routed.user,
             database: routed.shown_database(),

@@ -14,7 +14,7 @@ use crate::admission::Listening;
 use crate::config::{Serve, SocketDir};
 use crate::platform::socket::{SocketError, UnixSocket};
 use crate::platform::{self, descriptors};
-use crate::postgres::target::{PgEntry, PgSlot};
+use crate::postgres::target::{PgPortTargets, PgTarget};
 
 /// Number of waiting clients that the kernel may queue per socket. When the queue is full, Linux
 /// drops the client's SYN, which costs it a second. A pool that opens all its connections at once
@@ -115,28 +115,28 @@ impl Door {
 /// # Errors
 /// [`BindError::Same`].
 pub(in crate::postgres) fn doors(
-    slots: &[Arc<PgSlot>],
+    targets: &[Arc<PgTarget>],
     serve: &Serve,
-) -> Result<Vec<(Door, PgEntry)>, BindError> {
+) -> Result<Vec<(Door, PgPortTargets)>, BindError> {
     let hub = serve.hub_port;
     let mut doors = Vec::new();
-    let mut by_port: BTreeMap<u16, Vec<Arc<PgSlot>>> = BTreeMap::new();
-    let entry = |slots: Vec<Arc<PgSlot>>, by_name| PgEntry {
-        slots: slots.into(),
+    let mut by_port: BTreeMap<u16, Vec<Arc<PgTarget>>> = BTreeMap::new();
+    let port_targets = |targets: Vec<Arc<PgTarget>>, by_name| PgPortTargets {
+        targets: targets.into(),
         by_name,
     };
-    for slot in slots {
-        match slot.config.settings.local_port {
+    for served in targets {
+        match served.config.settings.local_port {
             0 => doors.push((
-                Door::Any(slot.config.name.clone()),
-                entry(vec![Arc::clone(slot)], false),
+                Door::Any(served.config.name.clone()),
+                port_targets(vec![Arc::clone(served)], false),
             )),
-            port => by_port.entry(port).or_default().push(Arc::clone(slot)),
+            port => by_port.entry(port).or_default().push(Arc::clone(served)),
         }
     }
     let target_on = |port: u16| {
-        let slots = by_port.get(&port)?;
-        Some(format!("the port of target \"{}\"", name_of(slots)))
+        let targets = by_port.get(&port)?;
+        Some(format!("the port of target \"{}\"", name_of(targets)))
     };
     let same = |key, port, other| Err(BindError::Same { key, port, other });
     if let Some(port) = hub
@@ -153,11 +153,11 @@ pub(in crate::postgres) fn doors(
             return same("http_port", port, "hub_port".to_owned());
         }
     }
-    for (port, slots) in by_port {
-        doors.push((Door::Port(port), entry(slots, false)));
+    for (port, targets) in by_port {
+        doors.push((Door::Port(port), port_targets(targets, false)));
     }
     if let Some(port) = hub {
-        doors.push((Door::Hub(port), entry(slots.to_vec(), true)));
+        doors.push((Door::Hub(port), port_targets(targets.to_vec(), true)));
     }
     Ok(doors)
 }
@@ -189,10 +189,10 @@ impl Wanted {
     }
 }
 
-fn name_of(slots: &[Arc<PgSlot>]) -> String {
-    slots
+fn name_of(targets: &[Arc<PgTarget>]) -> String {
+    targets
         .first()
-        .map(|slot| slot.config.name.clone())
+        .map(|served| served.config.name.clone())
         .unwrap_or_default()
 }
 
@@ -202,7 +202,7 @@ pub struct Listener {
     pub(in crate::postgres) sockets: Vec<Listening>,
     pub(in crate::postgres) unix: Option<UnixSocket>,
     pub(in crate::postgres) port: u16,
-    pub(in crate::postgres) entry: PgEntry,
+    pub(in crate::postgres) port_targets: PgPortTargets,
 }
 
 impl Listener {
@@ -235,14 +235,14 @@ pub struct ListenAt {
 /// [`BindError::Same`], and [`BindError::Descriptors`], because an arbitrary part of the targets
 /// would be served.
 pub fn bind(
-    slots: &[Arc<PgSlot>],
+    targets: &[Arc<PgTarget>],
     at: &ListenAt,
 ) -> Result<(Vec<Listener>, Vec<BindError>), BindError> {
     let (mut listeners, mut failed) = (Vec::new(), Vec::new());
-    let doors = doors(slots, &at.serve)?;
+    let doors = doors(targets, &at.serve)?;
     let ports = doors.len();
-    for (door, entry) in doors {
-        match at.listen_as_one_of(ports, door, entry) {
+    for (door, port_targets) in doors {
+        match at.listen_as_one_of(ports, door, port_targets) {
             Ok(listener) => listeners.push(listener),
             Err(error @ BindError::Descriptors { .. }) => return Err(error),
             Err(error) => failed.push(error),
@@ -257,19 +257,20 @@ impl ListenAt {
         &self,
         ports: usize,
         door: Door,
-        entry: PgEntry,
+        port_targets: PgPortTargets,
     ) -> Result<Listener, BindError> {
-        self.listen(door, entry).map_err(|error| match error {
-            BindError::Descriptors { limit, .. } => self.too_many(ports, limit),
-            error => error,
-        })
+        self.listen(door, port_targets)
+            .map_err(|error| match error {
+                BindError::Descriptors { limit, .. } => self.too_many(ports, limit),
+                error => error,
+            })
     }
 
-    fn listen(&self, door: Door, entry: PgEntry) -> Result<Listener, BindError> {
-        let wanted = if entry.by_name {
+    fn listen(&self, door: Door, port_targets: PgPortTargets) -> Result<Listener, BindError> {
+        let wanted = if port_targets.by_name {
             Wanted::Hub
         } else {
-            Wanted::Target(name_of(&entry.slots))
+            Wanted::Target(name_of(&port_targets.targets))
         };
         let bound = bind_all(&self.serve.addresses, door.port());
         let (port, sockets) = bound.map_err(|(address, source)| match source.kind() {
@@ -288,7 +289,7 @@ impl ListenAt {
             sockets,
             unix: self.socket(port)?,
             port,
-            entry,
+            port_targets,
         })
     }
 

@@ -12,8 +12,8 @@ use crate::base::jitter::jitter;
 use crate::failure::connection::SessionError;
 use crate::postgres::database::login_steps::{Outcome, Trial};
 use crate::postgres::shared::Proxy;
-use crate::postgres::target::PgRooms;
-use crate::postgres::target::PgSlot;
+use crate::postgres::target::PgContext;
+use crate::postgres::target::PgTarget;
 use crate::report::{self, ErrorContext, Explanation};
 
 /// First and longest pause before an unreachable target is retried; it doubles. Health checks
@@ -25,25 +25,27 @@ const LOOK_AGAIN: (Duration, Duration) = (Duration::from_secs(5), Duration::from
 /// `application_name` of a login in the background.
 const APPLICATION: &str = "pgiam";
 
-impl PgSlot {
+impl PgTarget {
     /// Looks up the database until it is found. Clients cannot be relied on to trigger the lookup:
     /// a load balancer that waits for readiness sends none. Ends when the target is removed.
-    async fn keep_looking(slot: Weak<Self>, proxy: Arc<Proxy>) {
+    async fn keep_looking(served: Weak<Self>, proxy: Arc<Proxy>) {
         let (mut pause, longest) = LOOK_AGAIN;
         let mut failed = false;
         loop {
-            let Some(slot) = slot.upgrade() else { return };
-            match slot.rooms().await {
+            let Some(served) = served.upgrade() else {
+                return;
+            };
+            match served.context().await {
                 // `prepare` shares the first lookup, and continues from its result.
                 Ok(_) if !failed => return,
-                Ok(rooms) => {
-                    rooms.check_and_note(&proxy).await;
+                Ok(context) => {
+                    context.check_and_note(&proxy).await;
                     proxy.recovered.notify_waiters();
                     return;
                 }
                 Err(_) => failed = true,
             }
-            drop(slot);
+            drop(served);
             sleep(jitter(pause)).await;
             pause = (pause * 2).min(longest);
         }
@@ -54,8 +56,8 @@ impl PgSlot {
     /// most as long as the timeouts of the target.
     pub(in crate::postgres) async fn prepare(&self, proxy: &Arc<Proxy>) {
         let name = &self.config.name;
-        match self.rooms().await {
-            Ok(rooms) => rooms.check_and_note(proxy).await,
+        match self.context().await {
+            Ok(context) => context.check_and_note(proxy).await,
             Err(error) => {
                 let target = self.provisional();
                 warn_of(name, &error, &ErrorContext::target(&target));
@@ -70,25 +72,25 @@ impl PgSlot {
     /// # Errors
     /// The reason, in the same text that a client would get.
     pub async fn test(&self) -> Result<(), Explanation> {
-        let rooms = self.rooms().await.map_err(|error| {
+        let context = self.context().await.map_err(|error| {
             let target = self.provisional();
             report::explain(&error, Some(&ErrorContext::target(&target)))
         })?;
-        match rooms.log_in_once().await {
+        match context.log_in_once().await {
             Ok(()) => {
-                rooms.last_failure.forget();
+                context.last_failure.forget();
                 Ok(())
             }
             Err((error, trial)) => {
-                let about = rooms.about(trial.as_ref());
-                rooms.last_failure.note(&error, &about);
+                let about = context.about(trial.as_ref());
+                context.last_failure.note(&error, &about);
                 Err(report::explain(&error, Some(&about)))
             }
         }
     }
 }
 
-impl PgRooms {
+impl PgContext {
     /// Checks the target; failures are logged, displayed, and retried in the background.
     pub(in crate::postgres) async fn check_and_note(self: &Arc<Self>, proxy: &Arc<Proxy>) {
         if let Err(error) = self.check_prerequisites().await {
@@ -143,33 +145,38 @@ impl PgRooms {
         if self.last_failure.get().is_none() || self.recovering.0.swap(true, Ordering::AcqRel) {
             return;
         }
-        let (rooms, proxy) = (Arc::downgrade(self), Arc::clone(proxy));
+        let (context, proxy) = (Arc::downgrade(self), Arc::clone(proxy));
         tokio::spawn(async move {
             let stop = proxy.stop.clone();
-            stop.run_until_cancelled(recovering(rooms, &proxy)).await;
+            stop.run_until_cancelled(recovering(context, &proxy)).await;
         });
     }
 }
 
 /// Retries until the target can be reached, or is removed.
-async fn recovering(rooms: Weak<PgRooms>, proxy: &Arc<Proxy>) {
+async fn recovering(context: Weak<PgContext>, proxy: &Arc<Proxy>) {
     let (mut pause, longest) = TRY_AGAIN;
     loop {
         sleep(jitter(pause)).await;
         pause = (pause * 2).min(longest);
-        let Some(rooms) = rooms.upgrade() else { return };
+        let Some(context) = context.upgrade() else {
+            return;
+        };
         // A client may have succeeded meanwhile.
-        if rooms.last_failure.get().is_some() {
-            rooms.try_again().await;
+        if context.last_failure.get().is_some() {
+            context.try_again().await;
         }
-        if rooms.last_failure.get().is_some() {
+        if context.last_failure.get().is_some() {
             continue;
         }
-        info!(name = rooms.target.name, "the target can be reached again");
+        info!(
+            name = context.target.name,
+            "the target can be reached again"
+        );
         proxy.recovered.notify_waiters();
-        rooms.recovering.0.store(false, Ordering::Release);
+        context.recovering.0.store(false, Ordering::Release);
         // A failure before this point started no new task, because this one was still running.
-        rooms.recover(proxy);
+        context.recover(proxy);
         return;
     }
 }
@@ -184,15 +191,15 @@ fn warn_of(target: &str, error: &SessionError, about: &ErrorContext<'_>) {
     );
 }
 
-/// Checks all targets at the same time before their first clients, see `PgSlot::prepare`. Lookups
+/// Checks all targets at the same time before their first clients, see `PgTarget::prepare`. Lookups
 /// that fail continue in the background.
-pub async fn prepare_all(slots: &[Arc<PgSlot>], proxy: &Arc<Proxy>) {
-    for slot in slots.iter().filter(|slot| slot.ready().is_none()) {
-        let (slot, stop) = (Arc::downgrade(slot), proxy.stop.clone());
-        let looking = PgSlot::keep_looking(slot, Arc::clone(proxy));
+pub async fn prepare_all(targets: &[Arc<PgTarget>], proxy: &Arc<Proxy>) {
+    for served in targets.iter().filter(|served| served.ready().is_none()) {
+        let (served, stop) = (Arc::downgrade(served), proxy.stop.clone());
+        let looking = PgTarget::keep_looking(served, Arc::clone(proxy));
         tokio::spawn(async move { stop.run_until_cancelled(looking).await });
     }
-    let all = slots.iter().map(|slot| slot.prepare(proxy));
+    let all = targets.iter().map(|served| served.prepare(proxy));
     let all = futures_util::future::join_all(all);
     _ = proxy.stop.run_until_cancelled(all).await;
 }

@@ -12,7 +12,7 @@ use pg_handshake::Startup;
 
 use crate::base::foreign_text::ForeignText;
 use crate::config::{Auth, EndpointKind, ResolvedTarget};
-use crate::postgres::target::{PgEntry, PgSlot};
+use crate::postgres::target::{PgPortTargets, PgTarget};
 
 /// The targets of a listener.
 #[derive(Clone, Copy, Debug)]
@@ -58,12 +58,15 @@ pub struct Fallback {
 }
 
 /// Returns the target of the port that the client requests, if it exists.
-pub(crate) fn requested<'a>(entry: &'a PgEntry, startup: &Startup) -> Option<&'a Arc<PgSlot>> {
-    if !entry.picks_by_name() {
-        return entry.slots.first();
+pub(crate) fn requested<'a>(
+    port_targets: &'a PgPortTargets,
+    startup: &Startup,
+) -> Option<&'a Arc<PgTarget>> {
+    if !port_targets.picks_by_name() {
+        return port_targets.targets.first();
     }
     let (name, _) = split_name(startup.get("database").unwrap_or_default());
-    entry.named(name)
+    port_targets.named(name)
 }
 
 /// Returns the target of the port that the client requests.
@@ -71,10 +74,10 @@ pub(crate) fn requested<'a>(entry: &'a PgEntry, startup: &Startup) -> Option<&'a
 /// # Errors
 /// [`RouteError::UnknownTarget`].
 pub(crate) fn choose<'a>(
-    entry: &'a PgEntry,
+    port_targets: &'a PgPortTargets,
     startup: &Startup,
-) -> Result<&'a Arc<PgSlot>, RouteError> {
-    requested(entry, startup).ok_or_else(|| unknown(entry.known(), startup))
+) -> Result<&'a Arc<PgTarget>, RouteError> {
+    requested(port_targets, startup).ok_or_else(|| unknown(port_targets.known(), startup))
 }
 
 /// Selects the target among those of one listener and applies the substitution rules.

@@ -16,11 +16,11 @@ use super::listen::{Door, doors};
 pub(crate) use super::listen::{loopback, socket};
 use crate::admission::{Entrance, Listens, Verdict};
 use crate::base::stream::Stream;
-use crate::observe::{Listed, Watched};
+use crate::observe::{ListedTarget, StatusSource};
 use crate::postgres::connection;
 use crate::postgres::shared::Proxy;
-use crate::postgres::target::PgRooms;
-use crate::postgres::target::{PgEntry, PgSlot};
+use crate::postgres::target::PgContext;
+use crate::postgres::target::{PgPortTargets, PgTarget};
 use crate::tunnel::Transport;
 
 /// Maximum number of admitted clients in startup, or being refused for a connection limit, at the
@@ -35,7 +35,7 @@ struct Open {
     port: u16,
     socket: Option<PathBuf>,
     /// The targets behind it. Each connection reads the current value when it is accepted.
-    entry: Arc<RwLock<PgEntry>>,
+    port_targets: Arc<RwLock<PgPortTargets>>,
     accepting: CancellationToken,
     /// The accept loops.
     loops: TaskTracker,
@@ -52,7 +52,7 @@ pub struct Row {
     /// True if all targets are behind that port.
     pub hub: bool,
     /// The target.
-    pub slot: Arc<PgSlot>,
+    pub served: Arc<PgTarget>,
 }
 
 /// The ports and targets that are served now. Cheap to clone.
@@ -65,13 +65,13 @@ impl Served {
     pub fn rows(&self) -> Vec<Row> {
         let mut rows = Vec::new();
         for open in read(&self.0).iter() {
-            let entry = read(&open.entry);
-            rows.extend(entry.slots.iter().map(|slot| Row {
+            let port_targets = read(&open.port_targets);
+            rows.extend(port_targets.targets.iter().map(|served| Row {
                 port: open.port,
                 socket: open.socket.clone(),
-                by_name: entry.picks_by_name(),
+                by_name: port_targets.picks_by_name(),
                 hub: matches!(open.door, Door::Hub(_)),
-                slot: Arc::clone(slot),
+                served: Arc::clone(served),
             }));
         }
         rows.sort_by_key(|row| row.hub); // Stable.
@@ -80,9 +80,9 @@ impl Served {
 
     /// Returns every target once.
     #[must_use]
-    pub fn slots(&self) -> Vec<Arc<PgSlot>> {
+    pub fn targets(&self) -> Vec<Arc<PgTarget>> {
         let rows = self.rows().into_iter();
-        rows.filter(|row| !row.hub).map(|row| row.slot).collect()
+        rows.filter(|row| !row.hub).map(|row| row.served).collect()
     }
 }
 
@@ -96,8 +96,8 @@ pub struct Server {
     /// Connections accepted while the server was stopping.
     late: TaskTracker,
     /// Removed targets that still have open connections or a lookup in progress.
-    retired: Vec<Weak<PgSlot>>,
-    leaving: Vec<Weak<PgRooms>>,
+    retired: Vec<Weak<PgTarget>>,
+    leaving: Vec<Weak<PgContext>>,
     /// Tunnels that are shutting down.
     endings: TaskTracker,
 }
@@ -144,10 +144,10 @@ impl Server {
     /// Publishes the ports and targets that are served now.
     fn show(&self) {
         let rows = self.served.rows().into_iter().filter(|row| !row.hub);
-        let listed = rows.map(|row| Listed {
+        let listed = rows.map(|row| ListedTarget {
             port: row.port,
             socket: row.socket,
-            watched: row.slot as Arc<dyn Watched>,
+            source: row.served as Arc<dyn StatusSource>,
         });
         self.proxy.observed.show(listed.collect());
     }
@@ -157,7 +157,7 @@ impl Server {
             port: listener.port,
             socket: listener.socket().map(PathBuf::from),
             door: listener.door,
-            entry: Arc::new(RwLock::new(listener.entry)),
+            port_targets: Arc::new(RwLock::new(listener.port_targets)),
             accepting: CancellationToken::new(),
             loops: TaskTracker::new(),
         };
@@ -174,7 +174,7 @@ impl Server {
         let entrance = Entrance::new(socket, Arc::clone(&self.proxy.guard));
         let accept = Accept {
             proxy: Arc::clone(&self.proxy),
-            entry: Arc::clone(&open.entry),
+            port_targets: Arc::clone(&open.port_targets),
             startups: Arc::clone(&self.startups),
             connections: self.connections.clone(),
             late: self.late.clone(),
@@ -194,26 +194,26 @@ impl Server {
     /// # Errors
     /// [`BindError`] if no port would be left. Then only the targets behind the remaining ports
     /// have changed.
-    pub async fn reload(&mut self, slots: &[Arc<PgSlot>]) -> Result<Vec<BindError>, BindError> {
-        let wanted = doors(slots, &self.at.serve)?;
+    pub async fn reload(&mut self, targets: &[Arc<PgTarget>]) -> Result<Vec<BindError>, BindError> {
+        let wanted = doors(targets, &self.at.serve)?;
         let ports = wanted.len();
-        let before = self.served.slots();
+        let before = self.served.targets();
         let keeps = |open: &Arc<Open>| wanted.iter().any(|(door, _)| *door == open.door);
         let (stay, close): (Vec<_>, Vec<_>) = {
             let all = read(&self.served.0);
             all.iter().cloned().partition(keeps)
         };
         let (mut opened, mut later, mut failed) = (Vec::new(), Vec::new(), Vec::new());
-        for (door, entry) in wanted {
+        for (door, port_targets) in wanted {
             if let Some(open) = stay.iter().find(|open| open.door == door) {
-                *write(&open.entry) = entry;
+                *write(&open.port_targets) = port_targets;
             } else if close
                 .iter()
                 .any(|open| Some(open.port) == door.fixed_port())
             {
-                later.push((door, entry)); // The port stays in use for another purpose.
+                later.push((door, port_targets)); // The port stays in use for another purpose.
             } else {
-                match self.at.listen_as_one_of(ports, door, entry) {
+                match self.at.listen_as_one_of(ports, door, port_targets) {
                     Ok(listener) => opened.push(listener),
                     Err(error) => failed.push(error),
                 }
@@ -235,29 +235,29 @@ impl Server {
         for open in close {
             open.loops.wait().await;
         }
-        for (door, entry) in later {
-            match self.at.listen_as_one_of(ports, door, entry) {
+        for (door, port_targets) in later {
+            match self.at.listen_as_one_of(ports, door, port_targets) {
                 Ok(listener) => opened.push(listener),
                 Err(error) => failed.push(error),
             }
         }
         opened.into_iter().for_each(|listener| self.open(listener));
-        self.retire(&before, slots);
+        self.retire(&before, targets);
         self.show();
         Ok(failed)
     }
 
     /// Retires the targets that are no longer configured.
-    fn retire(&mut self, before: &[Arc<PgSlot>], now: &[Arc<PgSlot>]) {
-        self.retired.retain(|slot| slot.strong_count() > 0);
-        self.leaving.retain(|rooms| rooms.strong_count() > 0);
-        for slot in before {
-            if now.iter().any(|other| Arc::ptr_eq(other, slot)) {
+    fn retire(&mut self, before: &[Arc<PgTarget>], now: &[Arc<PgTarget>]) {
+        self.retired.retain(|served| served.strong_count() > 0);
+        self.leaving.retain(|context| context.strong_count() > 0);
+        for served in before {
+            if now.iter().any(|other| Arc::ptr_eq(other, served)) {
                 continue;
             }
-            match slot.ready() {
-                Some(rooms) => self.leaving.push(Arc::downgrade(rooms)),
-                None => self.retired.push(Arc::downgrade(slot)),
+            match served.ready() {
+                Some(context) => self.leaving.push(Arc::downgrade(context)),
+                None => self.retired.push(Arc::downgrade(served)),
             }
         }
     }
@@ -265,12 +265,12 @@ impl Server {
     /// Returns every tunnel that may be open.
     fn transports(&self) -> Vec<Arc<dyn Transport>> {
         let retired = self.retired.iter().filter_map(Weak::upgrade);
-        let slots = self.served.slots().into_iter().chain(retired);
-        let rooms = slots.filter_map(|slot| slot.ready().cloned());
+        let targets = self.served.targets().into_iter().chain(retired);
+        let context = targets.filter_map(|served| served.ready().cloned());
         let leaving = self.leaving.iter().filter_map(Weak::upgrade);
-        rooms
+        context
             .chain(leaving)
-            .map(|rooms| Arc::clone(&rooms.transport))
+            .map(|context| Arc::clone(&context.transport))
             .collect()
     }
 
@@ -370,7 +370,7 @@ impl Running {
 /// Data that an accept loop passes to each connection.
 struct Accept {
     proxy: Arc<Proxy>,
-    entry: Arc<RwLock<PgEntry>>,
+    port_targets: Arc<RwLock<PgPortTargets>>,
     startups: Arc<Semaphore>,
     connections: TaskTracker,
     late: TaskTracker,
@@ -390,23 +390,27 @@ impl Accept {
                         return;
                     };
                     let connection = connection.map(|stream| Box::new(stream) as Stream);
-                    let (proxy, entry) = (Arc::clone(&self.proxy), self.entry());
-                    self.tracker()
-                        .spawn(connection::serve(proxy, entry, connection, permit));
+                    let (proxy, port_targets) = (Arc::clone(&self.proxy), self.port_targets());
+                    self.tracker().spawn(connection::serve(
+                        proxy,
+                        port_targets,
+                        connection,
+                        permit,
+                    ));
                 }
                 Verdict::Refused(connection) => {
                     let connection = connection.map(|stream| Box::new(stream) as Stream);
-                    let (proxy, entry) = (Arc::clone(&self.proxy), self.entry());
+                    let (proxy, port_targets) = (Arc::clone(&self.proxy), self.port_targets());
                     self.tracker()
-                        .spawn(connection::turn_away(proxy, entry, connection));
+                        .spawn(connection::turn_away(proxy, port_targets, connection));
                 }
             }
         }
     }
 
     /// Returns the current targets, which a reload may have changed.
-    fn entry(&self) -> PgEntry {
-        read(&self.entry).clone()
+    fn port_targets(&self) -> PgPortTargets {
+        read(&self.port_targets).clone()
     }
 
     /// Returns the tracker for a connection. Late connections are not waited for.

@@ -30,7 +30,7 @@ const MISSING_STANDS: Duration = Duration::from_secs(10);
 
 /// Parameters of the next login.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Way {
+pub struct LoginStrategy {
     pub(in crate::postgres) negotiation: Negotiation,
     /// True if the token is sent together with the StartupMessage.
     pub(in crate::postgres) early_token: bool,
@@ -39,28 +39,31 @@ pub struct Way {
 /// Facts about the server that a target's name leads to. An alias may lead to another server
 /// tomorrow; then the facts start empty, and logins still in progress update those of the old one.
 #[derive(Default)]
-pub struct Memory(Mutex<(String, Arc<Known>)>);
+pub struct ServerMemory(Mutex<(String, Arc<ServerCapabilities>)>);
 
-impl Memory {
+impl ServerMemory {
     /// Returns the facts about the server at `endpoint`.
-    pub(in crate::postgres) fn of(&self, endpoint: &Endpoint) -> Arc<Known> {
+    pub(in crate::postgres) fn of(&self, endpoint: &Endpoint) -> Arc<ServerCapabilities> {
         // A panic cannot interrupt an assignment.
         let mut server = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if server.0 != endpoint.host {
-            *server = (endpoint.host.clone(), Arc::new(Known::new(endpoint.kind())));
+            *server = (
+                endpoint.host.clone(),
+                Arc::new(ServerCapabilities::new(endpoint.kind())),
+            );
         }
         Arc::clone(&server.1)
     }
 }
 
 /// Facts about one server.
-pub struct Known {
+pub struct ServerCapabilities {
     kind: EndpointKind,
-    state: Mutex<State>,
+    state: Mutex<LearnedFacts>,
 }
 
 #[derive(Default)]
-struct State {
+struct LearnedFacts {
     direct: DirectTls,
     /// Roles that the server has asked for a clear-text password and accepted.
     clear_text: HashSet<String>,
@@ -83,13 +86,13 @@ enum DirectTls {
     },
 }
 
-impl Default for Known {
+impl Default for ServerCapabilities {
     fn default() -> Self {
         Self::new(EndpointKind::Other)
     }
 }
 
-impl Known {
+impl ServerCapabilities {
     fn new(kind: EndpointKind) -> Self {
         Self {
             kind,
@@ -98,8 +101,8 @@ impl Known {
     }
 
     /// Returns the parameters for a login of `role` with the fewest round trips.
-    pub(in crate::postgres) fn way(&self, role: &str) -> Way {
-        Way {
+    pub(in crate::postgres) fn login_strategy(&self, role: &str) -> LoginStrategy {
+        LoginStrategy {
             negotiation: self.negotiation(),
             early_token: self.state().clear_text.contains(role),
         }
@@ -208,7 +211,7 @@ impl Known {
         said.is_some_and(|at| at.elapsed() < MISSING_STANDS)
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, LearnedFacts> {
         // Every change is one assignment, which a panic cannot interrupt.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -232,125 +235,134 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn direct_tls_where_the_version_has_it_unless_it_was_refused() {
-        let known = Known::new(EndpointKind::Cluster);
-        assert_eq!(known.negotiation(), Negotiation::SslRequest);
-        known.saw_version(16);
-        assert_eq!(known.negotiation(), Negotiation::SslRequest);
-        known.saw_version(17);
-        assert_eq!(known.negotiation(), Negotiation::Direct);
-        known.direct_failed();
-        assert_eq!(known.negotiation(), Negotiation::Direct, "it may be a blip");
-        known.secured(Negotiation::SslRequest);
-        known.saw_version(17);
-        assert_eq!(known.negotiation(), Negotiation::SslRequest);
+        let capabilities = ServerCapabilities::new(EndpointKind::Cluster);
+        assert_eq!(capabilities.negotiation(), Negotiation::SslRequest);
+        capabilities.saw_version(16);
+        assert_eq!(capabilities.negotiation(), Negotiation::SslRequest);
+        capabilities.saw_version(17);
+        assert_eq!(capabilities.negotiation(), Negotiation::Direct);
+        capabilities.direct_failed();
+        assert_eq!(
+            capabilities.negotiation(),
+            Negotiation::Direct,
+            "it may be a blip"
+        );
+        capabilities.secured(Negotiation::SslRequest);
+        capabilities.saw_version(17);
+        assert_eq!(capabilities.negotiation(), Negotiation::SslRequest);
         tokio::time::advance(REFUSAL_STANDS).await;
-        known.saw_version(18);
-        assert_eq!(known.negotiation(), Negotiation::Direct);
-        known.time_ran_out(Negotiation::SslRequest);
-        assert_eq!(known.negotiation(), Negotiation::Direct);
-        known.time_ran_out(Negotiation::Direct);
-        assert_eq!(known.negotiation(), Negotiation::SslRequest);
+        capabilities.saw_version(18);
+        assert_eq!(capabilities.negotiation(), Negotiation::Direct);
+        capabilities.time_ran_out(Negotiation::SslRequest);
+        assert_eq!(capabilities.negotiation(), Negotiation::Direct);
+        capabilities.time_ran_out(Negotiation::Direct);
+        assert_eq!(capabilities.negotiation(), Negotiation::SslRequest);
         tokio::time::advance(REFUSAL_STANDS).await;
-        known.saw_version(18);
+        capabilities.saw_version(18);
         // Another login succeeded meanwhile.
-        known.direct_failed();
-        known.secured(Negotiation::Direct);
-        known.secured(Negotiation::SslRequest);
-        assert_eq!(known.negotiation(), Negotiation::Direct);
+        capabilities.direct_failed();
+        capabilities.secured(Negotiation::Direct);
+        capabilities.secured(Negotiation::SslRequest);
+        assert_eq!(capabilities.negotiation(), Negotiation::Direct);
     }
 
     #[tokio::test(start_paused = true)]
     async fn dsql_takes_direct_tls_from_the_first_login_and_again_after_a_refusal() {
-        let known = Known::new(EndpointKind::Dsql);
-        assert_eq!(known.negotiation(), Negotiation::Direct);
-        known.direct_failed();
-        known.secured(Negotiation::SslRequest);
+        let capabilities = ServerCapabilities::new(EndpointKind::Dsql);
+        assert_eq!(capabilities.negotiation(), Negotiation::Direct);
+        capabilities.direct_failed();
+        capabilities.secured(Negotiation::SslRequest);
         // The version that the server reports.
-        known.saw_version(16);
-        assert_eq!(known.negotiation(), Negotiation::SslRequest);
+        capabilities.saw_version(16);
+        assert_eq!(capabilities.negotiation(), Negotiation::SslRequest);
         tokio::time::advance(REFUSAL_STANDS).await;
-        assert_eq!(known.negotiation(), Negotiation::Direct);
+        assert_eq!(capabilities.negotiation(), Negotiation::Direct);
     }
 
     #[test]
     fn a_proxy_is_always_asked_first() {
-        let known = Known::new(EndpointKind::Proxy);
-        assert_eq!(known.negotiation(), Negotiation::SslRequest);
-        known.saw_version(18);
-        assert_eq!(known.negotiation(), Negotiation::SslRequest);
+        let capabilities = ServerCapabilities::new(EndpointKind::Proxy);
+        assert_eq!(capabilities.negotiation(), Negotiation::SslRequest);
+        capabilities.saw_version(18);
+        assert_eq!(capabilities.negotiation(), Negotiation::SslRequest);
     }
 
     #[test]
     fn nothing_is_known_of_the_server_that_an_alias_leads_to_today() {
-        let memory = Memory::default();
+        let memory = ServerMemory::default();
         let old = memory.of(&at(CLUSTER));
         old.saw_version(17);
         old.took_clear_text("app");
-        let fastest = Way {
+        let fastest = LoginStrategy {
             negotiation: Negotiation::Direct,
             early_token: true,
         };
-        assert_eq!(memory.of(&at(CLUSTER)).way("app"), fastest);
+        assert_eq!(memory.of(&at(CLUSTER)).login_strategy("app"), fastest);
         let other = at("orders.cluster-xyz.eu-west-1.rds.amazonaws.com");
-        let nothing = Way {
+        let nothing = LoginStrategy {
             negotiation: Negotiation::SslRequest,
             early_token: false,
         };
-        assert_eq!(memory.of(&other).way("app"), nothing);
+        assert_eq!(memory.of(&other).login_strategy("app"), nothing);
         // A login at the old server completes.
         old.took_clear_text("app");
-        assert_eq!(memory.of(&other).way("app"), nothing);
+        assert_eq!(memory.of(&other).login_strategy("app"), nothing);
     }
 
     #[test]
     fn the_token_goes_early_to_roles_that_were_asked_for_it() {
-        let known = Known::default();
-        let early = |role| known.way(role).early_token;
+        let capabilities = ServerCapabilities::default();
+        let early = |role| capabilities.login_strategy(role).early_token;
         assert!(!early("app"));
-        known.took_clear_text("app");
+        capabilities.took_clear_text("app");
         assert!(early("app") && !early("other"));
-        known.forget("app");
+        capabilities.forget("app");
         assert!(!early("app"));
         for n in 0..=MOST_ROLES {
-            known.took_clear_text(&n.to_string());
+            capabilities.took_clear_text(&n.to_string());
         }
-        assert!(known.state().clear_text.len() <= MOST_ROLES);
+        assert!(capabilities.state().clear_text.len() <= MOST_ROLES);
         assert!(early(&MOST_ROLES.to_string()));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_role_whose_fresh_token_was_refused_is_not_tried_twice_for_a_while() {
-        let known = Known::default();
-        assert!(known.is_worth_a_retry("app"));
-        known.refused_fresh_token("app");
-        assert!(!known.is_worth_a_retry("app") && known.is_worth_a_retry("other"));
+        let capabilities = ServerCapabilities::default();
+        assert!(capabilities.is_worth_a_retry("app"));
+        capabilities.refused_fresh_token("app");
+        assert!(!capabilities.is_worth_a_retry("app") && capabilities.is_worth_a_retry("other"));
         tokio::time::advance(NO_RETRY).await;
-        assert!(known.is_worth_a_retry("app"));
-        known.refused_fresh_token("app");
-        known.took_clear_text("app");
-        assert!(known.is_worth_a_retry("app"));
+        assert!(capabilities.is_worth_a_retry("app"));
+        capabilities.refused_fresh_token("app");
+        capabilities.took_clear_text("app");
+        assert!(capabilities.is_worth_a_retry("app"));
         for n in 0..=MOST_ROLES {
-            known.refused_fresh_token(&n.to_string());
+            capabilities.refused_fresh_token(&n.to_string());
         }
-        assert!(known.state().refused.len() <= MOST_ROLES);
+        assert!(capabilities.state().refused.len() <= MOST_ROLES);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_missing_database_is_looked_for_again_after_a_while() {
-        let known = Known::default();
-        assert!(!known.lacks_own_database("app"));
-        assert!(known.own_database_missing("app"), "news");
-        assert!(known.lacks_own_database("app") && !known.lacks_own_database("other"));
+        let capabilities = ServerCapabilities::default();
+        assert!(!capabilities.lacks_own_database("app"));
+        assert!(capabilities.own_database_missing("app"), "news");
+        assert!(
+            capabilities.lacks_own_database("app") && !capabilities.lacks_own_database("other")
+        );
         tokio::time::advance(MISSING_STANDS).await;
-        assert!(!known.lacks_own_database("app"));
-        assert!(!known.own_database_missing("app"), "logged once per role");
-        assert!(known.lacks_own_database("app"));
-        known.own_database_may_exist("app");
-        assert!(!known.lacks_own_database("app"));
-        assert!(known.own_database_missing("app"), "news again");
+        assert!(!capabilities.lacks_own_database("app"));
+        assert!(
+            !capabilities.own_database_missing("app"),
+            "logged once per role"
+        );
+        assert!(capabilities.lacks_own_database("app"));
+        capabilities.own_database_may_exist("app");
+        assert!(!capabilities.lacks_own_database("app"));
+        assert!(capabilities.own_database_missing("app"), "news again");
         for n in 0..=MOST_ROLES {
-            known.own_database_missing(&n.to_string());
+            capabilities.own_database_missing(&n.to_string());
         }
-        assert!(known.state().without_database.len() <= MOST_ROLES);
+        assert!(capabilities.state().without_database.len() <= MOST_ROLES);
     }
 }

@@ -1,12 +1,12 @@
 //! State that all connections share.
 
-use super::target::PgRooms;
+use super::target::PgContext;
 use crate::admission::{Arrival, Guard};
 use crate::base::flood::{Flood, Flow};
 use crate::config::Serve;
 use crate::observe::Observed;
 use crate::postgres::cancel_keys::CancelKeys;
-use crate::targets::connection_limit::Places;
+use crate::targets::connection_limit::ConnectionLimit;
 use crate::tls::local::{self, Kept, LocalTlsError};
 use bytes::Bytes;
 use pg_handshake::scram::Verifier;
@@ -45,8 +45,8 @@ pub struct Proxy {
     /// Decides which clients are served.
     pub(crate) guard: Arc<Guard>,
     pub(in crate::postgres) startup_timeout: Duration,
-    pub(in crate::postgres) places: Places,
-    pub(in crate::postgres) cancel_keys: CancelKeys<PgRooms>,
+    pub(in crate::postgres) connection_limit: ConnectionLimit,
+    pub(in crate::postgres) cancel_keys: CancelKeys<PgContext>,
     /// Cancel requests in transit.
     pub(in crate::postgres) cancels: Semaphore,
     /// Limits the log lines about connections with an unknown target.
@@ -96,7 +96,7 @@ impl Proxy {
             verifier: verifier.map(Arc::new),
             guard: Arc::new(Guard::of_clients(serve.peer_check)),
             startup_timeout: serve.startup_timeout,
-            places: Places::new(Some(serve.max_connections)),
+            connection_limit: ConnectionLimit::new(Some(serve.max_connections)),
             cancel_keys: CancelKeys::default(),
             cancels: Semaphore::new(MOST_CANCELS),
             noise: Flood::new(MOST_LINES, LINES_WINDOW),

@@ -1,14 +1,14 @@
 //! The PostgreSQL targets: those of `targets`, with the facts about their servers.
 
-use super::server_memory::Memory;
-use crate::targets::context::{ProtocolState, Rooms};
-use crate::targets::served_target::{Entry, Slot};
+use super::server_memory::ServerMemory;
+use crate::targets::context::{ProtocolState, TargetContext};
+use crate::targets::served_target::{PortTargets, ServedTarget};
 
-impl ProtocolState for Memory {}
+impl ProtocolState for ServerMemory {}
 
 /// Context of a PostgreSQL target.
-pub type PgRooms = Rooms<Memory>;
+pub type PgContext = TargetContext<ServerMemory>;
 /// A PostgreSQL target that is served.
-pub type PgSlot = Slot<Memory>;
+pub type PgTarget = ServedTarget<ServerMemory>;
 /// The PostgreSQL targets of a port.
-pub type PgEntry = Entry<Memory>;
+pub type PgPortTargets = PortTargets<ServerMemory>;

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use crate::failure::connection::SessionError;
 use crate::postgres::client::startup::Local;
-use crate::postgres::target::PgRooms;
+use crate::postgres::target::PgContext;
 
 /// First step for a database that is configured by its identifier.
 pub(in crate::postgres) const DISCOVERY: &str = "the lookup of the database at RDS";
@@ -72,19 +72,19 @@ impl Waiting {
         *self.step.lock().unwrap_or_else(PoisonError::into_inner) = step;
     }
 
-    fn step(&self, rooms: Option<&PgRooms>) -> Option<&'static str> {
+    fn step(&self, context: Option<&PgContext>) -> Option<&'static str> {
         let step = *self.step.lock().unwrap_or_else(PoisonError::into_inner);
         match step {
             Step::At(step) => Some(step),
-            Step::Connecting => rooms.and_then(PgRooms::waits_for),
+            Step::Connecting => context.and_then(PgContext::waits_for),
         }
     }
 
     /// Creates the error for a client that has left.
-    pub(in crate::postgres) fn left(&self, rooms: Option<&PgRooms>) -> SessionError {
+    pub(in crate::postgres) fn left(&self, context: Option<&PgContext>) -> SessionError {
         SessionError::ClientLeft {
             after: self.since.elapsed(),
-            waiting: self.step(rooms),
+            waiting: self.step(context),
         }
     }
 
@@ -94,12 +94,12 @@ impl Waiting {
     /// Those of `work`, and [`SessionError::ClientLeft`].
     pub(in crate::postgres) async fn while_there<T>(
         &self,
-        (client, rooms): (&mut Local, Option<&PgRooms>),
+        (client, context): (&mut Local, Option<&PgContext>),
         work: impl Future<Output = Result<T, SessionError>>,
     ) -> Result<T, SessionError> {
         tokio::select! {
             done = work => done,
-            _ = client.gone() => Err(self.left(rooms)),
+            _ = client.gone() => Err(self.left(context)),
         }
     }
 }

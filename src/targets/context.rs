@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
-use super::connection_limit::Places;
+use super::connection_limit::ConnectionLimit;
 use crate::aws::AwsContext;
 use crate::aws::alias::Aliases;
 use crate::aws::calls::CREDENTIALS_STEP;
@@ -24,7 +24,7 @@ pub trait ProtocolState: Default + Send + Sync + 'static {}
 
 /// Everything that one target needs: endpoint, signer, transport, trust roots. The state of the
 /// protocol `P` lives as long as the target.
-pub struct Rooms<P> {
+pub struct TargetContext<P> {
     /// The target.
     pub target: Arc<ResolvedTarget>,
     /// The path to the database.
@@ -32,7 +32,7 @@ pub struct Rooms<P> {
     pub(crate) tokens: Arc<dyn TokenProvider>,
     pub(crate) tls: UpstreamTls,
     pub(crate) aws: Arc<AwsContext>,
-    pub(crate) places: Places,
+    pub(crate) connection_limit: ConnectionLimit,
     /// State of the protocol that clients speak.
     pub(crate) protocol: P,
     pub(crate) last_failure: LastFailure,
@@ -42,7 +42,7 @@ pub struct Rooms<P> {
     endings: TaskTracker,
 }
 
-impl<P> Drop for Rooms<P> {
+impl<P> Drop for TargetContext<P> {
     /// Ends the tunnel. After a reload that changes or removes a target, this happens with its last
     /// connection.
     fn drop(&mut self) {
@@ -54,7 +54,7 @@ impl<P> Drop for Rooms<P> {
     }
 }
 
-impl<P: ProtocolState> Rooms<P> {
+impl<P: ProtocolState> TargetContext<P> {
     /// Sets up a target. Sends no request to AWS.
     ///
     /// # Errors
@@ -83,7 +83,7 @@ impl<P: ProtocolState> Rooms<P> {
             tokens: Arc::new(token::provider(Arc::clone(&aws))),
             tls,
             aws,
-            places: Places::new(target.settings.login.connection_limit),
+            connection_limit: ConnectionLimit::new(target.settings.login.connection_limit),
             protocol: P::default(),
             last_failure: LastFailure::default(),
             recovering: Recovering::default(),
@@ -95,7 +95,7 @@ impl<P: ProtocolState> Rooms<P> {
     /// Checks the settings that can be checked before the database of a target is known.
     ///
     /// # Errors
-    /// The same as for [`Rooms::new`].
+    /// The same as for [`TargetContext::new`].
     pub(crate) fn check(config: &TargetConfig) -> Result<(), SetupError> {
         trust(&config.name, config.settings.ca_file.as_deref()).map(|_| ())
     }

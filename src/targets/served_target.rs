@@ -19,7 +19,7 @@ use crate::failure::connection::SessionError;
 use crate::failure::route::KnownTarget;
 use crate::failure::setup::SetupError;
 use crate::report;
-use crate::targets::context::{ProtocolState, Rooms};
+use crate::targets::context::{ProtocolState, TargetContext};
 use crate::targets::last_failure::NotReady;
 use crate::tunnel::Readiness;
 
@@ -29,28 +29,28 @@ const FAILURE_STANDS: Duration = Duration::from_secs(3);
 
 /// The AWS identities of the program; targets with the same profile and region share one.
 #[derive(Default)]
-pub struct Contexts {
-    known: Mutex<Vec<Context>>,
+pub struct AwsContexts {
+    all: Mutex<Vec<ProfileAws>>,
     /// Tunnels of removed targets that are shutting down.
     endings: TaskTracker,
 }
 
-struct Context {
+struct ProfileAws {
     profile: Option<String>,
     region: Option<String>,
     aws: Arc<AwsContext>,
 }
 
-impl Contexts {
+impl AwsContexts {
     /// Returns the identity for a profile and a region; `None` means the default from the AWS
     /// settings.
     pub fn of(&self, profile: Option<&str>, region: Option<&str>) -> Arc<AwsContext> {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let same = |context: &&Context| {
-            context.profile.as_deref() == profile && context.region.as_deref() == region
+        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        let same = |entry: &&ProfileAws| {
+            entry.profile.as_deref() == profile && entry.region.as_deref() == region
         };
-        if let Some(context) = known.iter().find(same) {
-            return Arc::clone(&context.aws);
+        if let Some(entry) = all.iter().find(same) {
+            return Arc::clone(&entry.aws);
         }
         let (profile, region) = (profile.map(str::to_owned), region.map(str::to_owned));
         let aws = Arc::new(AwsContext::new(AwsOptions {
@@ -58,7 +58,7 @@ impl Contexts {
             region: region.clone(),
             ..AwsOptions::default()
         }));
-        known.push(Context {
+        all.push(ProfileAws {
             profile,
             region,
             aws: Arc::clone(&aws),
@@ -70,12 +70,12 @@ impl Contexts {
     ///
     /// # Errors
     /// [`SetupError`] for settings that can never work.
-    pub fn rooms<P: ProtocolState>(
+    pub fn context<P: ProtocolState>(
         &self,
         target: ResolvedTarget,
-    ) -> Result<Arc<Rooms<P>>, SetupError> {
+    ) -> Result<Arc<TargetContext<P>>, SetupError> {
         let aws = self.of(target.settings.profile.as_deref(), target.region.as_deref());
-        Rooms::new(target, aws, self.endings.clone()).map(Arc::new)
+        TargetContext::new(target, aws, self.endings.clone()).map(Arc::new)
     }
 
     /// Returns the tunnels that are shutting down while the program continues.
@@ -86,7 +86,7 @@ impl Contexts {
 }
 
 /// One target that is served.
-pub struct Slot<P> {
+pub struct ServedTarget<P> {
     /// The configured target.
     pub config: TargetConfig,
     lookup: Arc<Lookup<P>>,
@@ -95,10 +95,10 @@ pub struct Slot<P> {
 /// Lookup of a target's database, and the setup that follows.
 struct Lookup<P> {
     config: TargetConfig,
-    contexts: Arc<Contexts>,
-    rooms: OnceLock<Arc<Rooms<P>>>,
+    aws_contexts: Arc<AwsContexts>,
+    context: OnceLock<Arc<TargetContext<P>>>,
     /// The lookup in progress, in its own task.
-    running: Kept<Arc<Rooms<P>>, LookupError>,
+    running: Kept<Arc<TargetContext<P>>, LookupError>,
     failure: Mutex<Option<Failure>>,
 }
 
@@ -141,40 +141,44 @@ impl From<LookupError> for SessionError {
     }
 }
 
-impl<P: ProtocolState> Slot<P> {
-    /// Creates a slot; a target that needs no lookup is set up at once. Sends no request to AWS.
+impl<P: ProtocolState> ServedTarget<P> {
+    /// Creates a target; one that needs no lookup is set up at once. Sends no request to AWS.
     ///
     /// # Errors
     /// [`SetupError`] for settings that can never work.
-    pub fn new(config: TargetConfig, contexts: Arc<Contexts>) -> Result<Self, SetupError> {
+    pub fn new(config: TargetConfig, aws_contexts: Arc<AwsContexts>) -> Result<Self, SetupError> {
         match config.resolved() {
-            Some(target) => Self::settled(config, target, contexts),
+            Some(target) => Self::settled(config, target, aws_contexts),
             None => {
-                Rooms::<P>::check(&config)?; // Checks the settings that are known already.
-                Ok(Self::with(config, contexts, OnceLock::new()))
+                TargetContext::<P>::check(&config)?; // Checks the settings that are known already.
+                Ok(Self::with(config, aws_contexts, OnceLock::new()))
             }
         }
     }
 
-    /// Creates a slot for a target whose lookup is done already. On reload it counts as the target
-    /// in `config`.
+    /// Creates a target whose lookup is done already. On reload it counts as the target in
+    /// `config`.
     ///
     /// # Errors
-    /// The same as for [`Slot::new`].
+    /// The same as for [`ServedTarget::new`].
     pub fn settled(
         config: TargetConfig,
         target: ResolvedTarget,
-        contexts: Arc<Contexts>,
+        aws_contexts: Arc<AwsContexts>,
     ) -> Result<Self, SetupError> {
-        let rooms = OnceLock::from(contexts.rooms(target)?);
-        Ok(Self::with(config, contexts, rooms))
+        let context = OnceLock::from(aws_contexts.context(target)?);
+        Ok(Self::with(config, aws_contexts, context))
     }
 
-    fn with(config: TargetConfig, contexts: Arc<Contexts>, rooms: OnceLock<Arc<Rooms<P>>>) -> Self {
+    fn with(
+        config: TargetConfig,
+        aws_contexts: Arc<AwsContexts>,
+        context: OnceLock<Arc<TargetContext<P>>>,
+    ) -> Self {
         let lookup = Lookup {
             config: config.clone(),
-            contexts,
-            rooms,
+            aws_contexts,
+            context,
             running: Kept::new(system_clock()),
             failure: Mutex::default(),
         };
@@ -186,8 +190,8 @@ impl<P: ProtocolState> Slot<P> {
 
     /// Returns the set-up target, if its lookup is done.
     #[must_use]
-    pub fn ready(&self) -> Option<&Arc<Rooms<P>>> {
-        self.lookup.rooms.get()
+    pub fn ready(&self) -> Option<&Arc<TargetContext<P>>> {
+        self.lookup.context.get()
     }
 
     /// Returns the set-up target. If its database has to be looked up first, all callers share one
@@ -197,9 +201,9 @@ impl<P: ProtocolState> Slot<P> {
     /// # Errors
     /// [`SessionError::Discovery`], [`SessionError::Setup`], [`SessionError::Config`],
     /// [`SessionError::LookupTimeout`].
-    pub async fn rooms(&self) -> Result<Arc<Rooms<P>>, SessionError> {
-        if let Some(rooms) = self.ready() {
-            return Ok(Arc::clone(rooms));
+    pub async fn context(&self) -> Result<Arc<TargetContext<P>>, SessionError> {
+        if let Some(context) = self.ready() {
+            return Ok(Arc::clone(context));
         }
         if let Some(error) = self.lookup.standing_failure() {
             return Err(error.into());
@@ -226,7 +230,7 @@ impl<P: ProtocolState> Slot<P> {
     #[must_use]
     pub fn not_ready(&self) -> Option<NotReady> {
         match self.ready() {
-            Some(rooms) => rooms.last_failure.get(),
+            Some(context) => context.last_failure.get(),
             None => self.lookup_failure(),
         }
     }
@@ -244,7 +248,7 @@ impl<P: ProtocolState> Slot<P> {
     /// Returns the reason to tell a readiness probe that the target is not ready.
     pub(crate) fn not_now(&self) -> Option<SessionError> {
         match (self.ready(), self.lookup_failure()) {
-            (Some(rooms), _) => rooms.not_now(),
+            (Some(context), _) => context.not_now(),
             (None, Some(failure)) => Some(SessionError::FailedBefore(failure.id)),
             (None, None) => Some(SessionError::NoTunnelYet(Readiness::Starting)),
         }
@@ -252,18 +256,18 @@ impl<P: ProtocolState> Slot<P> {
 }
 
 impl<P: ProtocolState> Lookup<P> {
-    async fn run(self: Arc<Self>) -> Result<Lease<Arc<Rooms<P>>>, LookupError> {
+    async fn run(self: Arc<Self>) -> Result<Lease<Arc<TargetContext<P>>>, LookupError> {
         let found = self.look_up().await;
         let found = found.and_then(|target| {
-            let rooms = self.contexts.rooms(target);
-            rooms.map_err(|error| LookupError::Setup(Arc::new(error)))
+            let context = self.aws_contexts.context(target);
+            context.map_err(|error| LookupError::Setup(Arc::new(error)))
         });
         match found {
-            Ok(rooms) => {
+            Ok(context) => {
                 *self.failure() = None;
-                let rooms = Arc::clone(self.rooms.get_or_init(|| rooms));
+                let context = Arc::clone(self.context.get_or_init(|| context));
                 Ok(Lease {
-                    value: rooms,
+                    value: context,
                     made_at: SystemTime::now(),
                     until: None,
                 })
@@ -289,7 +293,7 @@ impl<P: ProtocolState> Lookup<P> {
             return Err(Stopped.into()); // It was set up when it was made.
         };
         let (profile, region) = (config.settings.profile.as_deref(), config.region.as_deref());
-        let aws = self.contexts.of(profile, region);
+        let aws = self.aws_contexts.of(profile, region);
         let (target, _) = discover::locate(&aws, config, db).await?;
         info!(target = %config.name, endpoint = %target.endpoint, "found {db}");
         Ok(target)
@@ -308,53 +312,54 @@ impl<P: ProtocolState> Lookup<P> {
 }
 
 /// The targets behind a listener.
-pub struct Entry<P> {
+pub struct PortTargets<P> {
     /// The targets.
-    pub slots: Arc<[Arc<Slot<P>>]>,
+    pub targets: Arc<[Arc<ServedTarget<P>>]>,
     /// True if the database name selects the target even when there is only one.
     pub by_name: bool,
 }
 
-impl<P> Clone for Entry<P> {
+impl<P> Clone for PortTargets<P> {
     fn clone(&self) -> Self {
         Self {
-            slots: Arc::clone(&self.slots),
+            targets: Arc::clone(&self.targets),
             by_name: self.by_name,
         }
     }
 }
 
-impl<P: ProtocolState> Entry<P> {
+impl<P: ProtocolState> PortTargets<P> {
     /// Returns whether the database name selects the target.
     #[must_use]
     pub fn picks_by_name(&self) -> bool {
-        self.by_name || self.slots.len() > 1
+        self.by_name || self.targets.len() > 1
     }
 
     /// Returns the target of this name. A name that no target has may be invalid UTF-8.
-    pub(crate) fn named(&self, name: &[u8]) -> Option<&Arc<Slot<P>>> {
-        let mut all = self.slots.iter();
-        all.find(|slot| slot.config.name.as_bytes() == name)
+    pub(crate) fn named(&self, name: &[u8]) -> Option<&Arc<ServedTarget<P>>> {
+        let mut all = self.targets.iter();
+        all.find(|served| served.config.name.as_bytes() == name)
     }
 
     /// Returns the targets, for a client that requested another one.
     pub(crate) fn known(&self) -> Vec<KnownTarget> {
-        let known = self.slots.iter().map(|slot| KnownTarget {
-            name: slot.config.name.clone(),
-            endpoint: match slot.ready() {
-                Some(rooms) => rooms.target.endpoint.to_string(),
-                None => slot.config.database_ref.to_string(),
+        let known = self.targets.iter().map(|served| KnownTarget {
+            name: served.config.name.clone(),
+            endpoint: match served.ready() {
+                Some(context) => context.target.endpoint.to_string(),
+                None => served.config.database_ref.to_string(),
             },
         });
         known.collect()
     }
 
     /// Returns why the requested target is not ready. Without one: a reason if no target is ready.
-    pub(crate) fn not_now(&self, asked: Option<&Slot<P>>) -> Option<SessionError> {
+    pub(crate) fn not_now(&self, asked: Option<&ServedTarget<P>>) -> Option<SessionError> {
         match asked {
-            Some(slot) => slot.not_now(),
+            Some(served) => served.not_now(),
             None => {
-                let all: Option<Vec<_>> = self.slots.iter().map(|slot| slot.not_now()).collect();
+                let all: Option<Vec<_>> =
+                    self.targets.iter().map(|served| served.not_now()).collect();
                 all?.into_iter().next()
             }
         }
@@ -362,6 +367,6 @@ impl<P: ProtocolState> Entry<P> {
 
     /// Returns whether it contains a target of this name.
     pub(crate) fn has(&self, name: &str) -> bool {
-        self.slots.iter().any(|slot| slot.config.name == name)
+        self.targets.iter().any(|served| served.config.name == name)
     }
 }

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use crate::observe::{View, Watched};
-use crate::targets::context::{ProtocolState, Rooms};
-use crate::targets::served_target::Slot;
+use crate::observe::{StatusSource, TargetStatus};
+use crate::targets::context::{ProtocolState, TargetContext};
+use crate::targets::served_target::ServedTarget;
 use crate::tunnel::{Readiness, TunnelStats};
 
-impl<P: ProtocolState> Watched for Rooms<P> {
-    fn view(&self) -> View {
-        View {
+impl<P: ProtocolState> StatusSource for TargetContext<P> {
+    fn status(&self) -> TargetStatus {
+        TargetStatus {
             target: Arc::clone(&self.target),
             readiness: self.transport.readiness(),
             failed: self.last_failure.get().map(|failure| failure.id),
@@ -19,11 +19,11 @@ impl<P: ProtocolState> Watched for Rooms<P> {
     }
 }
 
-impl<P: ProtocolState> Watched for Slot<P> {
-    fn view(&self) -> View {
+impl<P: ProtocolState> StatusSource for ServedTarget<P> {
+    fn status(&self) -> TargetStatus {
         match self.ready() {
-            Some(rooms) => rooms.view(),
-            None => View {
+            Some(context) => context.status(),
+            None => TargetStatus {
                 target: Arc::new(self.provisional()),
                 readiness: Readiness::Starting,
                 failed: self.lookup_failure().map(|failure| failure.id),

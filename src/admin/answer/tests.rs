@@ -5,12 +5,12 @@ use tokio::sync::mpsc;
 
 use super::*;
 use crate::admin::{Controls, Kind};
-use crate::observe::Listed;
-use crate::observe::tests::{Stands, failure, newcomer, observed, used};
+use crate::observe::ListedTarget;
+use crate::observe::tests::{Stands, failure, new_connection, observed, used};
 use crate::tunnel::Readiness;
 
-fn context(views: Vec<View>) -> Context {
-    let observed = observed(views);
+fn context(statuses: Vec<TargetStatus>) -> Context {
+    let observed = observed(statuses);
     observed.started();
     Context {
         kind: Kind::Serve,
@@ -39,8 +39,8 @@ fn get(context: &Context, path: &str) -> (u16, String) {
     (answer.status.as_u16(), answer.body)
 }
 
-fn failing(name: &str) -> View {
-    View {
+fn failing(name: &str) -> TargetStatus {
+    TargetStatus {
         failed: Some("aws.expired"),
         ..used(name)
     }
@@ -78,7 +78,7 @@ fn a_program_that_drains_has_started_and_wants_nobody() {
 
 #[test]
 fn as_many_targets_as_are_asked_for_must_be_there() {
-    let interrupted = View {
+    let interrupted = TargetStatus {
         readiness: Readiness::Interrupted,
         ..used("reports")
     };
@@ -110,13 +110,13 @@ fn a_program_that_is_full_wants_nobody() {
         nothing,
         (503, "not ready: no target is served\n".to_owned())
     );
-    observed.show(vec![Listed {
+    observed.show(vec![ListedTarget {
         port: 5433,
         socket: None,
-        watched: Arc::new(Stands(used("orders"))),
+        source: Arc::new(Stands(used("orders"))),
     }]);
     assert_eq!(get(&context, "/readiness").0, 200);
-    let connection = observed.admit(newcomer("orders", b"psql"));
+    let connection = observed.admit(new_connection("orders", b"psql"));
     let (status, body) = get(&context, "/readiness");
     assert_eq!(status, 503);
     assert!(
@@ -181,7 +181,7 @@ fn the_status_has_all_that_is_known() {
     let context = context(vec![used("reports"), failing("orders")]);
     let observed = &context.observed;
     observed.failed(Some("orders"), failure("aws.expired", true));
-    let connection = observed.admit(newcomer("reports", b"DBeaver"));
+    let connection = observed.admit(new_connection("reports", b"DBeaver"));
     connection.opened();
     connection.traffic().sent(5);
     connection.traffic().received(7);

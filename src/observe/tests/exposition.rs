@@ -7,7 +7,7 @@ use super::*;
 /// Returns an exposition that contains every metric.
 fn everything() -> String {
     let observed = observed(vec![used("orders")]);
-    let connection = observed.admit(newcomer("orders", b"psql"));
+    let connection = observed.admit(new_connection("orders", b"psql"));
     connection.opened();
     connection.traffic().received(30);
     let stages = [(Stage::Total, 0.2), (Stage::Token, 0.0001)];

@@ -13,7 +13,7 @@ use crate::postgres::client::authenticate;
 use crate::postgres::client::probe::turned_away;
 use crate::postgres::client::startup::{Greeted, Local, Standing, greet};
 use crate::postgres::shared::Proxy;
-use crate::postgres::target::PgEntry;
+use crate::postgres::target::PgPortTargets;
 
 /// Time limit for the startup packet of a refused client. The refusal is the reply to that packet.
 const STRANGERS_TIME: Duration = Duration::from_secs(1);
@@ -21,7 +21,7 @@ const STRANGERS_TIME: Duration = Duration::from_secs(1);
 /// Returns the request of an admitted client, after the local password if one is required.
 pub(in crate::postgres) async fn welcome(
     proxy: &Proxy,
-    entry: &PgEntry,
+    port_targets: &PgPortTargets,
     connection: Admitted<Stream>,
 ) -> Result<Greeted, (SessionError, Option<Local>)> {
     let arrival = connection.arrival();
@@ -32,7 +32,7 @@ pub(in crate::postgres) async fn welcome(
             mut client,
             startup,
         } => {
-            if let Err(error) = turned_away(proxy, entry, &startup, &arrival) {
+            if let Err(error) = turned_away(proxy, port_targets, &startup, &arrival) {
                 return Err((error, Some(client)));
             }
             if let Some(verifier) = &proxy.verifier

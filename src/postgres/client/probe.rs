@@ -4,7 +4,7 @@ use crate::admission::Arrival;
 use crate::failure::SessionError;
 use crate::postgres::route;
 use crate::postgres::shared::Proxy;
-use crate::postgres::target::PgEntry;
+use crate::postgres::target::PgPortTargets;
 use pg_handshake::Startup;
 
 /// Application name of `pg_isready` (`fallback_application_name` in pg_isready.c).
@@ -19,7 +19,7 @@ pub(crate) fn is_probe(startup: &Startup) -> bool {
 /// not ready.
 pub(crate) fn turned_away(
     proxy: &Proxy,
-    entry: &PgEntry,
+    port_targets: &PgPortTargets,
     startup: &Startup,
     arrival: &Arrival,
 ) -> Result<(), SessionError> {
@@ -32,14 +32,14 @@ pub(crate) fn turned_away(
     // Connecting gives the best answer. But this client names no target, or does not know the
     // password, and both a password request and a list of targets mean "accepting connections"
     // (`PQping`).
-    let asked = route::requested(entry, startup);
+    let asked = route::requested(port_targets, startup);
     let stranger = proxy.asks_password(arrival);
     if asked.is_some() && !stranger {
         return Ok(());
     }
     // The names of the targets are hidden from clients without the password.
-    let shown = asked.filter(|_| !stranger || entry.slots.len() == 1);
-    match entry.not_now(shown.map(|slot| &**slot)) {
+    let shown = asked.filter(|_| !stranger || port_targets.targets.len() == 1);
+    match port_targets.not_now(shown.map(|served| &**served)) {
         Some(error) => Err(error),
         None => Ok(()),
     }

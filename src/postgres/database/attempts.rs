@@ -22,8 +22,8 @@ use crate::postgres::client::probe::is_probe;
 use crate::postgres::client::startup::Local;
 use crate::postgres::connection_state::Connection;
 use crate::postgres::route::{Fallback, Routed};
-use crate::postgres::server_memory::Way;
-use crate::postgres::target::PgRooms;
+use crate::postgres::server_memory::LoginStrategy;
+use crate::postgres::target::PgContext;
 use crate::postgres::timings::millis;
 use crate::postgres::waiting::{IDENTITY, LOOKUP};
 use crate::report::TokenEvidence;
@@ -52,19 +52,19 @@ impl Budget {
     /// Runs the steps before the login, within the remaining time.
     async fn connect<T>(
         &mut self,
-        rooms: &PgRooms,
-        waits_for: impl FnOnce(&PgRooms) -> Option<&'static str>,
+        context: &PgContext,
+        waits_for: impl FnOnce(&PgContext) -> Option<&'static str>,
         work: impl Future<Output = Result<T, SessionError>>,
     ) -> Result<T, SessionError> {
         let began = Instant::now();
         let outcome = timeout(self.connect, work).await;
         self.connect = self.connect.saturating_sub(began.elapsed());
-        let readiness = rooms.transport.readiness();
+        let readiness = context.transport.readiness();
         match outcome {
             Err(_) => Err(SessionError::ConnectTimeout {
-                after: rooms.target.settings.connect_timeout,
+                after: context.target.settings.connect_timeout,
                 readiness,
-                waiting: waits_for(rooms),
+                waiting: waits_for(context),
             }),
             Ok(Err(error))
                 if readiness == Readiness::Interrupted && error.is_about_the_tunnel() =>
@@ -78,24 +78,24 @@ impl Budget {
     /// Runs the login, within the remaining time.
     async fn login(
         &mut self,
-        rooms: &PgRooms,
+        context: &PgContext,
         login: impl Future<Output = Result<LoggedIn, SessionError>>,
     ) -> Result<LoggedIn, SessionError> {
         let began = Instant::now();
         let outcome = timeout(self.login, login).await;
         self.login = self.login.saturating_sub(began.elapsed());
-        outcome.map_err(|_| SessionError::LoginTimeout(rooms.target.settings.login.timeout))?
+        outcome.map_err(|_| SessionError::LoginTimeout(context.target.settings.login.timeout))?
     }
 }
 
 /// One login with a token, over all attempts.
 struct Login<'a> {
-    rooms: &'a PgRooms,
+    context: &'a PgContext,
     user: &'a str,
     server: Server,
     kind: EndpointKind,
     request: TokenRequest,
-    way: Way,
+    strategy: LoginStrategy,
     budget: Budget,
     /// The database has rejected a token before, or had no time to check it.
     tried_token: bool,
@@ -112,7 +112,7 @@ impl Login<'_> {
     fn succeeded(&self, greeting: &Greeting) {
         // A server that admits the role without a password would fail on an early token.
         if greeting.token_given() {
-            self.server.known.took_clear_text(self.user);
+            self.server.capabilities.took_clear_text(self.user);
         }
     }
 
@@ -126,13 +126,13 @@ impl Login<'_> {
         routed: &mut Routed,
         greeting: &Greeting,
     ) -> Result<(), SessionError> {
-        let known = Arc::clone(&self.server.known);
+        let capabilities = Arc::clone(&self.server.capabilities);
         let refused = matches!(error, SessionError::Upstream(UpstreamError::Server(_)));
         if let Some(Fallback { default, .. }) = routed.replaced().cloned() {
             if !refused {
                 return Err(error);
             }
-            known.own_database_may_exist(self.user);
+            capabilities.own_database_may_exist(self.user);
             // A server that is full or starting is a better reason than a missing database.
             if !error.is_about_the_database() {
                 return Err(error);
@@ -152,7 +152,7 @@ impl Login<'_> {
             return Err(error);
         }
         let (named, database) = (&fallback.named, &fallback.default);
-        if known.own_database_missing(self.user) {
+        if capabilities.own_database_missing(self.user) {
             info!(
                 role = self.user,
                 named,
@@ -167,7 +167,7 @@ impl Login<'_> {
         }
         // The server has accepted the role.
         self.succeeded(greeting);
-        self.way = known.way(self.user);
+        self.strategy = capabilities.login_strategy(self.user);
         self.no_database = Some(error);
         Ok(())
     }
@@ -180,15 +180,15 @@ impl Login<'_> {
         greeting: &Greeting,
         token: Option<Token>,
     ) -> Result<(), SessionError> {
-        let known = &self.server.known;
-        if self.way.negotiation == Negotiation::Direct && error.is_about_direct_tls() {
+        let capabilities = &self.server.capabilities;
+        if self.strategy.negotiation == Negotiation::Direct && error.is_about_direct_tls() {
             debug!(%error, "no direct TLS; asking first");
-            known.direct_failed();
-            self.way.negotiation = Negotiation::SslRequest;
+            capabilities.direct_failed();
+            self.strategy.negotiation = Negotiation::SslRequest;
             return Ok(());
         }
         if matches!(error, SessionError::ConnectTimeout { .. }) {
-            known.time_ran_out(self.way.negotiation);
+            capabilities.time_ran_out(self.strategy.negotiation);
             return Err(error);
         }
         let token = token.filter(|_| greeting.token_judged());
@@ -196,12 +196,12 @@ impl Login<'_> {
             return self.again_with_a_token(error, token).await;
         }
         if error.is_about_the_way_of_asking() {
-            known.forget(self.user);
+            capabilities.forget(self.user);
         }
-        if self.way.early_token && error.may_be_about_an_early_token() {
+        if self.strategy.early_token && error.may_be_about_an_early_token() {
             debug!(%error, "the login broke off with the token sent early; waiting to be asked");
-            known.forget(self.user);
-            self.way.early_token = false;
+            capabilities.forget(self.user);
+            self.strategy.early_token = false;
             return Ok(());
         }
         Err(error)
@@ -212,22 +212,22 @@ impl Login<'_> {
         error: SessionError,
         token: Token,
     ) -> Result<(), SessionError> {
-        let known = &self.server.known;
+        let capabilities = &self.server.capabilities;
         if !error.refuses_token(self.kind) {
             return Err(error);
         }
         if error.is_competition() {
             info!("IAM is asked too much at once");
         } else if !token.from_cache {
-            known.refused_fresh_token(self.user);
+            capabilities.refused_fresh_token(self.user);
             return Err(error);
         }
-        if self.tried_token || !known.is_worth_a_retry(self.user) {
+        if self.tried_token || !capabilities.is_worth_a_retry(self.user) {
             return Err(error);
         }
         if token.from_cache && !error.is_competition() {
             info!("the database refused a cached token; trying once with a fresh one");
-            self.rooms.tokens.invalidate(&self.request, &token);
+            self.context.tokens.invalidate(&self.request, &token);
             self.refused_token = true;
         }
         self.tried_token = true;
@@ -264,30 +264,30 @@ impl Connection {
     /// failed, or if a token from the cache was rejected.
     pub(in crate::postgres) async fn connect(
         &mut self,
-        rooms: &PgRooms,
+        context: &PgContext,
         routed: &mut Routed,
         greeting: &mut Greeting,
     ) -> Result<LoggedIn, SessionError> {
-        let mut budget = Budget::of(&rooms.target);
+        let mut budget = Budget::of(&context.target);
         self.waiting.at(LOOKUP);
         let looked_up = async {
-            let endpoint = rooms.endpoint().await?;
-            let request = token_request(rooms, routed, endpoint.clone()).await?;
+            let endpoint = context.endpoint().await?;
+            let request = token_request(context, routed, endpoint.clone()).await?;
             Ok((endpoint, request))
         };
-        let (endpoint, request) = budget.connect(rooms, |_| Some(LOOKUP), looked_up).await?;
+        let (endpoint, request) = budget.connect(context, |_| Some(LOOKUP), looked_up).await?;
         routed.adapt_to(endpoint.kind());
         let user = routed.user.clone();
-        let server = Server::at(rooms, &endpoint);
-        if server.known.lacks_own_database(&user) {
+        let server = Server::at(context, &endpoint);
+        if server.capabilities.lacks_own_database(&user) {
             routed.use_default();
         }
         let mut login = Login {
-            rooms,
+            context,
             user: &user,
             kind: endpoint.kind(),
             request,
-            way: server.known.way(&user),
+            strategy: server.capabilities.login_strategy(&user),
             server,
             budget,
             tried_token: false,
@@ -303,7 +303,7 @@ impl Connection {
                 (Ok(logged_in), _) => {
                     login.succeeded(greeting);
                     if routed.fallback.is_some() && routed.replaced().is_none() {
-                        login.server.known.own_database_may_exist(&user);
+                        login.server.capabilities.own_database_may_exist(&user);
                     }
                     return Ok(logged_in);
                 }
@@ -316,7 +316,7 @@ impl Connection {
                         self.no_default = login.no_default.take();
                         let refused = greeting.token_judged() && error.refuses_token(login.kind);
                         if refused && !is_probe(&routed.startup) {
-                            self.ask_aws(rooms, &login.request.region).await;
+                            self.ask_aws(context, &login.request.region).await;
                         }
                         return Err(error);
                     }
@@ -333,34 +333,34 @@ impl Connection {
         greeting: &mut Greeting,
     ) -> (Result<LoggedIn, SessionError>, Option<Token>) {
         let Login {
-            rooms,
+            context,
             server,
             request,
-            way,
+            strategy,
             budget,
             ..
         } = attempt;
-        let machine = Upstream::login(routed.startup.clone(), way.negotiation);
+        let machine = Upstream::login(routed.startup.clone(), strategy.negotiation);
         let observed = Arc::clone(&self.proxy.observed);
         let began = Instant::now();
         let token = async {
-            let token = rooms.tokens.token(request).await;
+            let token = context.tokens.token(request).await;
             let source = match &token {
                 Ok(token) if token.from_cache => TokenSource::Cache,
                 Ok(_) => TokenSource::Fresh,
                 Err(_) => TokenSource::Failed,
             };
-            observed.token(&rooms.target.name, source);
+            observed.token(&context.target.name, source);
             Ok((token.map_err(SessionError::from)?, millis(began)))
         };
         let opened = async {
-            let opened = open(rooms, server, machine, false).await?;
+            let opened = open(context, server, machine, false).await?;
             Ok::<_, SessionError>((opened, millis(began)))
         };
         let both = async { tokio::try_join!(token, opened) };
         self.waiting.connecting();
         let ((token, token_ms), (opened, tunnel_ms)) =
-            match budget.connect(rooms, PgRooms::waits_for, both).await {
+            match budget.connect(context, PgContext::waits_for, both).await {
                 Ok(both) => both,
                 Err(error) => return (Err(error), None),
             };
@@ -369,58 +369,58 @@ impl Connection {
             request: request.clone(),
             expires_at: token.expires_at,
             from_cache: token.from_cache,
-            early: way.early_token,
+            early: strategy.early_token,
             second: attempt.refused_token,
-            clock: rooms.aws.clock_offset(),
+            clock: context.aws.clock_offset(),
             identity: Identity::default(),
         });
         let credentials = Credentials {
             token: &token,
-            early: way.early_token,
+            early: strategy.early_token,
         };
         let told = (&mut self.timings, &*self.waiting);
-        let login = login(told, rooms, opened, credentials, greeting);
-        (budget.login(rooms, login).await, Some(token))
+        let login = login(told, context, opened, credentials, greeting);
+        (budget.login(context, login).await, Some(token))
     }
 
     /// Asks AWS about keys and clock, for the report: the database does not say why it rejects a
     /// token.
-    async fn ask_aws(&mut self, rooms: &PgRooms, region: &str) {
+    async fn ask_aws(&mut self, context: &PgContext, region: &str) {
         self.waiting.at(IDENTITY);
-        let identity = rooms.aws.identity(region).await;
+        let identity = context.aws.identity(region).await;
         if let Some(evidence) = &mut self.evidence {
             evidence.identity = identity;
-            evidence.clock = rooms.aws.clock_offset();
+            evidence.clock = context.aws.clock_offset();
         }
     }
 
     /// Relays a login between the client and the database.
     pub(in crate::postgres) async fn carry(
         &mut self,
-        rooms: &PgRooms,
+        context: &PgContext,
         routed: &mut Routed,
         client: &mut Local,
         greeting: &mut Greeting,
     ) -> Result<LoggedIn, SessionError> {
-        let mut budget = Budget::of(&rooms.target);
+        let mut budget = Budget::of(&context.target);
         let began = Instant::now();
-        let looked_up = budget.connect(rooms, |_| Some(LOOKUP), rooms.endpoint());
+        let looked_up = budget.connect(context, |_| Some(LOOKUP), context.endpoint());
         let waiting = Arc::clone(&self.waiting);
         waiting.at(LOOKUP);
-        let there = (&mut *client, Some(rooms));
+        let there = (&mut *client, Some(context));
         let endpoint = waiting.while_there(there, looked_up).await?;
         routed.adapt_to(endpoint.kind());
         *greeting = self.greeting(routed);
-        let server = Server::at(rooms, &endpoint);
-        let mut negotiation = server.known.negotiation();
+        let server = Server::at(context, &endpoint);
+        let mut negotiation = server.capabilities.negotiation();
         let opened = loop {
             let machine = Upstream::passthrough(routed.startup.clone(), negotiation);
-            let opened = open(rooms, &server, machine.without_channel_binding(), false);
-            let opened = budget.connect(rooms, PgRooms::waits_for, opened);
+            let opened = open(context, &server, machine.without_channel_binding(), false);
+            let opened = budget.connect(context, PgContext::waits_for, opened);
             waiting.connecting();
-            match waiting.while_there((client, Some(rooms)), opened).await {
+            match waiting.while_there((client, Some(context)), opened).await {
                 Err(error) if negotiation == Negotiation::Direct && error.is_about_direct_tls() => {
-                    server.known.direct_failed();
+                    server.capabilities.direct_failed();
                     negotiation = Negotiation::SslRequest;
                 }
                 opened => break opened?,
@@ -428,14 +428,14 @@ impl Connection {
         };
         self.timings.tunnel_ms = millis(began);
         let told = (&mut self.timings, &*waiting);
-        let login = passthrough(told, rooms, opened, client, greeting);
-        budget.login(rooms, login).await
+        let login = passthrough(told, context, opened, client, greeting);
+        budget.login(context, login).await
     }
 }
 
 /// Returns the request for the token.
 pub(in crate::postgres) async fn token_request(
-    rooms: &PgRooms,
+    context: &PgContext,
     routed: &Routed,
     endpoint: Endpoint,
 ) -> Result<TokenRequest, SessionError> {
@@ -444,7 +444,7 @@ pub(in crate::postgres) async fn token_request(
     let region = match (endpoint.region(), &routed.target.region) {
         (Some(region), _) => region.to_owned(),
         (None, Some(region)) => region.clone(),
-        (None, None) => rooms.aws.region().await?.ok_or(TunnelError::NoRegion)?,
+        (None, None) => context.aws.region().await?.ok_or(TunnelError::NoRegion)?,
     };
     Ok(TokenRequest {
         host: endpoint.host,

@@ -14,8 +14,8 @@ use crate::base::stream::Stream;
 use crate::failure::connection::SessionError;
 use crate::postgres::shared::Proxy;
 use crate::postgres::splice;
-use crate::postgres::target::PgEntry;
-use crate::postgres::target::PgRooms;
+use crate::postgres::target::PgContext;
+use crate::postgres::target::PgPortTargets;
 
 /// Time limit for a CancelRequest. The server never answers it, and closes the connection.
 const CANCEL_DEADLINE: Duration = Duration::from_secs(10);
@@ -28,13 +28,13 @@ const CANCEL_DEADLINE: Duration = Duration::from_secs(10);
 /// reconfigured since.
 pub(in crate::postgres) async fn deliver(
     proxy: &Proxy,
-    entry: &PgEntry,
+    port_targets: &PgPortTargets,
     key: &CancelKey,
     mut stream: Stream,
 ) {
     let pid = key.pid();
-    let mut meant: Vec<Arc<PgRooms>> = proxy.cancel_keys.find(key);
-    meant.retain(|rooms| entry.has(&rooms.target.name));
+    let mut meant: Vec<Arc<PgContext>> = proxy.cancel_keys.find(key);
+    meant.retain(|context| port_targets.has(&context.target.name));
     if meant.is_empty() {
         if proxy.may_log() {
             info!(
@@ -43,18 +43,18 @@ pub(in crate::postgres) async fn deliver(
             );
         }
     } else {
-        let names: Vec<&str> = meant.iter().map(|rooms| &*rooms.target.name).collect();
+        let names: Vec<&str> = meant.iter().map(|context| &*context.target.name).collect();
         Span::current().record("target", names.join(", "));
     }
-    join_all(meant.iter().map(|rooms| send(proxy, rooms, key))).await;
+    join_all(meant.iter().map(|context| send(proxy, context, key))).await;
     splice::close(&mut stream).await;
 }
 
-async fn send(proxy: &Proxy, rooms: &PgRooms, key: &CancelKey) {
+async fn send(proxy: &Proxy, context: &PgContext, key: &CancelKey) {
     let pid = key.pid();
     let forwarded = timeout(CANCEL_DEADLINE, async {
         let _turn = proxy.cancels.acquire().await;
-        forward(rooms, key).await
+        forward(context, key).await
     });
     let forwarded = proxy.stop.run_until_cancelled(forwarded).await;
     match forwarded.unwrap_or(Ok(Err(SessionError::ShuttingDown))) {
@@ -72,26 +72,26 @@ async fn send(proxy: &Proxy, rooms: &PgRooms, key: &CancelKey) {
     }
 }
 
-async fn forward(rooms: &PgRooms, key: &CancelKey) -> Result<(), SessionError> {
-    let server = Server::at(rooms, &rooms.endpoint().await?);
-    let mut negotiation = server.known.negotiation();
+async fn forward(context: &PgContext, key: &CancelKey) -> Result<(), SessionError> {
+    let server = Server::at(context, &context.endpoint().await?);
+    let mut negotiation = server.capabilities.negotiation();
     let Opened {
         mut machine,
         mut stream,
         ..
     } = loop {
         let machine = Upstream::cancel(key.clone(), negotiation);
-        match open(rooms, &server, machine, true).await {
+        match open(context, &server, machine, true).await {
             // The request itself has not been sent.
             Err(error) if negotiation == Negotiation::Direct && error.is_about_direct_tls() => {
-                server.known.direct_failed();
+                server.capabilities.direct_failed();
                 negotiation = Negotiation::SslRequest;
             }
             opened => break opened?,
         }
     };
     while next_event(&mut machine, &mut stream).await? == UpstreamEvent::StartTls {
-        (stream, _) = secure(rooms, &server, stream, Negotiation::SslRequest).await?;
+        (stream, _) = secure(context, &server, stream, Negotiation::SslRequest).await?;
         machine.tls_established();
     }
     let mut rest = [0; 64];

@@ -17,8 +17,8 @@ use crate::config::Endpoint;
 use crate::failure::connection::SessionError;
 use crate::postgres::database::dial_on_read::DialOnRead;
 use crate::postgres::io::{READ, write_all};
-use crate::postgres::server_memory::Known;
-use crate::postgres::target::PgRooms;
+use crate::postgres::server_memory::ServerCapabilities;
+use crate::postgres::target::PgContext;
 use crate::postgres::timings::{Timings, millis};
 use crate::postgres::waiting::Waiting;
 use crate::tunnel::TunnelError;
@@ -113,15 +113,15 @@ pub(in crate::postgres) struct Server {
     /// The name that its certificate must contain.
     pub(in crate::postgres) name: String,
     /// Facts known from earlier logins.
-    pub(in crate::postgres) known: Arc<Known>,
+    pub(in crate::postgres) capabilities: Arc<ServerCapabilities>,
 }
 
 impl Server {
     /// Returns the server at `endpoint`.
-    pub(in crate::postgres) fn at(rooms: &PgRooms, endpoint: &Endpoint) -> Self {
+    pub(in crate::postgres) fn at(context: &PgContext, endpoint: &Endpoint) -> Self {
         Self {
             name: endpoint.host.clone(),
-            known: rooms.protocol.of(endpoint),
+            capabilities: context.protocol.of(endpoint),
         }
     }
 }
@@ -147,7 +147,7 @@ pub(in crate::postgres) struct LoggedIn {
 /// Opens a connection with the first message of `machine`: an SSLRequest, which is sent with the
 /// dial, or the ClientHello of direct TLS. A server may receive either one twice without harm.
 pub(in crate::postgres) async fn open(
-    rooms: &PgRooms,
+    context: &PgContext,
     server: &Server,
     mut machine: Upstream,
     brief: bool,
@@ -160,9 +160,9 @@ pub(in crate::postgres) async fn open(
     if machine.stage() != Stage::TlsHandshake {
         let hello = hello.freeze();
         let stream = if brief {
-            rooms.transport.open_briefly(hello).await?
+            context.transport.open_briefly(hello).await?
         } else {
-            rooms.transport.open(hello).await?
+            context.transport.open(hello).await?
         };
         let tls = None;
         return Ok(Opened {
@@ -172,9 +172,9 @@ pub(in crate::postgres) async fn open(
             tls,
         });
     }
-    let stream = Box::new(DialOnRead::new(rooms.transport.clone(), brief));
+    let stream = Box::new(DialOnRead::new(context.transport.clone(), brief));
     machine.poll_event(); // StartTls, which comes next.
-    let (stream, tls) = secure(rooms, &server, stream, Negotiation::Direct).await?;
+    let (stream, tls) = secure(context, &server, stream, Negotiation::Direct).await?;
     machine.tls_established();
     let tls = Some(tls);
     Ok(Opened {
@@ -187,31 +187,31 @@ pub(in crate::postgres) async fn open(
 
 /// Establishes verified TLS on `stream`, and returns its version.
 pub(in crate::postgres) async fn secure(
-    rooms: &PgRooms,
+    context: &PgContext,
     server: &Server,
     stream: Stream,
     negotiation: Negotiation,
 ) -> Result<(Stream, String), SessionError> {
-    let tls = handshake(rooms, server, stream, negotiation).await?;
+    let tls = handshake(context, server, stream, negotiation).await?;
     let version = tls_name(tls.get_ref().1.protocol_version());
     Ok((Box::new(tls), version))
 }
 
 /// Establishes verified TLS on `stream`.
 pub(in crate::postgres) async fn handshake(
-    rooms: &PgRooms,
+    context: &PgContext,
     server: &Server,
     stream: Stream,
     negotiation: Negotiation,
 ) -> Result<TlsStream<Stream>, SessionError> {
-    let tls = rooms.tls.connect(&server.name, stream).await?;
+    let tls = context.tls.connect(&server.name, stream).await?;
     let session = tls.get_ref().1;
     // PostgreSQL docs, "SSL Session Encryption": without ALPN, direct TLS might reach a server of
     // another protocol. After an SSLRequest, the reply S identifies the server.
     if negotiation == Negotiation::Direct && session.alpn_protocol() != Some(ALPN) {
         return Err(SessionError::NoAlpn);
     }
-    server.known.secured(negotiation);
+    server.capabilities.secured(negotiation);
     Ok(tls)
 }
 
@@ -225,7 +225,7 @@ pub(in crate::postgres) struct Credentials<'a> {
 /// Logs in on an open connection: verified TLS, StartupMessage, token, ReadyForQuery.
 pub(in crate::postgres) async fn login(
     (timings, waiting): (&mut Timings, &Waiting),
-    rooms: &PgRooms,
+    context: &PgContext,
     opened: Opened,
     credentials: Credentials<'_>,
     greeting: &mut Greeting,
@@ -256,7 +256,7 @@ pub(in crate::postgres) async fn login(
             UpstreamEvent::StartTls => {
                 waiting.for_database(Stage::TlsHandshake);
                 (stream, tls_version) =
-                    secure(rooms, &server, stream, Negotiation::SslRequest).await?;
+                    secure(context, &server, stream, Negotiation::SslRequest).await?;
                 machine.tls_established();
                 timings.tls_ms = millis(began);
                 login_began = Instant::now();
@@ -268,7 +268,7 @@ pub(in crate::postgres) async fn login(
             }
             UpstreamEvent::Relay(frame) => {
                 if let Some(major) = server_version(&frame) {
-                    server.known.saw_version(major);
+                    server.capabilities.saw_version(major);
                 }
                 greeting.add(&frame)?;
             }

@@ -23,12 +23,12 @@ use crate::platform;
 use crate::postgres::database::attempts::token_request;
 use crate::postgres::route;
 use crate::postgres::route::{Offer, Routed};
-use crate::postgres::target::PgRooms;
+use crate::postgres::target::PgContext;
 use crate::postgres::timings::Timings;
 use crate::postgres::waiting::Waiting;
 use crate::report::{self, ErrorContext, Explanation, TokenEvidence};
 
-impl PgRooms {
+impl PgContext {
     /// Explains an error that occurred before a trial existed.
     pub(crate) fn explain(&self, error: &SessionError) -> Explanation {
         report::explain(error, Some(&self.about(None)))
@@ -54,7 +54,7 @@ impl PgRooms {
 
 /// One login.
 pub(crate) struct Trial {
-    rooms: Arc<PgRooms>,
+    context: Arc<PgContext>,
     endpoint: Endpoint,
     server: Server,
     routed: Routed,
@@ -114,7 +114,7 @@ impl Trial {
     /// # Errors
     /// [`SessionError::Route`].
     pub(crate) fn new(
-        rooms: Arc<PgRooms>,
+        context: Arc<PgContext>,
         endpoint: Endpoint,
         application: &str,
     ) -> Result<Self, SessionError> {
@@ -130,7 +130,7 @@ impl Trial {
                 set.map_err(RouteError::from)?;
             }
         }
-        let targets = [Arc::clone(&rooms.target)];
+        let targets = [Arc::clone(&context.target)];
         let offer = Offer {
             targets: &targets,
             by_name: false,
@@ -138,8 +138,8 @@ impl Trial {
         let mut routed = route::route(offer, startup, os_user.as_deref())?;
         routed.adapt_to(endpoint.kind());
         Ok(Self {
-            server: Server::at(&rooms, &endpoint),
-            rooms,
+            server: Server::at(&context, &endpoint),
+            context,
             endpoint,
             routed,
             evidence: None,
@@ -160,7 +160,7 @@ impl Trial {
 
     /// Explains an error in the same text that a client would get.
     pub(crate) fn explain(&self, error: &SessionError) -> Explanation {
-        let about = self.rooms.about(Some(self));
+        let about = self.context.about(Some(self));
         report::explain(error, Some(&about))
     }
 
@@ -171,12 +171,12 @@ impl Trial {
     pub(crate) async fn dial(&self) -> Result<Dialled, SessionError> {
         let startup = self.routed.startup.clone();
         // Every server understands this first message, and it separates the dial from TLS.
-        let machine = match self.rooms.target.settings.login.auth {
+        let machine = match self.context.target.settings.login.auth {
             Auth::Iam => Upstream::login(startup, Negotiation::SslRequest),
             Auth::Passthrough => Upstream::passthrough(startup, Negotiation::SslRequest),
         };
-        let opening = open(&self.rooms, &self.server, machine, false);
-        self.rooms
+        let opening = open(&self.context, &self.server, machine, false);
+        self.context
             .within_connect_timeout(opening)
             .await
             .map(Dialled)
@@ -200,7 +200,7 @@ impl Trial {
             let UpstreamEvent::StartTls = next_event(&mut machine, &mut stream).await? else {
                 return Err(SessionError::NoAlpn);
             };
-            handshake(&self.rooms, &server, stream, Negotiation::SslRequest).await
+            handshake(&self.context, &server, stream, Negotiation::SslRequest).await
         };
         let tls = self.in_time(securing).await?;
         machine.tls_established();
@@ -226,7 +226,7 @@ impl Trial {
     /// # Errors
     /// The same as for a client's login.
     pub(crate) async fn login(&mut self, secured: Secured) -> Result<Outcome, SessionError> {
-        match self.rooms.target.settings.login.auth {
+        match self.context.target.settings.login.auth {
             Auth::Iam => self.with_token(secured.opened).await.map(Outcome::In),
             Auth::Passthrough => {
                 let asking = first_question(secured.opened);
@@ -236,13 +236,13 @@ impl Trial {
     }
 
     async fn with_token(&mut self, opened: Opened) -> Result<Session, SessionError> {
-        let rooms = Arc::clone(&self.rooms);
+        let context = Arc::clone(&self.context);
         let signing = async {
-            let request = token_request(&rooms, &self.routed, self.endpoint.clone()).await?;
-            let token = rooms.tokens.token(&request).await?;
+            let request = token_request(&context, &self.routed, self.endpoint.clone()).await?;
+            let token = context.tokens.token(&request).await?;
             Ok((request, token))
         };
-        let (request, token) = rooms.within_connect_timeout(signing).await?;
+        let (request, token) = context.within_connect_timeout(signing).await?;
         let region = request.region.clone();
         self.evidence = Some(TokenEvidence {
             request,
@@ -250,7 +250,7 @@ impl Trial {
             from_cache: token.from_cache,
             early: false,
             second: false,
-            clock: rooms.aws.clock_offset(),
+            clock: context.aws.clock_offset(),
             identity: Identity::default(),
         });
         let credentials = Credentials {
@@ -260,16 +260,16 @@ impl Trial {
         let (mut timings, mut greeting) = (Timings::default(), Greeting::default());
         let waiting = Waiting::default();
         let told = (&mut timings, &waiting);
-        let login = login(told, &rooms, opened, credentials, &mut greeting);
+        let login = login(told, &context, opened, credentials, &mut greeting);
         let logged_in = match self.in_time(login).await {
             Ok(logged_in) => logged_in,
             Err(error) => {
                 self.token_judged = greeting.token_judged();
                 self.token_sent = greeting.token_sent;
-                let identity = rooms.aws.identity(&region).await;
+                let identity = context.aws.identity(&region).await;
                 if let Some(evidence) = &mut self.evidence {
                     evidence.identity = identity;
-                    evidence.clock = rooms.aws.clock_offset();
+                    evidence.clock = context.aws.clock_offset();
                 }
                 return Err(error);
             }
@@ -286,7 +286,7 @@ impl Trial {
         &self,
         work: impl Future<Output = Result<T, SessionError>>,
     ) -> Result<T, SessionError> {
-        let limit: Duration = self.rooms.target.settings.login.timeout;
+        let limit: Duration = self.context.target.settings.login.timeout;
         let late = |_| SessionError::LoginTimeout(limit);
         timeout(limit, work).await.map_err(late)?
     }

@@ -14,7 +14,7 @@ use super::login::{Greeting, LoggedIn, Opened, lost, secure, server_version};
 use crate::failure::connection::SessionError;
 use crate::postgres::client::startup::{Local, Standing};
 use crate::postgres::io::{READ, write_all};
-use crate::postgres::target::PgRooms;
+use crate::postgres::target::PgContext;
 use crate::postgres::timings::{Timings, millis};
 use crate::postgres::waiting::Waiting;
 
@@ -28,7 +28,7 @@ use crate::postgres::waiting::Waiting;
 /// that for an attack (RFC 5802, 7).
 pub(in crate::postgres) async fn passthrough(
     (timings, waiting): (&mut Timings, &Waiting),
-    rooms: &PgRooms,
+    context: &PgContext,
     opened: Opened,
     client: &mut Local,
     greeting: &mut Greeting,
@@ -55,13 +55,13 @@ pub(in crate::postgres) async fn passthrough(
                 UpstreamEvent::StartTls => {
                     waiting.for_database(Stage::TlsHandshake);
                     (stream, tls_version) =
-                        secure(rooms, &server, stream, Negotiation::SslRequest).await?;
+                        secure(context, &server, stream, Negotiation::SslRequest).await?;
                     machine.tls_established();
                     timings.tls_ms = millis(began);
                 }
                 UpstreamEvent::Relay(frame) => {
                     if let Some(major) = server_version(&frame) {
-                        server.known.saw_version(major);
+                        server.capabilities.saw_version(major);
                     }
                     greeting.add(&frame)?;
                 }
@@ -106,7 +106,7 @@ pub(in crate::postgres) async fn passthrough(
                 Ok(0) if machine.stage() == Stage::PasswordWanted => {
                     return Err(SessionError::ClientGone(io::ErrorKind::UnexpectedEof.into()));
                 }
-                Ok(0) => return Err(waiting.left(Some(rooms))),
+                Ok(0) => return Err(waiting.left(Some(context))),
                 // Not an answer, but queries sent before the server was ready.
                 Ok(n) if greeting.authenticated => client.ahead.extend_from_slice(&from_client[..n]),
                 Ok(n) => reader.handle_input(&from_client[..n])?,
