@@ -72,7 +72,7 @@ impl Proxy {
         serve: &Serve,
         verifier: Option<Verifier>,
     ) -> Result<Self, LocalTlsError> {
-        let local = local::load_or_create(state_dir)?;
+        let local = local::load_or_create(state_dir, Some(pg_handshake::ALPN))?;
         match &local.kept {
             Kept::At(path) => {
                 debug!(certificate = %path.display(), "certificate for local TLS clients");

@@ -4,7 +4,10 @@ use super::server_memory::ServerMemory;
 use crate::targets::context::{ProtocolState, TargetContext};
 use crate::targets::served_target::{PortTargets, ServedTarget};
 
-impl ProtocolState for ServerMemory {}
+impl ProtocolState for ServerMemory {
+    /// As in libpq 17 and later.
+    const ALPN: Option<&'static [u8]> = Some(pg_handshake::ALPN);
+}
 
 /// Context of a PostgreSQL target.
 pub type PgContext = TargetContext<ServerMemory>;

@@ -20,7 +20,10 @@ use crate::tunnel::ssm::supervisor::SsmTransport;
 use crate::tunnel::{Carrier, Readiness, Transport};
 
 /// State that a protocol keeps for each target, such as facts about its server.
-pub trait ProtocolState: Default + Send + Sync + 'static {}
+pub trait ProtocolState: Default + Send + Sync + 'static {
+    /// Name of the protocol for ALPN (RFC 7301); `None` if it has none.
+    const ALPN: Option<&'static [u8]>;
+}
 
 /// Everything that one target needs: endpoint, signer, transport, trust roots. The state of the
 /// protocol `P` lives as long as the target.
@@ -64,7 +67,7 @@ impl<P: ProtocolState> TargetContext<P> {
         aws: Arc<AwsContext>,
         endings: TaskTracker,
     ) -> Result<Self, SetupError> {
-        let tls = trust(&target.name, target.settings.ca_file.as_deref())?;
+        let tls = trust::<P>(&target.name, target.settings.ca_file.as_deref())?;
         let transport: Arc<dyn Transport> = match &target.settings.via {
             Via::Direct => Arc::new(Direct::new(
                 target.endpoint.clone(),
@@ -97,7 +100,7 @@ impl<P: ProtocolState> TargetContext<P> {
     /// # Errors
     /// The same as for [`TargetContext::new`].
     pub(crate) fn check(config: &TargetConfig) -> Result<(), SetupError> {
-        trust(&config.name, config.settings.ca_file.as_deref()).map(|_| ())
+        trust::<P>(&config.name, config.settings.ca_file.as_deref()).map(|_| ())
     }
 
     /// Returns the pending step of a connection before its login, as a noun; `None` if it is
@@ -189,8 +192,11 @@ impl<P: ProtocolState> TargetContext<P> {
     }
 }
 
-fn trust(target: &str, ca_file: Option<&Path>) -> Result<UpstreamTls, SetupError> {
-    UpstreamTls::new(ca_file).map_err(|source| SetupError::Trust {
+fn trust<P: ProtocolState>(
+    target: &str,
+    ca_file: Option<&Path>,
+) -> Result<UpstreamTls, SetupError> {
+    UpstreamTls::new(ca_file, P::ALPN).map_err(|source| SetupError::Trust {
         target: target.to_owned(),
         source,
     })

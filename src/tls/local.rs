@@ -90,11 +90,16 @@ struct Pair {
 
 /// Loads the kept certificate from `state_dir`, or generates one and keeps it there. If it cannot
 /// be kept (no home directory, a read-only file system), it stays in memory. Existing files with
-/// unsafe permissions are an error: other users could know the key.
+/// unsafe permissions are an error: other users could know the key. Clients may ask for `alpn`, the
+/// protocol's name for ALPN (RFC 7301).
 ///
 /// # Errors
 /// [`LocalTlsError`].
-pub fn load_or_create(state_dir: Option<&Path>) -> Result<LocalTls, LocalTlsError> {
+pub fn load_or_create(
+    state_dir: Option<&Path>,
+    alpn: Option<&[u8]>,
+) -> Result<LocalTls, LocalTlsError> {
+    let local_tls = |pair: &Pair, kept: Kept| local_tls(pair, kept, alpn);
     let Some(state_dir) = state_dir else {
         let reason = "this account has no home directory".to_owned();
         return local_tls(&make()?, Kept::InMemory { reason });
@@ -123,7 +128,7 @@ pub fn load_or_create(state_dir: Option<&Path>) -> Result<LocalTls, LocalTlsErro
     }
 }
 
-fn local_tls(pair: &Pair, kept: Kept) -> Result<LocalTls, LocalTlsError> {
+fn local_tls(pair: &Pair, kept: Kept, alpn: Option<&[u8]>) -> Result<LocalTls, LocalTlsError> {
     let dir = match &kept {
         Kept::At(path) => path.parent().map(Path::to_owned).unwrap_or_default(),
         Kept::InMemory { .. } => PathBuf::new(),
@@ -148,7 +153,7 @@ fn local_tls(pair: &Pair, kept: Kept) -> Result<LocalTls, LocalTlsError> {
             }
             (Kept::At(_), error) => damaged(&dir, dir.clone(), tls_words::in_words(&error)),
         })?;
-    config.alpn_protocols = vec![pg_handshake::ALPN.to_vec()];
+    config.alpn_protocols = alpn.map(<[u8]>::to_vec).into_iter().collect();
     Ok(LocalTls {
         config: Arc::new(config),
         kept,
@@ -300,7 +305,7 @@ mod tests {
     use super::*;
 
     fn load_or_create(state_dir: &Path) -> Result<LocalTls, LocalTlsError> {
-        super::load_or_create(Some(state_dir))
+        super::load_or_create(Some(state_dir), None)
     }
 
     fn file(tls: &LocalTls) -> &Path {
@@ -463,7 +468,7 @@ mod tests {
 
     #[test]
     fn without_a_place_it_stays_in_memory() {
-        let reason = |state_dir| match super::load_or_create(state_dir).unwrap().kept {
+        let reason = |state_dir| match super::load_or_create(state_dir, None).unwrap().kept {
             Kept::InMemory { reason } => reason,
             Kept::At(path) => panic!("{}", path.display()),
         };

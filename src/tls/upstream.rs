@@ -101,11 +101,12 @@ pub struct UpstreamTls {
 }
 
 impl UpstreamTls {
-    /// Trusts the built-in roots, or only those in `ca_file` (PEM).
+    /// Trusts the built-in roots, or only those in `ca_file` (PEM). Offers `alpn`, the protocol's
+    /// name for ALPN (RFC 7301).
     ///
     /// # Errors
     /// [`TrustError`] for a file without a usable certificate.
-    pub fn new(ca_file: Option<&Path>) -> Result<Self, TrustError> {
+    pub fn new(ca_file: Option<&Path>, alpn: Option<&[u8]>) -> Result<Self, TrustError> {
         let roots = match ca_file {
             Some(path) => from_file(path)?,
             None => built_in(),
@@ -123,8 +124,8 @@ impl UpstreamTls {
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(Explaining { inner }))
             .with_no_client_auth();
-        // As in libpq 17 and later: a server of another protocol that supports ALPN refuses.
-        config.alpn_protocols = vec![pg_handshake::ALPN.to_vec()];
+        // A server of another protocol that supports ALPN refuses.
+        config.alpn_protocols = alpn.map(<[u8]>::to_vec).into_iter().collect();
         config.resumption = Resumption::store(Arc::new(Guessing::new()));
         Ok(Self {
             connector: TlsConnector::from(Arc::new(config)),
