@@ -8,6 +8,7 @@ pub(crate) mod flood;
 pub mod foreign_text;
 pub mod jitter;
 pub mod partition;
+pub mod pump;
 pub mod quote;
 pub mod redacted;
 pub mod single_flight;

@@ -19,10 +19,9 @@ use tokio::io::AsyncReadExt;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::base::pump::{self, Pump, PumpEnd, UNANSWERED};
 use crate::base::stream::Duplex;
 use crate::observe::Traffic;
-use crate::postgres::splice;
-use crate::postgres::splice::{Pump, Stop, UNANSWERED};
 use crate::tunnel::TunnelError;
 
 /// Silence of the far side after which a client's end is forwarded, if the client received data
@@ -206,13 +205,13 @@ impl<'a> Exchange<'a> {
             });
         if let Poll::Ready(stopped) = down {
             return Poll::Ready(match (stopped, self.refused.take()) {
-                (Stop::Write(error), _) => End::ClientLost(error),
-                (Stop::Read(Some(error)), _) => End::ServerLost(error),
+                (PumpEnd::Write(error), _) => End::ClientLost(error),
+                (PumpEnd::Read(Some(error)), _) => End::ServerLost(error),
                 // A closed far side that accepts no more is in order; a broken tunnel is not.
-                (Stop::Read(None), Some(error)) if TunnelError::of(&error).is_some() => {
+                (PumpEnd::Read(None), Some(error)) if TunnelError::of(&error).is_some() => {
                     End::ServerLost(error)
                 }
-                (Stop::Read(None), _) => End::Server,
+                (PumpEnd::Read(None), _) => End::Server,
             });
         }
         let Some(ended) = &mut self.ended else {
@@ -253,9 +252,9 @@ impl<'a> Exchange<'a> {
             .up
             .poll(cx, &mut *self.client, &mut *self.server, count);
         match ready!(up) {
-            Stop::Read(Some(error)) => return Poll::Ready(End::ClientLost(error)),
-            Stop::Write(error) => self.refused = Some(error),
-            Stop::Read(None) => {
+            PumpEnd::Read(Some(error)) => return Poll::Ready(End::ClientLost(error)),
+            PumpEnd::Write(error) => self.refused = Some(error),
+            PumpEnd::Read(None) => {
                 self.ended = Some(ClientEnded::new(self.unanswered, self.half_closes));
             }
         }
@@ -267,17 +266,17 @@ impl<'a> Exchange<'a> {
         match end {
             // A closed stream returns no more bytes, so there is nothing left to wait for.
             End::Client => {
-                splice::close(self.server).await;
-                splice::close(self.client).await;
+                pump::close(self.server).await;
+                pump::close(self.client).await;
             }
             End::Server => {
-                splice::close(self.client).await;
+                pump::close(self.client).await;
                 if self.ended.is_none() {
                     _ = timeout(LEFTOVER_DEADLINE, discard(self.client)).await;
                 }
-                splice::close(self.server).await;
+                pump::close(self.server).await;
             }
-            End::ClientLost(_) => splice::close(self.server).await,
+            End::ClientLost(_) => pump::close(self.server).await,
             End::ServerLost(_) | End::Stopped => {}
         }
     }

@@ -26,6 +26,7 @@ use tracing::{Instrument, Span, debug, field, info, info_span, warn};
 
 use crate::admission::{Admitted, Refused};
 use crate::base::error_text::plain;
+use crate::base::pump;
 use crate::base::stream::Stream;
 use crate::config::{Auth, ResolvedTarget};
 use crate::failure::session_end::EndedBy;
@@ -346,7 +347,7 @@ impl Connection {
             {
                 debug!(%error, "the client did not take the reason");
             }
-            tokio::join!(splice::close(&mut client), splice::close(&mut server));
+            tokio::join!(pump::close(&mut client), pump::close(&mut server));
         };
         if timeout(FAREWELL_DEADLINE, farewell).await.is_err() {
             debug!("a side did not close in time");
@@ -414,7 +415,7 @@ async fn refuse(
         if let Err(error) = write_all(&mut client.stream, parts.into_iter()).await {
             debug!(%error, "the client did not take the reason");
         }
-        splice::close(&mut client.stream).await;
+        pump::close(&mut client.stream).await;
     };
     if timeout(FAREWELL_DEADLINE, farewell).await.is_err() {
         debug!("the client did not take the reason in time");

@@ -12,111 +12,16 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use pg_handshake::{ASKS_FOR_READY, Follower, READY_FOR_QUERY};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
+use crate::base::pump::{Pump, PumpEnd, UNANSWERED};
 use crate::base::stream::Duplex;
 use crate::observe::Traffic;
 
-/// Size of the copy buffer per direction. A full TLS record (16 KiB of plaintext) fits, so one read
-/// never splits one.
-const BUFFER: usize = 16 * 1024;
-
 /// Time limit for the last messages of a server that accepts no more data.
 const LAST_WORDS_DEADLINE: Duration = Duration::from_secs(10);
-/// Time limit for the answer to a client that has closed its sending side; such a client may also
-/// be gone. `pgiam tunnel` uses it, too.
-pub(crate) const UNANSWERED: Duration = Duration::from_secs(30);
 /// The Terminate message of a client (PostgreSQL docs, "Message Formats").
 pub(crate) const TERMINATE: [u8; 5] = *b"X\0\0\0\x04";
-
-/// Time limit for the closing side to accept its last bytes and our close.
-const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
-
-/// Copies one direction, resumable at any point.
-pub(crate) struct Pump {
-    buffer: Box<[u8]>,
-    start: usize,
-    end: usize,
-    unflushed: bool,
-    /// Number of bytes written so far.
-    pub(crate) copied: u64,
-}
-
-/// Reason why a direction ended.
-pub(crate) enum Stop {
-    /// The reader ended: in order, or with an error.
-    Read(Option<io::Error>),
-    /// The writer failed.
-    Write(io::Error),
-}
-
-impl Pump {
-    /// Creates a direction that begins with `first`.
-    pub(crate) fn new(first: &[u8]) -> Self {
-        let mut buffer = vec![0; BUFFER.max(first.len())].into_boxed_slice();
-        buffer[..first.len()].copy_from_slice(first);
-        Self {
-            buffer,
-            start: 0,
-            end: first.len(),
-            unflushed: false,
-            copied: 0,
-        }
-    }
-
-    /// Returns whether the writer has not accepted all bytes that were read.
-    pub(crate) fn is_held_up(&self) -> bool {
-        self.start < self.end
-    }
-
-    /// Copies bytes until it has to wait. Ready when this direction has ended.
-    pub(crate) fn poll<R, W>(
-        &mut self,
-        cx: &mut Context<'_>,
-        reader: &mut R,
-        writer: &mut W,
-        mut on_bytes: impl FnMut(&[u8]),
-    ) -> Poll<Stop>
-    where
-        R: AsyncRead + Unpin + ?Sized,
-        W: AsyncWrite + Unpin + ?Sized,
-    {
-        loop {
-            while self.start < self.end {
-                let chunk = &self.buffer[self.start..self.end];
-                match ready!(Pin::new(&mut *writer).poll_write(cx, chunk)) {
-                    Ok(0) => return Poll::Ready(Stop::Write(io::ErrorKind::WriteZero.into())),
-                    Ok(n) => {
-                        on_bytes(&chunk[..n]);
-                        self.start += n;
-                        self.copied += n as u64;
-                        self.unflushed = true;
-                    }
-                    Err(error) => return Poll::Ready(Stop::Write(error)),
-                }
-            }
-            let mut read = ReadBuf::new(&mut self.buffer);
-            match Pin::new(&mut *reader).poll_read(cx, &mut read) {
-                Poll::Ready(Ok(())) if read.filled().is_empty() => {
-                    return Poll::Ready(Stop::Read(None));
-                }
-                Poll::Ready(Ok(())) => (self.start, self.end) = (0, read.filled().len()),
-                Poll::Ready(Err(error)) => return Poll::Ready(Stop::Read(Some(error))),
-                Poll::Pending => {
-                    // Flush only when there is nothing more to batch: TLS makes one record of it.
-                    if self.unflushed {
-                        if let Err(error) = ready!(Pin::new(&mut *writer).poll_flush(cx)) {
-                            return Poll::Ready(Stop::Write(error));
-                        }
-                        self.unflushed = false;
-                    }
-                    return Poll::Pending;
-                }
-            }
-        }
-    }
-}
 
 /// First bytes of each direction.
 #[derive(Clone, Copy, Debug)]
@@ -165,14 +70,14 @@ pub async fn splice(
         {
             match stopped {
                 // The client has sent a request and no more: it waits for the answer.
-                Stop::Read(None)
+                PumpEnd::Read(None)
                     if said_last != TERMINATE && unasked + asked.counted() > follower.counted() =>
                 {
                     waiting = Some(Waiting::new(None, UNANSWERED));
                 }
-                Stop::Read(error) => return Poll::Ready((EndedBy::Client, error)),
+                PumpEnd::Read(error) => return Poll::Ready((EndedBy::Client, error)),
                 // The server accepts no more data, but its last messages may still arrive.
-                Stop::Write(error) => {
+                PumpEnd::Write(error) => {
                     waiting = Some(Waiting::new(Some(error), LAST_WORDS_DEADLINE))
                 }
             }
@@ -188,7 +93,7 @@ pub async fn splice(
             (Poll::Ready(stopped), _) => stopped,
             (Poll::Pending, None) => return Poll::Pending,
             // The client may take its time.
-            (Poll::Pending, Some(_)) if down.start < down.end => return Poll::Pending,
+            (Poll::Pending, Some(_)) if down.is_held_up() => return Poll::Pending,
             (Poll::Pending, Some(waiting)) => {
                 let by_client = waiting.refused.is_none();
                 let answered =
@@ -200,20 +105,20 @@ pub async fn splice(
                 if by_client {
                     return Poll::Ready((EndedBy::Client, None));
                 }
-                Stop::Read(None)
+                PumpEnd::Read(None)
             }
         };
         let refused = || waiting.take().and_then(|waiting| waiting.refused);
         Poll::Ready(match stopped {
-            Stop::Read(error) => (EndedBy::Server, error.or_else(refused)),
-            Stop::Write(error) => (EndedBy::Client, Some(error)),
+            PumpEnd::Read(error) => (EndedBy::Server, error.or_else(refused)),
+            PumpEnd::Write(error) => (EndedBy::Client, Some(error)),
         })
     });
     let (by, mut error) = tokio::select! {
         ended = both => ended,
         () = stop => (EndedBy::Shutdown, None),
     };
-    let at_boundary = follower.at_boundary() && down.start == down.end;
+    let at_boundary = follower.at_boundary() && !down.is_held_up();
     let said_why = follower.last_is_fatal();
     // If a replication stream ends with the server, its last message is CommandComplete.
     let in_order = said_why || said_last == TERMINATE || follower.last_type() == Some(b'C');
@@ -269,19 +174,12 @@ fn keep_last<const N: usize>(last: &mut [u8; N], bytes: &[u8]) {
     last[N - new..].copy_from_slice(&bytes[bytes.len() - new..]);
 }
 
-/// Closes a stream in order (TLS close_notify, FIN), within `CLOSE_DEADLINE`. A failure only
-/// means that the peer closed first.
-pub async fn close(stream: &mut dyn Duplex) {
-    let closed = tokio::time::timeout(CLOSE_DEADLINE, stream.shutdown()).await;
-    if let Err(error) = closed.map_err(io::Error::from).flatten() {
-        tracing::trace!(%error, "close");
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::io::{AsyncReadExt, DuplexStream, duplex};
+    use tokio::io::{
+        AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf, duplex,
+    };
 
     /// The far ends of a spliced pair, and the splice itself as a task.
     struct Pair {

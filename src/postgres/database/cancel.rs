@@ -10,10 +10,10 @@ use tokio::time::timeout;
 use tracing::{Span, info, warn};
 
 use super::login::{Opened, Server, next_event, open, secure};
+use crate::base::pump;
 use crate::base::stream::Stream;
 use crate::failure::connection::SessionError;
 use crate::postgres::shared::Proxy;
-use crate::postgres::splice;
 use crate::postgres::target::PgContext;
 use crate::postgres::target::PgPortTargets;
 
@@ -47,7 +47,7 @@ pub(in crate::postgres) async fn deliver(
         Span::current().record("target", names.join(", "));
     }
     join_all(meant.iter().map(|context| send(proxy, context, key))).await;
-    splice::close(&mut stream).await;
+    pump::close(&mut stream).await;
 }
 
 async fn send(proxy: &Proxy, context: &PgContext, key: &CancelKey) {

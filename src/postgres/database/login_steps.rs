@@ -16,6 +16,7 @@ use super::login::{
     Credentials, Greeting, Opened, Server, handshake, login, next_event, open, tls_name,
 };
 use crate::aws::Identity;
+use crate::base::pump;
 use crate::base::stream::Stream;
 use crate::config::{Auth, Endpoint};
 use crate::failure::connection::SessionError;
@@ -103,7 +104,7 @@ impl Session {
         let bye = std::iter::once(Bytes::from_static(&crate::postgres::splice::TERMINATE));
         // The result does not matter any more.
         _ = crate::postgres::io::write_all(&mut self.stream, bye).await;
-        crate::postgres::splice::close(&mut self.stream).await;
+        pump::close(&mut self.stream).await;
     }
 }
 
