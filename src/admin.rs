@@ -18,10 +18,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 
-use crate::admission::{Entrance, Guard, Listening};
+use crate::admission::{self, Entrance, Guard, Listening};
 use crate::observe::Observed;
 use crate::platform::{descriptors, socket};
-use crate::postgres::server;
 
 /// The running command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -197,7 +196,7 @@ impl Drop for Admin {
 }
 
 fn listen(address: SocketAddr) -> Result<Listening, AdminError> {
-    server::socket(address).map_err(|source| match source.kind() {
+    admission::listen(address).map_err(|source| match source.kind() {
         io::ErrorKind::AddrInUse => AdminError::InUse { address },
         _ if descriptors::are_exhausted(&source) => AdminError::Descriptors { address },
         _ => AdminError::Other { address, source },

@@ -11,6 +11,7 @@
 
 mod entrance;
 mod guard;
+mod sockets;
 
 use std::fmt;
 use std::io;
@@ -20,6 +21,7 @@ use thiserror::Error;
 
 pub use entrance::{Entrance, Listening, Listens, Verdict};
 pub use guard::{Guard, Told};
+pub(crate) use sockets::{BindFailure, BoundPort, listen, listen_at_all, listen_on_loopback};
 
 /// Origin of a connection.
 #[derive(Clone, Copy, Debug)]

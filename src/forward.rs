@@ -21,7 +21,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument, debug, info, info_span};
 
-use crate::admission::{Admitted, Entrance, Guard, Listening, Refused, Verdict};
+use crate::admission::{
+    Admitted, BindFailure, BoundPort, Entrance, Guard, Listening, Refused, Verdict, listen,
+    listen_on_loopback,
+};
 use crate::aws::{AwsContext, AwsOptions};
 use crate::base::error_text::plain;
 use crate::config::{Listen, ResolvedTarget, Via};
@@ -29,7 +32,6 @@ use crate::observe::{
     ListedTarget, LiveConnection, NewConnection, Observed, StatusSource, TargetStatus,
 };
 use crate::platform::descriptors;
-use crate::postgres::server;
 use crate::postgres::server::Running;
 use crate::report;
 use crate::tunnel::direct::Direct;
@@ -110,7 +112,7 @@ pub fn bind(addresses: &[Listen]) -> Result<Vec<Bound>, ListenError> {
 }
 
 fn bind_one(address: &Listen) -> Result<Bound, ListenError> {
-    let failed = |(address, source): (SocketAddr, io::Error)| match source.kind() {
+    let failed = |BindFailure { address, source }| match source.kind() {
         io::ErrorKind::AddrInUse => ListenError::InUse { address },
         io::ErrorKind::PermissionDenied if address.port() < PRIVILEGED => {
             ListenError::NotAllowed { address }
@@ -123,15 +125,15 @@ fn bind_one(address: &Listen) -> Result<Bound, ListenError> {
     };
     match *address {
         Listen::Localhost(port) => {
-            let (port, sockets) = server::loopback(port).map_err(failed)?;
+            let BoundPort { port, sockets } = listen_on_loopback(port).map_err(failed)?;
             Ok(Bound {
                 shown: Listen::Localhost(port),
                 sockets,
             })
         }
         Listen::Address(address) => {
-            let failed = |error| failed((address, error));
-            let socket = server::socket(address).map_err(failed)?;
+            let failed = |source| failed(BindFailure { address, source });
+            let socket = listen(address).map_err(failed)?;
             Ok(Bound {
                 shown: Listen::Address(socket.local_addr().map_err(failed)?),
                 sockets: vec![socket],

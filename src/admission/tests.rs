@@ -145,7 +145,7 @@ fn another_users_client_is_refused_at_a_unix_socket_whatever_is_configured_for_c
 }
 
 fn entrance(guard: Guard) -> (Entrance<Listening>, SocketAddr) {
-    let listening = crate::postgres::server::socket((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+    let listening = super::listen((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
     let address = listening.local_addr().unwrap();
     (Entrance::new(listening, Arc::new(guard)), address)
 }

@@ -7,19 +7,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use thiserror::Error;
-use tokio::net::TcpSocket;
-use tracing::{debug, warn};
+use tracing::warn;
 
-use crate::admission::Listening;
+use crate::admission::{BindFailure, BoundPort, Listening, listen_at_all};
 use crate::config::{Serve, SocketDir};
 use crate::platform::socket::{SocketError, UnixSocket};
 use crate::platform::{self, descriptors};
 use crate::postgres::target::{PgPortTargets, PgTarget};
 
-/// Number of waiting clients that the kernel may queue per socket. When the queue is full, Linux
-/// drops the client's SYN, which costs it a second. A pool that opens all its connections at once
-/// must not meet that.
-const BACKLOG: u32 = 1024;
 /// Reserve of descriptors for the program itself and for its first clients.
 const BESIDES: usize = 64;
 
@@ -272,8 +267,8 @@ impl ListenAt {
         } else {
             Wanted::Target(name_of(&port_targets.targets))
         };
-        let bound = bind_all(&self.serve.addresses, door.port());
-        let (port, sockets) = bound.map_err(|(address, source)| match source.kind() {
+        let bound = listen_at_all(&self.serve.addresses, door.port());
+        let bound = bound.map_err(|BindFailure { address, source }| match source.kind() {
             io::ErrorKind::AddrInUse => BindError::InUse { address, wanted },
             _ if descriptors::are_exhausted(&source) => {
                 self.too_many(1, descriptors::limit_reached(&source))
@@ -281,6 +276,7 @@ impl ListenAt {
             _ => BindError::Other { address, source },
         })?;
         // There are no descriptors left for its clients.
+        let BoundPort { port, sockets } = bound;
         if let Some(limit) = sockets.iter().find_map(Listening::is_among_the_last) {
             return Err(self.too_many(1, Some(limit)));
         }
@@ -336,124 +332,5 @@ impl ListenAt {
         // The socket is a default, not a request of the user.
         warn!(reason = %error, "no Unix socket");
         Ok(None)
-    }
-}
-
-/// Listens on one port at every address. Port 0 is a fresh port, the same for all addresses.
-/// Returns the port, or the address that failed.
-///
-/// With default addresses, one that this machine does not have is skipped.
-pub(crate) fn bind_all(
-    addresses: &[IpAddr],
-    port: u16,
-) -> Result<(u16, Vec<Listening>), (SocketAddr, io::Error)> {
-    let chosen = addresses != Serve::default().addresses;
-    let (mut port, mut sockets) = (port, Vec::new());
-    for address in addresses {
-        let address = SocketAddr::new(*address, port);
-        match socket(address) {
-            Ok(socket) => {
-                port = socket
-                    .local_addr()
-                    .map_err(|error| (address, error))?
-                    .port();
-                sockets.push(socket);
-            }
-            Err(error) if !chosen && !sockets.is_empty() && is_not_here(&error) => {
-                debug!(%error, %address, "this machine has no such address");
-            }
-            Err(error) => return Err((address, error)),
-        }
-    }
-    Ok((port, sockets))
-}
-
-/// Returns whether the machine does not have the address, such as ::1 with IPv6 disabled. Other
-/// errors are fatal: many clients try ::1 first for "localhost", so another process that listens
-/// there would receive them.
-fn is_not_here(error: &io::Error) -> bool {
-    #[cfg(unix)]
-    let no_such_family = rustix::io::Errno::AFNOSUPPORT.raw_os_error();
-    #[cfg(not(unix))]
-    let no_such_family = 10_047; // WSAEAFNOSUPPORT
-    error.kind() == io::ErrorKind::AddrNotAvailable || error.raw_os_error() == Some(no_such_family)
-}
-
-/// Listens on 127.0.0.1 and ::1; without IPv6 on 127.0.0.1 alone.
-pub(crate) fn loopback(port: u16) -> Result<(u16, Vec<Listening>), (SocketAddr, io::Error)> {
-    bind_all(&Serve::default().addresses, port)
-}
-
-/// Listens on exactly one address. An IPv6 socket does not accept IPv4 connections, even where that
-/// is the system's default (as `ListenServerPort` in `pqcomm.c`).
-pub(crate) fn socket(address: SocketAddr) -> io::Result<Listening> {
-    let address = SocketAddr::new(address.ip().to_canonical(), address.port());
-    let socket = if address.is_ipv4() {
-        TcpSocket::new_v4()?
-    } else {
-        let socket = TcpSocket::new_v6()?;
-        socket2::SockRef::from(&socket).set_only_v6(true)?;
-        socket
-    };
-    // Otherwise a restart would have to wait for the old connections' TIME_WAIT. (On Windows the
-    // option means something else: sharing the port with a stranger.)
-    #[cfg(not(windows))]
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    socket.listen(BACKLOG).map(Listening::new)
-}
-
-#[cfg(test)]
-mod tests {
-    use std::net::{Ipv4Addr, Ipv6Addr};
-
-    use super::*;
-
-    #[tokio::test]
-    async fn both_families_can_be_had_at_all_their_addresses() {
-        let any = [
-            IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-            IpAddr::V6(Ipv6Addr::UNSPECIFIED),
-        ];
-        for addresses in [any, [any[1], any[0]]] {
-            let (port, sockets) = bind_all(&addresses, 0).unwrap();
-            let bound: Vec<_> = sockets.iter().map(|s| s.local_addr().unwrap()).collect();
-            assert_eq!(bound, addresses.map(|ip| SocketAddr::new(ip, port)));
-        }
-        // As a user writes it for a dual-stack socket.
-        let mapped = IpAddr::V6(Ipv4Addr::LOCALHOST.to_ipv6_mapped());
-        let (_, sockets) = bind_all(&[mapped], 0).unwrap();
-        assert!(sockets[0].local_addr().unwrap().is_ipv4());
-    }
-
-    /// An address that no machine has (RFC 3849).
-    const NOT_HERE: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x51));
-
-    #[tokio::test]
-    async fn an_address_that_was_chosen_must_be_had() {
-        let addresses = [IpAddr::V4(Ipv4Addr::LOCALHOST), NOT_HERE];
-        let (address, error) = bind_all(&addresses, 0).unwrap_err();
-        assert_eq!(address.ip(), NOT_HERE);
-        assert!(is_not_here(&error), "{error}");
-    }
-
-    #[test]
-    fn only_an_address_that_is_not_here_can_be_done_without() {
-        #[cfg(unix)]
-        {
-            use rustix::io::Errno;
-            for (errno, expected) in [
-                (Errno::ADDRNOTAVAIL, true),
-                (Errno::AFNOSUPPORT, true),
-                (Errno::ADDRINUSE, false),
-                (Errno::MFILE, false),
-                (Errno::NFILE, false),
-                (Errno::ACCESS, false),
-                (Errno::PERM, false),
-                (Errno::NOBUFS, false),
-            ] {
-                assert_eq!(is_not_here(&errno.into()), expected, "{errno}");
-            }
-        }
     }
 }

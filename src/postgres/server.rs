@@ -13,7 +13,6 @@ use tracing::{info, warn};
 
 pub use super::listen::{BindError, ListenAt, Listener, Wanted, bind};
 use super::listen::{Door, doors};
-pub(crate) use super::listen::{loopback, socket};
 use crate::admission::{Entrance, Listens, Verdict};
 use crate::base::stream::Stream;
 use crate::observe::{ListedTarget, StatusSource};
