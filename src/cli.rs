@@ -14,15 +14,14 @@ mod tools;
 mod variables;
 
 use std::any::TypeId;
+use std::path::PathBuf;
 use std::str::FromStr;
 
-use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::builder::{BoolishValueParser, PathBufValueParser, TypedValueParser};
+use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-pub use args::{
-    DatabaseArgs, DrainArgs, LogFormat, LoginArgs, OneTarget, OutputArgs, ProgramArgs, SsmArgs,
-    StateArgs,
-};
-pub use serve::{HttpArgs, ListenArgs, PeerArgs, ServeArgs, TunnelArgs};
+pub use args::{DatabaseArgs, DrainArgs, LogFormat, OneTarget, OutputArgs, ProgramArgs, StateArgs};
+pub use serve::{ServeArgs, TunnelArgs};
 pub use tools::{
     CheckArgs, CompletionsArgs, InitArgs, ListArgs, ManArgs, RunArgs, SetupArgs, SetupBastionArgs,
     SetupCommand, SetupPolicyArgs, SetupSqlArgs, StatusArgs, StopArgs, TokenArgs, UrlArgs, UrlForm,
@@ -30,6 +29,7 @@ pub use tools::{
 };
 
 use crate::base::environment;
+use crate::config::expand_home;
 use crate::postgres::client::password_file;
 
 /// Local PostgreSQL proxy: log in to private RDS and Aurora databases with your AWS identity.
@@ -97,7 +97,7 @@ impl Cli {
     /// and `pgiam --help` does not repeat them.
     #[must_use]
     pub fn definition() -> clap::Command {
-        numbers_in_words(Self::command()).mut_args(|arg| match arg.get_id().as_str() {
+        with_value_forms(Self::command()).mut_args(|arg| match arg.get_id().as_str() {
             "help" | "version" => arg,
             _ => arg.hide(true),
         })
@@ -149,27 +149,38 @@ impl Cli {
     }
 }
 
-/// Replaces the parsers of numbers, with their errors for programmers ("invalid digit found in
-/// string").
-fn numbers_in_words(command: clap::Command) -> clap::Command {
+/// Gives flags the notations of their type: numbers with errors for users (clap's own are "invalid
+/// digit found in string"), paths with `~/`, and switches that stand alone or have a value.
+fn with_value_forms(command: clap::Command) -> clap::Command {
     command
         .mut_args(|arg| {
             let kind = arg.get_value_parser().type_id();
+            let is_switch =
+                kind == TypeId::of::<bool>() && matches!(arg.get_action(), ArgAction::Set);
             if kind == TypeId::of::<u16>() {
                 arg.value_parser(|text: &str| number::<u16>(text, u16::MAX.into()))
             } else if kind == TypeId::of::<u64>() {
                 arg.value_parser(|text: &str| number::<u64>(text, u64::MAX))
+            } else if kind == TypeId::of::<PathBuf>() {
+                arg.value_parser(PathBufValueParser::new().map(|path| expand_home(&path)))
+            } else if is_switch {
+                arg.value_parser(BoolishValueParser::new())
+                    .value_name("BOOL")
+                    .num_args(0..=1)
+                    .require_equals(true)
+                    .default_missing_value("true")
             } else {
                 arg
             }
         })
-        .mut_subcommands(numbers_in_words)
+        .mut_subcommands(with_value_forms)
 }
 
-fn number<T: FromStr>(text: &str, most: u64) -> Result<T, String> {
+/// Parses a number up to `limit`.
+fn number<T: FromStr>(text: &str, limit: u64) -> Result<T, String> {
     let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     text.parse().map_err(|_| match is_number {
-        true => format!("the largest number is {most}"),
+        true => format!("the largest number is {limit}"),
         false => "write a whole number".to_owned(),
     })
 }

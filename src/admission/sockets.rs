@@ -7,7 +7,7 @@ use tokio::net::TcpSocket;
 use tracing::debug;
 
 use super::Listening;
-use crate::config::Serve;
+use crate::config::DEFAULT_ADDRESSES;
 
 /// Number of waiting clients that the kernel may queue per socket. When the queue is full, Linux
 /// drops the client's SYN, which costs it a second. A pool that opens all its connections at once
@@ -34,7 +34,7 @@ pub(crate) struct BindFailure {
 ///
 /// With default addresses, one that this machine does not have is skipped.
 pub(crate) fn listen_at_all(addresses: &[IpAddr], port: u16) -> Result<BoundPort, BindFailure> {
-    let chosen = addresses != Serve::default().addresses;
+    let chosen = addresses != DEFAULT_ADDRESSES;
     let (mut port, mut sockets) = (port, Vec::new());
     for address in addresses {
         let address = SocketAddr::new(*address, port);
@@ -66,7 +66,7 @@ fn is_not_here(error: &io::Error) -> bool {
 
 /// Listens on 127.0.0.1 and ::1; without IPv6 on 127.0.0.1 alone.
 pub(crate) fn listen_on_loopback(port: u16) -> Result<BoundPort, BindFailure> {
-    listen_at_all(&Serve::default().addresses, port)
+    listen_at_all(&DEFAULT_ADDRESSES, port)
 }
 
 /// Listens on exactly one address. An IPv6 socket does not accept IPv4 connections, even where that

@@ -4,10 +4,11 @@ mod documents;
 mod reference;
 
 use super::*;
-use crate::config::{Bastion, Listen};
+use crate::config::{Bastion, Listen, ServeDefaults, TargetDefaults};
 
 fn parse(words: &[&str]) -> Result<Command, clap::Error> {
-    super::Cli::try_parse_from([&["pgiam"], words].concat()).map(Cli::into_command)
+    let matches = Cli::definition().try_get_matches_from([&["pgiam"], words].concat())?;
+    Cli::from_arg_matches(&matches).map(Cli::into_command)
 }
 
 fn serve(words: &[&str]) -> ServeArgs {
@@ -38,7 +39,7 @@ fn no_help_is_wider_than_an_ordinary_terminal() {
 
 #[test]
 fn the_definition_is_consistent() {
-    Cli::command().debug_assert();
+    Cli::definition().debug_assert();
 }
 
 #[test]
@@ -48,7 +49,7 @@ fn serve_is_the_default() {
         &["serve", "--port", "6000"],
         &["--warm", "--port", "6000"],
     ] {
-        assert_eq!(serve(line).port, Some(6000));
+        assert_eq!(serve(line).port.port, Some(6000));
     }
     assert_eq!(serve(&["serve", "orders"]).targets, ["orders"]);
 }
@@ -119,8 +120,8 @@ fn a_leading_tilde_is_the_home_directory() {
         "--state-dir=~/state",
         "--config=~/pgiam.toml",
     ]);
-    assert_eq!(args.database.ca_file, Some(home.join("ca.pem")));
-    assert_eq!(args.listen.password_file, Some(home.join("password")));
+    assert_eq!(args.database.database.ca_file, Some(home.join("ca.pem")));
+    assert_eq!(args.client.password_file, Some(home.join("password")));
     assert_eq!(args.listen.socket_dir, Some(home.join("run")));
     assert_eq!(args.state.state_dir, Some(home.join("state")));
     assert_eq!(args.program.config, Some(home.join("pgiam.toml")));
@@ -180,4 +181,20 @@ fn the_configuration_knows_the_commands() {
         .map(clap::Command::get_name)
         .collect();
     assert_eq!(commands, crate::config::COMMANDS);
+}
+
+#[test]
+fn help_names_the_defaults() {
+    let mut cli = Cli::definition();
+    cli.build();
+    let serve = cli.find_subcommand("serve").unwrap();
+    let defaults = [TargetDefaults::all(), ServeDefaults::all()].concat();
+    assert!(defaults.len() > 8, "{defaults:?}");
+    for (key, value) in defaults {
+        let flag = key.replace('_', "-");
+        let mut flags = serve.get_arguments();
+        let arg = flags.find(|arg| arg.get_long() == Some(&flag)).unwrap();
+        let help = arg.get_help().unwrap().to_string();
+        assert!(help.contains(&format!("Default: {value}")), "{key}: {help}");
+    }
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
-use super::args::{DatabaseArgs, DrainArgs, OneTarget, OutputArgs, ProgramArgs, StateArgs, path};
+use super::args::{DatabaseArgs, DrainArgs, OneTarget, OutputArgs, ProgramArgs, StateArgs};
 
 /// Flags of `pgiam run`.
 #[derive(Clone, Debug, Default, Args)]
@@ -77,7 +77,7 @@ pub struct ListArgs {
 #[derive(Clone, Debug, Default, Args)]
 pub struct InitArgs {
     /// File to write, or "-" for standard output. Default: ./pgiam.toml
-    #[arg(value_name = "FILE", value_parser = path())]
+    #[arg(value_name = "FILE")]
     pub file: Option<PathBuf>,
     /// Database role to write to the file.
     #[arg(long, env = "PGIAM_USER", value_name = "ROLE")]
@@ -282,6 +282,6 @@ pub struct CompletionsArgs {
 #[derive(Clone, Debug, Default, Args)]
 pub struct ManArgs {
     /// Write one page per command to this directory, instead of the first page to standard output.
-    #[arg(value_name = "DIR", value_parser = path())]
+    #[arg(value_name = "DIR")]
     pub dir: Option<PathBuf>,
 }

@@ -155,10 +155,10 @@ mod tests {
     fn flags_win_over_variables_and_variables_over_defaults() {
         let port: Variable = ("PGIAM_PORT", "6000");
         for words in [&["serve"][..], &[], &["serve", "orders"], &["--warm"]] {
-            assert_eq!(serve(words, &[port]).port, Some(6000), "{words:?}");
+            assert_eq!(serve(words, &[port]).port.port, Some(6000), "{words:?}");
         }
         for words in [&["serve", "-p", "7000"][..], &["--port=7000"]] {
-            assert_eq!(serve(words, &[port]).port, Some(7000), "{words:?}");
+            assert_eq!(serve(words, &[port]).port.port, Some(7000), "{words:?}");
         }
         let args = serve(&["serve"], &[("PGIAM_DRAIN_TIMEOUT", "60")]);
         assert_eq!(args.drain.drain_timeout, 60);

@@ -16,7 +16,7 @@ use super::connection_string::client_host;
 use super::serve::{ready_line, say_left_out};
 use super::start_errors::Outlook;
 use crate::cli::ServeArgs;
-use crate::config::{ConfigError, ConfigFile, LONGEST, Serve, TargetConfig, fingerprint};
+use crate::config::{ConfigError, ConfigFile, LONGEST, ServeSettings, TargetConfig, fingerprint};
 use crate::platform::permissions::{self, Role};
 use crate::platform::{self, HangUp, service};
 use crate::postgres::server::Server;
@@ -31,7 +31,7 @@ const LOOK: Duration = Duration::from_millis(500);
 
 /// The configuration at a moment.
 pub(super) struct Configured {
-    pub(super) serve: Serve,
+    pub(super) serve: ServeSettings,
     /// The file that was read; `None` without a file, with only flags.
     pub(super) file: Option<PathBuf>,
     /// Contents as loaded. The file may change right after it is read.
@@ -46,7 +46,7 @@ impl Configured {
     /// Errors that affect all targets.
     pub(super) fn load(args: &ServeArgs) -> Result<Self, ConfigError> {
         let file = ConfigFile::load(args.program.config.as_deref())?;
-        let serve = Serve::from_layer(args.serve_layer().over(file.serve.clone()))?;
+        let serve = ServeSettings::from_layer(args.serve_layer().or(file.serve.clone()))?;
         let path = file.path.clone();
         let loaded = Stamp::Contents(file.fingerprint.clone());
         let configs = file.targets(&args.targets, &args.layer())?;

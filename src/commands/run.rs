@@ -23,7 +23,7 @@ use crate::base::quote::shell;
 use crate::cli::RunArgs;
 use crate::cli::exit;
 use crate::cli::terminal::Progress;
-use crate::config::{Serve, SocketDir};
+use crate::config::{ServeLayer, ServeSettings, SocketDir};
 use crate::platform::descriptors::{ForChildren, Raised};
 use crate::platform::{self, ForwardedSignals};
 use crate::postgres::server;
@@ -117,10 +117,10 @@ impl Tunnel {
             Some(folder) => SocketDir::At(folder.path().to_owned()),
             None => SocketDir::None,
         };
-        let serve = Serve {
-            socket_dir,
-            ..Serve::default()
-        };
+        let serve = ServeSettings::from_layer(ServeLayer {
+            socket_dir: Some(socket_dir),
+            ..ServeLayer::default()
+        })?;
         let state_dir = state_dir(args.state.state_dir.as_ref())?;
         if let Some(dir) = platform::socket::run_dir(state_dir.as_deref()) {
             leftovers::keep_in(&dir);

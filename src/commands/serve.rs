@@ -22,7 +22,7 @@ use crate::base::foreign_text::visible;
 use crate::base::quote::shell;
 use crate::cli::ServeArgs;
 use crate::cli::terminal::Progress;
-use crate::config::{ConfigError, Serve};
+use crate::config::{ConfigError, ServeSettings};
 use crate::platform::{self, HangUp, StopSignals, service};
 use crate::postgres::client::{authenticate, password_file};
 use crate::postgres::server;
@@ -185,7 +185,7 @@ fn administer(
 /// Listens for the targets; returns the errors of those that failed.
 fn listen(
     targets: &[Arc<PgTarget>],
-    (serve, state_dir): (&Serve, Option<&Path>),
+    (serve, state_dir): (&ServeSettings, Option<&Path>),
     proxy: &Arc<Proxy>,
     endings: TaskTracker,
 ) -> anyhow::Result<(Server, Vec<String>)> {
@@ -258,7 +258,7 @@ pub(crate) fn state_dir(given: Option<&PathBuf>) -> anyhow::Result<Option<PathBu
 }
 
 /// Returns the password check for clients, if configured; required if other machines can connect.
-fn verifier(serve: &Serve) -> anyhow::Result<Option<Verifier>> {
+fn verifier(serve: &ServeSettings) -> anyhow::Result<Option<Verifier>> {
     let variable = environment::read_secret(password_file::VARIABLE);
     let password = password_file::load(serve.password_file.as_deref(), variable)?;
     match (password, serve.exposed_address()) {

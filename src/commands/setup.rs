@@ -48,7 +48,7 @@ pub async fn setup(args: &SetupArgs) -> anyhow::Result<()> {
         .into());
     }
     let (mut facts, unseen) = gather(&config).await;
-    let flags = &what.database;
+    let flags = what.database.layer();
     facts.described = what.target.is_none() && (flags.host.is_some() || flags.db.is_some());
     let artefact = match &args.what {
         SetupCommand::Policy(_) => policy(&facts),

@@ -11,7 +11,7 @@ use super::serve::{announce, state_dir};
 use crate::admin::{Admin, AdminOptions, Controls, Kind};
 use crate::admission::Guard;
 use crate::cli::TunnelArgs;
-use crate::config::{ConfigFile, DEFAULT_MAX_CONNECTIONS};
+use crate::config::{ConfigFile, PeerFlags, ServeSettings};
 use crate::forward::{self, Bound, Forwarder};
 use crate::observe::Observed;
 use crate::platform::{self, StopSignals};
@@ -24,8 +24,10 @@ use crate::tunnel::ssm::leftovers;
 pub async fn tunnel(args: &TunnelArgs) -> anyhow::Result<()> {
     let file = ConfigFile::load(args.program.config.as_deref())?;
     let config = file.path.clone();
-    let peer_check = args.serve_layer().over(file.serve.clone()).peer_check;
-    let guard = Arc::new(Guard::of_clients(peer_check.unwrap_or(true)));
+    // The other keys of [serve] do not apply to a tunnel.
+    let serve = args.serve_layer().or(file.serve.clone());
+    let serve = ServeSettings::from_layer(serve.only(PeerFlags::KEYS))?;
+    let guard = Arc::new(Guard::of_clients(serve.peer_check));
     let target = file.forward(args.to.clone(), args.target.as_deref(), &args.layer())?;
     super::raise_descriptors();
     let mut signals = StopSignals::install().context("cannot listen for signals")?;
@@ -47,7 +49,7 @@ pub async fn tunnel(args: &TunnelArgs) -> anyhow::Result<()> {
         leftovers::keep_in(&dir);
     }
     let transport = forward::transport(&target);
-    let observed = Arc::new(Observed::new(DEFAULT_MAX_CONNECTIONS));
+    let observed = Arc::new(Observed::new(serve.max_connections));
     let stop = CancellationToken::new();
     let controls = Controls {
         stop: stop.clone(),

@@ -5,7 +5,7 @@ use anyhow::{Context, bail};
 use super::connection_string::{ConnectionString, client_host};
 use crate::cli::terminal;
 use crate::cli::{UrlArgs, UrlForm};
-use crate::config::{ConfigFile, Serve, TargetConfig, TargetLayer};
+use crate::config::{ConfigFile, ServeSettings, TargetConfig, TargetDefaults, TargetLayer};
 
 /// Prints the connection string.
 ///
@@ -37,7 +37,7 @@ fn address(args: &UrlArgs) -> anyhow::Result<ConnectionString> {
         true => Some(by_name(&config)),
         false => config.settings.database.clone(),
     };
-    let serve = Serve::from_layer(file.serve.clone())?;
+    let serve = ServeSettings::from_layer(file.serve.clone())?;
     Ok(ConnectionString {
         host: client_host(&serve.addresses),
         port,
@@ -55,8 +55,7 @@ fn picked_by_name(file: &ConfigFile, config: &TargetConfig, flags: &TargetLayer)
     }
     let shares = |(name, layer): (&String, &TargetLayer)| {
         let own = layer.port.or(file.defaults.port);
-        *name != config.name
-            && own.unwrap_or(crate::config::DEFAULT_LOCAL_PORT) == config.settings.local_port
+        *name != config.name && own.unwrap_or(TargetDefaults::port()) == config.settings.local_port
     };
     file.serve.hub_port == Some(config.settings.local_port) || file.targets.iter().any(shares)
 }

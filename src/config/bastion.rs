@@ -76,6 +76,16 @@ impl WrittenBastion {
     }
 }
 
+impl From<Vec<String>> for WrittenBastion {
+    /// Converts the values of one or several `--bastion` flags.
+    fn from(mut values: Vec<String>) -> Self {
+        match values.len() {
+            1 => Self::Text(values.remove(0)),
+            _ => Self::List(values),
+        }
+    }
+}
+
 impl fmt::Display for WrittenBastion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

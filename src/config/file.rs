@@ -1,4 +1,4 @@
-//! Configuration file and its layers.
+//! Configuration file.
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -7,123 +7,17 @@ use std::sync::Arc;
 
 use aws_lc_rs::digest;
 use serde::Deserialize;
-
 use tracing::warn;
 
 use super::target_config::flaw_of_name;
 use super::toml_messages::in_words;
-use super::{ConfigError, ServeLayer, TargetConfig, WrittenBastion, encoding, expand_home, forms};
+use super::{ConfigError, DialFlags, ServeLayer, TargetConfig, TargetLayer, TunnelFlags, encoding};
 use crate::base::foreign_text::visible;
 use crate::base::suggest::nearest;
 use crate::platform::permissions::{self, PathError, Role};
 
 /// Maximum size of a configuration file in bytes: thousands of targets.
 pub(crate) const LONGEST: u64 = 1 << 20;
-
-/// One layer of settings, as written. Every key is optional in every layer.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TargetLayer {
-    /// RDS endpoint, `NAME` or `NAME:PORT`.
-    pub host: Option<String>,
-    /// Alternative to `host`: identifier of an instance, cluster or proxy, which is looked up.
-    pub db: Option<String>,
-    /// Database role for the login.
-    pub user: Option<String>,
-    /// Default database for clients that name none.
-    pub database: Option<String>,
-    /// Local port.
-    pub port: Option<u16>,
-    /// Managed node or nodes that carry the tunnel.
-    pub bastion: Option<WrittenBastion>,
-    /// Session document.
-    pub document: Option<String>,
-    /// Maximum number of concurrent sessions.
-    pub sessions: Option<u64>,
-    /// Seconds after which a session without connections is closed.
-    pub idle_timeout: Option<u64>,
-    /// Open the first session at startup.
-    #[serde(default, deserialize_with = "forms::switch")]
-    pub warm: Option<bool>,
-    /// Keep sessions open past the account's idle timeout.
-    #[serde(default, deserialize_with = "forms::switch")]
-    pub keep_alive: Option<bool>,
-    /// Seconds the bastion may take to connect to the database.
-    pub dial_timeout: Option<u64>,
-    /// `ssm` or `direct`.
-    pub via: Option<String>,
-    /// AWS profile.
-    pub profile: Option<String>,
-    /// AWS region, if the host name does not contain it.
-    pub region: Option<String>,
-    /// PEM file that replaces the built-in trust roots for the database.
-    pub ca_file: Option<PathBuf>,
-    /// Seconds that a client waits for tunnel and token before it gets an error.
-    pub connect_timeout: Option<u64>,
-    /// Seconds for TLS and login at the database.
-    pub login_timeout: Option<u64>,
-    /// `iam` or `passthrough`.
-    pub auth: Option<String>,
-    /// Maximum number of concurrent connections to the target.
-    pub connection_limit: Option<u64>,
-    /// Startup parameters that are not passed on.
-    #[serde(default, deserialize_with = "forms::list")]
-    pub ignore_startup_parameters: Option<Vec<String>>,
-    /// DNS server that resolves a CNAME given as `host`.
-    pub dns_server: Option<String>,
-}
-
-impl TargetLayer {
-    /// Merges two layers; these settings take precedence over those `below`. `host` and `db` are
-    /// alternatives, so either of them overrides both.
-    pub(super) fn over(self, below: Self) -> Self {
-        let (host, db) = match (self.host, self.db) {
-            (None, None) => (below.host, below.db),
-            given => given,
-        };
-        Self {
-            host,
-            db,
-            user: self.user.or(below.user),
-            database: self.database.or(below.database),
-            port: self.port.or(below.port),
-            bastion: self.bastion.or(below.bastion),
-            document: self.document.or(below.document),
-            sessions: self.sessions.or(below.sessions),
-            idle_timeout: self.idle_timeout.or(below.idle_timeout),
-            warm: self.warm.or(below.warm),
-            keep_alive: self.keep_alive.or(below.keep_alive),
-            dial_timeout: self.dial_timeout.or(below.dial_timeout),
-            via: self.via.or(below.via),
-            profile: self.profile.or(below.profile),
-            region: self.region.or(below.region),
-            ca_file: self.ca_file.or(below.ca_file),
-            connect_timeout: self.connect_timeout.or(below.connect_timeout),
-            login_timeout: self.login_timeout.or(below.login_timeout),
-            auth: self.auth.or(below.auth),
-            connection_limit: self.connection_limit.or(below.connection_limit),
-            ignore_startup_parameters: self
-                .ignore_startup_parameters
-                .or(below.ignore_startup_parameters),
-            dns_server: self.dns_server.or(below.dns_server),
-        }
-    }
-
-    /// Returns the first key that describes a tunnel.
-    fn tunnel_key(&self) -> Option<&'static str> {
-        let keys = [
-            ("bastion", self.bastion.is_some()),
-            ("document", self.document.is_some()),
-            ("sessions", self.sessions.is_some()),
-            ("idle_timeout", self.idle_timeout.is_some()),
-            ("warm", self.warm.is_some()),
-            ("keep_alive", self.keep_alive.is_some()),
-            ("dial_timeout", self.dial_timeout.is_some()),
-        ];
-        keys.into_iter()
-            .find_map(|(key, given)| given.then_some(key))
-    }
-}
 
 /// Contents of the configuration file.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -223,22 +117,11 @@ impl ConfigFile {
         file.fingerprint = fingerprint;
         // As named, without following links: Kubernetes and Nix change the links.
         file.path = Some(std::path::absolute(path).unwrap_or_else(|_| path.to_owned()));
-        // A relative path is relative to the file that contains it.
-        let base = path.parent().unwrap_or(Path::new("")).to_owned();
-        if let Some(password_file) = &mut file.serve.password_file {
-            *password_file = base.join(expand_home(password_file));
-        }
-        if let Some(dir) = file
-            .serve
-            .socket_dir
-            .as_mut()
-            .filter(|dir| dir.as_os_str() != "none")
-        {
-            *dir = base.join(expand_home(dir));
-        }
-        let layers = file.targets.values_mut().chain([&mut file.defaults]);
-        for ca_file in layers.filter_map(|layer| layer.ca_file.as_mut()) {
-            *ca_file = base.join(expand_home(ca_file));
+        let dir = path.parent().unwrap_or(Path::new(""));
+        file.serve.resolve_paths(dir);
+        file.defaults.resolve_paths(dir);
+        for layer in file.targets.values_mut() {
+            layer.resolve_paths(dir);
         }
         Ok(file)
     }
@@ -388,7 +271,10 @@ fn refuse_unused_tunnel_keys(
         }
         (None, _) => return Ok(()),
     };
-    match own.tunnel_key() {
+    let tunnel_key = own
+        .first_set(TunnelFlags::KEYS)
+        .or(own.first_set(DialFlags::KEYS));
+    match tunnel_key {
         Some(key) => Err(ConfigError::NoTunnel {
             target: name.to_owned(),
             key,

@@ -1,8 +1,79 @@
-//! Values with more than one notation, the same in the file as in flags and variables.
+//! Notations of values in the file, by their type. Flags and variables have the same.
 
 use std::fmt;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 
+use serde::Deserialize;
 use serde::de::{self, Deserializer, SeqAccess, Visitor};
+
+use super::{SocketDir, WrittenBastion, expand_home};
+
+/// Type of a key.
+pub(super) trait FileValue: Sized {
+    /// Reads a value in any of its notations.
+    ///
+    /// # Errors
+    /// The error of the parser for another type or notation.
+    fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error>;
+
+    /// Makes a path relative to `dir`, the directory of the file. Other values stay as they are.
+    fn resolve_path(&mut self, _dir: &Path) {}
+}
+
+/// Deserializes a key that the file contains.
+pub(super) fn read<'de, D: Deserializer<'de>, T: FileValue>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
+    T::read(deserializer).map(Some)
+}
+
+/// Types with the one notation of TOML.
+macro_rules! plain {
+    ($($type:ty),+) => {
+        $(impl FileValue for $type {
+            fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                Self::deserialize(deserializer)
+            }
+        })+
+    };
+}
+
+plain!(String, u16, u64, IpAddr, WrittenBastion);
+
+impl FileValue for bool {
+    fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        switch(deserializer)
+    }
+}
+
+impl FileValue for Vec<String> {
+    fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        list(deserializer)
+    }
+}
+
+impl FileValue for PathBuf {
+    fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::deserialize(deserializer)
+    }
+
+    fn resolve_path(&mut self, dir: &Path) {
+        *self = dir.join(expand_home(self));
+    }
+}
+
+impl FileValue for SocketDir {
+    fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        PathBuf::deserialize(deserializer).map(Self::from)
+    }
+
+    fn resolve_path(&mut self, dir: &Path) {
+        if let Self::At(path) = self {
+            path.resolve_path(dir);
+        }
+    }
+}
 
 /// Values of a switch, in any case of letters.
 const WORDS: [(&str, bool); 12] = [
@@ -31,9 +102,7 @@ pub fn switch_of(word: &str) -> Option<bool> {
 }
 
 /// Deserializes a list: an array of strings, or one string with commas between several values.
-pub(super) fn list<'de, D: Deserializer<'de>>(
-    deserializer: D,
-) -> Result<Option<Vec<String>>, D::Error> {
+fn list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
     struct Forms;
 
     impl<'de> Visitor<'de> for Forms {
@@ -56,7 +125,7 @@ pub(super) fn list<'de, D: Deserializer<'de>>(
         }
     }
 
-    deserializer.deserialize_any(Forms).map(Some)
+    deserializer.deserialize_any(Forms)
 }
 
 /// Splits a text at commas; an empty text has no values.
@@ -68,7 +137,7 @@ fn split(text: &str) -> Vec<String> {
 }
 
 /// Deserializes a switch: `true` or `false`, 1 or 0, or one of the words that a flag takes.
-pub(super) fn switch<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<bool>, D::Error> {
+fn switch<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
     struct Forms;
 
     impl Visitor<'_> for Forms {
@@ -95,5 +164,5 @@ pub(super) fn switch<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Optio
         }
     }
 
-    deserializer.deserialize_any(Forms).map(Some)
+    deserializer.deserialize_any(Forms)
 }

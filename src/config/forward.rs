@@ -4,8 +4,11 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
-use super::file::{TargetLayer, unknown_target};
-use super::{ConfigError, ConfigFile, Endpoint, ResolvedTarget, TargetSettings};
+use super::file::unknown_target;
+use super::{
+    AwsFlags, ConfigError, ConfigFile, DialFlags, Endpoint, ResolvedTarget, TargetLayer,
+    TargetSettings, TunnelFlags,
+};
 
 /// Destination of a raw tunnel: a name or address as resolved by the bastion, and a port.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -113,26 +116,16 @@ impl ConfigFile {
             },
         };
         let name = endpoint.to_string();
-        let bastion_is_in = own
+        let host_of_like = own
             .host
             .as_ref()
             .and_then(|host| host.parse::<Endpoint>().ok());
-        let all = flags.clone().over(own.over(self.defaults));
-        // A forward has no database, login or route: those keys are not even validated.
+        // A forward has no database and no login: those keys are not even validated.
+        let keys = [TunnelFlags::KEYS, AwsFlags::KEYS, DialFlags::KEYS].concat();
         let layer = TargetLayer {
             port: Some(endpoint.port),
-            bastion: all.bastion,
-            document: all.document,
-            sessions: all.sessions,
-            idle_timeout: all.idle_timeout,
-            warm: all.warm,
-            keep_alive: all.keep_alive,
-            dial_timeout: all.dial_timeout,
-            profile: all.profile,
-            connect_timeout: all.connect_timeout,
-            ..TargetLayer::default()
+            ..flags.clone().over(own.over(self.defaults)).only(&keys)
         };
-        let region = all.region;
         if layer.bastion.is_none() {
             // Without a database there is no VPC by which to choose a bastion.
             return Err(ConfigError::Missing {
@@ -142,7 +135,8 @@ impl ConfigFile {
                        or bastion = \"i-…\" under [defaults]",
             });
         }
-        let region_of_like = bastion_is_in.as_ref().and_then(Endpoint::region);
+        let region_of_like = host_of_like.as_ref().and_then(Endpoint::region);
+        let region = layer.region.clone();
         let region = region.or_else(|| region_of_like.or(endpoint.region()).map(str::to_owned));
         Ok(ResolvedTarget {
             settings: TargetSettings::from_layer(&name, &layer)?,

@@ -3,9 +3,8 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use super::file::TargetLayer;
 use super::via::seconds;
-use super::{ConfigError, DEFAULT_LOGIN_TIMEOUT};
+use super::{ConfigError, TargetDefaults, TargetLayer};
 
 /// DNS port (RFC 1035, 4.2).
 const DNS_PORT: u16 = 53;
@@ -35,15 +34,10 @@ pub struct LoginSettings {
     pub connection_limit: Option<usize>,
 }
 
+#[cfg(test)]
 impl Default for LoginSettings {
     fn default() -> Self {
-        Self {
-            auth: Auth::Iam,
-            timeout: DEFAULT_LOGIN_TIMEOUT,
-            ignore_startup_parameters: Vec::new(),
-            dns_server: None,
-            connection_limit: None,
-        }
+        Self::from_layer("test", &TargetLayer::default()).unwrap()
     }
 }
 
@@ -83,10 +77,15 @@ impl LoginSettings {
                     .ok_or_else(|| invalid("dns_server", text, "write ADDRESS or ADDRESS:PORT"))?,
             ),
         };
-        let timeout = seconds(target, "login_timeout", layer.login_timeout)?;
         Ok(Self {
             auth,
-            timeout: timeout.unwrap_or(DEFAULT_LOGIN_TIMEOUT),
+            timeout: seconds(
+                target,
+                "login_timeout",
+                layer
+                    .login_timeout
+                    .unwrap_or(TargetDefaults::login_timeout()),
+            )?,
             ignore_startup_parameters: ignored,
             dns_server,
             connection_limit,

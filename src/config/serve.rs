@@ -4,53 +4,17 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::Deserialize;
+use super::{ConfigError, ServeDefaults, ServeLayer};
 
-use super::{ConfigError, DEFAULT_MAX_CONNECTIONS, DEFAULT_STARTUP_TIMEOUT, forms};
+/// Default addresses of every TCP port.
+pub const DEFAULT_ADDRESSES: [IpAddr; 2] = [
+    IpAddr::V4(Ipv4Addr::LOCALHOST),
+    IpAddr::V6(Ipv6Addr::LOCALHOST),
+];
 
-/// Settings in `[serve]`, or in its flags. Every key is optional in every layer.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ServeLayer {
-    /// Addresses to listen on.
-    #[serde(default, deserialize_with = "forms::list")]
-    pub address: Option<Vec<String>>,
-    /// Directory of the Unix sockets; `none` for no sockets.
-    pub socket_dir: Option<PathBuf>,
-    /// Clients must belong to pgiam's user.
-    #[serde(default, deserialize_with = "forms::switch")]
-    pub peer_check: Option<bool>,
-    /// File with the password that clients must give.
-    pub password_file: Option<PathBuf>,
-    /// Extra port for all targets; the database name selects one.
-    pub hub_port: Option<u16>,
-    /// Maximum number of concurrent connections.
-    pub max_connections: Option<u64>,
-    /// Seconds a client may take to complete startup.
-    pub startup_timeout: Option<u64>,
-    /// Port of the health endpoints and metrics.
-    pub http_port: Option<u16>,
-    /// Address of the health endpoints and metrics.
-    pub http_address: Option<IpAddr>,
-}
-
-impl ServeLayer {
-    /// Merges two layers; these settings take precedence over those `below`.
-    #[must_use]
-    pub fn over(self, below: Self) -> Self {
-        Self {
-            address: self.address.or(below.address),
-            socket_dir: self.socket_dir.or(below.socket_dir),
-            peer_check: self.peer_check.or(below.peer_check),
-            password_file: self.password_file.or(below.password_file),
-            hub_port: self.hub_port.or(below.hub_port),
-            max_connections: self.max_connections.or(below.max_connections),
-            startup_timeout: self.startup_timeout.or(below.startup_timeout),
-            http_port: self.http_port.or(below.http_port),
-            http_address: self.http_address.or(below.http_address),
-        }
-    }
-}
+/// Upper limit of `max_connections`: each takes one or two descriptors, of which systems give a
+/// process some thousands at most.
+const MOST_CONNECTIONS: usize = 10_000;
 
 /// Location of the Unix sockets.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -64,9 +28,19 @@ pub enum SocketDir {
     At(PathBuf),
 }
 
+impl From<PathBuf> for SocketDir {
+    /// Interprets `none`; other paths are directories.
+    fn from(path: PathBuf) -> Self {
+        match path.as_os_str() == "none" {
+            true => Self::None,
+            false => Self::At(path),
+        }
+    }
+}
+
 /// Addresses and clients of the program.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Serve {
+pub struct ServeSettings {
     /// Addresses of every TCP port.
     pub addresses: Vec<IpAddr>,
     /// Directory of the Unix sockets.
@@ -85,109 +59,22 @@ pub struct Serve {
     pub http: Option<SocketAddr>,
 }
 
-impl Default for Serve {
-    fn default() -> Self {
-        Self {
-            addresses: vec![
-                IpAddr::V4(Ipv4Addr::LOCALHOST),
-                IpAddr::V6(Ipv6Addr::LOCALHOST),
-            ],
-            socket_dir: SocketDir::Default,
-            peer_check: true,
-            password_file: None,
-            hub_port: None,
-            max_connections: DEFAULT_MAX_CONNECTIONS,
-            startup_timeout: DEFAULT_STARTUP_TIMEOUT,
-            http: None,
-        }
-    }
-}
-
-impl Serve {
+impl ServeSettings {
     /// Validates `layer`.
     ///
     /// # Errors
     /// [`ConfigError::Setting`] for the first invalid value.
     pub fn from_layer(layer: ServeLayer) -> Result<Self, ConfigError> {
-        let invalid = |key, value: String, reason| ConfigError::invalid_setting(key, value, reason);
-        let mut serve = Self::default();
-        if let Some(written) = layer.address {
-            serve.addresses = written
-                .iter()
-                .map(|text| {
-                    text.trim().parse().map_err(|_| {
-                        invalid("address", text.clone(), "write an IP address of this machine, such as 127.0.0.1, or 0.0.0.0 for all; the port is port's business")
-                    })
-                })
-                .collect::<Result<_, _>>()?;
-            if serve.addresses.is_empty() {
-                return Err(invalid(
-                    "address",
-                    "[]".to_owned(),
-                    "give one address or more",
-                ));
-            }
-        }
-        serve.socket_dir = match layer.socket_dir {
-            None => SocketDir::Default,
-            Some(dir) if dir.as_os_str() == "none" => SocketDir::None,
-            Some(dir) if dir.as_os_str().is_empty() => {
-                return Err(invalid(
-                    "socket_dir",
-                    String::new(),
-                    "give a directory, or \"none\"",
-                ));
-            }
-            Some(dir) => SocketDir::At(dir),
-        };
-        if let Some(port @ 0) = layer.hub_port {
-            return Err(invalid(
-                "hub_port",
-                port.to_string(),
-                "give a port, 1 to 65535",
-            ));
-        }
-        serve.hub_port = layer.hub_port;
-        serve.peer_check = layer.peer_check.unwrap_or(true);
-        serve.password_file = layer.password_file;
-        if let Some(limit) = layer.max_connections {
-            serve.max_connections = usize::try_from(limit)
-                .ok()
-                .filter(|limit| (1..=MOST_CONNECTIONS).contains(limit))
-                .ok_or_else(|| {
-                    invalid(
-                        "max_connections",
-                        limit.to_string(),
-                        "give a number of connections, 1 to 10000",
-                    )
-                })?;
-        }
-        match layer.startup_timeout {
-            Some(0) => {
-                return Err(invalid(
-                    "startup_timeout",
-                    "0".to_owned(),
-                    "give whole seconds, 1 or more",
-                ));
-            }
-            Some(given) => serve.startup_timeout = Duration::from_secs(given),
-            None => {}
-        }
-        serve.http = match (layer.http_port, layer.http_address) {
-            (Some(port), address) => Some(SocketAddr::new(
-                address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),
-                port,
-            )),
-            (None, None) => None,
-            (None, Some(address)) => {
-                return Err(invalid(
-                    "http_address",
-                    address.to_string(),
-                    "give http_port, too; there is no port by default",
-                ));
-            }
-        };
-        Ok(serve)
+        Ok(Self {
+            addresses: addresses(layer.address)?,
+            socket_dir: socket_dir(layer.socket_dir)?,
+            peer_check: layer.peer_check.unwrap_or(ServeDefaults::peer_check()),
+            password_file: layer.password_file,
+            hub_port: hub_port(layer.hub_port)?,
+            max_connections: max_connections(layer.max_connections)?,
+            startup_timeout: startup_timeout(layer.startup_timeout)?,
+            http: http(layer.http_port, layer.http_address)?,
+        })
     }
 
     /// Returns the first address that other machines can reach.
@@ -200,6 +87,81 @@ impl Serve {
     }
 }
 
-/// Upper limit of `max_connections`: each takes one or two descriptors, of which systems give a
-/// process some thousands at most.
-const MOST_CONNECTIONS: usize = 10_000;
+fn addresses(written: Option<Vec<String>>) -> Result<Vec<IpAddr>, ConfigError> {
+    let Some(written) = written else {
+        return Ok(DEFAULT_ADDRESSES.to_vec());
+    };
+    if written.is_empty() {
+        let reason = "give one address or more";
+        return Err(ConfigError::invalid_setting("address", "[]", reason));
+    }
+    let addresses = written.iter().map(|text| {
+        text.trim().parse().map_err(|_| {
+            ConfigError::invalid_setting(
+                "address",
+                text,
+                "write an IP address of this machine, such as 127.0.0.1, or 0.0.0.0 for all; the port is port's business",
+            )
+        })
+    });
+    addresses.collect()
+}
+
+fn socket_dir(written: Option<SocketDir>) -> Result<SocketDir, ConfigError> {
+    match written {
+        Some(SocketDir::At(path)) if path.as_os_str().is_empty() => {
+            let reason = "give a directory, or \"none\"";
+            Err(ConfigError::invalid_setting("socket_dir", "", reason))
+        }
+        written => Ok(written.unwrap_or_default()),
+    }
+}
+
+fn hub_port(port: Option<u16>) -> Result<Option<u16>, ConfigError> {
+    match port {
+        Some(0) => {
+            let reason = "give a port, 1 to 65535";
+            Err(ConfigError::invalid_setting("hub_port", 0, reason))
+        }
+        port => Ok(port),
+    }
+}
+
+fn max_connections(limit: Option<u64>) -> Result<usize, ConfigError> {
+    let limit = limit.unwrap_or(ServeDefaults::max_connections());
+    usize::try_from(limit)
+        .ok()
+        .filter(|limit| (1..=MOST_CONNECTIONS).contains(limit))
+        .ok_or_else(|| {
+            let reason = format!("give a number of connections, 1 to {MOST_CONNECTIONS}");
+            ConfigError::invalid_setting("max_connections", limit, reason)
+        })
+}
+
+fn startup_timeout(seconds: Option<u64>) -> Result<Duration, ConfigError> {
+    match seconds.unwrap_or(ServeDefaults::startup_timeout()) {
+        0 => {
+            let reason = "give whole seconds, 1 or more";
+            Err(ConfigError::invalid_setting("startup_timeout", 0, reason))
+        }
+        seconds => Ok(Duration::from_secs(seconds)),
+    }
+}
+
+fn http(port: Option<u16>, address: Option<IpAddr>) -> Result<Option<SocketAddr>, ConfigError> {
+    match (port, address) {
+        (Some(port), address) => {
+            let address = address.unwrap_or(ServeDefaults::http_address());
+            Ok(Some(SocketAddr::new(address, port)))
+        }
+        (None, None) => Ok(None),
+        (None, Some(address)) => {
+            let reason = "give http_port, too; there is no port by default";
+            Err(ConfigError::invalid_setting(
+                "http_address",
+                address,
+                reason,
+            ))
+        }
+    }
+}

@@ -1,9 +1,8 @@
 //! A target as configured. It may name its database by its RDS identifier.
 
-use super::file::TargetLayer;
 use super::{
     ConfigError, DEFAULT_UPSTREAM_PORT, DatabaseRef, Endpoint, RdsIdentifier, ResolvedTarget,
-    TargetSettings,
+    TargetLayer, TargetSettings,
 };
 use crate::base::foreign_text::is_invisible;
 

@@ -3,9 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::file::TargetLayer;
 use super::via::{seconds, via};
-use super::{ConfigError, DEFAULT_CONNECT_TIMEOUT, DEFAULT_LOCAL_PORT, LoginSettings, Via};
+use super::{ConfigError, LoginSettings, TargetDefaults, TargetLayer, Via};
 
 /// Settings of a target that do not depend on its endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,12 +36,14 @@ impl TargetSettings {
                 return Err(ConfigError::invalid(target, key, "", "it is empty"));
             }
         }
-        let connect_timeout = seconds(target, "connect_timeout", layer.connect_timeout)?
-            .unwrap_or(DEFAULT_CONNECT_TIMEOUT);
+        let connect_timeout = layer
+            .connect_timeout
+            .unwrap_or(TargetDefaults::connect_timeout());
+        let connect_timeout = seconds(target, "connect_timeout", connect_timeout)?;
         Ok(Self {
             user: layer.user.clone(),
             database: layer.database.clone(),
-            local_port: layer.port.unwrap_or(DEFAULT_LOCAL_PORT),
+            local_port: layer.port.unwrap_or(TargetDefaults::port()),
             via: via(target, layer, connect_timeout)?,
             profile: layer.profile.clone(),
             ca_file: layer.ca_file.clone(),

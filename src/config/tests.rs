@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use super::*;
 
 const HOST: &str = "orders.cluster-abc.eu-central-1.rds.amazonaws.com";
@@ -97,7 +99,7 @@ fn flags_beat_the_target_which_beats_the_defaults() {
     assert_eq!(target.region.as_deref(), Some("eu-central-1"));
     assert_eq!(
         (target.settings.local_port, target.settings.connect_timeout),
-        (5433, DEFAULT_CONNECT_TIMEOUT)
+        (5433, Duration::from_secs(30))
     );
 }
 
@@ -748,7 +750,7 @@ fn what_was_mistyped_is_named() {
 
 #[test]
 fn health_endpoints_need_a_port() {
-    let parsed = |text: &str| Serve::from_layer(toml::from_str(text).unwrap());
+    let parsed = |text: &str| ServeSettings::from_layer(toml::from_str(text).unwrap());
     assert_eq!(parsed("").unwrap().http, None);
     let at = parsed("http_port=9090").unwrap().http.unwrap();
     assert_eq!(at.to_string(), "127.0.0.1:9090");
@@ -772,7 +774,7 @@ fn a_tilde_in_the_file_is_the_home_directory() {
     let file = ConfigFile::load(Some(&path)).unwrap();
     let home = std::env::home_dir().unwrap();
     assert_eq!(file.serve.password_file, Some(home.join("password")));
-    assert_eq!(file.serve.socket_dir, Some(home.join("run")));
+    assert_eq!(file.serve.socket_dir, Some(SocketDir::At(home.join("run"))));
     assert_eq!(file.defaults.ca_file, Some(home.join("ca.pem")));
     // Other paths are relative to the file.
     let own = file.targets["orders"].ca_file.clone();

@@ -4,11 +4,12 @@ use std::fmt;
 use std::time::Duration;
 
 use super::bastion::Bastion;
-use super::file::TargetLayer;
-use super::{
-    ConfigError, DEFAULT_DIAL_TIMEOUT, DEFAULT_IDLE_TIMEOUT, DEFAULT_SESSIONS, MAX_SESSIONS,
-};
+use super::{ConfigError, TargetDefaults, TargetLayer};
 use crate::base::suggest::did_you_mean;
+
+/// Upper limit of `sessions`: each is a session of the AWS account, which other users can see and
+/// AWS counts.
+const MAX_SESSIONS: usize = 20;
 
 /// Connection path to the database.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,23 +49,9 @@ pub struct SsmSettings {
 }
 
 impl SsmSettings {
-    /// Returns the built-in settings for a bastion.
-    #[must_use]
-    pub fn new(bastion: Bastion) -> Self {
-        Self {
-            bastion,
-            document: None,
-            sessions: DEFAULT_SESSIONS,
-            idle_timeout: DEFAULT_IDLE_TIMEOUT,
-            warm: false,
-            keep_alive: false,
-            dial_timeout: DEFAULT_DIAL_TIMEOUT,
-        }
-    }
-
     /// Returns the settings in `layer` for the target of this name. Its clients wait
     /// `connect_timeout`.
-    pub(super) fn from_layer(
+    fn from_layer(
         target: &str,
         bastion: Bastion,
         layer: &TargetLayer,
@@ -80,63 +67,78 @@ impl SsmSettings {
                 "give the name or the ARN of a session document, such as AWS-StartPortForwardingSessionToRemoteHost",
             ));
         }
-        let sessions = match layer.sessions {
-            None => DEFAULT_SESSIONS,
-            Some(asked) => usize::try_from(asked)
-                .ok()
-                .filter(|sessions| (1..=MAX_SESSIONS).contains(sessions))
-                .ok_or_else(|| {
-                    ConfigError::invalid(
-                        target,
-                        "sessions",
-                        asked,
-                        format!("give the most sessions to open at a time, 1 to {MAX_SESSIONS}"),
-                    )
-                })?,
-        };
-        let idle_timeout = seconds(target, "idle_timeout", layer.idle_timeout)?;
-        let dial_timeout = match seconds(target, "dial_timeout", layer.dial_timeout)? {
-            Some(asked) if asked > connect_timeout => {
-                let (asked, all) = (asked.as_secs(), connect_timeout.as_secs());
-                return Err(ConfigError::invalid(
-                    target,
-                    "dial_timeout",
-                    asked,
-                    format!(
-                        "it is a part of connect_timeout, which is {all}: a client has given up by then; lower dial_timeout to at most {all}, or raise connect_timeout to at least {asked}"
-                    ),
-                ));
-            }
-            Some(asked) => asked,
-            // A shorter wait of the clients also shortens the dial.
-            None => DEFAULT_DIAL_TIMEOUT.min(connect_timeout),
-        };
         Ok(Self {
             bastion,
             document: layer.document.clone(),
-            sessions,
-            idle_timeout: idle_timeout.unwrap_or(DEFAULT_IDLE_TIMEOUT),
-            warm: layer.warm.unwrap_or(false),
-            keep_alive: layer.keep_alive.unwrap_or(false),
-            dial_timeout,
+            sessions: sessions(target, layer)?,
+            idle_timeout: seconds(
+                target,
+                "idle_timeout",
+                layer.idle_timeout.unwrap_or(TargetDefaults::idle_timeout()),
+            )?,
+            warm: layer.warm.unwrap_or_default(),
+            keep_alive: layer.keep_alive.unwrap_or_default(),
+            dial_timeout: dial_timeout(target, layer, connect_timeout)?,
         })
     }
 }
 
-/// Returns a time in seconds, if set; zero is invalid.
+#[cfg(test)]
+impl SsmSettings {
+    /// Returns the default settings for a bastion.
+    pub(super) fn new(bastion: Bastion) -> Self {
+        let wait = Duration::from_secs(TargetDefaults::connect_timeout());
+        Self::from_layer("test", bastion, &TargetLayer::default(), wait).unwrap()
+    }
+}
+
+fn sessions(target: &str, layer: &TargetLayer) -> Result<usize, ConfigError> {
+    let sessions = layer.sessions.unwrap_or(TargetDefaults::sessions());
+    usize::try_from(sessions)
+        .ok()
+        .filter(|sessions| (1..=MAX_SESSIONS).contains(sessions))
+        .ok_or_else(|| {
+            let reason = format!("give the most sessions to open at a time, 1 to {MAX_SESSIONS}");
+            ConfigError::invalid(target, "sessions", sessions, reason)
+        })
+}
+
+fn dial_timeout(
+    target: &str,
+    layer: &TargetLayer,
+    connect_timeout: Duration,
+) -> Result<Duration, ConfigError> {
+    let Some(dial_timeout) = layer.dial_timeout else {
+        // A shorter wait of the clients also shortens the dial.
+        let default = Duration::from_secs(TargetDefaults::dial_timeout());
+        return Ok(default.min(connect_timeout));
+    };
+    if Duration::from_secs(dial_timeout) > connect_timeout {
+        let all = connect_timeout.as_secs();
+        return Err(ConfigError::invalid(
+            target,
+            "dial_timeout",
+            dial_timeout,
+            format!(
+                "it is a part of connect_timeout, which is {all}: a client has given up by then; lower dial_timeout to at most {all}, or raise connect_timeout to at least {dial_timeout}"
+            ),
+        ));
+    }
+    seconds(target, "dial_timeout", dial_timeout)
+}
+
+/// Returns a time in seconds; zero is invalid.
 pub(super) fn seconds(
     target: &str,
     key: &'static str,
-    given: Option<u64>,
-) -> Result<Option<Duration>, ConfigError> {
-    match given {
-        Some(0) => Err(ConfigError::invalid(
-            target,
-            key,
-            0,
-            "give whole seconds, 1 or more",
-        )),
-        given => Ok(given.map(Duration::from_secs)),
+    seconds: u64,
+) -> Result<Duration, ConfigError> {
+    match seconds {
+        0 => {
+            let reason = "give whole seconds, 1 or more";
+            Err(ConfigError::invalid(target, key, 0, reason))
+        }
+        seconds => Ok(Duration::from_secs(seconds)),
     }
 }
 

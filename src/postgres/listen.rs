@@ -10,7 +10,7 @@ use thiserror::Error;
 use tracing::warn;
 
 use crate::admission::{BindFailure, BoundPort, Listening, listen_at_all};
-use crate::config::{Serve, SocketDir};
+use crate::config::{ServeSettings, SocketDir};
 use crate::platform::socket::{SocketError, UnixSocket};
 use crate::platform::{self, descriptors};
 use crate::postgres::target::{PgPortTargets, PgTarget};
@@ -111,7 +111,7 @@ impl Door {
 /// [`BindError::Same`].
 pub(in crate::postgres) fn doors(
     targets: &[Arc<PgTarget>],
-    serve: &Serve,
+    serve: &ServeSettings,
 ) -> Result<Vec<(Door, PgPortTargets)>, BindError> {
     let hub = serve.hub_port;
     let mut doors = Vec::new();
@@ -217,7 +217,7 @@ impl Listener {
 /// Addresses and socket directory to listen on, besides the ports of the targets.
 pub struct ListenAt {
     /// The `[serve]` settings.
-    pub serve: Serve,
+    pub serve: ServeSettings,
     /// Directory of the Unix sockets if none is configured and the system supports such sockets.
     pub default_socket_dir: Option<PathBuf>,
 }

@@ -3,7 +3,7 @@
 use super::target::PgContext;
 use crate::admission::{Arrival, Guard};
 use crate::base::flood::{Flood, Flow};
-use crate::config::Serve;
+use crate::config::ServeSettings;
 use crate::observe::Observed;
 use crate::postgres::cancel_keys::CancelKeys;
 use crate::targets::connection_limit::ConnectionLimit;
@@ -69,7 +69,7 @@ impl Proxy {
     pub fn new(
         state_dir: Option<&Path>,
         os_user: Option<String>,
-        serve: &Serve,
+        serve: &ServeSettings,
         verifier: Option<Verifier>,
     ) -> Result<Self, LocalTlsError> {
         let local = local::load_or_create(state_dir, Some(pg_handshake::ALPN))?;

@@ -8,7 +8,7 @@ use clap::FromArgMatches as _;
 
 use super::reference::keys;
 use crate::cli::{Cli, variables};
-use crate::config::{ConfigFile, Serve};
+use crate::config::{ConfigFile, ServeSettings};
 
 /// Parses a command line with the variables in `set`.
 fn typed(words: &[String], set: &[(String, String)]) -> Result<Cli, String> {
@@ -26,7 +26,7 @@ fn typed(words: &[String], set: &[(String, String)]) -> Result<Cli, String> {
 /// Runs all checks of a configuration file that need no other file.
 fn meant(text: &str) -> Result<(), String> {
     let file: ConfigFile = toml::from_str(text).map_err(|error| error.to_string())?;
-    Serve::from_layer(file.serve.clone()).map_err(|error| error.to_string())?;
+    ServeSettings::from_layer(file.serve.clone()).map_err(|error| error.to_string())?;
     if file.targets.is_empty() {
         return Ok(());
     }
@@ -148,7 +148,7 @@ fn settings(cli: Cli) -> (String, String) {
     let crate::cli::Command::Serve(args) = cli.into_command() else {
         panic!("it is serve");
     };
-    let serve = Serve::from_layer(args.serve_layer()).expect("it can be meant");
+    let serve = ServeSettings::from_layer(args.serve_layer()).expect("it can be meant");
     (format!("{:?}", args.layer()), format!("{serve:?}"))
 }
 

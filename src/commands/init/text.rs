@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use crate::aws::discover::{Candidate, Database, Kind, Ranked, Survey};
 use crate::base::quote::printable;
-use crate::config::{DEFAULT_LOCAL_PORT, DEFAULT_UPSTREAM_PORT, Endpoint};
+use crate::config::{DEFAULT_UPSTREAM_PORT, Endpoint, TargetDefaults};
 
 /// Most bastions listed as alternatives.
 const MOST_OTHERS: usize = 4;
@@ -29,7 +29,9 @@ pub(super) fn file(head: &Head<'_>, survey: &Survey) -> String {
     let common = all.next().filter(|first| all.all(|other| other == *first));
     let (mut text, mut taken) = (String::new(), HashSet::new());
     defaults(&mut text, head, common.and(ranked.first()));
-    for (port, (one, ranked)) in (DEFAULT_LOCAL_PORT..).zip(survey.databases.iter().zip(&ranked)) {
+    for (port, (one, ranked)) in
+        (TargetDefaults::port()..).zip(survey.databases.iter().zip(&ranked))
+    {
         let name = unique(one, &survey.databases, &taken);
         taken.insert(name.clone());
         target(&mut text, one, &name, port);
