@@ -42,19 +42,19 @@ use aws_types::sdk_config::SharedHttpClient;
 use rustls::RootCertStore;
 use tokio::sync::OnceCell;
 
-pub use calls::{Late, LateKind};
+pub use calls::{CallTimeout, CallTimeoutKind};
 pub use clock::{ClockOffset, WrongEra};
 pub(crate) use clock::{ClockWatch, difference, signable};
 pub use endpoints::Endpoints;
-pub use error::{Cause, CredentialsError};
+pub use error::{CredentialsError, SharedCause};
 pub(crate) use error::{is_about_the_network, refused_keys};
-pub use identity::{Identity, Keys};
-pub use source::Source;
-pub use valid::Malformed;
+pub use identity::{Identity, KeyState};
+pub use source::CredentialSource;
+pub use valid::MalformedValue;
 pub(crate) use words::{bad_answer, in_words};
 
-use crate::base::single_flight::{Clock, Kept, Lease, system_clock};
-use trust::Trust;
+use crate::base::single_flight::{Clock, Expiring, Refreshing, system_clock};
+use trust::TrustRoots;
 
 /// Deadline for loading credentials. SSO and STS answer in a second; an external
 /// `credential_process` may open a browser. A longer deadline would use up the 30 s in which a
@@ -125,21 +125,21 @@ pub struct AwsContext {
 /// The part that the SDK's clients also hold, as their credentials provider.
 struct Inner {
     options: AwsOptions,
-    credentials: Kept<Credentials, CredentialsError>,
-    trust: OnceCell<Trust>,
+    credentials: Refreshing<Credentials, CredentialsError>,
+    trust: OnceCell<TrustRoots>,
     watch: Arc<ClockWatch>,
-    asked: identity::Asked,
+    asked: identity::IdentityCache,
 }
 
 impl AwsContext {
     /// Creates a context without reading files or sending requests.
     pub fn new(options: AwsOptions) -> Self {
-        let credentials = Kept::new(options.clock.clone());
+        let credentials = Refreshing::new(options.clock.clone());
         let inner = Inner {
             credentials,
             trust: OnceCell::new(),
             watch: ClockWatch::new(options.clock.clone()),
-            asked: identity::Asked::default(),
+            asked: identity::IdentityCache::default(),
             options,
         };
         Self {
@@ -324,7 +324,7 @@ impl Inner {
         Ok(lease.value)
     }
 
-    async fn load(&self) -> Result<Lease<Credentials>, CredentialsError> {
+    async fn load(&self) -> Result<Expiring<Credentials>, CredentialsError> {
         let deadline = self.options.deadline;
         let resolved = tokio::time::timeout(deadline, self.resolve()).await;
         let credentials = resolved.unwrap_or_else(|_| {
@@ -334,7 +334,7 @@ impl Inner {
             })
         })?;
         tracing::debug!(ends = ?credentials.expiry(), "AWS credentials loaded");
-        Ok(Lease {
+        Ok(Expiring {
             made_at: (self.options.clock)(),
             until: credentials.expiry(),
             value: credentials,
@@ -354,7 +354,7 @@ impl Inner {
             true => Some(self.loader(&plan, trust)?.no_credentials().load().await),
             false => None,
         };
-        let ways = chain::Ways {
+        let ways = chain::ProviderInputs {
             options: &self.options,
             plan: &plan,
             local_http: metadata::checked(self.client(&trust.local_http)),
@@ -384,8 +384,8 @@ impl Inner {
     async fn unless_the_clock_is_wrong(
         &self,
         ended: CredentialsError,
-        plan: &profile::Plan,
-        trust: &Trust,
+        plan: &profile::ProfileSettings,
+        trust: &TrustRoots,
     ) -> CredentialsError {
         if self.watch.offset().is_none()
             && let Ok(Some(region)) = self.region(plan)
@@ -411,8 +411,8 @@ impl Inner {
     /// Returns the SDK settings common to all configurations, without credentials.
     fn loader(
         &self,
-        plan: &profile::Plan,
-        trust: &Trust,
+        plan: &profile::ProfileSettings,
+        trust: &TrustRoots,
     ) -> Result<ConfigLoader, CredentialsError> {
         valid::variables_of_sdk()?;
         let loader = aws_config::defaults(BehaviorVersion::latest())
@@ -428,7 +428,10 @@ impl Inner {
         })
     }
 
-    async fn trust(&self, plan: &profile::Plan) -> Result<&Trust, CredentialsError> {
+    async fn trust(
+        &self,
+        plan: &profile::ProfileSettings,
+    ) -> Result<&TrustRoots, CredentialsError> {
         let from_environment = || {
             let path = std::env::var_os("AWS_CA_BUNDLE")?;
             (!path.is_empty()).then(|| PathBuf::from(path))
@@ -443,7 +446,7 @@ impl Inner {
             .await
     }
 
-    fn region(&self, plan: &profile::Plan) -> Result<Option<Region>, CredentialsError> {
+    fn region(&self, plan: &profile::ProfileSettings) -> Result<Option<Region>, CredentialsError> {
         if let Some(region) = &self.options.region {
             let region = valid::region(region.clone(), "region", "the configuration")?;
             return Ok(Some(Region::new(region)));

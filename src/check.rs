@@ -31,8 +31,8 @@ use crate::failure::setup::SetupError;
 use crate::postgres::database::login_steps::{Dialled, Secured, Trial};
 use crate::postgres::target::PgTarget;
 use crate::targets::served_target::AwsContexts;
-pub use outcome::{Outcome, Verdict};
-use query::Questions;
+pub use outcome::{StepOutcome, StepVerdict};
+use query::QueryClient;
 pub use render::{head, line, not_tried};
 
 /// `application_name` of the check at the database.
@@ -42,7 +42,7 @@ const GOODBYE: Duration = Duration::from_secs(5);
 
 /// One requirement of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum CheckStep {
     /// AWS credentials and identity.
     Credentials,
     /// System clock.
@@ -69,7 +69,7 @@ pub enum Step {
     Speed,
 }
 
-impl Step {
+impl CheckStep {
     /// Returns the steps of a target, in order.
     fn all(config: &TargetConfig, speed: bool) -> Vec<Self> {
         let tunnel = matches!(config.settings.via, Via::Ssm(_));
@@ -133,58 +133,58 @@ impl Step {
 
 /// A completed step.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Taken {
+pub struct StepResult {
     /// Name of the step.
     pub name: &'static str,
     /// Result of the step.
     #[serde(flatten)]
-    pub outcome: Outcome,
+    pub outcome: StepOutcome,
     /// Duration, in milliseconds.
     pub ms: f64,
 }
 
 /// Progress of a check, for the terminal.
 #[derive(Clone, Copy, Debug)]
-pub enum Event<'a> {
+pub enum CheckEvent<'a> {
     /// A step begins.
-    Begins(Step),
+    Begins(CheckStep),
     /// A step has ended.
-    Taken(&'a Taken),
+    Taken(&'a StepResult),
 }
 
 /// Result of a check.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Checked {
+pub struct CheckResult {
     target: String,
     endpoint: Option<String>,
     /// Completed steps; only the last one may have failed.
-    pub steps: Vec<Taken>,
+    pub steps: Vec<StepResult>,
     /// Names of the steps not run because an earlier one failed.
     pub left: Vec<&'static str>,
 }
 
-impl Checked {
+impl CheckResult {
     /// Returns the failed step, if any.
     #[must_use]
-    pub fn cause(&self) -> Option<&Taken> {
+    pub fn cause(&self) -> Option<&StepResult> {
         let last = self.steps.last();
-        last.filter(|taken| taken.outcome.verdict == Verdict::Failed)
+        last.filter(|taken| taken.outcome.verdict == StepVerdict::Failed)
     }
 
     /// Returns the whole result as JSON, for programs.
     #[must_use]
     pub fn json(&self) -> Value {
-        let warned = |taken: &Taken| taken.outcome.verdict == Verdict::Warning;
+        let warned = |taken: &StepResult| taken.outcome.verdict == StepVerdict::Warning;
         let verdict = match self.cause() {
-            Some(_) => Verdict::Failed,
-            None if self.steps.iter().any(warned) => Verdict::Warning,
-            None => Verdict::Ok,
+            Some(_) => StepVerdict::Failed,
+            None if self.steps.iter().any(warned) => StepVerdict::Warning,
+            None => StepVerdict::Ok,
         };
         let mut steps: Vec<Value> = self.steps.iter().map(|taken| json!(taken)).collect();
         let left = self.left.iter();
         steps.extend(left.map(|name| json!({ "name": name, "result": "not tried" })));
         let cause = self.cause().map(|taken| {
-            let Outcome {
+            let StepOutcome {
                 said,
                 detail,
                 remedy,
@@ -224,16 +224,16 @@ pub enum CheckError {
 
 /// Progress of the connection to the database.
 #[derive(Default)]
-enum Way {
+enum ConnectionProgress {
     #[default]
     Begun,
     Dialled(Dialled),
     Secured(Secured),
-    In(Questions),
+    In(QueryClient),
 }
 
 /// A check under way: results of steps that later ones need.
-pub struct Check {
+pub struct CheckRun {
     served: PgTarget,
     speed: bool,
     aws: Arc<AwsContext>,
@@ -242,10 +242,10 @@ pub struct Check {
     endpoint: Option<Endpoint>,
     database: Option<Database>,
     trial: Option<Trial>,
-    way: Way,
+    way: ConnectionProgress,
 }
 
-impl Check {
+impl CheckRun {
     /// Creates a check; sends no request yet.
     ///
     /// # Errors
@@ -269,7 +269,7 @@ impl Check {
             endpoint: None,
             database: None,
             trial: None,
-            way: Way::Begun,
+            way: ConnectionProgress::Begun,
         })
     }
 
@@ -285,37 +285,37 @@ impl Check {
     /// [`CheckError`]: the target's configuration is invalid.
     pub async fn run(
         &mut self,
-        tell: &mut (dyn FnMut(Event<'_>) + Send),
-    ) -> Result<Checked, CheckError> {
-        let mut left = Step::all(self.config(), self.speed).into_iter();
-        let mut steps: Vec<Taken> = Vec::new();
+        tell: &mut (dyn FnMut(CheckEvent<'_>) + Send),
+    ) -> Result<CheckResult, CheckError> {
+        let mut left = CheckStep::all(self.config(), self.speed).into_iter();
+        let mut steps: Vec<StepResult> = Vec::new();
         for step in left.by_ref() {
-            tell(Event::Begins(step));
+            tell(CheckEvent::Begins(step));
             let began = Instant::now();
             let outcome = self.take(step).await?;
-            let taken = Taken {
+            let taken = StepResult {
                 name: step.name(),
                 outcome,
                 ms: (began.elapsed().as_secs_f64() * 10_000.0).round() / 10.0,
             };
-            tell(Event::Taken(&taken));
-            let failed = taken.outcome.verdict == Verdict::Failed;
+            tell(CheckEvent::Taken(&taken));
+            let failed = taken.outcome.verdict == StepVerdict::Failed;
             steps.push(taken);
             if failed {
                 break;
             }
         }
-        Ok(Checked {
+        Ok(CheckResult {
             target: self.config().name.clone(),
             endpoint: self.endpoint.as_ref().map(ToString::to_string),
             steps,
-            left: left.map(Step::name).collect(),
+            left: left.map(CheckStep::name).collect(),
         })
     }
 
-    /// Closes the connections. Call it after [`Check::run`], whatever the result.
+    /// Closes the connections. Call it after [`CheckRun::run`], whatever the result.
     pub async fn finish(self) {
-        if let Way::In(questions) = self.way {
+        if let ConnectionProgress::In(questions) = self.way {
             questions.close().await;
         }
         if let Some(context) = self.served.ready() {
@@ -324,28 +324,29 @@ impl Check {
         }
     }
 
-    async fn take(&mut self, step: Step) -> Result<Outcome, CheckError> {
+    async fn take(&mut self, step: CheckStep) -> Result<StepOutcome, CheckError> {
         match step {
-            Step::Credentials => return Ok(self.credentials().await),
-            Step::Clock => return Ok(self.clock()),
-            Step::Endpoint => return self.endpoint().await,
+            CheckStep::Credentials => return Ok(self.credentials().await),
+            CheckStep::Clock => return Ok(self.clock()),
+            CheckStep::Endpoint => return self.endpoint().await,
             _ => {}
         }
         let Some(context) = self.served.ready().cloned() else {
-            return Ok(Outcome::skipped("nobody knows where the database is"));
+            return Ok(StepOutcome::skipped("nobody knows where the database is"));
         };
         Ok(match step {
-            Step::Credentials | Step::Clock | Step::Endpoint | Step::Settings => {
-                self.settings(&context).await
-            }
-            Step::Permission => self.permission(&context).await,
-            Step::Bastion => self.bastion(&context).await,
-            Step::Session => bastion::session(&context).await,
-            Step::Port => self.port(&context).await,
-            Step::Tls => self.tls().await,
-            Step::Login => self.login().await,
-            Step::RdsIam => self.rds_iam().await,
-            Step::Speed => self.measure(&context).await,
+            CheckStep::Credentials
+            | CheckStep::Clock
+            | CheckStep::Endpoint
+            | CheckStep::Settings => self.settings(&context).await,
+            CheckStep::Permission => self.permission(&context).await,
+            CheckStep::Bastion => self.bastion(&context).await,
+            CheckStep::Session => bastion::session(&context).await,
+            CheckStep::Port => self.port(&context).await,
+            CheckStep::Tls => self.tls().await,
+            CheckStep::Login => self.login().await,
+            CheckStep::RdsIam => self.rds_iam().await,
+            CheckStep::Speed => self.measure(&context).await,
         })
     }
 

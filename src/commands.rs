@@ -26,7 +26,7 @@ use crate::base::environment;
 use crate::cli::exit;
 use crate::cli::{Cli, Command, DatabaseArgs, ProgramArgs};
 use crate::config::{ConfigError, ConfigFile, TargetConfig};
-use crate::platform::descriptors::Raised;
+use crate::platform::descriptors::LimitChange;
 use crate::platform::{self, descriptors};
 use crate::postgres::client::password_file::LocalPasswordError;
 use crate::postgres::server::BindError;
@@ -95,7 +95,7 @@ pub fn exit_code(command: &Command, error: &anyhow::Error) -> u8 {
 
 /// Raises this process's limit of file descriptors to the maximum. Call it before a command that
 /// serves connections opens anything.
-fn raise_descriptors() -> Raised {
+fn raise_descriptors() -> LimitChange {
     match descriptors::raise() {
         Ok(raised) => {
             if raised.from != raised.to {
@@ -110,7 +110,7 @@ fn raise_descriptors() -> Raised {
         Err(error) => {
             warn!(%error, "cannot raise the limit of file descriptors");
             let limit = descriptors::limit();
-            Raised {
+            LimitChange {
                 from: limit,
                 to: limit,
             }

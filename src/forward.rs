@@ -34,7 +34,7 @@ use crate::observe::{
 use crate::platform::descriptors;
 use crate::postgres::server::Running;
 use crate::report;
-use crate::tunnel::direct::Direct;
+use crate::tunnel::direct::DirectTransport;
 use crate::tunnel::ssm::supervisor::SsmTransport;
 use crate::tunnel::{Transport, TunnelError};
 use copy::{Copied, End, copy, copy_half_closing};
@@ -147,7 +147,7 @@ fn bind_one(address: &Listen) -> Result<Bound, ListenError> {
 #[must_use]
 pub fn transport(target: &ResolvedTarget) -> Arc<dyn Transport> {
     match &target.settings.via {
-        Via::Direct => Arc::new(Direct::new(
+        Via::Direct => Arc::new(DirectTransport::new(
             target.endpoint.clone(),
             target.settings.connect_timeout,
         )),

@@ -1,5 +1,5 @@
 //! The administrator's part of a target's setup, as text to review and apply: IAM policies, SQL, a
-//! bastion. Pure: the input is [`Facts`]. Unknown values are never guessed; the output has
+//! bastion. Pure: the input is [`SetupFacts`]. Unknown values are never guessed; the output has
 //! placeholders for them and the commands that show the values.
 
 pub mod cloudformation;
@@ -14,14 +14,14 @@ use crate::base::partition::Partition;
 use crate::base::quote;
 use crate::config::{Auth, DatabaseRef, Endpoint, EndpointKind, TargetConfig, Via};
 
-use gaps::Gaps;
+use gaps::Placeholders;
 
 /// Tag of instances that may serve as bastions; its value does not matter.
 pub const MARK: &str = "pgiam:bastion";
 
 /// Known facts about a target and its surroundings.
 #[derive(Clone, Debug)]
-pub struct Facts {
+pub struct SetupFacts {
     /// The target's name.
     pub target: String,
     /// Defined by flags, so its name is in no file.
@@ -108,7 +108,7 @@ pub struct Artefact {
     pub notes: Vec<String>,
 }
 
-impl Facts {
+impl SetupFacts {
     /// Returns the facts in the configuration; the others come from AWS.
     #[must_use]
     pub fn of(config: &TargetConfig) -> Self {
@@ -144,7 +144,7 @@ impl Facts {
         self.endpoint.as_ref().map(Endpoint::kind)
     }
 
-    fn partition(&self, gaps: &mut Gaps) -> String {
+    fn partition(&self, gaps: &mut Placeholders) -> String {
         match &self.region {
             Some(region) => Partition::of(region).name.to_owned(),
             None => gaps.open(
@@ -155,20 +155,20 @@ impl Facts {
         }
     }
 
-    fn region(&self, gaps: &mut Gaps) -> String {
+    fn region(&self, gaps: &mut Placeholders) -> String {
         gaps.fill(self.region.as_deref(), "REGION", || {
             "the region of the database, as in its endpoint's name".to_owned()
         })
     }
 
-    fn account(&self, gaps: &mut Gaps) -> String {
+    fn account(&self, gaps: &mut Placeholders) -> String {
         gaps.fill(self.account.as_deref(), "ACCOUNT_ID", || {
             let options = self.options();
             format!("aws sts get-caller-identity{options} --query Account --output text")
         })
     }
 
-    fn role(&self, gaps: &mut Gaps) -> String {
+    fn role(&self, gaps: &mut Placeholders) -> String {
         gaps.fill(self.user.as_deref(), "DATABASE_ROLE", || {
             "the role to log in as: user of the target, or --user".to_owned()
         })

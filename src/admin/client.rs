@@ -6,7 +6,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 use super::document::Process;
-use crate::platform::socket::control::{self, Found};
+use crate::platform::socket::control::{self, ExistingSocket};
 
 /// Timeout of one request.
 #[cfg(unix)]
@@ -38,7 +38,7 @@ pub enum AskError {
 /// [`AskError::Unsupported`] on systems without control sockets. (Windows: untested.)
 pub async fn all(
     state_dir: Option<&Path>,
-) -> Result<Vec<(Found, Result<Process, AskError>)>, AskError> {
+) -> Result<Vec<(ExistingSocket, Result<Process, AskError>)>, AskError> {
     if !cfg!(unix) {
         return Err(AskError::Unsupported);
     }
@@ -55,7 +55,7 @@ pub async fn all(
 ///
 /// # Errors
 /// [`AskError`].
-pub async fn status(of: &Found) -> Result<Process, AskError> {
+pub async fn status(of: &ExistingSocket) -> Result<Process, AskError> {
     let body = ask(of, "GET", "/status").await?;
     Ok(serde_json::from_slice(&body)?)
 }
@@ -64,12 +64,12 @@ pub async fn status(of: &Found) -> Result<Process, AskError> {
 ///
 /// # Errors
 /// [`AskError`].
-pub async fn stop(which: &Found) -> Result<(), AskError> {
+pub async fn stop(which: &ExistingSocket) -> Result<(), AskError> {
     ask(which, "POST", "/stop").await.map(drop)
 }
 
 /// Returns `true` if the process still serves its socket.
-pub async fn is_there(which: &Found) -> bool {
+pub async fn is_there(which: &ExistingSocket) -> bool {
     #[cfg(unix)]
     {
         tokio::net::UnixStream::connect(&which.path).await.is_ok()
@@ -82,7 +82,7 @@ pub async fn is_there(which: &Found) -> bool {
 }
 
 #[cfg(unix)]
-async fn ask(whom: &Found, method: &str, path: &str) -> Result<bytes::Bytes, AskError> {
+async fn ask(whom: &ExistingSocket, method: &str, path: &str) -> Result<bytes::Bytes, AskError> {
     let conversation = converse(whom, method, path);
     let answer = tokio::time::timeout(DEADLINE, conversation).await;
     answer.unwrap_or_else(|_| {
@@ -92,7 +92,11 @@ async fn ask(whom: &Found, method: &str, path: &str) -> Result<bytes::Bytes, Ask
 }
 
 #[cfg(unix)]
-async fn converse(whom: &Found, method: &str, path: &str) -> Result<bytes::Bytes, AskError> {
+async fn converse(
+    whom: &ExistingSocket,
+    method: &str,
+    path: &str,
+) -> Result<bytes::Bytes, AskError> {
     use std::io::ErrorKind::{ConnectionRefused, NotFound};
 
     use http_body_util::{BodyExt, Empty, Limited};
@@ -131,6 +135,6 @@ async fn converse(whom: &Found, method: &str, path: &str) -> Result<bytes::Bytes
 }
 
 #[cfg(not(unix))]
-async fn ask(_: &Found, _: &str, _: &str) -> Result<bytes::Bytes, AskError> {
+async fn ask(_: &ExistingSocket, _: &str, _: &str) -> Result<bytes::Bytes, AskError> {
     Err(AskError::Unsupported)
 }

@@ -10,9 +10,9 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use super::{Arrival, Refusal};
-use crate::base::flood::{Flood, Flow};
+use crate::base::flood::{EventDecision, EventLimiter};
 use crate::platform::descriptors;
-use crate::platform::peer::{self, Owner, OwnerLookup};
+use crate::platform::peer::{self, OwnerLookup, PeerOwner};
 
 /// Maximum number of refusals within [`WINDOW`] that are answered and logged. Connections beyond it
 /// are closed and counted: otherwise another user could fill the log, and keep an answer in
@@ -31,9 +31,9 @@ pub struct Guard {
     /// Connections that would take one of the last descriptors are refused.
     keeps_reserve: bool,
     lookup: OwnerLookup,
-    refusals: Flood,
+    refusals: EventLimiter,
     /// Closed clients, counted separately.
-    gone: Flood,
+    gone: EventLimiter,
     /// Places for refused connections that are being answered; each holds a descriptor.
     told: Arc<Semaphore>,
     complained: Mutex<Option<Instant>>,
@@ -41,24 +41,24 @@ pub struct Guard {
 
 /// Returns `true` if another refusal may be answered, given a `place` for it; otherwise it is
 /// counted.
-fn lets_through(flood: &Flood, refusal: &Refusal, place: bool) -> bool {
+fn lets_through(flood: &EventLimiter, refusal: &Refusal, place: bool) -> bool {
     match flood.next_if(place) {
-        Flow::Through { held: 0 } => true,
-        Flow::Through { held } => {
+        EventDecision::Through { held: 0 } => true,
+        EventDecision::Through { held } => {
             warn!(
                 connections = held,
                 "closed more refused connections without an answer"
             );
             true
         }
-        Flow::First => {
+        EventDecision::First => {
             warn!(
                 reason = %refusal,
                 "too many connections are refused at a time; closing the others without an answer"
             );
             false
         }
-        Flow::Held => false,
+        EventDecision::Held => false,
     }
 }
 
@@ -118,8 +118,8 @@ impl Guard {
             own,
             keeps_reserve,
             lookup,
-            refusals: Flood::new(MOST_REFUSALS, WINDOW),
-            gone: Flood::new(MOST_REFUSALS, WINDOW),
+            refusals: EventLimiter::new(MOST_REFUSALS, WINDOW),
+            gone: EventLimiter::new(MOST_REFUSALS, WINDOW),
             told: Arc::new(Semaphore::new(most_told(descriptors::limit()))),
             complained: Mutex::new(None),
         }
@@ -160,7 +160,7 @@ impl Guard {
             return Some(Ok(false));
         };
         match arrival {
-            Arrival::Unix { uid } => Some(judge(Ok(Owner::User(uid)), own, true)),
+            Arrival::Unix { uid } => Some(judge(Ok(PeerOwner::User(uid)), own, true)),
             Arrival::Tcp { peer, ours } => {
                 let owner = self.lookup.at_once(ours, peer)?;
                 Some(judge(Ok(owner), own, is_of_this_machine(ours, peer)))
@@ -248,19 +248,19 @@ pub(super) fn is_of_this_machine(ours: SocketAddr, peer: SocketAddr) -> bool {
 /// if the client belongs to `own`. Clients of other machines, which have no owner here, are
 /// authenticated by the password.
 pub(super) fn judge(
-    owner: io::Result<Owner>,
+    owner: io::Result<PeerOwner>,
     own: u32,
     is_of_this_machine: bool,
 ) -> Result<bool, Refusal> {
     match owner {
-        Ok(Owner::User(peer)) if peer != own => Err(Refusal::Foreign { peer, own }),
-        Ok(Owner::User(_)) => Ok(true),
-        Ok(Owner::Unknown) => Ok(false),
-        Ok(Owner::Gone) => Err(Refusal::Gone),
+        Ok(PeerOwner::User(peer)) if peer != own => Err(Refusal::Foreign { peer, own }),
+        Ok(PeerOwner::User(_)) => Ok(true),
+        Ok(PeerOwner::Unknown) => Ok(false),
+        Ok(PeerOwner::Gone) => Err(Refusal::Gone),
         Err(error) if descriptors::are_exhausted(&error) => Err(out_of_descriptors(&error)),
-        Ok(Owner::NotListed) | Err(_) if !is_of_this_machine => Ok(false),
+        Ok(PeerOwner::NotListed) | Err(_) if !is_of_this_machine => Ok(false),
         // An unknown owner is not admitted.
-        Ok(Owner::NotListed) => Err(Refusal::Unknown(io::Error::new(
+        Ok(PeerOwner::NotListed) => Err(Refusal::Unknown(io::Error::new(
             io::ErrorKind::NotFound,
             "the kernel lists no such socket here, as when it is in another network namespace or its addresses were translated on the way",
         ))),

@@ -12,9 +12,9 @@ use tokio::time::timeout;
 
 use super::guard::{is_of_this_machine, judge};
 use super::*;
-use crate::platform::peer::{Owner, own_uid};
+use crate::platform::peer::{PeerOwner, own_uid};
 
-fn judged(owner: Owner, ours: &str, peer: &str) -> Result<bool, Refusal> {
+fn judged(owner: PeerOwner, ours: &str, peer: &str) -> Result<bool, Refusal> {
     let local = is_of_this_machine(ours.parse().unwrap(), peer.parse().unwrap());
     judge(Ok(owner), 1000, local)
 }
@@ -35,24 +35,24 @@ const ELSEWHERE: (&str, &str) = ("192.0.2.2:5433", "198.51.100.7:54000");
 fn only_ones_own_are_admitted_whatever_their_address() {
     for (ours, peer) in HERE.into_iter().chain([ELSEWHERE]) {
         assert_eq!(
-            judged(Owner::User(1000), ours, peer).ok(),
+            judged(PeerOwner::User(1000), ours, peer).ok(),
             Some(true),
             "{peer}"
         );
         assert_eq!(
-            judged(Owner::Unknown, ours, peer).ok(),
+            judged(PeerOwner::Unknown, ours, peer).ok(),
             Some(false),
             "{peer}"
         );
         // Root (0) is another user, too.
         for other in [1001, 0] {
-            let foreign = judged(Owner::User(other), ours, peer).unwrap_err();
+            let foreign = judged(PeerOwner::User(other), ours, peer).unwrap_err();
             assert!(
                 matches!(foreign, Refusal::Foreign { peer, own: 1000 } if peer == other),
                 "{peer}: {foreign}"
             );
         }
-        let gone = judged(Owner::Gone, ours, peer).unwrap_err();
+        let gone = judged(PeerOwner::Gone, ours, peer).unwrap_err();
         assert!(matches!(gone, Refusal::Gone), "{peer}: {gone}");
     }
 }
@@ -60,7 +60,7 @@ fn only_ones_own_are_admitted_whatever_their_address() {
 #[test]
 fn clients_that_must_be_here_and_are_not_known_are_refused() {
     for (ours, peer) in HERE {
-        let unknown = judged(Owner::NotListed, ours, peer).unwrap_err();
+        let unknown = judged(PeerOwner::NotListed, ours, peer).unwrap_err();
         assert!(
             matches!(unknown, Refusal::Unknown(_)),
             "{ours} {peer}: {unknown}"
@@ -68,7 +68,7 @@ fn clients_that_must_be_here_and_are_not_known_are_refused() {
     }
     let (ours, peer) = ELSEWHERE;
     assert_eq!(
-        judged(Owner::NotListed, ours, peer).ok(),
+        judged(PeerOwner::NotListed, ours, peer).ok(),
         Some(false),
         "the password decides"
     );

@@ -27,9 +27,9 @@ use hickory_resolver::proto::rr::{Name, RData, RecordType};
 use rustls::pki_types::DnsName;
 use tokio::time::timeout;
 
-use crate::base::background::Stopped;
+use crate::base::background::TaskStopped;
 use crate::base::foreign_text::ForeignText;
-use crate::base::single_flight::{Clock, Kept, Lease, system_clock};
+use crate::base::single_flight::{Clock, Expiring, Refreshing, system_clock};
 use crate::config::EndpointKind;
 
 /// Deadline for a whole chain, retries included. A connection resolves it while the tunnel opens.
@@ -113,7 +113,7 @@ fn seen(chain: &[ForeignText], exists: bool) -> String {
 pub struct Aliases {
     dns: Option<SocketAddr>,
     clock: Clock,
-    places: Mutex<HashMap<String, Arc<Place>>>,
+    places: Mutex<HashMap<String, Arc<CachedName>>>,
 }
 
 impl Aliases {
@@ -180,12 +180,12 @@ impl Aliases {
         }
     }
 
-    fn place(&self, host: &str) -> Arc<Place> {
+    fn place(&self, host: &str) -> Arc<CachedName> {
         let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
         let new = || {
-            Arc::new(Place {
+            Arc::new(CachedName {
                 host: host.to_owned(),
-                kept: Kept::new(self.clock.clone()),
+                kept: Refreshing::new(self.clock.clone()),
                 good: Mutex::default(),
             })
         };
@@ -202,21 +202,21 @@ impl fmt::Debug for Aliases {
 }
 
 /// Cached state of one name.
-struct Place {
+struct CachedName {
     host: String,
     /// Failures are cached as well, so they are values here.
-    kept: Kept<Result<String, AliasError>, Stopped>,
+    kept: Refreshing<Result<String, AliasError>, TaskStopped>,
     /// Last endpoint found, and the time until which it is used when lookups fail.
     good: Mutex<Option<(String, SystemTime)>>,
 }
 
-impl Place {
+impl CachedName {
     /// Converts the outcome of a lookup (`None`: timed out) to a cached value with its lifetime.
     fn settle(
         &self,
-        looked: Option<Result<Found, AliasError>>,
+        looked: Option<Result<ResolvedEndpoint, AliasError>>,
         now: SystemTime,
-    ) -> Lease<Result<String, AliasError>> {
+    ) -> Expiring<Result<String, AliasError>> {
         let mut good = self.good.lock().unwrap_or_else(PoisonError::into_inner);
         let host = self.host.as_str();
         let looked = looked.unwrap_or_else(|| {
@@ -226,7 +226,7 @@ impl Place {
             })
         });
         let (value, time) = match (looked, good.clone()) {
-            (Ok(Found { endpoint, ttl }), _) => {
+            (Ok(ResolvedEndpoint { endpoint, ttl }), _) => {
                 tracing::debug!(host, endpoint, ?ttl, "followed an alias");
                 let ttl = ttl.clamp(SHORTEST, LONGEST);
                 *good = Some((endpoint.clone(), now + ttl + STALE));
@@ -238,7 +238,7 @@ impl Place {
             }
             (Err(error), _) => (Err(error), FAILURE),
         };
-        Lease {
+        Expiring {
             value,
             made_at: now,
             until: Some(now + time),
@@ -247,13 +247,13 @@ impl Place {
 }
 
 /// An endpoint and its lifetime.
-struct Found {
+struct ResolvedEndpoint {
     endpoint: String,
     ttl: Duration,
 }
 
 /// Follows CNAMEs until an endpoint is found.
-async fn follow(dns: Option<SocketAddr>, host: String) -> Result<Found, AliasError> {
+async fn follow(dns: Option<SocketAddr>, host: String) -> Result<ResolvedEndpoint, AliasError> {
     let failed = |error: NetError| AliasError::Dns {
         host: host.clone(),
         reason: error.to_string().into(),
@@ -264,10 +264,10 @@ async fn follow(dns: Option<SocketAddr>, host: String) -> Result<Found, AliasErr
     while chain.len() <= MOST_STEPS {
         let last = chain.last().map_or("", String::as_str);
         match step(&resolver, last).await.map_err(failed)? {
-            Step::Alias { of, ttl: its } => {
+            QueryStep::Alias { of, ttl: its } => {
                 ttl = ttl.min(its);
                 if is_endpoint(&of) {
-                    return Ok(Found { endpoint: of, ttl });
+                    return Ok(ResolvedEndpoint { endpoint: of, ttl });
                 }
                 let is_known = chain.contains(&of);
                 chain.push(of);
@@ -275,7 +275,7 @@ async fn follow(dns: Option<SocketAddr>, host: String) -> Result<Found, AliasErr
                     break;
                 }
             }
-            Step::End { exists } => {
+            QueryStep::End { exists } => {
                 return Err(AliasError::NoAlias {
                     host,
                     chain: foreign(chain),
@@ -293,15 +293,15 @@ fn foreign(names: Vec<String>) -> Vec<ForeignText> {
 }
 
 /// Result of the query for one name.
-enum Step {
+enum QueryStep {
     Alias { of: String, ttl: Duration },
     End { exists: bool },
 }
 
-async fn step(resolver: &TokioResolver, name: &str) -> Result<Step, NetError> {
+async fn step(resolver: &TokioResolver, name: &str) -> Result<QueryStep, NetError> {
     let Ok(mut query) = Name::from_ascii(name) else {
         // A CNAME target that DNS can carry but that is not a valid host name.
-        return Ok(Step::End { exists: false });
+        return Ok(QueryStep::End { exists: false });
     };
     // The name is fully qualified: no search list.
     query.set_fqdn(true);
@@ -309,21 +309,21 @@ async fn step(resolver: &TokioResolver, name: &str) -> Result<Step, NetError> {
         Ok(answer) => answer,
         Err(NetError::Dns(DnsError::NoRecordsFound(NoRecords { response_code, .. }))) => {
             let exists = response_code != ResponseCode::NXDomain;
-            return Ok(Step::End { exists });
+            return Ok(QueryStep::End { exists });
         }
         Err(error) => return Err(error),
     };
     let aliases = answer.answers().iter().filter_map(|record| {
         let owner = normal(&record.name.to_ascii());
         match &record.data {
-            RData::CNAME(target) if owner == name => Some(Step::Alias {
+            RData::CNAME(target) if owner == name => Some(QueryStep::Alias {
                 of: normal(&target.to_ascii()),
                 ttl: Duration::from_secs(record.ttl.into()),
             }),
             _ => None,
         }
     });
-    let end = Step::End { exists: true };
+    let end = QueryStep::End { exists: true };
     Ok(aliases.into_iter().next().unwrap_or(end))
 }
 

@@ -17,18 +17,18 @@ pub(crate) const CREDENTIALS_STEP: &str = "AWS credentials";
 tokio::task_local! {
     /// Attempts of this task's call. Credentials are loaded by a separate task, so its requests do
     /// not count.
-    static TRIES: Tries;
+    static TRIES: CallAttempts;
 }
 
 /// Attempts of one call. They also count for the call that it is part of.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Tries {
-    seen: Arc<Mutex<Seen>>,
-    outer: Option<Arc<Tries>>,
+pub(crate) struct CallAttempts {
+    seen: Arc<Mutex<AttemptCounts>>,
+    outer: Option<Arc<CallAttempts>>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Seen {
+struct AttemptCounts {
     sent: u32,
     throttled: u32,
     host: String,
@@ -36,12 +36,12 @@ struct Seen {
     status: Option<u16>,
 }
 
-impl Tries {
-    fn lock(&self) -> MutexGuard<'_, Seen> {
+impl CallAttempts {
+    fn lock(&self) -> MutexGuard<'_, AttemptCounts> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn each(&self, note: impl Fn(&mut Seen)) {
+    fn each(&self, note: impl Fn(&mut AttemptCounts)) {
         let all = std::iter::successors(Some(self), |tries| tries.outer.as_deref());
         all.for_each(|tries| note(&mut tries.lock()));
     }
@@ -66,8 +66,8 @@ fn is_throttling(answer: &HttpResponse) -> bool {
 }
 
 /// Records that a request of the current task's call is sent to `host`.
-pub(super) fn sent(host: &str) -> Option<Tries> {
-    let tries = TRIES.try_with(Tries::clone).ok()?;
+pub(super) fn sent(host: &str) -> Option<CallAttempts> {
+    let tries = TRIES.try_with(CallAttempts::clone).ok()?;
     tries.each(|seen| {
         seen.sent += 1;
         host.clone_into(&mut seen.host);
@@ -86,19 +86,19 @@ pub(crate) fn host() -> Option<String> {
 /// A call that timed out.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{call} {}", self.what())]
-pub struct Late {
+pub struct CallTimeout {
     /// Service and action as in IAM policies: `ssm:StartSession`.
     pub call: &'static str,
     /// Time that the call waited.
     pub after: Duration,
     /// Observed reason for the missing answer.
-    pub kind: LateKind,
-    seen: Seen,
+    pub kind: CallTimeoutKind,
+    seen: AttemptCounts,
 }
 
 /// State of a call when it timed out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LateKind {
+pub enum CallTimeoutKind {
     /// Waiting for credentials to sign the request; it was not sent.
     Credentials,
     /// Waiting to retry after AWS throttled the call.
@@ -107,12 +107,12 @@ pub enum LateKind {
     Silent,
 }
 
-impl Late {
-    fn new(call: &'static str, after: Duration, seen: Seen) -> Self {
+impl CallTimeout {
+    fn new(call: &'static str, after: Duration, seen: AttemptCounts) -> Self {
         let kind = match seen {
-            Seen { sent: 0, .. } => LateKind::Credentials,
-            Seen { throttled: 1.., .. } => LateKind::Throttled,
-            _ => LateKind::Silent,
+            AttemptCounts { sent: 0, .. } => CallTimeoutKind::Credentials,
+            AttemptCounts { throttled: 1.., .. } => CallTimeoutKind::Throttled,
+            _ => CallTimeoutKind::Silent,
         };
         Self {
             call,
@@ -126,23 +126,23 @@ impl Late {
         let Self {
             after, kind, seen, ..
         } = self;
-        let Seen { sent, host, .. } = seen;
+        let AttemptCounts { sent, host, .. } = seen;
         let after = after.as_secs_f64().round();
         let tries = match sent {
             1 => "1 try".to_owned(),
             sent => format!("{sent} tries"),
         };
         match (kind, seen.status) {
-            (LateKind::Credentials, _) => {
+            (CallTimeoutKind::Credentials, _) => {
                 format!("was not sent: there were no AWS credentials after {after} s")
             }
-            (LateKind::Throttled, _) => {
+            (CallTimeoutKind::Throttled, _) => {
                 format!("was throttled by {host} for {after} s ({tries})")
             }
-            (LateKind::Silent, None) => {
+            (CallTimeoutKind::Silent, None) => {
                 format!("had no answer from {host} in {after} s ({tries})")
             }
-            (LateKind::Silent, Some(status)) => format!(
+            (CallTimeoutKind::Silent, Some(status)) => format!(
                 "had no usable answer from {host} in {after} s ({tries}, the last with HTTP status {status})"
             ),
         }
@@ -152,21 +152,25 @@ impl Late {
 /// Runs a call, all its attempts included, within a deadline. Cancel-safe if `call` is.
 ///
 /// # Errors
-/// [`Late`].
+/// [`CallTimeout`].
 pub(crate) async fn within<T>(
     name: &'static str,
     until: Instant,
     call: impl Future<Output = T>,
-) -> Result<T, Late> {
+) -> Result<T, CallTimeout> {
     let began = Instant::now();
-    let tries = Tries {
+    let tries = CallAttempts {
         outer: TRIES.try_with(|outer| Arc::new(outer.clone())).ok(),
-        ..Tries::default()
+        ..CallAttempts::default()
     };
     let watched = TRIES.scope(tries.clone(), call);
     match timeout_at(until, watched).await {
         Ok(answer) => Ok(answer),
-        Err(_) => Err(Late::new(name, began.elapsed(), tries.lock().clone())),
+        Err(_) => Err(CallTimeout::new(
+            name,
+            began.elapsed(),
+            tries.lock().clone(),
+        )),
     }
 }
 
@@ -181,7 +185,7 @@ mod tests {
         HttpResponse::new(status, SdkBody::from(body))
     }
 
-    async fn late(answers: &[Option<HttpResponse>]) -> Late {
+    async fn late(answers: &[Option<HttpResponse>]) -> CallTimeout {
         let call = async {
             assert_eq!(host(), None);
             for answer in answers {
@@ -210,37 +214,37 @@ mod tests {
         for (answers, kind, words) in [
             (
                 vec![],
-                LateKind::Credentials,
+                CallTimeoutKind::Credentials,
                 "was not sent: there were no AWS credentials after 15 s",
             ),
             (
                 vec![None],
-                LateKind::Silent,
+                CallTimeoutKind::Silent,
                 "had no answer from ssm.example.com in 15 s (1 try)",
             ),
             (
                 vec![broken(), None],
-                LateKind::Silent,
+                CallTimeoutKind::Silent,
                 "had no answer from ssm.example.com in 15 s (2 tries)",
             ),
             (
                 vec![broken()],
-                LateKind::Silent,
+                CallTimeoutKind::Silent,
                 "had no usable answer from ssm.example.com in 15 s (1 try, the last with HTTP status 500)",
             ),
             (
                 vec![throttled(), throttled()],
-                LateKind::Throttled,
+                CallTimeoutKind::Throttled,
                 "was throttled by ssm.example.com for 15 s (2 tries)",
             ),
             (
                 vec![xml(), None],
-                LateKind::Throttled,
+                CallTimeoutKind::Throttled,
                 "was throttled by ssm.example.com for 15 s (2 tries)",
             ),
             (
                 vec![Some(answer(429, ""))],
-                LateKind::Throttled,
+                CallTimeoutKind::Throttled,
                 "was throttled by ssm.example.com for 15 s (1 try)",
             ),
         ] {

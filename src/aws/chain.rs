@@ -26,8 +26,8 @@ use aws_types::sdk_config::SharedHttpClient;
 
 use super::error::is_about_the_network;
 use super::files::TokenFile;
-use super::profile::{Plan, Process, Role};
-use super::valid::{self, Malformed};
+use super::profile::{AssumedRole, CredentialProcess, ProfileSettings};
+use super::valid::{self, MalformedValue};
 use super::{AwsOptions, CredentialsError, process, source};
 
 /// Timeout and attempts for the metadata service. On an EC2 instance it is one hop away and answers
@@ -53,9 +53,9 @@ pub(super) fn places(profile_named: bool) -> Vec<&'static str> {
 }
 
 /// Inputs of the providers besides the SDK's own configuration.
-pub(super) struct Ways<'a> {
+pub(super) struct ProviderInputs<'a> {
     pub(super) options: &'a AwsOptions,
-    pub(super) plan: &'a Plan,
+    pub(super) plan: &'a ProfileSettings,
     /// Client for services on this machine only.
     pub(super) local_http: SharedHttpClient,
     /// Configuration for STS calls, when pgiam itself assumes the roles.
@@ -64,32 +64,35 @@ pub(super) struct Ways<'a> {
 
 /// Builds the providers for [`places`]. They read the AWS files on first use and cache them: a
 /// changed file needs a new chain.
-pub(super) fn build(conf: &ProviderConfig, ways: Ways<'_>) -> CredentialsProviderChain {
-    let Ways {
+pub(super) fn build(conf: &ProviderConfig, ways: ProviderInputs<'_>) -> CredentialsProviderChain {
+    let ProviderInputs {
         options,
         plan,
         local_http,
         sts,
     } = ways;
-    let known = |place, inner: Provider| Known {
+    let known = |place, inner: Provider| CheckedProvider {
         place,
         source: source::words(place, plan),
         malformed: malformed(place, plan),
         token_file: token_file(place, plan),
-        asked: Asked::by(plan),
-        incomplete: (place == Place::Profile)
+        asked: QueriedService::by(plan),
+        incomplete: (place == CredentialPlace::Profile)
             .then(|| CredentialsError::incomplete(plan))
             .flatten(),
         inner,
     };
-    let from_profile = known(Place::Profile, of_profile(options, conf, plan, sts));
+    let from_profile = known(
+        CredentialPlace::Profile,
+        of_profile(options, conf, plan, sts),
+    );
     let chain = if options.profile.is_some() {
         CredentialsProviderChain::first_try("Profile", from_profile)
     } else {
         let web_identity = WebIdentityTokenCredentialsProvider::builder().configure(conf);
-        let web_identity = known(Place::WebIdentity, Box::new(web_identity.build()));
+        let web_identity = known(CredentialPlace::WebIdentity, Box::new(web_identity.build()));
         let environment = Box::new(EnvironmentVariableCredentialsProvider::new());
-        let environment = known(Place::Environment, environment);
+        let environment = known(CredentialPlace::Environment, environment);
         CredentialsProviderChain::first_try("Environment", environment)
             .or_else("Profile", from_profile)
             .or_else("WebIdentityToken", web_identity)
@@ -106,42 +109,52 @@ pub(super) fn build(conf: &ProviderConfig, ways: Ways<'_>) -> CredentialsProvide
         .imds_client(metadata);
     let container = EcsCredentialsProvider::builder().configure(&local).build();
     chain
-        .or_else("EcsContainer", known(Place::Container, Box::new(container)))
+        .or_else(
+            "EcsContainer",
+            known(CredentialPlace::Container, Box::new(container)),
+        )
         .or_else(
             "Ec2InstanceMetadata",
-            known(Place::Instance, Box::new(instance.build())),
+            known(CredentialPlace::Instance, Box::new(instance.build())),
         )
 }
 
 type Provider = Box<dyn ProvideCredentials>;
 
 /// Returns a known problem of the credentials at a place, before they are used.
-fn malformed(place: Place, plan: &Plan) -> Option<Malformed> {
+fn malformed(place: CredentialPlace, plan: &ProfileSettings) -> Option<MalformedValue> {
     match place {
-        Place::Environment => valid::environment().err(),
-        Place::Profile => plan.malformed.clone(),
-        Place::WebIdentity | Place::Container | Place::Instance => None,
+        CredentialPlace::Environment => valid::environment().err(),
+        CredentialPlace::Profile => plan.malformed.clone(),
+        CredentialPlace::WebIdentity | CredentialPlace::Container | CredentialPlace::Instance => {
+            None
+        }
     }
 }
 
 /// Returns the token file that the SDK reads for the credentials at a place.
-fn token_file(place: Place, plan: &Plan) -> Result<Option<TokenFile>, Malformed> {
+fn token_file(
+    place: CredentialPlace,
+    plan: &ProfileSettings,
+) -> Result<Option<TokenFile>, MalformedValue> {
     match place {
-        Place::Profile => Ok(plan.token_file.clone()),
-        Place::WebIdentity => TokenFile::of_environment("AWS_WEB_IDENTITY_TOKEN_FILE"),
-        Place::Container => TokenFile::of_environment("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"),
-        Place::Environment | Place::Instance => Ok(None),
+        CredentialPlace::Profile => Ok(plan.token_file.clone()),
+        CredentialPlace::WebIdentity => TokenFile::of_environment("AWS_WEB_IDENTITY_TOKEN_FILE"),
+        CredentialPlace::Container => {
+            TokenFile::of_environment("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE")
+        }
+        CredentialPlace::Environment | CredentialPlace::Instance => Ok(None),
     }
 }
 
 fn of_profile(
     options: &AwsOptions,
     conf: &ProviderConfig,
-    plan: &Plan,
+    plan: &ProfileSettings,
     sts: Option<SdkConfig>,
 ) -> Provider {
     if let Some(process) = &plan.process {
-        return Box::new(OfProcess {
+        return Box::new(ProcessProvider {
             process: process.clone(),
             profile: plan.profile.clone(),
             sts,
@@ -158,15 +171,15 @@ fn of_profile(
 
 /// Profile with a `credential_process`, and the roles assumed with its credentials.
 #[derive(Debug)]
-struct OfProcess {
-    process: Process,
+struct ProcessProvider {
+    process: CredentialProcess,
     profile: Option<String>,
     sts: Option<SdkConfig>,
 }
 
-impl OfProcess {
+impl ProcessProvider {
     async fn load(&self) -> provider::Result {
-        let Process {
+        let CredentialProcess {
             command,
             account,
             roles,
@@ -175,14 +188,14 @@ impl OfProcess {
         let mut credentials = printed.map_err(|reason| {
             SdkError::provider_error(CredentialsError::of_process(self.profile.clone(), &reason))
         })?;
-        for Role {
+        for AssumedRole {
             arn,
             session_name,
             external_id,
         } in roles
         {
             valid::credentials(&credentials, "the credential_process")
-                .map_err(Malformed::of_provider)?;
+                .map_err(MalformedValue::of_provider)?;
             let mut role = AssumeRoleProvider::builder(arn);
             if let Some(config) = &self.sts {
                 role = role.configure(config);
@@ -200,7 +213,7 @@ impl OfProcess {
     }
 }
 
-impl ProvideCredentials for OfProcess {
+impl ProvideCredentials for ProcessProvider {
     fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
     where
         Self: 'a,
@@ -211,7 +224,7 @@ impl ProvideCredentials for OfProcess {
 
 /// Place where credentials were found. Credentials carry it as a property.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum CredentialPlace {
     Environment,
     Profile,
     WebIdentity,
@@ -219,9 +232,9 @@ pub(super) enum Place {
     Instance,
 }
 
-impl Place {
+impl CredentialPlace {
     /// Adds the name of the queried service to an error where the SDK omits it.
-    fn explained(self, error: SdkError, asked: Asked) -> SdkError {
+    fn explained(self, error: SdkError, asked: QueriedService) -> SdkError {
         let is_answered = !is_about_the_network(&error);
         let asked = match (self, &error) {
             (_, SdkError::CredentialsNotLoaded(_)) => return error,
@@ -231,14 +244,14 @@ impl Place {
             _ if is_answered => return error,
             (Self::WebIdentity, _) => "STS (sts:AssumeRoleWithWebIdentity)",
             (Self::Profile, _) => match asked {
-                Asked::Sso => "IAM Identity Center (sso:GetRoleCredentials)",
-                Asked::Role => "STS (sts:AssumeRole)",
-                Asked::SsoAndRole => "IAM Identity Center or STS",
-                Asked::Nothing => return error,
+                QueriedService::Sso => "IAM Identity Center (sso:GetRoleCredentials)",
+                QueriedService::Role => "STS (sts:AssumeRole)",
+                QueriedService::SsoAndRole => "IAM Identity Center or STS",
+                QueriedService::Nothing => return error,
             },
             (Self::Environment | Self::Instance, _) => return error,
         };
-        SdkError::provider_error(OfAsked {
+        SdkError::provider_error(ServiceProvider {
             asked,
             source: Arc::new(error),
         })
@@ -247,15 +260,15 @@ impl Place {
 
 /// Services that the SDK queries for a profile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Asked {
+enum QueriedService {
     Nothing,
     Sso,
     Role,
     SsoAndRole,
 }
 
-impl Asked {
-    fn by(plan: &Plan) -> Self {
+impl QueriedService {
+    fn by(plan: &ProfileSettings) -> Self {
         match (plan.is_sso, plan.assumes) {
             (true, true) => Self::SsoAndRole,
             (true, false) => Self::Sso,
@@ -268,7 +281,7 @@ impl Asked {
 /// A failure with the name of the queried service.
 #[derive(Debug, thiserror::Error)]
 #[error("{asked}")]
-struct OfAsked {
+struct ServiceProvider {
     asked: &'static str,
     #[source]
     source: Arc<SdkError>,
@@ -276,19 +289,19 @@ struct OfAsked {
 
 /// Provider that records the place of its credentials and checks that they can be used for signing.
 #[derive(Debug)]
-struct Known {
-    place: Place,
+struct CheckedProvider {
+    place: CredentialPlace,
     /// Description of the place.
     source: String,
-    malformed: Option<Malformed>,
-    token_file: Result<Option<TokenFile>, Malformed>,
-    asked: Asked,
+    malformed: Option<MalformedValue>,
+    token_file: Result<Option<TokenFile>, MalformedValue>,
+    asked: QueriedService,
     /// Reason why the place cannot provide the configured credentials.
     incomplete: Option<CredentialsError>,
     inner: Provider,
 }
 
-impl ProvideCredentials for Known {
+impl ProvideCredentials for CheckedProvider {
     fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
     where
         Self: 'a,
@@ -300,13 +313,17 @@ impl ProvideCredentials for Known {
             if let Some(incomplete) = self.incomplete.clone() {
                 return Err(SdkError::provider_error(incomplete));
             }
-            if let Some(file) = self.token_file.clone().map_err(Malformed::of_provider)? {
-                file.probe().await.map_err(Malformed::of_provider)?;
+            if let Some(file) = self
+                .token_file
+                .clone()
+                .map_err(MalformedValue::of_provider)?
+            {
+                file.probe().await.map_err(MalformedValue::of_provider)?;
             }
             let loaded = self.inner.provide_credentials().await;
             let mut credentials =
                 loaded.map_err(|error| self.place.explained(error, self.asked))?;
-            valid::credentials(&credentials, &self.source).map_err(Malformed::of_provider)?;
+            valid::credentials(&credentials, &self.source).map_err(MalformedValue::of_provider)?;
             credentials.set_property(self.place);
             Ok(credentials)
         })

@@ -123,12 +123,12 @@ pub(crate) fn signable(now: SystemTime) -> Result<SystemTime, WrongEra> {
 /// Records the time in the answers of AWS.
 pub(crate) struct ClockWatch {
     clock: Clock,
-    seen: Mutex<Option<Seen>>,
+    seen: Mutex<Option<OffsetSample>>,
 }
 
 /// An offset and the time of its answer, by the wall clock and by the monotonic clock.
 #[derive(Clone, Copy)]
-struct Seen {
+struct OffsetSample {
     offset: ClockOffset,
     wall: SystemTime,
     steady: Instant,
@@ -155,7 +155,7 @@ impl ClockWatch {
         let Some(seconds) = date.and_then(|date| difference(date, now)) else {
             return;
         };
-        let seen = Seen {
+        let seen = OffsetSample {
             offset: ClockOffset { seconds },
             wall: now,
             steady: Instant::now(),
@@ -179,7 +179,7 @@ impl ClockWatch {
     /// provider that uses the client; an interceptor of the SDK would have to be added to each.
     pub(super) fn watching(self: &Arc<Self>, client: SharedHttpClient) -> SharedHttpClient {
         let watch = self.clone();
-        SharedHttpClient::new(Watched {
+        SharedHttpClient::new(ClockRecorder {
             inner: client,
             watch,
         })
@@ -194,18 +194,18 @@ impl fmt::Debug for ClockWatch {
 
 /// A client or connector of the SDK, and the recorder of its answers.
 #[derive(Debug)]
-struct Watched<T> {
+struct ClockRecorder<T> {
     inner: T,
     watch: Arc<ClockWatch>,
 }
 
-impl HttpClient for Watched<SharedHttpClient> {
+impl HttpClient for ClockRecorder<SharedHttpClient> {
     fn http_connector(
         &self,
         settings: &HttpConnectorSettings,
         components: &RuntimeComponents,
     ) -> SharedHttpConnector {
-        SharedHttpConnector::new(Watched {
+        SharedHttpConnector::new(ClockRecorder {
             inner: self.inner.http_connector(settings, components),
             watch: self.watch.clone(),
         })
@@ -232,7 +232,7 @@ impl HttpClient for Watched<SharedHttpClient> {
     }
 }
 
-impl HttpConnector for Watched<SharedHttpConnector> {
+impl HttpConnector for ClockRecorder<SharedHttpConnector> {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
         let (asked, watch) = (self.watch.now(), self.watch.clone());
         let answering = self.inner.call(request);

@@ -17,20 +17,20 @@ use std::time::Duration;
 use thiserror::Error;
 
 use crate::aws::api_error::ApiAnswer;
-use crate::aws::{AwsContext, CredentialsError, Late};
+use crate::aws::{AwsContext, CallTimeout, CredentialsError};
 use crate::base::foreign_text::ForeignText;
 use crate::base::suggest::nearest;
 use crate::config::{ConfigError, Endpoint, RdsIdentifier, ResolvedTarget, TargetConfig};
-use ask::Asker;
+use ask::LookupContext;
 pub use nodes::MARK;
-pub use rank::{Candidate, Ranked};
+pub use rank::{NodeRanking, RankedNode};
 
 /// Deadline for all calls of one discovery together.
 const DEADLINE: Duration = Duration::from_secs(15);
 
 /// Kind of an RDS resource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum DatabaseKind {
     /// A DB instance that belongs to no cluster.
     Instance,
     /// An Aurora cluster, or a Multi-AZ DB cluster.
@@ -45,7 +45,7 @@ pub enum Kind {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Database {
     /// Kind of resource.
-    pub kind: Kind,
+    pub kind: DatabaseKind,
     /// RDS identifier.
     pub identifier: String,
     /// Endpoint; for a cluster, that of its writer. `None` while the resource is being created.
@@ -78,7 +78,7 @@ pub struct Database {
     pub ca: Option<String>,
 }
 
-impl Kind {
+impl DatabaseKind {
     /// Returns the kind as a word.
     #[must_use]
     pub fn word(self) -> &'static str {
@@ -135,16 +135,16 @@ pub struct Node {
 ///
 /// Dereferences to the results, which most callers need alone.
 #[derive(Clone, Debug)]
-pub struct Seen<T> {
+pub struct VisibleDatabases<T> {
     /// Resources that were found.
     pub found: Vec<T>,
     /// Calls that failed.
-    pub missing: Vec<Missing>,
+    pub missing: Vec<MissingDatabases>,
 }
 
 /// A call that failed.
 #[derive(Clone, Debug)]
-pub struct Missing {
+pub struct MissingDatabases {
     /// IAM action, such as `rds:DescribeDBProxies`.
     pub action: &'static str,
     /// Error of the call.
@@ -167,7 +167,7 @@ impl DiscoverError {
     }
 }
 
-impl<T> Seen<T> {
+impl<T> VisibleDatabases<T> {
     /// Returns the denied IAM actions.
     #[must_use]
     pub fn denied(&self) -> Vec<&'static str> {
@@ -176,7 +176,7 @@ impl<T> Seen<T> {
     }
 }
 
-impl<T> Deref for Seen<T> {
+impl<T> Deref for VisibleDatabases<T> {
     type Target = [T];
 
     fn deref(&self) -> &[T] {
@@ -184,7 +184,7 @@ impl<T> Deref for Seen<T> {
     }
 }
 
-impl<T> IntoIterator for Seen<T> {
+impl<T> IntoIterator for VisibleDatabases<T> {
     type Item = T;
     type IntoIter = std::vec::IntoIter<T>;
 
@@ -226,7 +226,7 @@ pub enum DiscoverError {
     },
     /// A call timed out.
     #[error(transparent)]
-    Late(Late),
+    Late(CallTimeout),
     /// No database has this identifier.
     #[error("no database in {region} is called \"{wanted}\"")]
     NoDatabase {
@@ -285,18 +285,21 @@ pub async fn region(aws: &AwsContext, wanted: Option<&str>) -> Result<String, Di
 ///
 /// # Errors
 /// [`DiscoverError`] if every call failed.
-pub async fn databases(aws: &AwsContext, region: &str) -> Result<Seen<Database>, DiscoverError> {
-    let mut seen = postgres(&Asker::new(aws, region, DEADLINE)?).await;
+pub async fn databases(
+    aws: &AwsContext,
+    region: &str,
+) -> Result<VisibleDatabases<Database>, DiscoverError> {
+    let mut seen = postgres(&LookupContext::new(aws, region, DEADLINE)?).await;
     if seen.missing.len() == rds::CALLS {
         return Err(seen.missing.swap_remove(0).error);
     }
     Ok(seen)
 }
 
-async fn postgres(asker: &Asker<'_>) -> Seen<Database> {
+async fn postgres(asker: &LookupContext<'_>) -> VisibleDatabases<Database> {
     let rows = rds::all(asker).await;
     let found = rows.found.into_iter().map(|row| row.database);
-    Seen {
+    VisibleDatabases {
         found: found.filter(Database::is_postgres).collect(),
         missing: rows.missing,
     }
@@ -310,16 +313,16 @@ pub struct Survey {
     /// Nodes, as from [`nodes`].
     pub nodes: Vec<Node>,
     /// Calls that failed.
-    pub missing: Vec<Missing>,
+    pub missing: Vec<MissingDatabases>,
 }
 
 impl Survey {
     /// Ranks the nodes as bastions for a database in this VPC.
     #[must_use]
-    pub fn bastions(&self, vpc: Option<&str>) -> Ranked {
+    pub fn bastions(&self, vpc: Option<&str>) -> NodeRanking {
         let found = self.nodes.clone();
         let missing = Vec::new();
-        rank::rank(Seen { found, missing }, vpc)
+        rank::rank(VisibleDatabases { found, missing }, vpc)
     }
 }
 
@@ -329,7 +332,7 @@ impl Survey {
 /// # Errors
 /// [`DiscoverError`] if every call failed.
 pub async fn survey(aws: &AwsContext, region: &str) -> Result<Survey, DiscoverError> {
-    let asker = Asker::new(aws, region, DEADLINE)?;
+    let asker = LookupContext::new(aws, region, DEADLINE)?;
     let (databases, nodes) = tokio::join!(postgres(&asker), nodes::all(&asker));
     let mut missing = databases.missing;
     let nodes = match nodes {
@@ -340,7 +343,7 @@ pub async fn survey(aws: &AwsContext, region: &str) -> Result<Survey, DiscoverEr
         Err(_) if missing.len() == rds::CALLS => return Err(missing.swap_remove(0).error),
         Err(error) => {
             let action = nodes::LIST;
-            missing.push(Missing { action, error });
+            missing.push(MissingDatabases { action, error });
             Vec::new()
         }
     };
@@ -362,10 +365,10 @@ pub async fn find(
     region: &str,
     db: &RdsIdentifier,
 ) -> Result<Database, DiscoverError> {
-    let asker = Asker::new(aws, region, DEADLINE)?;
+    let asker = LookupContext::new(aws, region, DEADLINE)?;
     let unseen = match rds::by_identifier(&asker, &db.identifier).await? {
-        rds::Search::Found(row) => return row.usable(db),
-        rds::Search::Global(members) => {
+        rds::SearchResult::Found(row) => return row.usable(db),
+        rds::SearchResult::Global(members) => {
             return Err(DiscoverError::Unusable {
                 wanted: db.clone(),
                 reason: format!(
@@ -374,7 +377,7 @@ pub async fn find(
                 .into(),
             });
         }
-        rds::Search::Nothing { unseen } => unseen,
+        rds::SearchResult::Nothing { unseen } => unseen,
     };
     let known = rds::all(&asker).await.found;
     let known = known.iter().filter(|row| row.database.is_postgres());
@@ -432,7 +435,7 @@ pub async fn at(
     region: &str,
     endpoint: &Endpoint,
 ) -> Result<Option<Database>, DiscoverError> {
-    let row = rds::at(&Asker::new(aws, region, DEADLINE)?, endpoint).await?;
+    let row = rds::at(&LookupContext::new(aws, region, DEADLINE)?, endpoint).await?;
     Ok(row.map(|row| row.database))
 }
 
@@ -441,8 +444,11 @@ pub async fn at(
 ///
 /// # Errors
 /// [`DiscoverError`].
-pub async fn nodes(aws: &AwsContext, region: &str) -> Result<Seen<Node>, DiscoverError> {
-    nodes::all(&Asker::new(aws, region, DEADLINE)?).await
+pub async fn nodes(
+    aws: &AwsContext,
+    region: &str,
+) -> Result<VisibleDatabases<Node>, DiscoverError> {
+    nodes::all(&LookupContext::new(aws, region, DEADLINE)?).await
 }
 
 /// Returns the managed nodes that can carry a tunnel to `database`, best first. Without a database,
@@ -454,8 +460,8 @@ pub async fn bastions(
     aws: &AwsContext,
     region: &str,
     database: Option<&Endpoint>,
-) -> Result<Ranked, DiscoverError> {
-    let asker = Asker::new(aws, region, DEADLINE)?;
+) -> Result<NodeRanking, DiscoverError> {
+    let asker = LookupContext::new(aws, region, DEADLINE)?;
     let vpc = async {
         let optional = asker.optional();
         match database {
@@ -476,7 +482,7 @@ pub async fn bastions(
             DiscoverError::Refused { action, .. } => action,
             _ => action,
         };
-        ranked.missing.push(Missing { action, error });
+        ranked.missing.push(MissingDatabases { action, error });
     }
     Ok(ranked)
 }
@@ -489,7 +495,7 @@ pub async fn bastions_in(
     aws: &AwsContext,
     region: &str,
     vpc: Option<&str>,
-) -> Result<Ranked, DiscoverError> {
-    let nodes = nodes::all(&Asker::new(aws, region, DEADLINE)?).await?;
+) -> Result<NodeRanking, DiscoverError> {
+    let nodes = nodes::all(&LookupContext::new(aws, region, DEADLINE)?).await?;
     Ok(rank::rank(nodes, vpc))
 }

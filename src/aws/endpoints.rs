@@ -4,7 +4,7 @@ use aws_config::SdkConfig;
 use aws_types::service_config::ServiceConfigKey;
 use url::Url;
 
-use super::valid::{self, Malformed};
+use super::valid::{self, MalformedValue};
 
 /// Environment variable of the AWS tools that sets the endpoint of all services; with the suffix
 /// `_SERVICE`, that of one.
@@ -60,8 +60,8 @@ const SERVICES: [&str; 9] = [
 /// Checks the endpoints of all services.
 ///
 /// # Errors
-/// [`Malformed`] for an endpoint that is not a URL; the SDK panics on an empty one.
-pub(super) fn check(config: &SdkConfig) -> Result<(), Malformed> {
+/// [`MalformedValue`] for an endpoint that is not a URL; the SDK panics on an empty one.
+pub(super) fn check(config: &SdkConfig) -> Result<(), MalformedValue> {
     const SOURCE: &str = "the environment or the AWS configuration";
     for service in SERVICES {
         if let Some(url) = set_for(config, service) {

@@ -12,13 +12,13 @@ use aws_smithy_types::date_time::Format;
 use aws_smithy_types::error::ErrorMetadata;
 
 use super::limit::TooLong;
-use super::profile::Plan;
-use super::{ClockOffset, Keys, Malformed, WrongEra};
-use crate::base::background::Stopped;
+use super::profile::ProfileSettings;
+use super::{ClockOffset, KeyState, MalformedValue, WrongEra};
+use crate::base::background::TaskStopped;
 use crate::base::foreign_text::ForeignText;
 
 /// A cause that several waiting connections can share.
-pub type Cause = Arc<dyn Error + Send + Sync>;
+pub type SharedCause = Arc<dyn Error + Send + Sync>;
 
 /// Reason why there are no AWS credentials, or why AWS cannot be called at all. The cause is always
 /// on the user's side: the configuration, an expired session, a refusal. Contains no secrets.
@@ -35,7 +35,7 @@ pub enum CredentialsError {
         looked: Vec<&'static str>,
         /// Errors of the places.
         #[source]
-        source: Cause,
+        source: SharedCause,
     },
     /// The named profile is not defined in any AWS file.
     #[error("AWS profile {profile} does not exist")]
@@ -70,7 +70,7 @@ pub enum CredentialsError {
         session: Option<String>,
         /// Error of the SDK.
         #[source]
-        source: Cause,
+        source: SharedCause,
     },
     /// AWS refused the credentials of a role.
     #[error("AWS refused role {} to {}: {code}: {message}", .role.as_deref().unwrap_or("(unnamed)"), who(.profile))]
@@ -123,9 +123,9 @@ pub enum CredentialsError {
         /// Problem with the file.
         reason: ForeignText,
     },
-    /// A key, a session token or a region contains invalid characters. See [`Malformed`].
+    /// A key, a session token or a region contains invalid characters. See [`MalformedValue`].
     #[error(transparent)]
-    Malformed(Arc<Malformed>),
+    Malformed(Arc<MalformedValue>),
     /// The credentials, or the SSO session, have expired by the local clock only, and that clock is
     /// wrong.
     #[error("the clock of this machine is {clock}, so the credentials of {} seem to have ended", who(.profile))]
@@ -148,7 +148,7 @@ pub enum CredentialsError {
     },
     /// The task that loads credentials ended without a result. A bug in pgiam.
     #[error("the AWS credentials could not be loaded: {0}")]
-    Internal(Stopped),
+    Internal(TaskStopped),
     /// Any other error: AWS cannot be reached, returned an unknown error, …
     #[error("the AWS credentials of {} could not be loaded", who(.profile))]
     Other {
@@ -156,7 +156,7 @@ pub enum CredentialsError {
         profile: Option<String>,
         /// Error of the SDK.
         #[source]
-        source: Cause,
+        source: SharedCause,
     },
 }
 
@@ -177,7 +177,7 @@ fn since(at: &Option<SystemTime>) -> String {
 
 impl CredentialsError {
     /// Returns the error for a profile that names a source of credentials but cannot provide any.
-    pub(super) fn incomplete(plan: &Plan) -> Option<Self> {
+    pub(super) fn incomplete(plan: &ProfileSettings) -> Option<Self> {
         Some(Self::Config {
             profile: plan.profile.clone(),
             reason: plan.incomplete.as_deref()?.into(),
@@ -199,8 +199,8 @@ impl CredentialsError {
     }
 }
 
-impl From<Stopped> for CredentialsError {
-    fn from(stopped: Stopped) -> Self {
+impl From<TaskStopped> for CredentialsError {
+    fn from(stopped: TaskStopped) -> Self {
         Self::Internal(stopped)
     }
 }
@@ -218,7 +218,7 @@ const SSO: [&str; 3] = [
 /// `clock` the offset of AWS's clock.
 pub(super) fn classify(
     error: SdkError,
-    plan: &Plan,
+    plan: &ProfileSettings,
     clock: Option<ClockOffset>,
 ) -> CredentialsError {
     let profile = plan.profile.clone();
@@ -240,7 +240,11 @@ pub(super) fn classify(
     }
 }
 
-fn classify_failure(error: SdkError, plan: &Plan, clock: Option<ClockOffset>) -> CredentialsError {
+fn classify_failure(
+    error: SdkError,
+    plan: &ProfileSettings,
+    clock: Option<ClockOffset>,
+) -> CredentialsError {
     let profile = plan.profile.clone();
     if let Some(known) = CredentialsError::behind(&error) {
         return known.clone();
@@ -272,8 +276,8 @@ fn classify_failure(error: SdkError, plan: &Plan, clock: Option<ClockOffset>) ->
         };
     }
     match (refused_keys(code), answer) {
-        (Some(Keys::Expired), _) => CredentialsError::Expired { at: None, profile },
-        (Some(Keys::Rejected { .. }), Some((code, message))) => CredentialsError::Rejected {
+        (Some(KeyState::Expired), _) => CredentialsError::Expired { at: None, profile },
+        (Some(KeyState::Rejected { .. }), Some((code, message))) => CredentialsError::Rejected {
             profile,
             code: code.into(),
             message: message.into(),
@@ -331,16 +335,16 @@ fn is_nonsense(error: &SdkError) -> bool {
 
 /// Returns the state of the signing keys according to an AWS error code; `None` if the code is not
 /// about keys. `AuthFailure` is EC2's code for several cases that other services distinguish.
-pub(crate) fn refused_keys(code: &str) -> Option<Keys> {
+pub(crate) fn refused_keys(code: &str) -> Option<KeyState> {
     match code {
-        "ExpiredToken" | "ExpiredTokenException" => Some(Keys::Expired),
+        "ExpiredToken" | "ExpiredTokenException" => Some(KeyState::Expired),
         "UnrecognizedClientException"
         | "InvalidSignatureException"
         | "InvalidClientTokenId"
         | "AuthFailure"
         | "SignatureDoesNotMatch"
         | "RequestExpired"
-        | "IncompleteSignature" => Some(Keys::Rejected {
+        | "IncompleteSignature" => Some(KeyState::Rejected {
             code: code.to_owned(),
         }),
         _ => None,
@@ -391,10 +395,10 @@ fn service_answer(cause: &(dyn Error + 'static)) -> Option<(String, String)> {
 mod tests {
     use super::*;
 
-    fn plan() -> Plan {
-        Plan {
+    fn plan() -> ProfileSettings {
+        ProfileSettings {
             profile: Some("dev".to_owned()),
-            ..Plan::default()
+            ..ProfileSettings::default()
         }
     }
 
@@ -445,7 +449,7 @@ mod tests {
         #[derive(Debug, thiserror::Error)]
         #[error("{0}")]
         struct Says(&'static str);
-        let sso = Plan {
+        let sso = ProfileSettings {
             is_sso: true,
             ..plan()
         };
@@ -472,7 +476,7 @@ mod tests {
     fn only_a_refusal_of_the_role_is_one() {
         let of = |code: &str, message: &str| {
             let meta = ErrorMetadata::builder().code(code).message(message).build();
-            let plan = Plan {
+            let plan = ProfileSettings {
                 role: Some("arn:aws:iam::1:role/app".to_owned()),
                 caller: Some("arn:aws:iam::1:role/hop".to_owned()),
                 ..plan()

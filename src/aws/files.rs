@@ -18,10 +18,10 @@ use aws_lc_rs::digest;
 use tracing::debug;
 
 use super::AwsOptions;
-use super::valid::{self, Malformed};
+use super::valid::{self, MalformedValue};
 use crate::base::quote::shown;
 use crate::base::redacted::Redacted;
-use crate::platform::permissions::{self, Role};
+use crate::platform::permissions::{self, FileRole};
 
 /// Maximum size of a file in bytes. Configurations of large organisations have some hundred
 /// kilobytes.
@@ -32,12 +32,12 @@ const TOO_LARGE: &str = "is larger than 16 MB";
 /// Contents of the configuration and the credentials file. The SDK parses them.
 #[derive(Clone, Default)]
 pub(super) struct AwsFiles {
-    config: Option<Contents>,
-    credentials: Option<Contents>,
+    config: Option<FileContents>,
+    credentials: Option<FileContents>,
 }
 
 #[derive(Clone)]
-struct Contents {
+struct FileContents {
     path: PathBuf,
     /// The text contains keys.
     text: Redacted<String>,
@@ -77,7 +77,7 @@ impl AwsFiles {
     )]
     pub(super) fn for_sdk(&self) -> ProfileFiles {
         // The builder requires at least one file.
-        let text = |file: &Option<Contents>| {
+        let text = |file: &Option<FileContents>| {
             let text = file.as_ref().map(|file| file.text.expose().clone());
             text.unwrap_or_default()
         };
@@ -109,7 +109,7 @@ impl AwsFiles {
 
 impl fmt::Debug for AwsFiles {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let path = |file: &Option<Contents>| file.as_ref().map(|file| file.path.clone());
+        let path = |file: &Option<FileContents>| file.as_ref().map(|file| file.path.clone());
         f.debug_struct("AwsFiles")
             .field("config", &path(&self.config))
             .field("credentials", &path(&self.credentials))
@@ -120,7 +120,7 @@ impl fmt::Debug for AwsFiles {
 /// Reads the file that is given, or the one that a variable names, or `~/.aws/DEFAULT`.
 fn contents(
     (given, variable, default): (&Option<PathBuf>, &'static str, &str),
-) -> Result<Option<Contents>, String> {
+) -> Result<Option<FileContents>, String> {
     let from_environment = || {
         let path = valid::variable(variable).ok()??;
         Some(in_home(Path::new(&path)))
@@ -136,10 +136,10 @@ fn contents(
         Err(error) if given.is_some() => return Err(said(error.to_string())),
         Err(_) => return Ok(None),
     }
-    let bytes = permissions::read(Role::AwsFile, &path, LARGEST);
+    let bytes = permissions::read(FileRole::AwsFile, &path, LARGEST);
     let bytes = bytes.map_err(|error| said(error.without_path()))?;
     match String::from_utf8(bytes) {
-        Ok(text) => Ok(Some(Contents {
+        Ok(text) => Ok(Some(FileContents {
             text: Redacted::new(text),
             path,
         })),
@@ -155,7 +155,7 @@ fn contents(
 pub(super) struct TokenFile {
     /// Name of the setting, for messages.
     what: String,
-    /// Source of the path, see [`Malformed`].
+    /// Source of the path, see [`MalformedValue`].
     source_of: String,
     path: PathBuf,
 }
@@ -164,8 +164,8 @@ impl TokenFile {
     /// Returns the file that an environment variable names, if it is set.
     ///
     /// # Errors
-    /// [`Malformed`] for a path that is not UTF-8.
-    pub(super) fn of_environment(variable: &'static str) -> Result<Option<Self>, Malformed> {
+    /// [`MalformedValue`] for a path that is not UTF-8.
+    pub(super) fn of_environment(variable: &'static str) -> Result<Option<Self>, MalformedValue> {
         Ok(valid::variable(variable)?.map(|path| Self {
             what: format!("the file of {variable}"),
             source_of: valid::ENVIRONMENT.to_owned(),
@@ -199,14 +199,14 @@ impl TokenFile {
     /// ends.
     ///
     /// # Errors
-    /// [`Malformed`] for a file that has no end. A missing file is left to the SDK.
-    pub(super) async fn probe(self) -> Result<(), Malformed> {
+    /// [`MalformedValue`] for a file that has no end. A missing file is left to the SDK.
+    pub(super) async fn probe(self) -> Result<(), MalformedValue> {
         let probing = tokio::task::spawn_blocking(move || {
-            let wrong = |fault| Err(Malformed::new(&self.what, &self.source_of, fault));
+            let wrong = |fault| Err(MalformedValue::new(&self.what, &self.source_of, fault));
             if let Some(fault) = fault(&self.path) {
                 return wrong(fault);
             }
-            match permissions::read(Role::AwsFile, &self.path, LARGEST) {
+            match permissions::read(FileRole::AwsFile, &self.path, LARGEST) {
                 Ok(text) => drop(Redacted::new(text)),
                 // The SDK meets the same error and reports it.
                 Err(error) => debug!(%error, "the file of a token"),
@@ -230,7 +230,7 @@ pub(super) async fn read(path: &Path) -> Result<Vec<u8>, String> {
         if std::fs::metadata(&path).is_ok_and(|found| is_null(&path, &found)) {
             return Ok(Vec::new());
         }
-        let bytes = permissions::read(Role::AwsFile, &path, LARGEST);
+        let bytes = permissions::read(FileRole::AwsFile, &path, LARGEST);
         bytes.map_err(|error| error.without_path())
     });
     read.await.unwrap_or_else(|error| Err(error.to_string()))

@@ -29,7 +29,7 @@ pub struct Identity {
     /// Account id, if AWS or the source of the credentials gives it.
     pub account: Option<String>,
     /// State of the keys; `None` if AWS did not report it.
-    pub keys: Option<Keys>,
+    pub keys: Option<KeyState>,
     /// ARN of the identity, if AWS reported it: `arn:aws:iam::…:user/…`,
     /// `arn:aws:sts::…:assumed-role/…`.
     pub arn: Option<String>,
@@ -37,7 +37,7 @@ pub struct Identity {
 
 /// State of the keys at AWS.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Keys {
+pub enum KeyState {
     /// AWS accepts them.
     Accepted,
     /// They have expired.
@@ -51,10 +51,10 @@ pub enum Keys {
 
 /// The last answer.
 #[derive(Debug, Default)]
-pub(super) struct Asked(Mutex<Option<Answer>>);
+pub(super) struct IdentityCache(Mutex<Option<IdentityAnswer>>);
 
 #[derive(Debug)]
-struct Answer {
+struct IdentityAnswer {
     at: Instant,
     /// Id of the keys; it is not secret.
     access_key_id: String,
@@ -82,10 +82,11 @@ impl AwsContext {
         let Ok(mut last) = timeout_at(until, self.inner.asked.0.lock()).await else {
             return unknown;
         };
-        let holds =
-            |answer: &&Answer| answer.access_key_id == access_key_id && answer.at.elapsed() < PAUSE;
+        let holds = |answer: &&IdentityAnswer| {
+            answer.access_key_id == access_key_id && answer.at.elapsed() < PAUSE
+        };
         // After the clock was set, it has to be compared again.
-        let was_set = |answer: &&Answer| answer.compared && self.clock_offset().is_none();
+        let was_set = |answer: &&IdentityAnswer| answer.compared && self.clock_offset().is_none();
         if let Some(answer) = last.as_ref().filter(holds).filter(|one| !was_set(one)) {
             return answer.identity.clone();
         }
@@ -94,7 +95,7 @@ impl AwsContext {
             debug!("STS did not say in time whose the credentials are");
             unknown
         });
-        *last = Some(Answer {
+        *last = Some(IdentityAnswer {
             at: Instant::now(),
             access_key_id: access_key_id.to_owned(),
             identity: identity.clone(),
@@ -116,7 +117,7 @@ impl AwsContext {
                     .account
                     .filter(|id| is_account(id))
                     .or(unknown.account),
-                keys: Some(Keys::Accepted),
+                keys: Some(KeyState::Accepted),
                 arn: answer.arn.map(shown),
             },
             Err(refused) => {

@@ -53,20 +53,20 @@ struct TooLate {
 
 /// Wraps a client with the limits.
 pub(super) fn bounded(client: SharedHttpClient) -> SharedHttpClient {
-    SharedHttpClient::new(Bounded(client))
+    SharedHttpClient::new(LimitedClient(client))
 }
 
 /// A client or a connector of the SDK with limits for its answers.
 #[derive(Debug)]
-struct Bounded<T>(T);
+struct LimitedClient<T>(T);
 
-impl HttpClient for Bounded<SharedHttpClient> {
+impl HttpClient for LimitedClient<SharedHttpClient> {
     fn http_connector(
         &self,
         settings: &HttpConnectorSettings,
         components: &RuntimeComponents,
     ) -> SharedHttpConnector {
-        SharedHttpConnector::new(Bounded(self.0.http_connector(settings, components)))
+        SharedHttpConnector::new(LimitedClient(self.0.http_connector(settings, components)))
     }
 
     fn validate_base_client_config(
@@ -90,7 +90,7 @@ impl HttpClient for Bounded<SharedHttpClient> {
     }
 }
 
-impl HttpConnector for Bounded<SharedHttpConnector> {
+impl HttpConnector for LimitedClient<SharedHttpConnector> {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
         // The TLS of the SDK panics at a time before 1970.
         if let Err(era) = signable(SystemTime::now()) {

@@ -24,27 +24,27 @@ const LONGEST_ROLE: usize = 512;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("the EC2 instance metadata service answered with {0}")]
-struct Nonsense(&'static str);
+struct MetadataError(&'static str);
 
 /// Wraps a client so that it fails for answers that the metadata service cannot give.
 pub(super) fn checked(client: SharedHttpClient) -> SharedHttpClient {
-    SharedHttpClient::new(Checked(client))
+    SharedHttpClient::new(CheckedMetadata(client))
 }
 
 #[derive(Debug)]
-struct Checked<T>(T);
+struct CheckedMetadata<T>(T);
 
-impl HttpClient for Checked<SharedHttpClient> {
+impl HttpClient for CheckedMetadata<SharedHttpClient> {
     fn http_connector(
         &self,
         settings: &HttpConnectorSettings,
         components: &RuntimeComponents,
     ) -> SharedHttpConnector {
-        SharedHttpConnector::new(Checked(self.0.http_connector(settings, components)))
+        SharedHttpConnector::new(CheckedMetadata(self.0.http_connector(settings, components)))
     }
 }
 
-impl HttpConnector for Checked<SharedHttpConnector> {
+impl HttpConnector for CheckedMetadata<SharedHttpConnector> {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
         let lists_roles = request.uri().ends_with(ROLES);
         let answering = self.0.call(request);
@@ -58,20 +58,20 @@ impl HttpConnector for Checked<SharedHttpConnector> {
     }
 }
 
-fn check(answer: &HttpResponse, lists_roles: bool) -> Result<(), Nonsense> {
+fn check(answer: &HttpResponse, lists_roles: bool) -> Result<(), MetadataError> {
     let lifetime = answer.headers().get(TTL);
     let lasts = |text: &str| {
         text.parse()
             .is_ok_and(|seconds: u64| seconds <= LONGEST_TTL)
     };
     if lifetime.is_some_and(|text| !lasts(text)) {
-        return Err(Nonsense("a lifetime that is not one"));
+        return Err(MetadataError("a lifetime that is not one"));
     }
     // The limits below have read the body to its end.
     let body = answer.body().bytes().unwrap_or_default();
     let is_role = body.len() <= LONGEST_ROLE && body.trim_ascii().iter().all(u8::is_ascii_graphic);
     if lists_roles && answer.status().is_success() && !is_role {
-        return Err(Nonsense("something that is not the name of a role"));
+        return Err(MetadataError("something that is not the name of a role"));
     }
     Ok(())
 }

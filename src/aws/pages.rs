@@ -23,7 +23,7 @@ pub(super) fn received(bytes: usize) {
 
 /// A list that does not end within the limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub(crate) enum Endless {
+pub(crate) enum PageLimitExceeded {
     /// It has too many pages.
     #[error("the list has more than {MOST_PAGES} pages")]
     Pages,
@@ -34,22 +34,22 @@ pub(crate) enum Endless {
 
 /// Counters for the pages of one list and their bytes.
 #[derive(Debug, Default)]
-pub(crate) struct Bounds {
+pub(crate) struct PageLimits {
     pages: usize,
     bytes: usize,
 }
 
-impl Bounds {
+impl PageLimits {
     /// Counts a page of `bytes`.
     ///
     /// # Errors
-    /// [`Endless`] when the list exceeds a limit with this page.
-    pub(crate) fn page(&mut self, bytes: usize) -> Result<(), Endless> {
+    /// [`PageLimitExceeded`] when the list exceeds a limit with this page.
+    pub(crate) fn page(&mut self, bytes: usize) -> Result<(), PageLimitExceeded> {
         self.pages += 1;
         self.bytes = self.bytes.saturating_add(bytes);
         match (self.pages > MOST_PAGES, self.bytes > MOST_BYTES) {
-            (true, _) => Err(Endless::Pages),
-            (_, true) => Err(Endless::Bytes),
+            (true, _) => Err(PageLimitExceeded::Pages),
+            (_, true) => Err(PageLimitExceeded::Bytes),
             _ => Ok(()),
         }
     }
@@ -60,14 +60,14 @@ impl Bounds {
 /// twice. Cancel-safe: nothing continues after this is dropped.
 ///
 /// # Errors
-/// That of a page; inside, [`Endless`].
+/// That of a page; inside, [`PageLimitExceeded`].
 pub(crate) async fn all<P, R, E, I: IntoIterator<Item = R>>(
     next: impl FnMut(&mut Context<'_>) -> Poll<Option<Result<P, E>>>,
     mut rows: impl FnMut(P) -> I,
-) -> Result<Result<Vec<R>, Endless>, E> {
+) -> Result<Result<Vec<R>, PageLimitExceeded>, E> {
     let read = async {
         let mut pages = std::pin::pin!(stream::poll_fn(next));
-        let (mut bounds, mut found) = (Bounds::default(), Vec::new());
+        let (mut bounds, mut found) = (PageLimits::default(), Vec::new());
         while let Some(page) = pages.next().await {
             let page = page?;
             if let Err(endless) = bounds.page(RECEIVED.with(Cell::take)) {
@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     /// Reads a list of `pages` pages of `bytes` bytes each.
-    async fn list(pages: usize, bytes: usize) -> Result<Vec<usize>, Endless> {
+    async fn list(pages: usize, bytes: usize) -> Result<Vec<usize>, PageLimitExceeded> {
         let mut left = 0..pages;
         let next = move |_: &mut Context<'_>| {
             received(bytes);
@@ -98,9 +98,12 @@ mod tests {
     async fn a_list_ends_at_its_bounds() {
         assert_eq!(list(3, 10).await, Ok(vec![0, 1, 2]));
         assert_eq!(list(MOST_PAGES, 10).await.unwrap().len(), MOST_PAGES);
-        assert_eq!(list(MOST_PAGES + 1, 10).await, Err(Endless::Pages));
-        assert_eq!(list(usize::MAX, 10).await, Err(Endless::Pages));
+        assert_eq!(
+            list(MOST_PAGES + 1, 10).await,
+            Err(PageLimitExceeded::Pages)
+        );
+        assert_eq!(list(usize::MAX, 10).await, Err(PageLimitExceeded::Pages));
         assert_eq!(list(4, 16 << 20).await.unwrap().len(), 4);
-        assert_eq!(list(5, 16 << 20).await, Err(Endless::Bytes));
+        assert_eq!(list(5, 16 << 20).await, Err(PageLimitExceeded::Bytes));
     }
 }

@@ -52,8 +52,8 @@ pub(super) async fn credentials(
         .spawn()
         .map_err(|error| format!("it cannot be started: {error}"))?;
     let _group = EndOnDrop::of(&child);
-    let mut output = Captured::new(MOST_OUTPUT, MOST_OUTPUT);
-    let mut errors = Captured::new(KEPT_STDERR, MOST_STDERR);
+    let mut output = CapturedOutput::new(MOST_OUTPUT, MOST_OUTPUT);
+    let mut errors = CapturedOutput::new(KEPT_STDERR, MOST_STDERR);
     let status = run(&mut child, &mut output, &mut errors).await?;
     if !status.success() {
         let said = without_keys(&String::from_utf8_lossy(&errors.bytes));
@@ -101,8 +101,8 @@ fn in_words(status: ExitStatus) -> String {
 /// Waits until the program has ended and its output is read.
 async fn run(
     child: &mut Child,
-    output: &mut Captured,
-    errors: &mut Captured,
+    output: &mut CapturedOutput,
+    errors: &mut CapturedOutput,
 ) -> Result<ExitStatus, String> {
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     let reading = async {
@@ -129,13 +129,13 @@ async fn run(
 }
 
 /// Output of a program, up to a limit.
-struct Captured {
+struct CapturedOutput {
     bytes: Zeroizing<Vec<u8>>,
     kept: usize,
     most: usize,
 }
 
-impl Captured {
+impl CapturedOutput {
     fn new(kept: usize, most: usize) -> Self {
         let bytes = Zeroizing::new(Vec::with_capacity(kept));
         Self { bytes, kept, most }

@@ -7,7 +7,7 @@ use aws_config::profile::{Profile, ProfileFileLoadError, ProfileSet};
 use aws_types::os_shim_internal::{Env, Fs};
 
 use super::files::{AwsFiles, TokenFile};
-use super::valid::{self, Malformed, RetrySettings};
+use super::valid::{self, MalformedValue, RetrySettings};
 use super::{AwsOptions, CredentialsError};
 
 /// Maximum number of profiles in a chain of `source_profile`. The SDK reports a loop; this limit
@@ -16,7 +16,7 @@ const LONGEST_CHAIN: usize = 16;
 
 /// Settings of the profile in effect, from the AWS files.
 #[derive(Debug, Default, Clone)]
-pub(super) struct Plan {
+pub(super) struct ProfileSettings {
     /// Profile name for messages: the one set by the user, or the one in effect unless it is
     /// `default`.
     pub(super) profile: Option<String>,
@@ -33,9 +33,9 @@ pub(super) struct Plan {
     /// The places that will be tried, see [`CredentialsError::NotFound`].
     pub(super) looked: Vec<&'static str>,
     /// The program that prints its credentials, if any.
-    pub(super) process: Option<Process>,
+    pub(super) process: Option<CredentialProcess>,
     /// The problem with its keys, or with those that it takes from the environment.
-    pub(super) malformed: Option<Malformed>,
+    pub(super) malformed: Option<MalformedValue>,
     pub(super) retries: RetrySettings,
     /// Token file that the SDK reads for it.
     pub(super) token_file: Option<TokenFile>,
@@ -45,7 +45,7 @@ pub(super) struct Plan {
     pub(super) incomplete: Option<String>,
 }
 
-impl Plan {
+impl ProfileSettings {
     /// Returns the name of the profile in effect.
     pub(super) fn name(&self) -> &str {
         self.profile.as_deref().unwrap_or("default")
@@ -54,17 +54,17 @@ impl Plan {
 
 /// A `credential_process`, and the roles for its credentials.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Process {
+pub(super) struct CredentialProcess {
     pub(super) command: String,
     /// `aws_account_id` of the profile.
     pub(super) account: Option<String>,
     /// Roles to assume, in this order.
-    pub(super) roles: Vec<Role>,
+    pub(super) roles: Vec<AssumedRole>,
 }
 
 /// A role that a profile assumes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Role {
+pub(super) struct AssumedRole {
     pub(super) arn: String,
     pub(super) session_name: Option<String>,
     pub(super) external_id: Option<String>,
@@ -76,7 +76,7 @@ pub(super) struct Role {
 /// [`CredentialsError::Config`] when they cannot be parsed, [`CredentialsError::NoSuchProfile`]
 /// when no file defines the profile set by the user or by `AWS_PROFILE`. (The SDK would continue
 /// with the credentials of the machine: another identity than the requested one.)
-pub(super) async fn read(options: &AwsOptions) -> Result<Plan, CredentialsError> {
+pub(super) async fn read(options: &AwsOptions) -> Result<ProfileSettings, CredentialsError> {
     valid::names()?;
     let refused = |reason: String| CredentialsError::Config {
         profile: options.named(),
@@ -144,8 +144,8 @@ async fn in_words(error: &ProfileFileLoadError, files: &AwsFiles) -> String {
     words
 }
 
-fn follow(set: &ProfileSet, selected: &str) -> Plan {
-    let mut plan = Plan::default();
+fn follow(set: &ProfileSet, selected: &str) -> ProfileSettings {
+    let mut plan = ProfileSettings::default();
     let mut name = selected.to_owned();
     for _ in 0..LONGEST_CHAIN {
         let Some(profile) = set.get_profile(&name) else {
@@ -176,7 +176,7 @@ fn follow(set: &ProfileSet, selected: &str) -> Plan {
 /// Returns the profile that provides the first credentials, and the roles assumed with them, as the
 /// SDK finds them (aws-config, `profile/credentials/repr.rs`). `None` for a profile that the SDK
 /// refuses.
-fn base<'a>(set: &'a ProfileSet, selected: &str) -> Option<(&'a Profile, Vec<Role>)> {
+fn base<'a>(set: &'a ProfileSet, selected: &str) -> Option<(&'a Profile, Vec<AssumedRole>)> {
     let (mut seen, mut roles) = (Vec::new(), Vec::new());
     let mut profile = set.get_profile(selected)?;
     while seen.len() < LONGEST_CHAIN && !seen.contains(&profile.name()) {
@@ -251,11 +251,11 @@ fn incomplete(set: &ProfileSet, selected: &Profile) -> Option<String> {
 }
 
 /// Returns the role of a profile. A profile with a web identity token is the start of the chain.
-fn role(profile: &Profile) -> Option<Role> {
+fn role(profile: &Profile) -> Option<AssumedRole> {
     if profile.get("web_identity_token_file").is_some() {
         return None;
     }
-    Some(Role {
+    Some(AssumedRole {
         arn: profile.get("role_arn")?.to_owned(),
         session_name: profile.get("role_session_name").map(str::to_owned),
         external_id: profile.get("external_id").map(str::to_owned),
@@ -285,13 +285,13 @@ fn has_another_way(profile: &Profile) -> bool {
 }
 
 /// Returns the program that prints the credentials of this profile, if they come from one.
-fn process(base: &Profile, roles: Vec<Role>, is_source: bool) -> Option<Process> {
+fn process(base: &Profile, roles: Vec<AssumedRole>, is_source: bool) -> Option<CredentialProcess> {
     let command = base.get("credential_process")?;
     // In a profile named as the source of another one, keys take precedence.
     if has_another_way(base) || (is_source && has_keys(base)) {
         return None;
     }
-    Some(Process {
+    Some(CredentialProcess {
         command: command.to_owned(),
         account: value(base, "aws_account_id"),
         roles,
@@ -300,7 +300,7 @@ fn process(base: &Profile, roles: Vec<Role>, is_source: bool) -> Option<Process>
 
 /// Returns the problem with the keys of a profile, if they are used. `is_source` says that another
 /// profile names it as its source.
-fn malformed(base: &Profile, is_source: bool) -> Option<Malformed> {
+fn malformed(base: &Profile, is_source: bool) -> Option<MalformedValue> {
     if let Some(source) = base.get("credential_source") {
         return match source.eq_ignore_ascii_case("environment") {
             true => valid::environment().err(),

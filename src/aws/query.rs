@@ -16,13 +16,13 @@ use tokio::time::{Instant, sleep};
 use url::Url;
 use url::form_urlencoded::Serializer;
 
-use super::calls::{Late, within};
-use super::{AwsContext, CredentialsError, Keys, endpoints, http, refused_keys};
+use super::calls::{CallTimeout, within};
+use super::{AwsContext, CredentialsError, KeyState, endpoints, http, refused_keys};
 use crate::aws::api_error::ApiAnswer;
 use crate::base::foreign_text::ForeignText;
 use crate::base::jitter::jitter;
 use crate::base::partition::Partition;
-use send::{Answer, Failed, Request};
+use send::{QueryAnswer, QueryRequest, RequestFailure};
 
 /// Deadline of a call, a second attempt included.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -67,7 +67,7 @@ pub enum QueryError {
     },
     /// It timed out.
     #[error(transparent)]
-    Late(Late),
+    Late(CallTimeout),
     /// The answer is invalid: too long, or broken off.
     #[error("the answer of {host} is not usable: {reason}")]
     BadAnswer {
@@ -95,7 +95,7 @@ impl QueryError {
 
     /// Returns the state of the keys if AWS does not accept them.
     #[must_use]
-    pub fn rejects_keys(&self) -> Option<Keys> {
+    pub fn rejects_keys(&self) -> Option<KeyState> {
         match self {
             Self::Refused { answer, .. } => refused_keys(&answer.code),
             _ => None,
@@ -136,7 +136,7 @@ impl AwsContext {
     /// [`QueryError`].
     pub async fn query(&self, query: Query<'_>) -> Result<String, QueryError> {
         let config = self.sdk_config().await?;
-        let place = Place::of(&config, &query)?;
+        let place = QueryEndpoint::of(&config, &query)?;
         let calling = self.call(&config, &query, &place);
         let answered = within(query.name, Instant::now() + DEADLINE, calling).await;
         answered.unwrap_or_else(|late| Err(QueryError::Late(late)))
@@ -146,7 +146,7 @@ impl AwsContext {
         &self,
         config: &SdkConfig,
         query: &Query<'_>,
-        place: &Place,
+        place: &QueryEndpoint,
     ) -> Result<String, QueryError> {
         let answer = self.attempt(config, query, place).await?;
         if !answer.deserves_another() {
@@ -161,11 +161,11 @@ impl AwsContext {
         &self,
         config: &SdkConfig,
         query: &Query<'_>,
-        place: &Place,
-    ) -> Result<Answer, QueryError> {
+        place: &QueryEndpoint,
+    ) -> Result<QueryAnswer, QueryError> {
         let credentials = self.credentials().await?;
         let watch = self.clock_watch();
-        let request = Request {
+        let request = QueryRequest {
             service: query.service,
             action: query.action,
             place,
@@ -183,9 +183,13 @@ impl AwsContext {
 
 /// Returns the document in an answer, AWS's refusal, or the problem with an answer that is not from
 /// AWS.
-fn read(answer: Answer, query: &Query<'_>, place: &Place) -> Result<String, QueryError> {
+fn read(
+    answer: QueryAnswer,
+    query: &Query<'_>,
+    place: &QueryEndpoint,
+) -> Result<String, QueryError> {
     match http::of_another(answer.status) {
-        Some(reason) => Err(place.failed(Failed::BadAnswer(reason.into()))),
+        Some(reason) => Err(place.failed(RequestFailure::BadAnswer(reason.into()))),
         None => answer.read(query),
     }
 }
@@ -201,10 +205,10 @@ pub(super) async fn ask_the_time(config: &SdkConfig, region: &str) {
         params: Vec::new(),
         region,
     };
-    let Ok(place) = Place::of(config, &query) else {
+    let Ok(place) = QueryEndpoint::of(config, &query) else {
         return;
     };
-    let request = Request {
+    let request = QueryRequest {
         service: query.service,
         action: query.action,
         place: &place,
@@ -229,12 +233,12 @@ fn form(query: &Query<'_>) -> String {
 
 /// URL of a service, and the region its requests are signed for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Place {
+struct QueryEndpoint {
     url: Url,
     region: String,
 }
 
-impl Place {
+impl QueryEndpoint {
     /// Returns the configured endpoint, or the public one.
     fn of(config: &SdkConfig, query: &Query<'_>) -> Result<Self, QueryError> {
         let Query {
@@ -277,11 +281,11 @@ impl Place {
         }
     }
 
-    fn failed(&self, failed: Failed) -> QueryError {
+    fn failed(&self, failed: RequestFailure) -> QueryError {
         let host = self.host();
         match failed {
-            Failed::BadAnswer(reason) => QueryError::BadAnswer { host, reason },
-            Failed::Unreachable(reason) => QueryError::Unreachable { host, reason },
+            RequestFailure::BadAnswer(reason) => QueryError::BadAnswer { host, reason },
+            RequestFailure::Unreachable(reason) => QueryError::Unreachable { host, reason },
         }
     }
 }

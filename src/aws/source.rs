@@ -5,20 +5,20 @@ use std::fmt;
 
 use aws_credential_types::Credentials;
 
-use super::chain::Place;
-use super::profile::Plan;
+use super::chain::CredentialPlace;
+use super::profile::ProfileSettings;
 
 /// Source of credentials, as in "credentials from …".
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Source(String);
+pub struct CredentialSource(String);
 
-impl fmt::Display for Source {
+impl fmt::Display for CredentialSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
 }
 
-impl Source {
+impl CredentialSource {
     /// Returns the source of these credentials; `None` if [`AwsContext`](super::AwsContext) did not
     /// load them.
     #[must_use]
@@ -28,21 +28,21 @@ impl Source {
 }
 
 /// Adds the source to credentials.
-pub(super) fn noted(mut credentials: Credentials, plan: &Plan) -> Credentials {
-    if let Some(place) = credentials.get_property::<Place>() {
+pub(super) fn noted(mut credentials: Credentials, plan: &ProfileSettings) -> Credentials {
+    if let Some(place) = credentials.get_property::<CredentialPlace>() {
         let source = words(*place, plan);
-        credentials.set_property(Source(source));
+        credentials.set_property(CredentialSource(source));
     }
     credentials
 }
 
-pub(super) fn words(place: Place, plan: &Plan) -> String {
+pub(super) fn words(place: CredentialPlace, plan: &ProfileSettings) -> String {
     match place {
-        Place::Environment => "the environment".to_owned(),
-        Place::WebIdentity => "a web identity token".to_owned(),
-        Place::Container => "the container".to_owned(),
-        Place::Instance => "the EC2 instance".to_owned(),
-        Place::Profile => {
+        CredentialPlace::Environment => "the environment".to_owned(),
+        CredentialPlace::WebIdentity => "a web identity token".to_owned(),
+        CredentialPlace::Container => "the container".to_owned(),
+        CredentialPlace::Instance => "the EC2 instance".to_owned(),
+        CredentialPlace::Profile => {
             let profile = match &plan.profile {
                 Some(profile) => format!("profile {profile}"),
                 None => "the default profile".to_owned(),
@@ -63,32 +63,32 @@ mod tests {
 
     #[test]
     fn a_profile_says_how_it_gets_them() {
-        let dev = Plan {
+        let dev = ProfileSettings {
             profile: Some("dev".to_owned()),
-            ..Plan::default()
+            ..ProfileSettings::default()
         };
         let (role, session) = (Some("arn:aws:iam::1:role/app".to_owned()), || {
             Some("corp".to_owned())
         });
         for (plan, expected) in [
-            (Plan::default(), "the default profile"),
+            (ProfileSettings::default(), "the default profile"),
             (dev.clone(), "profile dev"),
             (
-                Plan {
+                ProfileSettings {
                     role,
                     ..dev.clone()
                 },
                 "profile dev (an assumed role)",
             ),
             (
-                Plan {
+                ProfileSettings {
                     is_sso: true,
                     ..dev.clone()
                 },
                 "profile dev (SSO)",
             ),
             (
-                Plan {
+                ProfileSettings {
                     is_sso: true,
                     sso_session: session(),
                     ..dev.clone()
@@ -96,17 +96,17 @@ mod tests {
                 "profile dev (SSO session corp)",
             ),
         ] {
-            assert_eq!(words(Place::Profile, &plan), expected);
+            assert_eq!(words(CredentialPlace::Profile, &plan), expected);
         }
     }
 
     #[test]
     fn credentials_carry_their_source() {
         let mut credentials = Credentials::new("AKID", "secret", None, None, "test");
-        assert_eq!(Source::of(&credentials), None);
-        credentials.set_property(Place::Environment);
-        let noted = noted(credentials, &Plan::default());
-        let source = Source::of(&noted).map(ToString::to_string);
+        assert_eq!(CredentialSource::of(&credentials), None);
+        credentials.set_property(CredentialPlace::Environment);
+        let noted = noted(credentials, &ProfileSettings::default());
+        let source = CredentialSource::of(&noted).map(ToString::to_string);
         assert_eq!(source.as_deref(), Some("the environment"));
     }
 }

@@ -17,7 +17,7 @@ use crate::base::foreign_text::ForeignText;
 
 /// Trust of one context: the same roots for the SDK's HTTPS and for the WebSocket.
 #[derive(Clone, Debug)]
-pub(super) struct Trust {
+pub(super) struct TrustRoots {
     /// Client for AWS services.
     pub(super) http: SharedHttpClient,
     /// Client for services on this machine only, such as the EC2 metadata: a proxy cannot reach
@@ -31,7 +31,7 @@ pub(super) struct Trust {
 ///
 /// # Errors
 /// [`CredentialsError::CaBundle`] when the file cannot be read or contains no usable certificate.
-pub(super) async fn load(bundle: Option<&Path>) -> Result<Trust, CredentialsError> {
+pub(super) async fn load(bundle: Option<&Path>) -> Result<TrustRoots, CredentialsError> {
     let certificates = match bundle {
         Some(path) => from_file(path).await?,
         None => from_system().await,
@@ -51,7 +51,7 @@ pub(super) async fn load(bundle: Option<&Path>) -> Result<Trust, CredentialsErro
         _ => {}
     }
     let tls = tls_context(&accepted);
-    Ok(Trust {
+    Ok(TrustRoots {
         http: http_client(tls.clone(), ProxyConfig::from_env()),
         local_http: http_client(tls, ProxyConfig::disabled()),
         roots: Arc::new(roots),

@@ -46,7 +46,7 @@ const REGIONS: [&str; 2] = ["AWS_REGION", "AWS_DEFAULT_REGION"];
 /// An invalid value.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{what} from {source_of} {fault}")]
-pub struct Malformed {
+pub struct MalformedValue {
     /// Name of the value in its source.
     pub what: String,
     /// Source of the value: "the environment", "profile dev".
@@ -55,7 +55,7 @@ pub struct Malformed {
     pub fault: &'static str,
 }
 
-impl Malformed {
+impl MalformedValue {
     pub(super) fn new(what: &str, source_of: &str, fault: &'static str) -> Self {
         Self {
             what: what.to_owned(),
@@ -71,8 +71,8 @@ impl Malformed {
     }
 }
 
-impl From<Malformed> for CredentialsError {
-    fn from(malformed: Malformed) -> Self {
+impl From<MalformedValue> for CredentialsError {
+    fn from(malformed: MalformedValue) -> Self {
         Self::Malformed(Arc::new(malformed))
     }
 }
@@ -105,21 +105,21 @@ fn fault(value: &str) -> Option<&'static str> {
 }
 
 /// Reads a variable of the AWS tools.
-pub(super) fn variable(name: &str) -> Result<Option<String>, Malformed> {
+pub(super) fn variable(name: &str) -> Result<Option<String>, MalformedValue> {
     // `SECRET_ACCESS_KEY` is an older name, which the SDK accepts as well.
     let value = match name.strip_prefix("AWS_") {
         Some(rest) => std::env::var_os(format!("AWS_{rest}")),
         None => std::env::var_os("SECRET_ACCESS_KEY"),
     };
     let text = value.map(OsString::into_string).transpose();
-    text.map_err(|_| Malformed::new(name, ENVIRONMENT, "is not valid UTF-8"))
+    text.map_err(|_| MalformedValue::new(name, ENVIRONMENT, "is not valid UTF-8"))
 }
 
 /// Checks the credentials in the environment, if there are any.
 ///
 /// The SDK ignores incomplete ones and continues with the next place, that is, with another
 /// identity.
-pub(super) fn environment() -> Result<(), Malformed> {
+pub(super) fn environment() -> Result<(), MalformedValue> {
     let given = |value: &String| !value.trim().is_empty();
     let Some(id) = variable(ID)?.filter(given) else {
         return Ok(());
@@ -136,7 +136,7 @@ pub(super) fn environment() -> Result<(), Malformed> {
         let value = value.as_deref();
         let value = value.map(|value| if name == TOKEN { value.trim() } else { value });
         if let Some(fault) = value.and_then(fault) {
-            return Err(Malformed::new(name, ENVIRONMENT, fault));
+            return Err(MalformedValue::new(name, ENVIRONMENT, fault));
         }
         if let Some(value) = value.filter(|_| name != ID) {
             remember(value);
@@ -146,7 +146,7 @@ pub(super) fn environment() -> Result<(), Malformed> {
 }
 
 /// Checks the keys in a profile, if there are any.
-pub(super) fn static_keys(profile: &Profile) -> Result<(), Malformed> {
+pub(super) fn static_keys(profile: &Profile) -> Result<(), MalformedValue> {
     let source_of = format!("profile {}", profile.name());
     for key in [
         "aws_access_key_id",
@@ -155,7 +155,7 @@ pub(super) fn static_keys(profile: &Profile) -> Result<(), Malformed> {
     ] {
         let value = profile.get(key);
         if let Some(fault) = value.and_then(fault) {
-            return Err(Malformed::new(key, &source_of, fault));
+            return Err(MalformedValue::new(key, &source_of, fault));
         }
         if let Some(value) = value.filter(|_| key != "aws_access_key_id") {
             remember(value);
@@ -165,7 +165,10 @@ pub(super) fn static_keys(profile: &Profile) -> Result<(), Malformed> {
 }
 
 /// Checks credentials from `source_of`, whatever their provider.
-pub(super) fn credentials(credentials: &Credentials, source_of: &str) -> Result<(), Malformed> {
+pub(super) fn credentials(
+    credentials: &Credentials,
+    source_of: &str,
+) -> Result<(), MalformedValue> {
     for (what, value) in [
         ("the access key id", Some(credentials.access_key_id())),
         (
@@ -175,7 +178,7 @@ pub(super) fn credentials(credentials: &Credentials, source_of: &str) -> Result<
         ("the session token", credentials.session_token()),
     ] {
         if let Some(fault) = value.and_then(fault) {
-            return Err(Malformed::new(what, source_of, fault));
+            return Err(MalformedValue::new(what, source_of, fault));
         }
     }
     remember(credentials.secret_access_key());
@@ -188,21 +191,21 @@ pub(super) fn credentials(credentials: &Credentials, source_of: &str) -> Result<
 /// Checks the variables that the SDK reads by itself and panics on, or fails with words of its own.
 ///
 /// # Errors
-/// [`Malformed`], with the name of the variable.
-pub(super) fn variables_of_sdk() -> Result<(), Malformed> {
+/// [`MalformedValue`], with the name of the variable.
+pub(super) fn variables_of_sdk() -> Result<(), MalformedValue> {
     headers()?;
     endpoints()
 }
 
 /// Checks the variables that the SDK passes on in headers, if they are set.
-fn headers() -> Result<(), Malformed> {
+fn headers() -> Result<(), MalformedValue> {
     for name in IN_HEADERS {
         let Some(value) = variable(name)? else {
             continue;
         };
         // A header value may contain spaces.
         if let Some(fault) = fault(&value.replace(' ', "_")).filter(|_| !value.is_empty()) {
-            return Err(Malformed::new(name, ENVIRONMENT, fault));
+            return Err(MalformedValue::new(name, ENVIRONMENT, fault));
         }
     }
     Ok(())
@@ -214,10 +217,10 @@ fn headers() -> Result<(), Malformed> {
 /// ones.
 ///
 /// # Errors
-/// [`Malformed`] for a value that the AWS CLI does not know either.
-pub(super) fn retries(profile: &RetrySettings, name: &str) -> Result<RetryConfig, Malformed> {
+/// [`MalformedValue`] for a value that the AWS CLI does not know either.
+pub(super) fn retries(profile: &RetrySettings, name: &str) -> Result<RetryConfig, MalformedValue> {
     let of_profile = format!("profile {name}");
-    let pick = |key, value: &Option<String>, variable_name| -> Result<_, Malformed> {
+    let pick = |key, value: &Option<String>, variable_name| -> Result<_, MalformedValue> {
         let given = variable(variable_name)?.filter(|value| !value.trim().is_empty());
         Ok(match given {
             Some(value) => Some((variable_name, ENVIRONMENT.to_owned(), value)),
@@ -233,7 +236,7 @@ pub(super) fn retries(profile: &RetrySettings, name: &str) -> Result<RetryConfig
             .parse::<u32>()
             .ok()
             .filter(|attempts| *attempts > 0);
-        let wrong = || Malformed::new(what, &source_of, "is not a whole number of 1 or more");
+        let wrong = || MalformedValue::new(what, &source_of, "is not a whole number of 1 or more");
         retries = retries.with_max_attempts(attempts.ok_or_else(wrong)?);
     }
     if let Some((what, source_of, value)) =
@@ -246,7 +249,7 @@ pub(super) fn retries(profile: &RetrySettings, name: &str) -> Result<RetryConfig
             "adaptive" => RetryMode::Adaptive,
             _ => {
                 let fault = "is not a retry mode (standard, adaptive or legacy)";
-                return Err(Malformed::new(what, &source_of, fault));
+                return Err(MalformedValue::new(what, &source_of, fault));
             }
         });
     }
@@ -270,12 +273,12 @@ const NAMES: [&str; 4] = [
 ];
 
 /// Checks that the variables which name a profile or a file are text.
-pub(super) fn names() -> Result<(), Malformed> {
+pub(super) fn names() -> Result<(), MalformedValue> {
     NAMES.iter().try_for_each(|name| variable(name).map(drop))
 }
 
 /// Checks the endpoints set in the environment. The SDK panics on an empty one.
-fn endpoints() -> Result<(), Malformed> {
+fn endpoints() -> Result<(), MalformedValue> {
     let ignores = variable("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS")?;
     if ignores.is_some_and(|value| value.eq_ignore_ascii_case("true")) {
         return Ok(());
@@ -289,8 +292,8 @@ fn endpoints() -> Result<(), Malformed> {
 }
 
 /// Checks the URL of an endpoint.
-pub(super) fn endpoint(value: &str, what: &str, source_of: &str) -> Result<(), Malformed> {
-    let wrong = |fault| Err(Malformed::new(what, source_of, fault));
+pub(super) fn endpoint(value: &str, what: &str, source_of: &str) -> Result<(), MalformedValue> {
+    let wrong = |fault| Err(MalformedValue::new(what, source_of, fault));
     if value.trim().is_empty() {
         return wrong("is empty; unset it, or give a URL");
     }
@@ -311,8 +314,8 @@ pub(super) fn endpoint(value: &str, what: &str, source_of: &str) -> Result<(), M
 /// Returns the region set in the environment.
 ///
 /// # Errors
-/// [`Malformed`] for an invalid region name.
-pub(super) fn region_of_environment() -> Result<Option<String>, Malformed> {
+/// [`MalformedValue`] for an invalid region name.
+pub(super) fn region_of_environment() -> Result<Option<String>, MalformedValue> {
     for name in REGIONS {
         let given = |value: &String| !value.trim().is_empty();
         if let Some(value) = variable(name)?.filter(given) {
@@ -323,14 +326,14 @@ pub(super) fn region_of_environment() -> Result<Option<String>, Malformed> {
 }
 
 /// Returns `value` if it is a valid region name: it becomes part of host names and of signatures.
-pub(super) fn region(value: String, what: &str, source_of: &str) -> Result<String, Malformed> {
+pub(super) fn region(value: String, what: &str, source_of: &str) -> Result<String, MalformedValue> {
     if let Some(fault) = fault(&value) {
-        return Err(Malformed::new(what, source_of, fault));
+        return Err(MalformedValue::new(what, source_of, fault));
     }
     let is_label = |c: char| c.is_ascii_alphanumeric() || c == '-';
     match value.chars().all(is_label) && value.len() <= 63 {
         true => Ok(value),
-        false => Err(Malformed::new(
+        false => Err(MalformedValue::new(
             what,
             source_of,
             "is not the name of a region, such as eu-central-1",

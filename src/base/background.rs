@@ -20,13 +20,13 @@ pub(crate) const PANIC_STANDS: (Duration, Duration) =
 /// ([`crate::base::crash`]) has logged the location.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("an internal error of pgiam, which the log shows as internal.panic")]
-pub struct Stopped;
+pub struct TaskStopped;
 
-/// Runs `work` to its end and converts a panic to [`Stopped`].
-pub(crate) async fn outcome<T>(work: impl Future<Output = T>) -> Result<T, Stopped> {
+/// Runs `work` to its end and converts a panic to [`TaskStopped`].
+pub(crate) async fn outcome<T>(work: impl Future<Output = T>) -> Result<T, TaskStopped> {
     // The work owns its state, or holds locks that tolerate a panic (see each `lock`).
     let ended = AssertUnwindSafe(work).catch_unwind().await;
-    ended.map_err(|_panic| Stopped)
+    ended.map_err(|_panic| TaskStopped)
 }
 
 /// Returns the lifetime of the next panic's error, after one that lasted `last`.
@@ -45,7 +45,7 @@ mod tests {
             tokio::task::yield_now().await;
             panic!("on purpose")
         };
-        assert_eq!(outcome::<()>(panics).await, Err(Stopped));
+        assert_eq!(outcome::<()>(panics).await, Err(TaskStopped));
     }
 
     #[test]

@@ -149,7 +149,7 @@ pub fn origin_hint(key: &str) -> String {
 
 /// Variables with pgiam's prefix that are not settings.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Others {
+pub struct UnknownVariables {
     /// Variables that an orchestrator has set for a service called pgiam.
     pub of_services: Vec<String>,
     /// Unknown variables, each with the most similar setting.
@@ -158,12 +158,12 @@ pub struct Others {
 
 /// Finds variables with pgiam's prefix that are not among the settings `known`.
 #[must_use]
-pub fn others(known: &[String]) -> Others {
+pub fn others(known: &[String]) -> UnknownVariables {
     sort_out(std::env::vars_os(), known)
 }
 
-fn sort_out(all: impl Iterator<Item = (OsString, OsString)>, known: &[String]) -> Others {
-    let mut others = Others::default();
+fn sort_out(all: impl Iterator<Item = (OsString, OsString)>, known: &[String]) -> UnknownVariables {
+    let mut others = UnknownVariables::default();
     for (name, value) in all {
         let Some(name) = name.to_str().filter(|name| name.starts_with(PREFIX)) else {
             continue;
@@ -287,7 +287,7 @@ mod tests {
             ("PATH", "/bin"),
         ];
         let all = all.map(|(name, value)| (OsString::from(name), OsString::from(value)));
-        let expected = Others {
+        let expected = UnknownVariables {
             of_services: vec!["PGIAM_PORT".to_owned(), "PGIAM_SERVICE_HOST".to_owned()],
             unknown: vec![
                 (

@@ -7,14 +7,14 @@ use tokio::time::Instant;
 
 /// Passes a number of events in each window of time, and counts the others.
 #[derive(Debug)]
-pub(crate) struct Flood {
+pub(crate) struct EventLimiter {
     most: u32,
     window: Duration,
-    state: Mutex<State>,
+    state: Mutex<WindowState>,
 }
 
 #[derive(Debug)]
-struct State {
+struct WindowState {
     since: Instant,
     through: u32,
     held: u64,
@@ -22,7 +22,7 @@ struct State {
 
 /// Decision about an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Flow {
+pub(crate) enum EventDecision {
     /// The event passes.
     Through {
         /// Number of suppressed events before it that are not reported yet.
@@ -34,10 +34,10 @@ pub(crate) enum Flow {
     Held,
 }
 
-impl Flood {
+impl EventLimiter {
     /// Creates a limit of `most` events per `window`.
     pub(crate) fn new(most: u32, window: Duration) -> Self {
-        let state = Mutex::new(State {
+        let state = Mutex::new(WindowState {
             since: Instant::now(),
             through: 0,
             held: 0,
@@ -50,18 +50,18 @@ impl Flood {
     }
 
     /// Counts an event and returns the decision.
-    pub(crate) fn next(&self) -> Flow {
+    pub(crate) fn next(&self) -> EventDecision {
         self.next_if(true)
     }
 
     /// Counts an event; without a `place` it is suppressed.
-    pub(crate) fn next_if(&self, place: bool) -> Flow {
+    pub(crate) fn next_if(&self, place: bool) -> EventDecision {
         // Counters: a panic cannot leave them inconsistent.
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let mut held = 0;
         if state.since.elapsed() >= self.window {
             held = state.held;
-            *state = State {
+            *state = WindowState {
                 since: Instant::now(),
                 through: 0,
                 held: 0,
@@ -69,13 +69,13 @@ impl Flood {
         }
         if place && state.through < self.most {
             state.through += 1;
-            return Flow::Through { held };
+            return EventDecision::Through { held };
         }
         state.held += 1 + held;
         if state.held == 1 {
-            Flow::First
+            EventDecision::First
         } else {
-            Flow::Held
+            EventDecision::Held
         }
     }
 }
@@ -87,22 +87,28 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn events_beyond_the_bound_are_held_back_and_counted() {
         let second = Duration::from_secs(1);
-        let flood = Flood::new(2, second);
-        let through = |held| Flow::Through { held };
-        for expected in [through(0), through(0), Flow::First, Flow::Held, Flow::Held] {
+        let flood = EventLimiter::new(2, second);
+        let through = |held| EventDecision::Through { held };
+        for expected in [
+            through(0),
+            through(0),
+            EventDecision::First,
+            EventDecision::Held,
+            EventDecision::Held,
+        ] {
             assert_eq!(flood.next(), expected);
         }
         tokio::time::advance(second).await;
-        for expected in [through(3), through(0), Flow::First] {
+        for expected in [through(3), through(0), EventDecision::First] {
             assert_eq!(flood.next(), expected);
         }
         tokio::time::advance(5 * second).await;
         assert_eq!(flood.next(), through(1));
         tokio::time::advance(second).await;
         assert_eq!(flood.next(), through(0), "it is counted once");
-        assert_eq!(flood.next_if(false), Flow::First);
+        assert_eq!(flood.next_if(false), EventDecision::First);
         tokio::time::advance(second).await;
-        assert_eq!(flood.next_if(false), Flow::Held);
+        assert_eq!(flood.next_if(false), EventDecision::Held);
         tokio::time::advance(second).await;
         assert_eq!(flood.next(), through(2), "none is lost");
     }

@@ -12,7 +12,7 @@ use futures_util::future::{BoxFuture, Shared};
 use tracing::Instrument;
 
 use crate::base::background;
-use crate::base::background::Stopped;
+use crate::base::background::TaskStopped;
 
 /// Source of the wall-clock time. Validity is measured with the wall clock, so that a laptop
 /// notices after sleep that its token has expired.
@@ -41,14 +41,14 @@ const CLOCK_JITTER: Duration = Duration::from_secs(60);
 
 /// A value and its expiry.
 #[derive(Clone, Debug)]
-pub(crate) struct Lease<V> {
+pub(crate) struct Expiring<V> {
     pub(crate) value: V,
     pub(crate) made_at: SystemTime,
     /// Expiry; `None` = never.
     pub(crate) until: Option<SystemTime>,
 }
 
-impl<V> Lease<V> {
+impl<V> Expiring<V> {
     fn left(&self, now: SystemTime) -> Option<Duration> {
         match self.until {
             None => Some(Duration::MAX),
@@ -56,12 +56,12 @@ impl<V> Lease<V> {
         }
     }
 
-    fn stage(&self, now: SystemTime) -> Stage {
+    fn stage(&self, now: SystemTime) -> FlightStage {
         if self.made_at > now + CLOCK_JITTER {
-            return Stage::Over;
+            return FlightStage::Over;
         }
         let Some(left) = self.left(now) else {
-            return Stage::Over;
+            return FlightStage::Over;
         };
         let whole = self
             .until
@@ -69,28 +69,28 @@ impl<V> Lease<V> {
             .unwrap_or(Duration::MAX);
         // Short leases (credentials that expire soon) have short margins, or every use would renew.
         if left <= TOO_CLOSE.min(whole / 10) {
-            Stage::Closing
+            FlightStage::Closing
         } else if left <= RENEW_EARLY.min(whole / 3) {
-            Stage::Ageing
+            FlightStage::Ageing
         } else {
-            Stage::Fresh
+            FlightStage::Fresh
         }
     }
 }
 
 #[derive(Debug, PartialEq, Eq)]
-enum Stage {
+enum FlightStage {
     Fresh,
     Ageing,
     Closing,
     Over,
 }
 
-type Outcome<V, E> = Result<Lease<V>, E>;
+type Outcome<V, E> = Result<Expiring<V>, E>;
 type Flight<V, E> = Shared<BoxFuture<'static, Outcome<V, E>>>;
 
-struct State<V, E> {
-    kept: Option<Lease<V>>,
+struct FlightState<V, E> {
+    kept: Option<Expiring<V>>,
     running: Option<Flight<V, E>>,
     /// Incremented by every `forget`, so that a flight which began before it cannot restore a
     /// discarded value.
@@ -98,22 +98,22 @@ struct State<V, E> {
     not_before: Option<SystemTime>,
     /// The last attempt's panic: its error, its time, and how long the error is returned instead of
     /// another attempt. `forget` does not touch it, as it is not about a value.
-    panicked: Option<(Stopped, SystemTime, Duration)>,
+    panicked: Option<(TaskStopped, SystemTime, Duration)>,
 }
 
 /// A shared value, see the module. `E` is shared by all waiting callers, hence `Clone`.
-pub(crate) struct Kept<V, E> {
+pub(crate) struct Refreshing<V, E> {
     clock: Clock,
-    state: Arc<Mutex<State<V, E>>>,
+    state: Arc<Mutex<FlightState<V, E>>>,
 }
 
-impl<V, E> Kept<V, E>
+impl<V, E> Refreshing<V, E>
 where
     V: Clone + Send + Sync + 'static,
-    E: From<Stopped> + Clone + Send + Sync + 'static,
+    E: From<TaskStopped> + Clone + Send + Sync + 'static,
 {
     pub(crate) fn new(clock: Clock) -> Self {
-        let state = State {
+        let state = FlightState {
             kept: None,
             running: None,
             epoch: 0,
@@ -130,7 +130,7 @@ where
     ///
     /// Calls `make` only if no other call is creating the value already; it runs in a task of its
     /// own. Cancel-safe: a cancelled caller does not affect the others, and the result is kept.
-    pub(crate) async fn get<F>(&self, make: impl FnOnce() -> F) -> Result<(Lease<V>, bool), E>
+    pub(crate) async fn get<F>(&self, make: impl FnOnce() -> F) -> Result<(Expiring<V>, bool), E>
     where
         F: Future<Output = Outcome<V, E>> + Send + 'static,
     {
@@ -139,15 +139,15 @@ where
             let mut state = lock(&self.state);
             let stage = state.kept.as_ref().map(|kept| kept.stage(now));
             match (stage, state.kept.clone()) {
-                (Some(Stage::Fresh), Some(kept)) => return Ok((kept, true)),
-                (Some(Stage::Ageing), Some(kept)) => {
+                (Some(FlightStage::Fresh), Some(kept)) => return Ok((kept, true)),
+                (Some(FlightStage::Ageing), Some(kept)) => {
                     if state.not_before.is_none_or(|then| then <= now) {
                         // It runs in a task of its own; the caller does not wait for it.
                         drop(self.join(&mut state, make));
                     }
                     return Ok((kept, true));
                 }
-                (Some(Stage::Closing), old) => (self.join(&mut state, make), old),
+                (Some(FlightStage::Closing), old) => (self.join(&mut state, make), old),
                 _ => (self.join(&mut state, make), None),
             }
         };
@@ -178,7 +178,7 @@ where
         let now = (self.clock)();
         let state = lock(&self.state);
         let kept = state.kept.as_ref();
-        state.running.is_some() || kept.is_some_and(|kept| kept.stage(now) != Stage::Over)
+        state.running.is_some() || kept.is_some_and(|kept| kept.stage(now) != FlightStage::Over)
     }
 
     /// Returns `true` while a value is being created.
@@ -186,7 +186,7 @@ where
         lock(&self.state).running.is_some()
     }
 
-    fn join<F>(&self, state: &mut State<V, E>, make: impl FnOnce() -> F) -> Flight<V, E>
+    fn join<F>(&self, state: &mut FlightState<V, E>, make: impl FnOnce() -> F) -> Flight<V, E>
     where
         F: Future<Output = Outcome<V, E>> + Send + 'static,
     {
@@ -212,19 +212,19 @@ where
             outcome
         };
         let task = tokio::spawn(task.in_current_span());
-        let flight = async move { task.await.unwrap_or_else(|_| Err(Stopped.into())) };
+        let flight = async move { task.await.unwrap_or_else(|_| Err(TaskStopped.into())) };
         let flight = flight.boxed().shared();
         state.running = Some(flight.clone());
         flight
     }
 }
 
-fn lock<V, E>(state: &Mutex<State<V, E>>) -> MutexGuard<'_, State<V, E>> {
+fn lock<V, E>(state: &Mutex<FlightState<V, E>>) -> MutexGuard<'_, FlightState<V, E>> {
     // The state under the lock is never inconsistent, so a panic elsewhere does no harm.
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn forget<V, E>(state: &mut State<V, E>) {
+fn forget<V, E>(state: &mut FlightState<V, E>) {
     state.kept = None;
     state.running = None;
     state.not_before = None;
@@ -232,14 +232,18 @@ fn forget<V, E>(state: &mut State<V, E>) {
 }
 
 /// Records a panic, or that there was none.
-fn note_panic<V, E>(state: &Mutex<State<V, E>>, panicked: Option<Stopped>, now: SystemTime) {
+fn note_panic<V, E>(
+    state: &Mutex<FlightState<V, E>>,
+    panicked: Option<TaskStopped>,
+    now: SystemTime,
+) {
     let mut state = lock(state);
     let last = state.panicked.map(|(_, _, pause)| pause);
     state.panicked = panicked.map(|stopped| (stopped, now, background::next_pause(last)));
 }
 
 fn land<V: Clone, E>(
-    state: &Mutex<State<V, E>>,
+    state: &Mutex<FlightState<V, E>>,
     epoch: u64,
     outcome: &Outcome<V, E>,
     now: SystemTime,
@@ -266,8 +270,8 @@ mod tests {
         SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000 + seconds)
     }
 
-    fn lease(whole: u64) -> Lease<()> {
-        Lease {
+    fn lease(whole: u64) -> Expiring<()> {
+        Expiring {
             value: (),
             made_at: at(0),
             until: Some(at(whole)),
@@ -278,14 +282,14 @@ mod tests {
     fn stages_of_a_token() {
         let token = lease(900);
         for (second, stage) in [
-            (0, Stage::Fresh),
-            (599, Stage::Fresh),
-            (600, Stage::Ageing),
-            (869, Stage::Ageing),
-            (870, Stage::Closing),
-            (899, Stage::Closing),
-            (900, Stage::Over),
-            (90_000, Stage::Over),
+            (0, FlightStage::Fresh),
+            (599, FlightStage::Fresh),
+            (600, FlightStage::Ageing),
+            (869, FlightStage::Ageing),
+            (870, FlightStage::Closing),
+            (899, FlightStage::Closing),
+            (900, FlightStage::Over),
+            (90_000, FlightStage::Over),
         ] {
             assert_eq!(token.stage(at(second)), stage, "second {second}");
         }
@@ -294,28 +298,34 @@ mod tests {
     #[test]
     fn short_leases_are_not_renewed_all_the_time() {
         let token = lease(90);
-        assert_eq!(token.stage(at(59)), Stage::Fresh);
-        assert_eq!(token.stage(at(60)), Stage::Ageing);
-        assert_eq!(token.stage(at(80)), Stage::Ageing);
-        assert_eq!(token.stage(at(81)), Stage::Closing);
+        assert_eq!(token.stage(at(59)), FlightStage::Fresh);
+        assert_eq!(token.stage(at(60)), FlightStage::Ageing);
+        assert_eq!(token.stage(at(80)), FlightStage::Ageing);
+        assert_eq!(token.stage(at(81)), FlightStage::Closing);
     }
 
     #[test]
     fn a_clock_set_back_ends_a_lease() {
         let now = at(0);
         let token = lease(900);
-        assert_eq!(token.stage(now - Duration::from_secs(59)), Stage::Fresh);
-        assert_eq!(token.stage(now - Duration::from_secs(61)), Stage::Over);
+        assert_eq!(
+            token.stage(now - Duration::from_secs(59)),
+            FlightStage::Fresh
+        );
+        assert_eq!(
+            token.stage(now - Duration::from_secs(61)),
+            FlightStage::Over
+        );
     }
 
     #[test]
     fn without_an_end_a_lease_stays_fresh() {
-        let key = Lease {
+        let key = Expiring {
             value: (),
             made_at: at(0),
             until: None,
         };
-        assert_eq!(key.stage(at(1_000_000_000)), Stage::Fresh);
+        assert_eq!(key.stage(at(1_000_000_000)), FlightStage::Fresh);
     }
 
     #[tokio::test]
@@ -324,14 +334,14 @@ mod tests {
         let hand = Arc::clone(&second);
         let set = |to| second.store(to, std::sync::atomic::Ordering::SeqCst);
         let clock: Clock = Arc::new(move || at(hand.load(std::sync::atomic::Ordering::SeqCst)));
-        let kept: Kept<u8, String> = Kept::new(clock);
+        let kept: Refreshing<u8, String> = Refreshing::new(clock);
         let attempts = std::sync::atomic::AtomicUsize::new(0);
         let ask = async || {
             let made = kept.get(|| {
                 attempts.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
                 async { panic!("on purpose") }
             });
-            assert_eq!(made.await.unwrap_err(), Stopped.to_string());
+            assert_eq!(made.await.unwrap_err(), TaskStopped.to_string());
             attempts.load(std::sync::atomic::Ordering::SeqCst)
         };
         // Clients that ask continuously for a minute, and discard the value after each error.
@@ -345,7 +355,7 @@ mod tests {
         }
         assert_eq!(seen.last(), Some(&4), "at 0, 5, 15 and 35 s");
         set(75);
-        let made = Lease {
+        let made = Expiring {
             value: 7,
             made_at: at(75),
             until: None,
@@ -364,14 +374,14 @@ mod tests {
 
     #[tokio::test]
     async fn what_was_thrown_away_does_not_come_back() {
-        let kept: Arc<Kept<u8, String>> = Arc::new(Kept::new(Arc::new(|| at(0))));
+        let kept: Arc<Refreshing<u8, String>> = Arc::new(Refreshing::new(Arc::new(|| at(0))));
         let (go, wait) = tokio::sync::oneshot::channel::<()>();
         let slow = {
             let kept = kept.clone();
             tokio::spawn(async move {
                 kept.get(|| async move {
                     wait.await.unwrap();
-                    Ok(Lease {
+                    Ok(Expiring {
                         value: 1,
                         made_at: at(0),
                         until: None,
@@ -387,7 +397,7 @@ mod tests {
         go.send(()).unwrap();
         assert_eq!(slow.await.unwrap().unwrap().0.value, 1);
         assert!(!kept.is_alive());
-        let fresh = Lease {
+        let fresh = Expiring {
             value: 2,
             made_at: at(0),
             until: None,
@@ -395,8 +405,8 @@ mod tests {
         assert_eq!(kept.get(|| async { Ok(fresh) }).await.unwrap().0.value, 2);
     }
 
-    impl From<Stopped> for String {
-        fn from(stopped: Stopped) -> Self {
+    impl From<TaskStopped> for String {
+        fn from(stopped: TaskStopped) -> Self {
             stopped.to_string()
         }
     }

@@ -2,35 +2,35 @@
 
 use ssm_channel::AgentVersion;
 
-use super::{Check, Outcome, Verdict};
+use super::{CheckRun, StepOutcome, StepVerdict};
 use crate::aws::discover;
 use crate::config::{Bastion, Via};
 use crate::failure::connection::SessionError;
 use crate::postgres::target::PgContext;
-use crate::tunnel::{Carrier, CarrierState};
+use crate::tunnel::{BastionCandidate, BastionState};
 
-impl Check {
+impl CheckRun {
     /// Runs the bastion step: selects a bastion and reports if it is usable.
-    pub(super) async fn bastion(&self, context: &PgContext) -> Outcome {
+    pub(super) async fn bastion(&self, context: &PgContext) -> StepOutcome {
         let carriers = match context.carriers().await {
             Ok(carriers) => carriers,
-            Err(error) => return Outcome::failed(context.explain(&error)),
+            Err(error) => return StepOutcome::failed(context.explain(&error)),
         };
         let why = match chosen(&carriers) {
             Some(chosen) => self.why(context, &chosen.id).await,
             None => String::new(),
         };
         let outcome = judge(&carriers, &why);
-        if outcome.verdict != Verdict::Warning {
+        if outcome.verdict != StepVerdict::Warning {
             return outcome;
         }
         // Systems Manager takes minutes to notice that an agent is back, or new: only a session
         // shows if the node works.
         match context.prepare().await {
             Ok(_) => outcome,
-            Err(error) => Outcome {
+            Err(error) => StepOutcome {
                 facts: outcome.facts,
-                ..Outcome::failed(context.explain(&error))
+                ..StepOutcome::failed(context.explain(&error))
             },
         }
     }
@@ -60,28 +60,28 @@ impl Check {
 const FOUND: &str = "found";
 
 /// Runs the session step: opens a session through the bastion.
-pub(super) async fn session(context: &PgContext) -> Outcome {
+pub(super) async fn session(context: &PgContext) -> StepOutcome {
     match context.prepare().await {
         Ok(Some(bastion)) => {
-            Outcome::ok(format!("open through {bastion}")).fact("bastion", &*bastion)
+            StepOutcome::ok(format!("open through {bastion}")).fact("bastion", &*bastion)
         }
-        Ok(None) => Outcome::ok("not needed"),
+        Ok(None) => StepOutcome::ok("not needed"),
         // The session opened: the agent looks up the database's name in it, and the next step
         // reports the result.
-        Err(SessionError::Tunnel(error)) if error.is_about_the_name() => Outcome::ok("open"),
-        Err(error) => Outcome::failed(context.explain(&error)),
+        Err(SessionError::Tunnel(error)) if error.is_about_the_name() => StepOutcome::ok("open"),
+        Err(error) => StepOutcome::failed(context.explain(&error)),
     }
 }
 
 /// Returns the first carrier without a known fault, or else the first.
-fn chosen(carriers: &[Carrier]) -> Option<&Carrier> {
+fn chosen(carriers: &[BastionCandidate]) -> Option<&BastionCandidate> {
     let best = carriers.iter().find(|it| it.fault().is_none());
     best.or(carriers.first())
 }
 
-fn judge(carriers: &[Carrier], why: &str) -> Outcome {
+fn judge(carriers: &[BastionCandidate], why: &str) -> StepOutcome {
     let Some(chosen) = chosen(carriers) else {
-        return Outcome::skipped("there is nobody to ask about");
+        return StepOutcome::skipped("there is nobody to ask about");
     };
     let others = match carriers.len() - 1 {
         0 => String::new(),
@@ -90,26 +90,26 @@ fn judge(carriers: &[Carrier], why: &str) -> Outcome {
     };
     let (id, fault) = (&chosen.id, chosen.fault());
     let outcome = match (&chosen.state, fault) {
-        (CarrierState::Unknown, _) if id.starts_with("ecs:") => Outcome::skipped(format!(
+        (BastionState::Unknown, _) if id.starts_with("ecs:") => StepOutcome::skipped(format!(
             "{id} is a container, which Systems Manager does not list"
         )),
-        (CarrierState::Unknown, _) => Outcome::skipped(format!(
+        (BastionState::Unknown, _) => StepOutcome::skipped(format!(
             "{id}, {why}; Systems Manager does not say how it is (ssm:DescribeInstanceInformation)"
         )),
-        (_, Some(fault)) => Outcome::warning(format!("{id} {fault}"))
+        (_, Some(fault)) => StepOutcome::warning(format!("{id} {fault}"))
             .detail("A session works all the same: Systems Manager may be minutes behind."),
-        (CarrierState::Known { agent, .. }, None) => {
+        (BastionState::Known { agent, .. }, None) => {
             let agent = agent.as_ref().map(|agent| format!(", agent {agent}"));
             let agent = agent.unwrap_or_default();
-            Outcome::ok(format!("{id} is online{agent}, {why}{others}"))
+            StepOutcome::ok(format!("{id} is online{agent}, {why}{others}"))
         }
-        (CarrierState::Unlisted, None) => Outcome::skipped(id.clone()),
+        (BastionState::Unlisted, None) => StepOutcome::skipped(id.clone()),
     };
     let outcome = outcome
         .fact("bastion", id.clone())
         .fact("candidates", carriers.len());
     match &chosen.state {
-        CarrierState::Known {
+        BastionState::Known {
             ping,
             last_ping,
             agent,
@@ -118,21 +118,21 @@ fn judge(carriers: &[Carrier], why: &str) -> Outcome {
             .fact("ping", ping.clone())
             .fact("last_ping", last_ping.clone())
             .fact("agent", agent.clone()),
-        CarrierState::Unlisted | CarrierState::Unknown => outcome,
+        BastionState::Unlisted | BastionState::Unknown => outcome,
     }
 }
 
-impl Carrier {
+impl BastionCandidate {
     /// Returns the known fault of the bastion, as Systems Manager reports it.
     fn fault(&self) -> Option<String> {
-        let CarrierState::Known {
+        let BastionState::Known {
             online,
             ping,
             last_ping,
             agent,
         } = &self.state
         else {
-            let unlisted = self.state == CarrierState::Unlisted;
+            let unlisted = self.state == BastionState::Unlisted;
             return unlisted.then(|| "is no managed node of this region".to_owned());
         };
         if !online {
@@ -152,10 +152,10 @@ impl Carrier {
 mod tests {
     use super::*;
 
-    fn node(id: &str, ping: &str, agent: &str) -> Carrier {
-        Carrier {
+    fn node(id: &str, ping: &str, agent: &str) -> BastionCandidate {
+        BastionCandidate {
             id: id.to_owned(),
-            state: CarrierState::Known {
+            state: BastionState::Known {
                 online: ping == "Online",
                 ping: ping.to_owned(),
                 last_ping: Some("2026-10-01T12:00:00Z".to_owned()),
@@ -164,8 +164,8 @@ mod tests {
         }
     }
 
-    fn without(id: &str, state: CarrierState) -> Carrier {
-        Carrier {
+    fn without(id: &str, state: BastionState) -> BastionCandidate {
+        BastionCandidate {
             id: id.to_owned(),
             state,
         }
@@ -177,40 +177,40 @@ mod tests {
         for (carriers, verdict, said) in [
             (
                 vec![good.clone()],
-                Verdict::Ok,
+                StepVerdict::Ok,
                 "i-2 is online, agent 3.3.0.0, why",
             ),
             (
                 vec![node("i-1", "ConnectionLost", "3.3.0.0"), good],
-                Verdict::Ok,
+                StepVerdict::Ok,
                 "i-2 is online, agent 3.3.0.0, why, with one other behind it",
             ),
             (
                 vec![node("i-1", "ConnectionLost", "3.3.0.0")],
-                Verdict::Warning,
+                StepVerdict::Warning,
                 "i-1 is not online (ConnectionLost, last ping 2026-10-01T12:00:00Z)",
             ),
             (
                 vec![node("i-1", "Online", "3.1.1320.0")],
-                Verdict::Warning,
+                StepVerdict::Warning,
                 "i-1 has agent 3.1.1320.0, older than 3.1.1374.0",
             ),
             (
-                vec![without("i-1", CarrierState::Unlisted)],
-                Verdict::Warning,
+                vec![without("i-1", BastionState::Unlisted)],
+                StepVerdict::Warning,
                 "i-1 is no managed node of this region",
             ),
             (
-                vec![without("i-1", CarrierState::Unknown)],
-                Verdict::Skipped,
+                vec![without("i-1", BastionState::Unknown)],
+                StepVerdict::Skipped,
                 "i-1, why; Systems Manager does not say how it is (ssm:DescribeInstanceInformation)",
             ),
             (
-                vec![without("ecs:c_t_r", CarrierState::Unknown)],
-                Verdict::Skipped,
+                vec![without("ecs:c_t_r", BastionState::Unknown)],
+                StepVerdict::Skipped,
                 "ecs:c_t_r is a container, which Systems Manager does not list",
             ),
-            (vec![], Verdict::Skipped, "there is nobody to ask about"),
+            (vec![], StepVerdict::Skipped, "there is nobody to ask about"),
         ] {
             let outcome = judge(&carriers, "why");
             assert_eq!((outcome.verdict, outcome.said.as_str()), (verdict, said));

@@ -7,8 +7,8 @@ use rustls::pki_types::CertificateDer;
 use x509_parser::prelude::{FromDer, X509Certificate};
 use x509_parser::x509::X509Name;
 
-use super::query::{QueryError, Questions};
-use super::{APPLICATION, Check, Outcome, Way};
+use super::query::{QueryClient, QueryError};
+use super::{APPLICATION, CheckRun, ConnectionProgress, StepOutcome};
 use crate::config::{EndpointKind, Via};
 use crate::failure::connection::SessionError;
 use crate::postgres::database::login_steps;
@@ -29,7 +29,7 @@ const MEMBERSHIPS: &str = "select \
     (select pg_has_role(current_user, oid, 'member') from pg_roles where rolname = 'rds_superuser'), \
     (select rolsuper from pg_roles where rolname = current_user)";
 
-impl Check {
+impl CheckRun {
     /// Returns the login of this check; the first call sets its role.
     pub(super) fn trial(&mut self, context: &Arc<PgContext>) -> Result<&mut Trial, SessionError> {
         let trial = match self.trial.take() {
@@ -44,60 +44,62 @@ impl Check {
     }
 
     /// Runs the port step: the connection through the bastion or directly.
-    pub(super) async fn port(&mut self, context: &Arc<PgContext>) -> Outcome {
+    pub(super) async fn port(&mut self, context: &Arc<PgContext>) -> StepOutcome {
         let trial = match self.trial(context) {
             Ok(trial) => trial,
-            Err(error) => return Outcome::failed(context.explain(&error)),
+            Err(error) => return StepOutcome::failed(context.explain(&error)),
         };
         let dialled = trial.dial().await;
         match dialled {
-            Ok(dialled) => self.way = Way::Dialled(dialled),
-            Err(error) => return Outcome::failed(trial.explain(&error)),
+            Ok(dialled) => self.way = ConnectionProgress::Dialled(dialled),
+            Err(error) => return StepOutcome::failed(trial.explain(&error)),
         }
         let endpoint = &context.target.endpoint;
-        Outcome::ok(match context.target.settings.via {
+        StepOutcome::ok(match context.target.settings.via {
             Via::Ssm(_) => format!("the bastion finds {endpoint}, and a database answers"),
             Via::Direct => format!("{endpoint} takes connections from here"),
         })
     }
 
     /// Runs the certificate step.
-    pub(super) async fn tls(&mut self) -> Outcome {
-        let (Some(trial), Way::Dialled(dialled)) = (&self.trial, std::mem::take(&mut self.way))
+    pub(super) async fn tls(&mut self) -> StepOutcome {
+        let (Some(trial), ConnectionProgress::Dialled(dialled)) =
+            (&self.trial, std::mem::take(&mut self.way))
         else {
-            return Outcome::skipped("there is no connection");
+            return StepOutcome::skipped("there is no connection");
         };
         let secured = match trial.secure(dialled).await {
             Ok(secured) => secured,
-            Err(error) => return Outcome::failed(trial.explain(&error)),
+            Err(error) => return StepOutcome::failed(trial.explain(&error)),
         };
         let host = self.endpoint.as_ref().map(|it| it.host.clone());
-        let tls = Tls {
+        let tls = VerifiedConnection {
             host: host.unwrap_or_default(),
             version: secured.version.clone(),
             alpn: secured.alpn,
         };
         let outcome = certificate(&tls, &secured.certificates, SystemTime::now());
-        self.way = Way::Secured(secured);
+        self.way = ConnectionProgress::Secured(secured);
         outcome
     }
 
     /// Runs the login step.
-    pub(super) async fn login(&mut self) -> Outcome {
-        let (Some(trial), Way::Secured(secured)) = (&mut self.trial, std::mem::take(&mut self.way))
+    pub(super) async fn login(&mut self) -> StepOutcome {
+        let (Some(trial), ConnectionProgress::Secured(secured)) =
+            (&mut self.trial, std::mem::take(&mut self.way))
         else {
-            return Outcome::skipped("there is no connection");
+            return StepOutcome::skipped("there is no connection");
         };
         let session = match trial.login(secured).await {
             Ok(login_steps::Outcome::In(session)) => session,
             Ok(login_steps::Outcome::Asked(method)) => {
-                return Outcome::skipped(format!(
+                return StepOutcome::skipped(format!(
                     "the database asks for {method}, which only your client can answer (auth = \"passthrough\")"
                 ));
             }
             Err(error) => {
                 let explanation = trial.explain(&error);
-                return Outcome::failed(explanation).fact("user", trial.user());
+                return StepOutcome::failed(explanation).fact("user", trial.user());
             }
         };
         let (user, database) = (trial.user(), trial.database().unwrap_or(trial.user()));
@@ -105,19 +107,19 @@ impl Check {
         let shown = version.as_deref().map(short).unwrap_or_default();
         let said = format!("{user} in {database}, PostgreSQL {shown}");
         let outcome = match session.unasked {
-            false => Outcome::ok(said.trim_end()),
-            true => Outcome::warning(said.trim_end())
+            false => StepOutcome::ok(said.trim_end()),
+            true => StepOutcome::warning(said.trim_end())
                 .detail("The database has let us in without asking for a token."),
         };
         let outcome = outcome
             .fact("user", user)
             .fact("database", database)
             .fact("server_version", version);
-        let mut questions = Questions::new(session);
+        let mut questions = QueryClient::new(session);
         let who = questions.rows(WHO, PATIENCE).await;
         let usable = matches!(who, Ok(_) | Err(QueryError::Server(_)));
         if usable {
-            self.way = Way::In(questions);
+            self.way = ConnectionProgress::In(questions);
         }
         match who.as_deref() {
             Ok([row]) => match &row[..] {
@@ -125,27 +127,27 @@ impl Check {
                 _ => outcome,
             },
             Ok(_) => outcome,
-            Err(error) => Outcome {
-                verdict: super::Verdict::Warning,
+            Err(error) => StepOutcome {
+                verdict: super::StepVerdict::Warning,
                 ..outcome.detail(format!("It did not answer a first query: {error}."))
             },
         }
     }
 
     /// Runs the step for the membership that lets a role log in with tokens.
-    pub(super) async fn rds_iam(&mut self) -> Outcome {
-        let Way::In(questions) = &mut self.way else {
-            return Outcome::skipped("not logged in");
+    pub(super) async fn rds_iam(&mut self) -> StepOutcome {
+        let ConnectionProgress::In(questions) = &mut self.way else {
+            return StepOutcome::skipped("not logged in");
         };
         if self.endpoint.as_ref().map(|it| it.kind()) == Some(EndpointKind::Dsql) {
-            return Outcome::skipped("Aurora DSQL has no such role");
+            return StepOutcome::skipped("Aurora DSQL has no such role");
         }
         let rows = match questions.rows(MEMBERSHIPS, PATIENCE).await {
             Ok(rows) => rows,
-            Err(error @ QueryError::Server(_)) => return Outcome::skipped(error.to_string()),
+            Err(error @ QueryError::Server(_)) => return StepOutcome::skipped(error.to_string()),
             Err(error) => {
-                self.way = Way::Begun; // No further query is possible.
-                return Outcome::warning(error.to_string());
+                self.way = ConnectionProgress::Begun; // No further query is possible.
+                return StepOutcome::warning(error.to_string());
             }
         };
         let user = self.trial.as_ref().map(Trial::user).unwrap_or_default();
@@ -158,20 +160,22 @@ impl Check {
                     is(superuser) == Some(true) || is(postgres) == Some(true),
                 )
             }
-            _ => Outcome::skipped("the database did not say"),
+            _ => StepOutcome::skipped("the database did not say"),
         }
     }
 }
 
-fn memberships(user: &str, rds_iam: Option<bool>, superuser: bool) -> Outcome {
+fn memberships(user: &str, rds_iam: Option<bool>, superuser: bool) -> StepOutcome {
     let outcome = match rds_iam {
-        Some(true) => Outcome::ok(format!("{user} has rds_iam")),
-        Some(false) => Outcome::warning(format!("{user} does not have rds_iam, and was let in"))
-            .remedy(format!(
-                "As an administrator run: GRANT rds_iam TO \"{}\";",
-                user.replace('"', "\"\"")
-            )),
-        None => Outcome::skipped("there is no role rds_iam in this database"),
+        Some(true) => StepOutcome::ok(format!("{user} has rds_iam")),
+        Some(false) => StepOutcome::warning(format!(
+            "{user} does not have rds_iam, and was let in"
+        ))
+        .remedy(format!(
+            "As an administrator run: GRANT rds_iam TO \"{}\";",
+            user.replace('"', "\"\"")
+        )),
+        None => StepOutcome::skipped("there is no role rds_iam in this database"),
     };
     let outcome = match superuser {
         true => outcome
@@ -189,20 +193,24 @@ fn short(version: &str) -> &str {
 }
 
 /// A verified connection.
-struct Tls {
+struct VerifiedConnection {
     host: String,
     version: String,
     alpn: bool,
 }
 
-fn certificate(tls: &Tls, chain: &[CertificateDer<'_>], now: SystemTime) -> Outcome {
+fn certificate(
+    tls: &VerifiedConnection,
+    chain: &[CertificateDer<'_>],
+    now: SystemTime,
+) -> StepOutcome {
     let version = tls.version.replace("TLSv", "TLS ");
     let parsed = chain
         .iter()
         .filter_map(|der| X509Certificate::from_der(der).ok());
     let parsed: Vec<X509Certificate<'_>> = parsed.map(|(_, certificate)| certificate).collect();
     let (Some(leaf), Some(last)) = (parsed.first(), parsed.last()) else {
-        return Outcome::warning(format!(
+        return StepOutcome::warning(format!(
             "{version}, verified; the certificate cannot be read"
         ));
     };
@@ -218,10 +226,10 @@ fn certificate(tls: &Tls, chain: &[CertificateDer<'_>], now: SystemTime) -> Outc
         "{version}, verified for the endpoint's name, signed by {issuer}, {days} days left"
     );
     let outcome = match days < SOON {
-        true => Outcome::warning(said).remedy(
+        true => StepOutcome::warning(said).remedy(
             "Rotate the database's certificate (RDS: modify-db-instance --ca-certificate-identifier), or find out why it has not been.",
         ),
-        false => Outcome::ok(said),
+        false => StepOutcome::ok(said),
     };
     outcome
         .fact("verified_for", tls.host.clone())
@@ -242,7 +250,7 @@ fn name(of: &X509Name<'_>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Verdict;
+    use super::super::StepVerdict;
     use super::*;
     use crate::tls::roots::rds_roots;
 
@@ -253,7 +261,7 @@ mod tests {
         let ends = u64::try_from(parsed.validity().not_after.timestamp()).unwrap();
         let before = |days: u64| {
             let now = SystemTime::UNIX_EPOCH + Duration::from_secs(ends - days * 24 * 3600);
-            let tls = Tls {
+            let tls = VerifiedConnection {
                 host: "orders".to_owned(),
                 version: "TLSv1.3".to_owned(),
                 alpn: true,
@@ -261,20 +269,20 @@ mod tests {
             certificate(&tls, std::slice::from_ref(root), now)
         };
         let good = before(30);
-        assert_eq!(good.verdict, Verdict::Ok);
+        assert_eq!(good.verdict, StepVerdict::Ok);
         assert_eq!(good.facts["days_left"], 30);
         assert!(good.said.starts_with("TLS 1.3, verified"), "{}", good.said);
         assert!(good.said.ends_with("G1, 30 days left"), "{}", good.said);
-        assert_eq!(before(29).verdict, Verdict::Warning);
+        assert_eq!(before(29).verdict, StepVerdict::Warning);
     }
 
     #[test]
     fn memberships_are_told_apart() {
         for (rds_iam, superuser, verdict) in [
-            (Some(true), false, Verdict::Ok),
-            (Some(true), true, Verdict::Ok),
-            (Some(false), false, Verdict::Warning),
-            (None, false, Verdict::Skipped),
+            (Some(true), false, StepVerdict::Ok),
+            (Some(true), true, StepVerdict::Ok),
+            (Some(false), false, StepVerdict::Warning),
+            (None, false, StepVerdict::Skipped),
         ] {
             let outcome = memberships("me", rds_iam, superuser);
             assert_eq!(outcome.verdict, verdict);

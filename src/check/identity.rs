@@ -2,8 +2,8 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::{Check, Outcome};
-use crate::aws::{ClockOffset, CredentialsError, Identity, Keys, Source};
+use super::{CheckRun, StepOutcome};
+use crate::aws::{ClockOffset, CredentialSource, CredentialsError, Identity, KeyState};
 use crate::report;
 
 /// Region for GetCallerIdentity when no region is known: STS answers in every region, and most
@@ -15,18 +15,18 @@ const WORTH_A_LOOK: u64 = 60;
 /// AWS.
 const IN_STEP: u64 = 2;
 
-impl Check {
+impl CheckRun {
     /// Runs the credentials step: presence, validity, identity, source and expiry.
-    pub(super) async fn credentials(&mut self) -> Outcome {
+    pub(super) async fn credentials(&mut self) -> StepOutcome {
         let credentials = match self.aws.credentials().await {
             Ok(credentials) => credentials,
-            Err(error) => return Outcome::failed(report::explain_credentials(&error)),
+            Err(error) => return StepOutcome::failed(report::explain_credentials(&error)),
         };
         let region = self.region().await;
         let region = region.as_deref().unwrap_or(SOMEWHERE);
         self.identity = self.aws.identity(region).await;
-        let found = Found {
-            source: Source::of(&credentials).map(ToString::to_string),
+        let found = FoundCredentials {
+            source: CredentialSource::of(&credentials).map(ToString::to_string),
             ends_in: credentials.expiry().map(|end| {
                 let left = end.duration_since(SystemTime::now());
                 left.unwrap_or_default()
@@ -37,19 +37,19 @@ impl Check {
     }
 
     /// Runs the clock step.
-    pub(super) fn clock(&self) -> Outcome {
+    pub(super) fn clock(&self) -> StepOutcome {
         clock(self.aws.clock_offset())
     }
 }
 
 /// Credentials and their source.
-struct Found {
+struct FoundCredentials {
     source: Option<String>,
     ends_in: Option<Duration>,
     profile: Option<String>,
 }
 
-fn judge(found: &Found, identity: &Identity, clock: Option<ClockOffset>) -> Outcome {
+fn judge(found: &FoundCredentials, identity: &Identity, clock: Option<ClockOffset>) -> StepOutcome {
     let source = match &found.source {
         Some(source) => format!("from {source}"),
         None => "from an unknown source".to_owned(),
@@ -57,26 +57,26 @@ fn judge(found: &Found, identity: &Identity, clock: Option<ClockOffset>) -> Outc
     let ends = found.ends_in.map(|left| format!(", {} left", rough(left)));
     let source = source + &ends.unwrap_or_default();
     let outcome = match (&identity.keys, &identity.arn) {
-        (Some(Keys::Accepted), Some(arn)) => Outcome::ok(format!("{arn}, {source}")),
-        (Some(Keys::Accepted), None) => Outcome::ok(source),
-        (Some(Keys::Expired), _) => {
-            Outcome::failed(report::explain_credentials(&CredentialsError::Expired {
+        (Some(KeyState::Accepted), Some(arn)) => StepOutcome::ok(format!("{arn}, {source}")),
+        (Some(KeyState::Accepted), None) => StepOutcome::ok(source),
+        (Some(KeyState::Expired), _) => {
+            StepOutcome::failed(report::explain_credentials(&CredentialsError::Expired {
                 at: None,
                 profile: found.profile.clone(),
             }))
         }
-        (Some(Keys::Rejected { code }), _) => match clock.filter(|clock| clock.is_wrong()) {
+        (Some(KeyState::Rejected { code }), _) => match clock.filter(|clock| clock.is_wrong()) {
             // The next step reports it.
-            Some(_) => Outcome::warning(format!("{source}; AWS does not accept them at this time"))
+            Some(_) => StepOutcome::warning(format!("{source}; AWS does not accept them at this time"))
                 .detail(code.clone()),
-            None => Outcome::failed(report::explain_credentials(&CredentialsError::Rejected {
+            None => StepOutcome::failed(report::explain_credentials(&CredentialsError::Rejected {
                 profile: found.profile.clone(),
                 code: code.as_str().into(),
                 message: "sts:GetCallerIdentity was refused".into(),
                 clock: None,
             })),
         },
-        (None, _) => Outcome::warning(format!("{source}; AWS did not say whose they are"))
+        (None, _) => StepOutcome::warning(format!("{source}; AWS did not say whose they are"))
             .remedy("Check the network; behind a proxy set HTTPS_PROXY, behind TLS inspection AWS_CA_BUNDLE. It may also be that an organisation policy forbids sts:GetCallerIdentity."),
     };
     let left = found.ends_in.map(|left| left.as_secs());
@@ -87,21 +87,21 @@ fn judge(found: &Found, identity: &Identity, clock: Option<ClockOffset>) -> Outc
         .fact("expires_in_s", left)
 }
 
-fn clock(clock: Option<ClockOffset>) -> Outcome {
+fn clock(clock: Option<ClockOffset>) -> StepOutcome {
     let Some(clock) = clock else {
-        return Outcome::skipped("AWS has not told the time");
+        return StepOutcome::skipped("AWS has not told the time");
     };
     let off = clock.seconds.unsigned_abs();
     let outcome = if clock.is_wrong() {
-        Outcome::failed(report::explain_clock(clock))
+        StepOutcome::failed(report::explain_clock(clock))
     } else if off > WORTH_A_LOOK {
-        Outcome::warning(clock.to_string()).remedy(
+        StepOutcome::warning(clock.to_string()).remedy(
             "Turn on time synchronisation: at more than 5 min AWS refuses what is signed here.",
         )
     } else if off > IN_STEP {
-        Outcome::ok(clock.to_string())
+        StepOutcome::ok(clock.to_string())
     } else {
-        Outcome::ok(ClockOffset { seconds: 0 }.to_string())
+        StepOutcome::ok(ClockOffset { seconds: 0 }.to_string())
     };
     outcome.fact("offset_s", clock.seconds)
 }
@@ -118,23 +118,23 @@ fn rough(left: Duration) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Verdict;
+    use super::super::StepVerdict;
     use super::*;
 
-    fn found() -> Found {
-        Found {
+    fn found() -> FoundCredentials {
+        FoundCredentials {
             source: Some("the environment".to_owned()),
             ends_in: Some(Duration::from_secs(3500)),
             profile: None,
         }
     }
 
-    fn identity(keys: Option<Keys>) -> Identity {
+    fn identity(keys: Option<KeyState>) -> Identity {
         Identity {
             account: Some("123456789012".to_owned()),
             arn: keys
                 .as_ref()
-                .filter(|keys| **keys == Keys::Accepted)
+                .filter(|keys| **keys == KeyState::Accepted)
                 .map(|_| "arn:aws:iam::123456789012:user/dev".to_owned()),
             keys,
         }
@@ -142,21 +142,21 @@ mod tests {
 
     #[test]
     fn who_and_from_where_is_said() {
-        let outcome = judge(&found(), &identity(Some(Keys::Accepted)), None);
-        assert_eq!(outcome.verdict, Verdict::Ok);
+        let outcome = judge(&found(), &identity(Some(KeyState::Accepted)), None);
+        assert_eq!(outcome.verdict, StepVerdict::Ok);
         assert_eq!(
             outcome.said,
             "arn:aws:iam::123456789012:user/dev, from the environment, 58 min left"
         );
         assert_eq!(outcome.facts["expires_in_s"], 3500);
         let unknown = judge(&found(), &identity(None), None);
-        assert_eq!(unknown.verdict, Verdict::Warning);
+        assert_eq!(unknown.verdict, StepVerdict::Warning);
     }
 
     #[test]
     fn keys_that_aws_refuses_are_a_failure_unless_it_is_the_clock() {
         let rejected = || {
-            identity(Some(Keys::Rejected {
+            identity(Some(KeyState::Rejected {
                 code: "SignatureDoesNotMatch".to_owned(),
             }))
         };
@@ -164,28 +164,31 @@ mod tests {
             let outcome = judge(&found(), identity, Some(ClockOffset { seconds }));
             (outcome.verdict, outcome.id)
         };
-        assert_eq!(id(&rejected(), 0), (Verdict::Failed, Some("aws.rejected")));
-        assert_eq!(id(&rejected(), 960), (Verdict::Warning, None));
-        let over = identity(Some(Keys::Expired));
-        assert_eq!(id(&over, 0), (Verdict::Failed, Some("aws.expired")));
+        assert_eq!(
+            id(&rejected(), 0),
+            (StepVerdict::Failed, Some("aws.rejected"))
+        );
+        assert_eq!(id(&rejected(), 960), (StepVerdict::Warning, None));
+        let over = identity(Some(KeyState::Expired));
+        assert_eq!(id(&over, 0), (StepVerdict::Failed, Some("aws.expired")));
     }
 
     #[test]
     fn a_clock_is_judged_by_its_distance() {
         for (seconds, verdict, said) in [
-            (1, Verdict::Ok, "in step with AWS"),
-            (-20, Verdict::Ok, "20 s ahead of AWS"),
-            (90, Verdict::Warning, "2 min behind AWS"),
-            (-300, Verdict::Warning, "5 min ahead of AWS"),
+            (1, StepVerdict::Ok, "in step with AWS"),
+            (-20, StepVerdict::Ok, "20 s ahead of AWS"),
+            (90, StepVerdict::Warning, "2 min behind AWS"),
+            (-300, StepVerdict::Warning, "5 min ahead of AWS"),
             (
                 420,
-                Verdict::Failed,
+                StepVerdict::Failed,
                 "this machine's clock is 7 min behind AWS",
             ),
         ] {
             let outcome = clock(Some(ClockOffset { seconds }));
             assert_eq!((outcome.verdict, outcome.said.as_str()), (verdict, said));
         }
-        assert_eq!(clock(None).verdict, Verdict::Skipped);
+        assert_eq!(clock(None).verdict, StepVerdict::Skipped);
     }
 }

@@ -9,7 +9,7 @@ use crate::report::Explanation;
 /// Verdict of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Verdict {
+pub enum StepVerdict {
     /// Correct.
     Ok,
     /// Connections work, but this deserves attention.
@@ -22,10 +22,10 @@ pub enum Verdict {
 
 /// Result of a step.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Outcome {
+pub struct StepOutcome {
     /// Verdict of the step.
     #[serde(rename = "result")]
-    pub verdict: Verdict,
+    pub verdict: StepVerdict,
     /// Finding, in one line.
     pub said: String,
     /// Message of the other side, or further information.
@@ -45,8 +45,8 @@ pub struct Outcome {
     pub facts: Map<String, Value>,
 }
 
-impl Outcome {
-    fn new(verdict: Verdict, said: impl Into<String>) -> Self {
+impl StepOutcome {
+    fn new(verdict: StepVerdict, said: impl Into<String>) -> Self {
         Self {
             verdict,
             said: safe(&said.into()),
@@ -59,15 +59,15 @@ impl Outcome {
     }
 
     pub(super) fn ok(said: impl Into<String>) -> Self {
-        Self::new(Verdict::Ok, said)
+        Self::new(StepVerdict::Ok, said)
     }
 
     pub(super) fn warning(said: impl Into<String>) -> Self {
-        Self::new(Verdict::Warning, said)
+        Self::new(StepVerdict::Warning, said)
     }
 
     pub(super) fn skipped(reason: impl Into<String>) -> Self {
-        Self::new(Verdict::Skipped, reason)
+        Self::new(StepVerdict::Skipped, reason)
     }
 
     pub(super) fn failed(explanation: Explanation) -> Self {
@@ -83,7 +83,7 @@ impl Outcome {
             remedy: hint,
             id: Some(id),
             sqlstate: (!sqlstate.is_empty()).then_some(sqlstate),
-            ..Self::new(Verdict::Failed, message)
+            ..Self::new(StepVerdict::Failed, message)
         }
     }
 
@@ -132,7 +132,7 @@ mod tests {
     #[test]
     fn a_token_that_a_server_repeats_is_redacted_everywhere() {
         let token = "X-Amz-Security-Token=SECRET1&X-Amz-Signature=SECRET2\x1b[2J";
-        let outcome = Outcome::ok(format!("PostgreSQL 15{token}"))
+        let outcome = StepOutcome::ok(format!("PostgreSQL 15{token}"))
             .detail(token)
             .fact("server_version", token)
             .fact("rows", vec![token]);

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use roxmltree::{Document, Node};
 
-use super::{Check, Outcome};
+use super::{CheckRun, StepOutcome};
 use crate::aws::query::{Query, QueryError};
 use crate::base::partition::Partition;
 use crate::config::{Endpoint, EndpointKind};
@@ -23,49 +23,51 @@ const OF_SSO: &str = "AWSReservedSSO_";
 const SSO_PATH: &str = "aws-reserved/sso.amazonaws.com/";
 
 /// Permission to simulate.
-struct Wanted {
+struct SimulatedPermission {
     action: &'static str,
     resource: String,
 }
 
-impl Check {
+impl CheckRun {
     /// Runs the permission step: checks that a policy allows the login.
-    pub(super) async fn permission(&mut self, context: &Arc<PgContext>) -> Outcome {
+    pub(super) async fn permission(&mut self, context: &Arc<PgContext>) -> StepOutcome {
         let Some(region) = self.region().await else {
-            return Outcome::skipped("no region is known");
+            return StepOutcome::skipped("no region is known");
         };
         let user = match self.trial(context) {
             Ok(trial) => trial.user().to_owned(),
-            Err(error) => return Outcome::failed(context.explain(&error)),
+            Err(error) => return StepOutcome::failed(context.explain(&error)),
         };
         let Some(arn) = self.identity.arn.as_deref() else {
-            return Outcome::skipped("AWS did not say who you are");
+            return StepOutcome::skipped("AWS did not say who you are");
         };
         let Some(wanted) = self.wanted(&user, &region) else {
-            return Outcome::skipped("the resource id of the database is not known (see settings)");
+            return StepOutcome::skipped(
+                "the resource id of the database is not known (see settings)",
+            );
         };
         let principals = match principals(arn, &region) {
             Ok(principals) => principals,
-            Err(reason) => return Outcome::skipped(reason),
+            Err(reason) => return StepOutcome::skipped(reason),
         };
         for principal in principals {
             match self.simulate(&principal, &wanted, &region).await {
                 Err(error) if is_unknown(&error) => {}
-                Err(error) => return Outcome::skipped(refusal(&error)),
+                Err(error) => return StepOutcome::skipped(refusal(&error)),
                 Ok(answer) => return judge(&answer, &wanted),
             }
         }
-        Outcome::skipped("IAM does not find your role: its path is not known")
+        StepOutcome::skipped("IAM does not find your role: its path is not known")
     }
 
     /// Returns the resource of the permission for a login as `user`.
-    fn wanted(&self, user: &str, region: &str) -> Option<Wanted> {
+    fn wanted(&self, user: &str, region: &str) -> Option<SimulatedPermission> {
         let Endpoint { host, .. } = self.endpoint.as_ref()?;
         let partition = Partition::of(region).name;
         let account = self.identity.account.as_deref()?;
         if EndpointKind::of(host) == EndpointKind::Dsql {
             let id = host.split('.').next()?;
-            return Some(Wanted {
+            return Some(SimulatedPermission {
                 action: match user {
                     "admin" => "dsql:DbConnectAdmin",
                     _ => "dsql:DbConnect",
@@ -74,7 +76,7 @@ impl Check {
             });
         }
         let id = self.database.as_ref()?.resource_id.as_deref()?;
-        Some(Wanted {
+        Some(SimulatedPermission {
             action: "rds-db:connect",
             resource: format!("arn:{partition}:rds-db:{region}:{account}:dbuser:{id}/{user}"),
         })
@@ -83,9 +85,9 @@ impl Check {
     async fn simulate(
         &self,
         principal: &str,
-        wanted: &Wanted,
+        wanted: &SimulatedPermission,
         region: &str,
-    ) -> Result<Answer, QueryError> {
+    ) -> Result<SimulationResult, QueryError> {
         let params = [
             ("PolicySourceArn", principal),
             ("ActionNames.member.1", wanted.action),
@@ -107,7 +109,7 @@ impl Check {
 
 /// Result of the simulation.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Answer {
+enum SimulationResult {
     Allowed,
     /// No policy allows it.
     Implicit,
@@ -119,10 +121,10 @@ enum Answer {
     Odd(String),
 }
 
-fn read(xml: &str) -> Answer {
+fn read(xml: &str) -> SimulationResult {
     let document = match Document::parse(xml) {
         Ok(document) => document,
-        Err(error) => return Answer::Odd(format!("no XML: {error}")),
+        Err(error) => return SimulationResult::Odd(format!("no XML: {error}")),
     };
     let text = |name: &str| {
         let mut nodes = document.descendants();
@@ -130,48 +132,48 @@ fn read(xml: &str) -> Answer {
         node.and_then(|node| node.text()).map(str::trim)
     };
     match text("EvalDecision") {
-        Some("allowed") => Answer::Allowed,
-        Some("implicitDeny") => Answer::Implicit,
-        Some("explicitDeny") => Answer::Explicit {
+        Some("allowed") => SimulationResult::Allowed,
+        Some("implicitDeny") => SimulationResult::Implicit,
+        Some("explicitDeny") => SimulationResult::Explicit {
             by_organisation: text("AllowedByOrganizations") == Some("false"),
         },
-        other => Answer::Odd(other.unwrap_or("no decision").to_owned()),
+        other => SimulationResult::Odd(other.unwrap_or("no decision").to_owned()),
     }
 }
 
 /// Names without the namespace, which carries a version.
-trait Named {
+trait LocalName {
     fn has_tag_name_of(&self, name: &str) -> bool;
 }
 
-impl Named for Node<'_, '_> {
+impl LocalName for Node<'_, '_> {
     fn has_tag_name_of(&self, name: &str) -> bool {
         self.tag_name().name() == name
     }
 }
 
-fn judge(answer: &Answer, wanted: &Wanted) -> Outcome {
-    let Wanted { action, resource } = wanted;
+fn judge(answer: &SimulationResult, wanted: &SimulatedPermission) -> StepOutcome {
+    let SimulatedPermission { action, resource } = wanted;
     let outcome = match answer {
-        Answer::Allowed => Outcome::ok(format!("{action} is allowed on {resource}")),
-        Answer::Implicit => Outcome::warning(format!("no policy of yours allows {action} on {resource}"))
+        SimulationResult::Allowed => StepOutcome::ok(format!("{action} is allowed on {resource}")),
+        SimulationResult::Implicit => StepOutcome::warning(format!("no policy of yours allows {action} on {resource}"))
             .detail("IAM simulates without resource policies, and it need not know all that decides: the login will tell.")
             .remedy(format!("Your policy needs: {{\"Effect\": \"Allow\", \"Action\": \"{action}\", \"Resource\": \"{resource}\"}}.")),
-        Answer::Explicit { by_organisation } => {
+        SimulationResult::Explicit { by_organisation } => {
             let whose = match by_organisation {
                 true => "an organisation policy (SCP)",
                 false => "a policy of yours",
             };
-            Outcome::warning(format!("{whose} denies {action} on {resource}"))
+            StepOutcome::warning(format!("{whose} denies {action} on {resource}"))
                 .detail("IAM simulates without the conditions of a real login: that will tell.")
         }
-        Answer::Odd(answer) => Outcome::skipped(format!("IAM answered what is not understood: {answer}")),
+        SimulationResult::Odd(answer) => StepOutcome::skipped(format!("IAM answered what is not understood: {answer}")),
     };
     let decision = match answer {
-        Answer::Allowed => Some("allowed"),
-        Answer::Implicit => Some("implicitDeny"),
-        Answer::Explicit { .. } => Some("explicitDeny"),
-        Answer::Odd(_) => None,
+        SimulationResult::Allowed => Some("allowed"),
+        SimulationResult::Implicit => Some("implicitDeny"),
+        SimulationResult::Explicit { .. } => Some("explicitDeny"),
+        SimulationResult::Odd(_) => None,
     };
     outcome
         .fact("action", *action)
@@ -221,7 +223,7 @@ fn refusal(error: &QueryError) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Verdict;
+    use super::super::StepVerdict;
     use super::*;
 
     #[test]
@@ -266,46 +268,53 @@ mod tests {
             )
         };
         for (decision, organisation, expected) in [
-            ("allowed", "true", Answer::Allowed),
-            ("implicitDeny", "true", Answer::Implicit),
+            ("allowed", "true", SimulationResult::Allowed),
+            ("implicitDeny", "true", SimulationResult::Implicit),
             (
                 "explicitDeny",
                 "true",
-                Answer::Explicit {
+                SimulationResult::Explicit {
                     by_organisation: false,
                 },
             ),
             (
                 "explicitDeny",
                 "false",
-                Answer::Explicit {
+                SimulationResult::Explicit {
                     by_organisation: true,
                 },
             ),
-            ("perhaps", "true", Answer::Odd("perhaps".to_owned())),
+            (
+                "perhaps",
+                "true",
+                SimulationResult::Odd("perhaps".to_owned()),
+            ),
         ] {
             assert_eq!(read(&xml(decision, organisation)), expected);
         }
-        assert_eq!(read("<a/>"), Answer::Odd("no decision".to_owned()));
-        assert!(matches!(read("<"), Answer::Odd(_)));
+        assert_eq!(
+            read("<a/>"),
+            SimulationResult::Odd("no decision".to_owned())
+        );
+        assert!(matches!(read("<"), SimulationResult::Odd(_)));
     }
 
     #[test]
     fn a_denial_is_no_failure() {
-        let wanted = Wanted {
+        let wanted = SimulatedPermission {
             action: "rds-db:connect",
             resource: "arn:aws:rds-db:eu-central-1:123456789012:dbuser:cluster-ABC/me".to_owned(),
         };
         for (answer, verdict) in [
-            (Answer::Allowed, Verdict::Ok),
-            (Answer::Implicit, Verdict::Warning),
+            (SimulationResult::Allowed, StepVerdict::Ok),
+            (SimulationResult::Implicit, StepVerdict::Warning),
             (
-                Answer::Explicit {
+                SimulationResult::Explicit {
                     by_organisation: true,
                 },
-                Verdict::Warning,
+                StepVerdict::Warning,
             ),
-            (Answer::Odd("x".to_owned()), Verdict::Skipped),
+            (SimulationResult::Odd("x".to_owned()), StepVerdict::Skipped),
         ] {
             assert_eq!(judge(&answer, &wanted).verdict, verdict, "{answer:?}");
         }

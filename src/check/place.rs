@@ -1,32 +1,32 @@
 //! The endpoint step.
 
-use super::{Check, CheckError, Outcome};
+use super::{CheckError, CheckRun, StepOutcome};
 use crate::config::{Auth, Endpoint, EndpointKind};
 use crate::failure::connection::SessionError;
 use crate::report;
 use crate::tunnel::TunnelError;
 
-impl Check {
+impl CheckRun {
     /// Runs the endpoint step: looks up an identifier at RDS and follows a CNAME.
-    pub(super) async fn endpoint(&mut self) -> Result<Outcome, CheckError> {
+    pub(super) async fn endpoint(&mut self) -> Result<StepOutcome, CheckError> {
         let context = match self.served.context().await {
             Ok(context) => context,
             Err(SessionError::Config(error)) => return Err(error.into()),
             Err(SessionError::Setup(error)) => return Err(error.into()),
-            Err(error) => return Ok(Outcome::failed(report::explain(&error, None))),
+            Err(error) => return Ok(StepOutcome::failed(report::explain(&error, None))),
         };
         let endpoint = match context.endpoint().await {
             Ok(endpoint) => endpoint,
-            Err(error) => return Ok(Outcome::failed(context.explain(&error))),
+            Err(error) => return Ok(StepOutcome::failed(context.explain(&error))),
         };
         self.endpoint = Some(endpoint.clone());
         let region = self.region().await;
         if region.is_none() && context.target.settings.login.auth == Auth::Iam {
             let error = SessionError::Tunnel(TunnelError::NoRegion);
-            return Ok(Outcome::failed(context.explain(&error)));
+            return Ok(StepOutcome::failed(context.explain(&error)));
         }
         let said = describe(&context.target.endpoint, &endpoint, region.as_deref());
-        Ok(Outcome::ok(said)
+        Ok(StepOutcome::ok(said)
             .fact("host", endpoint.host.clone())
             .fact("port", endpoint.port)
             .fact("kind", kind(endpoint.kind()))

@@ -46,7 +46,7 @@ pub(super) type Row = Vec<Option<String>>;
 
 /// Rate of the rows of a result.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Flow {
+pub(super) struct RowRate {
     /// Bytes in rows, except for the first one, which starts the clock.
     pub(super) bytes: usize,
     /// Time from the first row to the last.
@@ -54,12 +54,12 @@ pub(super) struct Flow {
 }
 
 /// A session for queries, one after the other.
-pub(super) struct Questions {
+pub(super) struct QueryClient {
     stream: Stream,
     unread: BytesMut,
 }
 
-impl Questions {
+impl QueryClient {
     pub(super) fn new(session: Session) -> Self {
         Self {
             stream: session.stream,
@@ -84,8 +84,8 @@ impl Questions {
     }
 
     /// Measures the rate of the rows of `sql`.
-    pub(super) async fn flow(&mut self, sql: &str, limit: Duration) -> Result<Flow, QueryError> {
-        let (mut flow, mut first) = (Flow::default(), None);
+    pub(super) async fn flow(&mut self, sql: &str, limit: Duration) -> Result<RowRate, QueryError> {
+        let (mut flow, mut first) = (RowRate::default(), None);
         let mut each = |body: Bytes| match first {
             None => first = Some(Instant::now()),
             Some(began) => {
@@ -209,7 +209,7 @@ mod tests {
     const LIMIT: Duration = Duration::from_secs(5);
     const READY: &[u8] = b"Z\0\0\0\x05I";
 
-    fn questions(unread: &'static [u8]) -> (Questions, DuplexStream) {
+    fn questions(unread: &'static [u8]) -> (QueryClient, DuplexStream) {
         let (near, far) = duplex(1024 * 1024);
         let session = Session {
             stream: Box::new(near),
@@ -217,7 +217,7 @@ mod tests {
             server_version: None,
             unasked: false,
         };
-        (Questions::new(session), far)
+        (QueryClient::new(session), far)
     }
 
     fn message(tag: u8, body: &[u8]) -> Vec<u8> {

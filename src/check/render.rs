@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Outcome, Taken, Verdict};
+use super::{StepOutcome, StepResult, StepVerdict};
 use crate::base::quote::printable;
 use crate::cli::terminal::{BAD, DIM, GOOD, HEADING, WARNING, styled};
 use crate::config::TargetConfig;
@@ -28,14 +28,14 @@ pub fn head(config: &TargetConfig, width: usize) -> String {
         "{}: {}{user} via {}",
         config.name, config.database_ref, config.settings.via
     );
-    let lines = wrap(&text, width, Words::Broken).into_iter();
+    let lines = wrap(&text, width, LongWords::Broken).into_iter();
     lines.map(|line| styled(HEADING, line) + "\n").collect()
 }
 
 /// Formats one step in lines of at most `width` columns, with a line feed after each.
 #[must_use]
-pub fn line(taken: &Taken, width: usize) -> String {
-    let Outcome {
+pub fn line(taken: &StepResult, width: usize) -> String {
+    let StepOutcome {
         verdict,
         said,
         detail,
@@ -44,16 +44,16 @@ pub fn line(taken: &Taken, width: usize) -> String {
         ..
     } = &taken.outcome;
     let (mark, style) = match verdict {
-        Verdict::Ok => ("✓", GOOD),
-        Verdict::Warning => ("!", WARNING),
-        Verdict::Failed => ("✗", BAD),
-        Verdict::Skipped => ("–", DIM),
+        StepVerdict::Ok => ("✓", GOOD),
+        StepVerdict::Warning => ("!", WARNING),
+        StepVerdict::Failed => ("✗", BAD),
+        StepVerdict::Skipped => ("–", DIM),
     };
     let said = match (&taken.outcome.sqlstate, verdict) {
-        (Some(state), Verdict::Failed) => format!("{said} ({state})"),
+        (Some(state), StepVerdict::Failed) => format!("{said} ({state})"),
         (None, _) | (Some(_), _) => said.clone(),
     };
-    let mut lines = wrap(&said, width - LEFT - TIME, Words::Broken).into_iter();
+    let mut lines = wrap(&said, width - LEFT - TIME, LongWords::Broken).into_iter();
     let first = lines.next().unwrap_or_default();
     let time = time(taken.ms);
     let gap = (width - LEFT).saturating_sub(columns(&first) + columns(&time));
@@ -90,7 +90,7 @@ pub fn not_tried(left: &[&str], width: usize) -> String {
     }
     let mut out = String::new();
     let mut name = "not tried";
-    for line in wrap(&left.join(", "), width - LEFT, Words::Whole) {
+    for line in wrap(&left.join(", "), width - LEFT, LongWords::Whole) {
         let mark = if name.is_empty() { " " } else { "–" };
         _ = writeln!(out, "{} {name:<NAME$}{line}", styled(DIM, mark));
         name = "";
@@ -102,7 +102,7 @@ pub fn not_tried(left: &[&str], width: usize) -> String {
 fn block(out: &mut String, mark: &str, text: &str, width: usize) {
     let indent = BELOW.len() + columns(mark);
     let mut before = format!("{BELOW}{mark}");
-    for line in wrap(text, width - indent, Words::Whole) {
+    for line in wrap(text, width - indent, LongWords::Whole) {
         _ = writeln!(out, "{before}{line}");
         before = " ".repeat(indent);
     }
@@ -119,7 +119,7 @@ fn time(ms: f64) -> String {
 
 /// Handling of words longer than a line, such as ARNs and host names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Words {
+enum LongWords {
     /// Break after a separator, or anywhere if there is none.
     Broken,
     /// Keep in one piece for copying; the terminal wraps them.
@@ -127,7 +127,7 @@ enum Words {
 }
 
 /// Wraps `text` into lines of at most `width` columns, at spaces.
-fn wrap(text: &str, width: usize, words: Words) -> Vec<String> {
+fn wrap(text: &str, width: usize, words: LongWords) -> Vec<String> {
     let mut lines = Vec::new();
     let mut line = String::new();
     for word in text.split_whitespace().map(printable) {
@@ -141,7 +141,7 @@ fn wrap(text: &str, width: usize, words: Words) -> Vec<String> {
         if !line.is_empty() {
             lines.push(std::mem::take(&mut line));
         }
-        while words == Words::Broken && columns(word) > width {
+        while words == LongWords::Broken && columns(word) > width {
             let (head, rest) = word.split_at(break_at(word, width));
             lines.push(head.to_owned());
             word = rest;
@@ -185,8 +185,8 @@ mod tests {
 
     const WIDTH: usize = 80;
 
-    fn taken(name: &'static str, outcome: Outcome, ms: f64) -> Taken {
-        Taken { name, outcome, ms }
+    fn taken(name: &'static str, outcome: StepOutcome, ms: f64) -> StepResult {
+        StepResult { name, outcome, ms }
     }
 
     fn plain(text: &str) -> String {
@@ -199,31 +199,31 @@ mod tests {
         let steps = [
             taken(
                 "credentials",
-                Outcome::ok("arn:aws:iam::123456789012:user/dev, from the environment"),
+                StepOutcome::ok("arn:aws:iam::123456789012:user/dev, from the environment"),
                 31.2,
             ),
-            taken("clock", Outcome::ok("in step with AWS"), 0.0),
+            taken("clock", StepOutcome::ok("in step with AWS"), 0.0),
             taken(
                 "endpoint",
-                Outcome::ok("orders.cluster-abc.eu-central-1.rds.amazonaws.com:5432, a cluster's writer, eu-central-1"),
+                StepOutcome::ok("orders.cluster-abc.eu-central-1.rds.amazonaws.com:5432, a cluster's writer, eu-central-1"),
                 0.1,
             ),
             taken(
                 "settings",
-                Outcome::skipped("your policy does not allow rds:DescribeDBClusters"),
+                StepOutcome::skipped("your policy does not allow rds:DescribeDBClusters"),
                 12.0,
             ),
             taken(
                 "permission",
-                Outcome::warning(format!("no policy of yours allows rds-db:connect on {resource}"))
+                StepOutcome::warning(format!("no policy of yours allows rds-db:connect on {resource}"))
                     .detail("IAM simulates without resource policies: the login will tell.")
                     .remedy(format!("Your policy needs: {{\"Effect\": \"Allow\", \"Action\": \"rds-db:connect\", \"Resource\": \"{resource}\"}}.")),
                 140.4,
             ),
-            taken("session", Outcome::ok("open through i-0123456789abcdef0"), 1234.0),
+            taken("session", StepOutcome::ok("open through i-0123456789abcdef0"), 1234.0),
             taken(
                 "login",
-                Outcome::failed(Explanation {
+                StepOutcome::failed(Explanation {
                     id: "database.no-rds-iam",
                     sqlstate: "28000".to_owned(),
                     message: "role \"db_user\" is not set up for IAM login".to_owned(),
@@ -245,7 +245,7 @@ mod tests {
 
     #[test]
     fn long_words_are_broken_where_they_have_parts() {
-        let broken = |text, width| wrap(text, width, Words::Broken);
+        let broken = |text, width| wrap(text, width, LongWords::Broken);
         assert_eq!(broken("", 10), [""]);
         assert_eq!(broken("a bc def", 4), ["a bc", "def"]);
         assert_eq!(broken("arn:aws:iam::role", 10), ["arn:aws:", "iam::role"]);
@@ -255,7 +255,7 @@ mod tests {
         );
         assert_eq!(broken("a.bcdefgh", 4), ["a.bc", "defg", "h"]);
         assert_eq!(broken("größer", 3), ["grö", "ßer"]);
-        let whole = wrap("see abcdefghijkl now", 5, Words::Whole);
+        let whole = wrap("see abcdefghijkl now", 5, LongWords::Whole);
         assert_eq!(whole, ["see", "abcdefghijkl", "now"]);
         for width in 1..20 {
             let text = "ein.Wort mit/Teilen und → Zeichen";

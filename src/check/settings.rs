@@ -4,9 +4,9 @@ use std::time::{Duration, SystemTime};
 
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::{Check, Outcome};
+use super::{CheckRun, StepOutcome};
 use crate::aws::discover;
-use crate::aws::discover::{Database, DiscoverError, Kind};
+use crate::aws::discover::{Database, DatabaseKind, DiscoverError};
 use crate::config::{Auth, EndpointKind};
 use crate::postgres::target::PgContext;
 use crate::report;
@@ -23,35 +23,35 @@ const DOWN: [&str; 6] = [
     "stopping",
 ];
 
-impl Check {
+impl CheckRun {
     /// Runs the settings step: status, IAM, version and CA of the database.
-    pub(super) async fn settings(&mut self, context: &PgContext) -> Outcome {
+    pub(super) async fn settings(&mut self, context: &PgContext) -> StepOutcome {
         let Some(endpoint) = self.endpoint.clone() else {
-            return Outcome::skipped("the endpoint is not known");
+            return StepOutcome::skipped("the endpoint is not known");
         };
         if matches!(endpoint.kind(), EndpointKind::Dsql | EndpointKind::Other) {
-            return Outcome::skipped("RDS knows nothing about such an endpoint");
+            return StepOutcome::skipped("RDS knows nothing about such an endpoint");
         }
         if self.database.is_none() {
             let Some(region) = self.region().await else {
-                return Outcome::skipped("no region is known");
+                return StepOutcome::skipped("no region is known");
             };
             match discover::at(&self.aws, &region, &endpoint).await {
                 Ok(Some(database)) => self.database = Some(database),
                 Ok(None) => {
-                    return Outcome::skipped(format!(
+                    return StepOutcome::skipped(format!(
                         "RDS lists no database with this endpoint in {region}; it may be another account's"
                     ));
                 }
-                Err(error) => return Outcome::skipped(unknown(&error)),
+                Err(error) => return StepOutcome::skipped(unknown(&error)),
             }
         }
         let Some(database) = &self.database else {
-            return Outcome::skipped("the database is not known");
+            return StepOutcome::skipped("the database is not known");
         };
         judge(
             database,
-            &Wanted {
+            &ExpectedSettings {
                 iam: context.target.settings.login.auth == Auth::Iam,
                 built_in_roots: context.target.settings.ca_file.is_none(),
                 profile: context.target.settings.profile.as_deref(),
@@ -72,7 +72,7 @@ pub(super) fn unknown(error: &DiscoverError) -> String {
 }
 
 /// Expected settings.
-struct Wanted<'a> {
+struct ExpectedSettings<'a> {
     /// Logins use tokens.
     iam: bool,
     /// The built-in trust roots are used.
@@ -81,16 +81,16 @@ struct Wanted<'a> {
     now: SystemTime,
 }
 
-fn judge(database: &Database, wanted: &Wanted<'_>) -> Outcome {
+fn judge(database: &Database, wanted: &ExpectedSettings<'_>) -> StepOutcome {
     let status = database.status.as_deref();
     let outcome = if status.is_some_and(|status| DOWN.contains(&status)) {
-        Outcome::failed(report::explain_status(database, wanted.profile))
+        StepOutcome::failed(report::explain_status(database, wanted.profile))
     } else if wanted.iam && database.iam == Some(false) {
-        Outcome::failed(report::explain_iam_off(database, wanted.profile))
+        StepOutcome::failed(report::explain_iam_off(database, wanted.profile))
     } else if !database.is_postgres() {
-        Outcome::warning(said(database)).detail("That is not PostgreSQL.")
+        StepOutcome::warning(said(database)).detail("That is not PostgreSQL.")
     } else if !database.is_available() {
-        Outcome::warning(said(database)).detail("It may not take connections in this state.")
+        StepOutcome::warning(said(database)).detail("It may not take connections in this state.")
     } else {
         authority(database, wanted)
     };
@@ -105,15 +105,15 @@ fn judge(database: &Database, wanted: &Wanted<'_>) -> Outcome {
 }
 
 /// Checks the CA and its expiry; everything else is in order.
-fn authority(database: &Database, wanted: &Wanted<'_>) -> Outcome {
-    let ok = Outcome::ok(said(database));
+fn authority(database: &Database, wanted: &ExpectedSettings<'_>) -> StepOutcome {
+    let ok = StepOutcome::ok(said(database));
     let Some(ca) = database.ca.as_deref().filter(|_| wanted.built_in_roots) else {
         return ok;
     };
     match root_of(ca, &database.region) {
         Some(until) if until > wanted.now => ok,
-        Some(_) => Outcome::warning(said(database)).detail(format!("The CA {ca} has ended.")),
-        None => Outcome::warning(said(database)).detail(format!(
+        Some(_) => StepOutcome::warning(said(database)).detail(format!("The CA {ca} has ended.")),
+        None => StepOutcome::warning(said(database)).detail(format!(
             "The CA {ca} is not among the roots in this binary. If its certificate is refused below, name its bundle with ca_file."
         )),
     }
@@ -148,19 +148,19 @@ fn said(database: &Database) -> String {
     let parts: Vec<String> = parts.into_iter().flatten().collect();
     match (parts.is_empty(), database.kind) {
         (false, _) => parts.join(", "),
-        (true, Kind::Proxy) => "an RDS Proxy".to_owned(),
+        (true, DatabaseKind::Proxy) => "an RDS Proxy".to_owned(),
         (true, _) => database.identifier.clone(),
     }
 }
 
 #[cfg(test)]
 pub(super) mod tests {
-    use super::super::Verdict;
+    use super::super::StepVerdict;
     use super::*;
 
     pub(in super::super) fn database() -> Database {
         Database {
-            kind: Kind::Cluster,
+            kind: DatabaseKind::Cluster,
             identifier: "orders".to_owned(),
             endpoint: None,
             reader: None,
@@ -179,12 +179,12 @@ pub(super) mod tests {
         }
     }
 
-    fn judged(change: impl FnOnce(&mut Database), iam: bool) -> Outcome {
+    fn judged(change: impl FnOnce(&mut Database), iam: bool) -> StepOutcome {
         let mut database = database();
         change(&mut database);
         judge(
             &database,
-            &Wanted {
+            &ExpectedSettings {
                 iam,
                 built_in_roots: true,
                 profile: Some("dev"),
@@ -196,7 +196,7 @@ pub(super) mod tests {
     #[test]
     fn what_is_in_order_is_said_in_one_line() {
         let outcome = judged(|_| {}, true);
-        assert_eq!(outcome.verdict, Verdict::Ok);
+        assert_eq!(outcome.verdict, StepVerdict::Ok);
         assert_eq!(
             outcome.said,
             "available, aurora-postgresql 17.5, IAM login on, CA rds-ca-rsa2048-g1"
@@ -210,12 +210,12 @@ pub(super) mod tests {
         let outcome = judged(off, true);
         assert_eq!(
             (outcome.verdict, outcome.id),
-            (Verdict::Failed, Some("rds.iam-off"))
+            (StepVerdict::Failed, Some("rds.iam-off"))
         );
-        assert_eq!(judged(off, false).verdict, Verdict::Ok);
+        assert_eq!(judged(off, false).verdict, StepVerdict::Ok);
         assert_eq!(
             judged(|database| database.iam = None, true).verdict,
-            Verdict::Ok
+            StepVerdict::Ok
         );
     }
 
@@ -225,9 +225,9 @@ pub(super) mod tests {
         let stopped = with("stopped");
         assert_eq!(
             (stopped.verdict, stopped.id),
-            (Verdict::Failed, Some("rds.status"))
+            (StepVerdict::Failed, Some("rds.status"))
         );
-        assert_eq!(with("backing-up").verdict, Verdict::Warning);
+        assert_eq!(with("backing-up").verdict, StepVerdict::Warning);
     }
 
     #[test]
@@ -241,6 +241,6 @@ pub(super) mod tests {
             |database| database.ca = Some("rds-ca-2019".to_owned()),
             true,
         );
-        assert_eq!(old.verdict, Verdict::Warning);
+        assert_eq!(old.verdict, StepVerdict::Warning);
     }
 }

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::query::{Flow, QueryError, Questions};
-use super::{Check, Outcome, Way};
+use super::query::{QueryClient, QueryError, RowRate};
+use super::{CheckRun, ConnectionProgress, StepOutcome};
 use crate::config::Via;
 use crate::postgres::target::PgContext;
 
@@ -19,21 +19,21 @@ const MOST_ROWS: usize = 4096;
 /// ResolvedTarget duration of the main measurement.
 const MEASURED: Duration = Duration::from_millis(2500);
 
-impl Check {
+impl CheckRun {
     /// Runs the speed step: the median of some round trips, and the rate of a result of some
     /// megabytes.
-    pub(super) async fn measure(&mut self, context: &PgContext) -> Outcome {
-        let Way::In(questions) = &mut self.way else {
-            return Outcome::skipped("not logged in");
+    pub(super) async fn measure(&mut self, context: &PgContext) -> StepOutcome {
+        let ConnectionProgress::In(questions) = &mut self.way else {
+            return StepOutcome::skipped("not logged in");
         };
         let measured = match measure(questions).await {
             Ok(measured) => measured,
             Err(error) => {
                 let refused = matches!(error, QueryError::Server(_));
                 if !refused {
-                    self.way = Way::Begun;
+                    self.way = ConnectionProgress::Begun;
                 }
-                return Outcome::warning(format!("it could not be measured: {error}"));
+                return StepOutcome::warning(format!("it could not be measured: {error}"));
             }
         };
         let sessions = match &context.target.settings.via {
@@ -44,12 +44,12 @@ impl Check {
     }
 }
 
-struct Measured {
+struct SpeedResult {
     round_trip: Duration,
-    flow: Flow,
+    flow: RowRate,
 }
 
-async fn measure(questions: &mut Questions) -> Result<Measured, QueryError> {
+async fn measure(questions: &mut QueryClient) -> Result<SpeedResult, QueryError> {
     let mut times = Vec::new();
     let began = Instant::now();
     while times.len() < ROUND_TRIPS && (times.is_empty() || began.elapsed() < ROUND_TRIPS_TIME) {
@@ -59,7 +59,7 @@ async fn measure(questions: &mut Questions) -> Result<Measured, QueryError> {
     }
     let first = questions.flow(&rows(FIRST_ROWS), PATIENCE).await?;
     let flow = questions.flow(&rows(enough(first)), PATIENCE).await?;
-    Ok(Measured {
+    Ok(SpeedResult {
         round_trip: median(&mut times),
         flow,
     })
@@ -71,7 +71,7 @@ fn rows(count: usize) -> String {
 }
 
 /// Returns the number of rows that take about the target duration, by the rate of the `first` ones.
-fn enough(first: Flow) -> usize {
+fn enough(first: RowRate) -> usize {
     let rate = rate(first);
     let bytes = rate * MEASURED.as_secs_f64();
     let rows = (bytes / 1000.0).clamp(FIRST_ROWS as f64, MOST_ROWS as f64);
@@ -79,7 +79,7 @@ fn enough(first: Flow) -> usize {
 }
 
 /// Returns bytes per second.
-fn rate(flow: Flow) -> f64 {
+fn rate(flow: RowRate) -> f64 {
     flow.bytes as f64 / flow.took.as_secs_f64().max(1e-6)
 }
 
@@ -88,11 +88,11 @@ fn median(times: &mut [Duration]) -> Duration {
     times.get(times.len() / 2).copied().unwrap_or_default()
 }
 
-fn say(measured: &Measured, sessions: Option<usize>) -> Outcome {
+fn say(measured: &SpeedResult, sessions: Option<usize>) -> StepOutcome {
     let millis = measured.round_trip.as_secs_f64() * 1000.0;
     let megabytes = rate(measured.flow) / 1e6;
     let said = format!("{millis:.1} ms a round trip, {megabytes:.2} MB/s from the database");
-    let outcome = Outcome::ok(said);
+    let outcome = StepOutcome::ok(said);
     let outcome = match sessions {
         Some(1) => outcome.detail(
             "One session carries about 0.7 MB/s, and this target may have no other one (sessions = 1).",
@@ -115,8 +115,8 @@ fn tenths(number: f64) -> f64 {
 mod tests {
     use super::*;
 
-    fn flow(bytes: usize, millis: u64) -> Flow {
-        Flow {
+    fn flow(bytes: usize, millis: u64) -> RowRate {
+        RowRate {
             bytes,
             took: Duration::from_millis(millis),
         }
@@ -128,12 +128,12 @@ mod tests {
         assert_eq!(enough(flow(128_000, 183)), 1748);
         assert_eq!(enough(flow(128_000, 0)), MOST_ROWS);
         assert_eq!(enough(flow(128_000, 60_000)), FIRST_ROWS);
-        assert_eq!(enough(Flow::default()), FIRST_ROWS);
+        assert_eq!(enough(RowRate::default()), FIRST_ROWS);
     }
 
     #[test]
     fn speed_is_said_in_usual_units() {
-        let measured = Measured {
+        let measured = SpeedResult {
             round_trip: median(&mut [9, 2, 3].map(Duration::from_millis)),
             flow: flow(2_000_000, 2857),
         };

@@ -4,7 +4,7 @@ use anyhow::Context;
 
 use super::config;
 use crate::base::foreign_text::visible_json;
-use crate::check::{self, Check, CheckError, Event};
+use crate::check::{self, CheckError, CheckEvent, CheckRun};
 use crate::cli::CheckArgs;
 use crate::cli::exit;
 use crate::cli::terminal;
@@ -22,8 +22,8 @@ pub async fn check(args: &CheckArgs) -> anyhow::Result<u8> {
         &args.program,
     )?;
     let mut signals = StopSignals::install().context("cannot listen for signals")?;
-    let mut check = Check::new(config, !args.no_speed)?;
-    let mut shown = Shown {
+    let mut check = CheckRun::new(config, !args.no_speed)?;
+    let mut shown = ProgressOutput {
         json: args.output.json,
         width: terminal::width(),
         progress: None,
@@ -34,7 +34,7 @@ pub async fn check(args: &CheckArgs) -> anyhow::Result<u8> {
         terminal::write(head).context("cannot write to standard output")?;
     }
     let checked = {
-        let mut tell = |event: Event<'_>| shown.event(event);
+        let mut tell = |event: CheckEvent<'_>| shown.event(event);
         tokio::select! {
             checked = check.run(&mut tell) => Ok(checked),
             signal = signals.next() => Err(signal),
@@ -69,7 +69,7 @@ fn unusable(error: CheckError) -> anyhow::Error {
 }
 
 /// Progress output.
-struct Shown {
+struct ProgressOutput {
     json: bool,
     width: usize,
     progress: Option<Progress>,
@@ -77,11 +77,11 @@ struct Shown {
     trouble: Option<std::io::Error>,
 }
 
-impl Shown {
-    fn event(&mut self, event: Event<'_>) {
+impl ProgressOutput {
+    fn event(&mut self, event: CheckEvent<'_>) {
         match event {
-            Event::Begins(step) => self.progress = Some(Progress::start(step.doing())),
-            Event::Taken(taken) => {
+            CheckEvent::Begins(step) => self.progress = Some(Progress::start(step.doing())),
+            CheckEvent::Taken(taken) => {
                 self.progress = None;
                 if self.json || self.trouble.is_some() {
                     return;

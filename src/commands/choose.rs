@@ -10,7 +10,7 @@ use tracing::debug;
 
 use crate::aws::AwsContext;
 use crate::aws::discover;
-use crate::aws::discover::{Candidate, Database, DiscoverError, NotLocated, Ranked};
+use crate::aws::discover::{Database, DiscoverError, NodeRanking, NotLocated, RankedNode};
 use crate::base::error_text::chain;
 use crate::base::quote::printable;
 use crate::cli::terminal;
@@ -29,7 +29,7 @@ const MOST_SHOWN: usize = 9;
 
 /// A target with the results of its lookups.
 #[derive(Clone, Debug)]
-pub struct Settled {
+pub struct LocatedTarget {
     /// The configuration, with the chosen bastion.
     pub config: TargetConfig,
     /// The target, with its endpoint.
@@ -46,7 +46,7 @@ pub struct Settled {
 
 /// Error of [`settle`].
 #[derive(Debug, Error)]
-pub enum SettleError {
+pub enum LocateError {
     /// The database was not found.
     #[error("{}", in_words(&report::explain_lookup(.0)))]
     Discover(#[from] DiscoverError),
@@ -63,7 +63,7 @@ pub enum SettleError {
 ///
 /// # Errors
 /// [`SettleError`].
-pub async fn settle(config: TargetConfig, aws: &AwsContext) -> Result<Settled, SettleError> {
+pub async fn settle(config: TargetConfig, aws: &AwsContext) -> Result<LocatedTarget, LocateError> {
     let progress = Progress::start(format!("looking for {}", config.database_ref));
     let (target, database) = Box::pin(locate(&config, aws)).await?;
     let region = match &target.region {
@@ -82,7 +82,7 @@ pub async fn settle(config: TargetConfig, aws: &AwsContext) -> Result<Settled, S
         Some(ranked) => ask_for_bastion(&config.name, ranked).await,
         None => None,
     };
-    let mut settled = Settled {
+    let mut settled = LocatedTarget {
         line: line(&config, &target, database.as_ref(), region.as_deref()),
         warnings: database
             .as_ref()
@@ -128,12 +128,12 @@ pub(crate) async fn served_target(
     Ok(served)
 }
 
-impl Settled {
-    fn take(&mut self, ranked: Option<Ranked>, asked: Option<Candidate>) {
+impl LocatedTarget {
+    fn take(&mut self, ranked: Option<NodeRanking>, asked: Option<RankedNode>) {
         let via = bastion_in_words(&self.config.settings.via, ranked.as_ref(), asked.as_ref());
         self.line = format!("{}; {via}", self.line);
         self.warnings.extend(ranked.and_then(|ranked| ranked.note));
-        let Some(Candidate { node, .. }) = asked else {
+        let Some(RankedNode { node, .. }) = asked else {
             return;
         };
         self.keep = Some(format!("bastion = \"{}\"", node.id));
@@ -149,7 +149,7 @@ impl Settled {
 async fn locate(
     config: &TargetConfig,
     aws: &AwsContext,
-) -> Result<(ResolvedTarget, Option<Database>), SettleError> {
+) -> Result<(ResolvedTarget, Option<Database>), LocateError> {
     if let Some(target) = config.resolved() {
         return Ok((target, None));
     }
@@ -178,7 +178,7 @@ async fn rank(
     region: &str,
     endpoint: &Endpoint,
     database: Option<&Database>,
-) -> Option<Ranked> {
+) -> Option<NodeRanking> {
     let ranked = match database {
         Some(database) => discover::bastions_in(aws, region, database.vpc.as_deref()).await,
         None => discover::bastions(aws, region, Some(endpoint)).await,
@@ -219,7 +219,7 @@ fn line(
     format!("{}: {readers}{kind} {identifier}{place}{iam}", config.name)
 }
 
-fn bastion_in_words(via: &Via, ranked: Option<&Ranked>, asked: Option<&Candidate>) -> String {
+fn bastion_in_words(via: &Via, ranked: Option<&NodeRanking>, asked: Option<&RankedNode>) -> String {
     let settings = match via {
         Via::Direct => return "directly".to_owned(),
         Via::Ssm(settings) => settings,
@@ -230,10 +230,10 @@ fn bastion_in_words(via: &Via, ranked: Option<&Ranked>, asked: Option<&Candidate
             bastion => format!("bastion {bastion}"),
         };
     };
-    if let Some(Candidate { node, .. }) = asked {
+    if let Some(RankedNode { node, .. }) = asked {
         return format!("bastion {} (chosen)", node.id);
     }
-    let Some(Candidate { node, why }) = ranked.nodes.first() else {
+    let Some(RankedNode { node, why }) = ranked.nodes.first() else {
         return "no bastion is online".to_owned();
     };
     let others = ranked.nodes.iter().take(ranked.equals).skip(1);
@@ -275,11 +275,11 @@ pub(crate) fn in_words(explanation: &Explanation) -> String {
 }
 
 /// Prompts for a bastion; `None` without a choice or without a terminal.
-async fn ask_for_bastion(target: &str, ranked: &Ranked) -> Option<Candidate> {
+async fn ask_for_bastion(target: &str, ranked: &NodeRanking) -> Option<RankedNode> {
     if ranked.equals < 2 || !terminal::is_interactive() {
         return None;
     }
-    let equals: Vec<Candidate> = ranked.nodes.iter().take(ranked.equals).cloned().collect();
+    let equals: Vec<RankedNode> = ranked.nodes.iter().take(ranked.equals).cloned().collect();
     let options: Vec<String> = equals.iter().map(option).collect();
     let question = format!("Which bastion is to carry the tunnel of {target}?");
     let asking = spawn_blocking(move || {
@@ -290,7 +290,7 @@ async fn ask_for_bastion(target: &str, ranked: &Ranked) -> Option<Candidate> {
     equals.into_iter().nth(picked)
 }
 
-fn option(Candidate { node, why }: &Candidate) -> String {
+fn option(RankedNode { node, why }: &RankedNode) -> String {
     let name = node.name.as_deref().map(printable).unwrap_or_default();
     format!("{}  {name}  ({why})", node.id)
 }
@@ -366,7 +366,7 @@ mod tests {
         file.target(None, &TargetLayer::default()).unwrap()
     }
 
-    async fn settled(account: &Account, lines: &str) -> Settled {
+    async fn settled(account: &Account, lines: &str) -> LocatedTarget {
         settle(config(lines), &account.aws).await.unwrap()
     }
 

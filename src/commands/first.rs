@@ -19,7 +19,7 @@ const TERMINATE: [u8; 5] = *b"X\0\0\0\x04";
 
 /// Result of a first login.
 #[derive(Debug)]
-pub(super) enum First {
+pub(super) enum FirstLogin {
     /// The login succeeded.
     Ready,
     /// The database requests a password that only the user's client has: the connection works.
@@ -33,7 +33,11 @@ pub(super) enum First {
 ///
 /// # Errors
 /// The port does not follow the protocol to the end of the login.
-pub(super) async fn login(port: u16, user: &str, database: Option<&str>) -> anyhow::Result<First> {
+pub(super) async fn login(
+    port: u16,
+    user: &str,
+    database: Option<&str>,
+) -> anyhow::Result<FirstLogin> {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let mut stream = TcpStream::connect(address).await?;
     let mut startup = Startup::new(ProtocolVersion::V3_0);
@@ -49,8 +53,8 @@ pub(super) async fn login(port: u16, user: &str, database: Option<&str>) -> anyh
             match (frame[0], frame.get(HEADER..HEADER + 4)) {
                 (b'E', _) => break refused(ServerError::parse(frame)?, database),
                 (b'R', Some([0, 0, 0, 0])) => {}
-                (b'R', _) => break First::Asked,
-                (b'Z', _) => break First::Ready,
+                (b'R', _) => break FirstLogin::Asked,
+                (b'Z', _) => break FirstLogin::Ready,
                 _ => {}
             }
         } else if stream.read_buf(&mut received).await? == 0 {
@@ -64,13 +68,13 @@ pub(super) async fn login(port: u16, user: &str, database: Option<&str>) -> anyh
 
 /// Classifies an error. If the default database does not exist, a login without a database still
 /// succeeded: the server reports it after it has accepted the role.
-fn refused(error: ServerError, database: Option<&str>) -> First {
+fn refused(error: ServerError, database: Option<&str>) -> FirstLogin {
     let none = error
         .sqlstate()
         .is_some_and(|state| state.as_str() == NO_DATABASE);
     match database {
-        None if none => First::Ready,
-        _ => First::Refused(error),
+        None if none => FirstLogin::Ready,
+        _ => FirstLogin::Refused(error),
     }
 }
 

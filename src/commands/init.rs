@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 
-use crate::aws::discover::{Database, Missing, Survey};
+use crate::aws::discover::{Database, MissingDatabases, Survey};
 use crate::base::suggest::did_you_mean;
 use crate::cli::InitArgs;
 use crate::cli::terminal;
@@ -31,7 +31,7 @@ pub async fn init(args: &InitArgs) -> anyhow::Result<()> {
     let (profile, region) = (args.profile.as_deref(), args.region.as_deref());
     let (region, mut survey) = super::list::survey(profile, region).await?;
     choose(&mut survey, &region, &args.db)?;
-    let written = text::Head {
+    let written = text::CommonSettings {
         region: &region,
         profile,
         user: args.user.as_deref(),
@@ -70,7 +70,7 @@ fn choose(survey: &mut Survey, region: &str, wanted: &[String]) -> anyhow::Resul
     }
     if survey.databases.is_empty() {
         let denied = survey.missing.iter().filter(|call| call.error.is_denied());
-        let denied: Vec<&str> = denied.map(|call: &Missing| call.action).collect();
+        let denied: Vec<&str> = denied.map(|call: &MissingDatabases| call.action).collect();
         let hint = match denied.as_slice() {
             [] => "is it the right region and profile? See --region and --profile".to_owned(),
             denied => format!(

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::choose::in_words;
 use crate::aws::discover;
-use crate::aws::discover::{Database, DiscoverError, Missing, Node, Survey};
+use crate::aws::discover::{Database, DiscoverError, MissingDatabases, Node, Survey};
 use crate::aws::{AwsContext, AwsOptions};
 use crate::base::error_text::chain;
 use crate::base::foreign_text::visible_json;
@@ -104,7 +104,7 @@ fn node(one: &Node) -> Value {
     })
 }
 
-fn missing(call: &Missing) -> Value {
+fn missing(call: &MissingDatabases) -> Value {
     json!({
         "action": call.action,
         "denied": call.error.is_denied(),
@@ -203,7 +203,7 @@ fn node_row(one: &Node) -> [String; 5] {
 }
 
 /// Appends the missing information and the reason for each.
-fn unseen(text: &mut String, calls: Vec<&Missing>) {
+fn unseen(text: &mut String, calls: Vec<&MissingDatabases>) {
     let calls = calls.into_iter();
     let (denied, failed): (Vec<_>, Vec<_>) = calls.partition(|call| call.error.is_denied());
     if !denied.is_empty() {
@@ -229,12 +229,12 @@ fn unseen(text: &mut String, calls: Vec<&Missing>) {
 pub(super) mod tests {
     use super::*;
     use crate::aws::api_error::ApiAnswer;
-    use crate::aws::discover::Kind;
+    use crate::aws::discover::DatabaseKind;
 
-    fn db(kind: Kind, identifier: &str, engine: &str) -> Database {
+    fn db(kind: DatabaseKind, identifier: &str, engine: &str) -> Database {
         let host = format!("{identifier}.cluster-abc.eu-central-1.rds.amazonaws.com");
         let reader = host.replace("cluster-", "cluster-ro-");
-        let is_cluster = kind == Kind::Cluster;
+        let is_cluster = kind == DatabaseKind::Cluster;
         Database {
             kind,
             identifier: identifier.to_owned(),
@@ -273,7 +273,7 @@ pub(super) mod tests {
     }
 
     pub(in crate::commands) fn found() -> Survey {
-        let refused = |action, denied, code: &str| Missing {
+        let refused = |action, denied, code: &str| MissingDatabases {
             action,
             error: DiscoverError::Refused {
                 action,
@@ -289,9 +289,9 @@ pub(super) mod tests {
         };
         Survey {
             databases: vec![
-                db(Kind::Instance, "billing", "postgres"),
-                db(Kind::Cluster, "orders", "aurora-postgresql"),
-                db(Kind::Instance, "orders", "aurora-postgresql"),
+                db(DatabaseKind::Instance, "billing", "postgres"),
+                db(DatabaseKind::Cluster, "orders", "aurora-postgresql"),
+                db(DatabaseKind::Instance, "orders", "aurora-postgresql"),
             ],
             nodes: vec![
                 machine(

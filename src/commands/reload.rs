@@ -14,10 +14,10 @@ use tracing::{error, info, warn};
 use super::choose;
 use super::connection_string::client_host;
 use super::serve::{ready_line, say_left_out};
-use super::start_errors::Outlook;
+use super::start_errors::WaitEffect;
 use crate::cli::ServeArgs;
 use crate::config::{ConfigError, ConfigFile, LONGEST, ServeSettings, TargetConfig, fingerprint};
-use crate::platform::permissions::{self, Role};
+use crate::platform::permissions::{self, FileRole};
 use crate::platform::{self, HangUp, service};
 use crate::postgres::server::Server;
 use crate::postgres::shared::Proxy;
@@ -30,16 +30,16 @@ use crate::targets::served_target::AwsContexts;
 const LOOK: Duration = Duration::from_millis(500);
 
 /// The configuration at a moment.
-pub(super) struct Configured {
+pub(super) struct LoadedConfiguration {
     pub(super) serve: ServeSettings,
     /// The file that was read; `None` without a file, with only flags.
     pub(super) file: Option<PathBuf>,
     /// Contents as loaded. The file may change right after it is read.
-    loaded: Option<Stamp>,
+    loaded: Option<FileReading>,
     configs: Vec<Result<TargetConfig, ConfigError>>,
 }
 
-impl Configured {
+impl LoadedConfiguration {
     /// Loads the configuration from file, variables and flags.
     ///
     /// # Errors
@@ -48,7 +48,7 @@ impl Configured {
         let file = ConfigFile::load(args.program.config.as_deref())?;
         let serve = ServeSettings::from_layer(args.serve_layer().or(file.serve.clone()))?;
         let path = file.path.clone();
-        let loaded = Stamp::Contents(file.fingerprint.clone());
+        let loaded = FileReading::Contents(file.fingerprint.clone());
         let configs = file.targets(&args.targets, &args.layer())?;
         Ok(Self {
             serve,
@@ -91,7 +91,9 @@ impl Configured {
             };
             let made = match made {
                 // The lookup is repeated in the background, and by the next connection.
-                Err(error) if self.configs.len() > 1 || Outlook::of(&error) == Outlook::Passing => {
+                Err(error)
+                    if self.configs.len() > 1 || WaitEffect::of(&error) == WaitEffect::Passing =>
+                {
                     lazy()
                 }
                 made => made,
@@ -108,16 +110,16 @@ impl Configured {
 /// Result of reading the file. Contents count: time stamps and lengths do not change in stores that
 /// set them to a constant, and within one tick of the file system's clock.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Stamp {
+enum FileReading {
     Contents(Vec<u8>),
     /// It cannot be read, for this reason.
     Unreadable(String),
 }
 
-impl Stamp {
+impl FileReading {
     /// Reads the file. `None`: it does not exist, because it is being replaced or was deleted.
     fn of(path: &Path) -> Option<Self> {
-        match permissions::read(Role::ConfigFile, path, LONGEST) {
+        match permissions::read(FileRole::ConfigFile, path, LONGEST) {
             Ok(bytes) => Some(Self::Contents(fingerprint(&bytes))),
             Err(error) if error.io() == Some(ErrorKind::NotFound) => None,
             Err(error) => Some(Self::Unreadable(error.to_string())),
@@ -134,15 +136,15 @@ impl Stamp {
 
 /// Decides from successive readings when to load a change.
 #[derive(Debug)]
-struct Watch {
+struct ChangeDetector {
     /// The file as loaded.
-    seen: Option<Stamp>,
+    seen: Option<FileReading>,
     /// The file at the last reading.
-    last: Option<Stamp>,
+    last: Option<FileReading>,
 }
 
-impl Watch {
-    fn new(seen: Option<Stamp>) -> Self {
+impl ChangeDetector {
+    fn new(seen: Option<FileReading>) -> Self {
         Self {
             last: seen.clone(),
             seen,
@@ -151,7 +153,7 @@ impl Watch {
 
     /// Returns true if the file differs from the loaded one and equals the previous reading: a
     /// program that writes it in place may not have finished.
-    fn has_changed(&mut self, now: Option<Stamp>) -> bool {
+    fn has_changed(&mut self, now: Option<FileReading>) -> bool {
         let Some(now) = now else { return false };
         let is_settled = self.last.as_ref() == Some(&now);
         let has_changed = self.seen.as_ref() != Some(&now);
@@ -161,16 +163,16 @@ impl Watch {
 }
 
 /// Waits for changes and applies them.
-pub(super) struct Changes<'a> {
+pub(super) struct ReloadTriggers<'a> {
     args: &'a ServeArgs,
-    configured: Configured,
+    configured: LoadedConfiguration,
     aws_contexts: Arc<AwsContexts>,
-    asked: Asked,
-    watch: Watch,
+    asked: ReloadSources,
+    watch: ChangeDetector,
 }
 
 /// Sources of a reload other than the file.
-pub(super) struct Asked {
+pub(super) struct ReloadSources {
     pub(super) hang_up: HangUp,
     /// Ends the program: the meaning of a SIGHUP when its terminal is gone.
     pub(super) stop: CancellationToken,
@@ -180,12 +182,12 @@ pub(super) struct Asked {
     pub(super) control: mpsc::Receiver<()>,
 }
 
-impl<'a> Changes<'a> {
+impl<'a> ReloadTriggers<'a> {
     pub(super) fn watch(
         args: &'a ServeArgs,
-        configured: Configured,
+        configured: LoadedConfiguration,
         aws_contexts: Arc<AwsContexts>,
-        asked: Asked,
+        asked: ReloadSources,
     ) -> Self {
         let loaded = configured.loaded.clone();
         Self {
@@ -193,7 +195,7 @@ impl<'a> Changes<'a> {
             configured,
             aws_contexts,
             asked,
-            watch: Watch::new(loaded),
+            watch: ChangeDetector::new(loaded),
         }
     }
 
@@ -218,7 +220,7 @@ impl<'a> Changes<'a> {
                 }
                 _ = look.tick() => {
                     let Some(file) = &self.configured.file else { continue };
-                    let now = Stamp::look(file).await;
+                    let now = FileReading::look(file).await;
                     if self.watch.has_changed(now) {
                         info!(file = %file.display(), "the configuration has changed");
                         return;
@@ -232,7 +234,7 @@ impl<'a> Changes<'a> {
     pub(super) async fn take_over(&mut self, server: &mut Server, proxy: &Arc<Proxy>) {
         service::reloading();
         // Whatever triggered the reload, the same contents are not loaded twice.
-        self.watch = Watch::new(self.configured.file.as_deref().and_then(Stamp::of));
+        self.watch = ChangeDetector::new(self.configured.file.as_deref().and_then(FileReading::of));
         self.serve_anew(server, proxy).await;
         service::ready(&serving(server));
     }
@@ -242,7 +244,7 @@ impl<'a> Changes<'a> {
             error!(reason, "the configuration stays as it was");
             proxy.observed.change_unused(reason);
         };
-        let configured = match Configured::load(self.args) {
+        let configured = match LoadedConfiguration::load(self.args) {
             Ok(configured) => configured,
             Err(failed) => return unused(failed.to_string()),
         };
@@ -262,7 +264,7 @@ impl<'a> Changes<'a> {
         if configured.serve != self.configured.serve {
             warn!("[serve] has changed; that is taken over when pgiam is started anew");
         }
-        self.watch = Watch::new(configured.loaded.clone());
+        self.watch = ChangeDetector::new(configured.loaded.clone());
         self.configured = configured;
         let kept = targets
             .iter()
@@ -320,13 +322,13 @@ mod tests {
     use super::*;
 
     /// Performs two readings in sequence.
-    fn changed(watch: &mut Watch, path: &Path) -> bool {
-        let first = watch.has_changed(Stamp::of(path));
-        first || watch.has_changed(Stamp::of(path))
+    fn changed(watch: &mut ChangeDetector, path: &Path) -> bool {
+        let first = watch.has_changed(FileReading::of(path));
+        first || watch.has_changed(FileReading::of(path))
     }
 
-    fn loaded(path: &Path) -> Watch {
-        Watch::new(Stamp::of(path))
+    fn loaded(path: &Path) -> ChangeDetector {
+        ChangeDetector::new(FileReading::of(path))
     }
 
     #[test]
@@ -379,10 +381,10 @@ mod tests {
         std::fs::write(&path, "one").unwrap();
         let mut watch = loaded(&path);
         std::fs::write(&path, "tw").unwrap();
-        assert!(!watch.has_changed(Stamp::of(&path)));
+        assert!(!watch.has_changed(FileReading::of(&path)));
         std::fs::write(&path, "two").unwrap();
-        assert!(!watch.has_changed(Stamp::of(&path)));
-        assert!(watch.has_changed(Stamp::of(&path)));
+        assert!(!watch.has_changed(FileReading::of(&path)));
+        assert!(watch.has_changed(FileReading::of(&path)));
         let mut watch = loaded(&path);
         std::fs::remove_file(&path).unwrap();
         assert!(!changed(&mut watch, &path), "it is being replaced");

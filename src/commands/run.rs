@@ -16,7 +16,7 @@ use tokio_util::task::TaskTracker;
 
 use super::choose;
 use super::connection_string::{ConnectionString, MISLEADING};
-use super::first::{self, First};
+use super::first::{self, FirstLogin};
 use super::serve::state_dir;
 use crate::admin::{Admin, AdminOptions, Controls, Kind};
 use crate::base::quote::shell;
@@ -24,7 +24,7 @@ use crate::cli::RunArgs;
 use crate::cli::exit;
 use crate::cli::terminal::Progress;
 use crate::config::{ServeLayer, ServeSettings, SocketDir};
-use crate::platform::descriptors::{ForChildren, Raised};
+use crate::platform::descriptors::{ForChildren, LimitChange};
 use crate::platform::{self, ForwardedSignals};
 use crate::postgres::server;
 use crate::postgres::server::{ListenAt, Server};
@@ -43,7 +43,7 @@ const SIGTERM: u8 = 15;
 pub async fn run(args: &RunArgs) -> anyhow::Result<u8> {
     let mut config = super::config(args.target.as_deref(), &args.database, &args.program)?;
     config.settings.local_port = 0; // The configured one may be in use by another pgiam.
-    let mut signals = Signals {
+    let mut signals = CommandSignals {
         received: ForwardedSignals::install().context("cannot listen for signals")?,
         asked: CancellationToken::new(),
         told: false,
@@ -55,7 +55,7 @@ pub async fn run(args: &RunArgs) -> anyhow::Result<u8> {
         signal = signals.next() => return Ok(exit::SIGNALLED.saturating_add(signal)),
     };
     let endings = aws_contexts.endings().clone();
-    let tunnel = Tunnel::open(args, served, endings, signals.asked.clone())?;
+    let tunnel = RunningServer::open(args, served, endings, signals.asked.clone())?;
     let ready = tokio::select! {
         ready = tunnel.ready(args) => ready.map(|()| None),
         signal = signals.next() => Ok(Some(exit::SIGNALLED.saturating_add(signal))),
@@ -73,14 +73,14 @@ pub async fn run(args: &RunArgs) -> anyhow::Result<u8> {
 }
 
 /// Signals and requests forwarded to the command.
-struct Signals {
+struct CommandSignals {
     received: ForwardedSignals,
     /// `pgiam stop`, forwarded as SIGTERM.
     asked: CancellationToken,
     told: bool,
 }
 
-impl Signals {
+impl CommandSignals {
     /// Waits for the next signal; returns its number. Cancel-safe.
     async fn next(&mut self) -> u8 {
         tokio::select! {
@@ -94,7 +94,7 @@ impl Signals {
 }
 
 /// The running server, and the values that the command needs.
-struct Tunnel {
+struct RunningServer {
     server: Server,
     admin: Admin,
     served: Arc<PgTarget>,
@@ -104,7 +104,7 @@ struct Tunnel {
     folder: Option<TempDir>,
 }
 
-impl Tunnel {
+impl RunningServer {
     /// Listens on a free port.
     fn open(
         args: &RunArgs,
@@ -171,8 +171,8 @@ impl Tunnel {
         let database = self.asked_database();
         let first = timeout(patience, first::login(self.port, user, database.as_deref()));
         match first.await {
-            Ok(Ok(First::Ready | First::Asked)) => Ok(()),
-            Ok(Ok(First::Refused(error))) => Err(anyhow!(in_words(&error))),
+            Ok(Ok(FirstLogin::Ready | FirstLogin::Asked)) => Ok(()),
+            Ok(Ok(FirstLogin::Refused(error))) => Err(anyhow!(in_words(&error))),
             Ok(Err(error)) => Err(error),
             Err(_) => Err(anyhow!(
                 "{name} was not ready within {} s.\nhint: raise --ready-timeout, or see pgiam check {name}",
@@ -185,8 +185,8 @@ impl Tunnel {
     async fn command(
         &self,
         args: &RunArgs,
-        signals: &mut Signals,
-        descriptors: Raised,
+        signals: &mut CommandSignals,
+        descriptors: LimitChange,
     ) -> anyhow::Result<u8> {
         let (program, rest) = args
             .command
@@ -282,7 +282,7 @@ fn private_folder() -> anyhow::Result<TempDir> {
 }
 
 /// Waits for the end of the command, and forwards signals to it meanwhile.
-async fn follow(mut child: Child, signals: &mut Signals) -> io::Result<ExitStatus> {
+async fn follow(mut child: Child, signals: &mut CommandSignals) -> io::Result<ExitStatus> {
     loop {
         tokio::select! {
             status = child.wait() => return status,

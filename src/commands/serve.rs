@@ -15,7 +15,7 @@ use tracing::{error, info, warn};
 
 use super::connection_string::client_host;
 use super::connection_test;
-use super::reload::{Asked, Changes, Configured, serving};
+use super::reload::{LoadedConfiguration, ReloadSources, ReloadTriggers, serving};
 use crate::admin::{Admin, AdminOptions, Controls, Kind};
 use crate::base::environment;
 use crate::base::foreign_text::visible;
@@ -42,7 +42,7 @@ const PREPARE_PATIENCE: Duration = Duration::from_secs(10);
 /// Invalid configuration, or no target can be served.
 pub async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
     super::raise_descriptors();
-    let configured = Configured::load(args)?;
+    let configured = LoadedConfiguration::load(args)?;
     let aws_contexts = Arc::new(AwsContexts::default());
     let (targets, failed) = configured.targets(&aws_contexts, None).await;
     let (targets, mut left_out) = some(targets, failed)?;
@@ -51,7 +51,7 @@ pub async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
     if let Some(dir) = platform::socket::run_dir(state_dir.as_deref()) {
         leftovers::keep_in(&dir);
     }
-    let mut ends = Ends {
+    let mut ends = ShutdownSources {
         signals: StopSignals::install().context("cannot listen for signals")?,
         asked: CancellationToken::new(),
     };
@@ -100,13 +100,13 @@ pub async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
         service::ready(&serving(&server));
     }
 
-    let asked = Asked {
+    let asked = ReloadSources {
         hang_up,
         stop: ends.asked.clone(),
         at_terminal: std::io::stdin().is_terminal(),
         control,
     };
-    let mut changes = Changes::watch(args, configured, aws_contexts, asked);
+    let mut changes = ReloadTriggers::watch(args, configured, aws_contexts, asked);
     while end.is_none() {
         let recovered = proxy.recovered.notified();
         say_ready(&mut waiting, &host);
@@ -144,13 +144,13 @@ fn say_ready(waiting: &mut Vec<Row>, host: &str) {
 }
 
 /// Sources of the program's end.
-struct Ends {
+struct ShutdownSources {
     signals: StopSignals,
     /// `pgiam stop`.
     asked: CancellationToken,
 }
 
-impl Ends {
+impl ShutdownSources {
     /// Waits for the end and returns its cause. Cancel-safe.
     async fn next(&mut self) -> &'static str {
         tokio::select! {
@@ -162,7 +162,7 @@ impl Ends {
 
 /// Starts the health, metrics and control endpoints; returns the receiver of reload requests.
 fn administer(
-    configured: &Configured,
+    configured: &LoadedConfiguration,
     state_dir: Option<&Path>,
     proxy: &Proxy,
     stop: CancellationToken,

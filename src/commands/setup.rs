@@ -10,7 +10,7 @@ use tracing::debug;
 use crate::aws::alias::Aliases;
 use crate::aws::discover;
 use crate::aws::discover::{Database, DiscoverError};
-use crate::aws::{AwsContext, AwsOptions, Keys};
+use crate::aws::{AwsContext, AwsOptions, KeyState};
 use crate::base::foreign_text::visible;
 use crate::cli::terminal;
 use crate::cli::terminal::Progress;
@@ -21,7 +21,7 @@ use crate::setup::cloudformation::cloudformation;
 use crate::setup::policy::policy;
 use crate::setup::sql::sql;
 use crate::setup::terraform::terraform;
-use crate::setup::{Artefact, Facts, Principal};
+use crate::setup::{Artefact, Principal, SetupFacts};
 
 /// Timeout of each lookup. Unanswered values are left open in the output.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -74,9 +74,9 @@ fn about(command: &SetupCommand) -> (&OneTarget, &ProgramArgs) {
 }
 
 /// Returns the facts about a target, and the reasons for missing ones.
-async fn gather(config: &TargetConfig) -> (Facts, Vec<String>) {
+async fn gather(config: &TargetConfig) -> (SetupFacts, Vec<String>) {
     let progress = Progress::start("asking AWS");
-    let mut facts = Facts::of(config);
+    let mut facts = SetupFacts::of(config);
     let mut unseen = Vec::new();
     if let Some(endpoint) = &mut facts.endpoint
         && endpoint.kind() == EndpointKind::Other
@@ -123,14 +123,14 @@ async fn gather(config: &TargetConfig) -> (Facts, Vec<String>) {
     (facts, unseen)
 }
 
-async fn ask_who(aws: &AwsContext, region: &str, facts: &mut Facts, unseen: &mut Vec<String>) {
+async fn ask_who(aws: &AwsContext, region: &str, facts: &mut SetupFacts, unseen: &mut Vec<String>) {
     let identity = aws.identity(region).await;
     match identity.keys {
-        Some(Keys::Expired) => unseen.push("The AWS credentials have expired.".to_owned()),
-        Some(Keys::Rejected { code }) => {
+        Some(KeyState::Expired) => unseen.push("The AWS credentials have expired.".to_owned()),
+        Some(KeyState::Rejected { code }) => {
             unseen.push(format!("AWS does not accept the credentials ({code})."));
         }
-        Some(Keys::Accepted) | None => {}
+        Some(KeyState::Accepted) | None => {}
     }
     facts.account = identity.account;
     facts.principal = identity
@@ -144,7 +144,7 @@ async fn find(
     aws: &AwsContext,
     region: &str,
     config: &TargetConfig,
-    facts: &Facts,
+    facts: &SetupFacts,
 ) -> Result<Option<Database>, DiscoverError> {
     match (config.rds_identifier(), &facts.endpoint) {
         (Some(db), _) => discover::find(aws, region, db).await.map(Some),
@@ -157,7 +157,7 @@ fn is_rds(endpoint: &Endpoint) -> bool {
     !matches!(endpoint.kind(), EndpointKind::Dsql | EndpointKind::Other)
 }
 
-fn learn(facts: &mut Facts, database: Database) {
+fn learn(facts: &mut SetupFacts, database: Database) {
     facts.endpoint = facts.endpoint.take().or(database.endpoint);
     // The database's own account, where another one uses it.
     let of_arn = database

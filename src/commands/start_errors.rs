@@ -6,27 +6,27 @@
 //!
 //! | command | fatal | temporary |
 //! |---|---|---|
-//! | `serve` | see [`Outlook::of`]; one target that cannot be served does not end the others | everything else |
+//! | `serve` | see [`WaitEffect::of`]; one target that cannot be served does not end the others | everything else |
 //! | `tunnel` | the same; it sends no request to AWS before it listens | everything about AWS and the far side |
 //! | `run` | everything: its caller waits for the command, which is not started (exit code 125) | nothing |
 
-use super::choose::SettleError;
+use super::choose::LocateError;
 use crate::aws::CredentialsError;
 use crate::aws::discover::DiscoverError;
 
 /// Effect of waiting on an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Outlook {
+pub(super) enum WaitEffect {
     /// Fatal: it needs a change on this machine.
     Final,
     /// Temporary: it may end in a moment, or after a login.
     Passing,
 }
 
-impl Outlook {
+impl WaitEffect {
     /// Classifies an error of the start. An unknown error is fatal.
     pub(super) fn of(error: &anyhow::Error) -> Self {
-        if let Some(SettleError::Discover(error)) = error.downcast_ref() {
+        if let Some(LocateError::Discover(error)) = error.downcast_ref() {
             return Self::of_lookup(error);
         }
         if let Some(error) = error.downcast_ref() {
@@ -88,9 +88,9 @@ mod tests {
     use crate::postgres::client::password_file::LocalPasswordError;
     use crate::postgres::server::{BindError, Wanted};
 
-    fn credentials() -> Vec<(CredentialsError, Outlook)> {
+    fn credentials() -> Vec<(CredentialsError, WaitEffect)> {
         use CredentialsError as E;
-        use Outlook::{Final, Passing};
+        use WaitEffect::{Final, Passing};
         let source =
             || -> Arc<dyn std::error::Error + Send + Sync> { Arc::new(io::Error::other("no")) };
         let profile = None;
@@ -182,9 +182,9 @@ mod tests {
         ]
     }
 
-    fn lookups() -> Vec<(DiscoverError, Outlook)> {
+    fn lookups() -> Vec<(DiscoverError, WaitEffect)> {
         use DiscoverError as E;
-        use Outlook::{Final, Passing};
+        use WaitEffect::{Final, Passing};
         let wanted = || RdsIdentifier {
             identifier: "orders".to_owned(),
             reader: false,
@@ -245,7 +245,7 @@ mod tests {
             let said = format!("{error:?}");
             let lookup = DiscoverError::Credentials(error);
             assert_eq!(
-                Outlook::of(&SettleError::Discover(lookup).into()),
+                WaitEffect::of(&LocateError::Discover(lookup).into()),
                 outlook,
                 "{said}"
             );
@@ -253,13 +253,13 @@ mod tests {
         for (error, outlook) in lookups() {
             let said = format!("{error:?}");
             assert_eq!(
-                Outlook::of(&SettleError::Discover(error).into()),
+                WaitEffect::of(&LocateError::Discover(error).into()),
                 outlook,
                 "{said}"
             );
         }
         for (error, outlook) in lookups() {
-            assert_eq!(Outlook::of(&error.into()), outlook);
+            assert_eq!(WaitEffect::of(&error.into()), outlook);
         }
     }
 
@@ -272,7 +272,7 @@ mod tests {
         };
         let errors: Vec<anyhow::Error> = vec![
             config().into(),
-            SettleError::Config(config()).into(),
+            LocateError::Config(config()).into(),
             BindError::InUse {
                 address,
                 wanted: Wanted::Target("orders".into()),
@@ -309,7 +309,7 @@ mod tests {
             TestFailed::default().into(),
         ];
         for error in errors {
-            assert_eq!(Outlook::of(&error), Outlook::Final, "{error}");
+            assert_eq!(WaitEffect::of(&error), WaitEffect::Final, "{error}");
         }
     }
 }

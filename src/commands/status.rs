@@ -18,7 +18,7 @@ use crate::cli::exit;
 use crate::cli::terminal;
 use crate::cli::terminal::Progress;
 use crate::cli::{StatusArgs, StopArgs, WaitArgs};
-use crate::platform::socket::control::{Found, is_alive};
+use crate::platform::socket::control::{ExistingSocket, is_alive};
 
 /// Polling interval of `wait` and `stop`.
 const LOOK: Duration = Duration::from_millis(50);
@@ -45,7 +45,7 @@ pub async fn status(args: &StatusArgs) -> anyhow::Result<u8> {
     } else if !processes.is_empty() {
         let mut rates = None;
         if watch::has_connections(&processes) {
-            let mut meter = watch::Meter::default();
+            let mut meter = watch::RateMeter::default();
             meter.rates(&processes);
             sleep(MEASURE).await;
             (processes, _) = running(state_dir.as_deref()).await?;
@@ -61,7 +61,7 @@ pub async fn status(args: &StatusArgs) -> anyhow::Result<u8> {
 }
 
 /// Returns the reason why there is no status. `failed`: the running processes that gave none.
-fn none_answers(failed: &Failed) -> String {
+fn none_answers(failed: &StatusFailure) -> String {
     match failed.first() {
         None => NONE_RUNS.to_owned(),
         Some((pid, AskError::Silent(_))) => format!(
@@ -73,11 +73,11 @@ fn none_answers(failed: &Failed) -> String {
     }
 }
 
-type Failed = Vec<(u32, AskError)>;
+type StatusFailure = Vec<(u32, AskError)>;
 
 /// Returns the status of the running processes, and the processes without a readable status, after
 /// reporting those.
-async fn running(state_dir: Option<&Path>) -> anyhow::Result<(Vec<Process>, Failed)> {
+async fn running(state_dir: Option<&Path>) -> anyhow::Result<(Vec<Process>, StatusFailure)> {
     let (mut processes, mut failed) = (Vec::new(), Vec::new());
     for (found, status) in asked(state_dir).await? {
         match status {
@@ -91,9 +91,9 @@ async fn running(state_dir: Option<&Path>) -> anyhow::Result<(Vec<Process>, Fail
     Ok((processes, failed))
 }
 
-type Asked = Vec<(Found, Result<Process, AskError>)>;
+type StatusAnswer = Vec<(ExistingSocket, Result<Process, AskError>)>;
 
-async fn asked(state_dir: Option<&Path>) -> anyhow::Result<Asked> {
+async fn asked(state_dir: Option<&Path>) -> anyhow::Result<StatusAnswer> {
     client::all(state_dir)
         .await
         .context("cannot look for running pgiams")
@@ -179,8 +179,8 @@ pub async fn stop(args: &StopArgs) -> anyhow::Result<u8> {
     let mut left = Vec::new();
     for (found, status) in asked(state_dir.as_deref()).await? {
         match choice(args, found.pid, status.as_ref().ok()) {
-            Choice::Stop => all.push(found),
-            Choice::Leave(words) => left.push(words),
+            StopAction::Stop => all.push(found),
+            StopAction::Leave(words) => left.push(words),
         }
     }
     if all.is_empty() {
@@ -215,7 +215,7 @@ pub async fn stop(args: &StopArgs) -> anyhow::Result<u8> {
 
 /// Action of `stop` on a process.
 #[derive(Debug, PartialEq, Eq)]
-enum Choice {
+enum StopAction {
     Stop,
     /// Leave it running; the text describes it.
     Leave(String),
@@ -224,10 +224,10 @@ enum Choice {
 /// Selects the processes to stop: those with this pid, those for these targets, all of them, or
 /// without arguments every server. A server with further targets is not stopped for one of them; a
 /// process that does not answer may be of any kind.
-fn choice(args: &StopArgs, pid: u32, process: Option<&Process>) -> Choice {
-    let leave = |words: String| Choice::Leave(words);
+fn choice(args: &StopArgs, pid: u32, process: Option<&Process>) -> StopAction {
+    let leave = |words: String| StopAction::Leave(words);
     if args.all || args.pid == Some(pid) {
-        return Choice::Stop;
+        return StopAction::Stop;
     }
     let Some(process) = process else {
         return leave(format!("process {pid}, which does not answer"));
@@ -240,7 +240,11 @@ fn choice(args: &StopArgs, pid: u32, process: Option<&Process>) -> Choice {
         (None, true) => process.kind == Kind::Serve.as_str(),
         (None, false) => !targets.is_empty() && targets.iter().all(named),
     };
-    if chosen { Choice::Stop } else { leave(words) }
+    if chosen {
+        StopAction::Stop
+    } else {
+        leave(words)
+    }
 }
 
 fn nothing_to_stop(args: &StopArgs, left: &[String]) -> String {
@@ -261,7 +265,7 @@ fn nothing_to_stop(args: &StopArgs, left: &[String]) -> String {
 }
 
 /// Requests the end of a process, and waits for it.
-async fn end(found: &Found) -> Result<(), AskError> {
+async fn end(found: &ExistingSocket) -> Result<(), AskError> {
     match client::stop(found).await {
         Err(AskError::Gone) => return Ok(()),
         asked => asked?,

@@ -105,7 +105,7 @@ async fn region(aws: &AwsContext, in_name: Option<&str>) -> anyhow::Result<Strin
 
 /// JSON output, for programs.
 #[derive(Serialize)]
-struct Json<'a> {
+struct TokenJson<'a> {
     token: &'a str,
     expires_at: String,
     host: &'a str,
@@ -128,7 +128,7 @@ fn json(
         user,
         region,
     } = request;
-    let text = serde_json::to_string_pretty(&Json {
+    let text = serde_json::to_string_pretty(&TokenJson {
         token,
         expires_at,
         host,

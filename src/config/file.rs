@@ -14,7 +14,7 @@ use super::toml_messages::in_words;
 use super::{ConfigError, DialFlags, ServeLayer, TargetConfig, TargetLayer, TunnelFlags, encoding};
 use crate::base::foreign_text::visible;
 use crate::base::suggest::nearest;
-use crate::platform::permissions::{self, PathError, Role};
+use crate::platform::permissions::{self, FileRole, PathError};
 
 /// Maximum size of a configuration file in bytes: thousands of targets.
 pub(crate) const LONGEST: u64 = 1 << 20;
@@ -95,8 +95,8 @@ impl ConfigFile {
             return Ok(Self::default());
         }
         let refused = |error| refused(path, error);
-        let opened = permissions::open(Role::ConfigFile, path).map_err(refused)?;
-        let bytes = permissions::contents(Role::ConfigFile, path, &opened, LONGEST);
+        let opened = permissions::open(FileRole::ConfigFile, path).map_err(refused)?;
+        let bytes = permissions::contents(FileRole::ConfigFile, path, &opened, LONGEST);
         let bytes = bytes.map_err(refused)?;
         let fingerprint = fingerprint(&bytes);
         let text = encoding::text(bytes).map_err(|reason| ConfigError::Encoding {
@@ -107,7 +107,7 @@ impl ConfigFile {
             path: path.to_owned(),
             reason: with_suggestion(&source),
         })?;
-        match permissions::examine(Role::SecurityFile, path, &opened) {
+        match permissions::examine(FileRole::SecurityFile, path, &opened) {
             Ok(()) => {}
             Err(error) if file.is_about_security() => return Err(refused(error)),
             Err(error) => {

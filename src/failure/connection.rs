@@ -13,7 +13,7 @@ use crate::aws::CredentialsError;
 use crate::aws::alias::AliasError;
 use crate::aws::discover::{DiscoverError, NotLocated};
 use crate::aws::token::TokenError;
-use crate::base::background::Stopped;
+use crate::base::background::TaskStopped;
 use crate::config::{ConfigError, EndpointKind};
 use crate::failure::route::RouteError;
 use crate::failure::setup::SetupError;
@@ -171,7 +171,7 @@ pub enum SessionError {
     LoginTimeout(Duration),
     /// A task that several connections wait for ended without a result.
     #[error(transparent)]
-    Internal(#[from] Stopped),
+    Internal(#[from] TaskStopped),
     /// The program is stopping.
     #[error("pgiam is shutting down")]
     ShuttingDown,

@@ -60,7 +60,7 @@ async fn echo_server() -> u16 {
 
 fn direct(port: u16) -> Arc<dyn Transport> {
     let target = target(port);
-    Arc::new(Direct::new(
+    Arc::new(DirectTransport::new(
         target.endpoint,
         target.settings.connect_timeout,
     ))

@@ -8,7 +8,7 @@ pub const HOW_TO_RAISE: &str = "ulimit -n 65536, or LimitNOFILE=65536 in the sys
 
 /// The limit before and after [`raise`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Raised {
+pub struct LimitChange {
     /// Soft limit at the start of the process; `None`: unlimited.
     pub from: Option<u64>,
     /// Current soft limit.
@@ -20,7 +20,7 @@ pub struct Raised {
 ///
 /// # Errors
 /// Any error of the system. Then the limit is unchanged.
-pub fn raise() -> io::Result<Raised> {
+pub fn raise() -> io::Result<LimitChange> {
     #[cfg(unix)]
     {
         use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -32,7 +32,7 @@ pub fn raise() -> io::Result<Raised> {
             (None, _) => false,
         };
         if !is_more {
-            return Ok(Raised { from, to: from });
+            return Ok(LimitChange { from, to: from });
         }
         setrlimit(
             Resource::Nofile,
@@ -41,10 +41,10 @@ pub fn raise() -> io::Result<Raised> {
                 maximum,
             },
         )?;
-        Ok(Raised { from, to })
+        Ok(LimitChange { from, to })
     }
     #[cfg(not(unix))]
-    Ok(Raised {
+    Ok(LimitChange {
         from: None,
         to: None,
     })
@@ -62,7 +62,7 @@ pub struct ForChildren {
 impl ForChildren {
     /// Lowers the limit.
     #[must_use]
-    pub fn begin(limit: Raised) -> Self {
+    pub fn begin(limit: LimitChange) -> Self {
         #[cfg(unix)]
         {
             use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};

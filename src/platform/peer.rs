@@ -12,7 +12,7 @@ use std::sync::PoisonError;
 
 /// Owner of the other end of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Owner {
+pub enum PeerOwner {
     /// The socket belongs to this user id, as seen from pgiam's user namespace.
     User(u32),
     /// The socket has no owner any more: the client has closed it, although its data may still be
@@ -47,13 +47,13 @@ pub fn is_loopback(addr: IpAddr) -> bool {
 
 /// Looks up owners of the sockets at the other ends of TCP connections.
 ///
-/// Linux only, untested elsewhere: other systems return [`Owner::Unknown`].
+/// Linux only, untested elsewhere: other systems return [`PeerOwner::Unknown`].
 #[derive(Debug, Default)]
 pub struct OwnerLookup {
     #[cfg(target_os = "linux")]
-    diag: std::sync::OnceLock<Option<std::sync::Mutex<diag::Diag>>>,
+    diag: std::sync::OnceLock<Option<std::sync::Mutex<diag::SocketDiag>>>,
     #[cfg(target_os = "linux")]
-    tables: std::sync::OnceLock<reader::Reader>,
+    tables: std::sync::OnceLock<reader::TableReader>,
 }
 
 impl OwnerLookup {
@@ -70,10 +70,10 @@ impl OwnerLookup {
     /// `peer` (`TcpStream::local_addr`, `TcpStream::peer_addr`), within microseconds. `None`: only
     /// [`OwnerLookup::in_tables`] can find it.
     #[must_use]
-    pub fn at_once(&self, ours: SocketAddr, peer: SocketAddr) -> Option<Owner> {
+    pub fn at_once(&self, ours: SocketAddr, peer: SocketAddr) -> Option<PeerOwner> {
         #[cfg(target_os = "linux")]
         {
-            let pair = table::Pair {
+            let pair = table::SocketPair {
                 local: peer,
                 remote: ours,
             };
@@ -91,7 +91,7 @@ impl OwnerLookup {
         #[cfg(not(target_os = "linux"))]
         {
             let _ = (ours, peer);
-            Some(Owner::Unknown)
+            Some(PeerOwner::Unknown)
         }
     }
 
@@ -105,12 +105,12 @@ impl OwnerLookup {
     ///
     /// # Errors
     /// When the tables cannot be read or parsed. Then the owner is unknown.
-    pub async fn in_tables(&self, ours: SocketAddr, peer: SocketAddr) -> io::Result<Owner> {
+    pub async fn in_tables(&self, ours: SocketAddr, peer: SocketAddr) -> io::Result<PeerOwner> {
         #[cfg(target_os = "linux")]
         {
-            let reader = self.tables.get_or_init(reader::Reader::start);
+            let reader = self.tables.get_or_init(reader::TableReader::start);
             reader
-                .owner(table::Pair {
+                .owner(table::SocketPair {
                     local: peer,
                     remote: ours,
                 })
@@ -119,13 +119,13 @@ impl OwnerLookup {
         #[cfg(not(target_os = "linux"))]
         {
             let _ = (ours, peer);
-            Ok(Owner::Unknown)
+            Ok(PeerOwner::Unknown)
         }
     }
 
     #[cfg(target_os = "linux")]
-    fn diag(&self) -> Option<&std::sync::Mutex<diag::Diag>> {
-        let open = || match diag::Diag::open() {
+    fn diag(&self) -> Option<&std::sync::Mutex<diag::SocketDiag>> {
+        let open = || match diag::SocketDiag::open() {
             Ok(diag) => Some(std::sync::Mutex::new(diag)),
             Err(error) => {
                 tracing::debug!(%error, "no sock_diag; owners of connections are looked up in /proc/net/tcp");
@@ -151,7 +151,7 @@ mod table {
     use std::io::{self, BufRead, BufReader, Read};
     use std::net::{IpAddr, SocketAddr};
 
-    use super::Owner;
+    use super::PeerOwner;
     use crate::platform::descriptors;
 
     const V4: &str = "/proc/net/tcp";
@@ -172,13 +172,13 @@ mod table {
 
     /// The two ends of a connection from the view of the client's socket.
     #[derive(Clone, Copy, Debug)]
-    pub(super) struct Pair {
+    pub(super) struct SocketPair {
         pub(super) local: SocketAddr,
         pub(super) remote: SocketAddr,
     }
 
     /// Returns the owners of the sockets with the ends of `pairs`, in their order. Blocks.
-    pub(super) fn owners(pairs: &[Pair]) -> io::Result<Vec<Owner>> {
+    pub(super) fn owners(pairs: &[SocketPair]) -> io::Result<Vec<PeerOwner>> {
         let mut found = vec![None; pairs.len()];
         for _ in 0..READS {
             look(pairs, &mut found)?;
@@ -188,13 +188,13 @@ mod table {
         }
         let owners = found.into_iter();
         Ok(owners
-            .map(|owner| owner.unwrap_or(Owner::NotListed))
+            .map(|owner| owner.unwrap_or(PeerOwner::NotListed))
             .collect())
     }
 
     /// Reads both tables once. A client with an `AF_INET6` socket that connects to an IPv4 address,
     /// as Java's do, is listed among IPv6 sockets.
-    fn look(pairs: &[Pair], found: &mut [Option<Owner>]) -> io::Result<()> {
+    fn look(pairs: &[SocketPair], found: &mut [Option<PeerOwner>]) -> io::Result<()> {
         if pairs
             .iter()
             .any(|pair| pair.remote.ip().to_canonical().is_ipv4())
@@ -212,10 +212,10 @@ mod table {
         Ok(())
     }
 
-    fn all_users(found: &[Option<Owner>]) -> bool {
+    fn all_users(found: &[Option<PeerOwner>]) -> bool {
         found
             .iter()
-            .all(|owner| matches!(owner, Some(Owner::User(_))))
+            .all(|owner| matches!(owner, Some(PeerOwner::User(_))))
     }
 
     fn open(path: &str) -> io::Result<BufReader<File>> {
@@ -236,10 +236,10 @@ mod table {
     /// owner.
     pub(super) fn find(
         mut table: impl BufRead,
-        pairs: &[Pair],
-        found: &mut [Option<Owner>],
+        pairs: &[SocketPair],
+        found: &mut [Option<PeerOwner>],
     ) -> io::Result<()> {
-        let wanted = Wanted::of(pairs);
+        let wanted = WantedPairs::of(pairs);
         let mut line = Vec::with_capacity(256);
         while !all_users(found) {
             line.clear();
@@ -268,15 +268,15 @@ mod table {
             let uid = number(fields.nth(3))?;
             let inode = number(fields.nth(1))?;
             let owner = match (CONNECTED.contains(&state), inode) {
-                (true, 1..) => Owner::User(u32::try_from(uid).map_err(|_| not_understood())?),
-                (true, 0) => Owner::Gone,
-                (false, _) if state == TIME_WAIT => Owner::Gone,
+                (true, 1..) => PeerOwner::User(u32::try_from(uid).map_err(|_| not_understood())?),
+                (true, 0) => PeerOwner::Gone,
+                (false, _) if state == TIME_WAIT => PeerOwner::Gone,
                 (false, _) => continue,
             };
             for place in places {
                 // A live socket decides, whatever the order.
                 match &mut found[place] {
-                    Some(Owner::User(_)) => {}
+                    Some(PeerOwner::User(_)) => {}
                     other => *other = Some(owner),
                 }
             }
@@ -285,10 +285,10 @@ mod table {
     }
 
     /// The pairs to find, keyed by the client's end in the notation of the tables.
-    struct Wanted(HashMap<Vec<u8>, Vec<(Vec<u8>, usize)>>);
+    struct WantedPairs(HashMap<Vec<u8>, Vec<(Vec<u8>, usize)>>);
 
-    impl Wanted {
-        fn of(pairs: &[Pair]) -> Self {
+    impl WantedPairs {
+        fn of(pairs: &[SocketPair]) -> Self {
             let mut wanted: HashMap<_, Vec<_>> = HashMap::with_capacity(pairs.len() * 2);
             for (place, pair) in pairs.iter().enumerate() {
                 for as_v6 in [false, true] {

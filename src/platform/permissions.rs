@@ -17,13 +17,13 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 use self::open::failed;
-pub use self::open::{Dir, contents, examine, open, read};
+pub use self::open::{CheckedDir, contents, examine, open, read};
 use crate::base::quote;
 use crate::base::quote::shown;
 
 /// Purpose of a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
+pub enum FileRole {
     /// Directory of the certificate for local clients and the default sockets.
     StateDir,
     /// Directory of the Unix sockets.
@@ -48,14 +48,14 @@ pub enum Role {
 }
 
 /// Requirements for a path.
-struct Rule {
+struct PermissionRule {
     /// Name in messages.
     name: &'static str,
     is_dir: bool,
     /// The path may be a symbolic link.
     link: bool,
     /// Permitted owners.
-    owner: Owner,
+    owner: FileOwner,
     /// Forbidden permission bits if this user owns it.
     own: u32,
     /// Forbidden permission bits if root owns it.
@@ -70,7 +70,7 @@ struct Rule {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Owner {
+enum FileOwner {
     Us,
     UsOrRoot,
     /// A file that a container gets from its host has the host's owner.
@@ -90,14 +90,14 @@ const WRITTEN_BY_ALL: u32 = 0o002;
 /// Sticky bit.
 const STICKY: u32 = 0o1000;
 
-impl Role {
+impl FileRole {
     /// Returns the requirements.
-    const fn rule(self) -> Rule {
-        const DIR: Rule = Rule {
+    const fn rule(self) -> PermissionRule {
+        const DIR: PermissionRule = PermissionRule {
             name: "",
             is_dir: true,
             link: true,
-            owner: Owner::UsOrRoot,
+            owner: FileOwner::UsOrRoot,
             own: WRITTEN_BY_OTHERS,
             // If root provides a directory that all users may write to (a volume of a container),
             // its files are checked themselves.
@@ -106,11 +106,11 @@ impl Role {
             parents: true,
             chmod: "700",
         };
-        const FILE: Rule = Rule {
+        const FILE: PermissionRule = PermissionRule {
             name: "",
             is_dir: false,
             link: true,
-            owner: Owner::UsOrRoot,
+            owner: FileOwner::UsOrRoot,
             own: WRITTEN_BY_OTHERS,
             roots: WRITTEN_BY_OTHERS,
             sticky: false,
@@ -118,36 +118,36 @@ impl Role {
             chmod: "go-w",
         };
         match self {
-            Self::StateDir => Rule {
+            Self::StateDir => PermissionRule {
                 name: "the state directory",
                 ..DIR
             },
-            Self::SocketDir => Rule {
+            Self::SocketDir => PermissionRule {
                 name: "the directory of the Unix sockets",
                 link: false,
-                owner: Owner::Us,
+                owner: FileOwner::Us,
                 own: OPEN_TO_OTHERS,
                 sticky: false,
                 ..DIR
             },
-            Self::CertificateDir => Rule {
+            Self::CertificateDir => PermissionRule {
                 name: "the directory of the local certificate",
                 link: false,
                 parents: false,
                 ..DIR
             },
-            Self::Key => Rule {
+            Self::Key => PermissionRule {
                 name: "the key of the local certificate",
                 own: OPEN_TO_OTHERS,
                 roots: OPEN_KEY_OF_ROOT,
                 chmod: "600",
                 ..FILE
             },
-            Self::Certificate => Rule {
+            Self::Certificate => PermissionRule {
                 name: "the local certificate",
                 ..FILE
             },
-            Self::PasswordFile => Rule {
+            Self::PasswordFile => PermissionRule {
                 name: "the local password file",
                 own: OPEN_TO_OTHERS,
                 roots: OPEN_KEY_OF_ROOT,
@@ -155,31 +155,31 @@ impl Role {
                 chmod: "600",
                 ..FILE
             },
-            Self::ConfigFile => Rule {
+            Self::ConfigFile => PermissionRule {
                 name: "the configuration file",
-                owner: Owner::Anybody,
+                owner: FileOwner::Anybody,
                 own: 0,
                 roots: 0,
                 ..FILE
             },
-            Self::SecurityFile => Rule {
+            Self::SecurityFile => PermissionRule {
                 name: "the configuration file",
-                owner: Owner::Anybody,
+                owner: FileOwner::Anybody,
                 own: WRITTEN_BY_ALL,
                 roots: WRITTEN_BY_ALL,
                 parents: true,
                 ..FILE
             },
-            Self::AwsFile => Rule {
+            Self::AwsFile => PermissionRule {
                 name: "the file",
-                owner: Owner::Anybody,
+                owner: FileOwner::Anybody,
                 own: 0,
                 roots: 0,
                 ..FILE
             },
-            Self::CaFile => Rule {
+            Self::CaFile => PermissionRule {
                 name: "the CA file",
-                owner: Owner::Anybody,
+                owner: FileOwner::Anybody,
                 own: WRITTEN_BY_ALL,
                 roots: WRITTEN_BY_ALL,
                 parents: true,
@@ -189,7 +189,7 @@ impl Role {
     }
 }
 
-impl Role {
+impl FileRole {
     /// Returns the remedy for a path of another user. A key created by another user must not be
     /// taken over, because that would mean using it.
     #[cfg(unix)]
@@ -319,8 +319,8 @@ impl PathError {
     }
 }
 
-fn kind(role: Role, path: &Path, found: &std::fs::Metadata) -> Result<(), PathError> {
-    let Rule { name, is_dir, .. } = role.rule();
+fn kind(role: FileRole, path: &Path, found: &std::fs::Metadata) -> Result<(), PathError> {
+    let PermissionRule { name, is_dir, .. } = role.rule();
     let (right, expected) = match is_dir {
         true => (found.is_dir(), "a directory"),
         false => (found.is_file(), "an ordinary file"),
@@ -336,7 +336,7 @@ fn kind(role: Role, path: &Path, found: &std::fs::Metadata) -> Result<(), PathEr
 }
 
 /// Checks metadata against the table.
-fn check(role: Role, path: &Path, found: &std::fs::Metadata) -> Result<(), PathError> {
+fn check(role: FileRole, path: &Path, found: &std::fs::Metadata) -> Result<(), PathError> {
     kind(role, path, found)?;
     #[cfg(unix)]
     {
@@ -350,13 +350,13 @@ fn check(role: Role, path: &Path, found: &std::fs::Metadata) -> Result<(), PathE
 
 /// Decides whether a process of user `us` may use a path with this owner and mode.
 #[cfg(unix)]
-fn judge(role: Role, path: &Path, (owner, mode): (u32, u32), us: u32) -> Result<(), PathError> {
+fn judge(role: FileRole, path: &Path, (owner, mode): (u32, u32), us: u32) -> Result<(), PathError> {
     const ROOT: u32 = 0;
     let rule = role.rule();
     let may_own = match rule.owner {
-        Owner::Us => owner == us,
-        Owner::UsOrRoot => owner == us || owner == ROOT,
-        Owner::Anybody => true,
+        FileOwner::Us => owner == us,
+        FileOwner::UsOrRoot => owner == us || owner == ROOT,
+        FileOwner::Anybody => true,
     };
     if !may_own {
         return Err(PathError::Owner {
@@ -387,7 +387,7 @@ fn judge(role: Role, path: &Path, (owner, mode): (u32, u32), us: u32) -> Result<
 /// Checks that other users cannot replace `path`: no directory above it, both as written and with
 /// links resolved, is writable by all users without a sticky bit. Such directories provided by root
 /// (a volume of a container) are root's responsibility.
-fn parents(role: Role, path: &Path) -> Result<(), PathError> {
+fn parents(role: FileRole, path: &Path) -> Result<(), PathError> {
     #[cfg(unix)]
     if role.rule().parents {
         use std::os::unix::fs::MetadataExt;

@@ -2,12 +2,12 @@
 
 use super::target::PgContext;
 use crate::admission::{Arrival, Guard};
-use crate::base::flood::{Flood, Flow};
+use crate::base::flood::{EventDecision, EventLimiter};
 use crate::config::ServeSettings;
 use crate::observe::Observed;
 use crate::postgres::cancel_keys::CancelKeys;
 use crate::targets::connection_limit::ConnectionLimit;
-use crate::tls::local::{self, Kept, LocalTlsError};
+use crate::tls::local::{self, CertificateLocation, LocalTlsError};
 use bytes::Bytes;
 use pg_handshake::scram::Verifier;
 use std::path::Path;
@@ -50,7 +50,7 @@ pub struct Proxy {
     /// Cancel requests in transit.
     pub(in crate::postgres) cancels: Semaphore,
     /// Limits the log lines about connections with an unknown target.
-    noise: Flood,
+    noise: EventLimiter,
     /// True once new clients are refused.
     closing: AtomicBool,
     /// Notified when an unreachable target can be reached again.
@@ -74,10 +74,10 @@ impl Proxy {
     ) -> Result<Self, LocalTlsError> {
         let local = local::load_or_create(state_dir, Some(pg_handshake::ALPN))?;
         match &local.kept {
-            Kept::At(path) => {
+            CertificateLocation::At(path) => {
                 debug!(certificate = %path.display(), "certificate for local TLS clients");
             }
-            Kept::InMemory { reason } => warn!(
+            CertificateLocation::InMemory { reason } => warn!(
                 reason,
                 "the certificate for local TLS is kept in memory only: clients that verify it \
                  (sslrootcert) need the new one after each start; name a writable directory with --state-dir"
@@ -88,8 +88,8 @@ impl Proxy {
             acceptor: LocalAcceptor {
                 tls: TlsAcceptor::from(local.config),
                 certificate: match local.kept {
-                    Kept::At(path) => Some(path.into()),
-                    Kept::InMemory { .. } => None,
+                    CertificateLocation::At(path) => Some(path.into()),
+                    CertificateLocation::InMemory { .. } => None,
                 },
             },
             binding: local.end_point,
@@ -99,7 +99,7 @@ impl Proxy {
             connection_limit: ConnectionLimit::new(Some(serve.max_connections)),
             cancel_keys: CancelKeys::default(),
             cancels: Semaphore::new(MOST_CANCELS),
-            noise: Flood::new(MOST_LINES, LINES_WINDOW),
+            noise: EventLimiter::new(MOST_LINES, LINES_WINDOW),
             closing: AtomicBool::new(false),
             recovered: Notify::new(),
             observed: Arc::new(Observed::new(serve.max_connections)),
@@ -123,21 +123,21 @@ impl Proxy {
     /// Returns whether one more line about a connection with an unknown target may be logged.
     pub(in crate::postgres) fn may_log(&self) -> bool {
         match self.noise.next() {
-            Flow::Through { held: 0 } => true,
-            Flow::Through { held } => {
+            EventDecision::Through { held: 0 } => true,
+            EventDecision::Through { held } => {
                 warn!(
                     lines = held,
                     "left out more lines about connections without a session"
                 );
                 true
             }
-            Flow::First => {
+            EventDecision::First => {
                 warn!(
                     "more than {MOST_LINES} connections within a second ended before they chose a target; leaving out the lines about the others"
                 );
                 false
             }
-            Flow::Held => false,
+            EventDecision::Held => false,
         }
     }
 

@@ -8,8 +8,10 @@ use super::phrases::{
 
 use crate::aws::is_about_the_network;
 use crate::aws::token::TokenError;
-use crate::aws::{ClockOffset, CredentialsError, Late, LateKind, Malformed, in_words};
-use crate::base::background::Stopped;
+use crate::aws::{
+    CallTimeout, CallTimeoutKind, ClockOffset, CredentialsError, MalformedValue, in_words,
+};
+use crate::base::background::TaskStopped;
 use crate::base::error_text::chain;
 
 pub(super) fn credentials(error: &CredentialsError) -> Message {
@@ -65,7 +67,7 @@ pub(super) fn credentials(error: &CredentialsError) -> Message {
 }
 
 /// Returns the remedy for a value with an invalid character.
-fn correct(malformed: &Malformed) -> String {
+fn correct(malformed: &MalformedValue) -> String {
     let restart = match malformed.source_of.as_str() {
         "the environment" => "Correct it, and start pgiam again.",
         _ => "Correct it; no restart is needed.",
@@ -77,22 +79,22 @@ fn correct(malformed: &Malformed) -> String {
 }
 
 /// Reports a bug in this program or in one of its libraries.
-pub(super) fn internal(_stopped: &Stopped, message: String) -> Message {
+pub(super) fn internal(_stopped: &TaskStopped, message: String) -> Message {
     Message::new(crate::base::crash::ID, INTERNAL, message).hint(
         "Please report it, with the line of pgiam's log that has the same identifier. pgiam tries again after a pause.",
     )
 }
 
 /// Reports an AWS call that timed out. `throttled` is the identifier to use for throttling.
-pub(super) fn late(late: &Late, throttled: &'static str) -> Message {
+pub(super) fn late(late: &CallTimeout, throttled: &'static str) -> Message {
     let message = late.to_string();
     match late.kind {
-        LateKind::Credentials => {
+        CallTimeoutKind::Credentials => {
             Message::new("aws.credentials-timeout", NOT_AUTHORIZED, message).hint(SLOW_CREDENTIALS)
         }
-        LateKind::Throttled => Message::new(throttled, THROTTLED, message)
+        CallTimeoutKind::Throttled => Message::new(throttled, THROTTLED, message)
             .hint("Too many calls of this kind are made in the account and region, by all programs together. Try again in a few seconds."),
-        LateKind::Silent => Message::new("aws.no-answer", CANNOT_CONNECT, message).hint(
+        CallTimeoutKind::Silent => Message::new("aws.no-answer", CANNOT_CONNECT, message).hint(
             "The network may drop what is sent there (firewall, VPN, VPC endpoint), or the service is slow. Behind a proxy set HTTPS_PROXY.",
         ),
     }

@@ -11,7 +11,7 @@ use super::phrases::{of_profile, partition, renew};
 
 use std::time::Duration;
 
-use crate::aws::Keys;
+use crate::aws::KeyState;
 use crate::aws::api_error::ApiAnswer;
 use crate::aws::discover::DiscoverError;
 use crate::aws::query::throttles;
@@ -100,7 +100,7 @@ fn resource(action: &str, region: &str) -> String {
 fn refused(action: &str, answer: &ApiAnswer, context: Option<&ErrorContext<'_>>) -> Message {
     let profile = context.and_then(|context| context.target.settings.profile.as_deref());
     let said = match refused_keys(&answer.code) {
-        Some(Keys::Expired) => Message::new(
+        Some(KeyState::Expired) => Message::new(
             "aws.expired",
             NOT_AUTHORIZED,
             format!("the AWS credentials{} have expired", of_profile(profile)),

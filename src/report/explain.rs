@@ -6,7 +6,7 @@ use super::context::ErrorContext;
 use super::message::{CANNOT_CONNECT, Message, NOT_AUTHORIZED};
 use super::phrases::{SET_CLOCK, profile_option, turn_iam_on};
 
-use crate::aws::discover::{Database, Kind};
+use crate::aws::discover::{Database, DatabaseKind};
 use crate::aws::{ClockOffset, CredentialsError};
 use crate::base::foreign_text::visible;
 use crate::failure::connection::SessionError;
@@ -102,7 +102,7 @@ pub fn explain_iam_off(database: &Database, profile: Option<&str>) -> Explanatio
             "Run: aws rds modify-{of}{} --enable-iam-database-authentication --apply-immediately (other changes that are pending are applied, too)",
             place(database, profile)
         ),
-        None if database.kind == Kind::Proxy => format!(
+        None if database.kind == DatabaseKind::Proxy => format!(
             "Make IAM required in the authentication settings of the proxy: aws rds modify-db-proxy --db-proxy-name {}{} --auth … (the list replaces the present one: name all of its entries)",
             database.identifier,
             place(database, profile)
@@ -119,9 +119,9 @@ pub fn explain_iam_off(database: &Database, profile: Option<&str>) -> Explanatio
 /// for kinds with a different command.
 fn command(database: &Database) -> Option<String> {
     let (of, option) = match database.kind {
-        Kind::Instance => ("db-instance", "--db-instance-identifier"),
-        Kind::Cluster => ("db-cluster", "--db-cluster-identifier"),
-        Kind::Proxy | Kind::Endpoint => return None,
+        DatabaseKind::Instance => ("db-instance", "--db-instance-identifier"),
+        DatabaseKind::Cluster => ("db-cluster", "--db-cluster-identifier"),
+        DatabaseKind::Proxy | DatabaseKind::Endpoint => return None,
     };
     Some(format!("{of} {option} {}", database.identifier))
 }

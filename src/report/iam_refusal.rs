@@ -9,7 +9,7 @@ use super::phrases::{
 };
 use super::{role, token_evidence};
 
-use crate::aws::Keys;
+use crate::aws::KeyState;
 use crate::config::EndpointKind;
 
 /// Returns what to add to the server's error when it rejects the token or its signer.
@@ -28,7 +28,7 @@ pub(super) fn login_refused(
                 "This machine's clock is {clock}, and a token holds the time: set the clock, and turn on time synchronisation."
             ),
         ),
-        (None, Some(Keys::Expired)) => (
+        (None, Some(KeyState::Expired)) => (
             "aws.expired",
             format!(
                 "AWS says that the credentials{} have expired. {}",
@@ -36,7 +36,7 @@ pub(super) fn login_refused(
                 renew(profile)
             ),
         ),
-        (None, Some(Keys::Rejected { code })) => (
+        (None, Some(KeyState::Rejected { code })) => (
             "aws.rejected",
             format!(
                 "AWS itself does not accept the credentials{} ({code}). {}",
@@ -44,7 +44,7 @@ pub(super) fn login_refused(
                 check_keys(profile)
             ),
         ),
-        (None, Some(Keys::Accepted) | None) if state == "28P01" => (
+        (None, Some(KeyState::Accepted) | None) if state == "28P01" => (
             id,
             format!(
                 "{}The database took the token for an ordinary password. IAM authentication must be on ({}), and the role needs it: {}",

@@ -1,6 +1,6 @@
 //! The bastion as a CloudFormation template: `bastion.yaml` with the known values filled in.
 
-use super::{Artefact, Facts};
+use super::{Artefact, SetupFacts};
 use crate::base::quote;
 use crate::config::{EndpointKind, Via};
 
@@ -15,8 +15,8 @@ const PORT: u16 = 5432;
 
 /// Returns the template; with `endpoints`, it enables VPC endpoints.
 #[must_use]
-pub fn cloudformation(facts: &Facts, endpoints: bool) -> Artefact {
-    let commands = Commands::of(facts);
+pub fn cloudformation(facts: &SetupFacts, endpoints: bool) -> Artefact {
+    let commands = StackCommands::of(facts);
     let header = format!(
         "\
 # A bastion for the target {target} of pgiam: nobody can reach it from outside.
@@ -58,14 +58,14 @@ pub fn cloudformation(facts: &Facts, endpoints: bool) -> Artefact {
 }
 
 /// Commands for the stack.
-struct Commands {
+struct StackCommands {
     deploy: String,
     outputs: String,
     delete: String,
 }
 
-impl Commands {
-    fn of(facts: &Facts) -> Self {
+impl StackCommands {
+    fn of(facts: &SetupFacts) -> Self {
         let stack = format!("--stack-name {}", stack(facts));
         let options = facts.options();
         let parameters: Vec<String> = [
@@ -93,7 +93,7 @@ impl Commands {
 }
 
 /// Returns the stack's description for the console.
-fn description(facts: &Facts) -> String {
+fn description(facts: &SetupFacts) -> String {
     format!(
         "Bastion for the target {name} of pgiam: no public address, no key pair, no inbound rule. To delete it all: aws cloudformation delete-stack --stack-name {stack}",
         name = facts.slug(),
@@ -101,11 +101,11 @@ fn description(facts: &Facts) -> String {
     )
 }
 
-fn stack(facts: &Facts) -> String {
+fn stack(facts: &SetupFacts) -> String {
     format!("pgiam-bastion-{}", facts.slug())
 }
 
-fn notes(facts: &Facts, commands: &Commands, endpoints: bool) -> Vec<String> {
+fn notes(facts: &SetupFacts, commands: &StackCommands, endpoints: bool) -> Vec<String> {
     let mut notes = vec![
         format!("Make it: {}", commands.deploy),
         format!("Then put its id into the target: {}", commands.outputs),
@@ -117,7 +117,7 @@ fn notes(facts: &Facts, commands: &Commands, endpoints: bool) -> Vec<String> {
 }
 
 /// Returns the database's port.
-pub(super) fn port(facts: &Facts) -> u16 {
+pub(super) fn port(facts: &SetupFacts) -> u16 {
     facts
         .endpoint
         .as_ref()
@@ -125,7 +125,7 @@ pub(super) fn port(facts: &Facts) -> u16 {
 }
 
 /// Returns the key of the sessions, if its ARN is known.
-pub(super) fn key_arn(facts: &Facts) -> Option<&str> {
+pub(super) fn key_arn(facts: &SetupFacts) -> Option<&str> {
     facts
         .kms_key
         .as_deref()
@@ -133,7 +133,7 @@ pub(super) fn key_arn(facts: &Facts) -> Option<&str> {
 }
 
 /// Returns notes on unknown values of the bastion's network.
-pub(super) fn surroundings(facts: &Facts) -> Vec<String> {
+pub(super) fn surroundings(facts: &SetupFacts) -> Vec<String> {
     let options = facts.options();
     let mut notes = Vec::new();
     let of_vpc = facts

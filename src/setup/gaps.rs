@@ -5,9 +5,9 @@ pub(super) const PREFIX: &str = "REPLACE_WITH_";
 
 /// The placeholders in use.
 #[derive(Debug, Default)]
-pub(super) struct Gaps(Vec<(String, String)>);
+pub(super) struct Placeholders(Vec<(String, String)>);
 
-impl Gaps {
+impl Placeholders {
     /// Returns the value, or a placeholder. `how` is a command, or a sentence.
     pub(super) fn fill(
         &mut self,

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::gaps::Gaps;
-use super::{Artefact, Facts, MARK, Principal};
+use super::gaps::Placeholders;
+use super::{Artefact, MARK, Principal, SetupFacts};
 use crate::aws::token::dsql;
 use crate::config::{Auth, Bastion, Endpoint, EndpointKind, SsmSettings, Via};
 
@@ -53,14 +53,14 @@ impl Statement {
 }
 
 /// Partition, region and account for a target's ARNs.
-struct Place {
+struct ArnScope {
     partition: String,
     region: String,
     account: String,
 }
 
-impl Place {
-    fn of(facts: &Facts, gaps: &mut Gaps) -> Self {
+impl ArnScope {
+    fn of(facts: &SetupFacts, gaps: &mut Placeholders) -> Self {
         Self {
             partition: facts.partition(gaps),
             region: facts.region(gaps),
@@ -80,9 +80,9 @@ impl Place {
 
 /// Returns the policy, as JSON.
 #[must_use]
-pub fn policy(facts: &Facts) -> Artefact {
-    let mut gaps = Gaps::default();
-    let place = Place::of(facts, &mut gaps);
+pub fn policy(facts: &SetupFacts) -> Artefact {
+    let mut gaps = Placeholders::default();
+    let place = ArnScope::of(facts, &mut gaps);
     let mut statement = Vec::new();
     if facts.auth == Auth::Iam {
         statement.push(login(facts, &place, &mut gaps));
@@ -102,7 +102,7 @@ pub fn policy(facts: &Facts) -> Artefact {
     }
 }
 
-fn login(facts: &Facts, place: &Place, gaps: &mut Gaps) -> Statement {
+fn login(facts: &SetupFacts, place: &ArnScope, gaps: &mut Placeholders) -> Statement {
     let role = facts.role(gaps);
     let (action, resource) = match (&facts.endpoint, facts.kind()) {
         (Some(endpoint), Some(EndpointKind::Dsql)) => {
@@ -135,7 +135,7 @@ fn literally(name: &str) -> String {
 }
 
 /// Returns the command that shows the resource id of the database.
-fn resource_id_command(facts: &Facts) -> String {
+fn resource_id_command(facts: &SetupFacts) -> String {
     let options = facts.options();
     let host = facts
         .endpoint
@@ -167,7 +167,7 @@ fn resource_id_command(facts: &Facts) -> String {
     }
 }
 
-fn tunnel(facts: &Facts, settings: &SsmSettings, place: &Place) -> Vec<Statement> {
+fn tunnel(facts: &SetupFacts, settings: &SsmSettings, place: &ArnScope) -> Vec<Statement> {
     let start = |sid, resource| {
         // Without this check, a user with access to the node gets a shell there by naming no
         // document (Systems Manager User Guide, "Enforce a session document permission check").
@@ -220,14 +220,14 @@ fn tunnel(facts: &Facts, settings: &SsmSettings, place: &Place) -> Vec<Statement
 
 /// Returns the prefix of the user's session ids (Systems Manager User Guide, "Allow a user to end
 /// only sessions they started").
-fn own(facts: &Facts) -> &'static str {
+fn own(facts: &SetupFacts) -> &'static str {
     match facts.principal {
         Principal::User { .. } => "${aws:username}",
         Principal::Role { .. } | Principal::Unknown => "${aws:userid}",
     }
 }
 
-fn node_arn(place: &Place, node: &str) -> String {
+fn node_arn(place: &ArnScope, node: &str) -> String {
     let task = node.strip_prefix("ecs:").and_then(|task| {
         let mut parts = task.rsplitn(3, '_').skip(1);
         let (id, cluster) = (parts.next()?, parts.next()?);
@@ -240,8 +240,8 @@ fn node_arn(place: &Place, node: &str) -> String {
     }
 }
 
-fn document_arn(place: &Place, settings: &SsmSettings) -> String {
-    let Place {
+fn document_arn(place: &ArnScope, settings: &SsmSettings) -> String {
+    let ArnScope {
         partition, region, ..
     } = place;
     match settings.document.as_deref() {
@@ -255,7 +255,7 @@ fn document_arn(place: &Place, settings: &SsmSettings) -> String {
     }
 }
 
-fn encryption(place: &Place, key: &str) -> Statement {
+fn encryption(place: &ArnScope, key: &str) -> Statement {
     let allow = |arn| Statement::allow("SessionEncryption", &["kms:GenerateDataKey"], vec![arn]);
     if key.starts_with("alias/") {
         // A policy cannot name a key by its alias (KMS Developer Guide, "Use aliases to control
@@ -273,7 +273,7 @@ fn encryption(place: &Place, key: &str) -> Statement {
 }
 
 /// Returns the statements for lookups at every start, if the target needs them.
-fn discovery(facts: &Facts, place: &Place) -> Vec<Statement> {
+fn discovery(facts: &SetupFacts, place: &ArnScope) -> Vec<Statement> {
     let bastion = match &facts.via {
         Via::Ssm(settings) => Some(&settings.bastion),
         Via::Direct => None,
@@ -297,7 +297,7 @@ fn discovery(facts: &Facts, place: &Place) -> Vec<Statement> {
 }
 
 /// Returns the statement for looking up the database, and for a bastion its VPC.
-fn find_database(facts: &Facts, place: &Place, vpc: bool) -> Statement {
+fn find_database(facts: &SetupFacts, place: &ArnScope, vpc: bool) -> Statement {
     // The call for one cluster or instance is allowed by its ARN. The VPC of a cluster is that of a
     // member, and the ARNs of proxies lack their names.
     let one = facts.arn.as_deref().filter(|_| !vpc).and_then(|arn| {
@@ -334,7 +334,7 @@ fn find_database(facts: &Facts, place: &Place, vpc: bool) -> Statement {
 }
 
 /// Returns the instructions.
-fn usage(facts: &Facts) -> Vec<String> {
+fn usage(facts: &SetupFacts) -> Vec<String> {
     let (name, options) = (facts.slug(), facts.options());
     let mut notes = vec![
         format!(
@@ -363,7 +363,7 @@ fn usage(facts: &Facts) -> Vec<String> {
     notes
 }
 
-fn usage_of_tunnel(facts: &Facts, settings: &SsmSettings) -> Vec<String> {
+fn usage_of_tunnel(facts: &SetupFacts, settings: &SsmSettings) -> Vec<String> {
     let mut notes = Vec::new();
     notes.push(match facts.principal {
         Principal::User { .. } => "${aws:username} is right for IAM users; for roles, and with them for IAM Identity Center, write ${aws:userid} instead.",

@@ -1,7 +1,7 @@
 //! SQL that lets a database role log in with IAM. It can be run any number of times.
 
-use super::gaps::{Gaps, PREFIX};
-use super::{Artefact, Facts, Principal};
+use super::gaps::{PREFIX, Placeholders};
+use super::{Artefact, Principal, SetupFacts};
 use crate::base::quote::{comment, identifier, literal};
 use crate::config::{Auth, EndpointKind};
 
@@ -12,8 +12,8 @@ const DSQL_ADMIN: &str = "admin";
 
 /// Returns the SQL.
 #[must_use]
-pub fn sql(facts: &Facts) -> Artefact {
-    let mut gaps = Gaps::default();
+pub fn sql(facts: &SetupFacts) -> Artefact {
+    let mut gaps = Placeholders::default();
     let role = facts.role(&mut gaps);
     let (text, mut notes) = match facts.kind() {
         Some(EndpointKind::Dsql) if role == DSQL_ADMIN => (dsql_admin(facts), Vec::new()),
@@ -45,7 +45,7 @@ fn inert(text: &str, all: bool) -> String {
     lines.collect()
 }
 
-fn rds(facts: &Facts, role: &str, gaps: &mut Gaps) -> (String, Vec<String>) {
+fn rds(facts: &SetupFacts, role: &str, gaps: &mut Placeholders) -> (String, Vec<String>) {
     let (name, database) = (identifier(role), database(facts, gaps));
     let text = format!(
         "\
@@ -73,7 +73,7 @@ GRANT CONNECT ON DATABASE {database} TO {name};
     (text, notes)
 }
 
-fn proxy(facts: &Facts, role: &str, gaps: &mut Gaps) -> (String, Vec<String>) {
+fn proxy(facts: &SetupFacts, role: &str, gaps: &mut Placeholders) -> (String, Vec<String>) {
     let (name, database) = (identifier(role), database(facts, gaps));
     let text = format!(
         "\
@@ -131,7 +131,7 @@ END
     format!("DO {mark}{body}{mark};")
 }
 
-fn database(facts: &Facts, gaps: &mut Gaps) -> String {
+fn database(facts: &SetupFacts, gaps: &mut Placeholders) -> String {
     let database = gaps.fill(facts.database.as_deref(), "DATABASE", || {
         "the database to open: database of the target, or --database; psql -l lists them".to_owned()
     });
@@ -153,7 +153,7 @@ fn reading(name: &str) -> String {
     )
 }
 
-fn dsql_admin(facts: &Facts) -> String {
+fn dsql_admin(facts: &SetupFacts) -> String {
     format!(
         "\
 -- Nothing to run for the target {target} of pgiam: every Aurora DSQL cluster has the role admin, and
@@ -163,7 +163,7 @@ fn dsql_admin(facts: &Facts) -> String {
     )
 }
 
-fn dsql(facts: &Facts, role: &str, gaps: &mut Gaps) -> (String, Vec<String>) {
+fn dsql(facts: &SetupFacts, role: &str, gaps: &mut Placeholders) -> (String, Vec<String>) {
     let name = identifier(role);
     let arn = match &facts.principal {
         Principal::User { arn } => arn.clone(),

@@ -1,7 +1,7 @@
 //! The same bastion for Terraform and OpenTofu: `bastion.tf` with the known values filled in.
 
 use super::cloudformation::{key_arn, port, surroundings, way_out};
-use super::{Artefact, Facts};
+use super::{Artefact, SetupFacts};
 use crate::base::quote;
 
 /// The configuration. Lines `@default:NAME@` become the default of a variable, or nothing.
@@ -9,7 +9,7 @@ const TEMPLATE: &str = include_str!("bastion.tf");
 
 /// Returns the configuration; with `endpoints`, it enables VPC endpoints.
 #[must_use]
-pub fn terraform(facts: &Facts, endpoints: bool) -> Artefact {
+pub fn terraform(facts: &SetupFacts, endpoints: bool) -> Artefact {
     let group = facts.security_groups.first().map(String::as_str);
     let parameters = [
         ("vpc_id", facts.vpc.as_deref(), "VPC_ID"),

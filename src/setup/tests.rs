@@ -6,15 +6,15 @@ use crate::config::{ConfigFile, TargetLayer};
 const CLUSTER: &str = "orders.cluster-abc.eu-central-1.rds.amazonaws.com";
 
 /// Returns the facts of a target with this configuration, as far as they are known without AWS.
-fn facts(lines: &str) -> Facts {
+fn facts(lines: &str) -> SetupFacts {
     let file: ConfigFile = toml::from_str(&format!("[targets.orders]\n{lines}\n")).unwrap();
     let config = file.target(None, &TargetLayer::default()).unwrap();
-    Facts::of(&config)
+    SetupFacts::of(&config)
 }
 
 /// Adds the facts from AWS.
-fn known(lines: &str, resource_id: &str) -> Facts {
-    Facts {
+fn known(lines: &str, resource_id: &str) -> SetupFacts {
+    SetupFacts {
         account: Some("111122223333".to_owned()),
         principal: Principal::of("arn:aws:sts::111122223333:assumed-role/dev/ana"),
         resource_id: Some(resource_id.to_owned()),
@@ -25,7 +25,7 @@ fn known(lines: &str, resource_id: &str) -> Facts {
     }
 }
 
-fn aurora() -> Facts {
+fn aurora() -> SetupFacts {
     known(
         &format!(
             "host = '{CLUSTER}'\nuser = 'db_user'\ndatabase = 'app'\nbastion = 'i-0123456789abcdef0'\nprofile = 'dev'"
@@ -34,8 +34,8 @@ fn aurora() -> Facts {
     )
 }
 
-fn looked_up() -> Facts {
-    Facts {
+fn looked_up() -> SetupFacts {
+    SetupFacts {
         region: Some("eu-central-1".to_owned()),
         endpoint: Some(
             "billing.abc.eu-central-1.rds.amazonaws.com:5433"
@@ -50,18 +50,18 @@ fn looked_up() -> Facts {
     }
 }
 
-fn proxy() -> Facts {
+fn proxy() -> SetupFacts {
     known(
         "host = 'orders.proxy-abc.us-east-1.rds.amazonaws.com'\nuser = 'db_user'\ndatabase = 'app'\nbastion = ['i-1', 'mi-2', 'ecs:my_apps_0123456789abcdef0123456789abcdef_rt-1']\ndocument = 'Our-Forward'",
         "prx-ABCDEFGHIJKL",
     )
 }
 
-fn dsql(user: &str) -> Facts {
+fn dsql(user: &str) -> SetupFacts {
     let lines = format!(
         "host = 'abcdefghijklmnopqrst123456.dsql.us-east-1.on.aws'\nuser = '{user}'\nvia = 'direct'"
     );
-    Facts {
+    SetupFacts {
         principal: Principal::of("arn:aws:iam::111122223333:user/ana"),
         resource_id: None,
         vpc: None,
@@ -71,8 +71,8 @@ fn dsql(user: &str) -> Facts {
     }
 }
 
-fn govcloud() -> Facts {
-    Facts {
+fn govcloud() -> SetupFacts {
+    SetupFacts {
         kms_key: Some("arn:aws-us-gov:kms:us-gov-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab".to_owned()),
         ..known(
             "host = 'db.abc123.us-gov-west-1.rds.amazonaws.com'\nuser = 'db_user'\nbastion = 'auto'",
@@ -81,8 +81,8 @@ fn govcloud() -> Facts {
     }
 }
 
-fn china() -> Facts {
-    Facts {
+fn china() -> SetupFacts {
+    SetupFacts {
         kms_key: Some("alias/sessions".to_owned()),
         principal: Principal::of("arn:aws-cn:iam::111122223333:user/ana"),
         ..known(
@@ -92,11 +92,11 @@ fn china() -> Facts {
     }
 }
 
-fn unknown() -> Facts {
+fn unknown() -> SetupFacts {
     facts("db = 'orders'")
 }
 
-fn cases() -> [(&'static str, Facts); 8] {
+fn cases() -> [(&'static str, SetupFacts); 8] {
     [
         ("aurora", aurora()),
         ("looked-up", looked_up()),

@@ -15,9 +15,9 @@ use crate::aws::token::{self, TokenProvider};
 use crate::config::{Auth, Endpoint, ResolvedTarget, TargetConfig, Via};
 use crate::targets::last_failure::{LastFailure, Recovering};
 use crate::tls::upstream::UpstreamTls;
-use crate::tunnel::direct::Direct;
+use crate::tunnel::direct::DirectTransport;
 use crate::tunnel::ssm::supervisor::SsmTransport;
-use crate::tunnel::{Carrier, Readiness, Transport};
+use crate::tunnel::{BastionCandidate, Readiness, Transport};
 
 /// State that a protocol keeps for each target, such as facts about its server.
 pub trait ProtocolState: Default + Send + Sync + 'static {
@@ -69,7 +69,7 @@ impl<P: ProtocolState> TargetContext<P> {
     ) -> Result<Self, SetupError> {
         let tls = trust::<P>(&target.name, target.settings.ca_file.as_deref())?;
         let transport: Arc<dyn Transport> = match &target.settings.via {
-            Via::Direct => Arc::new(Direct::new(
+            Via::Direct => Arc::new(DirectTransport::new(
                 target.endpoint.clone(),
                 target.settings.connect_timeout,
             )),
@@ -138,7 +138,7 @@ impl<P: ProtocolState> TargetContext<P> {
     ///
     /// # Errors
     /// [`SessionError::Tunnel`].
-    pub(crate) async fn carriers(&self) -> Result<Vec<Carrier>, SessionError> {
+    pub(crate) async fn carriers(&self) -> Result<Vec<BastionCandidate>, SessionError> {
         Ok(self.transport.carriers().await?)
     }
 

@@ -11,9 +11,9 @@ use tracing::{debug, info};
 use crate::aws::discover;
 use crate::aws::discover::{DiscoverError, NotLocated};
 use crate::aws::{AwsContext, AwsOptions};
-use crate::base::background::Stopped;
+use crate::base::background::TaskStopped;
 use crate::base::error_text::chain;
-use crate::base::single_flight::{Kept, Lease, system_clock};
+use crate::base::single_flight::{Expiring, Refreshing, system_clock};
 use crate::config::{ConfigError, ResolvedTarget, TargetConfig};
 use crate::failure::connection::SessionError;
 use crate::failure::route::KnownTarget;
@@ -98,7 +98,7 @@ struct Lookup<P> {
     aws_contexts: Arc<AwsContexts>,
     context: OnceLock<Arc<TargetContext<P>>>,
     /// The lookup in progress, in its own task.
-    running: Kept<Arc<TargetContext<P>>, LookupError>,
+    running: Refreshing<Arc<TargetContext<P>>, LookupError>,
     failure: Mutex<Option<Failure>>,
 }
 
@@ -118,7 +118,7 @@ enum LookupError {
     #[error(transparent)]
     Setup(Arc<SetupError>),
     #[error(transparent)]
-    Stopped(#[from] Stopped),
+    Stopped(#[from] TaskStopped),
 }
 
 impl From<NotLocated> for LookupError {
@@ -179,7 +179,7 @@ impl<P: ProtocolState> ServedTarget<P> {
             config: config.clone(),
             aws_contexts,
             context,
-            running: Kept::new(system_clock()),
+            running: Refreshing::new(system_clock()),
             failure: Mutex::default(),
         };
         Self {
@@ -256,7 +256,7 @@ impl<P: ProtocolState> ServedTarget<P> {
 }
 
 impl<P: ProtocolState> Lookup<P> {
-    async fn run(self: Arc<Self>) -> Result<Lease<Arc<TargetContext<P>>>, LookupError> {
+    async fn run(self: Arc<Self>) -> Result<Expiring<Arc<TargetContext<P>>>, LookupError> {
         let found = self.look_up().await;
         let found = found.and_then(|target| {
             let context = self.aws_contexts.context(target);
@@ -266,7 +266,7 @@ impl<P: ProtocolState> Lookup<P> {
             Ok(context) => {
                 *self.failure() = None;
                 let context = Arc::clone(self.context.get_or_init(|| context));
-                Ok(Lease {
+                Ok(Expiring {
                     value: context,
                     made_at: SystemTime::now(),
                     until: None,
@@ -290,7 +290,7 @@ impl<P: ProtocolState> Lookup<P> {
     async fn look_up(&self) -> Result<ResolvedTarget, LookupError> {
         let config = &self.config;
         let Some(db) = config.rds_identifier() else {
-            return Err(Stopped.into()); // It was set up when it was made.
+            return Err(TaskStopped.into()); // It was set up when it was made.
         };
         let (profile, region) = (config.settings.profile.as_deref(), config.region.as_deref());
         let aws = self.aws_contexts.of(profile, region);

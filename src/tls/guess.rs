@@ -21,11 +21,11 @@ const SERVERS: usize = 256;
 
 /// Results of earlier handshakes, and a guess for the first one.
 #[derive(Debug)]
-pub(super) struct Guessing {
+pub(super) struct KeyShareMemory {
     seen: ClientSessionMemoryCache,
 }
 
-impl Guessing {
+impl KeyShareMemory {
     /// Creates an empty cache.
     pub(super) fn new() -> Self {
         Self {
@@ -41,7 +41,7 @@ fn guess(server: &str) -> Option<NamedGroup> {
     }
 }
 
-impl ClientSessionStore for Guessing {
+impl ClientSessionStore for KeyShareMemory {
     fn set_kx_hint(&self, server: ServerName<'static>, group: NamedGroup) {
         self.seen.set_kx_hint(server, group);
     }
@@ -78,7 +78,7 @@ mod tests {
 
     #[test]
     fn the_first_guess_gives_way_to_what_was_seen() {
-        let guessing = Guessing::new();
+        let guessing = KeyShareMemory::new();
         let name = |host: &str| ServerName::try_from(host.to_owned()).unwrap();
         let hint = |host: &str| guessing.kx_hint(&name(host));
         let cluster = "orders.cluster-abc.eu-central-1.rds.amazonaws.com";

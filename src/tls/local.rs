@@ -23,7 +23,7 @@ use crate::base::quote;
 use crate::base::quote::shown;
 use crate::base::tls_words;
 use crate::platform;
-use crate::platform::permissions::{Dir, PathError, Role};
+use crate::platform::permissions::{CheckedDir, FileRole, PathError};
 
 /// Sub-directory of the state directory; it is created atomically.
 const DIR: &str = "local-tls";
@@ -61,7 +61,7 @@ pub enum LocalTlsError {
 
 /// Location of the certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Kept {
+pub enum CertificateLocation {
     /// In this file, for clients that pin it.
     At(PathBuf),
     /// In memory: the next start generates another one.
@@ -77,13 +77,13 @@ pub struct LocalTls {
     /// TLS server settings.
     pub config: Arc<ServerConfig>,
     /// Location of the certificate.
-    pub kept: Kept,
+    pub kept: CertificateLocation,
     /// Hash of the certificate, to which a client may bind its login (`tls-server-end-point`).
     pub end_point: Option<Bytes>,
 }
 
 /// A certificate and its key, in PEM.
-struct Pair {
+struct CertificatePair {
     certificate: Vec<u8>,
     key: Zeroizing<Vec<u8>>,
 }
@@ -99,27 +99,27 @@ pub fn load_or_create(
     state_dir: Option<&Path>,
     alpn: Option<&[u8]>,
 ) -> Result<LocalTls, LocalTlsError> {
-    let local_tls = |pair: &Pair, kept: Kept| local_tls(pair, kept, alpn);
+    let local_tls = |pair: &CertificatePair, kept: CertificateLocation| local_tls(pair, kept, alpn);
     let Some(state_dir) = state_dir else {
         let reason = "this account has no home directory".to_owned();
-        return local_tls(&make()?, Kept::InMemory { reason });
+        return local_tls(&make()?, CertificateLocation::InMemory { reason });
     };
     let path = state_dir.join(DIR).join(CERTIFICATE);
     if let Some(kept) = load(state_dir)? {
-        return local_tls(&kept, Kept::At(path));
+        return local_tls(&kept, CertificateLocation::At(path));
     }
     let fresh = make()?;
     match keep(state_dir, &fresh) {
         Ok(()) => {}
-        Err(NotKept::Unsafe(error)) => return Err(error.into()),
-        Err(NotKept::Unwritable(path, error)) => {
+        Err(CertificateNotStored::Unsafe(error)) => return Err(error.into()),
+        Err(CertificateNotStored::Unwritable(path, error)) => {
             let reason = format!("cannot write {}: {error}", path.display());
-            return local_tls(&fresh, Kept::InMemory { reason });
+            return local_tls(&fresh, CertificateLocation::InMemory { reason });
         }
     }
     // Load the current pair, which another process may have written at the same time.
     match load(state_dir)? {
-        Some(kept) => local_tls(&kept, Kept::At(path)),
+        Some(kept) => local_tls(&kept, CertificateLocation::At(path)),
         None => {
             let path = state_dir.join(DIR);
             let reason = format!("it has no {CERTIFICATE}");
@@ -128,10 +128,14 @@ pub fn load_or_create(
     }
 }
 
-fn local_tls(pair: &Pair, kept: Kept, alpn: Option<&[u8]>) -> Result<LocalTls, LocalTlsError> {
+fn local_tls(
+    pair: &CertificatePair,
+    kept: CertificateLocation,
+    alpn: Option<&[u8]>,
+) -> Result<LocalTls, LocalTlsError> {
     let dir = match &kept {
-        Kept::At(path) => path.parent().map(Path::to_owned).unwrap_or_default(),
-        Kept::InMemory { .. } => PathBuf::new(),
+        CertificateLocation::At(path) => path.parent().map(Path::to_owned).unwrap_or_default(),
+        CertificateLocation::InMemory { .. } => PathBuf::new(),
     };
     let broken = |name: &'static str| {
         let dir = &dir;
@@ -146,12 +150,14 @@ fn local_tls(pair: &Pair, kept: Kept, alpn: Option<&[u8]>) -> Result<LocalTls, L
         .with_no_client_auth()
         .with_single_cert(vec![certificate], key)
         .map_err(|error| match (&kept, error) {
-            (Kept::InMemory { .. }, error) => error.into(),
-            (Kept::At(_), rustls::Error::InconsistentKeys(_)) => {
+            (CertificateLocation::InMemory { .. }, error) => error.into(),
+            (CertificateLocation::At(_), rustls::Error::InconsistentKeys(_)) => {
                 let reason = format!("{CERTIFICATE} and {KEY} do not belong together");
                 damaged(&dir, dir.clone(), reason)
             }
-            (Kept::At(_), error) => damaged(&dir, dir.clone(), tls_words::in_words(&error)),
+            (CertificateLocation::At(_), error) => {
+                damaged(&dir, dir.clone(), tls_words::in_words(&error))
+            }
         })?;
     config.alpn_protocols = alpn.map(<[u8]>::to_vec).into_iter().collect();
     Ok(LocalTls {
@@ -183,13 +189,13 @@ fn in_words(error: &pem::Error) -> String {
 }
 
 /// Loads the kept pair; `None` if there is none, or if access is denied.
-fn load(state_dir: &Path) -> Result<Option<Pair>, LocalTlsError> {
+fn load(state_dir: &Path) -> Result<Option<CertificatePair>, LocalTlsError> {
     let dir = state_dir.join(DIR);
     if !is_there(state_dir) {
         return Ok(None);
     }
     // Checked even if it is empty: the sockets go there as well.
-    match Dir::open(Role::StateDir, state_dir) {
+    match CheckedDir::open(FileRole::StateDir, state_dir) {
         // Access is denied: the directory belongs to root.
         Err(error) if error.io() == Some(io::ErrorKind::PermissionDenied) => return Ok(None),
         opened => opened?,
@@ -197,21 +203,21 @@ fn load(state_dir: &Path) -> Result<Option<Pair>, LocalTlsError> {
     if !is_there(&dir) {
         return Ok(None);
     }
-    let kept = Dir::open(Role::CertificateDir, &dir)?;
+    let kept = CheckedDir::open(FileRole::CertificateDir, &dir)?;
     if !is_there(&dir.join(CERTIFICATE)) {
         return Ok(None);
     }
-    let certificate = kept.read(Role::Certificate, CERTIFICATE, LONGEST_PEM)?;
+    let certificate = kept.read(FileRole::Certificate, CERTIFICATE, LONGEST_PEM)?;
     CertificateDer::from_pem_slice(&certificate)
         .map_err(|error| damaged(&dir, dir.join(CERTIFICATE), in_words(&error)))?;
-    let key = match kept.read(Role::Key, KEY, LONGEST_PEM) {
+    let key = match kept.read(FileRole::Key, KEY, LONGEST_PEM) {
         Err(error) if error.io() == Some(io::ErrorKind::NotFound) => {
             let reason = format!("it has no {KEY}");
             return Err(damaged(&dir, dir.clone(), reason));
         }
         key => key?.into(),
     };
-    Ok(Some(Pair { certificate, key }))
+    Ok(Some(CertificatePair { certificate, key }))
 }
 
 /// Returns `true` if the path exists, as far as access permits.
@@ -247,7 +253,7 @@ fn end_point(certificate: &CertificateDer<'_>) -> Option<Bytes> {
     ))
 }
 
-fn make() -> Result<Pair, rcgen::Error> {
+fn make() -> Result<CertificatePair, rcgen::Error> {
     let mut params =
         CertificateParams::new(vec!["localhost".into(), "127.0.0.1".into(), "::1".into()])?;
     params.distinguished_name = DistinguishedName::new();
@@ -257,29 +263,29 @@ fn make() -> Result<Pair, rcgen::Error> {
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     let key = KeyPair::generate()?;
     let certificate = params.self_signed(&key)?;
-    Ok(Pair {
+    Ok(CertificatePair {
         certificate: certificate.pem().into_bytes(),
         key: key.serialize_pem().into_bytes().into(),
     })
 }
 
 /// Reason why a new pair is not kept.
-enum NotKept {
+enum CertificateNotStored {
     Unsafe(PathError),
     Unwritable(PathBuf, io::Error),
 }
 
 /// Writes the pair into a temporary directory and renames it into place. If another process was
 /// faster, its pair stays: a rename never replaces a directory that contains files.
-fn keep(state_dir: &Path, pair: &Pair) -> Result<(), NotKept> {
+fn keep(state_dir: &Path, pair: &CertificatePair) -> Result<(), CertificateNotStored> {
     let unwritable = |path: &Path| {
         let path = path.to_owned();
-        move |error| NotKept::Unwritable(path, error)
+        move |error| CertificateNotStored::Unwritable(path, error)
     };
     platform::create_private_dir(state_dir).map_err(unwritable(state_dir))?;
-    Dir::open(Role::StateDir, state_dir).map_err(|error| match error {
-        PathError::File { path, source, .. } => NotKept::Unwritable(path, source),
-        other => NotKept::Unsafe(other),
+    CheckedDir::open(FileRole::StateDir, state_dir).map_err(|error| match error {
+        PathError::File { path, source, .. } => CertificateNotStored::Unwritable(path, source),
+        other => CertificateNotStored::Unsafe(other),
     })?;
     let fresh = platform::private_temp_dir(state_dir, ".local-tls-");
     let fresh = fresh.map_err(unwritable(state_dir))?;
@@ -296,7 +302,7 @@ fn keep(state_dir: &Path, pair: &Pair) -> Result<(), NotKept> {
         }
         // Another process's pair, or the rest of one: it is checked next.
         Err(_) if is_there(&dir) => Ok(()),
-        Err(error) => Err(NotKept::Unwritable(dir, error)),
+        Err(error) => Err(CertificateNotStored::Unwritable(dir, error)),
     }
 }
 
@@ -310,8 +316,8 @@ mod tests {
 
     fn file(tls: &LocalTls) -> &Path {
         match &tls.kept {
-            Kept::At(path) => path,
-            Kept::InMemory { reason } => panic!("it is not kept: {reason}"),
+            CertificateLocation::At(path) => path,
+            CertificateLocation::InMemory { reason } => panic!("it is not kept: {reason}"),
         }
     }
 
@@ -469,8 +475,8 @@ mod tests {
     #[test]
     fn without_a_place_it_stays_in_memory() {
         let reason = |state_dir| match super::load_or_create(state_dir, None).unwrap().kept {
-            Kept::InMemory { reason } => reason,
-            Kept::At(path) => panic!("{}", path.display()),
+            CertificateLocation::InMemory { reason } => reason,
+            CertificateLocation::At(path) => panic!("{}", path.display()),
         };
         assert!(reason(None).contains("no home directory"));
         if cfg!(unix) {

@@ -21,14 +21,14 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
-use super::guess::Guessing;
+use super::guess::KeyShareMemory;
 use super::roots;
 use crate::base::error_text::chain;
 use crate::base::foreign_text::ForeignText;
 use crate::base::quote::shown;
 use crate::base::stream::Stream;
 use crate::base::tls_words;
-use crate::platform::permissions::{self, PathError, Role};
+use crate::platform::permissions::{self, FileRole, PathError};
 
 /// Maximum size of a CA file in bytes: the bundles of all operating systems are far below 1 MiB.
 const LONGEST_CA_FILE: u64 = 8 << 20;
@@ -122,11 +122,11 @@ impl UpstreamTls {
             .map_err(|error| roots_error(&error))?
             // The wrapper only explains refusals of the webpki verifier; it accepts nothing itself.
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Explaining { inner }))
+            .with_custom_certificate_verifier(Arc::new(ExplainingVerifier { inner }))
             .with_no_client_auth();
         // A server of another protocol that supports ALPN refuses.
         config.alpn_protocols = alpn.map(<[u8]>::to_vec).into_iter().collect();
-        config.resumption = Resumption::store(Arc::new(Guessing::new()));
+        config.resumption = Resumption::store(Arc::new(KeyShareMemory::new()));
         Ok(Self {
             connector: TlsConnector::from(Arc::new(config)),
         })
@@ -161,7 +161,7 @@ fn from_file(path: &Path) -> Result<RootCertStore, TrustError> {
         reason,
     };
     let mut store = RootCertStore::empty();
-    let read = permissions::read(Role::CaFile, path, LONGEST_CA_FILE);
+    let read = permissions::read(FileRole::CaFile, path, LONGEST_CA_FILE);
     let pem = read.map_err(|error| match error {
         PathError::File { source, .. } => refuse(source.to_string()),
         other => TrustError::Refused(other),
@@ -180,11 +180,11 @@ fn from_file(path: &Path) -> Result<RootCertStore, TrustError> {
 
 /// The webpki verifier, with errors that name the certificate.
 #[derive(Debug)]
-struct Explaining {
+struct ExplainingVerifier {
     inner: Arc<WebPkiServerVerifier>,
 }
 
-impl ServerCertVerifier for Explaining {
+impl ServerCertVerifier for ExplainingVerifier {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,

@@ -46,12 +46,12 @@ pub enum DirectFailure {
 
 /// Opens TCP connections to one endpoint.
 #[derive(Debug)]
-pub struct Direct {
+pub struct DirectTransport {
     endpoint: Endpoint,
     deadline: Duration,
 }
 
-impl Direct {
+impl DirectTransport {
     /// Creates the transport. It connects only when the first stream is opened. Clients wait
     /// `connect_timeout` for it, so the result comes some time before.
     #[must_use]
@@ -82,7 +82,7 @@ impl Direct {
     }
 }
 
-impl Transport for Direct {
+impl Transport for DirectTransport {
     /// A TCP handshake proves that the far side is there, so its first bytes are not awaited.
     fn open(&self, hello: Bytes) -> BoxFuture<'_, Result<Stream, TunnelError>> {
         Box::pin(async move {
@@ -182,14 +182,14 @@ mod tests {
 
     /// Simulated result of a dial: no answer, an error, or a connection.
     #[derive(Clone, Copy)]
-    enum Fate {
+    enum DialFate {
         Silence,
         Error(io::ErrorKind),
         Answer(u8),
     }
-    use Fate::{Answer, Error, Silence};
+    use DialFate::{Answer, Error, Silence};
 
-    async fn outcome(fates: &[Fate]) -> (Result<u8, Option<io::ErrorKind>>, Duration) {
+    async fn outcome(fates: &[DialFate]) -> (Result<u8, Option<io::ErrorKind>>, Duration) {
         let begun = Instant::now();
         let dial = |fate| match fate {
             Silence => Either::Left(pending()),
@@ -220,7 +220,7 @@ mod tests {
     }
 
     async fn open(host: String, port: u16) -> DirectFailure {
-        let direct = Direct::new(Endpoint { host, port }, Duration::from_secs(30));
+        let direct = DirectTransport::new(Endpoint { host, port }, Duration::from_secs(30));
         match direct.open(Bytes::new()).await.map(|_| ()) {
             Err(TunnelError::Direct { failure, .. }) => failure,
             other => panic!("{other:?}"),
@@ -243,7 +243,7 @@ mod tests {
     fn the_answer_comes_before_the_client_gives_up() {
         for (timeout, deadline) in [(30, 10_000), (600, 10_000), (10, 8000), (1, 800)] {
             let endpoint = "localhost:5432".parse().unwrap();
-            let direct = Direct::new(endpoint, Duration::from_secs(timeout));
+            let direct = DirectTransport::new(endpoint, Duration::from_secs(timeout));
             assert_eq!(direct.deadline, Duration::from_millis(deadline));
         }
     }

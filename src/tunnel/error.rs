@@ -8,8 +8,8 @@ use thiserror::Error;
 
 use super::DirectFailure;
 use crate::aws::api_error::ApiAnswer;
-use crate::aws::{CredentialsError, Late};
-use crate::base::background::Stopped;
+use crate::aws::{CallTimeout, CredentialsError};
+use crate::base::background::TaskStopped;
 use crate::base::foreign_text::ForeignText;
 use crate::config::Endpoint;
 
@@ -61,7 +61,7 @@ pub enum TunnelError {
     },
     /// A call was not answered in time.
     #[error(transparent)]
-    Late(Box<Late>),
+    Late(Box<CallTimeout>),
     /// The answer to a call is not as documented by AWS, or too long.
     #[error("the answer to {operation} is not usable: {reason}")]
     BadAnswer {
@@ -72,7 +72,7 @@ pub enum TunnelError {
     },
     /// The task that starts a session, or drives it, ended without an outcome.
     #[error("the tunnel failed: {0}")]
-    Internal(Stopped),
+    Internal(TaskStopped),
     /// AWS's answer lacks a value that the protocol needs.
     #[error("AWS answered StartSession without {0}")]
     IncompleteAnswer(&'static str),

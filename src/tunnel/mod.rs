@@ -11,4 +11,4 @@ pub mod transport;
 pub use direct::DirectFailure;
 pub use error::{ApiRefusal, EndCause, TunnelError};
 pub use stats::{SessionState, SessionStats, TunnelStats, TunnelTotals};
-pub use transport::{Carrier, CarrierState, Readiness, Transport};
+pub use transport::{BastionCandidate, BastionState, Readiness, Transport};

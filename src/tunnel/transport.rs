@@ -34,7 +34,7 @@ pub trait Transport: Send + Sync {
 
     /// Returns the bastions for the next stream, in order; empty without a bastion. Starts nothing.
     /// Takes no longer than some seconds. Cancel-safe.
-    fn carriers(&self) -> BoxFuture<'_, Result<Vec<Carrier>, TunnelError>> {
+    fn carriers(&self) -> BoxFuture<'_, Result<Vec<BastionCandidate>, TunnelError>> {
         Box::pin(std::future::ready(Ok(Vec::new())))
     }
 
@@ -64,16 +64,16 @@ pub trait Transport: Send + Sync {
 
 /// A possible bastion: a managed node, or a container.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Carrier {
+pub struct BastionCandidate {
     /// Its id, as configured or found.
     pub id: String,
     /// Systems Manager's information about it.
-    pub state: CarrierState,
+    pub state: BastionState,
 }
 
 /// Systems Manager's information about a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum CarrierState {
+pub enum BastionState {
     /// Its agent has reported.
     Known {
         /// It is in contact, as far as known: Systems Manager takes minutes to notice a loss.

@@ -12,7 +12,7 @@ use super::DiscoverError;
 use crate::aws::api_error::ApiAnswer;
 use crate::aws::calls::within;
 use crate::aws::http::no_code;
-use crate::aws::pages::{self, Endless};
+use crate::aws::pages::{self, PageLimitExceeded};
 use crate::aws::query::{Query, QueryError, denies};
 use crate::aws::{AwsContext, ClockOffset, CredentialsError, bad_answer, in_words};
 use crate::base::foreign_text::ForeignText;
@@ -23,13 +23,13 @@ const OPTIONAL: Duration = Duration::from_secs(5);
 
 /// Identity, region and deadline of the requests.
 #[derive(Clone, Copy)]
-pub(super) struct Asker<'a> {
+pub(super) struct LookupContext<'a> {
     pub(super) aws: &'a AwsContext,
     pub(super) region: &'a str,
     until: Instant,
 }
 
-impl<'a> Asker<'a> {
+impl<'a> LookupContext<'a> {
     pub(super) fn new(
         aws: &'a AwsContext,
         region: &'a str,
@@ -149,7 +149,7 @@ impl<'a> Asker<'a> {
 }
 
 /// Creates the error for a list that exceeds the page limits.
-pub(super) fn endless(action: &'static str, endless: Endless) -> DiscoverError {
+pub(super) fn endless(action: &'static str, endless: PageLimitExceeded) -> DiscoverError {
     DiscoverError::Answer {
         action,
         reason: endless.to_string().into(),

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use roxmltree::{Document, Node};
 
 use super::DiscoverError;
-use super::ask::{self, Asker};
-use crate::aws::pages::Bounds;
+use super::ask::{self, LookupContext};
+use crate::aws::pages::PageLimits;
 use crate::aws::query::Query;
 
 pub(super) const LIST: &str = "ec2:DescribeInstances";
@@ -17,7 +17,7 @@ const PAGE: &str = "1000";
 
 /// Properties of an EC2 instance.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Machine {
+pub(super) struct InstanceFacts {
     pub(super) name: Option<String>,
     pub(super) vpc: Option<String>,
 }
@@ -28,10 +28,10 @@ pub(super) struct Machine {
 /// # Errors
 /// [`DiscoverError`].
 pub(super) async fn machines(
-    asker: &Asker<'_>,
+    asker: &LookupContext<'_>,
     ids: &[&str],
-) -> Result<HashMap<String, Machine>, DiscoverError> {
-    let (mut found, mut bounds) = (HashMap::new(), Bounds::default());
+) -> Result<HashMap<String, InstanceFacts>, DiscoverError> {
+    let (mut found, mut bounds) = (HashMap::new(), PageLimits::default());
     for some in ids.chunks(MOST_VALUES) {
         let mut next = None;
         loop {
@@ -47,7 +47,7 @@ pub(super) async fn machines(
             let text = asker.query(LIST, query).await?;
             let counted = bounds.page(text.len());
             counted.map_err(|endless| ask::endless(LIST, endless))?;
-            let page = Page::read(&text).map_err(|reason| DiscoverError::Answer {
+            let page = InstancePage::read(&text).map_err(|reason| DiscoverError::Answer {
                 action: LIST,
                 reason: reason.into(),
             })?;
@@ -72,12 +72,12 @@ fn params(ids: &[&str], next: Option<String>) -> Vec<(String, String)> {
 
 /// One page of the list.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Page {
-    pub(super) machines: Vec<(String, Machine)>,
+pub(super) struct InstancePage {
+    pub(super) machines: Vec<(String, InstanceFacts)>,
     pub(super) next: Option<String>,
 }
 
-impl Page {
+impl InstancePage {
     /// Parses a page.
     ///
     /// # Errors
@@ -97,13 +97,13 @@ impl Page {
     }
 }
 
-fn machine(item: Node<'_, '_>) -> Option<(String, Machine)> {
+fn machine(item: Node<'_, '_>) -> Option<(String, InstanceFacts)> {
     let tags = child(item, "tagSet").into_iter().flat_map(items);
     let name = tags
         .filter(|tag| text_of(*tag, "key").as_deref() == Some("Name"))
         .find_map(|tag| text_of(tag, "value"));
     let vpc = text_of(item, "vpcId");
-    Some((text_of(item, "instanceId")?, Machine { name, vpc }))
+    Some((text_of(item, "instanceId")?, InstanceFacts { name, vpc }))
 }
 
 fn child<'a, 'input>(node: Node<'a, 'input>, name: &str) -> Option<Node<'a, 'input>> {

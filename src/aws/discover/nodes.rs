@@ -8,9 +8,9 @@ use aws_sdk_ssm::types::{InstanceInformation, InstanceInformationStringFilter, P
 use aws_smithy_types::date_time::Format;
 use tracing::debug;
 
-use super::ask::Asker;
-use super::ec2::{self, Machine};
-use super::{DiscoverError, Missing, Node, Seen, is_id};
+use super::ask::LookupContext;
+use super::ec2::{self, InstanceFacts};
+use super::{DiscoverError, MissingDatabases, Node, VisibleDatabases, is_id};
 use crate::aws::NODES_A_PAGE;
 use crate::base::error_text::chain;
 use crate::base::foreign_text::ForeignText;
@@ -24,7 +24,9 @@ pub(super) const LIST: &str = "ssm:DescribeInstanceInformation";
 ///
 /// # Errors
 /// [`DiscoverError`] when Systems Manager does not list them.
-pub(super) async fn all(asker: &Asker<'_>) -> Result<Seen<Node>, DiscoverError> {
+pub(super) async fn all(
+    asker: &LookupContext<'_>,
+) -> Result<VisibleDatabases<Node>, DiscoverError> {
     let (listed, marked) = tokio::join!(list(asker, None), list(asker, Some(MARK)));
     let (marked, listed) = match (marked, listed) {
         (Ok(marked), Ok(listed)) => (marked, listed),
@@ -49,15 +51,15 @@ pub(super) async fn all(asker: &Asker<'_>) -> Result<Seen<Node>, DiscoverError> 
             describe(&mut found, machines);
             Vec::new()
         }
-        Err(error) => vec![Missing {
+        Err(error) => vec![MissingDatabases {
             action: ec2::LIST,
             error,
         }],
     };
-    Ok(Seen { found, missing })
+    Ok(VisibleDatabases { found, missing })
 }
 
-async fn list(asker: &Asker<'_>, tag: Option<&str>) -> Result<Vec<Node>, DiscoverError> {
+async fn list(asker: &LookupContext<'_>, tag: Option<&str>) -> Result<Vec<Node>, DiscoverError> {
     let filter = tag.and_then(|tag| {
         let filter = InstanceInformationStringFilter::builder();
         filter.key("tag-key").values(tag).build().ok()
@@ -107,7 +109,7 @@ fn shown(text: String) -> String {
     ForeignText::from(text).into_string()
 }
 
-fn describe(nodes: &mut [Node], mut machines: HashMap<String, Machine>) {
+fn describe(nodes: &mut [Node], mut machines: HashMap<String, InstanceFacts>) {
     for node in nodes {
         let Some(machine) = machines.remove(&node.id) else {
             continue;

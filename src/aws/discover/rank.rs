@@ -3,14 +3,14 @@
 use std::cmp::Reverse;
 
 use super::nodes::MARK;
-use super::{Missing, Node, Seen};
+use super::{MissingDatabases, Node, VisibleDatabases};
 
 /// Words in a node name that indicate a bastion.
 const NAMES: [&str; 2] = ["bastion", "jump"];
 
 /// A usable node, and the reason for its rank.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Candidate {
+pub struct RankedNode {
     /// The node.
     pub node: Node,
     /// Reason for its rank, in a few words.
@@ -19,22 +19,22 @@ pub struct Candidate {
 
 /// The managed nodes that can carry a tunnel.
 #[derive(Clone, Debug, Default)]
-pub struct Ranked {
+pub struct NodeRanking {
     /// Online nodes, best first.
-    pub nodes: Vec<Candidate>,
+    pub nodes: Vec<RankedNode>,
     /// Number of nodes at the head of the list with equal rank: only their ids decide the order.
     pub equals: usize,
     /// Offline nodes, best first.
-    pub offline: Vec<Candidate>,
+    pub offline: Vec<RankedNode>,
     /// Note about the choice for the user.
     pub note: Option<String>,
     /// Calls that failed, so that information is missing.
-    pub missing: Vec<Missing>,
+    pub missing: Vec<MissingDatabases>,
 }
 
 /// Location of a node relative to the database, in order of preference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Place {
+enum NodeLocation {
     /// In the database's VPC.
     Same,
     /// The VPC of the node or of the database is unknown.
@@ -43,7 +43,7 @@ enum Place {
     Other,
 }
 
-impl Place {
+impl NodeLocation {
     fn of(node: &Node, vpc: Option<&str>) -> Self {
         match (node.vpc.as_deref(), vpc) {
             (Some(own), Some(vpc)) if own == vpc => Self::Same,
@@ -55,9 +55,9 @@ impl Place {
 
 /// Ranks nodes as bastions for a database in `vpc`. Nodes that are known to be in another VPC are
 /// left out, unless they are marked or there are no others.
-pub(super) fn rank(seen: Seen<Node>, vpc: Option<&str>) -> Ranked {
-    let Seen { found, missing } = seen;
-    let elsewhere = |node: &Node| Place::of(node, vpc) == Place::Other;
+pub(super) fn rank(seen: VisibleDatabases<Node>, vpc: Option<&str>) -> NodeRanking {
+    let VisibleDatabases { found, missing } = seen;
+    let elsewhere = |node: &Node| NodeLocation::of(node, vpc) == NodeLocation::Other;
     let (online, offline): (Vec<_>, Vec<_>) = found.into_iter().partition(|node| node.online);
     let is_only = online.len() == 1;
     let (far, near): (Vec<_>, Vec<_>) = online.into_iter().partition(elsewhere);
@@ -95,9 +95,9 @@ pub(super) fn rank(seen: Seen<Node>, vpc: Option<&str>) -> Ranked {
     };
     let candidate = |node: Node| {
         let why = why(&node, vpc, is_only);
-        Candidate { node, why }
+        RankedNode { node, why }
     };
-    Ranked {
+    NodeRanking {
         equals,
         nodes: nodes.into_iter().map(candidate).collect(),
         offline: offline.into_iter().map(candidate).collect(),
@@ -107,10 +107,10 @@ pub(super) fn rank(seen: Seen<Node>, vpc: Option<&str>) -> Ranked {
 }
 
 /// Sort key of a node; a smaller key is better.
-fn merits(node: &Node, vpc: Option<&str>) -> (Reverse<bool>, Place, bool, Reverse<bool>) {
+fn merits(node: &Node, vpc: Option<&str>) -> (Reverse<bool>, NodeLocation, bool, Reverse<bool>) {
     let marked = Reverse(node.marked);
     let named = Reverse(named(node).is_some());
-    (marked, Place::of(node, vpc), !is_linux(node), named)
+    (marked, NodeLocation::of(node, vpc), !is_linux(node), named)
 }
 
 fn is_linux(node: &Node) -> bool {
@@ -132,10 +132,10 @@ fn why(node: &Node, vpc: Option<&str>, is_only: bool) -> String {
     if node.marked {
         why.push(format!("tag {MARK}"));
     }
-    match Place::of(node, vpc) {
-        Place::Same => why.push("same VPC".to_owned()),
-        Place::Other => why.push("another VPC".to_owned()),
-        Place::Unknown => {}
+    match NodeLocation::of(node, vpc) {
+        NodeLocation::Same => why.push("same VPC".to_owned()),
+        NodeLocation::Other => why.push("another VPC".to_owned()),
+        NodeLocation::Unknown => {}
     }
     if let Some(name) = named(node) {
         why.push(format!("named {name}"));

@@ -3,16 +3,16 @@
 mod calls;
 mod row;
 
-use super::ask::Asker;
-use super::{Database, DiscoverError, Missing, Seen};
+use super::ask::LookupContext;
+use super::{Database, DiscoverError, MissingDatabases, VisibleDatabases};
 use crate::base::error_text::chain;
 use crate::config::{Endpoint, EndpointKind};
-use calls::Which;
-pub(super) use row::{Row, is_postgres};
+use calls::ResourceFilter;
+pub(super) use row::{DatabaseRow, is_postgres};
 
 /// Result of a search by identifier.
-pub(super) enum Search {
-    Found(Box<Row>),
+pub(super) enum SearchResult {
+    Found(Box<DatabaseRow>),
     /// Description of the clusters of a global database.
     Global(String),
     Nothing {
@@ -25,18 +25,18 @@ pub(super) enum Search {
 pub(super) const CALLS: usize = 5;
 
 /// Returns every database of any engine, sorted by identifier.
-pub(super) async fn all(asker: &Asker<'_>) -> Seen<Row> {
+pub(super) async fn all(asker: &LookupContext<'_>) -> VisibleDatabases<DatabaseRow> {
     let (clusters, instances, proxies, cluster_endpoints, proxy_endpoints) = tokio::join!(
-        calls::clusters(asker, Which::All),
-        calls::instances(asker, Which::All),
-        calls::proxies(asker, Which::All),
-        calls::cluster_endpoints(asker, Which::All),
-        calls::proxy_endpoints(asker, Which::All),
+        calls::clusters(asker, ResourceFilter::All),
+        calls::instances(asker, ResourceFilter::All),
+        calls::proxies(asker, ResourceFilter::All),
+        calls::cluster_endpoints(asker, ResourceFilter::All),
+        calls::proxy_endpoints(asker, ResourceFilter::All),
     );
     let mut missing = Vec::new();
-    let mut take = |action, rows: Result<Vec<Row>, DiscoverError>| {
+    let mut take = |action, rows: Result<Vec<DatabaseRow>, DiscoverError>| {
         rows.unwrap_or_else(|error| {
-            missing.push(Missing { action, error });
+            missing.push(MissingDatabases { action, error });
             Vec::new()
         })
     };
@@ -64,7 +64,7 @@ pub(super) async fn all(asker: &Asker<'_>) -> Seen<Row> {
     found.append(&mut proxies);
     found.append(&mut endpoints);
     found.sort_by(|a, b| a.database.identifier.cmp(&b.database.identifier)); // Stable sort.
-    Seen { found, missing }
+    VisibleDatabases { found, missing }
 }
 
 /// Finds the database with this identifier. Each call names the identifier: a policy may allow
@@ -73,11 +73,11 @@ pub(super) async fn all(asker: &Asker<'_>) -> Seen<Row> {
 /// # Errors
 /// An error that leaves open whether the database exists.
 pub(super) async fn by_identifier(
-    asker: &Asker<'_>,
+    asker: &LookupContext<'_>,
     identifier: &str,
-) -> Result<Search, DiscoverError> {
-    let one = Which::One(identifier);
-    let mut answers = Answers::default();
+) -> Result<SearchResult, DiscoverError> {
+    let one = ResourceFilter::One(identifier);
+    let mut answers = LookupAnswers::default();
     let (clusters, instances, proxies) = tokio::join!(
         calls::clusters(asker, one),
         calls::instances(asker, one),
@@ -85,7 +85,7 @@ pub(super) async fn by_identifier(
     );
     answers.take([clusters, instances, proxies]);
     if let Some(row) = answers.preferred() {
-        return Ok(Search::Found(Box::new(complete(asker, row).await)));
+        return Ok(SearchResult::Found(Box::new(complete(asker, row).await)));
     }
     let optional = asker.optional();
     let (cluster_endpoints, proxy_endpoints, global) = tokio::join!(
@@ -95,23 +95,23 @@ pub(super) async fn by_identifier(
     );
     answers.take([cluster_endpoints, proxy_endpoints]);
     if let Some(row) = answers.preferred() {
-        return Ok(Search::Found(Box::new(complete(asker, row).await)));
+        return Ok(SearchResult::Found(Box::new(complete(asker, row).await)));
     }
     match global {
-        Ok(Some(members)) => Ok(Search::Global(members)),
+        Ok(Some(members)) => Ok(SearchResult::Global(members)),
         _ => answers.nothing(),
     }
 }
 
 /// Answers of the calls for one identifier.
 #[derive(Default)]
-struct Answers {
-    found: Vec<Row>,
+struct LookupAnswers {
+    found: Vec<DatabaseRow>,
     refused: Vec<DiscoverError>,
 }
 
-impl Answers {
-    fn take<const N: usize>(&mut self, answers: [Result<Vec<Row>, DiscoverError>; N]) {
+impl LookupAnswers {
+    fn take<const N: usize>(&mut self, answers: [Result<Vec<DatabaseRow>, DiscoverError>; N]) {
         for answer in answers {
             match answer {
                 Ok(mut rows) => self.found.append(&mut rows),
@@ -122,7 +122,7 @@ impl Answers {
 
     /// Selects the best match. A cluster and one of its instances may have the same identifier;
     /// then the cluster is selected.
-    fn preferred(&mut self) -> Option<Row> {
+    fn preferred(&mut self) -> Option<DatabaseRow> {
         let rows = &mut self.found;
         let postgres = rows.iter().position(|row| row.database.is_postgres());
         (!rows.is_empty()).then(|| rows.swap_remove(postgres.unwrap_or(0)))
@@ -130,12 +130,12 @@ impl Answers {
 
     /// Returns the result when nothing was found: an error if a denied call may have hidden the
     /// database.
-    fn nothing(self) -> Result<Search, DiscoverError> {
+    fn nothing(self) -> Result<SearchResult, DiscoverError> {
         let refused = self.refused.into_iter();
         let (few, other): (Vec<_>, Vec<_>) = refused.partition(is_of_a_few);
         match other.into_iter().next() {
             Some(error) => Err(error),
-            None => Ok(Search::Nothing {
+            None => Ok(SearchResult::Nothing {
                 unseen: few.iter().filter_map(action).collect(),
             }),
         }
@@ -161,7 +161,7 @@ fn action(error: &DiscoverError) -> Option<&'static str> {
 }
 
 /// Adds optional data that the row's list does not contain.
-async fn complete(asker: &Asker<'_>, mut row: Row) -> Row {
+async fn complete(asker: &LookupContext<'_>, mut row: DatabaseRow) -> DatabaseRow {
     let asker = &asker.optional();
     let Some(parent) = row.parent.clone() else {
         if row.is_cluster() {
@@ -170,8 +170,8 @@ async fn complete(asker: &Asker<'_>, mut row: Row) -> Row {
         return row;
     };
     let parents = match row.is_of_proxy() {
-        true => calls::proxies(asker, Which::One(&parent)).await,
-        false => calls::clusters(asker, Which::One(&parent)).await,
+        true => calls::proxies(asker, ResourceFilter::One(&parent)).await,
+        false => calls::clusters(asker, ResourceFilter::One(&parent)).await,
     };
     let parents = parents.unwrap_or_else(|error| {
         tracing::debug!(reason = &*chain(&error), "nothing more about {parent}");
@@ -187,8 +187,8 @@ async fn complete(asker: &Asker<'_>, mut row: Row) -> Row {
 }
 
 /// Adds the VPC of a cluster from its instances: the cluster itself does not have it.
-async fn place(asker: &Asker<'_>, cluster: &mut Row) {
-    let which = Which::OfCluster(&cluster.database.identifier);
+async fn place(asker: &LookupContext<'_>, cluster: &mut DatabaseRow) {
+    let which = ResourceFilter::OfCluster(&cluster.database.identifier);
     match calls::instances(asker, which).await {
         Ok(members) => {
             if let Some(member) = members.first() {
@@ -208,15 +208,15 @@ async fn place(asker: &Asker<'_>, cluster: &mut Row) {
 /// # Errors
 /// Any error of a call.
 pub(super) async fn at(
-    asker: &Asker<'_>,
+    asker: &LookupContext<'_>,
     endpoint: &Endpoint,
-) -> Result<Option<Row>, DiscoverError> {
+) -> Result<Option<DatabaseRow>, DiscoverError> {
     let host = endpoint.host.as_str();
     // The first label is the identifier; the other labels give the kind of resource.
     let Some((identifier, rest)) = host.split_once('.') else {
         return Ok(None);
     };
-    let one = Which::One(identifier);
+    let one = ResourceFilter::One(identifier);
     let rows = match endpoint.kind() {
         EndpointKind::Instance => calls::instances(asker, one).await?,
         EndpointKind::Cluster | EndpointKind::Reader => calls::clusters(asker, one).await?,

@@ -177,18 +177,18 @@ async fn identifiers_find_databases_of_every_kind() {
     );
     assert_eq!(
         (cluster.kind, cluster.vpc.as_deref()),
-        (Kind::Cluster, Some(VPC_ID))
+        (DatabaseKind::Cluster, Some(VPC_ID))
     );
     let resource = cluster.resource_id;
     for (name, kind, host) in [
         (
             "orders-1",
-            Kind::Instance,
+            DatabaseKind::Instance,
             "orders-1.abc.eu-central-1.rds.amazonaws.com",
         ),
         (
             "reports",
-            Kind::Endpoint,
+            DatabaseKind::Endpoint,
             "reports.cluster-custom-abc.eu-central-1.rds.amazonaws.com",
         ),
     ] {
@@ -210,7 +210,7 @@ async fn identifiers_find_databases_of_every_kind() {
     let further = account.find("front-ro").await.unwrap();
     assert_eq!(
         (further.kind, further.resource_id),
-        (Kind::Endpoint, front.resource_id)
+        (DatabaseKind::Endpoint, front.resource_id)
     );
 }
 
@@ -230,8 +230,8 @@ async fn endpoints_lead_back_to_their_databases() {
             identifier: name.to_owned(),
             reader: false,
         };
-        let asker = Asker::new(&account.aws, REGION, DEADLINE).unwrap();
-        let rds::Search::Found(row) = rds::by_identifier(&asker, name).await.unwrap() else {
+        let asker = LookupContext::new(&account.aws, REGION, DEADLINE).unwrap();
+        let rds::SearchResult::Found(row) = rds::by_identifier(&asker, name).await.unwrap() else {
             panic!("{identifier} is there");
         };
         let host = row.database.endpoint.unwrap().host;
@@ -453,9 +453,9 @@ fn node(id: &str) -> Node {
     }
 }
 
-fn ranked(nodes: Vec<Node>) -> Ranked {
+fn ranked(nodes: Vec<Node>) -> NodeRanking {
     let missing = Vec::new();
-    let seen = Seen {
+    let seen = VisibleDatabases {
         found: nodes,
         missing,
     };
@@ -538,9 +538,9 @@ const MACHINES: &str = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n\
 
 #[test]
 fn machines_are_read_from_ec2s_document() {
-    let page = ec2::Page::read(MACHINES).unwrap();
+    let page = ec2::InstancePage::read(MACHINES).unwrap();
     let some = |text: &str| Some(text.to_owned());
-    let machine = |name, vpc| ec2::Machine { name, vpc };
+    let machine = |name, vpc| ec2::InstanceFacts { name, vpc };
     assert_eq!(
         page.machines,
         [
@@ -549,9 +549,9 @@ fn machines_are_read_from_ec2s_document() {
         ]
     );
     assert_eq!(page.next.as_deref(), Some("more"));
-    assert!(ec2::Page::read("<html/>").is_err());
+    assert!(ec2::InstancePage::read("<html/>").is_err());
     for end in 0..MACHINES.len() {
-        assert!(ec2::Page::read(&MACHINES[..end]).is_err(), "{end}");
+        assert!(ec2::InstancePage::read(&MACHINES[..end]).is_err(), "{end}");
     }
 }
 
@@ -562,7 +562,7 @@ async fn silence_has_an_end() {
     for call in ["DescribeDBClusters", "DescribeDBInstances"] {
         account.sandbox.api().fail(call, silent, 9);
     }
-    let asker = Asker::new(&account.aws, REGION, Duration::from_secs(1)).unwrap();
+    let asker = LookupContext::new(&account.aws, REGION, Duration::from_secs(1)).unwrap();
     let seen = rds::all(&asker).await;
     assert_eq!(seen.missing.len(), 2, "the others have answered");
     let late = seen.missing[0].error.to_string();
@@ -572,7 +572,7 @@ async fn silence_has_an_end() {
         format!("rds:DescribeDBClusters had no answer from localhost:{port} in 1 s (1 try)")
     );
     assert!(matches!(
-        Asker::new(&account.aws, "", DEADLINE),
+        LookupContext::new(&account.aws, "", DEADLINE),
         Err(DiscoverError::NoRegion)
     ));
 }

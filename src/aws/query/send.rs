@@ -13,7 +13,7 @@ use aws_smithy_types::body::SdkBody;
 use aws_smithy_types::timeout::TimeoutConfig;
 use roxmltree::{Document, Node};
 
-use super::{Place, Query, QueryError, throttles};
+use super::{Query, QueryEndpoint, QueryError, throttles};
 use crate::aws::api_error::ApiAnswer;
 use crate::aws::http::{TOO_MANY_REQUESTS, no_code};
 use crate::aws::{ClockOffset, ClockWatch, bad_answer, in_words, signable};
@@ -25,14 +25,14 @@ const CONTENT_TYPE: &str = "application/x-www-form-urlencoded; charset=utf-8";
 const USER_AGENT: &str = concat!("pgiam/", env!("CARGO_PKG_VERSION"));
 
 /// A call to be sent.
-pub(super) struct Request<'a> {
+pub(super) struct QueryRequest<'a> {
     pub(super) service: &'static str,
     pub(super) action: &'static str,
-    pub(super) place: &'a Place,
+    pub(super) place: &'a QueryEndpoint,
     pub(super) form: String,
 }
 
-impl Request<'_> {
+impl QueryRequest<'_> {
     /// Returns the headers of the request, including its signature.
     ///
     /// # Errors
@@ -97,7 +97,7 @@ pub(super) fn unsigned() -> Vec<(String, String)> {
 
 /// Reason why a request has no usable answer, with the causes.
 #[derive(Debug)]
-pub(super) enum Failed {
+pub(super) enum RequestFailure {
     /// The answer is invalid.
     BadAnswer(ForeignText),
     Unreachable(ForeignText),
@@ -106,13 +106,13 @@ pub(super) enum Failed {
 /// Sends it through the SDK's machinery, of which only the HTTP client and its timeouts are used.
 ///
 /// # Errors
-/// [`Failed`].
+/// [`RequestFailure`].
 pub(super) async fn send(
     config: &SdkConfig,
-    request: &Request<'_>,
+    request: &QueryRequest<'_>,
     headers: Vec<(String, String)>,
-) -> Result<Answer, Failed> {
-    let no_client = || Failed::Unreachable("there is no HTTP client".into());
+) -> Result<QueryAnswer, RequestFailure> {
+    let no_client = || RequestFailure::Unreachable("there is no HTTP client".into());
     let client = config.http_client().ok_or_else(no_client)?;
     let timeouts = config.timeout_config().cloned();
     let mut operation = Operation::builder()
@@ -137,20 +137,20 @@ pub(super) async fn send(
             }
             Ok(request)
         })
-        .deserializer::<_, Infallible>(|response| Ok(Answer::of(response)))
+        .deserializer::<_, Infallible>(|response| Ok(QueryAnswer::of(response)))
         .build();
     operation
         .invoke(())
         .await
         .map_err(|error| match bad_answer(&error) {
-            Some(reason) => Failed::BadAnswer(reason),
-            None => Failed::Unreachable(in_words(&error)),
+            Some(reason) => RequestFailure::BadAnswer(reason),
+            None => RequestFailure::Unreachable(in_words(&error)),
         })
 }
 
 /// Answer of the service.
 #[derive(Debug, Default)]
-pub(super) struct Answer {
+pub(super) struct QueryAnswer {
     pub(super) status: u16,
     pub(super) date: Option<String>,
     pub(super) request_id: Option<String>,
@@ -158,7 +158,7 @@ pub(super) struct Answer {
     pub(super) clock: Option<ClockOffset>,
 }
 
-impl Answer {
+impl QueryAnswer {
     fn of(response: &HttpResponse) -> Self {
         let header = |name: &str| response.headers().get(name).map(str::to_owned);
         let body = response.body().bytes().unwrap_or_default();
@@ -183,7 +183,8 @@ impl Answer {
 
     /// Returns `true` if a retry may succeed.
     pub(super) fn deserves_another(&self) -> bool {
-        let throttled = || Fault::read(&self.body).is_some_and(|fault| throttles(&fault.code));
+        let throttled =
+            || ErrorAnswer::read(&self.body).is_some_and(|fault| throttles(&fault.code));
         self.status >= 500 || self.status == TOO_MANY_REQUESTS || (!self.is_good() && throttled())
     }
 
@@ -192,7 +193,7 @@ impl Answer {
         if self.is_good() {
             return Ok(self.body);
         }
-        let fault = Fault::read(&self.body).unwrap_or_else(|| Fault {
+        let fault = ErrorAnswer::read(&self.body).unwrap_or_else(|| ErrorAnswer {
             // An overloaded service, or a proxy on the path, answers with a status only.
             code: no_code(self.status),
             message: String::new(),
@@ -214,13 +215,13 @@ impl Answer {
 /// The error in an answer: `<ErrorResponse><Error>` of most services, `<Response><Errors><Error>`
 /// of EC2.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Fault {
+pub(super) struct ErrorAnswer {
     pub(super) code: String,
     pub(super) message: String,
     pub(super) request_id: Option<String>,
 }
 
-impl Fault {
+impl ErrorAnswer {
     /// Parses the error; `None` for any other document.
     pub(super) fn read(body: &str) -> Option<Self> {
         let document = Document::parse(body).ok()?;

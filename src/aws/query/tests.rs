@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::sync::Mutex;
 
-use super::send::Fault;
+use super::send::ErrorAnswer;
 use super::*;
 use crate::aws::AwsOptions;
 
@@ -169,15 +169,15 @@ async fn answers_of_proxies_are_no_refusals_and_a_bare_429_is_throttling() {
 
 #[test]
 fn faults_are_found_in_both_shapes_and_nowhere_else() {
-    let of_ec2 = Fault::read(OF_EC2).unwrap();
+    let of_ec2 = ErrorAnswer::read(OF_EC2).unwrap();
     assert_eq!(of_ec2.message, "You are not <you>.");
-    let of_rds = Fault::read(OF_RDS).unwrap();
+    let of_rds = ErrorAnswer::read(OF_RDS).unwrap();
     assert_eq!(of_rds.message, "User: x is not authorized");
     for no_fault in ["", "Bad gateway", FOUND, "<Error/>", "<Response><Errors>"] {
-        assert_eq!(Fault::read(no_fault), None, "{no_fault}");
+        assert_eq!(ErrorAnswer::read(no_fault), None, "{no_fault}");
     }
     for end in 0..OF_EC2.len() {
-        assert_eq!(Fault::read(&OF_EC2[..end]), None, "{end}");
+        assert_eq!(ErrorAnswer::read(&OF_EC2[..end]), None, "{end}");
     }
 }
 
@@ -220,7 +220,7 @@ async fn place(service: &'static str, region: &str, fips: bool, dual_stack: bool
         region,
         ..instances()
     };
-    let place = Place::of(&config, &query).unwrap();
+    let place = QueryEndpoint::of(&config, &query).unwrap();
     format!("{} {}", place.url, place.region)
 }
 
@@ -292,11 +292,11 @@ async fn services_are_where_aws_says() {
 fn signatures_are_the_reference_implementations() {
     // botocore 1.44.8: SigV4Auth(Credentials("AKID", "sk", "session"), "iam", "us-east-1") over the same
     // request at the same time.
-    let place = Place {
+    let place = QueryEndpoint {
         url: Url::parse("https://iam.amazonaws.com/").unwrap(),
         region: "us-east-1".to_owned(),
     };
-    let request = Request {
+    let request = QueryRequest {
         service: "iam",
         action: "SimulatePrincipalPolicy",
         place: &place,

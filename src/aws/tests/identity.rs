@@ -38,7 +38,7 @@ async fn sts(fixed: Option<(u16, String)>) -> (Files, Arc<AtomicUsize>) {
 
 #[tokio::test]
 async fn aws_tells_account_keys_and_time() {
-    let rejected = |code: &str| Keys::Rejected {
+    let rejected = |code: &str| KeyState::Rejected {
         code: code.to_owned(),
     };
     for (status, body, account, keys) in [
@@ -46,9 +46,9 @@ async fn aws_tells_account_keys_and_time() {
             200,
             KNOWN.to_owned(),
             Some("111122223333"),
-            Some(Keys::Accepted),
+            Some(KeyState::Accepted),
         ),
-        (403, refusal("ExpiredToken"), None, Some(Keys::Expired)),
+        (403, refusal("ExpiredToken"), None, Some(KeyState::Expired)),
         (
             403,
             refusal("InvalidClientTokenId"),
@@ -63,7 +63,7 @@ async fn aws_tells_account_keys_and_time() {
         let identity = context.identity(REGION).await;
         let account = account.map(str::to_owned);
         let arn = identity.arn.clone();
-        assert_eq!(arn.is_some(), keys == Some(Keys::Accepted));
+        assert_eq!(arn.is_some(), keys == Some(KeyState::Accepted));
         assert_eq!(identity, Identity { account, keys, arn });
         assert_eq!(context.clock_offset(), Some(ClockOffset { seconds: 420 }));
         // There is one request, whatever the answer was, and another one for other keys.

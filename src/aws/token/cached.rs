@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::{Token, TokenError, TokenFuture, TokenProvider, TokenRequest};
-use crate::base::single_flight::{Clock, Kept, Lease, system_clock};
+use super::{IamToken, TokenError, TokenFuture, TokenProvider, TokenRequest};
+use crate::base::single_flight::{Clock, Expiring, Refreshing, system_clock};
 
 /// Number of entries at which those without a valid token are removed. Clients choose the user
 /// name, and so the number of entries.
@@ -18,7 +18,7 @@ const MANY: usize = 256;
 pub struct CachedTokens {
     inner: Arc<dyn TokenProvider>,
     clock: Clock,
-    kept: Mutex<HashMap<TokenRequest, Arc<Kept<Token, TokenError>>>>,
+    kept: Mutex<HashMap<TokenRequest, Arc<Refreshing<IamToken, TokenError>>>>,
 }
 
 impl CachedTokens {
@@ -36,7 +36,7 @@ impl CachedTokens {
         }
     }
 
-    fn place(&self, request: &TokenRequest) -> Arc<Kept<Token, TokenError>> {
+    fn place(&self, request: &TokenRequest) -> Arc<Refreshing<IamToken, TokenError>> {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(place) = kept.get(request) {
             return place.clone();
@@ -45,7 +45,7 @@ impl CachedTokens {
             // An entry that another call has just taken and not yet filled is in use as well.
             kept.retain(|_, place| Arc::strong_count(place) > 1 || place.is_alive());
         }
-        let place = Arc::new(Kept::new(self.clock.clone()));
+        let place = Arc::new(Refreshing::new(self.clock.clone()));
         kept.insert(request.clone(), place.clone());
         place
     }
@@ -62,7 +62,7 @@ impl TokenProvider for CachedTokens {
                     let made_at = clock();
                     let token = inner.token(&request).await?;
                     let until = Some(token.expires_at);
-                    Ok(Lease {
+                    Ok(Expiring {
                         value: token,
                         made_at,
                         until,
@@ -70,14 +70,14 @@ impl TokenProvider for CachedTokens {
                 }
             };
             let (lease, from_cache) = place.get(make).await?;
-            Ok(Token {
+            Ok(IamToken {
                 from_cache,
                 ..lease.value
             })
         })
     }
 
-    fn invalidate(&self, request: &TokenRequest, token: &Token) {
+    fn invalidate(&self, request: &TokenRequest, token: &IamToken) {
         // Of many connections with the same rejected token, the first one gets here in time; a
         // newer token must stay.
         if self
@@ -118,7 +118,7 @@ mod tests {
     }
 
     /// A provider that numbers its tokens, waits for a permit before each, and fails on request.
-    struct Source {
+    struct TokenSigner {
         hand: Hand,
         asked: AtomicUsize,
         permits: Semaphore,
@@ -127,7 +127,7 @@ mod tests {
         rejections: AtomicUsize,
     }
 
-    impl Source {
+    impl TokenSigner {
         fn new(permits: usize) -> (Arc<Self>, Arc<CachedTokens>, Hand) {
             let hand = Hand::default();
             let source = Arc::new(Self {
@@ -146,7 +146,7 @@ mod tests {
         }
     }
 
-    impl TokenProvider for Source {
+    impl TokenProvider for TokenSigner {
         fn token<'a>(&'a self, request: &'a TokenRequest) -> TokenFuture<'a> {
             Box::pin(async move {
                 let number = self.asked.fetch_add(1, SeqCst) + 1;
@@ -160,14 +160,14 @@ mod tests {
                     .into());
                 }
                 let validity = Duration::from_secs(self.validity.load(SeqCst));
-                Ok(Token {
+                Ok(IamToken {
                     value: Redacted::new(format!("{} {number}", request.user)),
                     expires_at: self.hand.now() + validity,
                     from_cache: false,
                 })
             })
         }
-        fn invalidate(&self, _: &TokenRequest, _: &Token) {
+        fn invalidate(&self, _: &TokenRequest, _: &IamToken) {
             self.rejections.fetch_add(1, SeqCst);
         }
     }
@@ -186,7 +186,7 @@ mod tests {
         (token.value.expose().clone(), token.from_cache)
     }
 
-    fn ask(cached: &Arc<CachedTokens>) -> tokio::task::JoinHandle<Result<Token, TokenError>> {
+    fn ask(cached: &Arc<CachedTokens>) -> tokio::task::JoinHandle<Result<IamToken, TokenError>> {
         let cached = cached.clone();
         tokio::spawn(async move { cached.token(&request("app")).await })
     }
@@ -200,7 +200,7 @@ mod tests {
 
     #[tokio::test]
     async fn many_first_requests_make_one_token() {
-        let (source, cached, _) = Source::new(0);
+        let (source, cached, _) = TokenSigner::new(0);
         let waiting: Vec<_> = (0..50).map(|_| ask(&cached)).collect();
         until(|| source.asked() == 1).await;
         source.permits.add_permits(100);
@@ -217,7 +217,7 @@ mod tests {
 
     #[tokio::test]
     async fn each_user_has_a_token_of_its_own() {
-        let (source, cached, _) = Source::new(9);
+        let (source, cached, _) = TokenSigner::new(9);
         assert_eq!(value(&cached, "a").await.0, "a 1");
         assert_eq!(value(&cached, "b").await.0, "b 2");
         assert_eq!(value(&cached, "a").await.0, "a 1");
@@ -226,7 +226,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_caller_that_began_may_leave() {
-        let (source, cached, _) = Source::new(0);
+        let (source, cached, _) = TokenSigner::new(0);
         let first = ask(&cached);
         until(|| source.asked() == 1).await;
         let second = ask(&cached);
@@ -239,7 +239,7 @@ mod tests {
 
     #[tokio::test]
     async fn work_is_not_lost_when_all_callers_leave() {
-        let (source, cached, _) = Source::new(0);
+        let (source, cached, _) = TokenSigner::new(0);
         let only = ask(&cached);
         until(|| source.asked() == 1).await;
         only.abort();
@@ -251,7 +251,7 @@ mod tests {
 
     #[tokio::test]
     async fn all_who_waited_get_the_same_error_and_the_next_one_tries_again() {
-        let (source, cached, _) = Source::new(0);
+        let (source, cached, _) = TokenSigner::new(0);
         source.failing.store(true, SeqCst);
         let waiting: Vec<_> = (0..5).map(|_| ask(&cached)).collect();
         until(|| source.asked() == 1).await;
@@ -270,7 +270,7 @@ mod tests {
 
     #[tokio::test]
     async fn renewed_in_the_background_before_the_end() {
-        let (source, cached, hand) = Source::new(1);
+        let (source, cached, hand) = TokenSigner::new(1);
         assert_eq!(value(&cached, "app").await.0, "app 1");
         hand.set(599);
         assert_eq!(value(&cached, "app").await, ("app 1".to_owned(), true));
@@ -293,7 +293,7 @@ mod tests {
 
     #[tokio::test]
     async fn close_to_the_end_the_caller_waits_for_a_new_one() {
-        let (source, cached, hand) = Source::new(2);
+        let (source, cached, hand) = TokenSigner::new(2);
         assert_eq!(value(&cached, "app").await.0, "app 1");
         hand.set(880);
         assert_eq!(value(&cached, "app").await, ("app 2".to_owned(), false));
@@ -302,7 +302,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_valid_token_is_used_to_the_end_when_there_is_no_new_one() {
-        let (source, cached, hand) = Source::new(100);
+        let (source, cached, hand) = TokenSigner::new(100);
         assert_eq!(value(&cached, "app").await.0, "app 1");
         source.failing.store(true, SeqCst);
         for second in [600, 700, 880, 899] {
@@ -319,7 +319,7 @@ mod tests {
 
     #[tokio::test]
     async fn failed_renewals_pause() {
-        let (source, cached, hand) = Source::new(100);
+        let (source, cached, hand) = TokenSigner::new(100);
         value(&cached, "app").await;
         source.failing.store(true, SeqCst);
         hand.set(600);
@@ -343,7 +343,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_wall_clock_decides_even_after_a_long_sleep() {
-        let (_source, cached, hand) = Source::new(9);
+        let (_source, cached, hand) = TokenSigner::new(9);
         assert_eq!(value(&cached, "app").await.0, "app 1");
         hand.set(8 * 3600);
         assert_eq!(value(&cached, "app").await, ("app 2".to_owned(), false));
@@ -351,7 +351,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_end_of_the_credentials_is_respected() {
-        let (source, cached, hand) = Source::new(9);
+        let (source, cached, hand) = TokenSigner::new(9);
         source.validity.store(120, SeqCst);
         assert_eq!(value(&cached, "app").await.0, "app 1");
         hand.set(79);
@@ -362,7 +362,7 @@ mod tests {
 
     #[tokio::test]
     async fn only_the_rejected_token_is_forgotten() {
-        let (source, cached, _) = Source::new(9);
+        let (source, cached, _) = TokenSigner::new(9);
         let first = cached.token(&request("app")).await.unwrap();
         cached.invalidate(&request("app"), &first);
         let second = cached.token(&request("app")).await.unwrap();
@@ -376,7 +376,7 @@ mod tests {
 
     #[tokio::test]
     async fn entries_do_not_pile_up() {
-        let (_source, cached, hand) = Source::new(usize::MAX >> 4);
+        let (_source, cached, hand) = TokenSigner::new(usize::MAX >> 4);
         for number in 0..MANY {
             value(&cached, &number.to_string()).await;
         }

@@ -9,8 +9,8 @@ use std::time::SystemTime;
 
 use aws_credential_types::Credentials;
 
-use super::presign::{Unsigned, check};
-use super::{Token, TokenError, TokenRequest};
+use super::presign::{UnsignedRequest, check};
+use super::{IamToken, TokenError, TokenRequest};
 
 /// Service name in the signature.
 const SERVICE: &str = "dsql";
@@ -29,13 +29,13 @@ pub fn sign(
     request: &TokenRequest,
     credentials: &Credentials,
     now: SystemTime,
-) -> Result<Token, TokenError> {
+) -> Result<IamToken, TokenError> {
     check(request)?;
     let TokenRequest {
         host, user, region, ..
     } = request;
     let action = action(user);
-    let unsigned = Unsigned {
+    let unsigned = UnsignedRequest {
         url: format!("{host}/?Action={action}"),
         // The token keeps the host as given; the signed host is in lower case.
         host: host.to_ascii_lowercase(),

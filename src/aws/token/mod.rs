@@ -14,8 +14,8 @@ use std::time::SystemTime;
 
 use aws_sigv4::http_request::SigningError;
 
-use crate::aws::{AwsContext, Cause, CredentialsError};
-use crate::base::background::Stopped;
+use crate::aws::{AwsContext, CredentialsError, SharedCause};
+use crate::base::background::TaskStopped;
 use crate::base::redacted::Redacted;
 use crate::config::EndpointKind;
 
@@ -54,7 +54,7 @@ impl TokenProvider for ByEndpoint {
         self.of(request).token(request)
     }
 
-    fn invalidate(&self, request: &TokenRequest, token: &Token) {
+    fn invalidate(&self, request: &TokenRequest, token: &IamToken) {
         self.of(request).invalidate(request, token);
     }
 }
@@ -75,7 +75,7 @@ pub struct TokenRequest {
 
 /// A token and its expiry.
 #[derive(Debug, Clone)]
-pub struct Token {
+pub struct IamToken {
     /// The token, to be sent as the password inside verified TLS only.
     pub value: Redacted<String>,
     /// Time by which logins must begin: 15 minutes after signing, or the expiry of the credentials.
@@ -105,17 +105,17 @@ pub enum TokenError {
     Signing(#[source] Arc<SigningError>),
     /// The signer's inputs were incomplete, or its task ended. A bug in pgiam.
     #[error("the token could not be made")]
-    Internal(#[source] Cause),
+    Internal(#[source] SharedCause),
 }
 
-impl From<Stopped> for TokenError {
-    fn from(stopped: Stopped) -> Self {
+impl From<TaskStopped> for TokenError {
+    fn from(stopped: TaskStopped) -> Self {
         Self::Internal(Arc::new(stopped))
     }
 }
 
 /// Result of [`TokenProvider::token`]: a boxed future, so that providers can be trait objects.
-pub type TokenFuture<'a> = Pin<Box<dyn Future<Output = Result<Token, TokenError>> + Send + 'a>>;
+pub type TokenFuture<'a> = Pin<Box<dyn Future<Output = Result<IamToken, TokenError>> + Send + 'a>>;
 
 /// Creates login tokens.
 pub trait TokenProvider: Send + Sync {
@@ -123,5 +123,5 @@ pub trait TokenProvider: Send + Sync {
     fn token<'a>(&'a self, request: &'a TokenRequest) -> TokenFuture<'a>;
 
     /// Discards a token that the database has rejected (28000), and the credentials that signed it.
-    fn invalidate(&self, request: &TokenRequest, token: &Token);
+    fn invalidate(&self, request: &TokenRequest, token: &IamToken);
 }

@@ -12,7 +12,7 @@ use aws_sigv4::http_request::{
 use aws_sigv4::sign::v4;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-use super::{Token, TokenError, TokenFuture, TokenProvider, TokenRequest};
+use super::{IamToken, TokenError, TokenFuture, TokenProvider, TokenRequest};
 use crate::aws::{AwsContext, CredentialsError, signable};
 use crate::base::redacted::Redacted;
 use crate::base::single_flight::{Clock, system_clock};
@@ -29,18 +29,18 @@ pub(super) const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'~');
 
 /// Function that signs a request with given credentials at a given time.
-type Sign = fn(&TokenRequest, &Credentials, SystemTime) -> Result<Token, TokenError>;
+type SignFn = fn(&TokenRequest, &Credentials, SystemTime) -> Result<IamToken, TokenError>;
 
 /// Signs with the current credentials of one AWS identity, without a cache: see
 /// [`CachedTokens`](super::CachedTokens).
 pub(super) struct Signer {
     aws: Arc<AwsContext>,
-    sign: Sign,
+    sign: SignFn,
     clock: Clock,
 }
 
 impl Signer {
-    pub(super) fn new(aws: Arc<AwsContext>, sign: Sign) -> Self {
+    pub(super) fn new(aws: Arc<AwsContext>, sign: SignFn) -> Self {
         let clock = system_clock();
         Self { aws, sign, clock }
     }
@@ -56,13 +56,13 @@ impl TokenProvider for Signer {
 
     // The end of credentials without a known expiry (a profile with a session token, a deleted access
     // key) can only be noticed like this.
-    fn invalidate(&self, _: &TokenRequest, _: &Token) {
+    fn invalidate(&self, _: &TokenRequest, _: &IamToken) {
         self.aws.invalidate();
     }
 }
 
 /// A request to be signed.
-pub(super) struct Unsigned<'a> {
+pub(super) struct UnsignedRequest<'a> {
     /// URL without its scheme, with at least one query parameter.
     pub(super) url: String,
     /// Signed `Host` header.
@@ -71,7 +71,7 @@ pub(super) struct Unsigned<'a> {
     pub(super) region: &'a str,
 }
 
-impl Unsigned<'_> {
+impl UnsignedRequest<'_> {
     /// Returns the token: the URL with its signature. Pure.
     ///
     /// # Errors
@@ -82,7 +82,7 @@ impl Unsigned<'_> {
         self,
         credentials: &Credentials,
         now: SystemTime,
-    ) -> Result<Token, TokenError> {
+    ) -> Result<IamToken, TokenError> {
         let now = signable(now).map_err(CredentialsError::from)?;
         let ends = credentials.expiry();
         if ends.is_some_and(|ends| ends <= now) {
@@ -92,7 +92,7 @@ impl Unsigned<'_> {
         let signature = self.signature_parameters(credentials, now)?;
         // The signature covers whole seconds.
         let until = whole_seconds(now) + VALIDITY;
-        Ok(Token {
+        Ok(IamToken {
             value: Redacted::new(self.url + &signature),
             expires_at: ends.map_or(until, |ends| ends.min(until)),
             from_cache: false,

@@ -8,8 +8,8 @@ use std::time::SystemTime;
 use aws_credential_types::Credentials;
 use percent_encoding::utf8_percent_encode;
 
-use super::presign::{ESCAPED, Unsigned, check};
-use super::{Token, TokenError, TokenRequest};
+use super::presign::{ESCAPED, UnsignedRequest, check};
+use super::{IamToken, TokenError, TokenRequest};
 
 /// Service name in the signature.
 const SERVICE: &str = "rds-db";
@@ -24,7 +24,7 @@ pub fn sign(
     request: &TokenRequest,
     credentials: &Credentials,
     now: SystemTime,
-) -> Result<Token, TokenError> {
+) -> Result<IamToken, TokenError> {
     check(request)?;
     let TokenRequest {
         host,
@@ -33,7 +33,7 @@ pub fn sign(
         region,
     } = request;
     let user = utf8_percent_encode(user, ESCAPED);
-    let unsigned = Unsigned {
+    let unsigned = UnsignedRequest {
         url: format!("{host}:{port}/?Action=connect&DBUser={user}"),
         host: signed_host(request),
         service: SERVICE,

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::fmt::Write as _;
 
-use crate::aws::discover::{Candidate, Database, Kind, Ranked, Survey};
+use crate::aws::discover::{Database, DatabaseKind, NodeRanking, RankedNode, Survey};
 use crate::base::quote::printable;
 use crate::config::{DEFAULT_UPSTREAM_PORT, Endpoint, TargetDefaults};
 
@@ -11,15 +11,15 @@ use crate::config::{DEFAULT_UPSTREAM_PORT, Endpoint, TargetDefaults};
 const MOST_OTHERS: usize = 4;
 
 /// Settings common to all targets.
-pub(super) struct Head<'a> {
+pub(super) struct CommonSettings<'a> {
     pub(super) region: &'a str,
     pub(super) profile: Option<&'a str>,
     pub(super) user: Option<&'a str>,
 }
 
 /// Returns the whole file.
-pub(super) fn file(head: &Head<'_>, survey: &Survey) -> String {
-    let ranked: Vec<Ranked> = survey
+pub(super) fn file(head: &CommonSettings<'_>, survey: &Survey) -> String {
+    let ranked: Vec<NodeRanking> = survey
         .databases
         .iter()
         .map(|one| survey.bastions(one.vpc.as_deref()))
@@ -42,7 +42,7 @@ pub(super) fn file(head: &Head<'_>, survey: &Survey) -> String {
     text
 }
 
-fn best(ranked: &Ranked) -> Option<&str> {
+fn best(ranked: &NodeRanking) -> Option<&str> {
     ranked.nodes.first().map(|one| one.node.id.as_str())
 }
 
@@ -58,7 +58,7 @@ fn unique(one: &Database, all: &[Database], taken: &HashSet<String>) -> String {
         .iter()
         .filter(|other| other.identifier == one.identifier);
     let name = match (same.count(), one.kind) {
-        (1, _) | (_, Kind::Cluster) => name(one).to_owned(),
+        (1, _) | (_, DatabaseKind::Cluster) => name(one).to_owned(),
         (_, kind) => format!("{}-{}", name(one), kind.word()),
     };
     let further = (2..).map(|number| format!("{name}-{number}"));
@@ -66,8 +66,8 @@ fn unique(one: &Database, all: &[Database], taken: &HashSet<String>) -> String {
     names.find(|name| !taken.contains(name)).unwrap_or(name)
 }
 
-fn defaults(text: &mut String, head: &Head<'_>, ranked: Option<&Ranked>) {
-    let Head {
+fn defaults(text: &mut String, head: &CommonSettings<'_>, ranked: Option<&NodeRanking>) {
+    let CommonSettings {
         region,
         profile,
         user,
@@ -130,10 +130,10 @@ fn short(endpoint: &Endpoint) -> String {
 
 fn about(one: &Database) -> String {
     let kind = match one.kind {
-        Kind::Instance => "Instance",
-        Kind::Cluster => "Cluster",
-        Kind::Proxy => "RDS Proxy",
-        Kind::Endpoint => "Endpoint",
+        DatabaseKind::Instance => "Instance",
+        DatabaseKind::Cluster => "Cluster",
+        DatabaseKind::Proxy => "RDS Proxy",
+        DatabaseKind::Endpoint => "Endpoint",
     };
     let mut facts = vec![format!("{kind} {}", one.identifier)];
     let engine = [&one.engine, &one.engine_version];
@@ -150,14 +150,14 @@ fn about(one: &Database) -> String {
     printable(&facts.join(", "))
 }
 
-fn bastion(text: &mut String, ranked: &Ranked) {
+fn bastion(text: &mut String, ranked: &NodeRanking) {
     let Some((first, others)) = ranked.nodes.split_first() else {
         text.push_str(
             "# bastion = \"auto\"   # No managed node is online. pgiam setup bastion prints a template for one.\n",
         );
         return;
     };
-    let id = |one: &Candidate| one.node.id.clone();
+    let id = |one: &RankedNode| one.node.id.clone();
     line(text, "bastion", &id(first), Some(&reason(first)));
     for other in others.iter().take(MOST_OTHERS) {
         off(text, "bastion", &id(other), &reason(other));
@@ -168,7 +168,7 @@ fn bastion(text: &mut String, ranked: &Ranked) {
 }
 
 /// Returns the reason for a node, with its name unless the reason contains it.
-fn reason(Candidate { node, why }: &Candidate) -> String {
+fn reason(RankedNode { node, why }: &RankedNode) -> String {
     match node.name.as_deref() {
         Some(name) if !why.contains(name) => format!("{name}: {why}"),
         _ => why.clone(),
@@ -196,9 +196,9 @@ mod tests {
     use crate::commands::list::tests::{found, machine};
     use crate::config::{ConfigFile, TargetConfig, TargetLayer};
 
-    fn head<'a>(user: Option<&'a str>, profile: Option<&'a str>) -> Head<'a> {
+    fn head<'a>(user: Option<&'a str>, profile: Option<&'a str>) -> CommonSettings<'a> {
         let region = "eu-central-1";
-        Head {
+        CommonSettings {
             region,
             profile,
             user,
@@ -298,7 +298,7 @@ mod tests {
         let mut survey = found();
         for _ in 0..2 {
             let mut endpoint = survey.databases[1].clone();
-            endpoint.kind = Kind::Endpoint;
+            endpoint.kind = DatabaseKind::Endpoint;
             survey.databases.push(endpoint);
         }
         let configs = configs(&file(&head(None, None), &survey));

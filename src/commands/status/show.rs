@@ -10,7 +10,7 @@ use crate::base::quote::printable;
 use crate::cli::terminal::{BAD, DIM, GOOD, HEADING, Table, WARNING, styled};
 
 /// Bytes per second of each connection, by process and connection id.
-pub(super) type Rates = HashMap<(u32, u64), f64>;
+pub(super) type ByteRates = HashMap<(u32, u64), f64>;
 
 /// Returns the output width: the terminal's, unlimited in a pipe.
 pub(super) fn width() -> usize {
@@ -22,12 +22,12 @@ pub(super) fn width() -> usize {
 }
 
 /// Returns the tables of all processes.
-pub(super) fn all(processes: &[Process], width: usize, rates: Option<&Rates>) -> String {
+pub(super) fn all(processes: &[Process], width: usize, rates: Option<&ByteRates>) -> String {
     let each = processes.iter().map(|process| one(process, width, rates));
     each.collect::<Vec<_>>().join("\n")
 }
 
-fn one(process: &Process, width: usize, rates: Option<&Rates>) -> String {
+fn one(process: &Process, width: usize, rates: Option<&ByteRates>) -> String {
     let mut text = head(process, width);
     text.push('\n');
     let mut targets = Table::new(&[

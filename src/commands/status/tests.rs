@@ -34,7 +34,7 @@ fn chosen(args: &StopArgs) -> Vec<u32> {
     let all = [Some(&both), Some(&one), Some(&run), Some(&tunnel), None];
     let all = (1..)
         .zip(all)
-        .filter(|(pid, process)| choice(args, *pid, *process) == Choice::Stop);
+        .filter(|(pid, process)| choice(args, *pid, *process) == StopAction::Stop);
     all.map(|(pid, _)| pid).collect()
 }
 
@@ -76,7 +76,7 @@ fn what_is_left_running_is_named() {
         ..process("serving", &[("orders", true)])
     };
     let stop = StopArgs::default;
-    let Choice::Leave(words) = choice(&stop(), 3, Some(&run)) else {
+    let StopAction::Leave(words) = choice(&stop(), 3, Some(&run)) else {
         panic!("a job is stopped");
     };
     assert_eq!(words, "run 3 (orders)");

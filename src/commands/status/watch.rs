@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Context;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::show::{self, Rates};
+use super::show::{self, ByteRates};
 use super::{none_answers, running};
 use crate::admin::document::Process;
 use crate::base::foreign_text::visible_json;
@@ -31,8 +31,8 @@ pub(super) async fn watch(state_dir: Option<&Path>, json: bool) -> anyhow::Resul
     let mut signals = StopSignals::install().context("cannot listen for signals")?;
     let mut ticks = interval(EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut screen = Screen::open(json);
-    let mut meter = Meter::default();
+    let mut screen = TerminalScreen::open(json);
+    let mut meter = RateMeter::default();
     loop {
         tokio::select! {
             _ = ticks.tick() => {}
@@ -67,10 +67,10 @@ pub(super) fn has_connections(processes: &[Process]) -> bool {
 
 /// Computes bytes per second from two readings.
 #[derive(Debug, Default)]
-pub(super) struct Meter(HashMap<(u32, u64), (u64, Instant)>);
+pub(super) struct RateMeter(HashMap<(u32, u64), (u64, Instant)>);
 
-impl Meter {
-    pub(super) fn rates(&mut self, processes: &[Process]) -> Rates {
+impl RateMeter {
+    pub(super) fn rates(&mut self, processes: &[Process]) -> ByteRates {
         let now = Instant::now();
         let (mut seen, mut rates) = (HashMap::new(), HashMap::new());
         for process in processes {
@@ -93,13 +93,13 @@ impl Meter {
 
 /// A terminal, restored when this is dropped, or a pipe.
 #[derive(Debug)]
-struct Screen {
+struct TerminalScreen {
     terminal: bool,
     blocks: bool,
     first: bool,
 }
 
-impl Screen {
+impl TerminalScreen {
     fn open(json: bool) -> Self {
         let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
         let terminal = !json && !dumb && io::stdout().is_terminal();
@@ -138,7 +138,7 @@ impl Screen {
     }
 }
 
-impl Drop for Screen {
+impl Drop for TerminalScreen {
     fn drop(&mut self) {
         if self.terminal {
             raw(LEAVE);

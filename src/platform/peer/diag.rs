@@ -12,8 +12,8 @@ use netlink_packet_sock_diag::inet::{
 use netlink_sys::protocols::NETLINK_SOCK_DIAG;
 use netlink_sys::{Socket, SocketAddr as NetlinkAddr};
 
-use super::Owner;
-use super::table::Pair;
+use super::PeerOwner;
+use super::table::SocketPair;
 
 /// Index of the loopback interface, the same in every network namespace (`LOOPBACK_IFINDEX` in
 /// `include/net/flow.h`).
@@ -36,12 +36,12 @@ const CONNECTED: [u8; 6] = [1, 4, 5, 8, 9, 11];
 /// neither sending nor receiving waits: 4 µs for a lookup, measured with 700 and with 20,000
 /// sockets.
 #[derive(Debug)]
-pub(super) struct Diag {
+pub(super) struct SocketDiag {
     socket: Socket,
     sequence: u32,
 }
 
-impl Diag {
+impl SocketDiag {
     /// Opens the netlink socket.
     ///
     /// # Errors
@@ -61,7 +61,7 @@ impl Diag {
     /// Returns the owner of the socket with the ends of `pair`; `None` if the kernel finds none
     /// that is or was connected. That is not final: sockets bound to an interface are found only
     /// with its index, and a kernel without the module for TCP gives the same answer.
-    pub(super) fn owner(&mut self, pair: Pair) -> io::Result<Option<Owner>> {
+    pub(super) fn owner(&mut self, pair: SocketPair) -> io::Result<Option<PeerOwner>> {
         let scope = match pair.local {
             SocketAddr::V6(local) => local.scope_id(),
             SocketAddr::V4(_) => 0,
@@ -79,7 +79,7 @@ impl Diag {
         }
     }
 
-    fn ask(&mut self, pair: Pair, interface: u32) -> io::Result<Option<Owner>> {
+    fn ask(&mut self, pair: SocketPair, interface: u32) -> io::Result<Option<PeerOwner>> {
         self.sequence = self.sequence.wrapping_add(1);
         let request = request(pair, interface, self.sequence);
         self.socket.send(&request, 0)?;
@@ -102,7 +102,7 @@ impl Diag {
     }
 }
 
-fn request(pair: Pair, interface: u32, sequence: u32) -> Vec<u8> {
+fn request(pair: SocketPair, interface: u32, sequence: u32) -> Vec<u8> {
     let (local, remote) = (
         pair.local.ip().to_canonical(),
         pair.remote.ip().to_canonical(),
@@ -137,7 +137,10 @@ fn request(pair: Pair, interface: u32, sequence: u32) -> Vec<u8> {
     bytes
 }
 
-fn found(payload: NetlinkPayload<SockDiagMessage>, pair: Pair) -> io::Result<Option<Owner>> {
+fn found(
+    payload: NetlinkPayload<SockDiagMessage>,
+    pair: SocketPair,
+) -> io::Result<Option<PeerOwner>> {
     match payload {
         NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(response)) => {
             Ok(owner_in(&response.header, pair))
@@ -157,7 +160,7 @@ fn found(payload: NetlinkPayload<SockDiagMessage>, pair: Pair) -> io::Result<Opt
 /// rules are those of the tables ([`super::table::find`]): a socket without an inode has no owner,
 /// although its user id is 0. One that is not connected (the kernel also offers a listener at the
 /// same address) does not count.
-pub(super) fn owner_in(header: &InetResponseHeader, pair: Pair) -> Option<Owner> {
+pub(super) fn owner_in(header: &InetResponseHeader, pair: SocketPair) -> Option<PeerOwner> {
     let id = &header.socket_id;
     let is = |ip: IpAddr, port: u16, wanted: SocketAddr| {
         ip.to_canonical() == wanted.ip().to_canonical() && port == wanted.port()
@@ -168,8 +171,8 @@ pub(super) fn owner_in(header: &InetResponseHeader, pair: Pair) -> Option<Owner>
         return None;
     }
     match (CONNECTED.contains(&header.state), header.inode) {
-        (true, 1..) => Some(Owner::User(header.uid)),
-        (true, 0) => Some(Owner::Gone),
-        (false, _) => (header.state == TIME_WAIT).then_some(Owner::Gone),
+        (true, 1..) => Some(PeerOwner::User(header.uid)),
+        (true, 0) => Some(PeerOwner::Gone),
+        (false, _) => (header.state == TIME_WAIT).then_some(PeerOwner::Gone),
     }
 }

@@ -4,24 +4,24 @@ use std::io;
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::Owner;
-use super::table::{self, Pair};
+use super::PeerOwner;
+use super::table::{self, SocketPair};
 
 /// Maximum number of lookups that one reading answers, and that are queued for the next; further
 /// ones wait to be queued.
 const MOST_WAITING: usize = 1024;
 
-struct Question {
-    pair: Pair,
-    answer: oneshot::Sender<io::Result<Owner>>,
+struct LookupRequest {
+    pair: SocketPair,
+    answer: oneshot::Sender<io::Result<PeerOwner>>,
 }
 
 /// Channel to the reading task. However many connections arrive at once, one thread reads, and each
 /// lookup waits for two readings at most: the current one, and its own.
 #[derive(Debug)]
-pub(super) struct Reader(mpsc::Sender<Question>);
+pub(super) struct TableReader(mpsc::Sender<LookupRequest>);
 
-impl Reader {
+impl TableReader {
     /// Starts the task. Must be called inside a Tokio runtime. The task ends when the reader is
     /// dropped.
     pub(super) fn start() -> Self {
@@ -31,20 +31,20 @@ impl Reader {
     }
 
     /// Looks up one owner. Cancel-safe.
-    pub(super) async fn owner(&self, pair: Pair) -> io::Result<Owner> {
+    pub(super) async fn owner(&self, pair: SocketPair) -> io::Result<PeerOwner> {
         let (answer, answered) = oneshot::channel();
         let ended = || io::Error::other("the lookup of the client's owner was broken off");
-        let question = Question { pair, answer };
+        let question = LookupRequest { pair, answer };
         self.0.send(question).await.map_err(|_| ended())?;
         answered.await.unwrap_or_else(|_| Err(ended()))
     }
 }
 
-async fn read_for(mut asked: mpsc::Receiver<Question>) {
+async fn read_for(mut asked: mpsc::Receiver<LookupRequest>) {
     let mut batch = Vec::new();
     while asked.recv_many(&mut batch, MOST_WAITING).await > 0 {
         let questions = std::mem::take(&mut batch);
-        let pairs: Vec<Pair> = questions.iter().map(|question| question.pair).collect();
+        let pairs: Vec<SocketPair> = questions.iter().map(|question| question.pair).collect();
         let read = tokio::task::spawn_blocking(move || table::owners(&pairs)).await;
         // A panic in the reading gives no answer, which is an error for each lookup.
         let Ok(read) = read else { continue };

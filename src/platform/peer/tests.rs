@@ -3,23 +3,23 @@ use std::os::fd::AsFd;
 
 use socket2::{Domain, Socket, Type};
 
-use super::table::{Pair, find, owners};
+use super::table::{SocketPair, find, owners};
 use super::*;
 
 const HEAD: &str = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n";
 
-fn pair(local: &str, remote: &str) -> Pair {
-    Pair {
+fn pair(local: &str, remote: &str) -> SocketPair {
+    SocketPair {
         local: local.parse().unwrap(),
         remote: remote.parse().unwrap(),
     }
 }
 
-fn look(table: &str, local: &str, remote: &str) -> Option<Owner> {
+fn look(table: &str, local: &str, remote: &str) -> Option<PeerOwner> {
     read(table.as_bytes(), pair(local, remote)).unwrap()
 }
 
-fn read(table: &[u8], pair: Pair) -> io::Result<Option<Owner>> {
+fn read(table: &[u8], pair: SocketPair) -> io::Result<Option<PeerOwner>> {
     let mut found = [None];
     find(table, &[pair], &mut found)?;
     Ok(found[0])
@@ -40,7 +40,7 @@ fn the_client_side_of_a_v4_connection_is_found() {
     let table = format!("{HEAD}{V4}");
     assert_eq!(
         look(&table, "127.0.0.1:54000", "127.0.0.1:5433"),
-        Some(Owner::User(1001)),
+        Some(PeerOwner::User(1001)),
         "and not our own side, which is user 1000's"
     );
     assert_eq!(look(&table, "127.0.0.1:54002", "127.0.0.1:5433"), None);
@@ -53,7 +53,7 @@ fn the_client_side_of_a_v4_connection_is_found() {
             "[::ffff:127.0.0.1]:54000",
             "[::ffff:127.0.0.1]:5433"
         ),
-        Some(Owner::User(1001))
+        Some(PeerOwner::User(1001))
     );
 }
 
@@ -63,13 +63,13 @@ fn a_closed_client_is_gone_and_not_root() {
     let table = format!("{HEAD}{V4}");
     assert_eq!(
         look(&table, "127.0.0.1:54001", "127.0.0.1:5433"),
-        Some(Owner::Gone)
+        Some(PeerOwner::Gone)
     );
     // A live socket with the same ends takes precedence.
     let table = format!("{V4}{}", V4.replace("D2F0", "D2F1"));
     assert_eq!(
         look(&table, "127.0.0.1:54001", "127.0.0.1:5433"),
-        Some(Owner::User(1001))
+        Some(PeerOwner::User(1001))
     );
 }
 
@@ -85,13 +85,17 @@ fn only_a_connected_socket_tells_its_owner() {
         look(&table, "127.0.0.1:54000", "127.0.0.1:5433")
     };
     for state in ["01", "04", "05", "08", "09", "0B"] {
-        assert_eq!(found(state, "24577"), Some(Owner::User(1001)), "{state}");
-        assert_eq!(found(state, "0"), Some(Owner::Gone), "{state}");
+        assert_eq!(
+            found(state, "24577"),
+            Some(PeerOwner::User(1001)),
+            "{state}"
+        );
+        assert_eq!(found(state, "0"), Some(PeerOwner::Gone), "{state}");
     }
     for state in ["02", "03", "07", "0A", "0C", "0D", "??"] {
         assert_eq!(found(state, "24577"), None, "{state}");
     }
-    assert_eq!(found("06", "0"), Some(Owner::Gone));
+    assert_eq!(found("06", "0"), Some(PeerOwner::Gone));
 }
 
 #[test]
@@ -104,11 +108,11 @@ fn v6_and_mapped_clients_are_found_among_v6_sockets() {
 ";
     assert_eq!(
         look(table, "[::1]:54000", "[::1]:5433"),
-        Some(Owner::User(1002))
+        Some(PeerOwner::User(1002))
     );
     assert_eq!(
         look(table, "127.0.0.1:54000", "127.0.0.1:5433"),
-        Some(Owner::User(1003))
+        Some(PeerOwner::User(1003))
     );
     assert_eq!(
         look(
@@ -116,7 +120,7 @@ fn v6_and_mapped_clients_are_found_among_v6_sockets() {
             "[2001:db8:0:1234:0:5678:abcd:ef01]:54000",
             "[::1]:5433"
         ),
-        Some(Owner::User(1004))
+        Some(PeerOwner::User(1004))
     );
 }
 
@@ -130,7 +134,7 @@ fn odd_tables_do_no_harm() {
     }
     // Long lines are skipped in pieces; the lines after them are found.
     let table = format!("{}\n{V4}", "x".repeat(10_000));
-    assert_eq!(look(&table, local, remote), Some(Owner::User(1001)));
+    assert_eq!(look(&table, local, remote), Some(PeerOwner::User(1001)));
     // A matching line without the required columns has no owner.
     let line = V4.lines().nth(2).unwrap();
     for end in 0..line.find("24577").unwrap() {
@@ -151,7 +155,7 @@ struct Connected {
 
 impl Connected {
     /// Returns the owner by both methods, which must agree.
-    fn owner(&self) -> Owner {
+    fn owner(&self) -> PeerOwner {
         owner(
             self.accepted.local_addr().unwrap(),
             self.accepted.peer_addr().unwrap(),
@@ -161,8 +165,8 @@ impl Connected {
 
 /// Returns the owner of the socket at `peer` by the tables; and by sock_diag, if the kernel
 /// supports it and has an answer, which must be the same.
-fn owner(ours: SocketAddr, peer: SocketAddr) -> Owner {
-    let pair = Pair {
+fn owner(ours: SocketAddr, peer: SocketAddr) -> PeerOwner {
+    let pair = SocketPair {
         local: peer,
         remote: ours,
     };
@@ -175,7 +179,7 @@ fn owner(ours: SocketAddr, peer: SocketAddr) -> Owner {
 
 /// Returns `true` if this kernel supports sock_diag; otherwise prints a note.
 fn has_diag() -> bool {
-    let has = super::diag::Diag::open().is_ok();
+    let has = super::diag::SocketDiag::open().is_ok();
     if !has {
         println!("skipped: this kernel has no sock_diag");
     }
@@ -190,8 +194,8 @@ fn connect(listener: &TcpListener, client: Socket, to: SocketAddr) -> Connected 
     }
 }
 
-fn me() -> Owner {
-    Owner::User(own_uid().unwrap())
+fn me() -> PeerOwner {
+    PeerOwner::User(own_uid().unwrap())
 }
 
 #[test]
@@ -232,7 +236,7 @@ fn a_client_that_sent_and_closed_is_gone() {
     client.write_all(b"bye").unwrap();
     let peer = accepted.peer_addr().unwrap();
     drop(client);
-    assert_eq!(owner(to, peer), Owner::Gone);
+    assert_eq!(owner(to, peer), PeerOwner::Gone);
 }
 
 #[test]
@@ -240,9 +244,9 @@ fn a_socket_that_is_not_here_is_not_listed() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let to = listener.local_addr().unwrap();
     // No client connects from the port of a listener.
-    assert_eq!(owner(to, to), Owner::NotListed);
+    assert_eq!(owner(to, to), PeerOwner::NotListed);
     let elsewhere = "198.51.100.7:54000".parse().unwrap();
-    assert_eq!(owner(to, elsewhere), Owner::NotListed);
+    assert_eq!(owner(to, elsewhere), PeerOwner::NotListed);
 }
 
 /// A socket belongs to the user that created it, unless root changes its owner.
@@ -256,7 +260,7 @@ fn a_socket_of_another_user_is_theirs() {
     let client = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     let connected = connect(&listener, client, to);
     std::os::unix::fs::fchown(connected.client.as_fd(), Some(12_345), None).unwrap();
-    assert_eq!(connected.owner(), Owner::User(12_345));
+    assert_eq!(connected.owner(), PeerOwner::User(12_345));
 }
 
 #[test]
@@ -303,11 +307,18 @@ fn sock_diag_finds_what_the_tables_list() {
             "{to}"
         );
         drop(client);
-        assert_eq!(lookup.at_once(ends.0, ends.1), Some(Owner::Gone), "{to}");
+        assert_eq!(
+            lookup.at_once(ends.0, ends.1),
+            Some(PeerOwner::Gone),
+            "{to}"
+        );
         // Both sides closed: TIME_WAIT, or no entry at all.
         drop(accepted);
         let after = lookup.at_once(ends.0, ends.1);
-        assert!(matches!(after, None | Some(Owner::Gone)), "{to}: {after:?}");
+        assert!(
+            matches!(after, None | Some(PeerOwner::Gone)),
+            "{to}: {after:?}"
+        );
     }
 }
 
@@ -335,7 +346,7 @@ fn a_listener_at_the_clients_address_says_nothing() {
     next.bind(&peer.into()).unwrap();
     next.listen(1).unwrap();
     assert_eq!(OwnerLookup::open().at_once(to, peer), None);
-    assert_eq!(owner(to, peer), Owner::NotListed);
+    assert_eq!(owner(to, peer), PeerOwner::NotListed);
 }
 
 #[test]
@@ -380,15 +391,19 @@ fn an_answer_without_an_inode_is_not_roots() {
     };
     let said = |header| super::diag::owner_in(&header, wanted);
     for state in [1, 4, 5, 8, 9, 11] {
-        assert_eq!(said(header(state, 0, 7)), Some(Owner::User(0)), "{state}");
         assert_eq!(
-            said(header(state, 1001, 7)),
-            Some(Owner::User(1001)),
+            said(header(state, 0, 7)),
+            Some(PeerOwner::User(0)),
             "{state}"
         );
-        assert_eq!(said(header(state, 0, 0)), Some(Owner::Gone), "{state}");
+        assert_eq!(
+            said(header(state, 1001, 7)),
+            Some(PeerOwner::User(1001)),
+            "{state}"
+        );
+        assert_eq!(said(header(state, 0, 0)), Some(PeerOwner::Gone), "{state}");
     }
-    assert_eq!(said(header(6, 0, 0)), Some(Owner::Gone), "TIME_WAIT");
+    assert_eq!(said(header(6, 0, 0)), Some(PeerOwner::Gone), "TIME_WAIT");
     // SYN_SENT, SYN_RECV, CLOSE, LISTEN, NEW_SYN_RECV, and future states.
     for state in [0, 2, 3, 7, 10, 12, 13, 255] {
         assert_eq!(said(header(state, 0, 7)), None, "{state}");
@@ -419,6 +434,6 @@ async fn the_tables_are_read_for_all_who_wait() {
     let elsewhere = "198.51.100.7:54000".parse().unwrap();
     assert_eq!(
         lookup.in_tables(to, elsewhere).await.unwrap(),
-        Owner::NotListed
+        PeerOwner::NotListed
     );
 }

@@ -4,9 +4,9 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use super::{PathError, Role, check, kind, parents};
+use super::{FileRole, PathError, check, kind, parents};
 
-pub(super) fn failed(role: Role, path: &Path) -> impl Fn(io::Error) -> PathError {
+pub(super) fn failed(role: FileRole, path: &Path) -> impl Fn(io::Error) -> PathError {
     let (name, path) = (role.rule().name, path.to_owned());
     move |source| PathError::File {
         name,
@@ -19,7 +19,7 @@ pub(super) fn failed(role: Role, path: &Path) -> impl Fn(io::Error) -> PathError
 ///
 /// # Errors
 /// [`PathError`].
-pub fn open(role: Role, path: &Path) -> Result<File, PathError> {
+pub fn open(role: FileRole, path: &Path) -> Result<File, PathError> {
     let failed = failed(role, path);
     // Check before opening, which alone would wait for a pipe's other end, or could affect a
     // device. This check also reports the owner of a file that may not be opened.
@@ -42,7 +42,7 @@ pub fn open(role: Role, path: &Path) -> Result<File, PathError> {
 ///
 /// # Errors
 /// [`PathError`].
-pub fn examine(role: Role, path: &Path, file: &File) -> Result<(), PathError> {
+pub fn examine(role: FileRole, path: &Path, file: &File) -> Result<(), PathError> {
     let found = file.metadata().map_err(failed(role, path))?;
     check(role, path, &found)?;
     parents(role, path)
@@ -52,7 +52,7 @@ pub fn examine(role: Role, path: &Path, file: &File) -> Result<(), PathError> {
 ///
 /// # Errors
 /// [`PathError`].
-pub fn read(role: Role, path: &Path, most: u64) -> Result<Vec<u8>, PathError> {
+pub fn read(role: FileRole, path: &Path, most: u64) -> Result<Vec<u8>, PathError> {
     contents(role, path, &open(role, path)?, most)
 }
 
@@ -60,7 +60,7 @@ pub fn read(role: Role, path: &Path, most: u64) -> Result<Vec<u8>, PathError> {
 ///
 /// # Errors
 /// [`PathError`].
-pub fn contents(role: Role, path: &Path, file: &File, most: u64) -> Result<Vec<u8>, PathError> {
+pub fn contents(role: FileRole, path: &Path, file: &File, most: u64) -> Result<Vec<u8>, PathError> {
     let mut bytes = Vec::new();
     let read = file.take(most.saturating_add(1)).read_to_end(&mut bytes);
     read.map_err(failed(role, path))?;
@@ -76,18 +76,18 @@ pub fn contents(role: Role, path: &Path, file: &File, most: u64) -> Result<Vec<u
 
 /// A checked directory. It stays the same one if its path is replaced.
 #[derive(Debug)]
-pub struct Dir {
+pub struct CheckedDir {
     path: PathBuf,
     #[cfg(unix)]
     descriptor: rustix::fd::OwnedFd,
 }
 
-impl Dir {
+impl CheckedDir {
     /// Opens a directory and checks it.
     ///
     /// # Errors
     /// [`PathError`].
-    pub fn open(role: Role, path: &Path) -> Result<Self, PathError> {
+    pub fn open(role: FileRole, path: &Path) -> Result<Self, PathError> {
         let failed = failed(role, path);
         if !role.rule().link {
             let found = std::fs::symlink_metadata(path).map_err(&failed)?;
@@ -121,7 +121,7 @@ impl Dir {
     ///
     /// # Errors
     /// [`PathError`].
-    pub fn read(&self, role: Role, name: &str, most: u64) -> Result<Vec<u8>, PathError> {
+    pub fn read(&self, role: FileRole, name: &str, most: u64) -> Result<Vec<u8>, PathError> {
         let path = self.path.join(name);
         #[cfg(unix)]
         {

@@ -9,7 +9,7 @@ const OTHER: u32 = 1001;
 
 #[test]
 fn the_table_decides() {
-    use Role::{
+    use FileRole::{
         CaFile, Certificate, CertificateDir, ConfigFile, Key, PasswordFile, SecurityFile,
         SocketDir, StateDir,
     };
@@ -104,10 +104,10 @@ fn files_are_judged_where_links_lead_and_paths_may_be_any_bytes() {
     set_mode(&file, 0o600);
     let link = dir.path().join("link");
     std::os::unix::fs::symlink(&file, &link).unwrap();
-    assert_eq!(read(Role::PasswordFile, &link, 10).unwrap(), b"x");
+    assert_eq!(read(FileRole::PasswordFile, &link, 10).unwrap(), b"x");
     set_mode(&file, 0o644);
     for path in [&link, &file] {
-        let error = read(Role::PasswordFile, path, 10).unwrap_err();
+        let error = read(FileRole::PasswordFile, path, 10).unwrap_err();
         assert!(
             matches!(error, PathError::Open { mode: 0o644, .. }),
             "{error}"
@@ -126,19 +126,21 @@ fn a_parent_that_everybody_writes_is_refused() {
     set_mode(&file, 0o600);
     let link = dir.path().join("link");
     std::os::unix::fs::symlink(&file, &link).unwrap();
-    read(Role::PasswordFile, &file, 10).unwrap();
+    read(FileRole::PasswordFile, &file, 10).unwrap();
     set_mode(&open_dir, 0o777);
     for path in [&file, &link] {
-        let said = read(Role::PasswordFile, path, 10).unwrap_err().to_string();
+        let said = read(FileRole::PasswordFile, path, 10)
+            .unwrap_err()
+            .to_string();
         assert!(said.contains("can be replaced by other users"), "{said}");
         let chmod = format!("chmod o-w {}", open_dir.canonicalize().unwrap().display());
         assert!(said.contains(&chmod), "{said}");
     }
-    let error = Dir::open(Role::StateDir, &inner).unwrap_err();
+    let error = CheckedDir::open(FileRole::StateDir, &inner).unwrap_err();
     assert!(matches!(error, PathError::Parent { .. }), "{error}");
     set_mode(&open_dir, 0o1777);
-    read(Role::PasswordFile, &file, 10).unwrap();
-    Dir::open(Role::StateDir, &inner).unwrap();
+    read(FileRole::PasswordFile, &file, 10).unwrap();
+    CheckedDir::open(FileRole::StateDir, &inner).unwrap();
 }
 
 #[test]
@@ -148,7 +150,7 @@ fn what_is_no_file_or_too_long_is_refused_and_never_waited_for() {
     let made = std::process::Command::new("mkfifo").arg(&pipe).status();
     assert!(made.unwrap().success());
     for path in [pipe.as_path(), dir.path(), Path::new("/dev/zero")] {
-        let error = read(Role::ConfigFile, path, 10).unwrap_err();
+        let error = read(FileRole::ConfigFile, path, 10).unwrap_err();
         assert!(matches!(error, PathError::Kind { .. }), "{error}");
         assert!(
             error.to_string().contains("is not an ordinary file"),
@@ -160,10 +162,10 @@ fn what_is_no_file_or_too_long_is_refused_and_never_waited_for() {
         .unwrap()
         .set_len(1 << 40)
         .unwrap();
-    let error = read(Role::ConfigFile, &long, 10).unwrap_err();
+    let error = read(FileRole::ConfigFile, &long, 10).unwrap_err();
     assert!(matches!(error, PathError::TooLong { .. }), "{error}");
     std::fs::write(&long, "0123456789").unwrap();
-    assert_eq!(read(Role::ConfigFile, &long, 10).unwrap().len(), 10);
+    assert_eq!(read(FileRole::ConfigFile, &long, 10).unwrap().len(), 10);
 }
 
 #[test]
@@ -175,14 +177,16 @@ fn a_directory_stays_the_one_that_was_checked() {
         std::fs::write(path.join("server.crt"), text).unwrap();
         set_mode(&path.join("server.crt"), 0o644);
     }
-    let opened = Dir::open(Role::CertificateDir, &checked).unwrap();
+    let opened = CheckedDir::open(FileRole::CertificateDir, &checked).unwrap();
     std::fs::rename(&checked, dir.path().join("moved")).unwrap();
     std::fs::rename(&other, &checked).unwrap();
-    let read = opened.read(Role::Certificate, "server.crt", 10).unwrap();
+    let read = opened
+        .read(FileRole::Certificate, "server.crt", 10)
+        .unwrap();
     assert_eq!(read, b"ours");
     // A link to it is not accepted.
     let link = dir.path().join("link");
     std::os::unix::fs::symlink(&checked, &link).unwrap();
-    let error = Dir::open(Role::CertificateDir, &link).unwrap_err();
+    let error = CheckedDir::open(FileRole::CertificateDir, &link).unwrap_err();
     assert!(matches!(error, PathError::Kind { .. }), "{error}");
 }

@@ -10,7 +10,7 @@ use super::{SocketError, UnixSocket};
 
 /// An existing control socket. Only connecting shows whether a process serves it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Found {
+pub struct ExistingSocket {
     /// Process id in its name.
     pub pid: u32,
     /// Path of the socket.
@@ -58,7 +58,7 @@ pub fn bind(dir: &Path) -> Result<UnixSocket, SocketError> {
 /// be about to get a server. A process that is not visible may be in a container that shares the
 /// directory; its socket has a server then.
 #[cfg(unix)]
-fn remove_if_dead(found: &Found) {
+fn remove_if_dead(found: &ExistingSocket) {
     let refused = super::unix::connect(&found.path)
         .is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused);
     if refused && !is_alive(found.pid) {
@@ -97,7 +97,7 @@ pub fn is_alive(pid: u32) -> bool {
 /// Returns the control sockets of this user's processes, by process id, from all possible
 /// directories: a service and a terminal do not have the same environment.
 #[must_use]
-pub fn all(state_dir: Option<&Path>) -> Vec<Found> {
+pub fn all(state_dir: Option<&Path>) -> Vec<ExistingSocket> {
     let mut dirs: Vec<PathBuf> = super::default_dir(state_dir).into_iter().collect();
     dirs.extend(state_dir.map(|dir| dir.join("run")));
     if let Some(uid) = crate::platform::peer::own_uid() {
@@ -105,17 +105,17 @@ pub fn all(state_dir: Option<&Path>) -> Vec<Found> {
     }
     dirs.sort();
     dirs.dedup();
-    let mut all: Vec<Found> = dirs.iter().flat_map(|dir| in_dir(dir)).collect();
+    let mut all: Vec<ExistingSocket> = dirs.iter().flat_map(|dir| in_dir(dir)).collect();
     all.sort_by_key(|found| found.pid);
     all
 }
 
-fn in_dir(dir: &Path) -> Vec<Found> {
+fn in_dir(dir: &Path) -> Vec<ExistingSocket> {
     let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
     let found = entries.filter_map(|entry| {
         let pid = pid_in(entry.file_name().to_str()?)?;
         let path = entry.path();
-        Some(Found { pid, path })
+        Some(ExistingSocket { pid, path })
     });
     found.collect()
 }

@@ -16,14 +16,14 @@ const LOCK_ATTEMPTS: usize = 16;
 /// server for the same socket therefore refuses to start and names this process (`CreateLockFile`
 /// in `src/backend/utils/init/miscinit.c`).
 #[derive(Debug)]
-pub(super) struct Lock {
+pub(super) struct SocketLock {
     file: File,
     path: PathBuf,
     id: FileId,
     remove: bool,
 }
 
-impl Lock {
+impl SocketLock {
     /// Takes the lock for `socket`.
     pub(super) fn take(path: PathBuf, socket: &Path) -> Result<Self, SocketError> {
         for _ in 0..LOCK_ATTEMPTS {
@@ -79,7 +79,7 @@ impl Lock {
     }
 }
 
-impl Drop for Lock {
+impl Drop for SocketLock {
     fn drop(&mut self) {
         if self.remove {
             self.id.remove(&self.path);

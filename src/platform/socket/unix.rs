@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::net::{UnixListener, UnixStream};
 
-use super::lock::{FileId, Lock};
+use super::lock::{FileId, SocketLock};
 use super::{LONGEST_PATH, SocketError, failed};
 use crate::platform::create_private_dir;
-use crate::platform::permissions::{Dir, Role};
+use crate::platform::permissions::{CheckedDir, FileRole};
 
 /// A listening socket and its lock. Dropping it removes both files.
 #[derive(Debug)]
@@ -21,7 +21,7 @@ pub struct UnixSocket {
     path: PathBuf,
     id: FileId,
     // Dropped last: the lock outlives the socket.
-    _lock: Option<Lock>,
+    _lock: Option<SocketLock>,
 }
 
 impl UnixSocket {
@@ -67,7 +67,7 @@ pub fn bind(dir: &Path, port: u16) -> Result<UnixSocket, SocketError> {
     let path = dir.join(format!(".s.PGSQL.{port}"));
     check_length(&path)?;
     prepare(dir)?;
-    let mut lock = Lock::take(dir.join(format!(".s.PGSQL.{port}.lock")), &path)?;
+    let mut lock = SocketLock::take(dir.join(format!(".s.PGSQL.{port}.lock")), &path)?;
     if let Err(error) = remove_stale(&path) {
         lock.leave_foreign();
         return Err(error);
@@ -86,7 +86,7 @@ pub(super) fn check_length(path: &Path) -> Result<(), SocketError> {
     Ok(())
 }
 
-pub(super) fn listen(path: PathBuf, lock: Option<Lock>) -> Result<UnixSocket, SocketError> {
+pub(super) fn listen(path: PathBuf, lock: Option<SocketLock>) -> Result<UnixSocket, SocketError> {
     let listener = UnixListener::bind(&path).map_err(failed("listen at", &path))?;
     let id = FileId::at(&path).map_err(failed("look at", &path))?;
     let socket = UnixSocket {
@@ -108,7 +108,7 @@ pub(super) fn prepare(dir: &Path) -> Result<(), SocketError> {
     {
         return Err(failed("create the directory", dir)(error));
     }
-    Dir::open(Role::SocketDir, dir)?;
+    CheckedDir::open(FileRole::SocketDir, dir)?;
     Ok(())
 }
 

@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 use crate::base::environment::{VariableError, origin_hint, without_line_break};
 use crate::base::quote::shown;
 use crate::base::redacted::Redacted;
-use crate::platform::permissions::{self, PathError, Role};
+use crate::platform::permissions::{self, FileRole, PathError};
 
 /// Environment variable for the password.
 pub const VARIABLE: &str = "PGIAM_LOCAL_PASSWORD";
@@ -107,7 +107,7 @@ fn from_file(path: &Path) -> Result<LocalPassword, LocalPasswordError> {
         origin: format!("the file {}", path.display()),
         reason,
     };
-    let file = permissions::open(Role::PasswordFile, path)?;
+    let file = permissions::open(FileRole::PasswordFile, path)?;
     let line = first_line(file).map_err(|source| PathError::File {
         name: "the local password file",
         path: path.to_owned(),

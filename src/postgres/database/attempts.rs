@@ -13,7 +13,7 @@ use tracing::{debug, info};
 use super::login::{Credentials, Greeting, LoggedIn, Server, login, open};
 use super::passthrough::passthrough;
 use crate::aws::Identity;
-use crate::aws::token::{Token, TokenRequest};
+use crate::aws::token::{IamToken, TokenRequest};
 use crate::base::jitter::jitter;
 use crate::config::{Endpoint, EndpointKind, ResolvedTarget};
 use crate::failure::connection::SessionError;
@@ -178,7 +178,7 @@ impl Login<'_> {
         &mut self,
         error: SessionError,
         greeting: &Greeting,
-        token: Option<Token>,
+        token: Option<IamToken>,
     ) -> Result<(), SessionError> {
         let capabilities = &self.server.capabilities;
         if self.strategy.negotiation == Negotiation::Direct && error.is_about_direct_tls() {
@@ -210,7 +210,7 @@ impl Login<'_> {
     async fn again_with_a_token(
         &mut self,
         error: SessionError,
-        token: Token,
+        token: IamToken,
     ) -> Result<(), SessionError> {
         let capabilities = &self.server.capabilities;
         if !error.refuses_token(self.kind) {
@@ -331,7 +331,7 @@ impl Connection {
         attempt: &mut Login<'_>,
         routed: &Routed,
         greeting: &mut Greeting,
-    ) -> (Result<LoggedIn, SessionError>, Option<Token>) {
+    ) -> (Result<LoggedIn, SessionError>, Option<IamToken>) {
         let Login {
             context,
             server,

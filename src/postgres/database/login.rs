@@ -11,7 +11,7 @@ use tokio::io::AsyncReadExt;
 use tokio::time::Instant;
 use tokio_rustls::client::TlsStream;
 
-use crate::aws::token::Token;
+use crate::aws::token::IamToken;
 use crate::base::stream::Stream;
 use crate::config::Endpoint;
 use crate::failure::connection::SessionError;
@@ -217,7 +217,7 @@ pub(in crate::postgres) async fn handshake(
 
 /// Values that a login with a token needs besides the connection.
 pub(in crate::postgres) struct Credentials<'a> {
-    pub(in crate::postgres) token: &'a Token,
+    pub(in crate::postgres) token: &'a IamToken,
     /// Send the token before the server requests it.
     pub(in crate::postgres) early: bool,
 }

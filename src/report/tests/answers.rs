@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use pg_handshake::{AuthMethod, ProtocolVersion, ServerError, Startup, UpstreamError};
 
 use super::*;
-use crate::aws::Keys;
+use crate::aws::KeyState;
 use crate::aws::alias::AliasError;
 use crate::failure::route::RouteError;
 use crate::tls::upstream::UpstreamTlsError;
@@ -116,8 +116,8 @@ fn a_refused_token_is_described() {
         ..evidence(HOST, "app")
     };
     let code = "InvalidClientTokenId".to_owned();
-    let (good, over) = (told(Keys::Accepted), told(Keys::Expired));
-    let unknown = told(Keys::Rejected { code });
+    let (good, over) = (told(KeyState::Accepted), told(KeyState::Expired));
+    let unknown = told(KeyState::Rejected { code });
     let mut at_instance = evidence("orders.abc.cn-north-1.rds.amazonaws.com.cn", "app");
     at_instance.request.region = "cn-north-1".to_owned();
     let at_proxy = evidence(RDS_PROXY, "app");

@@ -4,9 +4,9 @@ use pg_handshake::{PasswordError, StartupError};
 
 use super::answers::{from_server, printed};
 use super::*;
-use crate::aws::Cause;
+use crate::aws::SharedCause;
 use crate::aws::token::TokenError;
-use crate::base::background::Stopped;
+use crate::base::background::TaskStopped;
 use crate::failure::route::RouteError;
 use crate::tls::upstream::UpstreamTlsError;
 use pg_handshake::scram::ScramError;
@@ -19,7 +19,7 @@ const SILENT: [&str; 4] = [
     "client.tls",
 ];
 
-fn cause() -> Cause {
+fn cause() -> SharedCause {
     Arc::new(io::Error::other("dispatch failure"))
 }
 
@@ -74,7 +74,7 @@ fn credentials_that_cannot_be_had() {
                 reason: "the answer of sts.amazonaws.com is longer than 1 MiB".into(),
             },
         ),
-        ("a panic", CredentialsError::Internal(Stopped)),
+        ("a panic", CredentialsError::Internal(TaskStopped)),
         (
             "something else",
             CredentialsError::Other {
@@ -182,9 +182,9 @@ fn what_hardly_ever_happens() {
         ("a client that does not read", tunnel(TunnelError::Overrun)),
         (
             "a session whose start panics",
-            tunnel(TunnelError::Internal(Stopped)),
+            tunnel(TunnelError::Internal(TaskStopped)),
         ),
-        ("a lookup that panics", SessionError::Internal(Stopped)),
+        ("a lookup that panics", SessionError::Internal(TaskStopped)),
     ];
     let texts = cases.map(|(title, error)| {
         let report = before_login(&error, Some(&context(&one)));

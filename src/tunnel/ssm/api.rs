@@ -14,12 +14,12 @@ use aws_sdk_ssm::operation::RequestId;
 use ssm_channel::Token;
 use tracing::debug;
 
-use super::proxy::Proxies;
+use super::proxy::ProxySettings;
 use crate::aws::api_error::ApiAnswer;
 use crate::aws::calls;
 use crate::aws::discover::is_id;
 use crate::aws::http::{TOO_MANY_REQUESTS, no_code};
-use crate::aws::{ClockOffset, CredentialsError, Keys, bad_answer, in_words, refused_keys};
+use crate::aws::{ClockOffset, CredentialsError, KeyState, bad_answer, in_words, refused_keys};
 use crate::base::partition::Partition;
 use crate::base::redacted::remember_token;
 use crate::config::Endpoint;
@@ -36,14 +36,14 @@ const TERMINATE_DEADLINE: Duration = Duration::from_secs(3);
 const GONE: [u16; 2] = [404, 410];
 
 /// A session that AWS has opened and no client has joined yet.
-pub(super) struct Started {
+pub(super) struct StartedSession {
     pub(super) session_id: String,
     /// Data to join it, or the missing value of AWS's answer.
-    pub(super) ticket: Result<Ticket, TunnelError>,
+    pub(super) ticket: Result<SessionTicket, TunnelError>,
 }
 
 /// Data that opens a session's data channel.
-pub(super) struct Ticket {
+pub(super) struct SessionTicket {
     pub(super) token: Token,
     pub(super) stream_url: String,
 }
@@ -63,7 +63,7 @@ pub(super) async fn start_session(
     bastion: &str,
     endpoint: &Endpoint,
     document: Option<&str>,
-) -> Result<Started, TunnelError> {
+) -> Result<StartedSession, TunnelError> {
     let answer = client
         .start_session()
         .target(bastion)
@@ -76,7 +76,7 @@ pub(super) async fn start_session(
         .map_err(|error| refusal(&error, "StartSession", bastion, region))?;
     let missing = TunnelError::IncompleteAnswer;
     let ticket = match (answer.token_value, answer.stream_url) {
-        (Some(token), Some(stream_url)) => Ok(Ticket {
+        (Some(token), Some(stream_url)) => Ok(SessionTicket {
             token: token_of(token),
             stream_url,
         }),
@@ -85,7 +85,7 @@ pub(super) async fn start_session(
     };
     let session_id = answer.session_id.filter(|id| is_id(id));
     let session_id = session_id.ok_or(missing("a usable SessionId"))?;
-    Ok(Started { session_id, ticket })
+    Ok(StartedSession { session_id, ticket })
 }
 
 /// Wraps the token, which no text may quote from now on: the gateway could echo it in its last
@@ -105,7 +105,7 @@ pub(super) async fn resume_session(
     region: &str,
     bastion: &str,
     session_id: &str,
-) -> Result<Option<Ticket>, TunnelError> {
+) -> Result<Option<SessionTicket>, TunnelError> {
     let answer = match client.resume_session().session_id(session_id).send().await {
         Ok(answer) => answer,
         Err(error) if status_of(&error).is_some_and(|status| GONE.contains(&status)) => {
@@ -123,7 +123,7 @@ pub(super) async fn resume_session(
         return Ok(None);
     };
     let stream_url = answer.stream_url.filter(given);
-    Ok(Some(Ticket {
+    Ok(Some(SessionTicket {
         token: token_of(token),
         stream_url: stream_url.ok_or(TunnelError::IncompleteAnswer("StreamUrl"))?,
     }))
@@ -226,7 +226,7 @@ where
         let default = || format!("ssm.{region}.{}", Partition::of(region).dns_suffix);
         let host = calls::host().unwrap_or_else(default);
         let name = host.rsplit_once(':').map_or(&*host, |(name, _)| name);
-        let of_proxy = Proxies::from_env().blamed_for(name, &reason);
+        let of_proxy = ProxySettings::from_env().blamed_for(name, &reason);
         return of_proxy.unwrap_or_else(|| TunnelError::ApiUnreachable {
             region: region.to_owned(),
             host: Some(host),
@@ -270,7 +270,7 @@ pub(super) fn classify(code: &str, message: &str) -> ApiRefusal {
         | "TooManyRequestsException"
         | "RequestLimitExceeded" => ApiRefusal::Throttled,
         _ => match refused_keys(code) {
-            Some(Keys::Expired) => ApiRefusal::CredentialsExpired,
+            Some(KeyState::Expired) => ApiRefusal::CredentialsExpired,
             Some(_) => ApiRefusal::CredentialsRejected,
             None => ApiRefusal::Other,
         },

@@ -10,7 +10,7 @@ use aws_sdk_ssm::Client;
 use tokio::time::Instant;
 use tracing::debug;
 
-use super::api::nodes::{self, Node};
+use super::api::nodes::{self, ManagedNode};
 use crate::aws::AwsContext;
 use crate::aws::calls::within;
 use crate::config::{Bastion, Endpoint};
@@ -28,16 +28,16 @@ const FAILURE_AGE: Duration = Duration::from_secs(60);
 const OF_DOCUMENT: &str = ":document/";
 
 /// The nodes of one target, and their recent failures.
-pub(super) struct Bastions {
+pub(super) struct BastionSet {
     wanted: Bastion,
     /// AWS context for the lookup of unnamed nodes, and the database they are for.
     aws: Arc<AwsContext>,
     endpoint: Endpoint,
-    memory: Mutex<Memory>,
+    memory: Mutex<BastionFailures>,
 }
 
 #[derive(Default)]
-struct Memory {
+struct BastionFailures {
     /// The nodes found, and the time of the lookup.
     found: Option<(Instant, Vec<String>)>,
     /// The node last logged as chosen.
@@ -45,13 +45,13 @@ struct Memory {
     failed: HashMap<String, Instant>,
 }
 
-impl Bastions {
+impl BastionSet {
     pub(super) fn new(wanted: Bastion, aws: Arc<AwsContext>, endpoint: Endpoint) -> Self {
         Self {
             wanted,
             aws,
             endpoint,
-            memory: Mutex::new(Memory::default()),
+            memory: Mutex::new(BastionFailures::default()),
         }
     }
 
@@ -88,7 +88,7 @@ impl Bastions {
         let Bastion::Tag { key, value } = &self.wanted else {
             return self.choose(region).await;
         };
-        let nodes: Vec<Node> = nodes::online_nodes(client, region, key, value).await?;
+        let nodes: Vec<ManagedNode> = nodes::online_nodes(client, region, key, value).await?;
         for node in &nodes {
             debug!(id = node.id, ping = node.ping, agent = ?node.agent, "managed node with {}", self.wanted);
         }
@@ -147,13 +147,13 @@ impl Bastions {
         self.memory().failed.remove(id);
     }
 
-    fn memory(&self) -> MutexGuard<'_, Memory> {
+    fn memory(&self) -> MutexGuard<'_, BastionFailures> {
         // Each change is one assignment; a panic cannot leave half of one.
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Memory {
+impl BastionFailures {
     fn looked_up(&self) -> Option<Vec<String>> {
         let (at, ids) = self.found.as_ref()?;
         (at.elapsed() < LOOKUP_AGE).then(|| self.ordered(ids))
@@ -212,13 +212,13 @@ mod tests {
         list.iter().map(|&id| id.to_owned()).collect()
     }
 
-    fn bastions(wanted: Bastion) -> Bastions {
+    fn bastions(wanted: Bastion) -> BastionSet {
         let aws = Arc::new(AwsContext::new(AwsOptions::default()));
         let host = "orders.cluster-abc.eu-central-1.rds.amazonaws.com".to_owned();
-        Bastions::new(wanted, aws, Endpoint { host, port: 5432 })
+        BastionSet::new(wanted, aws, Endpoint { host, port: 5432 })
     }
 
-    fn nodes(list: &[&str]) -> Bastions {
+    fn nodes(list: &[&str]) -> BastionSet {
         bastions(Bastion::Nodes(ids(list)))
     }
 
@@ -230,7 +230,7 @@ mod tests {
         Client::from_conf(config)
     }
 
-    async fn order(bastions: &Bastions) -> Vec<String> {
+    async fn order(bastions: &BastionSet) -> Vec<String> {
         bastions
             .candidates(&nobody(), "eu-central-1")
             .await
@@ -271,7 +271,7 @@ mod tests {
         assert_eq!(order(&bastions).await, ["i-2", "i-1"]);
     }
 
-    fn with_tag(list: &[&str]) -> Bastions {
+    fn with_tag(list: &[&str]) -> BastionSet {
         let bastions = bastions(Bastion::Tag {
             key: "Name".to_owned(),
             value: "bastion".to_owned(),

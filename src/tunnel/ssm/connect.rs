@@ -18,7 +18,7 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Error as WsError, handshake::client::Request};
 use url::Url;
 
-use super::proxy::{self, Proxies};
+use super::proxy::{self, ProxySettings};
 use super::socket::WebSocket;
 use crate::aws::{ClockWatch, difference, signable};
 use crate::base::error_text::chain;
@@ -41,11 +41,11 @@ const WRITE_BUFFER: usize = 32 * 1024;
 const TOLERATED_SKEW: i64 = 5 * 60;
 
 /// Means to reach AWS, except for the URL and the credentials.
-pub(super) struct Way<'a> {
+pub(super) struct NetworkPath<'a> {
     /// Trusted roots.
     pub(super) roots: Arc<RootCertStore>,
     /// HTTP proxies of the environment.
-    pub(super) proxies: &'a Proxies,
+    pub(super) proxies: &'a ProxySettings,
     /// Receiver of the time in the gateway's answer.
     pub(super) watch: &'a ClockWatch,
 }
@@ -58,7 +58,7 @@ pub(super) async fn connect(
     url: &Url,
     region: &str,
     credentials: &Credentials,
-    way: Way<'_>,
+    way: NetworkPath<'_>,
 ) -> Result<WebSocket, TunnelError> {
     let host = url.host_str().unwrap_or_default().to_owned();
     let port = port_of(url);
@@ -70,7 +70,7 @@ pub(super) async fn connect(
 
     let request =
         signed_request(url, region, credentials).map_err(|reason| failed(reason.into()))?;
-    let Way {
+    let NetworkPath {
         roots,
         proxies,
         watch,
@@ -289,9 +289,9 @@ mod tests {
                 ..AwsOptions::default()
             });
             let credentials = Credentials::new("AKID", "secret", None, None, "test");
-            let way = Way {
+            let way = NetworkPath {
                 roots,
-                proxies: &Proxies::from_env(),
+                proxies: &ProxySettings::from_env(),
                 watch: &aws.clock_watch(),
             };
             let connected = connect(&url, "eu-central-1", &credentials, way).await;

@@ -21,7 +21,7 @@ const CHALLENGE: &str = "aws:ssm:RandomChallenge";
 
 /// Parameters of a data key.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Wanted<'a> {
+pub(super) struct DataKeyRequest<'a> {
     /// The KMS key: an ARN, an id, or an alias. The agent reads it from the preferences.
     pub(super) key: &'a str,
     /// The session it is for.
@@ -41,7 +41,7 @@ pub(super) struct Wanted<'a> {
 pub(super) async fn data_key(
     aws: &AwsContext,
     region: &str,
-    wanted: Wanted<'_>,
+    wanted: DataKeyRequest<'_>,
 ) -> Result<DataKey, TunnelError> {
     let failed = |denied: bool, reason: String| TunnelError::DataKey {
         key: wanted.key.into(),

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 /// The unsettled dials, oldest first.
 #[derive(Debug, Default)]
-pub(super) struct Dials {
+pub(super) struct PendingDials {
     pending: VecDeque<StreamId>,
     /// Time at which the agent began the first of them, as far as known.
     since: Option<Instant>,
@@ -20,7 +20,7 @@ pub(super) struct Dials {
     unclaimed: usize,
 }
 
-impl Dials {
+impl PendingDials {
     /// Records a stream that was opened.
     pub(super) fn begin(&mut self, id: StreamId, now: Instant) {
         self.pending.push_back(id);
@@ -119,9 +119,9 @@ mod tests {
         (0..count).map(|_| mux.open().unwrap()).collect()
     }
 
-    fn dialling(count: usize) -> (Dials, Vec<StreamId>) {
+    fn dialling(count: usize) -> (PendingDials, Vec<StreamId>) {
         let ids = ids(&mut smux::Session::new(smux::Role::Client), count);
-        let mut dials = Dials::default();
+        let mut dials = PendingDials::default();
         ids.iter().for_each(|id| dials.begin(*id, now()));
         (dials, ids)
     }

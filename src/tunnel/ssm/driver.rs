@@ -45,17 +45,17 @@ use tokio::time::{Instant, sleep_until};
 use tokio_tungstenite::tungstenite::{self, Message};
 use tracing::{debug, info, warn};
 
-use self::first_bytes::{FirstBytes, Signs, Step};
-use self::losses::Losses;
-use self::pulse::{Pulse, Verdict};
-use self::resume::{Calls, Flapping};
+use self::first_bytes::{AgentSigns, FirstBytes, FirstBytesAction};
+use self::losses::LossReports;
+use self::pulse::{Keepalive, KeepaliveAction};
+use self::resume::{FlapLimit, SessionCalls};
 use super::ending;
-use super::leftovers::Record;
-use super::socket::{self, Ready, Socket, WebSocket};
-use super::state::{SEND_BUFFER, Shared, State};
+use super::leftovers::SessionRecord;
+use super::socket::{self, ChannelSocket, SocketEvent, WebSocket};
+use super::state::{SEND_BUFFER, SessionMachines, SharedSession};
 use crate::base::background;
 use crate::base::error_text::{chain, plain};
-use crate::base::flood::{Flood, Flow};
+use crate::base::flood::{EventDecision, EventLimiter};
 use crate::base::foreign_text::ForeignText;
 use crate::base::single_flight::Clock;
 use crate::base::stream::BoxFuture;
@@ -79,7 +79,7 @@ const OLDEST_AGENT: AgentVersion = AgentVersion::FIRST_WITH_REMOTE_HOST;
 
 /// Phase of a session, for waiters.
 #[derive(Clone, Debug)]
-pub(super) enum Phase {
+pub(super) enum SessionPhase {
     /// The handshake is running.
     Starting,
     /// Data may flow.
@@ -91,7 +91,7 @@ pub(super) enum Phase {
 }
 
 /// Identity and settings of a session.
-pub(super) struct About {
+pub(super) struct SessionInfo {
     pub(super) bastion: Arc<str>,
     pub(super) session_id: Arc<str>,
     /// Destination of its streams.
@@ -99,7 +99,7 @@ pub(super) struct About {
     /// Timeout of a dial, and so of an outstanding answer of the agent.
     pub(super) dial_timeout: Duration,
     /// Its record for later processes, in case this one is killed.
-    pub(super) record: Option<Record>,
+    pub(super) record: Option<SessionRecord>,
     /// Send keepalives, so that the account's idle timeout never expires.
     pub(super) keep_alive: bool,
     /// Wall clock, to detect a suspend of the machine.
@@ -107,26 +107,26 @@ pub(super) struct About {
 }
 
 pub(super) struct Driver {
-    shared: Arc<Shared>,
-    socket: Socket,
-    phase: watch::Sender<Phase>,
+    shared: Arc<SharedSession>,
+    socket: ChannelSocket,
+    phase: watch::Sender<SessionPhase>,
     bastion: Arc<str>,
     session_id: Arc<str>,
     endpoint: Endpoint,
     dial_timeout: Duration,
-    record: Option<Record>,
-    calls: Calls,
+    record: Option<SessionRecord>,
+    calls: SessionCalls,
     /// The machines' time zero.
     epoch: Instant,
-    pulse: Pulse,
+    pulse: Keepalive,
     first_bytes: FirstBytes,
     /// Limits the log lines about pauses.
-    pauses: Flood,
+    pauses: EventLimiter,
     /// Attempts to resume since the service last sent something.
     fruitless: u32,
-    flapping: Flapping,
+    flapping: FlapLimit,
     /// Messages of the agent that were dropped.
-    losses: Losses,
+    losses: LossReports,
     /// The pending request for a data key.
     key: Option<BoxFuture<'static, Result<DataKey, TunnelError>>>,
     /// Time of the next keepalive to the agent.
@@ -138,7 +138,7 @@ pub(super) struct Driver {
 }
 
 /// Ends the streams of a driver that is dropped, for example when the runtime stops.
-struct EndOnDrop(Arc<Shared>);
+struct EndOnDrop(Arc<SharedSession>);
 
 impl Drop for EndOnDrop {
     fn drop(&mut self) {
@@ -149,15 +149,15 @@ impl Drop for EndOnDrop {
 }
 
 /// Event that woke the driver.
-enum Turn {
-    Socket(Ready),
+enum DriverEvent {
+    Socket(SocketEvent),
     Woken,
     Timer,
     Key(Result<DataKey, TunnelError>),
 }
 
 /// Events that a turn waits for.
-struct Next {
+struct WaitSet {
     deadline: Instant,
     /// The inboxes have room.
     may_read: bool,
@@ -166,15 +166,15 @@ struct Next {
 impl Driver {
     pub(super) fn new(
         socket: WebSocket,
-        shared: Arc<Shared>,
-        phase: watch::Sender<Phase>,
-        about: About,
-        calls: Calls,
+        shared: Arc<SharedSession>,
+        phase: watch::Sender<SessionPhase>,
+        about: SessionInfo,
+        calls: SessionCalls,
     ) -> Self {
         let now = Instant::now();
         Self {
             shared,
-            socket: Socket::new(socket),
+            socket: ChannelSocket::new(socket),
             phase,
             bastion: about.bastion,
             session_id: about.session_id,
@@ -183,12 +183,12 @@ impl Driver {
             record: about.record,
             calls,
             epoch: now,
-            pulse: Pulse::new(about.wall, about.dial_timeout),
+            pulse: Keepalive::new(about.wall, about.dial_timeout),
             first_bytes: FirstBytes::default(),
-            pauses: Flood::new(MOST_PAUSES, PAUSES_WINDOW),
+            pauses: EventLimiter::new(MOST_PAUSES, PAUSES_WINDOW),
             fruitless: 0,
-            flapping: Flapping::default(),
-            losses: Losses::default(),
+            flapping: FlapLimit::default(),
+            losses: LossReports::default(),
             key: None,
             keep_alive_at: about.keep_alive.then_some(now + KEEP_ALIVE_INTERVAL),
             give_up: None,
@@ -220,7 +220,7 @@ impl Driver {
         }
         let over_at_aws = is_over_at_aws(&end);
         self.shared.lock().end(end.clone());
-        self.phase.send_replace(Phase::Ended(end));
+        self.phase.send_replace(SessionPhase::Ended(end));
         self.last_words().await;
         if (over_at_aws || terminate.await)
             && let Some(record) = self.record.take()
@@ -235,7 +235,7 @@ impl Driver {
             let end = self.drive().await;
             let lost = matches!(end, TunnelError::ChannelLost { .. });
             // A session that never came up is started anew by the next connection.
-            if !lost || matches!(*self.phase.borrow(), Phase::Starting) {
+            if !lost || matches!(*self.phase.borrow(), SessionPhase::Starting) {
                 return end;
             }
             if let Err(end) = self.resume(&end).await {
@@ -265,11 +265,13 @@ impl Driver {
                 Err(end) => return end,
             };
             let outcome = match self.wait(next).await {
-                Turn::Socket(Ready::Written(written)) => written.map_err(|error| lost(&error)),
-                Turn::Socket(Ready::Read(message)) => self.read_some(message).await,
-                Turn::Woken => Ok(()),
-                Turn::Timer => self.on_timer(),
-                Turn::Key(key) => self.on_key(key),
+                DriverEvent::Socket(SocketEvent::Written(written)) => {
+                    written.map_err(|error| lost(&error))
+                }
+                DriverEvent::Socket(SocketEvent::Read(message)) => self.read_some(message).await,
+                DriverEvent::Woken => Ok(()),
+                DriverEvent::Timer => self.on_timer(),
+                DriverEvent::Key(key) => self.on_key(key),
             };
             if let Err(end) = outcome {
                 return end;
@@ -278,7 +280,7 @@ impl Driver {
     }
 
     /// Moves the machines' output into the batch; returns the events to wait for.
-    fn advance(&mut self) -> Result<Next, TunnelError> {
+    fn advance(&mut self) -> Result<WaitSet, TunnelError> {
         let now = self.epoch.elapsed();
         let shared = Arc::clone(&self.shared);
         let mut guard = shared.lock();
@@ -320,18 +322,18 @@ impl Driver {
         let keep_alive = self.keep_alive_at.filter(|_| !state.streams.is_empty());
         let others = [machine, self.give_up, stall_ends, keep_alive, held];
         let deadline = others.into_iter().flatten().fold(path, Instant::min);
-        Ok(Next { deadline, may_read })
+        Ok(WaitSet { deadline, may_read })
     }
 
     /// Moves the streams' output into the channel, as far as it may leave. Returns the time until
     /// which it is held back.
     fn release(
         &mut self,
-        state: &mut State,
+        state: &mut SessionMachines,
         now: Duration,
     ) -> Result<Option<Instant>, TunnelError> {
         while state.channel.sendable() > 0 {
-            let signs = Signs {
+            let signs = AgentSigns {
                 acknowledged: state.channel.stats().in_flight == 0,
                 irreplaceable: state.is_irreplaceable(),
                 round_trip: state.channel.stats().srtt,
@@ -339,10 +341,10 @@ impl Driver {
             let bytes_wait = state.mux.has_transmit();
             let most = match self.first_bytes.step(signs, bytes_wait) {
                 // The terminate flag does not wait: no data follows that could be lost.
-                Step::Open => state.channel.max_payload(),
-                Step::Hold(_) if state.closing => state.channel.max_payload(),
-                Step::Hold(until) => return Ok(until),
-                Step::Probe => {
+                FirstBytesAction::Open => state.channel.max_payload(),
+                FirstBytesAction::Hold(_) if state.closing => state.channel.max_payload(),
+                FirstBytesAction::Hold(until) => return Ok(until),
+                FirstBytesAction::Probe => {
                     state.mux.keep_alive();
                     smux::HEADER_LEN
                 }
@@ -362,7 +364,7 @@ impl Driver {
 
     /// Handles clients that do not read their results. Returns the deadline of the streams that
     /// wait for them; closes the fullest stream after it. See the module documentation.
-    fn stall(&mut self, state: &mut State) -> Option<Instant> {
+    fn stall(&mut self, state: &mut SessionMachines) -> Option<Instant> {
         if state.has_ample_room() {
             self.stalled = None;
         }
@@ -390,7 +392,7 @@ impl Driver {
     }
 
     /// Ends the session once: FIN for every stream after its queued bytes, then the terminate flag.
-    fn say_goodbye(&mut self, state: &mut State) {
+    fn say_goodbye(&mut self, state: &mut SessionMachines) {
         if self.give_up.is_none() {
             self.give_up = Some(Instant::now() + GOODBYE_DEADLINE);
             for id in state.streams.keys() {
@@ -403,7 +405,7 @@ impl Driver {
         }
     }
 
-    async fn wait(&mut self, next: Next) -> Turn {
+    async fn wait(&mut self, next: WaitSet) -> DriverEvent {
         let key = async {
             match &mut self.key {
                 Some(key) => key.await,
@@ -412,10 +414,10 @@ impl Driver {
         };
         tokio::select! {
             biased;
-            ready = self.socket.ready(next.may_read) => Turn::Socket(ready),
-            () = self.shared.wake.notified() => Turn::Woken,
-            () = sleep_until(next.deadline) => Turn::Timer,
-            key = key => Turn::Key(key),
+            ready = self.socket.ready(next.may_read) => DriverEvent::Socket(ready),
+            () = self.shared.wake.notified() => DriverEvent::Woken,
+            () = sleep_until(next.deadline) => DriverEvent::Timer,
+            key = key => DriverEvent::Key(key),
         }
     }
 
@@ -488,7 +490,7 @@ impl Driver {
         outcome.map_err(|error| self.translate(error))
     }
 
-    fn drain_events(&mut self, state: &mut State) -> Result<(), TunnelError> {
+    fn drain_events(&mut self, state: &mut SessionMachines) -> Result<(), TunnelError> {
         while let Some(event) = state.channel.poll_event() {
             match event {
                 Event::Established {
@@ -498,7 +500,7 @@ impl Driver {
                     debug!(bastion = %self.bastion, agent = %agent_version, customer_message, "SSM handshake complete");
                     self.judge(agent_version)?;
                     self.first_bytes.established();
-                    self.phase.send_replace(Phase::Up);
+                    self.phase.send_replace(SessionPhase::Up);
                 }
                 Event::KeyRequired {
                     kms_key_id,
@@ -537,13 +539,15 @@ impl Driver {
     fn tell_of_pause(&self, news: &'static str) {
         let (bastion, session_id) = (&self.bastion, &self.session_id);
         match self.pauses.next() {
-            Flow::Through { held: 0 } => info!(%bastion, %session_id, "{news}"),
-            Flow::Through { held } => info!(%bastion, %session_id, left_out = held, "{news}"),
-            Flow::First => {
+            EventDecision::Through { held: 0 } => info!(%bastion, %session_id, "{news}"),
+            EventDecision::Through { held } => {
+                info!(%bastion, %session_id, left_out = held, "{news}")
+            }
+            EventDecision::First => {
                 let seconds = PAUSES_WINDOW.as_secs();
                 warn!(%bastion, %session_id, "the service pauses and restarts the session again and again; leaving out further lines for up to {seconds} s");
             }
-            Flow::Held => {}
+            EventDecision::Held => {}
         }
     }
 
@@ -598,19 +602,19 @@ impl Driver {
             return Ok(());
         }
         match self.pulse.check(unacked) {
-            Verdict::Wait => {}
-            Verdict::Ping => self.socket.push_ping(),
-            Verdict::Woken(slept) => {
+            KeepaliveAction::Wait => {}
+            KeepaliveAction::Ping => self.socket.push_ping(),
+            KeepaliveAction::Woken(slept) => {
                 info!(bastion = %self.bastion, session_id = %self.session_id, slept_s = slept.as_secs(), "the machine slept; probing the connection");
                 self.socket.push_ping();
             }
-            Verdict::AgentSilent(silence) => {
+            KeepaliveAction::AgentSilent(silence) => {
                 let after_s = silence.as_secs();
                 warn!(id = "ssm.agent-silent", bastion = %self.bastion, session_id = %self.session_id, after_s, "the SSM agent does not answer; new connections take other sessions");
                 let mut state = self.shared.lock();
                 state.unheard(&self.bastion, silence, self.dial_timeout);
             }
-            Verdict::Dead(silence) => {
+            KeepaliveAction::Dead(silence) => {
                 return Err(TunnelError::ChannelLost {
                     reason: format!("no answer for {} s", silence.as_secs()).into(),
                 });

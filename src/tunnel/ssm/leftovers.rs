@@ -34,7 +34,7 @@ const NAME: (&str, &str) = ("pgiam.", ".session");
 const UNFINISHED: &str = ".session.new";
 
 /// The directory of this process, once it is known.
-static BOOK: OnceLock<Book> = OnceLock::new();
+static BOOK: OnceLock<LeftoverDirectory> = OnceLock::new();
 
 /// Records the sessions of this process in `dir` from now on, and ends in the background those that
 /// other processes have left there. Must be called inside a Tokio runtime. An unusable directory is
@@ -44,7 +44,7 @@ pub fn keep_in(dir: &Path) {
         debug!(reason = %error, "open sessions are not noted");
         return;
     }
-    let book = Book {
+    let book = LeftoverDirectory {
         dir: dir.to_owned(),
     };
     let orphans = book.orphans();
@@ -61,9 +61,13 @@ pub fn keep_in(dir: &Path) {
 }
 
 /// Records a session that has just been started; `None` if recording is off.
-pub(super) async fn note(aws: &AwsContext, region: &str, session_id: &str) -> Option<Record> {
+pub(super) async fn note(
+    aws: &AwsContext,
+    region: &str,
+    session_id: &str,
+) -> Option<SessionRecord> {
     let book = BOOK.get()?;
-    let entry = Entry {
+    let entry = LeftoverSession {
         session_id: session_id.to_owned(),
         region: region.to_owned(),
         profile: aws.profile().map(str::to_owned),
@@ -90,7 +94,7 @@ async fn endpoints(aws: &AwsContext) -> Option<Vec<String>> {
 
 /// Data to end a session.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Entry {
+struct LeftoverSession {
     session_id: String,
     region: String,
     /// The profile in the target's configuration.
@@ -102,19 +106,19 @@ struct Entry {
 
 /// The directory with the files.
 #[derive(Debug)]
-struct Book {
+struct LeftoverDirectory {
     dir: PathBuf,
 }
 
 /// The file of an open session of this process. Dropping it leaves the file to later processes.
 #[derive(Debug)]
-pub(super) struct Record {
+pub(super) struct SessionRecord {
     path: PathBuf,
     /// Holds the lock.
     _file: File,
 }
 
-impl Record {
+impl SessionRecord {
     /// Removes the file because the session is over at AWS.
     pub(super) fn over(self) {
         remove(&self.path);
@@ -123,15 +127,15 @@ impl Record {
 
 /// The file of a session without a process, locked by this one.
 #[derive(Debug)]
-struct Orphan {
-    entry: Entry,
+struct OrphanedSession {
+    entry: LeftoverSession,
     path: PathBuf,
     file: File,
 }
 
-impl Book {
+impl LeftoverDirectory {
     /// Writes a file. It gets its name once it is complete and locked.
-    fn note(&self, entry: &Entry) -> io::Result<Record> {
+    fn note(&self, entry: &LeftoverSession) -> io::Result<SessionRecord> {
         let id = Uuid::new_v4().simple();
         let unfinished = self.dir.join(format!("{}{id}{UNFINISHED}", NAME.0));
         let path = self.dir.join(format!("{}{id}{}", NAME.0, NAME.1));
@@ -144,7 +148,7 @@ impl Book {
             Ok(file)
         })();
         match written {
-            Ok(file) => Ok(Record { path, _file: file }),
+            Ok(file) => Ok(SessionRecord { path, _file: file }),
             Err(error) => {
                 remove(&unfinished);
                 Err(error)
@@ -153,7 +157,7 @@ impl Book {
     }
 
     /// Returns the files of processes that are gone. Unreadable files are removed.
-    fn orphans(&self) -> Vec<Orphan> {
+    fn orphans(&self) -> Vec<OrphanedSession> {
         let entries = std::fs::read_dir(&self.dir).into_iter().flatten().flatten();
         let ours = entries.filter_map(|entry| {
             let name = entry.file_name();
@@ -161,13 +165,13 @@ impl Book {
             let is_ours = name.ends_with(NAME.1) || name.ends_with(UNFINISHED);
             is_ours.then(|| entry.path())
         });
-        ours.filter_map(|path| Orphan::take(&path))
+        ours.filter_map(|path| OrphanedSession::take(&path))
             .take(MOST)
             .collect()
     }
 }
 
-impl Orphan {
+impl OrphanedSession {
     /// Takes over a file unless its process lives.
     fn take(path: &Path) -> Option<Self> {
         let mut file = open(path).ok()?;
@@ -219,7 +223,7 @@ fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).open(path)
 }
 
-fn write(file: &mut File, entry: &Entry) -> io::Result<()> {
+fn write(file: &mut File, entry: &LeftoverSession) -> io::Result<()> {
     let text = serde_json::to_vec(entry)?;
     file.rewind()?;
     file.write_all(&text)?;
@@ -233,11 +237,11 @@ fn remove(path: &Path) {
 }
 
 /// Ends the sessions in sequence.
-async fn end_all(orphans: Vec<Orphan>) {
-    let mut contexts: Vec<(Entry, Arc<AwsContext>)> = Vec::new();
+async fn end_all(orphans: Vec<OrphanedSession>) {
+    let mut contexts: Vec<(LeftoverSession, Arc<AwsContext>)> = Vec::new();
     for orphan in orphans {
         let entry = &orphan.entry;
-        let same = |(other, _): &&(Entry, Arc<AwsContext>)| {
+        let same = |(other, _): &&(LeftoverSession, Arc<AwsContext>)| {
             (&other.profile, &other.region) == (&entry.profile, &entry.region)
         };
         let aws = match contexts.iter().find(same) {
@@ -271,7 +275,7 @@ async fn end_all(orphans: Vec<Orphan>) {
 
 /// Ends a session; returns true if that worked. Sends requests only to the endpoints configured
 /// now, whatever the file says.
-async fn end(aws: &AwsContext, entry: &Entry) -> bool {
+async fn end(aws: &AwsContext, entry: &LeftoverSession) -> bool {
     if endpoints(aws).await.as_ref() != Some(&entry.endpoints) {
         return false;
     }
@@ -288,8 +292,8 @@ async fn end(aws: &AwsContext, entry: &Entry) -> bool {
 mod tests {
     use super::*;
 
-    fn entry(id: &str) -> Entry {
-        Entry {
+    fn entry(id: &str) -> LeftoverSession {
+        LeftoverSession {
             session_id: id.to_owned(),
             region: "eu-central-1".to_owned(),
             profile: Some("dev".to_owned()),
@@ -298,15 +302,15 @@ mod tests {
         }
     }
 
-    fn book() -> (tempfile::TempDir, Book) {
+    fn book() -> (tempfile::TempDir, LeftoverDirectory) {
         let dir = tempfile::tempdir().unwrap();
-        let book = Book {
+        let book = LeftoverDirectory {
             dir: dir.path().to_owned(),
         };
         (dir, book)
     }
 
-    fn files(book: &Book) -> usize {
+    fn files(book: &LeftoverDirectory) -> usize {
         std::fs::read_dir(&book.dir).unwrap().count()
     }
 
@@ -320,7 +324,7 @@ mod tests {
         assert_eq!(orphans.len(), 1);
         assert_eq!(orphans[0].entry, entry("s-1"));
         assert!(book.orphans().is_empty(), "one process takes it over");
-        orphans.into_iter().for_each(Orphan::over);
+        orphans.into_iter().for_each(OrphanedSession::over);
         assert_eq!(files(&book), 0);
     }
 

@@ -5,13 +5,13 @@
 //! further session is worth its start. If there may be no further one, the least loaded session
 //! takes the stream.
 
-use super::state::Load;
+use super::state::SessionLoad;
 
 /// Availability of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Standing {
+pub(super) enum Availability {
     /// Carries streams and accepts more.
-    Up(Load),
+    Up(SessionLoad),
     /// Its connection is being replaced, for an unknown time.
     Interrupted,
     /// Accepts no new streams.
@@ -22,7 +22,7 @@ pub(super) enum Standing {
 
 /// Choice for the next stream. Sessions are identified by their index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Choice {
+pub(super) enum Placement {
     /// This session.
     Place(usize),
     /// This session, if a further one is not available soon.
@@ -34,22 +34,22 @@ pub(super) enum Choice {
 }
 
 /// Chooses among `sessions`, of which there may be `most` at a time.
-pub(super) fn choose(sessions: &[Standing], most: usize) -> Choice {
+pub(super) fn choose(sessions: &[Availability], most: usize) -> Placement {
     let loads = sessions.iter().enumerate();
     let least = loads
         .filter_map(|(place, standing)| match standing {
-            Standing::Up(load) => Some((*load, place)),
+            Availability::Up(load) => Some((*load, place)),
             _ => None,
         })
         .min();
-    let counts = |s: &&Standing| matches!(s, Standing::Up(_) | Standing::Interrupted);
+    let counts = |s: &&Availability| matches!(s, Availability::Up(_) | Availability::Interrupted);
     let may_grow = sessions.iter().filter(counts).count() < most;
     match least {
-        Some((load, place)) if load.busy == 0 && !load.troubled => Choice::Place(place),
-        Some((_, place)) if may_grow => Choice::BetterFurther(place),
-        Some((_, place)) => Choice::Place(place),
-        None if may_grow => Choice::Further,
-        None => Choice::Wait,
+        Some((load, place)) if load.busy == 0 && !load.troubled => Placement::Place(place),
+        Some((_, place)) if may_grow => Placement::BetterFurther(place),
+        Some((_, place)) => Placement::Place(place),
+        None if may_grow => Placement::Further,
+        None => Placement::Wait,
     }
 }
 
@@ -57,16 +57,16 @@ pub(super) fn choose(sessions: &[Standing], most: usize) -> Choice {
 mod tests {
     use super::*;
 
-    fn up(busy: usize, streams: usize) -> Standing {
-        Standing::Up(Load {
+    fn up(busy: usize, streams: usize) -> Availability {
+        Availability::Up(SessionLoad {
             troubled: false,
             busy,
             streams,
         })
     }
 
-    fn troubled(busy: usize, streams: usize) -> Standing {
-        Standing::Up(Load {
+    fn troubled(busy: usize, streams: usize) -> Availability {
+        Availability::Up(SessionLoad {
             troubled: true,
             busy,
             streams,
@@ -75,40 +75,43 @@ mod tests {
 
     #[test]
     fn a_quiet_session_takes_any_number() {
-        assert_eq!(choose(&[up(0, 50)], 4), Choice::Place(0));
-        assert_eq!(choose(&[up(1, 1), up(0, 50)], 4), Choice::Place(1));
-        assert_eq!(choose(&[up(0, 3), up(0, 2)], 4), Choice::Place(1));
+        assert_eq!(choose(&[up(0, 50)], 4), Placement::Place(0));
+        assert_eq!(choose(&[up(1, 1), up(0, 50)], 4), Placement::Place(1));
+        assert_eq!(choose(&[up(0, 3), up(0, 2)], 4), Placement::Place(1));
     }
 
     #[test]
     fn busy_everywhere_calls_for_a_further_one() {
-        assert_eq!(choose(&[up(2, 2), up(1, 9)], 4), Choice::BetterFurther(1));
-        assert_eq!(choose(&[up(2, 2), up(1, 9)], 2), Choice::Place(1));
-        assert_eq!(choose(&[up(1, 3), up(1, 2)], 2), Choice::Place(1));
+        assert_eq!(
+            choose(&[up(2, 2), up(1, 9)], 4),
+            Placement::BetterFurther(1)
+        );
+        assert_eq!(choose(&[up(2, 2), up(1, 9)], 2), Placement::Place(1));
+        assert_eq!(choose(&[up(1, 3), up(1, 2)], 2), Placement::Place(1));
     }
 
     #[test]
     fn a_troubled_session_is_the_last_resort() {
-        assert_eq!(choose(&[troubled(0, 1), up(0, 9)], 4), Choice::Place(1));
-        assert_eq!(choose(&[troubled(0, 1), up(5, 9)], 2), Choice::Place(1));
-        assert_eq!(choose(&[troubled(0, 1)], 2), Choice::BetterFurther(0));
-        assert_eq!(choose(&[troubled(0, 1)], 1), Choice::Place(0));
+        assert_eq!(choose(&[troubled(0, 1), up(0, 9)], 4), Placement::Place(1));
+        assert_eq!(choose(&[troubled(0, 1), up(5, 9)], 2), Placement::Place(1));
+        assert_eq!(choose(&[troubled(0, 1)], 2), Placement::BetterFurther(0));
+        assert_eq!(choose(&[troubled(0, 1)], 1), Placement::Place(0));
     }
 
     #[test]
     fn sessions_on_their_way_out_do_not_count() {
-        let leaving = [Standing::Leaving, Standing::Ended];
-        assert_eq!(choose(&leaving, 1), Choice::Further);
-        assert_eq!(choose(&[], 1), Choice::Further);
+        let leaving = [Availability::Leaving, Availability::Ended];
+        assert_eq!(choose(&leaving, 1), Placement::Further);
+        assert_eq!(choose(&[], 1), Placement::Further);
     }
 
     #[test]
     fn an_interrupted_session_counts_and_takes_nothing() {
-        assert_eq!(choose(&[Standing::Interrupted], 1), Choice::Wait);
-        assert_eq!(choose(&[Standing::Interrupted], 2), Choice::Further);
+        assert_eq!(choose(&[Availability::Interrupted], 1), Placement::Wait);
+        assert_eq!(choose(&[Availability::Interrupted], 2), Placement::Further);
         assert_eq!(
-            choose(&[Standing::Interrupted, up(0, 1)], 2),
-            Choice::Place(1)
+            choose(&[Availability::Interrupted, up(0, 1)], 2),
+            Placement::Place(1)
         );
     }
 }

@@ -10,13 +10,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
-use super::placement::{Choice, Standing, choose};
-use super::session::Session;
-use super::start::{Starter, is_throttled};
-use super::state::Hello;
+use super::placement::{Availability, Placement, choose};
+use super::session::SsmSession;
+use super::start::{SessionStarter, is_throttled};
+use super::state::Repeatability;
 use super::stream::{NotOpened, SsmStream};
 use crate::base::background;
-use crate::base::background::Stopped;
+use crate::base::background::TaskStopped;
 use crate::base::jitter::{doubled, jitter};
 use crate::config::{Endpoint, SsmSettings};
 use crate::tunnel::{Readiness, SessionStats, TunnelError, TunnelStats, TunnelTotals};
@@ -37,26 +37,26 @@ const LAST_STAYS: u32 = 3;
 /// Shortest time between checks for idle sessions.
 const SWEEP: Duration = Duration::from_secs(5);
 
-type Outcome = Result<Session, TunnelError>;
+type Outcome = Result<SsmSession, TunnelError>;
 type Starting = watch::Receiver<Option<Outcome>>;
 
 /// Requirements of a stream for its session.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Need {
+pub(super) struct StreamNeeds {
     /// The session's start must have begun after this: an older session may have resolved the
     /// database's name to an outdated address.
     pub(super) not_before: Option<Instant>,
     /// The stream is short-lived and not worth a session of its own.
     pub(super) brief: bool,
     /// Repeatability of its first bytes.
-    pub(super) hello: Hello,
+    pub(super) hello: Repeatability,
     /// Another bastion may work where one failed: a session is started despite recent failures.
     pub(super) elsewhere: bool,
 }
 
 /// The sessions of one target.
-pub(super) struct Pool {
-    starter: Starter,
+pub(super) struct SessionPool {
+    starter: SessionStarter,
     settings: SsmSettings,
     endpoint: Endpoint,
     sessions: Mutex<Sessions>,
@@ -66,7 +66,7 @@ pub(super) struct Pool {
 
 #[derive(Default)]
 struct Sessions {
-    all: Vec<Session>,
+    all: Vec<SsmSession>,
     starting: Option<Starting>,
     /// Time at which it began.
     starting_since: Option<Instant>,
@@ -78,15 +78,15 @@ struct Sessions {
     /// Length of the pause after the last panic.
     panic_pause: Option<Duration>,
     /// The last session that failed early.
-    early: Option<Early>,
+    early: Option<EarlyEnd>,
     /// A task checks for idle sessions.
     swept: bool,
     closed: bool,
-    count: Count,
+    count: PoolCounts,
 }
 
 /// A session that ended, or with an agent that fell silent, before it received any data.
-struct Early {
+struct EarlyEnd {
     /// No further session is started before this.
     until: Instant,
     /// Length of the pause. Zero after a first failure that may be temporary.
@@ -96,7 +96,7 @@ struct Early {
 
 /// Counts so far.
 #[derive(Default)]
-struct Count {
+struct PoolCounts {
     started: u64,
     failed: u64,
     ended: u64,
@@ -105,14 +105,18 @@ struct Count {
 }
 
 /// Next step of a connection that needs a session.
-enum Step {
-    Take(Session, SsmStream),
+enum PoolStep {
+    Take(SsmSession, SsmStream),
     /// Wait for the running start, or for a change.
     Await(Option<Starting>),
 }
 
-impl Pool {
-    pub(super) fn new(starter: Starter, settings: SsmSettings, endpoint: Endpoint) -> Arc<Self> {
+impl SessionPool {
+    pub(super) fn new(
+        starter: SessionStarter,
+        settings: SsmSettings,
+        endpoint: Endpoint,
+    ) -> Arc<Self> {
         let (tasks, stop) = (starter.tasks.clone(), starter.stop.clone());
         Arc::new(Self {
             starter,
@@ -130,14 +134,14 @@ impl Pool {
     /// The reason why no session could be started, when there is none to share.
     pub(super) async fn open(
         self: &Arc<Self>,
-        need: Need,
-    ) -> Result<(Session, SsmStream), TunnelError> {
+        need: StreamNeeds,
+    ) -> Result<(SsmSession, SsmStream), TunnelError> {
         let mut could_share = None;
         let not_before = need.not_before;
         loop {
             let starting = match self.step(&mut could_share, need)? {
-                Step::Take(session, stream) => return Ok((session, stream)),
-                Step::Await(starting) => starting,
+                PoolStep::Take(session, stream) => return Ok((session, stream)),
+                PoolStep::Await(starting) => starting,
             };
             let Some(mut starting) = starting else {
                 sleep(LOOK).await;
@@ -165,9 +169,9 @@ impl Pool {
     fn step(
         self: &Arc<Self>,
         could_share: &mut Option<Instant>,
-        need: Need,
-    ) -> Result<Step, TunnelError> {
-        let Need {
+        need: StreamNeeds,
+    ) -> Result<PoolStep, TunnelError> {
+        let StreamNeeds {
             not_before, brief, ..
         } = need;
         let mut sessions = self.lock();
@@ -177,33 +181,33 @@ impl Pool {
         let now = Instant::now();
         let standings = sessions.standings(self.settings.dial_timeout, not_before);
         Ok(match choose(&standings, self.settings.sessions) {
-            Choice::Place(place) => self.take(&sessions.all[place], need),
-            Choice::BetterFurther(place) => {
+            Placement::Place(place) => self.take(&sessions.all[place], need),
+            Placement::BetterFurther(place) => {
                 let refused = sessions.refused.is_some_and(|(until, _)| now < until)
                     || sessions.fails_early(now).is_some();
                 let since = *could_share.get_or_insert(now);
                 if brief || refused || now >= since + PATIENCE {
                     self.take(&sessions.all[place], need)
                 } else {
-                    Step::Await(Some(self.start(&mut sessions)))
+                    PoolStep::Await(Some(self.start(&mut sessions)))
                 }
             }
-            Choice::Further => {
+            Placement::Further => {
                 if let Some(error) = sessions.may_not_start(need.elsewhere, now) {
                     return Err(error);
                 }
-                Step::Await(Some(self.start(&mut sessions)))
+                PoolStep::Await(Some(self.start(&mut sessions)))
             }
-            Choice::Wait => Step::Await(None),
+            Placement::Wait => PoolStep::Await(None),
         })
     }
 
     /// Opens a stream under the lock: the next connection sees a busy session.
-    fn take(&self, session: &Session, need: Need) -> Step {
+    fn take(&self, session: &SsmSession, need: StreamNeeds) -> PoolStep {
         match session.open(&self.endpoint, need.hello) {
-            Ok(stream) => Step::Take(session.clone(), stream),
+            Ok(stream) => PoolStep::Take(session.clone(), stream),
             // It ended between the check and this step; the next check will not see it.
-            Err(NotOpened::Leaving | NotOpened::Ended) => Step::Await(None),
+            Err(NotOpened::Leaving | NotOpened::Ended) => PoolStep::Await(None),
         }
     }
 
@@ -211,19 +215,19 @@ impl Pool {
     fn has_any(&self, not_before: Option<Instant>) -> bool {
         let mut sessions = self.lock();
         let standings = sessions.standings(self.settings.dial_timeout, not_before);
-        standings.iter().any(|s| matches!(s, Standing::Up(_)))
+        standings.iter().any(|s| matches!(s, Availability::Up(_)))
     }
 
     /// Returns the readiness of the best session.
     pub(super) fn readiness(&self) -> Readiness {
         let mut sessions = self.lock();
         let standings = sessions.standings(self.settings.dial_timeout, None);
-        let up = |standing: &Standing| matches!(standing, Standing::Up(_));
+        let up = |standing: &Availability| matches!(standing, Availability::Up(_));
         if standings.iter().any(up) {
             Readiness::Up
         // Including those interrupted for so long that no connection waits for them any more: a
         // start that takes long or fails has the same cause.
-        } else if sessions.all.iter().any(Session::is_interrupted) {
+        } else if sessions.all.iter().any(SsmSession::is_interrupted) {
             Readiness::Interrupted
         } else if sessions.starting().is_some() {
             Readiness::Starting
@@ -282,7 +286,7 @@ impl Pool {
                 return Err(TunnelError::ShuttingDown);
             }
             let standings = sessions.standings(self.settings.dial_timeout, None);
-            let up = |standing: &Standing| matches!(standing, Standing::Up(_));
+            let up = |standing: &Availability| matches!(standing, Availability::Up(_));
             if let Some(place) = standings.iter().position(up) {
                 return Ok(sessions.all[place].clone());
             }
@@ -300,7 +304,7 @@ impl Pool {
 
     /// Returns the error for a start that ended without a result, which counts like a panic.
     fn cancelled(&self) -> TunnelError {
-        let error = TunnelError::Internal(Stopped);
+        let error = TunnelError::Internal(TaskStopped);
         let mut sessions = self.lock();
         if sessions.starting().is_none() && sessions.starting.take().is_some() {
             sessions.refuse_for_a_while(&error);
@@ -371,7 +375,7 @@ impl Pool {
     pub(super) fn retire_older(&self, not_before: Instant) {
         let sessions = self.lock();
         let older = sessions.all.iter().filter(|s| s.began() < not_before);
-        older.for_each(Session::retire);
+        older.for_each(SsmSession::retire);
     }
 
     /// Ends all sessions and waits for that. No further session is started.
@@ -379,7 +383,7 @@ impl Pool {
         {
             let mut sessions = self.lock();
             sessions.closed = true;
-            sessions.all.iter().for_each(Session::close);
+            sessions.all.iter().for_each(SsmSession::close);
         }
         self.stop.cancel();
         self.tasks.close();
@@ -395,7 +399,11 @@ impl Pool {
 impl Sessions {
     /// Returns the state of each session, after removing the ended ones. One that is too old counts
     /// as leaving.
-    fn standings(&mut self, dial_timeout: Duration, not_before: Option<Instant>) -> Vec<Standing> {
+    fn standings(
+        &mut self,
+        dial_timeout: Duration,
+        not_before: Option<Instant>,
+    ) -> Vec<Availability> {
         self.leave_silent_bastions();
         let mut standings = Vec::with_capacity(self.all.len());
         let mut early = None;
@@ -403,7 +411,7 @@ impl Sessions {
         let count = &mut self.count;
         self.all.retain(|session| {
             let standing = session.standing(dial_timeout);
-            let ended = standing == Standing::Ended;
+            let ended = standing == Availability::Ended;
             early = session.count_early_failure().or(early.take());
             if ended {
                 count.ended += 1;
@@ -411,7 +419,7 @@ impl Sessions {
                 count.by_ended += session.totals();
             } else {
                 let old = not_before.is_some_and(|at| session.began() < at);
-                standings.push(if old { Standing::Leaving } else { standing });
+                standings.push(if old { Availability::Leaving } else { standing });
             }
             !ended
         });
@@ -420,7 +428,7 @@ impl Sessions {
         }
         if panicked {
             // Its cause most likely affects the next session, too.
-            self.refuse_for_a_while(&TunnelError::Internal(Stopped));
+            self.refuse_for_a_while(&TunnelError::Internal(TaskStopped));
         }
         standings
     }
@@ -439,12 +447,12 @@ impl Sessions {
 
     /// Returns the error for the pause after an early failure.
     fn fails_early(&self, now: Instant) -> Option<TunnelError> {
-        let pauses = |early: &&Early| !early.pause.is_zero() && now < early.until;
+        let pauses = |early: &&EarlyEnd| !early.pause.is_zero() && now < early.until;
         let early = self.early.as_ref().filter(pauses);
         early.map(|early| early.error.clone())
     }
 
-    /// Returns the error if no session may be started now. `elsewhere`: see [`Need`].
+    /// Returns the error if no session may be started now. `elsewhere`: see [`StreamNeeds`].
     fn may_not_start(&self, elsewhere: bool, now: Instant) -> Option<TunnelError> {
         let standing = self.standing.as_ref();
         let standing = standing.filter(|(until, _)| now < *until);
@@ -469,7 +477,7 @@ impl Sessions {
                 (now + pause, pause)
             }
         };
-        self.early = Some(Early {
+        self.early = Some(EarlyEnd {
             until,
             pause,
             error: error.clone(),
@@ -507,7 +515,7 @@ impl Sessions {
 
     fn close_idle(&mut self, idle_timeout: Duration) {
         let now = Instant::now();
-        let idle_for = |session: &Session| session.idle_since().map(|since| now - since);
+        let idle_for = |session: &SsmSession| session.idle_since().map(|since| now - since);
         // The most recently used one stays for the next connection.
         let last = (0..self.all.len()).min_by_key(|place| idle_for(&self.all[*place]));
         for (place, session) in self.all.iter().enumerate() {

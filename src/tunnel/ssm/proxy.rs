@@ -26,9 +26,9 @@ const END_OF_HEAD: &[u8] = b"\r\n\r\n";
 
 /// The proxies of the environment, and the hosts reached without them. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct Proxies(Arc<Matcher>);
+pub(super) struct ProxySettings(Arc<Matcher>);
 
-impl Proxies {
+impl ProxySettings {
     /// Reads the current environment.
     pub(super) fn from_env() -> Self {
         Self(Arc::new(Matcher::from_env()))
@@ -91,7 +91,7 @@ impl Proxies {
     }
 }
 
-impl fmt::Debug for Proxies {
+impl fmt::Debug for ProxySettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The matcher's Debug leaves the credentials out.
         self.0.fmt(f)

@@ -1,4 +1,4 @@
-//! [`Session`]: the pool's handle to one running session.
+//! [`SsmSession`]: the pool's handle to one running session.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,9 +6,9 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::driver::Phase;
-use super::placement::Standing;
-use super::state::{Hello, Shared};
+use super::driver::SessionPhase;
+use super::placement::Availability;
+use super::state::{Repeatability, SharedSession};
 use super::stream::{NotOpened, SsmStream};
 use crate::config::Endpoint;
 use crate::tunnel::{SessionState, SessionStats, TunnelError, TunnelTotals};
@@ -18,9 +18,9 @@ const PATH_UNKNOWN: Duration = Duration::from_secs(1);
 
 /// A session with a driver. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct Session {
-    shared: Arc<Shared>,
-    phase: watch::Receiver<Phase>,
+pub(super) struct SsmSession {
+    shared: Arc<SharedSession>,
+    phase: watch::Receiver<SessionPhase>,
     bastion: Arc<str>,
     /// Its id at AWS.
     id: Arc<str>,
@@ -28,10 +28,10 @@ pub(super) struct Session {
     began: Instant,
 }
 
-impl Session {
+impl SsmSession {
     pub(super) fn new(
-        shared: Arc<Shared>,
-        phase: watch::Receiver<Phase>,
+        shared: Arc<SharedSession>,
+        phase: watch::Receiver<SessionPhase>,
         bastion: Arc<str>,
         id: Arc<str>,
         began: Instant,
@@ -57,10 +57,10 @@ impl Session {
     pub(super) async fn established(&mut self) -> Result<(), TunnelError> {
         let phase = self
             .phase
-            .wait_for(|phase| !matches!(phase, Phase::Starting))
+            .wait_for(|phase| !matches!(phase, SessionPhase::Starting))
             .await;
         match phase.as_deref() {
-            Ok(Phase::Ended(error)) => Err(error.clone()),
+            Ok(SessionPhase::Ended(error)) => Err(error.clone()),
             Ok(_) => Ok(()),
             Err(_) => Err(TunnelError::Protocol {
                 reason: "the session's driver ended without a reason".into(),
@@ -69,33 +69,37 @@ impl Session {
     }
 
     /// Returns the session's availability, for placement.
-    pub(super) fn standing(&self, dial_timeout: Duration) -> Standing {
+    pub(super) fn standing(&self, dial_timeout: Duration) -> Availability {
         // Without a driver the phase can no longer change.
         if self.phase.has_changed().is_err() {
-            return Standing::Ended;
+            return Availability::Ended;
         }
         let phase = self.phase.borrow().clone();
         let state = self.shared.lock();
         match phase {
-            Phase::Ended(_) => Standing::Ended,
-            _ if state.end.is_some() => Standing::Ended,
-            _ if state.retired || state.closing => Standing::Leaving,
-            Phase::Up if state.interrupted.is_none() => Standing::Up(state.load(dial_timeout)),
+            SessionPhase::Ended(_) => Availability::Ended,
+            _ if state.end.is_some() => Availability::Ended,
+            _ if state.retired || state.closing => Availability::Leaving,
+            SessionPhase::Up if state.interrupted.is_none() => {
+                Availability::Up(state.load(dial_timeout))
+            }
             // The duration is unknown: it does not keep others from starting.
             _ if state
                 .interrupted
                 .is_some_and(|at| at.elapsed() > dial_timeout) =>
             {
-                Standing::Leaving
+                Availability::Leaving
             }
-            Phase::Up | Phase::Starting | Phase::Resuming => Standing::Interrupted,
+            SessionPhase::Up | SessionPhase::Starting | SessionPhase::Resuming => {
+                Availability::Interrupted
+            }
         }
     }
 
     /// Returns true if its connection to the service is lost but not given up, for however long.
     pub(super) fn is_interrupted(&self) -> bool {
         let driven = self.phase.has_changed().is_ok();
-        let ended = matches!(*self.phase.borrow(), Phase::Ended(_));
+        let ended = matches!(*self.phase.borrow(), SessionPhase::Ended(_));
         let state = self.shared.lock();
         driven && !ended && state.end.is_none() && state.interrupted.is_some()
     }
@@ -114,9 +118,9 @@ impl Session {
     pub(super) fn stats(&self, dial_timeout: Duration) -> SessionStats {
         let state = match self.standing(dial_timeout) {
             _ if self.is_interrupted() => SessionState::Interrupted,
-            Standing::Up(_) => SessionState::Up,
-            Standing::Interrupted => SessionState::Interrupted,
-            Standing::Leaving | Standing::Ended => SessionState::Leaving,
+            Availability::Up(_) => SessionState::Up,
+            Availability::Interrupted => SessionState::Interrupted,
+            Availability::Leaving | Availability::Ended => SessionState::Leaving,
         };
         let shared = self.shared.lock();
         let load = shared.load(dial_timeout);
@@ -132,7 +136,11 @@ impl Session {
         }
     }
 
-    pub(super) fn open(&self, endpoint: &Endpoint, hello: Hello) -> Result<SsmStream, NotOpened> {
+    pub(super) fn open(
+        &self,
+        endpoint: &Endpoint,
+        hello: Repeatability,
+    ) -> Result<SsmStream, NotOpened> {
         SsmStream::open(&self.shared, &self.bastion, endpoint, hello)
     }
 
@@ -183,20 +191,20 @@ impl Session {
 
     /// Retires a session with an agent that has been at the same dial for `dial_timeout`, as far as
     /// is visible, and notifies the waiting streams. Otherwise returns the time at which that would
-    /// happen; [`Stuck::No`]: it is at no dial.
-    pub(super) fn strand_if_stuck(&self, dial_timeout: Duration) -> Stuck {
+    /// happen; [`StuckDial::No`]: it is at no dial.
+    pub(super) fn strand_if_stuck(&self, dial_timeout: Duration) -> StuckDial {
         let mut state = self.shared.lock();
         let Some(since) = state.dials.waiting_since() else {
-            return Stuck::No;
+            return StuckDial::No;
         };
         let (now, limit) = (Instant::now(), since + dial_timeout);
         if now < limit {
-            return Stuck::NotBefore(limit);
+            return StuckDial::NotBefore(limit);
         }
         // Without a sign of life since then the path may be stuck, not the agent; the path has a
         // deadline of its own.
         if state.interrupted.is_some() || state.heard <= since {
-            return Stuck::NotBefore(now + PATH_UNKNOWN);
+            return StuckDial::NotBefore(now + PATH_UNKNOWN);
         }
         // The outcome of the dial may be in the data that waits for missing messages.
         match state.long_gap() {
@@ -205,7 +213,7 @@ impl Session {
         }
         drop(state);
         self.shared.wake.notify_one();
-        Stuck::Yes
+        StuckDial::Yes
     }
 
     /// Returns the time since which it has had no stream.
@@ -231,7 +239,7 @@ impl Session {
 
 /// State of an agent's dial.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stuck {
+pub(super) enum StuckDial {
     /// It is at no dial.
     No,
     /// Not yet.

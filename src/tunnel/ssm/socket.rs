@@ -25,7 +25,7 @@ pub(super) const BATCH: usize = 64;
 const CLOSE_DEADLINE: Duration = Duration::from_secs(1);
 
 /// Event of the socket.
-pub(super) enum Ready {
+pub(super) enum SocketEvent {
     /// The batch is out, or cannot be sent.
     Written(Result<(), Error>),
     /// A message, an error, or the end.
@@ -33,14 +33,14 @@ pub(super) enum Ready {
 }
 
 /// Both directions of the socket, polled by one task.
-pub(super) struct Socket {
+pub(super) struct ChannelSocket {
     sink: SplitSink<WebSocket, Message>,
     source: SplitStream<WebSocket>,
     outgoing: VecDeque<Message>,
     unflushed: bool,
 }
 
-impl Socket {
+impl ChannelSocket {
     pub(super) fn new(socket: WebSocket) -> Self {
         let (sink, source) = socket.split();
         Self {
@@ -76,15 +76,15 @@ impl Socket {
 
     /// Waits until the batch is written or, with `may_read`, a message arrives. Both are polled, so
     /// a peer that does not read cannot block our reading. Cancel-safe.
-    pub(super) async fn ready(&mut self, may_read: bool) -> Ready {
+    pub(super) async fn ready(&mut self, may_read: bool) -> SocketEvent {
         poll_fn(|cx| {
             if (!self.outgoing.is_empty() || self.unflushed)
                 && let Poll::Ready(written) = self.poll_write(cx)
             {
-                return Poll::Ready(Ready::Written(written));
+                return Poll::Ready(SocketEvent::Written(written));
             }
             if may_read {
-                return self.source.poll_next_unpin(cx).map(Ready::Read);
+                return self.source.poll_next_unpin(cx).map(SocketEvent::Read);
             }
             Poll::Pending
         })

@@ -14,20 +14,20 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, info};
 use uuid::Uuid;
 
-use super::bastions::{Bastions, should_try_next};
-use super::driver::resume::{Calls, Joined};
-use super::driver::{self, Driver, Phase};
-use super::proxy::Proxies;
-use super::session::Session;
+use super::bastions::{BastionSet, should_try_next};
+use super::driver::resume::{OpenedChannel, SessionCalls};
+use super::driver::{self, Driver, SessionPhase};
+use super::proxy::ProxySettings;
+use super::session::SsmSession;
 use super::socket::WebSocket;
-use super::state::Shared;
+use super::state::SharedSession;
 use super::{api, connect, datakey, endpoint, leftovers};
 use crate::aws::calls::{CREDENTIALS_STEP, within};
 use crate::aws::{AwsContext, ClockWatch, Endpoints};
 use crate::base::jitter::jitter;
 use crate::base::single_flight::system_clock;
 use crate::config::{Endpoint, SsmSettings};
-use crate::tunnel::{ApiRefusal, Carrier, TunnelError};
+use crate::tunnel::{ApiRefusal, BastionCandidate, TunnelError};
 
 /// Deadline for TCP, TLS and upgrade of the data channel.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
@@ -52,7 +52,7 @@ const MOST_TRIED: usize = 10;
 
 /// Starts the sessions of one target.
 #[derive(Clone)]
-pub(super) struct Starter {
+pub(super) struct SessionStarter {
     inner: Arc<Inner>,
     pub(super) tasks: TaskTracker,
     /// Stops the running start.
@@ -66,17 +66,17 @@ struct Inner {
     region: Option<String>,
     settings: SsmSettings,
     endpoint: Endpoint,
-    bastions: Bastions,
+    bastions: BastionSet,
 }
 
-impl Starter {
+impl SessionStarter {
     pub(super) fn new(
         aws: Arc<AwsContext>,
         region: Option<String>,
         settings: SsmSettings,
         endpoint: Endpoint,
     ) -> Self {
-        let bastions = Bastions::new(settings.bastion.clone(), aws.clone(), endpoint.clone());
+        let bastions = BastionSet::new(settings.bastion.clone(), aws.clone(), endpoint.clone());
         Self {
             inner: Arc::new(Inner {
                 aws,
@@ -117,7 +117,7 @@ impl Starter {
     }
 
     /// Returns the bastions to try now, in order, and Systems Manager's information about each.
-    pub(super) async fn carriers(&self) -> Result<Vec<Carrier>, TunnelError> {
+    pub(super) async fn carriers(&self) -> Result<Vec<BastionCandidate>, TunnelError> {
         let access = self.inner.access().await?;
         let (client, bastions) = (&access.client, &self.inner.bastions);
         let ids = bastions.candidates(client, &access.region).await?;
@@ -125,7 +125,7 @@ impl Starter {
     }
 
     /// Starts a session through the first bastion that works.
-    pub(super) async fn start(&self) -> Result<Session, TunnelError> {
+    pub(super) async fn start(&self) -> Result<SsmSession, TunnelError> {
         let outcome = self.start_anywhere().await;
         if outcome.as_ref().is_err_and(is_about_credentials) {
             self.inner.aws.invalidate(); // The user will log in again; reload the credentials then.
@@ -133,7 +133,7 @@ impl Starter {
         outcome
     }
 
-    async fn start_anywhere(&self) -> Result<Session, TunnelError> {
+    async fn start_anywhere(&self) -> Result<SsmSession, TunnelError> {
         let inner = &self.inner;
         self.enter(CREDENTIALS_STEP);
         let access = self.unless_stopped(inner.access()).await?;
@@ -177,7 +177,11 @@ impl Starter {
         }
     }
 
-    async fn start_through(&self, access: &Access, bastion: &str) -> Result<Session, TunnelError> {
+    async fn start_through(
+        &self,
+        access: &AwsAccess,
+        bastion: &str,
+    ) -> Result<SsmSession, TunnelError> {
         let began = Instant::now();
         self.enter("ssm:StartSession");
         let started = self.start_session(access, bastion).await?;
@@ -207,7 +211,7 @@ impl Starter {
                 return Err(error);
             }
         };
-        let about = driver::About {
+        let about = driver::SessionInfo {
             bastion: Arc::from(bastion),
             session_id: Arc::clone(&session_id),
             endpoint: self.inner.endpoint.clone(),
@@ -232,9 +236,9 @@ impl Starter {
     /// terminate.
     async fn start_session(
         &self,
-        access: &Access,
+        access: &AwsAccess,
         bastion: &str,
-    ) -> Result<api::Started, TunnelError> {
+    ) -> Result<api::StartedSession, TunnelError> {
         let stopped = async {
             self.stop.cancelled().await;
             sleep(STOPPED_START_DEADLINE).await;
@@ -247,9 +251,9 @@ impl Starter {
 
     async fn start_session_patiently(
         &self,
-        access: &Access,
+        access: &AwsAccess,
         bastion: &str,
-    ) -> Result<api::Started, TunnelError> {
+    ) -> Result<api::StartedSession, TunnelError> {
         let began = Instant::now();
         let (mut pause, longest) = THROTTLED_PAUSE;
         loop {
@@ -281,11 +285,11 @@ impl Starter {
     /// Starts the driver of a joined session.
     fn drive(
         &self,
-        joined: Joined,
-        about: driver::About,
+        joined: OpenedChannel,
+        about: driver::SessionInfo,
         began: Instant,
         terminate: impl Future<Output = bool> + Send + 'static,
-    ) -> Session {
+    ) -> SsmSession {
         let mut config = ssm_channel::Config::new(
             joined.token,
             Uuid::new_v4().to_string(),
@@ -297,17 +301,17 @@ impl Starter {
         config.reorder_bytes = REORDER_MESSAGES * ssm_channel::MAX_PAYLOAD;
         let mux = smux::Session::new(smux::Role::Client);
         let sessions = self.inner.settings.sessions;
-        let shared = Arc::new(Shared::new(driver::channel(config), mux, sessions));
-        let (sender, phase) = watch::channel(Phase::Starting);
+        let shared = Arc::new(SharedSession::new(driver::channel(config), mux, sessions));
+        let (sender, phase) = watch::channel(SessionPhase::Starting);
         let (bastion, id) = (Arc::clone(&about.bastion), Arc::clone(&about.session_id));
         let calls = self.calls(&about);
         let driver = Driver::new(joined.socket, Arc::clone(&shared), sender, about, calls);
         self.tasks.spawn(driver.run(terminate));
-        Session::new(shared, phase, bastion, id, began)
+        SsmSession::new(shared, phase, bastion, id, began)
     }
 
     /// Returns the calls to AWS for a session's driver.
-    fn calls(&self, about: &driver::About) -> Calls {
+    fn calls(&self, about: &driver::SessionInfo) -> SessionCalls {
         let (inner, session_id, bastion) = (
             Arc::clone(&self.inner),
             Arc::clone(&about.session_id),
@@ -333,7 +337,7 @@ impl Starter {
                 Arc::clone(&bastion),
             );
             Box::pin(async move {
-                let wanted = datakey::Wanted {
+                let wanted = datakey::DataKeyRequest {
                     key: &key,
                     session_id: &session_id,
                     target: &bastion,
@@ -343,17 +347,17 @@ impl Starter {
                 datakey::data_key(&inner.aws, &region, wanted).await
             }) as _
         });
-        Calls { rejoin, data_key }
+        SessionCalls { rejoin, data_key }
     }
 }
 
 impl Inner {
     async fn start_session_once(
         &self,
-        access: &Access,
+        access: &AwsAccess,
         bastion: &str,
-    ) -> Result<api::Started, TunnelError> {
-        let Access { client, region, .. } = access;
+    ) -> Result<api::StartedSession, TunnelError> {
+        let AwsAccess { client, region, .. } = access;
         let document = self.settings.document.as_deref();
         let starting = api::start_session(client, region, bastion, &self.endpoint, document);
         answered("ssm:StartSession", starting).await
@@ -361,7 +365,11 @@ impl Inner {
 
     /// Opens a new connection to a session with a lost one; `None`: AWS reports that it is over.
     /// Credentials that AWS refuses are reloaded once: there may be newer ones by now.
-    async fn rejoin(&self, session_id: &str, bastion: &str) -> Result<Option<Joined>, TunnelError> {
+    async fn rejoin(
+        &self,
+        session_id: &str,
+        bastion: &str,
+    ) -> Result<Option<OpenedChannel>, TunnelError> {
         match self.rejoin_once(session_id, bastion).await {
             Err(error) if is_about_credentials(&error) => {
                 self.aws.invalidate();
@@ -375,9 +383,9 @@ impl Inner {
         &self,
         session_id: &str,
         bastion: &str,
-    ) -> Result<Option<Joined>, TunnelError> {
+    ) -> Result<Option<OpenedChannel>, TunnelError> {
         let access = self.access().await?;
-        let Access { client, region, .. } = &access;
+        let AwsAccess { client, region, .. } = &access;
         let resuming = api::resume_session(client, region, bastion, session_id);
         let joined = match answered("ssm:ResumeSession", resuming).await? {
             Some(ticket) => join(&access, ticket).await.map(Some),
@@ -393,14 +401,14 @@ impl Inner {
     }
 
     /// Returns the clients and settings to request a session from AWS and to join it.
-    async fn access(&self) -> Result<Access, TunnelError> {
+    async fn access(&self) -> Result<AwsAccess, TunnelError> {
         let gather = async {
             let region = match &self.region {
                 Some(region) => Some(region.clone()),
                 None => self.aws.region().await?,
             };
             let client = self.aws.ssm(region.as_deref().unwrap_or_default()).await?;
-            let access = Access {
+            let access = AwsAccess {
                 credentials: self.aws.credentials().await?,
                 client,
                 region: region.unwrap_or_default(),
@@ -422,7 +430,7 @@ impl Inner {
 }
 
 /// Clients and settings for AWS: credentials, region, endpoints and trust roots.
-struct Access {
+struct AwsAccess {
     credentials: Credentials,
     client: aws_sdk_ssm::Client,
     region: String,
@@ -433,8 +441,11 @@ struct Access {
 }
 
 /// Opens the data channel of a session.
-async fn join(access: &Access, ticket: api::Ticket) -> Result<Joined, TunnelError> {
-    let Access {
+async fn join(
+    access: &AwsAccess,
+    ticket: api::SessionTicket,
+) -> Result<OpenedChannel, TunnelError> {
+    let AwsAccess {
         credentials,
         region,
         roots,
@@ -443,8 +454,8 @@ async fn join(access: &Access, ticket: api::Ticket) -> Result<Joined, TunnelErro
         ..
     } = access;
     let url = endpoint::data_channel(&ticket.stream_url, region, endpoints)?;
-    let proxies = Proxies::from_env();
-    let way = connect::Way {
+    let proxies = ProxySettings::from_env();
+    let way = connect::NetworkPath {
         roots: Arc::clone(roots),
         proxies: &proxies,
         watch,
@@ -458,7 +469,7 @@ async fn join(access: &Access, ticket: api::Ticket) -> Result<Joined, TunnelErro
         }
     })??;
     let token: Token = ticket.token;
-    Ok(Joined { socket, token })
+    Ok(OpenedChannel { socket, token })
 }
 
 fn is_about_credentials(error: &TunnelError) -> bool {

@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tracing::debug;
 
-use super::dials::Dials;
+use super::dials::PendingDials;
 use crate::config::Endpoint;
 use crate::tunnel::{TunnelError, TunnelTotals};
 
@@ -50,17 +50,17 @@ pub(super) const EARLY: Duration = Duration::from_secs(60);
 const CHUNK: usize = 16 * 1024;
 
 /// State shared by the driver and the handles of one session.
-pub(super) struct Shared {
-    state: Mutex<State>,
+pub(super) struct SharedSession {
+    state: Mutex<SessionMachines>,
     /// Wakes the driver: there is something to send, or room to read again.
     pub(super) wake: Notify,
 }
 
 /// The two protocol machines and the streams above them.
-pub(super) struct State {
+pub(super) struct SessionMachines {
     pub(super) channel: Channel,
     pub(super) mux: Mux,
-    pub(super) streams: HashMap<StreamId, Slot>,
+    pub(super) streams: HashMap<StreamId, StreamSlot>,
     /// Bytes written by streams, and bytes received for streams.
     sent: u64,
     received: u64,
@@ -70,7 +70,7 @@ pub(super) struct State {
     receive_buffer: usize,
     /// Time since which there has been no stream; `None` while there are some.
     idle_since: Option<Instant>,
-    pub(super) dials: Dials,
+    pub(super) dials: PendingDials,
     /// Reason of the session's end.
     pub(super) end: Option<TunnelError>,
     /// The session was asked to end.
@@ -100,7 +100,7 @@ pub(super) struct State {
 
 /// Load of a session, for placement.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Load {
+pub(super) struct SessionLoad {
     /// A client does not read, a dial has been unanswered for too long, or received bytes wait for
     /// missing ones: a new stream here may have to wait.
     pub(super) troubled: bool,
@@ -112,7 +112,7 @@ pub(super) struct Load {
 
 /// Outcome of the agent's dial, as far as known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Dial {
+pub(super) enum DialOutcome {
     /// No answer yet.
     Pending,
     /// The far side has sent data.
@@ -129,7 +129,7 @@ pub(super) enum Dial {
 
 /// Repeatability of a stream's first bytes through another stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Hello {
+pub(super) enum Repeatability {
     /// They may be repeated.
     Repeatable,
     /// They must not be repeated: their meaning is unknown.
@@ -137,12 +137,12 @@ pub(super) enum Hello {
 }
 
 /// One stream of a session: its received data and its state.
-pub(super) struct Slot {
+pub(super) struct StreamSlot {
     pub(super) endpoint: Endpoint,
-    hello: Hello,
+    hello: Repeatability,
     inbox: VecDeque<BytesMut>,
     unread: usize,
-    pub(super) dial: Dial,
+    pub(super) dial: DialOutcome,
     /// The agent closed the stream.
     pub(super) finished: bool,
     /// Its unread bytes were dropped in favour of the other streams.
@@ -157,14 +157,14 @@ pub(super) struct Slot {
     writer: Option<Waker>,
 }
 
-impl Slot {
-    pub(super) fn new(endpoint: Endpoint, hello: Hello) -> Self {
+impl StreamSlot {
+    pub(super) fn new(endpoint: Endpoint, hello: Repeatability) -> Self {
         Self {
             endpoint,
             hello,
             inbox: VecDeque::new(),
             unread: 0,
-            dial: Dial::Pending,
+            dial: DialOutcome::Pending,
             finished: false,
             overrun: false,
             moved: Instant::now(),
@@ -226,7 +226,7 @@ impl Slot {
         self.unread += data.len();
         self.moved = Instant::now();
         self.waiting = None;
-        self.dial = Dial::Answered;
+        self.dial = DialOutcome::Answered;
         while !data.is_empty() {
             let room = |chunk: &BytesMut| chunk.capacity() - chunk.len();
             if self.inbox.back().is_none_or(|chunk| room(chunk) == 0) {
@@ -252,7 +252,7 @@ impl Slot {
         self.wake_all();
     }
 
-    fn fail_dial(&mut self, dial: Dial) {
+    fn fail_dial(&mut self, dial: DialOutcome) {
         self.dial = dial;
         self.wake_all();
     }
@@ -273,12 +273,12 @@ fn wake(waker: &mut Option<Waker>) {
     }
 }
 
-impl Shared {
+impl SharedSession {
     /// Creates the state of one of at most `sessions` sessions of a target.
     pub(super) fn new(channel: Channel, mux: Mux, sessions: usize) -> Self {
         let share = RECEIVE_BUFFERS / sessions.max(1);
         Self {
-            state: Mutex::new(State {
+            state: Mutex::new(SessionMachines {
                 channel,
                 mux,
                 streams: HashMap::new(),
@@ -287,7 +287,7 @@ impl Shared {
                 unread: 0,
                 receive_buffer: share.max(LEAST_RECEIVE_BUFFER),
                 idle_since: Some(Instant::now()),
-                dials: Dials::default(),
+                dials: PendingDials::default(),
                 end: None,
                 closing: false,
                 goodbye_queued: false,
@@ -315,12 +315,12 @@ impl Shared {
 
     /// Locks the state. A panic in another holder leaves the machines consistent enough to report
     /// an end, so poisoning is ignored.
-    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, SessionMachines> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
+impl SessionMachines {
     /// Ends the session; only the first reason counts. Wakes all waiters.
     pub(super) fn end(&mut self, reason: TunnelError) {
         if self.end.is_none() {
@@ -328,7 +328,7 @@ impl State {
                 self.early_failure.get_or_insert_with(|| reason.clone());
             }
             self.end = Some(reason);
-            self.streams.values_mut().for_each(Slot::wake_all);
+            self.streams.values_mut().for_each(StreamSlot::wake_all);
         }
     }
 
@@ -376,17 +376,17 @@ impl State {
     }
 
     /// Adds a stream that the multiplexer has just opened.
-    pub(super) fn admit(&mut self, id: StreamId, endpoint: Endpoint, hello: Hello) {
-        self.streams.insert(id, Slot::new(endpoint, hello));
+    pub(super) fn admit(&mut self, id: StreamId, endpoint: Endpoint, hello: Repeatability) {
+        self.streams.insert(id, StreamSlot::new(endpoint, hello));
         self.dials.begin(id, Instant::now());
         self.idle_since = None;
     }
 
     /// Returns the current load. A dial that takes longer than `dial_timeout` is trouble.
-    pub(super) fn load(&self, dial_timeout: Duration) -> Load {
+    pub(super) fn load(&self, dial_timeout: Duration) -> SessionLoad {
         let now = Instant::now();
         let stuck = |since: Instant| now >= since + dial_timeout;
-        Load {
+        SessionLoad {
             troubled: self.dials.waiting_since().is_some_and(stuck)
                 || self.streams.values().any(|slot| slot.unread >= LAGGING)
                 || self.long_gap().is_some(),
@@ -429,7 +429,7 @@ impl State {
     /// Returns the start of the longest wait for an answer, among the streams that have read all
     /// their data.
     pub(super) fn longest_wait(&self) -> Option<Instant> {
-        let waits = |slot: &Slot| slot.waiting.filter(|_| !slot.has_unread());
+        let waits = |slot: &StreamSlot| slot.waiting.filter(|_| !slot.has_unread());
         self.streams.values().filter_map(waits).min()
     }
 
@@ -485,7 +485,7 @@ impl State {
                     let refused = self.dials.finished(id, Instant::now());
                     match self.streams.get_mut(&id) {
                         Some(slot) if refused => {
-                            slot.fail_dial(Dial::Refused);
+                            slot.fail_dial(DialOutcome::Refused);
                             self.refused_last = true;
                         }
                         Some(slot) => slot.finish(),
@@ -510,7 +510,7 @@ impl State {
         match self.dials.refused(|id| streams.contains_key(&id), now) {
             Some(id) => {
                 if let Some(slot) = streams.get_mut(&id) {
-                    slot.fail_dial(Dial::Refused);
+                    slot.fail_dial(DialOutcome::Refused);
                 }
             }
             None => debug!("ConnectToPortError for a stream that was given up"),
@@ -523,7 +523,7 @@ impl State {
         let stuck_at = self.dials.first();
         for (id, slot) in &mut self.streams {
             if self.dials.is_pending(*id) && Some(*id) != stuck_at {
-                slot.fail_dial(Dial::Stranded);
+                slot.fail_dial(DialOutcome::Stranded);
             }
         }
     }
@@ -534,8 +534,8 @@ impl State {
     pub(super) fn delay(&mut self, gap: Duration) {
         self.retired = true;
         for slot in self.streams.values_mut() {
-            if slot.dial == Dial::Pending && slot.hello == Hello::Repeatable {
-                slot.fail_dial(Dial::Delayed(gap));
+            if slot.dial == DialOutcome::Pending && slot.hello == Repeatability::Repeatable {
+                slot.fail_dial(DialOutcome::Delayed(gap));
             }
         }
     }
@@ -554,9 +554,9 @@ impl State {
                 });
         }
         for (id, slot) in &mut self.streams {
-            let gives_up = slot.hello == Hello::Repeatable || silence >= dial_timeout;
-            if slot.dial == Dial::Pending && self.dials.is_pending(*id) && gives_up {
-                slot.fail_dial(Dial::Unheard(silence));
+            let gives_up = slot.hello == Repeatability::Repeatable || silence >= dial_timeout;
+            if slot.dial == DialOutcome::Pending && self.dials.is_pending(*id) && gives_up {
+                slot.fail_dial(DialOutcome::Unheard(silence));
             }
         }
     }
@@ -564,7 +564,7 @@ impl State {
     /// Returns true if some stream sends bytes that cannot be repeated.
     pub(super) fn is_irreplaceable(&self) -> bool {
         let mut streams = self.streams.values();
-        streams.any(|slot| slot.hello == Hello::Irreplaceable)
+        streams.any(|slot| slot.hello == Repeatability::Irreplaceable)
     }
 
     /// Returns true if all output has been sent and acknowledged.

@@ -16,7 +16,9 @@ use smux::StreamId;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
-use super::state::{Dial, Hello, SEND_BUFFER, Shared, Slot, State};
+use super::state::{
+    DialOutcome, Repeatability, SEND_BUFFER, SessionMachines, SharedSession, StreamSlot,
+};
 use crate::config::Endpoint;
 use crate::tunnel::TunnelError;
 
@@ -24,7 +26,7 @@ use crate::tunnel::TunnelError;
 pub struct SsmStream {
     id: StreamId,
     bastion: Arc<str>,
-    shared: Arc<Shared>,
+    shared: Arc<SharedSession>,
     shut_down: bool,
 }
 
@@ -40,10 +42,10 @@ pub(super) enum NotOpened {
 impl SsmStream {
     /// Opens a stream; its SYN leaves with the first bytes or at the driver's next turn.
     pub(super) fn open(
-        shared: &Arc<Shared>,
+        shared: &Arc<SharedSession>,
         bastion: &Arc<str>,
         endpoint: &Endpoint,
-        hello: Hello,
+        hello: Repeatability,
     ) -> Result<Self, NotOpened> {
         let mut state = shared.lock();
         if state.end.is_some() {
@@ -72,7 +74,11 @@ impl SsmStream {
     pub(super) async fn readable(&mut self) -> io::Result<()> {
         poll_fn(|cx| {
             let mut state = self.shared.lock();
-            if state.streams.get(&self.id).is_some_and(Slot::has_unread) {
+            if state
+                .streams
+                .get(&self.id)
+                .is_some_and(StreamSlot::has_unread)
+            {
                 return Poll::Ready(Ok(()));
             }
             self.poll_end(&mut state, cx)
@@ -84,11 +90,13 @@ impl SsmStream {
     pub(super) fn was_dialled(&self) -> bool {
         let state = self.shared.lock();
         let slot = state.streams.get(&self.id);
-        slot.is_some_and(|slot| !matches!(slot.dial, Dial::Stranded | Dial::Delayed(_)))
+        slot.is_some_and(|slot| {
+            !matches!(slot.dial, DialOutcome::Stranded | DialOutcome::Delayed(_))
+        })
     }
 
     /// Returns the end of a stream with nothing to read, or registers the waker.
-    fn poll_end(&self, state: &mut State, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_end(&self, state: &mut SessionMachines, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Some(slot) = state.streams.get_mut(&self.id) else {
             return Poll::Ready(Ok(())); // Only Drop removes the slot.
         };
@@ -109,24 +117,26 @@ impl SsmStream {
     }
 
     /// Returns the error of this one stream.
-    fn failure(&self, slot: &Slot) -> Option<TunnelError> {
+    fn failure(&self, slot: &StreamSlot) -> Option<TunnelError> {
         match slot.dial {
-            Dial::Refused => Some(TunnelError::DialRefused {
+            DialOutcome::Refused => Some(TunnelError::DialRefused {
                 bastion: self.bastion.to_string(),
                 endpoint: slot.endpoint.clone(),
             }),
-            Dial::Stranded => Some(TunnelError::Stranded {
+            DialOutcome::Stranded => Some(TunnelError::Stranded {
                 bastion: self.bastion.to_string(),
             }),
-            Dial::Unheard(after) => Some(TunnelError::AgentSilent {
-                bastion: self.bastion.to_string(),
-                after,
-            }),
-            Dial::Delayed(after) => Some(TunnelError::Delayed {
+            DialOutcome::Unheard(after) => Some(TunnelError::AgentSilent {
                 bastion: self.bastion.to_string(),
                 after,
             }),
-            Dial::Pending | Dial::Answered => slot.overrun.then_some(TunnelError::Overrun),
+            DialOutcome::Delayed(after) => Some(TunnelError::Delayed {
+                bastion: self.bastion.to_string(),
+                after,
+            }),
+            DialOutcome::Pending | DialOutcome::Answered => {
+                slot.overrun.then_some(TunnelError::Overrun)
+            }
         }
     }
 }

@@ -9,16 +9,16 @@ use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, info};
 
-use super::pool::{Need, Pool};
-use super::session::{Session, Stuck};
-use super::start::Starter;
-use super::state::Hello;
+use super::pool::{SessionPool, StreamNeeds};
+use super::session::{SsmSession, StuckDial};
+use super::start::SessionStarter;
+use super::state::Repeatability;
 use super::stream::SsmStream;
 use crate::aws::AwsContext;
 use crate::base::error_text::plain;
 use crate::base::stream::{BoxFuture, Stream};
 use crate::config::{Bastion, Endpoint, SsmSettings};
-use crate::tunnel::{Carrier, Readiness, Transport, TunnelError, TunnelStats};
+use crate::tunnel::{BastionCandidate, Readiness, Transport, TunnelError, TunnelStats};
 
 /// Time for which the outcome of a dial through a fresh session is valid: until then no further
 /// session is started only to repeat the dial. It doubles while dials fail, up to the second value.
@@ -33,8 +33,8 @@ const FIRST_ANSWER: Duration = Duration::from_secs(1);
 
 /// Streams to one endpoint through Session Manager.
 pub struct SsmTransport {
-    pool: Arc<Pool>,
-    starter: Starter,
+    pool: Arc<SessionPool>,
+    starter: SessionStarter,
     endpoint: Endpoint,
     settings: SsmSettings,
     /// The last dial that failed although its session, and so its name lookup, was fresh.
@@ -58,8 +58,8 @@ impl SsmTransport {
         settings: SsmSettings,
         endpoint: Endpoint,
     ) -> Self {
-        let starter = Starter::new(aws, region, settings.clone(), endpoint.clone());
-        let pool = Pool::new(starter.clone(), settings.clone(), endpoint.clone());
+        let starter = SessionStarter::new(aws, region, settings.clone(), endpoint.clone());
+        let pool = SessionPool::new(starter.clone(), settings.clone(), endpoint.clone());
         if settings.warm {
             starter.tasks.spawn(Arc::clone(&pool).warm_up());
         }
@@ -77,13 +77,13 @@ impl SsmTransport {
     async fn open_and_dial(&self, hello: Bytes, brief: bool) -> Result<SsmStream, TunnelError> {
         let asked = Instant::now();
         let mut moves = 0;
-        let mut need = Need {
+        let mut need = StreamNeeds {
             not_before: None,
             brief,
             hello: if hello.is_empty() {
-                Hello::Irreplaceable
+                Repeatability::Irreplaceable
             } else {
-                Hello::Repeatable
+                Repeatability::Repeatable
             },
             elsewhere: false,
         };
@@ -123,8 +123,8 @@ impl SsmTransport {
     /// Handles a refused dial. `Ok`: another attempt is worthwhile, through a fresher session.
     fn not_dialled(
         &self,
-        session: &Session,
-        need: Need,
+        session: &SsmSession,
+        need: StreamNeeds,
         fresh: bool,
         error: TunnelError,
     ) -> Result<(), TunnelError> {
@@ -148,7 +148,7 @@ impl SsmTransport {
     /// session may work; the value tells if one is started despite recent failures.
     fn not_carried(
         &self,
-        session: &Session,
+        session: &SsmSession,
         moves: u32,
         error: TunnelError,
     ) -> Result<bool, TunnelError> {
@@ -177,7 +177,7 @@ impl SsmTransport {
 
     /// Returns true if a session that cannot report its dials in time is better avoided: it refused
     /// the last one, and the name may have moved since it was looked up.
-    fn is_outdated(&self, session: &Session) -> bool {
+    fn is_outdated(&self, session: &SsmSession) -> bool {
         let outdated = session.refused_last() && session.began().elapsed() > FRESH_FAILURE_STANDS.0;
         if outdated {
             self.starter.dial_failed(session.bastion());
@@ -189,7 +189,7 @@ impl SsmTransport {
     /// dial.
     async fn dial(
         &self,
-        session: &Session,
+        session: &SsmSession,
         stream: &mut SsmStream,
         hello: &Bytes,
     ) -> Result<(), TunnelError> {
@@ -223,33 +223,35 @@ impl SsmTransport {
                 continue;
             }
             match session.strand_if_stuck(patience) {
-                Stuck::No => look = Instant::now() + patience,
-                Stuck::NotBefore(limit) => look = limit,
-                Stuck::Yes if stream.was_dialled() => {
+                StuckDial::No => look = Instant::now() + patience,
+                StuckDial::NotBefore(limit) => look = limit,
+                StuckDial::Yes if stream.was_dialled() => {
                     return Err(TunnelError::DialTimeout {
                         bastion: session.bastion().to_string(),
                         endpoint: self.endpoint.clone(),
                         after: patience,
                     });
                 }
-                Stuck::Yes => {} // It is stranded, and `readable` reports it.
+                StuckDial::Yes => {} // It is stranded, and `readable` reports it.
             }
         }
     }
 
     /// Repeats the first dial of a session, beside one without an answer.
-    async fn dial_again(&self, session: &Session, hello: &Bytes) -> Option<SsmStream> {
+    async fn dial_again(&self, session: &SsmSession, hello: &Bytes) -> Option<SsmStream> {
         if session.is_proven().0 {
             return None; // Another stream was answered: the agent is only slow with this one.
         }
-        let mut stream = session.open(&self.endpoint, Hello::Repeatable).ok()?;
+        let mut stream = session
+            .open(&self.endpoint, Repeatability::Repeatable)
+            .ok()?;
         debug!(bastion = %session.bastion(), "no answer to the first dial of a session; dialling again");
         stream.write_all(hello).await.ok()?;
         Some(stream)
     }
 
     /// Records a working stream. If it needed a fresh session, the older ones have outdated names.
-    fn dial_worked(&self, session: &Session, not_before: Option<Instant>) {
+    fn dial_worked(&self, session: &SsmSession, not_before: Option<Instant>) {
         self.starter.dial_worked(session.bastion());
         self.pool.worked();
         *self.fresh_failure() = None;
@@ -309,7 +311,7 @@ impl Transport for SsmTransport {
         })
     }
 
-    fn carriers(&self) -> BoxFuture<'_, Result<Vec<Carrier>, TunnelError>> {
+    fn carriers(&self) -> BoxFuture<'_, Result<Vec<BastionCandidate>, TunnelError>> {
         Box::pin(self.starter.carriers())
     }
 

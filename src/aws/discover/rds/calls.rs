@@ -9,9 +9,9 @@ use aws_sdk_rds::types::{Filter, GlobalClusterMember};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
-use super::row::{self, Row};
+use super::row::{self, DatabaseRow};
 use crate::aws::discover::DiscoverError;
-use crate::aws::discover::ask::Asker;
+use crate::aws::discover::ask::LookupContext;
 
 pub(super) const CLUSTERS: &str = "rds:DescribeDBClusters";
 pub(super) const INSTANCES: &str = "rds:DescribeDBInstances";
@@ -22,13 +22,13 @@ const GLOBAL: &str = "rds:DescribeGlobalClusters";
 
 /// Selection of the resources to list.
 #[derive(Clone, Copy)]
-pub(super) enum Which<'a> {
+pub(super) enum ResourceFilter<'a> {
     All,
     One(&'a str),
     OfCluster(&'a str),
 }
 
-impl Which<'_> {
+impl ResourceFilter<'_> {
     fn one(self) -> Option<String> {
         match self {
             Self::One(identifier) => Some(identifier.to_owned()),
@@ -49,28 +49,28 @@ impl Which<'_> {
 
 /// A future that returns rows. Boxed, because the SDK's calls are large and several run at a time:
 /// unboxed they would not fit on a thread's stack.
-type Rows<'a> = BoxFuture<'a, Result<Vec<Row>, DiscoverError>>;
+type RowsFuture<'a> = BoxFuture<'a, Result<Vec<DatabaseRow>, DiscoverError>>;
 
 /// Runs a call and extracts rows from each page. "Not found" gives no rows.
 async fn rows<P, T, E>(
-    asker: &Asker<'_>,
-    (action, which): (&'static str, Which<'_>),
+    asker: &LookupContext<'_>,
+    (action, which): (&'static str, ResourceFilter<'_>),
     mut next: impl FnMut(&mut Context<'_>) -> Poll<Option<Result<P, SdkError<E>>>>,
     listed: impl Fn(P) -> Option<Vec<T>>,
-    row: impl Fn(T, &str) -> Option<Row>,
-) -> Result<Vec<Row>, DiscoverError>
+    row: impl Fn(T, &str) -> Option<DatabaseRow>,
+) -> Result<Vec<DatabaseRow>, DiscoverError>
 where
     E: ProvideErrorMetadata + Error + 'static,
 {
-    let one = matches!(which, Which::One(_));
+    let one = matches!(which, ResourceFilter::One(_));
     let next = |cx: &mut Context<'_>| match next(cx) {
         Poll::Ready(Some(Err(error))) if one && is_none(error.code()) => Poll::Ready(None),
         answer => answer,
     };
-    let rows = |page| -> Vec<Row> {
+    let rows = |page| -> Vec<DatabaseRow> {
         let listed = listed(page).unwrap_or_default().into_iter();
         let rows = listed.filter_map(|one| row(one, asker.region));
-        rows.filter_map(Row::checked).collect()
+        rows.filter_map(DatabaseRow::checked).collect()
     };
     asker.list(action, next, rows).await
 }
@@ -81,11 +81,14 @@ fn is_none(code: Option<&str>) -> bool {
     code.is_some_and(|code| code.contains("NotFound") || code == "InvalidParameterValue")
 }
 
-async fn client(asker: &Asker<'_>) -> Result<Client, DiscoverError> {
+async fn client(asker: &LookupContext<'_>) -> Result<Client, DiscoverError> {
     Ok(asker.aws.rds(asker.region).await?)
 }
 
-pub(super) fn clusters<'a>(asker: &'a Asker<'_>, which: Which<'a>) -> Rows<'a> {
+pub(super) fn clusters<'a>(
+    asker: &'a LookupContext<'_>,
+    which: ResourceFilter<'a>,
+) -> RowsFuture<'a> {
     async move {
         let call = client(asker).await?.describe_db_clusters();
         let call = call.set_db_cluster_identifier(which.one());
@@ -102,7 +105,10 @@ pub(super) fn clusters<'a>(asker: &'a Asker<'_>, which: Which<'a>) -> Rows<'a> {
     .boxed()
 }
 
-pub(super) fn instances<'a>(asker: &'a Asker<'_>, which: Which<'a>) -> Rows<'a> {
+pub(super) fn instances<'a>(
+    asker: &'a LookupContext<'_>,
+    which: ResourceFilter<'a>,
+) -> RowsFuture<'a> {
     async move {
         let call = client(asker).await?.describe_db_instances();
         let call = call.set_db_instance_identifier(which.one());
@@ -120,7 +126,10 @@ pub(super) fn instances<'a>(asker: &'a Asker<'_>, which: Which<'a>) -> Rows<'a> 
     .boxed()
 }
 
-pub(super) fn proxies<'a>(asker: &'a Asker<'_>, which: Which<'a>) -> Rows<'a> {
+pub(super) fn proxies<'a>(
+    asker: &'a LookupContext<'_>,
+    which: ResourceFilter<'a>,
+) -> RowsFuture<'a> {
     async move {
         let call = client(asker).await?.describe_db_proxies();
         let call = call.set_db_proxy_name(which.one());
@@ -137,7 +146,10 @@ pub(super) fn proxies<'a>(asker: &'a Asker<'_>, which: Which<'a>) -> Rows<'a> {
     .boxed()
 }
 
-pub(super) fn cluster_endpoints<'a>(asker: &'a Asker<'_>, which: Which<'a>) -> Rows<'a> {
+pub(super) fn cluster_endpoints<'a>(
+    asker: &'a LookupContext<'_>,
+    which: ResourceFilter<'a>,
+) -> RowsFuture<'a> {
     async move {
         let call = client(asker).await?.describe_db_cluster_endpoints();
         let call = call.set_db_cluster_endpoint_identifier(which.one());
@@ -154,7 +166,10 @@ pub(super) fn cluster_endpoints<'a>(asker: &'a Asker<'_>, which: Which<'a>) -> R
     .boxed()
 }
 
-pub(super) fn proxy_endpoints<'a>(asker: &'a Asker<'_>, which: Which<'a>) -> Rows<'a> {
+pub(super) fn proxy_endpoints<'a>(
+    asker: &'a LookupContext<'_>,
+    which: ResourceFilter<'a>,
+) -> RowsFuture<'a> {
     async move {
         let call = client(asker).await?.describe_db_proxy_endpoints();
         let call = call.set_db_proxy_endpoint_name(which.one());
@@ -173,7 +188,7 @@ pub(super) fn proxy_endpoints<'a>(asker: &'a Asker<'_>, which: Which<'a>) -> Row
 
 /// Describes the clusters of a global database; `None` if no global database has this identifier.
 pub(super) fn global<'a>(
-    asker: &'a Asker<'_>,
+    asker: &'a LookupContext<'_>,
     identifier: &'a str,
 ) -> BoxFuture<'a, Result<Option<String>, DiscoverError>> {
     async move {

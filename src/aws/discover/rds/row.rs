@@ -6,7 +6,7 @@ use aws_sdk_rds::types::{
 };
 use rustls::pki_types::ServerName;
 
-use crate::aws::discover::{Database, DiscoverError, Kind, is_id};
+use crate::aws::discover::{Database, DatabaseKind, DiscoverError, is_id};
 use crate::base::foreign_text::ForeignText;
 use crate::config::{DEFAULT_UPSTREAM_PORT, Endpoint, RdsIdentifier};
 
@@ -25,7 +25,7 @@ pub(crate) fn is_postgres(engine: &str) -> bool {
 
 /// One database of a list.
 #[derive(Clone, Debug)]
-pub(crate) struct Row {
+pub(crate) struct DatabaseRow {
     pub(crate) database: Database,
     /// Identifier of the cluster or proxy that this row belongs to.
     pub(super) parent: Option<String>,
@@ -35,8 +35,8 @@ pub(crate) struct Row {
     no_writer: Option<String>,
 }
 
-impl Row {
-    fn new(kind: Kind, identifier: String, region: &str) -> Self {
+impl DatabaseRow {
+    fn new(kind: DatabaseKind, identifier: String, region: &str) -> Self {
         let database = Database {
             kind,
             identifier,
@@ -110,11 +110,11 @@ impl Row {
     }
 
     pub(super) fn is_cluster(&self) -> bool {
-        self.database.kind == Kind::Cluster
+        self.database.kind == DatabaseKind::Cluster
     }
 
     pub(super) fn is_endpoint(&self) -> bool {
-        self.database.kind == Kind::Endpoint
+        self.database.kind == DatabaseKind::Endpoint
     }
 
     pub(super) fn is_of_proxy(&self) -> bool {
@@ -124,8 +124,8 @@ impl Row {
     /// Returns `true` if this row belongs to `parent`.
     pub(super) fn is_of(&self, parent: &Self) -> bool {
         let kind = match self.of_proxy {
-            true => Kind::Proxy,
-            false => Kind::Cluster,
+            true => DatabaseKind::Proxy,
+            false => DatabaseKind::Cluster,
         };
         parent.database.kind == kind && self.parent.as_ref() == Some(&parent.database.identifier)
     }
@@ -200,9 +200,9 @@ impl Row {
             ));
         }
         let word = kind.word();
-        if reader && *kind != Kind::Cluster {
+        if reader && *kind != DatabaseKind::Cluster {
             let article = match kind {
-                Kind::Proxy => "a",
+                DatabaseKind::Proxy => "a",
                 _ => "an",
             };
             return Some(format!(
@@ -228,13 +228,15 @@ impl Row {
 }
 
 /// Returns the obstacle for a status in which connections fail and which does not pass by itself.
-fn dead(status: &str, kind: Kind, identifier: &str) -> Option<String> {
+fn dead(status: &str, kind: DatabaseKind, identifier: &str) -> Option<String> {
     let start = match kind {
-        Kind::Instance => {
+        DatabaseKind::Instance => {
             format!("aws rds start-db-instance --db-instance-identifier {identifier}")
         }
-        Kind::Cluster => format!("aws rds start-db-cluster --db-cluster-identifier {identifier}"),
-        Kind::Proxy | Kind::Endpoint => {
+        DatabaseKind::Cluster => {
+            format!("aws rds start-db-cluster --db-cluster-identifier {identifier}")
+        }
+        DatabaseKind::Proxy | DatabaseKind::Endpoint => {
             "aws rds start-db-cluster, or start-db-instance,".to_owned()
         }
     };
@@ -274,8 +276,12 @@ fn groups(groups: Option<Vec<VpcSecurityGroupMembership>>) -> Vec<String> {
         .collect()
 }
 
-pub(super) fn of_instance(instance: DbInstance, region: &str) -> Option<Row> {
-    let mut row = Row::new(Kind::Instance, instance.db_instance_identifier?, region);
+pub(super) fn of_instance(instance: DbInstance, region: &str) -> Option<DatabaseRow> {
+    let mut row = DatabaseRow::new(
+        DatabaseKind::Instance,
+        instance.db_instance_identifier?,
+        region,
+    );
     row.parent = instance.db_cluster_identifier;
     let at = instance.endpoint;
     let place = instance.db_subnet_group;
@@ -304,8 +310,12 @@ pub(super) fn of_instance(instance: DbInstance, region: &str) -> Option<Row> {
     Some(row)
 }
 
-pub(super) fn of_cluster(cluster: DbCluster, region: &str) -> Option<Row> {
-    let mut row = Row::new(Kind::Cluster, cluster.db_cluster_identifier?, region);
+pub(super) fn of_cluster(cluster: DbCluster, region: &str) -> Option<DatabaseRow> {
+    let mut row = DatabaseRow::new(
+        DatabaseKind::Cluster,
+        cluster.db_cluster_identifier?,
+        region,
+    );
     let members = cluster.db_cluster_members.unwrap_or_default();
     let is_writer = |writer: Option<bool>| writer == Some(true);
     row.no_writer = if cluster.engine_mode.as_deref() == Some(SERVERLESS) {
@@ -342,12 +352,12 @@ pub(super) fn of_cluster(cluster: DbCluster, region: &str) -> Option<Row> {
     Some(row)
 }
 
-pub(super) fn of_cluster_endpoint(custom: DbClusterEndpoint, region: &str) -> Option<Row> {
+pub(super) fn of_cluster_endpoint(custom: DbClusterEndpoint, region: &str) -> Option<DatabaseRow> {
     if custom.endpoint_type.as_deref() != Some(CUSTOM) {
         return None; // The cluster lists the other endpoints.
     }
-    let mut row = Row::new(
-        Kind::Endpoint,
+    let mut row = DatabaseRow::new(
+        DatabaseKind::Endpoint,
         custom.db_cluster_endpoint_identifier?,
         region,
     );
@@ -365,8 +375,8 @@ fn proxy_id(arn: Option<&str>) -> Option<String> {
     id.starts_with("prx-").then(|| id.to_owned())
 }
 
-pub(super) fn of_proxy(proxy: DbProxy, region: &str) -> Option<Row> {
-    let mut row = Row::new(Kind::Proxy, proxy.db_proxy_name?, region);
+pub(super) fn of_proxy(proxy: DbProxy, region: &str) -> Option<DatabaseRow> {
+    let mut row = DatabaseRow::new(DatabaseKind::Proxy, proxy.db_proxy_name?, region);
     let is_on = |mode: &Option<IamAuthMode>| {
         matches!(mode, Some(IamAuthMode::Required | IamAuthMode::Enabled))
     };
@@ -392,11 +402,15 @@ fn foreign(family: String) -> Option<String> {
     (family != FAMILY).then(|| family.to_ascii_lowercase())
 }
 
-pub(super) fn of_proxy_endpoint(further: DbProxyEndpoint, region: &str) -> Option<Row> {
+pub(super) fn of_proxy_endpoint(further: DbProxyEndpoint, region: &str) -> Option<DatabaseRow> {
     if further.is_default == Some(true) {
         return None; // The proxy has it.
     }
-    let mut row = Row::new(Kind::Endpoint, further.db_proxy_endpoint_name?, region);
+    let mut row = DatabaseRow::new(
+        DatabaseKind::Endpoint,
+        further.db_proxy_endpoint_name?,
+        region,
+    );
     row.parent = further.db_proxy_name;
     row.of_proxy = true;
     row.database = Database {

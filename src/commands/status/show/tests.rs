@@ -83,7 +83,7 @@ fn busy() -> Process {
     }
 }
 
-fn shown(width: usize, rates: Option<&Rates>) -> String {
+fn shown(width: usize, rates: Option<&ByteRates>) -> String {
     let text = all(&[busy()], width, rates);
     anstream::adapter::strip_str(&text).to_string()
 }
@@ -95,7 +95,7 @@ fn everything_is_shown() {
 
 #[test]
 fn it_does_not_wrap_in_an_ordinary_terminal() {
-    let rates = Rates::from([((4711, 7), 734_000.0)]);
+    let rates = ByteRates::from([((4711, 7), 734_000.0)]);
     let text = shown(80, Some(&rates));
     for line in text.lines() {
         assert!(console::measure_text_width(line) <= 80, "{line}");

@@ -13,7 +13,7 @@ use super::refusal;
 use crate::aws::discover::is_id;
 use crate::aws::{NODES_A_PAGE, in_words, pages};
 use crate::base::foreign_text::ForeignText;
-use crate::tunnel::{ApiRefusal, Carrier, CarrierState, TunnelError};
+use crate::tunnel::{ApiRefusal, BastionCandidate, BastionState, TunnelError};
 
 const LIST: &str = "DescribeInstanceInformation";
 /// Timeout for looking up a node's status. The refusal it explains waits for it.
@@ -21,7 +21,7 @@ const STATUS_DEADLINE: Duration = Duration::from_secs(3);
 
 /// A managed node as Systems Manager reports it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::tunnel::ssm) struct Node {
+pub(in crate::tunnel::ssm) struct ManagedNode {
     /// `i-…` or `mi-…`.
     pub(in crate::tunnel::ssm) id: String,
     /// Its agent was in contact recently. Systems Manager takes minutes to notice that it is not.
@@ -38,7 +38,7 @@ fn shown(text: String) -> String {
     ForeignText::from(text).into_string()
 }
 
-impl Node {
+impl ManagedNode {
     /// Returns `None` for an entry without id, which is useless.
     fn of(information: InstanceInformation) -> Option<Self> {
         let last_ping = information
@@ -57,8 +57,8 @@ impl Node {
         })
     }
 
-    fn state(&self) -> CarrierState {
-        CarrierState::Known {
+    fn state(&self) -> BastionState {
+        BastionState::Known {
             online: self.online,
             ping: self.ping.clone(),
             last_ping: self.last_ping.clone(),
@@ -77,7 +77,7 @@ pub(in crate::tunnel::ssm) async fn online_nodes(
     region: &str,
     key: &str,
     value: &str,
-) -> Result<Vec<Node>, TunnelError> {
+) -> Result<Vec<ManagedNode>, TunnelError> {
     let wanted = format!("tag {key}={value}");
     let mut pages = client
         .describe_instance_information()
@@ -87,7 +87,7 @@ pub(in crate::tunnel::ssm) async fn online_nodes(
         .send();
     let nodes = |page: DescribeInstanceInformationOutput| {
         let listed = page.instance_information_list.unwrap_or_default();
-        listed.into_iter().filter_map(Node::of)
+        listed.into_iter().filter_map(ManagedNode::of)
     };
     let listed = pages::all(|cx| pages.poll_next(cx), nodes).await;
     let nodes = listed
@@ -101,7 +101,7 @@ pub(in crate::tunnel::ssm) async fn online_nodes(
 
 /// Returns ids in a fixed order, so that all users of a tag share the same node and its sessions,
 /// and the logs of two days can be compared.
-fn ordered(mut nodes: Vec<Node>) -> Vec<Node> {
+fn ordered(mut nodes: Vec<ManagedNode>) -> Vec<ManagedNode> {
     nodes.sort_by(|a, b| (!a.online, &a.id).cmp(&(!b.online, &b.id)));
     nodes
 }
@@ -121,7 +121,7 @@ fn filter<'a>(
 
 /// Returns Systems Manager's information about some nodes, within a deadline; `None` without an
 /// answer. A user with permission to start sessions may lack it for this call.
-async fn node_status(client: &Client, ids: &[&str]) -> Option<Vec<Node>> {
+async fn node_status(client: &Client, ids: &[&str]) -> Option<Vec<ManagedNode>> {
     let call = client
         .describe_instance_information()
         .set_filters(filter("InstanceIds", ids.iter().copied()))
@@ -129,7 +129,7 @@ async fn node_status(client: &Client, ids: &[&str]) -> Option<Vec<Node>> {
     match tokio::time::timeout(STATUS_DEADLINE, call).await {
         Ok(Ok(answer)) => {
             let listed = answer.instance_information_list.unwrap_or_default();
-            Some(listed.into_iter().filter_map(Node::of).collect())
+            Some(listed.into_iter().filter_map(ManagedNode::of).collect())
         }
         Ok(Err(error)) => {
             debug!(reason = &*in_words(&error), "no status of the managed node");
@@ -179,7 +179,10 @@ fn is_node(id: &str) -> bool {
 
 /// Returns Systems Manager's information about each of these. Best effort, at most
 /// [`STATUS_DEADLINE`].
-pub(in crate::tunnel::ssm) async fn carriers(client: &Client, ids: Vec<String>) -> Vec<Carrier> {
+pub(in crate::tunnel::ssm) async fn carriers(
+    client: &Client,
+    ids: Vec<String>,
+) -> Vec<BastionCandidate> {
     let asked: Vec<&str> = ids.iter().map(String::as_str).collect();
     let asked: Vec<&str> = asked.into_iter().filter(|id| is_node(id)).collect();
     let nodes = match asked.is_empty() {
@@ -190,15 +193,16 @@ pub(in crate::tunnel::ssm) async fn carriers(client: &Client, ids: Vec<String>) 
         Some(nodes) if is_node(id) => nodes
             .iter()
             .find(|node| node.id == id)
-            .map_or(CarrierState::Unlisted, Node::state),
-        _ => CarrierState::Unknown,
+            .map_or(BastionState::Unlisted, ManagedNode::state),
+        _ => BastionState::Unknown,
     };
-    let states: Vec<CarrierState> = ids.iter().map(|id| state(id)).collect();
+    let states: Vec<BastionState> = ids.iter().map(|id| state(id)).collect();
     let both = ids.into_iter().zip(states);
-    both.map(|(id, state)| Carrier { id, state }).collect()
+    both.map(|(id, state)| BastionCandidate { id, state })
+        .collect()
 }
 
-fn status(node: Option<&Node>, region: &str) -> String {
+fn status(node: Option<&ManagedNode>, region: &str) -> String {
     let Some(node) = node else {
         return format!("Systems Manager knows no node of this id in {region}.");
     };
@@ -217,8 +221,8 @@ fn status(node: Option<&Node>, region: &str) -> String {
 mod tests {
     use super::*;
 
-    fn node(id: &str, ping: &str) -> Node {
-        Node {
+    fn node(id: &str, ping: &str) -> ManagedNode {
+        ManagedNode {
             id: id.to_owned(),
             online: ping == "Online",
             ping: ping.to_owned(),

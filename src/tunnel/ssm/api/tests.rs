@@ -381,7 +381,7 @@ fn a_gateway_that_knows_no_such_session_says_that_it_is_over() {
 fn what_ends_the_attempts_to_resume() {
     let credentials = |error| TunnelError::Credentials(Arc::new(error));
     let profile = || Some("dev".to_owned());
-    let source = || Arc::new(std::io::Error::other("x")) as crate::aws::Cause;
+    let source = || Arc::new(std::io::Error::other("x")) as crate::aws::SharedCause;
     let role = credentials(CredentialsError::AssumeRole {
         profile: profile(),
         role: None,

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use tracing::{debug, info, warn};
 
-use super::Bastions;
+use super::BastionSet;
 use crate::aws::discover;
-use crate::aws::discover::{Candidate, DiscoverError, Ranked};
+use crate::aws::discover::{DiscoverError, NodeRanking, RankedNode};
 use crate::base::error_text::chain;
 use crate::tunnel::TunnelError;
 use crate::tunnel::ssm::api;
@@ -15,7 +15,7 @@ use crate::tunnel::ssm::api;
 /// database through them, should not go through all machines of an account.
 const MOST: usize = 6;
 
-impl Bastions {
+impl BastionSet {
     pub(super) async fn choose(&self, region: &str) -> Result<Vec<String>, TunnelError> {
         let looking = discover::bastions(&self.aws, region, Some(&self.endpoint));
         let ranked = Box::pin(looking).await.map_err(in_tunnel)?;
@@ -24,13 +24,13 @@ impl Bastions {
     }
 
     /// Logs the chosen node and the reason, if it differs from the last one.
-    fn tell(&self, ranked: &Ranked) {
+    fn tell(&self, ranked: &NodeRanking) {
         for call in &ranked.missing {
             let (action, reason) = (call.action, chain(&call.error));
             let reason = &*reason;
             debug!(action, reason, "less is known about the bastions");
         }
-        let Some(Candidate { node, why }) = ranked.nodes.first() else {
+        let Some(RankedNode { node, why }) = ranked.nodes.first() else {
             return;
         };
         let last = self.memory().told.replace(node.id.clone());
@@ -46,14 +46,14 @@ impl Bastions {
     }
 }
 
-fn id(candidate: &Candidate) -> &str {
+fn id(candidate: &RankedNode) -> &str {
     &candidate.node.id
 }
 
 /// Orders nodes: online ones, then offline ones. Of the offline ones only marked nodes are used if
 /// there are any, because another machine that is switched off is unlikely to be meant as a
 /// bastion.
-fn order(ranked: &Ranked) -> Vec<String> {
+fn order(ranked: &NodeRanking) -> Vec<String> {
     let none_online = ranked.nodes.is_empty();
     let offline = ranked.offline.iter();
     let offline = offline.filter(|one| none_online || one.node.marked);
@@ -105,7 +105,7 @@ mod tests {
     use super::*;
     use crate::aws::discover::Node;
 
-    fn candidate(id: &str, online: bool, marked: bool) -> Candidate {
+    fn candidate(id: &str, online: bool, marked: bool) -> RankedNode {
         let node = Node {
             id: id.to_owned(),
             name: None,
@@ -117,7 +117,7 @@ mod tests {
             vpc: None,
             marked,
         };
-        Candidate {
+        RankedNode {
             node,
             why: String::new(),
         }
@@ -126,10 +126,10 @@ mod tests {
     #[test]
     fn nodes_that_are_off_come_last_if_they_are_meant() {
         let off = |id, marked| candidate(id, false, marked);
-        let mut ranked = Ranked {
+        let mut ranked = NodeRanking {
             nodes: vec![candidate("i-1", true, false), candidate("i-2", true, false)],
             offline: vec![off("i-3", true), off("i-4", false)],
-            ..Ranked::default()
+            ..NodeRanking::default()
         };
         assert_eq!(order(&ranked), ["i-1", "i-2", "i-3"]);
         ranked.nodes.clear();

@@ -60,8 +60,8 @@ fn context(dir: &Path, url: &str) -> AwsContext {
     })
 }
 
-fn wanted<'a>(key: &'a str, challenge: Option<&'a str>) -> Wanted<'a> {
-    Wanted {
+fn wanted<'a>(key: &'a str, challenge: Option<&'a str>) -> DataKeyRequest<'a> {
+    DataKeyRequest {
         key,
         session_id: "me-0",
         target: "i-1",

@@ -30,7 +30,7 @@ const EARLY: (u8, Duration) = (4, Duration::from_secs(2));
 
 /// Action for a session's first bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Step {
+pub(super) enum FirstBytesAction {
     /// Send a NOP, and call again.
     Probe,
     /// Hold the data back until then, or with `None` until the agent acknowledges.
@@ -41,7 +41,7 @@ pub(super) enum Step {
 
 /// Known state of the agent.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Signs {
+pub(super) struct AgentSigns {
     /// It has acknowledged all messages.
     pub(super) acknowledged: bool,
     /// Some of the waiting bytes cannot be repeated.
@@ -80,34 +80,34 @@ impl FirstBytes {
     }
 
     /// Returns the next action. `bytes_wait`: there is something to send.
-    pub(super) fn step(&mut self, signs: Signs, bytes_wait: bool) -> Step {
+    pub(super) fn step(&mut self, signs: AgentSigns, bytes_wait: bool) -> FirstBytesAction {
         let Some(established) = self.established.filter(|_| !self.open) else {
-            return Step::Open; // Before the handshake the channel accepts nothing anyway.
+            return FirstBytesAction::Open; // Before the handshake the channel accepts nothing anyway.
         };
         let now = Instant::now();
         if self.probes == 0 {
             self.probes = 1;
-            return Step::Probe;
+            return FirstBytesAction::Probe;
         }
         if bytes_wait && !signs.irreplaceable {
             let hold = HOLD.saturating_sub(signs.round_trip.unwrap_or_default());
             if now < established + hold {
-                return Step::Hold(Some(established + hold));
+                return FirstBytesAction::Hold(Some(established + hold));
             }
             self.open = true;
-            return Step::Open;
+            return FirstBytesAction::Open;
         }
         match self.probes {
-            1 if now < established + SETTLED => Step::Hold(Some(established + SETTLED)),
+            1 if now < established + SETTLED => FirstBytesAction::Hold(Some(established + SETTLED)),
             1 if signs.acknowledged => {
                 self.probes = 2;
-                Step::Probe
+                FirstBytesAction::Probe
             }
             2.. if signs.acknowledged => {
                 self.open = true;
-                Step::Open
+                FirstBytesAction::Open
             }
-            _ => Step::Hold(None),
+            _ => FirstBytesAction::Hold(None),
         }
     }
 }
@@ -119,8 +119,8 @@ mod tests {
 
     const ROUND_TRIP: Duration = Duration::from_millis(4);
 
-    fn signs(acknowledged: bool, irreplaceable: bool) -> Signs {
-        Signs {
+    fn signs(acknowledged: bool, irreplaceable: bool) -> AgentSigns {
+        AgentSigns {
             acknowledged,
             irreplaceable,
             round_trip: Some(ROUND_TRIP),
@@ -130,18 +130,24 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn data_follow_a_nop_and_a_moment() {
         let mut first = FirstBytes::default();
-        assert_eq!(first.step(signs(true, false), true), Step::Open);
+        assert_eq!(first.step(signs(true, false), true), FirstBytesAction::Open);
         first.established();
-        assert_eq!(first.step(signs(false, false), true), Step::Probe);
+        assert_eq!(
+            first.step(signs(false, false), true),
+            FirstBytesAction::Probe
+        );
         let until = Instant::now() + HOLD - ROUND_TRIP;
         assert_eq!(
             first.step(signs(false, false), true),
-            Step::Hold(Some(until))
+            FirstBytesAction::Hold(Some(until))
         );
         advance(HOLD - ROUND_TRIP).await;
         // With or without its acknowledgement: a repeated message arrives in order.
-        assert_eq!(first.step(signs(false, false), true), Step::Open);
-        assert_eq!(first.step(signs(false, true), true), Step::Open);
+        assert_eq!(
+            first.step(signs(false, false), true),
+            FirstBytesAction::Open
+        );
+        assert_eq!(first.step(signs(false, true), true), FirstBytesAction::Open);
     }
 
     #[tokio::test(start_paused = true)]
@@ -149,26 +155,44 @@ mod tests {
         let mut first = FirstBytes::default();
         first.established();
         let settled = Instant::now() + SETTLED;
-        assert_eq!(first.step(signs(false, true), true), Step::Probe);
+        assert_eq!(
+            first.step(signs(false, true), true),
+            FirstBytesAction::Probe
+        );
         assert_eq!(
             first.step(signs(true, true), true),
-            Step::Hold(Some(settled))
+            FirstBytesAction::Hold(Some(settled))
         );
         advance(SETTLED).await;
-        assert_eq!(first.step(signs(false, true), true), Step::Hold(None));
-        assert_eq!(first.step(signs(true, true), true), Step::Probe);
-        assert_eq!(first.step(signs(false, true), true), Step::Hold(None));
-        assert_eq!(first.step(signs(true, true), true), Step::Open);
+        assert_eq!(
+            first.step(signs(false, true), true),
+            FirstBytesAction::Hold(None)
+        );
+        assert_eq!(first.step(signs(true, true), true), FirstBytesAction::Probe);
+        assert_eq!(
+            first.step(signs(false, true), true),
+            FirstBytesAction::Hold(None)
+        );
+        assert_eq!(first.step(signs(true, true), true), FirstBytesAction::Open);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_session_that_waits_for_its_first_stream_is_ready_for_it() {
         let mut first = FirstBytes::default();
         first.established();
-        assert_eq!(first.step(signs(false, false), false), Step::Probe);
+        assert_eq!(
+            first.step(signs(false, false), false),
+            FirstBytesAction::Probe
+        );
         advance(SETTLED).await;
-        assert_eq!(first.step(signs(true, false), false), Step::Probe);
-        assert_eq!(first.step(signs(true, false), false), Step::Open);
-        assert_eq!(first.step(signs(true, true), true), Step::Open);
+        assert_eq!(
+            first.step(signs(true, false), false),
+            FirstBytesAction::Probe
+        );
+        assert_eq!(
+            first.step(signs(true, false), false),
+            FirstBytesAction::Open
+        );
+        assert_eq!(first.step(signs(true, true), true), FirstBytesAction::Open);
     }
 }

@@ -9,12 +9,12 @@ const INTERVAL: Duration = Duration::from_secs(60);
 
 /// Reported losses of a session.
 #[derive(Debug, Default)]
-pub(super) struct Losses {
+pub(super) struct LossReports {
     /// Number of losses in the last report, and its time.
     told: Option<(u64, Instant)>,
 }
 
-impl Losses {
+impl LossReports {
     /// Takes the number dropped so far; returns the number to report now.
     pub(super) fn untold(&mut self, dropped: u64) -> Option<u64> {
         let before = self.told.map_or(0, |(before, _)| before);
@@ -36,7 +36,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn tells_once_a_minute() {
-        let mut losses = Losses::default();
+        let mut losses = LossReports::default();
         assert_eq!(losses.untold(0), None);
         assert_eq!(losses.untold(1), Some(1));
         assert_eq!(losses.untold(100), None);

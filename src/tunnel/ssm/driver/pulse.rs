@@ -30,7 +30,7 @@ const SUSPENDED: Duration = Duration::from_secs(5);
 
 /// Action on the silence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum KeepaliveAction {
     /// No action yet.
     Wait,
     /// Send a ping.
@@ -45,7 +45,7 @@ pub(super) enum Verdict {
 }
 
 /// Signs of life of one path.
-pub(super) struct Pulse {
+pub(super) struct Keepalive {
     wall: Clock,
     heard: Instant,
     /// The outstanding ping: when it left, and the timeout of its answer.
@@ -60,7 +60,7 @@ pub(super) struct Pulse {
     told_until: Option<Instant>,
 }
 
-impl Pulse {
+impl Keepalive {
     /// Creates the pulse of a new path. An agent may be silent for `patience` when it owes an
     /// answer, but for [`OVERDUE`] at most.
     pub(super) fn new(wall: Clock, patience: Duration) -> Self {
@@ -93,7 +93,7 @@ impl Pulse {
         (self.owes, self.told_until) = (None, None);
     }
 
-    /// Returns the time of the next [`Pulse::check`]. `unacked`: acknowledgements are due.
+    /// Returns the time of the next [`Keepalive::check`]. `unacked`: acknowledgements are due.
     pub(super) fn deadline(&mut self, unacked: bool) -> Instant {
         let now = Instant::now();
         if unacked {
@@ -127,26 +127,28 @@ impl Pulse {
     }
 
     /// Compares the clocks and decides on the silence.
-    pub(super) fn check(&mut self, unacked: bool) -> Verdict {
+    pub(super) fn check(&mut self, unacked: bool) -> KeepaliveAction {
         let (now, wall) = (Instant::now(), (self.wall)());
         let (then, wall_then) = std::mem::replace(&mut self.compared, (now, wall));
         let passed = wall.duration_since(wall_then).unwrap_or_default();
         let slept = passed.saturating_sub(now - then);
         if slept > SUSPENDED {
             self.ping = Some((now, WAKE_DEADLINE));
-            return Verdict::Woken(slept);
+            return KeepaliveAction::Woken(slept);
         }
         if let Some(silence) = self.agent_silence(now).filter(|_| unacked) {
             self.told_until = Some(now + self.overdue);
-            return Verdict::AgentSilent(silence);
+            return KeepaliveAction::AgentSilent(silence);
         }
         match self.ping {
-            Some((sent, patience)) if now >= sent + patience => Verdict::Dead(now - self.heard),
-            Some(_) => Verdict::Wait,
-            None if now < self.heard + self.pause(unacked) => Verdict::Wait,
+            Some((sent, patience)) if now >= sent + patience => {
+                KeepaliveAction::Dead(now - self.heard)
+            }
+            Some(_) => KeepaliveAction::Wait,
+            None if now < self.heard + self.pause(unacked) => KeepaliveAction::Wait,
             None => {
                 self.ping = Some((now, PONG_DEADLINE));
-                Verdict::Ping
+                KeepaliveAction::Ping
             }
         }
     }
@@ -165,24 +167,24 @@ mod tests {
 
     /// Returns a pulse with a wall clock that follows the paused one, plus an offset set by the
     /// test.
-    fn pulse() -> (Pulse, Arc<AtomicU64>) {
+    fn pulse() -> (Keepalive, Arc<AtomicU64>) {
         let (zero, slept) = (Instant::now(), Arc::new(AtomicU64::new(0)));
         let extra = slept.clone();
         let wall = move || {
             SystemTime::UNIX_EPOCH + zero.elapsed() + seconds(extra.load(Ordering::Relaxed))
         };
-        (Pulse::new(Arc::new(wall), seconds(10)), slept)
+        (Keepalive::new(Arc::new(wall), seconds(10)), slept)
     }
 
     /// Advances time in ticks until an action is due; returns it, and the time passed.
-    async fn next(pulse: &mut Pulse, unacked: bool) -> (Verdict, Duration) {
+    async fn next(pulse: &mut Keepalive, unacked: bool) -> (KeepaliveAction, Duration) {
         let began = Instant::now();
         loop {
             let deadline = pulse.deadline(unacked);
             assert!(deadline > Instant::now(), "a deadline in the past spins");
             advance(deadline - Instant::now()).await;
             match pulse.check(unacked) {
-                Verdict::Wait => {}
+                KeepaliveAction::Wait => {}
                 verdict => return (verdict, began.elapsed()),
             }
         }
@@ -191,8 +193,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_silent_path_is_pinged_and_then_dead_within_30_s() {
         let (mut pulse, _) = pulse();
-        assert_eq!(next(&mut pulse, false).await, (Verdict::Ping, seconds(20)));
-        let dead = (Verdict::Dead(seconds(28)), seconds(8));
+        assert_eq!(
+            next(&mut pulse, false).await,
+            (KeepaliveAction::Ping, seconds(20))
+        );
+        let dead = (KeepaliveAction::Dead(seconds(28)), seconds(8));
         assert_eq!(next(&mut pulse, false).await, dead);
     }
 
@@ -202,14 +207,20 @@ mod tests {
         next(&mut pulse, false).await;
         advance(seconds(1)).await;
         pulse.heard();
-        assert_eq!(next(&mut pulse, false).await, (Verdict::Ping, seconds(20)));
+        assert_eq!(
+            next(&mut pulse, false).await,
+            (KeepaliveAction::Ping, seconds(20))
+        );
     }
 
     #[tokio::test(start_paused = true)]
     async fn missing_acknowledgements_are_asked_about_sooner() {
         let (mut pulse, _) = pulse();
-        assert_eq!(next(&mut pulse, true).await, (Verdict::Ping, seconds(5)));
-        let dead = (Verdict::Dead(seconds(13)), seconds(8));
+        assert_eq!(
+            next(&mut pulse, true).await,
+            (KeepaliveAction::Ping, seconds(5))
+        );
+        let dead = (KeepaliveAction::Dead(seconds(13)), seconds(8));
         assert_eq!(next(&mut pulse, true).await, dead);
     }
 
@@ -224,9 +235,9 @@ mod tests {
             advance(deadline.saturating_duration_since(Instant::now())).await;
             match pulse.check(true) {
                 // The service answers at once.
-                Verdict::Ping => pulse.heard(),
-                Verdict::AgentSilent(silence) => told.push(silence.as_secs()),
-                Verdict::Wait => {}
+                KeepaliveAction::Ping => pulse.heard(),
+                KeepaliveAction::AgentSilent(silence) => told.push(silence.as_secs()),
+                KeepaliveAction::Wait => {}
                 other => panic!("{other:?}"),
             }
         }
@@ -234,22 +245,31 @@ mod tests {
         // Input of the agent starts the time again.
         pulse.heard();
         pulse.heard_agent();
-        assert_eq!(next(&mut pulse, true).await, (Verdict::Ping, seconds(5)));
+        assert_eq!(
+            next(&mut pulse, true).await,
+            (KeepaliveAction::Ping, seconds(5))
+        );
         pulse.heard();
-        assert_eq!(pulse.check(true), Verdict::AgentSilent(seconds(5)));
+        assert_eq!(pulse.check(true), KeepaliveAction::AgentSilent(seconds(5)));
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_agent_that_owes_nothing_may_be_silent_for_ever() {
         let (mut pulse, _) = pulse();
         for _ in 0..50 {
-            assert_eq!(next(&mut pulse, false).await, (Verdict::Ping, seconds(20)));
+            assert_eq!(
+                next(&mut pulse, false).await,
+                (KeepaliveAction::Ping, seconds(20))
+            );
             pulse.heard();
         }
         // An answer is due from now on.
-        assert_eq!(next(&mut pulse, true).await, (Verdict::Ping, seconds(5)));
+        assert_eq!(
+            next(&mut pulse, true).await,
+            (KeepaliveAction::Ping, seconds(5))
+        );
         // Without a pong the path is dead.
-        let dead = (Verdict::Dead(seconds(13)), seconds(8));
+        let dead = (KeepaliveAction::Dead(seconds(13)), seconds(8));
         assert_eq!(next(&mut pulse, true).await, dead);
     }
 
@@ -258,9 +278,9 @@ mod tests {
         let (mut pulse, slept) = pulse();
         advance(seconds(1)).await;
         slept.store(3600, Ordering::Relaxed);
-        let woken = (Verdict::Woken(seconds(3600)), seconds(1));
+        let woken = (KeepaliveAction::Woken(seconds(3600)), seconds(1));
         assert_eq!(next(&mut pulse, false).await, woken);
-        let dead = (Verdict::Dead(seconds(5)), seconds(3));
+        let dead = (KeepaliveAction::Dead(seconds(5)), seconds(3));
         assert_eq!(next(&mut pulse, false).await, dead);
     }
 
@@ -271,6 +291,9 @@ mod tests {
         next(&mut pulse, false).await;
         pulse.heard();
         slept.store(0, Ordering::Relaxed);
-        assert_eq!(next(&mut pulse, false).await, (Verdict::Ping, seconds(20)));
+        assert_eq!(
+            next(&mut pulse, false).await,
+            (KeepaliveAction::Ping, seconds(20))
+        );
     }
 }

@@ -9,12 +9,12 @@ use tokio::time::{Instant, sleep};
 use tracing::{debug, info, warn};
 use uuid::Uuid;
 
-use super::{Driver, Phase};
+use super::{Driver, SessionPhase};
 use crate::base::jitter::jitter;
 use crate::base::stream::BoxFuture;
 use crate::tunnel::ssm::api;
-use crate::tunnel::ssm::socket::{Socket, WebSocket};
-use crate::tunnel::ssm::state::Shared;
+use crate::tunnel::ssm::socket::{ChannelSocket, WebSocket};
+use crate::tunnel::ssm::state::SharedSession;
 use crate::tunnel::{EndCause, TunnelError};
 
 /// Pause before the second attempt; it doubles with each further one.
@@ -30,7 +30,7 @@ const FLAPPING_WITHIN: Duration = Duration::from_secs(10);
 const FLAPPING_PAUSE: Duration = Duration::from_secs(1);
 
 /// A WebSocket to a session's data channel, and the message that opens it.
-pub(in crate::tunnel::ssm) struct Joined {
+pub(in crate::tunnel::ssm) struct OpenedChannel {
     pub(in crate::tunnel::ssm) socket: WebSocket,
     pub(in crate::tunnel::ssm) token: Token,
 }
@@ -39,9 +39,9 @@ pub(in crate::tunnel::ssm) struct Joined {
 type Call<T> = BoxFuture<'static, Result<T, TunnelError>>;
 
 /// Calls to AWS during a session.
-pub(in crate::tunnel::ssm) struct Calls {
+pub(in crate::tunnel::ssm) struct SessionCalls {
     /// `ssm:ResumeSession` and the data channel anew; `None`: AWS reports that the session is over.
-    pub(in crate::tunnel::ssm) rejoin: Box<dyn Fn() -> Call<Option<Joined>> + Send + Sync>,
+    pub(in crate::tunnel::ssm) rejoin: Box<dyn Fn() -> Call<Option<OpenedChannel>> + Send + Sync>,
     /// `kms:GenerateDataKey` for a key id and the agent's challenge.
     pub(in crate::tunnel::ssm) data_key:
         Box<dyn Fn(String, Option<String>) -> Call<DataKey> + Send + Sync>,
@@ -52,7 +52,7 @@ impl Driver {
     /// the session: AWS has ended it, or further attempts are pointless.
     pub(super) async fn resume(&mut self, lost: &TunnelError) -> Result<(), TunnelError> {
         let began = Instant::now();
-        self.phase.send_replace(Phase::Resuming);
+        self.phase.send_replace(SessionPhase::Resuming);
         {
             let mut state = self.shared.lock();
             state.interrupted.get_or_insert_with(Instant::now);
@@ -99,7 +99,7 @@ impl Driver {
         }
     }
 
-    fn take_up(&mut self, joined: Joined) {
+    fn take_up(&mut self, joined: OpenedChannel) {
         let mut state = self.shared.lock();
         let request_id = Uuid::new_v4().to_string();
         let now = self.epoch.elapsed();
@@ -109,9 +109,9 @@ impl Driver {
         state.interrupted = None;
         state.dials.interrupted(Instant::now());
         drop(state);
-        self.socket = Socket::new(joined.socket);
+        self.socket = ChannelSocket::new(joined.socket);
         self.pulse = self.pulse.renewed();
-        self.phase.send_replace(Phase::Up);
+        self.phase.send_replace(SessionPhase::Up);
     }
 }
 
@@ -124,9 +124,9 @@ fn may_pass(error: &TunnelError, attempts: u32) -> bool {
 /// Limits connections of one session that come and go without end, for example behind a middlebox
 /// that relays one message and closes: each brings a message, so the pauses would never grow.
 #[derive(Debug, Default)]
-pub(super) struct Flapping(VecDeque<Instant>);
+pub(super) struct FlapLimit(VecDeque<Instant>);
 
-impl Flapping {
+impl FlapLimit {
     /// Counts an attempt; returns the delay before it.
     fn pause(&mut self) -> Duration {
         let now = Instant::now();
@@ -142,7 +142,7 @@ impl Flapping {
 
 /// Runs a step of the resumption; abandons it when the session is asked to end.
 async fn unless_closing<T>(
-    shared: &Shared,
+    shared: &SharedSession,
     step: impl Future<Output = T>,
 ) -> Result<T, TunnelError> {
     tokio::pin!(step);

@@ -17,14 +17,14 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::Role;
 
-use super::resume::{Calls, Joined};
-use super::{About, Driver, Phase, READ_BATCH, channel};
+use super::resume::{OpenedChannel, SessionCalls};
+use super::{Driver, READ_BATCH, SessionInfo, SessionPhase, channel};
 use crate::aws::api_error::ApiAnswer;
 use crate::base::stream::Stream;
 use crate::config::Endpoint;
 use crate::tunnel::ssm::SsmStream;
 use crate::tunnel::ssm::socket::WebSocket;
-use crate::tunnel::ssm::state::{Hello, Shared};
+use crate::tunnel::ssm::state::{Repeatability, SharedSession};
 use crate::tunnel::{ApiRefusal, EndCause, TunnelError};
 
 const REQUEST: &str = r#"{"AgentVersion":"3.3.0.0","RequestedClientActions":[{"ActionType":"SessionType","ActionParameters":{"SessionType":"Port","Properties":{"host":"db","portNumber":"5432","localPortNumber":"0","type":"LocalPortForwarding"}}}]}"#;
@@ -89,9 +89,9 @@ struct Aws {
 }
 
 impl Aws {
-    fn calls(self: &Arc<Self>) -> Calls {
+    fn calls(self: &Arc<Self>) -> SessionCalls {
         let aws = Arc::clone(self);
-        Calls {
+        SessionCalls {
             rejoin: Box::new(move || {
                 let aws = Arc::clone(&aws);
                 Box::pin(async move {
@@ -103,7 +103,7 @@ impl Aws {
                             aws.peers.lock().unwrap().push(peer);
                             aws.connected.notify_one();
                             let token = Token::new("second".to_owned());
-                            Ok(Some(Joined { socket, token }))
+                            Ok(Some(OpenedChannel { socket, token }))
                         }
                         Rejoin::Over => Ok(None),
                         Rejoin::Failure(error) => Err(error),
@@ -142,7 +142,7 @@ async fn connection() -> (WebSocket, WebSocketStream<DuplexStream>) {
     )
 }
 
-async fn established() -> (Peer, Arc<Shared>, watch::Receiver<Phase>) {
+async fn established() -> (Peer, Arc<SharedSession>, watch::Receiver<SessionPhase>) {
     established_with(&Arc::default()).await
 }
 
@@ -152,9 +152,11 @@ const SHARE: usize = 4 * 1024 * 1024;
 
 /// Returns a driver with a complete handshake, its peer, and the state shared by the session's
 /// handles.
-async fn established_with(aws: &Arc<Aws>) -> (Peer, Arc<Shared>, watch::Receiver<Phase>) {
+async fn established_with(
+    aws: &Arc<Aws>,
+) -> (Peer, Arc<SharedSession>, watch::Receiver<SessionPhase>) {
     let zero = tokio::time::Instant::now();
-    let about = About {
+    let about = SessionInfo {
         bastion: Arc::from("i-1"),
         session_id: Arc::from("s-1"),
         endpoint: endpoint(),
@@ -167,9 +169,9 @@ async fn established_with(aws: &Arc<Aws>) -> (Peer, Arc<Shared>, watch::Receiver
 }
 
 async fn established_as(
-    about: About,
+    about: SessionInfo,
     aws: &Arc<Aws>,
-) -> (Peer, Arc<Shared>, watch::Receiver<Phase>) {
+) -> (Peer, Arc<SharedSession>, watch::Receiver<SessionPhase>) {
     let (client, socket) = connection().await;
     let mut peer = Peer {
         socket,
@@ -185,12 +187,12 @@ async fn established_as(
         1,
         0,
     );
-    let shared = Arc::new(Shared::new(
+    let shared = Arc::new(SharedSession::new(
         channel(config),
         smux::Session::new(smux::Role::Client),
         SESSIONS,
     ));
-    let (sender, mut phase) = watch::channel(Phase::Starting);
+    let (sender, mut phase) = watch::channel(SessionPhase::Starting);
     let driver = Driver::new(client, Arc::clone(&shared), sender, about, aws.calls());
     tokio::spawn(driver.run(std::future::ready(true)));
 
@@ -200,7 +202,7 @@ async fn established_as(
     let complete = peer.message(PayloadType::HandshakeComplete, COMPLETE.as_bytes());
     peer.socket.send(complete).await.unwrap();
     phase
-        .wait_for(|phase| matches!(phase, Phase::Up))
+        .wait_for(|phase| matches!(phase, SessionPhase::Up))
         .await
         .unwrap();
     (peer, shared, phase)
@@ -213,11 +215,11 @@ fn endpoint() -> Endpoint {
     }
 }
 
-fn open(shared: &Arc<Shared>) -> SsmStream {
-    open_with(shared, Hello::Repeatable)
+fn open(shared: &Arc<SharedSession>) -> SsmStream {
+    open_with(shared, Repeatability::Repeatable)
 }
 
-fn open_with(shared: &Arc<Shared>, hello: Hello) -> SsmStream {
+fn open_with(shared: &Arc<SharedSession>, hello: Repeatability) -> SsmStream {
     SsmStream::open(shared, &Arc::from("i-1"), &endpoint(), hello).unwrap()
 }
 
@@ -397,14 +399,22 @@ async fn a_session_that_aws_has_given_up_ends_with_both_reasons() {
     assert!(reason.contains("without closing handshake"), "{reason}");
     assert!(stream.write_all(b"x").await.is_err());
     phase
-        .wait_for(|phase| matches!(phase, Phase::Ended(_)))
+        .wait_for(|phase| matches!(phase, SessionPhase::Ended(_)))
         .await
         .unwrap();
     let endpoint = Endpoint {
         host: "db".to_owned(),
         port: 5432,
     };
-    assert!(SsmStream::open(&shared, &Arc::from("i-1"), &endpoint, Hello::Repeatable).is_err());
+    assert!(
+        SsmStream::open(
+            &shared,
+            &Arc::from("i-1"),
+            &endpoint,
+            Repeatability::Repeatable
+        )
+        .is_err()
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -438,7 +448,7 @@ async fn a_session_that_nobody_uses_is_not_fought_for() {
     let (peer, _shared, mut phase) = established_with(&aws).await;
     drop(peer);
     phase
-        .wait_for(|phase| matches!(phase, Phase::Ended(_)))
+        .wait_for(|phase| matches!(phase, SessionPhase::Ended(_)))
         .await
         .unwrap();
     assert_eq!(aws.asked.lock().unwrap().len(), 1);
@@ -452,12 +462,12 @@ async fn a_session_can_be_closed_while_it_is_being_resumed() {
     let _stream = open(&shared);
     drop(peer);
     phase
-        .wait_for(|phase| matches!(phase, Phase::Resuming))
+        .wait_for(|phase| matches!(phase, SessionPhase::Resuming))
         .await
         .unwrap();
     shared.close();
     phase
-        .wait_for(|phase| matches!(phase, Phase::Ended(TunnelError::ShuttingDown)))
+        .wait_for(|phase| matches!(phase, SessionPhase::Ended(TunnelError::ShuttingDown)))
         .await
         .unwrap();
 }
@@ -487,12 +497,12 @@ async fn goodbye_finishes_the_streams_and_says_so_to_the_agent() {
         }
     }
     let ended = phase
-        .wait_for(|phase| matches!(phase, Phase::Ended(_)))
+        .wait_for(|phase| matches!(phase, SessionPhase::Ended(_)))
         .await
         .unwrap()
         .clone();
     assert!(
-        matches!(ended, Phase::Ended(TunnelError::ShuttingDown)),
+        matches!(ended, SessionPhase::Ended(TunnelError::ShuttingDown)),
         "{ended:?}"
     );
 }
@@ -571,7 +581,7 @@ async fn a_machine_that_slept_probes_the_path_and_replaces_it_in_seconds() {
     let zero = tokio::time::Instant::now();
     let slept = Arc::new(AtomicU64::new(0));
     let clock = Arc::clone(&slept);
-    let about = About {
+    let about = SessionInfo {
         bastion: Arc::from("i-1"),
         session_id: Arc::from("s-1"),
         endpoint: endpoint(),
@@ -597,7 +607,7 @@ async fn a_machine_that_slept_probes_the_path_and_replaces_it_in_seconds() {
 #[tokio::test(start_paused = true)]
 async fn idle_sessions_are_kept_alive_only_when_that_is_configured() {
     for keep_alive in [true, false] {
-        let about = About {
+        let about = SessionInfo {
             bastion: Arc::from("i-1"),
             session_id: Arc::from("s-1"),
             endpoint: endpoint(),
@@ -684,7 +694,10 @@ async fn ending_one_client_that_does_not_read_is_enough() {
 async fn an_agent_that_answers_nothing_is_left_and_the_path_is_kept() {
     let aws = Arc::default();
     let (mut peer, shared, _phase) = established_with(&aws).await;
-    let (mut repeatable, mut other) = (open(&shared), open_with(&shared, Hello::Irreplaceable));
+    let (mut repeatable, mut other) = (
+        open(&shared),
+        open_with(&shared, Repeatability::Irreplaceable),
+    );
     for stream in [&mut repeatable, &mut other] {
         stream.write_all(b"question").await.unwrap();
     }
@@ -697,7 +710,12 @@ async fn an_agent_that_answers_nothing_is_left_and_the_path_is_kept() {
     silence(&repeatable.read_u8().await.unwrap_err());
     let took = began.elapsed().as_secs();
     assert!((5..8).contains(&took), "{took}");
-    let full = SsmStream::open(&shared, &Arc::from("i-1"), &endpoint(), Hello::Repeatable);
+    let full = SsmStream::open(
+        &shared,
+        &Arc::from("i-1"),
+        &endpoint(),
+        Repeatability::Repeatable,
+    );
     assert!(full.is_err(), "no new streams");
     // Bytes that cannot be repeated wait for as long as a dial may take.
     silence(&other.read_u8().await.unwrap_err());
@@ -740,7 +758,7 @@ async fn a_session_that_ends_before_anything_came_back_has_failed() {
             stream.read_u8().await.unwrap();
         }
         close(&mut peer, "Something new").await;
-        let ended = |phase: &Phase| matches!(phase, Phase::Ended(_));
+        let ended = |phase: &SessionPhase| matches!(phase, SessionPhase::Ended(_));
         phase.wait_for(ended).await.unwrap();
         let mut state = shared.lock();
         assert_eq!(state.early_failure().is_none(), answered);
@@ -759,7 +777,7 @@ async fn a_session_that_ends_before_anything_came_back_has_failed() {
 async fn a_session_with_a_gap_is_the_last_resort_and_its_dials_move() {
     let (mut peer, shared, _phase) = established().await;
     let mut waiting = open(&shared);
-    let mut other = open_with(&shared, Hello::Irreplaceable);
+    let mut other = open_with(&shared, Repeatability::Irreplaceable);
     let missing = peer.message(PayloadType::Output, &frame(2, b"answer"));
     let later = peer.message(PayloadType::Output, &NOP);
     peer.socket.send(later).await.unwrap();
@@ -777,7 +795,12 @@ async fn a_session_with_a_gap_is_the_last_resort_and_its_dials_move() {
         matches!(delayed, Some(TunnelError::Delayed { bastion, .. }) if bastion == "i-1"),
         "{error:?}"
     );
-    let full = SsmStream::open(&shared, &Arc::from("i-1"), &endpoint(), Hello::Repeatable);
+    let full = SsmStream::open(
+        &shared,
+        &Arc::from("i-1"),
+        &endpoint(),
+        Repeatability::Repeatable,
+    );
     assert!(full.is_err(), "no new streams");
     peer.socket.send(missing).await.unwrap();
     let mut answer = frame(2, b"late");

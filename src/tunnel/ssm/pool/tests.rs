@@ -9,10 +9,10 @@ use crate::config::{ConfigFile, TargetLayer, Via};
 use crate::tunnel::ssm::supervisor::SsmTransport;
 use crate::tunnel::{EndCause, Transport};
 
-const NEED: Need = Need {
+const NEED: StreamNeeds = StreamNeeds {
     not_before: None,
     brief: false,
-    hello: Hello::Repeatable,
+    hello: Repeatability::Repeatable,
     elsewhere: false,
 };
 const HOST: &str = "orders.cluster-abc.eu-central-1.rds.amazonaws.com";
@@ -86,8 +86,8 @@ async fn a_start_that_is_cancelled_is_a_failure_and_no_reason_to_start_again() {
     let (aws, attempts) = panicking(&dir);
     let endpoint: Endpoint = format!("{HOST}:5432").parse().unwrap();
     let region = Some("eu-central-1".to_owned());
-    let starter = Starter::new(Arc::new(aws), region, settings(), endpoint.clone());
-    let pool = Pool::new(starter, settings(), endpoint);
+    let starter = SessionStarter::new(Arc::new(aws), region, settings(), endpoint.clone());
+    let pool = SessionPool::new(starter, settings(), endpoint);
     // State left by a task that is dropped before its end.
     let (tell, starting) = watch::channel(None);
     pool.lock().starting = Some(starting);

@@ -51,8 +51,8 @@ async fn proxy(
     (port, asked)
 }
 
-fn https_proxy(url: &str) -> Proxies {
-    Proxies(Arc::new(Matcher::builder().https(url).build()))
+fn https_proxy(url: &str) -> ProxySettings {
+    ProxySettings(Arc::new(Matcher::builder().https(url).build()))
 }
 
 /// Returns a connector that trusts one certificate for `localhost`, or none.
@@ -89,7 +89,7 @@ async fn echoes(mut stream: Stream, before: &str) {
     assert_eq!(String::from_utf8(back).unwrap(), format!("{before}ping"));
 }
 
-async fn refusal(proxies: &Proxies, tls: &TlsConnector) -> (String, TunnelError) {
+async fn refusal(proxies: &ProxySettings, tls: &TlsConnector) -> (String, TunnelError) {
     let error = proxies.dial("gateway.example", 443, tls).await;
     let error = error.err().unwrap();
     match &error {
@@ -242,7 +242,7 @@ async fn without_a_proxy_the_way_is_straight() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let matcher = Matcher::builder().https("http://127.0.0.1:1");
-    let proxies = Proxies(Arc::new(matcher.no("127.0.0.1").build()));
+    let proxies = ProxySettings(Arc::new(matcher.no("127.0.0.1").build()));
     let stream = proxies.dial("127.0.0.1", port, &tls(None)).await;
     assert!(stream.is_ok());
     drop(listener);
@@ -258,7 +258,7 @@ async fn without_a_proxy_the_way_is_straight() {
 #[test]
 #[ignore = "started by the_environment_names_the_proxies"]
 fn child() {
-    let proxies = Proxies::from_env();
+    let proxies = ProxySettings::from_env();
     for host in ["gateway.example", "inside.corp"] {
         let proxy = proxies.proxy_for(host, 443);
         println!(
