@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use arbitrary::Arbitrary;
 use bytes::{Bytes, BytesMut};
 use libfuzzer_sys::fuzz_target;
-use smux::{Command, Error, Event, Frame, HEADER_LEN, Header, Role, Session, StreamId};
+use smux::{Command, MuxError, MuxEvent, Frame, HEADER_LEN, Header, MuxRole, Mux, StreamId};
 
 #[derive(Debug, Arbitrary)]
 enum Scenario<'a> {
@@ -102,7 +102,7 @@ impl Log {
 }
 
 struct Side {
-    session: Session,
+    session: Mux,
     logs: BTreeMap<StreamId, Log>,
     /// On the way to the other side.
     carrier: BytesMut,
@@ -111,9 +111,9 @@ struct Side {
 }
 
 impl Side {
-    fn new(role: Role) -> Self {
+    fn new(role: MuxRole) -> Self {
         Self {
-            session: Session::new(role),
+            session: Mux::new(role),
             logs: BTreeMap::new(),
             carrier: BytesMut::new(),
             counter: 0,
@@ -147,7 +147,7 @@ impl Side {
             assert_eq!(self.session.queued(id), before + data.len());
             log.sent.extend_from_slice(&data);
         } else {
-            assert_eq!(outcome, Err(Error::NotOpen(id)));
+            assert_eq!(outcome, Err(MuxError::NotOpen(id)));
             assert_eq!(self.session.queued(id), before);
         }
     }
@@ -184,20 +184,20 @@ impl Side {
         self.session.handle_input(data).unwrap();
         while let Some(event) = self.session.poll_event() {
             match event {
-                Event::Opened(id) => {
+                MuxEvent::Opened(id) => {
                     assert!(self.logs.insert(id, Log::default()).is_none());
                 }
-                Event::Data { id, data } => {
+                MuxEvent::Data { id, data } => {
                     let log = self.logs.get_mut(&id).unwrap();
                     assert!(log.is_open() && !data.is_empty());
                     log.received.extend_from_slice(&data);
                 }
-                Event::Finished(id) => {
+                MuxEvent::Finished(id) => {
                     let log = self.logs.get_mut(&id).unwrap();
                     assert!(log.is_open());
                     log.peer_closed = true;
                 }
-                Event::Closed(id) => assert!(!self.logs[&id].is_open()),
+                MuxEvent::Closed(id) => assert!(!self.logs[&id].is_open()),
             }
         }
         let open = self.logs.values().filter(|log| log.is_open()).count();
@@ -232,8 +232,8 @@ fn compare(said: &Side, heard: &Side) {
 }
 
 fn joined(steps: &[Step]) {
-    let mut client = Side::new(Role::Client);
-    let mut server = Side::new(Role::Server);
+    let mut client = Side::new(MuxRole::Client);
+    let mut server = Side::new(MuxRole::Server);
     for step in steps {
         let server_acts = match step {
             Step::Open => false,
@@ -280,11 +280,11 @@ fn joined(steps: &[Step]) {
 }
 
 /// Events, neighbouring data of one stream put together: pieces are allowed to differ.
-fn collect(session: &mut Session, events: &mut Vec<Event>) {
+fn collect(session: &mut Mux, events: &mut Vec<MuxEvent>) {
     while let Some(event) = session.poll_event() {
-        if let Event::Data { id, data } = &event {
+        if let MuxEvent::Data { id, data } = &event {
             assert!(!data.is_empty());
-            if let Some(Event::Data {
+            if let Some(MuxEvent::Data {
                 id: last,
                 data: have,
             }) = events.last_mut()
@@ -334,8 +334,8 @@ fn bytes_of(input: &Input<'_>) -> Bytes {
 
 /// Two sessions get the same bytes, cut in two ways, and the same calls.
 fn alone(server: bool, cuts: &[u8], inputs: &[Input<'_>]) {
-    let role = if server { Role::Server } else { Role::Client };
-    let mut sessions = [Session::new(role), Session::new(role)];
+    let role = if server { MuxRole::Server } else { MuxRole::Client };
+    let mut sessions = [Mux::new(role), Mux::new(role)];
     let mut events = [Vec::new(), Vec::new()];
     let mut sent = BytesMut::new();
     let mut failed = None;
@@ -386,7 +386,7 @@ fn alone(server: bool, cuts: &[u8], inputs: &[Input<'_>]) {
                 assert_eq!(outcome, Err(error), "the first error sticks");
             }
             failed = outcome.err();
-            assert!(failed.as_ref().is_none_or(Error::is_fatal));
+            assert!(failed.as_ref().is_none_or(MuxError::is_fatal));
         }
         for (session, events) in sessions.iter_mut().zip(&mut events) {
             collect(session, events);

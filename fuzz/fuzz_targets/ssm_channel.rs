@@ -15,8 +15,8 @@ use ssm_channel::handshake::{
     ActionParameters, HandshakeComplete, HandshakeRequest, RequestedAction, SessionType, from_json,
 };
 use ssm_channel::{
-    Acknowledge, AgentMessage, AgentVersion, Channel, Config, DataKey, Error, Event, Flag,
-    MAX_PAYLOAD, MessageId, MessageType, PayloadType, SequenceNumber, Token, Transmit,
+    Acknowledge, AgentMessage, AgentVersion, Channel, ChannelConfig, DataKey, Error, Event, FlagPayload,
+    MAX_PAYLOAD, MessageId, MessageType, PayloadType, SequenceNumber, ChannelToken, Transmit,
 };
 
 /// A message is repeated no earlier than this after it was last sent, ...
@@ -93,7 +93,7 @@ enum Step<'a> {
     Complete {
         place: Place,
     },
-    Flag {
+    FlagPayload {
         place: Place,
         code: u8,
     },
@@ -194,8 +194,8 @@ struct World {
 
 impl World {
     fn new(scenario: &Scenario<'_>) -> Self {
-        let token = Token::new("tok-secret".to_owned());
-        let mut config = Config::new(token, "request".to_owned(), "client".to_owned(), 1, 0);
+        let token = ChannelToken::new("tok-secret".to_owned());
+        let mut config = ChannelConfig::new(token, "request".to_owned(), "client".to_owned(), 1, 0);
         config.send_window = usize::from(scenario.window);
         config.reorder_messages = usize::from(scenario.reorder_messages);
         config.reorder_bytes = usize::from(scenario.reorder_bytes);
@@ -524,11 +524,11 @@ impl World {
                 true
             }
             (PayloadType::Flag, _) => {
-                match Flag::decode(&payload) {
-                    Some(Flag::ConnectToPortError) => {
+                match FlagPayload::decode(&payload) {
+                    Some(FlagPayload::ConnectToPortError) => {
                         self.events.push_back(Event::ConnectToPortError);
                     }
-                    Some(Flag::DisconnectToPort) => self.events.push_back(Event::Disconnected),
+                    Some(FlagPayload::DisconnectToPort) => self.events.push_back(Event::Disconnected),
                     _ => {}
                 }
                 true
@@ -557,7 +557,7 @@ impl World {
     }
 
     fn push_goodbye(&mut self) {
-        let flag = Flag::TerminateSession.encode();
+        let flag = FlagPayload::TerminateSession.encode();
         self.push(PayloadType::Flag, Some(Bytes::copy_from_slice(&flag)));
     }
 
@@ -581,7 +581,7 @@ impl World {
     }
 
     fn reconnect(&mut self) {
-        let token = Token::new("tok-secret".to_owned());
+        let token = ChannelToken::new("tok-secret".to_owned());
         let outcome = self.channel.reconnect(self.now, token, String::new());
         if self.failed.is_some() {
             return self.note(outcome);

@@ -31,7 +31,7 @@ use crate::postgres::shared::Proxy;
 use crate::postgres::target::PgTarget;
 use crate::targets::served_target::AwsContexts;
 use crate::tunnel::ssm::leftovers;
-use pg_handshake::scram::Verifier;
+use pg_handshake::scram::ScramVerifier;
 
 /// Longest time that lookups, credentials and `warm` tunnels may delay the ready lines.
 const PREPARE_PATIENCE: Duration = Duration::from_secs(10);
@@ -258,13 +258,13 @@ pub(crate) fn state_dir(given: Option<&PathBuf>) -> anyhow::Result<Option<PathBu
 }
 
 /// Returns the password check for clients, if configured; required if other machines can connect.
-fn verifier(serve: &ServeSettings) -> anyhow::Result<Option<Verifier>> {
+fn verifier(serve: &ServeSettings) -> anyhow::Result<Option<ScramVerifier>> {
     let variable = environment::read_secret(password_file::VARIABLE);
     let password = password_file::load(serve.password_file.as_deref(), variable)?;
     match (password, serve.exposed_address()) {
         (Some(password), _) => {
             let salt = authenticate::random()?;
-            Ok(Some(Verifier::new(password.secret().expose(), salt)))
+            Ok(Some(ScramVerifier::new(password.secret().expose(), salt)))
         }
         (None, Some(address)) => Err(ConfigError::NoPassword { address }.into()),
         (None, None) => Ok(None),

@@ -9,7 +9,7 @@ use crate::postgres::cancel_keys::CancelKeys;
 use crate::targets::connection_limit::ConnectionLimit;
 use crate::tls::local::{self, CertificateLocation, LocalTlsError};
 use bytes::Bytes;
-use pg_handshake::scram::Verifier;
+use pg_handshake::scram::ScramVerifier;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -41,7 +41,7 @@ pub struct Proxy {
     /// Hash of our certificate, which a client can bind its login to.
     pub(in crate::postgres) binding: Option<Bytes>,
     /// Verifier of the local password; `None` if none is required.
-    pub(in crate::postgres) verifier: Option<Arc<Verifier>>,
+    pub(in crate::postgres) verifier: Option<Arc<ScramVerifier>>,
     /// Decides which clients are served.
     pub(crate) guard: Arc<Guard>,
     pub(in crate::postgres) startup_timeout: Duration,
@@ -70,7 +70,7 @@ impl Proxy {
         state_dir: Option<&Path>,
         os_user: Option<String>,
         serve: &ServeSettings,
-        verifier: Option<Verifier>,
+        verifier: Option<ScramVerifier>,
     ) -> Result<Self, LocalTlsError> {
         let local = local::load_or_create(state_dir, Some(pg_handshake::ALPN))?;
         match &local.kept {

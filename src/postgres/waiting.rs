@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use pg_handshake::Stage;
+use pg_handshake::UpstreamStage;
 use tokio::time::Instant;
 
 use crate::failure::connection::SessionError;
@@ -53,15 +53,15 @@ impl Waiting {
     }
 
     /// Sets the step to this stage of the login.
-    pub(in crate::postgres) fn for_database(&self, stage: Stage) {
+    pub(in crate::postgres) fn for_database(&self, stage: UpstreamStage) {
         self.at(match stage {
-            Stage::TlsAnswer => "the database's answer to the TLS request",
-            Stage::TlsHandshake => "the TLS handshake with the database",
-            Stage::Authentication | Stage::PasswordWanted => {
+            UpstreamStage::TlsAnswer => "the database's answer to the TLS request",
+            UpstreamStage::TlsHandshake => "the TLS handshake with the database",
+            UpstreamStage::Authentication | UpstreamStage::PasswordWanted => {
                 "the database's answer to the startup message"
             }
-            Stage::PasswordSent => "the database's answer to the password",
-            Stage::Starting | Stage::Ready | Stage::CancelSent => {
+            UpstreamStage::PasswordSent => "the database's answer to the password",
+            UpstreamStage::Starting | UpstreamStage::Ready | UpstreamStage::CancelSent => {
                 "the database to become ready after the login"
             }
         });

@@ -4,7 +4,7 @@ use std::fmt;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use crate::frame::{HEADER, Malformed, split_cstring};
+use crate::frame::{HEADER, MalformedMessage, split_cstring};
 use crate::startup::put_length;
 
 /// Mechanism names kept from one AuthenticationSASL; PostgreSQL 18 offers at most three.
@@ -72,7 +72,7 @@ pub(crate) enum AuthRequest {
 
 /// Decodes a complete `R` frame. The frame cutter has checked that the code is present. Decoded by
 /// hand because `pgwire` stops at 30,000 bytes, less than a frame may have here.
-pub(crate) fn decode(frame: &[u8]) -> Result<AuthRequest, Malformed> {
+pub(crate) fn decode(frame: &[u8]) -> Result<AuthRequest, MalformedMessage> {
     let body = &frame[HEADER..];
     let (code, data) = body
         .split_first_chunk::<4>()
@@ -105,7 +105,7 @@ pub(crate) fn decode(frame: &[u8]) -> Result<AuthRequest, Malformed> {
 }
 
 /// Returns the names of a mechanism list. An empty name ends both the list and the message.
-fn mechanisms(mut rest: &[u8]) -> Result<Vec<&[u8]>, Malformed> {
+fn mechanisms(mut rest: &[u8]) -> Result<Vec<&[u8]>, MalformedMessage> {
     let mut names = Vec::new();
     loop {
         let (name, after) =
@@ -154,6 +154,6 @@ pub(crate) fn request_frame(code: u32, data: &[u8]) -> Bytes {
     frame.freeze()
 }
 
-const fn malformed(what: &'static str) -> Malformed {
-    Malformed { tag: b'R', what }
+const fn malformed(what: &'static str) -> MalformedMessage {
+    MalformedMessage { tag: b'R', what }
 }

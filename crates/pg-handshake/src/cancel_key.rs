@@ -7,7 +7,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use pgwire::messages::startup::{BackendKeyData, SecretKey};
 use pgwire::messages::{DecodeContext, Message};
 
-use crate::frame::Malformed;
+use crate::frame::MalformedMessage;
 use crate::startup::{StartupError, put_length, split_packet};
 
 /// `CANCEL_REQUEST_CODE` of `pqcomm.h`: 1234 and 5678 in the two halves.
@@ -57,8 +57,8 @@ impl CancelKey {
     }
 
     /// Parses a whole BackendKeyData frame; the frame cutter has checked its length.
-    pub(crate) fn from_frame(frame: &[u8]) -> Result<Self, Malformed> {
-        let wrong = Malformed {
+    pub(crate) fn from_frame(frame: &[u8]) -> Result<Self, MalformedMessage> {
+        let wrong = MalformedMessage {
             tag: b'K',
             what: "not decodable",
         };

@@ -18,7 +18,7 @@ pub(crate) const HEADER: usize = 5;
 /// Error for a message that contradicts its own format.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("malformed '{}' message: {what}", tag_name(*tag))]
-pub struct Malformed {
+pub struct MalformedMessage {
     /// Type byte of the message.
     pub tag: u8,
     /// The rule it breaks.
@@ -33,7 +33,7 @@ pub(crate) enum FrameError {
         length: usize,
         limit: usize,
     },
-    Malformed(Malformed),
+    Malformed(MalformedMessage),
 }
 
 /// Returns the printable form of a type byte, for error messages.
@@ -70,7 +70,7 @@ pub(crate) fn next_frame(buf: &mut BytesMut) -> Result<Option<Bytes>, FrameError
     let length = length_word(buf);
     let (min, max) = length_bounds(tag);
     if length < min {
-        return Err(FrameError::Malformed(Malformed {
+        return Err(FrameError::Malformed(MalformedMessage {
             tag,
             what: "shorter than its format allows",
         }));

@@ -43,7 +43,7 @@ pub use cancel_key::CancelKey;
 pub use client::{Client, ClientError, ClientEvent, EncryptionRequest};
 pub use error_response::{ErrorReply, Severity, SqlState};
 pub use follow::{ASKS_FOR_READY, FollowError, Follower, READY_FOR_QUERY};
-pub use frame::{MAX_AUTH_FRAME, MAX_ERROR_FRAME, Malformed};
+pub use frame::{MAX_AUTH_FRAME, MAX_ERROR_FRAME, MalformedMessage};
 pub use password::{
     AUTHENTICATION_OK, PasswordError, PasswordReader, SaslInitialResponse, authentication_sasl,
     authentication_sasl_continue, authentication_sasl_final, gs2_says_unsupported, sasl_response,
@@ -51,8 +51,8 @@ pub use password::{
 pub use server_error::ServerError;
 pub use startup::{MAX_STARTUP_PACKET, ProtocolVersion, Startup, StartupError};
 pub use upstream::{
-    MAX_AUTH_REQUESTS, MAX_PASSWORD, Negotiation, OtherProtocol, Stage, Upstream, UpstreamError,
-    UpstreamEvent,
+    MAX_AUTH_REQUESTS, MAX_PASSWORD, Negotiation, OtherProtocol, Upstream, UpstreamError,
+    UpstreamEvent, UpstreamStage,
 };
 
 /// Name of the protocol in TLS (ALPN, RFC 7301; registered with IANA, `PG_ALPN_PROTOCOL` of

@@ -98,7 +98,7 @@ impl PasswordReader {
         }
         self.wanted = true;
         match front(&self.buf) {
-            Ok(Front::Length(length)) if self.buf.len() >= length => {
+            Ok(BufferedMessage::Length(length)) if self.buf.len() >= length => {
                 self.wanted = false;
                 Some(self.buf.split_to(length).freeze())
             }
@@ -141,7 +141,7 @@ impl fmt::Debug for PasswordReader {
 }
 
 /// State of the front of the buffer.
-enum Front {
+enum BufferedMessage {
     /// A `p` frame of this many bytes begins here.
     Length(usize),
     /// Too few bytes to decide; nothing is wrong so far.
@@ -149,18 +149,18 @@ enum Front {
 }
 
 /// Checks the front as early as its bytes allow: the type from one byte, the length from five.
-fn front(buf: &[u8]) -> Result<Front, PasswordError> {
+fn front(buf: &[u8]) -> Result<BufferedMessage, PasswordError> {
     match buf.first() {
-        None => return Ok(Front::Short),
+        None => return Ok(BufferedMessage::Short),
         Some(b'p') => {}
         Some(&tag) => return Err(PasswordError::UnexpectedType { tag }),
     }
     if buf.len() < HEADER {
-        return Ok(Front::Short);
+        return Ok(BufferedMessage::Short);
     }
     let length = frame::length_word(buf);
     if (4..=MAX_AUTH_FRAME).contains(&length) {
-        Ok(Front::Length(length + 1))
+        Ok(BufferedMessage::Length(length + 1))
     } else {
         Err(PasswordError::Length { length })
     }
@@ -169,7 +169,7 @@ fn front(buf: &[u8]) -> Result<Front, PasswordError> {
 /// Returns the body of a whole `p` frame.
 pub(crate) fn body(frame: &Bytes) -> Result<Bytes, PasswordError> {
     match front(frame)? {
-        Front::Length(length) if length == frame.len() => Ok(frame.slice(HEADER..)),
+        BufferedMessage::Length(length) if length == frame.len() => Ok(frame.slice(HEADER..)),
         _ => Err(PasswordError::Length {
             length: frame.len(),
         }),

@@ -27,7 +27,7 @@ use bytes::Bytes;
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-use message::Flag;
+use message::ChannelBindingFlag;
 
 /// Mechanism without channel binding.
 pub const SCRAM_SHA_256: &str = "SCRAM-SHA-256";
@@ -97,13 +97,13 @@ pub enum ScramError {
 /// log in.
 ///
 /// Shared by all connections; created when the program starts, with a salt that lives as long.
-pub struct Verifier {
+pub struct ScramVerifier {
     salt: [u8; SALT],
     stored_key: Zeroizing<[u8; KEY]>,
     server_key: Zeroizing<[u8; KEY]>,
 }
 
-impl Verifier {
+impl ScramVerifier {
     /// Derives the keys from a password (RFC 5802, 3: `SaltedPassword`, `StoredKey`, `ServerKey`).
     /// Takes a few milliseconds. `salt` must be random.
     #[must_use]
@@ -126,7 +126,7 @@ impl Verifier {
     }
 }
 
-impl fmt::Debug for Verifier {
+impl fmt::Debug for ScramVerifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Verifier").finish_non_exhaustive()
     }
@@ -136,17 +136,17 @@ impl fmt::Debug for Verifier {
 ///
 /// Call [`first`](Self::first), then [`last`](Self::last), each once. After an error every later
 /// call returns that error.
-pub struct Exchange {
-    verifier: Arc<Verifier>,
+pub struct ScramExchange {
+    verifier: Arc<ScramVerifier>,
     binding: Option<Bytes>,
-    state: State,
+    state: ExchangeState,
 }
 
-enum State {
+enum ExchangeState {
     Start,
     /// `server-first-message` has been sent.
     Challenged {
-        flag: Flag,
+        flag: ChannelBindingFlag,
         /// Client's and server's part together.
         nonce: Vec<u8>,
         /// `AuthMessage` so far, with its last comma.
@@ -156,15 +156,15 @@ enum State {
     Failed(ScramError),
 }
 
-impl Exchange {
+impl ScramExchange {
     /// Begins an exchange. `binding` is the hash of the certificate shown to this client
     /// (`tls-server-end-point`), `None` without TLS.
     #[must_use]
-    pub fn new(verifier: Arc<Verifier>, binding: Option<Bytes>) -> Self {
+    pub fn new(verifier: Arc<ScramVerifier>, binding: Option<Bytes>) -> Self {
         Self {
             verifier,
             binding,
-            state: State::Start,
+            state: ExchangeState::Start,
         }
     }
 
@@ -209,11 +209,11 @@ impl Exchange {
         step: impl FnOnce(&mut Self) -> Result<Vec<u8>, ScramError>,
     ) -> Result<Vec<u8>, ScramError> {
         let result = match self.state {
-            State::Failed(error) => Err(error),
+            ExchangeState::Failed(error) => Err(error),
             _ => step(self),
         };
         if let Err(error) = result {
-            self.state = State::Failed(error);
+            self.state = ExchangeState::Failed(error);
         }
         result
     }
@@ -224,7 +224,7 @@ impl Exchange {
         client_first: &[u8],
         server_nonce: &str,
     ) -> Result<Vec<u8>, ScramError> {
-        if !matches!(self.state, State::Start) {
+        if !matches!(self.state, ExchangeState::Start) {
             return Err(ScramError::OutOfOrder);
         }
         if !self.mechanisms().contains(&mechanism) {
@@ -232,13 +232,14 @@ impl Exchange {
         }
         let client = message::first(bounded(client_first)?)?;
         match (client.flag, mechanism == SCRAM_SHA_256_PLUS) {
-            (Flag::Cannot, false) | (Flag::Binds, true) => {}
-            (Flag::BelievesServerCannot, false) => {
+            (ChannelBindingFlag::Cannot, false) | (ChannelBindingFlag::Binds, true) => {}
+            (ChannelBindingFlag::BelievesServerCannot, false) => {
                 if self.binding.is_some() {
                     return Err(ScramError::Downgrade);
                 }
             }
-            (Flag::Cannot | Flag::BelievesServerCannot, true) | (Flag::Binds, false) => {
+            (ChannelBindingFlag::Cannot | ChannelBindingFlag::BelievesServerCannot, true)
+            | (ChannelBindingFlag::Binds, false) => {
                 return Err(ScramError::BindingMismatch);
             }
         }
@@ -247,7 +248,7 @@ impl Exchange {
         let tail = format!(",s={salt},i={ITERATIONS}");
         let server_first = [b"r=".as_slice(), &nonce, tail.as_bytes()].concat();
         let auth_message = [client.bare, b",", &server_first, b","].concat();
-        self.state = State::Challenged {
+        self.state = ExchangeState::Challenged {
             flag: client.flag,
             nonce,
             auth_message,
@@ -256,11 +257,11 @@ impl Exchange {
     }
 
     fn check(&mut self, client_final: &[u8]) -> Result<Vec<u8>, ScramError> {
-        let State::Challenged {
+        let ExchangeState::Challenged {
             flag,
             nonce,
             auth_message,
-        } = std::mem::replace(&mut self.state, State::Done)
+        } = std::mem::replace(&mut self.state, ExchangeState::Done)
         else {
             return Err(ScramError::OutOfOrder);
         };
@@ -283,9 +284,9 @@ impl Exchange {
 
     /// Checks that `c` is the GS2 header of the first message and, if it announced binding, the
     /// hash of the server's certificate.
-    fn check_binding(&self, flag: Flag, sent: &[u8]) -> Result<(), ScramError> {
+    fn check_binding(&self, flag: ChannelBindingFlag, sent: &[u8]) -> Result<(), ScramError> {
         let mut input = flag.header().to_vec();
-        if flag == Flag::Binds {
+        if flag == ChannelBindingFlag::Binds {
             // Present: otherwise the mechanism would not have been offered.
             input.extend_from_slice(self.binding.as_deref().unwrap_or_default());
         }
@@ -293,21 +294,23 @@ impl Exchange {
             return Ok(());
         }
         Err(match flag {
-            Flag::Binds => ScramError::Binding,
-            Flag::Cannot | Flag::BelievesServerCannot => ScramError::Malformed(
-                "the channel-binding attribute does not repeat what the first message said",
-            ),
+            ChannelBindingFlag::Binds => ScramError::Binding,
+            ChannelBindingFlag::Cannot | ChannelBindingFlag::BelievesServerCannot => {
+                ScramError::Malformed(
+                    "the channel-binding attribute does not repeat what the first message said",
+                )
+            }
         })
     }
 }
 
-impl fmt::Debug for Exchange {
+impl fmt::Debug for ScramExchange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = match self.state {
-            State::Start => "Start",
-            State::Challenged { .. } => "Challenged",
-            State::Done => "Done",
-            State::Failed(_) => "Failed",
+            ExchangeState::Start => "Start",
+            ExchangeState::Challenged { .. } => "Challenged",
+            ExchangeState::Done => "Done",
+            ExchangeState::Failed(_) => "Failed",
         };
         f.debug_struct("Exchange")
             .field("state", &state)

@@ -6,7 +6,7 @@ use std::fmt;
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::error_response::{SqlState, clip};
-use crate::frame::{HEADER, MAX_ERROR_FRAME, Malformed, split_cstring};
+use crate::frame::{HEADER, MAX_ERROR_FRAME, MalformedMessage, split_cstring};
 use crate::startup::put_length;
 
 /// Longest bare error text, in bytes. With length word, two severities and terminators, the frame
@@ -26,9 +26,9 @@ impl ServerError {
     /// Parses a whole ErrorResponse frame, type byte included.
     ///
     /// # Errors
-    /// [`Malformed`] when it is not one, contradicts its length word, or has a field without
+    /// [`MalformedMessage`] when it is not one, contradicts its length word, or has a field without
     /// terminator.
-    pub fn parse(frame: Bytes) -> Result<Self, Malformed> {
+    pub fn parse(frame: Bytes) -> Result<Self, MalformedMessage> {
         let fields = fields(&frame, b'E')?
             .into_iter()
             .map(|(code, value)| (code, frame.slice_ref(value)))
@@ -177,8 +177,8 @@ fn encode(fields: &[(u8, Bytes)]) -> Bytes {
 /// Returns the fields of an ErrorResponse or NoticeResponse frame: code and text until a zero code,
 /// which must be the last byte. `pgwire` decodes these too, but reads past the end without a
 /// terminator and replaces bytes that are not UTF-8.
-pub(crate) fn fields(frame: &[u8], tag: u8) -> Result<Vec<(u8, &[u8])>, Malformed> {
-    let wrong = |what| Malformed { tag, what };
+pub(crate) fn fields(frame: &[u8], tag: u8) -> Result<Vec<(u8, &[u8])>, MalformedMessage> {
+    let wrong = |what| MalformedMessage { tag, what };
     let Some((&[have, a, b, c, d], mut rest)) = frame.split_first_chunk::<HEADER>() else {
         return Err(wrong("shorter than its format allows"));
     };

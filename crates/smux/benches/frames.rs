@@ -13,7 +13,7 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
-use smux::{Event, Frame, Role, Session, StreamId};
+use smux::{Frame, Mux, MuxEvent, MuxRole, StreamId};
 
 const PACKET: usize = 1024;
 const PACKETS: usize = 32 * 1024;
@@ -59,7 +59,7 @@ fn packets(streams: u32, frame: usize) -> Vec<Bytes> {
 
 fn receive(streams: u32, frame: usize) -> f64 {
     let input = packets(streams, frame);
-    let mut session = Session::new(Role::Client);
+    let mut session = Mux::new(MuxRole::Client);
     for _ in 0..streams {
         session.open().unwrap();
     }
@@ -69,7 +69,7 @@ fn receive(streams: u32, frame: usize) -> f64 {
     for packet in input {
         session.handle_input(packet).unwrap();
         while let Some(event) = session.poll_event() {
-            if let Event::Data { data, .. } = black_box(event) {
+            if let MuxEvent::Data { data, .. } = black_box(event) {
                 bytes += data.len();
             }
         }
@@ -92,7 +92,7 @@ fn receive_many() -> f64 {
 }
 
 fn send(streams: usize, write: usize) -> f64 {
-    let mut session = Session::new(Role::Client);
+    let mut session = Mux::new(MuxRole::Client);
     let ids: Vec<_> = (0..streams).map(|_| session.open().unwrap()).collect();
     let data = Bytes::from(vec![7; write]);
     let mut packets = 0;
@@ -114,7 +114,7 @@ fn send(streams: usize, write: usize) -> f64 {
 /// Sends a hundred bytes there and back on one of 50 open streams.
 fn query() -> f64 {
     const ROUNDS: usize = 100_000;
-    let mut session = Session::new(Role::Client);
+    let mut session = Mux::new(MuxRole::Client);
     let ids: Vec<_> = (0..50).map(|_| session.open().unwrap()).collect();
     while session.poll_transmit(PACKET).is_some() {}
     let data = Bytes::from(vec![7; 100]);

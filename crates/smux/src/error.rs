@@ -4,10 +4,10 @@ use crate::frame::{FrameError, StreamId};
 
 /// An error of a session.
 ///
-/// [`Error::is_fatal`] separates the two kinds: a refused call leaves the session as it was; a
+/// [`MuxError::is_fatal`] separates the two kinds: a refused call leaves the session as it was; a
 /// violation by the peer ends it, and every later call returns the same error.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Error {
+pub enum MuxError {
     /// `send` on a stream that was never opened or is already closing.
     #[error("stream {0} is not open for sending")]
     NotOpen(StreamId),
@@ -42,7 +42,7 @@ pub enum Error {
     },
 }
 
-impl Error {
+impl MuxError {
     /// Returns true if the session is over: the peer violated the protocol and the framing is lost.
     pub fn is_fatal(&self) -> bool {
         match self {

@@ -4,22 +4,22 @@
 //! on its side of a port-forwarding session. A frame is an eight byte [`Header`] and up to 65,535
 //! bytes of data; there is no window and no reset, and a FIN closes a stream in *both* directions.
 //!
-//! [`Session`] owns no socket, task or clock. The driver gives it received bytes, collects events,
+//! [`Mux`] owns no socket, task or clock. The driver gives it received bytes, collects events,
 //! and polls for bytes to send, in this order:
 //!
 //! ```
 //! use bytes::Bytes;
 //! use smux::{Event, Role, Session};
 //!
-//! let mut client = Session::new(Role::Client);
-//! let mut server = Session::new(Role::Server);
+//! let mut client = Mux::new(MuxRole::Client);
+//! let mut server = Mux::new(MuxRole::Server);
 //! let id = client.open()?;
 //! client.send(id, Bytes::from_static(b"hello"))?;
 //! while let Some(bytes) = client.poll_transmit(1024) {
 //!     server.handle_input(bytes)?;
 //! }
-//! assert_eq!(server.poll_event(), Some(Event::Opened(id)));
-//! assert_eq!(server.poll_event(), Some(Event::Data { id, data: Bytes::from_static(b"hello") }));
+//! assert_eq!(server.poll_event(), Some(MuxEvent::Opened(id)));
+//! assert_eq!(server.poll_event(), Some(MuxEvent::Data { id, data: Bytes::from_static(b"hello") }));
 //! # Ok::<(), smux::Error>(())
 //! ```
 #![forbid(unsafe_code)]
@@ -31,8 +31,8 @@ mod schedule;
 mod session;
 mod stream;
 
-pub use error::Error;
+pub use error::MuxError;
 pub use frame::{
     Command, Frame, FrameError, HEADER_LEN, Header, MAX_FRAME_DATA, StreamId, VERSION,
 };
-pub use session::{Event, Role, Session};
+pub use session::{Mux, MuxEvent, MuxRole};

@@ -6,7 +6,7 @@ use crate::frame::{Command, FrameError, HEADER_LEN, Header, StreamId};
 
 /// One step of the peer's byte stream.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Item {
+pub(crate) enum ParsedItem {
     /// A header, and the offset of its first byte.
     Header { header: Header, offset: u64 },
     /// Some bytes of the data of the current PSH frame: never waits for the whole frame.
@@ -15,7 +15,7 @@ pub(crate) enum Item {
 
 /// Remembers at most seven bytes of a split header, and the amount of outstanding data.
 #[derive(Debug, Default)]
-pub(crate) struct Parser {
+pub(crate) struct FrameParser {
     partial: [u8; HEADER_LEN],
     have: usize,
     body: Option<(StreamId, usize)>,
@@ -23,10 +23,13 @@ pub(crate) struct Parser {
     offset: u64,
 }
 
-impl Parser {
+impl FrameParser {
     /// Takes the next item off `input`; `None` when the input is used up. The error carries the
     /// offset of the bad header; the parser cannot continue after it.
-    pub(crate) fn next(&mut self, input: &mut Bytes) -> Result<Option<Item>, (u64, FrameError)> {
+    pub(crate) fn next(
+        &mut self,
+        input: &mut Bytes,
+    ) -> Result<Option<ParsedItem>, (u64, FrameError)> {
         if input.is_empty() {
             return Ok(None);
         }
@@ -35,7 +38,7 @@ impl Parser {
             self.offset += data.len() as u64;
             let left = remaining - data.len();
             self.body = (left > 0).then_some((id, left));
-            return Ok(Some(Item::Data { id, data }));
+            return Ok(Some(ParsedItem::Data { id, data }));
         }
         let taken = input.split_to((HEADER_LEN - self.have).min(input.len()));
         self.partial[self.have..self.have + taken.len()].copy_from_slice(&taken);
@@ -50,6 +53,6 @@ impl Parser {
         if header.command == Command::Psh && header.length > 0 {
             self.body = Some((header.stream, usize::from(header.length)));
         }
-        Ok(Some(Item::Header { header, offset }))
+        Ok(Some(ParsedItem::Header { header, offset }))
     }
 }

@@ -18,7 +18,7 @@ pub(crate) struct Schedule {
 
 /// A stream taken out of the schedule for one visit.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Turn {
+pub(crate) struct ScheduledStream {
     pub(crate) id: StreamId,
     fresh: bool,
 }
@@ -31,17 +31,17 @@ impl Schedule {
 
     /// Takes the next stream. Give it back with [`Schedule::served`] or [`Schedule::skipped`];
     /// otherwise it is out of the schedule.
-    pub(crate) fn next(&mut self) -> Option<Turn> {
+    pub(crate) fn next(&mut self) -> Option<ScheduledStream> {
         if let Some(id) = self.fresh.pop_front() {
-            return Some(Turn { id, fresh: true });
+            return Some(ScheduledStream { id, fresh: true });
         }
         let id = self.backlog.pop_front()?;
-        Some(Turn { id, fresh: false })
+        Some(ScheduledStream { id, fresh: false })
     }
 
     /// Ends a stream's visit. Returns false when the stream leaves the schedule: it has nothing
     /// more to send and this was not its first visit.
-    pub(crate) fn served(&mut self, turn: Turn, more: bool) -> bool {
+    pub(crate) fn served(&mut self, turn: ScheduledStream, more: bool) -> bool {
         // A fresh stream waits out one round even when empty, so that it cannot come back as fresh
         // before the others had their visit.
         let keep = more || (turn.fresh && !self.backlog.is_empty());
@@ -52,7 +52,7 @@ impl Schedule {
     }
 
     /// Puts back a stream for which nothing fitted; it keeps its place.
-    pub(crate) fn skipped(&mut self, turn: Turn) {
+    pub(crate) fn skipped(&mut self, turn: ScheduledStream) {
         if turn.fresh {
             self.fresh.push_front(turn.id);
         } else {

@@ -4,22 +4,22 @@ use std::collections::{HashMap, VecDeque};
 
 use bytes::{Bytes, BytesMut};
 
-use crate::error::Error;
+use crate::error::MuxError;
 use crate::frame::{Command, HEADER_LEN, Header, StreamId};
-use crate::parser::{Item, Parser};
+use crate::parser::{FrameParser, ParsedItem};
 use crate::schedule::Schedule;
-use crate::stream::{Filled, Stream, put_header};
+use crate::stream::{FillResult, Stream, put_header};
 
 /// Side of the carrier; it decides which ids a session may open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
+pub enum MuxRole {
     /// Opens 3, 5, 7, …; the peer opens none.
     Client,
     /// Accepts the client's odd ids; may open 2, 4, 6, ….
     Server,
 }
 
-impl Role {
+impl MuxRole {
     const fn first_id(self) -> u32 {
         match self {
             Self::Client => 3,
@@ -30,14 +30,14 @@ impl Role {
 
 /// Action of the peer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Event {
+pub enum MuxEvent {
     /// The peer opened a stream (server role only).
     Opened(StreamId),
     /// Bytes of a stream, in order. A frame may come in several pieces.
     Data {
         /// The stream.
         id: StreamId,
-        /// At least one byte, a slice of the bytes given to [`Session::handle_input`].
+        /// At least one byte, a slice of the bytes given to [`Mux::handle_input`].
         data: Bytes,
     },
     /// The peer closed the stream, for both directions. Its queued data is dropped; no more events
@@ -60,29 +60,29 @@ pub enum Event {
 /// The first protocol violation of the peer sticks: later calls return it and nothing is sent any
 /// more. Events that were complete before it can still be taken.
 #[derive(Debug)]
-pub struct Session {
-    role: Role,
+pub struct Mux {
+    role: MuxRole,
     next_id: Option<u32>,
     streams: HashMap<StreamId, Stream>,
     schedule: Schedule,
-    parser: Parser,
-    events: VecDeque<Event>,
+    parser: FrameParser,
+    events: VecDeque<MuxEvent>,
     /// The rest of a frame that was larger than the `max` of the poll that wrote it.
     carry: Bytes,
     /// A keepalive is to be sent.
     nop_pending: bool,
-    failed: Option<Error>,
+    failed: Option<MuxError>,
 }
 
-impl Session {
+impl Mux {
     /// Creates a session without streams.
-    pub fn new(role: Role) -> Self {
+    pub fn new(role: MuxRole) -> Self {
         Self {
             role,
             next_id: Some(role.first_id()),
             streams: HashMap::new(),
             schedule: Schedule::default(),
-            parser: Parser::default(),
+            parser: FrameParser::default(),
             events: VecDeque::new(),
             carry: Bytes::new(),
             nop_pending: false,
@@ -94,10 +94,10 @@ impl Session {
     /// piece with data sent before that.
     ///
     /// # Errors
-    /// [`Error::IdsExhausted`], or the error that ended the session.
-    pub fn open(&mut self) -> Result<StreamId, Error> {
+    /// [`MuxError::IdsExhausted`], or the error that ended the session.
+    pub fn open(&mut self) -> Result<StreamId, MuxError> {
         self.check()?;
-        let id = self.next_id.ok_or(Error::IdsExhausted)?;
+        let id = self.next_id.ok_or(MuxError::IdsExhausted)?;
         self.next_id = id.checked_add(2);
         let id = StreamId::new(id);
         self.streams.insert(id, Stream::opening());
@@ -108,12 +108,12 @@ impl Session {
     /// Queues bytes of a stream. Takes any amount; see [`queued`](Self::queued).
     ///
     /// # Errors
-    /// [`Error::NotOpen`] when the stream is unknown or closed by either side, or the error that
+    /// [`MuxError::NotOpen`] when the stream is unknown or closed by either side, or the error that
     /// ended the session.
-    pub fn send(&mut self, id: StreamId, data: Bytes) -> Result<(), Error> {
+    pub fn send(&mut self, id: StreamId, data: Bytes) -> Result<(), MuxError> {
         self.check()?;
         let stream = self.streams.get_mut(&id).filter(|s| !s.is_closing());
-        let stream = stream.ok_or(Error::NotOpen(id))?;
+        let stream = stream.ok_or(MuxError::NotOpen(id))?;
         if !data.is_empty() {
             stream.push(data);
             self.wake(id);
@@ -128,7 +128,7 @@ impl Session {
     }
 
     /// Closes a stream after its queued data. Version 1 has no half-close: later data of the peer
-    /// is dropped, and no event but [`Event::Closed`] carries this id.
+    /// is dropped, and no event but [`MuxEvent::Closed`] carries this id.
     pub fn finish(&mut self, id: StreamId) {
         if let Some(stream) = self.streams.get_mut(&id) {
             stream.close();
@@ -165,7 +165,7 @@ impl Session {
     /// # Errors
     /// The peer's first violation of the protocol, now and on every later call. Bytes before it
     /// have become events.
-    pub fn handle_input(&mut self, mut data: Bytes) -> Result<(), Error> {
+    pub fn handle_input(&mut self, mut data: Bytes) -> Result<(), MuxError> {
         self.check()?;
         let outcome = self.read(&mut data);
         if let Err(error) = &outcome {
@@ -175,7 +175,7 @@ impl Session {
     }
 
     /// Returns the next event, oldest first.
-    pub fn poll_event(&mut self) -> Option<Event> {
+    pub fn poll_event(&mut self) -> Option<MuxEvent> {
         self.events.pop_front()
     }
 
@@ -208,7 +208,7 @@ impl Session {
         self.streams.values().filter(|s| !s.is_closing()).count()
     }
 
-    fn check(&self) -> Result<(), Error> {
+    fn check(&self) -> Result<(), MuxError> {
         self.failed.clone().map_or(Ok(()), Err)
     }
 
@@ -238,15 +238,15 @@ impl Session {
                 out.reserve(room.min(stream.queued() + 3 * HEADER_LEN));
             }
             match stream.fill(turn.id, room - out.len(), &mut out) {
-                Filled::Served => {
+                FillResult::Served => {
                     let more = stream.has_pending();
                     stream.scheduled = self.schedule.served(turn, more);
                 }
-                Filled::NoRoom => {
+                FillResult::NoRoom => {
                     self.schedule.skipped(turn);
                     break;
                 }
-                Filled::Closed => {
+                FillResult::Closed => {
                     self.streams.remove(&turn.id);
                 }
             }
@@ -254,14 +254,14 @@ impl Session {
         out.freeze()
     }
 
-    fn read(&mut self, data: &mut Bytes) -> Result<(), Error> {
-        let bad_frame = |(offset, source)| Error::Frame { offset, source };
+    fn read(&mut self, data: &mut Bytes) -> Result<(), MuxError> {
+        let bad_frame = |(offset, source)| MuxError::Frame { offset, source };
         while let Some(item) = self.parser.next(data).map_err(bad_frame)? {
             match item {
-                Item::Header { header, offset } => self.handle_header(header, offset)?,
-                Item::Data { id, data } => {
+                ParsedItem::Header { header, offset } => self.handle_header(header, offset)?,
+                ParsedItem::Data { id, data } => {
                     if self.receives(id) {
-                        self.events.push_back(Event::Data { id, data });
+                        self.events.push_back(MuxEvent::Data { id, data });
                     }
                 }
             }
@@ -269,7 +269,7 @@ impl Session {
         Ok(())
     }
 
-    fn handle_header(&mut self, header: Header, offset: u64) -> Result<(), Error> {
+    fn handle_header(&mut self, header: Header, offset: u64) -> Result<(), MuxError> {
         let id = header.stream;
         match header.command {
             Command::Syn => self.accept(id, offset),
@@ -281,15 +281,15 @@ impl Session {
         }
     }
 
-    fn accept(&mut self, id: StreamId, offset: u64) -> Result<(), Error> {
-        if self.role == Role::Client || !id.is_client_side() {
-            return Err(Error::ForeignSyn { id, offset });
+    fn accept(&mut self, id: StreamId, offset: u64) -> Result<(), MuxError> {
+        if self.role == MuxRole::Client || !id.is_client_side() {
+            return Err(MuxError::ForeignSyn { id, offset });
         }
         if self.streams.contains_key(&id) {
-            return Err(Error::DuplicateSyn { id, offset });
+            return Err(MuxError::DuplicateSyn { id, offset });
         }
         self.streams.insert(id, Stream::accepted());
-        self.events.push_back(Event::Opened(id));
+        self.events.push_back(MuxEvent::Opened(id));
         Ok(())
     }
 
@@ -297,14 +297,14 @@ impl Session {
         let Some(stream) = self.streams.get_mut(&id) else {
             // Its own FIN is out already. Ids that this side never opened are ignored.
             if self.was_ours(id) {
-                self.events.push_back(Event::Closed(id));
+                self.events.push_back(MuxEvent::Closed(id));
             }
             return;
         };
         self.events.push_back(if stream.is_closing() {
-            Event::Closed(id)
+            MuxEvent::Closed(id)
         } else {
-            Event::Finished(id)
+            MuxEvent::Finished(id)
         });
         // The peer has left the stream in both directions, so the queued data has no reader.
         stream.close_now();
@@ -313,7 +313,7 @@ impl Session {
 
     /// Returns true if this side has ever opened a stream of this id.
     fn was_ours(&self, id: StreamId) -> bool {
-        let ours = id.is_client_side() == (self.role == Role::Client);
+        let ours = id.is_client_side() == (self.role == MuxRole::Client);
         ours && self.next_id.is_none_or(|next| id.get() < next)
     }
 
@@ -328,14 +328,14 @@ mod tests {
 
     #[test]
     fn ids_run_out_once_and_are_never_reused() {
-        let mut session = Session::new(Role::Client);
+        let mut session = Mux::new(MuxRole::Client);
         session.next_id = Some(u32::MAX - 2);
         assert_eq!(session.open().unwrap().get(), u32::MAX - 2);
         let last = session.open().unwrap();
         assert_eq!(last.get(), u32::MAX);
-        assert_eq!(session.open(), Err(Error::IdsExhausted));
+        assert_eq!(session.open(), Err(MuxError::IdsExhausted));
         session.abandon(last);
-        assert_eq!(session.open(), Err(Error::IdsExhausted));
+        assert_eq!(session.open(), Err(MuxError::IdsExhausted));
         assert!(session.has_transmit(), "the session itself goes on");
     }
 }

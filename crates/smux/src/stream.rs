@@ -12,7 +12,7 @@ const MAX_SEND_DATA: usize = 32_768;
 
 /// Result of one visit of [`Stream::fill`].
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Filled {
+pub(crate) enum FillResult {
     /// Wrote something, or there was nothing to write.
     Served,
     /// There was data to write but no room for any of it.
@@ -83,7 +83,7 @@ impl Stream {
     }
 
     /// Writes as much as fits in `room` bytes: the SYN, one frame of data, the FIN.
-    pub(crate) fn fill(&mut self, id: StreamId, room: usize, out: &mut BytesMut) -> Filled {
+    pub(crate) fn fill(&mut self, id: StreamId, room: usize, out: &mut BytesMut) -> FillResult {
         let limit = out.len() + room;
         let start = out.len();
         if self.syn_pending && limit - out.len() >= HEADER_LEN {
@@ -96,12 +96,12 @@ impl Stream {
         let only_fin_left = !self.syn_pending && self.queued == 0 && self.closing;
         if only_fin_left && limit - out.len() >= HEADER_LEN {
             put_header(out, Command::Fin, 0, id);
-            return Filled::Closed;
+            return FillResult::Closed;
         }
         if out.len() == start && self.has_pending() {
-            Filled::NoRoom
+            FillResult::NoRoom
         } else {
-            Filled::Served
+            FillResult::Served
         }
     }
 

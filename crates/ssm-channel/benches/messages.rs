@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use ssm_channel::{
-    Acknowledge, AgentMessage, Channel, Config, MAX_PAYLOAD, MessageId, MessageType, PayloadType,
-    SequenceNumber, Token, Transmit,
+    Acknowledge, AgentMessage, Channel, ChannelConfig, ChannelToken, MAX_PAYLOAD, MessageId,
+    MessageType, PayloadType, SequenceNumber, Transmit,
 };
 
 const MESSAGES: u64 = 32 * 1024;
@@ -53,8 +53,8 @@ fn from_agent(number: u64, kind: PayloadType, payload: Bytes) -> Bytes {
 }
 
 fn established() -> Channel {
-    let token = Token::new("token".to_owned());
-    let config = Config::new(token, "request".to_owned(), "client".to_owned(), 1, 0);
+    let token = ChannelToken::new("token".to_owned());
+    let config = ChannelConfig::new(token, "request".to_owned(), "client".to_owned(), 1, 0);
     let mut channel = Channel::new(config, ZERO);
     let hello = [
         (PayloadType::HandshakeRequest, REQUEST),

@@ -54,7 +54,7 @@ impl Acknowledge {
         if !self.is_sequential || matches!(self.message_type, MessageType::Other(_)) {
             return crate::handshake::to_json(self);
         }
-        let text = Text::new(self.message_type.as_str(), self.id, self.sequence);
+        let text = AckText::new(self.message_type.as_str(), self.id, self.sequence);
         let mut out = Vec::with_capacity(text.len());
         text.write(&mut out);
         Bytes::from(out)
@@ -73,14 +73,14 @@ impl Acknowledge {
 }
 
 /// Text of an acknowledgement, ready to be written. The type's name needs no escapes.
-pub(crate) struct Text<'a> {
+pub(crate) struct AckText<'a> {
     message_type: &'a str,
     id: MessageId,
     digits: [u8; MAX_DIGITS],
     first_digit: usize,
 }
 
-impl<'a> Text<'a> {
+impl<'a> AckText<'a> {
     pub(crate) fn new(message_type: &'a str, id: MessageId, sequence: SequenceNumber) -> Self {
         let mut digits = [b'0'; MAX_DIGITS];
         let mut rest = sequence.get();

@@ -10,28 +10,28 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::MAX_PAYLOAD;
-use crate::config::{Config, Token};
+use crate::config::{ChannelConfig, ChannelToken};
 use crate::crypt::{self, Cipher};
 use crate::error::Error;
 use crate::event::{Event, Stats, Transmit};
 use crate::frame::{self, AgentMessage};
 use crate::handshake::{MESSAGE_SCHEMA_VERSION, OpenDataChannel, SessionType};
 use crate::id::{IdSource, MessageId, SequenceNumber};
-use crate::kinds::{Flag, MessageType, PayloadType};
-use crate::negotiate::Pending;
-use crate::recv::Incoming;
-use crate::said::Said;
-use crate::send::Outgoing;
+use crate::kinds::{FlagPayload, MessageType, PayloadType};
+use crate::negotiate::PendingResponse;
+use crate::recv::ReceiveBuffer;
+use crate::said::RecentAcks;
+use crate::send::SendBuffer;
 use crate::version::AgentVersion;
-use crate::window::Window;
+use crate::window::SendWindow;
 
 /// Progress of the handshake.
 #[derive(Debug)]
-enum Phase {
+enum HandshakePhase {
     /// Waiting for HandshakeRequest.
     Opening,
     /// Waiting for the caller's data key; the rest of the answer is ready.
-    Keyless(Box<Pending>),
+    Keyless(Box<PendingResponse>),
     /// Answered; waiting for HandshakeComplete.
     Answered {
         agent_version: AgentVersion,
@@ -42,7 +42,7 @@ enum Phase {
     Established,
 }
 
-impl Phase {
+impl HandshakePhase {
     fn describe(&self) -> &'static str {
         match self {
             Self::Opening => "waiting for the handshake request",
@@ -68,16 +68,16 @@ pub struct Channel {
     handshake_timeout: Duration,
     handshake_deadline: Duration,
     ids: IdSource,
-    phase: Phase,
+    phase: HandshakePhase,
     session_type: Option<SessionType>,
     /// Once set, Output is encrypted both ways.
     cipher: Option<Cipher>,
     /// The agent's data messages to acknowledge.
     acks: VecDeque<(MessageId, SequenceNumber)>,
     /// Acknowledgements that may have to be repeated.
-    said: Said,
-    outgoing: Outgoing,
-    incoming: Incoming,
+    said: RecentAcks,
+    outgoing: SendBuffer,
+    incoming: ReceiveBuffer,
     events: VecDeque<Event>,
     paused: bool,
     /// A WebSocket to send on is connected.
@@ -91,8 +91,8 @@ pub struct Channel {
 impl Channel {
     /// Creates a channel on a WebSocket that is about to be opened. The handshake timeout starts
     /// now.
-    pub fn new(config: Config, now: Duration) -> Self {
-        let Config {
+    pub fn new(config: ChannelConfig, now: Duration) -> Self {
+        let ChannelConfig {
             client_id,
             client_version,
             ..
@@ -106,13 +106,13 @@ impl Channel {
             handshake_timeout: config.handshake_timeout,
             handshake_deadline: now + config.handshake_timeout,
             ids: IdSource::new(config.id_seed),
-            phase: Phase::Opening,
+            phase: HandshakePhase::Opening,
             session_type: None,
             cipher: None,
             acks: VecDeque::new(),
-            said: Said::default(),
-            outgoing: Outgoing::new(Window::new(config.send_window)),
-            incoming: Incoming::new(config.reorder_messages, config.reorder_bytes),
+            said: RecentAcks::default(),
+            outgoing: SendBuffer::new(SendWindow::new(config.send_window)),
+            incoming: ReceiveBuffer::new(config.reorder_messages, config.reorder_bytes),
             events: VecDeque::new(),
             paused: false,
             connected: true,
@@ -137,7 +137,7 @@ impl Channel {
     /// [`Event::Established`], while paused or disconnected, after [`terminate`](Self::terminate),
     /// and when the window is full.
     pub fn sendable(&self) -> usize {
-        let open = matches!(self.phase, Phase::Established) && !self.terminating;
+        let open = matches!(self.phase, HandshakePhase::Established) && !self.terminating;
         if open && self.connected && !self.paused && self.failed.is_none() {
             self.outgoing.room()
         } else {
@@ -326,7 +326,7 @@ impl Channel {
     }
 
     fn in_handshake(&self) -> bool {
-        !matches!(self.phase, Phase::Established)
+        !matches!(self.phase, HandshakePhase::Established)
     }
 
     fn date(&self, now: Duration) -> u64 {
@@ -354,13 +354,18 @@ impl Channel {
     }
 
     fn push_goodbye(&mut self, now: Duration) {
-        let flag = Bytes::copy_from_slice(&Flag::TerminateSession.encode());
+        let flag = Bytes::copy_from_slice(&FlagPayload::TerminateSession.encode());
         self.push(now, PayloadType::Flag, flag);
     }
 }
 
 /// Builds the first message on a WebSocket.
-fn opening(client_id: &str, version: &str, token: Token, request_id: String) -> OpenDataChannel {
+fn opening(
+    client_id: &str,
+    version: &str,
+    token: ChannelToken,
+    request_id: String,
+) -> OpenDataChannel {
     OpenDataChannel {
         message_schema_version: MESSAGE_SCHEMA_VERSION.to_owned(),
         request_id,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use zeroize::Zeroizing;
 
-/// The version announced unless [`Config::client_version`] says otherwise.
+/// The version announced unless [`ChannelConfig::client_version`] says otherwise.
 ///
 /// It is the oldest plugin that AWS still promises to accept (older ones do not sign the WebSocket
 /// request). Above 1.1.70 the agent speaks smux; above 1.2.331.0 it neither sends nor expects smux
@@ -16,29 +16,29 @@ pub const CLIENT_VERSION: &str = "1.2.764.0";
 /// The `TokenValue` that opens a data channel. Never printed; its memory is overwritten when it is
 /// dropped.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Token(Zeroizing<String>);
+pub struct ChannelToken(Zeroizing<String>);
 
-impl Token {
+impl ChannelToken {
     /// Creates a token from its text.
     pub fn new(text: String) -> Self {
         Self(Zeroizing::new(text))
     }
 }
 
-impl fmt::Debug for Token {
+impl fmt::Debug for ChannelToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("***")
     }
 }
 
 /// Writes the token itself: for the message that opens the channel, never for logs.
-impl Serialize for Token {
+impl Serialize for ChannelToken {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&self.0)
     }
 }
 
-impl<'de> Deserialize<'de> for Token {
+impl<'de> Deserialize<'de> for ChannelToken {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         String::deserialize(deserializer).map(Self::new)
     }
@@ -46,9 +46,9 @@ impl<'de> Deserialize<'de> for Token {
 
 /// Configuration of a [`Channel`](crate::Channel).
 #[derive(Debug, Clone)]
-pub struct Config {
+pub struct ChannelConfig {
     /// Token from StartSession.
-    pub token: Token,
+    pub token: ChannelToken,
     /// A new UUID, in text form.
     pub request_id: String,
     /// A UUID that stays the same for this session, in text form.
@@ -75,10 +75,10 @@ pub struct Config {
     pub reorder_bytes: usize,
 }
 
-impl Config {
+impl ChannelConfig {
     /// Creates a configuration with the default version, timeout and limits.
     pub fn new(
-        token: Token,
+        token: ChannelToken,
         request_id: String,
         client_id: String,
         id_seed: u128,

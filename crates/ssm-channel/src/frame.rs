@@ -18,8 +18,8 @@
 
 use bytes::Bytes;
 
+use crate::ack::AckText;
 pub use crate::ack::Acknowledge;
-use crate::ack::Text;
 use crate::digest::sha256;
 use crate::id::{MessageId, SequenceNumber};
 use crate::kinds::{MessageType, PayloadType};
@@ -124,7 +124,7 @@ impl AgentMessage {
     /// Encodes the message as one binary WebSocket message. A type name longer than 32 bytes is
     /// cut.
     pub fn encode(&self) -> Bytes {
-        let head = Head {
+        let head = MessageHeader {
             name: self.message_type.as_str(),
             schema_version: self.schema_version,
             created_date: self.created_date,
@@ -151,7 +151,7 @@ impl AgentMessage {
         let Some(head) = message.first_chunk::<PAYLOAD_OFFSET>() else {
             return Err(truncated);
         };
-        let fields = Fields(head);
+        let fields = MessageFields(head);
         let message_type = message_type(&fields.array::<4, TYPE_LENGTH>())?;
         let signed = i64::from_be_bytes(fields.array::<48, 8>());
         let sequence = u64::try_from(signed).map_err(|_| FrameError::Sequence(signed))?;
@@ -180,11 +180,11 @@ pub(crate) fn acknowledgement(
     id: MessageId,
     created_date: u64,
 ) -> Bytes {
-    let text = Text::new(MessageType::OutputStreamData.as_str(), of.0, of.1);
+    let text = AckText::new(MessageType::OutputStreamData.as_str(), of.0, of.1);
     let mut out = Vec::with_capacity(PAYLOAD_OFFSET + text.len());
     out.extend_from_slice(&[0; PAYLOAD_OFFSET]);
     text.write(&mut out);
-    let head = Head {
+    let head = MessageHeader {
         name: MessageType::Acknowledge.as_str(),
         schema_version: SCHEMA_VERSION,
         created_date,
@@ -200,7 +200,7 @@ pub(crate) fn acknowledgement(
 }
 
 /// Header fields that do not depend on the payload.
-struct Head<'a> {
+struct MessageHeader<'a> {
     name: &'a str,
     schema_version: u32,
     created_date: u64,
@@ -210,7 +210,7 @@ struct Head<'a> {
     payload_type: PayloadType,
 }
 
-impl Head<'_> {
+impl MessageHeader<'_> {
     fn encode(&self, payload: &[u8]) -> [u8; PAYLOAD_OFFSET] {
         // A WebSocket message of 4 GiB cannot be built from parts of at most MAX_PAYLOAD bytes.
         let length = u32::try_from(payload.len()).unwrap_or(u32::MAX);
@@ -235,9 +235,9 @@ fn put<const AT: usize, const N: usize>(out: &mut [u8; PAYLOAD_OFFSET], value: [
 }
 
 /// The fixed part of a message, by offset.
-struct Fields<'a>(&'a [u8; PAYLOAD_OFFSET]);
+struct MessageFields<'a>(&'a [u8; PAYLOAD_OFFSET]);
 
-impl Fields<'_> {
+impl MessageFields<'_> {
     fn array<const AT: usize, const N: usize>(&self) -> [u8; N] {
         const { assert!(AT + N <= PAYLOAD_OFFSET) };
         let mut value = [0; N];

@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::config::Token;
+use crate::config::ChannelToken;
 
 /// Returns the JSON text of one of these types.
 pub fn to_json<T: Serialize>(value: &T) -> Bytes {
@@ -43,7 +43,7 @@ pub struct OpenDataChannel {
     /// A new UUID for each attempt to open.
     pub request_id: String,
     /// Token from StartSession or ResumeSession.
-    pub token_value: Token,
+    pub token_value: ChannelToken,
     /// The agent's instance id; absent in the client's form.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_instance_id: Option<String>,

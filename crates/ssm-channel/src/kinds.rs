@@ -96,7 +96,7 @@ pub enum PayloadType {
     EncryptionChallengeRequest,
     /// 9: the client's answer to the test.
     EncryptionChallengeResponse,
-    /// 10: a [`Flag`].
+    /// 10: a [`FlagPayload`].
     Flag,
     /// 11: bytes of a command's standard error.
     StdErr,
@@ -148,7 +148,7 @@ impl PayloadType {
 
 /// The payload of a [`PayloadType::Flag`] message: four bytes, big-endian.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Flag {
+pub enum FlagPayload {
     /// 1: the connection to the port has ended.
     DisconnectToPort,
     /// 2: the client ends the session.
@@ -159,7 +159,7 @@ pub enum Flag {
     Other(u32),
 }
 
-impl Flag {
+impl FlagPayload {
     /// Returns the payload's bytes.
     pub const fn encode(self) -> [u8; 4] {
         let code: u32 = match self {
@@ -191,7 +191,7 @@ mod tests {
     fn codes_and_names_round_trip() {
         for code in 0..20 {
             assert_eq!(PayloadType::from_code(code).code(), code);
-            let flag = Flag::decode(&code.to_be_bytes()).unwrap();
+            let flag = FlagPayload::decode(&code.to_be_bytes()).unwrap();
             assert_eq!(flag.encode(), code.to_be_bytes());
         }
         for name in [
@@ -212,7 +212,7 @@ mod tests {
     #[test]
     fn a_flag_has_four_bytes() {
         for len in [0, 1, 2, 3, 5, 8] {
-            assert_eq!(Flag::decode(&vec![0; len]), None);
+            assert_eq!(FlagPayload::decode(&vec![0; len]), None);
         }
     }
 }

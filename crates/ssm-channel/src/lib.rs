@@ -52,13 +52,13 @@ mod version;
 mod window;
 
 pub use channel::Channel;
-pub use config::{CLIENT_VERSION, Config, Token};
+pub use config::{CLIENT_VERSION, ChannelConfig, ChannelToken};
 pub use crypt::DataKey;
 pub use error::Error;
 pub use event::{Event, Stats, Transmit};
 pub use frame::{Acknowledge, AgentMessage, FrameError};
 pub use id::{IdSource, MessageId, ParseIdError, SequenceNumber};
-pub use kinds::{Flag, MessageType, PayloadType};
+pub use kinds::{FlagPayload, MessageType, PayloadType};
 pub use version::{AgentVersion, ParseVersionError};
 
 /// Most payload bytes of one Output message on the wire, as both real programs cut them. It is

@@ -11,33 +11,33 @@ use crate::version::AgentVersion;
 
 /// Agreement of client and agent.
 #[derive(Debug)]
-pub(crate) struct Agreed {
+pub(crate) struct Agreement {
     pub(crate) agent_version: AgentVersion,
     pub(crate) session_type: SessionType,
 }
 
 /// Outcome of a handshake request.
 #[derive(Debug)]
-pub(crate) enum Answer {
+pub(crate) enum HandshakeOutcome {
     /// The answer for the agent, and the agreement or the error that ends the channel.
-    Ready(HandshakeResponse, Result<Agreed, Error>),
+    Ready(HandshakeResponse, Result<Agreement, Error>),
     /// The answer needs a data key first.
-    NeedsKey(Box<Pending>),
+    NeedsKey(Box<PendingResponse>),
 }
 
 /// An answer without the outcome of its KMS action.
 #[derive(Debug)]
-pub(crate) struct Pending {
-    agreed: Agreed,
+pub(crate) struct PendingResponse {
+    agreed: Agreement,
     pub(crate) wanted: KmsEncryption,
     response: HandshakeResponse,
     /// Index of the KMS action in the response.
     place: usize,
 }
 
-impl Pending {
+impl PendingResponse {
     /// Returns the answer with the encrypted data key.
-    pub(crate) fn accept(mut self, ciphertext: Vec<u8>) -> (HandshakeResponse, Agreed) {
+    pub(crate) fn accept(mut self, ciphertext: Vec<u8>) -> (HandshakeResponse, Agreement) {
         let result = KmsEncryptionResult {
             cipher_text_key: ciphertext,
             challenge_acknowledgement: self.wanted.challenge.is_some(),
@@ -63,7 +63,7 @@ impl Pending {
 }
 
 /// Result of one action.
-enum Judged {
+enum ActionOutcome {
     Session(SessionType),
     Kms(KmsEncryption),
     /// Name of an unsupported action.
@@ -72,23 +72,23 @@ enum Judged {
 
 /// Answers every requested action. A port session and one encryption are accepted; any other action
 /// is answered as unsupported, which makes the agent end the session with a reason in its log.
-pub(crate) fn answer(request: HandshakeRequest, client_version: &str) -> Answer {
+pub(crate) fn answer(request: HandshakeRequest, client_version: &str) -> HandshakeOutcome {
     let (mut session_type, mut kms, mut refused) = (None, None, None);
     let mut processed = Vec::new();
     for action in request.requested_client_actions {
         let name = action.action_type.clone();
         let mut error = String::new();
         let unsupported = match judge(action) {
-            Judged::Session(session) => {
+            ActionOutcome::Session(session) => {
                 session_type = Some(session);
                 None
             }
-            Judged::Kms(wanted) if kms.is_none() => {
+            ActionOutcome::Kms(wanted) if kms.is_none() => {
                 kms = Some((processed.len(), wanted));
                 None
             }
-            Judged::Kms(_) => Some(format!("a second {name}")),
-            Judged::Unsupported(what) => Some(what),
+            ActionOutcome::Kms(_) => Some(format!("a second {name}")),
+            ActionOutcome::Unsupported(what) => Some(what),
         };
         if let Some(what) = unsupported {
             error = format!("{what} is not supported by this client");
@@ -114,7 +114,7 @@ fn agree(
     agent_version: &str,
     session_type: Option<SessionType>,
     refused: Option<String>,
-) -> Result<Agreed, Error> {
+) -> Result<Agreement, Error> {
     if let Some(action) = refused {
         return Err(Error::UnsupportedAction { action });
     }
@@ -123,7 +123,7 @@ fn agree(
     let agent_version = agent_version
         .parse()
         .map_err(|_| failed(format!("agent version {agent_version:?} is not a version")))?;
-    Ok(Agreed {
+    Ok(Agreement {
         agent_version,
         session_type,
     })
@@ -133,8 +133,8 @@ fn conclude(
     client_version: &str,
     mut processed: Vec<ProcessedAction>,
     kms: Option<(usize, KmsEncryption)>,
-    agreed: Result<Agreed, Error>,
-) -> Answer {
+    agreed: Result<Agreement, Error>,
+) -> HandshakeOutcome {
     // When the channel ends anyway, no key is requested.
     if let (Some((place, _)), Err(error)) = (&kms, &agreed)
         && let Some(action) = processed.get_mut(*place)
@@ -153,28 +153,30 @@ fn conclude(
         errors: (!errors.is_empty()).then_some(errors),
     };
     match (kms, agreed) {
-        (Some((place, wanted)), Ok(agreed)) => Answer::NeedsKey(Box::new(Pending {
-            agreed,
-            wanted,
-            response,
-            place,
-        })),
-        (_, agreed) => Answer::Ready(response, agreed),
+        (Some((place, wanted)), Ok(agreed)) => {
+            HandshakeOutcome::NeedsKey(Box::new(PendingResponse {
+                agreed,
+                wanted,
+                response,
+                place,
+            }))
+        }
+        (_, agreed) => HandshakeOutcome::Ready(response, agreed),
     }
 }
 
-fn judge(action: RequestedAction) -> Judged {
+fn judge(action: RequestedAction) -> ActionOutcome {
     let name = action.action_type;
     match (name.as_str(), action.action_parameters) {
         (RequestedAction::SESSION_TYPE, ActionParameters::SessionType(session)) => {
             if session.session_type == SessionType::PORT {
-                Judged::Session(session)
+                ActionOutcome::Session(session)
             } else {
-                Judged::Unsupported(format!("{name} {}", session.session_type))
+                ActionOutcome::Unsupported(format!("{name} {}", session.session_type))
             }
         }
-        (RequestedAction::KMS_ENCRYPTION, ActionParameters::Kms(kms)) => Judged::Kms(kms),
-        _ => Judged::Unsupported(name),
+        (RequestedAction::KMS_ENCRYPTION, ActionParameters::Kms(kms)) => ActionOutcome::Kms(kms),
+        _ => ActionOutcome::Unsupported(name),
     }
 }
 

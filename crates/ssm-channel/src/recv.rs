@@ -9,8 +9,8 @@ use crate::kinds::PayloadType;
 
 /// Handling of a message that has just arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Verdict {
-    /// The next one: process it, then take [`Incoming::next_ready`] until `None`; acknowledge.
+pub(crate) enum Disposition {
+    /// The next one: process it, then take [`ReceiveBuffer::next_ready`] until `None`; acknowledge.
     Next,
     /// An earlier one is missing. Kept; acknowledge.
     Kept,
@@ -25,7 +25,7 @@ pub(crate) enum Verdict {
 /// The numbers that have arrived, and the messages that wait for earlier ones. Independent of
 /// connections, so it can outlive one.
 #[derive(Debug)]
-pub(crate) struct Incoming {
+pub(crate) struct ReceiveBuffer {
     expected: SequenceNumber,
     waiting: BTreeMap<SequenceNumber, (PayloadType, Bytes)>,
     waiting_bytes: usize,
@@ -33,7 +33,7 @@ pub(crate) struct Incoming {
     max_bytes: usize,
 }
 
-impl Incoming {
+impl ReceiveBuffer {
     pub(crate) fn new(max_messages: usize, max_bytes: usize) -> Self {
         Self {
             expected: SequenceNumber::FIRST,
@@ -50,22 +50,22 @@ impl Incoming {
         sequence: SequenceNumber,
         payload_type: PayloadType,
         payload: &Bytes,
-    ) -> Verdict {
+    ) -> Disposition {
         if sequence < self.expected || self.waiting.contains_key(&sequence) {
-            return Verdict::Duplicate;
+            return Disposition::Duplicate;
         }
         if sequence == self.expected {
             self.expected = sequence.next();
-            return Verdict::Next;
+            return Disposition::Next;
         }
         let bytes = self.waiting_bytes + payload.len();
         if self.waiting.len() >= self.max_messages || bytes > self.max_bytes {
-            return Verdict::NoRoom;
+            return Disposition::NoRoom;
         }
         self.waiting_bytes = bytes;
         self.waiting
             .insert(sequence, (payload_type, payload.clone()));
-        Verdict::Kept
+        Disposition::Kept
     }
 
     /// Returns the next message in order, if it has been waiting.
@@ -86,44 +86,44 @@ impl Incoming {
 mod tests {
     use super::*;
 
-    fn offer(incoming: &mut Incoming, number: u64) -> Verdict {
+    fn offer(incoming: &mut ReceiveBuffer, number: u64) -> Disposition {
         let payload = Bytes::from(number.to_string());
         incoming.offer(SequenceNumber::new(number), PayloadType::Output, &payload)
     }
 
     #[test]
     fn orders_keeps_and_notices_repeats() {
-        let mut incoming = Incoming::new(10, 100);
-        assert_eq!(offer(&mut incoming, 0), Verdict::Next);
-        assert_eq!(offer(&mut incoming, 0), Verdict::Duplicate);
-        assert_eq!(offer(&mut incoming, 2), Verdict::Kept);
-        assert_eq!(offer(&mut incoming, 3), Verdict::Kept);
-        assert_eq!(offer(&mut incoming, 2), Verdict::Duplicate);
+        let mut incoming = ReceiveBuffer::new(10, 100);
+        assert_eq!(offer(&mut incoming, 0), Disposition::Next);
+        assert_eq!(offer(&mut incoming, 0), Disposition::Duplicate);
+        assert_eq!(offer(&mut incoming, 2), Disposition::Kept);
+        assert_eq!(offer(&mut incoming, 3), Disposition::Kept);
+        assert_eq!(offer(&mut incoming, 2), Disposition::Duplicate);
         assert_eq!(incoming.next_ready(), None);
-        assert_eq!(offer(&mut incoming, 1), Verdict::Next);
+        assert_eq!(offer(&mut incoming, 1), Disposition::Next);
         let ready: Vec<_> = std::iter::from_fn(|| incoming.next_ready())
             .map(|m| m.1)
             .collect();
         assert_eq!(ready, ["2", "3"]);
         assert_eq!((incoming.waiting(), incoming.waiting_bytes), (0, 0));
-        assert_eq!(offer(&mut incoming, 3), Verdict::Duplicate);
-        assert_eq!(offer(&mut incoming, 4), Verdict::Next);
+        assert_eq!(offer(&mut incoming, 3), Disposition::Duplicate);
+        assert_eq!(offer(&mut incoming, 4), Disposition::Next);
     }
 
     #[test]
     fn is_bounded_by_messages_and_by_bytes_but_always_takes_the_next() {
-        let mut incoming = Incoming::new(2, 100);
+        let mut incoming = ReceiveBuffer::new(2, 100);
         assert_eq!(
             [5, 6, 7].map(|n| offer(&mut incoming, n))[1..],
-            [Verdict::Kept, Verdict::NoRoom]
+            [Disposition::Kept, Disposition::NoRoom]
         );
-        assert_eq!(offer(&mut incoming, 0), Verdict::Next);
+        assert_eq!(offer(&mut incoming, 0), Disposition::Next);
 
-        let mut incoming = Incoming::new(10, 2);
+        let mut incoming = ReceiveBuffer::new(10, 2);
         assert_eq!(
             [5, 6, 7].map(|n| offer(&mut incoming, n))[1..],
-            [Verdict::Kept, Verdict::NoRoom]
+            [Disposition::Kept, Disposition::NoRoom]
         );
-        assert_eq!(offer(&mut incoming, 0), Verdict::Next);
+        assert_eq!(offer(&mut incoming, 0), Disposition::Next);
     }
 }

@@ -29,7 +29,7 @@ const BETWEEN_SERIES: Duration = Duration::from_millis(50);
 
 /// The messages acknowledged lately.
 #[derive(Debug, Default)]
-pub(crate) struct Said {
+pub(crate) struct RecentAcks {
     /// By number: all that wait for an earlier one, and [`RECENT`] others.
     ids: BTreeMap<SequenceNumber, MessageId>,
     /// The acknowledgements handed out last, with their times. Oldest first.
@@ -38,7 +38,7 @@ pub(crate) struct Said {
     last_series: Option<Duration>,
 }
 
-impl Said {
+impl RecentAcks {
     /// Records a message that has arrived. `waiting`: number of messages that wait for an earlier
     /// one.
     pub(crate) fn arrived(&mut self, id: MessageId, sequence: SequenceNumber, waiting: usize) {
@@ -100,8 +100,8 @@ mod tests {
         (MessageId::new(number.into()), SequenceNumber::new(number))
     }
 
-    fn with(numbers: std::ops::Range<u64>) -> Said {
-        let mut said = Said::default();
+    fn with(numbers: std::ops::Range<u64>) -> RecentAcks {
+        let mut said = RecentAcks::default();
         for number in numbers {
             let (id, of) = message(number);
             said.arrived(id, of, 0);
@@ -147,7 +147,7 @@ mod tests {
 
     #[test]
     fn a_lost_connection_takes_the_last_ones_with_it() {
-        let mut said = Said::default();
+        let mut said = RecentAcks::default();
         for number in 0..1_000 {
             said.handed_out(ms(number), message(number));
         }

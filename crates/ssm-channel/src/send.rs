@@ -7,31 +7,31 @@ use bytes::Bytes;
 
 use crate::id::SequenceNumber;
 use crate::rtt::Rtt;
-use crate::window::{Mark, Window};
+use crate::window::{SendMark, SendWindow};
 
 /// One message, from its push until it and all before it are acknowledged.
 #[derive(Debug)]
-struct Entry {
+struct QueuedMessage {
     /// All its bytes: it is repeated unchanged. Empty once it is acknowledged.
     message: Bytes,
-    state: State,
+    state: DeliveryState,
     /// The agent may not be ready for it yet: it is repeated sooner than others.
     early: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
-enum State {
+enum DeliveryState {
     /// Never handed out.
     Fresh,
     /// Handed out and not overdue: its due time is in the timers.
-    UnderWay(Sent),
+    UnderWay(SendTime),
     /// To be repeated.
-    Again(Sent),
+    Again(SendTime),
     Acknowledged,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Sent {
+struct SendTime {
     at: Duration,
     due: Duration,
     /// Doublings of its timeout.
@@ -45,7 +45,7 @@ struct Sent {
     quick: bool,
     /// Its round trip is no measurement: it was repeated, or a pause lies in between.
     tainted: bool,
-    mark: Mark,
+    mark: SendMark,
 }
 
 /// Maximum number of quick repetitions of an early message: for a third of a second, or ten round
@@ -54,18 +54,18 @@ const QUICK_REPETITIONS: u32 = 10;
 
 /// A message to send now.
 #[derive(Debug)]
-pub(crate) struct Outbound {
+pub(crate) struct OutboundMessage {
     pub(crate) message: Bytes,
     pub(crate) repeated: bool,
 }
 
 /// The used numbers, the unacknowledged messages, and the due time of each. Outlives a connection.
 #[derive(Debug)]
-pub(crate) struct Outgoing {
+pub(crate) struct SendBuffer {
     /// The number of the first entry.
     first: u64,
     /// The window limits the distance between the first and the last one.
-    entries: VecDeque<Entry>,
+    entries: VecDeque<QueuedMessage>,
     /// Entries without acknowledgement.
     in_flight: usize,
     /// The first number that was never handed out; all later ones were not either.
@@ -75,11 +75,11 @@ pub(crate) struct Outgoing {
     /// The messages under way, by due time: every message has its own.
     timers: BTreeSet<(Duration, u64)>,
     rtt: Rtt,
-    window: Window,
+    window: SendWindow,
 }
 
-impl Outgoing {
-    pub(crate) fn new(window: Window) -> Self {
+impl SendBuffer {
+    pub(crate) fn new(window: SendWindow) -> Self {
         Self {
             first: 0,
             entries: VecDeque::new(),
@@ -102,7 +102,7 @@ impl Outgoing {
         self.window.room(self.in_flight, self.entries.len() as u64)
     }
 
-    /// Takes a complete message with the number [`Outgoing::next_number`]. Ignores the window: data
+    /// Takes a complete message with the number [`SendBuffer::next_number`]. Ignores the window: data
     /// does not hold up the handshake and the terminate flag.
     pub(crate) fn push(&mut self, message: Bytes) {
         self.push_entry(message, false);
@@ -116,9 +116,9 @@ impl Outgoing {
     }
 
     fn push_entry(&mut self, message: Bytes, early: bool) {
-        self.entries.push_back(Entry {
+        self.entries.push_back(QueuedMessage {
             message,
-            state: State::Fresh,
+            state: DeliveryState::Fresh,
             early,
         });
         self.in_flight += 1;
@@ -132,10 +132,10 @@ impl Outgoing {
             return false;
         };
         let sent = match entry.state {
-            State::Fresh | State::Acknowledged => return false,
-            State::UnderWay(sent) | State::Again(sent) => sent,
+            DeliveryState::Fresh | DeliveryState::Acknowledged => return false,
+            DeliveryState::UnderWay(sent) | DeliveryState::Again(sent) => sent,
         };
-        entry.state = State::Acknowledged;
+        entry.state = DeliveryState::Acknowledged;
         entry.message = Bytes::new();
         self.in_flight -= 1;
         if !self.timers.remove(&(sent.due, number)) {
@@ -148,8 +148,8 @@ impl Outgoing {
             self.rtt.measured(trip);
         }
         self.window.acknowledged(now, sent.mark, trip);
-        while let Some(Entry {
-            state: State::Acknowledged,
+        while let Some(QueuedMessage {
+            state: DeliveryState::Acknowledged,
             ..
         }) = self.entries.front()
         {
@@ -168,8 +168,8 @@ impl Outgoing {
             let Some(entry) = self.entry(number) else {
                 continue;
             };
-            if let State::UnderWay(sent) = entry.state {
-                entry.state = State::Again(sent);
+            if let DeliveryState::UnderWay(sent) = entry.state {
+                entry.state = DeliveryState::Again(sent);
                 self.again.insert(number);
                 if sent.quick {
                     continue;
@@ -189,7 +189,7 @@ impl Outgoing {
 
     /// Returns the next message to send, as far as the window allows: overdue ones first, then new
     /// ones.
-    pub(crate) fn next_outbound(&mut self, now: Duration) -> Option<Outbound> {
+    pub(crate) fn next_outbound(&mut self, now: Duration) -> Option<OutboundMessage> {
         if !self.window.may_hand_out(self.timers.len()) {
             return None;
         }
@@ -200,27 +200,27 @@ impl Outgoing {
     }
 
     /// Returns the next message that was never sent, regardless of the window.
-    pub(crate) fn next_fresh(&mut self, now: Duration) -> Option<Outbound> {
+    pub(crate) fn next_fresh(&mut self, now: Duration) -> Option<OutboundMessage> {
         let number = self.fresh;
         let outbound = self.hand_out(now, number)?;
         self.fresh += 1;
         Some(outbound)
     }
 
-    fn hand_out(&mut self, now: Duration, number: u64) -> Option<Outbound> {
+    fn hand_out(&mut self, now: Duration, number: u64) -> Option<OutboundMessage> {
         let (under_way, in_flight) = (self.timers.len(), self.in_flight);
         let entry = self.entry(number)?;
         let (early, before) = match entry.state {
-            State::Fresh => (entry.early, None),
-            State::UnderWay(sent) | State::Again(sent) => (entry.early, Some(sent)),
-            State::Acknowledged => return None,
+            DeliveryState::Fresh => (entry.early, None),
+            DeliveryState::UnderWay(sent) | DeliveryState::Again(sent) => (entry.early, Some(sent)),
+            DeliveryState::Acknowledged => return None,
         };
         let doublings = self
             .rtt
             .doublings(before.map_or(0, |sent| sent.next_doublings));
         let repetitions = before.map_or(0, |sent| sent.repetitions + 1);
         let quick = early && repetitions < QUICK_REPETITIONS;
-        let sent = Sent {
+        let sent = SendTime {
             at: now,
             due: now
                 + if quick {
@@ -237,8 +237,8 @@ impl Outgoing {
         };
         self.timers.insert((sent.due, number));
         let entry = self.entry(number)?;
-        entry.state = State::UnderWay(sent);
-        Some(Outbound {
+        entry.state = DeliveryState::UnderWay(sent);
+        Some(OutboundMessage {
             message: entry.message.clone(),
             repeated: before.is_some(),
         })
@@ -247,7 +247,7 @@ impl Outgoing {
     /// Handles a pause of the other side: messages under way say nothing about the path.
     pub(crate) fn pause(&mut self) {
         for entry in &mut self.entries {
-            if let State::UnderWay(sent) = &mut entry.state {
+            if let DeliveryState::UnderWay(sent) = &mut entry.state {
                 sent.tainted = true;
             }
         }
@@ -258,10 +258,11 @@ impl Outgoing {
     pub(crate) fn disconnect(&mut self) {
         self.timers.clear();
         for (number, entry) in (self.first..).zip(&mut self.entries) {
-            if let State::UnderWay(mut sent) | State::Again(mut sent) = entry.state {
+            if let DeliveryState::UnderWay(mut sent) | DeliveryState::Again(mut sent) = entry.state
+            {
                 sent.next_doublings = 0;
                 sent.tainted = true;
-                entry.state = State::Again(sent);
+                entry.state = DeliveryState::Again(sent);
                 self.again.insert(number);
             }
         }
@@ -269,7 +270,7 @@ impl Outgoing {
         self.window.restart();
     }
 
-    fn entry(&mut self, number: u64) -> Option<&mut Entry> {
+    fn entry(&mut self, number: u64) -> Option<&mut QueuedMessage> {
         let place = number.checked_sub(self.first)?;
         self.entries.get_mut(usize::try_from(place).ok()?)
     }
@@ -283,7 +284,7 @@ impl Outgoing {
         &self.rtt
     }
 
-    pub(crate) fn window(&self) -> &Window {
+    pub(crate) fn window(&self) -> &SendWindow {
         &self.window
     }
 }
@@ -300,15 +301,15 @@ mod tests {
         SequenceNumber::new(n)
     }
 
-    fn sender_with(messages: u8) -> Outgoing {
-        let mut outgoing = Outgoing::new(Window::new(4));
+    fn sender_with(messages: u8) -> SendBuffer {
+        let mut outgoing = SendBuffer::new(SendWindow::new(4));
         for n in 0..messages {
             outgoing.push(Bytes::from(vec![n]));
         }
         outgoing
     }
 
-    fn sent_at(outgoing: &mut Outgoing, at: u64) -> Vec<(u8, bool)> {
+    fn sent_at(outgoing: &mut SendBuffer, at: u64) -> Vec<(u8, bool)> {
         outgoing.expire(ms(at));
         let next = || {
             outgoing

@@ -55,7 +55,7 @@ const MEMORY: usize = 256;
 
 /// Data recorded about a message when it is handed out.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Mark {
+pub(crate) struct SendMark {
     serial: u64,
     /// It found the path nearly empty, so its round trip includes no queue of this side.
     alone: bool,
@@ -63,7 +63,7 @@ pub(crate) struct Mark {
 
 /// The send window: the number of messages that may be unacknowledged.
 #[derive(Debug)]
-pub(crate) struct Window {
+pub(crate) struct SendWindow {
     cap: usize,
     size: usize,
     /// Upper end of slow start.
@@ -78,7 +78,7 @@ pub(crate) struct Window {
     round_best: Option<Duration>,
     /// The most that was in flight in this round, and in the one before.
     peaks: [usize; 2],
-    base: Option<Base>,
+    base: Option<Baseline>,
     /// Acknowledged and overdue messages; both are halved when they become many.
     arrived: usize,
     lost: usize,
@@ -89,12 +89,12 @@ pub(crate) struct Window {
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Base {
+struct Baseline {
     trip: Duration,
     at: Duration,
 }
 
-impl Window {
+impl SendWindow {
     pub(crate) fn new(cap: usize) -> Self {
         Self {
             cap,
@@ -151,10 +151,10 @@ impl Window {
     }
 
     /// Records a message handed out; `under_way` as above without it, `in_flight` with it.
-    pub(crate) fn handed_out(&mut self, under_way: usize, in_flight: usize) -> Mark {
+    pub(crate) fn handed_out(&mut self, under_way: usize, in_flight: usize) -> SendMark {
         self.peaks[0] = self.peaks[0].max(in_flight);
         self.serial += 1;
-        Mark {
+        SendMark {
             serial: self.serial,
             alone: under_way < SMALLEST,
         }
@@ -162,7 +162,7 @@ impl Window {
 
     /// Records an acknowledgement, after `trip` if that is known: the message was sent only once
     /// and was not delayed by a pause.
-    pub(crate) fn acknowledged(&mut self, now: Duration, mark: Mark, trip: Option<Duration>) {
+    pub(crate) fn acknowledged(&mut self, now: Duration, mark: SendMark, trip: Option<Duration>) {
         self.count(1, 0);
         self.progress = true;
         if let Some(trip) = trip {
@@ -189,7 +189,7 @@ impl Window {
             .is_some_and(|base| now.saturating_sub(base.at) > BASE_LIFETIME);
         let smaller = self.base.is_none_or(|base| trip <= base.trip);
         if smaller || (expired && alone) {
-            self.base = Some(Base { trip, at: now });
+            self.base = Some(Baseline { trip, at: now });
         }
     }
 
@@ -235,7 +235,7 @@ impl Window {
     }
 
     /// Records a message that was not acknowledged in time.
-    pub(crate) fn expired(&mut self, mark: Mark) {
+    pub(crate) fn expired(&mut self, mark: SendMark) {
         if self.base.is_none() {
             return;
         }

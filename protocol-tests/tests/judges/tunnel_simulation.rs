@@ -1,7 +1,7 @@
 //! Our two machines together, as the program runs them, against an agent and a network made for it,
 //! on a virtual clock.
 //!
-//! The client is [`ssm_channel::Channel`] with [`smux::Session`] on top and as little driver as
+//! The client is [`ssm_channel::Channel`] with [`smux::Mux`] on top and as little driver as
 //! possible. The [agent](agent) is written after the observed behaviour of the real one and uses
 //! none of our code: it acknowledges each message, resends only its oldest, has no send window, is
 //! deaf at first, dials one stream after the other. The [network](link) delays, loses, repeats and

@@ -15,7 +15,7 @@ use tokio::io::AsyncReadExt;
 use crate::failure::connection::SessionError;
 use crate::postgres::client::startup::{Local, Standing};
 use crate::postgres::io::READ;
-use pg_handshake::scram::{Exchange, ScramError, Verifier};
+use pg_handshake::scram::{ScramError, ScramExchange, ScramVerifier};
 
 /// Delay of the reply to a wrong password, which slows down guessing.
 const WRONG_PASSWORD_PAUSE: Duration = Duration::from_secs(1);
@@ -24,11 +24,11 @@ const WRONG_PASSWORD_PAUSE: Duration = Duration::from_secs(1);
 /// `binding` is the hash of our certificate, for clients on TLS.
 pub(in crate::postgres) async fn authenticate(
     client: &mut Local,
-    verifier: Arc<Verifier>,
+    verifier: Arc<ScramVerifier>,
     binding: Option<&Bytes>,
 ) -> Result<(), SessionError> {
     let binding = binding.filter(|_| client.tls).cloned();
-    let mut exchange = Exchange::new(verifier, binding);
+    let mut exchange = ScramExchange::new(verifier, binding);
     let mut reader = PasswordReader::new(client.ahead.split().freeze());
     client.standing = Standing::Asked;
     client

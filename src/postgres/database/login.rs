@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use pg_handshake::{
-    ALPN, AUTHENTICATION_OK, CancelKey, Negotiation, Stage, Upstream, UpstreamEvent,
+    ALPN, AUTHENTICATION_OK, CancelKey, Negotiation, Upstream, UpstreamEvent, UpstreamStage,
 };
 use tokio::io::AsyncReadExt;
 use tokio::time::Instant;
@@ -157,7 +157,7 @@ pub(in crate::postgres) async fn open(
     while let Some(bytes) = machine.poll_output() {
         hello.extend_from_slice(&bytes);
     }
-    if machine.stage() != Stage::TlsHandshake {
+    if machine.stage() != UpstreamStage::TlsHandshake {
         let hello = hello.freeze();
         let stream = if brief {
             context.transport.open_briefly(hello).await?
@@ -245,7 +245,7 @@ pub(in crate::postgres) async fn login(
     loop {
         // Only over TLS that was verified for the endpoint's name: the machine enters this stage
         // after `tls_established` and not before.
-        if early && machine.stage() == Stage::Authentication {
+        if early && machine.stage() == UpstreamStage::Authentication {
             machine.password(token)?;
             greeting.token_sent = true;
         }
@@ -254,7 +254,7 @@ pub(in crate::postgres) async fn login(
         greeting.token_given |= early && machine.password_asked();
         match event? {
             UpstreamEvent::StartTls => {
-                waiting.for_database(Stage::TlsHandshake);
+                waiting.for_database(UpstreamStage::TlsHandshake);
                 (stream, tls_version) =
                     secure(context, &server, stream, Negotiation::SslRequest).await?;
                 machine.tls_established();

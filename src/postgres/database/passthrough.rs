@@ -4,7 +4,7 @@ use std::io;
 
 use bytes::Bytes;
 use pg_handshake::{
-    MAX_REMAINDER, Negotiation, PasswordReader, SaslInitialResponse, Stage, UpstreamEvent,
+    MAX_REMAINDER, Negotiation, PasswordReader, SaslInitialResponse, UpstreamEvent, UpstreamStage,
     gs2_says_unsupported,
 };
 use tokio::io::AsyncReadExt;
@@ -53,7 +53,7 @@ pub(in crate::postgres) async fn passthrough(
         while let Some(event) = machine.poll_event() {
             match event {
                 UpstreamEvent::StartTls => {
-                    waiting.for_database(Stage::TlsHandshake);
+                    waiting.for_database(UpstreamStage::TlsHandshake);
                     (stream, tls_version) =
                         secure(context, &server, stream, Negotiation::SslRequest).await?;
                     machine.tls_established();
@@ -79,7 +79,7 @@ pub(in crate::postgres) async fn passthrough(
             .await
             .map_err(lost)?;
         machine.handle_input(&[])?; // An error comes after the events before it.
-        if machine.stage() == Stage::PasswordWanted {
+        if machine.stage() == UpstreamStage::PasswordWanted {
             if let Some(answer) = reader.poll() {
                 answers += 1;
                 if answers == 1 && client.tls && binds_to_nothing(&answer) {
@@ -103,7 +103,7 @@ pub(in crate::postgres) async fn passthrough(
             }
             said = client.stream.read(&mut from_client), if client.ahead.len() < MAX_REMAINDER => match said {
                 // The database waits for the client's password.
-                Ok(0) if machine.stage() == Stage::PasswordWanted => {
+                Ok(0) if machine.stage() == UpstreamStage::PasswordWanted => {
                     return Err(SessionError::ClientGone(io::ErrorKind::UnexpectedEof.into()));
                 }
                 Ok(0) => return Err(waiting.left(Some(context))),

@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 use aws_sdk_ssm::Client;
 use aws_sdk_ssm::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_ssm::operation::RequestId;
-use ssm_channel::Token;
+use ssm_channel::ChannelToken;
 use tracing::debug;
 
 use super::proxy::ProxySettings;
@@ -44,7 +44,7 @@ pub(super) struct StartedSession {
 
 /// Data that opens a session's data channel.
 pub(super) struct SessionTicket {
-    pub(super) token: Token,
+    pub(super) token: ChannelToken,
     pub(super) stream_url: String,
 }
 
@@ -90,9 +90,9 @@ pub(super) async fn start_session(
 
 /// Wraps the token, which no text may quote from now on: the gateway could echo it in its last
 /// message.
-fn token_of(value: String) -> Token {
+fn token_of(value: String) -> ChannelToken {
     remember_token(&value);
-    Token::new(value)
+    ChannelToken::new(value)
 }
 
 /// Calls `ssm:ResumeSession`; returns the ticket for a session with a lost connection. `None`: AWS

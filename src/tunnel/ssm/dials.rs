@@ -115,12 +115,12 @@ mod tests {
         Instant::now()
     }
 
-    fn ids(mux: &mut smux::Session, count: usize) -> Vec<StreamId> {
+    fn ids(mux: &mut smux::Mux, count: usize) -> Vec<StreamId> {
         (0..count).map(|_| mux.open().unwrap()).collect()
     }
 
     fn dialling(count: usize) -> (PendingDials, Vec<StreamId>) {
-        let ids = ids(&mut smux::Session::new(smux::Role::Client), count);
+        let ids = ids(&mut smux::Mux::new(smux::MuxRole::Client), count);
         let mut dials = PendingDials::default();
         ids.iter().for_each(|id| dials.begin(*id, now()));
         (dials, ids)

@@ -674,7 +674,7 @@ fn lost(error: &tungstenite::Error) -> TunnelError {
 }
 
 /// Creates the machine for a session; kept here beside its only user.
-pub(super) fn channel(config: ssm_channel::Config) -> Channel {
+pub(super) fn channel(config: ssm_channel::ChannelConfig) -> Channel {
     Channel::new(config, Duration::ZERO)
 }
 

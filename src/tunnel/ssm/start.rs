@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aws_credential_types::Credentials;
 use rustls::RootCertStore;
-use ssm_channel::Token;
+use ssm_channel::ChannelToken;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -290,7 +290,7 @@ impl SessionStarter {
         began: Instant,
         terminate: impl Future<Output = bool> + Send + 'static,
     ) -> SsmSession {
-        let mut config = ssm_channel::Config::new(
+        let mut config = ssm_channel::ChannelConfig::new(
             joined.token,
             Uuid::new_v4().to_string(),
             Uuid::new_v4().to_string(),
@@ -299,7 +299,7 @@ impl SessionStarter {
         );
         config.reorder_messages = REORDER_MESSAGES;
         config.reorder_bytes = REORDER_MESSAGES * ssm_channel::MAX_PAYLOAD;
-        let mux = smux::Session::new(smux::Role::Client);
+        let mux = smux::Mux::new(smux::MuxRole::Client);
         let sessions = self.inner.settings.sessions;
         let shared = Arc::new(SharedSession::new(driver::channel(config), mux, sessions));
         let (sender, phase) = watch::channel(SessionPhase::Starting);
@@ -468,7 +468,7 @@ async fn join(
             reason: format!("no answer in {} s", CONNECT_DEADLINE.as_secs()).into(),
         }
     })??;
-    let token: Token = ticket.token;
+    let token: ChannelToken = ticket.token;
     Ok(OpenedChannel { socket, token })
 }
 

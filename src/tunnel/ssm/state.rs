@@ -6,7 +6,7 @@ use std::task::Waker;
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
-use smux::{Session as Mux, StreamId};
+use smux::{Mux, StreamId};
 use ssm_channel::Channel;
 use tokio::io::ReadBuf;
 use tokio::sync::Notify;
@@ -472,7 +472,7 @@ impl SessionMachines {
         while let Some(event) = self.mux.poll_event() {
             self.proven = true;
             match event {
-                smux::Event::Data { id, data } => {
+                smux::MuxEvent::Data { id, data } => {
                     self.dials.succeeded(id, Instant::now());
                     self.refused_last = false;
                     self.received += data.len() as u64;
@@ -481,7 +481,7 @@ impl SessionMachines {
                         slot.deliver(&data);
                     }
                 }
-                smux::Event::Finished(id) => {
+                smux::MuxEvent::Finished(id) => {
                     let refused = self.dials.finished(id, Instant::now());
                     match self.streams.get_mut(&id) {
                         Some(slot) if refused => {
@@ -493,9 +493,9 @@ impl SessionMachines {
                     }
                 }
                 // Closed before on this side, perhaps while the agent was still dialling for it.
-                smux::Event::Closed(id) => _ = self.dials.finished(id, Instant::now()),
+                smux::MuxEvent::Closed(id) => _ = self.dials.finished(id, Instant::now()),
                 // Only a server opens streams towards a client, and the agent is not one.
-                smux::Event::Opened(id) => {
+                smux::MuxEvent::Opened(id) => {
                     debug!(stream = %id, "the agent opened a stream; ignored")
                 }
             }

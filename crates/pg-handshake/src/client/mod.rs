@@ -22,7 +22,7 @@ const GSS_REQUEST_CODE: u32 = 80_877_104;
 const TLS_HANDSHAKE_RECORD: u8 = 0x16;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
+enum StartupStage {
     /// No byte received yet.
     First,
     /// Between packets, or inside one.
@@ -57,7 +57,7 @@ pub struct Client {
     /// An SSLRequest was answered `S`; no further request may come.
     asked_tls: bool,
     last_request: EncryptionRequest,
-    stage: Stage,
+    stage: StartupStage,
     buf: BytesMut,
     output: VecDeque<Bytes>,
     events: VecDeque<ClientEvent>,
@@ -76,7 +76,7 @@ impl Client {
             asked_gss: false,
             asked_tls: false,
             last_request: EncryptionRequest::Ssl,
-            stage: Stage::First,
+            stage: StartupStage::First,
             buf: BytesMut::new(),
             output: VecDeque::new(),
             events: VecDeque::new(),
@@ -106,8 +106,8 @@ impl Client {
         if let Some(error) = &self.error {
             return Err(error.clone());
         }
-        let in_handshake = self.stage == Stage::DirectTlsOffered; // The TLS acceptor reports it.
-        if self.stage == Stage::Done || in_handshake || self.buf.is_empty() {
+        let in_handshake = self.stage == StartupStage::DirectTlsOffered; // The TLS acceptor reports it.
+        if self.stage == StartupStage::Done || in_handshake || self.buf.is_empty() {
             return Ok(());
         }
         let error = ClientError::UnexpectedEof;
@@ -122,8 +122,8 @@ impl Client {
 
     /// Returns the next event, oldest first.
     pub fn poll_event(&mut self) -> Option<ClientEvent> {
-        if self.stage == Stage::DirectTlsOffered && self.error.is_none() {
-            self.stage = Stage::DirectTlsHandshake;
+        if self.stage == StartupStage::DirectTlsOffered && self.error.is_none() {
+            self.stage = StartupStage::DirectTlsHandshake;
             let received = self.buf.split().freeze();
             return Some(ClientEvent::StartDirectTls { received });
         }
@@ -133,8 +133,8 @@ impl Client {
     /// Reports that the TLS handshake requested by [`ClientEvent::StartTls`] is complete; input is
     /// decrypted from now on. Does nothing without that event.
     pub fn tls_established(&mut self) {
-        if self.stage == Stage::TlsHandshake && self.error.is_none() {
-            self.stage = Stage::Packets;
+        if self.stage == StartupStage::TlsHandshake && self.error.is_none() {
+            self.stage = StartupStage::Packets;
             self.in_tls = true;
         }
     }
@@ -149,11 +149,11 @@ impl Client {
         if let Some(error) = &self.error {
             return Err(error.clone());
         }
-        if self.stage != Stage::DirectTlsHandshake {
+        if self.stage != StartupStage::DirectTlsHandshake {
             return Ok(());
         }
         self.in_tls = true;
-        self.stage = Stage::Packets;
+        self.stage = StartupStage::Packets;
         if alpn == Some(ALPN) {
             return Ok(());
         }
@@ -191,24 +191,26 @@ impl Client {
             return Ok(());
         }
         match self.stage {
-            Stage::Done if self.buf.len() + data.len() > MAX_REMAINDER => {
+            StartupStage::Done if self.buf.len() + data.len() > MAX_REMAINDER => {
                 return Err(ClientError::TooMuchPipelined);
             }
-            Stage::First if data[0] == TLS_HANDSHAKE_RECORD && self.tls_available => {
-                self.stage = Stage::DirectTlsOffered;
+            StartupStage::First if data[0] == TLS_HANDSHAKE_RECORD && self.tls_available => {
+                self.stage = StartupStage::DirectTlsOffered;
             }
-            Stage::First if data[0] == TLS_HANDSHAKE_RECORD => return Err(ClientError::DirectTls),
-            Stage::DirectTlsOffered if self.buf.len() + data.len() > MAX_REMAINDER => {
+            StartupStage::First if data[0] == TLS_HANDSHAKE_RECORD => {
+                return Err(ClientError::DirectTls);
+            }
+            StartupStage::DirectTlsOffered if self.buf.len() + data.len() > MAX_REMAINDER => {
                 return Err(ClientError::TooMuchPipelined);
             }
-            Stage::DirectTlsHandshake => return Err(ClientError::DirectTls),
-            Stage::TlsHandshake => return Err(self.sent_ahead()),
-            Stage::Packets if !self.output.is_empty() => return Err(self.sent_ahead()),
-            Stage::First => self.stage = Stage::Packets,
-            Stage::DirectTlsOffered | Stage::Packets | Stage::Done => {}
+            StartupStage::DirectTlsHandshake => return Err(ClientError::DirectTls),
+            StartupStage::TlsHandshake => return Err(self.sent_ahead()),
+            StartupStage::Packets if !self.output.is_empty() => return Err(self.sent_ahead()),
+            StartupStage::First => self.stage = StartupStage::Packets,
+            StartupStage::DirectTlsOffered | StartupStage::Packets | StartupStage::Done => {}
         }
         self.buf.extend_from_slice(data);
-        while self.stage == Stage::Packets {
+        while self.stage == StartupStage::Packets {
             let Some(code) = self.check_header()? else {
                 return Ok(());
             };
@@ -266,7 +268,7 @@ impl Client {
             None => ClientEvent::Startup(Startup::parse(&packet)?),
         };
         self.events.push_back(event);
-        self.stage = Stage::Done;
+        self.stage = StartupStage::Done;
         Ok(())
     }
 
@@ -284,7 +286,7 @@ impl Client {
             self.asked_tls = true;
             self.output.push_back(Bytes::from_static(b"S"));
             self.events.push_back(ClientEvent::StartTls);
-            self.stage = Stage::TlsHandshake;
+            self.stage = StartupStage::TlsHandshake;
         } else {
             self.output.push_back(Bytes::from_static(b"N"));
         }

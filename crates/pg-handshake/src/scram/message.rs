@@ -8,7 +8,7 @@ use super::{END_POINT, ScramError};
 
 /// Channel binding flag, the first field of the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Flag {
+pub(super) enum ChannelBindingFlag {
     /// `n`: the client does not support binding.
     Cannot,
     /// `y`: it does, and believes that the server does not.
@@ -17,7 +17,7 @@ pub(super) enum Flag {
     Binds,
 }
 
-impl Flag {
+impl ChannelBindingFlag {
     /// Returns the GS2 header, which the final message repeats. An authorization identity would be
     /// part of it, and is refused.
     pub(super) fn header(self) -> &'static [u8] {
@@ -31,8 +31,8 @@ impl Flag {
 
 /// `client-first-message`.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct First<'a> {
-    pub(super) flag: Flag,
+pub(super) struct ClientFirst<'a> {
+    pub(super) flag: ChannelBindingFlag,
     /// Everything after the GS2 header: part of the text both sides sign.
     pub(super) bare: &'a [u8],
     /// Printable ASCII without a comma.
@@ -41,7 +41,7 @@ pub(super) struct First<'a> {
 
 /// `client-final-message`.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Final<'a> {
+pub(super) struct ClientFinal<'a> {
     /// The value of `c`, still in base64.
     pub(super) binding: &'a [u8],
     pub(super) nonce: &'a [u8],
@@ -50,20 +50,20 @@ pub(super) struct Final<'a> {
     pub(super) proof: [u8; 32],
 }
 
-pub(super) fn first(message: &[u8]) -> Result<First<'_>, ScramError> {
-    let mut rest = Rest(message);
+pub(super) fn first(message: &[u8]) -> Result<ClientFirst<'_>, ScramError> {
+    let mut rest = UnreadAttributes(message);
     let flag = match rest.0.first() {
-        Some(b'n') => Flag::Cannot,
-        Some(b'y') => Flag::BelievesServerCannot,
+        Some(b'n') => ChannelBindingFlag::Cannot,
+        Some(b'y') => ChannelBindingFlag::BelievesServerCannot,
         Some(b'p') => {
             if rest.value_of(b'p')? != END_POINT.as_bytes() {
                 return Err(ScramError::BindingType);
             }
-            Flag::Binds
+            ChannelBindingFlag::Binds
         }
         _ => return Err(ScramError::Malformed("unexpected channel-binding flag")),
     };
-    if flag != Flag::Binds {
+    if flag != ChannelBindingFlag::Binds {
         rest.0 = &rest.0[1..];
         rest.comma()?;
     }
@@ -84,11 +84,11 @@ pub(super) fn first(message: &[u8]) -> Result<First<'_>, ScramError> {
     while !rest.0.is_empty() {
         rest.extension()?;
     }
-    Ok(First { flag, bare, nonce })
+    Ok(ClientFirst { flag, bare, nonce })
 }
 
-pub(super) fn last(message: &[u8]) -> Result<Final<'_>, ScramError> {
-    let mut rest = Rest(message);
+pub(super) fn last(message: &[u8]) -> Result<ClientFinal<'_>, ScramError> {
+    let mut rest = UnreadAttributes(message);
     let binding = rest.value_of(b'c')?;
     let nonce = rest.value_of(b'r')?;
     let mut before = rest.0;
@@ -107,7 +107,7 @@ pub(super) fn last(message: &[u8]) -> Result<Final<'_>, ScramError> {
     if !rest.0.is_empty() {
         return Err(ScramError::Malformed("something follows the proof"));
     }
-    Ok(Final {
+    Ok(ClientFinal {
         binding,
         nonce,
         without_proof,
@@ -118,9 +118,9 @@ pub(super) fn last(message: &[u8]) -> Result<Final<'_>, ScramError> {
 const MANDATORY: ScramError = ScramError::Unsupported("a mandatory extension of SCRAM");
 
 /// Unread rest of a message.
-struct Rest<'a>(&'a [u8]);
+struct UnreadAttributes<'a>(&'a [u8]);
 
-impl<'a> Rest<'a> {
+impl<'a> UnreadAttributes<'a> {
     fn comma(&mut self) -> Result<(), ScramError> {
         self.0 = self
             .0

@@ -4,8 +4,8 @@ use super::*;
 
 const CERTIFICATE_HASH: &[u8; 32] = b"the hash of a certificate, 32 by";
 
-fn verifier(password: &str) -> Arc<Verifier> {
-    Arc::new(Verifier::new(password, [3; SALT]))
+fn verifier(password: &str) -> Arc<ScramVerifier> {
+    Arc::new(ScramVerifier::new(password, [3; SALT]))
 }
 
 fn bound() -> Option<Bytes> {
@@ -18,7 +18,7 @@ fn hash(bytes: &[u8]) -> ChannelBinding {
 
 /// Logs in with the client of another implementation.
 fn log_in(
-    exchange: &mut Exchange,
+    exchange: &mut ScramExchange,
     mechanism: &str,
     password: &str,
     binding: ChannelBinding,
@@ -34,8 +34,8 @@ fn log_in(
 #[test]
 fn the_example_of_rfc_7677() {
     let salt = STANDARD.decode("W22ZaJ0SNY7soEsUEjb6gQ==").unwrap();
-    let verifier = Verifier::new("pencil", salt.try_into().unwrap());
-    let mut exchange = Exchange::new(Arc::new(verifier), None);
+    let verifier = ScramVerifier::new("pencil", salt.try_into().unwrap());
+    let mut exchange = ScramExchange::new(Arc::new(verifier), None);
     let challenge = exchange
         .challenge(
             SCRAM_SHA_256,
@@ -63,8 +63,8 @@ fn the_example_of_rfc_7677() {
 fn a_strange_client_logs_in() {
     for password in ["hunter2", "größe", "\u{ad}ⅨX", "\u{1f600}é"] {
         let verifier = verifier(password);
-        let exchange = |binding| Exchange::new(Arc::clone(&verifier), binding);
-        let log_in = |mut exchange: Exchange, mechanism, binding| {
+        let exchange = |binding| ScramExchange::new(Arc::clone(&verifier), binding);
+        let log_in = |mut exchange: ScramExchange, mechanism, binding| {
             log_in(&mut exchange, mechanism, password, binding)
         };
         let without = ChannelBinding::unsupported();
@@ -85,7 +85,7 @@ fn a_wrong_password_is_just_that() {
             (SCRAM_SHA_256, ChannelBinding::unsupported()),
             (SCRAM_SHA_256_PLUS, hash(CERTIFICATE_HASH)),
         ] {
-            let mut exchange = Exchange::new(verifier("hunter2"), bound());
+            let mut exchange = ScramExchange::new(verifier("hunter2"), bound());
             assert_eq!(
                 log_in(&mut exchange, mechanism, wrong, binding),
                 Err(ScramError::WrongPassword)
@@ -96,9 +96,9 @@ fn a_wrong_password_is_just_that() {
 
 #[test]
 fn binding_is_offered_only_where_there_is_something_to_bind_to() {
-    let with = Exchange::new(verifier("x"), bound());
+    let with = ScramExchange::new(verifier("x"), bound());
     assert_eq!(with.mechanisms(), ["SCRAM-SHA-256-PLUS", "SCRAM-SHA-256"]);
-    let mut without = Exchange::new(verifier("x"), None);
+    let mut without = ScramExchange::new(verifier("x"), None);
     assert_eq!(without.mechanisms(), ["SCRAM-SHA-256"]);
     let binds = hash(CERTIFICATE_HASH);
     assert_eq!(
@@ -106,7 +106,7 @@ fn binding_is_offered_only_where_there_is_something_to_bind_to() {
         Err(ScramError::Mechanism)
     );
     for unknown in ["", "scram-sha-256", "SCRAM-SHA-1", "OAUTHBEARER", "PLAIN"] {
-        let mut exchange = Exchange::new(verifier("x"), bound());
+        let mut exchange = ScramExchange::new(verifier("x"), bound());
         assert_eq!(
             exchange.first(unknown, b"n,,n=,r=abc", [7; NONCE]),
             Err(ScramError::Mechanism)
@@ -117,14 +117,14 @@ fn binding_is_offered_only_where_there_is_something_to_bind_to() {
 #[test]
 fn somebody_in_between_is_noticed() {
     // A man in the middle that ends TLS shows another certificate.
-    let mut exchange = Exchange::new(verifier("x"), bound());
+    let mut exchange = ScramExchange::new(verifier("x"), bound());
     assert_eq!(
         log_in(&mut exchange, SCRAM_SHA_256_PLUS, "x", hash(&[7; 32])),
         Err(ScramError::Binding)
     );
     // A man in the middle that removes the offer makes the client believe that the server cannot
     // bind.
-    let mut exchange = Exchange::new(verifier("x"), bound());
+    let mut exchange = ScramExchange::new(verifier("x"), bound());
     let unaware = ChannelBinding::unrequested();
     assert_eq!(
         log_in(&mut exchange, SCRAM_SHA_256, "x", unaware),
@@ -139,7 +139,7 @@ fn mechanism_and_message_must_agree() {
         (SCRAM_SHA_256_PLUS, "y,,n=,r=abc"),
         (SCRAM_SHA_256, "p=tls-server-end-point,,n=,r=abc"),
     ] {
-        let mut exchange = Exchange::new(verifier("x"), bound());
+        let mut exchange = ScramExchange::new(verifier("x"), bound());
         assert_eq!(
             exchange.first(mechanism, message.as_bytes(), [7; NONCE]),
             Err(ScramError::BindingMismatch),
@@ -153,7 +153,7 @@ fn first(message: &[u8]) -> Result<Vec<u8>, ScramError> {
         Some(b'p') => SCRAM_SHA_256_PLUS,
         _ => SCRAM_SHA_256,
     };
-    Exchange::new(verifier("x"), bound()).first(mechanism, message, [7; NONCE])
+    ScramExchange::new(verifier("x"), bound()).first(mechanism, message, [7; NONCE])
 }
 
 #[test]
@@ -209,8 +209,8 @@ fn first_messages_as_postgresql_takes_them() {
 }
 
 /// Returns an exchange after its challenge, and the client's final message.
-fn challenged(mechanism: &str, binding: ChannelBinding) -> (Exchange, Vec<u8>) {
-    let mut exchange = Exchange::new(verifier("x"), bound());
+fn challenged(mechanism: &str, binding: ChannelBinding) -> (ScramExchange, Vec<u8>) {
+    let mut exchange = ScramExchange::new(verifier("x"), bound());
     let mut client = ScramSha256::new(b"x", binding);
     let challenge = exchange
         .first(mechanism, client.message(), [7; NONCE])
@@ -275,7 +275,7 @@ fn final_messages_as_postgresql_takes_them() {
 
 /// A client's two messages, and the means to repeat the exchange in which the second is valid.
 struct Recorded {
-    verifier: Arc<Verifier>,
+    verifier: Arc<ScramVerifier>,
     mechanism: &'static str,
     first: Vec<u8>,
     last: Vec<u8>,
@@ -303,8 +303,8 @@ impl Recorded {
         recorded
     }
 
-    fn challenged(&self, first: &[u8]) -> (Exchange, Result<Vec<u8>, ScramError>) {
-        let mut exchange = Exchange::new(Arc::clone(&self.verifier), bound());
+    fn challenged(&self, first: &[u8]) -> (ScramExchange, Result<Vec<u8>, ScramError>) {
+        let mut exchange = ScramExchange::new(Arc::clone(&self.verifier), bound());
         let challenge = exchange.challenge(self.mechanism, first, "server");
         (exchange, challenge)
     }
@@ -377,7 +377,7 @@ fn a_password_becomes_what_postgresql_makes_of_it() {
             .skip(2)
             .map(|field| STANDARD.decode(field).unwrap())
             .collect();
-        let verifier = Verifier::new(password, fields[0].clone().try_into().unwrap());
+        let verifier = ScramVerifier::new(password, fields[0].clone().try_into().unwrap());
         assert_eq!(verifier.stored_key.as_slice(), fields[1], "{password:?}");
         assert_eq!(verifier.server_key.as_slice(), fields[2], "{password:?}");
     }
@@ -416,7 +416,7 @@ fn errors_and_ends_last() {
     let (mut exchange, good) = challenged(SCRAM_SHA_256, ChannelBinding::unsupported());
     exchange.last(&good).unwrap();
     assert_eq!(exchange.last(&good), Err(ScramError::OutOfOrder));
-    let mut exchange = Exchange::new(verifier("x"), None);
+    let mut exchange = ScramExchange::new(verifier("x"), None);
     assert_eq!(exchange.last(&good), Err(ScramError::OutOfOrder));
     let again = exchange.first(SCRAM_SHA_256, b"n,,n=,r=abc", [7; NONCE]);
     assert_eq!(again, Err(ScramError::OutOfOrder));
@@ -429,17 +429,21 @@ fn errors_and_ends_last() {
 fn salts_and_nonces_differ_and_nothing_shows() {
     let (one, other) = (
         verifier("hunter2"),
-        Arc::new(Verifier::new("hunter2", [4; SALT])),
+        Arc::new(ScramVerifier::new("hunter2", [4; SALT])),
     );
     assert_ne!(one.salt, other.salt);
     assert_ne!(one.stored_key, other.stored_key);
     let challenge = |nonce| {
-        Exchange::new(Arc::clone(&one), None).first(SCRAM_SHA_256, b"n,,n=,r=abc", [nonce; NONCE])
+        ScramExchange::new(Arc::clone(&one), None).first(
+            SCRAM_SHA_256,
+            b"n,,n=,r=abc",
+            [nonce; NONCE],
+        )
     };
     assert_ne!(challenge(7), challenge(8));
-    assert_eq!(format!("{one:?}"), "Verifier { .. }");
+    assert_eq!(format!("{one:?}"), "ScramVerifier { .. }");
     assert_eq!(
-        format!("{:?}", Exchange::new(one, bound())),
-        "Exchange { state: \"Start\", .. }"
+        format!("{:?}", ScramExchange::new(one, bound())),
+        "ScramExchange { state: \"Start\", .. }"
     );
 }

@@ -9,8 +9,8 @@ use super::transcript::{
 use super::upstream::{refused, startup};
 use super::{SSL_REQUEST, auth, feed_upstream, message};
 use crate::{
-    AuthMethod, CancelKey, MAX_AUTH_REQUESTS, Negotiation, ServerError, Stage, Upstream,
-    UpstreamError, UpstreamEvent,
+    AuthMethod, CancelKey, MAX_AUTH_REQUESTS, Negotiation, ServerError, Upstream, UpstreamError,
+    UpstreamEvent, UpstreamStage,
 };
 
 fn after_tls(mut upstream: Upstream) -> Upstream {
@@ -63,10 +63,10 @@ fn converse(
         assert!(output.is_empty(), "the machine says nothing of its own");
         events.extend(happened);
         if let Some(answer) = answers.next() {
-            assert_eq!(upstream.stage(), Stage::PasswordWanted);
+            assert_eq!(upstream.stage(), UpstreamStage::PasswordWanted);
             upstream.client_message(Bytes::from_static(answer)).unwrap();
             assert_eq!(upstream.poll_output().as_deref(), Some(*answer));
-            assert_eq!(upstream.stage(), Stage::PasswordSent);
+            assert_eq!(upstream.stage(), UpstreamStage::PasswordSent);
         }
     }
     events
@@ -82,7 +82,7 @@ fn direct_tls_is_asked_for_at_once_and_nothing_is_said_outside_it() {
     ];
     for fresh in kinds {
         let fresh = || fresh(key.clone());
-        assert_eq!(fresh().stage(), Stage::TlsHandshake);
+        assert_eq!(fresh().stage(), UpstreamStage::TlsHandshake);
         // No byte is accepted, not even an answer to an SSLRequest.
         for plain in [&b"S"[..], b"N", b"E", b"\x15\x03\x01"] {
             let mut upstream = fresh();
@@ -92,7 +92,7 @@ fn direct_tls_is_asked_for_at_once_and_nothing_is_said_outside_it() {
             upstream.tls_established();
             assert_eq!(upstream.poll_output(), None);
         }
-        let stage = Stage::TlsHandshake;
+        let stage = UpstreamStage::TlsHandshake;
         let closed = fresh().handle_eof();
         assert_eq!(closed, Err(UpstreamError::UnexpectedEof { stage }));
         let mut upstream = fresh();
@@ -107,7 +107,7 @@ fn direct_tls_is_asked_for_at_once_and_nothing_is_said_outside_it() {
     let mut cancel = Upstream::cancel(key.clone(), Negotiation::Direct);
     cancel.tls_established();
     assert_eq!(cancel.poll_output(), Some(key.encode()));
-    assert_eq!(cancel.stage(), Stage::CancelSent);
+    assert_eq!(cancel.stage(), UpstreamStage::CancelSent);
 }
 
 #[test]
@@ -120,7 +120,7 @@ fn a_login_inside_direct_tls_goes_on_as_ever() {
         let (_, events, result) = feed_upstream(&mut upstream, GRANTED, step);
         result.unwrap();
         assert_eq!(relayed(&events), GRANTED);
-        assert_eq!(upstream.stage(), Stage::Ready);
+        assert_eq!(upstream.stage(), UpstreamStage::Ready);
     }
 }
 
@@ -146,7 +146,7 @@ fn a_scram_login_passes_byte_for_byte() {
         let mut upstream = passthrough();
         let events = converse(&mut upstream, &flights, &answers, step);
         assert_eq!(events, whole, "in pieces of {step}");
-        assert_eq!(upstream.stage(), Stage::Ready);
+        assert_eq!(upstream.stage(), UpstreamStage::Ready);
         assert!(!upstream.password_asked(), "that is for clear text");
     }
 }
@@ -269,19 +269,19 @@ fn a_server_that_asks_for_ever_is_left() {
 fn what_may_come_when() {
     let unexpected = |tag, stage| UpstreamError::UnexpectedMessage { tag, stage };
     for tag in *b"SKZTDCAXGp" {
-        let stage = Stage::Authentication;
+        let stage = UpstreamStage::Authentication;
         assert_eq!(refused(passthrough, &[tag]), unexpected(tag, stage));
         let sent = [SCRAM_OFFER, &[tag]].concat();
-        let stage = Stage::PasswordWanted;
+        let stage = UpstreamStage::PasswordWanted;
         assert_eq!(refused(passthrough, &sent), unexpected(tag, stage));
     }
     for tag in *b"Rv" {
-        let stage = Stage::Starting;
+        let stage = UpstreamStage::Starting;
         let sent = [&auth(0, b""), &[tag][..]].concat();
         assert_eq!(refused(passthrough, &sent), unexpected(tag, stage));
     }
     let twice = [NEGOTIATES, b"v"].concat();
-    let stage = Stage::Authentication;
+    let stage = UpstreamStage::Authentication;
     assert_eq!(refused(passthrough, &twice), unexpected(b'v', stage));
     // A refusal at any point is forwarded as the server's own.
     let error = ServerError::parse(Bytes::from_static(SCRAM_DOWNGRADE)).unwrap();
@@ -361,11 +361,14 @@ fn the_client_may_answer_ahead() {
 fn end_of_the_connection_names_the_stage() {
     let eof = |mut upstream: Upstream| upstream.handle_eof();
     let unexpected = |stage| Err(UpstreamError::UnexpectedEof { stage });
-    assert_eq!(eof(passthrough()), unexpected(Stage::Authentication));
+    assert_eq!(
+        eof(passthrough()),
+        unexpected(UpstreamStage::Authentication)
+    );
     let mut asked = passthrough();
     asked.handle_input(SCRAM_OFFER).unwrap();
-    assert_eq!(eof(asked), unexpected(Stage::PasswordWanted));
+    assert_eq!(eof(asked), unexpected(UpstreamStage::PasswordWanted));
     let mut answered = passthrough();
     converse(&mut answered, &[SCRAM_OFFER], &[SCRAM_FIRST], 100);
-    assert_eq!(eof(answered), unexpected(Stage::PasswordSent));
+    assert_eq!(eof(answered), unexpected(UpstreamStage::PasswordSent));
 }

@@ -133,7 +133,7 @@ fn upstream_survives() {
             }
             assert!(upstream.buffered() <= BOUND, "seed {seed}");
         }
-        ready += usize::from(upstream.stage() == crate::Stage::Ready);
+        ready += usize::from(upstream.stage() == crate::UpstreamStage::Ready);
         let _ = upstream.handle_eof();
     }
     assert!(ready > 10, "the inputs must reach the end: {ready}");

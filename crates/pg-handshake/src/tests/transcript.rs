@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::upstream::after_tls;
 use super::{feed_upstream, message};
-use crate::{CancelKey, SqlState, Stage, Upstream, UpstreamError, UpstreamEvent};
+use crate::{CancelKey, SqlState, Upstream, UpstreamError, UpstreamEvent, UpstreamStage};
 
 const ASKS: &[u8] = b"R\x00\x00\x00\x08\x00\x00\x00\x03";
 
@@ -81,7 +81,7 @@ fn a_login_is_relayed_byte_for_byte_however_it_is_cut() {
         assert_eq!(events, whole, "in pieces of {step}");
         assert_eq!(output, [message(b'p', b"token\0")]);
         assert_eq!(relayed(&events), [NEGOTIATES, GRANTED].concat());
-        assert_eq!(upstream.stage(), Stage::Ready);
+        assert_eq!(upstream.stage(), UpstreamStage::Ready);
         assert!(upstream.into_remainder().is_empty());
     }
     let secret = Bytes::from_static(b"\xcc\x88X\xc2");

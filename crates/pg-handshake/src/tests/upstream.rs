@@ -5,8 +5,9 @@ use bytes::Bytes;
 use super::{SSL_REQUEST, auth, feed_upstream, message, startup_packet};
 use crate::server_error::MAX_BARE_TEXT;
 use crate::{
-    AuthMethod, CancelKey, MAX_AUTH_FRAME, MAX_ERROR_FRAME, MAX_PASSWORD, MAX_REMAINDER, Malformed,
-    Negotiation, ServerError, Stage, Startup, Upstream, UpstreamError, UpstreamEvent,
+    AuthMethod, CancelKey, MAX_AUTH_FRAME, MAX_ERROR_FRAME, MAX_PASSWORD, MAX_REMAINDER,
+    MalformedMessage, Negotiation, ServerError, Startup, Upstream, UpstreamError, UpstreamEvent,
+    UpstreamStage,
 };
 
 pub(super) fn startup() -> Startup {
@@ -32,7 +33,7 @@ fn starting() -> Upstream {
     feed_upstream(&mut upstream, &auth(3, b""), 100).2.unwrap();
     feed_upstream(&mut upstream, &auth(0, b""), 100).2.unwrap();
     assert_eq!(upstream.poll_event(), None);
-    assert_eq!(upstream.stage(), Stage::Starting);
+    assert_eq!(upstream.stage(), UpstreamStage::Starting);
     upstream
 }
 
@@ -82,7 +83,7 @@ fn cancel_goes_out_after_tls_and_nothing_comes_back() {
 fn refusals_before_tls() {
     assert_eq!(refused(before_tls, b"N"), UpstreamError::TlsRefused);
     for tag in [b'G', b'R', b'H', 0, 0x15, 0xff] {
-        let stage = Stage::TlsAnswer;
+        let stage = UpstreamStage::TlsAnswer;
         let expected = UpstreamError::UnexpectedMessage { tag, stage };
         assert_eq!(refused(before_tls, &[tag]), expected);
     }
@@ -278,7 +279,7 @@ fn short_and_overlong_bodies_are_errors_not_panics() {
     }
     for length in [0_u32, 1, 3] {
         let frame = [&b"R"[..], &length.to_be_bytes()].concat();
-        let expected = Malformed {
+        let expected = MalformedMessage {
             tag: b'R',
             what: "shorter than its format allows",
         };
@@ -315,25 +316,31 @@ fn order_of_messages_is_checked() {
     let key = message(b'K', &[1; 8]);
     let unexpected = |tag, stage| UpstreamError::UnexpectedMessage { tag, stage };
     for tag in *b"SKZTDCAXGp" {
-        let stage = Stage::Authentication;
+        let stage = UpstreamStage::Authentication;
         assert_eq!(refused(after_tls, &[tag]), unexpected(tag, stage));
     }
     let mut twice = negotiate.clone();
     twice.push(b'v');
     assert_eq!(
         refused(after_tls, &twice),
-        unexpected(b'v', Stage::Authentication)
+        unexpected(b'v', UpstreamStage::Authentication)
     );
     for tag in *b"RvTDCAGp" {
-        assert_eq!(refused(starting, &[tag]), unexpected(tag, Stage::Starting));
+        assert_eq!(
+            refused(starting, &[tag]),
+            unexpected(tag, UpstreamStage::Starting)
+        );
     }
     let twice = [&key[..], b"K"].concat();
-    assert_eq!(refused(starting, &twice), unexpected(b'K', Stage::Starting));
+    assert_eq!(
+        refused(starting, &twice),
+        unexpected(b'K', UpstreamStage::Starting)
+    );
     // AuthenticationOk while the requested password has not been given.
     let mut upstream = after_tls();
     upstream.handle_input(&auth(3, b"")).unwrap();
     let result = upstream.handle_input(&auth(0, b""));
-    assert_eq!(result, Err(unexpected(b'R', Stage::PasswordWanted)));
+    assert_eq!(result, Err(unexpected(b'R', UpstreamStage::PasswordWanted)));
     // The password requested twice, before and after it was given.
     let twice = [auth(3, b""), auth(3, b"")].concat();
     assert_eq!(
@@ -352,7 +359,7 @@ fn the_password_can_go_ahead_of_the_request() {
     );
     upstream.handle_input(&auth(3, b"")).unwrap();
     assert_eq!(upstream.poll_event(), None, "it is answered already");
-    assert_eq!(upstream.stage(), Stage::PasswordSent);
+    assert_eq!(upstream.stage(), UpstreamStage::PasswordSent);
     assert!(upstream.password_asked());
     let again = upstream.handle_input(&auth(3, b""));
     assert_eq!(again, Err(UpstreamError::PasswordAskedTwice));
@@ -392,7 +399,7 @@ fn an_early_password_ends_like_a_later_one() {
             let event = UpstreamEvent::PasswordRequired;
             assert_eq!(events.contains(&event), asked && !early);
             assert_eq!(output.len(), usize::from(asked && !early), "sent once");
-            assert_eq!(upstream.stage() == Stage::Ready, outcome.is_ok());
+            assert_eq!(upstream.stage() == UpstreamStage::Ready, outcome.is_ok());
         }
     }
 }
@@ -521,19 +528,19 @@ fn notices_wait_for_authentication_ok() {
 fn end_of_the_connection_names_the_stage() {
     let eof = |mut upstream: Upstream| upstream.handle_eof();
     let unexpected = |stage| Err(UpstreamError::UnexpectedEof { stage });
-    assert_eq!(eof(before_tls()), unexpected(Stage::TlsAnswer));
-    assert_eq!(eof(after_tls()), unexpected(Stage::Authentication));
-    assert_eq!(eof(starting()), unexpected(Stage::Starting));
+    assert_eq!(eof(before_tls()), unexpected(UpstreamStage::TlsAnswer));
+    assert_eq!(eof(after_tls()), unexpected(UpstreamStage::Authentication));
+    assert_eq!(eof(starting()), unexpected(UpstreamStage::Starting));
     let mut wanted = after_tls();
     wanted.handle_input(&auth(3, b"")).unwrap();
     wanted.password(b"token").unwrap();
-    assert_eq!(eof(wanted), unexpected(Stage::PasswordSent));
+    assert_eq!(eof(wanted), unexpected(UpstreamStage::PasswordSent));
     let mut tls = before_tls();
     tls.handle_input(b"S").unwrap();
-    assert_eq!(eof(tls), unexpected(Stage::TlsHandshake));
+    assert_eq!(eof(tls), unexpected(UpstreamStage::TlsHandshake));
     let mut inside = after_tls();
     inside.handle_input(&auth(3, b"")[..7]).unwrap();
-    assert_eq!(eof(inside), unexpected(Stage::Authentication));
+    assert_eq!(eof(inside), unexpected(UpstreamStage::Authentication));
     let mut ready = starting();
     ready.handle_input(&message(b'Z', b"I")).unwrap();
     assert_eq!(eof(ready), Ok(()));

@@ -4,7 +4,7 @@
 use bytes::Bytes;
 
 use super::messages::{password_message, password_problem};
-use super::{Purpose, Stage, Upstream, UpstreamError, UpstreamEvent};
+use super::{Purpose, Upstream, UpstreamError, UpstreamEvent, UpstreamStage};
 use crate::auth::{self, AuthMethod, AuthRequest};
 use crate::frame::MAX_AUTH_FRAME;
 use crate::startup::Startup;
@@ -72,7 +72,9 @@ impl Upstream {
         let problem = match (&self.purpose, self.stage) {
             (
                 Purpose::Passthrough(_),
-                Stage::Authentication | Stage::PasswordWanted | Stage::PasswordSent,
+                UpstreamStage::Authentication
+                | UpstreamStage::PasswordWanted
+                | UpstreamStage::PasswordSent,
             ) => password::body(&frame)
                 .err()
                 .map(|_| "the client's answer is not one whole message"),
@@ -83,7 +85,7 @@ impl Upstream {
             return Err(self.fail(UpstreamError::Password(problem)));
         }
         self.output.push_back(frame);
-        self.stage = Stage::PasswordSent;
+        self.stage = UpstreamStage::PasswordSent;
         Ok(())
     }
 
@@ -101,14 +103,16 @@ impl Upstream {
         }
         let problem = match (&self.purpose, self.stage) {
             (Purpose::Passthrough(_), _) => Some("the client answers for itself"),
-            (_, Stage::Authentication | Stage::PasswordWanted) => password_problem(token),
+            (_, UpstreamStage::Authentication | UpstreamStage::PasswordWanted) => {
+                password_problem(token)
+            }
             _ => Some("the server is not waiting for one"),
         };
         if let Some(problem) = problem {
             return Err(self.fail(UpstreamError::Password(problem)));
         }
         self.output.push_back(password_message(token));
-        self.stage = Stage::PasswordSent;
+        self.stage = UpstreamStage::PasswordSent;
         Ok(())
     }
 
@@ -128,7 +132,7 @@ impl Upstream {
                     });
                     self.events.push_back(UpstreamEvent::Relay(frame));
                     if expects_answer {
-                        self.stage = Stage::PasswordWanted;
+                        self.stage = UpstreamStage::PasswordWanted;
                     }
                     Ok(())
                 }
@@ -142,13 +146,15 @@ impl Upstream {
         match (&self.purpose, self.stage) {
             (Purpose::Passthrough(_), _) => {}
             // Granted before the requested password was given: no server does that.
-            (_, stage @ Stage::PasswordWanted) => {
+            (_, stage @ UpstreamStage::PasswordWanted) => {
                 return Err(UpstreamError::UnexpectedMessage { tag: b'R', stage });
             }
-            (_, Stage::PasswordSent) if !self.asked => return Err(UpstreamError::PasswordNotAsked),
+            (_, UpstreamStage::PasswordSent) if !self.asked => {
+                return Err(UpstreamError::PasswordNotAsked);
+            }
             _ => {}
         }
-        self.stage = Stage::Starting;
+        self.stage = UpstreamStage::Starting;
         self.events.push_back(UpstreamEvent::Relay(frame));
         let held = self.held_notices.drain(..);
         self.events.extend(held.map(UpstreamEvent::Relay));
@@ -164,8 +170,8 @@ impl Upstream {
             return Err(UpstreamError::PasswordAskedTwice);
         }
         self.asked = true;
-        if self.stage == Stage::Authentication {
-            self.stage = Stage::PasswordWanted;
+        if self.stage == UpstreamStage::Authentication {
+            self.stage = UpstreamStage::PasswordWanted;
             self.events.push_back(UpstreamEvent::PasswordRequired);
         }
         Ok(())
@@ -176,7 +182,7 @@ impl Upstream {
     /// `elog.c`); this covers servers that do not.
     pub(super) fn notice(&mut self, frame: Bytes) -> Result<(), UpstreamError> {
         server_error::fields(&frame, b'N')?;
-        if self.stage == Stage::Starting {
+        if self.stage == UpstreamStage::Starting {
             self.events.push_back(UpstreamEvent::Relay(frame));
             return Ok(());
         }

@@ -6,7 +6,7 @@ use pgwire::messages::startup::NegotiateProtocolVersion;
 use pgwire::messages::{DecodeContext, Message};
 use zeroize::Zeroizing;
 
-use crate::frame::{HEADER, Malformed, split_cstring};
+use crate::frame::{HEADER, MalformedMessage, split_cstring};
 
 /// Longest password, in bytes. The server reads a PasswordMessage of at most
 /// `PG_MAX_AUTH_TOKEN_LENGTH` = 65,535 by its length word, which counts itself and the terminator
@@ -37,8 +37,8 @@ pub(super) fn password_message(token: &[u8]) -> Bytes {
     Bytes::from_owner(frame)
 }
 
-pub(super) fn check_negotiation(frame: &[u8]) -> Result<(), Malformed> {
-    let wrong = |what| Malformed { tag: b'v', what };
+pub(super) fn check_negotiation(frame: &[u8]) -> Result<(), MalformedMessage> {
+    let wrong = |what| MalformedMessage { tag: b'v', what };
     let decoded =
         NegotiateProtocolVersion::decode(&mut BytesMut::from(frame), &DecodeContext::default());
     let Ok(Some(message)) = decoded else {
@@ -57,21 +57,21 @@ pub(super) fn check_negotiation(frame: &[u8]) -> Result<(), Malformed> {
     }
 }
 
-pub(super) fn check_parameter_status(frame: &[u8]) -> Result<(), Malformed> {
+pub(super) fn check_parameter_status(frame: &[u8]) -> Result<(), MalformedMessage> {
     let value = split_cstring(&frame[HEADER..]).and_then(|(_, rest)| split_cstring(rest));
     match value {
         Some((_, [])) => Ok(()),
-        _ => Err(Malformed {
+        _ => Err(MalformedMessage {
             tag: b'S',
             what: "not a name and a value",
         }),
     }
 }
 
-pub(super) fn check_ready(frame: &[u8]) -> Result<(), Malformed> {
+pub(super) fn check_ready(frame: &[u8]) -> Result<(), MalformedMessage> {
     match ReadyForQuery::decode(&mut BytesMut::from(frame), &DecodeContext::default()) {
         Ok(Some(_)) => Ok(()),
-        _ => Err(Malformed {
+        _ => Err(MalformedMessage {
             tag: b'Z',
             what: "unknown transaction status",
         }),

@@ -22,7 +22,7 @@ use authentication::Passthrough;
 pub use messages::MAX_PASSWORD;
 use messages::{check_negotiation, check_parameter_status, check_ready};
 pub use other_protocol::OtherProtocol;
-pub use types::{Negotiation, Stage, UpstreamError, UpstreamEvent};
+pub use types::{Negotiation, UpstreamError, UpstreamEvent, UpstreamStage};
 
 /// SSLRequest: length word and `NEGOTIATE_SSL_CODE`.
 const SSL_REQUEST: &[u8] = &[0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
@@ -43,7 +43,7 @@ enum Purpose {
 /// earlier. See the [crate] documentation for the calling order.
 pub struct Upstream {
     purpose: Purpose,
-    stage: Stage,
+    stage: UpstreamStage,
     /// The server has requested the password (which may be sent before the request).
     asked: bool,
     negotiated: bool,
@@ -80,7 +80,7 @@ impl Upstream {
     fn new(purpose: Purpose, negotiation: Negotiation) -> Self {
         let mut machine = Self {
             purpose,
-            stage: Stage::TlsAnswer,
+            stage: UpstreamStage::TlsAnswer,
             asked: false,
             negotiated: false,
             has_key: false,
@@ -93,7 +93,7 @@ impl Upstream {
         match negotiation {
             Negotiation::SslRequest => machine.output.push_back(Bytes::from_static(SSL_REQUEST)),
             Negotiation::Direct => {
-                machine.stage = Stage::TlsHandshake;
+                machine.stage = UpstreamStage::TlsHandshake;
                 machine.events.push_back(UpstreamEvent::StartTls);
             }
         }
@@ -110,10 +110,10 @@ impl Upstream {
         if let Some(error) = &self.error {
             return Err(error.clone());
         }
-        if self.stage == Stage::CancelSent {
+        if self.stage == UpstreamStage::CancelSent {
             return Ok(()); // Answers to a cancel request are ignored, as in libpq.
         }
-        if self.stage == Stage::Ready && self.buf.len() + data.len() > MAX_REMAINDER {
+        if self.stage == UpstreamStage::Ready && self.buf.len() + data.len() > MAX_REMAINDER {
             return Err(self.fail(UpstreamError::TooMuchUnread));
         }
         self.buf.extend_from_slice(data);
@@ -131,8 +131,8 @@ impl Upstream {
         }
         let stage = self.stage;
         match stage {
-            Stage::Ready | Stage::CancelSent => Ok(()),
-            Stage::TlsAnswer if self.buf.len() > 1 && self.buf[1] != 0 => {
+            UpstreamStage::Ready | UpstreamStage::CancelSent => Ok(()),
+            UpstreamStage::TlsAnswer if self.buf.len() > 1 && self.buf[1] != 0 => {
                 let error = ServerError::from_bare_text(&self.buf[1..]);
                 Err(self.fail(UpstreamError::ServerBeforeTls(error)))
             }
@@ -160,7 +160,7 @@ impl Upstream {
 
     /// Returns the stage reached.
     #[must_use]
-    pub fn stage(&self) -> Stage {
+    pub fn stage(&self) -> UpstreamStage {
         self.stage
     }
 
@@ -169,18 +169,18 @@ impl Upstream {
     /// [`ALPN`](crate::ALPN) was negotiated). The StartupMessage or CancelRequest goes out now.
     /// Does nothing without that event, or after an error.
     pub fn tls_established(&mut self) {
-        if self.stage != Stage::TlsHandshake || self.error.is_some() {
+        if self.stage != UpstreamStage::TlsHandshake || self.error.is_some() {
             return;
         }
         match &self.purpose {
             Purpose::Login(startup) | Purpose::Passthrough(Passthrough { startup, .. }) => {
                 self.output.push_back(startup.encode());
-                self.stage = Stage::Authentication;
+                self.stage = UpstreamStage::Authentication;
             }
             Purpose::Cancel(key) => {
                 self.output.push_back(key.encode());
                 self.events.push_back(UpstreamEvent::CancelSent);
-                self.stage = Stage::CancelSent;
+                self.stage = UpstreamStage::CancelSent;
             }
         }
     }
@@ -197,7 +197,7 @@ impl Upstream {
     }
 
     fn fail(&mut self, error: UpstreamError) -> UpstreamError {
-        if self.stage == Stage::TlsHandshake {
+        if self.stage == UpstreamStage::TlsHandshake {
             self.events.clear(); // No TLS on a connection with injected bytes.
         }
         self.error = Some(error.clone());
@@ -210,15 +210,17 @@ impl Upstream {
     fn process(&mut self) -> Result<(), UpstreamError> {
         loop {
             match self.stage {
-                Stage::TlsAnswer => return self.read_tls_answer(),
-                Stage::TlsHandshake if !self.buf.is_empty() => {
+                UpstreamStage::TlsAnswer => return self.read_tls_answer(),
+                UpstreamStage::TlsHandshake if !self.buf.is_empty() => {
                     return Err(UpstreamError::BytesBeforeTls);
                 }
-                Stage::TlsHandshake | Stage::Ready | Stage::CancelSent => return Ok(()),
-                Stage::Authentication
-                | Stage::PasswordWanted
-                | Stage::PasswordSent
-                | Stage::Starting => {
+                UpstreamStage::TlsHandshake | UpstreamStage::Ready | UpstreamStage::CancelSent => {
+                    return Ok(());
+                }
+                UpstreamStage::Authentication
+                | UpstreamStage::PasswordWanted
+                | UpstreamStage::PasswordSent
+                | UpstreamStage::Starting => {
                     self.check_place()?;
                     match next_frame(&mut self.buf) {
                         Ok(Some(frame)) => self.take_frame(frame)?,
@@ -238,12 +240,12 @@ impl Upstream {
         };
         let allowed = match (tag, self.stage) {
             (b'E' | b'N', _) => true,
-            (b'v', Stage::Starting) => false,
+            (b'v', UpstreamStage::Starting) => false,
             (b'v', _) => !self.negotiated,
-            (b'R', Stage::Starting) => false,
+            (b'R', UpstreamStage::Starting) => false,
             (b'R', _) => true,
-            (b'S' | b'Z', Stage::Starting) => true,
-            (b'K', Stage::Starting) => !self.has_key,
+            (b'S' | b'Z', UpstreamStage::Starting) => true,
+            (b'K', UpstreamStage::Starting) => !self.has_key,
             _ => false,
         };
         if allowed {
@@ -275,7 +277,7 @@ impl Upstream {
                 check_ready(&frame)?;
                 self.events.push_back(UpstreamEvent::Relay(frame));
                 self.events.push_back(UpstreamEvent::Ready);
-                self.stage = Stage::Ready;
+                self.stage = UpstreamStage::Ready;
                 return Ok(());
             }
             tag => {

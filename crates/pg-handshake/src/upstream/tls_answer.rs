@@ -1,7 +1,7 @@
 //! The answer to SSLRequest: one byte, or an error in clear text.
 
 use super::other_protocol::{OtherProtocol, SSH};
-use super::{Stage, Upstream, UpstreamError, UpstreamEvent};
+use super::{Upstream, UpstreamError, UpstreamEvent, UpstreamStage};
 use crate::frame::{next_frame, split_cstring};
 use crate::server_error::{MAX_BARE_TEXT, ServerError};
 
@@ -15,12 +15,12 @@ impl Upstream {
             // Two or three bytes of an SSH greeting; the rest decides.
             Some(b'S') if self.buf.len() > 1 && SSH.starts_with(&self.buf) => Ok(()),
             Some(b'S') if self.buf.len() > 1 => {
-                self.stage = Stage::TlsHandshake;
+                self.stage = UpstreamStage::TlsHandshake;
                 Err(UpstreamError::BytesBeforeTls)
             }
             Some(b'S') => {
                 self.buf.clear();
-                self.stage = Stage::TlsHandshake;
+                self.stage = UpstreamStage::TlsHandshake;
                 self.events.push_back(UpstreamEvent::StartTls);
                 Ok(())
             }

@@ -8,7 +8,7 @@ use super::{MAX_AUTH_REQUESTS, OtherProtocol};
 use crate::MAX_REMAINDER;
 use crate::auth::AuthMethod;
 use crate::cancel_key::CancelKey;
-use crate::frame::{FrameError, Malformed, tag_name};
+use crate::frame::{FrameError, MalformedMessage, tag_name};
 use crate::server_error::ServerError;
 
 /// TLS negotiation with the server.
@@ -25,7 +25,7 @@ pub enum Negotiation {
 
 /// Stage of a login or a cancel request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stage {
+pub enum UpstreamStage {
     /// SSLRequest is out, its one-byte answer is awaited.
     TlsAnswer,
     /// The server answered `S`, or direct TLS was chosen; the caller performs the TLS handshake.
@@ -45,7 +45,7 @@ pub enum Stage {
     CancelSent,
 }
 
-impl fmt::Display for Stage {
+impl fmt::Display for UpstreamStage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::TlsAnswer => "waiting for the answer to SSLRequest",
@@ -111,7 +111,7 @@ pub enum UpstreamError {
         /// Its type byte.
         tag: u8,
         /// Stage at which it came.
-        stage: Stage,
+        stage: UpstreamStage,
     },
     /// A message larger than a login needs.
     #[error("'{}' message of {length} bytes, above the limit of {limit}", tag_name(*tag))]
@@ -125,7 +125,7 @@ pub enum UpstreamError {
     },
     /// Bytes of a message contradict its format.
     #[error(transparent)]
-    Malformed(#[from] Malformed),
+    Malformed(#[from] MalformedMessage),
     /// The caller fed more than [`MAX_REMAINDER`] bytes after [`UpstreamEvent::Ready`].
     #[error("more than {MAX_REMAINDER} bytes after the login left unread")]
     TooMuchUnread,
@@ -133,7 +133,7 @@ pub enum UpstreamError {
     #[error("the server closed the connection while {stage}")]
     UnexpectedEof {
         /// Stage at which it closed.
-        stage: Stage,
+        stage: UpstreamStage,
     },
 }
 

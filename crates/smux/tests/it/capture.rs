@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::{Bytes, BytesMut};
-use smux::{Event, Frame, Role, Session};
+use smux::{Frame, Mux, MuxEvent, MuxRole};
 
 use crate::support::{events, id, parse, wire};
 
@@ -86,29 +86,29 @@ fn the_first_session_reads_as_two_echoed_streams() {
     assert_eq!(parse(of("client")), expected);
 
     // The same through the machine: the server role's events for the client's bytes.
-    let mut server = Session::new(Role::Server);
+    let mut server = Mux::new(MuxRole::Server);
     server.handle_input(of("client")).unwrap();
     let expected = [
-        Event::Opened(id(3)),
-        Event::Data {
+        MuxEvent::Opened(id(3)),
+        MuxEvent::Data {
             id: id(3),
             data: hello,
         },
-        Event::Opened(id(5)),
-        Event::Data { id: id(5), data: x },
-        Event::Finished(id(3)),
-        Event::Finished(id(5)),
+        MuxEvent::Opened(id(5)),
+        MuxEvent::Data { id: id(5), data: x },
+        MuxEvent::Finished(id(3)),
+        MuxEvent::Finished(id(5)),
     ];
     assert_eq!(events(&mut server), expected);
 
     // And the agent's bytes through a client that opened the two streams.
-    let mut client = Session::new(Role::Client);
+    let mut client = Mux::new(MuxRole::Client);
     client.open().unwrap();
     client.open().unwrap();
     let mut got = BytesMut::new();
     client.handle_input(of("agent")).unwrap();
     for event in events(&mut client) {
-        if let Event::Data { data, .. } = event {
+        if let MuxEvent::Data { data, .. } = event {
             got.extend_from_slice(&data);
         }
     }

@@ -1,14 +1,14 @@
 //! Tests that streams share the carrier fairly.
 
 use bytes::Bytes;
-use smux::{Frame, Role, Session, StreamId};
+use smux::{Frame, Mux, MuxRole, StreamId};
 
 use crate::support::{parse, psh};
 
 const PACKET: usize = 1024;
 
-fn bulk_session(streams: usize) -> (Session, Vec<StreamId>) {
-    let mut session = Session::new(Role::Client);
+fn bulk_session(streams: usize) -> (Mux, Vec<StreamId>) {
+    let mut session = Mux::new(MuxRole::Client);
     let ids: Vec<_> = (0..streams).map(|_| session.open().unwrap()).collect();
     for id in &ids {
         session.send(*id, Bytes::from(vec![1; 1 << 20])).unwrap();
@@ -20,7 +20,7 @@ fn bulk_session(streams: usize) -> (Session, Vec<StreamId>) {
     (session, ids)
 }
 
-fn frames(session: &mut Session) -> Vec<Frame> {
+fn frames(session: &mut Mux) -> Vec<Frame> {
     parse(session.poll_transmit(PACKET).unwrap())
 }
 
@@ -113,7 +113,7 @@ fn a_fin_does_not_wait_for_other_streams_data() {
 /// leave whole in the next packet, or in the one after when it was served a moment ago.
 #[test]
 fn small_messages_do_not_queue_behind_an_upload() {
-    let mut session = Session::new(Role::Client);
+    let mut session = Mux::new(MuxRole::Client);
     let quiet = session.open().unwrap();
     let upload = session.open().unwrap();
     session.poll_transmit(PACKET).unwrap();

@@ -10,7 +10,7 @@ use std::ops::Range;
 use std::panic::catch_unwind;
 
 use bytes::{Bytes, BytesMut};
-use smux::{Error, Event, Role, Session, StreamId};
+use smux::{Mux, MuxError, MuxEvent, MuxRole, StreamId};
 
 use crate::support::Rng;
 use crate::wire::{Content, Said, Wire};
@@ -68,8 +68,8 @@ impl Log {
 }
 
 struct Side {
-    role: Role,
-    session: Session,
+    role: MuxRole,
+    session: Mux,
     logs: BTreeMap<StreamId, Log>,
     /// Everything this side has put on the carrier, as an observer parses it.
     wire: Wire,
@@ -81,14 +81,14 @@ struct Side {
 }
 
 impl Side {
-    fn new(role: Role, content: &Content) -> Self {
+    fn new(role: MuxRole, content: &Content) -> Self {
         let peer = match role {
-            Role::Client => Role::Server,
-            Role::Server => Role::Client,
+            MuxRole::Client => MuxRole::Server,
+            MuxRole::Server => MuxRole::Client,
         };
         Self {
             role,
-            session: Session::new(role),
+            session: Mux::new(role),
             logs: BTreeMap::new(),
             wire: Wire::new(role, content.clone()),
             arrived: Wire::new(peer, content.clone()),
@@ -129,7 +129,7 @@ impl Side {
             outcome.unwrap();
             log.said += data.len();
         } else {
-            assert_eq!(outcome, Err(Error::NotOpen(id)));
+            assert_eq!(outcome, Err(MuxError::NotOpen(id)));
         }
     }
 
@@ -173,7 +173,7 @@ impl Side {
         match said {
             Said::Nop => assert!(std::mem::take(&mut self.nop_wanted), "a NOP nobody wanted"),
             Said::Opened(id) => {
-                assert!(self.role == Role::Client && !self.logs[&id].vanished);
+                assert!(self.role == MuxRole::Client && !self.logs[&id].vanished);
             }
             Said::Data { id, total, split } => {
                 let log = &self.logs[&id];
@@ -206,13 +206,13 @@ impl Side {
         }
     }
 
-    fn check_heard(&mut self, event: Event, content: &Content) {
+    fn check_heard(&mut self, event: MuxEvent, content: &Content) {
         match event {
-            Event::Opened(id) => {
-                assert!(self.role == Role::Server);
+            MuxEvent::Opened(id) => {
+                assert!(self.role == MuxRole::Server);
                 assert!(self.logs.insert(id, Log::default()).is_none());
             }
-            Event::Data { id, data } => {
+            MuxEvent::Data { id, data } => {
                 let log = self.logs.get_mut(&id).unwrap();
                 assert!(log.is_open() && !data.is_empty());
                 let expected = content.piece(self.arrived.role(), id, log.heard, data.len());
@@ -223,12 +223,12 @@ impl Side {
                 );
                 log.heard += data.len();
             }
-            Event::Finished(id) => {
+            MuxEvent::Finished(id) => {
                 let log = self.logs.get_mut(&id).unwrap();
                 assert!(log.is_open(), "an event after the close");
                 log.peer_closed = true;
             }
-            Event::Closed(id) => assert!(!self.logs[&id].is_open(), "it was still open"),
+            MuxEvent::Closed(id) => assert!(!self.logs[&id].is_open(), "it was still open"),
         }
     }
 
@@ -280,8 +280,8 @@ fn compare(said: &Side, heard: &Side) {
 fn run(seed: u64, content: &Content) -> usize {
     let mut rng = Rng(seed);
     let plan = Plan::new(&mut rng);
-    let mut client = Side::new(Role::Client, content);
-    let mut server = Side::new(Role::Server, content);
+    let mut client = Side::new(MuxRole::Client, content);
+    let mut server = Side::new(MuxRole::Server, content);
     for _ in 0..plan.steps {
         match rng.below(14) {
             0 | 1 if client.open_streams() < plan.streams => client.open(),
@@ -377,7 +377,7 @@ fn every_byte_once_and_in_order_fourth_quarter() {
 fn noise_never_panics() {
     for seed in 0..2000 {
         let mut rng = Rng(seed);
-        let mut session = Session::new(Role::Server);
+        let mut session = Mux::new(MuxRole::Server);
         let mut failed = None;
         for _ in 0..20 {
             let len = rng.below(40);

@@ -1,7 +1,7 @@
 //! Helpers shared by the tests.
 
 use bytes::{Bytes, BytesMut};
-use smux::{Event, Frame, Session, StreamId};
+use smux::{Frame, Mux, MuxEvent, StreamId};
 
 /// splitmix64: a small generator with a one-word seed, so that a failing seed can be named.
 pub(crate) struct Rng(pub(crate) u64);
@@ -48,7 +48,7 @@ pub(crate) fn psh(n: u32, data: &'static [u8]) -> Frame {
 }
 
 /// Returns all that a session has to send, as frames.
-pub(crate) fn drain(session: &mut Session, max: usize) -> Vec<Frame> {
+pub(crate) fn drain(session: &mut Mux, max: usize) -> Vec<Frame> {
     let mut bytes = BytesMut::new();
     while let Some(packet) = session.poll_transmit(max) {
         assert!(
@@ -71,6 +71,6 @@ pub(crate) fn parse(mut bytes: Bytes) -> Vec<Frame> {
     frames
 }
 
-pub(crate) fn events(session: &mut Session) -> Vec<Event> {
+pub(crate) fn events(session: &mut Mux) -> Vec<MuxEvent> {
     std::iter::from_fn(|| session.poll_event()).collect()
 }

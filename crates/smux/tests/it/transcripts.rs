@@ -1,12 +1,12 @@
 //! Small conversations, written out.
 
 use bytes::Bytes;
-use smux::{Command, Error, Event, Frame, FrameError, Role, Session};
+use smux::{Command, Frame, FrameError, Mux, MuxError, MuxEvent, MuxRole};
 
 use crate::support::{drain, events, id, parse, psh, wire};
 
-fn client_with_stream() -> (Session, smux::StreamId) {
-    let mut session = Session::new(Role::Client);
+fn client_with_stream() -> (Mux, smux::StreamId) {
+    let mut session = Mux::new(MuxRole::Client);
     let stream = session.open().unwrap();
     assert_eq!(drain(&mut session, 1024), [Frame::Syn(stream)]);
     (session, stream)
@@ -14,8 +14,8 @@ fn client_with_stream() -> (Session, smux::StreamId) {
 
 #[test]
 fn ids_are_odd_for_clients_and_even_for_servers() {
-    let mut client = Session::new(Role::Client);
-    let mut server = Session::new(Role::Server);
+    let mut client = Mux::new(MuxRole::Client);
+    let mut server = Mux::new(MuxRole::Server);
     for n in 1..5 {
         assert_eq!(client.open().unwrap(), id(2 * n + 1));
         assert_eq!(server.open().unwrap(), id(2 * n));
@@ -25,7 +25,7 @@ fn ids_are_odd_for_clients_and_even_for_servers() {
 
 #[test]
 fn the_syn_rides_with_the_first_bytes_and_streams_share_a_packet() {
-    let mut session = Session::new(Role::Client);
+    let mut session = Mux::new(MuxRole::Client);
     let a = session.open().unwrap();
     let b = session.open().unwrap();
     session.send(a, Bytes::from_static(b"one ")).unwrap();
@@ -50,7 +50,7 @@ fn the_syn_rides_with_the_first_bytes_and_streams_share_a_packet() {
 #[test]
 fn packets_respect_any_maximum_and_carry_the_same_bytes() {
     for max in 1..40 {
-        let mut session = Session::new(Role::Client);
+        let mut session = Mux::new(MuxRole::Client);
         let mut expected = Vec::new();
         for n in 0..3_u8 {
             let stream = session.open().unwrap();
@@ -77,7 +77,7 @@ fn packets_respect_any_maximum_and_carry_the_same_bytes() {
             assert!(syn < fin);
         }
     }
-    assert_eq!(Session::new(Role::Client).poll_transmit(0), None);
+    assert_eq!(Mux::new(MuxRole::Client).poll_transmit(0), None);
 }
 
 #[test]
@@ -118,7 +118,7 @@ fn input_may_be_split_anywhere_and_data_does_not_wait_for_its_frame() {
     let bytes = wire(&frames);
     for first in 0..=bytes.len() {
         for second in first..=bytes.len() {
-            let mut session = Session::new(Role::Server);
+            let mut session = Mux::new(MuxRole::Server);
             let mut seen = Vec::new();
             for part in [0..first, first..second, second..bytes.len()] {
                 let end = part.end;
@@ -133,22 +133,22 @@ fn input_may_be_split_anywhere_and_data_does_not_wait_for_its_frame() {
             assert_eq!(data_of(&seen, 5), b"xy");
             let rest: Vec<_> = seen
                 .into_iter()
-                .filter(|e| !matches!(e, Event::Data { .. }))
+                .filter(|e| !matches!(e, MuxEvent::Data { .. }))
                 .collect();
             let expected = [
-                Event::Opened(id(3)),
-                Event::Opened(id(5)),
-                Event::Finished(id(3)),
+                MuxEvent::Opened(id(3)),
+                MuxEvent::Opened(id(5)),
+                MuxEvent::Finished(id(3)),
             ];
             assert_eq!(rest, expected);
         }
     }
 }
 
-fn data_of(events: &[Event], n: u32) -> Vec<u8> {
+fn data_of(events: &[MuxEvent], n: u32) -> Vec<u8> {
     let mut out = Vec::new();
     for event in events {
-        if let Event::Data { id: of, data } = event
+        if let MuxEvent::Data { id: of, data } = event
             && *of == id(n)
         {
             assert!(!data.is_empty());
@@ -163,7 +163,7 @@ fn received_data_is_a_slice_of_the_input() {
     let (mut session, stream) = client_with_stream();
     let input = wire(&[psh(stream.get(), b"not copied")]);
     session.handle_input(input.clone()).unwrap();
-    let Some(Event::Data { data, .. }) = session.poll_event() else {
+    let Some(MuxEvent::Data { data, .. }) = session.poll_event() else {
         panic!()
     };
     assert_eq!(data.as_ptr(), input[8..].as_ptr());
@@ -177,16 +177,16 @@ fn the_peers_fin_closes_both_directions_and_is_answered_once() {
         .unwrap();
     let fin = wire(&[psh(3, b"bye"), Frame::Fin(stream)]);
     session.handle_input(fin).unwrap();
-    let bye = Event::Data {
+    let bye = MuxEvent::Data {
         id: stream,
         data: Bytes::from_static(b"bye"),
     };
-    assert_eq!(events(&mut session), [bye, Event::Finished(stream)]);
+    assert_eq!(events(&mut session), [bye, MuxEvent::Finished(stream)]);
     assert_eq!(session.queued(stream), 0);
     assert_eq!(session.open_streams(), 0);
     assert_eq!(
         session.send(stream, Bytes::new()),
-        Err(Error::NotOpen(stream))
+        Err(MuxError::NotOpen(stream))
     );
     // Before and after this side's FIN has left, repetitions change nothing.
     let again = wire(&[Frame::Fin(stream), psh(3, b"ghost"), Frame::Fin(stream)]);
@@ -196,7 +196,7 @@ fn the_peers_fin_closes_both_directions_and_is_answered_once() {
     session.finish(stream);
     session.abandon(stream);
     let repeated = events(&mut session);
-    assert_eq!(repeated, vec![Event::Closed(stream); 4]);
+    assert_eq!(repeated, vec![MuxEvent::Closed(stream); 4]);
     assert_eq!(drain(&mut session, 1024), []);
 }
 
@@ -209,7 +209,7 @@ fn finish_sends_the_queue_first_and_drops_what_comes_after() {
     session.finish(stream);
     assert_eq!(
         session.send(stream, Bytes::from_static(b"!")),
-        Err(Error::NotOpen(stream))
+        Err(MuxError::NotOpen(stream))
     );
     session.handle_input(wire(&[psh(3, b"unread")])).unwrap();
     assert_eq!(
@@ -219,7 +219,7 @@ fn finish_sends_the_queue_first_and_drops_what_comes_after() {
     session
         .handle_input(wire(&[psh(3, b"unread"), Frame::Fin(stream)]))
         .unwrap();
-    assert_eq!(events(&mut session), [Event::Closed(stream)]);
+    assert_eq!(events(&mut session), [MuxEvent::Closed(stream)]);
     assert_eq!(drain(&mut session, 1024), []);
 }
 
@@ -231,11 +231,11 @@ fn closing_in_the_middle_of_a_frame_drops_its_rest_and_keeps_the_framing() {
     session.handle_input(input.slice(..11)).unwrap();
     session.finish(first);
     session.handle_input(input.slice(11..)).unwrap();
-    let abc = Event::Data {
+    let abc = MuxEvent::Data {
         id: first,
         data: Bytes::from_static(b"abc"),
     };
-    let next = Event::Data {
+    let next = MuxEvent::Data {
         id: second,
         data: Bytes::from_static(b"next"),
     };
@@ -250,7 +250,7 @@ fn the_peers_fin_overtakes_our_finish() {
         .unwrap();
     session.finish(stream);
     session.handle_input(wire(&[Frame::Fin(stream)])).unwrap();
-    assert_eq!(events(&mut session), [Event::Closed(stream)]);
+    assert_eq!(events(&mut session), [MuxEvent::Closed(stream)]);
     assert_eq!(drain(&mut session, 1024), [Frame::Fin(stream)]);
 }
 
@@ -274,7 +274,7 @@ fn data_and_fin_of_unknown_streams_are_skipped() {
     let (mut session, _) = client_with_stream();
     let input = wire(&[psh(77, b"who?"), Frame::Fin(id(77)), psh(3, b"ok")]);
     session.handle_input(input).unwrap();
-    let ok = Event::Data {
+    let ok = MuxEvent::Data {
         id: id(3),
         data: Bytes::from_static(b"ok"),
     };
@@ -299,10 +299,10 @@ fn violations_name_their_place_and_stick() {
         let mut input = wire(&[psh(3, b"ok")]).to_vec();
         let offset = input.len() as u64;
         input.extend_from_slice(bad);
-        let expected = Error::Frame { offset, source };
+        let expected = MuxError::Frame { offset, source };
         assert!(expected.is_fatal());
         assert_eq!(session.handle_input(input.into()), Err(expected.clone()));
-        let ok = Event::Data {
+        let ok = MuxEvent::Data {
             id: stream,
             data: Bytes::from_static(b"ok"),
         };
@@ -325,26 +325,26 @@ fn nobody_opens_streams_that_are_not_theirs() {
     let syn = wire(&[Frame::Syn(id(2))]);
     assert_eq!(
         client.handle_input(syn.clone()),
-        Err(Error::ForeignSyn {
+        Err(MuxError::ForeignSyn {
             id: id(2),
             offset: 0
         })
     );
 
-    let mut server = Session::new(Role::Server);
+    let mut server = Mux::new(MuxRole::Server);
     assert_eq!(
         server.handle_input(syn),
-        Err(Error::ForeignSyn {
+        Err(MuxError::ForeignSyn {
             id: id(2),
             offset: 0
         })
     );
 
-    let mut server = Session::new(Role::Server);
+    let mut server = Mux::new(MuxRole::Server);
     let twice = wire(&[Frame::Syn(id(3)), Frame::Syn(id(3))]);
     assert_eq!(
         server.handle_input(twice),
-        Err(Error::DuplicateSyn {
+        Err(MuxError::DuplicateSyn {
             id: id(3),
             offset: 8
         })
@@ -353,7 +353,7 @@ fn nobody_opens_streams_that_are_not_theirs() {
 
 #[test]
 fn a_keepalive_is_one_nop_however_often_it_is_asked_for() {
-    let mut session = Session::new(Role::Client);
+    let mut session = Mux::new(MuxRole::Client);
     assert!(!session.has_transmit());
     session.keep_alive();
     session.keep_alive();
@@ -364,7 +364,7 @@ fn a_keepalive_is_one_nop_however_often_it_is_asked_for() {
     assert!(!session.has_transmit());
 
     // The other side ignores it.
-    let mut server = Session::new(Role::Server);
+    let mut server = Mux::new(MuxRole::Server);
     server.handle_input(packet).unwrap();
     assert_eq!(events(&mut server), []);
     assert!(!server.has_transmit());
@@ -409,7 +409,7 @@ fn a_keepalive_goes_ahead_of_data_and_splits_no_frame() {
 
 #[test]
 fn a_failed_session_keeps_nothing_alive() {
-    let mut session = Session::new(Role::Client);
+    let mut session = Mux::new(MuxRole::Client);
     session.keep_alive();
     session
         .handle_input(Bytes::from_static(&[9; 8]))

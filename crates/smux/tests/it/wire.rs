@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use smux::{Role, StreamId};
+use smux::{MuxRole, StreamId};
 
 use crate::support::Rng;
 
@@ -27,8 +27,8 @@ impl Content {
 
     /// Returns `len` bytes (at most two periods) from `offset` of the data that `speaker` sends on
     /// a stream.
-    pub(crate) fn piece(&self, speaker: Role, id: StreamId, offset: usize, len: usize) -> Bytes {
-        let direction = 2 * u64::from(id.get()) + u64::from(speaker == Role::Server);
+    pub(crate) fn piece(&self, speaker: MuxRole, id: StreamId, offset: usize, len: usize) -> Bytes {
+        let direction = 2 * u64::from(id.get()) + u64::from(speaker == MuxRole::Server);
         let start = Rng(direction).next() as usize % Self::PERIOD;
         let start = (start + offset) % Self::PERIOD;
         self.text.slice(start..start + len)
@@ -59,7 +59,7 @@ struct Seen {
 
 /// All that one side has sent so far.
 pub(crate) struct Wire {
-    role: Role,
+    role: MuxRole,
     content: Content,
     header: Vec<u8>,
     /// Stream, offset and remaining bytes of the data that comes next.
@@ -68,7 +68,7 @@ pub(crate) struct Wire {
 }
 
 impl Wire {
-    pub(crate) fn new(role: Role, content: Content) -> Self {
+    pub(crate) fn new(role: MuxRole, content: Content) -> Self {
         Self {
             role,
             content,
@@ -78,7 +78,7 @@ impl Wire {
         }
     }
 
-    pub(crate) fn role(&self) -> Role {
+    pub(crate) fn role(&self) -> MuxRole {
         self.role
     }
 
@@ -132,7 +132,7 @@ impl Wire {
         }
         // The server's streams begin when the client's SYN arrives, which this observer does not
         // see.
-        let known = self.role == Role::Server || self.streams.contains_key(&id);
+        let known = self.role == MuxRole::Server || self.streams.contains_key(&id);
         assert!(known, "stream {id} is used before its SYN");
         let seen = self.streams.entry(id).or_default();
         assert!(!seen.closed, "stream {id} is used after its FIN");

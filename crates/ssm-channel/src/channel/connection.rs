@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Channel, opening};
-use crate::config::Token;
+use crate::config::ChannelToken;
 use crate::error::Error;
 
 impl Channel {
@@ -31,7 +31,7 @@ impl Channel {
     pub fn reconnect(
         &mut self,
         now: Duration,
-        token: Token,
+        token: ChannelToken,
         request_id: String,
     ) -> Result<(), Error> {
         self.check()?;

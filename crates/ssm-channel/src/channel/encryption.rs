@@ -5,13 +5,13 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::receive::parse;
-use super::{Channel, Phase};
+use super::{Channel, HandshakePhase};
 use crate::crypt::{Cipher, DataKey};
 use crate::error::Error;
 use crate::event::Event;
 use crate::handshake::{EncryptionChallenge, to_json};
 use crate::kinds::PayloadType;
-use crate::negotiate::Pending;
+use crate::negotiate::PendingResponse;
 
 impl Channel {
     /// Provides the data key requested by [`Event::KeyRequired`]. The handshake continues, and all
@@ -22,7 +22,7 @@ impl Channel {
     /// ended the channel.
     pub fn provide_key(&mut self, now: Duration, key: DataKey) -> Result<(), Error> {
         self.check()?;
-        if !matches!(self.phase, Phase::Keyless(_)) {
+        if !matches!(self.phase, HandshakePhase::Keyless(_)) {
             return Err(Error::KeyNotRequired);
         }
         let cipher = Cipher::new(&key.plaintext)?;
@@ -30,7 +30,7 @@ impl Channel {
         let (response, agreed) = pending.accept(key.ciphertext);
         self.cipher = Some(cipher);
         self.session_type = Some(agreed.session_type);
-        self.phase = Phase::Answered {
+        self.phase = HandshakePhase::Answered {
             agent_version: agreed.agent_version,
             challenged: false,
         };
@@ -55,9 +55,9 @@ impl Channel {
         error
     }
 
-    fn take_pending(&mut self) -> Result<Pending, Error> {
-        match std::mem::replace(&mut self.phase, Phase::Opening) {
-            Phase::Keyless(pending) => Ok(*pending),
+    fn take_pending(&mut self) -> Result<PendingResponse, Error> {
+        match std::mem::replace(&mut self.phase, HandshakePhase::Opening) {
+            HandshakePhase::Keyless(pending) => Ok(*pending),
             other => {
                 self.phase = other;
                 Err(Error::KeyNotRequired)
@@ -66,19 +66,19 @@ impl Channel {
     }
 
     /// Requests a key because the agent requires encryption.
-    pub(super) fn require_key(&mut self, pending: Box<Pending>) {
+    pub(super) fn require_key(&mut self, pending: Box<PendingResponse>) {
         self.events.push_back(Event::KeyRequired {
             kms_key_id: pending.wanted.key_id.clone(),
             challenge: pending.wanted.challenge.clone(),
         });
-        self.phase = Phase::Keyless(pending);
+        self.phase = HandshakePhase::Keyless(pending);
     }
 
     /// Answers the agent's test of the key: its text, decrypted and encrypted again.
     pub(super) fn answer_challenge(&mut self, now: Duration, payload: &Bytes) -> Result<(), Error> {
         let payload_type = PayloadType::EncryptionChallengeRequest;
         let phase = self.phase.describe();
-        let (Some(cipher), Phase::Answered { challenged, .. }) =
+        let (Some(cipher), HandshakePhase::Answered { challenged, .. }) =
             (&mut self.cipher, &mut self.phase)
         else {
             return Err(Error::UnexpectedPayload {

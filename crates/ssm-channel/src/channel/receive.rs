@@ -6,15 +6,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 
-use super::{Channel, Phase};
+use super::{Channel, HandshakePhase};
 use crate::error::Error;
 use crate::event::Event;
 use crate::frame::{Acknowledge, AgentMessage};
 use crate::handshake::{ChannelClosed, HandshakeComplete, HandshakeRequest, from_json, to_json};
 use crate::id::{MessageId, SequenceNumber};
-use crate::kinds::{Flag, MessageType, PayloadType};
-use crate::negotiate::{Answer, answer};
-use crate::recv::Verdict;
+use crate::kinds::{FlagPayload, MessageType, PayloadType};
+use crate::negotiate::{HandshakeOutcome, answer};
+use crate::recv::Disposition;
 use crate::version::AgentVersion;
 
 /// Most acknowledgements that may wait to be handed out. Further ones are dropped, which is
@@ -71,22 +71,22 @@ impl Channel {
         let verdict = self.incoming.offer(sequence, kind, &message.payload);
         let mut outcome = Ok(());
         match verdict {
-            Verdict::Next => {
+            Disposition::Next => {
                 self.stats.received += 1;
                 outcome = self.process_in_order(now, kind, message.payload);
             }
-            Verdict::Kept => self.stats.received += 1,
-            Verdict::Duplicate => self.stats.duplicates += 1,
-            Verdict::NoRoom => self.stats.dropped += 1,
+            Disposition::Kept => self.stats.received += 1,
+            Disposition::Duplicate => self.stats.duplicates += 1,
+            Disposition::NoRoom => self.stats.dropped += 1,
         }
         // An agent with a refused request gets its acknowledgement too.
         match verdict {
-            Verdict::NoRoom => {}
-            Verdict::Next | Verdict::Kept => {
+            Disposition::NoRoom => {}
+            Disposition::Next | Disposition::Kept => {
                 self.said.arrived(id, sequence, self.incoming.waiting());
                 self.acknowledge([(id, sequence)]);
             }
-            Verdict::Duplicate => {
+            Disposition::Duplicate => {
                 self.acknowledge([(id, sequence)]);
                 let above = self.said.above(now, sequence);
                 self.acknowledge(above);
@@ -116,16 +116,16 @@ impl Channel {
     /// Handles one data message, in order.
     fn process(&mut self, now: Duration, kind: PayloadType, payload: Bytes) -> Result<(), Error> {
         match (kind, &self.phase) {
-            (PayloadType::Output, Phase::Established) => {
+            (PayloadType::Output, HandshakePhase::Established) => {
                 let payload = self.opened(payload)?;
                 if !payload.is_empty() {
                     self.events.push_back(Event::Output(payload));
                 }
                 Ok(())
             }
-            (PayloadType::HandshakeRequest, Phase::Opening) => self.answer(now, &payload),
+            (PayloadType::HandshakeRequest, HandshakePhase::Opening) => self.answer(now, &payload),
             (PayloadType::EncryptionChallengeRequest, _) => self.answer_challenge(now, &payload),
-            (PayloadType::HandshakeComplete, Phase::Answered { agent_version, .. }) => {
+            (PayloadType::HandshakeComplete, HandshakePhase::Answered { agent_version, .. }) => {
                 self.complete(now, *agent_version, &payload)
             }
             (PayloadType::Flag, _) => {
@@ -159,7 +159,7 @@ impl Channel {
             agent_version,
             customer_message: complete.customer_message,
         });
-        self.phase = Phase::Established;
+        self.phase = HandshakePhase::Established;
         if self.terminating {
             self.push_goodbye(now);
         }
@@ -167,26 +167,30 @@ impl Channel {
     }
 
     fn process_flag(&mut self, payload: &[u8]) {
-        match Flag::decode(payload) {
-            Some(Flag::ConnectToPortError) => self.events.push_back(Event::ConnectToPortError),
-            Some(Flag::DisconnectToPort) => self.events.push_back(Event::Disconnected),
-            Some(Flag::TerminateSession | Flag::Other(_)) | None => self.stats.ignored += 1,
+        match FlagPayload::decode(payload) {
+            Some(FlagPayload::ConnectToPortError) => {
+                self.events.push_back(Event::ConnectToPortError)
+            }
+            Some(FlagPayload::DisconnectToPort) => self.events.push_back(Event::Disconnected),
+            Some(FlagPayload::TerminateSession | FlagPayload::Other(_)) | None => {
+                self.stats.ignored += 1
+            }
         }
     }
 
     fn answer(&mut self, now: Duration, payload: &Bytes) -> Result<(), Error> {
         let request: HandshakeRequest = parse("handshake request", payload)?;
         match answer(request, &self.client_version) {
-            Answer::Ready(response, outcome) => {
+            HandshakeOutcome::Ready(response, outcome) => {
                 self.push(now, PayloadType::HandshakeResponse, to_json(&response));
                 let agreed = outcome?;
                 self.session_type = Some(agreed.session_type);
-                self.phase = Phase::Answered {
+                self.phase = HandshakePhase::Answered {
                     agent_version: agreed.agent_version,
                     challenged: false,
                 };
             }
-            Answer::NeedsKey(pending) => self.require_key(pending),
+            HandshakeOutcome::NeedsKey(pending) => self.require_key(pending),
         }
         Ok(())
     }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::*;
 use crate::id::SequenceNumber;
-use crate::send::Outgoing;
+use crate::send::SendBuffer;
 
 const CAP: usize = 4096;
 
@@ -30,7 +30,7 @@ struct Path {
 
 struct Model {
     path: Path,
-    out: Outgoing,
+    out: SendBuffer,
     now: Duration,
     /// Time at which the agent has processed all messages sent so far.
     busy: Duration,
@@ -49,7 +49,7 @@ impl Model {
     fn new(path: Path) -> Self {
         Self {
             path,
-            out: Outgoing::new(Window::new(CAP)),
+            out: SendBuffer::new(SendWindow::new(CAP)),
             now: ms(0),
             busy: ms(0),
             acks: BinaryHeap::new(),
@@ -125,15 +125,15 @@ impl Model {
 
 #[test]
 fn both_limits_hold() {
-    let window = Window::new(10);
+    let window = SendWindow::new(10);
     assert_eq!(window.room(0, 0), 10);
     assert_eq!(window.room(4, 4), 6);
     assert_eq!(window.room(11, 11), 0);
     assert_eq!(window.room(1, MAX_SPAN - 2), 2);
     assert_eq!(window.room(1, MAX_SPAN + 1), 0);
-    assert_eq!(Window::new(CAP).room(0, 0), INITIAL);
-    assert_eq!(Window::new(0).room(0, 0), 0);
-    assert!(Window::new(0).may_hand_out(0), "the handshake");
+    assert_eq!(SendWindow::new(CAP).room(0, 0), INITIAL);
+    assert_eq!(SendWindow::new(0).room(0, 0), 0);
+    assert!(SendWindow::new(0).may_hand_out(0), "the handshake");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use ssm_channel::handshake::{
     EncryptionChallenge, HandshakeResponse, KmsEncryptionResult, from_json, to_json,
 };
-use ssm_channel::{Acknowledge, AgentMessage, Flag, MessageType, PayloadType};
+use ssm_channel::{Acknowledge, AgentMessage, FlagPayload, MessageType, PayloadType};
 
 use crate::secret::{CIPHERTEXT, Secret, request_with_kms};
 use crate::support::{COMPLETE, REQUEST, ack_from_agent, from_agent, ms};
@@ -202,7 +202,10 @@ impl Agent {
                 }
             }
             PayloadType::Flag => {
-                assert_eq!(Flag::decode(&message.payload), Some(Flag::TerminateSession));
+                assert_eq!(
+                    FlagPayload::decode(&message.payload),
+                    Some(FlagPayload::TerminateSession)
+                );
                 self.goodbyes += 1;
             }
             other => panic!("{other:?} from the client"),

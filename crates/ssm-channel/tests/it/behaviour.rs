@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use ssm_channel::handshake::{ActionStatus, HandshakeResponse, OpenDataChannel, from_json};
 use ssm_channel::{
-    AgentMessage, CLIENT_VERSION, Channel, Error, Event, Flag, FrameError, MAX_PAYLOAD,
-    MessageType, PayloadType, Token, Transmit,
+    AgentMessage, CLIENT_VERSION, Channel, ChannelToken, Error, Event, FlagPayload, FrameError,
+    MAX_PAYLOAD, MessageType, PayloadType, Transmit,
 };
 
 use crate::support::{
@@ -33,7 +33,7 @@ fn the_opening_text_comes_first_and_keeps_its_secret_from_debug() {
     assert!(!format!("{text:?}").contains("tok-secret"));
     let Transmit::Text(text) = text else { panic!() };
     let open: OpenDataChannel = from_json(text.as_bytes()).unwrap();
-    assert_eq!(open.token_value, Token::new("tok-secret".to_owned()));
+    assert_eq!(open.token_value, ChannelToken::new("tok-secret".to_owned()));
     assert_eq!(open.client_version.as_deref(), Some(CLIENT_VERSION));
     assert_eq!(
         (open.request_id.as_str(), open.client_id.as_str()),
@@ -430,9 +430,9 @@ fn flags_become_events_in_their_place() {
     let mut channel = established();
     channel.handle_message(ms(0), output(2, "a")).unwrap();
     let flags = [
-        Flag::ConnectToPortError,
-        Flag::DisconnectToPort,
-        Flag::Other(77),
+        FlagPayload::ConnectToPortError,
+        FlagPayload::DisconnectToPort,
+        FlagPayload::Other(77),
     ];
     for (number, kind) in (3..).zip(flags) {
         let message = from_agent(number, PayloadType::Flag, &flag(kind));
@@ -463,7 +463,7 @@ fn goodbye_comes_after_the_data_and_ends_the_sending() {
             .collect::<Vec<_>>(),
         [1, 10]
     );
-    assert_eq!(data[1].payload, flag(Flag::TerminateSession));
+    assert_eq!(data[1].payload, flag(FlagPayload::TerminateSession));
     // Still receiving, and still repeating.
     channel.handle_message(ms(0), output(2, "a")).unwrap();
     assert_eq!(outputs(&mut channel), ["a"]);
@@ -583,7 +583,7 @@ fn noise_never_panics() {
         from_agent(0, PayloadType::HandshakeRequest, REQUEST.as_bytes()),
         from_agent(1, PayloadType::HandshakeComplete, COMPLETE.as_bytes()),
         output(2, "data"),
-        from_agent(3, PayloadType::Flag, &flag(Flag::ConnectToPortError)),
+        from_agent(3, PayloadType::Flag, &flag(FlagPayload::ConnectToPortError)),
         from_service("pause_publication", ""),
         from_service("start_publication", ""),
         from_service("acknowledge", "{}"),

@@ -5,7 +5,7 @@ use serde_json::Value;
 use ssm_channel::handshake::{
     HandshakeComplete, HandshakeRequest, HandshakeResponse, OpenDataChannel, from_json, to_json,
 };
-use ssm_channel::{Acknowledge, AgentMessage, Flag, MessageType, PayloadType};
+use ssm_channel::{Acknowledge, AgentMessage, FlagPayload, MessageType, PayloadType};
 
 /// One WebSocket message of the capture.
 pub(crate) struct Line {
@@ -65,7 +65,9 @@ fn reencode_payload(message: &AgentMessage) -> Bytes {
         (_, PayloadType::HandshakeComplete) => {
             to_json(&from_json::<HandshakeComplete>(payload).unwrap())
         }
-        (_, PayloadType::Flag) => Bytes::copy_from_slice(&Flag::decode(payload).unwrap().encode()),
+        (_, PayloadType::Flag) => {
+            Bytes::copy_from_slice(&FlagPayload::decode(payload).unwrap().encode())
+        }
         (_, PayloadType::Output | PayloadType::None) => payload.clone(),
         (_, other) => panic!("{other:?} is not in the capture"),
     }

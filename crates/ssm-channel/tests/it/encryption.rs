@@ -5,7 +5,8 @@ use ssm_channel::handshake::{
     ActionStatus, EncryptionChallenge, HandshakeResponse, from_json, to_json,
 };
 use ssm_channel::{
-    AgentMessage, Channel, DataKey, Error, Event, Flag, MAX_PAYLOAD, PayloadType, Token,
+    AgentMessage, Channel, ChannelToken, DataKey, Error, Event, FlagPayload, MAX_PAYLOAD,
+    PayloadType,
 };
 use zeroize::Zeroizing;
 
@@ -132,7 +133,7 @@ fn output_is_encrypted_both_ways_and_flags_are_not() {
     let second = from_agent(4, PayloadType::Output, &agent.seal(b"rows"));
     let first = from_agent(3, PayloadType::Output, &agent.seal(b"more "));
     let empty = from_agent(5, PayloadType::Output, &agent.seal(b""));
-    let refused = from_agent(6, PayloadType::Flag, &flag(Flag::ConnectToPortError));
+    let refused = from_agent(6, PayloadType::Flag, &flag(FlagPayload::ConnectToPortError));
     for message in [second, first, empty, refused] {
         channel.handle_message(ms(0), message).unwrap();
     }
@@ -142,7 +143,7 @@ fn output_is_encrypted_both_ways_and_flags_are_not() {
 
     channel.terminate(ms(0));
     let (_, data) = sorted(&mut channel, ms(0));
-    assert_eq!(data[0].payload, flag(Flag::TerminateSession));
+    assert_eq!(data[0].payload, flag(FlagPayload::TerminateSession));
 }
 
 #[test]
@@ -165,7 +166,7 @@ fn a_repeated_message_is_the_same_even_on_another_connection() {
     channel.send(ms(0), Bytes::from_static(b"once")).unwrap();
     let first = sorted(&mut channel, ms(0)).1;
     assert_eq!(sorted(&mut channel, ms(1000)).1, first);
-    let token = Token::new("tok-second".to_owned());
+    let token = ChannelToken::new("tok-second".to_owned());
     channel
         .reconnect(ms(2000), token, "request-2".to_owned())
         .unwrap();
@@ -300,7 +301,7 @@ fn reconnecting_does_not_lose_the_key() {
     let mut channel = asked(true);
     let again = |channel: &mut Channel, now| {
         channel.disconnected(now);
-        let token = Token::new("tok-second".to_owned());
+        let token = ChannelToken::new("tok-second".to_owned());
         channel
             .reconnect(now, token, "request-2".to_owned())
             .unwrap();

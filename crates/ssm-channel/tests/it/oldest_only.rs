@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
-use ssm_channel::{Channel, PayloadType, Token};
+use ssm_channel::{Channel, ChannelToken, PayloadType};
 
 use crate::support::{established, from_agent, ms, sorted};
 
@@ -87,7 +87,7 @@ impl Model {
     fn cut(&mut self) {
         self.to_client.clear();
         self.to_agent.clear();
-        let (now, token) = (ms(self.now), Token::new("second".to_owned()));
+        let (now, token) = (ms(self.now), ChannelToken::new("second".to_owned()));
         self.channel.disconnected(now);
         self.channel.reconnect(now, token, "2".to_owned()).unwrap();
         assert!(self.channel.poll_transmit(now).is_some(), "the opening");

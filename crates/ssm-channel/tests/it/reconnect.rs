@@ -2,15 +2,17 @@
 
 use bytes::Bytes;
 use ssm_channel::handshake::{OpenDataChannel, from_json};
-use ssm_channel::{AgentMessage, Channel, Error, Event, MAX_PAYLOAD, PayloadType, Token, Transmit};
+use ssm_channel::{
+    AgentMessage, Channel, ChannelToken, Error, Event, MAX_PAYLOAD, PayloadType, Transmit,
+};
 
 use crate::support::{
     COMPLETE, REQUEST, ack_from_agent, config, established, events, from_agent, from_service, ms,
     sorted, transmits,
 };
 
-fn token(text: &str) -> Token {
-    Token::new(text.to_owned())
+fn token(text: &str) -> ChannelToken {
+    ChannelToken::new(text.to_owned())
 }
 
 fn reconnect(channel: &mut Channel, now: u64) {

@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 use smux::StreamId;
 use ssm_channel::handshake::{OpenDataChannel, from_json};
 use ssm_channel::{
-    AgentMessage, AgentVersion, Channel, Config, Event, MessageType, PayloadType, Transmit,
+    AgentMessage, AgentVersion, Channel, ChannelConfig, Event, MessageType, PayloadType, Transmit,
 };
 
 use crate::capture::{Line, Message, lines};
@@ -17,26 +17,26 @@ use crate::support::{WALL, ms};
 /// One captured session and the channel that replays it.
 struct Replay {
     channel: Channel,
-    smux: smux::Session,
+    smux: smux::Mux,
     now: Duration,
     texts: Vec<String>,
     acks: VecDeque<AgentMessage>,
     data: VecDeque<AgentMessage>,
     events: Vec<Event>,
-    smux_events: Vec<smux::Event>,
+    smux_events: Vec<smux::MuxEvent>,
 }
 
 impl Replay {
     /// Creates a channel with the captured client's ids.
     fn new(open: &str, now: Duration) -> Self {
         let open: OpenDataChannel = from_json(open.as_bytes()).unwrap();
-        let config = Config {
+        let config = ChannelConfig {
             client_version: open.client_version.unwrap(),
-            ..Config::new(open.token_value, open.request_id, open.client_id, 7, WALL)
+            ..ChannelConfig::new(open.token_value, open.request_id, open.client_id, 7, WALL)
         };
         let mut replay = Self {
             channel: Channel::new(config, now),
-            smux: smux::Session::new(smux::Role::Client),
+            smux: smux::Mux::new(smux::MuxRole::Client),
             now,
             texts: Vec::new(),
             acks: VecDeque::new(),
@@ -120,7 +120,7 @@ impl Replay {
     fn received(&self, id: StreamId) -> Vec<u8> {
         let mut out = Vec::new();
         for event in &self.smux_events {
-            if let smux::Event::Data { id: of, data } = event
+            if let smux::MuxEvent::Data { id: of, data } = event
                 && *of == id
             {
                 out.extend_from_slice(data);
@@ -280,7 +280,7 @@ fn a_refused_port() {
                 let hello = Bytes::from_static(b"hello\n");
                 assert_eq!(
                     replay.smux.send(stream, hello),
-                    Err(smux::Error::NotOpen(stream))
+                    Err(smux::MuxError::NotOpen(stream))
                 );
                 fin = replay.data.pop_front();
             }
@@ -295,7 +295,7 @@ fn a_refused_port() {
     assert_eq!(replay.events.len(), 2);
     assert!(matches!(replay.events[0], Event::Established { .. }));
     assert_eq!(replay.events[1], Event::ConnectToPortError);
-    assert_eq!(replay.smux_events, [smux::Event::Finished(stream)]);
+    assert_eq!(replay.smux_events, [smux::MuxEvent::Finished(stream)]);
     // The captured agent acknowledges a number 3 that this channel never used; that is ignored.
     assert!(replay.channel.is_drained());
     let stats = replay.channel.stats();

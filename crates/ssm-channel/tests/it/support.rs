@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ssm_channel::{
-    Acknowledge, AgentMessage, Channel, Config, Event, Flag, MessageType, PayloadType,
-    SequenceNumber, Token, Transmit,
+    Acknowledge, AgentMessage, Channel, ChannelConfig, ChannelToken, Event, FlagPayload,
+    MessageType, PayloadType, SequenceNumber, Transmit,
 };
 
 /// splitmix64: a small generator with a one-word seed, so that a failing seed can be named.
@@ -41,9 +41,9 @@ pub(crate) const fn ms(ms: u64) -> Duration {
 
 pub(crate) const WALL: u64 = 1_795_442_819_302;
 
-pub(crate) fn config(seed: u64) -> Config {
-    let token = Token::new("tok-secret".to_owned());
-    Config::new(
+pub(crate) fn config(seed: u64) -> ChannelConfig {
+    let token = ChannelToken::new("tok-secret".to_owned());
+    ChannelConfig::new(
         token,
         "request-1".to_owned(),
         "client-1".to_owned(),
@@ -148,6 +148,6 @@ pub(crate) fn established() -> Channel {
     channel
 }
 
-pub(crate) fn flag(flag: Flag) -> Vec<u8> {
+pub(crate) fn flag(flag: FlagPayload) -> Vec<u8> {
     flag.encode().to_vec()
 }

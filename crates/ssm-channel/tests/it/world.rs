@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use ssm_channel::handshake::{OpenDataChannel, from_json};
 use ssm_channel::{
-    Acknowledge, AgentMessage, Channel, Event, MAX_PAYLOAD, MessageType, PayloadType, Token,
+    Acknowledge, AgentMessage, Channel, ChannelToken, Event, MAX_PAYLOAD, MessageType, PayloadType,
     Transmit,
 };
 
@@ -185,7 +185,7 @@ impl World {
             panic!("no opening message");
         };
         let open: OpenDataChannel = from_json(text.as_bytes()).unwrap();
-        assert_eq!(open.token_value, Token::new(token.to_owned()));
+        assert_eq!(open.token_value, ChannelToken::new(token.to_owned()));
         assert_eq!(open.client_id, "client-1");
         assert_eq!(open.request_id, format!("request-{}", self.connections));
     }
@@ -413,7 +413,7 @@ impl World {
         let token = format!("token-{}", self.connections);
         let request = format!("request-{}", self.connections);
         self.channel
-            .reconnect(self.now, Token::new(token.clone()), request)
+            .reconnect(self.now, ChannelToken::new(token.clone()), request)
             .unwrap();
         self.expect_opening(&token);
         for at in self.unacked.values_mut() {

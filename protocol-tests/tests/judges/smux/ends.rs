@@ -1,7 +1,7 @@
 //! Closing, and breaking off.
 
 use bytes::Bytes;
-use smux::{Error, Role, StreamId};
+use smux::{MuxError, MuxRole, StreamId};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::exchange::{Order, Pipe as _, order, serve};
@@ -11,7 +11,7 @@ use crate::random::Rng;
 const HELLO: &[u8] = b"hello";
 
 /// A last conversation: the session still works.
-async fn still_works(ours: &Ours, theirs: &mut Theirs, role: Role) {
+async fn still_works(ours: &Ours, theirs: &mut Theirs, role: MuxRole) {
     let plan = Order {
         seed: 77,
         body: 100_000,
@@ -20,7 +20,7 @@ async fn still_works(ours: &Ours, theirs: &mut Theirs, role: Role) {
         opener_closes: false,
     };
     match role {
-        Role::Client => {
+        MuxRole::Client => {
             let opener = ours.open();
             // What was opened before and is of no interest any more is skipped.
             let acceptor = loop {
@@ -31,7 +31,7 @@ async fn still_works(ours: &Ours, theirs: &mut Theirs, role: Role) {
             };
             tokio::join!(order(opener, plan), serve(acceptor));
         }
-        Role::Server => {
+        MuxRole::Server => {
             let opener = theirs.connector.connect().unwrap();
             let acceptor = loop {
                 let stream = ours.accept().await;
@@ -48,7 +48,7 @@ async fn still_works(ours: &Ours, theirs: &mut Theirs, role: Role) {
 /// stream is over with it, our FIN answers, and what we had queued is not sent.
 #[tokio::test]
 async fn their_half_close_ends_the_stream_for_both() {
-    let (ours, mut theirs) = Setup::new(Role::Server).start();
+    let (ours, mut theirs) = Setup::new(MuxRole::Server).start();
     let mut stream = theirs.connector.connect().unwrap();
     stream.write_all(HELLO).await.unwrap();
     stream.shutdown().await.unwrap();
@@ -56,19 +56,19 @@ async fn their_half_close_ends_the_stream_for_both() {
     assert_eq!(acceptor.receive(100).await, HELLO);
     assert!(acceptor.receive(100).await.is_empty());
     let refused = acceptor.send(Bytes::from_static(HELLO)).await;
-    assert_eq!(refused, Err(Error::NotOpen(acceptor.id)));
+    assert_eq!(refused, Err(MuxError::NotOpen(acceptor.id)));
     let mut rest = Vec::new();
     stream.read_to_end(&mut rest).await.unwrap();
     assert!(rest.is_empty());
     drop(stream);
-    still_works(&ours, &mut theirs, Role::Server).await;
+    still_works(&ours, &mut theirs, MuxRole::Server).await;
 }
 
 /// We close after our last byte. They get all of it and our FIN, may write on for as long as they
 /// like, and nobody hears it.
 #[tokio::test]
 async fn our_close_delivers_everything_and_ends_the_stream_for_both() {
-    let (ours, mut theirs) = Setup::new(Role::Client).start();
+    let (ours, mut theirs) = Setup::new(MuxRole::Client).start();
     let opener = ours.open();
     let body = Rng(4).bytes(200_000);
     opener.send(body.clone()).await.unwrap();
@@ -82,7 +82,7 @@ async fn our_close_delivers_everything_and_ends_the_stream_for_both() {
     stream.write_all(&body).await.unwrap();
     stream.shutdown().await.unwrap();
     assert!(stream.is_closed());
-    still_works(&ours, &mut theirs, Role::Client).await;
+    still_works(&ours, &mut theirs, MuxRole::Client).await;
     let left = ours.until(|s| Some((s.unread, s.end.clone()))).await;
     assert_eq!(left, (0, None));
 }
@@ -90,7 +90,7 @@ async fn our_close_delivers_everything_and_ends_the_stream_for_both() {
 /// A stream without a single byte.
 #[tokio::test]
 async fn empty_streams() {
-    let (ours, mut theirs) = Setup::new(Role::Client).start();
+    let (ours, mut theirs) = Setup::new(MuxRole::Client).start();
     let opener = ours.open();
     opener.finish();
     let mut stream = theirs.acceptor.accept().await.unwrap();
@@ -105,7 +105,7 @@ async fn empty_streams() {
     let mut stream = theirs.acceptor.accept().await.unwrap();
     assert_eq!(stream.get_stream_id(), next.id.get());
     assert_eq!(stream.get(100).await, HELLO);
-    still_works(&ours, &mut theirs, Role::Client).await;
+    still_works(&ours, &mut theirs, MuxRole::Client).await;
 }
 
 /// Streams broken off by either side at any moment, in the middle of frames and of packets, while
@@ -113,7 +113,7 @@ async fn empty_streams() {
 #[tokio::test]
 async fn broken_off_streams_leave_the_session_intact() {
     for seed in 0..12 {
-        for role in [Role::Client, Role::Server] {
+        for role in [MuxRole::Client, MuxRole::Server] {
             // Nobody reads here, and a session that holds all it may takes no SYN any more.
             let setup = Setup {
                 their_frames: usize::MAX,
@@ -125,11 +125,11 @@ async fn broken_off_streams_leave_the_session_intact() {
             let mut far = Vec::new();
             for _ in 0..40 {
                 match role {
-                    Role::Client => {
+                    MuxRole::Client => {
                         near.push(ours.open());
                         far.push(theirs.acceptor.accept().await.unwrap());
                     }
-                    Role::Server => {
+                    MuxRole::Server => {
                         far.push(theirs.connector.connect().unwrap());
                         near.push(ours.accept().await);
                     }
@@ -175,17 +175,17 @@ async fn broken_off_streams_leave_the_session_intact() {
 /// A stream that a server opens is one too many for a client here: the agent opens none.
 #[tokio::test]
 async fn a_server_may_not_open_streams() {
-    let (ours, theirs) = Setup::new(Role::Client).start();
+    let (ours, theirs) = Setup::new(MuxRole::Client).start();
     let _stream = theirs.connector.connect().unwrap();
     let end = ours.until(|s| s.end.clone()).await;
     let id = StreamId::new(2);
-    assert_eq!(end, Err(Error::ForeignSyn { id, offset: 0 }));
+    assert_eq!(end, Err(MuxError::ForeignSyn { id, offset: 0 }));
 }
 
 /// The other way round it works: they accept what our server side opens.
 #[tokio::test]
 async fn they_accept_streams_of_our_server() {
-    let (ours, mut theirs) = Setup::new(Role::Server).start();
+    let (ours, mut theirs) = Setup::new(MuxRole::Server).start();
     let opener = ours.open();
     assert_eq!(opener.id.get() % 2, 0);
     let acceptor = theirs.acceptor.accept().await.unwrap();
@@ -202,7 +202,7 @@ async fn they_accept_streams_of_our_server() {
 /// Their orderly end of the whole session reaches us behind all the data.
 #[tokio::test]
 async fn the_end_of_the_carrier_comes_after_the_data() {
-    let (ours, mut theirs) = Setup::new(Role::Server).start();
+    let (ours, mut theirs) = Setup::new(MuxRole::Server).start();
     let mut stream = theirs.connector.connect().unwrap();
     let body = Rng(8).bytes(150_000);
     stream.put(body.clone()).await;
@@ -226,7 +226,7 @@ async fn the_end_of_the_carrier_comes_after_the_data() {
 async fn keepalives_keep_both_sides_content() {
     let setup = Setup {
         keep_alive: Some(3),
-        ..Setup::new(Role::Client)
+        ..Setup::new(MuxRole::Client)
     };
     let (ours, mut theirs) = setup.start();
     ours.record();

@@ -19,7 +19,7 @@ use tokio::io::DuplexStream;
 use tokio::task::JoinHandle;
 
 use ours::Ours;
-use smux::Role;
+use smux::MuxRole;
 
 /// What connects the two, bytes it can hold.
 const CARRIER: usize = 64 * 1024;
@@ -41,7 +41,7 @@ impl Drop for Theirs {
 
 struct Setup {
     /// Our role; theirs is the other.
-    ours: Role,
+    ours: MuxRole,
     carrier: usize,
     packet: usize,
     /// Frames they hold before they stop reading the carrier.
@@ -51,7 +51,7 @@ struct Setup {
 }
 
 impl Setup {
-    fn new(ours: Role) -> Self {
+    fn new(ours: MuxRole) -> Self {
         Self {
             ours,
             carrier: CARRIER,
@@ -65,8 +65,8 @@ impl Setup {
     fn start(self) -> (Ours, Theirs) {
         let (near, far) = tokio::io::duplex(self.carrier);
         let mut builder = match self.ours {
-            Role::Client => MuxBuilder::server(),
-            Role::Server => MuxBuilder::client(),
+            MuxRole::Client => MuxBuilder::server(),
+            MuxRole::Server => MuxBuilder::client(),
         };
         builder.with_max_rx_queue(NonZeroUsize::new(self.their_frames).unwrap());
         if let Some(seconds) = self.keep_alive {

@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::{Bytes, BytesMut};
-use smux::{Error, Event, Role, Session, StreamId};
+use smux::{Mux, MuxError, MuxEvent, MuxRole, StreamId};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, ReadHalf, WriteHalf};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -35,7 +35,7 @@ struct Inbox {
 }
 
 pub(super) struct State {
-    pub(super) session: Session,
+    pub(super) session: Mux,
     inboxes: HashMap<StreamId, Inbox>,
     opened: VecDeque<StreamId>,
     pub(super) unread: usize,
@@ -43,14 +43,14 @@ pub(super) struct State {
     pub(super) received: Vec<u8>,
     record: bool,
     /// How the session ended: orderly, or with an error.
-    pub(super) end: Option<Result<(), Error>>,
+    pub(super) end: Option<Result<(), MuxError>>,
 }
 
 impl Ours {
-    pub(super) fn start(role: Role, carrier: DuplexStream, packet: usize) -> Self {
+    pub(super) fn start(role: MuxRole, carrier: DuplexStream, packet: usize) -> Self {
         let shared = Arc::new(Shared {
             state: Mutex::new(State {
-                session: Session::new(role),
+                session: Mux::new(role),
                 inboxes: HashMap::new(),
                 opened: VecDeque::new(),
                 unread: 0,
@@ -191,18 +191,18 @@ impl State {
         }
         while let Some(event) = self.session.poll_event() {
             match event {
-                Event::Opened(id) => {
+                MuxEvent::Opened(id) => {
                     self.inboxes.insert(id, Inbox::default());
                     self.opened.push_back(id);
                 }
-                Event::Data { id, data } => {
+                MuxEvent::Data { id, data } => {
                     self.unread += data.len();
                     let inbox = self.inboxes.get_mut(&id).unwrap();
                     assert!(!inbox.finished, "data after the end");
                     inbox.chunks.push_back(data);
                 }
-                Event::Finished(id) => self.inboxes.get_mut(&id).unwrap().finished = true,
-                Event::Closed(_) => {}
+                MuxEvent::Finished(id) => self.inboxes.get_mut(&id).unwrap().finished = true,
+                MuxEvent::Closed(_) => {}
             }
         }
     }
@@ -240,7 +240,7 @@ pub(super) struct OurStream {
 
 impl OurStream {
     /// Waits for room, then queues the data.
-    pub(super) async fn send(&self, data: Bytes) -> Result<(), Error> {
+    pub(super) async fn send(&self, data: Bytes) -> Result<(), MuxError> {
         let id = self.id;
         self.shared
             .until(|state| (state.session.queued(id) < SEND_BUFFER).then_some(()))

@@ -5,7 +5,7 @@
 //! afterwards.
 
 use bytes::Bytes;
-use smux::Role;
+use smux::MuxRole;
 
 use super::exchange::{Order, Pipe as _, order, serve};
 use super::ours::{READ, RECEIVE_BUFFER, SEND_BUFFER};
@@ -18,15 +18,15 @@ const WRITE: usize = 10_000;
 #[tokio::test]
 async fn a_slow_reader_of_theirs_stops_us_and_loses_nothing() {
     const FRAMES: usize = 16;
-    for role in [Role::Client, Role::Server] {
+    for role in [MuxRole::Client, MuxRole::Server] {
         let setup = Setup {
             their_frames: FRAMES,
             ..Setup::new(role)
         };
         let (ours, mut theirs) = setup.start();
         let (stream, mut slow) = match role {
-            Role::Client => (ours.open(), theirs.acceptor.accept().await.unwrap()),
-            Role::Server => {
+            MuxRole::Client => (ours.open(), theirs.acceptor.accept().await.unwrap()),
+            MuxRole::Server => {
                 let slow = theirs.connector.connect().unwrap();
                 (ours.accept().await, slow)
             }
@@ -74,11 +74,11 @@ async fn idle() {
 /// Ours does not read: our driver stops reading the carrier, and they stop writing.
 #[tokio::test]
 async fn a_slow_reader_of_ours_stops_them_and_loses_nothing() {
-    for role in [Role::Client, Role::Server] {
+    for role in [MuxRole::Client, MuxRole::Server] {
         let (ours, mut theirs) = Setup::new(role).start();
         let (slow, mut stream) = match role {
-            Role::Client => (ours.open(), theirs.acceptor.accept().await.unwrap()),
-            Role::Server => {
+            MuxRole::Client => (ours.open(), theirs.acceptor.accept().await.unwrap()),
+            MuxRole::Server => {
                 let stream = theirs.connector.connect().unwrap();
                 (ours.accept().await, stream)
             }
@@ -111,7 +111,7 @@ async fn a_slow_reader_of_ours_stops_them_and_loses_nothing() {
 /// A stalled stream that is given up makes room for the others.
 #[tokio::test]
 async fn giving_up_a_stalled_stream_frees_the_session() {
-    let (ours, mut theirs) = Setup::new(Role::Client).start();
+    let (ours, mut theirs) = Setup::new(MuxRole::Client).start();
     let stalled = ours.open();
     let mut flood = theirs.acceptor.accept().await.unwrap();
     let flooding = tokio::spawn(async move {

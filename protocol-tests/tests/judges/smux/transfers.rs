@@ -1,6 +1,6 @@
 //! Bytes there and back.
 
-use smux::Role;
+use smux::MuxRole;
 use tokio::task::JoinSet;
 
 use super::exchange::{Order, Pipe, order, read_exact, serve};
@@ -55,14 +55,14 @@ async fn many_streams(setup: Setup, count: u64) {
     let mut tasks = JoinSet::new();
     for plan in orders(count) {
         match role {
-            Role::Client => tasks.spawn(order(ours.open(), plan)),
-            Role::Server => tasks.spawn(order(theirs.connector.connect().unwrap(), plan)),
+            MuxRole::Client => tasks.spawn(order(ours.open(), plan)),
+            MuxRole::Server => tasks.spawn(order(theirs.connector.connect().unwrap(), plan)),
         };
     }
     for _ in 0..count {
         match role {
-            Role::Client => tasks.spawn(serve(theirs.acceptor.accept().await.unwrap())),
-            Role::Server => tasks.spawn(serve(ours.accept().await)),
+            MuxRole::Client => tasks.spawn(serve(theirs.acceptor.accept().await.unwrap())),
+            MuxRole::Server => tasks.spawn(serve(ours.accept().await)),
         };
     }
     all(tasks).await;
@@ -71,22 +71,22 @@ async fn many_streams(setup: Setup, count: u64) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_streams_that_we_open() {
-    many_streams(Setup::new(Role::Client), 120).await;
+    many_streams(Setup::new(MuxRole::Client), 120).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_streams_that_they_open() {
-    many_streams(Setup::new(Role::Server), 120).await;
+    many_streams(Setup::new(MuxRole::Server), 120).await;
 }
 
 /// The carrier holds less than a frame, and our packets are odd.
 #[tokio::test]
 async fn a_carrier_of_a_few_bytes() {
     for (role, carrier, packet) in [
-        (Role::Client, 13, 9),
-        (Role::Client, 64, 70_000),
-        (Role::Server, 7, 33),
-        (Role::Server, 1000, 40_000),
+        (MuxRole::Client, 13, 9),
+        (MuxRole::Client, 64, 70_000),
+        (MuxRole::Server, 7, 33),
+        (MuxRole::Server, 1000, 40_000),
     ] {
         let setup = Setup {
             carrier,
@@ -100,7 +100,7 @@ async fn a_carrier_of_a_few_bytes() {
 /// New streams begin while others are busy and end, a few hundred one after the other.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn streams_come_and_go() {
-    for role in [Role::Client, Role::Server] {
+    for role in [MuxRole::Client, MuxRole::Server] {
         let (ours, mut theirs) = Setup::new(role).start();
         let mut tasks = JoinSet::new();
         for plan in orders(300) {
@@ -110,11 +110,11 @@ async fn streams_come_and_go() {
                 ..plan
             };
             match role {
-                Role::Client => {
+                MuxRole::Client => {
                     tasks.spawn(order(ours.open(), plan));
                     tasks.spawn(serve(theirs.acceptor.accept().await.unwrap()));
                 }
-                Role::Server => {
+                MuxRole::Server => {
                     tasks.spawn(order(theirs.connector.connect().unwrap(), plan));
                     tasks.spawn(serve(ours.accept().await));
                 }
@@ -164,7 +164,7 @@ where
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn large_and_small_on_streams_that_we_open() {
-    let (ours, mut theirs) = Setup::new(Role::Client).start();
+    let (ours, mut theirs) = Setup::new(MuxRole::Client).start();
     let mut streams = Vec::new();
     for _ in 0..3 {
         streams.push((ours.open(), theirs.acceptor.accept().await.unwrap()));
@@ -175,7 +175,7 @@ async fn large_and_small_on_streams_that_we_open() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn large_and_small_on_streams_that_they_open() {
-    let (ours, theirs) = Setup::new(Role::Server).start();
+    let (ours, theirs) = Setup::new(MuxRole::Server).start();
     let mut streams = Vec::new();
     for _ in 0..3 {
         let stream = theirs.connector.connect().unwrap();
@@ -188,7 +188,7 @@ async fn large_and_small_on_streams_that_they_open() {
 /// Their writer makes frames of any size up to the most the length field can say.
 #[tokio::test]
 async fn frames_of_the_largest_size() {
-    let (ours, theirs) = Setup::new(Role::Server).start();
+    let (ours, theirs) = Setup::new(MuxRole::Server).start();
     ours.record();
     let mut stream = theirs.connector.connect().unwrap();
     let acceptor = ours.accept().await;

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
-use smux::{Role, Session, StreamId};
-use ssm_channel::{Channel, Config, Event, Token, Transmit};
+use smux::{Mux, MuxRole, StreamId};
+use ssm_channel::{Channel, ChannelConfig, ChannelToken, Event, Transmit};
 
 use super::plan::{Ending, Plan, Speaker, StreamPlan, ms, script};
 use crate::random::Rng;
@@ -40,7 +40,7 @@ impl Stream {
 pub(super) struct Client {
     seed: u64,
     pub(super) channel: Channel,
-    pub(super) mux: Session,
+    pub(super) mux: Mux,
     /// Streams still to be opened, the next one last.
     waiting: Vec<StreamPlan>,
     pub(super) streams: BTreeMap<StreamId, Stream>,
@@ -63,8 +63,8 @@ pub(super) struct Client {
 impl Client {
     pub(super) fn new(plan: &Plan) -> Self {
         let token = "token-0".to_owned();
-        let mut config = Config::new(
-            Token::new(token.clone()),
+        let mut config = ChannelConfig::new(
+            ChannelToken::new(token.clone()),
             "request-0".to_owned(),
             "client".to_owned(),
             u128::from(plan.seed),
@@ -83,7 +83,7 @@ impl Client {
         Self {
             seed: plan.seed,
             channel: Channel::new(config, ms(0)),
-            mux: Session::new(Role::Client),
+            mux: Mux::new(MuxRole::Client),
             waiting,
             streams: BTreeMap::new(),
             socket: VecDeque::new(),
@@ -114,7 +114,7 @@ impl Client {
         let token = format!("token-{}", self.connections);
         let request = format!("request-{}", self.connections);
         self.channel
-            .reconnect(now, Token::new(token.clone()), request)
+            .reconnect(now, ChannelToken::new(token.clone()), request)
             .unwrap();
         self.opening = Some(token);
         self.take_events();
@@ -223,14 +223,14 @@ impl Client {
         }
         while let Some(event) = self.mux.poll_event() {
             match event {
-                smux::Event::Data { id, data } => self.hear(id, &data),
-                smux::Event::Finished(id) => {
+                smux::MuxEvent::Data { id, data } => self.hear(id, &data),
+                smux::MuxEvent::Finished(id) => {
                     let stream = self.streams.get_mut(&id).unwrap();
                     assert!(!stream.is_over(), "two ends of a stream");
                     stream.finished = true;
                 }
-                smux::Event::Closed(id) => assert!(self.streams[&id].is_over()),
-                smux::Event::Opened(id) => panic!("the agent opened {id}"),
+                smux::MuxEvent::Closed(id) => assert!(self.streams[&id].is_over()),
+                smux::MuxEvent::Opened(id) => panic!("the agent opened {id}"),
             }
         }
     }

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use ssm_channel::{DataKey, Token};
+use ssm_channel::{ChannelToken, DataKey};
 use tokio::time::{Instant, sleep};
 use tracing::{debug, info, warn};
 use uuid::Uuid;
@@ -32,7 +32,7 @@ const FLAPPING_PAUSE: Duration = Duration::from_secs(1);
 /// A WebSocket to a session's data channel, and the message that opens it.
 pub(in crate::tunnel::ssm) struct OpenedChannel {
     pub(in crate::tunnel::ssm) socket: WebSocket,
-    pub(in crate::tunnel::ssm) token: Token,
+    pub(in crate::tunnel::ssm) token: ChannelToken,
 }
 
 /// A call to AWS that runs beside the driver's other work.

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use ssm_channel::{
-    AgentMessage, Config, IdSource, MessageType, PayloadType, SequenceNumber, Token,
+    AgentMessage, ChannelConfig, ChannelToken, IdSource, MessageType, PayloadType, SequenceNumber,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::sync::watch;
@@ -102,7 +102,7 @@ impl Aws {
                             let (socket, peer) = connection().await;
                             aws.peers.lock().unwrap().push(peer);
                             aws.connected.notify_one();
-                            let token = Token::new("second".to_owned());
+                            let token = ChannelToken::new("second".to_owned());
                             Ok(Some(OpenedChannel { socket, token }))
                         }
                         Rejoin::Over => Ok(None),
@@ -180,8 +180,8 @@ async fn established_as(
         skips_nops: true,
     };
 
-    let config = Config::new(
-        Token::new("t".to_owned()),
+    let config = ChannelConfig::new(
+        ChannelToken::new("t".to_owned()),
         "r".to_owned(),
         "c".to_owned(),
         1,
@@ -189,7 +189,7 @@ async fn established_as(
     );
     let shared = Arc::new(SharedSession::new(
         channel(config),
-        smux::Session::new(smux::Role::Client),
+        smux::Mux::new(smux::MuxRole::Client),
         SESSIONS,
     ));
     let (sender, mut phase) = watch::channel(SessionPhase::Starting);
