@@ -5,23 +5,23 @@ pub mod api_error;
 pub(crate) mod calls;
 mod chain;
 mod clock;
+mod credential_source;
 pub mod discover;
 mod endpoints;
 mod error;
 mod files;
 pub(crate) mod http;
 mod identity;
-mod limit;
 mod metadata;
 pub(crate) mod pages;
 mod process;
 mod profile;
 pub mod query;
-mod source;
+mod response_limit;
+mod sdk_text;
 pub mod token;
 mod trust;
-mod valid;
-mod words;
+mod validation;
 
 #[cfg(test)]
 mod tests;
@@ -45,13 +45,13 @@ use tokio::sync::OnceCell;
 pub use calls::{CallTimeout, CallTimeoutKind};
 pub use clock::{ClockOffset, WrongEra};
 pub(crate) use clock::{ClockWatch, difference, signable};
+pub use credential_source::CredentialSource;
 pub use endpoints::Endpoints;
 pub use error::{CredentialsError, SharedCause};
 pub(crate) use error::{is_about_the_network, refused_keys};
 pub use identity::{Identity, KeyState};
-pub use source::CredentialSource;
-pub use valid::MalformedValue;
-pub(crate) use words::{bad_answer, in_words};
+pub(crate) use sdk_text::{bad_answer, in_words};
+pub use validation::MalformedValue;
 
 use crate::base::single_flight::{Clock, Expiring, Refreshing, system_clock};
 use trust::TrustRoots;
@@ -90,7 +90,7 @@ pub struct AwsOptions {
 impl AwsOptions {
     /// Returns the profile set in the options or with `AWS_PROFILE`.
     fn named(&self) -> Option<String> {
-        let of_environment = || valid::variable("AWS_PROFILE").ok().flatten();
+        let of_environment = || validation::variable("AWS_PROFILE").ok().flatten();
         let named = self.profile.clone().or_else(of_environment);
         named.filter(|name| !name.is_empty())
     }
@@ -210,7 +210,7 @@ impl AwsContext {
         // No region is known; another check reports that.
         let region = match region.is_empty() {
             true => Region::new(""),
-            false => Region::new(valid::region(
+            false => Region::new(validation::region(
                 region.to_owned(),
                 "region",
                 "the configuration",
@@ -344,7 +344,7 @@ impl Inner {
     async fn resolve(&self) -> Result<Credentials, CredentialsError> {
         let plan = profile::read(&self.options).await?;
         let trust = self.trust(&plan).await?;
-        valid::variables_of_sdk()?;
+        validation::variables_of_sdk()?;
         let conf = ProviderConfig::without_region()
             .with_http_client(self.client(&trust.http))
             .with_behavior_version(Some(BehaviorVersion::latest()))
@@ -368,7 +368,7 @@ impl Inner {
                 at: Some(at),
                 profile: plan.profile.clone(),
             }),
-            _ => Ok(source::noted(credentials, &plan)),
+            _ => Ok(credential_source::noted(credentials, &plan)),
         });
         match loaded {
             Err(
@@ -405,7 +405,7 @@ impl Inner {
 
     /// Wraps a client: its answers are watched for the time and limited in size.
     fn client(&self, client: &SharedHttpClient) -> SharedHttpClient {
-        limit::bounded(self.watch.watching(client.clone()))
+        response_limit::bounded(self.watch.watching(client.clone()))
     }
 
     /// Returns the SDK settings common to all configurations, without credentials.
@@ -414,11 +414,11 @@ impl Inner {
         plan: &profile::ProfileSettings,
         trust: &TrustRoots,
     ) -> Result<ConfigLoader, CredentialsError> {
-        valid::variables_of_sdk()?;
+        validation::variables_of_sdk()?;
         let loader = aws_config::defaults(BehaviorVersion::latest())
             .http_client(self.client(&trust.http))
             .region(RegionProviderChain::first_try(self.region(plan)?))
-            .retry_config(valid::retries(&plan.retries, plan.name())?)
+            .retry_config(validation::retries(&plan.retries, plan.name())?)
             // The cache is in this module, where it can be invalidated.
             .identity_cache(IdentityCache::no_cache())
             .profile_files(plan.files.for_sdk());
@@ -448,19 +448,19 @@ impl Inner {
 
     fn region(&self, plan: &profile::ProfileSettings) -> Result<Option<Region>, CredentialsError> {
         if let Some(region) = &self.options.region {
-            let region = valid::region(region.clone(), "region", "the configuration")?;
+            let region = validation::region(region.clone(), "region", "the configuration")?;
             return Ok(Some(Region::new(region)));
         }
         let of_profile = || {
             let region = plan.region.clone()?;
             let profile = plan.profile.as_deref().unwrap_or("default");
-            Some(valid::region(
+            Some(validation::region(
                 region,
                 "region",
                 &format!("profile {profile}"),
             ))
         };
-        let region = match valid::region_of_environment()? {
+        let region = match validation::region_of_environment()? {
             Some(region) => Some(region),
             None => of_profile().transpose()?,
         };

@@ -4,7 +4,7 @@ pub mod background;
 pub mod crash;
 pub mod environment;
 pub mod error_text;
-pub(crate) mod flood;
+pub(crate) mod event_limit;
 pub mod foreign_text;
 pub mod jitter;
 pub mod partition;

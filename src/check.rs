@@ -7,10 +7,10 @@
 
 mod bastion;
 mod database;
+mod endpoint;
 mod identity;
 mod outcome;
 mod permission;
-mod place;
 mod query;
 mod render;
 mod settings;

@@ -1,14 +1,14 @@
 //! Implementation of each command. Only this module and `main.rs` use `anyhow`.
 
 pub mod check;
-pub mod choose;
 pub mod complete;
 mod connection_string;
 mod connection_test;
-mod first;
+mod first_login;
 pub mod init;
 pub mod list;
 mod reload;
+pub mod resolve_target;
 pub mod run;
 pub mod serve;
 pub mod setup;

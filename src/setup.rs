@@ -3,7 +3,7 @@
 //! placeholders for them and the commands that show the values.
 
 pub mod cloudformation;
-mod gaps;
+mod placeholders;
 pub mod policy;
 pub mod sql;
 pub mod terraform;
@@ -14,7 +14,7 @@ use crate::base::partition::Partition;
 use crate::base::quote;
 use crate::config::{Auth, DatabaseRef, Endpoint, EndpointKind, TargetConfig, Via};
 
-use gaps::Placeholders;
+use placeholders::Placeholders;
 
 /// Tag of instances that may serve as bastions; its value does not matter.
 pub const MARK: &str = "pgiam:bastion";

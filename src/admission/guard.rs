@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use super::{Arrival, Refusal};
-use crate::base::flood::{EventDecision, EventLimiter};
+use crate::base::event_limit::{EventDecision, EventLimiter};
 use crate::platform::descriptors;
 use crate::platform::peer::{self, OwnerLookup, PeerOwner};
 

@@ -27,8 +27,10 @@ use aws_types::sdk_config::SharedHttpClient;
 use super::error::is_about_the_network;
 use super::files::TokenFile;
 use super::profile::{AssumedRole, CredentialProcess, ProfileSettings};
-use super::valid::{self, MalformedValue};
-use super::{AwsOptions, CredentialsError, process, source};
+use super::{AwsOptions, CredentialsError, process};
+use crate::aws::credential_source;
+use crate::aws::validation;
+use crate::aws::validation::MalformedValue;
 
 /// Timeout and attempts for the metadata service. On an EC2 instance it is one hop away and answers
 /// in milliseconds; elsewhere its address does not respond. The AWS CLI also waits one second,
@@ -73,7 +75,7 @@ pub(super) fn build(conf: &ProviderConfig, ways: ProviderInputs<'_>) -> Credenti
     } = ways;
     let known = |place, inner: Provider| CheckedProvider {
         place,
-        source: source::words(place, plan),
+        source: credential_source::words(place, plan),
         malformed: malformed(place, plan),
         token_file: token_file(place, plan),
         asked: QueriedService::by(plan),
@@ -124,7 +126,7 @@ type Provider = Box<dyn ProvideCredentials>;
 /// Returns a known problem of the credentials at a place, before they are used.
 fn malformed(place: CredentialPlace, plan: &ProfileSettings) -> Option<MalformedValue> {
     match place {
-        CredentialPlace::Environment => valid::environment().err(),
+        CredentialPlace::Environment => validation::environment().err(),
         CredentialPlace::Profile => plan.malformed.clone(),
         CredentialPlace::WebIdentity | CredentialPlace::Container | CredentialPlace::Instance => {
             None
@@ -194,7 +196,7 @@ impl ProcessProvider {
             external_id,
         } in roles
         {
-            valid::credentials(&credentials, "the credential_process")
+            validation::credentials(&credentials, "the credential_process")
                 .map_err(MalformedValue::of_provider)?;
             let mut role = AssumeRoleProvider::builder(arn);
             if let Some(config) = &self.sts {
@@ -323,7 +325,8 @@ impl ProvideCredentials for CheckedProvider {
             let loaded = self.inner.provide_credentials().await;
             let mut credentials =
                 loaded.map_err(|error| self.place.explained(error, self.asked))?;
-            valid::credentials(&credentials, &self.source).map_err(MalformedValue::of_provider)?;
+            validation::credentials(&credentials, &self.source)
+                .map_err(MalformedValue::of_provider)?;
             credentials.set_property(self.place);
             Ok(credentials)
         })

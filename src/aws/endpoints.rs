@@ -4,7 +4,8 @@ use aws_config::SdkConfig;
 use aws_types::service_config::ServiceConfigKey;
 use url::Url;
 
-use super::valid::{self, MalformedValue};
+use crate::aws::validation;
+use crate::aws::validation::MalformedValue;
 
 /// Environment variable of the AWS tools that sets the endpoint of all services; with the suffix
 /// `_SERVICE`, that of one.
@@ -65,7 +66,7 @@ pub(super) fn check(config: &SdkConfig) -> Result<(), MalformedValue> {
     const SOURCE: &str = "the environment or the AWS configuration";
     for service in SERVICES {
         if let Some(url) = set_for(config, service) {
-            valid::endpoint(&url, &format!("the endpoint URL of {service}"), SOURCE)?;
+            validation::endpoint(&url, &format!("the endpoint URL of {service}"), SOURCE)?;
         }
     }
     Ok(())

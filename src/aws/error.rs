@@ -11,9 +11,9 @@ use aws_smithy_types::DateTime;
 use aws_smithy_types::date_time::Format;
 use aws_smithy_types::error::ErrorMetadata;
 
-use super::limit::TooLong;
 use super::profile::ProfileSettings;
 use super::{ClockOffset, KeyState, MalformedValue, WrongEra};
+use crate::aws::response_limit::TooLong;
 use crate::base::background::TaskStopped;
 use crate::base::foreign_text::ForeignText;
 

@@ -18,7 +18,8 @@ use aws_lc_rs::digest;
 use tracing::debug;
 
 use super::AwsOptions;
-use super::valid::{self, MalformedValue};
+use crate::aws::validation;
+use crate::aws::validation::MalformedValue;
 use crate::base::quote::shown;
 use crate::base::redacted::Redacted;
 use crate::platform::permissions::{self, FileRole};
@@ -122,7 +123,7 @@ fn contents(
     (given, variable, default): (&Option<PathBuf>, &'static str, &str),
 ) -> Result<Option<FileContents>, String> {
     let from_environment = || {
-        let path = valid::variable(variable).ok()??;
+        let path = validation::variable(variable).ok()??;
         Some(in_home(Path::new(&path)))
     };
     let default = || Some(env::home_dir()?.join(".aws").join(default));
@@ -166,9 +167,9 @@ impl TokenFile {
     /// # Errors
     /// [`MalformedValue`] for a path that is not UTF-8.
     pub(super) fn of_environment(variable: &'static str) -> Result<Option<Self>, MalformedValue> {
-        Ok(valid::variable(variable)?.map(|path| Self {
+        Ok(validation::variable(variable)?.map(|path| Self {
             what: format!("the file of {variable}"),
-            source_of: valid::ENVIRONMENT.to_owned(),
+            source_of: validation::ENVIRONMENT.to_owned(),
             path: PathBuf::from(path),
         }))
     }

@@ -7,8 +7,9 @@ use aws_config::profile::{Profile, ProfileFileLoadError, ProfileSet};
 use aws_types::os_shim_internal::{Env, Fs};
 
 use super::files::{AwsFiles, TokenFile};
-use super::valid::{self, MalformedValue, RetrySettings};
 use super::{AwsOptions, CredentialsError};
+use crate::aws::validation;
+use crate::aws::validation::{MalformedValue, RetrySettings};
 
 /// Maximum number of profiles in a chain of `source_profile`. The SDK reports a loop; this limit
 /// only stops following it here.
@@ -77,7 +78,7 @@ pub(super) struct AssumedRole {
 /// when no file defines the profile set by the user or by `AWS_PROFILE`. (The SDK would continue
 /// with the credentials of the machine: another identity than the requested one.)
 pub(super) async fn read(options: &AwsOptions) -> Result<ProfileSettings, CredentialsError> {
-    valid::names()?;
+    validation::names()?;
     let refused = |reason: String| CredentialsError::Config {
         profile: options.named(),
         reason: reason.into(),
@@ -111,7 +112,7 @@ pub(super) async fn read(options: &AwsOptions) -> Result<ProfileSettings, Creden
         plan.incomplete = incomplete(&set, profile);
         if let Some(url) = profile.get("endpoint_url") {
             let source_of = format!("profile {selected}");
-            valid::endpoint(url, "endpoint_url", &source_of)?;
+            validation::endpoint(url, "endpoint_url", &source_of)?;
         }
     }
     if let Some((base, roles)) = base(&set, &selected) {
@@ -303,13 +304,13 @@ fn process(base: &Profile, roles: Vec<AssumedRole>, is_source: bool) -> Option<C
 fn malformed(base: &Profile, is_source: bool) -> Option<MalformedValue> {
     if let Some(source) = base.get("credential_source") {
         return match source.eq_ignore_ascii_case("environment") {
-            true => valid::environment().err(),
+            true => validation::environment().err(),
             false => None,
         };
     }
     let others = has_another_way(base) || base.get("credential_process").is_some();
     match (is_source && has_keys(base)) || !others {
-        true => valid::static_keys(base).err(),
+        true => validation::static_keys(base).err(),
         false => None,
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use thiserror::Error;
 use tracing::info;
 
-use super::choose::in_words;
+use super::resolve_target::in_words;
 use crate::postgres::target::PgTarget;
 
 /// Error: the login failed at some targets.

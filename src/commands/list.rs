@@ -6,7 +6,6 @@ use std::fmt::Write as _;
 use anyhow::{Context, anyhow};
 use serde_json::{Value, json};
 
-use super::choose::in_words;
 use crate::aws::discover;
 use crate::aws::discover::{Database, DiscoverError, MissingDatabases, Node, Survey};
 use crate::aws::{AwsContext, AwsOptions};
@@ -16,6 +15,7 @@ use crate::base::quote::printable;
 use crate::cli::ListArgs;
 use crate::cli::terminal;
 use crate::cli::terminal::{BAD, DIM, GOOD, HEADING, Progress, Table, WARNING, styled};
+use crate::commands::resolve_target::in_words;
 use crate::config::Endpoint;
 use crate::report;
 

@@ -1,5 +1,6 @@
 //! Reloads the configuration file when it changes, or on SIGHUP, without dropping connections.
 
+use crate::commands::resolve_target;
 use crate::postgres::prepare_all;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -11,7 +12,6 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::choose;
 use super::connection_string::client_host;
 use super::serve::{ready_line, say_left_out};
 use super::start_errors::WaitEffect;
@@ -86,7 +86,7 @@ impl LoadedConfiguration {
                 || PgTarget::new(config.clone(), Arc::clone(aws_contexts)).map_err(Into::into);
             // A reload shows no prompts.
             let made = match before {
-                None => choose::served_target(config.clone(), aws_contexts).await,
+                None => resolve_target::served_target(config.clone(), aws_contexts).await,
                 Some(_) => lazy(),
             };
             let made = match made {

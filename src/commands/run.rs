@@ -14,15 +14,15 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::choose;
 use super::connection_string::{ConnectionString, MISLEADING};
-use super::first::{self, FirstLogin};
 use super::serve::state_dir;
 use crate::admin::{Admin, AdminOptions, Controls, Kind};
 use crate::base::quote::shell;
 use crate::cli::RunArgs;
 use crate::cli::exit;
 use crate::cli::terminal::Progress;
+use crate::commands::first_login::{self, FirstLogin};
+use crate::commands::resolve_target;
 use crate::config::{ServeLayer, ServeSettings, SocketDir};
 use crate::platform::descriptors::{ForChildren, LimitChange};
 use crate::platform::{self, ForwardedSignals};
@@ -51,7 +51,7 @@ pub async fn run(args: &RunArgs) -> anyhow::Result<u8> {
     let descriptors = super::raise_descriptors();
     let aws_contexts = Arc::new(AwsContexts::default());
     let served = tokio::select! {
-        served = choose::served_target(config, &aws_contexts) => served?,
+        served = resolve_target::served_target(config, &aws_contexts) => served?,
         signal = signals.next() => return Ok(exit::SIGNALLED.saturating_add(signal)),
     };
     let endings = aws_contexts.endings().clone();
@@ -169,7 +169,10 @@ impl RunningServer {
         let user = self.user.as_deref().unwrap_or_default();
         let patience = Duration::from_secs(args.ready_timeout);
         let database = self.asked_database();
-        let first = timeout(patience, first::login(self.port, user, database.as_deref()));
+        let first = timeout(
+            patience,
+            first_login::login(self.port, user, database.as_deref()),
+        );
         match first.await {
             Ok(Ok(FirstLogin::Ready | FirstLogin::Asked)) => Ok(()),
             Ok(Ok(FirstLogin::Refused(error))) => Err(anyhow!(in_words(&error))),

@@ -10,9 +10,9 @@
 //! | `tunnel` | the same; it sends no request to AWS before it listens | everything about AWS and the far side |
 //! | `run` | everything: its caller waits for the command, which is not started (exit code 125) | nothing |
 
-use super::choose::LocateError;
 use crate::aws::CredentialsError;
 use crate::aws::discover::DiscoverError;
+use crate::commands::resolve_target::LocateError;
 
 /// Effect of waiting on an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 
 use super::target::PgContext;
 use crate::admission::{Arrival, Guard};
-use crate::base::flood::{EventDecision, EventLimiter};
+use crate::base::event_limit::{EventDecision, EventLimiter};
 use crate::config::ServeSettings;
 use crate::observe::Observed;
 use crate::postgres::cancel_keys::CancelKeys;

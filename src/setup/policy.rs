@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::gaps::Placeholders;
 use super::{Artefact, MARK, Principal, SetupFacts};
 use crate::aws::token::dsql;
 use crate::config::{Auth, Bastion, Endpoint, EndpointKind, SsmSettings, Via};
+use crate::setup::placeholders::Placeholders;
 
 /// AWS's own document for forwarding to a host behind the node.
 const DOCUMENT: &str = "AWS-StartPortForwardingSessionToRemoteHost";

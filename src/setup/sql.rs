@@ -1,9 +1,9 @@
 //! SQL that lets a database role log in with IAM. It can be run any number of times.
 
-use super::gaps::{PREFIX, Placeholders};
 use super::{Artefact, Principal, SetupFacts};
 use crate::base::quote::{comment, identifier, literal};
 use crate::config::{Auth, EndpointKind};
+use crate::setup::placeholders::{PREFIX, Placeholders};
 
 /// The only database of every DSQL cluster.
 const DSQL_DATABASE: &str = "postgres";

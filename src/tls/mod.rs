@@ -7,7 +7,7 @@ use rustls::crypto::CryptoProvider;
 use rustls::pki_types::UnixTime;
 use rustls::time_provider::TimeProvider;
 
-mod guess;
+mod key_share;
 pub mod local;
 pub mod roots;
 pub mod upstream;

@@ -21,7 +21,6 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
-use super::guess::KeyShareMemory;
 use super::roots;
 use crate::base::error_text::chain;
 use crate::base::foreign_text::ForeignText;
@@ -29,6 +28,7 @@ use crate::base::quote::shown;
 use crate::base::stream::Stream;
 use crate::base::tls_words;
 use crate::platform::permissions::{self, FileRole, PathError};
+use crate::tls::key_share::KeyShareMemory;
 
 /// Maximum size of a CA file in bytes: the bundles of all operating systems are far below 1 MiB.
 const LONGEST_CA_FILE: u64 = 8 << 20;

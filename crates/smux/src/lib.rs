@@ -26,13 +26,13 @@
 
 mod error;
 mod frame;
+mod mux;
 mod parser;
 mod schedule;
-mod session;
 mod stream;
 
 pub use error::MuxError;
 pub use frame::{
     Command, Frame, FrameError, HEADER_LEN, Header, MAX_FRAME_DATA, StreamId, VERSION,
 };
-pub use session::{Mux, MuxEvent, MuxRole};
+pub use mux::{Mux, MuxEvent, MuxRole};

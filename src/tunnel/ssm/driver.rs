@@ -31,8 +31,8 @@
 //! data of one turn of [`READ_BATCH`] messages for each.
 
 mod first_bytes;
+mod keepalive;
 mod losses;
-mod pulse;
 pub(super) mod resume;
 
 use std::sync::Arc;
@@ -47,7 +47,6 @@ use tracing::{debug, info, warn};
 
 use self::first_bytes::{AgentSigns, FirstBytes, FirstBytesAction};
 use self::losses::LossReports;
-use self::pulse::{Keepalive, KeepaliveAction};
 use self::resume::{FlapLimit, SessionCalls};
 use super::ending;
 use super::leftovers::SessionRecord;
@@ -55,11 +54,12 @@ use super::socket::{self, ChannelSocket, SocketEvent, WebSocket};
 use super::state::{SEND_BUFFER, SessionMachines, SharedSession};
 use crate::base::background;
 use crate::base::error_text::{chain, plain};
-use crate::base::flood::{EventDecision, EventLimiter};
+use crate::base::event_limit::{EventDecision, EventLimiter};
 use crate::base::foreign_text::ForeignText;
 use crate::base::single_flight::Clock;
 use crate::base::stream::BoxFuture;
 use crate::config::Endpoint;
+use crate::tunnel::ssm::driver::keepalive::{Keepalive, KeepaliveAction};
 use crate::tunnel::{EndCause, TunnelError};
 
 /// Timeout for the agent's acknowledgements at the end of a session.

@@ -11,13 +11,13 @@
 
 mod api;
 mod bastions;
-mod connect;
+mod data_channel;
 mod datakey;
-mod dials;
 mod driver;
 mod ending;
 mod endpoint;
 pub mod leftovers;
+mod pending_dials;
 mod placement;
 mod pool;
 mod proxy;

@@ -21,12 +21,13 @@ use super::proxy::ProxySettings;
 use super::session::SsmSession;
 use super::socket::WebSocket;
 use super::state::SharedSession;
-use super::{api, connect, datakey, endpoint, leftovers};
+use super::{api, datakey, endpoint, leftovers};
 use crate::aws::calls::{CREDENTIALS_STEP, within};
 use crate::aws::{AwsContext, ClockWatch, Endpoints};
 use crate::base::jitter::jitter;
 use crate::base::single_flight::system_clock;
 use crate::config::{Endpoint, SsmSettings};
+use crate::tunnel::ssm::data_channel;
 use crate::tunnel::{ApiRefusal, BastionCandidate, TunnelError};
 
 /// Deadline for TCP, TLS and upgrade of the data channel.
@@ -455,16 +456,16 @@ async fn join(
     } = access;
     let url = endpoint::data_channel(&ticket.stream_url, region, endpoints)?;
     let proxies = ProxySettings::from_env();
-    let way = connect::NetworkPath {
+    let way = data_channel::NetworkPath {
         roots: Arc::clone(roots),
         proxies: &proxies,
         watch,
     };
-    let connecting = connect::connect(&url, region, credentials, way);
+    let connecting = data_channel::connect(&url, region, credentials, way);
     let socket: WebSocket = timeout(CONNECT_DEADLINE, connecting).await.map_err(|_| {
         TunnelError::ChannelConnect {
             host: url.host_str().unwrap_or_default().to_owned(),
-            port: connect::port_of(&url),
+            port: data_channel::port_of(&url),
             reason: format!("no answer in {} s", CONNECT_DEADLINE.as_secs()).into(),
         }
     })??;

@@ -13,8 +13,8 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tracing::debug;
 
-use super::dials::PendingDials;
 use crate::config::Endpoint;
+use crate::tunnel::ssm::pending_dials::PendingDials;
 use crate::tunnel::{TunnelError, TunnelTotals};
 
 /// Most bytes one stream may have queued for the agent before its writer waits. The channel sends

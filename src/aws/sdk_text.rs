@@ -6,7 +6,7 @@ use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
 
 use super::http;
-use super::limit::TooLong;
+use crate::aws::response_limit::TooLong;
 use crate::base::foreign_text::ForeignText;
 
 /// Errors of the chain that only name a type of the SDK (aws-smithy-runtime-api, `result.rs` and
