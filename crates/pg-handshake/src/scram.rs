@@ -128,7 +128,7 @@ impl ScramVerifier {
 
 impl fmt::Debug for ScramVerifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Verifier").finish_non_exhaustive()
+        f.debug_struct("ScramVerifier").finish_non_exhaustive()
     }
 }
 
@@ -312,7 +312,7 @@ impl fmt::Debug for ScramExchange {
             ExchangeState::Done => "Done",
             ExchangeState::Failed(_) => "Failed",
         };
-        f.debug_struct("Exchange")
+        f.debug_struct("ScramExchange")
             .field("state", &state)
             .finish_non_exhaustive()
     }
