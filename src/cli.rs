@@ -1,7 +1,6 @@
 //! The command line: flags and `PGIAM_*` variables. `config.rs` interprets the values.
 
 mod args;
-mod end;
 mod examples;
 pub mod exit;
 pub mod logging;
@@ -11,6 +10,7 @@ pub mod terminal;
 #[cfg(test)]
 mod tests;
 mod tools;
+mod usage_error;
 mod variables;
 
 use std::any::TypeId;
@@ -20,12 +20,14 @@ use std::str::FromStr;
 use clap::builder::{BoolishValueParser, PathBufValueParser, TypedValueParser};
 use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-pub use args::{DatabaseArgs, DrainArgs, LogFormat, OneTarget, OutputArgs, ProgramArgs, StateArgs};
+pub use args::{
+    DatabaseArgs, DrainArgs, LogFormat, OutputArgs, ProgramArgs, StateArgs, TargetArgs,
+};
 pub use serve::{ServeArgs, TunnelArgs};
 pub use tools::{
     CheckArgs, CompletionsArgs, InitArgs, ListArgs, ManArgs, RunArgs, SetupArgs, SetupBastionArgs,
-    SetupCommand, SetupPolicyArgs, SetupSqlArgs, StatusArgs, StopArgs, TokenArgs, UrlArgs, UrlForm,
-    WaitArgs,
+    SetupCommand, SetupPolicyArgs, SetupSqlArgs, StatusArgs, StopArgs, TokenArgs, UrlArgs,
+    UrlFormat, WaitArgs,
 };
 
 use crate::base::environment;
@@ -122,14 +124,14 @@ impl Cli {
     /// `--help`, and with exit code 2 if an argument or a variable is invalid.
     #[must_use]
     pub fn from_command_line() -> Self {
-        let given = variables::parse(&Self::definition(), std::env::args_os(), environment::read);
-        let parsed = given.and_then(|given| {
-            environment::note_taken(given.variables);
-            Self::from_arg_matches(&given.matches)
+        let parsed = variables::parse(&Self::definition(), std::env::args_os(), environment::read);
+        let cli = parsed.and_then(|arguments| {
+            environment::note_taken(arguments.variables);
+            Self::from_arg_matches(&arguments.matches)
         });
-        match parsed {
+        match cli {
             Ok(cli) => cli,
-            Err(error) => std::process::exit(end::of(error)),
+            Err(error) => std::process::exit(usage_error::print_and_code(error)),
         }
     }
 
@@ -180,8 +182,8 @@ fn with_value_forms(command: clap::Command) -> clap::Command {
 fn number<T: FromStr>(text: &str, limit: u64) -> Result<T, String> {
     let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     text.parse().map_err(|_| match is_number {
-        true => format!("the largest number is {limit}"),
-        false => "write a whole number".to_owned(),
+        true => format!("expected at most {limit}"),
+        false => "expected a whole number".to_owned(),
     })
 }
 
@@ -197,7 +199,7 @@ impl Command {
             Self::Init(args) => &args.program,
             Self::Url(args) => &args.program,
             Self::Token(args) => &args.program,
-            Self::Setup(args) => match &args.what {
+            Self::Setup(args) => match &args.command {
                 SetupCommand::Policy(args) => &args.program,
                 SetupCommand::Sql(args) => &args.program,
                 SetupCommand::Bastion(args) => &args.program,

@@ -33,8 +33,8 @@ pub use error::ConfigError;
 #[cfg(test)]
 pub(crate) use file::COMMANDS;
 pub use file::ConfigFile;
-pub(crate) use file::{LONGEST, fingerprint};
-pub use forms::switch_of;
+pub(crate) use file::{MAX_FILE_BYTES, fingerprint};
+pub use forms::parse_switch;
 pub use forward::{Destination, Listen};
 pub use home_path::expand_home;
 pub use keys::{

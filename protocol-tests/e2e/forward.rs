@@ -503,26 +503,30 @@ async fn what_cannot_be_meant_is_refused_with_the_remedy() {
     let address = taken.1.to_string();
     for (args, code, expected) in [
         (&[][..], 2, "<HOST:PORT>"),
-        (&["db.internal"], 2, "the port is missing; write HOST:PORT"),
+        (
+            &["db.internal"],
+            2,
+            "the port is missing; expected HOST:PORT",
+        ),
         (
             &["db:1", "--bastion", "i-1", "--listen", "0.0.0.0:1"],
             2,
-            "the tunnel, which asks for no password; listen on 127.0.0.1 or [::1]",
+            "the tunnel without a password; listen on 127.0.0.1 or [::1]",
         ),
         (
             &["db:1"],
             2,
-            "target \"db:1\" has no bastion.\nhint: --bastion i-",
+            "target \"db:1\" has no bastion.\nhint: use --bastion i-",
         ),
         (
             &["db:1", "--bastion", "bastion-1"],
             2,
-            "target \"db:1\": bastion = \"bastion-1\" is not usable",
+            "target \"db:1\": invalid bastion \"bastion-1\":",
         ),
         (
             &["db:1", "--bastion", "i-1", "--sessions", "21"],
             2,
-            "sessions = 21 is not usable: give the most sessions to open at a time, 1 to 20",
+            "invalid sessions 21: expected 1 to 20",
         ),
         (
             &["db:1", "--target", "orders"],

@@ -214,7 +214,7 @@ async fn a_fault_of_a_variable_names_it() {
         (
             "PGIAM_PORT",
             "6000".as_ref(),
-            "PGIAM_PORT describes one database, but 2",
+            "PGIAM_PORT applies to one target, but 2",
         ),
         (
             "PGIAM_PORT",
@@ -255,7 +255,7 @@ async fn a_fault_of_a_variable_names_it() {
         let said = ran.await.stderr;
         assert!(said.contains(expected), "{name}={value:?}\n→ {said}");
         assert!(
-            !said.contains("--port") || expected.contains("describes"),
+            !said.contains("--port") || expected.contains("applies"),
             "{said}"
         );
         assert!(!said.contains("hunter"), "{said}");
@@ -372,7 +372,7 @@ async fn a_configuration_that_is_no_text_file_is_refused_at_once() {
         ("huge", "is longer than 1048576 bytes"),
         (
             "utf16",
-            "UTF-16 (little endian), as PowerShell's > writes it",
+            "UTF-16 (little endian), the default of > in Windows PowerShell",
         ),
         ("bare", "UTF-16 (little endian)"),
     ] {

@@ -10,11 +10,11 @@ use crate::config::{
 
 /// Flags that select one target: its name in the file, or a description of the database.
 #[derive(Clone, Debug, Default, Args)]
-pub struct OneTarget {
+pub struct TargetArgs {
     /// Target name in the configuration file; optional if the file has only one target, or if flags
     /// describe the target.
     #[arg(value_name = "TARGET")]
-    pub target: Option<String>,
+    pub name: Option<String>,
     /// Flags for the database and the route to it.
     #[command(flatten)]
     pub database: DatabaseArgs,

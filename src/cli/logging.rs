@@ -48,8 +48,7 @@ const LONGEST_VALUE: usize = 8 * 1024;
 /// # Errors
 /// A text with the fault and the valid values.
 pub fn filter(text: &str) -> Result<String, String> {
-    const RIGHT: &str =
-        "write error, warn, info, debug, trace, or a filter such as \"info,pgiam::tunnel=debug\"";
+    const EXPECTED: &str = "expected error, warn, info, debug, trace, or a filter such as \"info,pgiam::tunnel=debug\"";
     // The filter would treat an unknown level as the name of a crate, and log nothing.
     let unknown = text.split(',').map(str::trim).find(|part| {
         let is_level = LEVELS.iter().any(|level| part.eq_ignore_ascii_case(level));
@@ -57,11 +56,14 @@ pub fn filter(text: &str) -> Result<String, String> {
         !is_level && !is_number && !part.contains(['=', '[']) && !may_log(part)
     });
     if let Some(unknown) = unknown {
-        return Err(format!("\"{}\" is no log level; {RIGHT}", visible(unknown)));
+        return Err(format!(
+            "\"{}\" is not a log level; {EXPECTED}",
+            visible(unknown)
+        ));
     }
     match EnvFilter::try_new(text) {
         Ok(_) => Ok(text.to_owned()),
-        Err(_) => Err(format!("it is no log filter; {RIGHT}")),
+        Err(_) => Err(format!("{EXPECTED}")),
     }
 }
 

@@ -2,31 +2,31 @@
 //! `--json=no` and `--json yes`.
 //!
 //! For clap, a switch has no value, or has one after `=`: otherwise clap would use the name of a target
-//! as the value. So this module joins an argument that [`switch`] accepts to the switch before it.
+//! as the value. So this module joins an argument that [`parse_switch`] accepts to the switch before it.
 
 use std::ffi::OsString;
 
 use clap::{Arg, ArgAction, Command};
 
-use crate::config::switch_of as switch;
+use crate::config::parse_switch;
 
-enum Kind {
+enum SwitchKind {
     /// `--json`, without a value.
     Bare,
     /// `--warm[=BOOL]`.
     WithValue,
 }
 
-fn kind(arg: &Arg) -> Option<Kind> {
+fn switch_kind(arg: &Arg) -> Option<SwitchKind> {
     match arg.get_action() {
-        ArgAction::SetTrue => Some(Kind::Bare),
-        ArgAction::Set if arg.is_require_equals_set() => Some(Kind::WithValue),
+        ArgAction::SetTrue => Some(SwitchKind::Bare),
+        ArgAction::Set if arg.is_require_equals_set() => Some(SwitchKind::WithValue),
         _ => None,
     }
 }
 
 /// Rewrites `words` for clap.
-pub(super) fn with_values(definition: &Command, words: Vec<OsString>) -> Vec<OsString> {
+pub(super) fn join_values(definition: &Command, words: Vec<OsString>) -> Vec<OsString> {
     let mut words = words.into_iter();
     let mut out: Vec<OsString> = words.next().into_iter().collect();
     let mut words = words.peekable();
@@ -40,15 +40,15 @@ pub(super) fn with_values(definition: &Command, words: Vec<OsString>) -> Vec<OsS
             out.push(word);
             break;
         }
-        let Some((flag, kind, value)) = parts(command, &word) else {
+        let Some((flag, kind, value)) = split_switch(command, &word) else {
             out.push(word);
             continue;
         };
         let value = match value {
-            Some(value) => switch(&value),
+            Some(value) => parse_switch(&value),
             None => {
                 let next = words.peek().and_then(|next| next.to_str());
-                let next = next.and_then(switch);
+                let next = next.and_then(parse_switch);
                 if next.is_some() {
                     words.next();
                 }
@@ -58,9 +58,9 @@ pub(super) fn with_values(definition: &Command, words: Vec<OsString>) -> Vec<OsS
         match (kind, value) {
             // Not a value: clap reports the error.
             (_, None) => out.push(word),
-            (Kind::Bare, Some(false)) => {}
-            (Kind::Bare, Some(true)) => out.push(flag.into()),
-            (Kind::WithValue, Some(value)) => out.push(format!("{flag}={value}").into()),
+            (SwitchKind::Bare, Some(false)) => {}
+            (SwitchKind::Bare, Some(true)) => out.push(flag.into()),
+            (SwitchKind::WithValue, Some(value)) => out.push(format!("{flag}={value}").into()),
         }
     }
     out.extend(words);
@@ -68,7 +68,10 @@ pub(super) fn with_values(definition: &Command, words: Vec<OsString>) -> Vec<OsS
 }
 
 /// Splits an argument into the switch, its kind, and the value after `=`. `None` if it is no switch.
-fn parts(command: &Command, word: &OsString) -> Option<(String, Kind, Option<String>)> {
+fn split_switch(
+    command: &Command,
+    word: &OsString,
+) -> Option<(String, SwitchKind, Option<String>)> {
     let text = word.to_str()?;
     let (flag, value) = match text.split_once('=') {
         Some((flag, value)) => (flag, Some(value.to_owned())),
@@ -86,7 +89,7 @@ fn parts(command: &Command, word: &OsString) -> Option<(String, Kind, Option<Str
         }
     };
     let arg = command.get_arguments().find(is_typed)?;
-    Some((flag.to_owned(), kind(arg)?, value))
+    Some((flag.to_owned(), switch_kind(arg)?, value))
 }
 
 #[cfg(test)]
@@ -96,7 +99,7 @@ mod tests {
 
     fn joined(words: &str) -> String {
         let words = words.split_whitespace().map(OsString::from).collect();
-        let words = with_values(&Cli::definition(), words);
+        let words = join_values(&Cli::definition(), words);
         let words: Vec<_> = words.iter().map(|word| word.to_string_lossy()).collect();
         words.join(" ")
     }

@@ -152,11 +152,11 @@ fn a_tunnel_is_refused_with_the_remedy() {
         (&["tunnel"][..], "<HOST:PORT>"),
         (
             &["tunnel", "db.internal"],
-            "the port is missing; write HOST:PORT",
+            "the port is missing; expected HOST:PORT",
         ),
         (
             &["tunnel", "db:1", "--listen", "0.0.0.0:1"],
-            "asks for no password",
+            "without a password",
         ),
         (
             &["tunnel", "db:1", "--via", "direct"],

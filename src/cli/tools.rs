@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
-use super::args::{DatabaseArgs, DrainArgs, OneTarget, OutputArgs, ProgramArgs, StateArgs};
+use super::args::{DatabaseArgs, DrainArgs, OutputArgs, ProgramArgs, StateArgs, TargetArgs};
 
 /// Flags of `pgiam run`.
 #[derive(Clone, Debug, Default, Args)]
@@ -44,7 +44,7 @@ pub struct RunArgs {
 pub struct CheckArgs {
     /// Flags that select the target.
     #[command(flatten)]
-    pub what: OneTarget,
+    pub target: TargetArgs,
     /// Skip the speed measurement.
     #[arg(long)]
     pub no_speed: bool,
@@ -105,10 +105,10 @@ pub struct InitArgs {
 pub struct UrlArgs {
     /// Flags that select the target.
     #[command(flatten)]
-    pub what: OneTarget,
+    pub target: TargetArgs,
     /// Connection format.
-    #[arg(long, value_enum, value_name = "FORM", default_value_t = UrlForm::Uri)]
-    pub format: UrlForm,
+    #[arg(long, value_enum, value_name = "FORM", default_value_t = UrlFormat::Uri)]
+    pub format: UrlFormat,
     /// Local port. Default: the target's.
     #[arg(long, short, env = "PGIAM_PORT", value_name = "PORT")]
     pub port: Option<u16>,
@@ -122,7 +122,7 @@ pub struct UrlArgs {
 
 /// Connection format.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum UrlForm {
+pub enum UrlFormat {
     /// `postgresql://user@localhost:5433/app`
     #[default]
     Uri,
@@ -141,7 +141,7 @@ pub enum UrlForm {
 pub struct TokenArgs {
     /// Flags that select the target.
     #[command(flatten)]
-    pub what: OneTarget,
+    pub target: TargetArgs,
     /// Print the token even if standard output is a terminal, where it stays on the screen.
     #[arg(long)]
     pub show: bool,
@@ -158,7 +158,7 @@ pub struct TokenArgs {
 pub struct SetupArgs {
     /// Item to print.
     #[command(subcommand)]
-    pub what: SetupCommand,
+    pub command: SetupCommand,
 }
 
 /// Subcommands of `pgiam setup`.
@@ -177,7 +177,7 @@ pub enum SetupCommand {
 pub struct SetupPolicyArgs {
     /// Flags that select the target.
     #[command(flatten)]
-    pub what: OneTarget,
+    pub target: TargetArgs,
     /// Flags common to all commands.
     #[command(flatten)]
     pub program: ProgramArgs,
@@ -188,7 +188,7 @@ pub struct SetupPolicyArgs {
 pub struct SetupSqlArgs {
     /// Flags that select the target.
     #[command(flatten)]
-    pub what: OneTarget,
+    pub target: TargetArgs,
     /// Flags common to all commands.
     #[command(flatten)]
     pub program: ProgramArgs,
@@ -199,7 +199,7 @@ pub struct SetupSqlArgs {
 pub struct SetupBastionArgs {
     /// Flags that select the target.
     #[command(flatten)]
-    pub what: OneTarget,
+    pub target: TargetArgs,
     /// Print Terraform instead of CloudFormation.
     #[arg(long)]
     pub terraform: bool,

@@ -15,7 +15,7 @@ use super::switches;
 use crate::base::environment::VariableError;
 
 /// Parsed command line and variables.
-pub(super) struct Given {
+pub(super) struct ParsedArguments {
     pub(super) matches: ArgMatches,
     /// Names of the variables in use.
     pub(super) variables: Vec<String>,
@@ -29,9 +29,9 @@ pub(super) fn parse(
     definition: &Command,
     words: impl IntoIterator<Item = OsString>,
     read: impl Fn(&str) -> Result<Option<String>, VariableError>,
-) -> Result<Given, clap::Error> {
+) -> Result<ParsedArguments, clap::Error> {
     let bare = without_variables(definition.clone());
-    let mut words = switches::with_values(&bare, words.into_iter().collect());
+    let mut words = switches::join_values(&bare, words.into_iter().collect());
     let matches = bare.clone().try_get_matches_from(&words)?;
     let (mut command, mut deepest, mut place) = (definition, &matches, 1);
     while let Some((name, below)) = deepest.subcommand()
@@ -52,20 +52,20 @@ pub(super) fn parse(
             .map_err(|error| clap::Error::raw(ErrorKind::ValueValidation, format!("{error}\n")))?;
         let Some(value) = value else { continue };
         let word = OsString::from(format!("--{flag}={value}"));
-        check(arg, &word, &name)?;
+        validate_alone(arg, &word, &name)?;
         added.push(word);
         variables.push(name);
     }
     if added.is_empty() {
-        return Ok(Given { matches, variables });
+        return Ok(ParsedArguments { matches, variables });
     }
     words.splice(place..place, added);
     let matches = bare.clone().try_get_matches_from(words)?;
-    Ok(Given { matches, variables })
+    Ok(ParsedArguments { matches, variables })
 }
 
 /// Parses one flag alone, so that an error names the variable `name`.
-fn check(arg: &Arg, word: &OsString, name: &str) -> Result<(), clap::Error> {
+fn validate_alone(arg: &Arg, word: &OsString, name: &str) -> Result<(), clap::Error> {
     let alone = Command::new("pgiam")
         .no_binary_name(true)
         .arg(arg.clone().env(Resettable::Reset).required(false));

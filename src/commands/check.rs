@@ -17,8 +17,8 @@ use crate::platform::StopSignals;
 /// Invalid configuration, or a signal.
 pub async fn check(args: &CheckArgs) -> anyhow::Result<u8> {
     let config = config(
-        args.what.target.as_deref(),
-        &args.what.database,
+        args.target.name.as_deref(),
+        &args.target.database,
         &args.program,
     )?;
     let mut signals = StopSignals::install().context("cannot listen for signals")?;

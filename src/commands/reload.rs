@@ -16,7 +16,9 @@ use super::connection_string::client_host;
 use super::serve::{ready_line, say_left_out};
 use super::start_errors::WaitEffect;
 use crate::cli::ServeArgs;
-use crate::config::{ConfigError, ConfigFile, LONGEST, ServeSettings, TargetConfig, fingerprint};
+use crate::config::{
+    ConfigError, ConfigFile, MAX_FILE_BYTES, ServeSettings, TargetConfig, fingerprint,
+};
 use crate::platform::permissions::{self, FileRole};
 use crate::platform::{self, HangUp, service};
 use crate::postgres::server::Server;
@@ -119,7 +121,7 @@ enum FileReading {
 impl FileReading {
     /// Reads the file. `None`: it does not exist, because it is being replaced or was deleted.
     fn of(path: &Path) -> Option<Self> {
-        match permissions::read(FileRole::ConfigFile, path, LONGEST) {
+        match permissions::read(FileRole::ConfigFile, path, MAX_FILE_BYTES) {
             Ok(bytes) => Some(Self::Contents(fingerprint(&bytes))),
             Err(error) if error.io() == Some(ErrorKind::NotFound) => None,
             Err(error) => Some(Self::Unreadable(error.to_string())),

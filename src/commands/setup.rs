@@ -14,7 +14,7 @@ use crate::aws::{AwsContext, AwsOptions, KeyState};
 use crate::base::foreign_text::visible;
 use crate::cli::terminal;
 use crate::cli::terminal::Progress;
-use crate::cli::{OneTarget, ProgramArgs, SetupArgs, SetupCommand};
+use crate::cli::{ProgramArgs, SetupArgs, SetupCommand, TargetArgs};
 use crate::config::{Auth, ConfigError, Endpoint, EndpointKind, TargetConfig};
 use crate::report::explain_credentials;
 use crate::setup::cloudformation::cloudformation;
@@ -36,9 +36,9 @@ const PREFERENCES: &str = "SSM-SessionManagerRunShell";
 /// Invalid configuration, or standard output cannot be written to. A missing answer of AWS is not
 /// an error: the value is left open.
 pub async fn setup(args: &SetupArgs) -> anyhow::Result<()> {
-    let (what, program) = about(&args.what);
-    let config = super::config(what.target.as_deref(), &what.database, program)?;
-    if matches!(args.what, SetupCommand::Sql(_)) && config.settings.user.is_none() {
+    let (target, program) = target_and_program(&args.command);
+    let config = super::config(target.name.as_deref(), &target.database, program)?;
+    if matches!(args.command, SetupCommand::Sql(_)) && config.settings.user.is_none() {
         // SQL with a placeholder role would be run unchanged.
         return Err(ConfigError::Missing {
             target: config.name,
@@ -48,9 +48,9 @@ pub async fn setup(args: &SetupArgs) -> anyhow::Result<()> {
         .into());
     }
     let (mut facts, unseen) = gather(&config).await;
-    let flags = what.database.layer();
-    facts.described = what.target.is_none() && (flags.host.is_some() || flags.db.is_some());
-    let artefact = match &args.what {
+    let flags = target.database.layer();
+    facts.described = target.name.is_none() && (flags.host.is_some() || flags.db.is_some());
+    let artefact = match &args.command {
         SetupCommand::Policy(_) => policy(&facts),
         SetupCommand::Sql(_) => sql(&facts),
         SetupCommand::Bastion(args) if args.terraform => terraform(&facts, args.endpoints),
@@ -65,11 +65,11 @@ pub async fn setup(args: &SetupArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn about(command: &SetupCommand) -> (&OneTarget, &ProgramArgs) {
+fn target_and_program(command: &SetupCommand) -> (&TargetArgs, &ProgramArgs) {
     match command {
-        SetupCommand::Policy(args) => (&args.what, &args.program),
-        SetupCommand::Sql(args) => (&args.what, &args.program),
-        SetupCommand::Bastion(args) => (&args.what, &args.program),
+        SetupCommand::Policy(args) => (&args.target, &args.program),
+        SetupCommand::Sql(args) => (&args.target, &args.program),
+        SetupCommand::Bastion(args) => (&args.target, &args.program),
     }
 }
 

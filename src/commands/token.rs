@@ -32,8 +32,8 @@ pub async fn token(args: &TokenArgs) -> anyhow::Result<()> {
             "the token is a password, and would stay on the screen.\nhint: pipe it to where it is needed, or give --show"
         );
     }
-    let database = &args.what.database;
-    let config = super::config(args.what.target.as_deref(), database, &args.program)?;
+    let database = &args.target.database;
+    let config = super::config(args.target.name.as_deref(), database, &args.program)?;
     if config.settings.login.auth == Auth::Passthrough {
         bail!(
             "target \"{}\" has auth = \"passthrough\": its clients log in with passwords, not with tokens",

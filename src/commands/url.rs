@@ -4,7 +4,7 @@ use anyhow::{Context, bail};
 
 use super::connection_string::{ConnectionString, client_host};
 use crate::cli::terminal;
-use crate::cli::{UrlArgs, UrlForm};
+use crate::cli::{UrlArgs, UrlFormat};
 use crate::config::{ConfigFile, ServeSettings, TargetConfig, TargetDefaults, TargetLayer};
 
 /// Prints the connection string.
@@ -22,9 +22,9 @@ pub async fn url(args: &UrlArgs) -> anyhow::Result<()> {
 
 fn address(args: &UrlArgs) -> anyhow::Result<ConnectionString> {
     let file = ConfigFile::load(args.program.config.as_deref())?;
-    let mut flags = args.what.database.layer();
+    let mut flags = args.target.database.layer();
     flags.port = args.port;
-    let config = file.clone().target(args.what.target.as_deref(), &flags)?;
+    let config = file.clone().target(args.target.name.as_deref(), &flags)?;
     let port = config.settings.local_port;
     if port == 0 {
         bail!(
@@ -68,13 +68,13 @@ fn by_name(config: &TargetConfig) -> String {
     }
 }
 
-fn written(address: &ConnectionString, form: UrlForm) -> String {
+fn written(address: &ConnectionString, form: UrlFormat) -> String {
     match form {
-        UrlForm::Uri => address.uri(),
-        UrlForm::Jdbc => address.jdbc(),
-        UrlForm::Dotnet => address.dotnet(),
-        UrlForm::Dsn => address.dsn(),
-        UrlForm::Env => address.env(),
+        UrlFormat::Uri => address.uri(),
+        UrlFormat::Jdbc => address.jdbc(),
+        UrlFormat::Dotnet => address.dotnet(),
+        UrlFormat::Dsn => address.dsn(),
+        UrlFormat::Env => address.env(),
     }
 }
 

@@ -15,7 +15,7 @@ const AUTO: &str = "auto";
 /// settings", long ARN format).
 const TASK_ID: usize = 32;
 
-const FORMS: &str = "give the id of a managed node (i-…, mi-… or ecs:CLUSTER_TASK_RUNTIME), several of them, a tag, or auto";
+const EXPECTED: &str = "expected the ID of a managed node (i-…, mi-… or ecs:CLUSTER_TASK_RUNTIME), a list of IDs, a tag, or auto";
 
 /// The managed node or nodes that can carry a tunnel.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -102,9 +102,9 @@ fn parse_tag(tag: &str) -> Result<Bastion, String> {
             key: key.to_owned(),
             value: value.to_owned(),
         }),
-        _ => {
-            Err("write the tag as KEY=VALUE, such as Name=bastion; neither may be empty".to_owned())
-        }
+        _ => Err(
+            "expected a tag KEY=VALUE, such as Name=bastion; neither part may be empty".to_owned(),
+        ),
     }
 }
 
@@ -117,7 +117,7 @@ fn parse_nodes<'a>(written: impl Iterator<Item = &'a str>) -> Result<Bastion, St
         }
     }
     if nodes.is_empty() {
-        return Err(format!("it names nothing; {FORMS}"));
+        return Err(format!("the list is empty; {EXPECTED}"));
     }
     Ok(Bastion::Nodes(nodes))
 }
@@ -139,17 +139,17 @@ fn check_node(node: &str) -> Result<(), String> {
             Ok(())
         }
         Some(_) => Err(format!(
-            "\"{}\" is no id: after {}- come digits and lower-case letters only",
+            "\"{}\" is not a managed node ID: only digits and lower-case letters may follow {}-",
             printable(node),
             if node.starts_with("mi-") { "mi" } else { "i" }
         )),
-        None if node.is_empty() => Err(format!("an id is empty; {FORMS}")),
+        None if node.is_empty() => Err(format!("it contains an empty ID; {EXPECTED}")),
         None if node.starts_with(TAG_PREFIX) => Err(
-            "a tag stands alone: bastion = { tag = \"KEY=VALUE\" }, or --bastion tag:KEY=VALUE"
+            "a tag cannot be combined with IDs; set bastion = { tag = \"KEY=VALUE\" }, or use --bastion tag:KEY=VALUE"
                 .to_owned(),
         ),
         None => Err(format!(
-            "\"{}\" is no id; {FORMS}. aws ssm describe-instance-information lists the nodes",
+            "\"{}\" is not a managed node ID; {EXPECTED}.\nhint: list the managed nodes: aws ssm describe-instance-information",
             printable(node)
         )),
     }
@@ -173,21 +173,21 @@ fn check_task(node: &str, task: &str) -> Result<(), String> {
         return Ok(());
     }
     Err(format!(
-        "\"{node}\" is no ECS target; write ecs:CLUSTER_TASK_RUNTIME, with the cluster's name, the task's id ({TASK_ID} hexadecimal digits) \
-         and the container's runtimeId, which this shows: aws ecs describe-tasks --cluster CLUSTER --tasks TASK --query \"tasks[].containers[].runtimeId\""
+        "\"{node}\" is not an ECS target; expected ecs:CLUSTER_TASK_RUNTIME, with the cluster's name, the task's ID ({TASK_ID} hexadecimal digits) \
+         and the container's runtimeId.\nhint: show the runtimeId: aws ecs describe-tasks --cluster CLUSTER --tasks TASK --query \"tasks[].containers[].runtimeId\""
     ))
 }
 
 impl<'de> Deserialize<'de> for WrittenBastion {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Forms;
+        struct BastionVisitor;
 
-        impl<'de> Visitor<'de> for Forms {
+        impl<'de> Visitor<'de> for BastionVisitor {
             type Value = WrittenBastion;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str(
-                    "a node's id, a list of ids such as [\"i-…\", \"i-…\"], { tag = \"KEY=VALUE\" }, or \"auto\"",
+                    "the ID of a node, a list of IDs such as [\"i-…\", \"i-…\"], { tag = \"KEY=VALUE\" }, or \"auto\"",
                 )
             }
 
@@ -217,6 +217,6 @@ impl<'de> Deserialize<'de> for WrittenBastion {
             }
         }
 
-        deserializer.deserialize_any(Forms)
+        deserializer.deserialize_any(BastionVisitor)
     }
 }

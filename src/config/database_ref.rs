@@ -63,8 +63,8 @@ impl RdsIdentifier {
             });
         }
         Err(match identifier.contains('.') {
-            true => "it looks like a host name; write host = \"…\" for an endpoint, and db for an identifier".to_owned(),
-            false => "write the identifier of an instance, a cluster or a proxy as pgiam list and the RDS console show it, or IDENTIFIER:reader for the readers of a cluster".to_owned(),
+            true => "it is a host name; set host = \"…\" for an endpoint, db for an identifier".to_owned(),
+            false => "expected the identifier of an instance, a cluster or a proxy, as shown by pgiam list and the RDS console, or IDENTIFIER:reader for the readers of a cluster".to_owned(),
         })
     }
 }

@@ -7,7 +7,7 @@
 pub(super) fn text(bytes: Vec<u8>) -> Result<String, String> {
     if let Some(name) = wide_encoding(&bytes) {
         return Err(format!(
-            "it is in {name}, as PowerShell's > writes it.\nhint: save it as UTF-8; in PowerShell: \
+            "its encoding is {name}, the default of > in Windows PowerShell.\nhint: convert it to UTF-8 in PowerShell: \
              (Get-Content pgiam.toml) | Set-Content -Encoding utf8 pgiam.toml"
         ));
     }
@@ -21,7 +21,7 @@ pub(super) fn text(bytes: Vec<u8>) -> Result<String, String> {
             let before = error.as_bytes().get(..end).unwrap_or_default();
             let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
             Err(format!(
-                "line {line} has a byte that is none.\nhint: save it as UTF-8; editors call it so in their encoding menu"
+                "line {line} has an invalid byte.\nhint: save the file with the encoding UTF-8, a setting of your editor"
             ))
         }
     }
@@ -84,6 +84,6 @@ mod tests {
         }
         let latin = b"[targets.a]\nuser = \"j\xf6rg\"\n".to_vec();
         let said = text(latin).unwrap_err();
-        assert!(said.contains("line 2 has a byte"), "{said}");
+        assert!(said.contains("line 2 has an invalid byte"), "{said}");
     }
 }

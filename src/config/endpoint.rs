@@ -45,10 +45,10 @@ impl EndpointKind {
     /// Returns the kind of a host name in lower case, without a trailing dot.
     #[must_use]
     pub fn of(host: &str) -> Self {
-        if below_dsql(host).is_some() {
+        if split_dsql_name(host).is_some() {
             return Self::Dsql;
         }
-        let Some((labels, _)) = below_rds(host) else {
+        let Some((labels, _)) = split_rds_name(host) else {
             return Self::Other;
         };
         let Some((name, place)) = labels.rsplit_once('.') else {
@@ -83,12 +83,12 @@ impl EndpointKind {
 /// `….rds.REGION.amazonaws.com.cn` as well.
 #[must_use]
 pub fn region_of(host: &str) -> Option<&str> {
-    let (_, region) = below_dsql(host).or_else(|| below_rds(host))?;
+    let (_, region) = split_dsql_name(host).or_else(|| split_rds_name(host))?;
     Some(region)
 }
 
 /// Returns the part before region and service in an RDS name, and the region.
-fn below_rds(host: &str) -> Option<(&str, &str)> {
+fn split_rds_name(host: &str) -> Option<(&str, &str)> {
     let name = Partition::labels_of(host)?;
     let (rest, last) = name.rsplit_once('.')?;
     let (labels, before) = rest.rsplit_once('.')?;
@@ -101,7 +101,7 @@ fn below_rds(host: &str) -> Option<(&str, &str)> {
 }
 
 /// Returns the id of a DSQL cluster, and the region.
-fn below_dsql(host: &str) -> Option<(&str, &str)> {
+fn split_dsql_name(host: &str) -> Option<(&str, &str)> {
     let (rest, region) = host.strip_suffix(DSQL_SUFFIX)?.rsplit_once('.')?;
     let (id, service) = rest.split_once('.')?;
     let is_dsql =
@@ -144,7 +144,11 @@ impl FromStr for Endpoint {
             None => (text, DEFAULT_UPSTREAM_PORT),
             Some((host, port)) => match port.parse() {
                 Ok(port) if port != 0 => (host, port),
-                _ => return Err(format!("\"{port}\" is not a port; write NAME or NAME:5432")),
+                _ => {
+                    return Err(format!(
+                        "\"{port}\" is not a port; expected NAME or NAME:PORT"
+                    ));
+                }
             },
         };
         // A trailing dot means "no search list" to a resolver, and is not part of the name that is
@@ -152,7 +156,7 @@ impl FromStr for Endpoint {
         let host = host.strip_suffix('.').unwrap_or(host);
         if rustls::pki_types::DnsName::try_from(host).is_err() {
             return Err(
-                "write the endpoint's DNS name as RDS shows it; the certificate is checked against it"
+                "expected the DNS name of an RDS or DSQL endpoint, or a CNAME for one; TLS checks the certificate against it"
                     .to_owned(),
             );
         }

@@ -45,17 +45,15 @@ pub enum ConfigError {
     },
     /// No target is configured.
     #[error(
-        "no target is configured.\nhint: give one on the command line (pgiam serve --db NAME, or --host NAME.REGION.rds.amazonaws.com), \
-         or let pgiam init write a file from what it finds at AWS; looked at: {searched}"
+        "no target is configured (searched: {searched}).\nhint: name a database with pgiam serve --db NAME or --host NAME.REGION.rds.amazonaws.com, \
+         or write a file with the databases found in AWS: pgiam init"
     )]
     NoTarget {
         /// Paths that were tried, in order.
         searched: String,
     },
     /// The requested target is not in the file.
-    #[error(
-        "there is no target \"{asked}\".\nhint: {suggestion}the configured targets are: {known}"
-    )]
+    #[error("there is no target \"{asked}\".\nhint: {suggestion}configured targets: {known}")]
     UnknownTarget {
         /// Requested name.
         asked: String,
@@ -65,14 +63,14 @@ pub enum ConfigError {
         known: String,
     },
     /// The command needs one target, and there are several.
-    #[error("there are several targets.\nhint: name one of them: {known}")]
+    #[error("the file has several targets.\nhint: name one of them: {known}")]
     WhichTarget {
         /// Existing names.
         known: String,
     },
     /// The name of a target is invalid: clients could not request it.
     #[error(
-        "the name of [targets.{name:?}] {reason}.\nhint: choose another one: clients ask for a target as database NAME or NAME/DATABASE"
+        "invalid target name [targets.{name:?}]: it {reason}.\nhint: rename the target; clients select it with the database name NAME or NAME/DATABASE"
     )]
     TargetName {
         /// The name.
@@ -82,7 +80,7 @@ pub enum ConfigError {
     },
     /// A key that describes one database was given on the command line for several targets.
     #[error(
-        "{} describes one database, but {count} targets are selected.\nhint: name the target it is for: pgiam serve TARGET --{key} …", name_of(.key)
+        "{} applies to one target, but {count} are selected.\nhint: select one: pgiam serve TARGET --{key} …", name_of(.key)
     )]
     AmbiguousFlag {
         /// The flag.
@@ -101,7 +99,7 @@ pub enum ConfigError {
         hint: &'static str,
     },
     /// An invalid value of a target.
-    #[error("target \"{target}\": {key} = {} is not usable: {reason}{}", quoted(.value), origin_hint(.key))]
+    #[error("target \"{target}\": invalid {key} {}: {reason}{}", quoted(.value), origin_hint(.key))]
     Invalid {
         /// The target.
         target: String,
@@ -113,7 +111,7 @@ pub enum ConfigError {
         reason: String,
     },
     /// An invalid value of `[serve]`, of a flag or of a variable, which belongs to no target.
-    #[error("{key} = {} is not usable: {reason}{}", quoted(.value), origin_hint(.key))]
+    #[error("invalid {key} {}: {reason}{}", quoted(.value), origin_hint(.key))]
     Setting {
         /// The key.
         key: &'static str,
@@ -124,8 +122,8 @@ pub enum ConfigError {
     },
     /// Other machines could use pgiam without a password.
     #[error(
-        "address = \"{address}\" lets other machines in, and whoever reaches the port would be you to the database.{}\nhint: \
-         write a password into a file that only you can read, and name it with password_file (--password-file), or set PGIAM_LOCAL_PASSWORD; \
+        "address \"{address}\" lets clients on other machines use the database with your identity, without a password.{}\nhint: \
+         write a password to a file that only you can read and set password_file (--password-file), or set PGIAM_LOCAL_PASSWORD; \
          clients then log in to pgiam with it (SCRAM-SHA-256)",
         origin_hint("address")
     )]
@@ -134,9 +132,7 @@ pub enum ConfigError {
         address: std::net::IpAddr,
     },
     /// A target has settings for a tunnel but uses none.
-    #[error(
-        "target \"{target}\" sets {key}, which is about the tunnel, but via = \"direct\" uses none.\nhint: {hint}"
-    )]
+    #[error("target \"{target}\" sets {key}, but via = \"direct\" uses no tunnel.\nhint: {hint}")]
     NoTunnel {
         /// The target.
         target: String,

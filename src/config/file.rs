@@ -9,15 +9,15 @@ use aws_lc_rs::digest;
 use serde::Deserialize;
 use tracing::warn;
 
-use super::target_config::flaw_of_name;
-use super::toml_messages::in_words;
+use super::target_config::name_fault;
+use super::toml_messages::user_message;
 use super::{ConfigError, DialFlags, ServeLayer, TargetConfig, TargetLayer, TunnelFlags, encoding};
 use crate::base::foreign_text::visible;
 use crate::base::suggest::nearest;
 use crate::platform::permissions::{self, FileRole, PathError};
 
 /// Maximum size of a configuration file in bytes: thousands of targets.
-pub(crate) const LONGEST: u64 = 1 << 20;
+pub(crate) const MAX_FILE_BYTES: u64 = 1 << 20;
 
 /// Contents of the configuration file.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -94,10 +94,10 @@ impl ConfigFile {
         if path == Path::new("/dev/null") {
             return Ok(Self::default());
         }
-        let refused = |error| refused(path, error);
-        let opened = permissions::open(FileRole::ConfigFile, path).map_err(refused)?;
-        let bytes = permissions::contents(FileRole::ConfigFile, path, &opened, LONGEST);
-        let bytes = bytes.map_err(refused)?;
+        let path_error = |error| path_error(path, error);
+        let opened = permissions::open(FileRole::ConfigFile, path).map_err(path_error)?;
+        let bytes = permissions::contents(FileRole::ConfigFile, path, &opened, MAX_FILE_BYTES);
+        let bytes = bytes.map_err(path_error)?;
         let fingerprint = fingerprint(&bytes);
         let text = encoding::text(bytes).map_err(|reason| ConfigError::Encoding {
             path: path.to_owned(),
@@ -105,13 +105,13 @@ impl ConfigFile {
         })?;
         let mut file: Self = toml::from_str(&text).map_err(|source| ConfigError::Syntax {
             path: path.to_owned(),
-            reason: with_suggestion(&source),
+            reason: syntax_message(&source),
         })?;
         match permissions::examine(FileRole::SecurityFile, path, &opened) {
             Ok(()) => {}
-            Err(error) if file.is_about_security() => return Err(refused(error)),
+            Err(error) if file.affects_security() => return Err(path_error(error)),
             Err(error) => {
-                warn!(reason = %error, "every user of this machine can change the targets")
+                warn!(reason = %error, "every user of this machine can change the configuration file")
             }
         }
         file.fingerprint = fingerprint;
@@ -128,7 +128,7 @@ impl ConfigFile {
 
     /// Returns `true` if the file restricts the clients, or sets the authorities trusted for a
     /// database.
-    fn is_about_security(&self) -> bool {
+    fn affects_security(&self) -> bool {
         let mut layers = self.targets.values().chain([&self.defaults]);
         self.serve.password_file.is_some()
             || self.serve.peer_check.is_some()
@@ -204,7 +204,7 @@ impl ConfigFile {
             self.targets.clear(); // The flags describe another target.
         } else if selected.is_empty() && self.targets.len() > 1 {
             return Err(ConfigError::WhichTarget {
-                known: names(&self.targets),
+                known: target_names(&self.targets),
             });
         }
         let mut targets = self.targets(&selected, flags)?;
@@ -228,7 +228,7 @@ impl ConfigFile {
     }
 }
 
-fn refused(path: &Path, error: PathError) -> ConfigError {
+fn path_error(path: &Path, error: PathError) -> ConfigError {
     match error {
         PathError::File { source, .. } => ConfigError::Unreadable {
             path: path.to_owned(),
@@ -244,11 +244,11 @@ fn name_from_flags(flags: &TargetLayer, described: &str) -> Result<String, Confi
     if flags.host.is_some() {
         return Ok("default".to_owned());
     }
-    match flaw_of_name(described) {
-        Some(flaw) => Err(ConfigError::Setting {
+    match name_fault(described) {
+        Some(fault) => Err(ConfigError::Setting {
             key: "db",
             value: described.to_owned(),
-            reason: format!("it {flaw}"),
+            reason: format!("it {fault}"),
         }),
         None => Ok(described.to_ascii_lowercase()),
     }
@@ -265,9 +265,9 @@ fn refuse_unused_tunnel_keys(
     let is_direct = |via: &Option<String>| via.as_deref() == Some("direct");
     let hint = match (&flags.via, &own.via) {
         (Some(_), _) => return Ok(()),
-        (None, via) if is_direct(via) => "leave one of the two out",
+        (None, via) if is_direct(via) => "remove one of the two",
         (None, None) if is_direct(&defaults.via) => {
-            "via comes from [defaults]: write via = \"ssm\" in the target, or leave the key out"
+            "via comes from [defaults]; set via = \"ssm\" in the target, or remove the key"
         }
         (None, _) => return Ok(()),
     };
@@ -294,14 +294,14 @@ pub(super) fn unknown_target(asked: &str, targets: &BTreeMap<String, TargetLayer
     };
     let suggestion = match targets.is_empty() {
         true => format!(
-            "{suggestion}describe it with --db {asked} or --host, or let pgiam init write a file; "
+            "{suggestion}name the database with --db {asked} or --host, or write a file: pgiam init; "
         ),
         false => suggestion,
     };
     ConfigError::UnknownTarget {
         asked: asked.to_owned(),
         suggestion,
-        known: names(targets),
+        known: target_names(targets),
     }
 }
 
@@ -329,7 +329,7 @@ fn command_like(asked: &str) -> Option<String> {
     nearest(asked, COMMANDS.iter().copied()).map(str::to_owned)
 }
 
-fn names(targets: &BTreeMap<String, TargetLayer>) -> String {
+fn target_names(targets: &BTreeMap<String, TargetLayer>) -> String {
     let names: Vec<&str> = targets.keys().map(String::as_str).collect();
     if names.is_empty() {
         "(none)".to_owned()
@@ -366,7 +366,7 @@ fn without_long_lines(message: &str) -> String {
 
 /// Returns the parser's message about an unknown key with the most similar key appended. The parser
 /// lists the known keys in the order of their definition.
-fn with_suggestion(error: &toml::de::Error) -> String {
+fn syntax_message(error: &toml::de::Error) -> String {
     let message = error.message();
     let suggestion = message
         .strip_prefix("unknown field `")
@@ -375,7 +375,7 @@ fn with_suggestion(error: &toml::de::Error) -> String {
     let all = without_long_lines(&error.to_string());
     let place = all.trim_end().strip_suffix(message);
     let all = match place {
-        Some(place) => format!("{place}{}", in_words(message)),
+        Some(place) => format!("{place}{}", user_message(message)),
         None => all,
     };
     match suggestion {

@@ -76,7 +76,7 @@ impl FileValue for SocketDir {
 }
 
 /// Values of a switch, in any case of letters.
-const WORDS: [(&str, bool); 12] = [
+const SWITCH_WORDS: [(&str, bool); 12] = [
     ("true", true),
     ("yes", true),
     ("on", true),
@@ -93,9 +93,9 @@ const WORDS: [(&str, bool); 12] = [
 
 /// Returns the value of a word; `None` for an unknown one.
 #[must_use]
-pub fn switch_of(word: &str) -> Option<bool> {
+pub fn parse_switch(word: &str) -> Option<bool> {
     let word = word.trim();
-    let found = WORDS
+    let found = SWITCH_WORDS
         .iter()
         .find(|(known, _)| word.eq_ignore_ascii_case(known));
     found.map(|(_, value)| *value)
@@ -103,9 +103,9 @@ pub fn switch_of(word: &str) -> Option<bool> {
 
 /// Deserializes a list: an array of strings, or one string with commas between several values.
 fn list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
-    struct Forms;
+    struct ListVisitor;
 
-    impl<'de> Visitor<'de> for Forms {
+    impl<'de> Visitor<'de> for ListVisitor {
         type Value = Vec<String>;
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -125,7 +125,7 @@ fn list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Er
         }
     }
 
-    deserializer.deserialize_any(Forms)
+    deserializer.deserialize_any(ListVisitor)
 }
 
 /// Splits a text at commas; an empty text has no values.
@@ -138,9 +138,9 @@ fn split(text: &str) -> Vec<String> {
 
 /// Deserializes a switch: `true` or `false`, 1 or 0, or one of the words that a flag takes.
 fn switch<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
-    struct Forms;
+    struct SwitchVisitor;
 
-    impl Visitor<'_> for Forms {
+    impl Visitor<'_> for SwitchVisitor {
         type Value = bool;
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -160,9 +160,9 @@ fn switch<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> 
         }
 
         fn visit_str<E: de::Error>(self, text: &str) -> Result<bool, E> {
-            switch_of(text).ok_or_else(|| E::invalid_value(de::Unexpected::Str(text), &self))
+            parse_switch(text).ok_or_else(|| E::invalid_value(de::Unexpected::Str(text), &self))
         }
     }
 
-    deserializer.deserialize_any(Forms)
+    deserializer.deserialize_any(SwitchVisitor)
 }

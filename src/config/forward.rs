@@ -19,12 +19,12 @@ impl FromStr for Destination {
 
     /// Parses `NAME:PORT`, `10.0.0.7:PORT` or `[fd00::7]:PORT`.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        const FORM: &str = "write HOST:PORT, such as db.internal:3306 or [fd00::7]:6379";
+        const EXPECTED: &str = "expected HOST:PORT, such as db.internal:3306 or [fd00::7]:6379";
         if text.contains("//") {
-            return Err(format!("it is a URL; {FORM}"));
+            return Err(format!("it is a URL; {EXPECTED}"));
         }
         let Some((host, port)) = text.rsplit_once(':') else {
-            return Err(format!("the port is missing; {FORM}"));
+            return Err(format!("the port is missing; {EXPECTED}"));
         };
         let bracketed = host
             .strip_prefix('[')
@@ -32,21 +32,21 @@ impl FromStr for Destination {
         let host = match bracketed {
             Some(inside) => inside
                 .parse::<Ipv6Addr>()
-                .map_err(|_| format!("\"{inside}\" is no IPv6 address; {FORM}"))?
+                .map_err(|_| format!("\"{inside}\" is not an IPv6 address; {EXPECTED}"))?
                 .to_string(),
             None if host.contains(':') => {
-                return Err(format!("an IPv6 address goes in brackets; {FORM}"));
+                return Err(format!("an IPv6 address must be in brackets; {EXPECTED}"));
             }
             None => host.to_ascii_lowercase(),
         };
         if host.parse::<IpAddr>().is_err()
             && rustls::pki_types::DnsName::try_from(host.as_str()).is_err()
         {
-            return Err(format!("\"{host}\" is no host name; {FORM}"));
+            return Err(format!("\"{host}\" is not a host name; {EXPECTED}"));
         }
         match port.parse() {
             Ok(port) if port != 0 => Ok(Self(Endpoint { host, port })),
-            _ => Err(format!("\"{port}\" is not a port; {FORM}")),
+            _ => Err(format!("\"{port}\" is not a port; {EXPECTED}")),
         }
     }
 }
@@ -70,13 +70,13 @@ impl FromStr for Listen {
         }
         let address: SocketAddr = text
             .parse()
-            .map_err(|_| "write PORT, 127.0.0.1:PORT or [::1]:PORT".to_owned())?;
+            .map_err(|_| "expected PORT, 127.0.0.1:PORT or [::1]:PORT".to_owned())?;
         if address.ip().is_loopback() {
             return Ok(Self::Address(address));
         }
         Err(
-            "whoever reaches that address could use the tunnel, which asks for no password; listen on 127.0.0.1 or [::1], \
-             and let other machines in with ssh -L or a proxy that checks who they are"
+            "other machines could use the tunnel without a password; listen on 127.0.0.1 or [::1], \
+             and let other machines connect through ssh -L or a proxy with authentication"
                 .to_owned(),
         )
     }
@@ -131,8 +131,8 @@ impl ConfigFile {
             return Err(ConfigError::Missing {
                 target: name,
                 key: "bastion",
-                hint: "--bastion i-0123456789abcdef0 (an instance that Session Manager can reach) or --bastion auto, --target NAME to take that of a target in the file, \
-                       or bastion = \"i-…\" under [defaults]",
+                hint: "use --bastion i-0123456789abcdef0 (an instance that Session Manager can reach), --bastion auto or --target NAME (the bastion of a target in the file), \
+                       or set bastion = \"i-…\" in [defaults]",
             });
         }
         let region_of_like = host_of_like.as_ref().and_then(Endpoint::region);

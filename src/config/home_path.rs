@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 #[must_use]
 pub fn expand_home(path: &Path) -> PathBuf {
     match std::env::home_dir() {
-        Some(home) => below(&home, path),
+        Some(home) => expand_in(&home, path),
         None => path.to_owned(),
     }
 }
 
-fn below(home: &Path, path: &Path) -> PathBuf {
+fn expand_in(home: &Path, path: &Path) -> PathBuf {
     match path.strip_prefix("~") {
         Ok(rest) => home.join(rest),
         Err(_) => path.to_owned(),
@@ -34,7 +34,7 @@ mod tests {
             ("./~/ca.pem", "./~/ca.pem"),
             ("none", "none"),
         ] {
-            let found = below(Path::new("/home/ana"), Path::new(written));
+            let found = expand_in(Path::new("/home/ana"), Path::new(written));
             assert_eq!(found, Path::new(meant), "{written}");
         }
     }

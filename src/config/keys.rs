@@ -188,7 +188,7 @@ keys! {
     /// Flag for the route to the database.
     pub struct RouteFlags in "Tunnel and AWS" {
         /// Route to the database: ssm or direct. Default: ssm.
-        #[arg(env = "PGIAM_VIA", value_name = "WAY")]
+        #[arg(env = "PGIAM_VIA", value_name = "ROUTE")]
         via: String,
     }
 
@@ -252,7 +252,7 @@ keys! {
     pub struct LoginFlags in "Login" {
         /// Login method: iam (pgiam logs in with a token) or passthrough (the client logs in with
         /// its own password, for roles without rds_iam and for replication). Default: iam.
-        #[arg(env = "PGIAM_AUTH", value_name = "HOW")]
+        #[arg(env = "PGIAM_AUTH", value_name = "METHOD")]
         auth: String,
 
         /// Seconds that TLS and login at the database may take. Default: 30.

@@ -48,7 +48,11 @@ impl LoginSettings {
             None | Some("iam") => Auth::Iam,
             Some("passthrough") => Auth::Passthrough,
             Some(other) => {
-                return Err(invalid("auth", other, "it is \"iam\" or \"passthrough\""));
+                return Err(invalid(
+                    "auth",
+                    other,
+                    "expected \"iam\" or \"passthrough\"",
+                ));
             }
         };
         let connection_limit = match layer.connection_limit {
@@ -56,7 +60,7 @@ impl LoginSettings {
                 return Err(invalid(
                     "connection_limit",
                     "0",
-                    "give the most connections to this target at a time, 1 or more; without the key there is no limit but max_connections",
+                    "expected 1 or more; for no limit other than max_connections, remove the key",
                 ));
             }
             limit => limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX)),
@@ -67,16 +71,16 @@ impl LoginSettings {
             return Err(invalid(
                 "ignore_startup_parameters",
                 name,
-                "give names of run-time parameters, such as extra_float_digits; user, database, options and replication cannot be left out",
+                "expected names of run-time parameters, such as extra_float_digits; user, database, options and replication cannot be ignored",
             ));
         }
-        let dns_server = match &layer.dns_server {
-            None => None,
-            Some(text) => Some(
-                name_server(text)
-                    .ok_or_else(|| invalid("dns_server", text, "write ADDRESS or ADDRESS:PORT"))?,
-            ),
-        };
+        let dns_server =
+            match &layer.dns_server {
+                None => None,
+                Some(text) => Some(parse_dns_server(text).ok_or_else(|| {
+                    invalid("dns_server", text, "expected ADDRESS or ADDRESS:PORT")
+                })?),
+            };
         Ok(Self {
             auth,
             timeout: seconds(
@@ -101,7 +105,7 @@ fn may_be_ignored(name: &str) -> bool {
     is_name && !["user", "database", "options", "replication"].contains(&name)
 }
 
-fn name_server(text: &str) -> Option<SocketAddr> {
+fn parse_dns_server(text: &str) -> Option<SocketAddr> {
     let bare: Option<IpAddr> = text.parse().ok();
     bare.map(|address| SocketAddr::new(address, DNS_PORT))
         .or_else(|| text.parse().ok())

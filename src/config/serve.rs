@@ -92,7 +92,7 @@ fn addresses(written: Option<Vec<String>>) -> Result<Vec<IpAddr>, ConfigError> {
         return Ok(DEFAULT_ADDRESSES.to_vec());
     };
     if written.is_empty() {
-        let reason = "give one address or more";
+        let reason = "expected at least one address";
         return Err(ConfigError::invalid_setting("address", "[]", reason));
     }
     let addresses = written.iter().map(|text| {
@@ -100,7 +100,7 @@ fn addresses(written: Option<Vec<String>>) -> Result<Vec<IpAddr>, ConfigError> {
             ConfigError::invalid_setting(
                 "address",
                 text,
-                "write an IP address of this machine, such as 127.0.0.1, or 0.0.0.0 for all; the port is port's business",
+                "expected an IP address such as 127.0.0.1, or 0.0.0.0 for all interfaces (set the port with `port`)",
             )
         })
     });
@@ -110,7 +110,7 @@ fn addresses(written: Option<Vec<String>>) -> Result<Vec<IpAddr>, ConfigError> {
 fn socket_dir(written: Option<SocketDir>) -> Result<SocketDir, ConfigError> {
     match written {
         Some(SocketDir::At(path)) if path.as_os_str().is_empty() => {
-            let reason = "give a directory, or \"none\"";
+            let reason = "expected a directory, or \"none\"";
             Err(ConfigError::invalid_setting("socket_dir", "", reason))
         }
         written => Ok(written.unwrap_or_default()),
@@ -120,7 +120,7 @@ fn socket_dir(written: Option<SocketDir>) -> Result<SocketDir, ConfigError> {
 fn hub_port(port: Option<u16>) -> Result<Option<u16>, ConfigError> {
     match port {
         Some(0) => {
-            let reason = "give a port, 1 to 65535";
+            let reason = "expected a port, 1 to 65535";
             Err(ConfigError::invalid_setting("hub_port", 0, reason))
         }
         port => Ok(port),
@@ -133,7 +133,7 @@ fn max_connections(limit: Option<u64>) -> Result<usize, ConfigError> {
         .ok()
         .filter(|limit| (1..=MOST_CONNECTIONS).contains(limit))
         .ok_or_else(|| {
-            let reason = format!("give a number of connections, 1 to {MOST_CONNECTIONS}");
+            let reason = format!("expected 1 to {MOST_CONNECTIONS}");
             ConfigError::invalid_setting("max_connections", limit, reason)
         })
 }
@@ -141,7 +141,7 @@ fn max_connections(limit: Option<u64>) -> Result<usize, ConfigError> {
 fn startup_timeout(seconds: Option<u64>) -> Result<Duration, ConfigError> {
     match seconds.unwrap_or(ServeDefaults::startup_timeout()) {
         0 => {
-            let reason = "give whole seconds, 1 or more";
+            let reason = "expected whole seconds, 1 or more";
             Err(ConfigError::invalid_setting("startup_timeout", 0, reason))
         }
         seconds => Ok(Duration::from_secs(seconds)),
@@ -156,7 +156,7 @@ fn http(port: Option<u16>, address: Option<IpAddr>) -> Result<Option<SocketAddr>
         }
         (None, None) => Ok(None),
         (None, Some(address)) => {
-            let reason = "give http_port, too; there is no port by default";
+            let reason = "it has no effect without http_port; set both";
             Err(ConfigError::invalid_setting(
                 "http_address",
                 address,

@@ -22,7 +22,7 @@ pub struct TargetConfig {
 
 impl TargetConfig {
     pub(super) fn from_layer(name: String, layer: TargetLayer) -> Result<Self, ConfigError> {
-        if let Some(reason) = flaw_of_name(&name) {
+        if let Some(reason) = name_fault(&name) {
             return Err(ConfigError::TargetName { name, reason });
         }
         let invalid =
@@ -36,14 +36,14 @@ impl TargetConfig {
                 RdsIdentifier::parse(db).map_err(|reason| invalid("db", db, reason))?,
             ),
             (Some(_), Some(db)) => {
-                let reason = "host says which database it is, too; leave one of the two out";
+                let reason = "host and db cannot be used together; remove one";
                 return Err(invalid("db", db, reason.to_owned()));
             }
             (None, None) => {
                 return Err(ConfigError::Missing {
                     target: name,
                     key: "host",
-                    hint: "host = \"NAME.REGION.rds.amazonaws.com\", as the RDS console shows the endpoint, or db = \"NAME\", its identifier, to have it looked up",
+                    hint: "set host = \"NAME.REGION.rds.amazonaws.com\" (the endpoint in the RDS console), or db = \"NAME\" (the identifier, which pgiam looks up)",
                 });
             }
         };
@@ -112,9 +112,7 @@ impl TargetConfig {
                 &self.name,
                 "region",
                 region,
-                format!(
-                    "the host is in {in_host}, and a token for another region is refused; leave region out"
-                ),
+                format!("the host is in {in_host}; remove region"),
             )),
             (Some(region), _) => Ok(Some(region.clone())),
             (None, in_host) => Ok(in_host.map(str::to_owned)),
@@ -124,13 +122,13 @@ impl TargetConfig {
 
 /// Returns the reason why clients could not request a target of this name (`NAME/DATABASE`, see
 /// [`route`](crate::postgres::route)), or why its name would be unreadable.
-pub(super) fn flaw_of_name(name: &str) -> Option<&'static str> {
+pub(super) fn name_fault(name: &str) -> Option<&'static str> {
     if name.is_empty() {
         Some("is empty")
     } else if name.contains('/') {
-        Some("contains a slash, behind which stands the database")
+        Some("contains a slash, which separates target and database")
     } else if name.contains(is_invisible) {
-        Some("contains a control character or an invisible one")
+        Some("contains a control character or an invisible character")
     } else {
         None
     }

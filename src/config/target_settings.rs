@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::via::{seconds, via};
+use super::via::seconds;
 use super::{ConfigError, LoginSettings, TargetDefaults, TargetLayer, Via};
 
 /// Settings of a target that do not depend on its endpoint.
@@ -31,9 +31,11 @@ impl TargetSettings {
     /// Validates the settings in `layer` for the target of this name.
     pub(super) fn from_layer(target: &str, layer: &TargetLayer) -> Result<Self, ConfigError> {
         for (key, value) in [("user", &layer.user), ("database", &layer.database)] {
-            let is_invalid = |value: &String| value.is_empty() || value.contains('\0');
-            if value.as_ref().is_some_and(is_invalid) {
-                return Err(ConfigError::invalid(target, key, "", "it is empty"));
+            if let Some(value) = value
+                && (value.is_empty() || value.contains('\0'))
+            {
+                let reason = "expected a name that is not empty and has no NUL character";
+                return Err(ConfigError::invalid(target, key, value, reason));
             }
         }
         let connect_timeout = layer
@@ -44,7 +46,7 @@ impl TargetSettings {
             user: layer.user.clone(),
             database: layer.database.clone(),
             local_port: layer.port.unwrap_or(TargetDefaults::port()),
-            via: via(target, layer, connect_timeout)?,
+            via: Via::from_layer(target, layer, connect_timeout)?,
             profile: layer.profile.clone(),
             ca_file: layer.ca_file.clone(),
             connect_timeout,

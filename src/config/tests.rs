@@ -51,11 +51,14 @@ fn tag(key: &str, value: &str) -> Bastion {
 #[test]
 fn a_target_has_a_name_that_clients_can_ask_for() {
     for (name, said) in [
-        ("\"\"", "the name of [targets.\"\"] is empty"),
-        ("'a/b'", "the name of [targets.\"a/b\"] contains a slash"),
+        ("\"\"", "invalid target name [targets.\"\"]: it is empty"),
+        (
+            "'a/b'",
+            "invalid target name [targets.\"a/b\"]: it contains a slash",
+        ),
         (
             "\"a\\nb\"",
-            "the name of [targets.\"a\\nb\"] contains a control character",
+            "invalid target name [targets.\"a\\nb\"]: it contains a control character",
         ),
     ] {
         let text = format!("[targets.{name}]\nhost='{HOST}'\nvia='direct'\n");
@@ -69,7 +72,7 @@ fn a_target_has_a_name_that_clients_can_ask_for() {
         ..TargetLayer::default()
     };
     let refused = parse("", &[], &flags).unwrap_err().to_string();
-    let said = "db = \"\\u{1b}[31mx\\n\" is not usable: it contains a control character";
+    let said = "invalid db \"\\u{1b}[31mx\\n\": it contains a control character";
     assert!(refused.starts_with(said), "{refused}");
     let text = format!("[targets.'größe 2.x']\nhost='{HOST}'\nvia='direct'\n");
     let targets = parse(&text, &[], &TargetLayer::default()).unwrap();
@@ -125,12 +128,15 @@ fn refusals_name_the_key_and_the_remedy() {
         ("via='vpn'", "\"ssm\" or \"direct\""),
         (
             "via='direct'\nregion='us-east-1'",
-            "the host is in eu-central-1",
+            "the host is in eu-central-1; remove region",
         ),
-        ("via='direct'\nuser=''", "user = \"\" is not usable"),
+        (
+            "via='direct'\nuser=''",
+            "invalid user \"\": expected a name",
+        ),
         (
             "via='direct'\nconnect_timeout=0",
-            "connect_timeout = 0 is not usable: give whole seconds, 1 or more",
+            "invalid connect_timeout 0: expected whole seconds, 1 or more",
         ),
     ] {
         let said = refusal(lines);
@@ -170,7 +176,7 @@ fn refusals_name_the_key_and_the_remedy() {
         parse(&two, &[], &flags)
             .unwrap_err()
             .to_string()
-            .contains("--port describes one database")
+            .contains("--port applies to one target")
     );
     assert_eq!(parse(&two, &["b"], &flags).unwrap().len(), 1);
 }
@@ -219,41 +225,41 @@ fn bastions_that_are_none_are_refused_with_the_form() {
     let cases = [
         (
             "'bastion-1'",
-            "bastion = \"bastion-1\" is not usable: \"bastion-1\" is no id; give the id of a managed node (i-…, mi-… or ecs:CLUSTER_TASK_RUNTIME), several of them, a tag, or auto",
+            "invalid bastion \"bastion-1\": \"bastion-1\" is not a managed node ID; expected the ID of a managed node (i-…, mi-… or ecs:CLUSTER_TASK_RUNTIME), a list of IDs, a tag, or auto",
         ),
-        ("''", "an id is empty"),
-        ("'i-'", "\"i-\" is no id"),
+        ("''", "contains an empty ID"),
+        ("'i-'", "\"i-\" is not a managed node ID"),
         (
             "'i-0ABC'",
-            "after i- come digits and lower-case letters only",
+            "only digits and lower-case letters may follow i-",
         ),
-        ("'mi-a.b'", "after mi- come"),
-        ("'i-1,'", "an id is empty"),
-        ("[]", "bastion = [] is not usable: it names nothing"),
+        ("'mi-a.b'", "may follow mi-"),
+        ("'i-1,'", "contains an empty ID"),
+        ("[]", "invalid bastion []: the list is empty"),
         (
             "['i-1', 'tag:Name=x']",
-            "bastion = [\"i-1\", \"tag:Name=x\"] is not usable: a tag stands alone",
+            "invalid bastion [\"i-1\", \"tag:Name=x\"]: a tag cannot be combined with IDs",
         ),
         (
             "{ tag = 'bastion' }",
-            "bastion = { tag = \"bastion\" } is not usable: write the tag as KEY=VALUE",
+            "invalid bastion { tag = \"bastion\" }: expected a tag KEY=VALUE",
         ),
-        ("{ tag = '=bastion' }", "neither may be empty"),
-        ("'tag:Name='", "neither may be empty"),
-        ("'ecs:apps'", "write ecs:CLUSTER_TASK_RUNTIME"),
+        ("{ tag = '=bastion' }", "neither part may be empty"),
+        ("'tag:Name='", "neither part may be empty"),
+        ("'ecs:apps'", "expected ecs:CLUSTER_TASK_RUNTIME"),
         (
             &format!("'{short}'"),
             "--query \"tasks[].containers[].runtimeId\"",
         ),
-        (&format!("'ecs:_{TASK}_x'"), "is no ECS target"),
-        (&format!("'ecs:apps_{TASK}_'"), "is no ECS target"),
+        (&format!("'ecs:_{TASK}_x'"), "is not an ECS target"),
+        (&format!("'ecs:apps_{TASK}_'"), "is not an ECS target"),
     ];
     for (written, expected) in cases {
         let said = refusal(&format!("bastion={written}"));
         assert!(said.contains(expected), "{written}\n→ {said}");
     }
     for (written, expected) in [
-        ("7", "expected a node's id, a list of ids such as"),
+        ("7", "expected the ID of a node, a list of IDs such as"),
         ("['i-1', 2]", "invalid type: integer `2`, expected a string"),
         ("{ tags = 'x' }", "unknown field `tags`, expected `tag`"),
         ("{}", "missing field `tag`"),
@@ -287,26 +293,23 @@ fn every_setting_of_the_tunnel_has_a_key() {
         Some("arn:aws:ssm:eu-central-1:123456789012:document/Our-Forward")
     );
     for (line, expected) in [
-        (
-            "sessions=0",
-            "sessions = 0 is not usable: give the most sessions to open at a time, 1 to 20",
-        ),
-        ("sessions=21", "sessions = 21 is not usable"),
+        ("sessions=0", "invalid sessions 0: expected 1 to 20"),
+        ("sessions=21", "invalid sessions 21:"),
         (
             "idle_timeout=0",
-            "idle_timeout = 0 is not usable: give whole seconds, 1 or more",
+            "invalid idle_timeout 0: expected whole seconds, 1 or more",
         ),
         (
             "dial_timeout=0",
-            "dial_timeout = 0 is not usable: give whole seconds, 1 or more",
+            "invalid dial_timeout 0: expected whole seconds, 1 or more",
         ),
         (
             "document=''",
-            "document = \"\" is not usable: give the name or the ARN",
+            "invalid document \"\": expected the name or ARN",
         ),
         (
             "document='our document'",
-            "document = \"our document\" is not usable",
+            "invalid document \"our document\":",
         ),
     ] {
         let said = refusal(&format!("bastion='i-1'\n{line}"));
@@ -322,10 +325,10 @@ fn a_dial_is_part_of_the_connecting() {
     assert_eq!(settings.dial_timeout, Duration::from_secs(5));
     let said = refusal("bastion='i-1'\nconnect_timeout=5\ndial_timeout=6");
     assert!(
-        said.contains(
-            "dial_timeout = 6 is not usable: it is a part of connect_timeout, which is 5"
-        ) && said
-            .contains("lower dial_timeout to at most 5, or raise connect_timeout to at least 6"),
+        said.contains("invalid dial_timeout 6: it is longer than connect_timeout, 5")
+            && said.contains(
+                "lower dial_timeout to at most 5, or raise connect_timeout to at least 6"
+            ),
         "{said}"
     );
 }
@@ -344,8 +347,8 @@ fn a_target_without_a_tunnel_does_not_describe_one() {
         let said = refusal(&format!("via='direct'\n{key}"));
         let name = key.split('=').next().unwrap();
         assert!(
-            said.contains(&format!("sets {name}, which is about the tunnel"))
-                && said.contains("leave one of the two out"),
+            said.contains(&format!("sets {name}, but via"))
+                && said.contains("remove one of the two"),
             "{said}"
         );
     }
@@ -450,14 +453,14 @@ fn destinations_are_what_the_bastion_sees() {
     let Destination(endpoint) = "[fd00::7]:443".parse().unwrap();
     assert_eq!(endpoint.host, "fd00::7", "as the agent takes it");
     for (written, expected) in [
-        ("db.internal", "the port is missing; write HOST:PORT"),
+        ("db.internal", "the port is missing; expected HOST:PORT"),
         ("db.internal:0", "\"0\" is not a port"),
         ("db.internal:mysql", "\"mysql\" is not a port"),
-        ("fd00::7:443", "goes in brackets"),
-        ("[db]:443", "\"db\" is no IPv6 address"),
+        ("fd00::7:443", "must be in brackets"),
+        ("[db]:443", "\"db\" is not an IPv6 address"),
         ("https://db.internal:443", "it is a URL"),
-        (":443", "\"\" is no host name"),
-        ("db internal:443", "is no host name"),
+        (":443", "\"\" is not a host name"),
+        ("db internal:443", "is not a host name"),
     ] {
         let said = written.parse::<Destination>().unwrap_err();
         assert!(said.contains(expected), "{written}\n→ {said}");
@@ -474,15 +477,15 @@ fn raw_tunnels_listen_on_the_loopback_only() {
         assert_eq!(listen.to_string(), written);
     }
     for (written, expected) in [
-        ("0.0.0.0:3307", "asks for no password; listen on 127.0.0.1"),
-        ("[::]:3307", "asks for no password"),
+        ("0.0.0.0:3307", "without a password; listen on 127.0.0.1"),
+        ("[::]:3307", "without a password"),
         ("192.168.1.7:3307", "ssh -L"),
         (
             "example.org:3307",
-            "write PORT, 127.0.0.1:PORT or [::1]:PORT",
+            "expected PORT, 127.0.0.1:PORT or [::1]:PORT",
         ),
-        ("70000", "write PORT"),
-        ("", "write PORT"),
+        ("70000", "expected PORT"),
+        ("", "expected PORT"),
     ] {
         let said = written.parse::<Listen>().unwrap_err();
         assert!(said.contains(expected), "{written}\n→ {said}");
@@ -575,7 +578,7 @@ fn a_raw_tunnel_says_what_it_lacks() {
     );
     let unknown = said(&format!("[targets.a]\nhost='{HOST}'\n"), Some("b"), &none);
     assert!(
-        unknown.contains("no target \"b\"") && unknown.contains("are: a"),
+        unknown.contains("no target \"b\"") && unknown.contains("targets: a"),
         "{unknown}"
     );
     let flags = TargetLayer {
@@ -584,7 +587,7 @@ fn a_raw_tunnel_says_what_it_lacks() {
         ..TargetLayer::default()
     };
     let bad = said("", None, &flags);
-    assert!(bad.contains("sessions = 50 is not usable"), "{bad}");
+    assert!(bad.contains("invalid sessions 50:"), "{bad}");
 }
 
 #[test]
@@ -627,11 +630,11 @@ fn a_database_may_be_named_by_its_identifier() {
         assert_eq!(target.region.as_deref(), Some("eu-central-1"));
     }
     for (written, expected) in [
-        (HOST, "write host = "),
-        ("", "as pgiam list"),
-        ("1orders", "as pgiam list"),
-        ("or ders", "as pgiam list"),
-        (":reader", "as pgiam list"),
+        (HOST, "set host = "),
+        ("", "as shown by pgiam list"),
+        ("1orders", "as shown by pgiam list"),
+        ("or ders", "as shown by pgiam list"),
+        (":reader", "as shown by pgiam list"),
     ] {
         let config = configs(
             &format!("[targets.a]\ndb='{written}'\n"),
@@ -650,7 +653,7 @@ fn host_and_db_say_the_same_and_the_nearer_one_counts() {
         .remove(0)
         .unwrap_err();
     assert!(
-        said.to_string().contains("leave one of the two out"),
+        said.to_string().contains("cannot be used together"),
         "{said}"
     );
     let flags = TargetLayer {
@@ -713,13 +716,13 @@ fn what_was_mistyped_is_named() {
     for (asked, expected) in [
         (
             "ordres",
-            "hint: did you mean \"orders\"? the configured targets are: orders, users",
+            "hint: did you mean \"orders\"? configured targets: orders, users",
         ),
         (
             "stauts",
-            "hint: did you mean the command pgiam status? the configured",
+            "hint: did you mean the command pgiam status? configured",
         ),
-        ("kafka", "hint: the configured targets are: orders, users"),
+        ("kafka", "hint: configured targets: orders, users"),
         (
             "x\nERROR forged",
             "there is no target \"x\\nERROR forged\".",
@@ -735,7 +738,7 @@ fn what_was_mistyped_is_named() {
     for (line, expected) in [
         ("bastoin='i-1'", "hint: did you mean bastion?"),
         ("idle_timout=3", "hint: did you mean idle_timeout?"),
-        ("kafka=1", "there is no key \"kafka\" here"),
+        ("kafka=1", "unknown key \"kafka\""),
     ] {
         std::fs::write(&path, format!("[targets.a]\n{line}\n")).unwrap();
         let said = ConfigFile::load(Some(&path)).unwrap_err().to_string();
@@ -759,7 +762,7 @@ fn health_endpoints_need_a_port() {
         .http;
     assert_eq!(at.unwrap().to_string(), "0.0.0.0:9090");
     let said = parsed("http_address='0.0.0.0'").unwrap_err().to_string();
-    assert!(said.contains("give http_port, too"), "{said}");
+    assert!(said.contains("no effect without http_port"), "{said}");
 }
 
 #[test]

@@ -1,21 +1,21 @@
 //! Messages for errors of the TOML parser, for users of a file. The parser's own messages are for
 //! developers: "invalid type: string, expected a sequence".
 
-/// Rewrites the message; unchanged if it does not mention types of a program.
-pub(super) fn in_words(message: &str) -> String {
-    let told = unknown_key(message)
+/// Returns the message for users; unchanged if it does not mention types of a program.
+pub(super) fn user_message(message: &str) -> String {
+    let rewritten = unknown_key(message)
         .or_else(|| wrong_type(message))
         .or_else(|| syntax(message));
-    told.unwrap_or_else(|| message.to_owned())
+    rewritten.unwrap_or_else(|| message.to_owned())
 }
 
 fn unknown_key(message: &str) -> Option<String> {
     let (key, rest) = message.strip_prefix("unknown field `")?.split_once('`')?;
     let known: Vec<&str> = rest.split('`').skip(1).step_by(2).collect();
     Some(match known.is_empty() {
-        true => format!("there is no key \"{key}\" here"),
+        true => format!("unknown key \"{key}\""),
         false => format!(
-            "there is no key \"{key}\" here; the keys are {}",
+            "unknown key \"{key}\"; expected one of {}",
             known.join(", ")
         ),
     })
@@ -26,7 +26,7 @@ fn wrong_type(message: &str) -> Option<String> {
     let rest = ["invalid type: ", "invalid value: "]
         .iter()
         .find_map(|begin| message.strip_prefix(begin))?;
-    let (found, wanted) = rest.rsplit_once(", expected ")?;
+    let (found, expected) = rest.rsplit_once(", expected ")?;
     let is_text = found.starts_with("string ");
     let found = shortened(found);
     let found = found.as_str();
@@ -46,7 +46,7 @@ fn wrong_type(message: &str) -> Option<String> {
         _ if found == "map" => "a table".to_owned(),
         _ => found.to_owned(),
     };
-    let wanted = match wanted {
+    let expected = match expected {
         "u16" if is_text => "a whole number from 0 to 65535, without quotes",
         "u16" => "a whole number from 0 to 65535",
         "u32" | "u64" | "usize" if is_text => "a whole number, without quotes",
@@ -55,10 +55,10 @@ fn wrong_type(message: &str) -> Option<String> {
         "a string" | "path string" => "text in quotes",
         "a sequence" => "a list, such as [\"…\"]",
         "a map" => "a table",
-        wanted if wanted.starts_with("struct ") => "a table of keys",
-        wanted => wanted,
+        expected if expected.starts_with("struct ") => "a table of keys",
+        expected => expected,
     };
-    Some(format!("write {wanted}; it is {found}"))
+    Some(format!("expected {expected}; found {found}"))
 }
 
 /// A value as the parser quotes it, without the end of a long one.
@@ -71,9 +71,9 @@ fn shortened(found: &str) -> String {
 }
 
 fn syntax(message: &str) -> Option<String> {
-    let told = match message {
+    let rewritten = match message {
         _ if message.starts_with("data did not match any variant") => {
-            "it has none of the forms that this key can have"
+            "this key does not accept a value of this form"
         }
         _ if message.starts_with("string values must be quoted") => "text must be in quotes",
         _ if message.starts_with("invalid basic string") => {
@@ -88,7 +88,7 @@ fn syntax(message: &str) -> Option<String> {
         _ if message.starts_with("key with no value") => "a key needs a value: KEY = VALUE",
         _ => return None,
     };
-    Some(told.to_owned())
+    Some(rewritten.to_owned())
 }
 
 #[cfg(test)]
@@ -96,9 +96,9 @@ mod tests {
     use crate::config::ConfigFile;
 
     /// Returns the message for a file.
-    fn said(text: &str) -> String {
+    fn message(text: &str) -> String {
         let error = toml::from_str::<ConfigFile>(text).unwrap_err();
-        super::in_words(error.message())
+        super::user_message(error.message())
     }
 
     #[test]
@@ -106,27 +106,27 @@ mod tests {
         for (text, words) in [
             (
                 "[targets.a]\nport = \"5433\"",
-                "write a whole number from 0 to 65535, without quotes; it is the text \"5433\"",
+                "expected a whole number from 0 to 65535, without quotes; found the text \"5433\"",
             ),
             (
                 "[targets.a]\nport = 70000",
-                "write a whole number from 0 to 65535; it is 70000",
+                "expected a whole number from 0 to 65535; found 70000",
             ),
             (
                 "[targets.a]\nsessions = -1",
-                "write a whole number, 0 or more; it is -1",
+                "expected a whole number, 0 or more; found -1",
             ),
             (
                 "[targets.a]\nsessions = 1.5",
-                "write a whole number, 0 or more; it is 1.5",
+                "expected a whole number, 0 or more; found 1.5",
             ),
             (
                 "[targets.a]\nport = 99999999999999999999",
-                "write a whole number from 0 to 65535; it is 99999999999999999999",
+                "expected a whole number from 0 to 65535; found 99999999999999999999",
             ),
-            ("[targets.a]\nhost = 5", "write text in quotes; it is 5"),
-            ("targets = 5", "write a table; it is 5"),
-            ("[targets]\na = 5", "write a table of keys; it is 5"),
+            ("[targets.a]\nhost = 5", "expected text in quotes; found 5"),
+            ("targets = 5", "expected a table; found 5"),
+            ("[targets]\na = 5", "expected a table of keys; found 5"),
             ("[targets.a]\nhost = x", "text must be in quotes"),
             (
                 "[targets.a]\nhost = \"x",
@@ -134,11 +134,11 @@ mod tests {
             ),
             ("[targets.a]\nhost", "a key needs a value: KEY = VALUE"),
         ] {
-            assert_eq!(said(text), words, "{text}");
+            assert_eq!(message(text), words, "{text}");
         }
-        let unknown = said("[targets.a]\nhots = \"x\"");
+        let unknown = message("[targets.a]\nhots = \"x\"");
         assert!(
-            unknown.starts_with("there is no key \"hots\" here; the keys are host, db, user"),
+            unknown.starts_with("unknown key \"hots\"; expected one of host, db, user"),
             "{unknown}"
         );
     }
@@ -172,7 +172,7 @@ mod tests {
             ] {
                 let text = format!("[targets.a]\n{key} = {value}\n");
                 if toml::from_str::<ConfigFile>(&text).is_err() {
-                    let words = said(&text);
+                    let words = message(&text);
                     for word in [
                         "sequence",
                         "u16",

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::bastion::Bastion;
 use super::{ConfigError, TargetDefaults, TargetLayer};
-use crate::base::suggest::did_you_mean;
+use crate::base::suggest::nearest;
 
 /// Upper limit of `sessions`: each is a session of the AWS account, which other users can see and
 /// AWS counts.
@@ -18,6 +18,36 @@ pub enum Via {
     Direct,
     /// A Session Manager tunnel.
     Ssm(SsmSettings),
+}
+
+impl Via {
+    /// Returns the connection path in `layer` for the target of this name. Its clients wait
+    /// `connect_timeout`.
+    pub(super) fn from_layer(
+        target: &str,
+        layer: &TargetLayer,
+        connect_timeout: Duration,
+    ) -> Result<Self, ConfigError> {
+        match layer.via.as_deref() {
+            Some("direct") => Ok(Self::Direct),
+            None | Some("ssm") => {
+                let bastion = match &layer.bastion {
+                    None => Bastion::Auto,
+                    Some(written) => written.parse().map_err(|reason| {
+                        ConfigError::invalid(target, "bastion", written, reason)
+                    })?,
+                };
+                SsmSettings::from_layer(target, bastion, layer, connect_timeout).map(Self::Ssm)
+            }
+            Some(other) => {
+                let suggestion = nearest(other, ["ssm", "direct"])
+                    .map(|known| format!("; did you mean \"{known}\"?"))
+                    .unwrap_or_default();
+                let reason = format!("expected \"ssm\" or \"direct\"{suggestion}");
+                Err(ConfigError::invalid(target, "via", other, reason))
+            }
+        }
+    }
 }
 
 impl fmt::Display for Via {
@@ -64,7 +94,7 @@ impl SsmSettings {
                 target,
                 "document",
                 document,
-                "give the name or the ARN of a session document, such as AWS-StartPortForwardingSessionToRemoteHost",
+                "expected the name or ARN of a session document, such as AWS-StartPortForwardingSessionToRemoteHost",
             ));
         }
         Ok(Self {
@@ -98,7 +128,7 @@ fn sessions(target: &str, layer: &TargetLayer) -> Result<usize, ConfigError> {
         .ok()
         .filter(|sessions| (1..=MAX_SESSIONS).contains(sessions))
         .ok_or_else(|| {
-            let reason = format!("give the most sessions to open at a time, 1 to {MAX_SESSIONS}");
+            let reason = format!("expected 1 to {MAX_SESSIONS}");
             ConfigError::invalid(target, "sessions", sessions, reason)
         })
 }
@@ -120,7 +150,7 @@ fn dial_timeout(
             "dial_timeout",
             dial_timeout,
             format!(
-                "it is a part of connect_timeout, which is {all}: a client has given up by then; lower dial_timeout to at most {all}, or raise connect_timeout to at least {dial_timeout}"
+                "it is longer than connect_timeout, {all}; lower dial_timeout to at most {all}, or raise connect_timeout to at least {dial_timeout}"
             ),
         ));
     }
@@ -135,7 +165,7 @@ pub(super) fn seconds(
 ) -> Result<Duration, ConfigError> {
     match seconds {
         0 => {
-            let reason = "give whole seconds, 1 or more";
+            let reason = "expected whole seconds, 1 or more";
             Err(ConfigError::invalid(target, key, 0, reason))
         }
         seconds => Ok(Duration::from_secs(seconds)),
@@ -149,34 +179,4 @@ fn is_document(text: &str) -> bool {
         && text
             .bytes()
             .all(|b| b.is_ascii_alphanumeric() || b"_-.:/".contains(&b))
-}
-
-/// Returns the connection path that `layer` selects.
-pub(super) fn via(
-    target: &str,
-    layer: &TargetLayer,
-    connect_timeout: Duration,
-) -> Result<Via, ConfigError> {
-    match (layer.via.as_deref(), &layer.bastion) {
-        (Some("direct"), _) => Ok(Via::Direct),
-        (None | Some("ssm"), written) => {
-            let bastion = match written {
-                None => Bastion::Auto,
-                Some(written) => written
-                    .parse()
-                    .map_err(|reason| ConfigError::invalid(target, "bastion", written, reason))?,
-            };
-            let settings = SsmSettings::from_layer(target, bastion, layer, connect_timeout)?;
-            Ok(Via::Ssm(settings))
-        }
-        (Some(other), _) => Err(ConfigError::invalid(
-            target,
-            "via",
-            other,
-            format!(
-                "{}it is \"ssm\" or \"direct\"",
-                did_you_mean(other, ["ssm", "direct"])
-            ),
-        )),
-    }
 }

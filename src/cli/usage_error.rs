@@ -9,17 +9,17 @@ use crate::cli::exit;
 use crate::cli::terminal;
 
 /// Writes the message of clap and returns the exit code. Failing to write the help is an error.
-pub(super) fn of(error: clap::Error) -> i32 {
+pub(super) fn print_and_code(error: clap::Error) -> i32 {
     if error.use_stderr() {
-        let error = safe(error);
+        let error = with_safe_context(error);
         // An error of this write cannot be reported anywhere.
         _ = terminal::tell(error.render().ansi().to_string().trim_end());
         return error.exit_code();
     }
-    code_of(&error, terminal::write(error.render().ansi()))
+    exit_code(&error, terminal::write(error.render().ansi()))
 }
 
-fn code_of(error: &clap::Error, written: io::Result<()>) -> i32 {
+fn exit_code(error: &clap::Error, written: io::Result<()>) -> i32 {
     match written {
         Ok(()) => error.exit_code(),
         Err(failed) => {
@@ -31,7 +31,7 @@ fn code_of(error: &clap::Error, written: io::Result<()>) -> i32 {
 
 /// Escapes and shortens the arguments and variables in an error, so that they cannot control a
 /// terminal, forge a line, or fill the screen.
-fn safe(mut error: clap::Error) -> clap::Error {
+fn with_safe_context(mut error: clap::Error) -> clap::Error {
     let escaped = |text: &str| ForeignText::new(text).into_string();
     let given: Vec<(ContextKind, ContextValue)> = error
         .context()
@@ -72,7 +72,7 @@ mod tests {
         let words = [&["pgiam"], words].concat();
         let error = Cli::definition().try_get_matches_from(words).unwrap_err();
         assert_eq!(error.exit_code(), 2);
-        safe(error).render().to_string()
+        with_safe_context(error).render().to_string()
     }
 
     #[test]
@@ -106,8 +106,8 @@ mod tests {
     fn help_that_is_lost_is_a_failure() {
         let words = ["pgiam", "--help"];
         let help = Cli::definition().try_get_matches_from(words).unwrap_err();
-        assert_eq!(code_of(&help, Ok(())), 0);
+        assert_eq!(exit_code(&help, Ok(())), 0);
         let full = io::Error::from(io::ErrorKind::StorageFull);
-        assert_eq!(code_of(&help, Err(full)), 1);
+        assert_eq!(exit_code(&help, Err(full)), 1);
     }
 }
