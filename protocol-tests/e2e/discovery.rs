@@ -315,7 +315,7 @@ async fn a_missing_permission_is_told_with_what_does_without_it() {
     let refused = world.psql(&["-c", "select 1"]).await;
     for part in [
         "\"Action\": \"ssm:DescribeInstanceInformation\"",
-        "with their ids in bastion it is not",
+        "set bastion to the ids of the nodes",
         "[ssm.access-denied]",
     ] {
         assert!(refused.stderr.contains(part), "{part}: {}", refused.stderr);
@@ -332,8 +332,8 @@ async fn a_missing_permission_is_told_with_what_does_without_it() {
     psql.args(["-c", "select 1"]);
     let refused = run(psql).await;
     for part in [
-        "AWS does not allow rds:DescribeDBClusters",
-        "With host = ",
+        "AWS denied rds:DescribeDBClusters",
+        "set host = ",
         "[discover.denied]",
     ] {
         assert!(refused.stderr.contains(part), "{part}: {}", refused.stderr);

@@ -165,7 +165,7 @@ pub(crate) fn refusals(world: &World) -> Vec<Value> {
     let log = world.proxy.log_text();
     log.lines()
         .filter_map(|line| serde_json::from_str(line).ok())
-        .filter(|line: &Value| line["message"] == "no session")
+        .filter(|line: &Value| line["message"] == "connection failed")
         .collect()
 }
 

@@ -314,7 +314,7 @@ async fn a_refused_dial_resets_the_client_and_is_explained_in_the_log() {
     assert_eq!(log["reason"], reason, "{log}");
     let hint = log["hint"].as_str().unwrap_or_default();
     assert!(
-        hint.starts_with("nc -vz nowhere.internal 80 on the bastion"),
+        hint.ends_with("run on the bastion: nc -vz nowhere.internal 80"),
         "{log}"
     );
     world.stop().await;
@@ -440,7 +440,7 @@ async fn other_users_clients_are_reset_before_anything_is_dialled() {
     assert_eq!(log["reason"], "this pgiam belongs to another user", "{log}");
     let detail = log["detail"].as_str().unwrap_or_default();
     assert!(
-        detail.starts_with("The client runs with user id 12345, pgiam with 0"),
+        detail.starts_with("The client runs as user id 12345, pgiam as 0"),
         "{log}"
     );
     let started = |event: &Event| event.session_id().is_some();

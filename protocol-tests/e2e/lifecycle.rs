@@ -195,7 +195,7 @@ async fn a_login_under_way_is_told_as_well_and_its_session_ended() {
     world.proxy.signal(Signal::SIGTERM).expect("pgiam runs");
     let ran = psql.await.expect("psql runs");
     let told = "FATAL:  target \"orders\": terminating connection because pgiam is shutting down\n\
-                HINT:  Connect again when pgiam runs again. [server.shutdown]\n";
+                HINT:  Connect again after pgiam has restarted. [server.shutdown]\n";
     assert!(ran.stderr.ends_with(told), "{ran:?}");
     assert_eq!(ran.code, Some(2));
     let status = world.proxy.wait_end(AT_ONCE).await.expect("pgiam ends");

@@ -142,7 +142,7 @@ pub enum SessionError {
     #[error("not ready: {0}")]
     NotReady(Box<Self>),
     /// The client has authenticated at pgiam with a password, and cannot send the database another.
-    #[error("a target with auth = \"passthrough\" cannot be used behind a local password")]
+    #[error("a target with auth = \"passthrough\" cannot be used with a local password")]
     TwoPasswords,
     /// The system did not report the user id of the client.
     #[error("cannot tell whose the client is: {0}")]

@@ -3,7 +3,7 @@
 use super::client::{foreign, unknown};
 use super::context::ErrorContext;
 use super::message::{BROKEN, CANNOT_CONNECT, LogLevel, Message, Report};
-use super::phrases::{RECONNECT, sentence, shutting_down, too_many, waited_for};
+use super::phrases::{RECONNECT, sentence, shutting_down, too_many, with_pending_step};
 use super::{descriptors, tunnel};
 
 use bytes::Bytes;
@@ -19,7 +19,7 @@ use crate::observe::Failure;
 use crate::tunnel::TunnelError;
 
 /// The same for sessions of limited length (Aurora DSQL User Guide, "Understanding connections").
-const RECONNECT_DSQL: &str = "Reconnect: pgiam opens a new tunnel when it has to. Aurora DSQL ends every connection after an hour; let the pool renew them before.";
+const RECONNECT_DSQL: &str = "Connect again: pgiam opens a new session if necessary. Aurora DSQL ends every connection after one hour; configure the pool to renew connections earlier.";
 
 fn reconnect(target: &ResolvedTarget) -> &'static str {
     match target.endpoint.kind() {
@@ -79,7 +79,7 @@ pub fn after_login(end: &SessionEnd, target: &ResolvedTarget) -> Option<SessionL
     if reply.is_none() {
         debug!(
             id,
-            "not told to the client, which is in the middle of a message"
+            "error not sent: the client is in the middle of a message"
         );
     }
     Some(SessionLoss { id, reply, failure })
@@ -138,9 +138,10 @@ pub(super) fn forward(error: &ForwardError, target: &ResolvedTarget) -> Message 
         ForwardError::Tunnel(failed) => tunnel::tunnel(failed, Some(&context)),
         ForwardError::Timeout { after, waiting } => {
             let text = format!("the tunnel was not ready within {} s", after.as_secs());
-            waited_for(
+            with_pending_step(
                 Message::new("tunnel.timeout", CANNOT_CONNECT, text),
                 *waiting,
+                Some(target),
             )
         }
         ForwardError::TooManyConnections { limit } => too_many(*limit, false),

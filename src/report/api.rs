@@ -4,7 +4,9 @@
 use super::aws::rejected;
 use super::context::ErrorContext;
 use super::message::{CANNOT_CONNECT, Message, NOT_AUTHORIZED, REJECTED, THROTTLED};
-use super::phrases::{of_profile, partition, renew};
+use super::phrases::{
+    AGENT_NEEDS, ASK_SUPPORT, DENIED_BY_ORGANISATION, add_statement, of_profile, partition, renew,
+};
 
 use crate::aws::api_error::ApiAnswer;
 use crate::config::Via;
@@ -28,9 +30,10 @@ pub(super) fn refused(
 ) -> Message {
     let Place { bastion, region } = place;
     let profile = context.and_then(|context| context.target.settings.profile.as_deref());
-    // Users want to start a session; the other calls only support it.
-    let starts = operation == "StartSession";
-    let of_session = |start: String, other: String| if starts { start } else { other };
+    let call = match operation {
+        "StartSession" => format!("StartSession on {bastion}"),
+        other => other.to_owned(),
+    };
     let said = match kind {
         ApiRefusal::TargetNotConnected => Message::new(
             "ssm.target-not-connected",
@@ -41,21 +44,15 @@ pub(super) fn refused(
         ApiRefusal::AccessDenied => Message::new(
             "ssm.access-denied",
             REJECTED,
-            of_session(
-                format!("AWS does not allow the session to {bastion}"),
-                format!("AWS does not allow {operation}"),
-            ),
+            format!("AWS denied {call}"),
         )
         .hint(statement(operation, answer, place, context)),
         ApiRefusal::DeniedByOrganisation => Message::new(
             "ssm.denied-by-organisation",
             REJECTED,
-            of_session(
-                format!("an organisation policy (SCP) forbids the session to {bastion}"),
-                format!("an organisation policy (SCP) forbids {operation}"),
-            ),
+            format!("an organisation policy (SCP) denies {call}"),
         )
-        .hint("No policy in this account can allow it; ask whoever manages the AWS organisation."),
+        .hint(DENIED_BY_ORGANISATION),
         ApiRefusal::CredentialsExpired => Message::new(
             "aws.expired",
             NOT_AUTHORIZED,
@@ -67,18 +64,15 @@ pub(super) fn refused(
         ApiRefusal::Throttled => Message::new(
             "ssm.throttled",
             THROTTLED,
-            format!("AWS limits the rate of {operation} calls"),
+            format!("AWS throttled {operation}"),
         )
-        .hint("Try again in a few seconds. If it stays, fewer sessions help (sessions and warm of the target), as do fewer programs that open their own."),
+        .hint("Try again in a few seconds. If the error persists, lower sessions and unset warm for the target, or run fewer programs that open sessions."),
         ApiRefusal::Other => Message::new(
             "ssm.refused",
             CANNOT_CONNECT,
-            of_session(
-                "AWS refused the session".to_owned(),
-                format!("AWS refused {operation}"),
-            ),
+            format!("AWS refused {call}"),
         )
-        .hint("Try again; if it stays, give AWS support the request id."),
+        .hint(ASK_SUPPORT),
     };
     said.detail(detail(answer))
 }
@@ -87,10 +81,10 @@ pub(super) fn refused(
 fn look_at(bastion: &str, region: &str) -> String {
     match ecs_task(bastion) {
         Some((cluster, task)) => format!(
-            "Is the task running, with ECS Exec switched on? This shows it and its ExecuteCommandAgent: aws ecs describe-tasks --region {region} --cluster {cluster} --tasks {task}. A new task has another id; its role needs the ssmmessages actions."
+            "Check that the task is running with ECS Exec enabled (a new task has a new id), and that its role allows the ssmmessages actions. To see the task and its ExecuteCommandAgent, run: aws ecs describe-tasks --region {region} --cluster {cluster} --tasks {task}"
         ),
         None => format!(
-            "Is it running, and are id and region right? This lists it while its agent is connected: aws ssm describe-instance-information --region {region} --filters Key=InstanceIds,Values={bastion}. For that its role needs AmazonSSMManagedInstanceCore, and it must reach the ssm and ssmmessages endpoints."
+            "Check that the node is running and that its id and region are correct. {AGENT_NEEDS} This command lists the node while its agent is connected: aws ssm describe-instance-information --region {region} --filters Key=InstanceIds,Values={bastion}"
         ),
     }
 }
@@ -102,12 +96,12 @@ fn unknown_document(region: &str, context: Option<&ErrorContext<'_>>) -> Message
             "the session document {document} cannot be used in {region}"
         ))
         .hint(format!(
-            "Documents belong to one region. This shows it: aws ssm describe-document --region {region} --name {document}. It must be a session document of type Port with the parameters host and portNumber; without document, pgiam takes {DOCUMENT}."
+            "Check that the document exists in this region, and is a session document of type Port with the parameters host and portNumber: aws ssm describe-document --region {region} --name {document} (to use {DOCUMENT} instead, remove document)."
         )),
         None => said(format!(
-            "the port-forwarding document is not known in {region}"
+            "the session document {DOCUMENT} does not exist in {region}"
         ))
-        .hint(format!("{DOCUMENT} must exist in the region.")),
+        .hint("Check the target's region, or set document to a session document of this region."),
     }
 }
 
@@ -134,15 +128,14 @@ fn statement(
         // Listing applies to no single resource.
         _ => "*".to_owned(),
     };
-    let instead = match operation {
+    let alternative = match operation {
         "DescribeInstanceInformation" => {
-            " It is needed to find bastions; with their ids in bastion it is not."
+            ". To avoid the call, set bastion to the ids of the nodes."
         }
         _ => "",
     };
-    format!(
-        "Your policy needs: {{\"Effect\": \"Allow\", \"Action\": \"ssm:{operation}\", \"Resource\": \"{resource}\"}}.{instead}"
-    )
+    let statement = add_statement(&format!("ssm:{operation}"), &format!("\"{resource}\""));
+    format!("{statement}{alternative}")
 }
 
 fn start_statement(answer: &ApiAnswer, place: &Place<'_>, document: Option<&str>) -> String {
@@ -163,13 +156,12 @@ fn start_statement(answer: &ApiAnswer, place: &Place<'_>, document: Option<&str>
         Some(name) => format!("arn:{partition}:ssm:{region}:*:document/{name}"),
     };
     let tags = if answer.message.contains(":document/") {
-        ". Give the document a statement without conditions: a tag condition never matches it."
+        ". Put the document in a statement without conditions: a tag condition never matches it."
     } else {
         ""
     };
-    format!(
-        "Your policy needs: {{\"Effect\": \"Allow\", \"Action\": \"ssm:StartSession\", \"Resource\": [\"{node}\", \"{document}\"]}}{tags}"
-    )
+    let resources = format!("[\"{node}\", \"{document}\"]");
+    format!("{}{tags}", add_statement("ssm:StartSession", &resources))
 }
 
 /// Returns cluster and task of `ecs:CLUSTER_TASK_RUNTIME`.

@@ -23,23 +23,23 @@ pub(super) fn credentials(error: &CredentialsError) -> Message {
         CredentialsError::NoSuchProfile { known, .. } => said(
             "aws.no-profile",
             CONFIGURATION,
-            format!("Profiles that exist: {}. Set profile, or AWS_PROFILE, to one of them; \"aws configure sso\" makes a new one.", list(known)),
+            format!("Set profile or AWS_PROFILE to an existing profile, or create one with aws configure sso. Existing profiles: {}.", list(known)),
         ),
         CredentialsError::Config { .. } => said("aws.config", CONFIGURATION, "Correct the file; no restart is needed.".to_owned()),
         CredentialsError::Expired { profile, .. } => refused("aws.expired", renew(profile.as_deref())),
         CredentialsError::SsoSession { profile, source, .. } => Message::new(
             "aws.sso-session",
             NOT_AUTHORIZED,
-            format!("the SSO session{} has ended, or was never begun", of_profile(profile.as_deref())),
+            format!("the SSO session{} has expired or does not exist", of_profile(profile.as_deref())),
         )
         .detail(sentence(&in_words(source)))
-        .hint(format!("Run: aws sso login{}. No restart is needed.", profile_option(profile.as_deref()))),
+        .hint(format!("Run: aws sso login{} (no restart is needed)", profile_option(profile.as_deref()))),
         CredentialsError::AssumeRole { role, caller, .. } => refused("aws.assume-role", trust(role.as_deref(), caller.as_deref())),
         CredentialsError::Rejected { profile, code, message, clock } => {
             rejected(profile.as_deref(), *clock).detail(format!("{code}: {}", sentence(message)))
         }
         CredentialsError::Process { .. } => {
-            refused("aws.credential-process", "Run the credential_process command of that profile by hand to see what it needs.".to_owned())
+            refused("aws.credential-process", "Run the credential_process command of the profile by hand to see why it fails.".to_owned())
         }
         CredentialsError::Timeout { .. } => {
             refused("aws.credentials-timeout", SLOW_CREDENTIALS.to_owned())
@@ -52,7 +52,7 @@ pub(super) fn credentials(error: &CredentialsError) -> Message {
         CredentialsError::CaBundle { .. } => said(
             "aws.ca-bundle",
             CONFIGURATION,
-            "AWS_CA_BUNDLE (or ca_bundle of the profile) must name a readable PEM file with CA certificates, or be unset.".to_owned(),
+            "Set AWS_CA_BUNDLE (or ca_bundle of the profile) to a readable PEM file with CA certificates, or unset it.".to_owned(),
         ),
         CredentialsError::Other { profile, source } => said(
             "aws.credentials",
@@ -60,7 +60,7 @@ pub(super) fn credentials(error: &CredentialsError) -> Message {
                 true => CANNOT_CONNECT,
                 false => NOT_AUTHORIZED,
             },
-            format!("Try: aws sts get-caller-identity{}.", profile_option(profile.as_deref())),
+            format!("To test the credentials, run: aws sts get-caller-identity{}", profile_option(profile.as_deref())),
         )
         .detail(sentence(&in_words(source))),
     }
@@ -69,11 +69,11 @@ pub(super) fn credentials(error: &CredentialsError) -> Message {
 /// Returns the remedy for a value with an invalid character.
 fn correct(malformed: &MalformedValue) -> String {
     let restart = match malformed.source_of.as_str() {
-        "the environment" => "Correct it, and start pgiam again.",
-        _ => "Correct it; no restart is needed.",
+        "the environment" => "Correct the value and restart pgiam.",
+        _ => "Correct the value; no restart is needed.",
     };
     match malformed.fault.contains("line break") {
-        true => format!("{restart} Possible cause: a file with Windows line ends (CRLF)."),
+        true => format!("{restart} Possible cause: a file with Windows line endings (CRLF)."),
         false => restart.to_owned(),
     }
 }
@@ -81,7 +81,7 @@ fn correct(malformed: &MalformedValue) -> String {
 /// Reports a bug in this program or in one of its libraries.
 pub(super) fn internal(_stopped: &TaskStopped, message: String) -> Message {
     Message::new(crate::base::crash::ID, INTERNAL, message).hint(
-        "Please report it, with the line of pgiam's log that has the same identifier. pgiam tries again after a pause.",
+        "Report this bug with the log line that has the same identifier. pgiam tries again after a pause.",
     )
 }
 
@@ -93,9 +93,9 @@ pub(super) fn late(late: &CallTimeout, throttled: &'static str) -> Message {
             Message::new("aws.credentials-timeout", NOT_AUTHORIZED, message).hint(SLOW_CREDENTIALS)
         }
         CallTimeoutKind::Throttled => Message::new(throttled, THROTTLED, message)
-            .hint("Too many calls of this kind are made in the account and region, by all programs together. Try again in a few seconds."),
+            .hint("Try again in a few seconds. The limit applies to all programs in the account and region together."),
         CallTimeoutKind::Silent => Message::new("aws.no-answer", CANNOT_CONNECT, message).hint(
-            "The network may drop what is sent there (firewall, VPN, VPC endpoint), or the service is slow. Behind a proxy set HTTPS_PROXY.",
+            "Possible causes: a firewall, VPN or VPC endpoint that drops packets; a slow service. Behind a proxy, set HTTPS_PROXY.",
         ),
     }
 }
@@ -106,12 +106,12 @@ fn trust(role: Option<&str>, caller: Option<&str>) -> String {
     // IAM Identity Center assigns its roles itself.
     if !role.starts_with("arn:") && role.contains(" in account ") {
         return format!(
-            "Your user must be assigned to {role} in IAM Identity Center; check sso_role_name and sso_account_id of the profile."
+            "Check sso_role_name and sso_account_id of the profile. Your user must be assigned to {role} in IAM Identity Center."
         );
     }
     let caller = caller.unwrap_or("your identity");
     format!(
-        "The trust policy of {role} must name {caller} as principal, and {caller} needs sts:AssumeRole on {role}."
+        "Add {caller} as a principal to the trust policy of {role}, and allow {caller} to call sts:AssumeRole on {role}."
     )
 }
 
@@ -121,13 +121,13 @@ pub(super) fn rejected(profile: Option<&str>, clock: Option<ClockOffset>) -> Mes
         Some(clock) => Message::new(
             "aws.clock",
             NOT_AUTHORIZED,
-            format!("AWS does not accept our signature: this machine's clock is {clock}"),
+            format!("AWS rejected the signature: this machine's clock is {clock}"),
         )
         .hint(SET_CLOCK),
         None => Message::new(
             "aws.rejected",
             NOT_AUTHORIZED,
-            format!("AWS does not accept the credentials{}", of_profile(profile)),
+            format!("AWS rejected the credentials{}", of_profile(profile)),
         )
         .hint(check_keys(profile)),
     }
@@ -138,9 +138,9 @@ pub(super) fn rejected(profile: Option<&str>, clock: Option<ClockOffset>) -> Mes
 fn first_login(profile: Option<&str>) -> String {
     match profile {
         Some(profile) => format!(
-            "Run: aws sso login --profile {profile}, or aws configure --profile {profile}. No restart is needed."
+            "Run: aws sso login --profile {profile} (for access keys: aws configure --profile {profile}). No restart is needed."
         ),
-        None => "Run aws configure; or aws configure sso, and set profile to the name you give there; or start pgiam with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY. Files are read again without a restart.".to_owned(),
+        None => "Run: aws configure sso (then set profile to the name of the new profile; for access keys: aws configure). No restart is needed. Or start pgiam with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.".to_owned(),
     }
 }
 
@@ -173,7 +173,7 @@ pub(super) fn token(error: &TokenError) -> Message {
         TokenError::Signing(_) | TokenError::Internal(_) => {
             Message::new("token.internal", INTERNAL, error.to_string())
                 .detail(sentence(&chain(error)))
-                .hint("This is a fault of pgiam; please report it.")
+                .hint("Report this bug with the detail.")
         }
     }
 }

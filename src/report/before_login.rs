@@ -15,7 +15,7 @@ use super::context::ErrorContext;
 use super::message::{
     BROKEN, CANNOT_CONNECT, LogLevel, Message, NOT_NOW, PROTOCOL_VIOLATION, Report,
 };
-use super::phrases::{AGAIN, sentence, shutting_down, too_many, try_port};
+use super::phrases::{CONNECT_AGAIN, sentence, shutting_down, test_port, too_many};
 use super::{aws, client, database, descriptors, discovery, tunnel};
 
 /// Creates the report of a connection that did not become a session.
@@ -36,7 +36,7 @@ pub fn before_login(error: &SessionError, context: Option<&ErrorContext<'_>>) ->
         SessionError::UnknownPeer(error) => warn(unknown(error)),
         SessionError::Password(refused) => {
             Message::new("client.password", PROTOCOL_VIOLATION, refused.to_string())
-                .hint("The client's answer to the password request does not follow the PostgreSQL protocol: update it.")
+                .hint("Update the client: its answer to the password request violates the PostgreSQL protocol.")
                 .report(LogLevel::Info, target)
         }
         SessionError::LocalPassword(refused) => warn(local_password(refused)),
@@ -53,7 +53,7 @@ pub fn before_login(error: &SessionError, context: Option<&ErrorContext<'_>>) ->
         // A new tunnel cannot be opened while the previous one is lost, most likely for the same
         // reason.
         SessionError::Interrupted(cause) => {
-            before_login(cause, context).not_now(Some("The tunnel that was there was lost and is being tried again."))
+            before_login(cause, context).not_now(Some("The tunnel was lost, and pgiam is reconnecting."))
         }
         SessionError::NotReady(cause) if matches!(**cause, SessionError::ShuttingDown) => {
             too_late().report(LogLevel::Info, target)
@@ -81,19 +81,19 @@ pub fn before_login(error: &SessionError, context: Option<&ErrorContext<'_>>) ->
             after,
             readiness,
             waiting,
-        } => warn(timed_out(*after, *readiness, *waiting)),
+        } => warn(timed_out(*after, *readiness, *waiting, target)),
         SessionError::UpstreamTls(failed) => warn(database::tls(failed, context)),
         SessionError::Upstream(failed) => database::upstream(failed, context),
         SessionError::UpstreamLost(lost) => warn(
-            Message::new("database.lost", BROKEN, "the connection to the database broke during the login")
+            Message::new("database.lost", BROKEN, "the connection to the database was lost during the login")
                 .detail(sentence(&plain(lost)))
-                .hint(AGAIN),
+                .hint(CONNECT_AGAIN),
         ),
         SessionError::LoginTimeout(after) => warn(
             Message::new("database.timeout", CANNOT_CONNECT, format!("the database did not finish the login within {} s", after.as_secs()))
                 .hint(format!(
-                    "Possible causes: the database is starting, overloaded or out of memory, so that its own check of the login takes long (see its log, and raise login_timeout if it is only slow); or the port is filtered, which {} tells.",
-                    try_port(context)
+                    "Possible causes: the database is starting, overloaded or out of memory (check its log; if it is only slow, raise login_timeout); the port is filtered. {}",
+                    test_port(context)
                 )),
         ),
     }
@@ -101,7 +101,7 @@ pub fn before_login(error: &SessionError, context: Option<&ErrorContext<'_>>) ->
 
 /// Refuses a client that connects while the program waits for open connections to end.
 pub(super) fn too_late() -> Message {
-    Message::new("server.shutdown", NOT_NOW, "pgiam is shutting down").hint(
-        "It waits for its open connections to end. Connect again when it has been started anew.",
-    )
+    Message::new("server.shutdown", NOT_NOW, "pgiam is shutting down")
+        .detail("pgiam is waiting for its open connections to end.")
+        .hint("Connect again after pgiam has restarted.")
 }

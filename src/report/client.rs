@@ -4,7 +4,7 @@ use super::message::{
     CONFIGURATION, INTERNAL, LogLevel, Message, NO_SUCH_DATABASE, NOT_AUTHORIZED, NOT_NOW,
     NOT_SUPPORTED, PROTOCOL_VIOLATION, Report, WRONG_PASSWORD,
 };
-use super::phrases::{SLOW_CREDENTIALS, sentence, waited_for};
+use super::phrases::{SLOW_CREDENTIALS, sentence, test_each_step, with_pending_step};
 
 use std::io;
 use std::path::Path;
@@ -24,14 +24,14 @@ pub(super) fn client(error: &ClientError) -> Message {
     let message = match error {
         ClientError::Startup(StartupError::UnsupportedProtocol(_)) => {
             return Message::new("client.protocol", NOT_SUPPORTED, error.to_string())
-                .hint("Update the client: drivers have spoken version 3 since 2003.");
+                .hint("Update the client: PostgreSQL 7.4 introduced protocol version 3 in 2003.");
         }
         // These messages name the packet themselves.
         ClientError::Startup(error) => error.to_string(),
         other => format!("invalid startup: {other}"),
     };
     Message::new("client.startup", PROTOCOL_VIOLATION, message)
-        .hint("This port speaks the PostgreSQL protocol, version 3.")
+        .hint("Connect with a PostgreSQL client: this port accepts only the PostgreSQL protocol, version 3.")
 }
 
 /// Reports a local TLS handshake that failed on the client's side. The client learns of it only
@@ -85,10 +85,7 @@ pub(super) fn left(
     }
     let hint = match waiting {
         Some(CREDENTIALS_STEP) => SLOW_CREDENTIALS.to_owned(),
-        _ => {
-            let name = target.map_or("TARGET", |target| &target.name);
-            format!("Try each step by itself: pgiam check {name}")
-        }
+        _ => test_each_step(target),
     };
     Report {
         detail: Some(OWN_TIMEOUT.to_owned()),
@@ -101,17 +98,17 @@ pub(super) fn left(
 /// A client that leaves after at least this time suggests that something is slow.
 const IMPATIENT: Duration = Duration::from_secs(1);
 
-const OWN_TIMEOUT: &str = "Possible causes: a timeout of the client that is shorter than connect_timeout and login_timeout of the target, or its user has cancelled it.";
+const OWN_TIMEOUT: &str = "Possible causes: the client's timeout is shorter than the target's connect_timeout and login_timeout; the user cancelled the connection.";
 
 /// Accounts that are prepared for RDS have all of these settings.
-const TRUST_CAUSES: &str = "Possible causes: the client verifies certificates (PGSSLMODE or sslmode is verify-ca or verify-full; ssl: true in Node.js), or it has roots that did not sign this one (~/.postgresql/root.crt, PGSSLROOTCERT, NODE_EXTRA_CA_CERTS).";
+const TRUST_CAUSES: &str = "Possible causes: the client verifies certificates (PGSSLMODE or sslmode is verify-ca or verify-full; ssl: true in Node.js); the client has other root certificates (~/.postgresql/root.crt, PGSSLROOTCERT, NODE_EXTRA_CA_CERTS).";
 
 /// Returns how to make a client trust our certificate, or skip verification.
 fn trust(certificate: Option<&Path>) -> String {
-    const WITHOUT: &str = "On this machine connect with PGSSLMODE=disable or sslmode=disable: pgiam itself encrypts and verifies the connection to the database.";
+    const WITHOUT: &str = "On this machine, connect with PGSSLMODE=disable or sslmode=disable: pgiam encrypts and verifies the connection to the database.";
     match certificate {
         Some(file) => format!(
-            "{WITHOUT} Or verify pgiam: sslmode=verify-full sslrootcert={}",
+            "{WITHOUT} To verify pgiam's certificate, connect with: sslmode=verify-full sslrootcert={}",
             file.display()
         ),
         None => WITHOUT.to_owned(),
@@ -144,14 +141,14 @@ pub(super) fn configured(error: &SessionError) -> Message {
     let said = Message::new("target.config", CONFIGURATION, message);
     match hint {
         "" => said.hint(
-            "Mend the target in the configuration file; pgiam takes the change over by itself.",
+            "Correct the target in the configuration file; pgiam reloads the file when it changes.",
         ),
         hint => said.hint(hint),
     }
 }
 
 /// Remedy for a client that is refused because of its owner.
-const FOREIGN_HINT: &str = "Start one of your own, on another port. Where user ids differ although the user is the same, as in containers that share a network, its owner can set peer_check = false.";
+const FOREIGN_HINT: &str = "Start your own pgiam on another port. If the user ids differ for the same user, as in containers that share a network, the owner of this pgiam can set peer_check = false, which lets all users of the machine connect.";
 
 /// Reports a client of another user.
 pub(super) fn foreign(peer: u32, own: u32) -> Message {
@@ -160,7 +157,7 @@ pub(super) fn foreign(peer: u32, own: u32) -> Message {
         NOT_AUTHORIZED,
         "this pgiam belongs to another user",
     )
-    .detail(format!("The client runs with user id {peer}, pgiam with {own}; whoever it lets in is its owner to the database."))
+    .detail(format!("The client runs as user id {peer}, pgiam as {own}. The database sees every client as the user that runs pgiam."))
     .hint(FOREIGN_HINT)
 }
 
@@ -169,10 +166,10 @@ pub(super) fn unknown(error: &io::Error) -> Message {
     Message::new(
         "peer.foreign",
         NOT_AUTHORIZED,
-        "this pgiam serves its own user only, and the system did not say whose this client is",
+        "cannot determine the owner of this client, and this pgiam serves only its own user",
     )
     .detail(sentence(&format!(
-        "cannot tell whose the client is: {error}"
+        "cannot look up the owner of the client: {error}"
     )))
     .hint(FOREIGN_HINT)
 }
@@ -186,24 +183,24 @@ pub(super) fn local_password(error: &ScramError) -> Message {
             WRONG_PASSWORD,
             "password authentication failed for pgiam",
         )
-        .hint("This pgiam asks for a password of its own, the one in its password_file; it is not that of the database role."),
+        .hint("Use the password in pgiam's password_file, not the password of the database role."),
         ScramError::Downgrade | ScramError::Binding => {
             Message::new("password.binding", NOT_AUTHORIZED, error.to_string())
-                .hint("Connect without anything in between, or with channel_binding=disable.")
+                .hint("Connect without a proxy between client and pgiam, or with channel_binding=disable.")
         }
         ScramError::Unsupported(_) => {
             Message::new("password.unsupported", NOT_SUPPORTED, error.to_string())
-                .hint("pgiam asks for SCRAM-SHA-256 as RFC 5802 has it, without extensions and for no other identity. Configure the client so, or use pgiam's Unix socket.")
+                .hint("Configure the client for SCRAM-SHA-256 (RFC 5802) without extensions and without an authorization identity, or use pgiam's Unix socket.")
         }
         ScramError::Random => Message::new("password.internal", INTERNAL, error.to_string())
-            .hint("The operating system gave no random numbers. Connect again."),
+            .hint("Connect again."),
         ScramError::Malformed(_)
         | ScramError::Mechanism
         | ScramError::BindingMismatch
         | ScramError::BindingType
         | ScramError::Nonce
         | ScramError::OutOfOrder => violation("password.protocol")
-            .hint("The client's SCRAM messages do not follow RFC 5802: update it, or use pgiam's Unix socket."),
+            .hint("Update the client (its SCRAM messages violate RFC 5802), or use pgiam's Unix socket."),
     }
 }
 
@@ -211,20 +208,20 @@ pub(super) fn two_passwords() -> Message {
     Message::new(
         "password.passthrough",
         NOT_SUPPORTED,
-        "a target with auth = \"passthrough\" cannot be used behind a local password",
+        "a target with auth = \"passthrough\" cannot be used with a local password",
     )
-    .detail("A client gives one password, and pgiam has asked for it as its own; the database needs another.")
-    .hint("Connect through pgiam's Unix socket, where it asks for no password, or run a second pgiam without password_file for this target.")
+    .detail("A client can send only one password. pgiam has requested it for its own check, and the database needs another one.")
+    .hint("Connect through pgiam's Unix socket, which needs no local password, or run a second pgiam without password_file for this target.")
 }
 
 pub(super) fn channel_binding() -> Message {
     Message::new(
         "client.channel-binding",
         NOT_SUPPORTED,
-        "a SCRAM login that is bound to TLS cannot pass through pgiam",
+        "SCRAM with channel binding is not possible through pgiam",
     )
-    .detail("The client binds its login to pgiam's TLS, the database to its own, which it would take for an attack.")
-    .hint("Connect with channel_binding=disable, or with sslmode=disable: the way to the database is encrypted and verified all the same.")
+    .detail("Channel binding ties the login to one TLS connection. The client's TLS connection ends at pgiam, so the database would reject the login.")
+    .hint("Connect with channel_binding=disable or sslmode=disable. The connection to the database is encrypted and verified in both cases.")
 }
 
 /// Answers a readiness probe: the tunnel is not open.
@@ -233,7 +230,7 @@ pub(super) fn not_yet(readiness: Readiness) -> Message {
         Readiness::Interrupted => Message::new(
             "tunnel.interrupted",
             NOT_NOW,
-            "the tunnel was lost and is being tried again",
+            "the tunnel was lost, and pgiam is reconnecting",
         ),
         Readiness::Up | Readiness::Idle | Readiness::Starting => Message::new(
             "tunnel.starting",
@@ -246,12 +243,8 @@ pub(super) fn not_yet(readiness: Readiness) -> Message {
 
 /// Answers a readiness probe with the result of an earlier connection.
 pub(super) fn failed_before(id: &'static str) -> Message {
-    Message::new(
-        id,
-        NOT_NOW,
-        "the last connection to the database could not be made",
-    )
-    .hint("Connect to see the reason, or look into pgiam's log.")
+    Message::new(id, NOT_NOW, "the last connection to the database failed")
+        .hint("Connect with a client to see the reason, or check pgiam's log.")
 }
 
 /// Reports that tunnel and token were not ready in time.
@@ -259,19 +252,24 @@ pub(super) fn timed_out(
     after: Duration,
     readiness: Readiness,
     waiting: Option<&'static str>,
+    target: Option<&ResolvedTarget>,
 ) -> Message {
     let after = after.as_secs();
     match readiness {
         Readiness::Interrupted => Message::new(
             "tunnel.interrupted",
             NOT_NOW,
-            "the tunnel was lost and is being tried again",
+            "the tunnel was lost, and pgiam is reconnecting",
         )
-        .detail(format!("This connection has waited for it for {after} s."))
-        .hint("Check this machine's network. pgiam goes on trying; connect again when it is back."),
+        .detail(format!("This connection has waited for {after} s."))
+        .hint("Check this machine's network, then connect again. pgiam keeps trying."),
         Readiness::Up | Readiness::Idle | Readiness::Starting => {
             let text = format!("tunnel and token were not ready within {after} s");
-            waited_for(Message::new("tunnel.timeout", NOT_NOW, text), waiting)
+            with_pending_step(
+                Message::new("tunnel.timeout", NOT_NOW, text),
+                waiting,
+                target,
+            )
         }
     }
 }
@@ -284,12 +282,12 @@ pub(super) fn route(error: &RouteError) -> Message {
                 .map(|target| format!("{} ({})", target.name, target.endpoint))
                 .collect();
             let message = if asked.is_empty() {
-                "several targets share this port, and the database name picks none".to_owned()
+                "no target selected: several targets share this port".to_owned()
             } else {
                 format!("there is no target \"{asked}\" on this port")
             };
             Message::new("target.unknown", NO_SUCH_DATABASE, message).hint(format!(
-                "Give the target's name, or TARGET/DATABASE, as database name. Targets here: {}.",
+                "Use TARGET or TARGET/DATABASE as the database name. Targets on this port: {}.",
                 targets.join(", ")
             ))
         }
@@ -299,7 +297,7 @@ pub(super) fn route(error: &RouteError) -> Message {
             format!("target \"{target}\": no user name"),
         )
         .hint(format!(
-            "Give one (psql -U ROLE), or set user = \"ROLE\" under [targets.{target}]."
+            "Set a user name in the client (psql -U ROLE), or set user = \"ROLE\" under [targets.{target}]."
         )),
         RouteError::Replication { target } => Message::new(
             "target.replication",
@@ -308,13 +306,13 @@ pub(super) fn route(error: &RouteError) -> Message {
         )
         .detail("Amazon RDS does not support IAM authentication for replication.")
         .hint(format!(
-            "Set auth = \"passthrough\" for a target of its own ([targets.{target}-replication]) and give the role's password."
+            "Add a separate target with auth = \"passthrough\" ([targets.{target}-replication]), and connect to it with the role's password."
         )),
         RouteError::UserNotUtf8 => {
             Message::new("target.user-encoding", NOT_AUTHORIZED, error.to_string())
-                .hint("IAM tokens are signed for user names in UTF-8.")
+                .hint("Send the user name in UTF-8: IAM tokens can be signed only for UTF-8 names.")
         }
         RouteError::Startup(_) => Message::new("target.startup", CONFIGURATION, error.to_string())
-            .hint("A startup packet takes 10,000 bytes, and no zero byte within a value: shorten what the client sends, or the target's user and database."),
+            .hint("Shorten the client's startup parameters, or the target's user and database. A startup packet can have at most 10,000 bytes, and no zero byte in a value."),
     }
 }

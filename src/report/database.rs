@@ -5,7 +5,7 @@ use super::message::{
     BROKEN, CANNOT_CONNECT, CONFIGURATION, LogLevel, Message, NOT_AUTHORIZED, NOT_SUPPORTED,
     REJECTED, Report,
 };
-use super::phrases::{AGAIN, partition, quote_identifier, sentence, turn_iam_on};
+use super::phrases::{CHECK_ENDPOINT, CONNECT_AGAIN, partition, quote_identifier, sentence};
 use super::server::server;
 use super::{role, token_evidence};
 
@@ -25,18 +25,18 @@ pub(super) fn tls(error: &UpstreamTlsError, context: Option<&ErrorContext<'_>>) 
             .hint(other_name(expected, context)),
         UpstreamTlsError::UnknownIssuer { .. } => {
             let hint = match ca_file {
-                Some(path) => format!("Only the certificates in {} are trusted for this target. Without ca_file the Amazon RDS roots and the public ones are.", path.display()),
+                Some(path) => format!("Add the issuer to {}, or remove ca_file. With ca_file, pgiam trusts only the certificates in this file; without it, the Amazon RDS roots and the public roots.", path.display()),
                 None => no_root(context),
             };
             said("tls.issuer").detail(nothing_sent(context)).hint(hint)
         }
         UpstreamTlsError::NotValidNow { .. } => said("tls.validity")
             .detail(nothing_sent(context))
-            .hint("Check this machine's clock; else rotate the database's certificate (RDS: modify-db-instance --ca-certificate-identifier, which may restart the database)."),
+            .hint("Check this machine's clock. If it is right, rotate the database's certificate, which can restart the database: aws rds modify-db-instance --db-instance-identifier NAME --ca-certificate-identifier CA"),
         UpstreamTlsError::Certificate(_) | UpstreamTlsError::Handshake(_) => {
-            said("tls.handshake").detail(nothing_sent(context)).hint("Are host and port those of the database itself? It must speak TLS 1.2 or later, with a certificate of its own.")
+            said("tls.handshake").detail(nothing_sent(context)).hint("Check that host and port are those of the database itself. It must support TLS 1.2 or later and have its own certificate.")
         }
-        UpstreamTlsError::Io(_) => Message::new("tls.lost", BROKEN, error.to_string()).hint(AGAIN),
+        UpstreamTlsError::Io(_) => Message::new("tls.lost", BROKEN, error.to_string()).hint(CONNECT_AGAIN),
     }
 }
 
@@ -50,24 +50,24 @@ fn no_root(context: Option<&ErrorContext<'_>>) -> String {
     });
     let (why, bundle) = match partition(region.unwrap_or_default()) {
         "aws" => (
-            "Does host lead to the database itself? If so, and it is in a new region, download",
+            "Check that host is the endpoint of the database itself. For a database in a new region, download",
             "https://truststore.pki.rds.amazonaws.com/global/global-bundle.pem",
         ),
         "aws-us-gov" => (
-            "GovCloud has its own: download",
+            "GovCloud has its own roots: download",
             "https://truststore.pki.us-gov-west-1.rds.amazonaws.com/global/global-bundle.pem",
         ),
         "aws-cn" => (
-            "China has its own: download",
+            "China has its own roots: download",
             "https://rds-truststore.s3.cn-north-1.amazonaws.com.cn/global/global-bundle.pem",
         ),
         _ => (
-            "This partition has its own: download",
+            "This partition has its own roots: download",
             "the region's RDS bundle",
         ),
     };
     format!(
-        "It is not among the Amazon RDS roots in this binary nor the public ones. {why} {bundle} and name the file with ca_file."
+        "{why} {bundle} and set ca_file to the file. The issuer is neither an Amazon RDS root in this binary nor a public root."
     )
 }
 
@@ -76,9 +76,9 @@ fn other_name(expected: &str, context: Option<&ErrorContext<'_>>) -> String {
     let configured = context.map(|context| &context.target.endpoint.host);
     match configured.filter(|host| !host.eq_ignore_ascii_case(expected)) {
         Some(alias) => format!(
-            "In this machine's DNS {alias} is an alias of {expected}, and the tunnel leads elsewhere: has the alias changed, or has the VPC another? It is looked up again for the next connection; if it stays, set host to the endpoint's own name."
+            "Connect again: pgiam resolves {alias} again for the next connection. If the error persists, set host to the endpoint's own name. In this machine's DNS, {alias} is a CNAME for {expected}. Possible causes: the CNAME has changed; the VPC's DNS has a different one."
         ),
-        None => "host must be the endpoint's own name as RDS shows it, or an alias (CNAME) of it: not an IP address, and not the name of another database.".to_owned(),
+        None => "Set host to the endpoint's own name as RDS shows it, or to a CNAME for it. An IP address or the name of another database does not match the certificate.".to_owned(),
     }
 }
 
@@ -94,25 +94,25 @@ pub(super) fn alias(error: &AliasError) -> Message {
         AliasError::NoAlias { host, chain: names, exists } => {
             let end = match (names.len(), exists) {
                 (_, false) => "does not exist",
-                (0 | 1, true) => "is no alias (CNAME)",
-                (_, true) => "is no endpoint and no further alias",
+                (0 | 1, true) => "has no CNAME record",
+                (_, true) => "is not an endpoint and has no CNAME record",
             };
-            Message::new("host.alias", CONFIGURATION, format!("{host} does not lead to an RDS or DSQL endpoint"))
+            Message::new("host.alias", CONFIGURATION, format!("{host} is not an RDS or DSQL endpoint or a CNAME for one"))
                 .detail(format!("In this machine's DNS, {} {end}. Tokens are signed for the endpoint's own name.", chain(names)))
-                .hint(format!("Correct host, best to {OWN}. Where only another DNS server knows the alias, name that with dns_server."))
+                .hint(format!("Set host to {OWN}. If only another DNS server resolves the name, set dns_server to it."))
         }
         AliasError::Loop { host, chain: names } => {
-            Message::new("host.alias", CONFIGURATION, format!("the aliases of {host} never come to an end"))
+            Message::new("host.alias", CONFIGURATION, format!("CNAME loop at {host}, or too many CNAMEs"))
                 .detail(format!("{}.", chain(names)))
                 .hint(format!("Correct the CNAME records, or set host to {OWN}."))
         }
         AliasError::Dns { host, reason } => Message::new(
             "host.dns",
             CANNOT_CONNECT,
-            format!("cannot find out which endpoint {host} stands for"),
+            format!("cannot resolve the CNAME {host}"),
         )
         .detail(sentence(reason))
-        .hint(format!("Check this machine's DNS, and VPN if the name needs one, or name another server to ask with dns_server. Nobody has to be asked when host is {OWN}.")),
+        .hint(format!("Check this machine's DNS, and the VPN if the name needs one, or set dns_server to another server. To avoid the lookup, set host to {OWN}.")),
     }
 }
 
@@ -120,13 +120,13 @@ pub(super) fn no_alpn(context: Option<&ErrorContext<'_>>) -> Message {
     Message::new(
         "tls.alpn",
         CANNOT_CONNECT,
-        "the server began TLS, but does not say that it speaks PostgreSQL",
+        "the server accepted TLS without confirming the protocol (ALPN)",
     )
     .detail(format!(
-        "It did not agree on the protocol \"postgresql\" (ALPN). {}",
+        "The server did not select the protocol \"postgresql\". {}",
         nothing_sent(context)
     ))
-    .hint("Are host and port those of a PostgreSQL database?")
+    .hint(CHECK_ENDPOINT)
 }
 
 pub(super) fn upstream(error: &UpstreamError, context: Option<&ErrorContext<'_>>) -> Report {
@@ -134,8 +134,8 @@ pub(super) fn upstream(error: &UpstreamError, context: Option<&ErrorContext<'_>>
     let said = match error {
         UpstreamError::Server(error) => return server(error, context),
         UpstreamError::TlsRefused => Message::new("database.no-tls", CANNOT_CONNECT, "the database does not accept TLS")
-            .detail(format!("It answered N to SSLRequest. {}", nothing_sent(context)))
-            .hint("IAM login needs TLS, and pgiam sends nothing without it. Is host the RDS endpoint, and not a pooler or another server?"),
+            .detail(format!("The server answered N to SSLRequest. {}", nothing_sent(context)))
+            .hint("Check that host is the RDS endpoint, not a pooler or another server. IAM login needs TLS, and pgiam sends nothing without it."),
         UpstreamError::UnexpectedAuth(method) => Message::new(
             "database.no-rds-iam",
             NOT_AUTHORIZED,
@@ -145,50 +145,50 @@ pub(super) fn upstream(error: &UpstreamError, context: Option<&ErrorContext<'_>>
             },
         )
         .detail(format!(
-            "The database asks for {method} instead of a clear-text password, as it does for roles that do not exist or have not been granted rds_iam. {}",
+            "The database requests {method} instead of a clear-text password, as it does for roles that do not exist or do not have rds_iam. {}",
             token_sent(context)
         ))
         .hint(format!(
-            "{2}As an administrator run: {0} If there is no such role, CREATE ROLE {3} LOGIN; first (names are case-sensitive). Or IAM authentication is off: {1}.",
-            role::grant(user),
-            turn_iam_on(),
+            "{}{} If the role does not exist, first run: CREATE ROLE {} LOGIN; (names are case-sensitive). {}",
             role::leave_empty(context),
+            role::grant(user),
             quote_identifier(user),
+            role::iam_off(),
         )),
         UpstreamError::NotPostgres(other) => {
             let place = context.map_or_else(|| "host and port".to_owned(), |context| context.target.endpoint.to_string());
             Message::new("database.not-postgres", CANNOT_CONNECT, format!("{place} is not PostgreSQL: {other} answers"))
-                .detail(format!("It looks so by its first bytes. {}", nothing_sent(context)))
-                .hint("Correct host and port of the target: aws rds describe-db-instances shows both; PostgreSQL's usual port is 5432.")
+                .detail(format!("The first bytes of the answer show this. {}", nothing_sent(context)))
+                .hint("Correct host and port of the target (PostgreSQL's default port is 5432). To see the endpoint of the database, run: aws rds describe-db-instances")
         }
         UpstreamError::BytesBeforeTls => Message::new("database.injected", BROKEN, "received unencrypted data before TLS")
-            .detail(format!("The answer to SSLRequest is one byte, and more came. {}", nothing_sent(context)))
-            .hint("Possible causes: host and port are those of another server than PostgreSQL, or something between the bastion and the database adds data. Is host the database's own endpoint, with nothing in between?"),
+            .detail(format!("The server sent more than the one byte that answers SSLRequest. {}", nothing_sent(context)))
+            .hint("Check that host is the database's own endpoint. Possible causes: host and port are those of another server than PostgreSQL; a device between the bastion and the database adds data."),
         // libpq hides this text, too (CVE-2024-10977).
-        UpstreamError::ServerBeforeTls(_) => Message::new("database.error-before-tls", REJECTED, "the database refused before TLS")
-            .detail(format!("It answered SSLRequest with an error. Its words are not shown, because nothing proves yet that they are the database's. {}", nothing_sent(context)))
-            .hint("A database that is out of memory or processes does so; its own log has the reason."),
+        UpstreamError::ServerBeforeTls(_) => Message::new("database.error-before-tls", REJECTED, "the database refused the connection before TLS")
+            .detail(format!("The server answered SSLRequest with an error. pgiam does not show its text, because the server is not verified before TLS. {}", nothing_sent(context)))
+            .hint("Check the database's log for the reason. Possible cause: the database is out of memory or processes."),
         UpstreamError::UnexpectedEof { .. } => Message::new("database.closed", BROKEN, "the database closed the connection during the login")
             .detail(sentence(&error.to_string()))
-            .hint("It may be restarting. If it stays, are host and port those of a PostgreSQL database?"),
-        UpstreamError::PasswordNotAsked => Message::new("database.no-password", REJECTED, format!("the database lets role \"{user}\" in without asking for a token"))
-            .detail("The token had been sent ahead, as the database has asked for one before; a server that has not asked takes it for a broken message.")
-            .hint("Connect again: pgiam waits to be asked now."),
-        UpstreamError::OnlyChannelBinding => Message::new("client.channel-binding", NOT_SUPPORTED, "the database takes only a SCRAM login that is bound to its own TLS")
-            .detail("Such a login cannot pass through pgiam, where the client's TLS ends.")
-            .hint("Let the database offer SCRAM-SHA-256 as well, or log in as a role that has rds_iam (its password is refused from then on), with a target without auth = \"passthrough\"."),
+            .hint("Connect again. Possible causes: the database is restarting; host and port are not those of a PostgreSQL database."),
+        UpstreamError::PasswordNotAsked => Message::new("database.no-password", REJECTED, format!("the database accepts role \"{user}\" without a token"))
+            .detail("pgiam sent a token early, because the database requested one before. A server that requests no token rejects it as an invalid message.")
+            .hint("Connect again: pgiam now waits for the server's request."),
+        UpstreamError::OnlyChannelBinding => Message::new("client.channel-binding", NOT_SUPPORTED, "the database accepts only SCRAM with channel binding")
+            .detail("SCRAM with channel binding is not possible through pgiam, because the client's TLS connection ends at pgiam.")
+            .hint("Configure the database to offer SCRAM-SHA-256 as well. Or use a target without auth = \"passthrough\" and a role that has rds_iam (the database then refuses its password)."),
         UpstreamError::Password(reason) => {
             Message::new("token.unusable", NOT_AUTHORIZED, format!("the login token cannot be sent: {reason}"))
-                .hint("A very long session token of the AWS credentials can be the cause: leave session tags out, or log in to AWS in another way.")
+                .hint("Possible cause: a very long session token of the AWS credentials. Remove session tags, or use other AWS credentials.")
         }
         other @ (UpstreamError::PasswordAskedTwice
         | UpstreamError::UnexpectedMessage { .. }
         | UpstreamError::TooLarge { .. }
         | UpstreamError::Malformed(_)
         | UpstreamError::TooManyAuthRequests
-        | UpstreamError::TooMuchUnread) => Message::new("database.protocol", BROKEN, "the server does not answer as a PostgreSQL database does")
+        | UpstreamError::TooMuchUnread) => Message::new("database.protocol", BROKEN, "the server violated the PostgreSQL protocol")
             .detail(sentence(&other.to_string()))
-            .hint("Are host and port those of a PostgreSQL database?"),
+            .hint(CHECK_ENDPOINT),
     };
     said.report(LogLevel::Warn, context.map(|context| context.target))
 }
@@ -198,7 +198,7 @@ fn token_sent(context: Option<&ErrorContext<'_>>) -> String {
     let early = context.filter(|context| context.evidence.is_some_and(|evidence| evidence.early));
     match early.and_then(token_evidence::token) {
         Some(token) => format!(
-            "A token went to it ahead, inside the verified TLS, because it took one for this role before. {token}"
+            "pgiam sent a token early, over verified TLS, because the server accepted one for this role before. {token}"
         ),
         None => nothing_sent(context),
     }
@@ -208,7 +208,7 @@ fn token_sent(context: Option<&ErrorContext<'_>>) -> String {
 fn nothing_sent(context: Option<&ErrorContext<'_>>) -> String {
     match context {
         Some(context) if context.token_sent => {
-            "A token was sent in an earlier attempt of this login, inside verified TLS; none in this one."
+            "A token was sent in an earlier attempt of this login, over verified TLS; none in this attempt."
         }
         Some(context) if context.target.settings.login.auth == Auth::Passthrough => "No password was sent.",
         _ => "No token was sent.",

@@ -40,13 +40,13 @@ pub(super) fn exhausted(limit: Option<u64>) -> Message {
     let said = |message| Message::new("limit.descriptors", TOO_MANY, message);
     match limit {
         Some(limit) => said(format!("pgiam has run out of file descriptors: its limit is {limit}"))
-            .detail("Each connection takes one or two of them.")
+            .detail("Each connection needs one or two file descriptors.")
             .hint(format!(
-                "Raise the limit and restart pgiam: {}. Or close connections that are no longer needed, or lower max_connections.",
+                "Close unused connections, or lower max_connections. To raise the limit, restart pgiam (which ends its connections) with: {}",
                 descriptors::HOW_TO_RAISE
             )),
         None => said("this machine has run out of file descriptors".to_owned())
-            .detail("The limit is that of the whole system.")
-            .hint("Close programs that hold many files or connections, or raise it: sysctl fs.file-max"),
+            .detail("The limit of the whole system is reached.")
+            .hint("Close programs with many open files or connections, or raise the limit: sysctl fs.file-max"),
     }
 }

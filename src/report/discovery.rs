@@ -7,7 +7,10 @@ use super::explain::Explanation;
 use super::message::{
     CANNOT_CONNECT, CONFIGURATION, Message, NO_SUCH_DATABASE, NOT_AUTHORIZED, REJECTED, THROTTLED,
 };
-use super::phrases::{of_profile, partition, renew};
+use super::phrases::{
+    ASK_SUPPORT, BAD_ANSWER, DENIED_BY_ORGANISATION, SET_REGION, add_statement, of_profile,
+    partition, renew, sentence,
+};
 
 use std::time::Duration;
 
@@ -19,8 +22,7 @@ use crate::aws::refused_keys;
 use crate::config::RdsIdentifier;
 
 /// Alternative that needs no lookup.
-const INSTEAD: &str =
-    "With host = \"…\", the database's endpoint, instead of db nothing has to be looked up.";
+const WITHOUT_LOOKUP: &str = "To avoid the lookup, set host = \"ENDPOINT\" instead of db.";
 /// Text in IAM's refusals for a policy of the organisation.
 const OF_ORGANISATION: &str = "service control policy";
 
@@ -34,7 +36,7 @@ pub(super) fn discovery(error: &DiscoverError, context: Option<&ErrorContext<'_>
     match error {
         DiscoverError::Credentials(error) => credentials(error),
         DiscoverError::NoRegion => Message::new("aws.no-region", CONFIGURATION, error.to_string())
-            .hint("Set region for the target, or start pgiam with AWS_REGION: an identifier says nothing about it."),
+            .hint(format!("{SET_REGION} The identifier in db does not contain a region.")),
         DiscoverError::Refused {
             action,
             denied: true,
@@ -44,7 +46,7 @@ pub(super) fn discovery(error: &DiscoverError, context: Option<&ErrorContext<'_>
         DiscoverError::Refused { action, answer, .. } => refused(action, answer, context),
         DiscoverError::Unreachable { .. } => {
             Message::new("discover.unreachable", CANNOT_CONNECT, error.to_string()).hint(format!(
-                "Is there a way from here to the internet, or to a VPC endpoint of the service? HTTPS_PROXY and AWS_ENDPOINT_URL are honoured. {INSTEAD}"
+                "Check the route from this machine to the internet, or to a VPC endpoint of the service. Behind a proxy, set HTTPS_PROXY; for an endpoint of your own, set AWS_ENDPOINT_URL. {WITHOUT_LOOKUP}"
             ))
         }
         DiscoverError::Late(call) => late(call, "discover.throttled"),
@@ -55,15 +57,15 @@ pub(super) fn discovery(error: &DiscoverError, context: Option<&ErrorContext<'_>
             unseen,
         } => no_database(error.to_string(), wanted, region, (nearest.as_deref(), unseen)),
         DiscoverError::Unusable { .. } => Message::new("discover.unusable", CANNOT_CONNECT, error.to_string())
-            .hint("pgiam list shows the databases of the region and how they are."),
+            .hint("To see the databases of the region and their status, run: pgiam list"),
         DiscoverError::Answer { action, reason } => Message::new(
             "discover.answer",
             CANNOT_CONNECT,
-            format!("the answer to {action} is not as AWS documents it"),
+            format!("invalid answer to {action}"),
         )
-        .detail(reason.clone())
+        .detail(sentence(reason))
         .hint(format!(
-            "Is an endpoint override (AWS_ENDPOINT_URL) set, or does a proxy answer in AWS's place? {INSTEAD}"
+            "{BAD_ANSWER} {WITHOUT_LOOKUP}"
         )),
     }
 }
@@ -72,20 +74,15 @@ pub(super) fn discovery(error: &DiscoverError, context: Option<&ErrorContext<'_>
 fn denied(action: &str, answer: &ApiAnswer, region: &str) -> Message {
     let of_organisation = answer.message.contains(OF_ORGANISATION);
     let statement = match of_organisation {
-        true => "An organisation policy (SCP) forbids it, and none in this account can allow it."
-            .to_owned(),
+        true => format!("An organisation policy (SCP) denies the call. {DENIED_BY_ORGANISATION}"),
         false => format!(
-            "Your policy needs: {{\"Effect\": \"Allow\", \"Action\": \"{action}\", \"Resource\": \"{}\"}}.",
-            resource(action, region)
+            "{}.",
+            add_statement(action, &format!("\"{}\"", resource(action, region)))
         ),
     };
-    Message::new(
-        "discover.denied",
-        REJECTED,
-        format!("AWS does not allow {action}"),
-    )
-    .detail(api::detail(answer))
-    .hint(format!("{statement} {INSTEAD}"))
+    Message::new("discover.denied", REJECTED, format!("AWS denied {action}"))
+        .detail(api::detail(answer))
+        .hint(format!("{statement} {WITHOUT_LOOKUP}"))
 }
 
 /// Returns the resource that the action applies to (Service Authorization Reference): one database
@@ -110,17 +107,15 @@ fn refused(action: &str, answer: &ApiAnswer, context: Option<&ErrorContext<'_>>)
         None if throttles(&answer.code) => Message::new(
             "discover.throttled",
             THROTTLED,
-            format!("AWS limits the rate of {action} calls"),
+            format!("AWS throttled {action}"),
         )
-        .hint(format!("Try again in a few seconds. {INSTEAD}")),
+        .hint(format!("Try again in a few seconds. {WITHOUT_LOOKUP}")),
         None => Message::new(
             "discover.refused",
             CANNOT_CONNECT,
             format!("AWS refused {action}"),
         )
-        .hint(format!(
-            "Try again; if it stays, give AWS support the request id. {INSTEAD}"
-        )),
+        .hint(format!("{ASK_SUPPORT} {WITHOUT_LOOKUP}")),
     };
     said.detail(api::detail(answer))
 }
@@ -142,12 +137,12 @@ fn no_database(
         None => String::new(),
     };
     let said = Message::new("discover.no-database", NO_SUCH_DATABASE, message).hint(format!(
-        "{suggestion}pgiam list --region {region} shows those that your credentials can see. Is it in another region or account? Then set region or profile."
+        "{suggestion}If the database is in another region or account, set region or profile. To list the databases that your credentials can see, run: pgiam list --region {region}"
     ));
     match unseen {
         [] => said,
         unseen => said.detail(format!(
-            "Some could not be looked at, for want of {}.",
+            "The lookup was incomplete, because these permissions are missing: {}.",
             unseen.join(", ")
         )),
     }
@@ -157,7 +152,7 @@ pub(super) fn timed_out(after: Duration) -> Message {
     Message::new(
         "discover.timeout",
         CANNOT_CONNECT,
-        format!("the database was not found at RDS within {} s", after.as_secs()),
+        format!("the RDS lookup of the database did not finish within {} s", after.as_secs()),
     )
-    .hint("Write host = \"…\" instead of db to do without looking it up, or raise connect_timeout if AWS is slow from here.")
+    .hint("Raise connect_timeout if AWS is slow from this machine, or set host = \"ENDPOINT\" instead of db to avoid the lookup.")
 }

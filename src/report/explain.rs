@@ -4,7 +4,7 @@ use super::aws::credentials;
 use super::before_login::before_login;
 use super::context::ErrorContext;
 use super::message::{CANNOT_CONNECT, Message, NOT_AUTHORIZED};
-use super::phrases::{SET_CLOCK, profile_option, turn_iam_on};
+use super::phrases::{SET_CLOCK, enable_iam, profile_option};
 
 use crate::aws::discover::{Database, DatabaseKind};
 use crate::aws::{ClockOffset, CredentialsError};
@@ -81,9 +81,9 @@ pub fn explain_status(database: &Database, profile: Option<&str>) -> Explanation
             format!("Start it: aws rds start-{of}{}", place(database, profile))
         }
         ("stopping" | "creating", _) => {
-            "Wait until it has come to an end: pgiam list shows the status.".to_owned()
+            "Wait until the operation has finished. To see the status, run: pgiam list".to_owned()
         }
-        _ => "See the RDS console, or: aws rds describe-events --duration 1440.".to_owned(),
+        _ => "Check the RDS console, or run: aws rds describe-events --duration 1440".to_owned(),
     };
     Message::new("rds.status", CANNOT_CONNECT, message)
         .hint(hint)
@@ -99,18 +99,18 @@ pub fn explain_iam_off(database: &Database, profile: Option<&str>) -> Explanatio
     );
     let hint = match command(database) {
         Some(of) => format!(
-            "Run: aws rds modify-{of}{} --enable-iam-database-authentication --apply-immediately (other changes that are pending are applied, too)",
+            "Run: aws rds modify-{of}{} --enable-iam-database-authentication --apply-immediately (this also applies other pending changes, which can restart the database)",
             place(database, profile)
         ),
         None if database.kind == DatabaseKind::Proxy => format!(
-            "Make IAM required in the authentication settings of the proxy: aws rds modify-db-proxy --db-proxy-name {}{} --auth … (the list replaces the present one: name all of its entries)",
+            "Set IAMAuth to REQUIRED in the authentication settings of the proxy: aws rds modify-db-proxy --db-proxy-name {}{} --auth … (the list replaces the current one; include all entries)",
             database.identifier,
             place(database, profile)
         ),
-        None => format!("Run: {}.", turn_iam_on()),
+        None => format!("Run: {}", enable_iam()),
     };
     Message::new("rds.iam-off", NOT_AUTHORIZED, message)
-        .detail("Without it the database takes a token for an ordinary password.")
+        .detail("Without IAM authentication, the database treats a token as an ordinary password.")
         .hint(hint)
         .into()
 }

@@ -5,7 +5,6 @@
 use super::context::ErrorContext;
 use super::phrases::{
     ServerAdvice, check_keys, of_profile, partition, profile_option, quote_identifier, renew,
-    turn_iam_on,
 };
 use super::{role, token_evidence};
 
@@ -25,13 +24,13 @@ pub(super) fn login_refused(
         (Some(clock), _) => (
             "aws.clock",
             format!(
-                "This machine's clock is {clock}, and a token holds the time: set the clock, and turn on time synchronisation."
+                "Set this machine's clock and turn on time synchronisation: the clock is {clock}, and a token contains its creation time."
             ),
         ),
         (None, Some(KeyState::Expired)) => (
             "aws.expired",
             format!(
-                "AWS says that the credentials{} have expired. {}",
+                "AWS reports that the credentials{} have expired. {}",
                 of_profile(profile),
                 renew(profile)
             ),
@@ -39,7 +38,7 @@ pub(super) fn login_refused(
         (None, Some(KeyState::Rejected { code })) => (
             "aws.rejected",
             format!(
-                "AWS itself does not accept the credentials{} ({code}). {}",
+                "AWS rejected the credentials{} ({code}). {}",
                 of_profile(profile),
                 check_keys(profile)
             ),
@@ -47,10 +46,10 @@ pub(super) fn login_refused(
         (None, Some(KeyState::Accepted) | None) if state == "28P01" => (
             id,
             format!(
-                "{}The database took the token for an ordinary password. IAM authentication must be on ({}), and the role needs it: {}",
+                "{}{} {} The database treated the token as an ordinary password.",
                 role::leave_empty(Some(context)),
-                turn_iam_on(),
-                role::grant(context.user)
+                role::grant(context.user),
+                role::iam_off()
             ),
         ),
         (None, keys) => (
@@ -87,12 +86,12 @@ fn permission(context: &ErrorContext<'_>, keys_accepted: bool) -> String {
         let link = match user {
             "admin" => String::new(),
             _ => format!(
-                " And the role must be linked to it; as admin run: AWS IAM GRANT {} TO 'ARN-OF-YOUR-IDENTITY';",
+                " The role must also be linked to your identity. As admin, run: AWS IAM GRANT {} TO 'ARN-OF-YOUR-IDENTITY';",
                 quote_identifier(user)
             ),
         };
         return format!(
-            "Your identity (aws sts get-caller-identity{profile}) needs {} on arn:{partition}:dsql:{region}:{account}:cluster/{name}.{link}",
+            "Check that your identity (aws sts get-caller-identity{profile}) has {} on arn:{partition}:dsql:{region}:{account}:cluster/{name}.{link}",
             token_evidence::dsql_action(user)
         );
     }
@@ -102,7 +101,7 @@ fn permission(context: &ErrorContext<'_>, keys_accepted: bool) -> String {
             format!(
                 "the prx-… at the end of the DBProxyArn in aws rds describe-db-proxies --region {region}{profile}"
             ),
-            "so does the proxy's log (aws rds modify-db-proxy --db-proxy-name NAME --debug-logging)",
+            "the proxy's log (to enable it, run: aws rds modify-db-proxy --db-proxy-name NAME --debug-logging)",
         ),
         EndpointKind::Cluster | EndpointKind::Reader => (
             format!(
@@ -119,7 +118,7 @@ fn permission(context: &ErrorContext<'_>, keys_accepted: bool) -> String {
         ),
         EndpointKind::Instance | EndpointKind::Dsql | EndpointKind::Other => (
             format!(
-                "the DbiResourceId in aws rds describe-db-instances {}, or with Aurora the cluster's DbClusterResourceId",
+                "the DbiResourceId in aws rds describe-db-instances {} (Aurora: the cluster's DbClusterResourceId)",
                 arguments("--db-instance-identifier")
             ),
             DATABASE_LOG,
@@ -128,16 +127,18 @@ fn permission(context: &ErrorContext<'_>, keys_accepted: bool) -> String {
     let valid = if keys_accepted {
         String::new()
     } else {
-        format!(", are the credentials still valid (aws sts get-caller-identity{profile})")
+        format!(
+            " the credentials are no longer valid (to test, run: aws sts get-caller-identity{profile});"
+        )
     };
     format!(
-        "Your identity needs rds-db:connect on arn:{partition}:rds-db:{region}:{account}:dbuser:RESOURCE-ID/{user}; RESOURCE-ID is {id}. If it has that: is IAM authentication on{valid}, and are there fewer than 200 logins a second? The IamDbAuthConnectionFailure… metrics in CloudWatch tell; {log}."
+        "Check that your identity has rds-db:connect on arn:{partition}:rds-db:{region}:{account}:dbuser:RESOURCE-ID/{user}; RESOURCE-ID is {id}. Other possible causes: IAM authentication is off;{valid} more than 200 logins a second. For the reason, see the CloudWatch metrics IamDbAuthConnectionFailure… and {log}."
     )
 }
 
 /// The database log that contains the reason (RDS User Guide, "Troubleshooting for IAM DB
 /// authentication").
-const DATABASE_LOG: &str = "so does the iam-db-auth-error log, where it is exported";
+const DATABASE_LOG: &str = "the iam-db-auth-error log, if its export is on";
 
 fn region<'a>(context: &ErrorContext<'a>) -> Option<&'a str> {
     match context.evidence {

@@ -146,8 +146,22 @@ impl Report {
         } = self;
         let (detail, hint) = (self.detail.as_deref(), self.hint.as_deref());
         match self.level {
-            LogLevel::Info => info!(id, sqlstate, reason = message, detail, hint, "no session"),
-            LogLevel::Warn => warn!(id, sqlstate, reason = message, detail, hint, "no session"),
+            LogLevel::Info => info!(
+                id,
+                sqlstate,
+                reason = message,
+                detail,
+                hint,
+                "connection failed"
+            ),
+            LogLevel::Warn => warn!(
+                id,
+                sqlstate,
+                reason = message,
+                detail,
+                hint,
+                "connection failed"
+            ),
         }
     }
 

@@ -2,28 +2,38 @@
 
 use crate::aws::calls::CREDENTIALS_STEP;
 use crate::base::partition::Partition;
-use crate::config::{Endpoint, Via};
+use crate::config::{Endpoint, ResolvedTarget, Via};
 
 use super::context::ErrorContext;
 use super::message::{CANNOT_CONNECT, Message, REJECTED, SHUTDOWN, TOO_MANY, known_id};
 
 /// Adds the step that timed out, and its remedy.
-pub(super) fn waited_for(said: Message, waiting: Option<&'static str>) -> Message {
+pub(super) fn with_pending_step(
+    message: Message,
+    waiting: Option<&'static str>,
+    target: Option<&ResolvedTarget>,
+) -> Message {
     let Some(step) = waiting else {
-        return said.hint(
-            "Raise connect_timeout if AWS is slow from here; run with --log debug to see which step waits.",
+        return message.hint(
+            "Raise connect_timeout if AWS is slow from this machine. To see which step is slow, start pgiam with --log debug.",
         );
     };
-    let said = said.detail(format!("At that time pgiam was waiting for {step}."));
+    let message = message.detail(format!("pgiam was waiting for {step}."));
     match step == CREDENTIALS_STEP {
-        true => said.hint(format!(
-            "{} Raise connect_timeout if they only take long.",
-            SLOW_CREDENTIALS
+        true => message.hint(format!(
+            "{SLOW_CREDENTIALS} If the credentials are only slow, raise connect_timeout."
         )),
-        false => said.hint(
-            "Raise connect_timeout if that is only slow; pgiam check tries each step by itself.",
-        ),
+        false => message.hint(format!(
+            "If this step is only slow, raise connect_timeout. {}",
+            test_each_step(target)
+        )),
     }
+}
+
+/// Returns the command that tests the steps of a connection one by one.
+pub(super) fn test_each_step(target: Option<&ResolvedTarget>) -> String {
+    let name = target.map_or("TARGET", |target| &target.name);
+    format!("To test each step, run: pgiam check {name}")
 }
 
 pub(super) fn too_many(limit: usize, of_target: bool) -> Message {
@@ -33,16 +43,16 @@ pub(super) fn too_many(limit: usize, of_target: bool) -> Message {
             TOO_MANY,
             "too many connections to this target",
         )
-        .detail(format!("Its connection_limit allows {limit} at a time."))
-        .hint("Close connections that are no longer needed, or raise connection_limit.");
+        .detail(format!("The target's connection_limit is {limit}."))
+        .hint("Close unused connections, or raise connection_limit.");
     }
     Message::new(
         "limit.connections",
         TOO_MANY,
         "sorry, too many clients already",
     )
-    .detail(format!("pgiam serves {limit} connections at once."))
-    .hint("Close connections that are no longer needed, pool them, or raise max_connections.")
+    .detail(format!("The max_connections setting of pgiam is {limit}."))
+    .hint("Close unused connections, use a connection pool, or raise max_connections.")
 }
 
 pub(super) fn shutting_down() -> Message {
@@ -51,7 +61,7 @@ pub(super) fn shutting_down() -> Message {
         SHUTDOWN,
         "terminating connection because pgiam is shutting down",
     )
-    .hint("Connect again when pgiam runs again.")
+    .hint("Connect again after pgiam has restarted.")
 }
 
 /// Formats the text of a library as a sentence, as a Detail requires (PostgreSQL docs, "Error
@@ -67,17 +77,50 @@ pub(super) fn sentence(words: &str) -> String {
 }
 
 /// Returns the command that tests a dial from the host that dials the database.
-pub(super) fn try_port(context: Option<&ErrorContext<'_>>) -> String {
+pub(super) fn test_port(context: Option<&ErrorContext<'_>>) -> String {
     let Some(ErrorContext { target, .. }) = context else {
-        return "nc -vz HOST PORT on the bastion".to_owned();
+        return "To test the port, run on the bastion: nc -vz HOST PORT".to_owned();
     };
     let Endpoint { host, port } = &target.endpoint;
     let place = match target.settings.via {
         Via::Ssm(_) => " on the bastion",
         Via::Direct => "",
     };
-    format!("nc -vz {host} {port}{place}")
+    format!("To test the port, run{place}: nc -vz {host} {port}")
 }
+
+/// Returns the policy statement that allows an action, ready to paste. `resource` is JSON.
+pub(super) fn add_statement(action: &str, resource: &str) -> String {
+    format!(
+        "Add this statement to your IAM policy: {{\"Effect\": \"Allow\", \"Action\": \"{action}\", \"Resource\": {resource}}}"
+    )
+}
+
+/// Remedy for a call that a service control policy denies.
+pub(super) const DENIED_BY_ORGANISATION: &str =
+    "No policy in this account can allow it: contact the administrator of the AWS organisation.";
+
+/// Remedy for an error of AWS that pgiam does not classify.
+pub(super) const ASK_SUPPORT: &str =
+    "Try again. If the error persists, contact AWS support with the request id.";
+
+/// Requirements of an SSM agent for its connection.
+pub(super) const AGENT_NEEDS: &str = "Its role needs AmazonSSMManagedInstanceCore, and it must reach the ssm and ssmmessages endpoints.";
+
+/// Settings for networks that do not allow direct connections to AWS.
+pub(super) const BEHIND_PROXY: &str =
+    "Behind a proxy, set HTTPS_PROXY; behind TLS inspection, set AWS_CA_BUNDLE.";
+
+/// Remedy for a target whose region is unknown.
+pub(super) const SET_REGION: &str =
+    "Set region = \"REGION\" for the target, or start pgiam with AWS_REGION.";
+
+/// Remedy for a server that does not behave like PostgreSQL.
+pub(super) const CHECK_ENDPOINT: &str =
+    "Check that host and port are those of a PostgreSQL database.";
+
+/// Remedy for a session that ended.
+pub(super) const NEW_SESSION: &str = "Connect again: pgiam opens a new session.";
 
 /// Additions to the server's error.
 pub(super) struct ServerAdvice {
@@ -102,11 +145,11 @@ impl ServerAdvice {
 }
 
 /// Remedy for a connection that breaks during its setup.
-pub(super) const AGAIN: &str = "Connect again. If it stays, the database may be restarting or out of memory: see its log, and aws rds describe-events --duration 60.";
+pub(super) const CONNECT_AGAIN: &str = "Connect again. If the error persists, the database is possibly restarting or out of memory. Check its log and its events: aws rds describe-events --duration 60";
 
 /// Returns the command that enables IAM authentication on the database.
-pub(super) fn turn_iam_on() -> &'static str {
-    "aws rds modify-db-instance --db-instance-identifier NAME --enable-iam-database-authentication, or modify-db-cluster for Aurora"
+pub(super) fn enable_iam() -> &'static str {
+    "aws rds modify-db-instance --db-instance-identifier NAME --enable-iam-database-authentication (Aurora: modify-db-cluster --db-cluster-identifier NAME)"
 }
 
 /// Quotes a role name for SQL (PostgreSQL docs, "Identifiers and Key Words").
@@ -115,19 +158,18 @@ pub(super) fn quote_identifier(name: &str) -> String {
 }
 
 /// Remedy for slow credentials.
-pub(super) const SLOW_CREDENTIALS: &str = "Possible causes: the network to STS or IAM Identity Center, or a credential_process that waits for input.";
+pub(super) const SLOW_CREDENTIALS: &str = "Possible causes: a slow network to STS or IAM Identity Center; a credential_process that waits for input.";
 
 /// Remedy for an answer that AWS would not give.
-pub(super) const BAD_ANSWER: &str =
-    "Is an endpoint override (AWS_ENDPOINT_URL) set, or does a proxy answer in AWS's place?";
+pub(super) const BAD_ANSWER: &str = "Possible causes: an endpoint override (AWS_ENDPOINT_URL); a proxy that answers in place of AWS.";
 
 /// Remedy for a clock outside AWS's tolerance.
-pub(super) const SET_CLOCK: &str = "AWS takes signatures that are at most 5 min off: set this machine's clock, and turn on time synchronisation.";
+pub(super) const SET_CLOCK: &str = "Set this machine's clock and turn on time synchronisation. AWS accepts signatures that are at most 5 min off.";
 
 /// Returns the command that tests the keys.
 pub(super) fn check_keys(profile: Option<&str>) -> String {
     format!(
-        "Were the keys deleted, switched off or mistyped? aws sts get-caller-identity{} takes the same way.",
+        "Check whether the keys are mistyped, deactivated or deleted. To test them, run: aws sts get-caller-identity{}",
         profile_option(profile)
     )
 }
@@ -136,9 +178,9 @@ pub(super) fn check_keys(profile: Option<&str>) -> String {
 pub(super) fn renew(profile: Option<&str>) -> String {
     match profile {
         Some(profile) => format!(
-            "Run: aws sso login --profile {profile}, or renew the profile's keys. No restart is needed."
+            "Run: aws sso login --profile {profile} (or renew the profile's keys). No restart is needed."
         ),
-        None => "Run aws sso login, or renew the keys in ~/.aws/credentials; no restart is needed. Keys in pgiam's own environment stay as they are: start it again with new ones.".to_owned(),
+        None => "Run: aws sso login (or renew the keys in ~/.aws/credentials). No restart is needed, except for keys in pgiam's environment: restart pgiam with new ones.".to_owned(),
     }
 }
 
@@ -172,11 +214,11 @@ pub(super) fn handshake_timeout(bastion: &str, when: &str) -> Message {
     Message::new(
         "ssm.handshake-timeout",
         CANNOT_CONNECT,
-        format!("the SSM agent on {bastion} did not finish the handshake{when}"),
+        format!("the SSM agent on {bastion} did not finish the handshake {when}"),
     )
-    .detail("AWS opened the session, and the agent at its other end did not answer.")
+    .detail("AWS opened the session, but the agent on the bastion did not answer.")
     .hint(format!(
-        "Possible causes: the instance or its agent hangs, and Systems Manager has not noticed ({}); the agent cannot reach the ssmmessages endpoint on port 443; TLS inspection on the way from this machine.",
+        "Possible causes: the agent cannot reach the ssmmessages endpoint on port 443; TLS inspection between this machine and AWS; the instance or its agent hangs, and Systems Manager has not noticed. If it hangs, {}",
         restart_agent(bastion)
     ))
 }
@@ -189,19 +231,21 @@ pub(super) fn encryption_failed() -> Message {
         "the bastion could not encrypt the session with KMS",
     )
     .hint(format!(
-        "Check the permissions first: the role of the bastion needs kms:Decrypt on the key that is set in {PREFERENCES}, and you need kms:GenerateDataKey on it."
+        "Check the permissions: the bastion's role needs kms:Decrypt, and your identity needs kms:GenerateDataKey, on the key that is set in {PREFERENCES}."
     ))
 }
 
 pub(super) fn restart_agent(bastion: &str) -> String {
     if bastion.starts_with("ecs:") {
-        "start the task anew".to_owned()
+        "start a new task.".to_owned()
     } else if bastion.starts_with("i-") && !bastion.contains(',') {
-        format!("reboot it: aws ec2 reboot-instances --instance-ids {bastion}")
+        format!(
+            "reboot the instance, which interrupts everything on it: aws ec2 reboot-instances --instance-ids {bastion}"
+        )
     } else {
-        "restart the agent on it".to_owned()
+        "restart the agent, which ends its sessions.".to_owned()
     }
 }
 
 /// Default remedy for a lost session.
-pub(super) const RECONNECT: &str = "Reconnect: pgiam opens a new tunnel when it has to.";
+pub(super) const RECONNECT: &str = "Connect again: pgiam opens a new session if necessary.";

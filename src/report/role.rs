@@ -1,7 +1,7 @@
 //! Text about the role of a failed login.
 
 use super::context::ErrorContext;
-use super::phrases::quote_identifier;
+use super::phrases::{enable_iam, quote_identifier};
 
 /// Returns the role of the target if the client requested another one.
 pub(super) fn instead<'a>(context: Option<&ErrorContext<'a>>) -> Option<&'a str> {
@@ -15,7 +15,7 @@ pub(super) fn instead<'a>(context: Option<&ErrorContext<'a>>) -> Option<&'a str>
 pub(super) fn leave_empty(context: Option<&ErrorContext<'_>>) -> String {
     match (instead(context), context) {
         (Some(own), Some(context)) => format!(
-            "This target logs in as \"{own}\": leave the user empty, or give {own} (psql -U {own}). If \"{}\" is meant: ",
+            "Leave the user empty in the client, or use \"{own}\", the role of this target (psql -U {own}). To log in as \"{}\" instead: ",
             context.user
         ),
         _ => no_choice(context),
@@ -32,7 +32,7 @@ fn no_choice(context: Option<&ErrorContext<'_>>) -> String {
     let own = crate::platform::os_user().is_some_and(|own| own == user);
     match own && context.target.settings.user.is_none() {
         true => format!(
-            "\"{user}\" is your name on this machine: name the role with --user ROLE, user = \"ROLE\" or psql -U ROLE. If it is meant: "
+            "Set the role with --user ROLE, user = \"ROLE\" or psql -U ROLE: \"{user}\" is your user name on this machine. To log in as \"{user}\": "
         ),
         false => String::new(),
     }
@@ -44,6 +44,11 @@ fn no_choice(context: Option<&ErrorContext<'_>>) -> String {
 pub(super) fn grant(user: &str) -> String {
     let name = quote_identifier(user);
     format!(
-        "GRANT rds_iam TO {name}; From then on {name} logs in with tokens only, and its password is refused: never run it for the master user; make a role of its own instead (pgiam setup sql --user ROLE prints the SQL)."
+        "As an administrator, run: GRANT rds_iam TO {name}; The role can then log in with tokens only, and its password is refused: never run this for the master user, but for a separate role (pgiam setup sql --user ROLE prints the SQL)."
     )
+}
+
+/// Returns the remedy for a database that accepts no tokens.
+pub(super) fn iam_off() -> String {
+    format!("If IAM authentication is off, run: {}.", enable_iam())
 }

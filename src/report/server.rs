@@ -13,7 +13,7 @@ use crate::base::foreign_text::ForeignText;
 use crate::config::Auth;
 
 /// Hint for errors that explain themselves.
-const OWN_WORDS: &str = "This is the database's own answer; its log may say more.";
+const OWN_WORDS: &str = "The database sent this error. Check its log for details.";
 
 /// Builds the report from the server's error and pgiam's additions.
 pub(super) fn server(error: &ServerError, context: Option<&ErrorContext<'_>>) -> Report {
@@ -71,18 +71,18 @@ fn added(state: &str, message: &str, context: &ErrorContext<'_>) -> Option<Serve
         {
             Some(ServerAdvice::hint(
                 "database.password",
-                "This target has auth = \"passthrough\": the password is the database role's own. A role that has rds_iam logs in with tokens only, so it needs a target with auth = \"iam\".",
+                "Use the password of the database role: this target has auth = \"passthrough\". A role that has rds_iam can log in with tokens only; use a target with auth = \"iam\" for it.",
             ))
         }
         "3D000" => Some(no_database(context)),
         "53300" => Some(too_many(message, context)),
         "57P01" | "57P02" => Some(ServerAdvice::hint(
             "database.stopping",
-            "The database is being restarted or fails over. Connect again.",
+            "Connect again. Possible causes: a restart or a failover of the database.",
         )),
         "57P03" => Some(ServerAdvice::hint(
             "database.starting",
-            "Connect again in a moment. If it stays, see the database's state and log: aws rds describe-events --duration 60.",
+            "Connect again in a moment. If the error persists, check the database's log and its events: aws rds describe-events --duration 60",
         )),
         _ => None,
     }
@@ -100,14 +100,14 @@ fn leave_out(id: &'static str, parameter: &str, context: &ErrorContext<'_>) -> S
         return ServerAdvice::hint(
             id,
             format!(
-                "Take {parameter} out of the client's options: PGOPTIONS, or options= in its connection string. What works can be SET in the session."
+                "Remove {parameter} from the client's options (PGOPTIONS, or options= in its connection string). Supported parameters can be SET after the login."
             ),
         );
     }
     ServerAdvice::hint(
         id,
         format!(
-            "Do not let the client send it, or have it left out here: ignore_startup_parameters = [\"{parameter}\"] under [targets.{}].",
+            "Remove {parameter} from the client's startup parameters, or let pgiam drop it: ignore_startup_parameters = [\"{parameter}\"] under [targets.{}].",
             context.target.name
         ),
     )
@@ -117,18 +117,18 @@ fn no_database(context: &ErrorContext<'_>) -> ServerAdvice {
     let name = &context.target.name;
     let detail = match (context.no_default, &context.target.settings.database) {
         (Some(refused), _) => {
-            format!("pgiam then tried the target's own database {refused}.")
+            format!("pgiam then tried the target's default database {refused}.")
         }
-        (None, Some(database)) => format!("The target's own database is \"{database}\"."),
+        (None, Some(database)) => format!("The target's default database is \"{database}\"."),
         (None, None) => format!(
-            "The target names no database, and a client that names none asks for one called like its user, \"{}\".",
+            "The target has no default database, and a client that names no database requests the one with its user name, \"{}\".",
             context.user
         ),
     };
     ServerAdvice::hint(
         "database.no-database",
         format!(
-            "Name one that exists (psql -d NAME; psql -d postgres -l lists them), or set database = \"NAME\" under [targets.{name}], or --database. Names are case-sensitive."
+            "Use an existing database (psql -d NAME), or set database = \"NAME\" under [targets.{name}], or --database NAME. Names are case-sensitive. To list the databases, run: psql -d postgres -l"
         ),
     )
     .detail(detail)
@@ -141,7 +141,7 @@ fn open(context: &ErrorContext<'_>) -> String {
         1 => "connection",
         _ => "connections",
     };
-    format!("pgiam has {count} {connections} to this target, this one included.")
+    format!("pgiam has {count} {connections} to this target, including this one.")
 }
 
 fn too_many(message: &str, context: &ErrorContext<'_>) -> ServerAdvice {
@@ -150,12 +150,12 @@ fn too_many(message: &str, context: &ErrorContext<'_>) -> ServerAdvice {
     let hint = if message.contains("for role \"") {
         let role = quote_identifier(context.user);
         format!(
-            "Close connections of this role, or let an administrator raise its limit (SELECT rolconnlimit FROM pg_roles shows it): ALTER ROLE {role} CONNECTION LIMIT N;"
+            "Close unused connections of this role, or raise its limit as an administrator (SELECT rolconnlimit FROM pg_roles shows it): ALTER ROLE {role} CONNECTION LIMIT N;"
         )
     } else if message.contains("for database \"") {
-        "Close connections to this database, or let an administrator raise its limit (SELECT datconnlimit FROM pg_database shows it): ALTER DATABASE … CONNECTION LIMIT N;".to_owned()
+        "Close unused connections to this database, or raise its limit as an administrator (SELECT datconnlimit FROM pg_database shows it): ALTER DATABASE … CONNECTION LIMIT N;".to_owned()
     } else {
-        "Close connections that are no longer needed (SELECT usename, application_name, count(*) FROM pg_stat_activity GROUP BY 1, 2; shows whose they are) or pool them. The last few of max_connections are kept for rds_superuser.".to_owned()
+        "Close unused connections, or use a connection pool. RDS reserves the last few of max_connections for rds_superuser. To list the connections, run: SELECT usename, application_name, count(*) FROM pg_stat_activity GROUP BY 1, 2;".to_owned()
     };
     ServerAdvice::hint("database.too-many", hint).detail(open(context))
 }

@@ -52,7 +52,7 @@ const TEXTS: &[Text] = &[
         words: &["iam authentication failed", "too many competing requests"],
         id: "rds-proxy.competing",
         remedy: Say(
-            "Too many new connections at once for IAM to judge. Connect again in a moment, and keep connections open in a pool.",
+            "Connect again in a moment, and keep connections open in a pool: too many logins compete for IAM.",
         ),
     },
     Text {
@@ -64,47 +64,49 @@ const TEXTS: &[Text] = &[
         words: &["rds proxy has no credentials for the role"],
         id: "rds-proxy.no-credentials",
         remedy: Say(
-            "The proxy itself logs in to the database as this role, with a secret: add the role's secret to the proxy (aws rds modify-db-proxy --db-proxy-name NAME --auth …, with all entries: the list replaces the present one), or let it use IAM all the way (--default-auth-scheme IAM_AUTH). Role names are case-sensitive.",
+            "Add the role's secret to the proxy, which logs in to the database with it: aws rds modify-db-proxy --db-proxy-name NAME --auth … (the list replaces the current one; include all entries). Or let the proxy log in with IAM (--default-auth-scheme IAM_AUTH). Role names are case-sensitive.",
         ),
     },
     Text {
         words: &["password that was provided for the role", "wrong"],
         id: "rds-proxy.password",
         remedy: Say(
-            "The proxy asked for a password, not for a token: set IAMAuth to REQUIRED for this role's secret (aws rds modify-db-proxy --db-proxy-name NAME --auth …, with all entries: the list replaces the present one). If the target has auth = \"passthrough\", the password differs from the one in the secret.",
+            "If the target has auth = \"passthrough\", use the password in the role's secret. Otherwise set IAMAuth to REQUIRED for this secret, because the proxy requests a password instead of a token: aws rds modify-db-proxy --db-proxy-name NAME --auth … (the list replaces the current one; include all entries)",
         ),
     },
     Text {
         words: &["supports only iam, md5"],
         id: "rds-proxy.method",
         remedy: Say(
-            "The way in which the proxy is to log in at the database is none that it knows: see IAMAuth and ClientPasswordAuthType in aws rds describe-db-proxies.",
+            "The proxy does not support its configured authentication method. Check IAMAuth and ClientPasswordAuthType: aws rds describe-db-proxies",
         ),
     },
     Text {
         words: &["user name is missing from the connection startup packet"],
         id: "rds-proxy.no-user",
-        remedy: Say("Give one (psql -U ROLE), or set user = \"ROLE\" for the target."),
+        remedy: Say(
+            "Set a user name in the client (psql -U ROLE), or set user = \"ROLE\" for the target.",
+        ),
     },
     Text {
         words: &["supports only version 3.0", "protocol"],
         id: "rds-proxy.protocol",
         remedy: Say(
-            "pgiam lowers the version where host is the name of an RDS Proxy (….proxy-….rds.amazonaws.com): set host to that, or let the client ask for less (max_protocol_version=3.0).",
+            "Set host to the proxy's own name (….proxy-….rds.amazonaws.com), for which pgiam lowers the protocol version, or set max_protocol_version=3.0 in the client.",
         ),
     },
     Text {
         words: &["support streaming replication mode"],
         id: "rds-proxy.replication",
         remedy: Say(
-            "Replicate from the instance or cluster itself: a target of its own with that endpoint as host and auth = \"passthrough\".",
+            "Replicate from the instance or cluster itself: add a separate target with its endpoint as host and auth = \"passthrough\".",
         ),
     },
     Text {
         words: &["rds proxy", "support command-line options"],
         id: "rds-proxy.option",
         remedy: Say(
-            "Leave options out of what the client sends (PGOPTIONS, or options= in the connection string), and SET the parameters in the session.",
+            "Remove options from the client (PGOPTIONS, or options= in the connection string), and SET the parameters after the login.",
         ),
     },
     Text {
@@ -116,21 +118,19 @@ const TEXTS: &[Text] = &[
         words: &["maximum number of client connections", "proxy"],
         id: "rds-proxy.max-connections",
         remedy: Say(
-            "Close connections that are no longer needed, or pool them. What the proxy takes depends on the database's size; CloudWatch shows it as ClientConnections.",
+            "Close unused connections, or use a connection pool. The proxy's limit depends on the size of the database; the CloudWatch metric ClientConnections shows the connections.",
         ),
     },
     Text {
         words: &["rate of connection", "proxy", "exceeded"],
         id: "rds-proxy.rate",
-        remedy: Say(
-            "Connect again in a moment, and keep connections open in a pool instead of opening them anew.",
-        ),
+        remedy: Say("Connect again in a moment, and keep connections open in a pool."),
     },
     Text {
         words: &["waiting to acquire", "database connection"],
         id: "rds-proxy.no-connection",
         remedy: Say(
-            "All connections that the proxy has to the database are in use, or the database does not answer it: aws rds describe-db-proxy-targets --db-proxy-name NAME tells. Else end long transactions, or raise MaxConnectionsPercent or ConnectionBorrowTimeout of its target group.",
+            "Possible causes: the database does not answer the proxy (to check, run: aws rds describe-db-proxy-targets --db-proxy-name NAME); all connections of the proxy to the database are in use. In the second case, raise MaxConnectionsPercent or ConnectionBorrowTimeout of its target group, or end long transactions.",
         ),
     },
     // Aurora DSQL.
@@ -143,21 +143,21 @@ const TEXTS: &[Text] = &[
         words: &["unable to accept connection", "sni was not received"],
         id: "dsql.sni",
         remedy: Say(
-            "host must be the cluster's own name, ID.dsql.REGION.on.aws: the cluster is found by it.",
+            "Set host to the cluster's own name, ID.dsql.REGION.on.aws: Aurora DSQL selects the cluster by this name.",
         ),
     },
     Text {
         words: &["unable to accept connection", "rate exceeded"],
         id: "dsql.rate",
         remedy: Say(
-            "A cluster takes 100 new connections a second. Connect again in a moment, and keep connections open in a pool (each lives for an hour at most).",
+            "Connect again in a moment, and keep connections open in a pool (each lasts one hour at most). A cluster accepts 100 new connections a second.",
         ),
     },
     Text {
         words: &["unable to accept connection", "too many open connections"],
         id: "dsql.max-connections",
         remedy: Say(
-            "A cluster takes 10,000 connections unless its quota was raised. Close those that are no longer needed, or pool them.",
+            "Close unused connections, or use a connection pool. A cluster accepts 10,000 connections unless its quota was raised.",
         ),
     },
     Text {
@@ -190,28 +190,28 @@ const TEXTS: &[Text] = &[
         words: &["role", "is not permitted to log in"],
         id: "database.no-login",
         remedy: Say(
-            "As an administrator run ALTER ROLE … LOGIN; for it, or log in as a role that may (psql -U ROLE).",
+            "As an administrator, run: ALTER ROLE … LOGIN; Or log in as another role (psql -U ROLE).",
         ),
     },
     Text {
         words: &["permission denied for database"],
         id: "database.no-connect",
         remedy: Say(
-            "As an administrator run GRANT CONNECT ON DATABASE … TO …; or name another database.",
+            "As an administrator, run: GRANT CONNECT ON DATABASE … TO …; Or use another database (psql -d NAME).",
         ),
     },
     Text {
         words: &["canceling authentication due to timeout"],
         id: "database.auth-timeout",
         remedy: Say(
-            "The database did not finish its own check of the login in time: for IAM it needs some hundred MiB of free memory, and takes fewer than 200 new logins a second. Connect again in a moment.",
+            "Connect again in a moment. Possible causes: the database is short of memory (IAM authentication needs 300 to 1000 MiB); more than about 200 new logins a second.",
         ),
     },
 ];
 
-const NOT_DIRECTLY: &str = "pgiam speaks TLS to the database and nothing else, so something between it and the proxy ends that: host must be the proxy's own endpoint.";
+const NOT_DIRECTLY: &str = "Set host to the proxy's own endpoint. pgiam always uses TLS, so a device between pgiam and the proxy terminates it.";
 
-const NO_RULE: &str = "The address is the bastion's. RDS has rules for all addresses and pgiam uses TLS, so on RDS it is replication, or no endpoint of RDS at all; in a pg_hba.conf of your own add a hostssl line for this user and database.";
+const NO_RULE: &str = "On RDS, which has rules for all addresses over TLS, possible causes are: a replication connection; host is not an RDS endpoint. On a server of your own, add a hostssl line for this user and database to pg_hba.conf. The address is that of the bastion.";
 
 /// Returns the cause of an error with this text, and its remedy. `None` if the text needs no
 /// explanation, or if its SQLSTATE explains it.

@@ -2,7 +2,7 @@
 
 use super::context::ErrorContext;
 use super::message::{BROKEN, CANNOT_CONNECT, Message};
-use super::phrases::{encryption_failed, handshake_timeout, sentence};
+use super::phrases::{NEW_SESSION, encryption_failed, handshake_timeout, sentence};
 
 use crate::config::Via;
 use crate::tunnel::EndCause;
@@ -16,10 +16,10 @@ pub(super) fn ended(cause: EndCause, reason: &str, context: Option<&ErrorContext
     let said = match cause {
         EndCause::IdleTimeout => broken(
             cause.id(),
-            "the SSM session was idle for too long, and AWS ended it",
+            "the SSM session reached its idle timeout, and AWS ended it",
         )
         .hint(format!(
-            "Connect again: pgiam opens a new session. The limit is the idle session timeout in {LIMITS}{}.",
+            "{NEW_SESSION} The limit is the idle session timeout in {LIMITS}.{}",
             stay_awake(context)
         )),
         EndCause::MaximumDuration => broken(
@@ -27,15 +27,15 @@ pub(super) fn ended(cause: EndCause, reason: &str, context: Option<&ErrorContext
             "the SSM session reached its maximum duration, and AWS ended it",
         )
         .hint(format!(
-            "Connect again: pgiam opens a new session. The limit is the maximum session duration in {LIMITS}."
+            "{NEW_SESSION} The limit is the maximum session duration in {LIMITS}."
         )),
         EndCause::Terminated => broken(cause.id(), "the SSM session was terminated")
-            .hint("A new connection opens a new session. Either somebody ended it, in which case CloudTrail has the TerminateSession call and who made it, or the bastion shut down."),
+            .hint(format!("{NEW_SESSION} Possible causes: a TerminateSession call (CloudTrail shows the caller); the bastion shut down.")),
         EndCause::Gone => broken(
             cause.id(),
-            "the connection to the SSM service was lost, and the session has ended meanwhile",
+            "the connection to the SSM service was lost, and the session ended before pgiam resumed it",
         )
-        .hint("Connect again: pgiam opens a new session. A session outlives a lost connection for as long as its idle timeout and your credentials last."),
+        .hint(format!("{NEW_SESSION} A session can be resumed only until its idle timeout ends or your credentials expire.")),
         EndCause::Agent | EndCause::Other | EndCause::AtStart => return in_words(cause, reason, context),
     };
     match (cause, reason.strip_prefix(LOST)) {
@@ -53,7 +53,7 @@ fn stay_awake(context: Option<&ErrorContext<'_>>) -> &'static str {
     match context.map(|context| &context.target.settings.via) {
         Some(Via::Ssm(settings)) if settings.keep_alive => "",
         _ => {
-            "; where the account's rules allow it, keep_alive = true keeps open connections from reaching it"
+            " To keep sessions with open connections below it, set keep_alive = true (check your organisation's policy first)."
         }
     }
 }
@@ -67,7 +67,7 @@ fn in_words(cause: EndCause, reason: &str, context: Option<&ErrorContext<'_>>) -
             Some(Via::Ssm(settings)) => settings.bastion.to_string(),
             _ => "the bastion".to_owned(),
         };
-        handshake_timeout(&bastion, " in time")
+        handshake_timeout(&bastion, "in time")
     } else if ["KMSEncryption", "data key", "encryption challenge"]
         .iter()
         .any(|part| words.contains(part))
@@ -79,15 +79,15 @@ fn in_words(cause: EndCause, reason: &str, context: Option<&ErrorContext<'_>>) -
             CANNOT_CONNECT,
             "the SSM agent does not forward to the address of host",
         )
-        .hint("host must be the database's endpoint, not an address of instance metadata or DNS.")
+        .hint("Set host to the database's endpoint, not to an address of instance metadata or DNS.")
     } else if cause == EndCause::Agent {
         Message::new(cause.id(), BROKEN, "the SSM agent on the bastion ended the session")
-            .hint("Connect again: pgiam opens a new session. Agents do so when they restart, as for an update, or when the instance stops.")
+            .hint(format!("{NEW_SESSION} Possible causes: the agent restarted, for example for an update; the instance stopped."))
     } else if cause == EndCause::AtStart {
-        Message::new(cause.id(), BROKEN, "the SSM session was ended").hint("Connect again: pgiam opens a new session. It had just begun, so no time limit has ended it; the agent's log on the bastion may say more (/var/log/amazon/ssm/amazon-ssm-agent.log).")
+        Message::new(cause.id(), BROKEN, "the SSM session ended").hint(format!("{NEW_SESSION} The session had just started, so it did not reach a time limit. For the reason, check the agent's log on the bastion: /var/log/amazon/ssm/amazon-ssm-agent.log"))
     } else {
-        Message::new(cause.id(), BROKEN, "the SSM session was ended").hint(format!(
-            "Connect again: pgiam opens a new session. Idle timeout and maximum duration are set in {LIMITS}."
+        Message::new(cause.id(), BROKEN, "the SSM session ended").hint(format!(
+            "{NEW_SESSION} The idle timeout and the maximum duration are set in {LIMITS}."
         ))
     };
     with_words(said, words)

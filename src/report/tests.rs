@@ -621,7 +621,9 @@ fn policies_are_of_the_partition() {
         let node = format!("\"arn:{partition}:ec2:{name}:*:instance/i-1\"");
         assert!(hint.contains(&node), "{name}: {hint}");
         // The part to paste is JSON.
-        let statement = hint.strip_prefix("Your policy needs: ").unwrap();
+        let statement = hint
+            .strip_prefix("Add this statement to your IAM policy: ")
+            .unwrap();
         let statement: serde_json::Value = serde_json::from_str(statement).unwrap();
         assert_eq!(statement["Action"], "ssm:StartSession", "{name}");
     }
@@ -715,18 +717,24 @@ fn a_client_that_names_another_role_than_the_target_is_told_so_first() {
     let hint = report.hint.unwrap();
     assert!(
         hint.starts_with(
-            "This target logs in as \"db_user\": leave the user empty, or give db_user"
+            "Leave the user empty in the client, or use \"db_user\", the role of this target"
         ),
         "{hint}"
     );
     // The statement always comes with its side effect.
     let (before, after) = hint.split_once("GRANT rds_iam TO \"postgres\";").unwrap();
-    assert!(before.contains("If \"postgres\" is meant"), "{hint}");
+    assert!(
+        before.contains("To log in as \"postgres\" instead"),
+        "{hint}"
+    );
     assert!(after.contains("its password is refused"), "{hint}");
-    assert!(after.contains("never run it for the master user"), "{hint}");
+    assert!(
+        after.contains("never run this for the master user"),
+        "{hint}"
+    );
     let own = before_login(&wants_scram, Some(&context("db_user", false)));
     assert!(!own.message.contains("logs in as"), "{}", own.message);
-    assert!(!own.hint.unwrap().contains("leave the user empty"));
+    assert!(!own.hint.unwrap().contains("Leave the user empty"));
 }
 
 #[test]

@@ -30,7 +30,7 @@ pub(super) fn token(context: &ErrorContext<'_>) -> Option<String> {
     let alias = if host == configured {
         String::new()
     } else {
-        format!(" (which {configured} is an alias of)")
+        format!(" (the endpoint of {configured})")
     };
     let signed = match kind(context) {
         // A DSQL token contains neither port nor role.
@@ -40,12 +40,12 @@ pub(super) fn token(context: &ErrorContext<'_>) -> Option<String> {
         _ => format!("{host}:{port}{alias}, user \"{user}\", region {region}"),
     };
     let made = if *from_cache {
-        "made for an earlier login"
+        "created for an earlier login"
     } else {
-        "made for this login"
+        "created for this login"
     };
     let again = if *second {
-        " Another token was refused just before."
+        " The database refused another token just before."
     } else {
         ""
     };

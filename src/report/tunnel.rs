@@ -4,8 +4,9 @@ use super::aws::{credentials, internal, late};
 use super::context::ErrorContext;
 use super::message::{BROKEN, CANNOT_CONNECT, CONFIGURATION, Message, NOT_AUTHORIZED, REJECTED};
 use super::phrases::{
-    BAD_ANSWER, PREFERENCES, SET_CLOCK, handshake_timeout, partition, restart_agent, sentence,
-    service_host, shutting_down, try_port,
+    AGENT_NEEDS, BAD_ANSWER, BEHIND_PROXY, NEW_SESSION, PREFERENCES, SET_CLOCK, SET_REGION,
+    add_statement, handshake_timeout, partition, restart_agent, sentence, service_host,
+    shutting_down, test_port,
 };
 use super::{api, ssm_end};
 
@@ -19,7 +20,7 @@ pub(super) fn tunnel(error: &TunnelError, context: Option<&ErrorContext<'_>>) ->
     match error {
         TunnelError::Credentials(error) => credentials(error),
         TunnelError::NoRegion => Message::new("aws.no-region", CONFIGURATION, error.to_string())
-            .hint("Set region = \"REGION\" for the target, or start pgiam with AWS_REGION."),
+            .hint(SET_REGION),
         TunnelError::Api {
             operation,
             kind,
@@ -45,7 +46,7 @@ pub(super) fn tunnel(error: &TunnelError, context: Option<&ErrorContext<'_>>) ->
         TunnelError::BadAnswer { operation, reason } => bad_answer(operation, reason),
         TunnelError::IncompleteAnswer(_) => cannot("ssm.answer").hint(BAD_ANSWER),
         TunnelError::ForeignStreamUrl { .. } => cannot("ssm.foreign-stream")
-            .hint("If that host is meant, set AWS_ENDPOINT_URL_SSMMESSAGES to it."),
+            .hint("If this host is an endpoint of your own, set AWS_ENDPOINT_URL_SSMMESSAGES to it."),
         TunnelError::ChannelConnect { host, port, reason } => channel_connect(host, *port, reason),
         TunnelError::ChannelRefused { skew: Some(_), .. } => {
             Message::new("aws.clock", NOT_AUTHORIZED, error.to_string()).hint(SET_CLOCK)
@@ -55,15 +56,15 @@ pub(super) fn tunnel(error: &TunnelError, context: Option<&ErrorContext<'_>>) ->
                 .hint(channel_refused(*status, region))
         }
         TunnelError::HandshakeTimeout { bastion, after } => {
-            handshake_timeout(bastion, &format!(" in {} s", after.as_secs()))
+            handshake_timeout(bastion, &format!("within {} s", after.as_secs()))
         }
         TunnelError::AgentTooOld {
             bastion, needed, ..
         } => cannot("ssm.agent-old")
-            .detail("Older agents ignore the database's host name and connect to themselves.")
+            .detail("Older agents ignore the database's host name and connect to the bastion itself.")
             .hint(update_agent(bastion, &format!("{needed} or newer"))),
         TunnelError::NoMultiplexing { bastion, .. } => cannot("ssm.no-multiplexing")
-            .detail("Agents carry several connections in one session from 3.0.196.0 on.")
+            .detail("Agents support several connections in one session from version 3.0.196.0.")
             .hint(update_agent(bastion, "the current version")),
         TunnelError::DataKey {
             key,
@@ -72,7 +73,7 @@ pub(super) fn tunnel(error: &TunnelError, context: Option<&ErrorContext<'_>>) ->
         } => data_key(key, *denied, reason),
         TunnelError::UnsupportedAction { .. } => {
             Message::new("ssm.unsupported", REJECTED, error.to_string())
-                .hint("Update pgiam if it is old.")
+                .hint("Update pgiam.")
         }
         TunnelError::DialRefused { bastion, endpoint } => dial_refused(bastion, endpoint, context),
         TunnelError::DialTimeout {
@@ -81,7 +82,7 @@ pub(super) fn tunnel(error: &TunnelError, context: Option<&ErrorContext<'_>>) ->
             after,
         } => dial_timeout(
             &format!(
-                "{bastion} had no connection to {endpoint} after {} s",
+                "{bastion} did not connect to {endpoint} within {} s",
                 after.as_secs()
             ),
             context,
@@ -97,10 +98,10 @@ pub(super) fn tunnel(error: &TunnelError, context: Option<&ErrorContext<'_>>) ->
         TunnelError::SessionEnded { cause, reason } => ssm_end::ended(*cause, reason, context),
         TunnelError::ChannelLost { reason } => channel_lost(reason),
         TunnelError::Overrun => Message::new("tunnel.overrun", BROKEN, error.to_string()).hint(
-            "Read large results to their end, or in parts (a cursor, \\set FETCH_COUNT in psql).",
+            "Read large results to the end, or in parts (a cursor, or \\set FETCH_COUNT 1000 in psql).",
         ),
         TunnelError::Protocol { .. } => Message::new("ssm.protocol", BROKEN, error.to_string())
-            .hint("Connect again: pgiam opens a new session."),
+            .hint(NEW_SESSION),
         TunnelError::Proxy {
             proxy,
             host,
@@ -122,11 +123,11 @@ fn channel_lost(reason: &str) -> Message {
         "the connection to the SSM service was lost",
     )
     .detail(sentence(reason))
-    .hint("Connect again: pgiam opens a new session.")
+    .hint(NEW_SESSION)
 }
 
 fn bad_answer(operation: &str, reason: &str) -> Message {
-    let message = format!("the answer to {operation} is not usable");
+    let message = format!("invalid answer to {operation}");
     Message::new("ssm.answer", CANNOT_CONNECT, message)
         .detail(sentence(reason))
         .hint(BAD_ANSWER)
@@ -141,18 +142,18 @@ fn direct(
     let Endpoint { host, .. } = endpoint;
     let hint = match failure {
         DirectFailure::Timeout => format!(
-            "Possible causes: the port is filtered (the database's security group must allow it from this machine), or host is inside a VPC and the VPN is down. {} shows the same; where there is no way from here, set bastion to a managed node's id instead of via = \"direct\".",
-            try_port(context)
+            "Possible causes: the database's security group does not allow the port from this machine; host is inside a VPC and the VPN is down. Without a route from this machine, set bastion to the id of a managed node instead of via = \"direct\". {}",
+            test_port(context)
         ),
         DirectFailure::Refused => format!(
-            "The host is there, and nobody listens: the database is stopped, or has another port (aws rds describe-db-instances shows both). {} shows the same.",
-            try_port(context)
+            "Possible causes: the database is stopped; it uses another port. To see its status and port, run: aws rds describe-db-instances. {}",
+            test_port(context)
         ),
         DirectFailure::UnknownName => format!(
-            "This machine's DNS does not know the name, or does not answer. Is it spelled right (nslookup {host}), and is the VPN up if the name needs one?"
+            "Check the spelling of host, this machine's DNS, and the VPN if the name needs one. To test the name, run: nslookup {host}"
         ),
         DirectFailure::Other => format!(
-            "via = \"direct\" needs a route to {endpoint} from here: is the VPN up? Where there is none, set bastion to a managed node's id."
+            "Check the VPN: via = \"direct\" needs a route from this machine to {endpoint}. Without a route, set bastion to the id of a managed node."
         ),
     };
     Message::new(
@@ -175,20 +176,18 @@ fn no_bastion(wanted: &str, region: &str, context: Option<&ErrorContext<'_>>) ->
         }
         Some(Bastion::Nodes(_) | Bastion::Auto) | None => String::new(),
     };
-    let (message, lists, tag) = match bastion {
+    let (message, remedy) = match bastion {
         Some(Bastion::Auto) => (
-            format!("there is no managed node in {region} to go through"),
-            "This lists them",
-            "pgiam setup bastion prints a template for one. ",
+            format!("found no managed node in {region}"),
+            "Print a template for a bastion with pgiam setup bastion, or connect an existing instance to Systems Manager.",
         ),
         _ => (
             format!("no managed node in {region} is online and matches {wanted}"),
-            "This lists those that do",
-            "Does the instance have the tag, and is it running? ",
+            "Check that the instance has the tag and is running.",
         ),
     };
     Message::new("ssm.no-bastion", CANNOT_CONNECT, message).hint(format!(
-        "{lists}: aws ssm describe-instance-information --region {region}{filter}. {tag}For its agent to connect, its role needs AmazonSSMManagedInstanceCore, and it must reach the ssm and ssmmessages endpoints."
+        "{remedy} {AGENT_NEEDS} To list the managed nodes, run: aws ssm describe-instance-information --region {region}{filter}"
     ))
 }
 
@@ -228,11 +227,11 @@ fn all_bastions(
         None => (CANNOT_CONNECT, None),
     };
     let message = match tried.len() {
-        count if left_out > 0 => format!(
-            "none of {count} bastions works ({left_out} more match and were not tried in this attempt)"
-        ),
-        1 => "the only bastion does not work".to_owned(),
-        count => format!("none of the {count} bastions works"),
+        count if left_out > 0 => {
+            format!("all {count} bastions tried in this attempt failed ({left_out} more match)")
+        }
+        1 => "the only bastion failed".to_owned(),
+        count => format!("all {count} bastions failed"),
     };
     Message {
         hint,
@@ -249,7 +248,7 @@ fn api_unreachable(region: &str, host: Option<&str>, reason: &str) -> Message {
     )
     .detail(sentence(reason))
     .hint(format!(
-        "Check the network and DNS for {}; behind a proxy set HTTPS_PROXY, behind TLS inspection AWS_CA_BUNDLE.",
+        "Check the network and DNS for {}. {BEHIND_PROXY}",
         host.map_or_else(|| service_host("ssm", region), str::to_owned)
     ))
 }
@@ -262,17 +261,17 @@ fn channel_connect(host: &str, port: u16, reason: &str) -> Message {
     )
     .detail(sentence(reason))
     .hint(format!(
-        "From here {host} must be reachable on port {port}; behind a proxy set HTTPS_PROXY, behind TLS inspection AWS_CA_BUNDLE."
+        "Allow connections from this machine to {host} on port {port}. {BEHIND_PROXY}"
     ))
 }
 
 fn channel_refused(status: u16, region: &str) -> String {
     if status != 403 {
-        return "Try again; if it stays, see the AWS Health dashboard.".to_owned();
+        return "Try again. If the error persists, check the AWS Health dashboard.".to_owned();
     }
     let partition = partition(region);
     format!(
-        "Your policy must allow ssmmessages:OpenDataChannel on arn:{partition}:ssm:*:*:session/${{aws:userid}}-*. If it does, update pgiam if it is old."
+        "Allow ssmmessages:OpenDataChannel in your IAM policy on arn:{partition}:ssm:*:*:session/${{aws:userid}}-* (if it is allowed, update pgiam)."
     )
 }
 
@@ -280,11 +279,11 @@ fn by_proxy(proxy: &str, host: &str, reason: &str) -> Message {
     Message::new(
         "net.proxy",
         CANNOT_CONNECT,
-        format!("the proxy {proxy} did not connect us to {host}"),
+        format!("the proxy {proxy} did not connect to {host}"),
     )
     .detail(sentence(reason))
     .hint(format!(
-        "The proxy is the one of HTTPS_PROXY. It must allow CONNECT to {host}; if that can be reached without it, add the name to NO_PROXY."
+        "Allow CONNECT to {host} on the proxy, which HTTPS_PROXY sets. If the host can be reached without the proxy, add it to NO_PROXY."
     ))
 }
 
@@ -295,9 +294,9 @@ fn agent_silent(bastion: &str, seconds: u64) -> Message {
         CANNOT_CONNECT,
         format!("the SSM agent on {bastion} has not answered for {seconds} s"),
     )
-    .detail("The Session Manager service answers; the agent does not acknowledge what it is sent.")
+    .detail("The Session Manager service answers, but the agent acknowledges no messages.")
     .hint(format!(
-        "Possible causes: the instance or its agent hangs or has lost its network, and Systems Manager has not noticed. Connect again: pgiam opens a new session. If it stays, {}.",
+        "{NEW_SESSION} Possible causes: the instance or its agent hangs or has lost its network, and Systems Manager has not noticed. If the error persists, {}",
         restart_agent(bastion)
     ))
 }
@@ -308,8 +307,8 @@ fn delayed(bastion: &str, seconds: u64) -> Message {
         CANNOT_CONNECT,
         format!("messages of the SSM agent on {bastion} have been missing for {seconds} s"),
     )
-    .detail("A connection to the SSM service was lost. The agent repeats what was lost with it one message at a time, and everything after it waits.")
-    .hint("Connect again: pgiam takes another session.")
+    .detail("A connection to the SSM service was lost. The agent resends the lost messages one at a time, and all later messages wait.")
+    .hint("Connect again: pgiam uses another session.")
 }
 
 fn name_not_resolved(bastion: &str, endpoint: &Endpoint, reason: &str) -> Message {
@@ -319,18 +318,19 @@ fn name_not_resolved(bastion: &str, endpoint: &Endpoint, reason: &str) -> Messag
         CANNOT_CONNECT,
         format!("the bastion {bastion} cannot resolve {host}"),
     )
-    .detail(sentence(&format!("The bastion's resolver says: {reason}")))
+    .detail(sentence(&format!("The bastion's resolver reported: {reason}")))
     .hint(format!(
-        "nslookup {host} on the bastion shows the same. Possible causes: the name is misspelled, or the database is deleted; DNS is off in the bastion's VPC (enableDnsSupport, enableDnsHostnames); the name is in a private hosted zone that is not associated with that VPC; the bastion uses another resolver that does not answer."
+        "Possible causes: the name is misspelled, or the database is deleted; DNS is off in the bastion's VPC (enableDnsSupport, enableDnsHostnames); the name is in a private hosted zone that is not associated with that VPC; the bastion uses another resolver that does not answer. To test the name, run on the bastion: nslookup {host}"
     ))
 }
 
 fn update_agent(bastion: &str, version: &str) -> String {
     if bastion.starts_with("ecs:") {
-        return "The agent in a container comes with the ECS platform: start the task anew, on a newer platform version.".to_owned();
+        return "Start a new task on a newer ECS platform version, which contains the agent."
+            .to_owned();
     }
     format!(
-        "Update it to {version} (its sessions end then): aws ssm send-command --document-name AWS-UpdateSSMAgent --instance-ids {bastion}"
+        "Update the agent to {version}, which ends its sessions: aws ssm send-command --document-name AWS-UpdateSSMAgent --instance-ids {bastion}"
     )
 }
 
@@ -339,21 +339,22 @@ fn data_key(key: &str, denied: bool, reason: &str) -> Message {
         return Message::new(
             "kms.denied",
             REJECTED,
-            "AWS does not let you use the KMS key that sessions are encrypted with",
+            "AWS denied kms:GenerateDataKey on the key that encrypts sessions",
         )
         .detail(sentence(reason))
         .hint(format!(
-            "Your policy needs: {{\"Effect\": \"Allow\", \"Action\": \"kms:GenerateDataKey\", \"Resource\": \"{key}\"}}. The policy of the key must allow it, too. The key is set in {PREFERENCES}."
+            "{}. The key's policy must also allow it. The key is set in {PREFERENCES}.",
+            add_statement("kms:GenerateDataKey", &format!("\"{key}\""))
         ));
     }
     Message::new(
         "kms.data-key",
         CANNOT_CONNECT,
-        "KMS gave no key to encrypt the session with",
+        "cannot get a data key from KMS for the session",
     )
     .detail(sentence(reason))
     .hint(format!(
-        "Is the key enabled, and can KMS be reached from here? The key is {key}, as set in {PREFERENCES}."
+        "Check that the key {key} is enabled, and that this machine can reach KMS. The key is set in {PREFERENCES}."
     ))
 }
 
@@ -363,10 +364,10 @@ fn dial_refused(bastion: &str, endpoint: &Endpoint, context: Option<&ErrorContex
         CANNOT_CONNECT,
         format!("the bastion {bastion} could not connect to {endpoint}"),
     )
-    .detail("The SSM agent reported ConnectToPortError, which does not say why.")
+    .detail("The SSM agent reported ConnectToPortError, which does not contain the reason.")
     .hint(format!(
-        "{} shows the reason. Refused: the database is stopped or has another port. Timeout: the database's security group must allow the port from the bastion's group.",
-        try_port(context)
+        "Check that the database is running on this port, and that its security group allows the port from the bastion's group. If the test is refused, the database is stopped or uses another port; if it times out, the security group does not allow the port. {}",
+        test_port(context)
     ))
 }
 
@@ -376,9 +377,9 @@ fn dial_timeout(what: &str, context: Option<&ErrorContext<'_>>) -> Message {
         CANNOT_CONNECT,
         format!("the bastion {what}"),
     )
-    .detail("The SSM agent waits in silence while nobody answers.")
+    .detail("The SSM agent reports nothing while it waits for an answer.")
     .hint(format!(
-        "Possible causes: the port is filtered (the database's security group must allow it from the bastion's group), which {} tells; or the database is slow to answer (raise dial_timeout).",
-        try_port(context)
+        "Possible causes: the database's security group does not allow the port from the bastion's group; the database is slow to answer (raise dial_timeout). {}",
+        test_port(context)
     ))
 }

@@ -198,7 +198,7 @@ async fn every_log_line_is_json() {
     let ended = one("session ended");
     assert_eq!(ended["by"], "client");
     assert!(ended["sent"].as_u64() > Some(0) && ended["received"].as_u64() > Some(0));
-    let refused = one("no session");
+    let refused = one("connection failed");
     assert_eq!(refused["sqlstate"], "3D000");
     world.stop().await;
 }

@@ -43,7 +43,7 @@ async fn the_database_name_picks_the_target() {
             let asked = database.split('/').next().expect("a name");
             let said = format!("FATAL:  there is no target \"{asked}\" on this port");
             assert!(ran.stderr.contains(&said), "{ran:?}");
-            let hint = format!("Targets here: orders ({HOST}:5432){others}");
+            let hint = format!("Targets on this port: orders ({HOST}:5432){others}");
             assert!(ran.stderr.contains(&hint), "{ran:?}");
             assert_eq!(told(&world, nth).await["sqlstate"], "3D000");
         }

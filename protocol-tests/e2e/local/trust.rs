@@ -105,6 +105,12 @@ async fn a_client_that_closes_after_the_handshake_is_explained_too() {
         );
         assert!(hint.expect("text").contains("sslrootcert=/"), "{line}");
     }
-    assert!(world.proxy.wait_log("no session", PATIENCE).await.is_some());
+    assert!(
+        world
+            .proxy
+            .wait_log("connection failed", PATIENCE)
+            .await
+            .is_some()
+    );
     world.stop().await;
 }

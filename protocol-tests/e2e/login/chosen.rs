@@ -205,7 +205,7 @@ async fn a_default_that_is_refused_too_is_told_beside_what_was_named() {
     })
     .await;
     let named = format!("FATAL:  database \"{ODD}\" does not exist");
-    let refused = "pgiam then tried the target's own database \"gone\": FATAL: database \"gone\" does not exist (3D000).";
+    let refused = "pgiam then tried the target's default database \"gone\": FATAL: database \"gone\" does not exist (3D000).";
     let ran = world.who(&["-U", ODD]).await;
     assert_eq!(ran.code, Some(2), "{ran:?}");
     assert!(

@@ -56,7 +56,7 @@ async fn three_ends_by_the_service_are_told_apart() {
     let short = Some(Duration::from_secs(2));
     // What the client reads in each case, and in no other.
     let words = [
-        "idle for too long",
+        "reached its idle timeout",
         "maximum duration",
         "session was terminated",
     ];
@@ -167,7 +167,7 @@ async fn a_node_that_dies_holds_nobody_up_but_its_own_connections() {
     let said = busy.end().await.stderr;
     let took = begun.elapsed();
     assert!(said.contains("FATAL:  08006:"), "{said}");
-    assert!(said.contains("idle for too long"), "{said}");
+    assert!(said.contains("reached its idle timeout"), "{said}");
     assert!(took < 2 * IDLE, "{took:?}");
     world.stop().await;
 }

@@ -47,11 +47,13 @@ async fn a_name_that_leads_nowhere_is_not_dialled() {
     let (said, log) = refused(&world, &[]).await;
     assert_eq!(log["id"], "host.alias", "{said}");
     assert!(
-        said.contains(&format!("{OWN} does not lead to an RDS or DSQL endpoint")),
+        said.contains(&format!(
+            "{OWN} is not an RDS or DSQL endpoint or a CNAME for one"
+        )),
         "{said}"
     );
-    assert!(said.contains("is no alias (CNAME)"), "{said}");
-    assert!(said.contains("HINT:  Correct host"), "{said}");
+    assert!(said.contains("has no CNAME record"), "{said}");
+    assert!(said.contains("HINT:  Set host to"), "{said}");
     assert_eq!(
         world.sandbox.events().all(),
         [],

@@ -314,10 +314,10 @@ fn what_the_database_says_is_explained() {
     let fields = fields(&refusal(&error, &context));
     assert_eq!(
         fields[&b'D'],
-        "Theirs.\nThe target's own database is \"app\"."
+        "Theirs.\nThe target's default database is \"app\"."
     );
     assert!(
-        fields[&b'H'].starts_with("Their hint.\nName one"),
+        fields[&b'H'].starts_with("Their hint.\nUse an existing database"),
         "{fields:?}"
     );
 }
@@ -559,7 +559,7 @@ fn sessions_of_dsql_end_within_the_hour() {
     };
     let reply = after_login(&end, &one).unwrap().reply.unwrap();
     let reply = ServerError::parse(reply).unwrap();
-    assert!(reply.hint().unwrap().contains("after an hour"), "{reply:?}");
+    assert!(reply.hint().unwrap().contains("after one hour"), "{reply:?}");
 }
 
 #[test]

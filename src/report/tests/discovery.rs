@@ -143,9 +143,9 @@ fn the_statement_for_a_lookup_is_json_of_the_partition() {
         .hint
         .unwrap();
     let (statement, _) = hint
-        .strip_prefix("Your policy needs: ")
+        .strip_prefix("Add this statement to your IAM policy: ")
         .unwrap()
-        .split_once(". With")
+        .split_once(". To avoid")
         .unwrap();
     let statement: serde_json::Value = serde_json::from_str(statement).unwrap();
     assert_eq!(statement["Action"], "rds:DescribeDBInstances");
