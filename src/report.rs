@@ -31,7 +31,7 @@ mod tunnel;
 #[cfg(test)]
 mod tests;
 
-pub use after_login::{SessionLoss, after_login, log_forward};
+pub use after_login::{ConnectionLoss, after_login, log_forward};
 pub use before_login::before_login;
 pub use context::{ErrorContext, TokenEvidence};
 pub use discovery::explain_lookup;

@@ -1,9 +1,9 @@
-//! Reports about failures after the start: sessions that end, and connections of raw tunnels.
+//! Reports about failures after the login, and about connections of `pgiam tunnel`.
 
-use super::client::{foreign, unknown};
+use super::client::{foreign_client, unknown_client};
 use super::context::ErrorContext;
 use super::message::{BROKEN, CANNOT_CONNECT, LogLevel, Message, Report};
-use super::phrases::{RECONNECT, sentence, shutting_down, too_many, with_pending_step};
+use super::phrases::{RECONNECT, sentence, shutting_down, too_many_connections, with_pending_step};
 use super::{descriptors, tunnel};
 
 use bytes::Bytes;
@@ -18,7 +18,7 @@ use crate::failure::session_end::{EndedBy, SessionEnd};
 use crate::observe::Failure;
 use crate::tunnel::TunnelError;
 
-/// The same for sessions of limited length (Aurora DSQL User Guide, "Understanding connections").
+/// The same for connections of limited duration (Aurora DSQL User Guide, "Understanding connections").
 const RECONNECT_DSQL: &str = "Connect again: pgiam opens a new session if necessary. Aurora DSQL ends every connection after one hour; configure the pool to renew connections earlier.";
 
 fn reconnect(target: &ResolvedTarget) -> &'static str {
@@ -28,8 +28,8 @@ fn reconnect(target: &ResolvedTarget) -> &'static str {
     }
 }
 
-/// Report of a session that did not end in order.
-pub struct SessionLoss {
+/// Report of a connection that was lost after its login.
+pub struct ConnectionLoss {
     /// Stable identifier of the cause.
     pub id: &'static str,
     /// The last message to the client; `None` if the client would take it for part of an unfinished
@@ -39,11 +39,11 @@ pub struct SessionLoss {
     pub failure: Failure,
 }
 
-/// Reports a session that ended for a reason that its client cannot see; `None` if it ended in
+/// Reports a connection that ended for a reason that its client cannot see; `None` if it ended in
 /// order.
 #[must_use]
-pub fn after_login(end: &SessionEnd, target: &ResolvedTarget) -> Option<SessionLoss> {
-    let said = match end.by {
+pub fn after_login(end: &SessionEnd, target: &ResolvedTarget) -> Option<ConnectionLoss> {
+    let message = match end.by {
         EndedBy::Client => return None,
         EndedBy::Shutdown => shutting_down(),
         EndedBy::Server => {
@@ -59,10 +59,15 @@ pub fn after_login(end: &SessionEnd, target: &ResolvedTarget) -> Option<SessionL
             match TunnelError::of(error) {
                 Some(error) => {
                     let context = ErrorContext::target(target);
-                    let said = tunnel::tunnel(error, Some(&context));
-                    let detail = said.detail.map(|detail| format!(". {detail}"));
-                    let hint = said.hint.unwrap_or_else(|| reconnect(target).to_owned());
-                    lost(&format!("{}{}", said.message, detail.unwrap_or_default())).hint(hint)
+                    let message = tunnel::tunnel(error, Some(&context));
+                    let detail = message.detail.map(|detail| format!(". {detail}"));
+                    let hint = message.hint.unwrap_or_else(|| reconnect(target).to_owned());
+                    lost(&format!(
+                        "{}{}",
+                        message.message,
+                        detail.unwrap_or_default()
+                    ))
+                    .hint(hint)
                 }
                 None => lost(&plain(error)).hint(reconnect(target)),
             }
@@ -72,7 +77,7 @@ pub fn after_login(end: &SessionEnd, target: &ResolvedTarget) -> Option<SessionL
         EndedBy::Server => LogLevel::Warn,
         EndedBy::Client | EndedBy::Shutdown => LogLevel::Info,
     };
-    let report = said.report(level, Some(target));
+    let report = message.report(level, Some(target));
     let failure = report.failure();
     let Report { id, reply, .. } = report;
     let reply = reply.filter(|_| end.at_boundary);
@@ -82,7 +87,7 @@ pub fn after_login(end: &SessionEnd, target: &ResolvedTarget) -> Option<SessionL
             "error not sent: the client is in the middle of a message"
         );
     }
-    Some(SessionLoss { id, reply, failure })
+    Some(ConnectionLoss { id, reply, failure })
 }
 
 /// Writes the log line of a raw tunnel connection that failed, and returns the failure to count and
@@ -123,12 +128,12 @@ pub fn log_forward(error: &ForwardError, target: &ResolvedTarget) -> Failure {
 
 pub(super) fn forward(error: &ForwardError, target: &ResolvedTarget) -> Message {
     let context = ErrorContext::target(target);
-    if let Some(said) = descriptors::behind(error) {
-        return said;
+    if let Some(message) = descriptors::find_exhaustion(error) {
+        return message;
     }
     match error {
-        ForwardError::Refused(Refusal::Foreign { peer, own }) => foreign(*peer, *own),
-        ForwardError::Refused(Refusal::Unknown(error)) => unknown(error),
+        ForwardError::Refused(Refusal::Foreign { peer, own }) => foreign_client(*peer, *own),
+        ForwardError::Refused(Refusal::Unknown(error)) => unknown_client(error),
         ForwardError::Refused(Refusal::OutOfDescriptors { limit }) => {
             descriptors::exhausted(*limit)
         }
@@ -144,7 +149,7 @@ pub(super) fn forward(error: &ForwardError, target: &ResolvedTarget) -> Message 
                 Some(target),
             )
         }
-        ForwardError::TooManyConnections { limit } => too_many(*limit, false),
+        ForwardError::TooManyConnections { limit } => too_many_connections(*limit, false),
         ForwardError::Lost(lost) => Message::new(
             "tunnel.lost",
             BROKEN,

@@ -5,7 +5,8 @@ use super::aws::rejected;
 use super::context::ErrorContext;
 use super::message::{CANNOT_CONNECT, Message, NOT_AUTHORIZED, REJECTED, THROTTLED};
 use super::phrases::{
-    AGENT_NEEDS, ASK_SUPPORT, DENIED_BY_ORGANISATION, add_statement, of_profile, partition, renew,
+    AGENT_NEEDS, ASK_SUPPORT, DENIED_BY_ORGANISATION, add_statement, of_profile, partition,
+    renew_hint,
 };
 
 use crate::aws::api_error::ApiAnswer;
@@ -34,19 +35,19 @@ pub(super) fn refused(
         "StartSession" => format!("StartSession on {bastion}"),
         other => other.to_owned(),
     };
-    let said = match kind {
+    let message = match kind {
         ApiRefusal::TargetNotConnected => Message::new(
             "ssm.target-not-connected",
             CANNOT_CONNECT,
             format!("the bastion {bastion} is not connected to Session Manager in {region}"),
         )
-        .hint(look_at(bastion, region)),
+        .hint(node_hint(bastion, region)),
         ApiRefusal::AccessDenied => Message::new(
             "ssm.access-denied",
             REJECTED,
             format!("AWS denied {call}"),
         )
-        .hint(statement(operation, answer, place, context)),
+        .hint(permission_hint(operation, answer, place, context)),
         ApiRefusal::DeniedByOrganisation => Message::new(
             "ssm.denied-by-organisation",
             REJECTED,
@@ -58,7 +59,7 @@ pub(super) fn refused(
             NOT_AUTHORIZED,
             format!("the AWS credentials{} have expired", of_profile(profile)),
         )
-        .hint(renew(profile)),
+        .hint(renew_hint(profile)),
         ApiRefusal::CredentialsRejected => rejected(profile, answer.clock),
         ApiRefusal::InvalidDocument => unknown_document(region, context),
         ApiRefusal::Throttled => Message::new(
@@ -74,11 +75,11 @@ pub(super) fn refused(
         )
         .hint(ASK_SUPPORT),
     };
-    said.detail(detail(answer))
+    message.detail(detail(answer))
 }
 
 /// Returns the command that shows why a node is not connected.
-fn look_at(bastion: &str, region: &str) -> String {
+fn node_hint(bastion: &str, region: &str) -> String {
     match ecs_task(bastion) {
         Some((cluster, task)) => format!(
             "Check that the task is running with ECS Exec enabled (a new task has a new id), and that its role allows the ssmmessages actions. To see the task and its ExecuteCommandAgent, run: aws ecs describe-tasks --region {region} --cluster {cluster} --tasks {task}"
@@ -90,15 +91,15 @@ fn look_at(bastion: &str, region: &str) -> String {
 }
 
 fn unknown_document(region: &str, context: Option<&ErrorContext<'_>>) -> Message {
-    let said = |message| Message::new("ssm.document", CANNOT_CONNECT, message);
+    let message = |text| Message::new("ssm.document", CANNOT_CONNECT, text);
     match custom_document(context) {
-        Some(document) => said(format!(
+        Some(document) => message(format!(
             "the session document {document} cannot be used in {region}"
         ))
         .hint(format!(
             "Check that the document exists in this region, and is a session document of type Port with the parameters host and portNumber: aws ssm describe-document --region {region} --name {document} (to use {DOCUMENT} instead, remove document)."
         )),
-        None => said(format!(
+        None => message(format!(
             "the session document {DOCUMENT} does not exist in {region}"
         ))
         .hint("Check the target's region, or set document to a session document of this region."),
@@ -113,7 +114,7 @@ fn custom_document<'a>(context: Option<&'a ErrorContext<'_>>) -> Option<&'a str>
 }
 
 /// Returns the policy statement that allows the call, ready to paste.
-fn statement(
+fn permission_hint(
     operation: &str,
     answer: &ApiAnswer,
     place: &Place<'_>,

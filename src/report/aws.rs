@@ -2,8 +2,8 @@
 
 use super::message::{CANNOT_CONNECT, CONFIGURATION, INTERNAL, Message, NOT_AUTHORIZED, THROTTLED};
 use super::phrases::{
-    BAD_ANSWER, SET_CLOCK, SLOW_CREDENTIALS, check_keys, of_profile, profile_option, renew,
-    sentence,
+    BAD_ANSWER, SET_CLOCK, SLOW_CREDENTIALS, check_keys_hint, of_profile, profile_option,
+    renew_hint, sentence,
 };
 
 use crate::aws::is_about_the_network;
@@ -15,18 +15,18 @@ use crate::base::background::TaskStopped;
 use crate::base::error_text::chain;
 
 pub(super) fn credentials(error: &CredentialsError) -> Message {
-    let said = |id, state, hint: String| Message::new(id, state, error.to_string()).hint(hint);
-    let refused = |id, hint: String| said(id, NOT_AUTHORIZED, hint);
+    let message = |id, state, hint: String| Message::new(id, state, error.to_string()).hint(hint);
+    let refused = |id, hint: String| message(id, NOT_AUTHORIZED, hint);
     match error {
-        CredentialsError::NotFound { profile, looked, .. } => refused("aws.no-credentials", first_login(profile.as_deref()))
+        CredentialsError::NotFound { profile, looked, .. } => refused("aws.no-credentials", missing_credentials_hint(profile.as_deref()))
             .detail(format!("Looked at: {}.", looked.join(", "))),
-        CredentialsError::NoSuchProfile { known, .. } => said(
+        CredentialsError::NoSuchProfile { known, .. } => message(
             "aws.no-profile",
             CONFIGURATION,
-            format!("Set profile or AWS_PROFILE to an existing profile, or create one with aws configure sso. Existing profiles: {}.", list(known)),
+            format!("Set profile or AWS_PROFILE to an existing profile, or create one with aws configure sso. Existing profiles: {}.", profile_list(known)),
         ),
-        CredentialsError::Config { .. } => said("aws.config", CONFIGURATION, "Correct the file; no restart is needed.".to_owned()),
-        CredentialsError::Expired { profile, .. } => refused("aws.expired", renew(profile.as_deref())),
+        CredentialsError::Config { .. } => message("aws.config", CONFIGURATION, "Correct the file; no restart is needed.".to_owned()),
+        CredentialsError::Expired { profile, .. } => refused("aws.expired", renew_hint(profile.as_deref())),
         CredentialsError::SsoSession { profile, source, .. } => Message::new(
             "aws.sso-session",
             NOT_AUTHORIZED,
@@ -34,7 +34,7 @@ pub(super) fn credentials(error: &CredentialsError) -> Message {
         )
         .detail(sentence(&in_words(source)))
         .hint(format!("Run: aws sso login{} (no restart is needed)", profile_option(profile.as_deref()))),
-        CredentialsError::AssumeRole { role, caller, .. } => refused("aws.assume-role", trust(role.as_deref(), caller.as_deref())),
+        CredentialsError::AssumeRole { role, caller, .. } => refused("aws.assume-role", assume_role_hint(role.as_deref(), caller.as_deref())),
         CredentialsError::Rejected { profile, code, message, clock } => {
             rejected(profile.as_deref(), *clock).detail(format!("{code}: {}", sentence(message)))
         }
@@ -44,17 +44,17 @@ pub(super) fn credentials(error: &CredentialsError) -> Message {
         CredentialsError::Timeout { .. } => {
             refused("aws.credentials-timeout", SLOW_CREDENTIALS.to_owned())
         }
-        CredentialsError::Malformed(malformed) => said("aws.malformed", CONFIGURATION, correct(malformed)),
+        CredentialsError::Malformed(malformed) => message("aws.malformed", CONFIGURATION, malformed_hint(malformed)),
         CredentialsError::Clock { .. } => refused("aws.clock", format!("{SET_CLOCK} No new login is needed.")),
         CredentialsError::Era(_) => refused("aws.clock", SET_CLOCK.to_owned()),
-        CredentialsError::Answer { .. } => said("aws.answer", CANNOT_CONNECT, BAD_ANSWER.to_owned()),
+        CredentialsError::Answer { .. } => message("aws.answer", CANNOT_CONNECT, BAD_ANSWER.to_owned()),
         CredentialsError::Internal(stopped) => internal(stopped, error.to_string()),
-        CredentialsError::CaBundle { .. } => said(
+        CredentialsError::CaBundle { .. } => message(
             "aws.ca-bundle",
             CONFIGURATION,
             "Set AWS_CA_BUNDLE (or ca_bundle of the profile) to a readable PEM file with CA certificates, or unset it.".to_owned(),
         ),
-        CredentialsError::Other { profile, source } => said(
+        CredentialsError::Other { profile, source } => message(
             "aws.credentials",
             match is_about_the_network(source.as_ref()) {
                 true => CANNOT_CONNECT,
@@ -67,7 +67,7 @@ pub(super) fn credentials(error: &CredentialsError) -> Message {
 }
 
 /// Returns the remedy for a value with an invalid character.
-fn correct(malformed: &MalformedValue) -> String {
+fn malformed_hint(malformed: &MalformedValue) -> String {
     let restart = match malformed.source_of.as_str() {
         "the environment" => "Correct the value and restart pgiam.",
         _ => "Correct the value; no restart is needed.",
@@ -86,9 +86,9 @@ pub(super) fn internal(_stopped: &TaskStopped, message: String) -> Message {
 }
 
 /// Reports an AWS call that timed out. `throttled` is the identifier to use for throttling.
-pub(super) fn late(late: &CallTimeout, throttled: &'static str) -> Message {
-    let message = late.to_string();
-    match late.kind {
+pub(super) fn call_timeout(timeout: &CallTimeout, throttled: &'static str) -> Message {
+    let message = timeout.to_string();
+    match timeout.kind {
         CallTimeoutKind::Credentials => {
             Message::new("aws.credentials-timeout", NOT_AUTHORIZED, message).hint(SLOW_CREDENTIALS)
         }
@@ -101,7 +101,7 @@ pub(super) fn late(late: &CallTimeout, throttled: &'static str) -> Message {
 }
 
 /// Returns the requirements for assuming a role.
-fn trust(role: Option<&str>, caller: Option<&str>) -> String {
+fn assume_role_hint(role: Option<&str>, caller: Option<&str>) -> String {
     let role = role.unwrap_or("the role");
     // IAM Identity Center assigns its roles itself.
     if !role.starts_with("arn:") && role.contains(" in account ") {
@@ -129,13 +129,13 @@ pub(super) fn rejected(profile: Option<&str>, clock: Option<ClockOffset>) -> Mes
             NOT_AUTHORIZED,
             format!("AWS rejected the credentials{}", of_profile(profile)),
         )
-        .hint(check_keys(profile)),
+        .hint(check_keys_hint(profile)),
     }
 }
 
 /// Returns the remedy for missing credentials. Files are reloaded for every attempt; the
 /// environment of a running program does not change.
-fn first_login(profile: Option<&str>) -> String {
+fn missing_credentials_hint(profile: Option<&str>) -> String {
     match profile {
         Some(profile) => format!(
             "Run: aws sso login --profile {profile} (for access keys: aws configure --profile {profile}). No restart is needed."
@@ -144,7 +144,7 @@ fn first_login(profile: Option<&str>) -> String {
     }
 }
 
-fn list(names: &[String]) -> String {
+fn profile_list(names: &[String]) -> String {
     if names.is_empty() {
         "none".to_owned()
     } else {

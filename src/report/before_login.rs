@@ -8,32 +8,33 @@ use crate::failure::connection::SessionError;
 use crate::tunnel::TunnelError;
 
 use super::client::{
-    client, configured, failed_before, foreign, gone_after_tls, local_password, local_tls, not_yet,
-    route, timed_out, two_passwords, unknown,
+    client, closed_after_tls, connect_timeout, foreign_client, invalid_target,
+    last_connection_failed, local_password, local_tls, not_ready, route, two_passwords,
+    unknown_client,
 };
 use super::context::ErrorContext;
 use super::message::{
     BROKEN, CANNOT_CONNECT, LogLevel, Message, NOT_NOW, PROTOCOL_VIOLATION, Report,
 };
-use super::phrases::{CONNECT_AGAIN, sentence, shutting_down, test_port, too_many};
+use super::phrases::{CONNECT_AGAIN, sentence, shutting_down, test_port, too_many_connections};
 use super::{aws, client, database, descriptors, discovery, tunnel};
 
-/// Creates the report of a connection that did not become a session.
+/// Creates the report of a connection that failed before the end of its login.
 #[must_use]
 pub fn before_login(error: &SessionError, context: Option<&ErrorContext<'_>>) -> Report {
     let target = context.map(|context| context.target);
-    let warn = |said: Message| said.report(LogLevel::Warn, target);
+    let warn = |message: Message| message.report(LogLevel::Warn, target);
     // An error from the database concerns its own descriptors, not ours.
     if !matches!(error, SessionError::Upstream(_))
-        && let Some(said) = descriptors::behind(error)
+        && let Some(message) = descriptors::find_exhaustion(error)
     {
-        return warn(said);
+        return warn(message);
     }
     match error {
         SessionError::OutOfDescriptors(limit) => warn(descriptors::exhausted(*limit)),
-        SessionError::Client(ClientError::DirectTls) => Report::silent("client.direct-tls", error),
-        SessionError::ForeignPeer { peer, own } => warn(foreign(*peer, *own)),
-        SessionError::UnknownPeer(error) => warn(unknown(error)),
+        SessionError::Client(ClientError::DirectTls) => Report::log_only("client.direct-tls", error),
+        SessionError::ForeignPeer { peer, own } => warn(foreign_client(*peer, *own)),
+        SessionError::UnknownPeer(error) => warn(unknown_client(error)),
         SessionError::Password(refused) => {
             Message::new("client.password", PROTOCOL_VIOLATION, refused.to_string())
                 .hint("Update the client: its answer to the password request violates the PostgreSQL protocol.")
@@ -48,29 +49,29 @@ pub fn before_login(error: &SessionError, context: Option<&ErrorContext<'_>>) ->
         },
         SessionError::Alias(refused) => warn(database::alias(refused)),
         SessionError::NoAlpn => warn(database::no_alpn(context)),
-        SessionError::NoTunnelYet(readiness) => not_yet(*readiness).report(LogLevel::Info, target),
-        SessionError::FailedBefore(id) => failed_before(id).report(LogLevel::Info, target),
+        SessionError::NoTunnelYet(readiness) => not_ready(*readiness).report(LogLevel::Info, target),
+        SessionError::FailedBefore(id) => last_connection_failed(id).report(LogLevel::Info, target),
         // A new tunnel cannot be opened while the previous one is lost, most likely for the same
         // reason.
         SessionError::Interrupted(cause) => {
-            before_login(cause, context).not_now(Some("The tunnel was lost, and pgiam is reconnecting."))
+            before_login(cause, context).into_not_ready(Some("The tunnel was lost, and pgiam is reconnecting."))
         }
         SessionError::NotReady(cause) if matches!(**cause, SessionError::ShuttingDown) => {
-            too_late().report(LogLevel::Info, target)
+            draining().report(LogLevel::Info, target)
         }
-        SessionError::NotReady(cause) => before_login(cause, context).not_now(None),
+        SessionError::NotReady(cause) => before_login(cause, context).into_not_ready(None),
         SessionError::Client(refused) => client(refused).report(LogLevel::Info, target),
-        SessionError::GreetingTimeout(_) => Report::silent("client.silent", error),
-        SessionError::ClientGone(_) => Report::silent("client.gone", error),
-        SessionError::ClientLeft { after, waiting } => client::left(error, (*after, *waiting), target),
+        SessionError::GreetingTimeout(_) => Report::log_only("client.silent", error),
+        SessionError::ClientGone(_) => Report::log_only("client.gone", error),
+        SessionError::ClientLeft { after, waiting } => client::left_while_waiting(error, (*after, *waiting), target),
         SessionError::LocalTls { error: failed, certificate } => local_tls(error, failed, certificate.as_deref()),
-        SessionError::GoneAfterTls { certificate } => gone_after_tls(error, certificate.as_deref()),
-        SessionError::TooManyConnections { limit, of_target } => warn(too_many(*limit, *of_target)),
+        SessionError::GoneAfterTls { certificate } => closed_after_tls(error, certificate.as_deref()),
+        SessionError::TooManyConnections { limit, of_target } => warn(too_many_connections(*limit, *of_target)),
         SessionError::Route(refused) => warn(route(refused)),
         SessionError::Credentials(refused) => warn(aws::credentials(refused)),
         SessionError::Discovery(failed) => warn(discovery::discovery(failed, context)),
-        SessionError::LookupTimeout(after) => warn(discovery::timed_out(*after)),
-        SessionError::Config(_) | SessionError::Setup(_) => warn(configured(error)),
+        SessionError::LookupTimeout(after) => warn(discovery::lookup_timeout(*after)),
+        SessionError::Config(_) | SessionError::Setup(_) => warn(invalid_target(error)),
         SessionError::Internal(stopped) => warn(aws::internal(stopped, error.to_string())),
         SessionError::Token(refused) => warn(aws::token(refused)),
         SessionError::Tunnel(TunnelError::ShuttingDown) | SessionError::ShuttingDown => {
@@ -81,7 +82,7 @@ pub fn before_login(error: &SessionError, context: Option<&ErrorContext<'_>>) ->
             after,
             readiness,
             waiting,
-        } => warn(timed_out(*after, *readiness, *waiting, target)),
+        } => warn(connect_timeout(*after, *readiness, *waiting, target)),
         SessionError::UpstreamTls(failed) => warn(database::tls(failed, context)),
         SessionError::Upstream(failed) => database::upstream(failed, context),
         SessionError::UpstreamLost(lost) => warn(
@@ -100,7 +101,7 @@ pub fn before_login(error: &SessionError, context: Option<&ErrorContext<'_>>) ->
 }
 
 /// Refuses a client that connects while the program waits for open connections to end.
-pub(super) fn too_late() -> Message {
+pub(super) fn draining() -> Message {
     Message::new("server.shutdown", NOT_NOW, "pgiam is shutting down")
         .detail("pgiam is waiting for its open connections to end.")
         .hint("Connect again after pgiam has restarted.")

@@ -41,7 +41,7 @@ pub(super) fn local_tls(
     failed: &io::Error,
     certificate: Option<&Path>,
 ) -> Report {
-    let report = Report::silent("client.tls", error);
+    let report = Report::log_only("client.tls", error);
     let tls = failed.get_ref().and_then(|inner| inner.downcast_ref());
     let (message, causes) = match tls {
         Some(rustls::Error::AlertReceived(alert)) if refuses_certificate(*alert) => (
@@ -57,29 +57,29 @@ pub(super) fn local_tls(
     Report {
         message,
         detail: Some(causes.to_owned()),
-        hint: Some(trust(certificate)),
+        hint: Some(trust_hint(certificate)),
         ..report
     }
 }
 
 /// Reports a client that closed right after the handshake. Node.js does so when it does not trust
 /// the certificate.
-pub(super) fn gone_after_tls(error: &SessionError, certificate: Option<&Path>) -> Report {
+pub(super) fn closed_after_tls(error: &SessionError, certificate: Option<&Path>) -> Report {
     Report {
         detail: Some(TRUST_CAUSES.to_owned()),
-        hint: Some(trust(certificate)),
-        ..Report::silent("client.gone", error)
+        hint: Some(trust_hint(certificate)),
+        ..Report::log_only("client.gone", error)
     }
 }
 
 /// Reports a client that left before the end of its login. After a long wait it most likely has a
 /// shorter timeout than pgiam, which expires before the reason is known.
-pub(super) fn left(
+pub(super) fn left_while_waiting(
     error: &SessionError,
     (after, waiting): (Duration, Option<&'static str>),
     target: Option<&ResolvedTarget>,
 ) -> Report {
-    let report = Report::silent("client.gone", error);
+    let report = Report::log_only("client.gone", error);
     if after < IMPATIENT {
         return report;
     }
@@ -104,7 +104,7 @@ const OWN_TIMEOUT: &str = "Possible causes: the client's timeout is shorter than
 const TRUST_CAUSES: &str = "Possible causes: the client verifies certificates (PGSSLMODE or sslmode is verify-ca or verify-full; ssl: true in Node.js); the client has other root certificates (~/.postgresql/root.crt, PGSSLROOTCERT, NODE_EXTRA_CA_CERTS).";
 
 /// Returns how to make a client trust our certificate, or skip verification.
-fn trust(certificate: Option<&Path>) -> String {
+fn trust_hint(certificate: Option<&Path>) -> String {
     const WITHOUT: &str = "On this machine, connect with PGSSLMODE=disable or sslmode=disable: pgiam encrypts and verifies the connection to the database.";
     match certificate {
         Some(file) => format!(
@@ -130,7 +130,7 @@ fn refuses_certificate(alert: AlertDescription) -> bool {
 }
 
 /// Reports unusable configuration that is detected when the target is set up.
-pub(super) fn configured(error: &SessionError) -> Message {
+pub(super) fn invalid_target(error: &SessionError) -> Message {
     let text = error.to_string();
     let (message, hint) = text.split_once("\nhint: ").unwrap_or((&text, ""));
     // The report adds the target name itself.
@@ -138,12 +138,12 @@ pub(super) fn configured(error: &SessionError) -> Message {
         Some((target, rest)) if target.starts_with("target \"") => rest,
         _ => message,
     };
-    let said = Message::new("target.config", CONFIGURATION, message);
+    let message = Message::new("target.config", CONFIGURATION, message);
     match hint {
-        "" => said.hint(
+        "" => message.hint(
             "Correct the target in the configuration file; pgiam reloads the file when it changes.",
         ),
-        hint => said.hint(hint),
+        hint => message.hint(hint),
     }
 }
 
@@ -151,7 +151,7 @@ pub(super) fn configured(error: &SessionError) -> Message {
 const FOREIGN_HINT: &str = "Start your own pgiam on another port. If the user ids differ for the same user, as in containers that share a network, the owner of this pgiam can set peer_check = false, which lets all users of the machine connect.";
 
 /// Reports a client of another user.
-pub(super) fn foreign(peer: u32, own: u32) -> Message {
+pub(super) fn foreign_client(peer: u32, own: u32) -> Message {
     Message::new(
         "peer.foreign",
         NOT_AUTHORIZED,
@@ -162,7 +162,7 @@ pub(super) fn foreign(peer: u32, own: u32) -> Message {
 }
 
 /// Reports a client of unknown owner: the system did not return a user id.
-pub(super) fn unknown(error: &io::Error) -> Message {
+pub(super) fn unknown_client(error: &io::Error) -> Message {
     Message::new(
         "peer.foreign",
         NOT_AUTHORIZED,
@@ -225,7 +225,7 @@ pub(super) fn channel_binding() -> Message {
 }
 
 /// Answers a readiness probe: the tunnel is not open.
-pub(super) fn not_yet(readiness: Readiness) -> Message {
+pub(super) fn not_ready(readiness: Readiness) -> Message {
     match readiness {
         Readiness::Interrupted => Message::new(
             "tunnel.interrupted",
@@ -242,13 +242,13 @@ pub(super) fn not_yet(readiness: Readiness) -> Message {
 }
 
 /// Answers a readiness probe with the result of an earlier connection.
-pub(super) fn failed_before(id: &'static str) -> Message {
+pub(super) fn last_connection_failed(id: &'static str) -> Message {
     Message::new(id, NOT_NOW, "the last connection to the database failed")
         .hint("Connect with a client to see the reason, or check pgiam's log.")
 }
 
 /// Reports that tunnel and token were not ready in time.
-pub(super) fn timed_out(
+pub(super) fn connect_timeout(
     after: Duration,
     readiness: Readiness,
     waiting: Option<&'static str>,

@@ -6,7 +6,7 @@ use super::message::{
     REJECTED, Report,
 };
 use super::phrases::{CHECK_ENDPOINT, CONNECT_AGAIN, partition, quote_identifier, sentence};
-use super::server::server;
+use super::server::server_error;
 use super::{role, token_evidence};
 
 use pg_handshake::UpstreamError;
@@ -18,23 +18,23 @@ use crate::tls::upstream::UpstreamTlsError;
 
 pub(super) fn tls(error: &UpstreamTlsError, context: Option<&ErrorContext<'_>>) -> Message {
     let ca_file = context.and_then(|context| context.target.settings.ca_file.as_ref());
-    let said = |id| Message::new(id, CANNOT_CONNECT, error.to_string());
+    let message = |id| Message::new(id, CANNOT_CONNECT, error.to_string());
     match error {
-        UpstreamTlsError::NameMismatch { expected, .. } => said("tls.name")
-            .detail(nothing_sent(context))
-            .hint(other_name(expected, context)),
+        UpstreamTlsError::NameMismatch { expected, .. } => message("tls.name")
+            .detail(describe_sent_secret(context))
+            .hint(name_mismatch_hint(expected, context)),
         UpstreamTlsError::UnknownIssuer { .. } => {
             let hint = match ca_file {
                 Some(path) => format!("Add the issuer to {}, or remove ca_file. With ca_file, pgiam trusts only the certificates in this file; without it, the Amazon RDS roots and the public roots.", path.display()),
-                None => no_root(context),
+                None => untrusted_issuer_hint(context),
             };
-            said("tls.issuer").detail(nothing_sent(context)).hint(hint)
+            message("tls.issuer").detail(describe_sent_secret(context)).hint(hint)
         }
-        UpstreamTlsError::NotValidNow { .. } => said("tls.validity")
-            .detail(nothing_sent(context))
+        UpstreamTlsError::NotValidNow { .. } => message("tls.validity")
+            .detail(describe_sent_secret(context))
             .hint("Check this machine's clock. If it is right, rotate the database's certificate, which can restart the database: aws rds modify-db-instance --db-instance-identifier NAME --ca-certificate-identifier CA"),
         UpstreamTlsError::Certificate(_) | UpstreamTlsError::Handshake(_) => {
-            said("tls.handshake").detail(nothing_sent(context)).hint("Check that host and port are those of the database itself. It must support TLS 1.2 or later and have its own certificate.")
+            message("tls.handshake").detail(describe_sent_secret(context)).hint("Check that host and port are those of the database itself. It must support TLS 1.2 or later and have its own certificate.")
         }
         UpstreamTlsError::Io(_) => Message::new("tls.lost", BROKEN, error.to_string()).hint(CONNECT_AGAIN),
     }
@@ -43,7 +43,7 @@ pub(super) fn tls(error: &UpstreamTlsError, context: Option<&ErrorContext<'_>>) 
 /// Returns the remedy for a certificate signed by neither the RDS roots nor the public ones. The
 /// addresses are those in the RDS User Guide, "Using SSL/TLS to encrypt a connection to a DB
 /// instance". The secret partitions have addresses of their own, which are not public.
-fn no_root(context: Option<&ErrorContext<'_>>) -> String {
+fn untrusted_issuer_hint(context: Option<&ErrorContext<'_>>) -> String {
     let region = context.and_then(|context| match context.evidence {
         Some(evidence) => Some(evidence.request.region.as_str()),
         None => context.target.region.as_deref(),
@@ -72,7 +72,7 @@ fn no_root(context: Option<&ErrorContext<'_>>) -> String {
 }
 
 /// Returns the remedy for a certificate that names another server than the expected one.
-fn other_name(expected: &str, context: Option<&ErrorContext<'_>>) -> String {
+fn name_mismatch_hint(expected: &str, context: Option<&ErrorContext<'_>>) -> String {
     let configured = context.map(|context| &context.target.endpoint.host);
     match configured.filter(|host| !host.eq_ignore_ascii_case(expected)) {
         Some(alias) => format!(
@@ -124,49 +124,49 @@ pub(super) fn no_alpn(context: Option<&ErrorContext<'_>>) -> Message {
     )
     .detail(format!(
         "The server did not select the protocol \"postgresql\". {}",
-        nothing_sent(context)
+        describe_sent_secret(context)
     ))
     .hint(CHECK_ENDPOINT)
 }
 
 pub(super) fn upstream(error: &UpstreamError, context: Option<&ErrorContext<'_>>) -> Report {
     let user = context.map(|context| context.user).unwrap_or_default();
-    let said = match error {
-        UpstreamError::Server(error) => return server(error, context),
+    let message = match error {
+        UpstreamError::Server(error) => return server_error(error, context),
         UpstreamError::TlsRefused => Message::new("database.no-tls", CANNOT_CONNECT, "the database does not accept TLS")
-            .detail(format!("The server answered N to SSLRequest. {}", nothing_sent(context)))
+            .detail(format!("The server answered N to SSLRequest. {}", describe_sent_secret(context)))
             .hint("Check that host is the RDS endpoint, not a pooler or another server. IAM login needs TLS, and pgiam sends nothing without it."),
         UpstreamError::UnexpectedAuth(method) => Message::new(
             "database.no-rds-iam",
             NOT_AUTHORIZED,
-            match role::instead(context) {
+            match role::other_target_role(context) {
                 Some(own) => format!("role \"{user}\" is not set up for IAM login; this target logs in as \"{own}\""),
                 None => format!("role \"{user}\" is not set up for IAM login"),
             },
         )
         .detail(format!(
             "The database requests {method} instead of a clear-text password, as it does for roles that do not exist or do not have rds_iam. {}",
-            token_sent(context)
+            describe_early_token(context)
         ))
         .hint(format!(
             "{}{} If the role does not exist, first run: CREATE ROLE {} LOGIN; (names are case-sensitive). {}",
-            role::leave_empty(context),
-            role::grant(user),
+            role::role_hint(context),
+            role::grant_hint(user),
             quote_identifier(user),
-            role::iam_off(),
+            role::enable_iam_hint(),
         )),
         UpstreamError::NotPostgres(other) => {
             let place = context.map_or_else(|| "host and port".to_owned(), |context| context.target.endpoint.to_string());
             Message::new("database.not-postgres", CANNOT_CONNECT, format!("{place} is not PostgreSQL: {other} answers"))
-                .detail(format!("The first bytes of the answer show this. {}", nothing_sent(context)))
+                .detail(format!("The first bytes of the answer show this. {}", describe_sent_secret(context)))
                 .hint("Correct host and port of the target (PostgreSQL's default port is 5432). To see the endpoint of the database, run: aws rds describe-db-instances")
         }
         UpstreamError::BytesBeforeTls => Message::new("database.injected", BROKEN, "received unencrypted data before TLS")
-            .detail(format!("The server sent more than the one byte that answers SSLRequest. {}", nothing_sent(context)))
+            .detail(format!("The server sent more than the one byte that answers SSLRequest. {}", describe_sent_secret(context)))
             .hint("Check that host is the database's own endpoint. Possible causes: host and port are those of another server than PostgreSQL; a device between the bastion and the database adds data."),
         // libpq hides this text, too (CVE-2024-10977).
         UpstreamError::ServerBeforeTls(_) => Message::new("database.error-before-tls", REJECTED, "the database refused the connection before TLS")
-            .detail(format!("The server answered SSLRequest with an error. pgiam does not show its text, because the server is not verified before TLS. {}", nothing_sent(context)))
+            .detail(format!("The server answered SSLRequest with an error. pgiam does not show its text, because the server is not verified before TLS. {}", describe_sent_secret(context)))
             .hint("Check the database's log for the reason. Possible cause: the database is out of memory or processes."),
         UpstreamError::UnexpectedEof { .. } => Message::new("database.closed", BROKEN, "the database closed the connection during the login")
             .detail(sentence(&error.to_string()))
@@ -190,22 +190,22 @@ pub(super) fn upstream(error: &UpstreamError, context: Option<&ErrorContext<'_>>
             .detail(sentence(&other.to_string()))
             .hint(CHECK_ENDPOINT),
     };
-    said.report(LogLevel::Warn, context.map(|context| context.target))
+    message.report(LogLevel::Warn, context.map(|context| context.target))
 }
 
 /// Describes whether the token was sent, for a database that turns out to request something else.
-fn token_sent(context: Option<&ErrorContext<'_>>) -> String {
+fn describe_early_token(context: Option<&ErrorContext<'_>>) -> String {
     let early = context.filter(|context| context.evidence.is_some_and(|evidence| evidence.early));
-    match early.and_then(token_evidence::token) {
+    match early.and_then(token_evidence::describe_token) {
         Some(token) => format!(
             "pgiam sent a token early, over verified TLS, because the server accepted one for this role before. {token}"
         ),
-        None => nothing_sent(context),
+        None => describe_sent_secret(context),
     }
 }
 
 /// Describes whether a secret was sent, for an attempt that did not send one.
-fn nothing_sent(context: Option<&ErrorContext<'_>>) -> String {
+fn describe_sent_secret(context: Option<&ErrorContext<'_>>) -> String {
     match context {
         Some(context) if context.token_sent => {
             "A token was sent in an earlier attempt of this login, over verified TLS; none in this attempt."

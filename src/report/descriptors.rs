@@ -14,7 +14,7 @@ use crate::platform::descriptors;
 const WRITTEN: [&str; 2] = ["(os error 24)", "(os error 23)"];
 
 /// Reports an error that was caused by exhausted descriptors.
-pub(super) fn behind(error: &(dyn Error + 'static)) -> Option<Message> {
+pub(super) fn find_exhaustion(error: &(dyn Error + 'static)) -> Option<Message> {
     let mut cause = Some(error);
     while let Some(error) = cause {
         let shared = error.downcast_ref::<Arc<io::Error>>().map(AsRef::as_ref);
@@ -37,15 +37,15 @@ pub(super) fn behind(error: &(dyn Error + 'static)) -> Option<Message> {
 /// Reports exhausted descriptors. `limit` is that of this process; `None` if the limit of the
 /// system was reached.
 pub(super) fn exhausted(limit: Option<u64>) -> Message {
-    let said = |message| Message::new("limit.descriptors", TOO_MANY, message);
+    let message = |text| Message::new("limit.descriptors", TOO_MANY, text);
     match limit {
-        Some(limit) => said(format!("pgiam has run out of file descriptors: its limit is {limit}"))
+        Some(limit) => message(format!("pgiam has run out of file descriptors: its limit is {limit}"))
             .detail("Each connection needs one or two file descriptors.")
             .hint(format!(
                 "Close unused connections, or lower max_connections. To raise the limit, restart pgiam (which ends its connections) with: {}",
                 descriptors::HOW_TO_RAISE
             )),
-        None => said("this machine has run out of file descriptors".to_owned())
+        None => message("this machine has run out of file descriptors".to_owned())
             .detail("The limit of the whole system is reached.")
             .hint("Close programs with many open files or connections, or raise the limit: sysctl fs.file-max"),
     }

@@ -1,7 +1,7 @@
 //! Reports about the RDS lookup of databases.
 
 use super::api;
-use super::aws::{credentials, late, rejected};
+use super::aws::{call_timeout, credentials, rejected};
 use super::context::ErrorContext;
 use super::explain::Explanation;
 use super::message::{
@@ -9,7 +9,7 @@ use super::message::{
 };
 use super::phrases::{
     ASK_SUPPORT, BAD_ANSWER, DENIED_BY_ORGANISATION, SET_REGION, add_statement, of_profile,
-    partition, renew, sentence,
+    partition, renew_hint, sentence,
 };
 
 use std::time::Duration;
@@ -49,7 +49,7 @@ pub(super) fn discovery(error: &DiscoverError, context: Option<&ErrorContext<'_>
                 "Check the route from this machine to the internet, or to a VPC endpoint of the service. Behind a proxy, set HTTPS_PROXY; for an endpoint of your own, set AWS_ENDPOINT_URL. {WITHOUT_LOOKUP}"
             ))
         }
-        DiscoverError::Late(call) => late(call, "discover.throttled"),
+        DiscoverError::Late(call) => call_timeout(call, "discover.throttled"),
         DiscoverError::NoDatabase {
             wanted,
             region,
@@ -96,13 +96,13 @@ fn resource(action: &str, region: &str) -> String {
 
 fn refused(action: &str, answer: &ApiAnswer, context: Option<&ErrorContext<'_>>) -> Message {
     let profile = context.and_then(|context| context.target.settings.profile.as_deref());
-    let said = match refused_keys(&answer.code) {
+    let message = match refused_keys(&answer.code) {
         Some(KeyState::Expired) => Message::new(
             "aws.expired",
             NOT_AUTHORIZED,
             format!("the AWS credentials{} have expired", of_profile(profile)),
         )
-        .hint(renew(profile)),
+        .hint(renew_hint(profile)),
         Some(_) => rejected(profile, answer.clock),
         None if throttles(&answer.code) => Message::new(
             "discover.throttled",
@@ -117,7 +117,7 @@ fn refused(action: &str, answer: &ApiAnswer, context: Option<&ErrorContext<'_>>)
         )
         .hint(format!("{ASK_SUPPORT} {WITHOUT_LOOKUP}")),
     };
-    said.detail(api::detail(answer))
+    message.detail(api::detail(answer))
 }
 
 fn no_database(
@@ -136,19 +136,19 @@ fn no_database(
         }
         None => String::new(),
     };
-    let said = Message::new("discover.no-database", NO_SUCH_DATABASE, message).hint(format!(
+    let message = Message::new("discover.no-database", NO_SUCH_DATABASE, message).hint(format!(
         "{suggestion}If the database is in another region or account, set region or profile. To list the databases that your credentials can see, run: pgiam list --region {region}"
     ));
     match unseen {
-        [] => said,
-        unseen => said.detail(format!(
+        [] => message,
+        unseen => message.detail(format!(
             "The lookup was incomplete, because these permissions are missing: {}.",
             unseen.join(", ")
         )),
     }
 }
 
-pub(super) fn timed_out(after: Duration) -> Message {
+pub(super) fn lookup_timeout(after: Duration) -> Message {
     Message::new(
         "discover.timeout",
         CANNOT_CONNECT,

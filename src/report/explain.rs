@@ -27,19 +27,19 @@ pub struct Explanation {
 }
 
 impl From<Message> for Explanation {
-    fn from(said: Message) -> Self {
+    fn from(message: Message) -> Self {
         let safe = |text: String| visible(&text).into_owned();
         Self {
-            id: said.id,
-            sqlstate: said.sqlstate.as_str().to_owned(),
-            message: safe(said.message),
-            detail: said.detail.map(safe),
-            hint: said.hint.map(safe),
+            id: message.id,
+            sqlstate: message.sqlstate.as_str().to_owned(),
+            message: safe(message.message),
+            detail: message.detail.map(safe),
+            hint: message.hint.map(safe),
         }
     }
 }
 
-/// Explains why there is no session.
+/// Explains why a connection failed.
 #[must_use]
 pub fn explain(error: &SessionError, context: Option<&ErrorContext<'_>>) -> Explanation {
     let report = before_login(error, context);
@@ -76,9 +76,12 @@ pub fn explain_clock(clock: ClockOffset) -> Explanation {
 pub fn explain_status(database: &Database, profile: Option<&str>) -> Explanation {
     let status = database.status.as_deref().unwrap_or_default();
     let message = format!("the database {} is {status}", database.identifier);
-    let hint = match (status, command(database)) {
+    let hint = match (status, rds_command(database)) {
         ("stopped", Some(of)) => {
-            format!("Start it: aws rds start-{of}{}", place(database, profile))
+            format!(
+                "Start it: aws rds start-{of}{}",
+                region_options(database, profile)
+            )
         }
         ("stopping" | "creating", _) => {
             "Wait until the operation has finished. To see the status, run: pgiam list".to_owned()
@@ -97,15 +100,15 @@ pub fn explain_iam_off(database: &Database, profile: Option<&str>) -> Explanatio
         "IAM authentication is off for the database {}",
         database.identifier
     );
-    let hint = match command(database) {
+    let hint = match rds_command(database) {
         Some(of) => format!(
             "Run: aws rds modify-{of}{} --enable-iam-database-authentication --apply-immediately (this also applies other pending changes, which can restart the database)",
-            place(database, profile)
+            region_options(database, profile)
         ),
         None if database.kind == DatabaseKind::Proxy => format!(
             "Set IAMAuth to REQUIRED in the authentication settings of the proxy: aws rds modify-db-proxy --db-proxy-name {}{} --auth … (the list replaces the current one; include all entries)",
             database.identifier,
-            place(database, profile)
+            region_options(database, profile)
         ),
         None => format!("Run: {}", enable_iam()),
     };
@@ -117,7 +120,7 @@ pub fn explain_iam_off(database: &Database, profile: Option<&str>) -> Explanatio
 
 /// Returns the end of the verb and the beginning of the option for this kind of database; `None`
 /// for kinds with a different command.
-fn command(database: &Database) -> Option<String> {
+fn rds_command(database: &Database) -> Option<String> {
     let (of, option) = match database.kind {
         DatabaseKind::Instance => ("db-instance", "--db-instance-identifier"),
         DatabaseKind::Cluster => ("db-cluster", "--db-cluster-identifier"),
@@ -126,6 +129,6 @@ fn command(database: &Database) -> Option<String> {
     Some(format!("{of} {option} {}", database.identifier))
 }
 
-fn place(database: &Database, profile: Option<&str>) -> String {
+fn region_options(database: &Database, profile: Option<&str>) -> String {
     format!(" --region {}{}", database.region, profile_option(profile))
 }

@@ -4,7 +4,8 @@
 
 use super::context::ErrorContext;
 use super::phrases::{
-    ServerAdvice, check_keys, of_profile, partition, profile_option, quote_identifier, renew,
+    ServerErrorAddition, check_keys_hint, of_profile, partition, profile_option, quote_identifier,
+    renew_hint,
 };
 use super::{role, token_evidence};
 
@@ -16,7 +17,7 @@ pub(super) fn login_refused(
     id: &'static str,
     state: &str,
     context: &ErrorContext<'_>,
-) -> ServerAdvice {
+) -> ServerErrorAddition {
     let profile = context.target.settings.profile.as_deref();
     let identity = context.evidence.map(|evidence| &evidence.identity);
     let keys = identity.and_then(|identity| identity.keys.as_ref());
@@ -32,7 +33,7 @@ pub(super) fn login_refused(
             format!(
                 "AWS reports that the credentials{} have expired. {}",
                 of_profile(profile),
-                renew(profile)
+                renew_hint(profile)
             ),
         ),
         (None, Some(KeyState::Rejected { code })) => (
@@ -40,43 +41,43 @@ pub(super) fn login_refused(
             format!(
                 "AWS rejected the credentials{} ({code}). {}",
                 of_profile(profile),
-                check_keys(profile)
+                check_keys_hint(profile)
             ),
         ),
         (None, Some(KeyState::Accepted) | None) if state == "28P01" => (
             id,
             format!(
                 "{}{} {} The database treated the token as an ordinary password.",
-                role::leave_empty(Some(context)),
-                role::grant(context.user),
-                role::iam_off()
+                role::role_hint(Some(context)),
+                role::grant_hint(context.user),
+                role::enable_iam_hint()
             ),
         ),
         (None, keys) => (
             id,
             format!(
                 "{}{}",
-                role::leave_empty(Some(context)),
-                permission(context, keys.is_some())
+                role::role_hint(Some(context)),
+                permission_hint(context, keys.is_some())
             ),
         ),
     };
-    ServerAdvice {
-        detail: token_evidence::token(context),
-        ..ServerAdvice::hint(id, hint)
+    ServerErrorAddition {
+        detail: token_evidence::describe_token(context),
+        ..ServerErrorAddition::hint(id, hint)
     }
 }
 
 /// Returns the required permission and other possible causes.
-fn permission(context: &ErrorContext<'_>, keys_accepted: bool) -> String {
-    let region = region(context).unwrap_or("REGION");
+fn permission_hint(context: &ErrorContext<'_>, keys_accepted: bool) -> String {
+    let region = token_region(context).unwrap_or("REGION");
     let partition = partition(region);
     let account = context
         .evidence
         .and_then(|it| it.identity.account.as_deref());
     let account = account.unwrap_or("ACCOUNT");
     let profile = profile_option(context.target.settings.profile.as_deref());
-    let (user, kind) = (context.user, token_evidence::kind(context));
+    let (user, kind) = (context.user, token_evidence::endpoint_kind(context));
     // An endpoint's name begins with that of the instance or cluster, except for custom endpoints.
     let host = context
         .evidence
@@ -140,7 +141,7 @@ fn permission(context: &ErrorContext<'_>, keys_accepted: bool) -> String {
 /// authentication").
 const DATABASE_LOG: &str = "the iam-db-auth-error log, if its export is on";
 
-fn region<'a>(context: &ErrorContext<'a>) -> Option<&'a str> {
+fn token_region<'a>(context: &ErrorContext<'a>) -> Option<&'a str> {
     match context.evidence {
         Some(evidence) => Some(&evidence.request.region),
         None => context.target.region.as_deref(),

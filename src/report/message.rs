@@ -67,7 +67,7 @@ pub(super) struct Message {
 impl Message {
     pub(super) fn new(id: &'static str, sqlstate: SqlState, message: impl Into<String>) -> Self {
         Self {
-            id: known_id(id),
+            id: checked_id(id),
             sqlstate,
             message: message.into(),
             detail: None,
@@ -181,14 +181,14 @@ impl Report {
     }
 
     /// Converts the reply to "not ready", with an extra Detail.
-    pub(super) fn not_now(self, detail: Option<&str>) -> Self {
+    pub(super) fn into_not_ready(self, detail: Option<&str>) -> Self {
         let all = [self.detail.as_deref(), detail].into_iter().flatten();
         let all: Vec<&str> = all.collect();
         let detail = (!all.is_empty()).then(|| all.join(" "));
-        let said = (detail.as_deref(), self.hint.as_deref());
+        let parts = (detail.as_deref(), self.hint.as_deref());
         let reply = self
             .reply
-            .map(|_| reply(self.id, NOT_NOW, &self.message, said));
+            .map(|_| reply(self.id, NOT_NOW, &self.message, parts));
         Self {
             reply,
             not_ready: true,
@@ -199,9 +199,9 @@ impl Report {
     }
 
     /// Creates a report that only the log receives.
-    pub(super) fn silent(id: &'static str, error: &SessionError) -> Self {
+    pub(super) fn log_only(id: &'static str, error: &SessionError) -> Self {
         Self {
-            id: known_id(id),
+            id: checked_id(id),
             reply: None,
             not_ready: false,
             sqlstate: String::new(),
@@ -241,7 +241,7 @@ pub(super) fn reply(
 }
 
 /// Returns `id` after checking that it is in the list, which `docs/errors.md` is checked against.
-pub(super) fn known_id(id: &'static str) -> &'static str {
+pub(super) fn checked_id(id: &'static str) -> &'static str {
     debug_assert!(IDS.contains(&id), "{id} is not in the list of identifiers");
     id
 }

@@ -5,7 +5,7 @@ use crate::base::partition::Partition;
 use crate::config::{Endpoint, ResolvedTarget, Via};
 
 use super::context::ErrorContext;
-use super::message::{CANNOT_CONNECT, Message, REJECTED, SHUTDOWN, TOO_MANY, known_id};
+use super::message::{CANNOT_CONNECT, Message, REJECTED, SHUTDOWN, TOO_MANY, checked_id};
 
 /// Adds the step that timed out, and its remedy.
 pub(super) fn with_pending_step(
@@ -36,7 +36,7 @@ pub(super) fn test_each_step(target: Option<&ResolvedTarget>) -> String {
     format!("To test each step, run: pgiam check {name}")
 }
 
-pub(super) fn too_many(limit: usize, of_target: bool) -> Message {
+pub(super) fn too_many_connections(limit: usize, of_target: bool) -> Message {
     if of_target {
         return Message::new(
             "limit.target",
@@ -123,16 +123,16 @@ pub(super) const CHECK_ENDPOINT: &str =
 pub(super) const NEW_SESSION: &str = "Connect again: pgiam opens a new session.";
 
 /// Additions to the server's error.
-pub(super) struct ServerAdvice {
+pub(super) struct ServerErrorAddition {
     pub(super) id: &'static str,
     pub(super) detail: Option<String>,
     pub(super) hint: String,
 }
 
-impl ServerAdvice {
+impl ServerErrorAddition {
     pub(super) fn hint(id: &'static str, hint: impl Into<String>) -> Self {
         Self {
-            id: known_id(id),
+            id: checked_id(id),
             detail: None,
             hint: hint.into(),
         }
@@ -167,7 +167,7 @@ pub(super) const BAD_ANSWER: &str = "Possible causes: an endpoint override (AWS_
 pub(super) const SET_CLOCK: &str = "Set this machine's clock and turn on time synchronisation. AWS accepts signatures that are at most 5 min off.";
 
 /// Returns the command that tests the keys.
-pub(super) fn check_keys(profile: Option<&str>) -> String {
+pub(super) fn check_keys_hint(profile: Option<&str>) -> String {
     format!(
         "Check whether the keys are mistyped, deactivated or deleted. To test them, run: aws sts get-caller-identity{}",
         profile_option(profile)
@@ -175,7 +175,7 @@ pub(super) fn check_keys(profile: Option<&str>) -> String {
 }
 
 /// Returns the remedy for expired credentials.
-pub(super) fn renew(profile: Option<&str>) -> String {
+pub(super) fn renew_hint(profile: Option<&str>) -> String {
     match profile {
         Some(profile) => format!(
             "Run: aws sso login --profile {profile} (or renew the profile's keys). No restart is needed."
@@ -219,7 +219,7 @@ pub(super) fn handshake_timeout(bastion: &str, when: &str) -> Message {
     .detail("AWS opened the session, but the agent on the bastion did not answer.")
     .hint(format!(
         "Possible causes: the agent cannot reach the ssmmessages endpoint on port 443; TLS inspection between this machine and AWS; the instance or its agent hangs, and Systems Manager has not noticed. If it hangs, {}",
-        restart_agent(bastion)
+        restart_hint(bastion)
     ))
 }
 
@@ -235,7 +235,7 @@ pub(super) fn encryption_failed() -> Message {
     ))
 }
 
-pub(super) fn restart_agent(bastion: &str) -> String {
+pub(super) fn restart_hint(bastion: &str) -> String {
     if bastion.starts_with("ecs:") {
         "start a new task.".to_owned()
     } else if bastion.starts_with("i-") && !bastion.contains(',') {
@@ -247,5 +247,5 @@ pub(super) fn restart_agent(bastion: &str) -> String {
     }
 }
 
-/// Default remedy for a lost session.
+/// Default remedy for a lost connection.
 pub(super) const RECONNECT: &str = "Connect again: pgiam opens a new session if necessary.";

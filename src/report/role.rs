@@ -4,27 +4,28 @@ use super::context::ErrorContext;
 use super::phrases::{enable_iam, quote_identifier};
 
 /// Returns the role of the target if the client requested another one.
-pub(super) fn instead<'a>(context: Option<&ErrorContext<'a>>) -> Option<&'a str> {
+pub(super) fn other_target_role<'a>(context: Option<&ErrorContext<'a>>) -> Option<&'a str> {
     let context = context?;
     let own = context.target.settings.user.as_deref()?;
     (own != context.user).then_some(own)
 }
 
-/// Returns the advice for such a client, with a trailing space. Clients such as pgAdmin send
+/// Returns the remedy for a client that requested another role than the target's or a default
+/// role, with a trailing space; empty for others. Clients such as pgAdmin send
 /// `postgres` if the user name is left empty.
-pub(super) fn leave_empty(context: Option<&ErrorContext<'_>>) -> String {
-    match (instead(context), context) {
+pub(super) fn role_hint(context: Option<&ErrorContext<'_>>) -> String {
+    match (other_target_role(context), context) {
         (Some(own), Some(context)) => format!(
             "Leave the user empty in the client, or use \"{own}\", the role of this target (psql -U {own}). To log in as \"{}\" instead: ",
             context.user
         ),
-        _ => no_choice(context),
+        _ => default_role_hint(context),
     }
 }
 
 /// Returns a note that the role is a default and probably does not exist, if no role was configured
 /// or requested.
-fn no_choice(context: Option<&ErrorContext<'_>>) -> String {
+fn default_role_hint(context: Option<&ErrorContext<'_>>) -> String {
     let Some(context) = context else {
         return String::new();
     };
@@ -41,7 +42,7 @@ fn no_choice(context: Option<&ErrorContext<'_>>) -> String {
 /// Returns the statement that lets a role log in with IAM, and its side effect (RDS User Guide,
 /// "Creating a database account using IAM authentication": rds_iam takes precedence over the
 /// password).
-pub(super) fn grant(user: &str) -> String {
+pub(super) fn grant_hint(user: &str) -> String {
     let name = quote_identifier(user);
     format!(
         "As an administrator, run: GRANT rds_iam TO {name}; The role can then log in with tokens only, and its password is refused: never run this for the master user, but for a separate role (pgiam setup sql --user ROLE prints the SQL)."
@@ -49,6 +50,6 @@ pub(super) fn grant(user: &str) -> String {
 }
 
 /// Returns the remedy for a database that accepts no tokens.
-pub(super) fn iam_off() -> String {
+pub(super) fn enable_iam_hint() -> String {
     format!("If IAM authentication is off, run: {}.", enable_iam())
 }

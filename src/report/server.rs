@@ -4,8 +4,8 @@
 use super::context::ErrorContext;
 use super::iam_refusal::login_refused;
 use super::message::{LogLevel, NOT_NOW, Report, with_id};
-use super::phrases::{ServerAdvice, quote_identifier};
-use super::server_text::{Remedy, known};
+use super::phrases::{ServerErrorAddition, quote_identifier};
+use super::server_text::{Remedy, recognise};
 
 use pg_handshake::{ServerError, Startup};
 
@@ -16,15 +16,15 @@ use crate::config::Auth;
 const OWN_WORDS: &str = "The database sent this error. Check its log for details.";
 
 /// Builds the report from the server's error and pgiam's additions.
-pub(super) fn server(error: &ServerError, context: Option<&ErrorContext<'_>>) -> Report {
+pub(super) fn server_error(error: &ServerError, context: Option<&ErrorContext<'_>>) -> Report {
     let state = error.sqlstate();
     let state = state
         .as_ref()
         .map(|state| state.as_str())
         .unwrap_or_default();
-    let added = context.and_then(|context| added(state, &error.message(), context));
-    let ServerAdvice { id, detail, hint } =
-        added.unwrap_or_else(|| ServerAdvice::hint("database.refused", OWN_WORDS));
+    let addition = context.and_then(|context| addition(state, &error.message(), context));
+    let ServerErrorAddition { id, detail, hint } =
+        addition.unwrap_or_else(|| ServerErrorAddition::hint("database.refused", OWN_WORDS));
     let reply = error.with_appended(detail.as_deref(), Some(&with_id(&hint, id)));
     // The client gets the server's text unchanged; log and status escape it as foreign text.
     let own = error
@@ -44,18 +44,18 @@ pub(super) fn server(error: &ServerError, context: Option<&ErrorContext<'_>>) ->
     }
 }
 
-fn added(state: &str, message: &str, context: &ErrorContext<'_>) -> Option<ServerAdvice> {
-    match known(message) {
-        Some((id, Remedy::Say(hint))) => {
-            let added = ServerAdvice::hint(id, hint);
+fn addition(state: &str, message: &str, context: &ErrorContext<'_>) -> Option<ServerErrorAddition> {
+    match recognise(message) {
+        Some((id, Remedy::Hint(hint))) => {
+            let addition = ServerErrorAddition::hint(id, hint);
             return Some(match state {
-                "53300" => added.detail(open(context)),
-                _ => added,
+                "53300" => addition.detail(connection_count(context)),
+                _ => addition,
             });
         }
         Some((id, Remedy::Token)) => return Some(login_refused(id, state, context)),
-        Some((id, Remedy::Leave(parameter))) => {
-            return Some(leave_out(id, &parameter, context));
+        Some((id, Remedy::RemoveParameter(parameter))) => {
+            return Some(remove_parameter(id, &parameter, context));
         }
         None => {}
     }
@@ -69,18 +69,18 @@ fn added(state: &str, message: &str, context: &ErrorContext<'_>) -> Option<Serve
             if context.target.settings.login.auth == Auth::Passthrough
                 && (state == "28P01" || message.starts_with("PAM ")) =>
         {
-            Some(ServerAdvice::hint(
+            Some(ServerErrorAddition::hint(
                 "database.password",
                 "Use the password of the database role: this target has auth = \"passthrough\". A role that has rds_iam can log in with tokens only; use a target with auth = \"iam\" for it.",
             ))
         }
         "3D000" => Some(no_database(context)),
-        "53300" => Some(too_many(message, context)),
-        "57P01" | "57P02" => Some(ServerAdvice::hint(
+        "53300" => Some(too_many_connections(message, context)),
+        "57P01" | "57P02" => Some(ServerErrorAddition::hint(
             "database.stopping",
             "Connect again. Possible causes: a restart or a failover of the database.",
         )),
-        "57P03" => Some(ServerAdvice::hint(
+        "57P03" => Some(ServerErrorAddition::hint(
             "database.starting",
             "Connect again in a moment. If the error persists, check the database's log and its events: aws rds describe-events --duration 60",
         )),
@@ -91,20 +91,24 @@ fn added(state: &str, message: &str, context: &ErrorContext<'_>) -> Option<Serve
 /// Returns the remedy for a startup parameter that the server does not know or does not allow. The
 /// client sent it under its own name, or as `-c name=value` in `options`; only the client can
 /// remove the latter.
-fn leave_out(id: &'static str, parameter: &str, context: &ErrorContext<'_>) -> ServerAdvice {
+fn remove_parameter(
+    id: &'static str,
+    parameter: &str,
+    context: &ErrorContext<'_>,
+) -> ServerErrorAddition {
     let sent = |startup: &Startup| {
         let mut names = startup.params().map(|(name, _)| name);
         names.any(|name| name.eq_ignore_ascii_case(parameter.as_bytes()))
     };
     if context.startup.is_some_and(|startup| !sent(startup)) {
-        return ServerAdvice::hint(
+        return ServerErrorAddition::hint(
             id,
             format!(
                 "Remove {parameter} from the client's options (PGOPTIONS, or options= in its connection string). Supported parameters can be SET after the login."
             ),
         );
     }
-    ServerAdvice::hint(
+    ServerErrorAddition::hint(
         id,
         format!(
             "Remove {parameter} from the client's startup parameters, or let pgiam drop it: ignore_startup_parameters = [\"{parameter}\"] under [targets.{}].",
@@ -113,7 +117,7 @@ fn leave_out(id: &'static str, parameter: &str, context: &ErrorContext<'_>) -> S
     )
 }
 
-fn no_database(context: &ErrorContext<'_>) -> ServerAdvice {
+fn no_database(context: &ErrorContext<'_>) -> ServerErrorAddition {
     let name = &context.target.name;
     let detail = match (context.no_default, &context.target.settings.database) {
         (Some(refused), _) => {
@@ -125,7 +129,7 @@ fn no_database(context: &ErrorContext<'_>) -> ServerAdvice {
             context.user
         ),
     };
-    ServerAdvice::hint(
+    ServerErrorAddition::hint(
         "database.no-database",
         format!(
             "Use an existing database (psql -d NAME), or set database = \"NAME\" under [targets.{name}], or --database NAME. Names are case-sensitive. To list the databases, run: psql -d postgres -l"
@@ -135,7 +139,7 @@ fn no_database(context: &ErrorContext<'_>) -> ServerAdvice {
 }
 
 /// Returns how many of the limited connections are open through pgiam.
-fn open(context: &ErrorContext<'_>) -> String {
+fn connection_count(context: &ErrorContext<'_>) -> String {
     let count = context.open_connections;
     let connections = match count {
         1 => "connection",
@@ -144,7 +148,7 @@ fn open(context: &ErrorContext<'_>) -> String {
     format!("pgiam has {count} {connections} to this target, including this one.")
 }
 
-fn too_many(message: &str, context: &ErrorContext<'_>) -> ServerAdvice {
+fn too_many_connections(message: &str, context: &ErrorContext<'_>) -> ServerErrorAddition {
     // PostgreSQL has three such errors (`InitializeSessionUserId`, `CheckMyDatabase`,
     // `InitPostgres`).
     let hint = if message.contains("for role \"") {
@@ -157,5 +161,5 @@ fn too_many(message: &str, context: &ErrorContext<'_>) -> ServerAdvice {
     } else {
         "Close unused connections, or use a connection pool. RDS reserves the last few of max_connections for rds_superuser. To list the connections, run: SELECT usename, application_name, count(*) FROM pg_stat_activity GROUP BY 1, 2;".to_owned()
     };
-    ServerAdvice::hint("database.too-many", hint).detail(open(context))
+    ServerErrorAddition::hint("database.too-many", hint).detail(connection_count(context))
 }

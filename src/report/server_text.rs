@@ -6,204 +6,204 @@
 //! `postinit.c` and `guc.c`. Texts are recognised by their distinctive words, because versions
 //! differ in the others.
 
-use super::message::known_id;
+use super::message::checked_id;
 
 /// Remedy for a recognised error.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Remedy {
     /// This text.
-    Say(&'static str),
+    Hint(&'static str),
     /// The facts known about the token, and the permission that it needs.
     Token,
     /// Remove this startup parameter.
-    Leave(String),
+    RemoveParameter(String),
 }
 
 /// One text to recognise, with its cause and remedy.
-struct Text {
+struct ErrorText {
     /// Words that must all occur, in any case.
     words: &'static [&'static str],
     id: &'static str,
-    remedy: Known,
+    remedy: RemedyRule,
 }
 
-enum Known {
-    Say(&'static str),
+enum RemedyRule {
+    Hint(&'static str),
     Token,
     /// The parameter follows these words, with or without quotes around it.
     ParameterAfter(&'static str),
 }
 
-use Known::{ParameterAfter, Say, Token};
+use RemedyRule::{Hint, ParameterAfter, Token};
 
-const TEXTS: &[Text] = &[
+const TEXTS: &[ErrorText] = &[
     // RDS Proxy.
-    Text {
+    ErrorText {
         words: &["iam authentication", "only with ssl"],
         id: "rds-proxy.tls",
-        remedy: Say(NOT_DIRECTLY),
+        remedy: Hint(NOT_DIRECTLY),
     },
-    Text {
+    ErrorText {
         words: &["rds proxy requires tls"],
         id: "rds-proxy.tls",
-        remedy: Say(NOT_DIRECTLY),
+        remedy: Hint(NOT_DIRECTLY),
     },
-    Text {
+    ErrorText {
         words: &["iam authentication failed", "too many competing requests"],
         id: "rds-proxy.competing",
-        remedy: Say(
+        remedy: Hint(
             "Connect again in a moment, and keep connections open in a pool: too many logins compete for IAM.",
         ),
     },
-    Text {
+    ErrorText {
         words: &["iam authentication failed for the role"],
         id: "rds-proxy.login-refused",
         remedy: Token,
     },
-    Text {
+    ErrorText {
         words: &["rds proxy has no credentials for the role"],
         id: "rds-proxy.no-credentials",
-        remedy: Say(
+        remedy: Hint(
             "Add the role's secret to the proxy, which logs in to the database with it: aws rds modify-db-proxy --db-proxy-name NAME --auth … (the list replaces the current one; include all entries). Or let the proxy log in with IAM (--default-auth-scheme IAM_AUTH). Role names are case-sensitive.",
         ),
     },
-    Text {
+    ErrorText {
         words: &["password that was provided for the role", "wrong"],
         id: "rds-proxy.password",
-        remedy: Say(
+        remedy: Hint(
             "If the target has auth = \"passthrough\", use the password in the role's secret. Otherwise set IAMAuth to REQUIRED for this secret, because the proxy requests a password instead of a token: aws rds modify-db-proxy --db-proxy-name NAME --auth … (the list replaces the current one; include all entries)",
         ),
     },
-    Text {
+    ErrorText {
         words: &["supports only iam, md5"],
         id: "rds-proxy.method",
-        remedy: Say(
+        remedy: Hint(
             "The proxy does not support its configured authentication method. Check IAMAuth and ClientPasswordAuthType: aws rds describe-db-proxies",
         ),
     },
-    Text {
+    ErrorText {
         words: &["user name is missing from the connection startup packet"],
         id: "rds-proxy.no-user",
-        remedy: Say(
+        remedy: Hint(
             "Set a user name in the client (psql -U ROLE), or set user = \"ROLE\" for the target.",
         ),
     },
-    Text {
+    ErrorText {
         words: &["supports only version 3.0", "protocol"],
         id: "rds-proxy.protocol",
-        remedy: Say(
+        remedy: Hint(
             "Set host to the proxy's own name (….proxy-….rds.amazonaws.com), for which pgiam lowers the protocol version, or set max_protocol_version=3.0 in the client.",
         ),
     },
-    Text {
+    ErrorText {
         words: &["support streaming replication mode"],
         id: "rds-proxy.replication",
-        remedy: Say(
+        remedy: Hint(
             "Replicate from the instance or cluster itself: add a separate target with its endpoint as host and auth = \"passthrough\".",
         ),
     },
-    Text {
+    ErrorText {
         words: &["rds proxy", "support command-line options"],
         id: "rds-proxy.option",
-        remedy: Say(
+        remedy: Hint(
             "Remove options from the client (PGOPTIONS, or options= in the connection string), and SET the parameters after the login.",
         ),
     },
-    Text {
+    ErrorText {
         words: &["rds proxy", "support the option"],
         id: "rds-proxy.option",
         remedy: ParameterAfter("support the option "),
     },
-    Text {
+    ErrorText {
         words: &["maximum number of client connections", "proxy"],
         id: "rds-proxy.max-connections",
-        remedy: Say(
+        remedy: Hint(
             "Close unused connections, or use a connection pool. The proxy's limit depends on the size of the database; the CloudWatch metric ClientConnections shows the connections.",
         ),
     },
-    Text {
+    ErrorText {
         words: &["rate of connection", "proxy", "exceeded"],
         id: "rds-proxy.rate",
-        remedy: Say("Connect again in a moment, and keep connections open in a pool."),
+        remedy: Hint("Connect again in a moment, and keep connections open in a pool."),
     },
-    Text {
+    ErrorText {
         words: &["waiting to acquire", "database connection"],
         id: "rds-proxy.no-connection",
-        remedy: Say(
+        remedy: Hint(
             "Possible causes: the database does not answer the proxy (to check, run: aws rds describe-db-proxy-targets --db-proxy-name NAME); all connections of the proxy to the database are in use. In the second case, raise MaxConnectionsPercent or ConnectionBorrowTimeout of its target group, or end long transactions.",
         ),
     },
     // Aurora DSQL.
-    Text {
+    ErrorText {
         words: &["unable to accept connection", "access denied"],
         id: "dsql.access-denied",
         remedy: Token,
     },
-    Text {
+    ErrorText {
         words: &["unable to accept connection", "sni was not received"],
         id: "dsql.sni",
-        remedy: Say(
+        remedy: Hint(
             "Set host to the cluster's own name, ID.dsql.REGION.on.aws: Aurora DSQL selects the cluster by this name.",
         ),
     },
-    Text {
+    ErrorText {
         words: &["unable to accept connection", "rate exceeded"],
         id: "dsql.rate",
-        remedy: Say(
+        remedy: Hint(
             "Connect again in a moment, and keep connections open in a pool (each lasts one hour at most). A cluster accepts 100 new connections a second.",
         ),
     },
-    Text {
+    ErrorText {
         words: &["unable to accept connection", "too many open connections"],
         id: "dsql.max-connections",
-        remedy: Say(
+        remedy: Hint(
             "Close unused connections, or use a connection pool. A cluster accepts 10,000 connections unless its quota was raised.",
         ),
     },
-    Text {
+    ErrorText {
         words: &["setting configuration parameter", "not supported"],
         id: "dsql.parameter",
         remedy: ParameterAfter("setting configuration parameter "),
     },
     // PostgreSQL.
-    Text {
+    ErrorText {
         words: &["unrecognized configuration parameter"],
         id: "database.parameter",
         remedy: ParameterAfter("unrecognized configuration parameter "),
     },
-    Text {
+    ErrorText {
         words: &["unsupported startup parameter"],
         id: "database.parameter",
         remedy: ParameterAfter("unsupported startup parameter: "),
     },
-    Text {
+    ErrorText {
         words: &["no pg_hba.conf entry for"],
         id: "database.no-pg-hba",
-        remedy: Say(NO_RULE),
+        remedy: Hint(NO_RULE),
     },
-    Text {
+    ErrorText {
         words: &["pg_hba.conf rejects"],
         id: "database.no-pg-hba",
-        remedy: Say(NO_RULE),
+        remedy: Hint(NO_RULE),
     },
-    Text {
+    ErrorText {
         words: &["role", "is not permitted to log in"],
         id: "database.no-login",
-        remedy: Say(
+        remedy: Hint(
             "As an administrator, run: ALTER ROLE … LOGIN; Or log in as another role (psql -U ROLE).",
         ),
     },
-    Text {
+    ErrorText {
         words: &["permission denied for database"],
         id: "database.no-connect",
-        remedy: Say(
+        remedy: Hint(
             "As an administrator, run: GRANT CONNECT ON DATABASE … TO …; Or use another database (psql -d NAME).",
         ),
     },
-    Text {
+    ErrorText {
         words: &["canceling authentication due to timeout"],
         id: "database.auth-timeout",
-        remedy: Say(
+        remedy: Hint(
             "Connect again in a moment. Possible causes: the database is short of memory (IAM authentication needs 300 to 1000 MiB); more than about 200 new logins a second.",
         ),
     },
@@ -215,18 +215,18 @@ const NO_RULE: &str = "On RDS, which has rules for all addresses over TLS, possi
 
 /// Returns the cause of an error with this text, and its remedy. `None` if the text needs no
 /// explanation, or if its SQLSTATE explains it.
-pub(super) fn known(message: &str) -> Option<(&'static str, Remedy)> {
+pub(super) fn recognise(message: &str) -> Option<(&'static str, Remedy)> {
     // Published error texts contain either apostrophe.
     let message = message.replace('\u{2019}', "'");
     let text = message.to_ascii_lowercase();
-    let is = |known: &&Text| known.words.iter().all(|word| text.contains(word));
-    let found = TEXTS.iter().find(is)?;
+    let matches = |known: &&ErrorText| known.words.iter().all(|word| text.contains(word));
+    let found = TEXTS.iter().find(matches)?;
     let remedy = match found.remedy {
-        Say(hint) => Remedy::Say(hint),
+        Hint(hint) => Remedy::Hint(hint),
         Token => Remedy::Token,
-        ParameterAfter(words) => Remedy::Leave(parameter(&message, &text, words)?),
+        ParameterAfter(words) => Remedy::RemoveParameter(parameter(&message, &text, words)?),
     };
-    Some((known_id(found.id), remedy))
+    Some((checked_id(found.id), remedy))
 }
 
 /// Returns the name in `message` that follows `words`, without quotes and without the final full
@@ -322,14 +322,14 @@ mod tests {
                 "database.auth-timeout",
             ),
         ] {
-            assert_eq!(known(message).map(|(id, _)| id), Some(id), "{message}");
+            assert_eq!(recognise(message).map(|(id, _)| id), Some(id), "{message}");
         }
         for message in [
             "",
             "password authentication failed for user \"role\"",
             "database \"the proxy\" does not exist",
         ] {
-            assert_eq!(known(message), None, "{message}");
+            assert_eq!(recognise(message), None, "{message}");
         }
     }
 
@@ -347,8 +347,12 @@ mod tests {
             ("unrecognized configuration parameter \"My.own\"", "My.own"),
             ("unsupported startup parameter: search_path", "search_path"),
         ] {
-            let (_, remedy) = known(message).unwrap();
-            assert_eq!(remedy, Remedy::Leave(name.to_owned()), "{message}");
+            let (_, remedy) = recognise(message).unwrap();
+            assert_eq!(
+                remedy,
+                Remedy::RemoveParameter(name.to_owned()),
+                "{message}"
+            );
         }
     }
 }

@@ -13,14 +13,14 @@ const LIMITS: &str = "the Session Manager preferences of the account";
 /// Reports that the service or the agent ended the session; `reason` is its text.
 pub(super) fn ended(cause: EndCause, reason: &str, context: Option<&ErrorContext<'_>>) -> Message {
     let broken = |id, message: &str| Message::new(id, BROKEN, message);
-    let said = match cause {
+    let message = match cause {
         EndCause::IdleTimeout => broken(
             cause.id(),
             "the SSM session reached its idle timeout, and AWS ended it",
         )
         .hint(format!(
             "{NEW_SESSION} The limit is the idle session timeout in {LIMITS}.{}",
-            stay_awake(context)
+            keep_alive_hint(context)
         )),
         EndCause::MaximumDuration => broken(
             cause.id(),
@@ -36,12 +36,12 @@ pub(super) fn ended(cause: EndCause, reason: &str, context: Option<&ErrorContext
             "the connection to the SSM service was lost, and the session ended before pgiam resumed it",
         )
         .hint(format!("{NEW_SESSION} A session can be resumed only until its idle timeout ends or your credentials expire.")),
-        EndCause::Agent | EndCause::Other | EndCause::AtStart => return in_words(cause, reason, context),
+        EndCause::Agent | EndCause::Other | EndCause::AtStart => return recognise_reason(cause, reason, context),
     };
     match (cause, reason.strip_prefix(LOST)) {
         // The message contains it already.
-        (EndCause::Gone, Some(reason)) => with_words(said, &sentence(reason)),
-        _ => with_words(said, reason),
+        (EndCause::Gone, Some(reason)) => with_reason(message, &sentence(reason)),
+        _ => with_reason(message, reason),
     }
 }
 
@@ -49,7 +49,7 @@ pub(super) fn ended(cause: EndCause, reason: &str, context: Option<&ErrorContext
 const LOST: &str = "the connection to the SSM service was lost: ";
 
 /// Returns the hint to enable the setting that helps, unless it is enabled.
-fn stay_awake(context: Option<&ErrorContext<'_>>) -> &'static str {
+fn keep_alive_hint(context: Option<&ErrorContext<'_>>) -> &'static str {
     match context.map(|context| &context.target.settings.via) {
         Some(Via::Ssm(settings)) if settings.keep_alive => "",
         _ => {
@@ -60,9 +60,9 @@ fn stay_awake(context: Option<&ErrorContext<'_>>) -> &'static str {
 
 /// Reports the reasons that the agent gives only as text. Only those with a remedy are recognised
 /// (observed in `channel_closed`).
-fn in_words(cause: EndCause, reason: &str, context: Option<&ErrorContext<'_>>) -> Message {
+fn recognise_reason(cause: EndCause, reason: &str, context: Option<&ErrorContext<'_>>) -> Message {
     let words = reason;
-    let said = if words.contains("Handshake timed out") {
+    let message = if words.contains("Handshake timed out") {
         let bastion = match context.map(|context| &context.target.settings.via) {
             Some(Via::Ssm(settings)) => settings.bastion.to_string(),
             _ => "the bastion".to_owned(),
@@ -90,13 +90,13 @@ fn in_words(cause: EndCause, reason: &str, context: Option<&ErrorContext<'_>>) -
             "{NEW_SESSION} The idle timeout and the maximum duration are set in {LIMITS}."
         ))
     };
-    with_words(said, words)
+    with_reason(message, words)
 }
 
-fn with_words(said: Message, words: &str) -> Message {
+fn with_reason(message: Message, words: &str) -> Message {
     if words.is_empty() {
-        said
+        message
     } else {
-        said.detail(words)
+        message.detail(words)
     }
 }

@@ -49,19 +49,19 @@ fn context(target: &ResolvedTarget) -> ErrorContext<'_> {
     }
 }
 
-fn said(error: &TunnelError, target: &ResolvedTarget) -> Message {
+fn message(error: &TunnelError, target: &ResolvedTarget) -> Message {
     tunnel::tunnel(error, Some(&context(target)))
 }
 
 /// Formats it as psql and the log show it.
-fn shown(title: &str, said: &Message) -> String {
+fn shown(title: &str, message: &Message) -> String {
     let mut text = format!(
         "# {title}\n{} {}: {}\n",
-        said.id,
-        said.sqlstate.as_str(),
-        said.message
+        message.id,
+        message.sqlstate.as_str(),
+        message.message
     );
-    for (name, words) in [("DETAIL", &said.detail), ("HINT", &said.hint)] {
+    for (name, words) in [("DETAIL", &message.detail), ("HINT", &message.hint)] {
         if let Some(words) = words {
             writeln!(text, "{name}:  {words}").unwrap();
         }
@@ -182,26 +182,26 @@ fn choosing_a_bastion() {
     snapshot(
         "bastions",
         &[
-            shown("nobody has the tag", &said(&nobody, &tagged)),
-            shown("there is nobody", &said(&nobody_at_all, &any)),
-            shown("one is off", &said(&offline("i-1"), &one)),
-            shown("a task is gone", &said(&offline(TASK), &one)),
-            shown("both are off", &said(&both_off, &two)),
-            shown("a tag that matches many", &said(&too_many, &tagged)),
+            shown("nobody has the tag", &message(&nobody, &tagged)),
+            shown("there is nobody", &message(&nobody_at_all, &any)),
+            shown("one is off", &message(&offline("i-1"), &one)),
+            shown("a task is gone", &message(&offline(TASK), &one)),
+            shown("both are off", &message(&both_off, &two)),
+            shown("a tag that matches many", &message(&too_many, &tagged)),
             shown(
                 "one is off, the other forbidden",
-                &said(&off_and_denied, &two),
+                &message(&off_and_denied, &two),
             ),
             shown(
                 "one does not answer, the other is off",
-                &said(&dead_and_off, &two),
+                &message(&dead_and_off, &two),
             ),
         ],
     );
-    assert_eq!(said(&both_off, &two).sqlstate, CANNOT_CONNECT);
-    let telling = said(&off_and_denied, &two);
+    assert_eq!(message(&both_off, &two).sqlstate, CANNOT_CONNECT);
+    let telling = message(&off_and_denied, &two);
     assert_eq!(telling.sqlstate, REJECTED, "the one that is no accident");
-    let hint = said(&denied("StartSession", "i-2"), &two).hint.unwrap();
+    let hint = message(&denied("StartSession", "i-2"), &two).hint.unwrap();
     assert_eq!(telling.hint, Some(format!("For i-2: {hint}")));
 }
 
@@ -246,39 +246,42 @@ fn calls_that_aws_refuses() {
     snapshot(
         "api",
         &[
-            shown("StartSession", &said(&denied("StartSession", "i-1"), &one)),
+            shown(
+                "StartSession",
+                &message(&denied("StartSession", "i-1"), &one),
+            ),
             shown(
                 "StartSession on another machine",
-                &said(&denied("StartSession", "mi-1"), &one),
+                &message(&denied("StartSession", "mi-1"), &one),
             ),
             shown(
                 "StartSession on a task",
-                &said(&denied("StartSession", TASK), &one),
+                &message(&denied("StartSession", TASK), &one),
             ),
             shown(
                 "StartSession with a document of one's own",
-                &said(&denied("StartSession", "i-1"), &own),
+                &message(&denied("StartSession", "i-1"), &own),
             ),
             shown(
                 "StartSession with a shared document",
-                &said(&denied("StartSession", "i-1"), &shared),
+                &message(&denied("StartSession", "i-1"), &shared),
             ),
             shown(
                 "ResumeSession",
-                &said(&denied("ResumeSession", "i-1"), &one),
+                &message(&denied("ResumeSession", "i-1"), &one),
             ),
             shown(
                 "DescribeInstanceInformation",
-                &said(&denied("DescribeInstanceInformation", "tag Name=x"), &one),
+                &message(&denied("DescribeInstanceInformation", "tag Name=x"), &one),
             ),
             shown(
                 "an organisation's policy",
-                &said(&scp("ResumeSession"), &one),
+                &message(&scp("ResumeSession"), &one),
             ),
-            shown("too many calls", &said(&throttled, &one)),
-            shown("AWS's own trouble", &said(&other, &one)),
-            shown("no such document", &said(&unknown, &own)),
-            shown("not even AWS's document", &said(&unknown, &one)),
+            shown("too many calls", &message(&throttled, &one)),
+            shown("AWS's own trouble", &message(&other, &one)),
+            shown("no such document", &message(&unknown, &own)),
+            shown("not even AWS's document", &message(&unknown, &one)),
         ],
     );
 }
@@ -306,19 +309,22 @@ fn signatures_that_aws_refuses() {
         skew,
     };
     for error in [signature(960), channel(Some(-960))] {
-        let said = said(&error, &one);
-        assert_eq!((said.id, said.sqlstate), ("aws.clock", NOT_AUTHORIZED));
+        let message = message(&error, &one);
+        assert_eq!(
+            (message.id, message.sqlstate),
+            ("aws.clock", NOT_AUTHORIZED)
+        );
     }
     snapshot(
         "signatures",
         &[
-            shown("a clock that is wrong", &said(&signature(960), &one)),
-            shown("a clock that is right", &said(&signature(2), &one)),
+            shown("a clock that is wrong", &message(&signature(960), &one)),
+            shown("a clock that is right", &message(&signature(2), &one)),
             shown(
                 "a wrong clock at the channel",
-                &said(&channel(Some(-960)), &one),
+                &message(&channel(Some(-960)), &one),
             ),
-            shown("the channel is forbidden", &said(&channel(None), &one)),
+            shown("the channel is forbidden", &message(&channel(None), &one)),
         ],
     );
 }
@@ -377,7 +383,7 @@ fn joining_a_session() {
         ("a stream URL that is not AWS's", foreign),
         ("an action from the future", unknown),
     ];
-    let texts = errors.map(|(title, error)| shown(title, &said(&error, &one)));
+    let texts = errors.map(|(title, error)| shown(title, &message(&error, &one)));
     snapshot("joining", &texts);
 }
 
@@ -431,14 +437,14 @@ fn dials() {
         ),
     ];
     let mut texts = vec![
-        shown("refused", &said(&refused_dial("i-1"), &one)),
-        shown("no answer", &said(&slow, &one)),
-        shown("an unknown name", &said(&unknown, &one)),
-        shown("a silent agent", &said(&silent("i-1"), &one)),
-        shown("a silent container", &said(&silent("ecs:a_b_c"), &one)),
-        shown("missing messages", &said(&delayed, &one)),
+        shown("refused", &message(&refused_dial("i-1"), &one)),
+        shown("no answer", &message(&slow, &one)),
+        shown("an unknown name", &message(&unknown, &one)),
+        shown("a silent agent", &message(&silent("i-1"), &one)),
+        shown("a silent container", &message(&silent("ecs:a_b_c"), &one)),
+        shown("missing messages", &message(&delayed, &one)),
     ];
-    texts.extend(directly.map(|(title, error)| shown(title, &said(&error, &here))));
+    texts.extend(directly.map(|(title, error)| shown(title, &message(&error, &here))));
     snapshot("dials", &texts);
 }
 
@@ -467,14 +473,14 @@ fn endings() -> [(EndCause, &'static str); 6] {
 fn endings_are_told_apart() {
     let two = target("bastion=['i-1', 'i-2']");
     let awake = target("bastion='i-1'\nkeep_alive=true");
-    let idle = said(&ended(EndCause::IdleTimeout, ""), &awake);
+    let idle = message(&ended(EndCause::IdleTimeout, ""), &awake);
     assert!(!idle.hint.unwrap().contains("keep_alive"), "it is set");
     let mut ids = BTreeMap::new();
     let mut texts = Vec::new();
     for (cause, words) in endings() {
-        let said = said(&ended(cause, words), &two);
-        assert_eq!(said.sqlstate, BROKEN);
-        let detail = said.detail.clone().unwrap_or_default();
+        let message = message(&ended(cause, words), &two);
+        assert_eq!(message.sqlstate, BROKEN);
+        let detail = message.detail.clone().unwrap_or_default();
         assert_eq!(
             detail.is_empty(),
             words.is_empty(),
@@ -482,14 +488,14 @@ fn endings_are_told_apart() {
         );
         let shown_words = crate::base::foreign_text::visible(words);
         assert!(shown_words.ends_with(&detail), "{cause:?}: {detail}");
-        texts.push(shown(&format!("{cause:?}"), &said));
+        texts.push(shown(&format!("{cause:?}"), &message));
         assert_eq!(
-            ids.insert(said.id, cause),
+            ids.insert(message.id, cause),
             None,
             "{cause:?}: an id of its own"
         );
     }
-    let at_start = said(&ended(EndCause::AtStart, "Something else."), &two);
+    let at_start = message(&ended(EndCause::AtStart, "Something else."), &two);
     assert!(!at_start.hint.clone().unwrap().contains("dle timeout"));
     texts.push(shown("AtStart", &at_start));
     for words in [
@@ -499,7 +505,7 @@ fn endings_are_told_apart() {
     ] {
         texts.push(shown(
             "Other, in known words",
-            &said(&ended(EndCause::Other, words), &two),
+            &message(&ended(EndCause::Other, words), &two),
         ));
     }
     snapshot("endings", &texts);
@@ -510,7 +516,7 @@ fn a_client_that_was_logged_in_gets_the_reason_and_the_remedy() {
     let one = target("bastion='i-1'");
     for (cause, words) in endings() {
         let error = ended(cause, words);
-        let expected = said(&error, &one);
+        let expected = message(&error, &one);
         let end = SessionEnd {
             by: EndedBy::Server,
             error: Some(error.into_io()),
@@ -579,7 +585,7 @@ fn states_are_what_pools_expect() {
         (TunnelError::Overrun, BROKEN),
         (TunnelError::ShuttingDown, SHUTDOWN),
     ] {
-        let Message { id, sqlstate, .. } = said(&error, &one);
+        let Message { id, sqlstate, .. } = message(&error, &one);
         assert_eq!(sqlstate.as_str(), state.as_str(), "{id}");
     }
 }
@@ -644,7 +650,7 @@ fn a_refused_channel_is_of_the_partition_that_was_used() {
             status: 403,
             skew: None,
         };
-        let hint = said(&refused, &alias).hint.unwrap();
+        let hint = message(&refused, &alias).hint.unwrap();
         assert!(hint.contains(&format!("arn:{partition}:ssm:")), "{hint}");
     }
 }
@@ -656,7 +662,7 @@ fn raw_tunnels_say_the_same_without_a_database_client() {
     let dial = of(ForwardError::Tunnel(refused_dial("i-1")));
     assert_eq!(
         shown("", &dial),
-        shown("", &said(&refused_dial("i-1"), &one))
+        shown("", &message(&refused_dial("i-1"), &one))
     );
     let texts = [
         shown(
@@ -856,8 +862,8 @@ fn running_out_of_descriptors_is_told_as_such() {
             ("limit.descriptors", "53300"),
             "{error}"
         );
-        let said = format!("has run out of file descriptors: its limit is {limit}");
-        assert!(report.message.contains(&said), "{}", report.message);
+        let message = format!("has run out of file descriptors: its limit is {limit}");
+        assert!(report.message.contains(&message), "{}", report.message);
     }
     let refused = Refusal::OutOfDescriptors { limit: Some(limit) };
     let raw = forward(&ForwardError::Refused(refused), &one);
@@ -873,7 +879,8 @@ fn running_out_of_descriptors_is_told_as_such() {
         shown("this process", &descriptors::exhausted(Some(1024))),
         shown(
             "the system",
-            &descriptors::behind(&SessionError::Tunnel(direct(Errno::NFILE.into()))).unwrap(),
+            &descriptors::find_exhaustion(&SessionError::Tunnel(direct(Errno::NFILE.into())))
+                .unwrap(),
         ),
     ];
     snapshot("descriptors", &texts);

@@ -12,7 +12,7 @@ use crate::aws::token::TokenRequest;
 use crate::config::EndpointKind;
 
 /// Describes the request that the token was signed for, and its expiry; `None` without a token.
-pub(super) fn token(context: &ErrorContext<'_>) -> Option<String> {
+pub(super) fn describe_token(context: &ErrorContext<'_>) -> Option<String> {
     let TokenEvidence {
         request,
         expires_at,
@@ -32,7 +32,7 @@ pub(super) fn token(context: &ErrorContext<'_>) -> Option<String> {
     } else {
         format!(" (the endpoint of {configured})")
     };
-    let signed = match kind(context) {
+    let signed = match endpoint_kind(context) {
         // A DSQL token contains neither port nor role.
         EndpointKind::Dsql => {
             format!("{host}{alias}, {}, region {region}", dsql_action(user))
@@ -61,7 +61,7 @@ pub(super) fn wrong_clock(context: &ErrorContext<'_>) -> Option<ClockOffset> {
 }
 
 /// Returns the kind of the endpoint. For an alias it is that of the name behind it, if known.
-pub(super) fn kind(context: &ErrorContext<'_>) -> EndpointKind {
+pub(super) fn endpoint_kind(context: &ErrorContext<'_>) -> EndpointKind {
     match context.evidence {
         Some(evidence) => EndpointKind::of(&evidence.request.host),
         None => context.target.endpoint.kind(),

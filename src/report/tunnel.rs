@@ -1,11 +1,11 @@
 //! Reports about the tunnel, from the path to AWS to the bastion's dial.
 
-use super::aws::{credentials, internal, late};
+use super::aws::{call_timeout, credentials, internal};
 use super::context::ErrorContext;
 use super::message::{BROKEN, CANNOT_CONNECT, CONFIGURATION, Message, NOT_AUTHORIZED, REJECTED};
 use super::phrases::{
     AGENT_NEEDS, BAD_ANSWER, BEHIND_PROXY, NEW_SESSION, PREFERENCES, SET_CLOCK, SET_REGION,
-    add_statement, handshake_timeout, partition, restart_agent, sentence, service_host,
+    add_statement, handshake_timeout, partition, restart_hint, sentence, service_host,
     shutting_down, test_port,
 };
 use super::{api, ssm_end};
@@ -41,7 +41,7 @@ pub(super) fn tunnel(error: &TunnelError, context: Option<&ErrorContext<'_>>) ->
             host,
             reason,
         } => api_unreachable(region, host.as_deref(), reason),
-        TunnelError::Late(call) => late(call, "ssm.throttled"),
+        TunnelError::Late(call) => call_timeout(call, "ssm.throttled"),
         TunnelError::Internal(stopped) => internal(stopped, error.to_string()),
         TunnelError::BadAnswer { operation, reason } => bad_answer(operation, reason),
         TunnelError::IncompleteAnswer(_) => cannot("ssm.answer").hint(BAD_ANSWER),
@@ -93,7 +93,7 @@ pub(super) fn tunnel(error: &TunnelError, context: Option<&ErrorContext<'_>>) ->
             reason,
         } => name_not_resolved(bastion, endpoint, reason),
         TunnelError::AgentSilent { bastion, after } => agent_silent(bastion, after.as_secs()),
-        TunnelError::Delayed { bastion, after } => delayed(bastion, after.as_secs()),
+        TunnelError::Delayed { bastion, after } => messages_delayed(bastion, after.as_secs()),
         TunnelError::Stranded { .. } => dial_timeout(&error.to_string(), context),
         TunnelError::SessionEnded { cause, reason } => ssm_end::ended(*cause, reason, context),
         TunnelError::ChannelLost { reason } => channel_lost(reason),
@@ -106,7 +106,7 @@ pub(super) fn tunnel(error: &TunnelError, context: Option<&ErrorContext<'_>>) ->
             proxy,
             host,
             reason,
-        } => by_proxy(proxy, host, reason),
+        } => proxy_failed(proxy, host, reason),
         TunnelError::Direct {
             endpoint,
             failure,
@@ -220,9 +220,9 @@ fn all_bastions(
         .or(tried.first());
     let (sqlstate, hint) = match telling {
         Some((bastion, error)) => {
-            let said = tunnel(error, context);
-            let hint = said.hint.map(|hint| format!("For {bastion}: {hint}"));
-            (said.sqlstate, hint)
+            let message = tunnel(error, context);
+            let hint = message.hint.map(|hint| format!("For {bastion}: {hint}"));
+            (message.sqlstate, hint)
         }
         None => (CANNOT_CONNECT, None),
     };
@@ -275,7 +275,7 @@ fn channel_refused(status: u16, region: &str) -> String {
     )
 }
 
-fn by_proxy(proxy: &str, host: &str, reason: &str) -> Message {
+fn proxy_failed(proxy: &str, host: &str, reason: &str) -> Message {
     Message::new(
         "net.proxy",
         CANNOT_CONNECT,
@@ -297,11 +297,11 @@ fn agent_silent(bastion: &str, seconds: u64) -> Message {
     .detail("The Session Manager service answers, but the agent acknowledges no messages.")
     .hint(format!(
         "{NEW_SESSION} Possible causes: the instance or its agent hangs or has lost its network, and Systems Manager has not noticed. If the error persists, {}",
-        restart_agent(bastion)
+        restart_hint(bastion)
     ))
 }
 
-fn delayed(bastion: &str, seconds: u64) -> Message {
+fn messages_delayed(bastion: &str, seconds: u64) -> Message {
     Message::new(
         "ssm.delayed",
         CANNOT_CONNECT,

@@ -559,7 +559,10 @@ fn sessions_of_dsql_end_within_the_hour() {
     };
     let reply = after_login(&end, &one).unwrap().reply.unwrap();
     let reply = ServerError::parse(reply).unwrap();
-    assert!(reply.hint().unwrap().contains("after one hour"), "{reply:?}");
+    assert!(
+        reply.hint().unwrap().contains("after one hour"),
+        "{reply:?}"
+    );
 }
 
 #[test]
