@@ -63,7 +63,7 @@ pub fn filter(text: &str) -> Result<String, String> {
     }
     match EnvFilter::try_new(text) {
         Ok(_) => Ok(text.to_owned()),
-        Err(_) => Err(format!("{EXPECTED}")),
+        Err(_) => Err(EXPECTED.to_owned()),
     }
 }
 
