@@ -29,7 +29,7 @@ use crate::config::{ConfigError, ConfigFile, TargetConfig};
 use crate::platform::descriptors::LimitChange;
 use crate::platform::{self, descriptors};
 use crate::postgres::client::password_file::LocalPasswordError;
-use crate::postgres::server::BindError;
+use crate::serving::ports::BindError;
 
 /// Runs a command; returns its exit code.
 ///

@@ -32,8 +32,8 @@ use crate::observe::{
     ListedTarget, LiveConnection, NewConnection, Observed, StatusSource, TargetStatus,
 };
 use crate::platform::descriptors;
-use crate::postgres::server::Running;
 use crate::report;
+use crate::serving::shutdown::RunningParts;
 use crate::tunnel::direct::DirectTransport;
 use crate::tunnel::ssm::supervisor::SsmTransport;
 use crate::tunnel::{Transport, TunnelError};
@@ -254,7 +254,7 @@ impl Forwarder {
     /// Connections that are still open are reset, then the SSM sessions are ended.
     pub async fn drain(self, grace: Duration, hurry: impl Future<Output = ()>) {
         self.shared.observed.drains();
-        let running = Running {
+        let running = RunningParts {
             accepting: self.accepting,
             connections: self.connections,
             stop: self.shared.stop.clone(),
@@ -352,7 +352,7 @@ impl Shared {
                 ("client", Ok(()))
             }
             End::ServerLost(error) => ("server", Err(lost(error))),
-            End::Stopped => ("shutdown", Err(ForwardError::ShuttingDown)),
+            End::TaskStopped => ("shutdown", Err(ForwardError::ShuttingDown)),
         };
         info!(by, sent, received, seconds, "connection ended");
         outcome

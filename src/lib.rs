@@ -22,6 +22,7 @@ pub mod observe;
 pub mod platform;
 pub mod postgres;
 pub mod report;
+pub mod serving;
 pub mod setup;
 pub mod targets;
 pub mod tls;

@@ -6,10 +6,8 @@ pub mod connection;
 mod connection_state;
 pub mod database;
 mod io;
-pub mod listen;
 pub mod recovery;
 pub mod route;
-pub mod server;
 pub mod server_memory;
 pub mod shared;
 pub mod splice;
@@ -18,3 +16,12 @@ mod timings;
 mod waiting;
 
 pub use recovery::prepare_all;
+
+use crate::serving::server::{Server, TargetAtPort};
+use server_memory::ServerMemory;
+use shared::Proxy;
+
+/// The running PostgreSQL server.
+pub type PgServer = Server<Proxy>;
+/// A PostgreSQL target at one of its ports.
+pub type PgTargetAtPort = TargetAtPort<ServerMemory>;

@@ -77,7 +77,7 @@ fn judge(found: &FoundCredentials, identity: &Identity, clock: Option<ClockOffse
             })),
         },
         (None, _) => StepOutcome::warning(format!("{source}; AWS did not say whose they are"))
-            .remedy("Check the network; behind a proxy set HTTPS_PROXY, behind TLS inspection AWS_CA_BUNDLE. It may also be that an organisation policy forbids sts:GetCallerIdentity."),
+            .remedy("CheckRun the network; behind a proxy set HTTPS_PROXY, behind TLS inspection AWS_CA_BUNDLE. It may also be that an organisation policy forbids sts:GetCallerIdentity."),
     };
     let left = found.ends_in.map(|left| left.as_secs());
     outcome

@@ -21,7 +21,7 @@ use crate::config::{
 };
 use crate::platform::permissions::{self, FileRole};
 use crate::platform::{self, HangUp, service};
-use crate::postgres::server::Server;
+use crate::postgres::PgServer;
 use crate::postgres::shared::Proxy;
 use crate::postgres::target::PgTarget;
 use crate::targets::served_target::AwsContexts;
@@ -233,7 +233,7 @@ impl<'a> ReloadTriggers<'a> {
     }
 
     /// Applies the current configuration. An invalid configuration is ignored.
-    pub(super) async fn take_over(&mut self, server: &mut Server, proxy: &Arc<Proxy>) {
+    pub(super) async fn take_over(&mut self, server: &mut PgServer, proxy: &Arc<Proxy>) {
         service::reloading();
         // Whatever triggered the reload, the same contents are not loaded twice.
         self.watch = ChangeDetector::new(self.configured.file.as_deref().and_then(FileReading::of));
@@ -241,10 +241,10 @@ impl<'a> ReloadTriggers<'a> {
         service::ready(&serving(server));
     }
 
-    async fn serve_anew(&mut self, server: &mut Server, proxy: &Arc<Proxy>) {
+    async fn serve_anew(&mut self, server: &mut PgServer, proxy: &Arc<Proxy>) {
         let unused = |reason: String| {
             error!(reason, "the configuration stays as it was");
-            proxy.observed.change_unused(reason);
+            proxy.serving.observed.change_unused(reason);
         };
         let configured = match LoadedConfiguration::load(self.args) {
             Ok(configured) => configured,
@@ -262,7 +262,7 @@ impl<'a> ReloadTriggers<'a> {
             }
             Err(failed) => return unused(failed.to_string()),
         }
-        proxy.observed.leave_out(left_out);
+        proxy.serving.observed.leave_out(left_out);
         if configured.serve != self.configured.serve {
             warn!("[serve] has changed; that is taken over when pgiam is started anew");
         }
@@ -292,7 +292,7 @@ impl<'a> ReloadTriggers<'a> {
 }
 
 /// Returns the status text for the service manager.
-pub(super) fn serving(server: &Server) -> String {
+pub(super) fn serving(server: &PgServer) -> String {
     let targets = server.served().targets();
     let all = match targets.len() {
         1 => "serving 1 target".to_owned(),

@@ -26,10 +26,10 @@ use crate::commands::resolve_target;
 use crate::config::{ServeLayer, ServeSettings, SocketDir};
 use crate::platform::descriptors::{ForChildren, LimitChange};
 use crate::platform::{self, ForwardedSignals};
-use crate::postgres::server;
-use crate::postgres::server::{ListenAt, Server};
+use crate::postgres::PgServer;
 use crate::postgres::shared::Proxy;
 use crate::postgres::target::PgTarget;
+use crate::serving::ports::{self, ListenAt};
 use crate::targets::served_target::AwsContexts;
 use crate::tunnel::ssm::leftovers;
 
@@ -95,7 +95,7 @@ impl CommandSignals {
 
 /// The running server, and the values that the command needs.
 struct RunningServer {
-    server: Server,
+    server: PgServer,
     admin: Admin,
     served: Arc<PgTarget>,
     port: u16,
@@ -133,17 +133,17 @@ impl RunningServer {
             control_dir: platform::socket::default_dir(state_dir.as_deref()),
         };
         let controls = Controls { stop, reload: None };
-        let admin = Admin::start(options, Arc::clone(&proxy.observed), controls)?;
+        let admin = Admin::start(options, Arc::clone(&proxy.serving.observed), controls)?;
         let served = Arc::new(served);
         let at = ListenAt {
             serve,
             default_socket_dir: None,
         };
-        let (listeners, failed) = server::bind(&[Arc::clone(&served)], &at)?;
+        let (listeners, failed) = ports::bind(&[Arc::clone(&served)], &at)?;
         if let Some(failed) = failed.into_iter().next() {
             return Err(failed.into());
         }
-        let port = listeners.first().map(server::Listener::port);
+        let port = listeners.first().map(ports::Listener::port);
         let user = served
             .config
             .settings
@@ -151,9 +151,9 @@ impl RunningServer {
             .clone()
             .or_else(|| std::env::var("PGUSER").ok())
             .or_else(platform::os_user);
-        proxy.observed.started();
+        proxy.serving.observed.started();
         Ok(Self {
-            server: Server::start(Arc::new(proxy), at, listeners, endings),
+            server: PgServer::start(Arc::new(proxy), at, listeners, endings),
             admin,
             port: port.ok_or_else(|| anyhow!("there is no port to listen on"))?,
             served,

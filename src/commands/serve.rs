@@ -25,10 +25,10 @@ use crate::cli::terminal::Progress;
 use crate::config::{ConfigError, ServeSettings};
 use crate::platform::{self, HangUp, StopSignals, service};
 use crate::postgres::client::{authenticate, password_file};
-use crate::postgres::server;
-use crate::postgres::server::{ListenAt, Row, Server};
 use crate::postgres::shared::Proxy;
 use crate::postgres::target::PgTarget;
+use crate::postgres::{PgServer, PgTargetAtPort};
+use crate::serving::ports::{self, ListenAt};
 use crate::targets::served_target::AwsContexts;
 use crate::tunnel::ssm::leftovers;
 use pg_handshake::scram::ScramVerifier;
@@ -70,7 +70,7 @@ pub async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
     let at = (&configured.serve, state_dir.as_deref());
     let (mut server, unbound) = listen(&targets, at, &proxy, endings)?;
     left_out.extend(unbound);
-    proxy.observed.leave_out(left_out);
+    proxy.serving.observed.leave_out(left_out);
     let mut end = tokio::select! {
         () = prepare(&targets, &proxy) => None,
         end = ends.next() => Some(end),
@@ -96,7 +96,7 @@ pub async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
         );
         waiting = rows;
         waiting.retain(|row| !is_ready(row));
-        proxy.observed.started();
+        proxy.serving.observed.started();
         service::ready(&serving(&server));
     }
 
@@ -108,7 +108,7 @@ pub async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
     };
     let mut changes = ReloadTriggers::watch(args, configured, aws_contexts, asked);
     while end.is_none() {
-        let recovered = proxy.recovered.notified();
+        let recovered = proxy.serving.recovered.notified();
         say_ready(&mut waiting, &host);
         tokio::select! {
             reason = ends.next() => end = Some(reason),
@@ -133,7 +133,7 @@ pub async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
 }
 
 /// Prints the ready lines of waiting targets that have become ready.
-fn say_ready(waiting: &mut Vec<Row>, host: &str) {
+fn say_ready(waiting: &mut Vec<PgTargetAtPort>, host: &str) {
     let ready: Vec<String> = waiting
         .extract_if(.., |row| is_ready(row))
         .map(|row| ready_line(&row, host))
@@ -178,7 +178,7 @@ fn administer(
         stop,
         reload: Some(reload),
     };
-    let admin = Admin::start(options, Arc::clone(&proxy.observed), controls)?;
+    let admin = Admin::start(options, Arc::clone(&proxy.serving.observed), controls)?;
     Ok((admin, asked))
 }
 
@@ -188,15 +188,15 @@ fn listen(
     (serve, state_dir): (&ServeSettings, Option<&Path>),
     proxy: &Arc<Proxy>,
     endings: TaskTracker,
-) -> anyhow::Result<(Server, Vec<String>)> {
+) -> anyhow::Result<(PgServer, Vec<String>)> {
     let at = ListenAt {
         serve: serve.clone(),
         default_socket_dir: platform::socket::default_dir(state_dir),
     };
-    let (listeners, failed) = server::bind(targets, &at)?;
+    let (listeners, failed) = ports::bind(targets, &at)?;
     let failed = failed.into_iter().map(anyhow::Error::from).collect();
     let (listeners, left_out) = some(listeners, failed)?;
-    let server = Server::start(Arc::clone(proxy), at, listeners, endings);
+    let server = PgServer::start(Arc::clone(proxy), at, listeners, endings);
     Ok((server, left_out))
 }
 
@@ -236,7 +236,7 @@ async fn prepare(targets: &[Arc<PgTarget>], proxy: &Arc<Proxy>) {
 }
 
 /// Returns true if a login would work, as far as is known.
-fn is_ready(row: &Row) -> bool {
+fn is_ready(row: &PgTargetAtPort) -> bool {
     row.served.ready().is_some() && row.served.not_ready().is_none()
 }
 
@@ -272,8 +272,8 @@ fn verifier(serve: &ServeSettings) -> anyhow::Result<Option<ScramVerifier>> {
 }
 
 /// Returns the connection string to paste, and its destination.
-pub(super) fn ready_line(row: &Row, host: &str) -> String {
-    let Row { served, port, .. } = row;
+pub(super) fn ready_line(row: &PgTargetAtPort, host: &str) -> String {
+    let PgTargetAtPort { served, port, .. } = row;
     let config = &served.config;
     let database = if row.by_name {
         format!(" -d {}", shell(&config.name))

@@ -86,7 +86,7 @@ mod tests {
     use crate::config::{ConfigError, RdsIdentifier};
     use crate::forward::ListenError;
     use crate::postgres::client::password_file::LocalPasswordError;
-    use crate::postgres::server::{BindError, Wanted};
+    use crate::serving::ports::{BindError, PortSetting};
 
     fn credentials() -> Vec<(CredentialsError, WaitEffect)> {
         use CredentialsError as E;
@@ -275,7 +275,7 @@ mod tests {
             LocateError::Config(config()).into(),
             BindError::InUse {
                 address,
-                wanted: Wanted::Target("orders".into()),
+                setting: PortSetting::Target("orders".into()),
             }
             .into(),
             BindError::Same {

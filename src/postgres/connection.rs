@@ -9,6 +9,7 @@ use super::connection_state::Connection;
 use super::database::cancel;
 use super::database::login::{Greeting, LoggedIn};
 use super::io::write_all;
+use super::server_memory::ServerMemory;
 use super::shared::Proxy;
 use super::target::PgContext;
 use super::target::{PgPortTargets, PgTarget};
@@ -37,6 +38,8 @@ use crate::postgres::route::{Offer, Routed};
 use crate::postgres::splice;
 use crate::postgres::splice::First;
 use crate::report::{self};
+use crate::serving::protocol::ClientProtocol;
+use crate::serving::state::ServingState;
 use crate::tunnel::Readiness;
 
 /// Time that a client may stay silent while others wait for its place, and interval of the check.
@@ -44,15 +47,38 @@ const CROWDED_PATIENCE: Duration = Duration::from_secs(2);
 const CROWDED_LOOK: Duration = Duration::from_millis(250);
 /// Time limit for the last ErrorResponse to a client and for closing.
 const FAREWELL_DEADLINE: Duration = Duration::from_secs(3);
-/// Time after the stop signal within which every connection ends.
-pub const STOP_DEADLINE: Duration = Duration::from_secs(6);
 /// Time limit for the answer to a readiness probe: `pg_isready` waits for 3 s, and reports a
 /// timeout as "no response".
 const PROBE_DEADLINE: Duration = Duration::from_millis(2500);
 
+impl ClientProtocol for Proxy {
+    type TargetState = ServerMemory;
+
+    fn serving(&self) -> &ServingState {
+        &self.serving
+    }
+
+    fn serve(
+        self: Arc<Self>,
+        port_targets: PgPortTargets,
+        client: Admitted<Stream>,
+        startup_permit: OwnedSemaphorePermit,
+    ) -> impl Future<Output = ()> + Send {
+        serve(self, port_targets, client, startup_permit)
+    }
+
+    fn refuse(
+        self: Arc<Self>,
+        port_targets: PgPortTargets,
+        client: Refused<Stream>,
+    ) -> impl Future<Output = ()> + Send {
+        turn_away(self, port_targets, client)
+    }
+}
+
 /// Serves one accepted connection to its end. Failures are logged, not returned. `startup_permit`
 /// is released as soon as the client has completed its startup.
-pub async fn serve(
+async fn serve(
     proxy: Arc<Proxy>,
     port_targets: PgPortTargets,
     connection: Admitted<Stream>,
@@ -62,8 +88,8 @@ pub async fn serve(
     let span = info_span!("conn", peer = %arrival, target = field::Empty, user = field::Empty, database = field::Empty);
     let accepted = Instant::now();
     async {
-        let stop = proxy.stop.clone();
-        let deadline = proxy.startup_timeout;
+        let stop = proxy.serving.stop.clone();
+        let deadline = proxy.serving.startup_timeout;
         let welcome = admit::welcome(&proxy, &port_targets, connection);
         let welcomed = tokio::select! {
             welcomed = timeout(deadline, welcome) => welcomed.map_err(|_| deadline),
@@ -100,7 +126,7 @@ pub async fn serve(
 
 /// Refuses a client after reading its startup packet. A cancel request is delivered unless the
 /// client is known to belong to another user. Needs no startup permit.
-pub async fn turn_away(
+async fn turn_away(
     proxy: Arc<Proxy>,
     port_targets: PgPortTargets,
     mut connection: Refused<Stream>,
@@ -111,7 +137,7 @@ pub async fn turn_away(
     async {
         let turned_away = tokio::select! {
             turned_away = admit::turn_away(&proxy, connection) => turned_away,
-            () = proxy.stop.cancelled() => return,
+            () = proxy.serving.stop.cancelled() => return,
         };
         match turned_away {
             // The guard counts it, and the client does not read a reply.
@@ -149,7 +175,7 @@ impl Connection {
         let probe = is_probe(&startup);
         let mut greeting = Greeting::default();
         let proxy = Arc::clone(&self.proxy);
-        let _place = match self.proxy.connection_limit.acquire() {
+        let _place = match self.proxy.serving.connection_limit.acquire() {
             Ok(place) => place,
             Err(limit) => {
                 let error = too_many(limit, false);
@@ -173,7 +199,10 @@ impl Connection {
             span.record("database", routed.shown_database());
         }
 
-        let (place, stop) = (context.connection_limit.acquire(), self.proxy.stop.clone());
+        let (place, stop) = (
+            context.connection_limit.acquire(),
+            self.proxy.serving.stop.clone(),
+        );
         let waiting = Arc::clone(&self.waiting);
         let connected = async {
             let _ = place.as_ref().map_err(|limit| too_many(*limit, true))?;
@@ -202,7 +231,7 @@ impl Connection {
         match connected {
             Ok(upstream) => {
                 if context.last_failure.forget() {
-                    self.proxy.recovered.notify_waiters();
+                    self.proxy.serving.recovered.notify_waiters();
                 }
                 self.splice(client, upstream, greeting, (&context, &routed, &live))
                     .await;
@@ -274,7 +303,7 @@ impl Connection {
                 let found = found.unwrap_or_else(|_| late());
                 if probe { found.map_err(SessionError::for_a_probe) } else { found }
             }
-            () = self.proxy.stop.cancelled() => Err(SessionError::ShuttingDown),
+            () = self.proxy.serving.stop.cancelled() => Err(SessionError::ShuttingDown),
         }
     }
 
@@ -310,7 +339,7 @@ impl Connection {
         self.count_login(&routed.target, total_ms);
         live.opened();
 
-        let stop = self.proxy.stop.cancelled();
+        let stop = self.proxy.serving.stop.cancelled();
         let Local {
             stream: mut client,
             ahead,
@@ -329,7 +358,7 @@ impl Connection {
         let ending = report::after_login(&end, &routed.target);
         let id = ending.as_ref().map(|ending| ending.id);
         if let Some(ending) = &ending {
-            let (observed, target) = (&self.proxy.observed, &*routed.target.name);
+            let (observed, target) = (&self.proxy.serving.observed, &*routed.target.name);
             observed.failed(Some(target), ending.failure.clone());
         }
         if end.by == EndedBy::Server && end.error.is_some() {
@@ -392,11 +421,11 @@ async fn refuse(
 ) {
     let report = report::before_login(error, about.as_ref());
     // Before its target is known a client may be a stranger.
-    if about.is_some() || proxy.may_log() {
+    if about.is_some() || proxy.serving.may_log() {
         report.log();
     }
     let target = about.map(|about| &*about.target.name);
-    proxy.observed.failed(target, report.failure());
+    proxy.serving.observed.failed(target, report.failure());
     let (Some(mut client), Some(reply)) = (client, report.reply) else {
         return;
     };

@@ -34,7 +34,7 @@ impl Connection {
     /// Adds the connection to the list of open connections.
     pub(in crate::postgres) fn admit(&self, routed: &Routed) -> LiveConnection {
         let program = routed.startup.get("application_name");
-        self.proxy.observed.admit(NewConnection {
+        self.proxy.serving.observed.admit(NewConnection {
             target: &routed.target.name,
             user: &routed.user,
             database: routed.shown_database(),
@@ -67,6 +67,9 @@ impl Connection {
             .into_iter()
             .filter(|(stage, _)| with_token || *stage != Stage::Token);
         let seconds: Vec<_> = wanted.map(|(stage, ms)| (stage, ms / 1000.0)).collect();
-        self.proxy.observed.logged_in(&target.name, &seconds);
+        self.proxy
+            .serving
+            .observed
+            .logged_in(&target.name, &seconds);
     }
 }

@@ -40,7 +40,7 @@ impl PgTarget {
                 Ok(_) if !failed => return,
                 Ok(context) => {
                     context.check_and_note(&proxy).await;
-                    proxy.recovered.notify_waiters();
+                    proxy.serving.recovered.notify_waiters();
                     return;
                 }
                 Err(_) => failed = true,
@@ -64,7 +64,7 @@ impl PgTarget {
             }
         }
         // Clients that have stopped waiting for the target.
-        proxy.recovered.notify_waiters();
+        proxy.serving.recovered.notify_waiters();
     }
 
     /// Logs in once, as a client that names neither user nor database.
@@ -147,7 +147,7 @@ impl PgContext {
         }
         let (context, proxy) = (Arc::downgrade(self), Arc::clone(proxy));
         tokio::spawn(async move {
-            let stop = proxy.stop.clone();
+            let stop = proxy.serving.stop.clone();
             stop.run_until_cancelled(recovering(context, &proxy)).await;
         });
     }
@@ -173,7 +173,7 @@ async fn recovering(context: Weak<PgContext>, proxy: &Arc<Proxy>) {
             name = context.target.name,
             "the target can be reached again"
         );
-        proxy.recovered.notify_waiters();
+        proxy.serving.recovered.notify_waiters();
         context.recovering.0.store(false, Ordering::Release);
         // A failure before this point started no new task, because this one was still running.
         context.recover(proxy);
@@ -195,11 +195,11 @@ fn warn_of(target: &str, error: &SessionError, about: &ErrorContext<'_>) {
 /// that fail continue in the background.
 pub async fn prepare_all(targets: &[Arc<PgTarget>], proxy: &Arc<Proxy>) {
     for served in targets.iter().filter(|served| served.ready().is_none()) {
-        let (served, stop) = (Arc::downgrade(served), proxy.stop.clone());
+        let (served, stop) = (Arc::downgrade(served), proxy.serving.stop.clone());
         let looking = PgTarget::keep_looking(served, Arc::clone(proxy));
         tokio::spawn(async move { stop.run_until_cancelled(looking).await });
     }
     let all = targets.iter().map(|served| served.prepare(proxy));
     let all = futures_util::future::join_all(all);
-    _ = proxy.stop.run_until_cancelled(all).await;
+    _ = proxy.serving.stop.run_until_cancelled(all).await;
 }

@@ -118,7 +118,7 @@ enum LookupError {
     #[error(transparent)]
     Setup(Arc<SetupError>),
     #[error(transparent)]
-    Stopped(#[from] TaskStopped),
+    TaskStopped(#[from] TaskStopped),
 }
 
 impl From<NotLocated> for LookupError {
@@ -136,7 +136,7 @@ impl From<LookupError> for SessionError {
             LookupError::Discovery(error) => Self::Discovery(error),
             LookupError::Config(error) => Self::Config(error),
             LookupError::Setup(error) => Self::Setup(error),
-            LookupError::Stopped(stopped) => Self::Internal(stopped),
+            LookupError::TaskStopped(stopped) => Self::Internal(stopped),
         }
     }
 }

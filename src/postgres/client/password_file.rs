@@ -22,7 +22,7 @@ const LONGEST: usize = 1024;
 pub struct LocalPassword(Redacted<String>);
 
 impl LocalPassword {
-    /// Returns the password, for [`Verifier::new`](pg_handshake::scram::ScramVerifier::new).
+    /// Returns the password, for [`ScramVerifier::new`](pg_handshake::scram::ScramVerifier::new).
     #[must_use]
     pub fn secret(&self) -> &Redacted<String> {
         &self.0

@@ -23,7 +23,7 @@ pub(crate) fn turned_away(
     startup: &Startup,
     arrival: &Arrival,
 ) -> Result<(), SessionError> {
-    if proxy.turns_newcomers_away() {
+    if proxy.serving.refuses_new_clients() {
         return Err(SessionError::NotReady(Box::new(SessionError::ShuttingDown)));
     }
     if !is_probe(startup) {

@@ -341,7 +341,7 @@ impl Connection {
             ..
         } = attempt;
         let machine = Upstream::login(routed.startup.clone(), strategy.negotiation);
-        let observed = Arc::clone(&self.proxy.observed);
+        let observed = Arc::clone(&self.proxy.serving.observed);
         let began = Instant::now();
         let token = async {
             let token = context.tokens.token(request).await;

@@ -36,7 +36,7 @@ pub(in crate::postgres) async fn deliver(
     let mut meant: Vec<Arc<PgContext>> = proxy.cancel_keys.find(key);
     meant.retain(|context| port_targets.has(&context.target.name));
     if meant.is_empty() {
-        if proxy.may_log() {
+        if proxy.serving.may_log() {
             info!(
                 pid,
                 "cancel request for no open connection; ignored, as the server does"
@@ -56,7 +56,7 @@ async fn send(proxy: &Proxy, context: &PgContext, key: &CancelKey) {
         let _turn = proxy.cancels.acquire().await;
         forward(context, key).await
     });
-    let forwarded = proxy.stop.run_until_cancelled(forwarded).await;
+    let forwarded = proxy.serving.stop.run_until_cancelled(forwarded).await;
     match forwarded.unwrap_or(Ok(Err(SessionError::ShuttingDown))) {
         Ok(Ok(())) => info!(pid, "cancel request delivered"),
         Ok(Err(error)) => warn!(

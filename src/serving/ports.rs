@@ -13,7 +13,8 @@ use crate::admission::{BindFailure, BoundPort, Listening, listen_at_all};
 use crate::config::{ServeSettings, SocketDir};
 use crate::platform::socket::{SocketError, UnixSocket};
 use crate::platform::{self, descriptors};
-use crate::postgres::target::{PgPortTargets, PgTarget};
+use crate::targets::context::ProtocolState;
+use crate::targets::served_target::{PortTargets, ServedTarget};
 
 /// Reserve of descriptors for the program itself and for its first clients.
 const BESIDES: usize = 64;
@@ -24,13 +25,13 @@ pub enum BindError {
     /// The port is in use.
     #[error(
         "cannot listen on {address}: the port is in use.\nhint: another pgiam or a PostgreSQL server may be running; \
-         choose another with {}", .wanted.remedy(next(.address))
+         choose another with {}", .setting.remedy(next(.address))
     )]
     InUse {
         /// The address.
         address: SocketAddr,
         /// The setting that the port belongs to.
-        wanted: Wanted,
+        setting: PortSetting,
     },
     /// A port of `[serve]` is configured for another use as well.
     #[error("{key} = {port} is {other}, too.\nhint: give one of them another port")]
@@ -81,7 +82,7 @@ fn next(address: &SocketAddr) -> u16 {
 
 /// Purpose of a local port. It stays the same across a reload.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::postgres) enum Door {
+pub(super) enum PortUse {
     /// The targets with this `port`.
     Port(u16),
     /// One target without a fixed port; the system chooses one.
@@ -90,9 +91,9 @@ pub(in crate::postgres) enum Door {
     Hub(u16),
 }
 
-impl Door {
+impl PortUse {
     /// Returns the port, unless the system chooses it.
-    pub(in crate::postgres) fn fixed_port(&self) -> Option<u16> {
+    pub(super) fn fixed_port(&self) -> Option<u16> {
         Some(self.port()).filter(|port| *port != 0)
     }
 
@@ -109,21 +110,21 @@ impl Door {
 ///
 /// # Errors
 /// [`BindError::Same`].
-pub(in crate::postgres) fn doors(
-    targets: &[Arc<PgTarget>],
+pub(super) fn port_uses<P: ProtocolState>(
+    targets: &[Arc<ServedTarget<P>>],
     serve: &ServeSettings,
-) -> Result<Vec<(Door, PgPortTargets)>, BindError> {
+) -> Result<Vec<(PortUse, PortTargets<P>)>, BindError> {
     let hub = serve.hub_port;
-    let mut doors = Vec::new();
-    let mut by_port: BTreeMap<u16, Vec<Arc<PgTarget>>> = BTreeMap::new();
-    let port_targets = |targets: Vec<Arc<PgTarget>>, by_name| PgPortTargets {
+    let mut port_uses = Vec::new();
+    let mut by_port: BTreeMap<u16, Vec<Arc<ServedTarget<P>>>> = BTreeMap::new();
+    let port_targets = |targets: Vec<Arc<ServedTarget<P>>>, by_name| PortTargets {
         targets: targets.into(),
         by_name,
     };
     for served in targets {
         match served.config.settings.local_port {
-            0 => doors.push((
-                Door::Any(served.config.name.clone()),
+            0 => port_uses.push((
+                PortUse::Any(served.config.name.clone()),
                 port_targets(vec![Arc::clone(served)], false),
             )),
             port => by_port.entry(port).or_default().push(Arc::clone(served)),
@@ -149,12 +150,12 @@ pub(in crate::postgres) fn doors(
         }
     }
     for (port, targets) in by_port {
-        doors.push((Door::Port(port), port_targets(targets, false)));
+        port_uses.push((PortUse::Port(port), port_targets(targets, false)));
     }
     if let Some(port) = hub {
-        doors.push((Door::Hub(port), port_targets(targets.to_vec(), true)));
+        port_uses.push((PortUse::Hub(port), port_targets(targets.to_vec(), true)));
     }
-    Ok(doors)
+    Ok(port_uses)
 }
 
 /// Returns whether a socket on `address` would conflict with one on any of `others` on the same
@@ -167,14 +168,14 @@ fn meets(address: IpAddr, others: &[IpAddr]) -> bool {
 
 /// The setting that a port belongs to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Wanted {
+pub enum PortSetting {
     /// `hub_port`.
     Hub,
     /// `port` of a target.
     Target(String),
 }
 
-impl Wanted {
+impl PortSetting {
     /// Returns the setting with another port.
     fn remedy(&self, port: u16) -> String {
         match self {
@@ -184,7 +185,7 @@ impl Wanted {
     }
 }
 
-fn name_of(targets: &[Arc<PgTarget>]) -> String {
+fn name_of<P>(targets: &[Arc<ServedTarget<P>>]) -> String {
     targets
         .first()
         .map(|served| served.config.name.clone())
@@ -192,15 +193,15 @@ fn name_of(targets: &[Arc<PgTarget>]) -> String {
 }
 
 /// One local port with its sockets, and the targets behind it.
-pub struct Listener {
-    pub(in crate::postgres) door: Door,
-    pub(in crate::postgres) sockets: Vec<Listening>,
-    pub(in crate::postgres) unix: Option<UnixSocket>,
-    pub(in crate::postgres) port: u16,
-    pub(in crate::postgres) port_targets: PgPortTargets,
+pub struct Listener<P> {
+    pub(super) port_use: PortUse,
+    pub(super) sockets: Vec<Listening>,
+    pub(super) unix: Option<UnixSocket>,
+    pub(super) port: u16,
+    pub(super) port_targets: PortTargets<P>,
 }
 
-impl Listener {
+impl<P> Listener<P> {
     /// Returns the local port.
     #[must_use]
     pub fn port(&self) -> u16 {
@@ -229,15 +230,15 @@ pub struct ListenAt {
 /// # Errors
 /// [`BindError::Same`], and [`BindError::Descriptors`], because an arbitrary part of the targets
 /// would be served.
-pub fn bind(
-    targets: &[Arc<PgTarget>],
+pub fn bind<P: ProtocolState>(
+    targets: &[Arc<ServedTarget<P>>],
     at: &ListenAt,
-) -> Result<(Vec<Listener>, Vec<BindError>), BindError> {
+) -> Result<(Vec<Listener<P>>, Vec<BindError>), BindError> {
     let (mut listeners, mut failed) = (Vec::new(), Vec::new());
-    let doors = doors(targets, &at.serve)?;
-    let ports = doors.len();
-    for (door, port_targets) in doors {
-        match at.listen_as_one_of(ports, door, port_targets) {
+    let port_uses = port_uses(targets, &at.serve)?;
+    let ports = port_uses.len();
+    for (port_use, port_targets) in port_uses {
+        match at.listen_as_one_of(ports, port_use, port_targets) {
             Ok(listener) => listeners.push(listener),
             Err(error @ BindError::Descriptors { .. }) => return Err(error),
             Err(error) => failed.push(error),
@@ -248,28 +249,32 @@ pub fn bind(
 
 impl ListenAt {
     /// Listens on one of `ports` ports.
-    pub(in crate::postgres) fn listen_as_one_of(
+    pub(super) fn listen_as_one_of<P: ProtocolState>(
         &self,
         ports: usize,
-        door: Door,
-        port_targets: PgPortTargets,
-    ) -> Result<Listener, BindError> {
-        self.listen(door, port_targets)
+        port_use: PortUse,
+        port_targets: PortTargets<P>,
+    ) -> Result<Listener<P>, BindError> {
+        self.listen(port_use, port_targets)
             .map_err(|error| match error {
                 BindError::Descriptors { limit, .. } => self.too_many(ports, limit),
                 error => error,
             })
     }
 
-    fn listen(&self, door: Door, port_targets: PgPortTargets) -> Result<Listener, BindError> {
-        let wanted = if port_targets.by_name {
-            Wanted::Hub
+    fn listen<P: ProtocolState>(
+        &self,
+        port_use: PortUse,
+        port_targets: PortTargets<P>,
+    ) -> Result<Listener<P>, BindError> {
+        let setting = if port_targets.by_name {
+            PortSetting::Hub
         } else {
-            Wanted::Target(name_of(&port_targets.targets))
+            PortSetting::Target(name_of(&port_targets.targets))
         };
-        let bound = listen_at_all(&self.serve.addresses, door.port());
+        let bound = listen_at_all(&self.serve.addresses, port_use.port());
         let bound = bound.map_err(|BindFailure { address, source }| match source.kind() {
-            io::ErrorKind::AddrInUse => BindError::InUse { address, wanted },
+            io::ErrorKind::AddrInUse => BindError::InUse { address, setting },
             _ if descriptors::are_exhausted(&source) => {
                 self.too_many(1, descriptors::limit_reached(&source))
             }
@@ -281,7 +286,7 @@ impl ListenAt {
             return Err(self.too_many(1, Some(limit)));
         }
         Ok(Listener {
-            door,
+            port_use,
             sockets,
             unix: self.socket(port)?,
             port,

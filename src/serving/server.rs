@@ -9,39 +9,36 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{info, warn};
+use tracing::warn;
 
-pub use super::listen::{BindError, ListenAt, Listener, Wanted, bind};
-use super::listen::{Door, doors};
+use super::ports::{BindError, ListenAt, Listener, PortUse, port_uses};
+use super::protocol::ClientProtocol;
+use super::shutdown::{RunningParts, TUNNEL_SHUTDOWN_DEADLINE};
 use crate::admission::{Entrance, Listens, Verdict};
 use crate::base::stream::Stream;
 use crate::observe::{ListedTarget, StatusSource};
-use crate::postgres::connection;
-use crate::postgres::shared::Proxy;
-use crate::postgres::target::PgContext;
-use crate::postgres::target::{PgPortTargets, PgTarget};
+use crate::targets::context::{ProtocolState, TargetContext};
+use crate::targets::served_target::{PortTargets, ServedTarget};
 use crate::tunnel::Transport;
 
 /// Maximum number of admitted clients in startup, or being refused for a connection limit, at the
 /// same time. Others wait in the kernel.
 const MAX_STARTUPS: usize = 128;
-/// Time limit for ending the SSM sessions at exit.
-const TUNNEL_SHUTDOWN_DEADLINE: Duration = Duration::from_secs(8);
 
 /// An open port.
-struct Open {
-    door: Door,
+struct OpenPort<P> {
+    port_use: PortUse,
     port: u16,
     socket: Option<PathBuf>,
     /// The targets behind it. Each connection reads the current value when it is accepted.
-    port_targets: Arc<RwLock<PgPortTargets>>,
+    port_targets: Arc<RwLock<PortTargets<P>>>,
     accepting: CancellationToken,
     /// The accept loops.
     loops: TaskTracker,
 }
 
 /// One target at one port.
-pub struct Row {
+pub struct TargetAtPort<P> {
     /// The local port.
     pub port: u16,
     /// The Unix socket of that port.
@@ -51,25 +48,36 @@ pub struct Row {
     /// True if all targets are behind that port.
     pub hub: bool,
     /// The target.
-    pub served: Arc<PgTarget>,
+    pub served: Arc<ServedTarget<P>>,
 }
 
 /// The ports and targets that are served now. Cheap to clone.
-#[derive(Clone, Default)]
-pub struct Served(Arc<RwLock<Vec<Arc<Open>>>>);
+pub struct ServedPorts<P>(Arc<RwLock<Vec<Arc<OpenPort<P>>>>>);
 
-impl Served {
+impl<P> Default for ServedPorts<P> {
+    fn default() -> Self {
+        Self(Arc::default())
+    }
+}
+
+impl<P> Clone for ServedPorts<P> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<P: ProtocolState> ServedPorts<P> {
     /// Returns every target at every port, in the order in which they were opened; the hub's last.
     #[must_use]
-    pub fn rows(&self) -> Vec<Row> {
+    pub fn rows(&self) -> Vec<TargetAtPort<P>> {
         let mut rows = Vec::new();
         for open in read(&self.0).iter() {
             let port_targets = read(&open.port_targets);
-            rows.extend(port_targets.targets.iter().map(|served| Row {
+            rows.extend(port_targets.targets.iter().map(|served| TargetAtPort {
                 port: open.port,
                 socket: open.socket.clone(),
                 by_name: port_targets.picks_by_name(),
-                hub: matches!(open.door, Door::Hub(_)),
+                hub: matches!(open.port_use, PortUse::Hub(_)),
                 served: Arc::clone(served),
             }));
         }
@@ -79,41 +87,41 @@ impl Served {
 
     /// Returns every target once.
     #[must_use]
-    pub fn targets(&self) -> Vec<Arc<PgTarget>> {
+    pub fn targets(&self) -> Vec<Arc<ServedTarget<P>>> {
         let rows = self.rows().into_iter();
         rows.filter(|row| !row.hub).map(|row| row.served).collect()
     }
 }
 
 /// The running server.
-pub struct Server {
-    proxy: Arc<Proxy>,
+pub struct Server<C: ClientProtocol> {
+    protocol: Arc<C>,
     at: ListenAt,
-    served: Served,
+    served: ServedPorts<C::TargetState>,
     startups: Arc<Semaphore>,
     connections: TaskTracker,
     /// Connections accepted while the server was stopping.
     late: TaskTracker,
     /// Removed targets that still have open connections or a lookup in progress.
-    retired: Vec<Weak<PgTarget>>,
-    leaving: Vec<Weak<PgContext>>,
+    retired: Vec<Weak<ServedTarget<C::TargetState>>>,
+    leaving: Vec<Weak<TargetContext<C::TargetState>>>,
     /// Tunnels that are shutting down.
     endings: TaskTracker,
 }
 
-impl Server {
+impl<C: ClientProtocol> Server<C> {
     /// Starts an accept loop on every listener.
     #[must_use]
     pub fn start(
-        proxy: Arc<Proxy>,
+        protocol: Arc<C>,
         at: ListenAt,
-        listeners: Vec<Listener>,
+        listeners: Vec<Listener<C::TargetState>>,
         endings: TaskTracker,
     ) -> Self {
         let server = Self {
-            proxy,
+            protocol,
             at,
-            served: Served::default(),
+            served: ServedPorts::default(),
             startups: Arc::new(Semaphore::new(MAX_STARTUPS)),
             connections: TaskTracker::new(),
             late: TaskTracker::new(),
@@ -136,7 +144,7 @@ impl Server {
 
     /// Returns a handle to the ports and targets, which is updated on every reload.
     #[must_use]
-    pub fn served(&self) -> Served {
+    pub fn served(&self) -> ServedPorts<C::TargetState> {
         self.served.clone()
     }
 
@@ -148,14 +156,14 @@ impl Server {
             socket: row.socket,
             source: row.served as Arc<dyn StatusSource>,
         });
-        self.proxy.observed.show(listed.collect());
+        self.protocol.serving().observed.show(listed.collect());
     }
 
-    fn open(&self, listener: Listener) {
-        let open = Open {
+    fn open(&self, listener: Listener<C::TargetState>) {
+        let open = OpenPort {
             port: listener.port,
             socket: listener.socket().map(PathBuf::from),
-            door: listener.door,
+            port_use: listener.port_use,
             port_targets: Arc::new(RwLock::new(listener.port_targets)),
             accepting: CancellationToken::new(),
             loops: TaskTracker::new(),
@@ -169,17 +177,17 @@ impl Server {
         write(&self.served.0).push(Arc::new(open));
     }
 
-    fn accept_at(&self, socket: impl Listens + 'static, open: &Open) {
-        let entrance = Entrance::new(socket, Arc::clone(&self.proxy.guard));
-        let accept = Accept {
-            proxy: Arc::clone(&self.proxy),
+    fn accept_at(&self, socket: impl Listens + 'static, open: &OpenPort<C::TargetState>) {
+        let entrance = Entrance::new(socket, Arc::clone(&self.protocol.serving().guard));
+        let accept = AcceptLoop {
+            protocol: Arc::clone(&self.protocol),
             port_targets: Arc::clone(&open.port_targets),
             startups: Arc::clone(&self.startups),
             connections: self.connections.clone(),
             late: self.late.clone(),
         };
         let stop = open.accepting.clone();
-        let alive = self.proxy.observed.accepting();
+        let alive = self.protocol.serving().observed.accepting();
         open.loops.spawn(async move {
             let accepting = stop.run_until_cancelled(accept.run(entrance));
             alive.watch(accepting).await;
@@ -193,26 +201,33 @@ impl Server {
     /// # Errors
     /// [`BindError`] if no port would be left. Then only the targets behind the remaining ports
     /// have changed.
-    pub async fn reload(&mut self, targets: &[Arc<PgTarget>]) -> Result<Vec<BindError>, BindError> {
-        let wanted = doors(targets, &self.at.serve)?;
+    pub async fn reload(
+        &mut self,
+        targets: &[Arc<ServedTarget<C::TargetState>>],
+    ) -> Result<Vec<BindError>, BindError> {
+        let wanted = port_uses(targets, &self.at.serve)?;
         let ports = wanted.len();
         let before = self.served.targets();
-        let keeps = |open: &Arc<Open>| wanted.iter().any(|(door, _)| *door == open.door);
+        let keeps = |open: &Arc<OpenPort<_>>| {
+            wanted
+                .iter()
+                .any(|(port_use, _)| *port_use == open.port_use)
+        };
         let (stay, close): (Vec<_>, Vec<_>) = {
             let all = read(&self.served.0);
             all.iter().cloned().partition(keeps)
         };
         let (mut opened, mut later, mut failed) = (Vec::new(), Vec::new(), Vec::new());
-        for (door, port_targets) in wanted {
-            if let Some(open) = stay.iter().find(|open| open.door == door) {
+        for (port_use, port_targets) in wanted {
+            if let Some(open) = stay.iter().find(|open| open.port_use == port_use) {
                 *write(&open.port_targets) = port_targets;
             } else if close
                 .iter()
-                .any(|open| Some(open.port) == door.fixed_port())
+                .any(|open| Some(open.port) == port_use.fixed_port())
             {
-                later.push((door, port_targets)); // The port stays in use for another purpose.
+                later.push((port_use, port_targets)); // The port stays in use for another purpose.
             } else {
-                match self.at.listen_as_one_of(ports, door, port_targets) {
+                match self.at.listen_as_one_of(ports, port_use, port_targets) {
                     Ok(listener) => opened.push(listener),
                     Err(error) => failed.push(error),
                 }
@@ -234,8 +249,8 @@ impl Server {
         for open in close {
             open.loops.wait().await;
         }
-        for (door, port_targets) in later {
-            match self.at.listen_as_one_of(ports, door, port_targets) {
+        for (port_use, port_targets) in later {
+            match self.at.listen_as_one_of(ports, port_use, port_targets) {
                 Ok(listener) => opened.push(listener),
                 Err(error) => failed.push(error),
             }
@@ -247,7 +262,11 @@ impl Server {
     }
 
     /// Retires the targets that are no longer configured.
-    fn retire(&mut self, before: &[Arc<PgTarget>], now: &[Arc<PgTarget>]) {
+    fn retire(
+        &mut self,
+        before: &[Arc<ServedTarget<C::TargetState>>],
+        now: &[Arc<ServedTarget<C::TargetState>>],
+    ) {
         self.retired.retain(|served| served.strong_count() > 0);
         self.leaving.retain(|context| context.strong_count() > 0);
         for served in before {
@@ -277,11 +296,11 @@ impl Server {
     /// are refused and only cancel requests are served, as in PostgreSQL's "smart" shutdown. Then
     /// it notifies and closes the remaining connections, and ends the SSM sessions.
     pub async fn drain(self, grace: Duration, hurry: impl Future<Output = ()>) {
-        self.proxy.turn_away_newcomers();
-        let mut running = Running {
+        self.protocol.serving().refuse_new_clients();
+        let mut running = RunningParts {
             accepting: CancellationToken::new(),
             connections: self.connections.clone(),
-            stop: self.proxy.stop.clone(),
+            stop: self.protocol.serving().stop.clone(),
             transports: Vec::new(),
         };
         running.wait(grace, hurry).await;
@@ -310,72 +329,16 @@ fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
     lock.write().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Parts of the program to stop at exit, in this order.
-pub(crate) struct Running {
-    /// Ends the accept loops.
-    pub(crate) accepting: CancellationToken,
-    pub(crate) connections: TaskTracker,
-    /// Ends the connections.
-    pub(crate) stop: CancellationToken,
-    pub(crate) transports: Vec<Arc<dyn Transport>>,
-}
-
-impl Running {
-    /// Stops accepting and waits up to `grace` for open connections; `hurry` cuts the wait short.
-    /// Then it ends the remaining connections and the SSM sessions.
-    pub(crate) async fn drain(self, grace: Duration, hurry: impl Future<Output = ()>) {
-        self.accepting.cancel();
-        self.wait(grace, hurry).await;
-        self.finish(&TaskTracker::new()).await;
-    }
-
-    async fn wait(&self, grace: Duration, hurry: impl Future<Output = ()>) {
-        self.connections.close();
-        if !self.connections.is_empty() {
-            info!(
-                connections = self.connections.len(),
-                grace_s = grace.as_secs(),
-                "waiting for open connections"
-            );
-            tokio::select! {
-                () = self.connections.wait() => {}
-                () = tokio::time::sleep(grace) => {}
-                () = hurry => {}
-            }
-        }
-    }
-
-    /// Ends the connections, including the `late` ones, and the SSM sessions.
-    async fn finish(self, late: &TaskTracker) {
-        self.stop.cancel();
-        late.close();
-        let all = async { tokio::join!(self.connections.wait(), late.wait()) };
-        let closed = timeout(connection::STOP_DEADLINE, all).await;
-        if closed.is_err() {
-            warn!(
-                connections = self.connections.len() + late.len(),
-                "connections did not close in time"
-            );
-        }
-        let tunnels = futures_util::future::join_all(
-            self.transports.iter().map(|transport| transport.shutdown()),
-        );
-        if timeout(TUNNEL_SHUTDOWN_DEADLINE, tunnels).await.is_err() {
-            warn!("SSM sessions did not end in time; AWS ends them at their idle timeout");
-        }
-    }
-}
-
 /// Data that an accept loop passes to each connection.
-struct Accept {
-    proxy: Arc<Proxy>,
-    port_targets: Arc<RwLock<PgPortTargets>>,
+struct AcceptLoop<C: ClientProtocol> {
+    protocol: Arc<C>,
+    port_targets: Arc<RwLock<PortTargets<C::TargetState>>>,
     startups: Arc<Semaphore>,
     connections: TaskTracker,
     late: TaskTracker,
 }
 
-impl Accept {
+impl<C: ClientProtocol> AcceptLoop<C> {
     /// Accepts until it is dropped. When the limit of clients in startup is reached, the next
     /// client waits here, and the others in the kernel. The permit is acquired after the accept,
     /// not before: a program may listen on more sockets than there are permits. Refused clients
@@ -389,32 +352,30 @@ impl Accept {
                         return;
                     };
                     let connection = connection.map(|stream| Box::new(stream) as Stream);
-                    let (proxy, port_targets) = (Arc::clone(&self.proxy), self.port_targets());
-                    self.tracker().spawn(connection::serve(
-                        proxy,
-                        port_targets,
-                        connection,
-                        permit,
-                    ));
+                    let (protocol, port_targets) =
+                        (Arc::clone(&self.protocol), self.port_targets());
+                    self.tracker()
+                        .spawn(protocol.serve(port_targets, connection, permit));
                 }
                 Verdict::Refused(connection) => {
                     let connection = connection.map(|stream| Box::new(stream) as Stream);
-                    let (proxy, port_targets) = (Arc::clone(&self.proxy), self.port_targets());
+                    let (protocol, port_targets) =
+                        (Arc::clone(&self.protocol), self.port_targets());
                     self.tracker()
-                        .spawn(connection::turn_away(proxy, port_targets, connection));
+                        .spawn(protocol.refuse(port_targets, connection));
                 }
             }
         }
     }
 
     /// Returns the current targets, which a reload may have changed.
-    fn port_targets(&self) -> PgPortTargets {
+    fn port_targets(&self) -> PortTargets<C::TargetState> {
         read(&self.port_targets).clone()
     }
 
     /// Returns the tracker for a connection. Late connections are not waited for.
     fn tracker(&self) -> &TaskTracker {
-        if self.proxy.turns_newcomers_away() {
+        if self.protocol.serving().refuses_new_clients() {
             &self.late
         } else {
             &self.connections

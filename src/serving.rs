@@ -1,0 +1,7 @@
+//! The server of any protocol: ports, accept loops, reload and shutdown.
+
+pub mod ports;
+pub mod protocol;
+pub mod server;
+pub mod shutdown;
+pub mod state;

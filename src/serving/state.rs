@@ -1,0 +1,90 @@
+//! State that the connections of all ports share, in every protocol.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use crate::admission::Guard;
+use crate::base::event_limit::{EventDecision, EventLimiter};
+use crate::config::ServeSettings;
+use crate::observe::Observed;
+use crate::targets::connection_limit::ConnectionLimit;
+
+/// Maximum number of log lines about connections with an unknown target, within [`LINES_WINDOW`].
+/// Any process that reaches the port can cause them.
+const MOST_LINES: u32 = 64;
+const LINES_WINDOW: Duration = Duration::from_secs(1);
+
+/// State that the connections of all ports share.
+pub struct ServingState {
+    /// Decides which clients are served.
+    pub(crate) guard: Arc<Guard>,
+    /// Time limit for the startup of a client.
+    pub(crate) startup_timeout: Duration,
+    pub(crate) connection_limit: ConnectionLimit,
+    /// Limits the log lines about connections with an unknown target.
+    log_limit: EventLimiter,
+    /// True once new clients are refused.
+    draining: AtomicBool,
+    /// Notified when an unreachable target can be reached again.
+    pub recovered: Notify,
+    /// The metrics.
+    pub observed: Arc<Observed>,
+    /// Cancelled when the remaining connections must end.
+    pub stop: CancellationToken,
+}
+
+impl ServingState {
+    /// Creates the state for these settings.
+    #[must_use]
+    pub fn new(serve: &ServeSettings) -> Self {
+        Self {
+            guard: Arc::new(Guard::of_clients(serve.peer_check)),
+            startup_timeout: serve.startup_timeout,
+            connection_limit: ConnectionLimit::new(Some(serve.max_connections)),
+            log_limit: EventLimiter::new(MOST_LINES, LINES_WINDOW),
+            draining: AtomicBool::new(false),
+            recovered: Notify::new(),
+            observed: Arc::new(Observed::new(serve.max_connections)),
+            stop: CancellationToken::new(),
+        }
+    }
+
+    /// Refuses new clients from now on, because the program is stopping. Cancel requests are still
+    /// served.
+    pub fn refuse_new_clients(&self) {
+        self.draining.store(true, Ordering::Release);
+        self.observed.drains();
+    }
+
+    /// Returns whether new clients are refused.
+    #[must_use]
+    pub fn refuses_new_clients(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
+    /// Returns whether one more line about a connection with an unknown target may be logged.
+    pub(crate) fn may_log(&self) -> bool {
+        match self.log_limit.next() {
+            EventDecision::Through { held: 0 } => true,
+            EventDecision::Through { held } => {
+                warn!(
+                    lines = held,
+                    "left out more lines about connections without a session"
+                );
+                true
+            }
+            EventDecision::First => {
+                warn!(
+                    "more than {MOST_LINES} connections within a second ended before they chose a target; leaving out the lines about the others"
+                );
+                false
+            }
+            EventDecision::Held => false,
+        }
+    }
+}
