@@ -24,7 +24,7 @@ use crate::platform::{descriptors, socket};
 
 /// The running command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum ProcessKind {
     /// `pgiam serve`.
     Serve,
     /// `pgiam run`.
@@ -33,7 +33,7 @@ pub enum Kind {
     Tunnel,
 }
 
-impl Kind {
+impl ProcessKind {
     /// Returns the name of the command.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -49,7 +49,7 @@ impl Kind {
 #[derive(Clone, Debug)]
 pub struct AdminOptions {
     /// The running command.
-    pub kind: Kind,
+    pub kind: ProcessKind,
     /// Path of the configuration file.
     pub config: Option<PathBuf>,
     /// Address of the health endpoints and metrics; `None`: they are off.
@@ -60,7 +60,7 @@ pub struct AdminOptions {
 
 /// Actions that clients can request.
 #[derive(Clone, Debug, Default)]
-pub struct Controls {
+pub struct ControlRequests {
     /// Cancelled when a client requests the end of the program.
     pub stop: CancellationToken,
     /// Receives a message when a client requests a reload of the configuration; `None` if there is
@@ -98,9 +98,9 @@ pub enum AdminError {
     },
 }
 
-/// The running HTTP server. It ends with [`Admin::stop`], or when this is dropped.
+/// The running HTTP server. It ends with [`AdminServer::stop`], or when this is dropped.
 #[derive(Debug)]
-pub struct Admin {
+pub struct AdminServer {
     http: Option<SocketAddr>,
     control: Option<PathBuf>,
     stop: CancellationToken,
@@ -109,15 +109,15 @@ pub struct Admin {
 
 /// Data for the answers.
 #[derive(Debug)]
-struct Context {
-    kind: Kind,
+struct AdminContext {
+    kind: ProcessKind,
     config: Option<PathBuf>,
     http: Option<SocketAddr>,
     observed: Arc<Observed>,
-    controls: Controls,
+    controls: ControlRequests,
 }
 
-impl Admin {
+impl AdminServer {
     /// Starts the server. Call it before the first target is looked up or bound, so that `/startup`
     /// can answer "not yet"; inside a Tokio runtime.
     ///
@@ -128,12 +128,12 @@ impl Admin {
     pub fn start(
         options: AdminOptions,
         observed: Arc<Observed>,
-        controls: Controls,
+        controls: ControlRequests,
     ) -> Result<Self, AdminError> {
         let listener = options.http.map(listen).transpose()?;
         let http = listener.as_ref().and_then(|l| l.local_addr().ok());
         let control = options.control_dir.as_deref().and_then(control);
-        let context = Arc::new(Context {
+        let context = Arc::new(AdminContext {
             kind: options.kind,
             config: options.config,
             http,
@@ -189,7 +189,7 @@ impl Admin {
     }
 }
 
-impl Drop for Admin {
+impl Drop for AdminServer {
     fn drop(&mut self) {
         self.stop.cancel();
     }

@@ -28,7 +28,7 @@ use crate::aws::discover::Database;
 use crate::aws::{AwsContext, Identity};
 use crate::config::{Auth, ConfigError, Endpoint, TargetConfig, Via};
 use crate::failure::setup::SetupError;
-use crate::postgres::database::login_steps::{Dialled, Secured, Trial};
+use crate::postgres::database::login_steps::{DialledConnection, LoginCheck, SecuredConnection};
 use crate::postgres::target::PgTarget;
 use crate::targets::served_target::AwsContexts;
 pub use outcome::{StepOutcome, StepVerdict};
@@ -227,8 +227,8 @@ pub enum CheckError {
 enum ConnectionProgress {
     #[default]
     Begun,
-    Dialled(Dialled),
-    Secured(Secured),
+    DialledConnection(DialledConnection),
+    SecuredConnection(SecuredConnection),
     In(QueryClient),
 }
 
@@ -241,7 +241,7 @@ pub struct CheckRun {
     /// The endpoint behind a CNAME.
     endpoint: Option<Endpoint>,
     database: Option<Database>,
-    trial: Option<Trial>,
+    login_check: Option<LoginCheck>,
     way: ConnectionProgress,
 }
 
@@ -268,7 +268,7 @@ impl CheckRun {
             identity: Identity::default(),
             endpoint: None,
             database: None,
-            trial: None,
+            login_check: None,
             way: ConnectionProgress::Begun,
         })
     }

@@ -1,13 +1,13 @@
 //! Error types for connections. `report` turns them into messages.
 
 pub mod connection;
+pub mod connection_end;
 pub mod forward;
 pub mod route;
-pub mod session_end;
 pub mod setup;
 
-pub use connection::SessionError;
+pub use connection::ConnectionError;
+pub use connection_end::{ConnectionEnd, EndedBy};
 pub use forward::ForwardError;
 pub use route::RouteError;
-pub use session_end::{EndedBy, SessionEnd};
 pub use setup::SetupError;

@@ -37,7 +37,7 @@ use crate::serving::shutdown::RunningParts;
 use crate::tunnel::direct::DirectTransport;
 use crate::tunnel::ssm::supervisor::SsmTransport;
 use crate::tunnel::{Transport, TunnelError};
-use copy::{Copied, End, copy, copy_half_closing};
+use copy::{CopyResult, ForwardEnd, copy, copy_half_closing};
 
 /// Unix reserves lower ports for privileged programs.
 const PRIVILEGED: u16 = 1024;
@@ -90,12 +90,12 @@ fn limited(limit: &Option<u64>) -> String {
 }
 
 /// A bound local address, with one socket or two.
-pub struct Bound {
+pub struct BoundAddress {
     shown: Listen,
     sockets: Vec<Listening>,
 }
 
-impl Bound {
+impl BoundAddress {
     /// Returns the address to show, with the actual port.
     #[must_use]
     pub fn address(&self) -> Listen {
@@ -107,11 +107,11 @@ impl Bound {
 ///
 /// # Errors
 /// [`ListenError`] for the first that cannot be bound.
-pub fn bind(addresses: &[Listen]) -> Result<Vec<Bound>, ListenError> {
+pub fn bind(addresses: &[Listen]) -> Result<Vec<BoundAddress>, ListenError> {
     addresses.iter().map(bind_one).collect()
 }
 
-fn bind_one(address: &Listen) -> Result<Bound, ListenError> {
+fn bind_one(address: &Listen) -> Result<BoundAddress, ListenError> {
     let failed = |BindFailure { address, source }| match source.kind() {
         io::ErrorKind::AddrInUse => ListenError::InUse { address },
         io::ErrorKind::PermissionDenied if address.port() < PRIVILEGED => {
@@ -126,7 +126,7 @@ fn bind_one(address: &Listen) -> Result<Bound, ListenError> {
     match *address {
         Listen::Localhost(port) => {
             let BoundPort { port, sockets } = listen_on_loopback(port).map_err(failed)?;
-            Ok(Bound {
+            Ok(BoundAddress {
                 shown: Listen::Localhost(port),
                 sockets,
             })
@@ -134,7 +134,7 @@ fn bind_one(address: &Listen) -> Result<Bound, ListenError> {
         Listen::Address(address) => {
             let failed = |source| failed(BindFailure { address, source });
             let socket = listen(address).map_err(failed)?;
-            Ok(Bound {
+            Ok(BoundAddress {
                 shown: Listen::Address(socket.local_addr().map_err(failed)?),
                 sockets: vec![socket],
             })
@@ -169,13 +169,13 @@ pub fn transport(target: &ResolvedTarget) -> Arc<dyn Transport> {
 
 /// The running tunnel.
 pub struct Forwarder {
-    shared: Arc<Shared>,
+    shared: Arc<ForwardState>,
     accepting: CancellationToken,
     connections: TaskTracker,
 }
 
 /// State shared by connections.
-struct Shared {
+struct ForwardState {
     target: Arc<ResolvedTarget>,
     transport: Arc<dyn Transport>,
     stop: CancellationToken,
@@ -183,7 +183,7 @@ struct Shared {
     observed: Arc<Observed>,
 }
 
-impl StatusSource for Shared {
+impl StatusSource for ForwardState {
     fn status(&self) -> TargetStatus {
         TargetStatus {
             target: Arc::clone(&self.target),
@@ -201,11 +201,11 @@ impl Forwarder {
     pub fn start(
         target: ResolvedTarget,
         transport: Arc<dyn Transport>,
-        (bound, guard): (Vec<Bound>, Arc<Guard>),
+        (bound, guard): (Vec<BoundAddress>, Arc<Guard>),
         observed: Arc<Observed>,
     ) -> Self {
         let forwarder = Self {
-            shared: Arc::new(Shared {
+            shared: Arc::new(ForwardState {
                 target: Arc::new(target),
                 transport,
                 stop: CancellationToken::new(),
@@ -216,7 +216,7 @@ impl Forwarder {
             connections: TaskTracker::new(),
         };
         let observed = &forwarder.shared.observed;
-        let port = |bound: &Bound| match bound.shown {
+        let port = |bound: &BoundAddress| match bound.shown {
             Listen::Localhost(port) => port,
             Listen::Address(address) => address.port(),
         };
@@ -264,7 +264,7 @@ impl Forwarder {
     }
 }
 
-impl Shared {
+impl ForwardState {
     async fn serve(self: Arc<Self>, client: Admitted<TcpStream>) {
         let peer = client.arrival().to_string();
         let span = info_span!("conn", peer);
@@ -338,21 +338,21 @@ impl Shared {
         } else {
             copy(client, &mut server, traffic, stop).await
         };
-        let Copied {
+        let CopyResult {
             end,
             sent,
             received,
         } = copied;
         let seconds = began.elapsed().as_secs();
         let (by, outcome) = match end {
-            End::Client => ("client", Ok(())),
-            End::Server => ("server", Ok(())),
-            End::ClientLost(error) => {
+            ForwardEnd::Client => ("client", Ok(())),
+            ForwardEnd::Server => ("server", Ok(())),
+            ForwardEnd::ClientLost(error) => {
                 debug!(reason = &*plain(&error), "the client broke off");
                 ("client", Ok(()))
             }
-            End::ServerLost(error) => ("server", Err(lost(error))),
-            End::TaskStopped => ("shutdown", Err(ForwardError::ShuttingDown)),
+            ForwardEnd::ServerLost(error) => ("server", Err(lost(error))),
+            ForwardEnd::Stopped => ("shutdown", Err(ForwardError::ShuttingDown)),
         };
         info!(by, sent, received, seconds, "connection ended");
         outcome

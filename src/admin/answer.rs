@@ -4,8 +4,8 @@ use std::fmt::Write;
 
 use hyper::{Method, StatusCode};
 
-use super::Context;
-use super::document::Process;
+use super::AdminContext;
+use super::document::ProcessDocument;
 use crate::base::foreign_text::visible_json;
 use crate::observe::{Observed, Phase, TargetStatus};
 
@@ -30,7 +30,7 @@ const PRIVATE: [(&str, Method); 3] = [
 ];
 
 /// A request.
-pub(super) struct Asked<'a> {
+pub(super) struct AdminRequest<'a> {
     pub(super) method: &'a Method,
     pub(super) path: &'a str,
     pub(super) query: Option<&'a str>,
@@ -42,13 +42,13 @@ pub(super) struct Asked<'a> {
 
 /// An answer.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Answer {
+pub(super) struct AdminResponse {
     pub(super) status: StatusCode,
     pub(super) content_type: &'static str,
     pub(super) body: String,
 }
 
-impl Answer {
+impl AdminResponse {
     fn text(status: StatusCode, body: impl Into<String>) -> Self {
         Self {
             status,
@@ -72,9 +72,9 @@ impl Answer {
     }
 }
 
-impl Context {
+impl AdminContext {
     /// Returns the answer to a request.
-    pub(super) fn answer(&self, asked: &Asked<'_>) -> Answer {
+    pub(super) fn answer(&self, asked: &AdminRequest<'_>) -> AdminResponse {
         let get = &Method::GET;
         let private = PRIVATE.iter().find(|(path, _)| *path == asked.path);
         let private = private.filter(|_| asked.is_owners);
@@ -82,82 +82,82 @@ impl Context {
         let head = wanted == get && asked.method == Method::HEAD;
         if asked.method != wanted && !head {
             let body = format!("use {wanted}\n");
-            return Answer::text(StatusCode::METHOD_NOT_ALLOWED, body);
+            return AdminResponse::text(StatusCode::METHOD_NOT_ALLOWED, body);
         }
         let observed = &*self.observed;
         match asked.path {
-            "/" => Answer::ok(TEXT, INDEX.to_owned()),
+            "/" => AdminResponse::ok(TEXT, INDEX.to_owned()),
             "/startup" => startup(observed),
             "/liveness" => liveness(observed),
             "/readiness" => readiness(observed, asked.query),
             "/metrics" => metrics(observed),
             path if private.is_some() => self.answer_owner(path),
-            _ => Answer::text(StatusCode::NOT_FOUND, "there is nothing here; see /\n"),
+            _ => AdminResponse::text(StatusCode::NOT_FOUND, "there is nothing here; see /\n"),
         }
     }
 
     /// Returns the answer to a request for one of [`PRIVATE`].
-    fn answer_owner(&self, path: &str) -> Answer {
+    fn answer_owner(&self, path: &str) -> AdminResponse {
         match path {
             "/stop" => {
                 self.controls.stop.cancel();
-                Answer::text(StatusCode::ACCEPTED, "stopping\n")
+                AdminResponse::text(StatusCode::ACCEPTED, "stopping\n")
             }
             "/reload" => self.reload(),
             _ => self.status(),
         }
     }
 
-    fn status(&self) -> Answer {
-        match serde_json::to_string(&Process::of(self)) {
-            Ok(body) => Answer::ok(JSON, visible_json(&body).into_owned()),
+    fn status(&self) -> AdminResponse {
+        match serde_json::to_string(&ProcessDocument::of(self)) {
+            Ok(body) => AdminResponse::ok(JSON, visible_json(&body).into_owned()),
             Err(error) => internal(&error),
         }
     }
 
-    fn reload(&self) -> Answer {
+    fn reload(&self) -> AdminResponse {
         let Some(reload) = &self.controls.reload else {
             let body = format!("pgiam {} has nothing to load anew\n", self.kind.as_str());
-            return Answer::text(StatusCode::CONFLICT, body);
+            return AdminResponse::text(StatusCode::CONFLICT, body);
         };
         // A full channel means that a reload is about to begin, which is enough.
         _ = reload.try_send(());
-        Answer::text(StatusCode::ACCEPTED, "loading the configuration anew\n")
+        AdminResponse::text(StatusCode::ACCEPTED, "loading the configuration anew\n")
     }
 }
 
-fn internal(error: &dyn std::error::Error) -> Answer {
-    Answer::text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n"))
+fn internal(error: &dyn std::error::Error) -> AdminResponse {
+    AdminResponse::text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n"))
 }
 
-fn startup(observed: &Observed) -> Answer {
+fn startup(observed: &Observed) -> AdminResponse {
     match observed.phase() {
-        Phase::Starting => Answer::text(StatusCode::SERVICE_UNAVAILABLE, "starting\n"),
-        Phase::Serving | Phase::Draining => Answer::ok(TEXT, "started\n".to_owned()),
+        Phase::Starting => AdminResponse::text(StatusCode::SERVICE_UNAVAILABLE, "starting\n"),
+        Phase::Serving | Phase::Draining => AdminResponse::ok(TEXT, "started\n".to_owned()),
     }
 }
 
-fn liveness(observed: &Observed) -> Answer {
+fn liveness(observed: &Observed) -> AdminResponse {
     match observed.dead_loops() {
-        0 => Answer::ok(TEXT, "alive\n".to_owned()),
+        0 => AdminResponse::ok(TEXT, "alive\n".to_owned()),
         dead => {
             let body = format!("{dead} of the listeners no longer accept connections\n");
-            Answer::text(StatusCode::SERVICE_UNAVAILABLE, body)
+            AdminResponse::text(StatusCode::SERVICE_UNAVAILABLE, body)
         }
     }
 }
 
-fn metrics(observed: &Observed) -> Answer {
+fn metrics(observed: &Observed) -> AdminResponse {
     match observed.exposition() {
-        Ok(body) => Answer::ok(METRICS, body),
+        Ok(body) => AdminResponse::ok(METRICS, body),
         Err(error) => internal(&error),
     }
 }
 
-fn readiness(observed: &Observed, query: Option<&str>) -> Answer {
+fn readiness(observed: &Observed, query: Option<&str>) -> AdminResponse {
     let Ok(least) = min_ready(query) else {
         let body = "min-ready wants a number of targets, 1 or more\n";
-        return Answer::text(StatusCode::BAD_REQUEST, body);
+        return AdminResponse::text(StatusCode::BAD_REQUEST, body);
     };
     let targets = observed.targets();
     let statuses: Vec<TargetStatus> = targets.iter().map(|t| t.source.status()).collect();
@@ -178,7 +178,7 @@ fn readiness(observed: &Observed, query: Option<&str>) -> Answer {
         Some(_) => StatusCode::SERVICE_UNAVAILABLE,
         None => StatusCode::OK,
     };
-    Answer::text(status, body)
+    AdminResponse::text(status, body)
 }
 
 /// Parses `min-ready=N` in a query; `None`: all targets.

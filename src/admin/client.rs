@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use super::document::Process;
+use super::document::ProcessDocument;
 use crate::platform::socket::control::{self, ExistingSocket};
 
 /// Timeout of one request.
@@ -38,7 +38,7 @@ pub enum AskError {
 /// [`AskError::Unsupported`] on systems without control sockets. (Windows: untested.)
 pub async fn all(
     state_dir: Option<&Path>,
-) -> Result<Vec<(ExistingSocket, Result<Process, AskError>)>, AskError> {
+) -> Result<Vec<(ExistingSocket, Result<ProcessDocument, AskError>)>, AskError> {
     if !cfg!(unix) {
         return Err(AskError::Unsupported);
     }
@@ -55,7 +55,7 @@ pub async fn all(
 ///
 /// # Errors
 /// [`AskError`].
-pub async fn status(of: &ExistingSocket) -> Result<Process, AskError> {
+pub async fn status(of: &ExistingSocket) -> Result<ProcessDocument, AskError> {
     let body = ask(of, "GET", "/status").await?;
     Ok(serde_json::from_slice(&body)?)
 }

@@ -1,4 +1,4 @@
-//! JSON document of `pgiam status --json`, one [`Process`] per running pgiam. `docs/metrics.md`
+//! JSON document of `pgiam status --json`, one [`ProcessDocument`] per running pgiam. `docs/metrics.md`
 //! explains it.
 
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use aws_smithy_types::DateTime;
 use aws_smithy_types::date_time::Format;
 use serde::{Deserialize, Serialize};
 
-use super::Context;
+use super::AdminContext;
 use crate::config::{Auth, Bastion, Via};
 use crate::observe::{Connection, LastError, ListedTarget, Observed, TargetStatus};
 use crate::tunnel::SessionStats;
@@ -16,7 +16,7 @@ use crate::tunnel::SessionStats;
 /// A running pgiam.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Process {
+pub struct ProcessDocument {
     /// Process id.
     pub pid: u32,
     /// Version.
@@ -38,7 +38,7 @@ pub struct Process {
     /// Maximum number of concurrent connections.
     pub max_connections: usize,
     /// Targets, sorted by name.
-    pub targets: Vec<Target>,
+    pub targets: Vec<TargetDocument>,
     /// Reasons why configured targets are not served, one each.
     pub left_out: Vec<String>,
     /// Reason why a changed configuration is not used.
@@ -48,7 +48,7 @@ pub struct Process {
 /// A target.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Target {
+pub struct TargetDocument {
     /// Name.
     pub name: String,
     /// Local TCP port.
@@ -74,17 +74,17 @@ pub struct Target {
     /// `connection_limit`.
     pub connection_limit: Option<usize>,
     /// Last failure.
-    pub last_error: Option<Failure>,
+    pub last_error: Option<FailureDocument>,
     /// Session Manager sessions.
-    pub sessions: Vec<Session>,
+    pub sessions: Vec<SessionDocument>,
     /// Connections, oldest first.
-    pub connections: Vec<Client>,
+    pub connections: Vec<ConnectionDocument>,
 }
 
 /// A failure.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Failure {
+pub struct FailureDocument {
     /// Stable identifier of the cause, as in `docs/errors.md`.
     pub id: String,
     /// SQLSTATE sent to the client, if any.
@@ -106,7 +106,7 @@ pub struct Failure {
 /// A Session Manager session.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Session {
+pub struct SessionDocument {
     /// AWS session id; none while the session is starting.
     pub id: Option<String>,
     /// Managed node; none while the session is starting.
@@ -134,7 +134,7 @@ pub struct Session {
 /// A client's connection.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Client {
+pub struct ConnectionDocument {
     /// Unique number of the connection in this process.
     pub id: u64,
     /// `login` or `open`.
@@ -169,15 +169,15 @@ fn rfc3339(time: SystemTime) -> String {
     written.unwrap_or_default()
 }
 
-impl Process {
-    pub(super) fn of(context: &Context) -> Self {
+impl ProcessDocument {
+    pub(super) fn of(context: &AdminContext) -> Self {
         let observed = &*context.observed;
         let (began, since) = observed.began();
         let connections = observed.connections();
         let listed = observed.targets();
-        let mut targets: Vec<Target> = listed
+        let mut targets: Vec<TargetDocument> = listed
             .iter()
-            .map(|listed| Target::of(observed, listed, &connections))
+            .map(|listed| TargetDocument::of(observed, listed, &connections))
             .collect();
         targets.sort_by(|a, b| a.name.cmp(&b.name));
         let left_out = observed.left_out();
@@ -199,7 +199,7 @@ impl Process {
     }
 }
 
-impl Target {
+impl TargetDocument {
     fn of(observed: &Observed, listed: &ListedTarget, all: &[std::sync::Arc<Connection>]) -> Self {
         let status: TargetStatus = listed.source.status();
         let target = &status.target;
@@ -225,19 +225,21 @@ impl Target {
             ready: status.is_ready(),
             failing: status.failed.map(str::to_owned),
             connection_limit: target.settings.login.connection_limit,
-            last_error: observed.last_error(&target.name).map(Failure::of),
+            last_error: observed.last_error(&target.name).map(FailureDocument::of),
             sessions: status
                 .tunnel
                 .sessions
                 .into_iter()
-                .map(Session::of)
+                .map(SessionDocument::of)
                 .collect(),
-            connections: own.map(|connection| Client::of(connection)).collect(),
+            connections: own
+                .map(|connection| ConnectionDocument::of(connection))
+                .collect(),
         }
     }
 }
 
-impl Failure {
+impl FailureDocument {
     fn of(last: LastError) -> Self {
         let age = last.at.elapsed();
         let at = SystemTime::now().checked_sub(age);
@@ -255,7 +257,7 @@ impl Failure {
     }
 }
 
-impl Session {
+impl SessionDocument {
     fn of(stats: SessionStats) -> Self {
         Self {
             id: stats.id,
@@ -273,7 +275,7 @@ impl Session {
     }
 }
 
-impl Client {
+impl ConnectionDocument {
     fn of(connection: &Connection) -> Self {
         let state = if connection.is_open() {
             "open"

@@ -19,8 +19,8 @@ use tokio::task::AbortHandle;
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
-use super::Context;
-use super::answer::{Answer, Asked};
+use super::AdminContext;
+use super::answer::{AdminRequest, AdminResponse};
 use crate::admission::{Admitted, Entrance, Listens, Refusal, Verdict};
 
 /// Maximum number of concurrent connections on each of the two entrances. The usual clients are a
@@ -34,7 +34,7 @@ const HEAD_DEADLINE: Duration = Duration::from_secs(1);
 /// Maximum bytes of a request's head. (The minimum that the library accepts.)
 const HEAD: usize = 8 * 1024;
 /// Serves admitted clients; private paths only if every client is the owner's. Runs until dropped.
-pub(super) async fn answer(mut entrance: Entrance<impl Listens>, context: Arc<Context>) {
+pub(super) async fn answer(mut entrance: Entrance<impl Listens>, context: Arc<AdminContext>) {
     let mut crowd = Crowd::default();
     loop {
         match entrance.next().await {
@@ -84,13 +84,13 @@ impl Crowd {
 /// Serves one request.
 async fn converse<S: AsyncRead + AsyncWrite + Unpin + Send>(
     client: Admitted<S>,
-    context: Arc<Context>,
+    context: Arc<AdminContext>,
     heard: Arc<AtomicBool>,
 ) {
     let is_owners = client.is_owners();
     let service = service_fn(|request: Request<Incoming>| {
         heard.store(true, Ordering::Relaxed);
-        let asked = Asked {
+        let asked = AdminRequest {
             method: request.method(),
             path: request.uri().path(),
             query: request.uri().query(),
@@ -99,7 +99,7 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin + Send>(
         let host = request.headers().get(HOST);
         let response = match is_owners || is_meant(&context, host) {
             true => response(context.answer(&asked)),
-            false => response(Answer::misdirected()),
+            false => response(AdminResponse::misdirected()),
         };
         async move { Ok::<_, Infallible>(response) }
     });
@@ -120,7 +120,7 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin + Send>(
 /// Returns `true` if a request is addressed to this server. A website with a name that resolves to
 /// a loopback address (DNS rebinding) could make a browser send requests that expose private data;
 /// they contain the website's own name.
-fn is_meant(context: &Context, host: Option<&HeaderValue>) -> bool {
+fn is_meant(context: &AdminContext, host: Option<&HeaderValue>) -> bool {
     if !context
         .http
         .is_some_and(|address| address.ip().is_loopback())
@@ -139,8 +139,8 @@ fn is_meant(context: &Context, host: Option<&HeaderValue>) -> bool {
     name.eq_ignore_ascii_case("localhost") || address.parse().is_ok_and(is_local)
 }
 
-fn response(answer: Answer) -> Response<Full<Bytes>> {
-    let Answer {
+fn response(answer: AdminResponse) -> Response<Full<Bytes>> {
+    let AdminResponse {
         status,
         content_type,
         body,
@@ -158,17 +158,17 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::admin::{Controls, Kind};
+    use crate::admin::{ControlRequests, ProcessKind};
     use crate::observe::Observed;
 
     #[test]
     fn names_of_others_are_not_answered_on_the_loopback() {
-        let context = |address: &str| Context {
-            kind: Kind::Serve,
+        let context = |address: &str| AdminContext {
+            kind: ProcessKind::Serve,
             config: None,
             http: Some(address.parse().unwrap()),
             observed: Arc::new(Observed::new(1)),
-            controls: Controls::default(),
+            controls: ControlRequests::default(),
         };
         let meant = |address: &str, host: &'static str| {
             is_meant(&context(address), Some(&HeaderValue::from_static(host)))

@@ -5,7 +5,7 @@ use ssm_channel::AgentVersion;
 use super::{CheckRun, StepOutcome, StepVerdict};
 use crate::aws::discover;
 use crate::config::{Bastion, Via};
-use crate::failure::connection::SessionError;
+use crate::failure::connection::ConnectionError;
 use crate::postgres::target::PgContext;
 use crate::tunnel::{BastionCandidate, BastionState};
 
@@ -68,7 +68,7 @@ pub(super) async fn session(context: &PgContext) -> StepOutcome {
         Ok(None) => StepOutcome::ok("not needed"),
         // The session opened: the agent looks up the database's name in it, and the next step
         // reports the result.
-        Err(SessionError::Tunnel(error)) if error.is_about_the_name() => StepOutcome::ok("open"),
+        Err(ConnectionError::Tunnel(error)) if error.is_about_the_name() => StepOutcome::ok("open"),
         Err(error) => StepOutcome::failed(context.explain(&error)),
     }
 }

@@ -10,9 +10,9 @@ use x509_parser::x509::X509Name;
 use super::query::{QueryClient, QueryError};
 use super::{APPLICATION, CheckRun, ConnectionProgress, StepOutcome};
 use crate::config::{EndpointKind, Via};
-use crate::failure::connection::SessionError;
+use crate::failure::connection::ConnectionError;
 use crate::postgres::database::login_steps;
-use crate::postgres::database::login_steps::Trial;
+use crate::postgres::database::login_steps::LoginCheck;
 use crate::postgres::target::PgContext;
 
 /// Timeout for a short query.
@@ -31,28 +31,31 @@ const MEMBERSHIPS: &str = "select \
 
 impl CheckRun {
     /// Returns the login of this check; the first call sets its role.
-    pub(super) fn trial(&mut self, context: &Arc<PgContext>) -> Result<&mut Trial, SessionError> {
-        let trial = match self.trial.take() {
-            Some(trial) => trial,
+    pub(super) fn login_check(
+        &mut self,
+        context: &Arc<PgContext>,
+    ) -> Result<&mut LoginCheck, ConnectionError> {
+        let login_check = match self.login_check.take() {
+            Some(login_check) => login_check,
             None => {
                 let endpoint = self.endpoint.clone();
                 let endpoint = endpoint.unwrap_or_else(|| context.target.endpoint.clone());
-                Trial::new(Arc::clone(context), endpoint, APPLICATION)?
+                LoginCheck::new(Arc::clone(context), endpoint, APPLICATION)?
             }
         };
-        Ok(self.trial.insert(trial))
+        Ok(self.login_check.insert(login_check))
     }
 
     /// Runs the port step: the connection through the bastion or directly.
     pub(super) async fn port(&mut self, context: &Arc<PgContext>) -> StepOutcome {
-        let trial = match self.trial(context) {
-            Ok(trial) => trial,
+        let login_check = match self.login_check(context) {
+            Ok(login_check) => login_check,
             Err(error) => return StepOutcome::failed(context.explain(&error)),
         };
-        let dialled = trial.dial().await;
+        let dialled = login_check.dial().await;
         match dialled {
-            Ok(dialled) => self.way = ConnectionProgress::Dialled(dialled),
-            Err(error) => return StepOutcome::failed(trial.explain(&error)),
+            Ok(dialled) => self.way = ConnectionProgress::DialledConnection(dialled),
+            Err(error) => return StepOutcome::failed(login_check.explain(&error)),
         }
         let endpoint = &context.target.endpoint;
         StepOutcome::ok(match context.target.settings.via {
@@ -63,14 +66,14 @@ impl CheckRun {
 
     /// Runs the certificate step.
     pub(super) async fn tls(&mut self) -> StepOutcome {
-        let (Some(trial), ConnectionProgress::Dialled(dialled)) =
-            (&self.trial, std::mem::take(&mut self.way))
+        let (Some(login_check), ConnectionProgress::DialledConnection(dialled)) =
+            (&self.login_check, std::mem::take(&mut self.way))
         else {
             return StepOutcome::skipped("there is no connection");
         };
-        let secured = match trial.secure(dialled).await {
+        let secured = match login_check.secure(dialled).await {
             Ok(secured) => secured,
-            Err(error) => return StepOutcome::failed(trial.explain(&error)),
+            Err(error) => return StepOutcome::failed(login_check.explain(&error)),
         };
         let host = self.endpoint.as_ref().map(|it| it.host.clone());
         let tls = VerifiedConnection {
@@ -79,30 +82,33 @@ impl CheckRun {
             alpn: secured.alpn,
         };
         let outcome = certificate(&tls, &secured.certificates, SystemTime::now());
-        self.way = ConnectionProgress::Secured(secured);
+        self.way = ConnectionProgress::SecuredConnection(secured);
         outcome
     }
 
     /// Runs the login step.
     pub(super) async fn login(&mut self) -> StepOutcome {
-        let (Some(trial), ConnectionProgress::Secured(secured)) =
-            (&mut self.trial, std::mem::take(&mut self.way))
+        let (Some(login_check), ConnectionProgress::SecuredConnection(secured)) =
+            (&mut self.login_check, std::mem::take(&mut self.way))
         else {
             return StepOutcome::skipped("there is no connection");
         };
-        let session = match trial.login(secured).await {
-            Ok(login_steps::Outcome::In(session)) => session,
-            Ok(login_steps::Outcome::Asked(method)) => {
+        let session = match login_check.login(secured).await {
+            Ok(login_steps::LoginOutcome::In(session)) => session,
+            Ok(login_steps::LoginOutcome::Asked(method)) => {
                 return StepOutcome::skipped(format!(
                     "the database asks for {method}, which only your client can answer (auth = \"passthrough\")"
                 ));
             }
             Err(error) => {
-                let explanation = trial.explain(&error);
-                return StepOutcome::failed(explanation).fact("user", trial.user());
+                let explanation = login_check.explain(&error);
+                return StepOutcome::failed(explanation).fact("user", login_check.user());
             }
         };
-        let (user, database) = (trial.user(), trial.database().unwrap_or(trial.user()));
+        let (user, database) = (
+            login_check.user(),
+            login_check.database().unwrap_or(login_check.user()),
+        );
         let version = session.server_version.clone();
         let shown = version.as_deref().map(short).unwrap_or_default();
         let said = format!("{user} in {database}, PostgreSQL {shown}");
@@ -150,7 +156,11 @@ impl CheckRun {
                 return StepOutcome::warning(error.to_string());
             }
         };
-        let user = self.trial.as_ref().map(Trial::user).unwrap_or_default();
+        let user = self
+            .login_check
+            .as_ref()
+            .map(LoginCheck::user)
+            .unwrap_or_default();
         match rows.first().map(Vec::as_slice) {
             Some([iam, superuser, postgres]) => {
                 let is = |flag: &Option<String>| flag.as_deref().map(|flag| flag == "t");

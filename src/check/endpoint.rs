@@ -2,7 +2,7 @@
 
 use super::{CheckError, CheckRun, StepOutcome};
 use crate::config::{Auth, Endpoint, EndpointKind};
-use crate::failure::connection::SessionError;
+use crate::failure::connection::ConnectionError;
 use crate::report;
 use crate::tunnel::TunnelError;
 
@@ -11,8 +11,8 @@ impl CheckRun {
     pub(super) async fn endpoint(&mut self) -> Result<StepOutcome, CheckError> {
         let context = match self.served.context().await {
             Ok(context) => context,
-            Err(SessionError::Config(error)) => return Err(error.into()),
-            Err(SessionError::Setup(error)) => return Err(error.into()),
+            Err(ConnectionError::Config(error)) => return Err(error.into()),
+            Err(ConnectionError::Setup(error)) => return Err(error.into()),
             Err(error) => return Ok(StepOutcome::failed(report::explain(&error, None))),
         };
         let endpoint = match context.endpoint().await {
@@ -22,7 +22,7 @@ impl CheckRun {
         self.endpoint = Some(endpoint.clone());
         let region = self.region().await;
         if region.is_none() && context.target.settings.login.auth == Auth::Iam {
-            let error = SessionError::Tunnel(TunnelError::NoRegion);
+            let error = ConnectionError::Tunnel(TunnelError::NoRegion);
             return Ok(StepOutcome::failed(context.explain(&error)));
         }
         let said = describe(&context.target.endpoint, &endpoint, region.as_deref());

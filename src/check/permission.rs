@@ -34,8 +34,8 @@ impl CheckRun {
         let Some(region) = self.region().await else {
             return StepOutcome::skipped("no region is known");
         };
-        let user = match self.trial(context) {
-            Ok(trial) => trial.user().to_owned(),
+        let user = match self.login_check(context) {
+            Ok(login_check) => login_check.user().to_owned(),
             Err(error) => return StepOutcome::failed(context.explain(&error)),
         };
         let Some(arn) = self.identity.arn.as_deref() else {

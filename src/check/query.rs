@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout};
 use crate::base::error_text::plain;
 use crate::base::foreign_text::ForeignText;
 use crate::base::stream::Stream;
-use crate::postgres::database::login_steps::Session;
+use crate::postgres::database::login_steps::ReadyConnection;
 
 /// Size of type byte and length word.
 const HEADER: usize = 5;
@@ -60,7 +60,7 @@ pub(super) struct QueryClient {
 }
 
 impl QueryClient {
-    pub(super) fn new(session: Session) -> Self {
+    pub(super) fn new(session: ReadyConnection) -> Self {
         Self {
             stream: session.stream,
             unread: BytesMut::from(&session.unread[..]),
@@ -211,7 +211,7 @@ mod tests {
 
     fn questions(unread: &'static [u8]) -> (QueryClient, DuplexStream) {
         let (near, far) = duplex(1024 * 1024);
-        let session = Session {
+        let session = ReadyConnection {
             stream: Box::new(near),
             unread: Bytes::from_static(unread),
             server_version: None,

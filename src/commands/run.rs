@@ -16,7 +16,7 @@ use tokio_util::task::TaskTracker;
 
 use super::connection_string::{ConnectionString, MISLEADING};
 use super::serve::state_dir;
-use crate::admin::{Admin, AdminOptions, Controls, Kind};
+use crate::admin::{AdminOptions, AdminServer, ControlRequests, ProcessKind};
 use crate::base::quote::shell;
 use crate::cli::RunArgs;
 use crate::cli::exit;
@@ -96,7 +96,7 @@ impl CommandSignals {
 /// The running server, and the values that the command needs.
 struct RunningServer {
     server: PgServer,
-    admin: Admin,
+    admin: AdminServer,
     served: Arc<PgTarget>,
     port: u16,
     user: Option<String>,
@@ -127,13 +127,13 @@ impl RunningServer {
         }
         let proxy = Proxy::new(state_dir.as_deref(), platform::os_user(), &serve, None)?;
         let options = AdminOptions {
-            kind: Kind::Run,
+            kind: ProcessKind::Run,
             config: None,
             http: None,
             control_dir: platform::socket::default_dir(state_dir.as_deref()),
         };
-        let controls = Controls { stop, reload: None };
-        let admin = Admin::start(options, Arc::clone(&proxy.serving.observed), controls)?;
+        let controls = ControlRequests { stop, reload: None };
+        let admin = AdminServer::start(options, Arc::clone(&proxy.serving.observed), controls)?;
         let served = Arc::new(served);
         let at = ListenAt {
             serve,

@@ -16,7 +16,7 @@ use tracing::{error, info, warn};
 use super::connection_string::client_host;
 use super::connection_test;
 use super::reload::{LoadedConfiguration, ReloadSources, ReloadTriggers, serving};
-use crate::admin::{Admin, AdminOptions, Controls, Kind};
+use crate::admin::{AdminOptions, AdminServer, ControlRequests, ProcessKind};
 use crate::base::environment;
 use crate::base::foreign_text::visible;
 use crate::base::quote::shell;
@@ -166,19 +166,19 @@ fn administer(
     state_dir: Option<&Path>,
     proxy: &Proxy,
     stop: CancellationToken,
-) -> anyhow::Result<(Admin, mpsc::Receiver<()>)> {
+) -> anyhow::Result<(AdminServer, mpsc::Receiver<()>)> {
     let (reload, asked) = mpsc::channel(1);
     let options = AdminOptions {
-        kind: Kind::Serve,
+        kind: ProcessKind::Serve,
         config: configured.file.clone(),
         http: configured.serve.http,
         control_dir: platform::socket::default_dir(state_dir),
     };
-    let controls = Controls {
+    let controls = ControlRequests {
         stop,
         reload: Some(reload),
     };
-    let admin = Admin::start(options, Arc::clone(&proxy.serving.observed), controls)?;
+    let admin = AdminServer::start(options, Arc::clone(&proxy.serving.observed), controls)?;
     Ok((admin, asked))
 }
 

@@ -10,9 +10,9 @@ use anyhow::Context;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::serve::state_dir;
-use crate::admin::Kind;
+use crate::admin::ProcessKind;
 use crate::admin::client::{self, AskError};
-use crate::admin::document::Process;
+use crate::admin::document::ProcessDocument;
 use crate::base::foreign_text::visible_json;
 use crate::cli::exit;
 use crate::cli::terminal;
@@ -77,7 +77,9 @@ type StatusFailure = Vec<(u32, AskError)>;
 
 /// Returns the status of the running processes, and the processes without a readable status, after
 /// reporting those.
-async fn running(state_dir: Option<&Path>) -> anyhow::Result<(Vec<Process>, StatusFailure)> {
+async fn running(
+    state_dir: Option<&Path>,
+) -> anyhow::Result<(Vec<ProcessDocument>, StatusFailure)> {
     let (mut processes, mut failed) = (Vec::new(), Vec::new());
     for (found, status) in asked(state_dir).await? {
         match status {
@@ -91,7 +93,7 @@ async fn running(state_dir: Option<&Path>) -> anyhow::Result<(Vec<Process>, Stat
     Ok((processes, failed))
 }
 
-type StatusAnswer = Vec<(ExistingSocket, Result<Process, AskError>)>;
+type StatusAnswer = Vec<(ExistingSocket, Result<ProcessDocument, AskError>)>;
 
 async fn asked(state_dir: Option<&Path>) -> anyhow::Result<StatusAnswer> {
     client::all(state_dir)
@@ -131,7 +133,11 @@ pub async fn wait(args: &WaitArgs) -> anyhow::Result<u8> {
 }
 
 /// Returns the reason to wait; `None` when ready. `silent`: a process that gave no status.
-fn missing(processes: &[Process], silent: Option<u32>, targets: &[String]) -> Option<String> {
+fn missing(
+    processes: &[ProcessDocument],
+    silent: Option<u32>,
+    targets: &[String],
+) -> Option<String> {
     if processes.is_empty() {
         return Some(match silent {
             Some(pid) => format!("process {pid} does not answer"),
@@ -157,7 +163,7 @@ fn missing(processes: &[Process], silent: Option<u32>, targets: &[String]) -> Op
     })
 }
 
-fn not_ready(target: &crate::admin::document::Target) -> String {
+fn not_ready(target: &crate::admin::document::TargetDocument) -> String {
     let last = target.last_error.as_ref().map(|error| &error.id);
     let why = target.failing.as_ref().or(last);
     let why = why.map(|id| format!(" [{id}]"));
@@ -224,7 +230,7 @@ enum StopAction {
 /// Selects the processes to stop: those with this pid, those for these targets, all of them, or
 /// without arguments every server. A server with further targets is not stopped for one of them; a
 /// process that does not answer may be of any kind.
-fn choice(args: &StopArgs, pid: u32, process: Option<&Process>) -> StopAction {
+fn choice(args: &StopArgs, pid: u32, process: Option<&ProcessDocument>) -> StopAction {
     let leave = |words: String| StopAction::Leave(words);
     if args.all || args.pid == Some(pid) {
         return StopAction::Stop;
@@ -237,7 +243,7 @@ fn choice(args: &StopArgs, pid: u32, process: Option<&Process>) -> StopAction {
     let named = |name: &&str| args.targets.iter().any(|wanted| wanted == name);
     let chosen = match (args.pid, args.targets.is_empty()) {
         (Some(_), _) => false,
-        (None, true) => process.kind == Kind::Serve.as_str(),
+        (None, true) => process.kind == ProcessKind::Serve.as_str(),
         (None, false) => !targets.is_empty() && targets.iter().all(named),
     };
     if chosen {

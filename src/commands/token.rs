@@ -18,7 +18,7 @@ use crate::aws::{AwsContext, AwsOptions};
 use crate::cli::TokenArgs;
 use crate::cli::terminal;
 use crate::config::{Auth, Endpoint, TargetConfig};
-use crate::failure::connection::SessionError;
+use crate::failure::connection::ConnectionError;
 use crate::report::{ErrorContext, explain};
 
 /// Prints a token. Sends nothing to the database.
@@ -86,7 +86,7 @@ async fn request(config: &TargetConfig) -> anyhow::Result<(Arc<AwsContext>, Toke
 }
 
 /// Converts an error to the text that a client of the target would get.
-fn told(config: &TargetConfig, error: SessionError) -> anyhow::Error {
+fn told(config: &TargetConfig, error: ConnectionError) -> anyhow::Error {
     let target = config.resolved();
     let said = explain(&error, target.as_ref().map(ErrorContext::target).as_ref());
     let more = [said.detail, said.hint].into_iter().flatten();

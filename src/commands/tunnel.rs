@@ -8,11 +8,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use super::serve::{announce, state_dir};
-use crate::admin::{Admin, AdminOptions, Controls, Kind};
+use crate::admin::{AdminOptions, AdminServer, ControlRequests, ProcessKind};
 use crate::admission::Guard;
 use crate::cli::TunnelArgs;
 use crate::config::{ConfigFile, PeerFlags, ServeSettings};
-use crate::forward::{self, Bound, Forwarder};
+use crate::forward::{self, BoundAddress, Forwarder};
 use crate::observe::Observed;
 use crate::platform::{self, StopSignals};
 use crate::tunnel::ssm::leftovers;
@@ -35,7 +35,7 @@ pub async fn tunnel(args: &TunnelArgs) -> anyhow::Result<()> {
     let bound = forward::bind(&args.listen())?;
     let ready: Vec<String> = bound
         .iter()
-        .map(Bound::address)
+        .map(BoundAddress::address)
         .map(|listen| {
             format!(
                 "ready  tunnel  {listen}  → {} via {}",
@@ -51,17 +51,17 @@ pub async fn tunnel(args: &TunnelArgs) -> anyhow::Result<()> {
     let transport = forward::transport(&target);
     let observed = Arc::new(Observed::new(serve.max_connections));
     let stop = CancellationToken::new();
-    let controls = Controls {
+    let controls = ControlRequests {
         stop: stop.clone(),
         reload: None,
     };
     let options = AdminOptions {
-        kind: Kind::Tunnel,
+        kind: ProcessKind::Tunnel,
         config,
         http: None,
         control_dir: platform::socket::default_dir(state_dir.as_deref()),
     };
-    let admin = Admin::start(options, Arc::clone(&observed), controls)?;
+    let admin = AdminServer::start(options, Arc::clone(&observed), controls)?;
     let forwarder = Forwarder::start(target, transport, (bound, guard), observed);
     announce(&ready);
 

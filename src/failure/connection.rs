@@ -37,13 +37,13 @@ pub(crate) enum TargetEffect {
 
 /// Reason why a connection did not become a session.
 #[derive(Debug, Error)]
-pub enum SessionError {
+pub enum ConnectionError {
     /// The client broke the startup protocol.
     #[error(transparent)]
     Client(#[from] ClientError),
     /// The client did not complete its startup within this time.
     #[error("the client sent no complete startup packet within {} s", .0.as_secs())]
-    GreetingTimeout(Duration),
+    StartupTimeout(Duration),
     /// The client closed its connection, or the connection broke.
     #[error("the client went away{}", unless_closed(.0))]
     ClientGone(io::Error),
@@ -190,7 +190,7 @@ fn meanwhile(waiting: Option<&'static str>) -> String {
     waiting.map(words).unwrap_or_default()
 }
 
-impl From<Refusal> for SessionError {
+impl From<Refusal> for ConnectionError {
     fn from(refusal: Refusal) -> Self {
         match refusal {
             Refusal::Foreign { peer, own } => Self::ForeignPeer { peer, own },
@@ -201,7 +201,7 @@ impl From<Refusal> for SessionError {
     }
 }
 
-impl From<UpstreamTlsError> for SessionError {
+impl From<UpstreamTlsError> for ConnectionError {
     /// Prefers the tunnel's own reason if the tunnel ended during the TLS handshake.
     fn from(error: UpstreamTlsError) -> Self {
         if let UpstreamTlsError::Io(io) = &error
@@ -213,7 +213,7 @@ impl From<UpstreamTlsError> for SessionError {
     }
 }
 
-impl From<NotLocated> for SessionError {
+impl From<NotLocated> for ConnectionError {
     fn from(error: NotLocated) -> Self {
         match error {
             NotLocated::Discover(error) => Self::Discovery(Arc::new(error)),
@@ -222,7 +222,7 @@ impl From<NotLocated> for SessionError {
     }
 }
 
-impl SessionError {
+impl ConnectionError {
     /// Returns the SQLSTATE of the server's error, if the server refused.
     pub(crate) fn sqlstate(&self) -> Option<String> {
         match self {
@@ -407,23 +407,23 @@ mod tests {
 
     #[test]
     fn only_what_would_meet_others_too_counts() {
-        let gone = || SessionError::ClientGone(io::ErrorKind::UnexpectedEof.into());
-        let lost = || SessionError::UpstreamLost(io::ErrorKind::UnexpectedEof.into());
-        let wrapped = SessionError::NotReady(Box::new(lost()));
-        let left = SessionError::ClientLeft {
+        let gone = || ConnectionError::ClientGone(io::ErrorKind::UnexpectedEof.into());
+        let lost = || ConnectionError::UpstreamLost(io::ErrorKind::UnexpectedEof.into());
+        let wrapped = ConnectionError::NotReady(Box::new(lost()));
+        let left = ConnectionError::ClientLeft {
             after: Duration::from_secs(5),
             waiting: Some("ssm:StartSession"),
         };
         for (error, expected) in [
             (lost(), TargetEffect::Unreachable),
             (wrapped, TargetEffect::Unreachable),
-            (SessionError::NoAlpn, TargetEffect::Unreachable),
-            (SessionError::ChannelBinding, TargetEffect::Answered),
+            (ConnectionError::NoAlpn, TargetEffect::Unreachable),
+            (ConnectionError::ChannelBinding, TargetEffect::Answered),
             (gone(), TargetEffect::Unknown),
             (left, TargetEffect::Unknown),
-            (SessionError::ShuttingDown, TargetEffect::Unknown),
+            (ConnectionError::ShuttingDown, TargetEffect::Unknown),
             (
-                SessionError::NoTunnelYet(Readiness::Up),
+                ConnectionError::NoTunnelYet(Readiness::Up),
                 TargetEffect::Unknown,
             ),
         ] {

@@ -46,7 +46,7 @@ const LEFTOVER_DEADLINE: Duration = Duration::from_secs(2);
 
 /// End of a connection.
 #[derive(Debug)]
-pub(super) enum End {
+pub(super) enum ForwardEnd {
     /// The client closed first.
     Client,
     /// The far side closed first.
@@ -61,8 +61,8 @@ pub(super) enum End {
 
 /// Result of the copy.
 #[derive(Debug)]
-pub(super) struct Copied {
-    pub(super) end: End,
+pub(super) struct CopyResult {
+    pub(super) end: ForwardEnd,
     /// Bytes client → server.
     pub(super) sent: u64,
     /// Bytes server → client.
@@ -80,8 +80,8 @@ pub(super) async fn copy(
     server: &mut dyn Duplex,
     traffic: &Traffic,
     stop: &CancellationToken,
-) -> Copied {
-    Exchange::new(client, server, traffic).run(stop).await
+) -> CopyResult {
+    TwoWayCopy::new(client, server, traffic).run(stop).await
 }
 
 /// Copies for a `server` with a shutdown that closes only the sending direction: the client's end
@@ -91,13 +91,13 @@ pub(super) async fn copy_half_closing(
     server: &mut dyn Duplex,
     traffic: &Traffic,
     stop: &CancellationToken,
-) -> Copied {
-    let mut exchange = Exchange::new(client, server, traffic);
+) -> CopyResult {
+    let mut exchange = TwoWayCopy::new(client, server, traffic);
     exchange.half_closes = true;
     exchange.run(stop).await
 }
 
-struct Exchange<'a> {
+struct TwoWayCopy<'a> {
     client: &'a mut dyn Duplex,
     server: &'a mut dyn Duplex,
     traffic: &'a Traffic,
@@ -163,7 +163,7 @@ impl ClientEnded {
     }
 }
 
-impl<'a> Exchange<'a> {
+impl<'a> TwoWayCopy<'a> {
     fn new(client: &'a mut dyn Duplex, server: &'a mut dyn Duplex, traffic: &'a Traffic) -> Self {
         Self {
             client,
@@ -178,20 +178,20 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    async fn run(mut self, stop: &CancellationToken) -> Copied {
+    async fn run(mut self, stop: &CancellationToken) -> CopyResult {
         let end = tokio::select! {
             end = poll_fn(|cx| self.poll(cx)) => end,
-            () = stop.cancelled() => End::Stopped,
+            () = stop.cancelled() => ForwardEnd::Stopped,
         };
         self.close(&end).await;
-        Copied {
+        CopyResult {
             end,
             sent: self.up.copied,
             received: self.down.copied,
         }
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ForwardEnd> {
         if let Poll::Ready(end) = self.poll_up(cx) {
             return Poll::Ready(end);
         }
@@ -205,13 +205,13 @@ impl<'a> Exchange<'a> {
             });
         if let Poll::Ready(stopped) = down {
             return Poll::Ready(match (stopped, self.refused.take()) {
-                (PumpEnd::Write(error), _) => End::ClientLost(error),
-                (PumpEnd::Read(Some(error)), _) => End::ServerLost(error),
+                (PumpEnd::Write(error), _) => ForwardEnd::ClientLost(error),
+                (PumpEnd::Read(Some(error)), _) => ForwardEnd::ServerLost(error),
                 // A closed far side that accepts no more is in order; a broken tunnel is not.
                 (PumpEnd::Read(None), Some(error)) if TunnelError::of(&error).is_some() => {
-                    End::ServerLost(error)
+                    ForwardEnd::ServerLost(error)
                 }
-                (PumpEnd::Read(None), _) => End::Server,
+                (PumpEnd::Read(None), _) => ForwardEnd::Server,
             });
         }
         let Some(ended) = &mut self.ended else {
@@ -235,11 +235,11 @@ impl<'a> Exchange<'a> {
             }
         }
         ready!(ended.quiet.as_mut().poll(cx));
-        Poll::Ready(End::Client)
+        Poll::Ready(ForwardEnd::Client)
     }
 
     /// Ready when the client is lost; an orderly end of this direction is recorded.
-    fn poll_up(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+    fn poll_up(&mut self, cx: &mut Context<'_>) -> Poll<ForwardEnd> {
         if self.ended.is_some() || self.refused.is_some() {
             return Poll::Pending;
         }
@@ -252,7 +252,7 @@ impl<'a> Exchange<'a> {
             .up
             .poll(cx, &mut *self.client, &mut *self.server, count);
         match ready!(up) {
-            PumpEnd::Read(Some(error)) => return Poll::Ready(End::ClientLost(error)),
+            PumpEnd::Read(Some(error)) => return Poll::Ready(ForwardEnd::ClientLost(error)),
             PumpEnd::Write(error) => self.refused = Some(error),
             PumpEnd::Read(None) => {
                 self.ended = Some(ClientEnded::new(self.unanswered, self.half_closes));
@@ -262,22 +262,22 @@ impl<'a> Exchange<'a> {
     }
 
     /// Closes both sides of an exchange that ended in order.
-    async fn close(&mut self, end: &End) {
+    async fn close(&mut self, end: &ForwardEnd) {
         match end {
             // A closed stream returns no more bytes, so there is nothing left to wait for.
-            End::Client => {
+            ForwardEnd::Client => {
                 pump::close(self.server).await;
                 pump::close(self.client).await;
             }
-            End::Server => {
+            ForwardEnd::Server => {
                 pump::close(self.client).await;
                 if self.ended.is_none() {
                     _ = timeout(LEFTOVER_DEADLINE, discard(self.client)).await;
                 }
                 pump::close(self.server).await;
             }
-            End::ClientLost(_) => pump::close(self.server).await,
-            End::ServerLost(_) | End::Stopped => {}
+            ForwardEnd::ClientLost(_) => pump::close(self.server).await,
+            ForwardEnd::ServerLost(_) | ForwardEnd::Stopped => {}
         }
     }
 }

@@ -13,10 +13,10 @@ use pg_handshake::CancelKey;
 /// Keys of the open connections, each with the target of every connection that has it, as a `T`.
 /// Cheap to clone.
 pub struct CancelKeys<T> {
-    live: Live<T>,
+    live: KeyOwners<T>,
 }
 
-type Live<T> = Arc<Mutex<HashMap<CancelKey, Vec<Arc<T>>>>>;
+type KeyOwners<T> = Arc<Mutex<HashMap<CancelKey, Vec<Arc<T>>>>>;
 
 impl<T> Clone for CancelKeys<T> {
     fn clone(&self) -> Self {
@@ -34,7 +34,7 @@ impl<T> Default for CancelKeys<T> {
 
 /// Registration of one connection's key. Dropping it removes the key, unless another connection has
 /// the same.
-pub struct Registration<T> {
+pub struct KeyRegistration<T> {
     keys: CancelKeys<T>,
     key: CancelKey,
     target: Arc<T>,
@@ -43,11 +43,11 @@ pub struct Registration<T> {
 impl<T> CancelKeys<T> {
     /// Registers `key` until the returned value is dropped.
     #[must_use]
-    pub fn register(&self, key: CancelKey, target: Arc<T>) -> Registration<T> {
+    pub fn register(&self, key: CancelKey, target: Arc<T>) -> KeyRegistration<T> {
         let mut live = self.lock();
         let targets = live.entry(key.clone()).or_default();
         targets.push(Arc::clone(&target));
-        Registration {
+        KeyRegistration {
             keys: self.clone(),
             key,
             target,
@@ -73,7 +73,7 @@ impl<T> CancelKeys<T> {
     }
 }
 
-impl<T> Drop for Registration<T> {
+impl<T> Drop for KeyRegistration<T> {
     fn drop(&mut self) {
         let mut live = self.keys.lock();
         let Some(targets) = live.get_mut(&self.key) else {

@@ -4,18 +4,18 @@
 
 use super::client::admit;
 use super::client::probe::is_probe;
-use super::client::startup::{Greeted, Local, Standing};
-use super::connection_state::Connection;
+use super::client::startup::{AuthState, LocalClient, StartupRequest};
+use super::connection_state::ClientConnection;
 use super::database::cancel;
-use super::database::login::{Greeting, LoggedIn};
+use super::database::login::{LoggedIn, LoginMessages};
 use super::io::write_all;
 use super::server_memory::ServerMemory;
 use super::shared::Proxy;
 use super::target::PgContext;
 use super::target::{PgPortTargets, PgTarget};
-use super::timings::{Timings, millis};
+use super::timings::{StageTimings, millis};
 use super::waiting::{self};
-use crate::failure::SessionError;
+use crate::failure::ConnectionError;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,13 +30,13 @@ use crate::base::error_text::plain;
 use crate::base::pump;
 use crate::base::stream::Stream;
 use crate::config::{Auth, ResolvedTarget};
-use crate::failure::session_end::EndedBy;
+use crate::failure::connection_end::EndedBy;
 use crate::observe::LiveConnection;
-use crate::postgres::cancel_keys::Registration;
+use crate::postgres::cancel_keys::KeyRegistration;
 use crate::postgres::route;
-use crate::postgres::route::{Offer, Routed};
+use crate::postgres::route::{OfferedTargets, RoutedStartup};
 use crate::postgres::splice;
-use crate::postgres::splice::First;
+use crate::postgres::splice::FirstBytes;
 use crate::report::{self};
 use crate::serving::protocol::ClientProtocol;
 use crate::serving::state::ServingState;
@@ -90,25 +90,25 @@ async fn serve(
     async {
         let stop = proxy.serving.stop.clone();
         let deadline = proxy.serving.startup_timeout;
-        let welcome = admit::welcome(&proxy, &port_targets, connection);
-        let welcomed = tokio::select! {
-            welcomed = timeout(deadline, welcome) => welcomed.map_err(|_| deadline),
+        let admit_client = admit::admit_client(&proxy, &port_targets, connection);
+        let admitted = tokio::select! {
+            admitted = timeout(deadline, admit_client) => admitted.map_err(|_| deadline),
             () = crowded(&startup_permit) => Err(accepted.elapsed()),
             () = stop.cancelled() => return,
         };
-        match welcomed {
-            Ok(Ok(Greeted::Cancel { key, stream })) => {
+        match admitted {
+            Ok(Ok(StartupRequest::Cancel { key, stream })) => {
                 drop(startup_permit);
                 cancel::deliver(&proxy, &port_targets, &key, stream).await;
             }
-            Ok(Ok(Greeted::Startup { client, startup })) => {
-                let session = Connection {
+            Ok(Ok(StartupRequest::Startup { client, startup })) => {
+                let session = ClientConnection {
                     arrival,
                     client_asked: proxy.asks_password(&arrival),
                     proxy,
                     accepted,
                     waiting: Arc::default(),
-                    timings: Timings::default(),
+                    timings: StageTimings::default(),
                     evidence: None,
                     no_default: None,
                 };
@@ -117,7 +117,7 @@ async fn serve(
                     .await;
             }
             Ok(Err((error, client))) => refuse_early(&proxy, client, &error).await,
-            Err(after) => refuse_early(&proxy, None, &SessionError::GreetingTimeout(after)).await,
+            Err(after) => refuse_early(&proxy, None, &ConnectionError::StartupTimeout(after)).await,
         }
     }
     .instrument(span)
@@ -152,8 +152,8 @@ async fn turn_away(
 }
 
 /// Refuses a client before its target is known.
-async fn refuse_early(proxy: &Proxy, client: Option<Local>, error: &SessionError) {
-    refuse(proxy, client, (error, None), &Greeting::default()).await;
+async fn refuse_early(proxy: &Proxy, client: Option<LocalClient>, error: &ConnectionError) {
+    refuse(proxy, client, (error, None), &LoginMessages::default()).await;
 }
 
 /// Resolves when a client has had enough time for its startup and others wait for its place.
@@ -164,22 +164,22 @@ async fn crowded(permit: &OwnedSemaphorePermit) {
     }
 }
 
-impl Connection {
+impl ClientConnection {
     async fn run(
         mut self,
-        mut client: Local,
+        mut client: LocalClient,
         startup: Startup,
         (startup_permit, port_targets): (OwnedSemaphorePermit, PgPortTargets),
     ) {
         self.timings.startup_ms = millis(self.accepted);
         let probe = is_probe(&startup);
-        let mut greeting = Greeting::default();
+        let mut login_messages = LoginMessages::default();
         let proxy = Arc::clone(&self.proxy);
         let _place = match self.proxy.serving.connection_limit.acquire() {
             Ok(place) => place,
             Err(limit) => {
                 let error = too_many(limit, false);
-                return refuse(&proxy, Some(client), (&error, None), &greeting).await;
+                return refuse(&proxy, Some(client), (&error, None), &login_messages).await;
             }
         };
         drop(startup_permit);
@@ -187,7 +187,7 @@ impl Connection {
             Ok(both) => both,
             Err((error, target)) => {
                 let about = target.as_ref().map(report::ErrorContext::target);
-                return refuse(&proxy, Some(client), (&error, about), &greeting).await;
+                return refuse(&proxy, Some(client), (&error, about), &login_messages).await;
             }
         };
         let live = self.admit(&routed);
@@ -206,11 +206,14 @@ impl Connection {
         let waiting = Arc::clone(&self.waiting);
         let connected = async {
             let _ = place.as_ref().map_err(|limit| too_many(*limit, true))?;
-            let (client, greeting) = (&mut client, &mut greeting);
+            let (client, login_messages) = (&mut client, &mut login_messages);
             match routed.target.settings.login.auth {
-                Auth::Passthrough => self.carry(&context, &mut routed, client, greeting).await,
+                Auth::Passthrough => {
+                    self.carry(&context, &mut routed, client, login_messages)
+                        .await
+                }
                 Auth::Iam => {
-                    let connected = self.connect(&context, &mut routed, greeting);
+                    let connected = self.connect(&context, &mut routed, login_messages);
                     waiting
                         .while_there((client, Some(&context)), connected)
                         .await
@@ -220,8 +223,8 @@ impl Connection {
         let connected = tokio::select! {
             connected = answer_in_time(probe, &context, connected) => connected,
             () = stop.cancelled() => Err(match probe {
-                true => SessionError::ShuttingDown.for_a_probe(),
-                false => SessionError::ShuttingDown,
+                true => ConnectionError::ShuttingDown.for_a_probe(),
+                false => ConnectionError::ShuttingDown,
             }),
         };
         if routed.fallback.is_some() {
@@ -233,7 +236,7 @@ impl Connection {
                 if context.last_failure.forget() {
                     self.proxy.serving.recovered.notify_waiters();
                 }
-                self.splice(client, upstream, greeting, (&context, &routed, &live))
+                self.splice(client, upstream, login_messages, (&context, &routed, &live))
                     .await;
             }
             Err(error) => {
@@ -243,8 +246,8 @@ impl Connection {
                 let about = report::ErrorContext {
                     target: &routed.target,
                     user: &routed.user,
-                    token_judged: greeting.token_judged(),
-                    token_sent: greeting.token_sent,
+                    token_judged: login_messages.token_judged(),
+                    token_sent: login_messages.token_sent,
                     evidence: self.evidence.as_ref(),
                     open_connections: context.connection_limit.open(),
                     startup: Some(&routed.startup),
@@ -252,7 +255,7 @@ impl Connection {
                 };
                 context.last_failure.note(&error, &about);
                 context.recover(&self.proxy);
-                refuse(&proxy, Some(client), (&error, Some(about)), &greeting).await;
+                refuse(&proxy, Some(client), (&error, Some(about)), &login_messages).await;
             }
         }
     }
@@ -264,9 +267,9 @@ impl Connection {
         &self,
         port_targets: PgPortTargets,
         startup: Startup,
-        client: &mut Local,
-    ) -> Result<(Arc<PgContext>, Routed), (SessionError, Option<ResolvedTarget>)> {
-        let alone = |error: SessionError| (error, None);
+        client: &mut LocalClient,
+    ) -> Result<(Arc<PgContext>, RoutedStartup), (ConnectionError, Option<ResolvedTarget>)> {
+        let alone = |error: ConnectionError| (error, None);
         let served = route::choose(&port_targets, &startup).map_err(|e| alone(e.into()))?;
         let context = match served.ready() {
             Some(context) => Arc::clone(context),
@@ -275,14 +278,14 @@ impl Connection {
                 found.map_err(|error| (error, Some(served.provisional())))?
             }
         };
-        let offer = Offer {
+        let offer = OfferedTargets {
             targets: &[Arc::clone(&context.target)],
             by_name: port_targets.picks_by_name(),
         };
         let routed = route::route(offer, startup, self.proxy.os_user.as_deref());
         let routed = routed.map_err(|e| alone(e.into()))?;
         if self.client_asked && routed.target.settings.login.auth == Auth::Passthrough {
-            return Err(alone(SessionError::TwoPasswords));
+            return Err(alone(ConnectionError::TwoPasswords));
         }
         Ok((context, routed))
     }
@@ -292,28 +295,28 @@ impl Connection {
         &self,
         served: &PgTarget,
         probe: bool,
-        client: &mut Local,
-    ) -> Result<Arc<PgContext>, SessionError> {
+        client: &mut LocalClient,
+    ) -> Result<Arc<PgContext>, ConnectionError> {
         self.waiting.at(waiting::DISCOVERY);
         let found = self.waiting.while_there((client, None), served.context());
         let patience = if probe { PROBE_DEADLINE } else { Duration::MAX };
         tokio::select! {
             found = timeout(patience, found) => {
-                let late = || Err(SessionError::NoTunnelYet(Readiness::Starting));
+                let late = || Err(ConnectionError::NoTunnelYet(Readiness::Starting));
                 let found = found.unwrap_or_else(|_| late());
-                if probe { found.map_err(SessionError::for_a_probe) } else { found }
+                if probe { found.map_err(ConnectionError::for_a_probe) } else { found }
             }
-            () = self.proxy.serving.stop.cancelled() => Err(SessionError::ShuttingDown),
+            () = self.proxy.serving.stop.cancelled() => Err(ConnectionError::ShuttingDown),
         }
     }
 
     /// Runs the session, from the first ReadyForQuery to the end.
     async fn splice(
         self,
-        client: Local,
+        client: LocalClient,
         upstream: LoggedIn,
-        mut greeting: Greeting,
-        (context, routed, live): (&Arc<PgContext>, &Routed, &LiveConnection),
+        mut login_messages: LoginMessages,
+        (context, routed, live): (&Arc<PgContext>, &RoutedStartup, &LiveConnection),
     ) {
         let LoggedIn {
             stream: mut server,
@@ -321,10 +324,10 @@ impl Connection {
             after,
             tls,
         } = upstream;
-        let registration: Option<Registration<PgContext>> =
+        let registration: Option<KeyRegistration<PgContext>> =
             key.map(|key| self.proxy.cancel_keys.register(key, Arc::clone(context)));
-        greeting.bytes.extend_from_slice(&after);
-        let Timings {
+        login_messages.bytes.extend_from_slice(&after);
+        let StageTimings {
             startup_ms,
             token_ms,
             tunnel_ms,
@@ -340,14 +343,14 @@ impl Connection {
         live.opened();
 
         let stop = self.proxy.serving.stop.cancelled();
-        let Local {
+        let LocalClient {
             stream: mut client,
             ahead,
             ..
         } = client;
-        let first = First {
+        let first = FirstBytes {
             up: &ahead,
-            down: &greeting.bytes,
+            down: &login_messages.bytes,
         };
         let end = splice::splice(&mut client, &mut server, first, live.traffic(), stop).await;
         drop(registration); // The key is no longer valid.
@@ -384,8 +387,8 @@ impl Connection {
     }
 }
 
-fn too_many(limit: usize, of_target: bool) -> SessionError {
-    SessionError::TooManyConnections { limit, of_target }
+fn too_many(limit: usize, of_target: bool) -> ConnectionError {
+    ConnectionError::TooManyConnections { limit, of_target }
 }
 
 /// Awaits the result of a login. A `probe` gets its result within [`PROBE_DEADLINE`], in a form
@@ -393,16 +396,16 @@ fn too_many(limit: usize, of_target: bool) -> SessionError {
 async fn answer_in_time(
     probe: bool,
     context: &PgContext,
-    connected: impl Future<Output = Result<LoggedIn, SessionError>>,
-) -> Result<LoggedIn, SessionError> {
+    connected: impl Future<Output = Result<LoggedIn, ConnectionError>>,
+) -> Result<LoggedIn, ConnectionError> {
     if !probe {
         return connected.await;
     }
-    let late = || Err(SessionError::NoTunnelYet(context.transport.readiness()));
+    let late = || Err(ConnectionError::NoTunnelYet(context.transport.readiness()));
     let answer = timeout(PROBE_DEADLINE, connected).await;
     answer
         .unwrap_or_else(|_| late())
-        .map_err(SessionError::for_a_probe)
+        .map_err(ConnectionError::for_a_probe)
 }
 
 /// Reports to the client and the log why there is no session.
@@ -415,9 +418,9 @@ async fn answer_in_time(
 /// ready" omits AuthenticationOk as well, because a readiness probe takes it for success.
 async fn refuse(
     proxy: &Proxy,
-    client: Option<Local>,
-    (error, about): (&SessionError, Option<report::ErrorContext<'_>>),
-    greeting: &Greeting,
+    client: Option<LocalClient>,
+    (error, about): (&ConnectionError, Option<report::ErrorContext<'_>>),
+    login_messages: &LoginMessages,
 ) {
     let report = report::before_login(error, about.as_ref());
     // Before its target is known a client may be a stranger.
@@ -429,15 +432,15 @@ async fn refuse(
     let (Some(mut client), Some(reply)) = (client, report.reply) else {
         return;
     };
-    let admitted = client.standing == Standing::Admitted && !greeting.authenticated;
-    let welcome: &'static [u8] = if client.tls && admitted && !report.not_ready {
+    let admitted = client.auth_state == AuthState::Admitted && !login_messages.authenticated;
+    let admit_client: &'static [u8] = if client.tls && admitted && !report.not_ready {
         &AUTHENTICATION_OK
     } else {
         &[]
     };
     let parts = [
-        Bytes::copy_from_slice(&greeting.bytes),
-        Bytes::from_static(welcome),
+        Bytes::copy_from_slice(&login_messages.bytes),
+        Bytes::from_static(admit_client),
         reply,
     ];
     let farewell = async {

@@ -5,22 +5,22 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::shared::Proxy;
-use super::timings::Timings;
-use super::waiting::Waiting;
+use super::timings::StageTimings;
+use super::waiting::ClientWait;
 use crate::admission::Arrival;
 use crate::config::{Auth, ResolvedTarget};
 use crate::observe::{LiveConnection, NewConnection, Stage};
-use crate::postgres::route::Routed;
+use crate::postgres::route::RoutedStartup;
 use crate::report::TokenEvidence;
 
 /// A connection that has completed its startup.
-pub(in crate::postgres) struct Connection {
+pub(in crate::postgres) struct ClientConnection {
     pub(in crate::postgres) arrival: Arrival,
     pub(in crate::postgres) proxy: Arc<Proxy>,
     pub(in crate::postgres) accepted: Instant,
-    pub(in crate::postgres) timings: Timings,
+    pub(in crate::postgres) timings: StageTimings,
     /// The step that the client waits for.
-    pub(in crate::postgres) waiting: Arc<Waiting>,
+    pub(in crate::postgres) waiting: Arc<ClientWait>,
     /// The client has authenticated at pgiam.
     pub(in crate::postgres) client_asked: bool,
     /// Facts about the last token.
@@ -30,9 +30,9 @@ pub(in crate::postgres) struct Connection {
     pub(in crate::postgres) no_default: Option<String>,
 }
 
-impl Connection {
+impl ClientConnection {
     /// Adds the connection to the list of open connections.
-    pub(in crate::postgres) fn admit(&self, routed: &Routed) -> LiveConnection {
+    pub(in crate::postgres) fn admit(&self, routed: &RoutedStartup) -> LiveConnection {
         let program = routed.startup.get("application_name");
         self.proxy.serving.observed.admit(NewConnection {
             target: &routed.target.name,
@@ -46,7 +46,7 @@ impl Connection {
 
     /// Counts a successful login.
     pub(in crate::postgres) fn count_login(&self, target: &ResolvedTarget, total_ms: f64) {
-        let Timings {
+        let StageTimings {
             startup_ms,
             token_ms,
             tunnel_ms,

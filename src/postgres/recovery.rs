@@ -9,8 +9,8 @@ use tokio::time::sleep;
 use tracing::{info, warn};
 
 use crate::base::jitter::jitter;
-use crate::failure::connection::SessionError;
-use crate::postgres::database::login_steps::{Outcome, Trial};
+use crate::failure::connection::ConnectionError;
+use crate::postgres::database::login_steps::{LoginCheck, LoginOutcome};
 use crate::postgres::shared::Proxy;
 use crate::postgres::target::PgContext;
 use crate::postgres::target::PgTarget;
@@ -81,8 +81,8 @@ impl PgTarget {
                 context.last_failure.forget();
                 Ok(())
             }
-            Err((error, trial)) => {
-                let about = context.about(trial.as_ref());
+            Err((error, login_check)) => {
+                let about = context.about(login_check.as_ref());
                 context.last_failure.note(&error, &about);
                 Err(report::explain(&error, Some(&about)))
             }
@@ -102,22 +102,22 @@ impl PgContext {
     }
 
     /// Logs in once, as a client that names neither user nor database.
-    async fn log_in_once(self: &Arc<Self>) -> Result<(), (SessionError, Option<Trial>)> {
+    async fn log_in_once(self: &Arc<Self>) -> Result<(), (ConnectionError, Option<LoginCheck>)> {
         let endpoint = self.endpoint().await.map_err(|error| (error, None))?;
-        let trial = Trial::new(Arc::clone(self), endpoint, APPLICATION);
-        let mut trial = trial.map_err(|error| (error, None))?;
+        let login_check = LoginCheck::new(Arc::clone(self), endpoint, APPLICATION);
+        let mut login_check = login_check.map_err(|error| (error, None))?;
         let login = async {
-            let dialled = trial.dial().await?;
-            let secured = trial.secure(dialled).await?;
-            trial.login(secured).await
+            let dialled = login_check.dial().await?;
+            let secured = login_check.secure(dialled).await?;
+            login_check.login(secured).await
         };
         match login.await {
-            Ok(Outcome::In(session)) => {
+            Ok(LoginOutcome::In(session)) => {
                 session.leave().await;
                 Ok(())
             }
-            Ok(Outcome::Asked(_)) => Ok(()),
-            Err(error) => Err((error, Some(trial))),
+            Ok(LoginOutcome::Asked(_)) => Ok(()),
+            Err(error) => Err((error, Some(login_check))),
         }
     }
 
@@ -135,7 +135,9 @@ impl PgContext {
             Ok(()) => {
                 self.last_failure.forget();
             }
-            Err((error, trial)) => self.last_failure.note(&error, &self.about(trial.as_ref())),
+            Err((error, login_check)) => self
+                .last_failure
+                .note(&error, &self.about(login_check.as_ref())),
         }
     }
 
@@ -181,7 +183,7 @@ async fn recovering(context: Weak<PgContext>, proxy: &Arc<Proxy>) {
     }
 }
 
-fn warn_of(target: &str, error: &SessionError, about: &ErrorContext<'_>) {
+fn warn_of(target: &str, error: &ConnectionError, about: &ErrorContext<'_>) {
     let failure = report::before_login(error, Some(about)).failure();
     let (id, reason) = (failure.id, &failure.message);
     let (detail, hint) = (failure.detail.as_deref(), failure.hint.as_deref());

@@ -16,7 +16,7 @@ use crate::postgres::target::{PgPortTargets, PgTarget};
 
 /// The targets of a listener.
 #[derive(Clone, Copy, Debug)]
-pub struct Offer<'a> {
+pub struct OfferedTargets<'a> {
     /// The targets, at least one.
     pub targets: &'a [Arc<ResolvedTarget>],
     /// True if the database name selects the target even when there is only one.
@@ -25,7 +25,7 @@ pub struct Offer<'a> {
 
 /// Result of routing: the target and the StartupMessage to send there.
 #[derive(Debug)]
-pub struct Routed {
+pub struct RoutedStartup {
     /// The chosen target.
     pub target: Arc<ResolvedTarget>,
     /// The client's parameters after substitution; all others are unchanged.
@@ -39,14 +39,14 @@ pub struct Routed {
     /// Parameters that were removed as configured in the target.
     pub ignored: Vec<String>,
     /// The database to try if the requested one does not exist.
-    pub fallback: Option<Fallback>,
+    pub fallback: Option<DatabaseFallback>,
 }
 
 /// The target's default database, for a client that named a role but no database, or one named
 /// after the role. libpq sends the role's name as the database if none is given, so the two cases
 /// look the same. PostgreSQL decides: the default applies if the database does not exist.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fallback {
+pub struct DatabaseFallback {
     /// The database to try first, which is named after the role.
     pub named: String,
     /// The target's default database.
@@ -86,17 +86,17 @@ pub(crate) fn choose<'a>(
 /// - `database` replaces the client's at once only if neither was chosen: the user is `os_user` or
 ///   missing, and the database is missing or has the same name.
 /// - If the client chose a role, and no database or one named after the role, its request is tried
-///   first; the target's `database` becomes [`Routed::fallback`]. This does not apply to
+///   first; the target's `database` becomes [`RoutedStartup::fallback`]. This does not apply to
 ///   `auth = "passthrough"`: the client's own login cannot be repeated at another database.
 /// - If the database name selects the target, the client chose only the part after the slash.
 ///
 /// # Errors
 /// [`RouteError`].
 pub fn route(
-    offer: Offer<'_>,
+    offer: OfferedTargets<'_>,
     mut startup: Startup,
     os_user: Option<&str>,
-) -> Result<Routed, RouteError> {
+) -> Result<RoutedStartup, RouteError> {
     let client_user = given(&startup, "user");
     let named = given(&startup, "database");
     let by_name = offer.by_name || offer.targets.len() > 1;
@@ -106,13 +106,16 @@ pub fn route(
         let (name, database) = split_name(named.as_deref().unwrap_or_default());
         let target = find(offer.targets, name).ok_or_else(|| none(offer.targets, &startup))?;
         let database = database.map(<[u8]>::to_vec);
-        (target, database.map_or(Asked::Nothing, Asked::Exactly))
+        (
+            target,
+            database.map_or(RequestedDatabase::Nothing, RequestedDatabase::Exactly),
+        )
     } else {
         let only = offer.targets.first().ok_or_else(|| none(&[], &startup))?;
         let asked = match (&named, like_the_user) {
-            (Some(database), false) => Asked::Exactly(database.clone()),
-            (_, true) if user_chosen => Asked::LikeTheUser,
-            _ => Asked::Nothing,
+            (Some(database), false) => RequestedDatabase::Exactly(database.clone()),
+            (_, true) if user_chosen => RequestedDatabase::LikeTheUser,
+            _ => RequestedDatabase::Nothing,
         };
         (only, asked)
     };
@@ -126,29 +129,29 @@ pub fn route(
     let user = set_user(&mut startup, client_user.as_deref(), &target, os_user)?;
     let default = target.settings.database.as_deref();
     let database = match (asked, default) {
-        (Asked::Exactly(database), _) => {
+        (RequestedDatabase::Exactly(database), _) => {
             if by_name {
                 startup.set("database", &database)?;
             }
             Some(String::from_utf8_lossy(&database).into_owned())
         }
-        (Asked::LikeTheUser, _) => {
+        (RequestedDatabase::LikeTheUser, _) => {
             named.map(|database| String::from_utf8_lossy(&database).into_owned())
         }
-        (Asked::Nothing, Some(default)) => {
+        (RequestedDatabase::Nothing, Some(default)) => {
             startup.set("database", default.as_bytes())?;
             Some(default.to_owned())
         }
         // The client's database was its own default, and is wrong for another user. Without the
         // parameter the server uses the (new) user name, as libpq would have.
-        (Asked::Nothing, None) => {
+        (RequestedDatabase::Nothing, None) => {
             startup.remove("database");
             None
         }
     };
     let may_fall_back = is_iam && user_chosen && like_the_user && !by_name;
     let fallback = default.filter(|default| may_fall_back && *default != user);
-    let fallback = fallback.map(|default| Fallback {
+    let fallback = fallback.map(|default| DatabaseFallback {
         named: user.clone(),
         default: default.to_owned(),
         sent: startup.get("database").map(<[u8]>::to_vec),
@@ -159,7 +162,7 @@ pub fn route(
         .filter(|name| startup.remove(name))
         .cloned()
         .collect();
-    Ok(Routed {
+    Ok(RoutedStartup {
         target,
         startup,
         user,
@@ -171,7 +174,7 @@ pub fn route(
 }
 
 /// Database that a client requested.
-enum Asked {
+enum RequestedDatabase {
     /// No database, or libpq's default for a user that the client has not chosen either.
     Nothing,
     /// No database, or the name of the role that the client chose.
@@ -180,7 +183,7 @@ enum Asked {
     Exactly(Vec<u8>),
 }
 
-impl Routed {
+impl RoutedStartup {
     /// Replaces the named database by the target's default. Returns whether there is a default that
     /// was not in use already.
     pub fn use_default(&mut self) -> bool {
@@ -211,7 +214,7 @@ impl Routed {
 
     /// Returns the fallback while its default is in use.
     #[must_use]
-    pub fn replaced(&self) -> Option<&Fallback> {
+    pub fn replaced(&self) -> Option<&DatabaseFallback> {
         self.fallback.as_ref().filter(|fallback| fallback.used)
     }
 
@@ -348,14 +351,17 @@ mod tests {
         vec![Arc::new(target)]
     }
 
-    fn on(targets: &[Arc<ResolvedTarget>], startup: Startup) -> Result<Routed, RouteError> {
+    fn on(targets: &[Arc<ResolvedTarget>], startup: Startup) -> Result<RoutedStartup, RouteError> {
         let by_name = false;
-        route(Offer { targets, by_name }, startup, Some("ana"))
+        route(OfferedTargets { targets, by_name }, startup, Some("ana"))
     }
 
-    fn on_hub(targets: &[Arc<ResolvedTarget>], startup: Startup) -> Result<Routed, RouteError> {
+    fn on_hub(
+        targets: &[Arc<ResolvedTarget>],
+        startup: Startup,
+    ) -> Result<RoutedStartup, RouteError> {
         let by_name = true;
-        route(Offer { targets, by_name }, startup, Some("ana"))
+        route(OfferedTargets { targets, by_name }, startup, Some("ana"))
     }
 
     fn startup(params: &[(&str, &str)]) -> Startup {
@@ -369,7 +375,7 @@ mod tests {
         Startup::parse(&packet).unwrap()
     }
 
-    fn sent(routed: &Routed, name: &str) -> Option<String> {
+    fn sent(routed: &RoutedStartup, name: &str) -> Option<String> {
         text(&routed.startup, name)
     }
 
@@ -542,7 +548,7 @@ mod tests {
     #[test]
     fn without_an_account_name_every_user_is_chosen() {
         let orders = targets(&["orders"]);
-        let offer = Offer {
+        let offer = OfferedTargets {
             targets: &orders,
             by_name: false,
         };

@@ -4,7 +4,7 @@
 //! Only the lengths of the server's messages are parsed, to know whether the client is at a message
 //! boundary, where it can receive one last ErrorResponse.
 
-use crate::failure::{EndedBy, SessionEnd};
+use crate::failure::{ConnectionEnd, EndedBy};
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
@@ -25,7 +25,7 @@ pub(crate) const TERMINATE: [u8; 5] = *b"X\0\0\0\x04";
 
 /// First bytes of each direction.
 #[derive(Clone, Copy, Debug)]
-pub struct First<'a> {
+pub struct FirstBytes<'a> {
     /// Bytes that the client sent before the server was ready.
     pub up: &'a [u8],
     /// Bytes that the server sent before the splice, from a message boundary on.
@@ -46,10 +46,10 @@ pub struct First<'a> {
 pub async fn splice(
     client: &mut dyn Duplex,
     server: &mut dyn Duplex,
-    first: First<'_>,
+    first: FirstBytes<'_>,
     traffic: &Traffic,
     stop: impl Future<Output = ()>,
-) -> SessionEnd {
+) -> ConnectionEnd {
     let (mut up, mut down) = (Pump::new(first.up), Pump::new(first.down));
     let mut follower = Follower::counting(READY_FOR_QUERY);
     let mut asked = Follower::counting(ASKS_FOR_READY);
@@ -58,7 +58,7 @@ pub async fn splice(
     _ = login.advance(first.down);
     let unasked = login.counted();
     let mut said_last = [0; TERMINATE.len()];
-    let mut waiting: Option<Waiting> = None;
+    let mut waiting: Option<ServerWait> = None;
     let both = poll_fn(|cx| {
         if waiting.is_none()
             && let Poll::Ready(stopped) = up.poll(cx, client, server, |bytes| {
@@ -73,12 +73,12 @@ pub async fn splice(
                 PumpEnd::Read(None)
                     if said_last != TERMINATE && unasked + asked.counted() > follower.counted() =>
                 {
-                    waiting = Some(Waiting::new(None, UNANSWERED));
+                    waiting = Some(ServerWait::new(None, UNANSWERED));
                 }
                 PumpEnd::Read(error) => return Poll::Ready((EndedBy::Client, error)),
                 // The server accepts no more data, but its last messages may still arrive.
                 PumpEnd::Write(error) => {
-                    waiting = Some(Waiting::new(Some(error), LAST_WORDS_DEADLINE))
+                    waiting = Some(ServerWait::new(Some(error), LAST_WORDS_DEADLINE))
                 }
             }
         }
@@ -128,7 +128,7 @@ pub async fn splice(
         // Many servers close without the close_notify of TLS.
         error = (!in_order).then(early);
     }
-    SessionEnd {
+    ConnectionEnd {
         by,
         error,
         sent: up.copied,
@@ -138,7 +138,7 @@ pub async fn splice(
 }
 
 /// Wait for the server's answer or its last messages, once no more data goes up.
-struct Waiting {
+struct ServerWait {
     /// The error of the server's side; `None` if the client sends no more.
     refused: Option<io::Error>,
     /// Maximum silence of the server.
@@ -147,7 +147,7 @@ struct Waiting {
     quiet: Pin<Box<Sleep>>,
 }
 
-impl Waiting {
+impl ServerWait {
     fn new(refused: Option<io::Error>, patience: Duration) -> Self {
         let quiet = Box::pin(tokio::time::sleep(patience));
         Self {
@@ -185,7 +185,7 @@ mod tests {
     struct Pair {
         client: DuplexStream,
         server: DuplexStream,
-        splice: tokio::task::JoinHandle<SessionEnd>,
+        splice: tokio::task::JoinHandle<ConnectionEnd>,
     }
 
     fn spliced(
@@ -197,7 +197,7 @@ mod tests {
         let (client, mut near_client) = duplex(64);
         let (server, mut near_server) = duplex(64);
         let splice = tokio::spawn(async move {
-            let (first, traffic) = (First { up, down }, Traffic::default());
+            let (first, traffic) = (FirstBytes { up, down }, Traffic::default());
             splice(&mut near_client, &mut near_server, first, &traffic, stop).await
         });
         Pair {
@@ -376,7 +376,7 @@ mod tests {
         let mut near_server = Deaf(near_server);
         client.write_all(b"insert").await.unwrap();
         let reason = message(30);
-        let (words, first) = (reason.clone(), First { up: b"", down: b"" });
+        let (words, first) = (reason.clone(), FirstBytes { up: b"", down: b"" });
         let splicing = tokio::spawn(async move {
             splice(
                 &mut near_client,
@@ -403,7 +403,7 @@ mod tests {
         let (mut client, mut near_client) = duplex(4096);
         let mut near_server = Deaf(near_server);
         client.write_all(b"insert").await.unwrap();
-        let first = First { up: b"", down: b"" };
+        let first = FirstBytes { up: b"", down: b"" };
         let stop = std::future::pending();
         let traffic = Traffic::default();
         let end = splice(&mut near_client, &mut near_server, first, &traffic, stop).await;

@@ -4,7 +4,7 @@ use tokio::time::Instant;
 
 /// Milliseconds spent in each stage of one connection.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Timings {
+pub(crate) struct StageTimings {
     pub(crate) startup_ms: f64,
     pub(crate) token_ms: f64,
     pub(crate) tunnel_ms: f64,

@@ -5,8 +5,8 @@ use std::sync::{Mutex, PoisonError};
 use pg_handshake::UpstreamStage;
 use tokio::time::Instant;
 
-use crate::failure::connection::SessionError;
-use crate::postgres::client::startup::Local;
+use crate::failure::connection::ConnectionError;
+use crate::postgres::client::startup::LocalClient;
 use crate::postgres::target::PgContext;
 
 /// First step for a database that is configured by its identifier.
@@ -18,7 +18,7 @@ pub(in crate::postgres) const IDENTITY: &str = "sts:GetCallerIdentity";
 
 /// Current step of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Step {
+enum WaitStep {
     /// Tunnel and token, which track their own steps.
     Connecting,
     At(&'static str),
@@ -26,30 +26,30 @@ enum Step {
 
 /// Start of a client's wait, and its current step.
 #[derive(Debug)]
-pub(in crate::postgres) struct Waiting {
+pub(in crate::postgres) struct ClientWait {
     since: Instant,
-    step: Mutex<Step>,
+    step: Mutex<WaitStep>,
 }
 
-impl Default for Waiting {
+impl Default for ClientWait {
     /// Starts at the lookup of the host name.
     fn default() -> Self {
         Self {
             since: Instant::now(),
-            step: Mutex::new(Step::At(LOOKUP)),
+            step: Mutex::new(WaitStep::At(LOOKUP)),
         }
     }
 }
 
-impl Waiting {
+impl ClientWait {
     /// Sets the current step, a noun.
     pub(in crate::postgres) fn at(&self, step: &'static str) {
-        self.enter(Step::At(step));
+        self.enter(WaitStep::At(step));
     }
 
     /// Sets the step to tunnel and token.
     pub(in crate::postgres) fn connecting(&self) {
-        self.enter(Step::Connecting);
+        self.enter(WaitStep::Connecting);
     }
 
     /// Sets the step to this stage of the login.
@@ -67,7 +67,7 @@ impl Waiting {
         });
     }
 
-    fn enter(&self, step: Step) {
+    fn enter(&self, step: WaitStep) {
         // Every write is one assignment.
         *self.step.lock().unwrap_or_else(PoisonError::into_inner) = step;
     }
@@ -75,14 +75,14 @@ impl Waiting {
     fn step(&self, context: Option<&PgContext>) -> Option<&'static str> {
         let step = *self.step.lock().unwrap_or_else(PoisonError::into_inner);
         match step {
-            Step::At(step) => Some(step),
-            Step::Connecting => context.and_then(PgContext::waits_for),
+            WaitStep::At(step) => Some(step),
+            WaitStep::Connecting => context.and_then(PgContext::waits_for),
         }
     }
 
     /// Creates the error for a client that has left.
-    pub(in crate::postgres) fn left(&self, context: Option<&PgContext>) -> SessionError {
-        SessionError::ClientLeft {
+    pub(in crate::postgres) fn left(&self, context: Option<&PgContext>) -> ConnectionError {
+        ConnectionError::ClientLeft {
             after: self.since.elapsed(),
             waiting: self.step(context),
         }
@@ -91,12 +91,12 @@ impl Waiting {
     /// Runs `work` until it completes or the client leaves.
     ///
     /// # Errors
-    /// Those of `work`, and [`SessionError::ClientLeft`].
+    /// Those of `work`, and [`ConnectionError::ClientLeft`].
     pub(in crate::postgres) async fn while_there<T>(
         &self,
-        (client, context): (&mut Local, Option<&PgContext>),
-        work: impl Future<Output = Result<T, SessionError>>,
-    ) -> Result<T, SessionError> {
+        (client, context): (&mut LocalClient, Option<&PgContext>),
+        work: impl Future<Output = Result<T, ConnectionError>>,
+    ) -> Result<T, ConnectionError> {
         tokio::select! {
             done = work => done,
             _ = client.gone() => Err(self.left(context)),

@@ -13,8 +13,8 @@ use crate::admission::Refusal;
 use crate::base::error_text::plain;
 use crate::base::foreign_text::visible;
 use crate::config::{EndpointKind, ResolvedTarget};
+use crate::failure::connection_end::{ConnectionEnd, EndedBy};
 use crate::failure::forward::ForwardError;
-use crate::failure::session_end::{EndedBy, SessionEnd};
 use crate::observe::Failure;
 use crate::tunnel::TunnelError;
 
@@ -42,7 +42,7 @@ pub struct ConnectionLoss {
 /// Reports a connection that ended for a reason that its client cannot see; `None` if it ended in
 /// order.
 #[must_use]
-pub fn after_login(end: &SessionEnd, target: &ResolvedTarget) -> Option<ConnectionLoss> {
+pub fn after_login(end: &ConnectionEnd, target: &ResolvedTarget) -> Option<ConnectionLoss> {
     let message = match end.by {
         EndedBy::Client => return None,
         EndedBy::Shutdown => shutting_down(),

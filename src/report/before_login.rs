@@ -4,7 +4,7 @@ use pg_handshake::ClientError;
 
 use super::client::channel_binding;
 use crate::base::error_text::plain;
-use crate::failure::connection::SessionError;
+use crate::failure::connection::ConnectionError;
 use crate::tunnel::TunnelError;
 
 use super::client::{
@@ -21,76 +21,76 @@ use super::{aws, client, database, descriptors, discovery, tunnel};
 
 /// Creates the report of a connection that failed before the end of its login.
 #[must_use]
-pub fn before_login(error: &SessionError, context: Option<&ErrorContext<'_>>) -> Report {
+pub fn before_login(error: &ConnectionError, context: Option<&ErrorContext<'_>>) -> Report {
     let target = context.map(|context| context.target);
     let warn = |message: Message| message.report(LogLevel::Warn, target);
     // An error from the database concerns its own descriptors, not ours.
-    if !matches!(error, SessionError::Upstream(_))
+    if !matches!(error, ConnectionError::Upstream(_))
         && let Some(message) = descriptors::find_exhaustion(error)
     {
         return warn(message);
     }
     match error {
-        SessionError::OutOfDescriptors(limit) => warn(descriptors::exhausted(*limit)),
-        SessionError::Client(ClientError::DirectTls) => Report::log_only("client.direct-tls", error),
-        SessionError::ForeignPeer { peer, own } => warn(foreign_client(*peer, *own)),
-        SessionError::UnknownPeer(error) => warn(unknown_client(error)),
-        SessionError::Password(refused) => {
+        ConnectionError::OutOfDescriptors(limit) => warn(descriptors::exhausted(*limit)),
+        ConnectionError::Client(ClientError::DirectTls) => Report::log_only("client.direct-tls", error),
+        ConnectionError::ForeignPeer { peer, own } => warn(foreign_client(*peer, *own)),
+        ConnectionError::UnknownPeer(error) => warn(unknown_client(error)),
+        ConnectionError::Password(refused) => {
             Message::new("client.password", PROTOCOL_VIOLATION, refused.to_string())
                 .hint("Update the client: its answer to the password request violates the PostgreSQL protocol.")
                 .report(LogLevel::Info, target)
         }
-        SessionError::LocalPassword(refused) => warn(local_password(refused)),
-        SessionError::TwoPasswords => warn(two_passwords()),
+        ConnectionError::LocalPassword(refused) => warn(local_password(refused)),
+        ConnectionError::TwoPasswords => warn(two_passwords()),
         // Most clients with sslmode=prefer reconnect at once without TLS, and succeed.
-        SessionError::ChannelBinding => Report {
+        ConnectionError::ChannelBinding => Report {
             expected: true,
             ..channel_binding().report(LogLevel::Info, target)
         },
-        SessionError::Alias(refused) => warn(database::alias(refused)),
-        SessionError::NoAlpn => warn(database::no_alpn(context)),
-        SessionError::NoTunnelYet(readiness) => not_ready(*readiness).report(LogLevel::Info, target),
-        SessionError::FailedBefore(id) => last_connection_failed(id).report(LogLevel::Info, target),
+        ConnectionError::Alias(refused) => warn(database::alias(refused)),
+        ConnectionError::NoAlpn => warn(database::no_alpn(context)),
+        ConnectionError::NoTunnelYet(readiness) => not_ready(*readiness).report(LogLevel::Info, target),
+        ConnectionError::FailedBefore(id) => last_connection_failed(id).report(LogLevel::Info, target),
         // A new tunnel cannot be opened while the previous one is lost, most likely for the same
         // reason.
-        SessionError::Interrupted(cause) => {
+        ConnectionError::Interrupted(cause) => {
             before_login(cause, context).into_not_ready(Some("The tunnel was lost, and pgiam is reconnecting."))
         }
-        SessionError::NotReady(cause) if matches!(**cause, SessionError::ShuttingDown) => {
+        ConnectionError::NotReady(cause) if matches!(**cause, ConnectionError::ShuttingDown) => {
             draining().report(LogLevel::Info, target)
         }
-        SessionError::NotReady(cause) => before_login(cause, context).into_not_ready(None),
-        SessionError::Client(refused) => client(refused).report(LogLevel::Info, target),
-        SessionError::GreetingTimeout(_) => Report::log_only("client.silent", error),
-        SessionError::ClientGone(_) => Report::log_only("client.gone", error),
-        SessionError::ClientLeft { after, waiting } => client::left_while_waiting(error, (*after, *waiting), target),
-        SessionError::LocalTls { error: failed, certificate } => local_tls(error, failed, certificate.as_deref()),
-        SessionError::GoneAfterTls { certificate } => closed_after_tls(error, certificate.as_deref()),
-        SessionError::TooManyConnections { limit, of_target } => warn(too_many_connections(*limit, *of_target)),
-        SessionError::Route(refused) => warn(route(refused)),
-        SessionError::Credentials(refused) => warn(aws::credentials(refused)),
-        SessionError::Discovery(failed) => warn(discovery::discovery(failed, context)),
-        SessionError::LookupTimeout(after) => warn(discovery::lookup_timeout(*after)),
-        SessionError::Config(_) | SessionError::Setup(_) => warn(invalid_target(error)),
-        SessionError::Internal(stopped) => warn(aws::internal(stopped, error.to_string())),
-        SessionError::Token(refused) => warn(aws::token(refused)),
-        SessionError::Tunnel(TunnelError::ShuttingDown) | SessionError::ShuttingDown => {
+        ConnectionError::NotReady(cause) => before_login(cause, context).into_not_ready(None),
+        ConnectionError::Client(refused) => client(refused).report(LogLevel::Info, target),
+        ConnectionError::StartupTimeout(_) => Report::log_only("client.silent", error),
+        ConnectionError::ClientGone(_) => Report::log_only("client.gone", error),
+        ConnectionError::ClientLeft { after, waiting } => client::left_while_waiting(error, (*after, *waiting), target),
+        ConnectionError::LocalTls { error: failed, certificate } => local_tls(error, failed, certificate.as_deref()),
+        ConnectionError::GoneAfterTls { certificate } => closed_after_tls(error, certificate.as_deref()),
+        ConnectionError::TooManyConnections { limit, of_target } => warn(too_many_connections(*limit, *of_target)),
+        ConnectionError::Route(refused) => warn(route(refused)),
+        ConnectionError::Credentials(refused) => warn(aws::credentials(refused)),
+        ConnectionError::Discovery(failed) => warn(discovery::discovery(failed, context)),
+        ConnectionError::LookupTimeout(after) => warn(discovery::lookup_timeout(*after)),
+        ConnectionError::Config(_) | ConnectionError::Setup(_) => warn(invalid_target(error)),
+        ConnectionError::Internal(stopped) => warn(aws::internal(stopped, error.to_string())),
+        ConnectionError::Token(refused) => warn(aws::token(refused)),
+        ConnectionError::Tunnel(TunnelError::ShuttingDown) | ConnectionError::ShuttingDown => {
             shutting_down().report(LogLevel::Info, target)
         }
-        SessionError::Tunnel(failed) => warn(tunnel::tunnel(failed, context)),
-        SessionError::ConnectTimeout {
+        ConnectionError::Tunnel(failed) => warn(tunnel::tunnel(failed, context)),
+        ConnectionError::ConnectTimeout {
             after,
             readiness,
             waiting,
         } => warn(connect_timeout(*after, *readiness, *waiting, target)),
-        SessionError::UpstreamTls(failed) => warn(database::tls(failed, context)),
-        SessionError::Upstream(failed) => database::upstream(failed, context),
-        SessionError::UpstreamLost(lost) => warn(
+        ConnectionError::UpstreamTls(failed) => warn(database::tls(failed, context)),
+        ConnectionError::Upstream(failed) => database::upstream(failed, context),
+        ConnectionError::UpstreamLost(lost) => warn(
             Message::new("database.lost", BROKEN, "the connection to the database was lost during the login")
                 .detail(sentence(&plain(lost)))
                 .hint(CONNECT_AGAIN),
         ),
-        SessionError::LoginTimeout(after) => warn(
+        ConnectionError::LoginTimeout(after) => warn(
             Message::new("database.timeout", CANNOT_CONNECT, format!("the database did not finish the login within {} s", after.as_secs()))
                 .hint(format!(
                     "Possible causes: the database is starting, overloaded or out of memory (check its log; if it is only slow, raise login_timeout); the port is filtered. {}",

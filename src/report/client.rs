@@ -15,7 +15,7 @@ use rustls::AlertDescription;
 
 use crate::aws::calls::CREDENTIALS_STEP;
 use crate::config::ResolvedTarget;
-use crate::failure::connection::SessionError;
+use crate::failure::connection::ConnectionError;
 use crate::failure::route::RouteError;
 use crate::tunnel::Readiness;
 use pg_handshake::scram::ScramError;
@@ -37,7 +37,7 @@ pub(super) fn client(error: &ClientError) -> Message {
 /// Reports a local TLS handshake that failed on the client's side. The client learns of it only
 /// from its own TLS library.
 pub(super) fn local_tls(
-    error: &SessionError,
+    error: &ConnectionError,
     failed: &io::Error,
     certificate: Option<&Path>,
 ) -> Report {
@@ -64,7 +64,7 @@ pub(super) fn local_tls(
 
 /// Reports a client that closed right after the handshake. Node.js does so when it does not trust
 /// the certificate.
-pub(super) fn closed_after_tls(error: &SessionError, certificate: Option<&Path>) -> Report {
+pub(super) fn closed_after_tls(error: &ConnectionError, certificate: Option<&Path>) -> Report {
     Report {
         detail: Some(TRUST_CAUSES.to_owned()),
         hint: Some(trust_hint(certificate)),
@@ -75,7 +75,7 @@ pub(super) fn closed_after_tls(error: &SessionError, certificate: Option<&Path>)
 /// Reports a client that left before the end of its login. After a long wait it most likely has a
 /// shorter timeout than pgiam, which expires before the reason is known.
 pub(super) fn left_while_waiting(
-    error: &SessionError,
+    error: &ConnectionError,
     (after, waiting): (Duration, Option<&'static str>),
     target: Option<&ResolvedTarget>,
 ) -> Report {
@@ -130,7 +130,7 @@ fn refuses_certificate(alert: AlertDescription) -> bool {
 }
 
 /// Reports unusable configuration that is detected when the target is set up.
-pub(super) fn invalid_target(error: &SessionError) -> Message {
+pub(super) fn invalid_target(error: &ConnectionError) -> Message {
     let text = error.to_string();
     let (message, hint) = text.split_once("\nhint: ").unwrap_or((&text, ""));
     // The report adds the target name itself.

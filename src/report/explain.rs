@@ -9,7 +9,7 @@ use super::phrases::{SET_CLOCK, enable_iam, profile_option};
 use crate::aws::discover::{Database, DatabaseKind};
 use crate::aws::{ClockOffset, CredentialsError};
 use crate::base::foreign_text::visible;
-use crate::failure::connection::SessionError;
+use crate::failure::connection::ConnectionError;
 
 /// Cause and remedy of a failure, in the same text that a client of the target would get.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,7 +41,7 @@ impl From<Message> for Explanation {
 
 /// Explains why a connection failed.
 #[must_use]
-pub fn explain(error: &SessionError, context: Option<&ErrorContext<'_>>) -> Explanation {
+pub fn explain(error: &ConnectionError, context: Option<&ErrorContext<'_>>) -> Explanation {
     let report = before_login(error, context);
     let prefix = context.map(|context| format!("target \"{}\": ", context.target.name));
     let message = report

@@ -7,7 +7,7 @@ use tracing::{info, warn};
 use super::ids::IDS;
 use crate::base::foreign_text::visible;
 use crate::config::ResolvedTarget;
-use crate::failure::connection::SessionError;
+use crate::failure::connection::ConnectionError;
 use crate::observe::Failure;
 
 /// Invalid authorization specification: credentials, or permission to log in.
@@ -199,7 +199,7 @@ impl Report {
     }
 
     /// Creates a report that only the log receives.
-    pub(super) fn log_only(id: &'static str, error: &SessionError) -> Self {
+    pub(super) fn log_only(id: &'static str, error: &ConnectionError) -> Self {
         Self {
             id: checked_id(id),
             reply: None,

@@ -23,9 +23,9 @@ use crate::aws::token::TokenRequest;
 use crate::aws::{ClockOffset, Identity};
 use crate::config::{ConfigFile, TargetLayer};
 use crate::config::{Endpoint, ResolvedTarget, Via};
-use crate::failure::connection::SessionError;
+use crate::failure::connection::ConnectionError;
+use crate::failure::connection_end::{ConnectionEnd, EndedBy};
 use crate::failure::forward::ForwardError;
-use crate::failure::session_end::{EndedBy, SessionEnd};
 use crate::tls::upstream::UpstreamTlsError;
 use crate::tunnel::TunnelError;
 use crate::tunnel::{ApiRefusal, DirectFailure, EndCause};
@@ -517,7 +517,7 @@ fn a_client_that_was_logged_in_gets_the_reason_and_the_remedy() {
     for (cause, words) in endings() {
         let error = ended(cause, words);
         let expected = message(&error, &one);
-        let end = SessionEnd {
+        let end = ConnectionEnd {
             by: EndedBy::Server,
             error: Some(error.into_io()),
             sent: 0,
@@ -541,7 +541,7 @@ fn a_client_that_was_logged_in_gets_the_reason_and_the_remedy() {
             "{cause:?}: {reply}"
         );
     }
-    let end = SessionEnd {
+    let end = ConnectionEnd {
         by: EndedBy::Server,
         error: Some(io::ErrorKind::ConnectionReset.into()),
         sent: 0,
@@ -553,7 +553,7 @@ fn a_client_that_was_logged_in_gets_the_reason_and_the_remedy() {
     let hint = format!("H{RECONNECT} [session.lost]\0");
     assert!(reply.contains(&hint), "{reply}");
     // In the middle of a message the client gets no error, and the log still has it.
-    let end = SessionEnd {
+    let end = ConnectionEnd {
         at_boundary: false,
         ..end
     };
@@ -709,7 +709,7 @@ fn a_client_that_names_another_role_than_the_target_is_told_so_first() {
         token_sent: sent,
         ..ErrorContext::target(&one)
     };
-    let wants_scram = SessionError::Upstream(pg_handshake::UpstreamError::UnexpectedAuth(
+    let wants_scram = ConnectionError::Upstream(pg_handshake::UpstreamError::UnexpectedAuth(
         pg_handshake::AuthMethod::Md5,
     ));
     let report = before_login(&wants_scram, Some(&context("postgres", false)));
@@ -747,7 +747,7 @@ fn a_client_that_names_another_role_than_the_target_is_told_so_first() {
 fn no_token_was_sent_only_where_none_was() {
     let one = target("bastion='i-1'");
     let passthrough = target("bastion='i-1'\nauth='passthrough'");
-    let refused = SessionError::Upstream(pg_handshake::UpstreamError::TlsRefused);
+    let refused = ConnectionError::Upstream(pg_handshake::UpstreamError::TlsRefused);
     for (target, token_sent, words) in [
         (&one, false, "No token was sent."),
         (&one, true, "A token was sent in an earlier attempt"),
@@ -766,7 +766,7 @@ fn no_token_was_sent_only_where_none_was() {
 fn a_way_that_clients_find_by_themselves_is_no_failure() {
     let one = target("bastion='i-1'\nauth='passthrough'");
     let report = before_login(
-        &SessionError::ChannelBinding,
+        &ConnectionError::ChannelBinding,
         Some(&ErrorContext::target(&one)),
     );
     let failure = report.failure();
@@ -787,22 +787,22 @@ fn what_others_say_is_safe_in_every_field() {
     let server = pg_handshake::ServerError::parse(Bytes::from_static(
         b"E\0\0\0\x33C28000\0Mno \x1b[2J\r\npassword=S3CR3T\0D\x1b]0;x\x07 more\0\0",
     ));
-    let mut errors: Vec<SessionError> = vec![
-        SessionError::UpstreamTls(UpstreamTlsError::UnknownIssuer {
+    let mut errors: Vec<ConnectionError> = vec![
+        ConnectionError::UpstreamTls(UpstreamTlsError::UnknownIssuer {
             subject: HOSTILE.into(),
             issuer: HOSTILE.into(),
         }),
-        SessionError::Tunnel(ended(EndCause::Agent, HOSTILE)),
-        SessionError::Tunnel(TunnelError::ChannelLost {
+        ConnectionError::Tunnel(ended(EndCause::Agent, HOSTILE)),
+        ConnectionError::Tunnel(TunnelError::ChannelLost {
             reason: HOSTILE.into(),
         }),
-        SessionError::Tunnel(api(
+        ConnectionError::Tunnel(api(
             "StartSession",
             ApiRefusal::AccessDenied,
             "i-1",
             (HOSTILE, HOSTILE),
         )),
-        SessionError::Tunnel(TunnelError::Proxy {
+        ConnectionError::Tunnel(TunnelError::Proxy {
             proxy: HOSTILE.to_owned(),
             host: HOSTILE.to_owned(),
             reason: HOSTILE.into(),
@@ -828,7 +828,7 @@ fn what_others_say_is_safe_in_every_field() {
                 "{text:?}"
             );
         }
-        let own = !matches!(error, SessionError::Upstream(_));
+        let own = !matches!(error, ConnectionError::Upstream(_));
         let reply = String::from_utf8_lossy(report.reply.as_ref().unwrap()).into_owned();
         let acts = |c: char| crate::base::foreign_text::is_invisible(c) && c != '\0';
         // The length word of the frame is no text.
@@ -851,10 +851,10 @@ fn running_out_of_descriptors_is_told_as_such() {
     let one = target("bastion='i-1'");
     let wrapped = || io::Error::other("dispatch failure: Too many open files (os error 24)");
     for error in [
-        SessionError::OutOfDescriptors(Some(limit)),
-        SessionError::Tunnel(direct(Errno::MFILE.into())),
-        SessionError::Tunnel(direct(wrapped())),
-        SessionError::UpstreamLost(Errno::MFILE.into()),
+        ConnectionError::OutOfDescriptors(Some(limit)),
+        ConnectionError::Tunnel(direct(Errno::MFILE.into())),
+        ConnectionError::Tunnel(direct(wrapped())),
+        ConnectionError::UpstreamLost(Errno::MFILE.into()),
     ] {
         let report = before_login(&error, Some(&ErrorContext::target(&one)));
         assert_eq!(
@@ -871,7 +871,7 @@ fn running_out_of_descriptors_is_told_as_such() {
     let raw = forward(&ForwardError::Tunnel(direct(Errno::MFILE.into())), &one);
     assert_eq!(raw.id, "limit.descriptors");
     // A similar text is not recognised.
-    let other = SessionError::Tunnel(direct(io::Error::other(
+    let other = ConnectionError::Tunnel(direct(io::Error::other(
         "too many open files on the server",
     )));
     assert_ne!(before_login(&other, None).id, "limit.descriptors");
@@ -879,7 +879,7 @@ fn running_out_of_descriptors_is_told_as_such() {
         shown("this process", &descriptors::exhausted(Some(1024))),
         shown(
             "the system",
-            &descriptors::find_exhaustion(&SessionError::Tunnel(direct(Errno::NFILE.into())))
+            &descriptors::find_exhaustion(&ConnectionError::Tunnel(direct(Errno::NFILE.into())))
                 .unwrap(),
         ),
     ];

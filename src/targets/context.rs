@@ -1,6 +1,6 @@
 //! Context of one target, which its connections share.
 
-use crate::failure::{SessionError, SetupError};
+use crate::failure::{ConnectionError, SetupError};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::aws::alias::Aliases;
 use crate::aws::calls::CREDENTIALS_STEP;
 use crate::aws::token::{self, TokenProvider};
 use crate::config::{Auth, Endpoint, ResolvedTarget, TargetConfig, Via};
-use crate::targets::last_failure::{LastFailure, Recovering};
+use crate::targets::last_failure::{LastFailure, RecoveryFlag};
 use crate::tls::upstream::UpstreamTls;
 use crate::tunnel::direct::DirectTransport;
 use crate::tunnel::ssm::supervisor::SsmTransport;
@@ -39,7 +39,7 @@ pub struct TargetContext<P> {
     /// State of the protocol that clients speak.
     pub(crate) protocol: P,
     pub(crate) last_failure: LastFailure,
-    pub(crate) recovering: Recovering,
+    pub(crate) recovering: RecoveryFlag,
     aliases: Arc<Aliases>,
     /// Tracks the end of the tunnel.
     endings: TaskTracker,
@@ -89,7 +89,7 @@ impl<P: ProtocolState> TargetContext<P> {
             connection_limit: ConnectionLimit::new(target.settings.login.connection_limit),
             protocol: P::default(),
             last_failure: LastFailure::default(),
-            recovering: Recovering::default(),
+            recovering: RecoveryFlag::default(),
             aliases: Arc::new(Aliases::new(target.settings.login.dns_server)),
             target: Arc::new(target),
         })
@@ -114,7 +114,7 @@ impl<P: ProtocolState> TargetContext<P> {
 
     /// Returns the endpoint for tokens and certificates: the configured one, or the RDS name behind
     /// an alias.
-    pub(crate) async fn endpoint(&self) -> Result<Endpoint, SessionError> {
+    pub(crate) async fn endpoint(&self) -> Result<Endpoint, ConnectionError> {
         let Endpoint { host, port } = &self.target.endpoint;
         let host = match (
             self.aliases.resolve(host).await,
@@ -137,23 +137,23 @@ impl<P: ProtocolState> TargetContext<P> {
     /// Returns the candidates that could carry a connection.
     ///
     /// # Errors
-    /// [`SessionError::Tunnel`].
-    pub(crate) async fn carriers(&self) -> Result<Vec<BastionCandidate>, SessionError> {
+    /// [`ConnectionError::Tunnel`].
+    pub(crate) async fn carriers(&self) -> Result<Vec<BastionCandidate>, ConnectionError> {
         Ok(self.transport.carriers().await?)
     }
 
     /// Returns the carrier of a connection, after opening a session through it if needed.
     ///
     /// # Errors
-    /// [`SessionError::Tunnel`], [`SessionError::ConnectTimeout`].
-    pub(crate) async fn prepare(&self) -> Result<Option<Arc<str>>, SessionError> {
+    /// [`ConnectionError::Tunnel`], [`ConnectionError::ConnectTimeout`].
+    pub(crate) async fn prepare(&self) -> Result<Option<Arc<str>>, ConnectionError> {
         self.within_connect_timeout(async { Ok(self.transport.prepare().await?) })
             .await
     }
 
     /// Checks the requirements of a connection that cost nothing; with `warm` it also opens the
     /// tunnel.
-    pub(crate) async fn check_prerequisites(&self) -> Result<(), SessionError> {
+    pub(crate) async fn check_prerequisites(&self) -> Result<(), ConnectionError> {
         let is_iam = self.target.settings.login.auth == Auth::Iam;
         if is_iam || matches!(self.target.settings.via, Via::Ssm(_)) {
             self.aws.credentials().await?;
@@ -167,10 +167,10 @@ impl<P: ProtocolState> TargetContext<P> {
     /// Runs the steps before TLS and login.
     pub(crate) async fn within_connect_timeout<T>(
         &self,
-        work: impl Future<Output = Result<T, SessionError>>,
-    ) -> Result<T, SessionError> {
+        work: impl Future<Output = Result<T, ConnectionError>>,
+    ) -> Result<T, ConnectionError> {
         let after = self.target.settings.connect_timeout;
-        let late = |_| SessionError::ConnectTimeout {
+        let late = |_| ConnectionError::ConnectTimeout {
             after,
             readiness: self.transport.readiness(),
             waiting: self.waits_for(),
@@ -179,14 +179,14 @@ impl<P: ProtocolState> TargetContext<P> {
     }
 
     /// Returns why a readiness probe is refused, as far as is known.
-    pub(crate) fn not_now(&self) -> Option<SessionError> {
+    pub(crate) fn not_now(&self) -> Option<ConnectionError> {
         match self.transport.readiness() {
             waits @ (Readiness::Starting | Readiness::Interrupted) => {
-                Some(SessionError::NoTunnelYet(waits))
+                Some(ConnectionError::NoTunnelYet(waits))
             }
             Readiness::Up | Readiness::Idle => {
                 let failure = self.last_failure.get();
-                failure.map(|failure| SessionError::FailedBefore(failure.id))
+                failure.map(|failure| ConnectionError::FailedBefore(failure.id))
             }
         }
     }

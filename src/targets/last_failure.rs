@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::failure::connection::{SessionError, TargetEffect};
+use crate::failure::connection::{ConnectionError, TargetEffect};
 use crate::report::{self, ErrorContext};
 
 /// Reason why a target cannot be reached now, as far as is known.
@@ -17,7 +17,7 @@ pub struct NotReady {
 }
 
 impl NotReady {
-    pub(crate) fn of(error: &SessionError, about: &ErrorContext<'_>) -> Self {
+    pub(crate) fn of(error: &ConnectionError, about: &ErrorContext<'_>) -> Self {
         let report = report::before_login(error, Some(about));
         let message = report.failure().message;
         Self {
@@ -35,7 +35,7 @@ impl fmt::Display for NotReady {
 
 /// True while a background task retries the target.
 #[derive(Debug, Default)]
-pub(crate) struct Recovering(pub(crate) AtomicBool);
+pub(crate) struct RecoveryFlag(pub(crate) AtomicBool);
 
 /// Reason why a target cannot be reached, from the last connection or check. It stays until another
 /// one succeeds; `recovery.rs` takes care of that.
@@ -58,7 +58,7 @@ impl LastFailure {
     /// database or a token was missing. An answer from the database shows that the path works. A
     /// rejected token for the default role matters, too, because the other clients would fail like
     /// this one.
-    pub(crate) fn note(&self, error: &SessionError, about: &ErrorContext<'_>) {
+    pub(crate) fn note(&self, error: &ConnectionError, about: &ErrorContext<'_>) {
         let default_role = about.target.settings.user.as_deref() == Some(about.user);
         match error.target_effect() {
             TargetEffect::Answered if default_role && refuses_role(error, about) => {
@@ -70,7 +70,7 @@ impl LastFailure {
         }
     }
 
-    fn record(&self, error: &SessionError, about: &ErrorContext<'_>) {
+    fn record(&self, error: &ConnectionError, about: &ErrorContext<'_>) {
         *self.lock() = Some(FailedTarget {
             reason: NotReady::of(error, about),
             credentials_missing: error.is_about_credentials(),
@@ -96,7 +96,7 @@ impl LastFailure {
 }
 
 /// Returns whether the database rejects tokens for this role.
-fn refuses_role(error: &SessionError, about: &ErrorContext<'_>) -> bool {
+fn refuses_role(error: &ConnectionError, about: &ErrorContext<'_>) -> bool {
     error.is_other_authentication()
         || (about.token_judged && error.refuses_token(about.target.endpoint.kind()))
 }
@@ -119,10 +119,10 @@ mod tests {
         all.remove(0)
     }
 
-    fn refused(state: &str) -> SessionError {
+    fn refused(state: &str) -> ConnectionError {
         let reply = ErrorReply::fatal(SqlState::parse(state.as_bytes()).unwrap(), "no");
         let error = ServerError::parse(reply.encode()).unwrap();
-        SessionError::Upstream(UpstreamError::Server(error))
+        ConnectionError::Upstream(UpstreamError::Server(error))
     }
 
     #[test]
@@ -132,11 +132,11 @@ mod tests {
         let id = || last.get().map(|failure| failure.id);
         assert!(id().is_none() && !last.credentials_missing());
         assert!(!last.forget(), "no news");
-        last.note(&SessionError::NoAlpn, &about);
+        last.note(&ConnectionError::NoAlpn, &about);
         assert_eq!(id(), Some("tls.alpn"));
         assert!(!last.credentials_missing());
         // Concerns only this client.
-        let gone = SessionError::ClientGone(std::io::ErrorKind::UnexpectedEof.into());
+        let gone = ConnectionError::ClientGone(std::io::ErrorKind::UnexpectedEof.into());
         last.note(&gone, &about);
         assert_eq!(id(), Some("tls.alpn"));
         let expired = || CredentialsError::Expired {
@@ -144,9 +144,9 @@ mod tests {
             profile: None,
         };
         for error in [
-            SessionError::Credentials(expired()),
-            SessionError::Token(expired().into()),
-            SessionError::Tunnel(TunnelError::Credentials(Arc::new(expired()))),
+            ConnectionError::Credentials(expired()),
+            ConnectionError::Token(expired().into()),
+            ConnectionError::Tunnel(TunnelError::Credentials(Arc::new(expired()))),
         ] {
             last.note(&error, &about);
             assert!(last.credentials_missing(), "{error:?}");

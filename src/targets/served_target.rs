@@ -15,7 +15,7 @@ use crate::base::background::TaskStopped;
 use crate::base::error_text::chain;
 use crate::base::single_flight::{Expiring, Refreshing, system_clock};
 use crate::config::{ConfigError, ResolvedTarget, TargetConfig};
-use crate::failure::connection::SessionError;
+use crate::failure::connection::ConnectionError;
 use crate::failure::route::KnownTarget;
 use crate::failure::setup::SetupError;
 use crate::report;
@@ -89,21 +89,21 @@ impl AwsContexts {
 pub struct ServedTarget<P> {
     /// The configured target.
     pub config: TargetConfig,
-    lookup: Arc<Lookup<P>>,
+    lookup: Arc<DatabaseLookup<P>>,
 }
 
 /// Lookup of a target's database, and the setup that follows.
-struct Lookup<P> {
+struct DatabaseLookup<P> {
     config: TargetConfig,
     aws_contexts: Arc<AwsContexts>,
     context: OnceLock<Arc<TargetContext<P>>>,
     /// The lookup in progress, in its own task.
     running: Refreshing<Arc<TargetContext<P>>, LookupError>,
-    failure: Mutex<Option<Failure>>,
+    failure: Mutex<Option<LookupFailure>>,
 }
 
 /// The last lookup, which failed.
-struct Failure {
+struct LookupFailure {
     at: Instant,
     error: LookupError,
 }
@@ -130,7 +130,7 @@ impl From<NotLocated> for LookupError {
     }
 }
 
-impl From<LookupError> for SessionError {
+impl From<LookupError> for ConnectionError {
     fn from(error: LookupError) -> Self {
         match error {
             LookupError::Discovery(error) => Self::Discovery(error),
@@ -175,7 +175,7 @@ impl<P: ProtocolState> ServedTarget<P> {
         aws_contexts: Arc<AwsContexts>,
         context: OnceLock<Arc<TargetContext<P>>>,
     ) -> Self {
-        let lookup = Lookup {
+        let lookup = DatabaseLookup {
             config: config.clone(),
             aws_contexts,
             context,
@@ -199,9 +199,9 @@ impl<P: ProtocolState> ServedTarget<P> {
     /// Cancel-safe.
     ///
     /// # Errors
-    /// [`SessionError::Discovery`], [`SessionError::Setup`], [`SessionError::Config`],
-    /// [`SessionError::LookupTimeout`].
-    pub async fn context(&self) -> Result<Arc<TargetContext<P>>, SessionError> {
+    /// [`ConnectionError::Discovery`], [`ConnectionError::Setup`], [`ConnectionError::Config`],
+    /// [`ConnectionError::LookupTimeout`].
+    pub async fn context(&self) -> Result<Arc<TargetContext<P>>, ConnectionError> {
         if let Some(context) = self.ready() {
             return Ok(Arc::clone(context));
         }
@@ -215,7 +215,7 @@ impl<P: ProtocolState> ServedTarget<P> {
         match timeout(self.config.settings.connect_timeout, found).await {
             Ok(Ok((lease, _))) => Ok(lease.value),
             Ok(Err(error)) => Err(error.into()),
-            Err(_) => Err(SessionError::LookupTimeout(
+            Err(_) => Err(ConnectionError::LookupTimeout(
                 self.config.settings.connect_timeout,
             )),
         }
@@ -246,16 +246,16 @@ impl<P: ProtocolState> ServedTarget<P> {
     }
 
     /// Returns the reason to tell a readiness probe that the target is not ready.
-    pub(crate) fn not_now(&self) -> Option<SessionError> {
+    pub(crate) fn not_now(&self) -> Option<ConnectionError> {
         match (self.ready(), self.lookup_failure()) {
             (Some(context), _) => context.not_now(),
-            (None, Some(failure)) => Some(SessionError::FailedBefore(failure.id)),
-            (None, None) => Some(SessionError::NoTunnelYet(Readiness::Starting)),
+            (None, Some(failure)) => Some(ConnectionError::FailedBefore(failure.id)),
+            (None, None) => Some(ConnectionError::NoTunnelYet(Readiness::Starting)),
         }
     }
 }
 
-impl<P: ProtocolState> Lookup<P> {
+impl<P: ProtocolState> DatabaseLookup<P> {
     async fn run(self: Arc<Self>) -> Result<Expiring<Arc<TargetContext<P>>>, LookupError> {
         let found = self.look_up().await;
         let found = found.and_then(|target| {
@@ -277,7 +277,7 @@ impl<P: ProtocolState> Lookup<P> {
                 let reason = &*reason;
                 // The waiting callers report it at a higher level.
                 debug!(target = %self.config.name, reason, "cannot find {}", self.config.database_ref);
-                *self.failure() = Some(Failure {
+                *self.failure() = Some(LookupFailure {
                     at: Instant::now(),
                     error: error.clone(),
                 });
@@ -305,7 +305,7 @@ impl<P: ProtocolState> Lookup<P> {
         (failure.at.elapsed() < FAILURE_STANDS).then(|| failure.error.clone())
     }
 
-    fn failure(&self) -> MutexGuard<'_, Option<Failure>> {
+    fn failure(&self) -> MutexGuard<'_, Option<LookupFailure>> {
         // Every write is one assignment.
         self.failure.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -354,7 +354,7 @@ impl<P: ProtocolState> PortTargets<P> {
     }
 
     /// Returns why the requested target is not ready. Without one: a reason if no target is ready.
-    pub(crate) fn not_now(&self, asked: Option<&ServedTarget<P>>) -> Option<SessionError> {
+    pub(crate) fn not_now(&self, asked: Option<&ServedTarget<P>>) -> Option<ConnectionError> {
         match asked {
             Some(served) => served.not_now(),
             None => {

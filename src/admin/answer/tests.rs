@@ -4,29 +4,29 @@ use serde_json::Value;
 use tokio::sync::mpsc;
 
 use super::*;
-use crate::admin::{Controls, Kind};
+use crate::admin::{ControlRequests, ProcessKind};
 use crate::observe::ListedTarget;
 use crate::observe::tests::{Stands, failure, new_connection, observed, used};
 use crate::tunnel::Readiness;
 
-fn context(statuses: Vec<TargetStatus>) -> Context {
+fn context(statuses: Vec<TargetStatus>) -> AdminContext {
     let observed = observed(statuses);
     observed.started();
-    Context {
-        kind: Kind::Serve,
+    AdminContext {
+        kind: ProcessKind::Serve,
         config: None,
         http: None,
         observed,
-        controls: Controls::default(),
+        controls: ControlRequests::default(),
     }
 }
 
-fn asked(context: &Context, (method, is_owners): (Method, bool), path: &str) -> Answer {
+fn asked(context: &AdminContext, (method, is_owners): (Method, bool), path: &str) -> AdminResponse {
     let (path, query) = match path.split_once('?') {
         Some((path, query)) => (path, Some(query)),
         None => (path, None),
     };
-    context.answer(&Asked {
+    context.answer(&AdminRequest {
         method: &method,
         path,
         query,
@@ -34,7 +34,7 @@ fn asked(context: &Context, (method, is_owners): (Method, bool), path: &str) -> 
     })
 }
 
-fn get(context: &Context, path: &str) -> (u16, String) {
+fn get(context: &AdminContext, path: &str) -> (u16, String) {
     let answer = asked(context, (Method::GET, false), path);
     (answer.status.as_u16(), answer.body)
 }
@@ -48,7 +48,7 @@ fn failing(name: &str) -> TargetStatus {
 
 #[test]
 fn a_program_that_starts_is_alive_and_not_started_nor_ready() {
-    let context = Context {
+    let context = AdminContext {
         observed: observed(vec![used("orders")]),
         ..context(Vec::new())
     };
@@ -101,7 +101,7 @@ fn as_many_targets_as_are_asked_for_must_be_there() {
 fn a_program_that_is_full_wants_nobody() {
     let observed = Arc::new(Observed::new(1));
     observed.started();
-    let context = Context {
+    let context = AdminContext {
         observed: Arc::clone(&observed),
         ..context(Vec::new())
     };
@@ -161,7 +161,7 @@ fn the_port_gives_nothing_but_health_and_metrics() {
 #[test]
 fn the_control_socket_stops_and_loads_anew() {
     let mut context = context(vec![used("orders")]);
-    let status = |context: &Context, method: Method, path| {
+    let status = |context: &AdminContext, method: Method, path| {
         asked(context, (method, true), path).status.as_u16()
     };
     assert_eq!(status(&context, Method::GET, "/stop"), 405);

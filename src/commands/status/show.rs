@@ -5,7 +5,9 @@ use std::fmt::Write;
 use std::io::IsTerminal;
 
 use super::short;
-use crate::admin::document::{Client, Failure, Process, Session, Target};
+use crate::admin::document::{
+    ConnectionDocument, FailureDocument, ProcessDocument, SessionDocument, TargetDocument,
+};
 use crate::base::quote::printable;
 use crate::cli::terminal::{BAD, DIM, GOOD, HEADING, Table, WARNING, styled};
 
@@ -22,12 +24,16 @@ pub(super) fn width() -> usize {
 }
 
 /// Returns the tables of all processes.
-pub(super) fn all(processes: &[Process], width: usize, rates: Option<&ByteRates>) -> String {
+pub(super) fn all(
+    processes: &[ProcessDocument],
+    width: usize,
+    rates: Option<&ByteRates>,
+) -> String {
     let each = processes.iter().map(|process| one(process, width, rates));
     each.collect::<Vec<_>>().join("\n")
 }
 
-fn one(process: &Process, width: usize, rates: Option<&ByteRates>) -> String {
+fn one(process: &ProcessDocument, width: usize, rates: Option<&ByteRates>) -> String {
     let mut text = head(process, width);
     text.push('\n');
     let mut targets = Table::new(&[
@@ -85,8 +91,8 @@ fn one(process: &Process, width: usize, rates: Option<&ByteRates>) -> String {
 }
 
 /// Returns the lines above the tables.
-fn head(process: &Process, width: usize) -> String {
-    let Process {
+fn head(process: &ProcessDocument, width: usize) -> String {
+    let ProcessDocument {
         pid,
         version,
         kind,
@@ -121,7 +127,7 @@ fn head(process: &Process, width: usize) -> String {
     text
 }
 
-fn target_row(target: &Target) -> [String; 7] {
+fn target_row(target: &TargetDocument) -> [String; 7] {
     let state = match target.state.as_str() {
         "ready" => styled(GOOD, "ready"),
         "idle" => "idle".to_owned(),
@@ -145,7 +151,7 @@ fn target_row(target: &Target) -> [String; 7] {
     ]
 }
 
-fn session_row(session: &Session) -> [String; 9] {
+fn session_row(session: &SessionDocument) -> [String; 9] {
     let state = match session.state.as_str() {
         "up" => styled(GOOD, "up"),
         "interrupted" => styled(BAD, "interrupted"),
@@ -167,7 +173,11 @@ fn session_row(session: &Session) -> [String; 9] {
     ]
 }
 
-fn client_row(client: &Client, target: &Target, rate: Option<Option<f64>>) -> Vec<String> {
+fn client_row(
+    client: &ConnectionDocument,
+    target: &TargetDocument,
+    rate: Option<Option<f64>>,
+) -> Vec<String> {
     let none = || styled(DIM, "-");
     let named = |name: &str| {
         if name.is_empty() {
@@ -195,7 +205,7 @@ fn client_row(client: &Client, target: &Target, rate: Option<Option<f64>>) -> Ve
 }
 
 /// Returns the error of a target, with its remedy.
-fn trouble(target: &Target, error: &Failure, width: usize) -> String {
+fn trouble(target: &TargetDocument, error: &FailureDocument, width: usize) -> String {
     let name = &target.name;
     let said = match error.message.contains(name.as_str()) {
         true => error.message.clone(),

@@ -1,28 +1,28 @@
 use super::*;
-use crate::admin::document::{Failure, Target};
+use crate::admin::document::{FailureDocument, TargetDocument};
 
-fn process(state: &str, targets: &[(&str, bool)]) -> Process {
-    let target = |(name, ready): &(&str, bool)| Target {
+fn process(state: &str, targets: &[(&str, bool)]) -> ProcessDocument {
+    let target = |(name, ready): &(&str, bool)| TargetDocument {
         name: (*name).to_owned(),
         state: if *ready { "idle" } else { "failing" }.to_owned(),
         ready: *ready,
-        last_error: (!ready).then(|| Failure {
+        last_error: (!ready).then(|| FailureDocument {
             id: "aws.expired".to_owned(),
-            ..Failure::default()
+            ..FailureDocument::default()
         }),
-        ..Target::default()
+        ..TargetDocument::default()
     };
-    Process {
+    ProcessDocument {
         pid: 4711,
         state: state.to_owned(),
         targets: targets.iter().map(target).collect(),
-        ..Process::default()
+        ..ProcessDocument::default()
     }
 }
 
 /// Returns the pids of the selected processes; the last process does not answer.
 fn chosen(args: &StopArgs) -> Vec<u32> {
-    let of = |kind: &str, pid, targets: &[(&str, bool)]| Process {
+    let of = |kind: &str, pid, targets: &[(&str, bool)]| ProcessDocument {
         kind: kind.to_owned(),
         pid,
         ..process("serving", targets)
@@ -71,7 +71,7 @@ fn servers_are_stopped_and_jobs_only_if_they_are_chosen() {
 
 #[test]
 fn what_is_left_running_is_named() {
-    let run = Process {
+    let run = ProcessDocument {
         kind: "run".to_owned(),
         ..process("serving", &[("orders", true)])
     };
@@ -92,7 +92,7 @@ fn what_is_left_running_is_named() {
 fn what_is_waited_for_has_a_name() {
     let serving = process("serving", &[("orders", true), ("reports", false)]);
     let starting = process("starting", &[("orders", true)]);
-    let missing = |processes: &[Process], targets: &[&str]| {
+    let missing = |processes: &[ProcessDocument], targets: &[&str]| {
         let targets: Vec<String> = targets.iter().map(ToString::to_string).collect();
         super::missing(processes, None, &targets)
     };

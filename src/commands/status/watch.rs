@@ -10,7 +10,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::show::{self, ByteRates};
 use super::{none_answers, running};
-use crate::admin::document::Process;
+use crate::admin::document::ProcessDocument;
 use crate::base::foreign_text::visible_json;
 use crate::cli::exit;
 use crate::cli::terminal;
@@ -60,7 +60,7 @@ pub(super) async fn watch(state_dir: Option<&Path>, json: bool) -> anyhow::Resul
 }
 
 /// Returns true if there is a rate to show.
-pub(super) fn has_connections(processes: &[Process]) -> bool {
+pub(super) fn has_connections(processes: &[ProcessDocument]) -> bool {
     let mut targets = processes.iter().flat_map(|process| &process.targets);
     targets.any(|target| !target.connections.is_empty())
 }
@@ -70,7 +70,7 @@ pub(super) fn has_connections(processes: &[Process]) -> bool {
 pub(super) struct RateMeter(HashMap<(u32, u64), (u64, Instant)>);
 
 impl RateMeter {
-    pub(super) fn rates(&mut self, processes: &[Process]) -> ByteRates {
+    pub(super) fn rates(&mut self, processes: &[ProcessDocument]) -> ByteRates {
         let now = Instant::now();
         let (mut seen, mut rates) = (HashMap::new(), HashMap::new());
         for process in processes {

@@ -9,7 +9,7 @@ struct Pair {
     client: DuplexStream,
     server: DuplexStream,
     stop: CancellationToken,
-    copying: JoinHandle<Copied>,
+    copying: JoinHandle<CopyResult>,
 }
 
 fn pair() -> Pair {
@@ -76,7 +76,7 @@ async fn both_ways_at_once() {
     assert_eq!(client_in.read(&mut [0]).await.unwrap(), 0);
     drop((client_in, client_out));
     let copied = copying.await.unwrap();
-    assert!(matches!(copied.end, End::Server), "{copied:?}");
+    assert!(matches!(copied.end, ForwardEnd::Server), "{copied:?}");
     assert_eq!((copied.sent, copied.received), (100_000, 200_000));
 }
 
@@ -96,7 +96,10 @@ async fn a_client_that_has_only_finished_asking_gets_its_answer() {
     assert!(passed_on.is_err(), "the end was passed on: {passed_on:?}");
     drop(pair.server);
     assert_eq!(read_to_end(&mut pair.client).await, b"slowpage");
-    assert!(matches!(pair.copying.await.unwrap().end, End::Server));
+    assert!(matches!(
+        pair.copying.await.unwrap().end,
+        ForwardEnd::Server
+    ));
 }
 
 /// Like a server that waits for another request, or for the end: Redis, HTTP with keep-alive, echo.
@@ -113,7 +116,10 @@ async fn a_far_side_that_stays_open_after_its_answer_does_not_hold_the_client_up
     assert_eq!(read_to_end(&mut pair.server).await, b"");
     assert_eq!(answered.elapsed().as_secs(), ANSWERING.as_secs());
     assert_eq!(read_to_end(&mut pair.client).await, b"");
-    assert!(matches!(pair.copying.await.unwrap().end, End::Client));
+    assert!(matches!(
+        pair.copying.await.unwrap().end,
+        ForwardEnd::Client
+    ));
 }
 
 #[tokio::test(start_paused = true)]
@@ -133,7 +139,10 @@ async fn an_answer_that_the_client_takes_its_time_to_read_is_whole() {
     assert!(read(&mut pair.client, page.len()).await == page);
     let mut server = answering.await.unwrap();
     assert_eq!(read_to_end(&mut server).await, b"");
-    assert!(matches!(pair.copying.await.unwrap().end, End::Client));
+    assert!(matches!(
+        pair.copying.await.unwrap().end,
+        ForwardEnd::Client
+    ));
 }
 
 #[tokio::test(start_paused = true)]
@@ -151,7 +160,10 @@ async fn an_end_is_passed_on_at_once_where_one_direction_can_close_alone() {
     }
     drop(pair.server);
     assert_eq!(read_to_end(&mut pair.client).await, b"slowpage");
-    assert!(matches!(pair.copying.await.unwrap().end, End::Server));
+    assert!(matches!(
+        pair.copying.await.unwrap().end,
+        ForwardEnd::Server
+    ));
 }
 
 #[tokio::test(start_paused = true)]
@@ -162,7 +174,10 @@ async fn a_far_side_that_ignores_an_end_is_left_at_last() {
     assert_eq!(read_to_end(&mut pair.client).await, b"");
     assert_eq!(began.elapsed().as_secs(), PASSED_ON.as_secs());
     drop(pair.server);
-    assert!(matches!(pair.copying.await.unwrap().end, End::Client));
+    assert!(matches!(
+        pair.copying.await.unwrap().end,
+        ForwardEnd::Client
+    ));
 }
 
 #[tokio::test(start_paused = true)]
@@ -178,7 +193,7 @@ async fn a_client_that_left_after_its_answer_is_soon_let_go() {
     assert_eq!(left.elapsed().as_secs(), ANSWERED.as_secs());
     drop(pair.server);
     let copied = pair.copying.await.unwrap();
-    assert!(matches!(copied.end, End::Client), "{copied:?}");
+    assert!(matches!(copied.end, ForwardEnd::Client), "{copied:?}");
     assert_eq!((copied.sent, copied.received), (4, 4));
 }
 
@@ -191,7 +206,10 @@ async fn an_end_that_nobody_answers_is_passed_on_at_last() {
     assert_eq!(read_to_end(&mut pair.server).await, b"archive");
     assert_eq!(began.elapsed().as_secs(), UNANSWERED.as_secs());
     assert_eq!(read_to_end(&mut pair.client).await, b"");
-    assert!(matches!(pair.copying.await.unwrap().end, End::Client));
+    assert!(matches!(
+        pair.copying.await.unwrap().end,
+        ForwardEnd::Client
+    ));
 }
 
 #[tokio::test(start_paused = true)]
@@ -226,7 +244,10 @@ async fn a_far_side_that_closes_while_it_is_written_to_is_heard_to_its_end() {
     let (answer, sent) = answer.await;
     assert_eq!(answer, b"413 too large");
     assert!(sent.is_ok(), "what came too late is taken and forgotten");
-    assert!(matches!(pair.copying.await.unwrap().end, End::Server));
+    assert!(matches!(
+        pair.copying.await.unwrap().end,
+        ForwardEnd::Server
+    ));
 }
 
 #[tokio::test(start_paused = true)]
@@ -234,7 +255,7 @@ async fn a_stop_leaves_the_client_to_the_caller() {
     let pair = pair();
     pair.stop.cancel();
     let copied = pair.copying.await.unwrap();
-    assert!(matches!(copied.end, End::Stopped), "{copied:?}");
+    assert!(matches!(copied.end, ForwardEnd::Stopped), "{copied:?}");
 }
 
 /// A far side that fails after some bytes.
@@ -289,7 +310,7 @@ async fn a_broken_tunnel_keeps_its_reason_and_is_no_end_of_file() {
         &CancellationToken::new(),
     )
     .await;
-    let End::ServerLost(error) = copied.end else {
+    let ForwardEnd::ServerLost(error) = copied.end else {
         panic!("{copied:?}");
     };
     assert!(

@@ -8,10 +8,10 @@ use tokio::time::timeout;
 
 use crate::admission::{Admitted, Refusal, Refused};
 use crate::base::stream::Stream;
-use crate::failure::connection::SessionError;
+use crate::failure::connection::ConnectionError;
 use crate::postgres::client::authenticate;
 use crate::postgres::client::probe::turned_away;
-use crate::postgres::client::startup::{Greeted, Local, Standing, greet};
+use crate::postgres::client::startup::{AuthState, LocalClient, StartupRequest, read_startup};
 use crate::postgres::shared::Proxy;
 use crate::postgres::target::PgPortTargets;
 
@@ -19,16 +19,16 @@ use crate::postgres::target::PgPortTargets;
 const STRANGERS_TIME: Duration = Duration::from_secs(1);
 
 /// Returns the request of an admitted client, after the local password if one is required.
-pub(in crate::postgres) async fn welcome(
+pub(in crate::postgres) async fn admit_client(
     proxy: &Proxy,
     port_targets: &PgPortTargets,
     connection: Admitted<Stream>,
-) -> Result<Greeted, (SessionError, Option<Local>)> {
+) -> Result<StartupRequest, (ConnectionError, Option<LocalClient>)> {
     let arrival = connection.arrival();
     // As in PostgreSQL: TLS on a Unix socket would only cost time.
     let acceptor = arrival.is_tcp().then_some(&proxy.acceptor);
-    match greet(acceptor, connection.into_stream()).await? {
-        Greeted::Startup {
+    match read_startup(acceptor, connection.into_stream()).await? {
+        StartupRequest::Startup {
             mut client,
             startup,
         } => {
@@ -44,10 +44,10 @@ pub(in crate::postgres) async fn welcome(
                     return Err((error, Some(client)));
                 }
             }
-            client.standing = Standing::Admitted;
-            Ok(Greeted::Startup { client, startup })
+            client.auth_state = AuthState::Admitted;
+            Ok(StartupRequest::Startup { client, startup })
         }
-        cancel @ Greeted::Cancel { .. } => Ok(cancel),
+        cancel @ StartupRequest::Cancel { .. } => Ok(cancel),
     }
 }
 
@@ -59,15 +59,15 @@ pub(in crate::postgres) async fn welcome(
 pub(in crate::postgres) async fn turn_away(
     proxy: &Proxy,
     connection: Refused<Stream>,
-) -> Result<(CancelKey, Stream), (SessionError, Option<Local>)> {
+) -> Result<(CancelKey, Stream), (ConnectionError, Option<LocalClient>)> {
     let acceptor = connection.arrival().is_tcp().then_some(&proxy.acceptor);
     let (refusal, stream) = connection.into_parts();
     let may_cancel = !matches!(refusal, Refusal::Foreign { .. });
-    match timeout(STRANGERS_TIME, greet(acceptor, stream)).await {
-        Ok(Ok(Greeted::Startup { client, .. })) => Err((refusal.into(), Some(client))),
-        Ok(Ok(Greeted::Cancel { key, stream })) if may_cancel => Ok((key, stream)),
+    match timeout(STRANGERS_TIME, read_startup(acceptor, stream)).await {
+        Ok(Ok(StartupRequest::Startup { client, .. })) => Err((refusal.into(), Some(client))),
+        Ok(Ok(StartupRequest::Cancel { key, stream })) if may_cancel => Ok((key, stream)),
         // The client does not read a reply.
-        Ok(Ok(Greeted::Cancel { .. })) | Err(_) => Err((refusal.into(), None)),
+        Ok(Ok(StartupRequest::Cancel { .. })) | Err(_) => Err((refusal.into(), None)),
         Ok(Err(failed)) => Err(failed),
     }
 }

@@ -12,8 +12,8 @@ use pg_handshake::{
 };
 use tokio::io::AsyncReadExt;
 
-use crate::failure::connection::SessionError;
-use crate::postgres::client::startup::{Local, Standing};
+use crate::failure::connection::ConnectionError;
+use crate::postgres::client::startup::{AuthState, LocalClient};
 use crate::postgres::io::READ;
 use pg_handshake::scram::{ScramError, ScramExchange, ScramVerifier};
 
@@ -23,14 +23,14 @@ const WRONG_PASSWORD_PAUSE: Duration = Duration::from_secs(1);
 /// Runs the exchange up to AuthenticationSASLFinal; AuthenticationOk follows from the database.
 /// `binding` is the hash of our certificate, for clients on TLS.
 pub(in crate::postgres) async fn authenticate(
-    client: &mut Local,
+    client: &mut LocalClient,
     verifier: Arc<ScramVerifier>,
     binding: Option<&Bytes>,
-) -> Result<(), SessionError> {
+) -> Result<(), ConnectionError> {
     let binding = binding.filter(|_| client.tls).cloned();
     let mut exchange = ScramExchange::new(verifier, binding);
     let mut reader = PasswordReader::new(client.ahead.split().freeze());
-    client.standing = Standing::Asked;
+    client.auth_state = AuthState::Asked;
     client
         .say(authentication_sasl(exchange.mechanisms()))
         .await?;
@@ -73,7 +73,10 @@ pub(crate) fn random<const LENGTH: usize>() -> Result<[u8; LENGTH], ScramError> 
 }
 
 /// Reads the client's next message.
-async fn answer(client: &mut Local, reader: &mut PasswordReader) -> Result<Bytes, SessionError> {
+async fn answer(
+    client: &mut LocalClient,
+    reader: &mut PasswordReader,
+) -> Result<Bytes, ConnectionError> {
     let mut buffer = [0; READ];
     loop {
         if let Some(frame) = reader.poll() {
@@ -85,12 +88,12 @@ async fn answer(client: &mut Local, reader: &mut PasswordReader) -> Result<Bytes
         match client.stream.read(&mut buffer).await {
             // Without a password psql disconnects here and prompts for one.
             Ok(0) => {
-                return Err(SessionError::ClientGone(
+                return Err(ConnectionError::ClientGone(
                     io::ErrorKind::UnexpectedEof.into(),
                 ));
             }
             Ok(n) => reader.handle_input(&buffer[..n])?,
-            Err(error) => return Err(SessionError::ClientGone(error)),
+            Err(error) => return Err(ConnectionError::ClientGone(error)),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Readiness probes: clients that only check whether connections are accepted.
 
 use crate::admission::Arrival;
-use crate::failure::SessionError;
+use crate::failure::ConnectionError;
 use crate::postgres::route;
 use crate::postgres::shared::Proxy;
 use crate::postgres::target::PgPortTargets;
@@ -22,9 +22,11 @@ pub(crate) fn turned_away(
     port_targets: &PgPortTargets,
     startup: &Startup,
     arrival: &Arrival,
-) -> Result<(), SessionError> {
+) -> Result<(), ConnectionError> {
     if proxy.serving.refuses_new_clients() {
-        return Err(SessionError::NotReady(Box::new(SessionError::ShuttingDown)));
+        return Err(ConnectionError::NotReady(Box::new(
+            ConnectionError::ShuttingDown,
+        )));
     }
     if !is_probe(startup) {
         return Ok(());

@@ -11,22 +11,22 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio_rustls::server::TlsStream;
 
 use crate::base::stream::Stream;
-use crate::failure::connection::SessionError;
+use crate::failure::connection::ConnectionError;
 use crate::postgres::io::{READ, write_all};
 use crate::postgres::splice::TERMINATE;
 
 /// Connection to a client that has no session yet.
-pub(in crate::postgres) struct Local {
+pub(in crate::postgres) struct LocalClient {
     pub(in crate::postgres) stream: Stream,
     pub(in crate::postgres) tls: bool,
     /// Bytes received after the last message that was processed.
     pub(in crate::postgres) ahead: BytesMut,
-    pub(in crate::postgres) standing: Standing,
+    pub(in crate::postgres) auth_state: AuthState,
 }
 
 /// Progress of a client's authentication at pgiam.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::postgres) enum Standing {
+pub(in crate::postgres) enum AuthState {
     /// Nothing was requested from it yet.
     Arrived,
     /// It was sent an authentication request, and has not answered correctly.
@@ -35,24 +35,24 @@ pub(in crate::postgres) enum Standing {
     Admitted,
 }
 
-impl Local {
+impl LocalClient {
     fn new(stream: Stream, tls: bool, ahead: &[u8]) -> Self {
         Self {
             stream,
             tls,
             ahead: BytesMut::from(ahead),
-            standing: Standing::Arrived,
+            auth_state: AuthState::Arrived,
         }
     }
 
     /// Sends a message to the client.
     ///
     /// # Errors
-    /// [`SessionError::ClientGone`].
-    pub(in crate::postgres) async fn say(&mut self, message: Bytes) -> Result<(), SessionError> {
+    /// [`ConnectionError::ClientGone`].
+    pub(in crate::postgres) async fn say(&mut self, message: Bytes) -> Result<(), ConnectionError> {
         write_all(&mut self.stream, std::iter::once(message))
             .await
-            .map_err(SessionError::ClientGone)
+            .map_err(ConnectionError::ClientGone)
     }
 
     /// Resolves when the client closes while it waits; keeps what it sends meanwhile. A client that
@@ -72,24 +72,30 @@ impl Local {
 }
 
 /// Request of a client.
-pub(in crate::postgres) enum Greeted {
-    Startup { client: Local, startup: Startup },
-    Cancel { key: CancelKey, stream: Stream },
+pub(in crate::postgres) enum StartupRequest {
+    Startup {
+        client: LocalClient,
+        startup: Startup,
+    },
+    Cancel {
+        key: CancelKey,
+        stream: Stream,
+    },
 }
 
 /// Reads the client's startup, with TLS if the client requests it and there is an `acceptor`. On
 /// failure the stream is returned, unless it was lost with TLS.
-pub(in crate::postgres) async fn greet(
+pub(in crate::postgres) async fn read_startup(
     acceptor: Option<&LocalAcceptor>,
     mut stream: Stream,
-) -> Result<Greeted, (SessionError, Option<Local>)> {
+) -> Result<StartupRequest, (ConnectionError, Option<LocalClient>)> {
     let mut client = Client::new(acceptor.is_some());
     let mut buffer = [0; READ];
     loop {
         if let Err(error) =
             write_all(&mut stream, std::iter::from_fn(|| client.poll_output())).await
         {
-            return Err((SessionError::ClientGone(error), None));
+            return Err((ConnectionError::ClientGone(error), None));
         }
         match client.poll_event() {
             Some(ClientEvent::StartTls) => {
@@ -99,22 +105,22 @@ pub(in crate::postgres) async fn greet(
                 continue;
             }
             Some(ClientEvent::StartDirectTls { received }) => {
-                let replayed = Replayed { received, stream };
+                let replayed = ReplayedStream { received, stream };
                 let tls = accept(acceptor, Box::new(replayed)).await;
                 let tls = tls.map_err(|e| (e, None))?;
                 let established = client.direct_tls_established(tls.get_ref().1.alpn_protocol());
                 stream = Box::new(tls);
                 if let Err(error) = established {
-                    return Err((error.into(), Some(Local::new(stream, true, &[]))));
+                    return Err((error.into(), Some(LocalClient::new(stream, true, &[]))));
                 }
                 continue;
             }
             Some(ClientEvent::Startup(startup)) => {
                 let tls = client.is_tls();
-                let client = Local::new(stream, tls, &client.into_remainder());
-                return Ok(Greeted::Startup { client, startup });
+                let client = LocalClient::new(stream, tls, &client.into_remainder());
+                return Ok(StartupRequest::Startup { client, startup });
             }
-            Some(ClientEvent::Cancel(key)) => return Ok(Greeted::Cancel { key, stream }),
+            Some(ClientEvent::Cancel(key)) => return Ok(StartupRequest::Cancel { key, stream }),
             None => {}
         }
         let heard = match stream.read(&mut buffer).await {
@@ -126,20 +132,20 @@ pub(in crate::postgres) async fn greet(
             // Closing between packets is no protocol violation: port checks do it.
             Ok(0) => Err(client.handle_eof().err().map_or_else(
                 || match acceptor.filter(|_| client.is_tls()) {
-                    Some(acceptor) => SessionError::GoneAfterTls {
+                    Some(acceptor) => ConnectionError::GoneAfterTls {
                         certificate: acceptor.certificate.clone(),
                     },
-                    None => SessionError::ClientGone(io::ErrorKind::UnexpectedEof.into()),
+                    None => ConnectionError::ClientGone(io::ErrorKind::UnexpectedEof.into()),
                 },
-                SessionError::from,
+                ConnectionError::from,
             )),
             Ok(n) => client
                 .handle_input(&buffer[..n])
-                .map_err(SessionError::from),
-            Err(error) => Err(SessionError::ClientGone(error)),
+                .map_err(ConnectionError::from),
+            Err(error) => Err(ConnectionError::ClientGone(error)),
         };
         if let Err(error) = heard {
-            return Err((error, Some(Local::new(stream, client.is_tls(), &[]))));
+            return Err((error, Some(LocalClient::new(stream, client.is_tls(), &[]))));
         }
     }
 }
@@ -157,26 +163,26 @@ fn is_the_end(error: &io::Error) -> bool {
 async fn accept(
     acceptor: Option<&LocalAcceptor>,
     stream: Stream,
-) -> Result<TlsStream<Stream>, SessionError> {
+) -> Result<TlsStream<Stream>, ConnectionError> {
     // The machine requests TLS only if it was configured with TLS.
     let acceptor = acceptor.ok_or(ClientError::DirectTls)?;
     acceptor
         .tls
         .accept(stream)
         .await
-        .map_err(|error| SessionError::LocalTls {
+        .map_err(|error| ConnectionError::LocalTls {
             error,
             certificate: acceptor.certificate.clone(),
         })
 }
 
 /// A stream with bytes that were already read from it.
-struct Replayed {
+struct ReplayedStream {
     received: Bytes,
     stream: Stream,
 }
 
-impl AsyncRead for Replayed {
+impl AsyncRead for ReplayedStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -192,7 +198,7 @@ impl AsyncRead for Replayed {
     }
 }
 
-impl AsyncWrite for Replayed {
+impl AsyncWrite for ReplayedStream {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

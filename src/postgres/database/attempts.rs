@@ -10,18 +10,18 @@ use pg_handshake::{Negotiation, Upstream, UpstreamError};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info};
 
-use super::login::{Credentials, Greeting, LoggedIn, Server, login, open};
+use super::login::{DatabaseServer, LoggedIn, LoginMessages, LoginToken, login, open};
 use super::passthrough::passthrough;
 use crate::aws::Identity;
 use crate::aws::token::{IamToken, TokenRequest};
 use crate::base::jitter::jitter;
 use crate::config::{Endpoint, EndpointKind, ResolvedTarget};
-use crate::failure::connection::SessionError;
+use crate::failure::connection::ConnectionError;
 use crate::observe::TokenSource;
 use crate::postgres::client::probe::is_probe;
-use crate::postgres::client::startup::Local;
-use crate::postgres::connection_state::Connection;
-use crate::postgres::route::{Fallback, Routed};
+use crate::postgres::client::startup::LocalClient;
+use crate::postgres::connection_state::ClientConnection;
+use crate::postgres::route::{DatabaseFallback, RoutedStartup};
 use crate::postgres::server_memory::LoginStrategy;
 use crate::postgres::target::PgContext;
 use crate::postgres::timings::millis;
@@ -34,14 +34,14 @@ use crate::tunnel::{Readiness, TunnelError};
 const RETRY_PAUSE: Duration = Duration::from_millis(600);
 
 /// Remaining time that a client waits, over all attempts.
-struct Budget {
+struct TimeBudget {
     /// For tunnel and token.
     connect: Duration,
     /// For TLS and login.
     login: Duration,
 }
 
-impl Budget {
+impl TimeBudget {
     fn of(target: &ResolvedTarget) -> Self {
         Self {
             connect: target.settings.connect_timeout,
@@ -54,14 +54,14 @@ impl Budget {
         &mut self,
         context: &PgContext,
         waits_for: impl FnOnce(&PgContext) -> Option<&'static str>,
-        work: impl Future<Output = Result<T, SessionError>>,
-    ) -> Result<T, SessionError> {
+        work: impl Future<Output = Result<T, ConnectionError>>,
+    ) -> Result<T, ConnectionError> {
         let began = Instant::now();
         let outcome = timeout(self.connect, work).await;
         self.connect = self.connect.saturating_sub(began.elapsed());
         let readiness = context.transport.readiness();
         match outcome {
-            Err(_) => Err(SessionError::ConnectTimeout {
+            Err(_) => Err(ConnectionError::ConnectTimeout {
                 after: context.target.settings.connect_timeout,
                 readiness,
                 waiting: waits_for(context),
@@ -69,7 +69,7 @@ impl Budget {
             Ok(Err(error))
                 if readiness == Readiness::Interrupted && error.is_about_the_tunnel() =>
             {
-                Err(SessionError::Interrupted(Box::new(error)))
+                Err(ConnectionError::Interrupted(Box::new(error)))
             }
             Ok(outcome) => outcome,
         }
@@ -79,39 +79,39 @@ impl Budget {
     async fn login(
         &mut self,
         context: &PgContext,
-        login: impl Future<Output = Result<LoggedIn, SessionError>>,
-    ) -> Result<LoggedIn, SessionError> {
+        login: impl Future<Output = Result<LoggedIn, ConnectionError>>,
+    ) -> Result<LoggedIn, ConnectionError> {
         let began = Instant::now();
         let outcome = timeout(self.login, login).await;
         self.login = self.login.saturating_sub(began.elapsed());
-        outcome.map_err(|_| SessionError::LoginTimeout(context.target.settings.login.timeout))?
+        outcome.map_err(|_| ConnectionError::LoginTimeout(context.target.settings.login.timeout))?
     }
 }
 
 /// One login with a token, over all attempts.
-struct Login<'a> {
+struct LoginAttempts<'a> {
     context: &'a PgContext,
     user: &'a str,
-    server: Server,
+    server: DatabaseServer,
     kind: EndpointKind,
     request: TokenRequest,
     strategy: LoginStrategy,
-    budget: Budget,
+    budget: TimeBudget,
     /// The database has rejected a token before, or had no time to check it.
     tried_token: bool,
     /// That token was rejected.
     refused_token: bool,
     /// The server's error: the database named after the role does not exist.
-    no_database: Option<SessionError>,
+    no_database: Option<ConnectionError>,
     /// The server's error for the target's default database.
     no_default: Option<String>,
 }
 
-impl Login<'_> {
+impl LoginAttempts<'_> {
     /// Remembers what a successful login has shown about the server.
-    fn succeeded(&self, greeting: &Greeting) {
+    fn succeeded(&self, login_messages: &LoginMessages) {
         // A server that admits the role without a password would fail on an early token.
-        if greeting.token_given() {
+        if login_messages.token_given() {
             self.server.capabilities.took_clear_text(self.user);
         }
     }
@@ -122,13 +122,13 @@ impl Login<'_> {
     /// there is no alternative.
     fn another_database(
         &mut self,
-        error: SessionError,
-        routed: &mut Routed,
-        greeting: &Greeting,
-    ) -> Result<(), SessionError> {
+        error: ConnectionError,
+        routed: &mut RoutedStartup,
+        login_messages: &LoginMessages,
+    ) -> Result<(), ConnectionError> {
         let capabilities = Arc::clone(&self.server.capabilities);
-        let refused = matches!(error, SessionError::Upstream(UpstreamError::Server(_)));
-        if let Some(Fallback { default, .. }) = routed.replaced().cloned() {
+        let refused = matches!(error, ConnectionError::Upstream(UpstreamError::Server(_)));
+        if let Some(DatabaseFallback { default, .. }) = routed.replaced().cloned() {
             if !refused {
                 return Err(error);
             }
@@ -166,7 +166,7 @@ impl Login<'_> {
             );
         }
         // The server has accepted the role.
-        self.succeeded(greeting);
+        self.succeeded(login_messages);
         self.strategy = capabilities.login_strategy(self.user);
         self.no_database = Some(error);
         Ok(())
@@ -176,10 +176,10 @@ impl Login<'_> {
     /// pointless.
     async fn again(
         &mut self,
-        error: SessionError,
-        greeting: &Greeting,
+        error: ConnectionError,
+        login_messages: &LoginMessages,
         token: Option<IamToken>,
-    ) -> Result<(), SessionError> {
+    ) -> Result<(), ConnectionError> {
         let capabilities = &self.server.capabilities;
         if self.strategy.negotiation == Negotiation::Direct && error.is_about_direct_tls() {
             debug!(%error, "no direct TLS; asking first");
@@ -187,11 +187,11 @@ impl Login<'_> {
             self.strategy.negotiation = Negotiation::SslRequest;
             return Ok(());
         }
-        if matches!(error, SessionError::ConnectTimeout { .. }) {
+        if matches!(error, ConnectionError::ConnectTimeout { .. }) {
             capabilities.time_ran_out(self.strategy.negotiation);
             return Err(error);
         }
-        let token = token.filter(|_| greeting.token_judged());
+        let token = token.filter(|_| login_messages.token_judged());
         if let Some(token) = token {
             return self.again_with_a_token(error, token).await;
         }
@@ -209,9 +209,9 @@ impl Login<'_> {
 
     async fn again_with_a_token(
         &mut self,
-        error: SessionError,
+        error: ConnectionError,
         token: IamToken,
-    ) -> Result<(), SessionError> {
+    ) -> Result<(), ConnectionError> {
         let capabilities = &self.server.capabilities;
         if !error.refuses_token(self.kind) {
             return Err(error);
@@ -236,9 +236,9 @@ impl Login<'_> {
     }
 }
 
-impl Connection {
+impl ClientConnection {
     /// Creates the greeting, with pgiam's own messages for the client.
-    pub(in crate::postgres) fn greeting(&self, routed: &Routed) -> Greeting {
+    pub(in crate::postgres) fn login_messages(&self, routed: &RoutedStartup) -> LoginMessages {
         let mut notices = BytesMut::new();
         if !routed.ignored.is_empty() {
             let names = routed.ignored.join(", ");
@@ -248,7 +248,7 @@ impl Connection {
             notices.extend_from_slice(&notice.encode());
         }
         if let Some(fallback) = routed.replaced() {
-            let (Fallback { named, default, .. }, target) = (fallback, &routed.target.name);
+            let (DatabaseFallback { named, default, .. }, target) = (fallback, &routed.target.name);
             let message = format!(
                 "database \"{named}\" does not exist; connected to \"{default}\", the default database of target \"{target}\""
             );
@@ -257,7 +257,7 @@ impl Connection {
             notices.extend_from_slice(&notice.encode());
         }
         let notices = (!notices.is_empty()).then(|| notices.freeze());
-        Greeting::new(routed.negotiated.as_ref(), notices)
+        LoginMessages::new(routed.negotiated.as_ref(), notices)
     }
 
     /// Logs in with a token, in the fewest round trips. Retries once per reason: if a shortcut
@@ -265,10 +265,10 @@ impl Connection {
     pub(in crate::postgres) async fn connect(
         &mut self,
         context: &PgContext,
-        routed: &mut Routed,
-        greeting: &mut Greeting,
-    ) -> Result<LoggedIn, SessionError> {
-        let mut budget = Budget::of(&context.target);
+        routed: &mut RoutedStartup,
+        login_messages: &mut LoginMessages,
+    ) -> Result<LoggedIn, ConnectionError> {
+        let mut budget = TimeBudget::of(&context.target);
         self.waiting.at(LOOKUP);
         let looked_up = async {
             let endpoint = context.endpoint().await?;
@@ -278,11 +278,11 @@ impl Connection {
         let (endpoint, request) = budget.connect(context, |_| Some(LOOKUP), looked_up).await?;
         routed.adapt_to(endpoint.kind());
         let user = routed.user.clone();
-        let server = Server::at(context, &endpoint);
+        let server = DatabaseServer::at(context, &endpoint);
         if server.capabilities.lacks_own_database(&user) {
             routed.use_default();
         }
-        let mut login = Login {
+        let mut login = LoginAttempts {
             context,
             user: &user,
             kind: endpoint.kind(),
@@ -296,25 +296,26 @@ impl Connection {
             no_default: None,
         };
         loop {
-            let token_sent = greeting.token_sent;
-            *greeting = self.greeting(routed);
-            greeting.token_sent = token_sent;
-            match self.attempt(&mut login, routed, greeting).await {
+            let token_sent = login_messages.token_sent;
+            *login_messages = self.login_messages(routed);
+            login_messages.token_sent = token_sent;
+            match self.attempt(&mut login, routed, login_messages).await {
                 (Ok(logged_in), _) => {
-                    login.succeeded(greeting);
+                    login.succeeded(login_messages);
                     if routed.fallback.is_some() && routed.replaced().is_none() {
                         login.server.capabilities.own_database_may_exist(&user);
                     }
                     return Ok(logged_in);
                 }
                 (Err(error), token) => {
-                    let again = match login.again(error, greeting, token).await {
-                        Err(error) => login.another_database(error, routed, greeting),
+                    let again = match login.again(error, login_messages, token).await {
+                        Err(error) => login.another_database(error, routed, login_messages),
                         again => again,
                     };
                     if let Err(error) = again {
                         self.no_default = login.no_default.take();
-                        let refused = greeting.token_judged() && error.refuses_token(login.kind);
+                        let refused =
+                            login_messages.token_judged() && error.refuses_token(login.kind);
                         if refused && !is_probe(&routed.startup) {
                             self.ask_aws(context, &login.request.region).await;
                         }
@@ -328,11 +329,11 @@ impl Connection {
     /// Makes one attempt, and returns its token if it got one.
     async fn attempt(
         &mut self,
-        attempt: &mut Login<'_>,
-        routed: &Routed,
-        greeting: &mut Greeting,
-    ) -> (Result<LoggedIn, SessionError>, Option<IamToken>) {
-        let Login {
+        attempt: &mut LoginAttempts<'_>,
+        routed: &RoutedStartup,
+        login_messages: &mut LoginMessages,
+    ) -> (Result<LoggedIn, ConnectionError>, Option<IamToken>) {
+        let LoginAttempts {
             context,
             server,
             request,
@@ -351,11 +352,11 @@ impl Connection {
                 Err(_) => TokenSource::Failed,
             };
             observed.token(&context.target.name, source);
-            Ok((token.map_err(SessionError::from)?, millis(began)))
+            Ok((token.map_err(ConnectionError::from)?, millis(began)))
         };
         let opened = async {
             let opened = open(context, server, machine, false).await?;
-            Ok::<_, SessionError>((opened, millis(began)))
+            Ok::<_, ConnectionError>((opened, millis(began)))
         };
         let both = async { tokio::try_join!(token, opened) };
         self.waiting.connecting();
@@ -374,12 +375,12 @@ impl Connection {
             clock: context.aws.clock_offset(),
             identity: Identity::default(),
         });
-        let credentials = Credentials {
+        let credentials = LoginToken {
             token: &token,
             early: strategy.early_token,
         };
         let told = (&mut self.timings, &*self.waiting);
-        let login = login(told, context, opened, credentials, greeting);
+        let login = login(told, context, opened, credentials, login_messages);
         (budget.login(context, login).await, Some(token))
     }
 
@@ -398,11 +399,11 @@ impl Connection {
     pub(in crate::postgres) async fn carry(
         &mut self,
         context: &PgContext,
-        routed: &mut Routed,
-        client: &mut Local,
-        greeting: &mut Greeting,
-    ) -> Result<LoggedIn, SessionError> {
-        let mut budget = Budget::of(&context.target);
+        routed: &mut RoutedStartup,
+        client: &mut LocalClient,
+        login_messages: &mut LoginMessages,
+    ) -> Result<LoggedIn, ConnectionError> {
+        let mut budget = TimeBudget::of(&context.target);
         let began = Instant::now();
         let looked_up = budget.connect(context, |_| Some(LOOKUP), context.endpoint());
         let waiting = Arc::clone(&self.waiting);
@@ -410,8 +411,8 @@ impl Connection {
         let there = (&mut *client, Some(context));
         let endpoint = waiting.while_there(there, looked_up).await?;
         routed.adapt_to(endpoint.kind());
-        *greeting = self.greeting(routed);
-        let server = Server::at(context, &endpoint);
+        *login_messages = self.login_messages(routed);
+        let server = DatabaseServer::at(context, &endpoint);
         let mut negotiation = server.capabilities.negotiation();
         let opened = loop {
             let machine = Upstream::passthrough(routed.startup.clone(), negotiation);
@@ -428,7 +429,7 @@ impl Connection {
         };
         self.timings.tunnel_ms = millis(began);
         let told = (&mut self.timings, &*waiting);
-        let login = passthrough(told, context, opened, client, greeting);
+        let login = passthrough(told, context, opened, client, login_messages);
         budget.login(context, login).await
     }
 }
@@ -436,9 +437,9 @@ impl Connection {
 /// Returns the request for the token.
 pub(in crate::postgres) async fn token_request(
     context: &PgContext,
-    routed: &Routed,
+    routed: &RoutedStartup,
     endpoint: Endpoint,
-) -> Result<TokenRequest, SessionError> {
+) -> Result<TokenRequest, ConnectionError> {
     // For an alias, the real name contains the database's region; the configured region is the
     // tunnel's.
     let region = match (endpoint.region(), &routed.target.region) {

@@ -9,10 +9,10 @@ use tokio::io::AsyncReadExt;
 use tokio::time::timeout;
 use tracing::{Span, info, warn};
 
-use super::login::{Opened, Server, next_event, open, secure};
+use super::login::{DatabaseServer, OpenedConnection, next_event, open, secure};
 use crate::base::pump;
 use crate::base::stream::Stream;
-use crate::failure::connection::SessionError;
+use crate::failure::connection::ConnectionError;
 use crate::postgres::shared::Proxy;
 use crate::postgres::target::PgContext;
 use crate::postgres::target::PgPortTargets;
@@ -57,7 +57,7 @@ async fn send(proxy: &Proxy, context: &PgContext, key: &CancelKey) {
         forward(context, key).await
     });
     let forwarded = proxy.serving.stop.run_until_cancelled(forwarded).await;
-    match forwarded.unwrap_or(Ok(Err(SessionError::ShuttingDown))) {
+    match forwarded.unwrap_or(Ok(Err(ConnectionError::ShuttingDown))) {
         Ok(Ok(())) => info!(pid, "cancel request delivered"),
         Ok(Err(error)) => warn!(
             pid,
@@ -72,10 +72,10 @@ async fn send(proxy: &Proxy, context: &PgContext, key: &CancelKey) {
     }
 }
 
-async fn forward(context: &PgContext, key: &CancelKey) -> Result<(), SessionError> {
-    let server = Server::at(context, &context.endpoint().await?);
+async fn forward(context: &PgContext, key: &CancelKey) -> Result<(), ConnectionError> {
+    let server = DatabaseServer::at(context, &context.endpoint().await?);
     let mut negotiation = server.capabilities.negotiation();
-    let Opened {
+    let OpenedConnection {
         mut machine,
         mut stream,
         ..

@@ -21,7 +21,7 @@ use crate::tunnel::{Transport, TunnelError};
 /// A stream that is dialled with the first bytes written to it. A failed dial returns an
 /// [`io::Error`] that contains the [`TunnelError`], see [`TunnelError::of`].
 pub(in crate::postgres) struct DialOnRead {
-    state: State,
+    state: DialState,
     brief: bool,
     /// Runs from the moment the stream is open until the server has sent something.
     patience: Option<Pin<Box<Sleep>>>,
@@ -32,7 +32,7 @@ pub(in crate::postgres) struct DialOnRead {
 /// the server's answer has its own time limit.
 const FIRST_WORD: Duration = Duration::from_secs(4);
 
-enum State {
+enum DialState {
     Collecting(Arc<dyn Transport>, BytesMut),
     Dialling(BoxFuture<'static, Result<Stream, TunnelError>>),
     Open(Stream),
@@ -42,7 +42,7 @@ enum State {
 impl DialOnRead {
     /// Creates the stream; `brief` as in [`Transport::open_briefly`].
     pub(in crate::postgres) fn new(transport: Arc<dyn Transport>, brief: bool) -> Self {
-        let state = State::Collecting(transport, BytesMut::new());
+        let state = DialState::Collecting(transport, BytesMut::new());
         let patience = None;
         Self {
             state,
@@ -53,10 +53,10 @@ impl DialOnRead {
 
     /// Returns the stream, and dials it first if needed.
     fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<&mut Stream>> {
-        if let State::Collecting(transport, hello) = &mut self.state {
+        if let DialState::Collecting(transport, hello) = &mut self.state {
             let (transport, hello) = (Arc::clone(transport), std::mem::take(hello).freeze());
             let brief = self.brief;
-            self.state = State::Dialling(Box::pin(async move {
+            self.state = DialState::Dialling(Box::pin(async move {
                 if brief {
                     transport.open_briefly(hello).await
                 } else {
@@ -64,19 +64,21 @@ impl DialOnRead {
                 }
             }));
         }
-        if let State::Dialling(dial) = &mut self.state {
+        if let DialState::Dialling(dial) = &mut self.state {
             self.state = match ready!(dial.as_mut().poll(cx)) {
                 Ok(stream) => {
                     self.patience = Some(Box::pin(sleep(FIRST_WORD)));
-                    State::Open(stream)
+                    DialState::Open(stream)
                 }
-                Err(error) => State::Failed(error),
+                Err(error) => DialState::Failed(error),
             };
         }
         Poll::Ready(match &mut self.state {
-            State::Open(stream) => Ok(stream),
-            State::Failed(error) => Err(error.clone().into_io()),
-            State::Collecting(..) | State::Dialling(_) => Err(io::ErrorKind::NotConnected.into()),
+            DialState::Open(stream) => Ok(stream),
+            DialState::Failed(error) => Err(error.clone().into_io()),
+            DialState::Collecting(..) | DialState::Dialling(_) => {
+                Err(io::ErrorKind::NotConnected.into())
+            }
         })
     }
 }
@@ -109,7 +111,7 @@ impl AsyncWrite for DialOnRead {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        if let State::Collecting(_, hello) = &mut self.state {
+        if let DialState::Collecting(_, hello) = &mut self.state {
             hello.extend_from_slice(bytes);
             return Poll::Ready(Ok(bytes.len()));
         }
@@ -119,16 +121,20 @@ impl AsyncWrite for DialOnRead {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.state {
-            State::Open(stream) => Pin::new(stream).poll_flush(cx),
+            DialState::Open(stream) => Pin::new(stream).poll_flush(cx),
             // The dial sends it.
-            State::Collecting(..) | State::Dialling(_) | State::Failed(_) => Poll::Ready(Ok(())),
+            DialState::Collecting(..) | DialState::Dialling(_) | DialState::Failed(_) => {
+                Poll::Ready(Ok(()))
+            }
         }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.state {
-            State::Open(stream) => Pin::new(stream).poll_shutdown(cx),
-            State::Collecting(..) | State::Dialling(_) | State::Failed(_) => Poll::Ready(Ok(())),
+            DialState::Open(stream) => Pin::new(stream).poll_shutdown(cx),
+            DialState::Collecting(..) | DialState::Dialling(_) | DialState::Failed(_) => {
+                Poll::Ready(Ok(()))
+            }
         }
     }
 }

@@ -14,22 +14,22 @@ use tokio_rustls::client::TlsStream;
 use crate::aws::token::IamToken;
 use crate::base::stream::Stream;
 use crate::config::Endpoint;
-use crate::failure::connection::SessionError;
+use crate::failure::connection::ConnectionError;
 use crate::postgres::database::dial_on_read::DialOnRead;
 use crate::postgres::io::{READ, write_all};
 use crate::postgres::server_memory::ServerCapabilities;
 use crate::postgres::target::PgContext;
-use crate::postgres::timings::{Timings, millis};
-use crate::postgres::waiting::Waiting;
+use crate::postgres::timings::{StageTimings, millis};
+use crate::postgres::waiting::ClientWait;
 use crate::tunnel::TunnelError;
 
 /// Maximum size of a server's messages between AuthenticationOk and ReadyForQuery.
-const GREETING_BYTES: usize = 1024 * 1024;
+const LOGIN_MESSAGES_BYTES: usize = 1024 * 1024;
 
 /// The server's messages during the login. The client gets them in one piece, or not at all if the
 /// login is retried.
 #[derive(Default)]
-pub(in crate::postgres) struct Greeting {
+pub(in crate::postgres) struct LoginMessages {
     pub(in crate::postgres) bytes: BytesMut,
     /// Contains AuthenticationOk.
     pub(in crate::postgres) authenticated: bool,
@@ -41,7 +41,7 @@ pub(in crate::postgres) struct Greeting {
     notice: Option<Bytes>,
 }
 
-impl Greeting {
+impl LoginMessages {
     /// Creates a greeting that begins with `first` and has `notice` after AuthenticationOk.
     pub(in crate::postgres) fn new(first: Option<&Bytes>, notice: Option<Bytes>) -> Self {
         Self {
@@ -82,15 +82,15 @@ impl Greeting {
     ///
     /// # Errors
     /// The messages are larger than those of any real server before ReadyForQuery.
-    pub(in crate::postgres) fn add(&mut self, frame: &Bytes) -> Result<(), SessionError> {
+    pub(in crate::postgres) fn add(&mut self, frame: &Bytes) -> Result<(), ConnectionError> {
         self.bytes.extend_from_slice(frame);
         if frame[..] == AUTHENTICATION_OK {
             self.authenticated = true;
             self.bytes
                 .extend_from_slice(&self.notice.take().unwrap_or_default());
         }
-        if self.bytes.len() > GREETING_BYTES {
-            return Err(SessionError::UpstreamLost(io::Error::new(
+        if self.bytes.len() > LOGIN_MESSAGES_BYTES {
+            return Err(ConnectionError::UpstreamLost(io::Error::new(
                 io::ErrorKind::InvalidData,
                 "it sent more than 1 MiB before it was ready for queries",
             )));
@@ -109,14 +109,14 @@ fn cut(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 
 /// Server that a connection leads to.
 #[derive(Clone)]
-pub(in crate::postgres) struct Server {
+pub(in crate::postgres) struct DatabaseServer {
     /// The name that its certificate must contain.
     pub(in crate::postgres) name: String,
     /// Facts known from earlier logins.
     pub(in crate::postgres) capabilities: Arc<ServerCapabilities>,
 }
 
-impl Server {
+impl DatabaseServer {
     /// Returns the server at `endpoint`.
     pub(in crate::postgres) fn at(context: &PgContext, endpoint: &Endpoint) -> Self {
         Self {
@@ -127,8 +127,8 @@ impl Server {
 }
 
 /// A connection to the database before the login.
-pub(in crate::postgres) struct Opened {
-    pub(in crate::postgres) server: Server,
+pub(in crate::postgres) struct OpenedConnection {
+    pub(in crate::postgres) server: DatabaseServer,
     pub(in crate::postgres) machine: Upstream,
     pub(in crate::postgres) stream: Stream,
     /// TLS version, if TLS is established already.
@@ -148,10 +148,10 @@ pub(in crate::postgres) struct LoggedIn {
 /// dial, or the ClientHello of direct TLS. A server may receive either one twice without harm.
 pub(in crate::postgres) async fn open(
     context: &PgContext,
-    server: &Server,
+    server: &DatabaseServer,
     mut machine: Upstream,
     brief: bool,
-) -> Result<Opened, SessionError> {
+) -> Result<OpenedConnection, ConnectionError> {
     let server = server.clone();
     let mut hello = BytesMut::new();
     while let Some(bytes) = machine.poll_output() {
@@ -165,7 +165,7 @@ pub(in crate::postgres) async fn open(
             context.transport.open(hello).await?
         };
         let tls = None;
-        return Ok(Opened {
+        return Ok(OpenedConnection {
             server,
             machine,
             stream,
@@ -177,7 +177,7 @@ pub(in crate::postgres) async fn open(
     let (stream, tls) = secure(context, &server, stream, Negotiation::Direct).await?;
     machine.tls_established();
     let tls = Some(tls);
-    Ok(Opened {
+    Ok(OpenedConnection {
         server,
         machine,
         stream,
@@ -188,10 +188,10 @@ pub(in crate::postgres) async fn open(
 /// Establishes verified TLS on `stream`, and returns its version.
 pub(in crate::postgres) async fn secure(
     context: &PgContext,
-    server: &Server,
+    server: &DatabaseServer,
     stream: Stream,
     negotiation: Negotiation,
-) -> Result<(Stream, String), SessionError> {
+) -> Result<(Stream, String), ConnectionError> {
     let tls = handshake(context, server, stream, negotiation).await?;
     let version = tls_name(tls.get_ref().1.protocol_version());
     Ok((Box::new(tls), version))
@@ -200,23 +200,23 @@ pub(in crate::postgres) async fn secure(
 /// Establishes verified TLS on `stream`.
 pub(in crate::postgres) async fn handshake(
     context: &PgContext,
-    server: &Server,
+    server: &DatabaseServer,
     stream: Stream,
     negotiation: Negotiation,
-) -> Result<TlsStream<Stream>, SessionError> {
+) -> Result<TlsStream<Stream>, ConnectionError> {
     let tls = context.tls.connect(&server.name, stream).await?;
     let session = tls.get_ref().1;
     // PostgreSQL docs, "SSL Session Encryption": without ALPN, direct TLS might reach a server of
     // another protocol. After an SSLRequest, the reply S identifies the server.
     if negotiation == Negotiation::Direct && session.alpn_protocol() != Some(ALPN) {
-        return Err(SessionError::NoAlpn);
+        return Err(ConnectionError::NoAlpn);
     }
     server.capabilities.secured(negotiation);
     Ok(tls)
 }
 
 /// Values that a login with a token needs besides the connection.
-pub(in crate::postgres) struct Credentials<'a> {
+pub(in crate::postgres) struct LoginToken<'a> {
     pub(in crate::postgres) token: &'a IamToken,
     /// Send the token before the server requests it.
     pub(in crate::postgres) early: bool,
@@ -224,19 +224,19 @@ pub(in crate::postgres) struct Credentials<'a> {
 
 /// Logs in on an open connection: verified TLS, StartupMessage, token, ReadyForQuery.
 pub(in crate::postgres) async fn login(
-    (timings, waiting): (&mut Timings, &Waiting),
+    (timings, waiting): (&mut StageTimings, &ClientWait),
     context: &PgContext,
-    opened: Opened,
-    credentials: Credentials<'_>,
-    greeting: &mut Greeting,
-) -> Result<LoggedIn, SessionError> {
-    let Opened {
+    opened: OpenedConnection,
+    credentials: LoginToken<'_>,
+    login_messages: &mut LoginMessages,
+) -> Result<LoggedIn, ConnectionError> {
+    let OpenedConnection {
         server,
         mut machine,
         mut stream,
         tls,
     } = opened;
-    let Credentials { token, early } = credentials;
+    let LoginToken { token, early } = credentials;
     let token = token.value.expose().as_bytes();
     let began = Instant::now();
     let mut login_began = began;
@@ -247,11 +247,11 @@ pub(in crate::postgres) async fn login(
         // after `tls_established` and not before.
         if early && machine.stage() == UpstreamStage::Authentication {
             machine.password(token)?;
-            greeting.token_sent = true;
+            login_messages.token_sent = true;
         }
         waiting.for_database(machine.stage());
         let event = next_event(&mut machine, &mut stream).await;
-        greeting.token_given |= early && machine.password_asked();
+        login_messages.token_given |= early && machine.password_asked();
         match event? {
             UpstreamEvent::StartTls => {
                 waiting.for_database(UpstreamStage::TlsHandshake);
@@ -263,14 +263,14 @@ pub(in crate::postgres) async fn login(
             }
             UpstreamEvent::PasswordRequired => {
                 machine.password(token)?;
-                greeting.token_given = true;
-                greeting.token_sent = true;
+                login_messages.token_given = true;
+                login_messages.token_sent = true;
             }
             UpstreamEvent::Relay(frame) => {
                 if let Some(major) = server_version(&frame) {
                     server.capabilities.saw_version(major);
                 }
-                greeting.add(&frame)?;
+                login_messages.add(&frame)?;
             }
             UpstreamEvent::BackendKey(backend_key) => key = Some(backend_key),
             UpstreamEvent::Ready => break,
@@ -308,7 +308,7 @@ pub(in crate::postgres) fn tls_name(version: Option<rustls::ProtocolVersion>) ->
 pub(in crate::postgres) async fn next_event(
     machine: &mut Upstream,
     stream: &mut Stream,
-) -> Result<UpstreamEvent, SessionError> {
+) -> Result<UpstreamEvent, ConnectionError> {
     let mut buffer = [0; READ];
     loop {
         write_all(stream, std::iter::from_fn(|| machine.poll_output()))
@@ -327,10 +327,10 @@ pub(in crate::postgres) async fn next_event(
 }
 
 /// Converts the error of a broken stream; the tunnel's own reason takes precedence.
-pub(in crate::postgres) fn lost(error: io::Error) -> SessionError {
+pub(in crate::postgres) fn lost(error: io::Error) -> ConnectionError {
     match TunnelError::of(&error) {
-        Some(tunnel) => SessionError::Tunnel(tunnel.clone()),
-        None => SessionError::UpstreamLost(error),
+        Some(tunnel) => ConnectionError::Tunnel(tunnel.clone()),
+        None => ConnectionError::UpstreamLost(error),
     }
 }
 
@@ -338,23 +338,23 @@ pub(in crate::postgres) fn lost(error: io::Error) -> SessionError {
 mod tests {
     use bytes::Bytes;
 
-    use super::{Greeting, server_version};
+    use super::{LoginMessages, server_version};
 
     #[test]
     fn reported_parameters_are_found() {
-        let mut greeting = Greeting::default();
-        assert_eq!(greeting.reported("TimeZone"), None);
+        let mut login_messages = LoginMessages::default();
+        assert_eq!(login_messages.reported("TimeZone"), None);
         for frame in [
             &b"R\0\0\0\x08\0\0\0\0"[..],
             b"S\0\0\0\x11TimeZone\0UTC\0",
             b"S\0\0\0\x0aa\0bcd\0",
             b"Z\0\0\0\x05I",
         ] {
-            greeting.add(&Bytes::from_static(frame)).unwrap();
+            login_messages.add(&Bytes::from_static(frame)).unwrap();
         }
-        assert_eq!(greeting.reported("TimeZone").as_deref(), Some("UTC"));
-        assert_eq!(greeting.reported("a").as_deref(), Some("bcd"));
-        assert_eq!(greeting.reported("UTC"), None);
+        assert_eq!(login_messages.reported("TimeZone").as_deref(), Some("UTC"));
+        assert_eq!(login_messages.reported("a").as_deref(), Some("bcd"));
+        assert_eq!(login_messages.reported("UTC"), None);
     }
 
     #[test]

@@ -13,63 +13,67 @@ use rustls::pki_types::CertificateDer;
 use tokio::time::timeout;
 
 use super::login::{
-    Credentials, Greeting, Opened, Server, handshake, login, next_event, open, tls_name,
+    DatabaseServer, LoginMessages, LoginToken, OpenedConnection, handshake, login, next_event,
+    open, tls_name,
 };
 use crate::aws::Identity;
 use crate::base::pump;
 use crate::base::stream::Stream;
 use crate::config::{Auth, Endpoint};
-use crate::failure::connection::SessionError;
+use crate::failure::connection::ConnectionError;
 use crate::platform;
 use crate::postgres::database::attempts::token_request;
 use crate::postgres::route;
-use crate::postgres::route::{Offer, Routed};
+use crate::postgres::route::{OfferedTargets, RoutedStartup};
 use crate::postgres::target::PgContext;
-use crate::postgres::timings::Timings;
-use crate::postgres::waiting::Waiting;
+use crate::postgres::timings::StageTimings;
+use crate::postgres::waiting::ClientWait;
 use crate::report::{self, ErrorContext, Explanation, TokenEvidence};
 
 impl PgContext {
     /// Explains an error that occurred before a trial existed.
-    pub(crate) fn explain(&self, error: &SessionError) -> Explanation {
+    pub(crate) fn explain(&self, error: &ConnectionError) -> Explanation {
         report::explain(error, Some(&self.about(None)))
     }
 
     /// Returns the context of an error, in a trial or before one.
-    pub(in crate::postgres) fn about<'a>(&'a self, trial: Option<&'a Trial>) -> ErrorContext<'a> {
-        let user = trial
-            .map(Trial::user)
+    pub(in crate::postgres) fn about<'a>(
+        &'a self,
+        login_check: Option<&'a LoginCheck>,
+    ) -> ErrorContext<'a> {
+        let user = login_check
+            .map(LoginCheck::user)
             .or(self.target.settings.user.as_deref());
         ErrorContext {
             target: &self.target,
             user: user.unwrap_or_default(),
-            token_judged: trial.is_some_and(|trial| trial.token_judged),
-            token_sent: trial.is_some_and(|trial| trial.token_sent),
-            evidence: trial.and_then(|trial| trial.evidence.as_ref()),
+            token_judged: login_check.is_some_and(|login_check| login_check.token_judged),
+            token_sent: login_check.is_some_and(|login_check| login_check.token_sent),
+            evidence: login_check.and_then(|login_check| login_check.evidence.as_ref()),
             open_connections: 1,
-            startup: trial.map(|trial| &trial.routed.startup),
+            startup: login_check.map(|login_check| &login_check.routed.startup),
             no_default: None,
         }
     }
 }
 
 /// One login.
-pub(crate) struct Trial {
+pub(crate) struct LoginCheck {
     context: Arc<PgContext>,
     endpoint: Endpoint,
-    server: Server,
-    routed: Routed,
+    server: DatabaseServer,
+    routed: RoutedStartup,
     evidence: Option<TokenEvidence>,
     token_judged: bool,
     token_sent: bool,
 }
 
 /// An open connection to the database, before the first message.
-pub(crate) struct Dialled(Opened);
+pub(crate) struct DialledConnection(OpenedConnection);
 
 /// The same connection after the TLS handshake.
-pub(crate) struct Secured {
-    opened: Opened,
+pub(crate) struct SecuredConnection {
+    opened: OpenedConnection,
     /// The verified certificates of the database, its own first.
     pub(crate) certificates: Vec<CertificateDer<'static>>,
     /// `TLSv1.3` or `TLSv1.2`.
@@ -79,15 +83,15 @@ pub(crate) struct Secured {
 }
 
 /// Result of a login.
-pub(crate) enum Outcome {
+pub(crate) enum LoginOutcome {
     /// The login succeeded.
-    In(Session),
+    In(ReadyConnection),
     /// The database requests a password, which only the client has.
     Asked(String),
 }
 
 /// A session that is ready for queries.
-pub(crate) struct Session {
+pub(crate) struct ReadyConnection {
     /// The stream to the database.
     pub(crate) stream: Stream,
     /// Bytes received from the server already.
@@ -98,7 +102,7 @@ pub(crate) struct Session {
     pub(crate) unasked: bool,
 }
 
-impl Session {
+impl ReadyConnection {
     /// Sends Terminate (PostgreSQL docs, "Message Formats").
     pub(in crate::postgres) async fn leave(mut self) {
         let bye = std::iter::once(Bytes::from_static(&crate::postgres::splice::TERMINATE));
@@ -108,17 +112,17 @@ impl Session {
     }
 }
 
-impl Trial {
+impl LoginCheck {
     /// Creates the login of a client that names neither user nor database; its `application_name`
     /// is `application`. Sends nothing yet.
     ///
     /// # Errors
-    /// [`SessionError::Route`].
+    /// [`ConnectionError::Route`].
     pub(crate) fn new(
         context: Arc<PgContext>,
         endpoint: Endpoint,
         application: &str,
-    ) -> Result<Self, SessionError> {
+    ) -> Result<Self, ConnectionError> {
         let os_user = platform::os_user();
         let mut startup = Startup::new(ProtocolVersion::V3_0);
         let parameters = [
@@ -132,14 +136,14 @@ impl Trial {
             }
         }
         let targets = [Arc::clone(&context.target)];
-        let offer = Offer {
+        let offer = OfferedTargets {
             targets: &targets,
             by_name: false,
         };
         let mut routed = route::route(offer, startup, os_user.as_deref())?;
         routed.adapt_to(endpoint.kind());
         Ok(Self {
-            server: Server::at(&context, &endpoint),
+            server: DatabaseServer::at(&context, &endpoint),
             context,
             endpoint,
             routed,
@@ -160,7 +164,7 @@ impl Trial {
     }
 
     /// Explains an error in the same text that a client would get.
-    pub(crate) fn explain(&self, error: &SessionError) -> Explanation {
+    pub(crate) fn explain(&self, error: &ConnectionError) -> Explanation {
         let about = self.context.about(Some(self));
         report::explain(error, Some(&about))
     }
@@ -168,8 +172,8 @@ impl Trial {
     /// Opens a connection and requests TLS.
     ///
     /// # Errors
-    /// [`SessionError::Tunnel`], [`SessionError::ConnectTimeout`].
-    pub(crate) async fn dial(&self) -> Result<Dialled, SessionError> {
+    /// [`ConnectionError::Tunnel`], [`ConnectionError::ConnectTimeout`].
+    pub(crate) async fn dial(&self) -> Result<DialledConnection, ConnectionError> {
         let startup = self.routed.startup.clone();
         // Every server understands this first message, and it separates the dial from TLS.
         let machine = match self.context.target.settings.login.auth {
@@ -180,17 +184,20 @@ impl Trial {
         self.context
             .within_connect_timeout(opening)
             .await
-            .map(Dialled)
+            .map(DialledConnection)
     }
 
     /// Establishes verified TLS.
     ///
     /// # Errors
-    /// [`SessionError::Upstream`] if the database does not support TLS,
-    /// [`SessionError::UpstreamTls`] if it is not the expected server,
-    /// [`SessionError::LoginTimeout`].
-    pub(crate) async fn secure(&self, dialled: Dialled) -> Result<Secured, SessionError> {
-        let Opened {
+    /// [`ConnectionError::Upstream`] if the database does not support TLS,
+    /// [`ConnectionError::UpstreamTls`] if it is not the expected server,
+    /// [`ConnectionError::LoginTimeout`].
+    pub(crate) async fn secure(
+        &self,
+        dialled: DialledConnection,
+    ) -> Result<SecuredConnection, ConnectionError> {
+        let OpenedConnection {
             server,
             mut machine,
             mut stream,
@@ -199,7 +206,7 @@ impl Trial {
         let securing = async {
             // No other event is possible with this configuration of the machine.
             let UpstreamEvent::StartTls = next_event(&mut machine, &mut stream).await? else {
-                return Err(SessionError::NoAlpn);
+                return Err(ConnectionError::NoAlpn);
             };
             handshake(&self.context, &server, stream, Negotiation::SslRequest).await
         };
@@ -209,10 +216,10 @@ impl Trial {
         let certificates = session.peer_certificates().unwrap_or_default();
         let certificates = certificates.iter().map(|it| it.clone().into_owned());
         let version = tls_name(session.protocol_version());
-        Ok(Secured {
+        Ok(SecuredConnection {
             certificates: certificates.collect(),
             alpn: session.alpn_protocol().is_some(),
-            opened: Opened {
+            opened: OpenedConnection {
                 server,
                 machine,
                 tls: Some(version.clone()),
@@ -226,9 +233,12 @@ impl Trial {
     ///
     /// # Errors
     /// The same as for a client's login.
-    pub(crate) async fn login(&mut self, secured: Secured) -> Result<Outcome, SessionError> {
+    pub(crate) async fn login(
+        &mut self,
+        secured: SecuredConnection,
+    ) -> Result<LoginOutcome, ConnectionError> {
         match self.context.target.settings.login.auth {
-            Auth::Iam => self.with_token(secured.opened).await.map(Outcome::In),
+            Auth::Iam => self.with_token(secured.opened).await.map(LoginOutcome::In),
             Auth::Passthrough => {
                 let asking = first_question(secured.opened);
                 self.in_time(asking).await
@@ -236,7 +246,10 @@ impl Trial {
         }
     }
 
-    async fn with_token(&mut self, opened: Opened) -> Result<Session, SessionError> {
+    async fn with_token(
+        &mut self,
+        opened: OpenedConnection,
+    ) -> Result<ReadyConnection, ConnectionError> {
         let context = Arc::clone(&self.context);
         let signing = async {
             let request = token_request(&context, &self.routed, self.endpoint.clone()).await?;
@@ -254,19 +267,19 @@ impl Trial {
             clock: context.aws.clock_offset(),
             identity: Identity::default(),
         });
-        let credentials = Credentials {
+        let credentials = LoginToken {
             token: &token,
             early: false,
         };
-        let (mut timings, mut greeting) = (Timings::default(), Greeting::default());
-        let waiting = Waiting::default();
+        let (mut timings, mut login_messages) = (StageTimings::default(), LoginMessages::default());
+        let waiting = ClientWait::default();
         let told = (&mut timings, &waiting);
-        let login = login(told, &context, opened, credentials, &mut greeting);
+        let login = login(told, &context, opened, credentials, &mut login_messages);
         let logged_in = match self.in_time(login).await {
             Ok(logged_in) => logged_in,
             Err(error) => {
-                self.token_judged = greeting.token_judged();
-                self.token_sent = greeting.token_sent;
+                self.token_judged = login_messages.token_judged();
+                self.token_sent = login_messages.token_sent;
                 let identity = context.aws.identity(&region).await;
                 if let Some(evidence) = &mut self.evidence {
                     evidence.identity = identity;
@@ -275,9 +288,9 @@ impl Trial {
                 return Err(error);
             }
         };
-        Ok(Session {
-            server_version: greeting.reported("server_version"),
-            unasked: !greeting.token_given(),
+        Ok(ReadyConnection {
+            server_version: login_messages.reported("server_version"),
+            unasked: !login_messages.token_given(),
             stream: logged_in.stream,
             unread: logged_in.after,
         })
@@ -285,17 +298,17 @@ impl Trial {
 
     async fn in_time<T>(
         &self,
-        work: impl Future<Output = Result<T, SessionError>>,
-    ) -> Result<T, SessionError> {
+        work: impl Future<Output = Result<T, ConnectionError>>,
+    ) -> Result<T, ConnectionError> {
         let limit: Duration = self.context.target.settings.login.timeout;
-        let late = |_| SessionError::LoginTimeout(limit);
+        let late = |_| ConnectionError::LoginTimeout(limit);
         timeout(limit, work).await.map_err(late)?
     }
 }
 
 /// Returns the first authentication request of the database, for a client with its own password.
-async fn first_question(opened: Opened) -> Result<Outcome, SessionError> {
-    let Opened {
+async fn first_question(opened: OpenedConnection) -> Result<LoginOutcome, ConnectionError> {
+    let OpenedConnection {
         mut machine,
         mut stream,
         ..
@@ -303,10 +316,10 @@ async fn first_question(opened: Opened) -> Result<Outcome, SessionError> {
     loop {
         match next_event(&mut machine, &mut stream).await? {
             UpstreamEvent::AuthRequest { method, .. } => {
-                return Ok(Outcome::Asked(method.to_string()));
+                return Ok(LoginOutcome::Asked(method.to_string()));
             }
             UpstreamEvent::Ready => {
-                return Ok(Outcome::In(Session {
+                return Ok(LoginOutcome::In(ReadyConnection {
                     stream,
                     unread: machine.into_remainder(),
                     server_version: None,

@@ -10,13 +10,13 @@ use pg_handshake::{
 use tokio::io::AsyncReadExt;
 use tokio::time::Instant;
 
-use super::login::{Greeting, LoggedIn, Opened, lost, secure, server_version};
-use crate::failure::connection::SessionError;
-use crate::postgres::client::startup::{Local, Standing};
+use super::login::{LoggedIn, LoginMessages, OpenedConnection, lost, secure, server_version};
+use crate::failure::connection::ConnectionError;
+use crate::postgres::client::startup::{AuthState, LocalClient};
 use crate::postgres::io::{READ, write_all};
 use crate::postgres::target::PgContext;
-use crate::postgres::timings::{Timings, millis};
-use crate::postgres::waiting::Waiting;
+use crate::postgres::timings::{StageTimings, millis};
+use crate::postgres::waiting::ClientWait;
 
 /// Relays the login until the server is ready. Server messages go to the client as they arrive,
 /// because the client has to answer. The additional messages in `greeting` are sent in between, and
@@ -27,13 +27,13 @@ use crate::postgres::waiting::Waiting;
 /// signals support for it gets an error with the setting to change, because the server would take
 /// that for an attack (RFC 5802, 7).
 pub(in crate::postgres) async fn passthrough(
-    (timings, waiting): (&mut Timings, &Waiting),
+    (timings, waiting): (&mut StageTimings, &ClientWait),
     context: &PgContext,
-    opened: Opened,
-    client: &mut Local,
-    greeting: &mut Greeting,
-) -> Result<LoggedIn, SessionError> {
-    let Opened {
+    opened: OpenedConnection,
+    client: &mut LocalClient,
+    login_messages: &mut LoginMessages,
+) -> Result<LoggedIn, ConnectionError> {
+    let OpenedConnection {
         server,
         mut machine,
         mut stream,
@@ -63,15 +63,15 @@ pub(in crate::postgres) async fn passthrough(
                     if let Some(major) = server_version(&frame) {
                         server.capabilities.saw_version(major);
                     }
-                    greeting.add(&frame)?;
+                    login_messages.add(&frame)?;
                 }
                 UpstreamEvent::BackendKey(backend_key) => key = Some(backend_key),
                 UpstreamEvent::Ready => ready = true,
-                UpstreamEvent::AuthRequest { .. } => client.standing = Standing::Asked,
+                UpstreamEvent::AuthRequest { .. } => client.auth_state = AuthState::Asked,
                 UpstreamEvent::PasswordRequired | UpstreamEvent::CancelSent => {}
             }
         }
-        client.say(greeting.bytes.split().freeze()).await?;
+        client.say(login_messages.bytes.split().freeze()).await?;
         if ready {
             break;
         }
@@ -83,7 +83,7 @@ pub(in crate::postgres) async fn passthrough(
             if let Some(answer) = reader.poll() {
                 answers += 1;
                 if answers == 1 && client.tls && binds_to_nothing(&answer) {
-                    return Err(SessionError::ChannelBinding);
+                    return Err(ConnectionError::ChannelBinding);
                 }
                 machine.client_message(answer)?;
                 continue;
@@ -104,13 +104,13 @@ pub(in crate::postgres) async fn passthrough(
             said = client.stream.read(&mut from_client), if client.ahead.len() < MAX_REMAINDER => match said {
                 // The database waits for the client's password.
                 Ok(0) if machine.stage() == UpstreamStage::PasswordWanted => {
-                    return Err(SessionError::ClientGone(io::ErrorKind::UnexpectedEof.into()));
+                    return Err(ConnectionError::ClientGone(io::ErrorKind::UnexpectedEof.into()));
                 }
                 Ok(0) => return Err(waiting.left(Some(context))),
                 // Not an answer, but queries sent before the server was ready.
-                Ok(n) if greeting.authenticated => client.ahead.extend_from_slice(&from_client[..n]),
+                Ok(n) if login_messages.authenticated => client.ahead.extend_from_slice(&from_client[..n]),
                 Ok(n) => reader.handle_input(&from_client[..n])?,
-                Err(error) => return Err(SessionError::ClientGone(error)),
+                Err(error) => return Err(ConnectionError::ClientGone(error)),
             },
         }
     }

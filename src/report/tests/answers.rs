@@ -28,9 +28,9 @@ fn frame(fields: &[(u8, &str)]) -> Bytes {
     [&b"E"[..], &length.to_be_bytes(), &body].concat().into()
 }
 
-pub(super) fn from_server(state: &str, message: &str) -> SessionError {
+pub(super) fn from_server(state: &str, message: &str) -> ConnectionError {
     let frame = frame(&[(b'S', "FATAL"), (b'C', state), (b'M', message)]);
-    SessionError::Upstream(UpstreamError::Server(ServerError::parse(frame).unwrap()))
+    ConnectionError::Upstream(UpstreamError::Server(ServerError::parse(frame).unwrap()))
 }
 
 fn evidence(host: &str, user: &str) -> TokenEvidence {
@@ -80,7 +80,7 @@ pub(super) fn printed(title: &str, report: &Report) -> String {
     text
 }
 
-fn refusal(error: &SessionError, context: &ErrorContext<'_>) -> Report {
+fn refusal(error: &ConnectionError, context: &ErrorContext<'_>) -> Report {
     before_login(error, Some(context))
 }
 
@@ -153,7 +153,7 @@ fn a_refused_token_is_described() {
     for (title, error, context) in &cases {
         let report = refusal(error, context);
         let fields = fields(&report);
-        let SessionError::Upstream(UpstreamError::Server(error)) = error else {
+        let ConnectionError::Upstream(UpstreamError::Server(error)) = error else {
             unreachable!()
         };
         assert_eq!(
@@ -310,7 +310,7 @@ fn what_the_database_says_is_explained() {
         (b'D', "Theirs."),
         (b'H', "Their hint."),
     ]);
-    let error = SessionError::Upstream(UpstreamError::Server(ServerError::parse(own).unwrap()));
+    let error = ConnectionError::Upstream(UpstreamError::Server(ServerError::parse(own).unwrap()));
     let fields = fields(&refusal(&error, &context));
     assert_eq!(
         fields[&b'D'],
@@ -343,8 +343,8 @@ fn a_login_that_goes_wrong_before_the_database_judges() {
     let scram = || AuthMethod::Sasl {
         mechanisms: vec!["SCRAM-SHA-256".to_owned()],
     };
-    let upstream = |error| before_login(&SessionError::Upstream(error), Some(&context(&asked)));
-    let unexpected = SessionError::Upstream(UpstreamError::UnexpectedAuth(scram()));
+    let upstream = |error| before_login(&ConnectionError::Upstream(error), Some(&context(&asked)));
+    let unexpected = ConnectionError::Upstream(UpstreamError::UnexpectedAuth(scram()));
     let told = refusal(&unexpected, &context(&early));
     assert!(!fields(&told)[&b'D'].contains("No token was sent"));
     let mut texts = vec![
@@ -359,18 +359,21 @@ fn a_login_that_goes_wrong_before_the_database_judges() {
             "a token that is none",
             &upstream(UpstreamError::Password("it is empty")),
         ),
-        printed("no ALPN", &refusal(&SessionError::NoAlpn, &context(&asked))),
+        printed(
+            "no ALPN",
+            &refusal(&ConnectionError::NoAlpn, &context(&asked)),
+        ),
     ];
     let lost = UpstreamTlsError::Io(Arc::new(io::ErrorKind::ConnectionReset.into()));
     for (title, error) in [
-        ("TLS breaks", SessionError::UpstreamTls(lost)),
+        ("TLS breaks", ConnectionError::UpstreamTls(lost)),
         (
             "the login breaks",
-            SessionError::UpstreamLost(io::Error::other("connection reset by peer")),
+            ConnectionError::UpstreamLost(io::Error::other("connection reset by peer")),
         ),
         (
             "the login takes too long",
-            SessionError::LoginTimeout(Duration::from_secs(15)),
+            ConnectionError::LoginTimeout(Duration::from_secs(15)),
         ),
     ] {
         texts.push(printed(title, &refusal(&error, &context(&asked))));
@@ -427,7 +430,7 @@ fn names_of_ones_own_are_explained() {
     ] {
         texts.push(printed(
             title,
-            &refusal(&SessionError::Alias(error), &context),
+            &refusal(&ConnectionError::Alias(error), &context),
         ));
     }
     snapshot("aliases", &texts);
@@ -437,7 +440,7 @@ fn names_of_ones_own_are_explained() {
 fn a_client_that_leaves_while_it_waits_is_told_of_with_the_step() {
     let one = target("bastion='i-1'");
     let context = context(&one);
-    let left = |milliseconds, waiting| SessionError::ClientLeft {
+    let left = |milliseconds, waiting| ConnectionError::ClientLeft {
         after: Duration::from_millis(milliseconds),
         waiting,
     };
@@ -475,7 +478,7 @@ fn the_local_side_is_explained() {
     let replication = RouteError::Replication {
         target: "orders".to_owned(),
     };
-    let waited = |readiness| SessionError::ConnectTimeout {
+    let waited = |readiness| ConnectionError::ConnectTimeout {
         after: Duration::from_secs(30),
         readiness,
         waiting: (readiness == Readiness::Starting).then_some("ssm:StartSession"),
@@ -483,57 +486,57 @@ fn the_local_side_is_explained() {
     let lost = || TunnelError::ChannelLost {
         reason: "connection reset by peer".into(),
     };
-    let many = |of_target| SessionError::TooManyConnections {
+    let many = |of_target| ConnectionError::TooManyConnections {
         limit: 20,
         of_target,
     };
     let cases = [
         (
             "somebody else",
-            SessionError::ForeignPeer {
+            ConnectionError::ForeignPeer {
                 peer: 1001,
                 own: 1000,
             },
         ),
         (
             "who knows who",
-            SessionError::UnknownPeer(io::Error::other("no such socket")),
+            ConnectionError::UnknownPeer(io::Error::other("no such socket")),
         ),
         (
             "a wrong local password",
-            SessionError::LocalPassword(ScramError::WrongPassword),
+            ConnectionError::LocalPassword(ScramError::WrongPassword),
         ),
         (
             "an extension of SCRAM",
-            SessionError::LocalPassword(ScramError::Unsupported("an extension")),
+            ConnectionError::LocalPassword(ScramError::Unsupported("an extension")),
         ),
         (
             "SCRAM out of order",
-            SessionError::LocalPassword(ScramError::OutOfOrder),
+            ConnectionError::LocalPassword(ScramError::OutOfOrder),
         ),
         (
             "SCRAM through another TLS",
-            SessionError::LocalPassword(ScramError::Binding),
+            ConnectionError::LocalPassword(ScramError::Binding),
         ),
-        ("two passwords", SessionError::TwoPasswords),
-        ("bound to TLS", SessionError::ChannelBinding),
-        ("replication", SessionError::Route(replication)),
+        ("two passwords", ConnectionError::TwoPasswords),
+        ("bound to TLS", ConnectionError::ChannelBinding),
+        ("replication", ConnectionError::Route(replication)),
         ("too many", many(false)),
         ("too many of the target", many(true)),
         ("too long", waited(Readiness::Starting)),
         ("too long, and interrupted", waited(Readiness::Interrupted)),
-        ("not yet", SessionError::NoTunnelYet(Readiness::Starting)),
+        ("not yet", ConnectionError::NoTunnelYet(Readiness::Starting)),
         (
             "interrupted",
-            SessionError::Interrupted(Box::new(SessionError::Tunnel(lost()))),
+            ConnectionError::Interrupted(Box::new(ConnectionError::Tunnel(lost()))),
         ),
-        ("stopping", SessionError::ShuttingDown),
+        ("stopping", ConnectionError::ShuttingDown),
     ];
     let texts: Vec<String> = cases
         .iter()
         .map(|(title, error)| {
             // Before routing there is no target in the context.
-            let known = Some(&context).filter(|_| !matches!(error, SessionError::Route(_)));
+            let known = Some(&context).filter(|_| !matches!(error, ConnectionError::Route(_)));
             printed(title, &before_login(error, known))
         })
         .collect();
@@ -550,7 +553,7 @@ fn the_local_side_is_explained() {
 fn sessions_of_dsql_end_within_the_hour() {
     let mut one = target("bastion='i-1'");
     one.endpoint = format!("{DSQL}:5432").parse().unwrap();
-    let end = SessionEnd {
+    let end = ConnectionEnd {
         by: EndedBy::Server,
         error: Some(io::ErrorKind::ConnectionReset.into()),
         sent: 0,
@@ -598,7 +601,7 @@ fn a_server_of_another_name() {
     let mut own_name = target("bastion='i-1'");
     own_name.endpoint = "orders.db.example.com:5432".parse().unwrap();
     let other = || {
-        SessionError::UpstreamTls(UpstreamTlsError::NameMismatch {
+        ConnectionError::UpstreamTls(UpstreamTlsError::NameMismatch {
             expected: HOST.to_owned(),
             presented: vec!["stock.cluster-abc.eu-central-1.rds.amazonaws.com".into()],
         })

@@ -109,11 +109,11 @@ fn cases() -> [(&'static str, DiscoverError); 12] {
 }
 
 /// Returns the error for a database that contradicts the configuration.
-fn one_elsewhere() -> SessionError {
+fn one_elsewhere() -> ConnectionError {
     let text = "[targets.orders]\ndb='orders'\nregion='eu-west-1'";
     let file: ConfigFile = toml::from_str(text).unwrap();
     let config = file.target(None, &TargetLayer::default()).unwrap();
-    SessionError::Config(config.resolve(endpoint()).unwrap_err())
+    ConnectionError::Config(config.resolve(endpoint()).unwrap_err())
 }
 
 #[test]
@@ -122,11 +122,11 @@ fn a_database_that_is_not_found() {
     let mut texts: Vec<String> = cases()
         .into_iter()
         .map(|(title, error)| {
-            let error = SessionError::Discovery(Arc::new(error));
+            let error = ConnectionError::Discovery(Arc::new(error));
             printed(title, &before_login(&error, Some(&context(&one))))
         })
         .collect();
-    let slow = SessionError::LookupTimeout(Duration::from_secs(30));
+    let slow = ConnectionError::LookupTimeout(Duration::from_secs(30));
     texts.push(printed(
         "too late",
         &before_login(&slow, Some(&context(&one))),

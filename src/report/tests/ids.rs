@@ -84,7 +84,7 @@ fn credentials_that_cannot_be_had() {
         ),
     ];
     let texts = cases.map(|(title, error)| {
-        let error = SessionError::Credentials(error);
+        let error = ConnectionError::Credentials(error);
         printed(title, &before_login(&error, Some(&context(&one))))
     });
     snapshot("credentials", &texts);
@@ -92,18 +92,16 @@ fn credentials_that_cannot_be_had() {
 
 #[test]
 fn what_hardly_ever_happens() {
+    use ConnectionError as E;
     let one = target("bastion='i-1'");
-    let session = |error: SessionError| error;
-    let tunnel = SessionError::Tunnel;
+    let session = |error: E| error;
+    let tunnel = E::Tunnel;
     let cases = [
         (
             "a broken password message",
             session(PasswordError::UnexpectedType { tag: b'Q' }.into()),
         ),
-        (
-            "no random numbers",
-            SessionError::LocalPassword(ScramError::Random),
-        ),
+        ("no random numbers", E::LocalPassword(ScramError::Random)),
         (
             "DSQL: no SNI",
             from_server("08006", "unable to accept connection, sni was not received"),
@@ -158,33 +156,30 @@ fn what_hardly_ever_happens() {
         ),
         (
             "a startup that does not fit",
-            SessionError::Route(RouteError::Startup(StartupError::TooLarge {
+            E::Route(RouteError::Startup(StartupError::TooLarge {
                 length: 10_005,
             })),
         ),
         (
             "no TLS to speak of",
-            SessionError::UpstreamTls(UpstreamTlsError::Handshake(
+            E::UpstreamTls(UpstreamTlsError::Handshake(
                 "received corrupt message".into(),
             )),
         ),
         (
             "nothing to sign for",
-            SessionError::Token(TokenError::BadRequest {
+            E::Token(TokenError::BadRequest {
                 what: "host",
                 value: "a b".to_owned(),
             }),
         ),
-        (
-            "no signature",
-            SessionError::Token(TokenError::Internal(cause())),
-        ),
+        ("no signature", E::Token(TokenError::Internal(cause()))),
         ("a client that does not read", tunnel(TunnelError::Overrun)),
         (
             "a session whose start panics",
             tunnel(TunnelError::Internal(TaskStopped)),
         ),
-        ("a lookup that panics", SessionError::Internal(TaskStopped)),
+        ("a lookup that panics", E::Internal(TaskStopped)),
     ];
     let texts = cases.map(|(title, error)| {
         let report = before_login(&error, Some(&context(&one)));
@@ -196,7 +191,7 @@ fn what_hardly_ever_happens() {
 
 #[test]
 fn roots_are_of_the_partition() {
-    let unknown = SessionError::UpstreamTls(UpstreamTlsError::UnknownIssuer {
+    let unknown = ConnectionError::UpstreamTls(UpstreamTlsError::UnknownIssuer {
         subject: "CN=orders".into(),
         issuer: "CN=Some CA".into(),
     });

@@ -1,8 +1,8 @@
 use super::*;
 
 /// Returns a process with content in every table.
-fn busy() -> Process {
-    let session = Session {
+fn busy() -> ProcessDocument {
+    let session = SessionDocument {
         id: Some("dev-0123456789abcdef0123456789".to_owned()),
         bastion: Some("i-0123456789abcdef0".to_owned()),
         state: "up".to_owned(),
@@ -15,7 +15,7 @@ fn busy() -> Process {
         retransmissions: 9,
         round_trip_seconds: Some(0.0123),
     };
-    let client = Client {
+    let client = ConnectionDocument {
         id: 7,
         state: "open".to_owned(),
         program: "DBeaver 25.1.2 - SQLEditor <Script-12.sql>".to_owned(),
@@ -26,14 +26,14 @@ fn busy() -> Process {
         bytes_down: 1_234_567,
         age_seconds: 61.0,
     };
-    let login = Client {
+    let login = ConnectionDocument {
         id: 8,
         state: "login".to_owned(),
         program: String::new(),
         age_seconds: 0.2,
         ..client.clone()
     };
-    let orders = Target {
+    let orders = TargetDocument {
         name: "orders".to_owned(),
         port: 5433,
         endpoint: "orders.cluster-abcdefghijkl.eu-central-1.rds.amazonaws.com:5432".to_owned(),
@@ -43,32 +43,32 @@ fn busy() -> Process {
         ready: true,
         sessions: vec![
             session,
-            Session {
+            SessionDocument {
                 state: "starting".to_owned(),
-                ..Session::default()
+                ..SessionDocument::default()
             },
         ],
         connections: vec![client, login],
-        ..Target::default()
+        ..TargetDocument::default()
     };
-    let reports = Target {
+    let reports = TargetDocument {
         name: "reports".to_owned(),
         port: 5434,
         endpoint: "reports.abcdefghijkl.eu-central-1.rds.amazonaws.com:5432".to_owned(),
         via: "direct".to_owned(),
         state: "failing".to_owned(),
         connection_limit: Some(20),
-        last_error: Some(Failure {
+        last_error: Some(FailureDocument {
             id: "aws.expired".to_owned(),
             message: "target \"reports\": the AWS credentials have expired".to_owned(),
             hint: Some("Log in to AWS again: aws sso login --profile dev. The next connection uses the new credentials.".to_owned()),
             age_seconds: 4.0,
             count: 3,
-            ..Failure::default()
+            ..FailureDocument::default()
         }),
-        ..Target::default()
+        ..TargetDocument::default()
     };
-    Process {
+    ProcessDocument {
         pid: 4711,
         version: "0.1.0".to_owned(),
         kind: "serve".to_owned(),
@@ -79,7 +79,7 @@ fn busy() -> Process {
         open_connections: 2,
         max_connections: 400,
         targets: vec![orders, reports],
-        ..Process::default()
+        ..ProcessDocument::default()
     }
 }
 

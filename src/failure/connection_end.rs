@@ -27,7 +27,7 @@ impl EndedBy {
 
 /// End of a spliced session.
 #[derive(Debug)]
-pub struct SessionEnd {
+pub struct ConnectionEnd {
     /// The side that ended first.
     pub by: EndedBy,
     /// `None` if the side closed in order. For a server that means: after it sent the reason, or
