@@ -201,7 +201,8 @@ impl Forwarder {
     pub fn start(
         target: ResolvedTarget,
         transport: Arc<dyn Transport>,
-        (bound, guard): (Vec<BoundAddress>, Arc<Guard>),
+        bound: Vec<BoundAddress>,
+        guard: Arc<Guard>,
         observed: Arc<Observed>,
     ) -> Self {
         let forwarder = Self {

@@ -62,7 +62,7 @@ pub async fn tunnel(args: &TunnelArgs) -> anyhow::Result<()> {
         control_dir: platform::socket::default_dir(state_dir.as_deref()),
     };
     let admin = AdminServer::start(options, Arc::clone(&observed), controls)?;
-    let forwarder = Forwarder::start(target, transport, (bound, guard), observed);
+    let forwarder = Forwarder::start(target, transport, bound, guard, observed);
     announce(&ready);
 
     let signal = tokio::select! {

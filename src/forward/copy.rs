@@ -112,10 +112,26 @@ struct TwoWayCopy<'a> {
     ended: Option<ClientEnded>,
 }
 
+/// Silence to wait for: it grows with the far side's longest silence.
+#[derive(Clone, Copy, Debug)]
+struct Patience {
+    least: Duration,
+    most: Duration,
+}
+
+impl Patience {
+    fn exactly(silence: Duration) -> Self {
+        Self {
+            least: silence,
+            most: silence,
+        }
+    }
+}
+
 /// State after the client's end.
 struct ClientEnded {
     /// Minimum and maximum silence to wait for further data.
-    patience: (Duration, Duration),
+    patience: Patience,
     /// Start of the far side's current silence.
     since: Instant,
     /// Its longest completed silence.
@@ -129,16 +145,19 @@ struct ClientEnded {
 impl ClientEnded {
     fn new(unanswered: Option<bool>, half_closes: bool) -> Self {
         let patience = match unanswered {
-            _ if half_closes => (PASSED_ON, PASSED_ON),
-            Some(true) => (ANSWERING, UNANSWERED),
-            Some(false) => (ANSWERED, ANSWERED),
-            None => (SILENT, SILENT),
+            _ if half_closes => Patience::exactly(PASSED_ON),
+            Some(true) => Patience {
+                least: ANSWERING,
+                most: UNANSWERED,
+            },
+            Some(false) => Patience::exactly(ANSWERED),
+            None => Patience::exactly(SILENT),
         };
         Self {
             patience,
             since: Instant::now(),
             longest: Duration::ZERO,
-            quiet: Box::pin(sleep(patience.1)),
+            quiet: Box::pin(sleep(patience.most)),
             to_pass_on: half_closes,
         }
     }
@@ -156,7 +175,7 @@ impl ClientEnded {
     }
 
     fn wait_from(&mut self, now: Instant) {
-        let (least, most) = self.patience;
+        let Patience { least, most } = self.patience;
         self.since = now;
         let patience = (2 * self.longest).clamp(least, most);
         self.quiet.as_mut().reset(now + patience);

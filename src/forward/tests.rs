@@ -30,7 +30,8 @@ fn start(transport: Arc<dyn Transport>, limit: usize) -> (Forwarder, u16) {
         Forwarder::start(
             target(1),
             transport,
-            (bound, Arc::new(Guard::of_clients(true))),
+            bound,
+            Arc::new(Guard::of_clients(true)),
             Arc::new(Observed::new(limit)),
         ),
         port,
@@ -164,7 +165,7 @@ async fn the_deadline_for_the_tunnel_is_the_targets() {
     target.settings.connect_timeout = Duration::from_millis(1);
     let guard = Arc::new(Guard::of_clients(true));
     let observed = Arc::new(Observed::new(9));
-    let _forwarder = Forwarder::start(target, Arc::new(Hangs), (bound, guard), observed);
+    let _forwarder = Forwarder::start(target, Arc::new(Hangs), bound, guard, observed);
     assert!(reset_by_us(&mut TcpStream::connect(address).await.unwrap()).await);
 }
 

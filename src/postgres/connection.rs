@@ -113,7 +113,7 @@ async fn serve(
                     no_default: None,
                 };
                 session
-                    .run(client, startup, (startup_permit, port_targets))
+                    .run(client, startup, startup_permit, port_targets)
                     .await;
             }
             Ok(Err((error, client))) => refuse_early(&proxy, client, &error).await,
@@ -153,7 +153,7 @@ async fn turn_away(
 
 /// Refuses a client before its target is known.
 async fn refuse_early(proxy: &Proxy, client: Option<LocalClient>, error: &ConnectionError) {
-    refuse(proxy, client, (error, None), &LoginMessages::default()).await;
+    refuse(proxy, client, error, None, &LoginMessages::default()).await;
 }
 
 /// Resolves when a client has had enough time for its startup and others wait for its place.
@@ -169,7 +169,8 @@ impl ClientConnection {
         mut self,
         mut client: LocalClient,
         startup: Startup,
-        (startup_permit, port_targets): (OwnedSemaphorePermit, PgPortTargets),
+        startup_permit: OwnedSemaphorePermit,
+        port_targets: PgPortTargets,
     ) {
         self.timings.startup_ms = millis(self.accepted);
         let probe = is_probe(&startup);
@@ -179,7 +180,7 @@ impl ClientConnection {
             Ok(place) => place,
             Err(limit) => {
                 let error = too_many(limit, false);
-                return refuse(&proxy, Some(client), (&error, None), &login_messages).await;
+                return refuse(&proxy, Some(client), &error, None, &login_messages).await;
             }
         };
         drop(startup_permit);
@@ -187,7 +188,7 @@ impl ClientConnection {
             Ok(both) => both,
             Err((error, target)) => {
                 let about = target.as_ref().map(report::ErrorContext::target);
-                return refuse(&proxy, Some(client), (&error, about), &login_messages).await;
+                return refuse(&proxy, Some(client), &error, about, &login_messages).await;
             }
         };
         let live = self.admit(&routed);
@@ -214,9 +215,7 @@ impl ClientConnection {
                 }
                 Auth::Iam => {
                     let connected = self.connect(&context, &mut routed, login_messages);
-                    waiting
-                        .while_there((client, Some(&context)), connected)
-                        .await
+                    waiting.while_there(client, Some(&context), connected).await
                 }
             }
         };
@@ -255,7 +254,7 @@ impl ClientConnection {
                 };
                 context.last_failure.note(&error, &about);
                 context.recover(&self.proxy);
-                refuse(&proxy, Some(client), (&error, Some(about)), &login_messages).await;
+                refuse(&proxy, Some(client), &error, Some(about), &login_messages).await;
             }
         }
     }
@@ -298,7 +297,7 @@ impl ClientConnection {
         client: &mut LocalClient,
     ) -> Result<Arc<PgContext>, ConnectionError> {
         self.waiting.at(waiting::DISCOVERY);
-        let found = self.waiting.while_there((client, None), served.context());
+        let found = self.waiting.while_there(client, None, served.context());
         let patience = if probe { PROBE_DEADLINE } else { Duration::MAX };
         tokio::select! {
             found = timeout(patience, found) => {
@@ -419,7 +418,8 @@ async fn answer_in_time(
 async fn refuse(
     proxy: &Proxy,
     client: Option<LocalClient>,
-    (error, about): (&ConnectionError, Option<report::ErrorContext<'_>>),
+    error: &ConnectionError,
+    about: Option<report::ErrorContext<'_>>,
     login_messages: &LoginMessages,
 ) {
     let report = report::before_login(error, about.as_ref());

@@ -39,20 +39,27 @@ pub struct LoginStrategy {
 /// Facts about the server that a target's name leads to. An alias may lead to another server
 /// tomorrow; then the facts start empty, and logins still in progress update those of the old one.
 #[derive(Default)]
-pub struct ServerMemory(Mutex<(String, Arc<ServerCapabilities>)>);
+pub struct ServerMemory(Mutex<CurrentServer>);
+
+/// The server that the name leads to now.
+#[derive(Default)]
+struct CurrentServer {
+    host: String,
+    capabilities: Arc<ServerCapabilities>,
+}
 
 impl ServerMemory {
     /// Returns the facts about the server at `endpoint`.
     pub(in crate::postgres) fn of(&self, endpoint: &Endpoint) -> Arc<ServerCapabilities> {
         // A panic cannot interrupt an assignment.
         let mut server = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if server.0 != endpoint.host {
-            *server = (
-                endpoint.host.clone(),
-                Arc::new(ServerCapabilities::new(endpoint.kind())),
-            );
+        if server.host != endpoint.host {
+            *server = CurrentServer {
+                host: endpoint.host.clone(),
+                capabilities: Arc::new(ServerCapabilities::new(endpoint.kind())),
+            };
         }
-        Arc::clone(&server.1)
+        Arc::clone(&server.capabilities)
     }
 }
 

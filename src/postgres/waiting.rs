@@ -94,7 +94,8 @@ impl ClientWait {
     /// Those of `work`, and [`ConnectionError::ClientLeft`].
     pub(in crate::postgres) async fn while_there<T>(
         &self,
-        (client, context): (&mut LocalClient, Option<&PgContext>),
+        client: &mut LocalClient,
+        context: Option<&PgContext>,
         work: impl Future<Output = Result<T, ConnectionError>>,
     ) -> Result<T, ConnectionError> {
         tokio::select! {

@@ -10,7 +10,9 @@ use pg_handshake::{Negotiation, Upstream, UpstreamError};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info};
 
-use super::login::{DatabaseServer, LoggedIn, LoginMessages, LoginToken, login, open};
+use super::login::{
+    DatabaseServer, LoggedIn, LoginMessages, LoginProgress, LoginToken, login, open,
+};
 use super::passthrough::passthrough;
 use crate::aws::Identity;
 use crate::aws::token::{IamToken, TokenRequest};
@@ -379,8 +381,11 @@ impl ClientConnection {
             token: &token,
             early: strategy.early_token,
         };
-        let told = (&mut self.timings, &*self.waiting);
-        let login = login(told, context, opened, credentials, login_messages);
+        let progress = LoginProgress {
+            timings: &mut self.timings,
+            waiting: &self.waiting,
+        };
+        let login = login(progress, context, opened, credentials, login_messages);
         (budget.login(context, login).await, Some(token))
     }
 
@@ -408,8 +413,9 @@ impl ClientConnection {
         let looked_up = budget.connect(context, |_| Some(LOOKUP), context.endpoint());
         let waiting = Arc::clone(&self.waiting);
         waiting.at(LOOKUP);
-        let there = (&mut *client, Some(context));
-        let endpoint = waiting.while_there(there, looked_up).await?;
+        let endpoint = waiting
+            .while_there(client, Some(context), looked_up)
+            .await?;
         routed.adapt_to(endpoint.kind());
         *login_messages = self.login_messages(routed);
         let server = DatabaseServer::at(context, &endpoint);
@@ -419,7 +425,7 @@ impl ClientConnection {
             let opened = open(context, &server, machine.without_channel_binding(), false);
             let opened = budget.connect(context, PgContext::waits_for, opened);
             waiting.connecting();
-            match waiting.while_there((client, Some(context)), opened).await {
+            match waiting.while_there(client, Some(context), opened).await {
                 Err(error) if negotiation == Negotiation::Direct && error.is_about_direct_tls() => {
                     server.capabilities.direct_failed();
                     negotiation = Negotiation::SslRequest;
@@ -428,8 +434,11 @@ impl ClientConnection {
             }
         };
         self.timings.tunnel_ms = millis(began);
-        let told = (&mut self.timings, &*waiting);
-        let login = passthrough(told, context, opened, client, login_messages);
+        let progress = LoginProgress {
+            timings: &mut self.timings,
+            waiting: &waiting,
+        };
+        let login = passthrough(progress, context, opened, client, login_messages);
         budget.login(context, login).await
     }
 }

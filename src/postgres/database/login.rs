@@ -215,6 +215,12 @@ pub(in crate::postgres) async fn handshake(
     Ok(tls)
 }
 
+/// Progress of a login, for logs and for the report of a client that leaves.
+pub(in crate::postgres) struct LoginProgress<'a> {
+    pub(in crate::postgres) timings: &'a mut StageTimings,
+    pub(in crate::postgres) waiting: &'a ClientWait,
+}
+
 /// Values that a login with a token needs besides the connection.
 pub(in crate::postgres) struct LoginToken<'a> {
     pub(in crate::postgres) token: &'a IamToken,
@@ -224,7 +230,7 @@ pub(in crate::postgres) struct LoginToken<'a> {
 
 /// Logs in on an open connection: verified TLS, StartupMessage, token, ReadyForQuery.
 pub(in crate::postgres) async fn login(
-    (timings, waiting): (&mut StageTimings, &ClientWait),
+    progress: LoginProgress<'_>,
     context: &PgContext,
     opened: OpenedConnection,
     credentials: LoginToken<'_>,
@@ -237,6 +243,7 @@ pub(in crate::postgres) async fn login(
         tls,
     } = opened;
     let LoginToken { token, early } = credentials;
+    let LoginProgress { timings, waiting } = progress;
     let token = token.value.expose().as_bytes();
     let began = Instant::now();
     let mut login_began = began;

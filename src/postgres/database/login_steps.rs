@@ -13,8 +13,8 @@ use rustls::pki_types::CertificateDer;
 use tokio::time::timeout;
 
 use super::login::{
-    DatabaseServer, LoginMessages, LoginToken, OpenedConnection, handshake, login, next_event,
-    open, tls_name,
+    DatabaseServer, LoginMessages, LoginProgress, LoginToken, OpenedConnection, handshake, login,
+    next_event, open, tls_name,
 };
 use crate::aws::Identity;
 use crate::base::pump;
@@ -273,8 +273,11 @@ impl LoginCheck {
         };
         let (mut timings, mut login_messages) = (StageTimings::default(), LoginMessages::default());
         let waiting = ClientWait::default();
-        let told = (&mut timings, &waiting);
-        let login = login(told, &context, opened, credentials, &mut login_messages);
+        let progress = LoginProgress {
+            timings: &mut timings,
+            waiting: &waiting,
+        };
+        let login = login(progress, &context, opened, credentials, &mut login_messages);
         let logged_in = match self.in_time(login).await {
             Ok(logged_in) => logged_in,
             Err(error) => {

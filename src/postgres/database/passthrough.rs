@@ -10,13 +10,14 @@ use pg_handshake::{
 use tokio::io::AsyncReadExt;
 use tokio::time::Instant;
 
-use super::login::{LoggedIn, LoginMessages, OpenedConnection, lost, secure, server_version};
+use super::login::{
+    LoggedIn, LoginMessages, LoginProgress, OpenedConnection, lost, secure, server_version,
+};
 use crate::failure::connection::ConnectionError;
 use crate::postgres::client::startup::{AuthState, LocalClient};
 use crate::postgres::io::{READ, write_all};
 use crate::postgres::target::PgContext;
-use crate::postgres::timings::{StageTimings, millis};
-use crate::postgres::waiting::ClientWait;
+use crate::postgres::timings::millis;
 
 /// Relays the login until the server is ready. Server messages go to the client as they arrive,
 /// because the client has to answer. The additional messages in `greeting` are sent in between, and
@@ -27,7 +28,7 @@ use crate::postgres::waiting::ClientWait;
 /// signals support for it gets an error with the setting to change, because the server would take
 /// that for an attack (RFC 5802, 7).
 pub(in crate::postgres) async fn passthrough(
-    (timings, waiting): (&mut StageTimings, &ClientWait),
+    progress: LoginProgress<'_>,
     context: &PgContext,
     opened: OpenedConnection,
     client: &mut LocalClient,
@@ -39,6 +40,7 @@ pub(in crate::postgres) async fn passthrough(
         mut stream,
         tls,
     } = opened;
+    let LoginProgress { timings, waiting } = progress;
     let mut reader = PasswordReader::new(client.ahead.split().freeze());
     let mut answers = 0_usize;
     let began = Instant::now();
