@@ -1,13 +1,10 @@
 //! Reports about refusals of the Systems Manager API, with the policy statements that they call
 //! for.
 
-use super::aws::rejected;
+use super::aws::{expired, rejected};
 use super::context::ErrorContext;
-use super::message::{CANNOT_CONNECT, Message, NOT_AUTHORIZED, REJECTED, THROTTLED};
-use super::phrases::{
-    AGENT_NEEDS, ASK_SUPPORT, DENIED_BY_ORGANISATION, add_statement, of_profile, partition,
-    renew_hint,
-};
+use super::message::{CANNOT_CONNECT, Message, REJECTED, THROTTLED};
+use super::phrases::{AGENT_NEEDS, ASK_SUPPORT, DENIED_BY_ORGANISATION, add_statement, partition};
 
 use crate::aws::api_error::ApiAnswer;
 use crate::config::Via;
@@ -17,7 +14,7 @@ use crate::tunnel::ApiRefusal;
 const DOCUMENT: &str = "AWS-StartPortForwardingSessionToRemoteHost";
 
 /// Bastion and region of a session.
-pub(super) struct Place<'a> {
+pub(super) struct BastionLocation<'a> {
     pub(super) bastion: &'a str,
     pub(super) region: &'a str,
 }
@@ -26,10 +23,10 @@ pub(super) fn refused(
     operation: &str,
     kind: ApiRefusal,
     answer: &ApiAnswer,
-    place: &Place<'_>,
+    place: &BastionLocation<'_>,
     context: Option<&ErrorContext<'_>>,
 ) -> Message {
-    let Place { bastion, region } = place;
+    let BastionLocation { bastion, region } = place;
     let profile = context.and_then(|context| context.target.settings.profile.as_deref());
     let call = match operation {
         "StartSession" => format!("StartSession on {bastion}"),
@@ -54,12 +51,7 @@ pub(super) fn refused(
             format!("an organisation policy (SCP) denies {call}"),
         )
         .hint(DENIED_BY_ORGANISATION),
-        ApiRefusal::CredentialsExpired => Message::new(
-            "aws.expired",
-            NOT_AUTHORIZED,
-            format!("the AWS credentials{} have expired", of_profile(profile)),
-        )
-        .hint(renew_hint(profile)),
+        ApiRefusal::CredentialsExpired => expired(profile),
         ApiRefusal::CredentialsRejected => rejected(profile, answer.clock),
         ApiRefusal::InvalidDocument => unknown_document(region, context),
         ApiRefusal::Throttled => Message::new(
@@ -117,7 +109,7 @@ fn custom_document<'a>(context: Option<&'a ErrorContext<'_>>) -> Option<&'a str>
 fn permission_hint(
     operation: &str,
     answer: &ApiAnswer,
-    place: &Place<'_>,
+    place: &BastionLocation<'_>,
     context: Option<&ErrorContext<'_>>,
 ) -> String {
     let partition = partition(place.region);
@@ -139,8 +131,12 @@ fn permission_hint(
     format!("{statement}{alternative}")
 }
 
-fn start_statement(answer: &ApiAnswer, place: &Place<'_>, document: Option<&str>) -> String {
-    let Place { bastion, region } = place;
+fn start_statement(
+    answer: &ApiAnswer,
+    place: &BastionLocation<'_>,
+    document: Option<&str>,
+) -> String {
+    let BastionLocation { bastion, region } = place;
     let partition = partition(region);
     let node = match ecs_task(bastion) {
         Some((cluster, task)) => format!("arn:{partition}:ecs:{region}:*:task/{cluster}/{task}"),

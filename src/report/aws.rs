@@ -115,6 +115,16 @@ fn assume_role_hint(role: Option<&str>, caller: Option<&str>) -> String {
     )
 }
 
+/// Reports that AWS rejects credentials as expired.
+pub(super) fn expired(profile: Option<&str>) -> Message {
+    Message::new(
+        "aws.expired",
+        NOT_AUTHORIZED,
+        format!("the AWS credentials{} have expired", of_profile(profile)),
+    )
+    .hint(renew_hint(profile))
+}
+
 /// Reports that AWS rejects signatures made with these keys.
 pub(super) fn rejected(profile: Option<&str>, clock: Option<ClockOffset>) -> Message {
     match clock.filter(|clock| clock.is_wrong()) {

@@ -46,11 +46,11 @@ pub(super) fn local_tls(
     let (message, causes) = match tls {
         Some(rustls::Error::AlertReceived(alert)) if refuses_certificate(*alert) => (
             format!("the client does not trust pgiam's own TLS certificate (TLS alert {alert:?})"),
-            TRUST_CAUSES,
+            UNTRUSTED_CERTIFICATE_CAUSES,
         ),
         None if failed.kind() == io::ErrorKind::UnexpectedEof => (
             "the client closed the connection during the TLS handshake".to_owned(),
-            TRUST_CAUSES,
+            UNTRUSTED_CERTIFICATE_CAUSES,
         ),
         _ => return report,
     };
@@ -66,7 +66,7 @@ pub(super) fn local_tls(
 /// the certificate.
 pub(super) fn closed_after_tls(error: &ConnectionError, certificate: Option<&Path>) -> Report {
     Report {
-        detail: Some(TRUST_CAUSES.to_owned()),
+        detail: Some(UNTRUSTED_CERTIFICATE_CAUSES.to_owned()),
         hint: Some(trust_hint(certificate)),
         ..Report::log_only("client.gone", error)
     }
@@ -80,7 +80,7 @@ pub(super) fn left_while_waiting(
     target: Option<&ResolvedTarget>,
 ) -> Report {
     let report = Report::log_only("client.gone", error);
-    if after < IMPATIENT {
+    if after < LONG_WAIT {
         return report;
     }
     let hint = match waiting {
@@ -88,7 +88,7 @@ pub(super) fn left_while_waiting(
         _ => test_each_step(target),
     };
     Report {
-        detail: Some(OWN_TIMEOUT.to_owned()),
+        detail: Some(CLIENT_TIMEOUT_CAUSES.to_owned()),
         hint: Some(hint),
         level: LogLevel::Warn,
         ..report
@@ -96,22 +96,22 @@ pub(super) fn left_while_waiting(
 }
 
 /// A client that leaves after at least this time suggests that something is slow.
-const IMPATIENT: Duration = Duration::from_secs(1);
+const LONG_WAIT: Duration = Duration::from_secs(1);
 
-const OWN_TIMEOUT: &str = "Possible causes: the client's timeout is shorter than the target's connect_timeout and login_timeout; the user cancelled the connection.";
+const CLIENT_TIMEOUT_CAUSES: &str = "Possible causes: the client's timeout is shorter than the target's connect_timeout and login_timeout; the user cancelled the connection.";
 
 /// Accounts that are prepared for RDS have all of these settings.
-const TRUST_CAUSES: &str = "Possible causes: the client verifies certificates (PGSSLMODE or sslmode is verify-ca or verify-full; ssl: true in Node.js); the client has other root certificates (~/.postgresql/root.crt, PGSSLROOTCERT, NODE_EXTRA_CA_CERTS).";
+const UNTRUSTED_CERTIFICATE_CAUSES: &str = "Possible causes: the client verifies certificates (PGSSLMODE or sslmode is verify-ca or verify-full; ssl: true in Node.js); the client has other root certificates (~/.postgresql/root.crt, PGSSLROOTCERT, NODE_EXTRA_CA_CERTS).";
 
 /// Returns how to make a client trust our certificate, or skip verification.
 fn trust_hint(certificate: Option<&Path>) -> String {
-    const WITHOUT: &str = "On this machine, connect with PGSSLMODE=disable or sslmode=disable: pgiam encrypts and verifies the connection to the database.";
+    const DISABLE_TLS: &str = "On this machine, connect with PGSSLMODE=disable or sslmode=disable: pgiam encrypts and verifies the connection to the database.";
     match certificate {
         Some(file) => format!(
-            "{WITHOUT} To verify pgiam's certificate, connect with: sslmode=verify-full sslrootcert={}",
+            "{DISABLE_TLS} To verify pgiam's certificate, connect with: sslmode=verify-full sslrootcert={}",
             file.display()
         ),
-        None => WITHOUT.to_owned(),
+        None => DISABLE_TLS.to_owned(),
     }
 }
 

@@ -84,7 +84,7 @@ fn name_mismatch_hint(expected: &str, context: Option<&ErrorContext<'_>>) -> Str
 
 /// Reports that no token can be signed for the name in `host`.
 pub(super) fn alias(error: &AliasError) -> Message {
-    const OWN: &str =
+    const ENDPOINT_NAME: &str =
         "the endpoint's own name, as the RDS console shows it (NAME.….REGION.rds.amazonaws.com)";
     let chain = |names: &[ForeignText]| {
         let names: Vec<&str> = names.iter().map(|name| &**name).collect();
@@ -99,12 +99,12 @@ pub(super) fn alias(error: &AliasError) -> Message {
             };
             Message::new("host.alias", CONFIGURATION, format!("{host} is not an RDS or DSQL endpoint or a CNAME for one"))
                 .detail(format!("In this machine's DNS, {} {end}. Tokens are signed for the endpoint's own name.", chain(names)))
-                .hint(format!("Set host to {OWN}. If only another DNS server resolves the name, set dns_server to it."))
+                .hint(format!("Set host to {ENDPOINT_NAME}. If only another DNS server resolves the name, set dns_server to it."))
         }
         AliasError::Loop { host, chain: names } => {
             Message::new("host.alias", CONFIGURATION, format!("CNAME loop at {host}, or too many CNAMEs"))
                 .detail(format!("{}.", chain(names)))
-                .hint(format!("Correct the CNAME records, or set host to {OWN}."))
+                .hint(format!("Correct the CNAME records, or set host to {ENDPOINT_NAME}."))
         }
         AliasError::Dns { host, reason } => Message::new(
             "host.dns",
@@ -112,7 +112,7 @@ pub(super) fn alias(error: &AliasError) -> Message {
             format!("cannot resolve the CNAME {host}"),
         )
         .detail(sentence(reason))
-        .hint(format!("Check this machine's DNS, and the VPN if the name needs one, or set dns_server to another server. To avoid the lookup, set host to {OWN}.")),
+        .hint(format!("Check this machine's DNS, and the VPN if the name needs one, or set dns_server to another server. To avoid the lookup, set host to {ENDPOINT_NAME}.")),
     }
 }
 

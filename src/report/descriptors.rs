@@ -11,7 +11,7 @@ use crate::platform::descriptors;
 /// Text of the standard library for exhausted descriptors of the process (`EMFILE`) and of the
 /// system (`ENFILE`), for causes that were kept as text. The numbers are the same on Linux, macOS
 /// and the BSDs.
-const WRITTEN: [&str; 2] = ["(os error 24)", "(os error 23)"];
+const OS_ERROR_TEXTS: [&str; 2] = ["(os error 24)", "(os error 23)"];
 
 /// Reports an error that was caused by exhausted descriptors.
 pub(super) fn find_exhaustion(error: &(dyn Error + 'static)) -> Option<Message> {
@@ -26,7 +26,7 @@ pub(super) fn find_exhaustion(error: &(dyn Error + 'static)) -> Option<Message> 
         cause = error.source();
     }
     let text = crate::base::error_text::chain(error);
-    let [process, system] = WRITTEN.map(|written| cfg!(unix) && text.contains(written));
+    let [process, system] = OS_ERROR_TEXTS.map(|written| cfg!(unix) && text.contains(written));
     match (process, system) {
         (true, _) => Some(exhausted(descriptors::limit())),
         (_, true) => Some(exhausted(None)),

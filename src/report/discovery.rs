@@ -1,15 +1,14 @@
 //! Reports about the RDS lookup of databases.
 
 use super::api;
-use super::aws::{call_timeout, credentials, rejected};
+use super::aws::{call_timeout, credentials, expired, rejected};
 use super::context::ErrorContext;
 use super::explain::Explanation;
 use super::message::{
-    CANNOT_CONNECT, CONFIGURATION, Message, NO_SUCH_DATABASE, NOT_AUTHORIZED, REJECTED, THROTTLED,
+    CANNOT_CONNECT, CONFIGURATION, Message, NO_SUCH_DATABASE, REJECTED, THROTTLED,
 };
 use super::phrases::{
-    ASK_SUPPORT, BAD_ANSWER, DENIED_BY_ORGANISATION, SET_REGION, add_statement, of_profile,
-    partition, renew_hint, sentence,
+    ASK_SUPPORT, BAD_ANSWER, DENIED_BY_ORGANISATION, SET_REGION, add_statement, partition, sentence,
 };
 
 use std::time::Duration;
@@ -24,7 +23,7 @@ use crate::config::RdsIdentifier;
 /// Alternative that needs no lookup.
 const WITHOUT_LOOKUP: &str = "To avoid the lookup, set host = \"ENDPOINT\" instead of db.";
 /// Text in IAM's refusals for a policy of the organisation.
-const OF_ORGANISATION: &str = "service control policy";
+const ORGANISATION_POLICY: &str = "service control policy";
 
 /// Explains a lookup error where no particular target was requested.
 #[must_use]
@@ -72,7 +71,7 @@ pub(super) fn discovery(error: &DiscoverError, context: Option<&ErrorContext<'_>
 
 /// Reports a missing permission, with the statement to paste and the alternative without a lookup.
 fn denied(action: &str, answer: &ApiAnswer, region: &str) -> Message {
-    let of_organisation = answer.message.contains(OF_ORGANISATION);
+    let of_organisation = answer.message.contains(ORGANISATION_POLICY);
     let statement = match of_organisation {
         true => format!("An organisation policy (SCP) denies the call. {DENIED_BY_ORGANISATION}"),
         false => format!(
@@ -97,12 +96,7 @@ fn resource(action: &str, region: &str) -> String {
 fn refused(action: &str, answer: &ApiAnswer, context: Option<&ErrorContext<'_>>) -> Message {
     let profile = context.and_then(|context| context.target.settings.profile.as_deref());
     let message = match refused_keys(&answer.code) {
-        Some(KeyState::Expired) => Message::new(
-            "aws.expired",
-            NOT_AUTHORIZED,
-            format!("the AWS credentials{} have expired", of_profile(profile)),
-        )
-        .hint(renew_hint(profile)),
+        Some(KeyState::Expired) => expired(profile),
         Some(_) => rejected(profile, answer.clock),
         None if throttles(&answer.code) => Message::new(
             "discover.throttled",

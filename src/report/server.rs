@@ -13,7 +13,7 @@ use crate::base::foreign_text::ForeignText;
 use crate::config::Auth;
 
 /// Hint for errors that explain themselves.
-const OWN_WORDS: &str = "The database sent this error. Check its log for details.";
+const CHECK_DATABASE_LOG: &str = "The database sent this error. Check its log for details.";
 
 /// Builds the report from the server's error and pgiam's additions.
 pub(super) fn server_error(error: &ServerError, context: Option<&ErrorContext<'_>>) -> Report {
@@ -23,8 +23,8 @@ pub(super) fn server_error(error: &ServerError, context: Option<&ErrorContext<'_
         .map(|state| state.as_str())
         .unwrap_or_default();
     let addition = context.and_then(|context| addition(state, &error.message(), context));
-    let ServerErrorAddition { id, detail, hint } =
-        addition.unwrap_or_else(|| ServerErrorAddition::hint("database.refused", OWN_WORDS));
+    let ServerErrorAddition { id, detail, hint } = addition
+        .unwrap_or_else(|| ServerErrorAddition::hint("database.refused", CHECK_DATABASE_LOG));
     let reply = error.with_appended(detail.as_deref(), Some(&with_id(&hint, id)));
     // The client gets the server's text unchanged; log and status escape it as foreign text.
     let own = error

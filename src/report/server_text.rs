@@ -41,12 +41,12 @@ const TEXTS: &[ErrorText] = &[
     ErrorText {
         words: &["iam authentication", "only with ssl"],
         id: "rds-proxy.tls",
-        remedy: Hint(NOT_DIRECTLY),
+        remedy: Hint(TLS_TERMINATED),
     },
     ErrorText {
         words: &["rds proxy requires tls"],
         id: "rds-proxy.tls",
-        remedy: Hint(NOT_DIRECTLY),
+        remedy: Hint(TLS_TERMINATED),
     },
     ErrorText {
         words: &["iam authentication failed", "too many competing requests"],
@@ -179,12 +179,12 @@ const TEXTS: &[ErrorText] = &[
     ErrorText {
         words: &["no pg_hba.conf entry for"],
         id: "database.no-pg-hba",
-        remedy: Hint(NO_RULE),
+        remedy: Hint(NO_PG_HBA_RULE),
     },
     ErrorText {
         words: &["pg_hba.conf rejects"],
         id: "database.no-pg-hba",
-        remedy: Hint(NO_RULE),
+        remedy: Hint(NO_PG_HBA_RULE),
     },
     ErrorText {
         words: &["role", "is not permitted to log in"],
@@ -209,9 +209,9 @@ const TEXTS: &[ErrorText] = &[
     },
 ];
 
-const NOT_DIRECTLY: &str = "Set host to the proxy's own endpoint. pgiam always uses TLS, so a device between pgiam and the proxy terminates it.";
+const TLS_TERMINATED: &str = "Set host to the proxy's own endpoint. pgiam always uses TLS, so a device between pgiam and the proxy terminates it.";
 
-const NO_RULE: &str = "On RDS, which has rules for all addresses over TLS, possible causes are: a replication connection; host is not an RDS endpoint. On a server of your own, add a hostssl line for this user and database to pg_hba.conf. The address is that of the bastion.";
+const NO_PG_HBA_RULE: &str = "On RDS, which has rules for all addresses over TLS, possible causes are: a replication connection; host is not an RDS endpoint. On a server of your own, add a hostssl line for this user and database to pg_hba.conf. The address is that of the bastion.";
 
 /// Returns the cause of an error with this text, and its remedy. `None` if the text needs no
 /// explanation, or if its SQLSTATE explains it.

@@ -38,7 +38,7 @@ pub(super) fn ended(cause: EndCause, reason: &str, context: Option<&ErrorContext
         .hint(format!("{NEW_SESSION} A session can be resumed only until its idle timeout ends or your credentials expire.")),
         EndCause::Agent | EndCause::Other | EndCause::AtStart => return recognise_reason(cause, reason, context),
     };
-    match (cause, reason.strip_prefix(LOST)) {
+    match (cause, reason.strip_prefix(LOST_PREFIX)) {
         // The message contains it already.
         (EndCause::Gone, Some(reason)) => with_reason(message, &sentence(reason)),
         _ => with_reason(message, reason),
@@ -46,7 +46,7 @@ pub(super) fn ended(cause: EndCause, reason: &str, context: Option<&ErrorContext
 }
 
 /// Beginning of the text for a lost connection.
-const LOST: &str = "the connection to the SSM service was lost: ";
+const LOST_PREFIX: &str = "the connection to the SSM service was lost: ";
 
 /// Returns the hint to enable the setting that helps, unless it is enabled.
 fn keep_alive_hint(context: Option<&ErrorContext<'_>>) -> &'static str {

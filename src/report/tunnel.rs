@@ -31,7 +31,7 @@ pub(super) fn tunnel(error: &TunnelError, context: Option<&ErrorContext<'_>>) ->
             operation,
             *kind,
             answer,
-            &api::Place { bastion, region },
+            &api::BastionLocation { bastion, region },
             context,
         ),
         TunnelError::NoBastion { wanted, region } => no_bastion(wanted, region, context),
