@@ -26,6 +26,7 @@ mod validation;
 #[cfg(test)]
 mod tests;
 
+use crate::base::names::Region;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -34,7 +35,7 @@ use std::time::Duration;
 use aws_config::identity::IdentityCache;
 use aws_config::meta::region::RegionProviderChain;
 use aws_config::provider_config::ProviderConfig;
-use aws_config::{BehaviorVersion, ConfigLoader, Region, SdkConfig};
+use aws_config::{BehaviorVersion, ConfigLoader, Region as SdkRegion, SdkConfig};
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::error::CredentialsError as SdkError;
 use aws_credential_types::provider::{ProvideCredentials, future};
@@ -73,7 +74,7 @@ pub struct AwsOptions {
     pub profile: Option<String>,
     /// Region for STS and default region for clients. The fallbacks are `AWS_REGION` and the
     /// profile's region.
-    pub region: Option<String>,
+    pub region: Option<Region>,
     /// Trust roots for HTTPS and WebSocket. The fallbacks are `AWS_CA_BUNDLE`, the profile's
     /// `ca_bundle` and the operating system's roots.
     pub ca_bundle: Option<PathBuf>,
@@ -170,10 +171,10 @@ impl AwsContext {
     ///
     /// # Errors
     /// [`CredentialsError::Config`], [`CredentialsError::NoSuchProfile`].
-    pub async fn region(&self) -> Result<Option<String>, CredentialsError> {
+    pub async fn region(&self) -> Result<Option<Region>, CredentialsError> {
         let plan = profile::read(&self.inner.options).await?;
         let region = self.inner.region(&plan)?;
-        Ok(region.map(|region| region.to_string()))
+        Ok(region.map(|region| Region::from(region.as_ref())))
     }
 
     /// Returns an SSM client for `region`. The client gets its credentials from this context for
@@ -185,7 +186,7 @@ impl AwsContext {
     ///
     /// # Errors
     /// As for [`AwsContext::sdk_config`].
-    pub async fn ssm(&self, region: &str) -> Result<aws_sdk_ssm::Client, CredentialsError> {
+    pub async fn ssm(&self, region: &Region) -> Result<aws_sdk_ssm::Client, CredentialsError> {
         Ok(aws_sdk_ssm::Client::new(&self.config_in(region).await?))
     }
 
@@ -193,7 +194,7 @@ impl AwsContext {
     ///
     /// # Errors
     /// As for [`AwsContext::sdk_config`].
-    pub async fn kms(&self, region: &str) -> Result<aws_sdk_kms::Client, CredentialsError> {
+    pub async fn kms(&self, region: &Region) -> Result<aws_sdk_kms::Client, CredentialsError> {
         Ok(aws_sdk_kms::Client::new(&self.config_in(region).await?))
     }
 
@@ -201,17 +202,17 @@ impl AwsContext {
     ///
     /// # Errors
     /// As for [`AwsContext::sdk_config`].
-    pub async fn rds(&self, region: &str) -> Result<aws_sdk_rds::Client, CredentialsError> {
+    pub async fn rds(&self, region: &Region) -> Result<aws_sdk_rds::Client, CredentialsError> {
         Ok(aws_sdk_rds::Client::new(&self.config_in(region).await?))
     }
 
-    async fn config_in(&self, region: &str) -> Result<SdkConfig, CredentialsError> {
+    async fn config_in(&self, region: &Region) -> Result<SdkConfig, CredentialsError> {
         let config = self.sdk_config().await?;
         // No region is known; another check reports that.
         let region = match region.is_empty() {
-            true => Region::new(""),
-            false => Region::new(validation::region(
-                region.to_owned(),
+            true => SdkRegion::new(""),
+            false => SdkRegion::new(validation::region(
+                region.as_str().to_owned(),
                 "region",
                 "the configuration",
             )?),
@@ -392,7 +393,7 @@ impl Inner {
             && let Ok(loader) = self.loader(plan, trust)
         {
             let config = loader.no_credentials().load().await;
-            query::ask_the_time(&config, region.as_ref()).await;
+            query::ask_the_time(&config, &region.as_ref().into()).await;
         }
         match self.watch.offset().filter(|clock| clock.is_wrong()) {
             Some(clock) => CredentialsError::Clock {
@@ -446,16 +447,19 @@ impl Inner {
             .await
     }
 
-    fn region(&self, plan: &profile::ProfileSettings) -> Result<Option<Region>, CredentialsError> {
+    fn region(
+        &self,
+        plan: &profile::ProfileSettings,
+    ) -> Result<Option<SdkRegion>, CredentialsError> {
         if let Some(region) = &self.options.region {
-            let region = validation::region(region.clone(), "region", "the configuration")?;
-            return Ok(Some(Region::new(region)));
+            let region = validation::region(region.to_string(), "region", "the configuration")?;
+            return Ok(Some(SdkRegion::new(region)));
         }
         let of_profile = || {
             let region = plan.region.clone()?;
             let profile = plan.profile.as_deref().unwrap_or("default");
             Some(validation::region(
-                region,
+                region.to_string(),
                 "region",
                 &format!("profile {profile}"),
             ))
@@ -464,7 +468,7 @@ impl Inner {
             Some(region) => Some(region),
             None => of_profile().transpose()?,
         };
-        Ok(region.map(Region::new))
+        Ok(region.map(SdkRegion::new))
     }
 }
 

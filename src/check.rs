@@ -16,6 +16,7 @@ mod render;
 mod settings;
 mod speed;
 
+use crate::base::names::{Region, TargetName};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -155,7 +156,7 @@ pub enum CheckEvent<'a> {
 /// Result of a check.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CheckResult {
-    target: String,
+    target: TargetName,
     endpoint: Option<String>,
     /// Completed steps; only the last one may have failed.
     pub steps: Vec<StepResult>,
@@ -259,7 +260,7 @@ impl CheckRun {
         let config = &served.config;
         let aws = match served.ready() {
             Some(context) => Arc::clone(&context.aws),
-            None => aws_contexts.of(config.settings.profile.as_deref(), config.region.as_deref()),
+            None => aws_contexts.of(config.settings.profile.as_deref(), config.region.as_ref()),
         };
         Ok(Self {
             served,
@@ -351,11 +352,11 @@ impl CheckRun {
     }
 
     /// Returns the region for requests: that of the database, if known.
-    async fn region(&self) -> Option<String> {
+    async fn region(&self) -> Option<Region> {
         let of_endpoint = self.endpoint.as_ref().and_then(Endpoint::region);
         let of_target = self.served.ready().map(|context| &context.target.region);
         let of_target = of_target.unwrap_or(&self.config().region).clone();
-        match of_endpoint.map(str::to_owned).or(of_target) {
+        match of_endpoint.map(Region::from).or(of_target) {
             Some(region) => Some(region),
             None => self.aws.region().await.ok().flatten(),
         }

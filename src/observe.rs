@@ -7,6 +7,7 @@ mod errors;
 mod live;
 mod metrics;
 
+use crate::base::names::TargetName;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
@@ -274,22 +275,22 @@ impl Observed {
     }
 
     /// Records a successful login and the seconds that it took in each of its stages.
-    pub fn logged_in(&self, target: &str, stages: &[(Stage, f64)]) {
+    pub fn logged_in(&self, target: &TargetName, stages: &[(Stage, f64)]) {
         self.metrics.logged_in(target, stages);
     }
 
     /// Records a request for a token.
-    pub fn token(&self, target: &str, source: TokenSource) {
+    pub fn token(&self, target: &TargetName, source: TokenSource) {
         self.metrics.token(target, source);
     }
 
     /// Records a connection that failed or ended with an identified reason. Without a target, it
     /// ended before its startup packet.
-    pub fn failed(&self, target: Option<&str>, failure: Failure) {
+    pub fn failed(&self, target: Option<&TargetName>, failure: Failure) {
         if failure.expected {
             return;
         }
-        self.metrics.failed(target.unwrap_or_default(), failure.id);
+        self.metrics.failed(target, failure.id);
         if let Some(target) = target
             && failure.notable
         {
@@ -299,7 +300,7 @@ impl Observed {
 
     /// Returns the last error of a target.
     #[must_use]
-    pub fn last_error(&self, target: &str) -> Option<LastError> {
+    pub fn last_error(&self, target: &TargetName) -> Option<LastError> {
         self.last_errors.of(target)
     }
 

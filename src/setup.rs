@@ -10,6 +10,7 @@ pub mod terraform;
 #[cfg(test)]
 mod tests;
 
+use crate::base::names::Region;
 use crate::base::partition::Partition;
 use crate::base::quote;
 use crate::config::{Auth, DatabaseRef, Endpoint, EndpointKind, TargetConfig, Via};
@@ -29,7 +30,7 @@ pub struct SetupFacts {
     /// The account of the database.
     pub account: Option<String>,
     /// The region of database and bastion.
-    pub region: Option<String>,
+    pub region: Option<Region>,
     /// The AWS profile, for the printed commands.
     pub profile: Option<String>,
     /// The user of the target.
@@ -117,9 +118,9 @@ impl SetupFacts {
             DatabaseRef::Identifier(_) => None,
         };
         let in_name = endpoint.as_ref().and_then(Endpoint::region);
-        let region = in_name.map(str::to_owned).or_else(|| config.region.clone());
+        let region = in_name.map(Region::from).or_else(|| config.region.clone());
         Self {
-            target: config.name.clone(),
+            target: config.name.to_string(),
             described: false,
             account: None,
             region,
@@ -176,11 +177,11 @@ impl SetupFacts {
 
     /// Returns the options that all AWS commands take.
     fn options(&self) -> String {
-        let option = |name: &str, value: &Option<String>| match value {
+        let option = |name: &str, value: Option<&str>| match value {
             Some(value) => format!(" {name} {}", quote::shell(value)),
             None => String::new(),
         };
-        option("--profile", &self.profile) + &option("--region", &self.region)
+        option("--profile", self.profile.as_deref()) + &option("--region", self.region.as_deref())
     }
 
     /// Returns the target's name reduced to letters, digits and hyphens.

@@ -213,7 +213,7 @@ impl TargetDocument {
         };
         let own = all.iter().filter(|c| c.target == target.name);
         Self {
-            name: target.name.clone(),
+            name: target.name.to_string(),
             port: listed.port,
             socket: listed.socket.clone(),
             endpoint: target.endpoint.to_string(),

@@ -11,6 +11,7 @@ mod rds;
 #[cfg(test)]
 pub(crate) mod tests;
 
+use crate::base::names::{NodeId, Region};
 use std::ops::Deref;
 use std::time::Duration;
 
@@ -53,7 +54,7 @@ pub struct Database {
     /// Reader endpoint of a cluster.
     pub reader: Option<Endpoint>,
     /// Region.
-    pub region: String,
+    pub region: Region,
     /// Resource id for `rds-db:connect` policies: `db-…`, `cluster-…`, `prx-…`.
     pub resource_id: Option<String>,
     /// ARN.
@@ -112,7 +113,7 @@ impl Database {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {
     /// Node id: `i-…` or `mi-…`.
-    pub id: String,
+    pub id: NodeId,
     /// `Name` tag if EC2 returns it, otherwise the computer name.
     pub name: Option<String>,
     /// `true` if its agent is connected to Systems Manager.
@@ -212,7 +213,7 @@ pub enum DiscoverError {
         /// AWS's answer.
         answer: ApiAnswer,
         /// Region of the request.
-        region: String,
+        region: Region,
     },
     /// AWS could not be reached.
     #[error("cannot reach {service} in {region}: {reason}")]
@@ -220,7 +221,7 @@ pub enum DiscoverError {
         /// Service: `rds`, `ec2`, `ssm`.
         service: &'static str,
         /// Region of the request.
-        region: String,
+        region: Region,
         /// Error with its causes.
         reason: ForeignText,
     },
@@ -233,7 +234,7 @@ pub enum DiscoverError {
         /// Identifier.
         wanted: RdsIdentifier,
         /// Region of the request.
-        region: String,
+        region: Region,
         /// Similar identifier to suggest.
         nearest: Option<String>,
         /// Denied IAM actions that could have found more.
@@ -270,7 +271,7 @@ pub(crate) fn is_id(text: &str) -> bool {
 ///
 /// # Errors
 /// [`DiscoverError::NoRegion`], [`DiscoverError::Credentials`].
-pub async fn region(aws: &AwsContext, wanted: Option<&str>) -> Result<String, DiscoverError> {
+pub async fn region(aws: &AwsContext, wanted: Option<&Region>) -> Result<Region, DiscoverError> {
     let found = match wanted {
         Some(region) => Some(region.to_owned()),
         None => aws.region().await?,
@@ -287,7 +288,7 @@ pub async fn region(aws: &AwsContext, wanted: Option<&str>) -> Result<String, Di
 /// [`DiscoverError`] if every call failed.
 pub async fn databases(
     aws: &AwsContext,
-    region: &str,
+    region: &Region,
 ) -> Result<VisibleDatabases<Database>, DiscoverError> {
     let mut seen = postgres(&LookupContext::new(aws, region, DEADLINE)?).await;
     if seen.missing.len() == rds::CALLS {
@@ -331,7 +332,7 @@ impl Survey {
 ///
 /// # Errors
 /// [`DiscoverError`] if every call failed.
-pub async fn survey(aws: &AwsContext, region: &str) -> Result<Survey, DiscoverError> {
+pub async fn survey(aws: &AwsContext, region: &Region) -> Result<Survey, DiscoverError> {
     let asker = LookupContext::new(aws, region, DEADLINE)?;
     let (databases, nodes) = tokio::join!(postgres(&asker), nodes::all(&asker));
     let mut missing = databases.missing;
@@ -362,7 +363,7 @@ pub async fn survey(aws: &AwsContext, region: &str) -> Result<Survey, DiscoverEr
 /// [`DiscoverError`].
 pub async fn find(
     aws: &AwsContext,
-    region: &str,
+    region: &Region,
     db: &RdsIdentifier,
 ) -> Result<Database, DiscoverError> {
     let asker = LookupContext::new(aws, region, DEADLINE)?;
@@ -411,7 +412,7 @@ pub async fn locate(
     config: &TargetConfig,
     db: &RdsIdentifier,
 ) -> Result<(ResolvedTarget, Database), NotLocated> {
-    let region = region(aws, config.region.as_deref()).await?;
+    let region = region(aws, config.region.as_ref()).await?;
     let found = find(aws, &region, db).await?;
     let endpoint = found.endpoint.clone();
     let endpoint = endpoint.ok_or_else(|| DiscoverError::Unusable {
@@ -432,7 +433,7 @@ pub async fn locate(
 /// [`DiscoverError`].
 pub async fn at(
     aws: &AwsContext,
-    region: &str,
+    region: &Region,
     endpoint: &Endpoint,
 ) -> Result<Option<Database>, DiscoverError> {
     let row = rds::at(&LookupContext::new(aws, region, DEADLINE)?, endpoint).await?;
@@ -446,7 +447,7 @@ pub async fn at(
 /// [`DiscoverError`].
 pub async fn nodes(
     aws: &AwsContext,
-    region: &str,
+    region: &Region,
 ) -> Result<VisibleDatabases<Node>, DiscoverError> {
     nodes::all(&LookupContext::new(aws, region, DEADLINE)?).await
 }
@@ -458,7 +459,7 @@ pub async fn nodes(
 /// [`DiscoverError`]. An empty result is not an error.
 pub async fn bastions(
     aws: &AwsContext,
-    region: &str,
+    region: &Region,
     database: Option<&Endpoint>,
 ) -> Result<NodeRanking, DiscoverError> {
     let asker = LookupContext::new(aws, region, DEADLINE)?;
@@ -493,7 +494,7 @@ pub async fn bastions(
 /// As for [`bastions`].
 pub async fn bastions_in(
     aws: &AwsContext,
-    region: &str,
+    region: &Region,
     vpc: Option<&str>,
 ) -> Result<NodeRanking, DiscoverError> {
     let nodes = nodes::all(&LookupContext::new(aws, region, DEADLINE)?).await?;

@@ -4,6 +4,7 @@
 //! Reference, "GetCallerIdentity") and gives three facts: whether the keys are valid, the account
 //! they belong to, and, in its `Date` header, the time.
 
+use crate::base::names::Region;
 use std::time::Duration;
 
 use aws_sdk_sts::config::Builder;
@@ -67,7 +68,7 @@ impl AwsContext {
     /// Asks AWS in `region` for the identity of the credentials; concurrent callers share one
     /// request. As with every answer of AWS, [`AwsContext::clock_offset`] is up to date afterwards.
     /// Takes at most 2 s; facts that are unknown by then are `None`. Cancel-safe.
-    pub async fn identity(&self, region: &str) -> Identity {
+    pub async fn identity(&self, region: &Region) -> Identity {
         let until = Instant::now() + DEADLINE;
         let Ok(Ok(credentials)) = timeout_at(until, self.credentials()).await else {
             return Identity::default();
@@ -104,7 +105,7 @@ impl AwsContext {
         identity
     }
 
-    async fn ask(&self, region: &str, unknown: Identity) -> Identity {
+    async fn ask(&self, region: &Region, unknown: Identity) -> Identity {
         let config = match self.config_in(region).await {
             Ok(config) => Builder::from(&config),
             Err(_) => return unknown,

@@ -1,5 +1,6 @@
 //! Profile in effect: its existence, and its source of credentials.
 
+use crate::base::names::Region;
 use std::borrow::Cow;
 use std::path::PathBuf;
 
@@ -21,7 +22,7 @@ pub(super) struct ProfileSettings {
     /// Profile name for messages: the one set by the user, or the one in effect unless it is
     /// `default`.
     pub(super) profile: Option<String>,
-    pub(super) region: Option<String>,
+    pub(super) region: Option<Region>,
     pub(super) ca_bundle: Option<PathBuf>,
     pub(super) is_sso: bool,
     /// The profile assumes a role.
@@ -103,7 +104,7 @@ pub(super) async fn read(options: &AwsOptions) -> Result<ProfileSettings, Creden
     plan.files = files;
     plan.profile = must_exist.then(|| selected.clone());
     if let Some(profile) = set.get_profile(&selected) {
-        plan.region = value(profile, "region");
+        plan.region = value(profile, "region").map(Region::from);
         plan.ca_bundle = value(profile, "ca_bundle").map(PathBuf::from);
         plan.retries = RetrySettings {
             max_attempts: value(profile, "max_attempts"),

@@ -8,6 +8,7 @@ mod send;
 #[cfg(test)]
 mod tests;
 
+use crate::base::names::Region;
 use std::time::Duration;
 
 use aws_config::SdkConfig;
@@ -46,7 +47,7 @@ pub struct Query<'a> {
     /// Other fields of the form.
     pub params: Vec<(String, String)>,
     /// Region of the request. IAM is one service for the region's whole partition.
-    pub region: &'a str,
+    pub region: &'a Region,
 }
 
 /// Error of a call.
@@ -196,7 +197,7 @@ fn read(
 
 /// Sends an unsigned request to STS in `region`, only for the `Date` header of its answer, which
 /// the client of `config` records. STS refuses the call, but the refusal has the header as well.
-pub(super) async fn ask_the_time(config: &SdkConfig, region: &str) {
+pub(super) async fn ask_the_time(config: &SdkConfig, region: &Region) {
     let query = Query {
         service: "sts",
         name: "sts:GetCallerIdentity",
@@ -235,7 +236,7 @@ fn form(query: &Query<'_>) -> String {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct QueryEndpoint {
     url: Url,
-    region: String,
+    region: Region,
 }
 
 impl QueryEndpoint {
@@ -265,7 +266,7 @@ impl QueryEndpoint {
                 reason: format!("the configured endpoint is not usable: {reason}").into(),
                 host: text,
             })?,
-            region: region.to_owned(),
+            region: region.to_owned().into(),
         })
     }
 

@@ -43,7 +43,7 @@ impl Files {
     fn options(&self, profile: &str) -> AwsOptions {
         AwsOptions {
             profile: Some(profile.to_owned()),
-            region: Some("eu-central-1".to_owned()),
+            region: Some("eu-central-1".to_owned().into()),
             config_file: Some(self.path("config")),
             credentials_file: Some(self.path("credentials")),
             ..AwsOptions::default()
@@ -401,7 +401,9 @@ async fn a_ca_bundle_that_cannot_be_read_stops_everything() {
     let named = |error| matches!(error, CredentialsError::CaBundle { path: p, .. } if p == path);
     assert!(named(failure(&context).await));
     assert!(named(context.roots().await.unwrap_err()));
-    assert!(named(context.ssm("eu-central-1").await.unwrap_err()));
+    assert!(named(
+        context.ssm(&"eu-central-1".into()).await.unwrap_err()
+    ));
     std::fs::write(&path, include_str!("../../certs/rds-roots.pem")).unwrap();
     assert_eq!(context.roots().await.unwrap().len(), 81);
 }
@@ -413,7 +415,7 @@ async fn ssm_requests_are_signed_with_the_current_credentials() {
     let profile = format!("[profile dev]\nendpoint_url = {url}\n");
     let files = Files::new(&format!("{profile}credential_process = false\n"));
     let context = files.context("dev");
-    let client = context.ssm("eu-central-1").await.unwrap();
+    let client = context.ssm(&"eu-central-1".into()).await.unwrap();
     // No credentials yet: the client reports that, and works as soon as there are some.
     let send = || client.start_session().target("i-1").send();
     let text = format!("{:?}", send().await.unwrap_err());
@@ -441,11 +443,11 @@ async fn every_client_notes_what_time_aws_has() {
         context.credentials().await.unwrap();
         assert_eq!(context.clock_offset(), None);
         if ask_kms {
-            let client = context.kms("eu-central-1").await.unwrap();
+            let client = context.kms(&"eu-central-1".into()).await.unwrap();
             let ask = client.generate_data_key().key_id("k").send();
             ask.await.unwrap_err();
         } else {
-            let client = context.ssm("eu-central-1").await.unwrap();
+            let client = context.ssm(&"eu-central-1".into()).await.unwrap();
             let ask = client.start_session().target("i-1").send();
             ask.await.unwrap_err();
         }
@@ -537,7 +539,7 @@ async fn child() {
         Ok(config) => {
             show("endpoint", format!("{:?}", config.endpoint_url()));
             show("region", format!("{:?}", context.region().await.unwrap()));
-            let client = context.ssm("eu-central-1").await.unwrap();
+            let client = context.ssm(&"eu-central-1".into()).await.unwrap();
             let sent = client.start_session().target("i-1").send().await;
             show("ssm", format!("{:?}", sent.unwrap_err()).replace('\n', " "));
             let endpoints = context.endpoints().await.unwrap();

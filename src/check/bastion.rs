@@ -106,7 +106,7 @@ fn judge(carriers: &[BastionCandidate], why: &str) -> StepOutcome {
         (BastionState::Unlisted, None) => StepOutcome::skipped(id.clone()),
     };
     let outcome = outcome
-        .fact("bastion", id.clone())
+        .fact("bastion", id.as_str())
         .fact("candidates", carriers.len());
     match &chosen.state {
         BastionState::Known {
@@ -154,7 +154,7 @@ mod tests {
 
     fn node(id: &str, ping: &str, agent: &str) -> BastionCandidate {
         BastionCandidate {
-            id: id.to_owned(),
+            id: id.to_owned().into(),
             state: BastionState::Known {
                 online: ping == "Online",
                 ping: ping.to_owned(),
@@ -166,7 +166,7 @@ mod tests {
 
     fn without(id: &str, state: BastionState) -> BastionCandidate {
         BastionCandidate {
-            id: id.to_owned(),
+            id: id.to_owned().into(),
             state,
         }
     }

@@ -1,6 +1,7 @@
 //! The endpoint step.
 
 use super::{CheckError, CheckRun, StepOutcome};
+use crate::base::names::Region;
 use crate::config::{Auth, Endpoint, EndpointKind};
 use crate::failure::connection::ConnectionError;
 use crate::report;
@@ -25,12 +26,12 @@ impl CheckRun {
             let error = ConnectionError::Tunnel(TunnelError::NoRegion);
             return Ok(StepOutcome::failed(context.explain(&error)));
         }
-        let said = describe(&context.target.endpoint, &endpoint, region.as_deref());
+        let said = describe(&context.target.endpoint, &endpoint, region.as_ref());
         Ok(StepOutcome::ok(said)
             .fact("host", endpoint.host.clone())
             .fact("port", endpoint.port)
             .fact("kind", kind(endpoint.kind()))
-            .fact("region", region)
+            .fact("region", region.as_deref())
             .fact(
                 "db",
                 self.config().rds_identifier().map(ToString::to_string),
@@ -39,7 +40,7 @@ impl CheckRun {
 }
 
 /// Describes the dialled endpoint, the endpoint behind a CNAME, its kind and its region.
-fn describe(dialled: &Endpoint, real: &Endpoint, region: Option<&str>) -> String {
+fn describe(dialled: &Endpoint, real: &Endpoint, region: Option<&Region>) -> String {
     let alias = match dialled.host == real.host {
         true => String::new(),
         false => format!("{} → ", dialled.host),
@@ -54,7 +55,7 @@ fn describe(dialled: &Endpoint, real: &Endpoint, region: Option<&str>) -> String
         EndpointKind::Dsql => Some("Aurora DSQL"),
         EndpointKind::Other => None,
     };
-    for part in words.into_iter().chain(region) {
+    for part in words.into_iter().chain(region.map(Region::as_str)) {
         said = format!("{said}, {part}");
     }
     said
@@ -81,7 +82,7 @@ mod tests {
         let endpoint = |text: &str| text.parse::<Endpoint>().unwrap();
         let real = endpoint("orders.cluster-ro-abc.eu-central-1.rds.amazonaws.com");
         assert_eq!(
-            describe(&real, &real, Some("eu-central-1")),
+            describe(&real, &real, Some(&"eu-central-1".into())),
             "orders.cluster-ro-abc.eu-central-1.rds.amazonaws.com:5432, a cluster's readers, eu-central-1"
         );
         let alias = endpoint("db.corp.example");

@@ -23,8 +23,8 @@ impl CheckRun {
             Err(error) => return StepOutcome::failed(report::explain_credentials(&error)),
         };
         let region = self.region().await;
-        let region = region.as_deref().unwrap_or(SOMEWHERE);
-        self.identity = self.aws.identity(region).await;
+        let region = region.unwrap_or_else(|| SOMEWHERE.into());
+        self.identity = self.aws.identity(&region).await;
         let found = FoundCredentials {
             source: CredentialSource::of(&credentials).map(ToString::to_string),
             ends_in: credentials.expiry().map(|end| {

@@ -4,6 +4,7 @@
 //! (policies of the organisation, permissions boundaries of sessions, conditions). A denial is
 //! therefore only a warning; the login step decides.
 
+use crate::base::names::Region;
 use std::sync::Arc;
 
 use roxmltree::{Document, Node};
@@ -61,7 +62,7 @@ impl CheckRun {
     }
 
     /// Returns the resource of the permission for a login as `user`.
-    fn wanted(&self, user: &str, region: &str) -> Option<SimulatedPermission> {
+    fn wanted(&self, user: &str, region: &Region) -> Option<SimulatedPermission> {
         let Endpoint { host, .. } = self.endpoint.as_ref()?;
         let partition = Partition::of(region).name;
         let account = self.identity.account.as_deref()?;
@@ -86,7 +87,7 @@ impl CheckRun {
         &self,
         principal: &str,
         wanted: &SimulatedPermission,
-        region: &str,
+        region: &Region,
     ) -> Result<SimulationResult, QueryError> {
         let params = [
             ("PolicySourceArn", principal),
@@ -183,7 +184,7 @@ fn judge(answer: &SimulationResult, wanted: &SimulatedPermission) -> StepOutcome
 
 /// Returns the ARNs to which the caller's policies may be attached, in the order to try: a
 /// session's ARN names its role without the role's path.
-fn principals(caller: &str, region: &str) -> Result<Vec<String>, String> {
+fn principals(caller: &str, region: &Region) -> Result<Vec<String>, String> {
     let parts: Vec<&str> = caller.splitn(6, ':').collect();
     let &[_, partition, service, _, account, entity] = &parts[..] else {
         return Err(format!("{caller} is no ARN of a known form"));
@@ -228,7 +229,7 @@ mod tests {
 
     #[test]
     fn policies_belong_to_roles_and_not_to_sessions() {
-        let of = |caller: &str| principals(caller, "eu-central-1");
+        let of = |caller: &str| principals(caller, &"eu-central-1".into());
         let user = "arn:aws:iam::123456789012:user/team/dev";
         assert_eq!(of(user).unwrap(), [user]);
         assert_eq!(

@@ -1,5 +1,6 @@
 //! The settings step: the database as RDS reports it.
 
+use crate::base::names::Region;
 use std::time::{Duration, SystemTime};
 
 use x509_parser::prelude::{FromDer, X509Certificate};
@@ -120,7 +121,7 @@ fn authority(database: &Database, wanted: &ExpectedSettings<'_>) -> StepOutcome 
 }
 
 /// Returns the expiry of the built-in root with this identifier (`rds-ca-rsa2048-g1`).
-fn root_of(ca: &str, region: &str) -> Option<SystemTime> {
+fn root_of(ca: &str, region: &Region) -> Option<SystemTime> {
     let kind = ca.strip_prefix("rds-ca-")?.to_ascii_uppercase();
     let (kind, generation) = kind.rsplit_once('-')?;
     let name = format!("Amazon RDS {region} Root CA {kind} {generation}");
@@ -164,7 +165,7 @@ pub(super) mod tests {
             identifier: "orders".to_owned(),
             endpoint: None,
             reader: None,
-            region: "eu-central-1".to_owned(),
+            region: "eu-central-1".to_owned().into(),
             resource_id: Some("cluster-ABC".to_owned()),
             arn: Some("arn:aws:rds:eu-central-1:123456789012:cluster:orders".to_owned()),
             iam: Some(true),
@@ -233,10 +234,10 @@ pub(super) mod tests {
     #[test]
     fn the_ca_is_looked_for_among_the_built_in_roots() {
         for ca in ["rds-ca-rsa2048-g1", "rds-ca-rsa4096-g1", "rds-ca-ecc384-g1"] {
-            assert!(root_of(ca, "eu-central-1").is_some(), "{ca}");
+            assert!(root_of(ca, &"eu-central-1".into()).is_some(), "{ca}");
         }
-        assert_eq!(root_of("rds-ca-2019", "eu-central-1"), None);
-        assert_eq!(root_of("rds-ca-rsa2048-g1", "us-gov-west-1"), None);
+        assert_eq!(root_of("rds-ca-2019", &"eu-central-1".into()), None);
+        assert_eq!(root_of("rds-ca-rsa2048-g1", &"us-gov-west-1".into()), None);
         let old = judged(
             |database| database.ca = Some("rds-ca-2019".to_owned()),
             true,

@@ -41,8 +41,8 @@ pub(super) async fn run(targets: &[Arc<PgTarget>]) -> Result<(), TestFailed> {
     for (served, outcome) in targets.iter().zip(outcomes) {
         let name = &served.config.name;
         match outcome {
-            Ok(()) => info!(name, "connection test passed"),
-            Err(reason) => failed.push((name.clone(), in_words(&reason))),
+            Ok(()) => info!(%name, "connection test passed"),
+            Err(reason) => failed.push((name.to_string(), in_words(&reason))),
         }
     }
     match failed.is_empty() {

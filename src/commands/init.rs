@@ -2,6 +2,7 @@
 
 mod text;
 
+use crate::base::names::Region;
 use std::fs::{self, OpenOptions};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -28,8 +29,11 @@ pub async fn init(args: &InitArgs) -> anyhow::Result<()> {
     if is_file && !args.force && path.exists() {
         return Err(in_the_way(&path));
     }
-    let (profile, region) = (args.profile.as_deref(), args.region.as_deref());
-    let (region, mut survey) = super::list::survey(profile, region).await?;
+    let (profile, region) = (
+        args.profile.as_deref(),
+        args.region.as_deref().map(Region::from),
+    );
+    let (region, mut survey) = super::list::survey(profile, region.as_ref()).await?;
     choose(&mut survey, &region, &args.db)?;
     let written = text::CommonSettings {
         region: &region,
@@ -52,7 +56,7 @@ pub async fn init(args: &InitArgs) -> anyhow::Result<()> {
 }
 
 /// Keeps the requested databases.
-fn choose(survey: &mut Survey, region: &str, wanted: &[String]) -> anyhow::Result<()> {
+fn choose(survey: &mut Survey, region: &Region, wanted: &[String]) -> anyhow::Result<()> {
     let is = |one: &Database, name: &String| one.identifier.eq_ignore_ascii_case(name);
     for name in wanted {
         if survey.databases.iter().any(|one| is(one, name)) {

@@ -1,5 +1,6 @@
 //! `pgiam list`: the databases and bastions that the credentials can see.
 
+use crate::base::names::Region;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
@@ -27,8 +28,11 @@ const NODE_NAME: usize = 18;
 /// # Errors
 /// No region is known, no lookup succeeded, or standard output cannot be written to.
 pub async fn list(args: &ListArgs) -> anyhow::Result<()> {
-    let (profile, region) = (args.profile.as_deref(), args.region.as_deref());
-    let (region, survey) = survey(profile, region).await?;
+    let (profile, region) = (
+        args.profile.as_deref(),
+        args.region.as_deref().map(Region::from),
+    );
+    let (region, survey) = survey(profile, region.as_ref()).await?;
     let text = match args.output.json {
         true => visible_json(&format!("{:#}\n", document(&region, profile, &survey))).into_owned(),
         false => tables(&region, profile, &survey),
@@ -39,11 +43,11 @@ pub async fn list(args: &ListArgs) -> anyhow::Result<()> {
 /// Returns the databases and nodes of the region.
 pub(super) async fn survey(
     profile: Option<&str>,
-    region: Option<&str>,
-) -> anyhow::Result<(String, Survey)> {
+    region: Option<&Region>,
+) -> anyhow::Result<(Region, Survey)> {
     let aws = AwsContext::new(AwsOptions {
         profile: profile.map(str::to_owned),
-        region: region.map(str::to_owned),
+        region: region.cloned(),
         ..AwsOptions::default()
     });
     let explained = |error: DiscoverError| anyhow!(in_words(&report::explain_lookup(&error)));
@@ -54,12 +58,12 @@ pub(super) async fn survey(
 }
 
 /// Returns everything as JSON, for programs. Unknown values are `null`.
-fn document(region: &str, profile: Option<&str>, survey: &Survey) -> Value {
+fn document(region: &Region, profile: Option<&str>, survey: &Survey) -> Value {
     let databases: Vec<Value> = survey.databases.iter().map(database).collect();
     let nodes: Vec<Value> = survey.nodes.iter().map(node).collect();
     let missing: Vec<Value> = survey.missing.iter().map(missing).collect();
     json!({
-        "region": region,
+        "region": region.as_str(),
         "profile": profile,
         "databases": databases,
         "bastions": nodes,
@@ -75,7 +79,7 @@ fn database(one: &Database) -> Value {
         "host": host(&one.endpoint),
         "reader_host": host(&one.reader),
         "port": one.endpoint.as_ref().map(|at| at.port),
-        "region": one.region,
+        "region": one.region.as_str(),
         "resource_id": one.resource_id,
         "arn": one.arn,
         "iam": one.iam,
@@ -113,7 +117,7 @@ fn missing(call: &MissingDatabases) -> Value {
 }
 
 /// Returns the tables for the terminal.
-fn tables(region: &str, profile: Option<&str>, survey: &Survey) -> String {
+fn tables(region: &Region, profile: Option<&str>, survey: &Survey) -> String {
     let mut text = String::new();
     let mut databases = Table::new(&["database", "kind", "engine", "IAM", "status"]);
     for one in &survey.databases {
@@ -194,7 +198,7 @@ fn node_row(one: &Node) -> [String; 5] {
         None => name,
     };
     [
-        one.id.clone(),
+        one.id.to_string(),
         name,
         state,
         one.vpc.clone().unwrap_or_else(|| "-".to_owned()),
@@ -243,7 +247,7 @@ pub(super) mod tests {
                 host: reader,
                 port: 5432,
             }),
-            region: "eu-central-1".to_owned(),
+            region: "eu-central-1".to_owned().into(),
             resource_id: Some("cluster-ABC".to_owned()),
             arn: None,
             iam: Some(is_cluster),
@@ -260,7 +264,7 @@ pub(super) mod tests {
 
     pub(in crate::commands) fn machine(id: &str, name: &str, online: bool) -> Node {
         Node {
-            id: id.to_owned(),
+            id: id.to_owned().into(),
             name: Some(name.to_owned()),
             online,
             ping: "Online".to_owned(),
@@ -284,7 +288,7 @@ pub(super) mod tests {
                     request_id: None,
                     clock: None,
                 },
-                region: "eu-central-1".to_owned(),
+                region: "eu-central-1".to_owned().into(),
             },
         };
         Survey {
@@ -311,7 +315,7 @@ pub(super) mod tests {
 
     #[test]
     fn people_see_tables_of_eighty_columns() {
-        let text = tables("eu-central-1", Some("dev"), &found());
+        let text = tables(&"eu-central-1".into(), Some("dev"), &found());
         let plain = anstream::adapter::strip_str(&text).to_string();
         assert!(!plain.contains('\u{1b}'));
         insta::assert_snapshot!(plain);
@@ -327,7 +331,7 @@ pub(super) mod tests {
             nodes: Vec::new(),
             missing: Vec::new(),
         };
-        let text = tables("eu-central-1", None, &nothing);
+        let text = tables(&"eu-central-1".into(), None, &nothing);
         let plain = anstream::adapter::strip_str(&text).to_string();
         assert_eq!(
             plain,
@@ -341,7 +345,7 @@ pub(super) mod tests {
         survey.databases.truncate(2);
         survey.nodes.truncate(1);
         survey.missing.truncate(1);
-        let document = document("eu-central-1", None, &survey);
+        let document = document(&"eu-central-1".into(), None, &survey);
         insta::assert_snapshot!(format!("{document:#}"));
     }
 }

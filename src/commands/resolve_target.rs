@@ -1,6 +1,7 @@
 //! Selects the database and the bastion of a command: looks them up before anything starts, and
 //! prompts at a terminal if there are several candidates.
 
+use crate::base::names::{Region, TargetName};
 use std::io::{self, BufRead, Write};
 use std::sync::Arc;
 
@@ -83,7 +84,7 @@ pub async fn settle(config: TargetConfig, aws: &AwsContext) -> Result<LocatedTar
         None => None,
     };
     let mut settled = LocatedTarget {
-        line: line(&config, &target, database.as_ref(), region.as_deref()),
+        line: line(&config, &target, database.as_ref(), region.as_ref()),
         warnings: database
             .as_ref()
             .map_or_else(Vec::new, |database| warnings(database, &config)),
@@ -109,7 +110,7 @@ pub(crate) async fn served_target(
     if !open || !terminal::is_interactive() {
         return Ok(PgTarget::new(config, Arc::clone(aws_contexts))?);
     }
-    let aws = aws_contexts.of(config.settings.profile.as_deref(), config.region.as_deref());
+    let aws = aws_contexts.of(config.settings.profile.as_deref(), config.region.as_ref());
     let settled = settle(config.clone(), &aws).await?;
     for warning in &settled.warnings {
         let mark = terminal::styled(terminal::WARNING, "warning:");
@@ -139,7 +140,7 @@ impl LocatedTarget {
         self.keep = Some(format!("bastion = \"{}\"", node.id));
         for via in [&mut self.config.settings.via, &mut self.target.settings.via] {
             if let Via::Ssm(settings) = via {
-                settings.bastion = Bastion::Nodes(vec![node.id.clone()]);
+                settings.bastion = Bastion::Nodes(vec![node.id.clone().into()]);
             }
         }
     }
@@ -175,7 +176,7 @@ fn wants_bastion(config: &TargetConfig) -> bool {
 
 async fn rank(
     aws: &AwsContext,
-    region: &str,
+    region: &Region,
     endpoint: &Endpoint,
     database: Option<&Database>,
 ) -> Option<NodeRanking> {
@@ -197,7 +198,7 @@ fn line(
     config: &TargetConfig,
     target: &ResolvedTarget,
     database: Option<&Database>,
-    region: Option<&str>,
+    region: Option<&Region>,
 ) -> String {
     let place = match region {
         Some(region) => format!(" in {region}"),
@@ -275,7 +276,7 @@ pub(crate) fn in_words(explanation: &Explanation) -> String {
 }
 
 /// Prompts for a bastion; `None` without a choice or without a terminal.
-async fn ask_for_bastion(target: &str, ranked: &NodeRanking) -> Option<RankedNode> {
+async fn ask_for_bastion(target: &TargetName, ranked: &NodeRanking) -> Option<RankedNode> {
     if ranked.equals < 2 || !terminal::is_interactive() {
         return None;
     }
@@ -440,7 +441,8 @@ mod tests {
             "{}",
             found.line
         );
-        let ranked = discover::bastions_in(&account.aws, "eu-central-1", None);
+        let region = "eu-central-1".into();
+        let ranked = discover::bastions_in(&account.aws, &region, None);
         let ranked = ranked.await.unwrap();
         let second = ranked.nodes[1].clone();
         found.take(Some(ranked), Some(second));

@@ -1,6 +1,7 @@
 //! `pgiam setup`: prints the administrator's part of the setup to standard output; instructions and
 //! missing information go to standard error.
 
+use crate::base::names::Region;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -89,7 +90,7 @@ async fn gather(config: &TargetConfig) -> (SetupFacts, Vec<String>) {
         }
     }
     let in_name = facts.endpoint.as_ref().and_then(Endpoint::region);
-    facts.region = in_name.map(str::to_owned).or(facts.region);
+    facts.region = in_name.map(Region::from).or(facts.region);
     let aws = AwsContext::new(AwsOptions {
         profile: config.settings.profile.clone(),
         region: facts.region.clone(),
@@ -123,7 +124,12 @@ async fn gather(config: &TargetConfig) -> (SetupFacts, Vec<String>) {
     (facts, unseen)
 }
 
-async fn ask_who(aws: &AwsContext, region: &str, facts: &mut SetupFacts, unseen: &mut Vec<String>) {
+async fn ask_who(
+    aws: &AwsContext,
+    region: &Region,
+    facts: &mut SetupFacts,
+    unseen: &mut Vec<String>,
+) {
     let identity = aws.identity(region).await;
     match identity.keys {
         Some(KeyState::Expired) => unseen.push("The AWS credentials have expired.".to_owned()),
@@ -142,7 +148,7 @@ async fn ask_who(aws: &AwsContext, region: &str, facts: &mut SetupFacts, unseen:
 /// Returns the database as RDS reports it.
 async fn find(
     aws: &AwsContext,
-    region: &str,
+    region: &Region,
     config: &TargetConfig,
     facts: &SetupFacts,
 ) -> Result<Option<Database>, DiscoverError> {
@@ -177,7 +183,7 @@ fn learn(facts: &mut SetupFacts, database: Database) {
 }
 
 /// Returns the key of session encryption. Few identities may read it; a denial is not an error.
-async fn session_key(aws: &AwsContext, region: &str) -> Option<String> {
+async fn session_key(aws: &AwsContext, region: &Region) -> Option<String> {
     let client = aws.ssm(region).await.ok()?;
     let asked = client.get_document().name(PREFERENCES).send();
     let answer = match timeout(PATIENCE, asked).await {

@@ -1,5 +1,6 @@
 //! `pgiam token`: a login token for other programs.
 
+use crate::base::names::Region;
 use std::io::IsTerminal;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -56,7 +57,7 @@ async fn request(config: &TargetConfig) -> anyhow::Result<(Arc<AwsContext>, Toke
     let in_name = named.as_ref().and_then(Endpoint::region);
     let aws = Arc::new(AwsContext::new(AwsOptions {
         profile: config.settings.profile.clone(),
-        region: in_name.map(str::to_owned).or_else(|| config.region.clone()),
+        region: in_name.map(Region::from).or_else(|| config.region.clone()),
         ..AwsOptions::default()
     }));
     let Endpoint { host, port } = match (named, config.rds_identifier()) {
@@ -94,9 +95,9 @@ fn told(config: &TargetConfig, error: ConnectionError) -> anyhow::Error {
     anyhow!(lines.join("\n"))
 }
 
-async fn region(aws: &AwsContext, in_name: Option<&str>) -> anyhow::Result<String> {
+async fn region(aws: &AwsContext, in_name: Option<&str>) -> anyhow::Result<Region> {
     match in_name {
-        Some(region) => Ok(region.to_owned()),
+        Some(region) => Ok(region.into()),
         None => aws.region().await?.context(
             "no AWS region is known: set region in the target, AWS_REGION, or region in the AWS profile",
         ),
@@ -111,7 +112,7 @@ struct TokenJson<'a> {
     host: &'a str,
     port: u16,
     user: &'a str,
-    region: &'a str,
+    region: &'a Region,
 }
 
 fn json(

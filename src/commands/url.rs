@@ -50,12 +50,12 @@ fn address(args: &UrlArgs) -> anyhow::Result<ConnectionString> {
 /// [`route`](crate::postgres::route): several targets share the port, or it is the hub's.
 fn picked_by_name(file: &ConfigFile, config: &TargetConfig, flags: &TargetLayer) -> bool {
     let described = flags.host.is_some() || flags.db.is_some();
-    if described && !file.targets.contains_key(&config.name) {
+    if described && !file.targets.contains_key(config.name.as_str()) {
         return false; // Served alone: see `ConfigFile::target`.
     }
     let shares = |(name, layer): (&String, &TargetLayer)| {
         let own = layer.port.or(file.defaults.port);
-        *name != config.name && own.unwrap_or(TargetDefaults::port()) == config.settings.local_port
+        config.name != *name && own.unwrap_or(TargetDefaults::port()) == config.settings.local_port
     };
     file.serve.hub_port == Some(config.settings.local_port) || file.targets.iter().any(shares)
 }
@@ -64,7 +64,7 @@ fn picked_by_name(file: &ConfigFile, config: &TargetConfig, flags: &TargetLayer)
 fn by_name(config: &TargetConfig) -> String {
     match &config.settings.database {
         Some(database) => format!("{}/{database}", config.name),
-        None => config.name.clone(),
+        None => config.name.to_string(),
     }
 }
 

@@ -1,5 +1,6 @@
 //! Bastion of a tunnel: several notations for a list of nodes, a tag, or an automatic choice.
 
+use crate::base::names::NodeId;
 use std::fmt;
 
 use serde::Deserialize;
@@ -21,7 +22,7 @@ const EXPECTED: &str = "expected the ID of a managed node (i-…, mi-… or ecs:
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Bastion {
     /// `i-…`, `mi-…` or `ecs:cluster_task_runtime`, in order of preference; never empty.
-    Nodes(Vec<String>),
+    Nodes(Vec<NodeId>),
     /// Any managed node with this tag.
     Tag {
         /// Key of the tag.
@@ -109,11 +110,11 @@ fn parse_tag(tag: &str) -> Result<Bastion, String> {
 }
 
 fn parse_nodes<'a>(written: impl Iterator<Item = &'a str>) -> Result<Bastion, String> {
-    let mut nodes: Vec<String> = Vec::new();
+    let mut nodes: Vec<NodeId> = Vec::new();
     for node in written {
         check_node(node)?;
-        if !nodes.iter().any(|known| known == node) {
-            nodes.push(node.to_owned());
+        if !nodes.iter().any(|known| *known == node) {
+            nodes.push(node.into());
         }
     }
     if nodes.is_empty() {

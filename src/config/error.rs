@@ -1,5 +1,6 @@
 //! Configuration errors.
 
+use crate::base::names::TargetName;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -92,7 +93,7 @@ pub enum ConfigError {
     #[error("target \"{target}\" has no {key}.\nhint: {hint}")]
     Missing {
         /// The target.
-        target: String,
+        target: TargetName,
         /// The missing key.
         key: &'static str,
         /// Remedy.
@@ -102,7 +103,7 @@ pub enum ConfigError {
     #[error("target \"{target}\": invalid {key} {}: {reason}{}", quoted(.value), origin_hint(.key))]
     Invalid {
         /// The target.
-        target: String,
+        target: TargetName,
         /// The key.
         key: &'static str,
         /// Value as written.
@@ -135,7 +136,7 @@ pub enum ConfigError {
     #[error("target \"{target}\" sets {key}, but via = \"direct\" uses no tunnel.\nhint: {hint}")]
     NoTunnel {
         /// The target.
-        target: String,
+        target: TargetName,
         /// The key without effect.
         key: &'static str,
         /// Remedy.
@@ -146,7 +147,7 @@ pub enum ConfigError {
 impl ConfigError {
     /// Returns the error about an invalid value of a target.
     pub(super) fn invalid(
-        target: &str,
+        target: &TargetName,
         key: &'static str,
         value: impl ToString,
         reason: impl Into<String>,

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde::de::{self, Deserializer, SeqAccess, Visitor};
 
 use super::{SocketDir, WrittenBastion, expand_home};
+use crate::base::names::Region;
 
 /// Type of a key.
 pub(super) trait FileValue: Sized {
@@ -39,7 +40,7 @@ macro_rules! plain {
     };
 }
 
-plain!(String, u16, u64, IpAddr, WrittenBastion);
+plain!(String, Region, u16, u64, IpAddr, WrittenBastion);
 
 impl FileValue for bool {
     fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

@@ -1,5 +1,7 @@
 //! `pgiam tunnel`: a tunnel to any host and port, for any protocol.
 
+use crate::base::names::Region;
+use crate::base::names::TargetName;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
@@ -115,7 +117,7 @@ impl ConfigFile {
                 None => return Err(unknown_target(name, &self.targets)),
             },
         };
-        let name = endpoint.to_string();
+        let name = TargetName::from(endpoint.to_string());
         let host_of_like = own
             .host
             .as_ref()
@@ -129,7 +131,7 @@ impl ConfigFile {
         if layer.bastion.is_none() {
             // Without a database there is no VPC by which to choose a bastion.
             return Err(ConfigError::Missing {
-                target: name,
+                target: name.into(),
                 key: "bastion",
                 hint: "use --bastion i-0123456789abcdef0 (an instance that Session Manager can reach), --bastion auto or --target NAME (the bastion of a target in the file), \
                        or set bastion = \"i-…\" in [defaults]",
@@ -137,10 +139,10 @@ impl ConfigFile {
         }
         let region_of_like = host_of_like.as_ref().and_then(Endpoint::region);
         let region = layer.region.clone();
-        let region = region.or_else(|| region_of_like.or(endpoint.region()).map(str::to_owned));
+        let region = region.or_else(|| region_of_like.or(endpoint.region()).map(Region::from));
         Ok(ResolvedTarget {
             settings: TargetSettings::from_layer(&name, &layer)?,
-            name,
+            name: name.into(),
             endpoint,
             region,
         })

@@ -1,6 +1,7 @@
 //! The list of configuration keys. Flags, `PGIAM_*` variables, the keys of the file, their layering
 //! and `docs/config.md` come from it.
 
+use crate::base::names::Region;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
@@ -232,7 +233,7 @@ keys! {
 
         /// AWS region, if the host name does not contain it.
         #[arg(env = "PGIAM_REGION", value_name = "REGION")]
-        region: String,
+        region: Region,
 
         /// Seconds a client waits for tunnel and token before pgiam reports an error. Default: 30.
         #[arg(env = "PGIAM_CONNECT_TIMEOUT", value_name = "SECONDS")]

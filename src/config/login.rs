@@ -1,5 +1,6 @@
 //! Login settings of a target.
 
+use crate::base::names::TargetName;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -37,12 +38,15 @@ pub struct LoginSettings {
 #[cfg(test)]
 impl Default for LoginSettings {
     fn default() -> Self {
-        Self::from_layer("test", &TargetLayer::default()).unwrap()
+        Self::from_layer(&"test".into(), &TargetLayer::default()).unwrap()
     }
 }
 
 impl LoginSettings {
-    pub(super) fn from_layer(target: &str, layer: &TargetLayer) -> Result<Self, ConfigError> {
+    pub(super) fn from_layer(
+        target: &TargetName,
+        layer: &TargetLayer,
+    ) -> Result<Self, ConfigError> {
         let invalid = |key, value: &str, reason| ConfigError::invalid(target, key, value, reason);
         let auth = match layer.auth.as_deref() {
             None | Some("iam") => Auth::Iam,

@@ -1,16 +1,17 @@
 //! A target with a known endpoint.
 
 use super::{Endpoint, TargetSettings};
+use crate::base::names::{Region, TargetName};
 
 /// One database that clients can reach through pgiam.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResolvedTarget {
     /// Name in the file.
-    pub name: String,
+    pub name: TargetName,
     /// Database endpoint.
     pub endpoint: Endpoint,
     /// Region for token signatures and the tunnel; `None`: the AWS default region.
-    pub region: Option<String>,
+    pub region: Option<Region>,
     /// Settings that do not depend on the endpoint.
     pub settings: TargetSettings,
 }

@@ -5,17 +5,18 @@ use super::{
     TargetLayer, TargetSettings,
 };
 use crate::base::foreign_text::is_invisible;
+use crate::base::names::{Region, TargetName};
 
 /// A target as configured. [`TargetConfig::resolved`] and [`TargetConfig::resolve`] convert it to a
 /// [`ResolvedTarget`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TargetConfig {
     /// See [`ResolvedTarget::name`].
-    pub name: String,
+    pub name: TargetName,
     /// The database.
     pub database_ref: DatabaseRef,
     /// Region as written; the host's name may contain another one.
-    pub region: Option<String>,
+    pub region: Option<Region>,
     /// Settings that do not depend on the endpoint.
     pub settings: TargetSettings,
 }
@@ -25,6 +26,7 @@ impl TargetConfig {
         if let Some(reason) = name_fault(&name) {
             return Err(ConfigError::TargetName { name, reason });
         }
+        let name = TargetName::from(name);
         let invalid =
             |key, value: &str, reason: String| ConfigError::invalid(&name, key, value, reason);
         let database_ref = match (&layer.host, &layer.db) {
@@ -106,16 +108,16 @@ impl TargetConfig {
         }
     }
 
-    fn region_of(&self, endpoint: &Endpoint) -> Result<Option<String>, ConfigError> {
+    fn region_of(&self, endpoint: &Endpoint) -> Result<Option<Region>, ConfigError> {
         match (&self.region, endpoint.region()) {
-            (Some(region), Some(in_host)) if region != in_host => Err(ConfigError::invalid(
+            (Some(region), Some(in_host)) if *region != in_host => Err(ConfigError::invalid(
                 &self.name,
                 "region",
                 region,
                 format!("the host is in {in_host}; remove region"),
             )),
             (Some(region), _) => Ok(Some(region.clone())),
-            (None, in_host) => Ok(in_host.map(str::to_owned)),
+            (None, in_host) => Ok(in_host.map(Region::from)),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Settings of a target that do not depend on its endpoint.
 
+use crate::base::names::TargetName;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -29,7 +30,10 @@ pub struct TargetSettings {
 
 impl TargetSettings {
     /// Validates the settings in `layer` for the target of this name.
-    pub(super) fn from_layer(target: &str, layer: &TargetLayer) -> Result<Self, ConfigError> {
+    pub(super) fn from_layer(
+        target: &TargetName,
+        layer: &TargetLayer,
+    ) -> Result<Self, ConfigError> {
         for (key, value) in [("user", &layer.user), ("database", &layer.database)] {
             if let Some(value) = value
                 && (value.is_empty() || value.contains('\0'))

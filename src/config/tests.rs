@@ -38,7 +38,7 @@ fn written(bastion: &str) -> Option<WrittenBastion> {
 }
 
 fn nodes(ids: &[&str]) -> Bastion {
-    Bastion::Nodes(ids.iter().map(|&id| id.to_owned()).collect())
+    Bastion::Nodes(ids.iter().map(|&id| id.into()).collect())
 }
 
 fn tag(key: &str, value: &str) -> Bastion {
@@ -537,7 +537,7 @@ fn a_raw_tunnel_takes_the_way_of_a_target() {
     assert_eq!(near.settings.via.to_string(), "ssm i-1");
     let flags = TargetLayer {
         bastion: written("tag:Name=bastion"),
-        region: Some("us-east-1".to_owned()),
+        region: Some("us-east-1".to_owned().into()),
         warm: Some(true),
         ..TargetLayer::default()
     };

@@ -1,5 +1,6 @@
 //! Connection path to a database.
 
+use crate::base::names::TargetName;
 use std::fmt;
 use std::time::Duration;
 
@@ -34,17 +35,18 @@ impl Via {
                 let bastion = match &layer.bastion {
                     None => Bastion::Auto,
                     Some(written) => written.parse().map_err(|reason| {
-                        ConfigError::invalid(target, "bastion", written, reason)
+                        ConfigError::invalid(&target.into(), "bastion", written, reason)
                     })?,
                 };
-                SsmSettings::from_layer(target, bastion, layer, connect_timeout).map(Self::Ssm)
+                SsmSettings::from_layer(&target.into(), bastion, layer, connect_timeout)
+                    .map(Self::Ssm)
             }
             Some(other) => {
                 let suggestion = nearest(other, ["ssm", "direct"])
                     .map(|known| format!("; did you mean \"{known}\"?"))
                     .unwrap_or_default();
                 let reason = format!("expected \"ssm\" or \"direct\"{suggestion}");
-                Err(ConfigError::invalid(target, "via", other, reason))
+                Err(ConfigError::invalid(&target.into(), "via", other, reason))
             }
         }
     }
@@ -82,7 +84,7 @@ impl SsmSettings {
     /// Returns the settings in `layer` for the target of this name. Its clients wait
     /// `connect_timeout`.
     fn from_layer(
-        target: &str,
+        target: &TargetName,
         bastion: Bastion,
         layer: &TargetLayer,
         connect_timeout: Duration,
@@ -118,11 +120,11 @@ impl SsmSettings {
     /// Returns the default settings for a bastion.
     pub(super) fn new(bastion: Bastion) -> Self {
         let wait = Duration::from_secs(TargetDefaults::connect_timeout());
-        Self::from_layer("test", bastion, &TargetLayer::default(), wait).unwrap()
+        Self::from_layer(&"test".into(), bastion, &TargetLayer::default(), wait).unwrap()
     }
 }
 
-fn sessions(target: &str, layer: &TargetLayer) -> Result<usize, ConfigError> {
+fn sessions(target: &TargetName, layer: &TargetLayer) -> Result<usize, ConfigError> {
     let sessions = layer.sessions.unwrap_or(TargetDefaults::sessions());
     usize::try_from(sessions)
         .ok()
@@ -134,7 +136,7 @@ fn sessions(target: &str, layer: &TargetLayer) -> Result<usize, ConfigError> {
 }
 
 fn dial_timeout(
-    target: &str,
+    target: &TargetName,
     layer: &TargetLayer,
     connect_timeout: Duration,
 ) -> Result<Duration, ConfigError> {
@@ -159,7 +161,7 @@ fn dial_timeout(
 
 /// Returns a time in seconds; zero is invalid.
 pub(super) fn seconds(
-    target: &str,
+    target: &TargetName,
     key: &'static str,
     seconds: u64,
 ) -> Result<Duration, ConfigError> {

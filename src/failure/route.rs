@@ -1,5 +1,6 @@
 //! Errors of startup packets that match no target.
 
+use crate::base::names::TargetName;
 use pg_handshake::StartupError;
 use thiserror::Error;
 
@@ -29,7 +30,7 @@ pub enum RouteError {
     #[error("no user name: the client sent none and target \"{target}\" has no user")]
     NoUser {
         /// The target.
-        target: String,
+        target: TargetName,
     },
     /// The user name is not UTF-8, so no token can be signed for it.
     #[error("the user name is not valid UTF-8")]
@@ -38,7 +39,7 @@ pub enum RouteError {
     #[error("replication connections cannot log in with IAM")]
     Replication {
         /// The target.
-        target: String,
+        target: TargetName,
     },
     /// The rewritten startup packet would be invalid.
     #[error("the configured user or database does not fit into the startup packet: {0}")]

@@ -1,5 +1,6 @@
 //! Errors for unusable settings of a target.
 
+use crate::base::names::TargetName;
 use thiserror::Error;
 
 use crate::tls::upstream::TrustError;
@@ -14,7 +15,7 @@ pub enum SetupError {
     )]
     Trust {
         /// The target.
-        target: String,
+        target: TargetName,
         /// The error of the trust roots.
         source: TrustError,
     },

@@ -1,5 +1,6 @@
 //! The last error of each target.
 
+use crate::base::names::TargetName;
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -38,10 +39,10 @@ pub struct LastError {
 
 /// The last error of each target.
 #[derive(Debug, Default)]
-pub(super) struct LastErrors(Mutex<HashMap<String, LastError>>);
+pub(super) struct LastErrors(Mutex<HashMap<TargetName, LastError>>);
 
 impl LastErrors {
-    pub(super) fn note(&self, target: &str, failure: Failure) {
+    pub(super) fn note(&self, target: &TargetName, failure: Failure) {
         let mut all = self.lock();
         let before = all.get(target);
         let again = before.filter(|last| last.failure.id == failure.id);
@@ -51,11 +52,11 @@ impl LastErrors {
         all.insert(target.to_owned(), last);
     }
 
-    pub(super) fn of(&self, target: &str) -> Option<LastError> {
+    pub(super) fn of(&self, target: &TargetName) -> Option<LastError> {
         self.lock().get(target).cloned()
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, LastError>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<TargetName, LastError>> {
         // Entries are replaced as a whole.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,5 +1,6 @@
 //! Current connections.
 
+use crate::base::names::TargetName;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -49,7 +50,7 @@ impl Traffic {
 #[derive(Clone, Copy, Debug)]
 pub struct NewConnection<'a> {
     /// ResolvedTarget.
-    pub target: &'a str,
+    pub target: &'a TargetName,
     /// Database role; empty if there is none.
     pub user: &'a str,
     /// Database; empty if there is none.
@@ -68,7 +69,7 @@ pub struct Connection {
     /// Unique number of the connection in this process.
     pub id: u64,
     /// ResolvedTarget.
-    pub target: String,
+    pub target: TargetName,
     /// Database role; empty if there is none.
     pub user: String,
     database: Mutex<String>,

@@ -1,5 +1,6 @@
 //! Metrics. `docs/metrics.md` lists them.
 
+use crate::base::names::TargetName;
 use std::fmt;
 use std::sync::atomic::AtomicU64;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -91,7 +92,7 @@ macro_rules! labels {
         }
         impl $name {
             fn new(target: &str, $label: $type) -> Self {
-                let target = target.to_owned();
+                let target = target.to_string();
                 Self { target, $label }
             }
         }
@@ -158,13 +159,13 @@ impl Metrics {
     }
 
     /// Creates the counters of a target.
-    pub(super) fn begin(&self, target: &str) {
+    pub(super) fn begin(&self, target: &TargetName) {
         drop(self.traffic(target));
-        let target = target.to_owned();
+        let target = target.to_string();
         drop(self.logins.get_or_create(&ByTarget { target }));
     }
 
-    pub(super) fn traffic(&self, target: &str) -> Traffic {
+    pub(super) fn traffic(&self, target: &TargetName) -> Traffic {
         let [up, down] = [UP, DOWN].map(|direction| {
             let labels = ByDirection::new(target, direction);
             self.transferred.get_or_create_owned(&labels)
@@ -172,21 +173,22 @@ impl Metrics {
         Traffic::new(up, down)
     }
 
-    pub(super) fn logged_in(&self, target: &str, stages: &[(Stage, f64)]) {
+    pub(super) fn logged_in(&self, target: &TargetName, stages: &[(Stage, f64)]) {
         for (stage, seconds) in stages {
             let labels = ByStage::new(target, *stage);
             self.stages.get_or_create(&labels).observe(*seconds);
         }
-        let target = target.to_owned();
+        let target = target.to_string();
         self.logins.get_or_create(&ByTarget { target }).inc();
     }
 
-    pub(super) fn token(&self, target: &str, source: TokenSource) {
+    pub(super) fn token(&self, target: &TargetName, source: TokenSource) {
         let labels = BySource::new(target, source);
         self.tokens.get_or_create(&labels).inc();
     }
 
-    pub(super) fn failed(&self, target: &str, id: &'static str) {
+    pub(super) fn failed(&self, target: Option<&TargetName>, id: &'static str) {
+        let target = target.map(TargetName::as_str).unwrap_or_default();
         self.errors.get_or_create(&ById::new(target, id)).inc();
     }
 
@@ -214,7 +216,7 @@ fn connections(registry: &mut Registry, observed: &Observed, statuses: &[TargetS
         for state in ["login", "open"] {
             drop(open.get_or_create(&ByState::new(name, state)));
         }
-        let target = name.clone();
+        let target = name.to_string();
         let value = i64::from(status.is_ready());
         ready.get_or_create(&ByTarget { target }).set(value);
     }
@@ -247,7 +249,7 @@ fn tunnels(registry: &mut Registry, statuses: &[TargetStatus]) {
     for status in statuses {
         let name = &status.target.name;
         let by_target = ByTarget {
-            target: name.clone(),
+            target: name.to_string(),
         };
         for state in SessionState::ALL {
             let all = status.tunnel.sessions.iter();

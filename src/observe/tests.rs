@@ -51,7 +51,7 @@ pub(crate) fn used(name: &str) -> TargetStatus {
 
 pub(crate) fn target(name: &str) -> ResolvedTarget {
     ResolvedTarget {
-        name: name.to_owned(),
+        name: name.to_owned().into(),
         endpoint: Endpoint {
             host: format!("{name}.cluster-abc.eu-central-1.rds.amazonaws.com"),
             port: 5432,
@@ -82,7 +82,7 @@ pub(crate) fn observed(statuses: Vec<TargetStatus>) -> Arc<Observed> {
     observed
 }
 
-pub(crate) fn new_connection<'a>(target: &'a str, program: &'a [u8]) -> NewConnection<'a> {
+pub(crate) fn new_connection<'a>(target: &'a TargetName, program: &'a [u8]) -> NewConnection<'a> {
     NewConnection {
         target,
         user: "db_user",
@@ -106,8 +106,8 @@ pub(crate) fn failure(id: &'static str, notable: bool) -> Failure {
 #[test]
 fn a_connection_is_there_from_its_routing_to_its_end() {
     let observed = observed(vec![used("orders")]);
-    let first = observed.admit(new_connection("orders", b"psql"));
-    let second = observed.admit(new_connection("orders", b"an\x1b[2Jother\xff"));
+    let first = observed.admit(new_connection(&"orders".into(), b"psql"));
+    let second = observed.admit(new_connection(&"orders".into(), b"an\x1b[2Jother\xff"));
     second.opened();
     second.traffic().sent(10);
     second.traffic().received(20);
@@ -128,19 +128,19 @@ fn a_connection_is_there_from_its_routing_to_its_end() {
 #[tokio::test(start_paused = true)]
 async fn the_last_error_stays_and_counts_what_comes_in_a_row() {
     let observed = observed(vec![used("orders")]);
-    assert!(observed.last_error("orders").is_none());
-    observed.failed(Some("orders"), failure("aws.expired", true));
-    observed.failed(Some("orders"), failure("aws.expired", true));
-    observed.failed(Some("orders"), failure("client.gone", false));
+    assert!(observed.last_error(&"orders".into()).is_none());
+    observed.failed(Some(&"orders".into()), failure("aws.expired", true));
+    observed.failed(Some(&"orders".into()), failure("aws.expired", true));
+    observed.failed(Some(&"orders".into()), failure("client.gone", false));
     observed.failed(None, failure("client.silent", false));
     tokio::time::advance(Duration::from_secs(9)).await;
-    let last = observed.last_error("orders").expect("an error");
+    let last = observed.last_error(&"orders".into()).expect("an error");
     assert_eq!((last.failure.id, last.count), ("aws.expired", 2));
     assert_eq!(last.at.elapsed().as_secs(), 9);
-    observed.failed(Some("orders"), failure("ssm.access-denied", true));
-    let last = observed.last_error("orders").expect("an error");
+    observed.failed(Some(&"orders".into()), failure("ssm.access-denied", true));
+    let last = observed.last_error(&"orders".into()).expect("an error");
     assert_eq!((last.failure.id, last.count), ("ssm.access-denied", 1));
-    assert!(observed.last_error("reports").is_none());
+    assert!(observed.last_error(&"reports".into()).is_none());
 }
 
 #[test]

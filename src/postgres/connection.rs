@@ -193,7 +193,7 @@ impl ClientConnection {
         };
         let live = self.admit(&routed);
         let span = Span::current();
-        span.record("target", &routed.target.name);
+        span.record("target", routed.target.name.as_str());
         span.record("user", &routed.user);
         // A span shows the first and the last recorded value, so it is recorded after the decision.
         if routed.fallback.is_none() {
@@ -360,7 +360,7 @@ impl ClientConnection {
         let ending = report::after_login(&end, &routed.target);
         let id = ending.as_ref().map(|ending| ending.id);
         if let Some(ending) = &ending {
-            let (observed, target) = (&self.proxy.serving.observed, &*routed.target.name);
+            let (observed, target) = (&self.proxy.serving.observed, &routed.target.name);
             observed.failed(Some(target), ending.failure.clone());
         }
         if end.by == EndedBy::Server && end.error.is_some() {
@@ -427,7 +427,7 @@ async fn refuse(
     if about.is_some() || proxy.serving.may_log() {
         report.log();
     }
-    let target = about.map(|about| &*about.target.name);
+    let target = about.map(|about| &about.target.name);
     proxy.serving.observed.failed(target, report.failure());
     let (Some(mut client), Some(reply)) = (client, report.reply) else {
         return;

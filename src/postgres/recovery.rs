@@ -1,6 +1,7 @@
 //! Unreachable targets: detected before the first client if possible, and retried in the background
 //! until they recover.
 
+use crate::base::names::TargetName;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -172,7 +173,7 @@ async fn recovering(context: Weak<PgContext>, proxy: &Arc<Proxy>) {
             continue;
         }
         info!(
-            name = context.target.name,
+            name = %context.target.name,
             "the target can be reached again"
         );
         proxy.serving.recovered.notify_waiters();
@@ -183,12 +184,12 @@ async fn recovering(context: Weak<PgContext>, proxy: &Arc<Proxy>) {
     }
 }
 
-fn warn_of(target: &str, error: &ConnectionError, about: &ErrorContext<'_>) {
+fn warn_of(target: &TargetName, error: &ConnectionError, about: &ErrorContext<'_>) {
     let failure = report::before_login(error, Some(about)).failure();
     let (id, reason) = (failure.id, &failure.message);
     let (detail, hint) = (failure.detail.as_deref(), failure.hint.as_deref());
     warn!(
-        name = target,
+        name = %target,
         id, reason, detail, hint, "the target is not ready; pgiam tries again"
     );
 }

@@ -281,7 +281,7 @@ fn find<'a>(targets: &'a [Arc<ResolvedTarget>], name: &[u8]) -> Option<&'a Arc<R
 
 fn none(targets: &[Arc<ResolvedTarget>], startup: &Startup) -> RouteError {
     let known = targets.iter().map(|target| KnownTarget {
-        name: target.name.clone(),
+        name: target.name.to_string(),
         endpoint: target.endpoint.to_string(),
     });
     unknown(known.collect(), startup)

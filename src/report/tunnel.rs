@@ -12,6 +12,7 @@ use super::{api, ssm_end};
 
 use std::io;
 
+use crate::base::names::NodeId;
 use crate::config::{Bastion, Endpoint, Via};
 use crate::tunnel::{ApiRefusal, DirectFailure, TunnelError};
 
@@ -193,7 +194,7 @@ fn no_bastion(wanted: &str, region: &str, context: Option<&ErrorContext<'_>>) ->
 
 /// Reports every bastion with its own reason. SQLSTATE and hint come from the most informative one.
 fn all_bastions(
-    tried: &[(String, TunnelError)],
+    tried: &[(NodeId, TunnelError)],
     left_out: usize,
     context: Option<&ErrorContext<'_>>,
 ) -> Message {

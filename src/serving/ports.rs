@@ -1,5 +1,6 @@
 //! Local ports and Unix sockets: collects those that the targets need, and listens on them.
 
+use crate::base::names::TargetName;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -86,7 +87,7 @@ pub(super) enum PortUse {
     /// The targets with this `port`.
     Port(u16),
     /// One target without a fixed port; the system chooses one.
-    Any(String),
+    Any(TargetName),
     /// All targets.
     Hub(u16),
 }
@@ -172,7 +173,7 @@ pub enum PortSetting {
     /// `hub_port`.
     Hub,
     /// `port` of a target.
-    Target(String),
+    Target(TargetName),
 }
 
 impl PortSetting {
@@ -185,7 +186,7 @@ impl PortSetting {
     }
 }
 
-fn name_of<P>(targets: &[Arc<ServedTarget<P>>]) -> String {
+fn name_of<P>(targets: &[Arc<ServedTarget<P>>]) -> TargetName {
     targets
         .first()
         .map(|served| served.config.name.clone())

@@ -1,6 +1,7 @@
 //! The least IAM policy for a target's users. Actions, resource types and condition keys are those
 //! of the Service Authorization Reference.
 
+use crate::base::names::Region;
 use std::collections::BTreeMap;
 
 use serde::Serialize;
@@ -55,7 +56,7 @@ impl Statement {
 /// Partition, region and account for a target's ARNs.
 struct ArnScope {
     partition: String,
-    region: String,
+    region: Region,
     account: String,
 }
 
@@ -63,7 +64,7 @@ impl ArnScope {
     fn of(facts: &SetupFacts, gaps: &mut Placeholders) -> Self {
         Self {
             partition: facts.partition(gaps),
-            region: facts.region(gaps),
+            region: facts.region(gaps).into(),
             account: facts.account(gaps),
         }
     }

@@ -32,12 +32,12 @@ pub fn terraform(facts: &SetupFacts, endpoints: bool) -> Artefact {
 #   terraform destroy{open}",
         target = quote::comment(&facts.target),
     );
-    let option = |name: &str, value: &Option<String>| match value {
+    let option = |name: &str, value: Option<&str>| match value {
         Some(value) => format!("  {name} = {}\n", quote::hcl(value)),
         None => String::new(),
     };
     // The provider has no profile: credentials come from the user's environment.
-    let provider = option("region", &facts.region);
+    let provider = option("region", facts.region.as_deref());
     let mut text = TEMPLATE
         .replace("@header@", &header)
         .replace("@provider@", &provider)

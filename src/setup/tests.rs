@@ -36,7 +36,7 @@ fn aurora() -> SetupFacts {
 
 fn looked_up() -> SetupFacts {
     SetupFacts {
-        region: Some("eu-central-1".to_owned()),
+        region: Some("eu-central-1".to_owned().into()),
         endpoint: Some(
             "billing.abc.eu-central-1.rds.amazonaws.com:5433"
                 .parse()

@@ -1,5 +1,6 @@
 //! Context of one target, which its connections share.
 
+use crate::base::names::{NodeId, TargetName};
 use crate::failure::{ConnectionError, SetupError};
 use std::path::Path;
 use std::sync::Arc;
@@ -146,7 +147,7 @@ impl<P: ProtocolState> TargetContext<P> {
     ///
     /// # Errors
     /// [`ConnectionError::Tunnel`], [`ConnectionError::ConnectTimeout`].
-    pub(crate) async fn prepare(&self) -> Result<Option<Arc<str>>, ConnectionError> {
+    pub(crate) async fn prepare(&self) -> Result<Option<NodeId>, ConnectionError> {
         self.within_connect_timeout(async { Ok(self.transport.prepare().await?) })
             .await
     }
@@ -193,7 +194,7 @@ impl<P: ProtocolState> TargetContext<P> {
 }
 
 fn trust<P: ProtocolState>(
-    target: &str,
+    target: &TargetName,
     ca_file: Option<&Path>,
 ) -> Result<UpstreamTls, SetupError> {
     UpstreamTls::new(ca_file, P::ALPN).map_err(|source| SetupError::Trust {

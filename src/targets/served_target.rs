@@ -1,5 +1,6 @@
 //! The targets behind a port: set up at once, or after the lookup of the database.
 
+use crate::base::names::Region;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -37,22 +38,22 @@ pub struct AwsContexts {
 
 struct ProfileAws {
     profile: Option<String>,
-    region: Option<String>,
+    region: Option<Region>,
     aws: Arc<AwsContext>,
 }
 
 impl AwsContexts {
     /// Returns the identity for a profile and a region; `None` means the default from the AWS
     /// settings.
-    pub fn of(&self, profile: Option<&str>, region: Option<&str>) -> Arc<AwsContext> {
+    pub fn of(&self, profile: Option<&str>, region: Option<&Region>) -> Arc<AwsContext> {
         let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
         let same = |entry: &&ProfileAws| {
-            entry.profile.as_deref() == profile && entry.region.as_deref() == region
+            entry.profile.as_deref() == profile && entry.region.as_ref() == region
         };
         if let Some(entry) = all.iter().find(same) {
             return Arc::clone(&entry.aws);
         }
-        let (profile, region) = (profile.map(str::to_owned), region.map(str::to_owned));
+        let (profile, region) = (profile.map(str::to_owned), region.cloned());
         let aws = Arc::new(AwsContext::new(AwsOptions {
             profile: profile.clone(),
             region: region.clone(),
@@ -74,7 +75,7 @@ impl AwsContexts {
         &self,
         target: ResolvedTarget,
     ) -> Result<Arc<TargetContext<P>>, SetupError> {
-        let aws = self.of(target.settings.profile.as_deref(), target.region.as_deref());
+        let aws = self.of(target.settings.profile.as_deref(), target.region.as_ref());
         TargetContext::new(target, aws, self.endings.clone()).map(Arc::new)
     }
 
@@ -292,7 +293,7 @@ impl<P: ProtocolState> DatabaseLookup<P> {
         let Some(db) = config.rds_identifier() else {
             return Err(TaskStopped.into()); // It was set up when it was made.
         };
-        let (profile, region) = (config.settings.profile.as_deref(), config.region.as_deref());
+        let (profile, region) = (config.settings.profile.as_deref(), config.region.as_ref());
         let aws = self.aws_contexts.of(profile, region);
         let (target, _) = discover::locate(&aws, config, db).await?;
         info!(target = %config.name, endpoint = %target.endpoint, "found {db}");
@@ -344,7 +345,7 @@ impl<P: ProtocolState> PortTargets<P> {
     /// Returns the targets, for a client that requested another one.
     pub(crate) fn known(&self) -> Vec<KnownTarget> {
         let known = self.targets.iter().map(|served| KnownTarget {
-            name: served.config.name.clone(),
+            name: served.config.name.to_string(),
             endpoint: match served.ready() {
                 Some(context) => context.target.endpoint.to_string(),
                 None => served.config.database_ref.to_string(),

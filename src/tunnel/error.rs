@@ -1,5 +1,6 @@
 //! Errors of opening a stream to a database, or of a stream.
 
+use crate::base::names::{NodeId, Region};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,7 +36,7 @@ pub enum TunnelError {
         /// The requested managed node.
         bastion: String,
         /// The region of the request.
-        region: String,
+        region: Region,
     },
     /// No online managed node has the tag.
     #[error("no managed node in {region} matches {wanted}")]
@@ -43,17 +44,17 @@ pub enum TunnelError {
         /// The tag in the configuration.
         wanted: String,
         /// The region of the request.
-        region: String,
+        region: Region,
     },
     /// No session could be opened through any of several managed nodes; and the number of further
     /// nodes that were not tried.
     #[error("none of the bastions works: {}", tried(.0, *.1))]
-    AllBastions(Arc<[(String, Self)]>, usize),
+    AllBastions(Arc<[(NodeId, Self)]>, usize),
     /// The SSM API could not be reached.
     #[error("cannot reach the SSM API in {region}: {reason}")]
     ApiUnreachable {
         /// The region of the request.
-        region: String,
+        region: Region,
         /// The host of the request with its port, if known.
         host: Option<String>,
         /// The SDK's error, with its causes.
@@ -99,7 +100,7 @@ pub enum TunnelError {
         /// The data channel's host.
         host: String,
         /// The region of the session.
-        region: String,
+        region: Region,
         /// The HTTP status.
         status: u16,
         /// Seconds by which this machine's clock is ahead of the gateway's (negative: behind), if
@@ -257,7 +258,7 @@ fn of_clock(skew: &Option<i64>) -> String {
     format!("; this machine's clock is {minutes} min {direction}")
 }
 
-fn tried(tried: &[(String, TunnelError)], left_out: usize) -> String {
+fn tried(tried: &[(NodeId, TunnelError)], left_out: usize) -> String {
     let each = tried
         .iter()
         .map(|(bastion, error)| format!("{bastion}: {error}"));

@@ -1,5 +1,6 @@
 //! The interface between a connection and the path to its database.
 
+use crate::base::names::NodeId;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -28,7 +29,7 @@ pub trait Transport: Send + Sync {
 
     /// Starts everything that the first stream would wait for, and waits for it. Returns the
     /// bastion in use, if there is one. Opens no stream. The caller sets the deadline. Cancel-safe.
-    fn prepare(&self) -> BoxFuture<'_, Result<Option<Arc<str>>, TunnelError>> {
+    fn prepare(&self) -> BoxFuture<'_, Result<Option<NodeId>, TunnelError>> {
         Box::pin(std::future::ready(Ok(None)))
     }
 
@@ -66,7 +67,7 @@ pub trait Transport: Send + Sync {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BastionCandidate {
     /// Its id, as configured or found.
-    pub id: String,
+    pub id: NodeId,
     /// Systems Manager's information about it.
     pub state: BastionState,
 }

@@ -148,6 +148,7 @@ async fn single_calls(moto: &Moto) {
         credentials_file: Some(moto.file("credentials")),
         ..AwsOptions::default()
     });
+    let region = "eu-central-1".into();
     let call = |service, version, action, params: &[(&str, &str)]| {
         let own = |&(name, value): &(&str, &str)| (name.to_owned(), value.to_owned());
         aws.query(Query {
@@ -156,7 +157,7 @@ async fn single_calls(moto: &Moto) {
             version,
             action,
             params: params.iter().map(own).collect(),
-            region: "eu-central-1",
+            region: &region,
         })
     };
     let filter = [

@@ -116,7 +116,7 @@ fn a_program_that_is_full_wants_nobody() {
         source: Arc::new(Stands(used("orders"))),
     }]);
     assert_eq!(get(&context, "/readiness").0, 200);
-    let connection = observed.admit(new_connection("orders", b"psql"));
+    let connection = observed.admit(new_connection(&"orders".into(), b"psql"));
     let (status, body) = get(&context, "/readiness");
     assert_eq!(status, 503);
     assert!(
@@ -180,8 +180,8 @@ fn the_control_socket_stops_and_loads_anew() {
 fn the_status_has_all_that_is_known() {
     let context = context(vec![used("reports"), failing("orders")]);
     let observed = &context.observed;
-    observed.failed(Some("orders"), failure("aws.expired", true));
-    let connection = observed.admit(new_connection("reports", b"DBeaver"));
+    observed.failed(Some(&"orders".into()), failure("aws.expired", true));
+    let connection = observed.admit(new_connection(&"reports".into(), b"DBeaver"));
     connection.opened();
     connection.traffic().sent(5);
     connection.traffic().received(7);

@@ -1,5 +1,6 @@
 //! Requests to AWS within a deadline, and classification of the errors.
 
+use crate::base::names::Region;
 use std::error::Error;
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
@@ -25,14 +26,14 @@ const OPTIONAL: Duration = Duration::from_secs(5);
 #[derive(Clone, Copy)]
 pub(super) struct LookupContext<'a> {
     pub(super) aws: &'a AwsContext,
-    pub(super) region: &'a str,
+    pub(super) region: &'a Region,
     until: Instant,
 }
 
 impl<'a> LookupContext<'a> {
     pub(super) fn new(
         aws: &'a AwsContext,
-        region: &'a str,
+        region: &'a Region,
         deadline: Duration,
     ) -> Result<Self, DiscoverError> {
         if region.is_empty() {

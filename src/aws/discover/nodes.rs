@@ -87,7 +87,7 @@ fn node(information: InstanceInformation) -> Option<Node> {
     let computer = information.computer_name;
     let computer = computer.map(|name| name.split('.').next().unwrap_or_default().to_owned());
     Some(Node {
-        id: information.instance_id.filter(|id| is_id(id))?,
+        id: information.instance_id.filter(|id| is_id(id))?.into(),
         name: information.name.or(computer).map(shown),
         online: ping == Some(PingStatus::Online),
         ping: ping.map_or_else(
@@ -111,7 +111,7 @@ fn shown(text: String) -> String {
 
 fn describe(nodes: &mut [Node], mut machines: HashMap<String, InstanceFacts>) {
     for node in nodes {
-        let Some(machine) = machines.remove(&node.id) else {
+        let Some(machine) = machines.remove(node.id.as_str()) else {
             continue;
         };
         node.vpc = machine.vpc.filter(|vpc| is_id(vpc));

@@ -1,5 +1,7 @@
 //! Tests of discovery in the sandbox's account, and of the ranking of bastions.
 
+use std::sync::LazyLock;
+
 use protocol_tests::aws::inventory::{
     DbCluster, DbInstance, DbProxy, Ec2Instance, Inventory, VPC_ID,
 };
@@ -9,6 +11,7 @@ use super::*;
 use crate::aws::AwsOptions;
 
 const REGION: &str = "eu-central-1";
+static IN: LazyLock<Region> = LazyLock::new(|| REGION.into());
 const BASTION: &str = "i-0123456789abcdef0";
 const OTHER: &str = "i-0aaaaaaaaaaaaaaa1";
 const SOME_CLUSTER: &str = "orders.cluster-abc.eu-central-1.rds.amazonaws.com";
@@ -34,7 +37,7 @@ impl Account {
         std::fs::write(sandbox.dir().join("config"), config).unwrap();
         let aws = AwsContext::new(AwsOptions {
             profile: Some("dev".to_owned()),
-            region: Some(REGION.to_owned()),
+            region: Some(REGION.to_owned().into()),
             ca_bundle: Some(sandbox.pki().ca_pem_path().to_owned()),
             config_file: Some(sandbox.dir().join("config")),
             credentials_file: Some(sandbox.dir().join("credentials")),
@@ -81,7 +84,7 @@ impl Account {
             None => (name, false),
         };
         let identifier = identifier.to_owned();
-        find(&self.aws, REGION, &RdsIdentifier { identifier, reader }).await
+        find(&self.aws, &IN, &RdsIdentifier { identifier, reader }).await
     }
 
     async fn refusal(&self, name: &str) -> String {
@@ -114,7 +117,7 @@ async fn databases_are_listed_whatever_their_kind_and_the_pages() {
     ];
     for limit in [0, 1] {
         account.sandbox.api().limit_pages(limit);
-        let seen = databases(&account.aws, REGION).await.unwrap();
+        let seen = databases(&account.aws, &IN).await.unwrap();
         assert_eq!(names(&seen), expected);
         assert!(seen.missing.is_empty());
         let all = |what: fn(&Database) -> bool| seen.iter().all(what);
@@ -133,14 +136,14 @@ async fn databases_are_listed_whatever_their_kind_and_the_pages() {
 async fn what_may_not_be_seen_is_named() {
     let account = Account::furnished().await;
     account.deny(&["rds:DescribeDBProxies", "rds:DescribeDBProxyEndpoints"]);
-    let seen = databases(&account.aws, REGION).await.unwrap();
+    let seen = databases(&account.aws, &IN).await.unwrap();
     assert_eq!(seen.len(), 3);
     assert_eq!(
         seen.denied(),
         ["rds:DescribeDBProxies", "rds:DescribeDBProxyEndpoints"]
     );
     account.deny(&["rds:DescribeDBClusters", "rds:DescribeDBClusterEndpoints"]);
-    let seen = databases(&account.aws, REGION).await.unwrap();
+    let seen = databases(&account.aws, &IN).await.unwrap();
     let expected = [
         ("billing", "instance"),
         ("front", "proxy"),
@@ -156,7 +159,7 @@ async fn what_may_not_be_seen_is_named() {
         "rds:DescribeDBProxies",
         "rds:DescribeDBProxyEndpoints",
     ]);
-    let refused = databases(&account.aws, REGION).await.unwrap_err();
+    let refused = databases(&account.aws, &IN).await.unwrap_err();
     assert!(refused.is_denied());
     assert!(
         refused
@@ -218,9 +221,7 @@ async fn identifiers_find_databases_of_every_kind() {
 async fn endpoints_lead_back_to_their_databases() {
     let account = Account::furnished().await;
     let at = async |host: &str| {
-        let found = at(&account.aws, REGION, &host.parse().unwrap())
-            .await
-            .unwrap();
+        let found = at(&account.aws, &IN, &host.parse().unwrap()).await.unwrap();
         found.map(|found| found.identifier)
     };
     for name in [
@@ -230,7 +231,7 @@ async fn endpoints_lead_back_to_their_databases() {
             identifier: name.to_owned(),
             reader: false,
         };
-        let asker = LookupContext::new(&account.aws, REGION, DEADLINE).unwrap();
+        let asker = LookupContext::new(&account.aws, &IN, DEADLINE).unwrap();
         let rds::SearchResult::Found(row) = rds::by_identifier(&asker, name).await.unwrap() else {
             panic!("{identifier} is there");
         };
@@ -346,7 +347,7 @@ async fn a_refusal_only_counts_where_it_leaves_something_open() {
     let orders = "rds:DescribeDBClusters arn:aws:rds:eu-central-1:123456789012:cluster:*";
     account.deny(&[orders]);
     assert!(
-        databases(&account.aws, REGION)
+        databases(&account.aws, &IN)
             .await
             .unwrap()
             .denied()
@@ -360,7 +361,7 @@ async fn nodes_get_names_and_vpcs_from_ec2_where_that_is_allowed() {
     let account = Account::furnished().await;
     account.mark(OTHER);
     account.sandbox.api().limit_pages(1);
-    let seen = nodes(&account.aws, REGION).await.unwrap();
+    let seen = nodes(&account.aws, &IN).await.unwrap();
     assert!(seen.missing.is_empty());
     let rows: Vec<_> = seen
         .iter()
@@ -382,11 +383,11 @@ async fn nodes_get_names_and_vpcs_from_ec2_where_that_is_allowed() {
     );
     assert_eq!(seen[0].name.as_deref(), Some("bastion"));
     account.deny(&["ec2:DescribeInstances"]);
-    let seen = nodes(&account.aws, REGION).await.unwrap();
+    let seen = nodes(&account.aws, &IN).await.unwrap();
     assert_eq!(seen.denied(), ["ec2:DescribeInstances"]);
     assert!(seen.iter().all(|node| node.vpc.is_none()));
     account.deny(&["ssm:DescribeInstanceInformation"]);
-    let refused = nodes(&account.aws, REGION).await.unwrap_err();
+    let refused = nodes(&account.aws, &IN).await.unwrap_err();
     assert!(refused.is_denied(), "{refused}");
 }
 
@@ -394,11 +395,7 @@ async fn nodes_get_names_and_vpcs_from_ec2_where_that_is_allowed() {
 async fn the_bastion_in_the_databases_vpc_is_taken() {
     let account = Account::furnished().await;
     let endpoint: Endpoint = format!("{SOME_CLUSTER}:5444").parse().unwrap();
-    let ranked = async || {
-        bastions(&account.aws, REGION, Some(&endpoint))
-            .await
-            .unwrap()
-    };
+    let ranked = async || bastions(&account.aws, &IN, Some(&endpoint)).await.unwrap();
     let inventory = account.inventory();
     inventory.add_machine(Ec2Instance::new(OTHER, "vpc-other"));
     account.mark(OTHER);
@@ -441,7 +438,7 @@ async fn the_bastion_in_the_databases_vpc_is_taken() {
 
 fn node(id: &str) -> Node {
     Node {
-        id: id.to_owned(),
+        id: id.to_owned().into(),
         name: None,
         online: true,
         ping: "Online".to_owned(),
@@ -562,7 +559,7 @@ async fn silence_has_an_end() {
     for call in ["DescribeDBClusters", "DescribeDBInstances"] {
         account.sandbox.api().fail(call, silent, 9);
     }
-    let asker = LookupContext::new(&account.aws, REGION, Duration::from_secs(1)).unwrap();
+    let asker = LookupContext::new(&account.aws, &IN, Duration::from_secs(1)).unwrap();
     let seen = rds::all(&asker).await;
     assert_eq!(seen.missing.len(), 2, "the others have answered");
     let late = seen.missing[0].error.to_string();
@@ -572,7 +569,7 @@ async fn silence_has_an_end() {
         format!("rds:DescribeDBClusters had no answer from localhost:{port} in 1 s (1 try)")
     );
     assert!(matches!(
-        LookupContext::new(&account.aws, "", DEADLINE),
+        LookupContext::new(&account.aws, &"".into(), DEADLINE),
         Err(DiscoverError::NoRegion)
     ));
 }

@@ -1,10 +1,11 @@
 //! Calls against a service on loopback, and their documents.
 
-use std::sync::Arc;
+use crate::base::names::Region;
+use std::sync::{Arc, LazyLock};
 
 use aws_config::BehaviorVersion;
 use aws_credential_types::Credentials;
-use aws_types::region::Region;
+use aws_types::region::Region as SdkRegion;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -13,6 +14,8 @@ use tokio::sync::Mutex;
 use super::send::ErrorAnswer;
 use super::*;
 use crate::aws::AwsOptions;
+
+static REGION: LazyLock<Region> = LazyLock::new(|| "eu-central-1".into());
 
 const FOUND: &str = "<DescribeInstancesResponse><reservationSet/></DescribeInstancesResponse>";
 const OF_RDS: &str = "<ErrorResponse xmlns=\"http://rds.amazonaws.com/doc/2014-10-31/\"><Error>\
@@ -72,7 +75,7 @@ fn instances() -> Query<'static> {
         version: "2016-11-15",
         action: "DescribeInstances",
         params: vec![("Filter.1.Name".to_owned(), "a&b".to_owned())],
-        region: "eu-central-1",
+        region: &REGION,
     }
 }
 
@@ -208,10 +211,10 @@ async fn where_nothing_listens_the_host_is_named() {
     );
 }
 
-async fn place(service: &'static str, region: &str, fips: bool, dual_stack: bool) -> String {
+async fn place(service: &'static str, region: &Region, fips: bool, dual_stack: bool) -> String {
     let config = SdkConfig::builder()
         .behavior_version(BehaviorVersion::latest())
-        .region(Region::new(region.to_owned()))
+        .region(SdkRegion::new(String::from(region)))
         .use_fips(fips)
         .use_dual_stack(dual_stack)
         .build();
@@ -284,7 +287,10 @@ async fn services_are_where_aws_says() {
             "https://iam.cn-north-1.amazonaws.com.cn/ cn-north-1",
         ),
     ] {
-        assert_eq!(place(service, region, fips, dual_stack).await, expected);
+        assert_eq!(
+            place(service, &region.into(), fips, dual_stack).await,
+            expected
+        );
     }
 }
 
@@ -294,7 +300,7 @@ fn signatures_are_the_reference_implementations() {
     // request at the same time.
     let place = QueryEndpoint {
         url: Url::parse("https://iam.amazonaws.com/").unwrap(),
-        region: "us-east-1".to_owned(),
+        region: "us-east-1".to_owned().into(),
     };
     let request = QueryRequest {
         service: "iam",

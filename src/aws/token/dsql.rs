@@ -5,6 +5,7 @@
 //! `generate_db_connect_admin_auth_token`; the tests compare byte for byte. A token contains
 //! neither port nor user: it is valid for every role of the cluster that the identity is linked to.
 
+use crate::base::names::Region;
 use std::time::SystemTime;
 
 use aws_credential_types::Credentials;
@@ -75,7 +76,7 @@ mod tests {
         name: String,
         host: String,
         user: String,
-        region: String,
+        region: Region,
         session_token: Option<String>,
         unix_time: u64,
         token: String,
@@ -90,7 +91,7 @@ mod tests {
             host: host.to_owned(),
             port: 5432,
             user: user.to_owned(),
-            region: "us-east-1".to_owned(),
+            region: "us-east-1".to_owned().into(),
         }
     }
 

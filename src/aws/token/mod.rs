@@ -7,6 +7,7 @@ pub mod dsql;
 mod presign;
 pub mod rds;
 
+use crate::base::names::Region;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -70,7 +71,7 @@ pub struct TokenRequest {
     /// Database user.
     pub user: String,
     /// Region of the database.
-    pub region: String,
+    pub region: Region,
 }
 
 /// A token and its expiry.

@@ -1,6 +1,7 @@
 //! Code common to the signers of all kinds of tokens: a presigned HTTPS request without its scheme
 //! (SigV4 with query parameters: IAM User Guide, "Create a signed AWS API request").
 
+use crate::base::names::Region;
 use std::net::Ipv6Addr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -68,7 +69,7 @@ pub(super) struct UnsignedRequest<'a> {
     /// Signed `Host` header.
     pub(super) host: String,
     pub(super) service: &'static str,
-    pub(super) region: &'a str,
+    pub(super) region: &'a Region,
 }
 
 impl UnsignedRequest<'_> {

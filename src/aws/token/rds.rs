@@ -3,6 +3,7 @@
 //! AWS does not specify the format. The reference is botocore's `generate_db_auth_token`, and the
 //! tests compare byte for byte.
 
+use crate::base::names::Region;
 use std::time::SystemTime;
 
 use aws_credential_types::Credentials;
@@ -75,7 +76,7 @@ mod tests {
         host: String,
         port: u16,
         user: String,
-        region: String,
+        region: Region,
         session_token: Option<String>,
         unix_time: u64,
         token: String,
@@ -90,7 +91,7 @@ mod tests {
             host: "db.abc.eu-central-1.rds.amazonaws.com".to_owned(),
             port: 5432,
             user: "app".to_owned(),
-            region: "eu-central-1".to_owned(),
+            region: "eu-central-1".to_owned().into(),
         }
     }
 
@@ -198,7 +199,7 @@ mod tests {
             let region = region.to_owned();
             assert_eq!(
                 refused(TokenRequest {
-                    region,
+                    region: region.into(),
                     ..request()
                 }),
                 "region"

@@ -1,5 +1,6 @@
 //! The configuration file as text, with findings as comments.
 
+use crate::base::names::Region;
 use std::collections::HashSet;
 use std::fmt::Write as _;
 
@@ -12,7 +13,7 @@ const MOST_OTHERS: usize = 4;
 
 /// Settings common to all targets.
 pub(super) struct CommonSettings<'a> {
-    pub(super) region: &'a str,
+    pub(super) region: &'a Region,
     pub(super) profile: Option<&'a str>,
     pub(super) user: Option<&'a str>,
 }
@@ -194,12 +195,15 @@ fn off(text: &mut String, key: &str, value: &str, comment: &str) {
 mod tests {
     use super::*;
     use crate::commands::list::tests::{found, machine};
+    use std::sync::LazyLock;
+
     use crate::config::{ConfigFile, TargetConfig, TargetLayer};
 
+    static REGION: LazyLock<Region> = LazyLock::new(|| "eu-central-1".into());
+
     fn head<'a>(user: Option<&'a str>, profile: Option<&'a str>) -> CommonSettings<'a> {
-        let region = "eu-central-1";
         CommonSettings {
-            region,
+            region: &REGION,
             profile,
             user,
         }

@@ -7,13 +7,13 @@ use super::*;
 /// Returns an exposition that contains every metric.
 fn everything() -> String {
     let observed = observed(vec![used("orders")]);
-    let connection = observed.admit(new_connection("orders", b"psql"));
+    let connection = observed.admit(new_connection(&"orders".into(), b"psql"));
     connection.opened();
     connection.traffic().received(30);
     let stages = [(Stage::Total, 0.2), (Stage::Token, 0.0001)];
-    observed.logged_in("orders", &stages);
-    observed.token("orders", TokenSource::Fresh);
-    observed.failed(Some("orders"), failure("aws.expired", true));
+    observed.logged_in(&"orders".into(), &stages);
+    observed.token(&"orders".into(), TokenSource::Fresh);
+    observed.failed(Some(&"orders".into()), failure("aws.expired", true));
     observed.failed(None, failure("client.gone", false));
     observed.exposition().expect("text")
 }

@@ -1,5 +1,6 @@
 //! Tunnel, token and login of one session, and the retries.
 
+use crate::base::names::Region;
 use crate::report;
 use bytes::BytesMut;
 use pg_handshake::ErrorReply;
@@ -391,7 +392,7 @@ impl ClientConnection {
 
     /// Asks AWS about keys and clock, for the report: the database does not say why it rejects a
     /// token.
-    async fn ask_aws(&mut self, context: &PgContext, region: &str) {
+    async fn ask_aws(&mut self, context: &PgContext, region: &Region) {
         self.waiting.at(IDENTITY);
         let identity = context.aws.identity(region).await;
         if let Some(evidence) = &mut self.evidence {
@@ -452,7 +453,7 @@ pub(in crate::postgres) async fn token_request(
     // For an alias, the real name contains the database's region; the configured region is the
     // tunnel's.
     let region = match (endpoint.region(), &routed.target.region) {
-        (Some(region), _) => region.to_owned(),
+        (Some(region), _) => region.into(),
         (None, Some(region)) => region.clone(),
         (None, None) => context.aws.region().await?.ok_or(TunnelError::NoRegion)?,
     };

@@ -39,7 +39,7 @@ fn evidence(host: &str, user: &str) -> TokenEvidence {
             host: host.to_owned(),
             port: 5432,
             user: user.to_owned(),
-            region: "eu-central-1".to_owned(),
+            region: "eu-central-1".to_owned().into(),
         },
         expires_at: SystemTime::UNIX_EPOCH + Duration::from_millis(1_790_000_000_900),
         from_cache: false,
@@ -119,7 +119,7 @@ fn a_refused_token_is_described() {
     let (good, over) = (told(KeyState::Accepted), told(KeyState::Expired));
     let unknown = told(KeyState::Rejected { code });
     let mut at_instance = evidence("orders.abc.cn-north-1.rds.amazonaws.com.cn", "app");
-    at_instance.request.region = "cn-north-1".to_owned();
+    at_instance.request.region = "cn-north-1".to_owned().into();
     let at_proxy = evidence(RDS_PROXY, "app");
     let (dsql, admin) = (evidence(DSQL, "app"), evidence(DSQL, "admin"));
     let denied = from_server("08006", "unable to accept connection, access denied");
@@ -476,7 +476,7 @@ fn the_local_side_is_explained() {
     let one = target("bastion='i-1'");
     let context = context(&one);
     let replication = RouteError::Replication {
-        target: "orders".to_owned(),
+        target: "orders".to_owned().into(),
     };
     let waited = |readiness| ConnectionError::ConnectTimeout {
         after: Duration::from_secs(30),

@@ -21,14 +21,14 @@ fn refused(action: &'static str, denied: bool, answer: (&str, &str)) -> Discover
             request_id: Some("11111111-2222".into()),
             clock: Some(ClockOffset { seconds: -960 }),
         },
-        region: "cn-north-1".to_owned(),
+        region: "cn-north-1".to_owned().into(),
     }
 }
 
 fn none(reader: bool, nearest: Option<&str>, unseen: Vec<&'static str>) -> DiscoverError {
     DiscoverError::NoDatabase {
         wanted: orders(reader),
-        region: "eu-central-1".to_owned(),
+        region: "eu-central-1".to_owned().into(),
         nearest: nearest.map(str::to_owned),
         unseen,
     }
@@ -84,7 +84,7 @@ fn cases() -> [(&'static str, DiscoverError); 12] {
             "out of reach",
             DiscoverError::Unreachable {
                 service: "rds",
-                region: "eu-central-1".to_owned(),
+                region: "eu-central-1".to_owned().into(),
                 reason: "no answer in 15 s".into(),
             },
         ),

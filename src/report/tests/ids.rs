@@ -203,7 +203,7 @@ fn roots_are_of_the_partition() {
     ]
     .map(|region| {
         let of_region = ResolvedTarget {
-            region: Some(region.to_owned()),
+            region: Some(region.to_owned().into()),
             ..target("bastion='i-1'")
         };
         printed(region, &before_login(&unknown, Some(&context(&of_region))))

@@ -4,6 +4,7 @@ pub(super) mod nodes;
 #[cfg(test)]
 mod tests;
 
+use crate::base::names::{Region, SessionId};
 use std::error::Error;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -37,7 +38,7 @@ const GONE: [u16; 2] = [404, 410];
 
 /// A session that AWS has opened and no client has joined yet.
 pub(super) struct StartedSession {
-    pub(super) session_id: String,
+    pub(super) session_id: SessionId,
     /// Data to join it, or the missing value of AWS's answer.
     pub(super) ticket: Result<SessionTicket, TunnelError>,
 }
@@ -59,7 +60,7 @@ pub(super) struct SessionTicket {
 /// [`TunnelError::Credentials`], [`TunnelError::IncompleteAnswer`].
 pub(super) async fn start_session(
     client: &Client,
-    region: &str,
+    region: &Region,
     bastion: &str,
     endpoint: &Endpoint,
     document: Option<&str>,
@@ -85,7 +86,10 @@ pub(super) async fn start_session(
     };
     let session_id = answer.session_id.filter(|id| is_id(id));
     let session_id = session_id.ok_or(missing("a usable SessionId"))?;
-    Ok(StartedSession { session_id, ticket })
+    Ok(StartedSession {
+        session_id: session_id.into(),
+        ticket,
+    })
 }
 
 /// Wraps the token, which no text may quote from now on: the gateway could echo it in its last
@@ -102,15 +106,15 @@ fn token_of(value: String) -> ChannelToken {
 /// As for [`start_session`]; [`is_final`] tells which make a retry pointless.
 pub(super) async fn resume_session(
     client: &Client,
-    region: &str,
+    region: &Region,
     bastion: &str,
-    session_id: &str,
+    session_id: &SessionId,
 ) -> Result<Option<SessionTicket>, TunnelError> {
     let answer = match client.resume_session().session_id(session_id).send().await {
         Ok(answer) => answer,
         Err(error) if status_of(&error).is_some_and(|status| GONE.contains(&status)) => {
             debug!(
-                session_id,
+                %session_id,
                 reason = &*in_words(&error),
                 "the session is gone"
             );
@@ -190,17 +194,17 @@ fn have_ended(error: &CredentialsError) -> bool {
 
 /// Calls `ssm:TerminateSession`, best effort within a deadline: the session is useless whatever AWS
 /// answers. Returns true if AWS has ended it.
-pub(super) async fn terminate_session(client: &Client, session_id: &str) -> bool {
+pub(super) async fn terminate_session(client: &Client, session_id: &SessionId) -> bool {
     let call = client.terminate_session().session_id(session_id).send();
     let called = tokio::time::timeout(TERMINATE_DEADLINE, call).await;
     match &called {
-        Ok(Ok(_)) => debug!(session_id, "SSM session terminated"),
+        Ok(Ok(_)) => debug!(%session_id, "SSM session terminated"),
         Ok(Err(error)) => debug!(
-            session_id,
+            %session_id,
             reason = &*in_words(error),
             "TerminateSession failed"
         ),
-        Err(_) => debug!(session_id, "TerminateSession did not answer in time"),
+        Err(_) => debug!(%session_id, "TerminateSession did not answer in time"),
     }
     matches!(called, Ok(Ok(_)))
 }
@@ -210,7 +214,7 @@ fn refusal<E>(
     error: &SdkError<E>,
     operation: &'static str,
     bastion: &str,
-    region: &str,
+    region: &Region,
 ) -> TunnelError
 where
     E: ProvideErrorMetadata + Error + 'static,

@@ -2,6 +2,7 @@
 
 mod auto;
 
+use crate::base::names::{NodeId, Region};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -39,10 +40,10 @@ pub(super) struct BastionSet {
 #[derive(Default)]
 struct BastionFailures {
     /// The nodes found, and the time of the lookup.
-    found: Option<(Instant, Vec<String>)>,
+    found: Option<(Instant, Vec<NodeId>)>,
     /// The node last logged as chosen.
-    told: Option<String>,
-    failed: HashMap<String, Instant>,
+    told: Option<NodeId>,
+    failed: HashMap<NodeId, Instant>,
 }
 
 impl BastionSet {
@@ -66,8 +67,8 @@ impl BastionSet {
     pub(super) async fn candidates(
         &self,
         client: &Client,
-        region: &str,
-    ) -> Result<Vec<String>, TunnelError> {
+        region: &Region,
+    ) -> Result<Vec<NodeId>, TunnelError> {
         if let Bastion::Nodes(ids) = &self.wanted {
             return Ok(self.memory().ordered(ids));
         }
@@ -84,18 +85,18 @@ impl BastionSet {
         }
     }
 
-    async fn look(&self, client: &Client, region: &str) -> Result<Vec<String>, TunnelError> {
+    async fn look(&self, client: &Client, region: &Region) -> Result<Vec<NodeId>, TunnelError> {
         let Bastion::Tag { key, value } = &self.wanted else {
             return self.choose(region).await;
         };
         let nodes: Vec<ManagedNode> = nodes::online_nodes(client, region, key, value).await?;
         for node in &nodes {
-            debug!(id = node.id, ping = node.ping, agent = ?node.agent, "managed node with {}", self.wanted);
+            debug!(id = %node.id, ping = node.ping, agent = ?node.agent, "managed node with {}", self.wanted);
         }
         Ok(nodes.into_iter().map(|node| node.id).collect())
     }
 
-    fn found(&self, ids: Vec<String>, region: &str) -> Result<Vec<String>, TunnelError> {
+    fn found(&self, ids: Vec<NodeId>, region: &Region) -> Result<Vec<NodeId>, TunnelError> {
         if ids.is_empty() {
             return Err(TunnelError::NoBastion {
                 wanted: self.wanted.to_string(),
@@ -110,7 +111,7 @@ impl BastionSet {
 
     /// Returns the nodes of the last lookup when a new one failed: an error that also prevents a
     /// session is reported by StartSession.
-    fn found_before(&self, error: TunnelError) -> Result<Vec<String>, TunnelError> {
+    fn found_before(&self, error: TunnelError) -> Result<Vec<NodeId>, TunnelError> {
         let memory = self.memory();
         let Some((_, ids)) = &memory.found else {
             return Err(error);
@@ -120,7 +121,7 @@ impl BastionSet {
     }
 
     /// Records that this node provided no session, or no connection to the database.
-    pub(super) fn failed(&self, id: &str) {
+    pub(super) fn failed(&self, id: &NodeId) {
         let mut memory = self.memory();
         memory.failed.insert(id.to_owned(), Instant::now());
         // All of them at once: most likely they were replaced by others with the same tag.
@@ -143,7 +144,7 @@ impl BastionSet {
     }
 
     /// Records that this node provided a connection.
-    pub(super) fn worked(&self, id: &str) {
+    pub(super) fn worked(&self, id: &NodeId) {
         self.memory().failed.remove(id);
     }
 
@@ -154,18 +155,18 @@ impl BastionSet {
 }
 
 impl BastionFailures {
-    fn looked_up(&self) -> Option<Vec<String>> {
+    fn looked_up(&self) -> Option<Vec<NodeId>> {
         let (at, ids) = self.found.as_ref()?;
         (at.elapsed() < LOOKUP_AGE).then(|| self.ordered(ids))
     }
 
-    fn ordered(&self, ids: &[String]) -> Vec<String> {
+    fn ordered(&self, ids: &[NodeId]) -> Vec<NodeId> {
         let mut ids = ids.to_vec();
         ids.sort_by_key(|id| self.has_failed(id)); // Stable.
         ids
     }
 
-    fn has_failed(&self, id: &str) -> bool {
+    fn has_failed(&self, id: &NodeId) -> bool {
         let at = self.failed.get(id);
         at.is_some_and(|at| at.elapsed() < FAILURE_AGE)
     }
@@ -208,8 +209,8 @@ mod tests {
     use crate::aws::api_error::ApiAnswer;
     use crate::tunnel::EndCause;
 
-    fn ids(list: &[&str]) -> Vec<String> {
-        list.iter().map(|&id| id.to_owned()).collect()
+    fn ids(list: &[&str]) -> Vec<NodeId> {
+        list.iter().map(|&id| id.into()).collect()
     }
 
     fn bastions(wanted: Bastion) -> BastionSet {
@@ -230,9 +231,9 @@ mod tests {
         Client::from_conf(config)
     }
 
-    async fn order(bastions: &BastionSet) -> Vec<String> {
+    async fn order(bastions: &BastionSet) -> Vec<NodeId> {
         bastions
-            .candidates(&nobody(), "eu-central-1")
+            .candidates(&nobody(), &"eu-central-1".into())
             .await
             .unwrap()
     }
@@ -241,10 +242,10 @@ mod tests {
     async fn a_node_that_failed_goes_to_the_end_for_a_while() {
         let bastions = nodes(&["i-1", "i-2", "i-3"]);
         assert_eq!(order(&bastions).await, ["i-1", "i-2", "i-3"]);
-        bastions.failed("i-1");
+        bastions.failed(&"i-1".into());
         assert_eq!(order(&bastions).await, ["i-2", "i-3", "i-1"]);
         tokio::time::advance(FAILURE_AGE / 2).await;
-        bastions.failed("i-3");
+        bastions.failed(&"i-3".into());
         assert_eq!(order(&bastions).await, ["i-2", "i-1", "i-3"]);
         tokio::time::advance(FAILURE_AGE / 2).await;
         assert_eq!(order(&bastions).await, ["i-1", "i-2", "i-3"]);
@@ -254,9 +255,9 @@ mod tests {
     async fn others_are_those_that_have_not_failed() {
         for bastions in [nodes(&["i-1", "i-2"]), with_tag(&["i-1", "i-2"])] {
             assert!(bastions.has_others());
-            bastions.failed("i-1");
+            bastions.failed(&"i-1".into());
             assert!(bastions.has_others());
-            bastions.failed("i-2");
+            bastions.failed(&"i-2".into());
             assert!(!bastions.has_others());
         }
     }
@@ -264,10 +265,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_node_that_works_again_takes_its_place() {
         let bastions = nodes(&["i-1", "i-2"]);
-        bastions.failed("i-1");
-        bastions.failed("i-2");
+        bastions.failed(&"i-1".into());
+        bastions.failed(&"i-2".into());
         assert_eq!(order(&bastions).await, ["i-1", "i-2"], "all have failed");
-        bastions.worked("i-2");
+        bastions.worked(&"i-2".into());
         assert_eq!(order(&bastions).await, ["i-2", "i-1"]);
     }
 
@@ -283,7 +284,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn found_nodes_are_remembered_for_a_while() {
         let bastions = with_tag(&["i-1", "i-2"]);
-        bastions.failed("i-1");
+        bastions.failed(&"i-1".into());
         assert_eq!(order(&bastions).await, ["i-2", "i-1"]);
         tokio::time::advance(LOOKUP_AGE).await;
         assert_eq!(bastions.memory().looked_up(), None);
@@ -292,7 +293,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_lookup_that_fails_leaves_the_nodes_of_the_last_one() {
         let bastions = with_tag(&["i-1", "i-2"]);
-        bastions.failed("i-1");
+        bastions.failed(&"i-1".into());
         tokio::time::advance(LOOKUP_AGE).await;
         let again = bastions.found_before(TunnelError::NoRegion).unwrap();
         assert_eq!(again, ["i-1", "i-2"]);
@@ -305,7 +306,9 @@ mod tests {
 
     #[test]
     fn a_tag_that_nobody_carries_is_named() {
-        let error = with_tag(&[]).found(Vec::new(), "eu-central-1").unwrap_err();
+        let error = with_tag(&[])
+            .found(Vec::new(), &"eu-central-1".into())
+            .unwrap_err();
         assert_eq!(
             error.to_string(),
             "no managed node in eu-central-1 matches tag Name=bastion"
@@ -315,9 +318,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn found_nodes_that_have_all_failed_are_looked_up_anew() {
         let bastions = with_tag(&["i-1", "i-2"]);
-        bastions.failed("i-1");
+        bastions.failed(&"i-1".into());
         assert!(bastions.memory().found.is_some());
-        bastions.failed("i-2");
+        bastions.failed(&"i-2".into());
         assert!(bastions.memory().found.is_none());
     }
 
@@ -332,7 +335,7 @@ mod tests {
                 clock: None,
             },
             bastion: "i-1".to_owned(),
-            region: "eu-central-1".to_owned(),
+            region: "eu-central-1".to_owned().into(),
         }
     }
 
@@ -411,7 +414,7 @@ mod tests {
             (
                 false,
                 TunnelError::ApiUnreachable {
-                    region: some(),
+                    region: some().into(),
                     host: None,
                     reason: some().into(),
                 },

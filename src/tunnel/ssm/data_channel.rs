@@ -1,6 +1,7 @@
 //! Opens the data channel: TCP or a proxy's tunnel, TLS to the service's name, WebSocket upgrade
 //! signed with SigV4 (service `ssmmessages`), which AWS requires from clients since plugin 1.2.764.
 
+use crate::base::names::Region;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -56,7 +57,7 @@ pub(super) struct NetworkPath<'a> {
 /// [`TunnelError::ChannelConnect`], [`TunnelError::ChannelRefused`], [`TunnelError::Proxy`].
 pub(super) async fn connect(
     url: &Url,
-    region: &str,
+    region: &Region,
     credentials: &Credentials,
     way: NetworkPath<'_>,
 ) -> Result<WebSocket, TunnelError> {
@@ -125,7 +126,7 @@ fn refused<T>(
     let skew = skew(response.headers(), now).filter(|_| status == StatusCode::FORBIDDEN);
     TunnelError::ChannelRefused {
         host,
-        region: region.to_owned(),
+        region: region.to_owned().into(),
         status: status.as_u16(),
         skew,
     }
@@ -148,7 +149,11 @@ fn tls(roots: Arc<RootCertStore>) -> Result<TlsConnector, rustls::Error> {
 
 /// Returns the upgrade request with its SigV4 headers: empty body, only `host` signed beside the
 /// date (and the session token), as the service accepts it from its own clients.
-fn signed_request(url: &Url, region: &str, credentials: &Credentials) -> Result<Request, String> {
+fn signed_request(
+    url: &Url,
+    region: &Region,
+    credentials: &Credentials,
+) -> Result<Request, String> {
     let mut request = url
         .as_str()
         .into_client_request()
@@ -213,7 +218,7 @@ mod tests {
         let credentials = Credentials::new("AKID", "secret", Some("session".into()), None, "test");
         let signature = |url: &str| {
             let url = Url::parse(url).unwrap();
-            let request = signed_request(&url, "eu-central-1", &credentials).unwrap();
+            let request = signed_request(&url, &"eu-central-1".into(), &credentials).unwrap();
             let header = |name| request.headers()[name].to_str().unwrap().to_owned();
             assert_eq!(header("x-amz-security-token"), "session");
             assert_eq!(request.uri().query(), Some("role=x"));
@@ -294,7 +299,7 @@ mod tests {
                 proxies: &ProxySettings::from_env(),
                 watch: &aws.clock_watch(),
             };
-            let connected = connect(&url, "eu-central-1", &credentials, way).await;
+            let connected = connect(&url, &"eu-central-1".into(), &credentials, way).await;
             assert_eq!(connected.is_ok(), head.starts_with("101"), "{head}");
             if let Err(TunnelError::ChannelRefused { skew, status, .. }) = connected {
                 assert_eq!(skew, (status == 403).then_some(600), "{head}");

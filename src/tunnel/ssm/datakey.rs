@@ -1,5 +1,6 @@
 //! `kms:GenerateDataKey`: the key of a session with encryption in its preferences.
 
+use crate::base::names::{NodeId, Region, SessionId};
 use std::time::Duration;
 
 use aws_sdk_kms::error::ProvideErrorMetadata;
@@ -25,9 +26,9 @@ pub(super) struct DataKeyRequest<'a> {
     /// The KMS key: an ARN, an id, or an alias. The agent reads it from the preferences.
     pub(super) key: &'a str,
     /// The session it is for.
-    pub(super) session_id: &'a str,
+    pub(super) session_id: &'a SessionId,
     /// The managed node at its other end.
-    pub(super) target: &'a str,
+    pub(super) target: &'a NodeId,
     /// The agent's challenge, if it sent one.
     pub(super) challenge: Option<&'a str>,
 }
@@ -40,7 +41,7 @@ pub(super) struct DataKeyRequest<'a> {
 /// [`TunnelError::Credentials`].
 pub(super) async fn data_key(
     aws: &AwsContext,
-    region: &str,
+    region: &Region,
     wanted: DataKeyRequest<'_>,
 ) -> Result<DataKey, TunnelError> {
     let failed = |denied: bool, reason: String| TunnelError::DataKey {
@@ -48,7 +49,8 @@ pub(super) async fn data_key(
         denied,
         reason: reason.into(),
     };
-    let client = aws.kms(region_of(wanted.key).unwrap_or(region)).await;
+    let region_of_key = region_of(wanted.key).map(Region::from);
+    let client = aws.kms(region_of_key.as_ref().unwrap_or(region)).await;
     let client = client.map_err(|error| TunnelError::Credentials(error.into()))?;
     let call = client
         .generate_data_key()

@@ -35,6 +35,7 @@ mod keepalive;
 mod losses;
 pub(super) mod resume;
 
+use crate::base::names::{NodeId, SessionId};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -92,8 +93,8 @@ pub(super) enum SessionPhase {
 
 /// Identity and settings of a session.
 pub(super) struct SessionInfo {
-    pub(super) bastion: Arc<str>,
-    pub(super) session_id: Arc<str>,
+    pub(super) bastion: NodeId,
+    pub(super) session_id: SessionId,
     /// Destination of its streams.
     pub(super) endpoint: Endpoint,
     /// Timeout of a dial, and so of an outstanding answer of the agent.
@@ -110,8 +111,8 @@ pub(super) struct Driver {
     shared: Arc<SharedSession>,
     socket: ChannelSocket,
     phase: watch::Sender<SessionPhase>,
-    bastion: Arc<str>,
-    session_id: Arc<str>,
+    bastion: NodeId,
+    session_id: SessionId,
     endpoint: Endpoint,
     dial_timeout: Duration,
     record: Option<SessionRecord>,

@@ -1,5 +1,6 @@
 //! Address of a data channel: AWS's answer, checked, or the one in the user's settings.
 
+use crate::base::names::Region;
 use url::{Host, Url};
 
 use crate::aws::Endpoints;
@@ -31,7 +32,7 @@ const ALWAYS_FIPS: &str = "aws-us-gov";
 /// data channel has, [`TunnelError::ForeignStreamUrl`].
 pub(super) fn data_channel(
     text: &str,
-    region: &str,
+    region: &Region,
     endpoints: &Endpoints,
 ) -> Result<Url, TunnelError> {
     let url = Url::parse(text).map_err(|_| TunnelError::IncompleteAnswer("a usable StreamUrl"))?;
@@ -95,7 +96,7 @@ fn moved(mut url: Url, there: Option<(&str, Option<u16>)>) -> Option<Url> {
 }
 
 /// Returns the FIPS gateway to use in place of `host`, if that is the plain one of the region.
-fn fips_gateway(host: &str, region: &str, partition: &Partition) -> Option<String> {
+fn fips_gateway(host: &str, region: &Region, partition: &Partition) -> Option<String> {
     let suffix = host.strip_prefix(&format!("{GATEWAY}.{region}."))?;
     let plain_is_fips = partition.name == ALWAYS_FIPS && suffix == partition.dns_suffix;
     let is_gateway = suffix == partition.dns_suffix || suffix == partition.dual_stack_suffix;
@@ -112,7 +113,7 @@ mod tests {
         Url::parse(text).unwrap()
     }
 
-    fn at(host: &str, region: &str, endpoints: &Endpoints) -> Result<String, TunnelError> {
+    fn at(host: &str, region: &Region, endpoints: &Endpoints) -> Result<String, TunnelError> {
         data_channel(&format!("wss://{host}{PATH}"), region, endpoints).map(String::from)
     }
 
@@ -135,7 +136,7 @@ mod tests {
             ("us-isob-east-1", "ssmmessages.us-isob-east-1.sc2s.sgov.gov"),
             ("eusc-de-east-1", "ssmmessages.eusc-de-east-1.amazonaws.eu"),
         ] {
-            let same = at(host, region, &Endpoints::default()).unwrap();
+            let same = at(host, &region.into(), &Endpoints::default()).unwrap();
             assert_eq!(same, format!("wss://{host}{PATH}"));
         }
     }
@@ -150,14 +151,14 @@ mod tests {
             "wss://127.0.0.1/v1",
             "wss://[::1]/v1",
         ] {
-            let error = data_channel(foreign, "eu-central-1", &Endpoints::default());
+            let error = data_channel(foreign, &"eu-central-1".into(), &Endpoints::default());
             assert!(
                 matches!(error, Err(TunnelError::ForeignStreamUrl { .. })),
                 "{foreign}: {error:?}"
             );
         }
         assert!(matches!(
-            data_channel("nonsense", "eu-central-1", &Endpoints::default()),
+            data_channel("nonsense", &"eu-central-1".into(), &Endpoints::default()),
             Err(TunnelError::IncompleteAnswer(_))
         ));
     }
@@ -183,7 +184,7 @@ mod tests {
                 "the host name in StreamUrl has 900014 bytes, and DNS names at most 253",
             ),
         ] {
-            let error = data_channel(url, "eu-central-1", &Endpoints::default());
+            let error = data_channel(url, &"eu-central-1".into(), &Endpoints::default());
             let error = error.unwrap_err().to_string();
             let expected = format!("the answer to StartSession is not usable: {said}");
             assert_eq!(error, expected);
@@ -197,10 +198,16 @@ mod tests {
             ..Endpoints::default()
         };
         for host in ["localhost:4566", "ssm.corp"] {
-            assert!(at(host, "eu-central-1", &endpoints).is_ok(), "{host}");
+            assert!(
+                at(host, &"eu-central-1".into(), &endpoints).is_ok(),
+                "{host}"
+            );
         }
         for host in ["localhost:4567", "ssm.corp:8443", "x.ssm.corp"] {
-            assert!(at(host, "eu-central-1", &endpoints).is_err(), "{host}");
+            assert!(
+                at(host, &"eu-central-1".into(), &endpoints).is_err(),
+                "{host}"
+            );
         }
     }
 
@@ -225,11 +232,15 @@ mod tests {
             };
             for answered in ["ssmmessages.eu-central-1.amazonaws.com", "odd.host:1234"] {
                 assert_eq!(
-                    at(answered, "eu-central-1", &endpoints).unwrap(),
+                    at(answered, &"eu-central-1".into(), &endpoints).unwrap(),
                     format!("{expected}{PATH}")
                 );
             }
-            let plain = data_channel("ws://x.amazonaws.com/v1", "eu-central-1", &endpoints);
+            let plain = data_channel(
+                "ws://x.amazonaws.com/v1",
+                &"eu-central-1".into(),
+                &endpoints,
+            );
             assert!(matches!(plain, Err(TunnelError::BadAnswer { .. })));
         }
     }
@@ -273,7 +284,7 @@ mod tests {
             ),
         ] {
             assert_eq!(
-                at(answered, region, &endpoints).unwrap(),
+                at(answered, &region.into(), &endpoints).unwrap(),
                 format!("wss://{expected}{PATH}")
             );
         }

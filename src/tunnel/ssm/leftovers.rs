@@ -5,6 +5,7 @@
 //! process ends in any way. So a file that can be locked has lost its owner: the next pgiam ends
 //! its session. Several pgiams at once leave each other's sessions alone.
 
+use crate::base::names::{Region, SessionId};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
@@ -63,8 +64,8 @@ pub fn keep_in(dir: &Path) {
 /// Records a session that has just been started; `None` if recording is off.
 pub(super) async fn note(
     aws: &AwsContext,
-    region: &str,
-    session_id: &str,
+    region: &Region,
+    session_id: &SessionId,
 ) -> Option<SessionRecord> {
     let book = BOOK.get()?;
     let entry = LeftoverSession {
@@ -76,7 +77,7 @@ pub(super) async fn note(
     };
     let noted = book.note(&entry);
     noted
-        .inspect_err(|error| debug!(reason = %error, session_id, "the session is not noted"))
+        .inspect_err(|error| debug!(reason = %error, %session_id, "the session is not noted"))
         .ok()
 }
 
@@ -95,8 +96,8 @@ async fn endpoints(aws: &AwsContext) -> Option<Vec<String>> {
 /// Data to end a session.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct LeftoverSession {
-    session_id: String,
-    region: String,
+    session_id: SessionId,
+    region: Region,
     /// The profile in the target's configuration.
     profile: Option<String>,
     endpoints: Vec<String>,
@@ -208,13 +209,13 @@ impl OrphanedSession {
         let session_id = &self.entry.session_id;
         if now.saturating_sub(since) >= TRIED_FOR.as_secs() {
             info!(
-                session_id,
+                %session_id,
                 "giving up a session that an earlier process left open"
             );
             return self.over();
         }
         if let Err(error) = write(&mut self.file, &self.entry) {
-            debug!(reason = %error, session_id, "cannot note that a session is still open");
+            debug!(reason = %error, %session_id, "cannot note that a session is still open");
         }
     }
 }
@@ -258,13 +259,13 @@ async fn end_all(orphans: Vec<OrphanedSession>) {
         };
         if end(&aws, entry).await {
             info!(
-                session_id = entry.session_id,
+                session_id = %entry.session_id,
                 "ended a session that an earlier process left open"
             );
             orphan.over();
         } else {
             debug!(
-                session_id = entry.session_id,
+                session_id = %entry.session_id,
                 "cannot end a session that an earlier process left open; the next start tries again"
             );
             let now = SystemTime::now().duration_since(UNIX_EPOCH);
@@ -294,8 +295,8 @@ mod tests {
 
     fn entry(id: &str) -> LeftoverSession {
         LeftoverSession {
-            session_id: id.to_owned(),
-            region: "eu-central-1".to_owned(),
+            session_id: id.to_owned().into(),
+            region: "eu-central-1".to_owned().into(),
             profile: Some("dev".to_owned()),
             endpoints: vec!["https://localhost:1/".to_owned()],
             failed_since: None,

@@ -1,5 +1,7 @@
 //! [`SsmSession`]: the pool's handle to one running session.
 
+use crate::base::names::NodeId;
+use crate::base::names::SessionId;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,9 +23,9 @@ const PATH_UNKNOWN: Duration = Duration::from_secs(1);
 pub(super) struct SsmSession {
     shared: Arc<SharedSession>,
     phase: watch::Receiver<SessionPhase>,
-    bastion: Arc<str>,
+    bastion: NodeId,
     /// Its id at AWS.
-    id: Arc<str>,
+    id: SessionId,
     /// Time at which its start began. The agent resolves the database's name once, after that.
     began: Instant,
 }
@@ -32,8 +34,8 @@ impl SsmSession {
     pub(super) fn new(
         shared: Arc<SharedSession>,
         phase: watch::Receiver<SessionPhase>,
-        bastion: Arc<str>,
-        id: Arc<str>,
+        bastion: NodeId,
+        id: SessionId,
         began: Instant,
     ) -> Self {
         Self {
@@ -45,7 +47,7 @@ impl SsmSession {
         }
     }
 
-    pub(super) fn bastion(&self) -> &Arc<str> {
+    pub(super) fn bastion(&self) -> &NodeId {
         &self.bastion
     }
 

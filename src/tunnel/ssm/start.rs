@@ -1,6 +1,7 @@
 //! Starts a session: credentials, a working bastion, `ssm:StartSession`, the data channel, the
 //! handshake.
 
+use crate::base::names::{NodeId, Region, SessionId};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -64,7 +65,7 @@ pub(super) struct SessionStarter {
 
 struct Inner {
     aws: Arc<AwsContext>,
-    region: Option<String>,
+    region: Option<Region>,
     settings: SsmSettings,
     endpoint: Endpoint,
     bastions: BastionSet,
@@ -73,7 +74,7 @@ struct Inner {
 impl SessionStarter {
     pub(super) fn new(
         aws: Arc<AwsContext>,
-        region: Option<String>,
+        region: Option<Region>,
         settings: SsmSettings,
         endpoint: Endpoint,
     ) -> Self {
@@ -103,7 +104,7 @@ impl SessionStarter {
 
     /// Records that a bastion did not connect to the database: the next session uses another one,
     /// if there is one.
-    pub(super) fn dial_failed(&self, bastion: &str) {
+    pub(super) fn dial_failed(&self, bastion: &NodeId) {
         self.inner.bastions.failed(bastion);
     }
 
@@ -113,7 +114,7 @@ impl SessionStarter {
     }
 
     /// Records that a bastion connected to the database.
-    pub(super) fn dial_worked(&self, bastion: &str) {
+    pub(super) fn dial_worked(&self, bastion: &NodeId) {
         self.inner.bastions.worked(bastion);
     }
 
@@ -141,7 +142,7 @@ impl SessionStarter {
         self.enter("ssm:DescribeInstanceInformation, which finds the bastion");
         let candidates = inner.bastions.candidates(&access.client, &access.region);
         let candidates = self.unless_stopped(candidates).await?;
-        let mut tried: Vec<(String, TunnelError)> = Vec::new();
+        let mut tried: Vec<(NodeId, TunnelError)> = Vec::new();
         let left_out = candidates.len().saturating_sub(MOST_TRIED);
         for bastion in candidates.into_iter().take(MOST_TRIED) {
             match self.start_through(&access, &bastion).await {
@@ -181,17 +182,17 @@ impl SessionStarter {
     async fn start_through(
         &self,
         access: &AwsAccess,
-        bastion: &str,
+        bastion: &NodeId,
     ) -> Result<SsmSession, TunnelError> {
         let began = Instant::now();
         self.enter("ssm:StartSession");
         let started = self.start_session(access, bastion).await?;
         self.enter("the data channel (WebSocket) of the session");
-        let session_id: Arc<str> = started.session_id.into();
-        debug!(%session_id, bastion, "SSM session started");
+        let session_id: SessionId = started.session_id.into();
+        debug!(%session_id, %bastion, "SSM session started");
         // AWS counts the session as open until it is terminated, however it ends here.
         let terminate = {
-            let (client, session_id) = (access.client.clone(), Arc::clone(&session_id));
+            let (client, session_id) = (access.client.clone(), session_id.clone());
             async move { api::terminate_session(&client, &session_id).await }
         };
         let record = leftovers::note(&self.inner.aws, &access.region, &session_id).await;
@@ -213,8 +214,8 @@ impl SessionStarter {
             }
         };
         let about = driver::SessionInfo {
-            bastion: Arc::from(bastion),
-            session_id: Arc::clone(&session_id),
+            bastion: bastion.clone(),
+            session_id: session_id.clone(),
             endpoint: self.inner.endpoint.clone(),
             dial_timeout: self.inner.settings.dial_timeout,
             record,
@@ -228,7 +229,7 @@ impl SessionStarter {
             return Err(error);
         }
         let start_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        info!(%session_id, bastion, start_ms, "tunnel up");
+        info!(%session_id, %bastion, start_ms, "tunnel up");
         Ok(session)
     }
 
@@ -238,7 +239,7 @@ impl SessionStarter {
     async fn start_session(
         &self,
         access: &AwsAccess,
-        bastion: &str,
+        bastion: &NodeId,
     ) -> Result<api::StartedSession, TunnelError> {
         let stopped = async {
             self.stop.cancelled().await;
@@ -253,7 +254,7 @@ impl SessionStarter {
     async fn start_session_patiently(
         &self,
         access: &AwsAccess,
-        bastion: &str,
+        bastion: &NodeId,
     ) -> Result<api::StartedSession, TunnelError> {
         let began = Instant::now();
         let (mut pause, longest) = THROTTLED_PAUSE;
@@ -265,7 +266,7 @@ impl SessionStarter {
             if began.elapsed() + pause > THROTTLED_DEADLINE || self.stop.is_cancelled() {
                 return Err(refused);
             }
-            debug!(bastion, ?pause, "AWS throttles StartSession");
+            debug!(%bastion, ?pause, "AWS throttles StartSession");
             let paused = self.stop.run_until_cancelled(sleep(jitter(pause))).await;
             if paused.is_none() {
                 return Err(TunnelError::ShuttingDown);
@@ -304,7 +305,7 @@ impl SessionStarter {
         let sessions = self.inner.settings.sessions;
         let shared = Arc::new(SharedSession::new(driver::channel(config), mux, sessions));
         let (sender, phase) = watch::channel(SessionPhase::Starting);
-        let (bastion, id) = (Arc::clone(&about.bastion), Arc::clone(&about.session_id));
+        let (bastion, id) = (about.bastion.clone(), about.session_id.clone());
         let calls = self.calls(&about);
         let driver = Driver::new(joined.socket, Arc::clone(&shared), sender, about, calls);
         self.tasks.spawn(driver.run(terminate));
@@ -315,28 +316,22 @@ impl SessionStarter {
     fn calls(&self, about: &driver::SessionInfo) -> SessionCalls {
         let (inner, session_id, bastion) = (
             Arc::clone(&self.inner),
-            Arc::clone(&about.session_id),
-            Arc::clone(&about.bastion),
+            about.session_id.clone(),
+            about.bastion.clone(),
         );
         let rejoin = Box::new(move || {
-            let (inner, session_id, bastion) = (
-                Arc::clone(&inner),
-                Arc::clone(&session_id),
-                Arc::clone(&bastion),
-            );
+            let (inner, session_id, bastion) =
+                (Arc::clone(&inner), session_id.clone(), bastion.clone());
             Box::pin(async move { inner.rejoin(&session_id, &bastion).await }) as _
         });
         let (inner, session_id, bastion) = (
             Arc::clone(&self.inner),
-            Arc::clone(&about.session_id),
-            Arc::clone(&about.bastion),
+            about.session_id.clone(),
+            about.bastion.clone(),
         );
         let data_key = Box::new(move |key: String, challenge: Option<String>| {
-            let (inner, session_id, bastion) = (
-                Arc::clone(&inner),
-                Arc::clone(&session_id),
-                Arc::clone(&bastion),
-            );
+            let (inner, session_id, bastion) =
+                (Arc::clone(&inner), session_id.clone(), bastion.clone());
             Box::pin(async move {
                 let wanted = datakey::DataKeyRequest {
                     key: &key,
@@ -356,7 +351,7 @@ impl Inner {
     async fn start_session_once(
         &self,
         access: &AwsAccess,
-        bastion: &str,
+        bastion: &NodeId,
     ) -> Result<api::StartedSession, TunnelError> {
         let AwsAccess { client, region, .. } = access;
         let document = self.settings.document.as_deref();
@@ -368,8 +363,8 @@ impl Inner {
     /// Credentials that AWS refuses are reloaded once: there may be newer ones by now.
     async fn rejoin(
         &self,
-        session_id: &str,
-        bastion: &str,
+        session_id: &SessionId,
+        bastion: &NodeId,
     ) -> Result<Option<OpenedChannel>, TunnelError> {
         match self.rejoin_once(session_id, bastion).await {
             Err(error) if is_about_credentials(&error) => {
@@ -382,8 +377,8 @@ impl Inner {
 
     async fn rejoin_once(
         &self,
-        session_id: &str,
-        bastion: &str,
+        session_id: &SessionId,
+        bastion: &NodeId,
     ) -> Result<Option<OpenedChannel>, TunnelError> {
         let access = self.access().await?;
         let AwsAccess { client, region, .. } = &access;
@@ -394,7 +389,7 @@ impl Inner {
         };
         match joined {
             Err(error) if api::is_gone(&error) => {
-                debug!(session_id, reason = %error, "the session is gone");
+                debug!(%session_id, reason = %error, "the session is gone");
                 Ok(None)
             }
             joined => joined,
@@ -408,11 +403,12 @@ impl Inner {
                 Some(region) => Some(region.clone()),
                 None => self.aws.region().await?,
             };
-            let client = self.aws.ssm(region.as_deref().unwrap_or_default()).await?;
+            let region = region.unwrap_or_default();
+            let client = self.aws.ssm(&region).await?;
             let access = AwsAccess {
                 credentials: self.aws.credentials().await?,
                 client,
-                region: region.unwrap_or_default(),
+                region,
                 roots: self.aws.roots().await?,
                 watch: self.aws.clock_watch(),
                 endpoints: self.aws.endpoints().await?,
@@ -434,7 +430,7 @@ impl Inner {
 struct AwsAccess {
     credentials: Credentials,
     client: aws_sdk_ssm::Client,
-    region: String,
+    region: Region,
     roots: Arc<RootCertStore>,
     watch: Arc<ClockWatch>,
     /// The user's endpoint settings for data channels.

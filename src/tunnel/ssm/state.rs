@@ -1,5 +1,6 @@
 //! State shared by the driver and the streams of one session, behind one lock.
 
+use crate::base::names::NodeId;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
@@ -543,13 +544,13 @@ impl SessionMachines {
     /// Handles an agent that has owed an answer in silence for this long: no new streams. Those
     /// without an outcome of their dial that can be repeated elsewhere get an error; the others too
     /// once `dial_timeout` has passed.
-    pub(super) fn unheard(&mut self, bastion: &str, silence: Duration, dial_timeout: Duration) {
+    pub(super) fn unheard(&mut self, bastion: &NodeId, silence: Duration, dial_timeout: Duration) {
         self.retired = true;
         self.silent_since = Instant::now().checked_sub(silence);
         if !self.proven {
             self.early_failure
                 .get_or_insert_with(|| TunnelError::AgentSilent {
-                    bastion: bastion.to_owned(),
+                    bastion: bastion.to_string(),
                     after: silence,
                 });
         }

@@ -5,6 +5,7 @@
 //! put into the stream's inbox. Both sides are bounded: a writer waits at [`SEND_BUFFER`], and a
 //! full inbox stops the driver from reading the socket (see `driver.rs`).
 
+use crate::base::names::NodeId;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
@@ -25,7 +26,7 @@ use crate::tunnel::TunnelError;
 /// One stream to the database, through the session's agent. Dropping it closes it.
 pub struct SsmStream {
     id: StreamId,
-    bastion: Arc<str>,
+    bastion: NodeId,
     shared: Arc<SharedSession>,
     shut_down: bool,
 }
@@ -43,7 +44,7 @@ impl SsmStream {
     /// Opens a stream; its SYN leaves with the first bytes or at the driver's next turn.
     pub(super) fn open(
         shared: &Arc<SharedSession>,
-        bastion: &Arc<str>,
+        bastion: &NodeId,
         endpoint: &Endpoint,
         hello: Repeatability,
     ) -> Result<Self, NotOpened> {
@@ -64,7 +65,7 @@ impl SsmStream {
         shared.wake.notify_one();
         Ok(Self {
             id,
-            bastion: Arc::clone(bastion),
+            bastion: bastion.clone(),
             shared: Arc::clone(shared),
             shut_down: false,
         })

@@ -1,5 +1,7 @@
 //! [`SsmTransport`]: streams to one endpoint through the sessions of its target.
 
+use crate::base::names::NodeId;
+use crate::base::names::Region;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -54,7 +56,7 @@ impl SsmTransport {
     #[must_use]
     pub fn new(
         aws: Arc<AwsContext>,
-        region: Option<String>,
+        region: Option<Region>,
         settings: SsmSettings,
         endpoint: Endpoint,
     ) -> Self {
@@ -304,10 +306,10 @@ impl Transport for SsmTransport {
         })
     }
 
-    fn prepare(&self) -> BoxFuture<'_, Result<Option<Arc<str>>, TunnelError>> {
+    fn prepare(&self) -> BoxFuture<'_, Result<Option<NodeId>, TunnelError>> {
         Box::pin(async move {
             let session = self.pool.first().await?;
-            Ok(Some(Arc::clone(session.bastion())))
+            Ok(Some(session.bastion().clone()))
         })
     }
 

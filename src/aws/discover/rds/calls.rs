@@ -12,6 +12,7 @@ use futures_util::future::BoxFuture;
 use super::row::{self, DatabaseRow};
 use crate::aws::discover::DiscoverError;
 use crate::aws::discover::ask::LookupContext;
+use crate::base::names::Region;
 
 pub(super) const CLUSTERS: &str = "rds:DescribeDBClusters";
 pub(super) const INSTANCES: &str = "rds:DescribeDBInstances";
@@ -57,7 +58,7 @@ async fn rows<P, T, E>(
     (action, which): (&'static str, ResourceFilter<'_>),
     mut next: impl FnMut(&mut Context<'_>) -> Poll<Option<Result<P, SdkError<E>>>>,
     listed: impl Fn(P) -> Option<Vec<T>>,
-    row: impl Fn(T, &str) -> Option<DatabaseRow>,
+    row: impl Fn(T, &Region) -> Option<DatabaseRow>,
 ) -> Result<Vec<DatabaseRow>, DiscoverError>
 where
     E: ProvideErrorMetadata + Error + 'static,

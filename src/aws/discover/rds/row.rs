@@ -1,5 +1,6 @@
 //! One database of a list, and the obstacles to connecting to it.
 
+use crate::base::names::Region;
 use aws_sdk_rds::types::{
     DbCluster, DbClusterEndpoint, DbInstance, DbProxy, DbProxyEndpoint, IamAuthMode,
     VpcSecurityGroupMembership,
@@ -36,7 +37,7 @@ pub(crate) struct DatabaseRow {
 }
 
 impl DatabaseRow {
-    fn new(kind: DatabaseKind, identifier: String, region: &str) -> Self {
+    fn new(kind: DatabaseKind, identifier: String, region: &Region) -> Self {
         let database = Database {
             kind,
             identifier,
@@ -276,7 +277,7 @@ fn groups(groups: Option<Vec<VpcSecurityGroupMembership>>) -> Vec<String> {
         .collect()
 }
 
-pub(super) fn of_instance(instance: DbInstance, region: &str) -> Option<DatabaseRow> {
+pub(super) fn of_instance(instance: DbInstance, region: &Region) -> Option<DatabaseRow> {
     let mut row = DatabaseRow::new(
         DatabaseKind::Instance,
         instance.db_instance_identifier?,
@@ -310,7 +311,7 @@ pub(super) fn of_instance(instance: DbInstance, region: &str) -> Option<Database
     Some(row)
 }
 
-pub(super) fn of_cluster(cluster: DbCluster, region: &str) -> Option<DatabaseRow> {
+pub(super) fn of_cluster(cluster: DbCluster, region: &Region) -> Option<DatabaseRow> {
     let mut row = DatabaseRow::new(
         DatabaseKind::Cluster,
         cluster.db_cluster_identifier?,
@@ -352,7 +353,10 @@ pub(super) fn of_cluster(cluster: DbCluster, region: &str) -> Option<DatabaseRow
     Some(row)
 }
 
-pub(super) fn of_cluster_endpoint(custom: DbClusterEndpoint, region: &str) -> Option<DatabaseRow> {
+pub(super) fn of_cluster_endpoint(
+    custom: DbClusterEndpoint,
+    region: &Region,
+) -> Option<DatabaseRow> {
     if custom.endpoint_type.as_deref() != Some(CUSTOM) {
         return None; // The cluster lists the other endpoints.
     }
@@ -375,7 +379,7 @@ fn proxy_id(arn: Option<&str>) -> Option<String> {
     id.starts_with("prx-").then(|| id.to_owned())
 }
 
-pub(super) fn of_proxy(proxy: DbProxy, region: &str) -> Option<DatabaseRow> {
+pub(super) fn of_proxy(proxy: DbProxy, region: &Region) -> Option<DatabaseRow> {
     let mut row = DatabaseRow::new(DatabaseKind::Proxy, proxy.db_proxy_name?, region);
     let is_on = |mode: &Option<IamAuthMode>| {
         matches!(mode, Some(IamAuthMode::Required | IamAuthMode::Enabled))
@@ -402,7 +406,7 @@ fn foreign(family: String) -> Option<String> {
     (family != FAMILY).then(|| family.to_ascii_lowercase())
 }
 
-pub(super) fn of_proxy_endpoint(further: DbProxyEndpoint, region: &str) -> Option<DatabaseRow> {
+pub(super) fn of_proxy_endpoint(further: DbProxyEndpoint, region: &Region) -> Option<DatabaseRow> {
     if further.is_default == Some(true) {
         return None; // The proxy has it.
     }

@@ -1,6 +1,7 @@
 //! `ssm:DescribeInstanceInformation`: the managed nodes, and the connection of their agents to
 //! Systems Manager.
 
+use crate::base::names::{NodeId, Region};
 use std::time::Duration;
 
 use aws_sdk_ssm::Client;
@@ -23,7 +24,7 @@ const STATUS_DEADLINE: Duration = Duration::from_secs(3);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::tunnel::ssm) struct ManagedNode {
     /// `i-…` or `mi-…`.
-    pub(in crate::tunnel::ssm) id: String,
+    pub(in crate::tunnel::ssm) id: NodeId,
     /// Its agent was in contact recently. Systems Manager takes minutes to notice that it is not.
     pub(in crate::tunnel::ssm) online: bool,
     /// `Online`, `ConnectionLost`, `Inactive`.
@@ -46,7 +47,7 @@ impl ManagedNode {
             .and_then(|at| at.fmt(Format::DateTime).ok());
         let ping = information.ping_status;
         Some(Self {
-            id: information.instance_id.filter(|id| is_id(id))?,
+            id: information.instance_id.filter(|id| is_id(id))?.into(),
             online: ping == Some(PingStatus::Online),
             ping: ping.map_or_else(
                 || "unknown".to_owned(),
@@ -74,7 +75,7 @@ impl ManagedNode {
 /// [`TunnelError::Credentials`], [`TunnelError::BadAnswer`] for an endless list.
 pub(in crate::tunnel::ssm) async fn online_nodes(
     client: &Client,
-    region: &str,
+    region: &Region,
     key: &str,
     value: &str,
 ) -> Result<Vec<ManagedNode>, TunnelError> {
@@ -181,9 +182,9 @@ fn is_node(id: &str) -> bool {
 /// [`STATUS_DEADLINE`].
 pub(in crate::tunnel::ssm) async fn carriers(
     client: &Client,
-    ids: Vec<String>,
+    ids: Vec<NodeId>,
 ) -> Vec<BastionCandidate> {
-    let asked: Vec<&str> = ids.iter().map(String::as_str).collect();
+    let asked: Vec<&str> = ids.iter().map(NodeId::as_str).collect();
     let asked: Vec<&str> = asked.into_iter().filter(|id| is_node(id)).collect();
     let nodes = match asked.is_empty() {
         true => None,
@@ -202,7 +203,7 @@ pub(in crate::tunnel::ssm) async fn carriers(
         .collect()
 }
 
-fn status(node: Option<&ManagedNode>, region: &str) -> String {
+fn status(node: Option<&ManagedNode>, region: &Region) -> String {
     let Some(node) = node else {
         return format!("Systems Manager knows no node of this id in {region}.");
     };
@@ -223,7 +224,7 @@ mod tests {
 
     fn node(id: &str, ping: &str) -> ManagedNode {
         ManagedNode {
-            id: id.to_owned(),
+            id: id.to_owned().into(),
             online: ping == "Online",
             ping: ping.to_owned(),
             last_ping: None,
@@ -247,15 +248,18 @@ mod tests {
     #[test]
     fn the_status_says_what_is_known() {
         let mut known = node("i-1", "ConnectionLost");
-        assert_eq!(status(Some(&known), "x"), "Ping status ConnectionLost.");
+        assert_eq!(
+            status(Some(&known), &"x".into()),
+            "Ping status ConnectionLost."
+        );
         known.last_ping = Some("2026-10-01T12:00:00Z".to_owned());
         known.agent = Some("3.3.0.0".to_owned());
         assert_eq!(
-            status(Some(&known), "x"),
+            status(Some(&known), &"x".into()),
             "Ping status ConnectionLost, last ping 2026-10-01T12:00:00Z, agent 3.3.0.0."
         );
         assert_eq!(
-            status(None, "eu-central-1"),
+            status(None, &"eu-central-1".into()),
             "Systems Manager knows no node of this id in eu-central-1."
         );
     }

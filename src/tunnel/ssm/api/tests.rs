@@ -1,15 +1,20 @@
 //! The SDK's client against a loopback HTTP server that answers from a list.
 
-use std::sync::Mutex;
+use crate::base::names::{NodeId, Region, SessionId};
+use std::sync::{LazyLock, Mutex};
 use std::time::{Duration, SystemTime};
 
-use aws_sdk_ssm::config::{BehaviorVersion, Credentials, Region};
+use aws_sdk_ssm::config::{BehaviorVersion, Credentials, Region as SdkRegion};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::nodes::{explained, online_nodes};
 use super::*;
+
+static REGION: LazyLock<Region> = LazyLock::new(|| "eu-central-1".into());
+static NODE: LazyLock<NodeId> = LazyLock::new(|| "i-1".into());
+static SESSION: LazyLock<SessionId> = LazyLock::new(|| "me-0".into());
 
 /// A mock SSM that answers from a list and records the requests.
 struct Service {
@@ -58,7 +63,7 @@ impl Service {
 fn client(listener: &TcpListener) -> Client {
     let config = aws_sdk_ssm::Config::builder()
         .behavior_version(BehaviorVersion::latest())
-        .region(Region::new("eu-central-1"))
+        .region(SdkRegion::new("eu-central-1"))
         .credentials_provider(Credentials::new("AKID", "secret", None, None, "test"))
         .retry_config(aws_sdk_ssm::config::retry::RetryConfig::disabled())
         .endpoint_url(format!("http://{}", listener.local_addr().unwrap()))
@@ -108,7 +113,7 @@ async fn start_session_names_host_port_and_document() {
     };
     let client = &service.client;
     for document in [None, Some("Own")] {
-        let started = start_session(client, "eu-central-1", "i-1", &endpoint, document);
+        let started = start_session(client, &REGION, &NODE, &endpoint, document);
         let started = started.await.unwrap();
         assert_eq!(started.session_id, "me-0");
         assert_eq!(started.ticket.unwrap().stream_url, "wss://x");
@@ -142,7 +147,7 @@ async fn a_session_without_a_token_is_over() {
         ),
     ])
     .await;
-    let resume = || resume_session(&service.client, "eu-central-1", "i-1", "me-0");
+    let resume = || resume_session(&service.client, &REGION, &NODE, &SESSION);
     for _ in 0..4 {
         assert!(resume().await.unwrap().is_none());
     }
@@ -177,7 +182,7 @@ async fn all_pages_of_the_nodes_with_a_tag_are_read() {
         ),
     ])
     .await;
-    let nodes = online_nodes(&service.client, "eu-central-1", "Name", "bastion").await;
+    let nodes = online_nodes(&service.client, &REGION, "Name", "bastion").await;
     let nodes = nodes.unwrap();
     let ids: Vec<_> = nodes.iter().map(|node| node.id.as_str()).collect();
     assert_eq!(ids, ["i-1", "i-3", "i-2"]);
@@ -207,7 +212,7 @@ fn api(code: &str, message: &str) -> TunnelError {
             clock: None,
         },
         bastion: "i-1".to_owned(),
-        region: "eu-central-1".to_owned(),
+        region: "eu-central-1".to_owned().into(),
     }
 }
 
@@ -251,7 +256,7 @@ async fn a_node_that_is_not_connected_is_looked_up() {
 async fn a_list_that_does_not_end_is_refused() {
     let page = |n: usize| json!({"InstanceInformationList": [], "NextToken": n.to_string()});
     let service = Service::with((0..300).map(|n| (200, page(n))).collect()).await;
-    let listed = online_nodes(&service.client, "eu-central-1", "Name", "b").await;
+    let listed = online_nodes(&service.client, &REGION, "Name", "b").await;
     match listed.unwrap_err() {
         TunnelError::BadAnswer { operation, reason } => {
             assert_eq!(operation, "DescribeInstanceInformation");
@@ -263,14 +268,14 @@ async fn a_list_that_does_not_end_is_refused() {
     // A repeated marker ends the list.
     let page = json!({"InstanceInformationList": [], "NextToken": "same"});
     let service = Service::with(vec![(200, page.clone()), (200, page)]).await;
-    let listed = online_nodes(&service.client, "eu-central-1", "Name", "b").await;
+    let listed = online_nodes(&service.client, &REGION, "Name", "b").await;
     assert_eq!(listed.unwrap(), []);
 }
 
 /// Returns the error of `online_nodes` for an answer of these bytes.
 async fn of_raw(answer: &'static [u8]) -> TunnelError {
     let service = Service::raw(answer).await;
-    let listed = online_nodes(&service.client, "eu-central-1", "Name", "b").await;
+    let listed = online_nodes(&service.client, &REGION, "Name", "b").await;
     listed.unwrap_err()
 }
 
@@ -317,7 +322,7 @@ async fn answers_that_are_not_of_aws_are_no_failure_of_the_network() {
 async fn refusals_keep_the_words_of_aws() {
     let throttled = json!({"__type": "ThrottlingException", "message": "Rate exceeded"});
     let service = Service::with(vec![(400, throttled), (429, json!({})), (503, json!({}))]).await;
-    let nodes = || online_nodes(&service.client, "eu-central-1", "Name", "b");
+    let nodes = || online_nodes(&service.client, &REGION, "Name", "b");
     for (kind, code) in [
         (ApiRefusal::Throttled, "ThrottlingException"),
         (ApiRefusal::Throttled, "HTTP status 429, no reason given"),
@@ -359,7 +364,7 @@ fn missing_credentials_are_found_below_the_sdks_error() {
     let outer: SdkError<aws_sdk_ssm::operation::start_session::StartSessionError> =
         SdkError::construction_failure(Wrapped(inner));
     assert!(matches!(
-        refusal(&outer, "StartSession", "i-1", "eu-central-1"),
+        refusal(&outer, "StartSession", "i-1", &REGION),
         TunnelError::Credentials(error) if matches!(*error, CredentialsError::Expired { .. })
     ));
 }
@@ -369,7 +374,7 @@ fn a_gateway_that_knows_no_such_session_says_that_it_is_over() {
     for (gone, status) in [(true, 404), (true, 410), (false, 403), (false, 503)] {
         let refused = TunnelError::ChannelRefused {
             host: String::new(),
-            region: String::new(),
+            region: Region::default(),
             status,
             skew: None,
         };
@@ -455,7 +460,7 @@ fn what_ends_the_attempts_to_resume() {
         (
             false,
             TunnelError::ApiUnreachable {
-                region: String::new(),
+                region: Region::default(),
                 host: None,
                 reason: "".into(),
             },

@@ -1,5 +1,6 @@
 //! `bastion = "auto"`: selects the most suitable nodes for the database.
 
+use crate::base::names::{NodeId, Region};
 use std::sync::Arc;
 
 use tracing::{debug, info, warn};
@@ -16,7 +17,7 @@ use crate::tunnel::ssm::api;
 const MOST: usize = 6;
 
 impl BastionSet {
-    pub(super) async fn choose(&self, region: &str) -> Result<Vec<String>, TunnelError> {
+    pub(super) async fn choose(&self, region: &Region) -> Result<Vec<NodeId>, TunnelError> {
         let looking = discover::bastions(&self.aws, region, Some(&self.endpoint));
         let ranked = Box::pin(looking).await.map_err(in_tunnel)?;
         self.tell(&ranked);
@@ -39,7 +40,7 @@ impl BastionSet {
         }
         let others: Vec<&str> = ranked.nodes.iter().skip(1).take(MOST - 1).map(id).collect();
         let name = node.name.as_deref();
-        info!(id = node.id, name, why, ?others, "bastion found");
+        info!(id = %node.id, name, why, ?others, "bastion found");
         if let Some(note) = &ranked.note {
             warn!("{note}");
         }
@@ -53,7 +54,7 @@ fn id(candidate: &RankedNode) -> &str {
 /// Orders nodes: online ones, then offline ones. Of the offline ones only marked nodes are used if
 /// there are any, because another machine that is switched off is unlikely to be meant as a
 /// bastion.
-fn order(ranked: &NodeRanking) -> Vec<String> {
+fn order(ranked: &NodeRanking) -> Vec<NodeId> {
     let none_online = ranked.nodes.is_empty();
     let offline = ranked.offline.iter();
     let offline = offline.filter(|one| none_online || one.node.marked);
@@ -107,7 +108,7 @@ mod tests {
 
     fn candidate(id: &str, online: bool, marked: bool) -> RankedNode {
         let node = Node {
-            id: id.to_owned(),
+            id: id.to_owned().into(),
             name: None,
             online,
             ping: String::new(),

@@ -1,5 +1,7 @@
 //! The SDK's client against a loopback KMS that gives every request the same answer.
 
+use std::sync::LazyLock;
+
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -60,11 +62,14 @@ fn context(dir: &Path, url: &str) -> AwsContext {
     })
 }
 
+static SESSION: LazyLock<SessionId> = LazyLock::new(|| "me-0".into());
+static NODE: LazyLock<NodeId> = LazyLock::new(|| "i-1".into());
+
 fn wanted<'a>(key: &'a str, challenge: Option<&'a str>) -> DataKeyRequest<'a> {
     DataKeyRequest {
         key,
-        session_id: "me-0",
-        target: "i-1",
+        session_id: &SESSION,
+        target: &NODE,
         challenge,
     }
 }
@@ -81,7 +86,7 @@ async fn a_key_is_asked_for_this_session_node_and_challenge() {
         ),
     ] {
         let (_files, aws, asked) = kms(200, given.clone()).await;
-        let made = data_key(&aws, "eu-central-1", wanted(key, challenge)).await;
+        let made = data_key(&aws, &"eu-central-1".into(), wanted(key, challenge)).await;
         let made = made.unwrap();
         assert_eq!(*made.plaintext, [0; 64]);
         assert_eq!(made.ciphertext, b"sealed");
@@ -106,7 +111,7 @@ async fn a_key_is_asked_for_this_session_node_and_challenge() {
 
 async fn refusal(status: u16, answer: Value) -> (bool, String) {
     let (_files, aws, _) = kms(status, answer).await;
-    match data_key(&aws, "eu-central-1", wanted("k", None)).await {
+    match data_key(&aws, &"eu-central-1".into(), wanted("k", None)).await {
         Err(TunnelError::DataKey {
             key,
             denied,
@@ -153,7 +158,7 @@ async fn a_kms_that_does_not_answer_is_not_waited_for() {
         dir.path(),
         &format!("http://{}", listener.local_addr().unwrap()),
     );
-    match data_key(&aws, "eu-central-1", wanted("k", None)).await {
+    match data_key(&aws, &"eu-central-1".into(), wanted("k", None)).await {
         Err(TunnelError::Late(late)) => {
             let host = listener.local_addr().unwrap();
             let expected = format!("kms:GenerateDataKey had no answer from {host} in 10 s (1 try)");

@@ -1,6 +1,7 @@
 //! The driver against a mock peer, over an in-memory WebSocket. The peer never repeats a message,
 //! so any loss in the driver shows at the end.
 
+use crate::base::names::{NodeId, SessionId};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -157,8 +158,8 @@ async fn established_with(
 ) -> (Peer, Arc<SharedSession>, watch::Receiver<SessionPhase>) {
     let zero = tokio::time::Instant::now();
     let about = SessionInfo {
-        bastion: Arc::from("i-1"),
-        session_id: Arc::from("s-1"),
+        bastion: NodeId::from("i-1"),
+        session_id: SessionId::from("s-1"),
         endpoint: endpoint(),
         dial_timeout: Duration::from_secs(10),
         record: None,
@@ -220,7 +221,7 @@ fn open(shared: &Arc<SharedSession>) -> SsmStream {
 }
 
 fn open_with(shared: &Arc<SharedSession>, hello: Repeatability) -> SsmStream {
-    SsmStream::open(shared, &Arc::from("i-1"), &endpoint(), hello).unwrap()
+    SsmStream::open(shared, &NodeId::from("i-1"), &endpoint(), hello).unwrap()
 }
 
 /// A smux frame of the first client stream.
@@ -359,7 +360,7 @@ async fn a_lost_socket_is_replaced_and_nothing_is_missing() {
 
 fn unreachable() -> Rejoin {
     Rejoin::Failure(TunnelError::ApiUnreachable {
-        region: "eu-central-1".to_owned(),
+        region: "eu-central-1".to_owned().into(),
         host: None,
         reason: "no route to host".into(),
     })
@@ -409,7 +410,7 @@ async fn a_session_that_aws_has_given_up_ends_with_both_reasons() {
     assert!(
         SsmStream::open(
             &shared,
-            &Arc::from("i-1"),
+            &NodeId::from("i-1"),
             &endpoint,
             Repeatability::Repeatable
         )
@@ -430,7 +431,7 @@ async fn a_refusal_that_will_not_change_is_not_asked_again() {
             clock: None,
         },
         bastion: "i-1".to_owned(),
-        region: "eu-central-1".to_owned(),
+        region: "eu-central-1".to_owned().into(),
     })]);
     let (peer, shared, _phase) = established_with(&aws).await;
     let mut stream = open(&shared);
@@ -582,8 +583,8 @@ async fn a_machine_that_slept_probes_the_path_and_replaces_it_in_seconds() {
     let slept = Arc::new(AtomicU64::new(0));
     let clock = Arc::clone(&slept);
     let about = SessionInfo {
-        bastion: Arc::from("i-1"),
-        session_id: Arc::from("s-1"),
+        bastion: NodeId::from("i-1"),
+        session_id: SessionId::from("s-1"),
         endpoint: endpoint(),
         dial_timeout: Duration::from_secs(10),
         record: None,
@@ -608,8 +609,8 @@ async fn a_machine_that_slept_probes_the_path_and_replaces_it_in_seconds() {
 async fn idle_sessions_are_kept_alive_only_when_that_is_configured() {
     for keep_alive in [true, false] {
         let about = SessionInfo {
-            bastion: Arc::from("i-1"),
-            session_id: Arc::from("s-1"),
+            bastion: NodeId::from("i-1"),
+            session_id: SessionId::from("s-1"),
             endpoint: endpoint(),
             dial_timeout: Duration::from_secs(10),
             record: None,
@@ -712,7 +713,7 @@ async fn an_agent_that_answers_nothing_is_left_and_the_path_is_kept() {
     assert!((5..8).contains(&took), "{took}");
     let full = SsmStream::open(
         &shared,
-        &Arc::from("i-1"),
+        &NodeId::from("i-1"),
         &endpoint(),
         Repeatability::Repeatable,
     );
@@ -797,7 +798,7 @@ async fn a_session_with_a_gap_is_the_last_resort_and_its_dials_move() {
     );
     let full = SsmStream::open(
         &shared,
-        &Arc::from("i-1"),
+        &NodeId::from("i-1"),
         &endpoint(),
         Repeatability::Repeatable,
     );

@@ -37,7 +37,7 @@ fn panicking(dir: &TempDir) -> (AwsContext, Arc<AtomicUsize>) {
     let attempts = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&attempts);
     let aws = AwsContext::new(AwsOptions {
-        region: Some("eu-central-1".to_owned()),
+        region: Some("eu-central-1".to_owned().into()),
         config_file: empty("config"),
         credentials_file: empty("credentials"),
         clock: Arc::new(move || {
@@ -55,7 +55,7 @@ async fn a_panic_is_told_to_all_and_not_provoked_again_at_once() {
     let dir = tempfile::tempdir().unwrap();
     let (aws, attempts) = panicking(&dir);
     let endpoint: Endpoint = format!("{HOST}:5432").parse().unwrap();
-    let region = Some("eu-central-1".to_owned());
+    let region = Some("eu-central-1".into());
     let transport = SsmTransport::new(Arc::new(aws), region, settings(), endpoint);
     let begin = Instant::now();
     let mut told = 0;
@@ -85,7 +85,7 @@ async fn a_start_that_is_cancelled_is_a_failure_and_no_reason_to_start_again() {
     let dir = tempfile::tempdir().unwrap();
     let (aws, attempts) = panicking(&dir);
     let endpoint: Endpoint = format!("{HOST}:5432").parse().unwrap();
-    let region = Some("eu-central-1".to_owned());
+    let region = Some("eu-central-1".into());
     let starter = SessionStarter::new(Arc::new(aws), region, settings(), endpoint.clone());
     let pool = SessionPool::new(starter, settings(), endpoint);
     // State left by a task that is dropped before its end.
