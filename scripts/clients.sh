@@ -42,7 +42,7 @@ client_packages() {
     perl -MDBD::Pg -e 1 2>/dev/null || missing="$missing libdbd-pg-perl"
     have pg_config && [ -e "$(pg_config --includedir)/libpq-fe.h" ] || missing="$missing libpq-dev"
     [ -n "$missing" ] || return 0
-    have apt-get || { say "dev: no apt-get to install:$missing"; return 1; }
+    have apt-get || { say "dev: apt-get is missing; install:$missing"; return 1; }
     say "dev: installing clients for the tests:$missing"
     # shellcheck disable=SC2086 # One word for each package.
     as_root apt-get update -qq &&
@@ -51,7 +51,7 @@ client_packages() {
 
 client_go() {
     installed go go/use_generated.go && return 0
-    have go || { say "dev: no go"; return 1; }
+    have go || { say "dev: go is missing"; return 1; }
     say "dev: building clients in Go (below $clients)"
     mkdir -p "$clients/go" &&
         GO111MODULE=off GOPATH="$go_packages" GOCACHE="$clients/go/cache" \
@@ -75,7 +75,7 @@ client_python() {
 
 client_node() {
     installed node node/package-lock.json && return 0
-    have npm || { say "dev: no npm"; return 1; }
+    have npm || { say "dev: npm is missing"; return 1; }
     say "dev: installing clients in Node.js (below $clients)"
     mkdir -p "$clients/node" &&
         cp "$sources/node/package.json" "$sources/node/package-lock.json" "$clients/node" &&
@@ -85,7 +85,7 @@ client_node() {
 
 client_jdbc() {
     [ ! -e "$clients/jdbc/usr/share/java/postgresql.jar" ] || return 0
-    have apt-get || { say "dev: no apt-get to get the driver from"; return 1; }
+    have apt-get || { say "dev: apt-get is missing, which downloads the driver"; return 1; }
     say "dev: unpacking the JDBC driver (below $clients)"
     mkdir -p "$clients/jdbc" && (
         cd "$clients/jdbc" &&

@@ -9,7 +9,7 @@ die() { say "dev: $*"; exit 1; }
 have() { command -v "$1" >/dev/null 2>&1; }
 
 as_root() {
-    if [ "$(id -u)" -eq 0 ]; then "$@"; elif have sudo; then sudo "$@"; else die "need root for: $*"; fi
+    if [ "$(id -u)" -eq 0 ]; then "$@"; elif have sudo; then sudo "$@"; else die "this needs root: $*"; fi
 }
 
 target_dir() { printf '%s' "${CARGO_TARGET_DIR:-target}"; }
@@ -17,6 +17,6 @@ target_dir() { printf '%s' "${CARGO_TARGET_DIR:-target}"; }
 # lacking WHAT: reports an optional part that could not be installed; an error in CI, which must not
 # lose a test unnoticed.
 lacking() {
-    [ "${CI:-}" != true ] || die "missing: $1, and this is CI"
-    say "dev: SKIPPED $1, for the reason above"
+    [ "${CI:-}" != true ] || die "missing in CI: $1"
+    say "dev: SKIPPED $1 (reason above)"
 }

@@ -58,7 +58,7 @@ need_setup_judges() {
 # Installs moto, an independent simulation of AWS's APIs, and sets PGIAM_MOTO.
 need_moto() {
     [ -n "${PGIAM_MOTO:-}" ] && return 0
-    need_python_judges moto moto "an AWS to ask, 140 MB" || return 0
+    need_python_judges moto moto "an AWS emulator, 140 MB" || return 0
     PGIAM_MOTO="$venv/bin/python"
     export PGIAM_MOTO
 }

@@ -8,7 +8,7 @@ lint_fuzz() {
         cargo clippy --locked --manifest-path fuzz/Cargo.toml --target-dir "$(target_dir)/fuzz" \
             --all-targets -- -D warnings
     else
-        say "dev: SKIPPED clippy for the fuzz targets: install g++ or clang"
+        say "dev: SKIPPED clippy for the fuzz targets; install g++ or clang"
     fi
 }
 
@@ -32,12 +32,12 @@ lint() {
     if have cargo-deny; then
         cargo deny --locked --log-level error check bans licenses sources
     else
-        say "dev: SKIPPED the licences and sources of dependencies: cargo install cargo-deny --locked"
+        say "dev: SKIPPED the licences and sources of dependencies; run: cargo install cargo-deny --locked"
     fi
     if have zizmor; then
         zizmor --offline --quiet .
     else
-        say "dev: SKIPPED the rules for workflows: cargo install zizmor --locked"
+        say "dev: SKIPPED the rules for workflows; run: cargo install zizmor --locked"
     fi
     if have python3; then
         python3 scripts/words.py --self-test
@@ -45,11 +45,11 @@ lint() {
         python3 protocol-tests/judges/documents/check.py
         python3 protocol-tests/judges/deploy/check.py "$(target_dir)/debug/pgiam"
     else
-        say "dev: SKIPPED the language, the documents and the files of deploy/: there is no python3"
+        say "dev: SKIPPED the language, the documents and the files of deploy/; install python3"
     fi
     # No private key and no token in the tree, whatever its purpose.
     if git grep -nE 'BEGIN [A-Z ]*PRIVATE KEY|X-Amz-Signature=[0-9a-f]{64}' -- ':!protocol-tests/vectors' ':!scripts/lint.sh'; then
-        die "the lines above hold a secret"
+        die "the lines above contain a secret"
     fi
     say "dev: lint passed"
 }

@@ -26,7 +26,7 @@ need_postgres() {
         PATH="$(brew --prefix postgresql@17)/bin:$PATH"
         export PATH
     else
-        die "install a PostgreSQL server (with LDAP support), psql and pgbench, then run this again"
+        die "install a PostgreSQL server (with LDAP support), psql and pgbench, then retry"
     fi
     if ! have psql || ! have_postgres; then die "PostgreSQL is still missing"; fi
 }
@@ -54,7 +54,7 @@ need_postgres_18() {
 }
 
 need_cargo() {
-    have cargo || die "Rust is missing: install it with rustup"
+    have cargo || die "Rust is missing; install it with rustup"
 }
 
 # aws-lc compiles C.

@@ -12,18 +12,18 @@ package() {
                 if [ "$1" = --target ]; then triple="$2"; else profile="$2"; fi
                 shift
                 ;;
-            *) die "package takes --static, --target TRIPLE and --profile NAME, not '$1'" ;;
+            *) die "package: unknown argument '$1'; expected --static, --target TRIPLE or --profile NAME" ;;
         esac
         shift
     done
     need_cargo
     need_cc
-    have python3 || die "the licences of what is linked in are collected with python3; install it"
+    have python3 || die "python3 is missing; install it (it collects the licences of dependencies)"
     host="$(rustc -vV | sed -n 's/^host: //p')"
     builder=build
     if [ -n "$static" ]; then
         triple="${triple:-${host%%-*}-unknown-linux-musl}"
-        have cargo-zigbuild || die "a static program needs cargo-zigbuild and zig: pip install cargo-zigbuild ziglang, rustup target add $triple"
+        have cargo-zigbuild || die "a static program needs cargo-zigbuild and zig; install them: pip install cargo-zigbuild ziglang, rustup target add $triple"
         builder=zigbuild
     fi
     say "dev: building (many minutes)"
@@ -36,7 +36,7 @@ package() {
     archive "$program" "$built/package" "${triple:-$host}"
     if [ -n "$static" ] || ! have dpkg; then return 0; fi
     if ! have cargo-deb; then
-        say "dev: SKIPPED the Debian package: cargo install cargo-deb --locked"
+        say "dev: SKIPPED the Debian package; run: cargo install cargo-deb --locked"
         return 0
     fi
     # Debian's policy: documents are compressed.

@@ -4,7 +4,7 @@
 # Runs PostgreSQL's own tests. Without a source package of the server they are skipped with a message;
 # in CI that is an error.
 suites() {
-    case "${1:-}" in "" | --full) ;; *) die "suites takes --full or nothing, not '$1'" ;; esac
+    case "${1:-}" in "" | --full) ;; *) die "suites: unknown argument '$1'; expected --full" ;; esac
     need_all
     judges_dir=protocol-tests/judges/postgres-suites
     kept="$(target_dir)/postgres-suites"
@@ -13,18 +13,18 @@ suites() {
     case "$status" in
         0) ;;
         3)
-            [ "${CI:-}" != true ] || die "PostgreSQL's own tests are missing, and this is CI"
-            say "dev: SKIPPED PostgreSQL's own tests, for the reason above"
+            [ "${CI:-}" != true ] || die "PostgreSQL's own tests are missing in CI"
+            say "dev: SKIPPED PostgreSQL's own tests (reason above)"
             return 0
             ;;
-        *) die "could not get PostgreSQL's own tests ready" ;;
+        *) die "cannot prepare PostgreSQL's own tests" ;;
     esac
     if [ "${1:-}" = --full ]; then
         newer="$("$judges_dir/newer-libpq" "$kept")" || newer=''
         if [ -n "$newer" ]; then
             set -- "$@" --libpq "$newer"
         else
-            say "dev: SKIPPED the pipeline tests with a newer libpq, for the reason above"
+            say "dev: SKIPPED the pipeline tests with a newer libpq (reason above)"
         fi
     fi
     cargo build --quiet --locked --workspace --bins
