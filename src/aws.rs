@@ -334,7 +334,7 @@ impl Inner {
                 profile: self.options.named(),
             })
         })?;
-        tracing::debug!(ends = ?credentials.expiry(), "AWS credentials loaded");
+        tracing::debug!(ends = ?credentials.expiry(), "loaded AWS credentials");
         Ok(Expiring {
             made_at: (self.options.clock)(),
             until: credentials.expiry(),

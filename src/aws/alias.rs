@@ -63,7 +63,7 @@ pub enum AliasError {
     /// or only the DNS of the VPC (a private hosted zone) has the name; then the endpoint itself
     /// must be configured.
     #[error(
-        "{host} is no RDS or DSQL endpoint, and no alias of one in the DNS of this machine: {}",
+        "{host} is not an RDS or DSQL endpoint or a CNAME for one: {}",
         seen(.chain, *.exists)
     )]
     NoAlias {
@@ -75,7 +75,7 @@ pub enum AliasError {
         exists: bool,
     },
     /// DNS lookup failed, because of the network or the DNS settings of this machine.
-    #[error("the endpoint behind {host} is not known, because DNS did not tell: {reason}")]
+    #[error("cannot resolve the CNAME {host}: {reason}")]
     Dns {
         /// Name as configured.
         host: String,
@@ -84,7 +84,7 @@ pub enum AliasError {
     },
     /// CNAME loop, or too many CNAMEs. A fault in the zone.
     #[error(
-        "the aliases of {host} go round in a circle, or further than {MOST_STEPS} steps: {}",
+        "CNAME loop at {host}, or more than {MOST_STEPS} CNAMEs: {}",
         joined(.chain)
     )]
     Loop {
@@ -102,8 +102,8 @@ fn joined(chain: &[ForeignText]) -> String {
 
 fn seen(chain: &[ForeignText], exists: bool) -> String {
     let ending = match (chain, exists) {
-        ([_], true) => "is no alias at all",
-        (_, true) => "is no alias any more",
+        ([_], true) => "has no CNAME record",
+        (_, true) => "is not an endpoint and has no CNAME record",
         (_, false) => "does not exist",
     };
     format!("{} {ending}", joined(chain))
@@ -222,18 +222,18 @@ impl CachedName {
         let looked = looked.unwrap_or_else(|| {
             Err(AliasError::Dns {
                 host: host.to_owned(),
-                reason: format!("no answer in {} s", DEADLINE.as_secs()).into(),
+                reason: format!("no answer within {} s", DEADLINE.as_secs()).into(),
             })
         });
         let (value, time) = match (looked, good.clone()) {
             (Ok(ResolvedEndpoint { endpoint, ttl }), _) => {
-                tracing::debug!(host, endpoint, ?ttl, "followed an alias");
+                tracing::debug!(host, endpoint, ?ttl, "resolved a CNAME");
                 let ttl = ttl.clamp(SHORTEST, LONGEST);
                 *good = Some((endpoint.clone(), now + ttl + STALE));
                 (Ok(endpoint), ttl)
             }
             (Err(error), Some((endpoint, until))) if now < until => {
-                tracing::warn!(%error, endpoint, "the endpoint behind an alias is still taken for what it was");
+                tracing::warn!(%error, endpoint, "CNAME lookup failed; using the endpoint of the last lookup");
                 (Ok(endpoint), PAUSE)
             }
             (Err(error), _) => (Err(error), FAILURE),

@@ -134,16 +134,16 @@ impl CallTimeout {
         };
         match (kind, seen.status) {
             (CallTimeoutKind::Credentials, _) => {
-                format!("was not sent: there were no AWS credentials after {after} s")
+                format!("was not sent: no AWS credentials after {after} s")
             }
             (CallTimeoutKind::Throttled, _) => {
                 format!("was throttled by {host} for {after} s ({tries})")
             }
             (CallTimeoutKind::Silent, None) => {
-                format!("had no answer from {host} in {after} s ({tries})")
+                format!("got no answer from {host} within {after} s ({tries})")
             }
             (CallTimeoutKind::Silent, Some(status)) => format!(
-                "had no usable answer from {host} in {after} s ({tries}, the last with HTTP status {status})"
+                "got no valid answer from {host} within {after} s ({tries}, last HTTP status {status})"
             ),
         }
     }
@@ -215,22 +215,22 @@ mod tests {
             (
                 vec![],
                 CallTimeoutKind::Credentials,
-                "was not sent: there were no AWS credentials after 15 s",
+                "was not sent: no AWS credentials after 15 s",
             ),
             (
                 vec![None],
                 CallTimeoutKind::Silent,
-                "had no answer from ssm.example.com in 15 s (1 try)",
+                "got no answer from ssm.example.com within 15 s (1 try)",
             ),
             (
                 vec![broken(), None],
                 CallTimeoutKind::Silent,
-                "had no answer from ssm.example.com in 15 s (2 tries)",
+                "got no answer from ssm.example.com within 15 s (2 tries)",
             ),
             (
                 vec![broken()],
                 CallTimeoutKind::Silent,
-                "had no usable answer from ssm.example.com in 15 s (1 try, the last with HTTP status 500)",
+                "got no valid answer from ssm.example.com within 15 s (1 try, last HTTP status 500)",
             ),
             (
                 vec![throttled(), throttled()],
@@ -272,7 +272,7 @@ mod tests {
             .unwrap_err();
         assert_eq!(
             late.to_string(),
-            "ssm:StartSession had no answer from rds.example.com in 3 s (1 try)"
+            "ssm:StartSession got no answer from rds.example.com within 3 s (1 try)"
         );
     }
 }

@@ -70,7 +70,7 @@ impl ClockOffset {
 impl fmt::Display for ClockOffset {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let direction = match self.seconds {
-            0 => return f.write_str("in step with AWS"),
+            0 => return f.write_str("in sync with AWS"),
             1.. => "behind",
             _ => "ahead of",
         };
@@ -98,10 +98,10 @@ pub(crate) fn difference(date: &str, now: SystemTime) -> Option<i64> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WrongEra {
     /// Before 1970, where Unix time begins.
-    #[error("the clock of this machine is set to a time before 1970")]
+    #[error("this machine's clock is set to a time before 1970")]
     Before,
     /// After 9999: signatures have four digits for the year.
-    #[error("the clock of this machine is set to a time after the year 9999")]
+    #[error("this machine's clock is set to a time after the year 9999")]
     After,
 }
 
@@ -257,7 +257,7 @@ mod tests {
     #[test]
     fn offsets_read_well() {
         for (seconds, text) in [
-            (0, "in step with AWS"),
+            (0, "in sync with AWS"),
             (12, "12 s behind AWS"),
             (-12, "12 s ahead of AWS"),
             (89, "89 s behind AWS"),

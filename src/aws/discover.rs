@@ -229,7 +229,7 @@ pub enum DiscoverError {
     #[error(transparent)]
     Late(CallTimeout),
     /// No database has this identifier.
-    #[error("no database in {region} is called \"{wanted}\"")]
+    #[error("found no database \"{wanted}\" in {region}")]
     NoDatabase {
         /// Identifier.
         wanted: RdsIdentifier,
@@ -249,7 +249,7 @@ pub enum DiscoverError {
         reason: ForeignText,
     },
     /// AWS's answer is invalid.
-    #[error("{action} answered something that is not as documented: {reason}")]
+    #[error("invalid answer to {action}: {reason}")]
     Answer {
         /// IAM action.
         action: &'static str,
@@ -372,10 +372,8 @@ pub async fn find(
         rds::SearchResult::Global(members) => {
             return Err(DiscoverError::Unusable {
                 wanted: db.clone(),
-                reason: format!(
-                    "is an Aurora global database; name one of its clusters: {members}"
-                )
-                .into(),
+                reason: format!("is an Aurora global database; use one of its clusters: {members}")
+                    .into(),
             });
         }
         rds::SearchResult::Nothing { unseen } => unseen,

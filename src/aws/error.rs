@@ -46,7 +46,7 @@ pub enum CredentialsError {
         known: Vec<String>,
     },
     /// The AWS configuration files are invalid.
-    #[error("the AWS configuration of {} is not usable: {reason}", who(.profile))]
+    #[error("invalid AWS configuration of {}: {reason}", who(.profile))]
     Config {
         /// See the type.
         profile: Option<String>,
@@ -62,7 +62,7 @@ pub enum CredentialsError {
         profile: Option<String>,
     },
     /// The IAM Identity Center (SSO) session has expired, or there is none on this machine.
-    #[error("the SSO session of {} has ended", who(.profile))]
+    #[error("the SSO session of {} has expired", who(.profile))]
     SsoSession {
         /// See the type.
         profile: Option<String>,
@@ -108,7 +108,7 @@ pub enum CredentialsError {
         reason: ForeignText,
     },
     /// Loading the credentials timed out.
-    #[error("no AWS credentials for {} after {} s", who(.profile), .after.as_secs())]
+    #[error("loading the AWS credentials of {} timed out after {} s", who(.profile), .after.as_secs())]
     Timeout {
         /// The deadline.
         after: Duration,
@@ -116,7 +116,7 @@ pub enum CredentialsError {
         profile: Option<String>,
     },
     /// The file of `AWS_CA_BUNDLE` (or of `ca_bundle` in the profile) cannot be used.
-    #[error("the CA bundle {} is not usable: {reason}", .path.display())]
+    #[error("cannot use the CA bundle {}: {reason}", .path.display())]
     CaBundle {
         /// Path of the file.
         path: PathBuf,
@@ -128,7 +128,7 @@ pub enum CredentialsError {
     Malformed(Arc<MalformedValue>),
     /// The credentials, or the SSO session, have expired by the local clock only, and that clock is
     /// wrong.
-    #[error("the clock of this machine is {clock}, so the credentials of {} seem to have ended", who(.profile))]
+    #[error("this machine's clock is {clock}, so the credentials of {} appear to be expired", who(.profile))]
     Clock {
         /// See the type.
         profile: Option<String>,
@@ -136,10 +136,10 @@ pub enum CredentialsError {
         clock: ClockOffset,
     },
     /// The local clock is set to a time for which nothing can be signed.
-    #[error("{0}, so nothing can be signed for AWS")]
+    #[error("{0}, so pgiam cannot sign AWS requests")]
     Era(#[from] WrongEra),
     /// A credential source returned an unexpected or too long answer.
-    #[error("the answer to the request for the credentials of {} is not usable: {reason}", who(.profile))]
+    #[error("invalid answer to the request for the credentials of {}: {reason}", who(.profile))]
     Answer {
         /// See the type.
         profile: Option<String>,
@@ -147,10 +147,10 @@ pub enum CredentialsError {
         reason: ForeignText,
     },
     /// The task that loads credentials ended without a result. A bug in pgiam.
-    #[error("the AWS credentials could not be loaded: {0}")]
+    #[error("cannot load the AWS credentials: {0}")]
     Internal(TaskStopped),
     /// Any other error: AWS cannot be reached, returned an unknown error, …
-    #[error("the AWS credentials of {} could not be loaded", who(.profile))]
+    #[error("cannot load the AWS credentials of {}", who(.profile))]
     Other {
         /// See the type.
         profile: Option<String>,
@@ -292,7 +292,7 @@ fn classify_failure(
         },
         (_, None) if is_nonsense(&error) => CredentialsError::Answer {
             profile,
-            reason: "a body that is no answer to this call".into(),
+            reason: "unexpected body".into(),
         },
         // Throttled, a service fault, a disabled region: not about the role.
         _ => CredentialsError::Other {
@@ -418,7 +418,7 @@ mod tests {
         };
         assert_eq!(
             timeout.to_string(),
-            "no AWS credentials for the default profile after 20 s"
+            "loading the AWS credentials of the default profile timed out after 20 s"
         );
     }
 

@@ -27,7 +27,7 @@ use crate::platform::permissions::{self, FileRole};
 /// Maximum size of a file in bytes. Configurations of large organisations have some hundred
 /// kilobytes.
 const LARGEST: u64 = 16 * 1024 * 1024;
-const NO_FILE: &str = "is not an ordinary file";
+const NO_FILE: &str = "is not a regular file";
 const TOO_LARGE: &str = "is larger than 16 MB";
 
 /// Contents of the configuration and the credentials file. The SDK parses them.
@@ -210,7 +210,7 @@ impl TokenFile {
             match permissions::read(FileRole::AwsFile, &self.path, LARGEST) {
                 Ok(text) => drop(Redacted::new(text)),
                 // The SDK meets the same error and reports it.
-                Err(error) => debug!(%error, "the file of a token"),
+                Err(error) => debug!(%error, "cannot read a token file"),
             }
             Ok(())
         });
@@ -312,9 +312,9 @@ mod tests {
                 write("latin", b"# caf\xe9\n"),
                 "it is not UTF-8 text (byte 6)",
             ),
-            (dir.path().to_owned(), "it is not an ordinary file"),
-            (pipe(dir.path().join("pipe")), "it is not an ordinary file"),
-            (PathBuf::from("/dev/zero"), "it is not an ordinary file"),
+            (dir.path().to_owned(), "it is not a regular file"),
+            (pipe(dir.path().join("pipe")), "it is not a regular file"),
+            (PathBuf::from("/dev/zero"), "it is not a regular file"),
             (large, "it is longer than 16777216 bytes"),
             (
                 dir.path().join("missing"),

@@ -20,11 +20,9 @@ pub(super) fn throttles(code: &str) -> bool {
 /// Returns the meaning of a status that no service called by pgiam returns.
 pub(super) fn of_another(status: u16) -> Option<String> {
     let what = match status {
-        300..=399 => {
-            "a redirect; AWS does not answer with one, but a proxy or a captive portal does"
-        }
-        407 => "a proxy wants a login, or another one",
-        511 => "a captive portal wants a login",
+        300..=399 => "unexpected redirect; possible causes: a proxy or a captive portal",
+        407 => "the proxy requires authentication",
+        511 => "a captive portal requires a login",
         _ => return None,
     };
     Some(format!("HTTP status {status}: {what}"))
@@ -35,7 +33,7 @@ pub(super) fn broken(error: &(dyn Error + 'static)) -> Option<&'static str> {
     let mut links = std::iter::successors(Some(error), |link| (**link).source());
     let hyper = links.find_map(|link| link.downcast_ref::<hyper::Error>())?;
     if hyper.is_parse_too_large() {
-        return Some("it is HTTP with too long a head");
+        return Some("its HTTP header is too long");
     }
     if hyper.is_parse() {
         return Some("it is not valid HTTP");

@@ -93,7 +93,7 @@ impl AwsContext {
         }
         let asked = timeout_at(until, self.ask(region, unknown.clone())).await;
         let identity = asked.unwrap_or_else(|_| {
-            debug!("STS did not say in time whose the credentials are");
+            debug!("sts:GetCallerIdentity timed out");
             unknown
         });
         *last = Some(IdentityAnswer {
@@ -125,7 +125,7 @@ impl AwsContext {
                 let keys = refused.code().and_then(error::refused_keys);
                 debug!(
                     reason = &*in_words(&refused),
-                    "STS does not say whose the credentials are"
+                    "sts:GetCallerIdentity failed"
                 );
                 Identity { keys, ..unknown }
             }

@@ -23,7 +23,7 @@ const ROLES: &str = "/security-credentials/";
 const LONGEST_ROLE: usize = 512;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("the EC2 instance metadata service answered with {0}")]
+#[error("invalid answer from the EC2 instance metadata service: {0}")]
 struct MetadataError(&'static str);
 
 /// Wraps a client so that it fails for answers that the metadata service cannot give.
@@ -65,13 +65,13 @@ fn check(answer: &HttpResponse, lists_roles: bool) -> Result<(), MetadataError> 
             .is_ok_and(|seconds: u64| seconds <= LONGEST_TTL)
     };
     if lifetime.is_some_and(|text| !lasts(text)) {
-        return Err(MetadataError("a lifetime that is not one"));
+        return Err(MetadataError("invalid token lifetime"));
     }
     // The limits below have read the body to its end.
     let body = answer.body().bytes().unwrap_or_default();
     let is_role = body.len() <= LONGEST_ROLE && body.trim_ascii().iter().all(u8::is_ascii_graphic);
     if lists_roles && answer.status().is_success() && !is_role {
-        return Err(MetadataError("something that is not the name of a role"));
+        return Err(MetadataError("invalid role name"));
     }
     Ok(())
 }

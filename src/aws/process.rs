@@ -113,7 +113,7 @@ async fn run(
         .map(|_| ())
     };
     let mut reading = pin!(reading);
-    let failed = |error: io::Error| format!("it cannot be waited for: {error}");
+    let failed = |error: io::Error| format!("cannot wait for it: {error}");
     tokio::select! {
         read = &mut reading => {
             read?;
@@ -180,17 +180,17 @@ fn read(output: &[u8], account: Option<&str>) -> Result<Credentials, String> {
         format!("its output is not JSON (line {}, column {})", at.0, at.1)
     })?;
     let Value::Object(members) = document else {
-        return Err("its output is no JSON object".to_owned());
+        return Err("its output is not a JSON object".to_owned());
     };
     match member(&members, "Version").and_then(Value::as_i64) {
         Some(1) => {}
-        Some(other) => return Err(format!("its output has Version {other}, where 1 is known")),
-        None => return Err("its output has no Version (1)".to_owned()),
+        Some(other) => return Err(format!("its output has Version {other}, expected 1")),
+        None => return Err("its output has no Version, expected 1".to_owned()),
     }
     let text = |name: &str| match member(&members, name) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) => Ok(Some(text.clone())),
-        Some(_) => Err(format!("{name} in its output is no string")),
+        Some(_) => Err(format!("{name} in its output is not a string")),
     };
     let required = |name: &str| text(name)?.ok_or_else(|| format!("its output has no {name}"));
     let expires = text("Expiration")?.map(|text| time(&text)).transpose()?;
@@ -216,7 +216,7 @@ fn time(text: &str) -> Result<SystemTime, String> {
     parsed
         .and_then(|time| SystemTime::try_from(time).ok())
         .ok_or_else(|| {
-            "Expiration in its output is no time, such as 2030-01-31T12:00:00Z".to_owned()
+            "Expiration in its output is not a time such as 2030-01-31T12:00:00Z".to_owned()
         })
 }
 

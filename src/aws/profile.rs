@@ -221,9 +221,7 @@ fn incomplete(set: &ProfileSet, selected: &Profile) -> Option<String> {
         if !has("role_arn") || (is_source && has_keys(profile)) {
             let says = has_keys(profile) || has("credential_process") || has_another_way(profile);
             return (is_source && !says).then(|| {
-                format!(
-                    "profile {name}, which another one names as source_profile, has no credentials"
-                )
+                format!("profile {name}, the source_profile of another profile, has no credentials")
             });
         }
         if has("credential_source") || has("web_identity_token_file") {
@@ -233,15 +231,15 @@ fn incomplete(set: &ProfileSet, selected: &Profile) -> Option<String> {
             .get("source_profile")
             .filter(|name| !name.is_empty())
         else {
-            return lacks("source_profile (or credential_source), which its role_arn needs");
+            return lacks("source_profile or credential_source for its role_arn");
         };
         if source == name {
             return (!has_keys(profile))
-                .then(|| format!("profile {name} names itself as source_profile and has no keys"));
+                .then(|| format!("profile {name} is its own source_profile and has no keys"));
         }
         let Some(next) = set.get_profile(source) else {
             return Some(format!(
-                "profile {name} names source_profile {source}, which does not exist"
+                "the source_profile {source} of profile {name} does not exist"
             ));
         };
         if seen.contains(&source) {
@@ -366,21 +364,19 @@ mod tests {
             (role("source_profile = a\n") + KEYS, None),
             (
                 role("source_profile = zzz"),
-                Some("profile a names source_profile zzz, which does not exist"),
+                Some("the source_profile zzz of profile a does not exist"),
             ),
             (
                 role("source_profile = a"),
-                Some("profile a names itself as source_profile and has no keys"),
+                Some("profile a is its own source_profile and has no keys"),
             ),
             (
                 role(""),
-                Some(
-                    "profile a has no source_profile (or credential_source), which its role_arn needs",
-                ),
+                Some("profile a has no source_profile or credential_source for its role_arn"),
             ),
             (
                 role("source_profile = b") + "[profile b]\nregion = x\n",
-                Some("profile b, which another one names as source_profile, has no credentials"),
+                Some("profile b, the source_profile of another profile, has no credentials"),
             ),
             (
                 "[profile a]\naws_access_key_id = AKIA\n".to_owned(),

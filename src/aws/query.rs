@@ -70,7 +70,7 @@ pub enum QueryError {
     #[error(transparent)]
     Late(CallTimeout),
     /// The answer is invalid: too long, or broken off.
-    #[error("the answer of {host} is not usable: {reason}")]
+    #[error("invalid answer from {host}: {reason}")]
     BadAnswer {
         /// Host of the service.
         host: String,
@@ -220,7 +220,7 @@ pub(super) async fn ask_the_time(config: &SdkConfig, region: &Region) {
     let asked = within(query.name, until, asked).await;
     tracing::debug!(
         answered = matches!(asked, Ok(Ok(_))),
-        "asked STS for the time"
+        "compared the clock with STS"
     );
 }
 
@@ -252,7 +252,7 @@ impl QueryEndpoint {
             format!("https://{}/", host(query, partition, fips, dual_stack))
         });
         let parsed =
-            Url::parse(&text).map_err(|_| "it is no URL such as https://HOST:PORT".to_owned());
+            Url::parse(&text).map_err(|_| "expected a URL such as https://HOST:PORT".to_owned());
         let url = parsed.and_then(|url| match url.has_host() {
             true => Ok(url),
             false => Err("it has no host".to_owned()),
@@ -263,7 +263,7 @@ impl QueryEndpoint {
         };
         Ok(Self {
             url: url.map_err(|reason| QueryError::Unreachable {
-                reason: format!("the configured endpoint is not usable: {reason}").into(),
+                reason: format!("invalid endpoint in the configuration: {reason}").into(),
                 host: text,
             })?,
             region: region.to_owned().into(),

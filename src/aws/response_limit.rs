@@ -37,7 +37,7 @@ const LONGEST: Duration = Duration::from_secs(30);
 
 /// An answer that is longer than the limit.
 #[derive(Clone, Debug, Error)]
-#[error("the answer of {host} is longer than {} MiB", .limit >> 20)]
+#[error("the answer from {host} is longer than {} MiB", .limit >> 20)]
 pub(crate) struct TooLong {
     pub(super) host: String,
     /// Limit in bytes.
@@ -46,7 +46,7 @@ pub(crate) struct TooLong {
 
 /// An answer that did not end in time.
 #[derive(Clone, Debug, Error)]
-#[error("no complete answer of {host} in {} s", LONGEST.as_secs())]
+#[error("no complete answer from {host} within {} s", LONGEST.as_secs())]
 struct TooLate {
     host: String,
 }

@@ -55,7 +55,7 @@ pub(crate) fn in_words(error: &(dyn Error + 'static)) -> ForeignText {
         said.push(translated(&text).unwrap_or(text));
     }
     match said.is_empty() {
-        true => "no reason was given".into(),
+        true => "no reason given".into(),
         false => said.join(": ").into(),
     }
 }
@@ -108,7 +108,7 @@ fn translated(text: &str) -> Option<String> {
         ),
         (
             "no DNS resolver was provided",
-            "its host is no address of this machine or of a container service",
+            "its host is not an address of this machine or of a container service",
         ),
         (
             "This indicates an SDK bug",
@@ -117,27 +117,27 @@ fn translated(text: &str) -> Option<String> {
         ("Failed to parse profile file", "the file cannot be parsed"),
         (
             "Failed to apply endpoint",
-            "the configured endpoint is not usable: it is no URL such as https://HOST:PORT",
+            "invalid endpoint in the configuration: expected a URL such as https://HOST:PORT",
         ),
         (
             "connection closed before message completed",
-            "the other side closed the connection before its answer was complete",
+            "the server closed the connection before its answer was complete",
         ),
         (
             "end of file before message length reached",
-            "the other side closed the connection before its answer was complete",
+            "the server closed the connection before its answer was complete",
         ),
         (
             "failed to parse header",
-            "a value that is sent in a header contains a character that no header may have",
+            "a value sent in an HTTP header contains an invalid character",
         ),
         (
             "failed to parse header value",
-            "a value that is sent in a header contains a character that no header may have",
+            "a value sent in an HTTP header contains an invalid character",
         ),
         (
             "user agent metadata was not valid",
-            "a value of the environment that is sent as User-Agent contains a character that no header may have",
+            "an environment variable sent as User-Agent contains an invalid character",
         ),
     ] {
         if text.contains(theirs) {
@@ -161,7 +161,7 @@ where
     }
     if let Some(broken) = http::broken(error) {
         // HTTP parsers name themselves in their messages.
-        tracing::debug!(reason = %in_words(error), "an answer that is not HTTP");
+        tracing::debug!(reason = %in_words(error), "received an answer that is not HTTP");
         return Some(broken.into());
     }
     let answer = error.raw_response()?;
@@ -171,7 +171,7 @@ where
     answer.status().is_success().then(|| {
         let status = answer.status().as_u16();
         // The parsers of the SDK print their own types.
-        tracing::debug!(reason = %in_words(error), "an answer of AWS that cannot be read");
-        format!("HTTP status {status}, and a body that is no answer to this call").into()
+        tracing::debug!(reason = %in_words(error), "cannot parse an answer from AWS");
+        format!("HTTP status {status} with an unexpected body").into()
     })
 }

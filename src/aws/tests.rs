@@ -644,7 +644,7 @@ async fn settings_of_the_environment_are_honoured() {
 
     let seen = in_child(&[&common[..], &[("AWS_CA_BUNDLE", "/nonexistent.pem")]].concat()).await;
     assert!(
-        seen["error"].starts_with("the CA bundle /nonexistent.pem is not usable"),
+        seen["error"].starts_with("cannot use the CA bundle /nonexistent.pem"),
         "{seen:?}"
     );
     assert_eq!(seen["error"], seen["config"]);
@@ -804,7 +804,7 @@ async fn nothing_is_signed_at_a_time_that_no_signature_can_hold() {
         assert_eq!(
             error.to_string(),
             format!(
-                "the clock of this machine is set to a time {words}, so nothing can be signed for AWS"
+                "this machine's clock is set to a time {words}, so pgiam cannot sign AWS requests"
             )
         );
     }

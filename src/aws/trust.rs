@@ -39,14 +39,11 @@ pub(super) async fn load(bundle: Option<&Path>) -> Result<TrustRoots, Credential
     let (roots, accepted) = usable(certificates);
     match bundle {
         Some(path) if accepted.is_empty() => {
-            return Err(unusable(
-                path,
-                "it holds no certificate that can be used as a root",
-            ));
+            return Err(unusable(path, "it contains no valid CA certificate"));
         }
         None if accepted.is_empty() => tracing::warn!(
-            "this system has no CA certificates, so no AWS service can be verified; \
-             install them (package ca-certificates) or set AWS_CA_BUNDLE"
+            "found no CA certificates on this system, so connections to AWS will fail; install \
+             them (package ca-certificates) or set AWS_CA_BUNDLE"
         ),
         _ => {}
     }
@@ -73,7 +70,7 @@ async fn from_file(path: &Path) -> Result<Vec<CertificateDer<'static>>, Credenti
     let certificates =
         certificates.map_err(|error| unusable(path, format!("it is not valid PEM: {error}")))?;
     if certificates.is_empty() {
-        return Err(unusable(path, "it holds no PEM certificate"));
+        return Err(unusable(path, "it contains no PEM certificate"));
     }
     Ok(certificates)
 }
@@ -85,7 +82,7 @@ async fn from_system() -> Vec<CertificateDer<'static>> {
         return Vec::new();
     };
     for error in &loaded.errors {
-        tracing::debug!(%error, "a CA certificate of this system was not loaded");
+        tracing::debug!(%error, "cannot load a CA certificate of this system");
     }
     loaded.certs
 }
@@ -100,7 +97,7 @@ fn usable(
     for certificate in certificates {
         match roots.add(certificate.clone()) {
             Ok(()) => accepted.push(certificate),
-            Err(error) => tracing::debug!(%error, "a CA certificate was left out"),
+            Err(error) => tracing::debug!(%error, "ignored an invalid CA certificate"),
         }
     }
     (roots, accepted)
@@ -187,14 +184,14 @@ mod tests {
 
     #[tokio::test]
     async fn unusable_bundles_are_refused_with_the_reason() {
-        assert_eq!(refusal(b"").await, "it holds no PEM certificate");
-        assert_eq!(refusal(b"hello\n").await, "it holds no PEM certificate");
+        assert_eq!(refusal(b"").await, "it contains no PEM certificate");
+        assert_eq!(refusal(b"hello\n").await, "it contains no PEM certificate");
         let cut = b"-----BEGIN CERTIFICATE-----\nMIIC\n";
         assert!(refusal(cut).await.starts_with("it is not valid PEM: "));
         let no_root = pem(&CertificateDer::from(vec![0x30, 0x00]));
         assert_eq!(
             refusal(&no_root).await,
-            "it holds no certificate that can be used as a root"
+            "it contains no valid CA certificate"
         );
     }
 
@@ -205,7 +202,7 @@ mod tests {
             .unwrap_err();
         assert_eq!(
             error.to_string(),
-            "the CA bundle /nonexistent/ca.pem is not usable: No such file or directory (os error 2)"
+            "cannot use the CA bundle /nonexistent/ca.pem: No such file or directory (os error 2)"
         );
     }
 }

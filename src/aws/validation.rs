@@ -92,7 +92,7 @@ fn fault(value: &str) -> Option<&'static str> {
     } else if value.contains(breaks) {
         "contains a line break"
     } else if value.trim().len() < value.len() && value.trim().chars().all(is_visible) {
-        "begins or ends with a blank"
+        "begins or ends with whitespace"
     } else if value.chars().any(char::is_control) {
         "contains a control character"
     } else if !value.is_ascii() {
@@ -100,7 +100,7 @@ fn fault(value: &str) -> Option<&'static str> {
     } else if value.len() > LONGEST {
         "is longer than 16 KB"
     } else {
-        "contains a blank"
+        "contains whitespace"
     })
 }
 
@@ -295,7 +295,7 @@ fn endpoints() -> Result<(), MalformedValue> {
 pub(super) fn endpoint(value: &str, what: &str, source_of: &str) -> Result<(), MalformedValue> {
     let wrong = |fault| Err(MalformedValue::new(what, source_of, fault));
     if value.trim().is_empty() {
-        return wrong("is empty; unset it, or give a URL");
+        return wrong("is empty; set it to a URL or unset it");
     }
     if let Some(fault) = fault(value) {
         return wrong(fault);
@@ -336,7 +336,7 @@ pub(super) fn region(value: String, what: &str, source_of: &str) -> Result<Strin
         false => Err(MalformedValue::new(
             what,
             source_of,
-            "is not the name of a region, such as eu-central-1",
+            "is not a region name such as eu-central-1",
         )),
     }
 }
@@ -357,9 +357,9 @@ mod tests {
             ("AKIA\r\n", Some("ends in a line break (CRLF?)")),
             ("AK\nIA", Some("contains a line break")),
             ("AK\nIA\n", Some("contains a line break")),
-            (" AKIA", Some("begins or ends with a blank")),
-            ("AKIA\t", Some("begins or ends with a blank")),
-            ("AK IA", Some("contains a blank")),
+            (" AKIA", Some("begins or ends with whitespace")),
+            ("AKIA\t", Some("begins or ends with whitespace")),
+            ("AK IA", Some("contains whitespace")),
             ("AK\tIA", Some("contains a control character")),
             ("AK\0IA", Some("contains a control character")),
             ("AK\x1b[2JIA", Some("contains a control character")),
@@ -465,10 +465,10 @@ mod tests {
         assert_eq!(read("eu-central-1").unwrap(), "eu-central-1");
         for (value, fault) in [
             ("eu-central-1\r", "ends in a line break (CRLF?)"),
-            ("eu central 1", "contains a blank"),
+            ("eu central 1", "contains whitespace"),
             (
                 "evil.example.com/",
-                "is not the name of a region, such as eu-central-1",
+                "is not a region name such as eu-central-1",
             ),
         ] {
             let refused = read(value).unwrap_err().to_string();

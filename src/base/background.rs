@@ -19,7 +19,7 @@ pub(crate) const PANIC_STANDS: (Duration, Duration) =
 /// The work ended without a result: it panicked, or its task was cancelled. The panic hook
 /// ([`crate::base::crash`]) has logged the location.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("an internal error of pgiam, which the log shows as internal.panic")]
+#[error("internal error of pgiam; see internal.panic in the log")]
 pub struct TaskStopped;
 
 /// Runs `work` to its end and converts a panic to [`TaskStopped`].

@@ -38,7 +38,7 @@ pub fn guard<T>(command: impl FnOnce() -> T) -> Option<T> {
 fn report(panic: &PanicHookInfo<'_>) {
     let place = panic
         .location()
-        .map_or_else(|| "an unknown place".to_owned(), place);
+        .map_or_else(|| "an unknown location".to_owned(), place);
     let said = line(payload(panic.payload()), &place);
     // The command itself runs on the main thread, and this line is its only output.
     let is_command = std::thread::current().name() == Some("main");

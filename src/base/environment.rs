@@ -25,8 +25,8 @@ pub struct VariableError {
     pub reason: &'static str,
 }
 
-const NOT_TEXT: &str = "is not UTF-8 text; set it anew, or unset it (for a path that is not UTF-8, use the flag or the configuration file)";
-const ONLY_A_BREAK: &str = "holds nothing but a line break; set it to the secret, or unset it";
+const NOT_TEXT: &str = "is not valid UTF-8; correct it or unset it (set a path that is not UTF-8 with the flag or in the configuration file)";
+const ONLY_A_BREAK: &str = "contains only a line break; set it to the secret or unset it";
 
 /// Reads the variable `name`. Returns `None` if it is unset or empty, or if an orchestrator has set
 /// it for a service called pgiam.
@@ -223,7 +223,7 @@ mod tests {
             secret("PGIAM_LOCAL_PASSWORD", bytes()).unwrap_err(),
         ];
         for error in errors.map(|error| error.to_string()) {
-            assert!(error.contains("the variable PGIAM_LOCAL_PASSWORD is not UTF-8"));
+            assert!(error.contains("the variable PGIAM_LOCAL_PASSWORD is not valid UTF-8"));
             assert!(!error.contains("hunter"), "{error}");
         }
     }
@@ -239,7 +239,7 @@ mod tests {
         );
         for only in ["\n", "\r\n", "\r"] {
             let said = password(os(only)).unwrap_err().to_string();
-            assert!(said.contains("nothing but a line break"), "{said}");
+            assert!(said.contains("only a line break"), "{said}");
         }
     }
 

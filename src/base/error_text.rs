@@ -10,7 +10,7 @@ use super::tls_words;
 #[must_use]
 pub fn plain(error: &io::Error) -> ForeignText {
     match error.kind() {
-        io::ErrorKind::UnexpectedEof => "it was closed without a goodbye".into(),
+        io::ErrorKind::UnexpectedEof => "it was closed unexpectedly".into(),
         _ => tls_words::translated(error.to_string(), error).into(),
     }
 }

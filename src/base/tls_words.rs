@@ -20,7 +20,10 @@ pub(crate) fn translated(mut text: String, error: &(dyn Error + 'static)) -> Str
             Some(link) => text.len() - link.len() + link.find(' ').unwrap_or(link.len()),
             None => behind,
         };
-        text.replace_range(start..end, "the other side closed it without a goodbye");
+        text.replace_range(
+            start..end,
+            "the server closed it without a TLS close_notify",
+        );
     }
     text
 }
@@ -43,28 +46,27 @@ fn behind<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
 pub(crate) fn in_words(error: &rustls::Error) -> String {
     use rustls::Error as E;
     match error {
-        E::InvalidMessage(_) => "the other side does not answer in TLS".to_owned(),
+        E::InvalidMessage(_) => "the answer is not TLS".to_owned(),
         E::InappropriateMessage { .. } | E::InappropriateHandshakeMessage { .. } => {
-            "the other side sends what is not due in TLS".to_owned()
+            "unexpected TLS message".to_owned()
         }
         E::AlertReceived(alert) => format!(
-            "the other side ended it (TLS alert {}{})",
+            "received TLS alert {}{}",
             u8::from(*alert),
             spaced(&format!("{alert:?}"))
         ),
         E::PeerIncompatible(why) => format!(
-            "both sides have nothing in common{}",
+            "no TLS parameters in common{}",
             in_brackets(&format!("{why:?}"))
         ),
-        E::PeerMisbehaved(why) => format!(
-            "the other side breaks the rules of TLS{}",
-            in_brackets(&format!("{why:?}"))
-        ),
+        E::PeerMisbehaved(why) => {
+            format!("TLS protocol violation{}", in_brackets(&format!("{why:?}")))
+        }
         E::InvalidCertificate(refusal) => {
-            format!("the certificate is refused: {}", of_certificate(refusal))
+            format!("invalid certificate: {}", of_certificate(refusal))
         }
         E::FailedToGetCurrentTime => {
-            "the clock of this machine is set to a time before 1970, so no certificate can be verified"
+            "this machine's clock is set to a time before 1970, so no certificate can be verified"
                 .to_owned()
         }
         other => other.to_string(),
@@ -103,22 +105,22 @@ fn spaced(name: &str) -> String {
 pub(crate) fn of_certificate(refusal: &CertificateError) -> String {
     use CertificateError as C;
     match refusal {
-        C::BadEncoding => "it is not a certificate that can be read".to_owned(),
-        C::BadSignature => "its signature does not fit the key of its issuer".to_owned(),
+        C::BadEncoding => "it cannot be parsed".to_owned(),
+        C::BadSignature => "its signature does not match its issuer's key".to_owned(),
         C::Revoked => "it was revoked".to_owned(),
-        C::UnknownIssuer => "its authority is not trusted".to_owned(),
+        C::UnknownIssuer => "its issuer is not trusted".to_owned(),
         C::Expired | C::ExpiredContext { .. } => "it has expired".to_owned(),
         C::NotValidYet | C::NotValidYetContext { .. } => "it is not valid yet".to_owned(),
-        C::NotValidForName => "it is for other names".to_owned(),
+        C::NotValidForName => "it is for another name".to_owned(),
         C::NotValidForNameContext { presented, .. } => for_names(presented),
         C::InvalidPurpose | C::InvalidPurposeContext { .. } => {
-            "it was not made for a server".to_owned()
+            "it is not a server certificate".to_owned()
         }
         C::UnhandledCriticalExtension => {
-            "it has a critical extension that pgiam does not know".to_owned()
+            "it has a critical extension that pgiam does not support".to_owned()
         }
         C::UnsupportedSignatureAlgorithmContext { .. } => {
-            "it is signed with an algorithm that is not accepted".to_owned()
+            "its signature algorithm is not supported".to_owned()
         }
         // Written by webpki for errors without a name in rustls:
         // "Other(OtherError(CaUsedAsEndEntity))".
@@ -129,18 +131,18 @@ pub(crate) fn of_certificate(refusal: &CertificateError) -> String {
 
 fn of_webpki(name: &str) -> String {
     match name {
-        "CaUsedAsEndEntity" => "it is the certificate of an authority, not of a server".to_owned(),
+        "CaUsedAsEndEntity" => "it is a CA certificate, not a server certificate".to_owned(),
         "RequiredEkuNotFound" | "RequiredEkuNotFoundContext" => {
-            "it was not made for a server".to_owned()
+            "it is not a server certificate".to_owned()
         }
-        "UnsupportedCertVersion" => "its version is not X.509 version 3".to_owned(),
+        "UnsupportedCertVersion" => "it is not an X.509 version 3 certificate".to_owned(),
         "NameConstraintViolation" => {
-            "its authority may not sign certificates for this name".to_owned()
+            "its issuer may not sign certificates for this name".to_owned()
         }
         "PathLenConstraintViolated" | "MaximumPathDepthExceeded" => {
-            "its chain of authorities is longer than allowed".to_owned()
+            "its certificate chain is too long".to_owned()
         }
-        other => format!("it does not follow the rules for certificates ({other})"),
+        other => format!("it violates the certificate rules ({other})"),
     }
 }
 
@@ -149,7 +151,7 @@ fn for_names(presented: &[String]) -> String {
     const MOST: usize = 5;
     let names: Vec<&str> = presented.iter().take(MOST).map(|name| bare(name)).collect();
     match (names.as_slice(), presented.len() - names.len()) {
-        ([], _) => "it is for no name".to_owned(),
+        ([], _) => "it contains no name".to_owned(),
         (_, 0) => format!("it is for {}", names.join(", ")),
         (_, more) => format!("it is for {} and {more} more names", names.join(", ")),
     }
@@ -178,31 +180,31 @@ mod tests {
         for (error, words) in [
             (
                 E::AlertReceived(AlertDescription::HandshakeFailure),
-                "the other side ended it (TLS alert 40, handshake failure)",
+                "received TLS alert 40, handshake failure",
             ),
             (
                 E::AlertReceived(AlertDescription::UnknownCA),
-                "the other side ended it (TLS alert 48, unknown ca)",
+                "received TLS alert 48, unknown ca",
             ),
             (
                 E::AlertReceived(AlertDescription::from(0xff)),
-                "the other side ended it (TLS alert 255)",
+                "received TLS alert 255",
             ),
             (
                 PeerMisbehaved::TooManyWarningAlertsReceived.into(),
-                "the other side breaks the rules of TLS (too many warning alerts received)",
+                "TLS protocol violation (too many warning alerts received)",
             ),
             (
                 PeerIncompatible::NoCipherSuitesInCommon.into(),
-                "both sides have nothing in common (no cipher suites in common)",
+                "no TLS parameters in common (no cipher suites in common)",
             ),
             (
                 wrong_name.into(),
-                "the certificate is refused: it is for other.example",
+                "invalid certificate: it is for other.example",
             ),
             (
                 E::FailedToGetCurrentTime,
-                "the clock of this machine is set to a time before 1970, so no certificate can be verified",
+                "this machine's clock is set to a time before 1970, so no certificate can be verified",
             ),
         ] {
             assert_eq!(in_words(&error), words);
@@ -221,15 +223,15 @@ mod tests {
         for (text, expected) in [
             (
                 "read: peer closed connection without sending TLS close_notify: https://docs.rs/rustls/x.html#unexpected-eof",
-                "read: the other side closed it without a goodbye",
+                "read: the server closed it without a TLS close_notify",
             ),
             (
                 "peer closed connection without sending TLS close_notify: https://docs.rs/x (3 tries)",
-                "the other side closed it without a goodbye (3 tries)",
+                "the server closed it without a TLS close_notify (3 tries)",
             ),
             (
                 "peer closed connection without sending TLS close_notify",
-                "the other side closed it without a goodbye",
+                "the server closed it without a TLS close_notify",
             ),
         ] {
             assert_eq!(translated(text.to_owned(), &error), expected);

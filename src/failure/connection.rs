@@ -45,10 +45,10 @@ pub enum ConnectionError {
     #[error("the client sent no complete startup packet within {} s", .0.as_secs())]
     StartupTimeout(Duration),
     /// The client closed its connection, or the connection broke.
-    #[error("the client went away{}", unless_closed(.0))]
+    #[error("the client disconnected{}", unless_closed(.0))]
     ClientGone(io::Error),
     /// The client closed its connection while it waited for its login.
-    #[error("the client went away after {:.1} s{}", .after.as_secs_f64(), meanwhile(*.waiting))]
+    #[error("the client disconnected after {:.1} s{}", .after.as_secs_f64(), meanwhile(*.waiting))]
     ClientLeft {
         /// Time that the client had waited.
         after: Duration,
@@ -129,14 +129,14 @@ pub enum ConnectionError {
         waiting: Option<&'static str>,
     },
     /// Connections are not possible for the moment: the tunnel broke and is being reopened.
-    #[error("the tunnel is interrupted and being tried again: {0}")]
+    #[error("the tunnel is interrupted; pgiam is reconnecting: {0}")]
     Interrupted(Box<Self>),
     /// Answer to a readiness probe: the tunnel is not open yet.
     #[error("the tunnel is not ready")]
     NoTunnelYet(Readiness),
     /// Answer to a readiness probe: the last connection failed, for the reason with this
     /// identifier.
-    #[error("the last connection to the database could not be made [{0}]")]
+    #[error("the last connection to the database failed [{0}]")]
     FailedBefore(&'static str),
     /// Answer to a readiness probe: this error prevents connections.
     #[error("not ready: {0}")]
@@ -145,7 +145,7 @@ pub enum ConnectionError {
     #[error("a target with auth = \"passthrough\" cannot be used with a local password")]
     TwoPasswords,
     /// The system did not report the user id of the client.
-    #[error("cannot tell whose the client is: {0}")]
+    #[error("cannot look up the owner of the client: {0}")]
     UnknownPeer(io::Error),
     /// This process or the system is nearly out of descriptors. Holds the limit of this process;
     /// `None` if the limit of the system was reached.
@@ -155,7 +155,7 @@ pub enum ConnectionError {
     #[error(transparent)]
     UpstreamTls(UpstreamTlsError),
     /// After a direct TLS handshake the server did not confirm PostgreSQL by ALPN.
-    #[error("the server began TLS without agreeing on the protocol (ALPN)")]
+    #[error("the server accepted TLS without confirming the protocol (ALPN)")]
     NoAlpn,
     /// The client would bind its SCRAM login to TLS, which fails across the proxy.
     #[error("SCRAM with channel binding cannot pass through a proxy")]
@@ -164,7 +164,7 @@ pub enum ConnectionError {
     #[error(transparent)]
     Upstream(#[from] UpstreamError),
     /// The connection to the database broke during the login.
-    #[error("the connection to the database broke: {0}")]
+    #[error("the connection to the database was lost: {0}")]
     UpstreamLost(io::Error),
     /// TLS and login took longer than this.
     #[error("the database did not finish the login within {} s", .0.as_secs())]

@@ -128,7 +128,7 @@ impl OwnerLookup {
         let open = || match diag::SocketDiag::open() {
             Ok(diag) => Some(std::sync::Mutex::new(diag)),
             Err(error) => {
-                tracing::debug!(%error, "no sock_diag; owners of connections are looked up in /proc/net/tcp");
+                tracing::debug!(%error, "sock_diag is not available; looking up owners of connections in /proc/net/tcp");
                 None
             }
         };
@@ -320,7 +320,7 @@ mod table {
     fn not_understood() -> io::Error {
         io::Error::new(
             io::ErrorKind::InvalidData,
-            "the kernel's table of TCP sockets has an unknown form",
+            "the kernel's table of TCP sockets has an unknown format",
         )
     }
 

@@ -196,12 +196,18 @@ impl FileRole {
     fn remedy(self, path: &Path, us: u32) -> String {
         let word = |path: &Path| quote::shell(&path.to_string_lossy());
         match (self, path.parent()) {
-            (Self::CertificateDir, _) => format!("have a new one made: rm -r {}", word(path)),
+            (Self::CertificateDir, _) => format!(
+                "delete it, and pgiam creates a new one: rm -r {}",
+                word(path)
+            ),
             (Self::Key | Self::Certificate, Some(dir)) => {
-                format!("have a new one made: rm -r {}", word(dir))
+                format!(
+                    "delete it, and pgiam creates a new one: rm -r {}",
+                    word(dir)
+                )
             }
             _ => format!(
-                "name another one, or where you trust its contents: chown {us} {}",
+                "use another path, or if you trust its contents: chown {us} {}",
                 word(path)
             ),
         }
@@ -212,7 +218,7 @@ impl FileRole {
     fn more(self, path: &Path) -> String {
         match (self, path.parent()) {
             (Self::Key, Some(dir)) => format!(
-                " (if others may have read it, have a new one made: rm -r {})",
+                " (if others may have read it, delete it, and pgiam creates a new one: rm -r {})",
                 quote::shell(&dir.to_string_lossy())
             ),
             _ => String::new(),
@@ -234,7 +240,7 @@ pub enum PathError {
         source: io::Error,
     },
     /// The path is of another kind.
-    #[error("{name} {path} is not {expected}; remove it or name another one", path = shown(.path))]
+    #[error("{name} {path} is not {expected}; remove it or use another path", path = shown(.path))]
     Kind {
         /// Purpose of the path.
         name: &'static str,
@@ -244,7 +250,7 @@ pub enum PathError {
         expected: &'static str,
     },
     /// Another user owns it.
-    #[error("{name} {path} belongs to the user with id {owner}, not to you; {remedy}", path = shown(.path))]
+    #[error("{name} {path} belongs to user id {owner}, not to you; {remedy}", path = shown(.path))]
     Owner {
         /// Purpose of the path.
         name: &'static str,
@@ -257,7 +263,7 @@ pub enum PathError {
     },
     /// Other users may read or write it.
     #[error(
-        "{name} {path} is open to other users (mode {mode:04o}); close it: chmod {chmod} {}{more}", quote::shell(&.path.to_string_lossy()), path = shown(.path)
+        "{name} {path} is accessible to other users (mode {mode:04o}); restrict it: chmod {chmod} {}{more}", quote::shell(&.path.to_string_lossy()), path = shown(.path)
 )]
     Open {
         /// Purpose of the path.
@@ -273,7 +279,7 @@ pub enum PathError {
     },
     /// Other users may replace it.
     #[error(
-        "{name} {path} can be replaced by other users, because they may write {parent} (mode {mode:04o}); close it: chmod o-w {}", quote::shell(&.parent.to_string_lossy()), path = shown(.path), parent = shown(.parent)
+        "{name} {path} can be replaced by other users, because they may write to {parent} (mode {mode:04o}); restrict it: chmod o-w {}", quote::shell(&.parent.to_string_lossy()), path = shown(.path), parent = shown(.parent)
 )]
     Parent {
         /// Purpose of the path.
@@ -286,7 +292,7 @@ pub enum PathError {
         mode: u32,
     },
     /// The file exceeds the maximum size for its purpose.
-    #[error("{name} {path} is longer than {most} bytes; name another one", path = shown(.path))]
+    #[error("{name} {path} is longer than {most} bytes; use another file", path = shown(.path))]
     TooLong {
         /// Purpose of the path.
         name: &'static str,
@@ -323,7 +329,7 @@ fn kind(role: FileRole, path: &Path, found: &std::fs::Metadata) -> Result<(), Pa
     let PermissionRule { name, is_dir, .. } = role.rule();
     let (right, expected) = match is_dir {
         true => (found.is_dir(), "a directory"),
-        false => (found.is_file(), "an ordinary file"),
+        false => (found.is_file(), "a regular file"),
     };
     if right {
         return Ok(());

@@ -43,6 +43,6 @@ pub fn status(text: &str) {
 #[cfg(target_os = "linux")]
 fn tell(what: &[sd_notify::NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(what) {
-        tracing::debug!(%error, "the service manager could not be told");
+        tracing::debug!(%error, "cannot notify the service manager");
     }
 }

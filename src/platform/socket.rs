@@ -43,7 +43,7 @@ pub enum SocketError {
     },
     /// The path is too long for the operating system.
     #[error(
-        "the path of the socket {path} is too long ({length} bytes, this system takes {LONGEST_PATH}); choose a shorter directory", path = shown(.path)
+        "the socket path {path} is too long ({length} bytes, at most {LONGEST_PATH} on this system); choose a shorter directory", path = shown(.path)
 )]
     TooLong {
         /// Path of the socket.
@@ -62,7 +62,7 @@ pub enum SocketError {
         source: io::Error,
     },
     /// This operating system has no supported Unix sockets.
-    #[error("there are no Unix sockets on this system; clients connect to localhost")]
+    #[error("Unix sockets are not supported on this system; connect to localhost")]
     Unsupported,
 }
 

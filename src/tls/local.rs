@@ -40,7 +40,7 @@ pub enum LocalTlsError {
     Unsafe(#[from] PathError),
     /// A kept file has unexpected contents.
     #[error(
-        "{path} is not usable: {reason}\nhint: delete the directory, and pgiam makes a new certificate: rm -r {}",
+        "invalid local certificate in {path}: {reason}\nhint: delete the directory, and pgiam creates a new certificate:\n  rm -r {}",
         quote::shell(&.dir.to_string_lossy()), path = shown(.path)
 )]
     Damaged {
@@ -52,10 +52,10 @@ pub enum LocalTlsError {
         reason: String,
     },
     /// The certificate could not be generated.
-    #[error("cannot make a self-signed certificate: {0}")]
+    #[error("cannot create a self-signed certificate: {0}")]
     Generate(#[from] rcgen::Error),
     /// rustls does not accept the pair.
-    #[error("the local certificate is not usable: {0}")]
+    #[error("invalid local certificate: {0}")]
     Rustls(#[from] rustls::Error),
 }
 
@@ -152,7 +152,7 @@ fn local_tls(
         .map_err(|error| match (&kept, error) {
             (CertificateLocation::InMemory { .. }, error) => error.into(),
             (CertificateLocation::At(_), rustls::Error::InconsistentKeys(_)) => {
-                let reason = format!("{CERTIFICATE} and {KEY} do not belong together");
+                let reason = format!("{CERTIFICATE} and {KEY} do not match");
                 damaged(&dir, dir.clone(), reason)
             }
             (CertificateLocation::At(_), error) => {
@@ -179,10 +179,10 @@ fn damaged(dir: &Path, path: PathBuf, reason: String) -> LocalTlsError {
 fn in_words(error: &pem::Error) -> String {
     match error {
         pem::Error::MissingSectionEnd { .. } => {
-            "it is cut short: the END line is missing".to_owned()
+            "it is truncated: the END line is missing".to_owned()
         }
-        pem::Error::IllegalSectionStart { .. } => "its BEGIN line is malformed".to_owned(),
-        pem::Error::NoItemsFound => "it contains nothing that pgiam wrote there".to_owned(),
+        pem::Error::IllegalSectionStart { .. } => "its BEGIN line is invalid".to_owned(),
+        pem::Error::NoItemsFound => "it contains no PEM data".to_owned(),
         pem::Error::Base64Decode(_) => "it is not valid base64".to_owned(),
         other => other.to_string(),
     }
@@ -357,9 +357,9 @@ mod tests {
                 CERTIFICATE,
                 b"nonsense".to_vec(),
                 CERTIFICATE,
-                "contains nothing",
+                "contains no PEM data",
             ),
-            (CERTIFICATE, Vec::new(), CERTIFICATE, "contains nothing"),
+            (CERTIFICATE, Vec::new(), CERTIFICATE, "contains no PEM data"),
             (
                 CERTIFICATE,
                 cut(&certificate),
@@ -367,14 +367,14 @@ mod tests {
                 "the END line is missing",
             ),
             (KEY, cut(&key), KEY, "the END line is missing"),
-            (CERTIFICATE, other.certificate, "", "do not belong together"),
+            (CERTIFICATE, other.certificate, "", "do not match"),
         ] {
             std::fs::write(dir.join(name), pem).unwrap();
             let said = load_or_create(state.path()).unwrap_err().to_string();
             let path = dir.join(named).display().to_string();
             let path = path.trim_end_matches('/');
             assert!(
-                said.starts_with(&format!("{path} is not usable: ")),
+                said.starts_with(&format!("invalid local certificate in {path}: ")),
                 "{said}"
             );
             assert!(said.contains(reason) && said.ends_with(&remedy), "{said}");
@@ -460,7 +460,7 @@ mod tests {
                     true => format!("chown 0 {}", state.display()),
                     false => format!("rm -r {}", dir.display()),
                 };
-                assert!(said.contains("belongs to the user with id 12345"), "{said}");
+                assert!(said.contains("belongs to user id 12345"), "{said}");
                 assert!(said.contains(&expected), "{said}");
                 std::os::unix::fs::chown(path, Some(0), None).unwrap();
             }

@@ -50,7 +50,7 @@ pub enum TrustError {
     #[error(transparent)]
     Refused(#[from] PathError),
     /// rustls refuses the roots.
-    #[error("the trust roots are not usable: {0}")]
+    #[error("invalid trust roots: {0}")]
     Roots(String),
 }
 
@@ -84,7 +84,7 @@ pub enum UpstreamTlsError {
         not_after: String,
     },
     /// The certificate is refused for another reason.
-    #[error("the certificate is refused: {0}")]
+    #[error("invalid certificate: {0}")]
     Certificate(ForeignText),
     /// The handshake failed.
     #[error("TLS handshake failed: {0}")]
@@ -173,7 +173,7 @@ fn from_file(path: &Path) -> Result<RootCertStore, TrustError> {
             .map_err(|error| refuse(chain(&error).into_string()))?;
     }
     if store.is_empty() {
-        return Err(refuse("it holds no PEM certificate".to_owned()));
+        return Err(refuse("it contains no PEM certificate".to_owned()));
     }
     Ok(store)
 }

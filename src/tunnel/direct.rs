@@ -63,7 +63,7 @@ impl DirectTransport {
     async fn connect(&self) -> Result<TcpStream, (DirectFailure, io::Error)> {
         let until = Instant::now() + self.deadline;
         let late = |what: &str| {
-            let text = format!("{what} in {} s", self.deadline.as_secs_f32());
+            let text = format!("{what} within {} s", self.deadline.as_secs_f32());
             io::Error::new(io::ErrorKind::TimedOut, text)
         };
         let Endpoint { host, port } = &self.endpoint;

@@ -48,7 +48,7 @@ pub enum TunnelError {
     },
     /// No session could be opened through any of several managed nodes; and the number of further
     /// nodes that were not tried.
-    #[error("none of the bastions works: {}", tried(.0, *.1))]
+    #[error("all bastions failed: {}", tried(.0, *.1))]
     AllBastions(Arc<[(NodeId, Self)]>, usize),
     /// The SSM API could not be reached.
     #[error("cannot reach the SSM API in {region}: {reason}")]
@@ -64,7 +64,7 @@ pub enum TunnelError {
     #[error(transparent)]
     Late(Box<CallTimeout>),
     /// The answer to a call is not as documented by AWS, or too long.
-    #[error("the answer to {operation} is not usable: {reason}")]
+    #[error("invalid answer to {operation}: {reason}")]
     BadAnswer {
         /// The call, such as `StartSession`.
         operation: &'static str,
@@ -75,11 +75,11 @@ pub enum TunnelError {
     #[error("the tunnel failed: {0}")]
     Internal(TaskStopped),
     /// AWS's answer lacks a value that the protocol needs.
-    #[error("AWS answered StartSession without {0}")]
+    #[error("invalid answer to StartSession: {0} is missing")]
     IncompleteAnswer(&'static str),
     /// AWS answered a stream address outside its own domains; for other flaws see
     /// [`Self::BadAnswer`].
-    #[error("AWS answered StartSession with the stream host \"{host}\", which is not an AWS name")]
+    #[error("invalid answer to StartSession: the stream host \"{host}\" is not an AWS host name")]
     ForeignStreamUrl {
         /// The host of the stream URL.
         host: String,
@@ -126,7 +126,7 @@ pub enum TunnelError {
         needed: String,
     },
     /// The agent does not support several connections in one session.
-    #[error("the SSM agent {version} on {bastion} cannot multiplex")]
+    #[error("the SSM agent {version} on {bastion} does not support multiplexing")]
     NoMultiplexing {
         /// The managed node.
         bastion: String,
@@ -134,7 +134,7 @@ pub enum TunnelError {
         version: String,
     },
     /// The session requires encryption with a KMS key, and KMS returned none.
-    #[error("KMS gave no key to encrypt the session with: {reason}")]
+    #[error("cannot get a data key from KMS for the session: {reason}")]
     DataKey {
         /// The key's ARN or id.
         key: ForeignText,
@@ -158,7 +158,7 @@ pub enum TunnelError {
         endpoint: Endpoint,
     },
     /// The agent did not report the result of its connection attempt.
-    #[error("{bastion} had no connection to {endpoint} after {} s", .after.as_secs())]
+    #[error("{bastion} did not connect to {endpoint} within {} s", .after.as_secs())]
     DialTimeout {
         /// The managed node.
         bastion: String,
@@ -169,7 +169,7 @@ pub enum TunnelError {
     },
     /// The agent is stuck in the connection attempt of an earlier stream and has not reached this
     /// one.
-    #[error("{bastion} is stuck in another connection's dial")]
+    #[error("{bastion} is waiting for the dial of another connection")]
     Stranded {
         /// The managed node.
         bastion: String,
@@ -216,7 +216,7 @@ pub enum TunnelError {
     },
     /// This connection's client read nothing for so long that its unread bytes blocked every other
     /// connection of the session.
-    #[error("the client did not read its result, and other connections waited for it")]
+    #[error("the client did not read its result and blocked other connections of its session")]
     Overrun,
     /// The other side violated the protocol.
     #[error("SSM protocol error: {reason}")]
@@ -225,7 +225,7 @@ pub enum TunnelError {
         reason: ForeignText,
     },
     /// The HTTP proxy of the environment refused the connection.
-    #[error("the proxy {proxy} did not connect us to {host}: {reason}")]
+    #[error("the proxy {proxy} did not connect to {host}: {reason}")]
     Proxy {
         /// The proxy's host and port, without credentials.
         proxy: String,
@@ -305,8 +305,8 @@ impl EndCause {
     fn in_words(self, reason: &str) -> &str {
         match self {
             _ if !reason.trim().is_empty() => reason.trim(),
-            Self::Terminated => "it was terminated, without a reason",
-            _ => "without a reason",
+            Self::Terminated => "terminated, no reason given",
+            _ => "no reason given",
         }
     }
 }

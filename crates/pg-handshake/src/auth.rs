@@ -76,13 +76,13 @@ pub(crate) fn decode(frame: &[u8]) -> Result<AuthRequest, MalformedMessage> {
     let body = &frame[HEADER..];
     let (code, data) = body
         .split_first_chunk::<4>()
-        .ok_or(malformed("no authentication code"))?;
+        .ok_or(malformed("missing authentication code"))?;
     let code = i32::from_be_bytes(*code);
     let method = match code {
         0 | 2 | 3 | 7 | 9 if !data.is_empty() => {
-            return Err(malformed("data after a code that carries none"));
+            return Err(malformed("unexpected data after the authentication code"));
         }
-        5 if data.len() != 4 => return Err(malformed("an MD5 salt has four bytes")),
+        5 if data.len() != 4 => return Err(malformed("the MD5 salt is not 4 bytes")),
         0 => return Ok(AuthRequest::Ok),
         2 => AuthMethod::KerberosV5,
         3 => AuthMethod::CleartextPassword,
@@ -108,8 +108,7 @@ pub(crate) fn decode(frame: &[u8]) -> Result<AuthRequest, MalformedMessage> {
 fn mechanisms(mut rest: &[u8]) -> Result<Vec<&[u8]>, MalformedMessage> {
     let mut names = Vec::new();
     loop {
-        let (name, after) =
-            split_cstring(rest).ok_or(malformed("mechanism list without terminator"))?;
+        let (name, after) = split_cstring(rest).ok_or(malformed("unterminated mechanism list"))?;
         match (name.is_empty(), after.is_empty()) {
             (true, true) => return Ok(names),
             (true, false) => return Err(malformed("data after the mechanism list")),

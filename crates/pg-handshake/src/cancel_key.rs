@@ -60,7 +60,7 @@ impl CancelKey {
     pub(crate) fn from_frame(frame: &[u8]) -> Result<Self, MalformedMessage> {
         let wrong = MalformedMessage {
             tag: b'K',
-            what: "not decodable",
+            what: "cannot be decoded",
         };
         // The default context is protocol 3.2, which keeps a key of any length; the 3.0 context
         // would read four bytes and drop the rest.

@@ -7,7 +7,7 @@ const SEVERITY: usize = 64;
 
 /// The stream is not PostgreSQL framing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("not a message: type '{}' with length word {length}", tag_name(*tag))]
+#[error("invalid message: type '{}', length {length}", tag_name(*tag))]
 pub struct FollowError {
     /// Type byte of the message.
     pub tag: u8,

@@ -72,7 +72,7 @@ pub(crate) fn next_frame(buf: &mut BytesMut) -> Result<Option<Bytes>, FrameError
     if length < min {
         return Err(FrameError::Malformed(MalformedMessage {
             tag,
-            what: "shorter than its format allows",
+            what: "the message is too short",
         }));
     }
     if length > max {

@@ -38,7 +38,7 @@ pub enum PasswordError {
     #[error("malformed SASL response: {0}")]
     Malformed(&'static str),
     /// More bytes were sent ahead than are kept.
-    #[error("more than {MAX_KEPT} bytes sent before the login was answered")]
+    #[error("more than {MAX_KEPT} bytes sent before the login was complete")]
     TooMuchPipelined,
 }
 
@@ -196,19 +196,19 @@ impl SaslInitialResponse {
     pub fn parse(frame: &Bytes) -> Result<Self, PasswordError> {
         let body = body(frame)?;
         let (name, rest) =
-            split_cstring(&body).ok_or(PasswordError::Malformed("mechanism without terminator"))?;
+            split_cstring(&body).ok_or(PasswordError::Malformed("unterminated mechanism name"))?;
         let mechanism = std::str::from_utf8(name)
-            .map_err(|_| PasswordError::Malformed("the mechanism's name is not text"))?;
+            .map_err(|_| PasswordError::Malformed("the mechanism name is not valid UTF-8"))?;
         let (length, data) = rest
             .split_first_chunk::<4>()
-            .ok_or(PasswordError::Malformed("no length of the response"))?;
+            .ok_or(PasswordError::Malformed("missing length of the response"))?;
         let data = match i32::from_be_bytes(*length) {
             -1 if data.is_empty() => None,
             // A comparison without arithmetic: no length word can wrap around it.
             length if usize::try_from(length) == Ok(data.len()) => Some(body.slice_ref(data)),
             _ => {
                 return Err(PasswordError::Malformed(
-                    "the length of the response is not that of the data",
+                    "the length of the response does not match its data",
                 ));
             }
         };

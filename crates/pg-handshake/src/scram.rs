@@ -63,13 +63,13 @@ pub enum ScramError {
     #[error("the selected SASL mechanism and the SCRAM message disagree about channel binding")]
     BindingMismatch,
     /// Not `tls-server-end-point` (08P01).
-    #[error("unsupported SCRAM channel-binding type; this server knows {END_POINT}")]
+    #[error("unsupported SCRAM channel-binding type: expected {END_POINT}")]
     BindingType,
     /// A message that does not belong to this exchange (08P01).
-    #[error("the nonce of the SCRAM response is not the one of this exchange")]
+    #[error("the nonce of the SCRAM response does not match this exchange")]
     Nonce,
     /// A message when none was due (08P01).
-    #[error("a SCRAM message arrived when none was expected")]
+    #[error("unexpected SCRAM message")]
     OutOfOrder,
     /// A feature that neither PostgreSQL nor this crate supports (0A000).
     #[error("the client requires {0}, which is not supported")]
@@ -77,19 +77,19 @@ pub enum ScramError {
     /// The client believes that the server cannot bind, although it offered binding (28000): the
     /// offer was changed in transit.
     #[error(
-        "the client did not see the offer of SCRAM channel binding; something between it and this server has removed it"
+        "the client did not receive this server's offer of SCRAM channel binding; possible cause: a proxy between them that changes the connection"
     )]
     Downgrade,
     /// The client is bound to a certificate other than the server's (28000).
     #[error(
-        "the SCRAM channel binding check failed; something between the client and this server ends its TLS connection"
+        "SCRAM channel binding check failed; possible cause: a proxy between client and server that terminates TLS"
     )]
     Binding,
     /// The proof was made from another password (28P01).
     #[error("wrong password")]
     WrongPassword,
     /// The caller got no random numbers for a salt or a nonce.
-    #[error("no random numbers to be had from the system")]
+    #[error("cannot get random numbers from the operating system")]
     Random,
 }
 
@@ -297,7 +297,7 @@ impl ScramExchange {
             ChannelBindingFlag::Binds => ScramError::Binding,
             ChannelBindingFlag::Cannot | ChannelBindingFlag::BelievesServerCannot => {
                 ScramError::Malformed(
-                    "the channel-binding attribute does not repeat what the first message said",
+                    "the channel-binding attribute does not match the first message",
                 )
             }
         })

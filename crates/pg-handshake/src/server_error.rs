@@ -180,21 +180,20 @@ fn encode(fields: &[(u8, Bytes)]) -> Bytes {
 pub(crate) fn fields(frame: &[u8], tag: u8) -> Result<Vec<(u8, &[u8])>, MalformedMessage> {
     let wrong = |what| MalformedMessage { tag, what };
     let Some((&[have, a, b, c, d], mut rest)) = frame.split_first_chunk::<HEADER>() else {
-        return Err(wrong("shorter than its format allows"));
+        return Err(wrong("the message is too short"));
     };
     let length = u32::from_be_bytes([a, b, c, d]) as usize;
     if have != tag || length + 1 != frame.len() || length > MAX_ERROR_FRAME {
-        return Err(wrong("type or length word does not fit"));
+        return Err(wrong("invalid message type or length"));
     }
     let mut fields = Vec::new();
     loop {
         match rest.split_first() {
-            None => return Err(wrong("no terminator after the fields")),
+            None => return Err(wrong("missing terminator after the fields")),
             Some((0, [])) => return Ok(fields),
             Some((0, _)) => return Err(wrong("data after the terminator")),
             Some((code, after)) => {
-                let (value, after) =
-                    split_cstring(after).ok_or(wrong("a field without terminator"))?;
+                let (value, after) = split_cstring(after).ok_or(wrong("unterminated field"))?;
                 fields.push((*code, value));
                 rest = after;
             }

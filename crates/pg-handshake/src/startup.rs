@@ -61,20 +61,18 @@ pub enum StartupError {
         length: usize,
     },
     /// The protocol's major number is not 3.
-    #[error(
-        "unsupported frontend protocol {0}: this proxy speaks 3.0 and its later minor versions"
-    )]
+    #[error("unsupported frontend protocol {0}: this proxy supports 3.0 and later minor versions")]
     UnsupportedProtocol(ProtocolVersion),
     /// The parameter list does not end exactly at the packet's last byte.
     #[error("invalid startup packet layout: expected terminator as last byte")]
     Layout,
     /// The new parameter has an empty name, or a zero byte in name or value.
-    #[error("a startup parameter needs a name, and neither it nor its value may hold a zero byte")]
+    #[error(
+        "invalid startup parameter: the name is empty, or the name or value contains a zero byte"
+    )]
     InvalidParameter,
     /// With the new parameter the packet would exceed the server's limit.
-    #[error(
-        "startup packet would be {length} bytes long, more than the {MAX_LENGTH} a server takes"
-    )]
+    #[error("the startup packet would have {length} bytes; servers accept at most {MAX_LENGTH}")]
     TooLarge {
         /// The length word the packet would have.
         length: usize,
@@ -83,7 +81,7 @@ pub enum StartupError {
     #[error("not a cancel request")]
     NotCancelRequest,
     /// A cancel key outside 4..=256 bytes.
-    #[error("invalid length of cancel request: a key of {length} bytes")]
+    #[error("invalid cancel request: the key has {length} bytes")]
     CancelKeyLength {
         /// Length of the secret in bytes.
         length: usize,

@@ -12,7 +12,7 @@ pub enum MuxError {
     #[error("stream {0} is not open for sending")]
     NotOpen(StreamId),
     /// All stream ids of this side are used up; ids are never used twice in one session.
-    #[error("no stream id is left in this session")]
+    #[error("no stream ids left in this session")]
     IdsExhausted,
     /// The bytes at `offset` (counted from the first byte ever received) are not a version 1 frame.
     #[error("bad frame at byte {offset} of the peer's stream")]

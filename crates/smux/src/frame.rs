@@ -86,7 +86,7 @@ pub enum FrameError {
     Command(u8),
     /// A SYN, FIN or NOP announces data. `xtaci/smux` would read that data as the next header, so
     /// the session cannot continue safely.
-    #[error("{command:?} frame announces {length} bytes of data")]
+    #[error("{command:?} frame with {length} bytes of data, expected none")]
     UnexpectedData {
         /// The command that carries no data.
         command: Command,

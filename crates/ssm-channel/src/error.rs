@@ -55,7 +55,7 @@ pub enum Error {
     },
     /// [`refuse_key`](crate::Channel::refuse_key): the session requires encryption and there is no
     /// data key for it. `poll_transmit` still hands out the answer with the refusal.
-    #[error("the session has to be encrypted with {key_id}, which failed: {reason}")]
+    #[error("cannot encrypt the session with {key_id}: {reason}")]
     KeyRefused {
         /// The KMS key the agent named.
         key_id: String,
@@ -69,22 +69,22 @@ pub enum Error {
         payload_type: PayloadType,
     },
     /// The service ended the session: idle timeout, maximum duration, or TerminateSession.
-    #[error("the session was closed by the service: {reason}")]
+    #[error("the service closed the session: {reason}")]
     Closed {
         /// The service's message; may be empty.
         reason: String,
     },
     /// `send` while [`sendable`](crate::Channel::sendable) is 0.
-    #[error("the channel takes no message now")]
+    #[error("the channel cannot accept a message now")]
     NotSendable,
     /// `send` with more than [`max_payload`](crate::Channel::max_payload) bytes.
     #[error("a payload of {0} bytes is too large for one message")]
     PayloadTooLarge(usize),
     /// A data key of another length than [`DataKey::LENGTH`](crate::DataKey::LENGTH).
-    #[error("a data key of {0} bytes; 64 are needed")]
+    #[error("invalid data key: {0} bytes, expected 64")]
     KeyLength(usize),
     /// A data key, or its refusal, that was not requested.
-    #[error("the agent did not ask for a data key")]
+    #[error("the agent did not request a data key")]
     KeyNotRequired,
 }
 

@@ -41,19 +41,19 @@ const TYPE_LENGTH: usize = 32;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
     /// Shorter than the part in front of the payload.
-    #[error("{0} bytes are less than the {PAYLOAD_OFFSET} in front of any payload")]
+    #[error("truncated message: {0} bytes, expected at least {PAYLOAD_OFFSET}")]
     Truncated(usize),
     /// A header length other than 116: an unknown layout.
     #[error("header length {0}, expected {HEADER_LENGTH}")]
     HeaderLength(u32),
     /// The type's name is empty or not printable ASCII.
-    #[error("the message type is not a name")]
+    #[error("the message type is not printable text")]
     MessageType,
     /// A negative sequence number.
     #[error("negative sequence number {0}")]
     Sequence(i64),
     /// The length of the payload differs from the length field.
-    #[error("payload of {actual} bytes, announced as {announced}")]
+    #[error("payload of {actual} bytes, expected {announced}")]
     PayloadLength {
         /// The length field.
         announced: u32,

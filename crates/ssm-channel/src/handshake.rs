@@ -225,7 +225,7 @@ impl From<ActionStatus> for u8 {
 
 /// Error for a number that is not an action status.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0} is no action status")]
+#[error("unknown action status {0}")]
 pub struct UnknownStatus(u8);
 
 impl TryFrom<u8> for ActionStatus {

@@ -119,10 +119,10 @@ fn agree(
         return Err(Error::UnsupportedAction { action });
     }
     let session_type =
-        session_type.ok_or_else(|| failed("the agent named no session type".to_owned()))?;
+        session_type.ok_or_else(|| failed("the agent sent no session type".to_owned()))?;
     let agent_version = agent_version
         .parse()
-        .map_err(|_| failed(format!("agent version {agent_version:?} is not a version")))?;
+        .map_err(|_| failed(format!("invalid agent version {agent_version:?}")))?;
     Ok(Agreement {
         agent_version,
         session_type,

@@ -26,7 +26,7 @@ impl fmt::Display for AgentVersion {
 
 /// Error for a text that is not one to four numbers separated by dots.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("not a version of up to four numbers")]
+#[error("invalid version: expected up to four numbers")]
 pub struct ParseVersionError;
 
 impl FromStr for AgentVersion {

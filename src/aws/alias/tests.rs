@@ -223,10 +223,10 @@ async fn names_that_lead_nowhere_are_told_with_the_way() {
     .await;
     let aliases = dns.aliases();
     for (host, ending) in [
-        ("a.example.com", "a.example.com is no alias at all"),
+        ("a.example.com", "a.example.com has no CNAME record"),
         (
             "b.example.com",
-            "b.example.com → c.example.com → a.example.com is no alias any more",
+            "b.example.com → c.example.com → a.example.com is not an endpoint and has no CNAME record",
         ),
         (
             "d.example.com",
@@ -234,9 +234,8 @@ async fn names_that_lead_nowhere_are_told_with_the_way() {
         ),
         ("e.example.com", "e.example.com does not exist"),
     ] {
-        let expected = format!(
-            "{host} is no RDS or DSQL endpoint, and no alias of one in the DNS of this machine: {ending}"
-        );
+        let expected =
+            format!("{host} is not an RDS or DSQL endpoint or a CNAME for one: {ending}");
         assert_eq!(text(&aliases, host).await, expected);
     }
 }
@@ -249,7 +248,7 @@ async fn circles_and_long_chains_end() {
     let host = "a".to_owned();
     assert_eq!(error, AliasError::Loop { host, chain });
     assert!(
-        error.to_string().ends_with("8 steps: a → b → c → b"),
+        error.to_string().ends_with("8 CNAMEs: a → b → c → b"),
         "{error}"
     );
 
@@ -384,7 +383,7 @@ async fn a_failure_is_remembered_for_a_moment() {
 async fn a_server_in_trouble_is_told_from_a_name_without_alias() {
     let dns = Dns::new(&[("a.example.com", Says::Trouble)]).await;
     let said = text(&dns.aliases(), "a.example.com").await;
-    let expected = "the endpoint behind a.example.com is not known, because DNS did not tell: ";
+    let expected = "cannot resolve the CNAME a.example.com: ";
     assert!(said.starts_with(expected), "{said}");
     assert!(said.contains("Server Failure"), "{said}");
 }

@@ -85,7 +85,7 @@ impl InstancePage {
     pub(super) fn read(text: &str) -> Result<Self, String> {
         let document = Document::parse(text).map_err(|error| error.to_string())?;
         let root = document.root_element();
-        let reservations = child(root, "reservationSet").ok_or("there is no reservationSet")?;
+        let reservations = child(root, "reservationSet").ok_or("missing element reservationSet")?;
         let machines = items(reservations)
             .filter_map(|reservation| child(reservation, "instancesSet"))
             .flat_map(items)

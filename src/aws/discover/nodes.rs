@@ -32,7 +32,7 @@ pub(super) async fn all(
         (Ok(marked), Ok(listed)) => (marked, listed),
         // The full list timed out, but the marked nodes are known.
         (Ok(marked), Err(error)) if !marked.is_empty() => {
-            debug!(reason = &*chain(&error), "not all managed nodes are known");
+            debug!(reason = &*chain(&error), "cannot list all managed nodes");
             (marked.clone(), marked)
         }
         (_, Err(error)) | (Err(error), _) => return Err(error),

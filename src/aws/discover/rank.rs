@@ -87,9 +87,9 @@ pub(super) fn rank(seen: VisibleDatabases<Node>, vpc: Option<&str>) -> NodeRanki
     offline.sort_by_key(key);
     let note = match (nodes.first(), vpc) {
         (Some(first), Some(vpc)) if is_far => Some(format!(
-            "no managed node that is online is in the database's VPC {vpc}; {} is in {}, from where there is a way only if the VPCs are connected (peering, transit gateway)",
+            "no online managed node is in the database's VPC {vpc}; {} is in {} and can reach the database only if the VPCs are connected (peering, transit gateway)",
             first.id,
-            first.vpc.as_deref().unwrap_or("another one"),
+            first.vpc.as_deref().unwrap_or("another VPC"),
         )),
         _ => None,
     };

@@ -174,7 +174,10 @@ async fn complete(asker: &LookupContext<'_>, mut row: DatabaseRow) -> DatabaseRo
         false => calls::clusters(asker, ResourceFilter::One(&parent)).await,
     };
     let parents = parents.unwrap_or_else(|error| {
-        tracing::debug!(reason = &*chain(&error), "nothing more about {parent}");
+        tracing::debug!(
+            reason = &*chain(&error),
+            "cannot describe the cluster {parent}"
+        );
         Vec::new()
     });
     if let Some(mut parent) = parents.into_iter().next() {
@@ -197,7 +200,7 @@ async fn place(asker: &LookupContext<'_>, cluster: &mut DatabaseRow) {
         }
         Err(error) => tracing::debug!(
             reason = &*chain(&error),
-            "where {} is stays unknown",
+            "cannot look up the VPC of {}",
             cluster.database.identifier
         ),
     }

@@ -258,7 +258,7 @@ async fn what_cannot_be_used_is_said() {
     let account = Account::furnished().await;
     assert_eq!(
         account.refusal("ordres").await,
-        "no database in eu-central-1 is called \"ordres\""
+        "found no database \"ordres\" in eu-central-1"
     );
     let Err(DiscoverError::NoDatabase {
         nearest, unseen, ..
@@ -273,7 +273,7 @@ async fn what_cannot_be_used_is_said() {
     ));
     assert_eq!(
         account.refusal("shop").await,
-        "the database \"shop\" is not PostgreSQL but mysql; pgiam tunnel HOST:PORT carries other protocols as they are"
+        "the database \"shop\" runs mysql, not PostgreSQL; use pgiam tunnel HOST:PORT for other protocols"
     );
     assert_eq!(
         account.refusal("billing:reader").await,
@@ -283,7 +283,7 @@ async fn what_cannot_be_used_is_said() {
     inventory.update_instance("billing", |billing| billing.status = "stopped".to_owned());
     assert_eq!(
         account.refusal("billing").await,
-        "the database \"billing\" is stopped; aws rds start-db-instance --db-instance-identifier billing starts it"
+        "the database \"billing\" is stopped; start it: aws rds start-db-instance --db-instance-identifier billing"
     );
     inventory.update_instance("billing", |billing| {
         billing.status = "creating".to_owned();
@@ -291,7 +291,7 @@ async fn what_cannot_be_used_is_said() {
     });
     assert_eq!(
         account.refusal("billing").await,
-        "the database \"billing\" has no endpoint yet; its status is creating"
+        "the database \"billing\" has no endpoint yet (status: creating)"
     );
     inventory.update_cluster("orders", |orders| {
         orders
@@ -301,7 +301,7 @@ async fn what_cannot_be_used_is_said() {
     });
     assert_eq!(
         account.refusal("orders").await,
-        "the database \"orders\" has no writer in eu-central-1, as it is a secondary cluster of a global database; orders:reader leads to its readers"
+        "the database \"orders\" has no writer in eu-central-1: it is a secondary cluster of a global database; use its readers: orders:reader"
     );
     assert!(account.find("orders:reader").await.is_ok());
     inventory.add_cluster(DbCluster::new(
@@ -432,7 +432,7 @@ async fn the_bastion_in_the_databases_vpc_is_taken() {
     assert_eq!(far.nodes.len(), 2);
     assert_eq!(
         far.note.unwrap(),
-        "no managed node that is online is in the database's VPC vpc-0a1b2c3d; i-0aaaaaaaaaaaaaaa1 is in vpc-other, from where there is a way only if the VPCs are connected (peering, transit gateway)"
+        "no online managed node is in the database's VPC vpc-0a1b2c3d; i-0aaaaaaaaaaaaaaa1 is in vpc-other and can reach the database only if the VPCs are connected (peering, transit gateway)"
     );
 }
 
@@ -566,7 +566,7 @@ async fn silence_has_an_end() {
     let port = account.sandbox.port();
     assert_eq!(
         late,
-        format!("rds:DescribeDBClusters had no answer from localhost:{port} in 1 s (1 try)")
+        format!("rds:DescribeDBClusters got no answer from localhost:{port} within 1 s (1 try)")
     );
     assert!(matches!(
         LookupContext::new(&account.aws, &"".into(), DEADLINE),

@@ -28,13 +28,13 @@ fn what_is_wrong_with_output_is_said_and_the_output_is_not() {
     for (output, reason) in [
         ("", "its output is not JSON (line 1, column 0)"),
         ("hidden", "its output is not JSON (line 1, column 1)"),
-        ("[\"hidden\"]", "its output is no JSON object"),
-        ("{}", "its output has no Version (1)"),
-        ("{\"Version\": \"1\"}", "its output has no Version (1)"),
+        ("[\"hidden\"]", "its output is not a JSON object"),
+        ("{}", "its output has no Version, expected 1"),
         (
-            "{\"Version\": 2}",
-            "its output has Version 2, where 1 is known",
+            "{\"Version\": \"1\"}",
+            "its output has no Version, expected 1",
         ),
+        ("{\"Version\": 2}", "its output has Version 2, expected 1"),
         ("{\"Version\": 1}", "its output has no AccessKeyId"),
         (
             "{\"Version\": 1, \"AccessKeyId\": \"hidden\"}",
@@ -42,11 +42,11 @@ fn what_is_wrong_with_output_is_said_and_the_output_is_not() {
         ),
         (
             "{\"Version\": 1, \"AccessKeyId\": 7}",
-            "AccessKeyId in its output is no string",
+            "AccessKeyId in its output is not a string",
         ),
         (
             &format!("{{{KEYS}, \"Expiration\": \"hidden\"}}"),
-            "Expiration in its output is no time, such as 2030-01-31T12:00:00Z",
+            "Expiration in its output is not a time such as 2030-01-31T12:00:00Z",
         ),
     ] {
         assert_eq!(refusal(output), reason, "{output}");

@@ -112,7 +112,7 @@ pub(super) async fn send(
     request: &QueryRequest<'_>,
     headers: Vec<(String, String)>,
 ) -> Result<QueryAnswer, RequestFailure> {
-    let no_client = || RequestFailure::Unreachable("there is no HTTP client".into());
+    let no_client = || RequestFailure::Unreachable("no HTTP client is configured".into());
     let client = config.http_client().ok_or_else(no_client)?;
     let timeouts = config.timeout_config().cloned();
     let mut operation = Operation::builder()

@@ -102,10 +102,10 @@ pub enum TokenError {
         value: String,
     },
     /// The signer failed. A bug in pgiam.
-    #[error("the token could not be signed")]
+    #[error("cannot sign the token")]
     Signing(#[source] Arc<SigningError>),
     /// The signer's inputs were incomplete, or its task ended. A bug in pgiam.
-    #[error("the token could not be made")]
+    #[error("cannot create the token")]
     Internal(#[source] SharedCause),
 }
 

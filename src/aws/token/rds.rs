@@ -160,11 +160,11 @@ mod tests {
         for (now, words) in [
             (
                 before,
-                "the clock of this machine is set to a time before 1970, so nothing can be signed for AWS",
+                "this machine's clock is set to a time before 1970, so pgiam cannot sign AWS requests",
             ),
             (
                 seconds(253_402_300_800),
-                "the clock of this machine is set to a time after the year 9999, so nothing can be signed for AWS",
+                "this machine's clock is set to a time after the year 9999, so pgiam cannot sign AWS requests",
             ),
         ] {
             let error = sign(&request(), &credentials(None), now).unwrap_err();

@@ -151,7 +151,7 @@ fn found(
         },
         _ => Err(io::Error::new(
             io::ErrorKind::InvalidData,
-            "the kernel's answer to a sock_diag request has an unknown form",
+            "the kernel's answer to a sock_diag request has an unknown format",
         )),
     }
 }

@@ -33,7 +33,7 @@ impl TableReader {
     /// Looks up one owner. Cancel-safe.
     pub(super) async fn owner(&self, pair: SocketPair) -> io::Result<PeerOwner> {
         let (answer, answered) = oneshot::channel();
-        let ended = || io::Error::other("the lookup of the client's owner was broken off");
+        let ended = || io::Error::other("the lookup of the client's owner was cancelled");
         let question = LookupRequest { pair, answer };
         self.0.send(question).await.map_err(|_| ended())?;
         answered.await.unwrap_or_else(|_| Err(ended()))

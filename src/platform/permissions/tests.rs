@@ -76,10 +76,12 @@ fn the_table_decides() {
         let judged = judge(role, Path::new("/a b"), (owner, mode), US);
         let said = judged.unwrap_err().to_string();
         let remedy = match owner {
-            OTHER if matches!(role, Key | Certificate | CertificateDir) => "a new one made: rm -r ",
+            OTHER if matches!(role, Key | Certificate | CertificateDir) => {
+                "creates a new one: rm -r "
+            }
             OTHER if !matches!(role, SecurityFile | CaFile) => "chown 1000 '/a b'",
             ROOT if role == SocketDir => "chown 1000 '/a b'",
-            _ => "close it: chmod ",
+            _ => "restrict it: chmod ",
         };
         assert!(said.contains(role.rule().name), "{said}");
         assert!(said.contains(remedy), "{role:?} {owner} {mode:04o}: {said}");
@@ -153,7 +155,7 @@ fn what_is_no_file_or_too_long_is_refused_and_never_waited_for() {
         let error = read(FileRole::ConfigFile, path, 10).unwrap_err();
         assert!(matches!(error, PathError::Kind { .. }), "{error}");
         assert!(
-            error.to_string().contains("is not an ordinary file"),
+            error.to_string().contains("is not a regular file"),
             "{error}"
         );
     }

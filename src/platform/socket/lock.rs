@@ -45,7 +45,7 @@ impl SocketLock {
                 }
                 Err(TryLockError::Error(error)) => return Err(failed("lock", &path)(error)),
             }
-            let id = FileId::of(&file).map_err(failed("look at", &path))?;
+            let id = FileId::of(&file).map_err(failed("check", &path))?;
             // Between open and lock, the previous owner may have ended and removed the file: then
             // other processes will not find the locked file.
             if FileId::at(&path).is_ok_and(|current| current == id) {

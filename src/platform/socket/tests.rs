@@ -150,7 +150,7 @@ async fn an_open_directory_is_refused() {
         fs::set_permissions(dir.path(), Permissions::from_mode(open)).unwrap();
         let text = bind(dir.path(), 5433).unwrap_err().to_string();
         let expected = format!(
-            "(mode {open:04o}); close it: chmod 700 {}",
+            "(mode {open:04o}); restrict it: chmod 700 {}",
             dir.path().display()
         );
         assert!(text.ends_with(&expected), "{text}");
@@ -170,7 +170,7 @@ async fn a_directory_of_somebody_else_is_refused() {
     if own_uid() == Some(0) {
         std::os::unix::fs::chown(&theirs, Some(12_345), None).unwrap();
         let text = bind(&theirs, 5433).unwrap_err().to_string();
-        assert!(text.contains("belongs to the user with id 12345"), "{text}");
+        assert!(text.contains("belongs to user id 12345"), "{text}");
     }
     let link = dir.path().join("link");
     std::os::unix::fs::symlink(dir.path(), &link).unwrap();

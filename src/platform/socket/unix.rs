@@ -87,8 +87,8 @@ pub(super) fn check_length(path: &Path) -> Result<(), SocketError> {
 }
 
 pub(super) fn listen(path: PathBuf, lock: Option<SocketLock>) -> Result<UnixSocket, SocketError> {
-    let listener = UnixListener::bind(&path).map_err(failed("listen at", &path))?;
-    let id = FileId::at(&path).map_err(failed("look at", &path))?;
+    let listener = UnixListener::bind(&path).map_err(failed("listen on", &path))?;
+    let id = FileId::at(&path).map_err(failed("check", &path))?;
     let socket = UnixSocket {
         listener,
         path,
@@ -117,7 +117,7 @@ pub(super) fn remove_stale(path: &Path) -> Result<(), SocketError> {
     let found = match fs::symlink_metadata(path) {
         Ok(found) => found,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(failed("look at", path)(error)),
+        Err(error) => return Err(failed("check", path)(error)),
     };
     // Connecting to an ordinary file is refused as well, and it would be deleted.
     if !found.file_type().is_socket() {
@@ -132,7 +132,7 @@ pub(super) fn remove_stale(path: &Path) -> Result<(), SocketError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         // WouldBlock means that a server is there, and busy.
         Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
-            Err(failed("find out who serves", path)(error))
+            Err(failed("connect to", path)(error))
         }
         Ok(()) | Err(_) => Err(SocketError::InUse {
             path: path.to_owned(),

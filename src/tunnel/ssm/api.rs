@@ -85,7 +85,7 @@ pub(super) async fn start_session(
         (_, None) => Err(missing("StreamUrl")),
     };
     let session_id = answer.session_id.filter(|id| is_id(id));
-    let session_id = session_id.ok_or(missing("a usable SessionId"))?;
+    let session_id = session_id.ok_or(missing("a valid SessionId"))?;
     Ok(StartedSession {
         session_id: session_id.into(),
         ticket,
@@ -116,7 +116,7 @@ pub(super) async fn resume_session(
             debug!(
                 %session_id,
                 reason = &*in_words(&error),
-                "the session is gone"
+                "the session no longer exists"
             );
             return Ok(None);
         }

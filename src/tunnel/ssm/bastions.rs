@@ -116,7 +116,7 @@ impl BastionSet {
         let Some((_, ids)) = &memory.found else {
             return Err(error);
         };
-        debug!(reason = %error, "cannot look for {}; using the nodes found before", self.wanted);
+        debug!(reason = %error, "lookup of managed nodes with {} failed; using the nodes of the last lookup", self.wanted);
         Ok(memory.ordered(ids))
     }
 

@@ -90,7 +90,10 @@ pub(super) async fn data_key(
             plaintext,
             ciphertext,
         }),
-        _ => Err(failed(false, "the answer holds no such key".to_owned())),
+        _ => Err(failed(
+            false,
+            "the answer contains no valid data key".to_owned(),
+        )),
     }
 }
 

@@ -144,7 +144,7 @@ struct EndOnDrop(Arc<SharedSession>);
 impl Drop for EndOnDrop {
     fn drop(&mut self) {
         self.0.lock().end(TunnelError::Protocol {
-            reason: "the session's driver ended without a reason".into(),
+            reason: "the session's driver task ended unexpectedly".into(),
         });
     }
 }
@@ -376,7 +376,7 @@ impl Driver {
         let since = *self.stalled.get_or_insert_with(|| {
             info!(
                 bastion = %self.bastion, session_id = %self.session_id, streams = state.streams.len(),
-                "a client does not read its result; the connections of its session wait for it"
+                "a client does not read its result and blocks the other connections of its session"
             );
             now
         });
@@ -386,7 +386,7 @@ impl Driver {
         if now < limit {
             return Some(limit);
         }
-        warn!(bastion = %self.bastion, session_id = %self.session_id, "a connection that does not read is ended for the others' sake");
+        warn!(bastion = %self.bastion, session_id = %self.session_id, "ending a connection whose client does not read, to unblock the other connections");
         state.give_up(id);
         self.stalled = None;
         None
@@ -484,7 +484,7 @@ impl Driver {
         let outcome = state.channel.handle_message(now, bytes);
         state.note_gap();
         if let Some(dropped) = self.losses.untold(state.channel.stats().dropped) {
-            warn!(bastion = %self.bastion, session_id = %self.session_id, dropped, "messages of the SSM agent were dropped: too many wait for a missing one; the agent repeats them slowly");
+            warn!(bastion = %self.bastion, session_id = %self.session_id, dropped, "dropped messages of the SSM agent: too many are queued behind a missing one; the agent resends them slowly");
         }
         // Events before an error still count.
         self.drain_events(&mut state)?;
@@ -522,11 +522,11 @@ impl Driver {
                     });
                 }
                 Event::Paused => {
-                    self.tell_of_pause("the agent is away; the service paused the session");
+                    self.tell_of_pause("the service paused the session: the agent is disconnected");
                     state.interrupted.get_or_insert_with(Instant::now);
                 }
                 Event::Restarted => {
-                    self.tell_of_pause("the agent is back");
+                    self.tell_of_pause("the agent has reconnected");
                     state.interrupted = None;
                     state.dials.interrupted(Instant::now());
                 }
@@ -546,7 +546,7 @@ impl Driver {
             }
             EventDecision::First => {
                 let seconds = PAUSES_WINDOW.as_secs();
-                warn!(%bastion, %session_id, "the service pauses and restarts the session again and again; leaving out further lines for up to {seconds} s");
+                warn!(%bastion, %session_id, "the service pauses and restarts the session repeatedly; suppressing further lines for up to {seconds} s");
             }
             EventDecision::Held => {}
         }
@@ -606,12 +606,12 @@ impl Driver {
             KeepaliveAction::Wait => {}
             KeepaliveAction::Ping => self.socket.push_ping(),
             KeepaliveAction::Woken(slept) => {
-                info!(bastion = %self.bastion, session_id = %self.session_id, slept_s = slept.as_secs(), "the machine slept; probing the connection");
+                info!(bastion = %self.bastion, session_id = %self.session_id, slept_s = slept.as_secs(), "the machine was suspended; probing the connection");
                 self.socket.push_ping();
             }
             KeepaliveAction::AgentSilent(silence) => {
                 let after_s = silence.as_secs();
-                warn!(id = "ssm.agent-silent", bastion = %self.bastion, session_id = %self.session_id, after_s, "the SSM agent does not answer; new connections take other sessions");
+                warn!(id = "ssm.agent-silent", bastion = %self.bastion, session_id = %self.session_id, after_s, "the SSM agent does not answer; new connections use other sessions");
                 let mut state = self.shared.lock();
                 state.unheard(&self.bastion, silence, self.dial_timeout);
             }

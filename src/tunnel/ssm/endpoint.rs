@@ -35,7 +35,7 @@ pub(super) fn data_channel(
     region: &Region,
     endpoints: &Endpoints,
 ) -> Result<Url, TunnelError> {
-    let url = Url::parse(text).map_err(|_| TunnelError::IncompleteAnswer("a usable StreamUrl"))?;
+    let url = Url::parse(text).map_err(|_| TunnelError::IncompleteAnswer("a valid StreamUrl"))?;
     let host = url.host_str().unwrap_or_default().to_owned();
     let foreign = || TunnelError::ForeignStreamUrl { host: host.clone() };
     if let Some(reason) = flaw(&url) {
@@ -77,7 +77,7 @@ fn flaw(url: &Url) -> Option<String> {
     }
     let length = url.host_str().unwrap_or_default().len();
     (length > LONGEST_HOST).then(|| {
-        format!("the host name in StreamUrl has {length} bytes, and DNS names at most 253")
+        format!("the host name in StreamUrl has {length} bytes, more than the 253 of a DNS name")
     })
 }
 
@@ -181,12 +181,12 @@ mod tests {
             ),
             (
                 &long,
-                "the host name in StreamUrl has 900014 bytes, and DNS names at most 253",
+                "the host name in StreamUrl has 900014 bytes, more than the 253 of a DNS name",
             ),
         ] {
             let error = data_channel(url, &"eu-central-1".into(), &Endpoints::default());
             let error = error.unwrap_err().to_string();
-            let expected = format!("the answer to StartSession is not usable: {said}");
+            let expected = format!("invalid answer to StartSession: {said}");
             assert_eq!(error, expected);
         }
     }

@@ -42,7 +42,7 @@ static BOOK: OnceLock<LeftoverDirectory> = OnceLock::new();
 /// logged at debug level; then nothing is recorded.
 pub fn keep_in(dir: &Path) {
     if let Err(error) = platform::socket::prepare_dir(dir) {
-        debug!(reason = %error, "open sessions are not noted");
+        debug!(reason = %error, "cannot record open sessions");
         return;
     }
     let book = LeftoverDirectory {
@@ -55,7 +55,7 @@ pub fn keep_in(dir: &Path) {
     if !orphans.is_empty() {
         tokio::spawn(async move {
             if timeout(DEADLINE, end_all(orphans)).await.is_err() {
-                debug!("not all sessions of earlier processes were ended in time");
+                debug!("ending the sessions of earlier processes timed out");
             }
         });
     }
@@ -77,7 +77,7 @@ pub(super) async fn note(
     };
     let noted = book.note(&entry);
     noted
-        .inspect_err(|error| debug!(reason = %error, %session_id, "the session is not noted"))
+        .inspect_err(|error| debug!(reason = %error, %session_id, "cannot record the session"))
         .ok()
 }
 
@@ -210,12 +210,12 @@ impl OrphanedSession {
         if now.saturating_sub(since) >= TRIED_FOR.as_secs() {
             info!(
                 %session_id,
-                "giving up a session that an earlier process left open"
+                "giving up on a session that an earlier process left open"
             );
             return self.over();
         }
         if let Err(error) = write(&mut self.file, &self.entry) {
-            debug!(reason = %error, %session_id, "cannot note that a session is still open");
+            debug!(reason = %error, %session_id, "cannot update the record of an open session");
         }
     }
 }
@@ -233,7 +233,7 @@ fn write(file: &mut File, entry: &LeftoverSession) -> io::Result<()> {
 
 fn remove(path: &Path) {
     if let Err(error) = std::fs::remove_file(path) {
-        debug!(reason = %error, path = %path.display(), "cannot remove the note of a session");
+        debug!(reason = %error, path = %path.display(), "cannot remove the record of a session");
     }
 }
 
@@ -266,7 +266,7 @@ async fn end_all(orphans: Vec<OrphanedSession>) {
         } else {
             debug!(
                 session_id = %entry.session_id,
-                "cannot end a session that an earlier process left open; the next start tries again"
+                "cannot end a session that an earlier process left open; pgiam retries at the next start"
             );
             let now = SystemTime::now().duration_since(UNIX_EPOCH);
             orphan.failed(now.unwrap_or_default().as_secs());
@@ -283,7 +283,7 @@ async fn end(aws: &AwsContext, entry: &LeftoverSession) -> bool {
     match aws.ssm(&entry.region).await {
         Ok(client) => api::terminate_session(&client, &entry.session_id).await,
         Err(error) => {
-            debug!(reason = %error, "no client to end sessions with");
+            debug!(reason = %error, "cannot load AWS credentials to end a session");
             false
         }
     }

@@ -271,7 +271,7 @@ impl SessionPool {
         if let Some(mut starting) = starting
             && let Ok(Some(Err(error))) = starting.wait_for(Option::is_some).await.as_deref()
         {
-            debug!(%error, "the first session could not be opened ahead");
+            debug!(%error, "cannot open the first session ahead of connections");
         }
     }
 
@@ -510,7 +510,7 @@ impl Sessions {
         }
         let pause = doubled(self.refused.map(|(_, pause)| pause), REFUSED_PAUSE);
         self.refused = Some((Instant::now() + jitter(pause), pause));
-        warn!(%error, sessions = self.all.len(), "no further session; new connections share those that are open");
+        warn!(%error, sessions = self.all.len(), "cannot open another session; new connections share the open ones");
     }
 
     fn close_idle(&mut self, idle_timeout: Duration) {

@@ -73,7 +73,7 @@ impl ProxySettings {
             return None;
         }
         let reason = if words.contains("proxy authorization required") {
-            "it wants a login, or another one (HTTP status 407)".to_owned()
+            "it requires authentication (HTTP status 407)".to_owned()
         } else {
             words.to_owned()
         };
@@ -168,7 +168,7 @@ async fn ask(
     match status {
         status if status.is_success() => Ok(with_rest(stream, rest)),
         StatusCode::PROXY_AUTHENTICATION_REQUIRED if proxy.basic_auth().is_none() => Err(format!(
-            "it answered {status}, and HTTPS_PROXY has no user name and password (http://USER:PASSWORD@HOST:PORT)"
+            "it answered {status}; set the user name and password in HTTPS_PROXY (http://USER:PASSWORD@HOST:PORT)"
         )),
         status => Err(format!("it answered {status}")),
     }

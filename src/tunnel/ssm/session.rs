@@ -65,7 +65,7 @@ impl SsmSession {
             Ok(SessionPhase::Ended(error)) => Err(error.clone()),
             Ok(_) => Ok(()),
             Err(_) => Err(TunnelError::Protocol {
-                reason: "the session's driver ended without a reason".into(),
+                reason: "the session's driver task ended unexpectedly".into(),
             }),
         }
     }

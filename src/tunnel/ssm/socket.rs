@@ -108,7 +108,7 @@ impl ChannelSocket {
         let written = poll_fn(|cx| self.poll_write(cx));
         let written = tokio::time::timeout(CLOSE_DEADLINE, written).await;
         if !matches!(written, Ok(Ok(()))) {
-            trace!("the last words were not taken");
+            trace!("the last messages were not sent");
         }
     }
 

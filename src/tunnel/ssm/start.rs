@@ -139,7 +139,7 @@ impl SessionStarter {
         let inner = &self.inner;
         self.enter(CREDENTIALS_STEP);
         let access = self.unless_stopped(inner.access()).await?;
-        self.enter("ssm:DescribeInstanceInformation, which finds the bastion");
+        self.enter("ssm:DescribeInstanceInformation (bastion lookup)");
         let candidates = inner.bastions.candidates(&access.client, &access.region);
         let candidates = self.unless_stopped(candidates).await?;
         let mut tried: Vec<(NodeId, TunnelError)> = Vec::new();
@@ -152,7 +152,7 @@ impl SessionStarter {
                 }
                 Err(error) if should_try_next(&error) => {
                     inner.bastions.failed(&bastion);
-                    info!(%bastion, reason = %error, "this bastion does not work");
+                    info!(%bastion, reason = %error, "cannot open a session through this bastion");
                     // The remaining ones have failed a moment ago; each would cost a session again.
                     let in_vain = error.is_about_the_name() && !inner.bastions.has_others();
                     tried.push((bastion, error));
@@ -174,7 +174,7 @@ impl SessionStarter {
                 Err(TunnelError::AllBastions(tried.into(), left_out))
             }
             (None, _) => Err(TunnelError::Protocol {
-                reason: "there is no bastion to try".into(),
+                reason: "no bastion to try".into(),
             }),
         }
     }
@@ -229,7 +229,7 @@ impl SessionStarter {
             return Err(error);
         }
         let start_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        info!(%session_id, %bastion, start_ms, "tunnel up");
+        info!(%session_id, %bastion, start_ms, "SSM session established");
         Ok(session)
     }
 
@@ -266,7 +266,7 @@ impl SessionStarter {
             if began.elapsed() + pause > THROTTLED_DEADLINE || self.stop.is_cancelled() {
                 return Err(refused);
             }
-            debug!(%bastion, ?pause, "AWS throttles StartSession");
+            debug!(%bastion, ?pause, "AWS throttles StartSession; retrying");
             let paused = self.stop.run_until_cancelled(sleep(jitter(pause))).await;
             if paused.is_none() {
                 return Err(TunnelError::ShuttingDown);
@@ -389,7 +389,7 @@ impl Inner {
         };
         match joined {
             Err(error) if api::is_gone(&error) => {
-                debug!(%session_id, reason = %error, "the session is gone");
+                debug!(%session_id, reason = %error, "the session no longer exists");
                 Ok(None)
             }
             joined => joined,
@@ -462,7 +462,7 @@ async fn join(
         TunnelError::ChannelConnect {
             host: url.host_str().unwrap_or_default().to_owned(),
             port: data_channel::port_of(&url),
-            reason: format!("no answer in {} s", CONNECT_DEADLINE.as_secs()).into(),
+            reason: format!("no answer within {} s", CONNECT_DEADLINE.as_secs()).into(),
         }
     })??;
     let token: ChannelToken = ticket.token;

@@ -497,7 +497,7 @@ impl SessionMachines {
                 smux::MuxEvent::Closed(id) => _ = self.dials.finished(id, Instant::now()),
                 // Only a server opens streams towards a client, and the agent is not one.
                 smux::MuxEvent::Opened(id) => {
-                    debug!(stream = %id, "the agent opened a stream; ignored")
+                    debug!(stream = %id, "ignored a stream that the agent opened")
                 }
             }
         }
@@ -514,7 +514,7 @@ impl SessionMachines {
                     slot.fail_dial(DialOutcome::Refused);
                 }
             }
-            None => debug!("ConnectToPortError for a stream that was given up"),
+            None => debug!("ignored ConnectToPortError for an abandoned stream"),
         }
     }
 

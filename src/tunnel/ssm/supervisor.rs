@@ -142,7 +142,7 @@ impl SsmTransport {
         if last || standing {
             return Err(error);
         }
-        info!(reason = %error, "trying once more through a fresh session");
+        info!(reason = %error, "retrying through a new session");
         Ok(())
     }
 
@@ -247,7 +247,7 @@ impl SsmTransport {
         let mut stream = session
             .open(&self.endpoint, Repeatability::Repeatable)
             .ok()?;
-        debug!(bastion = %session.bastion(), "no answer to the first dial of a session; dialling again");
+        debug!(bastion = %session.bastion(), "no answer to the first dial of a session; dialing again");
         stream.write_all(hello).await.ok()?;
         Some(stream)
     }

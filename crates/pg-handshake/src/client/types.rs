@@ -32,14 +32,14 @@ pub enum ClientError {
     /// The connection began with a TLS ClientHello (libpq's `sslnegotiation=direct`) and TLS is not
     /// available, or plain bytes followed after [`ClientEvent::StartDirectTls`] was taken. Such a
     /// client cannot read an ErrorResponse.
-    #[error("the client began with TLS, which is not available on this connection")]
+    #[error("the client started TLS without SSLRequest, which is not available on this connection")]
     DirectTls,
     /// Direct TLS did not negotiate [`ALPN`](crate::ALPN). The server refuses that too
     /// (`ProcessSSLStartup`), because without the name a TLS client of another protocol could be
     /// redirected here. TLS is established, so an ErrorResponse can be read.
     #[error(
         "received direct SSL connection request without ALPN protocol negotiation extension: the \
-         client has to offer the protocol \"postgresql\""
+         client must offer the protocol \"postgresql\""
     )]
     DirectTlsWithoutAlpn,
     /// The packet is not a well-formed startup packet or cancel request.
@@ -47,7 +47,7 @@ pub enum ClientError {
     Startup(#[from] StartupError),
     /// An encryption request with more in it than its code. "Message Formats" fixes its length; the
     /// server ignores the rest, which here could hide bytes.
-    #[error("{request} of {length} bytes instead of 8")]
+    #[error("invalid length of {request}: {length} bytes, expected 8")]
     RequestLength {
         /// The request.
         request: EncryptionRequest,
@@ -55,7 +55,7 @@ pub enum ClientError {
         length: usize,
     },
     /// An encryption request for the second time, or inside the TLS that an SSLRequest began.
-    #[error("{request} a second time, or inside TLS")]
+    #[error("unexpected {request}: sent twice, or inside TLS")]
     RepeatedRequest {
         /// The request.
         request: EncryptionRequest,
@@ -69,10 +69,10 @@ pub enum ClientError {
     },
     /// More bytes than [`MAX_REMAINDER`](crate::MAX_REMAINDER) were pipelined after the startup
     /// packet.
-    #[error("more than {MAX_REMAINDER} bytes sent before the login was answered")]
+    #[error("more than {MAX_REMAINDER} bytes sent before the login was complete")]
     TooMuchPipelined,
     /// The connection ended inside a packet.
-    #[error("the client closed the connection inside its startup packet")]
+    #[error("the client closed the connection in the middle of its startup packet")]
     UnexpectedEof,
 }
 

@@ -105,7 +105,7 @@ pub(super) fn last(message: &[u8]) -> Result<ClientFinal<'_>, ScramError> {
         .and_then(|proof| proof.try_into().ok())
         .ok_or(ScramError::Malformed("the proof is not 32 bytes in base64"))?;
     if !rest.0.is_empty() {
-        return Err(ScramError::Malformed("something follows the proof"));
+        return Err(ScramError::Malformed("unexpected data after the proof"));
     }
     Ok(ClientFinal {
         binding,
@@ -125,16 +125,14 @@ impl<'a> UnreadAttributes<'a> {
         self.0 = self
             .0
             .strip_prefix(b",")
-            .ok_or(ScramError::Malformed("a comma is missing"))?;
+            .ok_or(ScramError::Malformed("missing comma"))?;
         Ok(())
     }
 
     /// Returns the value of the next attribute, which must be `name`.
     fn value_of(&mut self, name: u8) -> Result<&'a [u8], ScramError> {
         if self.0.first() != Some(&name) {
-            return Err(ScramError::Malformed(
-                "an attribute is missing or in the wrong place",
-            ));
+            return Err(ScramError::Malformed("missing or misplaced attribute"));
         }
         self.value()
     }
@@ -144,7 +142,7 @@ impl<'a> UnreadAttributes<'a> {
         match self.0.first() {
             Some(b'm') => Err(MANDATORY),
             Some(name) if name.is_ascii_alphabetic() => self.value().map(drop),
-            _ => Err(ScramError::Malformed("an attribute is missing")),
+            _ => Err(ScramError::Malformed("missing attribute")),
         }
     }
 

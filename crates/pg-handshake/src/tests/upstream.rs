@@ -226,7 +226,7 @@ fn other_ways_to_authenticate_are_named() {
     let shown = refused(after_tls, &auth(10, scram)).to_string();
     assert_eq!(
         shown,
-        "the server asks for SASL (SCRAM-SHA-256-PLUS, SCRAM-SHA-256) instead of a clear-text password"
+        "the server requests SASL (SCRAM-SHA-256-PLUS, SCRAM-SHA-256) instead of a clear-text password"
     );
 }
 
@@ -281,7 +281,7 @@ fn short_and_overlong_bodies_are_errors_not_panics() {
         let frame = [&b"R"[..], &length.to_be_bytes()].concat();
         let expected = MalformedMessage {
             tag: b'R',
-            what: "shorter than its format allows",
+            what: "the message is too short",
         };
         assert_eq!(refused(after_tls, &frame), expected.into());
     }

@@ -77,9 +77,9 @@ impl Upstream {
                 | UpstreamStage::PasswordSent,
             ) => password::body(&frame)
                 .err()
-                .map(|_| "the client's answer is not one whole message"),
-            (Purpose::Passthrough(_), _) => Some("the server is not waiting for one"),
-            _ => Some("the proxy answers for the client"),
+                .map(|_| "the client's answer is not one complete message"),
+            (Purpose::Passthrough(_), _) => Some("the server did not request one"),
+            _ => Some("the proxy sends the password for the client"),
         };
         if let Some(problem) = problem {
             return Err(self.fail(UpstreamError::Password(problem)));
@@ -102,11 +102,11 @@ impl Upstream {
             return Err(error.clone());
         }
         let problem = match (&self.purpose, self.stage) {
-            (Purpose::Passthrough(_), _) => Some("the client answers for itself"),
+            (Purpose::Passthrough(_), _) => Some("the client sends its own password"),
             (_, UpstreamStage::Authentication | UpstreamStage::PasswordWanted) => {
                 password_problem(token)
             }
-            _ => Some("the server is not waiting for one"),
+            _ => Some("the server did not request one"),
         };
         if let Some(problem) = problem {
             return Err(self.fail(UpstreamError::Password(problem)));

@@ -17,9 +17,9 @@ pub(super) fn password_problem(token: &[u8]) -> Option<&'static str> {
     if token.is_empty() {
         Some("it is empty")
     } else if token.len() > MAX_PASSWORD {
-        Some("it is longer than a server reads")
+        Some("it is longer than servers accept")
     } else if token.contains(&0) {
-        Some("it has a zero byte in it")
+        Some("it contains a zero byte")
     } else {
         None
     }
@@ -42,13 +42,11 @@ pub(super) fn check_negotiation(frame: &[u8]) -> Result<(), MalformedMessage> {
     let decoded =
         NegotiateProtocolVersion::decode(&mut BytesMut::from(frame), &DecodeContext::default());
     let Ok(Some(message)) = decoded else {
-        return Err(wrong("not decodable"));
+        return Err(wrong("cannot be decoded"));
     };
     let mut rest = &frame[HEADER + 8..];
     for _ in &message.unsupported_options {
-        rest = split_cstring(rest)
-            .ok_or(wrong("an option without terminator"))?
-            .1;
+        rest = split_cstring(rest).ok_or(wrong("unterminated option"))?.1;
     }
     if rest.is_empty() {
         Ok(())
@@ -63,7 +61,7 @@ pub(super) fn check_parameter_status(frame: &[u8]) -> Result<(), MalformedMessag
         Some((_, [])) => Ok(()),
         _ => Err(MalformedMessage {
             tag: b'S',
-            what: "not a name and a value",
+            what: "expected a name and a value",
         }),
     }
 }

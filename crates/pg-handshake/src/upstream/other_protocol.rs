@@ -51,7 +51,7 @@ impl fmt::Display for OtherProtocol {
             Self::MySql => "a MySQL or MariaDB server",
             Self::Redis => "a Redis server",
             Self::MailOrFtp => "a mail or FTP server",
-            Self::Tls => "a server that expects TLS at once, such as HTTPS",
+            Self::Tls => "a server that expects TLS from the first byte (such as HTTPS)",
         })
     }
 }

@@ -48,14 +48,14 @@ pub enum UpstreamStage {
 impl fmt::Display for UpstreamStage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::TlsAnswer => "waiting for the answer to SSLRequest",
-            Self::TlsHandshake => "in the TLS handshake",
-            Self::Authentication => "waiting for the authentication request",
-            Self::PasswordWanted => "being asked for the password",
-            Self::PasswordSent => "waiting for the answer to the password",
-            Self::Starting => "waiting for the session to start",
-            Self::Ready => "ready for queries",
-            Self::CancelSent => "having sent the cancel request",
+            Self::TlsAnswer => "before the answer to SSLRequest",
+            Self::TlsHandshake => "during the TLS handshake",
+            Self::Authentication => "before the authentication request",
+            Self::PasswordWanted => "before the password was sent",
+            Self::PasswordSent => "before the answer to the password",
+            Self::Starting => "before the server was ready for queries",
+            Self::Ready => "after the login",
+            Self::CancelSent => "after the cancel request",
         })
     }
 }
@@ -79,34 +79,34 @@ pub enum UpstreamError {
     Server(ServerError),
     /// An ErrorResponse instead of the answer to SSLRequest. It came in clear text from an
     /// unverified peer, so its text is not to be trusted (CVE-2024-10977).
-    #[error("before TLS, from a server not yet verified: {0}")]
+    #[error("error from a server not yet verified by TLS: {0}")]
     ServerBeforeTls(ServerError),
     /// The server requests an authentication method that a token cannot serve. On RDS: the role has
     /// not been granted `rds_iam`.
-    #[error("the server asks for {0} instead of a clear-text password")]
+    #[error("the server requests {0} instead of a clear-text password")]
     UnexpectedAuth(AuthMethod),
     /// The server requested the password a second time.
-    #[error("the server asked for the password twice")]
+    #[error("the server requested the password twice")]
     PasswordAskedTwice,
     /// The server accepted the login without requesting the password that had been sent ahead. It
     /// will read the password as the session's first message and end the session with "invalid
     /// frontend message type 112", so the session is unusable. A login that waits for the request
     /// succeeds.
-    #[error("the server did not ask for the password that was sent ahead")]
+    #[error("the server did not request the password that was sent early")]
     PasswordNotAsked,
     /// More than [`MAX_AUTH_REQUESTS`] authentication requests in one login.
     #[error("more than {MAX_AUTH_REQUESTS} authentication requests in one login")]
     TooManyAuthRequests,
     /// Without channel binding, none of the server's mechanisms is left. PostgreSQL always offers
     /// SCRAM-SHA-256 too.
-    #[error("the server offers only authentication that is bound to its TLS channel")]
+    #[error("the server offers only authentication with channel binding")]
     OnlyChannelBinding,
     /// The caller's password is empty, too long or has a zero byte in it, or this stage accepts
     /// none.
-    #[error("no password can be sent: {0}")]
+    #[error("cannot send the password: {0}")]
     Password(&'static str),
     /// A message that is not allowed at this stage; the peer may not be PostgreSQL.
-    #[error("unexpected '{}' message while {stage}", tag_name(*tag))]
+    #[error("unexpected '{}' message {stage}", tag_name(*tag))]
     UnexpectedMessage {
         /// Its type byte.
         tag: u8,
@@ -114,7 +114,7 @@ pub enum UpstreamError {
         stage: UpstreamStage,
     },
     /// A message larger than a login needs.
-    #[error("'{}' message of {length} bytes, above the limit of {limit}", tag_name(*tag))]
+    #[error("'{}' message of {length} bytes exceeds the limit of {limit} bytes", tag_name(*tag))]
     TooLarge {
         /// Its type byte.
         tag: u8,
@@ -127,10 +127,10 @@ pub enum UpstreamError {
     #[error(transparent)]
     Malformed(#[from] MalformedMessage),
     /// The caller fed more than [`MAX_REMAINDER`] bytes after [`UpstreamEvent::Ready`].
-    #[error("more than {MAX_REMAINDER} bytes after the login left unread")]
+    #[error("more than {MAX_REMAINDER} unread bytes after the login")]
     TooMuchUnread,
     /// The server closed the connection during the login.
-    #[error("the server closed the connection while {stage}")]
+    #[error("the server closed the connection {stage}")]
     UnexpectedEof {
         /// Stage at which it closed.
         stage: UpstreamStage,

@@ -197,7 +197,7 @@ impl DatabaseRow {
         } = &self.database;
         if let Some(engine) = engine.as_deref().filter(|engine| !is_postgres(engine)) {
             return Some(format!(
-                "is not PostgreSQL but {engine}; pgiam tunnel HOST:PORT carries other protocols as they are"
+                "runs {engine}, not PostgreSQL; use pgiam tunnel HOST:PORT for other protocols"
             ));
         }
         let word = kind.word();
@@ -221,7 +221,7 @@ impl DatabaseRow {
             (true, _, Some(_)) => None,
             (false, None, _) => {
                 let status = status.as_deref().unwrap_or("unknown");
-                Some(format!("has no endpoint yet; its status is {status}"))
+                Some(format!("has no endpoint yet (status: {status})"))
             }
             (false, Some(_), _) => self.no_writer.clone(),
         }
@@ -238,13 +238,13 @@ fn dead(status: &str, kind: DatabaseKind, identifier: &str) -> Option<String> {
             format!("aws rds start-db-cluster --db-cluster-identifier {identifier}")
         }
         DatabaseKind::Proxy | DatabaseKind::Endpoint => {
-            "aws rds start-db-cluster, or start-db-instance,".to_owned()
+            "aws rds start-db-cluster (or start-db-instance)".to_owned()
         }
     };
     match status {
-        "stopped" => Some(format!("is stopped; {start} starts it")),
+        "stopped" => Some(format!("is stopped; start it: {start}")),
         "stopping" => Some(format!(
-            "is being stopped; once it is, {start} starts it again"
+            "is stopping; when it has stopped, start it: {start}"
         )),
         "deleting"
         | "failed"
@@ -254,7 +254,7 @@ fn dead(status: &str, kind: DatabaseKind, identifier: &str) -> Option<String> {
         | "incompatible-parameters"
         | "incompatible-restore"
         | "insufficient-capacity"
-        | "restore-error" => Some(format!("cannot be connected to: its status is {status}")),
+        | "restore-error" => Some(format!("does not accept connections (status: {status})")),
         _ => None,
     }
 }
@@ -329,7 +329,7 @@ pub(super) fn of_cluster(cluster: DbCluster, region: &Region) -> Option<Database
     {
         let id = &row.database.identifier;
         Some(format!(
-            "has no writer in {region}, as it is a secondary cluster of a global database; {id}:reader leads to its readers"
+            "has no writer in {region}: it is a secondary cluster of a global database; use its readers: {id}:reader"
         ))
     } else {
         None

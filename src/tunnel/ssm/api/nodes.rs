@@ -133,11 +133,14 @@ async fn node_status(client: &Client, ids: &[&str]) -> Option<Vec<ManagedNode>> 
             Some(listed.into_iter().filter_map(ManagedNode::of).collect())
         }
         Ok(Err(error)) => {
-            debug!(reason = &*in_words(&error), "no status of the managed node");
+            debug!(
+                reason = &*in_words(&error),
+                "cannot get the status of the managed node"
+            );
             None
         }
         Err(_) => {
-            debug!("no status of the managed node in time");
+            debug!("getting the status of the managed node timed out");
             None
         }
     }
@@ -205,7 +208,7 @@ pub(in crate::tunnel::ssm) async fn carriers(
 
 fn status(node: Option<&ManagedNode>, region: &Region) -> String {
     let Some(node) = node else {
-        return format!("Systems Manager knows no node of this id in {region}.");
+        return format!("Systems Manager has no node with this id in {region}.");
     };
     let last = match &node.last_ping {
         Some(at) => format!(", last ping {at}"),

@@ -236,7 +236,7 @@ async fn a_node_that_is_not_connected_is_looked_up() {
     .await;
     for expected in [
         "i-1 is not connected. Ping status ConnectionLost, last ping 2026-09-21T14:13:20Z.",
-        "i-1 is not connected. Systems Manager knows no node of this id in eu-central-1.",
+        "i-1 is not connected. Systems Manager has no node with this id in eu-central-1.",
         "i-1 is not connected.",
     ] {
         let error = explained(&service.client, offline()).await;
@@ -292,15 +292,15 @@ async fn answers_that_are_not_of_aws_are_no_failure_of_the_network() {
         ),
         (
             REDIRECT,
-            "HTTP status 302: a redirect; AWS does not answer with one, but a proxy or a captive portal does",
+            "HTTP status 302: unexpected redirect; possible causes: a proxy or a captive portal",
         ),
         (
             b"HTTP/1.1 407 X\r\ncontent-length: 0\r\n\r\n",
-            "HTTP status 407: a proxy wants a login, or another one",
+            "HTTP status 407: the proxy requires authentication",
         ),
         (
             b"HTTP/1.1 511 X\r\ncontent-length: 0\r\n\r\n",
-            "HTTP status 511: a captive portal wants a login",
+            "HTTP status 511: a captive portal requires a login",
         ),
     ] {
         match of_raw(answer).await {
@@ -312,7 +312,7 @@ async fn answers_that_are_not_of_aws_are_no_failure_of_the_network() {
     match of_raw(b"").await {
         TunnelError::ApiUnreachable { reason, .. } => assert_eq!(
             &*reason,
-            "the other side closed the connection before its answer was complete"
+            "the server closed the connection before its answer was complete"
         ),
         other => panic!("{other:?}"),
     }

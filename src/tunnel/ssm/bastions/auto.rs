@@ -29,7 +29,7 @@ impl BastionSet {
         for call in &ranked.missing {
             let (action, reason) = (call.action, chain(&call.error));
             let reason = &*reason;
-            debug!(action, reason, "less is known about the bastions");
+            debug!(action, reason, "a call for the bastion lookup failed");
         }
         let Some(RankedNode { node, why }) = ranked.nodes.first() else {
             return;
@@ -40,7 +40,7 @@ impl BastionSet {
         }
         let others: Vec<&str> = ranked.nodes.iter().skip(1).take(MOST - 1).map(id).collect();
         let name = node.name.as_deref();
-        info!(id = %node.id, name, why, ?others, "bastion found");
+        info!(id = %node.id, name, why, ?others, "found a bastion");
         if let Some(note) = &ranked.note {
             warn!("{note}");
         }

@@ -147,7 +147,7 @@ async fn a_key_of_another_size_is_no_key() {
     let (denied, reason) =
         refusal(200, json!({"CiphertextBlob": SEALED, "Plaintext": "AAAA"})).await;
     assert!(!denied);
-    assert_eq!(reason, "the answer holds no such key");
+    assert_eq!(reason, "the answer contains no valid data key");
 }
 
 #[tokio::test(start_paused = true)]
@@ -161,7 +161,8 @@ async fn a_kms_that_does_not_answer_is_not_waited_for() {
     match data_key(&aws, &"eu-central-1".into(), wanted("k", None)).await {
         Err(TunnelError::Late(late)) => {
             let host = listener.local_addr().unwrap();
-            let expected = format!("kms:GenerateDataKey had no answer from {host} in 10 s (1 try)");
+            let expected =
+                format!("kms:GenerateDataKey got no answer from {host} within 10 s (1 try)");
             assert_eq!(late.to_string(), expected);
         }
         other => panic!("{other:?}"),

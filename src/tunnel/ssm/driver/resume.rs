@@ -85,10 +85,10 @@ impl Driver {
                 }
                 // The first failure is worth a warning; its repetition every ten seconds is not.
                 Err(error) if told => {
-                    debug!(bastion = %self.bastion, session_id = %self.session_id, reason = %error, "cannot resume the SSM session yet");
+                    debug!(bastion = %self.bastion, session_id = %self.session_id, reason = %error, "resuming the SSM session failed");
                 }
                 Err(error) => {
-                    warn!(bastion = %self.bastion, session_id = %self.session_id, reason = %error, "cannot resume the SSM session yet; trying on");
+                    warn!(bastion = %self.bastion, session_id = %self.session_id, reason = %error, "resuming the SSM session failed; retrying");
                     told = true;
                 }
             }
@@ -104,7 +104,7 @@ impl Driver {
         let request_id = Uuid::new_v4().to_string();
         let now = self.epoch.elapsed();
         if let Err(error) = state.channel.reconnect(now, joined.token, request_id) {
-            debug!(%error, "the channel had failed before"); // The next step reports it again.
+            debug!(%error, "the channel had already failed"); // The next step reports it again.
         }
         state.interrupted = None;
         state.dials.interrupted(Instant::now());

@@ -145,8 +145,8 @@ async fn refusals_say_what_the_proxy_answered() {
         (
             "HTTP/1.1 407 x\r\nProxy-Authenticate: Basic\r\n\r\n",
             "",
-            "it answered 407 Proxy Authentication Required, and HTTPS_PROXY has no user name and \
-             password (http://USER:PASSWORD@HOST:PORT)",
+            "it answered 407 Proxy Authentication Required; set the user name and password in \
+             HTTPS_PROXY (http://USER:PASSWORD@HOST:PORT)",
         ),
         (
             "HTTP/1.1 407 x\r\n\r\n",
@@ -162,7 +162,7 @@ async fn refusals_say_what_the_proxy_answered() {
         assert_eq!(said, reason);
         assert_eq!(
             error.to_string(),
-            format!("the proxy 127.0.0.1:{port} did not connect us to gateway.example: {reason}")
+            format!("the proxy 127.0.0.1:{port} did not connect to gateway.example: {reason}")
         );
         for secret in ["p@ss", "p%40ss", "bWU6cEBzcw"] {
             let shown = format!("{error} {error:?} {proxies:?}");
@@ -216,7 +216,7 @@ async fn a_proxy_behind_tls_is_verified() {
     let (reason, _) = refusal(&proxies, &tls(None)).await;
     assert!(
         reason.starts_with("TLS to the proxy failed: ")
-            && reason.contains("its authority is not trusted"),
+            && reason.contains("its issuer is not trusted"),
         "{reason}"
     );
     assert!(!asked.await.unwrap().contains("Proxy-Authorization"));
