@@ -150,15 +150,14 @@ impl SetupFacts {
             Some(region) => Partition::of(region).name.to_owned(),
             None => gaps.open(
                 "PARTITION",
-                "aws, aws-cn or aws-us-gov, as the region is one of AWS's, of China or of GovCloud"
-                    .to_owned(),
+                "aws, aws-cn (China) or aws-us-gov (GovCloud)".to_owned(),
             ),
         }
     }
 
     fn region(&self, gaps: &mut Placeholders) -> String {
         gaps.fill(self.region.as_deref(), "REGION", || {
-            "the region of the database, as in its endpoint's name".to_owned()
+            "the region of the database; it is part of its endpoint's name".to_owned()
         })
     }
 
@@ -171,7 +170,7 @@ impl SetupFacts {
 
     fn role(&self, gaps: &mut Placeholders) -> String {
         gaps.fill(self.user.as_deref(), "DATABASE_ROLE", || {
-            "the role to log in as: user of the target, or --user".to_owned()
+            "the role to log in as; set user for the target, or --user".to_owned()
         })
     }
 
@@ -198,7 +197,7 @@ impl SetupFacts {
     /// Returns the `pgiam check` command for this target.
     fn check(&self) -> String {
         match self.described {
-            true => "pgiam check, with the flags that were given here".to_owned(),
+            true => "pgiam check, with the same flags".to_owned(),
             false => format!("pgiam check {}", quote::shell(&self.target)),
         }
     }

@@ -26,7 +26,7 @@ variable "subnet_id" {
 }
 
 variable "database_security_group_id" {
-  description = "A security group of the database. It gets one rule, which lets the bastion in."
+  description = "A security group of the database. The template adds one rule to it, for the bastion."
   type        = string
 @default:database_security_group_id@
 }
@@ -38,38 +38,38 @@ variable "database_port" {
 }
 
 variable "instance_type" {
-  description = "An arm64 type. For one with x86_64, change image_parameter, too."
+  description = "Instance type (arm64). For an x86_64 type, also change image_parameter."
   type        = string
   default     = "t4g.nano"
 }
 
 variable "image_parameter" {
   # The standard image has the SSM agent; al2023-ami-minimal-... has none.
-  description = "The public parameter that names the newest image."
+  description = "Public SSM parameter with the id of the newest image."
   type        = string
   default     = "/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-arm64"
 }
 
 variable "session_kms_key_arn" {
-  description = "ARN of the KMS key that sessions of the account are encrypted with; empty if they are not."
+  description = "ARN of the KMS key that encrypts the sessions of the account; empty for none."
   type        = string
   default     = @kms@
 }
 
 variable "create_vpc_endpoints" {
-  description = "Make VPC endpoints for Systems Manager. The VPC must not have them already."
+  description = "Create VPC endpoints for Systems Manager. The VPC must not have them yet."
   type        = bool
   default     = @endpoints@
 }
 
 variable "endpoint_services" {
-  description = "The services they are for. Regions opened since 2024 have no ec2messages, and tunnels do without."
+  description = "Services of the VPC endpoints. Regions opened since 2024 have no ec2messages; tunnels do not need it."
   type        = set(string)
   default     = ["ssm", "ssmmessages", "ec2messages"]
 }
 
 variable "endpoint_client_cidr" {
-  description = "Other addresses of the VPC that use Systems Manager, such as 10.0.0.0/16. With the endpoints they all use these."
+  description = "Addresses of other machines in the VPC that use Systems Manager, such as 10.0.0.0/16. They will use the endpoints, too."
   type        = string
   default     = ""
 }
@@ -99,7 +99,7 @@ data "aws_iam_policy_document" "trust" {
 
 resource "aws_iam_role" "bastion" {
   name_prefix        = "pgiam-bastion-"
-  description        = "What the SSM agent of the pgiam bastion may do"
+  description        = "Permissions of the SSM agent of the pgiam bastion"
   assume_role_policy = data.aws_iam_policy_document.trust.json
 }
 
@@ -129,10 +129,10 @@ resource "aws_iam_instance_profile" "bastion" {
   role        = aws_iam_role.bastion.name
 }
 
-# The provider takes out the rule of new groups that lets everything out.
+# The provider removes the default rule of new groups that allows all outbound traffic.
 resource "aws_security_group" "bastion" {
   name_prefix = "pgiam-bastion-"
-  description = "pgiam bastion: nothing in; out to the database and to Systems Manager"
+  description = "pgiam bastion: no inbound; outbound to the database and Systems Manager"
   vpc_id      = var.vpc_id
 }
 
@@ -182,7 +182,7 @@ resource "aws_instance" "bastion" {
   vpc_security_group_ids      = [aws_security_group.bastion.id]
   iam_instance_profile        = aws_iam_instance_profile.bastion.name
 
-  # IMDSv2 only, and for the instance itself only.
+  # IMDSv2 only, and only for the instance itself.
   metadata_options {
     http_endpoint               = "enabled"
     http_tokens                 = "required"
@@ -201,7 +201,7 @@ resource "aws_instance" "bastion" {
   }
 
   lifecycle {
-    # A newer image alone is no reason for another instance, which would have another id.
+    # A newer image does not replace the instance, because that would change its id.
     ignore_changes = [ami]
   }
 
@@ -211,7 +211,7 @@ resource "aws_instance" "bastion" {
 resource "aws_security_group" "endpoints" {
   count       = var.create_vpc_endpoints ? 1 : 0
   name_prefix = "pgiam-endpoints-"
-  description = "VPC endpoints of Systems Manager: in from the pgiam bastion"
+  description = "VPC endpoints of Systems Manager: inbound from the pgiam bastion"
   vpc_id      = var.vpc_id
 }
 
@@ -227,7 +227,7 @@ resource "aws_vpc_security_group_ingress_rule" "endpoints" {
 
 resource "aws_vpc_security_group_ingress_rule" "endpoint_clients" {
   count             = var.create_vpc_endpoints && var.endpoint_client_cidr != "" ? 1 : 0
-  description       = "Others in the VPC that use Systems Manager"
+  description       = "Other machines in the VPC that use Systems Manager"
   security_group_id = aws_security_group.endpoints[0].id
   ip_protocol       = "tcp"
   from_port         = 443

@@ -19,13 +19,13 @@ pub fn cloudformation(facts: &SetupFacts, endpoints: bool) -> Artefact {
     let commands = StackCommands::of(facts);
     let header = format!(
         "\
-# A bastion for the target {target} of pgiam: nobody can reach it from outside.
+# Bastion for the pgiam target {target}. It accepts no inbound connections.
 #
-# Make it:
+# Create it:
 #   {deploy}
-# See its id, and the line for pgiam.toml:
+# Show its id and the line for pgiam.toml:
 #   {outputs}
-# Delete it all:
+# Delete it:
 #   {delete}",
         target = quote::comment(&facts.target),
         deploy = commands.deploy,
@@ -95,7 +95,7 @@ impl StackCommands {
 /// Returns the stack's description for the console.
 fn description(facts: &SetupFacts) -> String {
     format!(
-        "Bastion for the target {name} of pgiam: no public address, no key pair, no inbound rule. To delete it all: aws cloudformation delete-stack --stack-name {stack}",
+        "Bastion for the pgiam target {name}: no public address, no key pair, no inbound rule. To delete it: aws cloudformation delete-stack --stack-name {stack}",
         name = facts.slug(),
         stack = stack(facts),
     )
@@ -107,9 +107,12 @@ fn stack(facts: &SetupFacts) -> String {
 
 fn notes(facts: &SetupFacts, commands: &StackCommands, endpoints: bool) -> Vec<String> {
     let mut notes = vec![
-        format!("Make it: {}", commands.deploy),
-        format!("Then put its id into the target: {}", commands.outputs),
-        format!("Delete it all: {}", commands.delete),
+        format!("Create it: {}", commands.deploy),
+        format!(
+            "Show its id, then set bastion of the target to it: {}",
+            commands.outputs
+        ),
+        format!("Delete it: {}", commands.delete),
     ];
     notes.extend(surroundings(facts));
     notes.extend(way_out(endpoints, "CreateVpcEndpoints=true"));
@@ -141,36 +144,35 @@ pub(super) fn surroundings(facts: &SetupFacts) -> Vec<String> {
         .as_ref()
         .map(|vpc| format!(" --filters Name=vpc-id,Values={}", quote::shell(vpc)));
     let mut subnet = format!(
-        "SUBNET_ID is yours to choose, a private subnet of the database's VPC. This lists them: aws ec2 describe-subnets{options}{} --query \"Subnets[].[SubnetId, AvailabilityZone, MapPublicIpOnLaunch, Tags]\"",
+        "SUBNET_ID: choose a private subnet of the database's VPC. List them: aws ec2 describe-subnets{options}{} --query \"Subnets[].[SubnetId, AvailabilityZone, MapPublicIpOnLaunch, Tags]\"",
         of_vpc.unwrap_or_default()
     );
     if !facts.subnets.is_empty() {
         subnet.push_str(&format!(
-            ". The database is in one of {}",
+            ". The database is in one of these: {}",
             facts.subnets.join(", ")
         ));
     }
     notes.push(subnet);
     if facts.vpc.is_none() || facts.security_groups.is_empty() {
         notes.push(format!(
-            "VPC_ID and SECURITY_GROUP_ID are those of the database: aws rds describe-db-instances{options} --query \"DBInstances[].[Endpoint.Address, DBSubnetGroup.VpcId, VpcSecurityGroups]\""
+            "VPC_ID and SECURITY_GROUP_ID: use those of the database: aws rds describe-db-instances{options} --query \"DBInstances[].[Endpoint.Address, DBSubnetGroup.VpcId, VpcSecurityGroups]\""
         ));
     } else if facts.security_groups.len() > 1 {
         notes.push(format!(
-            "The database has several security groups: {}. Any of them will do.",
+            "The database has several security groups: {}. Use any of them.",
             facts.security_groups.join(", ")
         ));
     }
     if facts.kind() == Some(EndpointKind::Dsql) {
-        notes.push("An Aurora DSQL cluster has a public endpoint, which needs no bastion: via = \"direct\". With PrivateLink only, the security group is that of its VPC endpoint.".to_owned());
+        notes.push("An Aurora DSQL cluster has a public endpoint, which needs no bastion: set via = \"direct\". With PrivateLink only, use the security group of its VPC endpoint.".to_owned());
     } else if facts.via == Via::Direct {
         notes.push(
-            "The target has via = \"direct\", which uses no bastion; take that line out."
-                .to_owned(),
+            "The target has via = \"direct\", which uses no bastion; remove that line.".to_owned(),
         );
     }
     if facts.kms_key.is_some() && key_arn(facts).is_none() {
-        notes.push("Sessions are encrypted with a KMS key whose ARN is not known from here; without it the bastion cannot decrypt.".to_owned());
+        notes.push("Sessions are encrypted with a KMS key. pgiam could not look up its ARN; add it, or the bastion cannot decrypt.".to_owned());
     }
     notes
 }
@@ -178,9 +180,9 @@ pub(super) fn surroundings(facts: &SetupFacts) -> Vec<String> {
 /// Returns notes on the bastion's connection to AWS.
 pub(super) fn way_out(endpoints: bool, switch: &str) -> Vec<String> {
     vec![match endpoints {
-        true => "The VPC endpoints take over for the whole VPC: others in it that use Systems Manager must be let in, too (EndpointClientCidr, endpoint_client_cidr), and there must be none for the same services yet.".to_owned(),
+        true => "The VPC endpoints apply to the whole VPC: allow all other machines in it that use Systems Manager (EndpointClientCidr, endpoint_client_cidr). The VPC must not have endpoints for the same services yet.".to_owned(),
         false => format!(
-            "The subnet needs a NAT gateway or VPC endpoints for ssm and ssmmessages; {switch} makes those."
+            "The subnet needs a NAT gateway or VPC endpoints for ssm and ssmmessages; {switch} creates the endpoints."
         ),
     }]
 }

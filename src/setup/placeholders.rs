@@ -34,7 +34,7 @@ impl Placeholders {
     pub(super) fn notes(&self) -> Vec<String> {
         self.0
             .iter()
-            .map(|(placeholder, how)| format!("{placeholder} is not known from here: {how}"))
+            .map(|(placeholder, how)| format!("Replace {placeholder}: {how}"))
             .collect()
     }
 }

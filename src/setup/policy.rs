@@ -144,7 +144,7 @@ fn resource_id_command(facts: &SetupFacts) -> String {
         .map(|endpoint| endpoint.host.as_str());
     let instances = |host: &str| {
         format!(
-            "aws rds describe-db-instances{options} --query \"DBInstances[?Endpoint.Address=='{host}'].[DbiResourceId, DBClusterIdentifier]\" --output text (of a member of a cluster it is the DbClusterResourceId of that cluster)"
+            "aws rds describe-db-instances{options} --query \"DBInstances[?Endpoint.Address=='{host}'].[DbiResourceId, DBClusterIdentifier]\" --output text (for a member of a cluster, use the DbClusterResourceId of the cluster)"
         )
     };
     let clusters = |condition: String| {
@@ -160,7 +160,7 @@ fn resource_id_command(facts: &SetupFacts) -> String {
             clusters(format!("contains(CustomEndpoints || `[]`, '{host}')"))
         }
         (Some(_), Some(EndpointKind::Proxy)) => format!(
-            "the part of the proxy's ARN that begins with prx-: aws rds describe-db-proxies{options} --query \"DBProxies[].[Endpoint, DBProxyArn]\" --output text"
+            "use the part of the proxy's ARN that begins with prx-: aws rds describe-db-proxies{options} --query \"DBProxies[].[Endpoint, DBProxyArn]\" --output text"
         ),
         _ => format!(
             "aws rds describe-db-clusters{options} --query \"DBClusters[].[DBClusterIdentifier, DbClusterResourceId]\" --output text, or for an instance without cluster aws rds describe-db-instances{options} --query \"DBInstances[].[DBInstanceIdentifier, DbiResourceId]\" --output text"
@@ -339,17 +339,17 @@ fn usage(facts: &SetupFacts) -> Vec<String> {
     let (name, options) = (facts.slug(), facts.options());
     let mut notes = vec![
         format!(
-            "Create a policy from it and attach it to the role, or to the permission set in IAM Identity Center, of the target's users: aws iam create-policy{options} --policy-name pgiam-{name} --policy-document file://policy.json"
+            "Create a policy from it, and attach it to the role (or the permission set in IAM Identity Center) of the target's users: aws iam create-policy{options} --policy-name pgiam-{name} --policy-document file://policy.json"
         ),
-        format!("Then this says whether all is in place: {}", facts.check()),
+        format!("Then test the result: {}", facts.check()),
     ];
     if facts.auth == Auth::Passthrough {
-        notes.push("The target has auth = \"passthrough\", so no permission to log in to the database is in it.".to_owned());
+        notes.push("The target has auth = \"passthrough\", so the policy contains no permission to log in to the database.".to_owned());
     }
     if facts.kind() == Some(EndpointKind::Other) {
         let host = facts.endpoint.as_ref().map(Endpoint::to_string);
         notes.push(format!(
-            "{} is not the name of an RDS or DSQL endpoint, and it could not be seen what it stands for.",
+            "{} is not the name of an RDS or DSQL endpoint, and its CNAME lookup failed.",
             host.unwrap_or_default()
         ));
     }
@@ -358,7 +358,7 @@ fn usage(facts: &SetupFacts) -> Vec<String> {
     }
     if let Some(identifier) = &facts.looked_up {
         notes.push(format!(
-            "FindDatabase is in it because the target says db = \"{identifier}\"; with host = \"…\" and the id of a bastion it is not needed."
+            "The policy contains FindDatabase because the target has db = \"{identifier}\"; with host = \"…\" and the id of a bastion it is not needed."
         ));
     }
     notes
@@ -367,12 +367,12 @@ fn usage(facts: &SetupFacts) -> Vec<String> {
 fn usage_of_tunnel(facts: &SetupFacts, settings: &SsmSettings) -> Vec<String> {
     let mut notes = Vec::new();
     notes.push(match facts.principal {
-        Principal::User { .. } => "${aws:username} is right for IAM users; for roles, and with them for IAM Identity Center, write ${aws:userid} instead.",
-        Principal::Role { .. } | Principal::Unknown => "${aws:userid} is right for roles, and with them for IAM Identity Center; for an IAM user write ${aws:username} instead.",
+        Principal::User { .. } => "${aws:username} is for IAM users; for roles, including those of IAM Identity Center, use ${aws:userid} instead.",
+        Principal::Role { .. } | Principal::Unknown => "${aws:userid} is for roles, including those of IAM Identity Center; for an IAM user, use ${aws:username} instead.",
     }.to_owned());
     if settings.bastion == Bastion::Auto {
         notes.push(format!(
-            "bastion is auto, so one is looked for (FindDatabase, FindBastion), and only nodes with the tag {MARK} are allowed, as pgiam setup bastion makes them. This marks another: aws ec2 create-tags{} --resources INSTANCE_ID --tags Key={MARK},Value=true",
+            "With bastion = \"auto\", pgiam looks up the bastion (FindDatabase, FindBastion), and the policy allows only nodes with the tag {MARK}, which those of pgiam setup bastion have. To tag another node: aws ec2 create-tags{} --resources INSTANCE_ID --tags Key={MARK},Value=true",
             facts.options()
         ));
     }
@@ -380,13 +380,13 @@ fn usage_of_tunnel(facts: &SetupFacts, settings: &SsmSettings) -> Vec<String> {
         && nodes.iter().any(|node| node.starts_with("ecs:"))
     {
         notes.push(
-            "A new ECS task has another id: task/CLUSTER/* allows all tasks of the cluster."
+            "Each new ECS task has a new id; task/CLUSTER/* allows all tasks of the cluster."
                 .to_owned(),
         );
     }
     if facts.kms_key.is_none() {
         notes.push(format!(
-            "Where the account encrypts sessions with a KMS key, add kms:GenerateDataKey on it. This shows the key: aws ssm get-document{} --name SSM-SessionManagerRunShell --query Content --output text",
+            "If the account encrypts sessions with a KMS key, add kms:GenerateDataKey on it. To show the key: aws ssm get-document{} --name SSM-SessionManagerRunShell --query Content --output text",
             facts.options()
         ));
     }

@@ -22,12 +22,9 @@ pub fn sql(facts: &SetupFacts) -> Artefact {
         _ => rds(facts, &role, &mut gaps),
     };
     if facts.auth == Auth::Passthrough {
-        notes.push("The target has auth = \"passthrough\": its clients log in with passwords, and a role that has rds_iam cannot.".to_owned());
+        notes.push("The target has auth = \"passthrough\": its clients log in with passwords, which does not work for roles that have rds_iam.".to_owned());
     }
-    notes.push(format!(
-        "Then this says whether all is in place: {}",
-        facts.check()
-    ));
+    notes.push(format!("Then test the result: {}", facts.check()));
     notes.extend(gaps.notes());
     let text = inert(&text, facts.user.is_none());
     Artefact { text, notes }
@@ -49,12 +46,12 @@ fn rds(facts: &SetupFacts, role: &str, gaps: &mut Placeholders) -> (String, Vec<
     let (name, database) = (identifier(role), database(facts, gaps));
     let text = format!(
         "\
--- Lets the role {shown} log in with IAM: for the target {target} of pgiam.
--- Run it as the master user, or as another role with rds_superuser; on a cluster, at the writer.
--- It can be run any number of times.
+-- Allows the role {shown} to log in with IAM, for the pgiam target {target}.
+-- Run it as the master user or another role with rds_superuser; on a cluster, at the writer.
+-- It is safe to run more than once.
 --
--- rds_iam takes precedence: from then on this role logs in with tokens only, and its password is
--- refused. Do not run this for the master user. Roles with rds_iam cannot start replication.
+-- Do not run it for the master user. A role with rds_iam can log in only with tokens: the server
+-- rejects its password. Such a role cannot start replication.
 
 {create}
 GRANT rds_iam TO {name};
@@ -67,8 +64,8 @@ GRANT CONNECT ON DATABASE {database} TO {name};
         reading = reading(&name),
     );
     let notes = vec![
-        "Run it with psql or any other client, in the database of the target, as the master user or another role with rds_superuser; a first login as master needs a password, which passes through the same tunnel with auth = \"passthrough\".".to_owned(),
-        "IAM authentication must be switched on: aws rds modify-db-cluster or modify-db-instance, with --enable-iam-database-authentication.".to_owned(),
+        "Run it with psql or another client, in the database of the target, as the master user or another role with rds_superuser. The master user needs its password; with auth = \"passthrough\" it can log in through the same tunnel.".to_owned(),
+        "IAM authentication must be on: aws rds modify-db-cluster or modify-db-instance, with --enable-iam-database-authentication.".to_owned(),
     ];
     (text, notes)
 }
@@ -77,23 +74,23 @@ fn proxy(facts: &SetupFacts, role: &str, gaps: &mut Placeholders) -> (String, Ve
     let (name, database) = (identifier(role), database(facts, gaps));
     let text = format!(
         "\
--- The role {shown} for the target {target} of pgiam, which is an RDS Proxy.
+-- Creates the role {shown} for the pgiam target {target}, which is an RDS Proxy.
 -- Run it at the database behind the proxy, as the master user or another role with rds_superuser.
--- It can be run any number of times.
+-- It is safe to run more than once.
 
 {create}
 GRANT CONNECT ON DATABASE {database} TO {name};
 
--- You log in to the proxy with IAM. How the proxy then logs in to the database, it says itself:
+-- Clients log in to the proxy with IAM. To show how the proxy logs in to the database:
 --
 --   aws rds describe-db-proxies --query \"DBProxies[].[DBProxyName, DefaultAuthScheme]\"
 --
--- With a secret of Secrets Manager (Auth of the proxy names it): give the role the password that is
--- in the secret, with \\password in psql. It must not have rds_iam, which takes precedence over
--- passwords and would keep the proxy out.
+-- With a secret of Secrets Manager (listed in Auth of the proxy): set the role's password to that of
+-- the secret, with \\password in psql. The role must not have rds_iam: the database would reject the
+-- proxy's password.
 --
 -- With IAM (DefaultAuthScheme is IAM_AUTH, end-to-end IAM authentication): the role needs rds_iam,
--- and the proxy's own IAM role rds-db:connect on the database.
+-- and the IAM role of the proxy needs rds-db:connect on the database.
 --
 -- GRANT rds_iam TO {shown};
 
@@ -104,7 +101,7 @@ GRANT CONNECT ON DATABASE {database} TO {name};
         reading = reading(&name),
     );
     let notes = vec![
-        "The proxy must require IAM for this role: IAMAuth is REQUIRED in its Auth, or DefaultAuthScheme is IAM_AUTH.".to_owned(),
+        "The proxy must require IAM for this role: IAMAuth must be REQUIRED in its Auth, or DefaultAuthScheme must be IAM_AUTH.".to_owned(),
     ];
     (text, notes)
 }
@@ -133,7 +130,7 @@ END
 
 fn database(facts: &SetupFacts, gaps: &mut Placeholders) -> String {
     let database = gaps.fill(facts.database.as_deref(), "DATABASE", || {
-        "the database to open: database of the target, or --database; psql -l lists them".to_owned()
+        "the database to connect to; set database for the target, or --database; psql -l lists the databases".to_owned()
     });
     identifier(&database)
 }
@@ -143,8 +140,8 @@ fn reading(name: &str) -> String {
     let name = comment(name);
     format!(
         "\
--- What the role may do there is up to you. To read all tables of the schema public, also those that
--- the role which runs this will make later:
+-- Grant the role the privileges that it needs. For example, to read all tables of the schema public,
+-- including those that the current role creates later:
 --
 -- GRANT USAGE ON SCHEMA public TO {name};
 -- GRANT SELECT ON ALL TABLES IN SCHEMA public TO {name};
@@ -156,8 +153,8 @@ fn reading(name: &str) -> String {
 fn dsql_admin(facts: &SetupFacts) -> String {
     format!(
         "\
--- Nothing to run for the target {target} of pgiam: every Aurora DSQL cluster has the role admin, and
--- whoever is allowed dsql:DbConnectAdmin (pgiam setup policy) may log in as admin.
+-- Nothing to run for the pgiam target {target}: every Aurora DSQL cluster has the role admin, and
+-- dsql:DbConnectAdmin (pgiam setup policy) allows an IAM identity to log in as admin.
 ",
         target = comment(&facts.target)
     )
@@ -177,23 +174,23 @@ fn dsql(facts: &SetupFacts, role: &str, gaps: &mut Placeholders) -> (String, Vec
         ),
         Principal::Unknown => gaps.open(
             "IAM_ARN",
-            "the ARN of the IAM user or role that logs in: aws iam get-user, or aws iam get-role --role-name NAME, with --query \"[User, Role][].Arn\"".to_owned(),
+            "use the ARN of the IAM user or role that logs in: aws iam get-user, or aws iam get-role --role-name NAME, with --query \"[User, Role][].Arn\"".to_owned(),
         ),
     };
     let text = format!(
         "\
--- Lets an IAM identity log in as {shown}: for the target {target} of pgiam, an Aurora DSQL cluster.
+-- Allows an IAM identity to log in as {shown}, for the pgiam target {target}, an Aurora DSQL cluster.
 -- Run it as admin, in the database {DSQL_DATABASE}.
 --
--- DSQL has no DO blocks. When it is run again, CREATE ROLE fails because the role is there, and the
--- lines after it are run all the same (psql without ON_ERROR_STOP).
+-- DSQL has no DO blocks: if the role exists, CREATE ROLE fails, and psql without ON_ERROR_STOP
+-- continues with the lines after it.
 
 CREATE ROLE {name} WITH LOGIN;
 AWS IAM GRANT {name} TO {arn};
 GRANT USAGE ON SCHEMA public TO {name};
 
--- Who is allowed what:      SELECT * FROM sys.iam_pg_role_mappings;
--- To take it back:          AWS IAM REVOKE {shown} FROM {arn_shown};
+-- To list the mappings:     SELECT * FROM sys.iam_pg_role_mappings;
+-- To revoke it:             AWS IAM REVOKE {shown} FROM {arn_shown};
 -- To read all tables:       GRANT SELECT ON ALL TABLES IN SCHEMA public TO {shown};
 ",
         shown = comment(&name),
@@ -202,7 +199,7 @@ GRANT USAGE ON SCHEMA public TO {name};
         arn_shown = comment(&literal(&arn)),
     );
     let notes = vec![format!(
-        "Run it as admin: a target with user = \"admin\", whose policy allows dsql:DbConnectAdmin, and pgiam. Others than yourself: AWS IAM GRANT takes the ARN of any IAM user or role, once for each; role {}.",
+        "Run it as admin: through a target with user = \"admin\" and a policy that allows dsql:DbConnectAdmin. To allow other IAM users or roles to log in as {}, run AWS IAM GRANT once with the ARN of each.",
         comment(&name)
     )];
     (text, notes)

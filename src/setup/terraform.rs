@@ -23,12 +23,12 @@ pub fn terraform(facts: &SetupFacts, endpoints: bool) -> Artefact {
         .collect();
     let header = format!(
         "\
-# A bastion for the target {target} of pgiam: nobody can reach it from outside.
+# Bastion for the pgiam target {target}. It accepts no inbound connections.
 #
-# Make it, in a folder of its own:
+# Create it in an empty directory:
 #   terraform init
 #   terraform apply{open}
-# Delete it all:
+# Delete it:
 #   terraform destroy{open}",
         target = quote::comment(&facts.target),
     );
@@ -50,9 +50,9 @@ pub fn terraform(facts: &SetupFacts, endpoints: bool) -> Artefact {
         text = text.replace(&format!("@default:{name}@\n"), &line.unwrap_or_default());
     }
     let mut notes = vec![
-        format!("Make it, in a folder of its own: terraform init, then terraform apply{open}"),
-        "Then put the output pgiam_toml into the target.".to_owned(),
-        format!("Delete it all: terraform destroy{open}"),
+        format!("Create it in an empty directory: terraform init, then terraform apply{open}"),
+        "Then add the output pgiam_toml to the target.".to_owned(),
+        format!("Delete it: terraform destroy{open}"),
     ];
     notes.extend(surroundings(facts));
     notes.extend(way_out(endpoints, "-var create_vpc_endpoints=true"));

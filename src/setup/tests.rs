@@ -233,7 +233,7 @@ fn setup_takes_names_literally() {
     ] {
         assert!(
             made.text
-                .starts_with("# A bastion for the target it's ${a} \"b\"\u{fffd}c of")
+                .starts_with("# Bastion for the pgiam target it's ${a} \"b\"\u{fffd}c.")
         );
     }
     odd.user = Some("a$pgiam$b$_pgiam$".to_owned());
