@@ -73,7 +73,7 @@ pub struct ControlRequests {
 pub enum AdminError {
     /// The port is in use.
     #[error(
-        "cannot listen on {address} for health and metrics: the port is in use.\nhint: choose another with http_port or --http-port"
+        "cannot listen on {address} for health and metrics: the port is in use\nhint: choose another port with http_port or --http-port"
     )]
     InUse {
         /// The address.
@@ -81,7 +81,7 @@ pub enum AdminError {
     },
     /// There are no descriptors left.
     #[error(
-        "cannot listen on {address} for health and metrics: out of file descriptors.\nhint: raise the limit: {}",
+        "cannot listen on {address} for health and metrics: out of file descriptors\nhint: raise the limit: {}",
         descriptors::HOW_TO_RAISE
     )]
     Descriptors {
@@ -149,7 +149,7 @@ impl AdminServer {
         if let Some(listener) = listener {
             info!(
                 address = http.map(tracing::field::display),
-                "health endpoints and metrics"
+                "serving health endpoints and metrics"
             );
             let entrance = Entrance::new(listener, Arc::new(Guard::of_everybody()));
             admin.spawn(http::answer(entrance, Arc::clone(&context)));
@@ -206,11 +206,11 @@ fn listen(address: SocketAddr) -> Result<Listening, AdminError> {
 fn control(dir: &Path) -> Option<socket::UnixSocket> {
     match socket::control::bind(dir) {
         Ok(socket) => {
-            debug!(path = %socket.path().display(), "control socket");
+            debug!(path = %socket.path().display(), "listening on the control socket");
             Some(socket)
         }
         Err(error) => {
-            warn!(reason = %error, "no control socket: pgiam status, wait and stop will not find this process");
+            warn!(reason = %error, "cannot create the control socket; pgiam status, wait and stop cannot find this process");
             None
         }
     }

@@ -69,7 +69,7 @@ pub enum Refusal {
         own: u32,
     },
     /// The system did not report the client's owner.
-    #[error("cannot tell whose the client is: {0}")]
+    #[error("cannot look up the owner of the client: {0}")]
     Unknown(io::Error),
     /// The client has closed its socket, which therefore has no owner any more.
     #[error("the client closed the connection before its owner could be looked up")]
@@ -85,7 +85,7 @@ pub enum Refusal {
 fn described(limit: &Option<u64>) -> String {
     match limit {
         Some(limit) => format!("the limit of this process is {limit}"),
-        None => "the whole system has no more".to_owned(),
+        None => "the system has none left".to_owned(),
     }
 }
 

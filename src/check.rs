@@ -116,17 +116,17 @@ impl CheckStep {
     #[must_use]
     pub fn doing(self) -> &'static str {
         match self {
-            Self::Credentials => "looking for credentials",
+            Self::Credentials => "loading credentials",
             Self::Clock => "comparing clocks",
-            Self::Endpoint => "looking for the database",
-            Self::Settings => "asking RDS about the database",
-            Self::Permission => "asking IAM what is allowed",
-            Self::Bastion => "asking Systems Manager about the bastion",
+            Self::Endpoint => "looking up the database",
+            Self::Settings => "reading the database's settings from RDS",
+            Self::Permission => "simulating permissions with IAM",
+            Self::Bastion => "reading the bastion's status from Systems Manager",
             Self::Session => "opening a session",
             Self::Port => "connecting to the database",
             Self::Tls => "verifying the certificate",
             Self::Login => "logging in",
-            Self::RdsIam => "asking about rds_iam",
+            Self::RdsIam => "checking rds_iam",
             Self::Speed => "measuring",
         }
     }
@@ -333,7 +333,7 @@ impl CheckRun {
             _ => {}
         }
         let Some(context) = self.served.ready().cloned() else {
-            return Ok(StepOutcome::skipped("nobody knows where the database is"));
+            return Ok(StepOutcome::skipped("the database's endpoint is unknown"));
         };
         Ok(match step {
             CheckStep::Credentials

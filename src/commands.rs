@@ -62,21 +62,21 @@ pub fn tell_of_other_variables() {
         let variables = others.of_services.join(", ");
         info!(
             variables,
-            "ignored: an orchestrator sets these for a service of this name"
+            "ignored variables that an orchestrator sets for a service named pgiam"
         );
     }
     let mut strangers = Vec::new();
     for (name, like) in others.unknown {
         match like {
             Some(like) => {
-                warn!("{name} is ignored: it is not a variable of pgiam; did you mean {like}?")
+                warn!("ignored the unknown variable {name}; did you mean {like}?")
             }
             None => strangers.push(name),
         }
     }
     if !strangers.is_empty() {
         let variables = strangers.join(", ");
-        info!(variables, "ignored: these are not variables of pgiam");
+        info!(variables, "ignored unknown variables");
     }
 }
 
@@ -133,7 +133,7 @@ pub(crate) fn role(config: &TargetConfig) -> anyhow::Result<String> {
     let role = config.settings.user.clone().or_else(platform::os_user);
     role.with_context(|| {
         format!(
-            "target \"{}\" has no user, and this account has no name; give --user",
+            "target \"{}\" has no user, and this account has no name; set --user",
             config.name
         )
     })

@@ -46,19 +46,19 @@ const PRIVILEGED: u16 = 1024;
 #[derive(Debug, Error)]
 pub enum ListenError {
     /// The port is in use.
-    #[error("cannot listen on {address}: the port is in use.\nhint: choose another: --listen {}", elsewhere(.address))]
+    #[error("cannot listen on {address}: the port is in use\nhint: choose another port: --listen {}", elsewhere(.address))]
     InUse {
         /// The address.
         address: SocketAddr,
     },
     /// Permission for the port is missing.
-    #[error("cannot listen on {address}: ports below {PRIVILEGED} are for the system's own programs.\nhint: choose another: --listen {}", elsewhere(.address))]
+    #[error("cannot listen on {address}: ports below {PRIVILEGED} require privileges\nhint: choose another port: --listen {}", elsewhere(.address))]
     NotAllowed {
         /// The address.
         address: SocketAddr,
     },
     /// No file descriptors are left.
-    #[error("cannot listen on {address}: out of file descriptors{}.\nhint: raise the limit: {}", limited(.limit), descriptors::HOW_TO_RAISE)]
+    #[error("cannot listen on {address}: out of file descriptors{}\nhint: raise the limit: {}", limited(.limit), descriptors::HOW_TO_RAISE)]
     Descriptors {
         /// The address.
         address: SocketAddr,
@@ -349,7 +349,10 @@ impl ForwardState {
             ForwardEnd::Client => ("client", Ok(())),
             ForwardEnd::Server => ("server", Ok(())),
             ForwardEnd::ClientLost(error) => {
-                debug!(reason = &*plain(&error), "the client broke off");
+                debug!(
+                    reason = &*plain(&error),
+                    "the connection to the client was lost"
+                );
                 ("client", Ok(()))
             }
             ForwardEnd::ServerLost(error) => ("server", Err(lost(error))),
@@ -370,7 +373,7 @@ fn lost(error: io::Error) -> ForwardError {
 /// Sets the socket to reset on close (RFC 1122, 4.2.2.13).
 fn reset(client: &TcpStream) {
     if let Err(error) = socket2::SockRef::from(client).set_linger(Some(Duration::ZERO)) {
-        debug!(%error, "the connection is closed instead of reset");
+        debug!(%error, "cannot reset the connection; closing it");
     }
 }
 

@@ -203,8 +203,8 @@ fn clean(text: &str) -> String {
         out.push('\n');
     }
     for (begin, end, name) in [
-        ("speed        ", " ms a round", "N"),
-        ("round trip, ", " MB/s", "N"),
+        ("speed        ", " ms round trip", "N"),
+        ("round trip, ", " MB/s download", "N"),
         // One more where the clock has not moved on since it was made.
         ("PostgreSQL ", "\n", "VERSION"),
         ("sandbox CA, ", " days left", "N"),

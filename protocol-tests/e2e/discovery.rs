@@ -143,8 +143,9 @@ async fn list_names_what_may_not_be_seen_and_fails_when_that_is_everything() {
     assert_eq!(words(&json, "databases", "identifier"), ["orders"]);
     let text = tell(&sandbox, &["list"]).await;
     assert!(
-        text.stdout
-            .contains("Not allowed, so there may be more: rds:DescribeDBProxies"),
+        text.stdout.contains(
+            "The list may be incomplete: your policy does not allow rds:DescribeDBProxies"
+        ),
         "{text:?}"
     );
     deny(
@@ -249,7 +250,7 @@ async fn what_init_writes_is_served() {
 async fn a_database_by_its_identifier_through_a_bastion_that_is_found() {
     let world = World::with(by_identifier("db = \"Orders\"")).await;
     assert_eq!(world.query("select current_user").await, "db_user");
-    let found = world.proxy.wait_log("bastion found", PATIENCE).await;
+    let found = world.proxy.wait_log("found a bastion", PATIENCE).await;
     let found = found.expect("which bastion is taken is said");
     assert_eq!(found["id"], BASTION, "{found}");
     let why = found["why"].as_str().expect("why");
@@ -267,7 +268,7 @@ async fn a_bastion_elsewhere_is_passed_over_even_if_it_is_marked() {
     let inventory = world.sandbox.inventory();
     inventory.add_machine(Ec2Instance::new(OTHER, "vpc-elsewhere"));
     world.query("select 1").await;
-    let found = world.proxy.wait_log("bastion found", PATIENCE).await;
+    let found = world.proxy.wait_log("found a bastion", PATIENCE).await;
     assert_eq!(found.expect("a word about it")["id"], BASTION);
     world.stop().await;
 }
@@ -287,7 +288,7 @@ async fn a_marked_bastion_is_taken_without_any_permission_for_ec2_and_rds() {
         ],
     );
     world.query("select 1").await;
-    let found = world.proxy.wait_log("bastion found", PATIENCE).await;
+    let found = world.proxy.wait_log("found a bastion", PATIENCE).await;
     assert_eq!(found.expect("a word about it")["id"], OTHER);
     world.stop().await;
 }
@@ -300,7 +301,10 @@ async fn another_bastion_is_taken_when_the_best_one_is_not_connected() {
     // Systems Manager takes minutes to notice that a node is gone, and the sandbox less.
     sandbox.agent(OTHER).set_online(false);
     world.query("select 1").await;
-    let up = world.proxy.wait_log("tunnel up", PATIENCE).await;
+    let up = world
+        .proxy
+        .wait_log("SSM session established", PATIENCE)
+        .await;
     assert_eq!(up.expect("a tunnel")["bastion"], BASTION);
     world.stop().await;
 }

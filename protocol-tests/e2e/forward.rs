@@ -536,7 +536,7 @@ async fn what_cannot_be_meant_is_refused_with_the_remedy() {
         (
             &["db:1", "--bastion", "i-1", "--listen", &address],
             1,
-            "the port is in use.\nhint: choose another: --listen ",
+            "the port is in use\nhint: choose another port: --listen ",
         ),
     ] {
         let Ran {

@@ -216,7 +216,7 @@ async fn an_ended_session_is_named_and_the_next_connection_gets_another() {
     // The proxy knows before psql asks.
     eventually("the session has ended", || {
         let log = world.proxy.log_text();
-        log.contains("\"session ended\"").then_some(())
+        log.contains("\"connection ended\"").then_some(())
     })
     .await;
     let said = last_words(psql).await;
@@ -241,7 +241,7 @@ async fn a_server_restart_reaches_the_client_in_the_servers_words() {
         .restart()
         .await
         .expect("restart");
-    let ended = world.proxy.wait_log("session ended", PATIENCE).await;
+    let ended = world.proxy.wait_log("connection ended", PATIENCE).await;
     assert_eq!(ended.expect("the session ends")["by"], "server");
     let said = last_words(psql).await;
     let words = "FATAL:  57P01: terminating connection due to administrator command\n";

@@ -219,17 +219,17 @@ async fn a_fault_of_a_variable_names_it() {
         (
             "PGIAM_PORT",
             &not_text,
-            "the variable PGIAM_PORT is not UTF-8",
+            "the variable PGIAM_PORT is not valid UTF-8",
         ),
         (
             "PGIAM_LOCAL_PASSWORD",
             &not_text,
-            "the variable PGIAM_LOCAL_PASSWORD is not UTF-8",
+            "the variable PGIAM_LOCAL_PASSWORD is not valid UTF-8",
         ),
         (
             "PGIAM_LOCAL_PASSWORD",
             "\r\n".as_ref(),
-            "the variable PGIAM_LOCAL_PASSWORD holds",
+            "the variable PGIAM_LOCAL_PASSWORD contains only",
         ),
         ("PGIAM_PEER_CHECK", "perhaps".as_ref(), "'PGIAM_PEER_CHECK'"),
         (
@@ -297,7 +297,7 @@ async fn what_others_could_have_made_or_changed_is_not_used() {
         for path in [&state, &key] {
             std::os::unix::fs::chown(path, Some(12_345), None).expect("given away");
             let said = place.refused(&["serve"], |_| {}).await.stderr;
-            assert!(said.contains("user with id 12345, not to you"), "{said}");
+            assert!(said.contains("user id 12345, not to you"), "{said}");
             refused.push(said);
             std::os::unix::fs::chown(path, Some(0), None).expect("taken back");
         }
@@ -306,7 +306,7 @@ async fn what_others_could_have_made_or_changed_is_not_used() {
         std::os::unix::fs::chown(&password, Some(12_345), None).expect("given away");
         let words = ["serve", "--password-file", "password"];
         let said = place.refused(&words, |_| {}).await.stderr;
-        assert!(said.contains("belongs to the user with id 12345"), "{said}");
+        assert!(said.contains("belongs to user id 12345"), "{said}");
         refused.push(said);
     }
     for said in refused {
@@ -366,9 +366,9 @@ async fn a_configuration_that_is_no_text_file_is_refused_at_once() {
     place.write("utf16", [&b"\xff\xfe"[..], &utf16].concat());
     place.write("bare", &utf16);
     for (path, expected) in [
-        ("pipe", "is not an ordinary file"),
-        ("/dev/zero", "is not an ordinary file"),
-        (".", "is not an ordinary file"),
+        ("pipe", "is not a regular file"),
+        ("/dev/zero", "is not a regular file"),
+        (".", "is not a regular file"),
         ("huge", "is longer than 1048576 bytes"),
         (
             "utf16",
@@ -576,13 +576,13 @@ async fn settings_of_the_aws_tools_are_read_or_refused_by_name() {
             "localhost:1",
             "is not an http or https URL",
         ),
-        ("AWS_CONFIG_FILE", &pipe, "it is not an ordinary file"),
+        ("AWS_CONFIG_FILE", &pipe, "it is not a regular file"),
         (
             "AWS_SHARED_CREDENTIALS_FILE",
             "/dev/zero",
-            "it is not an ordinary file",
+            "it is not a regular file",
         ),
-        ("AWS_CA_BUNDLE", "/dev/zero", "it is not an ordinary file"),
+        ("AWS_CA_BUNDLE", "/dev/zero", "it is not a regular file"),
         (
             "AWS_CONFIG_FILE",
             &path("latin"),
@@ -613,7 +613,7 @@ async fn settings_of_the_aws_tools_are_read_or_refused_by_name() {
             command.env("AWS_CONFIG_FILE", path("typo"));
         })
         .await;
-    let expected = "profile a names source_profile zzz, which does not exist";
+    let expected = "the source_profile zzz of profile a does not exist";
     assert!(
         ran.code != Some(0) && ran.stderr.contains(expected),
         "{ran:?}"

@@ -16,10 +16,10 @@ const METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-
 
 const INDEX: &str = "\
 pgiam
-/startup    200 once it listens everywhere
-/readiness  200 while every target can be reached; ?min-ready=N: while N can
-/liveness   200 while it serves
-/metrics    for Prometheus
+/startup    200 after pgiam listens on all ports
+/readiness  200 while all targets are reachable; ?min-ready=N: while at least N are
+/liveness   200 while pgiam accepts connections
+/metrics    metrics for Prometheus
 ";
 
 /// Paths reserved for the owner, with the method of each. For other clients they do not exist.
@@ -59,7 +59,7 @@ impl AdminResponse {
 
     /// Returns the answer to a request for another host.
     pub(super) fn misdirected() -> Self {
-        let body = "ask for localhost or an address of the loopback interface\n";
+        let body = "use localhost or a loopback address as the host name\n";
         Self::text(StatusCode::MISDIRECTED_REQUEST, body)
     }
 
@@ -81,7 +81,7 @@ impl AdminContext {
         let wanted = private.map_or(get, |(_, method)| method);
         let head = wanted == get && asked.method == Method::HEAD;
         if asked.method != wanted && !head {
-            let body = format!("use {wanted}\n");
+            let body = format!("method not allowed; use {wanted}\n");
             return AdminResponse::text(StatusCode::METHOD_NOT_ALLOWED, body);
         }
         let observed = &*self.observed;
@@ -92,7 +92,7 @@ impl AdminContext {
             "/readiness" => readiness(observed, asked.query),
             "/metrics" => metrics(observed),
             path if private.is_some() => self.answer_owner(path),
-            _ => AdminResponse::text(StatusCode::NOT_FOUND, "there is nothing here; see /\n"),
+            _ => AdminResponse::text(StatusCode::NOT_FOUND, "not found; see /\n"),
         }
     }
 
@@ -117,12 +117,15 @@ impl AdminContext {
 
     fn reload(&self) -> AdminResponse {
         let Some(reload) = &self.controls.reload else {
-            let body = format!("pgiam {} has nothing to load anew\n", self.kind.as_str());
+            let body = format!(
+                "pgiam {} has no configuration to reload\n",
+                self.kind.as_str()
+            );
             return AdminResponse::text(StatusCode::CONFLICT, body);
         };
         // A full channel means that a reload is about to begin, which is enough.
         _ = reload.try_send(());
-        AdminResponse::text(StatusCode::ACCEPTED, "loading the configuration anew\n")
+        AdminResponse::text(StatusCode::ACCEPTED, "reloading the configuration\n")
     }
 }
 
@@ -141,7 +144,7 @@ fn liveness(observed: &Observed) -> AdminResponse {
     match observed.dead_loops() {
         0 => AdminResponse::ok(TEXT, "alive\n".to_owned()),
         dead => {
-            let body = format!("{dead} of the listeners no longer accept connections\n");
+            let body = format!("{dead} listeners no longer accept connections\n");
             AdminResponse::text(StatusCode::SERVICE_UNAVAILABLE, body)
         }
     }
@@ -156,7 +159,7 @@ fn metrics(observed: &Observed) -> AdminResponse {
 
 fn readiness(observed: &Observed, query: Option<&str>) -> AdminResponse {
     let Ok(least) = min_ready(query) else {
-        let body = "min-ready wants a number of targets, 1 or more\n";
+        let body = "invalid min-ready: expected a number of targets, 1 or more\n";
         return AdminResponse::text(StatusCode::BAD_REQUEST, body);
     };
     let targets = observed.targets();

@@ -25,10 +25,10 @@ pub enum AskError {
     #[error("it does not answer: {0}")]
     Silent(String),
     /// The answer is not a valid status.
-    #[error("its answer cannot be understood, as that of another version")]
+    #[error("cannot parse its answer; possible cause: another version of pgiam")]
     Answer(#[from] serde_json::Error),
     /// This operating system has no control sockets.
-    #[error("there are no control sockets on this system")]
+    #[error("control sockets are not supported on this system")]
     Unsupported,
 }
 
@@ -86,7 +86,7 @@ async fn ask(whom: &ExistingSocket, method: &str, path: &str) -> Result<bytes::B
     let conversation = converse(whom, method, path);
     let answer = tokio::time::timeout(DEADLINE, conversation).await;
     answer.unwrap_or_else(|_| {
-        let reason = format!("nothing within {} s", DEADLINE.as_secs());
+        let reason = format!("timeout after {} s", DEADLINE.as_secs());
         Err(AskError::Silent(reason))
     })
 }

@@ -49,7 +49,7 @@ pub(super) async fn answer(mut entrance: Entrance<impl Listens>, context: Arc<Ad
             Verdict::Refused(client) => match client.refusal() {
                 Refusal::Foreign { peer: uid, .. } => warn!(
                     uid,
-                    "somebody else asked at the control socket; not answered"
+                    "refused a request of another user at the control socket"
                 ),
                 refusal => warn!(reason = %refusal, "refused a connection"),
             },
@@ -112,8 +112,8 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin + Send>(
     let conversation = server.serve_connection(TokioIo::new(client.into_stream()), service);
     match timeout(DEADLINE, conversation).await {
         Ok(Ok(())) => {}
-        Ok(Err(error)) => debug!(%error, "an HTTP client did not get its answer"),
-        Err(_) => debug!("an HTTP client was too slow"),
+        Ok(Err(error)) => debug!(%error, "cannot answer an HTTP client"),
+        Err(_) => debug!("an HTTP request timed out"),
     }
 }
 

@@ -87,7 +87,7 @@ impl Listens for Listening {
     async fn next(&self) -> io::Result<(TcpStream, Arrival)> {
         let (stream, peer) = self.0.accept().await?;
         if let Err(error) = direct::tune(&stream) {
-            debug!(%error, "socket options");
+            debug!(%error, "cannot set socket options");
         }
         let ours = stream.local_addr()?;
         Ok((stream, Arrival::Tcp { peer, ours }))
@@ -218,7 +218,7 @@ impl<L: Listens> Entrance<L> {
                 | io::ErrorKind::ConnectionReset
                 | io::ErrorKind::NotConnected
         ) {
-            debug!(%error, "the client was gone before it was accepted");
+            debug!(%error, "the client disconnected before it was accepted");
             return;
         }
         self.guard.complain(error);

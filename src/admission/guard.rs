@@ -54,7 +54,7 @@ fn lets_through(flood: &EventLimiter, refusal: &Refusal, place: bool) -> bool {
         EventDecision::First => {
             warn!(
                 reason = %refusal,
-                "too many connections are refused at a time; closing the others without an answer"
+                "too many refused connections; closing further ones without an answer"
             );
             false
         }
@@ -228,7 +228,7 @@ impl Guard {
                 "out of file descriptors; new connections wait until one is free"
             );
         } else {
-            warn!(%error, "accept failed; trying again");
+            warn!(%error, "accept failed; retrying");
         }
     }
 }
@@ -262,7 +262,7 @@ pub(super) fn judge(
         // An unknown owner is not admitted.
         Ok(PeerOwner::NotListed) => Err(Refusal::Unknown(io::Error::new(
             io::ErrorKind::NotFound,
-            "the kernel lists no such socket here, as when it is in another network namespace or its addresses were translated on the way",
+            "the kernel does not list its socket; possible causes: another network namespace, or address translation",
         ))),
         Err(error) => Err(Refusal::Unknown(error)),
     }

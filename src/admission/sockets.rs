@@ -45,7 +45,7 @@ pub(crate) fn listen_at_all(addresses: &[IpAddr], port: u16) -> Result<BoundPort
                 sockets.push(socket);
             }
             Err(error) if !chosen && !sockets.is_empty() && is_not_here(&error) => {
-                debug!(%error, %address, "this machine has no such address");
+                debug!(%error, %address, "this machine does not have the address");
             }
             Err(error) => return Err(failed(error)),
         }

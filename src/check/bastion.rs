@@ -81,23 +81,23 @@ fn chosen(carriers: &[BastionCandidate]) -> Option<&BastionCandidate> {
 
 fn judge(carriers: &[BastionCandidate], why: &str) -> StepOutcome {
     let Some(chosen) = chosen(carriers) else {
-        return StepOutcome::skipped("there is nobody to ask about");
+        return StepOutcome::skipped("no bastion to check");
     };
     let others = match carriers.len() - 1 {
         0 => String::new(),
-        1 => ", with one other behind it".to_owned(),
-        more => format!(", with {more} others behind it"),
+        1 => ", one other candidate".to_owned(),
+        more => format!(", {more} other candidates"),
     };
     let (id, fault) = (&chosen.id, chosen.fault());
     let outcome = match (&chosen.state, fault) {
         (BastionState::Unknown, _) if id.starts_with("ecs:") => StepOutcome::skipped(format!(
-            "{id} is a container, which Systems Manager does not list"
+            "{id} is an ECS container, which Systems Manager does not list"
         )),
         (BastionState::Unknown, _) => StepOutcome::skipped(format!(
-            "{id}, {why}; Systems Manager does not say how it is (ssm:DescribeInstanceInformation)"
+            "{id}, {why}; its status is unknown, because ssm:DescribeInstanceInformation failed"
         )),
         (_, Some(fault)) => StepOutcome::warning(format!("{id} {fault}"))
-            .detail("A session works all the same: Systems Manager may be minutes behind."),
+            .detail("The session step may still succeed: the status in Systems Manager can be some minutes old."),
         (BastionState::Known { agent, .. }, None) => {
             let agent = agent.as_ref().map(|agent| format!(", agent {agent}"));
             let agent = agent.unwrap_or_default();
@@ -133,7 +133,7 @@ impl BastionCandidate {
         } = &self.state
         else {
             let unlisted = self.state == BastionState::Unlisted;
-            return unlisted.then(|| "is no managed node of this region".to_owned());
+            return unlisted.then(|| "is not a managed node in this region".to_owned());
         };
         if !online {
             let last = last_ping.as_ref().map(|at| format!(", last ping {at}"));
@@ -183,7 +183,7 @@ mod tests {
             (
                 vec![node("i-1", "ConnectionLost", "3.3.0.0"), good],
                 StepVerdict::Ok,
-                "i-2 is online, agent 3.3.0.0, why, with one other behind it",
+                "i-2 is online, agent 3.3.0.0, why, one other candidate",
             ),
             (
                 vec![node("i-1", "ConnectionLost", "3.3.0.0")],
@@ -198,19 +198,19 @@ mod tests {
             (
                 vec![without("i-1", BastionState::Unlisted)],
                 StepVerdict::Warning,
-                "i-1 is no managed node of this region",
+                "i-1 is not a managed node in this region",
             ),
             (
                 vec![without("i-1", BastionState::Unknown)],
                 StepVerdict::Skipped,
-                "i-1, why; Systems Manager does not say how it is (ssm:DescribeInstanceInformation)",
+                "i-1, why; its status is unknown, because ssm:DescribeInstanceInformation failed",
             ),
             (
                 vec![without("ecs:c_t_r", BastionState::Unknown)],
                 StepVerdict::Skipped,
-                "ecs:c_t_r is a container, which Systems Manager does not list",
+                "ecs:c_t_r is an ECS container, which Systems Manager does not list",
             ),
-            (vec![], StepVerdict::Skipped, "there is nobody to ask about"),
+            (vec![], StepVerdict::Skipped, "no bastion to check"),
         ] {
             let outcome = judge(&carriers, "why");
             assert_eq!((outcome.verdict, outcome.said.as_str()), (verdict, said));

@@ -59,8 +59,10 @@ impl CheckRun {
         }
         let endpoint = &context.target.endpoint;
         StepOutcome::ok(match context.target.settings.via {
-            Via::Ssm(_) => format!("the bastion finds {endpoint}, and a database answers"),
-            Via::Direct => format!("{endpoint} takes connections from here"),
+            Via::Ssm(_) => {
+                format!("the bastion connected to {endpoint}, and the database answered")
+            }
+            Via::Direct => format!("connected to {endpoint}"),
         })
     }
 
@@ -69,7 +71,7 @@ impl CheckRun {
         let (Some(login_check), ConnectionProgress::DialledConnection(dialled)) =
             (&self.login_check, std::mem::take(&mut self.way))
         else {
-            return StepOutcome::skipped("there is no connection");
+            return StepOutcome::skipped("no connection");
         };
         let secured = match login_check.secure(dialled).await {
             Ok(secured) => secured,
@@ -91,13 +93,13 @@ impl CheckRun {
         let (Some(login_check), ConnectionProgress::SecuredConnection(secured)) =
             (&mut self.login_check, std::mem::take(&mut self.way))
         else {
-            return StepOutcome::skipped("there is no connection");
+            return StepOutcome::skipped("no connection");
         };
         let session = match login_check.login(secured).await {
             Ok(login_steps::LoginOutcome::In(session)) => session,
             Ok(login_steps::LoginOutcome::Asked(method)) => {
                 return StepOutcome::skipped(format!(
-                    "the database asks for {method}, which only your client can answer (auth = \"passthrough\")"
+                    "the database requests {method}, which only your client can answer (auth = \"passthrough\")"
                 ));
             }
             Err(error) => {
@@ -115,7 +117,7 @@ impl CheckRun {
         let outcome = match session.unasked {
             false => StepOutcome::ok(said.trim_end()),
             true => StepOutcome::warning(said.trim_end())
-                .detail("The database has let us in without asking for a token."),
+                .detail("The database accepted the login without requesting a token."),
         };
         let outcome = outcome
             .fact("user", user)
@@ -135,7 +137,7 @@ impl CheckRun {
             Ok(_) => outcome,
             Err(error) => StepOutcome {
                 verdict: super::StepVerdict::Warning,
-                ..outcome.detail(format!("It did not answer a first query: {error}."))
+                ..outcome.detail(format!("A test query failed: {error}."))
             },
         }
     }
@@ -146,7 +148,7 @@ impl CheckRun {
             return StepOutcome::skipped("not logged in");
         };
         if self.endpoint.as_ref().map(|it| it.kind()) == Some(EndpointKind::Dsql) {
-            return StepOutcome::skipped("Aurora DSQL has no such role");
+            return StepOutcome::skipped("Aurora DSQL does not use this role");
         }
         let rows = match questions.rows(MEMBERSHIPS, PATIENCE).await {
             Ok(rows) => rows,
@@ -170,7 +172,7 @@ impl CheckRun {
                     is(superuser) == Some(true) || is(postgres) == Some(true),
                 )
             }
-            _ => StepOutcome::skipped("the database did not say"),
+            _ => StepOutcome::skipped("the database did not report it"),
         }
     }
 }
@@ -179,17 +181,17 @@ fn memberships(user: &str, rds_iam: Option<bool>, superuser: bool) -> StepOutcom
     let outcome = match rds_iam {
         Some(true) => StepOutcome::ok(format!("{user} has rds_iam")),
         Some(false) => StepOutcome::warning(format!(
-            "{user} does not have rds_iam, and was let in"
+            "{user} does not have rds_iam, but the login succeeded"
         ))
         .remedy(format!(
-            "As an administrator run: GRANT rds_iam TO \"{}\";",
+            "To allow only tokens, and no longer a password, run as an administrator: GRANT rds_iam TO \"{}\";",
             user.replace('"', "\"\"")
         )),
-        None => StepOutcome::skipped("there is no role rds_iam in this database"),
+        None => StepOutcome::skipped("the role rds_iam does not exist in this database"),
     };
     let outcome = match superuser {
         true => outcome
-            .detail("It is an administrator (rds_superuser), too: more than most work needs."),
+            .detail("It is also an administrator (rds_superuser), with more privileges than most work needs."),
         false => outcome,
     };
     outcome
@@ -221,7 +223,7 @@ fn certificate(
     let parsed: Vec<X509Certificate<'_>> = parsed.map(|(_, certificate)| certificate).collect();
     let (Some(leaf), Some(last)) = (parsed.first(), parsed.last()) else {
         return StepOutcome::warning(format!(
-            "{version}, verified; the certificate cannot be read"
+            "{version}, verified; the certificate cannot be parsed"
         ));
     };
     let (issuer, root) = (name(leaf.issuer()), name(last.issuer()));
@@ -237,7 +239,7 @@ fn certificate(
     );
     let outcome = match days < SOON {
         true => StepOutcome::warning(said).remedy(
-            "Rotate the database's certificate (RDS: modify-db-instance --ca-certificate-identifier), or find out why it has not been.",
+            "Rotate the database's certificate (RDS: modify-db-instance --ca-certificate-identifier, which may restart the database).",
         ),
         false => StepOutcome::ok(said),
     };

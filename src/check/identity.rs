@@ -67,7 +67,7 @@ fn judge(found: &FoundCredentials, identity: &Identity, clock: Option<ClockOffse
         }
         (Some(KeyState::Rejected { code }), _) => match clock.filter(|clock| clock.is_wrong()) {
             // The next step reports it.
-            Some(_) => StepOutcome::warning(format!("{source}; AWS does not accept them at this time"))
+            Some(_) => StepOutcome::warning(format!("{source}; AWS rejected them"))
                 .detail(code.clone()),
             None => StepOutcome::failed(report::explain_credentials(&CredentialsError::Rejected {
                 profile: found.profile.clone(),
@@ -76,7 +76,7 @@ fn judge(found: &FoundCredentials, identity: &Identity, clock: Option<ClockOffse
                 clock: None,
             })),
         },
-        (None, _) => StepOutcome::warning(format!("{source}; AWS did not say whose they are"))
+        (None, _) => StepOutcome::warning(format!("{source}; sts:GetCallerIdentity failed"))
             .remedy("CheckRun the network; behind a proxy set HTTPS_PROXY, behind TLS inspection AWS_CA_BUNDLE. It may also be that an organisation policy forbids sts:GetCallerIdentity."),
     };
     let left = found.ends_in.map(|left| left.as_secs());
@@ -89,14 +89,14 @@ fn judge(found: &FoundCredentials, identity: &Identity, clock: Option<ClockOffse
 
 fn clock(clock: Option<ClockOffset>) -> StepOutcome {
     let Some(clock) = clock else {
-        return StepOutcome::skipped("AWS has not told the time");
+        return StepOutcome::skipped("no answer from AWS to compare with");
     };
     let off = clock.seconds.unsigned_abs();
     let outcome = if clock.is_wrong() {
         StepOutcome::failed(report::explain_clock(clock))
     } else if off > WORTH_A_LOOK {
         StepOutcome::warning(clock.to_string()).remedy(
-            "Turn on time synchronisation: at more than 5 min AWS refuses what is signed here.",
+            "Turn on time synchronisation: AWS rejects signatures that are more than 5 min off.",
         )
     } else if off > IN_STEP {
         StepOutcome::ok(clock.to_string())
@@ -176,7 +176,7 @@ mod tests {
     #[test]
     fn a_clock_is_judged_by_its_distance() {
         for (seconds, verdict, said) in [
-            (1, StepVerdict::Ok, "in step with AWS"),
+            (1, StepVerdict::Ok, "in sync with AWS"),
             (-20, StepVerdict::Ok, "20 s ahead of AWS"),
             (90, StepVerdict::Warning, "2 min behind AWS"),
             (-300, StepVerdict::Warning, "5 min ahead of AWS"),

@@ -33,18 +33,18 @@ impl CheckRun {
     /// Runs the permission step: checks that a policy allows the login.
     pub(super) async fn permission(&mut self, context: &Arc<PgContext>) -> StepOutcome {
         let Some(region) = self.region().await else {
-            return StepOutcome::skipped("no region is known");
+            return StepOutcome::skipped("no AWS region is known");
         };
         let user = match self.login_check(context) {
             Ok(login_check) => login_check.user().to_owned(),
             Err(error) => return StepOutcome::failed(context.explain(&error)),
         };
         let Some(arn) = self.identity.arn.as_deref() else {
-            return StepOutcome::skipped("AWS did not say who you are");
+            return StepOutcome::skipped("your identity is unknown (see credentials)");
         };
         let Some(wanted) = self.wanted(&user, &region) else {
             return StepOutcome::skipped(
-                "the resource id of the database is not known (see settings)",
+                "the resource id of the database is unknown (see settings)",
             );
         };
         let principals = match principals(arn, &region) {
@@ -58,7 +58,7 @@ impl CheckRun {
                 Ok(answer) => return judge(&answer, &wanted),
             }
         }
-        StepOutcome::skipped("IAM does not find your role: its path is not known")
+        StepOutcome::skipped("IAM cannot find your role, because its path is unknown")
     }
 
     /// Returns the resource of the permission for a login as `user`.
@@ -125,7 +125,7 @@ enum SimulationResult {
 fn read(xml: &str) -> SimulationResult {
     let document = match Document::parse(xml) {
         Ok(document) => document,
-        Err(error) => return SimulationResult::Odd(format!("no XML: {error}")),
+        Err(error) => return SimulationResult::Odd(format!("not XML: {error}")),
     };
     let text = |name: &str| {
         let mut nodes = document.descendants();
@@ -157,18 +157,18 @@ fn judge(answer: &SimulationResult, wanted: &SimulatedPermission) -> StepOutcome
     let SimulatedPermission { action, resource } = wanted;
     let outcome = match answer {
         SimulationResult::Allowed => StepOutcome::ok(format!("{action} is allowed on {resource}")),
-        SimulationResult::Implicit => StepOutcome::warning(format!("no policy of yours allows {action} on {resource}"))
-            .detail("IAM simulates without resource policies, and it need not know all that decides: the login will tell.")
+        SimulationResult::Implicit => StepOutcome::warning(format!("your policies do not allow {action} on {resource}"))
+            .detail("The IAM simulation ignores resource policies and some conditions; the login step decides.")
             .remedy(format!("Your policy needs: {{\"Effect\": \"Allow\", \"Action\": \"{action}\", \"Resource\": \"{resource}\"}}.")),
         SimulationResult::Explicit { by_organisation } => {
             let whose = match by_organisation {
                 true => "an organisation policy (SCP)",
-                false => "a policy of yours",
+                false => "one of your policies",
             };
             StepOutcome::warning(format!("{whose} denies {action} on {resource}"))
-                .detail("IAM simulates without the conditions of a real login: that will tell.")
+                .detail("The IAM simulation ignores the conditions of a real login; the login step decides.")
         }
-        SimulationResult::Odd(answer) => StepOutcome::skipped(format!("IAM answered what is not understood: {answer}")),
+        SimulationResult::Odd(answer) => StepOutcome::skipped(format!("unexpected answer from IAM: {answer}")),
     };
     let decision = match answer {
         SimulationResult::Allowed => Some("allowed"),
@@ -187,7 +187,7 @@ fn judge(answer: &SimulationResult, wanted: &SimulatedPermission) -> StepOutcome
 fn principals(caller: &str, region: &Region) -> Result<Vec<String>, String> {
     let parts: Vec<&str> = caller.splitn(6, ':').collect();
     let &[_, partition, service, _, account, entity] = &parts[..] else {
-        return Err(format!("{caller} is no ARN of a known form"));
+        return Err(format!("unknown form of ARN: {caller}"));
     };
     let iam = |entity: String| format!("arn:{partition}:iam::{account}:{entity}");
     match (service, entity.split_once('/')) {
@@ -207,7 +207,7 @@ fn principals(caller: &str, region: &Region) -> Result<Vec<String>, String> {
         ("iam", None) if entity == "root" => {
             Err("the account's root user has no policies".to_owned())
         }
-        _ => Err("IAM simulates users and roles only".to_owned()),
+        _ => Err("IAM can simulate only users and roles".to_owned()),
     }
 }
 

@@ -31,13 +31,13 @@ pub(super) enum QueryError {
     #[error("{}", ForeignText::new(&.0.message()))]
     Server(ServerError),
     /// The connection broke.
-    #[error("the connection broke: {}", plain(.0))]
+    #[error("the connection was lost: {}", plain(.0))]
     Lost(#[from] io::Error),
     /// The server violates the protocol.
-    #[error("the server does not answer as a PostgreSQL database does: {0}")]
+    #[error("unexpected answer from the server: {0}")]
     Odd(&'static str),
     /// No answer in time.
-    #[error("no answer in {} s", .0.as_secs())]
+    #[error("no answer within {} s", .0.as_secs())]
     Slow(Duration),
 }
 
@@ -80,7 +80,7 @@ impl QueryClient {
             .await
             .map_err(|_| QueryError::Slow(limit))??;
         let rows: Option<Vec<Row>> = rows.into_iter().collect();
-        rows.ok_or(QueryError::Odd("a row contradicts its own format"))
+        rows.ok_or(QueryError::Odd("malformed row"))
     }
 
     /// Measures the rate of the rows of `sql`.
@@ -126,7 +126,7 @@ impl QueryClient {
                 b'E' => refused = Some(server_error(&body)?),
                 // RowDescription, CommandComplete, EmptyQueryResponse; notices and status messages.
                 b'T' | b'C' | b'I' | b'N' | b'S' | b'A' => {}
-                _ => return Err(QueryError::Odd("a message of an unexpected type")),
+                _ => return Err(QueryError::Odd("unexpected message type")),
             }
         }
     }
@@ -164,7 +164,7 @@ fn cut(unread: &mut BytesMut) -> Result<Option<(u8, Bytes)>, QueryError> {
     };
     let length = usize::try_from(u32::from_be_bytes([a, b, c, d])).unwrap_or(usize::MAX);
     if !(4..=LONGEST).contains(&length) {
-        return Err(QueryError::Odd("a message of an impossible length"));
+        return Err(QueryError::Odd("invalid message length"));
     }
     if unread.len() < length + 1 {
         return Ok(None);
@@ -196,8 +196,7 @@ fn server_error(body: &Bytes) -> Result<ServerError, QueryError> {
     frame.put_u8(b'E');
     frame.put_u32(u32::try_from(4 + body.len()).unwrap_or(u32::MAX));
     frame.put_slice(body);
-    ServerError::parse(frame.freeze())
-        .map_err(|_| QueryError::Odd("an error contradicts its own format"))
+    ServerError::parse(frame.freeze()).map_err(|_| QueryError::Odd("malformed error message"))
 }
 
 #[cfg(test)]
@@ -296,7 +295,7 @@ mod tests {
     async fn silence_has_an_end() {
         let (mut questions, _far) = questions(b"");
         let slow = questions.rows("select", LIMIT).await.unwrap_err();
-        assert_eq!(slow.to_string(), "no answer in 5 s");
+        assert_eq!(slow.to_string(), "no answer within 5 s");
     }
 
     #[tokio::test]

@@ -202,7 +202,7 @@ mod tests {
                 StepOutcome::ok("arn:aws:iam::123456789012:user/dev, from the environment"),
                 31.2,
             ),
-            taken("clock", StepOutcome::ok("in step with AWS"), 0.0),
+            taken("clock", StepOutcome::ok("in sync with AWS"), 0.0),
             taken(
                 "endpoint",
                 StepOutcome::ok("orders.cluster-abc.eu-central-1.rds.amazonaws.com:5432, a cluster's writer, eu-central-1"),
@@ -215,7 +215,7 @@ mod tests {
             ),
             taken(
                 "permission",
-                StepOutcome::warning(format!("no policy of yours allows rds-db:connect on {resource}"))
+                StepOutcome::warning(format!("your policies do not allow rds-db:connect on {resource}"))
                     .detail("IAM simulates without resource policies: the login will tell.")
                     .remedy(format!("Your policy needs: {{\"Effect\": \"Allow\", \"Action\": \"rds-db:connect\", \"Resource\": \"{resource}\"}}.")),
                 140.4,

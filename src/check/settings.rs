@@ -28,27 +28,27 @@ impl CheckRun {
     /// Runs the settings step: status, IAM, version and CA of the database.
     pub(super) async fn settings(&mut self, context: &PgContext) -> StepOutcome {
         let Some(endpoint) = self.endpoint.clone() else {
-            return StepOutcome::skipped("the endpoint is not known");
+            return StepOutcome::skipped("the endpoint is unknown");
         };
         if matches!(endpoint.kind(), EndpointKind::Dsql | EndpointKind::Other) {
-            return StepOutcome::skipped("RDS knows nothing about such an endpoint");
+            return StepOutcome::skipped("RDS has no settings for this kind of endpoint");
         }
         if self.database.is_none() {
             let Some(region) = self.region().await else {
-                return StepOutcome::skipped("no region is known");
+                return StepOutcome::skipped("no AWS region is known");
             };
             match discover::at(&self.aws, &region, &endpoint).await {
                 Ok(Some(database)) => self.database = Some(database),
                 Ok(None) => {
                     return StepOutcome::skipped(format!(
-                        "RDS lists no database with this endpoint in {region}; it may be another account's"
+                        "RDS lists no database with this endpoint in {region}; it may belong to another account"
                     ));
                 }
                 Err(error) => return StepOutcome::skipped(unknown(&error)),
             }
         }
         let Some(database) = &self.database else {
-            return StepOutcome::skipped("the database is not known");
+            return StepOutcome::skipped("the database is unknown");
         };
         judge(
             database,
@@ -89,9 +89,9 @@ fn judge(database: &Database, wanted: &ExpectedSettings<'_>) -> StepOutcome {
     } else if wanted.iam && database.iam == Some(false) {
         StepOutcome::failed(report::explain_iam_off(database, wanted.profile))
     } else if !database.is_postgres() {
-        StepOutcome::warning(said(database)).detail("That is not PostgreSQL.")
+        StepOutcome::warning(said(database)).detail("This is not PostgreSQL.")
     } else if !database.is_available() {
-        StepOutcome::warning(said(database)).detail("It may not take connections in this state.")
+        StepOutcome::warning(said(database)).detail("It may not accept connections in this state.")
     } else {
         authority(database, wanted)
     };
@@ -113,9 +113,9 @@ fn authority(database: &Database, wanted: &ExpectedSettings<'_>) -> StepOutcome 
     };
     match root_of(ca, &database.region) {
         Some(until) if until > wanted.now => ok,
-        Some(_) => StepOutcome::warning(said(database)).detail(format!("The CA {ca} has ended.")),
+        Some(_) => StepOutcome::warning(said(database)).detail(format!("The CA {ca} has expired.")),
         None => StepOutcome::warning(said(database)).detail(format!(
-            "The CA {ca} is not among the roots in this binary. If its certificate is refused below, name its bundle with ca_file."
+            "The CA {ca} is not among the built-in roots. If the tls step fails, set ca_file to a bundle that contains it."
         )),
     }
 }

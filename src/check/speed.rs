@@ -33,7 +33,7 @@ impl CheckRun {
                 if !refused {
                     self.way = ConnectionProgress::Begun;
                 }
-                return StepOutcome::warning(format!("it could not be measured: {error}"));
+                return StepOutcome::warning(format!("measurement failed: {error}"));
             }
         };
         let sessions = match &context.target.settings.via {
@@ -91,14 +91,14 @@ fn median(times: &mut [Duration]) -> Duration {
 fn say(measured: &SpeedResult, sessions: Option<usize>) -> StepOutcome {
     let millis = measured.round_trip.as_secs_f64() * 1000.0;
     let megabytes = rate(measured.flow) / 1e6;
-    let said = format!("{millis:.1} ms a round trip, {megabytes:.2} MB/s from the database");
+    let said = format!("{millis:.1} ms round trip, {megabytes:.2} MB/s download");
     let outcome = StepOutcome::ok(said);
     let outcome = match sessions {
         Some(1) => outcome.detail(
-            "One session carries about 0.7 MB/s, and this target may have no other one (sessions = 1).",
+            "One session transfers about 0.7 MB/s, and this target may use only one (sessions = 1).",
         ),
         Some(sessions) => outcome.detail(format!(
-            "One session carries about 0.7 MB/s; several connections have up to {sessions}."
+            "One session transfers about 0.7 MB/s; several connections use up to {sessions} sessions."
         )),
         None => outcome,
     };
@@ -138,10 +138,7 @@ mod tests {
             flow: flow(2_000_000, 2857),
         };
         let outcome = say(&measured, Some(4));
-        assert_eq!(
-            outcome.said,
-            "3.0 ms a round trip, 0.70 MB/s from the database"
-        );
+        assert_eq!(outcome.said, "3.0 ms round trip, 0.70 MB/s download");
         assert_eq!(outcome.facts["round_trip_ms"], 3.0);
         assert_eq!(outcome.facts["megabytes_per_second"], 0.7);
         assert_eq!(say(&measured, None).detail, None);

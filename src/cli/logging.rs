@@ -298,11 +298,11 @@ mod tests {
         let text = logged(LogFormat::Human, false, || {
             let span = info_span!("conn", peer = %"127.0.0.1:1", user = tracing::field::Empty);
             span.record("user", "db_user");
-            span.in_scope(|| info!(ms = 1.5, id = "a.b", open = true, "session ready"));
+            span.in_scope(|| info!(ms = 1.5, id = "a.b", open = true, "connection ready"));
         });
         assert!(
             text.ends_with(
-                "  INFO conn{peer=127.0.0.1:1 user=\"db_user\"}: session ready ms=1.5 id=\"a.b\" open=true\n"
+                "  INFO conn{peer=127.0.0.1:1 user=\"db_user\"}: connection ready ms=1.5 id=\"a.b\" open=true\n"
             ),
             "{text}"
         );

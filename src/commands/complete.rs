@@ -34,7 +34,7 @@ pub fn man(args: &ManArgs) -> anyhow::Result<()> {
                 .context("cannot write to standard output")
         }
         Some(dir) => {
-            fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+            fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
             clap_mangen::generate_to(command, dir)
                 .with_context(|| format!("cannot write to {}", dir.display()))
         }

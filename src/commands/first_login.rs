@@ -58,7 +58,7 @@ pub(super) async fn login(
                 _ => {}
             }
         } else if stream.read_buf(&mut received).await? == 0 {
-            anyhow::bail!("the connection to pgiam's own port {port} ended during the login");
+            anyhow::bail!("pgiam closed the test connection to its port {port} during the login");
         }
     };
     // A failed write does not matter.
@@ -86,7 +86,7 @@ fn next_frame(received: &mut BytesMut) -> anyhow::Result<Option<Bytes>> {
     let length = usize::try_from(length.get_u32())?;
     anyhow::ensure!(
         (4..=LONGEST_MESSAGE).contains(&length),
-        "a message of {length} bytes during the login"
+        "invalid message length during the login: {length} bytes"
     );
     let whole = 1 + length;
     Ok((received.len() >= whole).then(|| received.split_to(whole).freeze()))

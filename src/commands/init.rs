@@ -50,7 +50,7 @@ pub async fn init(args: &InitArgs) -> anyhow::Result<()> {
     let count = survey.databases.len();
     let targets = if count == 1 { "target" } else { "targets" };
     terminal::tell(format_args!(
-        "{path}: {count} {targets}.\nNext: look at it, then pgiam check {first}, then pgiam serve."
+        "wrote {path} with {count} {targets}\nNext, review the file and run:\n  pgiam check {first}\n  pgiam serve"
     ))?;
     Ok(())
 }
@@ -65,7 +65,7 @@ fn choose(survey: &mut Survey, region: &Region, wanted: &[String]) -> anyhow::Re
         let known = survey.databases.iter().map(|one| one.identifier.as_str());
         let suggestion = did_you_mean(name, known);
         bail!(
-            "no PostgreSQL database in {region} is called \"{name}\"\nhint: {suggestion}pgiam list shows those that your credentials can see"
+            "found no PostgreSQL database \"{name}\" in {region}\nhint: {suggestion}pgiam list shows the databases that your credentials can see"
         );
     }
     if !wanted.is_empty() {
@@ -76,27 +76,28 @@ fn choose(survey: &mut Survey, region: &Region, wanted: &[String]) -> anyhow::Re
         let denied = survey.missing.iter().filter(|call| call.error.is_denied());
         let denied: Vec<&str> = denied.map(|call: &MissingDatabases| call.action).collect();
         let hint = match denied.as_slice() {
-            [] => "is it the right region and profile? See --region and --profile".to_owned(),
+            [] => "check region and profile (--region, --profile)".to_owned(),
             denied => format!(
-                "there may be more, but your policy lacks {}",
+                "the list may be incomplete: your policy does not allow {}",
                 denied.join(", ")
             ),
         };
-        bail!("there is no PostgreSQL database in {region}\nhint: {hint}");
+        bail!("found no PostgreSQL database in {region}\nhint: {hint}");
     }
     Ok(())
 }
 
 fn in_the_way(path: &Path) -> anyhow::Error {
     anyhow::anyhow!(
-        "{} is there already\nhint: --force replaces it; pgiam init - writes to standard output",
+        "{} already exists\nhint: replace it with --force, or write to standard output:\n  pgiam init -",
         path.display()
     )
 }
 
 fn write(path: &Path, text: &str, force: bool) -> anyhow::Result<()> {
     if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        fs::create_dir_all(folder)
+            .with_context(|| format!("cannot create {}", folder.display()))?;
     }
     let mut options = OpenOptions::new();
     options.write(true);

@@ -132,14 +132,14 @@ fn tables(region: &Region, profile: Option<&str>, survey: &Survey) -> String {
     section(
         &mut text,
         databases,
-        &format!("no PostgreSQL databases to be seen in {region}"),
+        &format!("found no PostgreSQL databases in {region}"),
     );
     unseen(&mut text, of_rds);
     text.push('\n');
     section(
         &mut text,
         nodes,
-        &format!("no managed nodes to be seen in {region}"),
+        &format!("found no managed nodes in {region}"),
     );
     unseen(&mut text, other);
     let usable = |one: &&Database| one.is_available() && one.iam != Some(false);
@@ -152,7 +152,7 @@ fn tables(region: &Region, profile: Option<&str>, survey: &Survey) -> String {
         // Writing to a String cannot fail.
         _ = writeln!(
             text,
-            "\nNext: {next}\n  or pgiam init, which writes a file with all of them."
+            "\nNext, serve one database:\n  {next}\nor write a configuration file for all of them:\n  pgiam init"
         );
     }
     text
@@ -214,14 +214,14 @@ fn unseen(text: &mut String, calls: Vec<&MissingDatabases>) {
         let actions: BTreeSet<&str> = denied.iter().map(|call| call.action).collect();
         let actions: Vec<&str> = actions.into_iter().collect();
         let note = format!(
-            "Not allowed, so there may be more: {}",
+            "The list may be incomplete: your policy does not allow {}",
             actions.join(",\n  ")
         );
         _ = writeln!(text, "{}", styled(WARNING, note));
     }
     for call in failed {
         let note = format!(
-            "No list from {}:\n  {}",
+            "{} failed:\n  {}",
             call.action,
             printable(&chain(&call.error))
         );
@@ -335,7 +335,7 @@ pub(super) mod tests {
         let plain = anstream::adapter::strip_str(&text).to_string();
         assert_eq!(
             plain,
-            "no PostgreSQL databases to be seen in eu-central-1\n\nno managed nodes to be seen in eu-central-1\n"
+            "found no PostgreSQL databases in eu-central-1\n\nfound no managed nodes in eu-central-1\n"
         );
     }
 

@@ -208,23 +208,23 @@ impl<'a> ReloadTriggers<'a> {
         loop {
             tokio::select! {
                 Some(()) = self.asked.control.recv() => {
-                    info!("asked to read the configuration anew");
+                    info!("reloading the configuration on request");
                     return;
                 }
                 () = self.asked.hang_up.next() => {
                     if platform::terminal_is_gone(self.asked.at_terminal) {
-                        info!("the terminal is gone");
+                        info!("the terminal has closed; stopping");
                         self.asked.stop.cancel();
                         std::future::pending::<()>().await;
                     }
-                    info!("SIGHUP: reading the configuration anew");
+                    info!("reloading the configuration after SIGHUP");
                     return;
                 }
                 _ = look.tick() => {
                     let Some(file) = &self.configured.file else { continue };
                     let now = FileReading::look(file).await;
                     if self.watch.has_changed(now) {
-                        info!(file = %file.display(), "the configuration has changed");
+                        info!(file = %file.display(), "the configuration has changed; reloading it");
                         return;
                     }
                 }
@@ -243,7 +243,10 @@ impl<'a> ReloadTriggers<'a> {
 
     async fn serve_anew(&mut self, server: &mut PgServer, proxy: &Arc<Proxy>) {
         let unused = |reason: String| {
-            error!(reason, "the configuration stays as it was");
+            error!(
+                reason,
+                "cannot reload the configuration; the running one stays in use"
+            );
             proxy.serving.observed.change_unused(reason);
         };
         let configured = match LoadedConfiguration::load(self.args) {
@@ -254,7 +257,7 @@ impl<'a> ReloadTriggers<'a> {
         let (targets, failed) = configured.targets(&self.aws_contexts, Some(&before)).await;
         let mut left_out: Vec<String> = failed.iter().map(say_left_out).collect();
         if targets.is_empty() {
-            return unused(format!("no target is left: {}", left_out.join("; ")));
+            return unused(format!("no valid target: {}", left_out.join("; ")));
         }
         match server.reload(&targets).await {
             Ok(failed) => {
@@ -264,7 +267,7 @@ impl<'a> ReloadTriggers<'a> {
         }
         proxy.serving.observed.leave_out(left_out);
         if configured.serve != self.configured.serve {
-            warn!("[serve] has changed; that is taken over when pgiam is started anew");
+            warn!("[serve] has changed; restart pgiam to apply it");
         }
         self.watch = ChangeDetector::new(configured.loaded.clone());
         self.configured = configured;
@@ -272,7 +275,7 @@ impl<'a> ReloadTriggers<'a> {
             .iter()
             .filter(|served| is_in(&before, served))
             .count();
-        info!(targets = targets.len(), kept, "configuration taken over");
+        info!(targets = targets.len(), kept, "reloaded the configuration");
         let fresh: Vec<_> = targets
             .into_iter()
             .filter(|served| !is_in(&before, served))
@@ -309,7 +312,7 @@ pub(super) fn serving(server: &PgServer) -> String {
                 reason.unwrap_or_default()
             )
         }
-        (Some(_), more) => format!("{all}, of which {} are not ready", more + 1),
+        (Some(_), more) => format!("{all}; {} are not ready", more + 1),
     }
 }
 

@@ -65,7 +65,7 @@ pub enum LocateError {
 /// # Errors
 /// [`SettleError`].
 pub async fn settle(config: TargetConfig, aws: &AwsContext) -> Result<LocatedTarget, LocateError> {
-    let progress = Progress::start(format!("looking for {}", config.database_ref));
+    let progress = Progress::start(format!("looking up {}", config.database_ref));
     let (target, database) = Box::pin(locate(&config, aws)).await?;
     let region = match &target.region {
         Some(region) => Some(region.clone()),
@@ -122,7 +122,7 @@ pub(crate) async fn served_target(
     if let Some(keep) = &settled.keep {
         let name = &config.name;
         terminal::tell(format_args!(
-            "To be asked no more, write this under [targets.{name}]:\n  {keep}"
+            "To skip this question, add this line to [targets.{name}]:\n  {keep}"
         ))?;
     }
     let served = PgTarget::settled(config, settled.target, Arc::clone(aws_contexts))?;
@@ -187,7 +187,7 @@ async fn rank(
     match ranked {
         Ok(ranked) => Some(ranked),
         Err(error) => {
-            debug!(reason = &*chain(&error), "no bastion was looked for");
+            debug!(reason = &*chain(&error), "bastion lookup failed");
             None
         }
     }
@@ -227,7 +227,7 @@ fn bastion_in_words(via: &Via, ranked: Option<&NodeRanking>, asked: Option<&Rank
     };
     let Some(ranked) = ranked else {
         return match &settings.bastion {
-            Bastion::Auto => "the bastion is looked for with the first connection".to_owned(),
+            Bastion::Auto => "pgiam looks up the bastion with the first connection".to_owned(),
             bastion => format!("bastion {bastion}"),
         };
     };
@@ -244,7 +244,7 @@ fn bastion_in_words(via: &Via, ranked: Option<&NodeRanking>, asked: Option<&Rank
         .collect();
     let others = match others.as_slice() {
         [] => String::new(),
-        others => format!(", as good as {}", others.join(", ")),
+        others => format!(", equally suitable: {}", others.join(", ")),
     };
     format!("bastion {} ({why}){others}", node.id)
 }
@@ -282,7 +282,7 @@ async fn ask_for_bastion(target: &TargetName, ranked: &NodeRanking) -> Option<Ra
     }
     let equals: Vec<RankedNode> = ranked.nodes.iter().take(ranked.equals).cloned().collect();
     let options: Vec<String> = equals.iter().map(option).collect();
-    let question = format!("Which bastion is to carry the tunnel of {target}?");
+    let question = format!("Which bastion should pgiam use for {target}?");
     let asking = spawn_blocking(move || {
         let (mut input, mut output) = (io::stdin().lock(), io::stderr().lock());
         pick(&mut input, &mut output, &question, &options)
@@ -321,7 +321,7 @@ fn pick(
             "" => return Ok(Some(0)),
             answer => match answer.parse::<usize>() {
                 Ok(number) if (1..=most).contains(&number) => return Ok(Some(number - 1)),
-                _ => writeln!(output, "That is none of them.")?,
+                _ => writeln!(output, "Enter a number from 1 to {most}.")?,
             },
         }
     }
@@ -356,7 +356,7 @@ mod tests {
         let (_, shown) = picked("9\n2\n", 2);
         assert_eq!(
             shown,
-            "Which?\n  1  i-0\n  2  i-1\n1 to 2 [1]: That is none of them.\n1 to 2 [1]: "
+            "Which?\n  1  i-0\n  2  i-1\n1 to 2 [1]: Enter a number from 1 to 2.\n1 to 2 [1]: "
         );
         assert_eq!(picked("10\n9\n", 20).0, Some(8), "no more are shown");
     }
@@ -436,7 +436,7 @@ mod tests {
         let mut found = settled(&account, host).await;
         assert!(
             found.line.ends_with(
-                "bastion i-0123456789abcdef0 (named bastion), as good as i-0aaaaaaaaaaaaaaa1"
+                "bastion i-0123456789abcdef0 (named bastion), equally suitable: i-0aaaaaaaaaaaaaaa1"
             ),
             "{}",
             found.line
@@ -460,7 +460,7 @@ mod tests {
         assert!(
             blind
                 .line
-                .ends_with("; the bastion is looked for with the first connection")
+                .ends_with("; pgiam looks up the bastion with the first connection")
         );
     }
 

@@ -155,7 +155,7 @@ impl RunningServer {
         Ok(Self {
             server: PgServer::start(Arc::new(proxy), at, listeners, endings),
             admin,
-            port: port.ok_or_else(|| anyhow!("there is no port to listen on"))?,
+            port: port.ok_or_else(|| anyhow!("no port to listen on"))?,
             served,
             user,
             folder,
@@ -178,7 +178,7 @@ impl RunningServer {
             Ok(Ok(FirstLogin::Refused(error))) => Err(anyhow!(in_words(&error))),
             Ok(Err(error)) => Err(error),
             Err(_) => Err(anyhow!(
-                "{name} was not ready within {} s.\nhint: raise --ready-timeout, or see pgiam check {name}",
+                "{name} was not ready within {} s\nhint: raise --ready-timeout, or find the cause:\n  pgiam check {name}",
                 patience.as_secs(),
             )),
         }
@@ -194,7 +194,7 @@ impl RunningServer {
         let (program, rest) = args
             .command
             .split_first()
-            .ok_or_else(|| anyhow!("there is no command to run"))?;
+            .ok_or_else(|| anyhow!("no command to run"))?;
         let mut command = Command::new(program);
         command.args(rest);
         for name in MISLEADING {
@@ -269,7 +269,7 @@ fn replaced(
         let (_, value) = variables.iter().find(|(given, _)| *given == name)?;
         let before = before.filter(|before| !before.is_empty() && before != value)?;
         Some(format!(
-            "pgiam: {name} is \"{value}\" for the command, as the target says, not \"{before}\" as in your environment\nhint: pgiam run {flag} {} …",
+            "pgiam: the target sets {name}=\"{value}\" for the command; your environment has \"{before}\"\nhint: to keep the value of your environment:\n  pgiam run {flag} {} …",
             shell(&before)
         ))
     });
@@ -281,7 +281,7 @@ fn private_folder() -> anyhow::Result<TempDir> {
     let base = platform::socket::runtime_dir().unwrap_or_else(std::env::temp_dir);
     platform::private_temp_dir(&base, "pgiam-")
         .or_else(|_| platform::private_temp_dir(&std::env::temp_dir(), "pgiam-"))
-        .with_context(|| format!("cannot make a folder below {}", base.display()))
+        .with_context(|| format!("cannot create a directory in {}", base.display()))
 }
 
 /// Waits for the end of the command, and forwards signals to it meanwhile.
@@ -344,7 +344,7 @@ mod tests {
         assert_eq!(
             said("db_user", "reports"),
             [
-                "pgiam: PGDATABASE is \"app\" for the command, as the target says, not \"reports\" as in your environment\nhint: pgiam run --database reports …"
+                "pgiam: the target sets PGDATABASE=\"app\" for the command; your environment has \"reports\"\nhint: to keep the value of your environment:\n  pgiam run --database reports …"
             ]
         );
         assert_eq!(said("reports", "reports").len(), 2);

@@ -216,7 +216,7 @@ fn some<T>(works: Vec<T>, failed: Vec<anyhow::Error>) -> anyhow::Result<(Vec<T>,
 pub(super) fn say_left_out(error: &anyhow::Error) -> String {
     let reason = crate::base::error_text::causes(error.as_ref());
     let reason = reason.trim_end();
-    error!(reason, "a target is left out; the others are served");
+    error!(reason, "ignored an invalid target; serving the others");
     reason.to_owned()
 }
 
@@ -230,7 +230,7 @@ async fn prepare(targets: &[Arc<PgTarget>], proxy: &Arc<Proxy>) {
         let seconds = PREPARE_PATIENCE.as_secs();
         warn!(
             seconds,
-            "AWS is slow; clients wait for what is not known yet"
+            "lookups at AWS are slow; clients wait until they are complete"
         );
     }
 }
@@ -290,14 +290,14 @@ pub(super) fn ready_line(row: &PgTargetAtPort, host: &str) -> String {
         (Some(context), None) => ("ready", context.target.endpoint.to_string(), String::new()),
         (Some(context), Some(reason)) => {
             let place = context.target.endpoint.to_string();
-            ("not ready", place, format!(": {reason}; pgiam tries again"))
+            ("not ready", place, format!(": {reason}; retrying"))
         }
         (None, Some(reason)) => {
             let place = config.database_ref.to_string();
-            ("not ready", place, format!(": {reason}; pgiam tries again"))
+            ("not ready", place, format!(": {reason}; retrying"))
         }
         (None, None) => {
-            let reason = ": AWS has not told yet where the database is";
+            let reason = ": still looking up the database";
             (
                 "not ready",
                 config.database_ref.to_string(),
@@ -322,6 +322,6 @@ pub(super) fn announce(lines: &[String]) {
         stdout.flush()
     };
     if let Err(error) = write() {
-        warn!(%error, "cannot write to standard output; serving goes on");
+        warn!(%error, "cannot write to standard output; still serving");
     }
 }

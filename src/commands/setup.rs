@@ -44,7 +44,7 @@ pub async fn setup(args: &SetupArgs) -> anyhow::Result<()> {
         return Err(ConfigError::Missing {
             target: config.name,
             key: "user",
-            hint: "name the role that the SQL is for: pgiam setup sql --user ROLE, or user = \"ROLE\" for the target",
+            hint: "set the role for the SQL with pgiam setup sql --user ROLE, or user = \"ROLE\" for the target",
         }
         .into());
     }
@@ -76,7 +76,7 @@ fn target_and_program(command: &SetupCommand) -> (&TargetArgs, &ProgramArgs) {
 
 /// Returns the facts about a target, and the reasons for missing ones.
 async fn gather(config: &TargetConfig) -> (SetupFacts, Vec<String>) {
-    let progress = Progress::start("asking AWS");
+    let progress = Progress::start("looking up your identity");
     let mut facts = SetupFacts::of(config);
     let mut unseen = Vec::new();
     if let Some(endpoint) = &mut facts.endpoint
@@ -86,7 +86,7 @@ async fn gather(config: &TargetConfig) -> (SetupFacts, Vec<String>) {
         let aliases = Aliases::new(config.settings.login.dns_server);
         match aliases.resolve(&endpoint.host).await {
             Ok(host) => endpoint.host = host,
-            Err(error) => unseen.push(format!("The alias could not be followed: {error}.")),
+            Err(error) => unseen.push(format!("The CNAME lookup failed: {error}.")),
         }
     }
     let in_name = facts.endpoint.as_ref().and_then(Endpoint::region);
@@ -105,21 +105,21 @@ async fn gather(config: &TargetConfig) -> (SetupFacts, Vec<String>) {
     if let Err(error) = aws.credentials().await {
         let said = explain_credentials(&error);
         unseen.push(format!(
-            "Nothing could be asked of AWS: {}. {}",
+            "pgiam could not query AWS: {}. {}",
             said.message,
             said.hint.unwrap_or_default()
         ));
         return (facts, unseen);
     }
     ask_who(&aws, &region, &mut facts, &mut unseen).await;
-    progress.now("looking for the database");
+    progress.now("looking up the database");
     match timeout(PATIENCE, find(&aws, &region, config, &facts)).await {
         Ok(Ok(Some(database))) => learn(&mut facts, database),
         Ok(Ok(None)) => {}
-        Ok(Err(error)) => unseen.push(format!("The database could not be looked up: {error}.")),
-        Err(_) => unseen.push("The database could not be looked up: no answer in time.".to_owned()),
+        Ok(Err(error)) => unseen.push(format!("The database lookup failed: {error}.")),
+        Err(_) => unseen.push("The database lookup timed out.".to_owned()),
     }
-    progress.now("asking how sessions are encrypted");
+    progress.now("reading the Session Manager preferences");
     facts.kms_key = session_key(&aws, &region).await;
     (facts, unseen)
 }
@@ -191,7 +191,7 @@ async fn session_key(aws: &AwsContext, region: &Region) -> Option<String> {
         Ok(Err(error)) => {
             debug!(
                 reason = &*crate::base::error_text::chain(&error),
-                "the preferences of sessions cannot be read"
+                "cannot read the Session Manager preferences"
             );
             return None;
         }

@@ -26,8 +26,8 @@ const LOOK: Duration = Duration::from_millis(50);
 const LAST_STEPS: Duration = Duration::from_secs(2);
 /// Time for which `status` measures the rates of connections.
 const MEASURE: Duration = Duration::from_millis(300);
-const OTHERS: &str = "end one with pgiam stop --pid PID, all of them with pgiam stop --all";
-const NONE_RUNS: &str = "pgiam: no pgiam of yours is running\nhint: start one: pgiam serve";
+const OTHERS: &str = "stop one with pgiam stop --pid PID, or all with pgiam stop --all";
+const NONE_RUNS: &str = "pgiam: pgiam is not running\nhint: start it:\n  pgiam serve";
 
 /// Prints the status of the running processes.
 ///
@@ -65,10 +65,10 @@ fn none_answers(failed: &StatusFailure) -> String {
     match failed.first() {
         None => NONE_RUNS.to_owned(),
         Some((pid, AskError::Silent(_))) => format!(
-            "pgiam: no running pgiam of yours answers\nhint: if process {pid} is stopped, let it go on: kill -CONT {pid}; if it hangs, end it: kill {pid}"
+            "pgiam: no running pgiam process answers\nhint: if process {pid} is suspended, resume it: kill -CONT {pid}; if it hangs, end it: kill {pid}"
         ),
         Some((pid, _)) => format!(
-            "pgiam: process {pid} runs, and its status cannot be read\nhint: use pgiam status of the version that it was started with"
+            "pgiam: process {pid} is running, but its status cannot be parsed\nhint: use the version of pgiam that it was started with"
         ),
     }
 }
@@ -98,7 +98,7 @@ type StatusAnswer = Vec<(ExistingSocket, Result<ProcessDocument, AskError>)>;
 async fn asked(state_dir: Option<&Path>) -> anyhow::Result<StatusAnswer> {
     client::all(state_dir)
         .await
-        .context("cannot look for running pgiams")
+        .context("cannot find running pgiam processes")
 }
 
 /// Waits until the targets are ready.
@@ -141,7 +141,7 @@ fn missing(
     if processes.is_empty() {
         return Some(match silent {
             Some(pid) => format!("process {pid} does not answer"),
-            None => "no pgiam of yours is running".to_owned(),
+            None => "pgiam is not running".to_owned(),
         });
     }
     let served = || {
@@ -157,7 +157,7 @@ fn missing(
     targets.iter().find_map(|name| {
         let mut own = served().filter(|target| target.name == *name).peekable();
         if own.peek().is_none() {
-            return Some(format!("no pgiam serves a target \"{name}\""));
+            return Some(format!("no pgiam process serves target \"{name}\""));
         }
         own.find(|target| !target.ready).map(not_ready)
     })
@@ -195,7 +195,7 @@ pub async fn stop(args: &StopArgs) -> anyhow::Result<u8> {
     }
     if !left.is_empty() && args.pid.is_none() {
         let left = left.join(", ");
-        terminal::tell(format!("pgiam: left running: {left}\nhint: {OTHERS}"))?;
+        terminal::tell(format!("pgiam: still running: {left}\nhint: {OTHERS}"))?;
     }
     let progress = Progress::start("stopping pgiam");
     let limit = Duration::from_secs(args.timeout);
@@ -211,7 +211,7 @@ pub async fn stop(args: &StopArgs) -> anyhow::Result<u8> {
                 continue;
             }
             Ok(Err(error)) => error.to_string(),
-            Err(_) => format!("it is still there after {} s", limit.as_secs()),
+            Err(_) => format!("it is still running after {} s", limit.as_secs()),
         };
         terminal::tell(format!("pgiam: process {pid}: {failure}"))?;
         code = exit::NOT_RUNNING;
@@ -236,7 +236,7 @@ fn choice(args: &StopArgs, pid: u32, process: Option<&ProcessDocument>) -> StopA
         return StopAction::Stop;
     }
     let Some(process) = process else {
-        return leave(format!("process {pid}, which does not answer"));
+        return leave(format!("process {pid} (does not answer)"));
     };
     let targets: Vec<&str> = process.targets.iter().map(|target| &*target.name).collect();
     let words = format!("{} {pid} ({})", process.kind, targets.join(", "));
@@ -256,15 +256,15 @@ fn choice(args: &StopArgs, pid: u32, process: Option<&ProcessDocument>) -> StopA
 fn nothing_to_stop(args: &StopArgs, left: &[String]) -> String {
     if let Some(pid) = args.pid {
         return format!(
-            "pgiam: process {pid} is no running pgiam of yours\nhint: pgiam status shows them"
+            "pgiam: process {pid} is not a pgiam process of this user\nhint: list the processes:\n  pgiam status"
         );
     }
     if left.is_empty() {
         return NONE_RUNS.to_owned();
     }
     let what = match args.targets.is_empty() {
-        true => "no pgiam serve of yours is running".to_owned(),
-        false => format!("no pgiam of yours is for {} alone", args.targets.join(", ")),
+        true => "pgiam serve is not running".to_owned(),
+        false => format!("no pgiam process serves only {}", args.targets.join(", ")),
     };
     let left = left.join(", ");
     format!("pgiam: {what}; running: {left}\nhint: {OTHERS}")

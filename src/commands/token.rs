@@ -30,7 +30,7 @@ use crate::report::{ErrorContext, explain};
 pub async fn token(args: &TokenArgs) -> anyhow::Result<()> {
     if std::io::stdout().is_terminal() && !args.show {
         bail!(
-            "the token is a password, and would stay on the screen.\nhint: pipe it to where it is needed, or give --show"
+            "not writing the token to a terminal, because it is a password\nhint: pipe it to the command that needs it, or use --show"
         );
     }
     let database = &args.target.database;
@@ -67,7 +67,7 @@ async fn request(config: &TargetConfig) -> anyhow::Result<(Arc<AwsContext>, Toke
             let (target, _) = located.map_err(|error| told(config, error.into()))?;
             target.endpoint
         }
-        (None, None) => bail!("target \"{}\" names no database", config.name),
+        (None, None) => bail!("target \"{}\" has neither host nor db", config.name),
     };
     let resolved = Aliases::new(config.settings.login.dns_server)
         .resolve(&host)

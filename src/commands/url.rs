@@ -28,7 +28,7 @@ fn address(args: &UrlArgs) -> anyhow::Result<ConnectionString> {
     let port = config.settings.local_port;
     if port == 0 {
         bail!(
-            "target \"{}\" takes whatever port is free (port = 0), another one at each start; pgiam status shows it, and --port PORT puts it in",
+            "target \"{}\" uses another free port at each start (port = 0)\nhint: set --port PORT to the port that pgiam status shows",
             config.name
         );
     }

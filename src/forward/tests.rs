@@ -179,7 +179,7 @@ async fn a_port_in_use_is_refused_with_another() {
     let said = error.to_string();
     assert!(
         said.starts_with(&format!(
-            "cannot listen on {address}: the port is in use.\nhint: choose another: --listen "
+            "cannot listen on {address}: the port is in use\nhint: choose another port: --listen "
         )),
         "{said}"
     );

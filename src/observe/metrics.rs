@@ -125,25 +125,25 @@ impl Metrics {
     pub(super) fn new(began: SystemTime) -> Self {
         let mut registry = Registry::with_prefix("pgiam");
         let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
-        registry.register("build", "The running program", version);
+        registry.register("build", "Version of the running program", version);
         let start = Seconds::default();
         let since = began.duration_since(UNIX_EPOCH).unwrap_or_default();
         start.set(since.as_secs_f64());
-        let help = "When the program started, since 1970-01-01 UTC";
+        let help = "Start time of the program since 1970-01-01 UTC";
         registry.register_with_unit("start_time", help, Unit::Seconds, start);
 
         let logins = Family::default();
-        let help = "Connections that were logged in at the database";
+        let help = "Connections that completed their login at the database";
         registry.register("logins", help, logins.clone());
         let histogram: fn() -> Histogram = || Histogram::new(SECONDS);
         let stages = Family::new_with_constructor(histogram);
-        let help = "What logins that worked took, by stage; token and tunnel run side by side";
+        let help = "Duration of successful logins, by stage; token and tunnel run concurrently";
         registry.register_with_unit("login_duration", help, Unit::Seconds, stages.clone());
         let transferred = Family::default();
-        let help = "Bytes of clients after their login, up to the database and down from it";
+        let help = "Bytes of client connections after the login; up is towards the database";
         registry.register_with_unit("transferred", help, Unit::Bytes, transferred.clone());
         let tokens = Family::default();
-        let help = "Login tokens that were wanted, by where they came from";
+        let help = "Requested login tokens, by source";
         registry.register("token_fetches", help, tokens.clone());
         let errors = Family::default();
         let help = "Connections that failed or were lost, by the identifier in docs/errors.md";
@@ -229,13 +229,13 @@ fn connections(registry: &mut Registry, observed: &Observed, statuses: &[TargetS
         let labels = ByState::new(&connection.target, state);
         open.get_or_create(&labels).inc();
     }
-    let help = "Connections that there are, by how far they are";
+    let help = "Open connections, by state";
     registry.register("connections", help, open);
     let limit: Gauge = Gauge::default();
     limit.set(i64::try_from(observed.limit()).unwrap_or(i64::MAX));
-    let help = "Most connections at a time (max_connections)";
+    let help = "Maximum number of concurrent connections (max_connections)";
     registry.register("connections_limit", help, limit);
-    let help = "Whether a connection could be made to the target, as far as is known";
+    let help = "Whether the target is reachable, as last observed";
     registry.register("target_ready", help, ready);
 }
 
@@ -289,36 +289,36 @@ fn tunnels(registry: &mut Registry, statuses: &[TargetStatus]) {
     }
     registry.register(
         "tunnel_sessions",
-        "Session Manager sessions, by how they stand",
+        "Session Manager sessions, by state",
         sessions,
     );
     registry.register(
         "tunnel_streams",
-        "Streams in all sessions of the target",
+        "Open mux streams in all sessions of the target",
         streams,
     );
-    let help = "The smoothed round trip to the bastion's agent, the shortest of the sessions";
+    let help = "Smoothed round trip to the bastion's agent; the shortest of all sessions";
     registry.register_with_unit("tunnel_round_trip", help, Unit::Seconds, trip);
-    let help = "Bytes in all sessions, TLS and logins included";
+    let help = "Bytes in all sessions, including TLS and logins";
     registry.register_with_unit("tunnel_transferred", help, Unit::Bytes, bytes);
     let [started, failed, ended, resumes, retransmissions] = counters;
     registry.register(
         "tunnel_sessions_started",
-        "Sessions that have stood",
+        "Sessions that were established",
         started,
     );
     registry.register(
         "tunnel_sessions_failed",
-        "Starts of sessions that came to nothing",
+        "Session starts that failed",
         failed,
     );
     registry.register(
         "tunnel_sessions_ended",
-        "Sessions that have stood and are over",
+        "Established sessions that have ended",
         ended,
     );
-    let help = "Lost connections of sessions that were replaced";
+    let help = "Connections to Session Manager that were lost and resumed";
     registry.register("tunnel_resumes", help, resumes);
-    let help = "Messages that were sent again, because no acknowledgement came in time";
+    let help = "Messages resent because no acknowledgement arrived in time";
     registry.register("tunnel_retransmissions", help, retransmissions);
 }

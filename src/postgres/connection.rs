@@ -336,7 +336,7 @@ impl ClientConnection {
         let total_ms = millis(self.accepted);
         info!(
             startup_ms,
-            token_ms, tunnel_ms, tls_ms, login_ms, total_ms, tls, "session ready"
+            token_ms, tunnel_ms, tls_ms, login_ms, total_ms, tls, "connection ready"
         );
         self.count_login(&routed.target, total_ms);
         live.opened();
@@ -367,21 +367,21 @@ impl ClientConnection {
             let hint = ending.as_ref().and_then(|it| it.failure.hint.as_deref());
             warn!(
                 id,
-                by, reason, hint, sent, received, seconds, "session ended"
+                by, reason, hint, sent, received, seconds, "connection ended"
             );
         } else {
-            info!(id, by, reason, sent, received, seconds, "session ended");
+            info!(id, by, reason, sent, received, seconds, "connection ended");
         }
         let farewell = async {
             if let Some(message) = ending.and_then(|ending| ending.reply)
                 && let Err(error) = write_all(&mut client, [message].into_iter()).await
             {
-                debug!(%error, "the client did not take the reason");
+                debug!(%error, "cannot send the error to the client");
             }
             tokio::join!(pump::close(&mut client), pump::close(&mut server));
         };
         if timeout(FAREWELL_DEADLINE, farewell).await.is_err() {
-            debug!("a side did not close in time");
+            debug!("closing the connection timed out");
         }
     }
 }
@@ -445,11 +445,11 @@ async fn refuse(
     ];
     let farewell = async {
         if let Err(error) = write_all(&mut client.stream, parts.into_iter()).await {
-            debug!(%error, "the client did not take the reason");
+            debug!(%error, "cannot send the error to the client");
         }
         pump::close(&mut client.stream).await;
     };
     if timeout(FAREWELL_DEADLINE, farewell).await.is_err() {
-        debug!("the client did not take the reason in time");
+        debug!("sending the error to the client timed out");
     }
 }

@@ -174,7 +174,7 @@ async fn recovering(context: Weak<PgContext>, proxy: &Arc<Proxy>) {
         }
         info!(
             name = %context.target.name,
-            "the target can be reached again"
+            "the target is ready again"
         );
         proxy.serving.recovered.notify_waiters();
         context.recovering.0.store(false, Ordering::Release);
@@ -190,7 +190,7 @@ fn warn_of(target: &TargetName, error: &ConnectionError, about: &ErrorContext<'_
     let (detail, hint) = (failure.detail.as_deref(), failure.hint.as_deref());
     warn!(
         name = %target,
-        id, reason, detail, hint, "the target is not ready; pgiam tries again"
+        id, reason, detail, hint, "the target is not ready; retrying"
     );
 }
 

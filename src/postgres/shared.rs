@@ -53,12 +53,13 @@ impl Proxy {
         let local = local::load_or_create(state_dir, Some(pg_handshake::ALPN))?;
         match &local.kept {
             CertificateLocation::At(path) => {
-                debug!(certificate = %path.display(), "certificate for local TLS clients");
+                debug!(certificate = %path.display(), "loaded the certificate for local TLS clients");
             }
             CertificateLocation::InMemory { reason } => warn!(
                 reason,
-                "the certificate for local TLS is kept in memory only: clients that verify it \
-                 (sslrootcert) need the new one after each start; name a writable directory with --state-dir"
+                "the certificate for local TLS is in memory only: clients that verify it \
+                 (sslrootcert) need the new one after each start; set a writable directory with \
+                 --state-dir"
             ),
         }
         Ok(Self {

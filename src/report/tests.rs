@@ -345,7 +345,7 @@ fn joining_a_session() {
     let lost = TunnelError::ChannelConnect {
         host: "ssmmessages.eu-central-1.amazonaws.com".to_owned(),
         port: 8443,
-        reason: "no answer in 10 s".into(),
+        reason: "no answer within 10 s".into(),
     };
     let unreachable = TunnelError::ApiUnreachable {
         region: "cn-north-1".to_owned().into(),
@@ -418,7 +418,7 @@ fn dials() {
     let directly = [
         (
             "directly: no answer",
-            direct(D::Timeout, "no answer in 10 s"),
+            direct(D::Timeout, "no answer within 10 s"),
         ),
         (
             "directly: refused",

@@ -25,8 +25,8 @@ const BESIDES: usize = 64;
 pub enum BindError {
     /// The port is in use.
     #[error(
-        "cannot listen on {address}: the port is in use.\nhint: another pgiam or a PostgreSQL server may be running; \
-         choose another with {}", .setting.remedy(next(.address))
+        "cannot listen on {address}: the port is in use\nhint: another pgiam or a PostgreSQL \
+         server may be running; choose another port with {}", .setting.remedy(next(.address))
     )]
     InUse {
         /// The address.
@@ -35,7 +35,7 @@ pub enum BindError {
         setting: PortSetting,
     },
     /// A port of `[serve]` is configured for another use as well.
-    #[error("{key} = {port} is {other}, too.\nhint: give one of them another port")]
+    #[error("{key} = {port} is also {other}\nhint: choose another port for one of them")]
     Same {
         /// The key of `[serve]`.
         key: &'static str,
@@ -49,8 +49,9 @@ pub enum BindError {
     Socket(#[from] SocketError),
     /// The targets need more descriptors than are available.
     #[error(
-        "cannot listen for {ports} ports: they take {needed} file descriptors, and {}.\nhint: raise the limit ({}), \
-         or give several targets the same port: clients then pick one by the database name", has(.limit), descriptors::HOW_TO_RAISE
+        "cannot listen on {ports} ports: they need {needed} file descriptors, and {}\nhint: \
+         raise the limit ({}), or use the same port for several targets: clients then select one \
+         by the database name", has(.limit), descriptors::HOW_TO_RAISE
     )]
     Descriptors {
         /// Number of ports.
@@ -72,8 +73,8 @@ pub enum BindError {
 
 fn has(limit: &Option<u64>) -> String {
     match limit {
-        Some(limit) => format!("this process may have {limit}"),
-        None => "the whole system has no more".to_owned(),
+        Some(limit) => format!("the limit of this process is {limit}"),
+        None => "the system has none left".to_owned(),
     }
 }
 
@@ -336,7 +337,7 @@ impl ListenAt {
             return Err(error.into());
         }
         // The socket is a default, not a request of the user.
-        warn!(reason = %error, "no Unix socket");
+        warn!(reason = %error, "cannot create the Unix socket; clients can use localhost");
         Ok(None)
     }
 }

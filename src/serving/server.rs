@@ -315,7 +315,7 @@ impl<C: ClientProtocol> Server<C> {
             .await
             .is_err()
         {
-            warn!("SSM sessions did not end in time; AWS ends them at their idle timeout");
+            warn!("ending the SSM sessions timed out; AWS ends them at their idle timeout");
         }
     }
 }

@@ -43,7 +43,7 @@ fn change(world: &World, text: &str) {
 async fn taken_over(world: &World, times: usize) {
     eventually("the configuration is taken over", || {
         let log = world.proxy.log_text();
-        (log.matches("\"configuration taken over\"").count() >= times).then_some(())
+        (log.matches("\"reloaded the configuration\"").count() >= times).then_some(())
     })
     .await;
 }
@@ -114,7 +114,7 @@ async fn sighup_is_taken_over_at_once_and_a_broken_file_changes_nothing() {
     let [port, other] = free_ports();
     let world = world(config(&[("orders", port, "app")])).await;
     assert!(answers(&world, port).await);
-    let as_it_was = "the configuration stays as it was";
+    let as_it_was = "cannot reload the configuration; the running one stays in use";
     for (broken, complaint, reason) in [
         (
             "[targets.orders]\nbastoin = 'x'\n",
@@ -144,7 +144,7 @@ async fn sighup_is_taken_over_at_once_and_a_broken_file_changes_nothing() {
     eventually("what is left out is named", || {
         let log = world.proxy.log_text();
         log.lines()
-            .any(|line| line.contains("a target is left out") && line.contains("third"))
+            .any(|line| line.contains("ignored an invalid target") && line.contains("third"))
             .then_some(())
     })
     .await;
@@ -182,7 +182,7 @@ async fn a_port_that_cannot_be_had_does_not_keep_the_others_from_it() {
     let busy = taken.local_addr().expect("its address").port();
     let world = world(config(&[("busy", busy, "app"), ("free", free, "app")])).await;
     assert_eq!(world.proxy.port(), free);
-    let left_out = "a target is left out; the others are served";
+    let left_out = "ignored an invalid target; serving the others";
     let reason = world
         .proxy
         .wait_log(left_out, PATIENCE)
@@ -210,16 +210,14 @@ async fn what_works_is_not_given_up_for_what_does_not() {
     let world = world(config(&[("orders", works, "app")])).await;
     change(&world, &config(&[("orders", busy, "app")]));
     world.proxy.signal(Signal::SIGHUP).expect("pgiam runs");
-    let as_it_was = "the configuration stays as it was";
+    let as_it_was = "cannot reload the configuration; the running one stays in use";
     let log = world.proxy.wait_log(as_it_was, PATIENCE).await;
     let reason = log.expect("a reason")["reason"].to_string();
     assert!(reason.contains("in use"), "{reason}");
     assert!(answers(&world, works).await);
     let status = run(command(&world.sandbox, &["status"])).await;
     assert!(
-        status
-            .stdout
-            .contains("the changed configuration is not used"),
+        status.stdout.contains("configuration not reloaded"),
         "{status:?}"
     );
     // A port may pass from one target to another.
@@ -239,10 +237,7 @@ async fn a_database_is_looked_for_until_it_is_found() {
     let line = world.proxy.ready_line();
     assert!(line.starts_with("not ready  later  "), "{line}");
     assert!(line.contains("→ RDS later as db_user"), "{line}");
-    assert!(
-        line.ends_with("[discover.no-database]; pgiam tries again"),
-        "{line}"
-    );
+    assert!(line.ends_with("[discover.no-database]; retrying"), "{line}");
     let ran = run(world.psql_command(&["-c", "select 1"])).await;
     assert!(ran.stderr.contains("[discover.no-database]"), "{ran:?}");
     let not_ready = run(command(&world.sandbox, &["wait", "--timeout", "0"])).await;

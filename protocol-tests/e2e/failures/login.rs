@@ -22,7 +22,7 @@ fn two_targets() -> String {
 
 /// A psql that has logged in and waits for something to do.
 async fn hold(world: &World, args: &[&str]) -> Child {
-    let ready = || world.proxy.log_text().matches("session ready").count();
+    let ready = || world.proxy.log_text().matches("connection ready").count();
     let before = ready();
     let mut command = world.psql_command(args);
     command.stdin(Stdio::piped()).stdout(Stdio::null());
@@ -98,7 +98,10 @@ async fn a_client_that_gives_up_is_logged_with_the_step_it_waited_for() {
     })
     .await;
     let reason = line["reason"].as_str().expect("a reason");
-    assert!(reason.starts_with("the client went away after "), "{line}");
+    assert!(
+        reason.starts_with("the client disconnected after "),
+        "{line}"
+    );
     let step = ", while pgiam was waiting for the first bytes of the database through the tunnel";
     assert!(reason.ends_with(step), "{line}");
     assert_eq!(line["level"], "WARN", "{line}");

@@ -139,7 +139,8 @@ async fn a_thousand_connections_leave_nothing_behind() {
     assert_eq!(world.query("select 1").await, "1");
     let before = eventually("the first session's end", || {
         let log = world.proxy.log_text();
-        log.contains("session ended").then(|| descriptors(&world))
+        log.contains("connection ended")
+            .then(|| descriptors(&world))
     })
     .await;
     let hundred = || async {

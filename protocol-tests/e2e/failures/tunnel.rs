@@ -147,7 +147,7 @@ async fn the_tunnel_breaks_during_a_session() {
         let mut lines = log
             .lines()
             .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-        lines.find(|line| line["message"] == "session ended" && line["by"].is_string())
+        lines.find(|line| line["message"] == "connection ended" && line["by"].is_string())
     })
     .await;
     assert_eq!(

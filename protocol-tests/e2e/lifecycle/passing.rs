@@ -6,7 +6,7 @@ use crate::daily::command;
 use crate::failures::aws::{no_keys, write_keys};
 use crate::support::{HOST, PATIENCE, Ran, Setup, World, behind, launch, ordinary_config, run};
 
-const AGAIN: &str = "; pgiam tries again";
+const AGAIN: &str = "; retrying";
 
 /// One target by its identifier, without credentials.
 fn without_credentials(config: &str) -> Setup {
@@ -116,7 +116,7 @@ async fn a_warm_up_that_fails_is_a_warning_and_no_readiness() {
         "{line}"
     );
     let log = proxy
-        .wait_log("the target is not ready; pgiam tries again", PATIENCE)
+        .wait_log("the target is not ready; retrying", PATIENCE)
         .await;
     let log = log.expect("a line");
     assert_eq!(

@@ -177,7 +177,7 @@ async fn every_log_line_is_json() {
         found.unwrap_or_else(|| panic!("no {message:?} in\n{log}"))
     };
     // A session says which it was and what its parts took.
-    let ready = one("session ready");
+    let ready = one("connection ready");
     for (field, value) in [
         ("target", "orders"),
         ("user", "db_user"),
@@ -195,7 +195,7 @@ async fn every_log_line_is_json() {
     ] {
         assert!(ready[field].is_number(), "no {field}: {ready}");
     }
-    let ended = one("session ended");
+    let ended = one("connection ended");
     assert_eq!(ended["by"], "client");
     assert!(ended["sent"].as_u64() > Some(0) && ended["received"].as_u64() > Some(0));
     let refused = one("connection failed");

@@ -107,7 +107,7 @@ async fn other_users_idle_connections_do_not_delay_the_owner() {
     eventually("some are told", || refusals(&world).first().cloned()).await;
     assert!(refusals(&world).len() <= IDLE / 2);
     let more = world.proxy.wait_log(
-        "too many connections are refused at a time; closing the others without an answer",
+        "too many refused connections; closing further ones without an answer",
         PATIENCE,
     );
     assert!(more.await.is_some());
@@ -255,10 +255,11 @@ async fn more_targets_than_can_be_listened_to_are_refused_at_start() {
         assert_eq!(ran.code, Some(1), "{ran:?}");
         assert_eq!(ran.stdout, "", "nothing is said to be ready");
         let limit = limits.trim_start_matches("-n ");
-        let said = format!("and this process may have {limit}.\nhint: raise the limit (ulimit -n");
+        let said =
+            format!("and the limit of this process is {limit}\nhint: raise the limit (ulimit -n");
         assert!(
             ran.stderr
-                .contains("cannot listen for 500 ports: they take ")
+                .contains("cannot listen on 500 ports: they need ")
                 && ran.stderr.contains(&said),
             "{ran:?}"
         );

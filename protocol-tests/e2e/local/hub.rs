@@ -70,10 +70,10 @@ async fn it_is_no_targets_port() {
     let refused = second.wait_ready(PATIENCE).await;
     let said = refused.expect_err("it must not start").to_string();
     assert!(said.contains("exit status: 2"), "{said}");
-    let reason = format!("hub_port = {port} is the port of target \"orders\", too");
+    let reason = format!("hub_port = {port} is also the port of target \"orders\"");
     assert!(said.contains(&reason), "{said}");
     assert!(
-        said.contains("hint: give one of them another port"),
+        said.contains("hint: choose another port for one of them"),
         "{said}"
     );
     world.stop().await;

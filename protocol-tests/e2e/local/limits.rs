@@ -92,7 +92,8 @@ async fn silent_clients_are_closed_and_keep_nobody_out() {
     assert_eq!(world.query("select 1").await, "1");
     let before = eventually("the first session's end", || {
         let log = world.proxy.log_text();
-        log.contains("session ended").then(|| descriptors(&world))
+        log.contains("connection ended")
+            .then(|| descriptors(&world))
     })
     .await;
     let mut silent = Vec::new();

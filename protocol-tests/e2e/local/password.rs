@@ -176,7 +176,7 @@ async fn a_file_holds_it_that_is_closed_to_others() {
     for mode in [0o644, 0o640, 0o602] {
         allow(mode);
         let said = refused(&world, &with_file(&file)).await;
-        assert!(said.contains("is open to other users"), "{said}");
+        assert!(said.contains("is accessible to other users"), "{said}");
         assert!(said.contains("chmod 600"), "{said}");
         assert!(!said.contains(PASSWORD), "{said}");
     }
@@ -189,7 +189,7 @@ async fn a_file_holds_it_that_is_closed_to_others() {
         ..with_file(&file)
     };
     let said = refused(&world, &twice).await;
-    assert!(said.contains("two local passwords"), "{said}");
+    assert!(said.contains("the local password is set twice"), "{said}");
     assert!(!said.contains(PASSWORD), "{said}");
     world.stop().await;
 }

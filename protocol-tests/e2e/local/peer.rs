@@ -185,7 +185,7 @@ async fn an_ipv6_socket_with_an_ipv4_address_is_known_as_ours() {
         wire.log_in(&startup(0, DB_USER)).await;
         assert_eq!(wire.value("select 'alive'").await, "alive");
     }
-    let ready = world.proxy.wait_log("session ready", PATIENCE).await;
+    let ready = world.proxy.wait_log("connection ready", PATIENCE).await;
     assert!(ready.is_some());
     world.stop().await;
 }
@@ -336,7 +336,7 @@ async fn cancels_of_clients_that_have_left_are_delivered() {
     .await;
     let lost: Vec<_> = all
         .iter()
-        .filter(|line| !line.contains("\"cancel request delivered\""))
+        .filter(|line| !line.contains("\"delivered a cancel request\""))
         .collect();
     assert!(lost.is_empty(), "{lost:#?}");
     session.query(SLEEP).await;

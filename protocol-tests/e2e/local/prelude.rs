@@ -194,7 +194,7 @@ async fn cancel_requests_come_in_the_clear_after_asking_and_in_direct_tls() {
     cancelled_by_every_carrier(&world, &mut session).await;
 
     // The longest key there can be is read, and is nobody's.
-    let ignored = "cancel request for no open connection; ignored, as the server does";
+    let ignored = "ignored a cancel request that matches no open connection";
     let count = || world.proxy.log_text().matches(ignored).count();
     for (nth, mut carrier) in carriers(&world).await.into_iter().enumerate() {
         let request = cancel_request(session.pid, &[7; 256]);
@@ -270,7 +270,7 @@ async fn libpq_verifies_our_certificate_and_needs_not_ask_first() {
         let ran = run(psql18(&world, &conninfo)).await;
         assert_eq!(ran.rows(), "alive", "{conninfo}");
     }
-    let log = "session ready";
+    let log = "connection ready";
     assert!(world.proxy.wait_log(log, PATIENCE).await.is_some());
     world.stop().await;
 }

@@ -14,7 +14,7 @@ const WHO: &str = "select current_user, current_database()";
 /// A role without a database called like it.
 const ODD: &str = "odd user@x";
 const USING_DEFAULT: &str =
-    "the database called like the role does not exist; using the target's database";
+    "the database named like the role does not exist; using the target's database";
 
 impl World {
     async fn prepare(&self, statements: &[&str]) {
@@ -115,7 +115,7 @@ async fn a_dump_of_all_databases_holds_each_of_them_once() {
 async fn a_role_without_a_database_gets_the_targets_own_and_is_told() {
     let world = World::start().await;
     let warning = format!(
-        "WARNING:  database \"{ODD}\" does not exist; connected to \"app\", the default database of target \"orders\"\nHINT:  Name the database: psql -d app."
+        "WARNING:  database \"{ODD}\" does not exist; connected to \"app\", the default database of target \"orders\"\nHINT:  Select it by name: psql -d app."
     );
     let ran = world.who(&["-U", ODD]).await;
     assert_eq!(ran.rows(), format!("{ODD}|app"));
@@ -134,7 +134,7 @@ async fn a_role_without_a_database_gets_the_targets_own_and_is_told() {
     let named = [&line["role"], &line["named"], &line["database"]];
     assert_eq!(named, [ODD, ODD, "app"]);
     // The log says where each of them went.
-    let ready = world.logged("session ready");
+    let ready = world.logged("connection ready");
     let databases: Vec<&Value> = ready.iter().map(|line| &line["span"]["database"]).collect();
     assert_eq!(databases, ["app", "app"]);
     // A name of its own is asked for exactly.

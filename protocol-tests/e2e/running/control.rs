@@ -41,7 +41,7 @@ async fn waiting_for_what_does_not_come_says_so() {
     assert_eq!(ask(&world, &["wait", "--timeout", "0"]).await.code, Some(0));
     let ran = ask(&world, &["wait", "other", "--timeout", "0"]).await;
     assert_eq!(ran.code, Some(3));
-    let said = "pgiam: not ready after 0 s: no pgiam serves a target \"other\"\n";
+    let said = "pgiam: not ready after 0 s: no pgiam process serves target \"other\"\n";
     assert_eq!(ran.stderr, said);
     world.stop().await;
 }
@@ -120,7 +120,7 @@ async fn a_reload_that_is_asked_for_shows_in_the_status() {
     let read = stream.read_to_string(&mut answer).await;
     read.expect("an answer");
     assert!(answer.starts_with("HTTP/1.1 202 "), "{answer}");
-    let log = "asked to read the configuration anew";
+    let log = "reloading the configuration on request";
     world.proxy.wait_log(log, PATIENCE).await.expect("it does");
     let waited = ask(&world, &["wait", "reports", "--timeout", "60"]).await;
     assert_eq!(waited.code, Some(0), "{waited:?}");
@@ -172,7 +172,7 @@ async fn somebody_else_is_not_answered() {
     let line = world
         .proxy
         .wait_log(
-            "somebody else asked at the control socket; not answered",
+            "refused a request of another user at the control socket",
             PATIENCE,
         )
         .await

@@ -102,7 +102,7 @@ async fn the_log_names_an_end_by_its_identifier_once() {
         last_words(psql).await;
     }
     eventually("both connections are over", || {
-        (logged(&world, "session ended", "by").len() == 2).then_some(())
+        (logged(&world, "connection ended", "by").len() == 2).then_some(())
     })
     .await;
     let log = world.proxy.log_text();
@@ -321,7 +321,11 @@ async fn agents_too_old_for_different_reasons_are_told_apart() {
     let agent = world.sandbox.agent(BASTION);
     let current = agent.settings().version;
     for (version, id, words) in [
-        ("3.0.100.0", "ssm.no-multiplexing", "cannot multiplex"),
+        (
+            "3.0.100.0",
+            "ssm.no-multiplexing",
+            "does not support multiplexing",
+        ),
         ("3.1.1000.0", "ssm.agent-old", "older than 3.1.1374"),
     ] {
         agent.update(|s| version.clone_into(&mut s.version));

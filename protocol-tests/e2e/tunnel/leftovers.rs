@@ -87,7 +87,7 @@ async fn what_cannot_be_ended_now_is_ended_by_a_later_start() {
     let mut second = launch(&world.sandbox, &setup);
     second.wait_ready(PATIENCE).await.expect("pgiam is ready");
     let tried = second.wait_log(
-        "cannot end a session that an earlier process left open; the next start tries again",
+        "cannot end a session that an earlier process left open; pgiam retries at the next start",
         PATIENCE,
     );
     tried.await.expect("it was tried");

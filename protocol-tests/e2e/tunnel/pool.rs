@@ -91,7 +91,7 @@ async fn without_a_further_session_connections_share_what_there_is() {
     assert_eq!(started(&world).len(), 1);
     let log = world.proxy.log_text();
     assert!(
-        log.contains("no further session; new connections share"),
+        log.contains("cannot open another session; new connections share"),
         "{log}"
     );
     let ended = timeout(PATIENCE, first.wait_with_output()).await;
@@ -187,7 +187,7 @@ async fn with_one_session_only_a_client_that_stops_reading_is_ended_when_others_
     assert!(took < Duration::from_secs(20), "{took:?}");
     let log = world.proxy.log_text();
     assert!(
-        log.contains("a connection that does not read is ended"),
+        log.contains("ending a connection whose client does not read"),
         "{log}"
     );
     drop((beside, stuck));

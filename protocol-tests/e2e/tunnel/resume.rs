@@ -136,7 +136,7 @@ async fn a_service_that_fails_for_a_while_is_asked_again() {
     assert_eq!(started(&world).len(), 1);
     let log = world.proxy.log_text();
     assert_eq!(
-        log.matches("cannot resume the SSM session yet; trying on")
+        log.matches("resuming the SSM session failed; retrying")
             .count(),
         1
     );
@@ -158,7 +158,7 @@ async fn a_session_that_is_over_ends_its_connections_with_the_reason() {
         assert!(world.sandbox.cut_client(&id) || !world.sandbox.open_sessions().contains(&id));
         eventually("the program knows", || {
             let log = world.proxy.log_text();
-            log.contains("\"session ended\"").then_some(())
+            log.contains("\"connection ended\"").then_some(())
         })
         .await;
         psql.say("select 'anybody there';").await;

@@ -84,8 +84,8 @@ async fn startup_parameters_it_does_not_know_can_be_left_out() {
     let world = dsql("ignore_startup_parameters = [\"geqo\", \"extra_float_digits\"]").await;
     let ran = run(with_geqo(&world).await).await;
     assert_eq!(ran.rows(), "db_user");
-    let warning = "WARNING:  pgiam has left out startup parameters: geqo\n\
-                   HINT:  ignore_startup_parameters of the target names them.\n";
+    let warning = "WARNING:  pgiam removed startup parameters: geqo\n\
+                   HINT:  They are listed in ignore_startup_parameters of the target.\n";
     assert_eq!(ran.stderr, warning);
     // Whoever sends none of them is not warned, early token or not.
     let ran = world.psql(&["-A", "-t", "-c", "select current_user"]).await;

@@ -149,8 +149,8 @@ async fn what_we_add_comes_once_and_in_its_place() {
     command.env("PGGEQO", "on");
     let ran = run(command).await;
     assert_eq!(ran.rows(), "scram_only|t|TLSv1.3");
-    let warning = "WARNING:  pgiam has left out startup parameters: geqo\n\
-                   HINT:  ignore_startup_parameters of the target names them.\n";
+    let warning = "WARNING:  pgiam removed startup parameters: geqo\n\
+                   HINT:  They are listed in ignore_startup_parameters of the target.\n";
     assert_eq!(ran.stderr, warning);
     world.stop().await;
 }

@@ -58,7 +58,7 @@ pub(super) async fn run(far_side: &FarSide, proxy: &Proxy) -> anyhow::Result<Rep
     ensure!(row[1] == "t", "the connection to the database is not TLS");
     ensure!(row[4] == "app", "connected to {}, not app", row[4]);
     let timings = proxy
-        .wait_log("session ready", LOG_DEADLINE)
+        .wait_log("connection ready", LOG_DEADLINE)
         .await
         .with_context(|| format!("no timings in pgiam's log:\n{}", proxy.log_text()))?;
     Ok(Report {

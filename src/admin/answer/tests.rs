@@ -134,7 +134,7 @@ async fn a_dead_accept_loop_shows() {
     dies.watch(async { Some(()) }).await;
     let (status, body) = get(&context, "/liveness");
     assert_eq!(status, 503);
-    assert_eq!(body, "1 of the listeners no longer accept connections\n");
+    assert_eq!(body, "1 listeners no longer accept connections\n");
 }
 
 #[test]

@@ -74,20 +74,19 @@ fn defaults(text: &mut String, head: &CommonSettings<'_>, ranked: Option<&NodeRa
         user,
     } = head;
     text.push_str(
-        "# Written by pgiam init. Every flag of pgiam serve is a key, here or in a\n\
-         # target, whose own comes first. There are no secrets in this file.\n\n[defaults]\n",
+        "# Written by pgiam init. Each flag of pgiam serve is a key, here or in a target;\n# the \
+         target's value takes precedence. This file contains no secrets.\n\n[defaults]\n",
     );
     line(text, "region", region, None);
     match profile {
         Some(profile) => line(text, "profile", profile, None),
-        None => text.push_str(
-            "# profile = \"dev\"    # The AWS profile; without it, that of the environment.\n",
-        ),
+        None => text
+            .push_str("# profile = \"dev\"    # AWS profile; default: that of the environment.\n"),
     }
     match user {
         Some(user) => line(text, "user", user, None),
         None => text.push_str(
-            "# user = \"db_user\"   # The role to log in as; pgiam setup sql has its GRANT.\n",
+            "# user = \"db_user\"   # Role to log in as; pgiam setup sql prints its GRANT.\n",
         ),
     }
     if let Some(ranked) = ranked {
@@ -103,14 +102,14 @@ fn target(text: &mut String, one: &Database, name: &str, port: u16) {
         Some(at) => {
             line(text, "host", &short(at), None);
             if let Some(reader) = &one.reader {
-                text.push_str("# Its readers:\n");
+                text.push_str("# Reader endpoint:\n");
                 off(text, "host", &short(reader), "");
             }
             off(
                 text,
                 "db",
                 &one.identifier,
-                "Instead of host: looked up at every start.",
+                "Instead of host: pgiam looks up the endpoint at each start.",
             );
         }
         None => line(text, "db", &one.identifier, Some("It has no endpoint yet.")),
@@ -145,7 +144,7 @@ fn about(one: &Database) -> String {
     facts.extend(one.status.clone());
     facts.push(match one.iam {
         Some(true) => "IAM login on".to_owned(),
-        Some(false) => "IAM login OFF: pgiam check says how to turn it on".to_owned(),
+        Some(false) => "IAM login off (pgiam check shows how to turn it on)".to_owned(),
         None => "IAM login unknown".to_owned(),
     });
     printable(&facts.join(", "))

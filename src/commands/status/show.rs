@@ -77,9 +77,9 @@ fn one(process: &ProcessDocument, width: usize, rates: Option<&ByteRates>) -> St
     let left_out = process
         .left_out
         .iter()
-        .map(|reason| format!("left out: {reason}"));
+        .map(|reason| format!("not served: {reason}"));
     let unused = process.change_unused.iter();
-    let unused = unused.map(|reason| format!("the changed configuration is not used: {reason}"));
+    let unused = unused.map(|reason| format!("configuration not reloaded: {reason}"));
     for trouble in left_out.chain(unused) {
         for line in wrapped(&trouble, width) {
             _ = writeln!(text, "{}", styled(BAD, line));

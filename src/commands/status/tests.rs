@@ -83,7 +83,7 @@ fn what_is_left_running_is_named() {
     let said = nothing_to_stop(&stop(), &[words]);
     assert_eq!(
         said,
-        "pgiam: no pgiam serve of yours is running; running: run 3 (orders)\nhint: end one with pgiam stop --pid PID, all of them with pgiam stop --all"
+        "pgiam: pgiam serve is not running; running: run 3 (orders)\nhint: stop one with pgiam stop --pid PID, or all with pgiam stop --all"
     );
     assert_eq!(nothing_to_stop(&stop(), &[]), NONE_RUNS);
 }
@@ -97,14 +97,14 @@ fn what_is_waited_for_has_a_name() {
         super::missing(processes, None, &targets)
     };
     let failing = Some("target \"reports\" is failing [aws.expired]".to_owned());
-    let none = Some("no pgiam of yours is running".to_owned());
+    let none = Some("pgiam is not running".to_owned());
     assert_eq!(missing(&[], &[]), none);
     assert_eq!(missing(&[], &["orders"]), none);
     let serving = std::slice::from_ref(&serving);
     assert_eq!(missing(serving, &["orders"]), None);
     assert_eq!(missing(serving, &[]), failing);
     assert_eq!(missing(serving, &["orders", "reports"]), failing);
-    let unknown = Some("no pgiam serves a target \"other\"".to_owned());
+    let unknown = Some("no pgiam process serves target \"other\"".to_owned());
     assert_eq!(missing(serving, &["orders", "other"]), unknown);
     let starting = std::slice::from_ref(&starting);
     let not_yet = Some("process 4711 is starting".to_owned());
@@ -123,7 +123,7 @@ fn one_that_does_not_answer_runs() {
     let other = serde_json::from_str::<u8>("x").unwrap_err();
     let said = none_answers(&vec![(745, AskError::Answer(other))]);
     assert!(
-        said.contains("process 745 runs") && !said.contains("kill"),
+        said.contains("process 745 is running") && !said.contains("kill"),
         "{said}"
     );
     assert_eq!(none_answers(&Vec::new()), NONE_RUNS);

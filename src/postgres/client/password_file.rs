@@ -35,7 +35,7 @@ impl LocalPassword {
 pub enum LocalPasswordError {
     /// Both the file and the variable are set.
     #[error(
-        "there are two local passwords, one in the file {file} and one in the variable {VARIABLE}; remove one of them", file = shown(.file)
+        "the local password is set twice, in the file {file} and in the variable {VARIABLE}; remove one of them", file = shown(.file)
 )]
     Twice {
         /// The file.
@@ -85,7 +85,7 @@ pub fn load(
     }
 }
 
-const EMPTY: &str = "is empty; set one, or take the setting away";
+const EMPTY: &str = "is empty; set a password or remove the setting";
 const TOO_LONG: &str = "is longer than 1024 bytes; choose a shorter one";
 const ZERO: &str = "contains a zero byte, which no client can send; choose another one";
 const NOT_TEXT: &str = "is not UTF-8 text; choose another one, or save the file as UTF-8 (PowerShell's > writes UTF-16: use Set-Content -Encoding utf8)";
@@ -254,7 +254,7 @@ mod tests {
         }
         for path in no_files {
             let text = load(Some(path), Ok(None)).unwrap_err().to_string();
-            assert!(text.contains("is not an ordinary file"), "{text}");
+            assert!(text.contains("is not a regular file"), "{text}");
         }
     }
 
@@ -273,7 +273,7 @@ mod tests {
         for open in [0o644, 0o640, 0o604, 0o620, 0o602, 0o601] {
             let text = load_with(open).unwrap_err();
             assert!(
-                text.contains(&format!("(mode {open:04o}); close it: chmod 600 /")),
+                text.contains(&format!("(mode {open:04o}); restrict it: chmod 600 /")),
                 "{text}"
             );
         }

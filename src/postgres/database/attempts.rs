@@ -160,7 +160,7 @@ impl LoginAttempts<'_> {
                 role = self.user,
                 named,
                 database,
-                "the database called like the role does not exist; using the target's database"
+                "the database named like the role does not exist; using the target's database"
             );
         } else {
             debug!(
@@ -185,7 +185,7 @@ impl LoginAttempts<'_> {
     ) -> Result<(), ConnectionError> {
         let capabilities = &self.server.capabilities;
         if self.strategy.negotiation == Negotiation::Direct && error.is_about_direct_tls() {
-            debug!(%error, "no direct TLS; asking first");
+            debug!(%error, "direct TLS failed; retrying with SSLRequest");
             capabilities.direct_failed();
             self.strategy.negotiation = Negotiation::SslRequest;
             return Ok(());
@@ -202,7 +202,7 @@ impl LoginAttempts<'_> {
             capabilities.forget(self.user);
         }
         if self.strategy.early_token && error.may_be_about_an_early_token() {
-            debug!(%error, "the login broke off with the token sent early; waiting to be asked");
+            debug!(%error, "the login failed with the token sent early; retrying without");
             capabilities.forget(self.user);
             self.strategy.early_token = false;
             return Ok(());
@@ -220,7 +220,7 @@ impl LoginAttempts<'_> {
             return Err(error);
         }
         if error.is_competition() {
-            info!("IAM is asked too much at once");
+            info!("too many competing IAM requests; retrying");
         } else if !token.from_cache {
             capabilities.refused_fresh_token(self.user);
             return Err(error);
@@ -229,7 +229,7 @@ impl LoginAttempts<'_> {
             return Err(error);
         }
         if token.from_cache && !error.is_competition() {
-            info!("the database refused a cached token; trying once with a fresh one");
+            info!("the database refused a cached token; retrying once with a new one");
             self.context.tokens.invalidate(&self.request, &token);
             self.refused_token = true;
         }
@@ -245,9 +245,9 @@ impl ClientConnection {
         let mut notices = BytesMut::new();
         if !routed.ignored.is_empty() {
             let names = routed.ignored.join(", ");
-            let message = format!("pgiam has left out startup parameters: {names}");
+            let message = format!("pgiam removed startup parameters: {names}");
             let notice = ErrorReply::notice(report::WARNING, message)
-                .with_hint("ignore_startup_parameters of the target names them.");
+                .with_hint("They are listed in ignore_startup_parameters of the target.");
             notices.extend_from_slice(&notice.encode());
         }
         if let Some(fallback) = routed.replaced() {
@@ -256,7 +256,7 @@ impl ClientConnection {
                 "database \"{named}\" does not exist; connected to \"{default}\", the default database of target \"{target}\""
             );
             let notice = ErrorReply::notice(report::WARNING, message)
-                .with_hint(format!("Name the database: psql -d {default}."));
+                .with_hint(format!("Select it by name: psql -d {default}."));
             notices.extend_from_slice(&notice.encode());
         }
         let notices = (!notices.is_empty()).then(|| notices.freeze());

@@ -39,7 +39,7 @@ pub(in crate::postgres) async fn deliver(
         if proxy.serving.may_log() {
             info!(
                 pid,
-                "cancel request for no open connection; ignored, as the server does"
+                "ignored a cancel request that matches no open connection"
             );
         }
     } else {
@@ -58,16 +58,16 @@ async fn send(proxy: &Proxy, context: &PgContext, key: &CancelKey) {
     });
     let forwarded = proxy.serving.stop.run_until_cancelled(forwarded).await;
     match forwarded.unwrap_or(Ok(Err(ConnectionError::ShuttingDown))) {
-        Ok(Ok(())) => info!(pid, "cancel request delivered"),
+        Ok(Ok(())) => info!(pid, "delivered a cancel request"),
         Ok(Err(error)) => warn!(
             pid,
             reason = &*crate::base::error_text::chain(&error),
-            "cancel request not delivered"
+            "cannot deliver a cancel request"
         ),
         Err(_) => warn!(
             pid,
             seconds = CANCEL_DEADLINE.as_secs(),
-            "cancel request not delivered in time"
+            "delivering a cancel request timed out"
         ),
     }
 }

@@ -424,7 +424,7 @@ fn names_of_ones_own_are_explained() {
             "no DNS",
             AliasError::Dns {
                 host: host(),
-                reason: "no answer in 5 s".into(),
+                reason: "no answer within 5 s".into(),
             },
         ),
     ] {
@@ -451,17 +451,17 @@ fn a_client_that_leaves_while_it_waits_is_told_of_with_the_step() {
     for (waiting, message, hint) in [
         (
             Some("ssm:StartSession"),
-            "the client went away after 5.0 s, while pgiam was waiting for ssm:StartSession",
+            "the client disconnected after 5.0 s, while pgiam was waiting for ssm:StartSession",
             "pgiam check orders",
         ),
         (
             Some("AWS credentials"),
-            "the client went away after 5.0 s, while pgiam was waiting for AWS credentials",
+            "the client disconnected after 5.0 s, while pgiam was waiting for AWS credentials",
             "credential_process",
         ),
         (
             None,
-            "the client went away after 5.0 s",
+            "the client disconnected after 5.0 s",
             "pgiam check orders",
         ),
     ] {

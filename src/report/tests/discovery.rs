@@ -93,7 +93,7 @@ fn cases() -> [(&'static str, DiscoverError); 12] {
             DiscoverError::Unusable {
                 wanted: orders(false),
                 reason:
-                    "is stopped; aws rds start-db-cluster --db-cluster-identifier ordres starts it"
+                    "is stopped; start it: aws rds start-db-cluster --db-cluster-identifier ordres"
                         .into(),
             },
         ),
@@ -101,7 +101,7 @@ fn cases() -> [(&'static str, DiscoverError); 12] {
             "nonsense",
             DiscoverError::Answer {
                 action: "ec2:DescribeInstances",
-                reason: "there is no reservationSet".into(),
+                reason: "missing element reservationSet".into(),
             },
         ),
         ("no region", DiscoverError::NoRegion),

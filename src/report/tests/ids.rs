@@ -71,7 +71,7 @@ fn credentials_that_cannot_be_had() {
             "an answer without end",
             CredentialsError::Answer {
                 profile: profile(),
-                reason: "the answer of sts.amazonaws.com is longer than 1 MiB".into(),
+                reason: "the answer from sts.amazonaws.com is longer than 1 MiB".into(),
             },
         ),
         ("a panic", CredentialsError::Internal(TaskStopped)),
