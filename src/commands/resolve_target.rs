@@ -140,7 +140,7 @@ impl LocatedTarget {
         self.keep = Some(format!("bastion = \"{}\"", node.id));
         for via in [&mut self.config.settings.via, &mut self.target.settings.via] {
             if let Via::Ssm(settings) = via {
-                settings.bastion = Bastion::Nodes(vec![node.id.clone().into()]);
+                settings.bastion = Bastion::Nodes(vec![node.id.clone()]);
             }
         }
     }

@@ -131,7 +131,7 @@ impl ConfigFile {
         if layer.bastion.is_none() {
             // Without a database there is no VPC by which to choose a bastion.
             return Err(ConfigError::Missing {
-                target: name.into(),
+                target: name,
                 key: "bastion",
                 hint: "use --bastion i-0123456789abcdef0 (an instance that Session Manager can reach), --bastion auto or --target NAME (the bastion of a target in the file), \
                        or set bastion = \"i-…\" in [defaults]",
@@ -142,7 +142,7 @@ impl ConfigFile {
         let region = region.or_else(|| region_of_like.or(endpoint.region()).map(Region::from));
         Ok(ResolvedTarget {
             settings: TargetSettings::from_layer(&name, &layer)?,
-            name: name.into(),
+            name,
             endpoint,
             region,
         })

@@ -1,7 +1,6 @@
 //! The interface between a connection and the path to its database.
 
 use crate::base::names::NodeId;
-use std::sync::Arc;
 
 use bytes::Bytes;
 

@@ -5,7 +5,6 @@
 //! `generate_db_connect_admin_auth_token`; the tests compare byte for byte. A token contains
 //! neither port nor user: it is valid for every role of the cluster that the identity is linked to.
 
-use crate::base::names::Region;
 use std::time::SystemTime;
 
 use aws_credential_types::Credentials;
@@ -63,6 +62,7 @@ mod tests {
     use serde::Deserialize;
 
     use super::*;
+    use crate::base::names::Region;
 
     #[derive(Deserialize)]
     struct Vectors {

@@ -3,7 +3,6 @@
 //! AWS does not specify the format. The reference is botocore's `generate_db_auth_token`, and the
 //! tests compare byte for byte.
 
-use crate::base::names::Region;
 use std::time::SystemTime;
 
 use aws_credential_types::Credentials;
@@ -62,6 +61,7 @@ mod tests {
 
     use super::*;
     use crate::aws::CredentialsError;
+    use crate::base::names::Region;
 
     #[derive(Deserialize)]
     struct Vectors {

@@ -188,7 +188,7 @@ impl SessionStarter {
         self.enter("ssm:StartSession");
         let started = self.start_session(access, bastion).await?;
         self.enter("the data channel (WebSocket) of the session");
-        let session_id: SessionId = started.session_id.into();
+        let session_id: SessionId = started.session_id;
         debug!(%session_id, %bastion, "SSM session started");
         // AWS counts the session as open until it is terminated, however it ends here.
         let terminate = {
