@@ -263,7 +263,7 @@ mod tests {
         );
         assert_eq!(
             status(None, &"eu-central-1".into()),
-            "Systems Manager knows no node of this id in eu-central-1."
+            "Systems Manager has no node with this id in eu-central-1."
         );
     }
 }
