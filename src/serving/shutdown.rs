@@ -59,14 +59,14 @@ impl RunningParts {
         if closed.is_err() {
             warn!(
                 connections = self.connections.len() + late.len(),
-                "connections did not close in time"
+                "open connections did not close in time"
             );
         }
         let tunnels = futures_util::future::join_all(
             self.transports.iter().map(|transport| transport.shutdown()),
         );
         if timeout(TUNNEL_SHUTDOWN_DEADLINE, tunnels).await.is_err() {
-            warn!("SSM sessions did not end in time; AWS ends them at their idle timeout");
+            warn!("ending the SSM sessions timed out; AWS ends them at their idle timeout");
         }
     }
 }

@@ -74,13 +74,13 @@ impl ServingState {
             EventDecision::Through { held } => {
                 warn!(
                     lines = held,
-                    "left out more lines about connections without a session"
+                    "suppressed lines about connections that ended before they chose a target"
                 );
                 true
             }
             EventDecision::First => {
                 warn!(
-                    "more than {MOST_LINES} connections within a second ended before they chose a target; leaving out the lines about the others"
+                    "more than {MOST_LINES} connections within a second ended before they chose a target; suppressing further lines"
                 );
                 false
             }
