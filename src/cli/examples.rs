@@ -58,12 +58,13 @@ The first column is the identifier for --db, or for db in the configuration
 file. pgiam reports missing permissions and lists the rest; it fails only if it
 cannot list anything.
 
---json writes one object: region, profile, databases, bastions, missing. Of
-databases: kind (instance, cluster, proxy, endpoint), identifier, host,
+--json writes one object: region, profile, databases, bastions, missing. Each
+database has kind (instance, cluster, proxy, endpoint), identifier, host,
 reader_host, port, region, resource_id, arn, iam, status, engine,
-engine_version, database, vpc, security_groups, subnets, ca. Of bastions: id,
-name, online, ping, last_ping, agent, platform, vpc, marked (tag
-pgiam:bastion). Of missing: action, denied, reason. Unknown values are null.";
+engine_version, database, vpc, security_groups, subnets, ca. Each bastion has
+id, name, online, ping, last_ping, agent, platform, vpc, marked (tag
+pgiam:bastion). Each entry of missing has action, denied, reason. Unknown
+values are null.";
 
 pub(super) const INIT: &str = "\
 Examples:
@@ -122,7 +123,7 @@ not ready in time.";
 pub(super) const STOP: &str = "\
 Examples:
   pgiam stop                stop every pgiam serve of this user
-  pgiam stop orders         stop processes that serve no target but orders
+  pgiam stop orders         stop processes that serve only orders
   pgiam stop --all          also stop run and tunnel
   pgiam stop --pid 4711
 Exits with 3 if there is nothing to stop, or if a process does not end in time.

@@ -249,8 +249,8 @@ pub struct WaitArgs {
 /// Flags of `pgiam stop`.
 #[derive(Clone, Debug, Default, Args)]
 pub struct StopArgs {
-    /// Stop only processes that serve these targets and no others, including run and tunnel.
-    /// Default: every pgiam serve of this user.
+    /// Stop the processes that serve only these targets, run and tunnel included. Default: every
+    /// pgiam serve of this user.
     #[arg(value_name = "TARGET")]
     pub targets: Vec<String>,
     /// Also stop run and tunnel.
@@ -259,7 +259,7 @@ pub struct StopArgs {
     /// Seconds to wait for the processes to end.
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     pub timeout: u64,
-    /// Stop only the process with this ID, whichever command it runs.
+    /// Stop only the process with this ID: serve, run or tunnel.
     #[arg(long, value_name = "PID", conflicts_with = "targets")]
     pub pid: Option<u32>,
     /// Flag for the state directory.

@@ -172,7 +172,7 @@ keys! {
         #[arg(env = "PGIAM_DATABASE", value_name = "NAME")]
         database: String,
 
-        /// Trust only the CA certificates in this PEM file for the database, instead of the built-in
+        /// PEM file with the only CA certificates to trust for the database, instead of the built-in
         /// Amazon RDS and public roots.
         #[arg(env = "PGIAM_CA_FILE", value_name = "FILE")]
         ca_file: PathBuf,
@@ -332,8 +332,8 @@ keys! {
         #[arg(env = "PGIAM_HTTP_PORT", value_name = "PORT")]
         http_port: u16,
 
-        /// Address of the health endpoints and metrics. They ask for no password, and show target
-        /// names and usage. Default: 127.0.0.1.
+        /// Address of the health endpoints and metrics. Clients need no password, and
+        /// can read target names and usage. Default: 127.0.0.1.
         #[arg(env = "PGIAM_HTTP_ADDRESS", value_name = "IP")]
         http_address: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST),
     }
