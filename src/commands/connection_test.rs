@@ -41,7 +41,7 @@ pub(super) async fn run(targets: &[Arc<PgTarget>]) -> Result<(), TestFailed> {
     for (served, outcome) in targets.iter().zip(outcomes) {
         let name = &served.config.name;
         match outcome {
-            Ok(()) => info!(%name, "connection test passed"),
+            Ok(()) => info!(name = name.as_str(), "connection test passed"),
             Err(reason) => failed.push((name.to_string(), in_words(&reason))),
         }
     }

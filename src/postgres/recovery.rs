@@ -173,7 +173,7 @@ async fn recovering(context: Weak<PgContext>, proxy: &Arc<Proxy>) {
             continue;
         }
         info!(
-            name = %context.target.name,
+            name = context.target.name.as_str(),
             "the target is ready again"
         );
         proxy.serving.recovered.notify_waiters();
@@ -189,7 +189,7 @@ fn warn_of(target: &TargetName, error: &ConnectionError, about: &ErrorContext<'_
     let (id, reason) = (failure.id, &failure.message);
     let (detail, hint) = (failure.detail.as_deref(), failure.hint.as_deref());
     warn!(
-        name = %target,
+        name = target.as_str(),
         id, reason, detail, hint, "the target is not ready; retrying"
     );
 }

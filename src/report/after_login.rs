@@ -146,7 +146,7 @@ pub(super) fn forward(error: &ForwardError, target: &ResolvedTarget) -> Message 
             with_pending_step(
                 Message::new("tunnel.timeout", CANNOT_CONNECT, text),
                 *waiting,
-                Some(target),
+                None, // Its name is the destination, which pgiam check does not know.
             )
         }
         ForwardError::TooManyConnections { limit } => too_many_connections(*limit, false),

@@ -2,6 +2,7 @@
 
 use crate::aws::calls::CREDENTIALS_STEP;
 use crate::base::partition::Partition;
+use crate::base::quote::shell;
 use crate::config::{Endpoint, ResolvedTarget, Via};
 
 use super::context::ErrorContext;
@@ -32,7 +33,7 @@ pub(super) fn with_pending_step(
 
 /// Returns the command that tests the steps of a connection one by one.
 pub(super) fn test_each_step(target: Option<&ResolvedTarget>) -> String {
-    let name = target.map_or("TARGET", |target| &target.name);
+    let name = target.map_or_else(|| "TARGET".to_owned(), |target| shell(&target.name));
     format!("To test each step, run: pgiam check {name}")
 }
 
