@@ -1,4 +1,4 @@
-//! Errors of a connection before its session: one variant per module that can refuse it.
+//! Errors of a connection before the end of its login: one variant per module that can refuse it.
 
 use std::io;
 use std::path::Path;
@@ -35,7 +35,7 @@ pub(crate) enum TargetEffect {
     Unknown,
 }
 
-/// Reason why a connection did not become a session.
+/// Reason why a connection failed before the end of its login.
 #[derive(Debug, Error)]
 pub enum ConnectionError {
     /// The client broke the startup protocol.

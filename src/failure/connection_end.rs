@@ -1,8 +1,8 @@
-//! The end of a session.
+//! The end of a connection after its login.
 
 use std::io;
 
-/// Side that ended a session.
+/// Side that ended a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EndedBy {
     /// The client closed or broke its connection.
@@ -25,7 +25,7 @@ impl EndedBy {
     }
 }
 
-/// End of a spliced session.
+/// End of a spliced connection.
 #[derive(Debug)]
 pub struct ConnectionEnd {
     /// The side that ended first.
@@ -38,6 +38,6 @@ pub struct ConnectionEnd {
     /// Bytes server → client.
     pub received: u64,
     /// True if the client can still receive an ErrorResponse: the last server message is complete
-    /// and did not itself end the session.
+    /// and did not itself end the connection.
     pub at_boundary: bool,
 }

@@ -3,7 +3,7 @@
 //! A CancelRequest arrives on its own connection and contains only the key that the server issued
 //! at login (PostgreSQL docs, "Canceling Requests in Progress"). Keys pass through unchanged, so
 //! the key itself identifies the database. Two servers may issue the same key, and poolers give one
-//! key to several sessions; such a key belongs to all of them.
+//! key to several connections; such a key belongs to all of them.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};

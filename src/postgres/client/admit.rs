@@ -1,4 +1,4 @@
-//! Startup of a client, and refusals before it has a session.
+//! Startup of a client, and refusals before its login.
 
 use std::sync::Arc;
 use std::time::Duration;

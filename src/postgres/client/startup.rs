@@ -15,7 +15,7 @@ use crate::failure::connection::ConnectionError;
 use crate::postgres::io::{READ, write_all};
 use crate::postgres::splice::TERMINATE;
 
-/// Connection to a client that has no session yet.
+/// Connection to a client before its login at the database.
 pub(in crate::postgres) struct LocalClient {
     pub(in crate::postgres) stream: Stream,
     pub(in crate::postgres) tls: bool,

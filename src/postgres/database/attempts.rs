@@ -1,4 +1,4 @@
-//! Tunnel, token and login of one session, and the retries.
+//! Tunnel, token and login of one connection, and the retries.
 
 use crate::base::names::Region;
 use crate::report;

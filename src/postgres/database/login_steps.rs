@@ -90,7 +90,7 @@ pub(crate) enum LoginOutcome {
     Asked(String),
 }
 
-/// A session that is ready for queries.
+/// A connection that is ready for queries.
 pub(crate) struct ReadyConnection {
     /// The stream to the database.
     pub(crate) stream: Stream,
