@@ -118,13 +118,13 @@ impl Default for AwsOptions {
 /// failure all files are read again, so the next connection sees `aws sso login` or an edited
 /// `~/.aws/credentials` without a restart.
 pub struct AwsContext {
-    inner: Arc<Inner>,
+    inner: Arc<ContextState>,
     /// Configuration for clients; dropped together with the credentials.
     config: Mutex<Option<SdkConfig>>,
 }
 
 /// The part that the SDK's clients also hold, as their credentials provider.
-struct Inner {
+struct ContextState {
     options: AwsOptions,
     credentials: Refreshing<Credentials, CredentialsError>,
     trust: OnceCell<TrustRoots>,
@@ -136,7 +136,7 @@ impl AwsContext {
     /// Creates a context without reading files or sending requests.
     pub fn new(options: AwsOptions) -> Self {
         let credentials = Refreshing::new(options.clock.clone());
-        let inner = Inner {
+        let inner = ContextState {
             credentials,
             trust: OnceCell::new(),
             watch: ClockWatch::new(options.clock.clone()),
@@ -160,7 +160,7 @@ impl AwsContext {
     /// # Errors
     /// See [`CredentialsError`]. After an error the next call reads the files again.
     pub async fn credentials(&self) -> Result<Credentials, CredentialsError> {
-        let loaded = Inner::credentials(&self.inner).await;
+        let loaded = ContextState::credentials(&self.inner).await;
         if loaded.is_err() {
             self.forget_config();
         }
@@ -312,7 +312,7 @@ impl fmt::Debug for AwsContext {
     }
 }
 
-impl Inner {
+impl ContextState {
     async fn credentials(self: &Arc<Self>) -> Result<Credentials, CredentialsError> {
         // The SDK's signer panics for a time out of range.
         signable((self.options.clock)())?;
@@ -473,7 +473,7 @@ impl Inner {
 }
 
 /// Credentials provider that gives the context's credentials to the SDK's clients.
-struct FromContext(Arc<Inner>);
+struct FromContext(Arc<ContextState>);
 
 impl ProvideCredentials for FromContext {
     fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
@@ -481,7 +481,7 @@ impl ProvideCredentials for FromContext {
         Self: 'a,
     {
         future::ProvideCredentials::new(async {
-            Inner::credentials(&self.0)
+            ContextState::credentials(&self.0)
                 .await
                 .map_err(SdkError::provider_error)
         })

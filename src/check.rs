@@ -228,8 +228,8 @@ pub enum CheckError {
 enum ConnectionProgress {
     #[default]
     Begun,
-    DialledConnection(DialledConnection),
-    SecuredConnection(SecuredConnection),
+    Dialled(DialledConnection),
+    Secured(SecuredConnection),
     In(QueryClient),
 }
 
@@ -243,7 +243,7 @@ pub struct CheckRun {
     endpoint: Option<Endpoint>,
     database: Option<Database>,
     login_check: Option<LoginCheck>,
-    way: ConnectionProgress,
+    progress: ConnectionProgress,
 }
 
 impl CheckRun {
@@ -270,7 +270,7 @@ impl CheckRun {
             endpoint: None,
             database: None,
             login_check: None,
-            way: ConnectionProgress::Begun,
+            progress: ConnectionProgress::Begun,
         })
     }
 
@@ -316,7 +316,7 @@ impl CheckRun {
 
     /// Closes the connections. Call it after [`CheckRun::run`], whatever the result.
     pub async fn finish(self) {
-        if let ConnectionProgress::In(questions) = self.way {
+        if let ConnectionProgress::In(questions) = self.progress {
             questions.close().await;
         }
         if let Some(context) = self.served.ready() {

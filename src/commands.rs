@@ -57,7 +57,7 @@ pub async fn dispatch(command: &Command) -> anyhow::Result<u8> {
 /// Logs ignored environment variables with pgiam's prefix: those of an orchestrator, and possible
 /// misspellings.
 pub fn tell_of_other_variables() {
-    let others = environment::others(&Cli::variables());
+    let others = environment::unknown_variables(&Cli::variables());
     if !others.of_services.is_empty() {
         let variables = others.of_services.join(", ");
         info!(

@@ -46,13 +46,13 @@ const PRIVILEGED: u16 = 1024;
 #[derive(Debug, Error)]
 pub enum ListenError {
     /// The port is in use.
-    #[error("cannot listen on {address}: the port is in use\nhint: choose another port: --listen {}", elsewhere(.address))]
+    #[error("cannot listen on {address}: the port is in use\nhint: choose another port: --listen {}", suggested_port(.address))]
     InUse {
         /// The address.
         address: SocketAddr,
     },
     /// Permission for the port is missing.
-    #[error("cannot listen on {address}: ports below {PRIVILEGED} require privileges\nhint: choose another port: --listen {}", elsewhere(.address))]
+    #[error("cannot listen on {address}: ports below {PRIVILEGED} require privileges\nhint: choose another port: --listen {}", suggested_port(.address))]
     NotAllowed {
         /// The address.
         address: SocketAddr,
@@ -76,7 +76,7 @@ pub enum ListenError {
 }
 
 /// Suggests a port that is likely to be free: 8080 for 80, 8443 for 443, 3307 for 3306.
-fn elsewhere(address: &SocketAddr) -> u16 {
+fn suggested_port(address: &SocketAddr) -> u16 {
     match address.port() {
         port if port < PRIVILEGED => 8000 + port,
         port => port.checked_add(1).unwrap_or(8000),

@@ -142,20 +142,20 @@ impl Guard {
         arrival: Arrival,
         last: Option<u64>,
     ) -> Option<Result<bool, Refusal>> {
-        let judged = self.whose(arrival)?;
-        Some(judged.and_then(|is_owners| self.spare(is_owners, last)))
+        let judged = self.judge_owner(arrival)?;
+        Some(judged.and_then(|is_owners| self.check_reserve(is_owners, last)))
     }
 
     /// Refuses a connection that has one of the last descriptors. This check comes after the
     /// owner's, so that another user learns nothing about the load.
-    fn spare(&self, is_owners: bool, last: Option<u64>) -> Result<bool, Refusal> {
+    fn check_reserve(&self, is_owners: bool, last: Option<u64>) -> Result<bool, Refusal> {
         match last {
             Some(_) if self.keeps_reserve => Err(Refusal::OutOfDescriptors { limit: last }),
             _ => Ok(is_owners),
         }
     }
 
-    fn whose(&self, arrival: Arrival) -> Option<Result<bool, Refusal>> {
+    fn judge_owner(&self, arrival: Arrival) -> Option<Result<bool, Refusal>> {
         let Some(own) = self.own else {
             return Some(Ok(false));
         };
@@ -175,11 +175,11 @@ impl Guard {
         last: Option<u64>,
     ) -> Result<bool, Refusal> {
         let Some(own) = self.own else {
-            return self.spare(false, last);
+            return self.check_reserve(false, last);
         };
         let owner = self.lookup.in_tables(ours, peer).await;
         let is_owners = judge(owner, own, is_of_this_machine(ours, peer))?;
-        self.spare(is_owners, last)
+        self.check_reserve(is_owners, last)
     }
 
     /// Returns the place for a refusal that is answered and logged; `None`: the connection is

@@ -85,7 +85,7 @@ pub(crate) fn host() -> Option<String> {
 
 /// A call that timed out.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{call} {}", self.what())]
+#[error("{call} {}", self.description())]
 pub struct CallTimeout {
     /// Service and action as in IAM policies: `ssm:StartSession`.
     pub call: &'static str,
@@ -122,7 +122,7 @@ impl CallTimeout {
         }
     }
 
-    fn what(&self) -> impl fmt::Display {
+    fn description(&self) -> impl fmt::Display {
         let Self {
             after, kind, seen, ..
         } = self;

@@ -253,7 +253,7 @@ impl CredentialPlace {
             },
             (Self::Environment | Self::Instance, _) => return error,
         };
-        SdkError::provider_error(ServiceProvider {
+        SdkError::provider_error(QueriedServiceError {
             asked,
             source: Arc::new(error),
         })
@@ -283,7 +283,7 @@ impl QueriedService {
 /// A failure with the name of the queried service.
 #[derive(Debug, thiserror::Error)]
 #[error("{asked}")]
-struct ServiceProvider {
+struct QueriedServiceError {
     asked: &'static str,
     #[source]
     source: Arc<SdkError>,

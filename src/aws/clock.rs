@@ -56,7 +56,7 @@ pub struct ClockOffset {
 impl ClockOffset {
     /// Returns the offset from the `Date` header of an answer that has just arrived; `None` if the
     /// header is not a valid time.
-    pub(crate) fn told(date: &str, now: SystemTime) -> Option<Self> {
+    pub(crate) fn from_date_header(date: &str, now: SystemTime) -> Option<Self> {
         difference(date, now).map(|seconds| Self { seconds })
     }
 

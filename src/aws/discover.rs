@@ -136,16 +136,16 @@ pub struct Node {
 ///
 /// Dereferences to the results, which most callers need alone.
 #[derive(Clone, Debug)]
-pub struct VisibleDatabases<T> {
+pub struct PartialListing<T> {
     /// Resources that were found.
     pub found: Vec<T>,
     /// Calls that failed.
-    pub missing: Vec<MissingDatabases>,
+    pub missing: Vec<FailedCall>,
 }
 
 /// A call that failed.
 #[derive(Clone, Debug)]
-pub struct MissingDatabases {
+pub struct FailedCall {
     /// IAM action, such as `rds:DescribeDBProxies`.
     pub action: &'static str,
     /// Error of the call.
@@ -168,7 +168,7 @@ impl DiscoverError {
     }
 }
 
-impl<T> VisibleDatabases<T> {
+impl<T> PartialListing<T> {
     /// Returns the denied IAM actions.
     #[must_use]
     pub fn denied(&self) -> Vec<&'static str> {
@@ -177,7 +177,7 @@ impl<T> VisibleDatabases<T> {
     }
 }
 
-impl<T> Deref for VisibleDatabases<T> {
+impl<T> Deref for PartialListing<T> {
     type Target = [T];
 
     fn deref(&self) -> &[T] {
@@ -185,7 +185,7 @@ impl<T> Deref for VisibleDatabases<T> {
     }
 }
 
-impl<T> IntoIterator for VisibleDatabases<T> {
+impl<T> IntoIterator for PartialListing<T> {
     type Item = T;
     type IntoIter = std::vec::IntoIter<T>;
 
@@ -289,7 +289,7 @@ pub async fn region(aws: &AwsContext, wanted: Option<&Region>) -> Result<Region,
 pub async fn databases(
     aws: &AwsContext,
     region: &Region,
-) -> Result<VisibleDatabases<Database>, DiscoverError> {
+) -> Result<PartialListing<Database>, DiscoverError> {
     let mut seen = postgres(&LookupContext::new(aws, region, DEADLINE)?).await;
     if seen.missing.len() == rds::CALLS {
         return Err(seen.missing.swap_remove(0).error);
@@ -297,10 +297,10 @@ pub async fn databases(
     Ok(seen)
 }
 
-async fn postgres(asker: &LookupContext<'_>) -> VisibleDatabases<Database> {
+async fn postgres(asker: &LookupContext<'_>) -> PartialListing<Database> {
     let rows = rds::all(asker).await;
     let found = rows.found.into_iter().map(|row| row.database);
-    VisibleDatabases {
+    PartialListing {
         found: found.filter(Database::is_postgres).collect(),
         missing: rows.missing,
     }
@@ -314,7 +314,7 @@ pub struct Survey {
     /// Nodes, as from [`nodes`].
     pub nodes: Vec<Node>,
     /// Calls that failed.
-    pub missing: Vec<MissingDatabases>,
+    pub missing: Vec<FailedCall>,
 }
 
 impl Survey {
@@ -323,7 +323,7 @@ impl Survey {
     pub fn bastions(&self, vpc: Option<&str>) -> NodeRanking {
         let found = self.nodes.clone();
         let missing = Vec::new();
-        rank::rank(VisibleDatabases { found, missing }, vpc)
+        rank::rank(PartialListing { found, missing }, vpc)
     }
 }
 
@@ -344,7 +344,7 @@ pub async fn survey(aws: &AwsContext, region: &Region) -> Result<Survey, Discove
         Err(_) if missing.len() == rds::CALLS => return Err(missing.swap_remove(0).error),
         Err(error) => {
             let action = nodes::LIST;
-            missing.push(MissingDatabases { action, error });
+            missing.push(FailedCall { action, error });
             Vec::new()
         }
     };
@@ -446,7 +446,7 @@ pub async fn at(
 pub async fn nodes(
     aws: &AwsContext,
     region: &Region,
-) -> Result<VisibleDatabases<Node>, DiscoverError> {
+) -> Result<PartialListing<Node>, DiscoverError> {
     nodes::all(&LookupContext::new(aws, region, DEADLINE)?).await
 }
 
@@ -481,7 +481,7 @@ pub async fn bastions(
             DiscoverError::Refused { action, .. } => action,
             _ => action,
         };
-        ranked.missing.push(MissingDatabases { action, error });
+        ranked.missing.push(FailedCall { action, error });
     }
     Ok(ranked)
 }

@@ -27,7 +27,7 @@ pub type SharedCause = Arc<dyn Error + Send + Sync>;
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum CredentialsError {
     /// No source on this machine provides credentials.
-    #[error("no AWS credentials for {}", who(.profile))]
+    #[error("no AWS credentials for {}", profile_phrase(.profile))]
     NotFound {
         /// See the type.
         profile: Option<String>,
@@ -46,7 +46,7 @@ pub enum CredentialsError {
         known: Vec<String>,
     },
     /// The AWS configuration files are invalid.
-    #[error("invalid AWS configuration of {}: {reason}", who(.profile))]
+    #[error("invalid AWS configuration of {}: {reason}", profile_phrase(.profile))]
     Config {
         /// See the type.
         profile: Option<String>,
@@ -54,7 +54,7 @@ pub enum CredentialsError {
         reason: ForeignText,
     },
     /// The credentials have expired.
-    #[error("the AWS credentials of {} have expired{}", who(.profile), since(.at))]
+    #[error("the AWS credentials of {} have expired{}", profile_phrase(.profile), since(.at))]
     Expired {
         /// Time of expiry; `None` if AWS reports the expiry without a time.
         at: Option<SystemTime>,
@@ -62,7 +62,7 @@ pub enum CredentialsError {
         profile: Option<String>,
     },
     /// The IAM Identity Center (SSO) session has expired, or there is none on this machine.
-    #[error("the SSO session of {} has expired", who(.profile))]
+    #[error("the SSO session of {} has expired", profile_phrase(.profile))]
     SsoSession {
         /// See the type.
         profile: Option<String>,
@@ -73,7 +73,7 @@ pub enum CredentialsError {
         source: SharedCause,
     },
     /// AWS refused the credentials of a role.
-    #[error("AWS refused role {} to {}: {code}: {message}", .role.as_deref().unwrap_or("(unnamed)"), who(.profile))]
+    #[error("AWS refused role {} to {}: {code}: {message}", .role.as_deref().unwrap_or("(unnamed)"), profile_phrase(.profile))]
     AssumeRole {
         /// See the type.
         profile: Option<String>,
@@ -87,7 +87,7 @@ pub enum CredentialsError {
         message: ForeignText,
     },
     /// AWS does not accept the keys used to request the credentials of a role.
-    #[error("AWS does not accept the keys of {}: {code}: {message}", who(.profile))]
+    #[error("AWS does not accept the keys of {}: {code}: {message}", profile_phrase(.profile))]
     Rejected {
         /// See the type.
         profile: Option<String>,
@@ -99,7 +99,7 @@ pub enum CredentialsError {
         clock: Option<ClockOffset>,
     },
     /// The `credential_process` of the profile failed.
-    #[error("the credential_process of {} failed: {reason}", who(.profile))]
+    #[error("the credential_process of {} failed: {reason}", profile_phrase(.profile))]
     Process {
         /// See the type.
         profile: Option<String>,
@@ -108,7 +108,7 @@ pub enum CredentialsError {
         reason: ForeignText,
     },
     /// Loading the credentials timed out.
-    #[error("loading the AWS credentials of {} timed out after {} s", who(.profile), .after.as_secs())]
+    #[error("loading the AWS credentials of {} timed out after {} s", profile_phrase(.profile), .after.as_secs())]
     Timeout {
         /// The deadline.
         after: Duration,
@@ -128,7 +128,7 @@ pub enum CredentialsError {
     Malformed(Arc<MalformedValue>),
     /// The credentials, or the SSO session, have expired by the local clock only, and that clock is
     /// wrong.
-    #[error("this machine's clock is {clock}, so the credentials of {} appear to be expired", who(.profile))]
+    #[error("this machine's clock is {clock}, so the credentials of {} appear to be expired", profile_phrase(.profile))]
     Clock {
         /// See the type.
         profile: Option<String>,
@@ -139,7 +139,7 @@ pub enum CredentialsError {
     #[error("{0}, so pgiam cannot sign AWS requests")]
     Era(#[from] WrongEra),
     /// A credential source returned an unexpected or too long answer.
-    #[error("invalid answer to the request for the credentials of {}: {reason}", who(.profile))]
+    #[error("invalid answer to the request for the credentials of {}: {reason}", profile_phrase(.profile))]
     Answer {
         /// See the type.
         profile: Option<String>,
@@ -150,7 +150,7 @@ pub enum CredentialsError {
     #[error("cannot load the AWS credentials: {0}")]
     Internal(TaskStopped),
     /// Any other error: AWS cannot be reached, returned an unknown error, …
-    #[error("cannot load the AWS credentials of {}", who(.profile))]
+    #[error("cannot load the AWS credentials of {}", profile_phrase(.profile))]
     Other {
         /// See the type.
         profile: Option<String>,
@@ -160,7 +160,7 @@ pub enum CredentialsError {
     },
 }
 
-fn who(profile: &Option<String>) -> String {
+fn profile_phrase(profile: &Option<String>) -> String {
     match profile {
         Some(profile) => format!("profile {profile}"),
         None => "the default profile".to_owned(),

@@ -158,11 +158,11 @@ pub struct UnknownVariables {
 
 /// Finds variables with pgiam's prefix that are not among the settings `known`.
 #[must_use]
-pub fn others(known: &[String]) -> UnknownVariables {
-    sort_out(std::env::vars_os(), known)
+pub fn unknown_variables(known: &[String]) -> UnknownVariables {
+    classify(std::env::vars_os(), known)
 }
 
-fn sort_out(all: impl Iterator<Item = (OsString, OsString)>, known: &[String]) -> UnknownVariables {
+fn classify(all: impl Iterator<Item = (OsString, OsString)>, known: &[String]) -> UnknownVariables {
     let mut others = UnknownVariables::default();
     for (name, value) in all {
         let Some(name) = name.to_str().filter(|name| name.starts_with(PREFIX)) else {
@@ -297,7 +297,7 @@ mod tests {
                 ("PGIAM_XYZ".to_owned(), None),
             ],
         };
-        assert_eq!(sort_out(all.into_iter(), &known), expected);
+        assert_eq!(classify(all.into_iter(), &known), expected);
     }
 
     /// Collects the sources of the program without their tests, by path.

@@ -7,7 +7,7 @@ use rustls::pki_types::CertificateDer;
 use x509_parser::prelude::{FromDer, X509Certificate};
 use x509_parser::x509::X509Name;
 
-use super::query::{QueryClient, QueryError};
+use super::query::{QueryClient, SqlQueryError};
 use super::{APPLICATION, CheckRun, ConnectionProgress, StepOutcome};
 use crate::config::{EndpointKind, Via};
 use crate::failure::connection::ConnectionError;
@@ -54,7 +54,7 @@ impl CheckRun {
         };
         let dialled = login_check.dial().await;
         match dialled {
-            Ok(dialled) => self.way = ConnectionProgress::DialledConnection(dialled),
+            Ok(dialled) => self.progress = ConnectionProgress::Dialled(dialled),
             Err(error) => return StepOutcome::failed(login_check.explain(&error)),
         }
         let endpoint = &context.target.endpoint;
@@ -68,8 +68,8 @@ impl CheckRun {
 
     /// Runs the certificate step.
     pub(super) async fn tls(&mut self) -> StepOutcome {
-        let (Some(login_check), ConnectionProgress::DialledConnection(dialled)) =
-            (&self.login_check, std::mem::take(&mut self.way))
+        let (Some(login_check), ConnectionProgress::Dialled(dialled)) =
+            (&self.login_check, std::mem::take(&mut self.progress))
         else {
             return StepOutcome::skipped("no connection");
         };
@@ -84,14 +84,14 @@ impl CheckRun {
             alpn: secured.alpn,
         };
         let outcome = certificate(&tls, &secured.certificates, SystemTime::now());
-        self.way = ConnectionProgress::SecuredConnection(secured);
+        self.progress = ConnectionProgress::Secured(secured);
         outcome
     }
 
     /// Runs the login step.
     pub(super) async fn login(&mut self) -> StepOutcome {
-        let (Some(login_check), ConnectionProgress::SecuredConnection(secured)) =
-            (&mut self.login_check, std::mem::take(&mut self.way))
+        let (Some(login_check), ConnectionProgress::Secured(secured)) =
+            (&mut self.login_check, std::mem::take(&mut self.progress))
         else {
             return StepOutcome::skipped("no connection");
         };
@@ -125,9 +125,9 @@ impl CheckRun {
             .fact("server_version", version);
         let mut questions = QueryClient::new(session);
         let who = questions.rows(WHO, PATIENCE).await;
-        let usable = matches!(who, Ok(_) | Err(QueryError::Server(_)));
+        let usable = matches!(who, Ok(_) | Err(SqlQueryError::Server(_)));
         if usable {
-            self.way = ConnectionProgress::In(questions);
+            self.progress = ConnectionProgress::In(questions);
         }
         match who.as_deref() {
             Ok([row]) => match &row[..] {
@@ -144,7 +144,7 @@ impl CheckRun {
 
     /// Runs the step for the membership that lets a role log in with tokens.
     pub(super) async fn rds_iam(&mut self) -> StepOutcome {
-        let ConnectionProgress::In(questions) = &mut self.way else {
+        let ConnectionProgress::In(questions) = &mut self.progress else {
             return StepOutcome::skipped("not logged in");
         };
         if self.endpoint.as_ref().map(|it| it.kind()) == Some(EndpointKind::Dsql) {
@@ -152,9 +152,11 @@ impl CheckRun {
         }
         let rows = match questions.rows(MEMBERSHIPS, PATIENCE).await {
             Ok(rows) => rows,
-            Err(error @ QueryError::Server(_)) => return StepOutcome::skipped(error.to_string()),
+            Err(error @ SqlQueryError::Server(_)) => {
+                return StepOutcome::skipped(error.to_string());
+            }
             Err(error) => {
-                self.way = ConnectionProgress::Begun; // No further query is possible.
+                self.progress = ConnectionProgress::Begun; // No further query is possible.
                 return StepOutcome::warning(error.to_string());
             }
         };

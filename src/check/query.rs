@@ -26,7 +26,7 @@ const GOODBYE: Duration = Duration::from_secs(1);
 
 /// Error of a query.
 #[derive(Debug, Error)]
-pub(super) enum QueryError {
+pub(super) enum SqlQueryError {
     /// The server refused it.
     #[error("{}", ForeignText::new(&.0.message()))]
     Server(ServerError),
@@ -67,24 +67,28 @@ impl QueryClient {
         }
     }
 
-    /// Returns the rows of `sql`, within `limit`. After an error other than [`QueryError::Server`]
+    /// Returns the rows of `sql`, within `limit`. After an error other than [`SqlQueryError::Server`]
     /// the session is unusable.
     pub(super) async fn rows(
         &mut self,
         sql: &str,
         limit: Duration,
-    ) -> Result<Vec<Row>, QueryError> {
+    ) -> Result<Vec<Row>, SqlQueryError> {
         let mut rows = Vec::new();
         let mut each = |body: Bytes| rows.push(row(body));
         timeout(limit, self.ask(sql, &mut each))
             .await
-            .map_err(|_| QueryError::Slow(limit))??;
+            .map_err(|_| SqlQueryError::Slow(limit))??;
         let rows: Option<Vec<Row>> = rows.into_iter().collect();
-        rows.ok_or(QueryError::Odd("malformed row"))
+        rows.ok_or(SqlQueryError::Odd("malformed row"))
     }
 
     /// Measures the rate of the rows of `sql`.
-    pub(super) async fn flow(&mut self, sql: &str, limit: Duration) -> Result<RowRate, QueryError> {
+    pub(super) async fn flow(
+        &mut self,
+        sql: &str,
+        limit: Duration,
+    ) -> Result<RowRate, SqlQueryError> {
         let (mut flow, mut first) = (RowRate::default(), None);
         let mut each = |body: Bytes| match first {
             None => first = Some(Instant::now()),
@@ -94,7 +98,7 @@ impl QueryClient {
             }
         };
         let asked = timeout(limit, self.ask(sql, &mut each)).await;
-        asked.map_err(|_| QueryError::Slow(limit))??;
+        asked.map_err(|_| SqlQueryError::Slow(limit))??;
         Ok(flow)
     }
 
@@ -114,7 +118,7 @@ impl QueryClient {
         &mut self,
         sql: &str,
         each: &mut (dyn FnMut(Bytes) + Send),
-    ) -> Result<(), QueryError> {
+    ) -> Result<(), SqlQueryError> {
         self.stream.write_all(&question(sql)).await?;
         self.stream.flush().await?;
         let mut refused = None;
@@ -122,24 +126,24 @@ impl QueryClient {
             let (tag, body) = self.message().await?;
             match tag {
                 b'D' => each(body),
-                b'Z' => return refused.map_or(Ok(()), |error| Err(QueryError::Server(error))),
+                b'Z' => return refused.map_or(Ok(()), |error| Err(SqlQueryError::Server(error))),
                 b'E' => refused = Some(server_error(&body)?),
                 // RowDescription, CommandComplete, EmptyQueryResponse; notices and status messages.
                 b'T' | b'C' | b'I' | b'N' | b'S' | b'A' => {}
-                _ => return Err(QueryError::Odd("unexpected message type")),
+                _ => return Err(SqlQueryError::Odd("unexpected message type")),
             }
         }
     }
 
     /// Returns the type and body of the next message.
-    async fn message(&mut self) -> Result<(u8, Bytes), QueryError> {
+    async fn message(&mut self) -> Result<(u8, Bytes), SqlQueryError> {
         loop {
             if let Some(message) = cut(&mut self.unread)? {
                 return Ok(message);
             }
             self.unread.reserve(READ);
             if self.stream.read_buf(&mut self.unread).await? == 0 {
-                return Err(QueryError::Lost(io::ErrorKind::UnexpectedEof.into()));
+                return Err(SqlQueryError::Lost(io::ErrorKind::UnexpectedEof.into()));
             }
         }
     }
@@ -158,13 +162,13 @@ fn question(sql: &str) -> BytesMut {
 
 /// Cuts one whole message off the front; `None` when more bytes are needed. Its length is checked
 /// before the rest is awaited.
-fn cut(unread: &mut BytesMut) -> Result<Option<(u8, Bytes)>, QueryError> {
+fn cut(unread: &mut BytesMut) -> Result<Option<(u8, Bytes)>, SqlQueryError> {
     let Some(&[tag, a, b, c, d]) = unread.first_chunk() else {
         return Ok(None);
     };
     let length = usize::try_from(u32::from_be_bytes([a, b, c, d])).unwrap_or(usize::MAX);
     if !(4..=LONGEST).contains(&length) {
-        return Err(QueryError::Odd("invalid message length"));
+        return Err(SqlQueryError::Odd("invalid message length"));
     }
     if unread.len() < length + 1 {
         return Ok(None);
@@ -191,12 +195,12 @@ fn row(mut body: Bytes) -> Option<Row> {
     body.is_empty().then_some(row)
 }
 
-fn server_error(body: &Bytes) -> Result<ServerError, QueryError> {
+fn server_error(body: &Bytes) -> Result<ServerError, SqlQueryError> {
     let mut frame = BytesMut::with_capacity(HEADER + body.len());
     frame.put_u8(b'E');
     frame.put_u32(u32::try_from(4 + body.len()).unwrap_or(u32::MAX));
     frame.put_slice(body);
-    ServerError::parse(frame.freeze()).map_err(|_| QueryError::Odd("malformed error message"))
+    ServerError::parse(frame.freeze()).map_err(|_| SqlQueryError::Odd("malformed error message"))
 }
 
 #[cfg(test)]
@@ -256,7 +260,7 @@ mod tests {
             .await
             .unwrap();
         match questions.rows("select", LIMIT).await {
-            Err(QueryError::Server(error)) => assert_eq!(error.message(), "no"),
+            Err(SqlQueryError::Server(error)) => assert_eq!(error.message(), "no"),
             other => panic!("{other:?}"),
         }
         assert_eq!(questions.rows("select", LIMIT).await.unwrap().len(), 0);
@@ -271,7 +275,10 @@ mod tests {
             far.write_all(&whole[..end]).await.unwrap();
             drop(far);
             let lost = questions.rows("select", LIMIT).await;
-            assert!(matches!(lost, Err(QueryError::Lost(_))), "{end}: {lost:?}");
+            assert!(
+                matches!(lost, Err(SqlQueryError::Lost(_))),
+                "{end}: {lost:?}"
+            );
         }
     }
 
@@ -287,7 +294,7 @@ mod tests {
             let (mut questions, mut far) = questions(b"");
             far.write_all(&[nonsense, READY].concat()).await.unwrap();
             let answer = questions.rows("select", LIMIT).await;
-            assert!(matches!(answer, Err(QueryError::Odd(_))), "{nonsense:?}");
+            assert!(matches!(answer, Err(SqlQueryError::Odd(_))), "{nonsense:?}");
         }
     }
 

@@ -89,9 +89,10 @@ fn judge(database: &Database, wanted: &ExpectedSettings<'_>) -> StepOutcome {
     } else if wanted.iam && database.iam == Some(false) {
         StepOutcome::failed(report::explain_iam_off(database, wanted.profile))
     } else if !database.is_postgres() {
-        StepOutcome::warning(said(database)).detail("This is not PostgreSQL.")
+        StepOutcome::warning(summary(database)).detail("This is not PostgreSQL.")
     } else if !database.is_available() {
-        StepOutcome::warning(said(database)).detail("It may not accept connections in this state.")
+        StepOutcome::warning(summary(database))
+            .detail("It may not accept connections in this state.")
     } else {
         authority(database, wanted)
     };
@@ -107,14 +108,14 @@ fn judge(database: &Database, wanted: &ExpectedSettings<'_>) -> StepOutcome {
 
 /// Checks the CA and its expiry; everything else is in order.
 fn authority(database: &Database, wanted: &ExpectedSettings<'_>) -> StepOutcome {
-    let ok = StepOutcome::ok(said(database));
+    let ok = StepOutcome::ok(summary(database));
     let Some(ca) = database.ca.as_deref().filter(|_| wanted.built_in_roots) else {
         return ok;
     };
     match root_of(ca, &database.region) {
         Some(until) if until > wanted.now => ok,
-        Some(_) => StepOutcome::warning(said(database)).detail(format!("The CA {ca} has expired.")),
-        None => StepOutcome::warning(said(database)).detail(format!(
+        Some(_) => StepOutcome::warning(summary(database)).detail(format!("The CA {ca} has expired.")),
+        None => StepOutcome::warning(summary(database)).detail(format!(
             "The CA {ca} is not among the built-in roots. If the tls step fails, set ca_file to a bundle that contains it."
         )),
     }
@@ -135,7 +136,7 @@ fn root_of(ca: &str, region: &Region) -> Option<SystemTime> {
 }
 
 /// Formats `available, aurora-postgresql 17.5, IAM login on, CA rds-ca-rsa2048-g1`.
-fn said(database: &Database) -> String {
+fn summary(database: &Database) -> String {
     let engine = database.engine.as_ref().map(|engine| {
         let version = database.engine_version.as_deref().unwrap_or_default();
         format!("{engine} {version}").trim_end().to_owned()

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::query::{QueryClient, QueryError, RowRate};
+use super::query::{QueryClient, RowRate, SqlQueryError};
 use super::{CheckRun, ConnectionProgress, StepOutcome};
 use crate::config::Via;
 use crate::postgres::target::PgContext;
@@ -23,15 +23,15 @@ impl CheckRun {
     /// Runs the speed step: the median of some round trips, and the rate of a result of some
     /// megabytes.
     pub(super) async fn measure(&mut self, context: &PgContext) -> StepOutcome {
-        let ConnectionProgress::In(questions) = &mut self.way else {
+        let ConnectionProgress::In(questions) = &mut self.progress else {
             return StepOutcome::skipped("not logged in");
         };
         let measured = match measure(questions).await {
             Ok(measured) => measured,
             Err(error) => {
-                let refused = matches!(error, QueryError::Server(_));
+                let refused = matches!(error, SqlQueryError::Server(_));
                 if !refused {
-                    self.way = ConnectionProgress::Begun;
+                    self.progress = ConnectionProgress::Begun;
                 }
                 return StepOutcome::warning(format!("measurement failed: {error}"));
             }
@@ -49,7 +49,7 @@ struct SpeedResult {
     flow: RowRate,
 }
 
-async fn measure(questions: &mut QueryClient) -> Result<SpeedResult, QueryError> {
+async fn measure(questions: &mut QueryClient) -> Result<SpeedResult, SqlQueryError> {
     let mut times = Vec::new();
     let began = Instant::now();
     while times.len() < ROUND_TRIPS && (times.is_empty() || began.elapsed() < ROUND_TRIPS_TIME) {

@@ -10,7 +10,7 @@ use crate::postgres::target::PgTarget;
 
 /// Error: the login failed at some targets.
 #[derive(Debug, Default, Error)]
-#[error("{}", said(.failed, .all))]
+#[error("{}", summary(.failed, .all))]
 pub(super) struct TestFailed {
     /// Name and reason of each failed target.
     failed: Vec<(String, String)>,
@@ -18,7 +18,7 @@ pub(super) struct TestFailed {
     all: usize,
 }
 
-fn said(failed: &[(String, String)], all: &usize) -> String {
+fn summary(failed: &[(String, String)], all: &usize) -> String {
     let reasons = failed
         .iter()
         .map(|(name, reason)| format!("\n{name}: {reason}"));

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 
-use crate::aws::discover::{Database, MissingDatabases, Survey};
+use crate::aws::discover::{Database, FailedCall, Survey};
 use crate::base::suggest::did_you_mean;
 use crate::cli::InitArgs;
 use crate::cli::terminal;
@@ -74,7 +74,7 @@ fn choose(survey: &mut Survey, region: &Region, wanted: &[String]) -> anyhow::Re
     }
     if survey.databases.is_empty() {
         let denied = survey.missing.iter().filter(|call| call.error.is_denied());
-        let denied: Vec<&str> = denied.map(|call: &MissingDatabases| call.action).collect();
+        let denied: Vec<&str> = denied.map(|call: &FailedCall| call.action).collect();
         let hint = match denied.as_slice() {
             [] => "check region and profile (--region, --profile)".to_owned(),
             denied => format!(

@@ -8,7 +8,7 @@ use anyhow::{Context, anyhow};
 use serde_json::{Value, json};
 
 use crate::aws::discover;
-use crate::aws::discover::{Database, DiscoverError, MissingDatabases, Node, Survey};
+use crate::aws::discover::{Database, DiscoverError, FailedCall, Node, Survey};
 use crate::aws::{AwsContext, AwsOptions};
 use crate::base::error_text::chain;
 use crate::base::foreign_text::visible_json;
@@ -108,7 +108,7 @@ fn node(one: &Node) -> Value {
     })
 }
 
-fn missing(call: &MissingDatabases) -> Value {
+fn missing(call: &FailedCall) -> Value {
     json!({
         "action": call.action,
         "denied": call.error.is_denied(),
@@ -207,7 +207,7 @@ fn node_row(one: &Node) -> [String; 5] {
 }
 
 /// Appends the missing information and the reason for each.
-fn unseen(text: &mut String, calls: Vec<&MissingDatabases>) {
+fn unseen(text: &mut String, calls: Vec<&FailedCall>) {
     let calls = calls.into_iter();
     let (denied, failed): (Vec<_>, Vec<_>) = calls.partition(|call| call.error.is_denied());
     if !denied.is_empty() {
@@ -277,7 +277,7 @@ pub(super) mod tests {
     }
 
     pub(in crate::commands) fn found() -> Survey {
-        let refused = |action, denied, code: &str| MissingDatabases {
+        let refused = |action, denied, code: &str| FailedCall {
             action,
             error: DiscoverError::Refused {
                 action,

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::connection_string::client_host;
-use super::serve::{ready_line, say_left_out};
+use super::serve::{log_ignored_target, ready_line};
 use super::start_errors::WaitEffect;
 use crate::cli::ServeArgs;
 use crate::config::{
@@ -255,14 +255,16 @@ impl<'a> ReloadTriggers<'a> {
         };
         let before = server.served().targets();
         let (targets, failed) = configured.targets(&self.aws_contexts, Some(&before)).await;
-        let mut left_out: Vec<String> = failed.iter().map(say_left_out).collect();
+        let mut left_out: Vec<String> = failed.iter().map(log_ignored_target).collect();
         if targets.is_empty() {
             return unused(format!("no valid target: {}", left_out.join("; ")));
         }
         match server.reload(&targets).await {
-            Ok(failed) => {
-                left_out.extend(failed.into_iter().map(|error| say_left_out(&error.into())))
-            }
+            Ok(failed) => left_out.extend(
+                failed
+                    .into_iter()
+                    .map(|error| log_ignored_target(&error.into())),
+            ),
             Err(failed) => return unused(failed.to_string()),
         }
         proxy.serving.observed.leave_out(left_out);

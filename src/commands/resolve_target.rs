@@ -45,7 +45,7 @@ pub struct LocatedTarget {
     pub keep: Option<String>,
 }
 
-/// Error of [`settle`].
+/// Error of [`resolve`].
 #[derive(Debug, Error)]
 pub enum LocateError {
     /// The database was not found.
@@ -63,8 +63,8 @@ pub enum LocateError {
 /// A missing bastion is not an error here: the tunnel reports it, with the remedy.
 ///
 /// # Errors
-/// [`SettleError`].
-pub async fn settle(config: TargetConfig, aws: &AwsContext) -> Result<LocatedTarget, LocateError> {
+/// [`LocateError`].
+pub async fn resolve(config: TargetConfig, aws: &AwsContext) -> Result<LocatedTarget, LocateError> {
     let progress = Progress::start(format!("looking up {}", config.database_ref));
     let (target, database) = Box::pin(locate(&config, aws)).await?;
     let region = match &target.region {
@@ -83,7 +83,7 @@ pub async fn settle(config: TargetConfig, aws: &AwsContext) -> Result<LocatedTar
         Some(ranked) => ask_for_bastion(&config.name, ranked).await,
         None => None,
     };
-    let mut settled = LocatedTarget {
+    let mut located = LocatedTarget {
         line: line(&config, &target, database.as_ref(), region.as_ref()),
         warnings: database
             .as_ref()
@@ -93,15 +93,15 @@ pub async fn settle(config: TargetConfig, aws: &AwsContext) -> Result<LocatedTar
         target,
         database,
     };
-    settled.take(ranked, asked);
-    Ok(settled)
+    located.take(ranked, asked);
+    Ok(located)
 }
 
 /// Creates the target to serve. At a terminal lookups run at once, because they may lead
 /// to a prompt, and their findings are printed. Otherwise the first connection waits for them.
 ///
 /// # Errors
-/// [`SettleError`], [`SetupError`].
+/// [`LocateError`], [`SetupError`].
 pub(crate) async fn served_target(
     config: TargetConfig,
     aws_contexts: &Arc<AwsContexts>,
@@ -111,21 +111,21 @@ pub(crate) async fn served_target(
         return Ok(PgTarget::new(config, Arc::clone(aws_contexts))?);
     }
     let aws = aws_contexts.of(config.settings.profile.as_deref(), config.region.as_ref());
-    let settled = settle(config.clone(), &aws).await?;
-    for warning in &settled.warnings {
+    let located = resolve(config.clone(), &aws).await?;
+    for warning in &located.warnings {
         let mark = terminal::styled(terminal::WARNING, "warning:");
         terminal::tell(format_args!("{mark} {warning}"))?;
     }
     // One line per finding and per text to copy.
-    let line = settled.line.replace("; ", "\n  ");
+    let line = located.line.replace("; ", "\n  ");
     terminal::tell(terminal::styled(terminal::DIM, line))?;
-    if let Some(keep) = &settled.keep {
+    if let Some(keep) = &located.keep {
         let name = &config.name;
         terminal::tell(format_args!(
             "To skip this question, add this line to [targets.{name}]:\n  {keep}"
         ))?;
     }
-    let served = PgTarget::settled(config, settled.target, Arc::clone(aws_contexts))?;
+    let served = PgTarget::located(config, located.target, Arc::clone(aws_contexts))?;
     Ok(served)
 }
 
@@ -367,14 +367,14 @@ mod tests {
         file.target(None, &TargetLayer::default()).unwrap()
     }
 
-    async fn settled(account: &Account, lines: &str) -> LocatedTarget {
-        settle(config(lines), &account.aws).await.unwrap()
+    async fn located(account: &Account, lines: &str) -> LocatedTarget {
+        resolve(config(lines), &account.aws).await.unwrap()
     }
 
     #[tokio::test]
     async fn what_was_found_is_said_in_a_line() {
         let account = Account::furnished().await;
-        let found = settled(&account, "db = 'orders'").await;
+        let found = located(&account, "db = 'orders'").await;
         assert_eq!(
             found.line,
             "shop: cluster orders in eu-central-1, IAM login on; bastion i-0123456789abcdef0 (same VPC, named bastion)"
@@ -392,9 +392,9 @@ mod tests {
                 "shop: orders.example.com:5432 in eu-central-1; directly",
             ),
         ] {
-            assert_eq!(settled(&account, lines).await.line, line);
+            assert_eq!(located(&account, lines).await.line, line);
         }
-        let unknown = settle(config("db = 'ordres'"), &account.aws)
+        let unknown = resolve(config("db = 'ordres'"), &account.aws)
             .await
             .unwrap_err();
         let unknown = unknown.to_string();
@@ -411,7 +411,7 @@ mod tests {
             billing.iam = false;
             billing.status = "modifying".to_owned();
         });
-        let found = settled(&account, "db = 'billing'\nbastion = 'i-1'").await;
+        let found = located(&account, "db = 'billing'\nbastion = 'i-1'").await;
         let [off, status] = &found.warnings[..] else {
             panic!("{:?}", found.warnings);
         };
@@ -420,7 +420,7 @@ mod tests {
             "{off}"
         );
         assert!(status.contains("modifying"), "{status}");
-        let own = settled(
+        let own = located(
             &account,
             "db = 'billing'\nbastion = 'i-1'\nauth = 'passthrough'",
         )
@@ -433,7 +433,7 @@ mod tests {
         let account = Account::furnished().await;
         account.deny(&["ec2:DescribeInstances"]);
         let host = "host = 'orders.cluster-abc.eu-central-1.rds.amazonaws.com'";
-        let mut found = settled(&account, host).await;
+        let mut found = located(&account, host).await;
         assert!(
             found.line.ends_with(
                 "bastion i-0123456789abcdef0 (named bastion), equally suitable: i-0aaaaaaaaaaaaaaa1"
@@ -456,7 +456,7 @@ mod tests {
         );
         assert_eq!(found.config.settings.via, found.target.settings.via);
         account.deny(&["ssm:DescribeInstanceInformation"]);
-        let blind = settled(&account, host).await;
+        let blind = located(&account, host).await;
         assert!(
             blind
                 .line

@@ -45,7 +45,7 @@ pub async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
     let configured = LoadedConfiguration::load(args)?;
     let aws_contexts = Arc::new(AwsContexts::default());
     let (targets, failed) = configured.targets(&aws_contexts, None).await;
-    let (targets, mut left_out) = some(targets, failed)?;
+    let (targets, mut left_out) = at_least_one(targets, failed)?;
     let verifier = verifier(&configured.serve)?;
     let state_dir = state_dir(args.state.state_dir.as_ref())?;
     if let Some(dir) = platform::socket::run_dir(state_dir.as_deref()) {
@@ -195,25 +195,31 @@ fn listen(
     };
     let (listeners, failed) = ports::bind(targets, &at)?;
     let failed = failed.into_iter().map(anyhow::Error::from).collect();
-    let (listeners, left_out) = some(listeners, failed)?;
+    let (listeners, left_out) = at_least_one(listeners, failed)?;
     let server = PgServer::start(Arc::clone(proxy), at, listeners, endings);
     Ok((server, left_out))
 }
 
 /// Returns the successes and the error texts, which are logged; fails with the first error if
 /// nothing succeeded.
-fn some<T>(works: Vec<T>, failed: Vec<anyhow::Error>) -> anyhow::Result<(Vec<T>, Vec<String>)> {
+fn at_least_one<T>(
+    works: Vec<T>,
+    failed: Vec<anyhow::Error>,
+) -> anyhow::Result<(Vec<T>, Vec<String>)> {
     let mut failed = failed.into_iter();
     if works.is_empty()
         && let Some(first) = failed.next()
     {
         return Err(first);
     }
-    Ok((works, failed.map(|error| say_left_out(&error)).collect()))
+    Ok((
+        works,
+        failed.map(|error| log_ignored_target(&error)).collect(),
+    ))
 }
 
 /// Logs that a target is left out while the others are served. Returns the reason.
-pub(super) fn say_left_out(error: &anyhow::Error) -> String {
+pub(super) fn log_ignored_target(error: &anyhow::Error) -> String {
     let reason = crate::base::error_text::causes(error.as_ref());
     let reason = reason.trim_end();
     error!(reason, "ignored an invalid target; serving the others");

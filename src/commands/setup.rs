@@ -111,10 +111,10 @@ async fn gather(config: &TargetConfig) -> (SetupFacts, Vec<String>) {
         ));
         return (facts, unseen);
     }
-    ask_who(&aws, &region, &mut facts, &mut unseen).await;
+    add_identity(&aws, &region, &mut facts, &mut unseen).await;
     progress.now("looking up the database");
     match timeout(PATIENCE, find(&aws, &region, config, &facts)).await {
-        Ok(Ok(Some(database))) => learn(&mut facts, database),
+        Ok(Ok(Some(database))) => add_database(&mut facts, database),
         Ok(Ok(None)) => {}
         Ok(Err(error)) => unseen.push(format!("The database lookup failed: {error}.")),
         Err(_) => unseen.push("The database lookup timed out.".to_owned()),
@@ -124,7 +124,7 @@ async fn gather(config: &TargetConfig) -> (SetupFacts, Vec<String>) {
     (facts, unseen)
 }
 
-async fn ask_who(
+async fn add_identity(
     aws: &AwsContext,
     region: &Region,
     facts: &mut SetupFacts,
@@ -163,7 +163,7 @@ fn is_rds(endpoint: &Endpoint) -> bool {
     !matches!(endpoint.kind(), EndpointKind::Dsql | EndpointKind::Other)
 }
 
-fn learn(facts: &mut SetupFacts, database: Database) {
+fn add_database(facts: &mut SetupFacts, database: Database) {
     facts.endpoint = facts.endpoint.take().or(database.endpoint);
     // The database's own account, where another one uses it.
     let of_arn = database

@@ -43,7 +43,7 @@ pub async fn token(args: &TokenArgs) -> anyhow::Result<()> {
     }
     let (aws, request) = request(&config).await?;
     let token = token::provider(aws).token(&request).await;
-    let token = token.map_err(|error| told(&config, error.into()))?;
+    let token = token.map_err(|error| client_error(&config, error.into()))?;
     let text = match args.output.json {
         true => json(&request, token.value.expose(), token.expires_at)?,
         false => Zeroizing::new(format!("{}\n", token.value.expose())),
@@ -64,7 +64,7 @@ async fn request(config: &TargetConfig) -> anyhow::Result<(Arc<AwsContext>, Toke
         (Some(endpoint), _) => endpoint,
         (None, Some(db)) => {
             let located = discover::locate(&aws, config, db).await;
-            let (target, _) = located.map_err(|error| told(config, error.into()))?;
+            let (target, _) = located.map_err(|error| client_error(config, error.into()))?;
             target.endpoint
         }
         (None, None) => bail!("target \"{}\" has neither host nor db", config.name),
@@ -72,7 +72,7 @@ async fn request(config: &TargetConfig) -> anyhow::Result<(Arc<AwsContext>, Toke
     let resolved = Aliases::new(config.settings.login.dns_server)
         .resolve(&host)
         .await;
-    let host = resolved.map_err(|error| told(config, error.into()))?;
+    let host = resolved.map_err(|error| client_error(config, error.into()))?;
     let user = super::role(config)?;
     let endpoint = Endpoint { host, port };
     let region = region(&aws, endpoint.region()).await?;
@@ -87,7 +87,7 @@ async fn request(config: &TargetConfig) -> anyhow::Result<(Arc<AwsContext>, Toke
 }
 
 /// Converts an error to the text that a client of the target would get.
-fn told(config: &TargetConfig, error: ConnectionError) -> anyhow::Error {
+fn client_error(config: &TargetConfig, error: ConnectionError) -> anyhow::Error {
     let target = config.resolved();
     let said = explain(&error, target.as_ref().map(ErrorContext::target).as_ref());
     let more = [said.detail, said.hint].into_iter().flatten();

@@ -163,7 +163,7 @@ impl ClientEnded {
     }
 
     /// Records data of the far side.
-    fn heard(&mut self) {
+    fn note_input(&mut self) {
         let now = Instant::now();
         self.longest = self.longest.max(now - self.since);
         self.wait_from(now);
@@ -237,7 +237,7 @@ impl<'a> TwoWayCopy<'a> {
             return Poll::Pending;
         };
         if self.down.copied != before {
-            ended.heard();
+            ended.note_input();
         }
         if self.down.is_held_up() {
             ended.held_up();

@@ -187,7 +187,7 @@ async fn a_port_in_use_is_refused_with_another() {
 
 #[test]
 fn other_ports_are_suggested() {
-    let elsewhere = |port| elsewhere(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+    let elsewhere = |port| suggested_port(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
     assert_eq!(
         [80, 443, 3306, u16::MAX].map(elsewhere),
         [8080, 8443, 3307, 8000]

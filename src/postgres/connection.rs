@@ -36,7 +36,7 @@ use crate::postgres::cancel_keys::KeyRegistration;
 use crate::postgres::route;
 use crate::postgres::route::{OfferedTargets, RoutedStartup};
 use crate::postgres::splice;
-use crate::postgres::splice::FirstBytes;
+use crate::postgres::splice::InitialBytes;
 use crate::report::{self};
 use crate::serving::protocol::ClientProtocol;
 use crate::serving::state::ServingState;
@@ -102,7 +102,7 @@ async fn serve(
                 cancel::deliver(&proxy, &port_targets, &key, stream).await;
             }
             Ok(Ok(StartupRequest::Startup { client, startup })) => {
-                let session = ClientConnection {
+                let connection = ClientConnection {
                     arrival,
                     client_asked: proxy.asks_password(&arrival),
                     proxy,
@@ -112,7 +112,7 @@ async fn serve(
                     evidence: None,
                     no_default: None,
                 };
-                session
+                connection
                     .run(client, startup, startup_permit, port_targets)
                     .await;
             }
@@ -309,7 +309,7 @@ impl ClientConnection {
         }
     }
 
-    /// Runs the session, from the first ReadyForQuery to the end.
+    /// Runs the connection, from the first ReadyForQuery to the end.
     async fn splice(
         self,
         client: LocalClient,
@@ -347,7 +347,7 @@ impl ClientConnection {
             ahead,
             ..
         } = client;
-        let first = FirstBytes {
+        let first = InitialBytes {
             up: &ahead,
             down: &login_messages.bytes,
         };
@@ -407,7 +407,7 @@ async fn answer_in_time(
         .map_err(ConnectionError::for_a_probe)
 }
 
-/// Reports to the client and the log why there is no session.
+/// Reports to the client and the log why the connection failed.
 ///
 /// Over TLS the error follows an AuthenticationOk. With its default `sslmode=prefer`, libpq takes
 /// an earlier error as a reason to retry without TLS, so every failure would be tried, awaited and
@@ -433,14 +433,14 @@ async fn refuse(
         return;
     };
     let admitted = client.auth_state == AuthState::Admitted && !login_messages.authenticated;
-    let admit_client: &'static [u8] = if client.tls && admitted && !report.not_ready {
+    let authentication: &'static [u8] = if client.tls && admitted && !report.not_ready {
         &AUTHENTICATION_OK
     } else {
         &[]
     };
     let parts = [
         Bytes::copy_from_slice(&login_messages.bytes),
-        Bytes::from_static(admit_client),
+        Bytes::from_static(authentication),
         reply,
     ];
     let farewell = async {

@@ -25,7 +25,7 @@ pub(crate) const TERMINATE: [u8; 5] = *b"X\0\0\0\x04";
 
 /// First bytes of each direction.
 #[derive(Clone, Copy, Debug)]
-pub struct FirstBytes<'a> {
+pub struct InitialBytes<'a> {
     /// Bytes that the client sent before the server was ready.
     pub up: &'a [u8],
     /// Bytes that the server sent before the splice, from a message boundary on.
@@ -46,7 +46,7 @@ pub struct FirstBytes<'a> {
 pub async fn splice(
     client: &mut dyn Duplex,
     server: &mut dyn Duplex,
-    first: FirstBytes<'_>,
+    first: InitialBytes<'_>,
     traffic: &Traffic,
     stop: impl Future<Output = ()>,
 ) -> ConnectionEnd {
@@ -197,7 +197,7 @@ mod tests {
         let (client, mut near_client) = duplex(64);
         let (server, mut near_server) = duplex(64);
         let splice = tokio::spawn(async move {
-            let (first, traffic) = (FirstBytes { up, down }, Traffic::default());
+            let (first, traffic) = (InitialBytes { up, down }, Traffic::default());
             splice(&mut near_client, &mut near_server, first, &traffic, stop).await
         });
         Pair {
@@ -231,7 +231,7 @@ mod tests {
         let (sent, answered) = (query.clone(), rows.clone());
         let writers = tokio::spawn(async move {
             tokio::try_join!(client_out.write_all(&sent), server_out.write_all(&answered)).unwrap();
-            (client_out, server_out) // Kept: dropping one would end the session.
+            (client_out, server_out) // Kept: dropping one would end the connection.
         });
         let mut at_server = vec![0; 5 + query.len()];
         let mut at_client = vec![0; 9 + rows.len()];
@@ -376,7 +376,7 @@ mod tests {
         let mut near_server = Deaf(near_server);
         client.write_all(b"insert").await.unwrap();
         let reason = message(30);
-        let (words, first) = (reason.clone(), FirstBytes { up: b"", down: b"" });
+        let (words, first) = (reason.clone(), InitialBytes { up: b"", down: b"" });
         let splicing = tokio::spawn(async move {
             splice(
                 &mut near_client,
@@ -403,7 +403,7 @@ mod tests {
         let (mut client, mut near_client) = duplex(4096);
         let mut near_server = Deaf(near_server);
         client.write_all(b"insert").await.unwrap();
-        let first = FirstBytes { up: b"", down: b"" };
+        let first = InitialBytes { up: b"", down: b"" };
         let stop = std::future::pending();
         let traffic = Traffic::default();
         let end = splice(&mut near_client, &mut near_server, first, &traffic, stop).await;

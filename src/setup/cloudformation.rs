@@ -114,7 +114,7 @@ fn notes(facts: &SetupFacts, commands: &StackCommands, endpoints: bool) -> Vec<S
         ),
         format!("Delete it: {}", commands.delete),
     ];
-    notes.extend(surroundings(facts));
+    notes.extend(network_notes(facts));
     notes.extend(way_out(endpoints, "CreateVpcEndpoints=true"));
     notes
 }
@@ -136,7 +136,7 @@ pub(super) fn key_arn(facts: &SetupFacts) -> Option<&str> {
 }
 
 /// Returns notes on unknown values of the bastion's network.
-pub(super) fn surroundings(facts: &SetupFacts) -> Vec<String> {
+pub(super) fn network_notes(facts: &SetupFacts) -> Vec<String> {
     let options = facts.options();
     let mut notes = Vec::new();
     let of_vpc = facts

@@ -1,6 +1,6 @@
 //! The same bastion for Terraform and OpenTofu: `bastion.tf` with the known values filled in.
 
-use super::cloudformation::{key_arn, port, surroundings, way_out};
+use super::cloudformation::{key_arn, network_notes, port, way_out};
 use super::{Artefact, SetupFacts};
 use crate::base::quote;
 
@@ -54,7 +54,7 @@ pub fn terraform(facts: &SetupFacts, endpoints: bool) -> Artefact {
         "Then add the output pgiam_toml to the target.".to_owned(),
         format!("Delete it: terraform destroy{open}"),
     ];
-    notes.extend(surroundings(facts));
+    notes.extend(network_notes(facts));
     notes.extend(way_out(endpoints, "-var create_vpc_endpoints=true"));
     Artefact { text, notes }
 }

@@ -149,7 +149,7 @@ impl<P: ProtocolState> ServedTarget<P> {
     /// [`SetupError`] for settings that can never work.
     pub fn new(config: TargetConfig, aws_contexts: Arc<AwsContexts>) -> Result<Self, SetupError> {
         match config.resolved() {
-            Some(target) => Self::settled(config, target, aws_contexts),
+            Some(target) => Self::located(config, target, aws_contexts),
             None => {
                 TargetContext::<P>::check(&config)?; // Checks the settings that are known already.
                 Ok(Self::with(config, aws_contexts, OnceLock::new()))
@@ -162,7 +162,7 @@ impl<P: ProtocolState> ServedTarget<P> {
     ///
     /// # Errors
     /// The same as for [`ServedTarget::new`].
-    pub fn settled(
+    pub fn located(
         config: TargetConfig,
         target: ResolvedTarget,
         aws_contexts: Arc<AwsContexts>,

@@ -132,7 +132,7 @@ impl<'a> LookupContext<'a> {
                 code: code.into(),
                 message: error.message().unwrap_or_default().into(),
                 request_id: error.request_id().map(Into::into),
-                clock: date.and_then(|date| ClockOffset::told(date, SystemTime::now())),
+                clock: date.and_then(|date| ClockOffset::from_date_header(date, SystemTime::now())),
             },
             region: self.region.to_owned(),
         }

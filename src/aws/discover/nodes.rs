@@ -10,7 +10,7 @@ use tracing::debug;
 
 use super::ask::LookupContext;
 use super::ec2::{self, InstanceFacts};
-use super::{DiscoverError, MissingDatabases, Node, VisibleDatabases, is_id};
+use super::{DiscoverError, FailedCall, Node, PartialListing, is_id};
 use crate::aws::NODES_A_PAGE;
 use crate::base::error_text::chain;
 use crate::base::foreign_text::ForeignText;
@@ -24,9 +24,7 @@ pub(super) const LIST: &str = "ssm:DescribeInstanceInformation";
 ///
 /// # Errors
 /// [`DiscoverError`] when Systems Manager does not list them.
-pub(super) async fn all(
-    asker: &LookupContext<'_>,
-) -> Result<VisibleDatabases<Node>, DiscoverError> {
+pub(super) async fn all(asker: &LookupContext<'_>) -> Result<PartialListing<Node>, DiscoverError> {
     let (listed, marked) = tokio::join!(list(asker, None), list(asker, Some(MARK)));
     let (marked, listed) = match (marked, listed) {
         (Ok(marked), Ok(listed)) => (marked, listed),
@@ -51,12 +49,12 @@ pub(super) async fn all(
             describe(&mut found, machines);
             Vec::new()
         }
-        Err(error) => vec![MissingDatabases {
+        Err(error) => vec![FailedCall {
             action: ec2::LIST,
             error,
         }],
     };
-    Ok(VisibleDatabases { found, missing })
+    Ok(PartialListing { found, missing })
 }
 
 async fn list(asker: &LookupContext<'_>, tag: Option<&str>) -> Result<Vec<Node>, DiscoverError> {

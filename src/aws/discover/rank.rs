@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 
 use super::nodes::MARK;
-use super::{MissingDatabases, Node, VisibleDatabases};
+use super::{FailedCall, Node, PartialListing};
 
 /// Words in a node name that indicate a bastion.
 const NAMES: [&str; 2] = ["bastion", "jump"];
@@ -29,7 +29,7 @@ pub struct NodeRanking {
     /// Note about the choice for the user.
     pub note: Option<String>,
     /// Calls that failed, so that information is missing.
-    pub missing: Vec<MissingDatabases>,
+    pub missing: Vec<FailedCall>,
 }
 
 /// Location of a node relative to the database, in order of preference.
@@ -55,8 +55,8 @@ impl NodeLocation {
 
 /// Ranks nodes as bastions for a database in `vpc`. Nodes that are known to be in another VPC are
 /// left out, unless they are marked or there are no others.
-pub(super) fn rank(seen: VisibleDatabases<Node>, vpc: Option<&str>) -> NodeRanking {
-    let VisibleDatabases { found, missing } = seen;
+pub(super) fn rank(seen: PartialListing<Node>, vpc: Option<&str>) -> NodeRanking {
+    let PartialListing { found, missing } = seen;
     let elsewhere = |node: &Node| NodeLocation::of(node, vpc) == NodeLocation::Other;
     let (online, offline): (Vec<_>, Vec<_>) = found.into_iter().partition(|node| node.online);
     let is_only = online.len() == 1;
@@ -67,15 +67,15 @@ pub(super) fn rank(seen: VisibleDatabases<Node>, vpc: Option<&str>) -> NodeRanki
         true => (far, true),
         false => (near.into_iter().chain(marked).collect(), false),
     };
-    let key = |node: &Node| (elsewhere(node), merits(node, vpc), node.id.clone());
+    let key = |node: &Node| (elsewhere(node), sort_key(node, vpc), node.id.clone());
     nodes.sort_by_key(key);
     let equals = match nodes.first() {
         Some(first) => {
-            let best = merits(first, vpc);
+            let best = sort_key(first, vpc);
             nodes
                 .iter()
                 .take_while(|node| !elsewhere(node) || is_far)
-                .take_while(|node| merits(node, vpc) == best)
+                .take_while(|node| sort_key(node, vpc) == best)
                 .count()
         }
         None => 0,
@@ -94,7 +94,7 @@ pub(super) fn rank(seen: VisibleDatabases<Node>, vpc: Option<&str>) -> NodeRanki
         _ => None,
     };
     let candidate = |node: Node| {
-        let why = why(&node, vpc, is_only);
+        let why = reason(&node, vpc, is_only);
         RankedNode { node, why }
     };
     NodeRanking {
@@ -107,7 +107,7 @@ pub(super) fn rank(seen: VisibleDatabases<Node>, vpc: Option<&str>) -> NodeRanki
 }
 
 /// Sort key of a node; a smaller key is better.
-fn merits(node: &Node, vpc: Option<&str>) -> (Reverse<bool>, NodeLocation, bool, Reverse<bool>) {
+fn sort_key(node: &Node, vpc: Option<&str>) -> (Reverse<bool>, NodeLocation, bool, Reverse<bool>) {
     let marked = Reverse(node.marked);
     let named = Reverse(named(node).is_some());
     (marked, NodeLocation::of(node, vpc), !is_linux(node), named)
@@ -127,7 +127,7 @@ fn named(node: &Node) -> Option<&str> {
         .then_some(name)
 }
 
-fn why(node: &Node, vpc: Option<&str>, is_only: bool) -> String {
+fn reason(node: &Node, vpc: Option<&str>, is_only: bool) -> String {
     let mut why = Vec::new();
     if node.marked {
         why.push(format!("tag {MARK}"));

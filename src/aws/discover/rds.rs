@@ -4,7 +4,7 @@ mod calls;
 mod row;
 
 use super::ask::LookupContext;
-use super::{Database, DiscoverError, MissingDatabases, VisibleDatabases};
+use super::{Database, DiscoverError, FailedCall, PartialListing};
 use crate::base::error_text::chain;
 use crate::config::{Endpoint, EndpointKind};
 use calls::ResourceFilter;
@@ -25,7 +25,7 @@ pub(super) enum SearchResult {
 pub(super) const CALLS: usize = 5;
 
 /// Returns every database of any engine, sorted by identifier.
-pub(super) async fn all(asker: &LookupContext<'_>) -> VisibleDatabases<DatabaseRow> {
+pub(super) async fn all(asker: &LookupContext<'_>) -> PartialListing<DatabaseRow> {
     let (clusters, instances, proxies, cluster_endpoints, proxy_endpoints) = tokio::join!(
         calls::clusters(asker, ResourceFilter::All),
         calls::instances(asker, ResourceFilter::All),
@@ -36,7 +36,7 @@ pub(super) async fn all(asker: &LookupContext<'_>) -> VisibleDatabases<DatabaseR
     let mut missing = Vec::new();
     let mut take = |action, rows: Result<Vec<DatabaseRow>, DiscoverError>| {
         rows.unwrap_or_else(|error| {
-            missing.push(MissingDatabases { action, error });
+            missing.push(FailedCall { action, error });
             Vec::new()
         })
     };
@@ -64,7 +64,7 @@ pub(super) async fn all(asker: &LookupContext<'_>) -> VisibleDatabases<DatabaseR
     found.append(&mut proxies);
     found.append(&mut endpoints);
     found.sort_by(|a, b| a.database.identifier.cmp(&b.database.identifier)); // Stable sort.
-    VisibleDatabases { found, missing }
+    PartialListing { found, missing }
 }
 
 /// Finds the database with this identifier. Each call names the identifier: a policy may allow

@@ -452,7 +452,7 @@ fn node(id: &str) -> Node {
 
 fn ranked(nodes: Vec<Node>) -> NodeRanking {
     let missing = Vec::new();
-    let seen = VisibleDatabases {
+    let seen = PartialListing {
         found: nodes,
         missing,
     };

@@ -174,7 +174,7 @@ impl QueryAnswer {
     /// Compares the answer's time with the clock of `watch`.
     pub(super) fn asked_of(&mut self, watch: &ClockWatch) {
         let date = self.date.as_deref();
-        self.clock = date.and_then(|date| ClockOffset::told(date, watch.now()));
+        self.clock = date.and_then(|date| ClockOffset::from_date_header(date, watch.now()));
     }
 
     fn is_good(&self) -> bool {

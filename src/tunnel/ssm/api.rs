@@ -251,7 +251,7 @@ where
         kind,
         answer: ApiAnswer {
             request_id: error.request_id().map(Into::into),
-            clock: date.and_then(|date| ClockOffset::told(date, SystemTime::now())),
+            clock: date.and_then(|date| ClockOffset::from_date_header(date, SystemTime::now())),
             code: code.into(),
             message: message.into(),
         },

@@ -144,7 +144,7 @@ impl BastionSet {
     }
 
     /// Records that this node provided a connection.
-    pub(super) fn worked(&self, id: &NodeId) {
+    pub(super) fn note_success(&self, id: &NodeId) {
         self.memory().failed.remove(id);
     }
 
@@ -268,7 +268,7 @@ mod tests {
         bastions.failed(&"i-1".into());
         bastions.failed(&"i-2".into());
         assert_eq!(order(&bastions).await, ["i-1", "i-2"], "all have failed");
-        bastions.worked(&"i-2".into());
+        bastions.note_success(&"i-2".into());
         assert_eq!(order(&bastions).await, ["i-2", "i-1"]);
     }
 

@@ -139,9 +139,9 @@ pub(super) struct Driver {
 }
 
 /// Ends the streams of a driver that is dropped, for example when the runtime stops.
-struct EndOnDrop(Arc<SharedSession>);
+struct EndStreamsOnDrop(Arc<SharedSession>);
 
-impl Drop for EndOnDrop {
+impl Drop for EndStreamsOnDrop {
     fn drop(&mut self) {
         self.0.lock().end(TunnelError::Protocol {
             reason: "the session's driver task ended unexpectedly".into(),
@@ -200,7 +200,7 @@ impl Driver {
     /// Runs until the session ends, reports the reason to every stream and waiter, and `terminate`s
     /// the session at AWS before the socket is closed; the result tells if that worked.
     pub(super) async fn run(mut self, terminate: impl Future<Output = bool>) {
-        let _guard = EndOnDrop(Arc::clone(&self.shared));
+        let _guard = EndStreamsOnDrop(Arc::clone(&self.shared));
         let end = background::outcome(self.drive_and_resume()).await;
         let end = end.unwrap_or_else(TunnelError::Internal);
         // After the terminate flag, any end is the answer to it.
@@ -311,7 +311,7 @@ impl Driver {
         let stall_ends = self.stall(state);
         let may_read = !state.is_full();
         if !may_read {
-            self.pulse.heard(); // Silence caused by this side says nothing about the path.
+            self.pulse.note_input(); // Silence caused by this side says nothing about the path.
         }
         // The handshake has a deadline of its own, and an agent that the service reported as away
         // is not expected to answer.
@@ -448,7 +448,7 @@ impl Driver {
     }
 
     fn on_message(&mut self, message: Message) -> Result<(), TunnelError> {
-        self.pulse.heard();
+        self.pulse.note_input();
         match message {
             Message::Binary(bytes) => {
                 self.fruitless = 0;
@@ -483,7 +483,7 @@ impl Driver {
         self.pulse.heard_agent();
         let outcome = state.channel.handle_message(now, bytes);
         state.note_gap();
-        if let Some(dropped) = self.losses.untold(state.channel.stats().dropped) {
+        if let Some(dropped) = self.losses.unreported(state.channel.stats().dropped) {
             warn!(bastion = %self.bastion, session_id = %self.session_id, dropped, "dropped messages of the SSM agent: too many are queued behind a missing one; the agent resends them slowly");
         }
         // Events before an error still count.
@@ -613,7 +613,7 @@ impl Driver {
                 let after_s = silence.as_secs();
                 warn!(id = "ssm.agent-silent", bastion = %self.bastion, session_id = %self.session_id, after_s, "the SSM agent does not answer; new connections use other sessions");
                 let mut state = self.shared.lock();
-                state.unheard(&self.bastion, silence, self.dial_timeout);
+                state.note_silent_agent(&self.bastion, silence, self.dial_timeout);
             }
             KeepaliveAction::Dead(silence) => {
                 return Err(TunnelError::ChannelLost {

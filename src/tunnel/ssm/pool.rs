@@ -366,7 +366,7 @@ impl SessionPool {
     }
 
     /// Records a working stream, which ends the pause after early failures.
-    pub(super) fn worked(&self) {
+    pub(super) fn note_success(&self) {
         self.lock().early = None;
     }
 

@@ -55,7 +55,7 @@ const MOST_TRIED: usize = 10;
 /// Starts the sessions of one target.
 #[derive(Clone)]
 pub(super) struct SessionStarter {
-    inner: Arc<Inner>,
+    inner: Arc<StarterState>,
     pub(super) tasks: TaskTracker,
     /// Stops the running start.
     pub(super) stop: CancellationToken,
@@ -63,7 +63,7 @@ pub(super) struct SessionStarter {
     step: Arc<Mutex<Option<&'static str>>>,
 }
 
-struct Inner {
+struct StarterState {
     aws: Arc<AwsContext>,
     region: Option<Region>,
     settings: SsmSettings,
@@ -80,7 +80,7 @@ impl SessionStarter {
     ) -> Self {
         let bastions = BastionSet::new(settings.bastion.clone(), aws.clone(), endpoint.clone());
         Self {
-            inner: Arc::new(Inner {
+            inner: Arc::new(StarterState {
                 aws,
                 region,
                 settings,
@@ -115,7 +115,7 @@ impl SessionStarter {
 
     /// Records that a bastion connected to the database.
     pub(super) fn dial_worked(&self, bastion: &NodeId) {
-        self.inner.bastions.worked(bastion);
+        self.inner.bastions.note_success(bastion);
     }
 
     /// Returns the bastions to try now, in order, and Systems Manager's information about each.
@@ -147,7 +147,7 @@ impl SessionStarter {
         for bastion in candidates.into_iter().take(MOST_TRIED) {
             match self.start_through(&access, &bastion).await {
                 Ok(session) => {
-                    inner.bastions.worked(&bastion);
+                    inner.bastions.note_success(&bastion);
                     return Ok(session);
                 }
                 Err(error) if should_try_next(&error) => {
@@ -347,7 +347,7 @@ impl SessionStarter {
     }
 }
 
-impl Inner {
+impl StarterState {
     async fn start_session_once(
         &self,
         access: &AwsAccess,

@@ -177,7 +177,7 @@ impl StreamSlot {
     }
 
     /// Records written bytes.
-    pub(super) fn wrote(&mut self) {
+    pub(super) fn note_write(&mut self) {
         self.moved = Instant::now();
         self.waiting.get_or_insert(self.moved);
     }
@@ -544,7 +544,12 @@ impl SessionMachines {
     /// Handles an agent that has owed an answer in silence for this long: no new streams. Those
     /// without an outcome of their dial that can be repeated elsewhere get an error; the others too
     /// once `dial_timeout` has passed.
-    pub(super) fn unheard(&mut self, bastion: &NodeId, silence: Duration, dial_timeout: Duration) {
+    pub(super) fn note_silent_agent(
+        &mut self,
+        bastion: &NodeId,
+        silence: Duration,
+        dial_timeout: Duration,
+    ) {
         self.retired = true;
         self.silent_since = Instant::now().checked_sub(silence);
         if !self.proven {

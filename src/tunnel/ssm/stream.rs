@@ -189,7 +189,7 @@ impl AsyncWrite for SsmStream {
             return Poll::Pending;
         }
         let n = room.min(buf.len());
-        slot.wrote();
+        slot.note_write();
         let sent = state.mux.send(self.id, Bytes::copy_from_slice(&buf[..n]));
         state.count_sent(n);
         drop(guard);

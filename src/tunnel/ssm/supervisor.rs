@@ -255,7 +255,7 @@ impl SsmTransport {
     /// Records a working stream. If it needed a fresh session, the older ones have outdated names.
     fn dial_worked(&self, session: &SsmSession, not_before: Option<Instant>) {
         self.starter.dial_worked(session.bastion());
-        self.pool.worked();
+        self.pool.note_success();
         *self.fresh_failure() = None;
         if let Some(not_before) = not_before {
             self.pool.retire_older(not_before);

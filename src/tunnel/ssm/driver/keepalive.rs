@@ -83,7 +83,7 @@ impl Keepalive {
     }
 
     /// Records any input.
-    pub(super) fn heard(&mut self) {
+    pub(super) fn note_input(&mut self) {
         self.heard = Instant::now();
         self.ping = None;
     }
@@ -206,7 +206,7 @@ mod tests {
         let (mut pulse, _) = pulse();
         next(&mut pulse, false).await;
         advance(seconds(1)).await;
-        pulse.heard();
+        pulse.note_input();
         assert_eq!(
             next(&mut pulse, false).await,
             (KeepaliveAction::Ping, seconds(20))
@@ -235,7 +235,7 @@ mod tests {
             advance(deadline.saturating_duration_since(Instant::now())).await;
             match pulse.check(true) {
                 // The service answers at once.
-                KeepaliveAction::Ping => pulse.heard(),
+                KeepaliveAction::Ping => pulse.note_input(),
                 KeepaliveAction::AgentSilent(silence) => told.push(silence.as_secs()),
                 KeepaliveAction::Wait => {}
                 other => panic!("{other:?}"),
@@ -243,13 +243,13 @@ mod tests {
         }
         assert_eq!(told, [5, 10, 15, 20]);
         // Input of the agent starts the time again.
-        pulse.heard();
+        pulse.note_input();
         pulse.heard_agent();
         assert_eq!(
             next(&mut pulse, true).await,
             (KeepaliveAction::Ping, seconds(5))
         );
-        pulse.heard();
+        pulse.note_input();
         assert_eq!(pulse.check(true), KeepaliveAction::AgentSilent(seconds(5)));
     }
 
@@ -261,7 +261,7 @@ mod tests {
                 next(&mut pulse, false).await,
                 (KeepaliveAction::Ping, seconds(20))
             );
-            pulse.heard();
+            pulse.note_input();
         }
         // An answer is due from now on.
         assert_eq!(
@@ -289,7 +289,7 @@ mod tests {
         let (mut pulse, slept) = pulse();
         slept.store(3600, Ordering::Relaxed);
         next(&mut pulse, false).await;
-        pulse.heard();
+        pulse.note_input();
         slept.store(0, Ordering::Relaxed);
         assert_eq!(
             next(&mut pulse, false).await,

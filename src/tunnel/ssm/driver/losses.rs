@@ -11,21 +11,21 @@ const INTERVAL: Duration = Duration::from_secs(60);
 #[derive(Debug, Default)]
 pub(super) struct LossReports {
     /// Number of losses in the last report, and its time.
-    told: Option<(u64, Instant)>,
+    reported: Option<(u64, Instant)>,
 }
 
 impl LossReports {
     /// Takes the number dropped so far; returns the number to report now.
-    pub(super) fn untold(&mut self, dropped: u64) -> Option<u64> {
-        let before = self.told.map_or(0, |(before, _)| before);
+    pub(super) fn unreported(&mut self, dropped: u64) -> Option<u64> {
+        let before = self.reported.map_or(0, |(before, _)| before);
         if dropped == before {
             return None;
         }
         let now = Instant::now();
-        if self.told.is_some_and(|(_, at)| now < at + INTERVAL) {
+        if self.reported.is_some_and(|(_, at)| now < at + INTERVAL) {
             return None;
         }
-        self.told = Some((dropped, now));
+        self.reported = Some((dropped, now));
         Some(dropped - before)
     }
 }
@@ -37,13 +37,13 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn tells_once_a_minute() {
         let mut losses = LossReports::default();
-        assert_eq!(losses.untold(0), None);
-        assert_eq!(losses.untold(1), Some(1));
-        assert_eq!(losses.untold(100), None);
+        assert_eq!(losses.unreported(0), None);
+        assert_eq!(losses.unreported(1), Some(1));
+        assert_eq!(losses.unreported(100), None);
         tokio::time::advance(INTERVAL).await;
-        assert_eq!(losses.untold(1), None);
-        assert_eq!(losses.untold(150), Some(149));
+        assert_eq!(losses.unreported(1), None);
+        assert_eq!(losses.unreported(150), Some(149));
         tokio::time::advance(INTERVAL * 2).await;
-        assert_eq!(losses.untold(150), None);
+        assert_eq!(losses.unreported(150), None);
     }
 }
