@@ -4,7 +4,7 @@
 
 use super::client::admit;
 use super::client::probe::is_probe;
-use super::client::startup::{AuthState, LocalClient, StartupRequest};
+use super::client::startup::{AuthState, LocalClient, StartupFailure, StartupRequest};
 use super::connection_state::ClientConnection;
 use super::database::cancel;
 use super::database::login::{LoggedIn, LoginMessages};
@@ -116,8 +116,8 @@ async fn serve(
                     .run(client, startup, startup_permit, port_targets)
                     .await;
             }
-            Ok(Err((error, client))) => refuse_early(&proxy, client, &error).await,
-            Err(after) => refuse_early(&proxy, None, &ConnectionError::StartupTimeout(after)).await,
+            Ok(Err(failure)) => refuse_early(&proxy, failure).await,
+            Err(after) => refuse_early(&proxy, ConnectionError::StartupTimeout(after).into()).await,
         }
     }
     .instrument(span)
@@ -144,7 +144,7 @@ async fn turn_away(
             Err(_) if place.is_quiet() => {}
             Ok((key, _)) if place.is_quiet() && proxy.cancel_keys.find(&key).is_empty() => {}
             Ok((key, stream)) => cancel::deliver(&proxy, &port_targets, &key, stream).await,
-            Err((error, client)) => refuse_early(&proxy, client, &error).await,
+            Err(failure) => refuse_early(&proxy, failure).await,
         }
     }
     .instrument(span)
@@ -152,8 +152,9 @@ async fn turn_away(
 }
 
 /// Refuses a client before its target is known.
-async fn refuse_early(proxy: &Proxy, client: Option<LocalClient>, error: &ConnectionError) {
-    refuse(proxy, client, error, None, &LoginMessages::default()).await;
+async fn refuse_early(proxy: &Proxy, failure: StartupFailure) {
+    let StartupFailure { error, client } = failure;
+    refuse(proxy, client, &error, None, &LoginMessages::default()).await;
 }
 
 /// Resolves when a client has had enough time for its startup and others wait for its place.
@@ -161,6 +162,20 @@ async fn crowded(permit: &OwnedSemaphorePermit) {
     tokio::time::sleep(CROWDED_PATIENCE).await;
     while permit.semaphore().available_permits() > 0 {
         tokio::time::sleep(CROWDED_LOOK).await;
+    }
+}
+
+/// An error of routing, before the client has a target.
+struct RoutingFailure {
+    error: ConnectionError,
+    /// The target that the error is about, if any.
+    target: Option<ResolvedTarget>,
+}
+
+impl From<ConnectionError> for RoutingFailure {
+    fn from(error: ConnectionError) -> Self {
+        let target = None;
+        Self { error, target }
     }
 }
 
@@ -186,7 +201,7 @@ impl ClientConnection {
         drop(startup_permit);
         let (context, mut routed) = match self.route(port_targets, startup, &mut client).await {
             Ok(both) => both,
-            Err((error, target)) => {
+            Err(RoutingFailure { error, target }) => {
                 let about = target.as_ref().map(report::ErrorContext::target);
                 return refuse(&proxy, Some(client), &error, about, &login_messages).await;
             }
@@ -260,21 +275,23 @@ impl ClientConnection {
     }
 
     /// Returns the target that the client requests, after an RDS lookup if needed, and the rewritten
-    /// startup. An error comes with its target, if it is about one. The other targets of the port
-    /// are released, because a connection may far outlive them.
+    /// startup. The other targets of the port are released, because a connection may far outlive
+    /// them.
     async fn route(
         &self,
         port_targets: PgPortTargets,
         startup: Startup,
         client: &mut LocalClient,
-    ) -> Result<(Arc<PgContext>, RoutedStartup), (ConnectionError, Option<ResolvedTarget>)> {
-        let alone = |error: ConnectionError| (error, None);
-        let served = route::choose(&port_targets, &startup).map_err(|e| alone(e.into()))?;
+    ) -> Result<(Arc<PgContext>, RoutedStartup), RoutingFailure> {
+        let served = route::choose(&port_targets, &startup).map_err(ConnectionError::from)?;
         let context = match served.ready() {
             Some(context) => Arc::clone(context),
             None => {
                 let found = self.look_up(served, is_probe(&startup), client).await;
-                found.map_err(|error| (error, Some(served.provisional())))?
+                found.map_err(|error| RoutingFailure {
+                    error,
+                    target: Some(served.provisional()),
+                })?
             }
         };
         let offer = OfferedTargets {
@@ -282,9 +299,9 @@ impl ClientConnection {
             by_name: port_targets.picks_by_name(),
         };
         let routed = route::route(offer, startup, self.proxy.os_user.as_deref());
-        let routed = routed.map_err(|e| alone(e.into()))?;
+        let routed = routed.map_err(ConnectionError::from)?;
         if self.client_asked && routed.target.settings.login.auth == Auth::Passthrough {
-            return Err(alone(ConnectionError::TwoPasswords));
+            return Err(ConnectionError::TwoPasswords.into());
         }
         Ok((context, routed))
     }

@@ -82,12 +82,26 @@ impl PgTarget {
                 context.last_failure.forget();
                 Ok(())
             }
-            Err((error, login_check)) => {
+            Err(LoginFailure { error, login_check }) => {
                 let about = context.about(login_check.as_ref());
                 context.last_failure.note(&error, &about);
                 Err(report::explain(&error, Some(&about)))
             }
         }
+    }
+}
+
+/// A login without a client that failed.
+struct LoginFailure {
+    error: ConnectionError,
+    /// Progress of the login; `None` if it failed before the first step.
+    login_check: Option<LoginCheck>,
+}
+
+impl From<ConnectionError> for LoginFailure {
+    fn from(error: ConnectionError) -> Self {
+        let login_check = None;
+        Self { error, login_check }
     }
 }
 
@@ -103,10 +117,9 @@ impl PgContext {
     }
 
     /// Logs in once, as a client that names neither user nor database.
-    async fn log_in_once(self: &Arc<Self>) -> Result<(), (ConnectionError, Option<LoginCheck>)> {
-        let endpoint = self.endpoint().await.map_err(|error| (error, None))?;
-        let login_check = LoginCheck::new(Arc::clone(self), endpoint, APPLICATION);
-        let mut login_check = login_check.map_err(|error| (error, None))?;
+    async fn log_in_once(self: &Arc<Self>) -> Result<(), LoginFailure> {
+        let endpoint = self.endpoint().await?;
+        let mut login_check = LoginCheck::new(Arc::clone(self), endpoint, APPLICATION)?;
         let login = async {
             let dialled = login_check.dial().await?;
             let secured = login_check.secure(dialled).await?;
@@ -118,7 +131,10 @@ impl PgContext {
                 Ok(())
             }
             Ok(LoginOutcome::Asked(_)) => Ok(()),
-            Err(error) => Err((error, Some(login_check))),
+            Err(error) => Err(LoginFailure {
+                error,
+                login_check: Some(login_check),
+            }),
         }
     }
 
@@ -136,7 +152,7 @@ impl PgContext {
             Ok(()) => {
                 self.last_failure.forget();
             }
-            Err((error, login_check)) => self
+            Err(LoginFailure { error, login_check }) => self
                 .last_failure
                 .note(&error, &self.about(login_check.as_ref())),
         }

@@ -11,7 +11,7 @@ use crate::base::stream::Stream;
 use crate::failure::connection::ConnectionError;
 use crate::postgres::client::authenticate;
 use crate::postgres::client::probe::turned_away;
-use crate::postgres::client::startup::{AuthState, LocalClient, StartupRequest, read_startup};
+use crate::postgres::client::startup::{AuthState, StartupFailure, StartupRequest, read_startup};
 use crate::postgres::shared::Proxy;
 use crate::postgres::target::PgPortTargets;
 
@@ -23,7 +23,7 @@ pub(in crate::postgres) async fn admit_client(
     proxy: &Proxy,
     port_targets: &PgPortTargets,
     connection: Admitted<Stream>,
-) -> Result<StartupRequest, (ConnectionError, Option<LocalClient>)> {
+) -> Result<StartupRequest, StartupFailure> {
     let arrival = connection.arrival();
     // As in PostgreSQL: TLS on a Unix socket would only cost time.
     let acceptor = arrival.is_tcp().then_some(&proxy.acceptor);
@@ -33,7 +33,7 @@ pub(in crate::postgres) async fn admit_client(
             startup,
         } => {
             if let Err(error) = turned_away(proxy, port_targets, &startup, &arrival) {
-                return Err((error, Some(client)));
+                return Err(StartupFailure::of(client, error));
             }
             if let Some(verifier) = &proxy.verifier
                 && proxy.asks_password(&arrival)
@@ -41,7 +41,7 @@ pub(in crate::postgres) async fn admit_client(
                 let (verifier, binding) = (Arc::clone(verifier), proxy.binding.as_ref());
                 let outcome = authenticate::authenticate(&mut client, verifier, binding);
                 if let Err(error) = outcome.await {
-                    return Err((error, Some(client)));
+                    return Err(StartupFailure::of(client, error));
                 }
             }
             client.auth_state = AuthState::Admitted;
@@ -59,15 +59,19 @@ pub(in crate::postgres) async fn admit_client(
 pub(in crate::postgres) async fn turn_away(
     proxy: &Proxy,
     connection: Refused<Stream>,
-) -> Result<(CancelKey, Stream), (ConnectionError, Option<LocalClient>)> {
+) -> Result<(CancelKey, Stream), StartupFailure> {
     let acceptor = connection.arrival().is_tcp().then_some(&proxy.acceptor);
     let (refusal, stream) = connection.into_parts();
     let may_cancel = !matches!(refusal, Refusal::Foreign { .. });
     match timeout(STRANGERS_TIME, read_startup(acceptor, stream)).await {
-        Ok(Ok(StartupRequest::Startup { client, .. })) => Err((refusal.into(), Some(client))),
+        Ok(Ok(StartupRequest::Startup { client, .. })) => {
+            Err(StartupFailure::of(client, refusal.into()))
+        }
         Ok(Ok(StartupRequest::Cancel { key, stream })) if may_cancel => Ok((key, stream)),
         // The client does not read a reply.
-        Ok(Ok(StartupRequest::Cancel { .. })) | Err(_) => Err((refusal.into(), None)),
+        Ok(Ok(StartupRequest::Cancel { .. })) | Err(_) => {
+            Err(ConnectionError::from(refusal).into())
+        }
         Ok(Err(failed)) => Err(failed),
     }
 }

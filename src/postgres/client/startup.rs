@@ -83,35 +83,58 @@ pub(in crate::postgres) enum StartupRequest {
     },
 }
 
+/// A client that failed before its target was known.
+pub(in crate::postgres) struct StartupFailure {
+    pub(in crate::postgres) error: ConnectionError,
+    /// The client that receives the error; `None` if its stream was lost.
+    pub(in crate::postgres) client: Option<LocalClient>,
+}
+
+impl StartupFailure {
+    /// Creates a failure that `client` receives.
+    pub(in crate::postgres) fn of(client: LocalClient, error: ConnectionError) -> Self {
+        let client = Some(client);
+        Self { error, client }
+    }
+}
+
+impl From<ConnectionError> for StartupFailure {
+    /// Creates a failure that no client receives.
+    fn from(error: ConnectionError) -> Self {
+        let client = None;
+        Self { error, client }
+    }
+}
+
 /// Reads the client's startup, with TLS if the client requests it and there is an `acceptor`. On
 /// failure the stream is returned, unless it was lost with TLS.
 pub(in crate::postgres) async fn read_startup(
     acceptor: Option<&LocalAcceptor>,
     mut stream: Stream,
-) -> Result<StartupRequest, (ConnectionError, Option<LocalClient>)> {
+) -> Result<StartupRequest, StartupFailure> {
     let mut client = Client::new(acceptor.is_some());
     let mut buffer = [0; READ];
     loop {
         if let Err(error) =
             write_all(&mut stream, std::iter::from_fn(|| client.poll_output())).await
         {
-            return Err((ConnectionError::ClientGone(error), None));
+            return Err(ConnectionError::ClientGone(error).into());
         }
         match client.poll_event() {
             Some(ClientEvent::StartTls) => {
-                let tls = accept(acceptor, stream).await.map_err(|e| (e, None))?;
+                let tls = accept(acceptor, stream).await?;
                 stream = Box::new(tls);
                 client.tls_established();
                 continue;
             }
             Some(ClientEvent::StartDirectTls { received }) => {
                 let replayed = ReplayedStream { received, stream };
-                let tls = accept(acceptor, Box::new(replayed)).await;
-                let tls = tls.map_err(|e| (e, None))?;
+                let tls = accept(acceptor, Box::new(replayed)).await?;
                 let established = client.direct_tls_established(tls.get_ref().1.alpn_protocol());
                 stream = Box::new(tls);
                 if let Err(error) = established {
-                    return Err((error.into(), Some(LocalClient::new(stream, true, &[]))));
+                    let client = LocalClient::new(stream, true, &[]);
+                    return Err(StartupFailure::of(client, error.into()));
                 }
                 continue;
             }
@@ -145,7 +168,8 @@ pub(in crate::postgres) async fn read_startup(
             Err(error) => Err(ConnectionError::ClientGone(error)),
         };
         if let Err(error) = heard {
-            return Err((error, Some(LocalClient::new(stream, client.is_tls(), &[]))));
+            let client = LocalClient::new(stream, client.is_tls(), &[]);
+            return Err(StartupFailure::of(client, error));
         }
     }
 }
