@@ -16,7 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// transfer.
 const FIRST_ROWS: usize = 128;
 const MOST_ROWS: usize = 4096;
-/// ResolvedTarget duration of the main measurement.
+/// Intended duration of the main measurement.
 const MEASURED: Duration = Duration::from_millis(2500);
 
 impl CheckRun {

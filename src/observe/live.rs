@@ -49,7 +49,7 @@ impl Traffic {
 /// A connection after its startup packet.
 #[derive(Clone, Copy, Debug)]
 pub struct NewConnection<'a> {
-    /// ResolvedTarget.
+    /// Name of the target.
     pub target: &'a TargetName,
     /// Database role; empty if there is none.
     pub user: &'a str,
@@ -68,7 +68,7 @@ pub struct NewConnection<'a> {
 pub struct Connection {
     /// Unique number of the connection in this process.
     pub id: u64,
-    /// ResolvedTarget.
+    /// Name of the target.
     pub target: TargetName,
     /// Database role; empty if there is none.
     pub user: String,

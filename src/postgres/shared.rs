@@ -32,7 +32,7 @@ pub struct Proxy {
     pub(in crate::postgres) acceptor: LocalAcceptor,
     /// Hash of our certificate, which a client can bind its login to.
     pub(in crate::postgres) binding: Option<Bytes>,
-    /// Verifier of the local password; `None` if none is required.
+    /// SCRAM verifier of the local password; `None` if none is required.
     pub(in crate::postgres) verifier: Option<Arc<ScramVerifier>>,
     pub(in crate::postgres) cancel_keys: CancelKeys<PgContext>,
     /// Cancel requests in transit.
