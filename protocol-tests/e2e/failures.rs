@@ -188,7 +188,7 @@ fn clean(text: &str, world: &World) -> String {
     for (begin, end, name) in [
         ("(request id ", ")", "UUID"),
         ("valid from ", " to ", "BEGIN"),
-        ("valid from BEGIN to ", ", not now", "END"),
+        ("valid from BEGIN to ", "\n", "END"),
         ("Session: dev-", " timed out", "ID"),
         ("last ping ", ",", "TIME"),
         ("is valid until ", " UTC", "TIME"),

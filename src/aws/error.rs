@@ -73,7 +73,7 @@ pub enum CredentialsError {
         source: SharedCause,
     },
     /// AWS refused the credentials of a role.
-    #[error("AWS refused role {} to {}: {code}: {message}", .role.as_deref().unwrap_or("(unnamed)"), profile_phrase(.profile))]
+    #[error("AWS denied {} access to role {}: {code}: {message}", profile_phrase(.profile), .role.as_deref().unwrap_or("(unnamed)"))]
     AssumeRole {
         /// See the type.
         profile: Option<String>,
@@ -87,7 +87,7 @@ pub enum CredentialsError {
         message: ForeignText,
     },
     /// AWS does not accept the keys used to request the credentials of a role.
-    #[error("AWS does not accept the keys of {}: {code}: {message}", profile_phrase(.profile))]
+    #[error("AWS rejected the credentials of {}: {code}: {message}", profile_phrase(.profile))]
     Rejected {
         /// See the type.
         profile: Option<String>,

@@ -174,7 +174,7 @@ impl CheckRun {
                     is(superuser) == Some(true) || is(postgres) == Some(true),
                 )
             }
-            _ => StepOutcome::skipped("the database did not report it"),
+            _ => StepOutcome::skipped("the database did not report its roles"),
         }
     }
 }
@@ -186,14 +186,14 @@ fn memberships(user: &str, rds_iam: Option<bool>, superuser: bool) -> StepOutcom
             "{user} does not have rds_iam, but the login succeeded"
         ))
         .remedy(format!(
-            "To allow only tokens, and no longer a password, run as an administrator: GRANT rds_iam TO \"{}\";",
+            "To allow logins only with tokens, as an administrator, run: GRANT rds_iam TO \"{}\";",
             user.replace('"', "\"\"")
         )),
         None => StepOutcome::skipped("the role rds_iam does not exist in this database"),
     };
     let outcome = match superuser {
         true => outcome
-            .detail("It is also an administrator (rds_superuser), with more privileges than most work needs."),
+            .detail("The role is also an administrator (rds_superuser). For daily work, use a role with fewer privileges."),
         false => outcome,
     };
     outcome

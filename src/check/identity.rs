@@ -77,7 +77,7 @@ fn judge(found: &FoundCredentials, identity: &Identity, clock: Option<ClockOffse
             })),
         },
         (None, _) => StepOutcome::warning(format!("{source}; sts:GetCallerIdentity failed"))
-            .remedy("CheckRun the network; behind a proxy set HTTPS_PROXY, behind TLS inspection AWS_CA_BUNDLE. It may also be that an organisation policy forbids sts:GetCallerIdentity."),
+            .remedy("Check the network. Behind a proxy, set HTTPS_PROXY; behind TLS inspection, set AWS_CA_BUNDLE. Another possible cause: an organisation policy (SCP) denies sts:GetCallerIdentity."),
     };
     let left = found.ends_in.map(|left| left.as_secs());
     outcome
@@ -89,7 +89,7 @@ fn judge(found: &FoundCredentials, identity: &Identity, clock: Option<ClockOffse
 
 fn clock(clock: Option<ClockOffset>) -> StepOutcome {
     let Some(clock) = clock else {
-        return StepOutcome::skipped("no answer from AWS to compare with");
+        return StepOutcome::skipped("AWS returned no time to compare the clock with");
     };
     let off = clock.seconds.unsigned_abs();
     let outcome = if clock.is_wrong() {

@@ -159,7 +159,7 @@ fn judge(answer: &SimulationResult, wanted: &SimulatedPermission) -> StepOutcome
         SimulationResult::Allowed => StepOutcome::ok(format!("{action} is allowed on {resource}")),
         SimulationResult::Implicit => StepOutcome::warning(format!("your policies do not allow {action} on {resource}"))
             .detail("The IAM simulation ignores resource policies and some conditions; the login step decides.")
-            .remedy(format!("Your policy needs: {{\"Effect\": \"Allow\", \"Action\": \"{action}\", \"Resource\": \"{resource}\"}}.")),
+            .remedy(format!("Add this statement to your IAM policy: {{\"Effect\": \"Allow\", \"Action\": \"{action}\", \"Resource\": \"{resource}\"}}")),
         SimulationResult::Explicit { by_organisation } => {
             let whose = match by_organisation {
                 true => "an organisation policy (SCP)",

@@ -216,8 +216,8 @@ mod tests {
             taken(
                 "permission",
                 StepOutcome::warning(format!("your policies do not allow rds-db:connect on {resource}"))
-                    .detail("IAM simulates without resource policies: the login will tell.")
-                    .remedy(format!("Your policy needs: {{\"Effect\": \"Allow\", \"Action\": \"rds-db:connect\", \"Resource\": \"{resource}\"}}.")),
+                    .detail("The IAM simulation ignores resource policies and some conditions; the login step decides.")
+                    .remedy(format!("Add this statement to your IAM policy: {{\"Effect\": \"Allow\", \"Action\": \"rds-db:connect\", \"Resource\": \"{resource}\"}}")),
                 140.4,
             ),
             taken("session", StepOutcome::ok("open through i-0123456789abcdef0"), 1234.0),
@@ -227,8 +227,8 @@ mod tests {
                     id: "database.no-rds-iam",
                     sqlstate: "28000".to_owned(),
                     message: "role \"db_user\" is not set up for IAM login".to_owned(),
-                    detail: Some("The database asks for SASL (SCRAM-SHA-256) instead of a clear-text password, as it does for roles that do not exist or have not been granted rds_iam. No token was sent.".to_owned()),
-                    hint: Some("As an administrator run: GRANT rds_iam TO \"db_user\";".to_owned()),
+                    detail: Some("The database requests SASL (SCRAM-SHA-256) instead of a clear-text password, as it does for roles that do not exist or do not have rds_iam. No token was sent.".to_owned()),
+                    hint: Some("As an administrator, run: GRANT rds_iam TO \"db_user\";".to_owned()),
                 }),
                 21.0,
             ),

@@ -89,10 +89,10 @@ fn judge(database: &Database, wanted: &ExpectedSettings<'_>) -> StepOutcome {
     } else if wanted.iam && database.iam == Some(false) {
         StepOutcome::failed(report::explain_iam_off(database, wanted.profile))
     } else if !database.is_postgres() {
-        StepOutcome::warning(summary(database)).detail("This is not PostgreSQL.")
+        StepOutcome::warning(summary(database)).detail("The database engine is not PostgreSQL.")
     } else if !database.is_available() {
         StepOutcome::warning(summary(database))
-            .detail("It may not accept connections in this state.")
+            .detail("The database may not accept connections in this state.")
     } else {
         authority(database, wanted)
     };

@@ -127,7 +127,7 @@ Examples:
   pgiam stop --all          also stop run and tunnel
   pgiam stop --pid 4711
 Exits with 3 if there is nothing to stop, or if a process does not end in time.
-Open connections get the drain timeout of the process that is stopped.";
+A process waits up to its drain timeout for open connections to end.";
 
 pub(super) const COMPLETIONS: &str = "\
 Examples:

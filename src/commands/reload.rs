@@ -245,7 +245,7 @@ impl<'a> ReloadTriggers<'a> {
         let unused = |reason: String| {
             error!(
                 reason,
-                "cannot reload the configuration; the running one stays in use"
+                "cannot reload the configuration; keeping the running configuration"
             );
             proxy.serving.observed.change_unused(reason);
         };

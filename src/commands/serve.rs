@@ -236,7 +236,7 @@ async fn prepare(targets: &[Arc<PgTarget>], proxy: &Arc<Proxy>) {
         let seconds = PREPARE_PATIENCE.as_secs();
         warn!(
             seconds,
-            "lookups at AWS are slow; clients wait until they are complete"
+            "AWS lookups are slow; clients wait until the lookups are complete"
         );
     }
 }

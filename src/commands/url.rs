@@ -28,7 +28,7 @@ fn address(args: &UrlArgs) -> anyhow::Result<ConnectionString> {
     let port = config.settings.local_port;
     if port == 0 {
         bail!(
-            "target \"{}\" uses another free port at each start (port = 0)\nhint: set --port PORT to the port that pgiam status shows",
+            "target \"{}\" uses a new free port at each start (port = 0)\nhint: set --port PORT to the port that pgiam status shows",
             config.name
         );
     }

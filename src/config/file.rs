@@ -267,7 +267,7 @@ fn refuse_unused_tunnel_keys(
         (Some(_), _) => return Ok(()),
         (None, via) if is_direct(via) => "remove one of the two",
         (None, None) if is_direct(&defaults.via) => {
-            "via comes from [defaults]; set via = \"ssm\" in the target, or remove the key"
+            "via comes from [defaults]; set via = \"ssm\" in the target, or remove the tunnel key"
         }
         (None, _) => return Ok(()),
     };

@@ -279,7 +279,7 @@ pub enum PathError {
     },
     /// Other users may replace it.
     #[error(
-        "{name} {path} can be replaced by other users, because they may write to {parent} (mode {mode:04o}); restrict it: chmod o-w {}", quote::shell(&.parent.to_string_lossy()), path = shown(.path), parent = shown(.parent)
+        "{name} {path} can be replaced by other users, because they may write to {parent} (mode {mode:04o}); restrict the directory: chmod o-w {}", quote::shell(&.parent.to_string_lossy()), path = shown(.path), parent = shown(.parent)
 )]
     Parent {
         /// Purpose of the path.

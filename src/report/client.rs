@@ -210,7 +210,7 @@ pub(super) fn two_passwords() -> Message {
         NOT_SUPPORTED,
         "a target with auth = \"passthrough\" cannot be used with a local password",
     )
-    .detail("A client can send only one password. pgiam has requested it for its own check, and the database needs another one.")
+    .detail("A client sends only one password. pgiam compares this password with the local password, and the database needs the password of the role.")
     .hint("Connect through pgiam's Unix socket, which needs no local password, or run a second pgiam without password_file for this target.")
 }
 
@@ -232,11 +232,9 @@ pub(super) fn not_ready(readiness: Readiness) -> Message {
             NOT_NOW,
             "the tunnel was lost, and pgiam is reconnecting",
         ),
-        Readiness::Up | Readiness::Idle | Readiness::Starting => Message::new(
-            "tunnel.starting",
-            NOT_NOW,
-            "the connection is not ready yet",
-        ),
+        Readiness::Up | Readiness::Idle | Readiness::Starting => {
+            Message::new("tunnel.starting", NOT_NOW, "the tunnel is not ready yet")
+        }
     }
     .hint("Try again in a moment.")
 }

@@ -208,7 +208,7 @@ fn describe_early_token(context: Option<&ErrorContext<'_>>) -> String {
 fn describe_sent_secret(context: Option<&ErrorContext<'_>>) -> String {
     match context {
         Some(context) if context.token_sent => {
-            "A token was sent in an earlier attempt of this login, over verified TLS; none in this attempt."
+            "pgiam sent a token in an earlier attempt of this login, over verified TLS, but none in this attempt."
         }
         Some(context) if context.target.settings.login.auth == Auth::Passthrough => "No password was sent.",
         _ => "No token was sent.",

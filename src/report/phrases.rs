@@ -146,7 +146,7 @@ impl ServerErrorAddition {
 }
 
 /// Remedy for a connection that breaks during its setup.
-pub(super) const CONNECT_AGAIN: &str = "Connect again. If the error persists, the database is possibly restarting or out of memory. Check its log and its events: aws rds describe-events --duration 60";
+pub(super) const CONNECT_AGAIN: &str = "Connect again. Possible causes: the database is restarting or out of memory. If the error persists, check its log and its events: aws rds describe-events --duration 60";
 
 /// Returns the command that enables IAM authentication on the database.
 pub(super) fn enable_iam() -> &'static str {

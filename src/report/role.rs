@@ -45,7 +45,7 @@ fn default_role_hint(context: Option<&ErrorContext<'_>>) -> String {
 pub(super) fn grant_hint(user: &str) -> String {
     let name = quote_identifier(user);
     format!(
-        "As an administrator, run: GRANT rds_iam TO {name}; The role can then log in with tokens only, and its password is refused: never run this for the master user, but for a separate role (pgiam setup sql --user ROLE prints the SQL)."
+        "As an administrator, run: GRANT rds_iam TO {name}; The role can then log in only with tokens, not with its password. Never run this for the master user; use a separate role (pgiam setup sql --user ROLE prints the SQL)."
     )
 }
 

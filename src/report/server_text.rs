@@ -209,9 +209,9 @@ const TEXTS: &[ErrorText] = &[
     },
 ];
 
-const TLS_TERMINATED: &str = "Set host to the proxy's own endpoint. pgiam always uses TLS, so a device between pgiam and the proxy terminates it.";
+const TLS_TERMINATED: &str = "Set host to the proxy's own endpoint. Possible cause: a device between pgiam and the proxy that terminates TLS.";
 
-const NO_PG_HBA_RULE: &str = "On RDS, which has rules for all addresses over TLS, possible causes are: a replication connection; host is not an RDS endpoint. On a server of your own, add a hostssl line for this user and database to pg_hba.conf. The address is that of the bastion.";
+const NO_PG_HBA_RULE: &str = "Possible causes on RDS (its pg_hba.conf accepts all addresses over TLS): a replication connection; host is not an RDS endpoint. On your own server, add a hostssl line for this user and database to pg_hba.conf, with the address of the bastion.";
 
 /// Returns the cause of an error with this text, and its remedy. `None` if the text needs no
 /// explanation, or if its SQLSTATE explains it.

@@ -35,7 +35,7 @@ pub(super) fn ended(cause: EndCause, reason: &str, context: Option<&ErrorContext
             cause.id(),
             "the connection to the SSM service was lost, and the session ended before pgiam resumed it",
         )
-        .hint(format!("{NEW_SESSION} A session can be resumed only until its idle timeout ends or your credentials expire.")),
+        .hint(format!("{NEW_SESSION} pgiam can resume a session only until its idle timeout is reached or your credentials expire.")),
         EndCause::Agent | EndCause::Other | EndCause::AtStart => return recognise_reason(cause, reason, context),
     };
     match (cause, reason.strip_prefix(LOST_PREFIX)) {
@@ -53,7 +53,7 @@ fn keep_alive_hint(context: Option<&ErrorContext<'_>>) -> &'static str {
     match context.map(|context| &context.target.settings.via) {
         Some(Via::Ssm(settings)) if settings.keep_alive => "",
         _ => {
-            " To keep sessions with open connections below it, set keep_alive = true (check your organisation's policy first)."
+            " To prevent the timeout while connections are open, set keep_alive = true (check your organisation's policy first)."
         }
     }
 }

@@ -284,7 +284,7 @@ fn proxy_failed(proxy: &str, host: &str, reason: &str) -> Message {
     )
     .detail(sentence(reason))
     .hint(format!(
-        "Allow CONNECT to {host} on the proxy, which HTTPS_PROXY sets. If the host can be reached without the proxy, add it to NO_PROXY."
+        "Allow CONNECT to {host} on the proxy (set by HTTPS_PROXY). If this machine can reach the host without the proxy, add the host to NO_PROXY."
     ))
 }
 
@@ -367,7 +367,7 @@ fn dial_refused(bastion: &str, endpoint: &Endpoint, context: Option<&ErrorContex
     )
     .detail("The SSM agent reported ConnectToPortError, which does not contain the reason.")
     .hint(format!(
-        "Check that the database is running on this port, and that its security group allows the port from the bastion's group. If the test is refused, the database is stopped or uses another port; if it times out, the security group does not allow the port. {}",
+        "Check that the database is running on this port, and that its security group allows the port from the bastion's group. A test from the bastion shows the cause: if the connection is refused, the database is stopped or uses another port; if it times out, the security group does not allow the port. {}",
         test_port(context)
     ))
 }

@@ -190,7 +190,7 @@ AWS IAM GRANT {name} TO {arn};
 GRANT USAGE ON SCHEMA public TO {name};
 
 -- To list the mappings:     SELECT * FROM sys.iam_pg_role_mappings;
--- To revoke it:             AWS IAM REVOKE {shown} FROM {arn_shown};
+-- To revoke the mapping:    AWS IAM REVOKE {shown} FROM {arn_shown};
 -- To read all tables:       GRANT SELECT ON ALL TABLES IN SCHEMA public TO {shown};
 ",
         shown = comment(&name),

@@ -74,7 +74,9 @@ pub enum UpstreamTlsError {
         issuer: ForeignText,
     },
     /// The certificate has expired, or is not valid yet.
-    #[error("the certificate of {subject} is valid from {not_before} to {not_after}, not now")]
+    #[error(
+        "the certificate of {subject} is not valid now: it is valid from {not_before} to {not_after}"
+    )]
     NotValidNow {
         /// Subject of the certificate.
         subject: ForeignText,

@@ -169,7 +169,7 @@ pub enum TunnelError {
     },
     /// The agent is stuck in the connection attempt of an earlier stream and has not reached this
     /// one.
-    #[error("{bastion} is waiting for the dial of another connection")]
+    #[error("{bastion} is still connecting for another client")]
     Stranded {
         /// The managed node.
         bastion: String,
@@ -216,7 +216,9 @@ pub enum TunnelError {
     },
     /// This connection's client read nothing for so long that its unread bytes blocked every other
     /// connection of the session.
-    #[error("the client did not read its result and blocked other connections of its session")]
+    #[error(
+        "the client did not read its result and blocked other connections in the same SSM session"
+    )]
     Overrun,
     /// The other side violated the protocol.
     #[error("SSM protocol error: {reason}")]

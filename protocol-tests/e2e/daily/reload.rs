@@ -114,7 +114,7 @@ async fn sighup_is_taken_over_at_once_and_a_broken_file_changes_nothing() {
     let [port, other] = free_ports();
     let world = world(config(&[("orders", port, "app")])).await;
     assert!(answers(&world, port).await);
-    let as_it_was = "cannot reload the configuration; the running one stays in use";
+    let as_it_was = "cannot reload the configuration; keeping the running configuration";
     for (broken, complaint, reason) in [
         (
             "[targets.orders]\nbastoin = 'x'\n",
@@ -210,7 +210,7 @@ async fn what_works_is_not_given_up_for_what_does_not() {
     let world = world(config(&[("orders", works, "app")])).await;
     change(&world, &config(&[("orders", busy, "app")]));
     world.proxy.signal(Signal::SIGHUP).expect("pgiam runs");
-    let as_it_was = "cannot reload the configuration; the running one stays in use";
+    let as_it_was = "cannot reload the configuration; keeping the running configuration";
     let log = world.proxy.wait_log(as_it_was, PATIENCE).await;
     let reason = log.expect("a reason")["reason"].to_string();
     assert!(reason.contains("in use"), "{reason}");

@@ -202,7 +202,7 @@ impl LoginAttempts<'_> {
             capabilities.forget(self.user);
         }
         if self.strategy.early_token && error.may_be_about_an_early_token() {
-            debug!(%error, "the login failed with the token sent early; retrying without");
+            debug!(%error, "the login failed with a token sent early; retrying with the token sent on request");
             capabilities.forget(self.user);
             self.strategy.early_token = false;
             return Ok(());

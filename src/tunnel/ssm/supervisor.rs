@@ -142,7 +142,7 @@ impl SsmTransport {
         if last || standing {
             return Err(error);
         }
-        info!(reason = %error, "retrying through a new session");
+        info!(reason = %error, "retrying the connection through a new SSM session");
         Ok(())
     }
 
@@ -171,7 +171,7 @@ impl SsmTransport {
         match self.standing_failure() {
             Some(standing) if moves > 1 => Err(standing),
             _ => {
-                info!(reason = %error, "moving to another session");
+                info!(reason = %error, "moving the connection to another SSM session");
                 Ok(!early || self.starter.has_other_bastions())
             }
         }
