@@ -1,4 +1,4 @@
-//! Errors of a [`Session`](crate::Session).
+//! Errors of a [`Mux`](crate::Mux).
 
 use crate::frame::{FrameError, StreamId};
 

@@ -140,7 +140,7 @@ impl Header {
     }
 }
 
-/// One whole frame. [`Session`](crate::Session) itself works on headers and forwards data as it
+/// One whole frame. [`Mux`](crate::Mux) itself works on headers and forwards data as it
 /// arrives; this type is for tools and tests that examine complete frames.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Frame {
