@@ -10,7 +10,7 @@ use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
 use pg_handshake::{
     CancelKey, Follower, MAX_AUTH_FRAME, MAX_AUTH_REQUESTS, MAX_ERROR_FRAME, Negotiation,
-    ProtocolVersion, ServerError, StartupStage, Startup, Upstream, UpstreamError, UpstreamEvent,
+    ProtocolVersion, ServerError, Startup, StartupStage, Upstream, UpstreamError, UpstreamEvent,
 };
 
 const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];

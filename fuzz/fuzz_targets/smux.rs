@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use arbitrary::Arbitrary;
 use bytes::{Bytes, BytesMut};
 use libfuzzer_sys::fuzz_target;
-use smux::{Command, MuxError, MuxEvent, Frame, HEADER_LEN, Header, MuxRole, Mux, StreamId};
+use smux::{Command, Frame, HEADER_LEN, Header, Mux, MuxError, MuxEvent, MuxRole, StreamId};
 
 #[derive(Debug, Arbitrary)]
 enum Scenario<'a> {
@@ -334,7 +334,11 @@ fn bytes_of(input: &Input<'_>) -> Bytes {
 
 /// Two sessions get the same bytes, cut in two ways, and the same calls.
 fn alone(server: bool, cuts: &[u8], inputs: &[Input<'_>]) {
-    let role = if server { MuxRole::Server } else { MuxRole::Client };
+    let role = if server {
+        MuxRole::Server
+    } else {
+        MuxRole::Client
+    };
     let mut sessions = [Mux::new(role), Mux::new(role)];
     let mut events = [Vec::new(), Vec::new()];
     let mut sent = BytesMut::new();

@@ -15,8 +15,8 @@ use ssm_channel::handshake::{
     ActionParameters, HandshakeComplete, HandshakeRequest, RequestedAction, SessionType, from_json,
 };
 use ssm_channel::{
-    Acknowledge, AgentMessage, AgentVersion, Channel, ChannelConfig, DataKey, Error, Event, FlagPayload,
-    MAX_PAYLOAD, MessageId, MessageType, PayloadType, SequenceNumber, ChannelToken, Transmit,
+    Acknowledge, AgentMessage, AgentVersion, Channel, ChannelConfig, ChannelToken, DataKey, Error,
+    Event, FlagPayload, MAX_PAYLOAD, MessageId, MessageType, PayloadType, SequenceNumber, Transmit,
 };
 
 /// A message is repeated no earlier than this after it was last sent, ...
@@ -528,7 +528,9 @@ impl World {
                     Some(FlagPayload::ConnectToPortError) => {
                         self.events.push_back(Event::ConnectToPortError);
                     }
-                    Some(FlagPayload::DisconnectToPort) => self.events.push_back(Event::Disconnected),
+                    Some(FlagPayload::DisconnectToPort) => {
+                        self.events.push_back(Event::Disconnected)
+                    }
                     _ => {}
                 }
                 true
