@@ -10,7 +10,7 @@ use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
 use pg_handshake::{
     CancelKey, Follower, MAX_AUTH_FRAME, MAX_AUTH_REQUESTS, MAX_ERROR_FRAME, Negotiation,
-    ProtocolVersion, ServerError, Startup, StartupStage, Upstream, UpstreamError, UpstreamEvent,
+    ProtocolVersion, ServerError, Startup, Upstream, UpstreamError, UpstreamEvent, UpstreamStage,
 };
 
 const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
@@ -215,7 +215,7 @@ impl Side {
         {
             assert!(matches!(
                 self.upstream.stage(),
-                StartupStage::Starting | StartupStage::Ready
+                UpstreamStage::Starting | UpstreamStage::Ready
             ));
             self.error = Some(error.clone());
             return;
@@ -264,7 +264,7 @@ impl Side {
             })
             .sum();
         assert!(relayed <= self.received.len(), "more relayed than received");
-        let ready = self.upstream.stage() == StartupStage::Ready;
+        let ready = self.upstream.stage() == UpstreamStage::Ready;
         let ok = self.error.is_none();
         let rest = self.upstream.into_remainder();
         assert!(self.received.ends_with(&rest), "not what came last");

@@ -93,7 +93,7 @@ enum Step<'a> {
     Complete {
         place: Place,
     },
-    FlagPayload {
+    Flag {
         place: Place,
         code: u8,
     },
