@@ -1,0 +1,210 @@
+//! The search for an identity, in the order of AWS CLI 2.36.
+
+mod environment;
+mod profile;
+mod role;
+mod sso;
+
+use crate::error::ResolveError;
+use crate::files::{Files, Profile};
+use crate::identity::{ChosenBy, Identity, SelectedProfile, Source};
+use crate::problem::Problem;
+use crate::setting::{Origin, Setting};
+
+/// Returns the value of an environment variable; `None` if it is not set.
+pub type Variables<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+/// Rules for splitting a command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Platform {
+    /// [`split_posix`](crate::split_posix).
+    #[default]
+    Posix,
+    /// [`split_windows`](crate::split_windows).
+    Windows,
+}
+
+/// Arguments of a search that are neither in variables nor in files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Request<'a> {
+    /// Profile (`--profile`). The empty name counts as none.
+    pub profile: Option<&'a str>,
+    /// Region (`--region`).
+    pub region: Option<&'a str>,
+    /// Rules for `credential_process`.
+    pub platform: Platform,
+    /// Current time in seconds since 1970, for `AWS_CREDENTIAL_EXPIRATION`.
+    pub now: i64,
+}
+
+/// Returns the identity that the AWS CLI v2 takes with these variables and files.
+///
+/// # Errors
+/// [`ResolveError`] if the requested profile does not exist or cannot be used. The search ends with
+/// the first error, as that of the AWS CLI.
+pub fn resolve(
+    request: &Request<'_>,
+    variables: Variables<'_>,
+    files: &Files,
+) -> Result<Identity, ResolveError> {
+    let (name, chosen_by) = choose(request, variables);
+    let profile = files.profile(&name);
+    let is_named = chosen_by != ChosenBy::Default;
+    let (profile, problem) = match profile {
+        Ok(None) if is_named => {
+            return Err(ResolveError::ProfileNotFound {
+                profile: name,
+                chosen_by,
+                problem: files.problems().next().cloned(),
+            });
+        }
+        Err(problem) if is_named => return Err(faulty(&name, problem)),
+        Ok(profile) => (profile, None),
+        Err(problem) => (None, Some(problem)),
+    };
+    let search = Search {
+        request,
+        variables,
+        files,
+        name: &name,
+        profile: profile.as_ref(),
+        problem,
+        reads_environment: chosen_by != ChosenBy::Request,
+    };
+    let source = search.source()?;
+    let region = search.region()?;
+    Ok(Identity {
+        source,
+        region,
+        unused_profile_problem: problem.cloned(),
+        profile: SelectedProfile {
+            locations: profile
+                .map(|profile| profile.locations())
+                .unwrap_or_default(),
+            name: name.into(),
+            chosen_by,
+        },
+    })
+}
+
+/// Returns the name of the profile in effect, and its reason. A variable that is set but empty names
+/// the profile "".
+fn choose(request: &Request<'_>, variables: Variables<'_>) -> (String, ChosenBy) {
+    if let Some(name) = request.profile.filter(|name| !name.is_empty()) {
+        return (name.to_owned(), ChosenBy::Request);
+    }
+    for variable in ["AWS_PROFILE", "AWS_DEFAULT_PROFILE"] {
+        if let Some(name) = variables(variable) {
+            return (name, ChosenBy::Variable(variable));
+        }
+    }
+    ("default".to_owned(), ChosenBy::Default)
+}
+
+fn faulty(profile: &str, problem: &Problem) -> ResolveError {
+    ResolveError::FaultyProfile {
+        profile: profile.to_owned(),
+        problem: problem.clone(),
+    }
+}
+
+/// A search for the source of credentials.
+struct Search<'a> {
+    request: &'a Request<'a>,
+    variables: Variables<'a>,
+    files: &'a Files,
+    name: &'a str,
+    /// `None` if no file has the default profile, or if it has a fault.
+    profile: Option<&'a Profile<'a>>,
+    /// Fault of the default profile.
+    problem: Option<&'a Problem>,
+    /// Keys and web identity in the environment count.
+    reads_environment: bool,
+}
+
+impl<'a> Search<'a> {
+    fn source(&self) -> Result<Source, ResolveError> {
+        if self.reads_environment
+            && let Some(keys) = environment::keys(self.variables, self.request.now)?
+        {
+            return Ok(Source::Environment(keys));
+        }
+        if let Some(problem) = self.problem {
+            return Err(faulty(self.name, problem));
+        }
+        if let Some(profile) = self.profile
+            && let Some(chain) = role::chain(self, profile)?
+        {
+            return Ok(Source::AssumeRole(chain));
+        }
+        let variables = self.reads_environment.then_some(self.variables);
+        if let Some(web) = environment::web_identity(self.profile, variables)? {
+            return Ok(Source::WebIdentity(web));
+        }
+        if let Some(profile) = self.profile
+            && let Some(source) = self.source_of(profile)?
+        {
+            return Ok(source);
+        }
+        self.ambient()
+    }
+
+    /// Returns the source of a profile besides its role and web identity.
+    fn source_of(&self, profile: &Profile<'_>) -> Result<Option<Source>, ResolveError> {
+        if let Some(sso) = sso::role(profile, self.files)? {
+            return Ok(Some(Source::Sso(sso)));
+        }
+        if let Some(keys) = profile::keys(profile, profile.credentials)? {
+            return Ok(Some(Source::StaticKeys(keys)));
+        }
+        if let Some(login) = profile::login_session(profile)? {
+            return Ok(Some(Source::LoginSession(login)));
+        }
+        if let Some(process) = profile::process(profile, self.request.platform)? {
+            return Ok(Some(Source::Process(process)));
+        }
+        let keys = profile::keys(profile, profile.config)?;
+        Ok(keys.map(Source::StaticKeys))
+    }
+
+    /// Returns the credentials of the machine, for a profile that has nothing to do with
+    /// credentials.
+    fn ambient(&self) -> Result<Source, ResolveError> {
+        if let Some(profile) = self.profile {
+            profile::has_no_credential_settings(profile)?;
+        }
+        if let Some(problem) = self.files.fault_outside_sections() {
+            return Err(ResolveError::FaultyFile(problem.clone()));
+        }
+        if (self.variables)("AWS_CREDENTIAL_FILE").is_some() {
+            return Err(ResolveError::CredentialFileVariable);
+        }
+        if let Some(container) = environment::container(self.variables) {
+            return Ok(Source::Container(container));
+        }
+        if environment::is_metadata_disabled(self.variables) {
+            return Err(ResolveError::NoCredentials {
+                profile: self.name.to_owned(),
+            });
+        }
+        Ok(Source::Instance)
+    }
+
+    fn region(&self) -> Result<Option<Setting>, ResolveError> {
+        if let Some(region) = self.request.region {
+            return Ok(Some(Setting {
+                value: region.into(),
+                origin: Origin::Request,
+            }));
+        }
+        for variable in ["AWS_REGION", "AWS_DEFAULT_REGION"] {
+            if let Some(region) = environment::setting(self.variables, variable) {
+                return Ok(Some(region));
+            }
+        }
+        match self.profile {
+            Some(profile) => profile.setting("region"),
+            None => Ok(None),
+        }
+    }
+}
