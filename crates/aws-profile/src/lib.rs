@@ -45,6 +45,8 @@ mod python;
 mod quote;
 mod resolve;
 mod setting;
+#[cfg(test)]
+mod tests;
 mod words;
 
 pub use date::parse_date;

@@ -1,0 +1,11 @@
+//! Tests: the tables of cases, Python's own reader beside the parser, and random bytes.
+
+mod cases;
+mod chain;
+mod dates;
+mod errors;
+mod files;
+mod paths;
+mod python;
+mod random;
+mod text;
