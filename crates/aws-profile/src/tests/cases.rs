@@ -55,10 +55,15 @@ impl Case {
     }
 
     pub(super) fn outcome(&self) -> String {
-        match self.resolve() {
-            Ok(identity) => described(&identity),
-            Err(error) => refusal(&error).to_owned(),
-        }
+        in_words(&self.resolve())
+    }
+}
+
+/// Returns the outcome of a search.
+pub(super) fn in_words(result: &Result<Identity, ResolveError>) -> String {
+    match result {
+        Ok(identity) => described(identity),
+        Err(error) => refusal(error).to_owned(),
     }
 }
 

@@ -1,5 +1,6 @@
 //! Tests: the tables of cases, Python's own reader beside the parser, and random bytes.
 
+mod botocore;
 mod cases;
 mod chain;
 mod dates;

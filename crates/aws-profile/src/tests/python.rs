@@ -224,28 +224,22 @@ fn with_line(text: &str, random: &mut Random) -> String {
     lines.join("\n")
 }
 
-/// Runs Python; `None` if it is not installed.
-fn of_python(files: &[Vec<u8>]) -> Option<Vec<Json>> {
-    let mut python = Command::new("python3");
-    let probe = python.args(["-I", "-c", "import configparser"]).status();
+/// Runs a script with these lines of input, and returns the JSON value of each line of its output;
+/// `None` if Python or its module is not installed.
+pub(super) fn run(module: &str, script: &str, input: &[String]) -> Option<Vec<Json>> {
+    let mut probe = Command::new("python3");
+    let probe = probe.args(["-c", &format!("import {module}")]);
+    let probe = probe.stderr(Stdio::null()).status();
     if !probe.is_ok_and(|status| status.success()) {
-        println!("skipped: python3 is not installed");
+        println!("skipped: python3 with the module {module} is not installed");
         return None;
     }
-    let child = Command::new("python3")
-        .args(["-I", "-c", SCRIPT])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn();
+    let mut python = Command::new("python3");
+    let python = python.args(["-c", script]);
+    let child = python.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
     let mut child = child.unwrap();
-    let hex = |file: &Vec<u8>| {
-        file.iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect::<String>()
-    };
-    let input: Vec<String> = files.iter().map(hex).collect();
+    // The scripts read all lines before they write the first one.
     let mut stdin = child.stdin.take().unwrap();
-    // An empty file is an empty line.
     stdin
         .write_all((input.join("\n") + "\n").as_bytes())
         .unwrap();
@@ -253,12 +247,10 @@ fn of_python(files: &[Vec<u8>]) -> Option<Vec<Json>> {
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success(), "{output:?}");
     let lines = String::from_utf8(output.stdout).unwrap();
-    Some(
-        lines
-            .lines()
-            .map(|line| serde_json::from_str(line).unwrap())
-            .collect(),
-    )
+    let values = lines
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap());
+    Some(values.collect())
 }
 
 fn shown(profile: &Profile<'_>) -> Json {
@@ -308,7 +300,9 @@ fn generated_files_are_read_as_python_reads_them() {
     println!("seed {SEED:#x}, {FILES} files");
     let mut random = Random::new(SEED);
     let files: Vec<Vec<u8>> = (0..FILES).map(|_| generated(&mut random)).collect();
-    let Some(expected) = of_python(&files) else {
+    let hex = |file: &Vec<u8>| -> String { file.iter().map(|b| format!("{b:02x}")).collect() };
+    let lines: Vec<String> = files.iter().map(hex).collect();
+    let Some(expected) = run("configparser", SCRIPT, &lines) else {
         return;
     };
     assert_eq!(expected.len(), files.len());

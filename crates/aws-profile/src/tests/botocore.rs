@@ -1,0 +1,373 @@
+//! The chain of botocore, where it is installed, beside the search on generated profiles and
+//! variables.
+//!
+//! botocore and the AWS CLI v2 have the same providers in the same order. They differ in two
+//! variables, which the generator avoids: botocore prefers `AWS_DEFAULT_PROFILE` to `AWS_PROFILE`,
+//! and does not know `AWS_REGION`.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use super::cases::{NOW, in_words};
+use super::python;
+use super::random::Random;
+use crate::{FileInput, Files, Request, ResolveError, resolve};
+
+const SEED: u64 = 0x5EED_B070;
+const CASES: usize = 1_500;
+
+/// Reads a JSON object per line and writes the outcome of each. Calls of services, programs and
+/// caches are replaced by a text; the selection is botocore's own.
+const SCRIPT: &str = r#"
+import json, os, sys, tempfile
+import botocore.credentials as c, botocore.exceptions, botocore.session
+
+class Text:
+    def __init__(self, text):
+        self.text, self.access_key, self.secret_key, self.token = text, text, 's', None
+
+class Role:
+    def __init__(self, source_credentials, role_arn, extra_args, **rest):
+        self.text = source_credentials.text + ' > ' + role_arn
+        for name in ('ExternalId', 'RoleSessionName', 'SerialNumber'):
+            if name in extra_args:
+                self.text += ' ' + extra_args[name]
+        if 'DurationSeconds' in extra_args:
+            self.text += ' %ds' % extra_args['DurationSeconds']
+    def fetch_credentials(self): pass
+
+class Web:
+    def __init__(self, web_identity_token_loader, role_arn, extra_args, **rest):
+        path = web_identity_token_loader._web_identity_token_path
+        self.text = 'web %s > %s' % (path, role_arn)
+        if 'RoleSessionName' in extra_args:
+            self.text += ' ' + extra_args['RoleSessionName']
+    def fetch_credentials(self): pass
+
+class Sso:
+    def __init__(self, start_url, sso_region, role_name, account_id, sso_session_name=None, **rest):
+        session = '-' if sso_session_name is None else sso_session_name
+        self.text = 'sso %s %s %s %s %s' % (session, start_url, sso_region, account_id, role_name)
+    def fetch_credentials(self): pass
+
+def deferred(refresh_using, **rest):
+    return Text(refresh_using.__self__.text)
+
+def static(access_key, secret_key, token=None, method=None, **rest):
+    text = access_key if token is None else access_key + ' token ' + token
+    return Text(('env ' if method == 'env' else '') + text)
+
+def login(self):
+    profile = self._load_config().get('profiles', {}).get(self._profile_name, {})
+    if 'login_session' in profile:
+        return Text('login ' + profile['login_session'])
+
+def process(self):
+    command = self._credential_process
+    if command is not None:
+        words = c.compat_shell_split(command)
+        if not words:
+            raise ValueError('empty command')
+        return Text('process ' + '|'.join(words))
+
+def container(self):
+    environ = self._environ
+    if self.ENV_VAR in environ:
+        return Text('container relative ' + environ[self.ENV_VAR])
+    return Text('container full ' + environ[self.ENV_VAR_FULL])
+
+def instance(self):
+    disabled = os.environ.get('AWS_EC2_METADATA_DISABLED', '').lower() == 'true'
+    return None if disabled else Text('instance')
+
+c.AssumeRoleCredentialFetcher = Role
+c.AssumeRoleWithWebIdentityCredentialFetcher = Web
+c.SSOCredentialFetcher = Sso
+c.create_mfa_serial_refresher = lambda refresher: refresher
+c.DeferredRefreshableCredentials = deferred
+c.Credentials = static
+c.LoginProvider.load = login
+c.ProcessProvider.load = process
+c.ContainerProvider._retrieve_or_fail = container
+c.InstanceMetadataProvider.load = instance
+c.OriginalEC2Provider.load = lambda self: None
+c.BotoProvider.load = lambda self: None
+
+def outcome(case, folder):
+    os.environ.clear()
+    os.environ.update(case['variables'])
+    for name, variable in (('config', 'AWS_CONFIG_FILE'), ('credentials', 'AWS_SHARED_CREDENTIALS_FILE')):
+        path = os.path.join(folder, name)
+        with open(path, 'w', encoding='utf-8', newline='') as file:
+            file.write(case[name])
+        os.environ[variable] = path
+    session = botocore.session.Session(profile=case['profile'])
+    try:
+        found = session.get_credentials()
+        region = session.get_config_variable('region')
+    except botocore.exceptions.ProfileNotFound:
+        return 'no such profile'
+    except (botocore.exceptions.BotoCoreError, ValueError):
+        return 'error'
+    if found is None:
+        return 'no credentials'
+    return found.text if region is None else found.text + ', region ' + region
+
+with tempfile.TemporaryDirectory() as folder:
+    lines = [json.dumps(outcome(json.loads(line), folder)) for line in sys.stdin]
+print('\n'.join(lines))
+"#;
+
+/// Keys of profiles, with values that often refer to each other.
+const KEYS: &[(&str, &[&str])] = &[
+    ("aws_access_key_id", &["X", "Y", ""]),
+    ("aws_access_key_id", &["X", "Y"]),
+    ("aws_secret_access_key", &["S", "S", ""]),
+    ("aws_secret_access_key", &["S"]),
+    ("aws_session_token", &["T", ""]),
+    ("aws_security_token", &["U", ""]),
+    ("role_arn", &["r1", "r2", ""]),
+    ("role_arn", &["r3"]),
+    ("source_profile", &["default", "a", "b", "c", "gone"]),
+    ("source_profile", &["a", "b", "c"]),
+    (
+        "credential_source",
+        &[
+            "Environment",
+            "EcsContainer",
+            "Ec2InstanceMetadata",
+            "environment",
+        ],
+    ),
+    ("web_identity_token_file", &["/t", ""]),
+    ("role_session_name", &["me", ""]),
+    ("external_id", &["x"]),
+    ("mfa_serial", &["m"]),
+    ("duration_seconds", &["3600", "1h", " 9_00 "]),
+    ("sso_session", &["s", "t", "gone"]),
+    ("sso_account_id", &["1", "001"]),
+    ("sso_role_name", &["n"]),
+    ("sso_start_url", &["u", "v"]),
+    ("sso_region", &["a", "b"]),
+    ("login_session", &["l"]),
+    ("credential_process", &["p 'q r' #s", "p \"", ""]),
+    ("region", &["eu", "us", ""]),
+];
+const SESSION_KEYS: &[(&str, &[&str])] = &[
+    ("sso_start_url", &["u", "u", "v"]),
+    ("sso_region", &["a", "a", "b"]),
+    ("region", &["eu"]),
+];
+/// Complete sources, which a section gets beside some of the keys above.
+const SOURCES: &[&[(&str, &[&str])]] = &[
+    &[],
+    &[
+        ("aws_access_key_id", &["X", "Y"]),
+        ("aws_secret_access_key", &["S"]),
+    ],
+    &[
+        ("aws_access_key_id", &["X", "Y"]),
+        ("aws_secret_access_key", &["S"]),
+    ],
+    &[
+        ("role_arn", &["r1", "r2"]),
+        ("source_profile", &["default", "a", "b", "c"]),
+    ],
+    &[
+        ("role_arn", &["r1", "r2"]),
+        ("source_profile", &["default", "a", "b", "c"]),
+    ],
+    &[
+        ("role_arn", &["r3"]),
+        ("credential_source", &["Environment", "EcsContainer"]),
+    ],
+    &[
+        ("sso_account_id", &["1"]),
+        ("sso_role_name", &["n"]),
+        ("sso_start_url", &["u"]),
+        ("sso_region", &["a"]),
+    ],
+    &[
+        ("sso_account_id", &["1"]),
+        ("sso_role_name", &["n"]),
+        ("sso_session", &["s", "t"]),
+    ],
+    &[("credential_process", &["p q"])],
+    &[("role_arn", &["r4"]), ("web_identity_token_file", &["/t"])],
+];
+const VARIABLES: &[(&str, &[&str])] = &[
+    ("AWS_PROFILE", &["default", "a", "b", "c", "gone", ""]),
+    ("AWS_ACCESS_KEY_ID", &["E", ""]),
+    ("AWS_SECRET_ACCESS_KEY", &["F", ""]),
+    ("AWS_SESSION_TOKEN", &["G", ""]),
+    ("AWS_SECURITY_TOKEN", &["H", ""]),
+    ("AWS_WEB_IDENTITY_TOKEN_FILE", &["/w", ""]),
+    ("AWS_ROLE_ARN", &["w", ""]),
+    ("AWS_ROLE_SESSION_NAME", &["you"]),
+    ("AWS_DEFAULT_REGION", &["ap", ""]),
+    (
+        "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+        &["http://127.0.0.1/", ""],
+    ),
+    ("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", &["/c"]),
+    ("AWS_EC2_METADATA_DISABLED", &["true", "1", "TRUE"]),
+];
+
+struct Generated {
+    config: String,
+    credentials: String,
+    profile: Option<&'static str>,
+    variables: BTreeMap<&'static str, &'static str>,
+}
+
+/// Returns some of the pairs, each with one of its values.
+fn some(
+    random: &mut Random,
+    pairs: &[(&'static str, &[&'static str])],
+    at_most: usize,
+) -> BTreeMap<&'static str, &'static str> {
+    let count = random.below(at_most + 1);
+    let pair = |random: &mut Random| {
+        let (key, values) = pairs[random.below(pairs.len())];
+        (key, random.pick(values))
+    };
+    (0..count).map(|_| pair(random)).collect()
+}
+
+fn section(random: &mut Random, file: &mut String, header: &str) {
+    writeln!(file, "[{header}]").unwrap();
+    let more = random.below(4);
+    let mut keys = some(random, KEYS, more);
+    for (key, values) in SOURCES[random.below(SOURCES.len())] {
+        keys.insert(key, random.pick(values));
+    }
+    write_keys(file, &keys);
+}
+
+fn write_keys(file: &mut String, keys: &BTreeMap<&str, &str>) {
+    for (key, value) in keys {
+        writeln!(file, "{key} = {value}").unwrap();
+    }
+}
+
+fn generated(random: &mut Random) -> Generated {
+    let (mut config, mut credentials) = (String::new(), String::new());
+    for name in ["default", "a", "b", "c"] {
+        if random.below(5) > 0 {
+            let header = match name {
+                "default" => name.to_owned(),
+                _ => format!("profile {name}"),
+            };
+            section(random, &mut config, &header);
+        }
+        if random.below(3) == 0 {
+            section(random, &mut credentials, name);
+        }
+    }
+    for name in ["s", "t"] {
+        writeln!(config, "[sso-session {name}]").unwrap();
+        write_keys(&mut config, &some(random, SESSION_KEYS, 6));
+    }
+    if random.below(8) == 0 {
+        section(random, &mut config, "DEFAULT");
+    }
+    let profile = match random.below(2) {
+        0 => None,
+        _ => Some(random.pick(&["default", "a", "b", "c", "gone"])),
+    };
+    let mut variables = BTreeMap::new();
+    if random.below(2) == 0 {
+        variables = some(random, VARIABLES, 5);
+        if random.below(3) == 0 {
+            variables.insert("AWS_ACCESS_KEY_ID", "E");
+            variables.insert("AWS_SECRET_ACCESS_KEY", "F");
+        }
+    }
+    Generated {
+        config,
+        credentials,
+        profile,
+        variables,
+    }
+}
+
+fn ours(case: &Generated) -> Result<crate::Identity, ResolveError> {
+    let files = Files::parse(
+        ("config", FileInput::Contents(case.config.as_bytes())),
+        (
+            "credentials",
+            FileInput::Contents(case.credentials.as_bytes()),
+        ),
+    );
+    let request = Request {
+        profile: case.profile,
+        now: NOW,
+        ..Request::default()
+    };
+    let variable = |name: &str| case.variables.get(name).map(|value| (*value).to_owned());
+    resolve(&request, &variable, &files)
+}
+
+/// Returns `true` for the credentials of the machine, which botocore takes for a profile with an
+/// incomplete source. That is the deviation [`ResolveError::Incomplete`].
+fn is_of_machine(outcome: &str) -> bool {
+    ["container ", "instance", "no credentials"]
+        .iter()
+        .any(|kind| outcome.starts_with(kind))
+}
+
+#[test]
+fn generated_profiles_lead_to_the_credentials_of_botocore() {
+    println!("seed {SEED:#x}, {CASES} cases");
+    let mut random = Random::new(SEED);
+    let cases: Vec<Generated> = (0..CASES).map(|_| generated(&mut random)).collect();
+    let line = |case: &Generated| {
+        let (config, credentials) = (&case.config, &case.credentials);
+        let (profile, variables) = (&case.profile, &case.variables);
+        serde_json::json!({
+            "config": config, "credentials": credentials, "profile": profile,
+            "variables": variables,
+        })
+    };
+    let lines: Vec<String> = cases.iter().map(|case| line(case).to_string()).collect();
+    let Some(expected) = python::run("botocore", SCRIPT, &lines) else {
+        return;
+    };
+    assert_eq!(expected.len(), cases.len());
+    let mut kinds: BTreeMap<String, usize> = BTreeMap::new();
+    for (case, expected) in cases.iter().zip(&expected) {
+        let result = ours(case);
+        let expected = expected.as_str().unwrap();
+        let kind = match &result {
+            Err(ResolveError::Incomplete { .. }) => {
+                assert!(is_of_machine(expected), "{expected}\n{}", line(case));
+                "incomplete".to_owned()
+            }
+            result => {
+                let ours = in_words(result);
+                let shown = || format!("{}\n{}\n{}", case.config, case.credentials, line(case));
+                assert_eq!(ours, expected, "{}", shown());
+                match ours.contains(" > ") && !ours.starts_with("web") {
+                    true => "role".to_owned(),
+                    false => ours.split([' ', ',']).next().unwrap_or_default().to_owned(),
+                }
+            }
+        };
+        *kinds.entry(kind).or_default() += 1;
+    }
+    println!("{kinds:?}");
+    for kind in [
+        "X",
+        "error",
+        "env",
+        "incomplete",
+        "no",
+        "process",
+        "role",
+        "sso",
+        "web",
+    ] {
+        let count = kinds.get(kind).copied().unwrap_or_default();
+        assert!(count >= CASES / 100, "{kind}: {kinds:?}");
+    }
+}
