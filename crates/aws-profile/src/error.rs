@@ -18,7 +18,8 @@ pub enum ResolveError {
         profile: String,
         /// The place that names it.
         chosen_by: ChosenBy,
-        /// A fault of the files. The profile may be in the faulty lines.
+        /// A fault of a whole file, or of a line that hides the name of a section: the profile may
+        /// be there.
         problem: Option<Problem>,
     },
     /// A section of the profile has a fault, or a whole file that may define it.
@@ -186,7 +187,7 @@ pub enum SourceFault {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum SsoFault {
     /// Required keys are missing from the profile and its session.
-    #[error("{} is missing", .0.join(", "))]
+    #[error("it has no {}", .0.join(" and no "))]
     Missing(Vec<&'static str>),
     /// The config file does not define the session.
     #[error("the sso-session {} does not exist", Quoted(.0))]
@@ -195,7 +196,7 @@ pub enum SsoFault {
     #[error("its sso-session is unusable: {0}")]
     FaultySession(Problem),
     /// Profile and session have different values.
-    #[error("{key} differs from that of its sso-session ({session})")]
+    #[error("its {key} differs from that of its sso-session ({session})")]
     Conflict {
         /// Key.
         key: String,

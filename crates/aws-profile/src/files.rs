@@ -127,8 +127,8 @@ impl Files {
         }))
     }
 
-    /// Returns a fault of a line that belongs to no section, or of a whole file. Credentials may be
-    /// in such a line.
+    /// Returns a fault of a line that belongs to no section or hides the name of one, or of a whole
+    /// file. Credentials of any profile may be there.
     pub(crate) fn fault_outside_sections(&self) -> Option<&Problem> {
         let documents = [&self.config, &self.credentials];
         documents

@@ -62,7 +62,7 @@ pub(crate) struct Document {
     pub(crate) defaults: Section,
     /// Fault of the whole file, which then has no sections.
     pub(crate) fault: Option<Problem>,
-    /// First fault that belongs to no section.
+    /// First fault that belongs to no section, or hides the name of one.
     pub(crate) stray: Option<Problem>,
     /// First comment that is not UTF-8, which makes nothing unusable.
     pub(crate) comment: Option<Problem>,
@@ -125,12 +125,17 @@ impl Document {
         }
     }
 
-    /// Returns all faults.
+    /// Returns all faults, each line once.
     pub(crate) fn problems(&self) -> impl Iterator<Item = &Problem> {
-        let sections = self.sections.iter().chain([&self.defaults]);
+        let sections = || self.sections.iter().chain([&self.defaults]);
+        let in_sections = move || sections().filter_map(|section| section.problem.as_ref());
+        let is_new = move |problem: &&Problem| {
+            let mut known = in_sections();
+            known.all(|known| known.location != problem.location)
+        };
         let whole = [&self.fault, &self.stray, &self.comment];
-        let whole = whole.into_iter().flatten();
-        whole.chain(sections.filter_map(|section| section.problem.as_ref()))
+        let whole = whole.into_iter().flatten().filter(is_new);
+        whole.chain(in_sections())
     }
 }
 
@@ -197,7 +202,12 @@ impl Parser {
         } else {
             self.indentation = indentation;
             match header(stripped) {
-                Some(name) => self.header(line, name),
+                Some(name) => {
+                    if !is_utf8 {
+                        self.note_stray(line, Reason::NotUtf8);
+                    }
+                    self.header(line, name);
+                }
                 None => self.key(line, stripped),
             }
         }
@@ -252,7 +262,18 @@ impl Parser {
             return;
         };
         let Some((name, value)) = text.split_once(['=', ':']) else {
-            self.note(line, Reason::NoDelimiter);
+            let is_header = text.starts_with('[');
+            if is_header {
+                self.note_stray(line, Reason::UnclosedHeader);
+            }
+            self.note(
+                line,
+                if is_header {
+                    Reason::UnclosedHeader
+                } else {
+                    Reason::NoDelimiter
+                },
+            );
             return;
         };
         let name = strip_end(name).to_lowercase();
@@ -309,6 +330,12 @@ impl Parser {
             None => &mut self.document.stray,
         };
         noted.get_or_insert(problem);
+    }
+
+    /// Notes a fault that belongs to no section, such as a header whose name is not known.
+    fn note_stray(&mut self, line: usize, reason: Reason) {
+        let problem = self.document.problem(line, None, reason);
+        self.document.stray.get_or_insert(problem);
     }
 
     fn finish(mut self) -> Document {

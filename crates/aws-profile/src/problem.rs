@@ -43,6 +43,9 @@ pub enum Reason {
     /// The line is no header and has neither `=` nor `:`.
     #[error("the line has no \"=\" and is not a [section]")]
     NoDelimiter,
+    /// The line begins with `[` and is no header. The lines below it may belong to any profile.
+    #[error("the line begins with \"[\", but is not a [section]")]
+    UnclosedHeader,
     /// The line begins with `=` or `:`.
     #[error("the line has no key before \"=\" or \":\"")]
     EmptyKey,

@@ -55,7 +55,7 @@ pub fn resolve(
             return Err(ResolveError::ProfileNotFound {
                 profile: name,
                 chosen_by,
-                problem: files.problems().next().cloned(),
+                problem: files.fault_outside_sections().cloned(),
             });
         }
         Err(problem) if is_named => return Err(faulty(&name, problem)),

@@ -358,6 +358,20 @@ const MACHINE: &[Case] = &[
         "{K}",
         "file error",
     ),
+    option(
+        "container and an unclosed header in another section",
+        "dev",
+        &[CONTAINER],
+        "[profile dev]\nregion = a\n[profile x]\n[profile y\n{K}",
+        "file error",
+    ),
+    option(
+        "container and a header that is not UTF-8",
+        "dev",
+        &[CONTAINER],
+        "[profile dev]\nregion = a\n[profile b\u{fffd}]\n{K}",
+        "file error",
+    ),
     environment(
         "container and a broken default",
         &[CONTAINER],

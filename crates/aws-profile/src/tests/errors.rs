@@ -57,8 +57,8 @@ fn refusals_name_profile_file_and_line() {
         ),
         (
             sso,
-            "profile \"dev\" uses IAM Identity Center (/h/config:3), but sso_role_name, \
-             sso_start_url is missing",
+            "profile \"dev\" uses IAM Identity Center (/h/config:3), but it has no \
+             sso_role_name and no sso_start_url",
         ),
         (
             "[profile dev]\ncredential_process = 'x\n",

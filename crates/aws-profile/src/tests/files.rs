@@ -1,5 +1,7 @@
 //! The grammar, the names and the merging of both files, against recorded answers of AWS CLI 2.36.
 
+use std::collections::BTreeSet;
+
 use super::cases::{Case, Deviation, compare};
 
 const DEV: Option<&str> = Some("dev");
@@ -77,7 +79,7 @@ const LINES: &[Case] = &[
         "[profile dev]\nrole_arn = r\nsource_profile=one # base\n[profile one]\n{K}",
         "error",
     ),
-    config("24 comments only", "# a\n; b\n", "no such profile"),
+    config("comments only", "# a\n; b\n", "no such profile"),
     config(
         "tabs around the delimiter",
         "[profile dev]\naws_access_key_id\t=\tX\naws_secret_access_key\t=\tS\n",
@@ -479,7 +481,7 @@ const INDENTATION: &[Case] = &[
         "X",
     ),
     config(
-        "33 blank line, then an indented key",
+        "blank line, then an indented key",
         "[profile dev]\naws_access_key_id = X\n\n  a = b\naws_secret_access_key = S\n",
         "X\n\na = b",
     ),
@@ -691,9 +693,18 @@ const DEVIATIONS: &[Deviation] = &[
     },
 ];
 
+/// Returns the number of the row in the table of recorded answers.
+fn row(name: &str) -> Option<usize> {
+    name.split(' ').next()?.parse().ok()
+}
+
 #[test]
 fn files_lead_to_the_identity_of_the_cli() {
     let cases = [LINES, HEADERS, INDENTATION, MERGING].concat();
     assert!(cases.len() >= 100, "{} cases", cases.len());
     compare(&cases, DEVIATIONS);
+    // Rows 71 and 72 are about paths: see the tests of paths and of unusable files.
+    let rows: BTreeSet<usize> = cases.iter().filter_map(|case| row(case.name)).collect();
+    let missing: Vec<usize> = (1..=83).filter(|row| !rows.contains(row)).collect();
+    assert_eq!(missing, [71, 72]);
 }

@@ -118,3 +118,17 @@ fn values_keep_their_file_and_line() {
         .collect();
     assert_eq!(headers, ["/c:4", "/s:1"]);
 }
+
+#[test]
+fn each_faulty_line_is_reported_once() {
+    let config = b"a\n# \xfc\n[x]\n[y\nfoo\n[z\xfc]\na\n[DEFAULT]\nb\n";
+    let files = Files::parse(
+        ("c", FileInput::Contents(config)),
+        ("s", FileInput::Contents(b"[x\n")),
+    );
+    let problems = files.problems();
+    let shown: Vec<String> = problems
+        .map(|problem| problem.location.to_string())
+        .collect();
+    assert_eq!(shown, ["c:1", "c:2", "c:4", "c:6", "c:9", "s:1"]);
+}
