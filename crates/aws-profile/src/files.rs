@@ -320,8 +320,8 @@ impl<'a> Profile<'a> {
             .transpose()
     }
 
-    /// Returns the settings of a nested block such as `s3`, in the order of the file; empty if the
-    /// key is not set or has a text.
+    /// Returns the settings of a nested block such as `s3`, in the order of the file; of a repeated
+    /// one the last counts. Empty if the key is not set or has a text.
     #[must_use]
     pub fn nested(&self, key: &str) -> Vec<(&'a str, &'a str)> {
         let nested = self.get(key).and_then(|found| found.value.nested.as_ref());

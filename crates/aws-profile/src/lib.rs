@@ -22,14 +22,21 @@
 //!   authentication with the AWS CLI"; programs: "Sourcing credentials with an external process".
 //!
 //! # Deviations
-//! The CLI refuses every command if one line of one file is invalid. Here a fault makes only its
-//! section unusable ([`Problem`]). A profile with settings for credentials never leads to the
-//! identity of the container or the instance, even where the CLI continues
-//! ([`ResolveError::Incomplete`]). The tests list all deviations with their reasons (`DEVIATIONS`).
+//! The tests list every case with another outcome than in the CLI, and its reason (`DEVIATIONS`).
+//! - The CLI refuses every command if one line of one file is invalid. Here a fault makes only its
+//!   section unusable ([`Problem`]), and faults of the default profile do not concern keys in the
+//!   environment. Bytes in comments that are not UTF-8 have no effect.
+//! - A profile with settings for credentials never leads to the identity of the container or the
+//!   instance, even where the CLI continues ([`ResolveError::Incomplete`]); nor does a search after
+//!   a line that may hide the name of a profile ([`ResolveError::FaultyFile`]).
+//! - A file that exists and cannot be read is a fault; the CLI treats it as empty.
+//! - The formats of boto 2 are not read: `AWS_CREDENTIAL_FILE` is refused, `BOTO_CONFIG` ignored.
+//! - [`parse_date`] and `duration_seconds` do not know all forms that Python reads.
 //!
 //! # Bounds
 //! A file above [`MAX_FILE_BYTES`] is refused. Time and memory are linear in the size of the files
-//! (sorted maps add a logarithm); values are shared and not copied for each profile. No input
+//! (sorted maps add a logarithm); values are shared and not copied for each profile. The worst case is
+//! a file of empty sections, which takes 45 times its size. No input
 //! causes a panic. Secrets appear neither in `Debug` output nor in errors.
 
 #![forbid(unsafe_code)]

@@ -474,6 +474,70 @@ const ORDER: &[Case] = &[
     ),
 ];
 
+/// Files as other programs write them.
+const WRITTEN: &[Case] = &[
+    option(
+        "aws configure sso",
+        "Dev-111122223333",
+        &[],
+        "[profile Dev-111122223333]\nsso_session = corp\nsso_account_id = 111122223333\n\
+         sso_role_name = Dev\nregion = eu-west-1\noutput = json\n[sso-session corp]\n\
+         sso_start_url = https://d-1.awsapps.com/start\nsso_region = eu-west-1\n\
+         sso_registration_scopes = sso:account:access\n",
+        "sso corp https://d-1.awsapps.com/start eu-west-1 111122223333 Dev, region eu-west-1",
+    ),
+    environment(
+        "aws login",
+        &[],
+        "[default]\nlogin_session = arn:aws:iam::111122223333:user/Admin\nregion = eu-west-1\n",
+        "login arn:aws:iam::111122223333:user/Admin, region eu-west-1",
+    ),
+    Case {
+        credentials: "[ops eu]\n{K}",
+        ..option(
+            "aws configure",
+            "ops eu",
+            &[],
+            "[profile 'ops eu']\nregion = a\n",
+            "X, region a",
+        )
+    },
+    dev(
+        "granted, generated",
+        "[profile dev]\ngranted_sso_start_url = https://d-1.awsapps.com/start\n\
+         granted_sso_region = eu-west-1\ngranted_sso_account_id = 111122223333\n\
+         granted_sso_role_name = Dev\ncommon_fate_generated_from = aws-sso\n\
+         credential_process = granted credential-process --profile dev\n",
+        "process granted|credential-process|--profile|dev",
+    ),
+    dev(
+        "aws-sso",
+        "# BEGIN_AWS_SSO_CLI\n\n[profile dev]\n\
+         credential_process = /usr/bin/aws-sso -u -S \"Default\" process --arn arn:aws:iam::1:role/D\n\
+         region = a\n\n# END_AWS_SSO_CLI\n",
+        "process /usr/bin/aws-sso|-u|-S|Default|process|--arn|arn:aws:iam::1:role/D, region a",
+    ),
+    environment(
+        "aws-vault exec",
+        &[
+            "AWS_VAULT=dev",
+            "AWS_ACCESS_KEY_ID=E",
+            "AWS_SECRET_ACCESS_KEY=S",
+            "AWS_SESSION_TOKEN=T",
+            "AWS_SECURITY_TOKEN=T",
+            "AWS_REGION=a",
+            "AWS_DEFAULT_REGION=a",
+            "AWS_CREDENTIAL_EXPIRATION=2099-01-01T00:00:00Z",
+        ],
+        "[default]\n{K}region = b\n",
+        "env E token T, region a",
+    ),
+    Case {
+        credentials: "[default]\naws_access_key_id=X\naws_secret_access_key=S\naws_session_token=T\n",
+        ..environment("Leapp", &[], "[default]\nregion=a\n", "X token T, region a")
+    },
+];
+
 const ROLES: &[Case] = &[
     dev("role with source", ROLE, "X > r"),
     dev(
@@ -754,7 +818,17 @@ const DEVIATIONS: &[Deviation] = &[
 
 #[test]
 fn variables_and_profiles_lead_to_the_identity_of_the_cli() {
-    let cases = [ENVIRONMENT, WEB_IDENTITY, MACHINE, ORDER, ROLES, SSO].concat();
+    let cases = [
+        ENVIRONMENT,
+        WEB_IDENTITY,
+        MACHINE,
+        ORDER,
+        WRITTEN,
+        ROLES,
+        SSO,
+    ]
+    .concat();
     assert!(cases.len() >= 110, "{} cases", cases.len());
+    println!("{} cases", cases.len());
     compare(&cases, DEVIATIONS);
 }

@@ -702,6 +702,7 @@ fn row(name: &str) -> Option<usize> {
 fn files_lead_to_the_identity_of_the_cli() {
     let cases = [LINES, HEADERS, INDENTATION, MERGING].concat();
     assert!(cases.len() >= 100, "{} cases", cases.len());
+    println!("{} cases", cases.len());
     compare(&cases, DEVIATIONS);
     // Rows 71 and 72 are about paths: see the tests of paths and of unusable files.
     let rows: BTreeSet<usize> = cases.iter().filter_map(|case| row(case.name)).collect();
