@@ -1,5 +1,7 @@
 //! Dates of section 3.4 of the recorded answers.
 
+use super::python;
+use super::random::Random;
 use crate::parse_date;
 
 #[test]
@@ -32,4 +34,81 @@ fn dates_are_read_as_the_cli_reads_them() {
     ] {
         assert_eq!(parse_date(text), expected, "{text}");
     }
+}
+
+const SCRIPT: &str = r#"
+import json, math, sys
+from dateutil.parser import parse
+
+def seconds(text):
+    try:
+        date = parse(text)
+        return math.floor(date.timestamp()) if date.tzinfo else None
+    except (ValueError, OverflowError):
+        return None
+
+lines = [json.loads(line) for line in sys.stdin]
+for line in lines:
+    print(json.dumps(seconds(line)))
+"#;
+
+/// python-dateutil guesses more forms than ours; it must agree about all that ours reads.
+#[test]
+fn generated_dates_are_read_as_dateutil_reads_them() {
+    const SEED: u64 = 0x5EED_DA7E;
+    println!("seed {SEED:#x}");
+    let mut random = Random::new(SEED);
+    let dates = [
+        "2026-11-30",
+        "2024-02-29",
+        "20261130",
+        "1999-12-31",
+        "Mon, 30 Nov 2026",
+        "2026-1-2",
+        "2026-02-30",
+        "2026-04-31",
+        "Thu, 1 Jan 1970",
+    ];
+    let times = [
+        "T00:00:00",
+        " 23:59:59",
+        "T235959",
+        "T12:30",
+        " 12:30:15.25",
+        "T24:00:00",
+        "T12:60",
+    ];
+    let offsets = [
+        "Z", "UTC", " GMT", "+02:00", "-0500", "+05", " +0000", "", "+1:00", "-23:59",
+    ];
+    let text = |random: &mut Random| {
+        let mut parts = [
+            random.pick(&dates),
+            random.pick(&times),
+            random.pick(&offsets),
+        ]
+        .concat();
+        if random.below(8) == 0 {
+            let at = random.below(parts.len());
+            parts.replace_range(at..=at, random.pick(&["0", ":", "-", " ", "x", "9"]));
+        }
+        parts
+    };
+    let texts: Vec<String> = (0..3_000).map(|_| text(&mut random)).collect();
+    let lines: Vec<String> = texts
+        .iter()
+        .map(|text| serde_json::json!(text).to_string())
+        .collect();
+    let Some(expected) = python::run("import dateutil.parser", SCRIPT, &lines) else {
+        return;
+    };
+    let mut read = 0;
+    for (text, expected) in texts.iter().zip(&expected) {
+        if let Some(ours) = parse_date(text) {
+            assert_eq!(Some(ours), expected.as_i64(), "{text}");
+            read += 1;
+        }
+    }
+    println!("{read} read by both");
+    assert!(read > 500, "{read}");
 }

@@ -235,7 +235,9 @@ pub(super) fn run(import: &str, script: &str, input: &[String]) -> Option<Vec<Js
         return None;
     }
     let mut python = Command::new("python3");
-    let python = python.args(["-c", script]).env("PYTHONUTF8", "1");
+    let python = python
+        .args(["-W", "ignore", "-c", script])
+        .env("PYTHONUTF8", "1");
     let child = python.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
     let mut child = child.unwrap();
     // The scripts read all lines before they write the first one.
