@@ -141,6 +141,8 @@ fn compare(name: &str, screen: &str) {
     settings.set_snapshot_path("../snapshots");
     // Times stand at the right margin, in as many columns as they need.
     settings.add_filter(r" +\d+(\.\d+)? (ms|s|min)\b", " [TIME]");
+    // Ages below 10 s: how long the test took.
+    settings.add_filter(r"\b[0-9]s\b", "0s");
     settings.add_filter(r"pgiam-sandbox-[[:alnum:]]+", "[DIR]");
     settings.add_filter(r"pid \d+", "pid [PID]");
     settings.add_filter(r"PostgreSQL \d+\.\d+", "PostgreSQL [VERSION]");
