@@ -40,3 +40,4 @@ pub use explain::{
 };
 pub use ids::IDS;
 pub use message::{Report, WARNING};
+pub(crate) use phrases::add_statement;

@@ -4,16 +4,17 @@
 //! (policies of the organisation, permissions boundaries of sessions, conditions). A denial is
 //! therefore only a warning; the login step decides.
 
-use crate::base::names::Region;
 use std::sync::Arc;
 
 use roxmltree::{Document, Node};
 
 use super::{CheckRun, StepOutcome};
 use crate::aws::query::{Query, QueryError};
+use crate::base::names::Region;
 use crate::base::partition::Partition;
 use crate::config::{Endpoint, EndpointKind};
 use crate::postgres::target::PgContext;
+use crate::report;
 
 /// IAM's error code for an unknown entity.
 const NO_SUCH_ENTITY: &str = "NoSuchEntity";
@@ -159,7 +160,7 @@ fn judge(answer: &SimulationResult, wanted: &SimulatedPermission) -> StepOutcome
         SimulationResult::Allowed => StepOutcome::ok(format!("{action} is allowed on {resource}")),
         SimulationResult::Implicit => StepOutcome::warning(format!("your policies do not allow {action} on {resource}"))
             .detail("The IAM simulation ignores resource policies and some conditions; the login step decides.")
-            .remedy(format!("Add this statement to your IAM policy: {{\"Effect\": \"Allow\", \"Action\": \"{action}\", \"Resource\": \"{resource}\"}}")),
+            .remedy(report::add_statement(action, &format!("\"{resource}\""))),
         SimulationResult::Explicit { by_organisation } => {
             let whose = match by_organisation {
                 true => "an organisation policy (SCP)",

@@ -91,7 +91,7 @@ pub(super) fn test_port(context: Option<&ErrorContext<'_>>) -> String {
 }
 
 /// Returns the policy statement that allows an action, ready to paste. `resource` is JSON.
-pub(super) fn add_statement(action: &str, resource: &str) -> String {
+pub(crate) fn add_statement(action: &str, resource: &str) -> String {
     format!(
         "Add this statement to your IAM policy: {{\"Effect\": \"Allow\", \"Action\": \"{action}\", \"Resource\": {resource}}}"
     )
