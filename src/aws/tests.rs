@@ -13,6 +13,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use super::*;
+use crate::tls::testing::self_signed_server;
 
 const KEYS: &str = "aws_access_key_id = AKIAIOSFODNN7EXAMPLE\n\
                     aws_secret_access_key = wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY\n";
@@ -43,7 +44,7 @@ impl Files {
     fn options(&self, profile: &str) -> AwsOptions {
         AwsOptions {
             profile: Some(profile.to_owned()),
-            region: Some("eu-central-1".to_owned().into()),
+            region: Some("eu-central-1".into()),
             config_file: Some(self.path("config")),
             credentials_file: Some(self.path("credentials")),
             ..AwsOptions::default()
@@ -472,15 +473,7 @@ async fn the_way_to_credentials_tells_the_time_as_well() {
 /// Starts an STS on loopback with a self-signed certificate. Returns the URL and the certificate as
 /// PEM.
 async fn https_server(body: &'static str) -> (String, String) {
-    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
-    let config = rustls::ServerConfig::builder_with_provider(crate::tls::provider())
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![made.cert.der().clone()], key)
-        .unwrap();
-    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let (acceptor, certificate) = self_signed_server();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     tokio::spawn(async move {
@@ -494,7 +487,7 @@ async fn https_server(body: &'static str) -> (String, String) {
             });
         }
     });
-    (format!("https://localhost:{port}"), made.cert.pem())
+    (format!("https://localhost:{port}"), certificate.pem())
 }
 
 #[tokio::test]

@@ -10,6 +10,8 @@ use rustls::time_provider::TimeProvider;
 mod key_share;
 pub mod local;
 pub mod roots;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod upstream;
 
 /// Returns the only crypto provider of the program, set explicitly so that nothing depends on a

@@ -1,7 +1,6 @@
 //! Opens the data channel: TCP or a proxy's tunnel, TLS to the service's name, WebSocket upgrade
 //! signed with SigV4 (service `ssmmessages`), which AWS requires from clients since plugin 1.2.764.
 
-use crate::base::names::Region;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -24,6 +23,7 @@ use super::socket::WebSocket;
 use crate::aws::{ClockWatch, difference, signable};
 use crate::base::error_text::chain;
 use crate::base::foreign_text::ForeignText;
+use crate::base::names::Region;
 use crate::base::stream::Stream;
 use crate::tunnel::TunnelError;
 
@@ -203,13 +203,13 @@ fn signed_request(
 mod tests {
     use std::time::Duration;
 
-    use rustls::pki_types::PrivateKeyDer;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
     use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
     use super::*;
     use crate::aws::{AwsContext, AwsOptions};
+    use crate::tls::testing::self_signed_server;
 
     const ROLE: &str = "wss://ssmmessages.eu-central-1.amazonaws.com/v1/data-channel/me-0?role=x";
 
@@ -240,15 +240,7 @@ mod tests {
     /// Starts a gateway that answers one upgrade with `head`; returns its URL and the roots that
     /// verify it.
     async fn gateway(head: &'static str) -> (Url, Arc<RootCertStore>) {
-        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-        let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
-        let config = rustls::ServerConfig::builder_with_provider(crate::tls::provider())
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(vec![made.cert.der().clone()], key)
-            .unwrap();
-        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+        let (acceptor, certificate) = self_signed_server();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         tokio::spawn(async move {
@@ -268,7 +260,7 @@ mod tests {
             tls.shutdown().await.unwrap();
         });
         let mut roots = RootCertStore::empty();
-        roots.add(made.cert.der().clone()).unwrap();
+        roots.add(certificate.der().clone()).unwrap();
         let url = format!("wss://localhost:{port}/v1/data-channel/me-0");
         (Url::parse(&url).unwrap(), Arc::new(roots))
     }

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::process::Command;
 use std::time::Duration;
 
-use rustls::pki_types::PrivateKeyDer;
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls::{ClientConfig, RootCertStore};
 use tokio::net::TcpListener;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
 use super::*;
+use crate::tls::testing::self_signed_server;
 
 /// Far longer than any step here takes.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -56,10 +56,10 @@ fn https_proxy(url: &str) -> ProxySettings {
 }
 
 /// Returns a connector that trusts one certificate for `localhost`, or none.
-fn tls(trusted: Option<&rcgen::CertifiedKey<rcgen::KeyPair>>) -> TlsConnector {
+fn tls(trusted: Option<&rcgen::Certificate>) -> TlsConnector {
     let mut roots = RootCertStore::empty();
-    if let Some(made) = trusted {
-        roots.add(made.cert.der().clone()).unwrap();
+    if let Some(certificate) = trusted {
+        roots.add(certificate.der().clone()).unwrap();
     }
     let config = ClientConfig::builder_with_provider(crate::tls::provider())
         .with_safe_default_protocol_versions()
@@ -67,18 +67,6 @@ fn tls(trusted: Option<&rcgen::CertifiedKey<rcgen::KeyPair>>) -> TlsConnector {
         .with_root_certificates(roots)
         .with_no_client_auth();
     TlsConnector::from(Arc::new(config))
-}
-
-fn certified() -> (rcgen::CertifiedKey<rcgen::KeyPair>, TlsAcceptor) {
-    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
-    let config = ServerConfig::builder_with_provider(crate::tls::provider())
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![made.cert.der().clone()], key)
-        .unwrap();
-    (made, TlsAcceptor::from(Arc::new(config)))
 }
 
 async fn echoes(mut stream: Stream, before: &str) {
@@ -201,12 +189,12 @@ async fn a_proxy_that_hangs_up_or_is_not_there() {
 
 #[tokio::test]
 async fn a_proxy_behind_tls_is_verified() {
-    let (made, acceptor) = certified();
+    let (acceptor, certificate) = self_signed_server();
     let answer = "HTTP/1.1 200 OK\r\n\r\n";
     let (port, asked) = proxy(answer, Some(acceptor.clone())).await;
     let proxies = https_proxy(&format!("https://{USER}localhost:{port}"));
     let stream = proxies
-        .dial("gateway.example", 443, &tls(Some(&made)))
+        .dial("gateway.example", 443, &tls(Some(&certificate)))
         .await;
     echoes(stream.unwrap(), "").await;
     assert!(asked.await.unwrap().contains(BASIC));
