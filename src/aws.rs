@@ -26,7 +26,6 @@ mod validation;
 #[cfg(test)]
 mod tests;
 
-use crate::base::names::Region;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -54,6 +53,7 @@ pub use identity::{Identity, KeyState};
 pub(crate) use sdk_text::{bad_answer, in_words};
 pub use validation::MalformedValue;
 
+use crate::base::names::Region;
 use crate::base::single_flight::{Clock, Expiring, Refreshing, system_clock};
 use trust::TrustRoots;
 

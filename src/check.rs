@@ -16,7 +16,6 @@ mod render;
 mod settings;
 mod speed;
 
-use crate::base::names::{Region, TargetName};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -27,6 +26,7 @@ use tokio::time::timeout;
 
 use crate::aws::discover::Database;
 use crate::aws::{AwsContext, Identity};
+use crate::base::names::{Region, TargetName};
 use crate::config::{Auth, ConfigError, Endpoint, TargetConfig, Via};
 use crate::failure::setup::SetupError;
 use crate::postgres::database::login_steps::{DialledConnection, LoginCheck, SecuredConnection};

@@ -7,7 +7,6 @@ mod errors;
 mod live;
 mod metrics;
 
-use crate::base::names::TargetName;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
@@ -16,6 +15,7 @@ use std::time::SystemTime;
 
 use tokio::time::Instant;
 
+use crate::base::names::TargetName;
 use crate::config::ResolvedTarget;
 use crate::tunnel::{Readiness, TunnelStats};
 

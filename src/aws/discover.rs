@@ -11,7 +11,6 @@ mod rds;
 #[cfg(test)]
 pub(crate) mod tests;
 
-use crate::base::names::{NodeId, Region};
 use std::ops::Deref;
 use std::time::Duration;
 
@@ -20,6 +19,7 @@ use thiserror::Error;
 use crate::aws::api_error::ApiAnswer;
 use crate::aws::{AwsContext, CallTimeout, CredentialsError};
 use crate::base::foreign_text::ForeignText;
+use crate::base::names::{NodeId, Region};
 use crate::base::suggest::nearest;
 use crate::config::{ConfigError, Endpoint, RdsIdentifier, ResolvedTarget, TargetConfig};
 use ask::LookupContext;

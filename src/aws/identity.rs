@@ -4,7 +4,6 @@
 //! Reference, "GetCallerIdentity") and gives three facts: whether the keys are valid, the account
 //! they belong to, and, in its `Date` header, the time.
 
-use crate::base::names::Region;
 use std::time::Duration;
 
 use aws_sdk_sts::config::Builder;
@@ -16,6 +15,7 @@ use tracing::debug;
 
 use super::{AwsContext, error, in_words};
 use crate::base::foreign_text::ForeignText;
+use crate::base::names::Region;
 
 /// Maximum delay that the check adds to an error message.
 const DEADLINE: Duration = Duration::from_secs(2);

@@ -1,6 +1,5 @@
 //! Profile in effect: its existence, and its source of credentials.
 
-use crate::base::names::Region;
 use std::borrow::Cow;
 use std::path::PathBuf;
 
@@ -11,6 +10,7 @@ use super::files::{AwsFiles, TokenFile};
 use super::{AwsOptions, CredentialsError};
 use crate::aws::validation;
 use crate::aws::validation::{MalformedValue, RetrySettings};
+use crate::base::names::Region;
 
 /// Maximum number of profiles in a chain of `source_profile`. The SDK reports a loop; this limit
 /// only stops following it here.

@@ -8,7 +8,6 @@ mod send;
 #[cfg(test)]
 mod tests;
 
-use crate::base::names::Region;
 use std::time::Duration;
 
 use aws_config::SdkConfig;
@@ -22,6 +21,7 @@ use super::{AwsContext, CredentialsError, KeyState, endpoints, http, refused_key
 use crate::aws::api_error::ApiAnswer;
 use crate::base::foreign_text::ForeignText;
 use crate::base::jitter::jitter;
+use crate::base::names::Region;
 use crate::base::partition::Partition;
 use send::{QueryAnswer, QueryRequest, RequestFailure};
 
@@ -266,7 +266,7 @@ impl QueryEndpoint {
                 reason: format!("invalid endpoint in the configuration: {reason}").into(),
                 host: text,
             })?,
-            region: region.to_owned().into(),
+            region: region.into(),
         })
     }
 

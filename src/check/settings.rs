@@ -1,6 +1,5 @@
 //! The settings step: the database as RDS reports it.
 
-use crate::base::names::Region;
 use std::time::{Duration, SystemTime};
 
 use x509_parser::prelude::{FromDer, X509Certificate};
@@ -8,6 +7,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use super::{CheckRun, StepOutcome};
 use crate::aws::discover;
 use crate::aws::discover::{Database, DatabaseKind, DiscoverError};
+use crate::base::names::Region;
 use crate::config::{Auth, EndpointKind};
 use crate::postgres::target::PgContext;
 use crate::report;

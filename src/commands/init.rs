@@ -2,7 +2,6 @@
 
 mod text;
 
-use crate::base::names::Region;
 use std::fs::{self, OpenOptions};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -10,6 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 
 use crate::aws::discover::{Database, FailedCall, Survey};
+use crate::base::names::Region;
 use crate::base::suggest::did_you_mean;
 use crate::cli::InitArgs;
 use crate::cli::terminal;

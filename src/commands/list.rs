@@ -1,6 +1,5 @@
 //! `pgiam list`: the databases and bastions that the credentials can see.
 
-use crate::base::names::Region;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
@@ -12,6 +11,7 @@ use crate::aws::discover::{Database, DiscoverError, FailedCall, Node, Survey};
 use crate::aws::{AwsContext, AwsOptions};
 use crate::base::error_text::chain;
 use crate::base::foreign_text::visible_json;
+use crate::base::names::Region;
 use crate::base::quote::printable;
 use crate::cli::ListArgs;
 use crate::cli::terminal;

@@ -1,7 +1,6 @@
 //! Selects the database and the bastion of a command: looks them up before anything starts, and
 //! prompts at a terminal if there are several candidates.
 
-use crate::base::names::{Region, TargetName};
 use std::io::{self, BufRead, Write};
 use std::sync::Arc;
 
@@ -13,6 +12,7 @@ use crate::aws::AwsContext;
 use crate::aws::discover;
 use crate::aws::discover::{Database, DiscoverError, NodeRanking, NotLocated, RankedNode};
 use crate::base::error_text::chain;
+use crate::base::names::{Region, TargetName};
 use crate::base::quote::printable;
 use crate::cli::terminal;
 use crate::cli::terminal::Progress;

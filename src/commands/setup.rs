@@ -1,7 +1,6 @@
 //! `pgiam setup`: prints the administrator's part of the setup to standard output; instructions and
 //! missing information go to standard error.
 
-use crate::base::names::Region;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -13,6 +12,7 @@ use crate::aws::discover;
 use crate::aws::discover::{Database, DiscoverError};
 use crate::aws::{AwsContext, AwsOptions, KeyState};
 use crate::base::foreign_text::visible;
+use crate::base::names::Region;
 use crate::cli::terminal;
 use crate::cli::terminal::Progress;
 use crate::cli::{ProgramArgs, SetupArgs, SetupCommand, TargetArgs};

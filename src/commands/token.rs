@@ -1,6 +1,5 @@
 //! `pgiam token`: a login token for other programs.
 
-use crate::base::names::Region;
 use std::io::IsTerminal;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -16,6 +15,7 @@ use crate::aws::discover;
 use crate::aws::token;
 use crate::aws::token::{TokenProvider, TokenRequest};
 use crate::aws::{AwsContext, AwsOptions};
+use crate::base::names::Region;
 use crate::cli::TokenArgs;
 use crate::cli::terminal;
 use crate::config::{Auth, Endpoint, TargetConfig};

@@ -1,11 +1,11 @@
 //! Bastion of a tunnel: several notations for a list of nodes, a tag, or an automatic choice.
 
-use crate::base::names::NodeId;
 use std::fmt;
 
 use serde::Deserialize;
 use serde::de::{self, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
+use crate::base::names::NodeId;
 use crate::base::quote::printable;
 
 /// Prefix of a tag on the command line, and in a string in the file.

@@ -1,6 +1,5 @@
 //! Configuration errors.
 
-use crate::base::names::TargetName;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -8,6 +7,7 @@ use thiserror::Error;
 
 use crate::base::environment::{name_of, origin_hint};
 use crate::base::foreign_text::visible;
+use crate::base::names::TargetName;
 use crate::base::quote::shown;
 use crate::platform::permissions::PathError;
 

@@ -276,7 +276,7 @@ fn refuse_unused_tunnel_keys(
         .or(own.first_set(DialFlags::KEYS));
     match tunnel_key {
         Some(key) => Err(ConfigError::NoTunnel {
-            target: name.to_owned().into(),
+            target: name.into(),
             key,
             hint,
         }),

@@ -1,7 +1,5 @@
 //! `pgiam tunnel`: a tunnel to any host and port, for any protocol.
 
-use crate::base::names::Region;
-use crate::base::names::TargetName;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
@@ -11,6 +9,8 @@ use super::{
     AwsFlags, ConfigError, ConfigFile, DialFlags, Endpoint, ResolvedTarget, TargetLayer,
     TargetSettings, TunnelFlags,
 };
+use crate::base::names::Region;
+use crate::base::names::TargetName;
 
 /// Destination of a raw tunnel: a name or address as resolved by the bastion, and a port.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,7 +1,6 @@
 //! The list of configuration keys. Flags, `PGIAM_*` variables, the keys of the file, their layering
 //! and `docs/config.md` come from it.
 
-use crate::base::names::Region;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
@@ -9,6 +8,7 @@ use clap::Args;
 use serde::Deserialize;
 
 use super::{SocketDir, WrittenBastion, forms};
+use crate::base::names::Region;
 
 /// Defines a table of the configuration file, and the flags for its keys.
 ///

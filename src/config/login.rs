@@ -1,11 +1,11 @@
 //! Login settings of a target.
 
-use crate::base::names::TargetName;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::via::seconds;
 use super::{ConfigError, TargetDefaults, TargetLayer};
+use crate::base::names::TargetName;
 
 /// DNS port (RFC 1035, 4.2).
 const DNS_PORT: u16 = 53;

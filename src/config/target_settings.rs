@@ -1,11 +1,11 @@
 //! Settings of a target that do not depend on its endpoint.
 
-use crate::base::names::TargetName;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::via::seconds;
 use super::{ConfigError, LoginSettings, TargetDefaults, TargetLayer, Via};
+use crate::base::names::TargetName;
 
 /// Settings of a target that do not depend on its endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -537,7 +537,7 @@ fn a_raw_tunnel_takes_the_way_of_a_target() {
     assert_eq!(near.settings.via.to_string(), "ssm i-1");
     let flags = TargetLayer {
         bastion: written("tag:Name=bastion"),
-        region: Some("us-east-1".to_owned().into()),
+        region: Some("us-east-1".into()),
         warm: Some(true),
         ..TargetLayer::default()
     };

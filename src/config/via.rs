@@ -1,11 +1,11 @@
 //! Connection path to a database.
 
-use crate::base::names::TargetName;
 use std::fmt;
 use std::time::Duration;
 
 use super::bastion::Bastion;
 use super::{ConfigError, TargetDefaults, TargetLayer};
+use crate::base::names::TargetName;
 use crate::base::suggest::nearest;
 
 /// Upper limit of `sessions`: each is a session of the AWS account, which other users can see and

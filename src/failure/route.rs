@@ -1,10 +1,10 @@
 //! Errors of startup packets that match no target.
 
-use crate::base::names::TargetName;
 use pg_handshake::StartupError;
 use thiserror::Error;
 
 use crate::base::foreign_text::ForeignText;
+use crate::base::names::TargetName;
 
 /// A target that clients of a port may request.
 #[derive(Debug, Clone, PartialEq, Eq)]

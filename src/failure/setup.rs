@@ -1,8 +1,8 @@
 //! Errors for unusable settings of a target.
 
-use crate::base::names::TargetName;
 use thiserror::Error;
 
+use crate::base::names::TargetName;
 use crate::tls::upstream::TrustError;
 
 /// Reason why a target cannot be set up.

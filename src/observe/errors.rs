@@ -1,10 +1,11 @@
 //! The last error of each target.
 
-use crate::base::names::TargetName;
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::time::Instant;
+
+use crate::base::names::TargetName;
 
 /// Reason why a connection failed or ended.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -1,6 +1,5 @@
 //! Current connections.
 
-use crate::base::names::TargetName;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,6 +9,7 @@ use tokio::time::Instant;
 
 use super::Observed;
 use crate::base::foreign_text::ForeignText;
+use crate::base::names::TargetName;
 
 /// Maximum characters kept of a client's program name; PostgreSQL keeps 63 bytes.
 const LONGEST_NAME: usize = 63;

@@ -1,6 +1,5 @@
 //! Metrics. `docs/metrics.md` lists them.
 
-use crate::base::names::TargetName;
 use std::fmt;
 use std::sync::atomic::AtomicU64;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -16,6 +15,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use super::live::Traffic;
 use super::{Observed, TargetStatus};
+use crate::base::names::TargetName;
 use crate::tunnel::{SessionState, TunnelTotals};
 
 /// Bucket limits of the stages' histograms in seconds: from a cached token to the longest wait of a

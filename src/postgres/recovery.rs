@@ -1,7 +1,6 @@
 //! Unreachable targets: detected before the first client if possible, and retried in the background
 //! until they recover.
 
-use crate::base::names::TargetName;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -10,6 +9,7 @@ use tokio::time::sleep;
 use tracing::{info, warn};
 
 use crate::base::jitter::jitter;
+use crate::base::names::TargetName;
 use crate::failure::connection::ConnectionError;
 use crate::postgres::database::login_steps::{LoginCheck, LoginOutcome};
 use crate::postgres::shared::Proxy;

@@ -90,7 +90,7 @@ fn api(
             clock: None,
         },
         bastion: bastion.to_owned(),
-        region: "eu-central-1".to_owned().into(),
+        region: "eu-central-1".into(),
     }
 }
 
@@ -156,12 +156,12 @@ fn choosing_a_bastion() {
     };
     let nobody = TunnelError::NoBastion {
         wanted,
-        region: "eu-central-1".to_owned().into(),
+        region: "eu-central-1".into(),
     };
     let any = target("bastion='auto'");
     let nobody_at_all = TunnelError::NoBastion {
         wanted: "auto".to_owned(),
-        region: "eu-central-1".to_owned().into(),
+        region: "eu-central-1".into(),
     };
     let both_off = all_bastions(vec![("i-1", offline("i-1")), ("i-2", offline("i-2"))]);
     let off_and_denied = all_bastions(vec![
@@ -304,7 +304,7 @@ fn signatures_that_aws_refuses() {
     };
     let channel = |skew| TunnelError::ChannelRefused {
         host: "ssmmessages.eu-central-1.amazonaws.com".to_owned(),
-        region: "eu-central-1".to_owned().into(),
+        region: "eu-central-1".into(),
         status: 403,
         skew,
     };
@@ -348,7 +348,7 @@ fn joining_a_session() {
         reason: "no answer within 10 s".into(),
     };
     let unreachable = TunnelError::ApiUnreachable {
-        region: "cn-north-1".to_owned().into(),
+        region: "cn-north-1".into(),
         host: None,
         reason: "dispatch failure".into(),
     };
@@ -646,7 +646,7 @@ fn a_refused_channel_is_of_the_partition_that_was_used() {
     for (region, partition) in [("cn-north-1", "aws-cn"), ("us-gov-west-1", "aws-us-gov")] {
         let refused = TunnelError::ChannelRefused {
             host: format!("ssmmessages.{region}.amazonaws.com"),
-            region: region.to_owned().into(),
+            region: region.into(),
             status: 403,
             skew: None,
         };
@@ -782,7 +782,7 @@ fn what_others_say_is_safe_in_every_field() {
     const HOSTILE: &str =
         "\u{1b}]0;x\u{7}\r\nINFO forged\u{9b}\u{202e} X-Amz-Security-Token=S3CR3T";
     let mut one = target("bastion='i-1'");
-    one.name = HOSTILE.to_owned().into();
+    one.name = HOSTILE.into();
     one.settings.user = Some(HOSTILE.to_owned());
     let server = pg_handshake::ServerError::parse(Bytes::from_static(
         b"E\0\0\0\x33C28000\0Mno \x1b[2J\r\npassword=S3CR3T\0D\x1b]0;x\x07 more\0\0",

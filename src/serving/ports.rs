@@ -1,6 +1,5 @@
 //! Local ports and Unix sockets: collects those that the targets need, and listens on them.
 
-use crate::base::names::TargetName;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -11,6 +10,7 @@ use thiserror::Error;
 use tracing::warn;
 
 use crate::admission::{BindFailure, BoundPort, Listening, listen_at_all};
+use crate::base::names::TargetName;
 use crate::config::{ServeSettings, SocketDir};
 use crate::platform::socket::{SocketError, UnixSocket};
 use crate::platform::{self, descriptors};

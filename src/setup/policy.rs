@@ -1,13 +1,13 @@
 //! The least IAM policy for a target's users. Actions, resource types and condition keys are those
 //! of the Service Authorization Reference.
 
-use crate::base::names::Region;
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
 use super::{Artefact, MARK, Principal, SetupFacts};
 use crate::aws::token::dsql;
+use crate::base::names::Region;
 use crate::config::{Auth, Bastion, Endpoint, EndpointKind, SsmSettings, Via};
 use crate::setup::placeholders::Placeholders;
 

@@ -1,6 +1,5 @@
 //! The targets behind a port: set up at once, or after the lookup of the database.
 
-use crate::base::names::Region;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -14,6 +13,7 @@ use crate::aws::discover::{DiscoverError, NotLocated};
 use crate::aws::{AwsContext, AwsOptions};
 use crate::base::background::TaskStopped;
 use crate::base::error_text::chain;
+use crate::base::names::Region;
 use crate::base::single_flight::{Expiring, Refreshing, system_clock};
 use crate::config::{ConfigError, ResolvedTarget, TargetConfig};
 use crate::failure::connection::ConnectionError;

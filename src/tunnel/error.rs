@@ -1,6 +1,5 @@
 //! Errors of opening a stream to a database, or of a stream.
 
-use crate::base::names::{NodeId, Region};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +11,7 @@ use crate::aws::api_error::ApiAnswer;
 use crate::aws::{CallTimeout, CredentialsError};
 use crate::base::background::TaskStopped;
 use crate::base::foreign_text::ForeignText;
+use crate::base::names::{NodeId, Region};
 use crate::config::Endpoint;
 
 /// Error of opening a stream, or of a stream. Cloneable, because every connection that waited for

@@ -1,10 +1,9 @@
 //! The interface between a connection and the path to its database.
 
-use crate::base::names::NodeId;
-
 use bytes::Bytes;
 
 use super::{TunnelError, TunnelStats};
+use crate::base::names::NodeId;
 use crate::base::stream::{BoxFuture, Stream};
 
 /// Opens byte streams to one target's database.

@@ -1,6 +1,5 @@
 //! Requests to AWS within a deadline, and classification of the errors.
 
-use crate::base::names::Region;
 use std::error::Error;
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
@@ -17,6 +16,7 @@ use crate::aws::pages::{self, PageLimitExceeded};
 use crate::aws::query::{Query, QueryError, denies};
 use crate::aws::{AwsContext, ClockOffset, CredentialsError, bad_answer, in_words};
 use crate::base::foreign_text::ForeignText;
+use crate::base::names::Region;
 
 /// Timeout of a call for optional information. A network that reaches some AWS services may drop
 /// packets to the others.

@@ -37,7 +37,7 @@ impl Account {
         std::fs::write(sandbox.dir().join("config"), config).unwrap();
         let aws = AwsContext::new(AwsOptions {
             profile: Some("dev".to_owned()),
-            region: Some(REGION.to_owned().into()),
+            region: Some(REGION.into()),
             ca_bundle: Some(sandbox.pki().ca_pem_path().to_owned()),
             config_file: Some(sandbox.dir().join("config")),
             credentials_file: Some(sandbox.dir().join("credentials")),
@@ -438,7 +438,7 @@ async fn the_bastion_in_the_databases_vpc_is_taken() {
 
 fn node(id: &str) -> Node {
     Node {
-        id: id.to_owned().into(),
+        id: id.into(),
         name: None,
         online: true,
         ping: "Online".to_owned(),

@@ -1,6 +1,5 @@
 //! Calls against a service on loopback, and their documents.
 
-use crate::base::names::Region;
 use std::sync::{Arc, LazyLock};
 
 use aws_config::BehaviorVersion;
@@ -14,6 +13,7 @@ use tokio::sync::Mutex;
 use super::send::ErrorAnswer;
 use super::*;
 use crate::aws::AwsOptions;
+use crate::base::names::Region;
 
 static REGION: LazyLock<Region> = LazyLock::new(|| "eu-central-1".into());
 
@@ -300,7 +300,7 @@ fn signatures_are_the_reference_implementations() {
     // request at the same time.
     let place = QueryEndpoint {
         url: Url::parse("https://iam.amazonaws.com/").unwrap(),
-        region: "us-east-1".to_owned().into(),
+        region: "us-east-1".into(),
     };
     let request = QueryRequest {
         service: "iam",

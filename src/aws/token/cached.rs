@@ -177,7 +177,7 @@ mod tests {
             host: "db".to_owned(),
             port: 5432,
             user: user.to_owned(),
-            region: "eu-central-1".to_owned().into(),
+            region: "eu-central-1".into(),
         }
     }
 

@@ -91,7 +91,7 @@ mod tests {
             host: host.to_owned(),
             port: 5432,
             user: user.to_owned(),
-            region: "us-east-1".to_owned().into(),
+            region: "us-east-1".into(),
         }
     }
 

@@ -7,7 +7,6 @@ pub mod dsql;
 mod presign;
 pub mod rds;
 
-use crate::base::names::Region;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -17,6 +16,7 @@ use aws_sigv4::http_request::SigningError;
 
 use crate::aws::{AwsContext, CredentialsError, SharedCause};
 use crate::base::background::TaskStopped;
+use crate::base::names::Region;
 use crate::base::redacted::Redacted;
 use crate::config::EndpointKind;
 

@@ -1,7 +1,6 @@
 //! Code common to the signers of all kinds of tokens: a presigned HTTPS request without its scheme
 //! (SigV4 with query parameters: IAM User Guide, "Create a signed AWS API request").
 
-use crate::base::names::Region;
 use std::net::Ipv6Addr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -15,6 +14,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::{IamToken, TokenError, TokenFuture, TokenProvider, TokenRequest};
 use crate::aws::{AwsContext, CredentialsError, signable};
+use crate::base::names::Region;
 use crate::base::redacted::Redacted;
 use crate::base::single_flight::{Clock, system_clock};
 

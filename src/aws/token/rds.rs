@@ -91,7 +91,7 @@ mod tests {
             host: "db.abc.eu-central-1.rds.amazonaws.com".to_owned(),
             port: 5432,
             user: "app".to_owned(),
-            region: "eu-central-1".to_owned().into(),
+            region: "eu-central-1".into(),
         }
     }
 

@@ -1,10 +1,10 @@
 //! The configuration file as text, with findings as comments.
 
-use crate::base::names::Region;
 use std::collections::HashSet;
 use std::fmt::Write as _;
 
 use crate::aws::discover::{Database, DatabaseKind, NodeRanking, RankedNode, Survey};
+use crate::base::names::Region;
 use crate::base::quote::printable;
 use crate::config::{DEFAULT_UPSTREAM_PORT, Endpoint, TargetDefaults};
 

@@ -4,7 +4,6 @@ pub(super) mod nodes;
 #[cfg(test)]
 mod tests;
 
-use crate::base::names::{Region, SessionId};
 use std::error::Error;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -21,6 +20,7 @@ use crate::aws::calls;
 use crate::aws::discover::is_id;
 use crate::aws::http::{TOO_MANY_REQUESTS, no_code};
 use crate::aws::{ClockOffset, CredentialsError, KeyState, bad_answer, in_words, refused_keys};
+use crate::base::names::{Region, SessionId};
 use crate::base::partition::Partition;
 use crate::base::redacted::remember_token;
 use crate::config::Endpoint;

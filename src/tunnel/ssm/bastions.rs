@@ -2,7 +2,6 @@
 
 mod auto;
 
-use crate::base::names::{NodeId, Region};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -14,6 +13,7 @@ use tracing::debug;
 use super::api::nodes::{self, ManagedNode};
 use crate::aws::AwsContext;
 use crate::aws::calls::within;
+use crate::base::names::{NodeId, Region};
 use crate::config::{Bastion, Endpoint};
 use crate::tunnel::{ApiRefusal, TunnelError};
 

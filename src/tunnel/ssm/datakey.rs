@@ -1,6 +1,5 @@
 //! `kms:GenerateDataKey`: the key of a session with encryption in its preferences.
 
-use crate::base::names::{NodeId, Region, SessionId};
 use std::time::Duration;
 
 use aws_sdk_kms::error::ProvideErrorMetadata;
@@ -10,6 +9,7 @@ use zeroize::Zeroizing;
 
 use crate::aws::calls::within;
 use crate::aws::{AwsContext, CredentialsError, bad_answer, in_words};
+use crate::base::names::{NodeId, Region, SessionId};
 use crate::tunnel::TunnelError;
 
 /// Timeout of KMS. The agent allows 15 s for the whole handshake.

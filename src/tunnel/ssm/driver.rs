@@ -35,7 +35,6 @@ mod keepalive;
 mod losses;
 pub(super) mod resume;
 
-use crate::base::names::{NodeId, SessionId};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -57,6 +56,7 @@ use crate::base::background;
 use crate::base::error_text::{chain, plain};
 use crate::base::event_limit::{EventDecision, EventLimiter};
 use crate::base::foreign_text::ForeignText;
+use crate::base::names::{NodeId, SessionId};
 use crate::base::single_flight::Clock;
 use crate::base::stream::BoxFuture;
 use crate::config::Endpoint;

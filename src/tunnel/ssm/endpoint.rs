@@ -1,9 +1,9 @@
 //! Address of a data channel: AWS's answer, checked, or the one in the user's settings.
 
-use crate::base::names::Region;
 use url::{Host, Url};
 
 use crate::aws::Endpoints;
+use crate::base::names::Region;
 use crate::base::partition::Partition;
 use crate::tunnel::TunnelError;
 

@@ -5,7 +5,6 @@
 //! process ends in any way. So a file that can be locked has lost its owner: the next pgiam ends
 //! its session. Several pgiams at once leave each other's sessions alone.
 
-use crate::base::names::{Region, SessionId};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
@@ -19,6 +18,7 @@ use uuid::Uuid;
 
 use super::api;
 use crate::aws::{AwsContext, AwsOptions};
+use crate::base::names::{Region, SessionId};
 use crate::platform;
 
 /// Time for which later processes retry ending a session. The longest idle timeout of an account is

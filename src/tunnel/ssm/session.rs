@@ -1,7 +1,5 @@
 //! [`SsmSession`]: the pool's handle to one running session.
 
-use crate::base::names::NodeId;
-use crate::base::names::SessionId;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +10,8 @@ use super::driver::SessionPhase;
 use super::placement::Availability;
 use super::state::{Repeatability, SharedSession};
 use super::stream::{NotOpened, SsmStream};
+use crate::base::names::NodeId;
+use crate::base::names::SessionId;
 use crate::config::Endpoint;
 use crate::tunnel::{SessionState, SessionStats, TunnelError, TunnelTotals};
 

@@ -1,7 +1,6 @@
 //! Starts a session: credentials, a working bastion, `ssm:StartSession`, the data channel, the
 //! handshake.
 
-use crate::base::names::{NodeId, Region, SessionId};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -26,6 +25,7 @@ use super::{api, datakey, endpoint, leftovers};
 use crate::aws::calls::{CREDENTIALS_STEP, within};
 use crate::aws::{AwsContext, ClockWatch, Endpoints};
 use crate::base::jitter::jitter;
+use crate::base::names::{NodeId, Region, SessionId};
 use crate::base::single_flight::system_clock;
 use crate::config::{Endpoint, SsmSettings};
 use crate::tunnel::ssm::data_channel;

@@ -1,6 +1,5 @@
 //! State shared by the driver and the streams of one session, behind one lock.
 
-use crate::base::names::NodeId;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
@@ -14,6 +13,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tracing::debug;
 
+use crate::base::names::NodeId;
 use crate::config::Endpoint;
 use crate::tunnel::ssm::pending_dials::PendingDials;
 use crate::tunnel::{TunnelError, TunnelTotals};

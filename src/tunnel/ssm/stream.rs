@@ -5,7 +5,6 @@
 //! put into the stream's inbox. Both sides are bounded: a writer waits at [`SEND_BUFFER`], and a
 //! full inbox stops the driver from reading the socket (see `driver.rs`).
 
-use crate::base::names::NodeId;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
@@ -20,6 +19,7 @@ use tokio::time::Instant;
 use super::state::{
     DialOutcome, Repeatability, SEND_BUFFER, SessionMachines, SharedSession, StreamSlot,
 };
+use crate::base::names::NodeId;
 use crate::config::Endpoint;
 use crate::tunnel::TunnelError;
 

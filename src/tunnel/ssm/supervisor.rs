@@ -1,7 +1,5 @@
 //! [`SsmTransport`]: streams to one endpoint through the sessions of its target.
 
-use crate::base::names::NodeId;
-use crate::base::names::Region;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -18,6 +16,8 @@ use super::state::Repeatability;
 use super::stream::SsmStream;
 use crate::aws::AwsContext;
 use crate::base::error_text::plain;
+use crate::base::names::NodeId;
+use crate::base::names::Region;
 use crate::base::stream::{BoxFuture, Stream};
 use crate::config::{Bastion, Endpoint, SsmSettings};
 use crate::tunnel::{BastionCandidate, Readiness, Transport, TunnelError, TunnelStats};

@@ -1,6 +1,5 @@
 //! One database of a list, and the obstacles to connecting to it.
 
-use crate::base::names::Region;
 use aws_sdk_rds::types::{
     DbCluster, DbClusterEndpoint, DbInstance, DbProxy, DbProxyEndpoint, IamAuthMode,
     VpcSecurityGroupMembership,
@@ -9,6 +8,7 @@ use rustls::pki_types::ServerName;
 
 use crate::aws::discover::{Database, DatabaseKind, DiscoverError, is_id};
 use crate::base::foreign_text::ForeignText;
+use crate::base::names::Region;
 use crate::config::{DEFAULT_UPSTREAM_PORT, Endpoint, RdsIdentifier};
 
 /// Engines that speak PostgreSQL.

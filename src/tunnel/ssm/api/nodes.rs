@@ -1,7 +1,6 @@
 //! `ssm:DescribeInstanceInformation`: the managed nodes, and the connection of their agents to
 //! Systems Manager.
 
-use crate::base::names::{NodeId, Region};
 use std::time::Duration;
 
 use aws_sdk_ssm::Client;
@@ -14,6 +13,7 @@ use super::refusal;
 use crate::aws::discover::is_id;
 use crate::aws::{NODES_A_PAGE, in_words, pages};
 use crate::base::foreign_text::ForeignText;
+use crate::base::names::{NodeId, Region};
 use crate::tunnel::{ApiRefusal, BastionCandidate, BastionState, TunnelError};
 
 const LIST: &str = "DescribeInstanceInformation";

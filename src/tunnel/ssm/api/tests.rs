@@ -1,6 +1,5 @@
 //! The SDK's client against a loopback HTTP server that answers from a list.
 
-use crate::base::names::{NodeId, Region, SessionId};
 use std::sync::{LazyLock, Mutex};
 use std::time::{Duration, SystemTime};
 
@@ -11,6 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::nodes::{explained, online_nodes};
 use super::*;
+use crate::base::names::{NodeId, Region, SessionId};
 
 static REGION: LazyLock<Region> = LazyLock::new(|| "eu-central-1".into());
 static NODE: LazyLock<NodeId> = LazyLock::new(|| "i-1".into());

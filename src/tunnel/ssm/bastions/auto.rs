@@ -1,6 +1,5 @@
 //! `bastion = "auto"`: selects the most suitable nodes for the database.
 
-use crate::base::names::{NodeId, Region};
 use std::sync::Arc;
 
 use tracing::{debug, info, warn};
@@ -9,6 +8,7 @@ use super::BastionSet;
 use crate::aws::discover;
 use crate::aws::discover::{DiscoverError, NodeRanking, RankedNode};
 use crate::base::error_text::chain;
+use crate::base::names::{NodeId, Region};
 use crate::tunnel::TunnelError;
 use crate::tunnel::ssm::api;
 

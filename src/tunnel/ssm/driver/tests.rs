@@ -1,7 +1,6 @@
 //! The driver against a mock peer, over an in-memory WebSocket. The peer never repeats a message,
 //! so any loss in the driver shows at the end.
 
-use crate::base::names::{NodeId, SessionId};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -21,6 +20,7 @@ use tokio_tungstenite::tungstenite::protocol::Role;
 use super::resume::{OpenedChannel, SessionCalls};
 use super::{Driver, READ_BATCH, SessionInfo, SessionPhase, channel};
 use crate::aws::api_error::ApiAnswer;
+use crate::base::names::{NodeId, SessionId};
 use crate::base::stream::Stream;
 use crate::config::Endpoint;
 use crate::tunnel::ssm::SsmStream;
