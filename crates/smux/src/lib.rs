@@ -9,7 +9,7 @@
 //!
 //! ```
 //! use bytes::Bytes;
-//! use smux::{Event, Role, Session};
+//! use smux::{Mux, MuxEvent, MuxRole};
 //!
 //! let mut client = Mux::new(MuxRole::Client);
 //! let mut server = Mux::new(MuxRole::Server);
@@ -20,7 +20,7 @@
 //! }
 //! assert_eq!(server.poll_event(), Some(MuxEvent::Opened(id)));
 //! assert_eq!(server.poll_event(), Some(MuxEvent::Data { id, data: Bytes::from_static(b"hello") }));
-//! # Ok::<(), smux::Error>(())
+//! # Ok::<(), smux::MuxError>(())
 //! ```
 #![forbid(unsafe_code)]
 
