@@ -55,6 +55,7 @@ pub struct Files {
     pub(crate) credentials: Document,
     profiles: Names,
     sessions: Names,
+    services: Names,
     credential_profiles: Names,
 }
 
@@ -67,6 +68,7 @@ impl Files {
         Self {
             profiles: names(&config, profile_of_config),
             sessions: names(&config, |header| prefixed(header, "sso-session")),
+            services: names(&config, |header| prefixed(header, "services")),
             credential_profiles: names(&credentials, |header| Some(header.into())),
             config,
             credentials,
@@ -125,6 +127,15 @@ impl Files {
                 credentials: None,
             })
         }))
+    }
+
+    /// Returns a `services` definition, `None` if the config file does not have it.
+    ///
+    /// # Errors
+    /// Returns the fault of its section, or of the whole file.
+    pub fn services(&self, name: &str) -> Result<Option<Services<'_>>, &Problem> {
+        let layer = layer(&self.config, &self.services, name)?;
+        Ok(layer.map(Services))
     }
 
     /// Returns a fault of a line that belongs to no section or hides the name of one, or of a whole
@@ -345,6 +356,30 @@ impl fmt::Debug for Profile<'_> {
             .field("name", &self.name)
             .field("locations", &self.locations())
             .finish()
+    }
+}
+
+/// A `[services NAME]` of the config file: one nested block of settings for each service.
+#[derive(Clone, Copy)]
+pub struct Services<'a>(Layer<'a>);
+
+impl<'a> Services<'a> {
+    /// Returns the settings of all services as (service, key, value), in no particular order.
+    pub fn settings(&self) -> impl Iterator<Item = (&'a str, &'a str, &'a str)> + use<'a> {
+        let layer = self.0;
+        layer.keys().flat_map(move |service| {
+            let nested = layer
+                .get(service)
+                .and_then(|found| found.value.nested.as_ref());
+            let entries = nested.into_iter().flatten();
+            entries.map(move |(key, value)| (service, &**key, &**value))
+        })
+    }
+}
+
+impl fmt::Debug for Services<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Services({})", self.0.location())
     }
 }
 

@@ -9,15 +9,22 @@ use crate::setting::{Location, Secret, Setting};
 /// The identity that the AWS CLI v2 would take.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
-    /// Profile in effect, which also has the settings that do not concern credentials.
-    pub profile: SelectedProfile,
+    /// The profile and the region.
+    pub selection: Selection,
     /// Source of the credentials.
     pub source: Source,
+}
+
+/// The profile and the region that the AWS CLI v2 would take, whatever the credentials.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Selection {
+    /// Profile in effect, which also has the settings that do not concern credentials.
+    pub profile: SelectedProfile,
     /// Region for services and for STS. The AWS CLI takes it from the request, `AWS_REGION`,
     /// `AWS_DEFAULT_REGION` or the selected profile, never from a source profile.
     pub region: Option<Setting>,
-    /// Fault of the default profile, if nothing named it and the source does not need it. Its
-    /// settings are not used.
+    /// Fault of the default profile, if nothing named it. Its settings are not used, and
+    /// [`resolve`](crate::resolve) fails if it needs them.
     pub unused_profile_problem: Option<Problem>,
 }
 

@@ -8,7 +8,7 @@
 //! 1. [`file_path`] gives the paths of the config file and of the credentials file;
 //! 2. read both, and give their contents to [`Files::parse`];
 //! 3. [`resolve`] selects the profile and the source of its credentials ([`Source`]), or returns a
-//!    [`ResolveError`];
+//!    [`ResolveError`]; [`select`] only selects the profile and the region;
 //! 4. [`Files::problems`] lists the faults, also those that the request did not meet.
 //!
 //! # Rules
@@ -58,13 +58,13 @@ mod words;
 
 pub use date::parse_date;
 pub use error::{InvalidExpiration, ProcessFault, ResolveError, SourceFault, SsoFault};
-pub use files::{FileInput, Files, MAX_FILE_BYTES, Profile, SsoSession};
+pub use files::{FileInput, Files, MAX_FILE_BYTES, Profile, Services, SsoSession};
 pub use identity::{
     ChosenBy, Container, ContainerUri, Identity, Keys, LoginSession, Process, ProfileKeys, Role,
-    RoleChain, SelectedProfile, Source, Sso, WebIdentity,
+    RoleChain, SelectedProfile, Selection, Source, Sso, WebIdentity,
 };
 pub use path::{Homes, file_path};
 pub use problem::{Problem, Reason};
-pub use resolve::{Platform, Request, Variables, resolve};
+pub use resolve::{Platform, Request, Variables, resolve, select};
 pub use setting::{FileKind, Location, Origin, Secret, Setting};
 pub use words::{UnbalancedQuote, split_posix, split_windows};

@@ -7,7 +7,7 @@ mod sso;
 
 use crate::error::ResolveError;
 use crate::files::{Files, Profile};
-use crate::identity::{ChosenBy, Identity, SelectedProfile, Source};
+use crate::identity::{ChosenBy, Identity, SelectedProfile, Selection, Source};
 use crate::problem::Problem;
 use crate::setting::{Origin, Setting};
 
@@ -47,44 +47,23 @@ pub fn resolve(
     variables: Variables<'_>,
     files: &Files,
 ) -> Result<Identity, ResolveError> {
-    let (name, chosen_by) = choose(request, variables);
-    let profile = files.profile(&name);
-    let is_named = chosen_by != ChosenBy::Default;
-    let (profile, problem) = match profile {
-        Ok(None) if is_named => {
-            return Err(ResolveError::ProfileNotFound {
-                profile: name,
-                chosen_by,
-                problem: files.fault_outside_sections().cloned(),
-            });
-        }
-        Err(problem) if is_named => return Err(faulty(&name, problem)),
-        Ok(profile) => (profile, None),
-        Err(problem) => (None, Some(problem)),
-    };
-    let search = Search {
-        request,
-        variables,
-        files,
-        name: &name,
-        profile: profile.as_ref(),
-        problem,
-        reads_environment: chosen_by != ChosenBy::Request,
-    };
+    let search = Search::begin(request, variables, files)?;
     let source = search.source()?;
-    let region = search.region()?;
-    Ok(Identity {
-        source,
-        region,
-        unused_profile_problem: problem.cloned(),
-        profile: SelectedProfile {
-            locations: profile
-                .map(|profile| profile.locations())
-                .unwrap_or_default(),
-            name: name.into(),
-            chosen_by,
-        },
-    })
+    let selection = search.selection()?;
+    Ok(Identity { selection, source })
+}
+
+/// Returns the profile and the region that the AWS CLI v2 takes with these variables and files.
+///
+/// # Errors
+/// [`ResolveError`] if the requested profile does not exist or has a fault, or if its region is no
+/// text.
+pub fn select(
+    request: &Request<'_>,
+    variables: Variables<'_>,
+    files: &Files,
+) -> Result<Selection, ResolveError> {
+    Search::begin(request, variables, files)?.selection()
 }
 
 /// Returns the name of the profile in effect, and its reason. A variable that is set but empty names
@@ -113,35 +92,82 @@ struct Search<'a> {
     request: &'a Request<'a>,
     variables: Variables<'a>,
     files: &'a Files,
-    name: &'a str,
+    name: String,
+    chosen_by: ChosenBy,
     /// `None` if no file has the default profile, or if it has a fault.
-    profile: Option<&'a Profile<'a>>,
+    profile: Option<Profile<'a>>,
     /// Fault of the default profile.
     problem: Option<&'a Problem>,
-    /// Keys and web identity in the environment count.
-    reads_environment: bool,
 }
 
 impl<'a> Search<'a> {
+    fn begin(
+        request: &'a Request<'a>,
+        variables: Variables<'a>,
+        files: &'a Files,
+    ) -> Result<Self, ResolveError> {
+        let (name, chosen_by) = choose(request, variables);
+        let is_named = chosen_by != ChosenBy::Default;
+        let (profile, problem) = match files.profile(&name) {
+            Ok(None) if is_named => {
+                return Err(ResolveError::ProfileNotFound {
+                    profile: name,
+                    chosen_by,
+                    problem: files.fault_outside_sections().cloned(),
+                });
+            }
+            Err(problem) if is_named => return Err(faulty(&name, problem)),
+            Ok(profile) => (profile, None),
+            Err(problem) => (None, Some(problem)),
+        };
+        Ok(Self {
+            request,
+            variables,
+            files,
+            name,
+            chosen_by,
+            profile,
+            problem,
+        })
+    }
+
+    fn selection(&self) -> Result<Selection, ResolveError> {
+        let profile = self.profile.as_ref();
+        Ok(Selection {
+            region: self.region()?,
+            unused_profile_problem: self.problem.cloned(),
+            profile: SelectedProfile {
+                name: self.name.as_str().into(),
+                chosen_by: self.chosen_by,
+                locations: profile.map(Profile::locations).unwrap_or_default(),
+            },
+        })
+    }
+
+    /// Returns `true` if keys and web identity in the environment count.
+    fn reads_environment(&self) -> bool {
+        self.chosen_by != ChosenBy::Request
+    }
+
     fn source(&self) -> Result<Source, ResolveError> {
-        if self.reads_environment
+        if self.reads_environment()
             && let Some(keys) = environment::keys(self.variables, self.request.now)?
         {
             return Ok(Source::Environment(keys));
         }
         if let Some(problem) = self.problem {
-            return Err(faulty(self.name, problem));
+            return Err(faulty(&self.name, problem));
         }
-        if let Some(profile) = self.profile
+        if let Some(profile) = &self.profile
             && let Some(chain) = role::chain(self, profile)?
         {
             return Ok(Source::AssumeRole(chain));
         }
-        let variables = self.reads_environment.then_some(self.variables);
-        if let Some(web) = environment::web_identity(self.profile, variables)? {
+        let variables = self.reads_environment().then_some(self.variables);
+        if let Some(web) = environment::web_identity(self.profile.as_ref(), variables)? {
             return Ok(Source::WebIdentity(web));
         }
-        if let Some(profile) = self.profile
+        if let Some(profile) = &self.profile
             && let Some(source) = self.source_of(profile)?
         {
             return Ok(source);
@@ -170,7 +196,7 @@ impl<'a> Search<'a> {
     /// Returns the credentials of the machine, for a profile that has nothing to do with
     /// credentials.
     fn ambient(&self) -> Result<Source, ResolveError> {
-        if let Some(profile) = self.profile {
+        if let Some(profile) = &self.profile {
             profile::has_no_credential_settings(profile)?;
         }
         if let Some(problem) = self.files.fault_outside_sections() {
@@ -184,7 +210,7 @@ impl<'a> Search<'a> {
         }
         if environment::is_metadata_disabled(self.variables) {
             return Err(ResolveError::NoCredentials {
-                profile: self.name.to_owned(),
+                profile: self.name.clone(),
             });
         }
         Ok(Source::Instance)
@@ -202,7 +228,7 @@ impl<'a> Search<'a> {
                 return Ok(Some(region));
             }
         }
-        match self.profile {
+        match &self.profile {
             Some(profile) => profile.setting("region"),
             None => Ok(None),
         }

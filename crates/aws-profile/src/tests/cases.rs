@@ -86,7 +86,7 @@ fn refusal(error: &ResolveError) -> &'static str {
 
 fn described(identity: &Identity) -> String {
     let source = source(&identity.source);
-    match &identity.region {
+    match &identity.selection.region {
         Some(region) => format!("{source}, region {}", region.value),
         None => source,
     }
