@@ -10,6 +10,39 @@ pub fn parse_date(text: &str) -> Option<i64> {
     rfc_1123(text).or_else(|| iso_8601(text))
 }
 
+/// Formats a time in seconds since 1970 as the AWS CLI writes dates: `2026-11-30T09:12:05Z`. Times
+/// before the year 1 or after 9999 become the first or last second of these years.
+#[must_use]
+pub fn format_date(seconds: i64) -> String {
+    const FIRST: i64 = -62_135_596_800;
+    const LAST: i64 = 253_402_300_799;
+    let seconds = seconds.clamp(FIRST, LAST);
+    let (year, month, day) = civil(seconds.div_euclid(86_400));
+    let second = seconds.rem_euclid(86_400);
+    format!(
+        "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z",
+        second / 3600,
+        second / 60 % 60,
+        second % 60
+    )
+}
+
+/// Returns year, month and day of a day after 1970-01-01 (the algorithm `civil_from_days` of Howard
+/// Hinnant).
+fn civil(days: i64) -> (i64, i64, i64) {
+    let shifted = days + 719_468;
+    let era = shifted.div_euclid(146_097);
+    let day_of_era = shifted.rem_euclid(146_097);
+    let year_of_era =
+        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted_month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
+    let month = (shifted_month + 2) % 12 + 1;
+    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    (year, month, day)
+}
+
 fn iso_8601(text: &str) -> Option<i64> {
     let (date, rest) = match text.as_bytes().get(4) {
         Some(b'-') => text.split_at_checked(10)?,

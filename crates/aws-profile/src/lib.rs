@@ -9,7 +9,10 @@
 //! 2. read both, and give their contents to [`Files::parse`];
 //! 3. [`resolve`] selects the profile and the source of its credentials ([`Source`]), or returns a
 //!    [`ResolveError`]; [`select`] only selects the profile and the region;
-//! 4. [`Files::problems`] lists the faults, also those that the request did not meet.
+//! 4. [`Files::problems`] lists the faults, also those that the request did not meet;
+//! 5. for roles and logins, [`cache_dir`] and [`SsoCacheKey`], [`Role::cache_file`] or
+//!    [`LoginSession::cache_file`] name the file that may have keys already, and [`SsoToken`],
+//!    [`CachedCredentials`] or [`LoginToken`] reads it.
 //!
 //! # Rules
 //! - Grammar: "observed in AWS CLI 2.36", which reads both files with Python's `RawConfigParser` and
@@ -34,13 +37,14 @@
 //! - [`parse_date`] and `duration_seconds` do not know all forms that Python reads.
 //!
 //! # Bounds
-//! A file above [`MAX_FILE_BYTES`] is refused. Time and memory are linear in the size of the files
+//! A file above [`MAX_FILE_BYTES`], or [`MAX_CACHE_FILE_BYTES`] in a cache, is refused. Time and memory are linear in the size of the files
 //! (sorted maps add a logarithm); values are shared and not copied for each profile. The worst case is
 //! a file of empty sections, which takes 45 times its size. No input
 //! causes a panic. Secrets appear neither in `Debug` output nor in errors.
 
 #![forbid(unsafe_code)]
 
+mod cache;
 mod date;
 mod error;
 mod files;
@@ -56,14 +60,19 @@ mod setting;
 mod tests;
 mod words;
 
-pub use date::parse_date;
+pub use cache::{
+    AssumedRole, CLI_MARGIN, CacheFault, CachedCredentials, Freshness, GrantKind, LoginToken,
+    MAX_CACHE_FILE_BYTES, NewAccess, NotRefreshable, PERSON_MARGIN, REFRESH_WINDOW, RefreshGrant,
+    Registration, SecretText, SsoAccess, SsoCacheKey, SsoToken, UnknownKeys, session_token_file,
+};
+pub use date::{format_date, parse_date};
 pub use error::{InvalidExpiration, ProcessFault, ResolveError, SourceFault, SsoFault};
 pub use files::{FileInput, Files, MAX_FILE_BYTES, Profile, Services, SsoSession};
 pub use identity::{
     ChosenBy, Container, ContainerUri, Identity, Keys, LoginSession, Process, ProfileKeys, Role,
     RoleChain, SelectedProfile, Selection, Source, Sso, WebIdentity,
 };
-pub use path::{Homes, file_path};
+pub use path::{CacheDir, Homes, cache_dir, file_path};
 pub use problem::{Problem, Reason};
 pub use resolve::{Platform, Request, Variables, resolve, select};
 pub use setting::{FileKind, Location, Origin, Secret, Setting};

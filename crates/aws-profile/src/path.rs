@@ -1,4 +1,4 @@
-//! Paths of the two files.
+//! Paths of the two files and of the caches.
 
 use crate::resolve::{Platform, Variables};
 use crate::setting::FileKind;
@@ -27,6 +27,37 @@ pub fn file_path(
     };
     let path = variables(variable).unwrap_or_else(|| default.to_owned());
     let path = with_variables(&path, platform, variables);
+    with_home(path, platform, variables, homes)
+}
+
+/// A directory with caches of the AWS CLI.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum CacheDir {
+    /// `~/.aws/sso/cache`: tokens and registrations of IAM Identity Center.
+    Sso,
+    /// `~/.aws/cli/cache`: keys of roles.
+    Cli,
+    /// `AWS_LOGIN_CACHE_DIRECTORY`, else `~/.aws/login/cache`: logins of `aws login`.
+    Login,
+}
+
+/// Returns the path of a cache directory, expanded as by [`file_path`]. The variables of the two
+/// files do not move the caches.
+#[must_use]
+pub fn cache_dir(
+    dir: CacheDir,
+    platform: Platform,
+    variables: Variables<'_>,
+    homes: Homes<'_>,
+) -> String {
+    let path = match dir {
+        CacheDir::Sso => "~/.aws/sso/cache".to_owned(),
+        CacheDir::Cli => "~/.aws/cli/cache".to_owned(),
+        CacheDir::Login => match variables("AWS_LOGIN_CACHE_DIRECTORY") {
+            Some(path) => with_variables(&path, platform, variables),
+            None => "~/.aws/login/cache".to_owned(),
+        },
+    };
     with_home(path, platform, variables, homes)
 }
 

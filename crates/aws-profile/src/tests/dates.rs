@@ -2,7 +2,7 @@
 
 use super::python;
 use super::random::Random;
-use crate::parse_date;
+use crate::{format_date, parse_date};
 
 #[test]
 fn dates_are_read_as_the_cli_reads_them() {
@@ -33,6 +33,26 @@ fn dates_are_read_as_the_cli_reads_them() {
         ("Thu, 1 Foo 2099 00:00:00 GMT", None),
     ] {
         assert_eq!(parse_date(text), expected, "{text}");
+    }
+}
+
+#[test]
+fn dates_are_written_as_the_cli_writes_them() {
+    for (seconds, text) in [
+        (0, "1970-01-01T00:00:00Z"),
+        (-1, "1969-12-31T23:59:59Z"),
+        (951_825_600, "2000-02-29T12:00:00Z"),
+        (1_795_770_725, "2026-11-27T09:12:05Z"),
+        (i64::MIN, "0001-01-01T00:00:00Z"),
+        (i64::MAX, "9999-12-31T23:59:59Z"),
+    ] {
+        assert_eq!(format_date(seconds), text);
+    }
+    // A step of about 40 days and an odd time, over all years.
+    let mut at = -62_135_596_800;
+    while at <= 253_402_300_799 {
+        assert_eq!(parse_date(&format_date(at)), Some(at));
+        at += 3_456_789;
     }
 }
 

@@ -1,6 +1,7 @@
 //! Tests: the tables of cases, Python's own reader beside the parser, and random bytes.
 
 mod botocore;
+mod cache;
 mod cases;
 mod chain;
 mod dates;
