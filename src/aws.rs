@@ -50,6 +50,7 @@ pub use endpoints::Endpoints;
 pub use error::{CredentialsError, SharedCause};
 pub(crate) use error::{is_about_the_network, refused_keys};
 pub use identity::{Identity, KeyState};
+pub use process::RunningProcess;
 pub(crate) use sdk_text::{bad_answer, in_words};
 pub use validation::MalformedValue;
 
@@ -129,6 +130,7 @@ struct ContextState {
     credentials: Refreshing<Credentials, CredentialsError>,
     trust: OnceCell<TrustRoots>,
     watch: Arc<ClockWatch>,
+    process: Arc<process::ProcessCaller>,
     asked: identity::IdentityCache,
 }
 
@@ -140,6 +142,7 @@ impl AwsContext {
             credentials,
             trust: OnceCell::new(),
             watch: ClockWatch::new(options.clock.clone()),
+            process: Arc::default(),
             asked: identity::IdentityCache::default(),
             options,
         };
@@ -358,6 +361,7 @@ impl ContextState {
         let ways = chain::ProviderInputs {
             options: &self.options,
             plan: &plan,
+            caller: self.process.clone(),
             local_http: metadata::checked(self.client(&trust.local_http)),
             sts,
         };

@@ -22,12 +22,14 @@ use aws_config::sts::AssumeRoleProvider;
 use aws_config::web_identity_token::WebIdentityTokenCredentialsProvider;
 use aws_credential_types::provider::error::CredentialsError as SdkError;
 use aws_credential_types::provider::{self, ProvideCredentials, future};
+use aws_profile::{Origin, Process, Setting, split_posix, split_windows};
 use aws_types::sdk_config::SharedHttpClient;
 
 use super::error::is_about_the_network;
 use super::files::TokenFile;
+use super::process::ProcessCaller;
 use super::profile::{AssumedRole, CredentialProcess, ProfileSettings};
-use super::{AwsOptions, CredentialsError, process};
+use super::{AwsOptions, CredentialsError};
 use crate::aws::credential_source;
 use crate::aws::validation;
 use crate::aws::validation::MalformedValue;
@@ -58,6 +60,8 @@ pub(super) fn places(profile_named: bool) -> Vec<&'static str> {
 pub(super) struct ProviderInputs<'a> {
     pub(super) options: &'a AwsOptions,
     pub(super) plan: &'a ProfileSettings,
+    /// Caller of the profile's program.
+    pub(super) caller: Arc<ProcessCaller>,
     /// Client for services on this machine only.
     pub(super) local_http: SharedHttpClient,
     /// Configuration for STS calls, when pgiam itself assumes the roles.
@@ -70,6 +74,7 @@ pub(super) fn build(conf: &ProviderConfig, ways: ProviderInputs<'_>) -> Credenti
     let ProviderInputs {
         options,
         plan,
+        caller,
         local_http,
         sts,
     } = ways;
@@ -86,7 +91,7 @@ pub(super) fn build(conf: &ProviderConfig, ways: ProviderInputs<'_>) -> Credenti
     };
     let from_profile = known(
         CredentialPlace::Profile,
-        of_profile(options, conf, plan, sts),
+        of_profile(options, conf, plan, (caller, sts)),
     );
     let chain = if options.profile.is_some() {
         CredentialsProviderChain::first_try("Profile", from_profile)
@@ -153,12 +158,13 @@ fn of_profile(
     options: &AwsOptions,
     conf: &ProviderConfig,
     plan: &ProfileSettings,
-    sts: Option<SdkConfig>,
+    (caller, sts): (Arc<ProcessCaller>, Option<SdkConfig>),
 ) -> Provider {
     if let Some(process) = &plan.process {
         return Box::new(ProcessProvider {
             process: process.clone(),
             profile: plan.profile.clone(),
+            caller,
             sts,
         });
     }
@@ -176,17 +182,39 @@ fn of_profile(
 struct ProcessProvider {
     process: CredentialProcess,
     profile: Option<String>,
+    caller: Arc<ProcessCaller>,
     sts: Option<SdkConfig>,
 }
 
 impl ProcessProvider {
-    async fn load(&self) -> provider::Result {
+    /// Splits the command as the AWS CLI does.
+    fn program(&self) -> Result<Process, CredentialsError> {
         let CredentialProcess {
-            command,
-            account,
-            roles,
+            command, account, ..
         } = &self.process;
-        let printed = process::credentials(command, account.as_deref()).await;
+        let words = match cfg!(windows) {
+            true => split_windows(command),
+            false => split_posix(command),
+        };
+        let profile = self.profile.as_deref().unwrap_or("default");
+        let setting = |value: &str| Setting {
+            value: value.into(),
+            origin: Origin::Request,
+        };
+        Ok(Process {
+            profile: profile.into(),
+            command: setting(command).into(),
+            words: words.map_err(|error| CredentialsError::Config {
+                profile: self.profile.clone(),
+                reason: format!("credential_process: {error}").into(),
+            })?,
+            account_id: account.as_deref().map(setting),
+        })
+    }
+
+    async fn load(&self) -> provider::Result {
+        let program = self.program().map_err(SdkError::provider_error)?;
+        let printed = self.caller.credentials(&program).await;
         let mut credentials = printed.map_err(|reason| {
             SdkError::provider_error(CredentialsError::of_process(self.profile.clone(), &reason))
         })?;
@@ -194,7 +222,7 @@ impl ProcessProvider {
             arn,
             session_name,
             external_id,
-        } in roles
+        } in &self.process.roles
         {
             validation::credentials(&credentials, "the credential_process")
                 .map_err(MalformedValue::of_provider)?;

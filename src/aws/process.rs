@@ -1,8 +1,10 @@
-//! `credential_process`: a user's program that prints credentials as JSON (AWS SDKs and
-//! Tools Reference Guide, "Process credential provider").
+//! `credential_process`: a user's program that prints credentials as JSON (AWS CLI User Guide,
+//! "Sourcing credentials with an external process"; the details are observed in AWS CLI 2.36).
 //!
-//! The SDK could run it too, but it reads the output without a limit, and leaves the program and
-//! its children running after the caller has given up.
+//! The SDK could run it too, but it uses a shell, which the AWS CLI does not. It also reads the output
+//! without a limit, and leaves the program and its children running after the caller has given up.
+
+mod runs;
 
 use std::io;
 use std::pin::pin;
@@ -10,16 +12,18 @@ use std::process::ExitStatus;
 use std::time::{Duration, SystemTime};
 
 use aws_credential_types::Credentials;
-use aws_smithy_types::DateTime;
-use aws_smithy_types::date_time::Format;
-use serde_json::{Map, Value};
+use aws_profile::{Process, parse_date};
+use serde_json::{Number, Value};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Child;
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
 use crate::base::redacted::STARS;
-use crate::platform::process_group::{EndOnDrop, shell};
+use crate::platform::process_group::{EndOnDrop, command};
+
+pub(super) use runs::ProcessCaller;
+pub use runs::RunningProcess;
 
 /// Maximum bytes of standard output: credentials have a few kilobytes, session tokens included.
 const MOST_OUTPUT: usize = 64 << 10;
@@ -35,22 +39,21 @@ const GRACE: Duration = Duration::from_secs(1);
 /// Name of the provider that the credentials carry.
 const PROVIDER: &str = "ProcessProvider";
 
-/// Runs `command` and parses the credentials that it prints. `account` is that of the profile, for
-/// output without `AccountId`.
+/// Runs the program of a profile and parses the credentials that it prints.
 ///
-/// The program runs in a process group of its own, without input. The whole group is killed when
-/// this future ends or is dropped.
+/// The program runs in a process group of its own, without shell and without input. The whole group
+/// is killed when this future ends or is dropped.
 ///
 /// # Errors
-/// The problem with the program or its output. Standard error is included, without words that look
-/// like a secret access key.
-pub(super) async fn credentials(
-    command: &str,
-    account: Option<&str>,
-) -> Result<Credentials, String> {
-    let mut child = shell(command)
+/// The problem with the program or its output. If the program fails, its standard error is included,
+/// without words that look like a secret access key.
+async fn credentials(process: &Process) -> Result<Credentials, String> {
+    let Some((program, arguments)) = process.words.split_first() else {
+        return Err("it is empty".to_owned());
+    };
+    let mut child = command(program, arguments)
         .spawn()
-        .map_err(|error| format!("it cannot be started: {error}"))?;
+        .map_err(|error| not_started(program, &error))?;
     let _group = EndOnDrop::of(&child);
     let mut output = CapturedOutput::new(MOST_OUTPUT, MOST_OUTPUT);
     let mut errors = CapturedOutput::new(KEPT_STDERR, MOST_STDERR);
@@ -59,7 +62,20 @@ pub(super) async fn credentials(
         let said = without_keys(&String::from_utf8_lossy(&errors.bytes));
         return Err(format!("{}. Stderr: {said}", in_words(status)));
     }
+    let account = process
+        .account_id
+        .as_ref()
+        .map(aws_profile::Setting::as_str);
     read(&output.bytes, account)
+}
+
+/// Returns the reason why a program does not start. Other tools run it in a shell.
+fn not_started(program: &str, error: &io::Error) -> String {
+    let shell = match program.starts_with('~') || program.contains(['$', '=']) {
+        true => "; it runs without a shell, so ~, $VARIABLE and NAME=VALUE have no effect",
+        false => "",
+    };
+    format!("{program} cannot be started: {error}{shell}")
 }
 
 /// Replaces words that look like a secret access key with stars: 40 characters of base64 with upper
@@ -171,8 +187,8 @@ impl CapturedOutput {
     }
 }
 
-/// Parses the credentials in the output. JSON keys are compared without regard to case, as the SDK
-/// does.
+/// Parses the credentials in the output. Names are case-sensitive, and `null` counts as absent.
+/// `account` is that of the profile, for output without `AccountId`.
 fn read(output: &[u8], account: Option<&str>) -> Result<Credentials, String> {
     let document: Value = serde_json::from_slice(output).map_err(|error| {
         // The messages of serde_json may quote the output.
@@ -182,42 +198,46 @@ fn read(output: &[u8], account: Option<&str>) -> Result<Credentials, String> {
     let Value::Object(members) = document else {
         return Err("its output is not a JSON object".to_owned());
     };
-    match member(&members, "Version").and_then(Value::as_i64) {
-        Some(1) => {}
-        Some(other) => return Err(format!("its output has Version {other}, expected 1")),
-        None => return Err("its output has no Version, expected 1".to_owned()),
+    match members.get("Version") {
+        Some(Value::Number(version)) if is_one(version) => {}
+        Some(Value::Number(other)) => {
+            return Err(format!("its output has Version {other}, expected 1"));
+        }
+        Some(Value::String(_)) => {
+            return Err("Version in its output is a string, expected the number 1".to_owned());
+        }
+        _ => return Err("its output has no Version, expected 1".to_owned()),
     }
-    let text = |name: &str| match member(&members, name) {
+    let text = |name: &str| match members.get(name) {
         None | Some(Value::Null) => Ok(None),
-        Some(Value::String(text)) => Ok(Some(text.clone())),
+        Some(Value::String(text)) => Ok(Some(text.as_str())),
         Some(_) => Err(format!("{name} in its output is not a string")),
     };
     let required = |name: &str| text(name)?.ok_or_else(|| format!("its output has no {name}"));
-    let expires = text("Expiration")?.map(|text| time(&text)).transpose()?;
     let mut credentials = Credentials::builder()
         .access_key_id(required("AccessKeyId")?)
         .secret_access_key(required("SecretAccessKey")?)
         .provider_name(PROVIDER);
-    credentials.set_session_token(text("SessionToken")?);
-    credentials.set_expiry(expires);
-    let account = text("AccountId")?.or_else(|| account.map(str::to_owned));
+    credentials.set_session_token(text("SessionToken")?.map(str::to_owned));
+    credentials.set_expiry(text("Expiration")?.map(time).transpose()?);
+    let account = members.get("AccountId").and_then(Value::as_str).or(account);
     credentials.set_account_id(account.map(Into::into));
     Ok(credentials.build())
 }
 
-fn member<'a>(members: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
-    let mut all = members.iter();
-    all.find(|(key, _)| key.eq_ignore_ascii_case(name))
-        .map(|(_, value)| value)
+/// Returns `true` for the number 1 in any form, such as `1.0`.
+fn is_one(number: &Number) -> bool {
+    number.as_f64().is_some_and(|value| value == 1.0)
 }
 
+/// Parses the time of expiry. All times before 1970 become 1970: they have passed.
 fn time(text: &str) -> Result<SystemTime, String> {
-    let parsed = DateTime::from_str(text, Format::DateTimeWithOffset).ok();
-    parsed
-        .and_then(|time| SystemTime::try_from(time).ok())
-        .ok_or_else(|| {
-            "Expiration in its output is not a time such as 2030-01-31T12:00:00Z".to_owned()
-        })
+    let seconds = parse_date(text).ok_or_else(|| {
+        "Expiration in its output is not a time with an offset, such as 2030-01-31T12:00:00Z"
+            .to_owned()
+    })?;
+    let since_1970 = Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
+    Ok(SystemTime::UNIX_EPOCH + since_1970)
 }
 
 #[cfg(test)]

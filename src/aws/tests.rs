@@ -65,7 +65,7 @@ fn process(files: &Files, members: &str) -> String {
     );
     let (calls, keys) = (files.path("calls"), files.path("keys.json"));
     format!(
-        "[profile dev]\ncredential_process = echo x >> {} && cat {}\n",
+        "[profile dev]\ncredential_process = sh -c 'echo x >> {} && cat {}'\n",
         calls.display(),
         keys.display()
     )
@@ -224,6 +224,47 @@ async fn many_callers_run_the_process_once() {
     assert_eq!(calls(&files), 1);
 }
 
+#[cfg(unix)]
+#[tokio::test]
+async fn contexts_share_a_slow_process_and_its_late_answer() {
+    let files = Files::new("");
+    files.write(
+        "config",
+        &process(&files, "").replace("&&", "&& until [ -e $0 ]; do :; done &&"),
+    );
+    let go = files.path("go");
+    let config = std::fs::read_to_string(files.path("config")).unwrap();
+    files.write(
+        "config",
+        &format!("{} {}\n", config.trim_end(), go.display()),
+    );
+    let contexts = ["eu-central-1", "eu-west-1"].map(|region| {
+        AwsContext::new(AwsOptions {
+            region: Some(region.into()),
+            deadline: Duration::from_millis(200),
+            ..files.options("dev")
+        })
+    });
+    for context in [&contexts[0], &contexts[1], &contexts[0]] {
+        let error = failure(context).await;
+        assert!(
+            matches!(error, CredentialsError::Timeout { .. }),
+            "{error:?}"
+        );
+    }
+    files.write("go", "");
+    for context in &contexts {
+        let loaded = loop {
+            match context.credentials().await {
+                Err(CredentialsError::Timeout { .. }) => {}
+                loaded => break loaded,
+            }
+        };
+        assert_eq!(loaded.unwrap().access_key_id(), "AKID");
+    }
+    assert_eq!(calls(&files), 1);
+}
+
 #[tokio::test]
 async fn expired_output_of_a_process_is_not_used() {
     let files = Files::new("");
@@ -274,7 +315,7 @@ async fn credentials_are_renewed_when_they_end() {
 #[tokio::test]
 async fn a_failing_process_is_quoted_without_its_secrets() {
     let files = Files::new(
-        "[profile dev]\ncredential_process = echo 'no MFA; SecretAccessKey=abcdef/123' >&2; exit 3\n",
+        "[profile dev]\ncredential_process = sh -c 'echo \"no MFA; SecretAccessKey=abcdef/123\" >&2; exit 3'\n",
     );
     let error = failure(&files.context("dev")).await;
     assert!(

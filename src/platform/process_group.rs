@@ -4,33 +4,20 @@ use std::process::Stdio;
 
 use tokio::process::{Child, Command};
 
-/// Returns a command for the system's shell, in a process group of its own if the system has such
-/// groups. On Windows only the shell itself can be ended.
+/// Returns a command without a shell and without input, in a process group of its own if the system
+/// has such groups. On Windows only the program itself can be ended. The system finds a program
+/// without a directory by `PATH`.
 #[must_use]
-pub fn shell(command_line: &str) -> Command {
-    let mut command = of_system(command_line);
+pub fn command(program: &str, arguments: &[String]) -> Command {
+    let mut command = Command::new(program);
     command
+        .args(arguments)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .kill_on_drop(true);
-    command
-}
-
-#[cfg(not(windows))]
-fn of_system(command_line: &str) -> Command {
-    let mut command = Command::new("sh");
-    command.args(["-c", command_line]);
     #[cfg(unix)]
     command.process_group(0);
-    command
-}
-
-/// `cmd.exe` does not understand the usual quoting of program arguments.
-#[cfg(windows)]
-fn of_system(command_line: &str) -> Command {
-    let mut command = Command::new("cmd.exe");
-    command.arg("/C").raw_arg(format!("\"{command_line}\""));
     command
 }
 
@@ -43,7 +30,7 @@ pub struct EndOnDrop {
 }
 
 impl EndOnDrop {
-    /// Guards the group that `child`, started by [`shell`], leads.
+    /// Guards the group that `child`, started by [`command`], leads.
     #[must_use]
     #[cfg_attr(
         not(unix),

@@ -95,7 +95,7 @@ async fn without_usable_credentials() {
         ("a configuration that cannot be read", "[profile dev\n"),
         (
             "a credential_process that fails",
-            &process("echo 'login first' >&2; exit 3"),
+            &process("sh -c 'echo login first >&2; exit 3'"),
         ),
         (
             "a credential_process that answers nonsense",

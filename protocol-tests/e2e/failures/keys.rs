@@ -116,7 +116,7 @@ async fn keys_of_profiles_and_programs_that_cannot_be_signed_with() {
         ),
         (
             "a program that does not stop to complain",
-            process(&format!("yes {HIDDEN} >&2")),
+            process(&format!("sh -c 'yes {HIDDEN} >&2'")),
         ),
     ] {
         write(&world, "config", &config);
@@ -179,12 +179,14 @@ async fn programs_and_their_children_end_with_pgiam() {
         .await;
         let pids = world.sandbox.dir().join("pids");
         let note = format!("echo $$ >> {}", pids.display());
-        let line = format!("{note}; sh -c '{note}; sleep 600; true' & wait");
-        write(
-            &world,
-            "config",
-            &format!("[profile dev]\ncredential_process = {line}\n"),
+        let script = format!("{note}; sh -c '{note}; sleep 600; true' & wait\n");
+        write(&world, "process.sh", &script);
+        let script = world.sandbox.dir().join("process.sh");
+        let config = format!(
+            "[profile dev]\ncredential_process = sh {}\n",
+            script.display()
         );
+        write(&world, "config", &config);
         let mut waiting = world.psql_command(&["-c", "select 1"]);
         let mut waiting = waiting.kill_on_drop(true).spawn().expect("psql starts");
         let started = eventually("both programs", || {
