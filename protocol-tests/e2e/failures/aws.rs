@@ -49,6 +49,7 @@ fn temporary(world: &World, letter: char, expires: SystemTime) -> User {
         expires: Some(expires),
         deny: BTreeSet::new(),
         db_users: vec!["*".to_owned()],
+        mfa: false,
     };
     world.sandbox.iam().add(user.clone());
     user

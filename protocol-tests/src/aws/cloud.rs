@@ -9,11 +9,15 @@ use http_body_util::Full;
 
 use crate::aws::agent::AgentControl;
 use crate::aws::api::{Api, Reply, Request, SessionDocument};
+use crate::aws::console::Console;
 use crate::aws::events::{Event, EventLog};
 use crate::aws::iam::{AuthError, Iam, User};
+use crate::aws::identity_center::IdentityCenter;
 use crate::aws::inventory::Inventory;
 use crate::aws::kms::Kms;
+use crate::aws::mfa::Mfa;
 use crate::aws::preferences::Preferences;
+use crate::aws::roles::Roles;
 use crate::aws::session::Session;
 use crate::harness::sync::{Tasks, lock};
 use crate::network::link::Link;
@@ -28,6 +32,10 @@ pub(crate) struct Cloud {
     pub(crate) link: Link,
     pub(crate) api: Api,
     pub(crate) kms: Kms,
+    pub(crate) identity_center: IdentityCenter,
+    pub(crate) console: Console,
+    pub(crate) mfa: Mfa,
+    pub(crate) roles: Roles,
     pub(crate) preferences: Preferences,
     /// `StreamUrl`s carry a cell number.
     pub(crate) cell_numbers: bool,
@@ -51,6 +59,10 @@ impl Cloud {
         let kms = iam.resource_arn("kms", "");
         Arc::new(Self {
             kms: Kms::new(kms.trim_end_matches(':')),
+            identity_center: IdentityCenter::new(&iam),
+            console: Console::new(&iam),
+            mfa: Mfa::new(&iam),
+            roles: Roles::default(),
             preferences: Preferences::default(),
             cell_numbers,
             names,

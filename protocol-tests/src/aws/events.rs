@@ -58,6 +58,40 @@ pub enum Event {
         /// Who asked.
         user_arn: String,
     },
+    /// STS gave credentials for a role.
+    RoleAssumed {
+        /// The role.
+        role_arn: String,
+        /// `RoleSessionName`.
+        session_name: String,
+        /// `DurationSeconds`, or its default.
+        seconds: u64,
+        /// `ExternalId`.
+        external_id: Option<String>,
+        /// Serial number of the MFA device, if a code was given.
+        mfa: Option<String>,
+        /// Caller; the text "web identity" without a signature.
+        user_arn: String,
+    },
+    /// A call of SSO OIDC, the SSO portal or the sign-in service was answered.
+    LoginCall {
+        /// `service:Operation`, for example `sso-oidc:CreateToken`.
+        action: String,
+        /// The grant type, or the role asked for.
+        detail: String,
+    },
+    /// A page of the sign-in was shown in a browser.
+    PageShown {
+        /// Path of the page.
+        page: String,
+    },
+    /// The user has answered on a page of the sign-in.
+    PageAnswered {
+        /// Path of the page.
+        page: String,
+        /// The user pressed "Allow access".
+        allowed: bool,
+    },
     /// A client's WebSocket was accepted and its open message was right.
     GatewayConnected {
         /// The session it belongs to.
@@ -259,6 +293,10 @@ impl Event {
             | Self::Violation { session_id, .. } => Some(session_id),
             Self::ApiDenied { .. }
             | Self::Asked { .. }
+            | Self::RoleAssumed { .. }
+            | Self::LoginCall { .. }
+            | Self::PageShown { .. }
+            | Self::PageAnswered { .. }
             | Self::KmsCall { .. }
             | Self::DbToken { .. }
             | Self::FrontTls { .. }

@@ -7,8 +7,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, Method, Uri};
+use uuid::Uuid;
 
 use crate::aws::partition::Partition;
+use crate::aws::session::random_token;
 
 mod db_token;
 mod request;
@@ -44,6 +46,8 @@ pub struct User {
     /// Database users this user may connect as (`rds-db:connect`), and roles of Aurora DSQL it is
     /// associated with; `*` is every one.
     pub db_users: Vec<String>,
+    /// The session was opened with an MFA code (`aws:MultiFactorAuthPresent`).
+    pub mfa: bool,
 }
 
 impl User {
@@ -58,7 +62,36 @@ impl User {
             expires: None,
             deny: BTreeSet::new(),
             db_users: vec!["*".to_owned()],
+            mfa: false,
         }
+    }
+
+    /// A user with a random key who may do everything; one with an end gets a session token.
+    pub(crate) fn with_new_key(name: &str, arn: String, expires: Option<SystemTime>) -> Self {
+        let id = Uuid::new_v4().simple().to_string().to_uppercase();
+        let kind = if expires.is_some() { "ASIA" } else { "AKIA" };
+        let secret = format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple());
+        Self {
+            name: name.to_owned(),
+            arn,
+            access_key_id: format!("{kind}{}", &id[..16]),
+            secret_access_key: secret[..40].to_owned(),
+            session_token: expires.map(|_| random_token()),
+            expires,
+            deny: BTreeSet::new(),
+            db_users: vec!["*".to_owned()],
+            mfa: false,
+        }
+    }
+
+    /// The account in the ARN.
+    pub(crate) fn account(&self) -> &str {
+        self.arn.split(':').nth(4).unwrap_or_default()
+    }
+
+    /// Returns true for the session of a role.
+    pub(crate) fn is_role_session(&self) -> bool {
+        self.arn.contains(":assumed-role/")
     }
 
     /// Whether `action` is refused to this user.
@@ -96,7 +129,7 @@ impl User {
 
     /// Whether the user's policies are those of the user or role with this ARN. A session has the
     /// policies of its role; paths do not matter, because names are unique without them.
-    fn is_principal(&self, arn: &str) -> bool {
+    pub(crate) fn is_principal(&self, arn: &str) -> bool {
         let own = match self.arn.split_once(":assumed-role/") {
             None => self.arn.clone(),
             Some((account, session)) => {

@@ -6,11 +6,15 @@ use std::sync::Arc;
 use crate::aws::agent::AgentControl;
 use crate::aws::api::{Api, SessionDocument};
 use crate::aws::cloud::Cloud;
+use crate::aws::console::Console;
 use crate::aws::events::{Event, EventLog};
 use crate::aws::iam::{Iam, User};
+use crate::aws::identity_center::IdentityCenter;
 use crate::aws::inventory::Inventory;
 use crate::aws::kms::Kms;
+use crate::aws::mfa::Mfa;
 use crate::aws::preferences::Preferences;
+use crate::aws::roles::Roles;
 use crate::aws::session::{Order, Side};
 use crate::harness::pki::Pki;
 use crate::harness::sync::lock;
@@ -85,6 +89,18 @@ impl Sandbox {
         env.into_iter().map(|(k, v)| (k.to_owned(), v)).collect()
     }
 
+    /// The variables of [`Self::env`] without the first user's keys, for clients that log in.
+    pub fn env_without_keys(&self) -> Vec<(String, String)> {
+        const KEYS: [&str; 3] = [
+            "AWS_ACCESS_KEY_ID",
+            "AWS_SECRET_ACCESS_KEY",
+            "AWS_SESSION_TOKEN",
+        ];
+        let mut env = self.env();
+        env.retain(|(name, _)| !KEYS.contains(&name.as_str()));
+        env
+    }
+
     /// Users and the service's clock.
     pub fn iam(&self) -> &Iam {
         &self.cloud.iam
@@ -128,6 +144,26 @@ impl Sandbox {
     /// The account's KMS keys.
     pub fn kms(&self) -> &Kms {
         &self.cloud.kms
+    }
+
+    /// IAM Identity Center: its user, registrations, logins and assigned roles.
+    pub fn identity_center(&self) -> &IdentityCenter {
+        &self.cloud.identity_center
+    }
+
+    /// Sign-in sessions of the console, for `aws login`.
+    pub fn console(&self) -> &Console {
+        &self.cloud.console
+    }
+
+    /// MFA devices; none at first.
+    pub fn mfa(&self) -> &Mfa {
+        &self.cloud.mfa
+    }
+
+    /// Roles that STS gives credentials for; none at first.
+    pub fn roles(&self) -> &Roles {
+        &self.cloud.roles
     }
 
     /// The account's Session Manager preferences: how long sessions last.

@@ -346,6 +346,14 @@ pub fn format_amz_date(time: SystemTime) -> String {
     )
 }
 
+/// Writes `YYYY-MM-DDTHH:MM:SSZ`; times before 1970 become 1970.
+pub fn format_iso_date(time: SystemTime) -> String {
+    let basic = format_amz_date(time);
+    let [year, month, day] = [&basic[..4], &basic[4..6], &basic[6..8]];
+    let [hour, minute, second] = [&basic[9..11], &basic[11..13], &basic[13..15]];
+    format!("{year}-{month}-{day}T{hour}:{minute}:{second}Z")
+}
+
 fn days_in_year(year: u64) -> u64 {
     (1..=12).map(|m| days_in_month(year, m)).sum()
 }

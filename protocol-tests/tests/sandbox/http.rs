@@ -216,6 +216,15 @@ pub(crate) fn ssm_request(operation: &str, body: &Value) -> http::Request<Vec<u8
     json_request(&format!("AmazonSSM.{operation}"), body)
 }
 
+/// A call of a service without signatures, with a JSON body.
+pub(crate) async fn post_json(sandbox: &Sandbox, path: &str, body: &Value) -> Answer {
+    let request = http::Request::post(path)
+        .header("content-type", "application/json")
+        .body(body.to_string().into_bytes())
+        .unwrap();
+    call(sandbox, None, request).await
+}
+
 fn json_request(target: &str, body: &Value) -> http::Request<Vec<u8>> {
     http::Request::post("/")
         .header("x-amz-target", target)

@@ -14,11 +14,15 @@ mod endings;
 mod gateway;
 mod http;
 mod kms;
+mod oidc;
 mod policy;
+mod portal;
 mod proxy;
 mod rds;
+mod signin;
 mod speed;
 mod standing;
+mod sts;
 mod targets;
 mod tunnel;
 

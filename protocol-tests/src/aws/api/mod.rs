@@ -5,8 +5,13 @@ mod flood;
 mod iam;
 mod json;
 mod kms;
+mod oidc;
+mod pages;
+mod portal;
 mod query;
 mod rds;
+mod rest;
+mod signin;
 mod ssm;
 mod sts;
 mod xml;
@@ -230,6 +235,8 @@ async fn respond(cloud: &Arc<Cloud>, mut incoming: http::Request<Incoming>) -> R
     };
     let mut reply = if gateway::owns(request.uri.path()) {
         gateway::answer(cloud, &request, upgrade)
+    } else if let Some(reply) = answer_unsigned(cloud, &request).await {
+        reply
     } else if let Some(target) = request.headers.get("x-amz-target") {
         if target.as_bytes().starts_with(kms::TARGET_PREFIX.as_bytes()) {
             kms::answer(cloud, &request).await
@@ -251,9 +258,36 @@ async fn respond(cloud: &Arc<Cloud>, mut incoming: http::Request<Incoming>) -> R
     reply
 }
 
+/// Services and pages that no request is signed for; their paths tell them apart.
+async fn answer_unsigned(cloud: &Cloud, request: &Request) -> Option<Reply> {
+    let reply = match (request.method.as_str(), request.uri.path()) {
+        ("POST", "/client/register") => oidc::answer(cloud, request, "RegisterClient").await,
+        ("POST", "/device_authorization") => {
+            oidc::answer(cloud, request, "StartDeviceAuthorization").await
+        }
+        ("POST", "/token") => oidc::answer(cloud, request, "CreateToken").await,
+        ("GET", "/federation/credentials") => {
+            portal::answer(cloud, request, "GetRoleCredentials").await
+        }
+        ("GET", "/assignment/accounts") => portal::answer(cloud, request, "ListAccounts").await,
+        ("GET", "/assignment/roles") => portal::answer(cloud, request, "ListAccountRoles").await,
+        ("POST", "/logout") => portal::answer(cloud, request, "Logout").await,
+        ("POST", signin::PATH) => signin::answer(cloud, request).await,
+        ("GET" | "POST", pages::AUTHORIZE) => pages::authorize(cloud, request),
+        ("GET" | "POST", pages::DEVICE) => pages::device(cloud, request),
+        _ => return None,
+    };
+    Some(reply)
+}
+
 /// Requests of the Query protocol name their service only where they are signed.
 async fn answer_query(cloud: &Cloud, request: &Request) -> Reply {
     let service = query::Service::of(request);
+    let form = query::Form::of(request);
+    if form.get("Action") == Some(sts::UNSIGNED) {
+        let act = || sts::answer_unsigned(cloud, &form);
+        return query::serve_unsigned(cloud, &form, &query::STS, act).await;
+    }
     query::serve(cloud, request, service, |call, action| match service.name {
         "rds" => rds::answer(call, action),
         "ec2" => ec2::answer(call, action),

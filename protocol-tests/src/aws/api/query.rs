@@ -170,7 +170,7 @@ fn with_id(mut reply: Reply, id: &str) -> Reply {
 pub(super) struct Form(Vec<(String, String)>);
 
 impl Form {
-    fn of(request: &Request) -> Self {
+    pub(super) fn of(request: &Request) -> Self {
         let query = request.uri.query().unwrap_or_default().as_bytes();
         let parts = [query, &request.body].into_iter();
         let pairs = parts.flat_map(url::form_urlencoded::parse);
@@ -283,6 +283,27 @@ pub(super) async fn serve(
             service.success(&action, content)
         }
         Err(error) => refuse(&error),
+    }
+}
+
+/// Plays an ordered fault and lets `act` answer an action that is not signed.
+pub(super) async fn serve_unsigned(
+    cloud: &Cloud,
+    form: &Form,
+    service: &Service,
+    act: impl FnOnce() -> Result<Xml, ApiError>,
+) -> Reply {
+    let action = form.get("Action").unwrap_or_default();
+    let say = |error: &ApiError| service.failure(error);
+    if let Some(reply) = play_fault(cloud, action, service.throttled(), say).await {
+        return reply;
+    }
+    match act() {
+        Ok(content) => service.success(action, content),
+        Err(error) => {
+            cloud.note_denied(&format!("{}:{action}", service.name), &error.code);
+            service.failure(&error)
+        }
     }
 }
 

@@ -1,6 +1,5 @@
 //! How a sandbox is made: its account, its files and its port.
 
-use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -9,7 +8,6 @@ use anyhow::Context as _;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
-use uuid::Uuid;
 
 use super::{DEFAULT_TARGET, Sandbox};
 use crate::aws::agent::AgentControl;
@@ -164,7 +162,11 @@ impl Builder {
             None => format!("arn:{partition}:iam::{account}:user/{name}"),
             Some(_) => format!("arn:{partition}:sts::{account}:assumed-role/Developer/{name}"),
         };
-        with_new_key(name, arn, self.temporary)
+        User::with_new_key(
+            name,
+            arn,
+            self.temporary.map(|life| SystemTime::now() + life),
+        )
     }
 
     /// What an independent agent signs with: the role of its instance profile.
@@ -174,26 +176,10 @@ impl Builder {
             Partition::of_region(&self.region).name,
             self.account
         );
-        let mut user = with_new_key("node", arn, Some(Duration::from_secs(6 * 3600)));
+        let ends = SystemTime::now() + Duration::from_secs(6 * 3600);
+        let mut user = User::with_new_key("node", arn, Some(ends));
         user.db_users.clear();
         user
-    }
-}
-
-/// A user with a random key; temporary ones get a session token and an end.
-fn with_new_key(name: &str, arn: String, life: Option<Duration>) -> User {
-    let id = Uuid::new_v4().simple().to_string().to_uppercase();
-    let kind = if life.is_some() { "ASIA" } else { "AKIA" };
-    let secret = format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple());
-    User {
-        name: name.to_owned(),
-        arn,
-        access_key_id: format!("{kind}{}", &id[..16]),
-        secret_access_key: secret[..40].to_owned(),
-        session_token: life.map(|_| crate::aws::session::random_token()),
-        expires: life.map(|life| SystemTime::now() + life),
-        deny: BTreeSet::new(),
-        db_users: vec!["*".to_owned()],
     }
 }
 
