@@ -21,10 +21,12 @@ judges() {
     need_clients
     need_setup_judges
     need_moto
+    need_aws_cli
     printf 'export PGIAM_BRIDGE_FORWARD="%s"\n' "$PGIAM_BRIDGE_FORWARD"
     printf 'export PGIAM_CLIENTS="%s"\n' "$PGIAM_CLIENTS"
     [ -z "${PGIAM_CFN_LINT:-}" ] || printf 'export PGIAM_CFN_LINT="%s"\n' "$PGIAM_CFN_LINT"
     [ -z "${PGIAM_MOTO:-}" ] || printf 'export PGIAM_MOTO="%s"\n' "$PGIAM_MOTO"
+    [ -z "${PGIAM_AWSCLI:-}" ] || printf 'export PGIAM_AWSCLI="%s"\n' "$PGIAM_AWSCLI"
 }
 
 # Installs the packages of judges/$1/requirements.txt, and nothing beside them, into the virtual
@@ -61,4 +63,12 @@ need_moto() {
     need_python_judges moto moto "an AWS emulator, 140 MB" || return 0
     PGIAM_MOTO="$venv/bin/python"
     export PGIAM_MOTO
+}
+
+# Installs the AWS CLI and botocore, which judge logins, and sets PGIAM_AWSCLI.
+need_aws_cli() {
+    [ -n "${PGIAM_AWSCLI:-}" ] && return 0
+    need_python_judges identity "the AWS CLI" "240 MB" || return 0
+    PGIAM_AWSCLI="$venv/bin/aws"
+    export PGIAM_AWSCLI
 }

@@ -13,6 +13,7 @@ run_tests() {
     need_clients
     need_setup_judges
     need_moto
+    need_aws_cli
     if cargo nextest --version >/dev/null 2>&1; then
         # nextest does not run the examples in the documentation. With arguments, only the named tests
         # run.

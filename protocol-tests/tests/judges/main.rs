@@ -8,6 +8,7 @@
 )]
 
 mod bridge;
+mod identity;
 mod random;
 mod smux;
 mod tunnel_simulation;
