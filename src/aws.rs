@@ -3,7 +3,6 @@
 pub mod alias;
 pub mod api_error;
 pub(crate) mod calls;
-mod chain;
 mod clock;
 mod credential_source;
 pub mod discover;
@@ -16,6 +15,7 @@ mod metadata;
 pub(crate) mod pages;
 mod process;
 mod profile;
+mod providers;
 pub mod query;
 mod response_limit;
 mod sdk_text;
@@ -38,6 +38,7 @@ use aws_config::{BehaviorVersion, ConfigLoader, Region as SdkRegion, SdkConfig};
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::error::CredentialsError as SdkError;
 use aws_credential_types::provider::{ProvideCredentials, future};
+use aws_profile::Origin;
 use aws_types::sdk_config::SharedHttpClient;
 use rustls::RootCertStore;
 use tokio::sync::OnceCell;
@@ -90,9 +91,10 @@ pub struct AwsOptions {
 }
 
 impl AwsOptions {
-    /// Returns the profile set in the options or with `AWS_PROFILE`.
+    /// Returns the profile set in the options or with a variable.
     fn named(&self) -> Option<String> {
-        let of_environment = || validation::variable("AWS_PROFILE").ok().flatten();
+        let variable = |name| validation::variable(name).ok().flatten();
+        let of_environment = || variable("AWS_PROFILE").or_else(|| variable("AWS_DEFAULT_PROFILE"));
         let named = self.profile.clone().or_else(of_environment);
         named.filter(|name| !name.is_empty())
     }
@@ -116,7 +118,7 @@ impl Default for AwsOptions {
 /// connections.
 ///
 /// One task at a time loads the credentials, and they are renewed before they expire. After a
-/// failure all files are read again, so the next connection sees `aws sso login` or an edited
+/// failure all files are read again, so the next connection sees `pgiam login` or an edited
 /// `~/.aws/credentials` without a restart.
 pub struct AwsContext {
     inner: Arc<ContextState>,
@@ -335,6 +337,7 @@ impl ContextState {
             Err(CredentialsError::Timeout {
                 after: deadline,
                 profile: self.options.named(),
+                process: self.process.running(),
             })
         })?;
         tracing::debug!(ends = ?credentials.expiry(), "loaded AWS credentials");
@@ -347,33 +350,38 @@ impl ContextState {
 
     async fn resolve(&self) -> Result<Credentials, CredentialsError> {
         let plan = profile::read(&self.options).await?;
+        let source = match &plan.source {
+            Ok(source) => source,
+            Err(error) => return Err(plan.unresolved(error, self.looked())),
+        };
         let trust = self.trust(&plan).await?;
-        validation::variables_of_sdk()?;
-        let conf = ProviderConfig::without_region()
+        let services = self.loader(&plan, trust)?.no_credentials().load().await;
+        endpoints::check(&services)?;
+        let providers = ProviderConfig::without_region()
             .with_http_client(self.client(&trust.http))
             .with_behavior_version(Some(BehaviorVersion::latest()))
             .with_region(self.region(&plan)?);
-        let assumes = plan.process.as_ref();
-        let sts = match assumes.is_some_and(|process| !process.roles.is_empty()) {
-            true => Some(self.loader(&plan, trust)?.no_credentials().load().await),
-            false => None,
-        };
-        let ways = chain::ProviderInputs {
-            options: &self.options,
-            plan: &plan,
-            caller: self.process.clone(),
+        let loader = providers::CredentialsLoader {
+            providers,
+            process: &self.process,
             local_http: metadata::checked(self.client(&trust.local_http)),
-            sts,
+            services,
+            metadata: &plan.metadata,
+            profile: plan.profile.clone(),
+            looked: self.looked(),
+            clock: &|| self.watch.offset(),
         };
-        let chain = chain::build(&conf, ways);
-        let loaded = chain.provide_credentials().await;
-        let loaded = loaded.map_err(|error| error::classify(error, &plan, self.watch.offset()));
+        let loaded = loader.load(source).await;
         let loaded = loaded.and_then(|credentials| match credentials.expiry() {
             Some(at) if at <= (self.options.clock)() => Err(CredentialsError::Expired {
                 at: Some(at),
                 profile: plan.profile.clone(),
             }),
-            _ => Ok(credential_source::noted(credentials, &plan)),
+            _ => Ok(credential_source::noted(
+                credentials,
+                source,
+                &plan.selection,
+            )),
         });
         match loaded {
             Err(
@@ -382,6 +390,10 @@ impl ContextState {
             ) => Err(self.unless_the_clock_is_wrong(ended, &plan, trust).await),
             loaded => loaded,
         }
+    }
+
+    fn looked(&self) -> Vec<&'static str> {
+        providers::places(self.options.profile.is_some())
     }
 
     /// Checks the clock of AWS when credentials have expired by the local clock alone, so that the
@@ -426,11 +438,9 @@ impl ContextState {
             .retry_config(validation::retries(&plan.retries, plan.name())?)
             // The cache is in this module, where it can be invalidated.
             .identity_cache(IdentityCache::no_cache())
-            .profile_files(plan.files.for_sdk());
-        Ok(match &self.options.profile {
-            Some(name) => loader.profile_name(name),
-            None => loader,
-        })
+            .profile_files(plan.for_sdk())
+            .profile_name(profile::SDK_PROFILE);
+        Ok(loader)
     }
 
     async fn trust(
@@ -459,20 +469,23 @@ impl ContextState {
             let region = validation::region(region.to_string(), "region", "the configuration")?;
             return Ok(Some(SdkRegion::new(region)));
         }
-        let of_profile = || {
-            let region = plan.region.clone()?;
-            let profile = plan.profile.as_deref().unwrap_or("default");
-            Some(validation::region(
-                region.to_string(),
-                "region",
-                &format!("profile {profile}"),
-            ))
+        let Some(region) = &plan.selection.region else {
+            return Ok(None);
         };
-        let region = match validation::region_of_environment()? {
-            Some(region) => Some(region),
-            None => of_profile().transpose()?,
+        // As in the AWS CLI, an empty variable hides the profile's region.
+        if region.as_str().trim().is_empty() {
+            return Ok(None);
+        }
+        let source_of = match &region.origin {
+            Origin::Variable(_) => validation::ENVIRONMENT.to_owned(),
+            origin => origin.to_string(),
         };
-        Ok(region.map(SdkRegion::new))
+        let what = match &region.origin {
+            Origin::Variable(name) => name,
+            _ => "region",
+        };
+        let region = validation::region(region.as_str().to_owned(), what, &source_of)?;
+        Ok(Some(SdkRegion::new(region)))
     }
 }
 

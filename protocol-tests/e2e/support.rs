@@ -72,6 +72,11 @@ impl Default for Setup {
     }
 }
 
+/// Returns a `credential_process` that runs a line of shell; pgiam starts no shell by itself.
+pub(crate) fn by_shell(line: &str) -> String {
+    format!("sh -c '{}'", line.replace('\'', r"'\''"))
+}
+
 /// The ordinary configuration file: one target, any free port.
 pub(crate) fn ordinary_config() -> String {
     format!(

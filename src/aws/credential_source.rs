@@ -4,17 +4,18 @@
 use std::fmt;
 
 use aws_credential_types::Credentials;
+use aws_profile::{ChosenBy, Container, ContainerUri, Origin, Selection, Source};
 
-use super::chain::CredentialPlace;
-use super::profile::ProfileSettings;
-
-/// Source of credentials, as in "credentials from …".
+/// Source of credentials. `Display` completes "credentials from …".
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CredentialSource(String);
+pub struct CredentialSource {
+    description: String,
+    reason: String,
+}
 
 impl fmt::Display for CredentialSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.description)
     }
 }
 
@@ -25,88 +26,249 @@ impl CredentialSource {
     pub fn of(credentials: &Credentials) -> Option<&Self> {
         credentials.get_property()
     }
+
+    /// Returns the reason for this source: the variable, or the file and the line, that decided.
+    #[must_use]
+    pub fn reason(&self) -> &str {
+        &self.reason
+    }
 }
 
 /// Adds the source to credentials.
-pub(super) fn noted(mut credentials: Credentials, plan: &ProfileSettings) -> Credentials {
-    if let Some(place) = credentials.get_property::<CredentialPlace>() {
-        let source = words(*place, plan);
-        credentials.set_property(CredentialSource(source));
-    }
+pub(super) fn noted(
+    mut credentials: Credentials,
+    source: &Source,
+    selection: &Selection,
+) -> Credentials {
+    credentials.set_property(CredentialSource {
+        description: description(source),
+        reason: reason(source, selection),
+    });
     credentials
 }
 
-pub(super) fn words(place: CredentialPlace, plan: &ProfileSettings) -> String {
-    match place {
-        CredentialPlace::Environment => "the environment".to_owned(),
-        CredentialPlace::WebIdentity => "a web identity token".to_owned(),
-        CredentialPlace::Container => "the container".to_owned(),
-        CredentialPlace::Instance => "the EC2 instance".to_owned(),
-        CredentialPlace::Profile => {
-            let profile = match &plan.profile {
-                Some(profile) => format!("profile {profile}"),
-                None => "the default profile".to_owned(),
-            };
-            match (&plan.role, &plan.sso_session) {
-                (_, Some(session)) => format!("{profile} (SSO session {session})"),
-                _ if plan.is_sso => format!("{profile} (SSO)"),
-                (Some(_), None) => format!("{profile} (an assumed role)"),
-                (None, None) => profile,
-            }
+/// Returns the description of a source, as in "credentials from …".
+pub(super) fn description(source: &Source) -> String {
+    let of = |profile: &str, how: &str| {
+        let profile = match profile {
+            "default" => "the default profile".to_owned(),
+            name => format!("profile {name}"),
+        };
+        match how {
+            "" => profile,
+            how => format!("{profile} ({how})"),
         }
+    };
+    match source {
+        Source::Environment(_) => "the environment".to_owned(),
+        Source::WebIdentity(_) => "a web identity token".to_owned(),
+        Source::Container(_) => "the container".to_owned(),
+        Source::Instance => "the EC2 instance".to_owned(),
+        Source::StaticKeys(keys) => of(&keys.profile, ""),
+        Source::AssumeRole(chain) => {
+            let profile = chain.roles.last().map_or("", |role| &role.profile);
+            of(profile, &chained(source, "an assumed role"))
+        }
+        Source::Sso(sso) => match &sso.session {
+            Some(session) => of(&sso.profile, &format!("SSO session {}", session.as_str())),
+            None => of(&sso.profile, "SSO"),
+        },
+        Source::LoginSession(login) => of(&login.profile, "aws login"),
+        Source::Process(process) => of(&process.profile, "credential_process"),
+    }
+}
+
+/// Adds the SSO session that a chain of roles begins with: it is what ends and is renewed.
+fn chained(source: &Source, how: &str) -> String {
+    match source {
+        Source::AssumeRole(chain) => match &*chain.base {
+            Source::Sso(sso) => match &sso.session {
+                Some(session) => format!("{how}, SSO session {}", session.as_str()),
+                None => format!("{how}, SSO"),
+            },
+            _ => how.to_owned(),
+        },
+        _ => how.to_owned(),
+    }
+}
+
+/// Returns the role of a source: its ARN, or "NAME in account ID" for IAM Identity Center.
+pub(super) fn role(source: &Source) -> Option<String> {
+    match source {
+        Source::AssumeRole(chain) => {
+            let last = chain.roles.last()?;
+            Some(last.role_arn.as_str().to_owned())
+        }
+        Source::WebIdentity(web) => Some(web.role_arn.as_str().to_owned()),
+        Source::Sso(sso) => {
+            let (role, account) = (sso.role_name.as_str(), sso.account_id.as_str());
+            Some(format!("{role} in account {account}"))
+        }
+        _ => None,
+    }
+}
+
+fn reason(source: &Source, selection: &Selection) -> String {
+    let profile = &selection.profile;
+    let chosen = match profile.chosen_by {
+        ChosenBy::Request => format!("the configuration of pgiam sets profile {}", profile.name),
+        ChosenBy::Variable(variable) => format!("{variable} sets profile {}", profile.name),
+        ChosenBy::Default => "no profile is set".to_owned(),
+    };
+    let at = |what: &str, origin: &Origin| match origin {
+        Origin::Variable(variable) => format!("{variable} is set"),
+        origin => format!("{chosen}; {what} in {origin}"),
+    };
+    match source {
+        Source::Environment(_) => match profile.chosen_by {
+            ChosenBy::Variable(variable) => {
+                format!("AWS_ACCESS_KEY_ID is set, and takes precedence over {variable}")
+            }
+            _ => "AWS_ACCESS_KEY_ID is set".to_owned(),
+        },
+        Source::StaticKeys(keys) => at("aws_access_key_id", &keys.keys.access_key_id.origin),
+        Source::AssumeRole(chain) => match chain.roles.last() {
+            Some(role) => at("role_arn", &role.role_arn.origin),
+            None => chosen,
+        },
+        Source::WebIdentity(web) => at("web_identity_token_file", &web.token_file.origin),
+        Source::Sso(sso) => at("sso_role_name", &sso.role_name.origin),
+        Source::LoginSession(login) => at("login_session", &login.session.origin),
+        Source::Process(process) => at("credential_process", &process.command.origin),
+        Source::Container(Container { uri, .. }) => {
+            let variable = match uri {
+                ContainerUri::Relative(_) => "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+                ContainerUri::Full(_) => "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+            };
+            format!("{chosen}, and {variable} is set")
+        }
+        Source::Instance => format!("{chosen}, and neither files nor variables have credentials"),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use aws_profile::{FileInput, Files, Request};
+
     use super::*;
 
-    #[test]
-    fn a_profile_says_how_it_gets_them() {
-        let dev = ProfileSettings {
-            profile: Some("dev".to_owned()),
-            ..ProfileSettings::default()
+    /// Returns description, reason and role for a config file and variables.
+    fn described(config: &str, variables: &[(&str, &str)], profile: Option<&str>) -> [String; 3] {
+        let config = FileInput::Contents(config.as_bytes());
+        let files = Files::parse(("/c", config), ("/k", FileInput::Missing));
+        let request = Request {
+            profile,
+            ..Request::default()
         };
-        let (role, session) = (Some("arn:aws:iam::1:role/app".to_owned()), || {
-            Some("corp".to_owned())
-        });
-        for (plan, expected) in [
-            (ProfileSettings::default(), "the default profile"),
-            (dev.clone(), "profile dev"),
+        let variable = |name: &str| {
+            let mut all = variables.iter();
+            let found = all.find(|(variable, _)| *variable == name);
+            found.map(|(_, value)| (*value).to_owned())
+        };
+        let identity = aws_profile::resolve(&request, &variable, &files).unwrap();
+        [
+            description(&identity.source),
+            reason(&identity.source, &identity.selection),
+            role(&identity.source).unwrap_or_default(),
+        ]
+    }
+
+    #[test]
+    fn each_source_says_how_and_why() {
+        const KEYS: [(&str, &str); 2] = [
+            ("AWS_ACCESS_KEY_ID", "AKID"),
+            ("AWS_SECRET_ACCESS_KEY", "s"),
+        ];
+        const SSO: &str = "sso_account_id = 1\nsso_role_name = Dev\n";
+        const URL: &str = "sso_start_url = https://x\nsso_region = eu-central-1\n";
+        let file = |body: &str| format!("[profile dev]\n{body}");
+        for (config, variables, profile, expected) in [
             (
-                ProfileSettings {
-                    role,
-                    ..dev.clone()
-                },
-                "profile dev (an assumed role)",
+                file(""),
+                &KEYS[..],
+                None,
+                ["the environment", "AWS_ACCESS_KEY_ID is set", ""],
             ),
             (
-                ProfileSettings {
-                    is_sso: true,
-                    ..dev.clone()
-                },
-                "profile dev (SSO)",
+                file("aws_access_key_id = A\naws_secret_access_key = s\n"),
+                &[],
+                Some("dev"),
+                [
+                    "profile dev",
+                    "the configuration of pgiam sets profile dev; aws_access_key_id in /c:2",
+                    "",
+                ],
             ),
             (
-                ProfileSettings {
-                    is_sso: true,
-                    sso_session: session(),
-                    ..dev.clone()
-                },
-                "profile dev (SSO session corp)",
+                "[default]\ncredential_process = x\n".to_owned(),
+                &[],
+                None,
+                [
+                    "the default profile (credential_process)",
+                    "no profile is set; credential_process in /c:2",
+                    "",
+                ],
+            ),
+            (
+                file(&format!("{SSO}{URL}")),
+                &[("AWS_DEFAULT_PROFILE", "dev")],
+                None,
+                [
+                    "profile dev (SSO)",
+                    "AWS_DEFAULT_PROFILE sets profile dev; sso_role_name in /c:3",
+                    "Dev in account 1",
+                ],
+            ),
+            (
+                file(&format!(
+                    "role_arn = arn:r\nsource_profile = b\n[profile b]\nsso_session = corp\n{SSO}[sso-session corp]\n{URL}"
+                )),
+                &[("AWS_PROFILE", "dev")],
+                None,
+                [
+                    "profile dev (an assumed role, SSO session corp)",
+                    "AWS_PROFILE sets profile dev; role_arn in /c:2",
+                    "arn:r",
+                ],
+            ),
+            (
+                file(""),
+                &[("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://localhost/")],
+                None,
+                [
+                    "the container",
+                    "no profile is set, and AWS_CONTAINER_CREDENTIALS_FULL_URI is set",
+                    "",
+                ],
+            ),
+            (
+                file("login_session = arn:l\n"),
+                &[],
+                Some("dev"),
+                [
+                    "profile dev (aws login)",
+                    "the configuration of pgiam sets profile dev; login_session in /c:2",
+                    "",
+                ],
             ),
         ] {
-            assert_eq!(words(CredentialPlace::Profile, &plan), expected);
+            assert_eq!(described(&config, variables, profile), expected, "{config}");
         }
     }
 
     #[test]
     fn credentials_carry_their_source() {
-        let mut credentials = Credentials::new("AKID", "secret", None, None, "test");
+        let files = Files::parse(("/c", FileInput::Missing), ("/k", FileInput::Missing));
+        let request = Request::default();
+        let identity = aws_profile::resolve(&request, &|_| None, &files).unwrap();
+        let credentials = Credentials::new("AKID", "secret", None, None, "test");
         assert_eq!(CredentialSource::of(&credentials), None);
-        credentials.set_property(CredentialPlace::Environment);
-        let noted = noted(credentials, &ProfileSettings::default());
-        let source = CredentialSource::of(&noted).map(ToString::to_string);
-        assert_eq!(source.as_deref(), Some("the environment"));
+        let noted = noted(credentials, &identity.source, &identity.selection);
+        let source = CredentialSource::of(&noted).unwrap();
+        assert_eq!(source.to_string(), "the EC2 instance");
+        assert_eq!(
+            source.reason(),
+            "no profile is set, and neither files nor variables have credentials"
+        );
     }
 }

@@ -54,8 +54,8 @@ impl Endpoints {
 }
 
 /// Services that pgiam calls, by their names in endpoint settings.
-const SERVICES: [&str; 9] = [
-    "EC2", "IAM", "KMS", "RDS", "SSM", GATEWAY, "SSO", "SSO OIDC", "STS",
+const SERVICES: [&str; 10] = [
+    "EC2", "IAM", "KMS", "RDS", "SSM", GATEWAY, "SSO", "SSO OIDC", "STS", "Signin",
 ];
 
 /// Checks the endpoints of all services.

@@ -11,8 +11,9 @@ use aws_smithy_types::DateTime;
 use aws_smithy_types::date_time::Format;
 use aws_smithy_types::error::ErrorMetadata;
 
-use super::profile::ProfileSettings;
-use super::{ClockOffset, KeyState, MalformedValue, WrongEra};
+use aws_profile::{ChosenBy, Files, ResolveError};
+
+use super::{ClockOffset, KeyState, MalformedValue, RunningProcess, WrongEra};
 use crate::aws::response_limit::TooLong;
 use crate::base::background::TaskStopped;
 use crate::base::foreign_text::ForeignText;
@@ -38,14 +39,26 @@ pub enum CredentialsError {
         source: SharedCause,
     },
     /// The named profile is not defined in any AWS file.
-    #[error("AWS profile {profile} does not exist")]
+    #[error("AWS profile {} does not exist", shown(.profile))]
     NoSuchProfile {
-        /// Profile name, from the configuration or `AWS_PROFILE`.
+        /// Profile name, from the configuration or a variable.
         profile: String,
+        /// Variable that sets the name; `None` for the configuration.
+        variable: Option<&'static str>,
+        /// Fault of a file, because of which the profile may not have been found.
+        fault: Option<String>,
         /// Existing profiles, sorted.
         known: Vec<String>,
     },
-    /// The AWS configuration files are invalid.
+    /// The settings of the identity are incomplete, contradictory or in a faulty file.
+    #[error("{error}")]
+    Unresolved {
+        /// See the type.
+        profile: Option<String>,
+        /// The fault, with file and line.
+        error: Arc<ResolveError>,
+    },
+    /// A file of the AWS configuration cannot be used.
     #[error("invalid AWS configuration of {}: {reason}", profile_phrase(.profile))]
     Config {
         /// See the type.
@@ -71,6 +84,14 @@ pub enum CredentialsError {
         /// Error of the SDK.
         #[source]
         source: SharedCause,
+    },
+    /// The login of `aws login` has ended, or there is none on this machine.
+    #[error("the login (aws login) of profile {profile} has expired or does not exist: {reason}")]
+    LoginSession {
+        /// Profile with the `login_session`.
+        profile: String,
+        /// Error of the SDK.
+        reason: ForeignText,
     },
     /// AWS refused the credentials of a role.
     #[error("AWS denied {} access to role {}: {code}: {message}", profile_phrase(.profile), .role.as_deref().unwrap_or("(unnamed)"))]
@@ -108,12 +129,14 @@ pub enum CredentialsError {
         reason: ForeignText,
     },
     /// Loading the credentials timed out.
-    #[error("loading the AWS credentials of {} timed out after {} s", profile_phrase(.profile), .after.as_secs())]
+    #[error("loading the AWS credentials of {} timed out after {} s{}", profile_phrase(.profile), .after.as_secs(), waiting(.process))]
     Timeout {
         /// The deadline.
         after: Duration,
         /// See the type.
         profile: Option<String>,
+        /// The `credential_process` that is still running. Its answer serves the next call.
+        process: Option<RunningProcess>,
     },
     /// The file of `AWS_CA_BUNDLE` (or of `ca_bundle` in the profile) cannot be used.
     #[error("cannot use the CA bundle {}: {reason}", .path.display())]
@@ -167,6 +190,13 @@ fn profile_phrase(profile: &Option<String>) -> String {
     }
 }
 
+fn waiting(process: &Option<RunningProcess>) -> String {
+    match process {
+        Some(running) => format!(" while waiting for {running}"),
+        None => String::new(),
+    }
+}
+
 fn since(at: &Option<SystemTime>) -> String {
     let Some(at) = at else { return String::new() };
     match DateTime::from(*at).fmt(Format::DateTime) {
@@ -176,12 +206,31 @@ fn since(at: &Option<SystemTime>) -> String {
 }
 
 impl CredentialsError {
-    /// Returns the error for a profile that names a source of credentials but cannot provide any.
-    pub(super) fn incomplete(plan: &ProfileSettings) -> Option<Self> {
-        Some(Self::Config {
-            profile: plan.profile.clone(),
-            reason: plan.incomplete.as_deref()?.into(),
-        })
+    /// Returns the error for settings that lead to no identity.
+    pub(super) fn unresolved(error: &ResolveError, files: &Files) -> Self {
+        match error {
+            ResolveError::ProfileNotFound {
+                profile,
+                chosen_by,
+                problem,
+            } => Self::NoSuchProfile {
+                profile: profile.clone(),
+                variable: match chosen_by {
+                    ChosenBy::Variable(name) => Some(name),
+                    ChosenBy::Request | ChosenBy::Default => None,
+                },
+                fault: problem.as_ref().map(ToString::to_string),
+                known: files
+                    .profile_names()
+                    .into_iter()
+                    .map(str::to_owned)
+                    .collect(),
+            },
+            error => Self::Unresolved {
+                profile: profile_of(error),
+                error: Arc::new(error.clone()),
+            },
+        }
     }
 
     /// Creates the error for a failed `credential_process`.
@@ -196,6 +245,35 @@ impl CredentialsError {
     pub(crate) fn behind<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a Self> {
         std::iter::successors(Some(error), |error| (**error).source())
             .find_map(|error| error.downcast_ref())
+    }
+}
+
+/// Returns the profile that an error is about.
+fn profile_of(error: &ResolveError) -> Option<String> {
+    match error {
+        ResolveError::ProfileNotFound { profile, .. }
+        | ResolveError::FaultyProfile { profile, .. }
+        | ResolveError::NestedValue { profile, .. }
+        | ResolveError::PartialKeys { profile, .. }
+        | ResolveError::Role { profile, .. }
+        | ResolveError::Sso { profile, .. }
+        | ResolveError::Process { profile, .. }
+        | ResolveError::Incomplete { profile, .. }
+        | ResolveError::NoCredentials { profile } => Some(profile.clone()),
+        ResolveError::FaultyFile(_)
+        | ResolveError::PartialEnvironment { .. }
+        | ResolveError::EnvironmentExpiration(_)
+        | ResolveError::WebIdentityWithoutRole { .. }
+        | ResolveError::CredentialFileVariable => None,
+    }
+}
+
+/// Quotes a name that is not recognisable as one.
+fn shown(name: &str) -> String {
+    let is_plain = |c: char| !c.is_whitespace() && !c.is_control() && c != '"';
+    match name.is_empty() || !name.chars().all(is_plain) {
+        true => format!("{name:?}"),
+        false => name.to_owned(),
     }
 }
 
@@ -214,38 +292,77 @@ const SSO: [&str; 3] = [
     "failed to read `",
 ];
 
-/// Classifies an error of the SDK's credential chain. `plan` describes the profile's settings,
-/// `clock` the offset of AWS's clock.
+/// Circumstances of an error.
+#[derive(Debug, Clone, Default)]
+pub(super) struct LoadContext {
+    /// Profile name for messages.
+    pub(super) profile: Option<String>,
+    /// Places without credentials, see [`CredentialsError::NotFound`].
+    pub(super) looked: Vec<&'static str>,
+    /// The requested role.
+    pub(super) role: Option<String>,
+    /// The role that requests it.
+    pub(super) caller: Option<String>,
+    /// For IAM Identity Center: the name of the session, if the profile has one.
+    pub(super) sso_session: Option<Option<String>>,
+    /// The service that is called, if the SDK omits it.
+    pub(super) service: Option<&'static str>,
+}
+
+/// An error with the name of the service.
+#[derive(Debug, thiserror::Error)]
+#[error("{service}")]
+struct ServiceError {
+    service: &'static str,
+    #[source]
+    source: Arc<SdkError>,
+}
+
+/// Classifies an error of the SDK's providers. `clock` is the offset of AWS's clock.
 pub(super) fn classify(
     error: SdkError,
-    plan: &ProfileSettings,
+    context: &LoadContext,
     clock: Option<ClockOffset>,
 ) -> CredentialsError {
-    let profile = plan.profile.clone();
+    let profile = context.profile.clone();
     match error {
         SdkError::CredentialsNotLoaded(_) => CredentialsError::NotFound {
             profile,
-            looked: plan.looked.clone(),
+            looked: context.looked.clone(),
             source: Arc::new(error),
         },
         SdkError::ProviderTimedOut(details) => CredentialsError::Timeout {
             after: details.timeout_duration(),
             profile,
+            process: None,
         },
         SdkError::InvalidConfiguration(_) => CredentialsError::Config {
             profile,
             reason: super::in_words(&error),
         },
-        error => classify_failure(error, plan, clock),
+        error => classify_failure(explained(error, context), context, clock),
+    }
+}
+
+/// Adds the name of the called service to an error without an answer of a service.
+fn explained(error: SdkError, context: &LoadContext) -> SdkError {
+    match context.service {
+        Some(service) if !chain(&error).any(|cause| service_answer(cause).is_some()) => {
+            SdkError::provider_error(ServiceError {
+                service,
+                source: Arc::new(error),
+            })
+        }
+        _ => error,
     }
 }
 
 fn classify_failure(
     error: SdkError,
-    plan: &ProfileSettings,
+    context: &LoadContext,
     clock: Option<ClockOffset>,
 ) -> CredentialsError {
-    let profile = plan.profile.clone();
+    let profile = context.profile.clone();
     if let Some(known) = CredentialsError::behind(&error) {
         return known.clone();
     }
@@ -258,7 +375,7 @@ fn classify_failure(
     if chain(&error).any(|cause| cause.is::<ImdsError>()) {
         return CredentialsError::NotFound {
             profile,
-            looked: plan.looked.clone(),
+            looked: context.looked.clone(),
             source: Arc::new(error),
         };
     }
@@ -268,10 +385,12 @@ fn classify_failure(
     };
     let answer = chain(&error).find_map(service_answer);
     let code = answer.as_ref().map_or("", |(code, _)| code.as_str());
-    if plan.is_sso && (code == "UnauthorizedException" || chain(&error).any(sso_text)) {
+    if let Some(session) = &context.sso_session
+        && (code == "UnauthorizedException" || chain(&error).any(sso_text))
+    {
         return CredentialsError::SsoSession {
             profile,
-            session: plan.sso_session.clone(),
+            session: session.clone(),
             source: Arc::new(error),
         };
     }
@@ -285,8 +404,8 @@ fn classify_failure(
         },
         (_, Some((code, message))) if refuses_role(&code) => CredentialsError::AssumeRole {
             profile,
-            role: after(&message, "on resource: ").or_else(|| plan.role.clone()),
-            caller: after(&message, "User: ").or_else(|| plan.caller.clone()),
+            role: after(&message, "on resource: ").or_else(|| context.role.clone()),
+            caller: after(&message, "User: ").or_else(|| context.caller.clone()),
             code: code.into(),
             message: message.into(),
         },
@@ -368,14 +487,6 @@ fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn 
     std::iter::successors(Some(error), |error| (**error).source())
 }
 
-/// Formats an error with all its causes in one line, outermost first. The SDK's chain lists its
-/// attempts on several lines.
-pub(super) fn in_one_line(error: &(dyn Error + 'static)) -> String {
-    let texts: Vec<String> = chain(error).map(ToString::to_string).collect();
-    let text = texts.join(": ");
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
-}
-
 /// Returns code and message if this error of the chain is the answer of an AWS service.
 ///
 /// Errors modelled by the service have types of crates that pgiam does not depend on; they print as
@@ -395,10 +506,10 @@ fn service_answer(cause: &(dyn Error + 'static)) -> Option<(String, String)> {
 mod tests {
     use super::*;
 
-    fn plan() -> ProfileSettings {
-        ProfileSettings {
+    fn context() -> LoadContext {
+        LoadContext {
             profile: Some("dev".to_owned()),
-            ..ProfileSettings::default()
+            ..LoadContext::default()
         }
     }
 
@@ -415,6 +526,7 @@ mod tests {
         let timeout = CredentialsError::Timeout {
             after: Duration::from_secs(20),
             profile: None,
+            process: None,
         };
         assert_eq!(
             timeout.to_string(),
@@ -428,7 +540,7 @@ mod tests {
             let meta = ErrorMetadata::builder().code(code).message("why").build();
             let error = classify(
                 SdkError::provider_error(SdkError::provider_error(meta)),
-                &plan(),
+                &context(),
                 None,
             );
             assert_eq!(
@@ -449,9 +561,9 @@ mod tests {
         #[derive(Debug, thiserror::Error)]
         #[error("{0}")]
         struct Says(&'static str);
-        let sso = ProfileSettings {
-            is_sso: true,
-            ..plan()
+        let sso = LoadContext {
+            sso_session: Some(None),
+            ..context()
         };
         let says = |text| SdkError::provider_error(Says(text));
         let error = classify(
@@ -463,12 +575,12 @@ mod tests {
             matches!(error, CredentialsError::SsoSession { .. }),
             "{error:?}"
         );
-        let error = classify(says("ExpiredTokenException: x"), &plan(), None);
+        let error = classify(says("ExpiredTokenException: x"), &context(), None);
         assert!(
             matches!(error, CredentialsError::Expired { at: None, .. }),
             "{error:?}"
         );
-        let error = classify(says("no exception: here"), &plan(), None);
+        let error = classify(says("no exception: here"), &context(), None);
         assert!(matches!(error, CredentialsError::Other { .. }), "{error:?}");
     }
 
@@ -476,13 +588,13 @@ mod tests {
     fn only_a_refusal_of_the_role_is_one() {
         let of = |code: &str, message: &str| {
             let meta = ErrorMetadata::builder().code(code).message(message).build();
-            let plan = ProfileSettings {
+            let context = LoadContext {
                 role: Some("arn:aws:iam::1:role/app".to_owned()),
                 caller: Some("arn:aws:iam::1:role/hop".to_owned()),
-                ..plan()
+                ..context()
             };
             let clock = Some(ClockOffset { seconds: 420 });
-            classify(SdkError::provider_error(meta), &plan, clock)
+            classify(SdkError::provider_error(meta), &context, clock)
         };
         for code in [
             "AccessDenied",

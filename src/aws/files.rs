@@ -1,20 +1,13 @@
 //! Files of the AWS tools that pgiam or the SDK reads.
 //!
-//! The SDK opens any path that a variable or a profile names, and reads to the end. A pipe has no
-//! end until its writer closes it, and `/dev/zero` has none at all. Each path is therefore checked
-//! first.
+//! A pipe has no end until its writer closes it, and `/dev/zero` has none at all. Each path is
+//! therefore checked before it is read.
 
+use std::env;
 use std::fs::Metadata;
 use std::path::{Path, PathBuf};
-use std::{env, fmt};
 
-use aws_config::profile::Profile;
-#[expect(
-    deprecated,
-    reason = "the crate they have moved to is not among our dependencies"
-)]
-use aws_config::profile::profile_file::{ProfileFileKind, ProfileFiles};
-use aws_lc_rs::digest;
+use aws_profile::{FileInput, FileKind, Files, MAX_FILE_BYTES, Platform, file_path};
 use tracing::debug;
 
 use super::AwsOptions;
@@ -24,130 +17,96 @@ use crate::base::quote::shown;
 use crate::base::redacted::Redacted;
 use crate::platform::permissions::{self, FileRole};
 
-/// Maximum size of a file in bytes. Configurations of large organisations have some hundred
-/// kilobytes.
+/// Maximum size in bytes of a file other than the two AWS files.
 const LARGEST: u64 = 16 * 1024 * 1024;
 const NO_FILE: &str = "is not a regular file";
 const TOO_LARGE: &str = "is larger than 16 MB";
 
-/// Contents of the configuration and the credentials file. The SDK parses them.
-#[derive(Clone, Default)]
-pub(super) struct AwsFiles {
-    config: Option<FileContents>,
-    credentials: Option<FileContents>,
+/// Rules of this system for paths and commands in AWS files.
+pub(super) const PLATFORM: Platform = match cfg!(windows) {
+    true => Platform::Windows,
+    false => Platform::Posix,
+};
+
+/// Reads and parses the config file and the credentials file in a thread for blocking work: a home
+/// directory on an unreachable file server would block every connection.
+///
+/// A missing file counts as empty, as for the AWS CLI, unless the options name it. The fault of an
+/// unreadable file is in the result, and makes its profiles unusable.
+///
+/// # Errors
+/// Names the file and the reason: a file that the options name does not exist, or the home
+/// directory of another user is unknown.
+pub(super) async fn parse(options: &AwsOptions) -> Result<Files, String> {
+    let options = options.clone();
+    let parse = move || {
+        let config = AwsFile::read(options.config_file.as_deref(), FileKind::Config)?;
+        let credentials =
+            AwsFile::read(options.credentials_file.as_deref(), FileKind::Credentials)?;
+        Ok(Files::parse(config.input(), credentials.input()))
+    };
+    let parsed = tokio::task::spawn_blocking(parse).await;
+    parsed.unwrap_or_else(|error| Err(error.to_string()))
 }
 
-#[derive(Clone)]
-struct FileContents {
-    path: PathBuf,
+/// Returns the home directory of the current user; those of others are unknown.
+pub(super) fn home(user: Option<&str>) -> Option<String> {
+    match user {
+        None => env::home_dir()?.into_os_string().into_string().ok(),
+        Some(_) => None,
+    }
+}
+
+/// One of the two files.
+struct AwsFile {
+    path: String,
+    contents: AwsFileContents,
+}
+
+enum AwsFileContents {
+    Missing,
+    Unreadable(String),
     /// The text contains keys.
-    text: Redacted<String>,
+    Read(Redacted<Vec<u8>>),
 }
 
-impl AwsFiles {
-    /// Reads both files in a thread for blocking work. The SDK would read them on a worker of the
-    /// runtime, and a home directory on an unreachable file server would block every connection.
-    ///
-    /// A missing file counts as empty, as for the AWS CLI, unless the options name it. An
-    /// unreadable file is an error; the SDK would treat it as empty, too, and use another identity.
-    ///
-    /// # Errors
-    /// Names the file and the reason.
-    pub(super) async fn read(options: &AwsOptions) -> Result<Self, String> {
-        let options = options.clone();
-        let read = move || {
-            let config = (&options.config_file, "AWS_CONFIG_FILE", "config");
-            let credentials = (
-                &options.credentials_file,
-                "AWS_SHARED_CREDENTIALS_FILE",
-                "credentials",
-            );
-            Ok(Self {
-                config: contents(config)?,
-                credentials: contents(credentials)?,
-            })
+impl AwsFile {
+    /// Reads the file that is given, or the one that a variable names, or the one in `~/.aws`.
+    fn read(given: Option<&Path>, kind: FileKind) -> Result<Self, String> {
+        let variables = |name: &str| validation::variable(name).ok().flatten();
+        let path = match given {
+            Some(path) => path.to_owned(),
+            None => PathBuf::from(file_path(kind, PLATFORM, &variables, &home)),
         };
-        let read = tokio::task::spawn_blocking(read).await;
-        read.unwrap_or_else(|error| Err(error.to_string()))
-    }
-
-    /// Converts the contents to the SDK's type.
-    #[expect(
-        deprecated,
-        reason = "the crate it has moved to is not among our dependencies"
-    )]
-    pub(super) fn for_sdk(&self) -> ProfileFiles {
-        // The builder requires at least one file.
-        let text = |file: &Option<FileContents>| {
-            let text = file.as_ref().map(|file| file.text.expose().clone());
-            text.unwrap_or_default()
+        let shown = shown(&path);
+        // Only the user's own home directory is known.
+        if given.is_none() && path.as_os_str().to_string_lossy().starts_with('~') {
+            return Err(format!(
+                "{shown}: cannot expand \"~\"; write the path in full"
+            ));
+        }
+        let contents = match std::fs::metadata(&path) {
+            Err(error) if given.is_some() => return Err(format!("{shown}: {error}")),
+            Err(_) => AwsFileContents::Missing,
+            Ok(found) if found.is_dir() || is_null(&path, &found) => AwsFileContents::Missing,
+            Ok(_) => match permissions::read(FileRole::AwsFile, &path, MAX_FILE_BYTES as u64) {
+                Ok(bytes) => AwsFileContents::Read(Redacted::new(bytes)),
+                Err(error) => AwsFileContents::Unreadable(error.without_path()),
+            },
         };
-        ProfileFiles::builder()
-            .with_contents(ProfileFileKind::Config, text(&self.config))
-            .with_contents(ProfileFileKind::Credentials, text(&self.credentials))
-            .build()
+        Ok(Self {
+            path: shown,
+            contents,
+        })
     }
 
-    /// Returns each file alone, with its path.
-    pub(super) fn each(&self) -> impl Iterator<Item = (&Path, Self)> {
-        let config = self.config.as_ref().map(|config| {
-            let alone = Self {
-                config: Some(config.clone()),
-                credentials: None,
-            };
-            (config.path.as_path(), alone)
-        });
-        let credentials = self.credentials.as_ref().map(|credentials| {
-            let alone = Self {
-                config: None,
-                credentials: Some(credentials.clone()),
-            };
-            (credentials.path.as_path(), alone)
-        });
-        config.into_iter().chain(credentials)
-    }
-}
-
-impl fmt::Debug for AwsFiles {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let path = |file: &Option<FileContents>| file.as_ref().map(|file| file.path.clone());
-        f.debug_struct("AwsFiles")
-            .field("config", &path(&self.config))
-            .field("credentials", &path(&self.credentials))
-            .finish()
-    }
-}
-
-/// Reads the file that is given, or the one that a variable names, or `~/.aws/DEFAULT`.
-fn contents(
-    (given, variable, default): (&Option<PathBuf>, &'static str, &str),
-) -> Result<Option<FileContents>, String> {
-    let from_environment = || {
-        let path = validation::variable(variable).ok()??;
-        Some(in_home(Path::new(&path)))
-    };
-    let default = || Some(env::home_dir()?.join(".aws").join(default));
-    let Some(path) = given.clone().or_else(from_environment).or_else(default) else {
-        return Ok(None);
-    };
-    let said = |reason: String| format!("{}: {reason}", shown(&path));
-    match std::fs::metadata(&path) {
-        Ok(found) if is_null(&path, &found) => return Ok(None),
-        Ok(_) => {}
-        Err(error) if given.is_some() => return Err(said(error.to_string())),
-        Err(_) => return Ok(None),
-    }
-    let bytes = permissions::read(FileRole::AwsFile, &path, LARGEST);
-    let bytes = bytes.map_err(|error| said(error.without_path()))?;
-    match String::from_utf8(bytes) {
-        Ok(text) => Ok(Some(FileContents {
-            text: Redacted::new(text),
-            path,
-        })),
-        Err(error) => Err(said(format!(
-            "it is not UTF-8 text (byte {})",
-            error.utf8_error().valid_up_to() + 1
-        ))),
+    fn input(&self) -> (&str, FileInput<'_>) {
+        let input = match &self.contents {
+            AwsFileContents::Missing => FileInput::Missing,
+            AwsFileContents::Unreadable(reason) => FileInput::Unreadable(reason),
+            AwsFileContents::Read(bytes) => FileInput::Contents(bytes.expose()),
+        };
+        (&self.path, input)
     }
 }
 
@@ -172,28 +131,6 @@ impl TokenFile {
             source_of: validation::ENVIRONMENT.to_owned(),
             path: PathBuf::from(path),
         }))
-    }
-
-    /// Returns the file that a key of a profile names.
-    pub(super) fn of_profile(profile: &Profile, key: &str, path: &str) -> Self {
-        Self {
-            what: format!("the file of {key}"),
-            source_of: format!("profile {}", profile.name()),
-            path: in_home(Path::new(path)),
-        }
-    }
-
-    /// Returns the file in which the AWS CLI caches the token of an SSO session. `key` is the name
-    /// of the session, or the start URL of a profile without one.
-    pub(super) fn of_sso(profile: &Profile, key: &str) -> Self {
-        let digest = digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, key.as_bytes());
-        let name: String = digest.as_ref().iter().map(|b| format!("{b:02x}")).collect();
-        let path = format!("~/.aws/sso/cache/{name}.json");
-        Self {
-            source_of: format!("profile {}", profile.name()),
-            path: in_home(Path::new(&path)),
-            what: format!("the SSO token {path}"),
-        }
     }
 
     /// Reads the file once, in a thread for blocking work, so that the SDK's read right afterwards
@@ -266,16 +203,9 @@ fn is_null(path: &Path, found: &Metadata) -> bool {
     }
 }
 
-/// Expands `~/x` to the home directory; the SDK expands no other form.
-fn in_home(path: &Path) -> PathBuf {
-    match (path.strip_prefix("~"), env::home_dir()) {
-        (Ok(rest), Some(home)) => home.join(rest),
-        _ => path.to_owned(),
-    }
-}
-
 #[cfg(all(test, unix))]
 mod tests {
+    use super::parse as files_of;
     use super::*;
 
     fn options(config: &Path, credentials: &Path) -> AwsOptions {
@@ -293,8 +223,16 @@ mod tests {
         path
     }
 
+    /// Returns the fault of a file, or the reason why none was read.
+    async fn fault_of(options: &AwsOptions) -> Option<String> {
+        match files_of(options).await {
+            Ok(files) => files.problems().next().map(ToString::to_string),
+            Err(reason) => Some(reason),
+        }
+    }
+
     #[tokio::test]
-    async fn only_text_that_ends_is_read_and_what_is_not_is_named() {
+    async fn only_files_that_end_are_read_and_faults_are_named() {
         let dir = tempfile::tempdir().unwrap();
         let write = |name: &str, text: &[u8]| {
             let path = dir.path().join(name);
@@ -304,30 +242,33 @@ mod tests {
         let null = Path::new("/dev/null");
         let large = dir.path().join("large");
         let made = std::fs::File::create(&large).unwrap();
-        made.set_len(LARGEST + 1).unwrap();
+        made.set_len(MAX_FILE_BYTES as u64 + 1).unwrap();
+        let not_a_file = "1: the file cannot be read: it is not a regular file";
         for (path, expected) in [
             (write("config", b"[default]\n"), ""),
             (null.to_owned(), ""),
+            (dir.path().to_owned(), ""),
             (
-                write("latin", b"# caf\xe9\n"),
-                "it is not UTF-8 text (byte 6)",
+                write("latin", b"[default]\nregion = caf\xe9\n"),
+                "2: the line is not UTF-8; save the file as UTF-8",
             ),
-            (dir.path().to_owned(), "it is not a regular file"),
-            (pipe(dir.path().join("pipe")), "it is not a regular file"),
-            (PathBuf::from("/dev/zero"), "it is not a regular file"),
-            (large, "it is longer than 16777216 bytes"),
+            (pipe(dir.path().join("pipe")), not_a_file),
+            (PathBuf::from("/dev/zero"), not_a_file),
+            (
+                large,
+                "1: the file cannot be read: it is longer than 4194304 bytes",
+            ),
             (
                 dir.path().join("missing"),
-                "No such file or directory (os error 2)",
+                " No such file or directory (os error 2)",
             ),
         ] {
             let expected = match expected {
                 "" => None,
-                reason => Some(format!("{}: {reason}", path.display())),
+                reason => Some(format!("{}:{reason}", path.display())),
             };
             for options in [options(&path, null), options(null, &path)] {
-                let said = AwsFiles::read(&options).await.err();
-                assert_eq!(said, expected);
+                assert_eq!(fault_of(&options).await, expected);
             }
         }
     }

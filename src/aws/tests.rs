@@ -159,8 +159,13 @@ async fn a_profile_that_does_not_exist_is_named_with_those_that_do() {
     let files =
         Files::new("[profile b]\nregion = x\n[default]\nregion = x\n[profile a]\nregion = x\n");
     match failure(&files.context("prod")).await {
-        CredentialsError::NoSuchProfile { profile, known } => {
-            assert_eq!(profile, "prod");
+        CredentialsError::NoSuchProfile {
+            profile,
+            variable,
+            fault,
+            known,
+        } => {
+            assert_eq!((profile.as_str(), variable, fault), ("prod", None, None));
             assert_eq!(known, ["a", "b", "default"]);
         }
         other => panic!("{other:?}"),
@@ -168,12 +173,17 @@ async fn a_profile_that_does_not_exist_is_named_with_those_that_do() {
 }
 
 #[tokio::test]
-async fn a_broken_file_is_a_matter_of_configuration() {
+async fn a_line_that_may_hide_a_profile_is_named() {
     let files = Files::new("[profile dev\n");
     match failure(&files.context("dev")).await {
-        CredentialsError::Config { profile, reason } => {
-            assert_eq!(profile.as_deref(), Some("dev"));
-            assert!(reason.contains("profile"), "{reason}");
+        CredentialsError::NoSuchProfile { profile, fault, .. } => {
+            assert_eq!(profile, "dev");
+            let path = files.path("config");
+            let expected = format!(
+                "{}:1: the line begins with \"[\", but is not a [section]",
+                path.display()
+            );
+            assert_eq!(fault, Some(expected));
         }
         other => panic!("{other:?}"),
     }
@@ -566,7 +576,12 @@ async fn child() {
         Err(error) => {
             show("error", format!("{error}"));
             let source = std::error::Error::source(&error);
-            show("cause", source.map(error::in_one_line).unwrap_or_default());
+            show(
+                "cause",
+                source
+                    .map(|cause| in_words(cause).to_string())
+                    .unwrap_or_default(),
+            );
         }
     }
     match context.sdk_config().await {

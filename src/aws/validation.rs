@@ -8,9 +8,8 @@
 use std::ffi::OsString;
 use std::sync::Arc;
 
-use aws_config::profile::Profile;
 use aws_credential_types::Credentials;
-use aws_credential_types::provider::error::CredentialsError as SdkError;
+use aws_profile::{Keys, Origin, Secret};
 use aws_smithy_types::retry::{RetryConfig, RetryMode};
 
 use super::CredentialsError;
@@ -20,28 +19,24 @@ use crate::base::redacted::remember;
 /// of more than 16 KB in total.
 const LONGEST: usize = 16 * 1024;
 
-const ID: &str = "AWS_ACCESS_KEY_ID";
-const SECRETS: [&str; 2] = ["AWS_SECRET_ACCESS_KEY", "SECRET_ACCESS_KEY"];
-const TOKEN: &str = "AWS_SESSION_TOKEN";
 pub(super) const ENVIRONMENT: &str = "the environment";
 
 /// Variables that the SDK writes into the User-Agent header of every request.
 const IN_HEADERS: [&str; 1] = ["AWS_EXECUTION_ENV"];
 /// Variables for the endpoints of the services that pgiam calls.
-const ENDPOINTS: [&str; 10] = [
+const ENDPOINTS: [&str; 11] = [
     "AWS_ENDPOINT_URL",
     "AWS_ENDPOINT_URL_EC2",
     "AWS_ENDPOINT_URL_IAM",
     "AWS_ENDPOINT_URL_KMS",
     "AWS_ENDPOINT_URL_RDS",
+    "AWS_ENDPOINT_URL_SIGNIN",
     "AWS_ENDPOINT_URL_SSM",
     "AWS_ENDPOINT_URL_SSMMESSAGES",
     "AWS_ENDPOINT_URL_SSO",
     "AWS_ENDPOINT_URL_SSO_OIDC",
     "AWS_ENDPOINT_URL_STS",
 ];
-/// Variables for the region, in order of precedence.
-const REGIONS: [&str; 2] = ["AWS_REGION", "AWS_DEFAULT_REGION"];
 
 /// An invalid value.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -62,12 +57,6 @@ impl MalformedValue {
             source_of: source_of.to_owned(),
             fault,
         }
-    }
-
-    /// Converts to a provider error of the SDK; [`CredentialsError::behind`] finds this error in it
-    /// again.
-    pub(super) fn of_provider(self) -> SdkError {
-        SdkError::provider_error(CredentialsError::from(self))
     }
 }
 
@@ -106,62 +95,35 @@ fn fault(value: &str) -> Option<&'static str> {
 
 /// Reads a variable of the AWS tools.
 pub(super) fn variable(name: &str) -> Result<Option<String>, MalformedValue> {
-    // `SECRET_ACCESS_KEY` is an older name, which the SDK accepts as well.
-    let value = match name.strip_prefix("AWS_") {
-        Some(rest) => std::env::var_os(format!("AWS_{rest}")),
-        None => std::env::var_os("SECRET_ACCESS_KEY"),
-    };
+    let value = std::env::var_os(name);
     let text = value.map(OsString::into_string).transpose();
     text.map_err(|_| MalformedValue::new(name, ENVIRONMENT, "is not valid UTF-8"))
 }
 
-/// Checks the credentials in the environment, if there are any.
+/// Checks keys of the environment or of a file. An empty session token counts as none.
 ///
-/// The SDK ignores incomplete ones and continues with the next place, that is, with another
-/// identity.
-pub(super) fn environment() -> Result<(), MalformedValue> {
-    let given = |value: &String| !value.trim().is_empty();
-    let Some(id) = variable(ID)?.filter(given) else {
-        return Ok(());
+/// # Errors
+/// [`MalformedValue`], with the variable or with file and line.
+pub(super) fn keys(keys: &Keys) -> Result<(), MalformedValue> {
+    let check = |key: &str, value: &str, origin: &Origin| match fault(value) {
+        None => Ok(()),
+        Some(fault) => Err(match origin {
+            Origin::Variable(name) => MalformedValue::new(name, ENVIRONMENT, fault),
+            origin => MalformedValue::new(key, &origin.to_string(), fault),
+        }),
     };
-    let [secret, second] = [variable(SECRETS[0])?, variable(SECRETS[1])?].map(|s| s.filter(given));
-    let (name, secret) = match (secret, second) {
-        (None, Some(second)) => (SECRETS[1], second),
-        (secret, _) => (SECRETS[0], secret.unwrap_or_default()),
+    let secret = |key: &str, secret: &Secret| {
+        check(key, secret.expose(), &secret.origin)?;
+        remember(secret.expose());
+        Ok(())
     };
-    // The SDK trims the token, and ignores a blank one.
-    let token = variable(TOKEN)?.filter(given);
-    let values = [(ID, Some(id)), (name, Some(secret)), (TOKEN, token)];
-    for (name, value) in values {
-        let value = value.as_deref();
-        let value = value.map(|value| if name == TOKEN { value.trim() } else { value });
-        if let Some(fault) = value.and_then(fault) {
-            return Err(MalformedValue::new(name, ENVIRONMENT, fault));
-        }
-        if let Some(value) = value.filter(|_| name != ID) {
-            remember(value);
-        }
+    let id = &keys.access_key_id;
+    check("aws_access_key_id", id.as_str(), &id.origin)?;
+    secret("aws_secret_access_key", &keys.secret_access_key)?;
+    match &keys.session_token {
+        Some(token) if !token.expose().is_empty() => secret("aws_session_token", token),
+        _ => Ok(()),
     }
-    Ok(())
-}
-
-/// Checks the keys in a profile, if there are any.
-pub(super) fn static_keys(profile: &Profile) -> Result<(), MalformedValue> {
-    let source_of = format!("profile {}", profile.name());
-    for key in [
-        "aws_access_key_id",
-        "aws_secret_access_key",
-        "aws_session_token",
-    ] {
-        let value = profile.get(key);
-        if let Some(fault) = value.and_then(fault) {
-            return Err(MalformedValue::new(key, &source_of, fault));
-        }
-        if let Some(value) = value.filter(|_| key != "aws_access_key_id") {
-            remember(value);
-        }
-    }
-    Ok(())
 }
 
 /// Checks credentials from `source_of`, whatever their provider.
@@ -265,8 +227,9 @@ pub(super) struct RetrySettings {
 
 /// Variables that name a profile or a file. The SDK treats a value that is not UTF-8 as unset and
 /// would sign with another identity.
-const NAMES: [&str; 4] = [
+const NAMES: [&str; 5] = [
     "AWS_PROFILE",
+    "AWS_DEFAULT_PROFILE",
     "AWS_CONFIG_FILE",
     "AWS_SHARED_CREDENTIALS_FILE",
     "AWS_CA_BUNDLE",
@@ -309,20 +272,6 @@ pub(super) fn endpoint(value: &str, what: &str, source_of: &str) -> Result<(), M
             wrong("is not a URL, such as https://vpce-1.ssm.eu-central-1.vpce.amazonaws.com")
         }
     }
-}
-
-/// Returns the region set in the environment.
-///
-/// # Errors
-/// [`MalformedValue`] for an invalid region name.
-pub(super) fn region_of_environment() -> Result<Option<String>, MalformedValue> {
-    for name in REGIONS {
-        let given = |value: &String| !value.trim().is_empty();
-        if let Some(value) = variable(name)?.filter(given) {
-            return region(value, name, ENVIRONMENT).map(Some);
-        }
-    }
-    Ok(None)
 }
 
 /// Returns `value` if it is a valid region name: it becomes part of host names and of signatures.

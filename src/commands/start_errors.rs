@@ -55,6 +55,7 @@ impl WaitEffect {
             CredentialsError::NotFound { .. }
             | CredentialsError::Expired { .. }
             | CredentialsError::SsoSession { .. }
+            | CredentialsError::LoginSession { .. }
             | CredentialsError::AssumeRole { .. }
             | CredentialsError::Rejected { .. }
             | CredentialsError::Process { .. }
@@ -66,6 +67,7 @@ impl WaitEffect {
             | CredentialsError::Other { .. } => Self::Passing,
             CredentialsError::NoSuchProfile { .. }
             | CredentialsError::Config { .. }
+            | CredentialsError::Unresolved { .. }
             | CredentialsError::Malformed(_)
             | CredentialsError::CaBundle { .. } => Self::Final,
         }
@@ -148,6 +150,7 @@ mod tests {
                 E::Timeout {
                     after: Duration::ZERO,
                     profile: profile.clone(),
+                    process: None,
                 },
                 Passing,
             ),
@@ -161,6 +164,8 @@ mod tests {
             (
                 E::NoSuchProfile {
                     profile: "".into(),
+                    variable: None,
+                    fault: None,
                     known: vec![],
                 },
                 Final,

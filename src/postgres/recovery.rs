@@ -18,7 +18,7 @@ use crate::postgres::target::PgTarget;
 use crate::report::{self, ErrorContext, Explanation};
 
 /// First and longest pause before an unreachable target is retried; it doubles. Health checks
-/// usually pause for less than the first value. The longest notices `aws sso login` within a minute
+/// usually pause for less than the first value. The longest notices `pgiam login` within a minute
 /// when no client connects.
 const TRY_AGAIN: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(60));
 /// First and longest pause before the next lookup of a database that was not found; it doubles.

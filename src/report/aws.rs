@@ -2,9 +2,11 @@
 
 use super::message::{CANNOT_CONNECT, CONFIGURATION, INTERNAL, Message, NOT_AUTHORIZED, THROTTLED};
 use super::phrases::{
-    BAD_ANSWER, SET_CLOCK, SLOW_CREDENTIALS, check_keys_hint, of_profile, profile_option,
-    renew_hint, sentence,
+    BAD_ANSWER, SET_CLOCK, SLOW_CREDENTIALS, check_keys_hint, login_command, of_profile,
+    profile_option, renew_hint, sentence,
 };
+
+use aws_profile::{InvalidExpiration, ResolveError, SourceFault};
 
 use crate::aws::is_about_the_network;
 use crate::aws::token::TokenError;
@@ -13,6 +15,7 @@ use crate::aws::{
 };
 use crate::base::background::TaskStopped;
 use crate::base::error_text::chain;
+use crate::base::quote;
 
 pub(super) fn credentials(error: &CredentialsError) -> Message {
     let message = |id, state, hint: String| Message::new(id, state, error.to_string()).hint(hint);
@@ -20,12 +23,11 @@ pub(super) fn credentials(error: &CredentialsError) -> Message {
     match error {
         CredentialsError::NotFound { profile, looked, .. } => refused("aws.no-credentials", missing_credentials_hint(profile.as_deref()))
             .detail(format!("Looked at: {}.", looked.join(", "))),
-        CredentialsError::NoSuchProfile { known, .. } => message(
-            "aws.no-profile",
-            CONFIGURATION,
-            format!("Set profile or AWS_PROFILE to an existing profile, or create one with aws configure sso. Existing profiles: {}.", profile_list(known)),
-        ),
-        CredentialsError::Config { .. } => message("aws.config", CONFIGURATION, "Correct the file; no restart is needed.".to_owned()),
+        CredentialsError::NoSuchProfile { known, variable, fault, .. } => {
+            no_such_profile(error.to_string(), *variable, fault.as_deref(), known)
+        }
+        CredentialsError::Config { .. } => message("aws.config", CONFIGURATION, CORRECT_FILE.to_owned()),
+        CredentialsError::Unresolved { error: fault, .. } => unresolved(fault),
         CredentialsError::Expired { profile, .. } => refused("aws.expired", renew_hint(profile.as_deref())),
         CredentialsError::SsoSession { profile, source, .. } => Message::new(
             "aws.sso-session",
@@ -33,7 +35,14 @@ pub(super) fn credentials(error: &CredentialsError) -> Message {
             format!("the SSO session{} has expired or does not exist", of_profile(profile.as_deref())),
         )
         .detail(sentence(&in_words(source)))
-        .hint(format!("Run: aws sso login{} (no restart is needed)", profile_option(profile.as_deref()))),
+        .hint(format!("Run: {} (no restart is needed)", login_command(profile.as_deref()))),
+        CredentialsError::LoginSession { profile, reason } => Message::new(
+            "aws.login-session",
+            NOT_AUTHORIZED,
+            format!("the login (aws login) of profile {profile} has expired or does not exist"),
+        )
+        .detail(sentence(reason))
+        .hint(format!("Run: aws login --profile {} (AWS CLI 2.32 or later; no restart is needed)", quote::shell(profile))),
         CredentialsError::AssumeRole { role, caller, .. } => refused("aws.assume-role", assume_role_hint(role.as_deref(), caller.as_deref())),
         CredentialsError::Rejected { profile, code, message, clock } => {
             rejected(profile.as_deref(), *clock).detail(format!("{code}: {}", sentence(message)))
@@ -41,7 +50,11 @@ pub(super) fn credentials(error: &CredentialsError) -> Message {
         CredentialsError::Process { .. } => {
             refused("aws.credential-process", "Run the credential_process command of the profile by hand to see why it fails.".to_owned())
         }
-        CredentialsError::Timeout { .. } => {
+        CredentialsError::Timeout { process: Some(_), .. } => refused(
+            "aws.credentials-timeout",
+            "Finish the login that the program waits for (a browser window, a second factor), then connect again: the next connection uses its answer.".to_owned(),
+        ),
+        CredentialsError::Timeout { process: None, .. } => {
             refused("aws.credentials-timeout", SLOW_CREDENTIALS.to_owned())
         }
         CredentialsError::Malformed(malformed) => message("aws.malformed", CONFIGURATION, malformed_hint(malformed)),
@@ -63,6 +76,93 @@ pub(super) fn credentials(error: &CredentialsError) -> Message {
             format!("To test the credentials, run: aws sts get-caller-identity{}", profile_option(profile.as_deref())),
         )
         .detail(sentence(&in_words(source))),
+    }
+}
+
+const CORRECT_FILE: &str = "Correct the file; no restart is needed.";
+
+fn no_such_profile(
+    message: String,
+    variable: Option<&str>,
+    fault: Option<&str>,
+    known: &[String],
+) -> Message {
+    let message = Message::new("aws.no-profile", CONFIGURATION, message);
+    let known = profile_list(known);
+    let existing = format!("Existing profiles: {known}.");
+    let (detail, hint) = match (fault, variable) {
+        (Some(fault), _) => (
+            Some(format!(
+                "It may be in a faulty part of the file. {}",
+                sentence(fault)
+            )),
+            format!("{CORRECT_FILE} {existing}"),
+        ),
+        (None, Some(variable)) => (
+            Some(format!("{variable} names it.")),
+            format!(
+                "Set {variable} to an existing profile or unset it, and restart pgiam; or create the profile with aws configure sso. {existing}"
+            ),
+        ),
+        (None, None) => (
+            None,
+            format!(
+                "Set profile or AWS_PROFILE to an existing profile, or create one with aws configure sso. {existing}"
+            ),
+        ),
+    };
+    match detail {
+        Some(detail) => message.detail(detail).hint(hint),
+        None => message.hint(hint),
+    }
+}
+
+/// Reports settings that lead to no identity.
+fn unresolved(error: &ResolveError) -> Message {
+    const CORRECT_PROFILE: &str = "Correct the profile; no restart is needed.";
+    let text = error.to_string();
+    let config = |hint: &str| Message::new("aws.config", CONFIGURATION, text.clone()).hint(hint);
+    match error {
+        ResolveError::EnvironmentExpiration(InvalidExpiration::Past) => Message::new(
+            "aws.expired",
+            NOT_AUTHORIZED,
+            text,
+        )
+        .hint(
+            "Restart pgiam with new keys in its environment, or without AWS_CREDENTIAL_EXPIRATION.",
+        ),
+        ResolveError::EnvironmentExpiration(InvalidExpiration::NotADate) => config(
+            "Set AWS_CREDENTIAL_EXPIRATION to a time such as 2030-01-31T12:00:00Z or unset it, and restart pgiam.",
+        ),
+        ResolveError::PartialEnvironment { missing } => config(&format!(
+            "Set {missing} or unset AWS_ACCESS_KEY_ID, and restart pgiam."
+        )),
+        ResolveError::WebIdentityWithoutRole { .. } => {
+            config("Set role_arn in the profile, or restart pgiam with AWS_ROLE_ARN.")
+        }
+        ResolveError::CredentialFileVariable => config(
+            "Write its keys to ~/.aws/credentials, unset AWS_CREDENTIAL_FILE and restart pgiam.",
+        ),
+        ResolveError::Role {
+            fault: SourceFault::EmptyCredentialSource("Environment"),
+            ..
+        } => config(
+            "Restart pgiam with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or correct the profile.",
+        ),
+        ResolveError::FaultyProfile { .. }
+        | ResolveError::FaultyFile(_)
+        | ResolveError::NestedValue { .. } => config(CORRECT_FILE),
+        ResolveError::PartialKeys { missing, .. } => config(&format!(
+            "Add {missing} to the same file; no restart is needed."
+        )),
+        ResolveError::Incomplete { .. } => config(
+            "Complete the settings of the profile, or remove them to use the credentials of the container or the instance; no restart is needed.",
+        ),
+        ResolveError::ProfileNotFound { .. }
+        | ResolveError::NoCredentials { .. }
+        | ResolveError::Role { .. }
+        | ResolveError::Sso { .. }
+        | ResolveError::Process { .. } => config(CORRECT_PROFILE),
     }
 }
 
@@ -147,8 +247,10 @@ pub(super) fn rejected(profile: Option<&str>, clock: Option<ClockOffset>) -> Mes
 /// environment of a running program does not change.
 fn missing_credentials_hint(profile: Option<&str>) -> String {
     match profile {
-        Some(profile) => format!(
-            "Run: aws sso login --profile {profile} (for access keys: aws configure --profile {profile}). No restart is needed."
+        Some(name) => format!(
+            "Run: {} (for access keys: aws configure --profile {}). No restart is needed.",
+            login_command(profile),
+            quote::shell(name)
         ),
         None => "Run: aws configure sso (then set profile to the name of the new profile; for access keys: aws configure). No restart is needed. Or start pgiam with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.".to_owned(),
     }

@@ -12,6 +12,7 @@ pub const IDS: &[&str] = &[
     "aws.credentials",
     "aws.credentials-timeout",
     "aws.expired",
+    "aws.login-session",
     "aws.malformed",
     "aws.no-answer",
     "aws.no-credentials",

@@ -177,11 +177,22 @@ pub(super) fn check_keys_hint(profile: Option<&str>) -> String {
 
 /// Returns the remedy for expired credentials.
 pub(super) fn renew_hint(profile: Option<&str>) -> String {
+    let login = login_command(profile);
     match profile {
-        Some(profile) => format!(
-            "Run: aws sso login --profile {profile} (or renew the profile's keys). No restart is needed."
+        Some(_) => {
+            format!("Run: {login} (or renew the profile's keys). No restart is needed.")
+        }
+        None => format!(
+            "Run: {login} (or renew the keys in ~/.aws/credentials). No restart is needed, except for keys in pgiam's environment: restart pgiam with new ones."
         ),
-        None => "Run: aws sso login (or renew the keys in ~/.aws/credentials). No restart is needed, except for keys in pgiam's environment: restart pgiam with new ones.".to_owned(),
+    }
+}
+
+/// Returns the command that logs in to AWS.
+pub(super) fn login_command(profile: Option<&str>) -> String {
+    match profile {
+        Some(profile) => format!("pgiam login {}", shell(profile)),
+        None => "pgiam login".to_owned(),
     }
 }
 

@@ -258,7 +258,13 @@ impl Parser {
 
     fn key(&mut self, line: usize, text: &str) {
         let Some(section) = self.section() else {
-            self.note(line, Reason::BeforeFirstSection);
+            self.note(
+                line,
+                match text.starts_with('[') {
+                    true => Reason::UnclosedHeader,
+                    false => Reason::BeforeFirstSection,
+                },
+            );
             return;
         };
         let Some((name, value)) = text.split_once(['=', ':']) else {

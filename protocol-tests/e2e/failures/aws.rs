@@ -9,7 +9,7 @@ use protocol_tests::aws::iam::User;
 use tokio::time::timeout;
 
 use super::{Record, tokens_seen};
-use crate::support::{BASTION, PATIENCE, Setup, World, ordinary_config};
+use crate::support::{BASTION, PATIENCE, Setup, World, by_shell, ordinary_config};
 
 /// Nothing but the AWS files, which are empty at first.
 pub(crate) fn no_keys() -> Vec<(&'static str, Option<String>)> {
@@ -86,7 +86,10 @@ async fn without_usable_credentials() {
     record
         .refused(&world, "a profile that does not exist", &[])
         .await;
-    let process = |line: &str| format!("[profile dev]\ncredential_process = {line}\n");
+    let process = |line: &str| {
+        let line = by_shell(line);
+        format!("[profile dev]\ncredential_process = {line}\n")
+    };
     let over = r#"printf '{"Version":1,"AccessKeyId":"ASIAX","SecretAccessKey":"kept-quiet","SessionToken":"kept-quiet","Expiration":"2020-01-01T00:00:00Z"}'"#;
     for (title, config) in [
         (

@@ -8,7 +8,7 @@ use tokio::time::timeout;
 
 use super::Record;
 use super::aws::no_keys;
-use crate::support::{PATIENCE, Setup, World, eventually, ordinary_config, pgiam, run};
+use crate::support::{PATIENCE, Setup, World, by_shell, eventually, ordinary_config, pgiam, run};
 
 /// What may be in no log and no answer: it stands in each of the values.
 const HIDDEN: &str = "hiddenvalue";
@@ -72,7 +72,10 @@ async fn keys_of_profiles_and_programs_that_cannot_be_signed_with() {
         ..Setup::default()
     })
     .await;
-    let process = |line: &str| format!("[profile dev]\ncredential_process = {line}\n");
+    let process = |line: &str| {
+        let line = by_shell(line);
+        format!("[profile dev]\ncredential_process = {line}\n")
+    };
     let printed = |id: &str, secret: &str, token: &str| {
         process(&format!(
             "printf '%s' '{{\"Version\":1,\"AccessKeyId\":\"{id}\",\"SecretAccessKey\":\"{secret}\",\"SessionToken\":\"{token}\"}}'"

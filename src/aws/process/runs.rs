@@ -63,10 +63,6 @@ impl ProcessCaller {
     }
 
     /// Returns the program that the last call waited for, while it runs.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "for the error of a caller that gives up")
-    )]
     pub(in crate::aws) fn running(&self) -> Option<RunningProcess> {
         let state = self.lock();
         let run = state.joined.as_ref()?;

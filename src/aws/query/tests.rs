@@ -204,9 +204,7 @@ async fn where_nothing_listens_the_host_is_named() {
     assert_eq!(host, "127.0.0.1");
     let error = refused("nonsense").await.to_string();
     assert!(
-        error.starts_with(
-            "the endpoint URL of EC2 from the environment or the AWS configuration is not a URL"
-        ),
+        error.starts_with("endpoint_url of ec2 from profile dev is not a URL"),
         "{error}"
     );
 }

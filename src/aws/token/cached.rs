@@ -156,6 +156,7 @@ mod tests {
                     return Err(CredentialsError::Timeout {
                         after,
                         profile: None,
+                        process: None,
                     }
                     .into());
                 }

@@ -1,5 +1,6 @@
 //! Tests of the causes that no other test covers, and of the completeness of the list.
 
+use aws_profile::{FileInput, Files, Request, ResolveError};
 use pg_handshake::{PasswordError, StartupError};
 
 use super::answers::{from_server, printed};
@@ -58,6 +59,7 @@ fn credentials_that_cannot_be_had() {
             CredentialsError::Timeout {
                 after: Duration::from_secs(20),
                 profile: profile(),
+                process: None,
             },
         ),
         (
@@ -76,6 +78,31 @@ fn credentials_that_cannot_be_had() {
         ),
         ("a panic", CredentialsError::Internal(TaskStopped)),
         (
+            "a login that has ended",
+            CredentialsError::LoginSession {
+                profile: "dev eu".to_owned(),
+                reason: "cached Login token is expired".into(),
+            },
+        ),
+        (
+            "a profile that a variable names",
+            CredentialsError::NoSuchProfile {
+                profile: "dev eu".to_owned(),
+                variable: Some("AWS_DEFAULT_PROFILE"),
+                fault: None,
+                known: vec!["dev".to_owned()],
+            },
+        ),
+        (
+            "a profile that a fault may hide",
+            CredentialsError::NoSuchProfile {
+                profile: String::new(),
+                variable: Some("AWS_PROFILE"),
+                fault: Some("/home/me/.aws/config:3: the line is not in a [section]".to_owned()),
+                known: vec![],
+            },
+        ),
+        (
             "something else",
             CredentialsError::Other {
                 profile: profile(),
@@ -88,6 +115,96 @@ fn credentials_that_cannot_be_had() {
         printed(title, &before_login(&error, Some(&context(&one))))
     });
     snapshot("credentials", &texts);
+}
+
+/// Returns the error for a config file and variables.
+fn unresolved(config: &str, variables: &[(&str, &str)]) -> ResolveError {
+    let config = FileInput::Contents(config.as_bytes());
+    let files = Files::parse(("/c", config), ("/k", FileInput::Missing));
+    let variable = |name: &str| {
+        let mut all = variables.iter();
+        let found = all.find(|(variable, _)| *variable == name);
+        found.map(|(_, value)| (*value).to_owned())
+    };
+    let now = 1_790_000_000;
+    let request = Request {
+        now,
+        ..Request::default()
+    };
+    aws_profile::resolve(&request, &variable, &files).unwrap_err()
+}
+
+#[test]
+fn settings_that_lead_to_no_identity() {
+    const KEYS: [(&str, &str); 2] = [
+        ("AWS_ACCESS_KEY_ID", "AKID"),
+        ("AWS_SECRET_ACCESS_KEY", "s"),
+    ];
+    const ROLE: &str = "[default]\nrole_arn = arn:aws:iam::111122223333:role/app\n";
+    let one = target("bastion='i-1'");
+    let expires = |at| [KEYS[0], KEYS[1], ("AWS_CREDENTIAL_EXPIRATION", at)];
+    let with = |more: &str| format!("{ROLE}{more}\n");
+    let cases = [
+        (
+            "a fault in the profile",
+            unresolved("[default]\nregion\n", &[]),
+        ),
+        (
+            "a value on another line",
+            unresolved("[default]\nregion =\n  a=b\n", &[]),
+        ),
+        ("half of the keys", unresolved("", &KEYS[..1])),
+        (
+            "an end that has passed",
+            unresolved("", &expires("2020-01-01T00:00:00Z")),
+        ),
+        ("an end that is none", unresolved("", &expires("soon"))),
+        (
+            "half of the keys of a profile",
+            unresolved("[default]\naws_access_key_id = AKID\n", &[]),
+        ),
+        ("a role without a source", unresolved(ROLE, &[])),
+        (
+            "a role whose source is missing",
+            unresolved(&with("source_profile = gone"), &[]),
+        ),
+        (
+            "a role from an empty environment",
+            unresolved(&with("credential_source = Environment"), &[]),
+        ),
+        (
+            "a token without a role",
+            unresolved("", &[("AWS_WEB_IDENTITY_TOKEN_FILE", "/t")]),
+        ),
+        (
+            "an SSO role without its session",
+            unresolved(
+                "[default]\nsso_session = corp\nsso_account_id = 1\nsso_role_name = r\n",
+                &[],
+            ),
+        ),
+        (
+            "a program that is none",
+            unresolved("[default]\ncredential_process =\n", &[]),
+        ),
+        (
+            "settings without credentials",
+            unresolved("[default]\nsso_session = corp\n", &[]),
+        ),
+        (
+            "a file of boto",
+            unresolved("", &[("AWS_CREDENTIAL_FILE", "/b")]),
+        ),
+    ];
+    let texts = cases.map(|(title, error)| {
+        let error = CredentialsError::Unresolved {
+            profile: None,
+            error: Arc::new(error),
+        };
+        let error = ConnectionError::Credentials(error);
+        printed(title, &before_login(&error, Some(&context(&one))))
+    });
+    snapshot("identity", &texts);
 }
 
 #[test]

@@ -174,8 +174,10 @@ fn have_ended(error: &CredentialsError) -> bool {
         CredentialsError::NotFound { .. }
         | CredentialsError::NoSuchProfile { .. }
         | CredentialsError::Config { .. }
+        | CredentialsError::Unresolved { .. }
         | CredentialsError::Expired { .. }
         | CredentialsError::SsoSession { .. }
+        | CredentialsError::LoginSession { .. }
         | CredentialsError::AssumeRole { .. }
         | CredentialsError::Malformed(_)
         | CredentialsError::CaBundle { .. } => true,

@@ -61,7 +61,7 @@ fn busy() -> ProcessDocument {
         last_error: Some(FailureDocument {
             id: "aws.expired".to_owned(),
             message: "target \"reports\": the AWS credentials have expired".to_owned(),
-            hint: Some("Log in to AWS again: aws sso login --profile dev. The next connection uses the new credentials.".to_owned()),
+            hint: Some("Log in to AWS again: pgiam login dev. The next connection uses the new credentials.".to_owned()),
             age_seconds: 4.0,
             count: 3,
             ..FailureDocument::default()

@@ -448,6 +448,7 @@ fn what_ends_the_attempts_to_resume() {
             credentials(CredentialsError::Timeout {
                 after: Duration::from_secs(20),
                 profile: profile(),
+                process: None,
             }),
         ),
         (
