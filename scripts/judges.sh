@@ -22,11 +22,13 @@ judges() {
     need_setup_judges
     need_moto
     need_aws_cli
+    need_chromium
     printf 'export PGIAM_BRIDGE_FORWARD="%s"\n' "$PGIAM_BRIDGE_FORWARD"
     printf 'export PGIAM_CLIENTS="%s"\n' "$PGIAM_CLIENTS"
     [ -z "${PGIAM_CFN_LINT:-}" ] || printf 'export PGIAM_CFN_LINT="%s"\n' "$PGIAM_CFN_LINT"
     [ -z "${PGIAM_MOTO:-}" ] || printf 'export PGIAM_MOTO="%s"\n' "$PGIAM_MOTO"
     [ -z "${PGIAM_AWSCLI:-}" ] || printf 'export PGIAM_AWSCLI="%s"\n' "$PGIAM_AWSCLI"
+    [ -z "${PGIAM_CHROMIUM:-}" ] || printf 'export PGIAM_CHROMIUM="%s"\n' "$PGIAM_CHROMIUM"
 }
 
 # Installs the packages of judges/$1/requirements.txt, and nothing beside them, into the virtual
@@ -71,4 +73,25 @@ need_aws_cli() {
     need_python_judges identity "the AWS CLI" "240 MB" || return 0
     PGIAM_AWSCLI="$venv/bin/aws"
     export PGIAM_AWSCLI
+}
+
+# Finds or installs Chromium, which follows the sign-in pages, and sets PGIAM_CHROMIUM.
+need_chromium() {
+    [ -n "${PGIAM_CHROMIUM:-}" ] && return 0
+    if ! find_chromium && have apt-get; then
+        say "dev: installing Chromium for the tests (400 MB)"
+        as_root apt-get update -qq &&
+            as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null
+    fi
+    find_chromium || { lacking Chromium; return 0; }
+    export PGIAM_CHROMIUM
+}
+
+find_chromium() {
+    for name in chromium google-chrome google-chrome-stable chromium-browser \
+        '/Applications/Google Chrome.app/Contents/MacOS/Google Chrome'; do
+        PGIAM_CHROMIUM="$(command -v "$name")" && return 0
+    done
+    PGIAM_CHROMIUM=''
+    return 1
 }

@@ -14,6 +14,7 @@ run_tests() {
     need_setup_judges
     need_moto
     need_aws_cli
+    need_chromium
     if cargo nextest --version >/dev/null 2>&1; then
         # nextest does not run the examples in the documentation. With arguments, only the named tests
         # run.

@@ -1,5 +1,6 @@
 //! Tools of tests: certificates, the program under test, shared state.
 
+pub mod browser;
 pub mod person;
 pub mod pki;
 pub mod program;

@@ -34,6 +34,7 @@ pub struct Sandbox {
     port: u16,
     cloud: Arc<Cloud>,
     pki: Pki,
+    pin: String,
     user: User,
     node_role: User,
     names: Vec<String>,
@@ -199,6 +200,11 @@ impl Sandbox {
     /// Certificates.
     pub fn pki(&self) -> &Pki {
         &self.pki
+    }
+
+    /// Pin of the certificate of all services, for a browser.
+    pub fn certificate_pin(&self) -> &str {
+        &self.pin
     }
 
     /// A directory that lives as long as the sandbox, or longer with [`Builder::dir`].

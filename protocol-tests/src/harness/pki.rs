@@ -10,13 +10,16 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose,
+    KeyUsagePurpose, PublicKeyData as _,
 };
 use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use sha2::{Digest as _, Sha256};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -160,6 +163,7 @@ impl Pki {
             key_path: self.dir.join(format!("server-{number}.key")),
             cert_der: certificate.der().clone(),
             key_der: PrivatePkcs8KeyDer::from(key.serialize_der()),
+            pin: BASE64_STANDARD.encode(Sha256::digest(key.subject_public_key_info())),
         };
         write_private(&issued.key_path, &issued.key_pem)?;
         std::fs::write(&issued.cert_path, &issued.cert_pem)
@@ -217,6 +221,7 @@ pub struct IssuedCert {
     pub key_path: PathBuf,
     cert_der: CertificateDer<'static>,
     key_der: PrivatePkcs8KeyDer<'static>,
+    pin: String,
 }
 
 impl fmt::Debug for IssuedCert {
@@ -231,6 +236,11 @@ impl IssuedCert {
     /// The certificate in DER.
     pub fn cert_der(&self) -> &CertificateDer<'static> {
         &self.cert_der
+    }
+
+    /// SHA-256 of the public key with its algorithm, in Base64, as Chromium takes it for a pin.
+    pub fn pin(&self) -> &str {
+        &self.pin
     }
 
     /// A rustls server configuration that shows this certificate; `alpn` in order of preference.

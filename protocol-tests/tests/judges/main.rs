@@ -8,6 +8,7 @@
 )]
 
 mod bridge;
+mod browser;
 mod identity;
 mod random;
 mod smux;

@@ -4,8 +4,8 @@ use std::time::SystemTime;
 
 use serde_json::{Value, json};
 
-use super::registration::{AUTHORIZATION_CODE, REFRESH_TOKEN};
-use super::{ACCOUNT_ACCESS, IdentityCenter, NewClient, START_URL};
+use super::registration::{AUTHORIZATION_CODE, DEVICE_CODE, REFRESH_TOKEN};
+use super::{ACCOUNT_ACCESS, Client, IdentityCenter, NewClient, START_URL};
 use crate::aws::sigv4::format_iso_date;
 
 /// A login with everything that the AWS CLI caches about it. Holds secrets.
@@ -26,21 +26,38 @@ pub struct IssuedLogin {
 }
 
 impl IdentityCenter {
-    /// Logs the user in for a client with the scope `sso:account:access`, without a browser.
+    /// Registers a client for authorization codes, and returns its id.
+    pub fn register_for_codes(&self) -> String {
+        self.registered(&[AUTHORIZATION_CODE, REFRESH_TOKEN]).id
+    }
+
+    /// Starts a login with a device code, and returns the code that the user types.
     ///
     /// # Panics
     /// If the service refuses its own registration.
-    pub fn log_in(&self) -> IssuedLogin {
+    pub fn start_device_code(&self) -> String {
+        let client = self.registered(&[DEVICE_CODE]);
+        #[expect(clippy::expect_used, reason = "the client may use device codes")]
+        let new = self.start_device(&client, START_URL).expect("a code");
+        new.user_code
+    }
+
+    fn registered(&self, grant_types: &[&str]) -> Client {
         let new = NewClient {
             name: "botocore-client-test".to_owned(),
             kind: "public".to_owned(),
             scopes: vec![ACCOUNT_ACCESS.to_owned()],
-            grant_types: vec![AUTHORIZATION_CODE.to_owned(), REFRESH_TOKEN.to_owned()],
+            grant_types: grant_types.iter().map(|&g| g.to_owned()).collect(),
             redirect_uris: vec!["http://127.0.0.1/oauth/callback".to_owned()],
             issuer_url: Some(START_URL.to_owned()),
         };
         #[expect(clippy::expect_used, reason = "the input above is valid")]
-        let client = self.register(new).expect("a registration");
+        self.register(new).expect("a registration")
+    }
+
+    /// Logs the user in for a client with the scope `sso:account:access`, without a browser.
+    pub fn log_in(&self) -> IssuedLogin {
+        let client = self.registered(&[AUTHORIZATION_CODE, REFRESH_TOKEN]);
         let tokens = self.log_in_client(&client, client.scopes.clone());
         IssuedLogin {
             access_token: tokens.access_token,

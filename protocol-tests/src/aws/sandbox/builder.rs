@@ -125,7 +125,8 @@ impl Builder {
         names.extend(services.iter().flatten().map(String::as_str));
         names.extend(iam_names.iter().map(String::as_str));
         names.extend(self.names.iter().map(String::as_str));
-        let tls = pki.issue(&names)?.server_config(&[b"http/1.1"])?;
+        let certificate = pki.issue(&names)?;
+        let tls = certificate.server_config(&[b"http/1.1"])?;
         let iam = Iam::new(region, &self.account);
         let user = self.first_user();
         let node_role = self.node_role();
@@ -147,6 +148,7 @@ impl Builder {
         Ok(Sandbox {
             port,
             cloud,
+            pin: certificate.pin().to_owned(),
             pki,
             dir,
             user,
