@@ -16,11 +16,11 @@ use aws_profile::{Process, parse_date};
 use serde_json::{Number, Value};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Child;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use zeroize::Zeroizing;
 
 use crate::base::redacted::STARS;
-use crate::platform::process_group::{EndOnDrop, command};
+use crate::platform::process_group::{EndOnDrop, command, waits_for_terminal};
 
 pub(super) use runs::ProcessCaller;
 pub use runs::RunningProcess;
@@ -35,6 +35,9 @@ const KEPT_STDERR: usize = 4 << 10;
 const KEY: usize = 40;
 /// Time to wait for output after the program itself has ended: a child may hold the pipe open.
 const GRACE: Duration = Duration::from_secs(1);
+
+/// Time between two looks at a program that may be stopped.
+const STOP_POLL: Duration = Duration::from_millis(500);
 
 /// Name of the provider that the credentials carry.
 const PROVIDER: &str = "ProcessProvider";
@@ -130,16 +133,21 @@ async fn run(
     };
     let mut reading = pin!(reading);
     let failed = |error: io::Error| format!("cannot wait for it: {error}");
-    tokio::select! {
-        read = &mut reading => {
-            read?;
-            child.wait().await.map_err(failed)
-        }
-        ended = child.wait() => {
-            let status = ended.map_err(failed)?;
-            // A child that holds the pipe longer has no credentials to print.
-            timeout(GRACE, reading).await.unwrap_or(Ok(()))?;
-            Ok(status)
+    loop {
+        tokio::select! {
+            read = &mut reading => {
+                read?;
+                return child.wait().await.map_err(failed);
+            }
+            ended = child.wait() => {
+                let status = ended.map_err(failed)?;
+                // A child that holds the pipe longer has no credentials to print.
+                timeout(GRACE, reading).await.unwrap_or(Ok(()))?;
+                return Ok(status);
+            }
+            () = sleep(STOP_POLL) => if waits_for_terminal(child) {
+                return Err("it waits for input from the terminal, and gets none".to_owned());
+            },
         }
     }
 }

@@ -21,6 +21,34 @@ pub fn command(program: &str, arguments: &[String]) -> Command {
     command
 }
 
+/// Returns `true` if the system has stopped a program, started by [`command`], that reads from the
+/// terminal or changes its settings: only the foreground group may do that.
+#[must_use]
+pub fn waits_for_terminal(child: &Child) -> bool {
+    #[cfg(unix)]
+    {
+        use rustix::process::{Signal, WaitId, WaitIdOptions, waitid};
+        // Without waiting, and without taking the event from those that wait for the end.
+        let options = WaitIdOptions::STOPPED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        let stopped = of_child(child).and_then(|id| waitid(WaitId::Pid(id), options).ok()?);
+        let signal = stopped.and_then(|status| status.stopping_signal());
+        [Signal::TTIN, Signal::TTOU]
+            .iter()
+            .any(|of_terminal| signal == Some(of_terminal.as_raw()))
+    }
+    #[cfg(not(unix))]
+    {
+        _ = child;
+        false
+    }
+}
+
+#[cfg(unix)]
+fn of_child(child: &Child) -> Option<rustix::process::Pid> {
+    let id = i32::try_from(child.id()?).ok()?;
+    rustix::process::Pid::from_raw(id)
+}
+
 /// Kills a process group when it is dropped: the program and its descendants that did not leave the
 /// group.
 #[derive(Debug)]
@@ -39,10 +67,7 @@ impl EndOnDrop {
     pub fn of(child: &Child) -> Self {
         Self {
             #[cfg(unix)]
-            group: child
-                .id()
-                .and_then(|id| i32::try_from(id).ok())
-                .and_then(rustix::process::Pid::from_raw),
+            group: of_child(child),
         }
     }
 }

@@ -273,6 +273,23 @@ async fn a_child_that_holds_the_output_open_is_not_waited_for() {
     assert_eq!(made.access_key_id(), "AKID");
 }
 
+#[cfg(unix)]
+#[tokio::test]
+async fn a_program_that_reads_from_the_terminal_is_not_waited_for() {
+    // The signals of the system to a program that does.
+    for signal in ["TTIN", "TTOU"] {
+        let stopped = shell(&format!("kill -{signal} $$; echo '{{{KEYS}}}'"));
+        let refused = credentials(&stopped).await.unwrap_err();
+        let reason = "it waits for input from the terminal, and gets none";
+        assert_eq!(refused, reason, "{signal}");
+    }
+    // The user stops it, and lets it continue.
+    let paused = shell(&format!(
+        "(sleep 1; kill -CONT $$) & kill -STOP $$; echo '{{{KEYS}}}'"
+    ));
+    assert!(credentials(&paused).await.is_ok());
+}
+
 /// Returns `true` if a process runs; a zombie does not.
 #[cfg(target_os = "linux")]
 fn runs(pid: &str) -> bool {
