@@ -2,6 +2,7 @@
 
 pub mod alias;
 pub mod api_error;
+pub mod cache_files;
 pub(crate) mod calls;
 mod clock;
 mod credential_source;
