@@ -3,6 +3,7 @@
 pub mod alias;
 pub mod api_error;
 pub mod cache_files;
+pub mod call_error;
 pub(crate) mod calls;
 mod clock;
 mod credential_source;
@@ -20,6 +21,7 @@ mod providers;
 pub mod query;
 mod response_limit;
 mod sdk_text;
+pub mod sso;
 pub mod token;
 mod trust;
 mod validation;

@@ -1,6 +1,7 @@
 //! Tests of the real credential chain with files, programs and a loopback HTTP server.
 
 mod identity;
+pub(super) mod stand_in;
 
 use std::collections::BTreeMap;
 use std::path::Path;
