@@ -2,6 +2,7 @@
 
 pub mod alias;
 pub mod api_error;
+pub mod assume_role;
 pub mod cache_files;
 pub mod call_error;
 pub(crate) mod calls;
