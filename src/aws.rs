@@ -33,7 +33,7 @@ mod tests;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use aws_config::identity::IdentityCache;
 use aws_config::meta::region::RegionProviderChain;
@@ -138,6 +138,15 @@ struct ContextState {
     watch: Arc<ClockWatch>,
     process: Arc<process::ProcessCaller>,
     asked: identity::IdentityCache,
+}
+
+/// Identity of loaded credentials.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoadedIdentity {
+    /// Source of the credentials.
+    pub source: CredentialSource,
+    /// Expiry; `None` for keys without one.
+    pub ends_at: Option<SystemTime>,
 }
 
 impl AwsContext {
@@ -272,6 +281,18 @@ impl AwsContext {
     #[must_use]
     pub fn clock_offset(&self) -> Option<ClockOffset> {
         self.inner.watch.offset()
+    }
+
+    /// Returns the identity of the last loaded credentials; `None` before the first ones and after
+    /// [`AwsContext::invalidate`]. Loads nothing.
+    #[must_use]
+    pub fn loaded_identity(&self) -> Option<LoadedIdentity> {
+        let credentials = self.inner.credentials.kept()?.value;
+        let source = CredentialSource::of(&credentials)?;
+        Some(LoadedIdentity {
+            source: source.clone(),
+            ends_at: credentials.expiry(),
+        })
     }
 
     /// Returns `true` while credentials are being loaded, for this caller or another one.

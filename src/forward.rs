@@ -191,6 +191,7 @@ impl StatusSource for ForwardState {
             failed: None,
             tunnel: self.transport.stats(),
             found: true,
+            identity: None,
         }
     }
 }

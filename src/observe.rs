@@ -15,6 +15,7 @@ use std::time::SystemTime;
 
 use tokio::time::Instant;
 
+use crate::aws::LoadedIdentity;
 use crate::base::names::TargetName;
 use crate::config::ResolvedTarget;
 use crate::tunnel::{Readiness, TunnelStats};
@@ -70,6 +71,8 @@ pub struct TargetStatus {
     pub tunnel: TunnelStats,
     /// `true` if the database's endpoint is known.
     pub found: bool,
+    /// AWS identity of the last login; `None` before the first one.
+    pub identity: Option<LoadedIdentity>,
 }
 
 impl TargetStatus {

@@ -9,6 +9,7 @@ use aws_smithy_types::date_time::Format;
 use serde::{Deserialize, Serialize};
 
 use super::AdminContext;
+use crate::aws::LoadedIdentity;
 use crate::config::{Auth, Bastion, Via};
 use crate::observe::{Connection, LastError, ListedTarget, Observed, TargetStatus};
 use crate::tunnel::SessionStats;
@@ -71,6 +72,8 @@ pub struct TargetDocument {
     pub ready: bool,
     /// Identifier of the error that would prevent it, as in `docs/errors.md`.
     pub failing: Option<String>,
+    /// AWS identity of the last login.
+    pub identity: Option<IdentityDocument>,
     /// `connection_limit`.
     pub connection_limit: Option<usize>,
     /// Last failure.
@@ -79,6 +82,20 @@ pub struct TargetDocument {
     pub sessions: Vec<SessionDocument>,
     /// Connections, oldest first.
     pub connections: Vec<ConnectionDocument>,
+}
+
+/// An AWS identity.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct IdentityDocument {
+    /// Source of the credentials, such as `profile dev (SSO session corp)`.
+    pub source: String,
+    /// Reason for this source: the variable, or the file and the line.
+    pub reason: String,
+    /// Expiry of the credentials (RFC 3339); none for keys without one.
+    pub expires_at: Option<String>,
+    /// Time until the expiry; 0 if they have expired.
+    pub expires_in_seconds: Option<f64>,
 }
 
 /// A failure.
@@ -224,6 +241,7 @@ impl TargetDocument {
             state: status.state().to_owned(),
             ready: status.is_ready(),
             failing: status.failed.map(str::to_owned),
+            identity: status.identity.map(IdentityDocument::of),
             connection_limit: target.settings.login.connection_limit,
             last_error: observed.last_error(&target.name).map(FailureDocument::of),
             sessions: status
@@ -235,6 +253,19 @@ impl TargetDocument {
             connections: own
                 .map(|connection| ConnectionDocument::of(connection))
                 .collect(),
+        }
+    }
+}
+
+impl IdentityDocument {
+    fn of(loaded: LoadedIdentity) -> Self {
+        let LoadedIdentity { source, ends_at } = loaded;
+        let left = |end: SystemTime| end.duration_since(SystemTime::now()).unwrap_or_default();
+        Self {
+            reason: source.reason().to_owned(),
+            source: source.to_string(),
+            expires_at: ends_at.map(rfc3339),
+            expires_in_seconds: ends_at.map(|end| seconds(left(end))),
         }
     }
 }

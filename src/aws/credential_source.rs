@@ -27,6 +27,15 @@ impl CredentialSource {
         credentials.get_property()
     }
 
+    /// Returns the source of keys in the environment, for tests.
+    #[cfg(test)]
+    pub(crate) fn environment() -> Self {
+        Self {
+            description: "the environment".to_owned(),
+            reason: "AWS_ACCESS_KEY_ID is set".to_owned(),
+        }
+    }
+
     /// Returns the reason for this source: the variable, or the file and the line, that decided.
     #[must_use]
     pub fn reason(&self) -> &str {

@@ -181,6 +181,11 @@ where
         state.running.is_some() || kept.is_some_and(|kept| kept.stage(now) != FlightStage::Over)
     }
 
+    /// Returns the kept value, whether or not it has expired.
+    pub(crate) fn kept(&self) -> Option<Expiring<V>> {
+        lock(&self.state).kept.clone()
+    }
+
     /// Returns `true` while a value is being created.
     pub(crate) fn is_running(&self) -> bool {
         lock(&self.state).running.is_some()

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::{CheckRun, StepOutcome};
+use super::{CheckRun, StepOutcome, StepVerdict};
 use crate::aws::{ClockOffset, CredentialSource, CredentialsError, Identity, KeyState};
 use crate::report;
 
@@ -26,7 +26,7 @@ impl CheckRun {
         let region = region.unwrap_or_else(|| SOMEWHERE.into());
         self.identity = self.aws.identity(&region).await;
         let found = FoundCredentials {
-            source: CredentialSource::of(&credentials).map(ToString::to_string),
+            source: CredentialSource::of(&credentials).cloned(),
             ends_in: credentials.expiry().map(|end| {
                 let left = end.duration_since(SystemTime::now());
                 left.unwrap_or_default()
@@ -44,7 +44,7 @@ impl CheckRun {
 
 /// Credentials and their source.
 struct FoundCredentials {
-    source: Option<String>,
+    source: Option<CredentialSource>,
     ends_in: Option<Duration>,
     profile: Option<String>,
 }
@@ -80,10 +80,16 @@ fn judge(found: &FoundCredentials, identity: &Identity, clock: Option<ClockOffse
             .remedy("Check the network. Behind a proxy, set HTTPS_PROXY; behind TLS inspection, set AWS_CA_BUNDLE. Another possible cause: an organisation policy (SCP) denies sts:GetCallerIdentity."),
     };
     let left = found.ends_in.map(|left| left.as_secs());
+    let reason = found.source.as_ref().map(|source| source.reason());
+    let outcome = match (reason, outcome.verdict) {
+        (Some(reason), StepVerdict::Ok) => outcome.detail(reason),
+        _ => outcome,
+    };
     outcome
+        .fact("reason", reason)
         .fact("arn", identity.arn.clone())
         .fact("account", identity.account.clone())
-        .fact("source", found.source.clone())
+        .fact("source", found.source.as_ref().map(ToString::to_string))
         .fact("expires_in_s", left)
 }
 
@@ -118,12 +124,11 @@ fn rough(left: Duration) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::StepVerdict;
     use super::*;
 
     fn found() -> FoundCredentials {
         FoundCredentials {
-            source: Some("the environment".to_owned()),
+            source: Some(CredentialSource::environment()),
             ends_in: Some(Duration::from_secs(3500)),
             profile: None,
         }
@@ -149,6 +154,8 @@ mod tests {
             "arn:aws:iam::123456789012:user/dev, from the environment, 58 min left"
         );
         assert_eq!(outcome.facts["expires_in_s"], 3500);
+        assert_eq!(outcome.detail.as_deref(), Some("AWS_ACCESS_KEY_ID is set"));
+        assert_eq!(outcome.facts["reason"], "AWS_ACCESS_KEY_ID is set");
         let unknown = judge(&found(), &identity(None), None);
         assert_eq!(unknown.verdict, StepVerdict::Warning);
     }

@@ -36,6 +36,7 @@ pub(crate) fn used(name: &str) -> TargetStatus {
     };
     TargetStatus {
         found: true,
+        identity: None,
         target: Arc::new(target(name)),
         readiness: Readiness::Up,
         failed: None,

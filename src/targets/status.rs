@@ -15,6 +15,7 @@ impl<P: ProtocolState> StatusSource for TargetContext<P> {
             failed: self.last_failure.get().map(|failure| failure.id),
             tunnel: self.transport.stats(),
             found: true,
+            identity: self.aws.loaded_identity(),
         }
     }
 }
@@ -29,6 +30,7 @@ impl<P: ProtocolState> StatusSource for ServedTarget<P> {
                 failed: self.lookup_failure().map(|failure| failure.id),
                 tunnel: TunnelStats::default(),
                 found: false,
+                identity: None,
             },
         }
     }

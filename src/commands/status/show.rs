@@ -6,7 +6,8 @@ use std::io::IsTerminal;
 
 use super::short;
 use crate::admin::document::{
-    ConnectionDocument, FailureDocument, ProcessDocument, SessionDocument, TargetDocument,
+    ConnectionDocument, FailureDocument, IdentityDocument, ProcessDocument, SessionDocument,
+    TargetDocument,
 };
 use crate::base::quote::printable;
 use crate::cli::terminal::{BAD, DIM, GOOD, HEADING, Table, WARNING, styled};
@@ -61,6 +62,11 @@ fn one(process: &ProcessDocument, width: usize, rates: Option<&ByteRates>) -> St
         for client in &target.connections {
             let rate = rates.map(|rates| rates.get(&(process.pid, client.id)).copied());
             clients.row(client_row(client, target, rate));
+        }
+    }
+    for line in identities(process) {
+        for line in wrapped(&line, width) {
+            _ = writeln!(text, "{line}");
         }
     }
     for table in [targets, sessions, clients] {
@@ -125,6 +131,38 @@ fn head(process: &ProcessDocument, width: usize) -> String {
         text.push('\n');
     }
     text
+}
+
+/// Returns a line for each AWS identity, with the targets that use it.
+fn identities(process: &ProcessDocument) -> Vec<String> {
+    let mut all: Vec<(&IdentityDocument, Vec<&str>)> = Vec::new();
+    for target in &process.targets {
+        let Some(identity) = &target.identity else {
+            continue;
+        };
+        let same = |(known, _): &&mut (&IdentityDocument, _)| {
+            known.source == identity.source && known.reason == identity.reason
+        };
+        match all.iter_mut().find(same) {
+            Some((_, targets)) => targets.push(&target.name),
+            None => all.push((identity, vec![&target.name])),
+        }
+    }
+    let one = all.len() == 1;
+    let line = |(identity, targets): (&IdentityDocument, Vec<&str>)| {
+        let IdentityDocument { source, reason, .. } = identity;
+        let left = match identity.expires_in_seconds {
+            None => String::new(),
+            Some(0.0) => ", expired".to_owned(),
+            Some(left) => format!(", {} left", age(left)),
+        };
+        let of = match one {
+            true => String::new(),
+            false => format!(" for {}", targets.join(", ")),
+        };
+        format!("AWS identity{of}: {source}{left} ({reason})")
+    };
+    all.into_iter().map(line).collect()
 }
 
 fn target_row(target: &TargetDocument) -> [String; 7] {

@@ -41,6 +41,13 @@ fn busy() -> ProcessDocument {
         bastion: Some("i-0123456789abcdef0".to_owned()),
         state: "ready".to_owned(),
         ready: true,
+        identity: Some(IdentityDocument {
+            source: "profile dev (SSO session corp)".to_owned(),
+            reason: "AWS_PROFILE sets profile dev; sso_role_name in /home/me/.aws/config:12"
+                .to_owned(),
+            expires_at: Some("2026-11-30T12:00:00Z".to_owned()),
+            expires_in_seconds: Some(2_500.0),
+        }),
         sessions: vec![
             session,
             SessionDocument {
