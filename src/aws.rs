@@ -32,6 +32,7 @@ mod tests;
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -58,6 +59,10 @@ pub use identity::{Identity, KeyState};
 pub use process::RunningProcess;
 pub(crate) use sdk_text::{bad_answer, in_words};
 pub use validation::MalformedValue;
+
+use assume_role::RoleAssumer;
+use cache_files::CacheFiles;
+use sso::{CacheUse, SsoPortal};
 
 use crate::base::names::Region;
 use crate::base::single_flight::{Clock, Expiring, Refreshing, system_clock};
@@ -138,6 +143,8 @@ struct ContextState {
     watch: Arc<ClockWatch>,
     process: Arc<process::ProcessCaller>,
     asked: identity::IdentityCache,
+    /// AWS or a database rejected the last credentials, so keys in caches are not used.
+    rejected: AtomicBool,
 }
 
 /// Identity of loaded credentials.
@@ -159,6 +166,7 @@ impl AwsContext {
             watch: ClockWatch::new(options.clock.clone()),
             process: Arc::default(),
             asked: identity::IdentityCache::default(),
+            rejected: AtomicBool::new(false),
             options,
         };
         Self {
@@ -309,6 +317,7 @@ impl AwsContext {
     /// Discards credentials and configuration after AWS or the database rejected them. The next
     /// call reads everything again; existing clients get the new credentials too.
     pub fn invalidate(&self) {
+        self.inner.rejected.store(true, Ordering::Relaxed);
         self.inner.credentials.forget();
         self.forget_config();
     }
@@ -386,8 +395,18 @@ impl ContextState {
             .with_http_client(self.client(&trust.http))
             .with_behavior_version(Some(BehaviorVersion::latest()))
             .with_region(self.region(&plan)?);
+        let cache_files = CacheFiles::of_environment();
+        let clock = self.options.clock.clone();
+        let portal = SsoPortal::new(services.clone(), cache_files.clone(), clock.clone());
         let loader = providers::CredentialsLoader {
             providers,
+            portal,
+            assumer: RoleAssumer::new(services.clone(), cache_files, clock),
+            caches: match self.rejected.load(Ordering::Relaxed) {
+                true => CacheUse::Skip,
+                false => CacheUse::Read,
+            },
+            mfa_serial: plan.mfa_serial.as_deref(),
             process: &self.process,
             local_http: metadata::checked(self.client(&trust.local_http)),
             services,
@@ -402,11 +421,14 @@ impl ContextState {
                 at: Some(at),
                 profile: plan.profile.clone(),
             }),
-            _ => Ok(credential_source::noted(
-                credentials,
-                source,
-                &plan.selection,
-            )),
+            _ => {
+                self.rejected.store(false, Ordering::Relaxed);
+                Ok(credential_source::noted(
+                    credentials,
+                    source,
+                    &plan.selection,
+                ))
+            }
         });
         match loaded {
             Err(

@@ -4,7 +4,7 @@
 use std::fmt;
 
 use aws_credential_types::Credentials;
-use aws_profile::{ChosenBy, Container, ContainerUri, Origin, Selection, Source};
+use aws_profile::{ChosenBy, Container, ContainerUri, Origin, RoleChain, Selection, Source};
 
 /// Source of credentials. `Display` completes "credentials from …".
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -114,6 +114,14 @@ pub(super) fn role(source: &Source) -> Option<String> {
             Some(format!("{role} in account {account}"))
         }
         _ => None,
+    }
+}
+
+/// Returns the role that requests the last role of a chain, in the form of [`role`].
+pub(super) fn caller(chain: &RoleChain) -> Option<String> {
+    match chain.roles.as_slice() {
+        [.., caller, _] => Some(caller.role_arn.as_str().to_owned()),
+        _ => role(&chain.base),
     }
 }
 

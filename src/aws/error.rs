@@ -14,7 +14,10 @@ use aws_smithy_types::error::ErrorMetadata;
 use aws_profile::{ChosenBy, Files, ResolveError};
 
 use super::{ClockOffset, KeyState, MalformedValue, RunningProcess, WrongEra};
+use crate::aws::assume_role::AssumeRoleError;
+use crate::aws::call_error::CallError;
 use crate::aws::response_limit::TooLong;
+use crate::aws::sso::SsoError;
 use crate::base::background::TaskStopped;
 use crate::base::foreign_text::ForeignText;
 
@@ -75,15 +78,27 @@ pub enum CredentialsError {
         profile: Option<String>,
     },
     /// The IAM Identity Center (SSO) session has expired, or there is none on this machine.
-    #[error("the SSO session of {} has expired", profile_phrase(.profile))]
+    #[error("the SSO session of {} has expired or does not exist", profile_phrase(.profile))]
     SsoSession {
         /// See the type.
         profile: Option<String>,
         /// Name of the `[sso-session …]` section.
         session: Option<String>,
-        /// Error of the SDK.
+        /// End of the session, if there was one.
+        ended_at: Option<SystemTime>,
+        /// The reason.
         #[source]
         source: SharedCause,
+    },
+    /// A role needs a code of an MFA device.
+    #[error("profile {profile} needs a code of the MFA device {serial} for role {role}")]
+    MfaRequired {
+        /// Profile that names the device.
+        profile: String,
+        /// Serial number or ARN of the device.
+        serial: String,
+        /// ARN of the role.
+        role: String,
     },
     /// The login of `aws login` has ended, or there is none on this machine.
     #[error("the login (aws login) of profile {profile} has expired or does not exist: {reason}")]
@@ -283,15 +298,6 @@ impl From<TaskStopped> for CredentialsError {
     }
 }
 
-/// Messages of the SDK for a cached SSO token that is missing, unreadable or expired
-/// (`sso/token.rs` and `sso/cache.rs`, private types). The path of the cache file follows the last
-/// one.
-const SSO: [&str; 3] = [
-    "the SSO token has expired",
-    "failed to load the cached SSO token",
-    "failed to read `",
-];
-
 /// Circumstances of an error.
 #[derive(Debug, Clone, Default)]
 pub(super) struct LoadContext {
@@ -303,8 +309,6 @@ pub(super) struct LoadContext {
     pub(super) role: Option<String>,
     /// The role that requests it.
     pub(super) caller: Option<String>,
-    /// For IAM Identity Center: the name of the session, if the profile has one.
-    pub(super) sso_session: Option<Option<String>>,
     /// The service that is called, if the SDK omits it.
     pub(super) service: Option<&'static str>,
 }
@@ -379,45 +383,143 @@ fn classify_failure(
             source: Arc::new(error),
         };
     }
-    let sso_text = |cause: &(dyn Error + 'static)| {
-        let text = cause.to_string();
-        SSO.iter().any(|known| text.starts_with(known))
-    };
     let answer = chain(&error).find_map(service_answer);
-    let code = answer.as_ref().map_or("", |(code, _)| code.as_str());
-    if let Some(session) = &context.sso_session
-        && (code == "UnauthorizedException" || chain(&error).any(sso_text))
-    {
-        return CredentialsError::SsoSession {
-            profile,
-            session: session.clone(),
-            source: Arc::new(error),
-        };
+    let refused = answer.and_then(|(code, message)| refusal(&code, &message, context, clock));
+    if let Some(refused) = refused {
+        return refused;
     }
-    match (refused_keys(code), answer) {
-        (Some(KeyState::Expired), _) => CredentialsError::Expired { at: None, profile },
-        (Some(KeyState::Rejected { .. }), Some((code, message))) => CredentialsError::Rejected {
+    if !chain(&error).any(|cause| service_answer(cause).is_some()) && is_nonsense(&error) {
+        let reason = "unexpected body".into();
+        return CredentialsError::Answer { profile, reason };
+    }
+    // Throttled, a service fault, a disabled region: not about the role.
+    CredentialsError::Other {
+        profile,
+        source: Arc::new(error),
+    }
+}
+
+/// Classifies the error that a service returned; `None` if it is neither about the keys nor about
+/// the role.
+fn refusal(
+    code: &str,
+    message: &str,
+    context: &LoadContext,
+    clock: Option<ClockOffset>,
+) -> Option<CredentialsError> {
+    let profile = context.profile.clone();
+    match refused_keys(code) {
+        Some(KeyState::Expired) => Some(CredentialsError::Expired { at: None, profile }),
+        Some(KeyState::Rejected { .. }) => Some(CredentialsError::Rejected {
             profile,
             code: code.into(),
             message: message.into(),
             clock,
-        },
-        (_, Some((code, message))) if refuses_role(&code) => CredentialsError::AssumeRole {
+        }),
+        Some(KeyState::Accepted) | None => {
+            refuses_role(code).then(|| CredentialsError::AssumeRole {
+                profile,
+                role: after(message, "on resource: ").or_else(|| context.role.clone()),
+                caller: after(message, "User: ").or_else(|| context.caller.clone()),
+                code: code.into(),
+                message: message.into(),
+            })
+        }
+    }
+}
+
+/// Classifies an error of a call to STS or IAM Identity Center.
+pub(super) fn of_call(
+    error: &CallError,
+    context: &LoadContext,
+    clock: Option<ClockOffset>,
+) -> CredentialsError {
+    let profile = context.profile.clone();
+    let refused = match error {
+        CallError::Refused { code, message, .. } => refusal(code, message, context, clock),
+        CallError::Answer { .. } => Some(CredentialsError::Answer {
+            profile: profile.clone(),
+            reason: error.to_string().into(),
+        }),
+        CallError::Late(_) | CallError::Unreachable { .. } => None,
+    };
+    refused.unwrap_or_else(|| CredentialsError::Other {
+        profile,
+        source: Arc::new(error.clone()),
+    })
+}
+
+/// Classifies an error of IAM Identity Center.
+pub(super) fn of_sso(
+    error: SsoError,
+    context: &LoadContext,
+    clock: Option<ClockOffset>,
+) -> CredentialsError {
+    let profile = context.profile.clone();
+    match error {
+        SsoError::NotLoggedIn { ref login }
+        | SsoError::Expired { ref login, .. }
+        | SsoError::Rejected { ref login, .. } => CredentialsError::SsoSession {
             profile,
-            role: after(&message, "on resource: ").or_else(|| context.role.clone()),
-            caller: after(&message, "User: ").or_else(|| context.caller.clone()),
-            code: code.into(),
-            message: message.into(),
-        },
-        (_, None) if is_nonsense(&error) => CredentialsError::Answer {
-            profile,
-            reason: "unexpected body".into(),
-        },
-        // Throttled, a service fault, a disabled region: not about the role.
-        _ => CredentialsError::Other {
-            profile,
+            session: login.session.clone(),
+            ended_at: error.expires_at(),
             source: Arc::new(error),
         },
+        SsoError::NotAssigned { source, .. } => {
+            let (code, message) = match source {
+                CallError::Refused { code, message, .. } => (code, message),
+                other => ("ForbiddenException".into(), other.to_string().into()),
+            };
+            CredentialsError::AssumeRole {
+                profile,
+                role: context.role.clone(),
+                caller: None,
+                code,
+                message,
+            }
+        }
+        SsoError::Cache(error) => CredentialsError::Config {
+            profile,
+            reason: error.to_string().into(),
+        },
+        SsoError::Malformed(malformed) => CredentialsError::Malformed(malformed),
+        SsoError::Call(error) => of_call(&error, context, clock),
+        SsoError::Internal(stopped) => CredentialsError::Internal(stopped),
+    }
+}
+
+/// Classifies an error of a chain of roles. The role in `context` is that of the chain.
+pub(super) fn of_role(
+    error: AssumeRoleError,
+    context: &LoadContext,
+    clock: Option<ClockOffset>,
+) -> CredentialsError {
+    match error {
+        AssumeRoleError::MfaRequired {
+            profile,
+            serial,
+            role_arn,
+        } => CredentialsError::MfaRequired {
+            profile,
+            serial,
+            role: role_arn,
+        },
+        AssumeRoleError::Role {
+            role_arn, source, ..
+        } => {
+            let role = Some(role_arn);
+            let context = LoadContext {
+                role,
+                ..context.clone()
+            };
+            of_call(&source, &context, clock)
+        }
+        AssumeRoleError::SessionToken { source, .. } => of_call(&source, context, clock),
+        AssumeRoleError::Cache(error) => CredentialsError::Config {
+            profile: context.profile.clone(),
+            reason: error.to_string().into(),
+        },
+        AssumeRoleError::Malformed(malformed) => CredentialsError::Malformed(malformed),
     }
 }
 
@@ -430,9 +532,16 @@ pub(crate) fn is_about_the_network(error: &(dyn Error + 'static)) -> bool {
         "error trying to connect",
         "dns error",
     ];
+    let is_call = |cause: &(dyn Error + 'static)| {
+        let call = cause.downcast_ref::<CallError>();
+        matches!(
+            call,
+            Some(CallError::Late(_) | CallError::Unreachable { .. })
+        )
+    };
     chain(error).any(|cause| {
         let text = cause.to_string();
-        WORDS.iter().any(|words| text.contains(words))
+        is_call(cause) || WORDS.iter().any(|words| text.contains(words))
     })
 }
 
@@ -561,20 +670,7 @@ mod tests {
         #[derive(Debug, thiserror::Error)]
         #[error("{0}")]
         struct Says(&'static str);
-        let sso = LoadContext {
-            sso_session: Some(None),
-            ..context()
-        };
         let says = |text| SdkError::provider_error(Says(text));
-        let error = classify(
-            says("UnauthorizedException: Session token not found or invalid"),
-            &sso,
-            None,
-        );
-        assert!(
-            matches!(error, CredentialsError::SsoSession { .. }),
-            "{error:?}"
-        );
         let error = classify(says("ExpiredTokenException: x"), &context(), None);
         assert!(
             matches!(error, CredentialsError::Expired { at: None, .. }),

@@ -45,6 +45,8 @@ pub(super) struct ProfileSettings {
     pub(super) ca_bundle: Option<PathBuf>,
     pub(super) retries: RetrySettings,
     pub(super) metadata: MetadataSettings,
+    /// MFA device of the profile. The AWS CLI uses it only with a role.
+    pub(super) mfa_serial: Option<String>,
     /// Normalised profile for the SDK.
     sdk_profile: String,
 }
@@ -172,6 +174,7 @@ fn settings(
             endpoint: value(METADATA_ENDPOINT)?,
             endpoint_mode: value(METADATA_ENDPOINT_MODE)?,
         },
+        mfa_serial: value("mfa_serial")?,
         source,
         selection,
         sdk_profile,

@@ -13,18 +13,18 @@ use aws_config::ecs::EcsCredentialsProvider;
 use aws_config::imds::{self, credentials::ImdsCredentialsProvider};
 use aws_config::login::LoginCredentialsProvider;
 use aws_config::provider_config::ProviderConfig;
-use aws_config::sso::SsoCredentialsProvider;
-use aws_config::sts::AssumeRoleProvider;
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::ProvideCredentials;
 use aws_credential_types::provider::error::CredentialsError as SdkError;
-use aws_profile::{Keys, LoginSession, Process, RoleChain, Source, Sso, WebIdentity};
+use aws_profile::{Keys, LoginSession, Process, ProfileKeys, RoleChain, Source, Sso, WebIdentity};
 use aws_types::sdk_config::SharedHttpClient;
 
-use super::error::{LoadContext, classify, is_about_the_network};
+use super::assume_role::{ChainStart, RoleAssumer};
+use super::error::{LoadContext, classify, is_about_the_network, of_role, of_sso};
 use super::files::TokenFile;
 use super::process::ProcessCaller;
 use super::profile::MetadataSettings;
+use super::sso::{CacheUse, SsoPortal};
 use super::{ClockOffset, CredentialsError, files};
 use crate::aws::credential_source;
 use crate::aws::validation::{self, MalformedValue};
@@ -61,8 +61,16 @@ pub(super) struct CredentialsLoader<'a> {
     pub(super) providers: ProviderConfig,
     /// Client for services on this machine only.
     pub(super) local_http: SharedHttpClient,
-    /// Configuration without credentials, for STS and IAM Identity Center.
+    /// Configuration without credentials, for STS.
     pub(super) services: SdkConfig,
+    /// IAM Identity Center.
+    pub(super) portal: SsoPortal,
+    /// STS with the cache of roles.
+    pub(super) assumer: RoleAssumer,
+    /// Use of the keys of IAM Identity Center in the cache.
+    pub(super) caches: CacheUse,
+    /// `mfa_serial` of the profile in effect.
+    pub(super) mfa_serial: Option<&'a str>,
     /// Caller of the profile's program.
     pub(super) process: &'a ProcessCaller,
     /// Settings about the metadata service.
@@ -93,7 +101,7 @@ impl CredentialsLoader<'_> {
     async fn first(&self, source: &Source) -> Result<Credentials, CredentialsError> {
         match source {
             Source::Environment(keys) => static_keys(keys, "environment"),
-            Source::StaticKeys(keys) => static_keys(&keys.keys, "profile"),
+            Source::StaticKeys(keys) => self.profile_keys(keys).await,
             Source::WebIdentity(web) => self.web_identity(web).await,
             Source::Sso(sso) => self.sso(sso).await,
             Source::LoginSession(login) => self.login(login).await,
@@ -107,30 +115,36 @@ impl CredentialsLoader<'_> {
         }
     }
 
+    /// Assumes the roles of a chain. Keys that took a code of an MFA device are in a cache, and need
+    /// no base. They are used even if AWS or a database rejected them: a permission may be missing,
+    /// and new ones take a person.
     async fn assume(&self, chain: &RoleChain) -> Result<Credentials, CredentialsError> {
-        let mut credentials = self.first(&chain.base).await?;
-        let mut caller = credential_source::role(&chain.base);
-        let source = credential_source::description(&chain.base);
-        for role in &chain.roles {
-            validation::credentials(&credentials, &source)?;
-            let context = LoadContext {
-                role: Some(role.role_arn.as_str().to_owned()),
-                caller: caller.clone(),
-                service: Some("STS (sts:AssumeRole)"),
-                ..self.context()
-            };
-            let mut provider =
-                AssumeRoleProvider::builder(role.role_arn.as_str()).configure(&self.services);
-            if let Some(name) = &role.session_name {
-                provider = provider.session_name(name.as_str());
+        let start = match self.assumer.cached(chain).await {
+            Some(start) => start,
+            None => {
+                let base = self.first(&chain.base).await?;
+                validation::credentials(&base, &credential_source::description(&chain.base))?;
+                ChainStart::of_base(base, chain)
             }
-            if let Some(id) = &role.external_id {
-                provider = provider.external_id(id.as_str());
-            }
-            let provider = provider.build_from_provider(credentials).await;
-            let assumed = provider.provide_credentials().await;
-            credentials = assumed.map_err(|error| self.error(error, &context))?;
-            caller = Some(role.role_arn.as_str().to_owned());
+        };
+        let context = LoadContext {
+            caller: credential_source::caller(chain),
+            ..self.context()
+        };
+        let assumed = self.assumer.assume(start, None).await;
+        assumed.map_err(|error| of_role(error, &context, (self.clock)()))
+    }
+
+    /// Returns the keys of a profile, or the temporary ones that took a code of its MFA device.
+    async fn profile_keys(&self, keys: &ProfileKeys) -> Result<Credentials, CredentialsError> {
+        let credentials = static_keys(&keys.keys, "profile")?;
+        if let Some(serial) = self.mfa_serial
+            && let Some(cached) = self
+                .assumer
+                .cached_session(credentials.access_key_id(), serial)
+                .await
+        {
+            return Ok(cached);
         }
         Ok(credentials)
     }
@@ -186,23 +200,12 @@ impl CredentialsLoader<'_> {
     }
 
     async fn sso(&self, sso: &Sso) -> Result<Credentials, CredentialsError> {
-        let mut provider = SsoCredentialsProvider::builder()
-            .configure(&self.providers)
-            .account_id(sso.account_id.as_str())
-            .role_name(sso.role_name.as_str())
-            .start_url(sso.start_url.as_str())
-            .region(aws_config::Region::new(sso.region.as_str().to_owned()));
-        if let Some(session) = &sso.session {
-            provider = provider.session_name(session.as_str());
-        }
         let context = LoadContext {
             role: credential_source::role(&Source::Sso(sso.clone())),
-            sso_session: Some(sso.session.as_ref().map(|name| name.as_str().to_owned())),
-            service: Some("IAM Identity Center (sso:GetRoleCredentials)"),
             ..self.context()
         };
-        let loaded = provider.build().provide_credentials().await;
-        loaded.map_err(|error| self.error(error, &context))
+        let loaded = self.portal.credentials(sso, self.caches).await;
+        loaded.map_err(|error| of_sso(error, &context, (self.clock)()))
     }
 
     async fn login(&self, login: &LoginSession) -> Result<Credentials, CredentialsError> {

@@ -55,6 +55,7 @@ impl WaitEffect {
             CredentialsError::NotFound { .. }
             | CredentialsError::Expired { .. }
             | CredentialsError::SsoSession { .. }
+            | CredentialsError::MfaRequired { .. }
             | CredentialsError::LoginSession { .. }
             | CredentialsError::AssumeRole { .. }
             | CredentialsError::Rejected { .. }
@@ -115,6 +116,7 @@ mod tests {
             (
                 E::SsoSession {
                     profile: profile.clone(),
+                    ended_at: None,
                     session: None,
                     source: source(),
                 },

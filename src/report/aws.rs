@@ -36,6 +36,10 @@ pub(super) fn credentials(error: &CredentialsError) -> Message {
         )
         .detail(sentence(&in_words(source)))
         .hint(format!("Run: {} (no restart is needed)", login_command(profile.as_deref()))),
+        CredentialsError::MfaRequired { profile, .. } => refused(
+            "aws.mfa",
+            format!("Run: {} (it asks for the code; no restart is needed)", login_command(Some(profile))),
+        ),
         CredentialsError::LoginSession { profile, reason } => Message::new(
             "aws.login-session",
             NOT_AUTHORIZED,

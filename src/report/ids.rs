@@ -14,6 +14,7 @@ pub const IDS: &[&str] = &[
     "aws.expired",
     "aws.login-session",
     "aws.malformed",
+    "aws.mfa",
     "aws.no-answer",
     "aws.no-credentials",
     "aws.no-profile",

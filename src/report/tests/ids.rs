@@ -78,6 +78,14 @@ fn credentials_that_cannot_be_had() {
         ),
         ("a panic", CredentialsError::Internal(TaskStopped)),
         (
+            "a role with MFA",
+            CredentialsError::MfaRequired {
+                profile: "dev".to_owned(),
+                serial: "arn:aws:iam::123456789012:mfa/me".to_owned(),
+                role: "arn:aws:iam::123456789012:role/app".to_owned(),
+            },
+        ),
+        (
             "a login that has ended",
             CredentialsError::LoginSession {
                 profile: "dev eu".to_owned(),

@@ -177,6 +177,7 @@ fn have_ended(error: &CredentialsError) -> bool {
         | CredentialsError::Unresolved { .. }
         | CredentialsError::Expired { .. }
         | CredentialsError::SsoSession { .. }
+        | CredentialsError::MfaRequired { .. }
         | CredentialsError::LoginSession { .. }
         | CredentialsError::AssumeRole { .. }
         | CredentialsError::Malformed(_)

@@ -422,6 +422,7 @@ fn what_ends_the_attempts_to_resume() {
             true,
             credentials(CredentialsError::SsoSession {
                 profile: profile(),
+                ended_at: None,
                 session: None,
                 source: source(),
             }),
