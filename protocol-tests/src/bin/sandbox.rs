@@ -6,7 +6,9 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
+use protocol_tests::aws::mfa;
 use protocol_tests::bench::tunnel::{self, TunnelOptions};
 use protocol_tests::bench::{self, BenchOptions};
 use protocol_tests::demo::standing::{self, Route, StandingOptions};
@@ -26,6 +28,11 @@ enum Command {
     /// Start the AWS side and print the lines to export; ends with Ctrl-C.
     #[command(after_help = AWS_HELP)]
     Aws(Aws),
+    /// Print the code that an MFA device shows now. The sandbox accepts each code once.
+    Code {
+        /// The device's seed, as `sandbox aws` prints it.
+        seed: String,
+    },
     /// Start everything, a real PostgreSQL server and the real pgiam included, and print what to
     /// paste; ends with Ctrl-C and leaves nothing behind.
     Demo {
@@ -89,7 +96,8 @@ struct Aws {
 
 const AWS_HELP: &str = "\
 --dir holds, under names that stay: ca.pem (signs AWS and the databases), public-ca.pem (signs RDS \
-Proxies and Aurora DSQL), the AWS files config and credentials, and env with the AWS_* variables, \
+Proxies and Aurora DSQL), the AWS files config (with the profiles sso and mfa, to log in to) and \
+credentials, and env with the AWS_* variables, \
 one a line. env is written last and removed at the end: while it is there, the sandbox answers. \
 The paths in it are those of this machine, so another container mounts the directory at the same \
 place. With --external-agent there is agent.env as well, the credentials of the node's role.
@@ -198,6 +206,10 @@ async fn run(command: Command) -> anyhow::Result<()> {
                 external_agent: aws.external_agent,
             })
             .await
+        }
+        Command::Code { seed } => {
+            let code = mfa::current_code(&seed).context("this is no seed in Base32")?;
+            Ok(writeln!(std::io::stdout(), "{code}")?)
         }
         Command::Bench { what, straight } => measure(what, straight).await,
         Command::Demo { pgiam, port, check } => demo::run(DemoOptions { pgiam, port, check }).await,

@@ -14,6 +14,7 @@ use anyhow::{Context as _, bail};
 
 use crate::aws::events::Event;
 use crate::aws::iam::DbEndpoint;
+use crate::aws::roles::Role;
 use crate::aws::sandbox::{DEFAULT_TARGET, Sandbox};
 use crate::database::front::{FrontKind, FrontOptions, Groups, RdsFront};
 use crate::demo::{Signals, say};
@@ -141,6 +142,8 @@ pub async fn run(options: StandingOptions) -> anyhow::Result<()> {
 pub struct Standing {
     fronts: Vec<RdsFront>,
     sandbox: Sandbox,
+    /// Serial number of the first user's MFA device.
+    mfa_serial: String,
 }
 
 impl Standing {
@@ -178,10 +181,17 @@ impl Standing {
         for database in &options.databases {
             fronts.push(start_database(&sandbox, database).await?);
         }
-        if options.dir.is_some() {
-            write_files(&sandbox, options.external_agent)?;
-        }
-        Ok(Self { fronts, sandbox })
+        let mfa_serial = sandbox.mfa().enable(&sandbox.user().arn);
+        let mut role = Role::new(&role_arn(&sandbox));
+        role.requires_mfa = true;
+        sandbox.roles().add(role);
+        let standing = Self {
+            fronts,
+            sandbox,
+            mfa_serial,
+        };
+        standing.write_files(options.external_agent)?;
+        Ok(standing)
     }
 
     /// The account.
@@ -230,9 +240,69 @@ impl Standing {
             // Writing to a string cannot fail.
             _ = writeln!(text, "export {name}={value}");
         }
-        _ = write!(text, "# managed node: {DEFAULT_TARGET}; Ctrl-C ends");
+        let seed = self.sandbox.mfa().seed(&self.mfa_serial);
+        _ = writeln!(text, "# managed node: {DEFAULT_TARGET}");
+        _ = writeln!(text, "# profiles to log in to: sso, and mfa with a code of");
+        _ = writeln!(text, "#   sandbox code {}", seed.unwrap_or_default());
+        _ = write!(text, "# Ctrl-C ends");
         text
     }
+
+    /// Every reader may run as a user of its own, so all of them can read; `env` appears whole.
+    fn write_files(&self, external_agent: bool) -> anyhow::Result<()> {
+        let sandbox = &self.sandbox;
+        let dir = sandbox.dir();
+        let user = sandbox.user();
+        let credentials = format!(
+            "{OWN}[default]\naws_access_key_id = {}\naws_secret_access_key = {}\n",
+            user.access_key_id, user.secret_access_key,
+        );
+        let mut env = OWN.to_owned();
+        for (name, value) in sandbox.env() {
+            // Writing to a string cannot fail.
+            _ = writeln!(env, "{name}={value}");
+        }
+        let write = |name: &str, text: &str| {
+            let path = dir.join(name);
+            std::fs::write(&path, text).with_context(|| format!("writing {}", path.display()))
+        };
+        write("config", &self.config())?;
+        write("credentials", &credentials)?;
+        if external_agent {
+            write(AGENT_FILE, &agent_env(sandbox))?;
+        }
+        write("env.new", &env)?;
+        std::fs::rename(dir.join("env.new"), dir.join(ENV_FILE)).context("writing env")
+    }
+
+    /// The AWS file `config`: the first user's keys as `default`, and two profiles to log in to.
+    fn config(&self) -> String {
+        let sandbox = &self.sandbox;
+        let region = sandbox.iam().region();
+        let common = format!(
+            "region = {region}\nendpoint_url = {}\nca_bundle = {}\n",
+            sandbox.endpoint_url(),
+            sandbox.pki().ca_pem_path().display(),
+        );
+        format!(
+            "{OWN}[default]\n{common}\n\
+             [profile sso]\nsso_session = sandbox\nsso_account_id = {}\n\
+             sso_role_name = Developer\n{common}\n\
+             [sso-session sandbox]\nsso_start_url = {}\nsso_region = {region}\n\
+             sso_registration_scopes = sso:account:access\n\n\
+             [profile mfa]\nrole_arn = {}\nsource_profile = default\nmfa_serial = {}\n{common}",
+            sandbox.iam().account(),
+            sandbox.identity_center().start_url(),
+            role_arn(sandbox),
+            self.mfa_serial,
+        )
+    }
+}
+
+/// The role that needs MFA.
+fn role_arn(sandbox: &Sandbox) -> String {
+    let (partition, account) = (sandbox.iam().partition().name, sandbox.iam().account());
+    format!("arn:{partition}:iam::{account}:role/Admin")
 }
 
 async fn start_database(sandbox: &Sandbox, route: &Route) -> anyhow::Result<RdsFront> {
@@ -279,38 +349,6 @@ fn clear(dir: &Path) -> anyhow::Result<()> {
         }
         _ => Ok(()),
     }
-}
-
-/// Every reader may run as a user of its own, so all of them can read; `env` appears whole.
-fn write_files(sandbox: &Sandbox, external_agent: bool) -> anyhow::Result<()> {
-    let dir = sandbox.dir();
-    let user = sandbox.user();
-    let config = format!(
-        "{OWN}[default]\nregion = {}\nendpoint_url = {}\nca_bundle = {}\n",
-        sandbox.iam().region(),
-        sandbox.endpoint_url(),
-        sandbox.pki().ca_pem_path().display(),
-    );
-    let credentials = format!(
-        "{OWN}[default]\naws_access_key_id = {}\naws_secret_access_key = {}\n",
-        user.access_key_id, user.secret_access_key,
-    );
-    let mut env = OWN.to_owned();
-    for (name, value) in sandbox.env() {
-        // Writing to a string cannot fail.
-        _ = writeln!(env, "{name}={value}");
-    }
-    let write = |name: &str, text: &str| {
-        let path = dir.join(name);
-        std::fs::write(&path, text).with_context(|| format!("writing {}", path.display()))
-    };
-    write("config", &config)?;
-    write("credentials", &credentials)?;
-    if external_agent {
-        write(AGENT_FILE, &agent_env(sandbox))?;
-    }
-    write("env.new", &env)?;
-    std::fs::rename(dir.join("env.new"), dir.join(ENV_FILE)).context("writing env")
 }
 
 /// What an independent agent needs to sign and to attach.

@@ -41,6 +41,16 @@ async fn its_files_are_where_others_find_them() {
         assert!(env.lines().any(|l| l == line), "{line} in {env}");
     }
     assert!(read("config").contains(&format!("endpoint_url = https://sandbox:{port}\n")));
+    let config = read("config");
+    let start_url = standing.sandbox().identity_center().start_url();
+    for line in [
+        "[profile sso]",
+        &format!("sso_start_url = {start_url}"),
+        "[profile mfa]",
+        "mfa_serial = arn:aws:iam::123456789012:mfa/dev",
+    ] {
+        assert!(config.lines().any(|l| l == line), "{line} in {config}");
+    }
     assert!(read("credentials").contains("aws_secret_access_key = "));
     assert!(read("ca.pem").starts_with("-----BEGIN CERTIFICATE-----"));
     let machines = query(
