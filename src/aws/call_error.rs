@@ -17,7 +17,7 @@ use crate::base::foreign_text::ForeignText;
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum CallError {
     /// The service returned an error.
-    #[error("{action}: {code}: {message}")]
+    #[error("{action}: {code}{}", after_colon(.message))]
     Refused {
         /// See the type.
         action: &'static str,
@@ -47,6 +47,13 @@ pub enum CallError {
         /// Reason.
         reason: ForeignText,
     },
+}
+
+fn after_colon(message: &ForeignText) -> String {
+    match message.as_str() {
+        "" => String::new(),
+        message => format!(": {message}"),
+    }
 }
 
 impl CallError {
