@@ -487,3 +487,122 @@ fn no_bytes_in_a_cache_cause_a_panic() {
         _ = (LoginToken::parse(&bytes), SsoAccess::parse(&bytes));
     }
 }
+
+/// Puts each file in a directory and reads it with botocore's own fetchers and loaders.
+const BOTOCORE: &str = r#"
+import json, os, sys, tempfile
+import botocore.credentials as c, botocore.utils as u
+
+def read(cache, role, sso, token, login):
+    assumed = c.AssumeRoleCredentialFetcher(None, None, role.pop('RoleArn'), role, cache=cache)
+    of_sso = c.SSOCredentialFetcher(cache=cache, client_creator=None, sso_region='eu-west-1', **sso)
+    loaded = u.SSOTokenLoader(cache)(**token)
+    return {
+        'assumed': assumed.fetch_credentials(),
+        'sso': of_sso.fetch_credentials(),
+        'token': loaded,
+        'login': u.generate_login_cache_key(login) + '.json',
+    }
+
+lines = [json.loads(line) for line in sys.stdin]
+for line in lines:
+    with tempfile.TemporaryDirectory() as directory:
+        for name, text in line.pop('files').items():
+            with open(os.path.join(directory, name), 'w') as file:
+                file.write(text)
+        print(json.dumps(read(u.JSONFileCache(directory), **line)))
+"#;
+
+#[test]
+fn botocore_finds_and_reads_what_is_written() {
+    const SEED: u64 = 0x5EED_B0CA;
+    println!("seed {SEED:#x}");
+    let mut random = Random::new(SEED);
+    let pieces = [
+        "a", "B", "7", "é", "\"", "\\", "/", ":", " ", "😀", "\u{7f}",
+    ];
+    let mut text = || -> String {
+        let count = random.below(6);
+        let text: String = (0..count).map(|_| random.pick(&pieces)).collect();
+        format!("x{text}x")
+    };
+    let mut cases = Vec::new();
+    for at in 0..300_i64 {
+        let optional = |bit: i64, text: String| (at >> bit & 1 == 1).then_some(text);
+        let role = Role {
+            external_id: optional(0, text()).map(|text| setting(&text)),
+            session_name: optional(1, text()).map(|text| setting(&text)),
+            duration_seconds: (at >> 2 & 1 == 1).then_some(900 + at),
+            mfa_serial: optional(3, text()).map(|text| setting(&text)),
+            ..role(&text())
+        };
+        let session = optional(4, text());
+        let (url, account, name, login) = (text(), text(), text(), text());
+        let key = SsoCacheKey {
+            session: session.as_deref(),
+            start_url: &url,
+            region: "eu-west-1",
+            registration_scopes: None,
+        };
+        let keys = |provider_type: Option<&str>| CachedCredentials {
+            provider_type: provider_type.map(str::to_owned),
+            access_key_id: format!("ASIA{at}"),
+            secret_access_key: SecretText::new(url.clone()),
+            session_token: SecretText::new(name.clone()),
+            expires_at: 4_070_908_800,
+            account_id: Some(account.clone()),
+            assumed_role: None,
+        };
+        let token = SsoToken::parse(TOKEN.as_bytes()).unwrap();
+        let mut arguments = json!({"RoleArn": role.role_arn.as_str()});
+        for (name, value) in [
+            ("ExternalId", &role.external_id),
+            ("RoleSessionName", &role.session_name),
+            ("SerialNumber", &role.mfa_serial),
+        ] {
+            if let Some(value) = value {
+                arguments[name] = value.as_str().into();
+            }
+        }
+        if let Some(seconds) = role.duration_seconds {
+            arguments["DurationSeconds"] = seconds.into();
+        }
+        let files = json!({
+            role.cache_file(): keys(None).to_json().expose(),
+            key.role_file(&account, &name): keys(Some("sso")).to_json().expose(),
+            key.token_file(): token.to_json().expose(),
+        });
+        let line = json!({
+            "files": files,
+            "role": arguments,
+            "sso": {"start_url": url, "role_name": name, "account_id": account,
+                "sso_session_name": session},
+            "token": {"start_url": url, "session_name": session},
+            "login": login,
+        });
+        let read = |end: &str| {
+            json!({"access_key": format!("ASIA{at}"), "secret_key": url, "token": name,
+                "expiry_time": end, "account_id": account})
+        };
+        let session = LoginSession {
+            profile: "dev".into(),
+            session: setting(&login),
+        };
+        let expected = json!({
+            "assumed": read("2099-01-01T00:00:00+00:00"),
+            "sso": read("2099-01-01T00:00:00Z"),
+            "token": serde_json::from_str::<Json>(TOKEN).unwrap(),
+            "login": session.cache_file(),
+        });
+        cases.push((line.to_string(), expected));
+    }
+    let lines: Vec<String> = cases.iter().map(|(line, _)| line.clone()).collect();
+    let import = "from botocore.utils import generate_login_cache_key, JSONFileCache";
+    let Some(found) = python::run(import, BOTOCORE, &lines) else {
+        return;
+    };
+    assert_eq!(found.len(), cases.len());
+    for ((line, expected), found) in cases.iter().zip(&found) {
+        assert_eq!(found, expected, "{line}");
+    }
+}
