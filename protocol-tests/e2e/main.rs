@@ -14,6 +14,7 @@ mod discovery;
 mod failures;
 mod forward;
 mod generated;
+mod identity;
 mod lifecycle;
 mod load;
 mod local;

@@ -266,9 +266,11 @@ async fn sessions_that_aws_refuses() {
 #[tokio::test]
 async fn aws_that_cannot_be_reached() {
     let mut record = Record::new("unreachable-aws");
-    let closed = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    // A socket that does not listen keeps the port from other tests.
+    let closed = tokio::net::TcpSocket::new_v4().expect("a socket");
+    let any = "127.0.0.1:0".parse().expect("an address");
+    closed.bind(any).expect("a port");
     let nobody = closed.local_addr().expect("its address").port();
-    drop(closed);
     let set = |name, value: &str| vec![(name, Some(value.to_owned()))];
     for (title, env) in [
         (
