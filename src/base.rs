@@ -7,6 +7,7 @@ pub mod error_text;
 pub(crate) mod event_limit;
 pub mod foreign_text;
 pub mod jitter;
+pub mod local_time;
 pub mod names;
 pub mod partition;
 pub mod pump;
