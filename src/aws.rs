@@ -53,12 +53,15 @@ pub use clock::{ClockOffset, WrongEra};
 pub(crate) use clock::{ClockWatch, difference, signable};
 pub use credential_source::CredentialSource;
 pub use endpoints::Endpoints;
+pub(crate) use endpoints::set_for as endpoint_set_for;
 pub use error::{CredentialsError, SharedCause};
 pub(crate) use error::{is_about_the_network, refused_keys};
+pub(crate) use files::{PLATFORM, home, parse as read_files};
 pub use identity::{Identity, KeyState};
 pub use process::RunningProcess;
 pub(crate) use sdk_text::{bad_answer, in_words};
 pub use validation::MalformedValue;
+pub(crate) use validation::variable;
 
 use assume_role::RoleAssumer;
 use cache_files::CacheFiles;

@@ -18,6 +18,7 @@ pub mod commands;
 pub mod config;
 pub mod failure;
 pub mod forward;
+pub mod login;
 pub mod observe;
 pub mod platform;
 pub mod postgres;

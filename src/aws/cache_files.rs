@@ -76,7 +76,7 @@ impl CacheFiles {
 
     /// Returns the directories below a home directory.
     #[cfg(test)]
-    pub(super) fn below(home: &Path) -> Self {
+    pub(crate) fn below(home: &Path) -> Self {
         let home = |_: Option<&str>| Some(home.to_str().unwrap().to_owned());
         Self::with(&|_| None, &home)
     }

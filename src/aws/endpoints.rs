@@ -75,7 +75,7 @@ pub(super) fn check(config: &SdkConfig) -> Result<(), MalformedValue> {
 /// Returns the endpoint of a service as the SDK finds it: the variable for the service, the
 /// variable for all services, the key in the profile's `services` section, the profile's key for
 /// all. `None` also when the user disables such settings (`AWS_IGNORE_CONFIGURED_ENDPOINT_URLS`).
-pub(super) fn set_for(config: &SdkConfig, service: &str) -> Option<String> {
+pub(crate) fn set_for(config: &SdkConfig, service: &str) -> Option<String> {
     let key = ServiceConfigKey::builder()
         .service_id(service)
         .env(VARIABLE)

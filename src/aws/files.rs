@@ -23,7 +23,7 @@ const NO_FILE: &str = "is not a regular file";
 const TOO_LARGE: &str = "is larger than 16 MB";
 
 /// Rules of this system for paths and commands in AWS files.
-pub(super) const PLATFORM: Platform = match cfg!(windows) {
+pub(crate) const PLATFORM: Platform = match cfg!(windows) {
     true => Platform::Windows,
     false => Platform::Posix,
 };
@@ -37,7 +37,7 @@ pub(super) const PLATFORM: Platform = match cfg!(windows) {
 /// # Errors
 /// Names the file and the reason: a file that the options name does not exist, or the home
 /// directory of another user is unknown.
-pub(super) async fn parse(options: &AwsOptions) -> Result<Files, String> {
+pub(crate) async fn parse(options: &AwsOptions) -> Result<Files, String> {
     let options = options.clone();
     let parse = move || {
         let config = AwsFile::read(options.config_file.as_deref(), FileKind::Config)?;
@@ -50,7 +50,7 @@ pub(super) async fn parse(options: &AwsOptions) -> Result<Files, String> {
 }
 
 /// Returns the home directory of the current user; those of others are unknown.
-pub(super) fn home(user: Option<&str>) -> Option<String> {
+pub(crate) fn home(user: Option<&str>) -> Option<String> {
     match user {
         None => env::home_dir()?.into_os_string().into_string().ok(),
         Some(_) => None,

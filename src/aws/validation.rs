@@ -94,7 +94,7 @@ fn fault(value: &str) -> Option<&'static str> {
 }
 
 /// Reads a variable of the AWS tools.
-pub(super) fn variable(name: &str) -> Result<Option<String>, MalformedValue> {
+pub(crate) fn variable(name: &str) -> Result<Option<String>, MalformedValue> {
     let value = std::env::var_os(name);
     let text = value.map(OsString::into_string).transpose();
     text.map_err(|_| MalformedValue::new(name, ENVIRONMENT, "is not valid UTF-8"))

@@ -333,7 +333,17 @@ mod tests {
                 let place = format!("{path}:{}: {line}", at + 1);
                 // Only variables of other programs, by a literal name or one built from a name of
                 // AWS's.
-                let theirs = ["\"XDG_", "\"AWS_", "\"PG", "\"TERM\"", "VARIABLE}_"];
+                let theirs = [
+                    "\"XDG_",
+                    "\"AWS_",
+                    "\"PG",
+                    "\"TERM\"",
+                    "\"BROWSER\"",
+                    "\"DISPLAY\"",
+                    "\"SSH_",
+                    "\"WSL_DISTRO_NAME\"",
+                    "VARIABLE}_",
+                ];
                 let is_theirs = theirs.iter().any(|name| line.contains(name))
                     // Variables of XDG and of Windows, and of AWS.
                     || (["src/platform.rs", "src/aws/validation.rs"]
