@@ -38,8 +38,9 @@ pub use forms::parse_switch;
 pub use forward::{Destination, Listen};
 pub use home_path::expand_home;
 pub use keys::{
-    AwsFlags, ClientFlags, DatabaseFlags, DialFlags, HttpFlags, ListenFlags, LoginFlags, PeerFlags,
-    PortFlags, RouteFlags, ServeDefaults, ServeLayer, TargetDefaults, TargetLayer, TunnelFlags,
+    AwsFlags, BrowserFlags, ClientFlags, DatabaseFlags, DialFlags, HttpFlags, ListenFlags,
+    LoginFlags, PeerFlags, PortFlags, RouteFlags, ServeDefaults, ServeLayer, TargetDefaults,
+    TargetLayer, TunnelFlags,
 };
 pub use login::{Auth, LoginSettings};
 pub use resolved_target::ResolvedTarget;

@@ -5,6 +5,7 @@
 //! from the AWS CLI 2.36, whose logins pgiam shares.
 
 pub mod aws_files;
+pub mod background;
 pub mod browser;
 mod callback;
 mod console;
@@ -12,6 +13,7 @@ mod device;
 mod error;
 pub mod logout;
 pub mod new_profile;
+pub mod note;
 mod oidc;
 mod pkce;
 pub mod plan;

@@ -4,8 +4,8 @@ use clap::Args;
 
 use super::args::{DatabaseArgs, DrainArgs, ProgramArgs, StateArgs};
 use crate::config::{
-    AwsFlags, ClientFlags, Destination, HttpFlags, Listen, ListenFlags, PeerFlags, PortFlags,
-    ServeLayer, TargetLayer, TunnelFlags,
+    AwsFlags, BrowserFlags, ClientFlags, Destination, HttpFlags, Listen, ListenFlags, PeerFlags,
+    PortFlags, ServeLayer, TargetLayer, TunnelFlags,
 };
 
 /// Flags of `pgiam serve`.
@@ -32,6 +32,9 @@ pub struct ServeArgs {
     /// Flags for the database and the route to it.
     #[command(flatten)]
     pub database: DatabaseArgs,
+    /// Flag for logins to AWS.
+    #[command(flatten)]
+    pub browser: BrowserFlags,
     /// Flags for health endpoints and metrics.
     #[command(flatten)]
     pub http: HttpFlags,
@@ -103,6 +106,7 @@ impl ServeArgs {
             .layer()
             .or(self.peer.layer())
             .or(self.client.layer())
+            .or(self.browser.layer())
             .or(self.http.layer())
     }
 }

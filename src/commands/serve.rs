@@ -43,7 +43,7 @@ const PREPARE_PATIENCE: Duration = Duration::from_secs(10);
 pub async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
     super::raise_descriptors();
     let configured = LoadedConfiguration::load(args)?;
-    let aws_contexts = Arc::new(AwsContexts::default());
+    let aws_contexts = Arc::new(AwsContexts::new(configured.serve.browser_login));
     let (targets, failed) = configured.targets(&aws_contexts, None).await;
     let (targets, mut left_out) = at_least_one(targets, failed)?;
     let verifier = verifier(&configured.serve)?;

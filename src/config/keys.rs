@@ -325,6 +325,15 @@ keys! {
         startup_timeout: u64 = 30,
     }
 
+    /// Flag for logins to AWS.
+    pub struct BrowserFlags in "Tunnel and AWS" {
+        /// When the SSO session of a profile has ended: off, or browser, which lets the first client
+        /// of your own user open your browser for a login, and waits for it. Default: off.
+        // Off, because any program of the user that connects could otherwise open windows.
+        #[arg(env = "PGIAM_LOGIN", value_name = "METHOD")]
+        login: String,
+    }
+
     /// Flags for health endpoints and metrics.
     pub struct HttpFlags in "Health and metrics" {
         /// Port of the health endpoints /startup, /readiness, /liveness and of /metrics. Default:

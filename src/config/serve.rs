@@ -55,6 +55,8 @@ pub struct ServeSettings {
     pub max_connections: usize,
     /// Time that a client may take to complete startup, including TLS and a password.
     pub startup_timeout: Duration,
+    /// Clients of this user may open the browser for a login to AWS.
+    pub browser_login: bool,
     /// Address of the health endpoints and metrics; `None`: they are off.
     pub http: Option<SocketAddr>,
 }
@@ -73,6 +75,7 @@ impl ServeSettings {
             hub_port: hub_port(layer.hub_port)?,
             max_connections: max_connections(layer.max_connections)?,
             startup_timeout: startup_timeout(layer.startup_timeout)?,
+            browser_login: browser_login(layer.login.as_deref())?,
             http: http(layer.http_port, layer.http_address)?,
         })
     }
@@ -145,6 +148,17 @@ fn startup_timeout(seconds: Option<u64>) -> Result<Duration, ConfigError> {
             Err(ConfigError::invalid_setting("startup_timeout", 0, reason))
         }
         seconds => Ok(Duration::from_secs(seconds)),
+    }
+}
+
+fn browser_login(method: Option<&str>) -> Result<bool, ConfigError> {
+    match method {
+        None | Some("off") => Ok(false),
+        Some("browser") => Ok(true),
+        Some(other) => {
+            let reason = "expected \"off\" or \"browser\"";
+            Err(ConfigError::invalid_setting("login", other, reason))
+        }
     }
 }
 

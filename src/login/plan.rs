@@ -231,3 +231,124 @@ fn of_source(source: Source) -> (Login, Option<RoleChain>) {
         Source::Instance => none(CredentialOrigin::Instance),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use aws_profile::FileInput;
+
+    use super::*;
+
+    const CONFIG: &str = "\
+[sso-session corp]
+sso_start_url = https://d-1.awsapps.com/start
+sso_region = eu-west-1
+sso_registration_scopes = sso:account:access
+[sso-session half]
+sso_start_url = https://d-2.awsapps.com/start
+[profile dev]
+sso_session = corp
+sso_account_id = 111122223333
+sso_role_name = Dev
+[profile token]
+sso_session = corp
+[profile old]
+sso_start_url = https://d-1.awsapps.com/start
+sso_region = eu-west-1
+sso_account_id = 111122223333
+sso_role_name = Dev
+[profile above]
+role_arn = arn:aws:iam::111122223333:role/Admin
+source_profile = dev
+mfa_serial = arn:aws:iam::111122223333:mfa/me
+[profile broken]
+sso_session = half
+[profile keys]
+aws_access_key_id = AKIDEXAMPLE
+aws_secret_access_key = secret
+mfa_serial = arn:aws:iam::111122223333:mfa/me
+[profile tool]
+credential_process = granted credential-process
+[profile granted]
+sso_session = corp
+credential_process = granted credential-process
+[profile console]
+login_session = arn:aws:iam::111122223333:user/me
+";
+
+    fn plan(profile: &str) -> Result<LoginPlan, PlanError> {
+        let config = FileInput::Contents(CONFIG.as_bytes());
+        let files = Files::parse(("config", config), ("credentials", FileInput::Missing));
+        let request = Request {
+            profile: Some(profile),
+            ..Request::default()
+        };
+        LoginPlan::of_profile(&request, &|_| None, &files)
+    }
+
+    #[test]
+    fn each_kind_of_profile_has_its_login() {
+        let corp = Login::Sso(SsoLogin {
+            session: Some("corp".to_owned()),
+            start_url: "https://d-1.awsapps.com/start".to_owned(),
+            region: "eu-west-1".to_owned(),
+            scopes: Some("sso:account:access".to_owned()),
+        });
+        let old = Login::Sso(SsoLogin {
+            session: None,
+            start_url: "https://d-1.awsapps.com/start".to_owned(),
+            region: "eu-west-1".to_owned(),
+            scopes: None,
+        });
+        let process = || Login::None(CredentialOrigin::Process("granted".to_owned()));
+        for (profile, expected) in [
+            ("dev", corp.clone()),
+            ("token", corp.clone()),
+            ("old", old),
+            ("above", corp),
+            ("keys", Login::None(CredentialOrigin::Keys)),
+            ("tool", process()),
+            ("granted", process()),
+        ] {
+            assert_eq!(plan(profile).unwrap().login, expected, "{profile}");
+        }
+        assert!(matches!(plan("console").unwrap().login, Login::Console(_)));
+        for (profile, expected) in [
+            (
+                "broken",
+                "SSO session half has no sso_region; add it to the AWS config file",
+            ),
+            (
+                "gone",
+                "profile \"gone\" does not exist (named by the request)",
+            ),
+        ] {
+            assert_eq!(plan(profile).unwrap_err().to_string(), expected);
+        }
+    }
+
+    #[test]
+    fn devices_belong_to_roles_or_keys() {
+        let above = plan("above").unwrap();
+        assert_eq!(above.mfa, None);
+        assert!(above.roles.unwrap().roles[0].mfa_serial.is_some());
+        let keys = plan("keys").unwrap();
+        assert_eq!(keys.roles, None);
+        let device = keys.mfa.unwrap();
+        assert_eq!(device.serial, "arn:aws:iam::111122223333:mfa/me");
+        assert!(!format!("{device:?}").contains("secret\""));
+    }
+
+    #[test]
+    fn sessions_need_no_profile() {
+        let files = Files::parse(
+            ("config", FileInput::Contents(CONFIG.as_bytes())),
+            ("credentials", FileInput::Missing),
+        );
+        assert_eq!(of_session(&files, "corp").unwrap().region, "eu-west-1");
+        let missing = of_session(&files, "crop").unwrap_err().to_string();
+        assert_eq!(
+            missing,
+            "SSO session crop does not exist; defined are: corp, half"
+        );
+    }
+}

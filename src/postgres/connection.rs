@@ -86,7 +86,7 @@ async fn serve(
 ) {
     let arrival = connection.arrival();
     let span = info_span!("conn", peer = %arrival, target = field::Empty, user = field::Empty, database = field::Empty);
-    let accepted = Instant::now();
+    let (accepted, is_owners) = (Instant::now(), connection.is_owners());
     async {
         let stop = proxy.serving.stop.clone();
         let deadline = proxy.serving.startup_timeout;
@@ -104,6 +104,7 @@ async fn serve(
             Ok(Ok(StartupRequest::Startup { client, startup })) => {
                 let connection = ClientConnection {
                     arrival,
+                    is_owners,
                     client_asked: proxy.asks_password(&arrival),
                     proxy,
                     accepted,
@@ -223,6 +224,8 @@ impl ClientConnection {
         let connected = async {
             let _ = place.as_ref().map_err(|limit| too_many(*limit, true))?;
             let (client, login_messages) = (&mut client, &mut login_messages);
+            let login = context.await_login(self.is_owners && !probe);
+            waiting.while_there(client, Some(&context), login).await?;
             match routed.target.settings.login.auth {
                 Auth::Passthrough => {
                     self.carry(&context, &mut routed, client, login_messages)

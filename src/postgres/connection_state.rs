@@ -16,6 +16,8 @@ use crate::report::TokenEvidence;
 /// A connection that has completed its startup.
 pub(in crate::postgres) struct ClientConnection {
     pub(in crate::postgres) arrival: Arrival,
+    /// The client belongs to pgiam's user.
+    pub(in crate::postgres) is_owners: bool,
     pub(in crate::postgres) proxy: Arc<Proxy>,
     pub(in crate::postgres) accepted: Instant,
     pub(in crate::postgres) timings: StageTimings,

@@ -4,6 +4,7 @@ use crate::aws::calls::CREDENTIALS_STEP;
 use crate::base::partition::Partition;
 use crate::base::quote::shell;
 use crate::config::{Endpoint, ResolvedTarget, Via};
+use crate::login::background::LOGIN_STEP;
 
 use super::context::ErrorContext;
 use super::message::{CANNOT_CONNECT, Message, REJECTED, SHUTDOWN, TOO_MANY, checked_id};
@@ -20,11 +21,14 @@ pub(super) fn with_pending_step(
         );
     };
     let message = message.detail(format!("pgiam was waiting for {step}."));
-    match step == CREDENTIALS_STEP {
-        true => message.hint(format!(
+    match step {
+        CREDENTIALS_STEP => message.hint(format!(
             "{SLOW_CREDENTIALS} If the credentials are only slow, raise connect_timeout."
         )),
-        false => message.hint(format!(
+        LOGIN_STEP => message.hint(
+            "Complete the login on the page that pgiam has opened in your browser, then connect again. Without a browser, run: pgiam login",
+        ),
+        _ => message.hint(format!(
             "If this step is only slow, raise connect_timeout. {}",
             test_each_step(target)
         )),

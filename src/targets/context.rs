@@ -14,6 +14,7 @@ use crate::aws::alias::Aliases;
 use crate::aws::calls::CREDENTIALS_STEP;
 use crate::aws::token::{self, TokenProvider};
 use crate::config::{Auth, Endpoint, ResolvedTarget, TargetConfig, Via};
+use crate::login::background::{BackgroundLogins, LOGIN_STEP};
 use crate::targets::last_failure::{LastFailure, RecoveryFlag};
 use crate::tls::upstream::UpstreamTls;
 use crate::tunnel::direct::DirectTransport;
@@ -42,6 +43,8 @@ pub struct TargetContext<P> {
     pub(crate) last_failure: LastFailure,
     pub(crate) recovering: RecoveryFlag,
     aliases: Arc<Aliases>,
+    /// Logins that clients may start.
+    logins: Option<Arc<BackgroundLogins>>,
     /// Tracks the end of the tunnel.
     endings: TaskTracker,
 }
@@ -92,8 +95,34 @@ impl<P: ProtocolState> TargetContext<P> {
             last_failure: LastFailure::default(),
             recovering: RecoveryFlag::default(),
             aliases: Arc::new(Aliases::new(target.settings.login.dns_server)),
+            logins: None,
             target: Arc::new(target),
         })
+    }
+
+    /// Lets clients start these logins.
+    #[must_use]
+    pub(super) fn with_logins(mut self, logins: Option<Arc<BackgroundLogins>>) -> Self {
+        self.logins = logins;
+        self
+    }
+
+    /// Waits for a login in the browser, if the configuration allows it and a login is what the
+    /// credentials lack. Only a client of pgiam's own user may open windows on its screen.
+    ///
+    /// # Errors
+    /// [`ConnectionError::ConnectTimeout`].
+    pub(crate) async fn await_login(&self, is_owners: bool) -> Result<(), ConnectionError> {
+        match &self.logins {
+            Some(logins) if is_owners => {
+                let login = async {
+                    logins.wait(&self.aws).await;
+                    Ok(())
+                };
+                self.within_connect_timeout(login).await
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Checks the settings that can be checked before the database of a target is known.
@@ -107,8 +136,10 @@ impl<P: ProtocolState> TargetContext<P> {
     /// Returns the pending step of a connection before its login, as a noun; `None` if it is
     /// unknown.
     pub(crate) fn waits_for(&self) -> Option<&'static str> {
+        let logins = self.logins.as_ref();
         match self.aws.is_loading() {
             true => Some(CREDENTIALS_STEP),
+            false if logins.is_some_and(|logins| logins.is_running()) => Some(LOGIN_STEP),
             false => self.transport.waits_for(),
         }
     }

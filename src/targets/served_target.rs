@@ -19,6 +19,7 @@ use crate::config::{ConfigError, ResolvedTarget, TargetConfig};
 use crate::failure::connection::ConnectionError;
 use crate::failure::route::KnownTarget;
 use crate::failure::setup::SetupError;
+use crate::login::background::BackgroundLogins;
 use crate::report;
 use crate::targets::context::{ProtocolState, TargetContext};
 use crate::targets::last_failure::NotReady;
@@ -34,6 +35,8 @@ pub struct AwsContexts {
     all: Mutex<Vec<ProfileAws>>,
     /// Tunnels of removed targets that are shutting down.
     endings: TaskTracker,
+    /// Logins that clients may start; `None` with `login = "off"`.
+    logins: Option<Arc<BackgroundLogins>>,
 }
 
 struct ProfileAws {
@@ -43,6 +46,16 @@ struct ProfileAws {
 }
 
 impl AwsContexts {
+    /// Creates an empty set. With `browser_login`, clients of this user may open the browser for a
+    /// login.
+    #[must_use]
+    pub fn new(browser_login: bool) -> Self {
+        Self {
+            logins: browser_login.then(Arc::default),
+            ..Self::default()
+        }
+    }
+
     /// Returns the identity for a profile and a region; `None` means the default from the AWS
     /// settings.
     pub fn of(&self, profile: Option<&str>, region: Option<&Region>) -> Arc<AwsContext> {
@@ -76,7 +89,8 @@ impl AwsContexts {
         target: ResolvedTarget,
     ) -> Result<Arc<TargetContext<P>>, SetupError> {
         let aws = self.of(target.settings.profile.as_deref(), target.region.as_ref());
-        TargetContext::new(target, aws, self.endings.clone()).map(Arc::new)
+        let context = TargetContext::new(target, aws, self.endings.clone())?;
+        Ok(Arc::new(context.with_logins(self.logins.clone())))
     }
 
     /// Returns the tunnels that are shutting down while the program continues.

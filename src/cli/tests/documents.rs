@@ -65,7 +65,8 @@ const fn switch(key: &'static str) -> Sample {
 
 const HOST: &str = "orders.cluster-abc.eu-central-1.rds.amazonaws.com";
 
-const SAMPLES: [Sample; 31] = [
+const SAMPLES: [Sample; 32] = [
+    sample("login", &["'off'", "'browser'"], &["off", "browser"]),
     sample(
         "host",
         &["'orders.cluster-abc.eu-central-1.rds.amazonaws.com:5432'"],
