@@ -4,6 +4,7 @@ mod args;
 mod examples;
 pub mod exit;
 pub mod logging;
+mod login;
 mod serve;
 mod switches;
 pub mod terminal;
@@ -23,6 +24,7 @@ use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand};
 pub use args::{
     DatabaseArgs, DrainArgs, LogFormat, OutputArgs, ProgramArgs, StateArgs, TargetArgs,
 };
+pub use login::{LoginArgs, LogoutArgs};
 pub use serve::{ServeArgs, TunnelArgs};
 pub use tools::{
     CheckArgs, CompletionsArgs, InitArgs, ListArgs, ManArgs, RunArgs, SetupArgs, SetupBastionArgs,
@@ -56,6 +58,12 @@ pub enum Command {
     /// Run a command with a tunnel of its own, and stop when the command ends.
     #[command(after_help = examples::RUN)]
     Run(Box<RunArgs>),
+    /// Log in to AWS: IAM Identity Center in the browser, or an MFA code.
+    #[command(after_help = examples::LOGIN)]
+    Login(Box<LoginArgs>),
+    /// Log out of AWS.
+    #[command(after_help = examples::LOGOUT)]
+    Logout(Box<LogoutArgs>),
     /// Test every step of a connection, and report what is wrong.
     #[command(after_help = examples::CHECK)]
     Check(Box<CheckArgs>),
@@ -194,6 +202,8 @@ impl Command {
         Some(match self {
             Self::Serve(args) => &args.program,
             Self::Run(args) => &args.program,
+            Self::Login(args) => &args.program,
+            Self::Logout(args) => &args.program,
             Self::Check(args) => &args.program,
             Self::List(args) => &args.program,
             Self::Init(args) => &args.program,

@@ -7,6 +7,8 @@ mod connection_test;
 mod first_login;
 pub mod init;
 pub mod list;
+pub mod login;
+pub mod logout;
 mod reload;
 pub mod resolve_target;
 pub mod run;
@@ -39,6 +41,8 @@ pub async fn dispatch(command: &Command) -> anyhow::Result<u8> {
     match command {
         Command::Serve(args) => serve::serve(args).await.map(|()| 0),
         Command::Run(args) => run::run(args).await,
+        Command::Login(args) => login::login(args).await.map(|()| 0),
+        Command::Logout(args) => logout::logout(args).await.map(|()| 0),
         Command::Check(args) => check::check(args).await,
         Command::List(args) => list::list(args).await.map(|()| 0),
         Command::Init(args) => init::init(args).await.map(|()| 0),

@@ -2,7 +2,7 @@
 
 mod reload;
 mod run;
-mod screen;
+pub(crate) mod screen;
 mod words;
 
 use std::path::Path;

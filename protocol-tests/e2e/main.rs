@@ -19,6 +19,7 @@ mod lifecycle;
 mod load;
 mod local;
 mod login;
+mod login_aws;
 mod machine;
 mod running;
 mod setup;

@@ -2,6 +2,7 @@
 
 pub(super) const PGIAM: &str = "\
 Examples:
+  pgiam login               log in to AWS
   pgiam list                list databases and bastions
   pgiam init                write a configuration file with the databases
   pgiam serve --db orders   serve one database without a configuration file
@@ -41,6 +42,25 @@ Examples:
 pgiam starts the command after a first successful login, with PGHOST, PGPORT,
 PGUSER, PGDATABASE, PGSSLMODE and DATABASE_URL in its environment. pgiam
 forwards signals to the command and returns its exit code.";
+
+pub(super) const LOGIN: &str = "\
+Examples:
+  pgiam login                     log in with the profile in effect
+  pgiam login dev
+  pgiam login dev --device-code   on a machine without a browser
+  pgiam login --sso-session corp
+  echo 123456 | pgiam login dev --mfa-code -
+pgiam keeps logins where the AWS CLI does (~/.aws/sso/cache, ~/.aws/cli/cache):
+each finds the logins of the other. A running pgiam uses a new login for its
+next connection. A profile with access keys, credential_process or the
+credentials of a machine needs no login; pgiam login then exits with 1.";
+
+pub(super) const LOGOUT: &str = "\
+Examples:
+  pgiam logout dev
+  pgiam logout --all
+pgiam ends the session at AWS, and removes its token, the keys of its roles and
+the keys that were obtained with an MFA code. Open connections stay open.";
 
 pub(super) const CHECK: &str = "\
 Examples:

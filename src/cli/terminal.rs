@@ -46,6 +46,13 @@ pub fn width() -> usize {
     columns.clamp(NARROWEST, WIDEST)
 }
 
+/// Returns the number of columns of the terminal that standard error is; `None` if it is none.
+#[must_use]
+pub fn stderr_width() -> Option<usize> {
+    let (_, columns) = console::Term::stderr().size_checked()?;
+    io::stderr().is_terminal().then(|| columns.into())
+}
+
 /// Writes to standard output. Removes colours if it is not a terminal or they are disabled
 /// (`NO_COLOR`, `CLICOLOR`, `TERM=dumb`). A closed pipe, as with `head`, is not an error.
 ///

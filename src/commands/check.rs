@@ -3,6 +3,7 @@
 use anyhow::Context;
 
 use super::config;
+use super::login::on_demand;
 use crate::base::foreign_text::visible_json;
 use crate::check::{self, CheckError, CheckEvent, CheckRun};
 use crate::cli::CheckArgs;
@@ -21,6 +22,10 @@ pub async fn check(args: &CheckArgs) -> anyhow::Result<u8> {
         &args.target.database,
         &args.program,
     )?;
+    if !args.output.json {
+        let profile = config.settings.profile.as_deref();
+        on_demand::offer_for(profile).await?;
+    }
     let mut signals = StopSignals::install().context("cannot listen for signals")?;
     let mut check = CheckRun::new(config, !args.no_speed)?;
     let mut shown = ProgressOutput {

@@ -16,6 +16,7 @@ use crate::base::quote::printable;
 use crate::cli::ListArgs;
 use crate::cli::terminal;
 use crate::cli::terminal::{BAD, DIM, GOOD, HEADING, Progress, Table, WARNING, styled};
+use crate::commands::login::{choose, on_demand};
 use crate::commands::resolve_target::in_words;
 use crate::config::Endpoint;
 use crate::report;
@@ -32,6 +33,14 @@ pub async fn list(args: &ListArgs) -> anyhow::Result<()> {
         args.profile.as_deref(),
         args.region.as_deref().map(Region::from),
     );
+    let mut chosen = None;
+    if !args.output.json {
+        on_demand::offer_for(profile).await?;
+        if profile.is_none() {
+            chosen = choose::without_profile(args.region.as_deref()).await?;
+        }
+    }
+    let profile = profile.or(chosen.as_deref());
     let (region, survey) = survey(profile, region.as_ref()).await?;
     let text = match args.output.json {
         true => visible_json(&format!("{:#}\n", document(&region, profile, &survey))).into_owned(),

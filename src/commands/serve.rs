@@ -15,14 +15,16 @@ use tracing::{error, info, warn};
 
 use super::connection_string::client_host;
 use super::connection_test;
+use super::login::on_demand::ServerLogins;
 use super::reload::{LoadedConfiguration, ReloadSources, ReloadTriggers, serving};
 use crate::admin::{AdminOptions, AdminServer, ControlRequests, ProcessKind};
+use crate::aws::AwsContext;
 use crate::base::environment;
 use crate::base::foreign_text::visible;
 use crate::base::quote::shell;
 use crate::cli::ServeArgs;
 use crate::cli::terminal::Progress;
-use crate::config::{ConfigError, ServeSettings};
+use crate::config::{ConfigError, ServeSettings, TargetConfig};
 use crate::platform::{self, HangUp, StopSignals, service};
 use crate::postgres::client::{authenticate, password_file};
 use crate::postgres::shared::Proxy;
@@ -83,6 +85,8 @@ pub async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
         }
         end = end.or_else(|| failed.as_ref().map(|_| "the connection test failed"));
     }
+    let contexts = contexts_of(&targets, &aws_contexts);
+    let mut logins = ServerLogins::start(contexts, configured.serve.browser_login);
     drop(targets); // From now on the served targets count.
     let host = client_host(server.addresses());
     let mut waiting = Vec::new();
@@ -119,6 +123,7 @@ pub async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
                 waiting.retain(|row| served.iter().any(|served| Arc::ptr_eq(served, &row.served)));
             }
             () = recovered => service::status(&serving(&server)),
+            () = logins.completed() => recheck(&server, &proxy),
         }
     }
     info!(signal = end.unwrap_or_default(), "stopping");
@@ -130,6 +135,21 @@ pub async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
     admin.stop().await;
     info!("stopped");
     failed.map_or(Ok(()), |failed| Err(failed.into()))
+}
+
+/// Checks the targets after a login, so that they are ready before the next client.
+fn recheck(server: &PgServer, proxy: &Arc<Proxy>) {
+    let (served, proxy) = (server.served().targets(), Arc::clone(proxy));
+    tokio::spawn(async move { prepare_all(&served, &proxy).await });
+}
+
+/// Returns the contexts of the targets.
+fn contexts_of(targets: &[Arc<PgTarget>], aws_contexts: &AwsContexts) -> Vec<Arc<AwsContext>> {
+    let configs = targets.iter().map(|target| &target.config);
+    let context = |config: &TargetConfig| {
+        aws_contexts.of(config.settings.profile.as_deref(), config.region.as_ref())
+    };
+    configs.map(context).collect()
 }
 
 /// Prints the ready lines of waiting targets that have become ready.

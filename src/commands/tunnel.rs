@@ -7,6 +7,7 @@ use anyhow::Context;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
+use super::login::on_demand;
 use super::serve::{announce, state_dir};
 use crate::admin::{AdminOptions, AdminServer, ControlRequests, ProcessKind};
 use crate::admission::Guard;
@@ -29,6 +30,7 @@ pub async fn tunnel(args: &TunnelArgs) -> anyhow::Result<()> {
     let serve = ServeSettings::from_layer(serve.only(PeerFlags::KEYS))?;
     let guard = Arc::new(Guard::of_clients(serve.peer_check));
     let target = file.forward(args.to.clone(), args.target.as_deref(), &args.layer())?;
+    on_demand::offer_for(target.settings.profile.as_deref()).await?;
     super::raise_descriptors();
     let mut signals = StopSignals::install().context("cannot listen for signals")?;
 

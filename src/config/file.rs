@@ -309,6 +309,8 @@ pub(super) fn unknown_target(asked: &str, targets: &BTreeMap<String, TargetLayer
 pub(crate) const COMMANDS: &[&str] = &[
     "serve",
     "run",
+    "login",
+    "logout",
     "check",
     "list",
     "init",

@@ -14,17 +14,17 @@ use crate::support::{PATIENCE, World, run};
 /// Columns and lines of the terminal.
 const SIZE: (&str, &str) = ("80", "60");
 /// Stands behind what a command has shown.
-const END: &str = "[exit ";
+pub(crate) const END: &str = "[exit ";
 
 /// A terminal of its own, without anybody's settings.
-struct Terminal {
+pub(crate) struct Terminal {
     socket: String,
 }
 
 impl Terminal {
     /// Runs `command` in it, in the environment that the command has. `None`: there is no tmux here, and
     /// `./dev test` has said so.
-    async fn run(command: &Command, name: &str) -> Option<Self> {
+    pub(crate) async fn run(command: &Command, name: &str) -> Option<Self> {
         if Command::new("tmux")
             .arg("-V")
             .stdout(Stdio::null())
@@ -90,7 +90,7 @@ impl Terminal {
     }
 
     /// What stands on the screen, once `wanted` does.
-    async fn shows(&self, wanted: &str) -> String {
+    pub(crate) async fn shows(&self, wanted: &str) -> String {
         let mut last = String::new();
         let look = async {
             loop {
@@ -108,7 +108,7 @@ impl Terminal {
         last
     }
 
-    async fn press(&self, keys: &str) {
+    pub(crate) async fn press(&self, keys: &str) {
         let mut press = self.tmux();
         press.args(["send-keys", keys]);
         assert_eq!(run(press).await.code, Some(0));

@@ -40,6 +40,8 @@ async fn every_command_has_a_help_with_examples() {
     let expected = [
         "serve",
         "run",
+        "login",
+        "logout",
         "check",
         "list",
         "init",

@@ -1,0 +1,229 @@
+//! Logins that begin where they are missing: at a terminal, and with a client that waits.
+
+use protocol_tests::aws::sandbox::Sandbox;
+use protocol_tests::harness::person::Button;
+use tokio::process::Command;
+
+use super::{ACCOUNT, Home, calls, config};
+use crate::daily::screen::{END, Terminal};
+use crate::support::{BASTION, HOST, PATIENCE, Setup, World, behind, launch, run};
+
+/// A target of the profile `dev`, with `serve` at the beginning.
+fn file(serve: &str) -> String {
+    format!(
+        "{serve}[targets.orders]\nhost = \"{HOST}\"\nuser = \"db_user\"\ndatabase = \"app\"\nport = 0\n\
+         bastion = \"{BASTION}\"\nprofile = \"dev\"\n"
+    )
+}
+
+/// Writes the token of a session that ended yesterday and cannot be renewed.
+fn ended_session(home: &Home, sandbox: &Sandbox) {
+    let text = format!(
+        r#"{{"startUrl": "{}", "region": "eu-central-1", "accessToken": "ended",
+        "expiresAt": "2026-01-01T08:12:00Z"}}"#,
+        sandbox.identity_center().start_url()
+    );
+    std::fs::create_dir_all(home.path(".aws/sso/cache")).expect("a directory");
+    // The name of the session "corp".
+    let name = "ee0bfd2552fbd840c02cc48b6e823320543c450f.json";
+    home.write(&format!(".aws/sso/cache/{name}"), &text);
+}
+
+#[tokio::test]
+async fn the_morning_begins_with_enter() {
+    let (sandbox, database) = behind(&Setup::default()).await;
+    let home = Home::new(&sandbox, &config(&sandbox));
+    ended_session(&home, &sandbox);
+    home.write("pgiam.toml", &file(""));
+    let psql = database.postgres().psql_program().display().to_string();
+    let args = [
+        "run",
+        "orders",
+        "--",
+        &psql,
+        "-X",
+        "-A",
+        "-t",
+        "-c",
+        "select current_user",
+    ];
+    let mut command = home.command(&sandbox, &args);
+    command.env("PGIAM_CA_FILE", sandbox.pki().ca_pem_path());
+    let Some(terminal) = Terminal::run(&command, "morning").await else {
+        return;
+    };
+    let question = terminal
+        .shows("Press Enter to log in, Ctrl-C to stop.")
+        .await;
+    let ended = "The SSO session of profile dev ended at 2026-01-01 08:12 UTC.";
+    assert!(question.replace('\n', " ").contains(ended), "{question}");
+    assert_eq!(home.person.addresses(), Vec::<String>::new());
+    terminal.press("Enter").await;
+    let address = home.person.address(1, PATIENCE).await.expect("an address");
+    let page = home.person.sign_in(&address, Button::Allow).await;
+    page.expect("a page");
+    let screen = terminal.shows(END).await;
+    assert!(
+        screen.contains("Logged in to SSO session corp until"),
+        "{screen}"
+    );
+    assert!(screen.contains("\ndb_user\n[exit 0]"), "{screen}");
+    drop(terminal);
+    database.stop().await.expect("the server stops");
+    sandbox.shutdown().await;
+}
+
+#[tokio::test]
+async fn without_a_profile_a_role_is_chosen() {
+    let sandbox = Sandbox::builder().region("eu-central-1").start().await;
+    let sandbox = sandbox.expect("sandbox");
+    sandbox
+        .identity_center()
+        .add_account("210987654321", "Other", "other@example.com");
+    sandbox
+        .identity_center()
+        .assign("210987654321", "Developer");
+    sandbox.identity_center().assign(ACCOUNT, "ReadOnly");
+    let url = sandbox.identity_center().start_url();
+    let text = format!("[sso-session corp]\nsso_start_url = {url}\nsso_region = eu-central-1\n");
+    let home = Home::new(&sandbox, &text);
+    std::fs::remove_file(home.path(".aws/credentials")).expect("a file");
+    let mut command = home.command(&sandbox, &["list"]);
+    command.env("AWS_EC2_METADATA_DISABLED", "true");
+    let Some(terminal) = Terminal::run(&command, "choose").await else {
+        return;
+    };
+    let address = home.person.address(1, PATIENCE).await.expect("an address");
+    let page = home.person.sign_in(&address, Button::Allow).await;
+    page.expect("a page");
+    terminal.shows("Account").await;
+    // Filters the accounts.
+    terminal.press("Sandbox").await;
+    terminal.press("Enter").await;
+    terminal.shows("ReadOnly").await;
+    terminal.press("Devel").await;
+    terminal.press("Enter").await;
+    let screen = terminal.shows(END).await;
+    assert!(
+        screen.contains("Added profile Developer-123456789012"),
+        "{screen}"
+    );
+    assert!(screen.contains("[exit 0]"), "{screen}");
+    let written = std::fs::read_to_string(home.path(".aws/config")).expect("the file");
+    assert_eq!(
+        written,
+        format!(
+            "{text}\n[profile Developer-{ACCOUNT}]\nsso_session = corp\nsso_account_id = {ACCOUNT}\n\
+             sso_role_name = Developer\nregion = eu-central-1\n"
+        )
+    );
+    drop(terminal);
+    sandbox.shutdown().await;
+}
+
+/// A server with `login = "browser"` whose session has ended.
+async fn waiting_world(serve: &str) -> (World, Home) {
+    let (sandbox, database) = behind(&Setup::default()).await;
+    let home = Home::new(&sandbox, &config(&sandbox));
+    ended_session(&home, &sandbox);
+    let keys = [
+        "AWS_ACCESS_KEY_ID",
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_SESSION_TOKEN",
+    ];
+    let files = ["AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"];
+    let none = keys.into_iter().chain(files).map(|name| (name, None));
+    let text = |path: &std::path::Path| Some(path.display().to_string());
+    let mut setup = Setup {
+        config: Some(file(serve)),
+        env: none.collect(),
+        ..Setup::default()
+    };
+    setup.env.extend([
+        ("HOME", text(home.dir.path())),
+        ("BROWSER", text(home.person.program())),
+    ]);
+    let mut proxy = launch(&sandbox, &setup);
+    proxy.wait_ready(PATIENCE).await.expect("pgiam listens");
+    let world = World {
+        proxy,
+        database,
+        sandbox,
+    };
+    (world, home)
+}
+
+fn query(world: &World) -> Command {
+    world.psql_command(&["-A", "-t", "-c", "select current_user"])
+}
+
+#[tokio::test]
+async fn a_client_waits_for_the_browser() {
+    let (world, home) = waiting_world("[serve]\nlogin = \"browser\"\n").await;
+    assert_eq!(home.person.addresses(), Vec::<String>::new());
+    let clients = (
+        tokio::spawn(run(query(&world))),
+        tokio::spawn(run(query(&world))),
+    );
+    let address = home.person.address(1, PATIENCE).await.expect("an address");
+    let page = home.person.sign_in(&address, Button::Allow).await;
+    page.expect("a page");
+    for client in [clients.0, clients.1] {
+        assert_eq!(client.await.expect("psql").rows(), "db_user");
+    }
+    assert_eq!(home.person.addresses().len(), 1, "one window for both");
+    assert_eq!(calls(&world.sandbox, "sso-oidc:RegisterClient"), 1);
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn an_ignored_page_is_opened_once() {
+    let serve = "[serve]\nlogin = \"browser\"\n[defaults]\nconnect_timeout = 2\n";
+    let (world, home) = waiting_world(serve).await;
+    let ran = run(query(&world)).await;
+    assert_eq!(ran.code, Some(2), "{ran:?}");
+    insta::assert_snapshot!(
+        "ignored_page",
+        ran.stderr.replace(&world.proxy.port().to_string(), "PORT")
+    );
+    let again = run(query(&world)).await;
+    assert_eq!(again.code, Some(2), "{again:?}");
+    assert_eq!(home.person.addresses().len(), 1);
+    // The login that comes late serves the next client.
+    let page = home
+        .person
+        .sign_in(&home.person.addresses()[0], Button::Allow)
+        .await;
+    page.expect("a page");
+    world
+        .proxy
+        .wait_log("logged in to AWS", PATIENCE)
+        .await
+        .expect("a log line");
+    assert_eq!(world.query("select current_user").await, "db_user");
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_denied_login_opens_no_second_window() {
+    let (world, home) = waiting_world("[serve]\nlogin = \"browser\"\n").await;
+    let client = tokio::spawn(run(query(&world)));
+    let address = home.person.address(1, PATIENCE).await.expect("an address");
+    let page = home.person.sign_in(&address, Button::Deny).await;
+    page.expect("a page");
+    let ran = client.await.expect("psql");
+    assert!(ran.stderr.contains("SSO session"), "{ran:?}");
+    let again = run(query(&world)).await;
+    assert!(again.stderr.contains("SSO session"), "{again:?}");
+    assert_eq!(home.person.addresses().len(), 1);
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn no_window_opens_unasked() {
+    let (world, home) = waiting_world("").await;
+    let ran = run(query(&world)).await;
+    assert!(ran.stderr.contains("SSO session"), "{ran:?}");
+    assert_eq!(home.person.addresses(), Vec::<String>::new());
+    world.stop().await;
+}
