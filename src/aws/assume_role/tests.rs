@@ -1,5 +1,7 @@
 //! Chains of roles with and without MFA, against a stand-in for STS.
 
+mod sandbox;
+
 use aws_profile::{Origin, Setting, Source, format_date};
 use serde_json::Value as Json;
 use tempfile::TempDir;

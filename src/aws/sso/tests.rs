@@ -1,5 +1,7 @@
 //! The rules of the AWS CLI for tokens and keys of IAM Identity Center, against a stand-in.
 
+mod sandbox;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
