@@ -8,10 +8,10 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use super::cases::{NOW, in_words};
+use super::cases::{Input, in_words};
 use super::python;
 use super::random::Random;
-use crate::{FileInput, Files, Request, ResolveError, resolve};
+use crate::ResolveError;
 
 const SEED: u64 = 0x5EED_B070;
 const CASES: usize = 1_500;
@@ -29,6 +29,12 @@ class Text:
     def __init__(self, text):
         self.text, self.access_key, self.secret_key, self.token = text, text, 's', None
 
+class Expiring(c.RefreshableCredentials):
+    def __init__(self, access_key, secret_key, token, expiry_time, **rest):
+        super().__init__(access_key, secret_key, token, expiry_time, **rest)
+        self.text = static(access_key, secret_key, token, 'env').text
+        self.get_frozen_credentials()
+
 class Role:
     def __init__(self, source_credentials, role_arn, extra_args, **rest):
         self.text = source_credentials.text + ' > ' + role_arn
@@ -42,7 +48,7 @@ class Role:
 class Web:
     def __init__(self, web_identity_token_loader, role_arn, extra_args, **rest):
         path = web_identity_token_loader._web_identity_token_path
-        self.text = 'web %s > %s' % (path, role_arn)
+        self.text = 'web ' + path + ' > ' + role_arn
         if 'RoleSessionName' in extra_args:
             self.text += ' ' + extra_args['RoleSessionName']
     def fetch_credentials(self): pass
@@ -50,15 +56,15 @@ class Web:
 class Sso:
     def __init__(self, start_url, sso_region, role_name, account_id, sso_session_name=None, **rest):
         session = '-' if sso_session_name is None else sso_session_name
-        self.text = 'sso %s %s %s %s %s' % (session, start_url, sso_region, account_id, role_name)
+        self.text = ' '.join(('sso', session, start_url, sso_region, account_id, role_name))
     def fetch_credentials(self): pass
 
 def deferred(refresh_using, **rest):
     return Text(refresh_using.__self__.text)
 
 def static(access_key, secret_key, token=None, method=None, **rest):
-    text = access_key if token is None else access_key + ' token ' + token
-    return Text(('env ' if method == 'env' else '') + text)
+    text = access_key + ('' if token is None else ' token ' + token)
+    return Text(('env ' if method == 'env' else '') + text + secret_key[:0])
 
 def login(self):
     profile = self._load_config().get('profiles', {}).get(self._profile_name, {})
@@ -79,6 +85,9 @@ def container(self):
         return Text('container relative ' + environ[self.ENV_VAR])
     return Text('container full ' + environ[self.ENV_VAR_FULL])
 
+def old_file(self):
+    return Text('used') if 'AWS_CREDENTIAL_FILE' in os.environ else None
+
 def instance(self):
     disabled = os.environ.get('AWS_EC2_METADATA_DISABLED', '').lower() == 'true'
     return None if disabled else Text('instance')
@@ -89,11 +98,12 @@ c.SSOCredentialFetcher = Sso
 c.create_mfa_serial_refresher = lambda refresher: refresher
 c.DeferredRefreshableCredentials = deferred
 c.Credentials = static
+c.RefreshableCredentials = Expiring
 c.LoginProvider.load = login
 c.ProcessProvider.load = process
 c.ContainerProvider._retrieve_or_fail = container
 c.InstanceMetadataProvider.load = instance
-c.OriginalEC2Provider.load = lambda self: None
+c.OriginalEC2Provider.load = old_file
 c.BotoProvider.load = lambda self: None
 
 def outcome(case, folder):
@@ -101,25 +111,40 @@ def outcome(case, folder):
     os.environ.update(case['variables'])
     for name, variable in (('config', 'AWS_CONFIG_FILE'), ('credentials', 'AWS_SHARED_CREDENTIALS_FILE')):
         path = os.path.join(folder, name)
-        with open(path, 'w', encoding='utf-8', newline='') as file:
-            file.write(case[name])
+        with open(path, 'wb') as file:
+            file.write(bytes.fromhex(case[name]))
         os.environ[variable] = path
-    session = botocore.session.Session(profile=case['profile'])
+    # The handlers are for calls of services, and take most of the time.
+    session = botocore.session.Session(profile=case['profile'], include_builtin_handlers=False)
     try:
         found = session.get_credentials()
+        if found is None:
+            return 'no credentials'
         region = session.get_config_variable('region')
+        return found.text if region is None else found.text + ', region ' + region
     except botocore.exceptions.ProfileNotFound:
         return 'no such profile'
-    except (botocore.exceptions.BotoCoreError, ValueError):
+    except botocore.exceptions.ConfigParseError:
+        return 'file error'
+    except (botocore.exceptions.BotoCoreError, ValueError, RuntimeError):
         return 'error'
-    if found is None:
-        return 'no credentials'
-    return found.text if region is None else found.text + ', region ' + region
+    except (AttributeError, TypeError):
+        # A nested block where a text is expected.
+        return 'error'
 
 with tempfile.TemporaryDirectory() as folder:
     lines = [json.dumps(outcome(json.loads(line), folder)) for line in sys.stdin]
 print('\n'.join(lines))
 "#;
+
+/// Returns the outcome of each input with botocore; `None` if it is not installed.
+pub(super) fn outcomes(inputs: &[Input]) -> Option<Vec<String>> {
+    let lines: Vec<String> = inputs.iter().map(Input::line).collect();
+    let outcomes = python::run(IMPORT, SCRIPT, &lines)?;
+    assert_eq!(outcomes.len(), inputs.len());
+    let text = |outcome: &serde_json::Value| outcome.as_str().unwrap().to_owned();
+    Some(outcomes.iter().map(text).collect())
+}
 
 /// Keys of profiles, with values that often refer to each other.
 const KEYS: &[(&str, &[&str])] = &[
@@ -216,13 +241,6 @@ const VARIABLES: &[(&str, &[&str])] = &[
     ("AWS_EC2_METADATA_DISABLED", &["true", "1", "TRUE"]),
 ];
 
-struct Generated {
-    config: String,
-    credentials: String,
-    profile: Option<&'static str>,
-    variables: BTreeMap<&'static str, &'static str>,
-}
-
 /// Returns some of the pairs, each with one of its values.
 fn some(
     random: &mut Random,
@@ -253,7 +271,7 @@ fn write_keys(file: &mut String, keys: &BTreeMap<&str, &str>) {
     }
 }
 
-fn generated(random: &mut Random) -> Generated {
+fn generated(random: &mut Random) -> Input {
     let (mut config, mut credentials) = (String::new(), String::new());
     for name in ["default", "a", "b", "c"] {
         if random.below(5) > 0 {
@@ -286,34 +304,18 @@ fn generated(random: &mut Random) -> Generated {
             variables.insert("AWS_SECRET_ACCESS_KEY", "F");
         }
     }
-    Generated {
-        config,
-        credentials,
-        profile,
-        variables,
+    let owned = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
+    Input {
+        config: config.into_bytes(),
+        credentials: credentials.into_bytes(),
+        profile: profile.map(str::to_owned),
+        variables: variables.into_iter().map(owned).collect(),
     }
-}
-
-fn ours(case: &Generated) -> Result<crate::Identity, ResolveError> {
-    let files = Files::parse(
-        ("config", FileInput::Contents(case.config.as_bytes())),
-        (
-            "credentials",
-            FileInput::Contents(case.credentials.as_bytes()),
-        ),
-    );
-    let request = Request {
-        profile: case.profile,
-        now: NOW,
-        ..Request::default()
-    };
-    let variable = |name: &str| case.variables.get(name).map(|value| (*value).to_owned());
-    resolve(&request, &variable, &files)
 }
 
 /// Returns `true` for the credentials of the machine, which botocore takes for a profile with an
 /// incomplete source. That is the deviation [`ResolveError::Incomplete`].
-fn is_of_machine(outcome: &str) -> bool {
+pub(super) fn is_of_machine(outcome: &str) -> bool {
     ["container ", "instance", "no credentials"]
         .iter()
         .any(|kind| outcome.starts_with(kind))
@@ -323,33 +325,21 @@ fn is_of_machine(outcome: &str) -> bool {
 fn generated_profiles_lead_to_the_credentials_of_botocore() {
     println!("seed {SEED:#x}, {CASES} cases");
     let mut random = Random::new(SEED);
-    let cases: Vec<Generated> = (0..CASES).map(|_| generated(&mut random)).collect();
-    let line = |case: &Generated| {
-        let (config, credentials) = (&case.config, &case.credentials);
-        let (profile, variables) = (&case.profile, &case.variables);
-        serde_json::json!({
-            "config": config, "credentials": credentials, "profile": profile,
-            "variables": variables,
-        })
-    };
-    let lines: Vec<String> = cases.iter().map(|case| line(case).to_string()).collect();
-    let Some(expected) = python::run(IMPORT, SCRIPT, &lines) else {
+    let cases: Vec<Input> = (0..CASES).map(|_| generated(&mut random)).collect();
+    let Some(expected) = outcomes(&cases) else {
         return;
     };
-    assert_eq!(expected.len(), cases.len());
     let mut kinds: BTreeMap<String, usize> = BTreeMap::new();
     for (case, expected) in cases.iter().zip(&expected) {
-        let result = ours(case);
-        let expected = expected.as_str().unwrap();
+        let result = case.resolve();
         let kind = match &result {
             Err(ResolveError::Incomplete { .. }) => {
-                assert!(is_of_machine(expected), "{expected}\n{}", line(case));
+                assert!(is_of_machine(expected), "{expected}\n{case}");
                 "incomplete".to_owned()
             }
             result => {
                 let ours = in_words(result);
-                let shown = || format!("{}\n{}\n{}", case.config, case.credentials, line(case));
-                assert_eq!(ours, expected, "{}", shown());
+                assert_eq!(&ours, expected, "{case}");
                 match ours.contains(" > ") && !ours.starts_with("web") {
                     true => "role".to_owned(),
                     false => ours.split([' ', ',']).next().unwrap_or_default().to_owned(),

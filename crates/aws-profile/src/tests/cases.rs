@@ -1,6 +1,7 @@
 //! Cases and their outcome as text, to compare with the recorded answer of AWS CLI 2.36.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use crate::{
     ContainerUri, FileInput, Files, Identity, Keys, Request, ResolveError, Source, resolve,
@@ -11,7 +12,8 @@ pub(super) const NOW: i64 = 1_800_000_000;
 
 /// A pair of files, variables and a request, and the outcome with the AWS CLI.
 ///
-/// In the files, `{K}` stands for the keys with the ID `X`, `{K2}` for those with the ID `X2`.
+/// In the files, `{K}` stands for the keys with the ID `X`, `{K2}` for those with the ID `X2`; see
+/// also [`bytes`].
 #[derive(Clone, Copy, Default)]
 pub(super) struct Case {
     pub(super) name: &'static str,
@@ -26,36 +28,80 @@ pub(super) struct Case {
 }
 
 /// A case that has another outcome here on purpose.
+#[derive(Clone, Copy)]
 pub(super) struct Deviation {
     pub(super) case: &'static str,
     pub(super) ours: &'static str,
     pub(super) reason: &'static str,
 }
 
-impl Case {
-    fn resolve(&self) -> Result<Identity, ResolveError> {
-        let (config, credentials) = (expand(self.config), expand(self.credentials));
-        let files = Files::parse(
-            ("config", FileInput::Contents(&config)),
-            ("credentials", FileInput::Contents(&credentials)),
-        );
+/// Contents of both files, variables and a request.
+pub(super) struct Input {
+    pub(super) config: Vec<u8>,
+    pub(super) credentials: Vec<u8>,
+    pub(super) profile: Option<String>,
+    pub(super) variables: BTreeMap<String, String>,
+}
+
+impl Input {
+    pub(super) fn files(&self) -> Files {
+        Files::parse(
+            ("config", FileInput::Contents(&self.config)),
+            ("credentials", FileInput::Contents(&self.credentials)),
+        )
+    }
+
+    pub(super) fn resolve(&self) -> Result<Identity, ResolveError> {
         let request = Request {
-            profile: self.profile,
+            profile: self.profile.as_deref(),
             now: NOW,
             ..Request::default()
         };
-        let disabled = ["AWS_EC2_METADATA_DISABLED=true"];
-        let variable = |name: &str| {
-            let variables = self.variables.iter().chain(&disabled);
-            let mut pairs = variables.filter_map(|variable| variable.split_once('='));
-            let found = pairs.find(|(known, _)| *known == name);
-            found.map(|(_, value)| value.to_owned())
+        let variable = |name: &str| self.variables.get(name).cloned();
+        resolve(&request, &variable, &self.files())
+    }
+
+    /// Returns a line for the judges.
+    pub(super) fn line(&self) -> String {
+        let hex = |file: &[u8]| -> String { file.iter().map(|b| format!("{b:02x}")).collect() };
+        let (config, credentials) = (hex(&self.config), hex(&self.credentials));
+        let (profile, variables) = (&self.profile, &self.variables);
+        serde_json::json!({
+            "config": config, "credentials": credentials, "profile": profile,
+            "variables": variables,
+        })
+        .to_string()
+    }
+}
+
+impl fmt::Display for Input {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (config, credentials) = (&self.config, &self.credentials);
+        writeln!(f, "config: {:?}", String::from_utf8_lossy(config))?;
+        writeln!(f, "credentials: {:?}", String::from_utf8_lossy(credentials))?;
+        writeln!(f, "profile {:?}, {:?}", self.profile, self.variables)
+    }
+}
+
+impl Case {
+    pub(super) fn input(&self) -> Input {
+        let pair = |variable: &&str| {
+            let (name, value) = variable.split_once('=').unwrap();
+            (name.to_owned(), value.to_owned())
         };
-        resolve(&request, &variable, &files)
+        // The variables of the case come last and replace this one.
+        let variables = ["AWS_EC2_METADATA_DISABLED=true"];
+        let variables = variables.iter().chain(self.variables);
+        Input {
+            config: bytes(&with_keys(self.config)),
+            credentials: bytes(&with_keys(self.credentials)),
+            profile: self.profile.map(str::to_owned),
+            variables: variables.map(pair).collect(),
+        }
     }
 
     pub(super) fn outcome(&self) -> String {
-        in_words(&self.resolve())
+        in_words(&self.input().resolve())
     }
 }
 
@@ -67,10 +113,20 @@ pub(super) fn in_words(result: &Result<Identity, ResolveError>) -> String {
     }
 }
 
-/// Replaces the keys, and `\u{fffd}` by a byte that is not UTF-8.
-fn expand(text: &str) -> Vec<u8> {
+/// Replaces `{K}` and `{K2}` by keys.
+pub(super) fn with_keys(text: &str) -> String {
     let keys = |id: &str| format!("aws_access_key_id = {id}\naws_secret_access_key = S\n");
-    let text = text.replace("{K}", &keys("X")).replace("{K2}", &keys("X2"));
+    text.replace("{K}", &keys("X")).replace("{K2}", &keys("X2"))
+}
+
+/// Replaces `\u{fffd}` by a byte that is not UTF-8, and encodes a text after `{UTF-16}` as PowerShell
+/// does.
+pub(super) fn bytes(text: &str) -> Vec<u8> {
+    if let Some(text) = text.strip_prefix("{UTF-16}") {
+        let units = ['\u{feff}'].into_iter().chain(text.chars());
+        let units = units.flat_map(|c| c.encode_utf16(&mut [0; 2]).to_vec());
+        return units.flat_map(u16::to_le_bytes).collect();
+    }
     let parts: Vec<&[u8]> = text.split('\u{fffd}').map(str::as_bytes).collect();
     parts.join(&0xfc)
 }
@@ -150,6 +206,8 @@ pub(super) fn compare(cases: &[Case], deviations: &[Deviation]) {
     for case in cases {
         assert!(names.insert(case.name), "{} is there twice", case.name);
         let ours = case.outcome();
+        // The order of a map must not decide.
+        assert!((1..4).all(|_| case.outcome() == ours), "{}", case.name);
         let deviation = deviations.iter().find(|known| known.case == case.name);
         let expected = deviation.map_or(case.cli, |known| known.ours);
         if deviation.is_some() {
