@@ -11,3 +11,4 @@ mod paths;
 mod python;
 mod random;
 mod text;
+mod written;
