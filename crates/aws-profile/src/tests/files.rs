@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::cases::{Case, Deviation, compare};
+use super::cases::{Case, Deviation};
 
 const DEV: Option<&str> = Some("dev");
 
@@ -632,7 +632,7 @@ const MERGING: &[Case] = &[
     ),
 ];
 
-const DEVIATIONS: &[Deviation] = &[
+pub(super) const DEVIATIONS: &[Deviation] = &[
     Deviation {
         case: "31 line without delimiter in another profile",
         ours: "X",
@@ -693,19 +693,20 @@ const DEVIATIONS: &[Deviation] = &[
     },
 ];
 
+pub(super) fn cases() -> Vec<Case> {
+    [LINES, HEADERS, INDENTATION, MERGING].concat()
+}
+
 /// Returns the number of the row in the table of recorded answers.
 fn row(name: &str) -> Option<usize> {
     name.split(' ').next()?.parse().ok()
 }
 
 #[test]
-fn files_lead_to_the_identity_of_the_cli() {
-    let cases = [LINES, HEADERS, INDENTATION, MERGING].concat();
-    assert!(cases.len() >= 100, "{} cases", cases.len());
-    println!("{} cases", cases.len());
-    compare(&cases, DEVIATIONS);
-    // Rows 71 and 72 are about paths: see the tests of paths and of unusable files.
+fn each_recorded_row_has_a_case() {
+    let cases = cases();
     let rows: BTreeSet<usize> = cases.iter().filter_map(|case| row(case.name)).collect();
     let missing: Vec<usize> = (1..=83).filter(|row| !rows.contains(row)).collect();
+    // These two are about paths: see the tests of paths and of unusable files.
     assert_eq!(missing, [71, 72]);
 }

@@ -4,6 +4,7 @@ mod botocore;
 mod cache;
 mod cases;
 mod chain;
+mod corpus;
 mod dates;
 mod errors;
 mod files;
