@@ -1,6 +1,6 @@
 //! A real browser without a window: Chromium, driven by its DevTools protocol over a WebSocket.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -17,8 +17,8 @@ use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 
-/// Variable with the path of the browser; `./dev test` sets it.
-pub const VARIABLE: &str = "PGIAM_CHROMIUM";
+use super::judge;
+use super::program::starting;
 
 /// Time for the start and for one command, on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -54,12 +54,20 @@ pub struct Browser {
 }
 
 impl Browser {
-    /// Starts `program`. It trusts the certificate with the key of `pin`, beside those that everyone
+    /// Starts Chromium. `None`, and a word about it, where it is not installed; see
+    /// [`judge::find`]. It trusts the certificate with the key of `pin`, beside those that everyone
     /// trusts; see [`crate::aws::sandbox::Sandbox::certificate_pin`].
     ///
     /// # Errors
     /// When the program does not start or does not listen in time.
-    pub async fn start(program: &Path, pin: &str) -> anyhow::Result<Self> {
+    pub async fn start(pin: &str) -> anyhow::Result<Option<Self>> {
+        match judge::find("PGIAM_CHROMIUM", "Chromium") {
+            Some(program) => Self::start_program(&program, pin).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    async fn start_program(program: &Path, pin: &str) -> anyhow::Result<Self> {
         let profile = tempfile::Builder::new()
             .prefix("pgiam-browser-")
             .tempdir()
@@ -75,7 +83,7 @@ impl Browser {
             .stderr(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
-            .with_context(|| super::program::starting(program))?;
+            .with_context(|| starting(program))?;
         let url = timeout(DEADLINE, devtools_url(&mut child)).await;
         let url = url.context("the browser does not listen")??;
         let address = url.strip_prefix("ws://").context("the browser's address")?;
@@ -229,19 +237,6 @@ impl Browser {
         };
         let answer = timeout(DEADLINE, exchange).await;
         answer.with_context(|| format!("{method}: no answer"))?
-    }
-}
-
-/// The path in [`VARIABLE`], if there is a program.
-///
-/// # Errors
-/// When there is none; the text says how to get one.
-pub fn chromium() -> Result<PathBuf, String> {
-    match std::env::var_os(VARIABLE).map(PathBuf::from) {
-        Some(program) if program.exists() => Ok(program),
-        given => Err(format!(
-            "{VARIABLE} is {given:?}: run ./dev test, or see ./dev judges"
-        )),
     }
 }
 

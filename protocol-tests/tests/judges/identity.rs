@@ -4,7 +4,7 @@
 //! `./dev test` installs them and names the AWS CLI in `PGIAM_AWSCLI`. Without it these tests are
 //! left out aloud; in CI that is a failure.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Output, Stdio};
 use std::time::{Duration, SystemTime};
 
@@ -13,15 +13,13 @@ use protocol_tests::aws::console::SessionEnd;
 use protocol_tests::aws::events::Event;
 use protocol_tests::aws::roles::Role;
 use protocol_tests::aws::sandbox::Sandbox;
+use protocol_tests::harness::judge::AwsCli;
 use protocol_tests::harness::person::{Button, Person};
-use protocol_tests::harness::program::clean_env;
 use serde_json::Value;
-use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::time::timeout;
 
-/// Variable with the path of the AWS CLI.
-const VARIABLE: &str = "PGIAM_AWSCLI";
 /// Python is slow to start on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 const ACCOUNT: &str = "123456789012";
@@ -30,25 +28,13 @@ const ADMIN: &str = "arn:aws:iam::123456789012:user/Admin";
 /// The programs with a home directory of their own, and a sandbox.
 struct Judge {
     sandbox: Sandbox,
-    cli: PathBuf,
+    cli: AwsCli,
     home: tempfile::TempDir,
 }
 
 impl Judge {
     /// `None`, and a word about it, without the programs.
-    #[expect(clippy::print_stdout, reason = "what was left out is to be seen")]
     async fn start(config: &str) -> Option<Self> {
-        let cli = match std::env::var_os(VARIABLE).map(PathBuf::from) {
-            Some(cli) if cli.exists() => cli,
-            given => {
-                let reason =
-                    format!("{VARIABLE} is {given:?}: run ./dev test, or see ./dev judges");
-                let strict = std::env::var_os("CI").is_some_and(|ci| ci == "true");
-                assert!(!strict, "a judge is missing, and this is CI: {reason}");
-                println!("SKIPPED the AWS CLI: {reason}");
-                return None;
-            }
-        };
         let sandbox = Sandbox::builder().start().await.unwrap();
         let home = tempfile::tempdir().unwrap();
         std::fs::create_dir(home.path().join(".aws")).unwrap();
@@ -60,55 +46,20 @@ impl Judge {
             user.access_key_id, user.secret_access_key
         );
         std::fs::write(home.path().join(".aws/credentials"), keys).unwrap();
+        let files = ["AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"];
+        let mut env = sandbox.env_without_keys();
+        env.retain(|(name, _)| !files.contains(&name.as_str()));
+        env.push(("HOME".to_owned(), home.path().display().to_string()));
+        let cli = AwsCli::find(env)?;
         Some(Self { sandbox, cli, home })
     }
 
-    /// A program in a clean environment that has the sandbox for AWS.
-    fn program(&self, program: &Path) -> Command {
-        let mut command = Command::new(program);
-        clean_env(&mut command, &["AWS_", "BOTO"]);
-        let files = ["AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"];
-        let env = self.sandbox.env_without_keys();
-        let env = env
-            .into_iter()
-            .filter(|(name, _)| !files.contains(&name.as_str()));
-        command
-            .envs(env)
-            // Version 1 and botocore do not read AWS_REGION.
-            .env("AWS_DEFAULT_REGION", "eu-central-1")
-            .env("HOME", self.home.path())
-            .env("PYTHONDONTWRITEBYTECODE", "1")
-            .env("NO_PROXY", "localhost,127.0.0.1")
-            .stdin(Stdio::null())
-            .kill_on_drop(true);
-        command
-    }
-
-    fn python(&self, arguments: &[&str]) -> Command {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("judges/identity/identity.py");
-        let mut command = self.program(&self.cli.with_file_name("python"));
-        command.arg(script).args(arguments);
-        command
-    }
-
     async fn botocore(&self, arguments: &[&str]) -> Output {
-        run(self.python(arguments)).await
+        run(self.cli.botocore(arguments)).await
     }
 
-    /// The AWS CLI with `input` on its standard input, which it reads without a terminal.
     async fn aws(&self, arguments: &[&str], input: &str) -> Output {
-        let mut command = self.python(&["detached"]);
-        command.arg(&self.cli).args(arguments);
-        let piped = command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        let mut child = piped.spawn().unwrap();
-        let mut stdin = child.stdin.take().unwrap();
-        stdin.write_all(input.as_bytes()).await.unwrap();
-        drop(stdin);
-        let ended = timeout(PATIENCE, child.wait_with_output()).await;
-        ended.unwrap().unwrap()
+        self.cli.aws(arguments, input).await.unwrap()
     }
 
     /// The ARN that the AWS CLI finds behind a profile.
@@ -201,7 +152,7 @@ async fn botocore_logs_in_with_a_device_code() {
     let Some(judge) = Judge::start(SSO).await else {
         return;
     };
-    let (child, _out, line) = started(judge.python(&["device", "dev"])).await;
+    let (child, _out, line) = started(judge.cli.botocore(&["device", "dev"])).await;
     let (user_code, _) = line.split_once(' ').unwrap();
     assert!(judge.sandbox.identity_center().approve(user_code));
     ok(&ended(child).await);
@@ -221,10 +172,10 @@ async fn botocore_understands_how_a_device_code_ends() {
         return;
     };
     let center = judge.sandbox.identity_center().clone();
-    let (child, _out, line) = started(judge.python(&["device", "dev"])).await;
+    let (child, _out, line) = started(judge.cli.botocore(&["device", "dev"])).await;
     assert!(center.deny(line.split_once(' ').unwrap().0));
     assert_failed(&ended(child).await, "AccessDeniedException");
-    let (child, _out, _) = started(judge.python(&["device", "dev"])).await;
+    let (child, _out, _) = started(judge.cli.botocore(&["device", "dev"])).await;
     center.expire_device_codes();
     assert_failed(&ended(child).await, "ExpiredTokenException");
     let slow_down = ApiFault::Refused {
@@ -233,7 +184,7 @@ async fn botocore_understands_how_a_device_code_ends() {
         message: "Slow down",
     };
     judge.sandbox.api().fail("CreateToken", slow_down, 1);
-    let (child, _out, _) = started(judge.python(&["device", "dev"])).await;
+    let (child, _out, _) = started(judge.cli.botocore(&["device", "dev"])).await;
     assert_failed(&ended(child).await, "SlowDownException");
 }
 
@@ -249,7 +200,7 @@ async fn botocore_logs_in_with_a_code_and_refreshes() {
         .sandbox
         .identity_center()
         .update(|settings| settings.access_token_life = short);
-    let (child, _out, address) = started(judge.python(&["code", "dev"])).await;
+    let (child, _out, address) = started(judge.cli.botocore(&["code", "dev"])).await;
     let page = person.sign_in(&address, Button::Allow).await.unwrap();
     assert_eq!(page.text, "Done");
     ok(&ended(child).await);
@@ -265,7 +216,7 @@ async fn botocore_logs_in_with_a_code_and_refreshes() {
     assert_eq!(after["accessToken"], token.as_str());
     assert!(judge.arn("dev", "").await.ends_with("/dev@example.com"));
 
-    let (child, _out, address) = started(judge.python(&["code", "dev"])).await;
+    let (child, _out, address) = started(judge.cli.botocore(&["code", "dev"])).await;
     person.sign_in(&address, Button::Deny).await.unwrap();
     assert_failed(&ended(child).await, "access_denied");
     judge.sandbox.identity_center().end_logins();
