@@ -1,9 +1,10 @@
 //! Each source of an AWS identity, up to a query; and identities that must not be taken.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use protocol_tests::aws::console::SessionEnd;
 use protocol_tests::aws::events::Event;
+use protocol_tests::aws::iam::User;
 use protocol_tests::aws::roles::Role;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -202,6 +203,32 @@ async fn an_expired_sso_token_that_cannot_be_renewed_is_not_sent() {
     assert!(said.contains("Run: pgiam login dev"), "{said}");
     assert!(said.contains("2020-01-01T00:00:00Z"), "{said}");
     assert_eq!(calls(&world, "sso:GetRoleCredentials"), 0);
+    world.stop().await;
+}
+
+/// Returns the key of the last login that the database accepted.
+fn last_key(world: &World) -> String {
+    let events = world.sandbox.events().all();
+    let mut keys = events.into_iter().filter_map(|event| match event {
+        Event::DbToken { outcome, .. } => outcome.ok(),
+        _ => None,
+    });
+    keys.next_back().expect("a login")
+}
+
+#[tokio::test]
+async fn role_keys_that_aws_rejects_are_replaced() {
+    let world = world(Some("dev"), &[], SSO).await;
+    let center = world.sandbox.identity_center();
+    write(&world, CORP, &center.log_in().token_file());
+    assert_eq!(world.query("select 1").await, "1");
+    let first = last_key(&world);
+    let past = SystemTime::now() - Duration::from_secs(60);
+    let end = |user: &mut User| user.expires = Some(past);
+    assert!(world.sandbox.iam().update(&first, end));
+    assert_eq!(world.query("select 1").await, "1");
+    assert_ne!(last_key(&world), first);
+    assert_eq!(calls(&world, "sso:GetRoleCredentials"), 2);
     world.stop().await;
 }
 
