@@ -1,5 +1,7 @@
 //! Logins to AWS: IAM Identity Center in a browser and with a device code, MFA codes, `aws login`.
 
+mod caches;
+mod chromium;
 mod commands;
 mod on_demand;
 
