@@ -1,4 +1,5 @@
-//! Tests: the tables of cases, Python's own reader beside the parser, and random bytes.
+//! Tests: the recorded cases and their mutations with botocore beside the search, Python's own
+//! reader beside the parser, and random bytes.
 
 mod botocore;
 mod cache;
@@ -8,6 +9,7 @@ mod corpus;
 mod dates;
 mod errors;
 mod files;
+mod mutation;
 mod paths;
 mod python;
 mod random;
