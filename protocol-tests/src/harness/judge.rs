@@ -47,7 +47,13 @@ impl AwsCli {
 
     /// `judges/identity/identity.py` with these arguments.
     pub fn botocore(&self, arguments: &[&str]) -> Command {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("judges/identity/identity.py");
+        self.script("identity.py", arguments)
+    }
+
+    /// Another script of `judges/identity`.
+    pub fn script(&self, name: &str, arguments: &[&str]) -> Command {
+        let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("judges/identity");
+        let script = scripts.join(name);
         let mut command = Command::new(self.cli.with_file_name("python"));
         clean_env(&mut command, &["AWS_", "BOTO"]);
         command

@@ -4,7 +4,8 @@
 //! `./dev test` installs them and names the AWS CLI in `PGIAM_AWSCLI`. Without it these tests are
 //! left out aloud; in CI that is a failure.
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::time::{Duration, SystemTime};
 
@@ -13,8 +14,9 @@ use protocol_tests::aws::console::SessionEnd;
 use protocol_tests::aws::events::Event;
 use protocol_tests::aws::roles::Role;
 use protocol_tests::aws::sandbox::Sandbox;
-use protocol_tests::harness::judge::AwsCli;
+use protocol_tests::harness::judge::{self, AwsCli};
 use protocol_tests::harness::person::{Button, Person};
+use protocol_tests::harness::program::clean_env;
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, ChildStdout, Command};
@@ -414,4 +416,63 @@ async fn botocore_refreshes_a_console_session() {
     .unwrap();
     let refused = judge.botocore(&["whoami", "console"]).await;
     assert_failed(&refused, "LoginRefreshRequired");
+}
+
+/// The form of each STS answer, by the name of its operation.
+async fn shapes(cli: &AwsCli, role: &str) -> BTreeMap<String, Value> {
+    let text = ok(&run(cli.script("shapes.py", &[role])).await);
+    let lines = text.lines().map(|line| line.split_once(' ').unwrap());
+    lines
+        .map(|(name, shape)| (name.to_owned(), serde_json::from_str(shape).unwrap()))
+        .collect()
+}
+
+/// moto is another stand-in for AWS: what it answers, the sandbox must answer, too.
+#[tokio::test]
+async fn moto_answers_in_the_same_form() {
+    let Some(python) = judge::find("PGIAM_MOTO", "moto") else {
+        return;
+    };
+    let Some(judge) = Judge::start("").await else {
+        return;
+    };
+    let user = judge.sandbox.user();
+    let keys = |endpoint: &str| {
+        let mut env = judge.sandbox.env();
+        for (name, value) in &mut env {
+            if name == "AWS_ENDPOINT_URL" {
+                endpoint.clone_into(value);
+            }
+        }
+        env
+    };
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("judges/moto/account.py");
+    let mut moto = Command::new(python);
+    clean_env(&mut moto, &["AWS_", "MOTO_"]);
+    // It ends with its standard input.
+    moto.arg(script)
+        .stdin(Stdio::piped())
+        .env("NO_PROXY", "localhost,127.0.0.1")
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .kill_on_drop(true);
+    let (_moto, _out, url) = started(moto).await;
+
+    let role = format!("arn:aws:iam::{ACCOUNT}:role/Judge");
+    let mut open = Role::new(&role);
+    open.trusts = vec![user.arn.clone()];
+    open.web_identity = Some("a.b.c".to_owned());
+    judge.sandbox.roles().add(open);
+    let ours = AwsCli::find(keys(&judge.sandbox.endpoint_url())).unwrap();
+    let theirs = AwsCli::find(keys(&url)).unwrap();
+    let ours = shapes(&ours, &role).await;
+    let theirs = shapes(&theirs, &role).await;
+    assert_eq!(theirs.len(), 4, "{theirs:?}");
+    for (operation, shape) in &theirs {
+        let shape = shape.as_object().unwrap();
+        // AWS answers it only for a session policy, which nobody here sends.
+        let expected = shape.iter().filter(|(name, _)| *name != "PackedPolicySize");
+        for (name, value) in expected {
+            assert_eq!(&ours[operation][name], value, "{operation}: {name}");
+        }
+    }
 }
