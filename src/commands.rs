@@ -29,7 +29,7 @@ use crate::cli::exit;
 use crate::cli::{Cli, Command, DatabaseArgs, ProgramArgs};
 use crate::config::{ConfigError, ConfigFile, TargetConfig};
 use crate::platform::descriptors::LimitChange;
-use crate::platform::{self, descriptors};
+use crate::platform::{self, StopSignals, descriptors};
 use crate::postgres::client::password_file::LocalPasswordError;
 use crate::serving::ports::BindError;
 
@@ -41,14 +41,14 @@ pub async fn dispatch(command: &Command) -> anyhow::Result<u8> {
     match command {
         Command::Serve(args) => serve::serve(args).await.map(|()| 0),
         Command::Run(args) => run::run(args).await,
-        Command::Login(args) => login::login(args).await.map(|()| 0),
-        Command::Logout(args) => logout::logout(args).await.map(|()| 0),
+        Command::Login(args) => until_stopped(login::login(args)).await,
+        Command::Logout(args) => until_stopped(logout::logout(args)).await,
         Command::Check(args) => check::check(args).await,
-        Command::List(args) => list::list(args).await.map(|()| 0),
-        Command::Init(args) => init::init(args).await.map(|()| 0),
-        Command::Url(args) => url::url(args).await.map(|()| 0),
-        Command::Token(args) => token::token(args).await.map(|()| 0),
-        Command::Setup(args) => setup::setup(args).await.map(|()| 0),
+        Command::List(args) => until_stopped(list::list(args)).await,
+        Command::Init(args) => until_stopped(init::init(args)).await,
+        Command::Url(args) => until_stopped(url::url(args)).await,
+        Command::Token(args) => until_stopped(token::token(args)).await,
+        Command::Setup(args) => until_stopped(setup::setup(args)).await,
         Command::Tunnel(args) => tunnel::tunnel(args).await.map(|()| 0),
         Command::Status(args) => status::status(args).await,
         Command::Wait(args) => status::wait(args).await,
@@ -94,6 +94,16 @@ pub fn exit_code(command: &Command, error: &anyhow::Error) -> u8 {
         _ if matches!(error.downcast_ref(), Some(BindError::Same { .. })) => exit::USAGE,
         _ if error.is::<TestFailed>() => exit::TEST_FAILED,
         _ => exit::FAILED,
+    }
+}
+
+/// Runs a command until it ends, or until a signal stops it. Its end also ends a running
+/// `credential_process`, which a signal alone would leave behind.
+async fn until_stopped(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<u8> {
+    let mut signals = StopSignals::install().context("cannot listen for signals")?;
+    tokio::select! {
+        ended = command => ended.map(|()| 0),
+        signal = signals.next() => Err(anyhow::anyhow!("stopped by {signal}")),
     }
 }
 

@@ -6,12 +6,15 @@ use protocol_tests::aws::console::SessionEnd;
 use protocol_tests::aws::events::Event;
 use protocol_tests::aws::iam::User;
 use protocol_tests::aws::roles::Role;
+use protocol_tests::harness::program;
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
 use crate::failures::refusals;
-use crate::support::{PATIENCE, Setup, World, behind, launch, ordinary_config};
+use crate::support::{
+    HOST, PATIENCE, Setup, World, behind, eventually, launch, ordinary_config, pgiam,
+};
 
 const ACCOUNT: &str = "123456789012";
 /// File of the session `corp` in `~/.aws/sso/cache`: SHA-1 of its name.
@@ -328,4 +331,83 @@ async fn a_profile_that_cannot_be_used_never_becomes_the_container() {
     refused(&world).await;
     assert!(asked.try_recv().is_ok(), "the container was not asked");
     world.stop().await;
+}
+
+/// A command with a `credential_process`: a script in a directory of its own.
+#[cfg(unix)]
+struct Program {
+    dir: tempfile::TempDir,
+}
+
+#[cfg(unix)]
+impl Program {
+    /// The script notes its process id, waits for the file `done`, and prints keys.
+    fn new() -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let script = "echo $$ > pid.new; mv pid.new pid\n\
+             while [ ! -e done ]; do sleep 0.05; done\n\
+             printf '{\"Version\":1,\"AccessKeyId\":\"ASIALATE\",\"SecretAccessKey\":\"s\"}'\n";
+        std::fs::write(dir.path().join("script"), script).expect("a script");
+        let config = "[default]\ncredential_process = sh script\n";
+        std::fs::write(dir.path().join("config"), config).expect("a profile");
+        Self { dir }
+    }
+
+    fn token(&self) -> tokio::process::Child {
+        let mut command = tokio::process::Command::new(pgiam());
+        program::clean_env(&mut command, &["AWS_", "PGIAM_", "PG"]);
+        command
+            .args(["token", "--host", HOST, "--user", "app"])
+            .env("AWS_CONFIG_FILE", self.dir.path().join("config"))
+            .env("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
+            .env("HOME", self.dir.path())
+            .current_dir(self.dir.path())
+            .stdin(std::process::Stdio::null())
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::piped())
+            .kill_on_drop(true);
+        command.spawn().expect("pgiam starts")
+    }
+
+    /// Waits until the script runs; returns its process id.
+    async fn pid(&self) -> String {
+        let pid = eventually("the program", || {
+            std::fs::read_to_string(self.dir.path().join("pid")).ok()
+        });
+        pid.await.trim().to_owned()
+    }
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_command_waits_for_a_program_that_waits_for_a_person() {
+    let program = Program::new();
+    let mut token = program.token();
+    let stderr = token.stderr.take().expect("a pipe");
+    let mut lines = tokio::io::BufReader::new(stderr).lines();
+    let line = tokio::time::timeout(PATIENCE, lines.next_line()).await;
+    let line = line.expect("in time").expect("UTF-8").expect("a line");
+    let expected = "Waiting for the credential_process of profile default (sh), running for ";
+    assert!(line.starts_with(expected), "{line}");
+    std::fs::write(program.dir.path().join("done"), "").expect("a file");
+    let ended = tokio::time::timeout(PATIENCE, token.wait_with_output()).await;
+    let output = ended.expect("in time").expect("output");
+    let printed = String::from_utf8_lossy(&output.stdout);
+    assert!(printed.contains("ASIALATE"), "{output:?}");
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn ctrl_c_ends_a_command_with_its_program() {
+    let program = Program::new();
+    let token = program.token();
+    let pid = program.pid().await;
+    let pgiam = nix::unistd::Pid::from_raw(token.id().expect("it runs").cast_signed());
+    nix::sys::signal::kill(pgiam, nix::sys::signal::Signal::SIGINT).expect("a signal");
+    let ended = tokio::time::timeout(PATIENCE, token.wait_with_output()).await;
+    let output = ended.expect("in time").expect("output");
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("stopped by SIGINT"));
+    let gone = || (!std::path::Path::new(&format!("/proc/{pid}/exe")).exists()).then_some(());
+    eventually("the end of the program", gone).await;
 }

@@ -33,6 +33,7 @@ pub async fn init(args: &InitArgs) -> anyhow::Result<()> {
         args.profile.as_deref(),
         args.region.as_deref().map(Region::from),
     );
+    super::login::on_demand::offer_for(profile).await?;
     let (region, mut survey) = super::list::survey(profile, region.as_ref()).await?;
     choose(&mut survey, &region, &args.db)?;
     let written = text::CommonSettings {

@@ -48,6 +48,7 @@ pub async fn setup(args: &SetupArgs) -> anyhow::Result<()> {
         }
         .into());
     }
+    super::login::on_demand::offer_for(config.settings.profile.as_deref()).await?;
     let (mut facts, unseen) = gather(&config).await;
     let flags = target.database.layer();
     facts.described = target.name.is_none() && (flags.host.is_some() || flags.db.is_some());

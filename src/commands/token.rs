@@ -10,6 +10,7 @@ use aws_smithy_types::date_time::Format;
 use serde::Serialize;
 use zeroize::Zeroizing;
 
+use super::login::on_demand;
 use crate::aws::alias::Aliases;
 use crate::aws::discover;
 use crate::aws::token;
@@ -41,6 +42,7 @@ pub async fn token(args: &TokenArgs) -> anyhow::Result<()> {
             config.name
         );
     }
+    on_demand::offer_for(config.settings.profile.as_deref()).await?;
     let (aws, request) = request(&config).await?;
     let token = token::provider(aws).token(&request).await;
     let token = token.map_err(|error| client_error(&config, error.into()))?;

@@ -15,7 +15,7 @@ use crate::base::error_text;
 use crate::base::local_time::local;
 use crate::base::quote::printable;
 use crate::cli::terminal::{self, Progress};
-use crate::login::plan::Login;
+use crate::login::plan::{CredentialOrigin, Login};
 use crate::login::{self, LoginOptions, SessionState, SsoLogin, aws_files, browser, note};
 
 /// Logs in like [`offer`], for a command that has no context yet.
@@ -33,14 +33,12 @@ pub(in crate::commands) async fn offer_for(profile: Option<&str>) -> anyhow::Res
 
 /// Logs in if the session of the context's profile has ended, or if its role needs an MFA code, this
 /// is a terminal, and the user agrees; returns `true` then. Costs no request while the session is
-/// valid. Other faults are left to the command.
+/// valid. Waits for a `credential_process`, at a terminal or not. Other faults are left to the
+/// command.
 ///
 /// # Errors
 /// The login failed.
 pub(in crate::commands) async fn offer(aws: &AwsContext) -> anyhow::Result<bool> {
-    if !terminal::is_interactive() {
-        return Ok(false);
-    }
     let subject = Subject::of_profile(aws.profile());
     let Ok(files) = aws_files::read().await else {
         return Ok(false);
@@ -48,6 +46,12 @@ pub(in crate::commands) async fn offer(aws: &AwsContext) -> anyhow::Result<bool>
     let Ok(plan) = subject.plan(&files) else {
         return Ok(false);
     };
+    if let Login::None(CredentialOrigin::Process(_)) = plan.login {
+        wait_for_program(aws).await?;
+    }
+    if !terminal::is_interactive() {
+        return Ok(false);
+    }
     let mut logged_in = false;
     if let Login::Sso(login) = &plan.login {
         logged_in = offer_session(aws, &subject, login).await?;
@@ -60,6 +64,25 @@ pub(in crate::commands) async fn offer(aws: &AwsContext) -> anyhow::Result<bool>
         }
     }
     Ok(logged_in)
+}
+
+/// Waits until the program of a profile has printed its credentials, or has failed. It may wait for
+/// a person, longer than a connection waits for credentials.
+async fn wait_for_program(aws: &AwsContext) -> anyhow::Result<()> {
+    let loading = async {
+        let _progress = Progress::start("getting AWS credentials");
+        aws.credentials().await
+    };
+    let mut loaded = loading.await;
+    while let Err(CredentialsError::Timeout {
+        process: Some(running),
+        ..
+    }) = loaded
+    {
+        terminal::tell(format!("Waiting for {running}. Ctrl-C to stop."))?;
+        loaded = aws.credentials().await;
+    }
+    Ok(())
 }
 
 async fn offer_session(

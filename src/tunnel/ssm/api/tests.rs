@@ -382,6 +382,12 @@ fn a_gateway_that_knows_no_such_session_says_that_it_is_over() {
     }
 }
 
+fn foreign_url() -> TunnelError {
+    TunnelError::ForeignStreamUrl {
+        host: String::new(),
+    }
+}
+
 #[test]
 fn what_ends_the_attempts_to_resume() {
     let credentials = |error| TunnelError::Credentials(Arc::new(error));
@@ -475,12 +481,7 @@ fn what_ends_the_attempts_to_resume() {
                 reason: "".into(),
             },
         ),
-        (
-            true,
-            TunnelError::ForeignStreamUrl {
-                host: String::new(),
-            },
-        ),
+        (true, foreign_url()),
         (true, TunnelError::ShuttingDown),
     ] {
         assert_eq!(is_final(&error), last, "{error:?}");
