@@ -308,6 +308,16 @@ const HEADERS: &[Case] = &[
         "X2",
     ),
     config(
+        "two spellings, fault in the first",
+        "[profile dev]\n{K}foo\n[profile 'dev']\n{K2}",
+        "file error",
+    ),
+    config(
+        "two spellings, fault in the second",
+        "[profile dev]\n{K}[profile 'dev']\n{K2}foo\n",
+        "file error",
+    ),
+    config(
         "34 unclosed header",
         "[profile other]\n[profile dev\n{K}",
         "file error",
