@@ -203,8 +203,9 @@ async fn log_in(
             pkce::log_in(&oidc, login, &client, (listener, options), tell).await
         }
     };
-    if matches!(returned.token, Err(LoginError::Call { .. })) {
-        // It may be the reason.
+    if let Err(error) = &returned.token
+        && error.may_be_about_the_registration()
+    {
         registration::forget(login, files).await;
     }
     let saved = match returned.token {

@@ -23,8 +23,7 @@ pub async fn check(args: &CheckArgs) -> anyhow::Result<u8> {
         &args.program,
     )?;
     if !args.output.json {
-        let profile = config.settings.profile.as_deref();
-        on_demand::offer_for(profile).await?;
+        on_demand::offer_for_target(&config).await?;
     }
     let mut signals = StopSignals::install().context("cannot listen for signals")?;
     let mut check = CheckRun::new(config, !args.no_speed)?;

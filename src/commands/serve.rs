@@ -15,7 +15,7 @@ use tracing::{error, info, warn};
 
 use super::connection_string::client_host;
 use super::connection_test;
-use super::login::on_demand::ServerLogins;
+use super::login::on_demand::{ServerLogins, needs_aws};
 use super::reload::{LoadedConfiguration, ReloadSources, ReloadTriggers, serving};
 use crate::admin::{AdminOptions, AdminServer, ControlRequests, ProcessKind};
 use crate::aws::AwsContext;
@@ -149,7 +149,10 @@ fn contexts_of(targets: &[Arc<PgTarget>], aws_contexts: &AwsContexts) -> Vec<Arc
     let context = |config: &TargetConfig| {
         aws_contexts.of(config.settings.profile.as_deref(), config.region.as_ref())
     };
-    configs.map(context).collect()
+    configs
+        .filter(|config| needs_aws(config))
+        .map(context)
+        .collect()
 }
 
 /// Prints the ready lines of waiting targets that have become ready.

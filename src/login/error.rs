@@ -73,6 +73,17 @@ pub enum LoginError {
     NoRandom,
 }
 
+impl LoginError {
+    /// Returns `true` if AWS may no longer know the registration that was used. Its page then shows an
+    /// error and does not return.
+    pub(super) fn may_be_about_the_registration(&self) -> bool {
+        matches!(
+            self,
+            Self::Call { .. } | Self::Page { .. } | Self::TimedOut(_)
+        )
+    }
+}
+
 fn described(description: &Option<ForeignText>) -> String {
     match description {
         Some(description) => format!(" ({description})"),

@@ -1,5 +1,6 @@
 //! Login by authorization code with PKCE (RFC 7636) and a redirect to 127.0.0.1 (RFC 8252, 7.3).
 
+use std::convert::Infallible;
 use std::time::Duration;
 
 use aws_lc_rs::digest;
@@ -60,22 +61,23 @@ pub(super) async fn log_in(
         scopes: scopes.as_deref(),
     };
     let url = url.build();
-    let returning = timeout(DEADLINE, listener.returned());
-    let returned = {
-        let showing = async {
-            tell(LoginEvent::Page {
-                url: &url,
-                port,
-                opens: !options.no_browser,
-            });
-            if !options.no_browser
-                && let Err(reason) = browser::open(&url).await
-            {
-                tell(LoginEvent::NoBrowser(&reason));
-            }
-        };
-        let (returned, ()) = tokio::join!(returning, showing);
-        returned
+    let showing = async {
+        tell(LoginEvent::Page {
+            url: &url,
+            port,
+            opens: !options.no_browser,
+        });
+        if !options.no_browser
+            && let Err(reason) = browser::open(&url).await
+        {
+            tell(LoginEvent::NoBrowser(&reason));
+        }
+        std::future::pending::<Infallible>().await
+    };
+    // A browser that runs in the foreground must not delay the end of the login.
+    let returned = tokio::select! {
+        returned = timeout(DEADLINE, listener.returned()) => returned,
+        never = showing => match never {},
     };
     let Ok(callback) = returned else {
         return failed(LoginError::TimedOut(DEADLINE));

@@ -15,8 +15,26 @@ use crate::base::error_text;
 use crate::base::local_time::local;
 use crate::base::quote::printable;
 use crate::cli::terminal::{self, Progress};
+use crate::config::{Auth, TargetConfig, Via};
 use crate::login::plan::{CredentialOrigin, Login};
 use crate::login::{self, LoginOptions, SessionState, SsoLogin, aws_files, browser, note};
+
+/// Logs in like [`offer`], for the profile of a target. A target that needs no AWS offers nothing.
+///
+/// # Errors
+/// The login failed.
+pub(in crate::commands) async fn offer_for_target(config: &TargetConfig) -> anyhow::Result<()> {
+    match needs_aws(config) {
+        true => offer_for(config.settings.profile.as_deref()).await,
+        false => Ok(()),
+    }
+}
+
+/// Returns `true` if connections to the target need AWS credentials.
+pub(in crate::commands) fn needs_aws(config: &TargetConfig) -> bool {
+    let is_iam = config.settings.login.auth == Auth::Iam;
+    is_iam || config.settings.via != Via::Direct || config.rds_identifier().is_some()
+}
 
 /// Logs in like [`offer`], for a command that has no context yet.
 ///
