@@ -87,6 +87,31 @@ async fn a_login_in_the_browser_reaches_its_end() {
 }
 
 #[tokio::test]
+async fn no_secret_is_logged() {
+    let sandbox = sandbox().await;
+    let home = Home::new(&sandbox, &config(&sandbox));
+    let login = home.start(&sandbox, &["login", "dev", "--log", "trace"]);
+    let address = home.person.address(1, PATIENCE).await.expect("an address");
+    let page = home.person.sign_in(&address, Button::Allow).await;
+    page.expect("a page");
+    let ran = ended(login).await;
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    assert!(ran.stderr.contains(" DEBUG "), "{}", ran.stderr);
+    has_no_secret(&sandbox, &ran.stderr);
+    for (_, file) in home.cached("sso/cache") {
+        for key in ["accessToken", "refreshToken", "clientSecret"] {
+            let secret = file[key].as_str().unwrap_or("not there");
+            assert!(!ran.stderr.contains(secret), "{key}");
+        }
+    }
+    let ran = home
+        .pgiam(&sandbox, &["logout", "dev", "--log", "trace"])
+        .await;
+    has_no_secret(&sandbox, &ran.stderr);
+    sandbox.shutdown().await;
+}
+
+#[tokio::test]
 async fn a_denied_login_says_so_on_both_sides() {
     let sandbox = sandbox().await;
     let home = Home::new(&sandbox, &config(&sandbox));
@@ -212,6 +237,43 @@ async fn an_mfa_code_is_read_once() {
         ran.stdout,
         "Logged out of profile admin: removed 0 logins and 1 key file\n"
     );
+    sandbox.shutdown().await;
+}
+
+#[tokio::test]
+async fn keys_with_a_device_get_a_session() {
+    let sandbox = sandbox().await;
+    let user = sandbox.user().clone();
+    let serial = sandbox.mfa().enable(&user.arn);
+    let config = format!("[profile keys]\nmfa_serial = {serial}\nregion = eu-central-1\n");
+    let home = Home::new(&sandbox, &config);
+    let code = sandbox.mfa().next_code(&serial).expect("a code");
+    let ran = home
+        .pgiam(&sandbox, &["login", "keys", "--mfa-code", &code])
+        .await;
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    assert!(
+        ran.stdout.contains(&user.arn) && ran.stdout.contains("keys until"),
+        "{ran:?}"
+    );
+    assert_eq!(home.cached("cli/cache").len(), 1);
+    // Spent, and of the wrong form.
+    let spent = home
+        .pgiam(&sandbox, &["login", "keys", "--mfa-code", &code])
+        .await;
+    assert_eq!(spent.code, Some(1), "{spent:?}");
+    let odd = home
+        .pgiam(&sandbox, &["login", "keys", "--mfa-code", "12345"])
+        .await;
+    assert_eq!(
+        odd.stderr,
+        "pgiam: an MFA code has six digits; read it from the device, and log in again\n"
+    );
+    assert_eq!(
+        home.pgiam(&sandbox, &["logout", "keys"]).await.code,
+        Some(0)
+    );
+    assert_eq!(home.cached("cli/cache").len(), 0);
     sandbox.shutdown().await;
 }
 

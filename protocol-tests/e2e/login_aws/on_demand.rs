@@ -1,12 +1,14 @@
 //! Logins that begin where they are missing: at a terminal, and with a client that waits.
 
+use protocol_tests::aws::roles::Role;
 use protocol_tests::aws::sandbox::Sandbox;
 use protocol_tests::harness::person::Button;
+use protocol_tests::harness::program;
 use tokio::process::Command;
 
 use super::{ACCOUNT, Home, calls, config};
 use crate::daily::screen::{END, Terminal};
-use crate::support::{BASTION, HOST, PATIENCE, Setup, World, behind, launch, run};
+use crate::support::{BASTION, HOST, PATIENCE, Setup, World, behind, eventually, launch, run};
 
 /// A target of the profile `dev`, with `serve` at the beginning.
 fn file(serve: &str) -> String {
@@ -16,11 +18,16 @@ fn file(serve: &str) -> String {
     )
 }
 
-/// Writes the token of a session that ended yesterday and cannot be renewed.
+/// Writes the token of a session that has ended.
 fn ended_session(home: &Home, sandbox: &Sandbox) {
+    token_file(home, sandbox, "2026-01-01T08:12:00Z");
+}
+
+/// Writes the token of a session that cannot be renewed.
+fn token_file(home: &Home, sandbox: &Sandbox, ends: &str) {
     let text = format!(
-        r#"{{"startUrl": "{}", "region": "eu-central-1", "accessToken": "ended",
-        "expiresAt": "2026-01-01T08:12:00Z"}}"#,
+        r#"{{"startUrl": "{}", "region": "eu-central-1", "accessToken": "no such token",
+        "expiresAt": "{ends}"}}"#,
         sandbox.identity_center().start_url()
     );
     std::fs::create_dir_all(home.path(".aws/sso/cache")).expect("a directory");
@@ -69,6 +76,89 @@ async fn the_morning_begins_with_enter() {
     );
     assert!(screen.contains("\ndb_user\n[exit 0]"), "{screen}");
     drop(terminal);
+    database.stop().await.expect("the server stops");
+    sandbox.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_server_asks_beside_its_work() {
+    let (sandbox, database) = behind(&Setup::default()).await;
+    let home = Home::new(&sandbox, &config(&sandbox));
+    ended_session(&home, &sandbox);
+    home.write("pgiam.toml", &file("[serve]\nsocket_dir = \"none\"\n"));
+    let mut command = home.command(&sandbox, &["serve", "--log", "error"]);
+    command.env("PGIAM_CA_FILE", sandbox.pki().ca_pem_path());
+    let Some(terminal) = Terminal::run(&command, "server").await else {
+        return;
+    };
+    let screen = terminal.shows("Press Enter to log in").await;
+    let port = screen.split(" -p ").nth(1).expect("a port");
+    let port: String = port.chars().take_while(char::is_ascii_digit).collect();
+    let port = port.parse().expect("a port");
+    let query = || {
+        let psql = database.postgres().psql_program();
+        let mut command = program::psql(&psql, port);
+        command.args(["-A", "-t", "-c", "select current_user"]);
+        command
+    };
+    // It serves meanwhile, and says what is missing.
+    let refused = run(query()).await;
+    assert!(refused.stderr.contains("pgiam login dev"), "{refused:?}");
+    terminal.press("Enter").await;
+    let address = home.person.address(1, PATIENCE).await.expect("an address");
+    let page = home.person.sign_in(&address, Button::Allow).await;
+    page.expect("a page");
+    terminal.shows("Logged in to SSO session corp").await;
+    assert_eq!(run(query()).await.rows(), "db_user");
+    terminal.press("C-c").await;
+    terminal.shows("[exit 0]").await;
+    drop(terminal);
+    database.stop().await.expect("the server stops");
+    sandbox.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_code_is_asked_for_once() {
+    let (sandbox, database) = behind(&Setup::default()).await;
+    let serial = sandbox.mfa().enable(&sandbox.user().arn);
+    let role = format!("arn:aws:iam::{ACCOUNT}:role/Admin");
+    sandbox.roles().add(Role {
+        requires_mfa: true,
+        ..Role::new(&role)
+    });
+    let config = format!(
+        "[profile dev]\nrole_arn = {role}\nsource_profile = keys\nmfa_serial = {serial}\n\
+         region = eu-central-1\n"
+    );
+    let home = Home::new(&sandbox, &config);
+    home.write("pgiam.toml", &file(""));
+    let psql = database.postgres().psql_program().display().to_string();
+    let args = [
+        "run",
+        "orders",
+        "--",
+        &psql,
+        "-X",
+        "-A",
+        "-t",
+        "-c",
+        "select current_user",
+    ];
+    let mut command = home.command(&sandbox, &args);
+    command.env("PGIAM_CA_FILE", sandbox.pki().ca_pem_path());
+    let Some(terminal) = Terminal::run(&command, "code").await else {
+        return;
+    };
+    terminal.shows(&format!("MFA code for {serial}:")).await;
+    let code = sandbox.mfa().next_code(&serial).expect("a code");
+    terminal.press(&code).await;
+    terminal.press("Enter").await;
+    let screen = terminal.shows(END).await;
+    assert!(screen.contains("\ndb_user\n[exit 0]"), "{screen}");
+    drop(terminal);
+    // The keys are in the cache now.
+    let again = run(command).await;
+    assert_eq!(again.rows(), "db_user");
     database.stop().await.expect("the server stops");
     sandbox.shutdown().await;
 }
@@ -126,6 +216,18 @@ async fn waiting_world(serve: &str) -> (World, Home) {
     let (sandbox, database) = behind(&Setup::default()).await;
     let home = Home::new(&sandbox, &config(&sandbox));
     ended_session(&home, &sandbox);
+    let mut proxy = launch(&sandbox, &setup_of(&home, serve));
+    proxy.wait_ready(PATIENCE).await.expect("pgiam listens");
+    let world = World {
+        proxy,
+        database,
+        sandbox,
+    };
+    (world, home)
+}
+
+/// Returns the setup of a server that lives in a home directory.
+fn setup_of(home: &Home, serve: &str) -> Setup {
     let keys = [
         "AWS_ACCESS_KEY_ID",
         "AWS_SECRET_ACCESS_KEY",
@@ -143,14 +245,7 @@ async fn waiting_world(serve: &str) -> (World, Home) {
         ("HOME", text(home.dir.path())),
         ("BROWSER", text(home.person.program())),
     ]);
-    let mut proxy = launch(&sandbox, &setup);
-    proxy.wait_ready(PATIENCE).await.expect("pgiam listens");
-    let world = World {
-        proxy,
-        database,
-        sandbox,
-    };
-    (world, home)
+    setup
 }
 
 fn query(world: &World) -> Command {
@@ -217,6 +312,50 @@ async fn a_denied_login_opens_no_second_window() {
     assert!(again.stderr.contains("SSO session"), "{again:?}");
     assert_eq!(home.person.addresses().len(), 1);
     world.stop().await;
+}
+
+#[tokio::test]
+async fn the_end_of_a_session_is_announced() {
+    let (sandbox, database) = behind(&Setup::default()).await;
+    let home = Home::new(&sandbox, &config(&sandbox));
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let ends = now.expect("a time").as_secs() + 240;
+    let ends = aws_profile::format_date(ends.cast_signed());
+    token_file(&home, &sandbox, &ends);
+    let bin = home.path("bin");
+    std::fs::create_dir(&bin).expect("a directory");
+    let seen = home.path("seen");
+    let script = format!("#!/bin/sh\nprintf '%s\\n' \"$@\" >> '{}'\n", seen.display());
+    home.write("bin/notify-send", &script);
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(bin.join("notify-send"), mode).expect("a mode");
+    let path = std::env::var("PATH").expect("PATH");
+    let mut setup = setup_of(&home, "[serve]\nlogin = \"browser\"\n");
+    setup
+        .env
+        .push(("PATH", Some(format!("{}:{path}", bin.display()))));
+    setup.env.push(("TZ", Some("UTC".to_owned())));
+    let mut proxy = launch(&sandbox, &setup);
+    proxy.wait_ready(PATIENCE).await.expect("pgiam listens");
+    let text = eventually("the notification", || {
+        std::fs::read_to_string(&seen)
+            .ok()
+            .filter(|text| text.ends_with(".\n"))
+    });
+    // The hour and the minute; before midnight, the date is in front of them.
+    let expected = format!("{} UTC.\n", &ends[11..16]);
+    let text = text.await;
+    assert!(
+        text.contains("The SSO session corp ends at ") && text.ends_with(&expected),
+        "{text}"
+    );
+    World {
+        proxy,
+        database,
+        sandbox,
+    }
+    .stop()
+    .await;
 }
 
 #[tokio::test]
