@@ -766,6 +766,20 @@ fn health_endpoints_need_a_port() {
 }
 
 #[test]
+fn clients_open_the_browser_only_if_told() {
+    let parsed = |text: &str| ServeSettings::from_layer(toml::from_str(text).unwrap());
+    for (text, expected) in [
+        ("", false),
+        ("login='off'", false),
+        ("login='browser'", true),
+    ] {
+        assert_eq!(parsed(text).unwrap().browser_login, expected, "{text}");
+    }
+    let said = parsed("login='Browser'").unwrap_err().to_string();
+    assert!(said.contains("expected \"off\" or \"browser\""), "{said}");
+}
+
+#[test]
 fn a_tilde_in_the_file_is_the_home_directory() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("pgiam.toml");

@@ -58,16 +58,21 @@ pub(super) async fn resolve(config: &SdkConfig, given: &str) -> Result<StartUrl,
             region: None,
         });
     }
-    let mut answer = fetch(config, "HEAD", &url).await.map_err(unusable)?;
-    // Some servers do not know HEAD.
-    if matches!(answer.status, 405 | 501) {
-        answer = fetch(config, "GET", &url).await.map_err(unusable)?;
-    }
-    let target = answer.target(&url).map_err(unusable)?;
+    let target = follow(config, &url).await.map_err(unusable)?;
     Ok(StartUrl {
         region: region(&target),
         url: target.into(),
     })
+}
+
+/// Returns the target of the redirect of a company's own host.
+async fn follow(config: &SdkConfig, url: &Url) -> Result<Url, ForeignText> {
+    let mut answer = fetch(config, "HEAD", url).await?;
+    // Some servers do not know HEAD.
+    if matches!(answer.status, 405 | 501) {
+        answer = fetch(config, "GET", url).await?;
+    }
+    answer.target(url)
 }
 
 fn parse(text: &str) -> Result<Url, &'static str> {
@@ -173,6 +178,9 @@ fn path(url: &Url) -> String {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::task::JoinHandle;
+
     use super::*;
 
     #[test]
@@ -195,6 +203,63 @@ mod tests {
         }
         assert!(parse("http://d-1.awsapps.com/start").is_err());
         assert!(parse("d-1.awsapps.com/start").is_err());
+    }
+
+    /// Answers one request after the other, and returns their first lines.
+    async fn answering(answers: &'static [&'static str]) -> (Url, JoinHandle<Vec<String>>) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/x?y=1", listener.local_addr().unwrap());
+        let served = tokio::spawn(async move {
+            let mut asked = Vec::new();
+            for answer in answers {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut request = vec![0; 4096];
+                let read = stream.read(&mut request).await.unwrap();
+                let request = String::from_utf8_lossy(&request[..read]).into_owned();
+                asked.push(request.lines().next().unwrap_or_default().to_owned());
+                let answer =
+                    format!("HTTP/1.1 {answer}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+                stream.write_all(answer.as_bytes()).await.unwrap();
+            }
+            asked
+        });
+        (Url::parse(&url).unwrap(), served)
+    }
+
+    #[tokio::test]
+    async fn a_host_of_a_company_is_followed_once() {
+        let config = aws_config::defaults(aws_config::BehaviorVersion::latest())
+            .no_credentials()
+            .http_client(aws_smithy_http_client::Builder::new().build_http())
+            .region("eu-west-1")
+            .load()
+            .await;
+        let (url, served) = answering(&[
+            "405 Method Not Allowed",
+            "302 Found\r\nLocation: https://ssoins-1.portal.eu-west-1.app.aws/",
+        ])
+        .await;
+        let target = follow(&config, &url).await.unwrap();
+        assert_eq!(
+            target.as_str(),
+            "https://ssoins-1.portal.eu-west-1.app.aws/"
+        );
+        assert_eq!(
+            served.await.unwrap(),
+            ["HEAD /x?y=1 HTTP/1.1", "GET /x?y=1 HTTP/1.1"]
+        );
+        let (url, _served) = answering(&["302 Found\r\nLocation: /elsewhere"]).await;
+        let refused = follow(&config, &url).await.unwrap_err();
+        assert_eq!(
+            refused.as_str(),
+            "it redirects to /elsewhere, which is not an AWS access portal"
+        );
+        let (url, _served) = answering(&["200 OK"]).await;
+        let refused = follow(&config, &url).await.unwrap_err();
+        assert_eq!(
+            refused.as_str(),
+            "expected a redirect to the AWS access portal, got HTTP status 200"
+        );
     }
 
     #[test]

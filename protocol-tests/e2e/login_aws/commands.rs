@@ -3,6 +3,7 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
+use protocol_tests::aws::api::ApiFault;
 use protocol_tests::aws::sandbox::Sandbox;
 use protocol_tests::harness::person::Button;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
@@ -72,8 +73,10 @@ async fn a_login_in_the_browser_reaches_its_end() {
         assert_eq!(mode & 0o777, 0o600, "{name}");
     }
 
-    // A second login asks again, and registers nothing.
-    let login = home.start(&sandbox, &["login", "dev"]);
+    // A second login asks again, and registers nothing. A target stands for its profile.
+    let target = "[targets.orders]\nhost = \"db.example.com\"\nprofile = \"dev\"\n";
+    home.write("pgiam.toml", target);
+    let login = home.start(&sandbox, &["login", "orders"]);
     let address = home.person.address(2, PATIENCE).await.expect("an address");
     let page = home.person.sign_in(&address, Button::Allow).await;
     page.expect("a page");
@@ -299,6 +302,34 @@ async fn profiles_without_a_login_name_the_alternative() {
         said.push_str(&format!("$ pgiam {}\n{}", args.join(" "), ran.stderr));
     }
     insta::assert_snapshot!("without_a_login", said);
+    sandbox.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_service_that_is_asked_too_often_is_asked_later() {
+    let sandbox = sandbox().await;
+    let home = Home::new(&sandbox, &config(&sandbox));
+    let login = ["login", "dev", "--device-code", "--no-browser"];
+    let mut login = home.start(&sandbox, &login);
+    let mut lines = BufReader::new(login.stderr.take().expect("stderr")).lines();
+    let code = loop {
+        let line = lines.next_line().await.expect("text").expect("a code");
+        if let Some(code) = line.trim().strip_prefix("code ") {
+            break code.to_owned();
+        }
+    };
+    let slow = ApiFault::Refused {
+        status: 400,
+        code: "SlowDownException",
+        message: "slow down",
+    };
+    sandbox.api().fail("CreateToken", slow, 1);
+    let began = std::time::Instant::now();
+    assert!(sandbox.identity_center().approve(&code), "{code}");
+    assert_eq!(ended(login).await.code, Some(0));
+    let took = began.elapsed();
+    // The interval of one second, and then six.
+    assert!(took >= Duration::from_secs(6), "{took:?}");
     sandbox.shutdown().await;
 }
 
