@@ -1,23 +1,17 @@
 //! Logs out: ends sessions at AWS, and removes tokens and short-lived keys from the caches.
 
-use std::time::Duration;
-
-use aws_config::{Region, SdkConfig};
+use aws_config::SdkConfig;
 use aws_profile::{
     CacheDir, CachedCredentials, Files, Request, Source, SsoAccess, Variables, session_token_file,
 };
-use aws_sdk_sso::config::Builder;
-use tokio::time::timeout;
 use tracing::debug;
 
 use super::plan::{Login, LoginPlan};
 use super::{LoginError, SsoLogin};
 use crate::aws::cache_files::CacheFiles;
-use crate::aws::in_words;
+use crate::aws::sso::SsoPortal;
 use crate::base::redacted::remember;
-
-/// Timeout of a call. The files are removed whatever its outcome.
-const DEADLINE: Duration = Duration::from_secs(5);
+use crate::base::single_flight::system_clock;
 
 /// Counts of what a logout has removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -39,13 +33,14 @@ pub async fn of_plan(
     roles: &[String],
 ) -> Result<LoggedOut, LoginError> {
     let cache = CacheFiles::of_environment();
+    let portal = SsoPortal::new(config.clone(), cache.clone(), system_clock());
     let mut done = LoggedOut::default();
     match &plan.login {
         Login::Sso(login) => {
             let file = login.key().token_file();
             let token = cache.read(CacheDir::Sso, &file, SsoAccess::parse).await;
             if let Ok(Some(token)) = token {
-                end_session(config, token, Some(&login.region)).await;
+                end_session(&portal, token, Some(&login.region)).await;
             }
             done.logins += usize::from(cache.remove(CacheDir::Sso, &file).await?);
         }
@@ -74,6 +69,7 @@ pub async fn of_plan(
 /// [`LoginError::Cache`].
 pub async fn of_all(config: &SdkConfig) -> Result<LoggedOut, LoginError> {
     let cache = CacheFiles::of_environment();
+    let portal = SsoPortal::new(config.clone(), cache.clone(), system_clock());
     let mut done = LoggedOut {
         keys: remove_sso_roles(&cache).await?,
         ..LoggedOut::default()
@@ -82,7 +78,7 @@ pub async fn of_all(config: &SdkConfig) -> Result<LoggedOut, LoginError> {
         // Registrations have no token.
         let token = cache.read(CacheDir::Sso, &file, SsoAccess::parse).await;
         if let Ok(Some(token)) = token {
-            end_session(config, token, None).await;
+            end_session(&portal, token, None).await;
             done.logins += usize::from(cache.remove(CacheDir::Sso, &file).await?);
         }
     }
@@ -135,17 +131,13 @@ pub fn role_files(files: &Files, variables: Variables<'_>, login: &SsoLogin) -> 
 }
 
 /// Ends a session at the portal. An error is only logged: the token may have expired.
-async fn end_session(config: &SdkConfig, token: SsoAccess, region: Option<&str>) {
+async fn end_session(portal: &SsoPortal, token: SsoAccess, region: Option<&str>) {
     remember(token.access_token.expose());
     let Some(region) = token.region.or_else(|| region.map(str::to_owned)) else {
         return;
     };
-    let config = Builder::from(config).region(Region::new(region)).build();
-    let client = aws_sdk_sso::Client::from_conf(config);
-    let call = client.logout().access_token(token.access_token.expose());
-    match timeout(DEADLINE, call.send()).await {
-        Ok(Ok(_)) => {}
-        Ok(Err(error)) => debug!(reason = &*in_words(&error), "sso:Logout failed"),
-        Err(_) => debug!("sso:Logout timed out"),
+    let ended = portal.end_session(&region, &token.access_token).await;
+    if let Err(error) = ended {
+        debug!(%error, "the portal did not end the session");
     }
 }
