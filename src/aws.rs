@@ -148,6 +148,8 @@ struct ContextState {
     asked: identity::IdentityCache,
     /// AWS or a database rejected the last credentials, so keys in caches are not used.
     rejected: AtomicBool,
+    /// State of the AWS files when the credentials were loaded.
+    stamps: Mutex<Option<[files::FileStamp; 2]>>,
 }
 
 /// Identity of loaded credentials.
@@ -170,6 +172,7 @@ impl AwsContext {
             process: Arc::default(),
             asked: identity::IdentityCache::default(),
             rejected: AtomicBool::new(false),
+            stamps: Mutex::new(None),
             options,
         };
         Self {
@@ -306,6 +309,13 @@ impl AwsContext {
         })
     }
 
+    /// Returns `true` if loading credentials would run a `credential_process` that has failed. It may
+    /// open a window, so this is left to a client.
+    #[must_use]
+    pub fn would_repeat_program(&self) -> bool {
+        self.inner.process.would_repeat()
+    }
+
     /// Returns `true` while credentials are being loaded, for this caller or another one.
     #[must_use]
     pub fn is_loading(&self) -> bool {
@@ -358,6 +368,7 @@ impl ContextState {
     async fn credentials(self: &Arc<Self>) -> Result<Credentials, CredentialsError> {
         // The SDK's signer panics for a time out of range.
         signable((self.options.clock)())?;
+        self.forget_if_changed().await;
         let this = self.clone();
         let kept = self
             .credentials
@@ -367,7 +378,25 @@ impl ContextState {
         Ok(lease.value)
     }
 
+    /// Discards credentials that were loaded from AWS files which have changed since.
+    async fn forget_if_changed(&self) {
+        if self.credentials.kept().is_none() {
+            return;
+        }
+        let Some(now) = files::stamps(&self.options).await else {
+            return;
+        };
+        let mut stamps = self.stamps.lock().unwrap_or_else(PoisonError::into_inner);
+        if stamps.as_ref().is_some_and(|loaded| *loaded != now) {
+            *stamps = None;
+            tracing::info!("the AWS files have changed; loading the credentials again");
+            self.credentials.forget();
+        }
+    }
+
     async fn load(&self) -> Result<Expiring<Credentials>, CredentialsError> {
+        let stamps = files::stamps(&self.options).await;
+        *self.stamps.lock().unwrap_or_else(PoisonError::into_inner) = stamps;
         let deadline = self.options.deadline;
         let resolved = tokio::time::timeout(deadline, self.resolve()).await;
         let credentials = resolved.unwrap_or_else(|_| {
@@ -404,7 +433,8 @@ impl ContextState {
         let loader = providers::CredentialsLoader {
             providers,
             portal,
-            assumer: RoleAssumer::new(services.clone(), cache_files, clock),
+            assumer: RoleAssumer::new(services.clone(), cache_files.clone(), clock),
+            cache_files,
             caches: match self.rejected.load(Ordering::Relaxed) {
                 true => CacheUse::Skip,
                 false => CacheUse::Read,

@@ -69,6 +69,9 @@ pub enum CredentialsError {
         /// Description of the problem.
         reason: ForeignText,
     },
+    /// A file of the caches below `~/.aws` cannot be used.
+    #[error("{0}")]
+    CacheFile(ForeignText),
     /// The credentials have expired.
     #[error("the AWS credentials of {} have expired{}", profile_phrase(.profile), since(.at))]
     Expired {
@@ -478,10 +481,7 @@ pub(super) fn of_sso(
                 message,
             }
         }
-        SsoError::Cache(error) => CredentialsError::Config {
-            profile,
-            reason: error.to_string().into(),
-        },
+        SsoError::Cache(error) => CredentialsError::CacheFile(error.to_string().into()),
         SsoError::Malformed(malformed) => CredentialsError::Malformed(malformed),
         SsoError::Call(error) => of_call(&error, context, clock),
         SsoError::Internal(stopped) => CredentialsError::Internal(stopped),
@@ -515,10 +515,7 @@ pub(super) fn of_role(
             of_call(&source, &context, clock)
         }
         AssumeRoleError::SessionToken { source, .. } => of_call(&source, context, clock),
-        AssumeRoleError::Cache(error) => CredentialsError::Config {
-            profile: context.profile.clone(),
-            reason: error.to_string().into(),
-        },
+        AssumeRoleError::Cache(error) => CredentialsError::CacheFile(error.to_string().into()),
         AssumeRoleError::Malformed(malformed) => CredentialsError::Malformed(malformed),
     }
 }

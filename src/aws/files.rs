@@ -3,9 +3,11 @@
 //! A pipe has no end until its writer closes it, and `/dev/zero` has none at all. Each path is
 //! therefore checked before it is read.
 
-use std::env;
 use std::fs::Metadata;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+use std::{env, io};
 
 use aws_profile::{FileInput, FileKind, Files, MAX_FILE_BYTES, Platform, file_path};
 use tracing::debug;
@@ -19,6 +21,8 @@ use crate::platform::permissions::{self, FileRole};
 
 /// Maximum size in bytes of a file other than the two AWS files.
 const LARGEST: u64 = 16 * 1024 * 1024;
+/// Deadline for the states of the AWS files. Afterwards they count as unchanged.
+const STAMP_DEADLINE: Duration = Duration::from_millis(200);
 const NO_FILE: &str = "is not a regular file";
 const TOO_LARGE: &str = "is larger than 16 MB";
 
@@ -87,7 +91,8 @@ impl AwsFile {
         }
         let contents = match std::fs::metadata(&path) {
             Err(error) if given.is_some() => return Err(format!("{shown}: {error}")),
-            Err(_) => AwsFileContents::Missing,
+            Err(error) if is_absent(&error) => AwsFileContents::Missing,
+            Err(error) => AwsFileContents::Unreadable(error.to_string()),
             Ok(found) if found.is_dir() || is_null(&path, &found) => AwsFileContents::Missing,
             Ok(_) => match permissions::read(FileRole::AwsFile, &path, MAX_FILE_BYTES as u64) {
                 Ok(bytes) => AwsFileContents::Read(Redacted::new(bytes)),
@@ -108,6 +113,53 @@ impl AwsFile {
         };
         (&self.path, input)
     }
+}
+
+/// Returns `true` if a path leads to no file. Any other error, such as a directory that may not be
+/// searched, hides a file that may exist.
+fn is_absent(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
+}
+
+/// State of a file, which tells whether it was changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct FileStamp(Option<(SystemTime, u64)>);
+
+impl FileStamp {
+    /// Returns the state of the file at a path, in a thread for blocking work.
+    pub(super) async fn read(path: &Path) -> Self {
+        let path = path.to_owned();
+        let read = tokio::task::spawn_blocking(move || Self::of(&path)).await;
+        read.unwrap_or_default()
+    }
+
+    fn of(path: &Path) -> Self {
+        let found = std::fs::metadata(path).ok();
+        Self(found.and_then(|found| Some((found.modified().ok()?, found.len()))))
+    }
+}
+
+/// Returns the state of both AWS files, `None` if their file system does not answer in time.
+pub(super) async fn stamps(options: &AwsOptions) -> Option<[FileStamp; 2]> {
+    let given = [
+        options.config_file.clone(),
+        options.credentials_file.clone(),
+    ];
+    let look = move || {
+        let variables = |name: &str| validation::variable(name).ok().flatten();
+        let kinds = [FileKind::Config, FileKind::Credentials];
+        let mut given = given.into_iter();
+        kinds.map(|kind| {
+            let of_environment = || PathBuf::from(file_path(kind, PLATFORM, &variables, &home));
+            let path = given.next().flatten().unwrap_or_else(of_environment);
+            FileStamp::of(&path)
+        })
+    };
+    let looked = tokio::task::spawn_blocking(look);
+    tokio::time::timeout(STAMP_DEADLINE, looked)
+        .await
+        .ok()?
+        .ok()
 }
 
 /// A token file that the SDK reads by itself, on a worker of the runtime.

@@ -14,13 +14,16 @@ use aws_config::imds::{self, credentials::ImdsCredentialsProvider};
 use aws_config::login::LoginCredentialsProvider;
 use aws_config::provider_config::ProviderConfig;
 use aws_credential_types::Credentials;
-use aws_credential_types::provider::ProvideCredentials;
 use aws_credential_types::provider::error::CredentialsError as SdkError;
-use aws_profile::{Keys, LoginSession, Process, ProfileKeys, RoleChain, Source, Sso, WebIdentity};
+use aws_credential_types::provider::{self, ProvideCredentials};
+use aws_profile::{
+    CacheDir, Keys, LoginSession, Process, ProfileKeys, RoleChain, Source, Sso, WebIdentity,
+};
 use aws_types::sdk_config::SharedHttpClient;
 
 use super::assume_role::{ChainStart, RoleAssumer};
-use super::error::{LoadContext, classify, is_about_the_network, of_role, of_sso};
+use super::cache_files::CacheFiles;
+use super::error::{LoadContext, classify, of_role, of_sso};
 use super::files::TokenFile;
 use super::process::ProcessCaller;
 use super::profile::MetadataSettings;
@@ -65,6 +68,8 @@ pub(super) struct CredentialsLoader<'a> {
     pub(super) services: SdkConfig,
     /// IAM Identity Center.
     pub(super) portal: SsoPortal,
+    /// The caches of the AWS CLI.
+    pub(super) cache_files: CacheFiles,
     /// STS with the cache of roles.
     pub(super) assumer: RoleAssumer,
     /// Use of the keys of IAM Identity Center in the cache.
@@ -208,21 +213,38 @@ impl CredentialsLoader<'_> {
         loaded.map_err(|error| of_sso(error, &context, (self.clock)()))
     }
 
+    /// Loads the credentials of `aws login`. The SDK renews them, for which it uses a refresh token
+    /// once; so there is one renewal at a time, and a failure counts only if no other program wrote
+    /// the file meanwhile.
     async fn login(&self, login: &LoginSession) -> Result<Credentials, CredentialsError> {
-        let provider = LoginCredentialsProvider::builder(login.session.as_str());
-        let provider = provider.configure(&self.providers).build();
-        let context = LoadContext {
-            service: Some("AWS Sign-In (signin:CreateOAuth2Token)"),
-            ..self.context()
-        };
-        let loaded = provider.provide_credentials().await;
-        loaded.map_err(|error| match is_about_the_network(&error) {
-            true => self.error(error, &context),
-            false => CredentialsError::LoginSession {
+        static RENEWAL: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+        check_login_cache()?;
+        let path = self.cache_files.path(CacheDir::Login, &login.cache_file());
+        let _one = RENEWAL.lock().await;
+        let before = files::FileStamp::read(&path).await;
+        let mut loaded = self.login_once(login).await;
+        if loaded.is_err() && before != files::FileStamp::read(&path).await {
+            loaded = self.login_once(login).await;
+        }
+        loaded.map_err(|error| match has_ended(&error) {
+            true => CredentialsError::LoginSession {
                 profile: login.profile.to_string(),
                 reason: super::in_words(&error),
             },
+            false => {
+                let context = LoadContext {
+                    service: Some("AWS Sign-In (signin:CreateOAuth2Token)"),
+                    ..self.context()
+                };
+                self.error(error, &context)
+            }
         })
+    }
+
+    async fn login_once(&self, login: &LoginSession) -> provider::Result {
+        let provider = LoginCredentialsProvider::builder(login.session.as_str());
+        let provider = provider.configure(&self.providers).build();
+        provider.provide_credentials().await
     }
 
     async fn process(&self, process: &Process) -> Result<Credentials, CredentialsError> {
@@ -302,6 +324,31 @@ impl CredentialsLoader<'_> {
 
     fn error(&self, error: SdkError, context: &LoadContext) -> CredentialsError {
         classify(error, context, (self.clock)())
+    }
+}
+
+/// Returns `true` if a login of `aws login` has ended or does not exist. The SDK's types are private.
+fn has_ended(error: &SdkError) -> bool {
+    const WORDS: [&str; 4] = [
+        "Login token is expired",
+        "Your session has expired",
+        "change in your password",
+        "failed to read `",
+    ];
+    let text = super::in_words(error);
+    WORDS.iter().any(|words| text.contains(words))
+}
+
+/// Refuses a cache directory that the SDK and the AWS CLI would find in different places.
+fn check_login_cache() -> Result<(), MalformedValue> {
+    const NAME: &str = "AWS_LOGIN_CACHE_DIRECTORY";
+    match validation::variable(NAME)? {
+        Some(path) if path.contains(['$', '%', '~']) => Err(MalformedValue::new(
+            NAME,
+            validation::ENVIRONMENT,
+            "contains $, % or ~; write the path in full",
+        )),
+        _ => Ok(()),
     }
 }
 

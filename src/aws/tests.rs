@@ -203,19 +203,28 @@ async fn mended_files_are_seen_without_a_restart() {
 }
 
 #[tokio::test]
-async fn invalidating_reads_changed_keys() {
+async fn changed_files_are_read_again() {
     let files = Files::new("");
     files.write("credentials", &format!("[dev]\n{KEYS}"));
     let context = files.context("dev");
+    let id = async || context.credentials().await.unwrap().access_key_id()[..4].to_owned();
+    assert_eq!(id().await, "AKIA");
+    let longer = format!("[dev]\n# new\n{}", KEYS.replace("AKIA", "ASIA"));
+    files.write("credentials", &longer);
+    assert_eq!(id().await, "ASIA");
+}
+
+#[tokio::test]
+async fn invalidating_loads_again() {
+    let files = Files::new("");
+    files.write("config", &process(&files, ""));
+    let context = files.context("dev");
     context.credentials().await.unwrap();
-    files.write(
-        "credentials",
-        &format!("[dev]\n{}", KEYS.replace("AKIA", "ASIA")),
-    );
-    let id = |c: Credentials| c.access_key_id()[..4].to_owned();
-    assert_eq!(id(context.credentials().await.unwrap()), "AKIA");
+    context.credentials().await.unwrap();
+    assert_eq!(calls(&files), 1);
     context.invalidate();
-    assert_eq!(id(context.credentials().await.unwrap()), "ASIA");
+    context.credentials().await.unwrap();
+    assert_eq!(calls(&files), 2);
 }
 
 #[tokio::test]

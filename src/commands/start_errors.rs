@@ -68,6 +68,7 @@ impl WaitEffect {
             | CredentialsError::Other { .. } => Self::Passing,
             CredentialsError::NoSuchProfile { .. }
             | CredentialsError::Config { .. }
+            | CredentialsError::CacheFile(_)
             | CredentialsError::Unresolved { .. }
             | CredentialsError::Malformed(_)
             | CredentialsError::CaBundle { .. } => Self::Final,

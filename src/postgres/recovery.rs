@@ -140,7 +140,12 @@ impl PgContext {
 
     /// Retries after a failure. If credentials were missing, it is over as soon as there are some;
     /// no session is opened to find out.
+    /// A `credential_process` that has failed is not run again without a client: it may open a
+    /// window.
     async fn try_again(self: &Arc<Self>) {
+        if self.last_failure.credentials_missing() && self.aws.would_repeat_program() {
+            return;
+        }
         if let Err(error) = self.check_prerequisites().await {
             return self.last_failure.note(&error, &self.about(None));
         }

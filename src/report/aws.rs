@@ -27,6 +27,11 @@ pub(super) fn credentials(error: &CredentialsError) -> Message {
             no_such_profile(error.to_string(), *variable, fault.as_deref(), known)
         }
         CredentialsError::Config { .. } => message("aws.config", CONFIGURATION, CORRECT_FILE.to_owned()),
+        CredentialsError::CacheFile(_) => message(
+            "aws.cache-file",
+            CONFIGURATION,
+            "Correct the permissions of the file and its directory, or free space on the disk; no restart is needed.".to_owned(),
+        ),
         CredentialsError::Unresolved { error: fault, .. } => unresolved(fault),
         CredentialsError::Expired { profile, .. } => refused("aws.expired", renew_hint(profile.as_deref())),
         CredentialsError::SsoSession { profile, source, .. } => Message::new(
@@ -252,9 +257,8 @@ pub(super) fn rejected(profile: Option<&str>, clock: Option<ClockOffset>) -> Mes
 fn missing_credentials_hint(profile: Option<&str>) -> String {
     match profile {
         Some(name) => format!(
-            "Run: {} (for access keys: aws configure --profile {}). No restart is needed.",
-            login_command(profile),
-            quote::shell(name)
+            "Run: aws configure sso --profile {name} (for access keys: aws configure --profile {name}), then pgiam login {name}. No restart is needed.",
+            name = quote::shell(name)
         ),
         None => "Run: aws configure sso (then set profile to the name of the new profile; for access keys: aws configure). No restart is needed. Or start pgiam with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.".to_owned(),
     }

@@ -6,6 +6,7 @@ pub const IDS: &[&str] = &[
     "aws.answer",
     "aws.assume-role",
     "aws.ca-bundle",
+    "aws.cache-file",
     "aws.clock",
     "aws.config",
     "aws.credential-process",

@@ -76,6 +76,18 @@ impl ProcessCaller {
         })
     }
 
+    /// Returns `true` if the program of the last call failed, so that the next call starts it again.
+    pub(in crate::aws) fn would_repeat(&self) -> bool {
+        let stage = self.lock().joined.as_ref().map(Run::stage);
+        matches!(
+            stage,
+            Some(RunStage::Ended(EndedRun {
+                outcome: Err(_),
+                ..
+            }))
+        )
+    }
+
     async fn join<F>(
         &self,
         runs: &ProcessRuns,

@@ -252,9 +252,15 @@ impl SsoPortal {
         if new.freshness(self.now()) == Freshness::Expired {
             return Err(incomplete("the new token has no lifetime"));
         }
+        // A logout or a login meanwhile decides about the file.
+        let stored = self.read_token(key).await;
+        if !stored.is_ok_and(|stored| stored.access_token == token.access_token) {
+            debug!("the SSO token was replaced or removed during its refresh");
+            return Ok(new);
+        }
         match pending.commit(new.to_json()).await {
             Ok(()) => info!(expires_in = answer.expires_in, "refreshed the SSO token"),
-            // The old refresh token has been used, so the new one is lost with this process.
+            // The old refresh token has been used; the next refresh will be refused.
             Err(error) => warn!(%error, "the refreshed SSO token is not stored"),
         }
         Ok(new)

@@ -78,6 +78,10 @@ fn credentials_that_cannot_be_had() {
         ),
         ("a panic", CredentialsError::Internal(TaskStopped)),
         (
+            "a cache that cannot be written",
+            CredentialsError::CacheFile("cannot write /home/me/.aws/sso/cache/x.json: No space left on device (os error 28)".into()),
+        ),
+        (
             "a role with MFA",
             CredentialsError::MfaRequired {
                 profile: "dev".to_owned(),

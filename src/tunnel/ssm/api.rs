@@ -174,6 +174,7 @@ fn have_ended(error: &CredentialsError) -> bool {
         CredentialsError::NotFound { .. }
         | CredentialsError::NoSuchProfile { .. }
         | CredentialsError::Config { .. }
+        | CredentialsError::CacheFile(_)
         | CredentialsError::Unresolved { .. }
         | CredentialsError::Expired { .. }
         | CredentialsError::SsoSession { .. }
