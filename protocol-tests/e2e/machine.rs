@@ -611,4 +611,17 @@ async fn settings_of_the_aws_tools_are_read_or_refused_by_name() {
         ran.code != Some(0) && ran.stderr.contains(expected),
         "{ran:?}"
     );
+
+    // A path that cannot be followed is no missing file: the profile may be behind it.
+    std::os::unix::fs::symlink("loop", place.path("loop")).expect("a link");
+    let ran = place
+        .ran(&token, |command| {
+            command.env("AWS_CONFIG_FILE", path("loop"));
+        })
+        .await;
+    let expected = "Too many levels of symbolic links";
+    assert!(
+        ran.code != Some(0) && ran.stderr.contains(expected),
+        "{ran:?}"
+    );
 }
