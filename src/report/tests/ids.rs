@@ -24,6 +24,15 @@ fn cause() -> SharedCause {
     Arc::new(io::Error::other("dispatch failure"))
 }
 
+fn unwritable_cache() -> (&'static str, CredentialsError) {
+    let reason =
+        "cannot write /home/me/.aws/sso/cache/x.json: No space left on device (os error 28)";
+    (
+        "a cache that cannot be written",
+        CredentialsError::CacheFile(reason.into()),
+    )
+}
+
 #[test]
 fn credentials_that_cannot_be_had() {
     let one = target("bastion='i-1'\nprofile='dev'");
@@ -77,10 +86,7 @@ fn credentials_that_cannot_be_had() {
             },
         ),
         ("a panic", CredentialsError::Internal(TaskStopped)),
-        (
-            "a cache that cannot be written",
-            CredentialsError::CacheFile("cannot write /home/me/.aws/sso/cache/x.json: No space left on device (os error 28)".into()),
-        ),
+        unwritable_cache(),
         (
             "a role with MFA",
             CredentialsError::MfaRequired {
