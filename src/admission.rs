@@ -20,7 +20,7 @@ use std::net::SocketAddr;
 use thiserror::Error;
 
 pub use entrance::{Entrance, Listening, Listens, Verdict};
-pub use guard::{Guard, Told};
+pub use guard::{Guard, KnownOwners, Told};
 pub(crate) use sockets::{BindFailure, BoundPort, listen, listen_at_all, listen_on_loopback};
 
 /// Origin of a connection.

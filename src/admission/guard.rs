@@ -39,6 +39,29 @@ pub struct Guard {
     complained: Mutex<Option<Instant>>,
 }
 
+/// Clients whose owner [`Guard::of_clients`] knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KnownOwners {
+    /// All clients of this machine.
+    All,
+    /// Clients of the Unix sockets.
+    OfUnixSockets,
+    /// None, with `peer_check = false` or on a system without user ids.
+    None,
+}
+
+impl KnownOwners {
+    /// Returns the clients whose owner a guard knows with this `peer_check`.
+    #[must_use]
+    pub fn with(peer_check: bool) -> Self {
+        match peer::own_uid().filter(|_| peer_check) {
+            Some(_) if peer::KNOWS_TCP_OWNERS => Self::All,
+            Some(_) => Self::OfUnixSockets,
+            None => Self::None,
+        }
+    }
+}
+
 /// Returns `true` if another refusal may be answered, given a `place` for it; otherwise it is
 /// counted.
 fn lets_through(flood: &EventLimiter, refusal: &Refusal, place: bool) -> bool {

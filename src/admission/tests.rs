@@ -319,3 +319,10 @@ fn nothing_else_accepts_connections() {
     assert_eq!(strays, Vec::<String>::new(), "use admission::Entrance");
     assert_eq!(accepting, ACCEPTS.len(), "the list is true");
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn no_owner_is_known_without_the_check() {
+    assert_eq!(KnownOwners::with(true), KnownOwners::All);
+    assert_eq!(KnownOwners::with(false), KnownOwners::None);
+}

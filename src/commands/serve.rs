@@ -18,6 +18,7 @@ use super::connection_test;
 use super::login::on_demand::{ServerLogins, needs_aws};
 use super::reload::{LoadedConfiguration, ReloadSources, ReloadTriggers, serving};
 use crate::admin::{AdminOptions, AdminServer, ControlRequests, ProcessKind};
+use crate::admission::KnownOwners;
 use crate::aws::AwsContext;
 use crate::base::environment;
 use crate::base::foreign_text::visible;
@@ -25,6 +26,7 @@ use crate::base::quote::shell;
 use crate::cli::ServeArgs;
 use crate::cli::terminal::Progress;
 use crate::config::{ConfigError, ServeSettings, TargetConfig};
+use crate::login::browser;
 use crate::platform::{self, HangUp, StopSignals, service};
 use crate::postgres::client::{authenticate, password_file};
 use crate::postgres::shared::Proxy;
@@ -85,6 +87,7 @@ pub async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
         }
         end = end.or_else(|| failed.as_ref().map(|_| "the connection test failed"));
     }
+    warn_about_logins(&configured.serve);
     let contexts = contexts_of(&targets, &aws_contexts);
     let mut logins = ServerLogins::start(contexts, configured.serve.browser_login);
     drop(targets); // From now on the served targets count.
@@ -135,6 +138,29 @@ pub async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
     admin.stop().await;
     info!("stopped");
     failed.map_or(Ok(()), |failed| Err(failed.into()))
+}
+
+/// Warns if clients cannot open the browser although the configuration says so.
+fn warn_about_logins(serve: &ServeSettings) {
+    if !serve.browser_login {
+        return;
+    }
+    if let Some(reason) = browser::unseen_here() {
+        warn!(%reason, "login = \"browser\" has no effect; log in with: pgiam login");
+        return;
+    }
+    match KnownOwners::with(serve.peer_check) {
+        KnownOwners::All => {}
+        KnownOwners::OfUnixSockets => warn!(
+            "login = \"browser\" has an effect for clients of the Unix socket only, because this system does not report the owners of TCP connections"
+        ),
+        KnownOwners::None if serve.peer_check => warn!(
+            "login = \"browser\" has no effect, because this system does not report the owners of connections; log in with: pgiam login"
+        ),
+        KnownOwners::None => warn!(
+            "login = \"browser\" has no effect, because peer_check = false; log in with: pgiam login"
+        ),
+    }
 }
 
 /// Checks the targets after a login, so that they are ready before the next client.

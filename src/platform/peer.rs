@@ -10,6 +10,9 @@ use std::net::{IpAddr, SocketAddr};
 #[cfg(target_os = "linux")]
 use std::sync::PoisonError;
 
+/// This operating system reports the owners of TCP connections.
+pub const KNOWS_TCP_OWNERS: bool = cfg!(target_os = "linux");
+
 /// Owner of the other end of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PeerOwner {
