@@ -24,15 +24,15 @@ type Answers = Arc<Mutex<VecDeque<(u16, Value)>>>;
 type Calls = Arc<Mutex<Vec<(String, Value)>>>;
 
 /// A stand-in that answers CreateToken from a list, and other calls always the same.
-struct Service {
-    config: SdkConfig,
+pub(super) struct Service {
+    pub(super) config: SdkConfig,
     tokens: Answers,
     calls: Calls,
     home: tempfile::TempDir,
 }
 
 impl Service {
-    async fn start(tokens: Vec<(u16, Value)>) -> Self {
+    pub(super) async fn start(tokens: Vec<(u16, Value)>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let tokens: Answers = Arc::new(Mutex::new(tokens.into()));
@@ -61,11 +61,11 @@ impl Service {
         }
     }
 
-    fn files(&self) -> CacheFiles {
+    pub(super) fn files(&self) -> CacheFiles {
         CacheFiles::below(self.home.path())
     }
 
-    fn calls(&self, path: &str) -> Vec<Value> {
+    pub(super) fn calls(&self, path: &str) -> Vec<Value> {
         let calls = self.calls.lock().unwrap();
         let calls = calls.iter().filter(|(called, _)| called == path);
         calls.map(|(_, body)| body.clone()).collect()
@@ -147,7 +147,7 @@ async fn get(url: &str) -> String {
     answer
 }
 
-fn token() -> (u16, Value) {
+pub(super) fn token() -> (u16, Value) {
     (
         200,
         json!({
@@ -159,14 +159,14 @@ fn token() -> (u16, Value) {
     )
 }
 
-fn refused(error: &str) -> (u16, Value) {
+pub(super) fn refused(error: &str) -> (u16, Value) {
     (
         400,
         json!({"error": error, "error_description": format!("{error} it is")}),
     )
 }
 
-fn session() -> SsoLogin {
+pub(super) fn session() -> SsoLogin {
     SsoLogin {
         session: Some("corp".to_owned()),
         start_url: "https://d-1.awsapps.com/start".to_owned(),

@@ -149,8 +149,7 @@ impl ServerLogins {
     /// Offers the logins of these contexts at the terminal, one after the other. With `notes`, shows
     /// a desktop notification before a session ends.
     pub(in crate::commands) fn start(contexts: Vec<Arc<AwsContext>>, notes: bool) -> Self {
-        let profiles = contexts.iter().map(|aws| aws.profile().map(str::to_owned));
-        let watching = note::watch(profiles.collect());
+        let watching = note::watch(contexts.clone());
         Self {
             asking: Some(AbortOnDropHandle::new(tokio::spawn(offer_each(contexts)))),
             _notes: notes.then(|| AbortOnDropHandle::new(tokio::spawn(watching))),
