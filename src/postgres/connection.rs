@@ -317,7 +317,8 @@ impl ClientConnection {
         client: &mut LocalClient,
     ) -> Result<Arc<PgContext>, ConnectionError> {
         self.waiting.at(waiting::DISCOVERY);
-        let found = self.waiting.while_there(client, None, served.context());
+        let found = served.context_after_login(self.is_owners && !probe);
+        let found = self.waiting.while_there(client, None, found);
         let patience = if probe { PROBE_DEADLINE } else { Duration::MAX };
         tokio::select! {
             found = timeout(patience, found) => {

@@ -107,14 +107,15 @@ impl<P: ProtocolState> TargetContext<P> {
         self
     }
 
-    /// Waits for a login in the browser, if the configuration allows it and a login is what the
-    /// credentials lack. Only a client of pgiam's own user may open windows on its screen.
+    /// Waits for a login in the browser, if the configuration allows it, the target needs AWS, and
+    /// a login is what the credentials lack. Only a client of pgiam's own user may open windows on
+    /// its screen.
     ///
     /// # Errors
     /// [`ConnectionError::ConnectTimeout`].
     pub(crate) async fn await_login(&self, is_owners: bool) -> Result<(), ConnectionError> {
         match &self.logins {
-            Some(logins) if is_owners => {
+            Some(logins) if is_owners && self.needs_aws() => {
                 let login = async {
                     logins.wait(&self.aws).await;
                     Ok(())
@@ -139,7 +140,7 @@ impl<P: ProtocolState> TargetContext<P> {
         let logins = self.logins.as_ref();
         match self.aws.is_loading() {
             true => Some(CREDENTIALS_STEP),
-            false if logins.is_some_and(|logins| logins.is_running()) => Some(LOGIN_STEP),
+            false if logins.is_some_and(|logins| logins.is_running(&self.aws)) => Some(LOGIN_STEP),
             false => self.transport.waits_for(),
         }
     }
@@ -186,14 +187,19 @@ impl<P: ProtocolState> TargetContext<P> {
     /// Checks the requirements of a connection that cost nothing; with `warm` it also opens the
     /// tunnel.
     pub(crate) async fn check_prerequisites(&self) -> Result<(), ConnectionError> {
-        let is_iam = self.target.settings.login.auth == Auth::Iam;
-        if is_iam || matches!(self.target.settings.via, Via::Ssm(_)) {
+        if self.needs_aws() {
             self.aws.credentials().await?;
         }
         if matches!(&self.target.settings.via, Via::Ssm(settings) if settings.warm) {
             self.prepare().await?;
         }
         Ok(())
+    }
+
+    /// Returns `true` if connections need AWS credentials.
+    fn needs_aws(&self) -> bool {
+        let settings = &self.target.settings;
+        settings.login.auth == Auth::Iam || matches!(settings.via, Via::Ssm(_))
     }
 
     /// Runs the steps before TLS and login.

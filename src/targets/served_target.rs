@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use thiserror::Error;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout_at};
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info};
 
@@ -19,7 +19,7 @@ use crate::config::{ConfigError, ResolvedTarget, TargetConfig};
 use crate::failure::connection::ConnectionError;
 use crate::failure::route::KnownTarget;
 use crate::failure::setup::SetupError;
-use crate::login::background::BackgroundLogins;
+use crate::login::background::{BackgroundLogins, LOGIN_STEP};
 use crate::report;
 use crate::targets::context::{ProtocolState, TargetContext};
 use crate::targets::last_failure::NotReady;
@@ -217,6 +217,44 @@ impl<P: ProtocolState> ServedTarget<P> {
     /// [`ConnectionError::Discovery`], [`ConnectionError::Setup`], [`ConnectionError::Config`],
     /// [`ConnectionError::LookupTimeout`].
     pub async fn context(&self) -> Result<Arc<TargetContext<P>>, ConnectionError> {
+        self.context_until(Instant::now() + self.config.settings.connect_timeout)
+            .await
+    }
+
+    /// Returns the set-up target like [`ServedTarget::context`]. A lookup needs credentials, so it
+    /// begins after the login in the browser that a client of pgiam's own user waits for.
+    ///
+    /// # Errors
+    /// As for [`ServedTarget::context`], and [`ConnectionError::ConnectTimeout`] during the login.
+    pub(crate) async fn context_after_login(
+        &self,
+        is_owners: bool,
+    ) -> Result<Arc<TargetContext<P>>, ConnectionError> {
+        let after = self.config.settings.connect_timeout;
+        let until = Instant::now() + after;
+        let logins = self.lookup.aws_contexts.logins.as_ref();
+        if let Some(logins) = logins.filter(|_| is_owners && self.ready().is_none()) {
+            let aws = self.lookup.aws();
+            match timeout_at(until, logins.wait(&aws)).await {
+                // The failure was that of the credentials.
+                Ok(true) => *self.lookup.failure() = None,
+                Err(_) if logins.is_running(&aws) => {
+                    return Err(ConnectionError::ConnectTimeout {
+                        after,
+                        readiness: Readiness::Idle,
+                        waiting: Some(LOGIN_STEP),
+                    });
+                }
+                Ok(false) | Err(_) => {}
+            }
+        }
+        self.context_until(until).await
+    }
+
+    async fn context_until(
+        &self,
+        until: Instant,
+    ) -> Result<Arc<TargetContext<P>>, ConnectionError> {
         if let Some(context) = self.ready() {
             return Ok(Arc::clone(context));
         }
@@ -227,7 +265,7 @@ impl<P: ProtocolState> ServedTarget<P> {
             let lookup = Arc::clone(&self.lookup);
             async move { lookup.run().await }
         });
-        match timeout(self.config.settings.connect_timeout, found).await {
+        match timeout_at(until, found).await {
             Ok(Ok((lease, _))) => Ok(lease.value),
             Ok(Err(error)) => Err(error.into()),
             Err(_) => Err(ConnectionError::LookupTimeout(
@@ -307,11 +345,15 @@ impl<P: ProtocolState> DatabaseLookup<P> {
         let Some(db) = config.rds_identifier() else {
             return Err(TaskStopped.into()); // It was set up when it was made.
         };
-        let (profile, region) = (config.settings.profile.as_deref(), config.region.as_ref());
-        let aws = self.aws_contexts.of(profile, region);
-        let (target, _) = discover::locate(&aws, config, db).await?;
+        let (target, _) = discover::locate(&self.aws(), config, db).await?;
         info!(target = %config.name, endpoint = %target.endpoint, "found {db}");
         Ok(target)
+    }
+
+    /// Returns the identity for the lookup.
+    fn aws(&self) -> Arc<AwsContext> {
+        let (profile, region) = (&self.config.settings.profile, &self.config.region);
+        self.aws_contexts.of(profile.as_deref(), region.as_ref())
     }
 
     fn standing_failure(&self) -> Option<LookupError> {

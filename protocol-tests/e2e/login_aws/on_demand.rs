@@ -213,10 +213,19 @@ async fn without_a_profile_a_role_is_chosen() {
 
 /// A server with `login = "browser"` whose session has ended.
 async fn waiting_world(serve: &str) -> (World, Home) {
+    waiting_for(file(serve)).await
+}
+
+/// A server with this configuration whose session has ended.
+async fn waiting_for(text: String) -> (World, Home) {
     let (sandbox, database) = behind(&Setup::default()).await;
     let home = Home::new(&sandbox, &config(&sandbox));
     ended_session(&home, &sandbox);
-    let mut proxy = launch(&sandbox, &setup_of(&home, serve));
+    let setup = Setup {
+        config: Some(text),
+        ..setup_of(&home, "")
+    };
+    let mut proxy = launch(&sandbox, &setup);
     proxy.wait_ready(PATIENCE).await.expect("pgiam listens");
     let world = World {
         proxy,
@@ -268,6 +277,60 @@ async fn a_client_waits_for_the_browser() {
     }
     assert_eq!(home.person.addresses().len(), 1, "one window for both");
     assert_eq!(calls(&world.sandbox, "sso-oidc:RegisterClient"), 1);
+    world.stop().await;
+}
+
+/// A target of the profile `dev` whose database is looked up first.
+fn by_identifier() -> String {
+    file("[serve]\nlogin = \"browser\"\n").replace(&format!("host = \"{HOST}\""), "db = \"orders\"")
+}
+
+#[tokio::test]
+async fn a_lookup_waits_for_the_browser() {
+    let (world, home) = waiting_for(by_identifier()).await;
+    let client = tokio::spawn(run(query(&world)));
+    let address = home.person.address(1, PATIENCE).await.expect("an address");
+    let page = home.person.sign_in(&address, Button::Allow).await;
+    page.expect("a page");
+    assert_eq!(client.await.expect("psql").rows(), "db_user");
+    assert_eq!(home.person.addresses().len(), 1);
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_without_a_known_owner_opens_no_window() {
+    let serve = "[serve]\nlogin = \"browser\"\npeer_check = false\n";
+    let (world, home) = waiting_world(serve).await;
+    let warned =
+        "login = \"browser\" has no effect, because peer_check = false; log in with: pgiam login";
+    world
+        .proxy
+        .wait_log(warned, PATIENCE)
+        .await
+        .expect("a warning");
+    let ran = run(query(&world)).await;
+    assert!(ran.stderr.contains("SSO session"), "{ran:?}");
+    assert_eq!(home.person.addresses(), Vec::<String>::new());
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_browser_that_fails_keeps_no_client_waiting() {
+    let (sandbox, database) = behind(&Setup::default()).await;
+    let home = Home::new(&sandbox, &config(&sandbox));
+    ended_session(&home, &sandbox);
+    let mut setup = setup_of(&home, "[serve]\nlogin = \"browser\"\n");
+    setup.env.retain(|(name, _)| *name != "BROWSER");
+    setup.env.push(("BROWSER", Some("/nonexistent".to_owned())));
+    let mut proxy = launch(&sandbox, &setup);
+    proxy.wait_ready(PATIENCE).await.expect("pgiam listens");
+    let world = World {
+        proxy,
+        database,
+        sandbox,
+    };
+    let ran = run(query(&world)).await;
+    assert!(ran.stderr.contains("pgiam login dev"), "{ran:?}");
     world.stop().await;
 }
 
