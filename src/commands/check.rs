@@ -22,10 +22,13 @@ pub async fn check(args: &CheckArgs) -> anyhow::Result<u8> {
         &args.target.database,
         &args.program,
     )?;
-    if !args.output.json {
-        on_demand::offer_for_target(&config).await?;
-    }
     let mut signals = StopSignals::install().context("cannot listen for signals")?;
+    if !args.output.json {
+        tokio::select! {
+            offered = on_demand::offer_for_target(&config) => offered?,
+            signal = signals.next() => anyhow::bail!("stopped by {signal}"),
+        }
+    }
     let mut check = CheckRun::new(config, !args.no_speed)?;
     let mut shown = ProgressOutput {
         json: args.output.json,

@@ -44,12 +44,15 @@ const SIGTERM: u8 = 15;
 pub async fn run(args: &RunArgs) -> anyhow::Result<u8> {
     let mut config = super::config(args.target.as_deref(), &args.database, &args.program)?;
     config.settings.local_port = 0; // The configured one may be in use by another pgiam.
-    on_demand::offer_for_target(&config).await?;
     let mut signals = CommandSignals {
         received: ForwardedSignals::install().context("cannot listen for signals")?,
         asked: CancellationToken::new(),
         told: false,
     };
+    tokio::select! {
+        offered = on_demand::offer_for_target(&config) => offered?,
+        signal = signals.next() => return Ok(exit::SIGNALLED.saturating_add(signal)),
+    }
     let descriptors = super::raise_descriptors();
     let aws_contexts = Arc::new(AwsContexts::default());
     let served = tokio::select! {

@@ -30,9 +30,12 @@ pub async fn tunnel(args: &TunnelArgs) -> anyhow::Result<()> {
     let serve = ServeSettings::from_layer(serve.only(PeerFlags::KEYS))?;
     let guard = Arc::new(Guard::of_clients(serve.peer_check));
     let target = file.forward(args.to.clone(), args.target.as_deref(), &args.layer())?;
-    on_demand::offer_for(target.settings.profile.as_deref()).await?;
-    super::raise_descriptors();
     let mut signals = StopSignals::install().context("cannot listen for signals")?;
+    tokio::select! {
+        offered = on_demand::offer_for(target.settings.profile.as_deref()) => offered?,
+        signal = signals.next() => anyhow::bail!("stopped by {signal}"),
+    }
+    super::raise_descriptors();
 
     let bound = forward::bind(&args.listen())?;
     let ready: Vec<String> = bound
