@@ -39,6 +39,8 @@ use pg_handshake::scram::ScramVerifier;
 
 /// Longest time that lookups, credentials and `warm` tunnels may delay the ready lines.
 const PREPARE_PATIENCE: Duration = Duration::from_secs(10);
+/// Failures of a target that a login may end, as in `docs/errors.md`.
+const LOGIN_ENDED: [&str; 3] = ["aws.expired", "aws.mfa", "aws.sso-session"];
 
 /// Serves until a signal or `pgiam stop`.
 ///
@@ -88,8 +90,11 @@ pub async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
         end = end.or_else(|| failed.as_ref().map(|_| "the connection test failed"));
     }
     warn_about_logins(&configured.serve);
-    let contexts = contexts_of(&targets, &aws_contexts);
-    let mut logins = ServerLogins::start(contexts, configured.serve.browser_login);
+    let logins = ServerLogins::start(
+        contexts_of(&targets, &aws_contexts),
+        without_login(&server, &aws_contexts),
+        configured.serve.browser_login,
+    );
     drop(targets); // From now on the served targets count.
     let host = client_host(server.addresses());
     let mut waiting = Vec::new();
@@ -179,6 +184,20 @@ fn contexts_of(targets: &[Arc<PgTarget>], aws_contexts: &AwsContexts) -> Vec<Arc
         .filter(|config| needs_aws(config))
         .map(context)
         .collect()
+}
+
+/// Returns a function that returns the contexts of the targets that lack a login.
+fn without_login(
+    server: &PgServer,
+    aws_contexts: &Arc<AwsContexts>,
+) -> impl Fn() -> Vec<Arc<AwsContext>> + Send + 'static {
+    let (served, aws_contexts) = (server.served(), Arc::clone(aws_contexts));
+    move || {
+        let mut targets = served.targets();
+        let reason = |target: &Arc<PgTarget>| target.not_ready().map(|reason| reason.id);
+        targets.retain(|target| reason(target).is_some_and(|id| LOGIN_ENDED.contains(&id)));
+        contexts_of(&targets, &aws_contexts)
+    }
 }
 
 /// Prints the ready lines of waiting targets that have become ready.

@@ -118,6 +118,34 @@ async fn a_server_asks_beside_its_work() {
 }
 
 #[tokio::test]
+async fn a_server_asks_again_when_a_session_ends() {
+    let (sandbox, database) = behind(&Setup::default()).await;
+    let home = Home::new(&sandbox, &config(&sandbox));
+    // According to its file it is valid, so the start asks nothing.
+    token_file(&home, &sandbox, "2099-01-01T00:00:00Z");
+    home.write("pgiam.toml", &file("[serve]\nsocket_dir = \"none\"\n"));
+    let mut command = home.command(&sandbox, &["serve", "--log", "error"]);
+    command.env("PGIAM_CA_FILE", sandbox.pki().ca_pem_path());
+    let Some(terminal) = Terminal::run(&command, "later").await else {
+        return;
+    };
+    let screen = terminal.shows(" -p ").await;
+    assert!(!screen.contains("Press Enter"), "{screen}");
+    ended_session(&home, &sandbox);
+    terminal.shows("Press Enter to log in").await;
+    terminal.press("Enter").await;
+    let address = home.person.address(1, PATIENCE).await.expect("an address");
+    let page = home.person.sign_in(&address, Button::Allow).await;
+    page.expect("a page");
+    terminal.shows("Logged in to SSO session corp").await;
+    terminal.press("C-c").await;
+    terminal.shows("[exit 0]").await;
+    drop(terminal);
+    database.stop().await.expect("the server stops");
+    sandbox.shutdown().await;
+}
+
+#[tokio::test]
 async fn a_code_is_asked_for_once() {
     let (sandbox, database) = behind(&Setup::default()).await;
     let serial = sandbox.mfa().enable(&sandbox.user().arn);

@@ -69,14 +69,6 @@ impl Subject {
         }
     }
 
-    /// Returns the name for messages.
-    pub(in crate::commands) fn name(&self) -> String {
-        match &self.profile {
-            Some(profile) => format!("profile {profile}"),
-            None => "the AWS profile in effect".to_owned(),
-        }
-    }
-
     /// Returns the login of the profile.
     ///
     /// # Errors
