@@ -59,7 +59,7 @@ pub async fn login(args: &LoginArgs) -> anyhow::Result<()> {
             let again = format!("pgiam login{}", subject.argument());
             log_in(&aws, login, (&options, &again)).await?;
         }
-        Login::Console(session) => return console(&aws, session, &plan).await,
+        Login::Console(session) => check_console(session).await?,
         Login::None(CredentialOrigin::Instance) if plan.roles.is_none() => {
             bail!(nothing_configured(&plan.profile.name, &files))
         }
@@ -132,8 +132,8 @@ fn needs_code(plan: &LoginPlan) -> bool {
     plan.mfa.is_some() || roles.any(|role| role.mfa_serial.is_some())
 }
 
-/// Checks the login of `aws login`.
-async fn console(aws: &AwsContext, session: &LoginSession, plan: &LoginPlan) -> anyhow::Result<()> {
+/// Checks the login of `aws login`, without the roles that are assumed with it.
+async fn check_console(session: &LoginSession) -> anyhow::Result<()> {
     let now = SystemTime::now();
     let profile = &session.profile;
     let state = match ConsoleLogin::of(session).await? {
@@ -141,10 +141,19 @@ async fn console(aws: &AwsContext, session: &LoginSession, plan: &LoginPlan) -> 
         Some(found) if !found.may_be_usable(now) => {
             format!("has no login since {}", local(found.until, now))
         }
-        Some(_) => match identify(aws, plan).await {
-            Ok(()) => return Ok(()),
-            Err(error) => format!("has no usable login: {error}"),
-        },
+        Some(_) => {
+            let aws = AwsContext::new(AwsOptions {
+                profile: Some(profile.to_string()),
+                ..AwsOptions::default()
+            });
+            match aws.credentials().await {
+                Ok(_) => return Ok(()),
+                Err(CredentialsError::LoginSession { reason, .. }) => {
+                    format!("has no usable login: {reason}")
+                }
+                Err(error) => return Err(explained(&error)),
+            }
+        }
     };
     bail!(
         "profile {profile} {state}\nOnly the AWS CLI can log it in:\n  aws login --profile {}",
