@@ -60,7 +60,8 @@ Examples:
   pgiam logout dev
   pgiam logout --all
 pgiam ends the session at AWS, and removes its token, the keys of its roles and
-the keys that were obtained with an MFA code. Open connections stay open.";
+the keys that were obtained with an MFA code. Open connections stay open. A
+running pgiam keeps the keys that it has loaded until they end.";
 
 pub(super) const CHECK: &str = "\
 Examples:

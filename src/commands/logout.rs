@@ -20,7 +20,8 @@ pub async fn logout(args: &LogoutArgs) -> anyhow::Result<()> {
         true => {
             let aws = AwsContext::new(AwsOptions::default());
             let config = aws.sdk_config().await.map_err(|error| explained(&error))?;
-            (logout::of_all(&config).await?, "all sessions".to_owned())
+            let codes = logout::code_files(&files, &aws_files::variable);
+            (logout::of_all(&config, &codes).await?, None)
         }
         false => {
             let subject = Subject::new(args.name.as_deref(), &args.program, &files)?;
@@ -37,21 +38,27 @@ pub async fn logout(args: &LogoutArgs) -> anyhow::Result<()> {
                 ),
                 _ => (Vec::new(), format!("profile {}", plan.profile.name)),
             };
-            (logout::of_plan(&config, &plan, &roles).await?, of)
+            (logout::of_plan(&config, &plan, &roles).await?, Some(of))
         }
     };
-    terminal::write(format!("{}\n", in_words(done, &of))).context("cannot write to standard output")
+    terminal::write(format!("{}\n", in_words(done, of.as_deref())))
+        .context("cannot write to standard output")
 }
 
-fn in_words(done: LoggedOut, of: &str) -> String {
+/// Describes the result. `of` is the login; `None`: all.
+fn in_words(done: LoggedOut, of: Option<&str>) -> String {
     let files = |count: usize, what: &str| match count {
         1 => format!("1 {what}"),
         count => format!("{count} {what}s"),
     };
-    match done {
-        LoggedOut { logins: 0, keys: 0 } => format!("No login of {of} on this machine"),
-        LoggedOut { logins, keys } => format!(
-            "Logged out of {of}: removed {} and {}",
+    match (done, of) {
+        (LoggedOut { logins: 0, keys: 0 }, Some(of)) => {
+            format!("There is no login of {of} on this machine")
+        }
+        (LoggedOut { logins: 0, keys: 0 }, None) => "There is no login on this machine".to_owned(),
+        (LoggedOut { logins, keys }, of) => format!(
+            "Logged out of {}: removed {} and {}",
+            of.unwrap_or("all sessions"),
             files(logins, "login"),
             files(keys, "key file")
         ),

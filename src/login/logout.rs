@@ -50,30 +50,57 @@ pub async fn of_plan(
         }
         Login::None(_) => {}
     }
+    for file in code_files_of(plan).iter().chain(roles) {
+        done.keys += usize::from(cache.remove(CacheDir::Cli, file).await?);
+    }
+    Ok(done)
+}
+
+/// Returns the names of the files with keys that a profile obtained with MFA codes.
+fn code_files_of(plan: &LoginPlan) -> Vec<String> {
     let chain = plan.roles.iter().flat_map(|chain| &chain.roles);
     let with_code = chain.filter(|role| role.mfa_serial.is_some());
     let of_device = plan
         .mfa
         .as_ref()
         .map(|device| session_token_file(device.keys.access_key_id.as_str(), &device.serial));
-    let files = with_code.map(aws_profile::Role::cache_file);
-    for file in files.chain(of_device).chain(roles.iter().cloned()) {
-        done.keys += usize::from(cache.remove(CacheDir::Cli, &file).await?);
-    }
-    Ok(done)
+    let of_roles = with_code.map(aws_profile::Role::cache_file);
+    of_roles.chain(of_device).collect()
 }
 
-/// Logs out of all sessions. Registrations stay, as with the AWS CLI.
+/// Returns the names of the files with keys that any profile obtained with MFA codes.
+#[must_use]
+pub fn code_files(files: &Files, variables: Variables<'_>) -> Vec<String> {
+    let mut names = Vec::new();
+    for profile in files.profile_names() {
+        let request = Request {
+            profile: Some(profile),
+            ..Request::default()
+        };
+        if let Ok(plan) = LoginPlan::of_profile(&request, variables, files) {
+            names.extend(code_files_of(&plan));
+        }
+    }
+    names.sort();
+    names.dedup();
+    names
+}
+
+/// Logs out of all sessions. Registrations stay, as with the AWS CLI. `codes` are the names of the
+/// files with keys that were obtained with MFA codes, see [`code_files`].
 ///
 /// # Errors
 /// [`LoginError::Cache`].
-pub async fn of_all(config: &SdkConfig) -> Result<LoggedOut, LoginError> {
+pub async fn of_all(config: &SdkConfig, codes: &[String]) -> Result<LoggedOut, LoginError> {
     let cache = CacheFiles::of_environment();
     let portal = SsoPortal::new(config.clone(), cache.clone(), system_clock());
     let mut done = LoggedOut {
         keys: remove_sso_roles(&cache).await?,
         ..LoggedOut::default()
     };
+    for file in codes {
+        done.keys += usize::from(cache.remove(CacheDir::Cli, file).await?);
+    }
     for file in cache.list(CacheDir::Sso).await? {
         // Registrations have no token.
         let token = cache.read(CacheDir::Sso, &file, SsoAccess::parse).await;
@@ -139,5 +166,44 @@ async fn end_session(portal: &SsoPortal, token: SsoAccess, region: Option<&str>)
     let ended = portal.end_session(&region, &token.access_token).await;
     if let Err(error) = ended {
         debug!(%error, "the portal did not end the session");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_profile::FileInput;
+
+    use super::*;
+
+    #[test]
+    fn keys_of_codes_are_found_by_their_profiles() {
+        let config = "\
+[profile keys]
+aws_access_key_id = AKIDEXAMPLE
+aws_secret_access_key = secret
+mfa_serial = arn:aws:iam::111122223333:mfa/me
+[profile admin]
+role_arn = arn:aws:iam::111122223333:role/Admin
+source_profile = keys
+mfa_serial = arn:aws:iam::111122223333:mfa/me
+[profile same]
+role_arn = arn:aws:iam::111122223333:role/Admin
+source_profile = keys
+mfa_serial = arn:aws:iam::111122223333:mfa/me
+[profile free]
+role_arn = arn:aws:iam::111122223333:role/Free
+source_profile = keys
+[profile broken]
+source_profile = nowhere
+role_arn = arn:aws:iam::111122223333:role/Broken
+";
+        let files = Files::parse(
+            ("config", FileInput::Contents(config.as_bytes())),
+            ("credentials", FileInput::Missing),
+        );
+        let names = code_files(&files, &|_| None);
+        assert_eq!(names.len(), 2, "{names:?}");
+        let session = session_token_file("AKIDEXAMPLE", "arn:aws:iam::111122223333:mfa/me");
+        assert!(names.contains(&session));
     }
 }
