@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http_body_util::Full;
@@ -22,6 +23,8 @@ use super::LoginError;
 use crate::base::foreign_text::ForeignText;
 use crate::base::redacted::{Redacted, remember};
 
+/// Path of the redirect.
+pub(super) const REDIRECT_PATH: &str = "/oauth/callback";
 /// Maximum number of concurrent connections. A browser opens a few; when more come, the oldest is
 /// closed.
 const MOST: usize = 16;
@@ -40,10 +43,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub(super) enum CallbackQuery {
     /// The user has logged in.
-    Code {
-        code: Redacted<String>,
-        state: String,
-    },
+    Code { code: Redacted<String> },
     /// The login failed.
     Error {
         code: ForeignText,
@@ -51,10 +51,21 @@ pub(super) enum CallbackQuery {
     },
 }
 
-impl CallbackQuery {
-    /// Parses the query of a request; `None` if it is not an answer of the login page, as that for
-    /// `/favicon.ico`.
-    fn parse(query: &str) -> Option<Self> {
+/// A request to the listener.
+#[derive(Debug)]
+enum BrowserRequest {
+    /// The browser has returned from the page of this login.
+    Returned(CallbackQuery),
+    /// It has returned from the page of another login.
+    OtherLogin,
+    /// Not an answer of a login page, as that for `/favicon.ico`.
+    Unrelated,
+}
+
+impl BrowserRequest {
+    /// Parses the path and the query of a request. An answer has the state of the login; only an
+    /// error at the path of the redirect may have none.
+    fn parse(path: &str, query: &str, own: &str) -> Self {
         let (mut code, mut state, mut error, mut description) = (None, None, None, None);
         for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
             let place = match &*name {
@@ -66,18 +77,22 @@ impl CallbackQuery {
             };
             *place = Some(value.into_owned());
         }
-        if let Some(error) = error {
-            return Some(Self::Error {
+        let is_own = match &state {
+            Some(state) => state == own,
+            None => error.is_some() && path == REDIRECT_PATH,
+        };
+        match (error, code) {
+            (None, None) => Self::Unrelated,
+            _ if !is_own => Self::OtherLogin,
+            (Some(error), _) => Self::Returned(CallbackQuery::Error {
                 code: error.into(),
                 description: description.map(ForeignText::from),
-            });
+            }),
+            (None, Some(code)) => {
+                remember(&code);
+                Self::Returned(CallbackQuery::Code { code: code.into() })
+            }
         }
-        let (code, state) = (code?, state?);
-        remember(&code);
-        Some(Self::Code {
-            code: code.into(),
-            state,
-        })
     }
 }
 
@@ -120,7 +135,7 @@ struct Served {
 
 impl Served {
     /// Serves a connection. Silent ones do not keep others out.
-    fn add(&mut self, stream: TcpStream, found: mpsc::Sender<Found>) {
+    fn add(&mut self, stream: TcpStream, expected: Expected) {
         while self.connections.try_join_next().is_some() {}
         self.handles.retain(|handle| !handle.is_finished());
         while self.handles.len() >= MOST {
@@ -129,7 +144,7 @@ impl Served {
             }
         }
         self.handles
-            .push_back(self.connections.spawn(serve(stream, found)));
+            .push_back(self.connections.spawn(serve(stream, expected)));
     }
 
     /// Waits for the end of a connection.
@@ -144,6 +159,13 @@ impl Served {
 }
 
 type Found = (CallbackQuery, oneshot::Sender<Page>, task::Id);
+
+/// The login that the listener waits for.
+#[derive(Clone)]
+struct Expected {
+    state: Arc<str>,
+    found: mpsc::Sender<Found>,
+}
 
 /// The listener. Dropping it closes the port.
 #[derive(Debug)]
@@ -169,15 +191,20 @@ impl CallbackListener {
         Ok(Self { listener, port })
     }
 
-    /// Waits for the browser to return, and stops listening. The caller sets the deadline.
-    /// Cancel-safe: dropping it closes the port.
-    pub(super) async fn returned(self) -> Callback {
-        let (sender, mut receiver) = mpsc::channel(1);
+    /// Waits for the browser to return with this state, and stops listening. Answers for other
+    /// logins get a page, and the wait goes on. The caller sets the deadline. Cancel-safe: dropping
+    /// it closes the port.
+    pub(super) async fn returned(self, state: &str) -> Callback {
+        let (found, mut receiver) = mpsc::channel(1);
+        let expected = Expected {
+            state: state.into(),
+            found,
+        };
         let mut served = Served::default();
         loop {
             tokio::select! {
                 accepted = self.listener.accept() => match accepted {
-                    Ok((stream, _)) => served.add(stream, sender.clone()),
+                    Ok((stream, _)) => served.add(stream, expected.clone()),
                     Err(error) => {
                         debug!(%error, "cannot accept a connection of the browser");
                         tokio::time::sleep(PAUSE).await;
@@ -192,10 +219,10 @@ impl CallbackListener {
 }
 
 /// Answers one request.
-async fn serve(stream: TcpStream, found: mpsc::Sender<Found>) {
+async fn serve(stream: TcpStream, expected: Expected) {
     let service = service_fn(|request: Request<Incoming>| {
-        let found = found.clone();
-        async move { Ok::<_, Infallible>(page(&request, found).await.into_response()) }
+        let expected = expected.clone();
+        async move { Ok::<_, Infallible>(page(&request, expected).await.into_response()) }
     });
     let mut server = http1::Builder::new();
     server
@@ -212,16 +239,18 @@ async fn serve(stream: TcpStream, found: mpsc::Sender<Found>) {
     }
 }
 
-async fn page(request: &Request<Incoming>, found: mpsc::Sender<Found>) -> Page {
+async fn page(request: &Request<Incoming>, expected: Expected) -> Page {
     if request.method() != Method::GET {
         return Page::only_get();
     }
-    let query = request.uri().query().and_then(CallbackQuery::parse);
-    let Some(query) = query else {
-        return Page::waiting();
+    let (path, query) = (request.uri().path(), request.uri().query());
+    let query = match BrowserRequest::parse(path, query.unwrap_or_default(), &expected.state) {
+        BrowserRequest::Returned(query) => query,
+        BrowserRequest::OtherLogin => return Page::other_login(),
+        BrowserRequest::Unrelated => return Page::waiting(),
     };
     let (answer, answered) = oneshot::channel();
-    match found.send((query, answer, task::id())).await {
+    match expected.found.send((query, answer, task::id())).await {
         Ok(()) => answered.await.unwrap_or_else(|_| Page::ended()),
         Err(_) => Page::ended(),
     }
@@ -257,6 +286,16 @@ impl Page {
             status: StatusCode::OK,
             title: "pgiam is waiting for the login",
             text: "Complete the login on AWS's page.".to_owned(),
+        }
+    }
+
+    fn other_login() -> Self {
+        Self {
+            status: StatusCode::OK,
+            title: "This page belongs to another login",
+            text: "pgiam still waits for its own login. Close this tab, and complete the newest \
+                   login page."
+                .to_owned(),
         }
     }
 
@@ -350,17 +389,32 @@ mod tests {
 
     #[test]
     fn queries_of_the_page_are_told_from_others() {
-        for query in ["", "x=1", "code=1", "state=1", "codes=1&state=2"] {
-            assert!(CallbackQuery::parse(query).is_none(), "{query}");
+        let parse = |query| BrowserRequest::parse("/", query, "a b");
+        for query in ["", "x=1", "state=1", "codes=1&state=a%20b"] {
+            let parsed = parse(query);
+            assert!(matches!(parsed, BrowserRequest::Unrelated), "{query}");
         }
-        match CallbackQuery::parse("state=a%20b&code=c%2B1") {
-            Some(CallbackQuery::Code { code, state }) => {
-                assert_eq!((code.expose().as_str(), state.as_str()), ("c+1", "a b"));
+        for query in ["code=1", "code=1&state=2", "error=x", "error=x&state=2"] {
+            let parsed = parse(query);
+            assert!(matches!(parsed, BrowserRequest::OtherLogin), "{query}");
+        }
+        for (query, is_own) in [
+            ("error=x", true),
+            ("error=x&state=2", false),
+            ("code=1", false),
+        ] {
+            let parsed = BrowserRequest::parse(REDIRECT_PATH, query, "a b");
+            let parsed = matches!(parsed, BrowserRequest::Returned(_));
+            assert_eq!(parsed, is_own, "{query}");
+        }
+        match parse("state=a%20b&code=c%2B1") {
+            BrowserRequest::Returned(CallbackQuery::Code { code }) => {
+                assert_eq!(code.expose().as_str(), "c+1");
             }
             other => panic!("{other:?}"),
         }
-        match CallbackQuery::parse("error=access_denied&error_description=no+way&code=1&state=2") {
-            Some(CallbackQuery::Error { code, description }) => {
+        match parse("error=access_denied&error_description=no+way&code=1&state=a+b") {
+            BrowserRequest::Returned(CallbackQuery::Error { code, description }) => {
                 assert_eq!(code.as_str(), "access_denied");
                 assert_eq!(description.unwrap().as_str(), "no way");
             }
@@ -372,7 +426,7 @@ mod tests {
     async fn other_requests_keep_it_waiting() {
         let listener = CallbackListener::bind(None).await.unwrap();
         let port = listener.port;
-        let returned = tokio::spawn(listener.returned());
+        let returned = tokio::spawn(async move { listener.returned("s1").await });
         // A connection that sends nothing.
         let _silent = TcpStream::connect((Ipv4Addr::LOCALHOST, port))
             .await
@@ -386,10 +440,17 @@ mod tests {
         assert!(posted.starts_with("HTTP/1.1 405 "), "{posted}");
         let large = format!("GET /{} HTTP/1.1\r\n\r\n", "x".repeat(64 * 1024));
         assert!(!send(port, &large).await.contains("200 OK"));
+        for path in ["/oauth/callback?code=c0&state=s0", "/?error=access_denied"] {
+            let other = get(port, path).await;
+            assert!(
+                other.contains("<h1>This page belongs to another login</h1>"),
+                "{other}"
+            );
+        }
         let browser = tokio::spawn(async move { get(port, "/any/path?code=c1&state=s1").await });
         let callback = returned.await.unwrap();
         assert!(
-            matches!(&callback.query, CallbackQuery::Code { state, .. } if state.as_str() == "s1")
+            matches!(&callback.query, CallbackQuery::Code { code } if code.expose().as_str() == "c1")
         );
         callback.show(None).await;
         let page = browser.await.unwrap();
@@ -405,13 +466,13 @@ mod tests {
     async fn many_silent_connections_keep_nothing_out() {
         let listener = CallbackListener::bind(None).await.unwrap();
         let port = listener.port;
-        let returned = tokio::spawn(listener.returned());
+        let returned = tokio::spawn(async move { listener.returned("s").await });
         let mut silent = Vec::new();
         for _ in 0..3 * MOST {
             let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await;
             silent.push(stream.unwrap());
         }
-        let browser = tokio::spawn(async move { get(port, "/?error=x").await });
+        let browser = tokio::spawn(async move { get(port, "/?error=x&state=s").await });
         let callback = returned.await.unwrap();
         let error = LoginError::Page {
             code: "x".into(),

@@ -19,11 +19,6 @@ pub enum LoginError {
         /// Its description, if there is one.
         description: Option<ForeignText>,
     },
-    /// The browser came back from another login than this one.
-    #[error(
-        "the browser returned from another login (wrong state); close its other login pages and try again"
-    )]
-    WrongState,
     /// The user did not complete the login in time.
     #[error("the login was not completed within {} minutes", .0.as_secs() / 60)]
     TimedOut(Duration),

@@ -9,7 +9,7 @@ use aws_smithy_types::base64;
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use super::callback::{Callback, CallbackListener, CallbackQuery};
+use super::callback::{Callback, CallbackListener, CallbackQuery, REDIRECT_PATH};
 use super::oidc::{DEFAULT_SCOPE, IssuedToken, Oidc, RegisteredClient, TokenRefusal};
 use super::{LoginError, LoginEvent, LoginOptions, SsoLogin, Tell, browser};
 use crate::base::quote::percent;
@@ -49,7 +49,7 @@ pub(super) async fn log_in(
     };
     let state = Uuid::new_v4().to_string();
     let port = listener.port;
-    let redirect_uri = format!("http://127.0.0.1:{port}/oauth/callback");
+    let redirect_uri = format!("http://127.0.0.1:{port}{REDIRECT_PATH}");
     let endpoint = oidc.authorize_url();
     let scopes = login.key().scopes();
     let url = AuthorizeUrl {
@@ -76,7 +76,7 @@ pub(super) async fn log_in(
     };
     // A browser that runs in the foreground must not delay the end of the login.
     let returned = tokio::select! {
-        returned = timeout(DEADLINE, listener.returned()) => returned,
+        returned = timeout(DEADLINE, listener.returned(&state)) => returned,
         never = showing => match never {},
     };
     let Ok(callback) = returned else {
@@ -90,8 +90,7 @@ pub(super) async fn log_in(
             code: code.clone(),
             description: description.clone(),
         }),
-        CallbackQuery::Code { state: other, .. } if *other != state => Err(LoginError::WrongState),
-        CallbackQuery::Code { code, .. } => oidc
+        CallbackQuery::Code { code } => oidc
             .token_for_code(client, code, &verifier, &redirect_uri)
             .await
             .map_err(in_the_end),

@@ -291,7 +291,6 @@ async fn a_login_that_fails_on_the_page_asks_for_no_token() {
                 description: Some("no such scope".into()),
             },
         ),
-        ("code=c&state=other", LoginError::WrongState),
     ] {
         let failed = service.log_in(&session(), |url| redirect(url, query)).await;
         assert_eq!(failed, Err(expected), "{query}");
