@@ -10,6 +10,7 @@ use tokio::task::spawn_blocking;
 use super::explained;
 use crate::aws::assume_role::{AssumeRoleError, ChainStart, MfaCode, RoleAssumer};
 use crate::aws::cache_files::CacheFiles;
+use crate::aws::call_error::CallError;
 use crate::aws::{AwsContext, AwsOptions};
 use crate::base::quote::printable;
 use crate::base::redacted::Redacted;
@@ -109,35 +110,57 @@ async fn roles(
     // A login is always a new one, whatever is cached.
     let mut start = ChainStart::of_base(base.clone(), chain);
     let (mut code, mut attempts) = (None, 0);
+    // The role that the last code was entered for, and whether an earlier one was accepted.
+    let (mut asked_for, mut accepted) = (String::new(), false);
     loop {
         let given = code.take();
         let spent = given.is_some();
         match assumer.assume(start, given).await {
             Ok(_) => return Ok(()),
             Err(AssumeRoleError::MfaRequired {
-                serial, profile, ..
+                serial,
+                profile,
+                role_arn,
             }) => {
                 if spent {
-                    attempts = 0;
+                    (attempts, accepted) = (0, true);
                 }
                 code = Some(codes.next(&serial, &profile).await?);
-                // Behind the roles whose codes were spent.
-                start = match spent {
-                    true => assumer.cached(chain).await,
-                    false => None,
-                }
-                .unwrap_or_else(|| ChainStart::of_base(base.clone(), chain));
+                asked_for = role_arn;
             }
-            Err(error @ AssumeRoleError::Role { .. })
-                if spent && attempts + 1 < ATTEMPTS && MfaCodes::may_ask_again() =>
+            Err(error)
+                if spent
+                    && is_refused_code(&error, &asked_for)
+                    && attempts + 1 < ATTEMPTS
+                    && MfaCodes::may_ask_again() =>
             {
                 attempts += 1;
                 terminal::tell(format!("{error}"))?;
-                start = ChainStart::of_base(base.clone(), chain);
             }
             Err(error) => return Err(error.into()),
         }
+        // Behind the roles whose codes were accepted.
+        let behind = match accepted {
+            true => assumer.cached(chain).await,
+            false => None,
+        };
+        start = behind.unwrap_or_else(|| ChainStart::of_base(base.clone(), chain));
     }
+}
+
+/// Returns `true` if AWS refused the code for this role. Another code does not help against other
+/// refusals, such as that of a trust policy.
+fn is_refused_code(error: &AssumeRoleError, asked_for: &str) -> bool {
+    let AssumeRoleError::Role {
+        role_arn,
+        source: CallError::Refused { code, message, .. },
+        ..
+    } = error
+    else {
+        return false;
+    };
+    let about_code = message.as_str().starts_with("MultiFactorAuthentication");
+    role_arn == asked_for && code.as_str() == "AccessDenied" && about_code
 }
 
 /// Gets temporary keys for access keys without a role.
@@ -180,5 +203,35 @@ fn of_keys(keys: &Keys) -> Credentials {
     match token {
         Some(token) => builder.session_token(token.expose()).build(),
         None => builder.build(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_refused_code_is_asked_for_again() {
+        let refused = |code: &str, message: &str| AssumeRoleError::Role {
+            profile: "admin".to_owned(),
+            role_arn: "arn:aws:iam::111122223333:role/Admin".to_owned(),
+            source: CallError::Refused {
+                action: "sts:AssumeRole",
+                code: code.into(),
+                message: message.into(),
+                status: 403,
+            },
+        };
+        let own = "arn:aws:iam::111122223333:role/Admin";
+        let wrong = "MultiFactorAuthentication failed with invalid MFA one time pass code. ";
+        let denied = "User: me is not authorized to perform: sts:AssumeRole";
+        for (error, role, expected) in [
+            (refused("AccessDenied", wrong), own, true),
+            (refused("AccessDenied", wrong), "another role", false),
+            (refused("AccessDenied", denied), own, false),
+            (refused("Throttling", wrong), own, false),
+        ] {
+            assert_eq!(is_refused_code(&error, role), expected, "{error}");
+        }
     }
 }
