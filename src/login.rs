@@ -181,8 +181,8 @@ async fn log_in(
     tell: Tell<'_>,
 ) -> Result<LoggedIn, LoginError> {
     let target = start_url::resolve(config, &login.start_url).await?;
-    let region = target.region.as_deref().unwrap_or(&login.region);
-    let oidc = Oidc::new(config, region).await?;
+    target.check_region(login)?;
+    let oidc = Oidc::new(config, &login.region).await?;
     let kind = match login.session.is_none() || options.device_code {
         true => GrantKind::DeviceCode,
         false => GrantKind::AuthorizationCode,

@@ -49,6 +49,20 @@ pub enum LoginError {
         /// The problem and the remedy.
         reason: ForeignText,
     },
+    /// The start URL leads to another region than the configured one.
+    #[error(
+        "the start URL {url} leads to region {region}, but sso_region is {configured}; set sso_region = {region} in {section}"
+    )]
+    Region {
+        /// The configured URL.
+        url: ForeignText,
+        /// Region of its target.
+        region: ForeignText,
+        /// `sso_region`.
+        configured: ForeignText,
+        /// Section of the AWS config file that has `sso_region`.
+        section: ForeignText,
+    },
     /// pgiam cannot listen for the browser.
     #[error("cannot listen on 127.0.0.1:{port} for the browser: {reason}")]
     Listener {

@@ -10,7 +10,7 @@ use aws_smithy_types::body::SdkBody;
 use tokio::time::timeout;
 use url::Url;
 
-use super::LoginError;
+use super::{LoginError, SsoLogin};
 use crate::aws::in_words;
 use crate::base::foreign_text::ForeignText;
 
@@ -38,8 +38,30 @@ const DEADLINE: Duration = Duration::from_secs(10);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct StartUrl {
     pub(super) url: String,
-    /// Region that the host names; `None` if the configured one counts.
+    /// Region that the host names; `None` if it names none.
     pub(super) region: Option<String>,
+}
+
+impl StartUrl {
+    /// Checks that a company's own host leads to the configured region. The token file has that
+    /// region, and other programs use it.
+    ///
+    /// # Errors
+    /// [`LoginError::Region`].
+    pub(super) fn check_region(&self, login: &SsoLogin) -> Result<(), LoginError> {
+        match &self.region {
+            Some(region) if *region != login.region => Err(LoginError::Region {
+                url: login.start_url.as_str().into(),
+                region: region.as_str().into(),
+                configured: login.region.as_str().into(),
+                section: match &login.session {
+                    Some(session) => format!("[sso-session {session}]").into(),
+                    None => "the profile".into(),
+                },
+            }),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// Returns the start URL at AWS. For a company's own host it is the target of its redirect.
@@ -259,6 +281,28 @@ mod tests {
         assert_eq!(
             refused.as_str(),
             "expected a redirect to the AWS access portal, got HTTP status 200"
+        );
+    }
+
+    #[test]
+    fn another_region_is_refused() {
+        let target = |region: Option<&str>| StartUrl {
+            url: "https://ssoins-1.portal.eu-west-1.app.aws/".to_owned(),
+            region: region.map(str::to_owned),
+        };
+        let login = SsoLogin {
+            session: Some("corp".to_owned()),
+            start_url: "https://sso.example.org/".to_owned(),
+            region: "us-east-1".to_owned(),
+            scopes: None,
+        };
+        assert_eq!(target(None).check_region(&login), Ok(()));
+        assert_eq!(target(Some("us-east-1")).check_region(&login), Ok(()));
+        let error = target(Some("eu-west-1")).check_region(&login).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "the start URL https://sso.example.org/ leads to region eu-west-1, but sso_region is \
+             us-east-1; set sso_region = eu-west-1 in [sso-session corp]"
         );
     }
 
