@@ -28,8 +28,8 @@ pub struct NewProfile {
 /// Reason why a profile was not added.
 #[derive(Debug, thiserror::Error)]
 pub enum NewProfileError {
-    /// The name is in use.
-    #[error("profile {0} exists; remove it from the AWS config file, or use it")]
+    /// Another profile has the name.
+    #[error("another profile is named {0}; rename it in the AWS config file, or use it")]
     Exists(String),
     /// A value has a line break or the like.
     #[error("{0:?} cannot be written to the AWS config file")]
@@ -52,14 +52,15 @@ impl NewProfile {
     }
 
     /// Appends the profile to the config file. The rest of the file stays the same, byte by byte.
+    /// Returns `false` if the file has this profile already.
     ///
     /// # Errors
     /// [`NewProfileError`].
-    pub async fn add(&self) -> Result<(), NewProfileError> {
+    pub async fn add(&self) -> Result<bool, NewProfileError> {
         self.add_to(PathBuf::from(config_path())).await
     }
 
-    async fn add_to(&self, path: PathBuf) -> Result<(), NewProfileError> {
+    async fn add_to(&self, path: PathBuf) -> Result<bool, NewProfileError> {
         let (profile, target) = (self.clone(), path.clone());
         let added = spawn_blocking(move || profile.append(&target)).await;
         added.unwrap_or_else(|error| {
@@ -68,7 +69,7 @@ impl NewProfile {
         })
     }
 
-    fn append(&self, path: &Path) -> Result<(), NewProfileError> {
+    fn append(&self, path: &Path) -> Result<bool, NewProfileError> {
         let failed = |reason: String| NewProfileError::File {
             path: path.to_owned(),
             reason,
@@ -94,17 +95,36 @@ impl NewProfile {
             ("", FileInput::Missing),
         );
         if files.profile_names().contains(&self.name().as_str()) {
-            return Err(NewProfileError::Exists(self.name()));
+            return match self.is_in(&files) {
+                true => Ok(false),
+                false => Err(NewProfileError::Exists(self.name())),
+            };
         }
         let after = [before.clone(), self.section(&before).into_bytes()].concat();
         let unchanged = || read(path).is_ok_and(|now| now == before);
         match replace(path, &after, unchanged) {
-            Ok(true) => Ok(()),
+            Ok(true) => Ok(true),
             Ok(false) => Err(failed(
                 "another program has changed it; try again".to_owned(),
             )),
             Err(error) => Err(failed(error.to_string())),
         }
+    }
+
+    /// Returns `true` if the profile of this name has the same role of the same session.
+    fn is_in(&self, files: &Files) -> bool {
+        let Ok(Some(profile)) = files.profile(&self.name()) else {
+            return false;
+        };
+        let settings = [
+            ("sso_session", &self.session),
+            ("sso_account_id", &self.account_id),
+            ("sso_role_name", &self.role_name),
+        ];
+        settings.into_iter().all(|(key, expected)| {
+            let found = profile.setting(key).ok().flatten();
+            found.is_some_and(|found| found.as_str() == expected.as_str())
+        })
     }
 
     /// Returns the text to append.
@@ -204,8 +224,14 @@ mod tests {
             };
             let after = fs::read_to_string(&path).unwrap();
             assert_eq!(after, format!("{before}{between}{section}"));
-            let again = profile().add_to(path.clone()).await;
-            assert!(matches!(again, Err(NewProfileError::Exists(_))));
+            // The second day.
+            assert!(!profile().add_to(path.clone()).await.unwrap());
+            let other = NewProfile {
+                session: "other".to_owned(),
+                ..profile()
+            };
+            let refused = other.add_to(path.clone()).await;
+            assert!(matches!(refused, Err(NewProfileError::Exists(_))));
             assert_eq!(fs::read_to_string(&path).unwrap(), after);
         }
     }
@@ -214,7 +240,7 @@ mod tests {
     async fn a_missing_file_is_created() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(".aws/config");
-        profile().add_to(path.clone()).await.unwrap();
+        assert!(profile().add_to(path.clone()).await.unwrap());
         assert_eq!(fs::read_to_string(&path).unwrap(), SECTION);
         let odd = NewProfile {
             session: "a\nb".to_owned(),

@@ -89,10 +89,13 @@ async fn profile(files: &Files, region: Option<&str>) -> anyhow::Result<Option<S
         role_name: roles.into_iter().nth(role).unwrap_or_default(),
         region: region.unwrap_or(&login.region).to_owned(),
     };
-    profile.add().await?;
-    let name = profile.name();
+    let (is_new, name) = (profile.add().await?, profile.name());
+    let what = match is_new {
+        true => format!("Added profile {name} to the AWS config file."),
+        false => format!("Using profile {name} of the AWS config file."),
+    };
     terminal::tell(format!(
-        "Added profile {name} to the AWS config file. To use it with other commands:\n  export AWS_PROFILE={}",
+        "{what} To use it with other commands:\n  export AWS_PROFILE={}",
         shell(&name)
     ))?;
     Ok(Some(name))
