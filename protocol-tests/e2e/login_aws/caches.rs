@@ -9,7 +9,7 @@ use protocol_tests::aws::sandbox::Sandbox;
 use protocol_tests::harness::judge::AwsCli;
 use protocol_tests::harness::person::Button;
 
-use super::{Home, calls, config, ended, has_no_secret};
+use super::{ACCOUNT, Home, calls, config, ended, has_no_secret};
 use crate::support::{HOST, PATIENCE, REGION, Ran};
 
 const ADMIN: &str = "arn:aws:iam::123456789012:user/Admin";
@@ -168,5 +168,30 @@ async fn a_code_given_to_the_aws_cli_serves_pgiam() {
     assert_eq!(ran.code, Some(0), "{ran:?}");
     let known = judge.aws(&whoami, "").await.expect("aws");
     assert!(ok(&known).contains(":assumed-role/Mfa/"), "{known:?}");
+    sandbox.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_role_behind_a_console_session_takes_its_code() {
+    let sandbox = sandbox().await;
+    let role = format!("arn:aws:iam::{ACCOUNT}:role/Operator");
+    let config = format!(
+        "[profile console]\nlogin_session = {ADMIN}\nregion = {REGION}\n\
+         [profile operator]\nrole_arn = {role}\nsource_profile = console\n\
+         mfa_serial = arn:aws:iam::{ACCOUNT}:mfa/admin\nregion = {REGION}\n"
+    );
+    let home = Home::new(&sandbox, &config);
+    let without = home.pgiam(&sandbox, &["login", "operator"]).await;
+    let hint = "\n  aws login --profile console\n";
+    assert!(without.stderr.ends_with(hint), "{without:?}");
+    let login = sandbox.console().log_in(ADMIN, HOUR);
+    std::fs::create_dir_all(home.path(".aws/login/cache")).expect("a directory");
+    let name = format!(".aws/login/cache/{}", login.file_name());
+    home.write(&name, &login.file.to_string());
+    let asked = home.pgiam(&sandbox, &["login", "operator"]).await;
+    assert!(
+        asked.stderr.contains("pgiam login operator --mfa-code -"),
+        "{asked:?}"
+    );
     sandbox.shutdown().await;
 }
