@@ -224,6 +224,7 @@ impl ClientConnection {
         let connected = async {
             let _ = place.as_ref().map_err(|limit| too_many(*limit, true))?;
             let (client, login_messages) = (&mut client, &mut login_messages);
+            waiting.connecting();
             let login = context.await_login(self.is_owners && !probe);
             waiting.while_there(client, Some(&context), login).await?;
             match routed.target.settings.login.auth {

@@ -239,3 +239,37 @@ fn trust<P: ProtocolState>(
         source,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::aws::AwsOptions;
+    use crate::config::{ConfigFile, TargetLayer};
+
+    #[derive(Default)]
+    struct NoState;
+
+    impl ProtocolState for NoState {
+        const ALPN: Option<&'static [u8]> = None;
+    }
+
+    #[tokio::test]
+    async fn targets_without_aws_wait_for_no_login() {
+        let (passthrough, direct) = ("auth = 'passthrough'", "via = 'direct'");
+        let bastion = "bastion = 'i-0123456789abcdef0'";
+        for (keys, expected) in [
+            (format!("{passthrough}\n{direct}"), false),
+            (format!("{passthrough}\n{bastion}"), true),
+            (direct.to_owned(), true),
+        ] {
+            let host = "host = 'orders.abc.eu-central-1.rds.amazonaws.com'";
+            let text = format!("[targets.orders]\n{host}\n{keys}");
+            let file: ConfigFile = toml::from_str(&text).unwrap();
+            let mut targets = file.resolved_targets(&[], &TargetLayer::default()).unwrap();
+            let target = targets.remove(0);
+            let aws = Arc::new(AwsContext::new(AwsOptions::default()));
+            let context = TargetContext::<NoState>::new(target, aws, TaskTracker::new());
+            assert_eq!(context.unwrap().needs_aws(), expected, "{keys}");
+        }
+    }
+}
