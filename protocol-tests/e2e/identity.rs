@@ -353,11 +353,12 @@ impl Program {
         Self { dir }
     }
 
-    fn token(&self) -> tokio::process::Child {
+    /// Starts a command line.
+    fn start(&self, args: &[&str]) -> tokio::process::Child {
         let mut command = tokio::process::Command::new(pgiam());
         program::clean_env(&mut command, &["AWS_", "PGIAM_", "PG"]);
         command
-            .args(["token", "--host", HOST, "--user", "app"])
+            .args(args)
             .env("AWS_CONFIG_FILE", self.dir.path().join("config"))
             .env("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
             .env("HOME", self.dir.path())
@@ -382,7 +383,7 @@ impl Program {
 #[tokio::test]
 async fn a_command_waits_for_a_program_that_waits_for_a_person() {
     let program = Program::new();
-    let mut token = program.token();
+    let mut token = program.start(&["token", "--host", HOST, "--user", "app"]);
     let stderr = token.stderr.take().expect("a pipe");
     let mut lines = tokio::io::BufReader::new(stderr).lines();
     let line = tokio::time::timeout(PATIENCE, lines.next_line()).await;
@@ -399,15 +400,30 @@ async fn a_command_waits_for_a_program_that_waits_for_a_person() {
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn ctrl_c_ends_a_command_with_its_program() {
-    let program = Program::new();
-    let token = program.token();
-    let pid = program.pid().await;
-    let pgiam = nix::unistd::Pid::from_raw(token.id().expect("it runs").cast_signed());
-    nix::sys::signal::kill(pgiam, nix::sys::signal::Signal::SIGINT).expect("a signal");
-    let ended = tokio::time::timeout(PATIENCE, token.wait_with_output()).await;
-    let output = ended.expect("in time").expect("output");
-    assert_eq!(output.status.code(), Some(1), "{output:?}");
-    assert!(String::from_utf8_lossy(&output.stderr).contains("stopped by SIGINT"));
-    let gone = || (!std::path::Path::new(&format!("/proc/{pid}/exe")).exists()).then_some(());
-    eventually("the end of the program", gone).await;
+    let database = ["--host", HOST, "--user", "app"];
+    let bastion = [
+        "--bastion",
+        crate::support::BASTION,
+        "--region",
+        crate::support::REGION,
+    ];
+    for (args, code) in [
+        ([&["token"][..], &database].concat(), 1),
+        ([&["check"][..], &database].concat(), 1),
+        ([&["tunnel", "db.example:5432"][..], &bastion].concat(), 1),
+        ([&["run"][..], &database, &["--", "true"]].concat(), 130),
+    ] {
+        let program = Program::new();
+        let running = program.start(&args);
+        let pid = program.pid().await;
+        let pgiam = nix::unistd::Pid::from_raw(running.id().expect("it runs").cast_signed());
+        nix::sys::signal::kill(pgiam, nix::sys::signal::Signal::SIGINT).expect("a signal");
+        let ended = tokio::time::timeout(PATIENCE, running.wait_with_output()).await;
+        let output = ended.expect("in time").expect("output");
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {output:?}");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(code == 130 || said.contains("stopped by SIGINT"), "{said}");
+        let gone = || (!std::path::Path::new(&format!("/proc/{pid}/exe")).exists()).then_some(());
+        eventually("the end of the program", gone).await;
+    }
 }
