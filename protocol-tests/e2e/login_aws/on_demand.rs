@@ -6,7 +6,7 @@ use protocol_tests::harness::person::Button;
 use protocol_tests::harness::program;
 use tokio::process::Command;
 
-use super::{ACCOUNT, Home, calls, config};
+use super::{ACCOUNT, Home, calls, config, ended};
 use crate::daily::screen::{END, Terminal};
 use crate::support::{BASTION, HOST, PATIENCE, Setup, World, behind, eventually, launch, run};
 
@@ -138,6 +138,35 @@ async fn a_server_asks_again_when_a_session_ends() {
     let page = home.person.sign_in(&address, Button::Allow).await;
     page.expect("a page");
     terminal.shows("Logged in to SSO session corp").await;
+    terminal.press("C-c").await;
+    terminal.shows("[exit 0]").await;
+    drop(terminal);
+    database.stop().await.expect("the server stops");
+    sandbox.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_login_elsewhere_answers_the_question() {
+    let (sandbox, database) = behind(&Setup::default()).await;
+    let home = Home::new(&sandbox, &config(&sandbox));
+    ended_session(&home, &sandbox);
+    home.write("pgiam.toml", &file("[serve]\nsocket_dir = \"none\"\n"));
+    let mut command = home.command(&sandbox, &["serve", "--log", "error"]);
+    command.env("PGIAM_CA_FILE", sandbox.pki().ca_pem_path());
+    let Some(terminal) = Terminal::run(&command, "elsewhere").await else {
+        return;
+    };
+    terminal.shows("Press Enter to log in").await;
+    let login = home.start(&sandbox, &["login", "dev"]);
+    let address = home.person.address(1, PATIENCE).await.expect("an address");
+    let page = home.person.sign_in(&address, Button::Allow).await;
+    page.expect("a page");
+    assert_eq!(ended(login).await.code, Some(0));
+    terminal.press("Enter").await;
+    terminal
+        .shows("Another login has renewed the SSO session of profile dev.")
+        .await;
+    assert_eq!(home.person.addresses().len(), 1);
     terminal.press("C-c").await;
     terminal.shows("[exit 0]").await;
     drop(terminal);
