@@ -113,6 +113,9 @@ impl PgContext {
             warn_of(&self.target.name, &error, &about);
             self.last_failure.note(&error, &about);
             self.recover(proxy);
+        } else if self.last_failure.credentials_missing() {
+            // A login has ended the failure.
+            self.last_failure.forget();
         }
     }
 
