@@ -54,13 +54,8 @@ pub enum CredentialsError {
         known: Vec<String>,
     },
     /// The settings of the identity are incomplete, contradictory or in a faulty file.
-    #[error("{error}")]
-    Unresolved {
-        /// See the type.
-        profile: Option<String>,
-        /// The fault, with file and line.
-        error: Arc<ResolveError>,
-    },
+    #[error("{0}")]
+    Unresolved(Arc<ResolveError>),
     /// A file of the AWS configuration cannot be used.
     #[error("invalid AWS configuration of {}: {reason}", profile_phrase(.profile))]
     Config {
@@ -244,10 +239,7 @@ impl CredentialsError {
                     .map(str::to_owned)
                     .collect(),
             },
-            error => Self::Unresolved {
-                profile: profile_of(error),
-                error: Arc::new(error.clone()),
-            },
+            error => Self::Unresolved(Arc::new(error.clone())),
         }
     }
 
@@ -263,26 +255,6 @@ impl CredentialsError {
     pub(crate) fn behind<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a Self> {
         std::iter::successors(Some(error), |error| (**error).source())
             .find_map(|error| error.downcast_ref())
-    }
-}
-
-/// Returns the profile that an error is about.
-fn profile_of(error: &ResolveError) -> Option<String> {
-    match error {
-        ResolveError::ProfileNotFound { profile, .. }
-        | ResolveError::FaultyProfile { profile, .. }
-        | ResolveError::NestedValue { profile, .. }
-        | ResolveError::PartialKeys { profile, .. }
-        | ResolveError::Role { profile, .. }
-        | ResolveError::Sso { profile, .. }
-        | ResolveError::Process { profile, .. }
-        | ResolveError::Incomplete { profile, .. }
-        | ResolveError::NoCredentials { profile } => Some(profile.clone()),
-        ResolveError::FaultyFile(_)
-        | ResolveError::PartialEnvironment { .. }
-        | ResolveError::EnvironmentExpiration(_)
-        | ResolveError::WebIdentityWithoutRole { .. }
-        | ResolveError::CredentialFileVariable => None,
     }
 }
 

@@ -61,6 +61,15 @@ pub(crate) fn home(user: Option<&str>) -> Option<String> {
     }
 }
 
+/// Returns the path that is given, or the one that a variable names, or the one in `~/.aws`.
+fn path_of(given: Option<&Path>, kind: FileKind) -> PathBuf {
+    let variables = |name: &str| validation::variable(name).ok().flatten();
+    match given {
+        Some(path) => path.to_owned(),
+        None => PathBuf::from(file_path(kind, PLATFORM, &variables, &home)),
+    }
+}
+
 /// One of the two files.
 struct AwsFile {
     path: String,
@@ -75,13 +84,9 @@ enum AwsFileContents {
 }
 
 impl AwsFile {
-    /// Reads the file that is given, or the one that a variable names, or the one in `~/.aws`.
+    /// Reads the file at [`path_of`].
     fn read(given: Option<&Path>, kind: FileKind) -> Result<Self, String> {
-        let variables = |name: &str| validation::variable(name).ok().flatten();
-        let path = match given {
-            Some(path) => path.to_owned(),
-            None => PathBuf::from(file_path(kind, PLATFORM, &variables, &home)),
-        };
+        let path = path_of(given, kind);
         let shown = shown(&path);
         // Only the user's own home directory is known.
         if given.is_none() && path.as_os_str().to_string_lossy().starts_with('~') {
@@ -141,19 +146,15 @@ impl FileStamp {
 
 /// Returns the state of both AWS files, `None` if their file system does not answer in time.
 pub(super) async fn stamps(options: &AwsOptions) -> Option<[FileStamp; 2]> {
-    let given = [
-        options.config_file.clone(),
-        options.credentials_file.clone(),
-    ];
+    let options = options.clone();
     let look = move || {
-        let variables = |name: &str| validation::variable(name).ok().flatten();
-        let kinds = [FileKind::Config, FileKind::Credentials];
-        let mut given = given.into_iter();
-        kinds.map(|kind| {
-            let of_environment = || PathBuf::from(file_path(kind, PLATFORM, &variables, &home));
-            let path = given.next().flatten().unwrap_or_else(of_environment);
-            FileStamp::of(&path)
-        })
+        [
+            FileStamp::of(&path_of(options.config_file.as_deref(), FileKind::Config)),
+            FileStamp::of(&path_of(
+                options.credentials_file.as_deref(),
+                FileKind::Credentials,
+            )),
+        ]
     };
     let looked = tokio::task::spawn_blocking(look);
     tokio::time::timeout(STAMP_DEADLINE, looked)

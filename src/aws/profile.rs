@@ -79,10 +79,7 @@ impl ProfileSettings {
                 looked,
                 source: Arc::new(error.clone()),
             },
-            error => CredentialsError::Unresolved {
-                profile: self.profile.clone(),
-                error: Arc::new(error.clone()),
-            },
+            error => CredentialsError::Unresolved(Arc::new(error.clone())),
         }
     }
 

@@ -69,7 +69,7 @@ impl WaitEffect {
             CredentialsError::NoSuchProfile { .. }
             | CredentialsError::Config { .. }
             | CredentialsError::CacheFile(_)
-            | CredentialsError::Unresolved { .. }
+            | CredentialsError::Unresolved(_)
             | CredentialsError::Malformed(_)
             | CredentialsError::CaBundle { .. } => Self::Final,
         }

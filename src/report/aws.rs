@@ -32,7 +32,7 @@ pub(super) fn credentials(error: &CredentialsError) -> Message {
             CONFIGURATION,
             "Correct the permissions of the file and its directory, or free space on the disk; no restart is needed.".to_owned(),
         ),
-        CredentialsError::Unresolved { error: fault, .. } => unresolved(fault),
+        CredentialsError::Unresolved(fault) => unresolved(fault),
         CredentialsError::Expired { profile, .. } => refused("aws.expired", renew_hint(profile.as_deref())),
         CredentialsError::SsoSession { profile, source, .. } => Message::new(
             "aws.sso-session",

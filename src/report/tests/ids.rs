@@ -215,10 +215,7 @@ fn settings_that_lead_to_no_identity() {
         ),
     ];
     let texts = cases.map(|(title, error)| {
-        let error = CredentialsError::Unresolved {
-            profile: None,
-            error: Arc::new(error),
-        };
+        let error = CredentialsError::Unresolved(Arc::new(error));
         let error = ConnectionError::Credentials(error);
         printed(title, &before_login(&error, Some(&context(&one))))
     });

@@ -175,7 +175,7 @@ fn have_ended(error: &CredentialsError) -> bool {
         | CredentialsError::NoSuchProfile { .. }
         | CredentialsError::Config { .. }
         | CredentialsError::CacheFile(_)
-        | CredentialsError::Unresolved { .. }
+        | CredentialsError::Unresolved(_)
         | CredentialsError::Expired { .. }
         | CredentialsError::SsoSession { .. }
         | CredentialsError::MfaRequired { .. }
