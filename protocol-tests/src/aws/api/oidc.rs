@@ -5,11 +5,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use http::StatusCode;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde_json::{Value, json};
+use serde_json::json;
 
+use super::rest::Answered;
 use super::{ApiError, Reply, Request, pages, play_fault, rest};
 use crate::aws::cloud::Cloud;
-use crate::aws::events::Event;
 use crate::aws::identity_center::{Client, Denied, Grant, NewClient, denied};
 
 const NAMESPACE: &str = "com.amazonaws.sso.oidc";
@@ -43,9 +43,6 @@ const ERRORS: [(&str, &str, u16); 13] = [
     ),
 ];
 
-/// Body of an answer, and its entry in the event log.
-type Answered = Result<(Value, String), Denied>;
-
 pub(super) async fn answer(cloud: &Cloud, request: &Request, operation: &str) -> Reply {
     let throttled = ApiError::new("SlowDownException", "Slow down to not overload the service");
     if let Some(reply) = play_fault(cloud, operation, throttled, failure).await {
@@ -57,16 +54,9 @@ pub(super) async fn answer(cloud: &Cloud, request: &Request, operation: &str) ->
         _ => create_token(cloud, request),
     };
     let action = format!("sso-oidc:{operation}");
-    match answered {
-        Ok((body, detail)) => {
-            cloud.events.push(Event::LoginCall { action, detail });
-            rest::success(&body)
-        }
-        Err(refusal) => {
-            cloud.note_denied(&action, refusal.code);
-            failure(&ApiError::new(refusal.code, refusal.text))
-        }
-    }
+    rest::reply(cloud, action, answered, |refusal| {
+        failure(&ApiError::new(refusal.code, refusal.text))
+    })
 }
 
 /// Answers with `error` and `error_description`; the name of the exception is in a header only.

@@ -5,18 +5,14 @@ use std::time::UNIX_EPOCH;
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use super::rest::Values;
+use super::rest::{Answered, Values};
 use super::{ApiError, Reply, Request, play_fault, rest};
 use crate::aws::cloud::Cloud;
-use crate::aws::events::Event;
 use crate::aws::identity_center::{Denied, denied};
 
 const NAMESPACE: &str = "com.amazonaws.switchboard.portal";
 /// Largest page of a list.
 const MAX_RESULTS: usize = 100;
-
-/// Body of an answer, and its entry in the event log.
-type Answered = Result<(Value, String), Denied>;
 
 /// A call with its bearer token.
 struct Call<'a> {
@@ -46,19 +42,12 @@ pub(super) async fn answer(cloud: &Cloud, request: &Request, operation: &str) ->
         _ => log_out(&call),
     };
     let action = format!("sso:{operation}");
-    match answered {
-        Ok((body, detail)) => {
-            cloud.events.push(Event::LoginCall { action, detail });
-            rest::success(&body)
-        }
-        Err(refusal) => {
-            cloud.note_denied(&action, refusal.code);
-            failure(&ApiError {
-                status: status(refusal.code),
-                ..ApiError::new(refusal.code, refusal.text)
-            })
-        }
-    }
+    rest::reply(cloud, action, answered, |refusal| {
+        failure(&ApiError {
+            status: status(refusal.code),
+            ..ApiError::new(refusal.code, refusal.text)
+        })
+    })
 }
 
 fn status(code: &str) -> StatusCode {

@@ -6,12 +6,37 @@ use http_body_util::Full;
 use serde_json::Value;
 
 use super::{ApiError, Reply, Request, typed_reply};
+use crate::aws::cloud::Cloud;
+use crate::aws::events::Event;
+use crate::aws::identity_center::Denied;
 
 const CONTENT_TYPE: &str = "application/json";
 const ERROR_TYPE: HeaderName = HeaderName::from_static("x-amzn-errortype");
 
 pub(super) fn success(body: &Value) -> Reply {
     typed_reply(StatusCode::OK, CONTENT_TYPE, body.to_string())
+}
+
+/// Body of an answer, and its entry in the event log.
+pub(super) type Answered = Result<(Value, String), Denied>;
+
+/// Records a call, and writes its answer, or its refusal with `failure`.
+pub(super) fn reply(
+    cloud: &Cloud,
+    action: String,
+    answered: Answered,
+    failure: impl FnOnce(Denied) -> Reply,
+) -> Reply {
+    match answered {
+        Ok((body, detail)) => {
+            cloud.events.push(Event::LoginCall { action, detail });
+            success(&body)
+        }
+        Err(refusal) => {
+            cloud.note_denied(&action, refusal.code);
+            failure(refusal)
+        }
+    }
 }
 
 /// An error with its name in a header, as these services write it: `NAME:http://…/NAMESPACE/`.
