@@ -7,9 +7,11 @@ use std::time::{Duration, SystemTime};
 use aws_config::{BehaviorVersion, SdkConfig};
 use aws_smithy_types::retry::RetryConfig;
 use aws_types::region::Region;
+use protocol_tests::aws::sandbox::Sandbox;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
+use crate::aws::{AwsContext, AwsOptions};
 use crate::base::single_flight::Clock;
 
 /// Time of the tests in seconds since 1970: `2026-11-30T12:00:00Z`.
@@ -19,6 +21,25 @@ pub(in crate::aws) const NOW: i64 = 1_796_040_000;
 pub(in crate::aws) fn clock() -> Clock {
     let now = SystemTime::UNIX_EPOCH + Duration::from_secs(NOW.unsigned_abs());
     Arc::new(move || now)
+}
+
+/// Starts a sandbox of AWS, and returns it with the configuration for its services.
+pub(in crate::aws) async fn sandbox() -> (Sandbox, SdkConfig) {
+    let sandbox = Sandbox::builder().region("eu-central-1").start();
+    let sandbox = sandbox.await.unwrap();
+    let path = sandbox.dir().join("config");
+    let config = format!("[profile dev]\nendpoint_url = {}\n", sandbox.endpoint_url());
+    std::fs::write(&path, config).unwrap();
+    let aws = AwsContext::new(AwsOptions {
+        profile: Some("dev".to_owned()),
+        region: Some("eu-central-1".into()),
+        ca_bundle: Some(sandbox.pki().ca_pem_path().to_owned()),
+        config_file: Some(path.clone()),
+        credentials_file: Some(path),
+        ..AwsOptions::default()
+    });
+    let config = aws.sdk_config().await.unwrap();
+    (sandbox, config)
 }
 
 /// An answer, and what happens before it.

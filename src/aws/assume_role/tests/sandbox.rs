@@ -1,18 +1,12 @@
 //! The same against the sandbox's STS, which accepts each code once.
 
-use protocol_tests::aws::sandbox::Sandbox;
-
 use super::*;
-use crate::aws::{AwsContext, AwsOptions};
+use crate::aws::tests::stand_in::sandbox;
 use crate::base::single_flight::system_clock;
 
 #[tokio::test]
 async fn a_code_opens_a_chain_for_the_life_of_its_keys() {
-    let sandbox = Sandbox::builder()
-        .region("eu-central-1")
-        .start()
-        .await
-        .unwrap();
+    let (sandbox, config) = sandbox().await;
     let user = sandbox.user();
     let serial = sandbox.mfa().enable(&user.arn);
     let account = sandbox.iam().account().to_owned();
@@ -25,19 +19,8 @@ async fn a_code_opens_a_chain_for_the_life_of_its_keys() {
     sandbox
         .roles()
         .add(protocol_tests::aws::roles::Role::new(&arn("plain")));
-    let config = format!("[profile dev]\nendpoint_url = {}\n", sandbox.endpoint_url());
-    std::fs::write(sandbox.dir().join("config"), config).unwrap();
-    let aws = AwsContext::new(AwsOptions {
-        profile: Some("dev".to_owned()),
-        region: Some("eu-central-1".into()),
-        ca_bundle: Some(sandbox.pki().ca_pem_path().to_owned()),
-        config_file: Some(sandbox.dir().join("config")),
-        credentials_file: Some(sandbox.dir().join("config")),
-        ..AwsOptions::default()
-    });
     let home = tempfile::tempdir().unwrap();
     let files = CacheFiles::below(home.path());
-    let config = aws.sdk_config().await.unwrap();
     let assumer = RoleAssumer::new(config, files, system_clock());
     let keys = || {
         let (id, secret) = (user.access_key_id.clone(), user.secret_access_key.clone());

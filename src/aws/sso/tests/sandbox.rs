@@ -6,7 +6,7 @@ use std::sync::Arc;
 use protocol_tests::aws::sandbox::Sandbox;
 
 use super::*;
-use crate::aws::{AwsContext, AwsOptions};
+use crate::aws::tests::stand_in::sandbox;
 use crate::base::single_flight::system_clock;
 
 const ACCOUNT: &str = "011122223333";
@@ -21,26 +21,12 @@ struct Center {
 
 impl Center {
     async fn new() -> Self {
-        let sandbox = Sandbox::builder()
-            .region("eu-central-1")
-            .start()
-            .await
-            .unwrap();
+        let (sandbox, config) = sandbox().await;
         let center = sandbox.identity_center();
         center.add_account(ACCOUNT, "Production", "prod@example.com");
         assert!(center.assign(ACCOUNT, "Dev"));
-        let config = format!("[profile dev]\nendpoint_url = {}\n", sandbox.endpoint_url());
-        std::fs::write(sandbox.dir().join("config"), config).unwrap();
-        let aws = AwsContext::new(AwsOptions {
-            profile: Some("dev".to_owned()),
-            region: Some("eu-central-1".into()),
-            ca_bundle: Some(sandbox.pki().ca_pem_path().to_owned()),
-            config_file: Some(sandbox.dir().join("config")),
-            credentials_file: Some(sandbox.dir().join("config")),
-            ..AwsOptions::default()
-        });
         let this = Self {
-            config: aws.sdk_config().await.unwrap(),
+            config,
             home: tempfile::tempdir().unwrap(),
             sso: Sso {
                 start_url: setting(center.start_url()),
