@@ -10,7 +10,7 @@ use std::process::Stdio;
 
 use protocol_tests::aws::events::Event;
 use protocol_tests::aws::sandbox::Sandbox;
-use protocol_tests::harness::person::Person;
+use protocol_tests::harness::person::{Button, Page, Person};
 use protocol_tests::harness::program;
 use serde_json::Value;
 use tokio::process::{Child, Command};
@@ -92,6 +92,17 @@ impl Home {
             .stdin(Stdio::null())
             .kill_on_drop(true);
         command
+    }
+
+    /// Waits for the address that pgiam opens as its number `count`, and presses a button there.
+    /// Returns the last page.
+    async fn sign_in(&self, count: usize, button: Button) -> Page {
+        let address = self.person.address(count, PATIENCE).await;
+        let page = self
+            .person
+            .sign_in(&address.expect("an address"), button)
+            .await;
+        page.expect("a page")
     }
 
     async fn pgiam(&self, sandbox: &Sandbox, args: &[&str]) -> Ran {

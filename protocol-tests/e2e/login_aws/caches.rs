@@ -10,7 +10,7 @@ use protocol_tests::harness::judge::AwsCli;
 use protocol_tests::harness::person::Button;
 
 use super::{ACCOUNT, Home, calls, config, ended, has_no_secret};
-use crate::support::{HOST, PATIENCE, REGION, Ran};
+use crate::support::{HOST, REGION, Ran};
 
 const ADMIN: &str = "arn:aws:iam::123456789012:user/Admin";
 const ROLE: &str = "arn:aws:iam::123456789012:role/Mfa";
@@ -62,9 +62,7 @@ async fn one_login_serves_pgiam_and_botocore() {
     let center = sandbox.identity_center();
     center.update(|settings| settings.access_token_life = SHORT);
     let login = home.start(&sandbox, &["login", "dev"]);
-    let address = home.person.address(1, PATIENCE).await.expect("an address");
-    let page = home.person.sign_in(&address, Button::Allow).await;
-    page.expect("a page");
+    home.sign_in(1, Button::Allow).await;
     assert_eq!(ended(login).await.code, Some(0));
     let first = cached_token(&home);
     let asked = calls(&sandbox, "sso-oidc:CreateToken");

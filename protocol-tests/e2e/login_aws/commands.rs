@@ -9,7 +9,6 @@ use protocol_tests::harness::person::Button;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 
 use super::{ACCOUNT, Home, calls, config, ended, has_no_secret};
-use crate::support::PATIENCE;
 
 async fn sandbox() -> Sandbox {
     let sandbox = Sandbox::builder().region("eu-central-1").start().await;
@@ -52,9 +51,7 @@ async fn a_login_in_the_browser_reaches_its_end() {
     let sandbox = sandbox().await;
     let home = Home::new(&sandbox, &config(&sandbox));
     let login = home.start(&sandbox, &["login", "dev"]);
-    let address = home.person.address(1, PATIENCE).await.expect("an address");
-    let page = home.person.sign_in(&address, Button::Allow).await;
-    let page = page.expect("a page");
+    let page = home.sign_in(1, Button::Allow).await;
     assert_eq!(page.status, 200);
     assert!(page.text.contains("<h1>You are logged in</h1>"), "{page:?}");
     let ran = ended(login).await;
@@ -77,9 +74,7 @@ async fn a_login_in_the_browser_reaches_its_end() {
     let target = "[targets.orders]\nhost = \"db.example.com\"\nprofile = \"dev\"\n";
     home.write("pgiam.toml", target);
     let login = home.start(&sandbox, &["login", "orders"]);
-    let address = home.person.address(2, PATIENCE).await.expect("an address");
-    let page = home.person.sign_in(&address, Button::Allow).await;
-    page.expect("a page");
+    home.sign_in(2, Button::Allow).await;
     assert_eq!(ended(login).await.code, Some(0));
     assert_eq!(
         home.cached("sso/cache").len(),
@@ -94,9 +89,7 @@ async fn no_secret_is_logged() {
     let sandbox = sandbox().await;
     let home = Home::new(&sandbox, &config(&sandbox));
     let login = home.start(&sandbox, &["login", "dev", "--log", "trace"]);
-    let address = home.person.address(1, PATIENCE).await.expect("an address");
-    let page = home.person.sign_in(&address, Button::Allow).await;
-    page.expect("a page");
+    home.sign_in(1, Button::Allow).await;
     let ran = ended(login).await;
     assert_eq!(ran.code, Some(0), "{ran:?}");
     assert!(ran.stderr.contains(" DEBUG "), "{}", ran.stderr);
@@ -119,9 +112,7 @@ async fn a_denied_login_says_so_on_both_sides() {
     let sandbox = sandbox().await;
     let home = Home::new(&sandbox, &config(&sandbox));
     let login = home.start(&sandbox, &["login", "dev"]);
-    let address = home.person.address(1, PATIENCE).await.expect("an address");
-    let page = home.person.sign_in(&address, Button::Deny).await;
-    let page = page.expect("a page");
+    let page = home.sign_in(1, Button::Deny).await;
     assert!(page.text.contains("<h1>The login failed</h1>"), "{page:?}");
     let ran = ended(login).await;
     assert_eq!(ran.code, Some(1), "{ran:?}");
@@ -169,9 +160,7 @@ async fn a_logout_leaves_no_token() {
         "There is no login of SSO session corp on this machine\n"
     );
     let login = home.start(&sandbox, &["login", "dev"]);
-    let address = home.person.address(1, PATIENCE).await.expect("an address");
-    let page = home.person.sign_in(&address, Button::Allow).await;
-    page.expect("a page");
+    home.sign_in(1, Button::Allow).await;
     assert_eq!(ended(login).await.code, Some(0));
     let token = |home: &Home| {
         let files = home.cached("sso/cache");

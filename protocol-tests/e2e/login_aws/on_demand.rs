@@ -36,6 +36,12 @@ fn token_file(home: &Home, sandbox: &Sandbox, ends: &str) {
     home.write(&format!(".aws/sso/cache/{name}"), &text);
 }
 
+/// Returns the arguments that run one query through pgiam.
+fn run_query(psql: &str) -> [&str; 9] {
+    let query = "select current_user";
+    ["run", "orders", "--", psql, "-X", "-A", "-t", "-c", query]
+}
+
 #[tokio::test]
 async fn the_morning_begins_with_enter() {
     let (sandbox, database) = behind(&Setup::default()).await;
@@ -43,17 +49,7 @@ async fn the_morning_begins_with_enter() {
     ended_session(&home, &sandbox);
     home.write("pgiam.toml", &file(""));
     let psql = database.postgres().psql_program().display().to_string();
-    let args = [
-        "run",
-        "orders",
-        "--",
-        &psql,
-        "-X",
-        "-A",
-        "-t",
-        "-c",
-        "select current_user",
-    ];
+    let args = run_query(&psql);
     let mut command = home.command(&sandbox, &args);
     command.env("PGIAM_CA_FILE", sandbox.pki().ca_pem_path());
     let Some(terminal) = Terminal::run(&command, "morning").await else {
@@ -66,9 +62,7 @@ async fn the_morning_begins_with_enter() {
     assert!(question.replace('\n', " ").contains(ended), "{question}");
     assert_eq!(home.person.addresses(), Vec::<String>::new());
     terminal.press("Enter").await;
-    let address = home.person.address(1, PATIENCE).await.expect("an address");
-    let page = home.person.sign_in(&address, Button::Allow).await;
-    page.expect("a page");
+    home.sign_in(1, Button::Allow).await;
     let screen = terminal.shows(END).await;
     assert!(
         screen.contains("Logged in to SSO session corp until"),
@@ -105,9 +99,7 @@ async fn a_server_asks_beside_its_work() {
     let refused = run(query()).await;
     assert!(refused.stderr.contains("pgiam login dev"), "{refused:?}");
     terminal.press("Enter").await;
-    let address = home.person.address(1, PATIENCE).await.expect("an address");
-    let page = home.person.sign_in(&address, Button::Allow).await;
-    page.expect("a page");
+    home.sign_in(1, Button::Allow).await;
     terminal.shows("Logged in to SSO session corp").await;
     assert_eq!(run(query()).await.rows(), "db_user");
     terminal.press("C-c").await;
@@ -134,9 +126,7 @@ async fn a_server_asks_again_when_a_session_ends() {
     ended_session(&home, &sandbox);
     terminal.shows("Press Enter to log in").await;
     terminal.press("Enter").await;
-    let address = home.person.address(1, PATIENCE).await.expect("an address");
-    let page = home.person.sign_in(&address, Button::Allow).await;
-    page.expect("a page");
+    home.sign_in(1, Button::Allow).await;
     terminal.shows("Logged in to SSO session corp").await;
     terminal.press("C-c").await;
     terminal.shows("[exit 0]").await;
@@ -158,9 +148,7 @@ async fn a_login_elsewhere_answers_the_question() {
     };
     terminal.shows("Press Enter to log in").await;
     let login = home.start(&sandbox, &["login", "dev"]);
-    let address = home.person.address(1, PATIENCE).await.expect("an address");
-    let page = home.person.sign_in(&address, Button::Allow).await;
-    page.expect("a page");
+    home.sign_in(1, Button::Allow).await;
     assert_eq!(ended(login).await.code, Some(0));
     terminal.press("Enter").await;
     terminal
@@ -190,17 +178,7 @@ async fn a_code_is_asked_for_once() {
     let home = Home::new(&sandbox, &config);
     home.write("pgiam.toml", &file(""));
     let psql = database.postgres().psql_program().display().to_string();
-    let args = [
-        "run",
-        "orders",
-        "--",
-        &psql,
-        "-X",
-        "-A",
-        "-t",
-        "-c",
-        "select current_user",
-    ];
+    let args = run_query(&psql);
     let mut command = home.command(&sandbox, &args);
     command.env("PGIAM_CA_FILE", sandbox.pki().ca_pem_path());
     let Some(terminal) = Terminal::run(&command, "code").await else {
@@ -240,9 +218,7 @@ async fn without_a_profile_a_role_is_chosen() {
     let Some(terminal) = Terminal::run(&command, "choose").await else {
         return;
     };
-    let address = home.person.address(1, PATIENCE).await.expect("an address");
-    let page = home.person.sign_in(&address, Button::Allow).await;
-    page.expect("a page");
+    home.sign_in(1, Button::Allow).await;
     terminal.shows("Account").await;
     // Filters the accounts.
     terminal.press("Sandbox").await;
@@ -326,9 +302,7 @@ async fn a_client_waits_for_the_browser() {
         tokio::spawn(run(query(&world))),
         tokio::spawn(run(query(&world))),
     );
-    let address = home.person.address(1, PATIENCE).await.expect("an address");
-    let page = home.person.sign_in(&address, Button::Allow).await;
-    page.expect("a page");
+    home.sign_in(1, Button::Allow).await;
     for client in [clients.0, clients.1] {
         assert_eq!(client.await.expect("psql").rows(), "db_user");
     }
@@ -346,9 +320,7 @@ fn by_identifier() -> String {
 async fn a_lookup_waits_for_the_browser() {
     let (world, home) = waiting_for(by_identifier()).await;
     let client = tokio::spawn(run(query(&world)));
-    let address = home.person.address(1, PATIENCE).await.expect("an address");
-    let page = home.person.sign_in(&address, Button::Allow).await;
-    page.expect("a page");
+    home.sign_in(1, Button::Allow).await;
     assert_eq!(client.await.expect("psql").rows(), "db_user");
     assert_eq!(home.person.addresses().len(), 1);
     world.stop().await;
@@ -423,9 +395,7 @@ async fn an_ignored_page_is_opened_once() {
 async fn a_denied_login_opens_no_second_window() {
     let (world, home) = waiting_world("[serve]\nlogin = \"browser\"\n").await;
     let client = tokio::spawn(run(query(&world)));
-    let address = home.person.address(1, PATIENCE).await.expect("an address");
-    let page = home.person.sign_in(&address, Button::Deny).await;
-    page.expect("a page");
+    home.sign_in(1, Button::Deny).await;
     let ran = client.await.expect("psql");
     assert!(ran.stderr.contains("SSO session"), "{ran:?}");
     let again = run(query(&world)).await;
