@@ -137,9 +137,10 @@ impl SessionPool {
         need: StreamNeeds,
     ) -> Result<(SsmSession, SsmStream), TunnelError> {
         let mut could_share = None;
+        let mut awaited = None;
         let not_before = need.not_before;
         loop {
-            let starting = match self.step(&mut could_share, need)? {
+            let starting = match self.step(&mut could_share, awaited.take(), need)? {
                 PoolStep::Take(session, stream) => return Ok((session, stream)),
                 PoolStep::Await(starting) => starting,
             };
@@ -162,13 +163,17 @@ impl SessionPool {
                 }
                 // The existing session may be used only later.
                 sleep(LOOK).await;
+            } else {
+                awaited = Some(starting);
             }
         }
     }
 
+    /// Returns the next step of a connection. `awaited`: the start that it waited for so far.
     fn step(
         self: &Arc<Self>,
         could_share: &mut Option<Instant>,
+        awaited: Option<Starting>,
         need: StreamNeeds,
     ) -> Result<PoolStep, TunnelError> {
         let StreamNeeds {
@@ -194,6 +199,12 @@ impl SessionPool {
             }
             Placement::Further => {
                 if let Some(error) = sessions.may_not_start(need.elsewhere, now) {
+                    return Err(error);
+                }
+                // The start may have failed since the last look at it: its outcome is the answer,
+                // and a second start would take the connection past its deadline.
+                let outcome = awaited.and_then(|starting| starting.borrow().clone());
+                if let Some(Err(error)) = outcome {
                     return Err(error);
                 }
                 PoolStep::Await(Some(self.start(&mut sessions)))

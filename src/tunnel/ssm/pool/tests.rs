@@ -105,6 +105,22 @@ async fn a_start_that_is_cancelled_is_a_failure_and_no_reason_to_start_again() {
     assert_eq!(attempts.load(SeqCst), 0);
 }
 
+#[tokio::test]
+async fn a_start_that_fails_between_two_looks_is_the_answer() {
+    let dir = tempfile::tempdir().unwrap();
+    let (aws, attempts) = panicking(&dir);
+    let endpoint: Endpoint = format!("{HOST}:5432").parse().unwrap();
+    let region = Some("eu-central-1".into());
+    let starter = SessionStarter::new(Arc::new(aws), region, settings(), endpoint.clone());
+    let pool = SessionPool::new(starter, settings(), endpoint);
+    let (tell, starting) = watch::channel(None);
+    tell.send_replace(Some(Err(TunnelError::ShuttingDown)));
+    let step = pool.step(&mut None, Some(starting), NEED);
+    assert!(matches!(step, Err(TunnelError::ShuttingDown)));
+    assert!(pool.lock().starting().is_none(), "no further start");
+    assert_eq!(attempts.load(SeqCst), 0);
+}
+
 #[tokio::test(start_paused = true)]
 async fn sessions_that_are_of_no_use_are_started_with_growing_pauses() {
     let ended = |words: &str| TunnelError::SessionEnded {
