@@ -5,6 +5,7 @@
 
 mod errors;
 mod live;
+mod logins;
 mod metrics;
 
 use std::fmt;
@@ -20,12 +21,14 @@ use crate::base::names::TargetName;
 use crate::config::ResolvedTarget;
 use crate::tunnel::{Readiness, TunnelStats};
 
-pub use errors::{Failure, LastError};
+pub use errors::{Failure, LastError, RecentError};
 pub use live::{Connection, LiveConnection, NewConnection, Traffic};
+pub use logins::LoginTimes;
 pub use metrics::{Stage, TokenSource};
 
-use errors::LastErrors;
+use errors::{LastErrors, RecentErrors};
 use live::Live;
+use logins::RecentLogins;
 use metrics::Metrics;
 
 /// Phase of the program's life.
@@ -64,9 +67,8 @@ pub struct TargetStatus {
     pub target: Arc<ResolvedTarget>,
     /// State of the connection path.
     pub readiness: Readiness,
-    /// Identifier of the error of the last connection attempt, if it is recent and would affect
-    /// other connections as well.
-    pub failed: Option<&'static str>,
+    /// The error of the last connection attempt, if it would affect other connections as well.
+    pub failed: Option<LastError>,
     /// Statistics of the tunnel.
     pub tunnel: TunnelStats,
     /// `true` if the database's endpoint is known.
@@ -79,7 +81,7 @@ impl TargetStatus {
     /// Returns the state as a word.
     #[must_use]
     pub fn state(&self) -> &'static str {
-        match (self.readiness, self.failed) {
+        match (self.readiness, &self.failed) {
             (Readiness::Interrupted, _) => "interrupted",
             (_, Some(_)) => "failing",
             (_, None) if !self.found => "looking",
@@ -87,6 +89,12 @@ impl TargetStatus {
             (Readiness::Idle, None) => "idle",
             (Readiness::Up, None) => "ready",
         }
+    }
+
+    /// Returns the identifier of the error that would affect a new connection.
+    #[must_use]
+    pub fn failing(&self) -> Option<&'static str> {
+        self.failed.as_ref().map(|last| last.failure.id)
     }
 
     /// Returns `true` if a new connection is expected to work.
@@ -130,7 +138,9 @@ pub struct LeftOut {
 pub struct Observed {
     metrics: Metrics,
     live: Live,
+    logins: RecentLogins,
     last_errors: LastErrors,
+    recent_errors: RecentErrors,
     targets: RwLock<Vec<ListedTarget>>,
     left_out: RwLock<LeftOut>,
     phase: AtomicU8,
@@ -148,7 +158,9 @@ impl Observed {
         Self {
             metrics: Metrics::new(began.0),
             live: Live::default(),
+            logins: RecentLogins::default(),
             last_errors: LastErrors::default(),
+            recent_errors: RecentErrors::default(),
             targets: RwLock::default(),
             left_out: RwLock::default(),
             phase: AtomicU8::new(Phase::Starting as u8),
@@ -280,6 +292,26 @@ impl Observed {
     /// Records a successful login and the seconds that it took in each of its stages.
     pub fn logged_in(&self, target: &TargetName, stages: &[(Stage, f64)]) {
         self.metrics.logged_in(target, stages);
+        let mut totals = stages.iter().filter(|(stage, _)| *stage == Stage::Total);
+        if let Some((_, seconds)) = totals.next() {
+            self.logins.note(target, *seconds);
+        }
+    }
+
+    /// Returns the duration of the logins of a target.
+    #[must_use]
+    pub fn login_times(&self, target: &TargetName) -> LoginTimes {
+        LoginTimes {
+            count: self.metrics.logins(target),
+            ..self.logins.of(target)
+        }
+    }
+
+    /// Returns the client bytes of a target: sent to the database, and received from it. Includes
+    /// connections that have ended.
+    #[must_use]
+    pub fn transferred(&self, target: &TargetName) -> (u64, u64) {
+        self.metrics.transferred(target)
     }
 
     /// Records a request for a token.
@@ -294,11 +326,19 @@ impl Observed {
             return;
         }
         self.metrics.failed(target, failure.id);
-        if let Some(target) = target
-            && failure.notable
-        {
+        if !failure.notable {
+            return;
+        }
+        self.recent_errors.note(target, &failure);
+        if let Some(target) = target {
             self.last_errors.note(target, failure);
         }
+    }
+
+    /// Returns the recent errors of all targets, newest first.
+    #[must_use]
+    pub fn recent_errors(&self) -> Vec<RecentError> {
+        self.recent_errors.all()
     }
 
     /// Returns the last error of a target.

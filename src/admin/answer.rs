@@ -171,7 +171,7 @@ fn readiness(observed: &Observed, query: Option<&str>) -> AdminResponse {
     };
     for status in &statuses {
         let why = status
-            .failed
+            .failing()
             .map(|id| format!(" [{id}]"))
             .unwrap_or_default();
         // Writing to a String cannot fail.

@@ -11,7 +11,9 @@ use serde::{Deserialize, Serialize};
 use super::AdminContext;
 use crate::aws::LoadedIdentity;
 use crate::config::{Auth, Bastion, Via};
-use crate::observe::{Connection, LastError, ListedTarget, Observed, TargetStatus};
+use crate::observe::{
+    Connection, LastError, ListedTarget, LoginTimes, Observed, RecentError, TargetStatus,
+};
 use crate::tunnel::SessionStats;
 
 /// A running pgiam.
@@ -44,6 +46,8 @@ pub struct ProcessDocument {
     pub left_out: Vec<String>,
     /// Reason why a changed configuration is not used.
     pub change_unused: Option<String>,
+    /// Recent errors of all targets, newest first.
+    pub recent_errors: Vec<ErrorDocument>,
 }
 
 /// A target.
@@ -76,6 +80,16 @@ pub struct TargetDocument {
     pub identity: Option<IdentityDocument>,
     /// `connection_limit`.
     pub connection_limit: Option<usize>,
+    /// Maximum number of Session Manager sessions; none without a tunnel.
+    pub max_sessions: Option<usize>,
+    /// Round trip to the bastion's agent in the fastest session; none before the first one.
+    pub round_trip_seconds: Option<f64>,
+    /// Client bytes sent to the database, including those of connections that have ended.
+    pub bytes_up: u64,
+    /// Client bytes received from the database, including those of connections that have ended.
+    pub bytes_down: u64,
+    /// Logins at the database.
+    pub logins: LoginsDocument,
     /// Last failure.
     pub last_error: Option<FailureDocument>,
     /// Session Manager sessions.
@@ -96,6 +110,31 @@ pub struct IdentityDocument {
     pub expires_at: Option<String>,
     /// Time until the expiry; 0 if they have expired.
     pub expires_in_seconds: Option<f64>,
+}
+
+/// Logins of a target.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LoginsDocument {
+    /// Logins since the start.
+    pub count: u64,
+    /// Logins that the percentiles are computed from: of the last 15 minutes, at most 512.
+    pub recent: usize,
+    /// Median duration of these logins.
+    pub p50_seconds: Option<f64>,
+    /// 99th percentile of their duration.
+    pub p99_seconds: Option<f64>,
+}
+
+/// A recent error.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ErrorDocument {
+    /// The target; none if the connection ended before its target was known.
+    pub target: Option<String>,
+    /// The error. Its count is that of this error of this target.
+    #[serde(flatten)]
+    pub failure: FailureDocument,
 }
 
 /// A failure.
@@ -192,10 +231,13 @@ impl ProcessDocument {
         let (began, since) = observed.began();
         let connections = observed.connections();
         let listed = observed.targets();
-        let mut targets: Vec<TargetDocument> = listed
-            .iter()
-            .map(|listed| TargetDocument::of(observed, listed, &connections))
-            .collect();
+        let mut recent_errors = observed.recent_errors();
+        let mut targets = Vec::new();
+        for listed in &listed {
+            let status = listed.source.status();
+            add_standing(&mut recent_errors, &status);
+            targets.push(TargetDocument::of(observed, listed, status, &connections));
+        }
         targets.sort_by(|a, b| a.name.cmp(&b.name));
         let left_out = observed.left_out();
         Self {
@@ -212,18 +254,44 @@ impl ProcessDocument {
             open_connections: connections.len(),
             max_connections: observed.limit(),
             targets,
+            recent_errors: recent_errors.into_iter().map(ErrorDocument::of).collect(),
         }
     }
 }
 
+/// Adds the reason why a target is not ready, if no client has met it: pgiam's own attempts are not
+/// counted as errors.
+fn add_standing(recent: &mut Vec<RecentError>, status: &TargetStatus) {
+    let Some(last) = &status.failed else { return };
+    let name = &status.target.name;
+    let is_known = |known: &RecentError| {
+        known.target.as_ref() == Some(name) && known.last.failure.id == last.failure.id
+    };
+    if recent.iter().any(is_known) {
+        return;
+    }
+    let place = recent.partition_point(|known| known.last.at > last.at);
+    let (target, last) = (Some(name.clone()), last.clone());
+    recent.insert(place, RecentError { target, last });
+}
+
 impl TargetDocument {
-    fn of(observed: &Observed, listed: &ListedTarget, all: &[std::sync::Arc<Connection>]) -> Self {
-        let status: TargetStatus = listed.source.status();
+    fn of(
+        observed: &Observed,
+        listed: &ListedTarget,
+        status: TargetStatus,
+        all: &[std::sync::Arc<Connection>],
+    ) -> Self {
         let target = &status.target;
-        let (via, bastion) = match &target.settings.via {
-            Via::Direct => ("direct", None),
-            Via::Ssm(settings) => ("ssm", Some(Bastion::to_string(&settings.bastion))),
+        let (via, bastion, max_sessions) = match &target.settings.via {
+            Via::Direct => ("direct", None, None),
+            Via::Ssm(settings) => {
+                let bastion = Bastion::to_string(&settings.bastion);
+                ("ssm", Some(bastion), Some(settings.sessions))
+            }
         };
+        let trips = status.tunnel.sessions.iter().filter_map(|s| s.round_trip);
+        let (bytes_up, bytes_down) = observed.transferred(&target.name);
         let auth = match target.settings.login.auth {
             Auth::Iam => "iam",
             Auth::Passthrough => "passthrough",
@@ -240,9 +308,14 @@ impl TargetDocument {
             user: target.settings.user.clone(),
             state: status.state().to_owned(),
             ready: status.is_ready(),
-            failing: status.failed.map(str::to_owned),
+            failing: status.failing().map(str::to_owned),
             identity: status.identity.map(IdentityDocument::of),
             connection_limit: target.settings.login.connection_limit,
+            max_sessions,
+            round_trip_seconds: trips.min().map(|trip| trip.as_secs_f64()),
+            bytes_up,
+            bytes_down,
+            logins: LoginsDocument::of(observed.login_times(&target.name)),
             last_error: observed.last_error(&target.name).map(FailureDocument::of),
             sessions: status
                 .tunnel
@@ -266,6 +339,26 @@ impl IdentityDocument {
             source: source.to_string(),
             expires_at: ends_at.map(rfc3339),
             expires_in_seconds: ends_at.map(|end| seconds(left(end))),
+        }
+    }
+}
+
+impl LoginsDocument {
+    fn of(times: LoginTimes) -> Self {
+        Self {
+            count: times.count,
+            recent: times.recent,
+            p50_seconds: times.p50.map(seconds),
+            p99_seconds: times.p99.map(seconds),
+        }
+    }
+}
+
+impl ErrorDocument {
+    fn of(recent: RecentError) -> Self {
+        Self {
+            target: recent.target.map(|target| target.to_string()),
+            failure: FailureDocument::of(recent.last),
         }
     }
 }

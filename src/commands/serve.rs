@@ -194,7 +194,7 @@ fn without_login(
     let (served, aws_contexts) = (server.served(), Arc::clone(aws_contexts));
     move || {
         let mut targets = served.targets();
-        let reason = |target: &Arc<PgTarget>| target.not_ready().map(|reason| reason.id);
+        let reason = |target: &Arc<PgTarget>| target.not_ready().map(|reason| reason.id());
         targets.retain(|target| reason(target).is_some_and(|id| LOGIN_ENDED.contains(&id)));
         contexts_of(&targets, &aws_contexts)
     }

@@ -182,6 +182,21 @@ impl Metrics {
         self.logins.get_or_create(&ByTarget { target }).inc();
     }
 
+    /// Returns the number of logins of a target.
+    pub(super) fn logins(&self, target: &TargetName) -> u64 {
+        let target = target.to_string();
+        self.logins.get(&ByTarget { target }).map_or(0, |n| n.get())
+    }
+
+    /// Returns the client bytes of a target, up and down.
+    pub(super) fn transferred(&self, target: &TargetName) -> (u64, u64) {
+        let of = |direction| {
+            let labels = ByDirection::new(target, direction);
+            self.transferred.get(&labels).map_or(0, |n| n.get())
+        };
+        (of(UP), of(DOWN))
+    }
+
     pub(super) fn token(&self, target: &TargetName, source: TokenSource) {
         let labels = BySource::new(target, source);
         self.tokens.get_or_create(&labels).inc();

@@ -104,6 +104,15 @@ pub(crate) fn failure(id: &'static str, notable: bool) -> Failure {
     }
 }
 
+/// Returns an error that occurred just now.
+pub(crate) fn failed(id: &'static str) -> LastError {
+    LastError {
+        failure: failure(id, true),
+        at: Instant::now(),
+        count: 1,
+    }
+}
+
 #[test]
 fn a_connection_is_there_from_its_routing_to_its_end() {
     let observed = observed(vec![used("orders")]);
@@ -142,6 +151,62 @@ async fn the_last_error_stays_and_counts_what_comes_in_a_row() {
     let last = observed.last_error(&"orders".into()).expect("an error");
     assert_eq!((last.failure.id, last.count), ("ssm.access-denied", 1));
     assert!(observed.last_error(&"reports".into()).is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn recent_errors_are_folded_and_bounded_and_newest_first() {
+    let observed = observed(vec![used("orders")]);
+    let (orders, reports) = ("orders".into(), "reports".into());
+    let recent = || {
+        let all = observed.recent_errors().into_iter();
+        let shown = all.map(|it| (it.target, it.last.failure.id, it.last.count));
+        shown.collect::<Vec<_>>()
+    };
+    assert_eq!(recent(), []);
+    observed.failed(Some(&orders), failure("aws.expired", true));
+    observed.failed(Some(&reports), failure("aws.expired", true));
+    observed.failed(None, failure("local.unknown-target", true));
+    observed.failed(Some(&orders), failure("client.gone", false));
+    tokio::time::advance(Duration::from_secs(7)).await;
+    observed.failed(Some(&orders), failure("aws.expired", true));
+    let expected = [
+        (Some(orders.clone()), "aws.expired", 2),
+        (None, "local.unknown-target", 1),
+        (Some(reports.clone()), "aws.expired", 1),
+    ];
+    assert_eq!(recent(), expected);
+    // Another role is another problem, unless the client may be a stranger.
+    for n in 0..100 {
+        let message = format!("role \"r{n}\"");
+        let failure = || Failure {
+            message: message.clone(),
+            ..failure("database.no-rds-iam", true)
+        };
+        observed.failed(Some(&reports), failure());
+        observed.failed(None, failure());
+    }
+    let all = observed.recent_errors();
+    assert_eq!(all.len(), 50);
+    assert_eq!((&all[0].target, all[0].last.count), (&None, 100));
+    assert_eq!(all[0].last.failure.message, "role \"r99\"");
+    assert_eq!(all[1].last.failure.message, "role \"r99\"");
+    assert_eq!(all[2].last.failure.message, "role \"r98\"");
+}
+
+#[test]
+fn logins_and_bytes_of_a_target_outlive_its_connections() {
+    let observed = observed(vec![used("orders")]);
+    let orders = "orders".into();
+    assert_eq!(observed.login_times(&orders), LoginTimes::default());
+    let connection = observed.admit(new_connection(&orders, b"psql"));
+    observed.logged_in(&orders, &[(Stage::Tls, 0.1), (Stage::Total, 0.5)]);
+    connection.traffic().sent(3);
+    connection.traffic().received(4);
+    drop(connection);
+    assert_eq!(observed.transferred(&orders), (3, 4));
+    let times = observed.login_times(&orders);
+    assert_eq!((times.count, times.recent), (1, 1));
+    assert_eq!(times.p50, Some(Duration::from_millis(500)));
 }
 
 #[test]
@@ -190,7 +255,7 @@ fn a_target_is_ready_unless_something_is_known_against_it() {
     ] {
         let status = TargetStatus {
             readiness,
-            failed,
+            failed: failed.map(super::tests::failed),
             ..used("orders")
         };
         assert_eq!((status.state(), status.is_ready()), (state, ready));

@@ -224,7 +224,7 @@ impl<P: ProtocolState> TargetContext<P> {
             }
             Readiness::Up | Readiness::Idle => {
                 let failure = self.last_failure.get();
-                failure.map(|failure| ConnectionError::FailedBefore(failure.id))
+                failure.map(|failure| ConnectionError::FailedBefore(failure.id()))
             }
         }
     }

@@ -4,32 +4,46 @@ use std::fmt;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use tokio::time::Instant;
+
 use crate::failure::connection::{ConnectionError, TargetEffect};
+use crate::observe::{Failure, LastError};
 use crate::report::{self, ErrorContext};
 
 /// Reason why a target cannot be reached now, as far as is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NotReady {
-    /// Identifier of the cause, as in `docs/errors.md`.
-    pub id: &'static str,
-    /// The error, in one line.
-    pub message: String,
+    /// The error, with its remedy.
+    pub failure: Failure,
+    /// Time of the last attempt.
+    pub at: Instant,
 }
 
 impl NotReady {
-    pub(crate) fn of(error: &ConnectionError, about: &ErrorContext<'_>) -> Self {
-        let report = report::before_login(error, Some(about));
-        let message = report.failure().message;
-        Self {
-            id: report.id,
-            message: message.lines().next().unwrap_or_default().to_owned(),
-        }
+    pub(crate) fn of(error: &ConnectionError, about: &ErrorContext<'_>, at: Instant) -> Self {
+        let failure = report::before_login(error, Some(about)).failure();
+        Self { failure, at }
+    }
+
+    /// Returns the identifier of the cause, as in `docs/errors.md`.
+    #[must_use]
+    pub fn id(&self) -> &'static str {
+        self.failure.id
     }
 }
 
 impl fmt::Display for NotReady {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} [{}]", self.message, self.id)
+        let message = self.failure.message.lines().next().unwrap_or_default();
+        write!(f, "{message} [{}]", self.failure.id)
+    }
+}
+
+impl From<NotReady> for LastError {
+    fn from(reason: NotReady) -> Self {
+        let NotReady { failure, at } = reason;
+        let count = 1;
+        Self { failure, at, count }
     }
 }
 
@@ -72,7 +86,7 @@ impl LastFailure {
 
     fn record(&self, error: &ConnectionError, about: &ErrorContext<'_>) {
         *self.lock() = Some(FailedTarget {
-            reason: NotReady::of(error, about),
+            reason: NotReady::of(error, about, Instant::now()),
             credentials_missing: error.is_about_credentials(),
         });
     }
@@ -129,7 +143,7 @@ mod tests {
     fn a_failure_stands_until_something_shows_otherwise() {
         let (last, target) = (LastFailure::default(), target());
         let about = ErrorContext::target(&target);
-        let id = || last.get().map(|failure| failure.id);
+        let id = || last.get().map(|reason| reason.id());
         assert!(id().is_none() && !last.credentials_missing());
         assert!(!last.forget(), "no news");
         last.note(&ConnectionError::NoAlpn, &about);

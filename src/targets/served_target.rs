@@ -290,19 +290,21 @@ impl<P: ProtocolState> ServedTarget<P> {
 
     /// Returns why the last lookup failed.
     pub(crate) fn lookup_failure(&self) -> Option<NotReady> {
-        let error = self.lookup.failure().as_ref()?.error.clone();
+        let (error, at) = {
+            let failure = self.lookup.failure();
+            let failure = failure.as_ref()?;
+            (failure.error.clone(), failure.at)
+        };
         let target = self.provisional();
-        Some(NotReady::of(
-            &error.into(),
-            &report::ErrorContext::target(&target),
-        ))
+        let about = report::ErrorContext::target(&target);
+        Some(NotReady::of(&error.into(), &about, at))
     }
 
     /// Returns the reason to tell a readiness probe that the target is not ready.
     pub(crate) fn not_now(&self) -> Option<ConnectionError> {
         match (self.ready(), self.lookup_failure()) {
             (Some(context), _) => context.not_now(),
-            (None, Some(failure)) => Some(ConnectionError::FailedBefore(failure.id)),
+            (None, Some(failure)) => Some(ConnectionError::FailedBefore(failure.id())),
             (None, None) => Some(ConnectionError::NoTunnelYet(Readiness::Starting)),
         }
     }

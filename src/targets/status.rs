@@ -12,7 +12,7 @@ impl<P: ProtocolState> StatusSource for TargetContext<P> {
         TargetStatus {
             target: Arc::clone(&self.target),
             readiness: self.transport.readiness(),
-            failed: self.last_failure.get().map(|failure| failure.id),
+            failed: self.last_failure.get().map(Into::into),
             tunnel: self.transport.stats(),
             found: true,
             identity: self.aws.loaded_identity(),
@@ -27,7 +27,7 @@ impl<P: ProtocolState> StatusSource for ServedTarget<P> {
             None => TargetStatus {
                 target: Arc::new(self.provisional()),
                 readiness: Readiness::Starting,
-                failed: self.lookup_failure().map(|failure| failure.id),
+                failed: self.lookup_failure().map(Into::into),
                 tunnel: TunnelStats::default(),
                 found: false,
                 identity: None,

@@ -5,8 +5,8 @@ use tokio::sync::mpsc;
 
 use super::*;
 use crate::admin::{ControlRequests, ProcessKind};
-use crate::observe::ListedTarget;
-use crate::observe::tests::{Stands, failure, new_connection, observed, used};
+use crate::observe::tests::{Stands, failed, failure, new_connection, observed, used};
+use crate::observe::{ListedTarget, Stage};
 use crate::tunnel::Readiness;
 
 fn context(statuses: Vec<TargetStatus>) -> AdminContext {
@@ -41,7 +41,7 @@ fn get(context: &AdminContext, path: &str) -> (u16, String) {
 
 fn failing(name: &str) -> TargetStatus {
     TargetStatus {
-        failed: Some("aws.expired"),
+        failed: Some(failed("aws.expired")),
         ..used(name)
     }
 }
@@ -177,10 +177,36 @@ fn the_control_socket_stops_and_loads_anew() {
 }
 
 #[test]
+fn a_failure_that_no_client_has_met_is_a_recent_error() {
+    let context = context(vec![failing("orders"), failing("reports")]);
+    let observed = &context.observed;
+    observed.failed(Some(&"orders".into()), failure("tls.alpn", true));
+    let answer = asked(&context, (Method::GET, true), "/status");
+    let all: Value = serde_json::from_str(&answer.body).unwrap();
+    let recent = all["recent_errors"].as_array().unwrap().iter();
+    let mut recent: Vec<_> = recent.map(|it| (&it["target"], &it["id"])).collect();
+    assert_eq!(
+        recent[0],
+        (&"orders".into(), &"tls.alpn".into()),
+        "the newest"
+    );
+    recent[1..].sort_by_key(|(target, _)| target.as_str());
+    let standing = |target| {
+        (
+            &all["targets"][target]["name"],
+            &all["targets"][target]["failing"],
+        )
+    };
+    assert_eq!(recent[1..], [standing(0), standing(1)]);
+    assert_eq!(all["targets"][1]["last_error"], Value::Null);
+}
+
+#[test]
 fn the_status_has_all_that_is_known() {
     let context = context(vec![used("reports"), failing("orders")]);
     let observed = &context.observed;
     observed.failed(Some(&"orders".into()), failure("aws.expired", true));
+    observed.logged_in(&"reports".into(), &[(Stage::Total, 0.25)]);
     let connection = observed.admit(new_connection(&"reports".into(), b"DBeaver"));
     connection.opened();
     connection.traffic().sent(5);
@@ -213,6 +239,23 @@ fn the_status_has_all_that_is_known() {
         "{error}"
     );
     assert_eq!(reports["last_error"], Value::Null);
+    let recent = all["recent_errors"].as_array().unwrap();
+    assert_eq!(recent.len(), 1, "a failure that a client has met");
+    assert_eq!(
+        (&recent[0]["target"], &recent[0]["id"]),
+        (&"orders".into(), &"aws.expired".into())
+    );
+    assert_eq!(
+        (&reports["bytes_up"], &reports["bytes_down"]),
+        (&5.into(), &7.into())
+    );
+    assert_eq!(
+        (&reports["round_trip_seconds"], &reports["max_sessions"]),
+        (&0.012.into(), &Value::Null)
+    );
+    assert_eq!(reports["logins"]["count"], 1);
+    assert_eq!(reports["logins"]["p99_seconds"], 0.25);
+    assert_eq!(orders["logins"]["p50_seconds"], Value::Null);
     let client = &reports["connections"][0];
     assert_eq!(
         (&client["program"], &client["state"]),
