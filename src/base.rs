@@ -8,6 +8,7 @@ pub(crate) mod event_limit;
 pub mod foreign_text;
 pub mod jitter;
 pub mod local_time;
+pub mod markdown;
 pub mod names;
 pub mod partition;
 pub mod pump;

@@ -27,9 +27,9 @@ pub use args::{
 pub use login::{LoginArgs, LogoutArgs};
 pub use serve::{ServeArgs, TunnelArgs};
 pub use tools::{
-    CheckArgs, CompletionsArgs, InitArgs, ListArgs, ManArgs, RunArgs, SetupArgs, SetupBastionArgs,
-    SetupCommand, SetupPolicyArgs, SetupSqlArgs, StatusArgs, StopArgs, TokenArgs, UrlArgs,
-    UrlFormat, WaitArgs,
+    CheckArgs, CompletionsArgs, ExplainArgs, InitArgs, ListArgs, ManArgs, RunArgs, SetupArgs,
+    SetupBastionArgs, SetupCommand, SetupPolicyArgs, SetupSqlArgs, StatusArgs, StopArgs, TokenArgs,
+    UrlArgs, UrlFormat, WaitArgs,
 };
 
 use crate::base::environment;
@@ -94,6 +94,9 @@ pub enum Command {
     /// Stop the running pgiam gracefully.
     #[command(after_help = examples::STOP)]
     Stop(Box<StopArgs>),
+    /// Explain an error: its causes and the remedy.
+    #[command(after_help = examples::EXPLAIN)]
+    Explain(ExplainArgs),
     /// Print shell completions.
     #[command(after_help = examples::COMPLETIONS)]
     Completions(CompletionsArgs),
@@ -218,7 +221,7 @@ impl Command {
             Self::Status(args) => &args.program,
             Self::Wait(args) => &args.program,
             Self::Stop(args) => &args.program,
-            Self::Completions(_) | Self::Man(_) => return None,
+            Self::Explain(_) | Self::Completions(_) | Self::Man(_) => return None,
         })
     }
 

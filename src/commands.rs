@@ -4,6 +4,7 @@ pub mod check;
 pub mod complete;
 mod connection_string;
 mod connection_test;
+pub mod explain;
 mod first_login;
 pub mod init;
 pub mod list;
@@ -53,6 +54,7 @@ pub async fn dispatch(command: &Command) -> anyhow::Result<u8> {
         Command::Status(args) => status::status(args).await,
         Command::Wait(args) => status::wait(args).await,
         Command::Stop(args) => status::stop(args).await,
+        Command::Explain(args) => explain::explain(args),
         Command::Completions(args) => complete::completions(args).map(|()| 0),
         Command::Man(args) => complete::man(args).map(|()| 0),
     }

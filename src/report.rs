@@ -16,6 +16,8 @@ mod context;
 mod database;
 mod descriptors;
 mod discovery;
+mod error_document;
+mod error_search;
 mod explain;
 mod iam_refusal;
 mod ids;
@@ -35,6 +37,8 @@ pub use after_login::{ConnectionLoss, after_login, log_forward};
 pub use before_login::before_login;
 pub use context::{ErrorContext, TokenEvidence};
 pub use discovery::explain_lookup;
+pub use error_document::{Answer, ErrorEntry, error_entries, error_entry};
+pub use error_search::{FoundErrors, find_errors};
 pub use explain::{
     Explanation, explain, explain_clock, explain_credentials, explain_iam_off, explain_status,
 };

@@ -150,6 +150,14 @@ Examples:
 Exits with 3 if there is nothing to stop, or if a process does not end in time.
 A process waits up to its drain timeout for open connections to end.";
 
+pub(super) const EXPLAIN: &str = "\
+Examples:
+  pgiam explain aws.no-credentials
+  pgiam explain 28000             list the errors with this SQLSTATE
+  pgiam explain 'FATAL:  …'       find an error by its message
+An error of pgiam ends with its identifier in brackets. Exits with 2 if no
+error matches.";
+
 pub(super) const COMPLETIONS: &str = "\
 Examples:
   source <(pgiam completions bash)      in ~/.bashrc

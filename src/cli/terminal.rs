@@ -17,6 +17,8 @@ pub const GOOD: Style = AnsiColor::Green.on_default();
 pub const BAD: Style = AnsiColor::Red.on_default().bold();
 /// Style of warnings.
 pub const WARNING: Style = AnsiColor::Yellow.on_default();
+/// Style of commands, names and values in prose.
+pub const CODE: Style = AnsiColor::Cyan.on_default();
 /// Style of secondary text.
 pub const DIM: Style = Style::new().dimmed();
 

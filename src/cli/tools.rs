@@ -270,6 +270,17 @@ pub struct StopArgs {
     pub program: ProgramArgs,
 }
 
+/// Flags of `pgiam explain`.
+#[derive(Clone, Debug, Default, Args)]
+pub struct ExplainArgs {
+    /// Identifier, SQLSTATE, or a pasted error. Default: list all errors.
+    #[arg(value_name = "ID", allow_hyphen_values = true)]
+    pub words: Vec<String>,
+    /// Flag for the output format.
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
 /// Flags of `pgiam completions`.
 #[derive(Clone, Debug, Args)]
 pub struct CompletionsArgs {

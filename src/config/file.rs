@@ -321,6 +321,7 @@ pub(crate) const COMMANDS: &[&str] = &[
     "status",
     "wait",
     "stop",
+    "explain",
     "completions",
     "man",
 ];

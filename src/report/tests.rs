@@ -3,6 +3,7 @@
 
 mod answers;
 mod discovery;
+mod errors;
 mod ids;
 
 use std::collections::BTreeMap;
