@@ -12,7 +12,7 @@ bench() {
     fi
     cargo build --quiet --locked --release --bin pgiam
     cargo build --quiet --locked --release -p protocol-tests --bin sandbox
-    set -- --pgiam "$(target_dir)/release/pgiam" "$@"
+    set -- --pgiam "$(target_dir)/release/pgiam" --docs docs "$@"
     [ -z "$what" ] || set -- "$what" --bridge "$PGIAM_BRIDGE_FORWARD" "$@"
     exec "$(target_dir)/release/sandbox" bench "$@"
 }

@@ -11,16 +11,22 @@ use anyhow::{Context as _, ensure};
 use tokio::process::Command;
 
 use crate::database::postgres::SCRAM_PASSWORD;
-use crate::demo::{BASTION, DemoOptions, FarSide, HOST, READY_DEADLINE, Signals, say, table};
+use crate::demo::{BASTION, DemoOptions, FarSide, HOST, READY_DEADLINE, Signals, say};
 use crate::harness::program;
 use crate::harness::program::Proxy;
+use circumstances::Circumstances;
+use copies::Results;
 
 mod aws;
 pub mod blast;
+mod circumstances;
+mod copies;
 mod database;
 mod figures;
 pub mod forwarder;
 mod idle;
+mod page;
+mod plot;
 mod process;
 mod raw;
 mod rivals;
@@ -42,25 +48,36 @@ pub struct BenchOptions {
     pub pgiam: PathBuf,
     /// Megabytes (of 1,000,000 bytes) to copy each way without pacing.
     pub megabytes: u32,
+    /// Folder of the documents that get the tables and plots.
+    pub docs: Option<PathBuf>,
 }
 
-/// Measures and prints.
+/// Measures and prints, and writes the tables and plots if asked to.
 ///
 /// # Errors
 /// When something does not start, a copy fails, or the bytes differ.
 pub async fn run(options: BenchOptions) -> anyhow::Result<()> {
     let mut signals = Signals::install()?;
+    let circumstances = Circumstances::look(&options.pgiam).await?;
     let far_side = FarSide::start().await?;
+    let others = format!("PostgreSQL {}", far_side.database.postgres().version());
     // A signal drops the measurement, and with it the program; the rest is stopped in order.
     let outcome = tokio::select! {
         outcome = measure(&far_side, &options) => outcome,
         name = signals.next() => Err(anyhow::anyhow!("{name} before the end")),
     };
     let stopped = far_side.stop().await;
-    outcome.and(stopped)
+    let results = outcome?;
+    stopped?;
+    let Some(docs) = &options.docs else {
+        return Ok(());
+    };
+    let command = format!("./dev bench --megabytes {}", options.megabytes);
+    let circumstances = circumstances.paragraphs(&command, &others).await?;
+    results.section(circumstances).write(docs)
 }
 
-async fn measure(far_side: &FarSide, options: &BenchOptions) -> anyhow::Result<()> {
+async fn measure(far_side: &FarSide, options: &BenchOptions) -> anyhow::Result<Results> {
     prepare(far_side, options.megabytes).await?;
     let launch = DemoOptions {
         pgiam: options.pgiam.clone(),
@@ -76,7 +93,9 @@ async fn measure(far_side: &FarSide, options: &BenchOptions) -> anyhow::Result<(
     .all(options.megabytes)
     .await;
     let stopped = proxy.stop().await;
-    outcome.and(stopped)
+    let results = outcome?;
+    stopped?;
+    Ok(results)
 }
 
 /// A table of rows like a log's, and an empty one of the same shape; both ways may use them.
@@ -118,42 +137,33 @@ enum Way {
 }
 
 impl Bench<'_> {
-    async fn all(&self, megabytes: u32) -> anyhow::Result<()> {
+    async fn all(&self, megabytes: u32) -> anyhow::Result<Results> {
         let idle = self.resident()?;
         let agent = self.far_side.sandbox.agent(BASTION);
-        let mut rows = Vec::new();
 
         agent.set_pacing(false);
         let logins = [
-            self.login(Way::Straight).await?,
-            self.login(Way::Proxy).await?,
+            self.logins(Way::Straight).await?,
+            self.logins(Way::Proxy).await?,
         ];
-        let [straight, through] = logins.map(|login| login.as_secs_f64() * 1e3);
-        rows.push(row("psql, select 1 (median, ms)", straight, through));
-        let [out, back] = self.copies("bench", megabytes, Way::Straight).await?;
-        let [out_proxy, back_proxy] = self.copies("bench", megabytes, Way::Proxy).await?;
-        rows.push(row("COPY out, agent without pacing (MB/s)", out, out_proxy));
-        rows.push(row(
-            "COPY in, agent without pacing (MB/s)",
-            back,
-            back_proxy,
-        ));
+        let unpaced = [
+            self.copies("bench", megabytes, Way::Straight).await?,
+            self.copies("bench", megabytes, Way::Proxy).await?,
+        ];
 
         agent.set_pacing(true);
-        let [paced_out, paced_back] = self.copies("bench_paced", PACED_MB, Way::Proxy).await?;
-        rows.push(row("COPY out, real agent's pace (MB/s)", out, paced_out));
-        rows.push(row("COPY in, real agent's pace (MB/s)", back, paced_back));
+        let paced = self.copies("bench_paced", PACED_MB, Way::Proxy).await?;
 
         agent.set_pacing(false);
-        let fifty = self.resident_with_connections().await?;
-        let cells: Vec<[&str; 4]> = rows
-            .iter()
-            .map(|row| row.each_ref().map(String::as_str))
-            .collect();
-        say(&format!(
-            "\n{}\n  pgiam resident: {idle:.1} MB idle, {fifty:.1} MB with {CONNECTIONS} open connections",
-            table(&["measure", "straight", "pgiam", "ratio"], &cells)
-        ))
+        let crowded = self.resident_with_connections().await?;
+        let results = Results {
+            logins,
+            unpaced,
+            paced,
+            resident: [idle, crowded],
+        };
+        say(&format!("\n{}\n  {}", results.text(), results.memory()))?;
+        Ok(results)
     }
 
     fn psql(&self, way: Way) -> Command {
@@ -180,15 +190,16 @@ impl Bench<'_> {
         command
     }
 
-    async fn login(&self, way: Way) -> anyhow::Result<Duration> {
+    /// Milliseconds of each login, the shortest first.
+    async fn logins(&self, way: Way) -> anyhow::Result<Vec<f64>> {
         let mut times = Vec::new();
         for _ in 0..LOGINS {
             let mut command = self.psql(way);
             command.args(["-q", "-A", "-t", "-c", "select 1"]);
-            times.push(timed(command).await?);
+            times.push(timed(command).await?.as_secs_f64() * 1e3);
         }
-        times.sort_unstable();
-        Ok(times[LOGINS / 2])
+        times.sort_unstable_by(f64::total_cmp);
+        Ok(times)
     }
 
     /// MB/s out and in; what came out is what goes in, and the server compares.
@@ -262,15 +273,6 @@ impl Bench<'_> {
         }
         resident
     }
-}
-
-fn row(measure: &str, straight: f64, through: f64) -> [String; 4] {
-    [
-        measure.to_owned(),
-        format!("{straight:.2}"),
-        format!("{through:.2}"),
-        format!("{:.2}", through / straight),
-    ]
 }
 
 async fn timed(mut command: Command) -> anyhow::Result<Duration> {

@@ -8,7 +8,7 @@ use tokio::process::Command;
 use tokio::time::timeout;
 
 use super::aws::db_token;
-use super::figures::{Figure, Figures, Target, median};
+use super::figures::{Figure, Figures, Panel, Target, median};
 use super::rivals::{BRIDGE, Contest, Programs};
 use super::tunnel::{Plan, progress};
 use crate::aws::agent::REAL_PACE;
@@ -157,7 +157,13 @@ impl Rows<'_> {
                 };
                 let (messages, bound) = (bound(1), bound(clients));
                 let sessions = self.sessions_of_ours();
+                let label = if clients == 1 {
+                    "1 client"
+                } else {
+                    "8 clients"
+                };
                 let figure = Figure::new(&measure, median(ours), target)
+                    .panel(Panel::Transactions, label)
                     .beside(median(bridge), BRIDGE)
                     .plugin(Some(plugin))
                     .note(format!(
@@ -204,6 +210,7 @@ impl Rows<'_> {
                 };
                 let ours = of(Way::Pgiam).unwrap_or(f64::NAN);
                 let figure = Figure::new(measure, ours, Target::AtMost(3.2))
+                    .panel(Panel::Logins, "TLS after an SSLRequest")
                     .beside(of(Way::Bridge).unwrap_or(f64::NAN), BRIDGE)
                     .plugin(of(Way::Plugin).or(Some(PLUGIN_ROUND_TRIPS)))
                     .note(format!(
@@ -330,7 +337,8 @@ pub(crate) async fn measure_direct_tls(
             round_trip * 1e3
         );
         let trips = (far - near) / round_trip;
-        figures.add(Figure::new(measure, trips, Target::AtMost(2.2)).note(note));
+        let figure = Figure::new(measure, trips, Target::AtMost(2.2)).note(note);
+        figures.add(figure.panel(Panel::Logins, "direct TLS (PostgreSQL 18)"));
         anyhow::Ok(())
     };
     let measured = measured.await;

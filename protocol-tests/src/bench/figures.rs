@@ -3,6 +3,43 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use super::plot::{Bar, Group, OWN, Plot, Shape};
+
+/// Figures that are plotted together, because they have a unit and an order of size in common.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Panel {
+    Paced,
+    Unpaced,
+    ProcessorTime,
+    Transactions,
+    Logins,
+}
+
+impl Panel {
+    const ALL: [Self; 5] = [
+        Self::Paced,
+        Self::Unpaced,
+        Self::ProcessorTime,
+        Self::Transactions,
+        Self::Logins,
+    ];
+
+    /// File, title and unit.
+    fn words(self) -> [&'static str; 3] {
+        match self {
+            Self::Paced => ["paced", "Downloads at the agent's rate", "MB/s"],
+            Self::Unpaced => [
+                "unpaced",
+                "Transfers without the agent's rate limit",
+                "MB/s",
+            ],
+            Self::ProcessorTime => ["processor", "Processor time of a download", "s per GB"],
+            Self::Transactions => ["pgbench", "pgbench -S -M prepared, agent's rate", "tps"],
+            Self::Logins => ["logins", "psql login, session open", "round trips"],
+        }
+    }
+}
+
 /// What a figure has to be.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Target {
@@ -35,6 +72,8 @@ pub(crate) struct Figure {
     pub(crate) broken: Option<String>,
     /// More to know about it: what limits it, how it was measured.
     pub(crate) note: Option<String>,
+    /// The plot that shows it, and its name there.
+    panel: Option<(Panel, &'static str)>,
 }
 
 impl Figure {
@@ -47,7 +86,14 @@ impl Figure {
             target,
             broken: None,
             note: None,
+            panel: None,
         }
+    }
+
+    /// Shows the figure in this plot, under this name.
+    pub(crate) fn panel(mut self, panel: Panel, label: &'static str) -> Self {
+        self.panel = Some((panel, label));
+        self
     }
 
     pub(crate) fn beside(mut self, figure: f64, name: &str) -> Self {
@@ -99,6 +145,7 @@ impl Figure {
                 format!("{} ({name})", short(*figure))
             }),
             self.ratio()
+                .filter(|ratio| ratio.is_finite())
                 .map_or_else(none, |ratio| format!("{ratio:.2} ×")),
             self.plugin.map_or_else(none, short),
             target,
@@ -116,6 +163,7 @@ impl Figure {
 #[derive(Debug, Default)]
 pub(crate) struct Figures {
     rows: Vec<Result<Figure, (String, String)>>,
+    plots: Vec<Plot>,
 }
 
 impl Figures {
@@ -129,6 +177,50 @@ impl Figures {
             .push(Err((measure.to_owned(), format!("{why:#}"))));
     }
 
+    /// A plot of its own, besides those of the panels.
+    pub(crate) fn add_plot(&mut self, plot: Plot) {
+        self.plots.push(plot);
+    }
+
+    /// The plots: a panel for each kind of figure, then the others. `plugin` is the name of the
+    /// plugin's bars; without it they are left out, because they were not measured in this run.
+    pub(crate) fn plots(&self, plugin: Option<&str>) -> Vec<Plot> {
+        let panels = Panel::ALL.map(|panel| self.plot(panel, plugin));
+        panels
+            .into_iter()
+            .chain(self.plots.iter().cloned())
+            .collect()
+    }
+
+    fn plot(&self, panel: Panel, plugin: Option<&str>) -> Plot {
+        let figures = self.rows.iter().flatten();
+        let groups = figures.filter_map(|figure| {
+            let (_, label) = figure.panel.filter(|(of, _)| *of == panel)?;
+            let own = Some((figure.pgiam, OWN));
+            let beside = figure.beside.as_ref();
+            let beside = beside.map(|(figure, name)| (*figure, name.as_str()));
+            let bars = [own, beside, figure.plugin.zip(plugin)];
+            Some(Group {
+                label: label.to_owned(),
+                bars: bars
+                    .into_iter()
+                    .flatten()
+                    .map(|(value, name)| Bar {
+                        name: name.to_owned(),
+                        value,
+                    })
+                    .collect(),
+            })
+        });
+        let [name, title, unit] = panel.words().map(str::to_owned);
+        let groups = groups.collect();
+        Plot {
+            name,
+            title,
+            shape: Shape::Bars { unit, groups },
+        }
+    }
+
     /// How many measurements failed.
     pub(crate) fn failures(&self) -> usize {
         self.rows.iter().filter(|row| row.is_err()).count()
@@ -136,40 +228,49 @@ impl Figures {
 
     /// A Markdown table, and the notes below it.
     pub(crate) fn to_markdown(&self, plugin: &str) -> String {
+        let mut out = format!("{}\n", self.table(plugin));
+        for note in self.notes() {
+            // Writing to a String cannot fail.
+            let _ = writeln!(out, "- {note}");
+        }
+        out
+    }
+
+    /// A Markdown table.
+    pub(crate) fn table(&self, plugin: &str) -> String {
         let head = [
             "measure", "pgiam", "beside", "ratio", plugin, "target", "reached",
         ];
         let mut rows = vec![head.map(str::to_owned)];
-        let mut notes = String::new();
-        for row in &self.rows {
-            match row {
-                Ok(figure) => {
-                    rows.push(figure.cells());
-                    if let Some(note) = &figure.note {
-                        // Writing to a String cannot fail.
-                        let _ = writeln!(notes, "- {}: {note}", figure.measure);
-                    }
-                }
-                Err((measure, why)) => {
-                    let mut cells: [String; 7] = std::array::from_fn(|_| "–".to_owned());
-                    cells[0].clone_from(measure);
-                    "failed".clone_into(&mut cells[6]);
-                    rows.push(cells);
-                    let _ = writeln!(notes, "- {measure}: failed: {why}");
-                }
+        rows.extend(self.rows.iter().map(|row| match row {
+            Ok(figure) => figure.cells(),
+            Err((measure, _)) => {
+                let mut cells: [String; 7] = std::array::from_fn(|_| "–".to_owned());
+                cells[0].clone_from(measure);
+                "failed".clone_into(&mut cells[6]);
+                cells
             }
-        }
-        format!("{}\n{notes}", markdown(&rows))
+        }));
+        markdown(&rows)
+    }
+
+    /// The notes of the rows, each with the name of its row.
+    pub(crate) fn notes(&self) -> Vec<String> {
+        let notes = self.rows.iter().filter_map(|row| match row {
+            Ok(figure) => Some(format!("{}: {}", figure.measure, figure.note.as_ref()?)),
+            Err((measure, why)) => Some(format!("{measure}: failed: {why}")),
+        });
+        notes.collect()
     }
 }
 
 /// The first row is the head; columns are padded so that the text is readable as it is.
-fn markdown(rows: &[[String; 7]]) -> String {
+pub(crate) fn markdown<const N: usize>(rows: &[[String; N]]) -> String {
     let width = |column: usize| {
         let cells = rows.iter().map(|row| row[column].chars().count());
         cells.max().unwrap_or(0)
     };
-    let widths: [usize; 7] = std::array::from_fn(width);
+    let widths: [usize; N] = std::array::from_fn(width);
     let mut out = String::new();
     for (number, row) in rows.iter().enumerate() {
         for (cell, width) in row.iter().zip(widths) {
@@ -189,8 +290,9 @@ fn markdown(rows: &[[String; 7]]) -> String {
 }
 
 /// Three digits that count, more for whole numbers above a thousand.
-fn short(figure: f64) -> String {
+pub(crate) fn short(figure: f64) -> String {
     match figure.abs() {
+        _ if !figure.is_finite() => "–".to_owned(),
         size if size >= 100.0 => format!("{figure:.0}"),
         size if size >= 10.0 => format!("{figure:.1}"),
         size if size >= 0.095 || size == 0.0 => format!("{figure:.2}"),
@@ -253,10 +355,36 @@ mod tests {
     }
 
     #[test]
+    fn plots_have_what_was_measured_in_this_run() {
+        let mut figures = Figures::default();
+        figures.add(
+            Figure::new("down (MB/s)", 2.0, Target::Stated)
+                .panel(Panel::Paced, "down")
+                .beside(1.0, "other")
+                .plugin(Some(0.5)),
+        );
+        figures.add(Figure::new("memory (MB)", 9.0, Target::Stated));
+        figures.add_failure("broken", &anyhow::anyhow!("why"));
+        let names = |plugin| {
+            let plots = figures.plots(plugin);
+            let shown = plots.iter().filter_map(|plot| match &plot.shape {
+                Shape::Bars { groups, .. } if !groups.is_empty() => Some(plot.alternative()),
+                _ => None,
+            });
+            shown.collect::<Vec<_>>()
+        };
+        let title = "Downloads at the agent's rate in MB/s";
+        let measured = format!("{title}. down: pgiam 2.00, other 1.00");
+        assert_eq!(names(None), std::slice::from_ref(&measured));
+        assert_eq!(names(Some("plugin")), [format!("{measured}, plugin 0.50")]);
+    }
+
+    #[test]
     fn medians_and_rates() {
         assert_eq!(median(vec![3.0, 1.0, 2.0]).to_string(), "2");
         assert_eq!(median(vec![4.0, 1.0]).to_string(), "1");
         assert_eq!(median(Vec::new()).to_string(), "0");
         assert_eq!(short(rate(3_000_000, Duration::from_secs(2))), "1.50");
+        assert_eq!(short(f64::NAN), "–");
     }
 }

@@ -9,6 +9,7 @@ use tokio::process::{Child, Command};
 
 use super::database::{output_of, sessions_besides, start_proxy};
 use super::figures::{Figure, Figures, Target};
+use super::plot::{OWN, Plot, Series, Shape};
 use super::process::{cpu_time, resident};
 use super::rivals::Programs;
 use super::tunnel::{Plan, progress};
@@ -99,6 +100,7 @@ async fn memory(
             if crowd.growth > FLAT {
                 figure.broken = Some(format!("it grew by {growth:.1} %"));
             }
+            figures.add_plot(crowd.plot());
             figures.add(figure.note(format!(
                 "{:.1} to {:.1} MB after the first {} s, last fifth against first {growth:+.1} %; \
                  {} of the {STALLED} were still connected at the end, and one more psql took \
@@ -117,6 +119,8 @@ async fn memory(
 
 /// What was seen of the crowd.
 struct Crowd {
+    /// Seconds since all were connected, and the memory then.
+    samples: Vec<(f64, f64)>,
     least: f64,
     greatest: f64,
     /// Share by which the mean of the last fifth lies above that of the first.
@@ -126,18 +130,45 @@ struct Crowd {
     one_more: Result<Duration, String>,
 }
 
+impl Crowd {
+    fn plot(&self) -> Plot {
+        Plot {
+            name: "memory".to_owned(),
+            title: format!("Memory with {CONNECTIONS} connections, {STALLED} of them not read"),
+            shape: Shape::Lines {
+                x: "seconds".to_owned(),
+                y: "MB".to_owned(),
+                series: vec![Series {
+                    name: OWN.to_owned(),
+                    points: self.samples.clone(),
+                }],
+            },
+        }
+    }
+}
+
 async fn crowd(far_side: &FarSide, proxy: &Proxy, plan: &Plan) -> anyhow::Result<Crowd> {
     let pid = proxy.pid().context("pgiam has ended")?;
     let mut clients = open_crowd(far_side, proxy)?;
     let settled = Instant::now() + plan.settle;
     let end = Instant::now() + plan.memory;
     wait_for_crowd(far_side).await?;
-    tokio::time::sleep(settled.saturating_duration_since(Instant::now())).await;
+    let began = Instant::now();
+    let mut all = vec![];
     let mut samples = vec![];
     while Instant::now() < end {
-        samples.push(resident(pid)?);
+        let sample = resident(pid)?;
+        all.push((began.elapsed().as_secs_f64(), sample));
+        if Instant::now() >= settled {
+            samples.push(sample);
+        }
         tokio::time::sleep(SAMPLE).await;
     }
+    ensure!(
+        !samples.is_empty(),
+        "all was connected only after {:?}",
+        plan.memory
+    );
     let still_stalled = count(far_side, "query like 'copy (select gen%'").await?;
     let began = Instant::now();
     let one_more = output_of(select_one(far_side, proxy), DEADLINE).await;
@@ -155,6 +186,7 @@ async fn crowd(far_side: &FarSide, proxy: &Proxy, plan: &Plan) -> anyhow::Result
         mean(&samples[samples.len() - fifth..]),
     );
     Ok(Crowd {
+        samples: all,
         least: samples.iter().copied().fold(f64::INFINITY, f64::min),
         greatest: samples.iter().copied().fold(0.0, f64::max),
         growth: last / first - 1.0,

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use tokio::time::timeout;
 
 use super::blast::{self, Blast};
-use super::figures::{Figure, Figures, Target, median, rate};
+use super::figures::{Figure, Figures, Panel, Target, median, rate};
 use super::process::cpu_time;
 use super::rivals::{BRIDGE, Contest, Door, Programs};
 use super::tunnel::{Plan, progress};
@@ -101,8 +101,11 @@ impl Raw<'_> {
         };
         match measured.await {
             Ok((ours, pace, plugin)) => {
-                let figure = Figure::new(measure, ours, Target::Ratio(0.97));
-                figures.add(figure.beside(pace, "the pace itself").plugin(plugin));
+                let figure = Figure::new(measure, ours, Target::Ratio(0.97))
+                    .panel(Panel::Paced, "1 connection")
+                    .beside(pace, "the rate itself")
+                    .plugin(plugin);
+                figures.add(figure);
                 Some(ours)
             }
             Err(error) => {
@@ -135,7 +138,8 @@ impl Raw<'_> {
                 let others = 1 + usize::from(self.contest.plugin.is_some());
                 let sessions = self.sandbox.open_sessions().len() - others;
                 let figure = Figure::new(measure, total, Target::Ratio(3.8))
-                    .beside(one, "1 connection of ours")
+                    .panel(Panel::Paced, "4 connections, total")
+                    .beside(one, "pgiam with 1 connection")
                     .plugin(plugin)
                     .note(format!(
                         "sessions used: {sessions}; the stock plugin's connections share one"
@@ -155,6 +159,7 @@ impl Raw<'_> {
                 let [dropped, violations] = self.count_faults();
                 let faults = dropped + violations - before[0] - before[1];
                 let mut figure = Figure::new(measure, rates.pgiam, Target::Ratio(1.5))
+                    .panel(Panel::Unpaced, "upload, 1 connection")
                     .beside(rates.bridge, BRIDGE)
                     .plugin(rates.plugin)
                     .note(format!(
@@ -178,6 +183,7 @@ impl Raw<'_> {
             Ok(rates) => {
                 let target = Target::AtLeastAndRatio(150.0, 3.0);
                 let figure = Figure::new(measure, rates.pgiam, target)
+                    .panel(Panel::Unpaced, "download, 1 connection")
                     .beside(rates.bridge, BRIDGE)
                     .plugin(rates.plugin.filter(|_| self.contest.plugin.is_some()))
                     .note(format!(
@@ -188,8 +194,10 @@ impl Raw<'_> {
                     ));
                 figures.add(figure);
                 let measure = "the same, processor time per GB (s)";
-                let figure = Figure::new(measure, rates.cpu[0], Target::Stated);
-                figures.add(figure.beside(rates.cpu[1], BRIDGE));
+                let figure = Figure::new(measure, rates.cpu[0], Target::Stated)
+                    .panel(Panel::ProcessorTime, "download, 1 connection")
+                    .beside(rates.cpu[1], BRIDGE);
+                figures.add(figure);
             }
             Err(error) => figures.add_failure(measure, &error),
         }

@@ -20,6 +20,8 @@ const RESPONSE_VARIABLE: &str = "AWS_SSM_START_SESSION_RESPONSE";
 
 /// Name of the figures beside ours.
 pub(crate) const BRIDGE: &str = "aws-ssm-bridge";
+/// Its version in the lock file of `judges/ssm-bridge`.
+pub(crate) const BRIDGE_VERSION: &str = "0.6.0";
 
 /// The programs.
 #[derive(Debug, Clone, Copy)]
@@ -149,6 +151,13 @@ fn opened_port(line: &str) -> Option<u16> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_version_is_that_of_the_lock_file() {
+        let lock = include_str!("../../judges/ssm-bridge/Cargo.lock");
+        let entry = format!("name = \"{BRIDGE}\"\nversion = \"{BRIDGE_VERSION}\"\n");
+        assert!(lock.contains(&entry));
+    }
 
     #[test]
     fn the_plugin_says_its_port() {

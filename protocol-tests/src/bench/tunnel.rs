@@ -10,8 +10,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 
+use super::circumstances::Circumstances;
 use super::figures::Figures;
-use super::rivals::Programs;
+use super::page::Section;
+use super::rivals::{BRIDGE, BRIDGE_VERSION, Programs};
 use super::{database, idle, raw};
 use crate::demo::{BASTION, FarSide, Signals, say};
 
@@ -26,6 +28,8 @@ pub struct TunnelOptions {
     pub plugin: Option<PathBuf>,
     /// Shorter measurements: a few minutes in all.
     pub quick: bool,
+    /// Folder of the documents that get the tables and plots.
+    pub docs: Option<PathBuf>,
 }
 
 /// How long and how often everything is measured.
@@ -80,9 +84,21 @@ impl Plan {
         settle: Duration::from_secs(60),
         idle: Duration::from_secs(60),
     };
+
+    /// The command that measures by this plan.
+    fn command(&self) -> &'static str {
+        if self.rounds == Self::QUICK.rounds {
+            "./dev bench tunnel --quick"
+        } else {
+            "./dev bench tunnel"
+        }
+    }
 }
 
-/// Measures and prints.
+/// Name of Amazon's client where it was measured.
+const PLUGIN: &str = "session-manager-plugin";
+
+/// Measures and prints, and writes the tables and plots if asked to.
 ///
 /// # Errors
 /// When something does not start, and after the table when a measurement failed. A target that is
@@ -90,6 +106,7 @@ impl Plan {
 pub async fn run(options: TunnelOptions) -> anyhow::Result<()> {
     let mut signals = Signals::install()?;
     let began = Instant::now();
+    let circumstances = Circumstances::look(&options.pgiam).await?;
     progress("starting the sandbox and a PostgreSQL server");
     let far_side = FarSide::start().await?;
     let plan = if options.quick {
@@ -107,17 +124,33 @@ pub async fn run(options: TunnelOptions) -> anyhow::Result<()> {
         figures = measure(&far_side, programs, &plan) => Ok(figures),
         name = signals.next() => Err(anyhow::anyhow!("{name} before the end")),
     };
+    let others = format!(
+        "PostgreSQL {}, {BRIDGE} {BRIDGE_VERSION}",
+        far_side.database.postgres().version()
+    );
     let stopped = far_side.stop().await;
     let figures = outcome?;
     let plugin = match options.plugin {
-        Some(_) => "stock plugin",
-        None => "stock plugin (not installed; reference)",
+        Some(_) => PLUGIN,
+        None => "session-manager-plugin (measured once, with a real agent)",
     };
     say(&format!("\n{}", figures.to_markdown(plugin)))?;
     progress(&format!("{} s in all", began.elapsed().as_secs()));
     let failures = figures.failures();
     ensure!(failures == 0, "{failures} measurements failed");
-    stopped
+    stopped?;
+    let Some(docs) = &options.docs else {
+        return Ok(());
+    };
+    let section = Section {
+        name: "tunnel",
+        title: "Tunnel".to_owned(),
+        circumstances: circumstances.paragraphs(plan.command(), &others).await?,
+        table: figures.table(plugin),
+        notes: figures.notes(),
+        plots: figures.plots(options.plugin.as_ref().map(|_| PLUGIN)),
+    };
+    section.write(docs)
 }
 
 async fn measure(far_side: &FarSide, programs: Programs<'_>, plan: &Plan) -> Figures {

@@ -146,6 +146,9 @@ struct Straight {
     /// Megabytes to copy each way without pacing.
     #[arg(long, default_value_t = 50)]
     megabytes: u32,
+    /// Write the tables to benchmarks.md in this folder, with plots.
+    #[arg(long, value_name = "DIR", overrides_with = "docs")]
+    docs: Option<PathBuf>,
 }
 
 #[derive(Subcommand)]
@@ -165,6 +168,9 @@ enum Bench {
         /// Measure for less than four minutes instead of less than twenty.
         #[arg(long)]
         quick: bool,
+        /// Write the tables to benchmarks.md in this folder, with plots.
+        #[arg(long, value_name = "DIR", overrides_with = "docs")]
+        docs: Option<PathBuf>,
     },
 }
 
@@ -242,6 +248,7 @@ async fn measure(what: Option<Bench>, straight: Option<Straight>) -> anyhow::Res
                 bridge,
                 plugin,
                 quick,
+                docs,
             }),
             _,
         ) => {
@@ -250,11 +257,24 @@ async fn measure(what: Option<Bench>, straight: Option<Straight>) -> anyhow::Res
                 bridge,
                 plugin,
                 quick,
+                docs,
             })
             .await
         }
-        (None, Some(Straight { pgiam, megabytes })) => {
-            bench::run(BenchOptions { pgiam, megabytes }).await
+        (
+            None,
+            Some(Straight {
+                pgiam,
+                megabytes,
+                docs,
+            }),
+        ) => {
+            bench::run(BenchOptions {
+                pgiam,
+                megabytes,
+                docs,
+            })
+            .await
         }
         (None, None) => anyhow::bail!("bench needs --pgiam PATH"),
     }
