@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Checks that what the documents show can be pasted: examples parse, and "~" stands only where a
-shell expands it.
+shell expands it. Links to files and headings of this repository must lead somewhere.
 
 usage: check.py [FILE...]     all documents when none is named
 
@@ -40,6 +40,12 @@ KEYS = re.compile(r"""\b(?:ca_file|password_file|socket_dir) *= *["']~/""")
 # Behind these nobody expands it, but for a shell behind a blank.
 GLUED = re.compile(r"""["'=:,]~/""")
 QUOTED = re.compile(r"'[^'\n]*~/[^'\n]*'|\"[^\"\n]*~/[^\"\n]*\"")
+
+
+LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+PICTURE = re.compile(r"""\b(?:src|srcset)="([^"]+)\"""")
+HEADING = re.compile(r"^#{1,6} +(.+?) *$", re.M)
+ANCHOR = re.compile(r"""<a id="([^"]+)">""")
 
 
 def line_of(text, offset):
@@ -93,11 +99,50 @@ def look_at_markdown(file):
         for number, why in tildes(kind, inner):
             yield start + number, f'"~" {why}'
     # Code within a paragraph.
-    prose = FENCE.sub(lambda block: "\n" * block[0].count("\n"), text)
+    yield from broken_links(file, text)
+    prose = without_fences(text)
     for span in re.finditer(r"`([^`\n]+)`", prose):
         code = KEYS.sub("", span[1])
         if GLUED.search(code) or QUOTED.search(code):
             yield line_of(prose, span.start()), f'"~" is not expanded in {span[0]}'
+
+
+def without_fences(text):
+    """The text with empty lines in place of examples, so that offsets keep their lines."""
+    return FENCE.sub(lambda block: "\n" * block[0].count("\n"), text)
+
+
+def slug(heading):
+    """The anchor that GitHub gives a heading."""
+    text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).replace("`", "").lower()
+    return re.sub(r"[^\w\- ]", "", text).replace(" ", "-")
+
+
+def anchors(file):
+    """The anchors of a document. A repeated heading gets a number."""
+    text = without_fences(file.read_text(encoding="utf-8"))
+    found = set(ANCHOR.findall(text))
+    for heading in HEADING.findall(text):
+        name, number = slug(heading), 0
+        while (f"{name}-{number}" if number else name) in found:
+            number += 1
+        found.add(f"{name}-{number}" if number else name)
+    return found
+
+
+def broken_links(file, text):
+    """Links of a document, and its pictures, that lead nowhere in this repository."""
+    prose = re.sub(r"`[^`\n]*`", lambda span: "`" * len(span[0]), without_fences(text))
+    for pattern in (LINK, PICTURE):
+        for link in pattern.finditer(prose):
+            path, _, anchor = link[1].partition("#")
+            if re.match(r"[a-z]+:", path):
+                continue
+            target = (file.parent / path).resolve() if path else file
+            if not target.exists():
+                yield line_of(prose, link.start()), f"there is no {path}"
+            elif anchor and target.suffix == ".md" and anchor not in anchors(target):
+                yield line_of(prose, link.start()), f"{path or 'this document'} has no #{anchor}"
 
 
 def look_at_text(file):
