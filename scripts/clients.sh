@@ -35,6 +35,7 @@ client_packages() {
     have ruby && ruby -e 'require "pg"; require "active_record"' 2>/dev/null || missing="$missing ruby-pg ruby-activerecord"
     have go && [ -d "$go_packages/src/github.com/lib/pq" ] && [ -d "$go_packages/src/github.com/jackc/pgx/v4" ] ||
         missing="$missing golang-go golang-github-lib-pq-dev golang-github-jackc-pgx-v4-dev"
+    have isql && grep -qs '^\[PostgreSQL Unicode\]' /etc/odbcinst.ini || missing="$missing unixodbc odbc-postgresql"
     # For completions, beside bash.
     have zsh || missing="$missing zsh"
     have fish || missing="$missing fish"
@@ -50,13 +51,16 @@ client_packages() {
 }
 
 client_go() {
-    installed go go/use_generated.go && return 0
+    cat "$sources"/go/*.go | cmp -s - "$clients/go.installed" && return 0
     have go || { say "dev: go is missing"; return 1; }
     say "dev: building clients in Go (below $clients)"
-    mkdir -p "$clients/go" &&
+    mkdir -p "$clients/go" || return 1
+    for program in use_generated use_pq use_pgx; do
+        # Without modules: the libraries are Debian's.
         GO111MODULE=off GOPATH="$go_packages" GOCACHE="$clients/go/cache" \
-            go build -o "$clients/go/use_generated" "$sources/go/use_generated.go" &&
-        cp "$sources/go/use_generated.go" "$clients/go.installed"
+            go build -o "$clients/go/$program" "$sources/go/$program.go" "$sources/go/judge.go" || return 1
+    done
+    cat "$sources"/go/*.go >"$clients/go.installed"
 }
 
 # installed WHAT LIST: true if WHAT was installed from the present version of LIST.

@@ -134,6 +134,22 @@ impl Kit {
     }
 }
 
+/// psqlodbc of the system, used from Python.
+fn odbc(kit: &Kit) -> Result<Command, String> {
+    let probe = "import pyodbc, sys; sys.exit('PostgreSQL Unicode' not in pyodbc.drivers())";
+    let probed = std::process::Command::new(kit.installed("venv/bin/python")?)
+        .args(["-c", probe])
+        .output();
+    match probed.map_err(|error| error.to_string())?.status.success() {
+        true => kit.python("use_odbc.py"),
+        false => Err("psqlodbc is not registered in odbcinst.ini, or pyodbc is missing".to_owned()),
+    }
+}
+
+fn go(kit: &Kit, program: &str) -> Result<Command, String> {
+    Ok(Command::new(kit.installed(&format!("go/{program}"))?))
+}
+
 fn psql_18(kit: &Kit) -> Result<Command, String> {
     let eighteen = postgres18().map_err(|error| format!("{error:#}"))?;
     let mut command = kit.shell("psql.sh");
@@ -299,6 +315,7 @@ async fn python_drivers() {
         ("psycopg 3, async", |kit| {
             kit.python("use_psycopg3_async.py")
         }),
+        ("psycopg_pool", |kit| kit.python("use_psycopg_pool.py")),
         ("asyncpg", |kit| kit.python("use_asyncpg.py")),
         ("pg8000", |kit| kit.python("use_pg8000.py")),
     ];
@@ -332,6 +349,27 @@ async fn rust_drivers() {
         ("tokio-postgres", |kit| rust(kit, "tokio_postgres")),
         ("sqlx", |kit| rust(kit, "sqlx")),
         ("Diesel", |kit| rust(kit, "diesel")),
+    ];
+    group(World::start().await, clients).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn go_drivers() {
+    let clients: &[Client] = &[
+        ("lib/pq", |kit| go(kit, "use_pq")),
+        ("pgx", |kit| go(kit, "use_pgx")),
+    ];
+    group(World::start().await, clients).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn odbc_and_active_record() {
+    let clients: &[Client] = &[
+        ("ODBC", odbc),
+        ("ActiveRecord", |kit| {
+            let probe = "require 'pg'; require 'logger'; require 'active_record'";
+            kit.system("ruby", "ruby/use_active_record.rb", &["-e", probe])
+        }),
     ];
     group(World::start().await, clients).await;
 }
