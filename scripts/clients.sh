@@ -78,13 +78,25 @@ client_python() {
 }
 
 client_node() {
-    installed node node/package-lock.json && return 0
+    cat "$sources/node/package-lock.json" "$sources/node/prisma/schema.prisma" |
+        cmp -s - "$clients/node.installed" && return 0
     have npm || { say "dev: npm is missing"; return 1; }
     say "dev: installing clients in Node.js (below $clients)"
     mkdir -p "$clients/node" &&
         cp "$sources/node/package.json" "$sources/node/package-lock.json" "$clients/node" &&
         (cd "$clients/node" && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error >/dev/null) &&
-        cp "$sources/node/package-lock.json" "$clients/node.installed"
+        prisma_client &&
+        cat "$sources/node/package-lock.json" "$sources/node/prisma/schema.prisma" >"$clients/node.installed"
+}
+
+# Generates the client of Prisma. The schema engine, which Prisma's command would download, has no part
+# in that, so any program does in its place.
+prisma_client() {
+    mkdir -p "$clients/node/prisma" &&
+        cp "$sources/node/prisma/schema.prisma" "$clients/node/prisma" &&
+        (cd "$clients/node" &&
+            PRISMA_SCHEMA_ENGINE_BINARY=/bin/sh PRISMA_HIDE_UPDATE_MESSAGE=1 CHECKPOINT_DISABLE=1 \
+                node_modules/.bin/prisma generate --schema prisma/schema.prisma >/dev/null)
 }
 
 client_jdbc() {

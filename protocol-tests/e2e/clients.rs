@@ -344,6 +344,21 @@ async fn node() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn node_over_node_postgres() {
+    let clients: &[Client] = &[
+        ("Drizzle", |kit| kit.node("use_drizzle.js")),
+        ("Knex", |kit| kit.node("use_knex.js")),
+        ("Kysely", |kit| kit.node("use_kysely.js")),
+        ("MikroORM", |kit| kit.node("use_mikro_orm.js")),
+        ("Prisma", |kit| {
+            kit.installed("node/node_modules/judge-prisma-client/index.js")?;
+            kit.node("use_prisma.js")
+        }),
+    ];
+    group(World::start().await, clients).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rust_drivers() {
     let clients: &[Client] = &[
         ("tokio-postgres", |kit| rust(kit, "tokio_postgres")),

@@ -78,6 +78,8 @@ module.exports = {
   DATABASE: env.PGDATABASE,
   USER: env.PGUSER,
   TLS: env.PGSSLMODE !== 'disable',
+  // For a connection string that node-postgres reads: its other modes with TLS verify the certificate.
+  NO_VERIFY: env.PGSSLMODE === 'disable' ? '' : '?sslmode=no-verify',
   ROLE: env.JUDGE_ROLE,
   TEXT: 'Grüße, 世界 🐘 \'quoted\' \\ "twice"\ttab\nline',
   BIG,
