@@ -15,7 +15,8 @@ need_clients() {
     # Compiling takes longest, so it runs beside the downloads.
     cargo build --quiet --locked --target-dir "$clients/rust" --manifest-path "$sources/rust/Cargo.toml" &
     drivers=$!
-    client_python || lacking "the clients in Python"
+    client_python python venv || lacking "the clients in Python"
+    client_python dbt dbt || lacking dbt
     client_node || lacking "the clients in Node.js"
     client_jdbc || lacking "JDBC"
     client_go || lacking "the clients in Go"
@@ -66,15 +67,18 @@ client_go() {
 # installed WHAT LIST: true if WHAT was installed from the present version of LIST.
 installed() { cmp -s "$sources/$2" "$clients/$1.installed"; }
 
+# client_python NAME ENVIRONMENT: installs the packages of NAME/requirements.txt into a virtual
+# environment, and nothing beside them: a dependency that the list lacks is an error.
 client_python() {
-    installed python python/requirements.txt && return 0
-    say "dev: installing clients in Python (below $clients)"
-    rm -rf "$clients/venv"
-    # Only packages of the list: a dependency that it lacks is an error.
-    python3 -m venv "$clients/venv" &&
-        "$clients/venv/bin/python" -m pip install --quiet --no-deps --only-binary :all: -r "$sources/python/requirements.txt" &&
-        "$clients/venv/bin/python" -m pip check --quiet &&
-        cp "$sources/python/requirements.txt" "$clients/python.installed"
+    list="$1/requirements.txt"
+    installed "$1" "$list" && return 0
+    environment="$clients/$2"
+    say "dev: installing clients in Python ($1, below $environment)"
+    rm -rf "$environment"
+    python3 -m venv "$environment" &&
+        "$environment/bin/python" -m pip install --quiet --no-deps --only-binary :all: -r "$sources/$list" &&
+        "$environment/bin/python" -m pip check --quiet &&
+        cp "$sources/$list" "$clients/$1.installed"
 }
 
 client_node() {

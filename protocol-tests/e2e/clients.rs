@@ -117,6 +117,15 @@ impl Kit {
         Ok(command)
     }
 
+    fn dbt(&self) -> Result<Command, String> {
+        self.installed("dbt.installed")?;
+        let mut command = Command::new(self.installed("dbt/bin/python")?);
+        command
+            .arg(self.sources.join("dbt/use_dbt.py"))
+            .env("PYTHONDONTWRITEBYTECODE", "1");
+        Ok(command)
+    }
+
     pub(crate) fn node(&self, script: &str) -> Result<Command, String> {
         self.installed("node.installed")?;
         let modules = self.installed("node/node_modules")?;
@@ -330,6 +339,11 @@ async fn python_frameworks() {
         ("pgcli", |kit| kit.python("use_pgcli.py")),
     ];
     group(World::start().await, clients).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dbt() {
+    group(World::start().await, &[("dbt", Kit::dbt)]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
