@@ -19,6 +19,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 
 use crate::admission::{self, Entrance, Guard, Listening};
+use crate::base::names::TargetName;
 use crate::observe::Observed;
 use crate::platform::{descriptors, socket};
 
@@ -66,6 +67,9 @@ pub struct ControlRequests {
     /// Receives a message when a client requests a reload of the configuration; `None` if there is
     /// none to reload.
     pub reload: Option<mpsc::Sender<()>>,
+    /// Receives the name of a target when a client requests its end; `None` if the program has only
+    /// one.
+    pub stop_target: Option<mpsc::Sender<TargetName>>,
 }
 
 /// Reason why there are no health endpoints.

@@ -192,6 +192,7 @@ impl StatusSource for ForwardState {
             tunnel: self.transport.stats(),
             found: true,
             identity: None,
+            stopped: false,
         }
     }
 }

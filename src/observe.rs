@@ -75,6 +75,8 @@ pub struct TargetStatus {
     pub found: bool,
     /// AWS identity of the last login; `None` before the first one.
     pub identity: Option<LoadedIdentity>,
+    /// `true` if the owner has stopped the target.
+    pub stopped: bool,
 }
 
 impl TargetStatus {
@@ -82,6 +84,7 @@ impl TargetStatus {
     #[must_use]
     pub fn state(&self) -> &'static str {
         match (self.readiness, &self.failed) {
+            _ if self.stopped => "stopped",
             (Readiness::Interrupted, _) => "interrupted",
             (_, Some(_)) => "failing",
             (_, None) if !self.found => "looking",
@@ -100,7 +103,8 @@ impl TargetStatus {
     /// Returns `true` if a new connection is expected to work.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.found && self.readiness != Readiness::Interrupted && self.failed.is_none()
+        let is_reachable = self.readiness != Readiness::Interrupted && self.failed.is_none();
+        self.found && is_reachable && !self.stopped
     }
 }
 

@@ -6,6 +6,7 @@ mod exposition;
 mod health;
 mod service;
 mod shown;
+mod stop_target;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -13,7 +14,7 @@ use std::path::PathBuf;
 use protocol_tests::harness::program::clean_env;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::process::Command;
 use tokio::time::timeout;
 
@@ -86,6 +87,19 @@ fn socket(world: &World) -> PathBuf {
     let pid = world.proxy.pid().expect("pgiam runs");
     let dir = world.sandbox.dir().join("state").join("run");
     dir.join(format!("pgiam.{pid}.sock"))
+}
+
+/// Posts to the control socket; the status and the body of the answer.
+async fn post(world: &World, path: &str) -> (u16, String) {
+    let mut stream = UnixStream::connect(socket(world)).await.expect("pgiam");
+    let request = format!("POST {path} HTTP/1.1\r\nHost: pgiam\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.expect("asked");
+    let mut text = String::new();
+    let read = timeout(PATIENCE, stream.read_to_string(&mut text)).await;
+    read.expect("in time").expect("an answer");
+    let (head, body) = text.split_once("\r\n\r\n").expect("a head");
+    let status = head.split(' ').nth(1).and_then(|code| code.parse().ok());
+    (status.expect("a status"), body.to_owned())
 }
 
 /// What is answered: the status, the head and the body.

@@ -6,7 +6,7 @@ use hyper::{Method, StatusCode};
 
 use super::AdminContext;
 use super::document::ProcessDocument;
-use crate::base::foreign_text::visible_json;
+use crate::base::foreign_text::{visible, visible_json};
 use crate::observe::{Observed, Phase, TargetStatus};
 
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -23,9 +23,10 @@ pgiam
 ";
 
 /// Paths reserved for the owner, with the method of each. For other clients they do not exist.
-const PRIVATE: [(&str, Method); 3] = [
+const PRIVATE: [(&str, Method); 4] = [
     ("/status", Method::GET),
     ("/stop", Method::POST),
+    ("/stop-target", Method::POST),
     ("/reload", Method::POST),
 ];
 
@@ -91,18 +92,19 @@ impl AdminContext {
             "/liveness" => liveness(observed),
             "/readiness" => readiness(observed, asked.query),
             "/metrics" => metrics(observed),
-            path if private.is_some() => self.answer_owner(path),
+            path if private.is_some() => self.answer_owner(path, asked.query),
             _ => AdminResponse::text(StatusCode::NOT_FOUND, "not found; see /\n"),
         }
     }
 
     /// Returns the answer to a request for one of [`PRIVATE`].
-    fn answer_owner(&self, path: &str) -> AdminResponse {
+    fn answer_owner(&self, path: &str, query: Option<&str>) -> AdminResponse {
         match path {
             "/stop" => {
                 self.controls.stop.cancel();
                 AdminResponse::text(StatusCode::ACCEPTED, "stopping\n")
             }
+            "/stop-target" => self.stop_target(query),
             "/reload" => self.reload(),
             _ => self.status(),
         }
@@ -112,6 +114,33 @@ impl AdminContext {
         match serde_json::to_string(&ProcessDocument::of(self)) {
             Ok(body) => AdminResponse::ok(JSON, visible_json(&body).into_owned()),
             Err(error) => internal(&error),
+        }
+    }
+
+    /// Stops the target in `name`. A separate path, because an older pgiam would stop as a whole
+    /// if it ignored the query.
+    fn stop_target(&self, query: Option<&str>) -> AdminResponse {
+        let mut pairs = url::form_urlencoded::parse(query.unwrap_or_default().as_bytes());
+        let name = pairs.find_map(|(key, value)| (key == "name").then_some(value));
+        let Some(name) = name.filter(|name| !name.is_empty()) else {
+            return AdminResponse::text(StatusCode::BAD_REQUEST, "missing name=TARGET\n");
+        };
+        let Some(stop) = &self.controls.stop_target else {
+            let kind = self.kind.as_str();
+            let body = format!("pgiam {kind} has one target; stop the process instead\n");
+            return AdminResponse::text(StatusCode::CONFLICT, body);
+        };
+        let targets = self.observed.targets();
+        if !targets
+            .iter()
+            .any(|t| t.source.status().target.name == *name)
+        {
+            let body = format!("there is no target \"{}\"\n", visible(&name));
+            return AdminResponse::text(StatusCode::NOT_FOUND, body);
+        }
+        match stop.try_send(name.as_ref().into()) {
+            Ok(()) => AdminResponse::text(StatusCode::ACCEPTED, "stopping the target\n"),
+            Err(_) => AdminResponse::text(StatusCode::SERVICE_UNAVAILABLE, "busy; try again\n"),
         }
     }
 

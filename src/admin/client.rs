@@ -68,6 +68,24 @@ pub async fn stop(which: &ExistingSocket) -> Result<(), AskError> {
     ask(which, "POST", "/stop").await.map(drop)
 }
 
+/// Requests the end of one target of a process.
+///
+/// # Errors
+/// [`AskError`].
+pub async fn stop_target(which: &ExistingSocket, name: &str) -> Result<(), AskError> {
+    let name: String = url::form_urlencoded::byte_serialize(name.as_bytes()).collect();
+    let path = format!("/stop-target?name={name}");
+    ask(which, "POST", &path).await.map(drop)
+}
+
+/// Requests that a process reloads its configuration.
+///
+/// # Errors
+/// [`AskError`].
+pub async fn reload(which: &ExistingSocket) -> Result<(), AskError> {
+    ask(which, "POST", "/reload").await.map(drop)
+}
+
 /// Returns `true` if the process still serves its socket.
 pub async fn is_there(which: &ExistingSocket) -> bool {
     #[cfg(unix)]

@@ -15,6 +15,7 @@ use tracing::{error, info, warn};
 use super::connection_string::client_host;
 use super::serve::{log_ignored_target, ready_line};
 use super::start_errors::WaitEffect;
+use crate::base::names::TargetName;
 use crate::cli::ServeArgs;
 use crate::config::{
     ConfigError, ConfigFile, MAX_FILE_BYTES, ServeSettings, TargetConfig, fingerprint,
@@ -180,8 +181,18 @@ pub(super) struct ReloadSources {
     pub(super) stop: CancellationToken,
     /// The program was started at a terminal.
     pub(super) at_terminal: bool,
-    /// The control socket.
+    /// Requests of the control socket to reload.
     pub(super) control: mpsc::Receiver<()>,
+    /// Requests of the control socket to stop a target.
+    pub(super) stops: mpsc::Receiver<TargetName>,
+}
+
+/// A change of the served targets.
+pub(super) enum TargetChange {
+    /// Load the configuration.
+    Reload,
+    /// Stop this target.
+    Stop(TargetName),
 }
 
 impl<'a> ReloadTriggers<'a> {
@@ -201,16 +212,17 @@ impl<'a> ReloadTriggers<'a> {
         }
     }
 
-    /// Waits for SIGHUP, or for a change of the file. Cancel-safe.
-    pub(super) async fn next(&mut self) {
+    /// Waits for SIGHUP, a change of the file, or a request. Cancel-safe.
+    pub(super) async fn next(&mut self) -> TargetChange {
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 Some(()) = self.asked.control.recv() => {
                     info!("reloading the configuration on request");
-                    return;
+                    return TargetChange::Reload;
                 }
+                Some(target) = self.asked.stops.recv() => return TargetChange::Stop(target),
                 () = self.asked.hang_up.next() => {
                     if platform::terminal_is_gone(self.asked.at_terminal) {
                         info!("the terminal has closed; stopping");
@@ -218,22 +230,36 @@ impl<'a> ReloadTriggers<'a> {
                         std::future::pending::<()>().await;
                     }
                     info!("reloading the configuration after SIGHUP");
-                    return;
+                    return TargetChange::Reload;
                 }
                 _ = look.tick() => {
                     let Some(file) = &self.configured.file else { continue };
                     let now = FileReading::look(file).await;
                     if self.watch.has_changed(now) {
                         info!(file = %file.display(), "the configuration has changed; reloading it");
-                        return;
+                        return TargetChange::Reload;
                     }
                 }
             }
         }
     }
 
-    /// Applies the current configuration. An invalid configuration is ignored.
-    pub(super) async fn take_over(&mut self, server: &mut PgServer, proxy: &Arc<Proxy>) {
+    /// Applies a change. An invalid configuration is ignored.
+    pub(super) async fn take_over(
+        &mut self,
+        change: TargetChange,
+        server: &mut PgServer,
+        proxy: &Arc<Proxy>,
+    ) {
+        if let TargetChange::Stop(name) = change {
+            let grace = Duration::from_secs(self.args.drain.drain_timeout);
+            if server.stop_target(&name, grace).await {
+                let name = name.as_str();
+                info!(name, "stopped a target on request, until the next reload");
+                service::status(&serving(server));
+            }
+            return;
+        }
         service::reloading();
         // Whatever triggered the reload, the same contents are not loaded twice.
         self.watch = ChangeDetector::new(self.configured.file.as_deref().and_then(FileReading::of));

@@ -137,7 +137,10 @@ impl RunningServer {
             http: None,
             control_dir: platform::socket::default_dir(state_dir.as_deref()),
         };
-        let controls = ControlRequests { stop, reload: None };
+        let controls = ControlRequests {
+            stop,
+            ..ControlRequests::default()
+        };
         let admin = AdminServer::start(options, Arc::clone(&proxy.serving.observed), controls)?;
         let served = Arc::new(served);
         let at = ListenAt {

@@ -22,6 +22,7 @@ use crate::admission::KnownOwners;
 use crate::aws::AwsContext;
 use crate::base::environment;
 use crate::base::foreign_text::visible;
+use crate::base::names::TargetName;
 use crate::base::quote::shell;
 use crate::cli::ServeArgs;
 use crate::cli::terminal::Progress;
@@ -66,7 +67,7 @@ pub async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
     let os_user = platform::os_user();
     let proxy = Proxy::new(state_dir.as_deref(), os_user, &configured.serve, verifier)?;
     let proxy = Arc::new(proxy);
-    let (admin, control) = administer(
+    let (admin, control, stops) = administer(
         &configured,
         state_dir.as_deref(),
         &proxy,
@@ -117,6 +118,7 @@ pub async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
         stop: ends.asked.clone(),
         at_terminal: std::io::stdin().is_terminal(),
         control,
+        stops,
     };
     let mut changes = ReloadTriggers::watch(args, configured, aws_contexts, asked);
     while end.is_none() {
@@ -124,8 +126,8 @@ pub async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
         say_ready(&mut waiting, &host);
         tokio::select! {
             reason = ends.next() => end = Some(reason),
-            () = changes.next() => {
-                changes.take_over(&mut server, &proxy).await;
+            change = changes.next() => {
+                changes.take_over(change, &mut server, &proxy).await;
                 // New targets are logged when they are ready.
                 let served = server.served().targets();
                 waiting.retain(|row| served.iter().any(|served| Arc::ptr_eq(served, &row.served)));
@@ -228,14 +230,16 @@ impl ShutdownSources {
     }
 }
 
-/// Starts the health, metrics and control endpoints; returns the receiver of reload requests.
+/// Starts the health, metrics and control endpoints; returns the receivers of requests to reload
+/// and to stop a target.
 fn administer(
     configured: &LoadedConfiguration,
     state_dir: Option<&Path>,
     proxy: &Proxy,
     stop: CancellationToken,
-) -> anyhow::Result<(AdminServer, mpsc::Receiver<()>)> {
+) -> anyhow::Result<(AdminServer, mpsc::Receiver<()>, mpsc::Receiver<TargetName>)> {
     let (reload, asked) = mpsc::channel(1);
+    let (stop_target, stops) = mpsc::channel(1);
     let options = AdminOptions {
         kind: ProcessKind::Serve,
         config: configured.file.clone(),
@@ -245,9 +249,10 @@ fn administer(
     let controls = ControlRequests {
         stop,
         reload: Some(reload),
+        stop_target: Some(stop_target),
     };
     let admin = AdminServer::start(options, Arc::clone(&proxy.serving.observed), controls)?;
-    Ok((admin, asked))
+    Ok((admin, asked, stops))
 }
 
 /// Listens for the targets; returns the errors of those that failed.

@@ -58,7 +58,7 @@ pub async fn tunnel(args: &TunnelArgs) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     let controls = ControlRequests {
         stop: stop.clone(),
-        reload: None,
+        ..ControlRequests::default()
     };
     let options = AdminOptions {
         kind: ProcessKind::Tunnel,

@@ -11,6 +11,8 @@ pub enum EndedBy {
     Server,
     /// pgiam, because it is stopping.
     Shutdown,
+    /// pgiam, because the owner has stopped the target.
+    TargetStop,
 }
 
 impl EndedBy {
@@ -21,6 +23,7 @@ impl EndedBy {
             Self::Client => "client",
             Self::Server => "server",
             Self::Shutdown => "shutdown",
+            Self::TargetStop => "target stop",
         }
     }
 }

@@ -26,6 +26,12 @@ pub enum RouteError {
         /// The targets that the client may request.
         known: Vec<KnownTarget>,
     },
+    /// The owner of pgiam has stopped the target.
+    #[error("target \"{target}\" is stopped")]
+    Stopped {
+        /// The target.
+        target: TargetName,
+    },
     /// Neither the client nor the target names a user.
     #[error("no user name: the client sent none and target \"{target}\" has no user")]
     NoUser {

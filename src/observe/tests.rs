@@ -37,6 +37,7 @@ pub(crate) fn used(name: &str) -> TargetStatus {
     TargetStatus {
         found: true,
         identity: None,
+        stopped: false,
         target: Arc::new(target(name)),
         readiness: Readiness::Up,
         failed: None,

@@ -23,6 +23,7 @@ use bytes::Bytes;
 use pg_handshake::{AUTHENTICATION_OK, Startup};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, Span, debug, field, info, info_span, warn};
 
 use crate::admission::{Admitted, Refused};
@@ -39,7 +40,7 @@ use crate::postgres::splice;
 use crate::postgres::splice::InitialBytes;
 use crate::report::{self};
 use crate::serving::protocol::ClientProtocol;
-use crate::serving::state::ServingState;
+use crate::serving::state::{ConnectionStop, ServingState};
 use crate::tunnel::Readiness;
 
 /// Time that a client may stay silent while others wait for its place, and interval of the check.
@@ -106,6 +107,10 @@ async fn serve(
                     arrival,
                     is_owners,
                     client_asked: proxy.asks_password(&arrival),
+                    stop: ConnectionStop {
+                        program: stop,
+                        target: CancellationToken::new(),
+                    },
                     proxy,
                     accepted,
                     waiting: Arc::default(),
@@ -216,10 +221,7 @@ impl ClientConnection {
             span.record("database", routed.shown_database());
         }
 
-        let (place, stop) = (
-            context.connection_limit.acquire(),
-            self.proxy.serving.stop.clone(),
-        );
+        let (place, stop) = (context.connection_limit.acquire(), self.stop.clone());
         let waiting = Arc::clone(&self.waiting);
         let connected = async {
             let _ = place.as_ref().map_err(|limit| too_many(*limit, true))?;
@@ -240,10 +242,10 @@ impl ClientConnection {
         };
         let connected = tokio::select! {
             connected = answer_in_time(probe, &context, connected) => connected,
-            () = stop.cancelled() => Err(match probe {
-                true => ConnectionError::ShuttingDown.for_a_probe(),
-                false => ConnectionError::ShuttingDown,
-            }),
+            () = stop.requested() => {
+                let error = stop.error(&routed.target.name);
+                Err(if probe { error.for_a_probe() } else { error })
+            }
         };
         if routed.fallback.is_some() {
             span.record("database", routed.shown_database());
@@ -282,12 +284,13 @@ impl ClientConnection {
     /// startup. The other targets of the port are released, because a connection may far outlive
     /// them.
     async fn route(
-        &self,
+        &mut self,
         port_targets: PgPortTargets,
         startup: Startup,
         client: &mut LocalClient,
     ) -> Result<(Arc<PgContext>, RoutedStartup), RoutingFailure> {
         let served = route::choose(&port_targets, &startup).map_err(ConnectionError::from)?;
+        self.stop.target = served.stop.clone();
         let context = match served.ready() {
             Some(context) => Arc::clone(context),
             None => {
@@ -327,7 +330,7 @@ impl ClientConnection {
                 let found = found.unwrap_or_else(|_| late());
                 if probe { found.map_err(ConnectionError::for_a_probe) } else { found }
             }
-            () = self.proxy.serving.stop.cancelled() => Err(ConnectionError::ShuttingDown),
+            () = self.stop.requested() => Err(self.stop.error(&served.config.name)),
         }
     }
 
@@ -363,7 +366,7 @@ impl ClientConnection {
         self.count_login(&routed.target, total_ms);
         live.opened();
 
-        let stop = self.proxy.serving.stop.cancelled();
+        let stop = self.stop.requested();
         let LocalClient {
             stream: mut client,
             ahead,
@@ -373,7 +376,10 @@ impl ClientConnection {
             up: &ahead,
             down: &login_messages.bytes,
         };
-        let end = splice::splice(&mut client, &mut server, first, live.traffic(), stop).await;
+        let mut end = splice::splice(&mut client, &mut server, first, live.traffic(), stop).await;
+        if end.by == EndedBy::Shutdown && self.stop.is_of_target() {
+            end.by = EndedBy::TargetStop;
+        }
         drop(registration); // The key is no longer valid.
         let seconds = self.accepted.elapsed().as_secs();
         let reason = end.error.as_ref().map(plain).unwrap_or_default();

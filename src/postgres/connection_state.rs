@@ -12,10 +12,13 @@ use crate::config::{Auth, ResolvedTarget};
 use crate::observe::{LiveConnection, NewConnection, Stage};
 use crate::postgres::route::RoutedStartup;
 use crate::report::TokenEvidence;
+use crate::serving::state::ConnectionStop;
 
 /// A connection that has completed its startup.
 pub(in crate::postgres) struct ClientConnection {
     pub(in crate::postgres) arrival: Arrival,
+    /// Ends the connection; its target is known after routing.
+    pub(in crate::postgres) stop: ConnectionStop,
     /// The client belongs to pgiam's user.
     pub(in crate::postgres) is_owners: bool,
     pub(in crate::postgres) proxy: Arc<Proxy>,

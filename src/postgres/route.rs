@@ -72,12 +72,18 @@ pub(crate) fn requested<'a>(
 /// Returns the target of the port that the client requests.
 ///
 /// # Errors
-/// [`RouteError::UnknownTarget`].
+/// [`RouteError::UnknownTarget`], [`RouteError::Stopped`].
 pub(crate) fn choose<'a>(
     port_targets: &'a PgPortTargets,
     startup: &Startup,
 ) -> Result<&'a Arc<PgTarget>, RouteError> {
-    requested(port_targets, startup).ok_or_else(|| unknown(port_targets.known(), startup))
+    requested(port_targets, startup).ok_or_else(|| {
+        let (name, _) = split_name(startup.get("database").unwrap_or_default());
+        match port_targets.stopped(name).cloned() {
+            Some(target) => RouteError::Stopped { target },
+            None => unknown(port_targets.known(), startup),
+        }
+    })
 }
 
 /// Selects the target among those of one listener and applies the substitution rules.

@@ -2,8 +2,10 @@
 
 use super::client::{foreign_client, unknown_client};
 use super::context::ErrorContext;
-use super::message::{BROKEN, CANNOT_CONNECT, LogLevel, Message, Report};
-use super::phrases::{RECONNECT, sentence, shutting_down, too_many_connections, with_pending_step};
+use super::message::{BROKEN, CANNOT_CONNECT, LogLevel, Message, Report, SHUTDOWN};
+use super::phrases::{
+    RECONNECT, sentence, shutting_down, stopped, too_many_connections, with_pending_step,
+};
 use super::{descriptors, tunnel};
 
 use bytes::Bytes;
@@ -46,6 +48,10 @@ pub fn after_login(end: &ConnectionEnd, target: &ResolvedTarget) -> Option<Conne
     let message = match end.by {
         EndedBy::Client => return None,
         EndedBy::Shutdown => shutting_down(),
+        EndedBy::TargetStop => {
+            let message = "terminating connection because the target was stopped";
+            stopped(SHUTDOWN, message.to_owned())
+        }
         EndedBy::Server => {
             let error = end.error.as_ref()?;
             let lost = |reason: &str| {
@@ -75,7 +81,7 @@ pub fn after_login(end: &ConnectionEnd, target: &ResolvedTarget) -> Option<Conne
     };
     let level = match end.by {
         EndedBy::Server => LogLevel::Warn,
-        EndedBy::Client | EndedBy::Shutdown => LogLevel::Info,
+        EndedBy::Client | EndedBy::Shutdown | EndedBy::TargetStop => LogLevel::Info,
     };
     let report = message.report(level, Some(target));
     let failure = report.failure();

@@ -5,6 +5,7 @@ use pg_handshake::ClientError;
 use super::client::channel_binding;
 use crate::base::error_text::plain;
 use crate::failure::connection::ConnectionError;
+use crate::failure::route::RouteError;
 use crate::tunnel::TunnelError;
 
 use super::client::{
@@ -67,6 +68,9 @@ pub fn before_login(error: &ConnectionError, context: Option<&ErrorContext<'_>>)
         ConnectionError::LocalTls { error: failed, certificate } => local_tls(error, failed, certificate.as_deref()),
         ConnectionError::GoneAfterTls { certificate } => closed_after_tls(error, certificate.as_deref()),
         ConnectionError::TooManyConnections { limit, of_target } => warn(too_many_connections(*limit, *of_target)),
+        ConnectionError::Route(refused @ RouteError::Stopped { .. }) => {
+            route(refused).report(LogLevel::Info, target).into_not_ready(None)
+        }
         ConnectionError::Route(refused) => warn(route(refused)),
         ConnectionError::Credentials(refused) => warn(aws::credentials(refused)),
         ConnectionError::Discovery(failed) => warn(discovery::discovery(failed, context)),

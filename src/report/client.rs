@@ -4,7 +4,7 @@ use super::message::{
     CONFIGURATION, INTERNAL, LogLevel, Message, NO_SUCH_DATABASE, NOT_AUTHORIZED, NOT_NOW,
     NOT_SUPPORTED, PROTOCOL_VIOLATION, Report, WRONG_PASSWORD,
 };
-use super::phrases::{SLOW_CREDENTIALS, sentence, test_each_step, with_pending_step};
+use super::phrases::{SLOW_CREDENTIALS, sentence, stopped, test_each_step, with_pending_step};
 
 use std::io;
 use std::path::Path;
@@ -288,6 +288,9 @@ pub(super) fn route(error: &RouteError) -> Message {
                 "Use TARGET or TARGET/DATABASE as the database name. Targets on this port: {}.",
                 targets.join(", ")
             ))
+        }
+        RouteError::Stopped { target } => {
+            stopped(NOT_NOW, format!("target \"{target}\" is stopped"))
         }
         RouteError::NoUser { target } => Message::new(
             "target.no-user",

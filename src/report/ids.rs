@@ -132,6 +132,7 @@ pub const IDS: &[&str] = &[
     "target.no-user",
     "target.replication",
     "target.startup",
+    "target.stopped",
     "target.unknown",
     "target.user-encoding",
     "tls.alpn",

@@ -6,6 +6,8 @@ use crate::base::quote::shell;
 use crate::config::{Endpoint, ResolvedTarget, Via};
 use crate::login::background::LOGIN_STEP;
 
+use pg_handshake::SqlState;
+
 use super::context::ErrorContext;
 use super::message::{CANNOT_CONNECT, Message, REJECTED, SHUTDOWN, TOO_MANY, checked_id};
 
@@ -67,6 +69,13 @@ pub(super) fn shutting_down() -> Message {
         "terminating connection because pgiam is shutting down",
     )
     .hint("Connect again after pgiam has restarted.")
+}
+
+/// Reports that the owner of pgiam has stopped a target.
+pub(super) fn stopped(state: SqlState, message: String) -> Message {
+    Message::new("target.stopped", state, message)
+        .detail("It was stopped in pgiam status --watch.")
+        .hint("Serve it again: press s there, or reload the configuration (kill -HUP PID).")
 }
 
 /// Formats the text of a library as a sentence, as a Detail requires (PostgreSQL docs, "Error

@@ -122,6 +122,7 @@ pub(super) fn port_uses<P: ProtocolState>(
     let port_targets = |targets: Vec<Arc<ServedTarget<P>>>, by_name| PortTargets {
         targets: targets.into(),
         by_name,
+        stopped: Arc::default(),
     };
     for served in targets {
         match served.config.settings.local_port {

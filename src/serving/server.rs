@@ -1,5 +1,7 @@
 //! Server: accept loops, permits, reload and shutdown.
 
+mod target_stop;
+
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
@@ -20,6 +22,7 @@ use crate::observe::{ListedTarget, StatusSource};
 use crate::targets::context::{ProtocolState, TargetContext};
 use crate::targets::served_target::{PortTargets, ServedTarget};
 use crate::tunnel::Transport;
+use target_stop::StoppedRow;
 
 /// Maximum number of admitted clients in startup, or being refused for a connection limit, at the
 /// same time. Others wait in the kernel.
@@ -105,6 +108,8 @@ pub struct Server<C: ClientProtocol> {
     /// Removed targets that still have open connections or a lookup in progress.
     retired: Vec<Weak<ServedTarget<C::TargetState>>>,
     leaving: Vec<Weak<TargetContext<C::TargetState>>>,
+    /// Targets that are stopped until the next reload.
+    stopped: Vec<StoppedRow>,
     /// Tunnels that are shutting down.
     endings: TaskTracker,
 }
@@ -127,6 +132,7 @@ impl<C: ClientProtocol> Server<C> {
             late: TaskTracker::new(),
             retired: Vec::new(),
             leaving: Vec::new(),
+            stopped: Vec::new(),
             endings,
         };
         for listener in listeners {
@@ -156,7 +162,9 @@ impl<C: ClientProtocol> Server<C> {
             socket: row.socket,
             source: row.served as Arc<dyn StatusSource>,
         });
-        self.protocol.serving().observed.show(listed.collect());
+        let stopped = self.stopped.iter().map(|stopped| stopped.listed.clone());
+        let listed = listed.chain(stopped).collect();
+        self.protocol.serving().observed.show(listed);
     }
 
     fn open(&self, listener: Listener<C::TargetState>) {
@@ -196,7 +204,8 @@ impl<C: ClientProtocol> Server<C> {
 
     /// Replaces the targets. Ports that remain are never closed. Open connections continue,
     /// including those to removed targets; a removed target's tunnel ends after its last
-    /// connection. Returns the ports that failed; the rest is served.
+    /// connection. A stopped target is served again. Returns the ports that failed; the rest is
+    /// served.
     ///
     /// # Errors
     /// [`BindError`] if no port would be left. Then only the targets behind the remaining ports
@@ -257,6 +266,7 @@ impl<C: ClientProtocol> Server<C> {
         }
         opened.into_iter().for_each(|listener| self.open(listener));
         self.retire(&before, targets);
+        self.stopped.clear();
         self.show();
         Ok(failed)
     }

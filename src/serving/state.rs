@@ -10,7 +10,10 @@ use tracing::warn;
 
 use crate::admission::Guard;
 use crate::base::event_limit::{EventDecision, EventLimiter};
+use crate::base::names::TargetName;
 use crate::config::ServeSettings;
+use crate::failure::connection::ConnectionError;
+use crate::failure::route::RouteError;
 use crate::observe::Observed;
 use crate::targets::connection_limit::ConnectionLimit;
 
@@ -36,6 +39,41 @@ pub struct ServingState {
     pub observed: Arc<Observed>,
     /// Cancelled when the remaining connections must end.
     pub stop: CancellationToken,
+}
+
+/// Signals that end a connection: the end of the program, or that of its target.
+#[derive(Clone, Debug)]
+pub(crate) struct ConnectionStop {
+    /// Cancelled when the program ends its connections.
+    pub(crate) program: CancellationToken,
+    /// Cancelled when the stopped target ends its connections.
+    pub(crate) target: CancellationToken,
+}
+
+impl ConnectionStop {
+    /// Waits until the connection must end. Cancel-safe.
+    pub(crate) async fn requested(&self) {
+        tokio::select! {
+            () = self.program.cancelled() => {}
+            () = self.target.cancelled() => {}
+        }
+    }
+
+    /// Returns whether only the target is stopped.
+    pub(crate) fn is_of_target(&self) -> bool {
+        self.target.is_cancelled() && !self.program.is_cancelled()
+    }
+
+    /// Returns the error for a client of `target` that has not logged in yet.
+    pub(crate) fn error(&self, target: &TargetName) -> ConnectionError {
+        match self.is_of_target() {
+            true => RouteError::Stopped {
+                target: target.clone(),
+            }
+            .into(),
+            false => ConnectionError::ShuttingDown,
+        }
+    }
 }
 
 impl ServingState {

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use thiserror::Error;
 use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info};
 
@@ -13,7 +14,7 @@ use crate::aws::discover::{DiscoverError, NotLocated};
 use crate::aws::{AwsContext, AwsOptions};
 use crate::base::background::TaskStopped;
 use crate::base::error_text::chain;
-use crate::base::names::Region;
+use crate::base::names::{Region, TargetName};
 use crate::base::single_flight::{Expiring, Refreshing, system_clock};
 use crate::config::{ConfigError, ResolvedTarget, TargetConfig};
 use crate::failure::connection::ConnectionError;
@@ -104,6 +105,8 @@ impl AwsContexts {
 pub struct ServedTarget<P> {
     /// The configured target.
     pub config: TargetConfig,
+    /// Cancelled when the connections must end because the target is stopped.
+    pub(crate) stop: CancellationToken,
     lookup: Arc<DatabaseLookup<P>>,
 }
 
@@ -199,6 +202,7 @@ impl<P: ProtocolState> ServedTarget<P> {
         };
         Self {
             config,
+            stop: CancellationToken::new(),
             lookup: Arc::new(lookup),
         }
     }
@@ -376,6 +380,8 @@ pub struct PortTargets<P> {
     pub targets: Arc<[Arc<ServedTarget<P>>]>,
     /// True if the database name selects the target even when there is only one.
     pub by_name: bool,
+    /// Names of the targets that are stopped.
+    pub(crate) stopped: Arc<[TargetName]>,
 }
 
 impl<P> Clone for PortTargets<P> {
@@ -383,6 +389,7 @@ impl<P> Clone for PortTargets<P> {
         Self {
             targets: Arc::clone(&self.targets),
             by_name: self.by_name,
+            stopped: Arc::clone(&self.stopped),
         }
     }
 }
@@ -398,6 +405,27 @@ impl<P: ProtocolState> PortTargets<P> {
     pub(crate) fn named(&self, name: &[u8]) -> Option<&Arc<ServedTarget<P>>> {
         let mut all = self.targets.iter();
         all.find(|served| served.config.name.as_bytes() == name)
+    }
+
+    /// Returns the stopped target of this name.
+    pub(crate) fn stopped(&self, name: &[u8]) -> Option<&TargetName> {
+        self.stopped
+            .iter()
+            .find(|stopped| stopped.as_bytes() == name)
+    }
+
+    /// Returns these targets without one, which a client may still name; `None` if it is not among
+    /// them. The name selects the target as before.
+    pub(crate) fn without(&self, target: &Arc<ServedTarget<P>>) -> Option<Self> {
+        let is_it = |other: &&Arc<ServedTarget<P>>| Arc::ptr_eq(other, target);
+        self.targets.iter().find(is_it)?;
+        let others = self.targets.iter().filter(|other| !is_it(other));
+        let stopped = self.stopped.iter().chain([&target.config.name]);
+        Some(Self {
+            targets: others.cloned().collect(),
+            by_name: self.picks_by_name(),
+            stopped: stopped.cloned().collect(),
+        })
     }
 
     /// Returns the targets, for a client that requested another one.

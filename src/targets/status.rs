@@ -1,7 +1,8 @@
 //! Status of a target for displays and metrics.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
+use crate::config::ResolvedTarget;
 use crate::observe::{StatusSource, TargetStatus};
 use crate::targets::context::{ProtocolState, TargetContext};
 use crate::targets::served_target::ServedTarget;
@@ -16,6 +17,7 @@ impl<P: ProtocolState> StatusSource for TargetContext<P> {
             tunnel: self.transport.stats(),
             found: true,
             identity: self.aws.loaded_identity(),
+            stopped: false,
         }
     }
 }
@@ -31,7 +33,45 @@ impl<P: ProtocolState> StatusSource for ServedTarget<P> {
                 tunnel: TunnelStats::default(),
                 found: false,
                 identity: None,
+                stopped: false,
             },
+        }
+    }
+}
+
+/// Status of a target that the owner has stopped. It does not keep the tunnel open.
+pub(crate) struct StoppedTarget<P> {
+    target: Arc<ResolvedTarget>,
+    context: Weak<TargetContext<P>>,
+}
+
+impl<P: ProtocolState> StoppedTarget<P> {
+    /// Creates the status of a target that was served until now.
+    pub(crate) fn of(served: &ServedTarget<P>) -> Self {
+        let context = served.ready();
+        Self {
+            target: context.map_or_else(
+                || Arc::new(served.provisional()),
+                |context| Arc::clone(&context.target),
+            ),
+            context: context.map(Arc::downgrade).unwrap_or_default(),
+        }
+    }
+}
+
+impl<P: ProtocolState> StatusSource for StoppedTarget<P> {
+    fn status(&self) -> TargetStatus {
+        let context = self.context.upgrade();
+        TargetStatus {
+            target: Arc::clone(&self.target),
+            readiness: Readiness::Idle,
+            failed: None,
+            tunnel: context
+                .map(|context| context.transport.stats())
+                .unwrap_or_default(),
+            found: true,
+            identity: None,
+            stopped: true,
         }
     }
 }

@@ -7,10 +7,8 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use protocol_tests::harness::program::psql;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::UnixStream;
 
-use super::{ask, command, get, http, request, socket, status, world, world_with};
+use super::{ask, command, get, http, post, request, socket, status, world, world_with};
 use crate::local::peer::{by_nobody, two_users};
 use crate::shell::Shell;
 use crate::support::{PATIENCE, Setup, World, launch, ordinary_config, run};
@@ -111,15 +109,7 @@ async fn a_reload_that_is_asked_for_shows_in_the_status() {
         ordinary_config()
     );
     std::fs::write(world.sandbox.dir().join("pgiam.toml"), more).expect("pgiam.toml");
-    let mut stream = UnixStream::connect(socket(&world))
-        .await
-        .expect("it is there");
-    let request = b"POST /reload HTTP/1.1\r\nHost: pgiam\r\n\r\n";
-    stream.write_all(request).await.expect("asked");
-    let mut answer = String::new();
-    let read = stream.read_to_string(&mut answer).await;
-    read.expect("an answer");
-    assert!(answer.starts_with("HTTP/1.1 202 "), "{answer}");
+    assert_eq!(post(&world, "/reload").await.0, 202);
     let log = "reloading the configuration on request";
     world.proxy.wait_log(log, PATIENCE).await.expect("it does");
     let waited = ask(&world, &["wait", "reports", "--timeout", "60"]).await;

@@ -177,6 +177,33 @@ fn the_control_socket_stops_and_loads_anew() {
 }
 
 #[test]
+fn the_control_socket_stops_a_target_that_is_there() {
+    let mut context = context(vec![used("orders"), used("ré ports")]);
+    let status = |context: &AdminContext, asked_by: (Method, bool), path| {
+        asked(context, asked_by, path).status.as_u16()
+    };
+    let (owner, other) = ((Method::POST, true), (Method::POST, false));
+    let path = "/stop-target?name=r%C3%A9+ports";
+    assert_eq!(
+        status(&context, owner.clone(), path),
+        409,
+        "a single command"
+    );
+    let (sender, mut receiver) = mpsc::channel(1);
+    context.controls.stop_target = Some(sender);
+    assert_eq!(status(&context, other, path), 405);
+    assert_eq!(status(&context, (Method::GET, true), path), 405);
+    assert_eq!(status(&context, (Method::GET, false), path), 404);
+    assert_eq!(status(&context, owner.clone(), "/stop-target"), 400);
+    assert_eq!(status(&context, owner.clone(), "/stop-target?name=or"), 404);
+    assert!(receiver.try_recv().is_err());
+    assert_eq!(status(&context, owner.clone(), path), 202);
+    assert_eq!(status(&context, owner, path), 503, "one at a time");
+    assert_eq!(receiver.try_recv().unwrap(), *"ré ports");
+    assert!(!context.controls.stop.is_cancelled());
+}
+
+#[test]
 fn a_failure_that_no_client_has_met_is_a_recent_error() {
     let context = context(vec![failing("orders"), failing("reports")]);
     let observed = &context.observed;

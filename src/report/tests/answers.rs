@@ -475,6 +475,9 @@ fn a_client_that_leaves_while_it_waits_is_told_of_with_the_step() {
 fn the_local_side_is_explained() {
     let one = target("bastion='i-1'");
     let context = context(&one);
+    let stopped = ConnectionError::Route(RouteError::Stopped {
+        target: "orders".into(),
+    });
     let replication = RouteError::Replication {
         target: "orders".to_owned().into(),
     };
@@ -530,6 +533,7 @@ fn the_local_side_is_explained() {
             "interrupted",
             ConnectionError::Interrupted(Box::new(ConnectionError::Tunnel(lost()))),
         ),
+        ("stopped", stopped),
         ("stopping", ConnectionError::ShuttingDown),
     ];
     let texts: Vec<String> = cases
@@ -542,7 +546,7 @@ fn the_local_side_is_explained() {
         .collect();
     snapshot("local", &texts);
     // `pg_isready` must report these as "rejecting".
-    for (title, error) in &cases[11..15] {
+    for (title, error) in &cases[11..16] {
         let report = refusal(error, &context);
         assert!(report.not_ready, "{title}");
         assert_eq!(fields(&report)[&b'C'], "57P03", "{title}");
