@@ -5,6 +5,7 @@
 //! those systems and are untested.
 
 pub mod descriptors;
+pub mod job_control;
 pub mod peer;
 pub mod permissions;
 pub mod process_group;

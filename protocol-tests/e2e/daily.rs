@@ -3,6 +3,7 @@
 mod reload;
 mod run;
 pub(crate) mod screen;
+mod watch;
 mod words;
 
 use std::path::Path;

@@ -215,7 +215,8 @@ pub struct SetupBastionArgs {
 /// Flags of `pgiam status`.
 #[derive(Clone, Debug, Default, Args)]
 pub struct StatusArgs {
-    /// Refresh every second until Ctrl-C.
+    /// Show a screen with all targets, connections and errors, refreshed every second (`?` shows the
+    /// keys). In a pipe, print the status every second.
     #[arg(long, short)]
     pub watch: bool,
     /// Flag for the output format.

@@ -1,5 +1,6 @@
 //! `pgiam status`, `pgiam wait` and `pgiam stop`: query and control of running processes.
 
+mod rates;
 mod show;
 mod watch;
 
@@ -19,6 +20,7 @@ use crate::cli::terminal;
 use crate::cli::terminal::Progress;
 use crate::cli::{StatusArgs, StopArgs, WaitArgs};
 use crate::platform::socket::control::{ExistingSocket, is_alive};
+use rates::RateMeter;
 
 /// Polling interval of `wait` and `stop`.
 const LOOK: Duration = Duration::from_millis(50);
@@ -44,12 +46,13 @@ pub async fn status(args: &StatusArgs) -> anyhow::Result<u8> {
         terminal::write(format!("{}\n", visible_json(&text)))?;
     } else if !processes.is_empty() {
         let mut rates = None;
-        if watch::has_connections(&processes) {
-            let mut meter = watch::RateMeter::default();
-            meter.rates(&processes);
+        if has_connections(&processes) {
+            let mut meter = RateMeter::default();
+            meter.read(&processes);
             sleep(MEASURE).await;
             (processes, _) = running(state_dir.as_deref()).await?;
-            rates = Some(meter.rates(&processes));
+            meter.read(&processes);
+            rates = Some(meter);
         }
         terminal::write(show::all(&processes, show::width(), rates.as_ref()))?;
     }
@@ -58,6 +61,12 @@ pub async fn status(args: &StatusArgs) -> anyhow::Result<u8> {
         return Ok(exit::NOT_RUNNING);
     }
     Ok(0)
+}
+
+/// Returns true if there is a rate to show.
+fn has_connections(processes: &[ProcessDocument]) -> bool {
+    let mut targets = processes.iter().flat_map(|process| &process.targets);
+    targets.any(|target| !target.connections.is_empty())
 }
 
 /// Returns the reason why there is no status. `failed`: the running processes that gave none.

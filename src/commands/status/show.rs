@@ -1,9 +1,9 @@
 //! The tables of `pgiam status`.
 
-use std::collections::HashMap;
 use std::fmt::Write;
 use std::io::IsTerminal;
 
+use super::rates::{ByteRate, RateMeter};
 use super::short;
 use crate::admin::document::{
     ConnectionDocument, FailureDocument, IdentityDocument, ProcessDocument, SessionDocument,
@@ -11,9 +11,6 @@ use crate::admin::document::{
 };
 use crate::base::quote::printable;
 use crate::cli::terminal::{BAD, DIM, GOOD, HEADING, Table, WARNING, styled};
-
-/// Bytes per second of each connection, by process and connection id.
-pub(super) type ByteRates = HashMap<(u32, u64), f64>;
 
 /// Returns the output width: the terminal's, unlimited in a pipe.
 pub(super) fn width() -> usize {
@@ -28,13 +25,13 @@ pub(super) fn width() -> usize {
 pub(super) fn all(
     processes: &[ProcessDocument],
     width: usize,
-    rates: Option<&ByteRates>,
+    rates: Option<&RateMeter>,
 ) -> String {
     let each = processes.iter().map(|process| one(process, width, rates));
     each.collect::<Vec<_>>().join("\n")
 }
 
-fn one(process: &ProcessDocument, width: usize, rates: Option<&ByteRates>) -> String {
+fn one(process: &ProcessDocument, width: usize, rates: Option<&RateMeter>) -> String {
     let mut text = head(process, width);
     text.push('\n');
     let mut targets = Table::new(&[
@@ -60,7 +57,11 @@ fn one(process: &ProcessDocument, width: usize, rates: Option<&ByteRates>) -> St
             .iter()
             .for_each(|s| sessions.row(session_row(s)));
         for client in &target.connections {
-            let rate = rates.map(|rates| rates.get(&(process.pid, client.id)).copied());
+            let rate = rates.map(|rates| {
+                rates
+                    .connection(process.pid, client.id)
+                    .map(ByteRate::total)
+            });
             clients.row(client_row(client, target, rate));
         }
     }
@@ -169,7 +170,7 @@ fn target_row(target: &TargetDocument) -> [String; 7] {
     let state = match target.state.as_str() {
         "ready" => styled(GOOD, "ready"),
         "idle" => "idle".to_owned(),
-        "starting" => styled(WARNING, "starting"),
+        "starting" | "stopped" => styled(WARNING, &target.state),
         other => styled(BAD, other),
     };
     let open = target.connections.len();
@@ -217,6 +218,7 @@ fn client_row(
     rate: Option<Option<f64>>,
 ) -> Vec<String> {
     let none = || styled(DIM, "-");
+    let rate = rate.map(|rate| rate.filter(|_| client.state == "open"));
     let named = |name: &str| {
         if name.is_empty() {
             none()
@@ -285,7 +287,7 @@ fn wrapped(text: &str, width: usize) -> Vec<String> {
 }
 
 /// Formats a duration as one number.
-fn age(seconds: f64) -> String {
+pub(super) fn age(seconds: f64) -> String {
     match seconds {
         s if s < 60.0 => format!("{s:.0}s"),
         s if s < 3600.0 => format!("{:.0}m", (s / 60.0).floor()),
@@ -295,16 +297,16 @@ fn age(seconds: f64) -> String {
 }
 
 /// Formats a byte count with a decimal unit, three digits.
-fn bytes(count: u64) -> String {
+pub(super) fn bytes(count: u64) -> String {
     #[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
     human(count as f64)
 }
 
-fn per_second(bytes: f64) -> String {
+pub(super) fn per_second(bytes: f64) -> String {
     format!("{}/s", human(bytes))
 }
 
-fn human(mut bytes: f64) -> String {
+pub(super) fn human(mut bytes: f64) -> String {
     for unit in ["B", "kB", "MB", "GB"] {
         let whole = unit == "B" || bytes >= 99.95;
         if bytes < 999.5 {

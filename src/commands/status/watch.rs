@@ -1,156 +1,316 @@
-//! `pgiam status --watch`.
+//! `pgiam status --watch`: a screen at a terminal, else the status again and again.
 
-use std::collections::HashMap;
-use std::io::{self, IsTerminal, Write};
-use std::path::Path;
+mod columns;
+mod details;
+mod draw;
+mod header;
+mod keys;
+mod lines;
+mod model;
+mod rows;
+mod screen;
+mod theme;
+mod window;
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::Context;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use ratatui::crossterm::event::Event;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 
-use super::show::{self, ByteRates};
-use super::{none_answers, running};
+use super::{StatusAnswer, none_answers};
+use crate::admin::client::{self, AskError};
 use crate::admin::document::ProcessDocument;
-use crate::base::foreign_text::visible_json;
 use crate::cli::exit;
 use crate::cli::terminal;
 use crate::platform::StopSignals;
+use crate::platform::job_control::{self, SuspendSignal, SuspendSignals};
+use crate::platform::socket::control;
+use crate::report::error_entry;
+use keys::Action;
+use model::{Model, Request};
+use screen::{Keys, Screen};
 
 /// Refresh interval.
 const EVERY: Duration = Duration::from_secs(1);
+/// Width at which paragraphs are one line; the window wraps them.
+const UNWRAPPED: usize = 10_000;
+/// Time after a request until its effect is read.
+const EFFECT: Duration = Duration::from_millis(250);
+/// Time within which a stop signal takes effect on all threads.
+const STOPPING: Duration = Duration::from_millis(50);
 
-// xterm's control sequences, "DEC Private Mode Set" and "Erase in Display".
-const ENTER: &str = "\x1b[?1049h\x1b[?25l";
-const LEAVE: &str = "\x1b[?25h\x1b[?1049l";
-const HOME: &str = "\x1b[H";
-const CLEAR_LINE: &str = "\x1b[K";
-const CLEAR_REST: &str = "\x1b[J";
-
-/// Refreshes the status every second until Ctrl-C, or until no process is left.
+/// Shows the status until the user ends it, or in a pipe until no process is left.
 pub(super) async fn watch(state_dir: Option<&Path>, json: bool) -> anyhow::Result<u8> {
-    let mut signals = StopSignals::install().context("cannot listen for signals")?;
-    let mut ticks = interval(EVERY);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut screen = TerminalScreen::open(json);
-    let mut meter = RateMeter::default();
-    loop {
-        tokio::select! {
-            _ = ticks.tick() => {}
-            _ = signals.next() => return Ok(0),
-        }
-        let (processes, failed) = running(state_dir).await?;
-        if processes.is_empty() {
-            drop(screen);
-            terminal::tell(none_answers(&failed))?;
-            return Ok(exit::NOT_RUNNING);
-        }
-        let text = if json {
-            let text = serde_json::to_string(&processes)?;
-            format!("{}\n", visible_json(&text))
-        } else {
-            let rates = meter.rates(&processes);
-            show::all(&processes, show::width(), Some(&rates))
-        };
-        match screen.show(&text) {
-            // The reader has closed the pipe.
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(0),
-            shown => shown.context("cannot write to standard output")?,
+    if json || !screen::is_usable() {
+        return lines::watch(state_dir, json).await;
+    }
+    let mut model = Model::default();
+    let (processes, failed) = sorted(super::asked(state_dir).await?);
+    if processes.is_empty() {
+        terminal::tell(none_answers(&failed))?;
+        return Ok(exit::NOT_RUNNING);
+    }
+    model.read(processes, reasons(failed));
+    let Ok(screen) = Screen::open() else {
+        // Without keys it is a pipe.
+        return lines::watch(state_dir, json).await;
+    };
+    let mut watch = Watch {
+        state_dir: state_dir.map(Path::to_owned),
+        model,
+        screen,
+        keys: Keys::default(),
+        signals: StopSignals::install().context("cannot listen for signals")?,
+        suspends: SuspendSignals::install().context("cannot listen for signals")?,
+        soon: None,
+    };
+    watch.run().await?;
+    watch.keys.pause().await;
+    let Watch {
+        mut model, screen, ..
+    } = watch;
+    screen
+        .close(&mut model)
+        .context("cannot write to standard output")?;
+    Ok(match model.processes.is_empty() {
+        true => exit::NOT_RUNNING,
+        false => 0,
+    })
+}
+
+/// Separates the processes that have answered from the others.
+fn sorted(answers: StatusAnswer) -> (Vec<ProcessDocument>, Vec<(u32, AskError)>) {
+    let (mut processes, mut failed) = (Vec::new(), Vec::new());
+    for (found, status) in answers {
+        match status {
+            Ok(process) => processes.push(process),
+            Err(error) => failed.push((found.pid, error)),
         }
     }
+    (processes, failed)
 }
 
-/// Returns true if there is a rate to show.
-pub(super) fn has_connections(processes: &[ProcessDocument]) -> bool {
-    let mut targets = processes.iter().flat_map(|process| &process.targets);
-    targets.any(|target| !target.connections.is_empty())
+fn reasons(failed: Vec<(u32, AskError)>) -> Vec<(u32, String)> {
+    let reasons = failed.into_iter().map(|(pid, error)| match error {
+        AskError::Silent(_) => (pid, "does not answer".to_owned()),
+        error => (pid, error.to_string()),
+    });
+    reasons.collect()
 }
 
-/// Computes bytes per second from two readings.
-#[derive(Debug, Default)]
-pub(super) struct RateMeter(HashMap<(u32, u64), (u64, Instant)>);
+/// Returns what `docs/errors.md` says about an error.
+fn explanation(id: &str) -> Option<Vec<String>> {
+    let text = error_entry(id)?.plain(UNWRAPPED);
+    Some(text.lines().map(str::to_owned).collect())
+}
 
-impl RateMeter {
-    pub(super) fn rates(&mut self, processes: &[ProcessDocument]) -> ByteRates {
-        let now = Instant::now();
-        let (mut seen, mut rates) = (HashMap::new(), HashMap::new());
-        for process in processes {
-            for client in process.targets.iter().flat_map(|t| &t.connections) {
-                let key = (process.pid, client.id);
-                let moved = client.bytes_up + client.bytes_down;
-                if let Some((before, at)) = self.0.get(&key) {
-                    let since = now.duration_since(*at).as_secs_f64();
-                    #[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
-                    let more = moved.saturating_sub(*before) as f64;
-                    rates.insert(key, more / since.max(f64::MIN_POSITIVE));
+/// The running screen.
+struct Watch {
+    state_dir: Option<PathBuf>,
+    model: Model,
+    screen: Screen,
+    keys: Keys,
+    signals: StopSignals,
+    suspends: SuspendSignals,
+    /// Time of a reading before the next regular one.
+    soon: Option<Instant>,
+}
+
+type Reading = JoinHandle<Result<StatusAnswer, AskError>>;
+
+impl Watch {
+    /// Draws, and reacts to keys, signals and readings, until the user ends it.
+    async fn run(&mut self) -> anyhow::Result<()> {
+        let mut ticks = interval(EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // A process that hangs delays the readings, but not the keys.
+        let mut reading: Option<Reading> = None;
+        loop {
+            self.screen
+                .draw(&mut self.model)
+                .context("cannot write to the terminal")?;
+            let soon = self.soon;
+            tokio::select! {
+                event = self.keys.next() => {
+                    // A closed terminal has no more keys.
+                    let Ok(event) = event else { return Ok(()) };
+                    if !self.handle(event).await? {
+                        return Ok(());
+                    }
                 }
-                seen.insert(key, (moved, now));
+                _ = ticks.tick(), if reading.is_none() => reading = Some(self.read()),
+                () = at(soon), if reading.is_none() => {
+                    self.soon = None;
+                    reading = Some(self.read());
+                }
+                answers = finished(&mut reading) => {
+                    reading = None;
+                    if let Some(answers) = answers {
+                        let (processes, failed) = sorted(answers);
+                        self.model.read(processes, reasons(failed));
+                    }
+                }
+                _ = self.signals.next() => return Ok(()),
+                signal = self.suspends.next() => match signal {
+                    SuspendSignal::Suspend => self.suspend(false).await?,
+                    // It was stopped by SIGSTOP, and the shell has used the terminal.
+                    SuspendSignal::Resumed => self.screen.enter().context(TERMINAL)?,
+                },
             }
         }
-        self.0 = seen;
-        rates
-    }
-}
-
-/// A terminal, restored when this is dropped, or a pipe.
-#[derive(Debug)]
-struct TerminalScreen {
-    terminal: bool,
-    blocks: bool,
-    first: bool,
-}
-
-impl TerminalScreen {
-    fn open(json: bool) -> Self {
-        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
-        let terminal = !json && !dumb && io::stdout().is_terminal();
-        if terminal {
-            raw(ENTER);
-        }
-        Self {
-            terminal,
-            blocks: !json,
-            first: true,
-        }
     }
 
-    fn show(&mut self, text: &str) -> io::Result<()> {
-        let first = std::mem::replace(&mut self.first, false);
-        let mut out = anstream::stdout().lock();
-        if !self.terminal {
-            if self.blocks && !first {
-                writeln!(out)?;
+    fn read(&self) -> Reading {
+        let state_dir = self.state_dir.clone();
+        tokio::spawn(async move { client::all(state_dir.as_deref()).await })
+    }
+
+    /// Handles a key or a change of size. Returns false to end the screen.
+    async fn handle(&mut self, event: Event) -> anyhow::Result<bool> {
+        // Only the next drawing has to know a new size.
+        let Event::Key(key) = event else {
+            return Ok(true);
+        };
+        match keys::press(&mut self.model, key) {
+            Action::None => {}
+            Action::Quit => return Ok(false),
+            Action::Redraw => self.screen.clear().context(TERMINAL)?,
+            Action::Suspend => self.suspend(true).await?,
+            Action::Run(words) => return self.give_way(&words).await,
+            Action::Send(request) => {
+                self.send(request).await;
+                self.soon = Some(Instant::now() + EFFECT);
             }
-            write!(out, "{text}")?;
-            return out.flush();
         }
-        let rows = usize::from(console::Term::stdout().size().0).max(2);
-        raw(HOME);
-        let lines = text.lines().take(rows - 1);
-        for line in lines {
-            write!(out, "{line}")?;
-            out.flush()?;
-            raw(CLEAR_LINE);
-            writeln!(out)?;
+        Ok(true)
+    }
+
+    /// Suspends pgiam, with the terminal restored meanwhile.
+    async fn suspend(&mut self, whole_job: bool) -> anyhow::Result<()> {
+        self.keys.pause().await;
+        self.screen.leave();
+        if job_control::suspend(whole_job) {
+            sleep(STOPPING).await;
+        } else {
+            self.model.message = Some("no shell could resume pgiam".to_owned());
         }
-        out.flush()?;
-        raw(CLEAR_REST);
-        Ok(())
+        self.screen.enter().context(TERMINAL)
+    }
+
+    async fn send(&mut self, request: Request) {
+        let pid = match &request {
+            Request::StopTarget(target) => target.pid,
+            Request::Reload(pid) => *pid,
+        };
+        let all = control::all(self.state_dir.as_deref());
+        let Some(socket) = all.into_iter().find(|found| found.pid == pid) else {
+            self.model.message = Some(format!("process {pid} has ended"));
+            return;
+        };
+        let (sent, done) = match &request {
+            Request::StopTarget(target) => (
+                client::stop_target(&socket, &target.name).await,
+                format!("stopping {}", target.name),
+            ),
+            Request::Reload(_) => (
+                client::reload(&socket).await,
+                "reloading the configuration".to_owned(),
+            ),
+        };
+        self.model.message = Some(match sent {
+            Ok(()) => done,
+            Err(error) => format!("process {pid}: {error}"),
+        });
+    }
+
+    /// Runs pgiam with these arguments in place of the screen, and waits for a key. Returns false
+    /// to end the screen.
+    async fn give_way(&mut self, words: &[String]) -> anyhow::Result<bool> {
+        self.keys.pause().await;
+        self.screen.leave();
+        let shown: Vec<String> = words
+            .iter()
+            .map(|word| crate::base::quote::shell(word))
+            .collect();
+        terminal::write(format!("$ pgiam {}\n", shown.join(" ")))?;
+        let ended = self.child(words).await;
+        let text = match ended {
+            Ok(true) => return Ok(false),
+            Ok(false) => String::new(),
+            Err(error) => format!("cannot run pgiam: {error}\n"),
+        };
+        terminal::write(format!("{text}\nPress any key to return to the screen."))?;
+        ratatui::crossterm::terminal::enable_raw_mode().context(TERMINAL)?;
+        let goes_on = self.any_key().await;
+        _ = ratatui::crossterm::terminal::disable_raw_mode();
+        terminal::write("\n")?;
+        self.screen.enter().context(TERMINAL)?;
+        Ok(goes_on)
+    }
+
+    /// Runs pgiam to its end. Returns true if a signal ends the screen meanwhile.
+    async fn child(&mut self, words: &[String]) -> std::io::Result<bool> {
+        let mut command = tokio::process::Command::new(std::env::current_exe()?);
+        command
+            .args(words)
+            .stdin(Stdio::inherit())
+            .kill_on_drop(true);
+        let mut child = command.spawn()?;
+        loop {
+            tokio::select! {
+                ended = child.wait() => return ended.map(|_| false),
+                signal = self.signals.next() => {
+                    // Ctrl-C is for the command.
+                    if signal != "SIGINT" {
+                        return Ok(true);
+                    }
+                }
+                signal = self.suspends.next() => {
+                    if signal == SuspendSignal::Suspend {
+                        job_control::suspend(false);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Waits for a key. Returns false to end the screen.
+    async fn any_key(&mut self) -> bool {
+        loop {
+            tokio::select! {
+                event = self.keys.next() => match event {
+                    Ok(Event::Key(key)) if key.is_press() => return true,
+                    Ok(_) => {}
+                    Err(_) => return false,
+                },
+                _ = self.signals.next() => return false,
+                _ = self.suspends.next() => {}
+            }
+        }
     }
 }
 
-impl Drop for TerminalScreen {
-    fn drop(&mut self) {
-        if self.terminal {
-            raw(LEAVE);
-        }
+const TERMINAL: &str = "cannot use the terminal";
+
+/// Resolves at this time; never without one.
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => std::future::pending().await,
     }
 }
 
-/// Writes directly to the terminal: the filter that removes colours would remove this as well.
-fn raw(sequence: &str) {
-    let mut out = io::stdout();
-    // A terminal that is gone need not be restored.
-    _ = out
-        .write_all(sequence.as_bytes())
-        .and_then(|()| out.flush());
+/// Resolves when a reading is finished. Cancel-safe.
+async fn finished(reading: &mut Option<Reading>) -> Option<StatusAnswer> {
+    match reading {
+        Some(reading) => reading.await.ok()?.ok(),
+        None => std::future::pending().await,
+    }
 }
+
+#[cfg(test)]
+mod tests;

@@ -90,7 +90,7 @@ fn busy() -> ProcessDocument {
     }
 }
 
-fn shown(width: usize, rates: Option<&ByteRates>) -> String {
+fn shown(width: usize, rates: Option<&RateMeter>) -> String {
     let text = all(&[busy()], width, rates);
     anstream::adapter::strip_str(&text).to_string()
 }
@@ -102,7 +102,12 @@ fn everything_is_shown() {
 
 #[test]
 fn it_does_not_wrap_in_an_ordinary_terminal() {
-    let rates = ByteRates::from([((4711, 7), 734_000.0)]);
+    let mut rates = RateMeter::default();
+    let mut before = busy();
+    before.uptime_seconds -= 1.0;
+    before.targets[0].connections[0].bytes_down -= 734_000;
+    rates.read(&[before]);
+    rates.read(&[busy()]);
     let text = shown(80, Some(&rates));
     for line in text.lines() {
         assert!(console::measure_text_width(line) <= 80, "{line}");
