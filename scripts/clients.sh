@@ -18,7 +18,9 @@ need_clients() {
     client_python python venv || lacking "the clients in Python"
     client_python dbt dbt || lacking dbt
     client_node || lacking "the clients in Node.js"
+    client_prisma || lacking Prisma
     client_jdbc || lacking "JDBC"
+    client_pgbouncer || lacking PgBouncer
     client_go || lacking "the clients in Go"
     wait "$drivers" || lacking "the clients in Rust"
     PGIAM_CLIENTS="$clients"
@@ -82,25 +84,26 @@ client_python() {
 }
 
 client_node() {
-    cat "$sources/node/package-lock.json" "$sources/node/prisma/schema.prisma" |
-        cmp -s - "$clients/node.installed" && return 0
+    installed node node/package-lock.json && return 0
     have npm || { say "dev: npm is missing"; return 1; }
     say "dev: installing clients in Node.js (below $clients)"
+    rm -f "$clients/prisma.installed"
     mkdir -p "$clients/node" &&
         cp "$sources/node/package.json" "$sources/node/package-lock.json" "$clients/node" &&
         (cd "$clients/node" && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error >/dev/null) &&
-        prisma_client &&
-        cat "$sources/node/package-lock.json" "$sources/node/prisma/schema.prisma" >"$clients/node.installed"
+        cp "$sources/node/package-lock.json" "$clients/node.installed"
 }
 
-# Generates the client of Prisma. The schema engine, which Prisma's command would download, has no part
-# in that, so any program does in its place.
-prisma_client() {
+# Generates the client of Prisma, which needs Node.js 20.19. Its command would download a schema
+# engine, which has no part in that, so any program does in its place.
+client_prisma() {
+    installed prisma node/prisma/schema.prisma && return 0
     mkdir -p "$clients/node/prisma" &&
         cp "$sources/node/prisma/schema.prisma" "$clients/node/prisma" &&
         (cd "$clients/node" &&
             PRISMA_SCHEMA_ENGINE_BINARY=/bin/sh PRISMA_HIDE_UPDATE_MESSAGE=1 CHECKPOINT_DISABLE=1 \
-                node_modules/.bin/prisma generate --schema prisma/schema.prisma >/dev/null)
+                node_modules/.bin/prisma generate --schema prisma/schema.prisma >/dev/null) &&
+        cp "$sources/node/prisma/schema.prisma" "$clients/prisma.installed"
 }
 
 client_jdbc() {
@@ -113,4 +116,23 @@ client_jdbc() {
                 { as_root apt-get update -qq && apt-get download -qq libpostgresql-jdbc-java; }; } &&
             dpkg -x libpostgresql-jdbc-java_*.deb .
     )
+}
+
+# Unpacks PgBouncer and its libraries. The installed package would start a pooler.
+client_pgbouncer() {
+    [ ! -e "$clients/pgbouncer/libraries" ] || return 0
+    have apt-get || { say "dev: apt-get is missing, which downloads PgBouncer"; return 1; }
+    say "dev: unpacking PgBouncer (below $clients)"
+    mkdir -p "$clients/pgbouncer" && (
+        cd "$clients/pgbouncer" &&
+            { download_pgbouncer || { as_root apt-get update -qq && download_pgbouncer; }; } &&
+            for package in *.deb; do dpkg -x "$package" . || exit 1; done &&
+            ln -sfn usr/lib/*-linux-* libraries
+    )
+}
+
+download_pgbouncer() {
+    libraries="$(apt-cache depends pgbouncer | sed -n 's/^ *Depends: \(libevent[^ ]*\|libc-*ares[^ ]*\)$/\1/p')"
+    # shellcheck disable=SC2086 # One word for each package.
+    [ -n "$libraries" ] && apt-get download -qq pgbouncer $libraries 2>/dev/null
 }

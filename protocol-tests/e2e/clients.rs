@@ -255,7 +255,7 @@ async fn cleared(world: &World, failed: bool) -> Result<(), String> {
 
 /// Has clients do their work one after the other, with and without local TLS, and reports all that
 /// went wrong at once.
-async fn group(world: World, clients: &[Client]) {
+pub(crate) async fn group(world: World, clients: &[Client]) {
     group_as(world, &Login::ordinary(), clients).await;
 }
 

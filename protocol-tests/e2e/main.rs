@@ -22,6 +22,7 @@ mod login;
 mod login_aws;
 mod machine;
 mod running;
+mod servers;
 mod setup;
 mod shell;
 mod support;
