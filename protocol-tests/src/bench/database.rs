@@ -32,6 +32,10 @@ const DEADLINE: Duration = Duration::from_secs(60);
 const PLUGIN_TPS: [f64; 2] = [530.0, 2_210.0];
 const PLUGIN_ROUND_TRIPS: f64 = 5.5;
 
+/// Reason for leaving out a login time.
+const TOO_BUSY: &str = "logins with a delay took no longer than those without: the machine is too \
+                        busy to measure them";
+
 /// Share of the bound that has to be reached. Not all of it: client, agent and database share the
 /// processors of one machine, and a transaction takes its time between two messages.
 const SHARE_OF_BOUND: f64 = 0.7;
@@ -203,15 +207,18 @@ impl Rows<'_> {
             Ok((near, far, round_trip)) => {
                 let of = |way: Way| {
                     let (near, far) = near[way as usize].zip(far[way as usize])?;
-                    Some((far - near) / round_trip)
+                    round_trips(near, far, round_trip).ok()
                 };
                 let ms = |times: &[Option<f64>; 3], way: Way| {
                     times[way as usize].map_or(0.0, |seconds| seconds * 1e3)
                 };
-                let ours = of(Way::Pgiam).unwrap_or(f64::NAN);
+                let [Some(ours), Some(bridge)] = [Way::Pgiam, Way::Bridge].map(of) else {
+                    let why = anyhow::anyhow!("{TOO_BUSY}");
+                    return figures.add_failure(measure, &why);
+                };
                 let figure = Figure::new(measure, ours, Target::AtMost(3.2))
                     .panel(Panel::Logins, "TLS after an SSLRequest")
-                    .beside(of(Way::Bridge).unwrap_or(f64::NAN), BRIDGE)
+                    .beside(bridge, BRIDGE)
                     .plugin(of(Way::Plugin).or(Some(PLUGIN_ROUND_TRIPS)))
                     .note(format!(
                         "connect and ReadyForQuery, no query: {:.0} ms without delay and {:.0} ms \
@@ -291,6 +298,16 @@ impl Rows<'_> {
     }
 }
 
+/// Round trips of a login, from its seconds without and with a delay.
+///
+/// # Errors
+/// When the delay does not show.
+fn round_trips(near: f64, far: f64, round_trip: f64) -> anyhow::Result<f64> {
+    let trips = (far - near) / round_trip;
+    ensure!(trips.is_finite() && trips > 0.0, TOO_BUSY);
+    Ok(trips)
+}
+
 /// Open sessions that are none of these. A plugin that is killed leaves its own open.
 pub(crate) fn sessions_besides(far_side: &FarSide, others: &[String]) -> usize {
     let open = far_side.sandbox.open_sessions();
@@ -336,7 +353,7 @@ pub(crate) async fn measure_direct_tls(
             far * 1e3,
             round_trip * 1e3
         );
-        let trips = (far - near) / round_trip;
+        let trips = round_trips(near, far, round_trip)?;
         let figure = Figure::new(measure, trips, Target::AtMost(2.2)).note(note);
         figures.add(figure.panel(Panel::Logins, "direct TLS (PostgreSQL 18)"));
         anyhow::Ok(())
@@ -423,6 +440,18 @@ mod tests {
         let rounded = [1, 8].map(|clients| bound(clients).round().to_string());
         assert_eq!(rounded, ["694", "5556"]);
         assert!(SHARE_OF_BOUND * bound(8) < bound(8));
+    }
+
+    #[test]
+    fn a_delay_that_does_not_show_is_no_measurement() {
+        assert_eq!(
+            round_trips(0.1, 0.25, 0.05).unwrap().round().to_string(),
+            "3"
+        );
+        for (near, far, round_trip) in [(0.84, 0.5, 0.05), (0.1, 0.1, 0.05), (0.1, 0.2, 0.0)] {
+            let failed = round_trips(near, far, round_trip).unwrap_err();
+            assert!(failed.to_string().contains("too busy"), "{failed}");
+        }
     }
 
     #[test]

@@ -33,9 +33,17 @@ impl Panel {
                 "Transfers without the agent's rate limit",
                 "MB/s",
             ],
-            Self::ProcessorTime => ["processor", "Processor time of a download", "s per GB"],
+            Self::ProcessorTime => [
+                "processor",
+                "Processor time of a download (less is better)",
+                "s per GB",
+            ],
             Self::Transactions => ["pgbench", "pgbench -S -M prepared, agent's rate", "tps"],
-            Self::Logins => ["logins", "psql login, session open", "round trips"],
+            Self::Logins => [
+                "logins",
+                "psql login, session open (less is better)",
+                "round trips",
+            ],
         }
     }
 }
