@@ -49,6 +49,9 @@ pub struct Browser {
     socket: WebSocketStream<TcpStream>,
     session: String,
     commands: u64,
+    /// Faults that pages met, and addresses that they requested, since [`Browser::record`].
+    faults: Vec<String>,
+    requests: Vec<String>,
     // Last, so that the profile outlives the process.
     _profile: TempDir,
 }
@@ -95,6 +98,8 @@ impl Browser {
             socket,
             session: String::new(),
             commands: 0,
+            faults: Vec::new(),
+            requests: Vec::new(),
             _profile: profile,
         };
         let new = json!({ "url": "about:blank" });
@@ -182,6 +187,96 @@ impl Browser {
         Ok(BASE64_STANDARD.decode(data)?)
     }
 
+    /// Records from now on what pages request, and what goes wrong in them.
+    ///
+    /// # Errors
+    /// When the browser does not answer.
+    pub async fn record(&mut self) -> anyhow::Result<()> {
+        for domain in ["Runtime", "Log", "Network"] {
+            self.command(&format!("{domain}.enable"), json!({})).await?;
+        }
+        Ok(())
+    }
+
+    /// Errors on the console and uncaught exceptions so far.
+    #[must_use]
+    pub fn faults(&self) -> &[String] {
+        &self.faults
+    }
+
+    /// Addresses that pages have requested so far.
+    #[must_use]
+    pub fn requests(&self) -> &[String] {
+        &self.requests
+    }
+
+    /// Sets the width of the page, and the colour scheme (`light` or `dark`) of its user.
+    ///
+    /// # Errors
+    /// When the browser does not answer.
+    pub async fn look(&mut self, width: u32, scheme: &str) -> anyhow::Result<()> {
+        let size = json!({
+            "width": width,
+            "height": 900,
+            "deviceScaleFactor": 1,
+            "mobile": false,
+        });
+        self.command("Emulation.setDeviceMetricsOverride", size)
+            .await?;
+        let features = json!([{ "name": "prefers-color-scheme", "value": scheme }]);
+        let media = json!({ "features": features });
+        self.command("Emulation.setEmulatedMedia", media).await?;
+        Ok(())
+    }
+
+    /// Presses and releases a key: one character, or a name such as `Escape`.
+    ///
+    /// # Errors
+    /// When the browser does not answer.
+    pub async fn press(&mut self, key: &str) -> anyhow::Result<()> {
+        let code = match key {
+            "Tab" => 9,
+            "Enter" => 13,
+            "Escape" => 27,
+            "End" => 35,
+            "Home" => 36,
+            "ArrowLeft" => 37,
+            "ArrowRight" => 39,
+            _ => 0,
+        };
+        let mut event = json!({ "type": "keyDown", "key": key, "windowsVirtualKeyCode": code });
+        if code == 0 {
+            event["text"] = json!(key);
+        } else if key == "Enter" {
+            event["text"] = json!("\r");
+        }
+        self.command("Input.dispatchKeyEvent", event.clone())
+            .await?;
+        event["type"] = json!("keyUp");
+        self.command("Input.dispatchKeyEvent", event).await?;
+        Ok(())
+    }
+
+    /// Evaluates a script again and again until its value is true in JavaScript's sense, and returns
+    /// it.
+    ///
+    /// # Errors
+    /// When it does not become true in time; the error has the page's text.
+    pub async fn wait_for(&mut self, script: &str) -> anyhow::Result<Value> {
+        let deadline = tokio::time::Instant::now() + DEADLINE;
+        let mut last = Value::Null;
+        while tokio::time::Instant::now() < deadline {
+            match self.evaluate(script).await {
+                Ok(value) if is_true(&value) => return Ok(value),
+                Ok(value) => last = value,
+                Err(error) => last = Value::String(error.to_string()),
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        let text = self.evaluate("document.body.innerText").await;
+        bail!("{script} is {last}; the page shows {text:?}")
+    }
+
     /// Ends the browser.
     ///
     /// # Errors
@@ -197,8 +292,12 @@ impl Browser {
         Ok(())
     }
 
-    async fn evaluate(&mut self, script: &str) -> anyhow::Result<Value> {
-        let input = json!({ "expression": script, "returnByValue": true });
+    /// Evaluates a script and returns its value, after the promise if it is one.
+    ///
+    /// # Errors
+    /// When it throws.
+    pub async fn evaluate(&mut self, script: &str) -> anyhow::Result<Value> {
+        let input = json!({ "expression": script, "returnByValue": true, "awaitPromise": true });
         let answer = self.command("Runtime.evaluate", input).await?;
         if !answer["exceptionDetails"].is_null() {
             bail!("{script}: {}", answer["exceptionDetails"]);
@@ -206,7 +305,8 @@ impl Browser {
         Ok(answer["result"]["value"].clone())
     }
 
-    /// Sends a command, to the page if it is attached, and waits for its answer. Events are skipped.
+    /// Sends a command, to the page if it is attached, and waits for its answer. Events before it are
+    /// noted.
     async fn command(&mut self, method: &str, params: Value) -> anyhow::Result<Value> {
         self.commands += 1;
         let id = self.commands;
@@ -227,6 +327,7 @@ impl Browser {
                 };
                 let mut answer: Value = serde_json::from_str(&text)?;
                 if answer["id"] != id {
+                    note(&answer, &mut self.faults, &mut self.requests);
                     continue;
                 }
                 if !answer["error"].is_null() {
@@ -237,6 +338,37 @@ impl Browser {
         };
         let answer = timeout(DEADLINE, exchange).await;
         answer.with_context(|| format!("{method}: no answer"))?
+    }
+}
+
+/// Keeps an event of the page if it is a fault or a request.
+fn note(event: &Value, faults: &mut Vec<String>, requests: &mut Vec<String>) {
+    let params = &event["params"];
+    match event["method"].as_str() {
+        Some("Runtime.exceptionThrown") => {
+            faults.push(params["exceptionDetails"].to_string());
+        }
+        Some("Log.entryAdded") if params["entry"]["level"] == "error" => {
+            faults.push(params["entry"].to_string());
+        }
+        Some("Runtime.consoleAPICalled") if params["type"] == "error" => {
+            faults.push(params["args"].to_string());
+        }
+        Some("Network.requestWillBeSent") => {
+            let url = params["request"]["url"].as_str();
+            requests.extend(url.map(str::to_owned));
+        }
+        _ => {}
+    }
+}
+
+fn is_true(value: &Value) -> bool {
+    match value {
+        Value::Null => false,
+        Value::Bool(it) => *it,
+        Value::Number(it) => it.as_f64() != Some(0.0),
+        Value::String(it) => !it.is_empty(),
+        Value::Array(_) | Value::Object(_) => true,
     }
 }
 
