@@ -1,11 +1,14 @@
-//! HTTP server of the program itself. It serves health endpoints and metrics on a TCP port, if one
-//! is configured. On a Unix socket that is private to this user it also serves the requests of
-//! `pgiam status` and `pgiam stop`.
+//! HTTP server of the program itself. On a TCP port, if one is configured, it serves health endpoints
+//! and metrics to all clients, and to programs of its own user a page with the status. On a Unix
+//! socket that is private to this user it also serves the requests of `pgiam status` and `pgiam
+//! stop`.
 
+mod access;
 mod answer;
 pub mod client;
 pub mod document;
 mod http;
+mod page;
 
 use std::io;
 use std::net::SocketAddr;
@@ -22,6 +25,7 @@ use crate::admission::{self, Entrance, Guard, Listening};
 use crate::base::names::TargetName;
 use crate::observe::Observed;
 use crate::platform::{descriptors, socket};
+use http::EntranceKind;
 
 /// The running command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,10 +57,21 @@ pub struct AdminOptions {
     pub kind: ProcessKind,
     /// Path of the configuration file.
     pub config: Option<PathBuf>,
-    /// Address of the health endpoints and metrics; `None`: they are off.
-    pub http: Option<SocketAddr>,
+    /// Port of the page, the health endpoints and metrics; `None`: they are off.
+    pub http: Option<HttpOptions>,
     /// Directory of the control socket; `None`: there is none.
     pub control_dir: Option<PathBuf>,
+}
+
+/// Address of the HTTP server, and the rule for clients of databases, which the page shares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HttpOptions {
+    /// Address.
+    pub address: SocketAddr,
+    /// Clients must belong to pgiam's user, if the system can tell.
+    pub peer_check: bool,
+    /// Clients on TCP need a password.
+    pub has_password: bool,
 }
 
 /// Actions that clients can request.
@@ -77,7 +92,7 @@ pub struct ControlRequests {
 pub enum AdminError {
     /// The port is in use.
     #[error(
-        "cannot listen on {address} for health and metrics: the port is in use\nhint: choose another port with http_port or --http-port"
+        "cannot listen on {address} for the status page, health and metrics: the port is in use\nhint: choose another port with http_port or --http-port"
     )]
     InUse {
         /// The address.
@@ -85,7 +100,7 @@ pub enum AdminError {
     },
     /// There are no descriptors left.
     #[error(
-        "cannot listen on {address} for health and metrics: out of file descriptors\nhint: raise the limit: {}",
+        "cannot listen on {address} for the status page, health and metrics: out of file descriptors\nhint: raise the limit: {}",
         descriptors::HOW_TO_RAISE
     )]
     Descriptors {
@@ -93,7 +108,7 @@ pub enum AdminError {
         address: SocketAddr,
     },
     /// Another failure.
-    #[error("cannot listen on {address} for health and metrics: {source}")]
+    #[error("cannot listen on {address} for the status page, health and metrics: {source}")]
     Other {
         /// The address.
         address: SocketAddr,
@@ -117,6 +132,7 @@ struct AdminContext {
     kind: ProcessKind,
     config: Option<PathBuf>,
     http: Option<SocketAddr>,
+    has_password: bool,
     observed: Arc<Observed>,
     controls: ControlRequests,
 }
@@ -134,13 +150,14 @@ impl AdminServer {
         observed: Arc<Observed>,
         controls: ControlRequests,
     ) -> Result<Self, AdminError> {
-        let listener = options.http.map(listen).transpose()?;
+        let listener = options.http.map(|http| listen(http.address)).transpose()?;
         let http = listener.as_ref().and_then(|l| l.local_addr().ok());
         let control = options.control_dir.as_deref().and_then(control);
         let context = Arc::new(AdminContext {
             kind: options.kind,
             config: options.config,
             http,
+            has_password: options.http.is_some_and(|http| http.has_password),
             observed,
             controls,
         });
@@ -152,15 +169,17 @@ impl AdminServer {
         };
         if let Some(listener) = listener {
             info!(
-                address = http.map(tracing::field::display),
-                "serving health endpoints and metrics"
+                url = http.map(page_url),
+                "serving the status page, health endpoints and metrics"
             );
-            let entrance = Entrance::new(listener, Arc::new(Guard::of_everybody()));
-            admin.spawn(http::answer(entrance, Arc::clone(&context)));
+            let peer_check = options.http.is_some_and(|http| http.peer_check);
+            let entrance = Entrance::new(listener, Arc::new(Guard::of_http(peer_check)));
+            let context = Arc::clone(&context);
+            admin.spawn(http::answer(entrance, EntranceKind::Tcp, context));
         }
         if let Some(socket) = control {
             let entrance = Entrance::new(socket, Arc::new(Guard::of_control()));
-            admin.spawn(http::answer(entrance, context));
+            admin.spawn(http::answer(entrance, EntranceKind::Control, context));
         }
         Ok(admin)
     }
@@ -196,6 +215,15 @@ impl AdminServer {
 impl Drop for AdminServer {
     fn drop(&mut self) {
         self.stop.cancel();
+    }
+}
+
+/// Returns the address of the page for a browser on this machine.
+#[must_use]
+pub fn page_url(address: SocketAddr) -> String {
+    match address.ip().is_unspecified() {
+        true => format!("http://localhost:{}/", address.port()),
+        false => format!("http://{address}/"),
     }
 }
 

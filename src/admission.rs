@@ -19,6 +19,8 @@ use std::net::SocketAddr;
 
 use thiserror::Error;
 
+use crate::platform::peer::is_loopback;
+
 pub use entrance::{Entrance, Listening, Listens, Verdict};
 pub use guard::{Guard, KnownOwners, Told};
 pub(crate) use sockets::{BindFailure, BoundPort, listen, listen_at_all, listen_on_loopback};
@@ -46,6 +48,21 @@ impl Arrival {
     pub fn is_tcp(&self) -> bool {
         matches!(self, Self::Tcp { .. })
     }
+
+    /// Returns `true` if the client is known to be on this machine.
+    #[must_use]
+    pub fn is_of_this_machine(&self) -> bool {
+        match self {
+            Self::Tcp { peer, ours } => is_of_this_machine(*ours, *peer),
+            Self::Unix { .. } => true,
+        }
+    }
+}
+
+/// Returns `true` if the client must be on this machine: loopback addresses do not leave theirs
+/// (RFC 1122, 3.2.1.3, and RFC 4291, 2.5.3), so one at either end is enough.
+fn is_of_this_machine(ours: SocketAddr, peer: SocketAddr) -> bool {
+    is_loopback(ours.ip()) || is_loopback(peer.ip())
 }
 
 impl fmt::Display for Arrival {
@@ -95,6 +112,7 @@ pub struct Admitted<S> {
     stream: S,
     arrival: Arrival,
     is_owners: bool,
+    objection: Option<Refusal>,
 }
 
 impl<S> Admitted<S> {
@@ -105,10 +123,17 @@ impl<S> Admitted<S> {
     }
 
     /// Returns `true` if the client was found to belong to pgiam's user. `false` also if owners are
-    /// not looked up: an unrestricted entrance serves only public information.
+    /// not looked up or not reported.
     #[must_use]
     pub fn is_owners(&self) -> bool {
         self.is_owners
+    }
+
+    /// Returns the reason why this client may have public information only, at an entrance that
+    /// admits clients of other users ([`Guard::of_http`]).
+    #[must_use]
+    pub fn objection(&self) -> Option<&Refusal> {
+        self.objection.as_ref()
     }
 
     /// Converts the stream of the connection.
@@ -118,6 +143,7 @@ impl<S> Admitted<S> {
             stream: form(self.stream),
             arrival: self.arrival,
             is_owners: self.is_owners,
+            objection: self.objection,
         }
     }
 

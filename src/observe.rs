@@ -12,7 +12,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
@@ -300,6 +300,12 @@ impl Observed {
         if let Some((_, seconds)) = totals.next() {
             self.logins.note(target, *seconds);
         }
+    }
+
+    /// Returns age and duration in seconds of each recent login of a target, oldest first.
+    #[must_use]
+    pub fn recent_logins(&self, target: &TargetName) -> Vec<(Duration, f64)> {
+        self.logins.list(target)
     }
 
     /// Returns the duration of the logins of a target.

@@ -4,6 +4,8 @@
 mod control;
 mod exposition;
 mod health;
+mod page;
+mod page_access;
 mod service;
 mod shown;
 mod stop_target;
@@ -110,22 +112,34 @@ struct Answer {
     body: String,
 }
 
+impl Answer {
+    fn of(text: &str) -> Self {
+        let (head, body) = text.split_once("\r\n\r\n").expect("a head");
+        let status = head.split(' ').nth(1).and_then(|code| code.parse().ok());
+        Self {
+            status: status.expect("a status"),
+            head: head.to_ascii_lowercase(),
+            body: body.to_owned(),
+        }
+    }
+}
+
 async fn get(address: SocketAddr, path: &str) -> Answer {
     request(address, "GET", path).await
 }
 
 async fn request(address: SocketAddr, method: &str, path: &str) -> Answer {
+    let head = format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\n");
+    raw(address, &head).await
+}
+
+/// Sends the lines of a head.
+async fn raw(address: SocketAddr, head: &str) -> Answer {
     let mut stream = TcpStream::connect(address).await.expect("a listener");
-    let request = format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\n\r\n");
+    let request = format!("{head}\r\n");
     stream.write_all(request.as_bytes()).await.expect("asked");
     let mut text = String::new();
     let read = timeout(PATIENCE, stream.read_to_string(&mut text)).await;
     read.expect("in time").expect("an answer");
-    let (head, body) = text.split_once("\r\n\r\n").expect("a head");
-    let status = head.split(' ').nth(1).and_then(|code| code.parse().ok());
-    Answer {
-        status: status.expect("a status"),
-        head: head.to_ascii_lowercase(),
-        body: body.to_owned(),
-    }
+    Answer::of(&text)
 }

@@ -1,11 +1,16 @@
 //! Answers of the HTTP paths.
 
+use std::borrow::Cow;
 use std::fmt::Write;
 
 use hyper::{Method, StatusCode};
+use serde::Serialize;
+use tracing::debug;
 
 use super::AdminContext;
+use super::access::{Access, Denial};
 use super::document::ProcessDocument;
+use super::page::{Explanation, PlottedLogins, Resource};
 use crate::base::foreign_text::{visible, visible_json};
 use crate::observe::{Observed, Phase, TargetStatus};
 
@@ -14,17 +19,16 @@ const JSON: &str = "application/json";
 /// OpenMetrics 1.0, "Text Format".
 const METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
+/// Paths for all clients.
 const INDEX: &str = "\
-pgiam
 /startup    200 after pgiam listens on all ports
 /readiness  200 while all targets are reachable; ?min-ready=N: while at least N are
 /liveness   200 while pgiam accepts connections
 /metrics    metrics for Prometheus
 ";
 
-/// Paths reserved for the owner, with the method of each. For other clients they do not exist.
-const PRIVATE: [(&str, Method); 4] = [
-    ("/status", Method::GET),
+/// Paths of the control socket, with the method of each. At the port they do not exist.
+const CONTROL: [(&str, Method); 3] = [
     ("/stop", Method::POST),
     ("/stop-target", Method::POST),
     ("/reload", Method::POST),
@@ -35,10 +39,7 @@ pub(super) struct AdminRequest<'a> {
     pub(super) method: &'a Method,
     pub(super) path: &'a str,
     pub(super) query: Option<&'a str>,
-    /// The client belongs to pgiam's user, and came by an entrance for that user alone. A public
-    /// TCP port is not such an entrance, whatever the client: a website can make its visitor's
-    /// browser send requests.
-    pub(super) is_owners: bool,
+    pub(super) access: Access<'a>,
 }
 
 /// An answer.
@@ -46,29 +47,37 @@ pub(super) struct AdminRequest<'a> {
 pub(super) struct AdminResponse {
     pub(super) status: StatusCode,
     pub(super) content_type: &'static str,
-    pub(super) body: String,
+    pub(super) body: Cow<'static, str>,
+    /// Methods of the path, if the request's is not among them.
+    pub(super) allow: Option<&'static str>,
 }
 
 impl AdminResponse {
-    fn text(status: StatusCode, body: impl Into<String>) -> Self {
+    fn text(status: StatusCode, body: impl Into<Cow<'static, str>>) -> Self {
         Self {
             status,
             content_type: TEXT,
             body: body.into(),
+            allow: None,
         }
     }
 
-    /// Returns the answer to a request for another host.
-    pub(super) fn misdirected() -> Self {
-        let body = "use localhost or a loopback address as the host name\n";
-        Self::text(StatusCode::MISDIRECTED_REQUEST, body)
+    fn ok(content_type: &'static str, body: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            content_type,
+            ..Self::text(StatusCode::OK, body)
+        }
     }
 
-    fn ok(content_type: &'static str, body: String) -> Self {
+    fn not_allowed(wanted: &Method) -> Self {
+        let body = format!("method not allowed; use {wanted}\n");
+        let allow = match *wanted {
+            Method::POST => "POST",
+            _ => "GET, HEAD",
+        };
         Self {
-            status: StatusCode::OK,
-            content_type,
-            body,
+            allow: Some(allow),
+            ..Self::text(StatusCode::METHOD_NOT_ALLOWED, body)
         }
     }
 }
@@ -77,44 +86,58 @@ impl AdminContext {
     /// Returns the answer to a request.
     pub(super) fn answer(&self, asked: &AdminRequest<'_>) -> AdminResponse {
         let get = &Method::GET;
-        let private = PRIVATE.iter().find(|(path, _)| *path == asked.path);
-        let private = private.filter(|_| asked.is_owners);
-        let wanted = private.map_or(get, |(_, method)| method);
+        let control = CONTROL.iter().find(|(path, _)| *path == asked.path);
+        let control = control.filter(|_| matches!(asked.access, Access::Control));
+        let wanted = control.map_or(get, |(_, method)| method);
         let head = wanted == get && asked.method == Method::HEAD;
         if asked.method != wanted && !head {
-            let body = format!("method not allowed; use {wanted}\n");
-            return AdminResponse::text(StatusCode::METHOD_NOT_ALLOWED, body);
+            return AdminResponse::not_allowed(wanted);
         }
         let observed = &*self.observed;
         match asked.path {
-            "/" => AdminResponse::ok(TEXT, INDEX.to_owned()),
             "/startup" => startup(observed),
             "/liveness" => liveness(observed),
             "/readiness" => readiness(observed, asked.query),
             "/metrics" => metrics(observed),
-            path if private.is_some() => self.answer_owner(path, asked.query),
-            _ => AdminResponse::text(StatusCode::NOT_FOUND, "not found; see /\n"),
-        }
-    }
-
-    /// Returns the answer to a request for one of [`PRIVATE`].
-    fn answer_owner(&self, path: &str, query: Option<&str>) -> AdminResponse {
-        match path {
-            "/stop" => {
+            "/stop" if control.is_some() => {
                 self.controls.stop.cancel();
                 AdminResponse::text(StatusCode::ACCEPTED, "stopping\n")
             }
-            "/stop-target" => self.stop_target(query),
-            "/reload" => self.reload(),
-            _ => self.status(),
+            "/stop-target" if control.is_some() => self.stop_target(asked.query),
+            "/reload" if control.is_some() => self.reload(),
+            path => self.answer_private(path, asked.access),
         }
     }
 
-    fn status(&self) -> AdminResponse {
-        match serde_json::to_string(&ProcessDocument::of(self)) {
-            Ok(body) => AdminResponse::ok(JSON, visible_json(&body).into_owned()),
-            Err(error) => internal(&error),
+    /// Returns the answer to a request for the page and its data, or for an unknown path.
+    fn answer_private(&self, path: &str, access: Access<'_>) -> AdminResponse {
+        let Some(resource) = Resource::of(path) else {
+            let body = "not found; the paths are / and /status, and for all clients:\n";
+            return AdminResponse::text(StatusCode::NOT_FOUND, format!("{body}{INDEX}"));
+        };
+        if let Access::Public(denial) = access {
+            return self.deny(denial);
         }
+        match resource {
+            Resource::File(file) => AdminResponse::ok(file.content_type, file.text),
+            Resource::Status => json(&ProcessDocument::of(self)),
+            Resource::Logins => json(&PlottedLogins::of(&self.observed)),
+            Resource::Explanation(entry) => json(&Explanation::of(entry)),
+        }
+    }
+
+    /// Returns the refusal of a request, with its remedy.
+    pub(super) fn deny(&self, denial: &Denial) -> AdminResponse {
+        debug!(reason = %denial, "refused a request for the status page");
+        let status = match denial {
+            Denial::OtherHost => StatusCode::MISDIRECTED_REQUEST,
+            _ => StatusCode::FORBIDDEN,
+        };
+        let remedy = denial.remedy(self.http);
+        let body = format!(
+            "pgiam shows its status to its own user only: {denial}\n{remedy}\nPaths for all clients:\n{INDEX}"
+        );
+        AdminResponse::text(status, body)
     }
 
     /// Stops the target in `name`. A separate path, because an older pgiam would stop as a whole
@@ -158,6 +181,13 @@ impl AdminContext {
     }
 }
 
+fn json(document: &impl Serialize) -> AdminResponse {
+    match serde_json::to_string(document) {
+        Ok(body) => AdminResponse::ok(JSON, visible_json(&body).into_owned()),
+        Err(error) => internal(&error),
+    }
+}
+
 fn internal(error: &dyn std::error::Error) -> AdminResponse {
     AdminResponse::text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n"))
 }
@@ -165,13 +195,13 @@ fn internal(error: &dyn std::error::Error) -> AdminResponse {
 fn startup(observed: &Observed) -> AdminResponse {
     match observed.phase() {
         Phase::Starting => AdminResponse::text(StatusCode::SERVICE_UNAVAILABLE, "starting\n"),
-        Phase::Serving | Phase::Draining => AdminResponse::ok(TEXT, "started\n".to_owned()),
+        Phase::Serving | Phase::Draining => AdminResponse::ok(TEXT, "started\n"),
     }
 }
 
 fn liveness(observed: &Observed) -> AdminResponse {
     match observed.dead_loops() {
-        0 => AdminResponse::ok(TEXT, "alive\n".to_owned()),
+        0 => AdminResponse::ok(TEXT, "alive\n"),
         dead => {
             let body = format!("{dead} listeners no longer accept connections\n");
             AdminResponse::text(StatusCode::SERVICE_UNAVAILABLE, body)

@@ -1,15 +1,18 @@
 //! HTTP transport of the answers.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::convert::Infallible;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderValue};
+use hyper::header::{
+    ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, HeaderValue,
+    REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
@@ -20,8 +23,9 @@ use tokio::time::timeout;
 use tracing::{debug, warn};
 
 use super::AdminContext;
+use super::access::{self, Access, Denial};
 use super::answer::{AdminRequest, AdminResponse};
-use crate::admission::{Admitted, Entrance, Listens, Refusal, Verdict};
+use crate::admission::{Admitted, Arrival, Entrance, Listens, Refusal, Verdict};
 
 /// Maximum number of concurrent connections on each of the two entrances. The usual clients are a
 /// Prometheus, a kubelet and a person. When more connect, the oldest connection that has not sent
@@ -31,17 +35,33 @@ const MOST: usize = 128;
 const DEADLINE: Duration = Duration::from_secs(5);
 /// Timeout for the head of the request.
 const HEAD_DEADLINE: Duration = Duration::from_secs(1);
-/// Maximum bytes of a request's head. (The minimum that the library accepts.)
-const HEAD: usize = 8 * 1024;
-/// Serves admitted clients; private paths only if every client is the owner's. Runs until dropped.
-pub(super) async fn answer(mut entrance: Entrance<impl Listens>, context: Arc<AdminContext>) {
+/// Maximum bytes of a request's head. Browsers send the cookies of every server on localhost, whatever
+/// its port; other development servers accept 8 to 16 KiB.
+const HEAD: usize = 32 * 1024;
+
+/// Kind of a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum EntranceKind {
+    /// The control socket.
+    Control,
+    /// The port for health, metrics and the page.
+    Tcp,
+}
+
+/// Serves admitted clients. Runs until dropped.
+pub(super) async fn answer(
+    mut entrance: Entrance<impl Listens>,
+    at: EntranceKind,
+    context: Arc<AdminContext>,
+) {
     let mut crowd = Crowd::default();
     loop {
         match entrance.next().await {
             Verdict::Admitted(client) => {
                 crowd.make_room();
                 let heard = Arc::new(AtomicBool::new(false));
-                let conversation = converse(client, Arc::clone(&context), Arc::clone(&heard));
+                let context = (Arc::clone(&context), at);
+                let conversation = converse(client, context, Arc::clone(&heard));
                 let task = tokio::spawn(conversation).abort_handle();
                 crowd.0.push_back(Guest { task, heard });
             }
@@ -84,23 +104,13 @@ impl Crowd {
 /// Serves one request.
 async fn converse<S: AsyncRead + AsyncWrite + Unpin + Send>(
     client: Admitted<S>,
-    context: Arc<AdminContext>,
+    (context, at): (Arc<AdminContext>, EntranceKind),
     heard: Arc<AtomicBool>,
 ) {
-    let is_owners = client.is_owners();
+    let visitor = Visitor::of(&client, at, &context);
     let service = service_fn(|request: Request<Incoming>| {
         heard.store(true, Ordering::Relaxed);
-        let asked = AdminRequest {
-            method: request.method(),
-            path: request.uri().path(),
-            query: request.uri().query(),
-            is_owners,
-        };
-        let host = request.headers().get(HOST);
-        let response = match is_owners || is_meant(&context, host) {
-            true => response(context.answer(&asked)),
-            false => response(AdminResponse::misdirected()),
-        };
+        let response = response(visitor.answer(&context, &request));
         async move { Ok::<_, Infallible>(response) }
     });
     let mut server = http1::Builder::new();
@@ -117,82 +127,85 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin + Send>(
     }
 }
 
-/// Returns `true` if a request is addressed to this server. A website with a name that resolves to
-/// a loopback address (DNS rebinding) could make a browser send requests that expose private data;
-/// they contain the website's own name.
-fn is_meant(context: &AdminContext, host: Option<&HeaderValue>) -> bool {
-    if !context
-        .http
-        .is_some_and(|address| address.ip().is_loopback())
-    {
-        return true; // Any name is accepted there.
-    }
-    let Some(host) = host.and_then(|host| host.to_str().ok()) else {
-        return host.is_none(); // Programs that speak HTTP/1.0, but no browser.
-    };
-    let name = match host.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
-        _ => host,
-    };
-    let address = name.trim_start_matches('[').trim_end_matches(']');
-    let is_local = |ip: IpAddr| ip.to_canonical().is_loopback();
-    name.eq_ignore_ascii_case("localhost") || address.parse().is_ok_and(is_local)
+/// A client after admission.
+enum Visitor {
+    /// A program of pgiam's user, at the control socket.
+    Control,
+    /// A client of the port. `judged`: whether it may have the page.
+    Tcp {
+        arrival: Arrival,
+        judged: Result<(), Denial>,
+    },
 }
+
+impl Visitor {
+    fn of<S>(client: &Admitted<S>, at: EntranceKind, context: &AdminContext) -> Self {
+        match at {
+            EntranceKind::Control if client.is_owners() => Self::Control,
+            _ => Self::Tcp {
+                arrival: client.arrival(),
+                judged: access::judge(client, context.has_password),
+            },
+        }
+    }
+
+    fn answer(&self, context: &AdminContext, request: &Request<Incoming>) -> AdminResponse {
+        let (headers, uri) = (request.headers(), request.uri());
+        let answer = |access| {
+            context.answer(&AdminRequest {
+                method: request.method(),
+                path: uri.path(),
+                query: uri.query(),
+                access,
+            })
+        };
+        let Self::Tcp { arrival, judged } = self else {
+            return answer(Access::Control);
+        };
+        if !access::is_meant(context.http, headers, uri) {
+            return context.deny(&Denial::OtherHost);
+        }
+        let judged = judged
+            .clone()
+            .and_then(|()| access::judge_headers(context.http, *arrival, (headers, uri)));
+        match &judged {
+            Ok(()) => answer(Access::Page),
+            Err(denial) => answer(Access::Public(denial)),
+        }
+    }
+}
+
+/// Headers of each answer. They keep browsers from storing, guessing, framing and sharing it, and the
+/// page from loading anything from elsewhere.
+const HEADERS: [(HeaderName, &str); 5] = [
+    (CACHE_CONTROL, "no-store"),
+    (CONTENT_SECURITY_POLICY, POLICY),
+    (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (REFERRER_POLICY, "no-referrer"),
+    (
+        HeaderName::from_static("cross-origin-resource-policy"),
+        "same-origin",
+    ),
+];
+/// Content Security Policy Level 3, and Trusted Types: no text becomes markup or a script.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
+    connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
+    require-trusted-types-for 'script'; trusted-types 'none'";
 
 fn response(answer: AdminResponse) -> Response<Full<Bytes>> {
-    let AdminResponse {
-        status,
-        content_type,
-        body,
-    } = answer;
-    let mut response = Response::new(Full::new(Bytes::from(body)));
-    *response.status_mut() = status;
+    let body = match answer.body {
+        Cow::Borrowed(text) => Bytes::from_static(text.as_bytes()),
+        Cow::Owned(text) => Bytes::from(text),
+    };
+    let mut response = Response::new(Full::new(body));
+    *response.status_mut() = answer.status;
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use super::*;
-    use crate::admin::{ControlRequests, ProcessKind};
-    use crate::observe::Observed;
-
-    #[test]
-    fn names_of_others_are_not_answered_on_the_loopback() {
-        let context = |address: &str| AdminContext {
-            kind: ProcessKind::Serve,
-            config: None,
-            http: Some(address.parse().unwrap()),
-            observed: Arc::new(Observed::new(1)),
-            controls: ControlRequests::default(),
-        };
-        let meant = |address: &str, host: &'static str| {
-            is_meant(&context(address), Some(&HeaderValue::from_static(host)))
-        };
-        for host in [
-            "localhost:9801",
-            "LOCALHOST",
-            "127.0.0.1:9801",
-            "127.0.0.1",
-            "[::1]:9801",
-            "[::1]",
-        ] {
-            assert!(meant("127.0.0.1:9801", host), "{host}");
-        }
-        for host in [
-            "attacker.example:9801",
-            "attacker.example",
-            "localhost.attacker.example",
-            "10.0.0.1",
-            "",
-        ] {
-            assert!(!meant("127.0.0.1:9801", host), "{host}");
-            assert!(meant("10.0.0.7:9801", host), "{host}");
-        }
-        assert!(is_meant(&context("[::1]:9801"), None));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(answer.content_type));
+    if let Some(allow) = answer.allow {
+        headers.insert(ALLOW, HeaderValue::from_static(allow));
     }
+    for (name, value) in HEADERS {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    response
 }

@@ -197,6 +197,13 @@ impl<L: Listens> Entrance<L> {
                 stream,
                 arrival,
                 is_owners,
+                objection: None,
+            })),
+            Err(objection) if self.guard.admits_others() => Some(Verdict::Admitted(Admitted {
+                stream,
+                arrival,
+                is_owners: false,
+                objection: Some(objection),
             })),
             Err(refusal) => {
                 let told = self.guard.tells(&refusal, last(&stream).is_some())?;

@@ -9,7 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tracing::warn;
 
-use super::{Arrival, Refusal};
+use super::{Arrival, Refusal, is_of_this_machine};
 use crate::base::event_limit::{EventDecision, EventLimiter};
 use crate::platform::descriptors;
 use crate::platform::peer::{self, OwnerLookup, PeerOwner};
@@ -28,6 +28,8 @@ const COMPLAINT: Duration = Duration::from_secs(10);
 pub struct Guard {
     /// User id of the admitted clients; `None`: all clients are admitted.
     own: Option<u32>,
+    /// Clients of other users are admitted, too, with the reason why they count as such.
+    admits_others: bool,
     /// Connections that would take one of the last descriptors are refused.
     keeps_reserve: bool,
     lookup: OwnerLookup,
@@ -130,15 +132,27 @@ impl Guard {
     }
 
     /// Admits all clients to public information, also with the last descriptors, so that a health
-    /// check succeeds while pgiam runs. [`super::Admitted::is_owners`] is never true here.
+    /// check succeeds while pgiam runs. [`super::Admitted::is_owners`] and
+    /// [`super::Admitted::objection`] decide about private information; with `peer_check = false`
+    /// owners are not looked up.
     #[must_use]
-    pub fn of_everybody() -> Self {
-        Self::new(None, false, OwnerLookup::default())
+    pub fn of_http(peer_check: bool) -> Self {
+        Self {
+            admits_others: true,
+            keeps_reserve: false,
+            ..Self::of_clients(peer_check)
+        }
+    }
+
+    /// Returns `true` if clients of other users are admitted.
+    pub(super) fn admits_others(&self) -> bool {
+        self.admits_others
     }
 
     fn new(own: Option<u32>, keeps_reserve: bool, lookup: OwnerLookup) -> Self {
         Self {
             own,
+            admits_others: false,
             keeps_reserve,
             lookup,
             refusals: EventLimiter::new(MOST_REFUSALS, WINDOW),
@@ -259,12 +273,6 @@ impl Guard {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Counters: a panic cannot leave them inconsistent.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Returns `true` if the client must be on this machine: loopback addresses do not leave theirs
-/// (RFC 1122, 3.2.1.3, and RFC 4291, 2.5.3), so one at either end is enough.
-pub(super) fn is_of_this_machine(ours: SocketAddr, peer: SocketAddr) -> bool {
-    peer::is_loopback(ours.ip()) || peer::is_loopback(peer.ip())
 }
 
 /// Decides whether pgiam, run by the user `own`, admits a client with this `owner`. Returns `true`

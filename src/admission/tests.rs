@@ -10,7 +10,7 @@ use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::guard::{is_of_this_machine, judge};
+use super::guard::judge;
 use super::*;
 use crate::platform::peer::{PeerOwner, own_uid};
 
@@ -118,7 +118,7 @@ fn the_last_descriptors_are_for_health_and_control() {
         ),
         "{refused:?}"
     );
-    for guard in [Guard::of_control(), Guard::of_everybody()] {
+    for guard in [Guard::of_control(), Guard::of_http(true)] {
         assert!(
             matches!(guard.judge(arrival, Some(1024)), Some(Ok(_))),
             "{guard:?}"
@@ -139,7 +139,7 @@ fn another_users_client_is_refused_at_a_unix_socket_whatever_is_configured_for_c
             "{judged:?}"
         );
     }
-    for guard in [Guard::of_clients(false), Guard::of_everybody()] {
+    for guard in [Guard::of_clients(false), Guard::of_http(false)] {
         assert!(matches!(guard.judge(other, None), Some(Ok(false))));
     }
 }
@@ -164,13 +164,15 @@ async fn an_own_client_comes_in_as_the_owners() {
 }
 
 #[tokio::test]
-async fn at_an_entrance_for_everybody_nobody_is_the_owner() {
-    let (mut entrance, address) = entrance(Guard::of_everybody());
+async fn without_the_check_no_http_client_is_the_owners_and_none_is_objected_to() {
+    let (mut entrance, address) = entrance(Guard::of_http(false));
     let _client = TcpStream::connect(address).await.unwrap();
     let Verdict::Admitted(admitted) = entrance.next().await else {
-        panic!("everybody is admitted");
+        panic!("all clients are admitted");
     };
     assert!(!admitted.is_owners());
+    assert!(admitted.objection().is_none());
+    assert!(admitted.arrival().is_of_this_machine());
 }
 
 /// Connects as another user: only root may change the owner of sockets.
@@ -179,6 +181,37 @@ async fn foreign(address: SocketAddr) -> TcpStream {
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
     std::os::unix::fs::fchown(&socket, Some(12_345), None).unwrap();
     socket.connect(address).await.unwrap()
+}
+
+#[tokio::test]
+#[cfg(target_os = "linux")]
+async fn another_users_http_client_is_admitted_with_an_objection() {
+    let (mut entrance, address) = entrance(Guard::of_http(true));
+    let _own = TcpStream::connect(address).await.unwrap();
+    let Verdict::Admitted(own) = entrance.next().await else {
+        panic!("it is ours");
+    };
+    assert!(own.is_owners() && own.objection().is_none());
+    drop(TcpStream::connect(address).await.unwrap());
+    let Verdict::Admitted(gone) = entrance.next().await else {
+        panic!("all clients are admitted");
+    };
+    assert!(matches!(gone.objection(), Some(Refusal::Gone)));
+    if own_uid() != Some(0) {
+        return;
+    }
+    let _other = foreign(address).await;
+    let Verdict::Admitted(other) = entrance.next().await else {
+        panic!("all clients are admitted");
+    };
+    assert!(!other.is_owners());
+    assert!(matches!(
+        other.map(drop).objection(),
+        Some(Refusal::Foreign {
+            peer: 12_345,
+            own: 0
+        })
+    ));
 }
 
 #[tokio::test]

@@ -17,7 +17,7 @@ use super::connection_string::client_host;
 use super::connection_test;
 use super::login::on_demand::{ServerLogins, needs_aws};
 use super::reload::{LoadedConfiguration, ReloadSources, ReloadTriggers, serving};
-use crate::admin::{AdminOptions, AdminServer, ControlRequests, ProcessKind};
+use crate::admin::{AdminOptions, AdminServer, ControlRequests, HttpOptions, ProcessKind};
 use crate::admission::KnownOwners;
 use crate::aws::AwsContext;
 use crate::base::environment;
@@ -230,8 +230,8 @@ impl ShutdownSources {
     }
 }
 
-/// Starts the health, metrics and control endpoints; returns the receivers of requests to reload
-/// and to stop a target.
+/// Starts the status page, the health, metrics and control endpoints; returns the receivers of
+/// requests to reload and to stop a target.
 fn administer(
     configured: &LoadedConfiguration,
     state_dir: Option<&Path>,
@@ -240,10 +240,16 @@ fn administer(
 ) -> anyhow::Result<(AdminServer, mpsc::Receiver<()>, mpsc::Receiver<TargetName>)> {
     let (reload, asked) = mpsc::channel(1);
     let (stop_target, stops) = mpsc::channel(1);
+    let serve = &configured.serve;
+    let http = serve.http.map(|address| HttpOptions {
+        address,
+        peer_check: serve.peer_check,
+        has_password: proxy.has_password(),
+    });
     let options = AdminOptions {
         kind: ProcessKind::Serve,
         config: configured.file.clone(),
-        http: configured.serve.http,
+        http,
         control_dir: platform::socket::default_dir(state_dir),
     };
     let controls = ControlRequests {

@@ -337,15 +337,15 @@ keys! {
         login: String,
     }
 
-    /// Flags for health endpoints and metrics.
+    /// Flags for the status page, health endpoints and metrics.
     pub struct HttpFlags in "Health and metrics" {
-        /// Port of the health endpoints /startup, /readiness, /liveness and of /metrics. Default:
-        /// none.
+        /// Port of the status page /, the health endpoints /startup, /readiness, /liveness and of
+        /// /metrics. Default: none.
         #[arg(env = "PGIAM_HTTP_PORT", value_name = "PORT")]
         http_port: u16,
 
-        /// Address of the health endpoints and metrics. Clients need no password, and
-        /// can read target names and usage. Default: 127.0.0.1.
+        /// Address of this port. Clients need no password, and can read target names and usage;
+        /// programs of other users and machines do not get the status page. Default: 127.0.0.1.
         #[arg(env = "PGIAM_HTTP_ADDRESS", value_name = "IP")]
         http_address: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST),
     }

@@ -57,7 +57,7 @@ pub struct ServeSettings {
     pub startup_timeout: Duration,
     /// Clients of this user may open the browser for a login to AWS.
     pub browser_login: bool,
-    /// Address of the health endpoints and metrics; `None`: they are off.
+    /// Address of the status page, the health endpoints and metrics; `None`: they are off.
     pub http: Option<SocketAddr>,
 }
 

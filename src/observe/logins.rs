@@ -66,6 +66,18 @@ impl RecentLogins {
         }
     }
 
+    /// Returns age and duration of the recent logins of a target, oldest first.
+    pub(super) fn list(&self, target: &TargetName) -> Vec<(Duration, f64)> {
+        let mut all = self.lock();
+        let Some(logins) = all.get_mut(target) else {
+            return Vec::new();
+        };
+        let now = Instant::now();
+        forget_old(logins, now);
+        let aged = |(at, seconds): &(Instant, f64)| (now.duration_since(*at), *seconds);
+        logins.iter().map(aged).collect()
+    }
+
     fn lock(&self) -> MutexGuard<'_, HashMap<TargetName, VecDeque<(Instant, f64)>>> {
         // A panic cannot leave half of an entry.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -110,6 +122,8 @@ mod tests {
         let times = logins.of(&orders);
         assert_eq!((times.recent, times.p50), (1, Some(Duration::from_secs(2))));
         assert_eq!(times.p99, times.p50, "one login is every percentile");
+        assert_eq!(logins.list(&orders), [(Duration::from_secs(1), 2.0)]);
+        assert_eq!(logins.list(&"reports".into()), []);
     }
 
     #[test]

@@ -79,6 +79,12 @@ impl Proxy {
         })
     }
 
+    /// Returns `true` if clients on TCP need the local password.
+    #[must_use]
+    pub fn has_password(&self) -> bool {
+        self.verifier.is_some()
+    }
+
     /// Returns whether clients of this arrival need the local password. On the Unix socket the user
     /// id identifies them.
     pub(in crate::postgres) fn asks_password(&self, arrival: &Arrival) -> bool {

@@ -192,7 +192,7 @@ async fn an_ipv6_socket_with_an_ipv4_address_is_known_as_ours() {
 
 /// An address of this machine, of the family of `loopback`, that is not the loopback's: the one that
 /// packets to elsewhere would leave from. None are sent.
-pub(super) fn interface_address(loopback: IpAddr) -> Option<IpAddr> {
+pub(crate) fn interface_address(loopback: IpAddr) -> Option<IpAddr> {
     let (any, elsewhere): (IpAddr, IpAddr) = match loopback {
         IpAddr::V4(_) => (
             Ipv4Addr::UNSPECIFIED.into(),

@@ -150,7 +150,8 @@ impl Browser {
     /// When there is no such element.
     pub async fn click(&mut self, selector: &str) -> anyhow::Result<()> {
         let script = format!(
-            "(() => {{ const r = document.querySelector({}).getBoundingClientRect(); \
+            "(() => {{ const e = document.querySelector({}); \
+             e.scrollIntoView({{ block: 'nearest' }}); const r = e.getBoundingClientRect(); \
              return [r.x + r.width / 2, r.y + r.height / 2]; }})()",
             json!(selector)
         );

@@ -1,9 +1,11 @@
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use serde_json::Value;
 use tokio::sync::mpsc;
 
 use super::*;
+use crate::admin::page;
 use crate::admin::{ControlRequests, ProcessKind};
 use crate::observe::tests::{Stands, failed, failure, new_connection, observed, used};
 use crate::observe::{ListedTarget, Stage};
@@ -16,12 +18,20 @@ fn context(statuses: Vec<TargetStatus>) -> AdminContext {
         kind: ProcessKind::Serve,
         config: None,
         http: None,
+        has_password: false,
         observed,
         controls: ControlRequests::default(),
     }
 }
 
-fn asked(context: &AdminContext, (method, is_owners): (Method, bool), path: &str) -> AdminResponse {
+const ELSEWHERE: Denial = Denial::Elsewhere(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 9)));
+const PUBLIC: Access<'_> = Access::Public(&ELSEWHERE);
+
+fn asked(
+    context: &AdminContext,
+    (method, access): (Method, Access<'_>),
+    path: &str,
+) -> AdminResponse {
     let (path, query) = match path.split_once('?') {
         Some((path, query)) => (path, Some(query)),
         None => (path, None),
@@ -30,13 +40,13 @@ fn asked(context: &AdminContext, (method, is_owners): (Method, bool), path: &str
         method: &method,
         path,
         query,
-        is_owners,
+        access,
     })
 }
 
 fn get(context: &AdminContext, path: &str) -> (u16, String) {
-    let answer = asked(context, (Method::GET, false), path);
-    (answer.status.as_u16(), answer.body)
+    let answer = asked(context, (Method::GET, PUBLIC), path);
+    (answer.status.as_u16(), answer.body.into_owned())
 }
 
 fn failing(name: &str) -> TargetStatus {
@@ -140,29 +150,88 @@ async fn a_dead_accept_loop_shows() {
 #[test]
 fn the_port_gives_nothing_but_health_and_metrics() {
     let context = context(vec![used("orders")]);
-    for path in ["/status", "/stop", "/reload", "/else"] {
-        assert_eq!(get(&context, path).0, 404, "{path}");
-        let answer = asked(&context, (Method::POST, false), path);
-        assert!(answer.status.is_client_error(), "{path}");
+    for access in [PUBLIC, Access::Page] {
+        for path in [
+            "/stop",
+            "/reload",
+            "/else",
+            "/page",
+            "//",
+            "/explain/",
+            "/explain/no.such",
+        ] {
+            let answer = asked(&context, (Method::GET, access), path);
+            assert_eq!(answer.status.as_u16(), 404, "{path}");
+            let answer = asked(&context, (Method::POST, access), path);
+            let found = (answer.status.as_u16(), answer.allow);
+            assert_eq!(found, (405, Some("GET, HEAD")), "{path}");
+        }
     }
     assert!(!context.controls.stop.is_cancelled());
-    assert_eq!(get(&context, "/").0, 200);
-    let answer = asked(&context, (Method::GET, false), "/metrics");
+    for path in page::paths().chain(["/status", "/logins", "/explain/aws.expired"]) {
+        let (status, body) = get(&context, path);
+        assert_eq!(status, 403, "{path}");
+        assert!(
+            body.contains("10.0.0.9") && !body.contains("orders"),
+            "{body}"
+        );
+    }
+    let answer = asked(&context, (Method::GET, PUBLIC), "/metrics");
     assert_eq!(
         (answer.status.as_u16(), answer.content_type),
         (200, METRICS)
     );
-    let answer = asked(&context, (Method::POST, false), "/metrics");
+    let answer = asked(&context, (Method::POST, PUBLIC), "/metrics");
     assert_eq!(answer.status, StatusCode::METHOD_NOT_ALLOWED);
-    let answer = asked(&context, (Method::HEAD, false), "/liveness");
+    let answer = asked(&context, (Method::HEAD, PUBLIC), "/liveness");
     assert_eq!(answer.status, StatusCode::OK);
+}
+
+#[test]
+fn the_owner_gets_the_page_and_the_status() {
+    let context = context(vec![used("orders")]);
+    for (path, content_type, part) in [
+        ("/", "text/html; charset=utf-8", "<title>pgiam</title>"),
+        ("/page/main.js", "text/javascript; charset=utf-8", "import "),
+        ("/page/page.css", "text/css; charset=utf-8", "color-scheme"),
+        ("/status", JSON, "\"orders\""),
+        (
+            "/explain/aws.expired",
+            JSON,
+            "{\"topic\":\"AWS credentials\",\"answers\":[{",
+        ),
+        (
+            "/logins",
+            JSON,
+            "{\"targets\":[{\"name\":\"orders\",\"logins\":[]}]}",
+        ),
+    ] {
+        for access in [Access::Page, Access::Control] {
+            let answer = asked(&context, (Method::GET, access), path);
+            let found = (answer.status.as_u16(), answer.content_type);
+            assert_eq!(found, (200, content_type), "{path}");
+            assert!(answer.body.contains(part), "{path}");
+            let answer = asked(&context, (Method::POST, access), path);
+            assert_eq!(answer.status, StatusCode::METHOD_NOT_ALLOWED, "{path}");
+        }
+    }
+}
+
+#[test]
+fn a_request_for_another_host_is_misdirected() {
+    let context = context(Vec::new());
+    let answer = context.deny(&Denial::OtherHost);
+    assert_eq!(answer.status.as_u16(), 421);
+    assert!(answer.body.contains("Use localhost"), "{answer:?}");
 }
 
 #[test]
 fn the_control_socket_stops_and_loads_anew() {
     let mut context = context(vec![used("orders")]);
     let status = |context: &AdminContext, method: Method, path| {
-        asked(context, (method, true), path).status.as_u16()
+        asked(context, (method, Access::Control), path)
+            .status
+            .as_u16()
     };
     assert_eq!(status(&context, Method::GET, "/stop"), 405);
     assert_eq!(status(&context, Method::POST, "/reload"), 409);
@@ -179,10 +248,10 @@ fn the_control_socket_stops_and_loads_anew() {
 #[test]
 fn the_control_socket_stops_a_target_that_is_there() {
     let mut context = context(vec![used("orders"), used("ré ports")]);
-    let status = |context: &AdminContext, asked_by: (Method, bool), path| {
+    let status = |context: &AdminContext, asked_by: (Method, Access<'_>), path| {
         asked(context, asked_by, path).status.as_u16()
     };
-    let (owner, other) = ((Method::POST, true), (Method::POST, false));
+    let (owner, other) = ((Method::POST, Access::Control), (Method::POST, PUBLIC));
     let path = "/stop-target?name=r%C3%A9+ports";
     assert_eq!(
         status(&context, owner.clone(), path),
@@ -192,8 +261,8 @@ fn the_control_socket_stops_a_target_that_is_there() {
     let (sender, mut receiver) = mpsc::channel(1);
     context.controls.stop_target = Some(sender);
     assert_eq!(status(&context, other, path), 405);
-    assert_eq!(status(&context, (Method::GET, true), path), 405);
-    assert_eq!(status(&context, (Method::GET, false), path), 404);
+    assert_eq!(status(&context, (Method::GET, Access::Control), path), 405);
+    assert_eq!(status(&context, (Method::GET, PUBLIC), path), 404);
     assert_eq!(status(&context, owner.clone(), "/stop-target"), 400);
     assert_eq!(status(&context, owner.clone(), "/stop-target?name=or"), 404);
     assert!(receiver.try_recv().is_err());
@@ -208,7 +277,7 @@ fn a_failure_that_no_client_has_met_is_a_recent_error() {
     let context = context(vec![failing("orders"), failing("reports")]);
     let observed = &context.observed;
     observed.failed(Some(&"orders".into()), failure("tls.alpn", true));
-    let answer = asked(&context, (Method::GET, true), "/status");
+    let answer = asked(&context, (Method::GET, Access::Control), "/status");
     let all: Value = serde_json::from_str(&answer.body).unwrap();
     let recent = all["recent_errors"].as_array().unwrap().iter();
     let mut recent: Vec<_> = recent.map(|it| (&it["target"], &it["id"])).collect();
@@ -238,7 +307,7 @@ fn the_status_has_all_that_is_known() {
     connection.opened();
     connection.traffic().sent(5);
     connection.traffic().received(7);
-    let answer = asked(&context, (Method::GET, true), "/status");
+    let answer = asked(&context, (Method::GET, Access::Control), "/status");
     assert_eq!((answer.status.as_u16(), answer.content_type), (200, JSON));
     let all: Value = serde_json::from_str(&answer.body).unwrap();
     assert_eq!(all["pid"], std::process::id());

@@ -9,6 +9,7 @@ use crate::admin::document::{
     ConnectionDocument, FailureDocument, IdentityDocument, ProcessDocument, SessionDocument,
     TargetDocument,
 };
+use crate::admin::page_url;
 use crate::base::quote::printable;
 use crate::cli::terminal::{BAD, DIM, GOOD, HEADING, Table, WARNING, styled};
 
@@ -120,8 +121,9 @@ fn head(process: &ProcessDocument, width: usize) -> String {
     if let Some(config) = &process.config {
         lines.push(format!("configuration {}", short(config)));
     }
-    if let Some(http) = &process.http {
-        lines.push(format!("health and metrics http://{http}/"));
+    if let Some(address) = process.http.as_ref().and_then(|http| http.parse().ok()) {
+        let url = page_url(address);
+        lines.push(format!("status page, health and metrics {url}"));
     }
     lines.push(format!(
         "{open_connections} of {max_connections} connections"

@@ -1,0 +1,199 @@
+use std::io;
+
+use super::*;
+
+const LOOPBACK: &str = "127.0.0.1:9801";
+const INTERFACE: &str = "10.0.0.7:9801";
+
+fn arrival(ours: &str, peer: &str) -> Arrival {
+    Arrival::Tcp {
+        ours: ours.parse().unwrap(),
+        peer: peer.parse().unwrap(),
+    }
+}
+
+fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    for (name, value) in pairs {
+        let name = HeaderName::from_static(name);
+        headers.append(name, HeaderValue::from_str(value).unwrap());
+    }
+    headers
+}
+
+fn meant(address: &str, host: &str) -> bool {
+    let headers = headers(&[("host", host)]);
+    is_meant(address.parse().ok(), &headers, &Uri::from_static("/"))
+}
+
+/// Judges a request for the page at `ours`, which is also the configured address.
+fn judged(ours: &str, pairs: &[(&'static str, &str)]) -> Result<(), Denial> {
+    let headers = headers(pairs);
+    let uri = Uri::from_static("/");
+    judge_headers(ours.parse().ok(), arrival(ours, ours), (&headers, &uri))
+}
+
+#[test]
+fn names_of_others_are_not_answered_on_the_loopback() {
+    for host in [
+        "localhost:9801",
+        "LOCALHOST",
+        "127.0.0.1:9801",
+        "127.0.0.1",
+        "127.8.9.10",
+        "[::1]:9801",
+        "[::1]",
+        "[::ffff:127.0.0.1]:9801",
+    ] {
+        assert!(meant(LOOPBACK, host), "{host}");
+        assert_eq!(judged(LOOPBACK, &[("host", host)]), Ok(()), "{host}");
+    }
+    for host in [
+        "attacker.example:9801",
+        "attacker.example",
+        "localhost.attacker.example",
+        "127.0.0.1.attacker.example",
+        "localhost.",
+        "10.0.0.1",
+        "0.0.0.0:9801",
+        "[::]",
+        "",
+        ":9801",
+    ] {
+        assert!(!meant(LOOPBACK, host), "{host}");
+        assert!(meant(INTERFACE, host), "{host}: health is for all");
+        for ours in [LOOPBACK, INTERFACE] {
+            assert_eq!(
+                judged(ours, &[("host", host)]),
+                Err(Denial::OtherHost),
+                "{host}"
+            );
+        }
+    }
+    assert_eq!(judged(LOOPBACK, &[]), Ok(()), "HTTP/1.0");
+}
+
+#[test]
+fn the_configured_address_and_the_one_of_the_connection_are_own_names() {
+    let host = [("host", INTERFACE)];
+    assert_eq!(judged(INTERFACE, &host), Ok(()));
+    let headers = headers(&host);
+    let at = |address: &str| {
+        let (ours, uri) = (
+            arrival(INTERFACE, "10.0.0.7:40000"),
+            Uri::from_static("/status"),
+        );
+        judge_headers(address.parse().ok(), ours, (&headers, &uri))
+    };
+    assert_eq!(at("0.0.0.0:9801"), Ok(()));
+    assert_eq!(judged(LOOPBACK, &host), Err(Denial::OtherHost));
+}
+
+#[test]
+fn each_name_of_a_request_counts() {
+    let two = [("host", "localhost:9801"), ("host", "attacker.example")];
+    assert_eq!(judged(LOOPBACK, &two), Err(Denial::OtherHost));
+    let one = headers(&[("host", "localhost:9801")]);
+    let absolute = Uri::from_static("http://attacker.example:9801/status");
+    let ours = arrival(LOOPBACK, "127.0.0.1:40000");
+    assert_eq!(
+        judge_headers(None, ours, (&one, &absolute)),
+        Err(Denial::OtherHost),
+        "the form of a request to a proxy"
+    );
+}
+
+#[test]
+fn requests_that_another_site_caused_are_denied() {
+    let host = ("host", "localhost:9801");
+    for more in [
+        ("sec-fetch-site", "none"),
+        ("sec-fetch-site", "same-origin"),
+        ("origin", "http://localhost:9801"),
+    ] {
+        assert_eq!(judged(LOOPBACK, &[host, more]), Ok(()), "{more:?}");
+    }
+    for more in [
+        ("sec-fetch-site", "cross-site"),
+        // Another port of localhost is the same site, but may be another user's.
+        ("sec-fetch-site", "same-site"),
+        ("sec-fetch-site", ""),
+        ("origin", "null"),
+        ("origin", "http://localhost:3000"),
+        ("origin", "https://localhost:9801"),
+        ("origin", "http://attacker.example"),
+    ] {
+        let denied = judged(LOOPBACK, &[host, more]);
+        assert_eq!(denied, Err(Denial::OtherSite), "{more:?}");
+    }
+    let both = [
+        host,
+        ("sec-fetch-site", "none"),
+        ("sec-fetch-site", "cross-site"),
+    ];
+    assert_eq!(judged(LOOPBACK, &both), Err(Denial::OtherSite));
+    let no_host = [("origin", "http://localhost:9801")];
+    assert_eq!(judged(LOOPBACK, &no_host), Err(Denial::OtherSite));
+}
+
+#[test]
+fn clients_are_judged_like_those_of_databases() {
+    let here = arrival(LOOPBACK, "127.0.0.1:40000");
+    let elsewhere = arrival(INTERFACE, "10.0.0.9:40000");
+    // The owner is not reported by the system, or not looked up.
+    assert_eq!(judge_unowned(None, here, false), Ok(()));
+    assert_eq!(judge_unowned(None, here, true), Err(Denial::Password));
+    for has_password in [false, true] {
+        let denied = judge_unowned(None, elsewhere, has_password);
+        assert_eq!(denied, Err(Denial::Elsewhere([10, 0, 0, 9].into())));
+        for (refusal, denial) in [
+            (
+                Refusal::Foreign { peer: 1001, own: 7 },
+                Denial::Foreign { peer: 1001, own: 7 },
+            ),
+            (
+                Refusal::Unknown(io::ErrorKind::NotFound.into()),
+                Denial::Unknown(
+                    "cannot look up the owner of the client: entity not found".to_owned(),
+                ),
+            ),
+        ] {
+            let denied = judge_unowned(Some(&refusal), here, has_password);
+            assert_eq!(denied, Err(denial));
+        }
+    }
+}
+
+#[test]
+fn the_address_of_the_page_can_be_opened() {
+    let url = |address: &str| crate::admin::page_url(address.parse().unwrap());
+    assert_eq!(url("127.0.0.1:9801"), "http://127.0.0.1:9801/");
+    assert_eq!(url("[::1]:9801"), "http://[::1]:9801/");
+    for any in ["0.0.0.0:9801", "[::]:9801"] {
+        assert_eq!(url(any), "http://localhost:9801/");
+    }
+}
+
+#[test]
+fn a_denial_names_reason_and_remedy() {
+    let texts = |denial: Denial, address: &str| {
+        format!("{denial}\n{}", denial.remedy(address.parse().ok()))
+    };
+    let foreign = Denial::Foreign { peer: 1001, own: 7 };
+    assert_eq!(
+        texts(foreign, LOOPBACK),
+        "the client runs as user id 1001, and pgiam as 7\n\
+         Open it as the user that runs pgiam, or run as that user:\n  pgiam status --watch\n"
+    );
+    let far = || Denial::Elsewhere([10, 0, 0, 9].into());
+    let text = texts(far(), INTERFACE);
+    assert!(
+        text.ends_with("\n  ssh -N -L 9801:10.0.0.7:9801 HOST\n"),
+        "{text}"
+    );
+    let text = texts(far(), "0.0.0.0:9801");
+    assert!(
+        text.ends_with("\n  ssh -N -L 9801:localhost:9801 HOST\n"),
+        "{text}"
+    );
+}
