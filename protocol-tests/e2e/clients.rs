@@ -21,7 +21,7 @@ use tokio::time::timeout;
 use crate::support::{BASTION, HOST, Setup, World};
 
 /// For one client with one kind of local connection, on a busy machine.
-const DEADLINE: Duration = Duration::from_secs(90);
+const DEADLINE: Duration = Duration::from_secs(180);
 /// How long the server may take to notice that a client has gone.
 const GONE_SECONDS: u64 = 20;
 /// Fewer steps than any client has: one that does nothing must not pass.
