@@ -21,12 +21,15 @@ pub mod token;
 pub mod tunnel;
 pub mod url;
 
+use std::sync::Once;
+
 use anyhow::Context;
 use connection_test::TestFailed;
 use tracing::{debug, info, warn};
 
 use crate::base::environment;
 use crate::cli::exit;
+use crate::cli::terminal;
 use crate::cli::{Cli, Command, DatabaseArgs, ProgramArgs};
 use crate::config::{ConfigError, ConfigFile, TargetConfig};
 use crate::platform::descriptors::LimitChange;
@@ -161,6 +164,23 @@ pub(crate) fn config(
     database: &DatabaseArgs,
     program: &ProgramArgs,
 ) -> Result<TargetConfig, ConfigError> {
+    load_file(program)?.target(name, &database.layer())
+}
+
+/// Loads the configuration file for a command that does not log, and says at a terminal if the file
+/// is not in the current directory. Always says that a file is ignored. Says both once.
+pub(crate) fn load_file(program: &ProgramArgs) -> Result<ConfigFile, ConfigError> {
     let file = ConfigFile::load(program.config.as_deref())?;
-    file.target(name, &database.layer())
+    static TOLD: Once = Once::new();
+    TOLD.call_once(|| {
+        // A closed standard error is no reason to stop.
+        if let Some(reason) = &file.ignored {
+            _ = terminal::tell(format!("pgiam: ignored a configuration file: {reason}"));
+        }
+        if let (Some(path), true, Some(_)) = (&file.path, file.is_above, terminal::stderr_width()) {
+            let line = format!("configuration: {}", status::short(path));
+            _ = terminal::tell(terminal::styled(terminal::DIM, line));
+        }
+    });
+    Ok(file)
 }

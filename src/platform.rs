@@ -55,6 +55,23 @@ fn base_dir(xdg: &str, below_home: &[&str], windows: &str) -> Option<PathBuf> {
     Some(dir.join("pgiam"))
 }
 
+/// Returns `true` if both directories are on one file system. On Windows, which has a letter for each,
+/// always.
+#[must_use]
+pub fn is_one_file_system(one: &Path, other: &Path) -> bool {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        let device = |path: &Path| std::fs::metadata(path).map(|found| found.dev()).ok();
+        device(one).is_some_and(|found| device(other) == Some(found))
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = (one, other);
+        true
+    }
+}
+
 /// Creates `dir` and its parents, readable by this user only if the system has such modes.
 ///
 /// # Errors

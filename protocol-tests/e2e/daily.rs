@@ -1,5 +1,6 @@
 //! What people type every day: one command with a tunnel of its own, a changed configuration, help.
 
+mod project;
 mod reload;
 mod run;
 pub(crate) mod screen;

@@ -37,6 +37,8 @@ pub(super) struct LoadedConfiguration {
     pub(super) serve: ServeSettings,
     /// The file that was read; `None` without a file, with only flags.
     pub(super) file: Option<PathBuf>,
+    /// The file is in a parent directory.
+    is_above: bool,
     /// Contents as loaded. The file may change right after it is read.
     loaded: Option<FileReading>,
     configs: Vec<Result<TargetConfig, ConfigError>>,
@@ -49,14 +51,33 @@ impl LoadedConfiguration {
     /// Errors that affect all targets.
     pub(super) fn load(args: &ServeArgs) -> Result<Self, ConfigError> {
         let file = ConfigFile::load(args.program.config.as_deref())?;
+        if let Some(reason) = &file.ignored {
+            warn!(reason, "ignored a configuration file in a parent directory");
+        }
+        if let (Some(path), true) = (&file.path, file.is_above) {
+            info!(file = %path.display(), "using the configuration file of a parent directory");
+        }
+        Self::of(file, args)
+    }
+
+    /// Loads the configuration again. A file that was chosen at the start stays the same one.
+    fn load_again(&self, args: &ServeArgs) -> Result<Self, ConfigError> {
+        match &self.file {
+            Some(path) => Self::of(ConfigFile::reload(path, self.is_above)?, args),
+            None => Self::load(args),
+        }
+    }
+
+    fn of(file: ConfigFile, args: &ServeArgs) -> Result<Self, ConfigError> {
         let serve = ServeSettings::from_layer(args.serve_layer().or(file.serve.clone()))?;
-        let path = file.path.clone();
+        let (path, is_above) = (file.path.clone(), file.is_above);
         let loaded = FileReading::Contents(file.fingerprint.clone());
         let configs = file.targets(&args.targets, &args.layer())?;
         Ok(Self {
             serve,
             loaded: path.is_some().then_some(loaded),
             file: path,
+            is_above,
             configs,
         })
     }
@@ -275,7 +296,7 @@ impl<'a> ReloadTriggers<'a> {
             );
             proxy.serving.observed.change_unused(reason);
         };
-        let configured = match LoadedConfiguration::load(self.args) {
+        let configured = match self.configured.load_again(self.args) {
             Ok(configured) => configured,
             Err(failed) => return unused(failed.to_string()),
         };

@@ -299,7 +299,7 @@ async fn end(found: &ExistingSocket) -> Result<(), AskError> {
 }
 
 /// Abbreviates the home directory as `~`.
-fn short(path: &Path) -> String {
+pub(super) fn short(path: &Path) -> String {
     let home = std::env::home_dir().filter(|home| home != Path::new("/"));
     match home.and_then(|home| path.strip_prefix(home).ok().map(PathBuf::from)) {
         Some(rest) => format!("~/{}", rest.display()),

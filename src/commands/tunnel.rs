@@ -12,7 +12,7 @@ use super::serve::{announce, state_dir};
 use crate::admin::{AdminOptions, AdminServer, ControlRequests, ProcessKind};
 use crate::admission::Guard;
 use crate::cli::TunnelArgs;
-use crate::config::{ConfigFile, PeerFlags, ServeSettings};
+use crate::config::{PeerFlags, ServeSettings};
 use crate::forward::{self, BoundAddress, Forwarder};
 use crate::observe::Observed;
 use crate::platform::{self, StopSignals};
@@ -23,7 +23,7 @@ use crate::tunnel::ssm::leftovers;
 /// # Errors
 /// Invalid configuration, or a port cannot be bound.
 pub async fn tunnel(args: &TunnelArgs) -> anyhow::Result<()> {
-    let file = ConfigFile::load(args.program.config.as_deref())?;
+    let file = super::load_file(&args.program)?;
     let config = file.path.clone();
     // The other keys of [serve] do not apply to a tunnel.
     let serve = args.serve_layer().or(file.serve.clone());

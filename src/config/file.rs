@@ -9,8 +9,9 @@ use aws_lc_rs::digest;
 use serde::Deserialize;
 use tracing::warn;
 
+use super::search::{self, Candidate};
 use super::target_config::name_fault;
-use super::toml_messages::user_message;
+use super::toml_messages::syntax_message;
 use super::{ConfigError, DialFlags, ServeLayer, TargetConfig, TargetLayer, TunnelFlags, encoding};
 use crate::base::foreign_text::visible;
 use crate::base::suggest::nearest;
@@ -38,6 +39,12 @@ pub struct ConfigFile {
     /// Path of the file; `None`: there is no file.
     #[serde(skip)]
     pub path: Option<PathBuf>,
+    /// The file is in a parent directory of the current one.
+    #[serde(skip)]
+    pub is_above: bool,
+    /// Reason why a file in a parent directory is not used.
+    #[serde(skip)]
+    pub ignored: Option<String>,
     /// `fingerprint` of the file's contents.
     #[serde(skip)]
     pub fingerprint: Vec<u8>,
@@ -49,53 +56,81 @@ pub(crate) fn fingerprint(contents: &[u8]) -> Vec<u8> {
 }
 
 impl ConfigFile {
-    /// Reads `explicit`, or else the first existing file of `./pgiam.toml` and the user's file.
+    /// Reads `explicit`, or else the first existing file of `./pgiam.toml`, the same in the parent
+    /// directories up to the root of the Git repository, and the user's file. A file in a parent
+    /// directory that other users own or may change is left out.
     ///
     /// # Errors
     /// [`ConfigError::Unreadable`] or [`ConfigError::Syntax`]. A missing file is an error only if
     /// it was named explicitly.
     pub fn load(explicit: Option<&Path>) -> Result<Self, ConfigError> {
-        let candidates: Vec<PathBuf> = match explicit {
-            Some(path) => vec![path.to_owned()],
-            None => [
-                Some(PathBuf::from("pgiam.toml")),
-                crate::platform::user_config_file(),
-            ]
-            .into_iter()
-            .flatten()
-            .collect(),
-        };
-        let mut file = Self::read_first(&candidates, explicit.is_some())?;
-        let paths = candidates.iter().map(|path| path.display().to_string());
-        file.searched = paths.collect::<Vec<_>>().join(", ");
-        Ok(file)
+        if let Some(path) = explicit {
+            let file = Self::read(path, FileRole::ConfigFile)?;
+            let searched = path.display().to_string();
+            return Ok(Self { searched, ..file });
+        }
+        let candidates = search::candidates();
+        let file = Self::read_first(&candidates)?;
+        let searched = search::in_words(&candidates);
+        Ok(Self { searched, ..file })
     }
 
-    /// Reads the first existing file; without one, returns the default unless one `must_exist`.
-    fn read_first(candidates: &[PathBuf], must_exist: bool) -> Result<Self, ConfigError> {
-        for path in candidates {
-            match Self::read(path) {
+    /// Reads the file of a running program again. `is_above`: see [`ConfigFile::is_above`].
+    ///
+    /// # Errors
+    /// As for [`ConfigFile::load`] of an explicit file. The file is refused if other users own it or
+    /// may change it, as at the start.
+    pub fn reload(path: &Path, is_above: bool) -> Result<Self, ConfigError> {
+        let role = match is_above {
+            true => FileRole::ProjectFile,
+            false => FileRole::ConfigFile,
+        };
+        let (file, searched) = (Self::read(path, role)?, path.display().to_string());
+        Ok(Self {
+            searched,
+            is_above,
+            ..file
+        })
+    }
+
+    /// Reads the first existing file; without one, returns the default.
+    fn read_first(candidates: &[Candidate]) -> Result<Self, ConfigError> {
+        let mut ignored = None;
+        for Candidate { path, is_above } in candidates {
+            if *is_above && ignored.is_some() {
+                continue; // The nearest file decides.
+            }
+            let read = match is_above {
+                true => Self::reload(path, true),
+                false => Self::read(path, FileRole::ConfigFile),
+            };
+            match read {
                 // A missing home directory, or one that is not a directory (`/dev/null`), contains
                 // no file.
                 Err(ConfigError::Unreadable { source, .. })
-                    if !must_exist
-                        && matches!(
-                            source.kind(),
-                            ErrorKind::NotFound | ErrorKind::NotADirectory
-                        ) => {}
-                read => return read,
+                    if matches!(
+                        source.kind(),
+                        ErrorKind::NotFound | ErrorKind::NotADirectory
+                    ) => {}
+                Err(ConfigError::Refused(reason)) if *is_above => {
+                    ignored = Some(reason.to_string());
+                }
+                read => return read.map(|file| Self { ignored, ..file }),
             }
         }
-        Ok(Self::default())
+        Ok(Self {
+            ignored,
+            ..Self::default()
+        })
     }
 
-    fn read(path: &Path) -> Result<Self, ConfigError> {
+    fn read(path: &Path, role: FileRole) -> Result<Self, ConfigError> {
         // The usual path for "no file".
         if path == Path::new("/dev/null") {
             return Ok(Self::default());
         }
         let path_error = |error| path_error(path, error);
-        let opened = permissions::open(FileRole::ConfigFile, path).map_err(path_error)?;
+        let opened = permissions::open(role, path).map_err(path_error)?;
         let bytes = permissions::contents(FileRole::ConfigFile, path, &opened, MAX_FILE_BYTES);
         let bytes = bytes.map_err(path_error)?;
         let fingerprint = fingerprint(&bytes);
@@ -338,51 +373,5 @@ fn target_names(targets: &BTreeMap<String, TargetLayer>) -> String {
         "(none)".to_owned()
     } else {
         names.join(", ")
-    }
-}
-
-/// Returns the parser's message without the quoted line of the file if that line is too long to
-/// read. Line and column come before it.
-fn without_long_lines(message: &str) -> String {
-    const LONGEST_LINE: usize = 300;
-    const SHOWN: usize = 80;
-    // `12 | key = value`, and the marks below it.
-    let is_quote = |line: &str| {
-        let numbered = line.trim_start_matches(|c: char| c.is_ascii_digit() || c == ' ');
-        numbered.starts_with('|')
-    };
-    let long = |line: &str| is_quote(line) && line.len() > LONGEST_LINE;
-    if !message.lines().any(long) {
-        return message.to_owned();
-    }
-    let shown = message.lines().filter_map(|line| {
-        let has_text = line.trim_start().starts_with(|c: char| c.is_ascii_digit());
-        match (is_quote(line), has_text) {
-            (false, _) => Some(line.to_owned()),
-            (true, true) => Some(format!("{}…", &line[..line.floor_char_boundary(SHOWN)])),
-            // The marks below a line that is not shown to its end.
-            (true, false) => None,
-        }
-    });
-    shown.collect::<Vec<_>>().join("\n")
-}
-
-/// Returns the parser's message about an unknown key with the most similar key appended. The parser
-/// lists the known keys in the order of their definition.
-fn syntax_message(error: &toml::de::Error) -> String {
-    let message = error.message();
-    let suggestion = message
-        .strip_prefix("unknown field `")
-        .and_then(|rest| rest.split_once('`'))
-        .and_then(|(unknown, rest)| nearest(unknown, rest.split('`').skip(1).step_by(2)));
-    let all = without_long_lines(&error.to_string());
-    let place = all.trim_end().strip_suffix(message);
-    let all = match place {
-        Some(place) => format!("{place}{}", user_message(message)),
-        None => all,
-    };
-    match suggestion {
-        Some(key) => format!("{all}\nhint: did you mean {key}?"),
-        None => all,
     }
 }

@@ -1,6 +1,8 @@
 //! Messages for errors of the TOML parser, for users of a file. The parser's own messages are for
 //! developers: "invalid type: string, expected a sequence".
 
+use crate::base::suggest::nearest;
+
 /// Returns the message for users; unchanged if it does not mention types of a program.
 pub(super) fn user_message(message: &str) -> String {
     let rewritten = unknown_key(message)
@@ -89,6 +91,52 @@ fn syntax(message: &str) -> Option<String> {
         _ => return None,
     };
     Some(rewritten.to_owned())
+}
+
+/// Returns the parser's message without the quoted line of the file if that line is too long to
+/// read. Line and column come before it.
+fn without_long_lines(message: &str) -> String {
+    const LONGEST_LINE: usize = 300;
+    const SHOWN: usize = 80;
+    // `12 | key = value`, and the marks below it.
+    let is_quote = |line: &str| {
+        let numbered = line.trim_start_matches(|c: char| c.is_ascii_digit() || c == ' ');
+        numbered.starts_with('|')
+    };
+    let long = |line: &str| is_quote(line) && line.len() > LONGEST_LINE;
+    if !message.lines().any(long) {
+        return message.to_owned();
+    }
+    let shown = message.lines().filter_map(|line| {
+        let has_text = line.trim_start().starts_with(|c: char| c.is_ascii_digit());
+        match (is_quote(line), has_text) {
+            (false, _) => Some(line.to_owned()),
+            (true, true) => Some(format!("{}…", &line[..line.floor_char_boundary(SHOWN)])),
+            // The marks below a line that is not shown to its end.
+            (true, false) => None,
+        }
+    });
+    shown.collect::<Vec<_>>().join("\n")
+}
+
+/// Returns the parser's message about an unknown key with the most similar key appended. The parser
+/// lists the known keys in the order of their definition.
+pub(super) fn syntax_message(error: &toml::de::Error) -> String {
+    let message = error.message();
+    let suggestion = message
+        .strip_prefix("unknown field `")
+        .and_then(|rest| rest.split_once('`'))
+        .and_then(|(unknown, rest)| nearest(unknown, rest.split('`').skip(1).step_by(2)));
+    let all = without_long_lines(&error.to_string());
+    let place = all.trim_end().strip_suffix(message);
+    let all = match place {
+        Some(place) => format!("{place}{}", user_message(message)),
+        None => all,
+    };
+    match suggestion {
+        Some(key) => format!("{all}\nhint: did you mean {key}?"),
+        None => all,
+    }
 }
 
 #[cfg(test)]

@@ -38,6 +38,8 @@ pub enum FileRole {
     PasswordFile,
     /// Configuration file.
     ConfigFile,
+    /// Configuration file that was found in a parent directory.
+    ProjectFile,
     /// Configuration file that restricts the clients, or sets the authorities trusted for a
     /// database.
     SecurityFile,
@@ -63,6 +65,9 @@ struct PermissionRule {
     /// Other users may write to the directory if its sticky bit is set, which keeps them from
     /// removing this user's files.
     sticky: bool,
+    /// Members of the owner's own group may write to it, and a link to it must be of a permitted
+    /// owner.
+    own_group: bool,
     /// Other users must not be able to replace it: its parent directories are checked, too.
     parents: bool,
     /// Mode for `chmod` in the remedy.
@@ -87,6 +92,9 @@ const OPEN_TO_OTHERS: u32 = 0o077;
 const OPEN_KEY_OF_ROOT: u32 = 0o037;
 /// Bit that lets all users write.
 const WRITTEN_BY_ALL: u32 = 0o002;
+/// Bits of the group.
+#[cfg(unix)]
+const GROUP: u32 = 0o070;
 /// Sticky bit.
 const STICKY: u32 = 0o1000;
 
@@ -103,6 +111,7 @@ impl FileRole {
             // its files are checked themselves.
             roots: 0,
             sticky: true,
+            own_group: false,
             parents: true,
             chmod: "700",
         };
@@ -114,6 +123,7 @@ impl FileRole {
             own: WRITTEN_BY_OTHERS,
             roots: WRITTEN_BY_OTHERS,
             sticky: false,
+            own_group: false,
             parents: false,
             chmod: "go-w",
         };
@@ -170,6 +180,12 @@ impl FileRole {
                 parents: true,
                 ..FILE
             },
+            Self::ProjectFile => PermissionRule {
+                name: "the configuration file",
+                own_group: true,
+                parents: true,
+                ..FILE
+            },
             Self::AwsFile => PermissionRule {
                 name: "the file",
                 owner: FileOwner::Anybody,
@@ -204,6 +220,12 @@ impl FileRole {
                 format!(
                     "delete it, and pgiam creates a new one: rm -r {}",
                     word(dir)
+                )
+            }
+            (Self::ProjectFile, _) => {
+                format!(
+                    "if you trust its contents, name it: --config {}",
+                    word(path)
                 )
             }
             _ => format!(
@@ -315,6 +337,15 @@ impl PathError {
         }
     }
 
+    /// Returns the error with all permission bits of the path.
+    #[cfg(unix)]
+    fn with_mode(mut self, real: u32) -> Self {
+        if let Self::Open { mode, .. } = &mut self {
+            *mode = real;
+        }
+        self
+    }
+
     /// Returns the kind of the file system's error, if it is one.
     #[must_use]
     pub fn io(&self) -> Option<io::ErrorKind> {
@@ -348,10 +379,31 @@ fn check(role: FileRole, path: &Path, found: &std::fs::Metadata) -> Result<(), P
     {
         use std::os::unix::fs::MetadataExt;
         let us = rustix::process::geteuid().as_raw();
-        judge(role, path, (found.uid(), found.mode() & 0o7777), us)
+        let has_own_group = role.rule().own_group && found.gid() == found.uid();
+        let real = found.mode() & 0o7777;
+        // A group whose only member is the owner does not count: Debian and Fedora create one for
+        // each user, with the user's number.
+        let counted = if has_own_group { real & !GROUP } else { real };
+        let judged = judge(role, path, (found.uid(), counted), us);
+        judged.map_err(|error| error.with_mode(real))
     }
     #[cfg(not(unix))]
     Ok(())
+}
+
+/// Checks the owner of a symbolic link, if `path` is one.
+///
+/// # Errors
+/// [`PathError::Owner`].
+#[cfg(unix)]
+fn check_link(role: FileRole, path: &Path) -> Result<(), PathError> {
+    use std::os::unix::fs::MetadataExt;
+    let us = rustix::process::geteuid().as_raw();
+    match std::fs::symlink_metadata(path) {
+        Ok(found) if found.is_symlink() => judge(role, path, (found.uid(), 0), us),
+        // The file itself is examined next.
+        _ => Ok(()),
+    }
 }
 
 /// Decides whether a process of user `us` may use a path with this owner and mode.

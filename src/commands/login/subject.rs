@@ -10,7 +10,7 @@ use crate::base::environment;
 use crate::base::quote::{printable, shell};
 use crate::base::suggest::did_you_mean;
 use crate::cli::ProgramArgs;
-use crate::config::{ConfigFile, TargetLayer};
+use crate::config::TargetLayer;
 use crate::login::aws_files;
 use crate::login::plan::{LoginPlan, PlanError};
 
@@ -46,7 +46,7 @@ impl Subject {
             let profile = given.clone();
             return Ok(Self { given, profile });
         }
-        let file = ConfigFile::load(program.config.as_deref())?;
+        let file = crate::commands::load_file(program)?;
         if file.targets.contains_key(name) {
             let target = file.target(Some(name), &TargetLayer::default())?;
             let profile = target.settings.profile.clone();

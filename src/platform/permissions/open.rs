@@ -21,6 +21,10 @@ pub(super) fn failed(role: FileRole, path: &Path) -> impl Fn(io::Error) -> PathE
 /// [`PathError`].
 pub fn open(role: FileRole, path: &Path) -> Result<File, PathError> {
     let failed = failed(role, path);
+    #[cfg(unix)]
+    if role.rule().own_group {
+        super::check_link(role, path)?;
+    }
     // Check before opening, which alone would wait for a pipe's other end, or could affect a
     // device. This check also reports the owner of a file that may not be opened.
     check(role, path, &std::fs::metadata(path).map_err(&failed)?)?;

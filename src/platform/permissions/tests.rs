@@ -10,8 +10,8 @@ const OTHER: u32 = 1001;
 #[test]
 fn the_table_decides() {
     use FileRole::{
-        CaFile, Certificate, CertificateDir, ConfigFile, Key, PasswordFile, SecurityFile,
-        SocketDir, StateDir,
+        CaFile, Certificate, CertificateDir, ConfigFile, Key, PasswordFile, ProjectFile,
+        SecurityFile, SocketDir, StateDir,
     };
     let allowed = [
         (StateDir, US, 0o700),
@@ -37,6 +37,8 @@ fn the_table_decides() {
         (PasswordFile, ROOT, 0o440),
         (PasswordFile, ROOT, 0o640),
         (ConfigFile, OTHER, 0o666),
+        (ProjectFile, US, 0o644),
+        (ProjectFile, ROOT, 0o644),
         (SecurityFile, US, 0o664),
         (SecurityFile, OTHER, 0o644),
         (CaFile, OTHER, 0o644),
@@ -68,6 +70,10 @@ fn the_table_decides() {
         (PasswordFile, US, 0o640),
         (PasswordFile, ROOT, 0o444),
         (PasswordFile, ROOT, 0o660),
+        (ProjectFile, OTHER, 0o644),
+        (ProjectFile, US, 0o664),
+        (ProjectFile, US, 0o646),
+        (ProjectFile, ROOT, 0o666),
         (SecurityFile, US, 0o666),
         (SecurityFile, OTHER, 0o646),
         (CaFile, ROOT, 0o666),
@@ -79,6 +85,7 @@ fn the_table_decides() {
             OTHER if matches!(role, Key | Certificate | CertificateDir) => {
                 "creates a new one: rm -r "
             }
+            OTHER if role == ProjectFile => "name it: --config '/a b'",
             OTHER if !matches!(role, SecurityFile | CaFile) => "chown 1000 '/a b'",
             ROOT if role == SocketDir => "chown 1000 '/a b'",
             _ => "restrict it: chmod ",
