@@ -9,6 +9,7 @@ pub mod client;
 pub mod document;
 mod http;
 mod page;
+pub mod running;
 
 use std::io;
 use std::net::SocketAddr;

@@ -126,6 +126,17 @@ impl Default for AwsOptions {
     }
 }
 
+/// Returns the profile in effect: the configured one, else that of a variable. `None`: the default
+/// one.
+#[must_use]
+pub fn profile_in_effect(configured: Option<&str>) -> Option<String> {
+    let options = AwsOptions {
+        profile: configured.map(str::to_owned),
+        ..AwsOptions::default()
+    };
+    options.named()
+}
+
 /// One AWS identity: the state for a (profile, region) pair, loaded on first use and shared by all
 /// connections.
 ///

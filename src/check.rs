@@ -13,9 +13,11 @@ mod outcome;
 mod permission;
 mod query;
 mod render;
+mod running;
 mod settings;
 mod speed;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -44,6 +46,8 @@ const GOODBYE: Duration = Duration::from_secs(5);
 /// One requirement of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CheckStep {
+    /// The running pgiam that serves the target; left out if there is none.
+    Running,
     /// AWS credentials and identity.
     Credentials,
     /// System clock.
@@ -76,6 +80,8 @@ impl CheckStep {
         let tunnel = matches!(config.settings.via, Via::Ssm(_));
         let iam = config.settings.login.auth == Auth::Iam;
         let all = [
+            // Windows has no control sockets.
+            (Self::Running, cfg!(unix)),
             (Self::Credentials, true),
             (Self::Clock, true),
             (Self::Endpoint, true),
@@ -97,6 +103,7 @@ impl CheckStep {
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
+            Self::Running => "running",
             Self::Credentials => "credentials",
             Self::Clock => "clock",
             Self::Endpoint => "endpoint",
@@ -116,6 +123,7 @@ impl CheckStep {
     #[must_use]
     pub fn doing(self) -> &'static str {
         match self {
+            Self::Running => "looking for a running pgiam",
             Self::Credentials => "loading credentials",
             Self::Clock => "comparing clocks",
             Self::Endpoint => "looking up the database",
@@ -237,6 +245,7 @@ enum ConnectionProgress {
 pub struct CheckRun {
     served: PgTarget,
     speed: bool,
+    state_dir: Option<PathBuf>,
     aws: Arc<AwsContext>,
     identity: Identity,
     /// The endpoint behind a CNAME.
@@ -247,11 +256,16 @@ pub struct CheckRun {
 }
 
 impl CheckRun {
-    /// Creates a check; sends no request yet.
+    /// Creates a check; sends no request yet. `state_dir`: see
+    /// [`RunningTarget::all`](crate::admin::running::RunningTarget::all).
     ///
     /// # Errors
     /// [`SetupError`].
-    pub fn new(mut config: TargetConfig, speed: bool) -> Result<Self, SetupError> {
+    pub fn new(
+        mut config: TargetConfig,
+        speed: bool,
+        state_dir: Option<PathBuf>,
+    ) -> Result<Self, SetupError> {
         if let Via::Ssm(settings) = &mut config.settings.via {
             settings.warm = false; // The session is a step of its own.
         }
@@ -265,6 +279,7 @@ impl CheckRun {
         Ok(Self {
             served,
             speed,
+            state_dir,
             aws,
             identity: Identity::default(),
             endpoint: None,
@@ -291,9 +306,17 @@ impl CheckRun {
         let mut left = CheckStep::all(self.config(), self.speed).into_iter();
         let mut steps: Vec<StepResult> = Vec::new();
         for step in left.by_ref() {
-            tell(CheckEvent::Begins(step));
             let began = Instant::now();
-            let outcome = self.take(step).await?;
+            let outcome = match step {
+                CheckStep::Running => match self.running().await {
+                    Some(outcome) => outcome,
+                    None => continue,
+                },
+                _ => {
+                    tell(CheckEvent::Begins(step));
+                    self.take(step).await?
+                }
+            };
             let taken = StepResult {
                 name: step.name(),
                 outcome,
@@ -336,7 +359,8 @@ impl CheckRun {
             return Ok(StepOutcome::skipped("the database's endpoint is unknown"));
         };
         Ok(match step {
-            CheckStep::Credentials
+            CheckStep::Running
+            | CheckStep::Credentials
             | CheckStep::Clock
             | CheckStep::Endpoint
             | CheckStep::Settings => self.settings(&context).await,

@@ -15,6 +15,7 @@ mod usage_error;
 mod variables;
 
 use std::any::TypeId;
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -27,9 +28,9 @@ pub use args::{
 pub use login::{LoginArgs, LogoutArgs};
 pub use serve::{ServeArgs, TunnelArgs};
 pub use tools::{
-    CheckArgs, CompletionsArgs, ExplainArgs, InitArgs, ListArgs, ManArgs, RunArgs, SetupArgs,
-    SetupBastionArgs, SetupCommand, SetupPolicyArgs, SetupSqlArgs, StatusArgs, StopArgs, TokenArgs,
-    UrlArgs, UrlFormat, WaitArgs,
+    CheckArgs, CompletionsArgs, ExplainArgs, InitArgs, ListArgs, ManArgs, PsqlArgs, RunArgs,
+    SetupArgs, SetupBastionArgs, SetupCommand, SetupPolicyArgs, SetupSqlArgs, StatusArgs, StopArgs,
+    TokenArgs, UrlArgs, UrlFormat, WaitArgs,
 };
 
 use crate::base::environment;
@@ -58,6 +59,9 @@ pub enum Command {
     /// Run a command with a tunnel of its own, and stop when the command ends.
     #[command(after_help = examples::RUN)]
     Run(Box<RunArgs>),
+    /// Open psql in a target.
+    #[command(after_help = examples::PSQL)]
+    Psql(Box<PsqlArgs>),
     /// Log in to AWS: IAM Identity Center in the browser, or an MFA code.
     #[command(after_help = examples::LOGIN)]
     Login(Box<LoginArgs>),
@@ -135,15 +139,28 @@ impl Cli {
     /// `--help`, and with exit code 2 if an argument or a variable is invalid.
     #[must_use]
     pub fn from_command_line() -> Self {
-        let parsed = variables::parse(&Self::definition(), std::env::args_os(), environment::read);
-        let cli = parsed.and_then(|arguments| {
-            environment::note_taken(arguments.variables);
-            Self::from_arg_matches(&arguments.matches)
-        });
-        match cli {
-            Ok(cli) => cli,
+        match Self::parsed(std::env::args_os()) {
+            Ok(mut cli) => {
+                cli.serve.is_bare = std::env::args_os().count() == 1;
+                cli
+            }
             Err(error) => std::process::exit(usage_error::print_and_code(error)),
         }
+    }
+
+    /// Parses the words of a command line, and the `PGIAM_*` variables.
+    ///
+    /// # Errors
+    /// The error of clap.
+    pub fn of_words(words: &[String]) -> Result<Command, clap::Error> {
+        let words = words.iter().map(OsString::from);
+        Self::parsed(words).map(Self::into_command)
+    }
+
+    fn parsed(words: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
+        let arguments = variables::parse(&Self::definition(), words, environment::read)?;
+        environment::note_taken(arguments.variables);
+        Self::from_arg_matches(&arguments.matches)
     }
 
     /// Returns the names of all `PGIAM_*` variables that are settings.
@@ -205,6 +222,7 @@ impl Command {
         Some(match self {
             Self::Serve(args) => &args.program,
             Self::Run(args) => &args.program,
+            Self::Psql(args) => &args.program,
             Self::Login(args) => &args.program,
             Self::Logout(args) => &args.program,
             Self::Check(args) => &args.program,

@@ -1,15 +1,20 @@
 //! Implementation of each command. Only this module and `main.rs` use `anyhow`.
 
 pub mod check;
+mod child;
+mod chosen;
 pub mod complete;
 mod connection_string;
 mod connection_test;
 pub mod explain;
 mod first_login;
+mod guide;
 pub mod init;
 pub mod list;
 pub mod login;
 pub mod logout;
+mod prompt;
+pub mod psql;
 mod reload;
 pub mod resolve_target;
 pub mod run;
@@ -37,14 +42,19 @@ use crate::platform::{self, StopSignals, descriptors};
 use crate::postgres::client::password_file::LocalPasswordError;
 use crate::serving::ports::BindError;
 
+/// Number of SIGINT, on every system.
+const SIGINT: u8 = 2;
+
 /// Runs a command; returns its exit code.
 ///
 /// # Errors
 /// Any error of the command; [`exit_code`] maps it to an exit code.
 pub async fn dispatch(command: &Command) -> anyhow::Result<u8> {
     match command {
+        Command::Serve(args) if guide::applies(args) => Box::pin(guide::guide(args)).await,
         Command::Serve(args) => serve::serve(args).await.map(|()| 0),
         Command::Run(args) => run::run(args).await,
+        Command::Psql(args) => Box::pin(psql::psql(args)).await,
         Command::Login(args) => until_stopped(login::login(args)).await,
         Command::Logout(args) => until_stopped(logout::logout(args)).await,
         Command::Check(args) => check::check(args).await,
@@ -93,7 +103,7 @@ pub fn tell_of_other_variables() {
 #[must_use]
 pub fn exit_code(command: &Command, error: &anyhow::Error) -> u8 {
     match command {
-        Command::Run(_) => exit::RUN_FAILED,
+        Command::Run(_) | Command::Psql(_) => exit::RUN_FAILED,
         _ if error.is::<ConfigError>() => exit::USAGE,
         _ if matches!(error.downcast_ref(), Some(LocalPasswordError::Variable(_))) => exit::USAGE,
         _ if matches!(error.downcast_ref(), Some(BindError::Same { .. })) => exit::USAGE,
@@ -141,7 +151,7 @@ fn raise_descriptors() -> LimitChange {
 #[must_use]
 pub fn crash_code(command: &Command) -> u8 {
     match command {
-        Command::Run(_) => exit::RUN_FAILED,
+        Command::Run(_) | Command::Psql(_) => exit::RUN_FAILED,
         _ => exit::FAILED,
     }
 }
@@ -183,4 +193,10 @@ pub(crate) fn load_file(program: &ProgramArgs) -> Result<ConfigFile, ConfigError
         }
     });
     Ok(file)
+}
+
+/// Reports that the user has cancelled a prompt; returns the exit code of SIGINT.
+fn cancelled() -> anyhow::Result<u8> {
+    terminal::tell("pgiam: cancelled")?;
+    Ok(exit::SIGNALLED + SIGINT)
 }

@@ -17,6 +17,7 @@ mod home_path;
 mod keys;
 mod login;
 mod resolved_target;
+mod search;
 mod serve;
 mod target_config;
 mod target_settings;

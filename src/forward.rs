@@ -187,6 +187,7 @@ impl StatusSource for ForwardState {
     fn status(&self) -> TargetStatus {
         TargetStatus {
             target: Arc::clone(&self.target),
+            configured_as: self.target.endpoint.to_string(),
             readiness: self.transport.readiness(),
             failed: None,
             tunnel: self.transport.stats(),
@@ -225,6 +226,8 @@ impl Forwarder {
         };
         let listed = bound.iter().take(1).map(|bound| ListedTarget {
             port: port(bound),
+            addresses: Vec::new(),
+            by_name: false,
             socket: None,
             source: forwarder.shared.clone(),
         });

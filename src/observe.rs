@@ -9,6 +9,7 @@ mod logins;
 mod metrics;
 
 use std::fmt;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -65,6 +66,8 @@ pub trait StatusSource: Send + Sync {
 pub struct TargetStatus {
     /// The target.
     pub target: Arc<ResolvedTarget>,
+    /// `host` or `db` of the target.
+    pub configured_as: String,
     /// State of the connection path.
     pub readiness: Readiness,
     /// The error of the last connection attempt, if it would affect other connections as well.
@@ -113,6 +116,10 @@ impl TargetStatus {
 pub struct ListedTarget {
     /// Local TCP port.
     pub port: u16,
+    /// Local addresses of the port; empty for `pgiam tunnel`.
+    pub addresses: Vec<IpAddr>,
+    /// The database name selects the target at this port.
+    pub by_name: bool,
     /// Local Unix socket.
     pub socket: Option<PathBuf>,
     /// Source of the target's state.

@@ -9,6 +9,7 @@ pub mod job_control;
 pub mod peer;
 pub mod permissions;
 pub mod process_group;
+pub mod program;
 pub mod service;
 pub mod socket;
 

@@ -1,6 +1,9 @@
 //! What people type every day: one command with a tunnel of its own, a changed configuration, help.
 
+mod guide;
+mod known;
 mod project;
+mod psql;
 mod reload;
 mod run;
 pub(crate) mod screen;

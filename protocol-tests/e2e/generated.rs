@@ -4,6 +4,8 @@
 //!
 //! The clients are those of [`clients`](crate::clients), and are left out in the same way.
 
+mod files;
+
 use std::fmt::Write as _;
 use std::path::Path;
 use std::process::Stdio;

@@ -9,7 +9,7 @@ use aws_smithy_types::date_time::Format;
 use serde::{Deserialize, Serialize};
 
 use super::AdminContext;
-use crate::aws::LoadedIdentity;
+use crate::aws::{LoadedIdentity, profile_in_effect};
 use crate::config::{Auth, Bastion, Via};
 use crate::observe::{
     Connection, LastError, ListedTarget, LoginTimes, Observed, RecentError, TargetStatus,
@@ -58,8 +58,20 @@ pub struct TargetDocument {
     pub name: String,
     /// Local TCP port.
     pub port: u16,
+    /// Local addresses of the port; none for `pgiam tunnel`.
+    pub addresses: Vec<String>,
+    /// `true` if the database name selects the target at this port.
+    pub by_name: bool,
     /// Local Unix socket.
     pub socket: Option<PathBuf>,
+    /// `host` or `db`.
+    pub configured_as: String,
+    /// AWS profile in effect; none for the default one.
+    pub profile: Option<String>,
+    /// AWS region, if it is configured or part of the endpoint.
+    pub region: Option<String>,
+    /// Database that replaces the client's default one.
+    pub database: Option<String>,
     /// Database endpoint, `HOST:PORT`.
     pub endpoint: String,
     /// `ssm` or `direct`.
@@ -300,7 +312,13 @@ impl TargetDocument {
         Self {
             name: target.name.to_string(),
             port: listed.port,
+            addresses: listed.addresses.iter().map(ToString::to_string).collect(),
+            by_name: listed.by_name,
             socket: listed.socket.clone(),
+            configured_as: status.configured_as.clone(),
+            profile: profile_in_effect(target.settings.profile.as_deref()),
+            region: target.region.as_ref().map(ToString::to_string),
+            database: target.settings.database.clone(),
             endpoint: target.endpoint.to_string(),
             via: via.to_owned(),
             bastion,

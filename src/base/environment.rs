@@ -111,6 +111,13 @@ fn is_port_of_a_link(name: &str) -> bool {
         && words.next() == Some("PORT")
 }
 
+/// Returns `true` if a build service runs this program: GitHub, GitLab and most others set `CI`.
+#[must_use]
+pub fn is_ci() -> bool {
+    let value = std::env::var_os("CI").unwrap_or_default();
+    !value.is_empty() && value != "false"
+}
+
 /// Variables that have become settings.
 static TAKEN: OnceLock<BTreeSet<String>> = OnceLock::new();
 
@@ -338,6 +345,7 @@ mod tests {
                     "\"AWS_",
                     "\"PG",
                     "\"TERM\"",
+                    "\"PATH\"",
                     "\"BROWSER\"",
                     "\"DISPLAY\"",
                     "\"SSH_",

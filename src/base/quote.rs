@@ -91,6 +91,56 @@ pub fn dotnet(value: &str) -> String {
     format!("\"{}\"", value.replace('"', "\"\""))
 }
 
+/// Returns a role and a database for a connection string of psqlODBC. The driver takes values as they
+/// are, up to the next `;`, and keeps braces around them. Other values are in `pqopt`, which passes
+/// keywords of libpq on, and in which `}` is doubled (psqlODBC, "Configuration Options").
+#[must_use]
+pub fn odbc(user: Option<&str>, database: Option<&str>) -> String {
+    let is_plain = |value: &str| {
+        !value.is_empty() && value.trim() == value && !value.contains([';', '{', '}'])
+    };
+    if user.into_iter().chain(database).all(is_plain) {
+        let user = user.map(|user| format!("UID={user};"));
+        let database = database.map(|database| format!("Database={database};"));
+        return database.into_iter().chain(user).collect();
+    }
+    let user = user.map(|user| format!("user={}", dsn(user)));
+    let database = database.map(|database| format!("dbname={}", dsn(database)));
+    let all: Vec<String> = user.into_iter().chain(database).collect();
+    format!("pqopt={{{}}};", all.join(" ").replace('}', "}}"))
+}
+
+/// Quotes a value of a `.env` file. `None`: POSIX shells, python-dotenv and Node.js read no notation
+/// of it alike. They agree on single quotes, unless there is a single quote or an escaped backslash
+/// inside; python-dotenv replaces `${NAME}` in every kind of quotes.
+#[must_use]
+pub fn dotenv(value: &str) -> Option<String> {
+    if value.contains(char::is_control) || value.contains("${") {
+        return None;
+    }
+    let plain = shell(value);
+    if plain == value {
+        return Some(plain);
+    }
+    if !value.contains('\'') {
+        let is_read_alike = !value.contains(r"\\") && !value.ends_with('\\');
+        return is_read_alike.then_some(plain);
+    }
+    let is_read_alike = !value.contains(['"', '$', '`', '\\']);
+    is_read_alike.then(|| format!("\"{value}\""))
+}
+
+/// Quotes a field of a `.pgpass` file (PostgreSQL docs, "The Password File"): without the backslash,
+/// a field `*` is a wildcard, and a line that begins with `#` is a comment.
+#[must_use]
+pub fn pgpass(field: &str) -> String {
+    let escaped = field.replace('\\', r"\\").replace(':', r"\:");
+    match field == "*" || field.starts_with('#') {
+        true => format!(r"\{escaped}"),
+        false => escaped,
+    }
+}
+
 /// Quotes a string for HCL, Terraform's language ("Strings and templates").
 #[must_use]
 pub fn hcl(text: &str) -> String {
@@ -182,6 +232,48 @@ mod tests {
         assert_eq!(dsn(r"it's a\b"), r"'it\'s a\\b'");
         assert_eq!(dotnet("orders/app"), "orders/app");
         assert_eq!(dotnet(r#"a;b "c""#), r#""a;b ""c""""#);
+    }
+
+    #[test]
+    fn odbc_values_have_no_quotes_of_their_own() {
+        let written = |user, database| odbc(Some(user), Some(database));
+        assert_eq!(
+            written("it's \"x\"=1", r"a\b"),
+            r#"Database=a\b;UID=it's "x"=1;"#
+        );
+        assert_eq!(odbc(None, Some("app")), "Database=app;");
+        assert_eq!(odbc(None, None), "");
+        assert_eq!(
+            written("UID=x;Server=evil", "it's }"),
+            r"pqopt={user=UID=x;Server=evil dbname='it\'s }}'};"
+        );
+        assert_eq!(odbc(Some(" a"), None), "pqopt={user=' a'};");
+    }
+
+    #[test]
+    fn env_files_have_one_notation_for_all_readers() {
+        for (value, written) in [
+            ("db_user", "db_user"),
+            ("", "''"),
+            ("$HOME #1", "'$HOME #1'"),
+            (r"a\nb", r"'a\nb'"),
+            ("it's #1!", "\"it's #1!\""),
+        ] {
+            assert_eq!(dotenv(value).as_deref(), Some(written), "{value}");
+        }
+        for value in [
+            "a\nb", "${HOME}", r"a\", r"a\\b", "it's $x", "it's `x`", r#"'""#,
+        ] {
+            assert_eq!(dotenv(value), None, "{value}");
+        }
+    }
+
+    #[test]
+    fn fields_of_password_files() {
+        assert_eq!(pgpass(r"a:b\c"), r"a\:b\\c");
+        assert_eq!(pgpass("*"), r"\*");
+        assert_eq!(pgpass("#a"), r"\#a");
+        assert_eq!(pgpass("a*#"), "a*#");
     }
 
     #[test]

@@ -60,8 +60,8 @@ impl DatabaseArgs {
 /// Flags common to all commands.
 #[derive(Clone, Debug, Default, Args)]
 pub struct ProgramArgs {
-    /// Configuration file. Default: ./pgiam.toml, else pgiam/config.toml in the user's
-    /// configuration directory.
+    /// Configuration file. Default: ./pgiam.toml, or that of a parent directory up to the root of the
+    /// Git repository, else pgiam/config.toml in the user's configuration directory.
     #[arg(long, env = "PGIAM_CONFIG", value_name = "FILE", help_heading = PROGRAM)]
     pub config: Option<PathBuf>,
     /// Format of log lines.

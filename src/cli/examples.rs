@@ -6,6 +6,7 @@ Examples:
   pgiam list                list databases and bastions
   pgiam init                write a configuration file with the databases
   pgiam serve --db orders   serve one database without a configuration file
+  pgiam psql orders         open psql in a target
   pgiam check orders        find out why a connection fails
 Then, without a password:
   psql -h localhost -p 5433
@@ -15,9 +16,9 @@ variables, and variables override the configuration file.
 
 Exit codes: 0 done; 1 failed; 2 usage or configuration error; 3 pgiam is not
 running, or timed out; 4 serve --test: a target failed the connection test.
-pgiam run returns the command's exit code; 125 if pgiam failed before starting
-it; 126 if it cannot be executed; 127 if it was not found; 128 plus the number
-of the signal that ended it.";
+pgiam run and pgiam psql return the command's exit code; 125 if pgiam failed
+before starting it; 126 if it cannot be executed; 127 if it was not found; 128
+plus the number of the signal that ended it.";
 
 pub(super) const SERVE: &str = "\
 Examples:
@@ -42,6 +43,17 @@ Examples:
 pgiam starts the command after a first successful login, with PGHOST, PGPORT,
 PGUSER, PGDATABASE, PGSSLMODE and DATABASE_URL in its environment. pgiam
 forwards signals to the command and returns its exit code.";
+
+pub(super) const PSQL: &str = "\
+Examples:
+  pgiam psql orders
+  pgiam psql orders -- -c 'select 1'
+  pgiam psql --db orders --user db_user
+  pgiam psql orders --psql pgcli
+Without TARGET: the only one, or a selection at a terminal. pgiam uses the port
+of a running pgiam that serves the target, else a tunnel of its own, as
+pgiam run TARGET -- psql does. The exit code is that of psql; 125, 126 and 127
+as for pgiam run.";
 
 pub(super) const LOGIN: &str = "\
 Examples:

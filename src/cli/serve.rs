@@ -47,6 +47,9 @@ pub struct ServeArgs {
     /// Flags common to all commands.
     #[command(flatten)]
     pub program: ProgramArgs,
+    /// The command line is `pgiam`, without any word.
+    #[arg(skip)]
+    pub is_bare: bool,
 }
 
 /// Flags of `pgiam tunnel`.

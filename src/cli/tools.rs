@@ -19,7 +19,7 @@ pub struct RunArgs {
     #[arg(value_name = "CMD", last = true, required = true)]
     pub command: Vec<OsString>,
     /// Seconds to wait for the tunnel and a first login before starting the command.
-    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    #[arg(long, value_name = "SECONDS", default_value_t = Self::READY_TIMEOUT)]
     pub ready_timeout: u64,
     /// Set PGHOST to the directory of a Unix socket, for psql and other libpq clients. DATABASE_URL
     /// still names the TCP port, because URL parsers disagree on Unix sockets.
@@ -39,6 +39,31 @@ pub struct RunArgs {
     pub program: ProgramArgs,
 }
 
+impl RunArgs {
+    /// Default of `--ready-timeout`, in seconds.
+    pub const READY_TIMEOUT: u64 = 30;
+}
+
+/// Flags of `pgiam psql`.
+#[derive(Clone, Debug, Default, Args)]
+pub struct PsqlArgs {
+    /// Flags that select the target.
+    #[command(flatten)]
+    pub target: TargetArgs,
+    /// Arguments of psql.
+    #[arg(value_name = "ARGS", last = true)]
+    pub args: Vec<OsString>,
+    /// Program to run instead of psql, with the same environment, such as pgcli.
+    #[arg(long, env = "PGIAM_PSQL", value_name = "PROGRAM")]
+    pub psql: Option<OsString>,
+    /// Flag for the state directory.
+    #[command(flatten)]
+    pub state: StateArgs,
+    /// Flags common to all commands.
+    #[command(flatten)]
+    pub program: ProgramArgs,
+}
+
 /// Flags of `pgiam check`.
 #[derive(Clone, Debug, Default, Args)]
 pub struct CheckArgs {
@@ -51,6 +76,9 @@ pub struct CheckArgs {
     /// Flag for the output format.
     #[command(flatten)]
     pub output: OutputArgs,
+    /// Flag for the state directory.
+    #[command(flatten)]
+    pub state: StateArgs,
     /// Flags common to all commands.
     #[command(flatten)]
     pub program: ProgramArgs,
@@ -109,9 +137,12 @@ pub struct UrlArgs {
     /// Connection format.
     #[arg(long, value_enum, value_name = "FORM", default_value_t = UrlFormat::Uri)]
     pub format: UrlFormat,
-    /// Local port. Default: the target's.
+    /// Local port. Default: that of the running pgiam, else the target's.
     #[arg(long, short, env = "PGIAM_PORT", value_name = "PORT")]
     pub port: Option<u16>,
+    /// Flag for the state directory.
+    #[command(flatten)]
+    pub state: StateArgs,
     /// Flag for the output format.
     #[command(flatten)]
     pub output: OutputArgs,
@@ -123,17 +154,28 @@ pub struct UrlArgs {
 /// Connection format.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum UrlFormat {
-    /// `postgresql://user@localhost:5433/app`
+    /// `postgresql://user@localhost:5433/app`; also named url
     #[default]
+    #[value(alias = "url")]
     Uri,
     /// `jdbc:postgresql://localhost:5433/app?user=…`
     Jdbc,
-    /// `Host=localhost;Port=5433;…`, for .NET.
+    /// `Host=localhost;Port=5433;…`, for .NET
     Dotnet,
-    /// `host=localhost port=5433 …`, for libpq and Go.
+    /// `host=localhost port=5433 …`, for libpq and Go
     Dsn,
-    /// `export PGHOST=localhost …`, for a shell.
+    /// `Driver={PostgreSQL Unicode};Server=localhost;…`
+    Odbc,
+    /// `export PGHOST=localhost …`, for a shell
     Env,
+    /// `PGHOST=localhost …`, for a .env file
+    Dotenv,
+    /// Section of pg_service.conf
+    Service,
+    /// Line of .pgpass, for clients that insist on a password
+    Pgpass,
+    /// `postgresql://user@host.docker.internal:5433/app`, for a container
+    Docker,
 }
 
 /// Flags of `pgiam token`.

@@ -4,6 +4,7 @@ use anyhow::Context;
 
 use super::config;
 use super::login::on_demand;
+use super::serve::state_dir;
 use crate::base::foreign_text::visible_json;
 use crate::check::{self, CheckError, CheckEvent, CheckRun};
 use crate::cli::CheckArgs;
@@ -29,7 +30,11 @@ pub async fn check(args: &CheckArgs) -> anyhow::Result<u8> {
             signal = signals.next() => anyhow::bail!("stopped by {signal}"),
         }
     }
-    let mut check = CheckRun::new(config, !args.no_speed)?;
+    let mut check = CheckRun::new(
+        config,
+        !args.no_speed,
+        state_dir(args.state.state_dir.as_ref())?,
+    )?;
     let mut shown = ProgressOutput {
         json: args.output.json,
         width: terminal::width(),

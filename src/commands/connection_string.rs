@@ -11,10 +11,13 @@
 //! - A URL path keeps the characters that RFC 3986 allows and shells do not interpret
 //!   ([`quote::path`]): Node's drivers do not decode `%2F`.
 
+mod files;
+
 use std::net::IpAddr;
 
 use serde::Serialize;
 
+pub(super) use self::files::UNUSED_PASSWORD;
 use crate::base::quote::{dotnet, dsn, path, percent, shell};
 use crate::postgres::client::password_file;
 
@@ -47,7 +50,7 @@ pub(super) struct ConnectionString {
     pub(super) database: Option<String>,
 }
 
-/// Every form at once.
+/// Every form at once; `None` for a form that cannot express a name.
 #[derive(Serialize)]
 pub(super) struct AllForms {
     host: String,
@@ -59,6 +62,12 @@ pub(super) struct AllForms {
     dotnet: String,
     dsn: String,
     env: String,
+    odbc: Option<String>,
+    dotenv: Option<String>,
+    service: Option<String>,
+    /// Also `None` if it would contain the local password.
+    pgpass: Option<String>,
+    docker: String,
 }
 
 /// Returns the host that local clients use for a server that listens on `addresses`.
@@ -162,9 +171,15 @@ impl ConnectionString {
         variables
     }
 
-    /// Returns all forms.
-    pub(super) fn all(self) -> AllForms {
+    /// Returns all forms, for the target `name`. `is_open`: pgiam requires no password.
+    pub(super) fn all(self, name: &str, is_open: bool) -> AllForms {
+        let pgpass = is_open.then(|| self.pgpass(UNUSED_PASSWORD).ok());
         AllForms {
+            odbc: self.odbc().ok(),
+            dotenv: self.dotenv().ok(),
+            service: self.service(name).ok(),
+            pgpass: pgpass.flatten(),
+            docker: self.docker(),
             uri: self.uri(),
             jdbc: self.jdbc(),
             dotnet: self.dotnet(),
@@ -192,7 +207,7 @@ mod tests {
     }
 
     fn written(user: Option<&str>, database: Option<&str>) -> String {
-        let all = at("localhost", user, database).all();
+        let all = at("localhost", user, database).all("orders", true);
         [all.uri, all.jdbc, all.dotnet, all.dsn, all.env].join("\n")
     }
 
@@ -221,7 +236,7 @@ mod tests {
 
     #[test]
     fn ipv6_addresses_have_brackets_in_urls_only() {
-        let all = at("2001:db8::7", Some("u"), Some("d")).all();
+        let all = at("2001:db8::7", Some("u"), Some("d")).all("orders", true);
         assert_eq!(all.uri, "postgresql://u@[2001:db8::7]:5433/d");
         assert!(
             all.jdbc

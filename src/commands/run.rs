@@ -1,41 +1,34 @@
 //! `pgiam run TARGET -- CMD`: a tunnel for one command.
 
-use std::io;
-use std::path::Path;
-use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use pg_handshake::ServerError;
 use tempfile::TempDir;
-use tokio::process::{Child, Command};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::connection_string::{ConnectionString, MISLEADING};
+use super::child::{self, ChildCommand, ChildSignals};
+use super::connection_string::ConnectionString;
 use super::login::on_demand;
 use super::serve::state_dir;
 use crate::admin::{AdminOptions, AdminServer, ControlRequests, ProcessKind};
-use crate::base::quote::shell;
 use crate::cli::RunArgs;
 use crate::cli::exit;
 use crate::cli::terminal::Progress;
 use crate::commands::first_login::{self, FirstLogin};
 use crate::commands::resolve_target;
 use crate::config::{ServeLayer, ServeSettings, SocketDir};
-use crate::platform::descriptors::{ForChildren, LimitChange};
-use crate::platform::{self, ForwardedSignals};
+use crate::platform;
+use crate::platform::descriptors::LimitChange;
 use crate::postgres::PgServer;
 use crate::postgres::shared::Proxy;
 use crate::postgres::target::PgTarget;
 use crate::serving::ports::{self, ListenAt};
 use crate::targets::served_target::AwsContexts;
 use crate::tunnel::ssm::leftovers;
-
-/// POSIX has no other number for it.
-const SIGTERM: u8 = 15;
 
 /// Runs a command with a tunnel of its own; returns its exit code.
 ///
@@ -44,11 +37,7 @@ const SIGTERM: u8 = 15;
 pub async fn run(args: &RunArgs) -> anyhow::Result<u8> {
     let mut config = super::config(args.target.as_deref(), &args.database, &args.program)?;
     config.settings.local_port = 0; // The configured one may be in use by another pgiam.
-    let mut signals = CommandSignals {
-        received: ForwardedSignals::install().context("cannot listen for signals")?,
-        asked: CancellationToken::new(),
-        told: false,
-    };
+    let mut signals = ChildSignals::install()?;
     tokio::select! {
         offered = on_demand::offer_for_target(&config) => offered?,
         signal = signals.next() => return Ok(exit::SIGNALLED.saturating_add(signal)),
@@ -75,27 +64,6 @@ pub async fn run(args: &RunArgs) -> anyhow::Result<u8> {
     tunnel.server.drain(grace, hurry).await;
     tunnel.admin.stop().await;
     outcome
-}
-
-/// Signals and requests forwarded to the command.
-struct CommandSignals {
-    received: ForwardedSignals,
-    /// `pgiam stop`, forwarded as SIGTERM.
-    asked: CancellationToken,
-    told: bool,
-}
-
-impl CommandSignals {
-    /// Waits for the next signal; returns its number. Cancel-safe.
-    async fn next(&mut self) -> u8 {
-        tokio::select! {
-            signal = self.received.next() => signal,
-            () = self.asked.cancelled(), if !self.told => {
-                self.told = true;
-                SIGTERM
-            }
-        }
-    }
 }
 
 /// The running server, and the values that the command needs.
@@ -152,13 +120,7 @@ impl RunningServer {
             return Err(failed.into());
         }
         let port = listeners.first().map(ports::Listener::port);
-        let user = served
-            .config
-            .settings
-            .user
-            .clone()
-            .or_else(|| std::env::var("PGUSER").ok())
-            .or_else(platform::os_user);
+        let user = child::role_of_client(served.config.settings.user.clone());
         proxy.serving.observed.started();
         Ok(Self {
             server: PgServer::start(Arc::new(proxy), at, listeners, endings),
@@ -196,45 +158,15 @@ impl RunningServer {
     async fn command(
         &self,
         args: &RunArgs,
-        signals: &mut CommandSignals,
+        signals: &mut ChildSignals,
         descriptors: LimitChange,
     ) -> anyhow::Result<u8> {
-        let (program, rest) = args
-            .command
-            .split_first()
-            .ok_or_else(|| anyhow!("no command to run"))?;
-        let mut command = Command::new(program);
-        command.args(rest);
-        for name in MISLEADING {
-            command.env_remove(name);
-        }
-        let variables = self.variables();
-        let inherited = [
-            ("PGUSER", "--user", std::env::var("PGUSER").ok()),
-            ("PGDATABASE", "--database", std::env::var("PGDATABASE").ok()),
-        ];
-        for replaced in replaced(&variables, inherited) {
-            crate::cli::terminal::tell(replaced)?;
-        }
-        command.envs(variables);
-        let spawned = {
-            let _original = ForChildren::begin(descriptors);
-            command.spawn()
+        let command = ChildCommand {
+            words: &args.command,
+            variables: self.variables(),
+            started_by: "run",
         };
-        let child = match spawned {
-            Ok(child) => child,
-            Err(error) => {
-                let name = Path::new(program).display();
-                let code = match error.kind() {
-                    io::ErrorKind::NotFound => exit::NOT_FOUND,
-                    _ => exit::CANNOT_RUN,
-                };
-                // The exit code reports it even if standard error is closed.
-                _ = crate::cli::terminal::tell(format_args!("pgiam: cannot run {name}: {error}"));
-                return Ok(code);
-            }
-        };
-        Ok(code(follow(child, signals).await?))
+        command.run(signals, Some(descriptors)).await
     }
 
     /// Returns the environment variables for the command.
@@ -245,13 +177,8 @@ impl RunningServer {
             user: self.user.clone(),
             database: self.database(),
         };
-        let mut variables = address.variables();
-        // Only libpq and its wrappers accept a directory as a host. The URL names the TCP port,
-        // which is open for the same user, too.
-        if let Some(folder) = &self.folder {
-            variables.push(("PGHOST", folder.path().display().to_string()));
-        }
-        variables
+        // The TCP port is open for the same user, too.
+        child::variables(&address, self.folder.as_ref().map(TempDir::path))
     }
 
     /// Returns the target's database, from its configuration or from RDS.
@@ -268,53 +195,12 @@ impl RunningServer {
     }
 }
 
-/// Returns a notice about a role or database in the caller's environment that the target replaces.
-fn replaced(
-    variables: &[(&'static str, String)],
-    inherited: [(&str, &str, Option<String>); 2],
-) -> Vec<String> {
-    let replaced = inherited.into_iter().filter_map(|(name, flag, before)| {
-        let (_, value) = variables.iter().find(|(given, _)| *given == name)?;
-        let before = before.filter(|before| !before.is_empty() && before != value)?;
-        Some(format!(
-            "pgiam: the target sets {name}=\"{value}\" for the command; your environment has \"{before}\"\nhint: to keep the value of your environment:\n  pgiam run {flag} {} …",
-            shell(&before)
-        ))
-    });
-    replaced.collect()
-}
-
 /// Creates a private directory, which is removed with its contents.
 fn private_folder() -> anyhow::Result<TempDir> {
     let base = platform::socket::runtime_dir().unwrap_or_else(std::env::temp_dir);
     platform::private_temp_dir(&base, "pgiam-")
         .or_else(|_| platform::private_temp_dir(&std::env::temp_dir(), "pgiam-"))
         .with_context(|| format!("cannot create a directory in {}", base.display()))
-}
-
-/// Waits for the end of the command, and forwards signals to it meanwhile.
-async fn follow(mut child: Child, signals: &mut CommandSignals) -> io::Result<ExitStatus> {
-    loop {
-        tokio::select! {
-            status = child.wait() => return status,
-            signal = signals.next() => {
-                if let Some(pid) = child.id() {
-                    ForwardedSignals::forward(signal, pid);
-                }
-            }
-        }
-    }
-}
-
-/// Returns the exit code that a shell would return.
-fn code(status: ExitStatus) -> u8 {
-    if let Some(code) = status.code() {
-        // Windows has codes that do not fit; those are still failures.
-        return u8::try_from(code).unwrap_or(exit::FAILED);
-    }
-    platform::signal_of(status).map_or(exit::FAILED, |signal| {
-        exit::SIGNALLED.saturating_add(signal)
-    })
 }
 
 /// Formats a server error as clients show it.
@@ -326,35 +212,4 @@ fn in_words(error: &ServerError) -> String {
         }
     }
     words
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_replaced_role_or_database_is_named() {
-        let ours = [
-            ("PGUSER", "db_user".to_owned()),
-            ("PGDATABASE", "app".to_owned()),
-        ];
-        let said = |user: &str, database: &str| {
-            let inherited = [
-                ("PGUSER", "--user", user),
-                ("PGDATABASE", "--database", database),
-            ];
-            replaced(
-                &ours,
-                inherited.map(|(name, flag, value)| (name, flag, Some(value.to_owned()))),
-            )
-        };
-        assert_eq!(said("db_user", ""), [""; 0]);
-        assert_eq!(
-            said("db_user", "reports"),
-            [
-                "pgiam: the target sets PGDATABASE=\"app\" for the command; your environment has \"reports\"\nhint: to keep the value of your environment:\n  pgiam run --database reports …"
-            ]
-        );
-        assert_eq!(said("reports", "reports").len(), 2);
-    }
 }

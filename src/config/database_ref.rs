@@ -35,6 +35,17 @@ impl fmt::Display for RdsIdentifier {
     }
 }
 
+impl DatabaseRef {
+    /// Returns the value of `host` or `db`.
+    #[must_use]
+    pub fn written(&self) -> String {
+        match self {
+            Self::Host(endpoint) => endpoint.to_string(),
+            Self::Identifier(identifier) => identifier.to_string(),
+        }
+    }
+}
+
 impl fmt::Display for DatabaseRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

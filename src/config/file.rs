@@ -344,6 +344,7 @@ pub(super) fn unknown_target(asked: &str, targets: &BTreeMap<String, TargetLayer
 pub(crate) const COMMANDS: &[&str] = &[
     "serve",
     "run",
+    "psql",
     "login",
     "logout",
     "check",

@@ -172,10 +172,7 @@ mod tests {
             Path::new("/proc"),
             Path::new("/")
         ));
-        assert_eq!(
-            project_above(Path::new("/proc/self"), None),
-            [PathBuf::new(); 0]
-        );
+        assert!(project_above(Path::new("/proc/self"), None).is_empty());
     }
 
     #[test]

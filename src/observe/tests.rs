@@ -39,6 +39,7 @@ pub(crate) fn used(name: &str) -> TargetStatus {
         identity: None,
         stopped: false,
         target: Arc::new(target(name)),
+        configured_as: name.to_owned(),
         readiness: Readiness::Up,
         failed: None,
         tunnel: TunnelStats {
@@ -77,6 +78,8 @@ pub(crate) fn observed(statuses: Vec<TargetStatus>) -> Arc<Observed> {
     let observed = Arc::new(Observed::new(400));
     let listed = statuses.into_iter().map(|status| ListedTarget {
         port: 5433,
+        addresses: Vec::new(),
+        by_name: false,
         socket: None,
         source: Arc::new(Stands(status)),
     });

@@ -159,6 +159,8 @@ impl<C: ClientProtocol> Server<C> {
         let rows = self.served.rows().into_iter().filter(|row| !row.hub);
         let listed = rows.map(|row| ListedTarget {
             port: row.port,
+            addresses: self.at.serve.addresses.clone(),
+            by_name: row.by_name,
             socket: row.socket,
             source: row.served as Arc<dyn StatusSource>,
         });

@@ -12,6 +12,7 @@ impl<P: ProtocolState> StatusSource for TargetContext<P> {
     fn status(&self) -> TargetStatus {
         TargetStatus {
             target: Arc::clone(&self.target),
+            configured_as: self.target.endpoint.to_string(),
             readiness: self.transport.readiness(),
             failed: self.last_failure.get().map(Into::into),
             tunnel: self.transport.stats(),
@@ -25,9 +26,13 @@ impl<P: ProtocolState> StatusSource for TargetContext<P> {
 impl<P: ProtocolState> StatusSource for ServedTarget<P> {
     fn status(&self) -> TargetStatus {
         match self.ready() {
-            Some(context) => context.status(),
+            Some(context) => TargetStatus {
+                configured_as: self.config.database_ref.written(),
+                ..context.status()
+            },
             None => TargetStatus {
                 target: Arc::new(self.provisional()),
+                configured_as: self.config.database_ref.written(),
                 readiness: Readiness::Starting,
                 failed: self.lookup_failure().map(Into::into),
                 tunnel: TunnelStats::default(),
@@ -42,6 +47,7 @@ impl<P: ProtocolState> StatusSource for ServedTarget<P> {
 /// Status of a target that the owner has stopped. It does not keep the tunnel open.
 pub(crate) struct StoppedTarget<P> {
     target: Arc<ResolvedTarget>,
+    configured_as: String,
     context: Weak<TargetContext<P>>,
 }
 
@@ -54,6 +60,7 @@ impl<P: ProtocolState> StoppedTarget<P> {
                 || Arc::new(served.provisional()),
                 |context| Arc::clone(&context.target),
             ),
+            configured_as: served.config.database_ref.written(),
             context: context.map(Arc::downgrade).unwrap_or_default(),
         }
     }
@@ -64,6 +71,7 @@ impl<P: ProtocolState> StatusSource for StoppedTarget<P> {
         let context = self.context.upgrade();
         TargetStatus {
             target: Arc::clone(&self.target),
+            configured_as: self.configured_as.clone(),
             readiness: Readiness::Idle,
             failed: None,
             tunnel: context

@@ -40,6 +40,7 @@ async fn every_command_has_a_help_with_examples() {
     let expected = [
         "serve",
         "run",
+        "psql",
         "login",
         "logout",
         "check",
@@ -52,6 +53,7 @@ async fn every_command_has_a_help_with_examples() {
         "status",
         "wait",
         "stop",
+        "explain",
         "completions",
         "man",
     ];

@@ -144,3 +144,33 @@ async fn commands_that_cannot_be_meant() {
         .replace(&(port + 1).to_string(), "PORT+1");
     place.record.compare();
 }
+
+#[tokio::test]
+async fn shortcuts_that_lead_nowhere() {
+    let mut place = Place::new("shortcuts");
+    let target = format!("host = \"{HOST}\"\nport = 0");
+    place.write(
+        "pgiam.toml",
+        &format!("[targets.orders]\n{target}\n[targets.stock]\n{target}\n"),
+    );
+    for (title, words) in [
+        ("psql in an unknown target", "psql ordres --psql sh"),
+        (
+            "psql in one of several targets, without a terminal",
+            "psql --psql sh",
+        ),
+        (
+            "a program that is missing",
+            "psql orders --psql no-such-psql",
+        ),
+        ("the port of a target that is not served", "url orders"),
+        ("a form that is none", "url orders --format xml"),
+    ] {
+        place.says(title, words).await;
+    }
+    place.write("pgiam.toml", "[targets.orders]\nhots = 1\n");
+    place
+        .says("psql with a misspelt key", "psql --psql sh")
+        .await;
+    place.record.compare();
+}

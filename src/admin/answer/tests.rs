@@ -122,6 +122,8 @@ fn a_program_that_is_full_wants_nobody() {
     );
     observed.show(vec![ListedTarget {
         port: 5433,
+        addresses: Vec::new(),
+        by_name: false,
         socket: None,
         source: Arc::new(Stands(used("orders"))),
     }]);

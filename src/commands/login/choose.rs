@@ -1,10 +1,7 @@
 //! Lets the user choose a role of IAM Identity Center, and writes a profile for it.
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use aws_profile::{ChosenBy, Files, ResolveError};
-use console::Term;
-use dialoguer::FuzzySelect;
-use tokio::task::spawn_blocking;
 
 use super::{Subject, explained, log_in};
 use crate::aws::cache_files::CacheFiles;
@@ -13,6 +10,7 @@ use crate::aws::{AwsContext, AwsOptions};
 use crate::base::quote::{printable, shell};
 use crate::base::single_flight::system_clock;
 use crate::cli::terminal::{self, Progress};
+use crate::commands::prompt;
 use crate::login::new_profile::NewProfile;
 use crate::login::plan::{CredentialOrigin, Login, PlanError, of_session};
 use crate::login::{self, LoginOptions, SessionState, SsoLogin, aws_files, browser};
@@ -143,16 +141,5 @@ async fn select(prompt: &'static str, items: Vec<String>) -> anyhow::Result<Opti
         terminal::tell(format!("{prompt}: {}", printable(only)))?;
         return Ok(Some(0));
     }
-    let selecting = move || {
-        let selected = FuzzySelect::new()
-            .with_prompt(format!("{prompt} (type to filter):"))
-            .items(&items)
-            .default(0)
-            .interact_on_opt(&Term::stderr());
-        // An interrupted prompt leaves the cursor hidden.
-        _ = Term::stderr().show_cursor();
-        selected
-    };
-    let selected = spawn_blocking(selecting).await?;
-    selected.context("cannot read the choice from the terminal")
+    prompt::select(prompt.to_owned(), items).await
 }

@@ -38,6 +38,8 @@ impl<C: ClientProtocol> Server<C> {
             name: name.clone(),
             listed: ListedTarget {
                 port: row.port,
+                addresses: Vec::new(),
+                by_name: row.by_name,
                 socket: row.socket,
                 source: Arc::new(StoppedTarget::of(&served)),
             },
