@@ -46,14 +46,7 @@ impl Screen {
     /// There is no terminal to read keys from.
     pub(super) fn open() -> io::Result<Self> {
         let colours = anstream::AutoStream::choice(&io::stdout()) != anstream::ColorChoice::Never;
-        let report = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |panic| {
-            // A background task that panics does not end the screen.
-            if std::thread::current().name() == Some("main") {
-                restore();
-            }
-            report(panic);
-        }));
+        restore_before_reports();
         let terminal = Terminal::new(CrosstermBackend::new(io::stdout()))?;
         let theme = Theme { colours };
         let mut screen = Self { terminal, theme };
@@ -104,6 +97,18 @@ impl Drop for Screen {
     fn drop(&mut self) {
         restore();
     }
+}
+
+/// Restores the terminal before a panic of the command is reported.
+fn restore_before_reports() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        // A background task that panics does not end the screen.
+        if std::thread::current().name() == Some("main") {
+            restore();
+        }
+        report(panic);
+    }));
 }
 
 /// Restores the terminal, once.
@@ -211,6 +216,20 @@ mod tests {
     use ratatui::style::Style;
 
     use super::*;
+
+    #[test]
+    fn a_panic_of_the_command_restores_the_terminal() {
+        restore_before_reports();
+        IS_OPEN.store(true, Ordering::Release);
+        let panics = |name: &str| {
+            let thread = std::thread::Builder::new().name(name.to_owned());
+            let ended = thread.spawn(|| panic!("as the test wants it")).unwrap();
+            assert!(ended.join().is_err());
+            IS_OPEN.load(Ordering::Acquire)
+        };
+        assert!(panics("a background task"));
+        assert!(!panics("main"));
+    }
 
     #[test]
     fn the_last_picture_has_its_colours_and_no_blank_rows() {

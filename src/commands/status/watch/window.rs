@@ -44,6 +44,7 @@ pub(super) fn draw(buffer: &mut Buffer, area: Rect, window: &mut Window) -> usiz
     let block = match (below, window.asks.is_some()) {
         (0, true) => block,
         (0, false) => block.title_bottom(" Esc closes "),
+        (1, _) => block.title_bottom(" +1 line, ↓ scrolls, Esc closes "),
         (more, _) => block.title_bottom(format!(" +{more} lines, ↓ scrolls, Esc closes ")),
     };
     block.render(outer, buffer);
