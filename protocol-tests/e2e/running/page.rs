@@ -283,7 +283,7 @@ async fn errors_have_their_remedy() {
     let explained = "document.querySelector('#explanation[open]')?.innerText ?? ''";
     let text = wait(
         &mut browser,
-        &format!("({explained}).includes('rds_iam') && {explained}"),
+        &format!("({explained}).includes('rds_iam') && ({explained})"),
     )
     .await;
     let text = text.as_str().expect("a text");
