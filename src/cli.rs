@@ -13,6 +13,7 @@ mod tests;
 mod tools;
 mod usage_error;
 mod variables;
+pub mod wrap;
 
 use std::any::TypeId;
 use std::ffi::OsString;

@@ -1,5 +1,6 @@
 //! Implementation of each command. Only this module and `main.rs` use `anyhow`.
 
+mod announce;
 pub mod check;
 mod child;
 mod chosen;

@@ -37,6 +37,13 @@ pub fn read(name: &str) -> Result<Option<String>, VariableError> {
     value(name, std::env::var_os(name)).map(|value| value.filter(|text| !text.is_empty()))
 }
 
+/// Returns a variable of the system, such as `TERM`, if it is set and not empty.
+#[must_use]
+pub fn text(name: &str) -> Option<String> {
+    let value = std::env::var_os(name)?.into_string().ok()?;
+    Some(value).filter(|text| !text.is_empty())
+}
+
 /// Reads a secret from the variable `name`. Returns `None` if it is unset or empty.
 ///
 /// # Errors

@@ -3,8 +3,9 @@
 use std::fmt::Write as _;
 
 use super::{StepOutcome, StepResult, StepVerdict};
-use crate::base::quote::printable;
-use crate::cli::terminal::{BAD, DIM, GOOD, HEADING, WARNING, styled};
+use crate::base::quote::{clean, printable};
+use crate::cli::terminal::{BAD, DIM, GOOD, HEADING, WARNING, columns, styled};
+use crate::cli::wrap::{self, LongWords};
 use crate::config::TargetConfig;
 
 /// Columns of mark and name.
@@ -12,6 +13,8 @@ const LEFT: usize = 2 + NAME;
 const NAME: usize = 13;
 /// Columns of the time, with the space before it.
 const TIME: usize = 9;
+/// Columns between a text and the time in a pipe, where the lines have no width.
+const TIME_GAP: usize = 2;
 /// Indent below a heading.
 const BELOW: &str = "  ";
 
@@ -28,7 +31,7 @@ pub fn head(config: &TargetConfig, width: usize) -> String {
         "{}: {}{user} via {}",
         config.name, config.database_ref, config.settings.via
     );
-    let lines = wrap(&text, width, LongWords::Broken).into_iter();
+    let lines = wrap::words(&clean(&text), width, LongWords::Broken).into_iter();
     lines.map(|line| styled(HEADING, line) + "\n").collect()
 }
 
@@ -53,10 +56,13 @@ pub fn line(taken: &StepResult, width: usize) -> String {
         (Some(state), StepVerdict::Failed) => format!("{said} ({state})"),
         (None, _) | (Some(_), _) => said.clone(),
     };
-    let mut lines = wrap(&said, width - LEFT - TIME, LongWords::Broken).into_iter();
+    let mut lines = wrap::words(&clean(&said), width - LEFT - TIME, LongWords::Broken).into_iter();
     let first = lines.next().unwrap_or_default();
     let time = time(taken.ms);
-    let gap = (width - LEFT).saturating_sub(columns(&first) + columns(&time));
+    let gap = match width {
+        usize::MAX => TIME_GAP,
+        width => (width - LEFT).saturating_sub(columns(&first) + columns(&time)),
+    };
     let mut out = String::new();
     let named = format!("{:<NAME$}", taken.name);
     let end = match time.is_empty() {
@@ -90,7 +96,7 @@ pub fn not_tried(left: &[&str], width: usize) -> String {
     }
     let mut out = String::new();
     let mut name = "not tried";
-    for line in wrap(&left.join(", "), width - LEFT, LongWords::Whole) {
+    for line in wrap::words(&left.join(", "), width - LEFT, LongWords::Whole) {
         let mark = if name.is_empty() { " " } else { "–" };
         _ = writeln!(out, "{} {name:<NAME$}{line}", styled(DIM, mark));
         name = "";
@@ -102,7 +108,11 @@ pub fn not_tried(left: &[&str], width: usize) -> String {
 fn block(out: &mut String, mark: &str, text: &str, width: usize) {
     let indent = BELOW.len() + columns(mark);
     let mut before = format!("{BELOW}{mark}");
-    for line in wrap(text, width - indent, LongWords::Whole) {
+    let lines = match width {
+        usize::MAX => vec![printable(text)],
+        width => wrap::paragraphs(&clean(text), width - indent),
+    };
+    for line in lines {
         _ = writeln!(out, "{before}{line}");
         before = " ".repeat(indent);
     }
@@ -115,67 +125,6 @@ fn time(ms: f64) -> String {
         ms if ms < 1000.0 => format!("{ms:.0} ms"),
         ms => format!("{:.1} s", ms / 1000.0),
     }
-}
-
-/// Handling of words longer than a line, such as ARNs and host names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum LongWords {
-    /// Break after a separator, or anywhere if there is none.
-    Broken,
-    /// Keep in one piece for copying; the terminal wraps them.
-    Whole,
-}
-
-/// Wraps `text` into lines of at most `width` columns, at spaces.
-fn wrap(text: &str, width: usize, words: LongWords) -> Vec<String> {
-    let mut lines = Vec::new();
-    let mut line = String::new();
-    for word in text.split_whitespace().map(printable) {
-        let mut word = word.as_str();
-        let space = usize::from(!line.is_empty());
-        if columns(&line) + space + columns(word) <= width {
-            line.extend(std::iter::repeat_n(' ', space));
-            line.push_str(word);
-            continue;
-        }
-        if !line.is_empty() {
-            lines.push(std::mem::take(&mut line));
-        }
-        while words == LongWords::Broken && columns(word) > width {
-            let (head, rest) = word.split_at(break_at(word, width));
-            lines.push(head.to_owned());
-            word = rest;
-        }
-        word.clone_into(&mut line);
-    }
-    lines.push(line);
-    lines
-}
-
-/// Returns the position at which to break a word wider than `width`.
-fn break_at(word: &str, width: usize) -> usize {
-    let mut seen = 0;
-    let mut fits = 0;
-    let mut parted = 0;
-    for (at, sign) in word.char_indices() {
-        seen += columns(sign.encode_utf8(&mut [0; 4]));
-        if seen > width {
-            break;
-        }
-        fits = at + sign.len_utf8();
-        if matches!(sign, '.' | '/' | ':' | ',' | '-' | '_' | '=') {
-            parted = fits;
-        }
-    }
-    // Always make progress, and avoid short fragments.
-    match parted > fits / 2 {
-        true => parted,
-        false => fits.max(word.chars().next().map_or(1, char::len_utf8)),
-    }
-}
-
-fn columns(text: &str) -> usize {
-    console::measure_text_width(text)
 }
 
 #[cfg(test)]
@@ -237,31 +186,28 @@ mod tests {
         text += &not_tried(&["rds_iam", "speed"], WIDTH);
         let text = plain(&text);
         for line in text.lines() {
-            let pieces = line.trim_start().contains(' ');
-            assert!(columns(line) <= WIDTH || !pieces, "{line:?}");
+            let is_copied = line.trim_start().starts_with("{\"Effect\"");
+            assert!(columns(line) <= WIDTH || is_copied, "{line:?}");
         }
         insta::assert_snapshot!(text);
     }
 
     #[test]
-    fn long_words_are_broken_where_they_have_parts() {
-        let broken = |text, width| wrap(text, width, LongWords::Broken);
-        assert_eq!(broken("", 10), [""]);
-        assert_eq!(broken("a bc def", 4), ["a bc", "def"]);
-        assert_eq!(broken("arn:aws:iam::role", 10), ["arn:aws:", "iam::role"]);
+    fn a_pipe_has_one_line_for_each_text() {
+        let said = "a text that is longer than the terminal is wide, and goes on for a while";
+        let step = StepOutcome::warning(said)
+            .detail(said)
+            .remedy("Wait, then run: pgiam check orders");
         assert_eq!(
-            broken("see abcdefghijkl", 5),
-            ["see", "abcde", "fghij", "kl"]
+            plain(&line(&taken("clock", step, 31.0), usize::MAX)),
+            format!(
+                "! clock        {said}  31 ms\n  {said}\n  → Wait, then run: pgiam check orders\n"
+            )
         );
-        assert_eq!(broken("a.bcdefgh", 4), ["a.bc", "defg", "h"]);
-        assert_eq!(broken("größer", 3), ["grö", "ßer"]);
-        let whole = wrap("see abcdefghijkl now", 5, LongWords::Whole);
-        assert_eq!(whole, ["see", "abcdefghijkl", "now"]);
-        for width in 1..20 {
-            let text = "ein.Wort mit/Teilen und → Zeichen";
-            let joined: String = broken(text, width).concat();
-            assert_eq!(joined.replace(' ', ""), text.replace(' ', ""));
-        }
+        assert_eq!(
+            plain(&not_tried(&["tls", "login"], usize::MAX)),
+            "– not tried    tls, login\n"
+        );
     }
 
     #[test]

@@ -2,11 +2,14 @@
 
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::base::environment;
+use crate::cli::wrap;
 use crate::platform;
 
 /// Style of headings.
@@ -37,15 +40,27 @@ pub fn is_interactive() -> bool {
     io::stdin().is_terminal() && io::stderr().is_terminal() && platform::is_in_front()
 }
 
-/// Returns the number of columns for human-readable text on standard output: the width of the
-/// terminal, within limits, or 80 without a terminal.
+/// Returns the number of columns for pages of text on standard output: the width of the terminal,
+/// within limits, or 80 without a terminal.
 #[must_use]
 pub fn width() -> usize {
-    let columns = match console::Term::stdout().size_checked() {
-        Some((_, columns)) if io::stdout().is_terminal() => usize::from(columns),
-        _ => USUAL_WIDTH,
-    };
-    columns.clamp(NARROWEST, WIDEST)
+    stdout_width()
+        .unwrap_or(USUAL_WIDTH)
+        .clamp(NARROWEST, WIDEST)
+}
+
+/// Returns the number of columns for results on standard output: the width of the terminal, within
+/// limits; unlimited without a terminal.
+#[must_use]
+pub fn text_width() -> usize {
+    stdout_width().map_or(usize::MAX, |columns| columns.clamp(NARROWEST, WIDEST))
+}
+
+/// Returns the number of columns of the terminal that standard output is; `None` if it is none.
+#[must_use]
+pub fn stdout_width() -> Option<usize> {
+    let (_, columns) = console::Term::stdout().size_checked()?;
+    io::stdout().is_terminal().then(|| columns.into())
 }
 
 /// Returns the number of columns of the terminal that standard error is; `None` if it is none.
@@ -68,13 +83,32 @@ pub fn write(text: impl fmt::Display) -> io::Result<()> {
     }
 }
 
-/// Writes to standard error, for text that is not a result, with the same rules for colours.
+/// Writes to standard error, for text that is not a result, with the same rules for colours. On a
+/// terminal, wraps sentences and gives each command a line of its own.
 ///
 /// # Errors
 /// The error of the system.
 pub fn tell(text: impl fmt::Display) -> io::Result<()> {
+    let text = fitted(text.to_string(), stderr_width());
     let mut out = anstream::stderr().lock();
     writeln!(out, "{text}")
+}
+
+/// Writes sentences and commands to standard output like [`write`], and wraps them like [`tell`].
+///
+/// # Errors
+/// The error of the system.
+pub fn write_text(text: impl fmt::Display) -> io::Result<()> {
+    let columns = stdout_width();
+    write(format_args!("{}\n", fitted(text.to_string(), columns)))
+}
+
+/// Wraps a text for a terminal of so many columns. Without a terminal the text stays as it is.
+fn fitted(text: String, columns: Option<usize>) -> String {
+    match columns {
+        Some(columns) => wrap::paragraphs(&text, columns.min(WIDEST)).join("\n"),
+        None => text,
+    }
 }
 
 /// Returns true if standard error may have colours: it is a terminal, and they are not disabled
@@ -82,6 +116,26 @@ pub fn tell(text: impl fmt::Display) -> io::Result<()> {
 #[must_use]
 pub fn stderr_has_colours() -> bool {
     anstream::AutoStream::choice(&io::stderr()) != anstream::ColorChoice::Never
+}
+
+/// Returns true if marks and arrows may be other characters than ASCII: not on a terminal without
+/// them, and not if the locale names another encoding. Without a locale, terminals of today have
+/// UTF-8.
+#[must_use]
+pub fn has_unicode() -> bool {
+    let locale = ["LC_ALL", "LC_CTYPE", "LANG"];
+    let locale = locale.iter().find_map(|name| environment::text(name));
+    shows_unicode(environment::text("TERM").as_deref(), locale.as_deref())
+}
+
+fn shows_unicode(term: Option<&str>, locale: Option<&str>) -> bool {
+    // The Linux console has few characters.
+    let is_simple = matches!(term, Some("dumb" | "linux"));
+    let is_utf8 = |locale: &str| {
+        let locale = locale.to_ascii_lowercase();
+        locale.contains("utf-8") || locale.contains("utf8")
+    };
+    !is_simple && locale.is_none_or(is_utf8)
 }
 
 /// Returns `text` in a style.
@@ -106,6 +160,7 @@ impl Progress {
         }
         bar.set_message(what.into());
         bar.enable_steady_tick(TICK);
+        shown_progress().replace(bar.clone());
         Self(bar)
     }
 
@@ -117,7 +172,25 @@ impl Progress {
 
 impl Drop for Progress {
     fn drop(&mut self) {
+        shown_progress().take();
         self.0.finish_and_clear();
+    }
+}
+
+/// The progress line that is on the terminal.
+static SHOWN: Mutex<Option<ProgressBar>> = Mutex::new(None);
+
+fn shown_progress() -> MutexGuard<'static, Option<ProgressBar>> {
+    // An assignment, which a panic cannot interrupt.
+    SHOWN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Runs `write`, which writes to standard error, while no progress line is there.
+pub fn without_progress(write: impl FnOnce()) {
+    let bar = shown_progress().clone();
+    match bar {
+        Some(bar) => bar.suspend(write),
+        None => write(),
     }
 }
 
@@ -178,7 +251,7 @@ impl Table {
     fn widths(&self) -> Vec<usize> {
         let widest = |column: usize| {
             let cells = self.rows.iter().chain([&self.head]);
-            let widths = cells.filter_map(|row| row.get(column).map(|cell| visible(cell)));
+            let widths = cells.filter_map(|row| row.get(column).map(|cell| columns(cell)));
             widths.max().unwrap_or(0)
         };
         (0..self.head.len()).map(widest).collect()
@@ -193,7 +266,7 @@ impl fmt::Display for Table {
             let mut line = String::new();
             for (cell, width) in row.iter().zip(&widths) {
                 line.push_str(cell);
-                line.extend(std::iter::repeat_n(' ', width + GAP - visible(cell)));
+                line.extend(std::iter::repeat_n(' ', width + GAP - columns(cell)));
             }
             writeln!(f, "{}", line.trim_end())?;
         }
@@ -202,13 +275,45 @@ impl fmt::Display for Table {
 }
 
 /// Returns the number of terminal columns of a text, without its styles.
-fn visible(text: &str) -> usize {
+#[must_use]
+pub fn columns(text: &str) -> usize {
+    // Most texts need no look at widths and styles; the log measures each line.
+    let is_plain = text.bytes().all(|byte| (b' '..=b'~').contains(&byte));
+    if is_plain {
+        return text.len();
+    }
     console::measure_text_width(text)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn marks_are_ascii_where_the_terminal_has_no_others() {
+        for (term, locale, expected) in [
+            (Some("xterm-256color"), Some("en_US.UTF-8"), true),
+            (Some("xterm"), Some("C.utf8"), true),
+            (Some("xterm"), None, true),
+            (None, None, true),
+            (Some("xterm"), Some("C"), false),
+            (Some("xterm"), Some("de_DE.ISO-8859-1"), false),
+            (Some("linux"), Some("en_US.UTF-8"), false),
+            (Some("dumb"), None, false),
+        ] {
+            assert_eq!(shows_unicode(term, locale), expected, "{term:?} {locale:?}");
+        }
+    }
+
+    #[test]
+    fn a_text_is_wrapped_on_a_terminal_only() {
+        let text = "hint: a long sentence, then run: pgiam check orders";
+        assert_eq!(fitted(text.to_owned(), None), text);
+        assert_eq!(
+            fitted(text.to_owned(), Some(20)),
+            "hint: a long\nsentence, then run:\n  pgiam check orders"
+        );
+    }
 
     #[test]
     fn columns_are_padded_to_what_is_seen() {

@@ -37,7 +37,7 @@ pub async fn check(args: &CheckArgs) -> anyhow::Result<u8> {
     )?;
     let mut shown = ProgressOutput {
         json: args.output.json,
-        width: terminal::width(),
+        width: terminal::text_width(),
         progress: None,
         trouble: None,
     };

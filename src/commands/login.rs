@@ -94,7 +94,7 @@ pub(super) async fn log_in(
         Some(session) => format!("SSO session {session}"),
         None => login.start_url.clone(),
     };
-    write(format_args!("Logged in to {name} {until}\n"))
+    write(format_args!("Logged in to {name} {until}"))
 }
 
 /// Prints the identity, as AWS reports it.
@@ -123,7 +123,7 @@ async fn identify(aws: &AwsContext, plan: &LoginPlan) -> anyhow::Result<()> {
     if let Some(ends) = credentials.expiry() {
         line.push_str(&format!(", keys until {}", local(ends, SystemTime::now())));
     }
-    write(format_args!("{line}\n"))
+    write(format_args!("{line}"))
 }
 
 /// Returns `true` if a part of the login is a code of an MFA device.
@@ -203,5 +203,5 @@ pub(super) fn explained(error: &CredentialsError) -> anyhow::Error {
 }
 
 fn write(text: std::fmt::Arguments<'_>) -> anyhow::Result<()> {
-    terminal::write(text).context("cannot write to standard output")
+    terminal::write_text(text).context("cannot write to standard output")
 }

@@ -41,8 +41,7 @@ pub async fn logout(args: &LogoutArgs) -> anyhow::Result<()> {
             (logout::of_plan(&config, &plan, &roles).await?, Some(of))
         }
     };
-    terminal::write(format!("{}\n", in_words(done, of.as_deref())))
-        .context("cannot write to standard output")
+    terminal::write_text(in_words(done, of.as_deref())).context("cannot write to standard output")
 }
 
 /// Describes the result. `of` is the login; `None`: all.

@@ -1,7 +1,7 @@
 //! `pgiam serve`: listen, and connect every client to its database.
 
 use crate::postgres::prepare_all;
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
+use super::announce::{ReadyLine, announce};
 use super::connection_string::client_host;
 use super::connection_test;
 use super::login::on_demand::{ServerLogins, needs_aws};
@@ -101,12 +102,8 @@ pub async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
     let mut waiting = Vec::new();
     if failed.is_none() {
         let rows = server.served().rows();
-        announce(
-            &rows
-                .iter()
-                .map(|row| ready_line(row, &host))
-                .collect::<Vec<_>>(),
-        );
+        let ready = rows.iter().map(|row| ready_line(row, &host));
+        announce(&ready.collect::<Vec<_>>());
         waiting = rows;
         waiting.retain(|row| !is_ready(row));
         proxy.serving.observed.started();
@@ -204,7 +201,7 @@ fn without_login(
 
 /// Prints the ready lines of waiting targets that have become ready.
 fn say_ready(waiting: &mut Vec<PgTargetAtPort>, host: &str) {
-    let ready: Vec<String> = waiting
+    let ready: Vec<ReadyLine> = waiting
         .extract_if(.., |row| is_ready(row))
         .map(|row| ready_line(&row, host))
         .collect();
@@ -357,7 +354,7 @@ fn verifier(serve: &ServeSettings) -> anyhow::Result<Option<ScramVerifier>> {
 }
 
 /// Returns the connection string to paste, and its destination.
-pub(super) fn ready_line(row: &PgTargetAtPort, host: &str) -> String {
+pub(super) fn ready_line(row: &PgTargetAtPort, host: &str) -> ReadyLine {
     let PgTargetAtPort { served, port, .. } = row;
     let config = &served.config;
     let database = if row.by_name {
@@ -371,42 +368,19 @@ pub(super) fn ready_line(row: &PgTargetAtPort, host: &str) -> String {
         .as_deref()
         .map(|user| format!(" as {user}"))
         .unwrap_or_default();
-    let (state, place, reason) = match (served.ready(), served.not_ready()) {
-        (Some(context), None) => ("ready", context.target.endpoint.to_string(), String::new()),
-        (Some(context), Some(reason)) => {
-            let place = context.target.endpoint.to_string();
-            ("not ready", place, format!(": {reason}; retrying"))
-        }
-        (None, Some(reason)) => {
-            let place = config.database_ref.to_string();
-            ("not ready", place, format!(": {reason}; retrying"))
-        }
-        (None, None) => {
-            let reason = ": still looking up the database";
-            (
-                "not ready",
-                config.database_ref.to_string(),
-                reason.to_owned(),
-            )
-        }
+    let place = match served.ready() {
+        Some(context) => context.target.endpoint.to_string(),
+        None => config.database_ref.to_string(),
     };
-    format!(
-        "{state}  {}  psql -h {host} -p {port}{database}  → {place}{user} via {}{reason}",
-        config.name, config.settings.via
-    )
-}
-
-/// Writes lines to standard output, at once. Serving continues on errors: standard output may be
-/// full, closed, or a pipe without a reader.
-pub(super) fn announce(lines: &[String]) {
-    let write = || {
-        let mut stdout = std::io::stdout().lock();
-        for line in lines {
-            writeln!(stdout, "{}", visible(line))?;
-        }
-        stdout.flush()
+    let reason = match (served.ready(), served.not_ready()) {
+        (_, Some(reason)) => Some(format!("{reason}; retrying")),
+        (Some(_), None) => None,
+        (None, None) => Some("still looking up the database".to_owned()),
     };
-    if let Err(error) = write() {
-        warn!(%error, "cannot write to standard output; still serving");
+    ReadyLine {
+        name: visible(&config.name).into_owned(),
+        command: visible(&format!("psql -h {host} -p {port}{database}")).into_owned(),
+        place: visible(&format!("{place}{user} via {}", config.settings.via)).into_owned(),
+        reason: reason.map(|reason| visible(&reason).into_owned()),
     }
 }

@@ -7,10 +7,12 @@ use anyhow::Context;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
+use super::announce::{ReadyLine, announce};
 use super::login::on_demand;
-use super::serve::{announce, state_dir};
+use super::serve::state_dir;
 use crate::admin::{AdminOptions, AdminServer, ControlRequests, ProcessKind};
 use crate::admission::Guard;
+use crate::base::foreign_text::visible;
 use crate::cli::TunnelArgs;
 use crate::config::{PeerFlags, ServeSettings};
 use crate::forward::{self, BoundAddress, Forwarder};
@@ -38,14 +40,15 @@ pub async fn tunnel(args: &TunnelArgs) -> anyhow::Result<()> {
     super::raise_descriptors();
 
     let bound = forward::bind(&args.listen())?;
-    let ready: Vec<String> = bound
+    let place = format!("{} via {}", target.endpoint, target.settings.via);
+    let ready: Vec<ReadyLine> = bound
         .iter()
         .map(BoundAddress::address)
-        .map(|listen| {
-            format!(
-                "ready  tunnel  {listen}  → {} via {}",
-                target.endpoint, target.settings.via
-            )
+        .map(|listen| ReadyLine {
+            name: "tunnel".to_owned(),
+            command: listen.to_string(),
+            place: visible(&place).into_owned(),
+            reason: None,
         })
         .collect();
     // Without a home directory there is no default state directory, and no other feature needs one.

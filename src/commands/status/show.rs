@@ -1,7 +1,6 @@
 //! The tables of `pgiam status`.
 
 use std::fmt::Write;
-use std::io::IsTerminal;
 
 use super::rates::{ByteRate, RateMeter};
 use super::short;
@@ -10,16 +9,13 @@ use crate::admin::document::{
     TargetDocument,
 };
 use crate::admin::page_url;
-use crate::base::quote::printable;
-use crate::cli::terminal::{BAD, DIM, GOOD, HEADING, Table, WARNING, styled};
+use crate::base::quote::{clean, printable};
+use crate::cli::terminal::{self, BAD, DIM, GOOD, HEADING, Table, WARNING, styled};
+use crate::cli::wrap;
 
 /// Returns the output width: the terminal's, unlimited in a pipe.
 pub(super) fn width() -> usize {
-    let term = console::Term::stdout();
-    match term.size_checked() {
-        Some((_, columns)) if std::io::stdout().is_terminal() => usize::from(columns),
-        _ => usize::MAX,
-    }
+    terminal::stdout_width().unwrap_or(usize::MAX)
 }
 
 /// Returns the tables of all processes.
@@ -261,7 +257,7 @@ fn trouble(target: &TargetDocument, error: &FailureDocument, width: usize) -> St
     let hint = error.hint.iter().map(|hint| format!("hint: {hint}"));
     for more in detail.chain(hint) {
         lines.extend(
-            wrapped(&more, width.saturating_sub(2))
+            wrapped(&more, indented(width))
                 .into_iter()
                 .map(|l| format!("  {l}")),
         );
@@ -270,22 +266,20 @@ fn trouble(target: &TargetDocument, error: &FailureDocument, width: usize) -> St
     text + "\n"
 }
 
-/// Wraps words into lines of at most `width`; a longer word has a line of its own, cut.
-fn wrapped(text: &str, width: usize) -> Vec<String> {
-    let mut lines: Vec<String> = Vec::new();
-    for word in text.split_whitespace() {
-        let word = printable(word);
-        let word = console::truncate_str(&word, width, "…");
-        let length = console::measure_text_width(&word);
-        match lines.last_mut() {
-            Some(line) if console::measure_text_width(line) + 1 + length <= width => {
-                line.push(' ');
-                line.push_str(&word);
-            }
-            _ => lines.push(word.into_owned()),
-        }
+/// Returns the width below an indent of two columns.
+fn indented(width: usize) -> usize {
+    match width {
+        usize::MAX => width,
+        width => width.saturating_sub(2),
     }
-    lines
+}
+
+/// Wraps a text into lines of at most `width` columns; in a pipe it stays in one line.
+fn wrapped(text: &str, width: usize) -> Vec<String> {
+    match width {
+        usize::MAX => vec![clean(text)],
+        width => wrap::paragraphs(&clean(text), width),
+    }
 }
 
 /// Formats a duration as one number.
