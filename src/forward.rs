@@ -19,7 +19,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{Instrument, debug, info, info_span};
+use tracing::{Instrument, debug, error_span, info};
 
 use crate::admission::{
     Admitted, BindFailure, BoundPort, Entrance, Guard, Listening, Refused, Verdict, listen,
@@ -273,7 +273,7 @@ impl Forwarder {
 impl ForwardState {
     async fn serve(self: Arc<Self>, client: Admitted<TcpStream>) {
         let peer = client.arrival().to_string();
-        let span = info_span!("conn", peer);
+        let span = error_span!("conn", peer);
         let mut client = client.into_stream();
         let carried = async {
             let live = self.admit(&peer);
@@ -288,7 +288,7 @@ impl ForwardState {
 
     /// Resets a connection that is not admitted: no protocol is available to report the reason.
     fn turn_away(&self, client: Refused<TcpStream>) {
-        let span = info_span!("conn", peer = %client.arrival());
+        let span = error_span!("conn", peer = %client.arrival());
         let quiet = client.is_quiet();
         let (refusal, client) = client.into_parts();
         if !quiet {

@@ -1,13 +1,14 @@
 //! parse → logging → run → exit code.
 
-use std::io::Write;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use pgiam::base::crash;
 use pgiam::base::quote;
-use pgiam::cli::logging;
+use pgiam::cli::logging::{self, Log};
+use pgiam::cli::terminal;
 use pgiam::cli::{Cli, Command};
 use pgiam::commands;
 
@@ -18,7 +19,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     crash::install();
     let command = Cli::from_command_line().into_command();
-    let Some(result) = crash::guard(|| log(&command).and_then(|()| run(&command))) else {
+    let Some(result) = crash::guard(|| log(&command).and_then(|log| run(&command, log))) else {
         return ExitCode::from(commands::crash_code(&command));
     };
     match result {
@@ -27,32 +28,35 @@ fn main() -> ExitCode {
             // The only place that writes a failure to the terminal; nothing can be done when even
             // that fails.
             let said = pgiam::base::error_text::causes(error.as_ref());
-            _ = writeln!(
-                std::io::stderr(),
-                "pgiam: {}",
-                quote::clean(said.trim_end())
-            );
+            _ = terminal::tell(format_args!("pgiam: {}", quote::clean(said.trim_end())));
             ExitCode::from(commands::exit_code(&command, &error))
         }
     }
 }
 
-fn run(command: &Command) -> anyhow::Result<u8> {
+fn run(command: &Command, log: Option<Arc<Log>>) -> anyhow::Result<u8> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
+    if let Some(log) = log.clone() {
+        runtime.spawn(async move { log.report_repeats().await });
+    }
     commands::tell_of_other_variables();
     let outcome = runtime.block_on(commands::dispatch(command));
     // A name lookup may hang in its thread; its answer is no longer needed.
     runtime.shutdown_timeout(Duration::from_secs(1));
+    if let Some(log) = log {
+        log.finish();
+    }
     outcome
 }
 
-fn log(command: &Command) -> anyhow::Result<()> {
+fn log(command: &Command) -> anyhow::Result<Option<Arc<Log>>> {
     let Some(args) = command.program() else {
-        return Ok(());
+        return Ok(None);
     };
-    let wanted = args.log.as_deref().unwrap_or(command.default_log());
-    logging::start(wanted, args.log_format).map_err(anyhow::Error::from_boxed)
+    let filter = args.log_filter(command.default_log());
+    let log = logging::start(filter, args.log_format).map_err(anyhow::Error::from_boxed)?;
+    Ok(Some(log))
 }

@@ -2,6 +2,7 @@
 
 mod guide;
 mod known;
+mod log;
 mod project;
 mod psql;
 mod reload;

@@ -31,6 +31,32 @@ fn in_zone(at: SystemTime, now: SystemTime, zone: &TimeZone) -> String {
     format!("{}{}", at.strftime(form), if is_utc { " UTC" } else { "" })
 }
 
+/// Formats a time for a log on a terminal: `09:12:05`.
+#[must_use]
+pub fn clock(at: SystemTime) -> String {
+    form(at, &system_zone(), "%H:%M:%S")
+}
+
+/// Formats a time for a log in a file, with date and offset: `2026-12-01T09:12:05+01:00`.
+#[must_use]
+pub fn stamp(at: SystemTime) -> String {
+    form(at, &system_zone(), "%Y-%m-%dT%H:%M:%S%:z")
+}
+
+fn system_zone() -> TimeZone {
+    TimeZone::try_system().unwrap_or(TimeZone::UTC)
+}
+
+fn form(at: SystemTime, zone: &TimeZone, form: &str) -> String {
+    match Timestamp::try_from(at) {
+        Ok(at) => at
+            .to_zoned_datetime(zone.clone())
+            .strftime(form)
+            .to_string(),
+        Err(_) => "an invalid time".to_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::{Duration, UNIX_EPOCH};
@@ -50,5 +76,18 @@ mod tests {
             assert_eq!(in_zone(time, noon, &zone), expected);
         }
         assert_eq!(in_zone(noon, noon, &TimeZone::UTC), "10:12 UTC");
+    }
+
+    #[test]
+    fn log_times_have_seconds_and_an_offset() {
+        let at = UNIX_EPOCH + Duration::from_secs(1_796_043_801);
+        let zone = TimeZone::fixed(jiff::tz::offset(-5));
+        assert_eq!(form(at, &zone, "%H:%M:%S"), "08:03:21");
+        assert_eq!(
+            form(at, &zone, "%Y-%m-%dT%H:%M:%S%:z"),
+            "2026-11-30T08:03:21-05:00"
+        );
+        assert_eq!(clock(at).len(), 8);
+        assert_eq!(stamp(at).len(), 25);
     }
 }

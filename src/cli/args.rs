@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::{ArgAction, Args, ValueEnum};
 
 use crate::config::{
     AwsFlags, DatabaseFlags, DialFlags, LoginFlags, RouteFlags, TargetLayer, TunnelFlags,
@@ -74,9 +74,34 @@ pub struct ProgramArgs {
         env = "PGIAM_LOG",
         value_name = "FILTER",
         value_parser = crate::cli::logging::filter,
+        conflicts_with_all = ["quiet", "verbose"],
         help_heading = PROGRAM
     )]
     pub log: Option<String>,
+    /// Log only warnings and errors; -qq only errors.
+    #[arg(long, short, action = ArgAction::Count, conflicts_with = "verbose", help_heading = PROGRAM)]
+    pub quiet: u8,
+    /// Log each step, and the end of each connection; -vv every message.
+    #[arg(long, short, action = ArgAction::Count, help_heading = PROGRAM)]
+    pub verbose: u8,
+}
+
+/// Filters of `-v` and `-vv`: only pgiam's own crates log more.
+const VERBOSE: &str = "info,pgiam=debug,pg_handshake=debug,smux=debug,ssm_channel=debug";
+const MORE_VERBOSE: &str = "debug,pgiam=trace,pg_handshake=trace,smux=trace,ssm_channel=trace";
+
+impl ProgramArgs {
+    /// Returns the log filter of a command whose filter is `default`.
+    #[must_use]
+    pub fn log_filter<'a>(&'a self, default: &'a str) -> &'a str {
+        match (self.quiet, self.verbose) {
+            (0, 0) => self.log.as_deref().unwrap_or(default),
+            (0, 1) => VERBOSE,
+            (0, _) => MORE_VERBOSE,
+            (1, _) if default != "error" => "warn",
+            (_, _) => "error",
+        }
+    }
 }
 
 /// Help heading of the flags common to all commands.
@@ -122,9 +147,11 @@ pub struct StateArgs {
 /// Format of log lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
-    /// One line of text per event.
+    /// Sentences for people.
     #[default]
     Human,
     /// One JSON object per event.
     Json,
+    /// The same fields as key=value, one line per event.
+    Logfmt,
 }

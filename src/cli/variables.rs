@@ -44,7 +44,11 @@ pub(super) fn parse(
         let (Some(name), Some(flag)) = (arg.get_env(), arg.get_long()) else {
             continue;
         };
-        if deepest.value_source(arg.get_id().as_str()) == Some(ValueSource::CommandLine) {
+        let is_given = |id: &str| deepest.value_source(id) == Some(ValueSource::CommandLine);
+        let others = command.get_arg_conflicts_with(arg);
+        if is_given(arg.get_id().as_str())
+            || others.iter().any(|arg| is_given(arg.get_id().as_str()))
+        {
             continue;
         }
         let name = name.to_string_lossy().into_owned();

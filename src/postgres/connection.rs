@@ -24,7 +24,7 @@ use pg_handshake::{AUTHENTICATION_OK, Startup};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument, Span, debug, field, info, info_span, warn};
+use tracing::{Instrument, Span, debug, error_span, field, info, warn};
 
 use crate::admission::{Admitted, Refused};
 use crate::base::error_text::plain;
@@ -86,7 +86,8 @@ async fn serve(
     startup_permit: OwnedSemaphorePermit,
 ) {
     let arrival = connection.arrival();
-    let span = info_span!("conn", peer = %arrival, target = field::Empty, user = field::Empty, database = field::Empty);
+    // Of the lowest level, so that errors name their connection with every filter.
+    let span = error_span!("conn", peer = %arrival, program = field::Empty, target = field::Empty, user = field::Empty, database = field::Empty);
     let (accepted, is_owners) = (Instant::now(), connection.is_owners());
     async {
         let stop = proxy.serving.stop.clone();
@@ -139,7 +140,7 @@ async fn turn_away(
 ) {
     let place = connection.take_place();
     let arrival = connection.arrival();
-    let span = info_span!("conn", peer = %arrival);
+    let span = error_span!("conn", peer = %arrival);
     async {
         let turned_away = tokio::select! {
             turned_away = admit::turn_away(&proxy, connection) => turned_away,
@@ -194,6 +195,7 @@ impl ClientConnection {
         port_targets: PgPortTargets,
     ) {
         self.timings.startup_ms = millis(self.accepted);
+        record_program(&startup);
         let probe = is_probe(&startup);
         let mut login_messages = LoginMessages::default();
         let proxy = Arc::clone(&self.proxy);
@@ -411,6 +413,14 @@ impl ClientConnection {
         if timeout(FAREWELL_DEADLINE, farewell).await.is_err() {
             debug!("closing the connection timed out");
         }
+    }
+}
+
+/// Records the name of the client's program in the span of its connection.
+fn record_program(startup: &Startup) {
+    if let Some(name) = startup.get("application_name") {
+        let name = String::from_utf8_lossy(name);
+        Span::current().record("program", &*name);
     }
 }
 

@@ -88,11 +88,14 @@ async fn a_login_in_the_browser_reaches_its_end() {
 async fn no_secret_is_logged() {
     let sandbox = sandbox().await;
     let home = Home::new(&sandbox, &config(&sandbox));
-    let login = home.start(&sandbox, &["login", "dev", "--log", "trace"]);
+    let login = home.start(
+        &sandbox,
+        &["login", "dev", "--log", "trace", "--log-format", "logfmt"],
+    );
     home.sign_in(1, Button::Allow).await;
     let ran = ended(login).await;
     assert_eq!(ran.code, Some(0), "{ran:?}");
-    assert!(ran.stderr.contains(" DEBUG "), "{}", ran.stderr);
+    assert!(ran.stderr.contains(" level=DEBUG "), "{}", ran.stderr);
     has_no_secret(&sandbox, &ran.stderr);
     for (_, file) in home.cached("sso/cache") {
         for key in ["accessToken", "refreshToken", "clientSecret"] {

@@ -59,7 +59,7 @@ fn flag(arg: &Arg) -> String {
     let value = arg.get_value_names().and_then(<[_]>::first);
     let value = value.map(|name| format!(" {name}")).unwrap_or_default();
     let value = match arg.get_action() {
-        ArgAction::SetTrue => String::new(),
+        ArgAction::SetTrue | ArgAction::Count => String::new(),
         _ if is_switch(arg) => "[=BOOL]".to_owned(),
         _ => value,
     };
@@ -141,7 +141,7 @@ fn document() -> String {
     text.push_str("\n## Keys of `[serve]`\n");
     table_of_keys(&mut text, serve, &of_serve);
     text.push_str("\n## Flags of the commands\n");
-    let program = ["config", "log", "log_format"].map(str::to_owned);
+    let program = ["config", "log", "log_format", "quiet", "verbose"].map(str::to_owned);
     text.push_str("\nCommon to all commands except `completions` and `man`:\n");
     text.push_str("\n| flag | variable | meaning |\n|---|---|---|\n");
     for key in &program {
