@@ -62,6 +62,8 @@ pub struct AdminOptions {
     pub http: Option<HttpOptions>,
     /// Directory of the control socket; `None`: there is none.
     pub control_dir: Option<PathBuf>,
+    /// Log file of a process that `pgiam up` started.
+    pub log: Option<PathBuf>,
 }
 
 /// Address of the HTTP server, and the rule for clients of databases, which the page shares.
@@ -134,6 +136,7 @@ struct AdminContext {
     config: Option<PathBuf>,
     http: Option<SocketAddr>,
     has_password: bool,
+    log: Option<PathBuf>,
     observed: Arc<Observed>,
     controls: ControlRequests,
 }
@@ -159,6 +162,7 @@ impl AdminServer {
             config: options.config,
             http,
             has_password: options.http.is_some_and(|http| http.has_password),
+            log: options.log,
             observed,
             controls,
         });

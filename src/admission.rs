@@ -11,6 +11,7 @@
 
 mod entrance;
 mod guard;
+mod passed;
 mod sockets;
 
 use std::fmt;
@@ -23,6 +24,7 @@ use crate::platform::peer::is_loopback;
 
 pub use entrance::{Entrance, Listening, Listens, Verdict};
 pub use guard::{Guard, KnownOwners, Told};
+pub use passed::{PassedError, PassedSockets};
 pub(crate) use sockets::{BindFailure, BoundPort, listen, listen_at_all, listen_on_loopback};
 
 /// Origin of a connection.

@@ -6,6 +6,7 @@ pub mod exit;
 pub mod logging;
 mod login;
 mod serve;
+mod service;
 mod switches;
 pub mod terminal;
 #[cfg(test)]
@@ -28,6 +29,10 @@ pub use args::{
 };
 pub use login::{LoginArgs, LogoutArgs};
 pub use serve::{ServeArgs, TunnelArgs};
+pub use service::{
+    ConfirmArgs, DownArgs, ServiceArgs, ServiceCommand, ServiceInstallArgs, ServiceLogsArgs,
+    ServiceStatusArgs, ServiceUninstallArgs,
+};
 pub use tools::{
     CheckArgs, CompletionsArgs, ExplainArgs, InitArgs, ListArgs, ManArgs, PsqlArgs, RunArgs,
     SetupArgs, SetupBastionArgs, SetupCommand, SetupPolicyArgs, SetupSqlArgs, StatusArgs, StopArgs,
@@ -102,6 +107,15 @@ pub enum Command {
     /// Explain an error: its causes and the remedy.
     #[command(after_help = examples::EXPLAIN)]
     Explain(ExplainArgs),
+    /// Run pgiam as a service of your account: install, uninstall, status, logs.
+    #[command(after_help = examples::SERVICE)]
+    Service(Box<ServiceArgs>),
+    /// Start pgiam serve in the background.
+    #[command(after_help = examples::UP)]
+    Up(Box<ServeArgs>),
+    /// Stop what pgiam up started.
+    #[command(after_help = examples::DOWN)]
+    Down(Box<DownArgs>),
     /// Print shell completions.
     #[command(after_help = examples::COMPLETIONS)]
     Completions(CompletionsArgs),
@@ -162,6 +176,20 @@ impl Cli {
         let arguments = variables::parse(&Self::definition(), words, environment::read)?;
         environment::note_taken(arguments.variables);
         Self::from_arg_matches(&arguments.matches)
+    }
+
+    /// Parses a command line of `pgiam serve`, from the name of the program on, and the variables.
+    /// Ends the process like [`Self::from_command_line`].
+    #[must_use]
+    pub fn serve_args(words: Vec<std::ffi::OsString>) -> ServeArgs {
+        let parsed = variables::parse(&Self::definition(), words, environment::read);
+        match parsed.and_then(|arguments| Self::from_arg_matches(&arguments.matches)) {
+            Ok(cli) => match cli.into_command() {
+                Command::Serve(args) => *args,
+                _ => ServeArgs::default(),
+            },
+            Err(error) => std::process::exit(usage_error::print_and_code(error)),
+        }
     }
 
     /// Returns the names of all `PGIAM_*` variables that are settings.
@@ -240,6 +268,9 @@ impl Command {
             Self::Status(args) => &args.program,
             Self::Wait(args) => &args.program,
             Self::Stop(args) => &args.program,
+            Self::Service(args) => args.command.program(),
+            Self::Up(args) => &args.program,
+            Self::Down(args) => &args.program,
             Self::Explain(_) | Self::Completions(_) | Self::Man(_) => return None,
         })
     }

@@ -1,12 +1,14 @@
 //! Implementation of each command. Only this module and `main.rs` use `anyhow`.
 
 mod announce;
+mod background_log;
 pub mod check;
 mod child;
 mod chosen;
 pub mod complete;
 mod connection_string;
 mod connection_test;
+pub mod down;
 pub mod explain;
 mod first_login;
 mod guide;
@@ -20,11 +22,13 @@ mod reload;
 pub mod resolve_target;
 pub mod run;
 pub mod serve;
+pub mod service;
 pub mod setup;
 mod start_errors;
 pub mod status;
 pub mod token;
 pub mod tunnel;
+pub mod up;
 pub mod url;
 
 use std::sync::Once;
@@ -33,6 +37,7 @@ use anyhow::Context;
 use connection_test::TestFailed;
 use tracing::{debug, info, warn};
 
+use crate::admission::{PassedError, PassedSockets};
 use crate::base::environment;
 use crate::cli::exit;
 use crate::cli::terminal;
@@ -50,10 +55,10 @@ const SIGINT: u8 = 2;
 ///
 /// # Errors
 /// Any error of the command; [`exit_code`] maps it to an exit code.
-pub async fn dispatch(command: &Command) -> anyhow::Result<u8> {
+pub async fn dispatch(command: &Command, passed: PassedSockets) -> anyhow::Result<u8> {
     match command {
         Command::Serve(args) if guide::applies(args) => Box::pin(guide::guide(args)).await,
-        Command::Serve(args) => serve::serve(args).await.map(|()| 0),
+        Command::Serve(args) => serve::serve(args, passed).await.map(|()| 0),
         Command::Run(args) => run::run(args).await,
         Command::Psql(args) => Box::pin(psql::psql(args)).await,
         Command::Login(args) => until_stopped(login::login(args)).await,
@@ -69,8 +74,23 @@ pub async fn dispatch(command: &Command) -> anyhow::Result<u8> {
         Command::Wait(args) => status::wait(args).await,
         Command::Stop(args) => status::stop(args).await,
         Command::Explain(args) => explain::explain(args),
+        Command::Service(args) => service::service(args).await,
+        Command::Up(args) => up::up(args).await,
+        Command::Down(args) => down::down(args).await,
         Command::Completions(args) => complete::completions(args).map(|()| 0),
         Command::Man(args) => complete::man(args).map(|()| 0),
+    }
+}
+
+/// Returns the sockets that the service manager passed to `pgiam serve`; none for other commands.
+/// Call it once, before other threads run.
+///
+/// # Errors
+/// A passed descriptor is no socket for clients.
+pub fn passed_sockets(command: &Command) -> anyhow::Result<PassedSockets> {
+    match command {
+        Command::Serve(_) => Ok(PassedSockets::from_environment()?),
+        _ => Ok(PassedSockets::default()),
     }
 }
 
@@ -107,7 +127,14 @@ pub fn exit_code(command: &Command, error: &anyhow::Error) -> u8 {
         Command::Run(_) | Command::Psql(_) => exit::RUN_FAILED,
         _ if error.is::<ConfigError>() => exit::USAGE,
         _ if matches!(error.downcast_ref(), Some(LocalPasswordError::Variable(_))) => exit::USAGE,
-        _ if matches!(error.downcast_ref(), Some(BindError::Same { .. })) => exit::USAGE,
+        _ if matches!(
+            error.downcast_ref(),
+            Some(BindError::Same { .. } | BindError::Passed { .. })
+        ) =>
+        {
+            exit::USAGE
+        }
+        _ if error.is::<PassedError>() => exit::USAGE,
         _ if error.is::<TestFailed>() => exit::TEST_FAILED,
         _ => exit::FAILED,
     }
@@ -116,9 +143,16 @@ pub fn exit_code(command: &Command, error: &anyhow::Error) -> u8 {
 /// Runs a command until it ends, or until a signal stops it. Its end also ends a running
 /// `credential_process`, which a signal alone would leave behind.
 async fn until_stopped(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<u8> {
+    until_stopped_with_code(async { command.await.map(|()| 0) }).await
+}
+
+/// Runs a command like [`until_stopped`]; returns its exit code.
+async fn until_stopped_with_code(
+    command: impl Future<Output = anyhow::Result<u8>>,
+) -> anyhow::Result<u8> {
     let mut signals = StopSignals::install().context("cannot listen for signals")?;
     tokio::select! {
-        ended = command => ended.map(|()| 0),
+        ended = command => ended,
         signal = signals.next() => Err(anyhow::anyhow!("stopped by {signal}")),
     }
 }

@@ -35,6 +35,8 @@ fn main() -> ExitCode {
 }
 
 fn run(command: &Command, log: Option<Arc<Log>>) -> anyhow::Result<u8> {
+    // Before the runtime: it changes the environment, which other threads might read.
+    let passed = commands::passed_sockets(command)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -43,7 +45,7 @@ fn run(command: &Command, log: Option<Arc<Log>>) -> anyhow::Result<u8> {
         runtime.spawn(async move { log.report_repeats().await });
     }
     commands::tell_of_other_variables();
-    let outcome = runtime.block_on(commands::dispatch(command));
+    let outcome = runtime.block_on(commands::dispatch(command, passed));
     // A name lookup may hang in its thread; its answer is no longer needed.
     runtime.shutdown_timeout(Duration::from_secs(1));
     if let Some(log) = log {

@@ -4,6 +4,7 @@
 //! The tests run on Linux. The macOS and Windows branches follow the documented conventions of
 //! those systems and are untested.
 
+pub mod background;
 pub mod descriptors;
 pub mod job_control;
 pub mod peer;
@@ -11,6 +12,7 @@ pub mod permissions;
 pub mod process_group;
 pub mod program;
 pub mod service;
+pub mod service_manager;
 pub mod socket;
 
 use std::io;

@@ -1,5 +1,6 @@
 //! The server of any protocol: ports, accept loops, reload and shutdown.
 
+pub mod idle;
 pub mod ports;
 pub mod protocol;
 pub mod server;

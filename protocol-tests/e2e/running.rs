@@ -1,6 +1,8 @@
 //! A running program as those see it who look after it: health, metrics, `pgiam status`, `wait` and
 //! `stop`, the service manager.
 
+mod activation;
+mod background;
 mod control;
 mod exposition;
 mod health;
@@ -9,6 +11,7 @@ mod page_access;
 mod service;
 mod shown;
 mod stop_target;
+mod systemd;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -36,6 +36,8 @@ pub struct ProcessDocument {
     pub config: Option<PathBuf>,
     /// Address of the health endpoints and metrics.
     pub http: Option<String>,
+    /// Log file, if `pgiam up` started the process.
+    pub log: Option<PathBuf>,
     /// Number of open connections.
     pub open_connections: usize,
     /// Maximum number of concurrent connections.
@@ -263,6 +265,7 @@ impl ProcessDocument {
             uptime_seconds: seconds(since.elapsed()),
             config: context.config.clone(),
             http: context.http.map(|address| address.to_string()),
+            log: context.log.clone(),
             open_connections: connections.len(),
             max_connections: observed.limit(),
             targets,

@@ -41,6 +41,15 @@ impl Listening {
         Self(listener)
     }
 
+    /// Listens on a socket that already listens, such as one from the service manager.
+    ///
+    /// # Errors
+    /// Any error of the system.
+    pub(super) fn from_passed(socket: socket2::Socket) -> io::Result<Self> {
+        socket.set_nonblocking(true)?;
+        TcpListener::from_std(socket.into()).map(Self)
+    }
+
     /// Returns the local address.
     ///
     /// # Errors
@@ -137,6 +146,12 @@ impl<L: Listens> Entrance<L> {
             pending: FuturesUnordered::new(),
             paused: None,
         }
+    }
+
+    /// Returns `true` if it has accepted connections that [`Self::next`] has yet to return.
+    #[must_use]
+    pub fn is_deciding(&self) -> bool {
+        !self.pending.is_empty()
     }
 
     /// Waits for the next connection to serve or to answer with a refusal. Refused connections

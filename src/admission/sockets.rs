@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use tokio::net::TcpSocket;
 use tracing::debug;
 
-use super::Listening;
+use super::{Listening, PassedSockets};
 use crate::config::DEFAULT_ADDRESSES;
 
 /// Number of waiting clients that the kernel may queue per socket. When the queue is full, Linux
@@ -32,14 +32,22 @@ pub(crate) struct BindFailure {
 /// Listens on one port at every address. Port 0 is a fresh port, the same for all addresses.
 /// Returns the port, or the address that failed.
 ///
-/// With default addresses, one that this machine does not have is skipped.
-pub(crate) fn listen_at_all(addresses: &[IpAddr], port: u16) -> Result<BoundPort, BindFailure> {
+/// With default addresses, one that this machine does not have is skipped. Sockets from the service
+/// manager are used where they have the address and the port.
+pub(crate) fn listen_at_all(
+    addresses: &[IpAddr],
+    port: u16,
+    passed: &PassedSockets,
+) -> Result<BoundPort, BindFailure> {
     let chosen = addresses != DEFAULT_ADDRESSES;
     let (mut port, mut sockets) = (port, Vec::new());
     for address in addresses {
         let address = SocketAddr::new(*address, port);
         let failed = |source| BindFailure { address, source };
-        match listen(address) {
+        let listening = passed
+            .tcp(address)
+            .and_then(|socket| socket.map_or_else(|| listen(address), Ok));
+        match listening {
             Ok(socket) => {
                 port = socket.local_addr().map_err(failed)?.port();
                 sockets.push(socket);
@@ -66,7 +74,7 @@ fn is_not_here(error: &io::Error) -> bool {
 
 /// Listens on 127.0.0.1 and ::1; without IPv6 on 127.0.0.1 alone.
 pub(crate) fn listen_on_loopback(port: u16) -> Result<BoundPort, BindFailure> {
-    listen_at_all(&DEFAULT_ADDRESSES, port)
+    listen_at_all(&DEFAULT_ADDRESSES, port, &PassedSockets::default())
 }
 
 /// Listens on exactly one address. An IPv6 socket does not accept IPv4 connections, even where that
@@ -101,13 +109,16 @@ mod tests {
             IpAddr::V6(Ipv6Addr::UNSPECIFIED),
         ];
         for addresses in [any, [any[1], any[0]]] {
-            let BoundPort { port, sockets } = listen_at_all(&addresses, 0).unwrap();
+            let BoundPort { port, sockets } =
+                listen_at_all(&addresses, 0, &PassedSockets::default()).unwrap();
             let bound: Vec<_> = sockets.iter().map(|s| s.local_addr().unwrap()).collect();
             assert_eq!(bound, addresses.map(|ip| SocketAddr::new(ip, port)));
         }
         // As a user writes it for a dual-stack socket.
         let mapped = IpAddr::V6(Ipv4Addr::LOCALHOST.to_ipv6_mapped());
-        let sockets = listen_at_all(&[mapped], 0).unwrap().sockets;
+        let sockets = listen_at_all(&[mapped], 0, &PassedSockets::default())
+            .unwrap()
+            .sockets;
         assert!(sockets[0].local_addr().unwrap().is_ipv4());
     }
 
@@ -117,7 +128,7 @@ mod tests {
     #[tokio::test]
     async fn an_address_that_was_chosen_must_be_had() {
         let addresses = [IpAddr::V4(Ipv4Addr::LOCALHOST), NOT_HERE];
-        let failed = listen_at_all(&addresses, 0).unwrap_err();
+        let failed = listen_at_all(&addresses, 0, &PassedSockets::default()).unwrap_err();
         assert_eq!(failed.address.ip(), NOT_HERE);
         assert!(is_not_here(&failed.source), "{failed:?}");
     }

@@ -161,6 +161,27 @@ pub fn origin_hint(key: &str) -> String {
         .unwrap_or_default()
 }
 
+/// Returns all variables whose names and values are text.
+pub(crate) fn all() -> impl Iterator<Item = (String, String)> {
+    let texts = |(name, value): (OsString, OsString)| {
+        Some((name.into_string().ok()?, value.into_string().ok()?))
+    };
+    std::env::vars_os().filter_map(texts)
+}
+
+/// Returns the directories in which a shell looks for programs.
+pub(crate) fn search_path() -> Vec<std::path::PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).collect()
+}
+
+/// Returns the user that started this program with sudo, if any.
+#[must_use]
+pub fn sudo_user() -> Option<String> {
+    let user = std::env::var("SUDO_USER").ok()?;
+    Some(user).filter(|name| !name.is_empty() && name != "root")
+}
+
 /// Variables with pgiam's prefix that are not settings.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct UnknownVariables {

@@ -169,6 +169,41 @@ Examples:
   pgiam explain 'FATAL:  …'       find an error by its message
 An error of pgiam ends with its identifier in brackets. Exits with 2 if no
 error matches.";
+pub(super) const SERVICE: &str = "\
+Examples:
+  pgiam service install     start at every login; shows the plan, then asks
+  pgiam service status
+  pgiam service logs -f
+  pgiam service uninstall
+The service is a user unit of systemd, a launchd agent or a task at logon.";
+
+pub(super) const SERVICE_INSTALL: &str = "\
+Examples:
+  pgiam service install
+  pgiam service install --on-demand      the first client starts pgiam
+  pgiam service install --dry-run
+  pgiam service install --yes -- orders --drain-timeout 60
+The service uses this program, the configuration file in use, and the AWS_* and
+PGIAM_* variables of this shell that are not secret. Install again after a
+change of these, or to update the files after an upgrade.";
+
+pub(super) const UP: &str = "\
+Examples:
+  pgiam up                  serve all targets of the configuration file
+  pgiam up orders           serve one target
+  pgiam up --db orders --user db_user
+  pgiam down                stop it
+pgiam up takes the flags of pgiam serve. It starts the server without a
+terminal, waits until it is ready, and prints the ports and the log file. It
+exits with 3 if a target is not ready yet; the server then keeps trying. To
+start pgiam at every login instead: pgiam service install";
+
+pub(super) const DOWN: &str = "\
+Examples:
+  pgiam down                stop all servers that pgiam up started
+  pgiam down orders         stop the one that serves only orders
+Exits with 3 if there is nothing to stop, or if a process does not end in time.
+A process waits up to its drain timeout for open connections to end.";
 
 pub(super) const COMPLETIONS: &str = "\
 Examples:

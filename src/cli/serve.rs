@@ -1,8 +1,10 @@
 //! Flags of `pgiam serve` and `pgiam tunnel`, the commands that listen.
 
+use std::path::PathBuf;
+
 use clap::Args;
 
-use super::args::{DatabaseArgs, DrainArgs, ProgramArgs, StateArgs};
+use super::args::{DatabaseArgs, DrainArgs, PROGRAM, ProgramArgs, StateArgs};
 use crate::config::{
     AwsFlags, BrowserFlags, ClientFlags, Destination, HttpFlags, Listen, ListenFlags, PeerFlags,
     PortFlags, ServeLayer, TargetLayer, TunnelFlags,
@@ -17,6 +19,18 @@ pub struct ServeArgs {
     /// Log in to each target once at startup; if a login fails, report the error and exit with 4.
     #[arg(long)]
     pub test: bool,
+    /// Stop after this time without clients. With socket activation the next client starts pgiam
+    /// again.
+    #[arg(
+        long,
+        env = "PGIAM_EXIT_WHEN_IDLE",
+        value_name = "SECONDS",
+        help_heading = PROGRAM
+    )]
+    pub exit_when_idle: Option<u64>,
+    /// Run as a process of `pgiam up`: in a session of its own, with this log file.
+    #[arg(long, value_name = "FILE", hide = true)]
+    pub background_log: Option<PathBuf>,
     /// Flag for the local port.
     #[command(flatten)]
     pub port: PortFlags,

@@ -12,6 +12,7 @@ use super::login::choose;
 use super::login::on_demand;
 use super::prompt;
 use super::resolve_target::in_words;
+use crate::admission::PassedSockets;
 use crate::aws::discover::{Database, DiscoverError, Survey};
 use crate::aws::{AwsContext, AwsOptions, profile_in_effect};
 use crate::base::environment;
@@ -60,7 +61,7 @@ pub(super) async fn guide(args: &ServeArgs) -> anyhow::Result<u8> {
     terminal::tell(format!("Next time, type:\n  {}", quoted.join(" ")))?;
     let command: Command = Cli::of_words(&words)?;
     let running: Pin<Box<dyn Future<Output = anyhow::Result<u8>>>> =
-        Box::pin(super::dispatch(&command));
+        Box::pin(super::dispatch(&command, PassedSockets::default()));
     running.await
 }
 

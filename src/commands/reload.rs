@@ -82,6 +82,18 @@ impl LoadedConfiguration {
         })
     }
 
+    /// Returns the targets with a valid configuration.
+    ///
+    /// # Errors
+    /// The first error, if no target is valid.
+    pub(super) fn valid_targets(&self) -> Result<Vec<&TargetConfig>, ConfigError> {
+        let valid: Vec<_> = self.configs.iter().flatten().collect();
+        match self.configs.iter().find_map(|config| config.as_ref().err()) {
+            Some(error) if valid.is_empty() => Err(error.clone()),
+            _ => Ok(valid),
+        }
+    }
+
     /// Returns the targets to serve, and the errors of the others. An unchanged target of
     /// `before` is kept, with its tunnel and state; `None`: the program has just started.
     pub(super) async fn targets(

@@ -15,6 +15,7 @@ use super::connection_string::ConnectionString;
 use super::login::on_demand;
 use super::serve::state_dir;
 use crate::admin::{AdminOptions, AdminServer, ControlRequests, ProcessKind};
+use crate::admission::PassedSockets;
 use crate::cli::RunArgs;
 use crate::cli::exit;
 use crate::cli::terminal::Progress;
@@ -104,6 +105,7 @@ impl RunningServer {
             config: None,
             http: None,
             control_dir: platform::socket::default_dir(state_dir.as_deref()),
+            log: None,
         };
         let controls = ControlRequests {
             stop,
@@ -114,6 +116,7 @@ impl RunningServer {
         let at = ListenAt {
             serve,
             default_socket_dir: None,
+            passed: PassedSockets::default(),
         };
         let (listeners, failed) = ports::bind(&[Arc::clone(&served)], &at)?;
         if let Some(failed) = failed.into_iter().next() {

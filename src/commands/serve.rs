@@ -14,12 +14,13 @@ use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
 use super::announce::{ReadyLine, announce};
+use super::background_log;
 use super::connection_string::client_host;
 use super::connection_test;
 use super::login::on_demand::{ServerLogins, needs_aws};
 use super::reload::{LoadedConfiguration, ReloadSources, ReloadTriggers, serving};
 use crate::admin::{AdminOptions, AdminServer, ControlRequests, HttpOptions, ProcessKind};
-use crate::admission::KnownOwners;
+use crate::admission::{KnownOwners, PassedSockets};
 use crate::aws::AwsContext;
 use crate::base::environment;
 use crate::base::foreign_text::visible;
@@ -34,6 +35,7 @@ use crate::postgres::client::{authenticate, password_file};
 use crate::postgres::shared::Proxy;
 use crate::postgres::target::PgTarget;
 use crate::postgres::{PgServer, PgTargetAtPort};
+use crate::serving::idle::IdleClock;
 use crate::serving::ports::{self, ListenAt};
 use crate::targets::served_target::AwsContexts;
 use crate::tunnel::ssm::leftovers;
@@ -48,21 +50,19 @@ const LOGIN_ENDED: [&str; 3] = ["aws.expired", "aws.mfa", "aws.sso-session"];
 ///
 /// # Errors
 /// Invalid configuration, or no target can be served.
-pub async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
+pub async fn serve(args: &ServeArgs, passed: PassedSockets) -> anyhow::Result<()> {
     super::raise_descriptors();
+    if let Some(log) = &args.background_log {
+        background_log::begin(log)?;
+    }
     let configured = LoadedConfiguration::load(args)?;
     let aws_contexts = Arc::new(AwsContexts::new(configured.serve.browser_login));
     let (targets, failed) = configured.targets(&aws_contexts, None).await;
     let (targets, mut left_out) = at_least_one(targets, failed)?;
     let verifier = verifier(&configured.serve)?;
     let state_dir = state_dir(args.state.state_dir.as_ref())?;
-    if let Some(dir) = platform::socket::run_dir(state_dir.as_deref()) {
-        leftovers::keep_in(&dir);
-    }
-    let mut ends = ShutdownSources {
-        signals: StopSignals::install().context("cannot listen for signals")?,
-        asked: CancellationToken::new(),
-    };
+    keep_leftovers(state_dir.as_deref());
+    let mut ends = ShutdownSources::install()?;
     let hang_up = HangUp::install().context("cannot listen for signals")?;
 
     let os_user = platform::os_user();
@@ -70,12 +70,12 @@ pub async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
     let proxy = Arc::new(proxy);
     let (admin, control, stops) = administer(
         &configured,
-        state_dir.as_deref(),
+        (state_dir.as_deref(), args.background_log.as_deref()),
         &proxy,
         ends.asked.clone(),
     )?;
     let endings = aws_contexts.endings().clone();
-    let at = (&configured.serve, state_dir.as_deref());
+    let at = listen_at(&configured.serve, state_dir.as_deref(), passed);
     let (mut server, unbound) = listen(&targets, at, &proxy, endings)?;
     left_out.extend(unbound);
     proxy.serving.observed.leave_out(left_out);
@@ -102,8 +102,7 @@ pub async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
     let mut waiting = Vec::new();
     if failed.is_none() {
         let rows = server.served().rows();
-        let ready = rows.iter().map(|row| ready_line(row, &host));
-        announce(&ready.collect::<Vec<_>>());
+        announce_rows(&rows, &host);
         waiting = rows;
         waiting.retain(|row| !is_ready(row));
         proxy.serving.observed.started();
@@ -118,6 +117,7 @@ pub async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
         stops,
     };
     let mut changes = ReloadTriggers::watch(args, configured, aws_contexts, asked);
+    let mut idle = server.idle_clock();
     while end.is_none() {
         let recovered = proxy.serving.recovered.notified();
         say_ready(&mut waiting, &host);
@@ -131,6 +131,9 @@ pub async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
             }
             () = recovered => service::status(&serving(&server)),
             () = logins.completed() => recheck(&server, &proxy),
+            () = idle_for(&mut idle, args.exit_when_idle) => {
+                end = close_if_idle(&mut server, &mut idle).await;
+            }
         }
     }
     info!(signal = end.unwrap_or_default(), "stopping");
@@ -142,6 +145,47 @@ pub async fn serve(args: &ServeArgs) -> anyhow::Result<()> {
     admin.stop().await;
     info!("stopped");
     failed.map_or(Ok(()), |failed| Err(failed.into()))
+}
+
+/// Prints the ready lines of all targets.
+fn announce_rows(rows: &[PgTargetAtPort], host: &str) {
+    let ready = rows.iter().map(|row| ready_line(row, host));
+    announce(&ready.collect::<Vec<_>>());
+}
+
+/// Closes the ports if no client is connected, and returns the reason for the end; otherwise the
+/// server stays, and the time without clients starts again.
+async fn close_if_idle(server: &mut PgServer, idle: &mut IdleClock) -> Option<&'static str> {
+    if server.close_if_idle().await {
+        return Some("no clients");
+    }
+    idle.restart();
+    None
+}
+
+/// Keeps the list of sessions to end in the directory for files of running processes.
+fn keep_leftovers(state_dir: Option<&Path>) {
+    if let Some(dir) = platform::socket::run_dir(state_dir) {
+        leftovers::keep_in(&dir);
+    }
+}
+
+/// Returns the places to listen at.
+fn listen_at(serve: &ServeSettings, state_dir: Option<&Path>, passed: PassedSockets) -> ListenAt {
+    ListenAt {
+        serve: serve.clone(),
+        default_socket_dir: platform::socket::default_dir(state_dir),
+        passed,
+    }
+}
+
+/// Waits until no client has been connected for so many seconds; forever without a number.
+/// Cancel-safe.
+async fn idle_for(clock: &mut IdleClock, seconds: Option<u64>) {
+    match seconds {
+        Some(seconds) => clock.idle_for(Duration::from_secs(seconds)).await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Warns if clients cannot open the browser although the configuration says so.
@@ -218,6 +262,14 @@ struct ShutdownSources {
 }
 
 impl ShutdownSources {
+    /// Starts listening for signals.
+    fn install() -> anyhow::Result<Self> {
+        Ok(Self {
+            signals: StopSignals::install().context("cannot listen for signals")?,
+            asked: CancellationToken::new(),
+        })
+    }
+
     /// Waits for the end and returns its cause. Cancel-safe.
     async fn next(&mut self) -> &'static str {
         tokio::select! {
@@ -231,7 +283,7 @@ impl ShutdownSources {
 /// requests to reload and to stop a target.
 fn administer(
     configured: &LoadedConfiguration,
-    state_dir: Option<&Path>,
+    (state_dir, log): (Option<&Path>, Option<&Path>),
     proxy: &Proxy,
     stop: CancellationToken,
 ) -> anyhow::Result<(AdminServer, mpsc::Receiver<()>, mpsc::Receiver<TargetName>)> {
@@ -248,6 +300,7 @@ fn administer(
         config: configured.file.clone(),
         http,
         control_dir: platform::socket::default_dir(state_dir),
+        log: log.map(Path::to_owned),
     };
     let controls = ControlRequests {
         stop,
@@ -261,14 +314,10 @@ fn administer(
 /// Listens for the targets; returns the errors of those that failed.
 fn listen(
     targets: &[Arc<PgTarget>],
-    (serve, state_dir): (&ServeSettings, Option<&Path>),
+    at: ListenAt,
     proxy: &Arc<Proxy>,
     endings: TaskTracker,
 ) -> anyhow::Result<(PgServer, Vec<String>)> {
-    let at = ListenAt {
-        serve: serve.clone(),
-        default_socket_dir: platform::socket::default_dir(state_dir),
-    };
     let (listeners, failed) = ports::bind(targets, &at)?;
     let failed = failed.into_iter().map(anyhow::Error::from).collect();
     let (listeners, left_out) = at_least_one(listeners, failed)?;

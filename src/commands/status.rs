@@ -102,9 +102,9 @@ async fn running(
     Ok((processes, failed))
 }
 
-type StatusAnswer = Vec<(ExistingSocket, Result<ProcessDocument, AskError>)>;
+pub(super) type StatusAnswer = Vec<(ExistingSocket, Result<ProcessDocument, AskError>)>;
 
-async fn asked(state_dir: Option<&Path>) -> anyhow::Result<StatusAnswer> {
+pub(super) async fn asked(state_dir: Option<&Path>) -> anyhow::Result<StatusAnswer> {
     client::all(state_dir)
         .await
         .context("cannot find running pgiam processes")
@@ -206,8 +206,12 @@ pub async fn stop(args: &StopArgs) -> anyhow::Result<u8> {
         let left = left.join(", ");
         terminal::tell(format!("pgiam: still running: {left}\nhint: {OTHERS}"))?;
     }
+    end_all(&all, Duration::from_secs(args.timeout)).await
+}
+
+/// Stops processes, each within a time limit, and reports each. Returns the exit code.
+pub(super) async fn end_all(all: &[ExistingSocket], limit: Duration) -> anyhow::Result<u8> {
     let progress = Progress::start("stopping pgiam");
-    let limit = Duration::from_secs(args.timeout);
     let stopping = all.iter().map(|found| timeout(limit, end(found)));
     let outcomes = futures_util::future::join_all(stopping).await;
     drop(progress);

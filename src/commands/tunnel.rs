@@ -68,6 +68,7 @@ pub async fn tunnel(args: &TunnelArgs) -> anyhow::Result<()> {
         config,
         http: None,
         control_dir: platform::socket::default_dir(state_dir.as_deref()),
+        log: None,
     };
     let admin = AdminServer::start(options, Arc::clone(&observed), controls)?;
     let forwarder = Forwarder::start(target, transport, bound, guard, observed);

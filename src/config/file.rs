@@ -358,6 +358,9 @@ pub(crate) const COMMANDS: &[&str] = &[
     "wait",
     "stop",
     "explain",
+    "service",
+    "up",
+    "down",
     "completions",
     "man",
 ];

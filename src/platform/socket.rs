@@ -135,6 +135,13 @@ pub fn prepare_dir(dir: &Path) -> Result<(), SocketError> {
     }
 }
 
+/// Returns the port in the name of a Unix socket, `.s.PGSQL.5433`.
+#[must_use]
+pub fn port_of(path: &Path) -> Option<u16> {
+    let port = path.file_name()?.to_str()?.strip_prefix(".s.PGSQL.")?;
+    port.parse().ok()
+}
+
 fn is_ours(dir: &Path) -> bool {
     #[cfg(unix)]
     {

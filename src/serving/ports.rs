@@ -9,7 +9,7 @@ use std::sync::Arc;
 use thiserror::Error;
 use tracing::warn;
 
-use crate::admission::{BindFailure, BoundPort, Listening, listen_at_all};
+use crate::admission::{BindFailure, BoundPort, Listening, PassedSockets, listen_at_all};
 use crate::base::names::TargetName;
 use crate::config::{ServeSettings, SocketDir};
 use crate::platform::socket::{SocketError, UnixSocket};
@@ -60,6 +60,18 @@ pub enum BindError {
         needed: u64,
         /// Limit of the process; `None` if the limit of the system was reached.
         limit: Option<u64>,
+    },
+    /// The service manager passed a socket that no target uses.
+    #[error(
+        "the service manager passed the socket {socket}, which belongs to no target\nhint: pgiam \
+         listens on {own}; change ListenStream= in the socket unit, or write it again:\n  pgiam \
+         service install --on-demand"
+    )]
+    Passed {
+        /// Address or path of the socket.
+        socket: String,
+        /// Addresses and ports of the configuration.
+        own: String,
     },
     /// Another failure.
     #[error("cannot listen on {address}: {source}")]
@@ -224,6 +236,8 @@ pub struct ListenAt {
     pub serve: ServeSettings,
     /// Directory of the Unix sockets if none is configured and the system supports such sockets.
     pub default_socket_dir: Option<PathBuf>,
+    /// Sockets from the service manager, used in place of new ones.
+    pub passed: PassedSockets,
 }
 
 /// Listens on every port that the targets need. A port that fails does not affect the others; its
@@ -231,14 +245,18 @@ pub struct ListenAt {
 /// whose default directory is unusable listens without Unix sockets.
 ///
 /// # Errors
-/// [`BindError::Same`], and [`BindError::Descriptors`], because an arbitrary part of the targets
-/// would be served.
+/// [`BindError::Same`]; [`BindError::Passed`]; and [`BindError::Descriptors`], because an arbitrary
+/// part of the targets would be served.
 pub fn bind<P: ProtocolState>(
     targets: &[Arc<ServedTarget<P>>],
     at: &ListenAt,
 ) -> Result<(Vec<Listener<P>>, Vec<BindError>), BindError> {
     let (mut listeners, mut failed) = (Vec::new(), Vec::new());
     let port_uses = port_uses(targets, &at.serve)?;
+    let fixed = port_uses.iter().filter_map(|(each, _)| each.fixed_port());
+    if let Some(error) = at.unused(&fixed.collect::<Vec<_>>()) {
+        return Err(error);
+    }
     let ports = port_uses.len();
     for (port_use, port_targets) in port_uses {
         match at.listen_as_one_of(ports, port_use, port_targets) {
@@ -251,6 +269,17 @@ pub fn bind<P: ProtocolState>(
 }
 
 impl ListenAt {
+    /// Returns the error for a passed socket that belongs to none of the ports.
+    pub(super) fn unused(&self, ports: &[u16]) -> Option<BindError> {
+        let unused = self.passed.unused(&self.serve.addresses, ports);
+        let socket = unused.into_iter().next()?;
+        let list = |all: &mut dyn Iterator<Item = String>| all.collect::<Vec<_>>().join(", ");
+        let addresses = list(&mut self.serve.addresses.iter().map(IpAddr::to_string));
+        let ports = list(&mut ports.iter().map(u16::to_string));
+        let own = format!("{addresses}, port {ports}");
+        Some(BindError::Passed { socket, own })
+    }
+
     /// Listens on one of `ports` ports.
     pub(super) fn listen_as_one_of<P: ProtocolState>(
         &self,
@@ -270,12 +299,13 @@ impl ListenAt {
         port_use: PortUse,
         port_targets: PortTargets<P>,
     ) -> Result<Listener<P>, BindError> {
+        let port = port_use.port();
         let setting = if port_targets.by_name {
             PortSetting::Hub
         } else {
             PortSetting::Target(name_of(&port_targets.targets))
         };
-        let bound = listen_at_all(&self.serve.addresses, port_use.port());
+        let bound = listen_at_all(&self.serve.addresses, port, &self.passed);
         let bound = bound.map_err(|BindFailure { address, source }| match source.kind() {
             io::ErrorKind::AddrInUse => BindError::InUse { address, setting },
             _ if descriptors::are_exhausted(&source) => {
@@ -318,6 +348,15 @@ impl ListenAt {
     }
 
     fn socket(&self, port: u16) -> Result<Option<UnixSocket>, BindError> {
+        let passed = self.passed.unix(port);
+        let failed = |source| SocketError::File {
+            doing: "take over the passed socket for port",
+            path: PathBuf::from(port.to_string()),
+            source,
+        };
+        if let Some(socket) = passed.map_err(failed)? {
+            return Ok(Some(socket));
+        }
         match (&self.serve.socket_dir, &self.default_socket_dir) {
             (SocketDir::None, _) | (SocketDir::Default, None) => Ok(None),
             (SocketDir::At(dir), _) | (SocketDir::Default, Some(dir)) => self.socket_in(dir, port),

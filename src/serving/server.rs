@@ -11,8 +11,9 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::warn;
+use tracing::{info, warn};
 
+use super::idle::{Arrivals, IdleClock};
 use super::ports::{BindError, ListenAt, Listener, PortUse, port_uses};
 use super::protocol::ClientProtocol;
 use super::shutdown::{RunningParts, TUNNEL_SHUTDOWN_DEADLINE};
@@ -36,6 +37,8 @@ struct OpenPort<P> {
     /// The targets behind it. Each connection reads the current value when it is accepted.
     port_targets: Arc<RwLock<PortTargets<P>>>,
     accepting: CancellationToken,
+    /// Ends the accept loops when no accepted client waits in them.
+    closing: CancellationToken,
     /// The accept loops.
     loops: TaskTracker,
 }
@@ -103,6 +106,7 @@ pub struct Server<C: ClientProtocol> {
     served: ServedPorts<C::TargetState>,
     startups: Arc<Semaphore>,
     connections: TaskTracker,
+    arrivals: Arrivals,
     /// Connections accepted while the server was stopping.
     late: TaskTracker,
     /// Removed targets that still have open connections or a lookup in progress.
@@ -129,6 +133,7 @@ impl<C: ClientProtocol> Server<C> {
             served: ServedPorts::default(),
             startups: Arc::new(Semaphore::new(MAX_STARTUPS)),
             connections: TaskTracker::new(),
+            arrivals: Arrivals::default(),
             late: TaskTracker::new(),
             retired: Vec::new(),
             leaving: Vec::new(),
@@ -176,6 +181,7 @@ impl<C: ClientProtocol> Server<C> {
             port_use: listener.port_use,
             port_targets: Arc::new(RwLock::new(listener.port_targets)),
             accepting: CancellationToken::new(),
+            closing: CancellationToken::new(),
             loops: TaskTracker::new(),
         };
         for socket in listener.sockets {
@@ -194,13 +200,18 @@ impl<C: ClientProtocol> Server<C> {
             port_targets: Arc::clone(&open.port_targets),
             startups: Arc::clone(&self.startups),
             connections: self.connections.clone(),
+            arrivals: self.arrivals.clone(),
             late: self.late.clone(),
         };
-        let stop = open.accepting.clone();
+        let (stop, closing) = (open.accepting.clone(), open.closing.clone());
         let alive = self.protocol.serving().observed.accepting();
         open.loops.spawn(async move {
-            let accepting = stop.run_until_cancelled(accept.run(entrance));
-            alive.watch(accepting).await;
+            let accepting = stop.run_until_cancelled(accept.run(entrance, &closing));
+            let ended = async {
+                let ended = accepting.await;
+                ended.filter(|()| !closing.is_cancelled())
+            };
+            alive.watch(ended).await;
         });
     }
 
@@ -218,6 +229,8 @@ impl<C: ClientProtocol> Server<C> {
     ) -> Result<Vec<BindError>, BindError> {
         let wanted = port_uses(targets, &self.at.serve)?;
         let ports = wanted.len();
+        let fixed = wanted.iter().filter_map(|(each, _)| each.fixed_port());
+        let fixed: Vec<u16> = fixed.collect();
         let before = self.served.targets();
         let keeps = |open: &Arc<OpenPort<_>>| {
             wanted
@@ -267,10 +280,51 @@ impl<C: ClientProtocol> Server<C> {
             }
         }
         opened.into_iter().for_each(|listener| self.open(listener));
+        if let Some(unused) = self.at.unused(&fixed) {
+            warn!("{unused}");
+        }
         self.retire(&before, targets);
         self.stopped.clear();
         self.show();
         Ok(failed)
+    }
+
+    /// Returns a clock for the time without clients.
+    #[must_use]
+    pub fn idle_clock(&self) -> IdleClock {
+        IdleClock::start(self.connections.clone(), self.arrivals.clone())
+    }
+
+    /// Closes all ports if no client is connected. A client that connected meanwhile is served, and
+    /// the ports are opened again; then it returns `false`. No client is lost: clients that a
+    /// passed socket has not accepted wait for the next process.
+    pub async fn close_if_idle(&mut self) -> bool {
+        let open = read(&self.served.0).clone();
+        for port in &open {
+            port.closing.cancel();
+            port.loops.close();
+        }
+        for port in &open {
+            port.loops.wait().await;
+        }
+        if self.connections.is_empty() {
+            return true;
+        }
+        info!("a client has connected; staying");
+        write(&self.served.0).clear();
+        let ports = open.len();
+        for port in open {
+            let port_targets = read(&port.port_targets).clone();
+            let reopened = self
+                .at
+                .listen_as_one_of(ports, port.port_use.clone(), port_targets);
+            match reopened {
+                Ok(listener) => self.open(listener),
+                Err(error) => warn!(%error, "cannot listen again"),
+            }
+        }
+        self.show();
+        false
     }
 
     /// Retires the targets that are no longer configured.
@@ -347,17 +401,30 @@ struct AcceptLoop<C: ClientProtocol> {
     port_targets: Arc<RwLock<PortTargets<C::TargetState>>>,
     startups: Arc<Semaphore>,
     connections: TaskTracker,
+    arrivals: Arrivals,
     late: TaskTracker,
 }
 
 impl<C: ClientProtocol> AcceptLoop<C> {
-    /// Accepts until it is dropped. When the limit of clients in startup is reached, the next
+    /// Accepts until it is dropped, or until `closing` is cancelled and every accepted client has
+    /// been passed on. When the limit of clients in startup is reached, the next
     /// client waits here, and the others in the kernel. The permit is acquired after the accept,
     /// not before: a program may listen on more sockets than there are permits. Refused clients
     /// need no permit.
-    async fn run(self, mut entrance: Entrance<impl Listens>) {
+    async fn run(self, mut entrance: Entrance<impl Listens>, closing: &CancellationToken) {
         loop {
-            match entrance.next().await {
+            let verdict = tokio::select! {
+                biased;
+                verdict = entrance.next() => verdict,
+                () = closing.cancelled() => {
+                    if !entrance.is_deciding() {
+                        return;
+                    }
+                    entrance.next().await
+                }
+            };
+            self.arrivals.count();
+            match verdict {
                 Verdict::Admitted(connection) => {
                     // The semaphore is never closed.
                     let Ok(permit) = Arc::clone(&self.startups).acquire_owned().await else {

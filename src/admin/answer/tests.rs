@@ -19,6 +19,7 @@ fn context(statuses: Vec<TargetStatus>) -> AdminContext {
         config: None,
         http: None,
         has_password: false,
+        log: None,
         observed,
         controls: ControlRequests::default(),
     }

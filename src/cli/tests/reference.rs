@@ -91,7 +91,7 @@ fn own_flags<'a>(command: &'a Command, known: &[String]) -> Vec<&'a Arg> {
         let is_key = known
             .iter()
             .any(|key| arg.get_long() == Some(&flag_of(key)));
-        !is_key && !["help", "version"].contains(&arg.get_id().as_str())
+        !is_key && !arg.is_hide_set() && !["help", "version"].contains(&arg.get_id().as_str())
     });
     own.collect()
 }

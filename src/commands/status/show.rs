@@ -117,6 +117,9 @@ fn head(process: &ProcessDocument, width: usize) -> String {
     if let Some(config) = &process.config {
         lines.push(format!("configuration {}", short(config)));
     }
+    if let Some(log) = &process.log {
+        lines.push(format!("log {}", short(log)));
+    }
     if let Some(address) = process.http.as_ref().and_then(|http| http.parse().ok()) {
         let url = page_url(address);
         lines.push(format!("status page, health and metrics {url}"));

@@ -19,12 +19,27 @@ use crate::platform::permissions::{CheckedDir, FileRole};
 pub struct UnixSocket {
     listener: UnixListener,
     path: PathBuf,
-    id: FileId,
+    /// `None` if the file belongs to the service manager.
+    id: Option<FileId>,
     // Dropped last: the lock outlives the socket.
     _lock: Option<SocketLock>,
 }
 
 impl UnixSocket {
+    /// Listens on a socket that the service manager created, and leaves its file alone.
+    ///
+    /// # Errors
+    /// Any error of the system.
+    pub fn from_passed(socket: Socket, path: PathBuf) -> io::Result<Self> {
+        socket.set_nonblocking(true)?;
+        Ok(Self {
+            listener: UnixListener::from_std(socket.into())?,
+            path,
+            id: None,
+            _lock: None,
+        })
+    }
+
     /// Returns the next client, and the user it belongs to. Cancel-safe.
     ///
     /// # Errors
@@ -44,7 +59,9 @@ impl UnixSocket {
 
 impl Drop for UnixSocket {
     fn drop(&mut self) {
-        self.id.remove(&self.path);
+        if let Some(id) = self.id {
+            id.remove(&self.path);
+        }
     }
 }
 
@@ -92,7 +109,7 @@ pub(super) fn listen(path: PathBuf, lock: Option<SocketLock>) -> Result<UnixSock
     let socket = UnixSocket {
         listener,
         path,
-        id,
+        id: Some(id),
         _lock: lock,
     };
     // Until here the umask applied; other users could not enter the directory anyway.

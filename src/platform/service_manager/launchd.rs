@@ -1,0 +1,90 @@
+//! launchd: an agent of the account (macOS). Untested on a Mac.
+
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+use super::{InstallPlan, PlannedFile, ServiceSpec, mark, replaced, seal, words, xml};
+
+const TEMPLATE: &str = include_str!("../../../deploy/launchd/pgiam.plist");
+/// Seconds beyond the drain timeout before launchd kills the process.
+const MARGIN: u64 = 15;
+
+/// Returns the path of the agent.
+#[must_use]
+pub fn agent(home: &Path) -> PathBuf {
+    home.join("Library/LaunchAgents/pgiam.plist")
+}
+
+/// Returns the path of the log.
+#[must_use]
+pub fn log(home: &Path) -> PathBuf {
+    home.join("Library/Logs/pgiam.log")
+}
+
+/// Returns the name of the agent for `launchctl`.
+#[must_use]
+pub fn target(uid: u32) -> String {
+    format!("gui/{uid}/pgiam")
+}
+
+/// Returns the installation for the account with this home directory and user id.
+#[must_use]
+pub fn plan(spec: &ServiceSpec, home: &Path, uid: u32) -> InstallPlan {
+    let path = agent(home);
+    let mut bootstrap = words(&format!("launchctl bootstrap gui/{uid}"));
+    bootstrap.push(path.display().to_string());
+    InstallPlan {
+        files: vec![PlannedFile {
+            text: seal(&text(spec, home)),
+            path,
+            is_utf16: false,
+        }],
+        obsolete: Vec::new(),
+        before: vec![words(&format!("launchctl bootout {}", target(uid)))],
+        after: vec![bootstrap],
+    }
+}
+
+fn text(spec: &ServiceSpec, home: &Path) -> String {
+    let comment = format!("<!-- {} -->\n", mark());
+    let mut text = replaced(TEMPLATE, "<!-- To install", "-->\n", &comment);
+    let mut arguments = String::from("<key>ProgramArguments</key>\n\t<array>\n");
+    for word in [&spec.program].into_iter().chain(&spec.arguments) {
+        // Writing to a String cannot fail.
+        _ = writeln!(arguments, "\t\t<string>{}</string>", xml(word));
+    }
+    arguments.push_str("\t</array>\n");
+    if let Some(directory) = &spec.directory {
+        _ = writeln!(
+            arguments,
+            "\t<key>WorkingDirectory</key>\n\t<string>{}</string>",
+            xml(directory)
+        );
+    }
+    text = replaced(
+        &text,
+        "<key>ProgramArguments</key>",
+        "</array>\n",
+        &arguments,
+    );
+    let mut variables = String::from("<key>EnvironmentVariables</key>\n\t<dict>\n");
+    for (name, value) in &spec.environment {
+        let (name, value) = (xml(name), xml(value));
+        _ = writeln!(
+            variables,
+            "\t\t<key>{name}</key>\n\t\t<string>{value}</string>"
+        );
+    }
+    text = replaced(
+        &text,
+        "<key>EnvironmentVariables</key>",
+        "<dict>\n",
+        &variables,
+    );
+    let stop = format!(
+        "<key>ExitTimeOut</key>\n\t<integer>{}</integer>",
+        spec.drain_timeout + MARGIN
+    );
+    text = replaced(&text, "<key>ExitTimeOut</key>", "</integer>", &stop);
+    text.replace("@HOME@", &xml(&home.display().to_string()))
+}
