@@ -3,6 +3,7 @@
 mod args;
 mod examples;
 pub mod exit;
+mod help;
 pub mod logging;
 mod login;
 mod serve;
@@ -135,8 +136,8 @@ impl Cli {
         })
     }
 
-    /// Returns the command line for completion scripts: the root has the flags of `serve`, and no
-    /// positional argument. A script offers the commands in its place; zsh would count a target's
+    /// Returns the command line for static completion scripts: the root has the flags of `serve` and
+    /// no positional argument. A script offers the commands in its place; zsh would count a target's
     /// name and the command as two arguments, and complete the wrong one.
     #[must_use]
     pub fn completions() -> clap::Command {
@@ -147,7 +148,12 @@ impl Cli {
         clap::Command::new("pgiam")
             .version(env!("CARGO_PKG_VERSION"))
             .args(flags.cloned())
-            .subcommands(definition.get_subcommands().cloned())
+            .subcommands(
+                definition
+                    .get_subcommands()
+                    .filter(|command| !command.is_hide_set())
+                    .cloned(),
+            )
     }
 
     /// Parses the command line and the `PGIAM_*` variables. Ends the process where clap does: after
@@ -159,7 +165,11 @@ impl Cli {
                 cli.serve.is_bare = std::env::args_os().count() == 1;
                 cli
             }
-            Err(error) => std::process::exit(usage_error::print_and_code(error)),
+            Err(error) => {
+                let words: Vec<OsString> = std::env::args_os().collect();
+                let code = usage_error::print_and_code(error, &Self::definition(), &words);
+                std::process::exit(code)
+            }
         }
     }
 
@@ -182,13 +192,16 @@ impl Cli {
     /// Ends the process like [`Self::from_command_line`].
     #[must_use]
     pub fn serve_args(words: Vec<std::ffi::OsString>) -> ServeArgs {
-        let parsed = variables::parse(&Self::definition(), words, environment::read);
+        let definition = Self::definition();
+        let parsed = variables::parse(&definition, words.iter().cloned(), environment::read);
         match parsed.and_then(|arguments| Self::from_arg_matches(&arguments.matches)) {
             Ok(cli) => match cli.into_command() {
                 Command::Serve(args) => *args,
                 _ => ServeArgs::default(),
             },
-            Err(error) => std::process::exit(usage_error::print_and_code(error)),
+            Err(error) => {
+                std::process::exit(usage_error::print_and_code(error, &definition, &words))
+            }
         }
     }
 

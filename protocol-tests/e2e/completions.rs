@@ -28,8 +28,19 @@ fn commands(help: &str) -> BTreeSet<String> {
     names.map(str::to_owned).collect()
 }
 
-/// The long flags in a help: where they are explained, not where they are mentioned.
+/// The long flags in a help: where they are explained, not where they are mentioned, and those that
+/// are named only, in lines of their own.
 fn flags(help: &str) -> BTreeSet<String> {
+    let is_named = |line: &&str| line.split_whitespace().all(|word| word.starts_with("--"));
+    let named = help
+        .lines()
+        .filter(is_named)
+        .flat_map(str::split_whitespace);
+    let named: BTreeSet<String> = named.map(str::to_owned).collect();
+    explained_flags(help).into_iter().chain(named).collect()
+}
+
+fn explained_flags(help: &str) -> BTreeSet<String> {
     let lines = help.lines().map(str::trim_start);
     let own = lines.filter_map(|line| {
         let flag = line.split_once(", --").map_or(line, |(short, _)| {

@@ -29,11 +29,8 @@ Examples:
   pgiam serve --test        log in to each target first; exit with 4 on failure
 Then, without a password:
   psql -h localhost -p 5433
-
-pgiam reloads the configuration file when it changes, or on SIGHUP, without
-dropping connections. SIGTERM and Ctrl-C stop it gracefully. Without AWS
-credentials or a network, pgiam keeps running, reports the reason to clients
-and tries again.";
+pgiam reloads the file when it changes, or on SIGHUP, without dropping
+connections. SIGTERM and Ctrl-C stop it gracefully.";
 
 pub(super) const RUN: &str = "\
 Examples:

@@ -29,6 +29,8 @@ pub const DIM: Style = Style::new().dimmed();
 const USUAL_WIDTH: usize = 80;
 const NARROWEST: usize = 60;
 const WIDEST: usize = 120;
+/// Maximum width of a help: wider lines are hard to read.
+const WIDEST_HELP: usize = 100;
 
 /// Interval between frames of a progress line.
 const TICK: Duration = Duration::from_millis(120);
@@ -61,6 +63,17 @@ pub fn text_width() -> usize {
 pub fn stdout_width() -> Option<usize> {
     let (_, columns) = console::Term::stdout().size_checked()?;
     io::stdout().is_terminal().then(|| columns.into())
+}
+
+/// Returns the number of columns for a help on standard output: the width of the terminal, at most
+/// [`WIDEST_HELP`], which is also the width without a terminal.
+pub(super) fn help_width() -> usize {
+    match console::Term::stdout().size_checked() {
+        Some((_, columns)) if io::stdout().is_terminal() => {
+            usize::from(columns).clamp(NARROWEST, WIDEST_HELP)
+        }
+        _ => WIDEST_HELP,
+    }
 }
 
 /// Returns the number of columns of the terminal that standard error is; `None` if it is none.

