@@ -28,6 +28,7 @@ use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand};
 pub use args::{
     DatabaseArgs, DrainArgs, LogFormat, OutputArgs, ProgramArgs, StateArgs, TargetArgs,
 };
+pub(crate) use help::clause;
 pub use login::{LoginArgs, LogoutArgs};
 pub use serve::{ServeArgs, TunnelArgs};
 pub use service::{
@@ -35,9 +36,9 @@ pub use service::{
     ServiceStatusArgs, ServiceUninstallArgs,
 };
 pub use tools::{
-    CheckArgs, CompletionsArgs, ExplainArgs, InitArgs, ListArgs, ManArgs, PsqlArgs, RunArgs,
-    SetupArgs, SetupBastionArgs, SetupCommand, SetupPolicyArgs, SetupSqlArgs, StatusArgs, StopArgs,
-    TokenArgs, UrlArgs, UrlFormat, WaitArgs,
+    CheckArgs, CompleteArgs, CompletionsArgs, ExplainArgs, InitArgs, ListArgs, ManArgs, PsqlArgs,
+    RunArgs, SetupArgs, SetupBastionArgs, SetupCommand, SetupPolicyArgs, SetupSqlArgs, StatusArgs,
+    StopArgs, TokenArgs, UrlArgs, UrlFormat, WaitArgs,
 };
 
 use crate::base::environment;
@@ -120,6 +121,9 @@ pub enum Command {
     /// Print shell completions.
     #[command(after_help = examples::COMPLETIONS)]
     Completions(CompletionsArgs),
+    /// Offer words to a shell.
+    #[command(name = "__complete", hide = true)]
+    Complete(CompleteArgs),
     /// Print the manual page.
     #[command(after_help = examples::MAN)]
     Man(ManArgs),
@@ -134,6 +138,13 @@ impl Cli {
             "help" | "version" => arg,
             _ => arg.hide(true),
         })
+    }
+
+    /// Returns the command line for the words that a shell offers: the root has the flags of
+    /// `serve` and its targets.
+    #[must_use]
+    pub fn completed() -> clap::Command {
+        with_value_forms(Self::command())
     }
 
     /// Returns the command line for static completion scripts: the root has the flags of `serve` and
@@ -284,7 +295,9 @@ impl Command {
             Self::Service(args) => args.command.program(),
             Self::Up(args) => &args.program,
             Self::Down(args) => &args.program,
-            Self::Explain(_) | Self::Completions(_) | Self::Man(_) => return None,
+            Self::Explain(_) | Self::Complete(_) | Self::Completions(_) | Self::Man(_) => {
+                return None;
+            }
         })
     }
 

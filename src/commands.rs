@@ -21,6 +21,7 @@ pub mod psql;
 mod reload;
 pub mod resolve_target;
 pub mod run;
+mod seen_names;
 pub mod serve;
 pub mod service;
 pub mod setup;
@@ -77,6 +78,10 @@ pub async fn dispatch(command: &Command, passed: PassedSockets) -> anyhow::Resul
         Command::Service(args) => service::service(args).await,
         Command::Up(args) => up::up(args).await,
         Command::Down(args) => down::down(args).await,
+        Command::Complete(args) => {
+            complete::offer(args).await;
+            Ok(0)
+        }
         Command::Completions(args) => complete::completions(args).map(|()| 0),
         Command::Man(args) => complete::man(args).map(|()| 0),
     }

@@ -8,7 +8,8 @@ use std::process::Stdio;
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
 
-use crate::support::{pgiam, run};
+use crate::daily::screen::Terminal;
+use crate::support::{PATIENCE, pgiam, run};
 
 async fn said(args: &[&str]) -> String {
     let mut command = Command::new(pgiam());
@@ -71,7 +72,7 @@ async fn offered(shell: &mut Command, lines: &[String]) -> Vec<BTreeSet<String>>
     let text = lines.join("\n") + "\n";
     input.write_all(text.as_bytes()).await.expect("it reads");
     drop(input);
-    let output = tokio::time::timeout(crate::support::PATIENCE, child.wait_with_output());
+    let output = tokio::time::timeout(PATIENCE, child.wait_with_output());
     let output = output.await.expect("in time").expect("its output");
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{output:?}");
@@ -116,9 +117,18 @@ async fn shell(name: &str, folder: &Path) -> Option<Command> {
         .arg(given)
         .env("HOME", folder)
         .env("XDG_DATA_HOME", folder)
+        .env("PATH", path_with_pgiam())
         .env("LC_ALL", "C.UTF-8")
         .current_dir(folder);
     Some(command)
+}
+
+/// PATH with the program first: the scripts call it.
+fn path_with_pgiam() -> std::ffi::OsString {
+    let folder = pgiam().parent().expect("its folder").to_owned();
+    let others = std::env::var_os("PATH").unwrap_or_default();
+    let all = std::iter::once(folder).chain(std::env::split_paths(&others));
+    std::env::join_paths(all).expect("paths without colons")
 }
 
 async fn every_command_completes_its_own(name: &str) {
@@ -193,5 +203,186 @@ async fn the_default_command_completes_its_flags() {
         expected.insert("--version".to_owned());
         let offered = offered(&mut shell, &["pgiam --".to_owned()]).await;
         assert_eq!(offered, [expected], "{name}");
+    }
+}
+
+/// Configuration with names that shells have to quote.
+const TARGETS: &str = r#"
+[targets.orders]
+db = "orders-db:reader"
+user = "report writer"
+profile = "dev"
+
+[targets.users]
+host = "users.example"
+
+[targets."my db"]
+db = "x"
+
+[targets."it's"]
+db = "y"
+"#;
+
+/// A folder with a configuration, AWS profiles and the shell's own start file.
+async fn home(name: &str) -> tempfile::TempDir {
+    let home = tempfile::tempdir().expect("a folder");
+    let write = |file: &str, text: &str| {
+        let path = home.path().join(file);
+        std::fs::create_dir_all(path.parent().expect("a folder")).expect("the folder");
+        std::fs::write(path, text).expect("a file");
+    };
+    let script = said(&["completions", name]).await;
+    let folder = home.path().display();
+    write("pgiam.toml", TARGETS);
+    write(
+        ".aws/config",
+        "[profile dev]\nregion = eu-central-1\n[profile \"my prod\"]\n",
+    );
+    match name {
+        "bash" => {
+            write("script", &script);
+            write(
+                ".bashrc",
+                "PS1='> '\n. ~/script\nbind 'set show-all-if-ambiguous on'\n",
+            );
+        }
+        "zsh" => {
+            write("_pgiam", &script);
+            let start = "PROMPT='> '\nautoload -Uz compinit && compinit -u -D\n";
+            write(".zshrc", &format!("fpath=('{folder}' $fpath)\n{start}"));
+        }
+        _ => {
+            let prompt = "function fish_prompt; echo -n '> '; end\nset -g fish_greeting\n";
+            write(".config/fish/config.fish", prompt);
+            write(".config/fish/completions/pgiam.fish", &script);
+        }
+    }
+    home
+}
+
+/// Lines before and after TAB, in a terminal.
+const PRESSED: [(&str, &str); 14] = [
+    ("pgiam chec", "> pgiam check"),
+    ("pgiam check us", "> pgiam check users"),
+    ("pgiam check my", r"> pgiam check my\ db"),
+    ("pgiam check 'my", "> pgiam check 'my db'"),
+    ("pgiam check it", r"> pgiam check it\'s"),
+    (
+        "pgiam check --profile=my",
+        r"> pgiam check --profile=my\ prod",
+    ),
+    ("pgiam check --profile d", "> pgiam check --profile dev"),
+    (
+        "pgiam check --db=orders-db:r",
+        "> pgiam check --db=orders-db:reader",
+    ),
+    (
+        "pgiam check --user r",
+        r"> pgiam check --user report\ writer",
+    ),
+    (
+        "pgiam list --region eusc",
+        "> pgiam list --region eusc-de-east-1",
+    ),
+    ("pgiam explain tunnel.ov", "> pgiam explain tunnel.overrun"),
+    (
+        "pgiam check --config=pgiam.t",
+        "> pgiam check --config=pgiam.toml",
+    ),
+    ("pgiam run orders -- whoa", "> pgiam run orders -- whoami"),
+    (
+        "pgiam run orders -- cat pgiam.t",
+        "> pgiam run orders -- cat pgiam.toml",
+    ),
+];
+
+async fn tab_completes(name: &str, description: &str) {
+    let home = home(name).await;
+    if shell(name, home.path()).await.is_none() {
+        return;
+    }
+    let mut command = Command::new(name);
+    command
+        .arg("-i")
+        .env("HOME", home.path())
+        .env("XDG_CONFIG_HOME", home.path().join(".config"))
+        .env("XDG_DATA_HOME", home.path())
+        .env("XDG_STATE_HOME", home.path())
+        .env("XDG_RUNTIME_DIR", home.path())
+        .env("PATH", path_with_pgiam())
+        .env("LC_ALL", "C.UTF-8")
+        .current_dir(home.path());
+    let Some(terminal) = Terminal::run(&command, &format!("tab-{name}")).await else {
+        return;
+    };
+    // Without the space: a terminal does not tell it from an empty column.
+    terminal.shows(">").await;
+    for (typed, expected) in PRESSED {
+        terminal.press(typed).await;
+        // The shell has drawn what was typed before it completes it.
+        terminal.shows(typed).await;
+        terminal.press("Tab").await;
+        terminal.shows(expected).await;
+        // An empty line, on an empty screen. An interrupt would race with the shell's own reading.
+        terminal.press("C-u").await;
+        terminal.press("C-l").await;
+        terminal.shows_no(typed).await;
+    }
+    // Several words are listed, with their descriptions where the shell shows them.
+    terminal.press("pgiam check ").await;
+    terminal.shows("pgiam check").await;
+    terminal.press("Tab").await;
+    let screen = terminal.shows("orders").await;
+    assert!(
+        screen.contains("users") && screen.contains("my"),
+        "{screen}"
+    );
+    assert!(terminal.shows(description).await.contains("orders"));
+}
+
+#[tokio::test]
+async fn tab_in_bash_completes_targets_profiles_and_files() {
+    tab_completes("bash", "users").await;
+}
+
+#[tokio::test]
+async fn tab_in_zsh_completes_targets_profiles_and_files() {
+    tab_completes("zsh", "-- orders-db:reader, profile dev").await;
+}
+
+#[tokio::test]
+async fn tab_in_fish_completes_targets_profiles_and_files() {
+    tab_completes("fish", "(orders-db:reader, profile dev)").await;
+}
+
+/// A broken configuration, an unreadable profile file and nonsense: no error, and no wait.
+#[tokio::test]
+async fn faults_are_never_shown_to_a_shell() {
+    let home = home("bash").await;
+    let path = home.path().join("pgiam.toml");
+    std::fs::write(&path, "[targets.orders]\nport = = 1\n").expect("a file");
+    std::fs::write(home.path().join(".aws/config"), "[[[\n").expect("a file");
+    for line in [
+        "pgiam check or",
+        "pgiam check --profile ",
+        "pgiam check --config /no/such/file ",
+        "pgiam --state-dir /dev/null stop ",
+        "pgiam \"open",
+        "pgiam run --",
+        "",
+        "pgiam nonsense --x=y z -- ",
+    ] {
+        let mut command = Command::new(pgiam());
+        protocol_tests::harness::program::clean_env(&mut command, &["AWS_", "PGIAM_"]);
+        command
+            .args(["__complete", "bash", " =:", "--", line])
+            .env("HOME", home.path())
+            .env("PGIAM_LOG", "nonsense[")
+            .current_dir(home.path());
+        let ran = run(command).await;
+        assert_eq!((ran.code, ran.stderr.as_str()), (Some(0), ""), "{line}");
+        if line == "pgiam check or" {
+            assert_eq!(ran.stdout, "values\norders\n");
+        }
     }
 }

@@ -24,6 +24,7 @@ fn command(sandbox: &Sandbox, args: &[&str]) -> Command {
         .envs(sandbox.env())
         .env("NO_PROXY", "localhost,127.0.0.1")
         .env("XDG_CONFIG_HOME", sandbox.dir().join("no-config"))
+        .env("PGIAM_STATE_DIR", sandbox.dir().join("state"))
         .current_dir(sandbox.dir())
         .stdin(Stdio::null())
         .kill_on_drop(true);
@@ -344,5 +345,45 @@ async fn a_missing_permission_is_told_with_what_does_without_it() {
     }
     proxy.stop().await.expect("pgiam ends");
     database.stop().await.expect("the server stops");
+    sandbox.shutdown().await;
+}
+
+/// Names that the last lookup returned are offered to a shell without asking AWS again.
+#[tokio::test]
+async fn listed_names_are_offered_without_aws() {
+    let sandbox = account().await;
+    listed(&sandbox).await;
+    let asked = sandbox.events().all().len();
+    for (line, expected) in [
+        (&["check", "--db", ""][..], "orders\tcluster, eu-central-1"),
+        (&["check", "--host", ""], HOST),
+        (&["check", "--bastion", ""], BASTION),
+        (
+            &["check", "--region", REGION, "--db="],
+            "--db=orders\tcluster",
+        ),
+    ] {
+        let args = [&["__complete", "zsh", "--", "pgiam"], line].concat();
+        let offered = tell(&sandbox, &args).await;
+        let is_offered = offered.stdout.lines().any(|own| own.starts_with(expected));
+        assert!(is_offered, "{line:?}: {offered:?}");
+    }
+    let elsewhere = [
+        "__complete",
+        "zsh",
+        "--",
+        "pgiam",
+        "check",
+        "--region",
+        "us-east-1",
+        "--db",
+        "",
+    ];
+    assert_eq!(tell(&sandbox, &elsewhere).await.stdout, "values\n");
+    assert_eq!(
+        sandbox.events().all().len(),
+        asked,
+        "completion asks nobody"
+    );
     sandbox.shutdown().await;
 }

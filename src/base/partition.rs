@@ -79,6 +79,51 @@ const OTHERS: [Partition; 7] = [
     },
 ];
 
+/// Regions and their places, for completion (AWS General Reference, "AWS Regions"). Nothing else
+/// depends on the list: pgiam accepts regions that are newer. Those of the `aws-iso` partitions are
+/// not public.
+pub const REGIONS: &[(&str, &str)] = &[
+    ("af-south-1", "Cape Town"),
+    ("ap-east-1", "Hong Kong"),
+    ("ap-east-2", "Taipei"),
+    ("ap-northeast-1", "Tokyo"),
+    ("ap-northeast-2", "Seoul"),
+    ("ap-northeast-3", "Osaka"),
+    ("ap-south-1", "Mumbai"),
+    ("ap-south-2", "Hyderabad"),
+    ("ap-southeast-1", "Singapore"),
+    ("ap-southeast-2", "Sydney"),
+    ("ap-southeast-3", "Jakarta"),
+    ("ap-southeast-4", "Melbourne"),
+    ("ap-southeast-5", "Malaysia"),
+    ("ap-southeast-6", "New Zealand"),
+    ("ap-southeast-7", "Thailand"),
+    ("ca-central-1", "Canada (Central)"),
+    ("ca-west-1", "Calgary"),
+    ("cn-north-1", "Beijing"),
+    ("cn-northwest-1", "Ningxia"),
+    ("eu-central-1", "Frankfurt"),
+    ("eu-central-2", "Zurich"),
+    ("eu-north-1", "Stockholm"),
+    ("eu-south-1", "Milan"),
+    ("eu-south-2", "Spain"),
+    ("eu-west-1", "Ireland"),
+    ("eu-west-2", "London"),
+    ("eu-west-3", "Paris"),
+    ("eusc-de-east-1", "Germany (European Sovereign Cloud)"),
+    ("il-central-1", "Tel Aviv"),
+    ("me-central-1", "United Arab Emirates"),
+    ("me-south-1", "Bahrain"),
+    ("mx-central-1", "Mexico (Central)"),
+    ("sa-east-1", "São Paulo"),
+    ("us-east-1", "N. Virginia"),
+    ("us-east-2", "Ohio"),
+    ("us-gov-east-1", "GovCloud (US-East)"),
+    ("us-gov-west-1", "GovCloud (US-West)"),
+    ("us-west-1", "N. California"),
+    ("us-west-2", "Oregon"),
+];
+
 impl Partition {
     /// Returns the partition of a region. An unknown region counts as commercial, as in the SDK.
     #[must_use]

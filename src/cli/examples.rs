@@ -206,7 +206,9 @@ pub(super) const COMPLETIONS: &str = "\
 Examples:
   source <(pgiam completions bash)      in ~/.bashrc
   pgiam completions zsh > \"${fpath[1]}/_pgiam\"
-  pgiam completions fish > ~/.config/fish/completions/pgiam.fish";
+  pgiam completions fish > ~/.config/fish/completions/pgiam.fish
+bash, zsh and fish also offer targets, AWS profiles, regions, databases and
+bastions: those of the configuration, and those that pgiam list has shown.";
 
 pub(super) const MAN: &str = "\
 Examples:

@@ -332,6 +332,20 @@ pub struct CompletionsArgs {
     pub shell: Shell,
 }
 
+/// Arguments of the hidden command that completion scripts call.
+#[derive(Clone, Debug, Default, Args)]
+pub struct CompleteArgs {
+    /// Shell of the script.
+    #[arg(value_name = "SHELL")]
+    pub shell: String,
+    /// `COMP_WORDBREAKS` of bash.
+    #[arg(value_name = "BREAKS", allow_hyphen_values = true)]
+    pub breaks: Option<String>,
+    /// The line up to the cursor: one text for bash, words for other shells.
+    #[arg(value_name = "WORD", last = true)]
+    pub words: Vec<OsString>,
+}
+
 /// Flags of `pgiam man`.
 #[derive(Clone, Debug, Default, Args)]
 pub struct ManArgs {

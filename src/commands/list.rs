@@ -18,6 +18,7 @@ use crate::cli::terminal;
 use crate::cli::terminal::{BAD, DIM, GOOD, HEADING, Progress, Table, WARNING, styled};
 use crate::commands::login::{choose, on_demand};
 use crate::commands::resolve_target::in_words;
+use crate::commands::seen_names;
 use crate::config::Endpoint;
 use crate::report;
 
@@ -63,6 +64,7 @@ pub(super) async fn survey(
     let region = discover::region(&aws, region).await.map_err(explained)?;
     let _progress = Progress::start(format!("listing databases and bastions in {region}"));
     let survey = discover::survey(&aws, &region).await.map_err(explained)?;
+    seen_names::remember(&survey, &region, profile);
     Ok((region, survey))
 }
 

@@ -34,6 +34,8 @@ pub enum FileRole {
     Key,
     /// Certificate for local clients.
     Certificate,
+    /// Another file below the state directory.
+    StateFile,
     /// File with the local password.
     PasswordFile,
     /// Configuration file.
@@ -155,6 +157,10 @@ impl FileRole {
             },
             Self::Certificate => PermissionRule {
                 name: "the local certificate",
+                ..FILE
+            },
+            Self::StateFile => PermissionRule {
+                name: "the file",
                 ..FILE
             },
             Self::PasswordFile => PermissionRule {

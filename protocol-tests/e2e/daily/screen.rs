@@ -108,6 +108,22 @@ impl Terminal {
         last
     }
 
+    /// Waits until the screen does not have `unwanted`.
+    pub(crate) async fn shows_no(&self, unwanted: &str) {
+        let look = async {
+            loop {
+                let mut capture = self.tmux();
+                capture.args(["capture-pane", "-p"]);
+                if !run(capture).await.stdout.contains(unwanted) {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(30)).await;
+            }
+        };
+        let gone = tokio::time::timeout(PATIENCE, look).await;
+        assert!(gone.is_ok(), "{unwanted} is still on the screen");
+    }
+
     pub(crate) async fn press(&self, keys: &str) {
         let mut press = self.tmux();
         press.args(["send-keys", keys]);

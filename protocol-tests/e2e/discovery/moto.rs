@@ -96,6 +96,7 @@ async fn list(moto: &Moto) {
         .args(["list", "--json", "--profile", "moto"])
         .env("AWS_CONFIG_FILE", moto.file("config"))
         .env("AWS_SHARED_CREDENTIALS_FILE", moto.file("credentials"))
+        .env("PGIAM_STATE_DIR", moto.file("state"))
         .env("NO_PROXY", "localhost,127.0.0.1")
         .kill_on_drop(true);
     let ran = run(command).await;

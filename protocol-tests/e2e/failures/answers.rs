@@ -83,6 +83,7 @@ async fn list(world: &World) -> String {
         .arg("list")
         .envs(world.sandbox.env())
         .env("NO_PROXY", "localhost,127.0.0.1")
+        .env("PGIAM_STATE_DIR", world.sandbox.dir().join("state"))
         .current_dir(world.sandbox.dir())
         .stdin(std::process::Stdio::null());
     let ran = crate::support::run(command).await;

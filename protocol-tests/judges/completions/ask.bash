@@ -1,6 +1,7 @@
 # What bash offers at the end of command lines: bash --norc ask.bash SCRIPT < LINES
 # Prints each line behind "> ", and what is offered below it, as bash-completion would ask for it.
 set -eu
+: "${COMP_WORDBREAKS:= }"
 # The function sets options of its own (nosort), which only a completion may do.
 compopt() { :; }
 # shellcheck disable=SC1090

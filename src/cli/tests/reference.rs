@@ -142,7 +142,7 @@ fn document() -> String {
     table_of_keys(&mut text, serve, &of_serve);
     text.push_str("\n## Flags of the commands\n");
     let program = ["config", "log", "log_format", "quiet", "verbose"].map(str::to_owned);
-    text.push_str("\nCommon to all commands except `completions` and `man`:\n");
+    text.push_str("\nCommon to all commands except `explain`, `completions` and `man`:\n");
     text.push_str("\n| flag | variable | meaning |\n|---|---|---|\n");
     for key in &program {
         let arg = find(serve, key);
@@ -156,7 +156,8 @@ fn document() -> String {
         .unwrap();
     }
     let known = [of_targets, of_serve, program.to_vec()].concat();
-    for command in cli.get_subcommands().filter(|it| it.get_name() != "help") {
+    let is_listed = |it: &&Command| it.get_name() != "help" && !it.is_hide_set();
+    for command in cli.get_subcommands().filter(is_listed) {
         section(&mut text, command, command.get_name(), &known);
     }
     text
