@@ -1,6 +1,7 @@
 //! The command line: flags and `PGIAM_*` variables. `config.rs` interprets the values.
 
 mod args;
+mod correction;
 mod examples;
 pub mod exit;
 mod help;
@@ -222,6 +223,13 @@ impl Cli {
         let mut all = variables::names(&Self::definition());
         all.push(password_file::VARIABLE.to_owned());
         all
+    }
+
+    /// Returns the command line that was meant if `word`, which is no target, is like a command.
+    #[must_use]
+    pub fn meant_line(word: &str) -> Option<String> {
+        let words: Vec<OsString> = std::env::args_os().collect();
+        correction::with_command(&Self::definition(), &words, word)
     }
 
     /// Returns the command; `serve` by default.

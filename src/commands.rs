@@ -29,6 +29,7 @@ mod start_errors;
 pub mod status;
 pub mod token;
 pub mod tunnel;
+mod unknown_word;
 pub mod up;
 pub mod url;
 
@@ -59,7 +60,10 @@ const SIGINT: u8 = 2;
 pub async fn dispatch(command: &Command, passed: PassedSockets) -> anyhow::Result<u8> {
     match command {
         Command::Serve(args) if guide::applies(args) => Box::pin(guide::guide(args)).await,
-        Command::Serve(args) => serve::serve(args, passed).await.map(|()| 0),
+        Command::Serve(args) => {
+            let served = serve::serve(args, passed).await.map(|()| 0);
+            served.map_err(unknown_word::explained)
+        }
         Command::Run(args) => run::run(args).await,
         Command::Psql(args) => Box::pin(psql::psql(args)).await,
         Command::Login(args) => until_stopped(login::login(args)).await,

@@ -6,10 +6,12 @@ use std::io;
 use clap::Command;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
-use crate::base::foreign_text::ForeignText;
+use crate::base::foreign_text::{ForeignText, visible};
+use crate::cli::correction::{self, Correction};
 use crate::cli::exit;
 use crate::cli::help;
 use crate::cli::terminal;
+use crate::cli::terminal::{BAD, styled};
 
 /// Writes the help or the message of clap and returns the exit code. Failing to write the help is
 /// an error.
@@ -27,12 +29,39 @@ pub(super) fn print_and_code(error: clap::Error, definition: &Command, words: &[
         _ => {}
     }
     if error.use_stderr() {
-        let error = with_safe_context(error);
+        let correction = correction::correct(definition, words, &error);
+        let mut error = with_safe_context(error);
+        match correction {
+            Some(Correction::Line(fault, line)) => {
+                _ = terminal::tell(corrected(&fault, &line));
+                return error.exit_code();
+            }
+            Some(Correction::Tips(tips)) => {
+                let tips = tips
+                    .into_iter()
+                    .map(|tip| visible(&tip).into_owned().into());
+                error.insert(
+                    ContextKind::Suggested,
+                    ContextValue::StyledStrs(tips.collect()),
+                );
+            }
+            None => {}
+        }
         // An error of this write cannot be reported anywhere.
         _ = terminal::tell(error.render().ansi().to_string().trim_end());
         return error.exit_code();
     }
     exit_code(&error, terminal::write(error.render().ansi()))
+}
+
+/// Returns the message with a corrected line, which stands on a line of its own.
+fn corrected(fault: &str, line: &str) -> String {
+    format!(
+        "{} {}\nhint: run\n  {}",
+        styled(BAD, "error:"),
+        visible(fault),
+        visible(line)
+    )
 }
 
 fn exit_code(error: &clap::Error, written: io::Result<()>) -> i32 {

@@ -95,7 +95,7 @@ async fn wrong_words_and_wrong_configurations_exit_with_2() {
         (
             "",
             &["chekc"],
-            "did you mean the command pgiam check?",
+            "did you mean this command?\n  pgiam check\n",
         ),
         ("", &["serve"], "no target is configured"),
         (
