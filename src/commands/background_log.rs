@@ -69,7 +69,7 @@ pub(super) fn begin(path: &Path) -> anyhow::Result<()> {
             if is_full(&path, FULL)
                 && let Err(error) = open(&path).and_then(|file| background::redirect_output(&file))
             {
-                warn!(%error, path = %path.display(), "cannot begin a new log file");
+                warn!(%error, "cannot begin a new log file");
             }
         }
     });
