@@ -9,7 +9,7 @@ const MOST_ROWS = 200;
 // Errors that are shown before the button for more.
 const FIRST_ERRORS = 3;
 // Seconds before the expiry of credentials at which the page warns.
-const SOON = 300;
+const SOON = 600;
 
 const STATES = {
   ready: ["good", "✓", "a tunnel is open"],
@@ -112,8 +112,8 @@ export class View {
 
   showNotices(process) {
     const notices = identities(process).map((identity) => this.identity(identity, process));
-    for (const reason of process.left_out) {
-      notices.push({ key: `left ${reason}`, tone: "bad", text: `Not served: ${reason}` });
+    for (const [nth, reason] of process.left_out.entries()) {
+      notices.push({ key: `left ${nth} ${reason}`, tone: "bad", text: `Not served: ${reason}` });
     }
     if (process.change_unused) {
       notices.push({ key: "change", tone: "bad", text: `Configuration not reloaded: ${process.change_unused}` });

@@ -125,6 +125,7 @@ fn places(process: &ProcessDocument) -> Option<String> {
 
 /// Returns a line for each AWS identity, with the targets that use it; the next to expire first.
 fn identity_lines(model: &Model) -> Vec<HeaderLine> {
+    let end = |identity: &IdentityDocument| identity.expires_in_seconds.unwrap_or(f64::MAX);
     let mut all: Vec<(&IdentityDocument, Vec<&str>, bool)> = Vec::new();
     for target in model.processes.iter().flat_map(|process| &process.targets) {
         let Some(identity) = &target.identity else {
@@ -138,14 +139,16 @@ fn identity_lines(model: &Model) -> Vec<HeaderLine> {
             .iter_mut()
             .find(|(known, ..)| known.source == identity.source)
         {
-            Some((_, targets, failing)) => {
+            Some((known, targets, failing)) => {
+                if end(identity) < end(known) {
+                    *known = identity;
+                }
                 targets.push(&target.name);
                 *failing |= fails;
             }
             None => all.push((identity, vec![&target.name], fails)),
         }
     }
-    let end = |identity: &IdentityDocument| identity.expires_in_seconds.unwrap_or(f64::MAX);
     all.sort_by(|(a, ..), (b, ..)| end(a).total_cmp(&end(b)));
     let one = all.len() == 1;
     let line = |(identity, targets, fails): (&IdentityDocument, Vec<&str>, bool)| {

@@ -314,7 +314,8 @@ impl Readings<'_> {
             let unused = unused.map(|reason| ("not reloaded", reason));
             left_out
                 .chain(unused)
-                .map(move |(what, reason)| notice(process, what, reason))
+                .enumerate()
+                .map(move |(nth, (what, reason))| notice(process, nth, (what, reason)))
         });
         let mut errors: Vec<_> = self
             .processes
@@ -410,11 +411,11 @@ fn error_row(process: &ProcessDocument, target: Option<&str>, failure: &FailureD
 }
 
 /// Returns the row of a part of the configuration that is not used.
-fn notice(process: &ProcessDocument, what: &str, reason: &str) -> Row {
+fn notice(process: &ProcessDocument, nth: usize, (what, reason): (&str, &str)) -> Row {
     let dash = || ("-".to_owned(), Tone::Dim);
     let first = reason.lines().next().unwrap_or_default();
     Row {
-        key: format!("{} {what} {reason}", process.pid),
+        key: format!("{} {what} {nth} {reason}", process.pid),
         cells: vec![
             dash(),
             dash(),

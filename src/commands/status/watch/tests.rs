@@ -502,6 +502,18 @@ fn an_identity_that_ends_soon_is_a_warning() {
         line(&mut model, Some(2_500.0), Some("aws.expired")),
         format!("{source}, cannot be used; l logs in")
     );
+    // Of targets with one identity, the earliest expiry counts, as on the status page.
+    let mut process = busy(9.0);
+    let mut later = process.targets[0].clone();
+    for (target, left) in [(&mut later, 2_500.0), (&mut process.targets[0], 200.0)] {
+        let identity = target.identity.as_mut().unwrap();
+        identity.expires_in_seconds = Some(left);
+    }
+    process.targets.insert(0, later);
+    model.read(vec![process], Vec::new());
+    let text = shown(&mut model, (80, 24));
+    let expected = format!("{source}, 3m left; l logs in");
+    assert!(text.contains(&expected), "{text}");
 }
 
 #[test]
