@@ -20,7 +20,7 @@ async fn open(world: &World) -> Option<(Browser, SocketAddr)> {
     let browser = Browser::start(world.sandbox.certificate_pin()).await;
     let mut browser = browser.expect("a browser")?;
     browser.record().await.expect("recorded");
-    let url = format!("http://localhost:{}/", address.port());
+    let url = format!("http://127.0.0.1:{}/", address.port());
     browser.open(&url).await.expect("a page");
     wait(
         &mut browser,
@@ -48,7 +48,7 @@ async fn picture(browser: &mut Browser, name: &str) {
 /// No error on the console, and no request to another server.
 fn clean(browser: &Browser, address: SocketAddr) {
     assert_eq!(browser.faults(), Vec::<String>::new());
-    let own = format!("http://localhost:{}/", address.port());
+    let own = format!("http://127.0.0.1:{}/", address.port());
     let requests = browser.requests();
     let foreign: Vec<_> = requests
         .iter()
@@ -112,7 +112,7 @@ async fn the_page_is_live_and_harmless() {
     .await;
     let ticks = "[...document.querySelectorAll('svg text.left')].map(tick => tick.textContent)";
     let ticks = value(&mut browser, ticks).await.to_string();
-    assert!(ticks.contains("MB/s") && ticks.contains("ms"), "{ticks}");
+    assert!(ticks.contains("B/s") && ticks.contains("ms"), "{ticks}");
 
     for (width, scheme, paper) in [
         (1280, "light", "rgb(255, 255, 255)"),
@@ -305,9 +305,19 @@ async fn the_page_notices_the_end_and_the_next_start() {
         return world.stop().await;
     };
     clean(&browser, address);
+    let state = "document.querySelector('#state').textContent";
+    for answer in ["{}", r#"{"pid":1}"#, "<html>"] {
+        let script = format!(
+            "window.original ??= fetch; window.fetch = async () => new Response({}); true",
+            json!(answer)
+        );
+        value(&mut browser, &script).await;
+        wait(&mut browser, &format!("{state} === 'not pgiam'")).await;
+        value(&mut browser, "window.fetch = window.original; true").await;
+        wait(&mut browser, &format!("{state} === 'serving'")).await;
+    }
     world.proxy.signal(Signal::SIGTERM).expect("pgiam runs");
     world.proxy.wait_end(PATIENCE).await.expect("pgiam ends");
-    let state = "document.querySelector('#state').textContent";
     wait(&mut browser, &format!("{state} === 'not running'")).await;
     let notice = value(&mut browser, "document.querySelector('#lost').innerText").await;
     let notice = notice.as_str().expect("a text");
@@ -342,6 +352,7 @@ async fn numbers_and_gaps_are_right() {
     };
     let script = r#"
         (async () => {
+            const dom = await import("/page/dom.js");
             const words = await import("/page/words.js");
             const plot = await import("/page/plot.js");
             const model = await import("/page/model.js");
@@ -375,6 +386,33 @@ async fn numbers_and_gaps_are_right() {
                     add(1, 41, 5000, 131), add(2, 1, 0, 132), add(2, 2, 100, 133), add(2, 3, 300, 50),
                 ],
                 joined: history.throughput("a").map((point) => point.joined),
+                logins: (() => {
+                    // The second reading is 7 ms late, and has one more login.
+                    const first = model.loginsOf([{ name: "a", logins: [[5, 0.25]] }], 100000, []);
+                    const list = [{ name: "a", logins: [[5.993, 0.25], [0.5, 0.125]] }];
+                    return model.loginsOf(list, 101000, first).map((login) => login.at);
+                })(),
+                dots: (() => {
+                    const many = Array.from({ length: 150000 }, (_, nth) => at(nth, nth === 777 ? 9 : 1));
+                    const kept = plot.thinned(many, plot.MOST_DOTS);
+                    return [kept.length, kept[10].at, plot.thinned(points.slice(0, 2), 2).length];
+                })(),
+                rows: (() => {
+                    const list = document.createElement("ul");
+                    const update = (items) => dom.reconcile(list, items, {
+                        key: (item) => item,
+                        create: (item) => dom.make("li", {}, dom.make("button", { text: item })),
+                    });
+                    document.body.append(list);
+                    update(["same", "same", "other"]);
+                    update(["same", "same", "other"]);
+                    list.lastChild.firstChild.focus();
+                    update(["other", "same", "same"]);
+                    const found = [...list.children].map((child) => child.textContent);
+                    found.push(document.activeElement.textContent);
+                    list.remove();
+                    return found;
+                })(),
                 percentile: [50, 99].map((percent) => model.percentile([3, 1, 2], percent)),
             };
         })()
@@ -407,6 +445,10 @@ async fn numbers_and_gaps_are_right() {
         "rates": [null, 2000, 0, 1000, null, 100, 200],
         // The clock went back before the last one, which begins anew.
         "joined": [false],
+        "logins": [95_000, 100_500],
+        // 75 neighbours each; the 11th group contains the slowest.
+        "dots": [2000, 777_000, 2],
+        "rows": ["other", "same", "same", "other"],
         "percentile": [2, 3],
     });
     for (name, expected) in expected.as_object().expect("an object") {

@@ -32,10 +32,12 @@ export function set(element, name, value) {
   }
 }
 
-// Makes the children of `parent` one element for each item, in order. Elements are kept by key, so
-// that focus and selection stay. `create` returns an element for an item, `update` fills it.
+// Makes the children of `parent` one element for each item, in order, and removes all others.
+// Elements are kept by key, so that focus and selection stay. `create` returns an element for an item, `update` fills it.
 export function reconcile(parent, items, { key, create, update }) {
+  const focused = parent.contains(document.activeElement) ? document.activeElement : null;
   const known = new Map([...parent.children].map((child) => [child.dataset.key, child]));
+  const used = new Set();
   let before = null;
   for (const item of items) {
     const name = String(key(item));
@@ -45,6 +47,7 @@ export function reconcile(parent, items, { key, create, update }) {
       element = create(item);
       element.dataset.key = name;
     }
+    used.add(element);
     update?.(element, item);
     const expected = before === null ? parent.firstElementChild : before.nextElementSibling;
     if (expected !== element) {
@@ -52,7 +55,10 @@ export function reconcile(parent, items, { key, create, update }) {
     }
     before = element;
   }
-  known.forEach((element) => element.remove());
+  [...parent.children].filter((element) => !used.has(element)).forEach((element) => element.remove());
+  if (focused !== null && focused !== document.activeElement && parent.contains(focused)) {
+    focused.focus({ preventScroll: true }); // An element that moves loses the focus.
+  }
 }
 
 // A button that copies a text. `announce` tells screen readers.
@@ -61,7 +67,7 @@ export function copyButton(text, announce) {
   button.addEventListener("click", async () => {
     const copied = await copy(text);
     say(button, copied ? "Copied" : "Not copied");
-    announce(copied ? "Copied" : "The browser did not allow to copy");
+    announce(copied ? "Copied" : "The browser did not allow copying");
     setTimeout(() => say(button, "Copy"), 2000);
   });
   return button;
@@ -98,7 +104,7 @@ export class Table {
     Object.assign(this, { columns, key, fill, cells });
     const heading = (column) => {
       const { text = column.label } = column;
-      const cell = make("th", { scope: "col", class: column.number ? "number" : "" });
+      const cell = make("th", { scope: "col", role: "columnheader", class: column.number ? "number" : "" });
       if (sort === null || column.sort === undefined) {
         say(cell, text);
       } else {
@@ -107,8 +113,10 @@ export class Table {
       return cell;
     };
     this.headings = columns.map(heading);
-    this.body = make("tbody");
-    this.table = make("table", { "aria-label": label }, make("thead", {}, make("tr", {}, ...this.headings)), this.body);
+    this.body = make("tbody", { role: "rowgroup" });
+    // The roles are explicit, because the style of the cards takes the implicit ones away.
+    const head = make("thead", { role: "rowgroup" }, make("tr", { role: "row" }, ...this.headings));
+    this.table = make("table", { role: "table", "aria-label": label }, head, this.body);
     this.empty = make("p", { class: "muted", text: empty });
     parent.append(this.table, this.empty);
   }
@@ -122,8 +130,10 @@ export class Table {
     });
     reconcile(this.body, items, {
       key: this.key,
-      create: () => make("tr", {}, ...this.columns.map((column) =>
-        make("td", { class: [column.name, column.number ? "number" : ""].join(" ").trim(), "data-label": column.label }))),
+      create: () => make("tr", { role: "row" }, ...this.columns.map((column) =>
+        make("td", {
+          role: "cell", class: [column.name, column.number ? "number" : ""].join(" ").trim(), "data-label": column.label,
+        }))),
       update: (row, item) => this.fill([...row.children], item, row),
     });
   }

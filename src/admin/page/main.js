@@ -2,7 +2,7 @@
 
 import { command, make, reconcile, say, set } from "./dom.js";
 import { render } from "./markdown.js";
-import { GAP, History, percentile } from "./model.js";
+import { GAP, History, loginsOf, percentile } from "./model.js";
 import { Plot } from "./plot.js";
 import { View } from "./view.js";
 import { age, clock, count, rate, took } from "./words.js";
@@ -37,21 +37,56 @@ const plots = {
 // The state of reading: the last rates and logins, tries without an answer, and the timer.
 const reading = { rates: null, logins: [], loginCount: null, failures: 0, timer: null, busy: false, paused: false };
 
+// Tells screen readers. They notice a text only if it changes, so the same one follows an empty one.
 function announce(text) {
-  say(part("announcement"), text);
+  say(part("announcement"), "");
+  setTimeout(() => say(part("announcement"), text), 50);
 }
 
-async function fetchJson(path) {
-  const answer = await fetch(path, {
-    cache: "no-store",
-    credentials: "omit",
-    signal: AbortSignal.timeout(DEADLINE),
-  });
-  if (!answer.ok) {
-    const text = answer.status === 403 ? (await answer.text()).split("\n")[0] : `status ${answer.status}`;
-    throw new Error(text);
+// A failed request, with the word for the state of pgiam.
+class Failure extends Error {
+  constructor(state, text) {
+    super(text);
+    this.state = state;
   }
-  return answer.json();
+}
+
+const notPgiam = () => new Failure("not pgiam", `Another program answers on ${location.host}`);
+
+async function fetchText(path) {
+  try {
+    const answer = await fetch(path, {
+      cache: "no-store",
+      credentials: "omit",
+      signal: AbortSignal.timeout(DEADLINE),
+    });
+    return { status: answer.status, text: await answer.text() };
+  } catch (error) {
+    if (error.name === "TimeoutError") {
+      throw new Failure("no answer", "pgiam does not answer");
+    }
+    const stopping = history.last?.process.state === "draining";
+    const also = stopping ? "" : `, or does not listen on ${location.host} any more`;
+    throw new Failure("not running", `pgiam has ended${also}`);
+  }
+}
+
+// Returns a document of pgiam; `isOurs` tells it from another program's.
+async function fetchJson(path, isOurs) {
+  const { status, text } = await fetchText(path);
+  if (status !== 200) {
+    throw new Failure("refused", status === 403 ? text.split("\n")[0] : `status ${status}`);
+  }
+  let found = null;
+  try {
+    found = JSON.parse(text);
+  } catch {
+    throw notPgiam();
+  }
+  if (!isOurs(found)) {
+    throw notPgiam();
+  }
+  return found;
 }
 
 async function read() {
@@ -61,7 +96,7 @@ async function read() {
   }
   reading.busy = true;
   try {
-    const process = await fetchJson("/status");
+    const process = await fetchJson("/status", (found) => Number.isInteger(found?.pid) && Array.isArray(found.targets));
     await readLogins(process);
     const { version } = history.last?.process ?? process;
     if (version !== process.version) {
@@ -92,10 +127,8 @@ async function readLogins({ targets, pid }) {
     return;
   }
   const now = Date.now();
-  const answer = await fetchJson("/logins");
-  reading.logins = answer.targets.flatMap(({ name, logins }) =>
-    logins.map(([since, seconds]) => ({ at: now - since * 1000, joined: true, values: [seconds], label: name, target: name })));
-  reading.logins.sort((a, b) => a.at - b.at);
+  const answer = await fetchJson("/logins", (found) => Array.isArray(found?.targets));
+  reading.logins = loginsOf(answer.targets, now, reading.logins);
   reading.loginCount = counted;
 }
 
@@ -175,33 +208,32 @@ function showFailure(error) {
 }
 
 function explainFailure(error) {
-  if (error.name === "TimeoutError") {
-    return ["no answer", "pgiam does not answer"];
+  if (error instanceof Failure) {
+    return [error.state, error.message];
   }
-  if (error instanceof TypeError) {
-    const stopping = history.last?.process.state === "draining";
-    return ["not running", stopping ? "pgiam has ended" : `pgiam has ended, or does not listen on ${location.host} any more`];
-  }
-  if (error instanceof SyntaxError) {
-    return ["not pgiam", `Another program answers on ${location.host}`];
-  }
-  return ["refused", error.message];
+  console.error(error);
+  return ["error", `This page failed: ${error.message}`];
 }
 
 // Opens what docs/errors.md says about an error.
 async function explain(id) {
-  const [dialog, text] = [part("explanation"), part("explanation-text")];
-  say(part("explanation-title"), id);
+  const [dialog, heading, text] = [part("explanation"), part("explanation-title"), part("explanation-text")];
+  say(heading, id);
+  const show = (...children) => {
+    if (heading.textContent === id) { // No other one was opened in the meantime.
+      text.replaceChildren(...children);
+    }
+  };
   text.replaceChildren(make("p", { class: "muted", text: "loading" }));
   dialog.showModal();
   try {
-    const entry = await fetchJson(`/explain/${encodeURIComponent(id)}`);
+    const entry = await fetchJson(`/explain/${encodeURIComponent(id)}`, (found) => Array.isArray(found?.answers));
     const answers = entry.answers.map(({ context, messages }) =>
       make("p", { class: "muted", text: `${context}: ${messages.map((message) => `“${message}”`).join(", ")}` }));
-    text.replaceChildren(make("p", { class: "topic", text: entry.topic }), ...answers,
+    show(make("p", { class: "topic", text: entry.topic }), ...answers,
       ...render(entry.text, announce), ...render(entry.notes, announce));
   } catch (error) {
-    text.replaceChildren(make("p", { text: explainFailure(error)[1] }), command(`pgiam explain ${id}`, announce));
+    show(make("p", { text: explainFailure(error)[1] }), command(`pgiam explain ${id}`, announce));
   }
 }
 

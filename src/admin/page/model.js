@@ -114,6 +114,19 @@ export function identities(process) {
   return [...all.values()];
 }
 
+// Returns the logins of an answer of `/logins` that arrived at `now`, oldest first. Its ages are those
+// of the reading, so a login that is in `before` keeps its time.
+export function loginsOf(targets, now, before) {
+  const key = (target, seconds) => JSON.stringify([target, seconds]);
+  const known = new Map(before.map((login) => [key(login.target, login.values[0]), login.at]));
+  const all = targets.flatMap(({ name, logins }) => logins.map(([since, seconds]) => {
+    const [read, earlier] = [now - since * 1000, known.get(key(name, seconds))];
+    const at = Math.abs(read - earlier) < 1000 ? earlier : read;
+    return { at, joined: true, values: [seconds], label: name, target: name };
+  }));
+  return all.sort((a, b) => a.at - b.at);
+}
+
 // Returns a percentile by the nearest rank: a value that was measured.
 export function percentile(values, percent) {
   const sorted = [...values].sort((a, b) => a - b);

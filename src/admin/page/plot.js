@@ -4,6 +4,8 @@ import { clock } from "./words.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 const HEIGHT = 190;
+// Most dots that are drawn.
+export const MOST_DOTS = 2000;
 const MARGIN = { left: 66, right: 14, top: 12, bottom: 26 };
 
 function shape(name, attributes, text) {
@@ -78,6 +80,20 @@ export function gaps(points, from, to, longest) {
     spans.push([end, to]);
   }
   return spans;
+}
+
+// Returns at most `most` points: all, or the one with the highest value of each group of neighbours.
+export function thinned(points, most) {
+  const size = Math.ceil(points.length / most);
+  if (size <= 1) {
+    return points;
+  }
+  const kept = [];
+  for (let at = 0; at < points.length; at += size) {
+    const group = points.slice(at, at + size);
+    kept.push(group.reduce((high, point) => (point.values[0] > high.values[0] ? point : high)));
+  }
+  return kept;
 }
 
 // A plot with its legend, its axes, and a readout for pointer and keyboard.
@@ -167,6 +183,7 @@ export class Plot {
   // Sets the values. `lines` are horizontal lines with a label.
   update({ points, from, to, longest, lines = [] }) {
     Object.assign(this, { points, from, to, longest, lines });
+    this.readout.setAttribute("aria-live", "off"); // Only a key speaks, not each second.
     if (this.cursor !== null && this.cursor < from) {
       this.cursor = null;
     }
@@ -185,7 +202,7 @@ export class Plot {
     }
     const shown = this.visible();
     const values = [...shown.flatMap((point) => point.values), ...this.lines.map((line) => line.value)];
-    const marks = ticks(Math.max(this.least, ...values));
+    const marks = ticks(values.reduce((most, value) => Math.max(most, value), this.least));
     const top = marks[marks.length - 1];
     const bottom = HEIGHT - MARGIN.bottom;
     const y = (value) => bottom - (value / top) * (bottom - MARGIN.top);
@@ -211,7 +228,7 @@ export class Plot {
       }));
     });
     if (this.dots) {
-      for (const point of shown) {
+      for (const point of thinned(shown, MOST_DOTS)) {
         parts.push(shape("circle", { class: "dot", cx: x(point.at), cy: y(point.values[0]), r: 2.5 }));
       }
     } else {
