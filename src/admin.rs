@@ -12,7 +12,7 @@ mod page;
 pub mod running;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -223,13 +223,21 @@ impl Drop for AdminServer {
     }
 }
 
-/// Returns the address of the page for a browser on this machine.
+/// Returns the address of the page for a browser on this machine. It is never `localhost`: browsers
+/// try `::1` first, where another user may listen.
 #[must_use]
 pub fn page_url(address: SocketAddr) -> String {
-    match address.ip().is_unspecified() {
-        true => format!("http://localhost:{}/", address.port()),
-        false => format!("http://{address}/"),
+    format!("http://{}/", reachable(address))
+}
+
+/// Returns the address at which programs of this machine reach a listener.
+fn reachable(mut address: SocketAddr) -> SocketAddr {
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+        _ => {}
     }
+    address
 }
 
 fn listen(address: SocketAddr) -> Result<Listening, AdminError> {

@@ -6,15 +6,18 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use hyper::HeaderMap;
 use hyper::header::{HOST, HeaderName, HeaderValue, ORIGIN};
 use hyper::http::uri::Uri;
+use hyper::{HeaderMap, Method};
 use thiserror::Error;
 
+use super::{page_url, reachable};
 use crate::admission::{Admitted, Arrival, Refusal};
 
 /// Fetch Metadata Request Headers, 2.3.
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
+const SEC_FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
 
 /// Rights of a request.
 #[derive(Clone, Copy, Debug)]
@@ -56,15 +59,30 @@ pub(super) enum Denial {
 }
 
 impl Denial {
+    /// Returns the rule that the request breaks.
+    pub(super) fn rule(&self) -> &'static str {
+        match self {
+            Self::OtherHost => "pgiam answers requests to its own address only",
+            Self::OtherSite => "pgiam does not show its status to other websites",
+            _ => "pgiam shows its status to its own user only",
+        }
+    }
+
     /// Returns the remedy, with its command on a line of its own.
     pub(super) fn remedy(&self, address: Option<SocketAddr>) -> String {
         match self {
-            Self::Foreign { .. } | Self::Unknown(_) | Self::Password => {
+            Self::Foreign { .. } => {
                 "Open it as the user that runs pgiam, or run as that user:\n  pgiam status --watch\n"
                     .to_owned()
             }
+            Self::Unknown(_) | Self::Password => {
+                "Run as the user that runs pgiam:\n  pgiam status --watch\n".to_owned()
+            }
             Self::Elsewhere(_) => elsewhere(address),
-            Self::OtherHost => "Use localhost or a loopback address as the host name.\n".to_owned(),
+            Self::OtherHost => match address {
+                Some(address) => format!("Open {}\n", page_url(address)),
+                None => String::new(),
+            },
             Self::OtherSite => {
                 "Type the address into the address bar of the browser.\n".to_owned()
             }
@@ -76,13 +94,9 @@ fn elsewhere(address: Option<SocketAddr>) -> String {
     let Some(address) = address else {
         return String::new();
     };
-    let port = address.port();
-    let place = match address.ip() {
-        ip if ip.is_unspecified() || ip.is_loopback() => format!("localhost:{port}"),
-        _ => address.to_string(),
-    };
+    let (port, place) = (address.port(), reachable(address));
     format!(
-        "Open http://localhost:{port}/ in your browser while this command runs, with the machine \
+        "Open http://127.0.0.1:{port}/ in your browser while this command runs, with the machine \
          of pgiam as HOST:\n  ssh -N -L {port}:{place} HOST\n"
     )
 }
@@ -128,7 +142,7 @@ pub(super) fn is_meant(address: Option<SocketAddr>, headers: &HeaderMap, uri: &U
 pub(super) fn judge_headers(
     address: Option<SocketAddr>,
     arrival: Arrival,
-    (headers, uri): (&HeaderMap, &Uri),
+    (method, headers, uri): (&Method, &HeaderMap, &Uri),
 ) -> Result<(), Denial> {
     let mut own: Vec<IpAddr> = address.iter().map(SocketAddr::ip).collect();
     if let Arrival::Tcp { ours, .. } = arrival {
@@ -147,10 +161,23 @@ pub(super) fn judge_headers(
     };
     // "none": the user typed the address.
     let same_site = sites.all(|site| site == "same-origin" || site == "none");
-    match same_site && origins.all(is_ours) {
+    match (same_site || is_link(method, headers, uri)) && origins.all(is_ours) {
         true => Ok(()),
         false => Err(Denial::OtherSite),
     }
+}
+
+/// Returns `true` if the browser opens the page in a window of its own, such as by a link. The page
+/// itself contains no data, and other websites cannot read or frame it.
+fn is_link(method: &Method, headers: &HeaderMap, uri: &Uri) -> bool {
+    let is = |name, expected| {
+        let mut values = headers.get_all(name).iter();
+        values.next().is_some_and(|value| value == expected) && values.next().is_none()
+    };
+    method == Method::GET
+        && uri.path() == "/"
+        && is(SEC_FETCH_MODE, "navigate")
+        && is(SEC_FETCH_DEST, "document")
 }
 
 /// Returns `true` if each name of the server in a request is `localhost`, a loopback address, or

@@ -128,15 +128,13 @@ impl AdminContext {
 
     /// Returns the refusal of a request, with its remedy.
     pub(super) fn deny(&self, denial: &Denial) -> AdminResponse {
-        debug!(reason = %denial, "refused a request for the status page");
+        debug!(reason = %denial, "refused a request");
         let status = match denial {
             Denial::OtherHost => StatusCode::MISDIRECTED_REQUEST,
             _ => StatusCode::FORBIDDEN,
         };
-        let remedy = denial.remedy(self.http);
-        let body = format!(
-            "pgiam shows its status to its own user only: {denial}\n{remedy}\nPaths for all clients:\n{INDEX}"
-        );
+        let (rule, remedy) = (denial.rule(), denial.remedy(self.http));
+        let body = format!("{rule}: {denial}\n{remedy}\nPaths for all clients:\n{INDEX}");
         AdminResponse::text(status, body)
     }
 

@@ -34,7 +34,7 @@ pub struct ProcessDocument {
     pub uptime_seconds: f64,
     /// Path of the configuration file.
     pub config: Option<PathBuf>,
-    /// Address of the health endpoints and metrics.
+    /// Address of the status page, health endpoints and metrics.
     pub http: Option<String>,
     /// Log file, if `pgiam up` started the process.
     pub log: Option<PathBuf>,

@@ -35,7 +35,7 @@ const MOST: usize = 128;
 const DEADLINE: Duration = Duration::from_secs(5);
 /// Timeout for the head of the request.
 const HEAD_DEADLINE: Duration = Duration::from_secs(1);
-/// Maximum bytes of a request's head. Browsers send the cookies of every server on localhost, whatever
+/// Maximum bytes of a request's head. Browsers send the cookies of every server of a host, whatever
 /// its port; other development servers accept 8 to 16 KiB.
 const HEAD: usize = 32 * 1024;
 
@@ -150,10 +150,10 @@ impl Visitor {
     }
 
     fn answer(&self, context: &AdminContext, request: &Request<Incoming>) -> AdminResponse {
-        let (headers, uri) = (request.headers(), request.uri());
+        let (method, headers, uri) = (request.method(), request.headers(), request.uri());
         let answer = |access| {
             context.answer(&AdminRequest {
-                method: request.method(),
+                method,
                 path: uri.path(),
                 query: uri.query(),
                 access,
@@ -167,7 +167,7 @@ impl Visitor {
         }
         let judged = judged
             .clone()
-            .and_then(|()| access::judge_headers(context.http, *arrival, (headers, uri)));
+            .and_then(|()| access::judge_headers(context.http, *arrival, (method, headers, uri)));
         match &judged {
             Ok(()) => answer(Access::Page),
             Err(denial) => answer(Access::Public(denial)),
@@ -175,15 +175,19 @@ impl Visitor {
     }
 }
 
-/// Headers of each answer. They keep browsers from storing, guessing, framing and sharing it, and the
-/// page from loading anything from elsewhere.
-const HEADERS: [(HeaderName, &str); 5] = [
+/// Headers of each answer. They keep browsers from storing, guessing, framing and sharing it, the
+/// page from loading anything from elsewhere, and a website that opens it from its window.
+const HEADERS: [(HeaderName, &str); 6] = [
     (CACHE_CONTROL, "no-store"),
     (CONTENT_SECURITY_POLICY, POLICY),
     (X_CONTENT_TYPE_OPTIONS, "nosniff"),
     (REFERRER_POLICY, "no-referrer"),
     (
         HeaderName::from_static("cross-origin-resource-policy"),
+        "same-origin",
+    ),
+    (
+        HeaderName::from_static("cross-origin-opener-policy"),
         "same-origin",
     ),
 ];

@@ -49,7 +49,7 @@ static FILES: [PageFile; 10] = [
 /// The recent logins of all targets, for the plot of the login time.
 #[derive(Debug, Serialize)]
 pub(super) struct PlottedLogins {
-    /// Targets, in the order of the configuration.
+    /// Targets, sorted by name.
     targets: Vec<PlottedTarget>,
 }
 

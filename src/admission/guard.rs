@@ -16,7 +16,7 @@ use crate::platform::peer::{self, OwnerLookup, PeerOwner};
 
 /// Maximum number of refusals within [`WINDOW`] that are answered and logged. Connections beyond it
 /// are closed and counted: otherwise another user could fill the log, and keep an answer in
-/// progress for every connection that he opens.
+/// progress for every connection that this user opens.
 const MOST_REFUSALS: u32 = 64;
 const WINDOW: Duration = Duration::from_secs(1);
 

@@ -1,4 +1,4 @@
-//! Who gets the status page and `/status` at the port, and what else the port answers.
+//! Access to the status page and `/status` at the port, and its other answers.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -31,6 +31,7 @@ async fn the_owner_gets_the_page_and_the_status() {
             "cache-control: no-store",
             "x-content-type-options: nosniff",
             "referrer-policy: no-referrer",
+            "cross-origin-opener-policy: same-origin",
             "cross-origin-resource-policy: same-origin",
             "content-security-policy: default-src 'none'; ",
             "frame-ancestors 'none'",
@@ -105,7 +106,7 @@ async fn requests_of_websites_are_refused() {
     world.stop().await;
 }
 
-/// Browsers send the cookies of all servers on localhost.
+/// Browsers send the cookies of all servers of a host.
 #[tokio::test]
 async fn heads_have_a_limit_above_the_cookies_of_other_servers() {
     let world = world().await;

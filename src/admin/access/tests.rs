@@ -28,9 +28,17 @@ fn meant(address: &str, host: &str) -> bool {
 
 /// Judges a request for the page at `ours`, which is also the configured address.
 fn judged(ours: &str, pairs: &[(&'static str, &str)]) -> Result<(), Denial> {
-    let headers = headers(pairs);
-    let uri = Uri::from_static("/");
-    judge_headers(ours.parse().ok(), arrival(ours, ours), (&headers, &uri))
+    asked_for(ours, (&Method::GET, "/"), pairs)
+}
+
+fn asked_for(
+    ours: &str,
+    (method, path): (&Method, &'static str),
+    pairs: &[(&'static str, &str)],
+) -> Result<(), Denial> {
+    let (headers, uri) = (headers(pairs), Uri::from_static(path));
+    let request = (method, &headers, &uri);
+    judge_headers(ours.parse().ok(), arrival(ours, ours), request)
 }
 
 #[test]
@@ -83,7 +91,7 @@ fn the_configured_address_and_the_one_of_the_connection_are_own_names() {
             arrival(INTERFACE, "10.0.0.7:40000"),
             Uri::from_static("/status"),
         );
-        judge_headers(address.parse().ok(), ours, (&headers, &uri))
+        judge_headers(address.parse().ok(), ours, (&Method::GET, &headers, &uri))
     };
     assert_eq!(at("0.0.0.0:9801"), Ok(()));
     assert_eq!(judged(LOOPBACK, &host), Err(Denial::OtherHost));
@@ -97,7 +105,7 @@ fn each_name_of_a_request_counts() {
     let absolute = Uri::from_static("http://attacker.example:9801/status");
     let ours = arrival(LOOPBACK, "127.0.0.1:40000");
     assert_eq!(
-        judge_headers(None, ours, (&one, &absolute)),
+        judge_headers(None, ours, (&Method::GET, &one, &absolute)),
         Err(Denial::OtherHost),
         "the form of a request to a proxy"
     );
@@ -137,6 +145,44 @@ fn requests_that_another_site_caused_are_denied() {
 }
 
 #[test]
+fn a_link_opens_the_page_but_no_data() {
+    let host = ("host", "127.0.0.1:9801");
+    let mode = ("sec-fetch-mode", "navigate");
+    let dest = ("sec-fetch-dest", "document");
+    for site in ["cross-site", "same-site"] {
+        let link = [host, ("sec-fetch-site", site), mode, dest];
+        let get = |path| asked_for(LOOPBACK, (&Method::GET, path), &link);
+        assert_eq!(get("/"), Ok(()));
+        for path in [
+            "/status",
+            "/logins",
+            "/page/main.js",
+            "/explain/aws.expired",
+        ] {
+            assert_eq!(get(path), Err(Denial::OtherSite), "{path}");
+        }
+        let posted = asked_for(LOOPBACK, (&Method::POST, "/"), &link);
+        assert_eq!(posted, Err(Denial::OtherSite));
+        for other in [
+            [mode, ("sec-fetch-dest", "iframe")],
+            [mode, ("sec-fetch-dest", "embed")],
+            [("sec-fetch-mode", "no-cors"), dest],
+            [mode, mode],
+            [dest, dest],
+        ] {
+            let pairs = [&[host, ("sec-fetch-site", site)], &other[..]].concat();
+            assert_eq!(
+                judged(LOOPBACK, &pairs),
+                Err(Denial::OtherSite),
+                "{other:?}"
+            );
+        }
+        let posted_by = [&link[..], &[("origin", "http://attacker.example")]].concat();
+        assert_eq!(judged(LOOPBACK, &posted_by), Err(Denial::OtherSite));
+    }
+}
+
+#[test]
 fn clients_are_judged_like_those_of_databases() {
     let here = arrival(LOOPBACK, "127.0.0.1:40000");
     let elsewhere = arrival(INTERFACE, "10.0.0.9:40000");
@@ -169,9 +215,9 @@ fn the_address_of_the_page_can_be_opened() {
     let url = |address: &str| crate::admin::page_url(address.parse().unwrap());
     assert_eq!(url("127.0.0.1:9801"), "http://127.0.0.1:9801/");
     assert_eq!(url("[::1]:9801"), "http://[::1]:9801/");
-    for any in ["0.0.0.0:9801", "[::]:9801"] {
-        assert_eq!(url(any), "http://localhost:9801/");
-    }
+    // Not localhost: browsers try ::1 first, where another user may listen.
+    assert_eq!(url("0.0.0.0:9801"), "http://127.0.0.1:9801/");
+    assert_eq!(url("[::]:9801"), "http://[::1]:9801/");
 }
 
 #[test]
@@ -185,6 +231,11 @@ fn a_denial_names_reason_and_remedy() {
         "the client runs as user id 1001, and pgiam as 7\n\
          Open it as the user that runs pgiam, or run as that user:\n  pgiam status --watch\n"
     );
+    for unknown in [Denial::Unknown("no owner".to_owned()), Denial::Password] {
+        // The client may be a program of pgiam's user already.
+        let text = texts(unknown, LOOPBACK);
+        assert!(text.ends_with("\nRun as the user that runs pgiam:\n  pgiam status --watch\n"));
+    }
     let far = || Denial::Elsewhere([10, 0, 0, 9].into());
     let text = texts(far(), INTERFACE);
     assert!(
@@ -193,7 +244,7 @@ fn a_denial_names_reason_and_remedy() {
     );
     let text = texts(far(), "0.0.0.0:9801");
     assert!(
-        text.ends_with("\n  ssh -N -L 9801:localhost:9801 HOST\n"),
+        text.ends_with("\n  ssh -N -L 9801:127.0.0.1:9801 HOST\n"),
         "{text}"
     );
 }
