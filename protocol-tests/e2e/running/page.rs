@@ -343,14 +343,8 @@ async fn the_page_notices_the_end_and_the_next_start() {
     world.stop().await;
 }
 
-/// The functions of the scripts, in the browser that runs them.
-#[tokio::test]
-async fn numbers_and_gaps_are_right() {
-    let world = world().await;
-    let Some((mut browser, address)) = open(&world).await else {
-        return world.stop().await;
-    };
-    let script = r#"
+/// Results of the functions of the scripts.
+const RESULTS: &str = r#"
         (async () => {
             const dom = await import("/page/dom.js");
             const words = await import("/page/words.js");
@@ -417,7 +411,15 @@ async fn numbers_and_gaps_are_right() {
             };
         })()
     "#;
-    let found = value(&mut browser, script).await;
+
+/// The functions of the scripts, in the browser that runs them.
+#[tokio::test]
+async fn numbers_and_gaps_are_right() {
+    let world = world().await;
+    let Some((mut browser, address)) = open(&world).await else {
+        return world.stop().await;
+    };
+    let found = value(&mut browser, RESULTS).await;
     let expected = json!({
         "bytes": ["0 B", "999 B", "1.0 kB", "99.9 kB", "100 kB", "1.0 MB", "2.5 TB"],
         "took": ["0 ms", "4.2 ms", "84 ms", "1.23 s", "12.3 s", "–"],
