@@ -233,6 +233,9 @@ async fn home(name: &str) -> tempfile::TempDir {
     };
     let script = said(&["completions", name]).await;
     let folder = home.path().display();
+    let programs = pgiam().parent().expect("its folder").display();
+    // Not by the environment: the shell that starts the terminal may change it.
+    let path = format!("export PATH='{programs}':\"$PATH\"\n");
     write("pgiam.toml", TARGETS);
     write(
         ".aws/config",
@@ -249,11 +252,15 @@ async fn home(name: &str) -> tempfile::TempDir {
         "zsh" => {
             write("_pgiam", &script);
             let start = "PROMPT='> '\nautoload -Uz compinit && compinit -u -D\n";
-            write(".zshrc", &format!("fpath=('{folder}' $fpath)\n{start}"));
+            write(
+                ".zshrc",
+                &format!("{path}fpath=('{folder}' $fpath)\n{start}"),
+            );
         }
         _ => {
             let prompt = "function fish_prompt; echo -n '> '; end\nset -g fish_greeting\n";
-            write(".config/fish/config.fish", prompt);
+            let path = format!("set --export PATH '{programs}' $PATH\n");
+            write(".config/fish/config.fish", &(path + prompt));
             write(".config/fish/completions/pgiam.fish", &script);
         }
     }

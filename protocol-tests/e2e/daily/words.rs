@@ -54,6 +54,9 @@ async fn every_command_has_a_help_with_examples() {
         "wait",
         "stop",
         "explain",
+        "service",
+        "up",
+        "down",
         "completions",
         "man",
     ];
