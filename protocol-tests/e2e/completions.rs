@@ -244,10 +244,8 @@ async fn home(name: &str) -> tempfile::TempDir {
     match name {
         "bash" => {
             write("script", &script);
-            write(
-                ".bashrc",
-                "PS1='> '\n. ~/script\nbind 'set show-all-if-ambiguous on'\n",
-            );
+            let start = "PS1='> '\n. ~/script\nbind 'set show-all-if-ambiguous on'\n";
+            write(".bashrc", &(path + start));
         }
         "zsh" => {
             write("_pgiam", &script);
