@@ -91,6 +91,16 @@ impl Terminal {
 
     /// What stands on the screen, once `wanted` does.
     pub(crate) async fn shows(&self, wanted: &str) -> String {
+        let seen = self.shows_within(wanted, PATIENCE).await;
+        seen.unwrap_or_else(|last| panic!("{wanted} is not on the screen:\n{last}"))
+    }
+
+    /// What stands on the screen, once `wanted` does, or what stands there at the end of the time.
+    pub(crate) async fn shows_within(
+        &self,
+        wanted: &str,
+        limit: Duration,
+    ) -> Result<String, String> {
         let mut last = String::new();
         let look = async {
             loop {
@@ -103,9 +113,8 @@ impl Terminal {
                 tokio::time::sleep(Duration::from_millis(30)).await;
             }
         };
-        let seen = tokio::time::timeout(PATIENCE, look).await;
-        assert!(seen.is_ok(), "{wanted} is not on the screen:\n{last}");
-        last
+        let seen = tokio::time::timeout(limit, look).await;
+        if seen.is_ok() { Ok(last) } else { Err(last) }
     }
 
     /// Waits until the screen does not have `unwanted`.
