@@ -13,7 +13,7 @@ use tracing::debug;
 use crate::aws::discover::Survey;
 use crate::base::names::Region;
 use crate::platform;
-use crate::platform::permissions::{self, CheckedDir, FileRole};
+use crate::platform::permissions::{CheckedDir, FileRole};
 
 /// Name of the file.
 const FILE: &str = "seen-names.json";
@@ -76,8 +76,9 @@ impl SeenName {
 impl SeenNames {
     /// Reads the names below the state directory.
     pub(crate) fn load(state_dir: &Path) -> Self {
-        let path = state_dir.join(FILE);
-        let read = permissions::read(FileRole::StateFile, &path, LARGEST);
+        let dir = CheckedDir::open(FileRole::StateDir, state_dir);
+        // Its rule is that of the certificate: written by this user or root only.
+        let read = dir.and_then(|dir| dir.read(FileRole::Certificate, FILE, LARGEST));
         let parsed = read.ok().map(|bytes| serde_json::from_slice(&bytes));
         parsed.and_then(Result::ok).unwrap_or_default()
     }

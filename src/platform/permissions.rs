@@ -34,8 +34,6 @@ pub enum FileRole {
     Key,
     /// Certificate for local clients.
     Certificate,
-    /// Another file below the state directory.
-    StateFile,
     /// File with the local password.
     PasswordFile,
     /// Configuration file.
@@ -157,10 +155,6 @@ impl FileRole {
             },
             Self::Certificate => PermissionRule {
                 name: "the local certificate",
-                ..FILE
-            },
-            Self::StateFile => PermissionRule {
-                name: "the file",
                 ..FILE
             },
             Self::PasswordFile => PermissionRule {
