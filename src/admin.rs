@@ -85,9 +85,17 @@ pub struct ControlRequests {
     /// Receives a message when a client requests a reload of the configuration; `None` if there is
     /// none to reload.
     pub reload: Option<mpsc::Sender<()>>,
-    /// Receives the name of a target when a client requests its end; `None` if the program has only
-    /// one.
-    pub stop_target: Option<mpsc::Sender<TargetName>>,
+    /// Receives the requests to stop a target; `None` if the program has only one.
+    pub stop_target: Option<mpsc::Sender<TargetStop>>,
+}
+
+/// Request to stop a target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TargetStop {
+    /// Name of the target.
+    pub name: TargetName,
+    /// Closes its connections now, without the time that they have otherwise.
+    pub now: bool,
 }
 
 /// Reason why there are no health endpoints.

@@ -7,10 +7,10 @@ use hyper::{Method, StatusCode};
 use serde::Serialize;
 use tracing::debug;
 
-use super::AdminContext;
 use super::access::{Access, Denial};
 use super::document::ProcessDocument;
 use super::page::{Explanation, PlottedLogins, Resource};
+use super::{AdminContext, TargetStop};
 use crate::base::foreign_text::{visible, visible_json};
 use crate::observe::{Observed, Phase, TargetStatus};
 
@@ -138,11 +138,12 @@ impl AdminContext {
         AdminResponse::text(status, body)
     }
 
-    /// Stops the target in `name`. A separate path, because an older pgiam would stop as a whole
-    /// if it ignored the query.
+    /// Stops the target in `name`; with `now=1`, closes its connections at once. A separate path,
+    /// because an older pgiam would stop as a whole if it ignored the query.
     fn stop_target(&self, query: Option<&str>) -> AdminResponse {
-        let mut pairs = url::form_urlencoded::parse(query.unwrap_or_default().as_bytes());
-        let name = pairs.find_map(|(key, value)| (key == "name").then_some(value));
+        let pairs = || url::form_urlencoded::parse(query.unwrap_or_default().as_bytes());
+        let now = pairs().any(|(key, value)| key == "now" && value == "1");
+        let name = pairs().find_map(|(key, value)| (key == "name").then_some(value));
         let Some(name) = name.filter(|name| !name.is_empty()) else {
             return AdminResponse::text(StatusCode::BAD_REQUEST, "missing name=TARGET\n");
         };
@@ -159,7 +160,11 @@ impl AdminContext {
             let body = format!("there is no target \"{}\"\n", visible(&name));
             return AdminResponse::text(StatusCode::NOT_FOUND, body);
         }
-        match stop.try_send(name.as_ref().into()) {
+        let request = TargetStop {
+            name: name.as_ref().into(),
+            now,
+        };
+        match stop.try_send(request) {
             Ok(()) => AdminResponse::text(StatusCode::ACCEPTED, "stopping the target\n"),
             Err(_) => AdminResponse::text(StatusCode::SERVICE_UNAVAILABLE, "busy; try again\n"),
         }
@@ -268,8 +273,12 @@ fn against(observed: &Observed, statuses: &[TargetStatus], least: Option<usize>)
         return Some("no target is served".to_owned());
     }
     let ready = statuses.iter().filter(|status| status.is_ready()).count();
-    let wanted = least.unwrap_or(statuses.len());
-    let all = statuses.len();
+    // Its owner stopped the others.
+    let all = statuses.iter().filter(|status| !status.stopped).count();
+    if all == 0 {
+        return Some("every target is stopped".to_owned());
+    }
+    let wanted = least.unwrap_or(all);
     let left_out = observed.left_out().targets.len();
     if left_out > 0 && least.is_none() {
         return Some(format!(

@@ -11,6 +11,8 @@ use crate::platform::socket::control::{self, ExistingSocket};
 /// Timeout of one request.
 #[cfg(unix)]
 const DEADLINE: Duration = Duration::from_secs(3);
+/// The same for a process that did not answer the last time.
+const SHORT_DEADLINE: Duration = Duration::from_millis(300);
 /// Maximum bytes of an answer: some thousand connections.
 #[cfg(unix)]
 const MOST: usize = 16 * 1024 * 1024;
@@ -36,14 +38,33 @@ pub enum AskError {
 ///
 /// # Errors
 /// [`AskError::Unsupported`] on systems without control sockets. (Windows: untested.)
-pub async fn all(
+pub async fn all(state_dir: Option<&Path>) -> Result<StatusAnswers, AskError> {
+    all_except(state_dir, &[]).await
+}
+
+/// Statuses of processes.
+pub type StatusAnswers = Vec<(ExistingSocket, Result<ProcessDocument, AskError>)>;
+
+/// Returns the same as [`all`]. The processes in `silent`, which did not answer the last time, have
+/// less time to answer, so that they do not delay the others.
+///
+/// # Errors
+/// The same.
+pub async fn all_except(
     state_dir: Option<&Path>,
-) -> Result<Vec<(ExistingSocket, Result<ProcessDocument, AskError>)>, AskError> {
+    silent: &[u32],
+) -> Result<StatusAnswers, AskError> {
     if !cfg!(unix) {
         return Err(AskError::Unsupported);
     }
     let asked = control::all(state_dir).into_iter().map(async |found| {
-        let status = status(&found).await;
+        let status = match silent.contains(&found.pid) {
+            false => status(&found).await,
+            true => {
+                let status = tokio::time::timeout(SHORT_DEADLINE, status(&found)).await;
+                status.unwrap_or_else(|_| Err(AskError::Silent("timeout".to_owned())))
+            }
+        };
         (found, status)
     });
     let mut all = futures_util::future::join_all(asked).await;
@@ -68,13 +89,14 @@ pub async fn stop(which: &ExistingSocket) -> Result<(), AskError> {
     ask(which, "POST", "/stop").await.map(drop)
 }
 
-/// Requests the end of one target of a process.
+/// Requests the end of one target of a process; with `now`, closes its connections at once.
 ///
 /// # Errors
 /// [`AskError`].
-pub async fn stop_target(which: &ExistingSocket, name: &str) -> Result<(), AskError> {
+pub async fn stop_target(which: &ExistingSocket, name: &str, now: bool) -> Result<(), AskError> {
     let name: String = url::form_urlencoded::byte_serialize(name.as_bytes()).collect();
-    let path = format!("/stop-target?name={name}");
+    let now = if now { "&now=1" } else { "" };
+    let path = format!("/stop-target?name={name}{now}");
     ask(which, "POST", &path).await.map(drop)
 }
 
@@ -100,8 +122,8 @@ pub async fn is_there(which: &ExistingSocket) -> bool {
 }
 
 #[cfg(unix)]
-async fn ask(whom: &ExistingSocket, method: &str, path: &str) -> Result<bytes::Bytes, AskError> {
-    let conversation = converse(whom, method, path);
+async fn ask(process: &ExistingSocket, method: &str, path: &str) -> Result<bytes::Bytes, AskError> {
+    let conversation = converse(process, method, path);
     let answer = tokio::time::timeout(DEADLINE, conversation).await;
     answer.unwrap_or_else(|_| {
         let reason = format!("timeout after {} s", DEADLINE.as_secs());
@@ -111,7 +133,7 @@ async fn ask(whom: &ExistingSocket, method: &str, path: &str) -> Result<bytes::B
 
 #[cfg(unix)]
 async fn converse(
-    whom: &ExistingSocket,
+    process: &ExistingSocket,
     method: &str,
     path: &str,
 ) -> Result<bytes::Bytes, AskError> {
@@ -124,7 +146,7 @@ async fn converse(
     fn silent(error: impl std::fmt::Display) -> AskError {
         AskError::Silent(error.to_string())
     }
-    let stream = tokio::net::UnixStream::connect(&whom.path).await;
+    let stream = tokio::net::UnixStream::connect(&process.path).await;
     let stream = stream.map_err(|error| match error.kind() {
         ConnectionRefused | NotFound => AskError::Gone,
         _ => silent(error),

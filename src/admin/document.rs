@@ -84,7 +84,7 @@ pub struct TargetDocument {
     pub auth: String,
     /// Role that replaces the client's default one.
     pub user: Option<String>,
-    /// `ready`, `idle`, `starting`, `interrupted` or `failing`.
+    /// `ready`, `idle`, `looking`, `starting`, `interrupted`, `failing` or `stopped`.
     pub state: String,
     /// `true` if a new connection is expected to work.
     pub ready: bool,

@@ -15,7 +15,7 @@ use tracing::{error, info, warn};
 use super::connection_string::client_host;
 use super::serve::{log_ignored_target, ready_line};
 use super::start_errors::WaitEffect;
-use crate::base::names::TargetName;
+use crate::admin::TargetStop;
 use crate::cli::ServeArgs;
 use crate::config::{
     ConfigError, ConfigFile, MAX_FILE_BYTES, ServeSettings, TargetConfig, fingerprint,
@@ -217,7 +217,7 @@ pub(super) struct ReloadSources {
     /// Requests of the control socket to reload.
     pub(super) control: mpsc::Receiver<()>,
     /// Requests of the control socket to stop a target.
-    pub(super) stops: mpsc::Receiver<TargetName>,
+    pub(super) stops: mpsc::Receiver<TargetStop>,
 }
 
 /// A change of the served targets.
@@ -225,7 +225,7 @@ pub(super) enum TargetChange {
     /// Load the configuration.
     Reload,
     /// Stop this target.
-    Stop(TargetName),
+    Stop(TargetStop),
 }
 
 impl<'a> ReloadTriggers<'a> {
@@ -284,11 +284,14 @@ impl<'a> ReloadTriggers<'a> {
         server: &mut PgServer,
         proxy: &Arc<Proxy>,
     ) {
-        if let TargetChange::Stop(name) = change {
+        if let TargetChange::Stop(TargetStop { name, now }) = change {
             let grace = Duration::from_secs(self.args.drain.drain_timeout);
-            if server.stop_target(&name, grace).await {
+            if server.stop_target(&name, (!now).then_some(grace)) {
                 let name = name.as_str();
-                info!(name, "stopped a target on request, until the next reload");
+                info!(
+                    name,
+                    now, "stopped a target on request, until the next reload"
+                );
                 service::status(&serving(server));
             }
             return;

@@ -19,12 +19,13 @@ use super::connection_string::client_host;
 use super::connection_test;
 use super::login::on_demand::{ServerLogins, needs_aws};
 use super::reload::{LoadedConfiguration, ReloadSources, ReloadTriggers, serving};
-use crate::admin::{AdminOptions, AdminServer, ControlRequests, HttpOptions, ProcessKind};
+use crate::admin::{
+    AdminOptions, AdminServer, ControlRequests, HttpOptions, ProcessKind, TargetStop,
+};
 use crate::admission::{KnownOwners, PassedSockets};
 use crate::aws::AwsContext;
 use crate::base::environment;
 use crate::base::foreign_text::visible;
-use crate::base::names::TargetName;
 use crate::base::quote::shell;
 use crate::cli::ServeArgs;
 use crate::cli::terminal::Progress;
@@ -286,7 +287,7 @@ fn administer(
     (state_dir, log): (Option<&Path>, Option<&Path>),
     proxy: &Proxy,
     stop: CancellationToken,
-) -> anyhow::Result<(AdminServer, mpsc::Receiver<()>, mpsc::Receiver<TargetName>)> {
+) -> anyhow::Result<(AdminServer, mpsc::Receiver<()>, mpsc::Receiver<TargetStop>)> {
     let (reload, asked) = mpsc::channel(1);
     let (stop_target, stops) = mpsc::channel(1);
     let serve = &configured.serve;

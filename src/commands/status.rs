@@ -161,7 +161,14 @@ fn missing(
         if let Some(other) = processes.iter().find(|p| p.state != "serving") {
             return Some(format!("process {} is {}", other.pid, other.state));
         }
-        return served().find(|target| !target.ready).map(not_ready);
+        // Its owner stopped the others.
+        let mut running = served()
+            .filter(|target| target.state != "stopped")
+            .peekable();
+        if running.peek().is_none() && served().next().is_some() {
+            return Some("every target is stopped".to_owned());
+        }
+        return running.find(|target| !target.ready).map(not_ready);
     }
     targets.iter().find_map(|name| {
         let mut own = served().filter(|target| target.name == *name).peekable();
@@ -174,6 +181,7 @@ fn missing(
 
 fn not_ready(target: &crate::admin::document::TargetDocument) -> String {
     let last = target.last_error.as_ref().map(|error| &error.id);
+    let last = last.filter(|_| target.state != "stopped");
     let why = target.failing.as_ref().or(last);
     let why = why.map(|id| format!(" [{id}]"));
     format!(

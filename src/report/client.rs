@@ -284,10 +284,14 @@ pub(super) fn route(error: &RouteError) -> Message {
             } else {
                 format!("there is no target \"{asked}\" on this port")
             };
-            Message::new("target.unknown", NO_SUCH_DATABASE, message).hint(format!(
-                "Use TARGET or TARGET/DATABASE as the database name. Targets on this port: {}.",
-                targets.join(", ")
-            ))
+            let hint = match targets.is_empty() {
+                true => "All targets on this port are stopped.".to_owned(),
+                false => format!(
+                    "Use TARGET or TARGET/DATABASE as the database name. Targets on this port: {}.",
+                    targets.join(", ")
+                ),
+            };
+            Message::new("target.unknown", NO_SUCH_DATABASE, message).hint(hint)
         }
         RouteError::Stopped { target } => {
             stopped(NOT_NOW, format!("target \"{target}\" is stopped"))

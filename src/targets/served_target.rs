@@ -407,8 +407,11 @@ impl<P: ProtocolState> PortTargets<P> {
         all.find(|served| served.config.name.as_bytes() == name)
     }
 
-    /// Returns the stopped target of this name.
+    /// Returns the stopped target of this name, or the only target of the port, if that is stopped.
     pub(crate) fn stopped(&self, name: &[u8]) -> Option<&TargetName> {
+        if !self.picks_by_name() {
+            return self.stopped.first();
+        }
         self.stopped
             .iter()
             .find(|stopped| stopped.as_bytes() == name)
@@ -444,6 +447,7 @@ impl<P: ProtocolState> PortTargets<P> {
     pub(crate) fn not_now(&self, asked: Option<&ServedTarget<P>>) -> Option<ConnectionError> {
         match asked {
             Some(served) => served.not_now(),
+            None if self.targets.is_empty() => Some(ConnectionError::NoTunnelYet(Readiness::Idle)),
             None => {
                 let all: Option<Vec<_>> =
                     self.targets.iter().map(|served| served.not_now()).collect();

@@ -1,7 +1,6 @@
 //! The end of one target, as `pgiam status --watch` requests it, while the others are served.
 
 use serde_json::Value;
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::{ask, post, status, until};
@@ -44,6 +43,11 @@ impl Lab {
 
     async fn stop(&self, name: &str) -> (u16, String) {
         post(&self.world, &format!("/stop-target?name={name}")).await
+    }
+
+    /// Stops it, and closes its connections at once.
+    async fn stop_now(&self, name: &str) -> (u16, String) {
+        self.stop(&format!("{name}&now=1")).await
     }
 
     fn at(&self, port: u16, database: &str) -> Shell {
@@ -93,15 +97,14 @@ async fn a_target_is_stopped_and_the_others_are_not_touched() {
     assert_eq!(on_reports.ask("select 3;").await, "3");
     assert!(lab.world.sandbox.open_sessions().len() > 1);
 
+    // psql reads the reason only while it waits for an answer.
+    on_orders.say("select pg_sleep(600);").await;
+    by_hub.say("select pg_sleep(600);").await;
     assert_eq!(lab.stop("orders").await.0, 202);
     for psql in [on_orders, by_hub] {
         let ran = psql.end().await;
         let said = "FATAL:  57P01: target \"orders\": terminating connection because the target was stopped";
-        // psql reads it when it next looks; without a query it only sees the end of its input.
-        assert!(
-            ran.stderr.is_empty() || ran.stderr.contains(said),
-            "{ran:?}"
-        );
+        assert!(ran.stderr.contains(said), "{ran:?}");
     }
     lab.until_gone("orders").await;
     let orders = lab.target("orders").await;
@@ -110,13 +113,11 @@ async fn a_target_is_stopped_and_the_others_are_not_touched() {
         (&"stopped".into(), &false.into())
     );
     assert_eq!(orders["port"], lab.own);
-    assert!(
-        TcpStream::connect(("127.0.0.1", lab.own)).await.is_err(),
-        "its port is closed"
-    );
-    let said = lab.refusal(lab.hub, "orders").await;
-    assert!(said.contains("target \"orders\" is stopped"), "{said}");
-    assert!(said.contains("[target.stopped]"), "{said}");
+    for (port, database) in [(lab.own, "app"), (lab.hub, "orders")] {
+        let said = lab.refusal(port, database).await;
+        assert!(said.contains("target \"orders\" is stopped"), "{said}");
+        assert!(said.contains("[target.stopped]"), "{said}");
+    }
     let waited = ask(&lab.world, &["wait", "orders", "--timeout", "0"]).await;
     assert!(
         waited.stderr.contains("target \"orders\" is stopped"),
@@ -155,7 +156,13 @@ async fn of_targets_that_share_a_port_the_other_is_still_selected_by_name() {
     assert_eq!(lab.at(lab.shared, "stock").ask("select 2;").await, "2");
     assert_eq!(lab.stop("stock").await.0, 202);
     lab.until_gone("stock").await;
-    assert!(TcpStream::connect(("127.0.0.1", lab.shared)).await.is_err());
+    let said = lab.refusal(lab.shared, "stock").await;
+    assert!(said.contains("[target.stopped]"), "{said}");
+    let said = lab.refusal(lab.shared, "nothing").await;
+    assert!(
+        said.contains("All targets on this port are stopped"),
+        "{said}"
+    );
     assert_eq!(lab.stop("orders").await.0, 202);
     lab.until_gone("orders").await;
     // All of them are stopped, and pgiam still answers and serves them again.
@@ -167,7 +174,7 @@ async fn of_targets_that_share_a_port_the_other_is_still_selected_by_name() {
 }
 
 #[tokio::test]
-async fn open_connections_have_time_until_the_target_is_stopped_again() {
+async fn open_connections_have_time_until_they_are_closed_on_request() {
     let lab = Lab::open("600").await;
     let mut psql = lab.at(lab.own, "app");
     assert_eq!(psql.ask("select 1;").await, "1");
@@ -180,13 +187,23 @@ async fn open_connections_have_time_until_the_target_is_stopped_again() {
     .await;
     assert_eq!(stopped["connections"].as_array().map(Vec::len), Some(2));
     assert_ne!(stopped["sessions"].as_array().map(Vec::len), Some(0));
-    assert!(TcpStream::connect(("127.0.0.1", lab.own)).await.is_err());
+    let said = lab.refusal(lab.own, "app").await;
+    assert!(said.contains("[target.stopped]"), "{said}");
+    assert_eq!(lab.stop("orders").await.0, 202, "it is stopped already");
     assert_eq!(psql.ask("select 'in peace';").await, "in peace");
-    assert_eq!(psql.end().await.code, Some(0));
+    // A cancel request finds its statement at the port of the stopped target.
+    let pid = psql.backend().await;
+    psql.say("select pg_sleep(600);").await;
+    let running = crate::shell::running(pid, "pg_sleep");
+    lab.world.wait_sql(&running).await;
+    psql.press_ctrl_c();
+    let ran = psql.end().await;
+    let cancelled = "canceling statement due to user request";
+    assert!(ran.stderr.contains(cancelled), "{ran:?}");
     assert_eq!(other.ask("select 2;").await, "2");
     // Sent while the client waits for the answer to a query that takes long.
     other.say("select pg_sleep(600);").await;
-    assert_eq!(lab.stop("orders").await.0, 202);
+    assert_eq!(lab.stop_now("orders").await.0, 202);
     let ran = other.end().await;
     assert!(
         ran.stderr.contains(
@@ -195,7 +212,30 @@ async fn open_connections_have_time_until_the_target_is_stopped_again() {
         "{ran:?}"
     );
     lab.until_gone("orders").await;
-    assert_eq!(lab.stop("orders").await.0, 202, "once more does no harm");
+    assert_eq!(
+        lab.stop_now("orders").await.0,
+        202,
+        "once more does no harm"
+    );
+    lab.world.stop().await;
+}
+
+#[tokio::test]
+async fn a_reload_leaves_the_connections_of_a_stopped_target_open() {
+    let lab = Lab::open("2").await;
+    let mut psql = lab.at(lab.own, "app");
+    assert_eq!(psql.ask("select 1;").await, "1");
+    assert_eq!(lab.stop("orders").await.0, 202);
+    until(&lab.world, "it is stopped", |target| {
+        target["state"] == "stopped"
+    })
+    .await;
+    assert_eq!(post(&lab.world, "/reload").await.0, 202);
+    let waited = ask(&lab.world, &["wait", "orders", "--timeout", "60"]).await;
+    assert_eq!(waited.code, Some(0), "{waited:?}");
+    // Longer than the time that its connections had.
+    assert_eq!(psql.ask("select 2 from pg_sleep(3);").await, "2");
+    assert_eq!(psql.end().await.code, Some(0));
     lab.world.stop().await;
 }
 

@@ -109,6 +109,26 @@ fn as_many_targets_as_are_asked_for_must_be_there() {
 }
 
 #[test]
+fn a_target_that_its_owner_stopped_is_not_required() {
+    let stopped = |name| TargetStatus {
+        stopped: true,
+        ..used(name)
+    };
+    let context = context(vec![used("orders"), stopped("reports")]);
+    let (code, body) = get(&context, "/readiness");
+    assert_eq!(code, 200, "{body}");
+    assert!(body.contains("reports: stopped\n"), "{body}");
+    assert_eq!(get(&context, "/readiness?min-ready=2").0, 503);
+    let all = self::context(vec![stopped("orders"), stopped("reports")]);
+    let (code, body) = get(&all, "/readiness");
+    assert_eq!(code, 503);
+    assert!(
+        body.starts_with("not ready: every target is stopped\n"),
+        "{body}"
+    );
+}
+
+#[test]
 fn a_program_that_is_full_wants_nobody() {
     let observed = Arc::new(Observed::new(1));
     observed.started();
@@ -273,8 +293,15 @@ fn the_control_socket_stops_a_target_that_is_there() {
     assert_eq!(status(&context, owner.clone(), "/stop-target?name=or"), 404);
     assert!(receiver.try_recv().is_err());
     assert_eq!(status(&context, owner.clone(), path), 202);
-    assert_eq!(status(&context, owner, path), 503, "one at a time");
-    assert_eq!(receiver.try_recv().unwrap(), *"ré ports");
+    assert_eq!(status(&context, owner.clone(), path), 503, "one at a time");
+    let request = |now| TargetStop {
+        name: "ré ports".into(),
+        now,
+    };
+    assert_eq!(receiver.try_recv().unwrap(), request(false));
+    let now = format!("{path}&now=1");
+    assert_eq!(status(&context, owner, &now), 202);
+    assert_eq!(receiver.try_recv().unwrap(), request(true));
     assert!(!context.controls.stop.is_cancelled());
 }
 

@@ -113,6 +113,24 @@ fn what_is_waited_for_has_a_name() {
 }
 
 #[test]
+fn wait_requires_a_stopped_target_only_by_name() {
+    let mut process = process("serving", &[("orders", true), ("reports", false)]);
+    process.targets[1].state = "stopped".to_owned();
+    process.targets[1].failing = None;
+    let named = ["reports".to_owned()];
+    assert_eq!(missing(std::slice::from_ref(&process), None, &[]), None);
+    assert_eq!(
+        missing(std::slice::from_ref(&process), None, &named).unwrap(),
+        "target \"reports\" is stopped"
+    );
+    process.targets.remove(0);
+    assert_eq!(
+        missing(&[process], None, &[]).unwrap(),
+        "every target is stopped"
+    );
+}
+
+#[test]
 fn one_that_does_not_answer_runs() {
     let silent = || AskError::Silent("nothing within 3 s".to_owned());
     let said = none_answers(&vec![(744, silent())]);

@@ -56,7 +56,7 @@ pub(super) async fn watch(state_dir: Option<&Path>, json: bool) -> anyhow::Resul
     }
     model.read(processes, reasons(failed));
     let Ok(screen) = Screen::open() else {
-        // Without keys it is a pipe.
+        // No keys can be read, as in a pipe.
         return lines::watch(state_dir, json).await;
     };
     let mut watch = Watch {
@@ -66,6 +66,7 @@ pub(super) async fn watch(state_dir: Option<&Path>, json: bool) -> anyhow::Resul
         keys: Keys::default(),
         signals: StopSignals::install().context("cannot listen for signals")?,
         suspends: SuspendSignals::install().context("cannot listen for signals")?,
+        sending: None,
         soon: None,
     };
     watch.run().await?;
@@ -116,6 +117,8 @@ struct Watch {
     keys: Keys,
     signals: StopSignals,
     suspends: SuspendSignals,
+    /// The request in progress, with its result as a message.
+    sending: Option<JoinHandle<String>>,
     /// Time of a reading before the next regular one.
     soon: Option<Instant>,
 }
@@ -154,6 +157,11 @@ impl Watch {
                         self.model.read(processes, reasons(failed));
                     }
                 }
+                message = sent(&mut self.sending) => {
+                    self.sending = None;
+                    self.model.message = message;
+                    self.soon = Some(Instant::now() + EFFECT);
+                }
                 _ = self.signals.next() => return Ok(()),
                 signal = self.suspends.next() => match signal {
                     SuspendSignal::Suspend => self.suspend(false).await?,
@@ -166,7 +174,8 @@ impl Watch {
 
     fn read(&self) -> Reading {
         let state_dir = self.state_dir.clone();
-        tokio::spawn(async move { client::all(state_dir.as_deref()).await })
+        let silent: Vec<u32> = self.model.silent.iter().map(|(pid, _)| *pid).collect();
+        tokio::spawn(async move { client::all_except(state_dir.as_deref(), &silent).await })
     }
 
     /// Handles a key or a change of size. Returns false to end the screen.
@@ -181,10 +190,10 @@ impl Watch {
             Action::Redraw => self.screen.clear().context(TERMINAL)?,
             Action::Suspend => self.suspend(true).await?,
             Action::Run(words) => return self.give_way(&words).await,
-            Action::Send(request) => {
-                self.send(request).await;
-                self.soon = Some(Instant::now() + EFFECT);
+            Action::Send(_) if self.sending.is_some() => {
+                self.model.message = Some("the last request is not finished".to_owned());
             }
+            Action::Send(request) => self.sending = Some(self.send(request)),
         }
         Ok(true)
     }
@@ -201,30 +210,37 @@ impl Watch {
         self.screen.enter().context(TERMINAL)
     }
 
-    async fn send(&mut self, request: Request) {
-        let pid = match &request {
-            Request::StopTarget(target) => target.pid,
-            Request::Reload(pid) => *pid,
-        };
-        let all = control::all(self.state_dir.as_deref());
-        let Some(socket) = all.into_iter().find(|found| found.pid == pid) else {
-            self.model.message = Some(format!("process {pid} has ended"));
-            return;
-        };
-        let (sent, done) = match &request {
-            Request::StopTarget(target) => (
-                client::stop_target(&socket, &target.name).await,
-                format!("stopping {}", target.name),
-            ),
-            Request::Reload(_) => (
-                client::reload(&socket).await,
-                "reloading the configuration".to_owned(),
-            ),
-        };
-        self.model.message = Some(match sent {
-            Ok(()) => done,
-            Err(error) => format!("process {pid}: {error}"),
-        });
+    /// Sends a request in the background; returns the message about its result.
+    fn send(&self, request: Request) -> JoinHandle<String> {
+        let state_dir = self.state_dir.clone();
+        tokio::spawn(async move {
+            let pid = match &request {
+                Request::StopTarget(target) | Request::CloseConnections(target) => target.pid,
+                Request::Reload(pid) => *pid,
+            };
+            let all = control::all(state_dir.as_deref());
+            let Some(socket) = all.into_iter().find(|found| found.pid == pid) else {
+                return format!("process {pid} has ended");
+            };
+            let (sent, done) = match &request {
+                Request::StopTarget(target) => (
+                    client::stop_target(&socket, &target.name, false).await,
+                    format!("stopping {}", target.name),
+                ),
+                Request::CloseConnections(target) => (
+                    client::stop_target(&socket, &target.name, true).await,
+                    format!("closing the connections of {}", target.name),
+                ),
+                Request::Reload(_) => (
+                    client::reload(&socket).await,
+                    "reloading the configuration".to_owned(),
+                ),
+            };
+            match sent {
+                Ok(()) => done,
+                Err(error) => format!("process {pid}: {error}"),
+            }
+        })
     }
 
     /// Runs pgiam with these arguments in place of the screen, and waits for a key. Returns false
@@ -288,7 +304,13 @@ impl Watch {
                     Err(_) => return false,
                 },
                 _ = self.signals.next() => return false,
-                _ = self.suspends.next() => {}
+                signal = self.suspends.next() => {
+                    if signal == SuspendSignal::Resumed {
+                        // The shell has left raw mode.
+                        _ = ratatui::crossterm::terminal::disable_raw_mode();
+                        _ = ratatui::crossterm::terminal::enable_raw_mode();
+                    }
+                }
             }
         }
     }
@@ -308,6 +330,14 @@ async fn at(time: Option<Instant>) {
 async fn finished(reading: &mut Option<Reading>) -> Option<StatusAnswer> {
     match reading {
         Some(reading) => reading.await.ok()?.ok(),
+        None => std::future::pending().await,
+    }
+}
+
+/// Resolves to the message about a request that is finished. Cancel-safe.
+async fn sent(sending: &mut Option<JoinHandle<String>>) -> Option<String> {
+    match sending {
+        Some(sending) => sending.await.ok(),
         None => std::future::pending().await,
     }
 }

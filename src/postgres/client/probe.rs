@@ -36,7 +36,8 @@ pub(crate) fn turned_away(
     // (`PQping`).
     let asked = route::requested(port_targets, startup);
     let stranger = proxy.asks_password(arrival);
-    if asked.is_some() && !stranger {
+    let is_stopped = port_targets.targets.is_empty();
+    if (asked.is_some() || is_stopped) && !stranger {
         return Ok(());
     }
     // The names of the targets are hidden from clients without the password.

@@ -128,15 +128,15 @@ fn edit(model: &mut Model, key: KeyEvent) {
 /// Handles a key while a window is open.
 fn press_in_window(model: &mut Model, mut window: Window, code: KeyCode) -> Action {
     let page = model.page.max(1);
-    let last = window.lines.len().saturating_sub(1);
     let to = match (code, &window.asks) {
         (KeyCode::Char('y' | 'Y'), Some(request)) => return Action::Send(request.clone()),
-        (KeyCode::Down | KeyCode::Char('j'), _) => window.first + 1,
+        (KeyCode::Down | KeyCode::Char('j'), _) => window.first.saturating_add(1),
         (KeyCode::Up | KeyCode::Char('k'), _) => window.first.saturating_sub(1),
-        (KeyCode::PageDown | KeyCode::Char(' '), None) => window.first + page,
+        (KeyCode::PageDown | KeyCode::Char(' '), None) => window.first.saturating_add(page),
         (KeyCode::PageUp, _) => window.first.saturating_sub(page),
         (KeyCode::Home | KeyCode::Char('g'), _) => 0,
-        (KeyCode::End | KeyCode::Char('G'), _) => last,
+        // The drawing knows the number of wrapped lines, and corrects it.
+        (KeyCode::End | KeyCode::Char('G'), _) => usize::MAX,
         // Every other key closes it.
         _ => return Action::None,
     };
@@ -222,7 +222,7 @@ fn stop(model: &mut Model) {
         (true, _) => (
             format!("Close the connections of {name} now?"),
             format!("{open} connections to the stopped target are still open."),
-            Request::StopTarget(target),
+            Request::CloseConnections(target),
         ),
         (false, _) => (
             format!("Stop {name}?"),

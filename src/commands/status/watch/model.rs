@@ -80,6 +80,8 @@ pub(super) struct Window {
 pub(super) enum Request {
     /// Stops a target.
     StopTarget(TargetRef),
+    /// Closes the connections of a stopped target.
+    CloseConnections(TargetRef),
     /// Reloads the configuration of this process.
     Reload(u32),
 }

@@ -405,7 +405,7 @@ fn keys_act_on_the_selected_target() {
     model.read(vec![next], Vec::new());
     assert_eq!(
         keys(&mut model, "sy"),
-        Action::Send(Request::StopTarget(own))
+        Action::Send(Request::CloseConnections(own))
     );
     assert_eq!(keys(&mut model, "q"), Action::Quit);
     assert_eq!(control(&mut model, 'c'), Action::Quit);
