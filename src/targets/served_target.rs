@@ -456,8 +456,10 @@ impl<P: ProtocolState> PortTargets<P> {
         }
     }
 
-    /// Returns whether it contains a target of this name.
+    /// Returns whether it contains a target of this name, served or stopped.
     pub(crate) fn has(&self, name: &str) -> bool {
-        self.targets.iter().any(|served| served.config.name == name)
+        let mut served = self.targets.iter();
+        served.any(|served| served.config.name == name)
+            || self.stopped.iter().any(|stopped| stopped == name)
     }
 }

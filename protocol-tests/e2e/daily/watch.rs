@@ -115,6 +115,8 @@ async fn keys_and_sizes() {
     }
     terminal.shows("(Database login)").await;
     terminal.press("Escape").await;
+    // Escape and the next key would be one key, if they were sent together.
+    terminal.shows_no("(Database login)").await;
     terminal.press("/").await;
     terminal.press("nothing").await;
     terminal.shows("hidden by the filter").await;
@@ -196,6 +198,18 @@ async fn a_suspended_screen_gives_the_terminal_back() {
     terminal.press("clear; fg").await;
     terminal.press("Enter").await;
     terminal.shows("q quit").await;
+    // No program can handle this one: the shell takes the terminal as it is.
+    kill(pid, Signal::SIGSTOP).expect("the signal is sent");
+    terminal.shows("Stopped").await;
+    terminal.press("fg").await;
+    terminal.press("Enter").await;
+    terminal.shows_no("Stopped").await;
+    terminal.shows("q quit").await;
+    // Without raw mode the key would wait for Enter.
+    terminal.press("?").await;
+    terminal.shows("Shift-Tab").await;
+    terminal.press("Escape").await;
+    terminal.shows_no("Shift-Tab").await;
     terminal.press("q").await;
     terminal.press("echo $((7000+7))").await;
     terminal.press("Enter").await;

@@ -14,6 +14,8 @@ pub(super) struct Column {
     pub(super) optional: bool,
     /// Takes the rest of the width.
     pub(super) grows: bool,
+    /// Order in which columns are left out if the table is too wide, from 1; 0: always shown.
+    pub(super) leaves: u8,
 }
 
 impl Column {
@@ -25,7 +27,13 @@ impl Column {
             least,
             optional: false,
             grows: false,
+            leaves: 0,
         }
+    }
+
+    /// Leaves the column out if the table is too wide: 1 first, then 2, and so on.
+    pub(super) const fn leaves(self, leaves: u8) -> Self {
+        Self { leaves, ..self }
     }
 
     /// A column of numbers, which are never cut.
@@ -73,13 +81,30 @@ pub(super) fn fit(columns: &[Column], widest: &[usize], gap: usize, width: usize
             None => 0,
         })
         .collect();
-    let shown = widths.iter().filter(|width| **width > 0).count();
-    let used = widths.iter().sum::<usize>() + gap * shown.saturating_sub(1);
-    let mut left = width.saturating_sub(used);
+    let used = |widths: &[usize]| {
+        let shown = widths.iter().filter(|width| **width > 0).count();
+        widths.iter().sum::<usize>() + gap * shown.saturating_sub(1)
+    };
+    // A number is shown whole or not at all.
+    let mut leaving: Vec<usize> = (0..columns.len()).collect();
+    leaving.retain(|at| columns.get(*at).is_some_and(|column| column.leaves > 0));
+    leaving.sort_by_key(|at| columns.get(*at).map(|column| column.leaves));
+    let mut left_out = Vec::new();
+    for at in leaving {
+        if used(&widths) <= width {
+            break;
+        }
+        if let Some(width) = widths.get_mut(at) {
+            *width = 0;
+            left_out.push(at);
+        }
+    }
+    let mut left = width.saturating_sub(used(&widths));
     // The narrowest of the cut columns grows first.
     while left > 0 {
         let cut = columns.iter().enumerate().filter(|(at, column)| {
-            !column.optional && !column.grows && widths.get(*at).is_some_and(|w| *w < natural(*at))
+            let is_cut = widths.get(*at).is_some_and(|w| *w < natural(*at));
+            !column.optional && !column.grows && !left_out.contains(at) && is_cut
         });
         let narrowest = cut
             .map(|(at, _)| at)
@@ -102,6 +127,7 @@ pub(super) fn fit(columns: &[Column], widest: &[usize], gap: usize, width: usize
         }
     }
     if let Some(at) = columns.iter().position(|column| column.grows)
+        && !left_out.contains(&at)
         && let Some(width) = widths.get_mut(at)
     {
         *width += left;
@@ -128,6 +154,17 @@ pub(super) fn cell(text: &str, width: usize, right: bool) -> String {
 /// Returns a text in at most `width` terminal columns, in one line, without terminal commands.
 pub(super) fn cut(text: &str, width: usize) -> String {
     console::truncate_str(&printable(text), width, "…").into_owned()
+}
+
+/// Returns the end of a printable text, in at most `width` terminal columns; a longer one begins
+/// with "…".
+pub(super) fn cut_start(text: &str, width: usize) -> String {
+    if text_width(text) <= width {
+        return text.to_owned();
+    }
+    let ends = text.char_indices().map(|(at, _)| text.split_at(at).1);
+    let mut ends = ends.filter(|end| text_width(end) < width);
+    format!("…{}", ends.next().unwrap_or_default())
 }
 
 /// Wraps a text at words into lines of at most `width` columns. A line that begins with two spaces
@@ -198,6 +235,27 @@ mod tests {
             [4, 6, 4, 0],
             "the caller cuts the line"
         );
+    }
+
+    #[test]
+    fn a_column_is_left_out_whole() {
+        let columns = [
+            Column::text("NAME", 6),
+            Column::number("SIZE").leaves(2),
+            Column::number("PID"),
+            Column::rest("LOAD", 4).leaves(1),
+        ];
+        let fitted = |width| fit(&columns, &[6, 6, 7, 0], 1, width);
+        assert_eq!(fitted(26), [6, 6, 7, 4]);
+        assert_eq!(fitted(25), [6, 6, 7, 0]);
+        assert_eq!(fitted(20), [6, 0, 7, 0]);
+    }
+
+    #[test]
+    fn a_long_filter_keeps_its_end() {
+        assert_eq!(cut_start("/orders", 7), "/orders");
+        assert_eq!(cut_start("/orders app", 7), "…rs app");
+        assert_eq!(cut_start("/日本語の名前", 6), "…名前");
     }
 
     #[test]

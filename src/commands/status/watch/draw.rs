@@ -5,7 +5,7 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::style::Style;
 
-use super::columns::{cell, cut, fit, text_width, wrap};
+use super::columns::{cell, cut, cut_start, fit, text_width, wrap};
 use super::header;
 use super::keys::SHORT_HELP;
 use super::model::{Model, Pane};
@@ -82,7 +82,7 @@ fn tables(model: &mut Model, (width, room): (usize, usize), is_last: bool) -> Ve
     }
 }
 
-/// Says which size the screen needs.
+/// Draws the size that the screen needs.
 fn too_small(buffer: &mut Buffer, area: Rect) {
     let (width, height) = LEAST;
     let text = format!(
@@ -387,7 +387,7 @@ fn last_line(model: &Model, buffer: &mut Buffer, (width, y): (usize, usize), the
     let mut x = 0;
     if model.editing {
         // The end of a long filter is more useful than its beginning.
-        let shown = format!("/{}", printable(&model.filter));
+        let shown = cut_start(&format!("/{}", printable(&model.filter)), width - 30);
         x = put(buffer, (0, y), (&shown, width - 30), Theme::strong());
         x += put(buffer, (x, y), (" ", 1), Theme::selected());
         put(

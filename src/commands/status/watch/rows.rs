@@ -137,13 +137,13 @@ impl Readings<'_> {
         let long = !self.is_compact();
         columns.extend([
             Column::text("STATE", 8),
-            Column::number("RTT"),
-            Column::number(if long { "LOGIN p50/p99" } else { "LOGIN" }),
+            Column::number("RTT").leaves(3),
+            Column::number(if long { "LOGIN p50/p99" } else { "LOGIN" }).leaves(1),
             Column::number("CONNS"),
-            Column::number(if long { "SESSIONS" } else { "SESS" }),
+            Column::number(if long { "SESSIONS" } else { "SESS" }).leaves(4),
             Column::number(if long { "UP/s" } else { "↑B/s" }),
             Column::number(if long { "DOWN/s" } else { "↓B/s" }),
-            Column::rest(if long { "TRAFFIC" } else { "LOAD" }, self.least_bars()),
+            Column::rest(if long { "TRAFFIC" } else { "LOAD" }, self.least_bars()).leaves(2),
             Column::optional("VIA"),
             Column::optional("ENDPOINT"),
         ]);
@@ -225,8 +225,8 @@ impl Readings<'_> {
         columns.extend([
             Column::number(if long { "UP/s" } else { "↑B/s" }),
             Column::number(if long { "DOWN/s" } else { "↓B/s" }),
-            Column::number("TOTAL"),
-            Column::number("AGE"),
+            Column::number("TOTAL").leaves(1),
+            Column::number("AGE").leaves(2),
             Column::optional("FROM"),
         ]);
         let mut all: Vec<_> = self

@@ -56,8 +56,10 @@ impl Screen {
 
     /// Shows the screen, after [`Screen::leave`] or when another program has used the terminal.
     pub(super) fn enter(&mut self) -> io::Result<()> {
-        IS_OPEN.store(true, Ordering::Release);
+        // After SIGSTOP the shell has left raw mode, and crossterm does not know it.
+        _ = disable_raw_mode();
         enable_raw_mode()?;
+        IS_OPEN.store(true, Ordering::Release);
         execute!(io::stdout(), EnterAlternateScreen, Hide)?;
         self.terminal.clear()
     }

@@ -266,6 +266,47 @@ fn the_screen_at_every_size() {
 }
 
 #[test]
+fn a_narrow_screen_cuts_no_number() {
+    let mut model = Model::default();
+    for uptime in [7_200.0, 7_201.0] {
+        let mut other = ProcessDocument {
+            pid: 4_194_303,
+            ..busy(uptime)
+        };
+        let own = ProcessDocument {
+            pid: 4_194_304,
+            ..busy(uptime)
+        };
+        other.targets[0].connection_limit = Some(200);
+        other.targets[0].connections = (1..=120)
+            .map(|id| client(id, "psql", "db_user", "app"))
+            .collect();
+        model.read(vec![own, other], Vec::new());
+    }
+    let text = shown(&mut model, (60, 15));
+    assert!(text.contains(" 120/200"), "{text}");
+    insta::assert_snapshot!("two-processes-60x15", text);
+}
+
+#[test]
+fn end_reaches_the_end_of_a_wrapped_text() {
+    let mut model = model();
+    model.open("Text", vec![format!("{} end", "word ".repeat(400))]);
+    keys(&mut model, "GG");
+    assert!(shown(&mut model, (60, 15)).contains("word end"));
+    keys(&mut model, "jg");
+    assert!(!shown(&mut model, (60, 15)).contains("word end"));
+}
+
+#[test]
+fn the_end_of_a_long_filter_is_shown() {
+    let mut model = model();
+    keys(&mut model, &format!("/{}last", "w".repeat(80)));
+    let text = shown(&mut model, (60, 15));
+    assert!(text.contains("wwlast "), "{text}");
+}
+
+#[test]
 fn no_size_panics_and_nothing_is_wider() {
     let mut model = model();
     for width in (1..=200).step_by(23) {
