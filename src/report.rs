@@ -19,6 +19,7 @@ mod discovery;
 mod error_document;
 mod error_search;
 mod explain;
+mod hint;
 mod iam_refusal;
 mod ids;
 mod message;
@@ -42,6 +43,8 @@ pub use error_search::{FoundErrors, find_errors};
 pub use explain::{
     Explanation, explain, explain_clock, explain_credentials, explain_iam_off, explain_status,
 };
+pub(crate) use hint::with_id;
 pub use ids::IDS;
 pub use message::{Report, WARNING};
 pub(crate) use phrases::add_statement;
+pub(crate) use role::allow_only_tokens;

@@ -314,7 +314,7 @@ async fn a_refused_dial_resets_the_client_and_is_explained_in_the_log() {
     assert_eq!(log["reason"], reason, "{log}");
     let hint = log["hint"].as_str().unwrap_or_default();
     assert!(
-        hint.ends_with("run on the bastion: nc -vz nowhere.internal 80"),
+        hint.ends_with("run on the bastion:\n  nc -vz nowhere.internal 80"),
         "{log}"
     );
     world.stop().await;

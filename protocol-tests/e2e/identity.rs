@@ -148,7 +148,7 @@ async fn a_login_of_aws_login_is_renewed_until_it_ends() {
     let config = format!("[profile dev]\nlogin_session = {identity}\n");
     let world = world(Some("dev"), &[], &config).await;
     let said = refused(&world).await;
-    assert!(said.contains("Run: aws login --profile dev"), "{said}");
+    assert!(said.contains("run:\n  aws login --profile dev\n"), "{said}");
 
     let console = world.sandbox.console();
     let ended = console.log_in(&identity, Duration::from_secs(60));
@@ -177,7 +177,7 @@ const SSO: &str = "[profile dev]\nsso_session = corp\nsso_account_id = 123456789
 async fn an_sso_token_is_renewed_silently_and_never_sent_after_its_end() {
     let world = world(None, &[("AWS_DEFAULT_PROFILE", "dev")], SSO).await;
     let said = refused(&world).await;
-    assert!(said.contains("Run: pgiam login dev"), "{said}");
+    assert!(said.contains("Run:\n  pgiam login dev\n"), "{said}");
     assert_eq!(calls(&world, "sso:GetRoleCredentials"), 0);
 
     // Ten minutes are left, which is less than the AWS CLI leaves.
@@ -203,7 +203,7 @@ async fn an_expired_sso_token_that_cannot_be_renewed_is_not_sent() {
     center.end_logins();
     write(&world, CORP, &file);
     let said = refused(&world).await;
-    assert!(said.contains("Run: pgiam login dev"), "{said}");
+    assert!(said.contains("Run:\n  pgiam login dev\n"), "{said}");
     assert!(said.contains("2020-01-01T00:00:00Z"), "{said}");
     assert_eq!(calls(&world, "sso:GetRoleCredentials"), 0);
     world.stop().await;

@@ -14,6 +14,7 @@ use crate::failure::connection::ConnectionError;
 use crate::postgres::database::login_steps;
 use crate::postgres::database::login_steps::LoginCheck;
 use crate::postgres::target::PgContext;
+use crate::report;
 
 /// Timeout for a short query.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -185,10 +186,7 @@ fn memberships(user: &str, rds_iam: Option<bool>, superuser: bool) -> StepOutcom
         Some(false) => StepOutcome::warning(format!(
             "{user} does not have rds_iam, but the login succeeded"
         ))
-        .remedy(format!(
-            "To allow logins only with tokens, as an administrator, run: GRANT rds_iam TO \"{}\";",
-            user.replace('"', "\"\"")
-        )),
+        .remedy(report::allow_only_tokens(user)),
         None => StepOutcome::skipped("the role rds_iam does not exist in this database"),
     };
     let outcome = match superuser {

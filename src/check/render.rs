@@ -7,6 +7,7 @@ use crate::base::quote::{clean, printable};
 use crate::cli::terminal::{BAD, DIM, GOOD, HEADING, WARNING, columns, styled};
 use crate::cli::wrap::{self, LongWords};
 use crate::config::TargetConfig;
+use crate::report;
 
 /// Columns of mark and name.
 const LEFT: usize = 2 + NAME;
@@ -78,7 +79,7 @@ pub fn line(taken: &StepResult, width: usize) -> String {
         block(&mut out, "", detail, width);
     }
     let remedy = match (remedy, id) {
-        (Some(remedy), Some(id)) => Some(format!("{remedy} [{id}]")),
+        (Some(remedy), Some(id)) => Some(report::with_id(remedy, id)),
         (None, Some(id)) => Some(format!("[{id}]")),
         (remedy, None) => remedy.clone(),
     };
@@ -109,7 +110,7 @@ fn block(out: &mut String, mark: &str, text: &str, width: usize) {
     let indent = BELOW.len() + columns(mark);
     let mut before = format!("{BELOW}{mark}");
     let lines = match width {
-        usize::MAX => vec![printable(text)],
+        usize::MAX => text.lines().map(printable).collect(),
         width => wrap::paragraphs(&clean(text), width - indent),
     };
     for line in lines {

@@ -1,6 +1,7 @@
 //! `pgiam setup`: prints the administrator's part of the setup to standard output; instructions and
 //! missing information go to standard error.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -62,7 +63,8 @@ pub async fn setup(args: &SetupArgs) -> anyhow::Result<()> {
     terminal::write(text).context("cannot write to standard output")?;
     // A closed standard error does not stop the output.
     for note in unseen.into_iter().chain(notes) {
-        _ = terminal::tell(format_args!("- {}", visible(&note)));
+        let lines: Vec<Cow<'_, str>> = note.lines().map(visible).collect();
+        _ = terminal::tell(format_args!("- {}", lines.join("\n  ")));
     }
     Ok(())
 }

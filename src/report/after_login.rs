@@ -67,7 +67,7 @@ pub fn after_login(end: &ConnectionEnd, target: &ResolvedTarget) -> Option<Conne
                     let context = ErrorContext::target(target);
                     let message = tunnel::tunnel(error, Some(&context));
                     let detail = message.detail.map(|detail| format!(". {detail}"));
-                    let hint = message.hint.unwrap_or_else(|| reconnect(target).to_owned());
+                    let hint = message.hint.unwrap_or_else(|| reconnect(target).into());
                     lost(&format!(
                         "{}{}",
                         message.message,
@@ -108,7 +108,7 @@ pub fn log_forward(error: &ForwardError, target: &ResolvedTarget) -> Failure {
     } = forward(error, target);
     let safe = |text: String| visible(&text).into_owned();
     let message = safe(message);
-    let (detail, hint) = (detail.map(safe), hint.map(safe));
+    let (detail, hint) = (detail.map(safe), hint.map(String::from));
     let notable = !matches!(
         error,
         ForwardError::Tunnel(TunnelError::ShuttingDown)

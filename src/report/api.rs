@@ -3,6 +3,7 @@
 
 use super::aws::{expired, rejected};
 use super::context::ErrorContext;
+use super::hint::Hint;
 use super::message::{CANNOT_CONNECT, Message, REJECTED, THROTTLED};
 use super::phrases::{AGENT_NEEDS, ASK_SUPPORT, DENIED_BY_ORGANISATION, add_statement, partition};
 
@@ -71,14 +72,20 @@ pub(super) fn refused(
 }
 
 /// Returns the command that shows why a node is not connected.
-fn node_hint(bastion: &str, region: &str) -> String {
+fn node_hint(bastion: &str, region: &str) -> Hint {
     match ecs_task(bastion) {
-        Some((cluster, task)) => format!(
-            "Check that the task is running with ECS Exec enabled (a new task has a new id), and that its role allows the ssmmessages actions. To see the task and its ExecuteCommandAgent, run: aws ecs describe-tasks --region {region} --cluster {cluster} --tasks {task}"
-        ),
-        None => format!(
-            "Check that the node is running and that its id and region are correct. {AGENT_NEEDS} This command lists the node while its agent is connected: aws ssm describe-instance-information --region {region} --filters Key=InstanceIds,Values={bastion}"
-        ),
+        Some((cluster, task)) => Hint::from(
+            "Check that the task is running with ECS Exec enabled (a new task has a new id), and that its role allows the ssmmessages actions. To see the task and its ExecuteCommandAgent, run:",
+        )
+        .run(format!(
+            "aws ecs describe-tasks --region {region} --cluster {cluster} --tasks {task}"
+        )),
+        None => Hint::from("Check that the node is running and that its id and region are correct.")
+            .and(AGENT_NEEDS)
+            .and("This command lists the node while its agent is connected:")
+            .run(format!(
+                "aws ssm describe-instance-information --region {region} --filters Key=InstanceIds,Values={bastion}"
+            )),
     }
 }
 
@@ -88,9 +95,11 @@ fn unknown_document(region: &str, context: Option<&ErrorContext<'_>>) -> Message
         Some(document) => message(format!(
             "the session document {document} cannot be used in {region}"
         ))
-        .hint(format!(
-            "Check that the document exists in this region, and is a session document of type Port with the parameters host and portNumber: aws ssm describe-document --region {region} --name {document} (to use {DOCUMENT} instead, remove document)."
-        )),
+        .hint(
+            Hint::from("Check that the document exists in this region, and is a session document of type Port with the parameters host and portNumber:")
+                .run(format!("aws ssm describe-document --region {region} --name {document}"))
+                .and(format!("To use {DOCUMENT} instead, remove document.")),
+        ),
         None => message(format!(
             "the session document {DOCUMENT} does not exist in {region}"
         ))
@@ -111,7 +120,7 @@ fn permission_hint(
     answer: &ApiAnswer,
     place: &BastionLocation<'_>,
     context: Option<&ErrorContext<'_>>,
-) -> String {
+) -> Hint {
     let partition = partition(place.region);
     let resource = match operation {
         "StartSession" => return start_statement(answer, place, custom_document(context)),
@@ -122,20 +131,17 @@ fn permission_hint(
         _ => "*".to_owned(),
     };
     let alternative = match operation {
-        "DescribeInstanceInformation" => {
-            ". To avoid the call, set bastion to the ids of the nodes."
-        }
+        "DescribeInstanceInformation" => "To avoid the call, set bastion to the ids of the nodes.",
         _ => "",
     };
-    let statement = add_statement(&format!("ssm:{operation}"), &format!("\"{resource}\""));
-    format!("{statement}{alternative}")
+    add_statement(&format!("ssm:{operation}"), &format!("\"{resource}\"")).and(alternative)
 }
 
 fn start_statement(
     answer: &ApiAnswer,
     place: &BastionLocation<'_>,
     document: Option<&str>,
-) -> String {
+) -> Hint {
     let BastionLocation { bastion, region } = place;
     let partition = partition(region);
     let node = match ecs_task(bastion) {
@@ -153,12 +159,12 @@ fn start_statement(
         Some(name) => format!("arn:{partition}:ssm:{region}:*:document/{name}"),
     };
     let tags = if answer.message.contains(":document/") {
-        ". Put the document in a statement without conditions: a tag condition never matches it."
+        "Put the document in a statement without conditions: a tag condition never matches it."
     } else {
         ""
     };
     let resources = format!("[\"{node}\", \"{document}\"]");
-    format!("{}{tags}", add_statement("ssm:StartSession", &resources))
+    add_statement("ssm:StartSession", &resources).and(tags)
 }
 
 /// Returns cluster and task of `ecs:CLUSTER_TASK_RUNTIME`.

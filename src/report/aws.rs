@@ -1,9 +1,10 @@
 //! Reports about AWS in general: credentials, tokens, partitions.
 
+use super::hint::Hint;
 use super::message::{CANNOT_CONNECT, CONFIGURATION, INTERNAL, Message, NOT_AUTHORIZED, THROTTLED};
 use super::phrases::{
-    BAD_ANSWER, SET_CLOCK, SLOW_CREDENTIALS, check_keys_hint, login_command, of_profile,
-    profile_option, renew_hint, sentence,
+    BAD_ANSWER, SET_CLOCK, SLOW_CREDENTIALS, caller_identity, check_keys_hint, login_command,
+    of_profile, renew_hint, sentence,
 };
 
 use aws_profile::{InvalidExpiration, ResolveError, SourceFault};
@@ -18,19 +19,19 @@ use crate::base::error_text::chain;
 use crate::base::quote;
 
 pub(super) fn credentials(error: &CredentialsError) -> Message {
-    let message = |id, state, hint: String| Message::new(id, state, error.to_string()).hint(hint);
-    let refused = |id, hint: String| message(id, NOT_AUTHORIZED, hint);
+    let message = |id, state, hint: Hint| Message::new(id, state, error.to_string()).hint(hint);
+    let refused = |id, hint: Hint| message(id, NOT_AUTHORIZED, hint);
     match error {
         CredentialsError::NotFound { profile, looked, .. } => refused("aws.no-credentials", missing_credentials_hint(profile.as_deref()))
             .detail(format!("Looked at: {}.", looked.join(", "))),
         CredentialsError::NoSuchProfile { known, variable, fault, .. } => {
             no_such_profile(error.to_string(), *variable, fault.as_deref(), known)
         }
-        CredentialsError::Config { .. } => message("aws.config", CONFIGURATION, CORRECT_FILE.to_owned()),
+        CredentialsError::Config { .. } => message("aws.config", CONFIGURATION, CORRECT_FILE.into()),
         CredentialsError::CacheFile(_) => message(
             "aws.cache-file",
             CONFIGURATION,
-            "Correct the permissions of the file and its directory, or free space on the disk; no restart is needed.".to_owned(),
+            "Correct the permissions of the file and its directory, or free space on the disk; no restart is needed.".into(),
         ),
         CredentialsError::Unresolved(fault) => unresolved(fault),
         CredentialsError::Expired { profile, .. } => refused("aws.expired", renew_hint(profile.as_deref())),
@@ -40,10 +41,12 @@ pub(super) fn credentials(error: &CredentialsError) -> Message {
             format!("the SSO session{} has expired or does not exist", of_profile(profile.as_deref())),
         )
         .detail(sentence(&in_words(source)))
-        .hint(format!("Run: {} (no restart is needed)", login_command(profile.as_deref()))),
+        .hint(Hint::from("Run:").run(login_command(profile.as_deref())).and("No restart is needed.")),
         CredentialsError::MfaRequired { profile, .. } => refused(
             "aws.mfa",
-            format!("Run: {} (it asks for the code; no restart is needed)", login_command(Some(profile))),
+            Hint::from("Run:")
+                .run(login_command(Some(profile)))
+                .and("It asks for the code. No restart is needed."),
         ),
         CredentialsError::LoginSession { profile, reason } => Message::new(
             "aws.login-session",
@@ -51,30 +54,34 @@ pub(super) fn credentials(error: &CredentialsError) -> Message {
             format!("the login (aws login) of profile {profile} has expired or does not exist"),
         )
         .detail(sentence(reason))
-        .hint(format!("Run: aws login --profile {} (AWS CLI 2.32 or later; no restart is needed)", quote::shell(profile))),
+        .hint(
+            Hint::from("With the AWS CLI 2.32 or later, run:")
+                .run(format!("aws login --profile {}", quote::shell(profile)))
+                .and("No restart is needed."),
+        ),
         CredentialsError::AssumeRole { role, caller, .. } => refused("aws.assume-role", assume_role_hint(role.as_deref(), caller.as_deref())),
         CredentialsError::Rejected { profile, code, message, clock } => {
             rejected(profile.as_deref(), *clock).detail(format!("{code}: {}", sentence(message)))
         }
         CredentialsError::Process { .. } => {
-            refused("aws.credential-process", "Run the credential_process command of the profile by hand to see why it fails.".to_owned())
+            refused("aws.credential-process", "Run the credential_process command of the profile by hand to see why it fails.".into())
         }
         CredentialsError::Timeout { process: Some(_), .. } => refused(
             "aws.credentials-timeout",
-            "Finish the login that the program waits for (a browser window, a second factor), then connect again: the next connection uses its answer.".to_owned(),
+            "Finish the login that the program waits for (a browser window, a second factor), then connect again: the next connection uses its answer.".into(),
         ),
         CredentialsError::Timeout { process: None, .. } => {
-            refused("aws.credentials-timeout", SLOW_CREDENTIALS.to_owned())
+            refused("aws.credentials-timeout", SLOW_CREDENTIALS.into())
         }
         CredentialsError::Malformed(malformed) => message("aws.malformed", CONFIGURATION, malformed_hint(malformed)),
-        CredentialsError::Clock { .. } => refused("aws.clock", format!("{SET_CLOCK} No new login is needed.")),
-        CredentialsError::Era(_) => refused("aws.clock", SET_CLOCK.to_owned()),
-        CredentialsError::Answer { .. } => message("aws.answer", CANNOT_CONNECT, BAD_ANSWER.to_owned()),
+        CredentialsError::Clock { .. } => refused("aws.clock", Hint::from(SET_CLOCK).and("No new login is needed.")),
+        CredentialsError::Era(_) => refused("aws.clock", SET_CLOCK.into()),
+        CredentialsError::Answer { .. } => message("aws.answer", CANNOT_CONNECT, BAD_ANSWER.into()),
         CredentialsError::Internal(stopped) => internal(stopped, error.to_string()),
         CredentialsError::CaBundle { .. } => message(
             "aws.ca-bundle",
             CONFIGURATION,
-            "Set AWS_CA_BUNDLE (or ca_bundle of the profile) to a readable PEM file with CA certificates, or unset it.".to_owned(),
+            "Set AWS_CA_BUNDLE (or ca_bundle of the profile) to a readable PEM file with CA certificates, or unset it.".into(),
         ),
         CredentialsError::Other { profile, source } => message(
             "aws.credentials",
@@ -82,7 +89,7 @@ pub(super) fn credentials(error: &CredentialsError) -> Message {
                 true => CANNOT_CONNECT,
                 false => NOT_AUTHORIZED,
             },
-            format!("To test the credentials, run: aws sts get-caller-identity{}", profile_option(profile.as_deref())),
+            Hint::from("To test the credentials, run:").run(caller_identity(profile.as_deref())),
         )
         .detail(sentence(&in_words(source))),
     }
@@ -105,19 +112,21 @@ fn no_such_profile(
                 "It may be in a faulty part of the file. {}",
                 sentence(fault)
             )),
-            format!("{CORRECT_FILE} {existing}"),
+            Hint::from(format!("{CORRECT_FILE} {existing}")),
         ),
         (None, Some(variable)) => (
             Some(format!("{variable} names it.")),
-            format!(
-                "Set {variable} to an existing profile or unset it, and restart pgiam; or create the profile with aws configure sso. {existing}"
-            ),
+            Hint::from(format!(
+                "Set {variable} to an existing profile or unset it, and restart pgiam. {existing} Or create the profile:"
+            ))
+            .run("aws configure sso"),
         ),
         (None, None) => (
             None,
-            format!(
-                "Set profile or AWS_PROFILE to an existing profile, or create one with aws configure sso. {existing}"
-            ),
+            Hint::from(format!(
+                "Set profile or AWS_PROFILE to an existing profile. {existing} Or create one:"
+            ))
+            .run("aws configure sso"),
         ),
     };
     match detail {
@@ -130,7 +139,7 @@ fn no_such_profile(
 fn unresolved(error: &ResolveError) -> Message {
     const CORRECT_PROFILE: &str = "Correct the profile; no restart is needed.";
     let text = error.to_string();
-    let config = |hint: &str| Message::new("aws.config", CONFIGURATION, text.clone()).hint(hint);
+    let config = |hint: Hint| Message::new("aws.config", CONFIGURATION, text.clone()).hint(hint);
     match error {
         ResolveError::EnvironmentExpiration(InvalidExpiration::Past) => Message::new(
             "aws.expired",
@@ -140,50 +149,42 @@ fn unresolved(error: &ResolveError) -> Message {
         .hint(
             "Restart pgiam with new keys in its environment, or without AWS_CREDENTIAL_EXPIRATION.",
         ),
-        ResolveError::EnvironmentExpiration(InvalidExpiration::NotADate) => config(
-            "Set AWS_CREDENTIAL_EXPIRATION to a time such as 2030-01-31T12:00:00Z or unset it, and restart pgiam.",
-        ),
-        ResolveError::PartialEnvironment { missing } => config(&format!(
+        ResolveError::EnvironmentExpiration(InvalidExpiration::NotADate) => config("Set AWS_CREDENTIAL_EXPIRATION to a time such as 2030-01-31T12:00:00Z or unset it, and restart pgiam.".into()),
+        ResolveError::PartialEnvironment { missing } => config(Hint::from(format!(
             "Set {missing} or unset AWS_ACCESS_KEY_ID, and restart pgiam."
-        )),
+        ))),
         ResolveError::WebIdentityWithoutRole { .. } => {
-            config("Set role_arn in the profile, or restart pgiam with AWS_ROLE_ARN.")
+            config("Set role_arn in the profile, or restart pgiam with AWS_ROLE_ARN.".into())
         }
-        ResolveError::CredentialFileVariable => config(
-            "Write its keys to ~/.aws/credentials, unset AWS_CREDENTIAL_FILE and restart pgiam.",
-        ),
+        ResolveError::CredentialFileVariable => config("Write its keys to ~/.aws/credentials, unset AWS_CREDENTIAL_FILE and restart pgiam.".into()),
         ResolveError::Role {
             fault: SourceFault::EmptyCredentialSource("Environment"),
             ..
-        } => config(
-            "Restart pgiam with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or correct the profile.",
-        ),
+        } => config("Restart pgiam with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or correct the profile.".into()),
         ResolveError::FaultyProfile { .. }
         | ResolveError::FaultyFile(_)
-        | ResolveError::NestedValue { .. } => config(CORRECT_FILE),
-        ResolveError::PartialKeys { missing, .. } => config(&format!(
+        | ResolveError::NestedValue { .. } => config(CORRECT_FILE.into()),
+        ResolveError::PartialKeys { missing, .. } => config(Hint::from(format!(
             "Add {missing} to the same file; no restart is needed."
-        )),
-        ResolveError::Incomplete { .. } => config(
-            "Complete the settings of the profile, or remove them to use the credentials of the container or the instance; no restart is needed.",
-        ),
+        ))),
+        ResolveError::Incomplete { .. } => config("Complete the settings of the profile, or remove them to use the credentials of the container or the instance; no restart is needed.".into()),
         ResolveError::ProfileNotFound { .. }
         | ResolveError::NoCredentials { .. }
         | ResolveError::Role { .. }
         | ResolveError::Sso { .. }
-        | ResolveError::Process { .. } => config(CORRECT_PROFILE),
+        | ResolveError::Process { .. } => config(CORRECT_PROFILE.into()),
     }
 }
 
 /// Returns the remedy for a value with an invalid character.
-fn malformed_hint(malformed: &MalformedValue) -> String {
+fn malformed_hint(malformed: &MalformedValue) -> Hint {
     let restart = match malformed.source_of.as_str() {
         "the environment" => "Correct the value and restart pgiam.",
         _ => "Correct the value; no restart is needed.",
     };
     match malformed.fault.contains("line break") {
-        true => format!("{restart} Possible cause: a file with Windows line endings (CRLF)."),
-        false => restart.to_owned(),
+        true => Hint::from(restart).and("Possible cause: a file with Windows line endings (CRLF)."),
+        false => restart.into(),
     }
 }
 
@@ -210,18 +211,20 @@ pub(super) fn call_timeout(timeout: &CallTimeout, throttled: &'static str) -> Me
 }
 
 /// Returns the requirements for assuming a role.
-fn assume_role_hint(role: Option<&str>, caller: Option<&str>) -> String {
+fn assume_role_hint(role: Option<&str>, caller: Option<&str>) -> Hint {
     let role = role.unwrap_or("the role");
     // IAM Identity Center assigns its roles itself.
     if !role.starts_with("arn:") && role.contains(" in account ") {
         return format!(
             "Check sso_role_name and sso_account_id of the profile. Your user must be assigned to {role} in IAM Identity Center."
-        );
+        )
+        .into();
     }
     let caller = caller.unwrap_or("your identity");
     format!(
         "Add {caller} as a principal to the trust policy of {role}, and allow {caller} to call sts:AssumeRole on {role}."
     )
+    .into()
 }
 
 /// Reports that AWS rejects credentials as expired.
@@ -254,14 +257,16 @@ pub(super) fn rejected(profile: Option<&str>, clock: Option<ClockOffset>) -> Mes
 
 /// Returns the remedy for missing credentials. Files are reloaded for every attempt; the
 /// environment of a running program does not change.
-fn missing_credentials_hint(profile: Option<&str>) -> String {
-    match profile {
-        Some(name) => format!(
-            "Run: aws configure sso --profile {name} (for access keys: aws configure --profile {name}), then pgiam login {name}. No restart is needed.",
-            name = quote::shell(name)
-        ),
-        None => "Run: aws configure sso (then set profile to the name of the new profile; for access keys: aws configure). No restart is needed. Or start pgiam with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.".to_owned(),
-    }
+fn missing_credentials_hint(profile: Option<&str>) -> Hint {
+    let Some(name) = profile.map(quote::shell) else {
+        return "For IAM Identity Center, run: `aws configure sso` Then set profile to the name of the new profile. For access keys, run: `aws configure` No restart is needed. Or start pgiam with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.".into();
+    };
+    Hint::from("For IAM Identity Center, run:")
+        .run(format!("aws configure sso --profile {name}"))
+        .run(format!("pgiam login {name}"))
+        .and("For access keys, run:")
+        .run(format!("aws configure --profile {name}"))
+        .and("No restart is needed.")
 }
 
 fn profile_list(names: &[String]) -> String {

@@ -14,6 +14,7 @@ use super::client::{
     unknown_client,
 };
 use super::context::ErrorContext;
+use super::hint::Hint;
 use super::message::{
     BROKEN, CANNOT_CONNECT, LogLevel, Message, NOT_NOW, PROTOCOL_VIOLATION, Report,
 };
@@ -96,10 +97,7 @@ pub fn before_login(error: &ConnectionError, context: Option<&ErrorContext<'_>>)
         ),
         ConnectionError::LoginTimeout(after) => warn(
             Message::new("database.timeout", CANNOT_CONNECT, format!("the database did not finish the login within {} s", after.as_secs()))
-                .hint(format!(
-                    "Possible causes: the database is starting, overloaded or out of memory (check its log; if it is only slow, raise login_timeout); the port is filtered. {}",
-                    test_port(context)
-                )),
+                .hint(Hint::from("Possible causes: the database is starting, overloaded or out of memory (check its log; if it is only slow, raise login_timeout); the port is filtered.").and(test_port(context))),
         ),
     }
 }

@@ -1,5 +1,6 @@
 //! Reports about the client and its request, before any other component is involved.
 
+use super::hint::Hint;
 use super::message::{
     CONFIGURATION, INTERNAL, LogLevel, Message, NO_SUCH_DATABASE, NOT_AUTHORIZED, NOT_NOW,
     NOT_SUPPORTED, PROTOCOL_VIOLATION, Report, WRONG_PASSWORD,
@@ -84,12 +85,12 @@ pub(super) fn left_while_waiting(
         return report;
     }
     let hint = match waiting {
-        Some(CREDENTIALS_STEP) => SLOW_CREDENTIALS.to_owned(),
+        Some(CREDENTIALS_STEP) => SLOW_CREDENTIALS.into(),
         _ => test_each_step(target),
     };
     Report {
         detail: Some(CLIENT_TIMEOUT_CAUSES.to_owned()),
-        hint: Some(hint),
+        hint: Some(String::from(hint)),
         level: LogLevel::Warn,
         ..report
     }
@@ -105,14 +106,19 @@ const UNTRUSTED_CERTIFICATE_CAUSES: &str = "Possible causes: the client verifies
 
 /// Returns how to make a client trust our certificate, or skip verification.
 fn trust_hint(certificate: Option<&Path>) -> String {
-    const DISABLE_TLS: &str = "On this machine, connect with PGSSLMODE=disable or sslmode=disable: pgiam encrypts and verifies the connection to the database.";
-    match certificate {
-        Some(file) => format!(
-            "{DISABLE_TLS} To verify pgiam's certificate, connect with: sslmode=verify-full sslrootcert={}",
-            file.display()
-        ),
-        None => DISABLE_TLS.to_owned(),
-    }
+    let hint = Hint::from(
+        "On this machine, connect with PGSSLMODE=disable or sslmode=disable: pgiam encrypts and verifies the connection to the database.",
+    );
+    let hint = match certificate {
+        Some(file) => hint
+            .and("To verify pgiam's certificate, connect with:")
+            .run(format!(
+                "sslmode=verify-full sslrootcert={}",
+                file.display()
+            )),
+        None => hint,
+    };
+    hint.text()
 }
 
 /// Returns whether the alert refuses a certificate (RFC 8446, section 6.2).
@@ -143,7 +149,7 @@ pub(super) fn invalid_target(error: &ConnectionError) -> Message {
         "" => message.hint(
             "Correct the target in the configuration file; pgiam reloads the file when it changes.",
         ),
-        hint => message.hint(hint),
+        hint => message.hint(Hint::from_lines(hint)),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Reports about the database: its certificate and its answers.
 
 use super::context::ErrorContext;
+use super::hint::Hint;
 use super::message::{
     BROKEN, CANNOT_CONNECT, CONFIGURATION, LogLevel, Message, NOT_AUTHORIZED, NOT_SUPPORTED,
     REJECTED, Report,
@@ -32,7 +33,7 @@ pub(super) fn tls(error: &UpstreamTlsError, context: Option<&ErrorContext<'_>>) 
         }
         UpstreamTlsError::NotValidNow { .. } => message("tls.validity")
             .detail(describe_sent_secret(context))
-            .hint("Check this machine's clock. If it is right, rotate the database's certificate, which can restart the database: aws rds modify-db-instance --db-instance-identifier NAME --ca-certificate-identifier CA"),
+            .hint("Check this machine's clock. If it is right, rotate the database's certificate, which can restart the database: `aws rds modify-db-instance --db-instance-identifier NAME --ca-certificate-identifier CA`"),
         UpstreamTlsError::Certificate(_) | UpstreamTlsError::Handshake(_) => {
             message("tls.handshake").detail(describe_sent_secret(context)).hint("Check that host and port are those of the database itself. It must support TLS 1.2 or later and have its own certificate.")
         }
@@ -148,18 +149,18 @@ pub(super) fn upstream(error: &UpstreamError, context: Option<&ErrorContext<'_>>
             "The database requests {method} instead of a clear-text password, as it does for roles that do not exist or do not have rds_iam. {}",
             describe_early_token(context)
         ))
-        .hint(format!(
-            "{}{} If the role does not exist, first run: CREATE ROLE {} LOGIN; (names are case-sensitive). {}",
-            role::role_hint(context),
-            role::grant_hint(user),
-            quote_identifier(user),
-            role::enable_iam_hint(),
-        )),
+        .hint(
+            Hint::from(role::role_hint(context))
+                .and(role::grant_hint(user))
+                .and("If the role does not exist (names are case-sensitive), first run:")
+                .run(format!("CREATE ROLE {} LOGIN;", quote_identifier(user)))
+                .and(role::enable_iam_hint()),
+        ),
         UpstreamError::NotPostgres(other) => {
             let place = context.map_or_else(|| "host and port".to_owned(), |context| context.target.endpoint.to_string());
             Message::new("database.not-postgres", CANNOT_CONNECT, format!("{place} is not PostgreSQL: {other} answers"))
                 .detail(format!("The first bytes of the answer show this. {}", describe_sent_secret(context)))
-                .hint("Correct host and port of the target (PostgreSQL's default port is 5432). To see the endpoint of the database, run: aws rds describe-db-instances")
+                .hint("Correct host and port of the target (PostgreSQL's default port is 5432). To see the endpoint of the database, run: `aws rds describe-db-instances`")
         }
         UpstreamError::BytesBeforeTls => Message::new("database.injected", BROKEN, "received unencrypted data before TLS")
             .detail(format!("The server sent more than the one byte that answers SSLRequest. {}", describe_sent_secret(context)))

@@ -47,6 +47,6 @@ pub(super) fn exhausted(limit: Option<u64>) -> Message {
             )),
         None => message("this machine has run out of file descriptors".to_owned())
             .detail("The limit of the whole system is reached.")
-            .hint("Close programs with many open files or connections, or raise the limit: sysctl fs.file-max"),
+            .hint("Close programs with many open files or connections, or raise the limit: `sysctl fs.file-max`"),
     }
 }

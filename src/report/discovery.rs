@@ -4,6 +4,7 @@ use super::api;
 use super::aws::{call_timeout, credentials, expired, rejected};
 use super::context::ErrorContext;
 use super::explain::Explanation;
+use super::hint::Hint;
 use super::message::{
     CANNOT_CONNECT, CONFIGURATION, Message, NO_SUCH_DATABASE, REJECTED, THROTTLED,
 };
@@ -56,7 +57,7 @@ pub(super) fn discovery(error: &DiscoverError, context: Option<&ErrorContext<'_>
             unseen,
         } => no_database(error.to_string(), wanted, region, (nearest.as_deref(), unseen)),
         DiscoverError::Unusable { .. } => Message::new("discover.unusable", CANNOT_CONNECT, error.to_string())
-            .hint("To see the databases of the region and their status, run: pgiam list"),
+            .hint("To see the databases of the region and their status, run: `pgiam list`"),
         DiscoverError::Answer { action, reason } => Message::new(
             "discover.answer",
             CANNOT_CONNECT,
@@ -73,15 +74,14 @@ pub(super) fn discovery(error: &DiscoverError, context: Option<&ErrorContext<'_>
 fn denied(action: &str, answer: &ApiAnswer, region: &str) -> Message {
     let of_organisation = answer.message.contains(ORGANISATION_POLICY);
     let statement = match of_organisation {
-        true => format!("An organisation policy (SCP) denies the call. {DENIED_BY_ORGANISATION}"),
-        false => format!(
-            "{}.",
-            add_statement(action, &format!("\"{}\"", resource(action, region)))
-        ),
+        true => {
+            Hint::from("An organisation policy (SCP) denies the call.").and(DENIED_BY_ORGANISATION)
+        }
+        false => add_statement(action, &format!("\"{}\"", resource(action, region))),
     };
     Message::new("discover.denied", REJECTED, format!("AWS denied {action}"))
         .detail(api::detail(answer))
-        .hint(format!("{statement} {WITHOUT_LOOKUP}"))
+        .hint(statement.and(WITHOUT_LOOKUP))
 }
 
 /// Returns the resource that the action applies to (Service Authorization Reference): one database
@@ -130,9 +130,12 @@ fn no_database(
         }
         None => String::new(),
     };
-    let message = Message::new("discover.no-database", NO_SUCH_DATABASE, message).hint(format!(
-        "{suggestion}If the database is in another region or account, set region or profile. To list the databases that your credentials can see, run: pgiam list --region {region}"
-    ));
+    let message = Message::new("discover.no-database", NO_SUCH_DATABASE, message).hint(
+        Hint::from(format!(
+            "{suggestion}If the database is in another region or account, set region or profile. To list the databases that your credentials can see, run:"
+        ))
+        .run(format!("pgiam list --region {region}")),
+    );
     match unseen {
         [] => message,
         unseen => message.detail(format!(

@@ -3,6 +3,7 @@
 use super::aws::credentials;
 use super::before_login::before_login;
 use super::context::ErrorContext;
+use super::hint::Hint;
 use super::message::{CANNOT_CONNECT, Message, NOT_AUTHORIZED};
 use super::phrases::{SET_CLOCK, enable_iam, profile_option};
 
@@ -34,7 +35,7 @@ impl From<Message> for Explanation {
             sqlstate: message.sqlstate.as_str().to_owned(),
             message: safe(message.message),
             detail: message.detail.map(safe),
-            hint: message.hint.map(safe),
+            hint: message.hint.map(String::from),
         }
     }
 }
@@ -78,15 +79,13 @@ pub fn explain_status(database: &Database, profile: Option<&str>) -> Explanation
     let message = format!("the database {} is {status}", database.identifier);
     let hint = match (status, rds_command(database)) {
         ("stopped", Some(of)) => {
-            format!(
-                "Start it: aws rds start-{of}{}",
-                region_options(database, profile)
-            )
+            let options = region_options(database, profile);
+            Hint::from("To start it, run:").run(format!("aws rds start-{of}{options}"))
         }
-        ("stopping" | "creating", _) => {
-            "Wait until the operation has finished. To see the status, run: pgiam list".to_owned()
-        }
-        _ => "Check the RDS console, or run: aws rds describe-events --duration 1440".to_owned(),
+        ("stopping" | "creating", _) => Hint::from(
+            "Wait until the operation has finished. To see the status, run: `pgiam list`",
+        ),
+        _ => Hint::from("Check the RDS console, or run: `aws rds describe-events --duration 1440`"),
     };
     Message::new("rds.status", CANNOT_CONNECT, message)
         .hint(hint)
@@ -100,17 +99,24 @@ pub fn explain_iam_off(database: &Database, profile: Option<&str>) -> Explanatio
         "IAM authentication is off for the database {}",
         database.identifier
     );
+    let options = region_options(database, profile);
     let hint = match rds_command(database) {
-        Some(of) => format!(
-            "Run: aws rds modify-{of}{} --enable-iam-database-authentication --apply-immediately (this also applies other pending changes, which can restart the database)",
-            region_options(database, profile)
-        ),
-        None if database.kind == DatabaseKind::Proxy => format!(
-            "Set IAMAuth to REQUIRED in the authentication settings of the proxy: aws rds modify-db-proxy --db-proxy-name {}{} --auth … (the list replaces the current one; include all entries)",
-            database.identifier,
-            region_options(database, profile)
-        ),
-        None => format!("Run: {}", enable_iam()),
+        Some(of) => Hint::from("Run:")
+            .run(format!(
+                "aws rds modify-{of}{options} --enable-iam-database-authentication --apply-immediately"
+            ))
+            .and(
+                "This also applies other pending changes, which can restart the database.",
+            ),
+        None if database.kind == DatabaseKind::Proxy => Hint::from(
+            "Set IAMAuth to REQUIRED in the authentication settings of the proxy:",
+        )
+        .run(format!(
+            "aws rds modify-db-proxy --db-proxy-name {}{options} --auth …",
+            database.identifier
+        ))
+        .and("The list replaces the current one; include all entries."),
+        None => enable_iam(),
     };
     Message::new("rds.iam-off", NOT_AUTHORIZED, message)
         .detail("Without IAM authentication, the database treats a token as an ordinary password.")

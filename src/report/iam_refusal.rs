@@ -3,9 +3,10 @@
 //! clock.
 
 use super::context::ErrorContext;
+use super::hint::Hint;
 use super::phrases::{
-    ServerErrorAddition, check_keys_hint, of_profile, partition, profile_option, quote_identifier,
-    renew_hint,
+    ServerErrorAddition, caller_identity, check_keys_hint, of_profile, partition, profile_option,
+    quote_identifier, renew_hint,
 };
 use super::{role, token_evidence};
 
@@ -24,42 +25,37 @@ pub(super) fn login_refused(
     let (id, hint) = match (token_evidence::wrong_clock(context), keys) {
         (Some(clock), _) => (
             "aws.clock",
-            format!(
+            Hint::from(format!(
                 "Set this machine's clock and turn on time synchronisation: the clock is {clock}, and a token contains its creation time."
-            ),
+            )),
         ),
         (None, Some(KeyState::Expired)) => (
             "aws.expired",
-            format!(
-                "AWS reports that the credentials{} have expired. {}",
-                of_profile(profile),
-                renew_hint(profile)
-            ),
+            Hint::from(format!(
+                "AWS reports that the credentials{} have expired.",
+                of_profile(profile)
+            ))
+            .and(renew_hint(profile)),
         ),
         (None, Some(KeyState::Rejected { code })) => (
             "aws.rejected",
-            format!(
-                "AWS rejected the credentials{} ({code}). {}",
-                of_profile(profile),
-                check_keys_hint(profile)
-            ),
+            Hint::from(format!(
+                "AWS rejected the credentials{} ({code}).",
+                of_profile(profile)
+            ))
+            .and(check_keys_hint(profile)),
         ),
         (None, Some(KeyState::Accepted) | None) if state == "28P01" => (
             id,
-            format!(
-                "{}{} {} The database treated the token as an ordinary password.",
-                role::role_hint(Some(context)),
-                role::grant_hint(context.user),
-                role::enable_iam_hint()
-            ),
+            Hint::from(role::role_hint(Some(context)))
+                .and(role::grant_hint(context.user))
+                .and("The database treated the token as an ordinary password.")
+                .and(role::enable_iam_hint()),
         ),
         (None, keys) => (
             id,
-            format!(
-                "{}{}",
-                role::role_hint(Some(context)),
-                permission_hint(context, keys.is_some())
-            ),
+            Hint::from(role::role_hint(Some(context)))
+                .and(permission_hint(context, keys.is_some())),
         ),
     };
     ServerErrorAddition {
@@ -69,7 +65,7 @@ pub(super) fn login_refused(
 }
 
 /// Returns the required permission and other possible causes.
-fn permission_hint(context: &ErrorContext<'_>, keys_accepted: bool) -> String {
+fn permission_hint(context: &ErrorContext<'_>, keys_accepted: bool) -> Hint {
     let region = token_region(context).unwrap_or("REGION");
     let partition = partition(region);
     let account = context
@@ -84,62 +80,84 @@ fn permission_hint(context: &ErrorContext<'_>, keys_accepted: bool) -> String {
         .map_or(&context.target.endpoint.host, |it| &it.request.host);
     let name = host.split('.').next().unwrap_or_default();
     if kind == EndpointKind::Dsql {
-        let link = match user {
-            "admin" => String::new(),
-            _ => format!(
-                " The role must also be linked to your identity. As admin, run: AWS IAM GRANT {} TO 'ARN-OF-YOUR-IDENTITY';",
-                quote_identifier(user)
-            ),
-        };
-        return format!(
-            "Check that your identity (aws sts get-caller-identity{profile}) has {} on arn:{partition}:dsql:{region}:{account}:cluster/{name}.{link}",
+        let permission = Hint::from(format!(
+            "Check that your identity has {} on:",
             token_evidence::dsql_action(user)
-        );
+        ))
+        .run(format!(
+            "arn:{partition}:dsql:{region}:{account}:cluster/{name}"
+        ))
+        .and("To see your identity, run:")
+        .run(format!("aws sts get-caller-identity{profile}"));
+        return match user {
+            "admin" => permission,
+            _ => permission
+                .and("The role must also be linked to your identity. As admin, run:")
+                .run(format!(
+                    "AWS IAM GRANT {} TO 'ARN-OF-YOUR-IDENTITY';",
+                    quote_identifier(user)
+                )),
+        };
     }
-    let arguments = |option: &str| format!("{option} {name} --region {region}{profile}");
-    let (id, log) = match kind {
+    let named = |option: &str| format!(" {option} {name}");
+    let (id, command, selected) = match kind {
         EndpointKind::Proxy => (
-            format!(
-                "the prx-… at the end of the DBProxyArn in aws rds describe-db-proxies --region {region}{profile}"
-            ),
-            "the proxy's log (to enable it, run: aws rds modify-db-proxy --db-proxy-name NAME --debug-logging)",
+            "the prx-… at the end of the DBProxyArn",
+            "describe-db-proxies",
+            String::new(),
         ),
         EndpointKind::Cluster | EndpointKind::Reader => (
-            format!(
-                "the DbClusterResourceId in aws rds describe-db-clusters {}",
-                arguments("--db-cluster-identifier")
-            ),
-            DATABASE_LOG,
+            "the DbClusterResourceId",
+            "describe-db-clusters",
+            named("--db-cluster-identifier"),
         ),
         EndpointKind::Custom => (
-            format!(
-                "the DbClusterResourceId in aws rds describe-db-clusters --region {region}{profile}"
-            ),
-            DATABASE_LOG,
+            "the DbClusterResourceId",
+            "describe-db-clusters",
+            String::new(),
         ),
         EndpointKind::Instance | EndpointKind::Dsql | EndpointKind::Other => (
-            format!(
-                "the DbiResourceId in aws rds describe-db-instances {} (Aurora: the cluster's DbClusterResourceId)",
-                arguments("--db-instance-identifier")
-            ),
-            DATABASE_LOG,
+            "the DbiResourceId (Aurora: the cluster's DbClusterResourceId)",
+            "describe-db-instances",
+            named("--db-instance-identifier"),
         ),
     };
-    let valid = if keys_accepted {
-        String::new()
-    } else {
-        format!(
-            " the credentials are no longer valid (to test, run: aws sts get-caller-identity{profile});"
-        )
-    };
-    format!(
-        "Check that your identity has rds-db:connect on arn:{partition}:rds-db:{region}:{account}:dbuser:RESOURCE-ID/{user}; RESOURCE-ID is {id}. Other possible causes: IAM authentication is off;{valid} more than 200 logins a second. For the reason, see the CloudWatch metrics IamDbAuthConnectionFailure… and {log}."
-    )
+    Hint::from("Check that your identity has rds-db:connect on:")
+        .run(format!(
+            "arn:{partition}:rds-db:{region}:{account}:dbuser:RESOURCE-ID/{user}"
+        ))
+        .and(format!("RESOURCE-ID is {id} in the output of:"))
+        .run(format!(
+            "aws rds {command}{selected} --region {region}{profile}"
+        ))
+        .and(other_causes(context, kind, keys_accepted))
 }
 
-/// The database log that contains the reason (RDS User Guide, "Troubleshooting for IAM DB
-/// authentication").
-const DATABASE_LOG: &str = "the iam-db-auth-error log, if its export is on";
+/// Returns the causes besides a missing permission, and the places that show the reason.
+fn other_causes(context: &ErrorContext<'_>, kind: EndpointKind, keys_accepted: bool) -> Hint {
+    let causes = match keys_accepted {
+        true => "Other possible causes: IAM authentication is off; more than 200 logins a second.",
+        false => {
+            "Other possible causes: IAM authentication is off; the credentials are no longer valid; more than 200 logins a second."
+        }
+    };
+    let profile = context.target.settings.profile.as_deref();
+    let causes = match keys_accepted {
+        true => Hint::from(causes),
+        false => Hint::from(causes)
+            .and("To test the credentials, run:")
+            .run(caller_identity(profile)),
+    };
+    let log = match kind {
+        EndpointKind::Proxy => {
+            "For the reason, see the CloudWatch metrics IamDbAuthConnectionFailure… and the proxy's log. To enable the log, run: `aws rds modify-db-proxy --db-proxy-name NAME --debug-logging`"
+        }
+        _ => {
+            "For the reason, see the CloudWatch metrics IamDbAuthConnectionFailure… and the iam-db-auth-error log, if its export is on."
+        }
+    };
+    causes.and(log)
+}
 
 fn token_region<'a>(context: &ErrorContext<'a>) -> Option<&'a str> {
     match context.evidence {

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use pg_handshake::{ErrorReply, SqlState};
 use tracing::{info, warn};
 
+use super::hint::{Hint, with_id};
 use super::ids::IDS;
 use crate::base::foreign_text::visible;
 use crate::config::ResolvedTarget;
@@ -61,7 +62,7 @@ pub(super) struct Message {
     pub(super) sqlstate: SqlState,
     pub(super) message: String,
     pub(super) detail: Option<String>,
-    pub(super) hint: Option<String>,
+    pub(super) hint: Option<Hint>,
 }
 
 impl Message {
@@ -80,7 +81,7 @@ impl Message {
         self
     }
 
-    pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
+    pub(super) fn hint(mut self, hint: impl Into<Hint>) -> Self {
         self.hint = Some(hint.into());
         self
     }
@@ -101,7 +102,7 @@ impl Message {
         // client are escaped here, for the client and the log alike.
         let safe = |text: String| visible(&text).into_owned();
         let message = safe(message);
-        let (detail, hint) = (detail.map(safe), hint.map(safe));
+        let (detail, hint) = (detail.map(safe), hint.map(String::from));
         let reply = reply(id, sqlstate, &message, (detail.as_deref(), hint.as_deref()));
         Report {
             id,
@@ -222,8 +223,7 @@ pub(super) enum LogLevel {
     Warn,
 }
 
-/// Builds the ErrorResponse from these parts. The Hint ends with the cause's identifier, which is a
-/// heading in `docs/errors.md`.
+/// Builds the ErrorResponse from these parts. The Hint ends with the cause's identifier.
 pub(super) fn reply(
     id: &str,
     sqlstate: SqlState,
@@ -244,8 +244,4 @@ pub(super) fn reply(
 pub(super) fn checked_id(id: &'static str) -> &'static str {
     debug_assert!(IDS.contains(&id), "{id} is not in the list of identifiers");
     id
-}
-
-pub(super) fn with_id(hint: &str, id: &str) -> String {
-    format!("{hint} [{id}]")
 }

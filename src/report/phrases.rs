@@ -9,6 +9,7 @@ use crate::login::background::LOGIN_STEP;
 use pg_handshake::SqlState;
 
 use super::context::ErrorContext;
+use super::hint::Hint;
 use super::message::{CANNOT_CONNECT, Message, REJECTED, SHUTDOWN, TOO_MANY, checked_id};
 
 /// Adds the step that timed out, and its remedy.
@@ -24,23 +25,24 @@ pub(super) fn with_pending_step(
     };
     let message = message.detail(format!("pgiam was waiting for {step}."));
     match step {
-        CREDENTIALS_STEP => message.hint(format!(
-            "{SLOW_CREDENTIALS} If the credentials are only slow, raise connect_timeout."
-        )),
-        LOGIN_STEP => message.hint(
-            "Complete the login on the page that pgiam has opened in your browser, then connect again. Without a browser, run: pgiam login",
+        CREDENTIALS_STEP => message.hint(
+            Hint::from(SLOW_CREDENTIALS)
+                .and("If the credentials are only slow, raise connect_timeout."),
         ),
-        _ => message.hint(format!(
-            "If this step is only slow, raise connect_timeout. {}",
-            test_each_step(target)
-        )),
+        LOGIN_STEP => message.hint(
+            "Complete the login on the page that pgiam has opened in your browser, then connect again. Without a browser, run: `pgiam login`",
+        ),
+        _ => message.hint(
+            Hint::from("If this step is only slow, raise connect_timeout.")
+                .and(test_each_step(target)),
+        ),
     }
 }
 
 /// Returns the command that tests the steps of a connection one by one.
-pub(super) fn test_each_step(target: Option<&ResolvedTarget>) -> String {
+pub(super) fn test_each_step(target: Option<&ResolvedTarget>) -> Hint {
     let name = target.map_or_else(|| "TARGET".to_owned(), |target| shell(&target.name));
-    format!("To test each step, run: pgiam check {name}")
+    Hint::from("To test each step, run:").run(format!("pgiam check {name}"))
 }
 
 pub(super) fn too_many_connections(limit: usize, of_target: bool) -> Message {
@@ -91,23 +93,23 @@ pub(super) fn sentence(words: &str) -> String {
 }
 
 /// Returns the command that tests a dial from the host that dials the database.
-pub(super) fn test_port(context: Option<&ErrorContext<'_>>) -> String {
+pub(super) fn test_port(context: Option<&ErrorContext<'_>>) -> Hint {
     let Some(ErrorContext { target, .. }) = context else {
-        return "To test the port, run on the bastion: nc -vz HOST PORT".to_owned();
+        return "To test the port, run on the bastion: `nc -vz HOST PORT`".into();
     };
     let Endpoint { host, port } = &target.endpoint;
     let place = match target.settings.via {
         Via::Ssm(_) => " on the bastion",
         Via::Direct => "",
     };
-    format!("To test the port, run{place}: nc -vz {host} {port}")
+    Hint::from(format!("To test the port, run{place}:")).run(format!("nc -vz {host} {port}"))
 }
 
 /// Returns the policy statement that allows an action, ready to paste. `resource` is JSON.
-pub(crate) fn add_statement(action: &str, resource: &str) -> String {
-    format!(
-        "Add this statement to your IAM policy: {{\"Effect\": \"Allow\", \"Action\": \"{action}\", \"Resource\": {resource}}}"
-    )
+pub(crate) fn add_statement(action: &str, resource: &str) -> Hint {
+    Hint::from("Add this statement to your IAM policy:").run(format!(
+        "{{\"Effect\": \"Allow\", \"Action\": \"{action}\", \"Resource\": {resource}}}"
+    ))
 }
 
 /// Remedy for a call that a service control policy denies.
@@ -140,11 +142,11 @@ pub(super) const NEW_SESSION: &str = "Connect again: pgiam opens a new session."
 pub(super) struct ServerErrorAddition {
     pub(super) id: &'static str,
     pub(super) detail: Option<String>,
-    pub(super) hint: String,
+    pub(super) hint: Hint,
 }
 
 impl ServerErrorAddition {
-    pub(super) fn hint(id: &'static str, hint: impl Into<String>) -> Self {
+    pub(super) fn hint(id: &'static str, hint: impl Into<Hint>) -> Self {
         Self {
             id: checked_id(id),
             detail: None,
@@ -159,11 +161,11 @@ impl ServerErrorAddition {
 }
 
 /// Remedy for a connection that breaks during its setup.
-pub(super) const CONNECT_AGAIN: &str = "Connect again. Possible causes: the database is restarting or out of memory. If the error persists, check its log and its events: aws rds describe-events --duration 60";
+pub(super) const CONNECT_AGAIN: &str = "Connect again. Possible causes: the database is restarting or out of memory. If the error persists, check its log and its events: `aws rds describe-events --duration 60`";
 
-/// Returns the command that enables IAM authentication on the database.
-pub(super) fn enable_iam() -> &'static str {
-    "aws rds modify-db-instance --db-instance-identifier NAME --enable-iam-database-authentication (Aurora: modify-db-cluster --db-cluster-identifier NAME)"
+/// Returns the commands that enable IAM authentication on the database.
+pub(super) fn enable_iam() -> Hint {
+    "For an instance, run: `aws rds modify-db-instance --db-instance-identifier NAME --enable-iam-database-authentication` For Aurora: `aws rds modify-db-cluster --db-cluster-identifier NAME --enable-iam-database-authentication`".into()
 }
 
 /// Quotes a role name for SQL (PostgreSQL docs, "Identifiers and Key Words").
@@ -181,24 +183,24 @@ pub(super) const BAD_ANSWER: &str = "Possible causes: an endpoint override (AWS_
 pub(super) const SET_CLOCK: &str = "Set this machine's clock and turn on time synchronisation. AWS accepts signatures that are at most 5 min off.";
 
 /// Returns the command that tests the keys.
-pub(super) fn check_keys_hint(profile: Option<&str>) -> String {
-    format!(
-        "Check whether the keys are mistyped, deactivated or deleted. To test them, run: aws sts get-caller-identity{}",
-        profile_option(profile)
-    )
+pub(super) fn check_keys_hint(profile: Option<&str>) -> Hint {
+    Hint::from("Check whether the keys are mistyped, deactivated or deleted. To test them, run:")
+        .run(caller_identity(profile))
+}
+
+/// Returns the command that shows the identity of credentials.
+pub(super) fn caller_identity(profile: Option<&str>) -> String {
+    format!("aws sts get-caller-identity{}", profile_option(profile))
 }
 
 /// Returns the remedy for expired credentials.
-pub(super) fn renew_hint(profile: Option<&str>) -> String {
-    let login = login_command(profile);
-    match profile {
-        Some(_) => {
-            format!("Run: {login} (or renew the profile's keys). No restart is needed.")
+pub(super) fn renew_hint(profile: Option<&str>) -> Hint {
+    Hint::from("Run:").run(login_command(profile)).and(match profile {
+        Some(_) => "Or renew the profile's keys. No restart is needed.",
+        None => {
+            "Or renew the keys in ~/.aws/credentials. No restart is needed, except for keys in pgiam's environment: restart pgiam with new ones."
         }
-        None => format!(
-            "Run: {login} (or renew the keys in ~/.aws/credentials). No restart is needed, except for keys in pgiam's environment: restart pgiam with new ones."
-        ),
-    }
+    })
 }
 
 /// Returns the command that logs in to AWS.
@@ -242,10 +244,10 @@ pub(super) fn handshake_timeout(bastion: &str, when: &str) -> Message {
         format!("the SSM agent on {bastion} did not finish the handshake {when}"),
     )
     .detail("AWS opened the session, but the agent on the bastion did not answer.")
-    .hint(format!(
-        "Possible causes: the agent cannot reach the ssmmessages endpoint on port 443; TLS inspection between this machine and AWS; the instance or its agent hangs, and Systems Manager has not noticed. If it hangs, {}",
-        restart_hint(bastion)
-    ))
+    .hint(
+        Hint::from("Possible causes: the agent cannot reach the ssmmessages endpoint on port 443; TLS inspection between this machine and AWS; the instance or its agent hangs, and Systems Manager has not noticed. If it hangs,")
+            .and(restart_hint(bastion)),
+    )
 }
 
 /// Reports that the agent's side of the encryption failed. Only the agent's text has details.
@@ -260,15 +262,14 @@ pub(super) fn encryption_failed() -> Message {
     ))
 }
 
-pub(super) fn restart_hint(bastion: &str) -> String {
+pub(super) fn restart_hint(bastion: &str) -> Hint {
     if bastion.starts_with("ecs:") {
-        "start a new task.".to_owned()
+        "start a new task.".into()
     } else if bastion.starts_with("i-") && !bastion.contains(',') {
-        format!(
-            "reboot the instance, which interrupts everything on it: aws ec2 reboot-instances --instance-ids {bastion}"
-        )
+        Hint::from("reboot the instance, which interrupts everything on it:")
+            .run(format!("aws ec2 reboot-instances --instance-ids {bastion}"))
     } else {
-        "restart the agent, which ends its sessions.".to_owned()
+        "restart the agent, which ends its sessions.".into()
     }
 }
 

@@ -1,6 +1,7 @@
 //! Text about the role of a failed login.
 
 use super::context::ErrorContext;
+use super::hint::Hint;
 use super::phrases::{enable_iam, quote_identifier};
 
 /// Returns the role of the target if the client requested another one.
@@ -42,14 +43,20 @@ fn default_role_hint(context: Option<&ErrorContext<'_>>) -> String {
 /// Returns the statement that lets a role log in with IAM, and its side effect (RDS User Guide,
 /// "Creating a database account using IAM authentication": rds_iam takes precedence over the
 /// password).
-pub(super) fn grant_hint(user: &str) -> String {
+pub(super) fn grant_hint(user: &str) -> Hint {
     let name = quote_identifier(user);
-    format!(
-        "As an administrator, run: GRANT rds_iam TO {name}; The role can then log in only with tokens, not with its password. Never run this for the master user; use a separate role (pgiam setup sql --user ROLE prints the SQL)."
+    Hint::from("As an administrator, run:").run(format!("GRANT rds_iam TO {name};")).and(
+        "The role can then log in only with tokens, not with its password. Never run this for the master user; use a separate role, with the SQL of: `pgiam setup sql --user ROLE`",
     )
 }
 
+/// Returns the statement that turns password logins of a role off.
+pub(crate) fn allow_only_tokens(user: &str) -> Hint {
+    Hint::from("To allow logins only with tokens, as an administrator, run:")
+        .run(format!("GRANT rds_iam TO {};", quote_identifier(user)))
+}
+
 /// Returns the remedy for a database that accepts no tokens.
-pub(super) fn enable_iam_hint() -> String {
-    format!("If IAM authentication is off, run: {}.", enable_iam())
+pub(super) fn enable_iam_hint() -> Hint {
+    Hint::from("If IAM authentication is off, turn it on.").and(enable_iam())
 }

@@ -2,8 +2,9 @@
 //! database does not mention.
 
 use super::context::ErrorContext;
+use super::hint::{Hint, with_id};
 use super::iam_refusal::login_refused;
-use super::message::{LogLevel, NOT_NOW, Report, with_id};
+use super::message::{LogLevel, NOT_NOW, Report};
 use super::phrases::{ServerErrorAddition, quote_identifier};
 use super::server_text::{Remedy, recognise};
 
@@ -25,6 +26,7 @@ pub(super) fn server_error(error: &ServerError, context: Option<&ErrorContext<'_
     let addition = context.and_then(|context| addition(state, &error.message(), context));
     let ServerErrorAddition { id, detail, hint } = addition
         .unwrap_or_else(|| ServerErrorAddition::hint("database.refused", CHECK_DATABASE_LOG));
+    let hint = hint.text();
     let reply = error.with_appended(detail.as_deref(), Some(&with_id(&hint, id)));
     // The client gets the server's text unchanged; log and status escape it as foreign text.
     let own = error
@@ -82,7 +84,7 @@ fn addition(state: &str, message: &str, context: &ErrorContext<'_>) -> Option<Se
         )),
         "57P03" => Some(ServerErrorAddition::hint(
             "database.starting",
-            "Connect again in a moment. If the error persists, check the database's log and its events: aws rds describe-events --duration 60",
+            "Connect again in a moment. If the error persists, check the database's log and its events: `aws rds describe-events --duration 60`",
         )),
         _ => None,
     }
@@ -131,9 +133,10 @@ fn no_database(context: &ErrorContext<'_>) -> ServerErrorAddition {
     };
     ServerErrorAddition::hint(
         "database.no-database",
-        format!(
-            "Use an existing database (psql -d NAME), or set database = \"NAME\" under [targets.{name}], or --database NAME. Names are case-sensitive. To list the databases, run: psql -d postgres -l"
-        ),
+        Hint::from(format!(
+            "Use an existing database (psql -d NAME), or set database = \"NAME\" under [targets.{name}], or --database NAME. Names are case-sensitive. To list the databases, run:"
+        ))
+        .run("psql -d postgres -l"),
     )
     .detail(detail)
 }
@@ -153,13 +156,12 @@ fn too_many_connections(message: &str, context: &ErrorContext<'_>) -> ServerErro
     // `InitPostgres`).
     let hint = if message.contains("for role \"") {
         let role = quote_identifier(context.user);
-        format!(
-            "Close unused connections of this role, or raise its limit as an administrator (SELECT rolconnlimit FROM pg_roles shows it): ALTER ROLE {role} CONNECTION LIMIT N;"
-        )
+        Hint::from("Close unused connections of this role, or raise its limit (rolconnlimit in pg_roles) as an administrator:")
+            .run(format!("ALTER ROLE {role} CONNECTION LIMIT N;"))
     } else if message.contains("for database \"") {
-        "Close unused connections to this database, or raise its limit as an administrator (SELECT datconnlimit FROM pg_database shows it): ALTER DATABASE … CONNECTION LIMIT N;".to_owned()
+        "Close unused connections to this database, or raise its limit (datconnlimit in pg_database) as an administrator: `ALTER DATABASE … CONNECTION LIMIT N;`".into()
     } else {
-        "Close unused connections, or use a connection pool. RDS reserves the last few of max_connections for rds_superuser. To list the connections, run: SELECT usename, application_name, count(*) FROM pg_stat_activity GROUP BY 1, 2;".to_owned()
+        "Close unused connections, or use a connection pool. RDS reserves the last few of max_connections for rds_superuser. To list the connections, run: `SELECT usename, application_name, count(*) FROM pg_stat_activity GROUP BY 1, 2;`".into()
     };
     ServerErrorAddition::hint("database.too-many", hint).detail(connection_count(context))
 }

@@ -64,21 +64,21 @@ const TEXTS: &[ErrorText] = &[
         words: &["rds proxy has no credentials for the role"],
         id: "rds-proxy.no-credentials",
         remedy: Hint(
-            "Add the role's secret to the proxy, which logs in to the database with it: aws rds modify-db-proxy --db-proxy-name NAME --auth … (the list replaces the current one; include all entries). Or let the proxy log in with IAM (--default-auth-scheme IAM_AUTH). Role names are case-sensitive.",
+            "Add the role's secret to the proxy, which logs in to the database with it: `aws rds modify-db-proxy --db-proxy-name NAME --auth …` The list replaces the current one; include all entries. Or let the proxy log in with IAM (--default-auth-scheme IAM_AUTH). Role names are case-sensitive.",
         ),
     },
     ErrorText {
         words: &["password that was provided for the role", "wrong"],
         id: "rds-proxy.password",
         remedy: Hint(
-            "If the target has auth = \"passthrough\", use the password in the role's secret. Otherwise set IAMAuth to REQUIRED for this secret, because the proxy requests a password instead of a token: aws rds modify-db-proxy --db-proxy-name NAME --auth … (the list replaces the current one; include all entries)",
+            "If the target has auth = \"passthrough\", use the password in the role's secret. Otherwise set IAMAuth to REQUIRED for this secret, because the proxy requests a password instead of a token: `aws rds modify-db-proxy --db-proxy-name NAME --auth …` The list replaces the current one; include all entries.",
         ),
     },
     ErrorText {
         words: &["supports only iam, md5"],
         id: "rds-proxy.method",
         remedy: Hint(
-            "The proxy does not support its configured authentication method. Check IAMAuth and ClientPasswordAuthType: aws rds describe-db-proxies",
+            "The proxy does not support its configured authentication method. Check IAMAuth and ClientPasswordAuthType: `aws rds describe-db-proxies`",
         ),
     },
     ErrorText {
@@ -130,7 +130,7 @@ const TEXTS: &[ErrorText] = &[
         words: &["waiting to acquire", "database connection"],
         id: "rds-proxy.no-connection",
         remedy: Hint(
-            "Possible causes: the database does not answer the proxy (to check, run: aws rds describe-db-proxy-targets --db-proxy-name NAME); all connections of the proxy to the database are in use. In the second case, raise MaxConnectionsPercent or ConnectionBorrowTimeout of its target group, or end long transactions.",
+            "Possible causes: the database does not answer the proxy; all connections of the proxy to the database are in use (raise MaxConnectionsPercent or ConnectionBorrowTimeout of its target group, or end long transactions). To see the state of the proxy's targets, run: `aws rds describe-db-proxy-targets --db-proxy-name NAME`",
         ),
     },
     // Aurora DSQL.
@@ -190,14 +190,14 @@ const TEXTS: &[ErrorText] = &[
         words: &["role", "is not permitted to log in"],
         id: "database.no-login",
         remedy: Hint(
-            "As an administrator, run: ALTER ROLE … LOGIN; Or log in as another role (psql -U ROLE).",
+            "As an administrator, run: `ALTER ROLE … LOGIN;` Or log in as another role (psql -U ROLE).",
         ),
     },
     ErrorText {
         words: &["permission denied for database"],
         id: "database.no-connect",
         remedy: Hint(
-            "As an administrator, run: GRANT CONNECT ON DATABASE … TO …; Or use another database (psql -d NAME).",
+            "As an administrator, run: `GRANT CONNECT ON DATABASE … TO …;` Or use another database (psql -d NAME).",
         ),
     },
     ErrorText {

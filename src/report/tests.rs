@@ -62,7 +62,8 @@ fn shown(title: &str, message: &Message) -> String {
         message.sqlstate.as_str(),
         message.message
     );
-    for (name, words) in [("DETAIL", &message.detail), ("HINT", &message.hint)] {
+    let hint = message.hint.clone().map(String::from);
+    for (name, words) in [("DETAIL", &message.detail), ("HINT", &hint)] {
         if let Some(words) = words {
             writeln!(text, "{name}:  {words}").unwrap();
         }
@@ -203,7 +204,8 @@ fn choosing_a_bastion() {
     let telling = message(&off_and_denied, &two);
     assert_eq!(telling.sqlstate, REJECTED, "the one that is no accident");
     let hint = message(&denied("StartSession", "i-2"), &two).hint.unwrap();
-    assert_eq!(telling.hint, Some(format!("For i-2: {hint}")));
+    let hint = format!("For i-2: {}", hint.text());
+    assert_eq!(telling.hint.unwrap().text(), hint);
 }
 
 #[test]
@@ -475,7 +477,10 @@ fn endings_are_told_apart() {
     let two = target("bastion=['i-1', 'i-2']");
     let awake = target("bastion='i-1'\nkeep_alive=true");
     let idle = message(&ended(EndCause::IdleTimeout, ""), &awake);
-    assert!(!idle.hint.unwrap().contains("keep_alive"), "it is set");
+    assert!(
+        !idle.hint.unwrap().text().contains("keep_alive"),
+        "it is set"
+    );
     let mut ids = BTreeMap::new();
     let mut texts = Vec::new();
     for (cause, words) in endings() {
@@ -497,7 +502,14 @@ fn endings_are_told_apart() {
         );
     }
     let at_start = message(&ended(EndCause::AtStart, "Something else."), &two);
-    assert!(!at_start.hint.clone().unwrap().contains("dle timeout"));
+    assert!(
+        !at_start
+            .hint
+            .clone()
+            .unwrap()
+            .text()
+            .contains("dle timeout")
+    );
     texts.push(shown("AtStart", &at_start));
     for words in [
         "----------ERROR-------\nEncountered error while initiating handshake. Handshake timed out. Please ensure that you have the latest version of the session manager plugin.",
@@ -538,7 +550,10 @@ fn a_client_that_was_logged_in_gets_the_reason_and_the_remedy() {
         let detail = expected.detail.unwrap_or_default();
         assert!(reply.contains(&detail), "{cause:?}: {reply}");
         assert!(
-            reply.contains(&format!("H{} [session.lost]\0", expected.hint.unwrap())),
+            reply.contains(&format!(
+                "H{} [session.lost]\0",
+                expected.hint.unwrap().text()
+            )),
             "{cause:?}: {reply}"
         );
     }
@@ -612,7 +627,7 @@ fn policies_are_of_the_partition() {
             bastion,
             region: region.into(),
         };
-        tunnel::tunnel(&error, None).hint.unwrap()
+        tunnel::tunnel(&error, None).hint.unwrap().text()
     };
     for (name, partition) in [
         ("eu-central-1", "aws"),
@@ -629,7 +644,7 @@ fn policies_are_of_the_partition() {
         assert!(hint.contains(&node), "{name}: {hint}");
         // The part to paste is JSON.
         let statement = hint
-            .strip_prefix("Add this statement to your IAM policy: ")
+            .strip_prefix("Add this statement to your IAM policy:\n  ")
             .unwrap();
         let statement: serde_json::Value = serde_json::from_str(statement).unwrap();
         assert_eq!(statement["Action"], "ssm:StartSession", "{name}");
@@ -651,7 +666,7 @@ fn a_refused_channel_is_of_the_partition_that_was_used() {
             status: 403,
             skew: None,
         };
-        let hint = message(&refused, &alias).hint.unwrap();
+        let hint = message(&refused, &alias).hint.unwrap().text();
         assert!(hint.contains(&format!("arn:{partition}:ssm:")), "{hint}");
     }
 }
@@ -824,14 +839,16 @@ fn what_others_say_is_safe_in_every_field() {
             .into_iter()
             .flatten()
         {
-            assert!(
-                !text.contains(crate::base::foreign_text::is_invisible),
-                "{text:?}"
-            );
+            // A remedy has lines of its own, which no name begins.
+            let acts = |c: char| crate::base::foreign_text::is_invisible(c) && c != '\n';
+            assert!(!text.contains(acts), "{text:?}");
+            let forged = |line: &str| line.trim_start().starts_with("INFO forged");
+            assert!(!text.lines().any(forged), "{text:?}");
         }
         let own = !matches!(error, ConnectionError::Upstream(_));
         let reply = String::from_utf8_lossy(report.reply.as_ref().unwrap()).into_owned();
-        let acts = |c: char| crate::base::foreign_text::is_invisible(c) && c != '\0';
+        let acts =
+            |c: char| crate::base::foreign_text::is_invisible(c) && !matches!(c, '\0' | '\n');
         // The length word of the frame is no text.
         assert!(!own || !reply[5..].contains(acts), "{reply:?}");
     }

@@ -2,6 +2,7 @@
 
 use super::aws::{call_timeout, credentials, internal};
 use super::context::ErrorContext;
+use super::hint::Hint;
 use super::message::{BROKEN, CANNOT_CONNECT, CONFIGURATION, Message, NOT_AUTHORIZED, REJECTED};
 use super::phrases::{
     AGENT_NEEDS, BAD_ANSWER, BEHIND_PROXY, NEW_SESSION, PREFERENCES, SET_CLOCK, SET_REGION,
@@ -142,20 +143,21 @@ fn direct(
 ) -> Message {
     let Endpoint { host, .. } = endpoint;
     let hint = match failure {
-        DirectFailure::Timeout => format!(
-            "Possible causes: the database's security group does not allow the port from this machine; host is inside a VPC and the VPN is down. Without a route from this machine, set bastion to the id of a managed node instead of via = \"direct\". {}",
-            test_port(context)
-        ),
-        DirectFailure::Refused => format!(
-            "Possible causes: the database is stopped; it uses another port. To see its status and port, run: aws rds describe-db-instances. {}",
-            test_port(context)
-        ),
-        DirectFailure::UnknownName => format!(
-            "Check the spelling of host, this machine's DNS, and the VPN if the name needs one. To test the name, run: nslookup {host}"
-        ),
-        DirectFailure::Other => format!(
+        DirectFailure::Timeout => Hint::from(
+            "Possible causes: the database's security group does not allow the port from this machine; host is inside a VPC and the VPN is down. Without a route from this machine, set bastion to the id of a managed node instead of via = \"direct\".",
+        )
+        .and(test_port(context)),
+        DirectFailure::Refused => Hint::from(
+            "Possible causes: the database is stopped; it uses another port. To see its status and port, run: `aws rds describe-db-instances`",
+        )
+        .and(test_port(context)),
+        DirectFailure::UnknownName => Hint::from(
+            "Check the spelling of host, this machine's DNS, and the VPN if the name needs one. To test the name, run:",
+        )
+        .run(format!("nslookup {host}")),
+        DirectFailure::Other => Hint::from(format!(
             "Check the VPN: via = \"direct\" needs a route from this machine to {endpoint}. Without a route, set bastion to the id of a managed node."
-        ),
+        )),
     };
     Message::new(
         "direct.connect",
@@ -180,16 +182,21 @@ fn no_bastion(wanted: &str, region: &str, context: Option<&ErrorContext<'_>>) ->
     let (message, remedy) = match bastion {
         Some(Bastion::Auto) => (
             format!("found no managed node in {region}"),
-            "Print a template for a bastion with pgiam setup bastion, or connect an existing instance to Systems Manager.",
+            "Connect an existing instance to Systems Manager, or print a template for a bastion: `pgiam setup bastion`",
         ),
         _ => (
             format!("no managed node in {region} is online and matches {wanted}"),
             "Check that the instance has the tag and is running.",
         ),
     };
-    Message::new("ssm.no-bastion", CANNOT_CONNECT, message).hint(format!(
-        "{remedy} {AGENT_NEEDS} To list the managed nodes, run: aws ssm describe-instance-information --region {region}{filter}"
-    ))
+    Message::new("ssm.no-bastion", CANNOT_CONNECT, message).hint(
+        Hint::from(remedy)
+            .and(AGENT_NEEDS)
+            .and("To list the managed nodes, run:")
+            .run(format!(
+                "aws ssm describe-instance-information --region {region}{filter}"
+            )),
+    )
 }
 
 /// Reports every bastion with its own reason. SQLSTATE and hint come from the most informative one.
@@ -222,7 +229,8 @@ fn all_bastions(
     let (sqlstate, hint) = match telling {
         Some((bastion, error)) => {
             let message = tunnel(error, context);
-            let hint = message.hint.map(|hint| format!("For {bastion}: {hint}"));
+            let of = Hint::from(format!("For {bastion}:"));
+            let hint = message.hint.map(|hint| of.and(hint));
             (message.sqlstate, hint)
         }
         None => (CANNOT_CONNECT, None),
@@ -296,10 +304,11 @@ fn agent_silent(bastion: &str, seconds: u64) -> Message {
         format!("the SSM agent on {bastion} has not answered for {seconds} s"),
     )
     .detail("The Session Manager service answers, but the agent acknowledges no messages.")
-    .hint(format!(
-        "{NEW_SESSION} Possible causes: the instance or its agent hangs or has lost its network, and Systems Manager has not noticed. If the error persists, {}",
-        restart_hint(bastion)
-    ))
+    .hint(
+        Hint::from(NEW_SESSION)
+            .and("Possible causes: the instance or its agent hangs or has lost its network, and Systems Manager has not noticed. If the error persists,")
+            .and(restart_hint(bastion)),
+    )
 }
 
 fn messages_delayed(bastion: &str, seconds: u64) -> Message {
@@ -320,19 +329,23 @@ fn name_not_resolved(bastion: &str, endpoint: &Endpoint, reason: &str) -> Messag
         format!("the bastion {bastion} cannot resolve {host}"),
     )
     .detail(sentence(&format!("The bastion's resolver reported: {reason}")))
-    .hint(format!(
-        "Possible causes: the name is misspelled, or the database is deleted; DNS is off in the bastion's VPC (enableDnsSupport, enableDnsHostnames); the name is in a private hosted zone that is not associated with that VPC; the bastion uses another resolver that does not answer. To test the name, run on the bastion: nslookup {host}"
-    ))
+    .hint(
+        Hint::from("Possible causes: the name is misspelled, or the database is deleted; DNS is off in the bastion's VPC (enableDnsSupport, enableDnsHostnames); the name is in a private hosted zone that is not associated with that VPC; the bastion uses another resolver that does not answer. To test the name, run on the bastion:")
+            .run(format!("nslookup {host}")),
+    )
 }
 
-fn update_agent(bastion: &str, version: &str) -> String {
+fn update_agent(bastion: &str, version: &str) -> Hint {
     if bastion.starts_with("ecs:") {
         return "Start a new task on a newer ECS platform version, which contains the agent."
-            .to_owned();
+            .into();
     }
-    format!(
-        "Update the agent to {version}, which ends its sessions: aws ssm send-command --document-name AWS-UpdateSSMAgent --instance-ids {bastion}"
-    )
+    Hint::from(format!(
+        "Update the agent to {version}, which ends its sessions:"
+    ))
+    .run(format!(
+        "aws ssm send-command --document-name AWS-UpdateSSMAgent --instance-ids {bastion}"
+    ))
 }
 
 fn data_key(key: &str, denied: bool, reason: &str) -> Message {
@@ -343,10 +356,11 @@ fn data_key(key: &str, denied: bool, reason: &str) -> Message {
             "AWS denied kms:GenerateDataKey on the key that encrypts sessions",
         )
         .detail(sentence(reason))
-        .hint(format!(
-            "{}. The key's policy must also allow it. The key is set in {PREFERENCES}.",
-            add_statement("kms:GenerateDataKey", &format!("\"{key}\""))
-        ));
+        .hint(
+            add_statement("kms:GenerateDataKey", &format!("\"{key}\"")).and(format!(
+                "The key's policy must also allow it. The key is set in {PREFERENCES}."
+            )),
+        );
     }
     Message::new(
         "kms.data-key",
@@ -366,10 +380,10 @@ fn dial_refused(bastion: &str, endpoint: &Endpoint, context: Option<&ErrorContex
         format!("the bastion {bastion} could not connect to {endpoint}"),
     )
     .detail("The SSM agent reported ConnectToPortError, which does not contain the reason.")
-    .hint(format!(
-        "Check that the database is running on this port, and that its security group allows the port from the bastion's group. A test from the bastion shows the cause: if the connection is refused, the database is stopped or uses another port; if it times out, the security group does not allow the port. {}",
-        test_port(context)
-    ))
+    .hint(
+        Hint::from("Check that the database is running on this port, and that its security group allows the port from the bastion's group. A test from the bastion shows the cause: if the connection is refused, the database is stopped or uses another port; if it times out, the security group does not allow the port.")
+            .and(test_port(context)),
+    )
 }
 
 fn dial_timeout(what: &str, context: Option<&ErrorContext<'_>>) -> Message {
@@ -379,8 +393,8 @@ fn dial_timeout(what: &str, context: Option<&ErrorContext<'_>>) -> Message {
         format!("the bastion {what}"),
     )
     .detail("The SSM agent reports nothing while it waits for an answer.")
-    .hint(format!(
-        "Possible causes: the database's security group does not allow the port from the bastion's group; the database is slow to answer (raise dial_timeout). {}",
-        test_port(context)
-    ))
+    .hint(
+        Hint::from("Possible causes: the database's security group does not allow the port from the bastion's group; the database is slow to answer (raise dial_timeout).")
+            .and(test_port(context)),
+    )
 }

@@ -106,7 +106,7 @@ async fn a_client_that_gives_up_is_logged_with_the_step_it_waited_for() {
     assert!(reason.ends_with(step), "{line}");
     assert_eq!(line["level"], "WARN", "{line}");
     assert_eq!(
-        line["hint"], "To test each step, run: pgiam check orders",
+        line["hint"], "To test each step, run:\n  pgiam check orders",
         "{line}"
     );
     world.stop().await;

@@ -1,5 +1,6 @@
 //! Fields of events and connections, as text that is safe to show.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use tracing::field::{Field, Visit};
@@ -46,7 +47,14 @@ impl Fields {
             return;
         }
         let name = name.strip_prefix("r#").unwrap_or(name);
-        let text = safe(text).into_owned();
+        let text = match name {
+            // A remedy has its commands on lines of their own. Its names are escaped already.
+            "hint" => {
+                let lines: Vec<Cow<'_, str>> = text.split('\n').map(safe).collect();
+                lines.join("\n")
+            }
+            _ => safe(text).into_owned(),
+        };
         let value = FieldValue { text, number };
         match self.all.iter_mut().find(|(known, _)| *known == name) {
             Some((_, old)) => *old = value,

@@ -216,7 +216,7 @@ impl Line {
 fn wrapped(text: &str, room: Option<usize>) -> Vec<String> {
     match room {
         Some(room) => wrap::paragraphs(text, room),
-        None => vec![text.to_owned()],
+        None => text.lines().map(str::to_owned).collect(),
     }
 }
 

@@ -280,7 +280,7 @@ fn indented(width: usize) -> usize {
 /// Wraps a text into lines of at most `width` columns; in a pipe it stays in one line.
 fn wrapped(text: &str, width: usize) -> Vec<String> {
     match width {
-        usize::MAX => vec![clean(text)],
+        usize::MAX => clean(text).lines().map(str::to_owned).collect(),
         width => wrap::paragraphs(&clean(text), width),
     }
 }

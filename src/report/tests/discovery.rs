@@ -141,11 +141,12 @@ fn the_statement_for_a_lookup_is_json_of_the_partition() {
     let error = refused("rds:DescribeDBInstances", true, ("AccessDenied", "no"));
     let hint = crate::report::discovery::discovery(&error, None)
         .hint
-        .unwrap();
-    let (statement, _) = hint
-        .strip_prefix("Add this statement to your IAM policy: ")
         .unwrap()
-        .split_once(". To avoid")
+        .text();
+    let (statement, _) = hint
+        .strip_prefix("Add this statement to your IAM policy:\n  ")
+        .unwrap()
+        .split_once("\nTo avoid")
         .unwrap();
     let statement: serde_json::Value = serde_json::from_str(statement).unwrap();
     assert_eq!(statement["Action"], "rds:DescribeDBInstances");

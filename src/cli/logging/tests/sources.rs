@@ -114,7 +114,8 @@ fn each_event_reads_as_a_sentence() {
         fields,
     } in &events
     {
-        if CONNECTIONS.contains(&message.as_str()) {
+        // A message that is one value is a whole sentence already.
+        if CONNECTIONS.contains(&message.as_str()) || message == "{}" {
             continue;
         }
         let form = sentence(message).map_or("", |known| known.form);

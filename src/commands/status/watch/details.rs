@@ -28,7 +28,8 @@ pub(super) fn error_details(process: &ProcessDocument, failure: &FailureDocument
         format!("process {pid}"),
     ];
     for text in failure.detail.iter().chain(&failure.hint) {
-        details.extend([String::new(), text.clone()]);
+        details.push(String::new());
+        details.extend(text.lines().map(str::to_owned));
     }
     details
 }
@@ -84,7 +85,8 @@ pub(super) fn target_details(process: &ProcessDocument, target: &TargetDocument)
             error.id
         ));
         lines.push(error.message.clone());
-        lines.extend(error.hint.clone());
+        let hint = error.hint.iter().flat_map(|hint| hint.lines());
+        lines.extend(hint.map(str::to_owned));
     }
     lines
 }

@@ -384,7 +384,8 @@ fn message(target: Option<&str>, failure: &FailureDocument) -> String {
 
 fn error_row(process: &ProcessDocument, target: Option<&str>, failure: &FailureDocument) -> Row {
     let message = message(target, failure);
-    let hint = failure.hint.clone().map(|hint| (hint, Tone::Plain));
+    let hint = failure.hint.iter().flat_map(|hint| hint.lines());
+    let hint = hint.map(|line| (line.to_owned(), Tone::Plain));
     let detail = failure.detail.clone().map(|detail| (detail, Tone::Dim));
     // The remedy first: the last lines may be cut.
     let message_line = [(message.clone(), Tone::Bad)];
