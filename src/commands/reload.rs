@@ -288,10 +288,7 @@ impl<'a> ReloadTriggers<'a> {
             let grace = Duration::from_secs(self.args.drain.drain_timeout);
             if server.stop_target(&name, (!now).then_some(grace)) {
                 let name = name.as_str();
-                info!(
-                    name,
-                    now, "stopped a target on request, until the next reload"
-                );
+                info!(name, "stopped a target on request, until the next reload");
                 service::status(&serving(server));
             }
             return;

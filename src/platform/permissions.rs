@@ -98,35 +98,38 @@ const GROUP: u32 = 0o070;
 /// Sticky bit.
 const STICKY: u32 = 0o1000;
 
+/// Default requirements of directories.
+const DIR: PermissionRule = PermissionRule {
+    name: "",
+    is_dir: true,
+    link: true,
+    owner: FileOwner::UsOrRoot,
+    own: WRITTEN_BY_OTHERS,
+    // If root provides a directory that all users may write to (a volume of a container),
+    // its files are checked themselves.
+    roots: 0,
+    sticky: true,
+    own_group: false,
+    parents: true,
+    chmod: "700",
+};
+/// Default requirements of files.
+const FILE: PermissionRule = PermissionRule {
+    name: "",
+    is_dir: false,
+    link: true,
+    owner: FileOwner::UsOrRoot,
+    own: WRITTEN_BY_OTHERS,
+    roots: WRITTEN_BY_OTHERS,
+    sticky: false,
+    own_group: false,
+    parents: false,
+    chmod: "go-w",
+};
+
 impl FileRole {
     /// Returns the requirements.
     const fn rule(self) -> PermissionRule {
-        const DIR: PermissionRule = PermissionRule {
-            name: "",
-            is_dir: true,
-            link: true,
-            owner: FileOwner::UsOrRoot,
-            own: WRITTEN_BY_OTHERS,
-            // If root provides a directory that all users may write to (a volume of a container),
-            // its files are checked themselves.
-            roots: 0,
-            sticky: true,
-            own_group: false,
-            parents: true,
-            chmod: "700",
-        };
-        const FILE: PermissionRule = PermissionRule {
-            name: "",
-            is_dir: false,
-            link: true,
-            owner: FileOwner::UsOrRoot,
-            own: WRITTEN_BY_OTHERS,
-            roots: WRITTEN_BY_OTHERS,
-            sticky: false,
-            own_group: false,
-            parents: false,
-            chmod: "go-w",
-        };
         match self {
             Self::StateDir => PermissionRule {
                 name: "the state directory",
