@@ -342,7 +342,7 @@ async fn without_a_home_the_certificate_stays_in_memory() {
             .collect();
         assert_eq!(told.len(), 1, "{log}");
         assert!(
-            told[0].contains("WARN") && told[0].contains("sslrootcert"),
+            told[0].contains(" ! ") && told[0].contains("sslrootcert"),
             "{log}"
         );
         assert!(told[0].contains(home), "{log}");

@@ -522,7 +522,7 @@ async fn complaint(command: Command) -> String {
 async fn url_of_a_port_that_is_not_known() {
     let dir = tempfile::tempdir().expect("a folder");
     let said = complaint(alone(dir.path(), &["url", "--host", HOST, "--port", "0"])).await;
-    assert!(said.contains("pgiam status"), "{said}");
+    assert!(said.contains("\n  pgiam serve default\n"), "{said}");
 }
 
 #[tokio::test]

@@ -60,6 +60,10 @@ impl Terminal {
         ]);
         for (name, value) in words.get_envs() {
             if let Some(value) = value {
+                // tmux gives a window the PATH of the process that asks for it.
+                if name == "PATH" {
+                    tmux.env(name, value);
+                }
                 tmux.arg("-e").arg(format!(
                     "{}={}",
                     name.to_string_lossy(),

@@ -91,16 +91,16 @@ def in_text(file):
 
 
 class Program:
-    """What a built pgiam understands, by its own help."""
+    """What a built pgiam understands, by its own help and its reference."""
 
     def __init__(self, path):
         self.path = path
         self.known = {}
         commands = self.help().split("Commands:", 1)[-1].split("\n\n", 1)[0]
         self.commands = re.findall(r"^  ([a-z]+)", commands, re.M)
-        self.variables = set(VARIABLES)
-        for command in self.commands:
-            self.variables |= set(re.findall(r"\[env: (PGIAM_\w+)", self.flags_of(command)[1]))
+        # The reference is generated from the command line's definition, and a test compares them.
+        reference = (ROOT / "docs" / "config.md").read_text(encoding="utf-8")
+        self.variables = set(VARIABLES) | set(re.findall(r"PGIAM_[A-Z_]+[A-Z]", reference))
 
     def help(self, *command):
         run = subprocess.run([self.path, *command, "--help"], capture_output=True, text=True, timeout=10)
