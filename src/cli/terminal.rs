@@ -107,7 +107,7 @@ pub fn tell(text: impl fmt::Display) -> io::Result<()> {
     writeln!(out, "{text}")
 }
 
-/// Writes sentences and commands to standard output like [`write`], and wraps them like [`tell`].
+/// Writes sentences and commands to standard output like [`write()`], and wraps them like [`tell`].
 ///
 /// # Errors
 /// The error of the system.

@@ -37,7 +37,7 @@ pub type CommandLine = Vec<String>;
 pub struct PlannedFile {
     /// Path of the file.
     pub path: PathBuf,
-    /// Contents, with a [seal](seal).
+    /// Contents, with a [`seal`].
     pub text: String,
     /// The file is written as UTF-16 with a byte order mark.
     pub is_utf16: bool,
