@@ -192,7 +192,10 @@ async fn a_signal_before_the_command_ends_it_in_order() {
 #[tokio::test]
 async fn a_command_gets_the_limit_of_open_files_that_pgiam_was_started_with() {
     let lab = Lab::open().await;
-    let script = "ulimit -Sn; ulimit -Hn; grep 'open files' /proc/$PPID/limits";
+    // pgiam has the lower limit until the command has started, which may be a moment later.
+    let script = "ulimit -Sn; ulimit -Hn; own() { grep 'open files' /proc/$PPID/limits; }; \
+        at=0; while own | grep -q ' 200 ' && [ $at -lt 100 ]; do at=$((at + 1)); sleep 0.1; done; \
+        own";
     let inner = command(&lab.sandbox, &["run", "orders", "--", "sh", "-c", script]);
     let inner = inner.as_std();
     let mut limited = tokio::process::Command::new("/bin/sh");

@@ -182,7 +182,7 @@ async fn without_a_tunnel() {
     record.text = record
         .text
         .replace(&format!(":{port}"), ":CLOSED")
-        .replace(&format!(" {port} "), " CLOSED ");
+        .replace(&format!(" {port}\n"), " CLOSED\n");
     record.leave(world).await;
     record.compare();
 }
