@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 
-use crate::admission::{self, Entrance, Guard, Listening};
+use crate::admission::{self, Entrance, Guard, KnownOwners, Listening};
 use crate::base::names::TargetName;
 use crate::observe::Observed;
 use crate::platform::{descriptors, socket};
@@ -144,6 +144,8 @@ struct AdminContext {
     config: Option<PathBuf>,
     http: Option<SocketAddr>,
     has_password: bool,
+    /// The owners of clients of the port are looked up.
+    knows_owners: bool,
     log: Option<PathBuf>,
     observed: Arc<Observed>,
     controls: ControlRequests,
@@ -165,11 +167,13 @@ impl AdminServer {
         let listener = options.http.map(|http| listen(http.address)).transpose()?;
         let http = listener.as_ref().and_then(|l| l.local_addr().ok());
         let control = options.control_dir.as_deref().and_then(control);
+        let peer_check = options.http.is_some_and(|http| http.peer_check);
         let context = Arc::new(AdminContext {
             kind: options.kind,
             config: options.config,
             http,
             has_password: options.http.is_some_and(|http| http.has_password),
+            knows_owners: KnownOwners::with(peer_check) == KnownOwners::All,
             log: options.log,
             observed,
             controls,
@@ -185,7 +189,6 @@ impl AdminServer {
                 url = http.map(page_url),
                 "serving the status page, health endpoints and metrics"
             );
-            let peer_check = options.http.is_some_and(|http| http.peer_check);
             let entrance = Entrance::new(listener, Arc::new(Guard::of_http(peer_check)));
             let context = Arc::clone(&context);
             admin.spawn(http::answer(entrance, EntranceKind::Tcp, context));

@@ -114,7 +114,6 @@ pub struct Admitted<S> {
     stream: S,
     arrival: Arrival,
     is_owners: bool,
-    objection: Option<Refusal>,
 }
 
 impl<S> Admitted<S> {
@@ -125,17 +124,10 @@ impl<S> Admitted<S> {
     }
 
     /// Returns `true` if the client was found to belong to pgiam's user. `false` also if owners are
-    /// not looked up or not reported.
+    /// not looked up (yet, see [`Guard::of_http`]) or not reported.
     #[must_use]
     pub fn is_owners(&self) -> bool {
         self.is_owners
-    }
-
-    /// Returns the reason why this client may have public information only, at an entrance that
-    /// admits clients of other users ([`Guard::of_http`]).
-    #[must_use]
-    pub fn objection(&self) -> Option<&Refusal> {
-        self.objection.as_ref()
     }
 
     /// Converts the stream of the connection.
@@ -145,7 +137,6 @@ impl<S> Admitted<S> {
             stream: form(self.stream),
             arrival: self.arrival,
             is_owners: self.is_owners,
-            objection: self.objection,
         }
     }
 

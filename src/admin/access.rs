@@ -11,8 +11,8 @@ use hyper::http::uri::Uri;
 use hyper::{HeaderMap, Method};
 use thiserror::Error;
 
-use super::{page_url, reachable};
-use crate::admission::{Admitted, Arrival, Refusal};
+use super::{AdminContext, page_url, reachable};
+use crate::admission::{Arrival, Refusal};
 
 /// Fetch Metadata Request Headers, 2.3.
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
@@ -27,7 +27,9 @@ pub(super) enum Access<'a> {
     /// A program of pgiam's user on TCP: the page and `/status`, which change nothing.
     Page,
     /// Health endpoints and metrics only, with the reason.
-    Public(&'a Denial),
+    Denied(&'a Denial),
+    /// Not decided, because the path has no private information.
+    Public,
 }
 
 /// Reason why a request gets public information only.
@@ -45,14 +47,23 @@ pub(super) enum Denial {
     #[error("{0}")]
     Unknown(String),
     /// The client is on another machine.
-    #[error("the client {0} is not known to be a program of pgiam's user on this machine")]
-    Elsewhere(IpAddr),
+    #[error("the client {peer} is not known to be a program of pgiam's user on this machine")]
+    Elsewhere {
+        /// Address of the client.
+        peer: IpAddr,
+        /// A port that SSH forwards leads to the page.
+        forward: bool,
+    },
     /// Database clients authenticate with a password.
     #[error("pgiam does not know the owner of the client, and database clients need a password")]
     Password,
     /// The request is addressed to another host.
     #[error("the request is addressed to another host name")]
     OtherHost,
+    /// The request is addressed to `localhost`. A browser may get the page of that name from `::1`,
+    /// where another user listens, and then send the requests of that page to 127.0.0.1.
+    #[error("the request is addressed to localhost, where another program may answer as well")]
+    Localhost,
     /// Another website made the browser send the request.
     #[error("another website made this browser send the request")]
     OtherSite,
@@ -62,7 +73,7 @@ impl Denial {
     /// Returns the rule that the request breaks.
     pub(super) fn rule(&self) -> &'static str {
         match self {
-            Self::OtherHost => "pgiam answers requests to its own address only",
+            Self::OtherHost | Self::Localhost => "pgiam answers requests to its own address only",
             Self::OtherSite => "pgiam does not show its status to other websites",
             _ => "pgiam shows its status to its own user only",
         }
@@ -78,8 +89,13 @@ impl Denial {
             Self::Unknown(_) | Self::Password => {
                 "Run as the user that runs pgiam:\n  pgiam status --watch\n".to_owned()
             }
-            Self::Elsewhere(_) => elsewhere(address),
-            Self::OtherHost => match address {
+            Self::Elsewhere { forward: true, .. } => forwarded(address),
+            Self::Elsewhere { forward: false, .. } => {
+                "Run this command, with the machine of pgiam as HOST:\n  \
+                 ssh -t HOST pgiam status --watch\n"
+                    .to_owned()
+            }
+            Self::OtherHost | Self::Localhost => match address {
                 Some(address) => format!("Open {}\n", page_url(address)),
                 None => String::new(),
             },
@@ -90,7 +106,7 @@ impl Denial {
     }
 }
 
-fn elsewhere(address: Option<SocketAddr>) -> String {
+fn forwarded(address: Option<SocketAddr>) -> String {
     let Some(address) = address else {
         return String::new();
     };
@@ -101,30 +117,28 @@ fn elsewhere(address: Option<SocketAddr>) -> String {
     )
 }
 
-/// Decides about a TCP client. `has_password`: database clients must give one.
-pub(super) fn judge<S>(client: &Admitted<S>, has_password: bool) -> Result<(), Denial> {
-    if client.is_owners() {
-        return Ok(());
-    }
-    judge_unowned(client.objection(), client.arrival(), has_password)
-}
-
-fn judge_unowned(
-    objection: Option<&Refusal>,
+/// Decides about a TCP client by its owner.
+pub(super) fn judge_owner(
+    context: &AdminContext,
+    owner: Result<bool, Refusal>,
     arrival: Arrival,
-    has_password: bool,
 ) -> Result<(), Denial> {
-    match (objection, arrival) {
-        (Some(Refusal::Foreign { peer, own }), _) => Err(Denial::Foreign {
-            peer: *peer,
-            own: *own,
-        }),
-        (Some(other), _) => Err(Denial::Unknown(other.to_string())),
-        (None, Arrival::Tcp { peer, .. }) if !arrival.is_of_this_machine() => {
-            Err(Denial::Elsewhere(peer.ip().to_canonical()))
+    match (owner, arrival) {
+        (Ok(true), _) => Ok(()),
+        (Err(Refusal::Foreign { peer, own }), _) => Err(Denial::Foreign { peer, own }),
+        (Err(other), _) => Err(Denial::Unknown(other.to_string())),
+        (Ok(false), Arrival::Tcp { peer, .. }) if !arrival.is_of_this_machine() => {
+            // The forwarded client has an owner, or is at least one of this machine.
+            let local = context
+                .http
+                .is_some_and(|http| reachable(http).ip().is_loopback());
+            Err(Denial::Elsewhere {
+                peer: peer.ip().to_canonical(),
+                forward: context.knows_owners || (local && !context.has_password),
+            })
         }
-        (None, _) if has_password => Err(Denial::Password),
-        (None, _) => Ok(()),
+        (Ok(false), _) if context.has_password => Err(Denial::Password),
+        (Ok(false), _) => Ok(()),
     }
 }
 
@@ -133,7 +147,9 @@ fn judge_unowned(
 /// expose private data; they contain the website's own name.
 pub(super) fn is_meant(address: Option<SocketAddr>, headers: &HeaderMap, uri: &Uri) -> bool {
     match address {
-        Some(address) if address.ip().is_loopback() => names_us(&[address.ip()], headers, uri),
+        Some(address) if address.ip().is_loopback() => {
+            names(headers, uri).all(|name| name.is_some_and(|name| is_ours(&[address.ip()], name)))
+        }
         _ => true, // Any name is accepted there, for health and metrics.
     }
 }
@@ -148,8 +164,12 @@ pub(super) fn judge_headers(
     if let Arrival::Tcp { ours, .. } = arrival {
         own.push(ours.ip().to_canonical());
     }
-    if !names_us(&own, headers, uri) {
-        return Err(Denial::OtherHost);
+    for name in names(headers, uri) {
+        match name {
+            Some(name) if is_localhost(name) => return Err(Denial::Localhost),
+            Some(name) if is_ours(&own, name) => {}
+            _ => return Err(Denial::OtherHost),
+        }
     }
     let mut sites = headers.get_all(SEC_FETCH_SITE).iter();
     let mut origins = headers.get_all(ORIGIN).iter();
@@ -180,26 +200,33 @@ fn is_link(method: &Method, headers: &HeaderMap, uri: &Uri) -> bool {
         && is(SEC_FETCH_DEST, "document")
 }
 
-/// Returns `true` if each name of the server in a request is `localhost`, a loopback address, or
-/// one of `own`. Programs that speak HTTP/1.0 name none; browsers always do.
-fn names_us(own: &[IpAddr], headers: &HeaderMap, uri: &Uri) -> bool {
+/// Returns the names of the server in a request, without the port; `None`: not text. Programs that
+/// speak HTTP/1.0 name none; browsers always do.
+fn names<'a>(headers: &'a HeaderMap, uri: &'a Uri) -> impl Iterator<Item = Option<&'a str>> {
     let hosts = headers.get_all(HOST).iter().map(|host| host.to_str().ok());
     let authority = uri.authority().map(|authority| Some(authority.as_str()));
-    let mut names = hosts.chain(authority);
-    names.all(|host| host.is_some_and(|host| is_name_of(own, host)))
+    hosts.chain(authority).map(|host| host.map(without_port))
 }
 
-fn is_name_of(own: &[IpAddr], host: &str) -> bool {
-    let name = match host.rsplit_once(':') {
+fn without_port(host: &str) -> &str {
+    match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
         _ => host,
-    };
+    }
+}
+
+fn is_localhost(name: &str) -> bool {
+    name.eq_ignore_ascii_case("localhost")
+}
+
+/// Returns `true` if `name` is `localhost`, a loopback address, or one of `own`.
+fn is_ours(own: &[IpAddr], name: &str) -> bool {
     let address = name.trim_start_matches('[').trim_end_matches(']');
     let is_own = |ip: IpAddr| {
         let ip = ip.to_canonical();
         ip.is_loopback() || (own.contains(&ip) && !ip.is_unspecified())
     };
-    name.eq_ignore_ascii_case("localhost") || address.parse().is_ok_and(is_own)
+    is_localhost(name) || address.parse().is_ok_and(is_own)
 }
 
 #[cfg(test)]

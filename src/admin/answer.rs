@@ -111,18 +111,18 @@ impl AdminContext {
 
     /// Returns the answer to a request for the page and its data, or for an unknown path.
     fn answer_private(&self, path: &str, access: Access<'_>) -> AdminResponse {
-        let Some(resource) = Resource::of(path) else {
-            let body = "not found; the paths are / and /status, and for all clients:\n";
-            return AdminResponse::text(StatusCode::NOT_FOUND, format!("{body}{INDEX}"));
-        };
-        if let Access::Public(denial) = access {
-            return self.deny(denial);
-        }
-        match resource {
-            Resource::File(file) => AdminResponse::ok(file.content_type, file.text),
-            Resource::Status => json(&ProcessDocument::of(self)),
-            Resource::Logins => json(&PlottedLogins::of(&self.observed)),
-            Resource::Explanation(entry) => json(&Explanation::of(entry)),
+        match (Resource::of(path), access) {
+            (None, _) | (Some(_), Access::Public) => {
+                let body = "not found; the paths are / and /status, and for all clients:\n";
+                AdminResponse::text(StatusCode::NOT_FOUND, format!("{body}{INDEX}"))
+            }
+            (Some(_), Access::Denied(denial)) => self.deny(denial),
+            (Some(resource), Access::Page | Access::Control) => match resource {
+                Resource::File(file) => AdminResponse::ok(file.content_type, file.text),
+                Resource::Status => json(&ProcessDocument::of(self)),
+                Resource::Logins => json(&PlottedLogins::of(&self.observed)),
+                Resource::Explanation(entry) => json(&Explanation::of(entry)),
+            },
         }
     }
 
@@ -130,7 +130,7 @@ impl AdminContext {
     pub(super) fn deny(&self, denial: &Denial) -> AdminResponse {
         debug!(reason = %denial, "refused a request");
         let status = match denial {
-            Denial::OtherHost => StatusCode::MISDIRECTED_REQUEST,
+            Denial::OtherHost | Denial::Localhost => StatusCode::MISDIRECTED_REQUEST,
             _ => StatusCode::FORBIDDEN,
         };
         let (rule, remedy) = (denial.rule(), denial.remedy(self.http));
@@ -289,4 +289,4 @@ fn against(observed: &Observed, statuses: &[TargetStatus], least: Option<usize>)
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -25,7 +25,8 @@ use tracing::{debug, warn};
 use super::AdminContext;
 use super::access::{self, Access, Denial};
 use super::answer::{AdminRequest, AdminResponse};
-use crate::admission::{Admitted, Arrival, Entrance, Listens, Refusal, Verdict};
+use super::page::Resource;
+use crate::admission::{Admitted, Arrival, Entrance, Guard, Listens, Refusal, Verdict};
 
 /// Maximum number of concurrent connections on each of the two entrances. The usual clients are a
 /// Prometheus, a kubelet and a person. When more connect, the oldest connection that has not sent
@@ -55,13 +56,19 @@ pub(super) async fn answer(
     context: Arc<AdminContext>,
 ) {
     let mut crowd = Crowd::default();
+    let guard = entrance.guard();
     loop {
         match entrance.next().await {
             Verdict::Admitted(client) => {
                 crowd.make_room();
                 let heard = Arc::new(AtomicBool::new(false));
-                let context = (Arc::clone(&context), at);
-                let conversation = converse(client, context, Arc::clone(&heard));
+                let visitor = Visitor {
+                    arrival: client.arrival(),
+                    is_control: at == EntranceKind::Control && client.is_owners(),
+                    guard: Arc::clone(&guard),
+                };
+                let conversation =
+                    converse(client, (visitor, Arc::clone(&context)), Arc::clone(&heard));
                 let task = tokio::spawn(conversation).abort_handle();
                 crowd.0.push_back(Guest { task, heard });
             }
@@ -104,14 +111,12 @@ impl Crowd {
 /// Serves one request.
 async fn converse<S: AsyncRead + AsyncWrite + Unpin + Send>(
     client: Admitted<S>,
-    (context, at): (Arc<AdminContext>, EntranceKind),
+    (visitor, context): (Visitor, Arc<AdminContext>),
     heard: Arc<AtomicBool>,
 ) {
-    let visitor = Visitor::of(&client, at, &context);
-    let service = service_fn(|request: Request<Incoming>| {
+    let service = service_fn(async |request: Request<Incoming>| {
         heard.store(true, Ordering::Relaxed);
-        let response = response(visitor.answer(&context, &request));
-        async move { Ok::<_, Infallible>(response) }
+        Ok::<_, Infallible>(response(visitor.answer(&context, &request).await))
     });
     let mut server = http1::Builder::new();
     server
@@ -128,50 +133,57 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin + Send>(
 }
 
 /// A client after admission.
-enum Visitor {
+struct Visitor {
+    arrival: Arrival,
     /// A program of pgiam's user, at the control socket.
-    Control,
-    /// A client of the port. `judged`: whether it may have the page.
-    Tcp {
-        arrival: Arrival,
-        judged: Result<(), Denial>,
-    },
+    is_control: bool,
+    guard: Arc<Guard>,
 }
 
 impl Visitor {
-    fn of<S>(client: &Admitted<S>, at: EntranceKind, context: &AdminContext) -> Self {
-        match at {
-            EntranceKind::Control if client.is_owners() => Self::Control,
-            _ => Self::Tcp {
-                arrival: client.arrival(),
-                judged: access::judge(client, context.has_password),
-            },
+    async fn answer<B>(&self, context: &AdminContext, request: &Request<B>) -> AdminResponse {
+        if self.is_control {
+            return answer_with(context, request, Access::Control);
         }
+        let owner = self.guard.is_owners(self.arrival);
+        answer_client(context, (self.arrival, owner), request).await
     }
+}
 
-    fn answer(&self, context: &AdminContext, request: &Request<Incoming>) -> AdminResponse {
-        let (method, headers, uri) = (request.method(), request.headers(), request.uri());
-        let answer = |access| {
-            context.answer(&AdminRequest {
-                method,
-                path: uri.path(),
-                query: uri.query(),
-                access,
-            })
-        };
-        let Self::Tcp { arrival, judged } = self else {
-            return answer(Access::Control);
-        };
-        if !access::is_meant(context.http, headers, uri) {
-            return context.deny(&Denial::OtherHost);
-        }
-        let judged = judged
-            .clone()
-            .and_then(|()| access::judge_headers(context.http, *arrival, (method, headers, uri)));
-        match &judged {
-            Ok(()) => answer(Access::Page),
-            Err(denial) => answer(Access::Public(denial)),
-        }
+fn answer_with<B>(
+    context: &AdminContext,
+    request: &Request<B>,
+    access: Access<'_>,
+) -> AdminResponse {
+    context.answer(&AdminRequest {
+        method: request.method(),
+        path: request.uri().path(),
+        query: request.uri().query(),
+        access,
+    })
+}
+
+/// Returns the answer to a client of the port. Its `owner` is looked up for private information
+/// only: health checks and metrics neither wait for a lookup nor fail with it.
+async fn answer_client<B>(
+    context: &AdminContext,
+    (arrival, owner): (Arrival, impl Future<Output = Result<bool, Refusal>>),
+    request: &Request<B>,
+) -> AdminResponse {
+    let (method, headers, uri) = (request.method(), request.headers(), request.uri());
+    if !access::is_meant(context.http, headers, uri) {
+        return context.deny(&Denial::OtherHost);
+    }
+    if Resource::of(uri.path()).is_none() {
+        return answer_with(context, request, Access::Public);
+    }
+    let judged = match access::judge_headers(context.http, arrival, (method, headers, uri)) {
+        Ok(()) => access::judge_owner(context, owner.await, arrival),
+        denied => denied,
+    };
+    match &judged {
+        Ok(()) => answer_with(context, request, Access::Page),
+        Err(denial) => answer_with(context, request, Access::Denied(denial)),
     }
 }
 
@@ -213,3 +225,6 @@ fn response(answer: AdminResponse) -> Response<Full<Bytes>> {
     }
     response
 }
+
+#[cfg(test)]
+mod tests;

@@ -148,6 +148,12 @@ impl<L: Listens> Entrance<L> {
         }
     }
 
+    /// Returns the guard.
+    #[must_use]
+    pub fn guard(&self) -> Arc<Guard> {
+        Arc::clone(&self.guard)
+    }
+
     /// Returns `true` if it has accepted connections that [`Self::next`] has yet to return.
     #[must_use]
     pub fn is_deciding(&self) -> bool {
@@ -212,13 +218,6 @@ impl<L: Listens> Entrance<L> {
                 stream,
                 arrival,
                 is_owners,
-                objection: None,
-            })),
-            Err(objection) if self.guard.admits_others() => Some(Verdict::Admitted(Admitted {
-                stream,
-                arrival,
-                is_owners: false,
-                objection: Some(objection),
             })),
             Err(refusal) => {
                 let told = self.guard.tells(&refusal, last(&stream).is_some())?;

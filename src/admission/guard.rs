@@ -28,8 +28,8 @@ const COMPLAINT: Duration = Duration::from_secs(10);
 pub struct Guard {
     /// User id of the admitted clients; `None`: all clients are admitted.
     own: Option<u32>,
-    /// Clients of other users are admitted, too, with the reason why they count as such.
-    admits_others: bool,
+    /// All clients are admitted; [`Guard::is_owners`] decides when a request needs it.
+    decides_later: bool,
     /// Connections that would take one of the last descriptors are refused.
     keeps_reserve: bool,
     lookup: OwnerLookup,
@@ -131,28 +131,37 @@ impl Guard {
         Self::new(peer::own_uid(), false, OwnerLookup::default())
     }
 
-    /// Admits all clients to public information, also with the last descriptors, so that a health
-    /// check succeeds while pgiam runs. [`super::Admitted::is_owners`] and
-    /// [`super::Admitted::objection`] decide about private information; with `peer_check = false`
-    /// owners are not looked up.
+    /// Admits all clients to public information, also with the last descriptors and without a
+    /// lookup, so that a health check succeeds while pgiam runs. [`Guard::is_owners`] decides about
+    /// private information.
     #[must_use]
     pub fn of_http(peer_check: bool) -> Self {
         Self {
-            admits_others: true,
+            decides_later: true,
             keeps_reserve: false,
             ..Self::of_clients(peer_check)
         }
     }
 
-    /// Returns `true` if clients of other users are admitted.
-    pub(super) fn admits_others(&self) -> bool {
-        self.admits_others
+    /// Looks up the owner of a client that was admitted without. Returns `true` if the client
+    /// belongs to pgiam's user, and `false` if owners are not looked up or not reported.
+    /// Cancel-safe.
+    ///
+    /// # Errors
+    /// The reason why this client may have public information only.
+    pub async fn is_owners(&self, arrival: Arrival) -> Result<bool, Refusal> {
+        match (self.judge_at_once(arrival), arrival) {
+            (Some(judged), _) => judged,
+            (None, Arrival::Tcp { peer, ours }) => self.judge_by_tables((ours, peer), None).await,
+            // The peer of a Unix socket is always known.
+            (None, Arrival::Unix { .. }) => Ok(false),
+        }
     }
 
     fn new(own: Option<u32>, keeps_reserve: bool, lookup: OwnerLookup) -> Self {
         Self {
             own,
-            admits_others: false,
+            decides_later: false,
             keeps_reserve,
             lookup,
             refusals: EventLimiter::new(MOST_REFUSALS, WINDOW),
@@ -193,6 +202,14 @@ impl Guard {
     }
 
     fn judge_owner(&self, arrival: Arrival) -> Option<Result<bool, Refusal>> {
+        match self.decides_later {
+            true => Some(Ok(false)),
+            false => self.judge_at_once(arrival),
+        }
+    }
+
+    /// Decides by an owner that the system reports at once.
+    fn judge_at_once(&self, arrival: Arrival) -> Option<Result<bool, Refusal>> {
         let Some(own) = self.own else {
             return Some(Ok(false));
         };

@@ -164,14 +164,15 @@ async fn an_own_client_comes_in_as_the_owners() {
 }
 
 #[tokio::test]
-async fn without_the_check_no_http_client_is_the_owners_and_none_is_objected_to() {
+async fn without_the_check_no_http_client_is_the_owners_and_none_is_refused() {
     let (mut entrance, address) = entrance(Guard::of_http(false));
     let _client = TcpStream::connect(address).await.unwrap();
     let Verdict::Admitted(admitted) = entrance.next().await else {
         panic!("all clients are admitted");
     };
     assert!(!admitted.is_owners());
-    assert!(admitted.objection().is_none());
+    let judged = entrance.guard().is_owners(admitted.arrival()).await;
+    assert!(matches!(judged, Ok(false)), "{judged:?}");
     assert!(admitted.arrival().is_of_this_machine());
 }
 
@@ -185,33 +186,39 @@ async fn foreign(address: SocketAddr) -> TcpStream {
 
 #[tokio::test]
 #[cfg(target_os = "linux")]
-async fn another_users_http_client_is_admitted_with_an_objection() {
+async fn http_clients_are_admitted_before_their_owner_is_looked_up() {
     let (mut entrance, address) = entrance(Guard::of_http(true));
+    let guard = entrance.guard();
+    let mut admit = async || {
+        let Verdict::Admitted(client) = entrance.next().await else {
+            panic!("all clients are admitted");
+        };
+        assert!(!client.is_owners(), "its owner is not known yet");
+        client
+    };
     let _own = TcpStream::connect(address).await.unwrap();
-    let Verdict::Admitted(own) = entrance.next().await else {
-        panic!("it is ours");
-    };
-    assert!(own.is_owners() && own.objection().is_none());
+    let own = admit().await;
+    assert!(matches!(guard.is_owners(own.arrival()).await, Ok(true)));
     drop(TcpStream::connect(address).await.unwrap());
-    let Verdict::Admitted(gone) = entrance.next().await else {
-        panic!("all clients are admitted");
-    };
-    assert!(matches!(gone.objection(), Some(Refusal::Gone)));
+    let gone = admit().await;
+    let judged = guard.is_owners(gone.arrival()).await;
+    assert!(matches!(judged, Err(Refusal::Gone)), "{judged:?}");
     if own_uid() != Some(0) {
         return;
     }
     let _other = foreign(address).await;
-    let Verdict::Admitted(other) = entrance.next().await else {
-        panic!("all clients are admitted");
-    };
-    assert!(!other.is_owners());
-    assert!(matches!(
-        other.map(drop).objection(),
-        Some(Refusal::Foreign {
-            peer: 12_345,
-            own: 0
-        })
-    ));
+    let other = admit().await;
+    let judged = guard.is_owners(other.arrival()).await;
+    assert!(
+        matches!(
+            judged,
+            Err(Refusal::Foreign {
+                peer: 12_345,
+                own: 0
+            })
+        ),
+        "{judged:?}"
+    );
 }
 
 #[tokio::test]

@@ -71,7 +71,7 @@ async fn requests_of_websites_are_refused() {
     let world = world().await;
     let address = http(&world).await;
     let port = address.port();
-    let own = format!("Host: localhost:{port}\r\n");
+    let own = format!("Host: 127.0.0.1:{port}\r\n");
     for path in PRIVATE {
         for (status, lines) in [
             (200, own.clone()),
@@ -81,12 +81,10 @@ async fn requests_of_websites_are_refused() {
             (403, format!("{own}Sec-Fetch-Site: same-site\r\n")),
             (403, format!("{own}Origin: https://attacker.example\r\n")),
             (403, format!("{own}Origin: null\r\n")),
+            (421, format!("Host: localhost:{port}\r\n")),
             // DNS rebinding.
             (421, format!("Host: attacker.example:{port}\r\n")),
-            (
-                421,
-                format!("Host: localhost:{port}\r\nHost: attacker.example\r\n"),
-            ),
+            (421, format!("{own}Host: attacker.example\r\n")),
         ] {
             assert_eq!(
                 status_with(address, path, &lines).await,
@@ -98,10 +96,23 @@ async fn requests_of_websites_are_refused() {
     // The proxy form of a request names another host.
     let line = format!("GET http://attacker.example/status HTTP/1.1\r\n{own}");
     assert_eq!(raw(address, &line).await.status, 421);
+    let answer = raw(
+        address,
+        &format!("GET / HTTP/1.1\r\nHost: localhost:{port}\r\n"),
+    )
+    .await;
+    let expected = format!(
+        "pgiam answers requests to its own address only: \
+         the request is addressed to localhost, where another program may answer as well\n\
+         Open http://127.0.0.1:{port}/\n"
+    );
+    assert!(answer.body.starts_with(&expected), "{answer:?}");
     // Prometheus and kubelets send no such headers, and are not asked for them.
     for path in ["/liveness", "/metrics"] {
-        let lines = format!("{own}Sec-Fetch-Site: cross-site\r\n");
-        assert_eq!(status_with(address, path, &lines).await, 200, "{path}");
+        for host in ["127.0.0.1", "localhost"] {
+            let lines = format!("Host: {host}:{port}\r\nSec-Fetch-Site: cross-site\r\n");
+            assert_eq!(status_with(address, path, &lines).await, 200, "{path}");
+        }
     }
     world.stop().await;
 }
@@ -174,6 +185,16 @@ async fn without_the_check_all_local_users_get_the_page_unless_there_is_a_passwo
     let address = http(&open).await;
     assert_eq!(as_nobody(address, "/status").await.status, 200);
     open.stop().await;
+    if let Some(own) = interface_address(IpAddr::V4(Ipv4Addr::LOCALHOST)) {
+        // There is no owner to see, and a forwarded port would lead to the same answer.
+        let world = world_with(&["--peer-check=false", "--http-address", &own.to_string()]).await;
+        let answer = get(http(&world).await, "/").await;
+        assert_eq!(answer.status, 403, "{answer:?}");
+        let remedy = "\nRun this command, with the machine of pgiam as HOST:\n  \
+                      ssh -t HOST pgiam status --watch\n";
+        assert!(answer.body.contains(remedy), "{answer:?}");
+        world.stop().await;
+    }
     let args = ["--http-port", "0", "--peer-check=false"];
     let world = World::with(Setup {
         args: args.map(str::to_owned).into(),

@@ -1,6 +1,7 @@
 use std::io;
 
 use super::*;
+use crate::admin::answer::tests::context;
 
 const LOOPBACK: &str = "127.0.0.1:9801";
 const INTERFACE: &str = "10.0.0.7:9801";
@@ -44,8 +45,6 @@ fn asked_for(
 #[test]
 fn names_of_others_are_not_answered_on_the_loopback() {
     for host in [
-        "localhost:9801",
-        "LOCALHOST",
         "127.0.0.1:9801",
         "127.0.0.1",
         "127.8.9.10",
@@ -81,6 +80,21 @@ fn names_of_others_are_not_answered_on_the_loopback() {
     assert_eq!(judged(LOOPBACK, &[]), Ok(()), "HTTP/1.0");
 }
 
+/// A browser takes the page of `localhost` from `::1`, if another user listens there, and sends the
+/// requests of that page to 127.0.0.1 when that user closes the port: all have one origin.
+#[test]
+fn localhost_is_a_name_for_health_only() {
+    for host in ["localhost:9801", "LOCALHOST", "localhost"] {
+        assert!(meant(LOOPBACK, host), "{host}");
+        for ours in [LOOPBACK, INTERFACE] {
+            let denied = judged(ours, &[("host", host)]);
+            assert_eq!(denied, Err(Denial::Localhost), "{host}");
+        }
+    }
+    let remedy = Denial::Localhost.remedy("0.0.0.0:9801".parse().ok());
+    assert_eq!(remedy, "Open http://127.0.0.1:9801/\n");
+}
+
 #[test]
 fn the_configured_address_and_the_one_of_the_connection_are_own_names() {
     let host = [("host", INTERFACE)];
@@ -99,9 +113,9 @@ fn the_configured_address_and_the_one_of_the_connection_are_own_names() {
 
 #[test]
 fn each_name_of_a_request_counts() {
-    let two = [("host", "localhost:9801"), ("host", "attacker.example")];
+    let two = [("host", "127.0.0.1:9801"), ("host", "attacker.example")];
     assert_eq!(judged(LOOPBACK, &two), Err(Denial::OtherHost));
-    let one = headers(&[("host", "localhost:9801")]);
+    let one = headers(&[("host", "127.0.0.1:9801")]);
     let absolute = Uri::from_static("http://attacker.example:9801/status");
     let ours = arrival(LOOPBACK, "127.0.0.1:40000");
     assert_eq!(
@@ -113,22 +127,23 @@ fn each_name_of_a_request_counts() {
 
 #[test]
 fn requests_that_another_site_caused_are_denied() {
-    let host = ("host", "localhost:9801");
+    let host = ("host", "127.0.0.1:9801");
     for more in [
         ("sec-fetch-site", "none"),
         ("sec-fetch-site", "same-origin"),
-        ("origin", "http://localhost:9801"),
+        ("origin", "http://127.0.0.1:9801"),
     ] {
         assert_eq!(judged(LOOPBACK, &[host, more]), Ok(()), "{more:?}");
     }
     for more in [
         ("sec-fetch-site", "cross-site"),
-        // Another port of localhost is the same site, but may be another user's.
+        // Another port of the machine is the same site, but may be another user's.
         ("sec-fetch-site", "same-site"),
         ("sec-fetch-site", ""),
         ("origin", "null"),
-        ("origin", "http://localhost:3000"),
-        ("origin", "https://localhost:9801"),
+        ("origin", "http://127.0.0.1:3000"),
+        ("origin", "http://localhost:9801"),
+        ("origin", "https://127.0.0.1:9801"),
         ("origin", "http://attacker.example"),
     ] {
         let denied = judged(LOOPBACK, &[host, more]);
@@ -140,7 +155,7 @@ fn requests_that_another_site_caused_are_denied() {
         ("sec-fetch-site", "cross-site"),
     ];
     assert_eq!(judged(LOOPBACK, &both), Err(Denial::OtherSite));
-    let no_host = [("origin", "http://localhost:9801")];
+    let no_host = [("origin", "http://127.0.0.1:9801")];
     assert_eq!(judged(LOOPBACK, &no_host), Err(Denial::OtherSite));
 }
 
@@ -182,16 +197,38 @@ fn a_link_opens_the_page_but_no_data() {
     }
 }
 
+/// Judges a client by its owner, with pgiam at `address`.
+fn judged_by(
+    (address, has_password, knows_owners): (&str, bool, bool),
+    owner: Result<bool, Refusal>,
+    arrival: Arrival,
+) -> Result<(), Denial> {
+    let context = AdminContext {
+        http: address.parse().ok(),
+        has_password,
+        knows_owners,
+        ..context(Vec::new())
+    };
+    judge_owner(&context, owner, arrival)
+}
+
 #[test]
 fn clients_are_judged_like_those_of_databases() {
     let here = arrival(LOOPBACK, "127.0.0.1:40000");
     let elsewhere = arrival(INTERFACE, "10.0.0.9:40000");
+    let judged =
+        |has_password, owner, arrival| judged_by((LOOPBACK, has_password, true), owner, arrival);
     // The owner is not reported by the system, or not looked up.
-    assert_eq!(judge_unowned(None, here, false), Ok(()));
-    assert_eq!(judge_unowned(None, here, true), Err(Denial::Password));
+    assert_eq!(judged(false, Ok(false), here), Ok(()));
+    assert_eq!(judged(true, Ok(false), here), Err(Denial::Password));
     for has_password in [false, true] {
-        let denied = judge_unowned(None, elsewhere, has_password);
-        assert_eq!(denied, Err(Denial::Elsewhere([10, 0, 0, 9].into())));
+        for arrival in [here, elsewhere] {
+            assert_eq!(judged(has_password, Ok(true), arrival), Ok(()));
+        }
+        let denied = judged(has_password, Ok(false), elsewhere);
+        let peer = [10, 0, 0, 9].into();
+        let forward = true;
+        assert_eq!(denied, Err(Denial::Elsewhere { peer, forward }));
         for (refusal, denial) in [
             (
                 Refusal::Foreign { peer: 1001, own: 7 },
@@ -204,9 +241,32 @@ fn clients_are_judged_like_those_of_databases() {
                 ),
             ),
         ] {
-            let denied = judge_unowned(Some(&refusal), here, has_password);
-            assert_eq!(denied, Err(denial));
+            assert_eq!(judged(has_password, Err(refusal), here), Err(denial));
         }
+    }
+}
+
+/// A forwarded port leads to the page only if pgiam then sees the owner, or a loopback address.
+#[test]
+fn a_port_is_forwarded_only_where_that_helps() {
+    for (address, has_password, knows_owners, expected) in [
+        (INTERFACE, false, true, true),
+        (INTERFACE, true, true, true),
+        (INTERFACE, false, false, false),
+        ("0.0.0.0:9801", false, false, true),
+        ("[::]:9801", false, false, true),
+        ("0.0.0.0:9801", true, false, false),
+    ] {
+        let server = (address, has_password, knows_owners);
+        let denied = judged_by(server, Ok(false), arrival(INTERFACE, "10.0.0.9:40000"));
+        let Err(denial @ Denial::Elsewhere { forward, .. }) = denied else {
+            panic!("{server:?}: {denied:?}");
+        };
+        assert_eq!(forward, expected, "{server:?}");
+        let remedy = denial.remedy(address.parse().ok());
+        assert_eq!(remedy.contains("ssh -N -L"), expected, "{remedy}");
+        let watches = remedy.contains("\n  ssh -t HOST pgiam status --watch\n");
+        assert_eq!(watches, !expected, "{remedy}");
     }
 }
 
@@ -236,7 +296,10 @@ fn a_denial_names_reason_and_remedy() {
         let text = texts(unknown, LOOPBACK);
         assert!(text.ends_with("\nRun as the user that runs pgiam:\n  pgiam status --watch\n"));
     }
-    let far = || Denial::Elsewhere([10, 0, 0, 9].into());
+    let far = || Denial::Elsewhere {
+        peer: [10, 0, 0, 9].into(),
+        forward: true,
+    };
     let text = texts(far(), INTERFACE);
     assert!(
         text.ends_with("\n  ssh -N -L 9801:10.0.0.7:9801 HOST\n"),

@@ -11,7 +11,7 @@ use crate::observe::tests::{Stands, failed, failure, new_connection, observed, u
 use crate::observe::{ListedTarget, Stage};
 use crate::tunnel::Readiness;
 
-fn context(statuses: Vec<TargetStatus>) -> AdminContext {
+pub(in crate::admin) fn context(statuses: Vec<TargetStatus>) -> AdminContext {
     let observed = observed(statuses);
     observed.started();
     AdminContext {
@@ -19,14 +19,18 @@ fn context(statuses: Vec<TargetStatus>) -> AdminContext {
         config: None,
         http: None,
         has_password: false,
+        knows_owners: true,
         log: None,
         observed,
         controls: ControlRequests::default(),
     }
 }
 
-const ELSEWHERE: Denial = Denial::Elsewhere(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 9)));
-const PUBLIC: Access<'_> = Access::Public(&ELSEWHERE);
+const ELSEWHERE: Denial = Denial::Elsewhere {
+    peer: IpAddr::V4(Ipv4Addr::new(10, 0, 0, 9)),
+    forward: true,
+};
+const DENIED: Access<'_> = Access::Denied(&ELSEWHERE);
 
 fn asked(
     context: &AdminContext,
@@ -46,7 +50,7 @@ fn asked(
 }
 
 fn get(context: &AdminContext, path: &str) -> (u16, String) {
-    let answer = asked(context, (Method::GET, PUBLIC), path);
+    let answer = asked(context, (Method::GET, DENIED), path);
     (answer.status.as_u16(), answer.body.into_owned())
 }
 
@@ -173,7 +177,7 @@ async fn a_dead_accept_loop_shows() {
 #[test]
 fn the_port_gives_nothing_but_health_and_metrics() {
     let context = context(vec![used("orders")]);
-    for access in [PUBLIC, Access::Page] {
+    for access in [DENIED, Access::Public, Access::Page] {
         for path in [
             "/stop",
             "/reload",
@@ -199,14 +203,14 @@ fn the_port_gives_nothing_but_health_and_metrics() {
             "{body}"
         );
     }
-    let answer = asked(&context, (Method::GET, PUBLIC), "/metrics");
+    let answer = asked(&context, (Method::GET, DENIED), "/metrics");
     assert_eq!(
         (answer.status.as_u16(), answer.content_type),
         (200, METRICS)
     );
-    let answer = asked(&context, (Method::POST, PUBLIC), "/metrics");
+    let answer = asked(&context, (Method::POST, DENIED), "/metrics");
     assert_eq!(answer.status, StatusCode::METHOD_NOT_ALLOWED);
-    let answer = asked(&context, (Method::HEAD, PUBLIC), "/liveness");
+    let answer = asked(&context, (Method::HEAD, DENIED), "/liveness");
     assert_eq!(answer.status, StatusCode::OK);
 }
 
@@ -277,7 +281,7 @@ fn the_control_socket_stops_a_target_that_is_there() {
     let status = |context: &AdminContext, asked_by: (Method, Access<'_>), path| {
         asked(context, asked_by, path).status.as_u16()
     };
-    let (owner, other) = ((Method::POST, Access::Control), (Method::POST, PUBLIC));
+    let (owner, other) = ((Method::POST, Access::Control), (Method::POST, DENIED));
     let path = "/stop-target?name=r%C3%A9+ports";
     assert_eq!(
         status(&context, owner.clone(), path),
@@ -288,7 +292,7 @@ fn the_control_socket_stops_a_target_that_is_there() {
     context.controls.stop_target = Some(sender);
     assert_eq!(status(&context, other, path), 405);
     assert_eq!(status(&context, (Method::GET, Access::Control), path), 405);
-    assert_eq!(status(&context, (Method::GET, PUBLIC), path), 404);
+    assert_eq!(status(&context, (Method::GET, DENIED), path), 404);
     assert_eq!(status(&context, owner.clone(), "/stop-target"), 400);
     assert_eq!(status(&context, owner.clone(), "/stop-target?name=or"), 404);
     assert!(receiver.try_recv().is_err());
