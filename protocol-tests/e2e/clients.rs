@@ -4,7 +4,6 @@
 //! `./dev test` installs them and names the place in `PGIAM_CLIENTS`. What is not there is left
 //! out aloud; in CI that is a failure.
 
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::process::Stdio;
@@ -15,6 +14,7 @@ use nix::unistd::Pid;
 use protocol_tests::database::front::FrontKind;
 use protocol_tests::database::postgres::postgres18;
 use protocol_tests::database::rds::Engine;
+use protocol_tests::harness::ports::free_port;
 use tokio::process::Command;
 use tokio::time::timeout;
 
@@ -487,8 +487,7 @@ async fn replication() {
 async fn connection_strings() {
     let parent = tempfile::tempdir().expect("a directory");
     let sockets = parent.path().join("sockets").display().to_string();
-    let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-    let hub = port.expect("a free port").port().to_string();
+    let hub = free_port().to_string();
     let args = ["--socket-dir", &sockets, "--hub-port", &hub];
     let world = World::with(Setup {
         args: args.map(str::to_owned).to_vec(),

@@ -11,13 +11,13 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
+use protocol_tests::harness::ports::free_port;
 use protocol_tests::harness::program::clean_env;
 use serde_json::Value;
 use tokio::process::Command;
 use tokio::time::timeout;
 
 use crate::clients::{Client, Kit, rust};
-use crate::local::free_port;
 use crate::support::{BASTION, HOST, Ran, Setup, World, pgiam, run};
 
 /// For one language with all cases, on a busy machine.

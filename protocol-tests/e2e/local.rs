@@ -14,7 +14,7 @@ mod socket;
 mod storm;
 mod trust;
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use protocol_tests::aws::events::Event;
@@ -47,12 +47,6 @@ async fn world_with(args: &[&str]) -> World {
         ..Setup::default()
     })
     .await
-}
-
-/// A port nobody listens on at present.
-pub(crate) fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    listener.local_addr().expect("its address").port()
 }
 
 /// How often the world beyond the program has been bothered: sessions, dials and tokens.

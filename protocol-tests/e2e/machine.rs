@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use protocol_tests::harness::ports::{free_port, free_ports};
 use protocol_tests::harness::program;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
@@ -22,12 +23,6 @@ use crate::support::{HOST, PATIENCE, Ran, pgiam, run};
 /// A home directory, with nothing of the caller's around it.
 struct Place {
     dir: tempfile::TempDir,
-}
-
-/// A port nobody listens on at present.
-fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    listener.local_addr().expect("its address").port()
 }
 
 fn target(port: u16) -> String {
@@ -468,19 +463,10 @@ impl Deployed {
     }
 }
 
-/// Two ports with as many digits: the files that name them have the same length.
-fn two_ports() -> [u16; 2] {
-    loop {
-        let ports = [free_port(), free_port()];
-        if ports[0] != ports[1] && ports[0].to_string().len() == ports[1].to_string().len() {
-            return ports;
-        }
-    }
-}
-
 #[tokio::test]
 async fn a_file_that_is_replaced_is_loaded_however_that_is_done() {
-    let ports = two_ports();
+    // Both have five digits, so that the files have the same length.
+    let ports = free_ports::<2>();
     let [before, after] = ports.map(target);
 
     // By an editor that renames, with the time and the length of the one before.

@@ -4,5 +4,6 @@ pub mod browser;
 pub mod judge;
 pub mod person;
 pub mod pki;
+pub mod ports;
 pub mod program;
 pub(crate) mod sync;

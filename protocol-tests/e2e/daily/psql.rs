@@ -107,7 +107,7 @@ async fn a_shared_port_of_a_running_server_is_used() {
     let world = World::with(Setup {
         config: Some(format!(
             "[defaults]\nport = {}\nuser = \"db_user\"\nbastion = \"{BASTION}\"\n{}{}",
-            crate::local::free_port(),
+            protocol_tests::harness::ports::free_port(),
             target("orders"),
             target("stock")
         )),

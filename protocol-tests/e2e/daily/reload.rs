@@ -3,6 +3,7 @@
 use nix::sys::signal::Signal;
 use protocol_tests::aws::events::Event;
 use protocol_tests::aws::inventory::DbCluster;
+use protocol_tests::harness::ports::free_ports;
 
 use super::{command, write};
 use crate::shell::Shell;
@@ -16,12 +17,6 @@ fn config(targets: &[(&str, u16, &str)]) -> String {
         ));
     }
     text
-}
-
-/// Ports that nobody else listens on at this moment.
-fn free_ports<const N: usize>() -> [u16; N] {
-    let all = [(); N].map(|()| std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a port"));
-    all.map(|one| one.local_addr().expect("its address").port())
 }
 
 async fn world(config: String) -> World {

@@ -6,6 +6,7 @@ use std::time::Instant;
 use protocol_tests::aws::api::ApiFault;
 use protocol_tests::aws::events::Event;
 use protocol_tests::aws::iam::User;
+use protocol_tests::harness::ports::free_port;
 use tokio::process::Child;
 
 use super::{Record, refusals, silent_database, tokens_seen};
@@ -13,8 +14,7 @@ use crate::support::{PATIENCE, Setup, World, eventually, ordinary_config};
 
 /// Two targets that lead to the same database, behind one port.
 fn two_targets() -> String {
-    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    let port = free.local_addr().expect("its address").port();
+    let port = free_port();
     let orders = ordinary_config().replace("port = 0", &format!("port = {port}"));
     let stock = orders.replace("targets.orders", "targets.stock");
     orders + &stock

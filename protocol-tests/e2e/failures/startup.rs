@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::net::Ipv4Addr;
 
+use protocol_tests::harness::ports::free_port;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -171,9 +172,7 @@ async fn a_thousand_connections_leave_nothing_behind() {
 #[tokio::test]
 async fn targets_that_share_a_port() {
     let mut record = Record::new("targets");
-    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    let port = free.local_addr().expect("its address").port();
-    drop(free);
+    let port = free_port();
     let orders = ordinary_config().replace("port = 0", &format!("port = {port}"));
     let stock = orders
         .replace("targets.orders", "targets.stock")

@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use protocol_tests::aws::events::Event;
+use protocol_tests::harness::ports::free_port;
 use protocol_tests::network::vpc::Endpoint;
-use tokio::net::TcpListener;
 
 use super::{Record, silent_database, tokens_seen};
 use crate::support::{BASTION, HOST, PATIENCE, PORT, Setup, World, eventually};
@@ -166,9 +166,7 @@ async fn the_tunnel_breaks_during_a_session() {
 #[tokio::test]
 async fn without_a_tunnel() {
     let mut record = Record::new("direct");
-    let free = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let port = free.local_addr().expect("its address").port();
-    drop(free);
+    let port = free_port();
     let config = format!(
         "[targets.near]\nhost = \"localhost:{port}\"\nuser = \"db_user\"\ndatabase = \"app\"\n\
          port = 0\nvia = \"direct\"\nauth = \"passthrough\"\n"

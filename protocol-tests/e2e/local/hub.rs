@@ -1,6 +1,8 @@
 //! The port of all targets.
 
-use super::{free_port, told};
+use protocol_tests::harness::ports::free_port;
+
+use super::told;
 use crate::support::{HOST, PATIENCE, Ran, Setup, World, launch, ordinary_config};
 
 const WHO: &str = "select current_user, current_database()";

@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use super::{DB_USER, Wire, free_port, reached, startup, told, world_with};
+use protocol_tests::harness::ports::free_port;
+
+use super::{DB_USER, Wire, reached, startup, told, world_with};
 use crate::failures::refusals;
 use crate::load::descriptors;
 use crate::shell::{Shell, running};

@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use protocol_tests::aws::api::ApiFault;
+use protocol_tests::harness::ports::free_port;
 use protocol_tests::harness::program;
 
-use super::{free_port, told};
+use super::told;
 use crate::failures::refusals;
 use crate::shell::Shell;
 use crate::support::{BASTION, Setup, World, eventually, ordinary_config, run};

@@ -4,8 +4,9 @@ use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use nix::sys::signal::Signal;
+use protocol_tests::harness::ports::free_port;
 
-use super::{free_port, world_with};
+use super::world_with;
 use crate::support::{PATIENCE, Ran, Setup, World, launch, ordinary_config};
 
 /// What psql says over the socket in `dir`.

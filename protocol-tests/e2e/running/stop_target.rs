@@ -1,5 +1,6 @@
 //! The end of one target, as `pgiam status --watch` requests it, while the others are served.
 
+use protocol_tests::harness::ports::free_ports;
 use serde_json::Value;
 use tokio::time::timeout;
 
@@ -18,9 +19,7 @@ struct Lab {
 
 impl Lab {
     async fn open(drain_timeout: &str) -> Self {
-        let ports =
-            [(); 3].map(|()| std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a port"));
-        let [own, shared, hub] = ports.map(|one| one.local_addr().expect("an address").port());
+        let [own, shared, hub] = free_ports();
         let mut config = format!(
             "[serve]\nhub_port = {hub}\n[defaults]\nhost = \"{HOST}\"\nbastion = \"{BASTION}\"\nuser = \"db_user\"\ndatabase = \"app\"\n"
         );

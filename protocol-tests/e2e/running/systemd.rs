@@ -9,6 +9,7 @@ use std::process::Stdio;
 
 use protocol_tests::aws::sandbox::Sandbox;
 use protocol_tests::database::rds::RdsDatabase;
+use protocol_tests::harness::ports::free_port;
 use protocol_tests::harness::program::{clean_env, psql};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpListener;
@@ -55,8 +56,7 @@ impl Home {
             std::fs::create_dir_all(dir.join(name)).expect("a directory");
         }
         private(&dir.join("run"));
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let port = listener.local_addr().expect("an address").port();
+        let port = free_port();
         let text = ordinary_config().replace("port = 0", &format!("port = {port}"));
         std::fs::write(dir.join(".config/pgiam/config.toml"), text).expect("config.toml");
         let user = sandbox.user();
