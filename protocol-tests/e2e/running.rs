@@ -8,6 +8,7 @@ mod exposition;
 mod health;
 mod page;
 mod page_access;
+mod page_parts;
 mod service;
 mod shown;
 mod stop_target;

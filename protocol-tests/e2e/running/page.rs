@@ -15,7 +15,7 @@ use crate::support::{PATIENCE, Setup, World, launch};
 const HOSTILE: &str = "<img src=x onerror=alert(1)>";
 
 /// Opens the page of a world; `None` without a browser.
-async fn open(world: &World) -> Option<(Browser, SocketAddr)> {
+pub(super) async fn open(world: &World) -> Option<(Browser, SocketAddr)> {
     let address = http(world).await;
     let browser = Browser::start(world.sandbox.certificate_pin()).await;
     let mut browser = browser.expect("a browser")?;
@@ -30,23 +30,43 @@ async fn open(world: &World) -> Option<(Browser, SocketAddr)> {
     Some((browser, address))
 }
 
-async fn wait(browser: &mut Browser, script: &str) -> Value {
+pub(super) async fn wait(browser: &mut Browser, script: &str) -> Value {
     browser.wait_for(script).await.expect("it becomes true")
 }
 
-async fn value(browser: &mut Browser, script: &str) -> Value {
+pub(super) async fn value(browser: &mut Browser, script: &str) -> Value {
     browser.evaluate(script).await.expect("a value")
 }
 
+/// Cells without a visible heading, above their column or in the cell.
+const UNNAMED: &str = r##"
+    (() => {
+        const shown = (element) => element.checkVisibility() && element.getClientRects().length > 0;
+        const label = (cell) => getComputedStyle(cell, "::before").content;
+        const named = (cell) => {
+            const table = cell.closest("table");
+            const heading = table.querySelectorAll("th")[cell.cellIndex];
+            const above = shown(heading) && heading.getBoundingClientRect().bottom
+                <= cell.getBoundingClientRect().top + 1
+                && Math.abs(heading.getBoundingClientRect().left - cell.getBoundingClientRect().left) < 1;
+            return above || label(cell) === JSON.stringify(cell.dataset.label);
+        };
+        // The name of a target heads its card.
+        const cells = [...document.querySelectorAll("main td")].filter(shown);
+        return cells.filter((cell) => !named(cell) && !cell.matches("#targets td.target"))
+            .map((cell) => cell.className);
+    })()
+"##;
+
 /// Leaves a picture in target/tmp, to look at.
-async fn picture(browser: &mut Browser, name: &str) {
+pub(super) async fn picture(browser: &mut Browser, name: &str) {
     let picture = browser.screenshot().await.expect("a picture");
     let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("page-{name}.png"));
     std::fs::write(file, picture).expect("a file");
 }
 
 /// No error on the console, and no request to another server.
-fn clean(browser: &Browser, address: SocketAddr) {
+pub(super) fn clean(browser: &Browser, address: SocketAddr) {
     assert_eq!(browser.faults(), Vec::<String>::new());
     let own = format!("http://127.0.0.1:{}/", address.port());
     let requests = browser.requests();
@@ -117,7 +137,7 @@ async fn the_page_is_live_and_harmless() {
     for (width, scheme, paper) in [
         (1280, "light", "rgb(255, 255, 255)"),
         (800, "dark", "rgb(20, 24, 30)"),
-        (400, "light", "rgb(255, 255, 255)"),
+        (360, "light", "rgb(255, 255, 255)"),
     ] {
         browser.look(width, scheme).await.expect("set");
         let background = "getComputedStyle(document.body).backgroundColor";
@@ -129,6 +149,7 @@ async fn the_page_is_live_and_harmless() {
         .await;
         let wide = "document.documentElement.scrollWidth > innerWidth";
         assert_eq!(value(&mut browser, wide).await, false, "{width}");
+        assert_eq!(value(&mut browser, UNNAMED).await, json!([]), "{width}");
         picture(&mut browser, &format!("{width}-{scheme}")).await;
     }
     clean(&browser, address);

@@ -211,6 +211,23 @@ impl Browser {
         &self.requests
     }
 
+    /// Returns the role and the name of each element that assistive technology finds, as
+    /// `role "name"`.
+    ///
+    /// # Errors
+    /// When the browser does not answer.
+    pub async fn accessible(&mut self) -> anyhow::Result<Vec<String>> {
+        let tree = self
+            .command("Accessibility.getFullAXTree", json!({}))
+            .await?;
+        let nodes = tree["nodes"].as_array().context("no tree")?.iter();
+        let seen = nodes.filter(|node| node["ignored"] != true);
+        let text = |value: &Value| value["value"].as_str().unwrap_or_default().to_owned();
+        let described =
+            seen.map(|node| format!("{} {:?}", text(&node["role"]), text(&node["name"])));
+        Ok(described.collect())
+    }
+
     /// Sets the width of the page, and the colour scheme (`light` or `dark`) of its user.
     ///
     /// # Errors
