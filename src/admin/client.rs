@@ -11,8 +11,6 @@ use crate::platform::socket::control::{self, ExistingSocket};
 /// Timeout of one request.
 #[cfg(unix)]
 const DEADLINE: Duration = Duration::from_secs(3);
-/// The same for a process that did not answer the last time.
-const SHORT_DEADLINE: Duration = Duration::from_millis(300);
 /// Maximum bytes of an answer: some thousand connections.
 #[cfg(unix)]
 const MOST: usize = 16 * 1024 * 1024;
@@ -39,37 +37,27 @@ pub enum AskError {
 /// # Errors
 /// [`AskError::Unsupported`] on systems without control sockets. (Windows: untested.)
 pub async fn all(state_dir: Option<&Path>) -> Result<StatusAnswers, AskError> {
-    all_except(state_dir, &[]).await
-}
-
-/// Statuses of processes.
-pub type StatusAnswers = Vec<(ExistingSocket, Result<ProcessDocument, AskError>)>;
-
-/// Returns the same as [`all`]. The processes in `silent`, which did not answer the last time, have
-/// less time to answer, so that they do not delay the others.
-///
-/// # Errors
-/// The same.
-pub async fn all_except(
-    state_dir: Option<&Path>,
-    silent: &[u32],
-) -> Result<StatusAnswers, AskError> {
-    if !cfg!(unix) {
-        return Err(AskError::Unsupported);
-    }
-    let asked = control::all(state_dir).into_iter().map(async |found| {
-        let status = match silent.contains(&found.pid) {
-            false => status(&found).await,
-            true => {
-                let status = tokio::time::timeout(SHORT_DEADLINE, status(&found)).await;
-                status.unwrap_or_else(|_| Err(AskError::Silent("timeout".to_owned())))
-            }
-        };
+    let asked = found(state_dir)?.into_iter().map(async |found| {
+        let status = status(&found).await;
         (found, status)
     });
     let mut all = futures_util::future::join_all(asked).await;
     all.retain(|(_, status)| !matches!(status, Err(AskError::Gone)));
     Ok(all)
+}
+
+/// Statuses of processes.
+pub type StatusAnswers = Vec<(ExistingSocket, Result<ProcessDocument, AskError>)>;
+
+/// Returns the control sockets of this user. Only a request shows whether a process serves one.
+///
+/// # Errors
+/// The same as those of [`all`].
+pub fn found(state_dir: Option<&Path>) -> Result<Vec<ExistingSocket>, AskError> {
+    match cfg!(unix) {
+        true => Ok(control::all(state_dir)),
+        false => Err(AskError::Unsupported),
+    }
 }
 
 /// Returns the status of a process.

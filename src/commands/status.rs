@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::serve::state_dir;
 use crate::admin::ProcessKind;
-use crate::admin::client::{self, AskError};
+use crate::admin::client::{self, AskError, StatusAnswers};
 use crate::admin::document::ProcessDocument;
 use crate::base::foreign_text::visible_json;
 use crate::cli::exit;
@@ -102,9 +102,7 @@ async fn running(
     Ok((processes, failed))
 }
 
-pub(super) type StatusAnswer = Vec<(ExistingSocket, Result<ProcessDocument, AskError>)>;
-
-pub(super) async fn asked(state_dir: Option<&Path>) -> anyhow::Result<StatusAnswer> {
+pub(super) async fn asked(state_dir: Option<&Path>) -> anyhow::Result<StatusAnswers> {
     client::all(state_dir)
         .await
         .context("cannot find running pgiam processes")

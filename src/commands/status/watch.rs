@@ -7,6 +7,7 @@ mod header;
 mod keys;
 mod lines;
 mod model;
+mod reader;
 mod rows;
 mod screen;
 mod theme;
@@ -21,9 +22,8 @@ use ratatui::crossterm::event::Event;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 
-use super::{StatusAnswer, none_answers};
-use crate::admin::client::{self, AskError};
-use crate::admin::document::ProcessDocument;
+use super::none_answers;
+use crate::admin::client;
 use crate::cli::exit;
 use crate::cli::terminal;
 use crate::platform::StopSignals;
@@ -32,6 +32,7 @@ use crate::platform::socket::control;
 use crate::report::error_entry;
 use keys::Action;
 use model::{Model, Request};
+use reader::StatusReader;
 use screen::{Keys, Screen};
 
 /// Refresh interval.
@@ -48,13 +49,14 @@ pub(super) async fn watch(state_dir: Option<&Path>, json: bool) -> anyhow::Resul
     if json || !screen::is_usable() {
         return lines::watch(state_dir, json).await;
     }
-    let mut model = Model::default();
-    let (processes, failed) = sorted(super::asked(state_dir).await?);
-    if processes.is_empty() {
+    let (mut model, mut reader) = (Model::default(), StatusReader::default());
+    begin(&mut reader, state_dir).context("cannot find running pgiam processes")?;
+    if let Err(failed) = reader.first().await {
         terminal::tell(none_answers(&failed))?;
         return Ok(exit::NOT_RUNNING);
     }
-    model.read(processes, reasons(failed));
+    let (processes, _) = reader.known();
+    model.read(processes, Vec::new());
     let Ok(screen) = Screen::open() else {
         // No keys can be read, as in a pipe.
         return lines::watch(state_dir, json).await;
@@ -62,6 +64,7 @@ pub(super) async fn watch(state_dir: Option<&Path>, json: bool) -> anyhow::Resul
     let mut watch = Watch {
         state_dir: state_dir.map(Path::to_owned),
         model,
+        reader,
         screen,
         keys: Keys::default(),
         signals: StopSignals::install().context("cannot listen for signals")?,
@@ -83,24 +86,10 @@ pub(super) async fn watch(state_dir: Option<&Path>, json: bool) -> anyhow::Resul
     })
 }
 
-/// Separates the processes that have answered from the others.
-fn sorted(answers: StatusAnswer) -> (Vec<ProcessDocument>, Vec<(u32, AskError)>) {
-    let (mut processes, mut failed) = (Vec::new(), Vec::new());
-    for (found, status) in answers {
-        match status {
-            Ok(process) => processes.push(process),
-            Err(error) => failed.push((found.pid, error)),
-        }
-    }
-    (processes, failed)
-}
-
-fn reasons(failed: Vec<(u32, AskError)>) -> Vec<(u32, String)> {
-    let reasons = failed.into_iter().map(|(pid, error)| match error {
-        AskError::Silent(_) => (pid, "does not answer".to_owned()),
-        error => (pid, error.to_string()),
-    });
-    reasons.collect()
+fn begin(reader: &mut StatusReader, state_dir: Option<&Path>) -> Result<(), client::AskError> {
+    let found = client::found(state_dir)?;
+    reader.begin(found, async |socket| client::status(&socket).await);
+    Ok(())
 }
 
 /// Returns what `docs/errors.md` says about an error.
@@ -113,6 +102,7 @@ fn explanation(id: &str) -> Option<Vec<String>> {
 struct Watch {
     state_dir: Option<PathBuf>,
     model: Model,
+    reader: StatusReader,
     screen: Screen,
     keys: Keys,
     signals: StopSignals,
@@ -123,20 +113,16 @@ struct Watch {
     soon: Option<Instant>,
 }
 
-type Reading = JoinHandle<Result<StatusAnswer, AskError>>;
-
 impl Watch {
     /// Draws, and reacts to keys, signals and readings, until the user ends it.
     async fn run(&mut self) -> anyhow::Result<()> {
         let mut ticks = interval(EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        // A process that hangs delays the readings, but not the keys.
-        let mut reading: Option<Reading> = None;
         loop {
             self.screen
                 .draw(&mut self.model)
                 .context("cannot write to the terminal")?;
-            let soon = self.soon;
+            let (soon, is_reading) = (self.soon, self.reader.is_reading());
             tokio::select! {
                 event = self.keys.next() => {
                     // A closed terminal has no more keys.
@@ -145,18 +131,12 @@ impl Watch {
                         return Ok(());
                     }
                 }
-                _ = ticks.tick(), if reading.is_none() => reading = Some(self.read()),
-                () = at(soon), if reading.is_none() => {
+                _ = ticks.tick(), if !is_reading => self.read()?,
+                () = at(soon), if !is_reading => {
                     self.soon = None;
-                    reading = Some(self.read());
+                    self.read()?;
                 }
-                answers = finished(&mut reading) => {
-                    reading = None;
-                    if let Some(answers) = answers {
-                        let (processes, failed) = sorted(answers);
-                        self.model.read(processes, reasons(failed));
-                    }
-                }
+                (processes, silent) = self.reader.end() => self.model.read(processes, silent),
                 message = sent(&mut self.sending) => {
                     self.sending = None;
                     self.model.message = message;
@@ -172,10 +152,8 @@ impl Watch {
         }
     }
 
-    fn read(&self) -> Reading {
-        let state_dir = self.state_dir.clone();
-        let silent: Vec<u32> = self.model.silent.iter().map(|(pid, _)| *pid).collect();
-        tokio::spawn(async move { client::all_except(state_dir.as_deref(), &silent).await })
+    fn read(&mut self) -> Result<(), client::AskError> {
+        begin(&mut self.reader, self.state_dir.as_deref())
     }
 
     /// Handles a key or a change of size. Returns false to end the screen.
@@ -322,14 +300,6 @@ const TERMINAL: &str = "cannot use the terminal";
 async fn at(time: Option<Instant>) {
     match time {
         Some(time) => sleep_until(time).await,
-        None => std::future::pending().await,
-    }
-}
-
-/// Resolves when a reading is finished. Cancel-safe.
-async fn finished(reading: &mut Option<Reading>) -> Option<StatusAnswer> {
-    match reading {
-        Some(reading) => reading.await.ok()?.ok(),
         None => std::future::pending().await,
     }
 }
